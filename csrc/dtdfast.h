@@ -1,0 +1,114 @@
+/* dtdfast.h: everything that Python and the kernels share.
+ *
+ * Python writes a plan as an array of dtd_step; dtd_run executes a range of it.  Addresses are (base, offset): bases[] is a
+ * table of pointers given with each call (arena, arrays of the caller, packed weights), offsets and strides count elements.
+ * The kernels allocate nothing, keep nothing and print nothing.
+ */
+#ifndef DTDFAST_H
+#define DTDFAST_H
+
+#include <stdint.h>
+
+#define DTD_BLOCK 16 /* output channels per block of packed weights */
+
+/* An array seen through strides; axes are (n, c, d, h, w, extra).  base < 0: absent. */
+typedef struct {
+    int64_t base, offset;
+    int64_t shape[6], stride[6];
+} dtd_view;
+
+/* A vector or a packed block; base < 0: absent. */
+typedef struct {
+    int64_t base, offset;
+} dtd_ref;
+
+typedef enum {
+    DTD_CLEAR_BORDER,   /* zero the frame of width border[] around out */
+    DTD_MOVE,           /* out (+)= x, any strides */
+    DTD_MAP,            /* out = map(x), see dtd_input_map */
+    DTD_NEURON_DENSE,   /* y = b + sum_i x_i w_ij; out = act(y), factor, terms */
+    DTD_NEURON_CHANNEL, /* the same, one weight per tap and channel */
+    DTD_NEURON_LINEAR,  /* the same, weight rows (n_out, n_in) in place */
+    DTD_TAPS_DENSE,     /* out (+)= multiplier * sum_i x_i wm(w_ij) */
+    DTD_TAPS_CHANNEL,
+    DTD_TAPS_LINEAR,
+    DTD_SCATTER_LINEAR, /* out[n,i] (+)= multiplier * sum_j wm(w[j,i]) * x[n,j] */
+    DTD_FACTOR,         /* factor from terms, see dtd_factor */
+    DTD_MULTIPLY,       /* out (+)= multiplier(m) * x */
+    DTD_DIVIDE,         /* out = x / m, 0 where m is 0 */
+    DTD_ACTIVATE,       /* out = act(x) */
+    DTD_AFFINE,         /* out (+)= x * weight[c] + bias[c] */
+    DTD_LRN,
+    DTD_SOFTMAX,        /* along axis `mode` */
+    DTD_MAX_POOL,       /* out = max over taps of x, m = number of the winning tap */
+    DTD_MAX_UNPOOL,     /* out (+)= sum over windows won by this element */
+    DTD_EMBED,          /* out[..., :] = weight[ids, :] */
+    DTD_EMBED_SUM,      /* out = sum over the last axis of x * m */
+    DTD_N_OPS
+} dtd_op;
+
+typedef enum { /* wm(w) */
+    DTD_W,          /* w */
+    DTD_W_POSITIVE, /* w+ */
+    DTD_W_NEGATIVE, /* w- (<= 0) */
+    DTD_W_SQUARE,   /* w^2 */
+    DTD_W_ONE,      /* 1 */
+    DTD_W_ABS,      /* |w| */
+    DTD_W_GAMMA_POSITIVE, /* w + gamma w+ */
+    DTD_W_GAMMA_NEGATIVE, /* w + gamma w- */
+    DTD_N_WEIGHT_MAPS
+} dtd_weight_map;
+
+typedef enum { /* MAP: map(x) */
+    DTD_X_POSITIVE,   /* x+ */
+    DTD_X_NEGATIVE,   /* x- */
+    DTD_X_ABOVE_LOW,  /* x - m, where m is the lower bound; x+ where m is -inf */
+    DTD_X_BELOW_HIGH, /* x - m, where m is the upper bound; x- where m is +inf */
+    DTD_X_ONE,        /* 1 */
+    DTD_X_ABS         /* |x| */
+} dtd_input_map;
+
+typedef enum { /* multiplier(m) */
+    DTD_M_NONE,           /* 1 */
+    DTD_M_TIMES,          /* m */
+    DTD_M_POSITIVE,       /* 1[m > 0] */
+    DTD_M_NEGATIVE,       /* 1[m < 0] */
+    DTD_M_TIMES_POSITIVE, /* m+ */
+    DTD_M_TIMES_NEGATIVE  /* m- */
+} dtd_multiplier;
+
+typedef enum {     /* what NEURON_* and FACTOR store; d = terms + bias_d + stabilizer * sgn(terms + bias_d), sgn 0 = +1 */
+    DTD_F_NONE,
+    DTD_F_GATE,        /* coefficient * act(y) / d * scale, 0 where d is 0 or not selected */
+    DTD_F_DENOMINATOR, /* d / (coefficient * scale), 0 where not selected */
+    DTD_F_DERIVATIVE   /* act'(y) * scale */
+} dtd_factor;
+
+typedef enum { DTD_ALL, DTD_Y_POSITIVE, DTD_Y_NEGATIVE } dtd_select;
+
+typedef enum {
+    DTD_IDENTITY, DTD_RELU, DTD_LEAKY_RELU, DTD_CLIP, DTD_ELU, DTD_SILU, DTD_GELU, DTD_GELU_TANH, DTD_SIGMOID, DTD_HARD_SIGMOID,
+    DTD_HARD_SWISH, DTD_TANH, DTD_SOFTPLUS
+} dtd_activation;
+
+/* One step.  Unused views and refs are absent (base -1).  See csrc/README.md for each operation's use of the fields. */
+typedef struct {
+    int32_t op, weight_map, mode, select, activation, dual;
+    int32_t groups, n_taps, accumulate, repeat;
+    int32_t x_step[3], border[6];
+    float coefficient, stabilizer, gamma, act_alpha, act_beta;
+    dtd_view out, factor, terms, x, y_prev, terms_prev, m, scale;
+    dtd_ref weight, bias, bias_d, taps;
+} dtd_step;
+
+/* Run steps first .. last-1 with kernels of instruction set `isa` on n_threads threads; NULL, or a message that C owns. */
+const char *dtd_run(int isa, const dtd_step *steps, int64_t first, int64_t last, void *const *bases, int n_threads);
+
+int dtd_isa_count(void);
+const char *dtd_isa_name(int isa);  /* "baseline", "avx2", "avx512", ... slowest first */
+int dtd_isa_usable(int isa);        /* 1 when this CPU runs it */
+const char *dtd_compiler(void);
+int dtd_openmp_version(void);       /* 0 without OpenMP */
+int dtd_step_size(void);            /* sizeof(dtd_step), checked by Python */
+
+#endif

@@ -1,0 +1,54 @@
+"""The errors of dtdfast: every one is a DtdError and is raised before any work is done."""
+
+from __future__ import annotations
+
+
+class DtdError(Exception):
+    """Base class of everything that dtdfast raises on purpose."""
+
+
+class LayerError(DtdError, ValueError):
+    """A record, or its place in the network, cannot be explained or is malformed."""
+
+
+class WiringError(LayerError):
+    """`inputs=` names an entry that does not exist, comes later, or is not an integer."""
+
+
+class ShapeError(LayerError):
+    """An array's shape does not fit the layer that receives it."""
+
+
+class RuleError(DtdError, ValueError):
+    """A rule, preset or convention is unknown, or is given to an entry that takes none."""
+
+
+class TargetError(DtdError, ValueError):
+    """`target` does not select outputs of the network."""
+
+
+class DomainError(DtdError, ValueError):
+    """`domain` is malformed, or the input lies outside it."""
+
+
+class InputError(DtdError, ValueError):
+    """The input array has a wrong type or holds NaN or infinity."""
+
+
+class NumericsError(DtdError, ArithmeticError):
+    """A finite input led to values that the working precision cannot represent."""
+
+
+class BackendError(DtdError, RuntimeError):
+    """A backend, precision or optional package is not available here; the message says why."""
+
+
+class StorageError(DtdError, ValueError):
+    """A saved layer list is corrupt, too large, or not one of ours."""
+
+
+def at(position: int | None, record: object) -> str:
+    """How messages name an entry: ``layer 7 (Conv 'stem')``."""
+    name = getattr(record, "name", None)
+    kind = type(record).__name__ + (f" {name!r}" if name else "")
+    return kind if position is None else f"layer {position} ({kind})"
