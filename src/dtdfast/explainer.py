@@ -210,7 +210,7 @@ class Explainer:
         array = check_input(x, self._words, self._dtype)
         executor = self._executor(array.shape[1:], kind)
         if kind == EXPLAIN and self._words is None:
-            self._domain.check(array)
+            self._domain.check(np.asarray(x))  # in the caller's own precision
         return array, executor
 
     def _executor(self, sample: Shape, kind: str) -> Executor:
