@@ -30,7 +30,7 @@ class Net:
     macs : int
         Forward multiply-adds of convolutions and linear layers for one sample.
     box : (float, float)
-        `sample` draws from this interval; a valid `domain=`.
+        A valid `domain=`: `sample` draws from this interval; an Embedding's vectors lie in it.
     n_words : int, optional
         The input is integers below this.
     target : int or tuple of int, optional
@@ -46,13 +46,13 @@ class Net:
     n_words: int | None
     target: int | tuple[int, ...] | None
 
-    def sample(self, n_batch: int, seed: int = 0) -> NDArray[Any]:
-        """A random batch: float32, or int64 words."""
+    def sample(self, n_batch: int, seed: int = 0, box: tuple[float, float] | None = None) -> NDArray[Any]:
+        """A random batch: float32 within `box` (the network's own where None), or int64 words."""
         rng = np.random.default_rng(seed)
         shape = (n_batch, *self.input_shape)
         if self.n_words is not None:
             return rng.integers(self.n_words, size=shape, dtype=np.int64)
-        low, high = self.box
+        low, high = self.box if box is None else box
         return low + (high - low) * rng.random(shape, dtype=np.float32)
 
     @property

@@ -80,7 +80,7 @@ def unet(size: int = 128, divisor: int = 1, n_classes: int = 3, *, seed: int | N
 def text_cnn(length: int = 64, divisor: int = 1, n_classes: int = 4, *, seed: int | None = 0, bias: Bias = "random") -> Net:
     """Sentence classification: word vectors, 1-d convolutions of three widths, each one's maximum over the sentence."""
     n_words = 1000
-    b = Builder((length,), seed, bias)
+    b = Builder((length,), seed, bias, box=(-6.0, 6.0))
     width = channels(divisor)
     b.embedding(n_words, width(64))
     words = b.permute(0, 2, 1)
