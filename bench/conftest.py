@@ -42,6 +42,7 @@ def rows(request: pytest.FixtureRequest, peak: machine.Machine) -> list[Row]:
     return request.config.stash.setdefault(ROWS, [])
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     if config.stash.get(ROWS, []):
         for line in table(config.stash[ROWS], config.stash[MACHINE]):
