@@ -32,7 +32,7 @@ def folded(net: Net) -> Net:
 
 
 def _fold(conv: dtd.Conv, norm: dtd.BatchNorm) -> dtd.Conv:
-    """w' = w·γ/√(v + eps), b' = (b - μ)·γ/√(v + eps) + β, in float64."""
+    """Into w' = w·γ/√(v + eps), b' = (b - μ)·γ/√(v + eps) + β, in float64."""
     scale = np.float64(1.0 if norm.weight is None else norm.weight) / np.sqrt(np.float64(norm.variance) + norm.eps)
     shift = 0.0 if norm.bias is None else np.float64(norm.bias)
     bias = 0.0 if conv.bias is None else np.float64(conv.bias)

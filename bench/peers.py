@@ -87,7 +87,7 @@ def captum(net: Net) -> Explain:
 
 
 def _stand_in_for_torchvision() -> None:
-    """zennit imports two ResNet blocks of torchvision, for canonizers that are not used here; empty classes do where it is absent."""
+    """Give zennit the two ResNet blocks that it imports for canonizers, not used here; empty classes do where torchvision fails."""
     try:
         import torchvision  # noqa: F401
     except (ImportError, RuntimeError):
