@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 
 from .errors import DtdError
+from .version import __version__
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,10 +24,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="dtdfast", description="Deep Taylor Decomposition: which inputs made a network decide so.")
-    parser.add_argument("--version", action="version", version=f"dtdfast {metadata.version('dtdfast')}")
+    parser.add_argument("--version", action="version", version=f"dtdfast {__version__}")
     commands = parser.add_subparsers(metavar="command", required=True)
     demo = commands.add_parser("demo", help="explain handwritten digits with a small trained network; writes a picture")
-    demo.add_argument("-o", "--output", type=Path, default=Path("dtdfast-demo.png"), metavar="PATH", help="where the picture goes (%(default)s)")
+    demo.add_argument(
+        "-o", "--output", type=Path, default=Path("dtdfast-demo.png"), metavar="PATH", help="where the picture goes (%(default)s)"
+    )
     demo.set_defaults(run=_demo)
     doctor = commands.add_parser("doctor", help="what is usable on this machine, and why not")
     doctor.set_defaults(run=_doctor)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .backends import backends, choose
 from .baselines import input_x_gradient, sensitivity
 from .data import digits
 from .explainer import Explainer
@@ -24,9 +26,10 @@ INK, FAINT, WRONG = "#1a1a1a", "#767676", "#b2182b"
 
 def demo(path: Path) -> str:
     """Write the picture to `path`; the returned text says what it shows and how it was reached."""
-    require("matplotlib", extra="plot", purpose="the demo's picture")
+    require("matplotlib", "plot")
     layers, images, labels = digits()
-    explainer = Explainer(layers, domain=DOMAIN)
+    backend = backends()[choose("auto", "float32", None)]
+    explainer = Explainer(layers, domain=DOMAIN, backend=backend.name)
     outputs = explainer.predict(images)
     predicted = outputs.argmax(axis=1)
     relevance = explainer.explain(images, predicted)
@@ -48,15 +51,13 @@ def demo(path: Path) -> str:
             f"network       {' · '.join(type(record).__name__ for record in layers)} ({n_weights:,} parameters, biases ≤ 0)",
             f"accuracy      {(predicted == labels).mean():.2%} of {len(labels)} digits that it was not trained on",
             f"conservation  max |ΣR − f| / f = {error:.1e}, R ≥ {relevance.min():.1g}",
-            f"time          {ms:.4f} ms per image ({len(images)} in one call, {explainer.backend})",
+            f"time          {ms:.4f} ms per image ({len(images)} in one call; {backend.name}, {backend.reason})",
             f"picture       {path.resolve()}",
         )
     )
 
 
-def figure(
-    x: NDArray[Any], maps: dict[str, NDArray[Any]], labels: NDArray[Any], predicted: NDArray[Any], logits: NDArray[Any]
-) -> Figure:
+def figure(x: NDArray[Any], maps: dict[str, NDArray[Any]], labels: NDArray[Any], predicted: NDArray[Any], logits: NDArray[Any]) -> Figure:
     """A column per image, a row per method; under each map its sum Σ, to be read against the logit f."""
     from matplotlib.figure import Figure
 
@@ -91,10 +92,10 @@ def _under(axes: Any, text: str, color: str) -> None:
 
 
 def _sums(relevance: NDArray[Any]) -> NDArray[Any]:
-    return relevance.reshape(len(relevance), -1).sum(axis=1, dtype=np.float64)
+    return np.asarray(relevance.reshape(len(relevance), -1).sum(axis=1, dtype=np.float64))
 
 
-def _seconds(call: Any, repeats: int = 5) -> float:
+def _seconds(call: Callable[[], object], repeats: int = 5) -> float:
     """Best of a few calls: what the machine can do, not what else it was doing."""
     times = []
     for _ in range(repeats):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import platform
 import re
 from collections.abc import Iterator
 from importlib import metadata
 
-from . import backends, build_config
+from .backends import backends
+from .config import build_config
 
 TOOLS = ("lint", "test")  # extras for working on dtdfast itself
 
@@ -15,9 +15,8 @@ TOOLS = ("lint", "test")  # extras for working on dtdfast itself
 def doctor() -> str:
     """One row for each thing that may or may not be there."""
     rows = [
-        ("dtdfast", f"{metadata.version('dtdfast')}, Python {platform.python_version()}, NumPy {metadata.version('numpy')}"),
-        *((f"backend {name}", "usable" if reason is None else f"not usable: {reason}") for name, reason in backends().items()),
-        *((str(key), str(value)) for key, value in build_config().items()),
+        *((key, str(value)) for key, value in build_config().items()),
+        *((f"backend {b.name}", ("usable: " if b.usable else "not usable: ") + b.reason) for b in backends().values()),
         *_extras(),
     ]
     width = max(len(name) for name, _ in rows)

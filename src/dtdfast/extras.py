@@ -1,4 +1,4 @@
-"""Optional packages: imported when they are first needed, with an error that says how to get them."""
+"""Optional packages, imported when they are needed and not before."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 from .errors import BackendError
 
 
-def require(module: str, extra: str, purpose: str) -> Any:
-    """Import an optional module, or say which extra of dtdfast brings it."""
+def require(module: str, extra: str) -> Any:
+    """Import a module of an extra, or say which extra to install."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise BackendError(f"{purpose} needs {module.partition('.')[0]} ({error}): pip install 'dtdfast[{extra}]'") from None
+        raise BackendError(f"this needs {module.split('.')[0]}: pip install 'dtdfast[{extra}]' ({error})") from None

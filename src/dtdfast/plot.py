@@ -44,7 +44,7 @@ def heatmap(relevance: ArrayLike, ax: Axes | None = None, *, percentile: float =
     if values.ndim == 3:
         values = values.sum(axis=0)
     if ax is None:
-        ax = require("matplotlib.pyplot", extra="plot", purpose="drawing").gca()
+        ax = require("matplotlib.pyplot", "plot").gca()
     limit = float(np.percentile(np.abs(values), percentile)) or float(np.abs(values).max()) or 1.0
     image = ax.imshow(values, cmap=cmap, vmin=-limit, vmax=limit, **imshow)
     ax.set_axis_off()

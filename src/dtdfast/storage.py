@@ -104,8 +104,8 @@ def load(path: str | os.PathLike[str]) -> list[Layer]:
 
 
 def _safetensors() -> Any:
-    require("safetensors.numpy", extra="io", purpose="saving and loading layer lists")
-    return require("safetensors", extra="io", purpose="saving and loading layer lists")
+    require("safetensors.numpy", "io")
+    return require("safetensors", "io")
 
 
 def _fields(record: type[Layer]) -> tuple[list[str], list[str]]:
