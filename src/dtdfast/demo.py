@@ -63,7 +63,8 @@ def figure(x: NDArray[Any], maps: dict[str, NDArray[Any]], labels: NDArray[Any],
 
     canvas = Figure(figsize=(1.15 * len(x) + 1.9, 6.7), facecolor="white")
     left, right = 0.13, 0.985
-    rows = canvas.subplots(1 + len(maps), len(x), gridspec_kw=dict(left=left, right=right, top=0.81, bottom=0.05, wspace=0.12, hspace=0.36))
+    canvas.subplots_adjust(left, 0.05, right, 0.81, wspace=0.12, hspace=0.36)
+    rows = canvas.subplots(1 + len(maps), len(x))
     for j, axes in enumerate(rows[0]):
         axes.imshow(x[j, 0], cmap="gray_r", vmin=0, vmax=1)
         axes.set_title(f"reads {predicted[j]}", fontsize=12, color=INK if predicted[j] == labels[j] else WRONG)

@@ -59,7 +59,7 @@ def save(layers: Sequence[Layer], path: str | os.PathLike[str]) -> None:
         mode = part.stat().st_mode
         safetensors.numpy.save_file(tensors, part, metadata={KEY: metadata})
         part.chmod(mode)  # safetensors makes its files private; a saved network gets the permissions of any new file
-        os.replace(part, path)
+        part.replace(path)
     finally:
         part.unlink(missing_ok=True)
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Fail when a test was skipped without one of the reasons below: skips TESTS.XML (written by pytest --junitxml)."""
+"""Fail when a test was skipped without one of the reasons below: skips.py TESTS.XML (written by pytest --junitxml)."""
 
 import re
 import sys
