@@ -3,14 +3,11 @@
 
 import re
 import sys
-from pathlib import Path
 from xml.etree import ElementTree
 
 ALLOWED = [  # pattern of the skip's message: a package that the test extra does not bring
     r"the independent forward pass is PyTorch's",
 ]
-if not (Path(__file__).resolve().parents[2] / "shared").is_dir():
-    ALLOWED.append(r"\.\./shared")
 
 skipped = [
     (f"{case.get('classname')}.{case.get('name')}", skip.get("message", ""))
