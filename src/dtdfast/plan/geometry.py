@@ -50,11 +50,15 @@ def _per_input(values: NDArray[np.float64], weight: Floats) -> NDArray[np.float6
     return factors.reshape(c_out, c_group, *(1,) * (weight.ndim - 2))
 
 
+def _variant(entry: Entry, folding: Folding) -> tuple[int, int]:
+    return len(folding.before.get(entry.position, ())), len(folding.after.get(entry.position, ()))
+
+
 def linear_part(record: Any, source: Tensor, entry: Entry, folding: Folding) -> tuple[Part, Floats | None]:
     weight, bias = _affine_weight(record.weight, record.bias, entry.position, folding)
     n_out, n_in = weight.shape
     taps = Taps(False, n_in, n_out, 1, (1, 1, 1), (1, 1, 1))
-    return Part(entry.position, source, taps, weight.reshape(n_out, n_in, 1, 1, 1), linear=True), bias
+    return Part(entry.position, source, taps, weight.reshape(n_out, n_in, 1, 1, 1), linear=True, variant=_variant(entry, folding)), bias
 
 
 def conv_part(record: Any, source: Tensor, entry: Entry, folding: Folding) -> tuple[Part, Floats | None]:
@@ -80,7 +84,7 @@ def conv_part(record: Any, source: Tensor, entry: Entry, folding: Folding) -> tu
         triple(record.dilation),
         triple(tuple(record.padding[a][0] + extra[a][0] for a in range(n)), lead=0),
     )
-    return Part(entry.position, source, taps, weight.reshape(*weight.shape[:2], *taps.kernel)), bias
+    return Part(entry.position, source, taps, weight.reshape(*weight.shape[:2], *taps.kernel), variant=_variant(entry, folding)), bias
 
 
 def pool_part(record: Any, source: Tensor, entry: Entry) -> Part:

@@ -180,7 +180,7 @@ class _Builder:
         rule = self.book.explicit(entry.position, record)
         if rule is None or isinstance(rule, Pass):
             return Affine((entry.position,), sources, self.tensor(entry), scale=scale, shift=shift if shift.any() else None)
-        part = Part(entry.position, source, identity(source.channels, source.space), scale.reshape(-1, 1, 1, 1, 1), scaling=True)
+        part = Part(entry.position, source, identity(source.channels, source.space), scale.reshape(-1, 1, 1, 1, 1))
         self.rule[entry.position] = (rule, True)
         return Neuron((entry.position,), sources, self.tensor(entry), parts=[part], bias=shift)
 

@@ -83,12 +83,8 @@ class Part:
     window: NDArray[np.float64] | None = None  # average pool: 1 / divisor per output position (d, h, w)
     box: Box | None = None
     linear: bool = False
-    scaling: bool = False  # the weight is a per-channel factor, not a depthwise kernel that a caller wrote
+    variant: tuple[int, int] = (0, 0)  # how many affine maps were folded in, before and after: tells its weights apart
     terms: list[list[Term]] = field(default_factory=list)  # per share of the row, reduced by the signs known here
-
-    @property
-    def nonnegative_weight(self) -> bool:
-        return self.weight is None
 
 
 @dataclass(eq=False)
