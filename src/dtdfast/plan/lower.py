@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import layers as L
-from ..rules import W, W_GAMMA_NEG, W_GAMMA_POS, W_NEG, W_POS, X, X_ABOVE_LOW, X_ABS, X_BELOW_HIGH, X_ONE, Share, Term
+from ..rules import W_GAMMA_NEG, W_GAMMA_POS, W_NEG, W_POS, X_ABOVE_LOW, X_ABS, X_BELOW_HIGH, X_ONE, Share, Term, W, X
 from . import units as U
 from .lower_relevance import RelevanceLowering
 from .memory import insert_clears, live_ranges, place
@@ -139,7 +139,7 @@ class Lowering:
         self.sums(unit, out, fields)
 
     def sums(self, unit: U.Neuron, out: Buffer, last: dict[str, Any]) -> None:
-        """y = Σ_parts x w + b into `out`, operand by operand; the last one's epilogue takes the fields `last`."""
+        """Y = Σ_parts x w + b into `out`, operand by operand; the last one's epilogue takes the fields `last`."""
         parts = list(unit.parts)
         dual = bool(last.get("dual"))
         previous: tuple[View, View] | None = None
