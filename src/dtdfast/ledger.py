@@ -141,7 +141,7 @@ def row_of(account: Account, layers: list[Layer], u: float) -> Row:
         absorbed, size = _neuron(account, unit, r)
         fan_in = sum(p.taps.n_taps * p.taps.c_in // p.taps.groups for p in unit.parts) * max(len(t) for p in unit.parts for t in p.terms)
         fan_out = max(p.taps.n_taps * p.taps.c_out // p.taps.groups for p in unit.parts)
-        rounding = (fan_in + fan_out + 12.0) * size
+        rounding = rounding + (fan_in + fan_out + 12.0) * size
     elif isinstance(unit, U.Winner):
         rule, rounding = "winner", (4.0 + unit.taps.n_taps) * size
     elif isinstance(unit, U.Total):

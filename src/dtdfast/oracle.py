@@ -68,7 +68,7 @@ class Oracle:
 
     # ------------------------------------------------------------------------------------------------------------- neurons
 
-    def _neuron_forward(self, unit: U.Neuron) -> Array:
+    def _neuron_forward(self, unit: U.Neuron) -> Any:
         self.repeat = 1
         y = np.zeros((len(self.values[0]), unit.out.channels, *unit.out.space))
         for part in unit.parts:
@@ -91,7 +91,7 @@ class Oracle:
         mapped = input_map(term.x, self.x(part.source), part.box)
         return mapped.reshape(-1, part.source.channels, *part.source.space)
 
-    def _sum(self, part: U.Part, term: Term, gamma: float) -> Array:
+    def _sum(self, part: U.Part, term: Term, gamma: float) -> Any:
         """Σ_i in(x_i) wm(w_ij) of one operand."""
         w, per_output = self._weight(part, term, gamma)
         return gather(self._mapped(part, term), w, part.taps) * per_output
@@ -173,7 +173,7 @@ class Oracle:
         inner = interior(taps, taps.x_size)
         return [padded[inner].reshape(-1, *source.shape)]
 
-    def _elementwise_forward(self, unit: U.Elementwise) -> Array:
+    def _elementwise_forward(self, unit: U.Elementwise) -> Any:
         return activate(unit.activation, self.values[unit.sources[0].index])
 
     def _elementwise_relevance(self, unit: U.Elementwise, r: Array) -> list[Array]:
@@ -194,7 +194,7 @@ class Oracle:
             squares[:, c] = (x[:, max(0, c - (record.size - 1) // 2) : c + record.size // 2 + 1] ** 2).sum(axis=1)
         return x / (record.k + record.alpha / record.size * squares) ** record.beta
 
-    def _probabilities_forward(self, unit: U.Probabilities) -> Array:
+    def _probabilities_forward(self, unit: U.Probabilities) -> Any:
         x = self.values[unit.sources[0].index]
         e = np.exp(x - x.max(axis=unit.axis, keepdims=True))
         return e / e.sum(axis=unit.axis, keepdims=True)
@@ -253,7 +253,7 @@ class Oracle:
         return account
 
 
-def _unbroadcast(r: Array, shape: tuple[int, ...]) -> Array:
+def _unbroadcast(r: Array, shape: tuple[int, ...]) -> Any:
     axes = tuple(a + 1 for a, (s, big) in enumerate(zip(shape, r.shape[1:], strict=True)) if s == 1 and big != 1)
     return r.sum(axis=axes, keepdims=True)
 

@@ -160,7 +160,7 @@ def _dense(x: Array, w: Array, taps: Taps, out_size: Triple) -> Array:
     return out
 
 
-def _spread(x: Array, w: Array, taps: Taps, out_size: Triple) -> Array:
+def _spread(x: Array, w: Array, taps: Taps, out_size: Triple) -> Any:
     """out[q·stride − before + t·dilation] += w[t] x[q]: the adjoint of _dense when w is transposed."""
     size = canvas(out_size, taps, x.shape[2:])
     padded = np.zeros((x.shape[0], w.shape[0], *size))
