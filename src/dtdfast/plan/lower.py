@@ -289,7 +289,8 @@ class Lowering:
         dtype = "u1" if unit.taps.n_taps <= 255 else "u2"
         winners = self.winners[unit.out.index] = self.buffer(f"k{self.label(unit.out)}", unit.out.shape, dtype=dtype)
         (phase,) = phases(unit.taps)
-        table = np.array([offset for _, offset in phase.taps], np.int64)
+        taps = np.indices(unit.taps.kernel).reshape(3, -1).T  # every tap, so that its number is its place in the kernel
+        table = (taps * unit.taps.dilation - unit.taps.before).astype(np.int64)
         step = Step("MAX_POOL", unit, View(out), View(x), m=View(winners), phase=phase, table=table, mode=1 if dtype == "u1" else 2)
         self.emit(step)
 
