@@ -242,7 +242,7 @@ class Oracle:
             assert row is not None
             account.y = self.pre[unit.out.index]
             for number, (share, (n, _)) in enumerate(zip(row.shares, self._denominators(unit, row), strict=True)):
-                size = np.zeros((1, 1, 1, 1, 1))
+                size = np.zeros(n.shape)
                 for part in unit.parts:
                     for term in part.terms[number]:
                         w, per_output = self._weight(part, term, row.gamma)
