@@ -290,7 +290,7 @@ class Lowering:
         winners = self.winners[unit.out.index] = self.buffer(f"k{self.label(unit.out)}", unit.out.shape, dtype=dtype)
         (phase,) = phases(unit.taps)
         taps = np.indices(unit.taps.kernel).reshape(3, -1).T  # every tap, so that its number is its place in the kernel
-        table = (taps * unit.taps.dilation - unit.taps.before).astype(np.int64)
+        table = np.ascontiguousarray(taps * unit.taps.dilation - unit.taps.before, np.int64)
         step = Step("MAX_POOL", unit, View(out), View(x), m=View(winners), phase=phase, table=table, mode=1 if dtype == "u1" else 2)
         self.emit(step)
 
