@@ -49,6 +49,8 @@ class Explainer:
         None: OMP_NUM_THREADS, else the cores that this process may use.
     start, stop : int, optional
         Positions of the entries at whose outputs relevance enters and leaves; None: the network's output and input.
+    kind : {"explain", "gradient"}
+        "gradient" hands down derivatives instead, for `dtdfast.baselines`.
 
     Raises
     ------
@@ -131,10 +133,7 @@ class Explainer:
                 session.relevance(start, view[block])
                 if outputs is not None:
                     outputs[block] = values
-        if not np.isfinite(result).all():
-            raise NumericsError(
-                f"the relevance overflowed {np.dtype(self._dtype)}; rescale the network, or use backend='oracle' to see where"
-            )
+        self._check_finite("relevance", result)
         return (result, outputs) if return_outputs else result
 
     def predict(self, x: Any) -> Array:
@@ -144,6 +143,7 @@ class Explainer:
         for block in _blocks(len(x), executor.batch_size(len(x), 1), False):
             with executor.session(block.stop - block.start, 1) as session:
                 result[block] = session.forward(x[block])
+        self._check_finite("output", result)
         return result
 
     def ledger(self, x: Any, target: Any = None) -> Ledger:
@@ -199,6 +199,11 @@ class Explainer:
             for position in rules:
                 if not 0 <= position < n:
                     raise RuleError(f"rules names entry {position}, but the network has entries 0 to {n - 1}")
+
+    def _check_finite(self, what: str, values: Array) -> None:
+        if not np.isfinite(values).all():
+            precision = np.dtype(self._dtype)
+            raise NumericsError(f"the {what} overflowed {precision}; rescale the network, or see with backend='oracle' where")
 
     def _find_words(self, last: int) -> tuple[int, int] | None:
         for position, record in enumerate(self._layers[: last + 1]):

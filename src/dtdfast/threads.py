@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import threading
@@ -22,6 +23,7 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
+@functools.cache
 def cgroup_cores(root: Path = Path("/sys/fs/cgroup")) -> float:
     """Cores that the control group's quota allows; infinity without one."""
     try:
