@@ -13,13 +13,14 @@ import dataclasses
 import json
 import math
 import os
+import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 from .errors import DtdError, LayerError, StorageError, at
 from .extras import require
-from .layers import RECORDS, Layer
+from .layers import RECORDS, Array, Layer
 
 VERSION = 1
 KEY = "dtdfast"
@@ -110,8 +111,10 @@ def _safetensors() -> Any:
 
 def _fields(record: type[Layer]) -> tuple[list[str], list[str]]:
     """Names of a record's arrays, and of its other fields."""
-    arrays = [f.name for f in dataclasses.fields(record) if "ArrayLike" in str(f.type)]
-    return arrays, [f.name for f in dataclasses.fields(record) if f.name not in arrays]
+    types = typing.get_type_hints(record)
+    names = [f.name for f in dataclasses.fields(record)]
+    arrays = [name for name in names if Array in (types[name], *typing.get_args(types[name]))]
+    return arrays, [name for name in names if name not in arrays]
 
 
 def _header(file: BinaryIO, path: Path) -> dict[str, Any]:
