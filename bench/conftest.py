@@ -45,7 +45,7 @@ def rows(request: pytest.FixtureRequest, peak: machine.Machine) -> list[Row]:
 @pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     if config.stash.get(ROWS, []):
-        for line in table(config.stash[ROWS], config.stash[MACHINE]):
+        for line in table(config.stash[ROWS], config.stash[MACHINE].best(machine.measure())):
             terminalreporter.write_line(line)
 
 
@@ -57,7 +57,8 @@ def table(rows: list[Row], peak: machine.Machine) -> Iterator[str]:
     )
     yield f"{'':24} {'':22} {'min ms':>9} {'median ms':>10} {'x dtdfast: min':>15} {'median':>7} {'of peak':>8}"
     ours = {row.case: row for row in rows if row.tool == "dtdfast"}
-    for row in rows:
+    cases = list(dict.fromkeys(row.case for row in rows))
+    for row in sorted(rows, key=lambda row: cases.index(row.case)):
         base = ours.get(row.case)
         ratios = f"{row.minimum / base.minimum:15.2f} {row.median / base.median:7.2f}" if base else f"{'':23}"
         share = row.flops / row.minimum / (peak.gflops * 1e9)
