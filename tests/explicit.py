@@ -229,7 +229,9 @@ def gamma(taps, x, gamma=0.25, bias="signed"):
         undecided = np.where(y == 0, 0, (abs(w * x).sum(1) + abs(b)) / abs(y))
     terms = []
     for sign in (1, -1):  # where y > 0 the terms of the output's sign are x+ w+ and x- w-, where y < 0 they are x+ w- and x- w+
-        n = np.maximum(x, 0) * (w + gamma * sign * np.maximum(sign * w, 0)) + np.minimum(x, 0) * (w - gamma * sign * np.maximum(-sign * w, 0))
+        n = np.maximum(x, 0) * (w + gamma * sign * np.maximum(sign * w, 0)) + np.minimum(x, 0) * (
+            w - gamma * sign * np.maximum(-sign * w, 0)
+        )
         extra = {"none": 0 * b, "signed": b + gamma * sign * np.maximum(sign * b, 0), "full": b}[bias]
         terms.append(_term(n, extra, coefficient=1.0 * (sign * y > 0), undecided=undecided))
     return terms

@@ -58,6 +58,7 @@ def _normal(rng, *shape):
 @pytest.fixture
 def network(rng):
     """A small residual network with everything that shares buffers: pools, BatchNorm, concat, two readers."""
+
     def positive(n):
         return rng.uniform(0.5, 1.5, n).astype(np.float32)
 

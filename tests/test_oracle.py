@@ -140,7 +140,9 @@ def test_embedding(rule, backend, rng):
     ids = np.array([[0, 6, 0], [3, 3, 2]])
     r_out = rng.standard_normal((2, 4)).astype(np.float32)
     layers = [dtd.Embedding(words), dtd.Flatten(), dtd.Linear(weight)]
-    function = {"ZPlus": explicit.zplus, "WSquare": explicit.wsquare, "Flat": explicit.flat, "Epsilon": explicit.epsilon}[type(rule).__name__]
+    function = {"ZPlus": explicit.zplus, "WSquare": explicit.wsquare, "Flat": explicit.flat, "Epsilon": explicit.epsilon}[
+        type(rule).__name__
+    ]
     tolerance = 1e-12 if backend == "oracle" else 48 * 2.0**-24
     for sample, r, r_in in zip(ids, r_out, dtd.explain(layers, ids, r_out, rules=rule, backend=backend), strict=True):
         terms = function(explicit.linear((15,), weight), words[sample].astype(float).ravel())
