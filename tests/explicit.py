@@ -267,8 +267,8 @@ def propagate(terms, r_out, stabilizer=0.0, tolerance=0.0):
         risk = tolerance * np.maximum(condition, undecided)
         if stabilizer:
             risk = np.maximum(risk, tolerance * np.divide(size, abs(t), out=np.zeros_like(d), where=t != 0))
-        growth = np.where(risk < 1, np.maximum(condition, 1) / np.maximum(1 - risk, 1e-300), np.inf)
-        touched = (abs(n) > 0) & (r_out != 0)[:, None]
-        reach = np.where(risk < 1, abs(s), 1)  # a neuron at risk may have any s, a 0 included
-        bound += tolerance * np.where(touched, abs(n) * (reach * growth)[:, None], 0).sum(0)
+        growth = np.where(risk < 1, np.maximum(condition, 1) / np.where(risk < 1, 1 - risk, 1), np.inf)
+        reach = np.where(risk < 1, abs(s), r_out != 0)  # a neuron at risk may have any s, a 0 included
+        weight = np.where(reach > 0, tolerance * reach * growth, 0)
+        bound += np.where(n != 0, abs(n) * weight[:, None], 0).sum(0)
     return r_in, bound

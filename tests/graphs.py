@@ -1,8 +1,10 @@
 """Random valid networks: a hypothesis strategy over every record, wired into directed acyclic graphs.
 
 Hypothesis draws what shrinks well (which blocks, what each reads); a seeded generator draws the sizes and the numbers.  A block
-reads one entry `p` and appends one or more records.  Shapes are worked out here, not by the package.  `ties` marks tensors in which
-equal values are built in (copies, padding, holes): there the winner of a MaxPool hangs on the last bit, so no MaxPool reads them.
+reads one entry `p` and appends one or more records.  Shapes are worked out here, not by the package.
+
+`ties` follows equal values that are built in: 0 none, 1 copies (which tie exactly in any arithmetic), 2 sums over copies, equal up
+to rounding only.  In the last the winner of a MaxPool hangs on an executor's last bit, so no MaxPool reads them.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ MAX_ELEMENTS = 1500  # of one tensor of one sample
 WEIGHTED = (dtd.Linear, dtd.Conv, dtd.ConvTranspose)
 POOLED = (dtd.AvgPool, dtd.SumPool, dtd.GlobalAvgPool)
 ACTIVATIONS = ["leaky_relu", "clip", "elu", "silu", "gelu", "gelu_tanh", "sigmoid", "hard_sigmoid", "hard_swish", "tanh", "softplus"]
+AGES = [0, 0, 0, 0, 0, 1, 2, 3]  # how far back a block reads
 PRESETS = ["lrp-0", "lrp-epsilon", "epsilon-plus", "epsilon-plus-flat", "epsilon-alpha2-beta1", "excitation-backprop"]
 
 
@@ -30,6 +33,11 @@ class Graph:
     start: np.ndarray  # relevance on the outputs
     options: dict  # rules and domain
 
+    def __repr__(self):
+        """Short enough to read when hypothesis reports it."""
+        entries = [f"{type(r).__name__}{shape}<-{r.inputs}" for r, shape in zip(self.layers, self.shapes, strict=True)]
+        return f"Graph({self.x.shape} {' | '.join(entries)}, {self.options})"
+
     def explain(self, backend, **options):
         return dtd.explain(self.layers, self.x, self.start, backend=backend, **self.options, **options)
 
@@ -37,7 +45,7 @@ class Graph:
 class Builder:
     """A network under construction."""
 
-    def __init__(self, rng, input_shape, ties=False):
+    def __init__(self, rng, input_shape, ties=0):
         self.rng = rng
         self.layers, self.shapes, self.ties = [], [], []
         self.input_shape, self.input_ties = input_shape, ties
@@ -48,13 +56,14 @@ class Builder:
     def tied(self, p):
         return self.input_ties if p == dtd.INPUT else self.ties[p]
 
-    def put(self, make, p, shape, ties=False):
-        """Append make(inputs=...) with output `shape`; the position."""
+    def put(self, make, p, shape, ties=0, moves=False):
+        """Append make(inputs=...) with output `shape`; a record that `moves` only does not add.  Returns the position."""
         sources = p if isinstance(p, tuple) else (p,)
         implicit = sources == (len(self.layers) - 1,) and self.rng.random() < 0.5
         self.layers.append(make(inputs=None if implicit else sources if len(sources) > 1 else sources[0]))
         self.shapes.append(tuple(int(s) for s in shape))
-        self.ties.append(ties or any(map(self.tied, sources)))
+        inherited = max(map(self.tied, sources))
+        self.ties.append(max(ties, inherited if moves or not inherited else 2))
         return len(self.layers) - 1
 
     def int(self, low, high):
@@ -86,7 +95,7 @@ def _bind(record, *args, **kwargs):
 def conv(b, p):
     c, *size = b.shape(p)
     groups = int(b.rng.choice([g for g in range(1, c + 1) if c % g == 0]))
-    c_out = groups * b.int(1, max(1, 8 // groups))
+    c_out = groups * b.int(1, max(1, (33 if b.rng.random() < 0.2 else 8) // groups))
     padding = tuple(b.ints(0, (2, 2)) if b.rng.random() < 0.5 else (0, 0) for _ in size)
     room = [h + sum(pad) for h, pad in zip(size, padding, strict=True)]
     kernel = b.ints(1, [min(3, r) for r in room])
@@ -95,7 +104,8 @@ def conv(b, p):
     out = [(r - d * (k - 1) - 1) // s + 1 for r, d, k, s in zip(room, dilation, kernel, stride, strict=True)]
     weight = b.weight(c_out, c // groups, *kernel, fan_in=c // groups * math.prod(kernel))
     make = _bind(dtd.Conv, weight, b.bias(c_out), stride=stride, padding=padding, dilation=dilation, groups=groups)
-    return b.put(make, p, (c_out, *out), ties=any(map(any, padding)))
+    alone = any(max(pads) > d * (k - 1) for pads, d, k in zip(padding, dilation, kernel, strict=True))  # some outputs are the bias
+    return b.put(make, p, (c_out, *out), ties=int(alone))
 
 
 def conv_transpose(b, p):
@@ -110,7 +120,7 @@ def conv_transpose(b, p):
     weight = b.weight(c, per_group, *kernel, fan_in=c // groups * math.prod(kernel))
     make = _bind(dtd.ConvTranspose, weight, b.bias(per_group * groups), stride=stride, padding=padding, output_padding=extra,
                  dilation=dilation, groups=groups)  # fmt: skip
-    return b.put(make, p, (per_group * groups, *out), ties=True)
+    return b.put(make, p, (per_group * groups, *out), ties=1)
 
 
 def _pool(b, p, record, **kwargs):
@@ -125,13 +135,12 @@ def _pool(b, p, record, **kwargs):
         out.append(length - 1 if ceil_mode and (length - 1) * s >= h + before else length)
     if math.prod(out) == 0:
         return p
-    make = _bind(record, kernel, stride=stride, padding=padding, ceil_mode=ceil_mode, **kwargs)
-    # windows that share all of their valid elements give equal outputs
-    return b.put(make, p, (c, *out), ties=any(map(any, padding)) or ceil_mode or record is dtd.MaxPool)
+    winners = record is dtd.MaxPool  # overlapping windows copy one winner
+    return b.put(_bind(record, kernel, stride=stride, padding=padding, ceil_mode=ceil_mode, **kwargs), p, (c, *out), int(winners), winners)
 
 
 def max_pool(b, p):
-    return p if b.tied(p) else _pool(b, p, dtd.MaxPool)
+    return p if b.tied(p) == 2 else _pool(b, p, dtd.MaxPool)
 
 
 def avg_pool(b, p):
@@ -155,32 +164,33 @@ def pad(b, p):
     c, *size = b.shape(p)
     padding = tuple(b.ints(0, (2, 1)) for _ in size)
     value = float(b.rng.choice([0.0, 0.0, 0.5]))
-    return b.put(_bind(dtd.Pad, padding, value=value), p, (c, *(h + sum(pads) for h, pads in zip(size, padding, strict=True))), ties=True)
+    out = [h + sum(pads) for h, pads in zip(size, padding, strict=True)]
+    return b.put(_bind(dtd.Pad, padding, value=value), p, (c, *out), ties=1, moves=True)
 
 
 def upsample(b, p):
     c, *size = b.shape(p)
     factor = b.ints(1, [2] * len(size))
-    return b.put(_bind(dtd.Upsample, factor), p, (c, *(h * f for h, f in zip(size, factor, strict=True))), ties=True)
+    return b.put(_bind(dtd.Upsample, factor), p, (c, *(h * f for h, f in zip(size, factor, strict=True))), ties=1, moves=True)
 
 
 def permute(b, p):
     shape = b.shape(p)
     order = b.rng.permutation(len(shape))
-    return b.put(_bind(dtd.Permute, (0, *(int(a) + 1 for a in order))), p, [shape[a] for a in order])
+    return b.put(_bind(dtd.Permute, (0, *(int(a) + 1 for a in order))), p, [shape[a] for a in order], moves=True)
 
 
 def shuffle(b, p):
     """ShuffleNet's: channels as (groups, c / groups), transposed."""
     c, *size = b.shape(p)
     groups = int(b.rng.choice([g for g in range(1, c + 1) if c % g == 0]))
-    p = b.put(_bind(dtd.Reshape, (groups, -1, *size) if len(size) < 4 else (c, *size)), p, (groups, c // groups, *size))
-    p = b.put(_bind(dtd.Permute, (0, 2, 1, *range(3, 3 + len(size)))), p, (c // groups, groups, *size))
-    return b.put(_bind(dtd.Reshape, (c, *size)), p, (c, *size))
+    p = b.put(_bind(dtd.Reshape, (groups, -1, *size) if len(size) < 4 else (c, *size)), p, (groups, c // groups, *size), moves=True)
+    p = b.put(_bind(dtd.Permute, (0, 2, 1, *range(3, 3 + len(size)))), p, (c // groups, groups, *size), moves=True)
+    return b.put(_bind(dtd.Reshape, (c, *size)), p, (c, *size), moves=True)
 
 
 def flatten(b, p):
-    return b.put(_bind(dtd.Flatten), p, (math.prod(b.shape(p)),))
+    return b.put(_bind(dtd.Flatten), p, (math.prod(b.shape(p)),), moves=True)
 
 
 def residual(b, p):
@@ -211,7 +221,7 @@ def squeeze_excite(b, p):
 
 
 def relu(b, p):
-    return b.put(_bind(dtd.ReLU), p, b.shape(p))
+    return b.put(_bind(dtd.ReLU), p, b.shape(p), moves=True)
 
 
 def activation(b, p):
@@ -219,7 +229,7 @@ def activation(b, p):
 
 
 def dropout(b, p):
-    return b.put(_bind(dtd.Dropout), p, b.shape(p))
+    return b.put(_bind(dtd.Dropout), p, b.shape(p), moves=True)
 
 
 def batch_norm(b, p):
@@ -239,7 +249,7 @@ def slices(b, p):
     stop = b.int(start + 1, shape[axis])
     shape[axis] = len(range(start, stop, step))
     signed = axis + 1 if b.rng.random() < 0.5 else axis - len(shape)
-    return b.put(_bind(dtd.Slice, signed, start, stop if stop < b.shape(p)[axis] else None, step), p, shape)
+    return b.put(_bind(dtd.Slice, signed, start, stop if stop < b.shape(p)[axis] else None, step), p, shape, moves=True)
 
 
 def _partner(b, p, fits):
@@ -253,7 +263,7 @@ def concat(b, p):
     axis = b.int(0, len(shape) - 1)
     q = _partner(b, p, lambda s: len(s) == len(shape) and s[:axis] == shape[:axis] and s[axis + 1 :] == shape[axis + 1 :])
     size = shape[axis] + b.shape(q)[axis]
-    return b.put(_bind(dtd.Concat, axis + 1), (p, q), (*shape[:axis], size, *shape[axis + 1 :]), ties=True)
+    return b.put(_bind(dtd.Concat, axis + 1), (p, q), (*shape[:axis], size, *shape[axis + 1 :]), ties=1, moves=True)
 
 
 def add(b, p):
@@ -270,13 +280,13 @@ def linear(b, p):
 def reshape(b, p):
     (n,) = b.shape(p)
     c = int(b.rng.choice([g for g in range(1, n + 1) if n % g == 0]))
-    return b.put(_bind(dtd.Reshape, (c, -1)), p, (c, n // c))
+    return b.put(_bind(dtd.Reshape, (c, -1)), p, (c, n // c), moves=True)
 
 
 ANYWHERE = [relu, activation, dropout, batch_norm, scale, slices, concat, add, residual, squeeze_excite]
 FLAT = [linear, linear, linear, reshape, *ANYWHERE]
-SPATIAL = [conv, conv, conv, conv_transpose, max_pool, max_pool, avg_pool, sum_pool, global_avg_pool, lrn, pad, upsample, permute,
-           shuffle, flatten, relu, *ANYWHERE]  # fmt: skip
+SPATIAL = [conv, conv, conv, conv, conv_transpose, conv_transpose, max_pool, max_pool, max_pool, avg_pool, sum_pool, global_avg_pool,
+           lrn, pad, upsample, permute, shuffle, flatten, relu, *ANYWHERE]  # fmt: skip
 
 
 def _input(draw, rng):
@@ -286,9 +296,9 @@ def _input(draw, rng):
     if rank == 1 and draw(st.booleans()):  # words
         length, features = (int(v) for v in rng.integers(2, 8, 2))
         words = rng.integers(0, 9, (n, length))
-        b = Builder(rng, (length,), ties=True)
-        p = b.put(_bind(dtd.Embedding, rng.standard_normal((9, features)).astype(np.float32)), dtd.INPUT, (length, features), ties=True)
-        b.put(_bind(dtd.Permute, (0, 2, 1)), p, (features, length))
+        b = Builder(rng, (length,), ties=1)
+        p = b.put(_bind(dtd.Embedding, rng.standard_normal((9, features)).astype(np.float32)), dtd.INPUT, (length, features), moves=True)
+        b.put(_bind(dtd.Permute, (0, 2, 1)), p, (features, length), moves=True)
         return words, b, "real"
     shape = (int(rng.integers(1, 6)), *rng.integers(1, 8 if rank < 3 else 5, rank).tolist())
     x = rng.standard_normal((n, *shape)).astype(np.float32)
@@ -320,9 +330,8 @@ def graphs(draw, max_blocks=10):
     x, b, domain = _input(draw, rng)
     words = x.dtype.kind == "i"
     p = len(b.layers) - 1
-    for number, age in draw(
-        st.lists(st.tuples(st.integers(0, 99), st.sampled_from([0, 0, 0, 0, 1, 2, 3])), min_size=1, max_size=max_blocks)
-    ):
+    count = draw(st.sampled_from(range(1, max_blocks + 1)))
+    for number, age in draw(st.lists(st.tuples(st.integers(0, 99), st.sampled_from(AGES)), min_size=count, max_size=count)):
         source = max(p - age, 0 if words else dtd.INPUT)  # reading an older entry gives it several readers, or leaves a dead branch
         blocks = FLAT if len(b.shape(source)) == 1 else SPATIAL
         if len(b.shape(source)) > 4 or math.prod(b.shape(source)) > MAX_ELEMENTS:
