@@ -1,0 +1,80 @@
+/* dispatch.c: which instruction sets there are, and the loop over steps.  Compiled for the machine's baseline alone. */
+#define DTD_ISA baseline
+#include "kernel.h"
+
+extern const dtd_kernel_table dtd_kernels_baseline;
+
+static int usable_baseline(void) { return 1; }
+
+#ifdef DTD_X86_64
+extern const dtd_kernel_table dtd_kernels_avx2, dtd_kernels_avx512;
+
+static int usable_avx2(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+
+static int usable_avx512(void)
+{
+    return usable_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512dq");
+}
+#endif
+
+static const struct {
+    const char *name;
+    const dtd_kernel_table *kernels;
+    int (*usable)(void);
+} ISAS[] = {
+    {"baseline", &dtd_kernels_baseline, usable_baseline},
+#ifdef DTD_X86_64
+    {"avx2", &dtd_kernels_avx2, usable_avx2},
+    {"avx512", &dtd_kernels_avx512, usable_avx512},
+#endif
+};
+
+int dtd_isa_count(void) { return (int)(sizeof ISAS / sizeof *ISAS); }
+const char *dtd_isa_name(int isa) { return isa >= 0 && isa < dtd_isa_count() ? ISAS[isa].name : NULL; }
+int dtd_isa_usable(int isa) { return isa >= 0 && isa < dtd_isa_count() && ISAS[isa].usable(); }
+
+const char *dtd_compiler(void)
+{
+#ifdef __clang__
+    return "clang " __clang_version__;
+#elif defined(__GNUC__)
+    return "gcc " __VERSION__;
+#endif
+}
+
+int dtd_openmp_version(void)
+{
+#ifdef _OPENMP
+    return _OPENMP;
+#else
+    return 0;
+#endif
+}
+
+int dtd_step_size(void) { return (int)sizeof(dtd_step); }
+
+/* What the kernels take for granted about a step's numbers; NULL when it holds. */
+static const char *fault(const dtd_step *s)
+{
+    if (s->op < 0 || s->op >= DTD_N_OPS)
+        return "unknown operation";
+    if (s->weight_map < 0 || s->weight_map >= DTD_N_WEIGHT_MAPS)
+        return "unknown weight map";
+    if (s->groups < 1 || s->repeat < 1)
+        return "groups and repeat are at least 1";
+    return NULL;
+}
+
+const char *dtd_run(int isa, const dtd_step *steps, int64_t first, int64_t last, void *const *bases, int n_threads)
+{
+    if (!dtd_isa_usable(isa))
+        return "this CPU does not have the instruction set asked for";
+    for (int64_t i = first; i < last; i++) {
+        const char *message = fault(&steps[i]);
+        if (message)
+            return message;
+        ISAS[isa].kernels->of[steps[i].op](&steps[i], bases, n_threads);
+    }
+    return NULL;
+}

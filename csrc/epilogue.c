@@ -1,0 +1,174 @@
+#include "epilogue.h"
+#include "rows.h"
+
+#include <string.h>
+
+enum { TILE = DTD_TILE_PIXELS * DTD_BLOCK };
+
+/* ------------------------------------------------------------------------------------------------------------- geometry */
+
+#define PIXEL_VIEWS(s)                                                                                                                     \
+    {&(s)->out, &(s)->factor, &(s)->terms, &(s)->x, &(s)->y_prev, &(s)->terms_prev, &(s)->m, &(s)->scale}
+
+static void merge_into_row(dtd_step *s, int axis)
+{
+    dtd_view *views[] = PIXEL_VIEWS(s);
+    const int n_views = sizeof views / sizeof *views;
+    int64_t outer = s->out.shape[axis], inner = s->out.shape[AXIS_W];
+    for (int i = 0; i < n_views; i++) {
+        const int64_t *stride = views[i]->stride;
+        if (present(views[i]) && outer > 1 && inner > 1 && stride[axis] != stride[AXIS_W] * inner)
+            return;
+    }
+    for (int i = 0; i < n_views && inner == 1; i++)
+        views[i]->stride[AXIS_W] = views[i]->stride[axis];
+    s->out.shape[AXIS_W] = outer * inner;
+    s->out.shape[axis] = 1;
+}
+
+void NAME(merge_pixels)(dtd_step *s)
+{
+    merge_into_row(s, AXIS_H);
+    merge_into_row(s, AXIS_D);
+    if (s->repeat <= 1)
+        merge_into_row(s, AXIS_N);
+}
+
+void NAME(samples_as_pixels)(dtd_step *s)
+{
+    dtd_view *views[] = PIXEL_VIEWS(s);
+    for (size_t i = 0; i < sizeof views / sizeof *views; i++)
+        views[i]->stride[AXIS_W] = views[i]->stride[AXIS_N];
+}
+
+static dtd_strip strip_of(const dtd_view *v, void *const *bases, int64_t n, int64_t c, int64_t d, int64_t h, int64_t w)
+{
+    dtd_strip strip = {floats(v, bases), v->stride[AXIS_W], v->stride[AXIS_C]};
+    const int64_t *stride = v->stride;
+    if (strip.at)
+        strip.at += n * stride[AXIS_N] + c * stride[AXIS_C] + d * stride[AXIS_D] + h * stride[AXIS_H] + w * stride[AXIS_W];
+    return strip;
+}
+
+void NAME(locate)(dtd_site *site, const dtd_step *s, void *const *bases, int64_t n, int64_t c, int64_t d, int64_t h, int64_t w)
+{
+    int64_t kept = kept_sample(s, n);
+    site->out = strip_of(&s->out, bases, n, c, d, h, w);
+    site->factor = strip_of(&s->factor, bases, kept, c, d, h, w);
+    site->terms = strip_of(&s->terms, bases, n, c, d, h, w);
+    site->y_prev = strip_of(&s->y_prev, bases, n, c, d, h, w);
+    site->terms_prev = strip_of(&s->terms_prev, bases, n, c, d, h, w);
+    site->m = strip_of(&s->m, bases, kept, c, d, h, w);
+    site->scale = strip_of(&s->scale, bases, n, c, d, h, w);
+    const float *bias = vector(&s->bias, bases), *bias_d = vector(&s->bias_d, bases);
+    site->bias = bias ? bias + c : NULL;
+    site->bias_d = bias_d ? bias_d + c : NULL;
+}
+
+/* -------------------------------------------------------------------------------------- tiles in memory <-> [pixel][block] */
+
+/* Lanes beyond n_channels become 0. */
+static const float *load_tile(const dtd_strip *strip, const dtd_site *site, float *tile)
+{
+    if (!strip->at)
+        return NULL;
+    for (int p = 0; p < site->n_pixels; p++) {
+        const float *from = strip->at + p * strip->pixel;
+        float *to = tile + p * DTD_BLOCK;
+        if (strip->channel == 1 && site->n_channels == DTD_BLOCK)
+            memcpy(to, from, DTD_BLOCK * sizeof *to);
+        else
+            for (int c = 0; c < DTD_BLOCK; c++)
+                to[c] = c < site->n_channels ? from[c * strip->channel] : 0;
+    }
+    return tile;
+}
+
+static void store_tile(const dtd_strip *strip, const dtd_site *site, const float *tile)
+{
+    if (!strip->at)
+        return;
+    for (int p = 0; p < site->n_pixels; p++) {
+        const float *from = tile + p * DTD_BLOCK;
+        float *to = strip->at + p * strip->pixel;
+        if (strip->channel == 1 && site->n_channels == DTD_BLOCK)
+            memcpy(to, from, DTD_BLOCK * sizeof *to);
+        else
+            for (int c = 0; c < site->n_channels; c++)
+                to[c * strip->channel] = from[c];
+    }
+}
+
+/* tile[p][c] += bias[c] */
+static void add_bias(const dtd_site *site, const float *bias, float *tile)
+{
+    float b[DTD_BLOCK] = {0};
+    if (!bias)
+        return;
+    memcpy(b, bias, (size_t)site->n_channels * sizeof *b);
+    for (int p = 0; p < site->n_pixels; p++)
+        for (int c = 0; c < DTD_BLOCK; c++)
+            tile[p * DTD_BLOCK + c] += b[c];
+}
+
+/* ------------------------------------------------------------------------------------------------------------ epilogues */
+
+void NAME(finish_neuron)(const dtd_step *s, const dtd_site *site, float *y, float *terms)
+{
+    float scales[TILE], other[TILE], out[TILE];
+    const int n = site->n_pixels * DTD_BLOCK;
+    const float *scale = load_tile(&site->scale, site, scales);
+    for (int i = 0; i < n && scale; i++)
+        y[i] *= scale[i];
+    for (int i = 0; i < n && scale && terms; i++)
+        terms[i] *= scale[i];
+    if (load_tile(&site->y_prev, site, other))
+        for (int i = 0; i < n; i++)
+            y[i] += other[i];
+    if (terms && load_tile(&site->terms_prev, site, other))
+        for (int i = 0; i < n; i++)
+            terms[i] += other[i];
+    store_tile(&site->terms, site, terms ? terms : y);
+    float *d = terms;
+    if (!d) { /* terms are the sum itself: keep it from the bias of y */
+        memcpy(other, y, (size_t)n * sizeof *y);
+        d = other;
+    }
+    add_bias(site, site->bias, y);
+    NAME(row_activation)(s, y, out, n);
+    store_tile(&site->out, site, out);
+    if (s->mode != DTD_F_NONE) {
+        add_bias(site, site->bias_d, d);
+        NAME(row_factor)(s, d, y, out, scale, NULL, d, n);
+        store_tile(&site->factor, site, d);
+    }
+}
+
+void NAME(finish_taps)(const dtd_step *s, const dtd_site *site, float *sum)
+{
+    float other[TILE];
+    const int n = site->n_pixels * DTD_BLOCK;
+    if (load_tile(&site->scale, site, other))
+        for (int i = 0; i < n; i++)
+            sum[i] *= other[i];
+    if (load_tile(&site->m, site, other))
+        NAME(row_multiplier)(s->mode, other, sum, n);
+    if (s->accumulate && load_tile(&site->out, site, other))
+        for (int i = 0; i < n; i++)
+            sum[i] = other[i] + sum[i];
+    store_tile(&site->out, site, sum);
+}
+
+void NAME(finish_samples)(const dtd_step *s, void *const *bases, int neuron, int64_t n, int64_t n_samples, int64_t c, int64_t n_channels,
+                          float *sum, float *terms)
+{
+    int64_t at_once = s->repeat > 1 ? 1 : n_samples; /* m and factor advance with n / repeat */
+    for (int64_t m = 0; m < n_samples; m += at_once) {
+        dtd_site site = {.n_pixels = (int)at_once, .n_channels = (int)n_channels};
+        NAME(locate)(&site, s, bases, n + m, c, 0, 0, 0);
+        if (neuron)
+            NAME(finish_neuron)(s, &site, sum + m * DTD_BLOCK, terms ? terms + m * DTD_BLOCK : NULL);
+        else
+            NAME(finish_taps)(s, &site, sum + m * DTD_BLOCK);
+    }
+}

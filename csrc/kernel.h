@@ -1,0 +1,112 @@
+/* kernel.h: what the kernels share.  Every file that includes it is compiled once per instruction set; NAME() keeps the copies apart. */
+#ifndef DTD_KERNEL_H
+#define DTD_KERNEL_H
+
+#include "dtdfast.h"
+#include "parallel.h"
+
+#include <stddef.h>
+
+#define DTD_PASTE_(name, isa) dtd_##name##_##isa
+#define DTD_PASTE(name, isa) DTD_PASTE_(name, isa)
+#define NAME(name) DTD_PASTE(name, DTD_ISA)
+
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
+enum { AXIS_N, AXIS_C, AXIS_D, AXIS_H, AXIS_W, AXIS_EXTRA };
+
+typedef void (*dtd_kernel)(const dtd_step *s, void *const *bases, int n_threads);
+
+/* The kernels of one instruction set, by dtd_op. */
+typedef struct {
+    dtd_kernel of[DTD_N_OPS];
+} dtd_kernel_table;
+
+void NAME(clear_border)(const dtd_step *s, void *const *bases, int n_threads);
+void NAME(move)(const dtd_step *s, void *const *bases, int n_threads);
+void NAME(map)(const dtd_step *s, void *const *bases, int n_threads);
+void NAME(neuron_dense)(const dtd_step *s, void *const *bases, int n_threads);
+void NAME(neuron_channel)(const dtd_step *s, void *const *bases, int n_threads);
+void NAME(neuron_linear)(const dtd_step *s, void *const *bases, int n_threads);
+void NAME(taps_dense)(const dtd_step *s, void *const *bases, int n_threads);
+void NAME(taps_channel)(const dtd_step *s, void *const *bases, int n_threads);
+void NAME(taps_linear)(const dtd_step *s, void *const *bases, int n_threads);
+void NAME(scatter_linear)(const dtd_step *s, void *const *bases, int n_threads);
+void NAME(factor)(const dtd_step *s, void *const *bases, int n_threads);
+void NAME(multiply)(const dtd_step *s, void *const *bases, int n_threads);
+void NAME(divide)(const dtd_step *s, void *const *bases, int n_threads);
+void NAME(activate)(const dtd_step *s, void *const *bases, int n_threads);
+void NAME(affine)(const dtd_step *s, void *const *bases, int n_threads);
+void NAME(lrn)(const dtd_step *s, void *const *bases, int n_threads);
+void NAME(softmax)(const dtd_step *s, void *const *bases, int n_threads);
+void NAME(max_pool)(const dtd_step *s, void *const *bases, int n_threads);
+void NAME(max_unpool)(const dtd_step *s, void *const *bases, int n_threads);
+void NAME(embed)(const dtd_step *s, void *const *bases, int n_threads);
+void NAME(embed_sum)(const dtd_step *s, void *const *bases, int n_threads);
+
+/* ------------------------------------------------------------------------------------------------------------- addresses */
+
+ALWAYS_INLINE int present(const dtd_view *v) { return v->base >= 0; }
+
+ALWAYS_INLINE float *floats(const dtd_view *v, void *const *bases)
+{
+    return v->base < 0 ? NULL : (float *)bases[v->base] + v->offset;
+}
+
+ALWAYS_INLINE const float *vector(const dtd_ref *r, void *const *bases)
+{
+    return r->base < 0 ? NULL : (const float *)bases[r->base] + r->offset;
+}
+
+ALWAYS_INLINE const int64_t *table(const dtd_ref *r, void *const *bases)
+{
+    return r->base < 0 ? NULL : (const int64_t *)bases[r->base] + r->offset;
+}
+
+ALWAYS_INLINE int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
+ALWAYS_INLINE int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
+ALWAYS_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+/* Indices of an item numbered over all axes but `skip` (-1: over all axes), the last axis fastest; index[skip] = 0. */
+ALWAYS_INLINE void unravel(int64_t item, const int64_t *shape, int skip, int64_t *index)
+{
+    for (int a = AXIS_EXTRA; a >= 0; a--) {
+        index[a] = a == skip ? 0 : item % shape[a];
+        item = a == skip ? item : item / shape[a];
+    }
+}
+
+ALWAYS_INLINE int64_t count_without(const int64_t *shape, int skip)
+{
+    int64_t n = 1;
+    for (int a = 0; a <= AXIS_EXTRA; a++)
+        n *= a == skip ? 1 : shape[a];
+    return n;
+}
+
+ALWAYS_INLINE int64_t offset_of(const dtd_view *v, const int64_t *index)
+{
+    int64_t offset = 0;
+    for (int a = 0; a <= AXIS_EXTRA; a++)
+        offset += index[a] * v->stride[a];
+    return offset;
+}
+
+/* The sample of what the forward pass kept: of m and factor. */
+ALWAYS_INLINE int64_t kept_sample(const dtd_step *s, int64_t n) { return s->repeat > 1 ? n / s->repeat : n; }
+
+/* ------------------------------------------------------------------------------------------------- scalars that NaN passes */
+
+ALWAYS_INLINE float positive(float t) { return t < 0 ? 0 : t; }
+ALWAYS_INLINE float negative(float t) { return t > 0 ? 0 : t; }
+ALWAYS_INLINE float is_positive(float t) { return t > 0 ? 1 : t <= 0 ? 0 : t; }
+ALWAYS_INLINE float is_negative(float t) { return t < 0 ? 1 : t >= 0 ? 0 : t; }
+
+/* a / b with x/0 := 0; the division is unconditional so that it vectorises */
+ALWAYS_INLINE float quotient(float a, float b)
+{
+    float q = a / (b == 0 ? 1 : b);
+    return b == 0 ? 0 : q;
+}
+
+#endif

@@ -1,0 +1,195 @@
+/* linear.c: fully connected layers on the record's own weight rows, in place.
+ *
+ *     sum[n,j] = sum_i x[n,i] wm(w[j,i])
+ *
+ * A register tile holds some rows j by some samples n, one vector of partial sums each: lane l adds the inputs i = l mod VL in order,
+ * and the lanes are added last, always as the same tree.  Every weight row is read once per DTD_TILE_PIXELS samples.
+ */
+#include "epilogue.h"
+#include "simd.h"
+
+#if defined(__AVX512F__)
+enum { SINGLE_ROWS = 4, DUAL_ROWS = 2, SAMPLES = 6 };
+#elif defined(__aarch64__)
+enum { SINGLE_ROWS = 4, DUAL_ROWS = 2, SAMPLES = 6 };
+#else
+enum { SINGLE_ROWS = 2, DUAL_ROWS = 1, SAMPLES = 6 };
+#endif
+
+enum { CHUNK = 1024 }; /* inputs between loads and stores of the partial sums: a chunk of rows and samples stays in the cache */
+
+typedef vec partial_sums[DTD_BLOCK][DTD_TILE_PIXELS];
+
+typedef struct {
+    const float *x, *w;
+    int64_t sample, row, n; /* strides of x and w, inputs in this chunk */
+    float gamma;
+    vec (*sum)[DTD_TILE_PIXELS], (*sum_positive)[DTD_TILE_PIXELS]; /* [row][sample] */
+} linear_tile;
+
+/* Multiply-adds of one vector of inputs; `rows`, `samples`, `map` and `full` are constants wherever this is inlined. */
+ALWAYS_INLINE void add_inputs(const linear_tile *t, int64_t i, vec a[][SAMPLES], vec b[][SAMPLES], const int rows, const int samples,
+                              const int map, const int full)
+{
+    const int dual = map == DUAL_MAP;
+#pragma GCC unroll 4
+    for (int j = 0; j < rows; j++) {
+        const float *wj = t->w + j * t->row + i;
+        vec w = full ? load(wj) : load_some(wj, t->n - i);
+        vec q = map_weight(dual ? DTD_W : map, w, t->gamma), r = vec_positive(w);
+#pragma GCC unroll 6
+        for (int m = 0; m < samples; m++) {
+            const float *xm = t->x + m * t->sample + i;
+            vec x = full ? load(xm) : load_some(xm, t->n - i);
+            a[j][m] += x * q;
+            if (dual)
+                b[j][m] += x * r;
+        }
+    }
+}
+
+ALWAYS_INLINE void run_tile(const linear_tile *t, const int rows, const int samples, const int map)
+{
+    const int dual = map == DUAL_MAP;
+    vec a[rows][SAMPLES], b[rows][SAMPLES];
+#pragma GCC unroll 4
+    for (int j = 0; j < rows; j++)
+#pragma GCC unroll 6
+        for (int m = 0; m < samples; m++) {
+            a[j][m] = t->sum[j][m];
+            if (dual)
+                b[j][m] = t->sum_positive[j][m];
+        }
+    int64_t i = 0;
+    for (; i + VL <= t->n; i += VL)
+        add_inputs(t, i, a, b, rows, samples, map, 1);
+    if (i < t->n)
+        add_inputs(t, i, a, b, rows, samples, map, 0);
+#pragma GCC unroll 4
+    for (int j = 0; j < rows; j++)
+#pragma GCC unroll 6
+        for (int m = 0; m < samples; m++) {
+            t->sum[j][m] = a[j][m];
+            if (dual)
+                t->sum_positive[j][m] = b[j][m];
+        }
+}
+
+ALWAYS_INLINE void run_samples(const linear_tile *t, const int rows, int samples, const int map)
+{
+    switch (samples) {
+    case 1: run_tile(t, rows, 1, map); break;
+    case 2: run_tile(t, rows, 2, map); break;
+    case 3: run_tile(t, rows, 3, map); break;
+    case 4: run_tile(t, rows, 4, map); break;
+    case 5: run_tile(t, rows, 5, map); break;
+    case 6: run_tile(t, rows, 6, map); break;
+    }
+}
+
+typedef void (*tile_function)(const linear_tile *t, int samples);
+
+#define TILES(map)                                                                                                                         \
+    static void rows_##map(const linear_tile *t, int samples)                                                                              \
+    {                                                                                                                                      \
+        run_samples(t, map == DUAL_MAP ? DUAL_ROWS : SINGLE_ROWS, samples, map);                                                           \
+    }                                                                                                                                      \
+    static void row_##map(const linear_tile *t, int samples) { run_samples(t, 1, samples, map); }
+
+EACH_MAP(TILES)
+
+#define ENTRY(map) [map] = {row_##map, rows_##map},
+static const tile_function TILE_FUNCTIONS[][2] = {EACH_MAP(ENTRY)};
+
+/* ------------------------------------------------------------------------------------------------------------------ driver */
+
+typedef struct {
+    dtd_step s; /* with the samples as pixels of one row */
+    void *const *bases;
+    int neuron, map;
+    int64_t n_samples, n_in, n_out;
+} linear_job;
+
+/* The lanes of a vector as the tree ((0+h) + ...), h = VL/2, VL/4, ... */
+static float add_lanes(vec v)
+{
+    float lane[VL];
+    store(lane, v);
+    for (int half = VL / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; i++)
+            lane[i] += lane[i + half];
+    return lane[0];
+}
+
+/* x as contiguous rows of samples, where its channels are strided */
+static const float *pack_chunk(const linear_job *job, const float *x, int64_t n_samples, int64_t n, float *packed)
+{
+    const int64_t channel = job->s.x.stride[AXIS_C], sample = job->s.x.stride[AXIS_N];
+    for (int64_t m = 0; m < n_samples; m++)
+        for (int64_t i = 0; i < n; i++)
+            packed[m * CHUNK + i] = x[m * sample + i * channel];
+    return packed;
+}
+
+/* Sums of one block of outputs for up to DTD_TILE_PIXELS samples. */
+static void add_block(const linear_job *job, int64_t j0, int64_t n_rows, int64_t m0, int64_t n_samples, partial_sums *sums)
+{
+    const dtd_step *s = &job->s;
+    const int strided = s->x.stride[AXIS_C] != 1;
+    const int rows_at_once = job->map == DUAL_MAP ? DUAL_ROWS : SINGLE_ROWS;
+    const int64_t chunk = n_samples > SAMPLES || strided ? CHUNK : job->n_in;
+    float packed[DTD_TILE_PIXELS * CHUNK];
+    memset(sums, 0, 2 * sizeof *sums);
+    for (int64_t i = 0; i < job->n_in; i += chunk) {
+        int64_t n = min64(chunk, job->n_in - i);
+        const float *x = floats(&s->x, job->bases) + m0 * s->x.stride[AXIS_N] + i * s->x.stride[AXIS_C];
+        const float *w = vector(&s->weight, job->bases) + j0 * job->n_in + i;
+        linear_tile tile = {.sample = strided ? CHUNK : s->x.stride[AXIS_N], .row = job->n_in, .n = n, .gamma = s->gamma};
+        if (strided)
+            x = pack_chunk(job, x, n_samples, n, packed);
+        for (int64_t j = 0; j < n_rows;) {
+            int many = j + rows_at_once <= n_rows;
+            for (int64_t m = 0; m < n_samples; m += SAMPLES) {
+                tile.w = w + j * job->n_in;
+                tile.x = x + m * tile.sample;
+                tile.sum = (vec(*)[DTD_TILE_PIXELS])(&sums[0][j][m]);
+                tile.sum_positive = (vec(*)[DTD_TILE_PIXELS])(&sums[1][j][m]);
+                TILE_FUNCTIONS[job->map][many](&tile, (int)min64(SAMPLES, n_samples - m));
+            }
+            j += many ? rows_at_once : 1;
+        }
+    }
+}
+
+static void run_linear(void *context, int64_t first, int64_t last)
+{
+    const linear_job *job = context;
+    const dtd_step *s = &job->s;
+    partial_sums sums[2];
+    float y[DTD_TILE_PIXELS][DTD_BLOCK] = {{0}}, terms[DTD_TILE_PIXELS][DTD_BLOCK] = {{0}};
+    for (int64_t block = first; block < last; block++) {
+        int64_t j0 = block * DTD_BLOCK, n_rows = min64(DTD_BLOCK, job->n_out - j0);
+        for (int64_t m0 = 0; m0 < job->n_samples; m0 += DTD_TILE_PIXELS) {
+            int64_t n_samples = min64(DTD_TILE_PIXELS, job->n_samples - m0);
+            add_block(job, j0, n_rows, m0, n_samples, sums);
+            for (int64_t m = 0; m < n_samples; m++)
+                for (int64_t j = 0; j < n_rows; j++) {
+                    y[m][j] = add_lanes(sums[0][j][m]);
+                    terms[m][j] = add_lanes(sums[1][j][m]);
+                }
+            NAME(finish_samples)(s, job->bases, job->neuron, m0, n_samples, j0, n_rows, y[0], s->dual ? terms[0] : NULL);
+        }
+    }
+}
+
+static void linear(const dtd_step *s, void *const *bases, int n_threads, int neuron)
+{
+    linear_job job = {.s = *s, .bases = bases, .neuron = neuron, .map = neuron ? (s->dual ? DUAL_MAP : DTD_W) : s->weight_map,
+                      .n_samples = s->out.shape[AXIS_N], .n_in = s->x.shape[AXIS_C], .n_out = s->out.shape[AXIS_C]};
+    NAME(samples_as_pixels)(&job.s);
+    int64_t work = max64(1, job.n_in * DTD_BLOCK * job.n_samples);
+    dtd_parallel(n_threads, ceil_div(job.n_out, DTD_BLOCK), ceil_div(1 << 17, work), run_linear, &job);
+}
+
+void NAME(neuron_linear)(const dtd_step *s, void *const *bases, int n_threads) { linear(s, bases, n_threads, 1); }
+void NAME(taps_linear)(const dtd_step *s, void *const *bases, int n_threads) { linear(s, bases, n_threads, 0); }

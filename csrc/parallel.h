@@ -1,0 +1,13 @@
+/* parallel.h: the one place that knows about threads. */
+#ifndef DTD_PARALLEL_H
+#define DTD_PARALLEL_H
+
+#include <stdint.h>
+
+/* Items first .. last-1 of the work described by `job`. */
+typedef void (*dtd_task)(void *job, int64_t first, int64_t last);
+
+/* Give each of n_threads one contiguous range of the items, `grain` of them at least; one range runs on the caller alone. */
+void dtd_parallel(int n_threads, int64_t n_items, int64_t grain, dtd_task task, void *job);
+
+#endif

@@ -1,0 +1,165 @@
+/* scatter.c: the transposed product of a fully connected layer on the record's own weight rows, in place.
+ *
+ *     sum[n,i] = sum_j wm(w[j,i]) x[n,j]
+ *
+ * A thread owns chunks of inputs i.  Sums of a chunk stay in the cache while rows j stream through in order, a few at a time from
+ * registers.  Rows whose x is 0 for every sample at hand (dead units) are not read: they would add exact zeros.
+ */
+#include "epilogue.h"
+#include "simd.h"
+
+#if defined(__AVX512F__) || defined(__aarch64__)
+enum { VECTORS = 4, SAMPLES = 6 };
+#else
+enum { VECTORS = 2, SAMPLES = 6 };
+#endif
+
+enum {
+    CHUNK = 1024,  /* inputs of a chunk: one page of a weight row */
+    ROWS = 256,    /* rows that are sieved at once */
+    AT_ONCE = 8,   /* rows per load and store of the sums */
+};
+
+typedef struct {
+    const float *w; /* at the first input of the chunk */
+    int64_t row, n; /* stride of w, inputs in this chunk */
+    float gamma;
+    int n_rows;
+    const int64_t *rows;       /* the rows that count .. */
+    const float (*x)[SAMPLES]; /* .. and their x, 0 beyond the samples */
+    float (*sum)[CHUNK];       /* [sample] */
+} scatter_tile;
+
+/* Up to AT_ONCE rows onto VECTORS vectors of sums; `vectors`, `samples`, `map` and `full` are constants wherever this is inlined. */
+ALWAYS_INLINE void run_tile(const scatter_tile *t, int64_t i, int first, int last, const int vectors, const int samples, const int map,
+                            const int full)
+{
+    vec a[VECTORS][SAMPLES];
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; v++)
+#pragma GCC unroll 6
+        for (int m = 0; m < samples; m++)
+            a[v][m] = load(t->sum[m] + i + v * VL);
+    for (int k = first; k < last; k++) {
+        const float *row = t->w + t->rows[k] * t->row + i;
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; v++) {
+            vec w = map_weight(map, full ? load(row + v * VL) : load_some(row + v * VL, t->n - i), t->gamma);
+#pragma GCC unroll 6
+            for (int m = 0; m < samples; m++)
+                a[v][m] += splat(t->x[k][m]) * w;
+        }
+    }
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; v++)
+#pragma GCC unroll 6
+        for (int m = 0; m < samples; m++)
+            store(t->sum[m] + i + v * VL, a[v][m]);
+}
+
+/* All rows of the tile onto all inputs of the chunk. */
+ALWAYS_INLINE void run_chunk(const scatter_tile *t, const int samples, const int map)
+{
+    for (int first = 0; first < t->n_rows; first += AT_ONCE) {
+        int last = first + AT_ONCE < t->n_rows ? first + AT_ONCE : t->n_rows;
+        int64_t i = 0;
+        for (; i + VECTORS * VL <= t->n; i += VECTORS * VL)
+            run_tile(t, i, first, last, VECTORS, samples, map, 1);
+        for (; i + VL <= t->n; i += VL)
+            run_tile(t, i, first, last, 1, samples, map, 1);
+        if (i < t->n)
+            run_tile(t, i, first, last, 1, samples, map, 0);
+    }
+}
+
+typedef void (*chunk_function)(const scatter_tile *t, int samples);
+
+#define CHUNKS(map)                                                                                                                        \
+    static void chunk_##map(const scatter_tile *t, int samples)                                                                            \
+    {                                                                                                                                      \
+        switch (samples) {                                                                                                                 \
+        case 1: run_chunk(t, 1, map); break;                                                                                               \
+        case 2: run_chunk(t, 2, map); break;                                                                                               \
+        case 3: run_chunk(t, 3, map); break;                                                                                               \
+        case 4: run_chunk(t, 4, map); break;                                                                                               \
+        case 5: run_chunk(t, 5, map); break;                                                                                               \
+        case 6: run_chunk(t, 6, map); break;                                                                                               \
+        }                                                                                                                                  \
+    }
+
+EACH_MAP(CHUNKS)
+
+#define ENTRY(map) [map] = chunk_##map,
+static const chunk_function CHUNK_FUNCTIONS[] = {EACH_MAP(ENTRY)};
+
+/* ------------------------------------------------------------------------------------------------------------------ driver */
+
+enum { GROUP = 12 }; /* samples that share one pass over the weights */
+
+typedef struct {
+    dtd_step s; /* with the samples as pixels of one row */
+    void *const *bases;
+    int64_t n_samples, n_in, n_out;
+} scatter_job;
+
+/* Of rows j0 .. j1-1, those with an x that is not 0 in any of the samples. */
+static int sieve(const dtd_step *s, const float *x, int64_t n_samples, int64_t j0, int64_t j1, int64_t *rows, float (*values)[SAMPLES])
+{
+    int n = 0;
+    for (int64_t j = j0; j < j1; j++) {
+        int counts = 0;
+        for (int64_t m = 0; m < SAMPLES; m++) {
+            float v = m < n_samples ? x[m * s->x.stride[AXIS_N] + j * s->x.stride[AXIS_C]] : 0;
+            values[n][m] = v;
+            counts |= v != 0;
+        }
+        rows[n] = j;
+        n += counts;
+    }
+    return n;
+}
+
+/* Sums of one chunk of inputs for up to GROUP samples. */
+static void add_chunk(const scatter_job *job, int64_t i0, int64_t n, int64_t m0, int64_t n_samples, float (*sum)[CHUNK])
+{
+    const dtd_step *s = &job->s;
+    const float *x = floats(&s->x, job->bases) + m0 * s->x.stride[AXIS_N];
+    int64_t rows[ROWS];
+    float values[ROWS][SAMPLES];
+    scatter_tile tile = {.w = vector(&s->weight, job->bases) + i0, .row = job->n_in, .n = n, .gamma = s->gamma, .rows = rows,
+                         .x = (const float(*)[SAMPLES])values};
+    memset(sum, 0, (size_t)n_samples * sizeof *sum);
+    for (int64_t j = 0; j < job->n_out; j += ROWS)
+        for (int64_t m = 0; m < n_samples; m += SAMPLES) {
+            int64_t samples = min64(SAMPLES, n_samples - m);
+            tile.n_rows = sieve(s, x + m * s->x.stride[AXIS_N], samples, j, min64(j + ROWS, job->n_out), rows, values);
+            tile.sum = sum + m;
+            CHUNK_FUNCTIONS[s->weight_map](&tile, (int)samples);
+        }
+}
+
+static void run_scatter(void *context, int64_t first, int64_t last)
+{
+    const scatter_job *job = context;
+    float sum[GROUP][CHUNK], tile[GROUP][DTD_BLOCK];
+    for (int64_t chunk = first; chunk < last; chunk++) {
+        int64_t i0 = chunk * CHUNK, n = min64(CHUNK, job->n_in - i0);
+        for (int64_t m0 = 0; m0 < job->n_samples; m0 += GROUP) {
+            int64_t n_samples = min64(GROUP, job->n_samples - m0);
+            add_chunk(job, i0, n, m0, n_samples, sum);
+            for (int64_t i = 0; i < n; i += DTD_BLOCK) {
+                for (int64_t m = 0; m < n_samples; m++)
+                    memcpy(tile[m], sum[m] + i, sizeof tile[m]);
+                NAME(finish_samples)(&job->s, job->bases, 0, m0, n_samples, i0 + i, min64(DTD_BLOCK, n - i), tile[0], NULL);
+            }
+        }
+    }
+}
+
+void NAME(scatter_linear)(const dtd_step *s, void *const *bases, int n_threads)
+{
+    scatter_job job = {.s = *s, .bases = bases, .n_samples = s->out.shape[AXIS_N], .n_in = s->out.shape[AXIS_C],
+                       .n_out = s->x.shape[AXIS_C]};
+    NAME(samples_as_pixels)(&job.s);
+    dtd_parallel(n_threads, ceil_div(job.n_in, CHUNK), 1, run_scatter, &job);
+}

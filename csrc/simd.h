@@ -1,0 +1,80 @@
+/* simd.h: vectors of the instruction set that a file is compiled for, and the shape of its register tiles. */
+#ifndef DTD_SIMD_H
+#define DTD_SIMD_H
+
+#include "kernel.h"
+
+#include <string.h>
+
+/* A dense tile is PIXELS pixels by one block of DTD_BLOCK channels, in passes over SINGLE_VECTORS vectors of sums per pixel (DUAL_VECTORS
+ * when every vector has a second one for w+), such that sums, weights and one broadcast fit the registers.  With 32 wide registers a
+ * tile may also take a pair of blocks. */
+#if defined(__AVX512F__)
+enum { VL = 16, PIXELS = 14, SINGLE_VECTORS = 1, DUAL_VECTORS = 1, PAIRS = 1 };
+#elif defined(__AVX2__)
+enum { VL = 8, PIXELS = 6, SINGLE_VECTORS = 2, DUAL_VECTORS = 1, PAIRS = 0 };
+#elif defined(__aarch64__)
+enum { VL = 4, PIXELS = 6, SINGLE_VECTORS = 4, DUAL_VECTORS = 2, PAIRS = 0 };
+#else
+enum { VL = 4, PIXELS = 6, SINGLE_VECTORS = 2, DUAL_VECTORS = 1, PAIRS = 0 };
+#endif
+
+typedef float vec __attribute__((vector_size(VL * 4)));
+typedef float vec_unaligned __attribute__((vector_size(VL * 4), aligned(4), may_alias));
+typedef int32_t mask __attribute__((vector_size(VL * 4)));
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+ALWAYS_INLINE vec load(const float *p) { return *(const vec_unaligned *)p; }
+ALWAYS_INLINE void store(float *p, vec v) { *(vec_unaligned *)p = v; }
+ALWAYS_INLINE vec splat(float t) { return t - (vec){0}; }
+
+/* The first n < VL lanes; the others are 0 and their memory is not touched. */
+ALWAYS_INLINE vec load_some(const float *p, int64_t n)
+{
+    vec v = {0};
+    memcpy(&v, p, (size_t)n * sizeof *p);
+    return v;
+}
+
+/* max(0, w) and min(0, w) */
+ALWAYS_INLINE vec vec_positive(vec w)
+{
+#if defined(__AVX512F__)
+    return (vec)_mm512_max_ps(_mm512_setzero_ps(), (__m512)w);
+#elif defined(__AVX2__)
+    return (vec)_mm256_max_ps(_mm256_setzero_ps(), (__m256)w);
+#elif defined(__SSE2__)
+    return (vec)_mm_max_ps(_mm_setzero_ps(), (__m128)w);
+#else
+    return (vec)((mask)w & ~(mask)(w < 0));
+#endif
+}
+
+ALWAYS_INLINE vec vec_negative(vec w) { return -vec_positive(-w); }
+
+#define DUAL_MAP DTD_N_WEIGHT_MAPS /* beside the weight maps: w and w+ at once */
+
+/* Kernels are compiled once per weight map. */
+#define EACH_MAP(define)                                                                                                                   \
+    define(DTD_W) define(DTD_W_POSITIVE) define(DTD_W_NEGATIVE) define(DTD_W_SQUARE) define(DTD_W_ONE) define(DTD_W_ABS)                   \
+    define(DTD_W_GAMMA_POSITIVE) define(DTD_W_GAMMA_NEGATIVE) define(DUAL_MAP)
+
+/* wm(w), see dtd_weight_map; `map` is a constant wherever this is inlined */
+ALWAYS_INLINE vec map_weight(int map, vec w, float gamma)
+{
+    switch (map) {
+    case DTD_W_POSITIVE: return vec_positive(w);
+    case DTD_W_NEGATIVE: return vec_negative(w);
+    case DTD_W_SQUARE: return w * w;
+    case DTD_W_ONE: return splat(1);
+    case DTD_W_ABS: return (vec)((mask)w & 0x7fffffff);
+    case DTD_W_GAMMA_POSITIVE: return w + gamma * vec_positive(w);
+    case DTD_W_GAMMA_NEGATIVE: return w + gamma * vec_negative(w);
+    default: return w;
+    }
+}
+
+#endif
