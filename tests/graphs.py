@@ -10,7 +10,6 @@ to rounding only.  In the last the winner of a MaxPool hangs on an executor's la
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from hypothesis import strategies as st
@@ -25,13 +24,11 @@ AGES = [0, 0, 0, 0, 0, 1, 2, 3]  # how far back a block reads
 PRESETS = ["lrp-0", "lrp-epsilon", "epsilon-plus", "epsilon-plus-flat", "epsilon-alpha2-beta1", "excitation-backprop"]
 
 
-@dataclass
 class Graph:
-    layers: list
-    shapes: list  # of one sample, per entry
-    x: np.ndarray
-    start: np.ndarray  # relevance on the outputs
-    options: dict  # rules and domain
+    """A network, per entry the shape of one sample, an input, relevance on the outputs, and the options rules and domain."""
+
+    def __init__(self, layers, shapes, x, start, options):
+        self.layers, self.shapes, self.x, self.start, self.options = layers, shapes, x, start, options
 
     def __repr__(self):
         """Short enough to read when hypothesis reports it."""
@@ -45,8 +42,9 @@ class Graph:
 class Builder:
     """A network under construction."""
 
-    def __init__(self, rng, input_shape, ties=0):
+    def __init__(self, rng, input_shape, ties=0, words=False):
         self.rng = rng
+        self.first = 0 if words else dtd.INPUT  # the oldest tensor that blocks may read
         self.layers, self.shapes, self.ties = [], [], []
         self.input_shape, self.input_ties = input_shape, ties
 
@@ -254,7 +252,7 @@ def slices(b, p):
 
 def _partner(b, p, fits):
     """An earlier entry of a fitting shape, or p itself."""
-    choices = [q for q in range(-1, len(b.layers)) if fits(b.shape(q))]
+    choices = [q for q in range(b.first, len(b.layers)) if fits(b.shape(q))]
     return int(b.rng.choice(choices)) if choices else p
 
 
@@ -296,7 +294,7 @@ def _input(draw, rng):
     if rank == 1 and draw(st.booleans()):  # words
         length, features = (int(v) for v in rng.integers(2, 8, 2))
         words = rng.integers(0, 9, (n, length))
-        b = Builder(rng, (length,), ties=1)
+        b = Builder(rng, (length,), ties=1, words=True)
         p = b.put(_bind(dtd.Embedding, rng.standard_normal((9, features)).astype(np.float32)), dtd.INPUT, (length, features), moves=True)
         b.put(_bind(dtd.Permute, (0, 2, 1)), p, (features, length), moves=True)
         return words, b, "real"
@@ -328,11 +326,10 @@ def graphs(draw, max_blocks=10):
     """A valid network with its input, start relevance and options."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     x, b, domain = _input(draw, rng)
-    words = x.dtype.kind == "i"
     p = len(b.layers) - 1
     count = draw(st.sampled_from(range(1, max_blocks + 1)))
     for number, age in draw(st.lists(st.tuples(st.integers(0, 99), st.sampled_from(AGES)), min_size=count, max_size=count)):
-        source = max(p - age, 0 if words else dtd.INPUT)  # reading an older entry gives it several readers, or leaves a dead branch
+        source = max(p - age, b.first)  # reading an older entry gives it several readers, or leaves a dead branch
         blocks = FLAT if len(b.shape(source)) == 1 else SPATIAL
         if len(b.shape(source)) > 4 or math.prod(b.shape(source)) > MAX_ELEMENTS:
             blocks = [slices, relu]
