@@ -33,11 +33,8 @@ ALWAYS_INLINE float gelu_derivative(float x)
     return 0.5f * erfcf(-x * SQRT_HALF) + x * INV_SQRT_2_PI * expf(-0.5f * x * x);
 }
 
-ALWAYS_INLINE float tanh_derivative(float x)
-{
-    float t = tanhf(x);
-    return (1 - t) * (1 + t);
-}
+/* 1 - tanh²(x) = 4 sigmoid(2x) sigmoid(-2x), which does not cancel */
+ALWAYS_INLINE float tanh_derivative(float x) { return 4 * sigmoid(2 * x) * sigmoid(-2 * x); }
 
 ALWAYS_INLINE float silu_derivative(float x) { return sigmoid(x) * (1 + x * sigmoid(-x)); }
 

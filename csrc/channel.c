@@ -5,6 +5,8 @@
 #include "epilogue.h"
 #include "simd.h"
 
+enum { PIXELS_AT_ONCE = 4 };
+
 typedef struct {
     const float *x, *w; /* at the tile's first pixel and channel; w may be NULL */
     const int64_t *taps;
@@ -18,7 +20,7 @@ typedef struct {
 ALWAYS_INLINE void run_tile(const channel_tile *t, const int pixels, const int map, const int full)
 {
     const int dual = map == DUAL_MAP;
-    vec a[pixels], b[pixels];
+    vec a[PIXELS_AT_ONCE], b[PIXELS_AT_ONCE];
 #pragma GCC unroll 16
     for (int p = 0; p < pixels; p++)
         a[p] = b[p] = (vec){0};
@@ -41,8 +43,6 @@ ALWAYS_INLINE void run_tile(const channel_tile *t, const int pixels, const int m
             store(t->sum_positive + p * DTD_BLOCK, b[p]);
     }
 }
-
-enum { PIXELS_AT_ONCE = 4 };
 
 typedef void (*tile_function)(const channel_tile *t, int full);
 

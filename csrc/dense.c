@@ -20,26 +20,27 @@ typedef struct {
 ALWAYS_INLINE void run_tile(const dense_tile *t, const int pixels, const int vectors, const int map, int lane)
 {
     const int dual = map == DUAL_MAP;
-    vec a[pixels][vectors], b[pixels][vectors];
+    const int64_t c_in = t->c_in, pixel = t->pixel, block = t->block;
+    const float *w = t->w + lane;
+    vec a[PIXELS][VECTORS], b[PIXELS][VECTORS]; /* registers: every index below is a constant once the loops are unrolled */
 #pragma GCC unroll 16
     for (int p = 0; p < pixels; p++)
 #pragma GCC unroll 4
         for (int v = 0; v < vectors; v++)
             a[p][v] = b[p][v] = (vec){0};
-    const float *w = t->w + lane;
     for (int64_t k = 0; k < t->n_taps; k++) {
         const float *x = t->x + t->taps[k];
-        for (int64_t c = 0; c < t->c_in; c++, w += DTD_BLOCK) {
-            vec q[vectors], r[vectors];
+        for (int64_t c = 0; c < c_in; c++, w += DTD_BLOCK) {
+            vec q[VECTORS], r[VECTORS];
 #pragma GCC unroll 4
             for (int v = 0; v < vectors; v++) {
-                vec weight = load(w + v * VL / DTD_BLOCK * t->block + v * VL % DTD_BLOCK);
+                vec weight = load(w + v * VL / DTD_BLOCK * block + v * VL % DTD_BLOCK);
                 q[v] = map_weight(dual ? DTD_W : map, weight, t->gamma);
                 r[v] = vec_positive(weight);
             }
 #pragma GCC unroll 16
             for (int p = 0; p < pixels; p++) {
-                vec xv = splat(x[p * t->pixel + c]);
+                vec xv = splat(x[p * pixel + c]);
 #pragma GCC unroll 4
                 for (int v = 0; v < vectors; v++) {
                     a[p][v] += xv * q[v];
@@ -60,10 +61,11 @@ ALWAYS_INLINE void run_tile(const dense_tile *t, const int pixels, const int vec
         }
 }
 
+enum { SUMS = 28 }; /* vectors of sums in the largest tile */
+
 /* Every number of pixels up to the tile's, so that a row of any width divides into tiles of nearly equal size. */
 ALWAYS_INLINE void run_pixels(const dense_tile *t, int pixels, const int vectors, const int map, int lane)
 {
-    enum { SUMS = 28 }; /* vectors of sums that a tile may hold */
     const int per_pixel = vectors * (map == DUAL_MAP ? 2 : 1);
 #define CASE(n)                                                                                                                            \
     case n:                                                                                                                                \

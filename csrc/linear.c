@@ -51,7 +51,7 @@ ALWAYS_INLINE void add_inputs(const linear_tile *t, int64_t i, vec a[][SAMPLES],
 ALWAYS_INLINE void run_tile(const linear_tile *t, const int rows, const int samples, const int map)
 {
     const int dual = map == DUAL_MAP;
-    vec a[rows][SAMPLES], b[rows][SAMPLES];
+    vec a[SINGLE_ROWS][SAMPLES], b[DUAL_ROWS][SAMPLES];
 #pragma GCC unroll 4
     for (int j = 0; j < rows; j++)
 #pragma GCC unroll 6

@@ -9,9 +9,9 @@
 #include "simd.h"
 
 #if defined(__AVX512F__) || defined(__aarch64__)
-enum { VECTORS = 4, SAMPLES = 6 };
+enum { VECTORS_AT_ONCE = 4, SAMPLES = 6 };
 #else
-enum { VECTORS = 2, SAMPLES = 6 };
+enum { VECTORS_AT_ONCE = 2, SAMPLES = 6 };
 #endif
 
 enum {
@@ -30,11 +30,11 @@ typedef struct {
     float (*sum)[CHUNK];       /* [sample] */
 } scatter_tile;
 
-/* Up to AT_ONCE rows onto VECTORS vectors of sums; `vectors`, `samples`, `map` and `full` are constants wherever this is inlined. */
+/* Up to AT_ONCE rows onto VECTORS_AT_ONCE vectors of sums; `vectors`, `samples`, `map` and `full` are constants wherever this is inlined. */
 ALWAYS_INLINE void run_tile(const scatter_tile *t, int64_t i, int first, int last, const int vectors, const int samples, const int map,
                             const int full)
 {
-    vec a[VECTORS][SAMPLES];
+    vec a[VECTORS_AT_ONCE][SAMPLES];
 #pragma GCC unroll 4
     for (int v = 0; v < vectors; v++)
 #pragma GCC unroll 6
@@ -63,8 +63,8 @@ ALWAYS_INLINE void run_chunk(const scatter_tile *t, const int samples, const int
     for (int first = 0; first < t->n_rows; first += AT_ONCE) {
         int last = first + AT_ONCE < t->n_rows ? first + AT_ONCE : t->n_rows;
         int64_t i = 0;
-        for (; i + VECTORS * VL <= t->n; i += VECTORS * VL)
-            run_tile(t, i, first, last, VECTORS, samples, map, 1);
+        for (; i + VECTORS_AT_ONCE * VL <= t->n; i += VECTORS_AT_ONCE * VL)
+            run_tile(t, i, first, last, VECTORS_AT_ONCE, samples, map, 1);
         for (; i + VL <= t->n; i += VL)
             run_tile(t, i, first, last, 1, samples, map, 1);
         if (i < t->n)

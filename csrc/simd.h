@@ -10,13 +10,13 @@
  * when every vector has a second one for w+), such that sums, weights and one broadcast fit the registers.  With 32 wide registers a
  * tile may also take a pair of blocks. */
 #if defined(__AVX512F__)
-enum { VL = 16, PIXELS = 14, SINGLE_VECTORS = 1, DUAL_VECTORS = 1, PAIRS = 1 };
+enum { VL = 16, PIXELS = 14, SINGLE_VECTORS = 1, DUAL_VECTORS = 1, PAIRS = 1, VECTORS = 2 };
 #elif defined(__AVX2__)
-enum { VL = 8, PIXELS = 6, SINGLE_VECTORS = 2, DUAL_VECTORS = 1, PAIRS = 0 };
+enum { VL = 8, PIXELS = 6, SINGLE_VECTORS = 2, DUAL_VECTORS = 1, PAIRS = 0, VECTORS = 2 };
 #elif defined(__aarch64__)
-enum { VL = 4, PIXELS = 6, SINGLE_VECTORS = 4, DUAL_VECTORS = 2, PAIRS = 0 };
+enum { VL = 4, PIXELS = 6, SINGLE_VECTORS = 4, DUAL_VECTORS = 2, PAIRS = 0, VECTORS = 4 };
 #else
-enum { VL = 4, PIXELS = 6, SINGLE_VECTORS = 2, DUAL_VECTORS = 1, PAIRS = 0 };
+enum { VL = 4, PIXELS = 6, SINGLE_VECTORS = 2, DUAL_VECTORS = 1, PAIRS = 0, VECTORS = 2 };
 #endif
 
 typedef float vec __attribute__((vector_size(VL * 4)));

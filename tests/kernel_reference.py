@@ -85,7 +85,7 @@ ACTIVATIONS: dict[str, tuple[Callable[..., Array], Callable[..., Array]]] = {
         lambda x, a, b: x * _hard(x, 1 / 6, 0.5),
         lambda x, a, b: np.where(x <= -3, 0, np.where(x >= 3, 1, x / 3 + 0.5)),
     ),
-    "TANH": (lambda x, a, b: np.tanh(x), lambda x, a, b: 1 - np.tanh(x) ** 2),
+    "TANH": (lambda x, a, b: np.tanh(x), lambda x, a, b: 1 / np.cosh(x) ** 2),
     "SOFTPLUS": (lambda x, a, b: np.logaddexp(0, a * x) / a, lambda x, a, b: _sigmoid(a * x)),
 }
 

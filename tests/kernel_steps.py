@@ -99,7 +99,7 @@ class Step:
     @property
     def results(self) -> tuple[str, ...]:
         if self.op == "CLEAR_BORDER":
-            return ()
+            return ("whole",)  # the memory that holds out and its frame
         if self.op.startswith("NEURON"):
             return ("out", "factor", "terms")
         return ("out", "m") if self.op == "MAX_POOL" else ("factor",) if self.op == "FACTOR" else ("out",)

@@ -1,6 +1,6 @@
 """dtdfast: Deep Taylor Decomposition and the LRP family, by hand-written fused kernels over a flat list of layers."""
 
-from . import baselines
+from . import baselines, plot
 from .backends import Backend, backends
 from .config import build_config
 from .errors import (
@@ -48,6 +48,7 @@ from .layers import (
 from .ledger import Ledger
 from .presets import PRESETS
 from .rules import AlphaBeta, Epsilon, Flat, Gamma, Pass, Rule, WSquare, ZBox, Zero, ZPlus
+from .storage import load, save
 from .version import __version__
 
 __all__ = [
@@ -56,5 +57,5 @@ __all__ = [
     "GlobalAvgPool", "InputError", "Layer", "LayerError", "Ledger", "Linear", "MaxPool", "Mul", "NumericsError", "Pad", "Pass", "Permute",
     "ReLU", "Reshape", "Rule", "RuleError", "Scale", "ShapeError", "Slice", "Softmax", "StorageError", "SumPool", "TargetError",
     "Upsample", "WSquare", "WiringError", "ZBox", "ZPlus", "Zero", "__version__", "backends", "baselines", "build_config", "explain",
-    "predict",
+    "load", "plot", "predict", "save",
 ]  # fmt: skip

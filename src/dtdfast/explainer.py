@@ -22,7 +22,7 @@ from .plan.wiring import sources
 from .presets import RuleBook, Rules
 from .program import EXPLAIN, GRADIENT, PREDICT, Program, last_entry, prepare
 from .rules import convention_of
-from .session import Executor, executor_for
+from .session import Executor, maker
 from .targets import Targets
 
 Array = NDArray[Any]
@@ -89,6 +89,7 @@ class Explainer:
         self._start, self._stop = start, stop
         last = last_entry(self._layers, start, kind)
         self._words = self._find_words(last)
+        self._make = maker(self._backend, self._batch_size, self._n_threads)
         self._executors: dict[tuple[Shape, str], Executor] = {}
         self._lock = threading.Lock()
 
@@ -209,7 +210,7 @@ class Explainer:
         array = check_input(x, self._words, self._dtype)
         executor = self._executor(array.shape[1:], kind)
         if kind == EXPLAIN and self._words is None:
-            self._domain.check(array)
+            self._domain.check(np.asarray(x))  # in the caller's own precision
         return array, executor
 
     def _executor(self, sample: Shape, kind: str) -> Executor:
@@ -220,7 +221,7 @@ class Explainer:
             executor = self._executors.get((sample, kind))
             if executor is None:
                 program = self._program(sample, kind)
-                executor = executor_for(self._backend, program, self._layers, self._batch_size, self._n_threads)
+                executor = self._make(program)
                 self._executors[sample, kind] = executor
             return executor
 

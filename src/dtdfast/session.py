@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from .account import Account
 from .errors import BackendError
-from .layers import Layer
 from .oracle import Oracle
 from .program import Program
 
@@ -82,9 +81,12 @@ class OracleExecutor:
         raise BackendError("the oracle has no kernels to profile; use backend='cpu'")
 
 
-def executor_for(backend: str, program: Program, layers: list[Layer], batch_size: int | None, n_threads: int | None) -> Executor:
+def maker(backend: str, batch_size: int | None, n_threads: int | None) -> Callable[[Program], Executor]:
+    """Makes the executors of one Explainer, which share their packed weights."""
     if backend == "oracle":
-        return OracleExecutor(program, batch_size)
+        return lambda program: OracleExecutor(program, batch_size)
     from .cpu import CpuExecutor
+    from .packing import WeightStore
 
-    return CpuExecutor(program, batch_size, n_threads)
+    store = WeightStore()
+    return lambda program: CpuExecutor(program, batch_size, n_threads, store)

@@ -198,7 +198,7 @@ class Lowering:
             if row.fallback and number == 0 and len(row.shares) == 2:
                 fields["terms_prev"] = View(sums[1])
             window = self.window(unit, share.terms[0].w)
-            self.emit(Step("FACTOR", unit, View(factor), window=window, **fields))
+            self.emit(Step("FACTOR", unit, View(factor), factor=View(factor), window=window, **fields))
             factors.append((factor, kind))
         self.factors[unit.out.index] = factors
 

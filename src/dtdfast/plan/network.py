@@ -138,6 +138,7 @@ class _Builder:
         if isinstance(rule, Pass):
             return Total((entry.position,), sources, self.tensor(entry))
         parts, entries, bias = [], [], None
+        explicit = said is not None or any(self.rule[u.parts[0].position][1] for u in merged)
         for source in sources:
             unit = next((u for u in merged if u.out is source), None)
             if unit is None:
@@ -150,7 +151,7 @@ class _Builder:
                 bias = unit.bias if bias is None else np.asarray(bias, np.float64) + unit.bias
         parts.sort(key=lambda p: p.weight is not None)  # operands of weight 1 first: they start the sums
         neuron = Neuron((*entries, entry.position), tuple(p.source for p in parts), self.tensor(entry), parts=parts, bias=bias)
-        self.rule[parts[0].position] = (rule, said is not None)
+        self.rule[parts[0].position] = (rule, explicit)
         return neuron
 
     def merges(self, unit: Neuron, reader: int) -> bool:
@@ -255,8 +256,8 @@ class _Builder:
         unit.row = rule.row(self.book.convention)
 
     def assign_boxes(self, unit: Neuron, rule: ZBox, reads_input: bool, boxes: dict[int, Box]) -> None:
-        where = at(unit.position, self.entries[unit.position].record)
         for part in unit.parts:
+            where = self.entries[part.position]
             if rule.low is not None:
                 part.box = broadcast_bounds(rule.low, rule.high, part.source.shape, f"{where}: ZBox")
             elif part.source.index in boxes:
