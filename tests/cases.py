@@ -327,7 +327,7 @@ class Case:
         return _network(self.geometry).taps
 
     def _box(self):
-        """low and high in the form the case asks for, and broadcast to one sample."""
+        """Low and high in the form the case asks for, and broadcast to one sample."""
         rng, sample = self.geometry.rng, self.geometry.x_shape[1:]
         shape = {"scalar": (), "channel": sample[:1], "full": sample}[self.row.box]
         low, high = (sign * rng.uniform(0.5, 2, shape).astype(np.float32) for sign in (-1, 1))

@@ -270,5 +270,5 @@ def propagate(terms, r_out, stabilizer=0.0, tolerance=0.0):
         growth = np.where(risk < 1, np.maximum(condition, 1) / np.where(risk < 1, 1 - risk, 1), np.inf)
         reach = np.where(risk < 1, abs(s), r_out != 0)  # a neuron at risk may have any s, a 0 included
         weight = np.where(reach > 0, tolerance * reach * growth, 0)
-        bound += np.where(n != 0, abs(n) * weight[:, None], 0).sum(0)
+        bound += (abs(n) * np.where(n != 0, weight[:, None], 0)).sum(0)
     return r_in, bound

@@ -137,7 +137,8 @@ def test_spatial_outputs(backend, rng):
     np.testing.assert_array_equal(r_in, explainer.explain(x, start))
     near = np.zeros((6, 6), bool)
     near[1:4, 2:5] = True  # a 3 x 3 convolution sees this of pixel (2, 3)
-    assert not r_in[:, :, ~near].any() and r_in[:, :, near].any()
+    assert not r_in[:, :, ~near].any()
+    assert r_in[:, :, near].any()
 
 
 def test_the_largest_output_is_the_first_of_equals(backend):
@@ -450,4 +451,5 @@ def test_backends_and_build(backend):
     assert found[backend].usable
     assert all(b.usable or b.reason for b in found.values())
     config = dtd.build_config()
-    assert config["dtdfast"] == dtd.__version__ and config["numpy"] == np.__version__
+    assert config["dtdfast"] == dtd.__version__
+    assert config["numpy"] == np.__version__

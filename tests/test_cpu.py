@@ -19,7 +19,8 @@ def test_oracle(case):
     _, bound = case.expected(x, r_out, case.tolerance(UNIT))
     expected = dtd.explain(case.layers, x, r_out, **case.options("oracle"))
     r_in = dtd.explain(case.layers, x, r_out, **case.options("cpu"))
-    assert r_in.dtype == np.float32 and r_in.shape == x.shape
+    assert r_in.dtype == np.float32
+    assert r_in.shape == x.shape
     assert np.isfinite(r_in).all()
     assert (abs(r_in - expected) <= bound).all()
     assert np.isfinite(bound).mean() > 0.9

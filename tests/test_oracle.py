@@ -20,7 +20,8 @@ def test_explicit(case):
     x, r_out = case.x.astype(np.float64), case.r_out.astype(np.float64)
     expected, bound = case.expected(x, r_out, TOLERANCE)
     r_in = dtd.explain(case.layers, x, r_out, **case.options("oracle"))
-    assert r_in.dtype == np.float64 and r_in.shape == x.shape
+    assert r_in.dtype == np.float64
+    assert r_in.shape == x.shape
     assert np.isfinite(r_in).all()
     assert (abs(r_in - expected) <= bound).all()
     assert np.isfinite(bound).mean() > 0.9
@@ -46,6 +47,7 @@ POOLS = [
     ((1, 17, 5, 5), {"kernel": 3, "stride": 1, "padding": 1}),
     ((1, 3, 5, 6), {"kernel": 2, "stride": 2, "padding": ((1, 0), (0, 1))}),
     ((1, 2, 7, 7), {"kernel": 3, "stride": 2, "padding": 1, "ceil_mode": True}),
+    ((2, 3, 2, 1), {"kernel": 2, "stride": 3, "padding": ((1, 0), (1, 1))}),  # some taps meet padding alone
     ((1, 1, 33, 31), {"kernel": 5, "stride": 4}),
     ((1, 2, 3, 5, 4), {"kernel": 2}),
     ((1, 2, 5, 5, 5), {"kernel": 3, "stride": 2, "padding": 1}),

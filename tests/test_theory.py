@@ -2,8 +2,10 @@
 
 from itertools import pairwise
 
+import explicit
 import numpy as np
 import pytest
+from cases import CASES
 
 import dtdfast as dtd
 
@@ -47,7 +49,7 @@ FIRST = {  # domain, and what it makes of standard normal numbers
 @pytest.mark.parametrize("first", FIRST)
 @pytest.mark.parametrize("kind", ["mlp", "convnet"])
 def test_conservation_and_positivity(kind, first, backend, rng):
-    """b <= 0: the relevance of the inputs sums to the output that is explained, and none of it is negative."""
+    """B <= 0: the relevance of the inputs sums to the output that is explained, and none of it is negative."""
     layers = mlp(rng, 64, 128, 64, 10) if kind == "mlp" else convnet(rng)
     domain, clip = FIRST[first]
     x = clip(rng.standard_normal((16, 64) if kind == "mlp" else (16, 3, 16, 16))).astype(np.float32)
@@ -67,7 +69,8 @@ def test_flat_first_layer_conserves(backend, rng):
     outputs = dtd.predict(layers, x, backend=backend).max(axis=1)
     x, outputs = x[outputs > 0], outputs[outputs > 0]
     r_in = dtd.explain(layers, x, rules={0: dtd.Flat()}, backend=backend)
-    assert len(x) and r_in.min() >= 0
+    assert len(x)
+    assert r_in.min() >= 0
     assert (abs(r_in.sum(axis=1, dtype=np.float64) - outputs) <= rounding(layers, backend) * outputs).all()
 
 
@@ -89,7 +92,8 @@ def test_roots(first, rng):
         if domain == "nonnegative":
             assert root.min() >= -1e-15
         elif domain != "real":
-            assert root.min() >= domain[0] - 1e-15 and root.max() <= domain[1] + 1e-15
+            assert root.min() >= domain[0] - 1e-15
+            assert root.max() <= domain[1] + 1e-15
     assert checked >= 3
 
 
@@ -107,7 +111,7 @@ def test_wsquare_is_sensitivity_times_output(rng):
 @BOTH
 @pytest.mark.parametrize("x", [(3.0, 1.0), (1.0, 0.25), (2.0, 0.0), (1.0, 3.0)])
 def test_maximum_of_two(x, backend):
-    """f = max(x1, x2) as a network: for x1 > x2 >= 0, R = ((2 x1 - x2) / 2, x2 / 2)."""
+    """F = max(x1, x2) as a network: for x1 > x2 >= 0, R = ((2 x1 - x2) / 2, x2 / 2)."""
     layers = [dtd.Linear([[1.0, -1.0], [-1.0, 1.0], [1.0, 1.0]]), dtd.ReLU(), dtd.Linear([[0.5, 0.5, 0.5]]), dtd.ReLU()]
     high, low = max(x), min(x)
     expected = np.array([(2 * high - low) / 2, low / 2])[:: 1 if x[0] > x[1] else -1]
@@ -170,3 +174,107 @@ def test_relevance_is_linear_in_its_start(backend, rng):
     parts = dtd.explain(layers, x, a, backend=backend) + dtd.explain(layers, x, b, backend=backend)
     size = dtd.explain(layers, x, abs(a) + abs(b), backend=backend)
     assert (abs(together - parts) <= 3 * rounding(layers, backend) * size).all()
+
+
+# ------------------------------------------------------------------------------------------------------------------ ledger
+
+WELL_CONDITIONED = [case for case in CASES if case.row.terms.func is not explicit.epsilon and case.row.terms.func is not explicit.gamma]
+
+
+@BOTH
+@pytest.mark.parametrize("case", WELL_CONDITIONED[:: len(WELL_CONDITIONED) // 80], ids=lambda case: case.id)
+def test_ledger_says_where_relevance_went(case, backend):
+    """Absorbed by bias, stabilizer, zero denominators and surplus, each as the explicit matrix has it."""
+    x, r_out = case.x, case.r_out
+    ledger = dtd.Explainer(case.layers, **case.options(backend)).ledger(x, r_out)
+    expected = dict.fromkeys(("bias", "stabilizer", "zero denominator", "surplus"), 0.0)
+    size = 0.0
+    for sample, r in zip(x, r_out.reshape(len(x), -1).astype(np.float64), strict=True):
+        terms = case.terms(sample)
+        for n, t, term_size, coefficient, _ in terms:
+            stabilizer = (case.row.rule.stabilizer or 0.0) * np.where(t < 0, -1, 1)
+            d = t + stabilizer
+            s = np.divide(coefficient * r, d, out=np.zeros_like(d), where=d != 0)
+            size += abs(s) @ term_size + abs(r).sum()
+            expected["bias"] += s @ (t - n.sum(axis=1))
+            expected["stabilizer"] += s @ stabilizer
+            if np.min(coefficient) >= 0:
+                expected["zero denominator"] += (coefficient * r)[d == 0].sum()
+            elif not case.row.rule.fallback:
+                expected["surplus"] += (coefficient * r)[d == 0].sum()
+    tolerance = 1e-12 if backend == "oracle" else case.tolerance(UNIT["cpu"])
+    for cause, amount in expected.items():
+        assert abs(ledger.absorbed[cause].sum() - amount) <= tolerance * size, cause
+    assert ledger.closed, str(ledger)
+
+
+def five_percent(packed):
+    packed.flat[packed.argmax()] *= 1.05
+
+
+def lost_tap(packed):
+    packed[..., 0, :, :] = 0  # of [group][block][tap][channel][16]
+
+
+def swapped_channels(packed):
+    packed[..., [0, 1], :] = packed[..., [1, 0], :]
+
+
+@pytest.mark.parametrize("defect", [five_percent, lost_tap, swapped_channels])
+@pytest.mark.parametrize("rules", ["dtd", "lrp-epsilon", {2: dtd.WSquare()}], ids=str)
+def test_ledger_exposes_a_wrong_kernel(defect, rules, rng, monkeypatch):
+    """A defect in what one layer's transposed product reads opens that layer's row and no other."""
+    layers = [dtd.Conv(abs(rng.standard_normal((16, 3, 3, 3))), padding=1), dtd.ReLU(),
+              dtd.Conv(rng.standard_normal((17, 16, 3, 3))), dtd.ReLU(), dtd.GlobalAvgPool()]  # fmt: skip
+    x, start = abs(rng.standard_normal((2, 3, 6, 6))), abs(rng.standard_normal((2, 17, 1, 1)))
+
+    def ledger():
+        return dtd.Explainer(layers, rules=rules, domain="nonnegative", backend="cpu").ledger(x, start)
+
+    assert ledger().closed
+    packing = pytest.importorskip("dtdfast.packing")
+    right = packing.pack
+
+    def wrong(weights):
+        packed = right(weights)
+        if weights.scatter and weights.part.position == 2:
+            packed = packed.copy()
+            defect(packed)
+        return packed
+
+    monkeypatch.setattr(packing, "pack", wrong)
+    spoilt = ledger()
+    assert not spoilt.closed
+    assert [row.entries for row in spoilt.rows if not row.closed] == [(2, 3)]
+    assert "open" in str(spoilt)
+
+
+def test_ledger_exposes_a_wrong_oracle(rng, monkeypatch):
+    from dtdfast import oracle
+
+    layers = mlp(rng, 16, 32, 4)
+    x = rng.standard_normal((4, 16))
+    assert dtd.Explainer(layers, backend="oracle").ledger(x).closed
+    right = oracle.scatter
+    monkeypatch.setattr(oracle, "scatter", lambda s, w, taps: right(s, w, taps) * (1 + 1e-9))
+    assert not dtd.Explainer(layers, backend="oracle").ledger(x).closed
+
+
+# ------------------------------------------------------------------------------------------------------- a trained network
+
+
+@BOTH
+def test_digits_conserve_and_are_positive(backend):
+    """The network that ships with the package, on digits that it never saw: sum R = f, R >= 0."""
+    from dtdfast.data import digits
+
+    layers, images, labels = digits()
+    assert all(record.bias is None or np.max(record.bias) <= 0 for record in layers if hasattr(record, "weight"))
+    for domain in ((0.0, 1.0), "nonnegative", "real"):
+        r_in, outputs = dtd.explain(layers, images, domain=domain, backend=backend, return_outputs=True)
+        f = outputs.max(axis=1)
+        assert f.min() > 0
+        assert r_in.min() >= 0
+        sums = r_in.reshape(len(r_in), -1).sum(axis=1, dtype=np.float64)
+        assert (abs(sums - f) <= rounding(layers, backend) * f).all()
+    assert (outputs.argmax(axis=1) == labels).mean() > 0.95
