@@ -13,7 +13,7 @@ Array = NDArray[Any]
 
 
 def check_input(x: Any, words: tuple[int, int] | None, dtype: type) -> Array:
-    """x as a C-contiguous array of `dtype` (int64 for words), batch first.
+    """X as a C-contiguous array of `dtype` (int64 for words), batch first.
 
     Parameters
     ----------
@@ -39,14 +39,14 @@ def check_input(x: Any, words: tuple[int, int] | None, dtype: type) -> Array:
             raise InputError(f"x holds word numbers {array.min()} to {array.max()}; layer {position} (Embedding) knows 0 to {n_words - 1}")
         return np.ascontiguousarray(array, np.int64)
     if array.dtype.kind in "iub":
-        raise InputError(f"x has dtype {array.dtype}; integers are for an Embedding only: convert to float as the network was trained, for example x / 255")
+        raise InputError(f"x has dtype {array.dtype}; integers are for an Embedding only: convert to float, for example x / 255")
     if array.dtype.kind != "f":
         raise InputError(f"x has dtype {array.dtype}, expected float32 or float64")
     if not np.isfinite(array).all():
         bad = np.argwhere(~np.isfinite(array))[0]
         raise InputError(f"x holds NaN or infinity, first at {tuple(int(i) for i in bad)}")
     with np.errstate(over="ignore"):
-        converted = np.ascontiguousarray(array, dtype)
+        converted: Array = np.ascontiguousarray(array, dtype)
     if converted.dtype != array.dtype and not np.isfinite(converted).all():
         raise InputError(f"x holds values beyond the range of {np.dtype(dtype)}")
     return converted

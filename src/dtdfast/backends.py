@@ -55,7 +55,9 @@ def choose(backend: str, precision: str, device: Any) -> str:
     if precision not in ("float32", "tf32", "bfloat16", "mixed"):
         raise BackendError(f"precision {precision!r} is not one of float32, tf32, bfloat16, mixed")
     if precision != "float32":
-        raise BackendError(f"precision {precision!r} is not available on backend {name!r}, which computes in {', '.join(chosen.precisions)}")
+        raise BackendError(
+            f"precision {precision!r} is not available on backend {name!r}, which computes in {', '.join(chosen.precisions)}"
+        )
     if device is not None and name != "cuda":
         raise BackendError(f"device={device!r} selects a GPU, but backend {name!r} runs on the CPU; leave device None")
     return name

@@ -33,7 +33,7 @@ def gradient(layers: Sequence[Layer], x: Any, target: Any = None, **options: Any
 
 
 def input_x_gradient(layers: Sequence[Layer], x: Any, target: Any = None, **options: Any) -> Array:
-    """x ⊙ ∂f/∂x; equals LRP-0 with the bias in the denominator on ReLU networks (Ancona et al. 2018, prop. 1)."""
+    """X ⊙ ∂f/∂x; equals LRP-0 with the bias in the denominator on ReLU networks (Ancona et al. 2018, prop. 1)."""
     g = gradient(layers, x, target, **options)
     return _over_targets(np.asarray(x), g) * g
 

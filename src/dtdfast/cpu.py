@@ -181,7 +181,9 @@ class CpuSession:
         offset, strides, per_sample = buffer.strides()
         dtype = np.dtype(root.dtype)
         memory = self._table[root.external or "arena"]
-        flat = memory.reshape(-1).view(dtype) if root.external else memory[root.offset :][: root.nbytes(self.plan.n, self.plan.t)].view(dtype)
+        flat = (
+            memory.reshape(-1).view(dtype) if root.external else memory[root.offset :][: root.nbytes(self.plan.n, self.plan.t)].view(dtype)
+        )
         count = {"n": self.plan.n, "nt": self.plan.n * self.plan.t, "1": 1}[root.batch]
         return as_strided(flat[offset:], (count, *buffer.shape), tuple(dtype.itemsize * s for s in (per_sample, *strides)), writeable=False)
 

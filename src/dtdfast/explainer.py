@@ -123,24 +123,24 @@ class Explainer:
         result = check_out(out, shape, self._dtype)
         # a strided `out` cannot be seen as (n, t, ...) without a copy, so index the target axis instead
         view = result if targets.several else result[:, None]
-        outputs = np.empty((len(x), *program.network.output.shape), self._dtype) if return_outputs else None
+        outputs: Array | None = np.empty((len(x), *program.network.output.shape), self._dtype) if return_outputs else None
         for block in _blocks(len(x), executor.batch_size(len(x), targets.count), progress):
             with executor.session(block.stop - block.start, targets.count) as session:
                 values = session.forward(x[block])
-                start = targets.relevance(
-                    block, values, unit=program.gradient, clip=self._book.preset.clip_start and not program.gradient
-                )
+                start = targets.relevance(block, values, unit=program.gradient, clip=self._book.preset.clip_start and not program.gradient)
                 session.relevance(start, view[block])
                 if outputs is not None:
                     outputs[block] = values
         if not np.isfinite(result).all():
-            raise NumericsError(f"the relevance overflowed {np.dtype(self._dtype)}; rescale the network, or use backend='oracle' to see where")
+            raise NumericsError(
+                f"the relevance overflowed {np.dtype(self._dtype)}; rescale the network, or use backend='oracle' to see where"
+            )
         return (result, outputs) if return_outputs else result
 
     def predict(self, x: Any) -> Array:
         """The network's outputs (n, *out), a final Softmax included."""
         x, executor = self._prepare(x, PREDICT)
-        result = np.empty((len(x), *executor.program.network.output.shape), self._dtype)
+        result: Array = np.empty((len(x), *executor.program.network.output.shape), self._dtype)
         for block in _blocks(len(x), executor.batch_size(len(x), 1), False):
             with executor.session(block.stop - block.start, 1) as session:
                 result[block] = session.forward(x[block])
@@ -166,7 +166,7 @@ class Explainer:
             with executor.session(block.stop - block.start, 1, ledger=True) as session:
                 start = targets.relevance(block, session.forward(x[block]), clip=self._book.preset.clip_start)
                 accounts: list[Account] = []
-                end = np.empty((len(start), 1, *executor.program.leaves.shape), self._dtype)
+                end: Array = np.empty((len(start), 1, *executor.program.leaves.shape), self._dtype)
                 session.relevance(start, end, accounts)
                 rows.append([row_of(a, self._layers, u) for a in accounts])
                 starts.append(start.astype(np.float64).reshape(len(start), -1).sum(axis=1))
@@ -265,12 +265,23 @@ _cache: OrderedDict[Any, Explainer] = OrderedDict()
 _cache_lock = threading.Lock()
 
 
+def _key(value: Any) -> Any:
+    """Options as something that compares by content."""
+    if isinstance(value, dict):
+        return tuple((k, _key(v)) for k, v in value.items())
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_key, value))
+    if isinstance(value, np.ndarray):
+        return value.shape, value.dtype.str, value.tobytes()
+    return value
+
+
 def _cached(layers: Sequence[L.Layer], options: dict[str, Any]) -> Explainer:
     """An Explainer for these very records and options; the cache holds them, so an id cannot be reused meanwhile."""
+    key = (tuple(map(id, layers)), _key(options))
     try:
-        key = (tuple(map(id, layers)), tuple(sorted(options.items())))
         hash(key)
-    except TypeError:  # arrays among the options: no key
+    except TypeError:  # something that cannot be compared among the options
         return Explainer(layers, **options)
     with _cache_lock:
         found = _cache.get(key)
@@ -316,7 +327,9 @@ def explain(
     return _cached(layers, options).explain(x, target, return_outputs=return_outputs, out=out, progress=progress)
 
 
-def predict(layers: Sequence[L.Layer], x: Any, *, backend: str = "auto", batch_size: int | None = None, n_threads: int | None = None) -> Array:
+def predict(
+    layers: Sequence[L.Layer], x: Any, *, backend: str = "auto", batch_size: int | None = None, n_threads: int | None = None
+) -> Array:
     """The network's outputs (n, *out) as the list is written, a final Softmax included."""
     return _cached(layers, dict(backend=backend, batch_size=batch_size, n_threads=n_threads)).predict(x)
 

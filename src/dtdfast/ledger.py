@@ -42,7 +42,7 @@ class Row:
 
     @property
     def residual(self) -> Vector:
-        """went − (came − absorbed): rounding alone if every kernel is right."""
+        """Went − (came − absorbed): rounding alone if every kernel is right."""
         return self.went - (self.came - sum(self.absorbed.values(), np.zeros_like(self.came)))
 
     @property
@@ -84,7 +84,7 @@ class Ledger:
 
     @property
     def residual(self) -> Vector:
-        """end − (start − absorbed)."""
+        """End − (start − absorbed)."""
         return self.end - (self.start - sum(self.absorbed.values(), np.zeros_like(self.start)))
 
     @property
@@ -119,7 +119,7 @@ class Ledger:
         state = "closed" if self.closed else "OPEN: some residual exceeds its rounding bound"
         return (
             f"{table}\n{len(self.start)} sample(s): {self.start.sum():.6g} entered, {self.end.sum():.6g} arrived, "
-            f"{sum(float(v.sum()) for v in self.absorbed.values()):.3g} absorbed, largest residual {np.abs(self.residual).max():.1e}; {state}"
+            f"{np.sum(list(self.absorbed.values())):.3g} absorbed, largest residual {np.abs(self.residual).max():.1e}; {state}"
         )
 
 
@@ -141,7 +141,7 @@ def row_of(account: Account, layers: list[Layer], u: float) -> Row:
         absorbed, size = _neuron(account, unit, r)
         fan_in = sum(p.taps.n_taps * p.taps.c_in // p.taps.groups for p in unit.parts) * max(len(t) for p in unit.parts for t in p.terms)
         fan_out = max(p.taps.n_taps * p.taps.c_out // p.taps.groups for p in unit.parts)
-        rounding = (fan_in + fan_out + 12.0) * size
+        rounding = rounding + (fan_in + fan_out + 12.0) * size
     elif isinstance(unit, U.Winner):
         rule, rounding = "winner", (4.0 + unit.taps.n_taps) * size
     elif isinstance(unit, U.Total):
@@ -171,8 +171,7 @@ def _neuron(account: Account, unit: U.Neuron, r: Vector) -> tuple[dict[str, Vect
     size = np.zeros(r.shape)
     selected_any = np.zeros(r.shape, bool)
     d_of = []
-    for number, share in enumerate(row.shares):
-        a = account.shares[number]
+    for a in account.shares:
         plain = a.terms.astype(np.float64) + a.bias
         d_of.append((plain, np.where(plain < 0, -row.stabilizer, row.stabilizer)))
     for number, share in enumerate(row.shares):

@@ -6,185 +6,20 @@ plan chose, and has its own tap loops.
 
 from __future__ import annotations
 
-from math import erf
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import layers as L
 from .account import Account, ShareAccount
+from .oracle_maths import WEIGHT_MAPS, activate, canvas, derivative, gather, input_map, interior, scatter, tap_slices
 from .plan import units as U
 from .plan.domain import take
 from .plan.network import Network
-from .plan.taps import Taps
 from .rules import Row, Share, Term
 
-Float64 = NDArray[np.float64]
-
-# ---------------------------------------------------------------------------------------------------------------- rule maps
-
-WEIGHT_MAPS = {
-    "w": lambda w, gamma: w,
-    "w+": lambda w, gamma: np.where(w < 0, 0, w),
-    "w-": lambda w, gamma: np.where(w > 0, 0, w),
-    "w2": lambda w, gamma: w * w,
-    "1": lambda w, gamma: np.ones_like(w),
-    "|w|": lambda w, gamma: np.abs(w),
-    "w+g.w+": lambda w, gamma: w + gamma * np.where(w < 0, 0, w),
-    "w+g.w-": lambda w, gamma: w + gamma * np.where(w > 0, 0, w),
-}
-
-
-def input_map(name: str, x: Float64, box: U.Box | None) -> Float64:
-    if name == "x":
-        return x
-    if name == "x+":
-        return np.where(x < 0, 0, x)
-    if name == "x-":
-        return np.where(x > 0, 0, x)
-    if name == "1":
-        return np.ones_like(x)
-    assert box is not None
-    if name == "x-low":  # x⁺ where there is no lower bound
-        return np.where(np.isinf(box[0]), np.where(x < 0, 0, x), x - np.where(np.isinf(box[0]), 0, box[0]))
-    return np.where(np.isinf(box[1]), np.where(x > 0, 0, x), x - np.where(np.isinf(box[1]), 0, box[1]))
-
-
-# -------------------------------------------------------------------------------------------------------------- activations
-
-
-def _sigmoid(x: Float64) -> Float64:
-    e = np.exp(-np.abs(x))
-    return np.where(x >= 0, 1 / (1 + e), e / (1 + e))
-
-
-def activate(record: L.ReLU | L.Activation | None, x: Float64) -> Float64:
-    if record is None:
-        return x
-    if isinstance(record, L.ReLU):
-        return np.where(x < 0, 0, x)
-    a, b = record.alpha, record.beta
-    match record.kind:
-        case "leaky_relu":
-            return np.where(x < 0, a * x, x)
-        case "clip":
-            return np.where(x < a, a, np.where(x > b, b, x))
-        case "elu":
-            return np.where(x < 0, a * np.expm1(np.minimum(x, 0)), x)
-        case "silu":
-            return x * _sigmoid(x)
-        case "gelu":
-            return 0.5 * x * (1 + np.vectorize(erf)(x / np.sqrt(2)))
-        case "gelu_tanh":
-            return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
-        case "sigmoid":
-            return _sigmoid(x)
-        case "hard_sigmoid":
-            return np.clip(a * x + b, 0, 1)
-        case "hard_swish":
-            return x * np.clip(x / 6 + 0.5, 0, 1)
-        case "tanh":
-            return np.tanh(x)
-        case _:  # softplus
-            return (np.maximum(a * x, 0) + np.log1p(np.exp(-np.abs(a * x)))) / a
-
-
-def derivative(record: L.ReLU | L.Activation | None, x: Float64) -> Float64:
-    """act'(x); at a kink the derivative from the left (ReLU'(0) = 0), at the ends of a clip 0."""
-    if record is None:
-        return np.ones_like(x)
-    if isinstance(record, L.ReLU):
-        return (x > 0).astype(np.float64)
-    a, b = record.alpha, record.beta
-    match record.kind:
-        case "leaky_relu":
-            return np.where(x > 0, 1.0, a)
-        case "clip":
-            return ((x > a) & (x < b)).astype(np.float64)
-        case "elu":
-            return np.where(x > 0, 1.0, a * np.exp(np.minimum(x, 0)))
-        case "silu":
-            s = _sigmoid(x)
-            return s * (1 + x * (1 - s))
-        case "gelu":
-            return 0.5 * (1 + np.vectorize(erf)(x / np.sqrt(2))) + x * np.exp(-x * x / 2) / np.sqrt(2 * np.pi)
-        case "gelu_tanh":
-            k = np.sqrt(2 / np.pi)
-            t = np.tanh(k * (x + 0.044715 * x**3))
-            return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * k * (1 + 3 * 0.044715 * x * x)
-        case "sigmoid":
-            s = _sigmoid(x)
-            return s * (1 - s)
-        case "hard_sigmoid":
-            return np.where((a * x + b > 0) & (a * x + b < 1), a, 0.0)
-        case "hard_swish":
-            return np.where(x <= -3, 0.0, np.where(x >= 3, 1.0, x / 3 + 0.5))
-        case "tanh":
-            return 1 - np.tanh(x) ** 2
-        case _:
-            return _sigmoid(a * x)
-
-
-# --------------------------------------------------------------------------------------------------------------------- taps
-
-
-def _canvas(size: tuple[int, int, int], taps: Taps, other: tuple[int, int, int]) -> tuple[int, int, int]:
-    """Size of a padded array in which every tap of every position stays inside."""
-    return tuple(  # type: ignore[return-value]
-        max(size[a] + taps.before[a], (other[a] - 1) * taps.stride[a] + (taps.kernel[a] - 1) * taps.dilation[a] + 1) for a in range(3)
-    )
-
-
-def _tap_slices(taps: Taps, count: tuple[int, int, int]):  # type: ignore[no-untyped-def]
-    """For every tap (k_d, k_h, k_w): the places that it meets in the padded array, for all `count` positions."""
-    for tap in np.ndindex(*taps.kernel):
-        first = tuple(t * dil for t, dil in zip(tap, taps.dilation, strict=True))
-        yield tap, tuple(slice(f, f + s * (c - 1) + 1, s) for f, s, c in zip(first, taps.stride, count, strict=True))
-
-
-def _mix(x: Float64, w: Float64, groups: int) -> Float64:
-    """out[n,g,o,p] = Σ_c x[n,g,c,p] w[g,o,c] for one tap; x (n, c_in, d, h, w), w (c_out, c_in/groups)."""
-    n, _, *space = x.shape
-    if groups == x.shape[1] == w.shape[0]:
-        return x * w[:, 0].reshape(-1, 1, 1, 1)
-    grouped = w.reshape(groups, -1, w.shape[1])
-    return (grouped @ x.reshape(n, groups, w.shape[1], -1)).reshape(n, w.shape[0], *space)
-
-
-def _dense(x: Float64, w: Float64, taps: Taps, out_size: tuple[int, int, int]) -> Float64:
-    """out[p] = Σ_t w[t] x[p·stride − before + t·dilation]."""
-    canvas = _canvas(x.shape[2:], taps, out_size)  # type: ignore[arg-type]
-    padded = np.zeros((*x.shape[:2], *canvas))
-    inner = tuple(slice(b, b + s) for b, s in zip(taps.before, x.shape[2:], strict=True))
-    padded[(..., *inner)] = x
-    out = np.zeros((x.shape[0], w.shape[0], *out_size))
-    for tap, places in _tap_slices(taps, out_size):
-        out += _mix(padded[(..., *places)], w[(..., *tap)], taps.groups)
-    return out
-
-
-def _spread(x: Float64, w: Float64, taps: Taps, out_size: tuple[int, int, int]) -> Float64:
-    """out[q·stride − before + t·dilation] += w[t] x[q]: the adjoint of _dense when w is transposed."""
-    canvas = _canvas(out_size, taps, x.shape[2:])  # type: ignore[arg-type]
-    padded = np.zeros((x.shape[0], w.shape[0], *canvas))
-    for tap, places in _tap_slices(taps, x.shape[2:]):  # type: ignore[arg-type]
-        padded[(..., *places)] += _mix(x, w[(..., *tap)], taps.groups)
-    inner = tuple(slice(b, b + s) for b, s in zip(taps.before, out_size, strict=True))
-    return padded[(..., *inner)]
-
-
-def gather(x: Float64, w: Float64, taps: Taps) -> Float64:
-    """z[n,j] = Σ_i x[n,i] w[j,i]; x (n, c_in, d, h, w), w (c_out, c_in/groups, *kernel)."""
-    return (_spread if taps.transposed else _dense)(x, w, taps, taps.out_size)
-
-
-def scatter(s: Float64, w: Float64, taps: Taps) -> Float64:
-    """r[n,i] = Σ_j w[j,i] s[n,j], the adjoint of gather."""
-    c_out, c_group = w.shape[:2]
-    grouped = w.reshape(taps.groups, c_out // taps.groups, c_group, *taps.kernel)
-    transposed = np.swapaxes(grouped, 1, 2).reshape(taps.c_in, c_out // taps.groups, *taps.kernel)
-    return (_dense if taps.transposed else _spread)(s, transposed, taps, taps.x_size)
-
+Array = NDArray[Any]
 
 # ----------------------------------------------------------------------------------------------------------------- executor
 
@@ -194,22 +29,22 @@ class Oracle:
 
     def __init__(self, network: Network, leaves: U.Tensor, gradient: bool) -> None:
         self.network, self.leaves, self.gradient = network, leaves, gradient
-        self.values: dict[int, NDArray] = {}  # type: ignore[type-arg]
-        self.pre: dict[int, Float64] = {}  # unit's output → pre-activations
-        self.winners: dict[int, NDArray[np.intp]] = {}
+        self.values: dict[int, Array] = {}
+        self.pre: dict[int, Array] = {}  # unit's output → pre-activations
+        self.winners: dict[int, Array] = {}
 
-    def forward(self, x: NDArray) -> Float64:  # type: ignore[type-arg]
+    def forward(self, x: Array) -> Array:
         """Values of every tensor; returns the output (n, *out)."""
         self.values = {0: x if x.dtype.kind == "i" else x.astype(np.float64)}
         for unit in self.network.units:
             self.values[unit.out.index] = FORWARD[type(unit)](self, unit)
         return self.values[self.network.output.index]
 
-    def relevance(self, start: Float64, accounts: list[Account] | None = None) -> Float64:
-        """start (n, t, *out) → (n, t, *leaves)."""
+    def relevance(self, start: Array, accounts: list[Account] | None = None) -> Array:
+        """Start (n, t, *out) → (n, t, *leaves)."""
         n, t = start.shape[:2]
         self.repeat = t
-        self.r: dict[int, Float64] = {self.network.output.index: start.reshape(n * t, *start.shape[2:]).astype(np.float64)}
+        self.r: dict[int, Array] = {self.network.output.index: start.reshape(n * t, *start.shape[2:]).astype(np.float64)}
         for unit in reversed(self.network.units):
             if unit.out is self.leaves or not unit.out.wanted:
                 continue
@@ -224,16 +59,16 @@ class Oracle:
         result = self.r[self.leaves.index]
         return result.reshape(n, t, *result.shape[1:])
 
-    def x(self, tensor: U.Tensor) -> Float64:
+    def x(self, tensor: U.Tensor) -> Array:
         """Values repeated for every target: (n·t, *shape)."""
         return np.repeat(self.values[tensor.index], self.repeat, axis=0)
 
-    def spatial(self, tensor: U.Tensor) -> Float64:
+    def spatial(self, tensor: U.Tensor) -> Array:
         return self.x(tensor).reshape(-1, tensor.channels, *tensor.space)
 
     # ------------------------------------------------------------------------------------------------------------- neurons
 
-    def _neuron_forward(self, unit: U.Neuron) -> Float64:
+    def _neuron_forward(self, unit: U.Neuron) -> Any:
         self.repeat = 1
         y = np.zeros((len(self.values[0]), unit.out.channels, *unit.out.space))
         for part in unit.parts:
@@ -244,7 +79,7 @@ class Oracle:
         self.pre[unit.out.index] = y
         return activate(unit.activation, y)
 
-    def _weight(self, part: U.Part, term: Term, gamma: float) -> tuple[Float64, Float64]:
+    def _weight(self, part: U.Part, term: Term, gamma: float) -> tuple[Array, Array]:
         """The mapped weights, and a factor per output position (an average pool's)."""
         one = np.ones((1, 1, 1))
         if part.weight is None:
@@ -252,16 +87,16 @@ class Oracle:
             return ones, WEIGHT_MAPS[term.w](one if part.window is None else part.window, gamma)
         return WEIGHT_MAPS[term.w](np.asarray(part.weight, np.float64), gamma), one
 
-    def _mapped(self, part: U.Part, term: Term) -> Float64:
+    def _mapped(self, part: U.Part, term: Term) -> Array:
         mapped = input_map(term.x, self.x(part.source), part.box)
         return mapped.reshape(-1, part.source.channels, *part.source.space)
 
-    def _sum(self, part: U.Part, term: Term, gamma: float) -> Float64:
+    def _sum(self, part: U.Part, term: Term, gamma: float) -> Any:
         """Σ_i in(x_i) wm(w_ij) of one operand."""
         w, per_output = self._weight(part, term, gamma)
         return gather(self._mapped(part, term), w, part.taps) * per_output
 
-    def _denominators(self, unit: U.Neuron, row: Row) -> list[tuple[Float64, Float64]]:
+    def _denominators(self, unit: U.Neuron, row: Row) -> list[tuple[Array, Array]]:
         """Per share: (Σ terms, d)."""
         result = []
         for number, share in enumerate(row.shares):
@@ -275,16 +110,16 @@ class Oracle:
         return result
 
     @staticmethod
-    def _bias(unit: U.Neuron, share: Share, row: Row) -> Float64:
+    def _bias(unit: U.Neuron, share: Share, row: Row) -> Array:
         if unit.bias is None or share.bias is None:
             return np.zeros((unit.out.channels, 1, 1, 1))
         return WEIGHT_MAPS[share.bias](np.asarray(unit.bias, np.float64), row.gamma).reshape(-1, 1, 1, 1)
 
-    def _selected(self, unit: U.Neuron, share: Share) -> Float64:
+    def _selected(self, unit: U.Neuron, share: Share) -> Array:
         y = np.repeat(self.pre[unit.out.index], self.repeat, axis=0).reshape(-1, unit.out.channels, *unit.out.space)
         return np.ones_like(y) if share.select == "all" else (y > 0) * 1.0 if share.select == "y>0" else (y < 0) * 1.0
 
-    def _neuron_relevance(self, unit: U.Neuron, r: Float64) -> list[Float64]:
+    def _neuron_relevance(self, unit: U.Neuron, r: Array) -> list[Array]:
         """R_i = Σ_shares coefficient · Σ_terms in(x_i) Σ_j wm(w_ij) R_j / d_j."""
         row = unit.row
         assert row is not None
@@ -313,91 +148,91 @@ class Oracle:
 
     # --------------------------------------------------------------------------------------------------------- other units
 
-    def _winner_forward(self, unit: U.Winner) -> Float64:
+    def _winner_forward(self, unit: U.Winner) -> Array:
         self.repeat = 1
         x, taps = self.spatial(unit.sources[0]), unit.taps
-        canvas = _canvas(x.shape[2:], taps, taps.out_size)  # type: ignore[arg-type]
-        padded = np.full((*x.shape[:2], *canvas), -np.inf)
-        padded[(..., *(slice(b, b + s) for b, s in zip(taps.before, x.shape[2:], strict=True)))] = x
+        size = canvas(x.shape[2:], taps, taps.out_size)
+        padded = np.full((*x.shape[:2], *size), -np.inf)
+        padded[interior(taps, x.shape[2:])] = x
         best = np.full((*x.shape[:2], *taps.out_size), -np.inf)
         winner = np.zeros(best.shape, np.intp)
-        for number, (_, places) in enumerate(_tap_slices(taps, taps.out_size)):
-            candidate = padded[(..., *places)]
+        for number, (_, places) in enumerate(tap_slices(taps, taps.out_size)):
+            candidate = padded[places]
             wins = (candidate > best) | (np.isnan(candidate) & ~np.isnan(best))
             best, winner = np.where(wins, candidate, best), np.where(wins, number, winner)
         self.winners[unit.out.index] = winner
         return best.reshape(len(best), *unit.out.shape)
 
-    def _winner_relevance(self, unit: U.Winner, r: Float64) -> list[Float64]:
+    def _winner_relevance(self, unit: U.Winner, r: Array) -> list[Array]:
         taps, (source,) = unit.taps, unit.sources
         winner = np.repeat(self.winners[unit.out.index], self.repeat, axis=0)
         r = r.reshape(winner.shape)
-        padded = np.zeros((*r.shape[:2], *_canvas(taps.x_size, taps, taps.out_size)))
-        for number, (_, places) in enumerate(_tap_slices(taps, taps.out_size)):
-            padded[(..., *places)] += np.where(winner == number, r, 0)
-        inner = tuple(slice(b, b + s) for b, s in zip(taps.before, taps.x_size, strict=True))
-        return [padded[(..., *inner)].reshape(-1, *source.shape)]
+        padded = np.zeros((*r.shape[:2], *canvas(taps.x_size, taps, taps.out_size)))
+        for number, (_, places) in enumerate(tap_slices(taps, taps.out_size)):
+            padded[places] += np.where(winner == number, r, 0)
+        inner = interior(taps, taps.x_size)
+        return [padded[inner].reshape(-1, *source.shape)]
 
-    def _elementwise_forward(self, unit: U.Elementwise) -> Float64:
+    def _elementwise_forward(self, unit: U.Elementwise) -> Any:
         return activate(unit.activation, self.values[unit.sources[0].index])
 
-    def _elementwise_relevance(self, unit: U.Elementwise, r: Float64) -> list[Float64]:
+    def _elementwise_relevance(self, unit: U.Elementwise, r: Array) -> list[Array]:
         return [r * derivative(unit.activation, self.x(unit.sources[0])) if self.gradient else r]
 
-    def _affine_forward(self, unit: U.Affine) -> Float64:
+    def _affine_forward(self, unit: U.Affine) -> Array:
         column = (-1, *(1,) * (len(unit.out.shape) - 1))
         shift = 0.0 if unit.shift is None else unit.shift.reshape(column)
         return self.values[unit.sources[0].index] * unit.scale.reshape(column) + shift
 
-    def _affine_relevance(self, unit: U.Affine, r: Float64) -> list[Float64]:
+    def _affine_relevance(self, unit: U.Affine, r: Array) -> list[Array]:
         return [r * unit.scale.reshape(-1, *(1,) * (len(unit.out.shape) - 1)) if self.gradient else r]
 
-    def _normalise_forward(self, unit: U.Normalise) -> Float64:
+    def _normalise_forward(self, unit: U.Normalise) -> Array:
         x, record = self.values[unit.sources[0].index], unit.record
         squares = np.zeros_like(x)
         for c in range(x.shape[1]):
             squares[:, c] = (x[:, max(0, c - (record.size - 1) // 2) : c + record.size // 2 + 1] ** 2).sum(axis=1)
         return x / (record.k + record.alpha / record.size * squares) ** record.beta
 
-    def _probabilities_forward(self, unit: U.Probabilities) -> Float64:
+    def _probabilities_forward(self, unit: U.Probabilities) -> Any:
         x = self.values[unit.sources[0].index]
         e = np.exp(x - x.max(axis=unit.axis, keepdims=True))
         return e / e.sum(axis=unit.axis, keepdims=True)
 
-    def _total_forward(self, unit: U.Total) -> Float64:
+    def _total_forward(self, unit: U.Total) -> Array:
         return sum((self.values[s.index] for s in unit.sources), np.zeros((1,)))
 
-    def _gating_forward(self, unit: U.Gating) -> Float64:
+    def _gating_forward(self, unit: U.Gating) -> Array:
         return self.values[unit.sources[0].index] * self.values[unit.sources[1].index]
 
-    def _gating_relevance(self, unit: U.Gating, r: Float64) -> list[Float64 | None]:
+    def _gating_relevance(self, unit: U.Gating, r: Array) -> list[Array | None]:
         if not self.gradient:
             return [r, None]
         return [_unbroadcast(r * self.x(unit.sources[1 - k]), unit.sources[k].shape) for k in (0, 1)]
 
-    def _move_forward(self, unit: U.Move) -> NDArray:  # type: ignore[type-arg]
+    def _move_forward(self, unit: U.Move) -> Array:
         first = self.values[unit.sources[0].index]
         out = np.full((len(first), *unit.out.shape), unit.fill or 0.0)
         for to, number, of in unit.pairs:
             take(out, to, 1)[...] = take(self.values[unit.sources[number].index], of, 1)
         return out
 
-    def _move_relevance(self, unit: U.Move, r: Float64) -> list[Float64]:
+    def _move_relevance(self, unit: U.Move, r: Array) -> list[Array]:
         messages = [np.zeros((len(r), *s.shape)) for s in unit.sources]
         for to, number, of in unit.pairs:
             take(messages[number], of, 1)[...] += take(r, to, 1)
         return messages
 
-    def _reshape_forward(self, unit: U.Reshaping) -> Float64:
+    def _reshape_forward(self, unit: U.Reshaping) -> Array:
         x = self.values[unit.sources[0].index]
         return x.reshape(len(x), *unit.out.shape)
 
-    def _words_forward(self, unit: U.Words) -> Float64:
+    def _words_forward(self, unit: U.Words) -> Array:
         return np.asarray(unit.weight, np.float64)[self.values[0]]
 
     # -------------------------------------------------------------------------------------------------------------- ledger
 
-    def account(self, unit: U.Unit, handed: list[Float64]) -> Account:
+    def account(self, unit: U.Unit, handed: list[Array]) -> Account:
         sums = [h.reshape(len(h), -1).sum(axis=1) for h in handed]
         sizes = [np.abs(h).reshape(len(h), -1).sum(axis=1) for h in handed]
         r_out = self.r[unit.out.index]
@@ -407,7 +242,7 @@ class Oracle:
             assert row is not None
             account.y = self.pre[unit.out.index]
             for number, (share, (n, _)) in enumerate(zip(row.shares, self._denominators(unit, row), strict=True)):
-                size = np.zeros((1, 1, 1, 1, 1))
+                size = np.zeros(n.shape)
                 for part in unit.parts:
                     for term in part.terms[number]:
                         w, per_output = self._weight(part, term, row.gamma)
@@ -418,12 +253,12 @@ class Oracle:
         return account
 
 
-def _unbroadcast(r: Float64, shape: tuple[int, ...]) -> Float64:
+def _unbroadcast(r: Array, shape: tuple[int, ...]) -> Any:
     axes = tuple(a + 1 for a, (s, big) in enumerate(zip(shape, r.shape[1:], strict=True)) if s == 1 and big != 1)
     return r.sum(axis=axes, keepdims=True)
 
 
-FORWARD = {
+FORWARD: dict[type[U.Unit], Callable[..., Any]] = {
     U.Neuron: Oracle._neuron_forward,
     U.Winner: Oracle._winner_forward,
     U.Elementwise: Oracle._elementwise_forward,
@@ -437,7 +272,7 @@ FORWARD = {
     U.Words: Oracle._words_forward,
 }
 
-RELEVANCE = {
+RELEVANCE: dict[type[U.Unit], Callable[..., Any]] = {
     U.Neuron: Oracle._neuron_relevance,
     U.Winner: Oracle._winner_relevance,
     U.Elementwise: Oracle._elementwise_relevance,

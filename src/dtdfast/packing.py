@@ -42,7 +42,9 @@ def pack(weights: Weights) -> Packed:
     else:  # rows (n_out, n_in): the record's own array where it is float32
         packed = np.ascontiguousarray(weight.reshape(weight.shape[:2]), np.float32)
     if weight.dtype != np.float32 and not np.isfinite(packed).all():
-        raise NumericsError(f"layer {weights.part.position}: its weights (after folding) overflow float32; rescale them, or use backend='oracle'")
+        raise NumericsError(
+            f"layer {weights.part.position}: its weights (after folding) overflow float32; rescale them, or use backend='oracle'"
+        )
     return packed
 
 

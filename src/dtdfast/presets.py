@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .errors import RuleError
 from .layers import Layer, Linear
@@ -24,22 +24,22 @@ class Preset:
     add: Rule | None = None
 
 
-_EPSILON_PLUS = dict(linear=Epsilon(), conv=ZPlus(), taps=ZPlus())
-_EPSILON_ALPHA_BETA = dict(linear=Epsilon(), conv=AlphaBeta(2.0, 1.0), taps=ZPlus())
-_DEEP_TAYLOR = dict(linear=ZPlus(), conv=ZPlus(), taps=ZPlus())
+_EPSILON_PLUS = Preset(Epsilon(), ZPlus(), ZPlus())
+_EPSILON_ALPHA_BETA = Preset(Epsilon(), AlphaBeta(2.0, 1.0), ZPlus())
+_DEEP_TAYLOR = Preset(ZPlus(), ZPlus(), ZPlus(), clip_start=True, pool=Flat(), add=Pass())
 
 PRESETS: dict[str, Preset] = {
     "dtd": Preset(ZPlus(), ZPlus(), ZPlus(), first=DOMAIN),
     "lrp-0": Preset(Zero(), Zero(), Zero()),
     "lrp-epsilon": Preset(Epsilon(), Epsilon(), Epsilon()),
-    "epsilon-plus": Preset(**_EPSILON_PLUS),
-    "epsilon-plus-flat": Preset(**_EPSILON_PLUS, first=Flat()),
-    "epsilon-alpha2-beta1": Preset(**_EPSILON_ALPHA_BETA),
-    "epsilon-alpha2-beta1-flat": Preset(**_EPSILON_ALPHA_BETA, first=Flat()),
+    "epsilon-plus": _EPSILON_PLUS,
+    "epsilon-plus-flat": replace(_EPSILON_PLUS, first=Flat()),
+    "epsilon-alpha2-beta1": _EPSILON_ALPHA_BETA,
+    "epsilon-alpha2-beta1-flat": replace(_EPSILON_ALPHA_BETA, first=Flat()),
     "epsilon-gamma-box": Preset(Epsilon(), Gamma(0.25), ZPlus(), first=ZBox()),
     "excitation-backprop": Preset(ZPlus(), ZPlus(), ZPlus()),
-    "deep_taylor": Preset(**_DEEP_TAYLOR, clip_start=True, pool=Flat(), add=Pass()),
-    "deep_taylor.bounded": Preset(**_DEEP_TAYLOR, first=ZBox(), clip_start=True, pool=Flat(), add=Pass()),
+    "deep_taylor": _DEEP_TAYLOR,
+    "deep_taylor.bounded": replace(_DEEP_TAYLOR, first=ZBox()),
 }
 
 Rules = str | Rule | Mapping[int, Rule] | Callable[[int, Layer], Rule | None]

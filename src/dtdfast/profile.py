@@ -41,7 +41,9 @@ class Profile:
         for t in self.timings:
             entries = "+".join(map(str, t.entries)) or "-"
             rate = f"{2e-9 * t.macs / t.seconds:8.1f}" if t.macs else " " * 8
-            lines.append(f"{t.number:4}  {entries:<12}  {t.operation:<14}  {1e3 * t.seconds:8.3f}  {rate}  {1e-9 * t.nbytes / t.seconds:6.1f}")
+            lines.append(
+                f"{t.number:4}  {entries:<12}  {t.operation:<14}  {1e3 * t.seconds:8.3f}  {rate}  {1e-9 * t.nbytes / t.seconds:6.1f}"
+            )
         macs = sum(t.macs for t in self.timings)
         lines.append(f"all steps: {1e3 * self.seconds:.2f} ms, {2e-9 * macs / self.seconds:.1f} GFLOP/s")
         return "\n".join(lines)

@@ -104,11 +104,9 @@ class Rule:
         raise RuleError(f"{self.name} has no row of terms")
 
     def row(self, convention: Convention) -> Row:
-        """This rule under a convention."""
+        """The rule under a convention."""
         bias = self.bias or convention.biases.get(self.name) or next(iter(self.biases))
-        shares = tuple(
-            Share(s.terms, s.coefficient, s.select, b) for s, b in zip(self.shares(convention), self.biases[bias], strict=False)
-        )
+        shares = tuple(Share(s.terms, s.coefficient, s.select, b) for s, b in zip(self.shares(convention), self.biases[bias], strict=False))
         stabilizer = self.stabilizer
         if stabilizer is None:
             stabilizer = convention.epsilon if isinstance(self, Epsilon) else convention.stabilizer

@@ -25,7 +25,7 @@ class Session(Protocol):
         """Outputs (n, *out) of x (n, *in)."""
 
     def relevance(self, start: Array, result: Array, accounts: list[Account] | None = None) -> None:
-        """start (n, t, *out) → result (n, t, *leaves); with a ledger session, one account per unit."""
+        """Start (n, t, *out) → result (n, t, *leaves); with a ledger session, one account per unit."""
 
 
 class Executor(Protocol):

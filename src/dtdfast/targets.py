@@ -74,7 +74,9 @@ class Targets:
             return cls(None, array[:, None], False, 1)
         if array.ndim == len(out) + 2 and array.shape[0] == n and array.shape[2:] == out and array.shape[1] > 0:
             return cls(None, array, True, array.shape[1])
-        raise TargetError(f"target (a float start) has shape {array.shape}, expected ({n}, ...) as the outputs {shape}, or with a target axis ({n}, t, ...)")
+        raise TargetError(
+            f"target (a float start) has shape {array.shape}, expected that of the outputs {shape}, or (n, t, ...) for t targets"
+        )
 
     def relevance(self, block: slice, outputs: Floats, *, unit: bool = False, clip: bool = False) -> Floats:
         """Start relevance (n, t, *out) of a block of samples: the outputs themselves at the targets, 0 elsewhere.

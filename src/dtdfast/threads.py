@@ -56,7 +56,9 @@ def threads_for_run(wanted: int | None, limit: int) -> int:
         with _lock:
             if not _warned:
                 _warned = True
-                warnings.warn("dtdfast runs on one thread in a forked process; start workers by 'spawn' to use more", RuntimeWarning, stacklevel=2)
+                warnings.warn(
+                    "dtdfast runs on one thread in a forked process; start workers by 'spawn' to use more", RuntimeWarning, stacklevel=2
+                )
         return 1
     count = wanted if wanted is not None else min(default_threads(), limit)
     if count > 1:

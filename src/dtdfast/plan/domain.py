@@ -16,7 +16,7 @@ from .units import Affine, Box, Move, Region, Reshaping, Tensor, Unit, Words
 RULES: dict[str, Rule] = {"real": WSquare(), "nonnegative": ZPlus(), "box": ZBox()}
 
 
-def broadcast_bounds(low: object, high: object, shape: Shape, what: str) -> Box:
+def broadcast_bounds(low: Any, high: Any, shape: Shape, what: str) -> Box:
     """Scalars, per channel (c,) or full arrays, as two arrays of one sample's shape."""
     bounds = []
     for key, value in (("low", low), ("high", high)):
@@ -32,7 +32,7 @@ def broadcast_bounds(low: object, high: object, shape: Shape, what: str) -> Box:
             raise DomainError(f"{what}: {key} has shape {np.shape(value)}, expected a scalar, ({shape[0]},) or {shape}") from None
     lower, upper = bounds
     if not bool(((lower <= 0) & (upper >= 0)).all()):
-        raise DomainError(f"{what}: expected low <= 0 <= high everywhere (zB has its root in a box around 0), got low up to {lower.max():g}, high down to {upper.min():g}")
+        raise DomainError(f"{what}: expected low <= 0 <= high everywhere, got low up to {lower.max():g}, high down to {upper.min():g}")
     if not np.isfinite(lower).all() or not np.isfinite(upper).all():
         raise DomainError(f"{what}: low and high must be finite")
     return lower, upper

@@ -108,7 +108,7 @@ def _fold_pad(folding: Folding, entries: dict[int, Entry], entry: Entry) -> None
 
 
 def _fold_affine(folding: Folding, entries: dict[int, Entry], entry: Entry) -> None:
-    """w' = w·scale, b' = b·scale + shift after a linear layer that nobody else reads; else into the linear layers that follow."""
+    """W' = w·scale, b' = b·scale + shift after a linear layer that nobody else reads; else into the linear layers that follow."""
     position, record = entry.position, entry.record
     assert isinstance(record, (L.BatchNorm, L.Scale))
     source = folding.reads[position][0]
@@ -131,6 +131,6 @@ def _takes(record: L.Layer, extra: tuple[tuple[int, int], ...] | None, shifted: 
     if isinstance(record, L.Linear):
         return True
     if isinstance(record, L.Conv):
-        padded = any(a or b for a, b in (*record.padding, *(extra or ())))  # type: ignore[misc,union-attr]
+        padded = any(a or b for a, b in (*pairs(record.padding, record.weight.ndim - 2, "padding"), *(extra or ())))
         return not (padded and shifted)
     return isinstance(record, L.ConvTranspose) and not shifted

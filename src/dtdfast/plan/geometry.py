@@ -171,5 +171,3 @@ def move_pairs(record: L.Layer, sources: tuple[Tensor, ...], shape: Shape) -> tu
         ranges = ((0, 1, given[0]), *((o, f, s) for o, f, s in zip(offset, factors, given[1:], strict=True)))
         pieces.append((Region(ranges), 0, whole(given)))
     return pieces, None
-
-

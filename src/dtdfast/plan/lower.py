@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import layers as L
-from ..rules import W, W_GAMMA_NEG, W_GAMMA_POS, W_NEG, W_POS, X, X_ABOVE_LOW, X_ABS, X_BELOW_HIGH, X_ONE, Share, Term
+from ..rules import W_GAMMA_NEG, W_GAMMA_POS, W_NEG, W_POS, X_ABOVE_LOW, X_ABS, X_BELOW_HIGH, X_ONE, Share, Term, W, X
 from . import units as U
 from .lower_relevance import RelevanceLowering
 from .memory import insert_clears, live_ranges, place
@@ -139,7 +139,7 @@ class Lowering:
         self.sums(unit, out, fields)
 
     def sums(self, unit: U.Neuron, out: Buffer, last: dict[str, Any]) -> None:
-        """y = Σ_parts x w + b into `out`, operand by operand; the last one's epilogue takes the fields `last`."""
+        """Y = Σ_parts x w + b into `out`, operand by operand; the last one's epilogue takes the fields `last`."""
         parts = list(unit.parts)
         dual = bool(last.get("dual"))
         previous: tuple[View, View] | None = None
@@ -289,7 +289,8 @@ class Lowering:
         dtype = "u1" if unit.taps.n_taps <= 255 else "u2"
         winners = self.winners[unit.out.index] = self.buffer(f"k{self.label(unit.out)}", unit.out.shape, dtype=dtype)
         (phase,) = phases(unit.taps)
-        table = np.array([offset for _, offset in phase.taps], np.int64)
+        taps = np.indices(unit.taps.kernel).reshape(3, -1).T  # every tap, so that its number is its place in the kernel
+        table = (taps * unit.taps.dilation - unit.taps.before).astype(np.int64)
         step = Step("MAX_POOL", unit, View(out), View(x), m=View(winners), phase=phase, table=table, mode=1 if dtype == "u1" else 2)
         self.emit(step)
 

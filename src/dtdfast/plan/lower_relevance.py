@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-
 from .. import layers as L
-from ..rules import X, X_ABOVE_LOW, X_BELOW_HIGH, X_NEG, X_ONE, X_POS, Term
+from ..rules import X_ABOVE_LOW, X_BELOW_HIGH, X_NEG, X_ONE, X_POS, Term, X
 from . import units as U
 from .steps import Buffer, Step, View
 from .taps import phases
@@ -102,7 +101,7 @@ class RelevanceLowering:
     # ------------------------------------------------------------------------------------------------------------- neurons
 
     def neuron(self, unit: U.Neuron, r: Buffer) -> None:
-        """s = factor ⊙ c or R / d per share, then one scatter per operand and term."""
+        """S = factor ⊙ c or R / d per share, then one scatter per operand and term."""
         row = unit.row
         assert row is not None
         for number, (factor, kind) in enumerate(self.forward.factors[unit.out.index]):
@@ -122,7 +121,9 @@ class RelevanceLowering:
         buffer, accumulate = self.sink(part.source)
         form = "c" if self.program.gradient else part.source.form
         multiplier = MULTIPLIERS[form, term.x]
-        fields: dict[str, Any] = dict(out=View(buffer), weight_map=term.w, mode=multiplier, accumulate=accumulate, gamma=gamma, repeat=self.t)
+        fields: dict[str, Any] = dict(
+            out=View(buffer), weight_map=term.w, mode=multiplier, accumulate=accumulate, gamma=gamma, repeat=self.t
+        )
         if multiplier != "none":
             own = term.x in (X_ABOVE_LOW, X_BELOW_HIGH)
             fields["m"] = View(self.forward.mapped(part, term) if own else self.forward.value(part.source))
@@ -279,4 +280,3 @@ RELEVANCE: dict[type[U.Unit], Callable[[RelevanceLowering, Any, Buffer], None]] 
     U.Reshaping: RelevanceLowering.reshape,
     U.Words: RelevanceLowering.words,
 }
-

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from .. import layers as L
-from ..errors import DomainError, RuleError, at
-from ..presets import DOMAIN, RuleBook
+from ..errors import DomainError, RuleError
+from ..presets import RuleBook
 from ..rules import Pass, Rule, ZBox
 from .domain import Domain, broadcast_bounds, carry
 from .fold import LINEAR, Folding, affine, fold
@@ -20,6 +20,7 @@ from .units import (
     Affine,
     Box,
     Elementwise,
+    Floats,
     Gating,
     Move,
     Neuron,
@@ -137,7 +138,9 @@ class _Builder:
             merged = [u for u in mergeable if said is not None and same(self.rule[u.parts[0].position][0], rule)]
         if isinstance(rule, Pass):
             return Total((entry.position,), sources, self.tensor(entry))
-        parts, entries, bias = [], [], None
+        parts: list[Part] = []
+        entries: list[int] = []
+        bias: Floats | None = None
         explicit = said is not None or any(self.rule[u.parts[0].position][1] for u in merged)
         for source in sources:
             unit = next((u for u in merged if u.out is source), None)
@@ -165,13 +168,14 @@ class _Builder:
         assert isinstance(record, (L.ReLU, L.Activation))
         last = self.folding.reads[entry.position][0]
         for unit in reversed(self.units):
-            if unit.out is source and isinstance(unit, Neuron) and unit.activation is None:
-                if self.folding.readers[last] == [entry.position]:
-                    unit.activation = record
-                    unit.entries = (*unit.entries, entry.position)
-                    source.position = entry.position
-                    self.at[entry.position] = source
-                    return None
+            free = unit.out is source and isinstance(unit, Neuron) and unit.activation is None
+            if free and self.folding.readers[last] == [entry.position]:
+                assert isinstance(unit, Neuron)
+                unit.activation = record
+                unit.entries = (*unit.entries, entry.position)
+                source.position = entry.position
+                self.at[entry.position] = source
+                return None
         return Elementwise((entry.position,), sources, self.tensor(entry), activation=record)
 
     def affine(self, entry: Entry, sources: tuple[Tensor, ...]) -> Unit:
@@ -250,7 +254,7 @@ class _Builder:
         reads_input = any(p.source.is_input for p in unit.parts)
         first = self.book.preset.first
         if reads_input and not said and first is not None:
-            rule = self.domain.rule if first == DOMAIN else first  # type: ignore[assignment]
+            rule = first if isinstance(first, Rule) else self.domain.rule
         if isinstance(rule, ZBox):
             self.assign_boxes(unit, rule, reads_input, boxes)
         unit.row = rule.row(self.book.convention)
@@ -275,7 +279,9 @@ class _Builder:
     def words_box(self, unit: Words) -> Box:
         low, high = broadcast_bounds(self.domain.low, self.domain.high, unit.out.shape, "domain")
         if unit.weight.min() < low.max() or unit.weight.max() > high.min():
-            raise DomainError(f"{at(unit.position, self.entries[unit.position].record)}: its vectors span {unit.weight.min():g} to {unit.weight.max():g} and leave the box of `domain`")
+            where = self.entries[unit.position]
+            spans = f"{unit.weight.min():g} to {unit.weight.max():g}"
+            raise DomainError(f"{where}: its vectors span {spans} and leave the box of `domain`")
         return low, high
 
 
@@ -295,5 +301,3 @@ def build(entries: dict[int, Entry], input_shape: Shape, last: int, stop: int | 
         unit.out.nonnegative = sign_of(unit)
     builder.assign_rows()
     return Network(builder.units, builder.tensors, builder.input, builder.at[last], folding, builder.at)
-
-

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import singledispatch
+from typing import Any
 
 from .. import layers as L
 from ..errors import LayerError, ShapeError
@@ -15,17 +16,17 @@ MAX_ELEMENTS = 2**33  # of one tensor of one sample
 MAX_WINDOW = 65535  # taps of a max-pool: winners are stored in at most two bytes
 
 
-def spatial(value: object, n: int, key: str) -> tuple[int, ...]:
+def spatial(value: Any, n: int, key: str) -> tuple[int, ...]:
     """An integer or a tuple, as one integer per spatial axis."""
-    values = value if isinstance(value, tuple) else (value,) * n
+    values: tuple[int, ...] = value if isinstance(value, tuple) else (value,) * n
     if len(values) != n:
         raise ShapeError(f"{key} is {value!r}, but its input has {n} spatial axes")
     return values
 
 
-def pairs(value: object, n: int, key: str) -> tuple[tuple[int, int], ...]:
+def pairs(value: Any, n: int, key: str) -> tuple[tuple[int, int], ...]:
     """Padding as one (before, after) pair per spatial axis."""
-    values = value if isinstance(value, tuple) else ((value, value),) * n
+    values: tuple[tuple[int, int], ...] = value if isinstance(value, tuple) else ((value, value),) * n
     if len(values) != n:
         raise ShapeError(f"{key} is {value!r}, but its input has {n} spatial axes")
     return values
@@ -74,16 +75,18 @@ def _softmax(record: L.Softmax, shape: Shape) -> Shape:
 
 @output_shape.register
 def _linear(record: L.Linear, shape: Shape) -> Shape:
-    n_out, n_in = record.weight.shape  # type: ignore[union-attr]
+    n_out, n_in = record.weight.shape
     if len(shape) != 1:
-        raise ShapeError(f"weight has shape {(n_out, n_in)}, so it expects (n, {n_in}); its input is (n, {_join(shape)}): put a Flatten before it")
+        raise ShapeError(
+            f"weight has shape {(n_out, n_in)}, so it expects (n, {n_in}); its input is (n, {_join(shape)}): put a Flatten before it"
+        )
     if shape[0] != n_in:
         raise ShapeError(f"weight has shape {(n_out, n_in)}, so it expects {n_in} features; its input has {shape[0]}")
     return (n_out,)
 
 
 def _conv_channels(record: L.Conv | L.ConvTranspose, shape: Shape, c_in: int) -> int:
-    weight: Shape = record.weight.shape  # type: ignore[union-attr]
+    weight: Shape = record.weight.shape
     n = len(weight) - 2
     if len(shape) != n + 1:
         raise ShapeError(f"weight has shape {weight}, so it expects {n} spatial axes; its input is (n, {_join(shape)})")
@@ -95,27 +98,33 @@ def _conv_channels(record: L.Conv | L.ConvTranspose, shape: Shape, c_in: int) ->
 
 @output_shape.register
 def _conv(record: L.Conv, shape: Shape) -> Shape:
-    weight: Shape = record.weight.shape  # type: ignore[union-attr]
+    weight: Shape = record.weight.shape
     n = _conv_channels(record, shape, weight[1] * record.groups)
+    stride, dilation, padding = (
+        spatial(record.stride, n, "stride"),
+        spatial(record.dilation, n, "dilation"),
+        pairs(record.padding, n, "padding"),
+    )
     size = []
     for a in range(n):
-        before, after = record.padding[a]  # type: ignore[index,misc]
-        reach = record.dilation[a] * (weight[2 + a] - 1) + 1  # type: ignore[index]
+        before, after = padding[a]
+        reach = dilation[a] * (weight[2 + a] - 1) + 1
         span = shape[1 + a] + before + after - reach
         if span < 0:
             raise ShapeError(f"its kernel spans {reach} along spatial axis {a}; its padded input has {shape[1 + a] + before + after}")
-        size.append(span // record.stride[a] + 1)  # type: ignore[index]
+        size.append(span // stride[a] + 1)
     return (weight[0], *size)
 
 
 @output_shape.register
 def _conv_transpose(record: L.ConvTranspose, shape: Shape) -> Shape:
-    weight: Shape = record.weight.shape  # type: ignore[union-attr]
+    weight: Shape = record.weight.shape
     n = _conv_channels(record, shape, weight[0])
+    strides, dilations, extras = (spatial(getattr(record, key), n, key) for key in ("stride", "dilation", "output_padding"))
     size = []
     for a in range(n):
-        before, after = record.padding[a]  # type: ignore[index,misc]
-        stride, dilation, extra = record.stride[a], record.dilation[a], record.output_padding[a]  # type: ignore[index]
+        before, after = pairs(record.padding, n, "padding")[a]
+        stride, dilation, extra = strides[a], dilations[a], extras[a]
         if extra >= max(stride, dilation):
             raise ShapeError(f"output_padding is {extra}, expected less than stride {stride} or dilation {dilation}")
         length = (shape[1 + a] - 1) * stride + dilation * (weight[2 + a] - 1) + 1 + extra - before - after
@@ -127,7 +136,7 @@ def _conv_transpose(record: L.ConvTranspose, shape: Shape) -> Shape:
 
 @output_shape.register
 def _embedding(record: L.Embedding, shape: Shape) -> Shape:
-    return (*shape, record.weight.shape[1])  # type: ignore[union-attr]
+    return (*shape, record.weight.shape[1])
 
 
 @output_shape.register(L.MaxPool)
@@ -143,7 +152,7 @@ def _pool(record: L.MaxPool | L.AvgPool | L.SumPool, shape: Shape) -> Shape:
     for a, (before, after) in enumerate(pairs(record.padding, n, "padding")):
         reach = dilation[a] * (kernel[a] - 1) + 1
         if before >= reach or after >= reach:
-            raise ShapeError(f"padding ({before}, {after}) along spatial axis {a} must be smaller than the window ({reach}): some window would hold no input")
+            raise ShapeError(f"padding ({before}, {after}) along spatial axis {a} must be smaller than the window ({reach})")
         span = shape[1 + a] + before + after - reach
         if span < 0:
             raise ShapeError(f"its window spans {reach} along spatial axis {a}; its padded input has {shape[1 + a] + before + after}")
@@ -162,7 +171,7 @@ def _global_pool(record: L.GlobalAvgPool, shape: Shape) -> Shape:
 @output_shape.register(L.BatchNorm)
 @output_shape.register(L.Scale)
 def _affine(record: L.BatchNorm | L.Scale, shape: Shape) -> Shape:
-    channels = (record.mean if isinstance(record, L.BatchNorm) else record.scale).shape[0]  # type: ignore[union-attr]
+    channels = (record.mean if isinstance(record, L.BatchNorm) else record.scale).shape[0]
     if shape[0] != channels:
         raise ShapeError(f"it has {channels} channels; its input has {shape[0]} (axis 1 of (n, {_join(shape)}))")
     return shape
@@ -189,7 +198,9 @@ def _concat(record: L.Concat, *shapes: Shape) -> Shape:
     axis = _axis(record.axis, shapes[0], "Concat")
     for other in shapes[1:]:
         if len(other) != len(shapes[0]) or any(p != q for i, (p, q) in enumerate(zip(shapes[0], other, strict=True)) if i != axis):
-            raise ShapeError(f"its operands are (n, {_join(shapes[0])}) and (n, {_join(other)}); they may differ along axis {axis + 1} only")
+            raise ShapeError(
+                f"its operands are (n, {_join(shapes[0])}) and (n, {_join(other)}); they may differ along axis {axis + 1} only"
+            )
     return (*shapes[0][:axis], sum(s[axis] for s in shapes), *shapes[0][axis + 1 :])
 
 
@@ -205,7 +216,7 @@ def _reshape(record: L.Reshape, shape: Shape) -> Shape:
     if -1 in new and total % known == 0:
         new = tuple(total // known if s == -1 else s for s in new)
     if math.prod(new) != total or -1 in new:
-        raise ShapeError(f"shape (n, {_join(record.shape)}) does not fit its input (n, {_join(shape)}) of {total} elements")  # type: ignore[arg-type]
+        raise ShapeError(f"shape (n, {_join(tuple(record.shape))}) does not fit its input (n, {_join(shape)}) of {total} elements")
     return new
 
 

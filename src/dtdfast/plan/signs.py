@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .. import layers as L
-from ..rules import W, W_NEG, W_POS, X, X_NEG, X_POS, Row, Term
+from ..rules import W_NEG, W_POS, X_NEG, X_POS, Row, Term, W, X
 from .units import Affine, Elementwise, Gating, Move, Neuron, Part, Probabilities, Unit
 
 _KEEP = ("leaky_relu", "elu", "silu", "gelu", "gelu_tanh", "hard_swish", "tanh")  # non-negative for a non-negative input

@@ -99,16 +99,15 @@ def phases(taps: Taps, *, scatter: bool = False) -> list[Phase]:
     transposed = taps.transposed != scatter
     x_size, out_size = (taps.out_size, taps.x_size) if scatter else (taps.x_size, taps.out_size)
     axes = [
-        _axis_phases(transposed, taps.kernel[a], taps.stride[a], taps.dilation[a], taps.before[a], x_size[a], out_size[a])
-        for a in range(3)
+        _axis_phases(transposed, taps.kernel[a], taps.stride[a], taps.dilation[a], taps.before[a], x_size[a], out_size[a]) for a in range(3)
     ]
     _, k_h, k_w = taps.kernel
     result = []
     for d, h, w in product(*axes):
-        numbered = tuple(
-            ((td * k_h + th) * k_w + tw, (od, oh, ow)) for (td, od), (th, oh), (tw, ow) in product(d.taps, h.taps, w.taps)
-        )
+        numbered = tuple(((td * k_h + th) * k_w + tw, (od, oh, ow)) for (td, od), (th, oh), (tw, ow) in product(d.taps, h.taps, w.taps))
         result.append(
-            Phase((d.start, h.start, w.start), (d.step, h.step, w.step), (d.count, h.count, w.count), (d.x_step, h.x_step, w.x_step), numbered)
+            Phase(
+                (d.start, h.start, w.start), (d.step, h.step, w.step), (d.count, h.count, w.count), (d.x_step, h.x_step, w.x_step), numbered
+            )
         )
     return result

@@ -64,7 +64,7 @@ def describe(plan: Plan) -> str:
     for position, takers in sorted(network.folding.taken.items()):
         lines.append(f"entry {position} folded into {', '.join(map(str, takers))}")
     lines.append("")
-    rows = [("step", "entries", "operation", "detail", "rule", "to", "form", "shape", "multiply-adds", "bytes")]
+    rows: list[tuple[str, ...]] = [("step", "entries", "operation", "detail", "rule", "to", "form", "shape", "multiply-adds", "bytes")]
     forms = {id(b.root): network.tensors[i].form for i, b in plan.relevances.items()}
     number = 0
     for steps in (plan.forward, plan.relevance):

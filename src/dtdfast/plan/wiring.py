@@ -27,7 +27,7 @@ def sources(layers: Sequence[L.Layer]) -> list[tuple[int, ...]]:
             raise LayerError(f"layer {position} is {record!r:.80}, expected a record such as dtdfast.Linear(weight, bias)")
         if record.inputs is None:
             if record.arity != 1:
-                raise WiringError(f"{at(position, record)}: inputs is None; name its operands, for example inputs=({position - 1}, {max(position - 3, -1)})")
+                raise WiringError(f"{at(position, record)}: inputs is None; name its operands, for example inputs=({position - 1}, 0)")
             reads: tuple[int, ...] = (position - 1 if position else L.INPUT,)
         else:
             reads = record.inputs
@@ -57,9 +57,13 @@ class Entry:
 def check_shape(shape: Shape, where: str) -> None:
     """Refuse what no machine could hold, before anything is allocated."""
     if len(shape) > MAX_AXES:
-        raise ShapeError(f"{where}: output (n, {', '.join(map(str, shape))}) has {len(shape) + 1} axes, at most {MAX_AXES + 1} are supported")
+        raise ShapeError(
+            f"{where}: output (n, {', '.join(map(str, shape))}) has {len(shape) + 1} axes, at most {MAX_AXES + 1} are supported"
+        )
     if math.prod(shape) > MAX_ELEMENTS:
-        raise ShapeError(f"{where}: output (n, {', '.join(map(str, shape))}) would hold {math.prod(shape):,} elements per sample, at most {MAX_ELEMENTS:,}")
+        raise ShapeError(
+            f"{where}: output (n, {', '.join(map(str, shape))}) would hold {math.prod(shape):,} elements, at most {MAX_ELEMENTS:,}"
+        )
 
 
 def wire(layers: Sequence[L.Layer], input_shape: Shape, *, tokens: bool, last: int) -> dict[int, Entry]:
