@@ -101,6 +101,9 @@ static const tile_function TILE_FUNCTIONS[][2] = {EACH_MAP(ENTRY)};
 
 /* ------------------------------------------------------------------------------------------------------------------ driver */
 
+/* Weights of a group that stay in a core's second cache: then x passes once, else the weights do. */
+enum { CACHED_WEIGHTS = 1 << 17 };
+
 typedef struct {
     dtd_step s; /* with merged pixels */
     void *const *bases;
@@ -108,6 +111,7 @@ typedef struct {
     int64_t c_in, c_out;         /* of a group */
     int64_t block, blocks, span; /* elements of a block, blocks of a group, blocks of a tile */
     int64_t units, rows, tiles;  /* spans of a group, rows of pixels, tiles of a row */
+    int tiles_outside;           /* items are numbered (tile, unit) within a group, else (unit, tile) */
 } dense_job;
 
 static void run_dense(void *context, int64_t first, int64_t last)
@@ -119,9 +123,12 @@ static void run_dense(void *context, int64_t first, int64_t last)
     float sums[2][2][DTD_TILE_PIXELS * DTD_BLOCK];
     dense_tile tile = {.taps = table(&s->taps, job->bases), .n_taps = s->n_taps, .c_in = job->c_in, .pixel = x_stride[AXIS_W],
                        .block = job->block, .gamma = s->gamma, .sum = sums[0][0], .sum_positive = sums[1][0]};
-    for (int64_t item = first; item < last; item++) { /* (group, unit, row, tile of the row) */
-        int64_t t = item % job->tiles, row = item / job->tiles % job->rows, unit = item / job->tiles / job->rows;
-        int64_t group = unit / job->units, block = unit % job->units * job->span, n_blocks = min64(job->span, job->blocks - block);
+    const int64_t n_tiles = job->rows * job->tiles;
+    for (int64_t item = first; item < last; item++) {
+        int64_t group = item / (n_tiles * job->units), rest = item % (n_tiles * job->units);
+        int64_t unit = job->tiles_outside ? rest % job->units : rest / n_tiles, row_tile = job->tiles_outside ? rest / job->units : rest % n_tiles;
+        int64_t block = unit * job->span, n_blocks = min64(job->span, job->blocks - block);
+        int64_t t = row_tile % job->tiles, row = row_tile / job->tiles;
         int64_t h = row % shape[AXIS_H], d = row / shape[AXIS_H] % shape[AXIS_D], n = row / shape[AXIS_H] / shape[AXIS_D];
         int64_t w = shape[AXIS_W] * t / job->tiles;
         int pixels = (int)(shape[AXIS_W] * (t + 1) / job->tiles - w);
@@ -154,6 +161,7 @@ static void dense(const dtd_step *s, void *const *bases, int n_threads, int neur
     job.units = ceil_div(job.blocks, job.span);
     job.rows = shape[AXIS_N] * shape[AXIS_D] * shape[AXIS_H];
     job.tiles = ceil_div(shape[AXIS_W], PIXELS);
+    job.tiles_outside = job.blocks * job.block <= CACHED_WEIGHTS;
     int64_t items = s->groups * job.units * job.rows * job.tiles;
     int64_t work = max64(1, s->n_taps * job.c_in * DTD_BLOCK * min64(shape[AXIS_W], PIXELS)); /* multiply-adds of an item */
     dtd_parallel(n_threads, items, ceil_div(1 << 18, work), run_dense, &job);

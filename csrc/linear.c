@@ -35,6 +35,7 @@ ALWAYS_INLINE void add_inputs(const linear_tile *t, int64_t i, vec a[][SAMPLES],
 #pragma GCC unroll 4
     for (int j = 0; j < rows; j++) {
         const float *wj = t->w + j * t->row + i;
+        __builtin_prefetch(wj + CHUNK);
         vec w = full ? load(wj) : load_some(wj, t->n - i);
         vec q = map_weight(dual ? DTD_W : map, w, t->gamma), r = vec_positive(w);
 #pragma GCC unroll 6
@@ -137,7 +138,7 @@ static void add_block(const linear_job *job, int64_t j0, int64_t n_rows, int64_t
     const dtd_step *s = &job->s;
     const int strided = s->x.stride[AXIS_C] != 1;
     const int rows_at_once = job->map == DUAL_MAP ? DUAL_ROWS : SINGLE_ROWS;
-    const int64_t chunk = n_samples > SAMPLES || strided ? CHUNK : job->n_in;
+    const int64_t chunk = CHUNK;
     float packed[DTD_TILE_PIXELS * CHUNK];
     memset(sums, 0, 2 * sizeof *sums);
     for (int64_t i = 0; i < job->n_in; i += chunk) {
