@@ -2,6 +2,10 @@
 #define DTD_ISA baseline
 #include "kernel.h"
 
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
 extern const dtd_kernel_table dtd_kernels_baseline;
 
 static int usable_baseline(void) { return 1; }
@@ -49,6 +53,15 @@ int dtd_openmp_version(void)
     return _OPENMP;
 #else
     return 0;
+#endif
+}
+
+int dtd_max_threads(void)
+{
+#ifdef _OPENMP
+    return omp_get_max_threads();
+#else
+    return 1;
 #endif
 }
 

@@ -109,6 +109,7 @@ const char *dtd_isa_name(int isa);  /* "baseline", "avx2", "avx512", ... slowest
 int dtd_isa_usable(int isa);        /* 1 when this CPU runs it */
 const char *dtd_compiler(void);
 int dtd_openmp_version(void);       /* 0 without OpenMP */
+int dtd_max_threads(void);          /* what OpenMP was told to use at most; 1 without OpenMP */
 int dtd_step_size(void);            /* sizeof(dtd_step), checked by Python */
 
 #endif

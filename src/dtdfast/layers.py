@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from .errors import LayerError, WiringError
 
@@ -21,7 +21,7 @@ INPUT = -1
 
 Ints = int | Sequence[int]
 Padding = int | Sequence[int] | Sequence[tuple[int, int]]
-Array = NDArray[Any]
+Array = NDArray[Any]  # what a record holds; any sequence of numbers may be given
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,21 +163,21 @@ class Layer:
 class Linear(Layer):
     """y = x Wᵀ + b on (n, n_in); weight (n_out, n_in), bias (n_out,)."""
 
-    weight: ArrayLike
-    bias: ArrayLike | None = None
+    weight: Array
+    bias: Array | None = None
 
     def _check(self) -> None:
         self._array("weight", 2)
         if self.bias is not None:
-            self._array("bias", shape=(np.shape(self.weight)[0],))
+            self._array("bias", shape=(self.weight.shape[0],))
 
 
 @dataclass(frozen=True, eq=False)
 class Conv(Layer):
     """Cross-correlation in 1, 2 or 3 dimensions, by the weight's shape (c_out, c_in/groups, *kernel)."""
 
-    weight: ArrayLike
-    bias: ArrayLike | None = None
+    weight: Array
+    bias: Array | None = None
     stride: Ints = 1
     padding: Padding = 0
     dilation: Ints = 1
@@ -185,7 +185,7 @@ class Conv(Layer):
 
     def _check(self) -> None:
         self._array("weight", (3, 4, 5))
-        shape = np.shape(self.weight)
+        shape = self.weight.shape
         n = len(shape) - 2
         self._int("groups", 1)
         if shape[0] % self.groups:
@@ -201,8 +201,8 @@ class Conv(Layer):
 class ConvTranspose(Layer):
     """Transposed convolution; weight (c_in, c_out/groups, *kernel), size (l−1)·stride + dilation·(k−1) + 1 − padding + output_padding."""
 
-    weight: ArrayLike
-    bias: ArrayLike | None = None
+    weight: Array
+    bias: Array | None = None
     stride: Ints = 1
     padding: Padding = 0
     output_padding: Ints = 0
@@ -211,7 +211,7 @@ class ConvTranspose(Layer):
 
     def _check(self) -> None:
         self._array("weight", (3, 4, 5))
-        shape = np.shape(self.weight)
+        shape = self.weight.shape
         n = len(shape) - 2
         self._int("groups", 1)
         if shape[0] % self.groups:
@@ -228,7 +228,7 @@ class ConvTranspose(Layer):
 class Embedding(Layer):
     """Rows of weight (n_words, n_features) picked by the integer input (n, ...); adds a last axis."""
 
-    weight: ArrayLike
+    weight: Array
 
     def _check(self) -> None:
         self._array("weight", 2)
@@ -368,15 +368,15 @@ class GlobalAvgPool(Layer):
 class BatchNorm(Layer):
     """(x − mean)/√(variance + eps)·weight + bias per channel (axis 1), with the stored statistics."""
 
-    mean: ArrayLike
-    variance: ArrayLike
-    weight: ArrayLike | None = None
-    bias: ArrayLike | None = None
+    mean: Array
+    variance: Array
+    weight: Array | None = None
+    bias: Array | None = None
     eps: float = 1e-5
 
     def _check(self) -> None:
         self._array("mean", 1)
-        shape = np.shape(self.mean)
+        shape = self.mean.shape
         self._array("variance", shape=shape)
         for key in ("weight", "bias"):
             if getattr(self, key) is not None:
@@ -390,13 +390,13 @@ class BatchNorm(Layer):
 class Scale(Layer):
     """x·scale + shift per channel (axis 1)."""
 
-    scale: ArrayLike
-    shift: ArrayLike | None = None
+    scale: Array
+    shift: Array | None = None
 
     def _check(self) -> None:
         self._array("scale", 1)
         if self.shift is not None:
-            self._array("shift", shape=np.shape(self.scale))
+            self._array("shift", shape=self.scale.shape)
 
 
 @dataclass(frozen=True, eq=False)

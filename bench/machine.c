@@ -1,0 +1,73 @@
+/* The machine's float32 multiply-add peak and its copy bandwidth, as one line of JSON.  Argument: the number of threads. */
+#define _GNU_SOURCE
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__AVX512F__)
+#define BYTES 64
+#elif defined(__AVX2__)
+#define BYTES 32
+#else
+#define BYTES 16
+#endif
+#if defined(__x86_64__)
+#define REGISTER "v"
+#else
+#define REGISTER "w" /* AArch64 */
+#endif
+typedef float vector __attribute__((vector_size(BYTES)));
+
+enum { LANES = BYTES / sizeof(float), CHAINS = 12, ROUNDS = 7 };  /* 12 chains hide the latency and fit 16 registers */
+
+/* a[i] = a[i] * x + y, CHAINS independent chains per thread */
+static double multiply_adds(long steps, int n_threads)
+{
+    double start = omp_get_wtime();
+    #pragma omp parallel num_threads(n_threads)
+    {
+        vector a[CHAINS], x = {0}, y = {0};
+        #pragma GCC unroll 16
+        for (int i = 0; i < CHAINS; i++)
+            a[i] = x + (float)(i + omp_get_thread_num());
+        x += 0.999f;
+        y += 1e-3f;
+        for (long k = 0; k < steps; k++)
+            #pragma GCC unroll 16 /* else the chains stay an array in memory */
+            for (int i = 0; i < CHAINS; i++) {
+                a[i] = a[i] * x + y;
+                __asm__ volatile("" : "+" REGISTER(a[i]));  /* keeps every chain alive, and in a register */
+            }
+    }
+    return 2.0 * LANES * CHAINS * (double)steps * n_threads / (omp_get_wtime() - start);
+}
+
+/* bytes read and written */
+static double copied(char *restrict to, const char *restrict from, size_t size, int n_threads)
+{
+    double start = omp_get_wtime();
+    #pragma omp parallel for num_threads(n_threads)
+    for (int i = 0; i < n_threads; i++)
+        memcpy(to + size / n_threads * i, from + size / n_threads * i, size / n_threads);
+    return 2.0 * (double)size / (omp_get_wtime() - start);
+}
+
+int main(int argc, char **argv)
+{
+    int n_threads = argc > 1 ? atoi(argv[1]) : omp_get_max_threads();
+    size_t size = (size_t)256 << 20;
+    char *from = malloc(size), *to = malloc(size);
+    if (!from || !to)
+        return 1;
+    memset(from, 1, size);
+    memset(to, 2, size);
+    double flops = 0, bandwidth = 0;
+    for (int round = 0; round < ROUNDS; round++) {
+        double f = multiply_adds(50 * 1000 * 1000, n_threads), b = copied(to, from, size, n_threads);
+        flops = f > flops ? f : flops;
+        bandwidth = b > bandwidth ? b : bandwidth;
+    }
+    printf("{\"threads\": %d, \"lanes\": %d, \"gflops\": %.1f, \"copy_gb_per_s\": %.1f}\n", n_threads, (int)LANES, flops / 1e9, bandwidth / 1e9);
+    return 0;
+}

@@ -1,0 +1,47 @@
+"""What this machine can do, measured: the multiply-add peak and the copy bandwidth."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+SOURCE = Path(__file__).with_name("machine.c")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Peaks over `threads` threads: float32 multiply-adds count as two operations, copied bytes as read and written."""
+
+    threads: int
+    lanes: int
+    gflops: float
+    copy_gb_per_s: float
+
+    def best(self, other: Machine) -> Machine:
+        """The higher of two measurements: a busy moment hides a peak."""
+        return replace(self, gflops=max(self.gflops, other.gflops), copy_gb_per_s=max(self.copy_gb_per_s, other.copy_gb_per_s))
+
+
+def threads() -> int:
+    """Usable cores: what every tool is given."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def measure() -> Machine:
+    """Compile machine.c for this very CPU and run it."""
+    compiler = os.environ.get("CC") or shutil.which("cc") or "gcc"
+    with tempfile.TemporaryDirectory() as folder:
+        program = str(Path(folder) / "machine")
+        subprocess.run([compiler, "-O3", "-march=native", "-fopenmp", str(SOURCE), "-o", program], check=True)
+        done = subprocess.run([program, str(threads())], check=True, capture_output=True, text=True)
+    return Machine(**json.loads(done.stdout))
+
+
+if __name__ == "__main__":
+    print(measure())

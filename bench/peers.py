@@ -1,0 +1,105 @@
+"""The tools compared: each one prepared outside the clock, then called with images and a target."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import ModuleType
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from folding import folded
+from handwritten import ZPlus
+from nets import Net
+from torch_reference import TorchNet
+
+Array = NDArray[np.float32]
+Explain = Callable[[Array, int], Array]
+
+
+def handwritten(net: Net) -> Explain:
+    return ZPlus(folded(net))
+
+
+def forward(net: Net) -> Explain:
+    """PyTorch's forward pass alone, folded and channels-last: no explanation, a yardstick."""
+    module = TorchNet(folded(net)).to(memory_format=torch.channels_last)
+
+    def run(images: Array, target: int) -> Array:
+        with torch.no_grad():
+            return module(torch.from_numpy(images).contiguous(memory_format=torch.channels_last)).numpy()
+
+    return run
+
+
+def zennit(net: Net) -> Explain:
+    """z+ without bias on every linear layer; an Add split in proportion, as zennit's ResNet canonizer has it."""
+    _stand_in_for_torchvision()
+    from zennit.core import Composite
+    from zennit.layer import Sum
+    from zennit.rules import Norm, Pass
+    from zennit.rules import ZPlus as Rule
+    from zennit.types import Activation, AvgPool, Linear
+
+    class StackedSum(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.sum = Sum()
+
+        def forward(self, *operands: Tensor) -> Tensor:
+            return self.sum(torch.stack(operands, -1))
+
+    rules = ((Activation, Pass()), (Sum, Norm()), (AvgPool, Norm()), (Linear, Rule(zero_params="bias")))
+
+    def choose(ctx: object, name: str, module: nn.Module) -> object:
+        return next((rule for kinds, rule in rules if isinstance(module, kinds)), None)
+
+    module = TorchNet(folded(net), add=StackedSum)
+    Composite(module_map=choose).register(module)
+
+    def run(images: Array, target: int) -> Array:
+        x = torch.from_numpy(images).requires_grad_()
+        y = module(x)
+        start = torch.zeros_like(y)
+        start[:, target] = y[:, target].detach()
+        return torch.autograd.grad(y, x, start)[0].numpy()
+
+    return run
+
+
+def captum(net: Net) -> Explain:
+    from captum.attr import LRP
+    from captum.attr._utils.custom_modules import Addition_Module
+    from captum.attr._utils.lrp_rules import Alpha1_Beta0_Rule
+
+    module = TorchNet(folded(net), add=Addition_Module)
+
+    def run(images: Array, target: int) -> Array:
+        for layer in module.modules():  # every call takes the rules away
+            if isinstance(layer, (nn.Conv2d, nn.Linear)):
+                layer.rule = Alpha1_Beta0_Rule(set_bias_to_zero=True)
+        return LRP(module).attribute(torch.from_numpy(images).requires_grad_(), target).detach().numpy()
+
+    return run
+
+
+def _stand_in_for_torchvision() -> None:
+    """Give zennit the two ResNet blocks that it imports for canonizers, not used here; empty classes do where torchvision fails."""
+    try:
+        import torchvision  # noqa: F401
+    except (ImportError, RuntimeError):
+        resnet = ModuleType("torchvision.models.resnet")
+        resnet.Bottleneck = resnet.BasicBlock = type("Block", (), {})
+        for name in ("torchvision", "torchvision.models"):
+            sys.modules[name] = ModuleType(name)
+        sys.modules[resnet.__name__] = resnet
+
+
+PEERS: dict[str, Callable[[Net], Explain]] = {
+    "hand-written PyTorch": handwritten,
+    "zennit": zennit,
+    "captum": captum,
+}

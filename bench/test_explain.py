@@ -1,0 +1,73 @@
+"""Milliseconds per call, dtdfast beside its peers in one run; a table of ratios follows at the end.
+
+All tools get the same weights and non-negative images and compute z+ without bias on every layer. Maps are compared where the
+tools' conventions agree.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+
+import nets
+import peers
+from conftest import Row
+from machine import threads
+from nets import Net
+from ours import dtdfast
+
+NETS: dict[str, Callable[[], Net]] = {
+    "VGG-16": nets.vgg16,
+    "ResNet-50": nets.resnet50,
+    "GoogLeNet": nets.googlenet,
+    "MobileNetV2": nets.mobilenet_v2,
+}
+TOOLS = {"dtdfast": dtdfast, "PyTorch forward": peers.forward, **peers.PEERS}
+UNSUPPORTED = {("MobileNetV2", "captum")}  # captum has no rule for ReLU6
+SPLITS_ADDS = {("ResNet-50", "zennit"), ("ResNet-50", "captum"), ("MobileNetV2", "zennit")}  # in proportion, signs included: another map
+BATCHES = (1, 4, 8)
+TARGET = 0
+SECONDS = 4.0  # per tool and case, for at least 3 rounds
+CASES = [case for case in product(NETS, TOOLS, BATCHES) if case[:2] not in UNSUPPORTED]
+
+
+@lru_cache(maxsize=1)
+def network(name: str) -> Net:
+    return NETS[name]()
+
+
+@lru_cache(maxsize=1)
+def prepared(name: str, tool: str) -> peers.Explain:
+    return TOOLS[tool](network(name))
+
+
+@lru_cache(maxsize=len(BATCHES))
+def our_map(name: str, n_batch: int) -> peers.Array:
+    return dtdfast(network(name))(network(name).sample(n_batch, box=(0.0, 1.0)), TARGET)
+
+
+@pytest.mark.parametrize(("name", "tool", "n_batch"), CASES)
+def test_explain(benchmark: BenchmarkFixture, rows: list[Row], name: str, tool: str, n_batch: int) -> None:
+    torch.set_num_threads(threads())
+    images = network(name).sample(n_batch, box=(0.0, 1.0))
+    run = prepared(name, tool)
+    start = time.perf_counter()
+    relevance = run(images, TARGET)
+    once = time.perf_counter() - start
+    if tool in peers.PEERS and (name, tool) not in SPLITS_ADDS:
+        ours = our_map(name, n_batch)
+        np.testing.assert_allclose(relevance, ours, rtol=0, atol=1e-4 * np.abs(ours).max())  # zennit and captum add 1e-6 and 1e-9 to z
+
+    benchmark.group = f"{name}, {n_batch} images"
+    benchmark.pedantic(run, args=(images, TARGET), rounds=max(3, min(30, int(SECONDS / once))))
+    if benchmark.stats:
+        stats = benchmark.stats.stats
+        products = 1 if tool == "PyTorch forward" else 3
+        rows.append(Row(f"{name}, {n_batch}", tool, stats.min, stats.median, 2 * products * network(name).macs * n_batch))

@@ -1,0 +1,61 @@
+"""dtdfast: Deep Taylor Decomposition and the LRP family, by hand-written fused kernels over a flat list of layers."""
+
+from . import baselines, plot
+from .backends import Backend, backends
+from .config import build_config
+from .errors import (
+    BackendError,
+    DomainError,
+    DtdError,
+    InputError,
+    LayerError,
+    NumericsError,
+    RuleError,
+    ShapeError,
+    StorageError,
+    TargetError,
+    WiringError,
+)
+from .explainer import Explainer, explain, predict
+from .layers import (
+    INPUT,
+    LRN,
+    Activation,
+    Add,
+    AvgPool,
+    BatchNorm,
+    Concat,
+    Conv,
+    ConvTranspose,
+    Dropout,
+    Embedding,
+    Flatten,
+    GlobalAvgPool,
+    Layer,
+    Linear,
+    MaxPool,
+    Mul,
+    Pad,
+    Permute,
+    ReLU,
+    Reshape,
+    Scale,
+    Slice,
+    Softmax,
+    SumPool,
+    Upsample,
+)
+from .ledger import Ledger
+from .presets import PRESETS
+from .rules import AlphaBeta, Epsilon, Flat, Gamma, Pass, Rule, WSquare, ZBox, Zero, ZPlus
+from .storage import load, save
+from .version import __version__
+
+__all__ = [
+    "INPUT", "LRN", "PRESETS", "Activation", "Add", "AlphaBeta", "AvgPool", "Backend", "BackendError", "BatchNorm", "Concat", "Conv",
+    "ConvTranspose", "DomainError", "Dropout", "DtdError", "Embedding", "Epsilon", "Explainer", "Flat", "Flatten", "Gamma",
+    "GlobalAvgPool", "InputError", "Layer", "LayerError", "Ledger", "Linear", "MaxPool", "Mul", "NumericsError", "Pad", "Pass", "Permute",
+    "ReLU", "Reshape", "Rule", "RuleError", "Scale", "ShapeError", "Slice", "Softmax", "StorageError", "SumPool", "TargetError",
+    "Upsample", "WSquare", "WiringError", "ZBox", "ZPlus", "Zero", "__version__", "backends", "baselines", "build_config", "explain",
+    "load", "plot", "predict", "save",
+]  # fmt: skip

@@ -1,0 +1,63 @@
+"""Which executors there are, which are usable here, and why not."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import BackendError
+
+
+@dataclass(frozen=True)
+class Backend:
+    """An executor: `usable`, and if not, `reason`."""
+
+    name: str
+    usable: bool
+    reason: str
+    precisions: tuple[str, ...] = ("float32",)
+
+
+def _cpu() -> Backend:
+    try:
+        cpu = importlib.import_module("dtdfast.cpu")
+    except ImportError as error:
+        return Backend("cpu", False, f"the compiled kernels cannot be loaded ({error}); install with a C compiler at hand")
+    return Backend("cpu", True, f"instruction set {cpu.isa_name()}")
+
+
+def backends() -> dict[str, Backend]:
+    """The executors by name, in the order in which backend="auto" prefers them.
+
+    Returns
+    -------
+    dict of str to Backend
+        `usable` says whether it runs here, `reason` why not (or what it runs on).
+    """
+    found = (
+        Backend("cuda", False, "this version of dtdfast has no CUDA kernels yet"),
+        _cpu(),
+        Backend("oracle", True, "NumPy float64, the reference", ("float64",)),
+    )
+    return {b.name: b for b in found}
+
+
+def choose(backend: str, precision: str, device: Any) -> str:
+    """The executor for these options; BackendError says why not."""
+    known = backends()
+    if backend != "auto" and backend not in known:
+        raise BackendError(f"backend {backend!r} is not one of auto, {', '.join(known)}")
+    name = backend if backend != "auto" else next(b.name for b in known.values() if b.usable)
+    chosen = known[name]
+    if not chosen.usable:
+        raise BackendError(f"backend {name!r} is not usable: {chosen.reason}")
+    if precision not in ("float32", "tf32", "bfloat16", "mixed"):
+        raise BackendError(f"precision {precision!r} is not one of float32, tf32, bfloat16, mixed")
+    if precision != "float32":
+        raise BackendError(
+            f"precision {precision!r} is not available on backend {name!r}, which computes in {', '.join(chosen.precisions)}"
+        )
+    if device is not None and name != "cuda":
+        raise BackendError(f"device={device!r} selects a GPU, but backend {name!r} runs on the CPU; leave device None")
+    return name

@@ -1,0 +1,32 @@
+"""How this copy of dtdfast was built, for bug reports."""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+import numpy as np
+
+from .backends import backends
+from .version import __version__
+
+
+def build_config() -> dict[str, Any]:
+    """Versions, compiler, OpenMP, instruction sets compiled and chosen, threads.
+
+    Returns
+    -------
+    dict
+        Without the compiled kernels only the versions.
+    """
+    config: dict[str, Any] = {
+        "dtdfast": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "machine": platform.machine(),
+    }
+    if backends()["cpu"].usable:
+        from .cpu import kernel_config
+
+        config.update(kernel_config())
+    return config

@@ -1,0 +1,276 @@
+"""The CPU executor: plans run by the OpenMP kernels of csrc/."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+from numpy.typing import NDArray
+
+from ._kernels import ffi, lib
+from .account import Account, ShareAccount
+from .cpu_encode import EXTERNALS, Encoded
+from .errors import BackendError
+from .packing import WeightStore
+from .plan import units as U
+from .plan.lower import bias_map, lower
+from .plan.plan import Plan
+from .plan.steps import Buffer
+from .plan.units import Unit
+from .profile import Profile, Timing
+from .program import Program
+from .threads import default_threads, threads_for_run
+
+Array = NDArray[Any]
+
+MEMORY_BUDGET = 2**29
+"""Bytes of arena that a pass may use where the caller gives no batch_size (one sample may need more)."""
+
+if lib.dtd_step_size() != ffi.sizeof("dtd_step"):
+    raise ImportError("the compiled kernels do not fit this version's Python; reinstall dtdfast")
+
+
+# ---------------------------------------------------------------------------------------------------------- instruction sets
+
+
+def isa_names() -> list[str]:
+    """Compiled instruction sets, slowest first."""
+    return [ffi.string(lib.dtd_isa_name(i)).decode() for i in range(lib.dtd_isa_count())]
+
+
+def isa_index() -> int:
+    """The one to use: DTDFAST_ISA, else the fastest that this CPU runs."""
+    names = isa_names()
+    forced = os.environ.get("DTDFAST_ISA")
+    if forced:
+        if forced not in names or not lib.dtd_isa_usable(names.index(forced)):
+            usable = ", ".join(n for i, n in enumerate(names) if lib.dtd_isa_usable(i))
+            raise BackendError(f"DTDFAST_ISA={forced!r} cannot be used here; this CPU and build have {usable}")
+        return names.index(forced)
+    return max(i for i in range(len(names)) if lib.dtd_isa_usable(i))
+
+
+def isa_name() -> str:
+    return isa_names()[isa_index()]
+
+
+def kernel_config() -> dict[str, Any]:
+    """What `build_config` says of the compiled kernels."""
+    return {
+        "compiler": ffi.string(lib.dtd_compiler()).decode(),
+        "openmp": lib.dtd_openmp_version() or None,
+        "instruction sets": isa_names(),
+        "instruction set": isa_name(),
+        "threads": default_threads(),
+    }
+
+
+# -------------------------------------------------------------------------------------------------------------------- arenas
+
+
+class ArenaPool:
+    """Working memory, lent to one session at a time and kept for the next."""
+
+    def __init__(self) -> None:
+        self._free: list[Array] = []
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def borrow(self, nbytes: int) -> Iterator[Array]:
+        with self._lock:
+            fits = [a for a in self._free if a.nbytes >= nbytes]
+            arena = min(fits, key=lambda a: a.nbytes) if fits else None
+            if arena is not None:
+                self._free = [a for a in self._free if a is not arena]
+            elif self._free:
+                self._free.pop()  # too small: make room for the one that replaces it
+        if arena is None:
+            raw = np.empty(nbytes + 64, np.uint8)
+            start = -raw.ctypes.data % 64
+            arena = raw[start : start + nbytes]
+        try:
+            yield arena
+        finally:
+            with self._lock:
+                self._free.append(arena)
+
+
+# ------------------------------------------------------------------------------------------------------------------ sessions
+
+
+class CpuSession:
+    """One batch: forward once, relevance as often as there are chunks of targets."""
+
+    def __init__(self, plan: Plan, encoded: Encoded, arena: Array, isa: int, n_threads: int) -> None:
+        self.plan, self._encoded = plan, encoded
+        self._isa, self._n_threads = isa, n_threads
+        self._constants = encoded.pointers()
+        self._table: dict[str, Array] = {"arena": arena}
+        self._started: set[int] = set()  # tensors on which some relevance has arrived, for the ledger
+
+    def forward(self, x: Array) -> Array:
+        plan = self.plan
+        outputs = np.empty((plan.n, *plan.program.network.output.shape), np.float32)
+        self._table.update(x=x, outputs=outputs)
+        for first, last in plan.segments(plan.forward, 0):
+            self.run(first, last)
+        return outputs
+
+    def relevance(self, start: Array, result: Array, accounts: list[Account] | None = None) -> None:
+        plan = self.plan
+        for chunk in range(0, start.shape[1], plan.t):
+            piece = np.ascontiguousarray(start[:, chunk : chunk + plan.t], np.float32)
+            short = plan.t - piece.shape[1]
+            if short:  # the last chunk is filled up with targets of no relevance
+                piece = np.concatenate([piece, np.zeros((len(piece), short, *piece.shape[2:]), np.float32)], axis=1)
+            target = result[:, chunk : chunk + plan.t]
+            direct = not short and target.flags.c_contiguous
+            into = target if direct else np.empty((plan.n, plan.t, *plan.program.leaves.shape), np.float32)
+            self._table.update(start=piece, result=into)
+            self._relevance_steps(accounts)
+            if not direct:
+                target[...] = into[:, : target.shape[1]]
+
+    def _relevance_steps(self, accounts: list[Account] | None) -> None:
+        plan, first = self.plan, len(self.plan.forward)
+        if accounts is None:
+            for begin, end in plan.segments(plan.relevance, first):
+                self.run(begin, end)
+            return
+        done = 0
+        for unit, begin, end in plan.unit_ranges():
+            self.run(first + done, first + begin)
+            accounts.append(self._account(unit, partial(self.run, first + begin, first + end)))
+            done = end
+        self.run(first + done, first + len(plan.relevance))
+
+    def timings(self, x: Array, start: Callable[[Array], Array], repeats: int = 3) -> list[float]:
+        """Seconds of every step, the least of `repeats` runs."""
+        n_forward, n_steps = len(self.plan.forward), len(self.plan.forward) + len(self.plan.relevance)
+        best = [np.inf] * n_steps
+        for _ in range(repeats):
+            outputs = self.forward(x)
+            self.relevance(start(outputs)[:, :1], np.empty((self.plan.n, 1, *self.plan.program.leaves.shape), np.float32))
+            for steps in (range(n_forward), range(n_forward, n_steps)):
+                for i in steps:
+                    begin = time.perf_counter()
+                    self.run(i, i + 1)
+                    best[i] = min(best[i], time.perf_counter() - begin)
+        return best
+
+    def run(self, first: int, last: int) -> None:
+        """Steps first .. last−1, without the interpreter lock."""
+        table = [ffi.from_buffer(self._table[name]) if name in self._table else ffi.NULL for name in EXTERNALS]
+        bases = ffi.new("void *[]", [*(ffi.cast("void *", p) for p in table), *(ffi.cast("void *", p) for p in self._constants)])
+        message = lib.dtd_run(self._isa, self._encoded.c_steps, first, last, bases, self._n_threads)
+        if message != ffi.NULL:
+            raise BackendError(f"the kernels refused a step: {ffi.string(message).decode()}")
+
+    # -------------------------------------------------------------------------------------------------------------- ledger
+
+    def read(self, buffer: Buffer) -> Array:
+        """A buffer's values as (batch, *shape), a view."""
+        root = buffer.root
+        offset, strides, per_sample = buffer.strides()
+        dtype = np.dtype(root.dtype)
+        memory = self._table[root.external or "arena"]
+        flat = (
+            memory.reshape(-1).view(dtype) if root.external else memory[root.offset :][: root.nbytes(self.plan.n, self.plan.t)].view(dtype)
+        )
+        count = {"n": self.plan.n, "nt": self.plan.n * self.plan.t, "1": 1}[root.batch]
+        return as_strided(flat[offset:], (count, *buffer.shape), tuple(dtype.itemsize * s for s in (per_sample, *strides)), writeable=False)
+
+    def _relevance_of(self, tensor: U.Tensor) -> NDArray[np.float64]:
+        """R on a tensor, (n, *shape): what is stored, times x where that is c."""
+        stored = self.read(self.plan.relevances[tensor.index]).astype(np.float64)
+        return stored if tensor.form == "R" else stored * self.read(self.plan.values[tensor.index])
+
+    def _account(self, unit: Unit, run: Callable[[], None]) -> Account:
+        """Run a unit's relevance steps and report what came, what went, and its sums."""
+        carriers = {s.index: s for s in unit.carriers if s.wanted}.values()
+        before = sum((_sums(self._relevance_of(s)) for s in carriers if s.index in self._started), np.zeros(self.plan.n))
+        run()
+        self._started.update(s.index for s in carriers)
+        after = [self._relevance_of(s) for s in carriers]
+        handed = sum((_sums(np.abs(r)) for r in after), np.zeros(self.plan.n))
+        account = Account(unit, self._relevance_of(unit.out), sum(map(_sums, after), -before), handed)
+        if isinstance(unit, U.Neuron):
+            self._account_terms(unit, account)
+        return account
+
+    def _account_terms(self, unit: U.Neuron, account: Account) -> None:
+        row, kept = unit.row, self.plan.kept[unit.out.index]
+        assert row is not None
+        column = (-1, *(1,) * (len(unit.out.shape) - 1))
+        bias = np.zeros(1, np.float32) if unit.bias is None else np.asarray(unit.bias, np.float32)
+        if kept.y is not None:
+            account.y = self.read(kept.y) + bias.reshape(column)
+        for share, terms, magnitude in zip(row.shares, kept.terms, kept.magnitude, strict=True):
+            in_share = np.zeros(1) if unit.bias is None or share.bias is None else bias_map(unit.bias, share, row.gamma)
+            size = np.abs(self.read(magnitude)) * (1.0 if magnitude is terms else 1.0 + row.gamma)
+            account.shares.append(ShareAccount(self.read(terms), in_share.reshape(column), size))
+
+
+def _sums(r: NDArray[np.float64]) -> NDArray[np.float64]:
+    result: NDArray[np.float64] = r.reshape(len(r), -1).sum(axis=1)
+    return result
+
+
+class CpuExecutor:
+    """Runs one program; plans are made per batch shape and kept."""
+
+    def __init__(self, program: Program, batch_size: int | None, n_threads: int | None, store: WeightStore) -> None:
+        self.program = program
+        self._batch_size, self._n_threads, self._store = batch_size, n_threads, store
+        self._plans: dict[tuple[int, int, bool, bool], tuple[Plan, Encoded]] = {}
+        self._lock = threading.Lock()
+        self._pool = ArenaPool()
+        self._isa = isa_index()
+        one = lower(program, 1, 1)
+        self._per_sample = max(1, one.arena)
+        self._per_target = max(1, lower(program, 1, 2).arena - one.arena) if program.relevant else 1
+
+    def targets_at_once(self, n_targets: int) -> int:
+        """Targets per relevance pass, so that one sample stays within the budget."""
+        room = max(0, MEMORY_BUDGET - self._per_sample) // self._per_target
+        return max(1, min(n_targets, 1 + room))
+
+    def batch_size(self, n: int, n_targets: int) -> int:
+        if self._batch_size is not None:
+            return min(n, self._batch_size)
+        t = self.targets_at_once(n_targets)
+        return max(1, min(n, MEMORY_BUDGET // (self._per_sample + (t - 1) * self._per_target)))
+
+    def plan(self, n: int, n_targets: int) -> Plan:
+        return self._encoded(n, n_targets, False)[0]
+
+    def _encoded(self, n: int, n_targets: int, ledger: bool) -> tuple[Plan, Encoded]:
+        t = self.targets_at_once(n_targets)
+        key = (n, t, ledger, t < n_targets)
+        with self._lock:
+            if key not in self._plans:
+                plan = lower(self.program, n, t, ledger=ledger, chunked=t < n_targets)
+                self._plans[key] = plan, Encoded(plan, self._store)
+            return self._plans[key]
+
+    @contextmanager
+    def session(self, n: int, n_targets: int, *, ledger: bool = False) -> Iterator[CpuSession]:
+        plan, encoded = self._encoded(n, n_targets, ledger)
+        threads = threads_for_run(self._n_threads, lib.dtd_max_threads())
+        with self._pool.borrow(plan.arena) as arena:
+            yield CpuSession(plan, encoded, arena, self._isa, threads)
+
+    def profile(self, x: Array, start: Callable[[Array], Array]) -> Profile:
+        """Every step run alone; the least of three runs counts."""
+        with self.session(len(x), 1) as session:
+            seconds = session.timings(x, start)
+            plan = session.plan
+        steps = [*plan.forward, *plan.relevance]
+        return Profile([Timing.of(plan, i, s, t) for i, (s, t) in enumerate(zip(steps, seconds, strict=True))])

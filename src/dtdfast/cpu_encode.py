@@ -1,0 +1,148 @@
+"""Steps as C structs: views become offsets and strides, weights and tables pointers.  No decisions, no maths."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._kernels import ffi, lib
+from .packing import WeightStore
+from .plan.plan import Plan
+from .plan.steps import SIZES, Buffer, Step, View
+
+EXTERNALS = ("arena", "x", "start", "outputs", "result")  # the first entries of the table of pointers
+
+WEIGHT_MAPS = {
+    "w": lib.DTD_W, "w+": lib.DTD_W_POSITIVE, "w-": lib.DTD_W_NEGATIVE, "w2": lib.DTD_W_SQUARE, "1": lib.DTD_W_ONE, "|w|": lib.DTD_W_ABS,
+    "w+g.w+": lib.DTD_W_GAMMA_POSITIVE, "w+g.w-": lib.DTD_W_GAMMA_NEGATIVE,
+}  # fmt: skip
+MODES = {
+    "x+": lib.DTD_X_POSITIVE, "x-": lib.DTD_X_NEGATIVE, "x-low": lib.DTD_X_ABOVE_LOW, "x-high": lib.DTD_X_BELOW_HIGH, "1": lib.DTD_X_ONE,
+    "|x|": lib.DTD_X_ABS,
+    "none": lib.DTD_M_NONE, "times": lib.DTD_M_TIMES, "positive": lib.DTD_M_POSITIVE, "negative": lib.DTD_M_NEGATIVE,
+    "times positive": lib.DTD_M_TIMES_POSITIVE, "times negative": lib.DTD_M_TIMES_NEGATIVE,
+    "gate": lib.DTD_F_GATE, "denominator": lib.DTD_F_DENOMINATOR, "derivative": lib.DTD_F_DERIVATIVE,
+}  # fmt: skip
+SELECTS = {"all": lib.DTD_ALL, "y>0": lib.DTD_Y_POSITIVE, "y<0": lib.DTD_Y_NEGATIVE}
+ACTIVATIONS = {
+    "identity": lib.DTD_IDENTITY, "relu": lib.DTD_RELU, "leaky_relu": lib.DTD_LEAKY_RELU, "clip": lib.DTD_CLIP, "elu": lib.DTD_ELU,
+    "silu": lib.DTD_SILU, "gelu": lib.DTD_GELU, "gelu_tanh": lib.DTD_GELU_TANH, "sigmoid": lib.DTD_SIGMOID,
+    "hard_sigmoid": lib.DTD_HARD_SIGMOID, "hard_swish": lib.DTD_HARD_SWISH, "tanh": lib.DTD_TANH, "softplus": lib.DTD_SOFTPLUS,
+}  # fmt: skip
+_VIEWS = ("out", "x", "factor", "terms", "y_prev", "terms_prev", "m")
+_NUMBERS = ("groups", "repeat", "coefficient", "stabilizer", "gamma")
+
+
+class Encoded:
+    """A plan's steps in C, and the arrays that they point into."""
+
+    def __init__(self, plan: Plan, store: WeightStore) -> None:
+        self._n, self._t, self._store = plan.n, plan.t, store
+        self.constants: list[NDArray[Any]] = []  # kept alive; pointers follow the externals in the table
+        self._places: dict[int, int] = {}
+        self.steps = [*plan.forward, *plan.relevance]
+        self.c_steps = ffi.new("dtd_step[]", max(1, len(self.steps)))
+        for target, step in zip(self.c_steps, self.steps, strict=False):
+            self._encode(target, step)
+
+    def pointers(self) -> list[Any]:
+        return [ffi.from_buffer(c) if c.size else ffi.NULL for c in self.constants]
+
+    def _constant(self, array: NDArray[Any]) -> int:
+        """The place of an array in the table of pointers."""
+        place = self._places.get(id(array))
+        if place is None:
+            place = self._places[id(array)] = len(EXTERNALS) + len(self.constants)
+            self.constants.append(array)
+        return place
+
+    def _encode(self, c: Any, step: Step) -> None:
+        c.op = getattr(lib, f"DTD_{step.op}")
+        for key in _VIEWS:
+            view = getattr(step, key)
+            field = getattr(c, key)
+            if view is None:
+                field.base = -1
+            else:
+                self._view(field, view)
+        for key in ("weight", "bias", "bias_d", "taps"):
+            getattr(c, key).base = -1
+        c.scale.base = -1
+        for key in _NUMBERS:
+            setattr(c, key, getattr(step, key))
+        c.mode = MODES[step.mode] if isinstance(step.mode, str) else step.mode
+        c.weight_map, c.select = WEIGHT_MAPS[step.weight_map], SELECTS[step.select]
+        kind, c.act_alpha, c.act_beta = step.activation
+        c.activation = ACTIVATIONS[kind]
+        c.dual, c.accumulate = step.dual, step.accumulate
+        for key, vector in (("bias", step.bias), ("bias_d", step.bias_d), ("weight", step.vector)):
+            if vector is not None:
+                getattr(c, key).base = self._constant(vector)
+        if step.weights is not None:
+            c.weight.base = self._constant(self._store.get(step.weights))
+        if step.window is not None:
+            self._window(c.scale, step.window)
+        if step.bound is not None:
+            self._bound(c.m if step.op == "MAP" else c.x, step)
+        if step.op == "CLEAR_BORDER":
+            for a in range(6):
+                c.border[a] = step.out.buffer.border[a // 2][a % 2]
+        elif step.op == "LRN":
+            c.n_taps = step.size
+        elif step.table is not None:
+            c.n_taps, c.taps.base = len(step.table), self._constant(step.table)
+        elif step.phase is not None:
+            assert step.x is not None
+            self._taps(c, step, step.x)
+        if step.phase is not None:
+            for a in range(3):
+                c.x_step[a] = step.phase.x_step[a]
+
+    def _view(self, field: Any, view: View) -> None:
+        buffer = view.buffer
+        offset, shape, strides = view.layout()
+        field.base, field.offset = self._base(buffer, offset)
+        per_sample = buffer.strides()[2]
+        field.shape = [{"n": self._n, "nt": self._n * self._t, "1": 1}[buffer.batch], *shape]
+        field.stride = [0 if buffer.batch == "1" else per_sample, *strides]
+
+    @staticmethod
+    def _base(buffer: Buffer, offset: int) -> tuple[int, int]:
+        root = buffer.root
+        if root.external:
+            return EXTERNALS.index(root.external), offset
+        return 0, root.offset // SIZES[root.dtype] + offset
+
+    def _window(self, field: Any, window: NDArray[np.float32]) -> None:
+        d, h, w = window.shape
+        field.base = self._constant(window)
+        field.shape = [1, 1, d, h, w, 1]
+        field.stride = [0, 0, h * w, w, 1, 0]
+
+    def _bound(self, field: Any, step: Step) -> None:
+        """A constant of one sample's shape, or one number for all elements."""
+        assert step.bound is not None
+        layout = View(Buffer("", step.out.buffer.shape, "1")).layout()
+        field.base = self._constant(step.bound)
+        field.shape = [1, *layout[1]]
+        field.stride = [0] * 6 if step.bound.size == 1 else [0, *layout[2]]
+        if step.op == "MOVE":
+            field.shape = list(step_shape(step, self._n, self._t))
+
+    def _taps(self, c: Any, step: Step, x: View) -> None:
+        """Element offsets of the taps in x, and x's strides multiplied by its step."""
+        assert step.phase is not None
+        _, _, strides = x.layout()
+        place = [sum(o * s for o, s in zip(offset, strides[1:4], strict=True)) for _, offset in step.phase.taps]
+        c.n_taps = len(place)
+        c.taps.base = self._constant(np.array(place, np.int64))
+        for a in range(3):
+            c.x.stride[2 + a] = strides[1 + a] * step.phase.x_step[a]
+
+
+def step_shape(step: Step, n: int, t: int) -> tuple[int, ...]:
+    """The six sizes of a step's result."""
+    _, shape, _ = step.out.layout()
+    return ({"n": n, "nt": n * t, "1": 1}[step.out.buffer.batch], *shape)

@@ -1,0 +1,342 @@
+"""The public door: explain, predict and the Explainer that keeps what can be kept between calls."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import layers as L
+from .account import Account
+from .arrays import check_input, check_out
+from .backends import choose
+from .errors import LayerError, NumericsError, RuleError, TargetError, at
+from .ledger import Ledger, row_of
+from .plan.domain import Domain
+from .plan.shapes import Shape
+from .plan.wiring import sources
+from .presets import RuleBook, Rules
+from .program import EXPLAIN, GRADIENT, PREDICT, Program, last_entry, prepare
+from .rules import convention_of
+from .session import Executor, maker
+from .targets import Targets
+
+Array = NDArray[Any]
+
+
+class Explainer:
+    """A network prepared to be explained again and again; threads may share one, and it pickles.
+
+    Parameters
+    ----------
+    layers : list of records, in topological order
+    rules : str, Rule, {position: Rule} or callable (position, record) → Rule or None
+        A preset's name, one rule for every entry that takes one, or rules of single entries over the preset "dtd".
+    domain : "real", "nonnegative" or (low, high)
+        What the network's input may be; with the preset "dtd" it chooses the rule of the layers that read it: w², z⁺ or zB.
+    convention : {"dtd", "zennit", "captum", "innvestigate"}
+        Whose habits (bias, stabilizer, pools, adds) the rules follow where they leave them open.
+    backend : {"auto", "cpu", "cuda", "oracle"}
+    precision : {"float32"}
+        The oracle computes in float64 whatever this says.
+    batch_size : int, optional
+        Samples per pass through the network; None: as many as a memory budget allows.
+    n_threads : int, optional
+        None: OMP_NUM_THREADS, else the cores that this process may use.
+    start, stop : int, optional
+        Positions of the entries at whose outputs relevance enters and leaves; None: the network's output and input.
+    kind : {"explain", "gradient"}
+        "gradient" hands down derivatives instead, for `dtdfast.baselines`.
+
+    Raises
+    ------
+    DtdError
+        Malformed layers, rules, options: see `dtdfast.errors`.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[L.Layer],
+        *,
+        rules: Rules = "dtd",
+        domain: Any = "real",
+        convention: str = "dtd",
+        backend: str = "auto",
+        precision: str = "float32",
+        batch_size: int | None = None,
+        n_threads: int | None = None,
+        device: Any = None,
+        start: int | None = None,
+        stop: int | None = None,
+        kind: str = EXPLAIN,
+    ) -> None:
+        self._arguments = dict(
+            rules=rules, domain=domain, convention=convention, backend=backend, precision=precision, batch_size=batch_size,
+            n_threads=n_threads, device=device, start=start, stop=stop, kind=kind,
+        )  # fmt: skip
+        self._reads = sources(layers)
+        self._layers = list(layers)
+        self._book = RuleBook(rules, convention_of(convention))
+        self._domain = Domain.parse(domain)
+        self._backend = choose(backend, precision, device)
+        self._dtype: type = np.float64 if self._backend == "oracle" else np.float32
+        self._batch_size = _positive("batch_size", batch_size)
+        self._n_threads = _positive("n_threads", n_threads)
+        self._kind = kind
+        self._check_positions(rules, start, stop)
+        self._start, self._stop = start, stop
+        last = last_entry(self._layers, start, kind)
+        self._words = self._find_words(last)
+        self._make = maker(self._backend, self._batch_size, self._n_threads)
+        self._executors: dict[tuple[Shape, str], Executor] = {}
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (self._layers, self._arguments)
+
+    # ---------------------------------------------------------------------------------------------------------------- calls
+
+    def explain(self, x: Any, target: Any = None, *, return_outputs: bool = False, out: Array | None = None, progress: bool = False) -> Any:
+        """Relevance of every element of x for the outputs that `target` selects.
+
+        Parameters
+        ----------
+        x : (n, c, *space) or (n, features), float; (n, ...) integers for an Embedding
+        target : None, int, tuple, (n,) ints, (n, t) or (1, t) ints, (n, *out) or (n, t, *out) floats
+            None explains the largest output of each sample; floats are the start relevance themselves.
+        return_outputs : also return the outputs that were explained (n, *out)
+        out : array to write the result into
+        progress : show a progress bar over samples (needs dtdfast[progress])
+
+        Returns
+        -------
+        relevance : array of x's shape, or (n, t, *x.shape[1:]) for several targets; of the entry's output with `stop`
+        outputs : only with return_outputs
+        """
+        x, executor = self._prepare(x, self._kind)
+        program = executor.program
+        targets = Targets.parse(target, len(x), program.network.output.shape)
+        leaves = program.leaves.shape
+        shape = (len(x), targets.count, *leaves) if targets.several else (len(x), *leaves)
+        result = check_out(out, shape, self._dtype)
+        # a strided `out` cannot be seen as (n, t, ...) without a copy, so index the target axis instead
+        view = result if targets.several else result[:, None]
+        outputs: Array | None = np.empty((len(x), *program.network.output.shape), self._dtype) if return_outputs else None
+        for block in _blocks(len(x), executor.batch_size(len(x), targets.count), progress):
+            with executor.session(block.stop - block.start, targets.count) as session:
+                values = session.forward(x[block])
+                start = targets.relevance(block, values, unit=program.gradient, clip=self._book.preset.clip_start and not program.gradient)
+                session.relevance(start, view[block])
+                if outputs is not None:
+                    outputs[block] = values
+        self._check_finite("relevance", result)
+        return (result, outputs) if return_outputs else result
+
+    def predict(self, x: Any) -> Array:
+        """The network's outputs (n, *out), a final Softmax included."""
+        x, executor = self._prepare(x, PREDICT)
+        result: Array = np.empty((len(x), *executor.program.network.output.shape), self._dtype)
+        for block in _blocks(len(x), executor.batch_size(len(x), 1), False):
+            with executor.session(block.stop - block.start, 1) as session:
+                result[block] = session.forward(x[block])
+        self._check_finite("output", result)
+        return result
+
+    def ledger(self, x: Any, target: Any = None) -> Ledger:
+        """Where the relevance of every layer went: one row per unit of the plan; printable.
+
+        Raises
+        ------
+        TargetError
+            For several targets: the ledger follows one per sample.
+        """
+        x, executor = self._prepare(x, self._kind)
+        targets = Targets.parse(target, len(x), executor.program.network.output.shape)
+        if targets.several:
+            raise TargetError("the ledger follows one target per sample; call it once per target")
+        if executor.program.gradient:
+            raise RuleError("a gradient is not conserved, so it has no ledger")
+        rows, starts, ends = [], [], []
+        u = float(np.finfo(self._dtype).epsneg)
+        for block in _blocks(len(x), executor.batch_size(len(x), 1), False):
+            with executor.session(block.stop - block.start, 1, ledger=True) as session:
+                start = targets.relevance(block, session.forward(x[block]), clip=self._book.preset.clip_start)
+                accounts: list[Account] = []
+                end: Array = np.empty((len(start), 1, *executor.program.leaves.shape), self._dtype)
+                session.relevance(start, end, accounts)
+                rows.append([row_of(a, self._layers, u) for a in accounts])
+                starts.append(start.astype(np.float64).reshape(len(start), -1).sum(axis=1))
+                ends.append(end.astype(np.float64).reshape(len(end), -1).sum(axis=1))
+        return Ledger.join(rows, np.concatenate(starts), np.concatenate(ends))
+
+    def plan_for(self, input_shape: Sequence[int], n_targets: int = 1) -> Any:
+        """The plan for inputs of this shape (batch first): what is computed, in which steps, with which memory; printable."""
+        shape = tuple(int(s) for s in input_shape)
+        executor = self._executor(shape[1:], self._kind)
+        return executor.plan(min(shape[0], executor.batch_size(shape[0], n_targets)), n_targets)
+
+    def profile(self, x: Any, target: Any = None) -> Any:
+        """Time, multiply-adds and bytes of every step of one explanation; printable."""
+        x, executor = self._prepare(x, self._kind)
+        targets = Targets.parse(target, len(x), executor.program.network.output.shape)
+        block = slice(0, executor.batch_size(len(x), targets.count))
+        return executor.profile(x[block], lambda values: targets.relevance(block, values))
+
+    # -------------------------------------------------------------------------------------------------------------- checking
+
+    def _check_positions(self, rules: Rules, start: int | None, stop: int | None) -> None:
+        n = len(self._layers)
+        for key, value in (("start", start), ("stop", stop)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 0 <= value < n):
+                raise LayerError(f"{key} is {value!r}, expected a position from 0 to {n - 1}")
+        if start is not None and stop is not None and stop > start:
+            raise LayerError(f"stop={stop} comes after start={start}: relevance runs from start down to stop")
+        if isinstance(rules, dict):
+            for position in rules:
+                if not 0 <= position < n:
+                    raise RuleError(f"rules names entry {position}, but the network has entries 0 to {n - 1}")
+
+    def _check_finite(self, what: str, values: Array) -> None:
+        if not np.isfinite(values).all():
+            precision = np.dtype(self._dtype)
+            raise NumericsError(f"the {what} overflowed {precision}; rescale the network, or see with backend='oracle' where")
+
+    def _find_words(self, last: int) -> tuple[int, int] | None:
+        for position, record in enumerate(self._layers[: last + 1]):
+            if isinstance(record, L.Embedding) and L.INPUT in self._reads[position]:
+                return position, np.shape(record.weight)[0]
+        return None
+
+    def _prepare(self, x: Any, kind: str) -> tuple[Array, Executor]:
+        array = check_input(x, self._words, self._dtype)
+        executor = self._executor(array.shape[1:], kind)
+        if kind == EXPLAIN and self._words is None:
+            self._domain.check(np.asarray(x))  # in the caller's own precision
+        return array, executor
+
+    def _executor(self, sample: Shape, kind: str) -> Executor:
+        """The executor for samples of this shape, made once."""
+        if not sample or min(sample) < 1:
+            raise LayerError(f"a sample of shape {sample} cannot be explained: expected (n, ...) with sizes of at least 1")
+        with self._lock:
+            executor = self._executors.get((sample, kind))
+            if executor is None:
+                program = self._program(sample, kind)
+                executor = self._make(program)
+                self._executors[sample, kind] = executor
+            return executor
+
+    def _program(self, sample: Shape, kind: str) -> Program:
+        book, domain = (self._book, self._domain) if kind == EXPLAIN else (RuleBook("dtd", convention_of("dtd")), Domain("real"))
+        start = self._start if kind != PREDICT else None
+        return prepare(self._layers, sample, self._words is not None, kind, start, self._stop, book, domain)
+
+    def __repr__(self) -> str:
+        kinds = ", ".join(at(None, r) for r in self._layers[:3]) + (", ..." if len(self._layers) > 3 else "")
+        return f"Explainer([{kinds}], rules={self._arguments['rules']!r}, backend={self._backend!r})"
+
+
+def _rebuild(layers: list[L.Layer], arguments: dict[str, Any]) -> Explainer:
+    return Explainer(layers, **arguments)
+
+
+def _positive(key: str, value: int | None) -> int | None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1):
+        raise LayerError(f"{key} is {value!r}, expected an integer of at least 1")
+    return None if value is None else int(value)
+
+
+def _blocks(n: int, size: int, progress: bool) -> Iterator[slice]:
+    blocks = [slice(i, min(i + size, n)) for i in range(0, n, size)]
+    if not progress:
+        yield from blocks
+        return
+    from .extras import require
+
+    with require("tqdm", "progress").tqdm(total=n, unit="sample") as bar:
+        for block in blocks:
+            yield block
+            bar.update(block.stop - block.start)
+
+
+# ------------------------------------------------------------------------------------------------------------- module functions
+
+_CACHE_SIZE = 8
+_cache: OrderedDict[Any, Explainer] = OrderedDict()
+_cache_lock = threading.Lock()
+
+
+def _key(value: Any) -> Any:
+    """Options as something that compares by content."""
+    if isinstance(value, dict):
+        return tuple((k, _key(v)) for k, v in value.items())
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_key, value))
+    if isinstance(value, np.ndarray):
+        return value.shape, value.dtype.str, value.tobytes()
+    return value
+
+
+def _cached(layers: Sequence[L.Layer], options: dict[str, Any]) -> Explainer:
+    """An Explainer for these very records and options; the cache holds them, so an id cannot be reused meanwhile."""
+    key = (tuple(map(id, layers)), _key(options))
+    try:
+        hash(key)
+    except TypeError:  # something that cannot be compared among the options
+        return Explainer(layers, **options)
+    with _cache_lock:
+        found = _cache.get(key)
+        if found is not None:
+            _cache.move_to_end(key)
+            return found
+    made = Explainer(layers, **options)
+    with _cache_lock:
+        _cache[key] = made
+        while len(_cache) > _CACHE_SIZE:
+            _cache.popitem(last=False)
+    return made
+
+
+def explain(
+    layers: Sequence[L.Layer],
+    x: Any,
+    target: Any = None,
+    *,
+    rules: Rules = "dtd",
+    domain: Any = "real",
+    convention: str = "dtd",
+    backend: str = "auto",
+    precision: str = "float32",
+    batch_size: int | None = None,
+    n_threads: int | None = None,
+    device: Any = None,
+    start: int | None = None,
+    stop: int | None = None,
+    return_outputs: bool = False,
+    out: Array | None = None,
+    progress: bool = False,
+) -> Any:
+    """Explain a network's outputs by Deep Taylor Decomposition, or another rule of the LRP family.
+
+    `Explainer(layers, **options).explain(x, target, ...)`, with a small cache of Explainers; see `Explainer` for the options and
+    `Explainer.explain` for x, target and the result.
+    """
+    options = dict(
+        rules=rules, domain=domain, convention=convention, backend=backend, precision=precision, batch_size=batch_size,
+        n_threads=n_threads, device=device, start=start, stop=stop,
+    )  # fmt: skip
+    return _cached(layers, options).explain(x, target, return_outputs=return_outputs, out=out, progress=progress)
+
+
+def predict(
+    layers: Sequence[L.Layer], x: Any, *, backend: str = "auto", batch_size: int | None = None, n_threads: int | None = None
+) -> Array:
+    """The network's outputs (n, *out) as the list is written, a final Softmax included."""
+    return _cached(layers, dict(backend=backend, batch_size=batch_size, n_threads=n_threads)).predict(x)
+
+
+__all__ = ["GRADIENT", "Explainer", "explain", "predict"]

@@ -1,0 +1,286 @@
+"""The oracle: every unit in NumPy float64, message by message.  It defines the truth and is written to be obvious, not fast.
+
+It reads the units of a plan (what is computed) and nothing of the steps (how), keeps R itself on every tensor whatever form the
+plan chose, and has its own tap loops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .account import Account, ShareAccount
+from .oracle_maths import WEIGHT_MAPS, activate, canvas, derivative, gather, input_map, interior, scatter, tap_slices
+from .plan import units as U
+from .plan.domain import take
+from .plan.network import Network
+from .rules import Row, Share, Term
+
+Array = NDArray[Any]
+
+# ----------------------------------------------------------------------------------------------------------------- executor
+
+
+class Oracle:
+    """One network, run on batches."""
+
+    def __init__(self, network: Network, leaves: U.Tensor, gradient: bool) -> None:
+        self.network, self.leaves, self.gradient = network, leaves, gradient
+        self.values: dict[int, Array] = {}
+        self.pre: dict[int, Array] = {}  # unit's output → pre-activations
+        self.winners: dict[int, Array] = {}
+
+    def forward(self, x: Array) -> Array:
+        """Values of every tensor; returns the output (n, *out)."""
+        self.values = {0: x if x.dtype.kind == "i" else x.astype(np.float64)}
+        for unit in self.network.units:
+            self.values[unit.out.index] = FORWARD[type(unit)](self, unit)
+        return self.values[self.network.output.index]
+
+    def relevance(self, start: Array, accounts: list[Account] | None = None) -> Array:
+        """Start (n, t, *out) → (n, t, *leaves)."""
+        n, t = start.shape[:2]
+        self.repeat = t
+        self.r: dict[int, Array] = {self.network.output.index: start.reshape(n * t, *start.shape[2:]).astype(np.float64)}
+        for unit in reversed(self.network.units):
+            if unit.out is self.leaves or not unit.out.wanted:
+                continue
+            messages = RELEVANCE[type(unit)](self, unit, self.r[unit.out.index])
+            handed = []
+            for source, message in zip(unit.sources, messages, strict=True):
+                if source.wanted and message is not None:
+                    self.r[source.index] = self.r[source.index] + message if source.index in self.r else message
+                    handed.append(message)
+            if accounts is not None:
+                accounts.append(self.account(unit, handed))
+        result = self.r[self.leaves.index]
+        return result.reshape(n, t, *result.shape[1:])
+
+    def x(self, tensor: U.Tensor) -> Array:
+        """Values repeated for every target: (n·t, *shape)."""
+        return np.repeat(self.values[tensor.index], self.repeat, axis=0)
+
+    def spatial(self, tensor: U.Tensor) -> Array:
+        return self.x(tensor).reshape(-1, tensor.channels, *tensor.space)
+
+    # ------------------------------------------------------------------------------------------------------------- neurons
+
+    def _neuron_forward(self, unit: U.Neuron) -> Any:
+        self.repeat = 1
+        y = np.zeros((len(self.values[0]), unit.out.channels, *unit.out.space))
+        for part in unit.parts:
+            y += self._sum(part, Term("x", "w"), 0.0)
+        if unit.bias is not None:
+            y += np.asarray(unit.bias, np.float64).reshape(-1, 1, 1, 1)
+        y = y.reshape(len(y), *unit.out.shape)
+        self.pre[unit.out.index] = y
+        return activate(unit.activation, y)
+
+    def _weight(self, part: U.Part, term: Term, gamma: float) -> tuple[Array, Array]:
+        """The mapped weights, and a factor per output position (an average pool's)."""
+        one = np.ones((1, 1, 1))
+        if part.weight is None:
+            ones = np.ones((part.taps.c_out, 1, *part.taps.kernel))
+            return ones, WEIGHT_MAPS[term.w](one if part.window is None else part.window, gamma)
+        return WEIGHT_MAPS[term.w](np.asarray(part.weight, np.float64), gamma), one
+
+    def _mapped(self, part: U.Part, term: Term) -> Array:
+        mapped = input_map(term.x, self.x(part.source), part.box)
+        return mapped.reshape(-1, part.source.channels, *part.source.space)
+
+    def _sum(self, part: U.Part, term: Term, gamma: float) -> Any:
+        """Σ_i in(x_i) wm(w_ij) of one operand."""
+        w, per_output = self._weight(part, term, gamma)
+        return gather(self._mapped(part, term), w, part.taps) * per_output
+
+    def _denominators(self, unit: U.Neuron, row: Row) -> list[tuple[Array, Array]]:
+        """Per share: (Σ terms, d)."""
+        result = []
+        for number, share in enumerate(row.shares):
+            n = np.zeros((1, unit.out.channels, *unit.out.space))
+            for part in unit.parts:
+                for term in part.terms[number]:
+                    n = n + self._sum(part, term, row.gamma)
+            d = n + self._bias(unit, share, row)
+            d = d + row.stabilizer * np.where(d < 0, -1.0, 1.0)
+            result.append((n, d))
+        return result
+
+    @staticmethod
+    def _bias(unit: U.Neuron, share: Share, row: Row) -> Array:
+        if unit.bias is None or share.bias is None:
+            return np.zeros((unit.out.channels, 1, 1, 1))
+        return WEIGHT_MAPS[share.bias](np.asarray(unit.bias, np.float64), row.gamma).reshape(-1, 1, 1, 1)
+
+    def _selected(self, unit: U.Neuron, share: Share) -> Array:
+        y = np.repeat(self.pre[unit.out.index], self.repeat, axis=0).reshape(-1, unit.out.channels, *unit.out.space)
+        return np.ones_like(y) if share.select == "all" else (y > 0) * 1.0 if share.select == "y>0" else (y < 0) * 1.0
+
+    def _neuron_relevance(self, unit: U.Neuron, r: Array) -> list[Array]:
+        """R_i = Σ_shares coefficient · Σ_terms in(x_i) Σ_j wm(w_ij) R_j / d_j."""
+        row = unit.row
+        assert row is not None
+        r = r.reshape(-1, unit.out.channels, *unit.out.space)
+        if self.gradient:
+            slope = derivative(unit.activation, self.pre[unit.out.index]).reshape(-1, unit.out.channels, *unit.out.space)
+            s = np.repeat(slope, self.repeat, axis=0) * r
+            messages = []
+            for part in unit.parts:
+                w, per_output = self._weight(part, Term("x", "w"), 0.0)
+                messages.append(scatter(s * per_output, w, part.taps).reshape(-1, *part.source.shape))
+            return messages
+        denominators = self._denominators(unit, row)
+        messages = [np.zeros((len(r), *part.source.shape)) for part in unit.parts]
+        for number, (share, (_, d)) in enumerate(zip(row.shares, denominators, strict=True)):
+            coefficient = np.full((1, 1, 1, 1, 1), share.coefficient)
+            if row.fallback and number == 0 and len(row.shares) == 2:
+                coefficient = np.where(denominators[1][1] == 0, 1.0, share.coefficient)
+            usable = d != 0
+            s = self._selected(unit, share) * coefficient * r * usable / np.where(usable, d, 1)
+            for part, message in zip(unit.parts, messages, strict=True):
+                for term in part.terms[number]:
+                    w, per_output = self._weight(part, term, row.gamma)
+                    message += (self._mapped(part, term) * scatter(s * per_output, w, part.taps)).reshape(message.shape)
+        return messages
+
+    # --------------------------------------------------------------------------------------------------------- other units
+
+    def _winner_forward(self, unit: U.Winner) -> Array:
+        self.repeat = 1
+        x, taps = self.spatial(unit.sources[0]), unit.taps
+        size = canvas(x.shape[2:], taps, taps.out_size)
+        padded = np.full((*x.shape[:2], *size), -np.inf)
+        padded[interior(taps, x.shape[2:])] = x
+        best = np.full((*x.shape[:2], *taps.out_size), -np.inf)
+        winner = np.zeros(best.shape, np.intp)
+        for number, (_, places) in enumerate(tap_slices(taps, taps.out_size)):
+            candidate = padded[places]
+            wins = (candidate > best) | (np.isnan(candidate) & ~np.isnan(best))
+            best, winner = np.where(wins, candidate, best), np.where(wins, number, winner)
+        self.winners[unit.out.index] = winner
+        return best.reshape(len(best), *unit.out.shape)
+
+    def _winner_relevance(self, unit: U.Winner, r: Array) -> list[Array]:
+        taps, (source,) = unit.taps, unit.sources
+        winner = np.repeat(self.winners[unit.out.index], self.repeat, axis=0)
+        r = r.reshape(winner.shape)
+        padded = np.zeros((*r.shape[:2], *canvas(taps.x_size, taps, taps.out_size)))
+        for number, (_, places) in enumerate(tap_slices(taps, taps.out_size)):
+            padded[places] += np.where(winner == number, r, 0)
+        inner = interior(taps, taps.x_size)
+        return [padded[inner].reshape(-1, *source.shape)]
+
+    def _elementwise_forward(self, unit: U.Elementwise) -> Any:
+        return activate(unit.activation, self.values[unit.sources[0].index])
+
+    def _elementwise_relevance(self, unit: U.Elementwise, r: Array) -> list[Array]:
+        return [r * derivative(unit.activation, self.x(unit.sources[0])) if self.gradient else r]
+
+    def _affine_forward(self, unit: U.Affine) -> Array:
+        column = (-1, *(1,) * (len(unit.out.shape) - 1))
+        shift = 0.0 if unit.shift is None else unit.shift.reshape(column)
+        return self.values[unit.sources[0].index] * unit.scale.reshape(column) + shift
+
+    def _affine_relevance(self, unit: U.Affine, r: Array) -> list[Array]:
+        return [r * unit.scale.reshape(-1, *(1,) * (len(unit.out.shape) - 1)) if self.gradient else r]
+
+    def _normalise_forward(self, unit: U.Normalise) -> Array:
+        x, record = self.values[unit.sources[0].index], unit.record
+        squares = np.zeros_like(x)
+        for c in range(x.shape[1]):
+            squares[:, c] = (x[:, max(0, c - (record.size - 1) // 2) : c + record.size // 2 + 1] ** 2).sum(axis=1)
+        return x / (record.k + record.alpha / record.size * squares) ** record.beta
+
+    def _probabilities_forward(self, unit: U.Probabilities) -> Any:
+        x = self.values[unit.sources[0].index]
+        e = np.exp(x - x.max(axis=unit.axis, keepdims=True))
+        return e / e.sum(axis=unit.axis, keepdims=True)
+
+    def _total_forward(self, unit: U.Total) -> Array:
+        return sum((self.values[s.index] for s in unit.sources), np.zeros((1,)))
+
+    def _gating_forward(self, unit: U.Gating) -> Array:
+        return self.values[unit.sources[0].index] * self.values[unit.sources[1].index]
+
+    def _gating_relevance(self, unit: U.Gating, r: Array) -> list[Array | None]:
+        if not self.gradient:
+            return [r, None]
+        return [_unbroadcast(r * self.x(unit.sources[1 - k]), unit.sources[k].shape) for k in (0, 1)]
+
+    def _move_forward(self, unit: U.Move) -> Array:
+        first = self.values[unit.sources[0].index]
+        out = np.full((len(first), *unit.out.shape), unit.fill or 0.0)
+        for to, number, of in unit.pairs:
+            take(out, to, 1)[...] = take(self.values[unit.sources[number].index], of, 1)
+        return out
+
+    def _move_relevance(self, unit: U.Move, r: Array) -> list[Array]:
+        messages = [np.zeros((len(r), *s.shape)) for s in unit.sources]
+        for to, number, of in unit.pairs:
+            take(messages[number], of, 1)[...] += take(r, to, 1)
+        return messages
+
+    def _reshape_forward(self, unit: U.Reshaping) -> Array:
+        x = self.values[unit.sources[0].index]
+        return x.reshape(len(x), *unit.out.shape)
+
+    def _words_forward(self, unit: U.Words) -> Array:
+        return np.asarray(unit.weight, np.float64)[self.values[0]]
+
+    # -------------------------------------------------------------------------------------------------------------- ledger
+
+    def account(self, unit: U.Unit, handed: list[Array]) -> Account:
+        sums = [h.reshape(len(h), -1).sum(axis=1) for h in handed]
+        sizes = [np.abs(h).reshape(len(h), -1).sum(axis=1) for h in handed]
+        r_out = self.r[unit.out.index]
+        account = Account(unit, r_out, np.sum(sums, axis=0), np.sum(sizes, axis=0))
+        if isinstance(unit, U.Neuron):
+            row = unit.row
+            assert row is not None
+            account.y = self.pre[unit.out.index]
+            for number, (share, (n, _)) in enumerate(zip(row.shares, self._denominators(unit, row), strict=True)):
+                size = np.zeros(n.shape)
+                for part in unit.parts:
+                    for term in part.terms[number]:
+                        w, per_output = self._weight(part, term, row.gamma)
+                        size = size + gather(np.abs(self._mapped(part, term)), np.abs(w), part.taps) * np.abs(per_output)
+                shape = (-1, *unit.out.shape)
+                bias = np.broadcast_to(self._bias(unit, share, row), n.shape[1:])
+                account.shares.append(ShareAccount(n.reshape(shape), bias.reshape(shape), size.reshape(shape)))
+        return account
+
+
+def _unbroadcast(r: Array, shape: tuple[int, ...]) -> Any:
+    axes = tuple(a + 1 for a, (s, big) in enumerate(zip(shape, r.shape[1:], strict=True)) if s == 1 and big != 1)
+    return r.sum(axis=axes, keepdims=True)
+
+
+FORWARD: dict[type[U.Unit], Callable[..., Any]] = {
+    U.Neuron: Oracle._neuron_forward,
+    U.Winner: Oracle._winner_forward,
+    U.Elementwise: Oracle._elementwise_forward,
+    U.Affine: Oracle._affine_forward,
+    U.Normalise: Oracle._normalise_forward,
+    U.Probabilities: Oracle._probabilities_forward,
+    U.Total: Oracle._total_forward,
+    U.Gating: Oracle._gating_forward,
+    U.Move: Oracle._move_forward,
+    U.Reshaping: Oracle._reshape_forward,
+    U.Words: Oracle._words_forward,
+}
+
+RELEVANCE: dict[type[U.Unit], Callable[..., Any]] = {
+    U.Neuron: Oracle._neuron_relevance,
+    U.Winner: Oracle._winner_relevance,
+    U.Elementwise: Oracle._elementwise_relevance,
+    U.Affine: Oracle._affine_relevance,
+    U.Normalise: lambda oracle, unit, r: [r],
+    U.Total: lambda oracle, unit, r: [r for _ in unit.sources],
+    U.Gating: Oracle._gating_relevance,
+    U.Move: Oracle._move_relevance,
+    U.Reshaping: lambda oracle, unit, r: [r.reshape(-1, *unit.sources[0].shape)],
+    U.Words: lambda oracle, unit, r: [r.sum(axis=-1)],
+}

@@ -1,0 +1,118 @@
+"""The input domain: which first-layer rule it asks for, and the box carried by data flow to the layers that read the input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DomainError
+from ..rules import Rule, WSquare, ZBox, ZPlus
+from .shapes import Shape
+from .units import Affine, Box, Move, Region, Reshaping, Tensor, Unit, Words
+
+RULES: dict[str, Rule] = {"real": WSquare(), "nonnegative": ZPlus(), "box": ZBox()}
+
+
+def broadcast_bounds(low: Any, high: Any, shape: Shape, what: str) -> Box:
+    """Scalars, per channel (c,) or full arrays, as two arrays of one sample's shape."""
+    bounds = []
+    for key, value in (("low", low), ("high", high)):
+        try:
+            array = np.asarray(value, np.float64)
+        except (TypeError, ValueError):
+            raise DomainError(f"{what}: {key} is {value!r:.60}, expected numbers") from None
+        if array.ndim == 1 and len(shape) > 1:
+            array = array.reshape(-1, *(1,) * (len(shape) - 1))
+        try:
+            bounds.append(np.broadcast_to(array, shape))
+        except ValueError:
+            raise DomainError(f"{what}: {key} has shape {np.shape(value)}, expected a scalar, ({shape[0]},) or {shape}") from None
+    lower, upper = bounds
+    if not bool(((lower <= 0) & (upper >= 0)).all()):
+        raise DomainError(f"{what}: expected low <= 0 <= high everywhere, got low up to {lower.max():g}, high down to {upper.min():g}")
+    if not np.isfinite(lower).all() or not np.isfinite(upper).all():
+        raise DomainError(f"{what}: low and high must be finite")
+    return lower, upper
+
+
+@dataclass(frozen=True)
+class Domain:
+    """kind "real", "nonnegative" or "box"."""
+
+    kind: str
+    low: Any = None
+    high: Any = None
+
+    @classmethod
+    def parse(cls, domain: object) -> Domain:
+        if isinstance(domain, str):
+            if domain not in ("real", "nonnegative"):
+                raise DomainError(f'domain is {domain!r}, expected "real", "nonnegative" or (low, high)')
+            return cls(domain)
+        if isinstance(domain, (tuple, list)) and len(domain) == 2:
+            low, high = domain
+            if any(isinstance(v, str) or v is None for v in domain):
+                raise DomainError(f"domain is {domain!r:.80}, expected two numbers or arrays (low, high)")
+            return cls("box", low, high)
+        raise DomainError(f'domain is {domain!r:.80}, expected "real", "nonnegative" or (low, high)')
+
+    @property
+    def rule(self) -> Rule:
+        return RULES[self.kind]
+
+    def bounds(self, shape: Shape) -> Box | None:
+        return broadcast_bounds(self.low, self.high, shape, "domain") if self.kind == "box" else None
+
+    def check(self, x: NDArray[Any]) -> None:
+        """Raise DomainError where x lies outside."""
+        if self.kind == "nonnegative":
+            if x.size and x.min() < 0:
+                raise DomainError(f'domain is "nonnegative", but x goes down to {x.min():g}; use domain="real" or (low, high)')
+        elif self.kind == "box":
+            low, high = broadcast_bounds(self.low, self.high, x.shape[1:], "domain")
+            # bounds rounded as x is, so that a pixel on the bound stays inside
+            low, high = low.astype(x.dtype), high.astype(x.dtype)
+            if bool((x < low).any() or (x > high).any()):
+                raise DomainError(f"x spans {x.min():g} to {x.max():g} and leaves the box low={self.low!r:.40}, high={self.high!r:.40}")
+
+
+def take(array: NDArray[Any], region: Region, lead: int = 0) -> NDArray[Any]:
+    """The region of an array with `lead` axes before the sample's (a view)."""
+    index = (slice(None),) * lead + tuple(slice(start, start + step * (count - 1) + 1, step) for start, step, count in region.ranges)
+    view = array[index]
+    if region.order is not None:
+        view = view.transpose(*range(lead), *(lead + a for a in region.order))
+    return view
+
+
+def carry(box: dict[int, Box], unit: Unit) -> Box | None:
+    """The box behind a unit of data flow; operands that are not the input are unbounded (−∞, ∞)."""
+    sources = [box.get(t.index) for t in unit.sources]
+    if all(b is None for b in sources):
+        return None
+    if isinstance(unit, Words):
+        return None
+    given = [b or _unbounded(t) for b, t in zip(sources, unit.sources, strict=True)]
+    if isinstance(unit, Reshaping):
+        return given[0][0].reshape(unit.out.shape), given[0][1].reshape(unit.out.shape)
+    if isinstance(unit, Affine):
+        column = (-1, *(1,) * (len(unit.out.shape) - 1))
+        scale, shift = unit.scale.reshape(column), 0.0 if unit.shift is None else unit.shift.reshape(column)
+        ends = [bound * scale + shift for bound in given[0]]
+        return np.minimum(*ends), np.maximum(*ends)
+    if isinstance(unit, Move):
+        result = []
+        for side in (0, 1):
+            array = np.full(unit.out.shape, unit.fill or 0.0)
+            for to, source, of in unit.pairs:
+                take(array, to)[...] = take(given[source][side], of)
+            result.append(array)
+        return result[0], result[1]
+    return None
+
+
+def _unbounded(tensor: Tensor) -> Box:
+    return np.full(tensor.shape, -np.inf), np.full(tensor.shape, np.inf)

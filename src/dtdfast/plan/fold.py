@@ -1,0 +1,136 @@
+"""Rewriting the wiring before units are made: Dropout vanishes, Pads and BatchNorms merge into the layers beside them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import layers as L
+from .shapes import pairs
+from .wiring import Entry
+
+LINEAR = (L.Linear, L.Conv, L.ConvTranspose)
+OUTSIDE = -2  # reads the explained output, or the entry where relevance leaves
+
+Vector = NDArray[np.float64]
+
+
+@dataclass
+class Folding:
+    """The wiring after folding, and what the linear entries took in.
+
+    Attributes
+    ----------
+    reads : position → positions read, Dropouts and folded entries skipped
+    readers : position → positions that read it (OUTSIDE: someone outside the network does)
+    taken : folded position → the entries that took it
+    before, after : position of a linear entry → affine maps (scale, shift) of its input and of its output, in order
+    padding : position of a Conv → zero padding taken from a Pad, as (before, after) pairs
+    """
+
+    reads: dict[int, tuple[int, ...]]
+    readers: dict[int, list[int]]
+    taken: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    before: dict[int, list[tuple[Vector, Vector]]] = field(default_factory=lambda: defaultdict(list))
+    after: dict[int, list[tuple[Vector, Vector]]] = field(default_factory=lambda: defaultdict(list))
+    padding: dict[int, tuple[tuple[int, int], ...]] = field(default_factory=dict)
+    alias: dict[int, int] = field(default_factory=dict)
+
+    def resolve(self, position: int) -> int:
+        """The entry whose tensor stands for this entry's output."""
+        while position in self.alias:
+            position = self.alias[position]
+        return position
+
+    def _skip(self, position: int) -> None:
+        """Let the readers of an entry read its source instead."""
+        (source,) = self.reads.pop(position)
+        readers = self.readers.pop(position)
+        self.alias[position] = source
+        self.readers[source].remove(position)
+        self.readers[source].extend(readers)
+        for reader in readers:
+            if reader != OUTSIDE:
+                self.reads[reader] = tuple(source if s == position else s for s in self.reads[reader])
+
+
+def affine(record: L.BatchNorm | L.Scale) -> tuple[Vector, Vector]:
+    """(scale, shift) of x·scale + shift, in float64."""
+    if isinstance(record, L.Scale):
+        scale = np.asarray(record.scale, np.float64)
+        return scale, np.zeros_like(scale) if record.shift is None else np.asarray(record.shift, np.float64)
+    scale = 1.0 / np.sqrt(np.asarray(record.variance, np.float64) + record.eps)
+    if record.weight is not None:
+        scale = scale * np.asarray(record.weight, np.float64)
+    shift = -np.asarray(record.mean, np.float64) * scale
+    if record.bias is not None:
+        shift = shift + np.asarray(record.bias, np.float64)
+    return scale, shift
+
+
+def fold(entries: dict[int, Entry], outside: tuple[int, ...]) -> Folding:
+    """Fold what folds exactly; `outside` are the positions that someone outside reads (output, stop)."""
+    readers: dict[int, list[int]] = defaultdict(list)
+    for entry in entries.values():
+        for source in entry.sources:
+            readers[source].append(entry.position)
+    for position in outside:
+        readers[position].append(OUTSIDE)
+    folding = Folding({e.position: e.sources for e in entries.values()}, readers)
+    for entry in entries.values():
+        if isinstance(entry.record, L.Dropout):
+            folding._skip(entry.position)
+    for entry in entries.values():
+        if isinstance(entry.record, L.Pad):
+            _fold_pad(folding, entries, entry)
+    for entry in entries.values():
+        if isinstance(entry.record, (L.BatchNorm, L.Scale)):
+            _fold_affine(folding, entries, entry)
+    return folding
+
+
+def _fold_pad(folding: Folding, entries: dict[int, Entry], entry: Entry) -> None:
+    """A Pad of zeros that convolutions alone read becomes their padding."""
+    position, record = entry.position, entry.record
+    assert isinstance(record, L.Pad)
+    readers = folding.readers[position]
+    if record.value != 0 or not readers or not all(r != OUTSIDE and isinstance(entries[r].record, L.Conv) for r in readers):
+        return
+    extra = pairs(record.padding, len(entry.shape) - 1, "padding")
+    for reader in set(readers):
+        known = folding.padding.get(reader, ((0, 0),) * len(extra))
+        folding.padding[reader] = tuple((a + c, b + d) for (a, b), (c, d) in zip(known, extra, strict=True))
+    folding.taken[position] = tuple(sorted(set(readers)))
+    folding._skip(position)
+
+
+def _fold_affine(folding: Folding, entries: dict[int, Entry], entry: Entry) -> None:
+    """W' = w·scale, b' = b·scale + shift after a linear layer that nobody else reads; else into the linear layers that follow."""
+    position, record = entry.position, entry.record
+    assert isinstance(record, (L.BatchNorm, L.Scale))
+    source = folding.reads[position][0]
+    if source != L.INPUT and isinstance(entries[source].record, LINEAR) and folding.readers[source] == [position]:
+        folding.after[source].append(affine(record))
+        folding.taken[position] = (source,)
+        folding._skip(position)
+        return
+    scale, shift = affine(record)
+    readers = folding.readers[position]
+    if readers and all(r != OUTSIDE and _takes(entries[r].record, folding.padding.get(r), bool(shift.any())) for r in readers):
+        for reader in set(readers):
+            folding.before[reader].insert(0, (scale, shift))
+        folding.taken[position] = tuple(sorted(set(readers)))
+        folding._skip(position)
+
+
+def _takes(record: L.Layer, extra: tuple[tuple[int, int], ...] | None, shifted: bool) -> bool:
+    """Whether an affine map before this record folds into it exactly."""
+    if isinstance(record, L.Linear):
+        return True
+    if isinstance(record, L.Conv):
+        padded = any(a or b for a, b in (*pairs(record.padding, record.weight.ndim - 2, "padding"), *(extra or ())))
+        return not (padded and shifted)
+    return isinstance(record, L.ConvTranspose) and not shifted

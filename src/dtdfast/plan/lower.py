@@ -1,0 +1,427 @@
+"""From units to steps: the forward pass, and what it keeps for the relevance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import layers as L
+from ..rules import W_GAMMA_NEG, W_GAMMA_POS, W_NEG, W_POS, X_ABOVE_LOW, X_ABS, X_BELOW_HIGH, X_ONE, Share, Term, W, X
+from . import units as U
+from .lower_relevance import RelevanceLowering
+from .memory import insert_clears, live_ranges, place
+from .plan import Kept, Plan
+from .resolve import window_scale
+from .steps import Buffer, Step, View, Weights
+from .taps import Phase, phases
+
+if TYPE_CHECKING:
+    from ..program import Program
+
+Triple = tuple[int, int, int]
+_SIGNED = frozenset((W, W_GAMMA_POS, W_GAMMA_NEG))
+
+
+def f4(array: Any) -> NDArray[np.float32]:
+    return np.ascontiguousarray(array, np.float32)
+
+
+def activation_of(record: L.ReLU | L.Activation | None) -> tuple[str, float, float]:
+    if record is None:
+        return "identity", 0.0, 0.0
+    if isinstance(record, L.ReLU):
+        return "relu", 0.0, 0.0
+    return record.kind, float(record.alpha or 0.0), float(record.beta or 0.0)
+
+
+def bias_map(bias: U.Floats, share: Share, gamma: float) -> NDArray[np.float32]:
+    """The bias as it stands in a share's denominator: wm(b)."""
+    b = np.asarray(bias, np.float64)
+    positive, negative = np.maximum(b, 0), np.minimum(b, 0)
+    maps = {W: b, W_POS: positive, W_NEG: negative, "w2": b * b, W_GAMMA_POS: b + gamma * positive, W_GAMMA_NEG: b + gamma * negative}
+    return f4(maps[share.bias or W])
+
+
+class Lowering:
+    """Emits the forward steps; holds what the relevance steps need of them."""
+
+    def __init__(self, program: Program, ledger: bool) -> None:
+        self.program, self.ledger = program, ledger
+        self.network = program.network
+        self.steps: list[Step] = []
+        self.unit: U.Unit | None = None
+        self.values: dict[int, Buffer] = {}
+        self.factors: dict[int, list[tuple[Buffer, str]]] = {}  # neuron's output → per share (factor, "gate" or "denominator")
+        self.winners: dict[int, Buffer] = {}
+        self.kept: dict[int, Kept] = {}
+        self.names: dict[str, int] = {}
+
+    # ------------------------------------------------------------------------------------------------------------- buffers
+
+    def buffer(self, stem: str, tensor_shape: tuple[int, ...], batch: str = "n", *, plain: bool = False, dtype: str = "f4") -> Buffer:
+        count = self.names.get(stem, 0)
+        self.names[stem] = count + 1
+        name = f"{stem}.{count}" if count else stem
+        return Buffer(name, tensor_shape, batch, dtype, plain=plain or len(tensor_shape) < 2)
+
+    def value(self, tensor: U.Tensor) -> Buffer:
+        return self.values[tensor.index]
+
+    def spatial(self, tensor: U.Tensor) -> Buffer:
+        """The tensor's values channels-last, for kernels that ask for it."""
+        buffer = self.values[tensor.index]
+        if buffer.plain and len(buffer.shape) > 1:
+            moved = self.buffer(f"x{self.label(tensor)}", tensor.shape)
+            self.emit(Step("MOVE", self.unit, View(moved), View(buffer)))
+            self.values[tensor.index] = buffer = moved
+        return buffer
+
+    @staticmethod
+    def label(tensor: U.Tensor) -> str:
+        return "in" if tensor.position == L.INPUT else str(tensor.position)
+
+    def emit(self, step: Step) -> None:
+        if step.unit is None:
+            step.unit = self.unit
+        self.steps.append(step)
+
+    # -------------------------------------------------------------------------------------------------------------- forward
+
+    def forward(self) -> None:
+        source = self.network.input
+        external = Buffer("x", source.shape, "n", "i8" if self.program.tokens else "f4", external="x")
+        self.values[source.index] = external
+        for unit in self.network.units:
+            self.unit = unit
+            FORWARD[type(unit)](self, unit)
+        output = self.network.output
+        self.unit = None
+        result = Buffer("outputs", output.shape, "n", external="outputs")
+        self.emit(Step("MOVE", None, View(result), View(self.value(output))))
+
+    def new_value(self, unit: U.Unit, *, plain: bool = False) -> Buffer:
+        buffer = self.buffer(f"x{self.label(unit.out)}", unit.out.shape, plain=plain)
+        self.values[unit.out.index] = buffer
+        return buffer
+
+    def neuron(self, unit: U.Neuron) -> None:
+        for part in unit.parts:
+            self.spatial(part.source)
+        out = self.new_value(unit)
+        relevant = self.program.relevant and unit.out is not self.program.leaves and unit.in_relevance
+        if not relevant:
+            self.sums(unit, out, {})
+            return
+        row = unit.row
+        assert row is not None
+        if self.program.gradient:
+            factor = self.buffer(f"g{self.label(unit.out)}", unit.out.shape)
+            self.factors[unit.out.index] = [(factor, "gate")]
+            self.sums(unit, out, dict(factor=View(factor), mode="derivative"))
+            return
+        kind = "gate" if unit.out.form == "c" else "denominator"
+        if not fusable(unit):
+            self.general(unit, out, kind)
+            return
+        (share,) = row.shares
+        factor = self.buffer(f"{'g' if kind == 'gate' else 'd'}{self.label(unit.out)}", unit.out.shape)
+        self.factors[unit.out.index] = [(factor, kind)]
+        fields = dict(factor=View(factor), mode=kind, dual=is_dual(unit), coefficient=share.coefficient, stabilizer=row.stabilizer)
+        if unit.bias is not None and share.bias is not None:
+            fields["bias_d"] = bias_map(unit.bias, share, row.gamma)
+        if self.ledger:
+            terms = self.buffer(f"n{self.label(unit.out)}", unit.out.shape)
+            fields["terms"] = View(terms)
+            self.kept[unit.out.index] = Kept([terms], [self.magnitude(unit, 0) or terms])
+        self.sums(unit, out, fields)
+
+    def sums(self, unit: U.Neuron, out: Buffer, last: dict[str, Any]) -> None:
+        """Y = Σ_parts x w + b into `out`, operand by operand; the last one's epilogue takes the fields `last`."""
+        parts = list(unit.parts)
+        dual = bool(last.get("dual"))
+        previous: tuple[View, View] | None = None
+        if len(parts) > 1 and is_identity(parts[0]):  # an operand of weight 1 starts both sums as it is
+            first = View(self.value(parts.pop(0).source))
+            previous = (first, first)
+        for number, part in enumerate(parts):
+            fields: dict[str, Any] = dict(dual=dual)
+            if number < len(parts) - 1:
+                y = self.buffer(f"y{self.label(unit.out)}", unit.out.shape)
+                fields["out"] = View(y)
+                if dual:
+                    z = self.buffer(f"z{self.label(unit.out)}", unit.out.shape)
+                    fields["terms"] = View(z)
+                following = (View(y), View(z) if dual else View(y))
+            else:
+                bias = f4(unit.bias) if unit.bias is not None else None
+                fields.update(out=View(out), bias=bias, activation=activation_of(unit.activation), **last)
+            if previous is not None:
+                fields["y_prev"] = previous[0]
+                if dual:
+                    fields["terms_prev"] = previous[1]
+            self.taps("NEURON", part, View(self.value(part.source)), fields, window=part.window)
+            if number < len(parts) - 1:
+                previous = following
+
+    def general(self, unit: U.Neuron, out: Buffer, kind: str) -> None:
+        """A row of any terms: y first, then per share its denominator from mapped inputs, then the factor."""
+        row = unit.row
+        assert row is not None
+        label = self.label(unit.out)
+        selects = any(s.select != "all" for s in row.shares)
+        y = self.buffer(f"y{label}", unit.out.shape) if selects else None
+        self.sums(unit, out, dict(terms=View(y)) if y is not None else {})
+        kept = Kept(y=y)
+        sums = []
+        for number, _ in enumerate(row.shares):
+            sums.append(self.share_terms(unit, number))
+            if self.ledger:
+                kept.terms.append(sums[-1])
+                kept.magnitude.append(self.magnitude(unit, number) or sums[-1])
+        self.kept[unit.out.index] = kept
+        factors = []
+        for number, share in enumerate(row.shares):
+            constant = kind == "denominator" and sums[number].batch == "1" and share.select == "all"
+            factor = self.buffer(f"{'g' if kind == 'gate' else 'd'}{label}", unit.out.shape, "1" if constant else "n")
+            fields: dict[str, Any] = dict(terms=View(sums[number]), mode=kind, select=share.select)
+            fields.update(coefficient=share.coefficient, stabilizer=row.stabilizer)
+            if kind == "gate":
+                fields["x"] = View(out)
+            if share.select != "all":
+                assert y is not None
+                fields.update(m=View(y), bias=f4(unit.bias) if unit.bias is not None else None)
+            if unit.bias is not None and share.bias is not None:
+                fields["bias_d"] = bias_map(unit.bias, share, row.gamma)
+            if row.fallback and number == 0 and len(row.shares) == 2:
+                fields["terms_prev"] = View(sums[1])
+            window = self.window(unit, share.terms[0].w)
+            self.emit(Step("FACTOR", unit, View(factor), factor=View(factor), window=window, **fields))
+            factors.append((factor, kind))
+        self.factors[unit.out.index] = factors
+
+    @staticmethod
+    def window(unit: U.Neuron, weight_map: str) -> NDArray[np.float32] | None:
+        scale = window_scale(unit.parts[0].window, weight_map)
+        return None if scale is None else f4(scale)
+
+    def share_terms(self, unit: U.Neuron, number: int) -> Buffer:
+        """Σ_i in(x_i) wm(w_ij) over all operands of one share; for every sample the same if only 1s are summed."""
+        row = unit.row
+        assert row is not None
+        pairs = [(part, term) for part in unit.parts for term in part.terms[number]]
+        batch = "1" if all(term.x == X_ONE for _, term in pairs) else "n"
+        total = self.buffer(f"n{self.label(unit.out)}", unit.out.shape, batch)
+        self.accumulate(pairs, total, row.gamma)
+        return total
+
+    def accumulate(self, pairs: list[tuple[U.Part, Term]], total: Buffer, gamma: float) -> None:
+        if not pairs:  # every term vanished by sign: the sum is 0
+            self.emit(Step("MOVE", self.unit, View(total), bound=f4([0.0])))
+        for number, (part, term) in enumerate(pairs):
+            fields: dict[str, Any] = dict(out=View(total), weight_map=term.w, accumulate=number > 0, mode="none", gamma=gamma)
+            scale = window_scale(part.window, term.w)
+            self.taps("TAPS", part, View(self.mapped(part, term, total.batch)), fields, window=scale)
+
+    def mapped(self, part: U.Part, term: Term, batch: str = "n") -> Buffer:
+        """in(x) of an operand, in a buffer of its own where it is not x itself."""
+        source = self.value(part.source)
+        if term.x == X:
+            return source
+        buffer = self.buffer(f"m{self.label(part.source)}", part.source.shape, batch if term.x == X_ONE else "n")
+        bound = {X_ABOVE_LOW: 0, X_BELOW_HIGH: 1}.get(term.x)
+        values = None if bound is None or part.box is None else f4(part.box[bound])
+        self.emit(Step("MAP", self.unit, View(buffer), None if term.x == X_ONE else View(source), mode=term.x, bound=values))
+        return buffer
+
+    def magnitude(self, unit: U.Neuron, number: int) -> Buffer | None:
+        """Σ_i |in(x_i)| |w_ij| for the ledger's bound; None where all terms have one sign, so that |Σ terms| serves."""
+        pairs = [(part, term) for part in unit.parts for term in part.terms[number]]
+        one_signed = all(term.w not in _SIGNED or part.weight is None for part, term in pairs) and all(
+            term.x != X or part.source.nonnegative for part, term in pairs
+        )
+        if one_signed:
+            return None
+        total = self.buffer(f"a{self.label(unit.out)}", unit.out.shape)
+        absolute = [Term(X_ABS, "|w|")] if unit.parts else []
+        self.accumulate([(part, a) for part in unit.parts for a in absolute], total, 0.0)
+        return total
+
+    def taps(self, verb: str, part: U.Part, x: View, fields: dict[str, Any], window: Any = None, *, scatter: bool = False) -> None:
+        """Emit a sum over taps, one step per phase; `fields` are whole-tensor views, cut to each phase here."""
+        taps = part.taps
+        all_phases = phases(taps, scatter=scatter)
+        if window is not None:
+            fields["window"] = f4(window)
+        x_size = taps.out_size if scatter else taps.x_size
+        dense = part.weight is not None and not taps.depthwise
+        for phase in all_phases:
+            numbers = tuple(k for k, _ in phase.taps)
+            cut = {k: self.cut(v, phase, len(all_phases)) for k, v in fields.items()}
+            weights: Weights | None = None
+            if part.linear:
+                op = "SCATTER_LINEAR" if scatter else f"{verb}_LINEAR"
+                weights = Weights(part, "rows")
+            elif dense:
+                op, weights = f"{verb}_DENSE", Weights(part, "dense", scatter, numbers)
+            else:
+                op = f"{verb}_CHANNEL"
+                weights = Weights(part, "channel", False, numbers) if part.weight is not None else None
+            if not part.linear:
+                x.buffer.root.widen(*phase.border(x_size))
+            inner = (taps.c_out if scatter else taps.c_in) // taps.groups
+            outer = taps.c_in if scatter else taps.c_out
+            points = phase.count[0] * phase.count[1] * phase.count[2] * len(phase.taps)
+            macs = points * inner * outer * (2 if fields.get("dual") else 1)
+            self.emit(Step(op, self.unit, x=x, weights=weights, phase=phase, groups=taps.groups, macs=macs, **cut))
+
+    @staticmethod
+    def cut(value: Any, phase: Phase, n_phases: int) -> Any:
+        return value.phase(phase.start, phase.step, phase.count) if isinstance(value, View) and n_phases > 1 else value
+
+    # ---------------------------------------------------------------------------------------------------------- other units
+
+    def winner(self, unit: U.Winner) -> None:
+        x = self.spatial(unit.sources[0])
+        out = self.new_value(unit)
+        dtype = "u1" if unit.taps.n_taps <= 255 else "u2"
+        winners = self.winners[unit.out.index] = self.buffer(f"k{self.label(unit.out)}", unit.out.shape, dtype=dtype)
+        (phase,) = phases(unit.taps)
+        taps = np.indices(unit.taps.kernel).reshape(3, -1).T  # every tap, so that its number is its place in the kernel
+        table = np.ascontiguousarray(taps * unit.taps.dilation - unit.taps.before, np.int64)
+        step = Step("MAX_POOL", unit, View(out), View(x), m=View(winners), phase=phase, table=table, mode=1 if dtype == "u1" else 2)
+        self.emit(step)
+
+    def elementwise(self, unit: U.Elementwise) -> None:
+        source = self.value(unit.sources[0])
+        self.emit(Step("ACTIVATE", unit, View(self.new_value(unit)), View(source), activation=activation_of(unit.activation)))
+
+    def affine(self, unit: U.Affine) -> None:
+        source = self.value(unit.sources[0])
+        shift = None if unit.shift is None else f4(unit.shift)
+        self.emit(Step("AFFINE", unit, View(self.new_value(unit)), View(source), vector=f4(unit.scale), bias=shift))
+
+    def normalise(self, unit: U.Normalise) -> None:
+        r = unit.record
+        step = Step("LRN", unit, View(self.new_value(unit)), View(self.value(unit.sources[0])), size=r.size, stabilizer=r.k)
+        step.activation = ("identity", r.alpha / r.size, r.beta)
+        self.emit(step)
+
+    def probabilities(self, unit: U.Probabilities) -> None:
+        n_axes = len(unit.out.shape)
+        slot = unit.axis if unit.axis == 1 else unit.axis + max(0, 4 - n_axes)  # axis (batch counted) → slot of a view
+        self.emit(Step("SOFTMAX", unit, View(self.new_value(unit)), View(self.value(unit.sources[0])), mode=slot))
+
+    def total(self, unit: U.Total) -> None:
+        out = self.new_value(unit)
+        for number, source in enumerate(unit.sources):
+            self.emit(Step("MOVE", unit, View(out), View(self.value(source)), accumulate=number > 0))
+
+    def gating(self, unit: U.Gating) -> None:
+        signal, gate = (View(self.value(s), expand=unit.out.shape) for s in unit.sources)
+        self.emit(Step("MULTIPLY", unit, View(self.new_value(unit)), signal, m=gate, mode="times"))
+
+    def move(self, unit: U.Move) -> None:
+        out = self.new_value(unit)
+        if unit.fill is not None:
+            self.emit(Step("MOVE", unit, View(out), bound=f4([unit.fill])))
+        for to, number, of in unit.pairs:
+            self.emit(Step("MOVE", unit, View(out, to), View(self.value(unit.sources[number]), of)))
+
+    def reshape(self, unit: U.Reshaping) -> None:
+        self.values[unit.out.index] = self.reshaped(self.value(unit.sources[0]), unit.out.shape, f"x{self.label(unit.out)}")
+
+    def reshaped(self, source: Buffer, shape: tuple[int, ...], stem: str) -> Buffer:
+        """The same elements under another shape, in row-major order: a copy only where a channels-last array is in the way."""
+        if not source.plain:
+            flat = self.buffer(stem, source.shape, source.batch, plain=True)
+            self.emit(Step("MOVE", self.unit, View(flat), View(source)))
+            source = flat
+        seen = self.buffer(stem, shape, source.batch, plain=True)
+        seen.alias, seen.dtype, seen.external = source, source.dtype, source.external
+        if len(shape) < 2:
+            return seen
+        moved = self.buffer(stem, shape, source.batch)
+        self.emit(Step("MOVE", self.unit, View(moved), View(seen)))
+        return moved
+
+    def words(self, unit: U.Words) -> None:
+        out = self.new_value(unit, plain=True)
+        ids = View(self.value(unit.sources[0]), trailing=True)
+        self.emit(Step("EMBED", unit, View(out), ids, vector=f4(unit.weight), mode=feature_slot(unit)))
+
+
+def feature_slot(unit: U.Words) -> int:
+    """The slot of a view (n, c, d, h, w, extra) that holds an embedding's features, its last axis."""
+    return 4 if len(unit.out.shape) <= 4 else 5
+
+
+def is_identity(part: U.Part) -> bool:
+    """An operand that enters with weight 1 and no taps."""
+    return part.weight is None and part.window is None and part.taps.n_taps == 1 and part.taps.stride == (1, 1, 1)
+
+
+def fusable(unit: U.Neuron) -> bool:
+    """One share, one denominator that y's own pass over x and w can sum: Σ x w⁺ (z⁺ on x ≥ 0) or Σ x w."""
+    row = unit.row
+    assert row is not None
+    if len(row.shares) != 1 or row.shares[0].select != "all" or row.fallback:
+        return False
+    terms = [(part, part.terms[0]) for part in unit.parts]
+    if any(len(t) != 1 or t[0].x != X for _, t in terms):
+        return False
+    maps = {t[0].w for _, t in terms}
+    if maps == {W}:
+        return row.shares[0].terms[0].w == W or all(p.weight is None for p in unit.parts)
+    return all(t[0].w == W_POS or (t[0].w == W and part.weight is None) for part, t in terms)
+
+
+def is_dual(unit: U.Neuron) -> bool:
+    return any(part.terms[0][0].w == W_POS for part in unit.parts)
+
+
+FORWARD: dict[type[U.Unit], Callable[[Lowering, Any], None]] = {
+    U.Neuron: Lowering.neuron,
+    U.Winner: Lowering.winner,
+    U.Elementwise: Lowering.elementwise,
+    U.Affine: Lowering.affine,
+    U.Normalise: Lowering.normalise,
+    U.Probabilities: Lowering.probabilities,
+    U.Total: Lowering.total,
+    U.Gating: Lowering.gating,
+    U.Move: Lowering.move,
+    U.Reshaping: Lowering.reshape,
+    U.Words: Lowering.words,
+}
+
+
+def lower(program: Program, n: int, t: int, *, ledger: bool = False, chunked: bool = False) -> Plan:
+    """The plan for n samples with t targets each.
+
+    Parameters
+    ----------
+    ledger : keep what the ledger reads, and let nothing share memory
+    chunked : the relevance steps run several times on one forward pass, so what they read of it stays
+    """
+    forward = Lowering(program, ledger)
+    forward.forward()
+    relevance: list[Step] = []
+    relevances: dict[int, Buffer] = {}
+    if program.relevant:
+        downward = RelevanceLowering(forward, t)
+        downward.run()
+        relevance, relevances = downward.steps, downward.relevances
+    known: set[int] = set()
+    steps = insert_clears(forward.steps, known)
+    relevance = insert_clears(relevance, known)
+    buffers = live_ranges([*steps, *relevance])
+    if chunked:
+        for buffer in buffers:
+            if buffer.first < len(steps) <= buffer.last:
+                buffer.last = len(steps) + len(relevance)
+    for step in (*steps, *relevance):
+        step.macs *= {"n": n, "nt": n * t, "1": 1}[step.out.buffer.batch]
+    arena = place(buffers, n, t, reuse=not ledger)
+    return Plan(program, n, t, steps, relevance, buffers, arena, forward.values, relevances, forward.kept)

@@ -1,0 +1,282 @@
+"""From units to steps: relevance on its way down, in the form that each tensor takes (resolve.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import layers as L
+from ..rules import X_ABOVE_LOW, X_BELOW_HIGH, X_NEG, X_ONE, X_POS, Term, X
+from . import units as U
+from .steps import Buffer, Step, View
+from .taps import phases
+
+if TYPE_CHECKING:
+    from .lower import Lowering
+
+# How a scatter's sum meets in(x): by the form of the relevance below and the input map.
+MULTIPLIERS = {
+    ("c", X): "none",
+    ("c", X_POS): "positive",
+    ("c", X_NEG): "negative",
+    ("R", X): "times",
+    ("R", X_POS): "times positive",
+    ("R", X_NEG): "times negative",
+    ("R", X_ONE): "none",
+    ("R", X_ABOVE_LOW): "times",
+    ("R", X_BELOW_HIGH): "times",
+}
+
+
+class RelevanceLowering:
+    """Emits the relevance steps over what the forward steps kept."""
+
+    def __init__(self, forward: Lowering, t: int) -> None:
+        self.forward, self.t = forward, t
+        self.program = forward.program
+        self.steps: list[Step] = []
+        self.relevances: dict[int, Buffer] = {}
+        forward.steps = forward_steps = forward.steps
+        self._forward_steps = forward_steps
+
+    def run(self) -> None:
+        network, leaves = self.program.network, self.program.leaves
+        self.forward.steps = self.steps  # helpers of the forward lowering now emit here
+        try:
+            output = network.output
+            start = Buffer("start", output.shape, "nt", external="start")
+            self.relevances[output.index] = start
+            if len(output.shape) > 1:
+                moved = self.forward.buffer(f"r{self.forward.label(output)}", output.shape, "nt")
+                self.emit(Step("MOVE", None, View(moved), View(start)))
+                self.relevances[output.index] = moved
+            for unit in reversed(network.units):
+                if unit.out is leaves or not unit.in_relevance or unit.out.index not in self.relevances:
+                    continue
+                self.forward.unit = unit
+                RELEVANCE[type(unit)](self, unit, self.relevances[unit.out.index])
+            self.forward.unit = None
+            self.finish(leaves)
+        finally:
+            self.forward.steps = self._forward_steps
+
+    def finish(self, leaves: U.Tensor) -> None:
+        """Relevance R (a gradient: c) of the tensor that is wanted, into the caller's array."""
+        result = Buffer("result", leaves.shape, "nt", external="result")
+        found = self.relevances[leaves.index]
+        if leaves.form == "c" and not self.program.gradient:
+            product = self.forward.buffer(f"R{self.forward.label(leaves)}", leaves.shape, "nt")
+            self.emit(Step("MULTIPLY", None, View(product), View(found), m=View(self.forward.value(leaves)), mode="times", repeat=self.t))
+            found = product
+        self.emit(Step("MOVE", None, View(result), View(found)))
+
+    def emit(self, step: Step) -> None:
+        self.forward.emit(step)
+
+    def sink(self, tensor: U.Tensor) -> tuple[Buffer, bool]:
+        """Where a contribution to a tensor's relevance goes, and whether others came before."""
+        if tensor.index in self.relevances:
+            return self.relevances[tensor.index], True
+        letter = "r" if tensor.form == "R" else "c"
+        buffer = self.forward.buffer(f"{letter}{self.forward.label(tensor)}", tensor.shape, "nt")
+        self.relevances[tensor.index] = buffer
+        return buffer, False
+
+    def deliver(self, unit: U.Unit, source: U.Tensor, write: Callable[[Buffer, bool], None]) -> None:
+        """`write` a contribution in the form of unit.out; where R is wanted and c was written, multiply by x."""
+        buffer, accumulate = self.sink(source)
+        if source.form == unit.out.form:
+            write(buffer, accumulate)
+            return
+        temporary = self.forward.buffer(f"t{self.forward.label(source)}", source.shape, "nt")
+        write(temporary, False)
+        self.times_x(source, temporary, buffer, accumulate)
+
+    def times_x(self, tensor: U.Tensor, c: Buffer, out: Buffer, accumulate: bool) -> None:
+        x = View(self.forward.value(tensor))
+        self.emit(Step("MULTIPLY", None, View(out), View(c), m=x, mode="times", accumulate=accumulate, repeat=self.t))
+
+    # ------------------------------------------------------------------------------------------------------------- neurons
+
+    def neuron(self, unit: U.Neuron, r: Buffer) -> None:
+        """S = factor ⊙ c or R / d per share, then one scatter per operand and term."""
+        row = unit.row
+        assert row is not None
+        for number, (factor, kind) in enumerate(self.forward.factors[unit.out.index]):
+            pairs = [(p, term) for p in unit.parts for term in p.terms[number] if p.source.wanted]
+            if not pairs:
+                continue
+            s = self.forward.buffer(f"s{self.forward.label(unit.out)}", unit.out.shape, "nt")
+            if kind == "gate":
+                self.emit(Step("MULTIPLY", unit, View(s), View(r), m=View(factor), mode="times", repeat=self.t))
+            else:
+                self.emit(Step("DIVIDE", unit, View(s), View(r), m=View(factor), repeat=self.t))
+            for part, term in pairs:
+                self.scatter(part, term, s, row.gamma)
+
+    def scatter(self, part: U.Part, term: Term, s: Buffer, gamma: float) -> None:
+        """r_in[i] (+)= in(x_i) · Σ_j wm(w_ij) s_j (without x in the c form)."""
+        buffer, accumulate = self.sink(part.source)
+        form = "c" if self.program.gradient else part.source.form
+        multiplier = MULTIPLIERS[form, term.x]
+        fields: dict[str, Any] = dict(
+            out=View(buffer), weight_map=term.w, mode=multiplier, accumulate=accumulate, gamma=gamma, repeat=self.t
+        )
+        if multiplier != "none":
+            own = term.x in (X_ABOVE_LOW, X_BELOW_HIGH)
+            fields["m"] = View(self.forward.mapped(part, term) if own else self.forward.value(part.source))
+        self.forward.taps("TAPS", part, View(s), fields, scatter=True)
+
+    # --------------------------------------------------------------------------------------------------------- other units
+
+    def winner(self, unit: U.Winner, r: Buffer) -> None:
+        winners = self.forward.winners[unit.out.index]
+
+        def write(out: Buffer, accumulate: bool) -> None:
+            for phase in phases(unit.taps, scatter=True):
+                table = np.array([(k, *offset) for k, offset in phase.taps], np.int64).reshape(-1, 4)
+                self.emit(
+                    Step(
+                        "MAX_UNPOOL",
+                        unit,
+                        View(out).phase(phase.start, phase.step, phase.count),
+                        View(r),
+                        m=View(winners),
+                        table=table,
+                        mode=1 if winners.dtype == "u1" else 2,
+                        accumulate=accumulate,
+                        repeat=self.t,
+                    )
+                )
+
+        self.deliver(unit, unit.sources[0], write)
+
+    def elementwise(self, unit: U.Elementwise, r: Buffer) -> None:
+        (source,) = unit.sources
+        if self.program.gradient:
+            slope = self.forward.buffer(f"g{self.forward.label(unit.out)}", unit.out.shape)
+            kind, alpha, beta = _activation(unit.activation)
+            x = View(self.forward.value(source))
+            self.emit(Step("ACTIVATE", unit, View(slope), x, activation=(kind, alpha, beta), mode="derivative"))
+            out, accumulate = self.sink(source)
+            self.emit(Step("MULTIPLY", unit, View(out), View(r), m=View(slope), mode="times", accumulate=accumulate, repeat=self.t))
+        elif source.form == "c":  # a ReLU: x = max(0, y), so c passes where it is active
+            out, accumulate = self.sink(source)
+            gate = View(self.forward.value(unit.out))
+            self.emit(Step("MULTIPLY", unit, View(out), View(r), m=gate, mode="positive", accumulate=accumulate, repeat=self.t))
+        else:
+            self.passes(unit, source, r)
+
+    def passes(self, unit: U.Unit, source: U.Tensor, r: Buffer) -> None:
+        """R_in = R_out; from the c form, R_out = x_out ⊙ c."""
+        out, accumulate = self.sink(source)
+        if unit.out.form == "c":
+            self.times_x(unit.out, r, out, accumulate)
+        else:
+            self.emit(Step("MOVE", unit, View(out), View(r), accumulate=accumulate))
+
+    def affine(self, unit: U.Affine, r: Buffer) -> None:
+        if self.program.gradient:
+            out, accumulate = self.sink(unit.sources[0])
+            scale = np.ascontiguousarray(unit.scale, np.float32)
+            self.emit(Step("AFFINE", unit, View(out), View(r), vector=scale, accumulate=accumulate))
+        else:
+            self.passes(unit, unit.sources[0], r)
+
+    def normalise(self, unit: U.Normalise, r: Buffer) -> None:
+        self.passes(unit, unit.sources[0], r)
+
+    def total(self, unit: U.Total, r: Buffer) -> None:
+        for source in unit.sources:
+            if not source.wanted:
+                continue
+            if self.program.gradient:
+                out, accumulate = self.sink(source)
+                self.emit(Step("MOVE", unit, View(out), View(r), accumulate=accumulate))
+            else:
+                self.passes(unit, source, r)
+
+    def gating(self, unit: U.Gating, r: Buffer) -> None:
+        signal, gate = unit.sources
+        if self.program.gradient:
+            for operand, other in ((signal, gate), (gate, signal)):
+                if operand.wanted:
+                    self.gating_gradient(unit, operand, other, r)
+            return
+
+        def write(out: Buffer, accumulate: bool) -> None:
+            if unit.out.form == "R":
+                self.emit(Step("MOVE", unit, View(out), View(r), accumulate=accumulate))
+                return
+            m = View(self.forward.value(gate), expand=unit.out.shape)
+            self.emit(Step("MULTIPLY", unit, View(out), View(r), m=m, mode="times", accumulate=accumulate, repeat=self.t))
+
+        self.deliver(unit, signal, write)
+
+    def gating_gradient(self, unit: U.Gating, operand: U.Tensor, other: U.Tensor, r: Buffer) -> None:
+        """c_operand = other ⊙ c, summed over space where the operand was repeated."""
+        out, accumulate = self.sink(operand)
+        m = View(self.forward.value(other), expand=unit.out.shape)
+        if operand.shape == unit.out.shape:
+            self.emit(Step("MULTIPLY", unit, View(out), View(r), m=m, mode="times", accumulate=accumulate, repeat=self.t))
+            return
+        product = self.forward.buffer(f"t{self.forward.label(unit.out)}", unit.out.shape, "nt")
+        self.emit(Step("MULTIPLY", unit, View(product), View(r), m=m, mode="times", repeat=self.t))
+        index: tuple[int, ...]
+        axes = tuple(size if small == 1 else 1 for size, small in zip(unit.out.shape, operand.shape, strict=True))
+        for number, index in enumerate(np.ndindex(*axes)):
+            ranges = tuple((i, 1, s) for i, s in zip(index, operand.shape, strict=True))
+            self.emit(Step("MOVE", unit, View(out), View(product, U.Region(ranges)), accumulate=accumulate or number > 0))
+
+    def move(self, unit: U.Move, r: Buffer) -> None:
+        """Every piece goes back where it came from; what was not read keeps 0."""
+        for number, source in enumerate(unit.sources):
+            if source.wanted:
+                pieces = [(to, of) for to, k, of in unit.pairs if k == number]
+                self.deliver(unit, source, lambda out, accumulate, pieces=pieces: self.move_back(unit, r, out, accumulate, pieces))  # type: ignore[misc]
+
+    def move_back(self, unit: U.Move, r: Buffer, out: Buffer, accumulate: bool, pieces: list[tuple[U.Region, U.Region]]) -> None:
+        covers = U.whole(out.shape).ranges
+        if not accumulate and not all(of.ranges == covers for _, of in pieces):
+            self.emit(Step("MOVE", unit, View(out), bound=np.zeros(1, np.float32)))
+            accumulate = True
+        for to, of in pieces:
+            self.emit(Step("MOVE", unit, View(out, of), View(r, to), accumulate=accumulate))
+            accumulate = True
+
+    def reshape(self, unit: U.Reshaping, r: Buffer) -> None:
+        def write(out: Buffer, accumulate: bool) -> None:
+            back = self.forward.reshaped(r, unit.sources[0].shape, f"t{self.forward.label(unit.out)}")
+            self.emit(Step("MOVE", unit, View(out), View(back), accumulate=accumulate))
+
+        self.deliver(unit, unit.sources[0], write)
+
+    def words(self, unit: U.Words, r: Buffer) -> None:
+        from .lower import feature_slot
+
+        out, accumulate = self.sink(unit.sources[0])
+        m = View(self.forward.value(unit.out)) if unit.out.form == "c" else None
+        target = View(out, trailing=True)
+        self.emit(Step("EMBED_SUM", unit, target, View(r), m=m, mode=feature_slot(unit), accumulate=accumulate, repeat=self.t))
+
+
+def _activation(record: L.ReLU | L.Activation) -> tuple[str, float, float]:
+    from .lower import activation_of
+
+    return activation_of(record)
+
+
+RELEVANCE: dict[type[U.Unit], Callable[[RelevanceLowering, Any, Buffer], None]] = {
+    U.Neuron: RelevanceLowering.neuron,
+    U.Winner: RelevanceLowering.winner,
+    U.Elementwise: RelevanceLowering.elementwise,
+    U.Affine: RelevanceLowering.affine,
+    U.Normalise: RelevanceLowering.normalise,
+    U.Total: RelevanceLowering.total,
+    U.Gating: RelevanceLowering.gating,
+    U.Move: RelevanceLowering.move,
+    U.Reshaping: RelevanceLowering.reshape,
+    U.Words: RelevanceLowering.words,
+}

@@ -1,0 +1,303 @@
+"""From wired entries to units: geometry, folding, fusion, and each neuron's rule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .. import layers as L
+from ..errors import DomainError, RuleError
+from ..presets import RuleBook
+from ..rules import Pass, Rule, ZBox
+from .domain import Domain, broadcast_bounds, carry
+from .fold import LINEAR, Folding, affine, fold
+from .geometry import conv_part, linear_part, move_pairs, pool_part, winner_taps
+from .shapes import Shape
+from .signs import sign_of
+from .taps import identity
+from .units import (
+    Affine,
+    Box,
+    Elementwise,
+    Floats,
+    Gating,
+    Move,
+    Neuron,
+    Normalise,
+    Part,
+    Probabilities,
+    Reshaping,
+    Tensor,
+    Total,
+    Unit,
+    Winner,
+    Words,
+)
+from .wiring import Entry
+
+POOLS = (L.AvgPool, L.SumPool, L.GlobalAvgPool)
+MOVES = (L.Concat, L.Slice, L.Permute, L.Pad, L.Upsample)
+
+
+@dataclass(eq=False)
+class Network:
+    """Units in topological order and the tensors between them."""
+
+    units: list[Unit]
+    tensors: list[Tensor]
+    input: Tensor
+    output: Tensor
+    folding: Folding
+    at: dict[int, Tensor]  # the caller's position → the tensor that stands for its output
+
+
+class _Builder:
+    def __init__(self, entries: dict[int, Entry], input_shape: Shape, folding: Folding, book: RuleBook, domain: Domain) -> None:
+        self.entries, self.folding, self.book, self.domain = entries, folding, book, domain
+        self.units: list[Unit] = []
+        self.input = Tensor(0, input_shape, L.INPUT, is_input=True)
+        self.tensors = [self.input]
+        self.at: dict[int, Tensor] = {L.INPUT: self.input}
+        self.rule: dict[int, tuple[Rule, bool]] = {}  # neuron's entry → (rule, said of this very entry)
+
+    def tensor(self, entry: Entry) -> Tensor:
+        tensor = Tensor(len(self.tensors), entry.shape, entry.position)
+        self.tensors.append(tensor)
+        self.at[entry.position] = tensor
+        return tensor
+
+    def build(self) -> None:
+        for position in self.folding.reads:
+            entry = self.entries[position]
+            sources = tuple(self.at[s] for s in self.folding.reads[position])
+            self.explicit_only_on_rule_takers(entry)
+            unit = self.unit(entry, sources)
+            if unit is not None:
+                self.units.append(unit)
+                unit.out.is_input = isinstance(unit, (Move, Reshaping, Affine, Words)) and any(s.is_input for s in sources)
+        for position in self.folding.alias:
+            self.explicit_only_on_rule_takers(self.entries[position])
+            self.at[position] = self.at[self.folding.resolve(position)]
+        for unit in self.units:
+            for source in unit.sources:
+                source.readers.append(unit)
+
+    # ------------------------------------------------------------------------------------------------ one unit per entry
+
+    def unit(self, entry: Entry, sources: tuple[Tensor, ...]) -> Unit | None:
+        record, here = entry.record, (entry.position,)
+        if isinstance(record, (*LINEAR, *POOLS)):
+            return self.neuron(entry, sources)
+        if isinstance(record, L.Add):
+            return self.add(entry, sources)
+        if isinstance(record, (L.ReLU, L.Activation)):
+            return self.activation(entry, sources)
+        if isinstance(record, (L.BatchNorm, L.Scale)):
+            return self.affine(entry, sources)
+        if isinstance(record, L.MaxPool):
+            return Winner(here, sources, self.tensor(entry), taps=winner_taps(record, sources[0], entry))
+        if isinstance(record, (L.Flatten, L.Reshape)):
+            return Reshaping(here, sources, self.tensor(entry))
+        if isinstance(record, MOVES):
+            pairs, fill = move_pairs(record, sources, entry.shape)
+            return Move(here, sources, self.tensor(entry), pairs=pairs, fill=fill)
+        if isinstance(record, L.Mul):
+            return self.gating(entry, sources)
+        if isinstance(record, L.LRN):
+            return Normalise(here, sources, self.tensor(entry), record=record)
+        if isinstance(record, L.Softmax):
+            axis = record.axis % (len(entry.shape) + 1)
+            return Probabilities(here, sources, self.tensor(entry), axis=axis)
+        assert isinstance(record, L.Embedding)
+        return Words(here, sources, self.tensor(entry), weight=np.asarray(record.weight))
+
+    def neuron(self, entry: Entry, sources: tuple[Tensor, ...]) -> Neuron:
+        record, (source,) = entry.record, sources
+        bias = None
+        if isinstance(record, LINEAR):
+            make = linear_part if isinstance(record, L.Linear) else conv_part
+            part, bias = make(record, source, entry, self.folding)
+        else:
+            part = pool_part(record, source, entry)
+        neuron = Neuron((entry.position,), sources, self.tensor(entry), parts=[part], bias=bias)
+        default = self.book.weighted(record) if isinstance(record, LINEAR) else self.book.pool()
+        self.rule[entry.position] = self.rule_for(entry, default)
+        return neuron
+
+    def add(self, entry: Entry, sources: tuple[Tensor, ...]) -> Unit:
+        """One neuron together with those linear operands, under the same rule, that nobody else reads."""
+        said = self.book.explicit(entry.position, entry.record) or self.book.everywhere()
+        rule = said or self.book.add()
+        producers = {u.out.index: u for u in self.units if isinstance(u, Neuron)}
+        mergeable = [u for s in sources if (u := producers.get(s.index)) is not None and self.merges(u, entry.position)]
+        if rule is None:
+            rule = self.rule[mergeable[0].parts[0].position][0] if mergeable else self.book.preset.taps
+            merged = [u for u in mergeable if same(self.rule[u.parts[0].position][0], rule)]
+        else:
+            merged = [u for u in mergeable if said is not None and same(self.rule[u.parts[0].position][0], rule)]
+        if isinstance(rule, Pass):
+            return Total((entry.position,), sources, self.tensor(entry))
+        parts: list[Part] = []
+        entries: list[int] = []
+        bias: Floats | None = None
+        explicit = said is not None or any(self.rule[u.parts[0].position][1] for u in merged)
+        for source in sources:
+            unit = next((u for u in merged if u.out is source), None)
+            if unit is None:
+                parts.append(Part(entry.position, source, identity(source.channels, source.space)))
+                continue
+            self.units.remove(unit)
+            parts.extend(unit.parts)
+            entries.extend(unit.entries)
+            if unit.bias is not None:
+                bias = unit.bias if bias is None else np.asarray(bias, np.float64) + unit.bias
+        parts.sort(key=lambda p: p.weight is not None)  # operands of weight 1 first: they start the sums
+        neuron = Neuron((*entries, entry.position), tuple(p.source for p in parts), self.tensor(entry), parts=parts, bias=bias)
+        self.rule[parts[0].position] = (rule, explicit)
+        return neuron
+
+    def merges(self, unit: Neuron, reader: int) -> bool:
+        (part, *more) = unit.parts
+        linear = isinstance(self.entries[part.position].record, LINEAR)
+        return linear and not more and unit.activation is None and self.folding.readers[part.position] == [reader]
+
+    def activation(self, entry: Entry, sources: tuple[Tensor, ...]) -> Unit | None:
+        """Into the epilogue of the neuron that this entry alone reads, else a unit of its own."""
+        record, (source,) = entry.record, sources
+        assert isinstance(record, (L.ReLU, L.Activation))
+        last = self.folding.reads[entry.position][0]
+        for unit in reversed(self.units):
+            free = unit.out is source and isinstance(unit, Neuron) and unit.activation is None
+            if free and self.folding.readers[last] == [entry.position]:
+                assert isinstance(unit, Neuron)
+                unit.activation = record
+                unit.entries = (*unit.entries, entry.position)
+                source.position = entry.position
+                self.at[entry.position] = source
+                return None
+        return Elementwise((entry.position,), sources, self.tensor(entry), activation=record)
+
+    def affine(self, entry: Entry, sources: tuple[Tensor, ...]) -> Unit:
+        record, (source,) = entry.record, sources
+        assert isinstance(record, (L.BatchNorm, L.Scale))
+        scale, shift = affine(record)
+        rule = self.book.explicit(entry.position, record)
+        if rule is None or isinstance(rule, Pass):
+            return Affine((entry.position,), sources, self.tensor(entry), scale=scale, shift=shift if shift.any() else None)
+        part = Part(entry.position, source, identity(source.channels, source.space), scale.reshape(-1, 1, 1, 1, 1))
+        self.rule[entry.position] = (rule, True)
+        return Neuron((entry.position,), sources, self.tensor(entry), parts=[part], bias=shift)
+
+    def gating(self, entry: Entry, sources: tuple[Tensor, ...]) -> Unit:
+        """Order the operands as (signal, gate): the gate is the one made by a sigmoid."""
+        gates = [self.is_gate(s) for s in sources]
+        signal, gate = sources if not gates[0] else sources[::-1]
+        if sum(gates) != 1:  # fine for predict; explaining refuses it (resolve.py)
+            signal, gate = sources if sources[0].shape == entry.shape else sources[::-1]
+        unit = Gating((entry.position,), (signal, gate), self.tensor(entry))
+        unit.gates = sum(gates)
+        return unit
+
+    def is_gate(self, tensor: Tensor) -> bool:
+        """Made by a sigmoid, perhaps moved since."""
+        while True:
+            unit = next((u for u in self.units if u.out is tensor), None)
+            if unit is None:
+                return False
+            activation = getattr(unit, "activation", None)
+            if isinstance(activation, L.Activation):
+                return activation.kind in ("sigmoid", "hard_sigmoid")
+            if not isinstance(unit, (Reshaping, Move)) or len(unit.sources) != 1:
+                return False
+            tensor = unit.sources[0]
+
+    # ------------------------------------------------------------------------------------------------------------- rules
+
+    def rule_for(self, entry: Entry, default: Rule) -> tuple[Rule, bool]:
+        rule = self.book.explicit(entry.position, entry.record) or self.book.everywhere()
+        if isinstance(rule, Pass):
+            raise RuleError(f"{entry}: Pass is a rule for Scale, an unfolded BatchNorm and Add; this layer shares by its weights")
+        return (rule, True) if rule is not None else (default, False)
+
+    def explicit_only_on_rule_takers(self, entry: Entry) -> None:
+        rule = self.book.explicit(entry.position, entry.record)
+        if rule is None:
+            return
+        if entry.position in self.folding.taken:
+            takers = ", ".join(str(self.entries[t]) for t in self.folding.taken[entry.position])
+            raise RuleError(f"{entry} is folded into {takers} and takes no rule of its own; give {rule} to {takers}")
+        if isinstance(entry.record, (*LINEAR, *POOLS, L.Add, L.BatchNorm, L.Scale)):
+            return
+        source = self.folding.resolve(entry.sources[0])
+        while source != L.INPUT and not isinstance(self.entries[source].record, (*LINEAR, *POOLS, L.Add)):
+            source = self.folding.resolve(self.entries[source].sources[0])
+        hint = f"; give {rule} to {self.entries[source]}, which does" if source != L.INPUT else ""
+        raise RuleError(f"{entry} shares no relevance by weights and takes no rule{hint}")
+
+    def assign_rows(self) -> None:
+        """Each neuron's row: what was said of it, else the first-layer rule where it reads the input, else its kind's."""
+        boxes: dict[int, Box] = {}
+        bounds = self.domain.bounds(self.input.shape) if self.domain.kind == "box" and not self.words() else None
+        if bounds is not None:
+            boxes[0] = bounds
+        for unit in self.units:
+            if isinstance(unit, Words) and self.domain.kind == "box":
+                boxes[unit.out.index] = self.words_box(unit)
+            elif boxes and (box := carry(boxes, unit)) is not None:
+                boxes[unit.out.index] = box
+            if isinstance(unit, Neuron):
+                self.assign_row(unit, boxes)
+
+    def assign_row(self, unit: Neuron, boxes: dict[int, Box]) -> None:
+        rule, said = self.rule[unit.parts[0].position]
+        reads_input = any(p.source.is_input for p in unit.parts)
+        first = self.book.preset.first
+        if reads_input and not said and first is not None:
+            rule = first if isinstance(first, Rule) else self.domain.rule
+        if isinstance(rule, ZBox):
+            self.assign_boxes(unit, rule, reads_input, boxes)
+        unit.row = rule.row(self.book.convention)
+
+    def assign_boxes(self, unit: Neuron, rule: ZBox, reads_input: bool, boxes: dict[int, Box]) -> None:
+        for part in unit.parts:
+            where = self.entries[part.position]
+            if rule.low is not None:
+                part.box = broadcast_bounds(rule.low, rule.high, part.source.shape, f"{where}: ZBox")
+            elif part.source.index in boxes:
+                part.box = boxes[part.source.index]
+            elif not reads_input:
+                raise RuleError(f"{where}: ZBox without bounds is for layers that read the input; give ZBox(low, high)")
+            elif part.source.is_input:
+                raise DomainError(f"{where}: the zB rule needs bounds of the input; pass domain=(low, high)")
+            else:
+                part.box = (np.full(part.source.shape, -np.inf), np.full(part.source.shape, np.inf))
+
+    def words(self) -> bool:
+        return any(isinstance(u, Words) for u in self.units)
+
+    def words_box(self, unit: Words) -> Box:
+        low, high = broadcast_bounds(self.domain.low, self.domain.high, unit.out.shape, "domain")
+        if unit.weight.min() < low.max() or unit.weight.max() > high.min():
+            where = self.entries[unit.position]
+            spans = f"{unit.weight.min():g} to {unit.weight.max():g}"
+            raise DomainError(f"{where}: its vectors span {spans} and leave the box of `domain`")
+        return low, high
+
+
+def same(a: Rule, b: Rule) -> bool:
+    if isinstance(a, ZBox) or isinstance(b, ZBox):
+        return a is b or (isinstance(a, ZBox) and isinstance(b, ZBox) and a.low is None and b.low is None)
+    return type(a) is type(b) and a == b
+
+
+def build(entries: dict[int, Entry], input_shape: Shape, last: int, stop: int | None, book: RuleBook, domain: Domain) -> Network:
+    """Units of the network that ends at `last`; `stop` is the entry whose relevance is wanted (None: the input)."""
+    folding = fold(entries, (last,) if stop is None else (last, stop))
+    builder = _Builder(entries, input_shape, folding, book, domain)
+    builder.input.nonnegative = domain.kind == "nonnegative" or (domain.kind == "box" and bool(np.min(domain.low) >= 0))
+    builder.build()
+    for unit in builder.units:
+        unit.out.nonnegative = sign_of(unit)
+    builder.assign_rows()
+    return Network(builder.units, builder.tensors, builder.input, builder.at[last], folding, builder.at)

@@ -1,0 +1,77 @@
+"""The plan: every step of one batch through the network and back, with its memory; printable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from .steps import Buffer, Step
+from .text import describe
+from .units import Unit
+
+if TYPE_CHECKING:
+    from ..program import Program
+
+SEGMENT_MACS = 20_000_000_000
+"""Multiply-adds after which a run returns to Python, so that Ctrl-C works: at most about half a second."""
+
+
+@dataclass(eq=False)
+class Kept:
+    """What the forward pass stores of a neuron for the ledger: per share Σ terms and Σ |terms|; y where shares select by it."""
+
+    terms: list[Buffer] = field(default_factory=list)
+    magnitude: list[Buffer] = field(default_factory=list)
+    y: Buffer | None = None
+
+
+@dataclass(eq=False)
+class Plan:
+    """Steps for n samples with t targets each.
+
+    Attributes
+    ----------
+    forward, relevance : list of Step
+    arena : bytes of working memory
+    """
+
+    program: Program
+    n: int
+    t: int
+    forward: list[Step]
+    relevance: list[Step]
+    buffers: list[Buffer]
+    arena: int
+    values: dict[int, Buffer]  # tensor → its values
+    relevances: dict[int, Buffer]  # tensor → its relevance
+    kept: dict[int, Kept]  # neuron's output tensor → what the ledger reads
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of all products."""
+        return sum(s.macs for s in (*self.forward, *self.relevance))
+
+    def segments(self, steps: list[Step], first: int) -> list[tuple[int, int]]:
+        """Ranges of steps, counted from `first`, of at most SEGMENT_MACS each."""
+        result, begin, macs = [], 0, 0
+        for number, step in enumerate(steps):
+            if macs and macs + step.macs > SEGMENT_MACS:
+                result.append((first + begin, first + number))
+                begin, macs = number, 0
+            macs += step.macs
+        return [*result, (first + begin, first + len(steps))]
+
+    def unit_ranges(self) -> list[tuple[Unit, int, int]]:
+        """The ranges of relevance steps of each unit, in order."""
+        ranges: list[tuple[Unit, int, int]] = []
+        for number, step in enumerate(self.relevance):
+            if step.unit is None:
+                continue
+            if ranges and ranges[-1][0] is step.unit:
+                ranges[-1] = (step.unit, ranges[-1][1], number + 1)
+            else:
+                ranges.append((step.unit, number, number + 1))
+        return ranges
+
+    def __str__(self) -> str:
+        return describe(self)

@@ -1,0 +1,248 @@
+"""One shape rule per record.  Shapes are those of one sample, without the batch axis; axes in records count it."""
+
+from __future__ import annotations
+
+import math
+from functools import singledispatch
+from typing import Any
+
+from .. import layers as L
+from ..errors import LayerError, ShapeError
+
+Shape = tuple[int, ...]
+
+MAX_AXES = 5  # of one sample
+MAX_ELEMENTS = 2**33  # of one tensor of one sample
+MAX_WINDOW = 65535  # taps of a max-pool: winners are stored in at most two bytes
+
+
+def spatial(value: Any, n: int, key: str) -> tuple[int, ...]:
+    """An integer or a tuple, as one integer per spatial axis."""
+    values: tuple[int, ...] = value if isinstance(value, tuple) else (value,) * n
+    if len(values) != n:
+        raise ShapeError(f"{key} is {value!r}, but its input has {n} spatial axes")
+    return values
+
+
+def pairs(value: Any, n: int, key: str) -> tuple[tuple[int, int], ...]:
+    """Padding as one (before, after) pair per spatial axis."""
+    values: tuple[tuple[int, int], ...] = value if isinstance(value, tuple) else ((value, value),) * n
+    if len(values) != n:
+        raise ShapeError(f"{key} is {value!r}, but its input has {n} spatial axes")
+    return values
+
+
+def _spatial_rank(shape: Shape, what: str) -> int:
+    if not 2 <= len(shape) <= 4:
+        raise ShapeError(f"{what} needs an input (n, channels, *space) with 1 to 3 spatial axes; its input is (n, {_join(shape)})")
+    return len(shape) - 1
+
+
+def _join(shape: Shape) -> str:
+    return ", ".join(map(str, shape))
+
+
+def _axis(axis: int, shape: Shape, what: str) -> int:
+    """A record's axis as an index into one sample's shape."""
+    full = len(shape) + 1
+    index = axis + full if axis < 0 else axis
+    if index == 0:
+        raise ShapeError(f"{what}: axis 0 is the batch; choose another")
+    if not 0 < index < full:
+        raise ShapeError(f"{what}: axis is {axis}, but its input has {full} axes (batch included)")
+    return index - 1
+
+
+@singledispatch
+def output_shape(record: L.Layer, *shapes: Shape) -> Shape:
+    """Shape of one sample after the record; raises ShapeError where it does not fit."""
+    raise LayerError(f"{type(record).__name__} is not a record of dtdfast")
+
+
+@output_shape.register(L.ReLU)
+@output_shape.register(L.Activation)
+@output_shape.register(L.Dropout)
+@output_shape.register(L.LRN)
+def _same(record: L.Layer, shape: Shape) -> Shape:
+    return shape
+
+
+@output_shape.register
+def _softmax(record: L.Softmax, shape: Shape) -> Shape:
+    _axis(record.axis, shape, "Softmax")
+    return shape
+
+
+@output_shape.register
+def _linear(record: L.Linear, shape: Shape) -> Shape:
+    n_out, n_in = record.weight.shape
+    if len(shape) != 1:
+        raise ShapeError(
+            f"weight has shape {(n_out, n_in)}, so it expects (n, {n_in}); its input is (n, {_join(shape)}): put a Flatten before it"
+        )
+    if shape[0] != n_in:
+        raise ShapeError(f"weight has shape {(n_out, n_in)}, so it expects {n_in} features; its input has {shape[0]}")
+    return (n_out,)
+
+
+def _conv_channels(record: L.Conv | L.ConvTranspose, shape: Shape, c_in: int) -> int:
+    weight: Shape = record.weight.shape
+    n = len(weight) - 2
+    if len(shape) != n + 1:
+        raise ShapeError(f"weight has shape {weight}, so it expects {n} spatial axes; its input is (n, {_join(shape)})")
+    if shape[0] != c_in:
+        groups = f" in {record.groups} groups" if record.groups > 1 else ""
+        raise ShapeError(f"weight has shape {weight}, so it expects {c_in} channels{groups}; its input has {shape[0]}")
+    return n
+
+
+@output_shape.register
+def _conv(record: L.Conv, shape: Shape) -> Shape:
+    weight: Shape = record.weight.shape
+    n = _conv_channels(record, shape, weight[1] * record.groups)
+    stride, dilation, padding = (
+        spatial(record.stride, n, "stride"),
+        spatial(record.dilation, n, "dilation"),
+        pairs(record.padding, n, "padding"),
+    )
+    size = []
+    for a in range(n):
+        before, after = padding[a]
+        reach = dilation[a] * (weight[2 + a] - 1) + 1
+        span = shape[1 + a] + before + after - reach
+        if span < 0:
+            raise ShapeError(f"its kernel spans {reach} along spatial axis {a}; its padded input has {shape[1 + a] + before + after}")
+        size.append(span // stride[a] + 1)
+    return (weight[0], *size)
+
+
+@output_shape.register
+def _conv_transpose(record: L.ConvTranspose, shape: Shape) -> Shape:
+    weight: Shape = record.weight.shape
+    n = _conv_channels(record, shape, weight[0])
+    strides, dilations, extras = (spatial(getattr(record, key), n, key) for key in ("stride", "dilation", "output_padding"))
+    size = []
+    for a in range(n):
+        before, after = pairs(record.padding, n, "padding")[a]
+        stride, dilation, extra = strides[a], dilations[a], extras[a]
+        if extra >= max(stride, dilation):
+            raise ShapeError(f"output_padding is {extra}, expected less than stride {stride} or dilation {dilation}")
+        length = (shape[1 + a] - 1) * stride + dilation * (weight[2 + a] - 1) + 1 + extra - before - after
+        if length < 1:
+            raise ShapeError(f"its output would have {length} elements along spatial axis {a}; reduce the padding")
+        size.append(length)
+    return (weight[1] * record.groups, *size)
+
+
+@output_shape.register
+def _embedding(record: L.Embedding, shape: Shape) -> Shape:
+    return (*shape, record.weight.shape[1])
+
+
+@output_shape.register(L.MaxPool)
+@output_shape.register(L.AvgPool)
+@output_shape.register(L.SumPool)
+def _pool(record: L.MaxPool | L.AvgPool | L.SumPool, shape: Shape) -> Shape:
+    n = _spatial_rank(shape, type(record).__name__)
+    kernel, stride = spatial(record.kernel, n, "kernel"), spatial(record.stride, n, "stride")
+    dilation = spatial(getattr(record, "dilation", 1), n, "dilation")
+    if isinstance(record, L.MaxPool) and math.prod(kernel) > MAX_WINDOW:
+        raise ShapeError(f"its window has {math.prod(kernel)} elements, at most {MAX_WINDOW} are supported")
+    size = []
+    for a, (before, after) in enumerate(pairs(record.padding, n, "padding")):
+        reach = dilation[a] * (kernel[a] - 1) + 1
+        if before >= reach or after >= reach:
+            raise ShapeError(f"padding ({before}, {after}) along spatial axis {a} must be smaller than the window ({reach})")
+        span = shape[1 + a] + before + after - reach
+        if span < 0:
+            raise ShapeError(f"its window spans {reach} along spatial axis {a}; its padded input has {shape[1 + a] + before + after}")
+        length = span // stride[a] + 1
+        if record.ceil_mode and span % stride[a] and length * stride[a] < shape[1 + a] + before:
+            length += 1  # windows that start beyond the input plus left padding are dropped
+        size.append(length)
+    return (shape[0], *size)
+
+
+@output_shape.register
+def _global_pool(record: L.GlobalAvgPool, shape: Shape) -> Shape:
+    return (shape[0],) + (1,) * _spatial_rank(shape, "GlobalAvgPool")
+
+
+@output_shape.register(L.BatchNorm)
+@output_shape.register(L.Scale)
+def _affine(record: L.BatchNorm | L.Scale, shape: Shape) -> Shape:
+    channels = (record.mean if isinstance(record, L.BatchNorm) else record.scale).shape[0]
+    if shape[0] != channels:
+        raise ShapeError(f"it has {channels} channels; its input has {shape[0]} (axis 1 of (n, {_join(shape)}))")
+    return shape
+
+
+@output_shape.register
+def _add(record: L.Add, *shapes: Shape) -> Shape:
+    for other in shapes[1:]:
+        if other != shapes[0]:
+            raise ShapeError(f"its operands differ: (n, {_join(shapes[0])}) and (n, {_join(other)}); all must have one shape")
+    return shapes[0]
+
+
+@output_shape.register
+def _mul(record: L.Mul, a: Shape, b: Shape) -> Shape:
+    for big, small in ((a, b), (b, a)):
+        if len(big) == len(small) and all(s == g or s == 1 for g, s in zip(big, small, strict=True)):
+            return big
+    raise ShapeError(f"its operands are (n, {_join(a)}) and (n, {_join(b)}); one must equal the other or have size 1 where it differs")
+
+
+@output_shape.register
+def _concat(record: L.Concat, *shapes: Shape) -> Shape:
+    axis = _axis(record.axis, shapes[0], "Concat")
+    for other in shapes[1:]:
+        if len(other) != len(shapes[0]) or any(p != q for i, (p, q) in enumerate(zip(shapes[0], other, strict=True)) if i != axis):
+            raise ShapeError(
+                f"its operands are (n, {_join(shapes[0])}) and (n, {_join(other)}); they may differ along axis {axis + 1} only"
+            )
+    return (*shapes[0][:axis], sum(s[axis] for s in shapes), *shapes[0][axis + 1 :])
+
+
+@output_shape.register
+def _flatten(record: L.Flatten, shape: Shape) -> Shape:
+    return (math.prod(shape),)
+
+
+@output_shape.register
+def _reshape(record: L.Reshape, shape: Shape) -> Shape:
+    total, new = math.prod(shape), tuple(record.shape)
+    known = math.prod(s for s in new if s != -1)
+    if -1 in new and total % known == 0:
+        new = tuple(total // known if s == -1 else s for s in new)
+    if math.prod(new) != total or -1 in new:
+        raise ShapeError(f"shape (n, {_join(tuple(record.shape))}) does not fit its input (n, {_join(shape)}) of {total} elements")
+    return new
+
+
+@output_shape.register
+def _permute(record: L.Permute, shape: Shape) -> Shape:
+    if len(record.order) != len(shape) + 1:
+        raise ShapeError(f"order {tuple(record.order)} has {len(record.order)} axes; its input has {len(shape) + 1} (batch included)")
+    return tuple(shape[a - 1] for a in record.order[1:])
+
+
+@output_shape.register
+def _slice(record: L.Slice, shape: Shape) -> Shape:
+    axis = _axis(record.axis, shape, "Slice")
+    count = len(range(*slice(record.start, record.stop, record.step).indices(shape[axis])))
+    if count == 0:
+        raise ShapeError(f"Slice {record.start}:{record.stop}:{record.step} along axis {axis + 1} of size {shape[axis]} is empty")
+    return (*shape[:axis], count, *shape[axis + 1 :])
+
+
+@output_shape.register
+def _pad(record: L.Pad, shape: Shape) -> Shape:
+    n = _spatial_rank(shape, "Pad")
+    return (shape[0], *(s + b + a for s, (b, a) in zip(shape[1:], pairs(record.padding, n, "padding"), strict=True)))
+
+
+@output_shape.register
+def _upsample(record: L.Upsample, shape: Shape) -> Shape:
+    n = _spatial_rank(shape, "Upsample")
+    return (shape[0], *(s * f for s, f in zip(shape[1:], spatial(record.factor, n, "factor"), strict=True)))

@@ -1,0 +1,173 @@
+"""What a device does, step by step: buffers, views of them, and steps; the same for every device executor.
+
+Layouts: tensors with spatial axes lie channels-last (n, d, h, w, c), framed by a border of zeros as wide as their widest reader
+needs; all others lie row-major.  Offsets and strides count elements.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .shapes import Shape
+from .taps import Phase, Triple
+from .units import Part, Region, Unit
+
+SIZES = {"f4": 4, "u1": 1, "u2": 2, "i8": 8}
+
+
+@dataclass(eq=False)
+class Buffer:
+    """An array in device memory.
+
+    batch : "n" (samples), "nt" (samples × targets) or "1" (the same for all)
+    external : "" in the arena, else the name of the caller's array that it is
+    """
+
+    name: str
+    shape: Shape  # of one sample
+    batch: str
+    dtype: str = "f4"
+    plain: bool = True  # row-major; else channels last
+    external: str = ""
+    alias: Buffer | None = None  # the same memory under another shape (both plain)
+    border: list[list[int]] = field(default_factory=lambda: [[0, 0], [0, 0], [0, 0]])  # before, after; d, h, w
+    offset: int = 0  # bytes from the start of the arena
+    first: int = -1  # steps that use it
+    last: int = -1
+
+    @property
+    def root(self) -> Buffer:
+        return self if self.alias is None else self.alias.root
+
+    @property
+    def framed(self) -> bool:
+        return any(b or a for b, a in self.border)
+
+    def widen(self, before: Triple, after: Triple) -> None:
+        for a in range(3):
+            self.border[a] = [max(self.border[a][0], before[a]), max(self.border[a][1], after[a])]
+
+    def strides(self) -> tuple[int, tuple[int, ...], int]:
+        """(offset of the first element, strides per sample axis, elements of one sample)."""
+        if self.plain:
+            strides = [1] * len(self.shape)
+            for a in range(len(self.shape) - 2, -1, -1):
+                strides[a] = strides[a + 1] * self.shape[a + 1]
+            return 0, tuple(strides), math.prod(self.shape)
+        n_space = len(self.shape) - 1
+        border = self.border[-n_space:] if n_space <= 3 else [[0, 0]] * n_space
+        offset, stride, strides = 0, self.shape[0], [1] * len(self.shape)
+        for a in range(n_space, 0, -1):
+            before, after = border[a - 1]
+            strides[a] = stride
+            offset += before * stride
+            stride *= before + self.shape[a] + after
+        return offset, tuple(strides), stride
+
+    def elements(self, n: int, t: int) -> int:
+        return self.strides()[2] * {"n": n, "nt": n * t, "1": 1}[self.batch]
+
+    def nbytes(self, n: int, t: int) -> int:
+        return self.elements(n, t) * SIZES[self.dtype]
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """A buffer, or a region of it.
+
+    expand : repeat axes of size 1 to this shape
+    trailing : one more axis of size 1 behind (word numbers beside their vectors)
+    """
+
+    buffer: Buffer
+    region: Region | None = None
+    expand: Shape | None = None
+    trailing: bool = False
+
+    def phase(self, start: Triple, step: Triple, count: Triple) -> View:
+        """The outputs of one phase; axes are the last of (d, h, w) that the buffer has."""
+        n_space = len(self.buffer.shape) - 1
+        if n_space == 0:
+            return self
+        triples = list(zip(start, step, count, strict=True))[-n_space:]
+        return replace(self, region=Region(((0, 1, self.buffer.shape[0]), *triples)))
+
+    def layout(self) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
+        """(offset, shape, strides) over (c, d, h, w, extra), without the batch axis."""
+        offset, strides, _ = self.buffer.strides()
+        shape: tuple[int, ...] = self.buffer.shape
+        if self.region is not None:
+            offset += sum(start * s for (start, _, _), s in zip(self.region.ranges, strides, strict=True))
+            strides = tuple(step * s for (_, step, _), s in zip(self.region.ranges, strides, strict=True))
+            shape = tuple(count for _, _, count in self.region.ranges)
+            if self.region.order is not None:
+                shape, strides = tuple(shape[a] for a in self.region.order), tuple(strides[a] for a in self.region.order)
+        if self.expand is not None:
+            strides = tuple(0 if s == 1 else st for s, st in zip(shape, strides, strict=True))
+            shape = self.expand
+        if self.trailing:
+            shape, strides = (*shape, 1), (*strides, 0)
+        gap = max(0, 4 - len(shape))  # (c, w) → (c, 1, 1, w)
+        shape = (shape[0], *(1,) * gap, *shape[1:])
+        strides = (strides[0], *(0,) * gap, *strides[1:])
+        tail = 5 - len(shape)
+        return offset, shape + (1,) * tail, strides + (0,) * tail
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights of a part, as a kernel wants them: packed for the taps of one phase."""
+
+    part: Part
+    layout: str  # "dense", "channel" or "rows"
+    scatter: bool = False
+    taps: tuple[int, ...] = ()
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        return self.part.position, self.part.variant, self.layout, self.scatter, self.taps
+
+
+@dataclass(eq=False)
+class Step:
+    """One operation of csrc/README.md; fields are those of dtd_step."""
+
+    op: str
+    unit: Unit | None
+    out: View
+    x: View | None = None
+    factor: View | None = None
+    terms: View | None = None
+    y_prev: View | None = None
+    terms_prev: View | None = None
+    m: View | None = None
+    weights: Weights | None = None
+    bias: NDArray[np.float32] | None = None
+    bias_d: NDArray[np.float32] | None = None
+    vector: NDArray[np.float32] | None = None  # per-channel factors, or an embedding's rows
+    window: NDArray[np.float32] | None = None  # per output position (d, h, w)
+    bound: NDArray[np.float32] | None = None  # of one sample's shape: the m of a MAP; a single number: the x of a MOVE
+    table: NDArray[np.int64] | None = None  # taps of max-pools
+    phase: Phase | None = None
+    mode: str | int = 0
+    weight_map: str = "w"
+    select: str = "all"
+    activation: tuple[str, float, float] = ("identity", 0.0, 0.0)
+    dual: bool = False
+    groups: int = 1
+    accumulate: bool = False
+    repeat: int = 1
+    coefficient: float = 1.0
+    stabilizer: float = 0.0
+    gamma: float = 0.0
+    size: int = 0  # LRN
+    macs: int = 0
+
+    def views(self) -> list[View]:
+        given = (self.out, self.x, self.factor, self.terms, self.y_prev, self.terms_prev, self.m)
+        return [v for v in given if v is not None]

@@ -1,0 +1,113 @@
+"""Where the taps of a layer fall: geometry as plain numbers, for gather and scatter alike.
+
+Every layer with taps (linear, convolution, transposed convolution, pools, the operands of an add) is
+
+    conv:        out[p] = Σ_t w[t] x[p·stride − before + t·dilation]
+    transposed:  out[p] = Σ_t w[t] x[q]   for all q with q·stride = p + before − t·dilation
+
+and the scatter of one has the form of the other.  A *phase* is a set of outputs p = start + step·q that share their taps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+
+Triple = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Taps:
+    """Geometry of a tap layer; three spatial axes, the leading ones of size 1 where the layer has fewer."""
+
+    transposed: bool
+    c_in: int
+    c_out: int
+    groups: int
+    x_size: Triple
+    out_size: Triple
+    kernel: Triple = (1, 1, 1)
+    stride: Triple = (1, 1, 1)
+    dilation: Triple = (1, 1, 1)
+    before: Triple = (0, 0, 0)
+
+    @property
+    def n_taps(self) -> int:
+        return self.kernel[0] * self.kernel[1] * self.kernel[2]
+
+    @property
+    def depthwise(self) -> bool:
+        return self.groups == self.c_in == self.c_out
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of one product for one sample (padding counted, as usual)."""
+        size = self.x_size if self.transposed else self.out_size
+        return size[0] * size[1] * size[2] * self.n_taps * (self.c_in // self.groups) * self.c_out
+
+
+def identity(channels: int, size: Triple) -> Taps:
+    """One tap of weight 1: an operand of an add."""
+    return Taps(False, channels, channels, channels, size, size)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Outputs p = start + step·q, q < count; out[p] = Σ_(k, offset) w[k] x[q·x_step + offset]."""
+
+    start: Triple
+    step: Triple
+    count: Triple
+    x_step: Triple
+    taps: tuple[tuple[int, Triple], ...]
+
+    def border(self, x_size: Triple) -> tuple[Triple, Triple]:
+        """How far the taps reach beyond x, before and after, per axis."""
+        before, after = [0, 0, 0], [0, 0, 0]
+        for _, offset in self.taps:
+            for a in range(3):
+                before[a] = max(before[a], -offset[a])
+                after[a] = max(after[a], offset[a] + (self.count[a] - 1) * self.x_step[a] - x_size[a] + 1)
+        return (before[0], before[1], before[2]), (after[0], after[1], after[2])
+
+
+@dataclass(frozen=True)
+class _AxisPhase:
+    start: int
+    step: int
+    count: int
+    x_step: int
+    taps: tuple[tuple[int, int], ...]
+
+
+def _axis_phases(transposed: bool, kernel: int, stride: int, dilation: int, before: int, x: int, out: int) -> list[_AxisPhase]:
+    if not transposed:
+        phases = [_AxisPhase(0, 1, out, stride, tuple((t, t * dilation - before) for t in range(kernel)))]
+    else:
+        phases = []
+        for r in range(min(stride, out)):
+            hits = tuple((t, (r + before - t * dilation) // stride) for t in range(kernel) if (r + before - t * dilation) % stride == 0)
+            phases.append(_AxisPhase(r, stride, -(-(out - r) // stride), 1, hits))
+    return [  # taps that meet padding alone are dropped
+        _AxisPhase(p.start, p.step, p.count, p.x_step, tuple((t, o) for t, o in p.taps if o < x and o + (p.count - 1) * p.x_step >= 0))
+        for p in phases
+    ]
+
+
+def phases(taps: Taps, *, scatter: bool = False) -> list[Phase]:
+    """The phases of the layer's sum over its inputs, or with `scatter` of its transposed sum over its outputs."""
+    transposed = taps.transposed != scatter
+    x_size, out_size = (taps.out_size, taps.x_size) if scatter else (taps.x_size, taps.out_size)
+    axes = [
+        _axis_phases(transposed, taps.kernel[a], taps.stride[a], taps.dilation[a], taps.before[a], x_size[a], out_size[a]) for a in range(3)
+    ]
+    _, k_h, k_w = taps.kernel
+    result = []
+    for d, h, w in product(*axes):
+        numbered = tuple(((td * k_h + th) * k_w + tw, (od, oh, ow)) for (td, od), (th, oh), (tw, ow) in product(d.taps, h.taps, w.taps))
+        result.append(
+            Phase(
+                (d.start, h.start, w.start), (d.step, h.step, w.step), (d.count, h.count, w.count), (d.x_step, h.x_step, w.x_step), numbered
+            )
+        )
+    return result

@@ -1,0 +1,185 @@
+"""What a network is after folding and fusing: units that read and write tensors, in topological order.
+
+A *neuron* unit is everything that makes up one layer of neurons: its taps (a convolution, or several operands of an add), bias
+and activation.  The other units move or pass relevance.  Units hold semantics only; steps (steps.py) say how a device does it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import layers as L
+from ..rules import Row, Term
+from .shapes import Shape
+from .taps import Taps
+
+Floats = NDArray[np.floating[Any]]
+Box = tuple[Floats, Floats]  # lower and upper bound, of one sample's shape
+
+
+@dataclass(eq=False)
+class Tensor:
+    """Values that one unit writes and others read."""
+
+    index: int
+    shape: Shape  # of one sample
+    position: int  # the caller's entry whose output it is
+    nonnegative: bool = False
+    is_input: bool = False  # the network's input by data flow
+    readers: list[Unit] = field(default_factory=list)
+    wanted: bool = False  # relevance is wanted here
+    form: str = "R"  # of its relevance: "R", or "c" with R = x ⊙ c
+
+    @property
+    def channels(self) -> int:
+        return self.shape[0]
+
+    @property
+    def space(self) -> tuple[int, int, int]:
+        """The spatial sizes as (d, h, w)."""
+        d, h, w = (1,) * (4 - len(self.shape)) + self.shape[1:]
+        return d, h, w
+
+
+@dataclass(eq=False)
+class Unit:
+    """Base of the units; `entries` are the positions of the caller's list that it stands for."""
+
+    entries: tuple[int, ...]
+    sources: tuple[Tensor, ...]
+    out: Tensor
+
+    @property
+    def position(self) -> int:
+        return self.entries[-1]
+
+    @property
+    def title(self) -> str:
+        return type(self).__name__
+
+    @property
+    def in_relevance(self) -> bool:
+        """Relevance flows through it: wanted above and below."""
+        return self.out.wanted and any(s.wanted for s in self.carriers)
+
+    @property
+    def carriers(self) -> tuple[Tensor, ...]:
+        """The sources that receive relevance."""
+        return self.sources
+
+
+@dataclass(eq=False)
+class Part:
+    """One operand of a neuron: source ∗ weight by taps; weight (c_out, c_in/groups, *kernel), None for ones."""
+
+    position: int
+    source: Tensor
+    taps: Taps
+    weight: Floats | None = None
+    window: NDArray[np.float64] | None = None  # average pool: 1 / divisor per output position (d, h, w)
+    box: Box | None = None
+    linear: bool = False
+    variant: tuple[int, int] = (0, 0)  # how many affine maps were folded in, before and after: tells its weights apart
+    terms: list[list[Term]] = field(default_factory=list)  # per share of the row, reduced by the signs known here
+
+
+@dataclass(eq=False)
+class Neuron(Unit):
+    """y = Σ_parts + bias, out = activation(y); relevance by a row."""
+
+    parts: list[Part] = field(default_factory=list)
+    bias: Floats | None = None
+    activation: L.ReLU | L.Activation | None = None
+    row: Row | None = None
+
+    @property
+    def title(self) -> str:
+        return "Neuron"
+
+
+@dataclass(eq=False)
+class Winner(Unit):
+    """Max-pool: all to the winner."""
+
+    taps: Taps = field(kw_only=True)
+
+
+@dataclass(eq=False)
+class Elementwise(Unit):
+    """An activation on its own: relevance passes."""
+
+    activation: L.ReLU | L.Activation = field(kw_only=True)
+
+
+@dataclass(eq=False)
+class Affine(Unit):
+    """x·scale + shift per channel that cannot be folded: relevance passes, and the ledger shows it."""
+
+    scale: Floats = field(kw_only=True)
+    shift: Floats | None = None
+
+
+@dataclass(eq=False)
+class Normalise(Unit):
+    """LRN: relevance passes."""
+
+    record: L.LRN = field(kw_only=True)
+
+
+@dataclass(eq=False)
+class Probabilities(Unit):
+    """Softmax: predicted, never explained."""
+
+    axis: int = field(kw_only=True)  # batch counted
+
+
+@dataclass(eq=False)
+class Total(Unit):
+    """An add that gives all of its relevance to every operand (rule Pass)."""
+
+
+@dataclass(eq=False)
+class Gating(Unit):
+    """signal · gate: relevance to the signal.  sources = (signal, gate); the gate may have size 1 where the signal has more."""
+
+    gates: int = 1  # how many operands a sigmoid made; relevance needs exactly one
+
+    @property
+    def carriers(self) -> tuple[Tensor, ...]:
+        return self.sources[:1]
+
+
+@dataclass(frozen=True)
+class Region:
+    """A part of a tensor: per axis of one sample (start, step, count), then its axes reordered."""
+
+    ranges: tuple[tuple[int, int, int], ...]
+    order: tuple[int, ...] | None = None
+
+
+@dataclass(eq=False)
+class Move(Unit):
+    """out[region] = source[region] for pairs of regions; Concat, Slice, Permute, Pad, Upsample; elements left out hold `fill`."""
+
+    pairs: list[tuple[Region, int, Region]] = field(default_factory=list)  # (in out, number of the source, in the source)
+    fill: float | None = None
+
+
+@dataclass(eq=False)
+class Reshaping(Unit):
+    """The same elements in row-major order under another shape: Flatten, Reshape."""
+
+
+@dataclass(eq=False)
+class Words(Unit):
+    """Embedding: the network's input; relevance is summed over each word's vector."""
+
+    weight: Floats = field(kw_only=True)
+
+
+def whole(shape: Shape) -> Region:
+    return Region(tuple((0, 1, s) for s in shape))

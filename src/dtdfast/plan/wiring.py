@@ -1,0 +1,101 @@
+"""From the caller's list to checked entries: who reads whom, and every tensor's shape."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .. import layers as L
+from ..errors import LayerError, ShapeError, WiringError, at
+from .shapes import MAX_AXES, MAX_ELEMENTS, Shape, output_shape
+
+MAX_LAYERS = 100_000
+
+
+def sources(layers: Sequence[L.Layer]) -> list[tuple[int, ...]]:
+    """The positions that each entry reads; L.INPUT is the network's input."""
+    if not isinstance(layers, (list, tuple)):
+        raise LayerError(f"layers is a {type(layers).__name__}, expected a list of dtdfast records")
+    if not layers:
+        raise LayerError("layers is empty; a network needs at least one record")
+    if len(layers) > MAX_LAYERS:
+        raise LayerError(f"layers has {len(layers)} entries, at most {MAX_LAYERS} are supported")
+    result = []
+    for position, record in enumerate(layers):
+        if not isinstance(record, L.Layer) or type(record) not in L.RECORDS.values():
+            raise LayerError(f"layer {position} is {record!r:.80}, expected a record such as dtdfast.Linear(weight, bias)")
+        if record.inputs is None:
+            if record.arity != 1:
+                raise WiringError(f"{at(position, record)}: inputs is None; name its operands, for example inputs=({position - 1}, 0)")
+            reads: tuple[int, ...] = (position - 1 if position else L.INPUT,)
+        else:
+            reads = record.inputs
+        for source in reads:
+            if source != L.INPUT and not 0 <= source < position:
+                raise WiringError(
+                    f"{at(position, record)}: inputs names entry {source}, which does not come before it; "
+                    f"expected 0 to {position - 1} or dtdfast.INPUT (the list is in topological order, so no cycle can be written)"
+                )
+        result.append(reads)
+    return result
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One record in its place."""
+
+    position: int
+    record: L.Layer
+    sources: tuple[int, ...]
+    shape: Shape  # of one sample of its output
+
+    def __str__(self) -> str:
+        return at(self.position, self.record)
+
+
+def check_shape(shape: Shape, where: str) -> None:
+    """Refuse what no machine could hold, before anything is allocated."""
+    if len(shape) > MAX_AXES:
+        raise ShapeError(
+            f"{where}: output (n, {', '.join(map(str, shape))}) has {len(shape) + 1} axes, at most {MAX_AXES + 1} are supported"
+        )
+    if math.prod(shape) > MAX_ELEMENTS:
+        raise ShapeError(
+            f"{where}: output (n, {', '.join(map(str, shape))}) would hold {math.prod(shape):,} elements, at most {MAX_ELEMENTS:,}"
+        )
+
+
+def wire(layers: Sequence[L.Layer], input_shape: Shape, *, tokens: bool, last: int) -> dict[int, Entry]:
+    """Entries that `last` needs, in topological order, each with its shape.
+
+    Parameters
+    ----------
+    input_shape : shape of one sample of the network's input
+    tokens : the input holds integers, so that an Embedding must read it
+    last : position of the entry that is wanted
+    """
+    reads = sources(layers)
+    needed, stack = set(), [last]
+    while stack:
+        position = stack.pop()
+        if position != L.INPUT and position not in needed:
+            needed.add(position)
+            stack.extend(reads[position])
+    shapes: dict[int, Shape] = {L.INPUT: input_shape}
+    entries = {}
+    for position in sorted(needed):
+        record = layers[position]
+        where = at(position, record)
+        if isinstance(record, L.Embedding) != (tokens and L.INPUT in reads[position]):
+            if isinstance(record, L.Embedding):
+                raise LayerError(f"{where}: an Embedding reads the network's input, and that must be integers (word numbers)")
+            raise LayerError(f"{where}: reads the network's input, which holds integers; integers go into an Embedding only")
+        try:
+            shape = output_shape(record, *(shapes[s] for s in reads[position]))
+        except ShapeError as error:
+            raise ShapeError(f"{where}: {error}") from None
+        check_shape(shape, where)
+        shapes[position] = shape
+        entries[position] = Entry(position, record, reads[position], shape)
+    return entries

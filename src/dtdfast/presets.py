@@ -1,0 +1,101 @@
+"""Presets: which rule each kind of layer takes, as one row each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from .errors import RuleError
+from .layers import Layer, Linear
+from .rules import AlphaBeta, Convention, Epsilon, Flat, Gamma, Pass, Rule, ZBox, Zero, ZPlus
+
+DOMAIN = "domain"
+"""As a preset's `first`: the rule that the input domain asks for."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    linear: Rule  # fully connected layers
+    conv: Rule  # convolutions, plain and transposed
+    taps: Rule  # pools, and an Add with no linear operand of its own
+    first: Rule | str | None = None  # layers that read the input; None: as any other
+    clip_start: bool = False  # a negative start becomes 0
+    pool: Rule | None = None  # under the innvestigate convention
+    add: Rule | None = None
+
+
+_EPSILON_PLUS = Preset(Epsilon(), ZPlus(), ZPlus())
+_EPSILON_ALPHA_BETA = Preset(Epsilon(), AlphaBeta(2.0, 1.0), ZPlus())
+_DEEP_TAYLOR = Preset(ZPlus(), ZPlus(), ZPlus(), clip_start=True, pool=Flat(), add=Pass())
+
+PRESETS: dict[str, Preset] = {
+    "dtd": Preset(ZPlus(), ZPlus(), ZPlus(), first=DOMAIN),
+    "lrp-0": Preset(Zero(), Zero(), Zero()),
+    "lrp-epsilon": Preset(Epsilon(), Epsilon(), Epsilon()),
+    "epsilon-plus": _EPSILON_PLUS,
+    "epsilon-plus-flat": replace(_EPSILON_PLUS, first=Flat()),
+    "epsilon-alpha2-beta1": _EPSILON_ALPHA_BETA,
+    "epsilon-alpha2-beta1-flat": replace(_EPSILON_ALPHA_BETA, first=Flat()),
+    "epsilon-gamma-box": Preset(Epsilon(), Gamma(0.25), ZPlus(), first=ZBox()),
+    "excitation-backprop": Preset(ZPlus(), ZPlus(), ZPlus()),
+    "deep_taylor": _DEEP_TAYLOR,
+    "deep_taylor.bounded": replace(_DEEP_TAYLOR, first=ZBox()),
+}
+
+Rules = str | Rule | Mapping[int, Rule] | Callable[[int, Layer], Rule | None]
+
+
+class RuleBook:
+    """Who says what: an explicit rule of an entry, else the preset's for its kind.
+
+    Parameters
+    ----------
+    rules : str, Rule, {position: Rule} or callable (position, record) → Rule or None
+    convention : Convention
+    """
+
+    def __init__(self, rules: Rules, convention: Convention) -> None:
+        self.convention = convention
+        self.rules = rules
+        self.preset = PRESETS["dtd"]
+        if isinstance(rules, str):
+            if rules not in PRESETS:
+                raise RuleError(f"rules {rules!r} is not a preset; the presets are {', '.join(PRESETS)}")
+            self.preset = PRESETS[rules]
+        elif isinstance(rules, Mapping):
+            for position, rule in rules.items():
+                if isinstance(position, bool) or not isinstance(position, int):
+                    raise RuleError(f"rules: the key {position!r} is not a position (an integer)")
+                if not isinstance(rule, Rule):
+                    raise RuleError(f"rules[{position}] is {rule!r}, expected a rule such as dtdfast.ZPlus()")
+        elif not isinstance(rules, Rule) and not callable(rules):
+            raise RuleError(f"rules is {rules!r}, expected a preset's name, a Rule, {{position: Rule}} or a callable")
+
+    def explicit(self, position: int, record: Layer) -> Rule | None:
+        """The rule that the caller gave this very entry."""
+        if isinstance(self.rules, Mapping):
+            return self.rules.get(position)
+        if callable(self.rules) and not isinstance(self.rules, Rule):
+            rule = self.rules(position, record)
+            if rule is not None and not isinstance(rule, Rule):
+                raise RuleError(f"rules({position}, {type(record).__name__}) returned {rule!r}, expected a Rule or None")
+            return rule
+        return None
+
+    def everywhere(self) -> Rule | None:
+        """One rule for every entry that takes one."""
+        return self.rules if isinstance(self.rules, Rule) else None
+
+    def weighted(self, record: Layer) -> Rule:
+        return self.preset.linear if isinstance(record, Linear) else self.preset.conv
+
+    def pool(self) -> Rule:
+        if self.convention.name == "innvestigate" and self.preset.pool:
+            return self.preset.pool
+        return self.convention.pool or self.preset.taps
+
+    def add(self) -> Rule | None:
+        """The rule of an Add; None: that of its linear operands, or `taps` where it has none."""
+        if self.convention.name == "innvestigate" and self.preset.add:
+            return self.preset.add
+        return self.convention.add

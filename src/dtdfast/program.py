@@ -1,0 +1,67 @@
+"""One network prepared for one input shape: checked, folded, resolved; what every executor starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from . import layers as L
+from .errors import LayerError, at
+from .plan.domain import Domain
+from .plan.network import Network, build
+from .plan.resolve import resolve
+from .plan.shapes import Shape
+from .plan.units import Tensor
+from .plan.wiring import sources, wire
+from .presets import RuleBook
+
+PREDICT, EXPLAIN, GRADIENT = "predict", "explain", "gradient"
+
+
+@dataclass(eq=False)
+class Program:
+    """A resolved network and what is wanted of it."""
+
+    network: Network
+    kind: str  # PREDICT, EXPLAIN or GRADIENT
+    input_shape: Shape
+    tokens: bool
+    leaves: Tensor  # where relevance leaves
+    pruned: tuple[int, ...]  # entries that play no part
+
+    @property
+    def relevant(self) -> bool:
+        return self.kind != PREDICT
+
+    @property
+    def gradient(self) -> bool:
+        return self.kind == GRADIENT
+
+
+def last_entry(layers: Sequence[L.Layer], start: int | None, kind: str) -> int:
+    """The entry whose output is predicted or explained; explaining starts before a final Softmax."""
+    if start is not None:
+        return start
+    last = len(layers) - 1
+    if kind != PREDICT:
+        reads = sources(layers)
+        while isinstance(layers[last], (L.Softmax, L.Dropout)) and reads[last][0] != L.INPUT:
+            last = reads[last][0]
+    return last
+
+
+def prepare(
+    layers: list[L.Layer], input_shape: Shape, tokens: bool, kind: str, start: int | None, stop: int | None, book: RuleBook, domain: Domain
+) -> Program:
+    """Check, fold, fuse and resolve; raises a DtdError before any work where something does not fit."""
+    last = last_entry(layers, start, kind)
+    entries = wire(layers, input_shape, tokens=tokens, last=last)
+    stop = stop if kind != PREDICT else None
+    if stop is not None and stop not in entries:
+        raise LayerError(f"stop={stop}: {at(stop, layers[stop])} plays no part in what is explained (entry {last})")
+    network = build(entries, input_shape, last, stop, book, domain)
+    leaves = network.input if stop is None else network.at[stop]
+    if kind != PREDICT:
+        resolve(network, layers, stop, gradient=kind == GRADIENT)
+    pruned = tuple(p for p in range(len(layers)) if p not in entries)
+    return Program(network, kind, input_shape, tokens, leaves, pruned)

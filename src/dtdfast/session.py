@@ -1,0 +1,92 @@
+"""How the Explainer talks to an executor: a session is one batch on its way through the network and back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .account import Account
+from .errors import BackendError
+from .oracle import Oracle
+from .program import Program
+
+Array = NDArray[Any]
+
+
+class Session(Protocol):
+    """One batch of samples."""
+
+    def forward(self, x: Array) -> Array:
+        """Outputs (n, *out) of x (n, *in)."""
+
+    def relevance(self, start: Array, result: Array, accounts: list[Account] | None = None) -> None:
+        """Start (n, t, *out) → result (n, t, *leaves); with a ledger session, one account per unit."""
+
+
+class Executor(Protocol):
+    """Runs one program."""
+
+    program: Program
+
+    def batch_size(self, n: int, n_targets: int) -> int: ...
+
+    def session(self, n: int, n_targets: int, *, ledger: bool = False) -> AbstractContextManager[Session]: ...
+
+    def plan(self, n: int, n_targets: int) -> Any: ...
+
+    def profile(self, x: Array, start: Callable[[Array], Array]) -> Any: ...
+
+
+class OracleSession:
+    def __init__(self, program: Program) -> None:
+        self._oracle = Oracle(program.network, program.leaves, program.gradient)
+
+    def forward(self, x: Array) -> Array:
+        return self._oracle.forward(x)
+
+    def relevance(self, start: Array, result: Array, accounts: list[Account] | None = None) -> None:
+        result[...] = self._oracle.relevance(start, accounts)
+
+
+class OracleExecutor:
+    """NumPy float64, a few samples at a time."""
+
+    ELEMENTS = 2**27  # values held per pass, about a gigabyte
+
+    def __init__(self, program: Program, batch_size: int | None) -> None:
+        self.program, self._batch_size = program, batch_size
+
+    def batch_size(self, n: int, n_targets: int) -> int:
+        if self._batch_size is not None:
+            return min(n, self._batch_size)
+        per_sample = sum(math.prod(t.shape) for t in self.program.network.tensors) * (1 + n_targets)
+        return max(1, min(n, self.ELEMENTS // max(per_sample, 1)))
+
+    @contextmanager
+    def session(self, n: int, n_targets: int, *, ledger: bool = False) -> Iterator[OracleSession]:
+        with np.errstate(all="ignore"):
+            yield OracleSession(self.program)
+
+    def plan(self, n: int, n_targets: int) -> Any:
+        from .plan.lower import lower
+
+        return lower(self.program, n, n_targets)
+
+    def profile(self, x: Array, start: Callable[[Array], Array]) -> Any:
+        raise BackendError("the oracle has no kernels to profile; use backend='cpu'")
+
+
+def maker(backend: str, batch_size: int | None, n_threads: int | None) -> Callable[[Program], Executor]:
+    """Makes the executors of one Explainer, which share their packed weights."""
+    if backend == "oracle":
+        return lambda program: OracleExecutor(program, batch_size)
+    from .cpu import CpuExecutor
+    from .packing import WeightStore
+
+    store = WeightStore()
+    return lambda program: CpuExecutor(program, batch_size, n_threads, store)

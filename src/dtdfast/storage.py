@@ -1,0 +1,211 @@
+"""Layer lists on disk: one safetensors file, arrays as tensors, everything else as JSON in its header.
+
+    tensor "<position>.<field>"     every array of every record; an array that is not there is None
+    metadata "dtdfast"              {"version": 1, "layers": [{"record": "Conv", "fields": {"stride": [1, 1], ...}}, ...]}
+
+The records' own dataclass fields are the schema, and their own checks run again on loading.  A file is data: nothing in it is
+executed, and its sizes are checked before anything is allocated for them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
+
+from .errors import DtdError, LayerError, StorageError, at
+from .extras import require
+from .layers import RECORDS, Array, Layer
+
+VERSION = 1
+KEY = "dtdfast"
+MAX_HEADER = 1 << 24  # bytes
+MAX_LAYERS = 1 << 16
+MAX_ELEMENTS = 1 << 33  # 32 GiB in float32
+ITEMSIZE = {"F32": 4, "F64": 8}
+
+
+def save(layers: Sequence[Layer], path: str | os.PathLike[str]) -> None:
+    """Write a layer list to a safetensors file.
+
+    Parameters
+    ----------
+    layers : sequence of records
+        The network, as given to `explain`.
+    path : path-like
+        Where to write; an existing file is replaced once the new one is complete.
+    """
+    safetensors = _safetensors()
+    tensors: dict[str, Any] = {}
+    entries = []
+    for position, record in enumerate(layers):
+        if RECORDS.get(type(record).__name__) is not type(record):
+            raise LayerError(f"{at(position, record)}: not one of dtdfast's records, which alone can be saved")
+        arrays, settings = _fields(type(record))
+        tensors |= {f"{position}.{key}": value for key in arrays if (value := getattr(record, key)) is not None}
+        entries.append({"record": type(record).__name__, "fields": {key: getattr(record, key) for key in settings}})
+    _limit("layers", len(entries), MAX_LAYERS)
+    _limit("array elements", sum(array.size for array in tensors.values()), MAX_ELEMENTS)
+    metadata = json.dumps({"version": VERSION, "layers": entries}, separators=(",", ":"), allow_nan=False)
+    _limit("bytes of header", len(json.dumps(metadata)) + sum(len(key) + 200 for key in tensors), MAX_HEADER)
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    try:
+        part.touch()
+        mode = part.stat().st_mode
+        safetensors.numpy.save_file(tensors, part, metadata={KEY: metadata})
+        part.chmod(mode)  # safetensors makes its files private; a saved network gets the permissions of any new file
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def load(path: str | os.PathLike[str]) -> list[Layer]:
+    """Read a layer list written by `save`: equal records, equal bits.
+
+    Parameters
+    ----------
+    path : path-like
+        A file written by `save`.
+
+    Returns
+    -------
+    list of records
+
+    Raises
+    ------
+    StorageError
+        When the file is corrupt, cut short, too large, of a later format, or not a layer list at all.
+    """
+    safetensors = _safetensors()
+    path = Path(path)
+    with path.open("rb") as file:
+        header = _header(file, path)
+    entries = _entries(header, path)
+    tensors = {key: info for key, info in header.items() if key != "__metadata__"}
+    used: set[str] = set()
+    layers = []
+    try:
+        with safetensors.safe_open(path, framework="np") as file:
+            for position, entry in enumerate(entries):
+                record, settings, arrays = _entry(position, entry, tensors, path)
+                used.update(arrays.values())
+                values = {key: file.get_tensor(name) for key, name in arrays.items()}
+                layers.append(_build(position, record, {**settings, **values}, path))
+    except safetensors.SafetensorError as error:
+        _refuse(path, f"is corrupt ({error})", "copy or save it again")
+    if unused := sorted(tensors.keys() - used):
+        _refuse(path, f"holds tensors that no layer uses ({', '.join(unused[:3])})", "save it again with this version of dtdfast")
+    return layers
+
+
+def _safetensors() -> Any:
+    require("safetensors.numpy", "io")
+    return require("safetensors", "io")
+
+
+def _fields(record: type[Layer]) -> tuple[list[str], list[str]]:
+    """Names of a record's arrays, and of its other fields."""
+    types = typing.get_type_hints(record)
+    names = [f.name for f in dataclasses.fields(record)]
+    arrays = [name for name in names if Array in (types[name], *typing.get_args(types[name]))]
+    return arrays, [name for name in names if name not in arrays]
+
+
+def _header(file: BinaryIO, path: Path) -> dict[str, Any]:
+    """The header: n = 8 bytes little-endian, n bytes of JSON, then the tensors; sizes checked against the file's."""
+    size = os.fstat(file.fileno()).st_size
+    n = int.from_bytes(file.read(8), "little")
+    if size < 8 or n > size - 8:
+        _refuse(path, f"is {size} bytes long, cut short or not a safetensors file", "copy or save it again")
+    _limit("bytes of header", n, MAX_HEADER, path)
+    header = _json(file.read(n), path)
+    if not isinstance(header, dict):
+        _refuse(path, "has no safetensors header", "give a file written by dtdfast.save")
+    n_bytes = _count_bytes(header, path)
+    if n_bytes != size - 8 - n:
+        _refuse(path, f"holds {size - 8 - n} bytes of arrays where its header promises {n_bytes}", "copy or save it again")
+    return header
+
+
+def _count_bytes(header: Mapping[str, Any], path: Path) -> int:
+    n_elements = n_bytes = 0
+    for name, info in header.items():
+        if name == "__metadata__":
+            continue
+        dtype, shape = (info.get("dtype"), info.get("shape")) if isinstance(info, dict) else (None, None)
+        if not isinstance(shape, list) or not all(type(s) is int and s >= 0 for s in shape) or len(shape) > 8:
+            _refuse(path, f"is corrupt: tensor {name!r} has shape {shape!r}", "copy or save it again")
+        if not isinstance(dtype, str) or dtype not in ITEMSIZE:
+            _refuse(
+                path, f"holds tensor {name!r} of type {dtype!r}, expected {' or '.join(ITEMSIZE)}", "give a file written by dtdfast.save"
+            )
+        n_elements += math.prod(shape)
+        n_bytes += math.prod(shape) * ITEMSIZE[dtype]
+    _limit("array elements", n_elements, MAX_ELEMENTS, path)
+    return n_bytes
+
+
+def _entries(header: Mapping[str, Any], path: Path) -> list[Any]:
+    metadata = header.get("__metadata__")
+    text = metadata.get(KEY) if isinstance(metadata, dict) else None
+    if not isinstance(text, str):
+        _refuse(path, "is a safetensors file without a dtdfast layer list", "build the list of records from its arrays and dtdfast.save it")
+    content = _json(text, path)
+    version = content.get("version") if isinstance(content, dict) else None
+    if version != VERSION:
+        _refuse(
+            path, f"has format version {version!r}, this dtdfast reads {VERSION}", "save it again with this version, or upgrade dtdfast"
+        )
+    entries = content.get("layers")
+    if not isinstance(entries, list) or len(content) != 2:
+        _refuse(path, "is corrupt: its layer list cannot be read", "save it again")
+    _limit("layers", len(entries), MAX_LAYERS, path)
+    return entries
+
+
+def _entry(position: int, entry: Any, tensors: Mapping[str, Any], path: Path) -> tuple[type[Layer], dict[str, Any], dict[str, str]]:
+    """One entry of the list: its record, its settings, and the names of its tensors by field."""
+    kind, given = (entry.get("record"), entry.get("fields")) if isinstance(entry, dict) and len(entry) == 2 else (None, None)
+    if not isinstance(kind, str) or kind not in RECORDS or not isinstance(given, dict):
+        _refuse(path, f"layer {position}: {kind!r} is not a record of this dtdfast", "upgrade dtdfast, or save the list again")
+    arrays, settings = _fields(RECORDS[kind])
+    if given.keys() != set(settings):
+        names = ", ".join(sorted(given.keys() ^ set(settings)))
+        _refuse(path, f"layer {position} ({kind}): unknown or missing fields: {names}", "save it again with this version of dtdfast")
+    values = {key: _tuples(value) for key, value in given.items()}
+    return RECORDS[kind], values, {key: name for key in arrays if (name := f"{position}.{key}") in tensors}
+
+
+def _build(position: int, record: type[Layer], values: dict[str, Any], path: Path) -> Layer:
+    try:
+        return record(**values)
+    except (DtdError, TypeError, OverflowError) as error:  # TypeError: a required array is not there, or JSON of a wrong type
+        _refuse(path, f"layer {position}: {error}", "save it again from a valid list")
+
+
+def _tuples(value: Any) -> Any:
+    """JSON's lists as the records' tuples, pairs of paddings included."""
+    return tuple(tuple(v) if isinstance(v, list) else v for v in value) if isinstance(value, list) else value
+
+
+def _json(text: str | bytes, path: Path) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        _refuse(path, f"is corrupt or not a safetensors file ({error})", "give a file written by dtdfast.save")
+
+
+def _limit(what: str, given: int, limit: int, path: Path | None = None) -> None:
+    if given > limit:
+        advice = "split the network into several lists" if path is None else "give a file written by dtdfast.save"
+        raise StorageError(f"{path or 'this layer list'} has {given} {what}, expected at most {limit}; {advice}")
+
+
+def _refuse(path: Path, problem: str, advice: str) -> NoReturn:
+    raise StorageError(f"{path} {problem}; {advice}")

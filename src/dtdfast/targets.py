@@ -1,0 +1,105 @@
+"""From `target` to the relevance that enters: which outputs are explained, and with how much."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import TargetError
+from .plan.shapes import Shape
+
+Floats = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class Targets:
+    """A checked `target` for a batch of n samples.
+
+    Attributes
+    ----------
+    index : (n, t, 1 or more axes of the output) integers, or None
+    start : (n, t, *out) floats, or None
+    several : whether the result has a target axis
+    """
+
+    index: NDArray[np.intp] | None
+    start: Floats | None
+    several: bool
+    count: int
+
+    @classmethod
+    def parse(cls, target: Any, n: int, out: Shape) -> Targets:
+        """Check `target` against n samples with outputs of shape (n, *out)."""
+        shape = f"(n, {', '.join(map(str, out))})"
+        if target is None or isinstance(target, (int, np.integer)):
+            if isinstance(target, (bool, np.bool_)):
+                raise TargetError(f"target is {target!r}, expected integers, a tuple or a float start")
+            if len(out) != 1:
+                raise TargetError(f"the outputs are {shape}: name one element by a tuple of {len(out)} integers, or give a float start")
+            if target is None:
+                return cls(None, None, False, 1)
+            return cls(_checked(np.full((n, 1, 1), target), out), None, False, 1)
+        if isinstance(target, tuple):
+            if not all(isinstance(i, (int, np.integer)) and not isinstance(i, bool) for i in target) or len(target) != len(out):
+                raise TargetError(f"target is {target!r}; a tuple names one output of {shape} by {len(out)} integers")
+            return cls(_checked(np.broadcast_to(np.array(target), (n, 1, len(out))), out), None, False, 1)
+        array = np.asarray(target)
+        if array.dtype.kind in "iu":
+            return cls._integers(array, n, out, shape)
+        if array.dtype.kind == "f":
+            return cls._floats(array, n, out, shape)
+        raise TargetError(f"target has dtype {array.dtype}, expected integers or a float start")
+
+    @classmethod
+    def _integers(cls, array: NDArray[Any], n: int, out: Shape, shape: str) -> Targets:
+        if len(out) != 1:
+            raise TargetError(f"the outputs are {shape}: integers index axis 1 of (n, classes); give a tuple or a float start")
+        if array.ndim == 0:
+            array = np.full(n, int(array))
+        if array.ndim == 1 and array.shape == (n,):
+            return cls(_checked(array.reshape(n, 1, 1), out), None, False, 1)
+        if array.ndim == 2 and array.shape[0] in (1, n) and array.shape[1] > 0:
+            full = np.broadcast_to(array, (n, array.shape[1]))
+            return cls(_checked(full[:, :, None], out), None, True, array.shape[1])
+        raise TargetError(f"target has shape {array.shape}, expected ({n},), ({n}, t) or (1, t) for {n} samples")
+
+    @classmethod
+    def _floats(cls, array: Floats, n: int, out: Shape, shape: str) -> Targets:
+        if not np.isfinite(array).all():
+            raise TargetError("target (a float start) holds NaN or infinity")
+        if array.shape == (n, *out):
+            return cls(None, array[:, None], False, 1)
+        if array.ndim == len(out) + 2 and array.shape[0] == n and array.shape[2:] == out and array.shape[1] > 0:
+            return cls(None, array, True, array.shape[1])
+        raise TargetError(
+            f"target (a float start) has shape {array.shape}, expected that of the outputs {shape}, or (n, t, ...) for t targets"
+        )
+
+    def relevance(self, block: slice, outputs: Floats, *, unit: bool = False, clip: bool = False) -> Floats:
+        """Start relevance (n, t, *out) of a block of samples: the outputs themselves at the targets, 0 elsewhere.
+
+        `unit` starts with 1 instead (gradients), `clip` raises negative outputs to 0.
+        """
+        if self.start is not None:
+            start = self.start[block].astype(outputs.dtype)
+            return np.maximum(start, 0) if clip else start
+        n = len(outputs)
+        index = outputs.argmax(axis=1).reshape(n, 1, 1) if self.index is None else self.index[block]
+        start = np.zeros((n, self.count, *outputs.shape[1:]), outputs.dtype)
+        samples = np.arange(n)[:, None]
+        where = tuple(index[:, :, a] for a in range(index.shape[2]))
+        values = outputs[(samples, *where)]
+        start[(samples, np.arange(self.count)[None, :], *where)] = 1 if unit else np.maximum(values, 0) if clip else values
+        return start
+
+
+def _checked(index: NDArray[Any], out: Shape) -> NDArray[np.intp]:
+    for axis, size in enumerate(out):
+        column = index[..., axis]
+        if column.size and (column.min() < 0 or column.max() >= size):
+            bad = int(column.min() if column.min() < 0 else column.max())
+            raise TargetError(f"target {bad} is outside the {size} outputs along axis {axis + 1}; expected 0 to {size - 1}")
+    return index.astype(np.intp)

@@ -1,0 +1,68 @@
+"""How many threads the kernels use."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import threading
+import warnings
+from pathlib import Path
+
+_used_openmp = False
+_forked = False
+_warned = False
+_lock = threading.Lock()
+
+
+def _after_fork() -> None:
+    global _forked
+    _forked = _used_openmp
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+@functools.cache
+def cgroup_cores(root: Path = Path("/sys/fs/cgroup")) -> float:
+    """Cores that the control group's quota allows; infinity without one."""
+    try:
+        quota, period = (root / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            quota = (root / "cpu/cpu.cfs_quota_us").read_text().strip()
+            period = (root / "cpu/cpu.cfs_period_us").read_text().strip()
+        except OSError:
+            return math.inf
+    if quota in ("max", "-1"):
+        return math.inf
+    return int(quota) / int(period)
+
+
+def default_threads() -> int:
+    """OMP_NUM_THREADS, else the cores that this process may use."""
+    given = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    if given.isdigit() and int(given) > 0:
+        return int(given)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.ceil(min(cores, cgroup_cores())))
+
+
+def threads_for_run(wanted: int | None, limit: int) -> int:
+    """Threads of one run: `wanted`, else the default within `limit` (what OpenMP was told, by threadpoolctl for example).
+
+    OpenMP's threads do not survive a fork, and a child that asks for them hangs: one thread there.
+    """
+    global _used_openmp, _warned
+    if _forked:
+        with _lock:
+            if not _warned:
+                _warned = True
+                warnings.warn(
+                    "dtdfast runs on one thread in a forked process; start workers by 'spawn' to use more", RuntimeWarning, stacklevel=2
+                )
+        return 1
+    count = wanted if wanted is not None else min(default_threads(), limit)
+    if count > 1:
+        _used_openmp = True
+    return count

@@ -1,0 +1,387 @@
+"""The shared list of (geometry, rule) cases: awkward shapes on purpose, random signed relevance, numbers that float32 holds exactly.
+
+A `Geometry` is a small network that is one layer of neurons (a tap layer, an Add with its operands, or one with something folded
+into it), built twice from the same arrays: as records of the package and as an explicit matrix.  A `Case` is a geometry under a rule.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import NamedTuple
+
+import explicit
+import numpy as np
+
+import dtdfast as dtd
+
+
+class Network(NamedTuple):
+    layers: list
+    taps: explicit.Taps
+    copies: int = 1  # how many times the flattened input stands among the columns of taps.matrix
+
+
+@dataclass(frozen=True)
+class Geometry:
+    id: str
+    x_shape: tuple[int, ...]  # (n, c, *size)
+    build: Callable[[np.random.Generator, tuple[int, ...]], Network]
+    has_bias: bool
+
+    @property
+    def rng(self):
+        return np.random.default_rng(zlib.crc32(self.id.encode()))
+
+
+def _weight(rng, shape, out_axis=0):
+    """Random weights whose second output channel is dead (all 0) and whose last has no positive part, where there is room for it."""
+    weight = rng.standard_normal(shape).astype(np.float32)
+    channels = np.moveaxis(weight, out_axis, 0)
+    if len(channels) >= 3:
+        channels[-1] = -abs(channels[-1])
+        channels[1] = 0
+    return weight
+
+
+def _bias(rng, n):
+    bias = rng.standard_normal(n).astype(np.float32)
+    if n >= 3:
+        bias[1] = 0
+    return bias
+
+
+# ------------------------------------------------------------------------------------------------------ kinds of geometry
+
+
+def _weighted(record, matrix, shape, out_axis=0, bias=True, **options):
+    def build(rng, x_shape):
+        weight = _weight(rng, shape, out_axis)
+        n_out = shape[out_axis] * (options.get("groups", 1) if out_axis else 1)
+        b = _bias(rng, n_out) if bias else None
+        return Network([record(weight, b, **options)], matrix(x_shape, weight, b, **options))
+
+    return build, bias
+
+
+def linear(n_in, n_out, **options):
+    return _weighted(dtd.Linear, explicit.linear, (n_out, n_in), **options)
+
+
+def conv(*shape, **options):
+    return _weighted(dtd.Conv, explicit.conv, shape, **options)
+
+
+def conv_transpose(*shape, **options):
+    return _weighted(dtd.ConvTranspose, explicit.conv_transpose, shape, out_axis=1, **options)
+
+
+def _pool(record, matrix, *args, **options):
+    return lambda rng, x_shape: Network([record(*args, **options)], matrix(x_shape, *args, **options)), False
+
+
+def avg_pool(*args, **options):
+    return _pool(dtd.AvgPool, explicit.pool, *args, **options)
+
+
+def sum_pool(*args, **options):
+    return _pool(dtd.SumPool, explicit.sum_pool, *args, **options)
+
+
+def global_avg_pool():
+    return _pool(dtd.GlobalAvgPool, explicit.global_avg_pool)
+
+
+def add(*branches):
+    """An Add of the input (None) and of layers that read the input, as one neuron."""
+
+    def build(rng, x_shape):
+        layers, taps, inputs = [], [], []
+        for branch in branches:
+            if branch is None:
+                inputs.append(dtd.INPUT)
+                taps.append(explicit.identity(x_shape))
+            else:
+                record, matrix, shape, options = branch
+                weight, bias = _weight(rng, shape), _bias(rng, shape[0])
+                inputs.append(len(layers))
+                layers.append(record(weight, bias, inputs=dtd.INPUT, **options))
+                taps.append(matrix(x_shape, weight, bias, **options))
+        return Network([*layers, dtd.Add(inputs=tuple(inputs))], explicit.add(*taps), len(branches))
+
+    return build, any(branches)
+
+
+def _batch_norm(rng, n):
+    """A BatchNorm and its affine map (factor, shift) in float64."""
+    mean, weight, bias = (rng.standard_normal(n).astype(np.float32) for _ in range(3))
+    variance = rng.uniform(0.5, 2, n).astype(np.float32)
+    factor = weight / np.sqrt(variance.astype(float) + 1e-3)
+    return dtd.BatchNorm(mean, variance, weight, bias, eps=1e-3), factor, bias - mean * factor
+
+
+def conv_norm(*shape, **options):
+    """A BatchNorm that folds into the convolution before it."""
+
+    def build(rng, x_shape):
+        weight, bias = _weight(rng, shape), _bias(rng, shape[0])
+        norm, factor, shift = _batch_norm(rng, shape[0])
+        folded = weight * factor.reshape(-1, *[1] * (len(shape) - 1))
+        return Network([dtd.Conv(weight, bias, **options), norm], explicit.conv(x_shape, folded, bias * factor + shift, **options))
+
+    return build, True
+
+
+def norm_conv(*shape, **options):
+    """A BatchNorm that folds forward into the unpadded convolution after it."""
+
+    def build(rng, x_shape):
+        weight, bias = _weight(rng, shape), _bias(rng, shape[0])
+        norm, factor, shift = _batch_norm(rng, x_shape[0])
+        per_channel = (1, -1, *[1] * (len(shape) - 2))
+        folded_bias = bias + (weight * shift.reshape(per_channel)).reshape(shape[0], -1).sum(1)
+        taps = explicit.conv(x_shape, weight * factor.reshape(per_channel), folded_bias, **options)
+        return Network([norm, dtd.Conv(weight, bias, **options)], taps)
+
+    return build, True
+
+
+def pad_conv(padding, *shape, **options):
+    """An explicit Pad that merges into its reader."""
+
+    def build(rng, x_shape):
+        weight, bias = _weight(rng, shape), _bias(rng, shape[0])
+        taps = explicit.conv(x_shape, weight, bias, padding=padding, **options)
+        return Network([dtd.Pad(padding), dtd.Conv(weight, bias, **options)], taps)
+
+    return build, True
+
+
+def flatten_linear(n_out):
+    def build(rng, x_shape):
+        n_in = int(np.prod(x_shape))
+        weight, bias = _weight(rng, (n_out, n_in)), _bias(rng, n_out)
+        return Network([dtd.Flatten(), dtd.Linear(weight, bias)], explicit.linear((n_in,), weight, bias))
+
+    return build, True
+
+
+CONV, LINEAR = (dtd.Conv, explicit.conv), (dtd.Linear, explicit.linear)
+
+GEOMETRIES = [
+    Geometry(name, shape, *kind)
+    for name, shape, kind in [
+        ("linear-1to1", (1, 1), linear(1, 1)),
+        ("linear-3to2", (2, 3), linear(3, 2)),
+        ("linear-7to15", (3, 7), linear(7, 15)),
+        ("linear-16to17-nobias", (2, 16), linear(16, 17, bias=False)),
+        ("linear-31to33", (2, 31), linear(31, 33)),
+        ("linear-65to16", (1, 65), linear(65, 16)),
+        ("linear-15to65", (7, 15), linear(15, 65)),
+        ("linear-17to1", (2, 17), linear(17, 1)),
+        ("linear-1to31", (1, 1), linear(1, 31)),
+        ("flatten-linear", (2, 3, 7, 2), flatten_linear(17)),
+        ("conv1d-1tap", (2, 1, 7), conv(1, 1, 1)),
+        ("conv1d-same", (2, 3, 15), conv(16, 3, 3, padding=1)),
+        ("conv1d-stride2", (2, 7, 33), conv(2, 7, 5, stride=2, padding=2)),
+        ("conv1d-dilated-asymmetric", (1, 2, 31), conv(3, 2, 3, dilation=4, padding=((3, 1),))),
+        ("conv1d-depthwise", (2, 17, 16), conv(17, 1, 3, padding=1, groups=17)),
+        ("conv1d-groups-stride3", (2, 6, 17), conv(9, 2, 2, stride=3, groups=3)),
+        ("conv1d-whole", (1, 1, 65), conv(1, 1, 65)),
+        ("conv2d-1x1-pixel", (1, 1, 1, 1), conv(1, 1, 1, 1)),
+        ("conv2d-same", (2, 3, 7, 7), conv(7, 3, 3, 3, padding=1)),
+        ("conv2d-1x1", (2, 16, 3, 3), conv(17, 16, 1, 1)),
+        ("conv2d-1x1-wide", (1, 65, 2, 2), conv(33, 65, 1, 1)),
+        ("conv2d-1x1-stride2-nobias", (2, 15, 7, 7), conv(31, 15, 1, 1, stride=2, bias=False)),
+        ("conv2d-7x7-stride2", (1, 3, 15, 16), conv(16, 3, 7, 7, stride=2, padding=3)),
+        ("conv2d-oblong", (2, 2, 7, 15), conv(3, 2, 3, 5, stride=(2, 3), padding=(1, 2), dilation=(2, 1))),
+        ("conv2d-asymmetric", (1, 3, 7, 7), conv(15, 3, 3, 3, stride=2, padding=((0, 1), (2, 0)))),
+        ("conv2d-even-kernel", (2, 3, 7, 7), conv(5, 3, 2, 2, padding=((1, 0), (0, 1)))),
+        ("conv2d-depthwise", (2, 15, 7, 3), conv(15, 1, 3, 3, padding=1, groups=15)),
+        ("conv2d-depthwise-stride2", (2, 16, 5, 5), conv(16, 1, 3, 3, stride=2, padding=1, groups=16)),
+        ("conv2d-depthwise-twofold", (2, 3, 7, 7), conv(6, 1, 3, 3, groups=3)),
+        ("conv2d-groups2", (1, 8, 5, 5), conv(34, 4, 3, 3, padding=1, groups=2)),
+        ("conv2d-whole", (2, 31, 3, 2), conv(1, 31, 3, 2)),
+        ("conv2d-17x31", (1, 2, 17, 31), conv(2, 2, 3, 3, padding=1)),
+        ("conv2d-33channels", (1, 1, 16, 16), conv(33, 1, 3, 3, padding=1)),
+        ("conv2d-16to16", (3, 16, 7, 7), conv(16, 16, 3, 3, padding=1)),
+        ("conv2d-wide-border", (2, 3, 3, 3), conv(4, 3, 3, 3, padding=2)),
+        ("conv2d-outputs-without-taps", (1, 2, 3, 3), conv(3, 2, 1, 1, padding=1)),
+        ("conv2d-unread-inputs", (2, 3, 15, 15), conv(3, 3, 2, 2, stride=4)),
+        ("conv2d-dilation3", (1, 2, 15, 15), conv(2, 2, 3, 3, dilation=3, padding=3)),
+        ("conv3d-same", (1, 2, 3, 7, 5), conv(3, 2, 3, 3, 3, padding=1)),
+        ("conv3d-stride", (2, 3, 3, 3, 2), conv(7, 3, 2, 2, 2, stride=(1, 2, 1))),
+        ("conv3d-depthwise-asymmetric", (1, 3, 3, 4, 5),
+         conv(3, 1, 3, 1, 3, padding=((1, 1), (0, 0), (0, 2)), dilation=(1, 1, 2), groups=3)),
+        ("conv3d-groups2", (1, 4, 2, 3, 3), conv(6, 2, 1, 2, 2, groups=2)),
+        ("transposed1d-stride2", (2, 3, 7), conv_transpose(3, 5, 3, stride=2)),
+        ("transposed1d-padding", (2, 3, 5), conv_transpose(3, 2, 4, stride=2, padding=1, bias=False)),
+        ("transposed1d-depthwise", (2, 4, 3), conv_transpose(4, 1, 3, stride=2, padding=1, output_padding=1, groups=4)),
+        ("transposed2d-2x2", (2, 3, 3, 3), conv_transpose(3, 7, 2, 2, stride=2)),
+        ("transposed2d-3x3", (1, 16, 3, 2), conv_transpose(16, 17, 3, 3, stride=2, padding=1, output_padding=1)),
+        ("transposed2d-oblong", (2, 2, 3, 5), conv_transpose(2, 3, 3, 2, stride=(3, 1), padding=((0, 1), (1, 0)), dilation=(1, 2))),
+        ("transposed2d-groups", (1, 4, 3, 3), conv_transpose(4, 3, 3, 3, padding=1, groups=2)),
+        ("transposed2d-holes", (1, 3, 2, 2), conv_transpose(3, 3, 1, 1, stride=3)),
+        ("transposed2d-from-pixel", (2, 7, 1, 1), conv_transpose(7, 15, 4, 4)),
+        ("transposed3d", (1, 2, 2, 3, 2), conv_transpose(2, 3, 2, 3, 2, stride=(2, 1, 2), padding=(0, 1, 0))),
+        ("avg1d-padding", (2, 3, 7), avg_pool(3, stride=2, padding=1)),
+        ("avg1d-ceil", (2, 17, 15), avg_pool(2, ceil_mode=True)),
+        ("avg2d", (2, 16, 7, 3), avg_pool(2)),
+        ("avg2d-valid-only", (2, 3, 7, 7), avg_pool(3, stride=2, padding=1, count_include_pad=False)),
+        ("avg2d-ceil-padding", (1, 2, 7, 16), avg_pool(3, stride=2, padding=1, ceil_mode=True)),
+        ("avg2d-ceil-valid-only", (1, 2, 8, 7), avg_pool(3, stride=3, padding=1, ceil_mode=True, count_include_pad=False)),
+        ("avg2d-oblong", (2, 1, 7, 5), avg_pool((2, 3), stride=(3, 1))),
+        ("avg2d-asymmetric", (1, 3, 5, 6), avg_pool(2, padding=((1, 0), (0, 1)))),
+        ("avg3d", (1, 2, 3, 4, 5), avg_pool(2, stride=1)),
+        ("sum1d", (2, 7, 15), sum_pool(3, stride=2)),
+        ("sum2d-overlapping", (2, 15, 5, 5), sum_pool(3, stride=1, padding=1)),
+        ("sum2d-ceil", (1, 2, 7, 7), sum_pool(2, stride=2, ceil_mode=True)),
+        ("global1d", (2, 3, 31), global_avg_pool()),
+        ("global2d", (2, 33, 3, 7), global_avg_pool()),
+        ("global2d-pixel", (2, 7, 1, 1), global_avg_pool()),
+        ("global3d", (1, 2, 3, 2, 3), global_avg_pool()),
+        ("add-same", (2, 3, 2, 2), add(None, None)),
+        ("add-linear", (2, 17), add((*LINEAR, (17, 17), {}), None)),
+        ("add-conv", (2, 3, 5, 7), add((*CONV, (3, 3, 3, 3), {"padding": 1}), None)),
+        ("add-conv-last", (2, 16, 3, 3), add(None, (*CONV, (16, 16, 1, 1), {}))),
+        ("add-two-convs", (1, 2, 7, 7), add((*CONV, (7, 2, 3, 3), {"padding": 1, "stride": 2}), (*CONV, (7, 2, 1, 1), {"stride": 2}))),
+        ("add-three", (2, 3, 15), add((*CONV, (3, 1, 3), {"padding": 1, "groups": 3}), None, None)),
+        ("conv-norm", (2, 3, 5, 5), conv_norm(7, 3, 3, 3, padding=1)),
+        ("norm-conv", (2, 3, 5, 5), norm_conv(7, 3, 3, 3)),
+        ("norm-conv1d-stride", (2, 16, 7), norm_conv(15, 16, 3, stride=2)),
+        ("pad-conv", (2, 3, 5, 4), pad_conv(((1, 0), (2, 1)), 5, 3, 3, 3)),
+    ]
+]  # fmt: skip
+
+
+@cache
+def _network(geometry):
+    return geometry.build(geometry.rng, geometry.x_shape[1:])
+
+
+# ----------------------------------------------------------------------------------------------------------- rules, cases
+
+
+class RuleRow(NamedTuple):
+    id: str
+    rule: dtd.Rule
+    terms: Callable  # of (taps, x), and low and high for a box
+    on_bias: bool = False  # differs from another row in its use of the bias alone
+    box: str = ""  # "scalar", "channel" or "full" bounds
+
+    @property
+    def conserves(self):
+        """Whether every denominator is the sum of what it divides: then a neuron passes all of its relevance on."""
+        options = self.terms.keywords
+        return options["bias"] == "none" and not self.rule.stabilizer and options.get("alpha", 2) - options.get("beta", 1) == 1
+
+
+def _row(name, rule, function, bias="none", on_bias=False, box="", **options):
+    return RuleRow(name, rule, partial(function, bias=bias, **options), on_bias, box)
+
+
+RULES = [
+    _row("zplus", dtd.ZPlus(), explicit.zplus),
+    _row("zplus-stabilized", dtd.ZPlus(stabilizer=1e-3), explicit.zplus),
+    _row("zplus-positive", dtd.ZPlus(bias="positive"), explicit.zplus, "positive", True),
+    _row("zplus-signed", dtd.ZPlus(bias="signed", stabilizer=0.25), explicit.zplus, "signed", True),
+    _row("wsquare", dtd.WSquare(), explicit.wsquare),
+    _row("wsquare-square", dtd.WSquare(bias="square", stabilizer=1e-6), explicit.wsquare, "square", True),
+    _row("zbox-scalar", dtd.ZBox(), explicit.zbox, box="scalar"),
+    _row("zbox-channel", dtd.ZBox(), explicit.zbox, box="channel"),
+    _row("zbox-full", dtd.ZBox(stabilizer=1e-3), explicit.zbox, box="full"),
+    _row("zero", dtd.Zero(), explicit.epsilon, "signed"),
+    _row("zero-nobias", dtd.Zero(bias="none"), explicit.epsilon, "none", True),
+    _row("epsilon", dtd.Epsilon(stabilizer=0.125), explicit.epsilon, "signed"),
+    _row("epsilon-nobias", dtd.Epsilon(stabilizer=0.125, bias="none"), explicit.epsilon, "none", True),
+    _row("gamma", dtd.Gamma(), explicit.gamma, "signed"),
+    _row("gamma-full", dtd.Gamma(0.5, bias="full"), explicit.gamma, "full", True, gamma=0.5),
+    _row("gamma-nobias", dtd.Gamma(10.0, bias="none"), explicit.gamma, "none", True, gamma=10.0),
+    _row("alpha2beta1", dtd.AlphaBeta(), explicit.alpha_beta),
+    _row("alpha2beta1-fallback", dtd.AlphaBeta(fallback=True), explicit.alpha_beta, fallback=True),
+    _row("alpha2beta1-by-sign", dtd.AlphaBeta(bias="by_sign", stabilizer=1e-6), explicit.alpha_beta, "by_sign", True),
+    _row("alpha3beta2-full", dtd.AlphaBeta(3.0, 2.0, bias="full"), explicit.alpha_beta, "full", True, alpha=3.0, beta=2.0),
+    _row("alpha1beta0", dtd.AlphaBeta(1.0, 0.0), explicit.alpha_beta, alpha=1.0, beta=0.0),
+    _row("flat", dtd.Flat(), explicit.flat),
+]
+
+
+@dataclass(frozen=True)
+class Case:
+    geometry: Geometry
+    row: RuleRow
+    nonnegative: bool  # inputs and domain; a box decides by itself
+
+    @property
+    def id(self):
+        return f"{self.geometry.id}-{self.row.id}" + ("" if self.row.box else "-x>=0" if self.nonnegative else "-real")
+
+    @property
+    def layers(self):
+        return _network(self.geometry).layers
+
+    @property
+    def taps(self):
+        return _network(self.geometry).taps
+
+    def _box(self):
+        """Low and high in the form the case asks for, and broadcast to one sample."""
+        rng, sample = self.geometry.rng, self.geometry.x_shape[1:]
+        shape = {"scalar": (), "channel": sample[:1], "full": sample}[self.row.box]
+        low, high = (sign * rng.uniform(0.5, 2, shape).astype(np.float32) for sign in (-1, 1))
+        wide = shape + (1,) * (len(sample) - len(shape)) if shape else ()
+        whole = tuple(np.broadcast_to(a.reshape(wide), sample).astype(np.float64) for a in (low, high))
+        return ((float(low), float(high)) if not shape else (low, high)), whole
+
+    @property
+    def domain(self):
+        return self._box()[0] if self.row.box else "nonnegative" if self.nonnegative else "real"
+
+    @property
+    def x(self):
+        """Random inputs with exact zeros among them; in a box, some on its faces."""
+        x = np.random.default_rng([zlib.crc32(self.id.encode()), 1]).standard_normal(self.geometry.x_shape).astype(np.float32)
+        if self.row.box:
+            low, high = self._box()[1]
+            return np.clip(x, low, high).astype(np.float32)
+        return np.where((x < 0) if self.nonnegative else (abs(x) < 0.1), np.float32(0), x)
+
+    @property
+    def r_out(self):
+        """Random signed relevance on the outputs."""
+        shape = (self.geometry.x_shape[0], *self.taps.out_shape)
+        return np.random.default_rng([zlib.crc32(self.id.encode()), 2]).standard_normal(shape).astype(np.float32)
+
+    def options(self, backend):
+        return {"rules": self.row.rule, "domain": self.domain, "backend": backend}
+
+    def terms(self, sample):
+        """The rule's terms for one sample of x."""
+        copies = _network(self.geometry).copies
+        box = [np.tile(a.ravel(), copies) for a in self._box()[1]] if self.row.box else []
+        return self.row.terms(self.taps, np.tile(sample.astype(np.float64).ravel(), copies), *box)
+
+    def expected(self, x, r_out, tolerance):
+        """The relevance of each sample and the bound on its error, by the explicit matrix."""
+        copies = _network(self.geometry).copies
+        results = [
+            explicit.propagate(self.terms(sample), r.astype(np.float64).ravel(), self.row.rule.stabilizer or 0.0, tolerance)
+            for sample, r in zip(x, r_out, strict=True)
+        ]
+        r_in, bound = (np.array(a).reshape(len(x), copies, -1).sum(1).reshape(x.shape) for a in zip(*results, strict=True))
+        return r_in, bound
+
+    def tolerance(self, unit):
+        """(fan-in + fan-out + c)·u: the additions behind one d and one r_in, and the c roundings of each product, quotient and gate."""
+        valid = self.taps.valid
+        return (valid.sum(1).max() + valid.sum(0).max() * _network(self.geometry).copies + 12) * unit
+
+
+CASES = [
+    Case(geometry, row, (g + r) % 2 == 0)
+    for g, geometry in enumerate(GEOMETRIES)
+    for r, row in enumerate(RULES)
+    if geometry.has_bias or not row.on_bias
+]

@@ -1,0 +1,455 @@
+"""What the public names mean: targets, start and stop, domains, rules, reuse.  Values by NumPy, backend by backend."""
+
+import dataclasses
+
+import explicit
+import numpy as np
+import pytest
+
+import dtdfast as dtd
+
+pytestmark = pytest.mark.parametrize("backend", ["oracle", "cpu"])
+
+
+def normal(rng, *shape):
+    return rng.standard_normal(shape).astype(np.float32)
+
+
+def classifier(rng):
+    return [
+        dtd.Conv(normal(rng, 6, 3, 3, 3), normal(rng, 6), padding=1, name="stem"),
+        dtd.ReLU(),
+        dtd.MaxPool(2),
+        dtd.Flatten(),
+        dtd.Linear(normal(rng, 5, 54), normal(rng, 5), name="head"),
+    ]
+
+
+def segmenter(rng):
+    """Outputs (n, 4, 6, 6)."""
+    return [dtd.Conv(normal(rng, 8, 3, 3, 3), padding=1), dtd.ReLU(), dtd.Conv(normal(rng, 4, 8, 1, 1))]
+
+
+def close(a, b, backend):
+    """Equal up to the rounding of small networks."""
+    np.testing.assert_allclose(a, b, rtol=0, atol=(1e-12 if backend == "oracle" else 2e-5) * abs(np.asarray(b)).max())
+
+
+# ----------------------------------------------------------------------------------------------------------------- outputs
+
+
+def test_predict_includes_the_softmax_and_explain_does_not(backend, rng):
+    layers, x = classifier(rng), normal(rng, 4, 3, 6, 6)
+    logits = dtd.predict(layers, x, backend=backend)
+    e = np.exp(logits - logits.max(axis=1, keepdims=True))
+    whole = [*layers, dtd.Softmax()]
+    close(dtd.predict(whole, x, backend=backend), e / e.sum(axis=1, keepdims=True), backend)
+    np.testing.assert_array_equal(dtd.explain(whole, x, 2, backend=backend), dtd.explain(layers, x, 2, backend=backend))
+    _, outputs = dtd.explain([*whole, dtd.Dropout()], x, 2, backend=backend, return_outputs=True)
+    np.testing.assert_array_equal(outputs, logits)
+
+
+def test_softmax_over_channels(backend, rng):
+    layers, x = segmenter(rng), normal(rng, 2, 3, 6, 6)
+    logits = dtd.predict(layers, x, backend=backend)
+    e = np.exp(logits - logits.max(axis=1, keepdims=True))
+    close(dtd.predict([*layers, dtd.Softmax(-3)], x, backend=backend), e / e.sum(axis=1, keepdims=True), backend)
+
+
+@pytest.mark.parametrize("kind", ["leaky_relu", "clip", "elu", "silu", "gelu", "gelu_tanh", "sigmoid", "hard_sigmoid", "hard_swish", "tanh",
+                                  "softplus"])  # fmt: skip
+def test_activations(kind, backend):
+    from math import erf
+
+    x = np.linspace(-9, 9, 37)[None].astype(np.float32)
+    t = x.astype(np.float64)
+    expected = {
+        "leaky_relu": lambda: np.where(t > 0, t, 0.01 * t),
+        "clip": lambda: np.clip(t, 0, 6),
+        "elu": lambda: np.where(t > 0, t, np.exp(t) - 1),
+        "silu": lambda: t / (1 + np.exp(-t)),
+        "gelu": lambda: t * 0.5 * (1 + np.vectorize(erf)(t / np.sqrt(2))),
+        "gelu_tanh": lambda: 0.5 * t * (1 + np.tanh(np.sqrt(2 / np.pi) * (t + 0.044715 * t**3))),
+        "sigmoid": lambda: 1 / (1 + np.exp(-t)),
+        "hard_sigmoid": lambda: np.clip(t / 6 + 0.5, 0, 1),
+        "hard_swish": lambda: t * np.clip(t / 6 + 0.5, 0, 1),
+        "tanh": lambda: np.tanh(t),
+        "softplus": lambda: np.log1p(np.exp(t)),
+    }[kind]()
+    np.testing.assert_allclose(
+        dtd.predict([dtd.Activation(kind)], x, backend=backend), expected, rtol=1e-5, atol=1e-6 if backend == "cpu" else 1e-15
+    )
+    fused = [dtd.Linear(np.eye(37)), dtd.Activation(kind)]
+    np.testing.assert_allclose(dtd.predict(fused, x, backend=backend), expected, rtol=1e-5, atol=1e-6 if backend == "cpu" else 1e-15)
+
+
+def test_local_response_normalisation(backend, rng):
+    x = normal(rng, 2, 7, 3, 3)
+    expected = np.empty_like(x)
+    for c in range(7):
+        squares = (x[:, max(0, c - 2) : c + 2 + 1] ** 2).sum(axis=1)
+        expected[:, c] = x[:, c] / (2.0 + 0.5 / 5 * squares) ** 0.75
+    np.testing.assert_allclose(dtd.predict([dtd.LRN(5, alpha=0.5, k=2.0)], x, backend=backend), expected, rtol=1e-5)
+
+
+# ----------------------------------------------------------------------------------------------------------------- targets
+
+
+def test_none_explains_the_largest_output(backend, rng):
+    layers, x = classifier(rng), normal(rng, 64, 3, 6, 6)
+    explainer = dtd.Explainer(layers, backend=backend)
+    best = explainer.predict(x).argmax(axis=1)
+    assert len(set(best)) > 1
+    np.testing.assert_array_equal(explainer.explain(x), explainer.explain(x, best))
+
+
+def test_forms_of_target(backend, rng):
+    """An int, one int per sample, one-element lists of targets, a tuple and a float start, all naming the same outputs."""
+    x = normal(rng, 3, 3, 6, 6)
+    explainer = dtd.Explainer(classifier(rng), backend=backend)
+    expected, outputs = explainer.explain(x, 2, return_outputs=True)
+    assert expected.shape == x.shape
+    start = np.zeros_like(outputs)
+    start[:, 2] = outputs[:, 2]
+    for same in (np.int64(2), [2, 2, 2], np.array([2, 2, 2], np.uint8), (2,), start, start.astype(np.float64)):
+        np.testing.assert_array_equal(explainer.explain(x, same), expected)
+    for several in ([[2]], np.full((3, 1), 2), start[:, None]):
+        np.testing.assert_array_equal(explainer.explain(x, several), expected[:, None])
+
+
+def test_several_targets(backend, rng):
+    x = normal(rng, 3, 3, 6, 6)
+    explainer = dtd.Explainer(classifier(rng), backend=backend)
+    single = np.stack([explainer.explain(x, t) for t in range(5)], axis=1)
+    np.testing.assert_array_equal(explainer.explain(x, np.arange(5)[None]), single)
+    own = np.array([[0, 1], [4, 4], [2, 3]])
+    np.testing.assert_array_equal(explainer.explain(x, own), single[np.arange(3)[:, None], own])
+    outputs = explainer.predict(x)
+    np.testing.assert_array_equal(explainer.explain(x, outputs[:, None] * np.eye(5, dtype=outputs.dtype)), single)
+
+
+def test_spatial_outputs(backend, rng):
+    x = normal(rng, 2, 3, 6, 6)
+    explainer = dtd.Explainer(segmenter(rng), backend=backend)
+    r_in, outputs = explainer.explain(x, (1, 2, 3), return_outputs=True)
+    start = np.zeros_like(outputs)
+    start[:, 1, 2, 3] = outputs[:, 1, 2, 3]
+    np.testing.assert_array_equal(r_in, explainer.explain(x, start))
+    near = np.zeros((6, 6), bool)
+    near[1:4, 2:5] = True  # a 3 x 3 convolution sees this of pixel (2, 3)
+    assert not r_in[:, :, ~near].any()
+    assert r_in[:, :, near].any()
+
+
+def test_the_largest_output_is_the_first_of_equals(backend):
+    layers = [dtd.Linear([[1.0, 0.0], [1.0, 0.0]])]
+    np.testing.assert_array_equal(dtd.explain(layers, np.array([[2.0, 3.0]]), None, backend=backend), [[2.0, 0.0]])
+
+
+# ------------------------------------------------------------------------------------------------------ start, stop, out
+
+
+def test_start_and_stop(backend, rng):
+    """Layer-wise maps compose: from the output to entry 2, and from there to the input."""
+    layers, x = classifier(rng), normal(rng, 3, 3, 6, 6)
+    whole = dtd.explain(layers, x, 1, backend=backend)
+    inner = dtd.explain(layers, x, 1, backend=backend, stop=2)
+    assert inner.shape == (3, 6, 3, 3)
+    close(dtd.explain(layers, x, inner, backend=backend, start=2), whole, backend)
+    close(dtd.explain(layers[:3], x, inner, backend=backend), whole, backend)
+    close(dtd.explain(layers, x, dtd.explain(layers, x, inner, backend=backend, start=2, stop=0), backend=backend, start=0), whole, backend)
+
+
+def test_start_of_an_inner_neuron(backend, rng):
+    layers, x = classifier(rng), normal(rng, 3, 3, 6, 6)
+    expected = dtd.explain(layers[:2], x, (4, 2, 2), backend=backend)
+    np.testing.assert_array_equal(dtd.explain(layers, x, (4, 2, 2), backend=backend, start=1), expected)
+
+
+def test_start_at_stop_is_the_identity(backend, rng):
+    layers, x = classifier(rng), normal(rng, 3, 3, 6, 6)
+    given = normal(rng, 3, 6, 3, 3)
+    np.testing.assert_array_equal(dtd.explain(layers, x, given, backend=backend, start=2, stop=2), given)
+
+
+def test_several_targets_with_stop(backend, rng):
+    layers, x = classifier(rng), normal(rng, 2, 3, 6, 6)
+    together = dtd.explain(layers, x, [[0, 3]], backend=backend, stop=1)
+    assert together.shape == (2, 2, 6, 6, 6)
+    for t, target in enumerate((0, 3)):
+        np.testing.assert_array_equal(together[:, t], dtd.explain(layers, x, target, backend=backend, stop=1))
+
+
+def test_out(backend, rng):
+    layers, x = classifier(rng), normal(rng, 3, 3, 6, 6)
+    expected = dtd.explain(layers, x, [[1, 2]], backend=backend)
+    out = np.full(expected.shape, np.nan, expected.dtype)
+    assert dtd.explain(layers, x, [[1, 2]], backend=backend, out=out) is out
+    np.testing.assert_array_equal(out, expected)
+    wide = np.full((3, 4, *x.shape[1:]), np.nan, expected.dtype)
+    dtd.explain(layers, x, [[1, 2]], backend=backend, out=wide[:, ::2])
+    np.testing.assert_array_equal(wide[:, ::2], expected)
+    assert np.isnan(wide[:, 1::2]).all()
+
+
+def test_dtypes(backend, rng):
+    layers, x = classifier(rng), normal(rng, 2, 3, 6, 6)
+    expected = dtd.explain(layers, x, 0, backend=backend)
+    assert expected.dtype == (np.float64 if backend == "oracle" else np.float32)
+    for same in (x.astype(np.float64), np.asfortranarray(x), x[::-1].copy()[::-1], x.tolist()):
+        np.testing.assert_array_equal(dtd.explain(layers, same, 0, backend=backend), expected)
+    half = dtd.explain(layers, x.astype(np.float16), 0, backend=backend)
+    np.testing.assert_array_equal(half, dtd.explain(layers, x.astype(np.float16).astype(np.float32), 0, backend=backend))
+
+
+def test_inputs_and_records_stay_as_they_are(backend, rng):
+    layers, x, start = classifier(rng), normal(rng, 2, 3, 6, 6), normal(rng, 2, 5)
+    copies = [a.copy() for a in (x, start, layers[0].weight)]
+    dtd.explain(layers, x, start, backend=backend)
+    for now, before in zip((x, start, layers[0].weight), copies, strict=True):
+        np.testing.assert_array_equal(now, before)
+    with pytest.raises(ValueError, match="read-only"):
+        layers[0].weight[0] = 0
+
+
+def test_records_copy_their_arrays(backend, rng):
+    weight = normal(rng, 2, 4)
+    layers, x = [dtd.Linear(weight)], normal(rng, 2, 4)
+    before = dtd.explain(layers, x, 0, backend=backend)
+    weight[:] = 0
+    np.testing.assert_array_equal(dtd.explain(layers, x, 0, backend=backend), before)
+
+
+# ----------------------------------------------------------------------------------------------------------------- domains
+
+
+def by_matrix(terms, start):
+    return np.array([explicit.propagate(t, s.astype(np.float64).ravel())[0] for t, s in zip(terms, start, strict=True)])
+
+
+@pytest.mark.parametrize("domain", ["real", "nonnegative", "box"])
+@pytest.mark.parametrize("path", ["none", "flatten", "reshape", "permute", "slice", "pad", "concat", "dropout", "batch norm"])
+def test_domain_follows_the_data_flow(path, domain, backend, rng):
+    """Whatever moves the input, the layer behind it has the first-layer rule, in the box that arrives there."""
+    x = abs(normal(rng, 3, 4, 5))
+    low, high = -rng.uniform(0, 1, (4, 5)).astype(np.float32), rng.uniform(2, 3, (4, 5)).astype(np.float32)
+    x = np.clip(x, low, high)
+    number = np.arange(1, 21).reshape(1, 4, 5)  # follow each element through the movement
+    moves, index = {
+        "none": ([], number),
+        "flatten": ([dtd.Flatten(), dtd.Reshape((4, 5))], number),
+        "reshape": ([dtd.Reshape((2, 10))], number.reshape(1, 2, 10)),
+        "permute": ([dtd.Permute((0, 2, 1))], number.transpose(0, 2, 1)),
+        "slice": ([dtd.Slice(2, 0, 5, 2)], number[:, :, ::2]),
+        "pad": ([dtd.Pad(((1, 2),))], np.pad(number, ((0, 0), (0, 0), (1, 2)))),
+        "concat": ([dtd.Concat(inputs=(dtd.INPUT, dtd.INPUT))], np.concatenate([number, number], 1)),
+        "dropout": ([dtd.Dropout()], number),
+        "batch norm": ([dtd.BatchNorm(np.zeros(4), np.ones(4), eps=0.0)], number),
+    }[path]
+    channels, length = index.shape[1:]
+    weight = normal(rng, 6, channels, 3)
+    layers = [*moves, dtd.Conv(weight)]
+    taps = explicit.conv((channels, length), weight)
+    start = normal(rng, 3, *taps.out_shape)
+
+    real = index.ravel() > 0  # padding is no input
+    r_in = dtd.explain(layers, x, start, domain=(low, high) if domain == "box" else domain, backend=backend)
+    expected = np.zeros((3, 20))
+    for n, sample in enumerate(x):
+        taken = np.concatenate([[0.0], sample.astype(np.float64).ravel()])[index.ravel()]
+        bounds = [np.concatenate([[0.0], b.ravel()])[index.ravel()] for b in (low, high)]
+        inside = taps._replace(matrix=taps.matrix * real, valid=taps.valid & real)
+        terms = {"real": explicit.wsquare, "nonnegative": explicit.zplus, "box": explicit.zbox}[domain](
+            inside, taken, *(bounds if domain == "box" else ())
+        )
+        moved, _ = explicit.propagate(terms, start[n].astype(np.float64).ravel())
+        np.add.at(expected[n], index.ravel()[real] - 1, moved[real])
+    close(r_in, expected.reshape(x.shape), backend)
+
+
+def test_pixels_on_the_faces_of_the_box(backend):
+    """float32 pixels and float64 bounds that mean the same numbers: rounding must not push a pixel out of its box."""
+    low, high = (0 - 0.456) / 0.224, (1 - 0.456) / 0.224
+    x = np.array([[low, high]], np.float32)
+    r_in = dtd.explain([dtd.Linear([[-1.0, 1.0]])], x, 0, domain=(low, high), backend=backend)
+    # (x - low) w+ + (high - x) |w-|: both pixels are as far from their root as can be, and y = high - low
+    np.testing.assert_allclose(r_in, [[(high - low) / 2, (high - low) / 2]], rtol=1e-6)
+
+
+def test_box_through_a_scale_that_flips_signs(backend, rng):
+    """A Scale between the input and its reader folds into it: the box that counts is the input's own."""
+    weight, factor, shift = normal(rng, 4, 3), np.array([1.0, -2.0, 0.5]), np.array([0.25, 0.5, -1.0])
+    x, start = rng.uniform(-1, 1, (3, 3)).astype(np.float32), normal(rng, 3, 4)
+    taps = explicit.linear((3,), weight * factor, weight.astype(float) @ shift)
+    expected = by_matrix([explicit.zbox(taps, sample.astype(float), -1.0, 1.0) for sample in x], start)
+    close(dtd.explain([dtd.Scale(factor, shift), dtd.Linear(weight)], x, start, domain=(-1, 1), backend=backend), expected, backend)
+
+
+def test_every_layer_that_reads_the_input_takes_its_rule(backend, rng):
+    a, b = normal(rng, 4, 3), normal(rng, 4, 3)
+    layers = [dtd.Linear(a), dtd.ReLU(), dtd.Linear(b, inputs=dtd.INPUT), dtd.ReLU(), dtd.Concat(inputs=(1, 3))]
+    x, start = normal(rng, 3, 3), abs(normal(rng, 3, 8))
+    expected = by_matrix([explicit.wsquare(explicit.linear((3,), a), sample.astype(float)) for sample in x], start[:, :4])
+    expected += by_matrix([explicit.wsquare(explicit.linear((3,), b), sample.astype(float)) for sample in x], start[:, 4:])
+    close(dtd.explain(layers, x, start, backend=backend), expected, backend)
+
+
+# ------------------------------------------------------------------------------------------------------------------- rules
+
+
+def residual(rng):
+    """A block on the input, and a block on the first one's output."""
+    return [
+        dtd.Linear(normal(rng, 5, 5), normal(rng, 5)),
+        dtd.Add(inputs=(0, dtd.INPUT)),
+        dtd.ReLU(),
+        dtd.Linear(normal(rng, 5, 5), normal(rng, 5)),
+        dtd.Add(inputs=(3, 2)),
+    ]
+
+
+def test_forms_of_rules(backend, rng):
+    """A preset, one rule, a mapping and a callable that say the same."""
+    layers, x = classifier(rng), abs(normal(rng, 3, 3, 6, 6))
+
+    def explain(rules):
+        return dtd.explain(layers, x, 1, rules=rules, domain="nonnegative", backend=backend)
+
+    expected = explain("excitation-backprop")
+    for same in (
+        dtd.ZPlus(),
+        {0: dtd.ZPlus(), 4: dtd.ZPlus()},
+        {},
+        "dtd",
+        lambda p, record: dtd.ZPlus() if hasattr(record, "weight") else None,
+    ):
+        np.testing.assert_array_equal(explain(same), expected)
+    assert abs(explain({4: dtd.Epsilon(stabilizer=0.1)}) - expected).max() > 1e-3 * abs(expected).max()
+
+
+@pytest.mark.parametrize("rule", [dtd.WSquare(), dtd.Flat(), dtd.Epsilon(stabilizer=0.25)], ids=str)
+def test_an_add_follows_its_operand(rule, backend, rng):
+    """An Add without a rule of its own is one neuron with its linear operand, under that operand's rule, at the input too."""
+    layers, x, start = residual(rng), normal(rng, 3, 5), normal(rng, 3, 5)
+    record = layers[0]
+    taps = explicit.add(explicit.linear((5,), record.weight, record.bias), explicit.identity((5,)))
+    function = {"WSquare": explicit.wsquare, "Flat": explicit.flat, "Epsilon": explicit.epsilon}[type(rule).__name__]
+    expected = np.array([explicit.propagate(function(taps, np.tile(sample.astype(float), 2)), s.astype(float), rule.stabilizer or 0.0)[0]
+                         for sample, s in zip(x, start, strict=True)]).reshape(3, 2, 5).sum(axis=1)  # fmt: skip
+    close(dtd.explain(layers[:2], x, start, rules={0: rule}, backend=backend), expected, backend)
+    close(dtd.explain(layers[:2], x, start, rules=rule, backend=backend), expected, backend)
+
+
+def test_an_add_under_another_rule_stays_apart(backend, rng):
+    """Different rules for an Add and its operand: first the Add shares among its operands, then the operand among its inputs."""
+    layers, x, start = residual(rng), normal(rng, 3, 5), normal(rng, 3, 5)
+    record = layers[0]
+    expected = []
+    for sample, s in zip(x.astype(float), start.astype(float), strict=True):
+        taps = explicit.linear((5,), record.weight, record.bias)
+        both = explicit.add(explicit.identity((5,)), explicit.identity((5,)))
+        y = taps.matrix @ sample + taps.bias
+        to_y, to_x = explicit.propagate(explicit.epsilon(both, np.concatenate([y, sample])), s, 0.25)[0].reshape(2, 5)
+        expected.append(explicit.propagate(explicit.wsquare(taps, sample), to_y)[0] + to_x)
+    rules = {0: dtd.WSquare(), 1: dtd.Epsilon(stabilizer=0.25)}
+    close(dtd.explain(layers[:2], x, start, rules=rules, backend=backend), expected, backend)
+
+
+def test_pass_gives_all_to_every_operand(backend, rng):
+    x, start = normal(rng, 3, 5), normal(rng, 3, 5)
+    layers = [dtd.ReLU(), dtd.ReLU(inputs=dtd.INPUT), dtd.Add(inputs=(0, 1))]
+    np.testing.assert_array_equal(dtd.explain(layers, x, start, rules={2: dtd.Pass()}, backend=backend), 2 * start)
+
+
+def test_an_operand_read_twice(backend, rng):
+    """A convolution that someone else reads too is no part of the Add's neuron; it collects from both readers."""
+    weight = abs(normal(rng, 4, 4))
+    layers = [dtd.Linear(weight), dtd.ReLU(), dtd.Linear(np.eye(4)), dtd.Add(inputs=(2, 1)), dtd.Concat(inputs=(3, 2))]
+    x, start = abs(normal(rng, 3, 4)), abs(rng.standard_normal((3, 8)))
+    # y = relu, Linear(eye) = y, Add = y + y shares evenly, so y collects all of both starts whichever way
+    expected = by_matrix([explicit.zplus(explicit.linear((4,), weight), s.astype(float)) for s in x], start[:, :4] + start[:, 4:])
+    close(dtd.explain(layers, x, start, domain="nonnegative", backend=backend), expected, backend)
+
+
+def test_preset_that_clips_its_start(backend, rng):
+    layers, x = classifier(rng), normal(rng, 3, 3, 6, 6)
+    start = normal(rng, 3, 5)
+    clipped = dtd.explain(layers, x, np.maximum(start, 0), rules="deep_taylor", backend=backend)
+    np.testing.assert_array_equal(dtd.explain(layers, x, start, rules="deep_taylor", backend=backend), clipped)
+
+
+@pytest.mark.parametrize("preset", sorted(dtd.PRESETS))
+@pytest.mark.parametrize("convention", ["dtd", "zennit", "captum", "innvestigate"])
+def test_every_preset_under_every_convention_closes_its_ledger(preset, convention, backend, rng):
+    layers, x = classifier(rng), np.clip(normal(rng, 3, 3, 6, 6), -3, 3)
+    explainer = dtd.Explainer(layers, rules=preset, convention=convention, domain=(-3, 3), backend=backend)
+    ledger = explainer.ledger(x, 1)
+    assert ledger.closed, str(ledger)
+    np.testing.assert_allclose(ledger.end, explainer.explain(x, 1).reshape(3, -1).sum(axis=1, dtype=np.float64), rtol=1e-6)
+
+
+# ------------------------------------------------------------------------------------------------------- reuse, reflection
+
+
+def test_one_explainer_for_many_shapes(backend, rng):
+    """Fully convolutional: each input shape has its own plan, in any order of calls."""
+    layers = [*segmenter(rng), dtd.GlobalAvgPool(), dtd.Flatten()]
+    explainer = dtd.Explainer(layers, backend=backend)
+    inputs = [normal(rng, n, 3, h, w) for n, h, w in [(2, 6, 6), (1, 9, 4), (5, 6, 6), (2, 1, 1), (1, 9, 4)]]
+    for x in inputs + inputs[::-1]:
+        np.testing.assert_array_equal(explainer.explain(x, 1), dtd.Explainer(layers, backend=backend).explain(x, 1))
+
+
+def test_calls_with_fresh_layers_do_not_mix(backend, rng):
+    """The cache behind explain() goes by the records themselves, also after earlier ones are gone."""
+    x = normal(rng, 2, 4)
+    for k in range(30):
+        layers = [dtd.Linear(np.full((1, 4), k + 1.0))]
+        np.testing.assert_allclose(dtd.predict(layers, x, backend=backend)[:, 0], (k + 1) * x.sum(axis=1), rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(dtd.explain(layers, x, 0, rules="lrp-0", backend=backend), (k + 1) * x, rtol=1e-4, atol=1e-4)
+
+
+def test_a_list_that_changed(backend, rng):
+    x = normal(rng, 2, 4)
+    layers = [dtd.Linear(normal(rng, 3, 4)), dtd.ReLU()]
+    before = dtd.predict(layers, x, backend=backend)
+    layers[1] = dtd.Dropout()
+    after = dtd.predict(layers, x, backend=backend)
+    assert before.min() >= 0 > after.min()
+
+
+def test_dead_branches_change_nothing(backend, rng):
+    layers, x = classifier(rng), normal(rng, 2, 3, 6, 6)
+    shifted = [dtd.Conv(normal(rng, 1, 3, 1, 1)), dtd.Activation("tanh")]
+    for record in layers:
+        position = len(shifted)
+        shifted.append(dataclasses.replace(record, inputs=dtd.INPUT if position == 2 else position - 1))
+    np.testing.assert_array_equal(dtd.explain(shifted, x, 1, backend=backend), dtd.explain(layers, x, 1, backend=backend))
+    assert "Activation" not in str(dtd.Explainer(shifted, backend=backend).ledger(x, 1))
+
+
+def test_plan_is_readable(backend, rng):
+    """Every operation with its rule and shape, memory and multiply-adds; what plays no part is not there."""
+    text = str(dtd.Explainer([*classifier(rng), dtd.Softmax()], backend=backend).plan_for((2, 3, 6, 6)))
+    for word in ("WSquare", "ZPlus", "max_pool", "n×6×3×3", "bytes", "multiply-adds"):
+        assert word in text
+    assert "softmax" not in text
+
+
+def test_profile(backend, rng):
+    explainer, x = dtd.Explainer(classifier(rng), backend=backend), normal(rng, 2, 3, 6, 6)
+    if backend == "oracle":
+        with pytest.raises(dtd.BackendError, match="cpu"):
+            explainer.profile(x)
+    else:
+        assert "ms" in str(explainer.profile(x))
+
+
+def test_backends_and_build(backend):
+    found = dtd.backends()
+    assert list(found) == ["cuda", "cpu", "oracle"]
+    assert found[backend].usable
+    assert all(b.usable or b.reason for b in found.values())
+    config = dtd.build_config()
+    assert config["dtdfast"] == dtd.__version__
+    assert config["numpy"] == np.__version__

@@ -1,0 +1,62 @@
+"""The command line: what it prints, and one clean line with exit code 2 when something is wrong."""
+
+import subprocess
+import sys
+from importlib import metadata
+
+import pytest
+
+from dtdfast import cli
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["--version"])
+    assert capsys.readouterr().out == f"dtdfast {metadata.version('dtdfast')}\n"
+
+
+@pytest.mark.parametrize("arguments", [[], ["explain"], ["demo", "--fast"]])
+def test_wrong_usage(capsys, arguments):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(arguments)
+    assert capsys.readouterr().err.startswith("usage: dtdfast")
+
+
+def test_doctor(capsys):
+    assert cli.main(["doctor"]) == 0
+    rows = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
+    assert rows["dtdfast"].strip() == metadata.version("dtdfast")
+    assert rows["backend oracle"].strip().startswith("usable")
+    assert {"backend cpu", "backend oracle", "extra io", "extra plot"} <= set(rows)
+    assert "extra test" not in rows
+
+
+def test_doctor_names_the_command_for_a_missing_extra(capsys, monkeypatch):
+    version = metadata.version
+
+    def without_matplotlib(name):
+        if name == "matplotlib":
+            raise metadata.PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr(metadata, "version", without_matplotlib)
+    assert cli.main(["doctor"]) == 0
+    assert "matplotlib is missing: pip install 'dtdfast[plot]'" in capsys.readouterr().out
+
+
+def test_errors_are_one_line_without_a_traceback(tmp_path, capsys, monkeypatch):
+    assert cli.main(["demo", "-o", str(tmp_path / "no such folder" / "demo.png")]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("dtdfast: ")
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert cli.main(["demo"]) == 2
+    assert "pip install 'dtdfast[plot]'" in capsys.readouterr().err
+
+
+def test_the_installed_command_runs_without_importing_optional_packages():
+    check = "assert not {'matplotlib', 'safetensors', 'torch'} & set(sys.modules)"
+    code = f"import sys, dtdfast.cli; {check}; sys.exit(dtdfast.cli.main(['doctor']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,145 @@
+"""The C kernels: against the oracle within a derived bound, conserving on their own, and repeatable to the bit."""
+
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from cases import CASES
+
+import dtdfast as dtd
+
+UNIT = 2.0**-24
+SOME = CASES[:: len(CASES) // 40]  # for what does not depend on the arithmetic of each rule
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+def test_oracle(case):
+    x, r_out = case.x, case.r_out
+    _, bound = case.expected(x, r_out, case.tolerance(UNIT))
+    expected = dtd.explain(case.layers, x, r_out, **case.options("oracle"))
+    r_in = dtd.explain(case.layers, x, r_out, **case.options("cpu"))
+    assert r_in.dtype == np.float32
+    assert r_in.shape == x.shape
+    assert np.isfinite(r_in).all()
+    assert (abs(r_in - expected) <= bound).all()
+    assert np.isfinite(bound).mean() > 0.9
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.row.conserves], ids=lambda case: case.id)
+def test_conservation(case):
+    """Sum in = sum out, over the neurons that have a denominator; needs no oracle."""
+    x, r_out = case.x, case.r_out
+    for n, sample in enumerate(x):
+        alive = np.all([term.t != 0 for term in case.terms(sample)], axis=0)
+        r_out[n] = np.where(alive.reshape(r_out[n].shape), r_out[n], 0)
+    _, bound = case.expected(x, r_out, case.tolerance(UNIT))
+    r_in = dtd.explain(case.layers, x, r_out, **case.options("cpu"))
+    for r, r_given, limit in zip(r_in, r_out, bound, strict=True):
+        assert abs(r.sum(dtype=float) - r_given.sum(dtype=float)) <= limit.sum()
+
+
+@pytest.mark.parametrize("case", SOME, ids=lambda case: case.id)
+def test_bits(case):
+    """The same bits for any thread count, from call to call, and for a sample alone."""
+    x, r_out, options = case.x, case.r_out, case.options("cpu")
+    explainer = dtd.Explainer(case.layers, **options)
+    r_in = explainer.explain(x, r_out)
+    np.testing.assert_array_equal(explainer.explain(x, r_out), r_in)
+    for n_threads in (1, 2, 3):
+        np.testing.assert_array_equal(dtd.explain(case.layers, x, r_out, n_threads=n_threads, **options), r_in)
+    for n in range(len(x)):
+        np.testing.assert_array_equal(explainer.explain(x[n : n + 1], r_out[n : n + 1]), r_in[n : n + 1])
+
+
+def _normal(rng, *shape):
+    return rng.standard_normal(shape).astype(np.float32)
+
+
+@pytest.fixture
+def network(rng):
+    """A small residual network with everything that shares buffers: pools, BatchNorm, concat, two readers."""
+
+    def positive(n):
+        return rng.uniform(0.5, 1.5, n).astype(np.float32)
+
+    return [
+        dtd.Conv(_normal(rng, 8, 3, 3, 3), _normal(rng, 8), padding=1),
+        dtd.ReLU(),
+        dtd.MaxPool(3, stride=2, padding=1),
+        dtd.Conv(_normal(rng, 8, 8, 3, 3), padding=1),
+        dtd.BatchNorm(_normal(rng, 8), positive(8), positive(8), _normal(rng, 8)),
+        dtd.Add(inputs=(4, 2)),
+        dtd.ReLU(),
+        dtd.Conv(_normal(rng, 5, 8, 1, 1), _normal(rng, 5)),
+        dtd.ReLU(),
+        dtd.Concat(inputs=(8, 6)),
+        dtd.AvgPool(2),
+        dtd.Flatten(),
+        dtd.Linear(_normal(rng, 10, 13 * 4), _normal(rng, 10)),
+    ]
+
+
+PRESETS = ["dtd", "lrp-epsilon", "epsilon-gamma-box", "epsilon-alpha2-beta1-flat"]
+
+
+def _explainer(network, preset, **options):
+    return dtd.Explainer(network, rules=preset, domain=(-8.0, 8.0), backend="cpu", **options)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_bits_of_a_network(network, preset, rng):
+    x = np.clip(_normal(rng, 5, 3, 8, 8), -8, 8)
+    explainer = _explainer(network, preset)
+    r_in = explainer.explain(x)
+    for n_threads in (1, 2, 3):
+        np.testing.assert_array_equal(_explainer(network, preset, n_threads=n_threads).explain(x), r_in)
+    for batch_size in (1, 2, 3):
+        np.testing.assert_array_equal(_explainer(network, preset, batch_size=batch_size).explain(x), r_in)
+    for n in range(5):
+        np.testing.assert_array_equal(explainer.explain(x[n : n + 1]), r_in[n : n + 1])
+    np.testing.assert_array_equal(explainer.explain(x[[3, 0, 3]]), r_in[[3, 0, 3]])
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_ten_targets_at_once(network, preset, rng):
+    """Several targets share the forward pass and equal as many separate calls, bit for bit."""
+    x = np.clip(_normal(rng, 3, 3, 8, 8), -8, 8)
+    explainer = _explainer(network, preset)
+    together = explainer.explain(x, np.arange(10)[None])
+    assert together.shape == (3, 10, 3, 8, 8)
+    for t in range(10):
+        np.testing.assert_array_equal(together[:, t], explainer.explain(x, t))
+    own = rng.integers(0, 10, (3, 4))
+    np.testing.assert_array_equal(explainer.explain(x, own), np.stack([together[n, own[n]] for n in range(3)]))
+
+
+def test_threads_share_one_explainer(network, rng):
+    """Eight threads, inputs of different batch sizes, one Explainer: the bits of one thread."""
+    explainer = _explainer(network, "dtd")
+    inputs = [np.clip(_normal(rng, 1 + k % 3, 3, 8, 8), -8, 8) for k in range(32)]
+    expected = [_explainer(network, "dtd").explain(x) for x in inputs]
+    with ThreadPoolExecutor(8) as pool:
+        for r_in, right in zip(pool.map(explainer.explain, inputs), expected, strict=True):
+            np.testing.assert_array_equal(r_in, right)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_pickle(network, preset, rng):
+    x = np.clip(_normal(rng, 2, 3, 8, 8), -8, 8)
+    explainer = _explainer(network, preset)
+    fresh = pickle.dumps(explainer)
+    r_in = explainer.explain(x)
+    for stored in (fresh, pickle.dumps(explainer)):
+        np.testing.assert_array_equal(pickle.loads(stored).explain(x), r_in)
+
+
+def test_results_do_not_alias_the_arena(network, rng):
+    x = np.clip(_normal(rng, 2, 3, 8, 8), -8, 8)
+    explainer = _explainer(network, "dtd")
+    first = explainer.explain(x)
+    kept = first.copy()
+    explainer.explain(-x)
+    np.testing.assert_array_equal(first, kept)
+    first[:] = np.nan
+    np.testing.assert_array_equal(explainer.explain(x), kept)

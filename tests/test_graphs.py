@@ -1,0 +1,178 @@
+"""Random networks: the two executors agree, the ledger closes, and a broken network is refused."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from graphs import Graph, graphs
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+import dtdfast as dtd
+
+UNIT = 2.0**-24
+
+
+def perturbed(graph, rng):
+    """The same network with every weight and input off by up to 4 roundings, relatively.
+
+    A rounding error in a sum of products is a perturbation of its terms, so how far the relevance moves here is how far rounding
+    can move it, whatever cancels on the way.
+    """
+
+    def shake(array):
+        return np.asarray(array, np.float64) * (1 + 4 * UNIT * rng.uniform(-1, 1, np.shape(array)))
+
+    layers = []
+    for record in graph.layers:
+        arrays = {f.name: shake(v) for f in dataclasses.fields(record) if isinstance(v := getattr(record, f.name), np.ndarray)}
+        layers.append(dataclasses.replace(record, **arrays))
+    x = graph.x if graph.x.dtype.kind == "i" else shake(graph.x)
+    if isinstance(graph.options["domain"], tuple):
+        x = np.clip(x, *graph.options["domain"])
+    return Graph(layers, graph.shapes, x, graph.start, graph.options)
+
+
+@given(graphs(), st.integers(0, 2**32 - 1))
+def test_cpu_and_oracle_agree(graph, seed):
+    expected = graph.explain("oracle")
+    rng = np.random.default_rng(seed)
+    moved = max(abs(perturbed(graph, rng).explain("oracle") - expected).max() for _ in range(3))
+    scale = abs(expected).max()
+    assume(moved <= 1e-2 * scale)  # else float32 cannot know the answer
+    r_in = graph.explain("cpu")
+    assert np.isfinite(r_in).all()
+    # 16 draws of the perturbation's size, and the roundings of sums of up to 2**10 terms whose condition is 1
+    assert abs(r_in - expected).max() <= 16 * moved + 2**10 * UNIT * scale
+
+
+@given(graphs())
+def test_predictions_agree(graph):
+    expected = dtd.predict(graph.layers, graph.x, backend="oracle")
+    outputs = dtd.predict(graph.layers, graph.x, backend="cpu")
+    assert outputs.shape == graph.start.shape
+    np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-4 * max(1, abs(expected).max()))
+
+
+@pytest.mark.parametrize("backend", ["oracle", "cpu"])
+@given(graph=graphs())
+def test_ledger_closes(backend, graph):
+    ledger = dtd.Explainer(graph.layers, backend=backend, **graph.options).ledger(graph.x, graph.start)
+    assert ledger.closed, str(ledger)
+
+
+@given(graphs(max_blocks=6))
+def test_bits_do_not_depend_on_the_batch(graph):
+    together = graph.explain("cpu")
+    for n in range(len(graph.x)):
+        alone = Graph(graph.layers, graph.shapes, graph.x[n : n + 1], graph.start[n : n + 1], graph.options)
+        np.testing.assert_array_equal(alone.explain("cpu", n_threads=1 + n), together[n : n + 1])
+
+
+# -------------------------------------------------------------------------------------------------------- broken networks
+
+
+def _last(layers):
+    return len(layers) - 1
+
+
+def _nan(shape):
+    array = np.zeros(shape, np.float32)
+    array.flat[-1] = np.nan
+    return array
+
+
+def _live(layers):
+    """The entries that the last one needs."""
+    needed, stack = set(), [_last(layers)]
+    while stack:
+        position = stack.pop()
+        if position != dtd.INPUT and position not in needed:
+            needed.add(position)
+            stack.extend((position - 1,) if layers[position].inputs is None else layers[position].inputs)
+    return sorted(needed)
+
+
+def _rewire(to):
+    """Let a live entry read position to(entry, length)."""
+
+    def mutate(layers, shapes, rng):
+        position = int(rng.choice(_live(layers)))
+        arity = len(layers[position].inputs or (0,))
+        layers[position] = dataclasses.replace(layers[position], inputs=(to(position, len(layers)),) * arity)
+
+    return mutate
+
+
+def _append(make):
+    """Append make(position and shape of the last entry)."""
+
+    def mutate(layers, shapes, rng):
+        layers.append(make(_last(layers), shapes[-1]))
+
+    return mutate
+
+
+def _widen_a_weight(layers, shapes, rng):
+    """A live weight that expects one input channel more."""
+    axis = {dtd.Linear: 1, dtd.Conv: 1, dtd.ConvTranspose: 0, dtd.BatchNorm: 0, dtd.Scale: 0}
+    choices = [p for p in _live(layers) if type(layers[p]) in axis and getattr(layers[p], "groups", 1) == 1]
+    assume(choices)
+    position = int(rng.choice(choices))
+    record = layers[position]
+    if isinstance(record, (dtd.BatchNorm, dtd.Scale)):
+        n = shapes[position][0] + 1
+        layers[position] = dtd.Scale(np.ones(n), inputs=record.inputs)
+    else:
+        weight = np.concatenate([record.weight, record.weight.take([0], axis[type(record)])], axis[type(record)])
+        layers[position] = dataclasses.replace(record, weight=weight)
+
+
+def _different_shapes(record):
+    def mutate(layers, shapes, rng):
+        a = len(shapes[-1])
+        others = [p for p, s in enumerate(shapes) if len(s) != a or sum(u != v for u, v in zip(s, shapes[-1], strict=True)) > 1]
+        assume(others)
+        layers.append(record(inputs=(_last(layers), int(rng.choice(others)))))
+
+    return mutate
+
+
+MUTATIONS = {
+    "wrong channel count": _widen_a_weight,
+    "forward reference": _rewire(lambda p, n: min(p + 1, n)),
+    "self reference": _rewire(lambda p, n: p),
+    "dangling reference": _rewire(lambda p, n: n + 5),
+    "negative reference": _rewire(lambda p, n: -2),
+    "wrong rank": _append(lambda p, s: dtd.Conv(np.ones((1, s[0], *[1] * (len(s) if len(s) < 4 else 1)), np.float32))),
+    "linear on a wrong size": _append(lambda p, s: dtd.Linear(np.ones((2, s[-1] + 1)))),
+    "NaN weight": _append(lambda p, s: dtd.Scale(_nan(s[0]))),
+    "concat of the batch": _append(lambda p, s: dtd.Concat(0, inputs=(p, p))),
+    "slice of the batch": _append(lambda p, s: dtd.Slice(0, 0, 1)),
+    "axis beyond the rank": _append(lambda p, s: dtd.Slice(len(s) + 1)),
+    "empty slice": _append(lambda p, s: dtd.Slice(1, s[0])),
+    "mul without a gate": lambda layers, shapes, rng: layers.extend([dtd.ReLU(), dtd.Mul(inputs=(len(layers),) * 2)]),
+    "mul of two gates": lambda layers, shapes, rng: layers.extend([dtd.Activation("sigmoid"), dtd.Mul(inputs=(len(layers),) * 2)]),
+    "window too large": _append(lambda p, s: dtd.MaxPool(s[-1] + 1)),
+    "kernel too large": _append(lambda p, s: dtd.Conv(np.ones((1, s[0], *(h + 1 for h in (s[1:] or s)))))),
+    "pool on features": lambda layers, shapes, rng: layers.extend([dtd.Flatten(), dtd.AvgPool(1)]),
+    "reshape to another size": _append(lambda p, s: dtd.Reshape((int(np.prod(s)) + 1,))),
+    "permute of another rank": _append(lambda p, s: dtd.Permute(tuple(range(len(s) + 2)))),
+    "add of different shapes": _different_shapes(dtd.Add),
+    "concat of different shapes": _different_shapes(dtd.Concat),
+    "softmax inside": lambda layers, shapes, rng: layers.extend([dtd.Softmax(), dtd.ReLU()]),
+    "embedding inside": _append(lambda p, s: dtd.Embedding(np.ones((3, 2)))),
+    "not a record": _append(lambda p, s: "ReLU"),
+}
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+@given(graph=graphs(max_blocks=5), seed=st.integers(0, 2**32 - 1))
+def test_broken_networks_are_refused(name, graph, seed):
+    layers, shapes = list(graph.layers), list(graph.shapes)
+    if isinstance(layers[-1], dtd.Softmax):
+        layers.pop(), shapes.pop()
+    with pytest.raises((dtd.LayerError, dtd.InputError)):  # not any DtdError: the target and the options are right
+        MUTATIONS[name](layers, shapes, np.random.default_rng(seed))
+        layers.append(dtd.Flatten())  # so that target 0 exists whatever comes out
+        dtd.explain(layers, graph.x, 0, backend="cpu", domain=graph.options["domain"])

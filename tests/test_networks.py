@@ -1,0 +1,155 @@
+"""Whole networks: builders against published counts and PyTorch, ledgers of every preset, positivity, conservation, cpu against oracle."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import dtdfast as dtd
+import nets
+from nets import SMALL, Net
+
+PRESETS = (
+    "dtd", "lrp-0", "lrp-epsilon", "epsilon-plus", "epsilon-plus-flat", "epsilon-alpha2-beta1", "epsilon-alpha2-beta1-flat",
+    "epsilon-gamma-box", "excitation-backprop", "deep_taylor", "deep_taylor.bounded",
+)  # fmt: skip
+BOXED = ("epsilon-gamma-box", "deep_taylor.bounded")
+BACKENDS = [b.name for b in dtd.backends().values() if b.usable]
+N_BATCH = 2
+
+
+@lru_cache
+def small(name: str, bias: nets.Bias = "random") -> Net:
+    return SMALL[name](bias=bias)
+
+
+def explainer(net: Net, rules: str, backend: str) -> dtd.Explainer:
+    return dtd.Explainer(net.layers, rules=rules, domain=net.box if rules in BOXED else "real", backend=backend)
+
+
+def positive_start(net: Net) -> NDArray[np.float32]:
+    """Relevance 1 at the output that the network explains."""
+    start = np.zeros((N_BATCH, *net.output_shape), np.float32)
+    at = net.target if isinstance(net.target, tuple) else (0,)
+    start[(slice(None), *at)] = 1
+    return start
+
+
+# --------------------------------------------------------------------------------------------------------------- builders
+
+PUBLISHED = {  # parameters in millions, forward multiply-adds in 10⁹
+    "alexnet": (61.0, 0.72),
+    "vgg16": (138.4, 15.47),
+    "googlenet": (7.0, 1.58),
+    "resnet50": (25.6, 4.09),
+    "densenet121": (8.0, 2.83),
+    "mobilenet_v2": (3.5, 0.30),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_full_size_networks_have_the_published_counts(name: str) -> None:
+    net: Net = getattr(nets, name)(seed=None)
+    assert net.output_shape == (1000,)
+    assert (round(net.parameters / 1e6, 1), round(net.macs / 1e9, 2)) == PUBLISHED[name]
+
+
+def perturbed(net: Net, scale: float, seed: int) -> Net:
+    """Every trained array times 1 + scale·N(0, 1)."""
+    rng = np.random.default_rng(seed)
+    layers = []
+    for layer in net.layers:
+        arrays = {key: np.asarray(a, np.float64) for key in ("weight", "bias") if (a := getattr(layer, key, None)) is not None}
+        layers.append(replace(layer, **{key: a * (1 + scale * rng.standard_normal(a.shape)) for key, a in arrays.items()}))
+    return replace(net, layers=layers)
+
+
+def rounding(net: Net, exact: NDArray[Any], compute: Any) -> float:
+    """How far float32 may be from `exact`, as a sum of absolute differences.
+
+    A float32 result is the exact one of a network whose weights are off by γ_n in the worst case and by u·√n typically, n the
+    largest number of terms in a sum (Higham, Accuracy and Stability, 3.1). So the distance is estimated on networks perturbed that
+    much; ten times it allows for the network drawn and for the relevance pass, whose sums round as those of the forward pass do.
+    """
+    n = max(np.size(layer.weight) // len(layer.weight) for layer in net.layers if isinstance(layer, (dtd.Linear, dtd.Conv)))
+    scale = float(np.sqrt(n)) * 2.0**-24
+    return 10 * max(float(np.abs(compute(perturbed(net, scale, seed)) - exact).sum()) for seed in range(2))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_predict_matches_pytorch(name: str) -> None:
+    torch = pytest.importorskip("torch", reason="the independent forward pass is PyTorch's")
+    from torch_reference import TorchNet
+
+    net = small(name)
+    x = net.sample(N_BATCH)
+    with torch.no_grad():
+        expected = TorchNet(net, torch.float64)(torch.from_numpy(x if net.n_words else x.astype(np.float64))).numpy()
+    assert expected.shape == (N_BATCH, *net.output_shape)
+    # both in float64: the same sums in another order, amplified as float32's rounding is
+    oracle = dtd.predict(net.layers, x, backend="oracle")
+    bound = rounding(net, expected, lambda other: dtd.predict(other.layers, x, backend="oracle"))
+    assert np.abs(oracle - expected).sum() <= bound * 2.0**-29
+    for backend in BACKENDS:
+        assert np.abs(dtd.predict(net.layers, x, backend=backend) - expected).sum() <= bound
+
+
+# ----------------------------------------------------------------------------------------------------------- explanations
+
+
+@pytest.mark.parametrize("rules", PRESETS)
+@pytest.mark.parametrize("name", SMALL)
+def test_ledger_closes(name: str, rules: str) -> None:
+    net = small(name)
+    for backend in BACKENDS:
+        ledger = explainer(net, rules, backend).ledger(net.sample(N_BATCH), net.target)
+        assert ledger.closed, f"{backend}\n{ledger}"
+        assert np.abs(ledger.start).min() > 0 or rules.startswith("deep_taylor")
+
+
+@pytest.mark.skipif("cpu" not in BACKENDS, reason="no compiled kernels")
+@pytest.mark.parametrize("rules", PRESETS)
+@pytest.mark.parametrize("name", SMALL)
+def test_cpu_agrees_with_oracle(name: str, rules: str) -> None:
+    net = small(name)
+    x, start = net.sample(N_BATCH), positive_start(net)
+
+    def oracle(net: Net) -> NDArray[Any]:
+        return explainer(net, rules, "oracle").explain(x, start)
+
+    exact = oracle(net)
+    ours = explainer(net, rules, "cpu").explain(x, start)
+    assert np.abs(exact).sum() > 0
+    assert np.abs(ours - exact).sum() <= rounding(net, exact, oracle)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", SMALL)
+def test_positive_relevance_stays_positive(name: str, backend: str) -> None:
+    """Under "dtd" every n_ij and d_j is a sum of non-negative terms, whatever the signs of activations and biases."""
+    net = small(name)
+    x, start = net.sample(N_BATCH), positive_start(net)
+    for domain in ("real", net.box):
+        relevance = dtd.explain(net.layers, x, start, domain=domain, backend=backend)
+        assert relevance.shape == x.shape
+        assert relevance.min() >= 0
+        assert relevance.sum() > 0
+
+
+CONSERVING = (  # every neuron but the logits ends in a ReLU, so z⁺ = 0 only where there is no relevance
+    "digits_mlp", "cnn", "alexnet", "vgg16", "googlenet", "resnet50", "resnext", "squeeze_excite", "video_cnn", "text_cnn",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("bias", ["nonpositive", "none"])
+@pytest.mark.parametrize("name", CONSERVING)
+def test_relevance_is_conserved_without_positive_biases(name: str, bias: nets.Bias, backend: str) -> None:
+    net = small(name, bias)
+    ledger = explainer(net, "dtd", backend).ledger(net.sample(N_BATCH))
+    np.testing.assert_array_less(np.abs(ledger.end - ledger.start), ledger.bound)

@@ -1,0 +1,188 @@
+"""Plans: their texts are stored and compared, and their memory is checked step by step.
+
+Run this file as a script to write the stored texts anew after a deliberate change; the difference is then there to be read.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import dtdfast as dtd
+from dtdfast.explainer import EXPLAIN
+from dtdfast.plan.lower import lower
+from dtdfast.plan.plan import Plan
+from dtdfast.plan.steps import Buffer
+
+STORED = Path(__file__).parent / "plans"
+
+
+def _weights(*shape: int) -> np.ndarray:
+    return np.random.default_rng(len(shape)).standard_normal(shape).astype(np.float32)
+
+
+def _norm(c: int) -> dtd.BatchNorm:
+    return dtd.BatchNorm(_weights(c), np.abs(_weights(c)) + 1, _weights(c), _weights(c))
+
+
+def _residual() -> list[dtd.Layer]:
+    return [
+        dtd.Conv(_weights(8, 3, 3, 3), padding=1, stride=2),
+        _norm(8),
+        dtd.ReLU(),
+        dtd.Conv(_weights(8, 8, 3, 3), padding=1),
+        _norm(8),
+        dtd.Add(inputs=(4, 2)),
+        dtd.ReLU(),
+        dtd.Conv(_weights(4, 8, 1, 1), inputs=2, name="dead branch"),
+        dtd.GlobalAvgPool(inputs=6),
+        dtd.Flatten(),
+        dtd.Linear(_weights(5, 8)),
+        dtd.Softmax(),
+    ]
+
+
+def _dense_block() -> list[dtd.Layer]:
+    return [
+        dtd.Conv(_weights(4, 3, 3, 3), padding=1),
+        dtd.ReLU(),
+        dtd.Conv(_weights(4, 4, 3, 3), padding=1),
+        dtd.Concat(inputs=(1, 2)),
+        _norm(8),
+        dtd.ReLU(),
+        dtd.Conv(_weights(4, 8, 1, 1)),
+        dtd.ReLU(),
+        dtd.AvgPool(2),
+        dtd.Flatten(),
+        dtd.Linear(_weights(3, 16)),
+    ]
+
+
+def _hourglass() -> list[dtd.Layer]:
+    return [
+        dtd.Pad(((1, 1), (1, 1))),
+        dtd.Conv(_weights(4, 1, 3, 3)),
+        dtd.ReLU(),
+        dtd.MaxPool(2),
+        dtd.ConvTranspose(_weights(4, 4, 2, 2), stride=2),
+        dtd.ReLU(),
+        dtd.Upsample(2, inputs=3),
+        dtd.Concat(inputs=(2, 5, 6)),
+        dtd.Conv(_weights(2, 12, 1, 1)),
+    ]
+
+
+def _text() -> list[dtd.Layer]:
+    return [
+        dtd.Embedding(_weights(20, 6)),
+        dtd.Permute((0, 2, 1)),
+        dtd.Conv(_weights(8, 6, 3)),
+        dtd.ReLU(),
+        dtd.MaxPool(5),
+        dtd.Flatten(),
+        dtd.Linear(_weights(3, 8)),
+    ]
+
+
+CASES = {
+    "residual": (_residual, (2, 3, 8, 8), dict(domain="nonnegative")),
+    "residual-box": (_residual, (1, 3, 8, 8), dict(domain=(-1.0, 2.0))),
+    "residual-alpha-beta": (_residual, (1, 3, 8, 8), dict(rules="epsilon-alpha2-beta1")),
+    "dense-block": (_dense_block, (1, 3, 4, 4), {}),
+    "hourglass": (_hourglass, (1, 1, 8, 8), dict(domain="nonnegative")),
+    "text": (_text, (2, 7), {}),
+}
+
+
+def _explainer(name: str) -> tuple[dtd.Explainer, tuple[int, ...]]:
+    build, shape, options = CASES[name]
+    return dtd.Explainer(build(), backend="oracle", **options), shape
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_text_is_the_stored_one(name: str) -> None:
+    explainer, shape = _explainer(name)
+    assert f"{explainer.plan_for(shape)}\n" == (STORED / f"{name}.txt").read_text()
+
+
+def _plan(name: str, n: int, t: int, **options: bool) -> Plan:
+    explainer, shape = _explainer(name)
+    return lower(explainer._executor(shape[1:], EXPLAIN).program, n, t, **options)
+
+
+def _uses(plan: Plan) -> dict[int, tuple[Buffer, list[int]]]:
+    uses: dict[int, tuple[Buffer, list[int]]] = {}
+    for number, step in enumerate((*plan.forward, *plan.relevance)):
+        for view in step.views():
+            root = view.buffer.root
+            if not root.external:
+                uses.setdefault(id(root), (root, []))[1].append(number)
+    return uses
+
+
+@pytest.mark.parametrize("ledger", [False, True])
+@pytest.mark.parametrize("name", CASES)
+def test_buffers_that_live_together_do_not_overlap(name: str, ledger: bool) -> None:
+    plan = _plan(name, 3, 2, ledger=ledger)
+    spans = [(min(steps), max(steps), b.offset, b.offset + b.nbytes(3, 2)) for b, steps in _uses(plan).values()]
+    assert spans
+    assert max(end for *_, end in spans) <= plan.arena
+    for i, (first, last, begin, end) in enumerate(spans):
+        for other_first, other_last, other_begin, other_end in spans[:i]:
+            together = first <= other_last and other_first <= last
+            assert not (together and begin < other_end and other_begin < end)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_a_second_chunk_of_targets_reads_survives_the_first(name: str) -> None:
+    plan = _plan(name, 2, 2, chunked=True)
+    n_forward = len(plan.forward)
+    for buffer, steps in _uses(plan).values():
+        if steps[0] < n_forward <= steps[-1]:
+            for other, others in _uses(plan).values():
+                late = others[0] >= n_forward
+                apart = buffer.offset + buffer.nbytes(2, 2) <= other.offset or other.offset + other.nbytes(2, 2) <= buffer.offset
+                assert not late or apart, (buffer.name, other.name)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_frames_are_cleared_before_anything_is_written(name: str) -> None:
+    plan = _plan(name, 1, 1)
+    steps = [*plan.forward, *plan.relevance]
+    for buffer, uses in _uses(plan).values():
+        if buffer.framed:
+            assert steps[uses[0]].op == "CLEAR_BORDER"
+            assert steps[uses[0]].out.buffer is buffer
+
+
+def test_sharing_memory_pays() -> None:
+    assert _plan("residual", 1, 1).arena < 0.8 * _plan("residual", 1, 1, ledger=True).arena
+
+
+def test_segments_cover_every_step_once() -> None:
+    plan = _plan("residual", 1, 1)
+    for step in plan.forward:
+        step.macs = 15_000_000_000
+    segments = plan.segments(plan.forward, 7)
+    assert segments[0][0] == 7
+    assert segments[-1][1] == 7 + len(plan.forward)
+    assert all(a[1] == b[0] for a, b in pairwise(segments))
+    assert len(segments) == len(plan.forward)
+
+
+def test_arena_is_what_is_allocated() -> None:
+    explainer = dtd.Explainer(_residual(), backend="cpu", domain="nonnegative")
+    x = np.abs(_weights(2, 3, 8, 8))
+    explainer.explain(x)
+    (executor,) = explainer._executors.values()
+    assert [a.nbytes for a in executor._pool._free] == [explainer.plan_for(x.shape).arena]
+
+
+if __name__ == "__main__":
+    STORED.mkdir(exist_ok=True)
+    for name in CASES:
+        explainer, shape = _explainer(name)
+        (STORED / f"{name}.txt").write_text(f"{explainer.plan_for(shape)}\n")
