@@ -7,8 +7,7 @@ enum { TILE = DTD_TILE_PIXELS * DTD_BLOCK };
 
 /* ------------------------------------------------------------------------------------------------------------- geometry */
 
-#define PIXEL_VIEWS(s)                                                                                                                     \
-    {&(s)->out, &(s)->factor, &(s)->terms, &(s)->x, &(s)->y_prev, &(s)->terms_prev, &(s)->m, &(s)->scale}
+#define PIXEL_VIEWS(s) {&(s)->out, &(s)->factor, &(s)->terms, &(s)->x, &(s)->y_prev, &(s)->terms_prev, &(s)->m, &(s)->scale}
 
 static void merge_into_row(dtd_step *s, int axis)
 {

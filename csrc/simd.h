@@ -60,7 +60,7 @@ ALWAYS_INLINE vec vec_negative(vec w) { return -vec_positive(-w); }
 /* Kernels are compiled once per weight map. */
 #define EACH_MAP(define)                                                                                                                   \
     define(DTD_W) define(DTD_W_POSITIVE) define(DTD_W_NEGATIVE) define(DTD_W_SQUARE) define(DTD_W_ONE) define(DTD_W_ABS)                   \
-    define(DTD_W_GAMMA_POSITIVE) define(DTD_W_GAMMA_NEGATIVE) define(DUAL_MAP)
+        define(DTD_W_GAMMA_POSITIVE) define(DTD_W_GAMMA_NEGATIVE) define(DUAL_MAP)
 
 /* wm(w), see dtd_weight_map; `map` is a constant wherever this is inlined */
 ALWAYS_INLINE vec map_weight(int map, vec w, float gamma)

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-import kernel_reference as ref
 import numpy as np
 import pytest
-from kernel_steps import USABLE_ISAS, Step, isa_name, lib, pack_dense, place, vector
 
+import kernel_reference as ref
 from dtdfast._kernels import ffi
+from kernel_steps import USABLE_ISAS, Step, isa_name, lib, pack_dense, place, vector
 
 U = 2.0**-24
 SIZES = (1, 2, 3, 7, 15, 16, 17, 31, 33, 65)
@@ -34,7 +34,9 @@ def agree(result: Any, expected: Any, bound: Any) -> None:
     assert np.array_equal(np.isnan(result), np.isnan(expected))
     excess = np.nan_to_num(np.abs(result.astype(np.float64) - expected) - bound, nan=0.0)
     worst = np.unravel_index(excess.argmax(), excess.shape)
-    assert excess[worst] <= 0, f"at {worst}: {result[worst]!r}, expected {expected[worst]!r} within {np.broadcast_to(bound, result.shape)[worst]:.2e}"
+    assert excess[worst] <= 0, (
+        f"at {worst}: {result[worst]!r}, expected {expected[worst]!r} within {np.broadcast_to(bound, result.shape)[worst]:.2e}"
+    )
 
 
 def same_bits(a: Any, b: Any) -> bool:
@@ -531,11 +533,12 @@ def test_max_pool_and_unpool(isa: int, size: Any, kernel: Any, step: Any, before
     relevance = normal(rng, n * repeat, channels, *count, 1)
     back = place(normal(rng, n * repeat, channels, *size, 1))
     expected, sizes = back.astype(np.float64), np.abs(back).astype(np.float64)
-    for index in np.ndindex(relevance.shape):
-        t = taps[winner[(index[0] // repeat, *index[1:])]]
-        at = (*index[:2], *(index[2 + a] * step[a] + t[a] for a in range(3)), 0)
-        expected[at] += relevance[index]
-        sizes[at] += abs(relevance[index])
+    at = list(np.indices(relevance.shape))
+    won = np.array(taps)[np.repeat(winner, repeat, 0)]
+    for a in range(3):
+        at[2 + a] = at[2 + a] * step[a] + won[..., a]
+    np.add.at(expected, tuple(at), relevance)
+    np.add.at(sizes, tuple(at), np.abs(relevance))
     r = place(relevance)
     for start in product(*map(range, step)):
         rows = [
