@@ -2,11 +2,11 @@
 
 import dataclasses
 
-import explicit
 import numpy as np
 import pytest
 
 import dtdfast as dtd
+import explicit
 
 pytestmark = pytest.mark.parametrize("backend", ["oracle", "cpu"])
 
