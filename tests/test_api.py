@@ -285,6 +285,19 @@ def test_box_through_a_scale_that_flips_signs(backend, rng):
     close(dtd.explain([dtd.Scale(factor, shift), dtd.Linear(weight)], x, start, domain=(-1, 1), backend=backend), expected, backend)
 
 
+def test_box_through_a_scale_that_cannot_fold(backend, rng):
+    """Before a padded convolution a shift stays where it is: the box is mapped with it, its ends swapped where the factor is negative."""
+    weight, factor, shift = normal(rng, 4, 2, 3), np.array([1.0, -2.0]), np.array([0.25, 0.5])
+    x = rng.uniform(-1, 1, (3, 2, 6)).astype(np.float32)
+    taps = explicit.conv((2, 6), weight, padding=1)
+    start = normal(rng, 3, *taps.out_shape)
+    mapped = x.astype(float) * factor[:, None] + shift[:, None]
+    low, high = np.repeat([[-0.75, -1.5], [1.25, 2.5]], 6, axis=1)
+    expected = by_matrix([explicit.zbox(taps, sample.ravel(), low, high) for sample in mapped], start)
+    layers = [dtd.Scale(factor, shift), dtd.Conv(weight, padding=1)]
+    close(dtd.explain(layers, x, start, domain=(-1, 1), backend=backend), expected.reshape(x.shape), backend)
+
+
 def test_every_layer_that_reads_the_input_takes_its_rule(backend, rng):
     a, b = normal(rng, 4, 3), normal(rng, 4, 3)
     layers = [dtd.Linear(a), dtd.ReLU(), dtd.Linear(b, inputs=dtd.INPUT), dtd.ReLU(), dtd.Concat(inputs=(1, 3))]
