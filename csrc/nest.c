@@ -62,6 +62,14 @@ static void simplify(nest_job *job)
         }
 }
 
+/* Rows run along the result's fastest axis, unless that is too short for a row (3 channels) and the next one is longer. */
+static void choose_row(nest_job *job)
+{
+    int inner = job->n_axes - 1;
+    if (inner > 0 && job->shape[inner] < 8 && job->shape[inner - 1] > job->shape[inner])
+        swap_axes(job, inner, inner - 1);
+}
+
 /* The axis along which some view is contiguous while the innermost is not, or -1. */
 static int transposed_axis(const nest_job *job)
 {
@@ -166,6 +174,7 @@ void NAME(nest)(const dtd_step *s, void *const *bases, int n_threads, dtd_row_fu
             job.stride[k][a] = v->stride[a - 1];
     }
     simplify(&job);
+    choose_row(&job);
     divide_rows(&job);
     for (int a = 0; a < job.n_axes - 1; a++)
         items *= job.shape[a];

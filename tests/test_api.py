@@ -7,6 +7,7 @@ import pytest
 from support import classifier, close, normal, segmenter
 
 import dtdfast as dtd
+import explicit
 
 pytestmark = pytest.mark.parametrize("backend", ["oracle", "cpu"])
 

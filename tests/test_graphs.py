@@ -4,11 +4,11 @@ import dataclasses
 
 import numpy as np
 import pytest
-from graphs import Graph, graphs
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import dtdfast as dtd
+from graphs import Graph, graphs
 
 UNIT = 2.0**-24
 

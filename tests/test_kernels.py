@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-import kernel_reference as ref
 import numpy as np
 import pytest
-from kernel_steps import USABLE_ISAS, Step, isa_name, lib, pack_dense, place, vector
 
+import kernel_reference as ref
 from dtdfast._kernels import ffi
+from kernel_steps import USABLE_ISAS, Step, isa_name, lib, pack_dense, place, vector
 
 U = 2.0**-24
 SIZES = (1, 2, 3, 7, 15, 16, 17, 31, 33, 65)
@@ -34,7 +34,9 @@ def agree(result: Any, expected: Any, bound: Any) -> None:
     assert np.array_equal(np.isnan(result), np.isnan(expected))
     excess = np.nan_to_num(np.abs(result.astype(np.float64) - expected) - bound, nan=0.0)
     worst = np.unravel_index(excess.argmax(), excess.shape)
-    assert excess[worst] <= 0, f"at {worst}: {result[worst]!r}, expected {expected[worst]!r} within {np.broadcast_to(bound, result.shape)[worst]:.2e}"
+    assert excess[worst] <= 0, (
+        f"at {worst}: {result[worst]!r}, expected {expected[worst]!r} within {np.broadcast_to(bound, result.shape)[worst]:.2e}"
+    )
 
 
 def same_bits(a: Any, b: Any) -> bool:

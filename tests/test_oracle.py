@@ -1,11 +1,11 @@
 """The oracle against the explicit matrix: every rule on every layer with taps, and the movements that carry no rule."""
 
-import explicit
 import numpy as np
 import pytest
-from cases import CASES, RULES
 
 import dtdfast as dtd
+import explicit
+from cases import CASES, RULES
 
 TOLERANCE = 1e-12  # times sum_j |n_ij s_j| and the condition number of each denominator
 

@@ -2,12 +2,12 @@
 
 from itertools import pairwise
 
-import explicit
 import numpy as np
 import pytest
-from cases import CASES
 
 import dtdfast as dtd
+import explicit
+from cases import CASES
 
 BOTH = pytest.mark.parametrize("backend", ["oracle", "cpu"])
 UNIT = {"oracle": 2.0**-53, "cpu": 2.0**-24}
