@@ -54,6 +54,54 @@ def test_predictions_agree(graph):
     np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-4 * max(1, abs(expected).max()))
 
 
+def _reads(layers, position):
+    return (position - 1,) if layers[position].inputs is None else layers[position].inputs
+
+
+@given(graphs())
+def test_predictions_are_those_of_the_single_layers(graph):
+    """Folding, fusion and the reuse of memory change nothing: every record evaluated on its own, in order, gives the same outputs."""
+    values = {dtd.INPUT: graph.x if graph.x.dtype.kind == "i" else graph.x.astype(np.float64)}
+    for position, record in enumerate(graph.layers):
+        operands = [values[p] for p in _reads(graph.layers, position)]
+        if len(operands) == 1:
+            values[position] = dtd.predict([dataclasses.replace(record, inputs=None)], operands[0], backend="oracle")
+        elif isinstance(record, dtd.Concat):
+            values[position] = np.concatenate(operands, record.axis)
+        else:
+            values[position] = (np.prod if isinstance(record, dtd.Mul) else np.sum)(np.array(np.broadcast_arrays(*operands)), axis=0)
+    expected = values[len(graph.layers) - 1]
+    outputs = dtd.predict(graph.layers, graph.x, backend="oracle")
+    np.testing.assert_allclose(outputs, expected, rtol=0, atol=1e-9 * max(1, abs(expected).max()))
+
+
+@given(graphs(), st.integers(0, 2**32 - 1))
+def test_maps_compose(graph, seed):
+    """From the output to an entry that everything passes through, and from there to the input: the whole way."""
+
+    def cuts(position):
+        """Whether every path from the output to the input goes through here, behind an activation or a pool."""
+        stack, seen = [_last(graph.layers)], {position}
+        while stack:
+            p = stack.pop()
+            if p == dtd.INPUT:
+                return False
+            if p not in seen:
+                seen.add(p)
+                stack.extend(_reads(graph.layers, p))
+        return isinstance(graph.layers[position], (dtd.ReLU, dtd.MaxPool, dtd.AvgPool, dtd.SumPool, dtd.GlobalAvgPool, dtd.LRN))
+
+    places = [p for p in _live(graph.layers) if cuts(p)]
+    assume(places)
+    place = int(np.random.default_rng(seed).choice(places))
+    inner = graph.explain("oracle", stop=place)
+    rules = graph.options["rules"]
+    below = {p: r for p, r in rules.items() if p <= place} if isinstance(rules, dict) else rules
+    composed = dtd.explain(graph.layers[: place + 1], graph.x, inner, rules=below, domain=graph.options["domain"], backend="oracle")
+    whole = graph.explain("oracle")
+    assert abs(composed - whole).max() <= 1e-8 * (abs(whole).max() + abs(inner).max())
+
+
 @pytest.mark.parametrize("backend", ["oracle", "cpu"])
 @given(graph=graphs())
 def test_ledger_closes(backend, graph):
@@ -89,7 +137,7 @@ def _live(layers):
         position = stack.pop()
         if position != dtd.INPUT and position not in needed:
             needed.add(position)
-            stack.extend((position - 1,) if layers[position].inputs is None else layers[position].inputs)
+            stack.extend(_reads(layers, position))
     return sorted(needed)
 
 
