@@ -1,9 +1,9 @@
 """Small networks, and comparison with NumPy, for tests of meaning rather than of arithmetic."""
 
-import explicit
 import numpy as np
 
 import dtdfast as dtd
+import explicit
 
 
 def normal(rng, *shape):

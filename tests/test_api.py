@@ -4,10 +4,9 @@ import dataclasses
 
 import numpy as np
 import pytest
-from support import classifier, close, normal, segmenter
 
 import dtdfast as dtd
-import explicit
+from support import classifier, close, normal, segmenter
 
 pytestmark = pytest.mark.parametrize("backend", ["oracle", "cpu"])
 

@@ -2,12 +2,12 @@
 
 import dataclasses
 
-import explicit
 import numpy as np
 import pytest
-from support import by_matrix, classifier, close, normal
 
 import dtdfast as dtd
+import explicit
+from support import by_matrix, classifier, close, normal
 
 pytestmark = pytest.mark.parametrize("backend", ["oracle", "cpu"])
 
