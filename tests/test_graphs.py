@@ -117,6 +117,28 @@ def test_bits_do_not_depend_on_the_batch(graph):
         np.testing.assert_array_equal(alone.explain("cpu", n_threads=1 + n), together[n : n + 1])
 
 
+@given(graphs(), st.integers(0, 2**32 - 1))
+def test_gradients_are_derivatives(graph, seed):
+    """Along a random direction v: <gradient, v> = (f(x + h v) - f(x - h v)) / 2h, f the start's product with the outputs."""
+    assume(graph.x.dtype.kind == "f" and not any(isinstance(record, dtd.LRN) for record in graph.layers))
+    layers = graph.layers[:-1] if isinstance(graph.layers[-1], dtd.Softmax) else graph.layers
+    assume(layers)
+    x, start, h = graph.x.astype(np.float64), graph.start.astype(np.float64), 1e-6
+    v = np.random.default_rng(seed).standard_normal(x.shape)
+
+    def f(x):
+        return (start * dtd.predict(layers, x, backend="oracle")).sum()
+
+    gradient = dtd.baselines.gradient(layers, x, start, backend="oracle")
+    middle, scale = f(x), abs(gradient).sum() + abs(start).sum()
+    ahead, behind = (f(x + h * v) - middle) / h, (middle - f(x - h * v)) / h
+    assume(abs(ahead - behind) <= 1e-4 * scale)  # else there is a kink of a ReLU or a tie of a pool between
+    assert abs((gradient * v).sum() - (ahead + behind) / 2) <= 1e-3 * scale
+    np.testing.assert_allclose(
+        dtd.baselines.gradient(layers, graph.x, graph.start, backend="cpu"), gradient, rtol=0, atol=1e-3 * max(abs(gradient).max(), 1e-6)
+    )
+
+
 # -------------------------------------------------------------------------------------------------------- broken networks
 
 
