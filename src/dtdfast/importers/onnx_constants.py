@@ -91,10 +91,10 @@ class Folder:
         feeds = {n: a for n, a in zip(names, operands, strict=True) if n}
         try:
             with np.errstate(all="ignore"):
-                results = reference.ReferenceEvaluator(function).run(None, feeds)
+                results = reference.ReferenceEvaluator(function).run(None, feeds, attributes={})
             return tuple(plain(r) for r in results)
         except Exception as error:  # the evaluator raises whatever NumPy does on operands that do not fit
-            raise Refused(f"its constants cannot be computed: {str(error)!s:.100}") from None
+            raise Refused(f"its constants cannot be computed: {type(error).__name__} {str(error):.100}") from None
 
 
 def result_size(operator: str, node: Proto, operands: list[Array | None]) -> int:
@@ -111,7 +111,7 @@ def result_size(operator: str, node: Proto, operands: list[Array | None]) -> int
         return sum(a.size for a in given)
     if operator == "Gather":
         axis: int = next((a.i for a in node.attribute if a.name == "axis"), 0)
-        return given[1].size * (given[0].size // max(given[0].shape[axis], 1))
+        return int(given[1].size * (given[0].size // max(given[0].shape[axis], 1)))
     if operator == "Expand":
         return max(_product(given[1]), 1) * given[0].size  # at most
     if operator in BROADCAST:
