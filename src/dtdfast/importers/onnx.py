@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import numpy as np
 from ..errors import ModelError
 from ..extras import require
 from ..layers import INPUT, Dropout, Layer
-from ..plan.shapes import MAX_ELEMENTS, Shape
+from ..plan.shapes import MAX_AXES, MAX_ELEMENTS, Shape
 from .onnx_constants import Folder
 from .onnx_graph import BATCH, Array, Layers, Node, Operand, Reader, Refused, Value
 from .onnx_layers import OPERATORS as LAYERS
@@ -117,6 +117,8 @@ class _Walk:
     def __init__(self, model: Proto, folder: Path | None, sample_shape: Sequence[int] | None) -> None:
         self.graph = model.graph
         self.opset = _opset(model)
+        if any(isinstance(name, bytes) for name in _names(self.graph)):
+            raise ModelError("is corrupt: a name in it is not UTF-8")
         self.tensors = Tensors(folder)
         self.helper = require("onnx.helper", "onnx")
         self.stored = {t.name: t for t in self.graph.initializer}
@@ -157,9 +159,10 @@ class _Walk:
             raise ModelError(f"{declared}; say the rest: sample_shape=(channels, height, width)")
         else:
             sample = sizes[1:]
-        if len(sample) > 5 or math.prod(sample) > MAX_ELEMENTS:
-            raise ModelError(f"its input {self.input.name!r} has samples of shape {sample!s:.80}, which is too large")
-        return (sizes[0] if sizes and sizes[0] else BATCH), sample
+        batch = sizes[0] if sizes and sizes[0] else BATCH
+        if len(sample) > MAX_AXES or math.prod(sample) > MAX_ELEMENTS or batch > BATCH:
+            raise ModelError(f"its input {self.input.name!r} has shape {_text((batch, *sample)):.80}, which is too large")
+        return batch, sample
 
     def _needed(self) -> list[tuple[int, Proto]]:
         """The nodes that the output depends on, with their numbers."""
@@ -190,7 +193,7 @@ class _Walk:
             raise Refused(f"operators of the domain {node.domain!r:.60} are not ONNX's own")
         if operator in CONTROL_FLOW:
             raise Refused("control flow has no record")
-        if "Quantize" in operator or operator.startswith("QLinear") or operator.endswith("Integer"):
+        if "quantize" in operator.lower() or operator.startswith("QLinear") or operator.endswith("Integer"):
             raise Refused("quantised operators have no record; export the float model")
         if any(name and name not in self.known and name not in self.stored for name in node.input):
             if operator not in OPERATORS:
@@ -241,14 +244,19 @@ class _Walk:
             raise Refused(f"its attributes cannot be read: {error}") from None
 
     def _shape(self, node: Proto, value: Any) -> Array:
+        """Shape, perhaps of the axes from attribute start to end alone, and Size."""
         full = (self.layers.batch, *value.shape)
-        return self.folder.fold(node, [np.broadcast_to(np.float32(0), full)], self.opset)[0]
+        if node.op_type == "Size":
+            return np.array(math.prod(full), np.int64)
+        bounds = {a.name: int(a.i) for a in node.attribute}
+        return np.array(full[bounds.get("start") : bounds.get("end")], np.int64)
 
     def _check_output(self) -> None:
         """What comes out must be computed by the last entry, in the shape that the file declares."""
         value = self.known.get(self.output.name)
         if not isinstance(value, Value):
-            raise ModelError(f"its output {self.output.name!r:.80} does not depend on its input" if value is not None else "has no output")
+            reason = "is made by no node" if value is None else "does not depend on its input"
+            raise ModelError(f"its output {self.output.name!r:.80} {reason}")
         declared = _declared(self.output)
         if declared is not None and not _fits(declared, value.shape):
             made = _text((0, *value.shape))
@@ -266,6 +274,16 @@ def _opset(model: Proto) -> int:
     if versions[0] not in OPSETS:
         raise ModelError(f"has opset {versions[0]}, expected {OPSETS[0]} to {OPSETS[-1]}; convert it with onnx.version_converter")
     return int(versions[0])
+
+
+def _names(graph: Proto) -> Iterator[Any]:
+    """Every string that the walk uses; protobuf hands out bytes where one is not UTF-8."""
+    for info in (*graph.input, *graph.output):
+        yield info.name
+    for tensor in graph.initializer:
+        yield from (tensor.name, *(text for entry in tensor.external_data for text in (entry.key, entry.value)))
+    for node in graph.node:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output, *(a.name for a in node.attribute))
 
 
 def _declared(info: Proto) -> tuple[int, ...] | None:

@@ -22,7 +22,7 @@ SAME_OR_SMALLER = {
     "Abs", "Cast", "Ceil", "Exp", "Flatten", "Floor", "Identity", "Neg", "Not", "Reciprocal", "ReduceMax", "ReduceMin", "ReduceProd",
     "ReduceSum", "Reshape", "Round", "Slice", "Split", "Sqrt", "Squeeze", "Transpose", "Unsqueeze",
 }  # fmt: skip
-FOLDABLE = BROADCAST | SAME_OR_SMALLER | {"Concat", "ConstantOfShape", "Gather", "Range", "Size", "Shape"}
+FOLDABLE = BROADCAST | SAME_OR_SMALLER | {"Concat", "ConstantOfShape", "Gather", "Range", "Size"}
 PLAIN_ATTRIBUTES = (1, 2, 3, 6, 7, 8)  # AttributeProto.AttributeType: float, int, string, and lists of them
 FREE = 1 << 20
 """Elements that folded constants may have in any case; beyond that, at most four times those decoded from the file."""
@@ -71,8 +71,9 @@ class Folder:
         raise Refused(f"a constant given as {attribute.name:.40} is not supported")
 
     def _filled(self, node: Proto, operands: list[Array | None]) -> Array:
-        (shape,) = operands
-        assert shape is not None
+        shape = operands[0]
+        if len(operands) != 1 or shape is None:
+            raise Refused("it takes a shape and nothing else")
         fill: Any = np.zeros(1, np.float32)
         for attribute in node.attribute:
             fill = self._tensors.array(attribute.t)
@@ -94,14 +95,14 @@ class Folder:
                 results = reference.ReferenceEvaluator(function).run(None, feeds, attributes={})
             return tuple(plain(r) for r in results)
         except Exception as error:  # the evaluator raises whatever NumPy does on operands that do not fit
-            raise Refused(f"its constants cannot be computed: {type(error).__name__} {str(error):.100}") from None
+            raise Refused(f"its constants cannot be computed: {type(error).__name__} {error!s:.100}") from None
 
 
 def result_size(operator: str, node: Proto, operands: list[Array | None]) -> int:
     """Elements of a foldable node's result, from its operands' shapes (or, where they say the shape, their values)."""
     given = [a for a in operands if a is not None]
-    if operator in ("Shape", "Size"):
-        return 8
+    if operator == "Size":
+        return 1
     if operator == "ConstantOfShape":
         return _product(given[0])
     if operator == "Range":
