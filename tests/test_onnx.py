@@ -16,7 +16,7 @@ from onnx.reference import ReferenceEvaluator
 
 import dtdfast as dtd
 from dtdfast import BackendError, ModelError, from_onnx
-from dtdfast.importers import onnx as importer
+from dtdfast.importers.onnx import OnnxModel
 from onnx_models import feed, model
 
 
@@ -306,8 +306,17 @@ def test_open_axes_are_said_by_the_caller() -> None:
     x = feed(proto)
     layers = from_onnx(proto, sample_shape=(4, 7, 7))
     np.testing.assert_allclose(dtd.predict(layers, x), expected(proto, x), rtol=1e-5, atol=1e-5)
-    with pytest.raises(ModelError, match=r"sample_shape is \(3, 7, 7\).*declared as \(\?, 4, \?, \?\)"):
+    with pytest.raises(ModelError, match="expects 4 channels; its input has 3"):
         from_onnx(proto, sample_shape=(3, 7, 7))
+    with pytest.raises(ModelError, match=r"sample_shape is \(4, 7\), but .* declared as \(\?, 4, \?, \?\)"):
+        from_onnx(proto, sample_shape=(4, 7))
+
+
+def test_another_shape_than_the_declared_one() -> None:
+    """The geometry that follows from the size, here SAME padding, follows the size that is said."""
+    proto = model('y = Conv<auto_pad="SAME_UPPER", strides=[2,2]>(x, w, b)', given=K9, y="float[N,6,5,5] y")
+    (declared,), (other,) = from_onnx(proto), from_onnx(proto, sample_shape=(4, 8, 8))
+    assert (declared.padding, other.padding) == (((1, 1), (0, 1)), ((0, 1), (0, 1)))
 
 
 def test_what_the_output_does_not_need_may_be_anything() -> None:
@@ -316,7 +325,7 @@ def test_what_the_output_does_not_need_may_be_anything() -> None:
 
 
 def test_refusals_are_all_listed() -> None:
-    imported = importer.read(model("a = Conv(x, w, b) b1 = Erf(a) c = Relu(b1) y = Sin(c)", given=K9))
+    imported = OnnxModel(model("a = Conv(x, w, b) b1 = Erf(a) c = Relu(b1) y = Sin(c)", given=K9)).read()
     assert kinds(imported.layers) == ["Conv"]
     assert [r.split(":")[0] for r in imported.refusals] == ["node 1 (Erf)", "node 3 (Sin)"]
 
