@@ -15,9 +15,9 @@ enum { VECTORS_AT_ONCE = 2, SAMPLES = 6 };
 #endif
 
 enum {
-    CHUNK = 512,  /* inputs of a chunk: one page of a weight row */
-    ROWS = 256,    /* rows that are sieved at once */
-    AT_ONCE = 8,   /* rows per load and store of the sums */
+    CHUNK = 512, /* inputs of a chunk: half a page of a weight row */
+    ROWS = 256,  /* rows that are sieved at once */
+    AT_ONCE = 8, /* rows per load and store of the sums */
 };
 
 typedef struct {
@@ -30,7 +30,8 @@ typedef struct {
     float (*sum)[CHUNK];       /* [sample] */
 } scatter_tile;
 
-/* Up to AT_ONCE rows onto VECTORS_AT_ONCE vectors of sums; `vectors`, `samples`, `map` and `full` are constants wherever this is inlined. */
+/* Up to AT_ONCE rows onto VECTORS_AT_ONCE vectors of sums; `vectors`, `samples`, `map` and `full` are constants wherever this is inlined.
+ */
 ALWAYS_INLINE void run_tile(const scatter_tile *t, int64_t i, int first, int last, const int vectors, const int samples, const int map,
                             const int full)
 {
@@ -129,7 +130,11 @@ static void add_chunk(const scatter_job *job, int64_t i0, int64_t n, int64_t m0,
     const float *x = floats(&s->x, job->bases) + m0 * s->x.stride[AXIS_N];
     int64_t rows[ROWS + AT_ONCE];
     float values[ROWS][SAMPLES];
-    scatter_tile tile = {.w = vector(&s->weight, job->bases) + i0, .row = job->n_in, .n = n, .gamma = s->gamma, .rows = rows,
+    scatter_tile tile = {.w = vector(&s->weight, job->bases) + i0,
+                         .row = job->n_in,
+                         .n = n,
+                         .gamma = s->gamma,
+                         .rows = rows,
                          .x = (const float(*)[SAMPLES])values};
     memset(sum, 0, (size_t)n_samples * sizeof *sum);
     for (int64_t j = 0; j < job->n_out; j += ROWS)
@@ -161,8 +166,8 @@ static void run_scatter(void *context, int64_t first, int64_t last)
 
 void NAME(scatter_linear)(const dtd_step *s, void *const *bases, int n_threads)
 {
-    scatter_job job = {.s = *s, .bases = bases, .n_samples = s->out.shape[AXIS_N], .n_in = s->out.shape[AXIS_C],
-                       .n_out = s->x.shape[AXIS_C]};
+    scatter_job job = {
+        .s = *s, .bases = bases, .n_samples = s->out.shape[AXIS_N], .n_in = s->out.shape[AXIS_C], .n_out = s->x.shape[AXIS_C]};
     NAME(samples_as_pixels)(&job.s);
     dtd_parallel(n_threads, ceil_div(job.n_in, CHUNK), 1, run_scatter, &job);
 }

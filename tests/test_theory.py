@@ -109,6 +109,19 @@ def test_wsquare_is_sensitivity_times_output(rng):
 
 
 @BOTH
+def test_simple_taylor_at_a_root(backend, rng):
+    """On one neuron the first-order expansion at a root of y is exact: it sums to y."""
+    weight, x = rng.standard_normal((2, 1, 12))
+    x = (x if weight[0] @ x[0] > 0 else -x).astype(np.float32)
+    layers = [dtd.Linear(weight)]
+    y = dtd.predict(layers, x, backend=backend).item()
+    root = x - y * weight / (weight**2).sum()
+    taylor = dtd.baselines.simple_taylor(layers, x, root, 0, backend=backend)
+    assert abs(taylor.sum() - y) <= 64 * UNIT["cpu"] * abs(weight * x).sum()
+    np.testing.assert_allclose(taylor, dtd.explain(layers, x, 0, backend=backend), rtol=0, atol=64 * UNIT["cpu"] * abs(weight * x).sum())
+
+
+@BOTH
 @pytest.mark.parametrize("x", [(3.0, 1.0), (1.0, 0.25), (2.0, 0.0), (1.0, 3.0)])
 def test_maximum_of_two(x, backend):
     """F = max(x1, x2) as a network: for x1 > x2 >= 0, R = ((2 x1 - x2) / 2, x2 / 2)."""
