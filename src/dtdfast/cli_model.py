@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import DtdError, InputError, ModelError
+from .errors import DtdError, InputError, ModelError, ShapeError, at
 from .explainer import Explainer
 from .extras import require
 from .images import Preparation
@@ -59,7 +59,7 @@ def explain(arguments: argparse.Namespace) -> str:
     explainer = Explainer(
         layers, rules=arguments.rules, domain=_domain(arguments.domain, preparation), backend=arguments.backend, n_threads=arguments.threads
     )
-    labels = arguments.labels.read_text(encoding="utf-8").splitlines() if arguments.labels else None
+    labels = arguments.labels.read_text(encoding="utf-8", errors="replace").splitlines() if arguments.labels else None
     arguments.output.mkdir(parents=True, exist_ok=True)
     entries = []
     for path, stem in _progress(list(zip(arguments.images, _stems(arguments.images), strict=True))):
@@ -159,16 +159,12 @@ def inspect(arguments: argparse.Namespace) -> str:
     """Every layer with its shape and parameters, and what would be refused."""
     model = _read(arguments.model, arguments.shape)
     rows = [("position", "record", "name", "reads", "output", "parameters")]
-    shapes: dict[int, Shape | None] = {INPUT: model.sample}
+    shapes = _shapes(model)
     total = 0
-    reads = sources(model.layers) if model.layers else []
-    for position, record in enumerate(model.layers):
-        operands = [shapes[s] for s in reads[position]]
-        known = [s for s in operands if s is not None]
-        shapes[position] = output_shape(record, *known) if len(known) == len(operands) else None
+    for position, (record, reads) in enumerate(zip(model.layers, sources(model.layers) if model.layers else (), strict=True)):
         count = sum(np.size(a) for key in TRAINED if (a := getattr(record, key, None)) is not None)
         total += count
-        names = " ".join("input" if s == INPUT else str(s) for s in reads[position])
+        names = " ".join("input" if s == INPUT else str(s) for s in reads)
         rows.append(
             (str(position), type(record).__name__, record.name or "", names, _shape(shapes[position]), f"{count:,}" if count else "")
         )
@@ -180,6 +176,18 @@ def inspect(arguments: argparse.Namespace) -> str:
         except DtdError as error:
             lines.append(f"predicted, but not explained: {error}")
     return "\n".join(lines)
+
+
+def _shapes(model: Model) -> dict[int, Shape | None]:
+    """Of one sample of every entry's output."""
+    shapes: dict[int, Shape | None] = {INPUT: model.sample}
+    for position, reads in enumerate(sources(model.layers) if model.layers else ()):
+        operands = [s for s in (shapes[r] for r in reads) if s is not None]
+        try:
+            shapes[position] = output_shape(model.layers[position], *operands) if len(operands) == len(reads) else None
+        except ShapeError as error:
+            raise ShapeError(f"{at(position, model.layers[position])}: {error}") from None
+    return shapes
 
 
 def plan(arguments: argparse.Namespace) -> str:

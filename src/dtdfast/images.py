@@ -15,6 +15,7 @@ from .extras import require
 Array = NDArray[Any]
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and standard deviation of red, green, blue in 0 to 1
+BICUBIC = 3  # Pillow's Resampling.BICUBIC
 MODES = {"rgb": "RGB", "bgr": "RGB", "gray": "L"}
 
 
@@ -71,11 +72,15 @@ class Preparation:
             raise
         except Exception as error:  # whatever Pillow's decoders raise on a damaged file, decompression bombs included
             raise InputError(f"{path} cannot be read as an image: {error}") from None
+        return self.resized(upright)
+
+    def resized(self, image: Any) -> Array:
+        """A Pillow image's centre, in the size that the network takes."""
         height, width = self.size
-        unit = self.crop * min(upright.width / width, upright.height / height)
-        left, top = (upright.width - unit * width) / 2, (upright.height - unit * height) / 2
+        unit = self.crop * min(image.width / width, image.height / height)
+        left, top = (image.width - unit * width) / 2, (image.height - unit * height) / 2
         box = (left, top, left + unit * width, top + unit * height)
-        return np.asarray(upright.resize((width, height), image.Resampling.BICUBIC, box=box))
+        return np.asarray(image.resize((width, height), BICUBIC, box=box))
 
     def normalised(self, picture: Array) -> Array:
         """One sample, float32."""
