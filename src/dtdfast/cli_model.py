@@ -16,7 +16,7 @@ from .errors import DtdError, InputError, ModelError, ShapeError, at
 from .explainer import Explainer
 from .extras import require
 from .images import Preparation
-from .importers.onnx import OnnxModel, from_onnx
+from .importers.onnx import OnnxModel
 from .layers import INPUT, Layer, Softmax
 from .ledger import Ledger
 from .plan.shapes import Shape, output_shape
@@ -53,9 +53,9 @@ class Model:
 
 def explain(arguments: argparse.Namespace) -> str:
     """Write heatmaps and overlays of photographs, and summary.json; returns one line per image."""
-    declared = _declared(arguments.model)
-    preparation = _preparation(arguments, declared)
-    layers = _layers(arguments.model, preparation.shape)
+    model = OnnxModel(arguments.model) if _is_onnx(arguments.model) else None
+    preparation = _preparation(arguments, _declared(arguments.model, model))
+    layers = load(arguments.model) if model is None else model.layers(preparation.shape)
     explainer = Explainer(
         layers, rules=arguments.rules, domain=_domain(arguments.domain, preparation), backend=arguments.backend, n_threads=arguments.threads
     )
@@ -64,7 +64,8 @@ def explain(arguments: argparse.Namespace) -> str:
     entries = []
     for path, stem in _progress(list(zip(arguments.images, _stems(arguments.images), strict=True))):
         entries.append(_explain_one(explainer, layers, preparation, path, arguments.output / stem, arguments.target, labels))
-    summary = {"model": str(arguments.model), "rules": arguments.rules, "preparation": asdict(preparation), "images": entries}
+    settings = {"model": str(arguments.model), "rules": arguments.rules, "domain": arguments.domain, "preparation": asdict(preparation)}
+    summary = {**settings, "images": entries}
     (arguments.output / "summary.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return "\n".join([*_table([_line(e) for e in entries]), f"{len(entries)} image(s): {arguments.output}"])
 
@@ -194,7 +195,7 @@ def plan(arguments: argparse.Namespace) -> str:
     """The plan as text: every step of one explanation."""
     model = _read(arguments.model, arguments.shape)
     if model.refusals:
-        from_onnx(arguments.model, sample_shape=arguments.shape)  # raises, naming them
+        raise ModelError(f"{arguments.model} cannot be imported: {'; '.join(model.refusals)}")
     if model.sample is None:
         raise InputError(f"{arguments.model} does not say the shape of its input; give it: --shape 3,224,224")
     return str(Explainer(model.layers, rules=arguments.rules).plan_for((arguments.batch, *model.sample)))
@@ -225,23 +226,18 @@ def _read(path: Path, shape: Shape | None) -> Model:
     return Model(imported.layers, imported.sample, imported.refusals)
 
 
-def _layers(path: Path, sample: Shape) -> list[Layer]:
-    return from_onnx(path, sample_shape=sample) if _is_onnx(path) else load(path)
-
-
-def _declared(path: Path) -> tuple[int, ...] | None:
-    """The sizes of its input that a file declares, batch first, 0 where open."""
-    if not _is_onnx(path):
-        return None
-    model = OnnxModel(path)
-    if model.integer or (model.declared is not None and len(model.declared) != 4):
+def _declared(path: Path, model: OnnxModel | None) -> tuple[int, ...]:
+    """The sizes that a file declares of an image, batch first, 0 where open."""
+    if model is None or model.declared is None:
+        return (0, 0, 0, 0)
+    if model.integer or len(model.declared) != 4:
         raise ModelError(f"{path}: its input is not an image (n, channels, height, width); explain it from Python")
     return model.declared
 
 
-def _preparation(arguments: argparse.Namespace, declared: tuple[int, ...] | None) -> Preparation:
+def _preparation(arguments: argparse.Namespace, declared: tuple[int, ...]) -> Preparation:
     """From the options; sizes and channels that they leave open, from the file."""
-    _, *sizes = declared or (0, 0, 0, 0)
+    _, *sizes = declared
     n_channels, height, width = sizes if arguments.layout == "nchw" else (sizes[2], *sizes[:2])
     channels = arguments.channels or ("gray" if n_channels == 1 else "rgb")
     return Preparation(

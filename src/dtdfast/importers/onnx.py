@@ -45,12 +45,7 @@ def from_onnx(model: Any, *, sample_shape: Sequence[int] | None = None) -> list[
     ModelError
         When the file is corrupt, or a node has no record: all such nodes are named, each with the reason.
     """
-    imported = OnnxModel(model).read(sample_shape)
-    if imported.refusals:
-        shown = "; ".join(imported.refusals[:5])
-        more = f"; and {len(imported.refusals) - 5} more" if len(imported.refusals) > 5 else ""
-        raise ModelError(f"{_title(model)} cannot be imported: {shown}{more}")
-    return imported.layers
+    return OnnxModel(model).layers(sample_shape)
 
 
 class OnnxModel:
@@ -86,6 +81,15 @@ class OnnxModel:
                 promised = f"its output {self._output.name!r:.80} is declared as {_text(declared)}"
                 raise ModelError(f"{promised}, but its nodes make {_text((0, *made))}")
             return imported
+
+    def layers(self, sample_shape: Sequence[int] | None = None) -> list[Layer]:
+        """The layers; ModelError names the nodes that have none."""
+        imported = self.read(sample_shape)
+        if imported.refusals:
+            shown = "; ".join(imported.refusals[:5])
+            more = f"; and {len(imported.refusals) - 5} more" if len(imported.refusals) > 5 else ""
+            raise ModelError(f"{self._title} cannot be imported: {shown}{more}")
+        return imported.layers
 
     def _door(self, kind: str) -> Proto:
         """The graph's one input or output."""
