@@ -9,6 +9,7 @@ from .errors import (
     DtdError,
     InputError,
     LayerError,
+    ModelError,
     NumericsError,
     RuleError,
     ShapeError,
@@ -17,6 +18,7 @@ from .errors import (
     WiringError,
 )
 from .explainer import Explainer, explain, predict
+from .importers.torch import from_torch
 from .layers import (
     INPUT,
     LRN,
@@ -53,9 +55,9 @@ from .version import __version__
 
 __all__ = [
     "INPUT", "LRN", "PRESETS", "Activation", "Add", "AlphaBeta", "AvgPool", "Backend", "BackendError", "BatchNorm", "Concat", "Conv",
-    "ConvTranspose", "DomainError", "Dropout", "DtdError", "Embedding", "Epsilon", "Explainer", "Flat", "Flatten", "Gamma",
-    "GlobalAvgPool", "InputError", "Layer", "LayerError", "Ledger", "Linear", "MaxPool", "Mul", "NumericsError", "Pad", "Pass", "Permute",
-    "ReLU", "Reshape", "Rule", "RuleError", "Scale", "ShapeError", "Slice", "Softmax", "StorageError", "SumPool", "TargetError",
-    "Upsample", "WSquare", "WiringError", "ZBox", "ZPlus", "Zero", "__version__", "backends", "baselines", "build_config", "explain",
+    "ConvTranspose", "DomainError", "Dropout", "DtdError", "Embedding", "Epsilon", "Explainer", "Flat", "Flatten", "Gamma", "GlobalAvgPool",
+    "InputError", "Layer", "LayerError", "Ledger", "Linear", "MaxPool", "ModelError", "Mul", "NumericsError", "Pad", "Pass", "Permute",
+    "ReLU", "Reshape", "Rule", "RuleError", "Scale", "ShapeError", "Slice", "Softmax", "StorageError", "SumPool", "TargetError", "Upsample",
+    "WSquare", "WiringError", "ZBox", "ZPlus", "Zero", "__version__", "backends", "baselines", "build_config", "explain", "from_torch",
     "load", "plot", "predict", "save",
 ]  # fmt: skip

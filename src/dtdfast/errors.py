@@ -47,6 +47,10 @@ class StorageError(DtdError, ValueError):
     """A saved layer list is corrupt, too large, or not one of ours."""
 
 
+class ModelError(DtdError, ValueError):
+    """A model of another format is corrupt, or holds something that cannot be turned into layers."""
+
+
 def at(position: int | None, record: object) -> str:
     """How messages name an entry: ``layer 7 (Conv 'stem')``."""
     name = getattr(record, "name", None)
