@@ -28,10 +28,7 @@ ALWAYS_INLINE float gelu_tanh_derivative(float x)
 }
 
 /* phi(x) x + Phi(x) */
-ALWAYS_INLINE float gelu_derivative(float x)
-{
-    return 0.5f * erfcf(-x * SQRT_HALF) + x * INV_SQRT_2_PI * expf(-0.5f * x * x);
-}
+ALWAYS_INLINE float gelu_derivative(float x) { return 0.5f * erfcf(-x * SQRT_HALF) + x * INV_SQRT_2_PI * expf(-0.5f * x * x); }
 
 /* 1 - tanh²(x) = 4 sigmoid(2x) sigmoid(-2x), which does not cancel */
 ALWAYS_INLINE float tanh_derivative(float x) { return 4 * sigmoid(2 * x) * sigmoid(-2 * x); }

@@ -83,10 +83,7 @@ static void run_embed(void *context, int64_t first, int64_t last)
     }
 }
 
-void NAME(embed)(const dtd_step *s, void *const *bases, int n_threads)
-{
-    each_line(s, bases, n_threads, s->out.shape, s->mode, run_embed);
-}
+void NAME(embed)(const dtd_step *s, void *const *bases, int n_threads) { each_line(s, bases, n_threads, s->out.shape, s->mode, run_embed); }
 
 /* out[..] (+)= sum_f x[.., f] m[.., f] */
 static void run_embed_sum(void *context, int64_t first, int64_t last)

@@ -74,13 +74,14 @@ static void run_channel(void *context, int64_t first, int64_t last)
     const int64_t *shape = s->out.shape, *x_stride = s->x.stride;
     const float *x = floats(&s->x, job->bases), *weight = vector(&s->weight, job->bases);
     float sums[2][DTD_TILE_PIXELS * DTD_BLOCK] = {{0}};
-    channel_tile tile = {.taps = table(&s->taps, job->bases), .n_taps = s->n_taps, .pixel = x_stride[AXIS_W],
-                         .channels = shape[AXIS_C], .gamma = s->gamma};
+    channel_tile tile = {
+        .taps = table(&s->taps, job->bases), .n_taps = s->n_taps, .pixel = x_stride[AXIS_W], .channels = shape[AXIS_C], .gamma = s->gamma};
     for (int64_t item = first; item < last; item++) { /* (row, tile of the row, block) */
         int64_t c = item % job->blocks * DTD_BLOCK, t = item / job->blocks % job->tiles, row = item / job->blocks / job->tiles;
         int64_t h = row % shape[AXIS_H], d = row / shape[AXIS_H] % shape[AXIS_D], n = row / shape[AXIS_H] / shape[AXIS_D];
         int64_t w = t * DTD_TILE_PIXELS;
-        dtd_site site = {.n_pixels = (int)min64(DTD_TILE_PIXELS, shape[AXIS_W] - w), .n_channels = (int)min64(DTD_BLOCK, shape[AXIS_C] - c)};
+        dtd_site site = {.n_pixels = (int)min64(DTD_TILE_PIXELS, shape[AXIS_W] - w),
+                         .n_channels = (int)min64(DTD_BLOCK, shape[AXIS_C] - c)};
         const float *x_tile = x + n * x_stride[AXIS_N] + c + d * x_stride[AXIS_D] + h * x_stride[AXIS_H] + w * x_stride[AXIS_W];
         for (int lane = 0; lane < site.n_channels; lane += VL)
             for (int p = 0; p < site.n_pixels;) {

@@ -121,12 +121,19 @@ static void run_dense(void *context, int64_t first, int64_t last)
     const int64_t *shape = s->out.shape, *x_stride = s->x.stride;
     const float *x = floats(&s->x, job->bases), *weight = vector(&s->weight, job->bases);
     float sums[2][2][DTD_TILE_PIXELS * DTD_BLOCK];
-    dense_tile tile = {.taps = table(&s->taps, job->bases), .n_taps = s->n_taps, .c_in = job->c_in, .pixel = x_stride[AXIS_W],
-                       .block = job->block, .gamma = s->gamma, .sum = sums[0][0], .sum_positive = sums[1][0]};
+    dense_tile tile = {.taps = table(&s->taps, job->bases),
+                       .n_taps = s->n_taps,
+                       .c_in = job->c_in,
+                       .pixel = x_stride[AXIS_W],
+                       .block = job->block,
+                       .gamma = s->gamma,
+                       .sum = sums[0][0],
+                       .sum_positive = sums[1][0]};
     const int64_t n_tiles = job->rows * job->tiles;
     for (int64_t item = first; item < last; item++) {
         int64_t group = item / (n_tiles * job->units), rest = item % (n_tiles * job->units);
-        int64_t unit = job->tiles_outside ? rest % job->units : rest / n_tiles, row_tile = job->tiles_outside ? rest / job->units : rest % n_tiles;
+        int64_t unit = job->tiles_outside ? rest % job->units : rest / n_tiles,
+                row_tile = job->tiles_outside ? rest / job->units : rest % n_tiles;
         int64_t block = unit * job->span, n_blocks = min64(job->span, job->blocks - block);
         int64_t t = row_tile % job->tiles, row = row_tile / job->tiles;
         int64_t h = row % shape[AXIS_H], d = row / shape[AXIS_H] % shape[AXIS_D], n = row / shape[AXIS_H] / shape[AXIS_D];

@@ -39,27 +39,29 @@ typedef enum {
     DTD_ACTIVATE,       /* out = act(x) */
     DTD_AFFINE,         /* out (+)= x * weight[c] + bias[c] */
     DTD_LRN,
-    DTD_SOFTMAX,        /* along axis `mode` */
-    DTD_MAX_POOL,       /* out = max over taps of x, m = number of the winning tap */
-    DTD_MAX_UNPOOL,     /* out (+)= sum over windows won by this element */
-    DTD_EMBED,          /* out[..., :] = weight[ids, :] */
-    DTD_EMBED_SUM,      /* out = sum over the last axis of x * m */
+    DTD_SOFTMAX,    /* along axis `mode` */
+    DTD_MAX_POOL,   /* out = max over taps of x, m = number of the winning tap */
+    DTD_MAX_UNPOOL, /* out (+)= sum over windows won by this element */
+    DTD_EMBED,      /* out[..., :] = weight[ids, :] */
+    DTD_EMBED_SUM,  /* out = sum over the last axis of x * m */
     DTD_N_OPS
 } dtd_op;
 
-typedef enum { /* wm(w) */
-    DTD_W,          /* w */
-    DTD_W_POSITIVE, /* w+ */
-    DTD_W_NEGATIVE, /* w- (<= 0) */
-    DTD_W_SQUARE,   /* w^2 */
-    DTD_W_ONE,      /* 1 */
-    DTD_W_ABS,      /* |w| */
+/* wm(w) */
+typedef enum {
+    DTD_W,                /* w */
+    DTD_W_POSITIVE,       /* w+ */
+    DTD_W_NEGATIVE,       /* w- (<= 0) */
+    DTD_W_SQUARE,         /* w^2 */
+    DTD_W_ONE,            /* 1 */
+    DTD_W_ABS,            /* |w| */
     DTD_W_GAMMA_POSITIVE, /* w + gamma w+ */
     DTD_W_GAMMA_NEGATIVE, /* w + gamma w- */
     DTD_N_WEIGHT_MAPS
 } dtd_weight_map;
 
-typedef enum { /* MAP: map(x) */
+/* MAP: map(x) */
+typedef enum {
     DTD_X_POSITIVE,   /* x+ */
     DTD_X_NEGATIVE,   /* x- */
     DTD_X_ABOVE_LOW,  /* x - m, where m is the lower bound; x+ where m is -inf */
@@ -68,7 +70,8 @@ typedef enum { /* MAP: map(x) */
     DTD_X_ABS         /* |x| */
 } dtd_input_map;
 
-typedef enum { /* multiplier(m) */
+/* multiplier(m) */
+typedef enum {
     DTD_M_NONE,           /* 1 */
     DTD_M_TIMES,          /* m */
     DTD_M_POSITIVE,       /* 1[m > 0] */
@@ -77,7 +80,8 @@ typedef enum { /* multiplier(m) */
     DTD_M_TIMES_NEGATIVE  /* m- */
 } dtd_multiplier;
 
-typedef enum {     /* what NEURON_* and FACTOR store; d = terms + bias_d + stabilizer * sgn(terms + bias_d), sgn 0 = +1 */
+/* what NEURON_* and FACTOR store; d = terms + bias_d + stabilizer * sgn(terms + bias_d), sgn 0 = +1 */
+typedef enum {
     DTD_F_NONE,
     DTD_F_GATE,        /* coefficient * act(y) / d * scale, 0 where d is 0 or not selected */
     DTD_F_DENOMINATOR, /* d / (coefficient * scale), 0 where not selected */
@@ -87,8 +91,19 @@ typedef enum {     /* what NEURON_* and FACTOR store; d = terms + bias_d + stabi
 typedef enum { DTD_ALL, DTD_Y_POSITIVE, DTD_Y_NEGATIVE } dtd_select;
 
 typedef enum {
-    DTD_IDENTITY, DTD_RELU, DTD_LEAKY_RELU, DTD_CLIP, DTD_ELU, DTD_SILU, DTD_GELU, DTD_GELU_TANH, DTD_SIGMOID, DTD_HARD_SIGMOID,
-    DTD_HARD_SWISH, DTD_TANH, DTD_SOFTPLUS
+    DTD_IDENTITY,
+    DTD_RELU,
+    DTD_LEAKY_RELU,
+    DTD_CLIP,
+    DTD_ELU,
+    DTD_SILU,
+    DTD_GELU,
+    DTD_GELU_TANH,
+    DTD_SIGMOID,
+    DTD_HARD_SIGMOID,
+    DTD_HARD_SWISH,
+    DTD_TANH,
+    DTD_SOFTPLUS
 } dtd_activation;
 
 /* One step.  Unused views and refs are absent (base -1).  See csrc/README.md for each operation's use of the fields. */
@@ -105,11 +120,11 @@ typedef struct {
 const char *dtd_run(int isa, const dtd_step *steps, int64_t first, int64_t last, void *const *bases, int n_threads);
 
 int dtd_isa_count(void);
-const char *dtd_isa_name(int isa);  /* "baseline", "avx2", "avx512", ... slowest first */
-int dtd_isa_usable(int isa);        /* 1 when this CPU runs it */
+const char *dtd_isa_name(int isa); /* "baseline", "avx2", "avx512", ... slowest first */
+int dtd_isa_usable(int isa);       /* 1 when this CPU runs it */
 const char *dtd_compiler(void);
-int dtd_openmp_version(void);       /* 0 without OpenMP */
-int dtd_max_threads(void);          /* what OpenMP was told to use at most; 1 without OpenMP */
-int dtd_step_size(void);            /* sizeof(dtd_step), checked by Python */
+int dtd_openmp_version(void); /* 0 without OpenMP */
+int dtd_max_threads(void);    /* what OpenMP was told to use at most; 1 without OpenMP */
+int dtd_step_size(void);      /* sizeof(dtd_step), checked by Python */
 
 #endif

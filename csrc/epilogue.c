@@ -1,14 +1,12 @@
 #include "epilogue.h"
 #include "rows.h"
-
-#include <string.h>
+#include "simd.h"
 
 enum { TILE = DTD_TILE_PIXELS * DTD_BLOCK };
 
 /* ------------------------------------------------------------------------------------------------------------- geometry */
 
-#define PIXEL_VIEWS(s)                                                                                                                     \
-    {&(s)->out, &(s)->factor, &(s)->terms, &(s)->x, &(s)->y_prev, &(s)->terms_prev, &(s)->m, &(s)->scale}
+#define PIXEL_VIEWS(s) {&(s)->out, &(s)->factor, &(s)->terms, &(s)->x, &(s)->y_prev, &(s)->terms_prev, &(s)->m, &(s)->scale}
 
 static void merge_into_row(dtd_step *s, int axis)
 {
@@ -111,10 +109,64 @@ static void add_bias(const dtd_site *site, const float *bias, float *tile)
             tile[p * DTD_BLOCK + c] += b[c];
 }
 
+/* ------------------------------------------------------------------------------- the usual case, in one pass over the tile */
+
+static int contiguous(const dtd_strip *strip) { return !strip->at || strip->channel == 1; }
+
+static int full_block(const dtd_site *site)
+{
+    return site->n_channels == DTD_BLOCK && !site->scale.at && contiguous(&site->out) && contiguous(&site->factor) &&
+           contiguous(&site->terms) && contiguous(&site->m);
+}
+
+static int usual_neuron(const dtd_step *s, const dtd_site *site)
+{
+    return full_block(site) && !site->y_prev.at && !site->terms_prev.at && (s->activation == DTD_IDENTITY || s->activation == DTD_RELU) &&
+           (s->mode == DTD_F_NONE || (s->mode == DTD_F_GATE && s->select == DTD_ALL));
+}
+
+static void finish_usual_neuron(const dtd_step *s, const dtd_site *site, const float *y, const float *terms)
+{
+    const int relu = s->activation == DTD_RELU;
+    for (int c = 0; c < DTD_BLOCK; c += VL) {
+        const vec bias = site->bias ? load(site->bias + c) : (vec){0}, bias_d = site->bias_d ? load(site->bias_d + c) : (vec){0};
+        for (int p = 0; p < site->n_pixels; p++) {
+            vec t = load(y + p * DTD_BLOCK + c) + bias, a = relu ? vec_positive(t) : t, sum = load(terms + p * DTD_BLOCK + c);
+            store(site->out.at + p * site->out.pixel + c, a);
+            if (site->terms.at)
+                store(site->terms.at + p * site->terms.pixel + c, sum);
+            if (s->mode == DTD_F_GATE)
+                store(site->factor.at + p * site->factor.pixel + c,
+                      vec_quotient(s->coefficient * a, vec_stabilised(sum + bias_d, s->stabilizer)));
+        }
+    }
+}
+
+static int usual_taps(const dtd_step *s, const dtd_site *site)
+{
+    return full_block(site) && (s->mode == DTD_M_NONE || s->mode == DTD_M_TIMES);
+}
+
+static void finish_usual_taps(const dtd_step *s, const dtd_site *site, const float *sum)
+{
+    for (int c = 0; c < DTD_BLOCK; c += VL)
+        for (int p = 0; p < site->n_pixels; p++) {
+            float *out = site->out.at + p * site->out.pixel + c;
+            vec result = load(sum + p * DTD_BLOCK + c);
+            if (s->mode == DTD_M_TIMES)
+                result = load(site->m.at + p * site->m.pixel + c) * result;
+            store(out, s->accumulate ? load(out) + result : result);
+        }
+}
+
 /* ------------------------------------------------------------------------------------------------------------ epilogues */
 
 void NAME(finish_neuron)(const dtd_step *s, const dtd_site *site, float *y, float *terms)
 {
+    if (usual_neuron(s, site)) {
+        finish_usual_neuron(s, site, y, terms ? terms : y);
+        return;
+    }
     float scales[TILE], other[TILE], out[TILE];
     const int n = site->n_pixels * DTD_BLOCK;
     const float *scale = load_tile(&site->scale, site, scales);
@@ -146,6 +198,10 @@ void NAME(finish_neuron)(const dtd_step *s, const dtd_site *site, float *y, floa
 
 void NAME(finish_taps)(const dtd_step *s, const dtd_site *site, float *sum)
 {
+    if (usual_taps(s, site)) {
+        finish_usual_taps(s, site, sum);
+        return;
+    }
     float other[TILE];
     const int n = site->n_pixels * DTD_BLOCK;
     if (load_tile(&site->scale, site, other))

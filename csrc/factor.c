@@ -46,7 +46,7 @@ void NAME(row_multiplier)(int multiplier, const float *m, float *r, int64_t n)
 {
 #define MULTIPLY_BY(formula)                                                                                                               \
     for (int64_t i = 0; i < n; i++)                                                                                                        \
-        r[i] = (formula)*r[i];                                                                                                             \
+        r[i] = (formula) * r[i];                                                                                                           \
     break
     switch (multiplier) {
     case DTD_M_NONE: break;

@@ -48,10 +48,7 @@ void NAME(embed_sum)(const dtd_step *s, void *const *bases, int n_threads);
 
 ALWAYS_INLINE int present(const dtd_view *v) { return v->base >= 0; }
 
-ALWAYS_INLINE float *floats(const dtd_view *v, void *const *bases)
-{
-    return v->base < 0 ? NULL : (float *)bases[v->base] + v->offset;
-}
+ALWAYS_INLINE float *floats(const dtd_view *v, void *const *bases) { return v->base < 0 ? NULL : (float *)bases[v->base] + v->offset; }
 
 ALWAYS_INLINE const float *vector(const dtd_ref *r, void *const *bases)
 {

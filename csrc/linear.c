@@ -91,10 +91,7 @@ ALWAYS_INLINE void run_samples(const linear_tile *t, const int rows, int samples
 typedef void (*tile_function)(const linear_tile *t, int samples);
 
 #define TILES(map)                                                                                                                         \
-    static void rows_##map(const linear_tile *t, int samples)                                                                              \
-    {                                                                                                                                      \
-        run_samples(t, map == DUAL_MAP ? DUAL_ROWS : SINGLE_ROWS, samples, map);                                                           \
-    }                                                                                                                                      \
+    static void rows_##map(const linear_tile *t, int samples) { run_samples(t, map == DUAL_MAP ? DUAL_ROWS : SINGLE_ROWS, samples, map); } \
     static void row_##map(const linear_tile *t, int samples) { run_samples(t, 1, samples, map); }
 
 EACH_MAP(TILES)
@@ -185,8 +182,13 @@ static void run_linear(void *context, int64_t first, int64_t last)
 
 static void linear(const dtd_step *s, void *const *bases, int n_threads, int neuron)
 {
-    linear_job job = {.s = *s, .bases = bases, .neuron = neuron, .map = neuron ? (s->dual ? DUAL_MAP : DTD_W) : s->weight_map,
-                      .n_samples = s->out.shape[AXIS_N], .n_in = s->x.shape[AXIS_C], .n_out = s->out.shape[AXIS_C]};
+    linear_job job = {.s = *s,
+                      .bases = bases,
+                      .neuron = neuron,
+                      .map = neuron ? (s->dual ? DUAL_MAP : DTD_W) : s->weight_map,
+                      .n_samples = s->out.shape[AXIS_N],
+                      .n_in = s->x.shape[AXIS_C],
+                      .n_out = s->out.shape[AXIS_C]};
     NAME(samples_as_pixels)(&job.s);
     int64_t work = max64(1, job.n_in * DTD_BLOCK * job.n_samples);
     dtd_parallel(n_threads, ceil_div(job.n_out, DTD_BLOCK), ceil_div(1 << 17, work), run_linear, &job);

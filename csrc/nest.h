@@ -15,9 +15,10 @@ enum { DTD_NEST = 8, DTD_NEST_AXES = 7 };
 /* result[i] from the operands' rows; operand[k] is NULL where the view is absent.  The result may be any of the operands. */
 typedef void (*dtd_row_function)(const dtd_step *s, const float *const *operand, float *result, int64_t n);
 
-/* out (+)= row(operands) with s->accumulate; row is NULL for a copy.  kept: bit k says that operand k has the batch of the forward pass (n / repeat). */
-void NAME(nest)(const dtd_step *s, void *const *bases, int n_threads, dtd_row_function row, const dtd_view *const *operands,
-                int n_operands, unsigned kept);
+/* out (+)= row(operands) with s->accumulate; row is NULL for a copy.  kept: bit k says that operand k has the batch of the forward pass (n
+ * / repeat). */
+void NAME(nest)(const dtd_step *s, void *const *bases, int n_threads, dtd_row_function row, const dtd_view *const *operands, int n_operands,
+                unsigned kept);
 
 /* A vector over channels as a view. */
 dtd_view NAME(per_channel)(const dtd_ref *r);

@@ -15,9 +15,9 @@ enum { VECTORS_AT_ONCE = 2, SAMPLES = 6 };
 #endif
 
 enum {
-    CHUNK = 1024,  /* inputs of a chunk: one page of a weight row */
-    ROWS = 256,    /* rows that are sieved at once */
-    AT_ONCE = 8,   /* rows per load and store of the sums */
+    CHUNK = 512, /* inputs of a chunk: half a page of a weight row */
+    ROWS = 256,  /* rows that are sieved at once */
+    AT_ONCE = 8, /* rows per load and store of the sums */
 };
 
 typedef struct {
@@ -25,12 +25,13 @@ typedef struct {
     int64_t row, n; /* stride of w, inputs in this chunk */
     float gamma;
     int n_rows;
-    const int64_t *rows;       /* the rows that count .. */
+    const int64_t *rows;       /* the rows that count, AT_ONCE more that are only fetched ahead .. */
     const float (*x)[SAMPLES]; /* .. and their x, 0 beyond the samples */
     float (*sum)[CHUNK];       /* [sample] */
 } scatter_tile;
 
-/* Up to AT_ONCE rows onto VECTORS_AT_ONCE vectors of sums; `vectors`, `samples`, `map` and `full` are constants wherever this is inlined. */
+/* Up to AT_ONCE rows onto VECTORS_AT_ONCE vectors of sums; `vectors`, `samples`, `map` and `full` are constants wherever this is inlined.
+ */
 ALWAYS_INLINE void run_tile(const scatter_tile *t, int64_t i, int first, int last, const int vectors, const int samples, const int map,
                             const int full)
 {
@@ -41,9 +42,10 @@ ALWAYS_INLINE void run_tile(const scatter_tile *t, int64_t i, int first, int las
         for (int m = 0; m < samples; m++)
             a[v][m] = load(t->sum[m] + i + v * VL);
     for (int k = first; k < last; k++) {
-        const float *row = t->w + t->rows[k] * t->row + i;
+        const float *row = t->w + t->rows[k] * t->row + i, *ahead = t->w + t->rows[k + AT_ONCE] * t->row + i;
 #pragma GCC unroll 4
         for (int v = 0; v < vectors; v++) {
+            __builtin_prefetch(ahead + v * VL);
             vec w = map_weight(map, full ? load(row + v * VL) : load_some(row + v * VL, t->n - i), t->gamma);
 #pragma GCC unroll 6
             for (int m = 0; m < samples; m++)
@@ -116,6 +118,8 @@ static int sieve(const dtd_step *s, const float *x, int64_t n_samples, int64_t j
         rows[n] = j;
         n += counts;
     }
+    for (int k = n; k < n + AT_ONCE; k++)
+        rows[k] = min64(j1, s->x.shape[AXIS_C] - 1);
     return n;
 }
 
@@ -124,9 +128,13 @@ static void add_chunk(const scatter_job *job, int64_t i0, int64_t n, int64_t m0,
 {
     const dtd_step *s = &job->s;
     const float *x = floats(&s->x, job->bases) + m0 * s->x.stride[AXIS_N];
-    int64_t rows[ROWS];
+    int64_t rows[ROWS + AT_ONCE];
     float values[ROWS][SAMPLES];
-    scatter_tile tile = {.w = vector(&s->weight, job->bases) + i0, .row = job->n_in, .n = n, .gamma = s->gamma, .rows = rows,
+    scatter_tile tile = {.w = vector(&s->weight, job->bases) + i0,
+                         .row = job->n_in,
+                         .n = n,
+                         .gamma = s->gamma,
+                         .rows = rows,
                          .x = (const float(*)[SAMPLES])values};
     memset(sum, 0, (size_t)n_samples * sizeof *sum);
     for (int64_t j = 0; j < job->n_out; j += ROWS)
@@ -158,8 +166,8 @@ static void run_scatter(void *context, int64_t first, int64_t last)
 
 void NAME(scatter_linear)(const dtd_step *s, void *const *bases, int n_threads)
 {
-    scatter_job job = {.s = *s, .bases = bases, .n_samples = s->out.shape[AXIS_N], .n_in = s->out.shape[AXIS_C],
-                       .n_out = s->x.shape[AXIS_C]};
+    scatter_job job = {
+        .s = *s, .bases = bases, .n_samples = s->out.shape[AXIS_N], .n_in = s->out.shape[AXIS_C], .n_out = s->x.shape[AXIS_C]};
     NAME(samples_as_pixels)(&job.s);
     dtd_parallel(n_threads, ceil_div(job.n_in, CHUNK), 1, run_scatter, &job);
 }

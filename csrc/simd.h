@@ -55,12 +55,18 @@ ALWAYS_INLINE vec vec_positive(vec w)
 
 ALWAYS_INLINE vec vec_negative(vec w) { return -vec_positive(-w); }
 
+/* a / b with x/0 := 0 */
+ALWAYS_INLINE vec vec_quotient(vec a, vec b) { return (vec)((mask)(a / b) & (mask)(b != 0)); }
+
+/* d + stabilizer·sgn d, sgn 0 = +1 */
+ALWAYS_INLINE vec vec_stabilised(vec d, float stabilizer) { return d + (vec)((mask)splat(stabilizer) ^ ((mask)(d < 0) & INT32_MIN)); }
+
 #define DUAL_MAP DTD_N_WEIGHT_MAPS /* beside the weight maps: w and w+ at once */
 
 /* Kernels are compiled once per weight map. */
 #define EACH_MAP(define)                                                                                                                   \
     define(DTD_W) define(DTD_W_POSITIVE) define(DTD_W_NEGATIVE) define(DTD_W_SQUARE) define(DTD_W_ONE) define(DTD_W_ABS)                   \
-    define(DTD_W_GAMMA_POSITIVE) define(DTD_W_GAMMA_NEGATIVE) define(DUAL_MAP)
+        define(DTD_W_GAMMA_POSITIVE) define(DTD_W_GAMMA_NEGATIVE) define(DUAL_MAP)
 
 /* wm(w), see dtd_weight_map; `map` is a constant wherever this is inlined */
 ALWAYS_INLINE vec map_weight(int map, vec w, float gamma)

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import NamedTuple
 
-import explicit
 import numpy as np
 
 import dtdfast as dtd
+import explicit
 
 
 class Network(NamedTuple):

@@ -91,6 +91,8 @@ def _bind(record, *args, **kwargs):
 
 
 def conv(b, p):
+    if b.rng.random() < 0.2:
+        p = batch_norm(b, p)
     c, *size = b.shape(p)
     groups = int(b.rng.choice([g for g in range(1, c + 1) if c % g == 0]))
     c_out = groups * b.int(1, max(1, (33 if b.rng.random() < 0.2 else 8) // groups))

@@ -76,8 +76,10 @@ ACTIVATIONS: dict[str, tuple[Callable[..., Array], Callable[..., Array]]] = {
     ),
     "GELU_TANH": (
         lambda x, a, b: x / 2 * (1 + np.tanh(_TANH * (x + 0.044715 * x**3))),
-        lambda x, a, b: (1 + np.tanh(_TANH * (x + 0.044715 * x**3))) / 2
-        + x / 2 * (1 - np.tanh(_TANH * (x + 0.044715 * x**3)) ** 2) * _TANH * (1 + 3 * 0.044715 * x * x),
+        lambda x, a, b: (
+            (1 + np.tanh(_TANH * (x + 0.044715 * x**3))) / 2
+            + x / 2 * (1 - np.tanh(_TANH * (x + 0.044715 * x**3)) ** 2) * _TANH * (1 + 3 * 0.044715 * x * x)
+        ),
     ),
     "SIGMOID": (lambda x, a, b: _sigmoid(x), lambda x, a, b: _sigmoid(x) * _sigmoid(-x)),
     "HARD_SIGMOID": (_hard, lambda x, a, b: a * _inside(a * x + b, 0, 1)),

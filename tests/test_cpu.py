@@ -5,9 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from cases import CASES
 
 import dtdfast as dtd
+from cases import CASES
 
 UNIT = 2.0**-24
 SOME = CASES[:: len(CASES) // 40]  # for what does not depend on the arithmetic of each rule

@@ -4,11 +4,11 @@ import dataclasses
 
 import numpy as np
 import pytest
-from graphs import Graph, graphs
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import dtdfast as dtd
+from graphs import Graph, graphs
 
 UNIT = 2.0**-24
 
@@ -54,6 +54,54 @@ def test_predictions_agree(graph):
     np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-4 * max(1, abs(expected).max()))
 
 
+def _reads(layers, position):
+    return (position - 1,) if layers[position].inputs is None else layers[position].inputs
+
+
+@given(graphs())
+def test_predictions_are_those_of_the_single_layers(graph):
+    """Folding, fusion and the reuse of memory change nothing: every record evaluated on its own, in order, gives the same outputs."""
+    values = {dtd.INPUT: graph.x if graph.x.dtype.kind == "i" else graph.x.astype(np.float64)}
+    for position, record in enumerate(graph.layers):
+        operands = [values[p] for p in _reads(graph.layers, position)]
+        if len(operands) == 1:
+            values[position] = dtd.predict([dataclasses.replace(record, inputs=None)], operands[0], backend="oracle")
+        elif isinstance(record, dtd.Concat):
+            values[position] = np.concatenate(operands, record.axis)
+        else:
+            values[position] = (np.prod if isinstance(record, dtd.Mul) else np.sum)(np.array(np.broadcast_arrays(*operands)), axis=0)
+    expected = values[len(graph.layers) - 1]
+    outputs = dtd.predict(graph.layers, graph.x, backend="oracle")
+    np.testing.assert_allclose(outputs, expected, rtol=0, atol=1e-9 * max(1, abs(expected).max()))
+
+
+@given(graphs(), st.integers(0, 2**32 - 1))
+def test_maps_compose(graph, seed):
+    """From the output to an entry that everything passes through, and from there to the input: the whole way."""
+
+    def cuts(position):
+        """Whether every path from the output to the input goes through here, behind an activation or a pool."""
+        stack, seen = [_last(graph.layers)], {position}
+        while stack:
+            p = stack.pop()
+            if p == dtd.INPUT:
+                return False
+            if p not in seen:
+                seen.add(p)
+                stack.extend(_reads(graph.layers, p))
+        return isinstance(graph.layers[position], (dtd.ReLU, dtd.MaxPool, dtd.AvgPool, dtd.SumPool, dtd.GlobalAvgPool, dtd.LRN))
+
+    places = [p for p in _live(graph.layers) if cuts(p)]
+    assume(places)
+    place = int(np.random.default_rng(seed).choice(places))
+    inner = graph.explain("oracle", stop=place)
+    rules = graph.options["rules"]
+    below = {p: r for p, r in rules.items() if p <= place} if isinstance(rules, dict) else rules
+    composed = dtd.explain(graph.layers[: place + 1], graph.x, inner, rules=below, domain=graph.options["domain"], backend="oracle")
+    whole = graph.explain("oracle")
+    assert abs(composed - whole).max() <= 1e-8 * (abs(whole).max() + abs(inner).max())
+
+
 @pytest.mark.parametrize("backend", ["oracle", "cpu"])
 @given(graph=graphs())
 def test_ledger_closes(backend, graph):
@@ -67,6 +115,28 @@ def test_bits_do_not_depend_on_the_batch(graph):
     for n in range(len(graph.x)):
         alone = Graph(graph.layers, graph.shapes, graph.x[n : n + 1], graph.start[n : n + 1], graph.options)
         np.testing.assert_array_equal(alone.explain("cpu", n_threads=1 + n), together[n : n + 1])
+
+
+@given(graphs(), st.integers(0, 2**32 - 1))
+def test_gradients_are_derivatives(graph, seed):
+    """Along a random direction v: <gradient, v> = (f(x + h v) - f(x - h v)) / 2h, f the start's product with the outputs."""
+    assume(graph.x.dtype.kind == "f" and not any(isinstance(record, dtd.LRN) for record in graph.layers))
+    layers = graph.layers[:-1] if isinstance(graph.layers[-1], dtd.Softmax) else graph.layers
+    assume(layers)
+    x, start, h = graph.x.astype(np.float64), graph.start.astype(np.float64), 1e-6
+    v = np.random.default_rng(seed).standard_normal(x.shape)
+
+    def f(x):
+        return (start * dtd.predict(layers, x, backend="oracle")).sum()
+
+    gradient = dtd.baselines.gradient(layers, x, start, backend="oracle")
+    middle, scale = f(x), abs(gradient).sum() + abs(start).sum()
+    ahead, behind = (f(x + h * v) - middle) / h, (middle - f(x - h * v)) / h
+    assume(abs(ahead - behind) <= 1e-4 * scale)  # else there is a kink of a ReLU or a tie of a pool between
+    assert abs((gradient * v).sum() - (ahead + behind) / 2) <= 1e-3 * scale
+    np.testing.assert_allclose(
+        dtd.baselines.gradient(layers, graph.x, graph.start, backend="cpu"), gradient, rtol=0, atol=1e-3 * max(abs(gradient).max(), 1e-6)
+    )
 
 
 # -------------------------------------------------------------------------------------------------------- broken networks
@@ -89,7 +159,7 @@ def _live(layers):
         position = stack.pop()
         if position != dtd.INPUT and position not in needed:
             needed.add(position)
-            stack.extend((position - 1,) if layers[position].inputs is None else layers[position].inputs)
+            stack.extend(_reads(layers, position))
     return sorted(needed)
 
 
@@ -172,7 +242,11 @@ def test_broken_networks_are_refused(name, graph, seed):
     layers, shapes = list(graph.layers), list(graph.shapes)
     if isinstance(layers[-1], dtd.Softmax):
         layers.pop(), shapes.pop()
-    with pytest.raises((dtd.LayerError, dtd.InputError)):  # not any DtdError: the target and the options are right
+
+    def attempt():
         MUTATIONS[name](layers, shapes, np.random.default_rng(seed))
         layers.append(dtd.Flatten())  # so that target 0 exists whatever comes out
         dtd.explain(layers, graph.x, 0, backend="cpu", domain=graph.options["domain"])
+
+    with pytest.raises((dtd.LayerError, dtd.InputError)):  # not any DtdError: the target and the options are right
+        attempt()

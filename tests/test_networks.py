@@ -153,3 +153,12 @@ def test_relevance_is_conserved_without_positive_biases(name: str, bias: nets.Bi
     net = small(name, bias)
     ledger = explainer(net, "dtd", backend).ledger(net.sample(N_BATCH))
     np.testing.assert_array_less(np.abs(ledger.end - ledger.start), ledger.bound)
+
+
+@pytest.mark.skipif("cpu" not in BACKENDS, reason="no compiled kernels")
+@pytest.mark.parametrize("name", ["digits_mlp", "vgg16"])
+def test_zplus_costs_three_products(name: str) -> None:
+    """Chains of linear layers, stride-1 convolutions, ReLUs and max pools, x ≥ 0: y, z⁺ and the transposed product, nothing else."""
+    net = small(name)
+    plan = dtd.Explainer(net.layers, domain="nonnegative", backend="cpu").plan_for((N_BATCH, *net.input_shape))
+    assert plan.macs == 3 * N_BATCH * net.macs

@@ -1,11 +1,11 @@
 """The oracle against the explicit matrix: every rule on every layer with taps, and the movements that carry no rule."""
 
-import explicit
 import numpy as np
 import pytest
-from cases import CASES
 
 import dtdfast as dtd
+import explicit
+from cases import CASES, RULES
 
 TOLERANCE = 1e-12  # times sum_j |n_ij s_j| and the condition number of each denominator
 
@@ -150,3 +150,36 @@ def test_embedding(rule, backend, rng):
         terms = function(explicit.linear((15,), weight), words[sample].astype(float).ravel())
         expected, bound = explicit.propagate(terms, r.astype(float), rule.stabilizer or 0.0, tolerance)
         assert (abs(r_in - expected.reshape(3, 5).sum(1)) <= 8 * bound.reshape(3, 5).sum(1)).all()
+
+
+ZEROS = {  # layer, its matrix, for inputs (2, 8, 5)
+    "linear": (lambda w: [dtd.Flatten(), dtd.Linear(w.reshape(-1, 40))], lambda w: explicit.linear((40,), w.reshape(-1, 40))),
+    "conv": (lambda w: [dtd.Conv(w.reshape(-1, 8, 1))], lambda w: explicit.conv((8, 5), w.reshape(-1, 8, 1))),
+    "depthwise": (
+        lambda w: [dtd.Conv(w.reshape(-1, 1, 2)[:16], groups=8)],
+        lambda w: explicit.conv((8, 5), w.reshape(-1, 1, 2)[:16], groups=8),
+    ),
+}
+
+
+@pytest.mark.parametrize("backend", ["oracle", "cpu"])
+@pytest.mark.parametrize("row", [r for r in RULES if not r.box], ids=lambda row: row.id)
+@pytest.mark.parametrize("kind", ZEROS)
+def test_sums_that_are_exactly_zero(kind, row, backend, rng):
+    """Small whole numbers, so that y = 0 and d = 0 happen by cancellation: R / 0 := 0, sgn 0 := +1, and gamma passes nothing at y = 0."""
+    x, weight = rng.integers(-1, 2, (6, 8, 5)).astype(np.float32), rng.integers(-1, 2, (17, 40)).astype(np.float32)
+    weight[:, 6:] *= kind != "linear"  # few terms cancel often
+    make, matrix = ZEROS[kind]
+    taps = matrix(weight)
+    r_out = rng.standard_normal((6, *taps.out_shape)).astype(np.float32)
+    tolerance = 1e-12 if backend == "oracle" else 64 * 2.0**-24
+    r_in = dtd.explain(make(weight), x, r_out, rules=row.rule, backend=backend).reshape(6, -1)
+    zeros = 0
+    for sample, r, got in zip(x.astype(np.float64), r_out, r_in, strict=True):
+        terms = row.terms(taps, sample.ravel())
+        products = taps.matrix * sample.ravel()
+        zeros += np.count_nonzero((products.sum(1) == 0) & products.any(1))
+        expected, bound = explicit.propagate(terms, r.astype(np.float64).ravel(), row.rule.stabilizer or 0.0, tolerance)
+        assert np.isfinite(bound).all()
+        assert (abs(got - expected) <= bound).all()
+    assert zeros > 10

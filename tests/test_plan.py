@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import dtdfast as dtd
+from dtdfast import cpu
 from dtdfast.explainer import EXPLAIN
 from dtdfast.plan.lower import lower
 from dtdfast.plan.plan import Plan
@@ -179,6 +180,18 @@ def test_arena_is_what_is_allocated() -> None:
     explainer.explain(x)
     (executor,) = explainer._executors.values()
     assert [a.nbytes for a in executor._pool._free] == [explainer.plan_for(x.shape).arena]
+
+
+def test_chunks_of_targets_have_the_bits_of_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, targets = np.abs(_weights(2, 3, 8, 8)), np.arange(5)[None]
+    expected = dtd.explain(_residual(), x, targets, backend="cpu", domain="nonnegative")
+    for at_once in (1, 2):  # five targets by twos leave one over
+        explainer = dtd.Explainer(_residual(), backend="cpu", domain="nonnegative")
+        executor = explainer._executor(x.shape[1:], EXPLAIN)
+        monkeypatch.setattr(cpu, "MEMORY_BUDGET", executor._per_sample + (at_once - 1) * executor._per_target)
+        assert executor.targets_at_once(5) == at_once
+        assert executor.batch_size(2, 5) == 1
+        np.testing.assert_array_equal(explainer.explain(x, targets), expected)
 
 
 if __name__ == "__main__":

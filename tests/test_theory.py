@@ -2,12 +2,12 @@
 
 from itertools import pairwise
 
-import explicit
 import numpy as np
 import pytest
-from cases import CASES
 
 import dtdfast as dtd
+import explicit
+from cases import CASES
 
 BOTH = pytest.mark.parametrize("backend", ["oracle", "cpu"])
 UNIT = {"oracle": 2.0**-53, "cpu": 2.0**-24}
@@ -106,6 +106,19 @@ def test_wsquare_is_sensitivity_times_output(rng):
     np.testing.assert_allclose(sensitivity, weight**2, rtol=1e-15)
     expected = sensitivity / sensitivity.sum() * dtd.predict(layers, x, backend="oracle")
     np.testing.assert_allclose(dtd.explain(layers, x, 0, backend="oracle"), expected, rtol=1e-14)
+
+
+@BOTH
+def test_simple_taylor_at_a_root(backend, rng):
+    """On one neuron the first-order expansion at a root of y is exact: it sums to y."""
+    weight, x = rng.standard_normal((2, 1, 12))
+    x = (x if weight[0] @ x[0] > 0 else -x).astype(np.float32)
+    layers = [dtd.Linear(weight)]
+    y = dtd.predict(layers, x, backend=backend).item()
+    root = x - y * weight / (weight**2).sum()
+    taylor = dtd.baselines.simple_taylor(layers, x, root, 0, backend=backend)
+    assert abs(taylor.sum() - y) <= 64 * UNIT["cpu"] * abs(weight * x).sum()
+    np.testing.assert_allclose(taylor, dtd.explain(layers, x, 0, backend=backend), rtol=0, atol=64 * UNIT["cpu"] * abs(weight * x).sum())
 
 
 @BOTH

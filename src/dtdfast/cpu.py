@@ -30,7 +30,7 @@ from .threads import default_threads, threads_for_run
 
 Array = NDArray[Any]
 
-MEMORY_BUDGET = 2**29
+MEMORY_BUDGET = 3 * 2**26
 """Bytes of arena that a pass may use where the caller gives no batch_size (one sample may need more)."""
 
 if lib.dtd_step_size() != ffi.sizeof("dtd_step"):
@@ -246,7 +246,8 @@ class CpuExecutor:
         if self._batch_size is not None:
             return min(n, self._batch_size)
         t = self.targets_at_once(n_targets)
-        return max(1, min(n, MEMORY_BUDGET // (self._per_sample + (t - 1) * self._per_target)))
+        most = max(1, MEMORY_BUDGET // (self._per_sample + (t - 1) * self._per_target))
+        return -(-n // -(-n // most))  # passes of about one size
 
     def plan(self, n: int, n_targets: int) -> Plan:
         return self._encoded(n, n_targets, False)[0]

@@ -283,10 +283,10 @@ def _key(value: Any) -> Any:
 
 def _cached(layers: Sequence[L.Layer], options: dict[str, Any]) -> Explainer:
     """An Explainer for these very records and options; the cache holds them, so an id cannot be reused meanwhile."""
-    key = (tuple(map(id, layers)), _key(options))
     try:
+        key = (tuple(map(id, layers)), _key(options))
         hash(key)
-    except TypeError:  # something that cannot be compared among the options
+    except TypeError:  # not a list, or something that cannot be compared among the options
         return Explainer(layers, **options)
     with _cache_lock:
         found = _cache.get(key)

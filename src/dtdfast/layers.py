@@ -6,155 +6,14 @@ does stands elsewhere: its shape rule in plan/shapes.py, its neurons in plan/uni
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .errors import LayerError, WiringError
-
-INPUT = -1
-"""The network's input, as an entry of `inputs=`."""
-
-Ints = int | Sequence[int]
-Padding = int | Sequence[int] | Sequence[tuple[int, int]]
-Array = NDArray[Any]  # what a record holds; any sequence of numbers may be given
-
-
-@dataclass(frozen=True, eq=False)
-class Layer:
-    """What every record has.
-
-    Parameters
-    ----------
-    inputs : int or sequence of int, optional
-        Positions of the entries read, `INPUT` for the network's input; None means the entry before.
-    name : str, optional
-        Shown in messages, plans and ledgers.
-    """
-
-    inputs: tuple[int, ...] | None = field(default=None, kw_only=True)
-    name: str | None = field(default=None, kw_only=True)
-
-    arity: ClassVar[int | None] = 1  # None: one or more operands
-
-    def __post_init__(self) -> None:
-        if self.inputs is not None:
-            self._set("inputs", self._positions(self.inputs))
-        if self.name is not None and not isinstance(self.name, str):
-            raise LayerError(f"{self._type}: name is {self.name!r}, expected a string")
-        self._check()
-
-    def _check(self) -> None:
-        """Normalise and check this record's own fields."""
-
-    @property
-    def _type(self) -> str:
-        return type(self).__name__
-
-    def _set(self, key: str, value: object) -> None:
-        object.__setattr__(self, key, value)
-
-    def _positions(self, inputs: object) -> tuple[int, ...]:
-        given = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
-        try:
-            positions = tuple(operator.index(i) for i in given)
-        except TypeError:
-            raise WiringError(f"{self._type}: inputs is {inputs!r}, expected positions (integers) or dtdfast.INPUT") from None
-        if not positions:
-            raise WiringError(f"{self._type}: inputs is empty; leave it None to read the entry before")
-        if self.arity is not None and len(positions) != self.arity:
-            raise WiringError(f"{self._type}: inputs has {len(positions)} entries, expected {self.arity}")
-        return positions
-
-    def _array(self, key: str, ndim: int | tuple[int, ...] | None = None, shape: tuple[int, ...] | None = None) -> None:
-        """Replace a field by a read-only float copy of it, checked for dtype, rank, shape and finiteness."""
-        value = getattr(self, key)
-        if isinstance(value, np.ndarray) and value.dtype.kind != "f":
-            raise LayerError(f"{self._type}: {key} has dtype {value.dtype}, expected a float array (float32 or float64)")
-        try:
-            array = np.array(value, dtype=None if getattr(value, "dtype", None) in (np.float32, np.float64) else np.float64, order="C")
-        except (TypeError, ValueError) as error:
-            raise LayerError(f"{self._type}: {key} cannot be read as a float array: {error}") from None
-        if isinstance(value, np.ndarray) and value.dtype.itemsize < 4:
-            array = array.astype(np.float32)
-        ranks = (ndim,) if isinstance(ndim, int) else ndim
-        if ranks is not None and array.ndim not in ranks:
-            expected = " or ".join(str(r) for r in ranks)
-            raise LayerError(f"{self._type}: {key} has {array.ndim} axes (shape {array.shape}), expected {expected}")
-        if shape is not None and array.shape != shape:
-            raise LayerError(f"{self._type}: {key} has shape {array.shape}, expected {shape}")
-        if array.size == 0:
-            raise LayerError(f"{self._type}: {key} is empty (shape {array.shape})")
-        if not np.isfinite(array).all():
-            raise LayerError(f"{self._type}: {key} holds NaN or infinity; repair the weights before explaining")
-        array.setflags(write=False)
-        self._set(key, array)
-
-    def _int(self, key: str, low: int | None) -> None:
-        value = getattr(self, key)
-        try:
-            number = operator.index(value)
-        except TypeError:
-            raise LayerError(f"{self._type}: {key} is {value!r}, expected an integer") from None
-        if low is not None and number < low:
-            raise LayerError(f"{self._type}: {key} is {number}, expected at least {low}")
-        self._set(key, number)
-
-    def _ints(self, key: str, low: int, n: int | None) -> None:
-        """An integer, or one per spatial axis; becomes a tuple of n when n is known."""
-        value = getattr(self, key)
-        items = tuple(value) if isinstance(value, (tuple, list)) else None
-        try:
-            numbers = tuple(operator.index(v) for v in items) if items is not None else (operator.index(value),)
-        except TypeError:
-            raise LayerError(f"{self._type}: {key} is {value!r}, expected an integer or one per spatial axis") from None
-        if min(numbers, default=low - 1) < low:
-            raise LayerError(f"{self._type}: {key} is {value!r}, expected integers of at least {low}")
-        if items is not None and n is not None and len(numbers) != n:
-            raise LayerError(f"{self._type}: {key} is {value!r}, expected {n} integers (one per spatial axis)")
-        if items is None:
-            self._set(key, numbers * n if n is not None else numbers[0])
-        else:
-            self._set(key, numbers)
-
-    def _padding(self, key: str, n: int | None) -> None:
-        """An integer, one per spatial axis, or (before, after) pairs; becomes pairs when n is known."""
-        value = getattr(self, key)
-        if isinstance(value, (tuple, list)) and any(isinstance(v, (tuple, list)) for v in value):
-            try:
-                pairs = tuple((operator.index(a), operator.index(b)) for a, b in value)
-            except (TypeError, ValueError):
-                raise LayerError(f"{self._type}: {key} is {value!r}, expected (before, after) pairs, one per spatial axis") from None
-            if min(min(p) for p in pairs) < 0:
-                raise LayerError(f"{self._type}: {key} is {value!r}, expected integers of at least 0 (use Slice to crop)")
-            if n is not None and len(pairs) != n:
-                raise LayerError(f"{self._type}: {key} is {value!r}, expected {n} pairs (one per spatial axis)")
-            self._set(key, pairs)
-        else:
-            self._ints(key, 0, n)
-            numbers = getattr(self, key)
-            if isinstance(numbers, tuple):
-                self._set(key, tuple((v, v) for v in numbers))
-
-    def _number(self, key: str) -> None:
-        value = getattr(self, key)
-        try:
-            number = float(value)
-        except (TypeError, ValueError):
-            raise LayerError(f"{self._type}: {key} is {value!r}, expected a number") from None
-        if not np.isfinite(number):
-            raise LayerError(f"{self._type}: {key} is {value!r}, expected a finite number")
-        self._set(key, number)
-
-    def _bool(self, key: str) -> None:
-        if not isinstance(getattr(self, key), (bool, np.bool_)):
-            raise LayerError(f"{self._type}: {key} is {getattr(self, key)!r}, expected True or False")
-        self._set(key, bool(getattr(self, key)))
-
+from .errors import LayerError
+from .record import INPUT, Array, Ints, Layer, Padding
 
 # ---------------------------------------------------------------------------------------------------- layers with weights
 
@@ -173,55 +32,54 @@ class Linear(Layer):
 
 
 @dataclass(frozen=True, eq=False)
-class Conv(Layer):
-    """Cross-correlation in 1, 2 or 3 dimensions, by the weight's shape (c_out, c_in/groups, *kernel)."""
-
+class _Convolution(Layer):
     weight: Array
     bias: Array | None = None
     stride: Ints = 1
     padding: Padding = 0
+
+    def _check_kernel(self, grouped: str) -> int:
+        """Checks what both kinds share; `grouped` are the channels along the weight's first axis.  Returns the spatial axes."""
+        self._array("weight", (3, 4, 5))
+        n = self.weight.ndim - 2
+        self._int("groups", 1)
+        groups: int = self.groups  # type: ignore[attr-defined]
+        if self.weight.shape[0] % groups:
+            raise LayerError(f"{self._type}: {self.weight.shape[0]} {grouped} channels do not divide into {groups} groups")
+        self._ints("stride", 1, n)
+        self._ints("dilation", 1, n)
+        self._padding("padding", n)
+        return n
+
+
+@dataclass(frozen=True, eq=False)
+class Conv(_Convolution):
+    """Cross-correlation in 1, 2 or 3 dimensions, by the weight's shape (c_out, c_in/groups, *kernel)."""
+
     dilation: Ints = 1
     groups: int = 1
 
     def _check(self) -> None:
-        self._array("weight", (3, 4, 5))
-        shape = self.weight.shape
-        n = len(shape) - 2
-        self._int("groups", 1)
-        if shape[0] % self.groups:
-            raise LayerError(f"Conv: {shape[0]} output channels do not divide into {self.groups} groups")
+        self._check_kernel("output")
         if self.bias is not None:
-            self._array("bias", shape=(shape[0],))
-        self._ints("stride", 1, n)
-        self._ints("dilation", 1, n)
-        self._padding("padding", n)
+            self._array("bias", shape=(self.weight.shape[0],))
 
 
 @dataclass(frozen=True, eq=False)
-class ConvTranspose(Layer):
-    """Transposed convolution; weight (c_in, c_out/groups, *kernel), size (l−1)·stride + dilation·(k−1) + 1 − padding + output_padding."""
+class ConvTranspose(_Convolution):
+    """Transposed convolution; weight (c_in, c_out/groups, *kernel).
 
-    weight: Array
-    bias: Array | None = None
-    stride: Ints = 1
-    padding: Padding = 0
+    Its output has (l−1)·stride + dilation·(k−1) + 1 − padding + output_padding elements along an axis of l.
+    """
+
     output_padding: Ints = 0
     dilation: Ints = 1
     groups: int = 1
 
     def _check(self) -> None:
-        self._array("weight", (3, 4, 5))
-        shape = self.weight.shape
-        n = len(shape) - 2
-        self._int("groups", 1)
-        if shape[0] % self.groups:
-            raise LayerError(f"ConvTranspose: {shape[0]} input channels do not divide into {self.groups} groups")
+        self._ints("output_padding", 0, self._check_kernel("input"))
         if self.bias is not None:
-            self._array("bias", shape=(shape[1] * self.groups,))
-        self._ints("stride", 1, n)
-        self._ints("dilation", 1, n)
-        self._ints("output_padding", 0, n)
-        self._padding("padding", n)
+            self._array("bias", shape=(self.weight.shape[1] * self.groups,))
 
 
 @dataclass(frozen=True, eq=False)
@@ -524,3 +382,5 @@ RECORDS: dict[str, type[Layer]] = {
         BatchNorm, Scale, LRN, Add, Mul, Concat, Flatten, Reshape, Permute, Slice, Pad, Upsample,
     )
 }  # fmt: skip
+
+__all__ = ["ACTIVATIONS", "INPUT", "RECORDS", "Layer", *RECORDS]

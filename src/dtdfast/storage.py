@@ -20,7 +20,8 @@ from typing import Any, BinaryIO, NoReturn
 
 from .errors import DtdError, LayerError, StorageError, at
 from .extras import require
-from .layers import RECORDS, Array, Layer
+from .layers import RECORDS, Layer
+from .record import Array
 
 VERSION = 1
 KEY = "dtdfast"

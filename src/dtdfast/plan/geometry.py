@@ -87,6 +87,13 @@ def conv_part(record: Any, source: Tensor, entry: Entry, folding: Folding) -> tu
     return Part(entry.position, source, taps, weight.reshape(*weight.shape[:2], *taps.kernel), variant=_variant(entry, folding)), bias
 
 
+def _pool_taps(source: Tensor, entry: Entry, kernel: Shape, stride: Shape, dilation: Shape, padding: tuple[tuple[int, int], ...]) -> Taps:
+    """Taps of a pool: every channel by itself."""
+    channels, before = source.channels, triple(tuple(b for b, _ in padding), lead=0)
+    spans = triple(kernel), triple(stride), triple(dilation)
+    return Taps(False, channels, channels, channels, source.space, _space(entry.shape), *spans, before)
+
+
 def pool_part(record: Any, source: Tensor, entry: Entry) -> Part:
     """AvgPool, SumPool, GlobalAvgPool: taps of weight 1 (window: 1 / divisor)."""
     n = len(source.shape) - 1
@@ -95,17 +102,7 @@ def pool_part(record: Any, source: Tensor, entry: Entry) -> Part:
     else:
         kernel, stride = spatial(record.kernel, n, "kernel"), spatial(record.stride, n, "stride")
         padding, include = pairs(record.padding, n, "padding"), getattr(record, "count_include_pad", True)
-    taps = Taps(
-        False,
-        source.channels,
-        source.channels,
-        source.channels,
-        source.space,
-        _space(entry.shape),
-        triple(kernel),
-        triple(stride),
-        before=triple(tuple(b for b, _ in padding), lead=0),
-    )
+    taps = _pool_taps(source, entry, kernel, stride, (1,) * n, padding)
     window = None
     if not isinstance(record, L.SumPool):
         after = triple(tuple(a for _, a in padding), lead=0)
@@ -121,18 +118,8 @@ def pool_part(record: Any, source: Tensor, entry: Entry) -> Part:
 def winner_taps(record: L.MaxPool, source: Tensor, entry: Entry) -> Taps:
     n = len(source.shape) - 1
     padding = pairs(record.padding, n, "padding")
-    taps = Taps(
-        False,
-        source.channels,
-        source.channels,
-        source.channels,
-        source.space,
-        _space(entry.shape),
-        triple(spatial(record.kernel, n, "kernel")),
-        triple(spatial(record.stride, n, "stride")),
-        triple(spatial(record.dilation, n, "dilation")),
-        triple(tuple(b for b, _ in padding), lead=0),
-    )
+    kernel, stride, dilation = (spatial(getattr(record, key), n, key) for key in ("kernel", "stride", "dilation"))
+    taps = _pool_taps(source, entry, kernel, stride, dilation, padding)
     for a in range(3):
         reach = np.arange(taps.out_size[a])[:, None] * taps.stride[a] - taps.before[a] + np.arange(taps.kernel[a]) * taps.dilation[a]
         if not ((reach >= 0) & (reach < taps.x_size[a])).any(axis=1).all():

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from .. import layers as L
 from ..rules import X_ABOVE_LOW, X_BELOW_HIGH, X_NEG, X_ONE, X_POS, Term, X
 from . import units as U
+from .lower_base import LoweringBase, activation_of, feature_slot
 from .steps import Buffer, Step, View
 from .taps import phases
-
-if TYPE_CHECKING:
-    from .lower import Lowering
 
 # How a scatter's sum meets in(x): by the form of the relevance below and the input map.
 MULTIPLIERS = {
@@ -33,17 +30,15 @@ MULTIPLIERS = {
 class RelevanceLowering:
     """Emits the relevance steps over what the forward steps kept."""
 
-    def __init__(self, forward: Lowering, t: int) -> None:
+    def __init__(self, forward: LoweringBase, t: int) -> None:
         self.forward, self.t = forward, t
         self.program = forward.program
         self.steps: list[Step] = []
         self.relevances: dict[int, Buffer] = {}
-        forward.steps = forward_steps = forward.steps
-        self._forward_steps = forward_steps
 
     def run(self) -> None:
         network, leaves = self.program.network, self.program.leaves
-        self.forward.steps = self.steps  # helpers of the forward lowering now emit here
+        forward_steps, self.forward.steps = self.forward.steps, self.steps  # what the base emits now goes here
         try:
             output = network.output
             start = Buffer("start", output.shape, "nt", external="start")
@@ -60,7 +55,7 @@ class RelevanceLowering:
             self.forward.unit = None
             self.finish(leaves)
         finally:
-            self.forward.steps = self._forward_steps
+            self.forward.steps = forward_steps
 
     def finish(self, leaves: U.Tensor) -> None:
         """Relevance R (a gradient: c) of the tensor that is wanted, into the caller's array."""
@@ -157,9 +152,8 @@ class RelevanceLowering:
         (source,) = unit.sources
         if self.program.gradient:
             slope = self.forward.buffer(f"g{self.forward.label(unit.out)}", unit.out.shape)
-            kind, alpha, beta = _activation(unit.activation)
             x = View(self.forward.value(source))
-            self.emit(Step("ACTIVATE", unit, View(slope), x, activation=(kind, alpha, beta), mode="derivative"))
+            self.emit(Step("ACTIVATE", unit, View(slope), x, activation=activation_of(unit.activation), mode="derivative"))
             out, accumulate = self.sink(source)
             self.emit(Step("MULTIPLY", unit, View(out), View(r), m=View(slope), mode="times", accumulate=accumulate, repeat=self.t))
         elif source.form == "c":  # a ReLU: x = max(0, y), so c passes where it is active
@@ -254,18 +248,10 @@ class RelevanceLowering:
         self.deliver(unit, unit.sources[0], write)
 
     def words(self, unit: U.Words, r: Buffer) -> None:
-        from .lower import feature_slot
-
         out, accumulate = self.sink(unit.sources[0])
         m = View(self.forward.value(unit.out)) if unit.out.form == "c" else None
         target = View(out, trailing=True)
         self.emit(Step("EMBED_SUM", unit, target, View(r), m=m, mode=feature_slot(unit), accumulate=accumulate, repeat=self.t))
-
-
-def _activation(record: L.ReLU | L.Activation) -> tuple[str, float, float]:
-    from .lower import activation_of
-
-    return activation_of(record)
 
 
 RELEVANCE: dict[type[U.Unit], Callable[[RelevanceLowering, Any, Buffer], None]] = {

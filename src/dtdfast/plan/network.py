@@ -58,6 +58,7 @@ class _Builder:
         self.units: list[Unit] = []
         self.input = Tensor(0, input_shape, L.INPUT, is_input=True)
         self.tensors = [self.input]
+        self.maker: dict[int, Unit] = {}  # tensor → the unit that writes it
         self.at: dict[int, Tensor] = {L.INPUT: self.input}
         self.rule: dict[int, tuple[Rule, bool]] = {}  # neuron's entry → (rule, said of this very entry)
 
@@ -75,6 +76,7 @@ class _Builder:
             unit = self.unit(entry, sources)
             if unit is not None:
                 self.units.append(unit)
+                self.maker[unit.out.index] = unit
                 unit.out.is_input = isinstance(unit, (Move, Reshaping, Affine, Words)) and any(s.is_input for s in sources)
         for position in self.folding.alias:
             self.explicit_only_on_rule_takers(self.entries[position])
@@ -129,8 +131,8 @@ class _Builder:
         """One neuron together with those linear operands, under the same rule, that nobody else reads."""
         said = self.book.explicit(entry.position, entry.record) or self.book.everywhere()
         rule = said or self.book.add()
-        producers = {u.out.index: u for u in self.units if isinstance(u, Neuron)}
-        mergeable = [u for s in sources if (u := producers.get(s.index)) is not None and self.merges(u, entry.position)]
+        makers = [self.maker.get(s.index) for s in sources]
+        mergeable = [u for u in makers if isinstance(u, Neuron) and self.merges(u, entry.position)]
         if rule is None:
             rule = self.rule[mergeable[0].parts[0].position][0] if mergeable else self.book.preset.taps
             merged = [u for u in mergeable if same(self.rule[u.parts[0].position][0], rule)]
@@ -138,6 +140,9 @@ class _Builder:
             merged = [u for u in mergeable if said is not None and same(self.rule[u.parts[0].position][0], rule)]
         if isinstance(rule, Pass):
             return Total((entry.position,), sources, self.tensor(entry))
+        if merged:
+            gone = {id(u) for u in merged}
+            self.units = [u for u in self.units if id(u) not in gone]
         parts: list[Part] = []
         entries: list[int] = []
         bias: Floats | None = None
@@ -147,7 +152,6 @@ class _Builder:
             if unit is None:
                 parts.append(Part(entry.position, source, identity(source.channels, source.space)))
                 continue
-            self.units.remove(unit)
             parts.extend(unit.parts)
             entries.extend(unit.entries)
             if unit.bias is not None:
@@ -167,15 +171,13 @@ class _Builder:
         record, (source,) = entry.record, sources
         assert isinstance(record, (L.ReLU, L.Activation))
         last = self.folding.reads[entry.position][0]
-        for unit in reversed(self.units):
-            free = unit.out is source and isinstance(unit, Neuron) and unit.activation is None
-            if free and self.folding.readers[last] == [entry.position]:
-                assert isinstance(unit, Neuron)
-                unit.activation = record
-                unit.entries = (*unit.entries, entry.position)
-                source.position = entry.position
-                self.at[entry.position] = source
-                return None
+        unit = self.maker.get(source.index)
+        if isinstance(unit, Neuron) and unit.activation is None and self.folding.readers[last] == [entry.position]:
+            unit.activation = record
+            unit.entries = (*unit.entries, entry.position)
+            source.position = entry.position
+            self.at[entry.position] = source
+            return None
         return Elementwise((entry.position,), sources, self.tensor(entry), activation=record)
 
     def affine(self, entry: Entry, sources: tuple[Tensor, ...]) -> Unit:
@@ -202,7 +204,7 @@ class _Builder:
     def is_gate(self, tensor: Tensor) -> bool:
         """Made by a sigmoid, perhaps moved since."""
         while True:
-            unit = next((u for u in self.units if u.out is tensor), None)
+            unit = self.maker.get(tensor.index)
             if unit is None:
                 return False
             activation = getattr(unit, "activation", None)

@@ -1,0 +1,136 @@
+"""What both directions of lowering share: buffers, emitting steps, sums over taps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import layers as L
+from ..rules import X_ABOVE_LOW, X_BELOW_HIGH, X_ONE, Term, X
+from . import units as U
+from .steps import Buffer, Step, View, Weights
+from .taps import Phase, phases
+
+if TYPE_CHECKING:
+    from ..program import Program
+    from .plan import Kept
+
+
+def f4(array: Any) -> NDArray[np.float32]:
+    return np.ascontiguousarray(array, np.float32)
+
+
+def activation_of(record: L.ReLU | L.Activation | None) -> tuple[str, float, float]:
+    if record is None:
+        return "identity", 0.0, 0.0
+    if isinstance(record, L.ReLU):
+        return "relu", 0.0, 0.0
+    return record.kind, float(record.alpha or 0.0), float(record.beta or 0.0)
+
+
+def feature_slot(unit: U.Words) -> int:
+    """The slot of a view (n, c, d, h, w, extra) that holds an embedding's features, its last axis."""
+    return 4 if len(unit.out.shape) <= 4 else 5
+
+
+class LoweringBase:
+    """Emits steps; holds the buffers of values, and what the forward steps keep for the relevance steps."""
+
+    def __init__(self, program: Program, ledger: bool) -> None:
+        self.program, self.ledger = program, ledger
+        self.network = program.network
+        self.steps: list[Step] = []
+        self.unit: U.Unit | None = None
+        self.values: dict[int, Buffer] = {}
+        self.factors: dict[int, list[tuple[Buffer, str]]] = {}  # neuron's output → per share (factor, "gate" or "denominator")
+        self.winners: dict[int, Buffer] = {}
+        self.kept: dict[int, Kept] = {}
+        self.names: dict[str, int] = {}
+
+    # ------------------------------------------------------------------------------------------------------------- buffers
+
+    def buffer(self, stem: str, tensor_shape: tuple[int, ...], batch: str = "n", *, plain: bool = False, dtype: str = "f4") -> Buffer:
+        count = self.names.get(stem, 0)
+        self.names[stem] = count + 1
+        name = f"{stem}.{count}" if count else stem
+        return Buffer(name, tensor_shape, batch, dtype, plain=plain or len(tensor_shape) < 2)
+
+    def value(self, tensor: U.Tensor) -> Buffer:
+        return self.values[tensor.index]
+
+    def spatial(self, tensor: U.Tensor) -> Buffer:
+        """The tensor's values channels-last, for kernels that ask for it."""
+        buffer = self.values[tensor.index]
+        if buffer.plain and len(buffer.shape) > 1:
+            moved = self.buffer(f"x{self.label(tensor)}", tensor.shape)
+            self.emit(Step("MOVE", self.unit, View(moved), View(buffer)))
+            self.values[tensor.index] = buffer = moved
+        return buffer
+
+    @staticmethod
+    def label(tensor: U.Tensor) -> str:
+        return "in" if tensor.position == L.INPUT else str(tensor.position)
+
+    def emit(self, step: Step) -> None:
+        if step.unit is None:
+            step.unit = self.unit
+        self.steps.append(step)
+
+    def taps(self, verb: str, part: U.Part, x: View, fields: dict[str, Any], window: Any = None, *, scatter: bool = False) -> None:
+        """Emit a sum over taps, one step per phase; `fields` are whole-tensor views, cut to each phase here."""
+        taps = part.taps
+        all_phases = phases(taps, scatter=scatter)
+        if window is not None:
+            fields["window"] = f4(window)
+        x_size = taps.out_size if scatter else taps.x_size
+        dense = part.weight is not None and not taps.depthwise
+        for phase in all_phases:
+            numbers = tuple(k for k, _ in phase.taps)
+            cut = {k: self.cut(v, phase, len(all_phases)) for k, v in fields.items()}
+            weights: Weights | None = None
+            if part.linear:
+                op = "SCATTER_LINEAR" if scatter else f"{verb}_LINEAR"
+                weights = Weights(part, "rows")
+            elif dense:
+                op, weights = f"{verb}_DENSE", Weights(part, "dense", scatter, numbers)
+            else:
+                op = f"{verb}_CHANNEL"
+                weights = Weights(part, "channel", False, numbers) if part.weight is not None else None
+            if not part.linear:
+                x.buffer.root.widen(*phase.border(x_size))
+            inner = (taps.c_out if scatter else taps.c_in) // taps.groups
+            outer = taps.c_in if scatter else taps.c_out
+            points = phase.count[0] * phase.count[1] * phase.count[2] * len(phase.taps)
+            macs = points * inner * outer * (2 if fields.get("dual") else 1)
+            self.emit(Step(op, self.unit, x=x, weights=weights, phase=phase, groups=taps.groups, macs=macs, **cut))
+
+    @staticmethod
+    def cut(value: Any, phase: Phase, n_phases: int) -> Any:
+        return value.phase(phase.start, phase.step, phase.count) if isinstance(value, View) and n_phases > 1 else value
+
+    def reshaped(self, source: Buffer, shape: tuple[int, ...], stem: str) -> Buffer:
+        """The same elements under another shape, in row-major order: a copy only where a channels-last array is in the way."""
+        if not source.plain:
+            flat = self.buffer(stem, source.shape, source.batch, plain=True)
+            self.emit(Step("MOVE", self.unit, View(flat), View(source)))
+            source = flat
+        seen = self.buffer(stem, shape, source.batch, plain=True)
+        seen.alias, seen.dtype, seen.external = source, source.dtype, source.external
+        if len(shape) < 2:
+            return seen
+        moved = self.buffer(stem, shape, source.batch)
+        self.emit(Step("MOVE", self.unit, View(moved), View(seen)))
+        return moved
+
+    def mapped(self, part: U.Part, term: Term, batch: str = "n") -> Buffer:
+        """in(x) of an operand, in a buffer of its own where it is not x itself."""
+        source = self.value(part.source)
+        if term.x == X:
+            return source
+        buffer = self.buffer(f"m{self.label(part.source)}", part.source.shape, batch if term.x == X_ONE else "n")
+        bound = {X_ABOVE_LOW: 0, X_BELOW_HIGH: 1}.get(term.x)
+        values = None if bound is None or part.box is None else f4(part.box[bound])
+        self.emit(Step("MAP", self.unit, View(buffer), None if term.x == X_ONE else View(source), mode=term.x, bound=values))
+        return buffer

@@ -1,0 +1,82 @@
+"""How many threads: the argument, the environment, the cores, the control group, threadpoolctl; and one after a fork."""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
+
+import dtdfast as dtd
+from dtdfast import threads
+
+
+@pytest.fixture
+def network() -> tuple[list[dtd.Layer], np.ndarray]:
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((32, 8, 3, 3)).astype(np.float32)
+    return [dtd.Conv(weight, padding=1), dtd.ReLU(), dtd.Flatten(), dtd.Linear(rng.standard_normal((4, 32 * 24 * 24)))], rng.random(
+        (2, 8, 24, 24), np.float32
+    )
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"cpu.max": "150000 100000\n"}, 1.5),
+        ({"cpu.max": "max 100000\n"}, math.inf),
+        ({"cpu/cpu.cfs_quota_us": "400000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 4.0),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, math.inf),
+        ({}, math.inf),
+    ],
+)
+def test_quota_of_the_control_group(tmp_path: Path, files: dict[str, str], cores: float) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert threads.cgroup_cores(tmp_path) == cores
+
+
+def test_default_is_the_environments_or_the_cores_within_the_quota(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3,2")
+    assert threads.default_threads() == 3
+    monkeypatch.setenv("OMP_NUM_THREADS", "")
+    monkeypatch.setattr(threads, "cgroup_cores", lambda: 0.5)
+    assert threads.default_threads() == 1
+
+
+def test_argument_wins_and_the_limit_binds_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    assert threads.threads_for_run(7, 2) == 7
+    assert threads.threads_for_run(None, 2) == 2
+
+
+def test_threadpoolctl_sees_and_limits_openmp() -> None:
+    from dtdfast._kernels import lib
+
+    assert any(pool["user_api"] == "openmp" for pool in threadpool_info())
+    with threadpool_limits(1, user_api="openmp"):
+        assert lib.dtd_max_threads() == 1
+
+
+def test_forked_child_runs_on_one_thread_says_so_and_gets_the_same_bits(network: tuple[list[dtd.Layer], np.ndarray]) -> None:
+    layers, x = network
+    explainer = dtd.Explainer(layers, domain="nonnegative", backend="cpu", n_threads=2)
+    expected = explainer.explain(x).tobytes()
+    readable, writable = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # forking with threads around is what is tested
+        child = os.fork()
+    if child == 0:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            same = explainer.explain(x).tobytes() == expected and explainer.explain(x).tobytes() == expected
+        told = sum("forked" in str(w.message) for w in caught)
+        os.write(writable, bytes([same, told]))
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(readable, 2) == bytes([True, 1])
