@@ -96,7 +96,7 @@ class _Reader:
         self.exported = exported
         self.n_batch = len(x)
         self.x = x
-        self.layers = Layers()
+        self.layers = Layers(len(x))
         self.values: dict[Any, Any] = {}
         self.views: dict[tuple[int, Shape], Value] = {}
         self.shapes: dict[int, Shape] = {INPUT: tuple(x.shape[1:])}

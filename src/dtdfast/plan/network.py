@@ -163,8 +163,9 @@ class _Builder:
 
     def winner(self, entry: Entry, sources: tuple[Tensor, ...]) -> Unit:
         """A max-pool; where a convention divides by its output, one neuron of weight 1 behind it does."""
-        rule, here = self.book.convention.winner, (entry.position,)
-        unit = Winner(here, sources, self.tensor(entry), taps=winner_taps(entry.record, sources[0], entry))
+        record, rule, here = entry.record, self.book.convention.winner, (entry.position,)
+        assert isinstance(record, L.MaxPool)
+        unit = Winner(here, sources, self.tensor(entry), taps=winner_taps(record, sources[0], entry))
         if rule is None:
             return unit
         self.units.append(unit)

@@ -1,0 +1,273 @@
+"""Readers of the ONNX operators that are neurons, pools, normalisations or activations: one function per operator."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import numpy as np
+
+from .. import layers as L
+from .onnx_graph import Array, Node, Reader, Refused, Value, rank, scalar, space, weights
+
+Pairs = tuple[tuple[int, int], ...]
+
+# ------------------------------------------------------------------------------------------------------- geometry
+
+
+def _padding(node: Node, size: tuple[int, ...], reach: tuple[int, ...], stride: tuple[int, ...]) -> Pairs:
+    """Attribute pads, or what auto_pad makes of it: ⌈size / stride⌉ windows, an odd element after (UPPER) or before (LOWER)."""
+    n = len(size)
+    pads, auto = node.integer_list("pads"), node.text("auto_pad", "NOTSET")
+    if auto == "NOTSET":
+        return _pairs(pads, n)
+    if auto == "VALID":
+        return ((0, 0),) * n
+    if auto not in ("SAME_UPPER", "SAME_LOWER"):
+        raise Refused(f"attribute auto_pad is {auto!r:.40}")
+    result = []
+    for length, window, step in zip(size, reach, stride, strict=True):
+        total = max((math.ceil(length / step) - 1) * step + window - length, 0)
+        less, more = total // 2, total - total // 2
+        result.append((less, more) if auto == "SAME_UPPER" else (more, less))
+    return tuple(result)
+
+
+def _pairs(pads: tuple[int, ...] | None, n: int) -> Pairs:
+    """All before, then all after, as pairs."""
+    if pads is None:
+        return ((0, 0),) * n
+    if len(pads) != 2 * n:
+        raise Refused(f"attribute pads is {pads}, expected {2 * n} integers")
+    return tuple(zip(pads[:n], pads[n:], strict=True))
+
+
+def _window(node: Node, kernel: tuple[int, ...], size: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...], Pairs]:
+    """Strides, dilations and padding of windows."""
+    n = len(kernel)
+    stride, dilation = node.per_axis("strides", n, 1), node.per_axis("dilations", n, 1)
+    if min((*kernel, *stride, *dilation)) < 1:
+        raise Refused(f"kernel {kernel}, strides {stride} and dilations {dilation} must be positive")
+    reach = tuple(d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True))
+    return stride, dilation, _padding(node, size, reach, stride)
+
+
+# -------------------------------------------------------------------------------------------- layers with weights
+
+
+def _kernel_of(node: Node, x: Value, weight: Array) -> tuple[int, ...]:
+    n = len(space(x))
+    if weight.ndim != n + 2 or weight.size == 0:
+        raise Refused(f"its weight has shape {weight.shape}, but its input has {n} spatial axes")
+    kernel: tuple[int, ...] = weight.shape[2:]
+    if node.per_axis("kernel_shape", n, 0) not in (kernel, (0,) * n):
+        raise Refused(f"attribute kernel_shape differs from its weight's shape {weight.shape}")
+    return kernel
+
+
+def _bias(node: Node) -> Array | None:
+    bias = node.optional(2, "its bias")
+    return None if bias is None else weights(bias, "its bias")
+
+
+def conv(node: Node) -> Value:
+    x, weight = node.value(), weights(node.constant(1, "its weight"), "its weight")
+    kernel = _kernel_of(node, x, weight)
+    stride, dilation, padding = _window(node, kernel, space(x))
+    groups = node.integer("group", 1)
+    return node.add(L.Conv, x, weight=weight, bias=_bias(node), stride=stride, padding=padding, dilation=dilation, groups=groups)
+
+
+def conv_transpose(node: Node) -> Value:
+    x, weight = node.value(), weights(node.constant(1, "its weight"), "its weight")
+    kernel, size = _kernel_of(node, x, weight), space(x)
+    n = len(size)
+    stride, dilation = node.per_axis("strides", n, 1), node.per_axis("dilations", n, 1)
+    extra, wanted, auto = node.per_axis("output_padding", n, 0), node.integer_list("output_shape"), node.text("auto_pad", "NOTSET")
+    padding = _pairs(node.integer_list("pads"), n)
+    if auto in ("SAME_UPPER", "SAME_LOWER") and wanted is None:
+        wanted = tuple(s * t for s, t in zip(size, stride, strict=True))
+    if wanted is not None:
+        if len(wanted) != n:
+            raise Refused(f"attribute output_shape is {wanted}, expected {n} integers")
+        reach = (d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True))
+        totals = [t * (s - 1) + e + r - w for t, s, e, r, w in zip(stride, size, extra, reach, wanted, strict=True)]
+        padding = tuple((t // 2, t - t // 2) if auto == "SAME_UPPER" else (t - t // 2, t // 2) for t in totals)
+    elif auto == "VALID":
+        padding = ((0, 0),) * n
+    elif auto != "NOTSET":
+        raise Refused(f"attribute auto_pad is {auto!r:.40}")
+    groups = node.integer("group", 1)
+    return node.add(
+        L.ConvTranspose, x, weight=weight, bias=_bias(node), stride=stride, padding=padding, output_padding=extra, dilation=dilation,
+        groups=groups,
+    )  # fmt: skip
+
+
+def gemm(node: Node) -> Value:
+    """alpha · A B + beta · C, with A what is computed and B, C constants."""
+    weight = weights(node.constant(1, "its weight"), "its weight")
+    alpha, beta = node.number("alpha", 1.0), node.number("beta", 1.0)
+    if node.integer("transA", 0):
+        raise Refused("transA would mix the samples of a batch")
+    if weight.ndim != 2:
+        raise Refused(f"its weight has shape {weight.shape}, expected two axes")
+    weight = weight if node.integer("transB", 0) else weight.T
+    bias = _bias(node)
+    if bias is not None:
+        if bias.ndim > 2 or bias.size not in (1, len(weight)) or (bias.ndim == 2 and len(bias) != 1):
+            raise Refused(f"C has shape {bias.shape}, expected one number per output ({len(weight)})")
+        bias = np.broadcast_to(bias.ravel() * bias.dtype.type(beta), (len(weight),))
+    return node.add(L.Linear, node.value(), weight=weight if alpha == 1 else weight * weight.dtype.type(alpha), bias=bias)
+
+
+def matmul(node: Node) -> Value:
+    x, weight = node.value(), weights(node.constant(1, "its second factor"), "its second factor")
+    if rank(x) != 2 or weight.ndim != 2:
+        raise Refused(
+            f"it multiplies ({', '.join(('n', *map(str, x.shape)))}) by {weight.shape}; only (n, features) by a matrix is a layer"
+        )
+    return node.add(L.Linear, x, weight=weight.T)
+
+
+def batch_norm(node: Node) -> Value:
+    if node.integer("training_mode", 0) or node.integer("spatial", 1) != 1 or any(node.outputs[1:]):
+        raise Refused("it is in training mode; export the model for inference")
+    scale, shift, mean, variance = (
+        weights(node.constant(i, what), what) for i, what in enumerate(("its scale", "its bias", "its mean", "its variance"), 1)
+    )
+    return node.add(L.BatchNorm, node.value(), mean=mean, variance=variance, weight=scale, bias=shift, eps=node.number("epsilon", 1e-5))
+
+
+def lrn(node: Node) -> Value:
+    size, alpha, beta, k = node.integer("size", 0), node.number("alpha", 1e-4), node.number("beta", 0.75), node.number("bias", 1.0)
+    return node.add(L.LRN, node.value(), size=size, alpha=alpha, beta=beta, k=k)
+
+
+# ----------------------------------------------------------------------------------------------------------- pools
+
+
+def _pool_window(node: Node, x: Value) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], Pairs]:
+    kernel = node.per_axis("kernel_shape", len(space(x)), 0)
+    return kernel, *_window(node, kernel, space(x))
+
+
+def max_pool(node: Node) -> Value:
+    x = node.value()
+    if any(node.outputs[1:]):
+        raise Refused("its second output, the positions of the winners, has no record")
+    kernel, stride, dilation, padding = _pool_window(node, x)
+    ceil_mode = bool(node.integer("ceil_mode", 0))
+    return node.add(L.MaxPool, x, kernel=kernel, stride=stride, padding=padding, dilation=dilation, ceil_mode=ceil_mode)
+
+
+def average_pool(node: Node) -> Value:
+    x = node.value()
+    kernel, stride, dilation, padding = _pool_window(node, x)
+    if set(dilation) != {1}:
+        raise Refused(f"dilations {dilation} of an average pool have no record")
+    ceil_mode, include = bool(node.integer("ceil_mode", 0)), bool(node.integer("count_include_pad", 0))
+    return node.add(L.AvgPool, x, kernel=kernel, stride=stride, padding=padding, ceil_mode=ceil_mode, count_include_pad=include)
+
+
+def global_average_pool(node: Node) -> Value:
+    return node.add(L.GlobalAvgPool, node.value())
+
+
+def global_max_pool(node: Node) -> Value:
+    x = node.value()
+    return node.add(L.MaxPool, x, kernel=space(x))
+
+
+def reduce(node: Node, cls: type[L.Layer], since: int) -> Value:
+    """Mean, sum or maximum over spatial axes: a pool whose window spans them."""
+    x = node.value()
+    given, keep = node.setting("axes", 1, since), node.integer("keepdims", 1)
+    if not given:
+        raise Refused("it reduces all axes, the batch too" if not node.integer("noop_with_empty_axes", 0) else "it reduces no axes")
+    node.integer("noop_with_empty_axes", 0)
+    axes = {node.axis(a, rank(x)) for a in given}
+    if 1 in axes or len(x.shape) < 2:
+        raise Refused("it reduces the channels (axis 1); only sums over spatial axes are pools")
+    if cls is L.AvgPool and len(axes) == len(space(x)):
+        pooled = node.add(L.GlobalAvgPool, x)
+    else:
+        pooled = node.add(cls, x, kernel=tuple(s if a in axes else 1 for a, s in enumerate(space(x), 2)))
+    if keep:
+        return pooled
+    shape = tuple(s for a, s in enumerate(pooled.shape, 1) if a not in axes)
+    return node.add(L.Flatten, pooled) if len(shape) == 1 else node.add(L.Reshape, pooled, shape=shape)
+
+
+# ----------------------------------------------------------------------------------------------------- activations
+
+
+def relu(node: Node) -> Value:
+    return node.add(L.ReLU, node.value())
+
+
+def activation(node: Node, kind: str, **parameters: tuple[str, float]) -> Value:
+    """`parameters`: the record's field → the attribute and its default."""
+    given = {field: node.number(key, default) for field, (key, default) in parameters.items()}
+    return node.add(L.Activation, node.value(), kind=kind, **given)
+
+
+def gelu(node: Node) -> Value:
+    approximate = node.text("approximate", "none")
+    if approximate not in ("none", "tanh"):
+        raise Refused(f"attribute approximate is {approximate!r:.40}")
+    return node.add(L.Activation, node.value(), kind="gelu" if approximate == "none" else "gelu_tanh")
+
+
+def clip(node: Node) -> Value:
+    x = node.value()
+    low, high = (
+        (-math.inf if (a := node.optional(1, "min")) is None else scalar(a, "min")),
+        (math.inf if (b := node.optional(2, "max")) is None else scalar(b, "max")),
+    )
+    huge = float(np.finfo(np.float32).max)  # how frameworks write "no bound"
+    low, high = (-math.inf if low <= -huge else low), (math.inf if high >= huge else high)
+    if (low, high) == (-math.inf, math.inf):
+        return x
+    if (low, high) == (0.0, math.inf):
+        return node.add(L.ReLU, x)
+    if math.isinf(low) or math.isinf(high):
+        raise Refused(f"it clips to [{low:g}, {high:g}]; only ReLU and clips with two bounds have a record")
+    return node.add(L.Activation, x, kind="clip", alpha=low, beta=high)
+
+
+def softmax(node: Node) -> Value:
+    """Before opset 13 all axes from `axis` on are one: the same where the others have size 1."""
+    x = node.value()
+    axis = node.axis(node.integer("axis", -1 if node.opset >= 13 else 1), rank(x))
+    if node.opset < 13 and any(s != 1 for s in x.shape[axis:]):
+        raise Refused(f"in opset {node.opset} it normalises over all of axes {axis} to {rank(x) - 1} together, which has no record")
+    return node.add(L.Softmax, x, axis=axis)
+
+
+OPERATORS: dict[str, Reader] = {
+    "Conv": conv,
+    "ConvTranspose": conv_transpose,
+    "Gemm": gemm,
+    "MatMul": matmul,
+    "BatchNormalization": batch_norm,
+    "LRN": lrn,
+    "MaxPool": max_pool,
+    "AveragePool": average_pool,
+    "GlobalAveragePool": global_average_pool,
+    "GlobalMaxPool": global_max_pool,
+    "ReduceMean": partial(reduce, cls=L.AvgPool, since=18),
+    "ReduceMax": partial(reduce, cls=L.MaxPool, since=18),
+    "ReduceSum": partial(reduce, cls=L.SumPool, since=13),
+    "Relu": relu,
+    "LeakyRelu": partial(activation, kind="leaky_relu", alpha=("alpha", 0.01)),
+    "Elu": partial(activation, kind="elu", alpha=("alpha", 1.0)),
+    "Sigmoid": partial(activation, kind="sigmoid"),
+    "HardSigmoid": partial(activation, kind="hard_sigmoid", alpha=("alpha", 0.2), beta=("beta", 0.5)),
+    "HardSwish": partial(activation, kind="hard_swish"),
+    "Tanh": partial(activation, kind="tanh"),
+    "Softplus": partial(activation, kind="softplus"),
+    "Gelu": gelu,
+    "Clip": clip,
+    "Softmax": softmax,
+}

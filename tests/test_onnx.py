@@ -1,0 +1,474 @@
+"""ONNX import: every operator against onnxruntime, refusals with their reasons, weights in every form, shape arithmetic."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+import dtdfast as dtd
+from dtdfast import BackendError, ModelError, from_onnx
+from dtdfast.importers import onnx as importer
+from onnx_models import feed, model
+
+
+def expected(proto: onnx.ModelProto | str, x: Any) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    source = proto if isinstance(proto, str) else proto.SerializeToString()
+    session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: x})[0]
+
+
+def kinds(layers: list[dtd.Layer]) -> list[str]:
+    return [type(record).__name__ for record in layers]
+
+
+SHUFFLE = "a = Reshape(x, s) b = Transpose<perm=[0,2,1,3,4]>(a) y = Reshape(b, t)"
+DYNAMIC = """
+    s = Shape(x) n = Gather(s, zero) h = Gather(s, two) w = Gather(s, three) hw = Mul(h, w)
+    a = Unsqueeze(n, first) b = Unsqueeze(hw, first) t = Concat<axis=0>(a, minus, b) y = Reshape(x, t)
+"""  # x.view(x.shape[0], -1, x.shape[2] * x.shape[3]), as it is exported
+DYNAMIC_GIVEN = "int64 zero = {0}, int64 two = {2}, int64 three = {3}, int64[1] first = {0}, int64[1] minus = {-1}"
+RESIZE_AS_TORCH = """
+    s = Shape(x) space = Slice(s, two, four) wide = Cast<to=1>(space) larger = Mul(wide, factors) back = Cast<to=7>(larger)
+    head = Slice(s, zero, two) sizes = Concat<axis=0>(head, back)
+    y = Resize<mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor">(x, , , sizes)
+"""
+K9 = "float[6,4,3,3] w, float[6] b"
+NORM = "float[4] g, float[4] b, float[4] m, float[4] v"
+
+CASES: dict[str, dict[str, Any]] = {  # one graph each; `kinds` where the records themselves matter
+    "conv": dict(body="y = Conv(x, w, b)", given=K9),
+    "conv_geometry": dict(
+        body="y = Conv<strides=[2,1], dilations=[1,2], pads=[0,1,2,3], group=2, kernel_shape=[3,3]>(x, w)", given="float[6,2,3,3] w"
+    ),
+    "conv_same_upper": dict(body='y = Conv<auto_pad="SAME_UPPER", strides=[2,3]>(x, w, b)', given="float[6,4,3,4] w, float[6] b"),
+    "conv_same_lower": dict(body='y = Conv<auto_pad="SAME_LOWER", strides=[2,2]>(x, w, b)', given="float[6,4,4,2] w, float[6] b"),
+    "conv_valid": dict(body='y = Conv<auto_pad="VALID">(x, w, b)', given=K9),
+    "conv_1d": dict(body="y = Conv<pads=[1,2]>(x, w)", given="float[6,4,3] w", x="float[N,4,9] x"),
+    "conv_3d": dict(body="y = Conv<strides=[1,2,1]>(x, w)", given="float[6,2,3,2,1] w", x="float[N,2,4,5,3] x"),
+    "conv_then_shift": dict(body="a = Conv(x, w) y = Add(a, b)", given="float[6,4,3,3] w, float[6,1,1] b", kinds=["Conv"]),
+    "transposed": dict(
+        body="y = ConvTranspose<strides=[2,3], pads=[1,0,0,2], output_padding=[1,2], group=2>(x, w, b)",
+        given="float[4,3,3,4] w, float[6] b",
+    ),
+    "transposed_to_shape": dict(body="y = ConvTranspose<strides=[2,2], output_shape=[18,21]>(x, w)", given="float[4,3,3,4] w"),
+    "transposed_same": dict(body='y = ConvTranspose<strides=[2,2], auto_pad="SAME_UPPER">(x, w)', given="float[4,3,3,3] w"),
+    "transposed_same_lower": dict(body='y = ConvTranspose<strides=[2,2], auto_pad="SAME_LOWER">(x, w)', given="float[4,3,3,3] w"),
+    "gemm": dict(
+        body="y = Gemm<alpha=0.5, beta=2.0, transB=1>(x, w, c)", given="float[5,7] w, float[5] c", x="float[N,7] x", kinds=["Linear"]
+    ),
+    "gemm_one_c": dict(body="y = Gemm(x, w, c)", given="float[7,5] w, float[1,1] c", x="float[N,7] x", kinds=["Linear"]),
+    "matmul_add": dict(body="a = MatMul(x, w) y = Add(b, a)", given="float[7,5] w, float[5] b", x="float[N,7] x", kinds=["Linear"]),
+    "matmul_read_twice": dict(
+        body="a = MatMul(x, w) c = Add(b, a) y = Add(a, c)",
+        given="float[7,5] w, float[5] b",
+        x="float[N,7] x",
+        kinds=["Linear", "Scale", "Add"],
+    ),
+    "batch_norm": dict(body="y = BatchNormalization<epsilon=0.01, momentum=0.8>(x, g, b, m, v)", given=NORM),
+    "batch_norm_folds": dict(
+        body="a = Conv<pads=[1,1,1,1]>(x, w) y = BatchNormalization(a, g, b, m, v)",
+        given=NORM + ", float[4,4,3,3] w",
+        kinds=["Conv", "BatchNorm"],
+    ),
+    "lrn": dict(body="y = LRN<size=3, alpha=0.2, beta=0.6, bias=1.5>(x)"),
+    "max_pool": dict(body="y = MaxPool<kernel_shape=[3,2], strides=[2,1], pads=[1,0,1,1], dilations=[1,2]>(x)"),
+    "max_pool_stride_one": dict(body="y = MaxPool<kernel_shape=[2,2]>(x)"),
+    "max_pool_ceil": dict(body="y = MaxPool<kernel_shape=[3,3], strides=[2,2], ceil_mode=1>(x)"),
+    "max_pool_ceil_dropped": dict(body="y = MaxPool<kernel_shape=[1,1], strides=[4,4], ceil_mode=1, pads=[0,0,0,0]>(x)"),
+    "max_pool_same": dict(body='y = MaxPool<kernel_shape=[3,3], strides=[2,2], auto_pad="SAME_LOWER">(x)'),
+    "average_pool": dict(body="y = AveragePool<kernel_shape=[3,2], strides=[2,2], pads=[1,0,1,1]>(x)"),
+    "average_pool_padded": dict(body="y = AveragePool<kernel_shape=[3,3], strides=[2,2], pads=[1,1,1,1], count_include_pad=1>(x)"),
+    "average_pool_same": dict(body='y = AveragePool<kernel_shape=[3,3], strides=[2,2], auto_pad="SAME_UPPER">(x)'),
+    "average_pool_ceil": dict(body="y = AveragePool<kernel_shape=[2,2], strides=[2,2], ceil_mode=1>(x)"),
+    "global_average_pool": dict(body="y = GlobalAveragePool(x)"),
+    "global_max_pool": dict(body="y = GlobalMaxPool(x)"),
+    "reduce_mean": dict(body="y = ReduceMean<axes=[2,3], keepdims=0>(x)", kinds=["GlobalAvgPool", "Flatten"]),
+    "reduce_mean_kept": dict(body="y = ReduceMean<axes=[-1,-2]>(x)", opset=13, kinds=["GlobalAvgPool"]),
+    "reduce_mean_18": dict(
+        body="y = ReduceMean<keepdims=0>(x, a)", given="int64[2] a = {2,3}", opset=18, kinds=["GlobalAvgPool", "Flatten"]
+    ),
+    "reduce_mean_rows": dict(body="y = ReduceMean<axes=[3], keepdims=0>(x)", kinds=["AvgPool", "Reshape"]),
+    "reduce_max": dict(body="y = ReduceMax<axes=[2], keepdims=0>(x)", x="float[N,4,9] x", kinds=["MaxPool", "Flatten"]),
+    "reduce_sum": dict(body="y = ReduceSum<keepdims=1>(x, a)", given="int64[2] a = {2,3}"),
+    "relu": dict(body="y = Relu(x)"),
+    "leaky_relu": dict(body="y = LeakyRelu<alpha=0.2>(x)"),
+    "elu": dict(body="y = Elu<alpha=0.5>(x)"),
+    "sigmoid": dict(body="y = Sigmoid(x)"),
+    "hard_sigmoid": dict(body="y = HardSigmoid<alpha=0.3>(x)"),
+    "hard_swish": dict(body="y = HardSwish(x)"),
+    "tanh": dict(body="y = Tanh(x)"),
+    "softplus": dict(body="y = Softplus(x)"),
+    "gelu": dict(body="y = Gelu(x)", opset=20),
+    "gelu_tanh": dict(body='y = Gelu<approximate="tanh">(x)', opset=20),
+    "silu": dict(body="a = Sigmoid(x) y = Mul(x, a)"),
+    "clip": dict(body="y = Clip(x, a, b)", given="float a = {0.0}, float b = {0.5}", kinds=["Activation"]),
+    "clip_as_relu": dict(body="y = Clip(x, a)", given="float a = {0.0}", kinds=["ReLU"]),
+    "clip_nothing": dict(body="a = Clip(x) y = Relu(a)", kinds=["ReLU"]),
+    "softmax": dict(body="y = Softmax<axis=1>(x)", x="float[N,7] x"),
+    "softmax_default_axis": dict(body="y = Softmax(x)"),
+    "softmax_11": dict(body="y = Softmax(x)", x="float[N,7] x", opset=11),
+    "add": dict(body="a = Relu(x) y = Add(a, x)"),
+    "add_itself": dict(body="a = Relu(x) y = Add(a, a)"),
+    "sum": dict(body="a = Relu(x) b = Tanh(x) y = Sum(a, b, x)"),
+    "mul": dict(body="p = GlobalAveragePool(x) g = Sigmoid(p) y = Mul(g, x)"),
+    "scale": dict(body="y = Mul(x, c)", given="float[4,1,1] c"),
+    "scale_scalar": dict(body="y = Mul(c, x)", given="float c = {0.25}"),
+    "scale_features": dict(body="y = Mul(x, c)", given="float[7] c", x="float[N,7] x"),
+    "shift": dict(body="y = Add(c, x)", given="float[1,4,1,1] c"),
+    "subtract": dict(body="y = Sub(x, c)", given="float[1,4,1,1] c"),
+    "subtract_from": dict(body="y = Sub(c, x)", given="float[1,4,1,1] c"),
+    "divide": dict(body="y = Div(x, v)", given="float[4,1,1] v"),
+    "concat": dict(body="a = Relu(x) b = Tanh(x) y = Concat<axis=-3>(a, x, b)"),
+    "concat_space": dict(body="a = Relu(x) y = Concat<axis=3>(a, x)"),
+    "identity": dict(body="a = Identity(x) b = Dropout(a) c = Cast<to=1>(b) d = Relu(c) y = Identity(d)", kinds=["ReLU"]),
+    "flatten": dict(body="y = Flatten(x)", kinds=["Flatten"]),
+    "flatten_negative": dict(body="y = Flatten<axis=-3>(x)", kinds=["Flatten"]),
+    "reshape_copy": dict(body="y = Reshape(x, s)", given="int64[2] s = {0,-1}", kinds=["Flatten"]),
+    "reshape_free_batch": dict(body="y = Reshape(x, s)", given="int64[2] s = {-1,360}", kinds=["Flatten"]),
+    "reshape_split": dict(body="y = Reshape(x, s)", given="int64[3] s = {0,0,90}", kinds=["Reshape"]),
+    "reshape_fixed_batch": dict(body="y = Reshape(x, s)", given="int64[2] s = {2,360}", x="float[2,4,9,10] x", kinds=["Flatten"]),
+    "shuffle": dict(body=SHUFFLE, given="int64[5] s = {0,2,2,9,10}, int64[4] t = {0,-1,9,10}", kinds=["Reshape", "Permute", "Reshape"]),
+    "dynamic": dict(body=DYNAMIC, given=DYNAMIC_GIVEN, kinds=["Reshape"]),
+    "shape_part": dict(body="s = Shape<end=1>(x) t = Concat<axis=0>(s, m) y = Reshape(x, t)", given="int64[1] m = {-1}", kinds=["Flatten"]),
+    "squeeze": dict(body="a = GlobalAveragePool(x) y = Squeeze(a, s)", given="int64[2] s = {2,3}", kinds=["GlobalAvgPool", "Flatten"]),
+    "squeeze_11": dict(body="a = GlobalAveragePool(x) y = Squeeze<axes=[2,-1]>(a)", opset=11),
+    "squeeze_all": dict(body="a = GlobalAveragePool(x) y = Squeeze(a)"),
+    "unsqueeze": dict(body="y = Unsqueeze(x, s)", given="int64[2] s = {2,-1}", kinds=["Reshape"]),
+    "unsqueeze_11": dict(body="y = Unsqueeze<axes=[1]>(x)", opset=11),
+    "transpose": dict(body="y = Transpose<perm=[0,2,3,1]>(x)"),
+    "slice": dict(
+        body="y = Slice(x, a, b, c, d)",
+        given="int64[3] a = {1,-5,0}, int64[3] b = {9999999999,-1,9}, int64[3] c = {1,3,2}, int64[3] d = {1,2,3}",
+    ),
+    "slice_default_axes": dict(
+        body="y = Slice(x, a, b)", given="int64[2] a = {0,1}, int64[2] b = {9223372036854775807,3}", kinds=["Slice"]
+    ),
+    "split": dict(body="a, b = Split<axis=1>(x, s) y = Concat<axis=1>(b, a)", given="int64[2] s = {1,3}"),
+    "split_11": dict(body="a, b = Split<axis=2, split=[4,5]>(x) y = Relu(b)", opset=11, kinds=["Slice", "ReLU"]),
+    "split_uneven_18": dict(body="a, b = Split<axis=2, num_outputs=2>(x) y = Identity(b)", opset=18),
+    "split_first": dict(body="y, b = Split<axis=1>(x)", opset=13, kinds=["Slice"]),
+    "output_before_the_last": dict(body="a, b = Split<axis=1>(x) c = Relu(b) y = Identity(b) d = Add(a, c)", opset=13, kinds=["Slice"]),
+    "gather_range": dict(body="y = Gather<axis=1>(x, i)", given="int64[2] i = {1,3}", kinds=["Slice"]),
+    "gather_one": dict(body="y = Gather<axis=2>(x, i)", given="int64 i = {-2}", kinds=["Slice", "Reshape"]),
+    "embedding": dict(
+        body="a = Gather(w, x) b = Transpose<perm=[0,2,1]>(a) y = Relu(b)",
+        given="float[5,3] w",
+        x="int64[N,6] x",
+        kinds=["Embedding", "Permute", "ReLU"],
+    ),
+    "embedding_cast": dict(body="c = Cast<to=7>(x) y = Gather(w, c)", given="float[5,3] w", x="int32[N,6] x", kinds=["Embedding"]),
+    "pad": dict(body="y = Pad(x, p, c)", given="int64[8] p = {0,0,1,2,0,0,3,0}, float c = {0.5}", kinds=["Pad"]),
+    "pad_18": dict(body="y = Pad(x, p, , a)", given="int64[2] p = {1,2}, int64[1] a = {-1}", opset=18, kinds=["Pad"]),
+    "resize": dict(body='y = Resize<mode="nearest">(x, , s)', given="float[4] s = {1,1,2,3}", kinds=["Upsample"]),
+    "resize_asymmetric": dict(
+        body='y = Resize<coordinate_transformation_mode="asymmetric", nearest_mode="floor">(x, , s)', given="float[4] s = {1,1,3,1}"
+    ),
+    "resize_sizes": dict(body='y = Resize<mode="nearest">(x, , , s)', given="int64[4] s = {1,4,27,20}", x="float[1,4,9,10] x"),
+    "resize_torch": dict(
+        body=RESIZE_AS_TORCH,
+        given="int64[1] zero = {0}, int64[1] two = {2}, int64[1] four = {4}, float[2] factors = {2,2}",
+        kinds=["Upsample"],
+    ),
+    "expand_nothing": dict(body="s = Shape(x) a = Expand(x, s) y = Relu(a)", kinds=["ReLU"]),
+    "constants": dict(
+        body="a = Constant<value_floats=[0.5]>() b = Constant<value_float=2.0>() c = Mul(a, b) d = Sqrt(c) y = Mul(x, d)", kinds=["Scale"]
+    ),
+    "transposed_weight": dict(body="t = Transpose(w) y = Gemm(x, t)", given="float[5,7] w", x="float[N,7] x", kinds=["Linear"]),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_operator_matches_onnxruntime(name: str) -> None:
+    case = dict(CASES[name])
+    kinds_expected = case.pop("kinds", None)
+    proto = model(**case)
+    layers = from_onnx(proto)
+    x = feed(proto, n=1 if name == "resize_sizes" else 2)
+    outputs = expected(proto, x)
+    np.testing.assert_allclose(dtd.predict(layers, x), outputs, rtol=1e-5, atol=1e-5)
+    if kinds_expected is not None:
+        assert kinds(layers) == kinds_expected
+
+
+def test_lrn_of_even_size_matches_the_reference() -> None:
+    """An even window reaches further after than before; onnxruntime takes odd ones only."""
+    proto = model("y = LRN<size=4, alpha=0.2>(x)")
+    x = feed(proto, n=4)  # as many as channels, since the reference takes the one for the other
+    (outputs,) = ReferenceEvaluator(proto).run(None, {"x": x})
+    np.testing.assert_allclose(dtd.predict(from_onnx(proto), x), outputs, rtol=1e-5, atol=1e-6)
+
+
+def test_names_are_those_of_the_nodes() -> None:
+    proto = model("a = Relu(x) y = Tanh(a)")
+    proto.graph.node[0].name = "first"
+    assert [record.name for record in from_onnx(proto)] == ["first", "y"]
+
+
+def test_explains_like_the_same_list_by_hand() -> None:
+    proto = model("a = Conv(x, w, b) c = Relu(a) p = GlobalAveragePool(c) f = Flatten(p) y = Softmax(f)", given=K9)
+    stored = {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer}
+    by_hand = [dtd.Conv(stored["w"], stored["b"]), dtd.ReLU(), dtd.GlobalAvgPool(), dtd.Flatten()]
+    x = feed(proto)
+    np.testing.assert_array_equal(dtd.explain(from_onnx(proto), x), dtd.explain(by_hand, x))
+    ledger = dtd.Explainer(from_onnx(proto)).ledger(x)
+    assert ledger.closed, ledger
+
+
+# --------------------------------------------------------------------------------------------------------------- refusals
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "operator": (dict(body="y = Erf(x)"), r"node 0 \(Erf\): this operator has no record"),
+    "foreign_domain": (dict(body="y = com.microsoft.FusedConv(x, x)"), "operators of the domain 'com.microsoft'"),
+    "control_flow": (dict(body="c = Constant<value_int=1>() y = Loop(c, , x)"), r"node 1 \(Loop\): control flow"),
+    "quantised": (dict(body="y = DequantizeLinear(x, s)", given="float s = {1}"), "quantised operators"),
+    "two_operators": (dict(body="a = Erf(x) b = Relu(a) y = Sin(b)"), r"node 0 \(Erf\).*; node 2 \(Sin\)"),
+    "computed_weight": (dict(body="a = Relu(x) y = Conv(x, a)"), "its weight .* depends on the network's input"),
+    "weight_rank": (dict(body="y = Conv(x, w)", given="float[6,4,3] w"), "its input has 2 spatial axes"),
+    "kernel_shape": (dict(body="y = Conv<kernel_shape=[5,5]>(x, w)", given="float[6,4,3,3] w"), "kernel_shape differs"),
+    "channels": (dict(body="y = Conv(x, w)", given="float[6,5,3,3] w"), "expects 5 channels; its input has 4"),
+    "negative_pads": (dict(body="y = Conv<pads=[0,-1,0,0]>(x, w)", given="float[6,4,3,3] w"), "padding"),
+    "zero_stride": (dict(body="y = MaxPool<kernel_shape=[2,2], strides=[0,1]>(x)"), "must be positive"),
+    "attribute_type": (dict(body="y = LeakyRelu<alpha=[1,2]>(x)"), "attribute alpha is"),
+    "unknown_attribute": (dict(body="y = Relu<slope=2>(x)"), "attribute slope of this operator is not known"),
+    "auto_pad": (dict(body='y = MaxPool<kernel_shape=[2,2], auto_pad="SOME">(x)'), "auto_pad is 'SOME'"),
+    "dilated_average": (dict(body="y = AveragePool<kernel_shape=[2,2], dilations=[2,2]>(x)", opset=19), "dilations"),
+    "winners": (dict(body="y, i = MaxPool<kernel_shape=[2,2]>(x) z = Cast<to=1>(i)", y="float[] z"), "positions of the winners"),
+    "training_norm": (dict(body="y = BatchNormalization<training_mode=1>(x, g, b, m, v)", given=NORM), "training mode"),
+    "training_dropout": (dict(body="y = Dropout(x, , t)", given="bool t = {1}"), "training mode"),
+    "transposed_a": (dict(body="y = Gemm<transA=1>(x, w)", given="float[7,5] w", x="float[7,7] x"), "mix the samples"),
+    "sequence_matmul": (dict(body="y = MatMul(x, w)", given="float[10,5] w"), r"only \(n, features\) by a matrix"),
+    "positions": (dict(body="y = Add(x, c)", given="float[9,10] c"), "one per channel"),
+    "difference": (dict(body="a = Relu(x) y = Sub(a, x)"), "subtracts one computed value"),
+    "quotient": (dict(body="y = Div(c, x)", given="float c = {1}"), "divides by what is computed"),
+    "divide_by_zero": (dict(body="y = Div(x, c)", given="float c = {0}"), "divides by zero"),
+    "one_sided_clip": (dict(body="y = Clip(x, a)", given="float a = {1}"), r"clips to \[1, inf\]"),
+    "softmax_11": (dict(body="y = Softmax<axis=1>(x)", opset=11), "all of axes 1 to 3 together"),
+    "batch_reshape": (dict(body="y = Reshape(x, s)", given="int64[2] s = {-1, 10}"), "mix or remove the batch axis"),
+    "batch_flatten": (dict(body="y = Flatten<axis=2>(x)"), "mix or remove the batch axis"),
+    "batch_transpose": (dict(body="y = Transpose(x)"), "axis 0 is the batch"),
+    "batch_squeeze": (dict(body="y = Squeeze(x)", x="float[1,4,9] x"), "mix or remove the batch axis"),
+    "batch_unsqueeze": (dict(body="y = Unsqueeze(x, s)", given="int64[1] s = {0}"), "before the batch axis"),
+    "batch_slice": (dict(body="y = Slice(x, a, b)", given="int64[1] a = {0}, int64[1] b = {1}"), "along the batch axis"),
+    "batch_concat": (dict(body="y = Concat<axis=0>(x, x)"), "along the batch axis"),
+    "batch_mean": (dict(body="y = ReduceMean(x)"), "reduces all axes"),
+    "channel_mean": (dict(body="y = ReduceMean<axes=[1]>(x)"), "reduces the channels"),
+    "backwards": (dict(body="y = Slice(x, a, b, c, a)", given="int64[1] a = {-1}, int64[1] b = {-9}, int64[1] c = {1}"), "step -1"),
+    "uneven_indices": (dict(body="y = Gather<axis=1>(x, i)", given="int64[3] i = {0,1,3}"), "not evenly spaced"),
+    "computed_indices": (dict(body="a = Relu(x) y = Gather(w, a)", given="float[5,3] w"), "its indices are computed"),
+    "integer_arithmetic": (dict(body="y = Add(x, x)", x="int64[N,6] x"), "only Gather .* can"),
+    "reflect": (dict(body='y = Pad<mode="reflect">(x, p)', given="int64[8] p = {0,0,1,1,0,0,1,1}"), "mode 'reflect'"),
+    "channel_pad": (dict(body="y = Pad(x, p)", given="int64[8] p = {0,1,0,0,0,0,0,0}"), "only spatial axes can be padded"),
+    "linear_resize": (dict(body='y = Resize<mode="linear">(x, , s)', given="float[4] s = {1,1,2,2}"), "mode 'linear'"),
+    "fractional_resize": (dict(body="y = Resize(x, , s)", given="float[4] s = {1,1,1.5,2}"), "only integer factors"),
+    "shifted_resize": (
+        dict(body='y = Resize<coordinate_transformation_mode="align_corners">(x, , s)', given="float[4] s = {1,1,2,2}"),
+        "not the repetition",
+    ),
+    "huge_resize": (dict(body="y = Resize(x, , s)", given="float[4] s = {1,1,1000000,1000000}"), "elements"),
+    "repeat": (dict(body="y = Expand(x, s)", given="int64[5] s = {3,1,1,1,1}"), "repeats its input"),
+    "batch_sized_constant": (dict(body="s = Shape(x) c = ConstantOfShape(s) y = Add(x, c)"), "too large to be computed on import"),
+    "unknown_name": (dict(body="y = Add(x, nowhere)"), "'nowhere', which no node before it"),
+    "cycle": (dict(body="a = Add(x, b) b = Relu(a) y = Relu(b)"), "'b', which no node before it"),
+    "twice": (dict(body="a = Relu(x) a = Tanh(x) y = Relu(a)"), "'a' a second time"),
+    "nan": (dict(body="y = Mul(x, c)", given="float c = {nan}"), "NaN or infinity"),
+    "wrong_output": (dict(body="y = Flatten(x)", y="float[N,12] y"), r"declared as \(\?, 12\), but its nodes make \(\?, 360\)"),
+    "constant_output": (dict(body="y = Identity(c)", given="float[4] c"), "does not depend on its input"),
+    "nothing": (dict(body="y = Identity(x)"), "nothing to explain"),
+    "two_inputs": (dict(body="y = Add(x, z)", x="float[N,4] x, float[N,4] z"), r"has 2 inputs \(x, z\)"),
+    "two_outputs": (dict(body="y = Relu(x) z = Tanh(x)", y="float[] y, float[] z"), r"has 2 outputs \(y, z\)"),
+    "byte_input": (dict(body="y = Cast<to=1>(x)", x="uint8[N,4] x"), "expected floats"),
+    "old_opset": (dict(body="y = Relu(x)", opset=10), "has opset 10, expected 11 to 23"),
+    "open_space": (dict(body="y = Relu(x)", x="float[N,4,H,W] x"), r"declared as \(\?, 4, \?, \?\); say the rest: sample_shape="),
+    "no_shape": (dict(body="y = Relu(x)", x="float[] x"), "unknown shape"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_with_its_reason(name: str) -> None:
+    case, message = REFUSED[name]
+    with pytest.raises(ModelError, match=message):
+        from_onnx(model(**case))
+
+
+def test_open_axes_are_said_by_the_caller() -> None:
+    proto = model("a = Conv(x, w, b) y = Flatten(a)", given=K9, x="float[N,4,H,W] x")
+    x = feed(proto)
+    layers = from_onnx(proto, sample_shape=(4, 7, 7))
+    np.testing.assert_allclose(dtd.predict(layers, x), expected(proto, x), rtol=1e-5, atol=1e-5)
+    with pytest.raises(ModelError, match=r"sample_shape is \(3, 7, 7\).*declared as \(\?, 4, \?, \?\)"):
+        from_onnx(proto, sample_shape=(3, 7, 7))
+
+
+def test_what_the_output_does_not_need_may_be_anything() -> None:
+    layers = from_onnx(model("a = Erf(x) y = Relu(x)"))
+    assert kinds(layers) == ["ReLU"]
+
+
+def test_refusals_are_all_listed() -> None:
+    imported = importer.read(model("a = Conv(x, w, b) b1 = Erf(a) c = Relu(b1) y = Sin(c)", given=K9))
+    assert kinds(imported.layers) == ["Conv"]
+    assert [r.split(":")[0] for r in imported.refusals] == ["node 1 (Erf)", "node 3 (Sin)"]
+
+
+def test_without_onnx_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(BackendError, match=r"pip install 'dtdfast\[onnx\]'"):
+        from_onnx("net.onnx")
+
+
+# ---------------------------------------------------------------------------------------------------------------- weights
+
+NET = dict(body="a = Conv(x, w, b) c = Relu(a) f = Flatten(c) y = Gemm<transB=1>(f, u, d)")
+NET_GIVEN = "{0}[6,4,3,3] w, {0}[6] b, {0}[5,336] u, {0}[5] d"
+
+
+def net(kind: str = "float") -> onnx.ModelProto:
+    return model(**NET, given=NET_GIVEN.format(kind), x=f"{kind}[N,4,9,10] x", y=f"{kind}[N,5] y")
+
+
+def test_double_weights_stay_double() -> None:
+    proto = net("double")
+    layers = from_onnx(proto)
+    assert {record.weight.dtype for record in layers if hasattr(record, "weight")} == {np.dtype(np.float64)}
+    x = feed(proto)
+    (outputs,) = ReferenceEvaluator(proto).run(None, {"x": x})
+    np.testing.assert_allclose(dtd.predict(layers, x, backend="oracle"), outputs, rtol=1e-12, atol=1e-12)
+
+
+def test_float16_weights() -> None:
+    """The same numbers in float32, so that the two may differ by the rounding of float16 alone."""
+    proto = net("float16")
+    layers = from_onnx(proto)
+    assert {record.weight.dtype for record in layers if hasattr(record, "weight")} == {np.dtype(np.float32)}
+    x = feed(proto)
+    np.testing.assert_allclose(dtd.predict(layers, x.astype(np.float32)), expected(proto, x), rtol=0, atol=20 * 2.0**-11)
+
+
+@pytest.mark.parametrize("raw", [True, False])
+def test_bfloat16_weights(raw: bool) -> None:
+    """bfloat16 is the upper half of a float32."""
+    values = np.random.default_rng(0).standard_normal((5, 7)).astype(np.float32)
+    halves = (values.view(np.uint32) >> 16).astype(np.uint16)
+    exact = (halves.astype(np.uint32) << 16).view(np.float32)
+    proto = model("c = Cast<to=1>(w) y = Gemm<transB=1>(x, c)", x="float[N,7] x")
+    tensor = TensorProto(name="w", dims=(5, 7), data_type=TensorProto.BFLOAT16)
+    if raw:
+        tensor.raw_data = halves.tobytes()
+    else:
+        tensor.int32_data.extend(int(v) for v in halves.ravel())
+    proto.graph.initializer.append(tensor)
+    (layer,) = from_onnx(proto)
+    np.testing.assert_array_equal(layer.weight, exact)
+
+
+def save_external(proto: onnx.ModelProto, folder: Path) -> Path:
+    path = folder / "net.onnx"
+    onnx.save(proto, path, save_as_external_data=True, all_tensors_to_one_file=True, location="net.bin", size_threshold=0)
+    return path
+
+
+def test_external_data(tmp_path: Path) -> None:
+    proto = net()
+    x, outputs = feed(proto), expected(proto, feed(proto))
+    path = save_external(proto, tmp_path)
+    assert path.stat().st_size < 2000 < (tmp_path / "net.bin").stat().st_size
+    np.testing.assert_allclose(dtd.predict(from_onnx(str(path)), x), outputs, rtol=1e-5, atol=1e-5)
+    with pytest.raises(ModelError, match=r"'net\.bin'; pass the model's path"):
+        from_onnx(onnx.load(path, load_external_data=False))
+
+
+@pytest.mark.parametrize(
+    "location", ["../secret.bin", "sub/../../secret.bin", "{outside}", "link.bin", "", ".", "no.bin", "a\0b", "x" * 5000]
+)
+def test_external_data_stays_inside_the_folder(tmp_path: Path, location: str) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    path = save_external(net(), folder)
+    (tmp_path / "secret.bin").write_bytes((folder / "net.bin").read_bytes())
+    (folder / "link.bin").symlink_to(tmp_path / "secret.bin")
+    stored = onnx.load(path, load_external_data=False)
+    for tensor in stored.graph.initializer:
+        tensor.external_data[0].value = location.format(outside=tmp_path / "secret.bin")
+    path.write_bytes(stored.SerializeToString())
+    with pytest.raises(ModelError, match="not a file inside the model's folder"):
+        from_onnx(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("length", "8", "864 bytes"),
+        ("length", "many", "not a number"),
+        ("offset", "-4", "864 bytes"),
+        ("offset", "999999999999", "expected at least"),
+    ],
+)
+def test_external_data_of_another_size(tmp_path: Path, key: str, value: str, message: str) -> None:
+    path = save_external(net(), tmp_path)
+    stored = onnx.load(path, load_external_data=False)
+    next(e for e in stored.graph.initializer[0].external_data if e.key == key).value = value
+    path.write_bytes(stored.SerializeToString())
+    with pytest.raises(ModelError, match=message):
+        from_onnx(path)
+
+
+# --------------------------------------------------------------------------------------------------- damaged and hostile files
+
+
+def tensor_of(**fields: Any) -> TensorProto:
+    return TensorProto(name="w", data_type=fields.pop("data_type", TensorProto.FLOAT), **fields)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        (tensor_of(dims=(5, 7), raw_data=bytes(8)), "140 bytes, but the file has 8"),
+        (tensor_of(dims=(1 << 40, 1 << 20), raw_data=bytes(8)), "but the file has 8"),
+        (tensor_of(dims=(1 << 62, 1 << 62), float_data=[1.0]), "but the file has 1"),
+        (tensor_of(dims=(-1, 7), raw_data=bytes(140)), r"shape \(-1, 7\)"),
+        (tensor_of(dims=(5, 7), float_data=[1.0]), "35 numbers, but the file has 1"),
+        (tensor_of(dims=(1,) * 40, float_data=[1.0]), "shape"),
+        (tensor_of(dims=(1,), data_type=TensorProto.STRING, string_data=[b"a"]), "element type 8"),
+        (tensor_of(dims=(1,), data_type=999, raw_data=bytes(4)), "element type 999"),
+        (tensor_of(dims=(5, 7), raw_data=bytes(140), segment=TensorProto.Segment(begin=0, end=4)), "segments"),
+        (tensor_of(dims=(0, 7)), "empty"),
+    ],
+)
+def test_damaged_tensors(tensor: TensorProto, message: str) -> None:
+    proto = model("y = Gemm<transB=1>(x, w)", x="float[N,7] x")
+    proto.graph.initializer.append(tensor)
+    with pytest.raises(ModelError, match=message):
+        from_onnx(proto)
+
+
+def test_constants_that_double_are_stopped() -> None:
+    doubling = " ".join(f"a{i + 1} = Concat<axis=0>(a{i}, a{i})" for i in range(60))
+    with pytest.raises(ModelError, match="too large to be computed on import"):
+        from_onnx(model(f"{doubling} y = Reshape(x, a60)", given="int64[2] a0 = {1,1}"))
+
+
+@pytest.mark.parametrize("content", [b"", b"\x08", b"not a model", bytes(1000), b"\xff" * 1000])
+def test_no_onnx_file(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "net.onnx").write_bytes(content)
+    with pytest.raises(ModelError, match=r"net\.onnx"):
+        from_onnx(tmp_path / "net.onnx")
+
+
+def test_mutated_files_are_refused_or_read_never_worse() -> None:
+    """In a process of its own, whose memory and time are limited: a crash, a hang or gigabytes would end it."""
+    done = subprocess.run([sys.executable, str(Path(__file__).with_name("onnx_mutations.py"))], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    read, refused = map(int, done.stdout.split())
+    assert read + refused >= 1000
+    assert refused > 300
