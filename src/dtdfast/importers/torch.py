@@ -154,38 +154,37 @@ class _Reader:
         return found
 
     def call(self, node: Any) -> Any:
-        """One node's result."""
-        if node.target is operator.getitem:
-            return self.piece(*(self.argument(a) for a in node.args))
+        """One node's result, checked for its shape."""
         name = "local_response_norm" if node in self.norms else _op(node)
-        if name is None:
+        if node.target is operator.getitem:
+            result = self.piece(*(self.argument(a) for a in node.args))
+        elif name is None:
             raise Refused("control flow has no record")
-        arguments = self.norms[node] if node in self.norms else _bind(node)
-        arguments = {key: self.argument(a) for key, a in arguments.items()}
-        if not any(isinstance(v, Value) for v in _flat(arguments.values())):
-            return self.constant(node)
-        handler = HANDLERS.get(name)
-        if handler is None:
-            raise Refused("this operator has no record")
-        value = node.meta.get("val")
-        shape = tuple(value.shape[1:]) if hasattr(value, "shape") else None
-        result = handler(self, Call(name, arguments, shape, {_op(u) for u in node.users}))
-        if isinstance(result, Value) and shape is not None:
-            self.check_shape(name, result, value.shape)
+        else:
+            arguments = {key: self.argument(a) for key, a in (self.norms[node] if node in self.norms else _bind(node)).items()}
+            if not any(isinstance(v, Value) for v in _flat(arguments.values())):
+                return self.constant(node)
+            if name not in HANDLERS:
+                raise Refused("this operator has no record")
+            users = {_op(u) for u in node.users}
+            result = HANDLERS[name](self, Call(name, arguments, _shape(node)[1:], users))
+        if isinstance(result, Value):
+            self.check_shape(name, result, _shape(node))
         return result
 
     def piece(self, pieces: Any, index: int) -> Any:
+        """One of several results: of records, or of a constant node."""
         if not isinstance(pieces, list) or not callable(pieces[0]):
             return pieces[index]
         if index >= len(pieces):
             raise Refused("only the first result of this operator can be used")
         return pieces[index]()
 
-    def check_shape(self, name: str, value: Value, expected: Any) -> None:
+    def check_shape(self, name: str | None, value: Value, expected: Shape) -> None:
         if expected[0] != self.n_batch:
-            raise Refused(f"its result has shape {tuple(expected)}: the batch axis of {self.n_batch} samples does not stay first")
-        if name != "expand" and value.shape != tuple(expected[1:]):
-            raise Refused(f"its record gives samples of shape {value.shape}, PyTorch gives {tuple(expected[1:])}")
+            raise Refused(f"its result has shape {expected}: the batch axis of {self.n_batch} samples does not stay first")
+        if name != "expand" and value.shape != expected[1:]:
+            raise Refused(f"its record gives samples of shape {value.shape}, PyTorch gives {expected[1:]}")
 
     def argument(self, value: Any) -> Any:
         """A node's argument with nodes replaced by what they stand for."""
@@ -253,6 +252,12 @@ def _bind(node: Any) -> dict[str, Any]:
         given = node.args[index] if index < len(node.args) else node.kwargs.get(argument.name, argument.default_value)
         named[argument.name] = given
     return named
+
+
+def _shape(node: Any) -> Shape:
+    """Of its result, or of the first of several; the batch axis counted."""
+    value = node.meta["val"]
+    return tuple((value[0] if isinstance(value, (tuple, list)) else value).shape)
 
 
 def _flat(values: Any) -> Iterator[Any]:

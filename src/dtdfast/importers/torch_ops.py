@@ -38,10 +38,10 @@ class Records(Protocol):
 class Call:
     """One call: `arguments` by name; values where the network's input takes part, constants elsewhere."""
 
-    def __init__(self, name: str, arguments: dict[str, Any], shape: Shape | None, users: set[str | None]) -> None:
+    def __init__(self, name: str, arguments: dict[str, Any], shape: Shape, users: set[str | None]) -> None:
         self.name = name
         self.arguments = arguments
-        self._shape = shape
+        self.shape = shape  # of one sample of the (first) result
         self.users = users  # operators that read the result
 
     def __getattr__(self, name: str) -> Any:
@@ -58,12 +58,6 @@ class Call:
 
     def get(self, name: str) -> Any:
         return self.arguments.get(name)
-
-    @property
-    def shape(self) -> Shape:
-        """Of one sample of the result."""
-        assert self._shape is not None
-        return self._shape
 
 
 Handler = Callable[[Records, Call], Value | Pieces]
@@ -120,7 +114,7 @@ def _embedding(records: Records, call: Call) -> Value:
 
 
 def _batch_norm(records: Records, call: Call) -> Pieces:
-    if call.name == "batch_norm" and call.training:
+    if call.get("training"):
         raise Refused("it normalises by the batch's own statistics; only stored statistics can be explained")
     named = dict(mean=call.running_mean, variance=call.running_var, weight=call.weight, bias=call.bias)
     arrays = {key: records.array(value, key) for key, value in named.items() if value is not None}
@@ -437,7 +431,7 @@ HANDLERS: dict[str, Handler] = {
     **_each("conv1d conv2d conv3d", _conv),
     **_each("conv_transpose1d conv_transpose2d conv_transpose3d", _conv_transpose),
     "embedding": _embedding,
-    **_each("batch_norm _native_batch_norm_legit_no_training", _batch_norm),
+    **_each("_native_batch_norm_legit _native_batch_norm_legit_no_training", _batch_norm),
     "relu": _relu,
     "relu6": _relu6,
     **_each("clamp clamp_min", _clamp),
@@ -451,7 +445,7 @@ HANDLERS: dict[str, Handler] = {
     "hardsigmoid": _activation("hard_sigmoid"),
     "hardswish": _activation("hard_swish"),
     "tanh": _activation("tanh"),
-    **_each("softmax _softmax", _softmax),
+    "softmax": _softmax,
     "local_response_norm": _lrn,
     **_each("add sub", _add),
     "rsub": _rsub,
@@ -466,16 +460,16 @@ HANDLERS: dict[str, Handler] = {
     "mean": _mean,
     "amax": _max,
     "max": _first(_max),
-    **_each("view reshape _unsafe_view flatten unflatten squeeze unsqueeze", _view),
-    **_each("clone contiguous detach alias dropout to _to_copy", _same),
-    **_each("expand", _expand),
+    **_each("view _unsafe_view squeeze unsqueeze", _view),
+    **_each("clone detach _to_copy", _same),
+    "expand": _expand,
     **_each("permute transpose", _permute),
     "slice": _slice,
     "select": _select,
     **_each("split split_with_sizes", _split),
     "unbind": _unbind,
     "cat": _cat,
-    **_each("pad constant_pad_nd", _pad),
+    "pad": _pad,
     **_each("upsample_nearest1d upsample_nearest2d upsample_nearest3d", _upsample),
     **_each("_upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d", _upsample),
 }
