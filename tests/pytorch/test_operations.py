@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import dtdfast as dtd
-from dtdfast.importers import torch_ops
+from dtdfast.importers import torch as importer
+from dtdfast.importers.records import Value
+from dtdfast.importers.torch_call import Call, Records
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore:Using padding='same'")
 
@@ -236,10 +238,10 @@ def test_arguments_are_checked() -> None:
 
 
 def test_the_first_entry_that_differs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong(records: torch_ops.Records, call: torch_ops.Call) -> torch_ops.Value:
+    def wrong(records: Records, call: Call) -> Value:
         return records.add(dtd.Activation, call.x(), kind="leaky_relu", alpha=0.3)
 
-    monkeypatch.setitem(torch_ops.HANDLERS, "relu", wrong)
+    monkeypatch.setitem(importer.HANDLERS, "relu", wrong)
     message = r"layer 1 \(Activation 'inner.1'\) is the first entry that differs from the module \(node relu .*at most 1e-04"
     with pytest.raises(dtd.ModelError, match=message):
         dtd.from_torch(Twice().eval(), images())

@@ -14,9 +14,13 @@ from ..explainer import predict
 from ..layers import INPUT, Flatten, Layer, Reshape
 from ..plan.shapes import Shape
 from .records import Layers, Refused, Value
-from .torch_ops import HANDLERS, Call
+from .torch_call import Call, Handler
+from .torch_layers import HANDLERS as LAYERS
+from .torch_moves import HANDLERS as MOVES
 
 Array = NDArray[Any]
+
+HANDLERS: dict[str, Handler] = LAYERS | MOVES
 
 TOLERANCE = 1e-4  # of `predict` against the module, relative to its largest output; more where the module computes in half precision
 
