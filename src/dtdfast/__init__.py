@@ -19,6 +19,7 @@ from .errors import (
 )
 from .explainer import Explainer, explain, predict
 from .importers.onnx import from_onnx
+from .importers.torch import from_torch
 from .layers import (
     INPUT,
     LRN,
@@ -55,9 +56,9 @@ from .version import __version__
 
 __all__ = [
     "INPUT", "LRN", "PRESETS", "Activation", "Add", "AlphaBeta", "AvgPool", "Backend", "BackendError", "BatchNorm", "Concat", "Conv",
-    "ConvTranspose", "DomainError", "Dropout", "DtdError", "Embedding", "Epsilon", "Explainer", "Flat", "Flatten", "Gamma",
-    "GlobalAvgPool", "InputError", "Layer", "LayerError", "Ledger", "Linear", "MaxPool", "ModelError", "Mul", "NumericsError", "Pad",
-    "Pass", "Permute", "ReLU", "Reshape", "Rule", "RuleError", "Scale", "ShapeError", "Slice", "Softmax", "StorageError", "SumPool",
-    "TargetError", "Upsample", "WSquare", "WiringError", "ZBox", "ZPlus", "Zero", "__version__", "backends", "baselines", "build_config",
-    "explain", "from_onnx", "load", "plot", "predict", "save",
+    "ConvTranspose", "DomainError", "Dropout", "DtdError", "Embedding", "Epsilon", "Explainer", "Flat", "Flatten", "Gamma", "GlobalAvgPool",
+    "InputError", "Layer", "LayerError", "Ledger", "Linear", "MaxPool", "ModelError", "Mul", "NumericsError", "Pad", "Pass", "Permute",
+    "ReLU", "Reshape", "Rule", "RuleError", "Scale", "ShapeError", "Slice", "Softmax", "StorageError", "SumPool", "TargetError", "Upsample",
+    "WSquare", "WiringError", "ZBox", "ZPlus", "Zero", "__version__", "backends", "baselines", "build_config", "explain", "from_onnx",
+    "from_torch", "load", "plot", "predict", "save",
 ]  # fmt: skip

@@ -68,7 +68,8 @@ class Convention:
     epsilon: float = 1e-6  # of Epsilon
     pool: Rule | None = None  # rule of average and sum pools; None: the preset's
     add: Rule | None = None  # rule of an Add; None: one neuron with its linear operands
-    pairs_signs: bool = True  # z⁺ of a negative input: x⁻w⁻ (True) or x·w⁺ (False)
+    winner: Rule | None = None  # how a max-pool's output shares with its winner; None: all of it
+    pairs_signs: bool = True  # z⁺ and γ of a negative input: x⁻w⁻, x⁻(w+γw⁻) (True) or x·w⁺, x(w+γw⁺) (False)
 
 
 @dataclass(frozen=True)
@@ -206,6 +207,8 @@ class Gamma(Rule):
             raise RuleError(f"Gamma: gamma is {self.gamma!r}, expected a number of at least 0")
 
     def shares(self, convention: Convention) -> tuple[Share, ...]:
+        if not convention.pairs_signs:
+            return (Share((Term(X, W_GAMMA_POS),)),)
         return (
             Share((Term(X_POS, W_GAMMA_POS), Term(X_NEG, W_GAMMA_NEG)), select="y>0"),
             Share((Term(X_POS, W_GAMMA_NEG), Term(X_NEG, W_GAMMA_POS)), select="y<0"),
@@ -270,7 +273,14 @@ CONVENTIONS = {
             add=Zero(),
         ),
         Convention(
-            "captum", {"ZPlus": "signed", "Gamma": "full"}, stabilizer=1e-9, epsilon=1e-9, pool=Zero(), add=Zero(), pairs_signs=False
+            "captum",
+            {"ZPlus": "signed", "Gamma": "full"},
+            stabilizer=1e-9,
+            epsilon=1e-9,
+            pool=Zero(),
+            add=Zero(),
+            winner=Zero(),
+            pairs_signs=False,
         ),
         Convention("innvestigate", {"AlphaBeta": "full"}, epsilon=1e-7, pool=Zero(), add=Zero()),
     )

@@ -98,7 +98,7 @@ class _Builder:
         if isinstance(record, (L.BatchNorm, L.Scale)):
             return self.affine(entry, sources)
         if isinstance(record, L.MaxPool):
-            return Winner(here, sources, self.tensor(entry), taps=winner_taps(record, sources[0], entry))
+            return self.winner(entry, sources)
         if isinstance(record, (L.Flatten, L.Reshape)):
             return Reshaping(here, sources, self.tensor(entry))
         if isinstance(record, MOVES):
@@ -161,6 +161,18 @@ class _Builder:
         neuron = Neuron((*entries, entry.position), tuple(p.source for p in parts), self.tensor(entry), parts=parts, bias=bias)
         self.rule[parts[0].position] = (rule, explicit)
         return neuron
+
+    def winner(self, entry: Entry, sources: tuple[Tensor, ...]) -> Unit:
+        """A max-pool; where a convention divides by its output, one neuron of weight 1 behind it does."""
+        record, rule, here = entry.record, self.book.convention.winner, (entry.position,)
+        assert isinstance(record, L.MaxPool)
+        unit = Winner(here, sources, self.tensor(entry), taps=winner_taps(record, sources[0], entry))
+        if rule is None:
+            return unit
+        self.units.append(unit)
+        self.rule[entry.position] = (rule, False)
+        part = Part(entry.position, unit.out, identity(unit.out.channels, unit.out.space))
+        return Neuron(here, (unit.out,), self.tensor(entry), parts=[part])
 
     def merges(self, unit: Neuron, reader: int) -> bool:
         (part, *more) = unit.parts

@@ -1,0 +1,44 @@
+"""What every importer builds on: a layer list that grows record by record, each checked as it is added."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import DtdError
+from ..layers import INPUT, Layer
+from ..plan.shapes import Shape, output_shape
+from ..plan.wiring import check_shape
+
+
+class Refused(Exception):
+    """Why something cannot become records."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """What depends on the network's input: the output of an entry of the list, the batch axis first."""
+
+    position: int
+    shape: Shape  # of one sample
+    integer: bool = False
+
+
+@dataclass(eq=False)
+class Layers:
+    """The layer list while it grows."""
+
+    batch: int
+    records: list[Layer] = field(default_factory=list)
+
+    def add(self, cls: type[Layer], sources: tuple[Value, ...], name: str | None, **fields: Any) -> Value:
+        positions = tuple(v.position for v in sources)
+        before = len(self.records) - 1 if self.records else INPUT
+        try:
+            record = cls(**fields, inputs=None if positions == (before,) and cls.arity == 1 else positions, name=name)
+            shape = output_shape(record, *(v.shape for v in sources))
+            check_shape(shape, cls.__name__)
+        except DtdError as error:
+            raise Refused(str(error)) from None
+        self.records.append(record)
+        return Value(len(self.records) - 1, shape)

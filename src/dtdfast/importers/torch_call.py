@@ -1,0 +1,77 @@
+"""One call of an exported graph as its handler sees it, and what handlers share.  Nothing here imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from .. import layers as L
+from ..plan.shapes import Shape
+from .records import Refused, Value
+
+Array = NDArray[Any]
+
+
+Pieces = list[Callable[[], Value]]
+"""Results of an operator that has several, each made when it is read."""
+
+
+class Records(Protocol):
+    """The list under construction."""
+
+    n_batch: int
+
+    def add(self, cls: type[L.Layer], *sources: Value, **fields: Any) -> Value: ...
+
+    def array(self, value: object, what: str) -> Array: ...
+
+
+class Call:
+    """One call: `arguments` by name; values where the network's input takes part, constants elsewhere."""
+
+    def __init__(self, name: str, arguments: dict[str, Any], shape: Shape, users: set[str | None]) -> None:
+        self.name = name
+        self.arguments = arguments
+        self.shape = shape  # of one sample of the (first) result
+        self.users = users  # operators that read the result
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.arguments[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def x(self, name: str = "self") -> Value:
+        value = self.arguments[name]
+        if not isinstance(value, Value):
+            raise Refused(f"its {name} is not computed from the network's input")
+        return value
+
+    def get(self, name: str) -> Any:
+        return self.arguments.get(name)
+
+
+Handler = Callable[[Records, Call], Value | Pieces]
+
+
+def ints(value: Any) -> Any:
+    """A list of one number means it for every axis."""
+    if isinstance(value, (list, tuple)):
+        return value[0] if len(value) == 1 else tuple(value)
+    return value
+
+
+def spread(value: Sequence[int] | int, n: int) -> tuple[int, ...]:
+    value = ints(value)
+    return (value,) * n if isinstance(value, int) else tuple(value)
+
+
+def each(names: str, handler: Handler) -> dict[str, Handler]:
+    return dict.fromkeys(names.split(), handler)
+
+
+def viewed(value: Value, call: Call) -> Value:
+    """The same elements under the shape of the call's result."""
+    return Value(value.position, call.shape)

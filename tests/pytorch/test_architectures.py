@@ -1,0 +1,71 @@
+"""Published architectures through both importers: outputs, ledgers, positive relevance, and the same maps from either."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from modules import CASES
+from numpy.typing import NDArray
+
+import dtdfast as dtd
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+
+
+@dataclass
+class Network:
+    """A module with its outputs, and what from_torch makes of it; `start` is relevance 1 at one output of every sample."""
+
+    module: torch.nn.Module
+    x: torch.Tensor
+    outputs: NDArray[Any]
+    start: NDArray[np.float32]
+    layers: list[dtd.Layer]
+
+
+@pytest.fixture(scope="module", params=CASES)
+def network(request: pytest.FixtureRequest) -> Network:
+    case = CASES[request.param]
+    module, x = case.module(), case.sample()
+    outputs = module(x).numpy()
+    start = np.zeros(outputs.shape, np.float32)
+    start[(slice(None), *case.at)] = 1
+    return Network(module, x, outputs, start, dtd.from_torch(module, x[:1]))
+
+
+def worst(ours: NDArray[Any], theirs: NDArray[Any]) -> float:
+    """Largest difference, relative to the largest value."""
+    assert ours.shape == theirs.shape
+    return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+
+
+def test_from_torch(network: Network) -> None:
+    assert worst(dtd.predict(network.layers, network.x.numpy()), network.outputs) <= 1e-4
+    explainer = dtd.Explainer(network.layers)
+    ledger = explainer.ledger(network.x.numpy(), network.start)
+    assert ledger.closed, str(ledger)
+    relevance = explainer.explain(network.x.numpy(), network.start)
+    assert relevance.shape == network.x.shape
+    assert relevance.min() >= 0
+    assert relevance.sum() > 0
+
+
+@pytest.mark.parametrize("dynamo", [True, False], ids=["dynamo", "torchscript"])
+def test_from_onnx(network: Network, dynamo: bool, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    torch.onnx.export(network.module, (network.x,), path, dynamo=dynamo, verbose=False)
+    layers, x = dtd.from_onnx(path), network.x.numpy()
+    assert worst(dtd.predict(layers, x), network.outputs) <= 1e-4
+    explainer = dtd.Explainer(layers)
+    ledger = explainer.ledger(x, network.start)
+    assert ledger.closed, str(ledger)
+    ours = explainer.explain(x, network.start)
+    other = dtd.explain(network.layers, x, network.start)
+    # as sums: exporters fold BatchNorms in float32, and where two elements of a pool's window are equal up to that rounding, all of
+    # the window's relevance moves
+    assert np.abs(ours - other).sum() <= 1e-4 * np.abs(other).sum()

@@ -1,0 +1,255 @@
+"""from_torch, operation by operation: the records that it makes (it checks their values itself), and what it refuses."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import dtdfast as dtd
+from dtdfast.importers import torch as importer
+from dtdfast.importers.records import Value
+from dtdfast.importers.torch_call import Call, Records
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore:Using padding='same'")
+
+Function = Callable[[Tensor], Tensor]
+
+
+class Calls(nn.Module):
+    def __init__(self, function: Function) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def images() -> Tensor:
+    return torch.randn((2, 4, 8, 6), generator=torch.Generator().manual_seed(0))
+
+
+def constant(*shape: int) -> Tensor:
+    """Numbers of both signs; not random, which would be refused."""
+    return (1 + torch.arange(math.prod(shape))).sin().view(shape)
+
+
+def kinds(layers: list[dtd.Layer]) -> str:
+    return " ".join(layer.kind if isinstance(layer, dtd.Activation) else type(layer).__name__ for layer in layers)
+
+
+def attention(x: Tensor) -> Tensor:
+    gate = torch.sigmoid(F.linear(x.mean((2, 3)), constant(4, 4)))
+    return x * gate.view(2, 4, 1, 1).expand_as(x)
+
+
+def shuffled(x: Tensor) -> Tensor:
+    n, c, h, w = x.shape
+    return x.view(n, 2, c // 2, h, w).transpose(1, 2).contiguous().view(n, c, h, w)
+
+
+def in_place(x: Tensor) -> Tensor:
+    y = x.clone()
+    y.mul_(2.0)
+    other = y.view(len(y), -1)
+    y.relu_()  # `other` sees it
+    return other
+
+
+def lines(x: Tensor) -> Tensor:
+    return x.flatten(2)
+
+
+OPERATIONS: dict[str, tuple[Function, str]] = {
+    "conv2d": (lambda x: F.conv2d(x, constant(6, 2, 3, 3), constant(6), (2, 1), (1, 0), (1, 2), 2), "Conv"),
+    "conv2d same": (lambda x: F.conv2d(x, constant(4, 4, 2, 3), padding="same", dilation=(1, 2)), "Conv"),
+    "conv1d valid": (lambda x: F.conv1d(lines(x), constant(3, 4, 5), padding="valid"), "Reshape Conv"),
+    "conv3d": (lambda x: F.conv3d(x.view(2, 2, 2, 8, 6), constant(3, 2, 2, 3, 3)), "Reshape Conv"),
+    "conv_transpose2d": (lambda x: F.conv_transpose2d(x, constant(4, 3, 3, 3), None, 2, 1, 1, 2), "ConvTranspose"),
+    "linear": (lambda x: F.linear(x.flatten(1), constant(3, 192), constant(3)), "Flatten Linear"),
+    "matmul": (lambda x: x.flatten(1) @ constant(192, 3) + constant(3), "Flatten Linear Scale"),
+    "mm": (lambda x: x.flatten(1).mm(constant(192, 3)), "Flatten Linear"),
+    "addmm": (lambda x: torch.addmm(constant(3), x.flatten(1), constant(192, 3)), "Flatten Linear"),
+    "batch_norm": (lambda x: F.batch_norm(x, constant(4), constant(4).exp(), constant(4), constant(4), eps=1e-3), "BatchNorm"),
+    "local_response_norm": (lambda x: F.local_response_norm(x, 3, 0.1, 0.5, 2.0), "LRN"),
+    "local_response_norm 1-d": (lambda x: F.local_response_norm(lines(x), 5), "Reshape LRN"),
+    "relu": (lambda x: F.relu(x, inplace=False), "ReLU"),
+    "clamp": (lambda x: x.clamp(-1, 1), "clip"),
+    "clamp from 0": (lambda x: x.clamp(min=0), "ReLU"),
+    "clamp_min": (lambda x: x.clamp_min(0), "ReLU"),
+    "relu6": (F.relu6, "clip"),
+    "hardtanh": (lambda x: F.hardtanh(x, -0.5, 2.0), "clip"),
+    "leaky_relu": (lambda x: F.leaky_relu(x, 0.2), "leaky_relu"),
+    "elu": (lambda x: F.elu(x, 0.7), "elu"),
+    "silu": (F.silu, "silu"),
+    "gelu": (F.gelu, "gelu"),
+    "gelu tanh": (lambda x: F.gelu(x, approximate="tanh"), "gelu_tanh"),
+    "sigmoid": (torch.sigmoid, "sigmoid"),
+    "hardsigmoid": (F.hardsigmoid, "hard_sigmoid"),
+    "hardswish": (F.hardswish, "hard_swish"),
+    "tanh": (torch.tanh, "tanh"),
+    "softplus": (lambda x: F.softplus(x, 2.0), "softplus"),
+    "softmax": (lambda x: x.softmax(1), "Softmax"),
+    "dropout": (lambda x: F.dropout(F.relu(x), 0.5, training=False), "ReLU"),
+    "max_pool2d": (lambda x: F.max_pool2d(x, 3, 2, 1, ceil_mode=True), "MaxPool"),
+    "max_pool2d with indices": (lambda x: F.max_pool2d(x, 2, return_indices=True)[0], "MaxPool"),
+    "max_pool1d": (lambda x: F.max_pool1d(lines(x), 3, 1, 1, 2), "Reshape MaxPool"),
+    "avg_pool2d": (lambda x: F.avg_pool2d(x, 3, 2, 1, True, False), "AvgPool"),
+    "adaptive to 1": (lambda x: F.adaptive_avg_pool2d(x, 1), "GlobalAvgPool"),
+    "adaptive to a divisor": (lambda x: F.adaptive_avg_pool2d(x, (4, 2)), "AvgPool"),
+    "adaptive to the same": (lambda x: F.relu(F.adaptive_avg_pool2d(x, (8, 6))), "ReLU"),
+    "adaptive maximum": (lambda x: F.adaptive_max_pool2d(x, (2, 1)), "MaxPool"),
+    "mean": (lambda x: x.mean((2, 3)), "GlobalAvgPool Flatten"),
+    "mean of rows": (lambda x: x.mean(-1, keepdim=True), "AvgPool"),
+    "amax": (lambda x: x.amax((2, 3)), "MaxPool Flatten"),
+    "max over an axis": (lambda x: lines(x).max(2)[0], "Reshape MaxPool Flatten"),
+    "add": (lambda x: x.relu() + x, "ReLU Add"),
+    "sum of a list": (lambda x: sum([x, x.relu()]), "ReLU Add"),
+    "add_": (lambda x: x.relu().add_(x), "ReLU Add"),
+    "mul": (lambda x: x * x.sigmoid(), "sigmoid Mul"),
+    "squeeze and excitation": (attention, "GlobalAvgPool Flatten Linear sigmoid Reshape Mul"),
+    "constants": (lambda x: (x - constant(4, 1, 1)) / constant(1, 4, 1, 1) * 2 + 1, "Scale Scale Scale Scale"),
+    "constants on the left": (lambda x: 1 - (constant(4, 1, 1) * -x), "Scale Scale Scale"),
+    "neutral constants": (lambda x: (x * 1 + 0).relu(), "ReLU"),
+    "cat": (lambda x: torch.cat([x, x.relu(), x], 1), "ReLU Concat"),
+    "chunk": (lambda x: torch.cat(x.chunk(2, 1)[::-1], 1), "Slice Slice Concat"),
+    "split": (lambda x: x.split([1, 3], 1)[1], "Slice"),
+    "unbind": (lambda x: x.unbind(1)[2], "Slice Reshape"),
+    "slice": (lambda x: x[:, 1:3, ::2, :-1], "Slice Slice Slice"),
+    "select and unsqueeze": (lambda x: x[:, -1].unsqueeze(1), "Slice"),
+    "squeeze": (lambda x: x.mean((2, 3), True).squeeze(-1).squeeze(-1), "GlobalAvgPool Flatten"),
+    "pad": (lambda x: F.pad(x, (1, 2)), "Pad"),
+    "pad with a value": (lambda x: F.pad(x, (1, 2, 0, 3), value=2.0), "Pad"),
+    "permute": (lambda x: x.permute(0, 2, 3, 1), "Permute"),
+    "transpose": (lambda x: x.transpose(-1, 1), "Permute"),
+    "channel shuffle": (shuffled, "Reshape Permute Reshape"),
+    "interpolate": (lambda x: F.interpolate(x, scale_factor=2), "Upsample"),
+    "interpolate to a size": (lambda x: F.interpolate(x, size=(16, 18), mode="nearest-exact"), "Upsample"),
+    "copies": (lambda x: x.detach().double().contiguous().float().relu(), "ReLU"),
+    "reshape of a permuted": (lambda x: x.permute(0, 2, 3, 1).reshape(2, -1), "Permute Flatten"),
+    "views alone": (lambda x: x.flatten(1).view(2, 8, -1).reshape(2, 4, 8, 6).relu(), "ReLU"),
+    "in place": (in_place, "Scale ReLU Flatten"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operations(name: str) -> None:
+    function, expected = OPERATIONS[name]
+    assert kinds(dtd.from_torch(Calls(function).eval(), images())) == expected
+
+
+REFUSALS: dict[str, tuple[Function, str]] = {
+    "unknown": (lambda x: torch.cumsum(x, 1), r"node cumsum \(aten.cumsum.default\): this operator has no record"),
+    "random": (lambda x: x + torch.rand(4, 1, 1), "random numbers"),
+    "windows of unequal sizes": (lambda x: F.adaptive_avg_pool2d(x, 3), r"from \(8, 6\) to \(3, 3\) .* unequal"),
+    "statistics of the batch": (lambda x: F.batch_norm(x, None, None, training=True), "own statistics"),
+    "weights from the input": (lambda x: F.conv2d(x, x[:1, :, :2, :2]), "takes the batch apart"),
+    "batch into channels": (lambda x: x.reshape(1, -1, 8, 6).relu(), "the batch axis of 2 samples does not stay first"),
+    "batch permuted": (lambda x: x.transpose(0, 1), "axis 0 is the batch"),
+    "difference": (lambda x: x - x.relu(), "a difference of activations"),
+    "quotient": (lambda x: x / (1 + x.relu()), "only a division by constants"),
+    "one constant per pixel": (lambda x: x + torch.ones(8, 6), r"shape \(8, 6\) meets \(n, 4, 8, 6\)"),
+    "constant operand": (lambda x: torch.cat([x, torch.zeros(2, 1, 8, 6)], 1), "one of its operands is not computed"),
+    "reflection": (lambda x: F.pad(x, (1, 1, 1, 1), mode="reflect"), "mode 'reflect'"),
+    "channels padded": (lambda x: F.pad(x, (0, 0, 0, 0, 1, 1)), "only spatial axes can be padded"),
+    "mean of channels": (lambda x: x.mean(1), "only spatial axes"),
+    "bilinear": (lambda x: F.interpolate(x, scale_factor=2, mode="bilinear"), "no record"),
+    "fractional resize": (lambda x: F.interpolate(x, size=(12, 9)), "only integer factors"),
+    "scaled elu": (F.selu, "no record"),
+    "even normalisation": (lambda x: F.local_response_norm(x, 2), "only odd sizes"),
+    "linear over an axis": (lambda x: F.linear(x, constant(3, 6)), "put a Flatten before it"),
+    "indices": (lambda x: F.max_pool2d(x, 2, return_indices=True)[1].relu(), "only the first result"),
+    "several outputs": (lambda x: (x, x), "returns 2 values"),
+    "nothing": (lambda x: x * 1, "there is nothing to explain"),
+    "no input": (lambda x: torch.ones(2, 3), "does not depend on its input"),
+    "not traceable": (lambda x: x if x.sum() > 0 else -x, "torch.export cannot read this module"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_refusals(name: str) -> None:
+    function, message = REFUSALS[name]
+    with pytest.raises(dtd.ModelError, match=message):
+        dtd.from_torch(Calls(function).eval(), images())
+
+
+class Twice(nn.Module):
+    """One convolution used twice, one part inside another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU(inplace=True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(self.inner(x)) + x
+
+
+def test_shared_weights_appear_twice_under_their_name() -> None:
+    layers = dtd.from_torch(Twice().eval(), images())
+    assert kinds(layers) == "Conv ReLU Conv ReLU Add"
+    assert [layer.name for layer in layers] == ["inner.0", "inner.1", "inner.0", "inner.1", "add"]
+    assert np.array_equal(layers[0].weight, layers[2].weight)
+    assert layers[4].inputs == (3, dtd.INPUT)
+
+
+def test_training_mode_is_refused() -> None:
+    module = Twice()
+    with pytest.raises(dtd.ModelError, match=r"the module is in training mode; call module.eval\(\) first"):
+        dtd.from_torch(module, images())
+    module.eval().inner[1].train()
+    with pytest.raises(dtd.ModelError, match=r"'inner\.1' is in training mode"):
+        dtd.from_torch(module, images())
+
+
+def test_narrow_weights_are_checked_at_their_own_precision() -> None:
+    layers = dtd.from_torch(Twice().eval().bfloat16(), images().bfloat16())
+    assert layers[0].weight.dtype == np.float32
+
+
+def test_a_module_that_counts_its_calls_is_refused() -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            return x.relu()
+
+    with pytest.raises(dtd.ModelError, match="changes its buffer 'calls'"):
+        dtd.from_torch(Counting().eval(), images())
+
+
+def test_arguments_are_checked() -> None:
+    module = Twice().eval()
+    with pytest.raises(dtd.InputError, match=r"is a ndarray, expected one torch\.Tensor"):
+        dtd.from_torch(module, images().numpy())
+    with pytest.raises(dtd.InputError, match=r"shape \(4,\)"):
+        dtd.from_torch(module, torch.zeros(4))
+    with pytest.raises(dtd.ModelError, match=r"expected a torch\.nn\.Module"):
+        dtd.from_torch(torch.relu, images())
+
+
+def test_the_first_entry_that_differs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(records: Records, call: Call) -> Value:
+        return records.add(dtd.Activation, call.x(), kind="leaky_relu", alpha=0.3)
+
+    monkeypatch.setitem(importer.HANDLERS, "relu", wrong)
+    message = r"layer 1 \(Activation 'inner.1'\) is the first entry that differs from the module \(node relu .*at most 1e-04"
+    with pytest.raises(dtd.ModelError, match=message):
+        dtd.from_torch(Twice().eval(), images())
+
+
+def test_torch_is_imported_by_from_torch_alone() -> None:
+    code = "import sys, dtdfast; dtdfast.from_torch; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    code = "import sys, dtdfast; sys.modules['torch'] = None; dtdfast.from_torch(None, None)"
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert "from_torch needs torch: pip install torch" in done.stderr
