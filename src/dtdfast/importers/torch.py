@@ -233,7 +233,7 @@ class _Reader:
             self.views[key] = self.put(Reshape if fields else Flatten, (source,), None, **fields)
         return self.views[key]
 
-    def array(self, value: object, what: str) -> Array:
+    def array(self, value: Any, what: str) -> Array:
         import torch
 
         if isinstance(value, Value):
