@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 from onnx import numpy_helper, parser
 
 IMAGE = "float[N,4,9,10] x"
@@ -39,3 +40,11 @@ def feed(proto: onnx.ModelProto, n: int = 2, seed: int = 1, words: int = 5) -> n
     if kind.elem_type in (onnx.TensorProto.INT64, onnx.TensorProto.INT32):
         return rng.integers(words, size=shape, dtype=onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))
     return rng.standard_normal(shape).astype(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))
+
+
+def run(proto: onnx.ModelProto, x: np.ndarray[Any, Any]) -> Any:
+    """Its output, by onnxruntime."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: x})[0]

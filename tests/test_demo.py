@@ -4,9 +4,11 @@ import re
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 import dtdfast as dtd
+import onnx_models
 from dtdfast import plot
 from dtdfast.data import digits
 from dtdfast.demo import demo
@@ -97,9 +99,12 @@ def test_the_readme_has_code():
     assert len(BLOCKS) >= 2
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.splitlines()[0])
+@pytest.mark.parametrize("block", BLOCKS, ids=["a network", "a model file", "the demo's network"])
 def test_readme_code_runs(block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    classifier = "h = Conv <strides = [32, 32]> (x, w) r = Relu(h) f = Flatten(r) y = Gemm <transB = 1> (f, v)"
+    network = onnx_models.model(classifier, "float[4,3,32,32] w, float[10,196] v", x="float[N,3,224,224] x")
+    onnx.save(network, tmp_path / "model.onnx")
     names = {}
     exec(block, names)  # assertions in the block are the test
     assert "relevance" in names

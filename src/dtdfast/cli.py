@@ -1,13 +1,16 @@
-"""The command line: `dtdfast demo` and `dtdfast doctor`."""
+"""The command line: what it takes; what it does stands in demo.py, doctor.py and cli_model.py."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from .errors import DtdError
+from .presets import PRESETS
 from .version import __version__
 
 
@@ -26,23 +29,97 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="dtdfast", description="Deep Taylor Decomposition: which inputs made a network decide so.")
     parser.add_argument("--version", action="version", version=f"dtdfast {__version__}")
     commands = parser.add_subparsers(metavar="command", required=True)
-    demo = commands.add_parser("demo", help="explain handwritten digits with a small trained network; writes a picture")
-    demo.add_argument(
-        "-o", "--output", type=Path, default=Path("dtdfast-demo.png"), metavar="PATH", help="where the picture goes (%(default)s)"
-    )
-    demo.set_defaults(run=_demo)
-    doctor = commands.add_parser("doctor", help="what is usable on this machine, and why not")
-    doctor.set_defaults(run=_doctor)
+    _demo(commands.add_parser("demo", help="explain handwritten digits with a small trained network; writes a picture"))
+    _explain(commands.add_parser("explain", help="explain photographs: heatmaps, overlays and a summary", description=EXPLAIN))
+    _inspect(commands.add_parser("inspect", help="a model's layers, and what of it would be refused"))
+    _plan(commands.add_parser("plan", help="every step of one explanation, with rules, sizes and memory"))
+    commands.add_parser("doctor", help="what is usable on this machine, and why not").set_defaults(run=lambda _: _of("doctor", "doctor")())
     return parser
 
 
-def _demo(arguments: argparse.Namespace) -> str:
-    from .demo import demo
+EXPLAIN = """Every photograph is cropped to its centre, resized, and fed as x = (scale·p − mean)/std with pixels p from 0 to 1.
+Without any of --mean, --std and --scale, ImageNet's mean and standard deviation are taken for colours; with one of them, 0, 1 and 1
+for the others."""
 
-    return demo(arguments.output)
+
+def _demo(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path("dtdfast-demo.png"), metavar="PATH", help="where the picture goes (%(default)s)"
+    )
+    parser.set_defaults(run=lambda arguments: _of("demo", "demo")(arguments.output))
 
 
-def _doctor(arguments: argparse.Namespace) -> str:
-    from .doctor import doctor
+def _explain(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    _model(parser)
+    add("images", type=Path, nargs="+", metavar="IMAGE")
+    add("-o", "--output", type=Path, required=True, metavar="DIR", help="where pictures and summary.json go")
+    add("--size", type=_size, metavar="N|HxW", help="of the network's input (as the file declares, else 224)")
+    add("--crop", type=float, default=0.875, metavar="SHARE", help="share of the centre that is kept (%(default)s)")
+    add("--mean", type=_numbers, metavar="M,...", help="one, or one per channel in the network's order")
+    add("--std", type=_numbers, metavar="S,...", help="one, or one per channel in the network's order")
+    add("--scale", type=float, metavar="A", help="what a white pixel is before the mean is subtracted, for example 255")
+    add("--channels", choices=("rgb", "bgr", "gray"), help="the network's order (rgb; gray if it takes one channel)")
+    add("--layout", choices=("nchw", "nhwc"), default="nchw", help="of the network's input (%(default)s)")
+    add("--labels", type=Path, metavar="FILE", help="names of the outputs, one per line")
+    add("--target", type=int, metavar="I", help="the output to explain (the largest)")
+    add("--domain", type=_domain, default="pixels", metavar="D", help="pixels, real, nonnegative or LOW,HIGH (%(default)s)")
+    _rules(parser)
+    add("--backend", default="auto", metavar="B", help="auto, cpu, cuda or oracle (%(default)s)")
+    add("--threads", type=int, metavar="N", help="threads (all cores)")
+    parser.set_defaults(run=lambda arguments: _of("cli_model", "explain")(arguments))
 
-    return doctor()
+
+def _inspect(parser: argparse.ArgumentParser) -> None:
+    _model(parser)
+    _shape(parser)
+    parser.set_defaults(run=lambda arguments: _of("cli_model", "inspect")(arguments))
+
+
+def _plan(parser: argparse.ArgumentParser) -> None:
+    _model(parser)
+    _shape(parser)
+    parser.add_argument("--batch", type=int, default=1, metavar="N", help="samples (%(default)s)")
+    _rules(parser)
+    parser.set_defaults(run=lambda arguments: _of("cli_model", "plan")(arguments))
+
+
+def _model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", type=Path, metavar="MODEL", help="an .onnx file, or a .safetensors file written by dtdfast.save")
+
+
+def _shape(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--shape", type=_integers, metavar="C,H,W", help="of one sample (as the file declares)")
+
+
+def _rules(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--rules", choices=tuple(PRESETS), default="dtd", metavar="PRESET", help=f"{', '.join(PRESETS)} (%(default)s)")
+
+
+def _of(module: str, function: str) -> Callable[..., str]:
+    """A command's function, imported when the command is run."""
+    found: Callable[..., str] = getattr(importlib.import_module(f"{__package__}.{module}"), function)
+    return found
+
+
+# --------------------------------------------------------------------------------------------------------- types of options
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(map(float, text.split(",")))
+
+
+def _integers(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(",")))
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.partition("x")
+    return int(height), int(width or height)
+
+
+def _domain(text: str) -> Any:
+    if text in ("pixels", "real", "nonnegative"):
+        return text
+    low, high = map(float, text.split(","))
+    return low, high

@@ -122,7 +122,8 @@ class _Builder:
             part, bias = make(record, source, entry, self.folding)
         else:
             part = pool_part(record, source, entry)
-        neuron = Neuron((entry.position,), sources, self.tensor(entry), parts=[part], bias=bias)
+        folded = (position for position, takers in self.folding.taken.items() if entry.position in takers)
+        neuron = Neuron(tuple(sorted((entry.position, *folded))), sources, self.tensor(entry), parts=[part], bias=bias)
         default = self.book.weighted(record) if isinstance(record, LINEAR) else self.book.pool()
         self.rule[entry.position] = self.rule_for(entry, default)
         return neuron

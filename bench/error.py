@@ -1,0 +1,31 @@
+"""How far the kernels are from the float64 oracle, and how well the maps add up, on networks of full size: python bench/error.py."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+
+import dtdfast as dtd
+import nets
+
+
+def main() -> None:
+    print(f"{'z+, one image':16} {'sum |R - oracle| / sum |oracle|':>32} {'max |R - oracle| / max |oracle|':>32} {'residual / f':>13}")
+    for build in (nets.vgg16, nets.resnet50, nets.googlenet, nets.mobilenet_v2):
+        net = build(bias="nonpositive")
+        x = net.sample(1, box=(0.0, 1.0))
+        fast = dtd.Explainer(net.layers, domain="nonnegative", backend="cpu")
+        ours, truth = fast.explain(x, 0), dtd.explain(net.layers, x, 0, domain="nonnegative", backend="oracle")
+        difference = np.abs(ours - truth)
+        ledger = fast.ledger(x, 0)
+        residual = np.abs(ledger.residual / ledger.start).max()
+        total, largest = difference.sum() / np.abs(truth).sum(), difference.max() / np.abs(truth).max()
+        print(f"{net.name:16} {total:32.1e} {largest:32.1e} {residual:13.1e}")
+
+
+if __name__ == "__main__":
+    main()

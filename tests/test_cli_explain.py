@@ -1,0 +1,241 @@
+"""`dtdfast explain`, `inspect`, `plan` on small models: pictures, summaries, how photographs are fed, and errors of one line."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+import dtdfast as dtd
+from dtdfast import cli, plot
+from dtdfast.images import IMAGENET, Preparation
+from onnx_models import model
+
+RNG = np.random.default_rng(0)
+PHOTO: NDArray[np.uint8] = RNG.integers(0, 256, (40, 60, 3), np.uint8)
+BODY = "a = Conv(x, w) r = Relu(a) p = GlobalAveragePool(r) f = Flatten(p) y = Softmax(f)"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a model in both formats, a photograph and its labels."""
+    monkeypatch.chdir(tmp_path)
+    proto = model(BODY, given="float[5,3,3,3] w", x="float[N,3,16,24] x", y="float[N,5] y")
+    onnx.save(proto, "net.onnx")
+    dtd.save(dtd.from_onnx(proto), "net.safetensors")
+    Image.fromarray(PHOTO).save("photo.png")
+    Path("labels.txt").write_text("\n".join(("ash", "beech", "cedar", "deal", "elm")))
+    return tmp_path
+
+
+def run(*arguments: Any) -> int:
+    return cli.main(["explain", *map(str, arguments), "-o", "out"])
+
+
+def entries(folder: str = "out") -> list[dict[str, Any]]:
+    return json.loads((Path(folder) / "summary.json").read_text(encoding="utf-8"))["images"]
+
+
+def test_summary_is_what_the_library_says(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("net.onnx", "photo.png", "--labels", "labels.txt") == 0
+    (entry,) = entries()
+    fed = Preparation(size=(16, 24))
+    x = fed.normalised(fed.picture(Path("photo.png")))[None]
+    layers = dtd.from_onnx("net.onnx")
+    explainer = dtd.Explainer(layers, domain=fed.domain)
+    relevance, outputs = explainer.explain(x, return_outputs=True)
+    target = int(outputs.argmax())
+    assert entry["target"] == target
+    assert entry["label"] == ("ash", "beech", "cedar", "deal", "elm")[target]
+    assert entry["output"] == outputs[0, target]
+    assert entry["probability"] == dtd.predict(layers, x)[0, target]
+    assert entry["relevance"] == pytest.approx(relevance.sum(), rel=1e-6)
+    assert entry["closed"]
+    assert entry["relevance"] == pytest.approx(entry["output"] - sum(entry["absorbed"].values()), rel=1e-5)
+    line = capsys.readouterr().out.splitlines()[0]
+    assert line.startswith(f"photo.png  {target} {entry['label']}")
+    for kind in ("heatmap", "overlay"):
+        with Image.open(Path("out") / entry[kind]) as picture:
+            assert picture.size == (24 * 28, 16 * 28)
+            assert len(np.unique(np.asarray(picture).reshape(-1, 4), axis=0)) > 20
+
+
+def test_a_saved_list_gives_the_same(here: Path) -> None:
+    assert run("net.onnx", "photo.png") == 0
+    (expected,) = entries()
+    assert run("net.safetensors", "photo.png", "--size", "16x24") == 0
+    assert entries() == [expected]
+
+
+def test_target_rules_and_domain(here: Path) -> None:
+    assert run("net.onnx", "photo.png", "--target", "3", "--rules", "lrp-0", "--domain", "real", "--backend", "oracle") == 0
+    (entry,) = entries()
+    fed = Preparation(size=(16, 24))
+    x = fed.normalised(fed.picture(Path("photo.png")))[None]
+    expected = dtd.explain(dtd.from_onnx("net.onnx"), x, 3, rules="lrp-0", backend="oracle").sum()
+    assert (entry["target"], entry["label"]) == (3, None)
+    assert entry["relevance"] == pytest.approx(expected, rel=1e-9)
+
+
+def test_images_of_one_name_do_not_overwrite_each_other(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("other").mkdir()
+    Image.fromarray(255 - PHOTO).save("other/photo.png")
+    assert run("net.onnx", "photo.png", "other/photo.png") == 0
+    assert [e["heatmap"] for e in entries()] == ["photo-1-heatmap.png", "photo-2-heatmap.png"]
+    assert entries()[0]["relevance"] != entries()[1]["relevance"]
+    assert "2/2" in capsys.readouterr().err
+
+
+def test_channels_last_and_grey_models(here: Path) -> None:
+    """The same network with its channels last; and one that takes grey pictures."""
+    weight = RNG.standard_normal((5, 3, 3, 3)).astype(np.float32)
+    tail = [dtd.Conv(weight), dtd.ReLU(), dtd.GlobalAvgPool(), dtd.Flatten()]
+    dtd.save(tail, "first.safetensors")
+    dtd.save([dtd.Permute((0, 3, 1, 2)), *tail], "last.safetensors")
+    assert run("first.safetensors", "photo.png", "--size", "16") == 0
+    first = entries()
+    assert run("last.safetensors", "photo.png", "--size", "16", "--layout", "nhwc") == 0
+    for key in ("target", "output", "heatmap"):
+        assert entries()[0][key] == first[0][key]
+    assert entries()[0]["relevance"] == pytest.approx(first[0]["relevance"], rel=1e-5)
+    onnx.save(model(BODY, given="float[5,1,3,3] w", x="float[N,1,H,W] x"), "grey.onnx")
+    assert run("grey.onnx", "photo.png", "--size", "16") == 0
+    assert entries()[0]["closed"]
+
+
+# ---------------------------------------------------------------------------------------------------------- photographs
+
+
+def test_pixels_are_normalised_per_channel() -> None:
+    fed = Preparation(size=(40, 60), crop=1.0)
+    x = fed.normalised(PHOTO)
+    mean, std = (np.array(v)[:, None, None] for v in IMAGENET)
+    np.testing.assert_allclose(x, (PHOTO.transpose(2, 0, 1) / 255 - mean) / std, rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(replace(fed, channels="bgr").normalised(PHOTO), x[::-1])
+    np.testing.assert_array_equal(replace(fed, layout="nhwc").normalised(PHOTO), x.transpose(1, 2, 0))
+    raw = replace(fed, scale=255.0, mean=(104.0, 117.0, 123.0), channels="bgr")
+    np.testing.assert_array_equal(raw.normalised(PHOTO)[0], PHOTO[..., 2].astype(np.float32) - 104)
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize("channels", ["rgb", "bgr", "gray"])
+def test_black_and_white_are_the_ends_of_the_domain(channels: str, layout: str) -> None:
+    fed = Preparation(size=(2, 3), channels=channels, layout=layout)
+    low, high = fed.domain
+    pixels = (2, 3) if channels == "gray" else (2, 3, 3)
+    assert low.shape == fed.shape
+    np.testing.assert_array_equal(fed.normalised(np.zeros(pixels, np.uint8)), low.astype(np.float32))
+    np.testing.assert_array_equal(fed.normalised(np.full(pixels, 255, np.uint8)), high.astype(np.float32))
+
+
+def test_the_centre_is_kept_and_its_shape() -> None:
+    inner = np.zeros((40, 60), np.uint8)
+    inner[10:30, 20:40] = 255  # the central square of half the height
+    kept = Preparation(size=(8, 8), crop=0.5, channels="gray").resized(Image.fromarray(inner))
+    assert kept.min() > 127
+    wide = Preparation(size=(8, 12), crop=1.0, channels="gray").resized(Image.fromarray(inner))
+    np.testing.assert_array_equal(wide > 127, np.pad(np.full((4, 4), True), ((2, 2), (4, 4))))
+
+
+def test_photographs_are_turned_upright(tmp_path: Path) -> None:
+    upright = np.zeros((20, 20, 3), np.uint8)
+    upright[:10] = 255
+    image = Image.fromarray(np.rot90(upright))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise
+    image.save(tmp_path / "turned.png", exif=exif)
+    picture = Preparation(size=(20, 20), crop=1.0).picture(tmp_path / "turned.png")
+    np.testing.assert_array_equal(picture, upright)
+
+
+def test_overlay_is_checked() -> None:
+    with pytest.raises(dtd.ShapeError, match=r"picture has shape \(4, 4\)"):
+        plot.overlay(np.ones((3, 5, 5)), np.ones((4, 4)))
+
+
+# ------------------------------------------------------------------------------------------------------- inspect and plan
+
+
+def test_inspect(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["inspect", "net.onnx"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split(None, 4) == ["0", "Conv", "a", "input", "(n, 5, 14, 22)  135"]
+    assert lines[-1] == "input (n, 3, 16, 24), 5 layers, 135 parameters"
+    assert cli.main(["inspect", "net.safetensors"]) == 0
+    assert "?" in capsys.readouterr().out
+    assert cli.main(["inspect", "net.safetensors", "--shape", "3,9,9"]) == 0
+    assert "(n, 5, 7, 7)" in capsys.readouterr().out
+
+
+def test_inspect_says_what_would_be_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    onnx.save(model("a = Relu(x) b = Erf(a) y = Sin(b)"), "odd.onnx")
+    assert cli.main(["inspect", "odd.onnx"]) == 0
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "refused: node 1 (Erf): this operator has no record",
+        "refused: node 2 (Sin): this operator has no record",
+    ]
+    onnx.save(model("a = Relu(x) y = Mul(a, x)"), "gate.onnx")
+    assert cli.main(["inspect", "gate.onnx"]) == 0
+    assert "predicted, but not explained: layer 1 (Mul 'y')" in capsys.readouterr().out
+
+
+def test_plan(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["plan", "net.onnx", "--batch", "3"]) == 0
+    layers = dtd.from_onnx("net.onnx")
+    assert capsys.readouterr().out == f"{dtd.Explainer(layers).plan_for((3, 3, 16, 24))}\n"
+    assert cli.main(["plan", "net.safetensors", "--shape", "3,9,9", "--rules", "lrp-epsilon"]) == 0
+    assert capsys.readouterr().out == f"{dtd.Explainer(layers, rules='lrp-epsilon').plan_for((1, 3, 9, 9))}\n"
+
+
+# ----------------------------------------------------------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("explain", "net.onnx", "no.png"), "no.png"),
+        (("explain", "net.onnx", "net.onnx"), "net.onnx cannot be read as an image"),
+        (("explain", "no.onnx", "photo.png"), "no.onnx"),
+        (("explain", "photo.png", "photo.png"), "expected a file that ends in .onnx"),
+        (("explain", "net.onnx", "photo.png", "--channels", "gray"), "expects 3 channels; its input has 1"),
+        (("explain", "net.onnx", "photo.png", "--mean", "1,2"), "expected one number or 3 (rgb)"),
+        (("explain", "net.onnx", "photo.png", "--std", "0"), "expected positive numbers"),
+        (("explain", "net.onnx", "photo.png", "--crop", "2"), "crop is 2.0"),
+        (("explain", "net.onnx", "photo.png", "--size", "2"), "kernel spans 3"),
+        (("explain", "net.onnx", "photo.png", "--domain=0,1"), "leaves the box"),
+        (("explain", "net.onnx", "photo.png", "--target", "9"), "9"),
+        (("explain", "net.onnx", "photo.png", "--labels", "two.txt", "--target", "4"), "the labels file has 2 lines"),
+        (("explain", "net.onnx", "photo.png", "--backend", "abacus"), "abacus"),
+        (("explain", "words.onnx", "photo.png"), "its input is not an image"),
+        (("explain", "cut.onnx", "photo.png"), "cut.onnx"),
+        (("plan", "net.safetensors"), "--shape"),
+        (("plan", "odd.onnx"), "node 0 (Erf)"),
+        (("inspect", "net.safetensors", "--shape", "2,9,9"), "layer 0 (Conv 'a')"),
+    ],
+)
+def test_errors_are_one_line(here: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str) -> None:
+    onnx.save(model("y = Gather(w, x)", given="float[5,3] w", x="int64[N,6] x"), "words.onnx")
+    onnx.save(model("y = Erf(x)"), "odd.onnx")
+    Path("two.txt").write_text("ash\nbeech\n")
+    Path("cut.onnx").write_bytes(Path("net.onnx").read_bytes()[:200])
+    more = ("-o", "out") if arguments[0] == "explain" else ()
+    assert cli.main([*arguments, *more]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.startswith("dtdfast: ")
+    assert captured.err.count("\n") == 1
+
+
+def test_a_picture_that_would_fill_the_memory_is_refused(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    assert run("net.onnx", "photo.png") == 2
+    assert "decompression bomb" in capsys.readouterr().err
