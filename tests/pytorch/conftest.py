@@ -1,14 +1,16 @@
-"""PyTorch as these tests need it: torchvision importable on a build without its compiled operators, no gradients of weights."""
+"""torchvision made importable on a build without its compiled operators; a table of what the tests measured, at the end."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import re
-import warnings
+from collections.abc import Callable
 
+import pytest
 import torch
 
-warnings.filterwarnings("ignore", message=".*treespec.*", category=FutureWarning)
+Row = tuple[str, ...]
+ROWS = pytest.StashKey[dict[str, list[Row]]]()
 
 
 def _declare_operators() -> None:
@@ -22,3 +24,17 @@ try:
     import torchvision  # noqa: F401
 except (ImportError, RuntimeError):
     _declare_operators()
+
+
+@pytest.fixture
+def report(request: pytest.FixtureRequest) -> Callable[[str, Row], None]:
+    """Add a row to the table with this header (a Markdown row)."""
+    tables = request.config.stash.setdefault(ROWS, {})
+    return lambda header, row: tables.setdefault(header, []).append(row)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for header, rows in config.stash.get(ROWS, {}).items():
+        terminalreporter.write_line(f"\n{header}\n" + "|---" * (header.count("|") - 1) + "|")
+        for row in rows:
+            terminalreporter.write_line(f"| {' | '.join(row)} |")

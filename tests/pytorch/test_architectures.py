@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from modules import CASES
 from numpy.typing import NDArray
 
 import dtdfast as dtd
+from modules import CASES
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 

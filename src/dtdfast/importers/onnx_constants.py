@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from ..extras import require
-from .onnx_graph import Array, Refused
+from .onnx_graph import Array
 from .onnx_tensors import Proto, Tensors, plain
+from .records import Refused
 
 BROADCAST = {  # the result has the broadcast shape of its operands
     "Add", "And", "Div", "Equal", "Expand", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Min", "Mod", "Mul", "Or", "Pow",

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DtdError
-from ..layers import INPUT, Layer
-from ..plan.shapes import Shape, output_shape
-from ..plan.wiring import check_shape
+from ..layers import Layer
+from ..plan.shapes import Shape
+from .records import Layers, Refused, Value
 
 Array = NDArray[Any]
 
@@ -25,40 +25,7 @@ IGNORED = frozenset(
 )  # attributes without a meaning for the values of the operators read here
 
 
-class Refused(Exception):
-    """Why a node cannot become records."""
-
-
-@dataclass(frozen=True)
-class Value:
-    """What depends on the network's input: the output of an entry of the list, the batch axis first."""
-
-    position: int
-    shape: Shape  # of one sample
-    integer: bool = False
-
-
 Operand = Value | Array
-
-
-@dataclass(eq=False)
-class Layers:
-    """The layer list while it grows."""
-
-    batch: int  # as the file declares it, BATCH where it is open
-    records: list[Layer] = field(default_factory=list)
-
-    def add(self, cls: type[Layer], sources: tuple[Value, ...], name: str, **fields: Any) -> Value:
-        positions = tuple(v.position for v in sources)
-        before = len(self.records) - 1 if self.records else INPUT
-        try:
-            record = cls(**fields, inputs=None if positions == (before,) and cls.arity == 1 else positions, name=name)
-            shape = output_shape(record, *(v.shape for v in sources))
-            check_shape(shape, cls.__name__)
-        except DtdError as error:
-            raise Refused(str(error)) from None
-        self.records.append(record)
-        return Value(len(self.records) - 1, shape)
 
 
 @dataclass(eq=False)

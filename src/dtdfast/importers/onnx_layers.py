@@ -8,7 +8,8 @@ from functools import partial
 import numpy as np
 
 from .. import layers as L
-from .onnx_graph import Array, Node, Reader, Refused, Value, rank, scalar, space, weights
+from .onnx_graph import Array, Node, Reader, rank, scalar, space, weights
+from .records import Refused, Value
 
 Pairs = tuple[tuple[int, int], ...]
 

@@ -7,7 +7,8 @@ import math
 import numpy as np
 
 from .. import layers as L
-from .onnx_graph import Array, Node, Operand, Reader, Refused, Value, rank, scalar, space, weights
+from .onnx_graph import Array, Node, Operand, Reader, rank, scalar, space, weights
+from .records import Refused, Value
 
 # ------------------------------------------------------------------------------------------------------ arithmetic
 

@@ -17,10 +17,11 @@ from ..extras import require
 from ..layers import INPUT, Dropout, Layer
 from ..plan.shapes import Shape
 from .onnx_constants import FOLDABLE, Folder
-from .onnx_graph import Array, Layers, Node, Operand, Reader, Refused, Value
+from .onnx_graph import Array, Node, Operand, Reader
 from .onnx_layers import OPERATORS as LAYERS
 from .onnx_moves import OPERATORS as MOVES
 from .onnx_tensors import Proto, Tensors
+from .records import Layers, Refused, Value
 
 OPERATORS: dict[str, Reader] = LAYERS | MOVES
 CONTROL_FLOW = ("If", "Loop", "Scan", "SequenceMap")

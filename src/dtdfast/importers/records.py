@@ -28,7 +28,7 @@ class Value:
 class Layers:
     """The layer list while it grows."""
 
-    batch: int
+    batch: int  # as the model has it, or a number that stands for any
     records: list[Layer] = field(default_factory=list)
 
     def add(self, cls: type[Layer], sources: tuple[Value, ...], name: str | None, **fields: Any) -> Value:
