@@ -38,7 +38,7 @@ def agree(ours: NDArray[Any], by_hand: Any, backend: str) -> None:
 GAMMA = {  # x⁺(w+γw⁺) + x⁻(w+γw⁻) and b + γb⁺ where y > 0
     "zennit": ([1.25 * Z[0], Z[1]], B, 1e-6),
     "captum": ([1.25 * Z[0], 1.25 * Z[1]], B, 1e-9),  # w+γw⁺ on x of either sign
-    "innvestigate": ([1.25 * Z[0], Z[1]], B, 0.0),
+    "dtd": ([1.25 * Z[0], Z[1]], B, 0.0),
 }
 
 ONE_NEURON = [  # rule, convention, n_i, bias in the denominator, stabiliser

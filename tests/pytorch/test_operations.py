@@ -147,6 +147,7 @@ def test_operations(name: str) -> None:
 
 REFUSALS: dict[str, tuple[Function, str]] = {
     "unknown": (lambda x: torch.cumsum(x, 1), r"node cumsum \(aten.cumsum.default\): this operator has no record"),
+    "another overload": (lambda x: x.mean().view(1, 1), r"node mean \(aten.mean.default\): this form of the operator"),
     "random": (lambda x: x + torch.rand(4, 1, 1), "random numbers"),
     "windows of unequal sizes": (lambda x: F.adaptive_avg_pool2d(x, 3), r"from \(8, 6\) to \(3, 3\) .* unequal"),
     "statistics of the batch": (lambda x: F.batch_norm(x, None, None, training=True), "own statistics"),

@@ -74,7 +74,7 @@ def test_zennit_doubles_relevance_at_unmarked_adds(report: Report) -> None:
     times = sums(by_zennit(net, composite, canonize=False)) / sums(by_zennit(net, composite))
     report(
         DIFFERENCES,
-        ("zennit without ResNetCanonizer, EpsilonPlus: sum of R, as a multiple of that with", net.name, f"{times.mean():.3g}"),
+        ("zennit, EpsilonPlus: sum of R without ResNetCanonizer over that with it", net.name, f"{times.mean():.3g}"),
     )
     np.testing.assert_allclose(times, 2**16, rtol=0.05)
 
@@ -83,7 +83,7 @@ def test_captum_grows_at_unmarked_adds(report: Report) -> None:
     """What arrives over a bare add is multiplied by the activation once more."""
     net, x, rule = network("ResNet-50"), images(nonnegative=True), CAPTUM["Alpha1_Beta0_Rule"][0]
     times = sums(by_captum(net, rule, x, add=None)) / sums(by_captum(net, rule, x))
-    report(DIFFERENCES, ("captum without Addition_Module, α1β0: sum of R, as a multiple of that with", net.name, f"{times.mean():.3g}"))
+    report(DIFFERENCES, ("captum, α1β0: sum of R without Addition_Module over that with it", net.name, f"{times.mean():.3g}"))
     assert times.min() > 2**16
 
 

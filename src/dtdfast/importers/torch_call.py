@@ -13,7 +13,6 @@ from .records import Refused, Value
 
 Array = NDArray[Any]
 
-
 Pieces = list[Callable[[], Value]]
 """Results of an operator that has several, each made when it is read."""
 
@@ -40,11 +39,11 @@ class Call:
     def __getattr__(self, name: str) -> Any:
         try:
             return self.arguments[name]
-        except KeyError:
-            raise AttributeError(name) from None
+        except KeyError:  # an overload with other arguments than its handler expects
+            raise Refused("this form of the operator has no record") from None
 
     def x(self, name: str = "self") -> Value:
-        value = self.arguments[name]
+        value = getattr(self, name)
         if not isinstance(value, Value):
             raise Refused(f"its {name} is not computed from the network's input")
         return value
