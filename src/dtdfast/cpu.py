@@ -20,6 +20,7 @@ from .cpu_encode import EXTERNALS, Encoded
 from .errors import BackendError
 from .packing import WeightStore
 from .plan import units as U
+from .plan.batches import Batches
 from .plan.lower import bias_map, lower
 from .plan.plan import Plan
 from .plan.steps import Buffer
@@ -29,9 +30,6 @@ from .program import Program
 from .threads import default_threads, threads_for_run
 
 Array = NDArray[Any]
-
-MEMORY_BUDGET = 3 * 2**26
-"""Bytes of arena that a pass may use where the caller gives no batch_size (one sample may need more)."""
 
 if lib.dtd_step_size() != ffi.sizeof("dtd_step"):
     raise ImportError("the compiled kernels do not fit this version's Python; reinstall dtdfast")
@@ -228,32 +226,21 @@ class CpuExecutor:
 
     def __init__(self, program: Program, batch_size: int | None, n_threads: int | None, store: WeightStore) -> None:
         self.program = program
-        self._batch_size, self._n_threads, self._store = batch_size, n_threads, store
+        self._n_threads, self._store = n_threads, store
         self._plans: dict[tuple[int, int, bool, bool], tuple[Plan, Encoded]] = {}
         self._lock = threading.Lock()
         self._pool = ArenaPool()
         self._isa = isa_index()
-        one = lower(program, 1, 1)
-        self._per_sample = max(1, one.arena)
-        self._per_target = max(1, lower(program, 1, 2).arena - one.arena) if program.relevant else 1
-
-    def targets_at_once(self, n_targets: int) -> int:
-        """Targets per relevance pass, so that one sample stays within the budget."""
-        room = max(0, MEMORY_BUDGET - self._per_sample) // self._per_target
-        return max(1, min(n_targets, 1 + room))
+        self.batches = Batches(program, batch_size)
 
     def batch_size(self, n: int, n_targets: int) -> int:
-        if self._batch_size is not None:
-            return min(n, self._batch_size)
-        t = self.targets_at_once(n_targets)
-        most = max(1, MEMORY_BUDGET // (self._per_sample + (t - 1) * self._per_target))
-        return -(-n // -(-n // most))  # passes of about one size
+        return self.batches.samples(n, n_targets)
 
     def plan(self, n: int, n_targets: int) -> Plan:
         return self._encoded(n, n_targets, False)[0]
 
     def _encoded(self, n: int, n_targets: int, ledger: bool) -> tuple[Plan, Encoded]:
-        t = self.targets_at_once(n_targets)
+        t = self.batches.targets(n_targets)
         key = (n, t, ledger, t < n_targets)
         with self._lock:
             if key not in self._plans:

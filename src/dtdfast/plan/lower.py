@@ -182,8 +182,7 @@ class Lowering(LoweringBase):
         if one_signed:
             return None
         total = self.buffer(f"a{self.label(unit.out)}", unit.out.shape)
-        absolute = [Term(X_ABS, "|w|")] if unit.parts else []
-        self.accumulate([(part, a) for part in unit.parts for a in absolute], total, 0.0)
+        self.accumulate([(part, Term(X_ABS, "|w|")) for part in unit.parts], total, 0.0)
         return total
 
     # ---------------------------------------------------------------------------------------------------------- other units

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .. import layers as L
 from ..rules import W_NEG, W_POS, X_NEG, X_POS, Row, Term, W, X
-from .units import Affine, Elementwise, Gating, Move, Neuron, Part, Probabilities, Unit
+from .units import Affine, Elementwise, Gating, Move, Neuron, Part, Probabilities, Unit, Words
 
 _KEEP = ("leaky_relu", "elu", "silu", "gelu", "gelu_tanh", "hard_swish", "tanh")  # non-negative for a non-negative input
 _ALWAYS = ("sigmoid", "hard_sigmoid", "softplus")
@@ -18,7 +18,7 @@ def _after(activation: L.ReLU | L.Activation | None, nonnegative: bool) -> bool:
     if activation.kind == "clip":
         return activation.alpha is not None and activation.alpha >= 0
     if activation.kind == "leaky_relu" and activation.alpha is not None and activation.alpha < 0:
-        return nonnegative and False
+        return False
     return nonnegative and activation.kind in _KEEP
 
 
@@ -37,7 +37,7 @@ def sign_of(unit: Unit) -> bool:
         return sources and (unit.fill is None or unit.fill >= 0)
     if isinstance(unit, Gating):
         return sources
-    if hasattr(unit, "weight"):  # Words
+    if isinstance(unit, Words):
         return bool(unit.weight.min() >= 0)
     return sources
 

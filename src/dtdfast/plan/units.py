@@ -58,10 +58,6 @@ class Unit:
         return self.entries[-1]
 
     @property
-    def title(self) -> str:
-        return type(self).__name__
-
-    @property
     def in_relevance(self) -> bool:
         """Relevance flows through it: wanted above and below."""
         return self.out.wanted and any(s.wanted for s in self.carriers)
@@ -95,10 +91,6 @@ class Neuron(Unit):
     bias: Floats | None = None
     activation: L.ReLU | L.Activation | None = None
     row: Row | None = None
-
-    @property
-    def title(self) -> str:
-        return "Neuron"
 
 
 @dataclass(eq=False)
