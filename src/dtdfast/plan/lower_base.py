@@ -35,6 +35,11 @@ def feature_slot(unit: U.Words) -> int:
     return 4 if len(unit.out.shape) <= 4 else 5
 
 
+def is_identity(part: U.Part) -> bool:
+    """An operand that enters with weight 1 and no taps."""
+    return part.weight is None and part.window is None and part.taps.n_taps == 1 and part.taps.stride == (1, 1, 1)
+
+
 class LoweringBase:
     """Emits steps; holds the buffers of values, and what the forward steps keep for the relevance steps."""
 
