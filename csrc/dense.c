@@ -131,16 +131,19 @@ static void run_dense(void *context, int64_t first, int64_t last)
         int pixels = (int)(shape[AXIS_W] * (t + 1) / job->tiles - w);
         tile.x = x + n * x_stride[AXIS_N] + group * job->c_in + d * x_stride[AXIS_D] + h * x_stride[AXIS_H] + w * x_stride[AXIS_W];
         tile.w = weight + (group * job->blocks + block) * job->block;
-        TILE_FUNCTIONS[job->map][n_blocks - 1](&tile, pixels);
+        dtd_site sites[2];
         for (int64_t b = 0; b < n_blocks; b++) {
             int64_t c = (block + b) * DTD_BLOCK;
-            dtd_site site = {.n_pixels = pixels, .n_channels = (int)min64(DTD_BLOCK, job->c_out - c)};
-            NAME(locate)(&site, s, job->bases, n, group * job->c_out + c, d, h, w);
-            if (job->neuron)
-                NAME(finish_neuron)(s, &site, sums[0][b], s->dual ? sums[1][b] : NULL);
-            else
-                NAME(finish_taps)(s, &site, sums[0][b]);
+            sites[b] = (dtd_site){.n_pixels = pixels, .n_channels = (int)min64(DTD_BLOCK, job->c_out - c)};
+            NAME(locate)(&sites[b], s, job->bases, n, group * job->c_out + c, d, h, w);
+            NAME(fetch)(s, &sites[b]);
         }
+        TILE_FUNCTIONS[job->map][n_blocks - 1](&tile, pixels);
+        for (int64_t b = 0; b < n_blocks; b++)
+            if (job->neuron)
+                NAME(finish_neuron)(s, &sites[b], sums[0][b], s->dual ? sums[1][b] : NULL);
+            else
+                NAME(finish_taps)(s, &sites[b], sums[0][b]);
     }
 }
 

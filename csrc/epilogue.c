@@ -63,6 +63,28 @@ void NAME(locate)(dtd_site *site, const dtd_step *s, void *const *bases, int64_t
     site->bias_d = bias_d ? bias_d + c : NULL;
 }
 
+static void fetch_strip(const dtd_strip *strip, int n_pixels)
+{
+    for (int p = 0; p < n_pixels && strip->at; p++)
+        __builtin_prefetch(strip->at + p * strip->pixel);
+}
+
+static void fetch_for_writing(const dtd_strip *strip, int n_pixels)
+{
+    for (int p = 0; p < n_pixels && strip->at; p++)
+        __builtin_prefetch(strip->at + p * strip->pixel, 1);
+}
+
+void NAME(fetch)(const dtd_step *s, const dtd_site *site)
+{
+    fetch_strip(&site->y_prev, site->n_pixels);
+    fetch_strip(&site->terms_prev, site->n_pixels);
+    fetch_strip(&site->m, site->n_pixels);
+    fetch_for_writing(&site->out, site->n_pixels);
+    if (s->mode != DTD_F_NONE)
+        fetch_for_writing(&site->factor, site->n_pixels);
+}
+
 /* -------------------------------------------------------------------------------------- tiles in memory <-> [pixel][block] */
 
 /* Lanes beyond n_channels become 0. */

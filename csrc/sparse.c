@@ -12,6 +12,8 @@
 enum {
     CHUNK = 64,                   /* channels: the bits of a word */
     STRIP = 64,                   /* pixels */
+    AHEAD = 4,                    /* pixels from fetching x to using it */
+    LINE = 16,                    /* elements of a cache line */
     MOST_SINGLE = 8,              /* vectors of sums per pixel .. */
     MOST_DUAL = VL == 16 ? 8 : 4, /* .. and as many again for w+ */
     MOST_BLOCKS = MOST_SINGLE * VL / DTD_BLOCK,
@@ -66,6 +68,9 @@ ALWAYS_INLINE void run_strip(const strip *t, const int vectors, const int map)
 #pragma GCC unroll 8
                     for (int v = 0; v < vectors; v++)
                         __builtin_prefetch(w[v] + (CHUNK + c) * DTD_BLOCK, 0, 2);
+                const float *ahead = t->x + t->pixels[min64(p + AHEAD, n_pixels - 1)] + t->taps[k] + first;
+                for (int64_t c = 0; c < n; c += LINE)
+                    __builtin_prefetch(ahead + c);
                 uint64_t left = nonzero(x, n);
                 if (!left)
                     continue;
@@ -146,25 +151,42 @@ static float *tile_of(const float *sum, int64_t n_blocks, int n_pixels, float *t
     return tile;
 }
 
-/* Tiles of one row, up to DTD_TILE_PIXELS pixels each, through the epilogue. */
+/* The site of a tile: pixels q.. of one row, up to DTD_TILE_PIXELS and below `end`, by one block of channels. */
+static dtd_site site_of(const dense_job *job, int64_t q, int64_t end, int64_t c)
+{
+    const dtd_step *s = &job->s;
+    place at = place_of(s, q);
+    dtd_site site = {.n_pixels = (int)min64(min64(DTD_TILE_PIXELS, end - q), s->out.shape[AXIS_W] - at.w),
+                     .n_channels = (int)min64(DTD_BLOCK, job->c_out - c)};
+    NAME(locate)(&site, s, job->bases, at.n, c, at.d, at.h, at.w);
+    return site;
+}
+
+/* All tiles of a strip through the epilogue, the next ones fetched meanwhile. */
 static void finish_strip(const dense_job *job, const strip *t, int64_t q0, int64_t c0, int64_t n_blocks)
 {
     const dtd_step *s = &job->s;
+    const int64_t end = q0 + t->n_pixels;
     float tiles[2][DTD_TILE_PIXELS * DTD_BLOCK];
-    for (int64_t p = 0; p < t->n_pixels;) {
-        place at = place_of(s, q0 + p);
-        int pixels = (int)min64(min64(DTD_TILE_PIXELS, t->n_pixels - p), s->out.shape[AXIS_W] - at.w);
+    dtd_site sites[MOST_BLOCKS];
+    for (int64_t b = 0; b < n_blocks; b++)
+        sites[b] = site_of(job, q0, end, c0 + b * DTD_BLOCK);
+    for (int64_t q = q0; q < end;) {
+        int64_t next = q + sites[0].n_pixels;
         for (int64_t b = 0; b < n_blocks; b++) {
-            int64_t c = c0 + b * DTD_BLOCK, from = (p * n_blocks + b) * DTD_BLOCK;
-            float *sum = tile_of(t->sum + from, n_blocks, pixels, tiles[0]);
-            dtd_site site = {.n_pixels = pixels, .n_channels = (int)min64(DTD_BLOCK, job->c_out - c)};
-            NAME(locate)(&site, s, job->bases, at.n, c, at.d, at.h, at.w);
+            const dtd_site site = sites[b];
+            int64_t from = ((q - q0) * n_blocks + b) * DTD_BLOCK;
+            float *sum = tile_of(t->sum + from, n_blocks, site.n_pixels, tiles[0]);
+            if (next < end) {
+                sites[b] = site_of(job, next, end, c0 + b * DTD_BLOCK);
+                NAME(fetch)(s, &sites[b]);
+            }
             if (job->neuron)
-                NAME(finish_neuron)(s, &site, sum, s->dual ? tile_of(t->sum_positive + from, n_blocks, pixels, tiles[1]) : NULL);
+                NAME(finish_neuron)(s, &site, sum, s->dual ? tile_of(t->sum_positive + from, n_blocks, site.n_pixels, tiles[1]) : NULL);
             else
                 NAME(finish_taps)(s, &site, sum);
         }
-        p += pixels;
+        q = next;
     }
 }
 
