@@ -162,6 +162,10 @@ static void dense(const dtd_step *s, void *const *bases, int n_threads, int neur
     job.rows = shape[AXIS_N] * shape[AXIS_D] * shape[AXIS_H];
     job.tiles = ceil_div(shape[AXIS_W], PIXELS);
     job.tiles_outside = job.blocks * job.block <= CACHED_WEIGHTS;
+    if (NAME(few_outputs)(&job)) {
+        NAME(narrow)(&job, n_threads);
+        return;
+    }
     if (NAME(mostly_zero)(&job)) {
         NAME(sparse)(&job, n_threads);
         return;

@@ -1,4 +1,4 @@
-/* dense.h: a dense tap layer as dense.c and sparse.c compute it. */
+/* dense.h: a dense tap layer as dense.c, sparse.c and narrow.c compute it. */
 #ifndef DTD_DENSE_H
 #define DTD_DENSE_H
 
@@ -20,5 +20,9 @@ int NAME(mostly_zero)(const dense_job *job);
 
 /* The whole step, without the zeros of x. */
 void NAME(sparse)(dense_job *job, int n_threads);
+
+/* Whether the outputs are so few that vectors had better run along the inputs, and the whole step so. */
+int NAME(few_outputs)(const dense_job *job);
+void NAME(narrow)(dense_job *job, int n_threads);
 
 #endif

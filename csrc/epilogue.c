@@ -97,9 +97,11 @@ static const float *load_tile(const dtd_strip *strip, const dtd_site *site, floa
         float *to = tile + p * DTD_BLOCK;
         if (strip->channel == 1 && site->n_channels == DTD_BLOCK)
             memcpy(to, from, DTD_BLOCK * sizeof *to);
-        else
-            for (int c = 0; c < DTD_BLOCK; c++)
-                to[c] = c < site->n_channels ? from[c * strip->channel] : 0;
+        else {
+            memset(to, 0, DTD_BLOCK * sizeof *to);
+            for (int c = 0; c < site->n_channels; c++)
+                to[c] = from[c * strip->channel];
+        }
     }
     return tile;
 }
