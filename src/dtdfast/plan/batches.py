@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .lower import lower
+from .units import Neuron
 
 if TYPE_CHECKING:
     from ..program import Program
 
-MEMORY_BUDGET = 3 * 2**26
+MEMORY_BUDGET = 2**28
 """Bytes of arena that a pass may use where the caller gives no batch_size (one sample may need more)."""
+
+ENOUGH = 2**26
+"""Bytes of arena beyond which more samples in a pass spare nothing but reading the weights again."""
 
 
 class Batches:
@@ -25,6 +29,8 @@ class Batches:
         self.batch_size = batch_size
         one = lower(program, 1, 1).arena
         self.per_sample = max(1, one)
+        parts = [part for unit in program.network.units if isinstance(unit, Neuron) for part in unit.parts]
+        self.weights = sum(4 * part.weight.size for part in parts if part.weight is not None)
         self.per_target = max(1, lower(program, 1, 2).arena - one) if program.relevant else 1
 
     def targets(self, n_targets: int) -> int:
@@ -36,5 +42,7 @@ class Batches:
         """Samples per pass; the passes are of about one size."""
         if self.batch_size is not None:
             return min(n, self.batch_size)
-        most = max(1, MEMORY_BUDGET // (self.per_sample + (self.targets(n_targets) - 1) * self.per_target))
+        # values leave the caches as samples are added, weights are read again as they are taken away: about as much of either
+        room = min(MEMORY_BUDGET, max(ENOUGH, self.weights))
+        most = max(1, room // (self.per_sample + (self.targets(n_targets) - 1) * self.per_target))
         return -(-n // -(-n // most))
