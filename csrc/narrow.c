@@ -114,7 +114,8 @@ static void run_narrow(void *context, int64_t first, int64_t last)
 int NAME(few_outputs)(const dense_job *job)
 {
     const dtd_step *s = &job->s;
-    return !job->neuron && s->groups == 1 && job->c_out <= MOST_OUTPUTS && s->n_taps * ceil_div(job->c_in, VL) * VL * job->c_out <= WEIGHTS;
+    return !job->neuron && s->groups == 1 && job->c_out <= MOST_OUTPUTS && job->c_in >= VL &&
+           s->n_taps * ceil_div(job->c_in, VL) * VL * job->c_out <= WEIGHTS;
 }
 
 void NAME(narrow)(dense_job *job, int n_threads)

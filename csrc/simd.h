@@ -45,9 +45,13 @@ ALWAYS_INLINE vec splat(float t) { return t - (vec){0}; }
 /* The first n < VL lanes; the others are 0 and their memory is not touched. */
 ALWAYS_INLINE vec load_some(const float *p, int64_t n)
 {
+#if defined(__AVX512F__)
+    return (vec)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
+#else
     vec v = {0};
     memcpy(&v, p, (size_t)n * sizeof *p);
     return v;
+#endif
 }
 
 /* max(0, w) and min(0, w) */

@@ -115,7 +115,7 @@ def _takes_product(step: Step, r: Buffer) -> bool:
     if step.op not in MULTIPLIES or step.out.buffer is not r or any(v.buffer.root is r for v in step.views() if v is not step.out):
         return False
     if step.op == "MOVE":
-        return step.x is not None and step.x.region is None and step.out.region is None and step.x.expand is None
+        return step.x is not None and step.x.region is None and step.out.region is None
     return step.factor is None if step.op == "MAX_UNPOOL" else step.mode == "none"
 
 
