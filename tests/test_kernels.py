@@ -33,7 +33,7 @@ def test_neuron(isa: int, kind: str, seed: int) -> None:
     select, stabilizer, coefficient = str(rng.choice(["ALL", "Y_POSITIVE", "Y_NEGATIVE"])), float(rng.choice([0, 0.1])), -1.5
     if seed % 3 == 0:  # what most steps are, which the kernels finish in one pass
         activation, mode, select = "RELU", "GATE", "ALL"
-        bias_d = y_prev = terms_prev = scale = None
+        bias_d = scale = None
 
     results = {k: layer.place(np.zeros(layer.shape, np.float32), order) for k in ("out", "terms", "factor")}
     arrays = {
