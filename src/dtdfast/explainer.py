@@ -98,6 +98,16 @@ class Explainer:
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (self._layers, self._arguments)
 
+    @property
+    def backend(self) -> str:
+        """The executor that was chosen: "cpu", "cuda" or "oracle"."""
+        return self._backend
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Every option that it was made with, defaults included."""
+        return dict(self._arguments)
+
     # ---------------------------------------------------------------------------------------------------------------- calls
 
     def explain(self, x: Any, target: Any = None, *, return_outputs: bool = False, out: Array | None = None, progress: bool = False) -> Any:
