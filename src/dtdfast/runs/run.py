@@ -30,7 +30,7 @@ from .work import Work
 
 CHUNK_BYTES = 1 << 24  # of samples or relevance per chunk, whichever is more; what a kill can cost
 CHUNK_MOST = 4096  # samples
-NO_BITS = ("batch_size", "n_threads", "device")  # options of an Explainer on which no bit depends
+NO_BITS = ("backend", "batch_size", "n_threads", "device")  # options on which no bit depends; the backend that was chosen is recorded
 
 
 @dataclass(frozen=True)
