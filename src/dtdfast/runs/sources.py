@@ -225,11 +225,11 @@ class Samples:
 
 
 def open_source(data: Any) -> Source:
-    """The samples that `data` names.
+    """The samples that `data` names; a Source is returned as it is.
 
     Parameters
     ----------
-    data : array (n, ...), path or sequence of paths
+    data : array (n, ...), path or sequence of paths, Source
         A path is that of a .npy file, a Zarr array (also within a group), an HDF5 file (`file.h5:dataset`, or `file.h5` when it
         holds one dataset), an image, a folder of images (with those in folders below), or a glob.
 
@@ -237,6 +237,8 @@ def open_source(data: Any) -> Source:
     ------
     InputError : nothing there, or nothing that can be explained
     """
+    if isinstance(data, (Files, Samples)):
+        return data
     if hasattr(data, "dtype") and hasattr(data, "shape"):
         return Samples(Location(held=data))
     if isinstance(data, (str, os.PathLike)):

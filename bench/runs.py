@@ -1,0 +1,101 @@
+"""What a data-set run costs beside the explanation: `python bench/runs.py MODEL.onnx [PHOTOGRAPHS]`, SqueezeNet v1.1 for example."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import dtdfast as dtd
+from dtdfast.images import Preparation
+
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from photographs import photographs
+
+ROUNDS = 3
+FED = Preparation(size=(227, 227), channels="bgr", mean=(104.0, 117.0, 123.0), scale=255.0)
+
+
+def seconds(call: Callable[[], object]) -> tuple[float, float]:
+    """By the clock, and of all cores together."""
+    clock, cores = time.perf_counter(), time.process_time()
+    call()
+    return time.perf_counter() - clock, time.process_time() - cores
+
+
+def size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("count", type=int, nargs="?", default=500)
+    parser.add_argument("--only", default="", help="cases that hold this text, beside those in memory")
+    arguments = parser.parse_args()
+    layers = dtd.from_onnx(arguments.model)
+    n = arguments.count
+    folder = Path(tempfile.mkdtemp(prefix="dtdfast-runs-"))
+    try:
+        for suffix in ("jpg", "png"):
+            photographs(folder / suffix, n, suffix)
+        paths = sorted((folder / "jpg").iterdir())
+        x = np.stack([FED.normalised(FED.picture(path)) for path in paths])
+        np.save(folder / "x.npy", x)
+        measure(layers, folder, x, arguments.only)
+    finally:
+        shutil.rmtree(folder)
+
+
+def measure(layers: list[dtd.Layer], folder: Path, x: np.ndarray, only: str) -> None:
+    n = len(x)
+    out = folder / "out.zarr"
+    explainer = dtd.Explainer(layers, domain=FED.domain)
+    explainer.explain(x[:8])
+
+    def run(data: Any, **options: Any) -> Callable[[], object]:
+        def call() -> None:
+            dtd.run(layers, data, out, domain=FED.domain, **options)
+
+        return call
+
+    fed = dict(preparation=FED)
+    cases: dict[str, Callable[[], object]] = {
+        "in memory": lambda: explainer.explain(x),
+        "run, array in memory": run(x),
+        "run, .npy": run(str(folder / "x.npy")),
+        "run, JPEG files": run(folder / "jpg", **fed),
+        "run, JPEG files, float16 summed": run(folder / "jpg", **fed, dtype="float16", sum_channels=True),
+        "run, PNG files": run(folder / "png", **fed),
+        "run, JPEG files, one worker": run(folder / "jpg", **fed, workers=1),
+        "run, JPEG files, two workers": run(folder / "jpg", **fed, workers=2),
+    }
+    cases = {name: call for name, call in cases.items() if name == "in memory" or only in name}
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in cases}
+    nbytes = {}
+    for _ in range(ROUNDS):  # in turn, so that a noisy moment touches all of them
+        for name, call in cases.items():
+            times[name].append(seconds(call))
+            nbytes[name] = size(out) / n if out.exists() else 0
+            shutil.rmtree(out, ignore_errors=True)
+    print(f"{n} photographs, {os.cpu_count()} cores; best of {ROUNDS} rounds, start of the run (and its cluster) included")
+    clock, cores = map(min, zip(*times["in memory"], strict=True))
+    for name, taken in times.items():
+        least, work = map(min, zip(*taken, strict=True))
+        share = f"{clock / least:6.1%} of in memory (by work of the cores {cores / work:6.1%})"
+        print(f"{name:32} {n / least:7.1f} /s  {share}  {nbytes[name] / 1e3:8.1f} kB per image")
+    few = x[:16]
+    (plain, _), (followed, _) = seconds(lambda: explainer.explain(few)), seconds(lambda: explainer.ledger(few))
+    print(f"ledger: {(plain + followed) / plain:.1f} times the explanation alone")
+
+
+if __name__ == "__main__":
+    main()
