@@ -1,9 +1,14 @@
-"""What a data-set run costs beside the explanation: `python bench/runs.py MODEL.onnx [PHOTOGRAPHS]`, SqueezeNet v1.1 for example."""
+"""What a data-set run costs beside the explanation: the figures of docs/scale.md.
+
+python bench/runs.py squeezenet1_1.onnx                # rates and overheads, and what 1.3 million images take
+python bench/runs.py squeezenet1_1.onnx 100 --only JPEG
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
+import pickle
 import shutil
 import sys
 import tempfile
@@ -12,10 +17,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import distributed
 import numpy as np
+import zarr
 
 import dtdfast as dtd
+from dtdfast.data import digits
 from dtdfast.images import Preparation
+from dtdfast.runs.store import Store
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from photographs import photographs
@@ -89,12 +98,53 @@ def measure(layers: list[dtd.Layer], folder: Path, x: np.ndarray, only: str) -> 
     print(f"{n} photographs, {os.cpu_count()} cores; best of {ROUNDS} rounds, start of the run (and its cluster) included")
     clock, cores = map(min, zip(*times["in memory"], strict=True))
     for name, taken in times.items():
-        least, work = map(min, zip(*taken, strict=True))
-        share = f"{clock / least:6.1%} of in memory (by work of the cores {cores / work:6.1%})"
-        print(f"{name:32} {n / least:7.1f} /s  {share}  {nbytes[name] / 1e3:8.1f} kB per image")
+        fastest, work = map(min, zip(*taken, strict=True))
+        share = f"{clock / fastest:6.1%} of in memory (by work of the cores {cores / work:6.1%})"
+        print(f"{name:32} {n / fastest:7.1f} /s  {share}  {nbytes[name] / 1e3:8.1f} kB per image")
     few = x[:16]
     (plain, _), (followed, _) = seconds(lambda: explainer.explain(few)), seconds(lambda: explainer.ledger(few))
     print(f"ledger: {(plain + followed) / plain:.1f} times the explanation alone")
+    pictures = [FED.picture(path) for path in sorted((folder / "jpg").iterdir())[:27]]
+    decoding = least(lambda: [FED.picture(path) for path in sorted((folder / "jpg").iterdir())[:27]]) / 27
+    feeding = least(lambda: [FED.normalised(picture) for picture in pictures]) / 27
+    print(f"one core decodes and resizes a JPEG in {decoding * 1e3:.2f} ms, and feeds it in {feeding * 1e3:.2f} ms")
+    whole, narrow = commit(layers, x[:27], out), commit(layers, x[:27], out, dtype="float16", sum_channels=True)
+    print(f"commit of a chunk of 27 images: {whole * 1e3:.0f} ms; of sums over channels in float16 {narrow * 1e3:.0f} ms")
+    model = pickle.dumps(explainer)
+    print(f"the model on its way to a worker: {len(model) / 1e6:.1f} MB, there in {least(lambda: pickle.loads(model)) * 1e3:.0f} ms")
+    print(f"Dask's part of a chunk: {per_task(folder) * 1e3:.1f} ms, most of which workers spend in parallel")
+
+
+def least(call: Callable[[], object]) -> float:
+    return min(seconds(call)[0] for _ in range(ROUNDS))
+
+
+def commit(layers: list[dtd.Layer], x: np.ndarray, out: Path, **options: Any) -> float:
+    """Seconds to write one finished chunk once more."""
+    shutil.rmtree(out, ignore_errors=True)
+    dtd.run(layers, x, out, domain=FED.domain, chunk=len(x), **options)
+    group = zarr.open_group(out)
+    rows = {name: group[name][:] for name in ("relevance", "outputs", "target", "ledger", "error")}
+    store = Store(out)
+    return least(lambda: store.commit(0, rows))
+
+
+def per_task(folder: Path) -> float:
+    """Seconds per chunk on one worker beyond those in one process, of chunks that cost next to nothing themselves."""
+    layers, images, _ = digits()
+    np.save(folder / "digits.npy", images)
+    taken = []
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+        for options in (dict(scheduler=cluster.scheduler_address), {}):
+            for chunk in (10, 2):
+
+                def call(chunk: int = chunk, options: dict[str, Any] = options) -> None:
+                    shutil.rmtree(folder / "tasks.zarr", ignore_errors=True)
+                    dtd.run(layers, str(folder / "digits.npy"), folder / "tasks.zarr", chunk=chunk, **options)
+
+                taken.append(least(call))
+    few, many, few_here, many_here = taken
+    return ((many - few) - (many_here - few_here)) / (len(images) / 2 - len(images) / 10)
 
 
 if __name__ == "__main__":
