@@ -48,6 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("count", type=int, nargs="?", default=500)
+    parser.add_argument("--also", nargs="*", default=[], metavar="NAME=SECONDS", help="rows for other networks: seconds per image")
     parser.add_argument("--only", default="", help="cases that hold this text, beside those in memory")
     arguments = parser.parse_args()
     layers = dtd.from_onnx(arguments.model)
@@ -59,12 +60,13 @@ def main() -> None:
         paths = sorted((folder / "jpg").iterdir())
         x = np.stack([FED.normalised(FED.picture(path)) for path in paths])
         np.save(folder / "x.npy", x)
-        measure(layers, folder, x, arguments.only)
+        also = {name: float(value) for name, _, value in (item.partition("=") for item in arguments.also)}
+        measure(layers, folder, x, arguments.only, also)
     finally:
         shutil.rmtree(folder)
 
 
-def measure(layers: list[dtd.Layer], folder: Path, x: np.ndarray, only: str) -> None:
+def measure(layers: list[dtd.Layer], folder: Path, x: np.ndarray, only: str, also: dict[str, float]) -> None:
     n = len(x)
     out = folder / "out.zarr"
     explainer = dtd.Explainer(layers, domain=FED.domain)
@@ -84,8 +86,8 @@ def measure(layers: list[dtd.Layer], folder: Path, x: np.ndarray, only: str) -> 
         "run, JPEG files": run(folder / "jpg", **fed),
         "run, JPEG files, float16 summed": run(folder / "jpg", **fed, dtype="float16", sum_channels=True),
         "run, PNG files": run(folder / "png", **fed),
-        "run, JPEG files, one worker": run(folder / "jpg", **fed, workers=1),
-        "run, JPEG files, two workers": run(folder / "jpg", **fed, workers=2),
+        "run, one worker": run(folder / "jpg", **fed, workers=1),
+        "run, two workers": run(folder / "jpg", **fed, workers=2),
     }
     cases = {name: call for name, call in cases.items() if name == "in memory" or only in name}
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in cases}
@@ -102,21 +104,34 @@ def measure(layers: list[dtd.Layer], folder: Path, x: np.ndarray, only: str) -> 
         share = f"{clock / fastest:6.1%} of in memory (by work of the cores {cores / work:6.1%})"
         print(f"{name:32} {n / fastest:7.1f} /s  {share}  {nbytes[name] / 1e3:8.1f} kB per image")
     few = x[:16]
-    (plain, _), (followed, _) = seconds(lambda: explainer.explain(few)), seconds(lambda: explainer.ledger(few))
-    print(f"ledger: {(plain + followed) / plain:.1f} times the explanation alone")
+    plain, followed = least(lambda: explainer.explain(few)), least(lambda: explainer.ledger(few), ROUNDS)
+    print(f"with the ledger: {(plain + followed) / plain:.0f} times the explanation alone")
     pictures = [FED.picture(path) for path in sorted((folder / "jpg").iterdir())[:27]]
     decoding = least(lambda: [FED.picture(path) for path in sorted((folder / "jpg").iterdir())[:27]]) / 27
     feeding = least(lambda: [FED.normalised(picture) for picture in pictures]) / 27
     print(f"one core decodes and resizes a JPEG in {decoding * 1e3:.2f} ms, and feeds it in {feeding * 1e3:.2f} ms")
     whole, narrow = commit(layers, x[:27], out), commit(layers, x[:27], out, dtype="float16", sum_channels=True)
     print(f"commit of a chunk of 27 images: {whole * 1e3:.0f} ms; of sums over channels in float16 {narrow * 1e3:.0f} ms")
-    model = pickle.dumps(explainer)
-    print(f"the model on its way to a worker: {len(model) / 1e6:.1f} MB, there in {least(lambda: pickle.loads(model)) * 1e3:.0f} ms")
-    print(f"Dask's part of a chunk: {per_task(folder) * 1e3:.1f} ms, most of which workers spend in parallel")
+    print(f"the model on its way to a worker: {len(pickle.dumps(explainer)) / 1e6:.1f} MB")
+    stored = size(out) / 27
+    handing = per_task(folder)
+    print(f"Dask's part of a chunk: {handing * 1e3:.1f} ms, that of its worker included")
+    million({"this network": plain / len(few), **also}, decoding + feeding, narrow, stored, handing, 27)
 
 
-def least(call: Callable[[], object]) -> float:
-    return min(seconds(call)[0] for _ in range(ROUNDS))
+def million(per_image: dict[str, float], decoding: float, committing: float, stored: float, per_task: float, chunk: int) -> None:
+    """What 1.3 million images take, in hours, and what they write: workers of as many cores as this machine has, each on its own."""
+    print("| | s per image | hours on 1 | on 8 | on 64 | MB/s written by 64 | chunks/s of 64 |")
+    print("|---|---|---|---|---|---|---|")
+    for name, explaining in per_image.items():
+        each = explaining + decoding / (os.cpu_count() or 1) + committing / chunk
+        times = " | ".join(f"{1.3e6 * each / workers / 3600:.2g}" for workers in (1, 8, 64))
+        print(f"| {name} | {each:.4f} | {times} | {64 / each * stored / 1e6:.0f} | {64 / each / chunk:.0f} |")
+    print(f"one scheduler hands out {1 / per_task:.0f} chunks per second at least")
+
+
+def least(call: Callable[[], object], rounds: int = 10) -> float:
+    return min(seconds(call)[0] for _ in range(rounds))
 
 
 def commit(layers: list[dtd.Layer], x: np.ndarray, out: Path, **options: Any) -> float:
@@ -142,7 +157,7 @@ def per_task(folder: Path) -> float:
                     shutil.rmtree(folder / "tasks.zarr", ignore_errors=True)
                     dtd.run(layers, str(folder / "digits.npy"), folder / "tasks.zarr", chunk=chunk, **options)
 
-                taken.append(least(call))
+                taken.append(least(call, ROUNDS))
     few, many, few_here, many_here = taken
     return ((many - few) - (many_here - few_here)) / (len(images) / 2 - len(images) / 10)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 LONG = bool(os.environ.get("DTDFAST_LONG"))
-PATIENCE = 600  # seconds for one command, on a machine that does other things as well
+PATIENCE = 3600 if LONG else 600  # seconds for one command, on a machine that does other things as well
 COMMAND = "import sys; from dtdfast.cli import main; sys.exit(main())"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 

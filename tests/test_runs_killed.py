@@ -40,7 +40,7 @@ def photographs_command(tmp_path_factory: pytest.TempPathFactory) -> tuple[objec
     photographs(folder / "photos", N_PHOTOGRAPHS)
     if LONG and SQUEEZENET.exists():
         fed = ("--channels", "bgr", "--scale", 255, "--mean", "104,117,123")
-        return ("explain", SQUEEZENET, folder / "photos", *fed, "--chunk", 5)
+        return ("explain", SQUEEZENET, folder / "photos", *fed, "--threads", 1, "--chunk", 5)
     weight = RNG.standard_normal((5, 3, 3, 3)).astype(np.float32)
     dtd.save(
         [dtd.Conv(weight, -abs(weight.sum(axis=(1, 2, 3)))), dtd.ReLU(), dtd.GlobalAvgPool(), dtd.Flatten()], folder / "net.safetensors"
