@@ -149,7 +149,7 @@ def per_task(folder: Path) -> float:
     layers, images, _ = digits()
     np.save(folder / "digits.npy", images)
     taken = []
-    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster:
         for options in (dict(scheduler=cluster.scheduler_address), {}):
             for chunk in (10, 2):
 

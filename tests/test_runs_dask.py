@@ -101,7 +101,7 @@ def test_the_network_is_one_node_of_the_graph() -> None:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[distributed.LocalCluster]:
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, memory_limit=MEMORY, dashboard_address=None) as cluster:
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, memory_limit=MEMORY, dashboard_address=":0") as cluster:
         yield cluster
 
 
@@ -190,7 +190,7 @@ def test_more_than_the_workers_may_hold_goes_to_zarr(cluster: distributed.LocalC
     """In the short form merely through the same workers."""
     layers = [dtd.Conv(rng.standard_normal((4, 3, 3, 3)).astype(np.float32), stride=2), dtd.ReLU(), dtd.GlobalAvgPool(), dtd.Flatten()]
     sample = (3, 64, 64)
-    n = 3 * MEMORY // (4 * 3 * 64 * 64) if LONG else 500
+    n = 3 * MEMORY // (4 * 3 * 64 * 64) if LONG else 300
     x = da.random.default_rng(0).random((n, *sample), dtype=np.float32, chunks=(100, *sample))
     with distributed.Client(cluster) as client:
         workers = set(client.run(os.getpid).values())

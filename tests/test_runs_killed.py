@@ -19,7 +19,7 @@ from run_support import COMMAND, LONG, contents, finished, killed_again_and_agai
 
 RNG = np.random.default_rng(0)
 SQUEEZENET = Path(__file__).parents[2] / "shared/data/squeezenet1_1.onnx"
-N_DIGITS, N_PHOTOGRAPHS, KILLS = (20_000, 500, 20) if LONG else (2_000, 40, 3)
+N_DIGITS, N_PHOTOGRAPHS, KILLS = (20_000, 500, 20) if LONG else (2_000, 40, 2)
 
 
 @pytest.fixture(scope="module")

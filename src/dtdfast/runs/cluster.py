@@ -97,7 +97,7 @@ def run_on_cluster(
 
 def _client(stack: ExitStack, workers: int | None, scheduler: str | None) -> Any:
     if scheduler is None:
-        address = stack.enter_context(distributed.LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None))
+        address = stack.enter_context(distributed.LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0"))
     else:
         address = scheduler
     try:
