@@ -12,6 +12,7 @@ from .errors import (
     ModelError,
     NumericsError,
     RuleError,
+    RunError,
     ShapeError,
     StorageError,
     TargetError,
@@ -51,6 +52,7 @@ from .layers import (
 from .ledger import Ledger
 from .presets import PRESETS
 from .rules import AlphaBeta, Epsilon, Flat, Gamma, Pass, Rule, WSquare, ZBox, Zero, ZPlus
+from .runs import run
 from .storage import load, save
 from .version import __version__
 
@@ -58,7 +60,7 @@ __all__ = [
     "INPUT", "LRN", "PRESETS", "Activation", "Add", "AlphaBeta", "AvgPool", "Backend", "BackendError", "BatchNorm", "Concat", "Conv",
     "ConvTranspose", "DomainError", "Dropout", "DtdError", "Embedding", "Epsilon", "Explainer", "Flat", "Flatten", "Gamma", "GlobalAvgPool",
     "InputError", "Layer", "LayerError", "Ledger", "Linear", "MaxPool", "ModelError", "Mul", "NumericsError", "Pad", "Pass", "Permute",
-    "ReLU", "Reshape", "Rule", "RuleError", "Scale", "ShapeError", "Slice", "Softmax", "StorageError", "SumPool", "TargetError", "Upsample",
-    "WSquare", "WiringError", "ZBox", "ZPlus", "Zero", "__version__", "backends", "baselines", "build_config", "explain", "from_onnx",
-    "from_torch", "load", "plot", "predict", "save",
+    "ReLU", "Reshape", "Rule", "RuleError", "RunError", "Scale", "ShapeError", "Slice", "Softmax", "StorageError", "SumPool", "TargetError",
+    "Upsample", "WSquare", "WiringError", "ZBox", "ZPlus", "Zero", "__version__", "backends", "baselines", "build_config", "explain",
+    "from_onnx", "from_torch", "load", "plot", "predict", "run", "save",
 ]  # fmt: skip

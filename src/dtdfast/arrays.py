@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,12 @@ from numpy.typing import NDArray
 from .errors import InputError, ShapeError
 
 Array = NDArray[Any]
+
+
+def is_dask(x: Any) -> bool:
+    """Whether x is a Dask array; imports nothing."""
+    array = getattr(sys.modules.get("dask.array"), "Array", None)
+    return array is not None and isinstance(x, array)
 
 
 def check_input(x: Any, words: tuple[int, int] | None, dtype: type) -> Array:

@@ -31,6 +31,7 @@ Array = NDArray[Any]
 
 SIDE = 224  # where neither the file nor the caller says a size
 PIXELS = 448  # of a written picture's shorter side, at least
+RUN_OPTIONS = ("resume", "strict", "sum_channels", "ledger", "chunk", "workers", "scheduler")
 TRAINED = ("weight", "bias", "scale", "shift")
 
 
@@ -53,21 +54,28 @@ class Model:
 
 def explain(arguments: argparse.Namespace) -> str:
     """Write heatmaps and overlays of photographs, and summary.json; returns one line per image."""
-    model = OnnxModel(arguments.model) if _is_onnx(arguments.model) else None
-    preparation = _preparation(arguments, _declared(arguments.model, model))
-    layers = load(arguments.model) if model is None else model.layers(preparation.shape)
+    _refuse_run_options(arguments)
+    layers, preparation = prepared(arguments)
+    domain = arguments.domain or "pixels"
     explainer = Explainer(
-        layers, rules=arguments.rules, domain=_domain(arguments.domain, preparation), backend=arguments.backend, n_threads=arguments.threads
+        layers, rules=arguments.rules, domain=of_pixels(domain, preparation), backend=arguments.backend, n_threads=arguments.threads
     )
     labels = arguments.labels.read_text(encoding="utf-8", errors="replace").splitlines() if arguments.labels else None
     arguments.output.mkdir(parents=True, exist_ok=True)
     entries = []
-    for path, stem in _progress(list(zip(arguments.images, _stems(arguments.images), strict=True))):
+    images = [Path(path) for path in arguments.data]
+    for path, stem in _progress(list(zip(images, _stems(images), strict=True))):
         entries.append(_explain_one(explainer, layers, preparation, path, arguments.output / stem, arguments.target, labels))
-    settings = {"model": str(arguments.model), "rules": arguments.rules, "domain": arguments.domain, "preparation": asdict(preparation)}
+    settings = {"model": str(arguments.model), "rules": arguments.rules, "domain": domain, "preparation": asdict(preparation)}
     summary = {**settings, "images": entries}
     (arguments.output / "summary.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return "\n".join([*_table([_line(e) for e in entries]), f"{len(entries)} image(s): {arguments.output}"])
+
+
+def _refuse_run_options(arguments: argparse.Namespace) -> None:
+    for key in RUN_OPTIONS:
+        if getattr(arguments, key):
+            raise InputError(f"--{key.replace('_', '-')} is for a run over a data set: write it to NAME.zarr, not to {arguments.output}")
 
 
 def _explain_one(
@@ -213,14 +221,21 @@ def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
 # ------------------------------------------------------------------------------------------------------------ model files
 
 
-def _is_onnx(path: Path) -> bool:
+def prepared(arguments: argparse.Namespace) -> tuple[list[Layer], Preparation]:
+    """The network for images of the size that the options or its file say, and how they are fed to it."""
+    model = OnnxModel(arguments.model) if is_onnx(arguments.model) else None
+    preparation = _preparation(arguments, _declared(arguments.model, model))
+    return load(arguments.model) if model is None else model.layers(preparation.shape), preparation
+
+
+def is_onnx(path: Path) -> bool:
     if path.suffix not in (".onnx", ".safetensors"):
         raise ModelError(f"{path}: expected a file that ends in .onnx, or in .safetensors (written by dtdfast.save)")
     return path.suffix == ".onnx"
 
 
 def _read(path: Path, shape: Shape | None) -> Model:
-    if not _is_onnx(path):
+    if not is_onnx(path):
         return Model(load(path), shape, [])
     imported = OnnxModel(path).read(shape)
     return Model(imported.layers, imported.sample, imported.refusals)
@@ -246,5 +261,5 @@ def _preparation(arguments: argparse.Namespace, declared: tuple[int, ...]) -> Pr
     )  # fmt: skip
 
 
-def _domain(given: Any, preparation: Preparation) -> Any:
+def of_pixels(given: Any, preparation: Preparation) -> Any:
     return preparation.domain if given == "pixels" else given

@@ -51,6 +51,10 @@ class ModelError(DtdError, ValueError):
     """A model of another format is corrupt, or holds something that cannot be turned into layers."""
 
 
+class RunError(DtdError, RuntimeError):
+    """A data-set run cannot begin or go on, or stopped before its end; the message says how to continue it."""
+
+
 def at(position: int | None, record: object) -> str:
     """How messages name an entry: ``layer 7 (Conv 'stem')``."""
     name = getattr(record, "name", None)

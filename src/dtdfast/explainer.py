@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from . import layers as L
 from .account import Account
-from .arrays import check_input, check_out
+from .arrays import check_input, check_out, is_dask
 from .backends import choose
-from .errors import LayerError, NumericsError, RuleError, TargetError, at
+from .errors import InputError, LayerError, NumericsError, RuleError, TargetError, at
 from .ledger import Ledger, row_of
 from .plan.domain import Domain
 from .plan.shapes import Shape
@@ -98,6 +98,16 @@ class Explainer:
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (self._layers, self._arguments)
 
+    @property
+    def backend(self) -> str:
+        """The executor that was chosen: "cpu", "cuda" or "oracle"."""
+        return self._backend
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Every option that it was made with, defaults included."""
+        return dict(self._arguments)
+
     # ---------------------------------------------------------------------------------------------------------------- calls
 
     def explain(self, x: Any, target: Any = None, *, return_outputs: bool = False, out: Array | None = None, progress: bool = False) -> Any:
@@ -106,6 +116,7 @@ class Explainer:
         Parameters
         ----------
         x : (n, c, *space) or (n, features), float; (n, ...) integers for an Embedding
+            A Dask array gives lazy Dask arrays, chunked along the samples as it is.
         target : None, int, tuple, (n,) ints, (n, t) or (1, t) ints, (n, *out) or (n, t, *out) floats
             None explains the largest output of each sample; floats are the start relevance themselves.
         return_outputs : also return the outputs that were explained (n, *out)
@@ -117,6 +128,10 @@ class Explainer:
         relevance : array of x's shape, or (n, t, *x.shape[1:]) for several targets; of the entry's output with `stop`
         outputs : only with return_outputs
         """
+        if is_dask(x):
+            if out is not None or progress:
+                raise InputError("x is a Dask array, explained when its result is computed: out and progress do not apply")
+            return _lazy().lazy_explain(self, x, target, return_outputs)
         x, executor = self._prepare(x, self._kind)
         program = executor.program
         targets = Targets.parse(target, len(x), program.network.output.shape)
@@ -136,8 +151,10 @@ class Explainer:
         self._check_finite("relevance", result)
         return (result, outputs) if return_outputs else result
 
-    def predict(self, x: Any) -> Array:
-        """The network's outputs (n, *out), a final Softmax included."""
+    def predict(self, x: Any) -> Any:
+        """The network's outputs (n, *out), a final Softmax included; lazy for a Dask array."""
+        if is_dask(x):
+            return _lazy().lazy_predict(self, x)
         x, executor = self._prepare(x, PREDICT)
         result: Array = np.empty((len(x), *executor.program.network.output.shape), self._dtype)
         for block in _blocks(len(x), executor.batch_size(len(x), 1), False):
@@ -244,6 +261,13 @@ def _rebuild(layers: list[L.Layer], arguments: dict[str, Any]) -> Explainer:
     return Explainer(layers, **arguments)
 
 
+def _lazy() -> Any:
+    """What explains Dask arrays; imported when there is one."""
+    from . import dask_arrays
+
+    return dask_arrays
+
+
 def _positive(key: str, value: int | None) -> int | None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1):
         raise LayerError(f"{key} is {value!r}, expected an integer of at least 1")
@@ -334,7 +358,7 @@ def explain(
 
 def predict(
     layers: Sequence[L.Layer], x: Any, *, backend: str = "auto", batch_size: int | None = None, n_threads: int | None = None
-) -> Array:
+) -> Any:
     """The network's outputs (n, *out) as the list is written, a final Softmax included."""
     return _cached(layers, dict(backend=backend, batch_size=batch_size, n_threads=n_threads)).predict(x)
 

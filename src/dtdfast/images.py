@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -84,12 +85,19 @@ class Preparation:
 
     def normalised(self, picture: Array) -> Array:
         """One sample, float32."""
-        pixels = picture.reshape(*self.size, self.n_channels).astype(np.float64) / 255
-        if self.channels == "bgr":
-            pixels = pixels[..., ::-1]
+        pixels = picture.reshape(*self.size, self.n_channels)
+        x = np.empty(self.shape, np.float32)
+        for c, values in enumerate(self._table):
+            of = pixels[..., self.n_channels - 1 - c if self.channels == "bgr" else c]
+            (x[c] if self.layout == "nchw" else x[..., c])[...] = values[of]
+        return x
+
+    @cached_property
+    def _table(self) -> Array:
+        """(channels, 256): what each byte becomes in each channel, in float64 and then rounded."""
         scale, mean, std = self._numbers()
-        x = (scale * pixels - mean) / std
-        return np.ascontiguousarray(x.transpose(2, 0, 1) if self.layout == "nchw" else x, np.float32)
+        values: Array = (scale * (np.arange(256)[:, None] / 255) - mean) / std
+        return np.broadcast_to(values, (256, self.n_channels)).T.astype(np.float32)
 
     @property
     def domain(self) -> tuple[Array, Array]:

@@ -1,0 +1,166 @@
+"""What a data-set run costs beside the explanation: the figures of docs/scale.md.
+
+python bench/runs.py squeezenet1_1.onnx                # rates and overheads, and what 1.3 million images take
+python bench/runs.py squeezenet1_1.onnx 100 --only JPEG
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pickle
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import distributed
+import numpy as np
+import zarr
+
+import dtdfast as dtd
+from dtdfast.data import digits
+from dtdfast.images import Preparation
+from dtdfast.runs.store import Store
+
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from photographs import photographs
+
+ROUNDS = 3
+FED = Preparation(size=(227, 227), channels="bgr", mean=(104.0, 117.0, 123.0), scale=255.0)
+
+
+def seconds(call: Callable[[], object]) -> tuple[float, float]:
+    """By the clock, and of all cores together."""
+    clock, cores = time.perf_counter(), time.process_time()
+    call()
+    return time.perf_counter() - clock, time.process_time() - cores
+
+
+def size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("count", type=int, nargs="?", default=500)
+    parser.add_argument("--also", nargs="*", default=[], metavar="NAME=SECONDS", help="rows for other networks: seconds per image")
+    parser.add_argument("--only", default="", help="cases that hold this text, beside those in memory")
+    arguments = parser.parse_args()
+    layers = dtd.from_onnx(arguments.model)
+    n = arguments.count
+    folder = Path(tempfile.mkdtemp(prefix="dtdfast-runs-"))
+    try:
+        for suffix in ("jpg", "png"):
+            photographs(folder / suffix, n, suffix)
+        paths = sorted((folder / "jpg").iterdir())
+        x = np.stack([FED.normalised(FED.picture(path)) for path in paths])
+        np.save(folder / "x.npy", x)
+        also = {name: float(value) for name, _, value in (item.partition("=") for item in arguments.also)}
+        measure(layers, folder, x, arguments.only, also)
+    finally:
+        shutil.rmtree(folder)
+
+
+def measure(layers: list[dtd.Layer], folder: Path, x: np.ndarray, only: str, also: dict[str, float]) -> None:
+    n = len(x)
+    out = folder / "out.zarr"
+    explainer = dtd.Explainer(layers, domain=FED.domain)
+    explainer.explain(x[:8])
+
+    def run(data: Any, **options: Any) -> Callable[[], object]:
+        def call() -> None:
+            dtd.run(layers, data, out, domain=FED.domain, **options)
+
+        return call
+
+    fed = dict(preparation=FED)
+    cases: dict[str, Callable[[], object]] = {
+        "in memory": lambda: explainer.explain(x),
+        "run, array in memory": run(x),
+        "run, .npy": run(str(folder / "x.npy")),
+        "run, JPEG files": run(folder / "jpg", **fed),
+        "run, JPEG files, float16 summed": run(folder / "jpg", **fed, dtype="float16", sum_channels=True),
+        "run, PNG files": run(folder / "png", **fed),
+        "run, one worker": run(folder / "jpg", **fed, workers=1),
+        "run, two workers": run(folder / "jpg", **fed, workers=2),
+    }
+    cases = {name: call for name, call in cases.items() if name == "in memory" or only in name}
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in cases}
+    nbytes = {}
+    for _ in range(ROUNDS):  # in turn, so that a noisy moment touches all of them
+        for name, call in cases.items():
+            times[name].append(seconds(call))
+            nbytes[name] = size(out) / n if out.exists() else 0
+            shutil.rmtree(out, ignore_errors=True)
+    print(f"{n} photographs, {os.cpu_count()} cores; best of {ROUNDS} rounds, start of the run (and its cluster) included")
+    clock, cores = map(min, zip(*times["in memory"], strict=True))
+    for name, taken in times.items():
+        fastest, work = map(min, zip(*taken, strict=True))
+        share = f"{clock / fastest:6.1%} of in memory (by work of the cores {cores / work:6.1%})"
+        print(f"{name:32} {n / fastest:7.1f} /s  {share}  {nbytes[name] / 1e3:8.1f} kB per image")
+    few = x[:16]
+    plain, followed = least(lambda: explainer.explain(few)), least(lambda: explainer.ledger(few), ROUNDS)
+    print(f"with the ledger: {(plain + followed) / plain:.0f} times the explanation alone")
+    pictures = [FED.picture(path) for path in sorted((folder / "jpg").iterdir())[:27]]
+    decoding = least(lambda: [FED.picture(path) for path in sorted((folder / "jpg").iterdir())[:27]]) / 27
+    feeding = least(lambda: [FED.normalised(picture) for picture in pictures]) / 27
+    print(f"one core decodes and resizes a JPEG in {decoding * 1e3:.2f} ms, and feeds it in {feeding * 1e3:.2f} ms")
+    whole, narrow = commit(layers, x[:27], out), commit(layers, x[:27], out, dtype="float16", sum_channels=True)
+    print(f"commit of a chunk of 27 images: {whole * 1e3:.0f} ms; of sums over channels in float16 {narrow * 1e3:.0f} ms")
+    print(f"the model on its way to a worker: {len(pickle.dumps(explainer)) / 1e6:.1f} MB")
+    stored = size(out) / 27
+    handing = per_task(folder)
+    print(f"Dask's part of a chunk: {handing * 1e3:.1f} ms, that of its worker included")
+    million({"this network": plain / len(few), **also}, decoding + feeding, narrow, stored, handing, 27)
+
+
+def million(per_image: dict[str, float], decoding: float, committing: float, stored: float, per_task: float, chunk: int) -> None:
+    """What 1.3 million images take, in hours, and what they write: workers of as many cores as this machine has, each on its own."""
+    print("| | s per image | hours on 1 | on 8 | on 64 | MB/s written by 64 | chunks/s of 64 |")
+    print("|---|---|---|---|---|---|---|")
+    for name, explaining in per_image.items():
+        each = explaining + decoding / (os.cpu_count() or 1) + committing / chunk
+        times = " | ".join(f"{1.3e6 * each / workers / 3600:.2g}" for workers in (1, 8, 64))
+        print(f"| {name} | {each:.4f} | {times} | {64 / each * stored / 1e6:.0f} | {64 / each / chunk:.0f} |")
+    print(f"one scheduler hands out {1 / per_task:.0f} chunks per second at least")
+
+
+def least(call: Callable[[], object], rounds: int = 10) -> float:
+    return min(seconds(call)[0] for _ in range(rounds))
+
+
+def commit(layers: list[dtd.Layer], x: np.ndarray, out: Path, **options: Any) -> float:
+    """Seconds to write one finished chunk once more."""
+    shutil.rmtree(out, ignore_errors=True)
+    dtd.run(layers, x, out, domain=FED.domain, chunk=len(x), **options)
+    group = zarr.open_group(out)
+    rows = {name: group[name][:] for name in ("relevance", "outputs", "target", "ledger", "error")}
+    store = Store(out)
+    return least(lambda: store.commit(0, rows))
+
+
+def per_task(folder: Path) -> float:
+    """Seconds per chunk on one worker beyond those in one process, of chunks that cost next to nothing themselves."""
+    layers, images, _ = digits()
+    np.save(folder / "digits.npy", images)
+    taken = []
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster:
+        for options in (dict(scheduler=cluster.scheduler_address), {}):
+            for chunk in (10, 2):
+
+                def call(chunk: int = chunk, options: dict[str, Any] = options) -> None:
+                    shutil.rmtree(folder / "tasks.zarr", ignore_errors=True)
+                    dtd.run(layers, str(folder / "digits.npy"), folder / "tasks.zarr", chunk=chunk, **options)
+
+                taken.append(least(call, ROUNDS))
+    few, many, few_here, many_here = taken
+    return ((many - few) - (many_here - few_here)) / (len(images) / 2 - len(images) / 10)
+
+
+if __name__ == "__main__":
+    main()

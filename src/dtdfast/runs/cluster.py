@@ -1,0 +1,106 @@
+"""A run on Dask's workers: the model travels to each of them once, and they write the results themselves.
+
+Imported when a run asks for it, because it needs the extra `dask`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from itertools import islice
+from typing import Any
+
+import distributed
+
+from ..errors import RunError
+from .manifest import differences, environment
+from .store import Store
+from .task import Task
+from .work import Work
+
+AHEAD = 3  # tasks per thread of the workers: enough that none waits, few enough that a stop is soon
+
+
+class Equipment(distributed.WorkerPlugin):
+    """What every worker holds: Dask gives it to each one, and to each that joins or comes back.
+
+    Parameters
+    ----------
+    begun : the environment in which the run was begun
+    """
+
+    def __init__(self, work: Work, store: Store, begun: dict[str, Any]) -> None:
+        self.work, self.store, self.begun = work, store, begun
+
+    def setup(self, worker: Any) -> None:
+        """Refuse a worker that might compute other bits, or does not see the output."""
+        here = environment(self.begun["backend"], pictures="pillow" in self.begun["versions"])
+        if differ := differences(self.begun, here):
+            raise RunError(f"worker {worker.address} would not compute the same bits: {'; '.join(differ)}")
+        self.store.manifest()
+
+
+def explain_chunk(name: str, task: Task) -> None:
+    """On a worker: read, explain and commit one chunk."""
+    equipment = distributed.get_worker().plugins.get(name)
+    if equipment is None:
+        raise RunError("this worker could not be equipped for the run; its log says why")
+    equipment.store.commit(task.number, task.rows(equipment.work, [piece.read() for piece in task.pieces]))
+
+
+def run_on_cluster(
+    work: Work,
+    store: Store,
+    tasks: Iterator[Task],
+    done: Callable[[Task], None],
+    begun: dict[str, Any],
+    workers: int | None,
+    scheduler: str | None,
+) -> None:
+    """Work off the tasks, in any order; Dask gives those of a worker that is lost to another.
+
+    Parameters
+    ----------
+    begun : the environment that every worker must have
+    workers : processes of a cluster on this machine, where `scheduler` is None
+    scheduler : address of a running one, whose workers see the output and the data under the same paths
+
+    Raises
+    ------
+    RunError : no scheduler there, or it or too many workers were lost
+    """
+    name = f"dtdfast-{store.path}-{id(work):x}"
+    with ExitStack() as stack:
+        client = _client(stack, workers, scheduler)
+        client.register_plugin(Equipment(work, store, begun), name=name)
+        stack.callback(client.unregister_worker_plugin, name)
+        running: dict[str, Task] = {}
+        flowing = distributed.as_completed(loop=client.loop)
+
+        def submit(most: int) -> None:
+            for task in islice(tasks, most):
+                future = client.submit(explain_chunk, name, task, key=f"{name}-{task.number}", pure=False)
+                running[future.key] = task
+                flowing.add(future)
+
+        try:
+            submit(AHEAD * max(1, sum(client.nthreads().values())))
+            for future in flowing:
+                future.result()
+                done(running.pop(future.key))
+                submit(1)
+        except (distributed.KilledWorker, asyncio.CancelledError, concurrent.futures.CancelledError) as error:
+            raise RunError(f"the cluster was lost: {error}") from None
+
+
+def _client(stack: ExitStack, workers: int | None, scheduler: str | None) -> Any:
+    if scheduler is None:
+        address = stack.enter_context(distributed.LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0"))
+    else:
+        address = scheduler
+    try:
+        return stack.enter_context(distributed.Client(address, set_as_default=False))
+    except (OSError, ValueError) as error:
+        raise RunError(f"no Dask scheduler answers at {scheduler}: {error}") from None

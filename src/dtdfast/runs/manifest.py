@@ -1,0 +1,88 @@
+"""What a run is: everything that its numbers depend on, as JSON, so that it is only ever continued as what it was begun as."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+
+from ..config import build_config
+from ..layers import Layer
+from ..rules import Rule
+from ..storage import fields_of
+from ..version import __version__
+
+FORMAT = 1
+PACKAGES = ("numpy", "zarr")  # and Pillow, where it decodes
+
+
+def model_digest(layers: Sequence[Layer]) -> str:
+    """SHA-256 of every record: its kind, settings and arrays, names included."""
+    digest = hashlib.sha256()
+    for record in layers:
+        arrays, settings = fields_of(type(record))
+        digest.update(repr([type(record).__name__, *((key, getattr(record, key)) for key in settings)]).encode())
+        for key in arrays:
+            if (value := getattr(record, key)) is not None:
+                digest.update(f"{key} {value.dtype.str} {value.shape}".encode())
+                digest.update(np.ascontiguousarray(value).data)
+    return digest.hexdigest()
+
+
+def environment(backend: str, *, pictures: bool) -> dict[str, Any]:
+    """Of this process: what decides bits beside the model, the data and the options."""
+    packages = (*PACKAGES, *(("pillow",) if pictures else ()))
+    versions = {"dtdfast": __version__, **{name: metadata.version(name) for name in packages}}
+    isa = build_config().get("instruction set") if backend == "cpu" else None
+    return {"versions": versions, "backend": backend, "instruction set": isa}
+
+
+def described(value: Any, layers: Sequence[Layer]) -> Any:
+    """An option as JSON that is equal only for equal options."""
+    if isinstance(value, Rule):
+        return repr(value)
+    if callable(value):
+        rules = {position: value(position, record) for position, record in enumerate(layers)}
+        return {str(position): repr(rule) for position, rule in rules.items() if rule is not None}
+    if is_dataclass(value) and not isinstance(value, type):
+        return described(asdict(value), layers)
+    if isinstance(value, Mapping):
+        return {str(key): described(v, layers) for key, v in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [described(v, layers) for v in value]
+    if isinstance(value, np.ndarray):
+        digest = hashlib.sha256(np.ascontiguousarray(value).data).hexdigest()
+        return {"shape": list(value.shape), "dtype": value.dtype.str, "sha256": digest}
+    if isinstance(value, np.generic):
+        return value.item()
+    return value
+
+
+def as_stored(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest as it reads back."""
+    stored: dict[str, Any] = json.loads(json.dumps(manifest))
+    return stored
+
+
+def differences(begun: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """One line for each entry that differs: its name, what it was and what it is."""
+    before, after = dict(_flat(begun)), dict(_flat(now))
+    keys = [*before, *(key for key in after if key not in before)]
+    return [
+        f"{key} was {before.get(key, 'absent')!r:.80} and is {after.get(key, 'absent')!r:.80}"
+        for key in keys
+        if before.get(key, "absent") != after.get(key, "absent")
+    ]
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}, ")
+        else:
+            yield prefix + key, value

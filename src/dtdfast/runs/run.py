@@ -1,0 +1,262 @@
+"""`dtdfast.run`: a data set through a network into a Zarr group, resumable after every interruption."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import RunError, TargetError
+from ..explainer import Explainer
+from ..extras import require
+from ..images import Preparation
+from ..layers import Layer
+from ..presets import PRESETS
+from ..threads import default_threads
+from .local import run_locally
+from .lock import locked
+from .manifest import FORMAT, as_stored, described, differences, environment, model_digest
+from .sources import Source, open_source
+from .store import Store
+from .task import Task, tasks
+from .work import Work
+
+CHUNK_BYTES = 1 << 24  # of samples or relevance per chunk, whichever is more; what a kill can cost
+CHUNK_MOST = 4096  # samples
+NO_BITS = ("backend", "batch_size", "n_threads", "device")  # options on which no bit depends; the backend that was chosen is recorded
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes
+    ----------
+    path : of the Zarr group
+    samples : of the whole data set
+    explained : by this call; the rest was finished before
+    seconds : that this call took for them
+    """
+
+    path: Path
+    samples: int
+    explained: int
+    seconds: float
+
+    def errors(self) -> Iterator[tuple[int, str, str]]:
+        """Of every bad sample: its number, its file's name ("" in an array) and what is wrong with it."""
+        return Store(self.path).errors()
+
+
+def run(
+    layers: Sequence[Layer],
+    data: Any,
+    out: str | os.PathLike[str],
+    target: Any = None,
+    *,
+    preparation: Preparation | None = None,
+    resume: bool = False,
+    strict: bool = False,
+    dtype: str = "float32",
+    sum_channels: bool = False,
+    ledger: bool = False,
+    chunk: int | None = None,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    progress: bool = False,
+    **options: Any,
+) -> Run:
+    """Explain every sample of a data set and store relevance, outputs and totals in a Zarr group.
+
+    Only a few chunks are in memory at any time.  Killed at whatever instant, the run continues with ``resume=True`` and ends in the
+    same bits as one that was never interrupted.
+
+    Parameters
+    ----------
+    layers : the network
+    data : array (n, ...), path, or sequence of paths of images
+        A path names a folder or glob of images, a .npy file, a Zarr array, or an HDF5 file (``file.h5:dataset``).  Floats and word
+        numbers are fed as they are; images, and pictures (n, height, width[, 3]) as uint8, by `preparation`.
+    out : path of the Zarr group, which this creates; `dtdfast.runs.store` says what is in it
+    target : None, int, tuple of ints or (n,) ints
+        As in `Explainer.explain`: the largest output of each sample, one output, or one for each.
+    preparation : how images are fed
+    resume : continue what is there (or begin, if nothing is)
+    strict : stop at a sample that cannot be explained, instead of keeping it as NaN with its error
+    dtype : {"float32", "float16"}
+        Of the stored relevance.  float16 has 11 bits, and below 6e-5 steps of 6e-8.
+    sum_channels : store the sum over the channels (axis 1; the last with a preparation whose layout is "nhwc"), taken in float64
+    ledger : follow every cause of absorption, as `Explainer.ledger` does, which costs many times the explanation
+    chunk : samples that are stored, and finished, at once; None: 16 MiB of them
+    workers : processes of a Dask cluster on this machine; None: this process alone
+    scheduler : address of a running Dask scheduler instead
+    progress : show samples per second and the time left (needs dtdfast[progress])
+    **options : of the `Explainer`
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    RunError
+        The output exists, is of another run, is being written by another process; or the run was stopped, by a full disk for example,
+        and can be continued.
+    InputError
+        Nothing to read, or (strict) a bad sample.
+    DtdError
+        What `Explainer` raises, before any work.
+    """
+    path = Path(out).absolute()
+    if workers is not None and scheduler is not None:
+        raise RunError("workers is for a cluster on this machine, scheduler for one that runs elsewhere: give one of them")
+    for key, value in (("workers", workers), ("chunk", chunk)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1):
+            raise RunError(f"{key} is {value!r}, expected an integer of at least 1")
+    source = open_source(data)
+    target = _checked(target, len(source))
+    explainer = Explainer(layers, **_shared(options, workers))
+    work = _work(explainer, source, preparation, target, dtype, sum_channels, ledger, strict)
+    begun = environment(explainer.backend, pictures=source.names is not None)
+    manifest = as_stored(
+        {
+            "format": FORMAT,
+            "samples": len(source),
+            "chunk": chunk or _chunk(source, preparation, work),
+            "model": model_digest(layers),
+            "data": source.identity(),
+            "preparation": described(preparation, layers),
+            "target": described(target, layers),
+            "options": {key: described(v, layers) for key, v in explainer.options.items() if key not in NO_BITS},
+            "stored": {"dtype": dtype, "sum over channels": sum_channels, "ledger": ledger},
+            **begun,
+        }
+    )
+    with _resumable(path), locked(path):
+        store = _opened(path, resume, manifest, chunk is None, work, source)
+        length = store.manifest()["chunk"]
+        finished = store.finished()
+        left = [number for number in range(-(-len(source) // length)) if number not in finished]
+        n_left = sum(min(length, len(source) - number * length) for number in left)
+        clock = time.perf_counter()
+        with _bar(progress, len(source), n_left, "sample" if source.names is None else "image") as done:
+            todo = tasks(source, preparation, target, length, left)
+            if not left:
+                pass
+            elif workers is None and scheduler is None:
+                run_locally(work, store, todo, done)
+            else:
+                require("distributed", "dask")
+                from .cluster import run_on_cluster
+
+                run_on_cluster(work, store, todo, done, begun, workers, scheduler)
+        return Run(path, len(source), n_left, time.perf_counter() - clock)
+
+
+# ------------------------------------------------------------------------------------------------------------- before any work
+
+
+def _checked(target: Any, n: int) -> Any:
+    """None, an int or a tuple for all, or (n,) ints."""
+    if target is None or isinstance(target, (tuple, int, np.integer)):
+        return target
+    array = np.asarray(target)
+    if array.shape != (n,) or array.dtype.kind not in "iu":
+        raise TargetError(f"target is {array.dtype} {array.shape}; a run of {n} samples takes None, an int, a tuple of ints or ({n},) ints")
+    return array
+
+
+def _shared(options: dict[str, Any], workers: int | None) -> dict[str, Any]:
+    """The Explainer's options; this machine's cores shared among the workers on it."""
+    if options.get("kind") is not None:
+        raise RunError("kind is not for a run, which explains")
+    if workers is None or options.get("n_threads") is not None:
+        return options
+    return {**options, "n_threads": max(1, default_threads() // workers)}
+
+
+def _work(
+    explainer: Explainer,
+    source: Source,
+    preparation: Preparation | None,
+    target: Any,
+    dtype: str,
+    sum_channels: bool,
+    ledger: bool,
+    strict: bool,
+) -> Work:
+    """What is done with every chunk, tried on a sample of zeros, so that wrong options show before anything is written."""
+    if dtype not in ("float32", "float16"):
+        raise RunError(f"dtype is {dtype!r}, expected 'float32' or 'float16'")
+    shape, kind = source.sample(preparation)
+    first = target[:1] if isinstance(target, np.ndarray) else target
+    relevance, outputs = explainer.explain(np.zeros((1, *shape), kind), first, return_outputs=True)
+    axis = None
+    if sum_channels:
+        if relevance.ndim < 3:
+            raise RunError(f"sum_channels sums over the channels, but relevance is (n, {relevance.shape[1]}): there are none")
+        last = preparation is not None and preparation.layout == "nhwc"
+        axis = relevance.ndim - 1 if last else 1
+    rules = explainer.options["rules"]
+    clip = isinstance(rules, str) and PRESETS[rules].clip_start
+    return Work(explainer, relevance.shape[1:], outputs.shape[1:], axis, dtype, ledger, clip, strict)
+
+
+def _chunk(source: Source, preparation: Preparation | None, work: Work) -> int:
+    """Samples per chunk where the caller says nothing."""
+    shape, kind = source.sample(preparation)
+    nbytes = max(math.prod(shape) * kind.itemsize, 4 * math.prod(work.relevance), 4 * math.prod(work.outputs))
+    return max(1, min(CHUNK_MOST, CHUNK_BYTES // nbytes, len(source)))
+
+
+# ------------------------------------------------------------------------------------------------------------------ the output
+
+
+def _opened(path: Path, resume: bool, manifest: dict[str, Any], any_chunk: bool, work: Work, source: Source) -> Store:
+    """The output, new or as it was left."""
+    if not path.exists():
+        return Store.create(path, manifest, work.columns(), source.names)
+    if not resume:
+        raise RunError(f"{path} exists; continue it with resume=True (--resume), or choose another output")
+    store = Store(path)
+    begun = store.manifest()
+    if any_chunk and "chunk" in begun:
+        manifest = {**manifest, "chunk": begun["chunk"]}
+    if differ := differences(begun, manifest):
+        raise RunError(f"{path} was begun otherwise and cannot be continued so: {'; '.join(differ)}")
+    store.sweep()
+    return store
+
+
+@contextmanager
+def _resumable(path: Path) -> Iterator[None]:
+    """A full disk, a read-only one and the like: what happened, and that nothing finished is lost."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{error}; {_state(path)}") from error
+
+
+def _state(path: Path) -> str:
+    try:
+        store = Store(path)
+        begun, finished = store.manifest(), len(store.finished())
+    except (OSError, RunError):
+        return f"nothing of {path} was written"
+    return f"{finished} of {-(-begun['samples'] // begun['chunk'])} chunks of {path} are finished; continue with resume=True (--resume)"
+
+
+@contextmanager
+def _bar(progress: bool, n: int, n_left: int, unit: str) -> Iterator[Callable[[Task], None]]:
+    if not progress:
+        yield lambda task: None
+        return
+    with require("tqdm", "progress").tqdm(total=n, initial=n - n_left, unit=unit) as bar:
+        yield lambda task: bar.update(len(task))

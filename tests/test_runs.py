@@ -1,0 +1,349 @@
+"""`dtdfast.run`: what it writes is what `explain` says, whatever the chunks, the source and the errors among the samples."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import zarr
+from numpy.typing import NDArray
+from PIL import Image
+
+import dtdfast as dtd
+from dtdfast.data import digits
+from dtdfast.images import Preparation
+from dtdfast.runs import store
+from dtdfast.runs.manifest import described, model_digest
+from dtdfast.runs.work import LEDGER
+from photographs import photographs
+from run_support import contents
+from support import classifier, segmenter
+
+LAYERS, IMAGES, _ = digits()
+BOX = (0.0, 1.0)
+FED = Preparation(size=(6, 6))
+
+
+def stored(path: Path, name: str) -> NDArray[Any]:
+    return zarr.open_group(path, mode="r")[name][:]
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out.zarr"
+
+
+# ------------------------------------------------------------------------------------------------------------ what is written
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 32, 1000])
+def test_bits_are_those_of_explain_whatever_the_chunks(out: Path, chunk: int) -> None:
+    x = IMAGES[:32]
+    done = dtd.run(LAYERS, x, out, domain=BOX, chunk=chunk, ledger=True, batch_size=None if chunk > 1 else 5)
+    explainer = dtd.Explainer(LAYERS, domain=BOX)
+    relevance, outputs = explainer.explain(x, return_outputs=True)
+    account = explainer.ledger(x)
+    np.testing.assert_array_equal(stored(out, "relevance"), relevance)
+    np.testing.assert_array_equal(stored(out, "outputs"), outputs)
+    np.testing.assert_array_equal(stored(out, "target"), outputs.argmax(axis=1))
+    totals = [account.start, account.end, *account.absorbed.values(), account.residual, account.bound]
+    np.testing.assert_array_equal(stored(out, "ledger"), np.stack(totals, axis=1))
+    assert zarr.open_group(out)["ledger"].attrs["columns"] == list(LEDGER)
+    assert (done.path, done.samples, done.explained, list(done.errors())) == (out, 32, 32, [])
+
+
+def test_totals_without_the_ledger_are_its_own(out: Path) -> None:
+    dtd.run(LAYERS, IMAGES[:20], out, rules="deep_taylor", domain=BOX, target=3)
+    account = dtd.Explainer(LAYERS, rules="deep_taylor", domain=BOX).ledger(IMAGES[:20], 3)
+    np.testing.assert_array_equal(stored(out, "ledger"), np.stack([account.start, account.end], axis=1))
+    assert (account.start == 0).any()  # a negative output, which this preset clips
+
+
+def test_targets(tmp_path: Path, rng: np.random.Generator) -> None:
+    each = rng.integers(0, 10, 20)
+    dtd.run(LAYERS, IMAGES[:20], tmp_path / "each.zarr", each, domain=BOX, chunk=7)
+    np.testing.assert_array_equal(stored(tmp_path / "each.zarr", "relevance"), dtd.explain(LAYERS, IMAGES[:20], each, domain=BOX))
+    np.testing.assert_array_equal(stored(tmp_path / "each.zarr", "target"), each)
+    x = rng.standard_normal((5, 3, 6, 6)).astype(np.float32)
+    dtd.run(segmenter(rng), x, tmp_path / "one.zarr", (2, 1, 3), chunk=2)
+    np.testing.assert_array_equal(stored(tmp_path / "one.zarr", "target"), np.tile([2, 1, 3], (5, 1)))
+    for bad in (np.zeros((20, 2), int), np.zeros((20, 10)), np.zeros(3, int), 10, np.full(20, 10)):
+        with pytest.raises(dtd.TargetError):
+            dtd.run(LAYERS, IMAGES[:20], tmp_path / "bad.zarr", bad)
+    assert not (tmp_path / "bad.zarr").exists()
+
+
+def test_narrow_and_summed(tmp_path: Path, rng: np.random.Generator) -> None:
+    layers, x = classifier(rng), rng.standard_normal((9, 3, 6, 6)).astype(np.float32)
+    full = dtd.explain(layers, x)
+    dtd.run(layers, x, tmp_path / "summed.zarr", sum_channels=True)
+    np.testing.assert_array_equal(stored(tmp_path / "summed.zarr", "relevance"), full.sum(axis=1, dtype=np.float64).astype(np.float32))
+    dtd.run(layers, x, tmp_path / "half.zarr", dtype="float16")
+    np.testing.assert_array_equal(stored(tmp_path / "half.zarr", "relevance"), full.astype(np.float16))
+    large = [*layers, dtd.Linear(np.eye(5, dtype=np.float32) * 1e6)]
+    done = dtd.run(large, x, tmp_path / "beyond.zarr", dtype="float16")
+    assert len(list(done.errors())) == 9
+    assert all("is beyond float16; store it as float32" in text for _, _, text in done.errors())
+    with pytest.raises(dtd.RunError, match="there are none"):
+        dtd.run([dtd.Linear(np.eye(3))], np.ones((2, 3)), tmp_path / "flat.zarr", sum_channels=True)
+
+
+# -------------------------------------------------------------------------------------------------------------------- sources
+
+
+def test_arrays_on_disk_give_what_the_array_gives(tmp_path: Path) -> None:
+    x = IMAGES[:20]
+    np.save(tmp_path / "x.npy", x)
+    zarr.create_array(str(tmp_path / "x.zarr"), data=x, chunks=(8, 1, 8, 8))
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["some/images"] = x
+    with h5py.File(tmp_path / "two.hdf5", "w") as file:
+        file["images"], file["labels"] = x, np.arange(20)
+    dtd.run(LAYERS, x, tmp_path / "held.zarr", chunk=16)
+    expected = contents(tmp_path / "held.zarr")
+    for number, name in enumerate(("x.npy", "x.zarr", "x.h5", "x.h5:some/images", "two.hdf5:images")):
+        dtd.run(LAYERS, tmp_path / name, tmp_path / f"{number}.zarr", chunk=16)
+        assert contents(tmp_path / f"{number}.zarr") == expected, name
+    for name, message in (
+        ("two.hdf5", "say which dataset: .*images, labels"),
+        ("two.hdf5:other", "no dataset 'other'"),
+        ("two.hdf5:labels", "expected .n, ...."),
+        ("none/*.png", "no images there"),
+    ):
+        with pytest.raises(dtd.InputError, match=message):
+            dtd.run(LAYERS, tmp_path / name, tmp_path / "out.zarr")
+    with pytest.raises(FileNotFoundError):
+        dtd.run(LAYERS, tmp_path / "none.npy", tmp_path / "out.zarr")
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    photographs(tmp_path / "photos", 7, side=48)
+    (tmp_path / "photos/below").mkdir()
+    (tmp_path / "photos/00003.jpg").rename(tmp_path / "photos/below/three.jpg")
+    (tmp_path / "photos/readme.txt").write_text("no image")
+    return tmp_path / "photos"
+
+
+def test_folders_globs_and_lists_of_images(photos: Path, tmp_path: Path, rng: np.random.Generator) -> None:
+    layers = classifier(rng)
+    names = ["00000.jpg", "00001.jpg", "00002.jpg", "00004.jpg", "00005.jpg", "00006.jpg", "below/three.jpg"]
+    x = np.stack([FED.normalised(FED.picture(photos / name)) for name in names])
+    relevance = dtd.explain(layers, x, domain=FED.domain)
+    dtd.run(layers, photos, tmp_path / "folder.zarr", preparation=FED, domain=FED.domain, chunk=3)
+    np.testing.assert_array_equal(stored(tmp_path / "folder.zarr", "relevance"), relevance)
+    assert stored(tmp_path / "folder.zarr", "name").tolist() == names
+    for number, data in enumerate((str(photos / "0*.jpg"), sorted(photos.glob("0*.jpg")))):
+        path = tmp_path / f"{number}.zarr"
+        dtd.run(layers, data, path, preparation=FED, domain=FED.domain)
+        np.testing.assert_array_equal(stored(path, "relevance"), relevance[:6])
+    dtd.run(layers, photos / "00000.jpg", tmp_path / "one.zarr", preparation=FED, domain=FED.domain)
+    np.testing.assert_array_equal(stored(tmp_path / "one.zarr", "relevance"), relevance[:1])
+    with pytest.raises(dtd.InputError, match="images need preparation"):
+        dtd.run(layers, photos, tmp_path / "unfed.zarr")
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+def test_arrays_of_pictures_are_fed_as_files_are(out: Path, layout: str, rng: np.random.Generator) -> None:
+    pictures = rng.integers(0, 256, (5, 6, 6, 3), np.uint8)
+    fed = Preparation(size=(6, 6), channels="bgr", layout=layout)
+    layers = classifier(rng) if layout == "nchw" else [dtd.Permute((0, 3, 1, 2)), *classifier(rng)]
+    dtd.run(layers, pictures, out, preparation=fed, domain=fed.domain, sum_channels=True)
+    x = np.stack([fed.normalised(picture) for picture in pictures])
+    summed = dtd.explain(layers, x, domain=fed.domain).sum(axis=1 if layout == "nchw" else 3, dtype=np.float64)
+    np.testing.assert_array_equal(stored(out, "relevance"), summed.astype(np.float32))
+    with pytest.raises(dtd.InputError, match="are not resized"):
+        dtd.run(layers, pictures[:, 1:], out, preparation=fed)
+    with pytest.raises(dtd.InputError, match="preparation is for pictures"):
+        dtd.run(layers, x, out, preparation=fed)
+
+
+# --------------------------------------------------------------------------------------------------------------------- errors
+
+
+def test_bad_samples_are_kept_apart(out: Path) -> None:
+    x = IMAGES[:40].copy()
+    x[7, 0, 2, 3], x[8, 0, 0, 0], x[31, 0, 1, 1] = np.nan, 3, np.inf
+    good = np.setdiff1d(np.arange(40), [7, 8, 31])
+    done = dtd.run(LAYERS, x, out, domain=BOX, chunk=16)
+    assert [number for number, _, _ in done.errors()] == [7, 8, 31]
+    assert "NaN or infinity" in stored(out, "error")[7]
+    assert "leaves the box" in stored(out, "error")[8]
+    np.testing.assert_array_equal(stored(out, "relevance")[good], dtd.explain(LAYERS, x[good], domain=BOX))
+    assert np.isnan(stored(out, "relevance")[[7, 8, 31]]).all()
+    assert stored(out, "target")[[7, 8, 31]].tolist() == [-1, -1, -1]
+    with pytest.raises(dtd.InputError, match="sample 7: x holds NaN"):
+        dtd.run(LAYERS, x, out.with_name("strict.zarr"), domain=BOX, chunk=5, strict=True)
+    assert sorted(store.Store(out.with_name("strict.zarr")).finished()) == [0]
+
+
+def test_bad_files_are_kept_apart(photos: Path, out: Path, rng: np.random.Generator) -> None:
+    cut = (photos / "00001.jpg").read_bytes()
+    (photos / "00001.jpg").write_bytes(cut[: len(cut) // 2])
+    (photos / "00005.jpg").unlink()
+    (photos / "00005.jpg").symlink_to("nowhere")
+    done = dtd.run(classifier(rng), photos, out, preparation=FED, domain=FED.domain)
+    (_, first, damaged), (_, second, absent) = done.errors()
+    assert (first, second) == ("00001.jpg", "00005.jpg")
+    assert "cannot be read as an image" in damaged
+    assert "No such file" in absent
+    assert np.isnan(stored(out, "outputs")).any(axis=1).tolist() == [False, True, False, False, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(dtype="float64"), "dtype is 'float64'"),
+        (dict(chunk=0), "chunk is 0"),
+        (dict(workers=True), "workers is True"),
+        (dict(workers=1, scheduler="tcp://localhost:1"), "give one of them"),
+        (dict(kind="gradient"), "kind is not for a run"),
+        (dict(rules="dtt"), "not a preset"),
+        (dict(preparation=FED), "preparation is for pictures"),
+    ],
+)
+def test_wrong_options_show_before_anything_is_written(out: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(dtd.DtdError, match=message):
+        dtd.run(LAYERS, IMAGES, out, **options)
+    assert not list(out.parent.iterdir())
+
+
+# --------------------------------------------------------------------------------------------------------------------- resume
+
+
+class Crash(BaseException):
+    """What no handler catches: the process is gone."""
+
+
+def crashing(monkeypatch: pytest.MonkeyPatch, after: int, error: BaseException) -> None:
+    """Raise once `after` files have been brought to the disk."""
+    count = iter(range(after))
+    kept = store._to_disk
+
+    def failing(path: Path) -> None:
+        if next(count, None) is None:
+            raise error
+        kept(path)
+
+    monkeypatch.setattr(store, "_to_disk", failing)
+
+
+def test_stopped_between_any_two_writes_and_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = dtd.run(LAYERS, IMAGES[:9], tmp_path / "whole.zarr", domain=BOX, chunk=4)
+    for after in range(3 * 6):  # 3 chunks of 5 arrays and the mark
+        path = tmp_path / f"{after}.zarr"
+        with monkeypatch.context() as patch:
+            crashing(patch, after, Crash())
+            with pytest.raises(Crash):
+                dtd.run(LAYERS, IMAGES[:9], path, domain=BOX, chunk=4)
+        assert len(store.Store(path).finished()) == (after + 1) // 6
+        done = dtd.run(LAYERS, IMAGES[:9], path, domain=BOX, resume=True)
+        assert contents(path) == contents(whole.path)
+        assert done.explained == (9, 5, 1, 0)[(after + 1) // 6]
+
+
+def test_a_full_disk_says_how_to_go_on(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        crashing(patch, 15, OSError(28, "No space left on device"))
+        with pytest.raises(dtd.RunError, match=r"No space left on device; 2 of 5 chunks of .* are finished; continue with resume=True"):
+            dtd.run(LAYERS, IMAGES[:20], out, domain=BOX, chunk=4)
+    dtd.run(LAYERS, IMAGES[:20], out, domain=BOX, resume=True)
+    np.testing.assert_array_equal(stored(out, "relevance"), dtd.explain(LAYERS, IMAGES[:20], domain=BOX))
+
+
+def test_leftovers_of_a_killed_process_are_swept(out: Path) -> None:
+    part = out.with_name("out.zarr.part")
+    part.mkdir()
+    (part / "zarr.json").write_text("{")
+    dtd.run(LAYERS, IMAGES[:9], out, chunk=4)
+    assert not part.exists()
+    expected = contents(out)
+    (out / "finished/c.1").unlink()
+    (out / "relevance/c.1.0.0.0").write_bytes(b"half")
+    (out / "relevance/c.1.0.0.abc.partial").write_bytes(b"half")
+    dtd.run(LAYERS, IMAGES[:9], out, resume=True)
+    assert contents(out) == expected
+
+
+MISMATCHES: list[tuple[str, dict[str, Any]]] = [
+    ("options, rules was 'dtd' and is 'lrp-0'", dict(rules="lrp-0")),
+    (r"options, domain was \[0.0, 1.0\] and is 'real'", dict(domain="real")),
+    ("target was None and is 3", dict(target=3)),
+    ("stored, dtype was 'float32' and is 'float16'", dict(dtype="float16")),
+    ("stored, ledger was False and is True", dict(ledger=True)),
+    ("chunk was 4 and is 5", dict(chunk=5)),
+    ("backend was 'cpu' and is 'oracle'", dict(backend="oracle")),
+    (r"data, first, middle and last was '\w+' and is '\w+'", dict(data=IMAGES[1:10])),
+    ("samples was 9 and is 8", dict(data=IMAGES[:8])),
+    (r"model was '\w+' and is '\w+'", dict(layers=[*LAYERS, dtd.Dropout()])),
+]
+
+
+@pytest.mark.parametrize(("message", "change"), MISMATCHES)
+def test_another_run_is_refused_with_what_differs(out: Path, message: str, change: dict[str, Any]) -> None:
+    options = dict(layers=LAYERS, data=IMAGES[:9], domain=BOX, chunk=4)
+    dtd.run(out=out, **options)
+    before = contents(out)
+    with pytest.raises(dtd.RunError, match=f"was begun otherwise and cannot be continued so: .*{message}"):
+        dtd.run(out=out, resume=True, **{**options, **change})
+    with pytest.raises(dtd.RunError, match="exists; continue it with resume=True"):
+        dtd.run(out=out, **options)
+    assert contents(out) == before
+
+
+def test_another_instruction_set_or_version_is_refused(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dtd.run(LAYERS, IMAGES[:9], out)
+    with monkeypatch.context() as patch:
+        patch.setattr("dtdfast.runs.manifest.build_config", lambda: {"instruction set": "abacus"})
+        with pytest.raises(dtd.RunError, match=r"instruction set was '\w+' and is 'abacus'"):
+            dtd.run(LAYERS, IMAGES[:9], out, resume=True)
+    monkeypatch.setattr("dtdfast.runs.manifest.__version__", "99")
+    with pytest.raises(dtd.RunError, match=r"versions, dtdfast was .* and is '99'"):
+        dtd.run(LAYERS, IMAGES[:9], out, resume=True)
+
+
+def test_other_folders_are_left_alone(tmp_path: Path) -> None:
+    zarr.create_group(str(tmp_path / "other.zarr"))
+    (tmp_path / "folder.zarr").mkdir()
+    for name in ("other.zarr", "folder.zarr"):
+        with pytest.raises(dtd.RunError, match=f"{name} is not the output of a dtdfast run"):
+            dtd.run(LAYERS, IMAGES[:9], tmp_path / name, resume=True)
+
+
+def test_the_model_digest_sees_every_weight_and_setting(rng: np.random.Generator) -> None:
+    weight = rng.standard_normal((4, 3, 3, 3)).astype(np.float32)
+    other = weight.copy()
+    other[0, 0, 0, 0] = np.nextafter(other[0, 0, 0, 0], np.float32(9))
+    lists = [
+        [dtd.Conv(weight)],
+        [dtd.Conv(other)],
+        [dtd.Conv(weight, stride=2)],
+        [dtd.Conv(weight), dtd.ReLU()],
+        [dtd.Conv(weight, name="a")],
+    ]
+    assert len({model_digest(layers) for layers in lists}) == len(lists)
+    assert model_digest([dtd.Conv(weight.copy())]) == model_digest(lists[0])
+
+
+def test_rules_of_every_form_are_described() -> None:
+    def by_hand(position: int, record: dtd.Layer) -> dtd.Rule | None:
+        return dtd.Epsilon(0.5) if isinstance(record, dtd.Linear) else None
+
+    said = described(by_hand, LAYERS)
+    linear = [str(i) for i, record in enumerate(LAYERS) if isinstance(record, dtd.Linear)]
+    assert said == dict.fromkeys(linear, repr(dtd.Epsilon(0.5)))
+    assert described({3: dtd.ZPlus()}, LAYERS) == {"3": repr(dtd.ZPlus())}
+    assert described(dtd.Gamma(0.5), LAYERS) != described(dtd.Gamma(0.25), LAYERS)
+    assert re.fullmatch(r"[0-9a-f]{64}", described(np.zeros(3), LAYERS)["sha256"])
+
+
+def test_a_picture_file_of_any_name(tmp_path: Path, out: Path, rng: np.random.Generator) -> None:
+    strange = tmp_path / "photos" / b"\xff\xe9.png".decode("utf-8", "surrogateescape")
+    strange.parent.mkdir()
+    Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).save(strange)
+    dtd.run(classifier(rng), strange.parent, out, preparation=FED, domain=FED.domain)
+    assert stored(out, "name").tolist() == [r"\xff\xe9.png"]
