@@ -15,6 +15,7 @@ from .account import Account
 from .arrays import check_input, check_out
 from .backends import choose
 from .errors import LayerError, NumericsError, RuleError, TargetError, at
+from .foreign import Home, take, take_out
 from .ledger import Ledger, row_of
 from .plan.domain import Domain
 from .plan.shapes import Shape
@@ -100,7 +101,7 @@ class Explainer:
 
     # ---------------------------------------------------------------------------------------------------------------- calls
 
-    def explain(self, x: Any, target: Any = None, *, return_outputs: bool = False, out: Array | None = None, progress: bool = False) -> Any:
+    def explain(self, x: Any, target: Any = None, *, return_outputs: bool = False, out: Any = None, progress: bool = False) -> Any:
         """Relevance of every element of x for the outputs that `target` selects.
 
         Parameters
@@ -116,13 +117,15 @@ class Explainer:
         -------
         relevance : array of x's shape, or (n, t, *x.shape[1:]) for several targets; of the entry's output with `stop`
         outputs : only with return_outputs
+
+        Both are of x's kind: NumPy, or PyTorch or CuPy on x's device.
         """
-        x, executor = self._prepare(x, self._kind)
+        x, executor, home = self._prepare(x, self._kind)
         program = executor.program
-        targets = Targets.parse(target, len(x), program.network.output.shape)
+        targets = Targets.parse(take(target)[0], len(x), program.network.output.shape)
         leaves = program.leaves.shape
         shape = (len(x), targets.count, *leaves) if targets.several else (len(x), *leaves)
-        result = check_out(out, shape, self._dtype)
+        result = check_out(take_out(out), shape, self._dtype)
         # a strided `out` cannot be seen as (n, t, ...) without a copy, so index the target axis instead
         view = result if targets.several else result[:, None]
         outputs: Array | None = np.empty((len(x), *program.network.output.shape), self._dtype) if return_outputs else None
@@ -134,17 +137,18 @@ class Explainer:
                 if outputs is not None:
                     outputs[block] = values
         self._check_finite("relevance", result)
-        return (result, outputs) if return_outputs else result
+        relevance = home.give(result) if out is None else out
+        return (relevance, home.give(outputs)) if outputs is not None else relevance
 
-    def predict(self, x: Any) -> Array:
-        """The network's outputs (n, *out), a final Softmax included."""
-        x, executor = self._prepare(x, PREDICT)
+    def predict(self, x: Any) -> Any:
+        """The network's outputs (n, *out), a final Softmax included; an array of x's kind."""
+        x, executor, home = self._prepare(x, PREDICT)
         result: Array = np.empty((len(x), *executor.program.network.output.shape), self._dtype)
         for block in _blocks(len(x), executor.batch_size(len(x), 1), False):
             with executor.session(block.stop - block.start, 1) as session:
                 result[block] = session.forward(x[block])
         self._check_finite("output", result)
-        return result
+        return home.give(result)
 
     def ledger(self, x: Any, target: Any = None) -> Ledger:
         """Where the relevance of every layer went: one row per unit of the plan; printable.
@@ -154,8 +158,8 @@ class Explainer:
         TargetError
             For several targets: the ledger follows one per sample.
         """
-        x, executor = self._prepare(x, self._kind)
-        targets = Targets.parse(target, len(x), executor.program.network.output.shape)
+        x, executor, _ = self._prepare(x, self._kind)
+        targets = Targets.parse(take(target)[0], len(x), executor.program.network.output.shape)
         if targets.several:
             raise TargetError("the ledger follows one target per sample; call it once per target")
         if executor.program.gradient:
@@ -181,8 +185,8 @@ class Explainer:
 
     def profile(self, x: Any, target: Any = None) -> Any:
         """Time, multiply-adds and bytes of every step of one explanation; printable."""
-        x, executor = self._prepare(x, self._kind)
-        targets = Targets.parse(target, len(x), executor.program.network.output.shape)
+        x, executor, _ = self._prepare(x, self._kind)
+        targets = Targets.parse(take(target)[0], len(x), executor.program.network.output.shape)
         block = slice(0, executor.batch_size(len(x), targets.count))
         return executor.profile(x[block], lambda values: targets.relevance(block, values))
 
@@ -211,12 +215,13 @@ class Explainer:
                 return position, np.shape(record.weight)[0]
         return None
 
-    def _prepare(self, x: Any, kind: str) -> tuple[Array, Executor]:
-        array = check_input(x, self._words, self._dtype)
+    def _prepare(self, x: Any, kind: str) -> tuple[Array, Executor, Home]:
+        host, home = take(x)
+        array = check_input(host, self._words, self._dtype)
         executor = self._executor(array.shape[1:], kind)
         if kind == EXPLAIN and self._words is None:
-            self._domain.check(np.asarray(x))  # in the caller's own precision
-        return array, executor
+            self._domain.check(np.asarray(host))  # in the caller's own precision
+        return array, executor, home
 
     def _executor(self, sample: Shape, kind: str) -> Executor:
         """The executor for samples of this shape, made once."""
@@ -317,7 +322,7 @@ def explain(
     start: int | None = None,
     stop: int | None = None,
     return_outputs: bool = False,
-    out: Array | None = None,
+    out: Any = None,
     progress: bool = False,
 ) -> Any:
     """Explain a network's outputs by Deep Taylor Decomposition, or another rule of the LRP family.
@@ -334,7 +339,7 @@ def explain(
 
 def predict(
     layers: Sequence[L.Layer], x: Any, *, backend: str = "auto", batch_size: int | None = None, n_threads: int | None = None
-) -> Array:
+) -> Any:
     """The network's outputs (n, *out) as the list is written, a final Softmax included."""
     return _cached(layers, dict(backend=backend, batch_size=batch_size, n_threads=n_threads)).predict(x)
 
