@@ -29,7 +29,37 @@ class ReusedModuleError(ModelError, RuntimeError):
     """A layer with weights is called more than once; a RuntimeError, as in captum."""
 
 
-class LRP:
+class _Tool:
+    """What both have."""
+
+    def __init__(self, model: Any, *, backend: str | None = None) -> None:
+        self.model = model
+        self.backend = backend
+        for name, part in model.named_modules():
+            rule = getattr(part, "rule", None)
+            if rule is not None and not isinstance(rule, Rule) and not _is_captums(rule):
+                raise UnsuitableRuleError(
+                    f"the rule of {_title(name, part)} is {rule!r}, expected one of captum's (a PropagationRule) or of dtdfast's"
+                )
+
+    @property
+    def multiplies_by_inputs(self) -> bool:
+        return True
+
+    def has_convergence_delta(self) -> bool:
+        return True
+
+    def attribute_future(self) -> None:
+        """Not implemented, as in captum."""
+        raise NotImplementedError("attribute_future is not implemented for LRP")
+
+    def compute_convergence_delta(self, attributions: Any, output: Any) -> Any:
+        """Output (n,) less the sum of relevance, per sample, (n,)."""
+        parts = attributions if isinstance(attributions, tuple) else (attributions,)
+        return output.flatten() - sum(part.flatten(1).sum(1) for part in parts)
+
+
+class LRP(_Tool):
     """Layer-wise relevance propagation as captum computes it, by dtdfast's kernels.
 
     Parameters
@@ -60,23 +90,6 @@ class LRP:
     - Results carry no gradient: explanations of explanations need captum.
     - One input tensor; several are refused.
     """
-
-    def __init__(self, model: Any, *, backend: str | None = None) -> None:
-        self.model = model
-        self.backend = backend
-        for name, part in model.named_modules():
-            rule = getattr(part, "rule", None)
-            if rule is not None and not isinstance(rule, Rule) and not _is_captums(rule):
-                raise UnsuitableRuleError(
-                    f"the rule of {_title(name, part)} is {rule!r}, expected one of captum's (a PropagationRule) or of dtdfast's"
-                )
-
-    @property
-    def multiplies_by_inputs(self) -> bool:
-        return True
-
-    def has_convergence_delta(self) -> bool:
-        return True
 
     def attribute(
         self,
@@ -118,17 +131,8 @@ class LRP:
             return attributions, self.compute_convergence_delta(result, call.outputs)
         return attributions
 
-    def attribute_future(self) -> None:
-        """Not implemented, as in captum."""
-        raise NotImplementedError("attribute_future is not implemented for LRP")
 
-    def compute_convergence_delta(self, attributions: Any, output: Any) -> Any:
-        """Output (n,) less the sum of relevance, per sample, (n,)."""
-        parts = attributions if isinstance(attributions, tuple) else (attributions,)
-        return output.flatten() - sum(part.flatten(1).sum(1) for part in parts)
-
-
-class LayerLRP(LRP):
+class LayerLRP(_Tool):
     """Relevance of inner layers.
 
     Parameters
@@ -171,7 +175,7 @@ class _Call:
     outputs : what was explained, (n,), once relevance has been asked for
     """
 
-    def __init__(self, tool: LRP, inputs: Any, target: Any, arguments: Any, verbose: bool) -> None:
+    def __init__(self, tool: _Tool, inputs: Any, target: Any, arguments: Any, verbose: bool) -> None:
         torch = require("torch", "peers")
         self.x = inputs[0] if isinstance(inputs, tuple) and len(inputs) == 1 else inputs
         if not isinstance(self.x, torch.Tensor):
@@ -244,7 +248,9 @@ def rule_for(record: L.Layer, given: Any, where: str) -> Rule:
         return Gamma(float(given.gamma), stabilizer=stabilizer, bias=bias)
     if weighted:
         return ZPlus(stabilizer=stabilizer, bias=bias)
-    raise UnsuitableRuleError(f"{where}: {kind} is for layers with weights; a BatchNorm that cannot be merged takes EpsilonRule or IdentityRule")
+    raise UnsuitableRuleError(
+        f"{where}: {kind} is for layers with weights; a BatchNorm that cannot be merged takes EpsilonRule or IdentityRule"
+    )
 
 
 KNOWN = ("EpsilonRule", "GammaRule", "Alpha1_Beta0_Rule", "IdentityRule")
@@ -269,11 +275,17 @@ def _check_parts(model: Any) -> None:
         given = getattr(part, "rule", None)
         kind = _kind(given)
         if given is None and type(part).__name__ in REFUSED:
-            raise UnsuitableRuleError(f"{_title(name, part)} has no rule, and there is no default for it; set its rule to dtdfast.Pass() to skip it")
+            raise UnsuitableRuleError(
+                f"{_title(name, part)} has no rule, and there is no default for it; set its rule to dtdfast.Pass() to skip it"
+            )
         if kind is not None and kind not in KNOWN:
-            raise UnsuitableRuleError(f"the rule of {_title(name, part)} is a {kind}; known are {', '.join(KNOWN)} and the rules of dtdfast")
+            raise UnsuitableRuleError(
+                f"the rule of {_title(name, part)} is a {kind}; known are {', '.join(KNOWN)} and the rules of dtdfast"
+            )
         if isinstance(part, norms) and kind in ("GammaRule", "Alpha1_Beta0_Rule"):
-            raise UnsuitableRuleError(f"{_title(name, part)}: {kind} does not suit a BatchNorm; give it to the layer that it is merged into")
+            raise UnsuitableRuleError(
+                f"{_title(name, part)}: {kind} does not suit a BatchNorm; give it to the layer that it is merged into"
+            )
         if kind == "EpsilonRule" and type(part).__name__.startswith("MaxPool") and given.STABILITY_FACTOR != 1e-9:
             raise UnsuitableRuleError(f"{_title(name, part)}: the ε of a max-pool is 1e-9; it cannot be {given.STABILITY_FACTOR}")
 

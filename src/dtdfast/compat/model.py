@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -43,6 +43,7 @@ class Imported:
     origins: list[str | None]
     shape: Shape
     explainers: OrderedDict[Any, Explainer] = field(default_factory=OrderedDict)
+    variants: dict[str, Imported] = field(default_factory=dict)
 
     def parts(self, model: Any) -> list[Any]:
         """Of every entry the part of the model that it stands for, or None; not kept, or the model would live as long as its layers."""
@@ -60,14 +61,24 @@ class Imported:
                 self.explainers.popitem(last=False)
             return self.explainers[key]
 
-    def takers(self, start: int | None = None, stop: int | None = None) -> Iterator[int]:
-        """The entries that take a rule when relevance runs from start to stop: those that share by weights and are not folded away."""
-        last = len(self.layers) - 1 if start is None else start
+    def variant(self, name: str, make: Callable[[Imported], Imported]) -> Imported:
+        """What a tool makes of these layers, made once."""
+        with _lock:
+            if name not in self.variants:
+                self.variants[name] = make(self)
+            return self.variants[name]
+
+    def takers(self, stop: int | None = None) -> list[int]:
+        """The entries that take a rule when relevance runs down to `stop`: those that share by weights and are not folded away."""
+        folded = self.folded(stop)
+        kinds = (*LINEAR, *POOLS, *NORMS, L.Add)
+        return [position for position, record in enumerate(self.layers) if position not in folded and isinstance(record, kinds)]
+
+    def folded(self, stop: int | None = None) -> dict[int, tuple[int, ...]]:
+        """The entries that the plan folds away, each with the entries that take it."""
+        last = len(self.layers) - 1
         entries = wire(self.layers, self.shape, tokens=self.tokens, last=last)
-        folded = fold(entries, (last,) if stop is None else (last, stop)).taken
-        for position, entry in entries.items():
-            if position not in folded and isinstance(entry.record, (*LINEAR, *POOLS, *NORMS, L.Add)):
-                yield position
+        return fold(entries, (last,) if stop is None else (last, stop)).taken
 
     @property
     def tokens(self) -> bool:
@@ -143,7 +154,7 @@ def _read(graph: Graph | None, model: Any, x: Any, arguments: tuple[Any, ...]) -
 
 def _with_arguments(model: Any, arguments: tuple[Any, ...]) -> Any:
     """The model as a module of x alone."""
-    torch = require("torch", "peers")
+    import torch
 
     class Call(torch.nn.Module):
         def __init__(self) -> None:

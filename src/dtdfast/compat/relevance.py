@@ -8,15 +8,15 @@ from typing import Any
 from ..errors import RuleError, at
 from ..layers import INPUT
 from ..plan.wiring import sources
-from ..rules import Rule
+from ..presets import Rules
 from .model import Imported
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """What a tool's rules come to: a rule of dtdfast for entries that share, and the entries that a tool skips (identity rules)."""
+    """What a tool's rules come to: rules of dtdfast, and the entries that a tool skips (identity rules)."""
 
-    rules: dict[int, Rule]
+    rules: Rules
     skipped: tuple[int, ...] = ()
 
 
@@ -55,7 +55,9 @@ def _check_skippable(network: Imported, position: int, start: int | None, stop: 
     while stack:
         entry = stack.pop()
         if entry == end and entry != position:
-            raise RuleError(f"{where} has an identity rule, but relevance also reaches what lies below it by other ways; give it another rule")
+            raise RuleError(
+                f"{where} has an identity rule, but relevance also reaches what lies below it by other ways; give it another rule"
+            )
         if entry != INPUT and entry not in seen and entry != position:
             seen.add(entry)
             stack.extend(reads[entry])
