@@ -1,6 +1,6 @@
 """dtdfast: Deep Taylor Decomposition and the LRP family, by hand-written fused kernels over a flat list of layers."""
 
-from . import baselines, plot
+from . import baselines, compat, plot
 from .backends import Backend, backends
 from .config import build_config
 from .errors import (
@@ -59,6 +59,6 @@ __all__ = [
     "ConvTranspose", "DomainError", "Dropout", "DtdError", "Embedding", "Epsilon", "Explainer", "Flat", "Flatten", "Gamma", "GlobalAvgPool",
     "InputError", "Layer", "LayerError", "Ledger", "Linear", "MaxPool", "ModelError", "Mul", "NumericsError", "Pad", "Pass", "Permute",
     "ReLU", "Reshape", "Rule", "RuleError", "Scale", "ShapeError", "Slice", "Softmax", "StorageError", "SumPool", "TargetError", "Upsample",
-    "WSquare", "WiringError", "ZBox", "ZPlus", "Zero", "__version__", "backends", "baselines", "build_config", "explain", "from_onnx",
-    "from_torch", "load", "plot", "predict", "save",
+    "WSquare", "WiringError", "ZBox", "ZPlus", "Zero", "__version__", "backends", "baselines", "build_config", "compat", "explain",
+    "from_onnx", "from_torch", "load", "plot", "predict", "save",
 ]  # fmt: skip

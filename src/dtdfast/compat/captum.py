@@ -273,21 +273,18 @@ def _check_parts(model: Any) -> None:
     norms = require("torch", "peers").nn.modules.batchnorm._NormBase
     for name, part in model.named_modules():
         given = getattr(part, "rule", None)
-        kind = _kind(given)
+        kind, epsilon = _kind(given), getattr(given, "STABILITY_FACTOR", 1e-9)
+        reason = None
         if given is None and type(part).__name__ in REFUSED:
-            raise UnsuitableRuleError(
-                f"{_title(name, part)} has no rule, and there is no default for it; set its rule to dtdfast.Pass() to skip it"
-            )
-        if kind is not None and kind not in KNOWN:
-            raise UnsuitableRuleError(
-                f"the rule of {_title(name, part)} is a {kind}; known are {', '.join(KNOWN)} and the rules of dtdfast"
-            )
-        if isinstance(part, norms) and kind in ("GammaRule", "Alpha1_Beta0_Rule"):
-            raise UnsuitableRuleError(
-                f"{_title(name, part)}: {kind} does not suit a BatchNorm; give it to the layer that it is merged into"
-            )
-        if kind == "EpsilonRule" and type(part).__name__.startswith("MaxPool") and given.STABILITY_FACTOR != 1e-9:
-            raise UnsuitableRuleError(f"{_title(name, part)}: the ε of a max-pool is 1e-9; it cannot be {given.STABILITY_FACTOR}")
+            reason = "it has no rule, and there is no default for it; set its rule to dtdfast.Pass() to skip it"
+        elif kind is not None and kind not in KNOWN:
+            reason = f"its rule is a {kind}; known are {', '.join(KNOWN)} and the rules of dtdfast"
+        elif isinstance(part, norms) and kind in ("GammaRule", "Alpha1_Beta0_Rule"):
+            reason = f"{kind} does not suit a BatchNorm; give it to the layer that it is merged into"
+        elif kind == "EpsilonRule" and type(part).__name__.startswith("MaxPool") and epsilon != 1e-9:
+            reason = f"the ε of a max-pool is 1e-9 and cannot be {epsilon}"
+        if reason is not None:
+            raise UnsuitableRuleError(f"{_title(name, part)}: {reason}")
 
 
 def _check_calls(network: Imported) -> None:

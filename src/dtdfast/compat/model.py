@@ -16,7 +16,7 @@ from .. import layers as L
 from ..errors import InputError, ModelError
 from ..explainer import Explainer
 from ..extras import require
-from ..importers.torch import Graph
+from ..importers.torch_graph import Graph
 from ..plan.fold import LINEAR, fold
 from ..plan.shapes import Shape
 from ..plan.wiring import sources, wire

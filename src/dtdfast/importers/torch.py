@@ -51,55 +51,28 @@ def from_torch(module: Any, example: Any) -> list[Layer]:
     --------
     >>> layers = dtdfast.from_torch(torchvision.models.resnet18(weights="DEFAULT").eval(), torch.rand(1, 3, 224, 224))
     """
-    return Graph(module, example).read(module)[0]
-
-
-class Graph:
-    """A module's graph, exported once and read as often as its weights change.
-
-    Parameters
-    ----------
-    module, example : as in `from_torch`, whose errors it raises
-    """
-
-    def __init__(self, module: Any, example: Any) -> None:
-        try:
-            import torch
-        except ImportError as error:
-            raise BackendError(f"from_torch needs torch: pip install torch ({error})") from None
-        if not isinstance(module, torch.nn.Module):
-            raise ModelError(f"module is a {type(module).__name__}, expected a torch.nn.Module")
-        if not isinstance(example, torch.Tensor):
-            raise InputError(f"example is a {type(example).__name__}, expected one torch.Tensor: several inputs are not supported")
-        if example.ndim < 2 or not example.numel():
-            raise InputError(f"example has shape {tuple(example.shape)}, expected (n, ...): the batch axis first")
-        for name, part in module.named_modules():
-            if part.training:
-                where = f"its part {name!r}" if name else "the module"
-                raise ModelError(f"{where} is in training mode; call module.eval() first")
-        x = example.detach().clone()
-        if len(x) == 1:  # the batch axis must be told from axes of size 1
-            x = torch.cat([x, x])
-        self._x = x
-        with torch.no_grad():
-            self._exported = _export(module, x)
-
-    def read(self, module: Any) -> tuple[list[Layer], list[str | None]]:
-        """The layers with the present weights of the module that was exported, checked against it.
-
-        Returns
-        -------
-        layers : list of Layer
-        origins : of every entry the path of the part of the module that it stands for, a part without parts of its own ("" where that
-            is the whole module); None marks what a larger part computes itself, such as an addition in its `forward`
-        """
+    try:
         import torch
-
-        with torch.no_grad():
-            reader = _Reader(self._exported, self._x, module)
-            layers = reader.read()
-            _check(layers, reader, self._x, module(self._x.clone()))
-        return layers, [reader.origin(node) for node in reader.made]
+    except ImportError as error:
+        raise BackendError(f"from_torch needs torch: pip install torch ({error})") from None
+    if not isinstance(module, torch.nn.Module):
+        raise ModelError(f"module is a {type(module).__name__}, expected a torch.nn.Module")
+    if not isinstance(example, torch.Tensor):
+        raise InputError(f"example is a {type(example).__name__}, expected one torch.Tensor: several inputs are not supported")
+    if example.ndim < 2 or not example.numel():
+        raise InputError(f"example has shape {tuple(example.shape)}, expected (n, ...): the batch axis first")
+    for name, part in module.named_modules():
+        if part.training:
+            where = f"its part {name!r}" if name else "the module"
+            raise ModelError(f"{where} is in training mode; call module.eval() first")
+    x = example.detach().clone()
+    if len(x) == 1:  # the batch axis must be told from axes of size 1
+        x = torch.cat([x, x])
+    with torch.no_grad():
+        reader = _Reader(_export(module, x), x)
+        layers = reader.read()
+        _check(layers, reader, x, module(x.clone()))
+    return layers
 
 
 def _export(module: Any, x: Any) -> Any:
@@ -122,12 +95,9 @@ class _Reader:
     values : node → what stands for its result: a Value, Pieces of one, or a constant
     """
 
-    def __init__(self, exported: Any, x: Any, module: Any) -> None:
+    def __init__(self, exported: Any, x: Any) -> None:
         self.graph = exported.graph_module.graph
         self.exported = exported
-        present = {**dict(module.named_parameters(remove_duplicate=False)), **dict(module.named_buffers(remove_duplicate=False))}
-        held = {**exported.state_dict, **exported.constants}
-        self.held = {name: present.get(name, value) for name, value in held.items()}
         self.n_batch = len(x)
         self.x = x
         self.layers = Layers(len(x))
@@ -170,8 +140,9 @@ class _Reader:
 
     def feeds(self) -> Iterator[Any]:
         """What runs the graph: x, parameters, buffers and constants, in the graph's order."""
+        held = {**self.exported.state_dict, **self.exported.constants}
         for spec in self.exported.graph_signature.input_specs:
-            yield self.x if spec.kind.name == "USER_INPUT" else self.held[spec.target]
+            yield self.x if spec.kind.name == "USER_INPUT" else held[spec.target]
 
     def operands(self, node: Any) -> list[Any]:
         return [self.norms[node]["self"]] if node in self.norms else list(node.all_input_nodes)
@@ -244,15 +215,12 @@ class _Reader:
         self.made.append(self.node)
         return value
 
-    def origin(self, node: Any) -> str | None:
-        """The innermost part of the module that a node comes from, None where that part holds others."""
-        path = (_paths(node) or [""])[-1]
-        return None if path in self.containers else path
-
     def name(self) -> str:
         """The part of the module that a record comes from, and the operation where the part holds more than one."""
         path = (_paths(self.node) or [""])[-1]
-        return self.origin(self.node) or f"{path}.{self.node.name}".lstrip(".")
+        if path and path not in self.containers:
+            return path
+        return f"{path}.{self.node.name}".lstrip(".")
 
     def entry(self, value: Value) -> Value:
         """A value whose shape is its entry's own: a view becomes a record once something reads its elements."""

@@ -1,0 +1,71 @@
+"""A module's graph, exported once and read as often as its weights change, with the part of the module that every entry stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from ..errors import InputError
+from ..layers import Layer
+from .torch import _check, _export, _paths, _Reader
+
+
+class Graph:
+    """A graph without the weights.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        In evaluation mode.
+    example : torch.Tensor (n, ...)
+
+    Raises
+    ------
+    DtdError
+        As `from_torch`, here and in `read`.
+    """
+
+    def __init__(self, module: Any, example: Any) -> None:
+        import torch
+
+        if example.ndim < 2 or not example.numel():
+            raise InputError(f"the input has shape {tuple(example.shape)}, expected (n, ...): the batch axis first")
+        x = example.detach().clone()
+        self._x = torch.cat([x, x]) if len(x) == 1 else x  # the batch axis must be told from axes of size 1
+        with torch.no_grad():
+            self._exported = _export(module, self._x)
+
+    def read(self, module: Any) -> tuple[list[Layer], list[str | None]]:
+        """The layers with the present weights of the module that was exported, checked against it.
+
+        Returns
+        -------
+        layers : list of Layer
+        origins : of every entry the path of the part of the module that it stands for, a part without parts of its own ("" where that
+            is the whole module); None marks what a larger part computes itself, such as an addition in its `forward`
+        """
+        import torch
+
+        with torch.no_grad():
+            reader = _Present(self._exported, self._x, module)
+            layers = reader.read()
+            _check(layers, reader, self._x, module(self._x.clone()))
+        return layers, [reader.origin(node) for node in reader.made]
+
+
+class _Present(_Reader):
+    """Reads the graph with what a module holds now in the place of what it held when it was exported."""
+
+    def __init__(self, exported: Any, x: Any, module: Any) -> None:
+        super().__init__(exported, x)
+        present = {**dict(module.named_parameters(remove_duplicate=False)), **dict(module.named_buffers(remove_duplicate=False))}
+        held = {**exported.state_dict, **exported.constants}
+        self._held = {name: present.get(name, value) for name, value in held.items()}
+
+    def feeds(self) -> Iterator[Any]:
+        for spec in self.exported.graph_signature.input_specs:
+            yield self.x if spec.kind.name == "USER_INPUT" else self._held[spec.target]
+
+    def origin(self, node: Any) -> str | None:
+        path = (_paths(node) or [""])[-1]
+        return None if path in self.containers else path
