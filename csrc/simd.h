@@ -31,6 +31,17 @@ ALWAYS_INLINE vec load(const float *p) { return *(const vec_unaligned *)p; }
 ALWAYS_INLINE void store(float *p, vec v) { *(vec_unaligned *)p = v; }
 ALWAYS_INLINE vec splat(float t) { return t - (vec){0}; }
 
+/* The compiler keeps v in a register, once computed, rather than fold its load into every use. */
+#if defined(__AVX512F__)
+#define IN_REGISTER(v) __asm__("" : "+v"(v))
+#elif defined(__x86_64__)
+#define IN_REGISTER(v) __asm__("" : "+x"(v))
+#elif defined(__aarch64__)
+#define IN_REGISTER(v) __asm__("" : "+w"(v))
+#else
+#define IN_REGISTER(v) ((void)0)
+#endif
+
 /* The first n < VL lanes; the others are 0 and their memory is not touched. */
 ALWAYS_INLINE vec load_some(const float *p, int64_t n)
 {
