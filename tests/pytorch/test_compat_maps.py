@@ -1,0 +1,127 @@
+"""The drop-ins on published architectures as they are, BatchNorms and bare additions included, beside the tools themselves."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+import torchvision.models as tv
+from captum.attr import LRP as CaptumLRP
+from captum.attr._utils.custom_modules import Addition_Module
+from torch import Tensor, nn
+from zennit import composites as zc
+from zennit.attribution import Gradient as ZennitGradient
+from zennit.canonizers import SequentialMergeBatchNorm
+from zennit.torchvision import ResNetCanonizer, VGGCanonizer
+
+import dtdfast as dtd
+from dtdfast.compat.captum import LRP
+from dtdfast.compat.zennit import Gradient
+from modules import randomise
+from nets import Net
+from parity import BOX, CAPTUM, SIZE, gamma_box, images, merged, resnet50, vgg16_bn
+from torch_reference import TorchNet
+
+Report = Callable[[str, tuple[str, ...]], None]
+TABLE = "| network | tool | rules | input | float64 | float32 | weights moved by 2⁻²⁴ |"
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
+
+
+def googlenet() -> nn.Module:
+    return tv.googlenet(num_classes=10, init_weights=False, transform_input=False)
+
+
+MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Any]]] = {
+    "VGG-16-bn": (vgg16_bn, VGGCanonizer),
+    "ResNet-50": (resnet50, ResNetCanonizer),
+    "GoogLeNet": (googlenet, SequentialMergeBatchNorm),
+}
+COMPOSITES: dict[str, Callable[..., Any]] = {
+    "EpsilonPlusFlat": zc.EpsilonPlusFlat,
+    "EpsilonGammaBox": gamma_box,
+    "EpsilonAlpha2Beta1": zc.EpsilonAlpha2Beta1,
+}
+RULES = ("EpsilonRule", "GammaRule", "Alpha1_Beta0_Rule")
+
+
+@cache
+def model(name: str, dtype: torch.dtype) -> nn.Module:
+    torch.manual_seed(0)
+    return randomise(MODELS[name][0]()).to(dtype)
+
+
+@cache
+def moved(name: str) -> nn.Module:
+    """Every weight, bias and statistic moved by half a unit in the last place of float32, up or down."""
+    module = copy.deepcopy(model(name, torch.float64))
+    generator = torch.Generator().manual_seed(2)
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.is_floating_point():
+            sign = torch.randint(2, tensor.shape, generator=generator) * 2 - 1
+            tensor.mul_(1 + 2.0**-24 * sign.double())
+    return module
+
+
+@cache
+def merged_for_captum(name: str, dtype: torch.dtype) -> nn.Module:
+    """The same network with BatchNorms merged, every addition an Addition_Module and ReLUs out of place, as captum wants it."""
+    layers = dtd.from_torch(merged(copy.deepcopy(model(name, torch.float64))), images()[:1])
+    return TorchNet(Net(name, layers, (3, SIZE, SIZE), (10,), 0, BOX, None, None), dtype, add=Addition_Module)
+
+
+def l1(ours: Tensor, theirs: Tensor) -> float:
+    """Sum of absolute differences over the sum of absolute values."""
+    assert ours.shape == theirs.shape
+    assert theirs.abs().sum() > 0
+    return float((ours.double() - theirs.double()).abs().sum() / theirs.double().abs().sum())
+
+
+def compare(report: Report, row: tuple[str, ...], pairs: dict[torch.dtype, tuple[Tensor, Tensor]], exact_moved: Tensor) -> None:
+    double, single = l1(*pairs[torch.float64]), l1(*pairs[torch.float32])
+    condition = l1(exact_moved, pairs[torch.float64][0])
+    report(TABLE, (*row, f"{double:.0e}", f"{single:.0e}", f"{condition:.0e}"))
+    assert double <= 1e-9
+    assert single <= 1e-4 or condition > 1e-5, (single, condition)
+
+
+@pytest.mark.parametrize("rules", COMPOSITES)
+@pytest.mark.parametrize("name", MODELS)
+def test_zennit(name: str, rules: str, report: Report) -> None:
+    def both(module: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+        composite = COMPOSITES[rules](canonizers=[MODELS[name][1]()])
+        start = torch.eye(10, dtype=x.dtype)[[3, 5]]
+        with Gradient(module, composite, start) as ours:
+            output, relevance = ours(x)
+        with ZennitGradient(module, composite, start) as theirs:
+            their_output, their_relevance = theirs(x.clone())
+        assert l1(output, their_output.detach()) <= 1e-5
+        return relevance, their_relevance.detach()
+
+    pairs = {dtype: both(model(name, dtype), images().to(dtype)) for dtype in (torch.float32, torch.float64)}
+    shaken = Gradient(moved(name), COMPOSITES[rules](canonizers=[MODELS[name][1]()]), torch.eye(10, dtype=torch.float64)[[3, 5]])(images())[1]
+    compare(report, (name, "zennit", rules, "signed"), pairs, shaken)
+
+
+@pytest.mark.parametrize("signed", [True, False], ids=["signed", "nonnegative"])
+@pytest.mark.parametrize("rules", RULES)
+@pytest.mark.parametrize("name", MODELS)
+def test_captum(name: str, rules: str, signed: bool, report: Report) -> None:
+    x, target = images(nonnegative=not signed), torch.tensor([3, 5])
+
+    def ruled(module: nn.Module) -> nn.Module:
+        for part in module.modules():
+            if isinstance(part, (nn.Conv2d, nn.Linear)):
+                part.rule = CAPTUM[rules][0]()
+        return module
+
+    pairs = {}
+    for dtype in (torch.float32, torch.float64):
+        theirs = CaptumLRP(ruled(merged_for_captum(name, dtype))).attribute(x.to(dtype, copy=True).requires_grad_(), target).detach()
+        pairs[dtype] = LRP(ruled(model(name, dtype))).attribute(x.to(dtype), target), theirs
+    shaken = LRP(ruled(moved(name))).attribute(x, target)
+    compare(report, (name, "captum", rules, "signed" if signed else "x ≥ 0"), pairs, shaken)
