@@ -18,6 +18,7 @@ from .errors import (
     WiringError,
 )
 from .explainer import Explainer, explain, predict
+from .importers.keras import from_keras
 from .importers.onnx import from_onnx
 from .importers.torch import from_torch
 from .layers import (
@@ -59,6 +60,6 @@ __all__ = [
     "ConvTranspose", "DomainError", "Dropout", "DtdError", "Embedding", "Epsilon", "Explainer", "Flat", "Flatten", "Gamma", "GlobalAvgPool",
     "InputError", "Layer", "LayerError", "Ledger", "Linear", "MaxPool", "ModelError", "Mul", "NumericsError", "Pad", "Pass", "Permute",
     "ReLU", "Reshape", "Rule", "RuleError", "Scale", "ShapeError", "Slice", "Softmax", "StorageError", "SumPool", "TargetError", "Upsample",
-    "WSquare", "WiringError", "ZBox", "ZPlus", "Zero", "__version__", "backends", "baselines", "build_config", "explain", "from_onnx",
-    "from_torch", "load", "plot", "predict", "save",
+    "WSquare", "WiringError", "ZBox", "ZPlus", "Zero", "__version__", "backends", "baselines", "build_config", "explain", "from_keras",
+    "from_onnx", "from_torch", "load", "plot", "predict", "save",
 ]  # fmt: skip

@@ -13,6 +13,7 @@ from ..errors import BackendError, InputError, ModelError, at
 from ..explainer import predict
 from ..layers import INPUT, Flatten, Layer, Reshape
 from ..plan.shapes import Shape
+from .check import TOLERANCE, difference
 from .records import Layers, Refused, Value
 from .torch_call import Call, Handler
 from .torch_layers import HANDLERS as LAYERS
@@ -21,8 +22,6 @@ from .torch_moves import HANDLERS as MOVES
 Array = NDArray[Any]
 
 HANDLERS: dict[str, Handler] = LAYERS | MOVES
-
-TOLERANCE = 1e-4  # of `predict` against the module, relative to its largest output; more where the module computes in half precision
 
 
 def from_torch(module: Any, example: Any) -> list[Layer]:
@@ -131,7 +130,9 @@ class _Reader:
         self.entry(value)
         if not self.layers.records:
             raise ModelError("the module returns its input: there is nothing to explain")
-        return self.layers.records
+        layers, kept = self.layers.finished()
+        self.made = [self.made[position] for position in kept]
+        return layers
 
     def placeholders(self) -> Iterator[tuple[Any, Any]]:
         """The graph's inputs: the network's own, and what it holds."""
@@ -322,7 +323,7 @@ def _check(layers: list[Layer], reader: _Reader, x: Any, expected: Any) -> None:
 
     tolerance = max(TOLERANCE, 16 * torch.finfo(expected.dtype).eps)
     given = reader.array(x, "example") if x.is_floating_point() else x.cpu().numpy()
-    error = _difference(predict(layers, given), reader.array(expected, "output"))
+    error = difference(predict(layers, given), reader.array(expected, "output"))
     if error <= tolerance:
         return
     seen: dict[Any, Any] = {}
@@ -335,16 +336,10 @@ def _check(layers: list[Layer], reader: _Reader, x: Any, expected: Any) -> None:
     Recorder(reader.exported.graph_module).run(*reader.feeds())
     last = {node: position for position, node in enumerate(reader.made)}  # a node may have made several entries
     for node, position in sorted(last.items(), key=lambda item: item[1]):
-        off = _difference(predict(layers[: position + 1], given), reader.array(seen[node], "value"))
+        off = difference(predict(layers[: position + 1], given), reader.array(seen[node], "value"))
         if not off <= tolerance:
             raise ModelError(
                 f"{at(position, layers[position])} is the first entry that differs from the module ({_title(node)}): "
                 f"by {off:.1e} of its largest value, the output by {error:.1e}; at most {tolerance:.0e} is accepted"
             )
     raise ModelError(f"the output differs from the module's by {error:.1e} of its largest value; at most {tolerance:.0e} is accepted")
-
-
-def _difference(ours: Array, theirs: Array) -> float:
-    """Largest absolute difference, relative to the largest value."""
-    scale = max(float(np.abs(theirs).max()), float(np.finfo(np.float32).tiny))
-    return float(np.abs(ours.reshape(theirs.shape) - theirs).max()) / scale
