@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,10 @@ def difference(ours: Array, theirs: Array) -> float:
     return float(np.abs(ours.reshape(theirs.shape) - theirs).max()) / scale
 
 
-def check_outputs(layers: list[Layer], x: Array, expected: Array, tolerance: float = TOLERANCE) -> None:
-    """Raise ModelError where `predict` gives something else than the model did."""
-    error = difference(predict(layers, x), expected)
+def check_outputs(
+    layers: list[Layer], x: Array, expected: Array, tolerance: float = TOLERANCE, link: Callable[[Array], Array] = lambda y: y
+) -> None:
+    """Raise ModelError where `predict`, through `link`, gives something else than the model did."""
+    error = difference(link(predict(layers, x)), expected)
     if not error <= tolerance:
         raise ModelError(f"the output differs from the model's by {error:.1e} of its largest value; at most {tolerance:.0e} is accepted")
