@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import dtdfast as dtd
-from dtdfast.importers import torch as importer
+from dtdfast.importers import torch_reader as importer
 from dtdfast.importers.records import Value
 from dtdfast.importers.torch_call import Call, Records
 
@@ -74,7 +74,7 @@ OPERATIONS: dict[str, tuple[Function, str]] = {
     "conv3d": (lambda x: F.conv3d(x.view(2, 2, 2, 8, 6), constant(3, 2, 2, 3, 3)), "Reshape Conv"),
     "conv_transpose2d": (lambda x: F.conv_transpose2d(x, constant(4, 3, 3, 3), None, 2, 1, 1, 2), "ConvTranspose"),
     "linear": (lambda x: F.linear(x.flatten(1), constant(3, 192), constant(3)), "Flatten Linear"),
-    "matmul": (lambda x: x.flatten(1) @ constant(192, 3) + constant(3), "Flatten Linear Scale"),
+    "matmul": (lambda x: x.flatten(1) @ constant(192, 3) + constant(3), "Flatten Linear"),
     "mm": (lambda x: x.flatten(1).mm(constant(192, 3)), "Flatten Linear"),
     "addmm": (lambda x: torch.addmm(constant(3), x.flatten(1), constant(192, 3)), "Flatten Linear"),
     "batch_norm": (lambda x: F.batch_norm(x, constant(4), constant(4).exp(), constant(4), constant(4), eps=1e-3), "BatchNorm"),

@@ -134,7 +134,6 @@ class Walk:
             name=node.name or node.output[0],
             opset=self._opset,
             operands=operands,
-            alone=[self._readers[name] == 1 for name in node.input],
             outputs=[o if self._readers[o] else "" for o in node.output],
             attributes=self._attributes(node),
             layers=self._layers,
