@@ -139,6 +139,11 @@ CASES: dict[str, dict[str, Any]] = {  # one graph each; `kinds` where the record
         body="y = Slice(x, a, b, c, d)",
         given="int64[3] a = {1,-5,0}, int64[3] b = {9999999999,-1,9}, int64[3] c = {1,3,2}, int64[3] d = {1,2,3}",
     ),
+    "bias_of_a_layer_read_elsewhere": dict(
+        body="a = Conv(x, w) b = Identity(a) c = Add(b, k) d = Relu(a) y = Add(c, d)",
+        given="float[6,4,3,3] w, float[6,1,1] k",
+        kinds=["Conv", "Scale", "ReLU", "Add"],
+    ),
     "slice_default_axes": dict(
         body="y = Slice(x, a, b)", given="int64[2] a = {0,1}, int64[2] b = {9223372036854775807,3}", kinds=["Slice"]
     ),

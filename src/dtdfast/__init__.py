@@ -18,7 +18,9 @@ from .errors import (
     WiringError,
 )
 from .explainer import Explainer, explain, predict
+from .importers.keras import from_keras
 from .importers.onnx import from_onnx
+from .importers.sklearn import from_sklearn
 from .importers.torch import from_torch
 from .layers import (
     INPUT,
@@ -60,5 +62,5 @@ __all__ = [
     "InputError", "Layer", "LayerError", "Ledger", "Linear", "MaxPool", "ModelError", "Mul", "NumericsError", "Pad", "Pass", "Permute",
     "ReLU", "Reshape", "Rule", "RuleError", "Scale", "ShapeError", "Slice", "Softmax", "StorageError", "SumPool", "TargetError", "Upsample",
     "WSquare", "WiringError", "ZBox", "ZPlus", "Zero", "__version__", "backends", "baselines", "build_config", "compat", "explain",
-    "from_onnx", "from_torch", "load", "plot", "predict", "save",
+    "from_keras", "from_onnx", "from_sklearn", "from_torch", "load", "plot", "predict", "save",
 ]  # fmt: skip

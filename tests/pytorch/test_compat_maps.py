@@ -103,7 +103,9 @@ def test_zennit(name: str, rules: str, report: Report) -> None:
         return relevance, their_relevance.detach()
 
     pairs = {dtype: both(model(name, dtype), images().to(dtype)) for dtype in (torch.float32, torch.float64)}
-    shaken = Gradient(moved(name), COMPOSITES[rules](canonizers=[MODELS[name][1]()]), torch.eye(10, dtype=torch.float64)[[3, 5]])(images())[1]
+    shaken = Gradient(moved(name), COMPOSITES[rules](canonizers=[MODELS[name][1]()]), torch.eye(10, dtype=torch.float64)[[3, 5]])(images())[
+        1
+    ]
     compare(report, (name, "zennit", rules, "signed"), pairs, shaken)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import dtdfast as dtd
-from dtdfast.importers import torch as importer
+from dtdfast.importers import torch_reader as importer
 from dtdfast.importers.records import Value
 from dtdfast.importers.torch_call import Call, Records
 
@@ -74,7 +74,7 @@ OPERATIONS: dict[str, tuple[Function, str]] = {
     "conv3d": (lambda x: F.conv3d(x.view(2, 2, 2, 8, 6), constant(3, 2, 2, 3, 3)), "Reshape Conv"),
     "conv_transpose2d": (lambda x: F.conv_transpose2d(x, constant(4, 3, 3, 3), None, 2, 1, 1, 2), "ConvTranspose"),
     "linear": (lambda x: F.linear(x.flatten(1), constant(3, 192), constant(3)), "Flatten Linear"),
-    "matmul": (lambda x: x.flatten(1) @ constant(192, 3) + constant(3), "Flatten Linear Scale"),
+    "matmul": (lambda x: x.flatten(1) @ constant(192, 3) + constant(3), "Flatten Linear"),
     "mm": (lambda x: x.flatten(1).mm(constant(192, 3)), "Flatten Linear"),
     "addmm": (lambda x: torch.addmm(constant(3), x.flatten(1), constant(192, 3)), "Flatten Linear"),
     "batch_norm": (lambda x: F.batch_norm(x, constant(4), constant(4).exp(), constant(4), constant(4), eps=1e-3), "BatchNorm"),
@@ -115,6 +115,9 @@ OPERATIONS: dict[str, tuple[Function, str]] = {
     "add_": (lambda x: x.relu().add_(x), "ReLU Add"),
     "mul": (lambda x: x * x.sigmoid(), "sigmoid Mul"),
     "squeeze and excitation": (attention, "GlobalAvgPool Flatten Linear sigmoid Reshape Mul"),
+    "a gate written out": (lambda x: x * (F.relu6(x + 3) / 6), "hard_sigmoid Mul"),
+    "a gate written out, its parts read": (lambda x: F.relu6(x + 3) / 6 + F.relu6(x + 3), "hard_sigmoid Scale clip Add"),
+    "not quite a gate": (lambda x: F.relu6(x + 2) / 6, "Scale clip Scale"),
     "constants": (lambda x: (x - constant(4, 1, 1)) / constant(1, 4, 1, 1) * 2 + 1, "Scale Scale Scale Scale"),
     "constants on the left": (lambda x: 1 - (constant(4, 1, 1) * -x), "Scale Scale Scale"),
     "neutral constants": (lambda x: (x * 1 + 0).relu(), "ReLU"),

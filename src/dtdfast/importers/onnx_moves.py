@@ -22,10 +22,10 @@ def _per_channel(node: Node, x: Value, constant: Array) -> Array:
     return np.broadcast_to(array.ravel(), (x.shape[0],))
 
 
-def _split_operands(node: Node) -> tuple[Value, int, Array]:
-    """(what is computed, its number, the constant)."""
+def _split_operands(node: Node) -> tuple[Value, Array]:
+    """(what is computed, the constant)."""
     index = 0 if isinstance(node.operand(0), Value) else 1
-    return node.value(index), index, node.constant(1 - index, "its constant")
+    return node.value(index), node.constant(1 - index, "its constant")
 
 
 def _both_computed(node: Node) -> bool:
@@ -33,12 +33,9 @@ def _both_computed(node: Node) -> bool:
 
 
 def _shift(node: Node, sign: float) -> Value:
-    """X + c: the bias of the layer before, where that has none and nobody else reads it; else a Scale."""
-    x, index, constant = _split_operands(node)
+    """X + c, a Scale; after a linear layer of its own it becomes that layer's bias (rewrites.py)."""
+    x, constant = _split_operands(node)
     shift = _per_channel(node, x, constant) * constant.dtype.type(sign)
-    before = node.layers.records[x.position] if x.position != L.INPUT else None
-    if isinstance(before, (L.Linear, L.Conv, L.ConvTranspose)) and before.bias is None and node.alone[index]:
-        return node.amend(index, bias=shift)
     return node.add(L.Scale, x, scale=np.ones_like(shift), shift=shift)
 
 
@@ -51,7 +48,7 @@ def subtract(node: Node) -> Value:
         raise Refused("it subtracts one computed value from another, which has no record")
     if isinstance(node.operand(0), Value):
         return _shift(node, -1.0)
-    x, _, constant = _split_operands(node)
+    x, constant = _split_operands(node)
     shift = _per_channel(node, x, constant)
     return node.add(L.Scale, x, scale=-np.ones_like(shift), shift=shift)
 
@@ -59,14 +56,14 @@ def subtract(node: Node) -> Value:
 def multiply(node: Node) -> Value:
     if _both_computed(node):
         return node.add(L.Mul, node.value(0), node.value(1))
-    x, _, constant = _split_operands(node)
+    x, constant = _split_operands(node)
     return node.add(L.Scale, x, scale=_per_channel(node, x, constant))
 
 
 def divide(node: Node) -> Value:
     if not isinstance(node.operand(0), Value) or isinstance(node.operand(1), Value):
         raise Refused("it divides by what is computed, which has no record; only division by a constant has")
-    x, _, constant = _split_operands(node)
+    x, constant = _split_operands(node)
     divisor = _per_channel(node, x, constant)
     if not divisor.all():
         raise Refused("it divides by zero")

@@ -73,9 +73,10 @@ class Walk:
             except (Refused, ModelError) as reason:
                 name = f" {node.name!r:.120}" if node.name else ""
                 self._refusals.append(f"node {number}{name} ({node.op_type:.60}): {reason}")
-        if not self._refusals:
-            self._end(output)
-        return Imported(self._layers.records, self._sample, self._refusals)
+        if self._refusals:
+            return Imported(self._layers.records, self._sample, self._refusals)
+        self._end(output)
+        return Imported(self._layers.finished()[0], self._sample, [])
 
     def shape(self, name: str) -> Shape | None:
         """Shape of one sample of what was computed under a name."""
@@ -133,7 +134,6 @@ class Walk:
             name=node.name or node.output[0],
             opset=self._opset,
             operands=operands,
-            alone=[self._readers[name] == 1 for name in node.input],
             outputs=[o if self._readers[o] else "" for o in node.output],
             attributes=self._attributes(node),
             layers=self._layers,

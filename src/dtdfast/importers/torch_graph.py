@@ -7,7 +7,9 @@ from typing import Any
 
 from ..errors import InputError
 from ..layers import Layer
-from .torch import _check, _export, _paths, _Reader
+from .torch import _check, _module
+from .torch_call import paths
+from .torch_reader import Reader
 
 
 class Graph:
@@ -30,10 +32,8 @@ class Graph:
 
         if example.ndim < 2 or not example.numel():
             raise InputError(f"the input has shape {tuple(example.shape)}, expected (n, ...): the batch axis first")
-        x = example.detach().clone()
-        self._x = torch.cat([x, x]) if len(x) == 1 else x  # the batch axis must be told from axes of size 1
         with torch.no_grad():
-            self._exported = _export(module, self._x)
+            _, self._exported, self._x = _module(module, example.detach().clone())
 
     def read(self, module: Any) -> tuple[list[Layer], list[str | None]]:
         """The layers with the present weights of the module that was exported, checked against it.
@@ -49,11 +49,11 @@ class Graph:
         with torch.no_grad():
             reader = _Present(self._exported, self._x, module)
             layers = reader.read()
-            _check(layers, reader, self._x, module(self._x.clone()))
+            _check(layers, reader, self._x, module)
         return layers, [reader.origin(node) for node in reader.made]
 
 
-class _Present(_Reader):
+class _Present(Reader):
     """Reads the graph with what a module holds now in the place of what it held when it was exported."""
 
     def __init__(self, exported: Any, x: Any, module: Any) -> None:
@@ -67,5 +67,5 @@ class _Present(_Reader):
             yield self.x if spec.kind.name == "USER_INPUT" else self._held[spec.target]
 
     def origin(self, node: Any) -> str | None:
-        path = (_paths(node) or [""])[-1]
+        path = (paths(node) or [""])[-1]
         return None if path in self.containers else path

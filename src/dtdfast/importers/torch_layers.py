@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from .. import layers as L
 from .records import Refused, Value
 from .torch_call import Array, Call, Handler, Pieces, Records, each, ints, spread
+from .torch_refused import ATTENTION
 
 # ------------------------------------------------------------------------------------------------------ layers with weights
 
@@ -26,6 +27,8 @@ def _linear(records: Records, call: Call) -> Value:
 def _matmul(records: Records, call: Call) -> Value:
     """A product with a constant matrix: x @ m, with `addmm` b + x @ m."""
     left, right = ("mat1", "mat2") if call.name == "addmm" else ("self", "mat2" if call.name == "mm" else "other")
+    if isinstance(call.arguments[right], Value):
+        raise Refused(ATTENTION)
     matrix = records.array(call.arguments[right], f"{right} operand")
     if matrix.ndim != 2:
         raise Refused(f"its {right} operand has {matrix.ndim} axes, expected a matrix")

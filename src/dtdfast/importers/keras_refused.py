@@ -1,0 +1,20 @@
+"""Keras layers that are refused by name, each with what would be possible instead."""
+
+_RECURRENT = "recurrence has no record; use convolutions over time (Conv1D), or explain what follows it as a model of its own"
+_ATTENTION = "attention multiplies what is computed by what is computed, and no rule for it is known to be sound; explain a part without it"
+_STATISTICS = "it normalises by statistics of the very sample, which has no rule here; BatchNormalization folds exactly"
+_PREPARES = "it prepares data; apply it before the network, and import what follows"
+
+REFUSED: dict[str, str] = {
+    **dict.fromkeys(("LSTM", "GRU", "SimpleRNN", "RNN", "Bidirectional", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"), _RECURRENT),
+    **dict.fromkeys(("MultiHeadAttention", "GroupQueryAttention", "Attention", "AdditiveAttention"), _ATTENTION),
+    **dict.fromkeys(("LayerNormalization", "GroupNormalization", "RMSNormalization", "UnitNormalization"), _STATISTICS),
+    **dict.fromkeys(("TextVectorization", "StringLookup", "IntegerLookup", "Discretization", "CategoryEncoding", "Hashing"), _PREPARES),
+    "Lambda": "Python code has no record; write it with Keras's layers",
+    "TimeDistributed": "use the layer on all steps at once: Dense works along the last axis",
+    "Masking": "masks are not followed; cut the samples to their length",
+    "Subtract": "a difference of activations has no rule; scale one by −1 (Rescaling) and add",
+    "Dot": "it multiplies two computed values; only a gate made by a sigmoid has a rule",
+    "Maximum": "a maximum of two tensors has no record; MaxPooling over a Concatenate of them has",
+    "Minimum": "a minimum of two tensors has no record",
+}
