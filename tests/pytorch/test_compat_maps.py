@@ -49,6 +49,10 @@ COMPOSITES: dict[str, Callable[..., Any]] = {
 RULES = ("EpsilonRule", "GammaRule", "Alpha1_Beta0_Rule")
 
 
+def image(nonnegative: bool = False) -> Tensor:
+    return images(nonnegative)[:1]
+
+
 @cache
 def model(name: str, dtype: torch.dtype) -> nn.Module:
     torch.manual_seed(0)
@@ -92,28 +96,26 @@ def compare(report: Report, row: tuple[str, ...], pairs: dict[torch.dtype, tuple
 @pytest.mark.parametrize("rules", COMPOSITES)
 @pytest.mark.parametrize("name", MODELS)
 def test_zennit(name: str, rules: str, report: Report) -> None:
-    def both(module: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-        composite = COMPOSITES[rules](canonizers=[MODELS[name][1]()])
-        start = torch.eye(10, dtype=x.dtype)[[3, 5]]
-        with Gradient(module, composite, start) as ours:
-            output, relevance = ours(x)
-        with ZennitGradient(module, composite, start) as theirs:
-            their_output, their_relevance = theirs(x.clone())
-        assert l1(output, their_output.detach()) <= 1e-5
-        return relevance, their_relevance.detach()
+    def explain(tool: Any, module: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+        start = torch.eye(10, dtype=x.dtype)[[3]]
+        with tool(module, COMPOSITES[rules](canonizers=[MODELS[name][1]()]), start) as attributor:
+            output, relevance = attributor(x.clone())
+            return output.detach(), relevance.detach()
 
-    pairs = {dtype: both(model(name, dtype), images().to(dtype)) for dtype in (torch.float32, torch.float64)}
-    shaken = Gradient(moved(name), COMPOSITES[rules](canonizers=[MODELS[name][1]()]), torch.eye(10, dtype=torch.float64)[[3, 5]])(images())[
-        1
-    ]
-    compare(report, (name, "zennit", rules, "signed"), pairs, shaken)
+    pairs = {}
+    for dtype in (torch.float32, torch.float64):
+        x = image().to(dtype)
+        (output, ours), (their_output, theirs) = (explain(tool, model(name, dtype), x) for tool in (Gradient, ZennitGradient))
+        assert l1(output, their_output) <= 1e-5
+        pairs[dtype] = ours, theirs
+    compare(report, (name, "zennit", rules, "signed"), pairs, explain(Gradient, moved(name), image())[1])
 
 
 @pytest.mark.parametrize("signed", [True, False], ids=["signed", "nonnegative"])
 @pytest.mark.parametrize("rules", RULES)
 @pytest.mark.parametrize("name", MODELS)
 def test_captum(name: str, rules: str, signed: bool, report: Report) -> None:
-    x, target = images(nonnegative=not signed), torch.tensor([3, 5])
+    x, target = image(nonnegative=not signed), 3
 
     def ruled(module: nn.Module) -> nn.Module:
         for part in module.modules():

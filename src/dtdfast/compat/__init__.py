@@ -3,6 +3,6 @@
 None of these tools needs to be installed, and nothing here imports one.  docs/drop-in.md says where the answers differ, and why.
 """
 
-from . import captum, quantus, zennit
+from . import captum, innvestigate, quantus, zennit
 
-__all__ = ["captum", "quantus", "zennit"]
+__all__ = ["captum", "innvestigate", "quantus", "zennit"]
