@@ -23,13 +23,23 @@ from dtdfast.compat.captum import LRP
 from dtdfast.compat.zennit import Gradient
 from modules import randomise
 from nets import Net
-from parity import BOX, CAPTUM, SIZE, gamma_box, images, merged, resnet50, vgg16_bn
+from parity import BOX, CAPTUM, gamma_box, merged, resnet50
 from torch_reference import TorchNet
 
+SIZE = 64
 Report = Callable[[str, tuple[str, ...]], None]
-TABLE = "| network | tool | rules | input | float64 | float32 | weights moved by 2⁻²⁴ |"
+TABLE = "| network | tool | rules | input | float64 | float32 | theirs, float32 against float64 | weights moved by 2⁻²⁴ |"
+WELL = 1e-5  # a difference in float32 that needs no explanation
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
+
+
+def vgg16_bn() -> nn.Module:
+    """Without the adaptive pool, whose windows overlap at this image size."""
+    model = tv.vgg16_bn(num_classes=10)
+    model.avgpool = nn.Identity()
+    model.classifier[0] = nn.Linear(512 * (SIZE // 32) ** 2, 4096)
+    return model
 
 
 def googlenet() -> nn.Module:
@@ -50,7 +60,8 @@ RULES = ("EpsilonRule", "GammaRule", "Alpha1_Beta0_Rule")
 
 
 def image(nonnegative: bool = False) -> Tensor:
-    return images(nonnegative)[:1]
+    x = torch.randn((1, 3, SIZE, SIZE), generator=torch.Generator().manual_seed(1), dtype=torch.float64).clamp(*BOX)
+    return x.abs() if nonnegative else x
 
 
 @cache
@@ -74,7 +85,7 @@ def moved(name: str) -> nn.Module:
 @cache
 def merged_for_captum(name: str, dtype: torch.dtype) -> nn.Module:
     """The same network with BatchNorms merged, every addition an Addition_Module and ReLUs out of place, as captum wants it."""
-    layers = dtd.from_torch(merged(copy.deepcopy(model(name, torch.float64))), images()[:1])
+    layers = dtd.from_torch(merged(copy.deepcopy(model(name, torch.float64))), image())
     return TorchNet(Net(name, layers, (3, SIZE, SIZE), (10,), 0, BOX, None, None), dtype, add=Addition_Module)
 
 
@@ -85,12 +96,14 @@ def l1(ours: Tensor, theirs: Tensor) -> float:
     return float((ours.double() - theirs.double()).abs().sum() / theirs.double().abs().sum())
 
 
-def compare(report: Report, row: tuple[str, ...], pairs: dict[torch.dtype, tuple[Tensor, Tensor]], exact_moved: Tensor) -> None:
-    double, single = l1(*pairs[torch.float64]), l1(*pairs[torch.float32])
-    condition = l1(exact_moved, pairs[torch.float64][0])
-    report(TABLE, (*row, f"{double:.0e}", f"{single:.0e}", f"{condition:.0e}"))
+def compare(report: Report, row: tuple[str, ...], pairs: dict[torch.dtype, tuple[Tensor, Tensor]], shaken: Callable[[], Tensor]) -> None:
+    """Equal in float64; in float32 too, unless the map of moved weights or the tool's own float32 map is as far from the exact one."""
+    (ours, theirs), (exact, theirs_exact) = pairs[torch.float32], pairs[torch.float64]
+    double, single, own = l1(exact, theirs_exact), l1(ours, theirs), l1(theirs, theirs_exact)
+    condition = l1(shaken(), exact) if single > WELL else 0.0
+    report(TABLE, (*row, f"{double:.0e}", f"{single:.0e}", f"{own:.0e}", f"{condition:.0e}" if condition else ""))
     assert double <= 1e-9
-    assert single <= 1e-4 or condition > 1e-5, (single, condition)
+    assert single <= max(1e-4, 10 * own, 10 * condition)
 
 
 @pytest.mark.parametrize("rules", COMPOSITES)
@@ -108,7 +121,7 @@ def test_zennit(name: str, rules: str, report: Report) -> None:
         (output, ours), (their_output, theirs) = (explain(tool, model(name, dtype), x) for tool in (Gradient, ZennitGradient))
         assert l1(output, their_output) <= 1e-5
         pairs[dtype] = ours, theirs
-    compare(report, (name, "zennit", rules, "signed"), pairs, explain(Gradient, moved(name), image())[1])
+    compare(report, (name, "zennit", rules, "signed"), pairs, lambda: explain(Gradient, moved(name), image())[1])
 
 
 @pytest.mark.parametrize("signed", [True, False], ids=["signed", "nonnegative"])
@@ -127,5 +140,5 @@ def test_captum(name: str, rules: str, signed: bool, report: Report) -> None:
     for dtype in (torch.float32, torch.float64):
         theirs = CaptumLRP(ruled(merged_for_captum(name, dtype))).attribute(x.to(dtype, copy=True).requires_grad_(), target).detach()
         pairs[dtype] = LRP(ruled(model(name, dtype))).attribute(x.to(dtype), target), theirs
-    shaken = LRP(ruled(moved(name))).attribute(x, target)
-    compare(report, (name, "captum", rules, "signed" if signed else "x ≥ 0"), pairs, shaken)
+    row = (name, "captum", rules, "signed" if signed else "x ≥ 0")
+    compare(report, row, pairs, lambda: LRP(ruled(moved(name))).attribute(x, target))
