@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, ModelError
 from ..layers import Layer
+from .records import Refused
 from .torch import _check, _module
 from .torch_call import paths
 from .torch_reader import Reader
@@ -48,7 +49,10 @@ class Graph:
 
         with torch.no_grad():
             reader = _Present(self._exported, self._x, module)
-            layers = reader.read()
+            try:
+                layers = reader.read()
+            except Refused as reason:  # of the output itself, such as one number per sample without an axis
+                raise ModelError(f"the module's output: {reason}") from None
             _check(layers, reader, self._x, module)
         return layers, [reader.origin(node) for node in reader.made]
 
