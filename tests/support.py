@@ -32,3 +32,8 @@ def close(a, b, backend):
 
 def by_matrix(terms, start):
     return np.array([explicit.propagate(t, s.astype(np.float64).ravel())[0] for t, s in zip(terms, start, strict=True)])
+
+
+def kinds(layers):
+    """What a list is made of, in order: activations by their kind."""
+    return " ".join(layer.kind if isinstance(layer, dtd.Activation) else type(layer).__name__ for layer in layers)

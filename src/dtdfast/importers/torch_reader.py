@@ -13,11 +13,12 @@ from ..layers import INPUT, Flatten, Layer, Reshape
 from ..plan.shapes import Shape
 from .check import Array
 from .records import Layers, Refused, Value
+from .refused import CONTROL_FLOW
 from .torch_call import Call, Handler, operation, paths, title
 from .torch_layers import HANDLERS as LAYERS
 from .torch_moves import HANDLERS as MOVES
 from .torch_patterns import local_response_norm
-from .torch_refused import CONTROL_FLOW, STATE, advice
+from .torch_refused import STATE, TRAINING, advice
 
 HANDLERS: dict[str, Handler] = LAYERS | MOVES
 
@@ -51,6 +52,8 @@ class Reader:
             raise ModelError(f"the module returns {len(signature.user_outputs)} values; wrap it in one that returns a single tensor")
         if signature.buffers_to_mutate:
             changed = next(iter(signature.buffers_to_mutate.values()))
+            if changed.endswith(("running_mean", "running_var", "num_batches_tracked")):
+                raise ModelError(f"the program keeps {changed!r} up to date: {TRAINING}")
             raise ModelError(f"the module changes its buffer {changed!r} when called; {STATE}")
         self.values.update(self.placeholders())
         needed = self.ancestors(outputs[0])
