@@ -18,6 +18,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 
 import dtdfast as dtd
 from dtdfast.importers import sklearn as importer
+from support import kinds
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((60, 7)) * np.array([1, 2, 3, 1, 0.1, 5, 1]) + np.array([0, 3, -2, 1, 0, 0, 10])
@@ -31,10 +32,6 @@ def fit(estimator: Any, y: Any) -> Any:
         warnings.simplefilter("ignore", ConvergenceWarning)  # a few steps are enough: only the weights are wanted
         warnings.simplefilter("ignore", FutureWarning)
         return estimator.fit(X, y)
-
-
-def kinds(layers: list[dtd.Layer]) -> str:
-    return " ".join(layer.kind if isinstance(layer, dtd.Activation) else type(layer).__name__ for layer in layers)
 
 
 def perceptron(**options: Any) -> MLPClassifier:

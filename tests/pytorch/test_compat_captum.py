@@ -124,6 +124,13 @@ def test_max_pools(n_space: int) -> None:
     torch.testing.assert_close(LRP(nn.Sequential(pool)).attribute(x), expected)
 
 
+def test_a_linear_layer_over_the_last_axis() -> None:
+    model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.MaxPool1d(2))
+    nn.init.constant_(model[0].weight, 2.0)
+    relevance = LRP(model).attribute(torch.tensor([[[1.0, 2.0], [5.0, 6.0]]]), target=1)
+    torch.testing.assert_close(relevance, torch.tensor([[[0.0, 0.0], [10.0, 12.0]]]))
+
+
 class Skip(nn.Module):
     def __init__(self, marked: bool) -> None:
         super().__init__()

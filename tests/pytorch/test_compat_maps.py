@@ -83,10 +83,14 @@ def moved(name: str) -> nn.Module:
 
 
 @cache
+def merged_layers(name: str) -> list[dtd.Layer]:
+    return dtd.from_torch(merged(copy.deepcopy(model(name, torch.float64))), image())
+
+
+@cache
 def merged_for_captum(name: str, dtype: torch.dtype) -> nn.Module:
     """The same network with BatchNorms merged, every addition an Addition_Module and ReLUs out of place, as captum wants it."""
-    layers = dtd.from_torch(merged(copy.deepcopy(model(name, torch.float64))), image())
-    return TorchNet(Net(name, layers, (3, SIZE, SIZE), (10,), 0, BOX, None, None), dtype, add=Addition_Module)
+    return TorchNet(Net(name, merged_layers(name), (3, SIZE, SIZE), (10,), 0, BOX, None, None), dtype, add=Addition_Module)
 
 
 def l1(ours: Tensor, theirs: Tensor) -> float:

@@ -14,6 +14,7 @@ import pytest
 from keras import layers as kl
 
 import dtdfast as dtd
+from support import kinds
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -40,10 +41,6 @@ def randomised(model: keras.Model, seed: int = 0) -> keras.Model:
 def network(build: Build, *shape: int | None) -> keras.Model:
     source = keras.Input(shape or (9, 8, 4))
     return randomised(keras.Model(source, build(source)))
-
-
-def kinds(layers: list[dtd.Layer]) -> str:
-    return " ".join(layer.kind if isinstance(layer, dtd.Activation) else type(layer).__name__ for layer in layers)
 
 
 def excitation(x: KT) -> KT:

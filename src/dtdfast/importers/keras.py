@@ -16,6 +16,7 @@ from .keras_layers import HANDLERS as LAYERS
 from .keras_moves import HANDLERS as MOVES
 from .keras_refused import REFUSED
 from .records import Layers, Refused, Value
+from .refused import QUANTISED
 
 HANDLERS: dict[str, Handler] = LAYERS | MOVES
 SAMPLES = 2  # of the example that is made where none is given
@@ -176,7 +177,7 @@ class _Reader:
         if kind not in HANDLERS:
             raise Refused("this layer has no record")
         if getattr(layer, "quantization_mode", None):
-            raise Refused(f"it is quantised ({layer.quantization_mode}); import the float model and quantise afterwards")
+            raise Refused(f"{layer.quantization_mode}: {QUANTISED}")
         arguments = [*node.arguments.args, *node.arguments.kwargs.values()]
         tensors = [self.known[id(s)] for s in node.input_tensors]
         return HANDLERS[kind](Call(layer, name, tensors, arguments, self.records))

@@ -1,14 +1,13 @@
 """Keras layers that are refused by name, each with what would be possible instead."""
 
-_RECURRENT = "recurrence has no record; use convolutions over time (Conv1D), or explain what follows it as a model of its own"
-_ATTENTION = "attention multiplies what is computed by what is computed, and no rule for it is known to be sound; explain a part without it"
-_STATISTICS = "it normalises by statistics of the very sample, which has no rule here; BatchNormalization folds exactly"
+from .refused import ATTENTION, RECURRENCE, STATISTICS
+
 _PREPARES = "it prepares data; apply it before the network, and import what follows"
 
 REFUSED: dict[str, str] = {
-    **dict.fromkeys(("LSTM", "GRU", "SimpleRNN", "RNN", "Bidirectional", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"), _RECURRENT),
-    **dict.fromkeys(("MultiHeadAttention", "GroupQueryAttention", "Attention", "AdditiveAttention"), _ATTENTION),
-    **dict.fromkeys(("LayerNormalization", "GroupNormalization", "RMSNormalization", "UnitNormalization"), _STATISTICS),
+    **dict.fromkeys(("LSTM", "GRU", "SimpleRNN", "RNN", "Bidirectional", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"), RECURRENCE),
+    **dict.fromkeys(("MultiHeadAttention", "GroupQueryAttention", "Attention", "AdditiveAttention"), ATTENTION),
+    **dict.fromkeys(("LayerNormalization", "GroupNormalization", "RMSNormalization", "UnitNormalization"), STATISTICS),
     **dict.fromkeys(("TextVectorization", "StringLookup", "IntegerLookup", "Discretization", "CategoryEncoding", "Hashing"), _PREPARES),
     "Lambda": "Python code has no record; write it with Keras's layers",
     "TimeDistributed": "use the layer on all steps at once: Dense works along the last axis",

@@ -10,9 +10,10 @@ from ..errors import BackendError, InputError, ModelError, at
 from ..explainer import predict
 from ..layers import Layer
 from .check import TOLERANCE, difference
+from .refused import QUANTISED
 from .torch_call import title
 from .torch_reader import Reader
-from .torch_refused import BRANCH, QUANTISED, STATE, quantised
+from .torch_refused import BRANCH, STATE, quantised
 
 
 def from_torch(module: Any, example: Any = None) -> list[Layer]:
@@ -78,12 +79,12 @@ def _two(x: Any) -> Any:
 
 def _module(module: Any, x: Any) -> tuple[Any, Any, Any]:
     """(what answers, its graph, the samples)."""
-    for name, part in module.named_modules():
-        if part.training:
+    if (part := quantised(module)) is not None:
+        raise ModelError(f"part {part!r}: {QUANTISED}")
+    for name, inner in module.named_modules():
+        if inner.training:
             where = f"its part {name!r}" if name else "the module"
             raise ModelError(f"{where} is in training mode; call module.eval() first")
-    if (name := quantised(module)) is not None:
-        raise ModelError(f"part {name!r}: {QUANTISED}")
     x = _two(x)
     return module, _export(module, x), x
 

@@ -13,11 +13,12 @@ from ..layers import INPUT, Flatten, Layer, Reshape
 from ..plan.shapes import Shape
 from .check import Array
 from .records import Layers, Refused, Value
+from .refused import CONTROL_FLOW
 from .torch_call import Call, Handler, operation, paths, title
 from .torch_layers import HANDLERS as LAYERS
 from .torch_moves import HANDLERS as MOVES
 from .torch_patterns import local_response_norm
-from .torch_refused import CONTROL_FLOW, STATE, advice
+from .torch_refused import STATE, TRAINING, advice
 
 HANDLERS: dict[str, Handler] = LAYERS | MOVES
 
@@ -51,12 +52,12 @@ class Reader:
             raise ModelError(f"the module returns {len(signature.user_outputs)} values; wrap it in one that returns a single tensor")
         if signature.buffers_to_mutate:
             changed = next(iter(signature.buffers_to_mutate.values()))
+            if changed.endswith(("running_mean", "running_var", "num_batches_tracked")):
+                raise ModelError(f"the program keeps {changed!r} up to date: {TRAINING}")
             raise ModelError(f"the module changes its buffer {changed!r} when called; {STATE}")
         self.values.update(self.placeholders())
         needed = self.ancestors(outputs[0])
-        for node in needed:
-            if node.op == "call_function" and node.target is not operator.getitem and operation(node) is None:
-                raise ModelError(f"{title(node)}: {CONTROL_FLOW}")
+        self.check_names(needed)
         for node in self.graph.nodes:
             if node.op == "call_function" and node in needed:
                 self.node = node
@@ -73,6 +74,18 @@ class Reader:
         layers, kept = self.layers.finished()
         self.made = [self.made[position] for position in kept]
         return layers
+
+    def check_names(self, needed: set[Any]) -> None:
+        """Refuse what has a name before anything smaller inside it is stumbled over."""
+        reached = {node for node, value in self.values.items() if isinstance(value, Value)}
+        for node in self.graph.nodes:
+            if node.op != "call_function" or node not in needed or not reached.intersection(node.all_input_nodes):
+                continue
+            reached.add(node)
+            control = node.target is not operator.getitem and operation(node) is None
+            reason = CONTROL_FLOW if control else advice(node, "")
+            if reason:
+                raise ModelError(f"{title(node)}: {reason}")
 
     def placeholders(self) -> Iterator[tuple[Any, Any]]:
         """The graph's inputs: the network's own, and what it holds."""

@@ -4,28 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from .refused import ATTENTION, QUANTISED, RECURRENCE, STATISTICS
 from .torch_call import operation
 
-ATTENTION = (
-    "attention multiplies what is computed by what is computed, and no rule for that is known to be sound; "
-    "explain the part before or after it as a module of its own"
-)
-RECURRENCE = "recurrence has no record; use convolutions over time, or explain what follows it as a module of its own"
-STATISTICS = (
-    "it divides by statistics of the very sample, and no rule for that is known to be sound; "
-    "train with BatchNorm, which folds exactly, or explain the part after it as a module of its own"
-)
-CONTROL_FLOW = "control flow has no record; wrap the branch to be explained in a module of its own"
-BRANCH = "a branch in its code depends on the data; wrap the branch to be explained in a module of its own"
-QUANTISED = "it is quantised; import the float module that it was made from"
+BRANCH = "a branch in its code depends on the data; make the branch to be explained a module of its own"
 STATE = "explain a module without changing state, such as one that holds the state to be explained as a constant"
-DROPOUT = "it is a Dropout in training mode; export the module after module.eval()"
+TRAINING = "it was exported in training mode; export the module after module.eval()"
 
 OPERATORS: dict[str, str] = {
     **dict.fromkeys(("scaled_dot_product_attention", "bmm", "baddbmm", "einsum"), ATTENTION),
     **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), RECURRENCE),
     **dict.fromkeys(("layer_norm", "group_norm", "instance_norm", "rms_norm"), STATISTICS),
-    "native_dropout": DROPOUT,
+    "native_dropout": TRAINING,
 }
 PARTS: dict[str, str] = {
     "MultiheadAttention": ATTENTION,

@@ -1,0 +1,25 @@
+"""The code on the pages of docs about PyTorch and Keras runs as it stands."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from support import run_page
+
+os.environ.setdefault("KERAS_BACKEND", "torch")
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+
+
+def test_torch_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = run_page("torch.md")
+    assert names["relevance"].shape == (4, 3, 32, 32)
+    assert [type(a) for a in names["from_file"]] == [type(a) for a in names["layers"]]
+
+
+def test_keras_page() -> None:
+    assert run_page("keras.md")["relevance"].shape == (2, 32, 32, 3)
