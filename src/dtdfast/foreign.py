@@ -91,8 +91,3 @@ def take_out(out: Any) -> Any:
     if not home.here:
         raise InputError(f"out lies on device {home.device}; results are written into main memory only, so leave out=None")
     return host
-
-
-def as_float64(x: Any) -> Array:
-    """A small array of any library in float64, copied."""
-    return np.array(take(x)[0], np.float64)
