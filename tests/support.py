@@ -1,9 +1,14 @@
 """Small networks, and comparison with NumPy, for tests of meaning rather than of arithmetic."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 
 import dtdfast as dtd
 import explicit
+
+DOCS = Path(__file__).parents[1] / "docs"
 
 
 def normal(rng, *shape):
@@ -32,3 +37,17 @@ def close(a, b, backend):
 
 def by_matrix(terms, start):
     return np.array([explicit.propagate(t, s.astype(np.float64).ravel())[0] for t, s in zip(terms, start, strict=True)])
+
+
+def kinds(layers):
+    """What a list is made of, in order: activations by their kind."""
+    return " ".join(layer.kind if isinstance(layer, dtd.Activation) else type(layer).__name__ for layer in layers)
+
+
+def run_page(name):
+    """Run the code of a page of docs, block after block; what its names are in the end."""
+    blocks = re.findall(r"^```python\n(.*?)^```", (DOCS / name).read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    names = {}
+    for block in blocks:
+        exec(block, names)  # assertions in the block are the test
+    return names

@@ -1,6 +1,6 @@
 """dtdfast: Deep Taylor Decomposition and the LRP family, by hand-written fused kernels over a flat list of layers."""
 
-from . import baselines, plot
+from . import baselines, compat, plot
 from .backends import Backend, backends
 from .config import build_config
 from .errors import (
@@ -19,7 +19,9 @@ from .errors import (
     WiringError,
 )
 from .explainer import Explainer, explain, predict
+from .importers.keras import from_keras
 from .importers.onnx import from_onnx
+from .importers.sklearn import from_sklearn
 from .importers.torch import from_torch
 from .layers import (
     INPUT,
@@ -61,6 +63,6 @@ __all__ = [
     "ConvTranspose", "DomainError", "Dropout", "DtdError", "Embedding", "Epsilon", "Explainer", "Flat", "Flatten", "Gamma", "GlobalAvgPool",
     "InputError", "Layer", "LayerError", "Ledger", "Linear", "MaxPool", "ModelError", "Mul", "NumericsError", "Pad", "Pass", "Permute",
     "ReLU", "Reshape", "Rule", "RuleError", "RunError", "Scale", "ShapeError", "Slice", "Softmax", "StorageError", "SumPool", "TargetError",
-    "Upsample", "WSquare", "WiringError", "ZBox", "ZPlus", "Zero", "__version__", "backends", "baselines", "build_config", "explain",
-    "from_onnx", "from_torch", "load", "plot", "predict", "run", "save",
+    "Upsample", "WSquare", "WiringError", "ZBox", "ZPlus", "Zero", "__version__", "backends", "baselines", "build_config", "compat", "explain",
+    "from_keras", "from_onnx", "from_sklearn", "from_torch", "load", "plot", "predict", "run", "save",
 ]  # fmt: skip

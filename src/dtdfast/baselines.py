@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from .errors import ShapeError
 from .explainer import GRADIENT, Explainer
+from .foreign import take
 from .layers import Layer
 
 Array = NDArray[Any]
 
 
-def gradient(layers: Sequence[Layer], x: Any, target: Any = None, **options: Any) -> Array:
+def gradient(layers: Sequence[Layer], x: Any, target: Any = None, **options: Any) -> Any:
     """∂f/∂x of the targeted outputs, of x's shape ((n, t, ...) for several targets); ReLU'(0) = 0.
 
     Parameters
@@ -28,29 +29,30 @@ def gradient(layers: Sequence[Layer], x: Any, target: Any = None, **options: Any
     LayerError
         A network with LRN.
     """
-    result: Array = Explainer(layers, kind=GRADIENT, **options).explain(x, target)
-    return result
+    return Explainer(layers, kind=GRADIENT, **options).explain(x, target)
 
 
-def input_x_gradient(layers: Sequence[Layer], x: Any, target: Any = None, **options: Any) -> Array:
+def input_x_gradient(layers: Sequence[Layer], x: Any, target: Any = None, **options: Any) -> Any:
     """X ⊙ ∂f/∂x; equals LRP-0 with the bias in the denominator on ReLU networks (Ancona et al. 2018, prop. 1)."""
-    g = gradient(layers, x, target, **options)
-    return _over_targets(np.asarray(x), g) * g
+    host, home = take(x)
+    g = gradient(layers, host, target, **options)
+    return home.give(_over_targets(np.asarray(host), g) * g)
 
 
-def sensitivity(layers: Sequence[Layer], x: Any, target: Any = None, **options: Any) -> Array:
+def sensitivity(layers: Sequence[Layer], x: Any, target: Any = None, **options: Any) -> Any:
     """(∂f/∂x)², the sensitivity analysis that Montavon et al. (arXiv:1512.02479, sec. 2) compare with."""
     return gradient(layers, x, target, **options) ** 2
 
 
-def simple_taylor(layers: Sequence[Layer], x: Any, root: Any, target: Any = None, **options: Any) -> Array:
+def simple_taylor(layers: Sequence[Layer], x: Any, root: Any, target: Any = None, **options: Any) -> Any:
     """(x − x̃) ⊙ ∂f/∂x at x̃, the Taylor decomposition at a root x̃ of x's shape (arXiv:1512.02479, eq. 3)."""
-    point = np.asarray(x)
-    origin = np.asarray(root)
+    host, home = take(x)
+    point = np.asarray(host)
+    origin = np.asarray(take(root)[0])
     if origin.shape != point.shape:
         raise ShapeError(f"root has shape {origin.shape}, expected x's shape {point.shape}")
     g = gradient(layers, origin, target, **options)
-    return _over_targets(point - origin, g) * g
+    return home.give(_over_targets(point - origin, g) * g)
 
 
 def _over_targets(x: Array, g: Array) -> Array:

@@ -15,6 +15,7 @@ from .account import Account
 from .arrays import check_input, check_out, is_dask
 from .backends import choose
 from .errors import InputError, LayerError, NumericsError, RuleError, TargetError, at
+from .foreign import Home, take, take_out
 from .ledger import Ledger, row_of
 from .plan.domain import Domain
 from .plan.shapes import Shape
@@ -110,7 +111,7 @@ class Explainer:
 
     # ---------------------------------------------------------------------------------------------------------------- calls
 
-    def explain(self, x: Any, target: Any = None, *, return_outputs: bool = False, out: Array | None = None, progress: bool = False) -> Any:
+    def explain(self, x: Any, target: Any = None, *, return_outputs: bool = False, out: Any = None, progress: bool = False) -> Any:
         """Relevance of every element of x for the outputs that `target` selects.
 
         Parameters
@@ -127,17 +128,19 @@ class Explainer:
         -------
         relevance : array of x's shape, or (n, t, *x.shape[1:]) for several targets; of the entry's output with `stop`
         outputs : only with return_outputs
+
+        Both are of x's kind: NumPy, or PyTorch or CuPy on x's device.
         """
         if is_dask(x):
             if out is not None or progress:
                 raise InputError("x is a Dask array, explained when its result is computed: out and progress do not apply")
             return _lazy().lazy_explain(self, x, target, return_outputs)
-        x, executor = self._prepare(x, self._kind)
+        x, executor, home = self._prepare(x, self._kind)
         program = executor.program
-        targets = Targets.parse(target, len(x), program.network.output.shape)
+        targets = Targets.parse(take(target)[0], len(x), program.network.output.shape)
         leaves = program.leaves.shape
         shape = (len(x), targets.count, *leaves) if targets.several else (len(x), *leaves)
-        result = check_out(out, shape, self._dtype)
+        result = check_out(take_out(out), shape, self._dtype)
         # a strided `out` cannot be seen as (n, t, ...) without a copy, so index the target axis instead
         view = result if targets.several else result[:, None]
         outputs: Array | None = np.empty((len(x), *program.network.output.shape), self._dtype) if return_outputs else None
@@ -149,19 +152,20 @@ class Explainer:
                 if outputs is not None:
                     outputs[block] = values
         self._check_finite("relevance", result)
-        return (result, outputs) if return_outputs else result
+        relevance = home.give(result) if out is None else out
+        return (relevance, home.give(outputs)) if outputs is not None else relevance
 
     def predict(self, x: Any) -> Any:
-        """The network's outputs (n, *out), a final Softmax included; lazy for a Dask array."""
+        """The network's outputs (n, *out), a final Softmax included; of x's kind, and lazy for a Dask array."""
         if is_dask(x):
             return _lazy().lazy_predict(self, x)
-        x, executor = self._prepare(x, PREDICT)
+        x, executor, home = self._prepare(x, PREDICT)
         result: Array = np.empty((len(x), *executor.program.network.output.shape), self._dtype)
         for block in _blocks(len(x), executor.batch_size(len(x), 1), False):
             with executor.session(block.stop - block.start, 1) as session:
                 result[block] = session.forward(x[block])
         self._check_finite("output", result)
-        return result
+        return home.give(result)
 
     def ledger(self, x: Any, target: Any = None) -> Ledger:
         """Where the relevance of every layer went: one row per unit of the plan; printable.
@@ -171,8 +175,8 @@ class Explainer:
         TargetError
             For several targets: the ledger follows one per sample.
         """
-        x, executor = self._prepare(x, self._kind)
-        targets = Targets.parse(target, len(x), executor.program.network.output.shape)
+        x, executor, _ = self._prepare(x, self._kind)
+        targets = Targets.parse(take(target)[0], len(x), executor.program.network.output.shape)
         if targets.several:
             raise TargetError("the ledger follows one target per sample; call it once per target")
         if executor.program.gradient:
@@ -198,8 +202,8 @@ class Explainer:
 
     def profile(self, x: Any, target: Any = None) -> Any:
         """Time, multiply-adds and bytes of every step of one explanation; printable."""
-        x, executor = self._prepare(x, self._kind)
-        targets = Targets.parse(target, len(x), executor.program.network.output.shape)
+        x, executor, _ = self._prepare(x, self._kind)
+        targets = Targets.parse(take(target)[0], len(x), executor.program.network.output.shape)
         block = slice(0, executor.batch_size(len(x), targets.count))
         return executor.profile(x[block], lambda values: targets.relevance(block, values))
 
@@ -228,12 +232,13 @@ class Explainer:
                 return position, np.shape(record.weight)[0]
         return None
 
-    def _prepare(self, x: Any, kind: str) -> tuple[Array, Executor]:
-        array = check_input(x, self._words, self._dtype)
+    def _prepare(self, x: Any, kind: str) -> tuple[Array, Executor, Home]:
+        host, home = take(x)
+        array = check_input(host, self._words, self._dtype)
         executor = self._executor(array.shape[1:], kind)
         if kind == EXPLAIN and self._words is None:
-            self._domain.check(np.asarray(x))  # in the caller's own precision
-        return array, executor
+            self._domain.check(np.asarray(host))  # in the caller's own precision
+        return array, executor, home
 
     def _executor(self, sample: Shape, kind: str) -> Executor:
         """The executor for samples of this shape, made once."""
@@ -341,7 +346,7 @@ def explain(
     start: int | None = None,
     stop: int | None = None,
     return_outputs: bool = False,
-    out: Array | None = None,
+    out: Any = None,
     progress: bool = False,
 ) -> Any:
     """Explain a network's outputs by Deep Taylor Decomposition, or another rule of the LRP family.

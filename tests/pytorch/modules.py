@@ -94,38 +94,50 @@ class Case:
     shape: tuple[int, ...]
     n_words: int | None = None
     at: tuple[int, ...] = (3,)
+    full: tuple[int, ...] = (1, 3, 224, 224)  # what times are measured on
+    sibling: bool = False  # the operations of another case: one exporter is enough to test
 
     def module(self) -> nn.Module:
         torch.manual_seed(0)
         return randomise(self.make())
 
-    def sample(self) -> Tensor:
+    def sample(self, full: bool = False) -> Tensor:
         generator = torch.Generator().manual_seed(1)
+        shape = self.full if full else self.shape
         if self.n_words:
-            return torch.randint(self.n_words, self.shape, generator=generator)
-        return torch.randn(self.shape, generator=generator)
+            return torch.randint(self.n_words, shape, generator=generator)
+        return torch.randn(shape, generator=generator)
 
 
-def _images(make: Callable[..., nn.Module], size: int, **options: object) -> Case:
-    return Case(partial(make, weights=None, num_classes=10, **options), (2, 3, size, size))
+def _images(make: Callable[..., nn.Module], size: int, *, full: int = 224, sibling: bool = False, **options: object) -> Case:
+    make = partial(make, weights=None, num_classes=10, **options)
+    return Case(make, (2, 3, size, size), full=(1, 3, full, full), sibling=sibling)
 
 
 CASES = {
+    "alexnet": _images(tv.alexnet, 224),
+    "vgg11": _images(tv.vgg11, 224, sibling=True),
     "vgg16": _images(tv.vgg16, 224),
     "vgg16_bn": _images(tv.vgg16_bn, 224),
     "resnet18": _images(tv.resnet18, 64),
     "resnet50": _images(tv.resnet50, 64),
+    "resnet101": _images(tv.resnet101, 32, sibling=True),
     "resnext50": _images(tv.resnext50_32x4d, 64),
+    "wide_resnet50": _images(tv.wide_resnet50_2, 32, sibling=True),
     "googlenet": _images(tv.googlenet, 64, init_weights=False, transform_input=True),
-    "inception_v3": _images(tv.inception_v3, 80, init_weights=False, transform_input=True),
+    "inception_v3": _images(tv.inception_v3, 80, full=299, init_weights=False, transform_input=True),
     "densenet121": _images(tv.densenet121, 64),
+    "squeezenet1_0": _images(tv.squeezenet1_0, 64, sibling=True),
     "squeezenet1_1": _images(tv.squeezenet1_1, 64),
-    "alexnet": _images(tv.alexnet, 224),
     "mobilenet_v2": _images(tv.mobilenet_v2, 64),
     "mobilenet_v3_small": _images(tv.mobilenet_v3_small, 64),
     "mnasnet1_0": _images(tv.mnasnet1_0, 64),
     "shufflenet_v2": _images(tv.shufflenet_v2_x1_0, 64),
+    "efficientnet_b0": _images(tv.efficientnet_b0, 64),
+    "regnet_y_400mf": _images(tv.regnet_y_400mf, 64),
     "unet": Case(UNet, (2, 3, 16, 24), at=(1, 7, 11)),
-    "text_cnn": Case(TextCNN, (2, 20), n_words=50),
-    "video_cnn": Case(VideoCNN, (2, 3, 4, 16, 16)),
+    "text_cnn": Case(TextCNN, (2, 20), n_words=50, full=(1, 200)),
+    "video_cnn": Case(VideoCNN, (2, 3, 4, 16, 16), full=(1, 3, 16, 112, 112)),
 }
+
+REFUSED = {"convnext_tiny": _images(tv.convnext_tiny, 32), "vit_b_16": _images(tv.vit_b_16, 32, image_size=32)}

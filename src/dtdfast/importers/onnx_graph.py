@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DtdError
 from ..layers import Layer
 from ..plan.shapes import Shape
 from .records import Layers, Refused, Value
@@ -35,7 +34,6 @@ class Node:
     Attributes
     ----------
     operands : what it reads; None where an optional input is left out
-    alone : for each operand, whether this node is its only reader
     outputs : names of its outputs, empty where nobody reads one
     """
 
@@ -43,7 +41,6 @@ class Node:
     name: str
     opset: int
     operands: list[Operand | None]
-    alone: list[bool]
     outputs: list[str]
     attributes: Mapping[str, Any]
     layers: Layers
@@ -137,15 +134,6 @@ class Node:
 
     def add(self, cls: type[Layer], *sources: Value, **fields: Any) -> Value:
         return self.layers.add(cls, sources, self.name, **fields)
-
-    def amend(self, index: int, **fields: Any) -> Value:
-        """Replace fields of the record behind an operand that this node alone reads."""
-        value = self.value(index)
-        try:
-            self.layers.records[value.position] = replace(self.layers.records[value.position], **fields)
-        except DtdError as error:
-            raise Refused(str(error)) from None
-        return value
 
     def axis(self, axis: int, rank: int) -> int:
         """An axis, the batch counted, without the batch itself."""

@@ -9,7 +9,8 @@ import numpy as np
 
 from .. import layers as L
 from .onnx_graph import Array, Node, Reader, rank, scalar, space, weights
-from .records import Refused, Value
+from .records import Refused, Value, along, along_last
+from .refused import ATTENTION
 
 Pairs = tuple[tuple[int, int], ...]
 
@@ -123,12 +124,13 @@ def gemm(node: Node) -> Value:
 
 
 def matmul(node: Node) -> Value:
+    """By a constant matrix, along the last axis."""
+    if isinstance(node.operand(0), Value) and isinstance(node.operand(1), Value):
+        raise Refused(ATTENTION)
     x, weight = node.value(), weights(node.constant(1, "its second factor"), "its second factor")
-    if rank(x) != 2 or weight.ndim != 2:
-        raise Refused(
-            f"it multiplies ({', '.join(('n', *map(str, x.shape)))}) by {weight.shape}; only (n, features) by a matrix is a layer"
-        )
-    return node.add(L.Linear, x, weight=weight.T)
+    if weight.ndim != 2:
+        raise Refused(f"it multiplies ({', '.join(('n', *map(str, x.shape)))}) by {weight.shape}; only a product with a matrix is a layer")
+    return along_last(node.add, x, weight.T, None)
 
 
 def batch_norm(node: Node) -> Value:
@@ -188,12 +190,16 @@ def reduce(node: Node, cls: type[L.Layer], since: int) -> Value:
         raise Refused("it reduces all axes, the batch too" if not node.integer("noop_with_empty_axes", 0) else "it reduces no axes")
     node.integer("noop_with_empty_axes", 0)
     axes = {node.axis(a, rank(x)) for a in given}
-    if 1 in axes or len(x.shape) < 2:
-        raise Refused("it reduces the channels (axis 1); only sums over spatial axes are pools")
-    if cls is L.AvgPool and len(axes) == len(space(x)):
-        pooled = node.add(L.GlobalAvgPool, x)
-    else:
-        pooled = node.add(cls, x, kernel=tuple(s if a in axes else 1 for a, s in enumerate(space(x), 2)))
+    last = rank(x) - 1
+    if len(x.shape) < 2 or {1, last} <= axes:
+        raise Refused("it reduces the channels; only sums over spatial axes are pools")
+    channels = last if 1 in axes else 1
+    kernel = tuple(s if a in axes else 1 for a, s in enumerate(x.shape, 1) if a != channels)
+
+    def pool(y: Value) -> Value:
+        return node.add(L.GlobalAvgPool, y) if cls is L.AvgPool and kernel == space(y) else node.add(cls, y, kernel=kernel)
+
+    pooled = along(channels, node.add, x, pool)
     if keep:
         return pooled
     shape = tuple(s for a, s in enumerate(pooled.shape, 1) if a not in axes)

@@ -3,74 +3,80 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
 from .. import layers as L
 from .onnx_graph import Array, Node, Operand, Reader, rank, scalar, space, weights
-from .records import Refused, Value
+from .records import Refused, Value, along, constant_axis
 
 # ------------------------------------------------------------------------------------------------------ arithmetic
 
 
-def _per_channel(node: Node, x: Value, constant: Array) -> Array:
-    """A constant that broadcasts along axis 1 at most, as one number per channel."""
+def _scaled(node: Node, x: Value, constant: Array, make: Callable[[Array], tuple[Array | None, Array | None]]) -> Value:
+    """A Scale along the axis of its constant; `make` turns the constant into (scale, shift)."""
     array = weights(constant, "its constant")
-    aligned = (1,) * (rank(x) - array.ndim) + array.shape
-    if array.ndim > rank(x) or any(s != 1 for a, s in enumerate(aligned) if a != 1) or aligned[1] not in (1, x.shape[0]):
-        raise Refused(f"its constant has shape {array.shape}, expected one number, or one per channel (axis 1, {x.shape[0]})")
-    return np.broadcast_to(array.ravel(), (x.shape[0],))
+    axis = constant_axis([array.shape], x.shape)
+    scale, shift = make(np.broadcast_to(array.ravel(), (x.shape[axis - 1],)))
+    ones = np.ones(x.shape[axis - 1], array.dtype)
+    return along(axis, node.add, x, lambda y: node.add(L.Scale, y, scale=ones if scale is None else scale, shift=shift))
 
 
-def _split_operands(node: Node) -> tuple[Value, int, Array]:
-    """(what is computed, its number, the constant)."""
+def _split_operands(node: Node) -> tuple[Value, Array]:
+    """(what is computed, the constant)."""
     index = 0 if isinstance(node.operand(0), Value) else 1
-    return node.value(index), index, node.constant(1 - index, "its constant")
+    return node.value(index), node.constant(1 - index, "its constant")
 
 
 def _both_computed(node: Node) -> bool:
     return isinstance(node.operand(0), Value) and isinstance(node.operand(1), Value)
 
 
-def _shift(node: Node, sign: float) -> Value:
-    """X + c: the bias of the layer before, where that has none and nobody else reads it; else a Scale."""
-    x, index, constant = _split_operands(node)
-    shift = _per_channel(node, x, constant) * constant.dtype.type(sign)
-    before = node.layers.records[x.position] if x.position != L.INPUT else None
-    if isinstance(before, (L.Linear, L.Conv, L.ConvTranspose)) and before.bias is None and node.alone[index]:
-        return node.amend(index, bias=shift)
-    return node.add(L.Scale, x, scale=np.ones_like(shift), shift=shift)
-
-
 def add(node: Node) -> Value:
-    return node.add(L.Add, node.value(0), node.value(1)) if _both_computed(node) else _shift(node, 1.0)
+    """A constant after a linear layer of its own becomes that layer's bias (rewrites.py)."""
+    if _both_computed(node):
+        return node.add(L.Add, node.value(0), node.value(1))
+    return _scaled(node, *_split_operands(node), lambda c: (None, c))
 
 
 def subtract(node: Node) -> Value:
     if _both_computed(node):
         raise Refused("it subtracts one computed value from another, which has no record")
-    if isinstance(node.operand(0), Value):
-        return _shift(node, -1.0)
-    x, _, constant = _split_operands(node)
-    shift = _per_channel(node, x, constant)
-    return node.add(L.Scale, x, scale=-np.ones_like(shift), shift=shift)
+    left = not isinstance(node.operand(0), Value)
+    return _scaled(node, *_split_operands(node), lambda c: (-np.ones_like(c), c) if left else (None, -c))
 
 
 def multiply(node: Node) -> Value:
     if _both_computed(node):
         return node.add(L.Mul, node.value(0), node.value(1))
-    x, _, constant = _split_operands(node)
-    return node.add(L.Scale, x, scale=_per_channel(node, x, constant))
+    return _scaled(node, *_split_operands(node), lambda c: (c, None))
 
 
 def divide(node: Node) -> Value:
     if not isinstance(node.operand(0), Value) or isinstance(node.operand(1), Value):
         raise Refused("it divides by what is computed, which has no record; only division by a constant has")
-    x, _, constant = _split_operands(node)
-    divisor = _per_channel(node, x, constant)
+    x, divisor = _split_operands(node)
     if not divisor.all():
         raise Refused("it divides by zero")
-    return node.add(L.Scale, x, scale=1 / divisor)
+    return _scaled(node, x, divisor, lambda c: (1 / c, None))
+
+
+def minimum(node: Node) -> Value:
+    """min(x, c) of what a ReLU makes: a clip, as TensorFlow writes ReLU6."""
+    x, constant = _split_operands(node)
+    top = scalar(constant, "its constant")
+    before = node.layers.records[x.position] if x.position != L.INPUT else None
+    if len(node.operands) != 2 or not isinstance(before, L.ReLU) or top <= 0:
+        raise Refused("a minimum has a record only where it bounds a ReLU from above by one number")
+    return node.add(L.Activation, x, kind="clip", alpha=0.0, beta=top)
+
+
+def maximum(node: Node) -> Value:
+    x, constant = _split_operands(node)
+    if len(node.operands) != 2 or scalar(constant, "its constant") != 0:
+        raise Refused("a maximum has a record only with the number 0, as a ReLU")
+    return node.add(L.ReLU, x)
 
 
 def sum_(node: Node) -> Value:
@@ -265,13 +271,14 @@ def pad(node: Node) -> Value:
     pairs = dict.fromkeys(range(rank(x)), (0, 0))
     for i, axis in enumerate(axes):
         pairs[axis % rank(x)] = (pads[i], pads[len(axes) + i])
-    if pairs[0] != (0, 0) or pairs[1] != (0, 0):
+    last = rank(x) - 1
+    if pairs[0] != (0, 0) or (pairs[1] != (0, 0) and pairs[last] != (0, 0)):
         raise Refused(f"it pads the batch or the channels ({pads}); only spatial axes can be padded")
     if not any(any(p) for p in pairs.values()):
         return x
-    return node.add(
-        L.Pad, x, padding=tuple(pairs[a] for a in range(2, rank(x))), value=0.0 if value is None else scalar(value, "its value")
-    )
+    axis = 1 if pairs[1] == (0, 0) else last  # of the channels
+    padding, fill = tuple(pairs[a] for a in range(1, rank(x)) if a != axis), 0.0 if value is None else scalar(value, "its value")
+    return along(axis, node.add, x, lambda y: node.add(L.Pad, y, padding=padding, value=fill))
 
 
 def resize(node: Node) -> Value:
@@ -312,6 +319,8 @@ OPERATORS: dict[str, Reader] = {
     "Sub": subtract,
     "Mul": multiply,
     "Div": divide,
+    "Min": minimum,
+    "Max": maximum,
     "Sum": sum_,
     "Concat": concat,
     "Identity": identity,

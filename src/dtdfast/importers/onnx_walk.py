@@ -20,11 +20,20 @@ from .onnx_constants import FOLDABLE, Folder
 from .onnx_graph import Array, Node, Operand, Reader
 from .onnx_layers import OPERATORS as LAYERS
 from .onnx_moves import OPERATORS as MOVES
+from .onnx_patterns import gelus
 from .onnx_tensors import Proto, Tensors
 from .records import Layers, Refused, Value
+from .refused import ATTENTION, CONTROL_FLOW, QUANTISED, RECURRENCE, STATISTICS
 
 OPERATORS: dict[str, Reader] = LAYERS | MOVES
-CONTROL_FLOW = ("If", "Loop", "Scan", "SequenceMap")
+BRANCHES = ("If", "Loop", "Scan", "SequenceMap")
+REFUSED = {
+    **dict.fromkeys(BRANCHES, CONTROL_FLOW),
+    **dict.fromkeys(("LSTM", "GRU", "RNN"), RECURRENCE),
+    **dict.fromkeys(("LayerNormalization", "GroupNormalization", "InstanceNormalization", "RMSNormalization"), STATISTICS),
+    **dict.fromkeys(("MeanVarianceNormalization", "SimplifiedLayerNormalization", "LpNormalization"), STATISTICS),
+    **dict.fromkeys(("Attention", "MultiHeadAttention"), ATTENTION),
+}
 
 
 @dataclass(frozen=True)
@@ -62,9 +71,12 @@ class Walk:
         self._known: dict[str, Operand] = {name: Value(INPUT, sample, integer)}
         self._readers: Counter[str] = Counter()
         self._refusals: list[str] = []
+        self._constants = {n.output[0]: n for n in graph.node if n.op_type == "Constant" and len(n.output) == 1}
+        self._gelus: dict[str, str] = {}  # its output → what a GELU reads that the file writes out
 
     def imported(self, output: str) -> Imported:
         """Read the nodes that the output depends on."""
+        self._gelus = gelus(list(self._graph.node), self._number)
         nodes = self._needed(output)
         self._readers = Counter([output, *(name for _, node in nodes for name in node.input)])
         for number, node in nodes:
@@ -73,9 +85,10 @@ class Walk:
             except (Refused, ModelError) as reason:
                 name = f" {node.name!r:.120}" if node.name else ""
                 self._refusals.append(f"node {number}{name} ({node.op_type:.60}): {reason}")
-        if not self._refusals:
-            self._end(output)
-        return Imported(self._layers.records, self._sample, self._refusals)
+        if self._refusals:
+            return Imported(self._layers.records, self._sample, self._refusals)
+        self._end(output)
+        return Imported(self._layers.finished()[0], self._sample, [])
 
     def shape(self, name: str) -> Shape | None:
         """Shape of one sample of what was computed under a name."""
@@ -88,18 +101,32 @@ class Walk:
         for number in range(len(self._graph.node) - 1, -1, -1):
             node = self._graph.node[number]
             if wanted.intersection(o for o in node.output if o):
+                if node.output[0] in self._gelus:
+                    node = type(node)(op_type="Gelu", name=node.name, input=[self._gelus[node.output[0]]], output=node.output)
                 wanted.update(i for i in node.input if i)
                 result.append((number, node))
         return result[::-1]
+
+    def _number(self, name: str) -> float | None:
+        """A stored tensor or a Constant of one element; None for anything else, also what cannot be read (the walk says why)."""
+        tensor, maker = self._stored.get(name), self._constants.get(name)
+        try:
+            if tensor is not None:
+                array = self._tensors.array(tensor) if math.prod(tensor.dims) == 1 else None
+            else:
+                array = None if maker is None else self._folder.fold(maker, [], self._opset)[0]
+        except (Refused, ModelError):
+            return None
+        return float(array.ravel()[0]) if array is not None and array.size == 1 else None
 
     def _read(self, node: Proto) -> None:
         operator = node.op_type
         if node.domain not in ("", "ai.onnx"):
             raise Refused(f"operators of the domain {node.domain!r:.60} are not ONNX's own")
-        if operator in CONTROL_FLOW:
-            raise Refused("control flow has no record")
+        if operator in REFUSED:
+            raise Refused(REFUSED[operator])
         if "quantize" in operator.lower() or operator.startswith("QLinear") or operator.endswith("Integer"):
-            raise Refused("quantised operators have no record; export the float model")
+            raise Refused(QUANTISED)
         if any(name and name not in self._known and name not in self._stored for name in node.input):
             if operator not in OPERATORS and operator not in FOLDABLE and operator != "Shape":
                 raise Refused("this operator has no record")
@@ -133,7 +160,6 @@ class Walk:
             name=node.name or node.output[0],
             opset=self._opset,
             operands=operands,
-            alone=[self._readers[name] == 1 for name in node.input],
             outputs=[o if self._readers[o] else "" for o in node.output],
             attributes=self._attributes(node),
             layers=self._layers,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import DtdError
-from ..layers import INPUT, Layer
+from ..layers import INPUT, Activation, Conv, Layer, Linear, Permute, Scale
 from ..plan.shapes import Shape, output_shape
 from ..plan.wiring import check_shape
+from .rewrites import finished, hard_sigmoid, permuted
 
 
 class Refused(Exception):
@@ -32,13 +34,62 @@ class Layers:
     records: list[Layer] = field(default_factory=list)
 
     def add(self, cls: type[Layer], sources: tuple[Value, ...], name: str | None, **fields: Any) -> Value:
+        if cls is Scale and fields.get("shift") is None:
+            gate = hard_sigmoid(self.records, sources[0].position, fields["scale"])
+            if gate is not None:
+                return self.add(Activation, (Value(gate, sources[0].shape),), name, kind="hard_sigmoid")
+        if cls is Permute and (found := permuted(self.records, sources[0].position, sources[0].shape, tuple(fields["order"]))):
+            position, sizes, order = found
+            sources, fields = (Value(position, sizes),), {"order": order}
+            if order == tuple(range(len(order))):
+                return sources[0]
         positions = tuple(v.position for v in sources)
-        before = len(self.records) - 1 if self.records else INPUT
+        last = len(self.records) - 1 if self.records else INPUT
         try:
-            record = cls(**fields, inputs=None if positions == (before,) and cls.arity == 1 else positions, name=name)
+            record = cls(**fields, inputs=None if positions == (last,) and cls.arity == 1 else positions, name=name)
             shape = output_shape(record, *(v.shape for v in sources))
             check_shape(shape, cls.__name__)
         except DtdError as error:
             raise Refused(str(error)) from None
         self.records.append(record)
         return Value(len(self.records) - 1, shape)
+
+    def finished(self) -> tuple[list[Layer], list[int]]:
+        """The list without what nothing reads, and the positions that its entries' outputs had."""
+        return finished(self.records)
+
+
+Add = Callable[..., Value]
+"""Adds a record: (class, *sources, **fields)."""
+
+
+def along(axis: int, add: Add, x: Value, apply: Callable[[Value], Value]) -> Value:
+    """A record that works along axis 1, applied along another axis (the batch counted)."""
+    if axis == 1:
+        return apply(x)
+    n = len(x.shape) + 1
+    order = (0, axis, *(a for a in range(1, n) if a != axis))
+    return add(Permute, apply(add(Permute, x, order=order)), order=tuple(order.index(a) for a in range(n)))
+
+
+def along_last(add: Add, x: Value, weight: Any, bias: Any) -> Value:
+    """A linear layer along the last axis: with further axes before it, a convolution of one element."""
+    n = len(x.shape)
+    if n == 1:
+        return add(Linear, x, weight=weight, bias=bias)
+    kernel = weight.reshape(*weight.shape, *(1,) * (n - 1))
+    return along(n, add, x, lambda y: add(Conv, y, weight=kernel, bias=bias))
+
+
+def constant_axis(constants: Sequence[Shape], shape: Shape) -> int:
+    """The one axis (the batch counted) of samples of this shape along which constants vary; 1 where they are numbers."""
+    axes = set()
+    for constant in constants:
+        aligned = (1,) * (len(shape) + 1 - len(constant)) + tuple(constant)
+        axes |= {axis for axis, size in enumerate(aligned) if size != 1}
+        if len(aligned) != len(shape) + 1 or any(s not in (1, f) for s, f in zip(aligned[1:], shape, strict=True)):
+            axes.add(0)
+    if 0 in axes or len(axes) > 1:
+        text = " and ".join(str(tuple(c)) for c in constants if c)
+        raise Refused(f"a constant of shape {text} meets (n, {', '.join(map(str, shape))}); expected one number, or one per channel")
+    return axes.pop() if axes else 1

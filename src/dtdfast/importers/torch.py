@@ -2,48 +2,43 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Iterator
+import os
+from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import BackendError, InputError, ModelError, at
 from ..explainer import predict
-from ..layers import INPUT, Flatten, Layer, Reshape
-from ..plan.shapes import Shape
-from .records import Layers, Refused, Value
-from .torch_call import Call, Handler
-from .torch_layers import HANDLERS as LAYERS
-from .torch_moves import HANDLERS as MOVES
-
-Array = NDArray[Any]
-
-HANDLERS: dict[str, Handler] = LAYERS | MOVES
-
-TOLERANCE = 1e-4  # of `predict` against the module, relative to its largest output; more where the module computes in half precision
+from ..layers import Layer
+from .check import TOLERANCE, difference
+from .refused import QUANTISED
+from .torch_call import title
+from .torch_reader import Reader
+from .torch_refused import BRANCH, STATE, quantised
 
 
-def from_torch(module: Any, example: Any) -> list[Layer]:
+def from_torch(module: Any, example: Any = None) -> list[Layer]:
     """A PyTorch module as a list of records, checked against the module on an example.
 
     Parameters
     ----------
-    module : torch.nn.Module
-        In evaluation mode, with one tensor in and one out.  Weights are copied.
-    example : torch.Tensor (n, ...)
+    module : torch.nn.Module, torch.export.ExportedProgram or path-like
+        A module in evaluation mode, an exported program, or the path of one (.pt2, as torch.export.save writes it; load no file that
+        you do not trust: it is PyTorch that opens it). One tensor in and one out. Weights are copied.
+    example : torch.Tensor (n, ...), optional for a program that keeps its own
         Decides the sizes and is the input of the check: a real one, or random numbers of the usual range.
 
     Returns
     -------
     layers : list of Layer
+        Named after the module's parts.
 
     Raises
     ------
     ModelError
-        For a module in training mode or an operation without a record; where `predict` differs from the module by more than 1e-4 of
-        the largest output, the first entry that differs is named.
+        For a module in training mode, one whose answer changes from call to call, or an operation without a record; where `predict`
+        differs from the module by more than 1e-4 of the largest output, the first entry that differs is named.
+    InputError
+        Where the example is missing or is not what the module or program takes.
     BackendError
         Where torch is not installed.
 
@@ -55,24 +50,76 @@ def from_torch(module: Any, example: Any) -> list[Layer]:
         import torch
     except ImportError as error:
         raise BackendError(f"from_torch needs torch: pip install torch ({error})") from None
-    if not isinstance(module, torch.nn.Module):
-        raise ModelError(f"module is a {type(module).__name__}, expected a torch.nn.Module")
+    if isinstance(module, (str, os.PathLike)):
+        module = _load(module)
+    program = isinstance(module, torch.export.ExportedProgram)
+    if not program and not isinstance(module, torch.nn.Module):
+        raise ModelError(f"module is a {type(module).__name__}, expected a torch.nn.Module, an ExportedProgram or the path of one")
+    if example is None and program:
+        example = _kept_example(module)
     if not isinstance(example, torch.Tensor):
         raise InputError(f"example is a {type(example).__name__}, expected one torch.Tensor: several inputs are not supported")
     if example.ndim < 2 or not example.numel():
         raise InputError(f"example has shape {tuple(example.shape)}, expected (n, ...): the batch axis first")
-    for name, part in module.named_modules():
-        if part.training:
+    x = example.detach().clone()
+    with torch.no_grad():
+        run, exported, x = _program(module, x) if program else _module(module, x)
+        reader = Reader(exported, x)
+        layers = reader.read()
+        _check(layers, reader, x, run)
+    return layers
+
+
+def _two(x: Any) -> Any:
+    """At least two samples: the batch axis must be told from axes of size 1."""
+    import torch
+
+    return torch.cat([x, x]) if len(x) == 1 else x
+
+
+def _module(module: Any, x: Any) -> tuple[Any, Any, Any]:
+    """(what answers, its graph, the samples)."""
+    if (part := quantised(module)) is not None:
+        raise ModelError(f"part {part!r}: {QUANTISED}")
+    for name, inner in module.named_modules():
+        if inner.training:
             where = f"its part {name!r}" if name else "the module"
             raise ModelError(f"{where} is in training mode; call module.eval() first")
-    x = example.detach().clone()
-    if len(x) == 1:  # the batch axis must be told from axes of size 1
-        x = torch.cat([x, x])
-    with torch.no_grad():
-        reader = _Reader(_export(module, x), x)
-        layers = reader.read()
-        _check(layers, reader, x, module(x.clone()))
-    return layers
+    x = _two(x)
+    return module, _export(module, x), x
+
+
+def _program(program: Any, x: Any) -> tuple[Any, Any, Any]:
+    """(what answers, its graph, the samples); sizes that the program leaves open become those of the samples."""
+    names = program.graph_signature.user_inputs
+    if len(names) != 1:
+        raise ModelError(f"the program takes {len(names)} inputs, expected one; export a module that takes a single tensor")
+    sizes = next(n.meta["val"].shape for n in program.graph.find_nodes(op="placeholder") if n.name == names[0])
+    run = program.module()
+    if not all(isinstance(s, int) for s in sizes):
+        x = _two(x)
+        return run, _export(run, x), x
+    if tuple(sizes) != tuple(x.shape):
+        raise InputError(f"example has shape {tuple(x.shape)}, but the program was exported for {tuple(sizes)}")
+    return run, program.run_decompositions({}), x
+
+
+def _load(path: Any) -> Any:
+    import torch
+
+    if not Path(path).is_file():
+        raise ModelError(f"{path}: there is no such file")
+    try:
+        return torch.export.load(path)
+    except Exception as error:  # whatever PyTorch's reader stumbles over
+        raise ModelError(f"{path}: not a program written by torch.export.save ({type(error).__name__}: {error!s:.100})") from None
+
+
+def _kept_example(program: Any) -> Any:
+    kept: Any = program.example_inputs
+    if not kept or len(kept[0]) != 1 or kept[1]:
+        raise InputError("the program keeps no example of a single tensor; pass example=")
+    return kept[0][0]
 
 
 def _export(module: Any, x: Any) -> Any:
@@ -83,246 +130,23 @@ def _export(module: Any, x: Any) -> Any:
         exported = torch.export.export(module, (x,))
         return exported.run_decompositions({})
     except Exception as error:  # whatever the module's own code raises while it is traced
-        lines = str(error).strip().splitlines() or [""]
-        raise ModelError(f"torch.export cannot read this module: {type(error).__name__}: {lines[0]}") from error
+        name, lines = type(error).__name__, str(error).strip().splitlines() or [""]
+        if "DataDependent" in name or "ynamic control flow" in lines[0]:
+            raise ModelError(f"torch.export cannot read this module: {BRANCH} ({name}: {lines[0]})") from error
+        raise ModelError(f"torch.export cannot read this module: {name}: {lines[0]}") from error
 
 
-class _Reader:
-    """Walks a graph once, from the input to the output.
-
-    Attributes
-    ----------
-    values : node → what stands for its result: a Value, Pieces of one, or a constant
-    """
-
-    def __init__(self, exported: Any, x: Any) -> None:
-        self.graph = exported.graph_module.graph
-        self.exported = exported
-        self.n_batch = len(x)
-        self.x = x
-        self.layers = Layers(len(x))
-        self.values: dict[Any, Any] = {}
-        self.views: dict[tuple[int, Shape], Value] = {}
-        self.shapes: dict[int, Shape] = {INPUT: tuple(x.shape[1:])}
-        self.made: list[Any] = []  # per entry, the node that it was made for
-        self.node: Any = None
-        self.containers = {path for node in self.graph.nodes for path in _paths(node)[:-1]}
-        self.norms = {n: found for n in self.graph.nodes if (found := local_response_norm(n)) is not None}
-
-    def read(self) -> list[Layer]:
-        signature = self.exported.graph_signature
-        outputs = [n for n in self.graph.output_node().args[0] if getattr(n, "name", None) in signature.user_outputs]
-        if len(outputs) != 1 or len(signature.user_outputs) != 1:
-            raise ModelError(f"the module returns {len(signature.user_outputs)} values; wrap it in one that returns a single tensor")
-        if signature.buffers_to_mutate:
-            raise ModelError(f"the module changes its buffer {next(iter(signature.buffers_to_mutate.values()))!r} when called")
-        self.values.update(self.placeholders())
-        needed = self.ancestors(outputs[0])
-        for node in self.graph.nodes:
-            if node.op == "call_function" and node in needed:
-                self.node = node
-                try:
-                    self.values[node] = self.call(node)
-                except Refused as reason:
-                    raise ModelError(f"{_title(node)}: {reason}") from None
-        value = self.values[outputs[0]]
-        if not isinstance(value, Value):
-            raise ModelError("the module's output does not depend on its input")
-        self.entry(value)
-        if not self.layers.records:
-            raise ModelError("the module returns its input: there is nothing to explain")
-        return self.layers.records
-
-    def placeholders(self) -> Iterator[tuple[Any, Any]]:
-        """The graph's inputs: the network's own, and what it holds."""
-        for node, value in zip(self.graph.find_nodes(op="placeholder"), self.feeds(), strict=True):
-            yield node, Value(INPUT, self.shapes[INPUT]) if value is self.x else value
-
-    def feeds(self) -> Iterator[Any]:
-        """What runs the graph: x, parameters, buffers and constants, in the graph's order."""
-        held = {**self.exported.state_dict, **self.exported.constants}
-        for spec in self.exported.graph_signature.input_specs:
-            yield self.x if spec.kind.name == "USER_INPUT" else held[spec.target]
-
-    def operands(self, node: Any) -> list[Any]:
-        return [self.norms[node]["self"]] if node in self.norms else list(node.all_input_nodes)
-
-    def ancestors(self, output: Any) -> set[Any]:
-        """The nodes that a node needs, itself included."""
-        found, stack = set(), [output]
-        while stack:
-            node = stack.pop()
-            if node not in found:
-                found.add(node)
-                stack.extend(self.operands(node))
-        return found
-
-    def call(self, node: Any) -> Any:
-        """One node's result, checked for its shape."""
-        name = "local_response_norm" if node in self.norms else _op(node)
-        if node.target is operator.getitem:
-            result = self.piece(*(self.argument(a) for a in node.args))
-        elif name is None:
-            raise Refused("control flow has no record")
-        else:
-            arguments = {key: self.argument(a) for key, a in (self.norms[node] if node in self.norms else _bind(node)).items()}
-            if not any(isinstance(v, Value) for v in _flat(arguments.values())):
-                return self.constant(node)
-            if name not in HANDLERS:
-                raise Refused("this operator has no record")
-            users = {_op(u) for u in node.users}
-            result = HANDLERS[name](self, Call(name, arguments, _shape(node)[1:], users))
-        if isinstance(result, Value):
-            self.check_shape(name, result, _shape(node))
-        return result
-
-    def piece(self, pieces: Any, index: int) -> Any:
-        """One of several results: of records, or of a constant node."""
-        if not isinstance(pieces, list) or not callable(pieces[0]):
-            return pieces[index]
-        if index >= len(pieces):
-            raise Refused("only the first result of this operator can be used")
-        return pieces[index]()
-
-    def check_shape(self, name: str | None, value: Value, expected: Shape) -> None:
-        if expected[0] != self.n_batch:
-            raise Refused(f"its result has shape {expected}: the batch axis of {self.n_batch} samples does not stay first")
-        if name != "expand" and value.shape != expected[1:]:
-            raise Refused(f"its record gives samples of shape {value.shape}, PyTorch gives {expected[1:]}")
-
-    def argument(self, value: Any) -> Any:
-        """A node's argument with nodes replaced by what they stand for."""
-        if isinstance(value, (list, tuple)):
-            return [self.argument(v) for v in value]
-        return self.values[value] if hasattr(value, "op") else value
-
-    def constant(self, node: Any) -> Any:
-        """What no input reaches is computed here and now."""
-        import torch
-
-        if torch.Tag.nondeterministic_seeded in node.target.tags:
-            raise Refused("it draws random numbers")
-        return node.target(*self.argument(node.args), **{k: self.argument(v) for k, v in node.kwargs.items()})
-
-    # ------------------------------------------------------------------------------------------------ what the handlers use
-
-    def add(self, cls: type[Layer], *sources: Value, **fields: Any) -> Value:
-        return self.put(cls, tuple(self.entry(s) for s in sources), self.name(), **fields)
-
-    def put(self, cls: type[Layer], sources: tuple[Value, ...], name: str | None, **fields: Any) -> Value:
-        value = self.layers.add(cls, sources, name, **fields)
-        self.shapes[value.position] = value.shape
-        self.made.append(self.node)
-        return value
-
-    def name(self) -> str:
-        """The part of the module that a record comes from, and the operation where the part holds more than one."""
-        path = (_paths(self.node) or [""])[-1]
-        if path and path not in self.containers:
-            return path
-        return f"{path}.{self.node.name}".lstrip(".")
-
-    def entry(self, value: Value) -> Value:
-        """A value whose shape is its entry's own: a view becomes a record once something reads its elements."""
-        if self.shapes[value.position] == value.shape:
-            return value
-        key = (value.position, value.shape)
-        if key not in self.views:
-            source = Value(value.position, self.shapes[value.position])
-            fields: dict[str, Any] = {} if len(value.shape) == 1 else {"shape": value.shape}
-            self.views[key] = self.put(Reshape if fields else Flatten, (source,), None, **fields)
-        return self.views[key]
-
-    def array(self, value: Any, what: str) -> Array:
-        import torch
-
-        if isinstance(value, Value):
-            raise Refused(f"its {what} is computed from the network's input")
-        if not isinstance(value, torch.Tensor):
-            return np.asarray(value, np.float64)
-        value = value.detach().cpu()
-        if value.dtype in (torch.float32, torch.float64):
-            result: Array = value.numpy()
-            return result
-        if value.is_complex() or value.is_quantized:
-            raise Refused(f"its {what} has type {value.dtype}")
-        return np.asarray(value.float().numpy())
-
-
-def _bind(node: Any) -> dict[str, Any]:
-    """A call's arguments by the names of the operator's schema, defaults filled in."""
-    named = {}
-    for index, argument in enumerate(node.target._schema.arguments):
-        given = node.args[index] if index < len(node.args) else node.kwargs.get(argument.name, argument.default_value)
-        named[argument.name] = given
-    return named
-
-
-def _shape(node: Any) -> Shape:
-    """Of its result, or of the first of several; the batch axis counted."""
-    value = node.meta["val"]
-    return tuple((value[0] if isinstance(value, (tuple, list)) else value).shape)
-
-
-def _flat(values: Any) -> Iterator[Any]:
-    for value in values:
-        if isinstance(value, list):
-            yield from _flat(value)
-        else:
-            yield value
-
-
-def _paths(node: Any) -> list[str]:
-    """The parts of the module that a node came from, from the outermost in."""
-    return [path.split("@")[0] for path, _ in (node.meta.get("nn_module_stack") or {}).values()]  # @1: its second call
-
-
-def _title(node: Any) -> str:
-    path = (_paths(node) or [""])[-1]
-    return f"node {node.name} ({node.target}" + (f", in {path!r})" if path else ")")
-
-
-# --------------------------------------------------------------------------------------------------------------- patterns
-
-
-def local_response_norm(node: Any) -> dict[str, Any] | None:
-    """The arguments of F.local_response_norm where a node is its last: x / (k + alpha·mean of squares)^beta, written out by PyTorch."""
-    chain = []
-    for name in ("div", "pow", "add", "mul"):  # from the last operation down; each reads the one before as its last or only node
-        if _op(node) != name:
-            return None
-        chain.append(node)
-        node = node.args[1] if name == "div" else node.args[0]
-    while _op(node) in ("view", "squeeze"):
-        node = node.args[0]
-    pool = node
-    if _op(pool) not in ("avg_pool2d", "avg_pool3d") or _op(pool.args[0]) != "pad":
-        return None
-    node = pool.args[0].args[0]
-    while _op(node) in ("view", "unsqueeze"):
-        node = node.args[0]
-    x = chain[0].args[0]
-    if _op(node) != "mul" or node.args != (x, x) or max(pool.args[1][1:]) != 1:
-        return None
-    _, power, plus, times = chain
-    return dict(self=x, size=pool.args[1][0], alpha=times.args[1], beta=power.args[1], k=plus.args[1])
-
-
-def _op(node: Any) -> str | None:
-    packet = getattr(getattr(node, "target", None), "overloadpacket", None)
-    return None if packet is None else packet.__name__
-
-
-# ------------------------------------------------------------------------------------------------------------------ check
-
-
-def _check(layers: list[Layer], reader: _Reader, x: Any, expected: Any) -> None:
-    """Compare `predict` with the module; where they differ, say from which entry on."""
+def _check(layers: list[Layer], reader: Reader, x: Any, run: Any) -> None:
+    """Compare `predict` with the module, called twice; where they differ, say from which entry on."""
     import torch
 
+    expected = run(x.clone())
     tolerance = max(TOLERANCE, 16 * torch.finfo(expected.dtype).eps)
+    outputs = reader.array(expected, "output")
+    if difference(reader.array(run(x.clone()), "output"), outputs) > tolerance:
+        raise ModelError(f"the module gives another answer when it is called again with the same input; {STATE}")
     given = reader.array(x, "example") if x.is_floating_point() else x.cpu().numpy()
-    error = _difference(predict(layers, given), reader.array(expected, "output"))
+    error = difference(predict(layers, given), outputs)
     if error <= tolerance:
         return
     seen: dict[Any, Any] = {}
@@ -335,16 +159,10 @@ def _check(layers: list[Layer], reader: _Reader, x: Any, expected: Any) -> None:
     Recorder(reader.exported.graph_module).run(*reader.feeds())
     last = {node: position for position, node in enumerate(reader.made)}  # a node may have made several entries
     for node, position in sorted(last.items(), key=lambda item: item[1]):
-        off = _difference(predict(layers[: position + 1], given), reader.array(seen[node], "value"))
+        off = difference(predict(layers[: position + 1], given), reader.array(seen[node], "value"))
         if not off <= tolerance:
             raise ModelError(
-                f"{at(position, layers[position])} is the first entry that differs from the module ({_title(node)}): "
+                f"{at(position, layers[position])} is the first entry that differs from the module ({title(node)}): "
                 f"by {off:.1e} of its largest value, the output by {error:.1e}; at most {tolerance:.0e} is accepted"
             )
     raise ModelError(f"the output differs from the module's by {error:.1e} of its largest value; at most {tolerance:.0e} is accepted")
-
-
-def _difference(ours: Array, theirs: Array) -> float:
-    """Largest absolute difference, relative to the largest value."""
-    scale = max(float(np.abs(theirs).max()), float(np.finfo(np.float32).tiny))
-    return float(np.abs(ours.reshape(theirs.shape) - theirs).max()) / scale

@@ -74,3 +74,19 @@ def each(names: str, handler: Handler) -> dict[str, Handler]:
 def viewed(value: Value, call: Call) -> Value:
     """The same elements under the shape of the call's result."""
     return Value(value.position, call.shape)
+
+
+def operation(node: Any) -> str | None:
+    """The name of the operator that a node calls; None where it calls no operator of a table, such as control flow."""
+    packet = getattr(getattr(node, "target", None), "overloadpacket", None)
+    return None if packet is None else packet.__name__
+
+
+def paths(node: Any) -> list[str]:
+    """The parts of the module that a node came from, from the outermost in."""
+    return [path.split("@")[0] for path, _ in (node.meta.get("nn_module_stack") or {}).values()]  # @1: its second call
+
+
+def title(node: Any) -> str:
+    path = (paths(node) or [""])[-1]
+    return f"node {node.name} ({node.target}" + (f", in {path!r})" if path else ")")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .. import layers as L
-from .records import Refused, Value
+from .records import Refused, Value, along, along_last, constant_axis
+from .refused import ATTENTION
 from .torch_call import Array, Call, Handler, Pieces, Records, each, ints, spread
 
 # ------------------------------------------------------------------------------------------------------ layers with weights
@@ -20,12 +20,14 @@ def _bias(records: Records, call: Call) -> Array | None:
 
 def _linear(records: Records, call: Call) -> Value:
     weight = records.array(call.weight, "weight")
-    return records.add(L.Linear, call.x("input"), weight=weight, bias=_bias(records, call))
+    return along_last(records.add, call.x("input"), weight, _bias(records, call))
 
 
 def _matmul(records: Records, call: Call) -> Value:
     """A product with a constant matrix: x @ m, with `addmm` b + x @ m."""
     left, right = ("mat1", "mat2") if call.name == "addmm" else ("self", "mat2" if call.name == "mm" else "other")
+    if isinstance(call.arguments[right], Value):
+        raise Refused(ATTENTION if isinstance(call.arguments[left], Value) else f"its {right} operand is computed, expected a constant")
     matrix = records.array(call.arguments[right], f"{right} operand")
     if matrix.ndim != 2:
         raise Refused(f"its {right} operand has {matrix.ndim} axes, expected a matrix")
@@ -34,7 +36,7 @@ def _matmul(records: Records, call: Call) -> Value:
         if (call.alpha, call.beta) != (1, 1):
             raise Refused(f"alpha={call.alpha} and beta={call.beta}, expected 1")
         bias = np.broadcast_to(records.array(call.self, "self operand"), matrix.shape[1:])
-    return records.add(L.Linear, call.x(left), weight=matrix.T, bias=bias)
+    return along_last(records.add, call.x(left), matrix.T, bias)
 
 
 def _conv(records: Records, call: Call) -> Value:
@@ -122,21 +124,15 @@ def _lrn(records: Records, call: Call) -> Value:
 # -------------------------------------------------------------------------------------------------------------- arithmetic
 
 
-def _column(records: Records, constant: object, x: Value) -> NDArray[np.float64]:
-    """A constant as one number per channel."""
-    array = np.asarray(records.array(constant, "constant operand"), np.float64)
-    full = (1,) * (len(x.shape) + 1 - array.ndim) + array.shape
-    if len(full) != len(x.shape) + 1 or any(s != 1 for axis, s in enumerate(full) if axis != 1) or full[1] not in (1, x.shape[0]):
-        raise Refused(f"a constant of shape {array.shape} meets (n, {', '.join(map(str, x.shape))}); expected one number per channel")
-    return np.broadcast_to(array.reshape(-1), (x.shape[0],))
-
-
 def _affine(records: Records, x: Value, scale: object, shift: object) -> Value:
-    """x·scale + shift with constants; nothing where that is x."""
-    scales, shifts = _column(records, scale, x), _column(records, shift, x)
+    """x·scale + shift with constants, each one number or one per element of an axis; nothing where that is x."""
+    arrays = [np.asarray(records.array(constant, "constant operand"), np.float64) for constant in (scale, shift)]
+    axis = constant_axis([a.shape for a in arrays], x.shape)
+    scales, shifts = (np.broadcast_to(a.reshape(-1), (x.shape[axis - 1],)) for a in arrays)
     if (scales == 1).all() and not shifts.any():
         return x
-    return records.add(L.Scale, x, scale=scales, shift=shifts if shifts.any() else None)
+    scaled = partial(records.add, L.Scale, scale=scales, shift=shifts if shifts.any() else None)
+    return along(axis, records.add, x, scaled)
 
 
 def _add(records: Records, call: Call) -> Value:

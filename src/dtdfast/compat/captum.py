@@ -1,0 +1,322 @@
+"""captum's LRP and LayerLRP: change `from captum.attr import LRP` into `from dtdfast.compat.captum import LRP`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from .. import layers as L
+from ..errors import InputError, LayerError, ModelError, RuleError, TargetError, at
+from ..extras import require
+from ..plan.fold import LINEAR
+from ..plan.shapes import Shape
+from ..plan.wiring import sources
+from ..rules import Epsilon, Gamma, Pass, Rule, Zero, ZPlus
+from .model import NORMS, Imported, backend_for, imported
+from .relevance import Chosen, relevance
+
+# Activations with f(0) ≠ 0, for which captum has no default either: relevance that passes them would come from nothing.
+REFUSED = ("Sigmoid", "Hardsigmoid", "LogSigmoid", "Softmax", "Softmax2d", "LogSoftmax", "Softmin", "Softplus")
+
+
+class UnsuitableRuleError(RuleError, TypeError):
+    """A layer has no rule, or one that is not a rule; a TypeError, as in captum."""
+
+
+class ReusedModuleError(ModelError, RuntimeError):
+    """A layer with weights is called more than once; a RuntimeError, as in captum."""
+
+
+class _Tool:
+    """What both have."""
+
+    def __init__(self, model: Any, *, backend: str | None = None) -> None:
+        self.model = model
+        self.backend = backend
+        for name, part in model.named_modules():
+            rule = getattr(part, "rule", None)
+            if rule is not None and not isinstance(rule, Rule) and not _is_captums(rule):
+                raise UnsuitableRuleError(
+                    f"the rule of {_title(name, part)} is {rule!r}, expected one of captum's (a PropagationRule) or of dtdfast's"
+                )
+
+    @property
+    def multiplies_by_inputs(self) -> bool:
+        return True
+
+    def has_convergence_delta(self) -> bool:
+        return True
+
+    def attribute_future(self) -> None:
+        """Not implemented, as in captum."""
+        raise NotImplementedError("attribute_future is not implemented for LRP")
+
+    def compute_convergence_delta(self, attributions: Any, output: Any) -> Any:
+        """Output (n,) less the sum of relevance, per sample, (n,)."""
+        parts = attributions if isinstance(attributions, tuple) else (attributions,)
+        return output.flatten() - sum(part.flatten(1).sum(1) for part in parts)
+
+
+class LRP(_Tool):
+    """Layer-wise relevance propagation as captum computes it, by dtdfast's kernels.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Every layer may carry a `rule`: captum's `EpsilonRule`, `GammaRule`, `Alpha1_Beta0_Rule` or `IdentityRule`, or a rule of
+        dtdfast; without one it takes ε = 1e-9, as in captum.  Rules and weights are read at every call.
+    backend : str, optional
+        As in `dtdfast.explain`.  None: "oracle" for float64 inputs, so that they are computed in float64, else "auto".
+
+    Raises
+    ------
+    TypeError
+        A `rule` that is none.
+
+    Notes
+    -----
+    The maps are captum's (convention="captum": x·w⁺ with the sign of x, the bias with its sign, 1e-9 in every denominator, average
+    pools and additions in proportion).  It differs where captum's answer depends on how a model is written rather than on what it
+    computes:
+
+    - Additions in a `forward` are treated as captum's `Addition_Module`, and BatchNorms are merged into the layers before them.  A
+      merged BatchNorm has no rule of its own: its ε and identity rules are accepted, others are refused.
+    - Operations called as functions are treated as modules of their kind; convolutions and pools of one and three dimensions, and
+      activations with f(0) = 0, are explained too.
+    - The model is taken in evaluation mode: Dropout is left out.  BatchNorms in training mode are refused.
+    - Rules stay on the layers after a call (captum takes them away).
+    - Results carry no gradient: explanations of explanations need captum.
+    - One input tensor; several are refused.
+    """
+
+    def attribute(
+        self,
+        inputs: Any,
+        target: Any = None,
+        additional_forward_args: Any = None,
+        return_convergence_delta: bool = False,
+        verbose: bool = False,
+    ) -> Any:
+        """Relevance of the inputs for one output of each sample; its sum is that output, save for what biases and ε absorb.
+
+        Parameters
+        ----------
+        inputs : torch.Tensor (n, ...), or a tuple of one
+        target : None, int, tuple, list of n ints or tuples, or tensor of 1 or n ints
+            Which output; None where there is only one.
+        additional_forward_args : object or tuple, optional
+            Passed to the model's `forward` after the inputs.
+        return_convergence_delta : bool
+            Also return, per sample, the output less the sum of relevance.
+        verbose : bool
+            Print the rule of every layer.
+
+        Returns
+        -------
+        attributions : torch.Tensor of the inputs' shape, on their device, or a tuple of one
+        delta : torch.Tensor (n,), only with return_convergence_delta
+
+        Raises
+        ------
+        DtdError
+            What cannot be explained; also a TypeError for layers without a rule and a RuntimeError for layers with weights that are
+            called twice, as in captum.
+        """
+        call = _Call(self, inputs, target, additional_forward_args, verbose)
+        result = call.relevance(None)
+        attributions = (result,) if isinstance(inputs, tuple) else result
+        if return_convergence_delta:
+            return attributions, self.compute_convergence_delta(result, call.outputs)
+        return attributions
+
+
+class LayerLRP(_Tool):
+    """Relevance of inner layers.
+
+    Parameters
+    ----------
+    model, backend : as in `LRP`
+    layer : torch.nn.Module, or a list of them
+    """
+
+    def __init__(self, model: Any, layer: Any, *, backend: str | None = None) -> None:
+        super().__init__(model, backend=backend)
+        self.layer = layer
+
+    def attribute(
+        self,
+        inputs: Any,
+        target: Any = None,
+        additional_forward_args: Any = None,
+        return_convergence_delta: bool = False,
+        attribute_to_layer_input: bool = False,
+        verbose: bool = False,
+    ) -> Any:
+        """Relevance of the layer's output, or with attribute_to_layer_input of its input; for a list of layers, lists.
+
+        The other parameters are those of `LRP.attribute`.
+        """
+        call = _Call(self, inputs, target, additional_forward_args, verbose)
+        layers = self.layer if isinstance(self.layer, list) else [self.layer]
+        results = [call.relevance(call.position(layer, attribute_to_layer_input)) for layer in layers]
+        deltas = [self.compute_convergence_delta(result, call.outputs) for result in results]
+        if not isinstance(self.layer, list):
+            return (results[0], deltas[0]) if return_convergence_delta else results[0]
+        return (results, deltas) if return_convergence_delta else results
+
+
+class _Call:
+    """One call's model, input and target.
+
+    Attributes
+    ----------
+    outputs : what was explained, (n,), once relevance has been asked for
+    """
+
+    def __init__(self, tool: _Tool, inputs: Any, target: Any, arguments: Any, verbose: bool) -> None:
+        torch = require("torch", "peers")
+        self.x = inputs[0] if isinstance(inputs, tuple) and len(inputs) == 1 else inputs
+        if not isinstance(self.x, torch.Tensor):
+            raise InputError(f"inputs is a {type(self.x).__name__}, expected one torch.Tensor: several inputs are not supported")
+        self.model, self.verbose = tool.model, verbose
+        _check_parts(self.model)
+        arguments = () if arguments is None else arguments if isinstance(arguments, tuple) else (arguments,)
+        self.network = imported(self.model, self.x, arguments)
+        self.parts = self.network.parts(self.model)
+        _check_calls(self.network)
+        self.index = output_index(target, len(self.x), self.network.shapes()[len(self.network.layers) - 1])
+        self.options = dict(convention="captum", backend=backend_for(self.x, tool.backend))
+        self.outputs: Any = None
+
+    def position(self, layer: Any, before: bool) -> int | None:
+        """The entry whose output is this layer's, or its input; None for the network's input."""
+        positions = [p for p, part in enumerate(self.parts) if part is layer]
+        if not positions:
+            raise LayerError(f"layer {layer} does not take part in what the model computes, or holds other layers; name one of those")
+        if not before:
+            return positions[-1]
+        reads = sources(self.network.layers)[positions[0]]
+        if len(reads) > 1:
+            raise LayerError(f"layer {layer} has {len(reads)} inputs; name the layers that these come from")
+        return None if reads[0] == L.INPUT else reads[0]
+
+    def relevance(self, stop: int | None) -> Any:
+        chosen = self.chosen(stop)
+        samples = np.arange(len(self.x))
+        if self.index.shape[1] == 1:
+            target: Any = self.index[:, 0]
+        else:
+            values = self.network.explainer(chosen.rules, stop=stop, **self.options).predict(self.x).cpu().numpy()
+            target = np.zeros_like(values)
+            target[(samples, *self.index.T)] = values[(samples, *self.index.T)]
+        result, outputs = relevance(self.network, self.x, target, chosen, stop, self.options)
+        self.outputs = outputs[(samples, *self.index.T)].to(self.x.dtype)
+        return result.to(self.x.dtype)
+
+    def chosen(self, stop: int | None) -> Chosen:
+        rules: dict[int, Rule] = {}
+        skipped = []
+        for position in self.network.takers(stop=stop):
+            record, part = self.network.layers[position], self.parts[position]
+            given = getattr(part, "rule", None)
+            if _kind(given) == "IdentityRule" and not isinstance(record, (*NORMS, L.Add)):
+                skipped.append(position)
+                rules[position] = Epsilon()  # above it nothing is read from this rule, but "dtd" would take another
+            else:
+                rules[position] = rule_for(record, given, at(position, record))
+            if self.verbose:
+                print(f"Applied {given or rules[position]} on layer {at(position, record)}")
+        return Chosen(rules, tuple(skipped))
+
+
+def rule_for(record: L.Layer, given: Any, where: str) -> Rule:
+    """What a layer's `rule` comes to; None is captum's default."""
+    if isinstance(given, Rule):
+        return given
+    kind = _kind(given)
+    weighted = isinstance(record, LINEAR)
+    if kind == "IdentityRule":
+        return Pass()
+    stabilizer = 1e-9 if given is None else float(given.STABILITY_FACTOR)
+    if given is None or kind == "EpsilonRule" or (kind in ("GammaRule", "Alpha1_Beta0_Rule") and not isinstance(record, (*LINEAR, *NORMS))):
+        # Zero and not Epsilon for an addition: one of the same rule as its operands would become one neuron with them
+        return Zero(stabilizer=stabilizer) if isinstance(record, L.Add) else Epsilon(stabilizer)
+    bias = "none" if weighted and given.set_bias_to_zero else None
+    if weighted and kind == "GammaRule":
+        return Gamma(float(given.gamma), stabilizer=stabilizer, bias=bias)
+    if weighted:
+        return ZPlus(stabilizer=stabilizer, bias=bias)
+    raise UnsuitableRuleError(
+        f"{where}: {kind} is for layers with weights; a BatchNorm that cannot be merged takes EpsilonRule or IdentityRule"
+    )
+
+
+KNOWN = ("EpsilonRule", "GammaRule", "Alpha1_Beta0_Rule", "IdentityRule")
+
+
+def _is_captums(rule: Any) -> bool:
+    return any(cls.__name__ == "PropagationRule" for cls in type(rule).__mro__)
+
+
+def _kind(rule: Any) -> str | None:
+    return type(rule).__name__ if rule is not None and not isinstance(rule, Rule) else None
+
+
+def _title(name: str, part: Any) -> str:
+    return f"{type(part).__name__} {name!r}"
+
+
+def _check_parts(model: Any) -> None:
+    """Refuse what captum refuses for want of a rule, and rules that are not understood."""
+    norms = require("torch", "peers").nn.modules.batchnorm._NormBase
+    for name, part in model.named_modules():
+        given = getattr(part, "rule", None)
+        kind, epsilon = _kind(given), getattr(given, "STABILITY_FACTOR", 1e-9)
+        reason = None
+        if given is None and type(part).__name__ in REFUSED:
+            reason = "it has no rule, and there is no default for it; set its rule to dtdfast.Pass() to skip it"
+        elif kind is not None and kind not in KNOWN:
+            reason = f"its rule is a {kind}; known are {', '.join(KNOWN)} and the rules of dtdfast"
+        elif isinstance(part, norms) and kind in ("GammaRule", "Alpha1_Beta0_Rule"):
+            reason = f"{kind} does not suit a BatchNorm; give it to the layer that it is merged into"
+        elif kind == "EpsilonRule" and type(part).__name__.startswith("MaxPool") and epsilon != 1e-9:
+            reason = f"the ε of a max-pool is 1e-9 and cannot be {epsilon}"
+        if reason is not None:
+            raise UnsuitableRuleError(f"{_title(name, part)}: {reason}")
+
+
+def _check_calls(network: Imported) -> None:
+    calls = Counter(o for o, r in zip(network.origins, network.layers, strict=True) if o is not None and isinstance(r, (*LINEAR, *NORMS)))
+    for origin, count in calls.items():
+        if count > 1:
+            raise ReusedModuleError(f"module {origin!r} is called more than once; captum's LRP has no answer for that, dtdfast.explain has")
+
+
+def output_index(target: Any, n: int, out: Shape) -> np.ndarray[Any, Any]:
+    """Which output of (n, *out) a target means for each sample, (n, number of axes of out).
+
+    Raises
+    ------
+    TargetError : it leaves more than one output, or names one that is not there
+    """
+    if hasattr(target, "tolist"):
+        target = target.tolist()
+    if isinstance(target, list) and len(target) == 1:
+        target = target[0]
+    given = target if isinstance(target, list) else [() if target is None else target] * n
+    if len(given) != n:
+        raise TargetError(f"target holds {len(given)} entries for {n} samples")
+    rows = []
+    for entry in given:
+        row = tuple(entry) if isinstance(entry, (tuple, list)) else (entry,)
+        if len(row) > len(out) or not all(isinstance(i, (int, np.integer)) and not isinstance(i, bool) for i in row):
+            raise TargetError(f"target {entry!r} does not name an output of shape (n, {', '.join(map(str, out))})")
+        rest = out[len(row) :]
+        if any(size != 1 for size in rest):
+            raise TargetError(f"target {target!r} leaves outputs of shape {rest}; name a single one of (n, {', '.join(map(str, out))})")
+        if not all(-size <= i < size for i, size in zip(row, out, strict=False)):
+            raise TargetError(f"target {entry!r} lies outside the outputs of shape (n, {', '.join(map(str, out))})")
+        rows.append([i % size for i, size in zip(row, out, strict=False)] + [0] * len(rest))
+    return np.array(rows, np.intp).reshape(n, len(out))

@@ -1,0 +1,201 @@
+"""iNNvestigate's analyzers on Keras 3 models: `dtdfast.compat.innvestigate.create_analyzer("deep_taylor", model).analyze(x)`."""
+
+from __future__ import annotations
+
+import threading
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .. import layers as L
+from ..errors import InputError, RuleError, TargetError
+from ..explainer import Explainer
+from ..foreign import take
+from ..importers.keras import from_keras
+from ..plan.fold import LINEAR
+from ..plan.wiring import sources
+from ..rules import AlphaBeta, Epsilon, Flat, Rule, WSquare, ZBox, Zero, ZPlus
+from .model import POOLS
+
+MOVES = (L.Permute, L.Reshape, L.Flatten, L.Pad, L.Slice, L.Dropout)  # between the input and the first layer
+MODES = ("max_activation", "index", "all")
+
+Kinds = tuple[Rule, Rule]  # of dense layers, of convolutions
+
+
+def _epsilon(bias: str) -> Callable[..., Kinds]:
+    return lambda epsilon=1e-7: (Epsilon(epsilon, bias=bias),) * 2
+
+
+def _sequential(alpha: float) -> Callable[..., Kinds]:
+    return lambda epsilon=0.1: (Epsilon(epsilon), AlphaBeta(alpha, alpha - 1.0))
+
+
+def _alpha_beta(alpha: float | None = None, beta: float | None = None, bias: bool = True) -> Kinds:
+    if alpha is None and beta is None:
+        raise RuleError("lrp.alpha_beta: give alpha or beta")
+    a = float(alpha) if alpha is not None else 1.0 + float(beta or 0.0)
+    return (AlphaBeta(a, a - 1.0 if beta is None else float(beta), bias="full" if bias else "none"),) * 2
+
+
+def _fixed(rule: Rule) -> Callable[..., Kinds]:
+    return lambda: (rule, rule)
+
+
+ANALYZERS: dict[str, Callable[..., Kinds]] = {
+    "lrp.z": _fixed(Zero()),
+    "lrp.z_IB": _fixed(Zero(bias="none")),
+    "lrp.epsilon": _epsilon("signed"),
+    "lrp.epsilon_IB": _epsilon("none"),
+    "lrp.w_square": _fixed(WSquare()),
+    "lrp.flat": _fixed(Flat()),
+    "lrp.alpha_beta": _alpha_beta,
+    "lrp.alpha_2_beta_1": _fixed(AlphaBeta(2.0, 1.0)),
+    "lrp.alpha_2_beta_1_IB": _fixed(AlphaBeta(2.0, 1.0, bias="none")),
+    "lrp.alpha_1_beta_0": _fixed(AlphaBeta(1.0, 0.0)),
+    "lrp.alpha_1_beta_0_IB": _fixed(AlphaBeta(1.0, 0.0, bias="none")),
+    "lrp.z_plus": _fixed(ZPlus()),
+    "lrp.z_plus_fast": _fixed(ZPlus()),
+    "lrp.sequential_preset_a": _sequential(1.0),
+    "lrp.sequential_preset_b": _sequential(2.0),
+    "lrp.sequential_preset_a_flat": _sequential(1.0),
+    "lrp.sequential_preset_b_flat": _sequential(2.0),
+}
+FIRST: dict[str, Rule] = {"Flat": Flat(), "WSquare": WSquare(), "Z": Zero(), "Epsilon": Epsilon(), "ZPlus": ZPlus()}
+DEEP_TAYLOR = ("deep_taylor", "deep_taylor.bounded")
+
+
+def create_analyzer(name: str, model: Any, **options: Any) -> Analyzer:
+    """An analyzer of a Keras model.
+
+    Parameters
+    ----------
+    name : str
+        "deep_taylor", "deep_taylor.bounded" (with low and high), or one of `ANALYZERS`.
+    model : keras.Model
+        What `dtdfast.from_keras` takes.  A final softmax is left out, which iNNvestigate asks its users to do.
+    options
+        neuron_selection_mode : {"max_activation", "index", "all"}
+        epsilon : float, of "lrp.epsilon" (1e-7) and the sequential presets (0.1)
+        alpha, beta, bias : of "lrp.alpha_beta"
+        low, high : bounds of the input, of "deep_taylor.bounded"
+        input_layer_rule : name or (low, high), of the "lrp" analyzers: the rule of the layers that read the input
+        backend : as in `dtdfast.explain`
+        disable_model_checks : ignored; what cannot be explained is refused in any case
+
+    Raises
+    ------
+    RuleError
+        An unknown analyzer or option.
+
+    Notes
+    -----
+    The maps are iNNvestigate's (convention="innvestigate": no bias in z⁺, w² and flat, the whole bias in both parts of αβ, 0/0 = 0;
+    deep_taylor without bias, starting at the output clipped at 0).  It differs in one point: BatchNorms are merged into the layers
+    before them, where iNNvestigate gives them rules of their own.
+    """
+    return Analyzer(name, model, **options)
+
+
+class Analyzer:
+    """Made by `create_analyzer`."""
+
+    def __init__(
+        self,
+        name: str,
+        model: Any,
+        *,
+        neuron_selection_mode: str = "max_activation",
+        input_layer_rule: Any = None,
+        low: Any = None,
+        high: Any = None,
+        backend: str = "auto",
+        disable_model_checks: bool = False,
+        **options: Any,
+    ) -> None:
+        if name not in ANALYZERS and name not in DEEP_TAYLOR:
+            raise RuleError(f"analyzer {name!r} is not one of {', '.join((*DEEP_TAYLOR, *ANALYZERS))}")
+        if neuron_selection_mode not in MODES:
+            raise RuleError(f"neuron_selection_mode is {neuron_selection_mode!r}, expected one of {', '.join(MODES)}")
+        if (low is None) != (high is None) or (low is not None) != (name == "deep_taylor.bounded"):
+            raise RuleError(f"analyzer {name!r}: low and high belong to 'deep_taylor.bounded', which needs both")
+        if name.endswith("_flat"):
+            input_layer_rule = "Flat"
+        self._name, self._model, self._mode, self._backend = name, model, neuron_selection_mode, backend
+        self._box = "real" if low is None else (low, high)
+        self._first = _first_rule(input_layer_rule)
+        if name in DEEP_TAYLOR:
+            if options or input_layer_rule is not None:
+                raise RuleError(f"analyzer {name!r} takes no {', '.join(options) or 'input_layer_rule'}")
+        else:
+            try:
+                self._kinds = ANALYZERS[name](**options)
+            except TypeError:
+                raise RuleError(f"analyzer {name!r} does not take {', '.join(options)}") from None
+        self._explainer: tuple[Any, Explainer] | None = None
+        self._lock = threading.Lock()
+
+    def analyze(self, X: Any, neuron_selection: Any = None) -> Any:
+        """Relevance of x, of its shape.
+
+        Parameters
+        ----------
+        X : array (n, ...), laid out as the model reads it
+        neuron_selection : int or (n,) ints, with neuron_selection_mode="index"
+
+        Raises
+        ------
+        TargetError
+            A neuron_selection that the mode does not ask for, or none where it does.
+        """
+        if (neuron_selection is None) == (self._mode == "index"):
+            raise TargetError(f"neuron_selection is {neuron_selection!r} with neuron_selection_mode {self._mode!r}")
+        x, home = take(X)
+        x = np.asarray(x)
+        if x.ndim < 2 or not x.size:
+            raise InputError(f"X has shape {x.shape}, expected (n, ...) with the batch axis first")
+        explainer = self._ready(x)
+        if self._mode == "all":
+            neuron_selection = self._outputs(explainer, x)
+        return home.give(explainer.explain(x, neuron_selection))
+
+    def _outputs(self, explainer: Explainer, x: Any) -> Any:
+        """The outputs as they are explained: before a final softmax."""
+        return explainer.explain(x, return_outputs=True)[1]
+
+    def _ready(self, x: Any) -> Explainer:
+        """The explainer of the model's present weights."""
+        weights = [np.asarray(w) for w in self._model.get_weights()]
+        state = x.shape[1:], [(w.shape, zlib.crc32(w.tobytes())) for w in weights]
+        with self._lock:
+            if self._explainer is None or self._explainer[0] != state:
+                layers = from_keras(self._model, x[:1])
+                rules = self._name if self._name in DEEP_TAYLOR else self._rules(layers)
+                self._explainer = state, Explainer(layers, rules=rules, domain=self._box, convention="innvestigate", backend=self._backend)
+            return self._explainer[1]
+
+    def _rules(self, layers: list[L.Layer]) -> dict[int, Rule]:
+        reads = sources(layers)
+        rules: dict[int, Rule] = {}
+        moved = {L.INPUT}  # the input, and what only moves it
+        for position, record in enumerate(layers):
+            if isinstance(record, MOVES) and reads[position][0] in moved:
+                moved.add(position)
+            if isinstance(record, LINEAR):
+                kind = self._kinds[0 if isinstance(record, L.Linear) else 1]
+                rules[position] = self._first if self._first is not None and reads[position][0] in moved else kind
+            elif isinstance(record, (*POOLS, L.Add)):
+                rules[position] = Zero()
+        return rules
+
+
+def _first_rule(given: Any) -> Rule | None:
+    if given is None:
+        return None
+    if isinstance(given, tuple) and len(given) == 2:
+        return ZBox(*given)
+    if given not in FIRST:
+        raise RuleError(f"input_layer_rule is {given!r}, expected (low, high) or one of {', '.join(FIRST)}")
+    return FIRST[given]

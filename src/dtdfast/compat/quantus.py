@@ -1,0 +1,60 @@
+"""Quantus's explain_func: pass `explain_func=dtdfast.compat.quantus.explain` to a metric."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import RuleError, TargetError
+from ..extras import require
+from ..foreign import take
+from .model import imported
+
+OPTIONS = ("rules", "domain", "convention", "backend", "batch_size", "n_threads")
+
+
+def explain(model: Any, inputs: Any, targets: Any = None, *, device: Any = None, **options: Any) -> NDArray[Any]:
+    """Relevance of a batch for one class each, starting with 1 at that class.
+
+    Not with the output, as elsewhere: metrics that randomise weights compare maps of outputs of any sign, and Quantus refuses maps
+    that are negative throughout.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        As Quantus hands it over.  Its weights are read at every call, so that metrics may randomise them.
+    inputs : array (n, c, ...)
+    targets : (n,) ints, optional
+        Classes; None: the largest output of each sample.
+    device : ignored
+        Quantus passes it to every explain_func; `backend` decides where this one computes.
+    options : rules, domain, convention, backend, batch_size, n_threads
+        As in `dtdfast.explain`; in a metric, `explain_func_kwargs=dict(rules="epsilon-plus")`.
+
+    Returns
+    -------
+    relevance : ndarray of the inputs' shape, one value per element; Quantus's own function sums over channels unless it is told not to
+
+    Raises
+    ------
+    DtdError
+        What cannot be explained, and options that are unknown.
+    """
+    unknown = set(options) - set(OPTIONS)
+    if unknown:
+        raise RuleError(f"{', '.join(sorted(unknown))}: unknown option; known are {', '.join(OPTIONS)}")
+    torch = require("torch", "peers")
+    x = np.ascontiguousarray(take(inputs)[0])
+    kind = next((p.dtype for p in model.parameters()), torch.float32)  # Quantus perturbs in float64 whatever the model computes in
+    tensor = torch.from_numpy(x).to(kind) if x.dtype.kind == "f" else torch.from_numpy(x)
+    where = next((p.device for p in model.parameters()), tensor.device)
+    network = imported(model, tensor.to(where))
+    explainer = network.explainer(options.pop("rules", "dtd"), **options)
+    (n_outputs,) = network.shapes()[len(network.layers) - 1]
+    classes = explainer.predict(tensor.numpy()).argmax(axis=1) if targets is None else np.asarray(take(targets)[0])
+    if classes.shape != (len(x),) or classes.dtype.kind not in "iu" or classes.min() < 0 or classes.max() >= n_outputs:
+        raise TargetError(f"targets is {classes!r:.80}, expected {len(x)} classes from 0 to {n_outputs - 1}")
+    result: NDArray[Any] = explainer.explain(tensor.numpy(), np.eye(n_outputs)[classes])
+    return result.astype(x.dtype if x.dtype.kind == "f" else result.dtype, copy=False)

@@ -1,0 +1,32 @@
+"""Whether a layer list computes what the model does that it was read from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ModelError
+from ..explainer import predict
+from ..layers import Layer
+
+Array = NDArray[Any]
+
+TOLERANCE = 1e-4  # of `predict` against the model, relative to its largest output; more where the model computes in half precision
+
+
+def difference(ours: Array, theirs: Array) -> float:
+    """Largest absolute difference, relative to the largest value."""
+    scale = max(float(np.abs(theirs).max()), float(np.finfo(np.float32).tiny))
+    return float(np.abs(ours.reshape(theirs.shape) - theirs).max()) / scale
+
+
+def check_outputs(
+    layers: list[Layer], x: Array, expected: Array, tolerance: float = TOLERANCE, link: Callable[[Array], Array] = lambda y: y
+) -> None:
+    """Raise ModelError where `predict`, through `link`, gives something else than the model did."""
+    error = difference(link(predict(layers, x)), expected)
+    if not error <= tolerance:
+        raise ModelError(f"the output differs from the model's by {error:.1e} of its largest value; at most {tolerance:.0e} is accepted")

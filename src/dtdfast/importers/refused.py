@@ -1,0 +1,13 @@
+"""Why whole kinds of networks are refused, and what would be possible instead: the same words in every importer."""
+
+ATTENTION = (
+    "attention multiplies what is computed by what is computed, and no rule for that is known to be sound; "
+    "explain the part before or after it as a network of its own"
+)
+RECURRENCE = "recurrence has no record; use convolutions over time, or explain what follows it as a network of its own"
+STATISTICS = (
+    "it divides by statistics of the very sample, and no rule for that is known to be sound; "
+    "use batch normalisation, which folds exactly, or explain the part after it as a network of its own"
+)
+CONTROL_FLOW = "control flow has no record; make the branch to be explained a network of its own"
+QUANTISED = "quantised operations have no record; import the float model that it was made from"

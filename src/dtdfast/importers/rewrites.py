@@ -1,0 +1,79 @@
+"""What models write in several operations and a layer list holds in one: done while the list grows, and once it is complete."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ..layers import INPUT, Activation, Conv, ConvTranspose, Layer, Linear, Permute, Scale
+from ..plan.shapes import Shape
+from ..plan.wiring import sources
+
+
+def hard_sigmoid(records: list[Layer], position: int, scale: Any) -> int | None:
+    """The position of y where a product with `scale` makes clip(y + 3, 0, 6)/6 of this entry: a gate, which a clip is not."""
+    clip = _record(records, position, Activation)
+    if clip is None or (clip.kind, clip.alpha, clip.beta) != ("clip", 0.0, 6.0) or not np.allclose(scale, 1 / 6, 1e-6):
+        return None
+    shift = _record(records, _source(records, position), Scale)
+    if shift is None or shift.shift is None or not (np.all(shift.scale == 1) and np.all(shift.shift == 3)):
+        return None
+    return _source(records, _source(records, position))
+
+
+def permuted(records: list[Layer], position: int, shape: Shape, order: tuple[int, ...]) -> tuple[int, Shape, tuple[int, ...]] | None:
+    """(position of y, shape of a sample of y, order from there) where this entry, of this shape, is itself a Permute of y."""
+    before = _record(records, position, Permute)
+    if before is None:
+        return None
+    sizes = {int(axis): size for axis, size in zip(before.order[1:], shape, strict=True)}
+    return _source(records, position), tuple(sizes[axis] for axis in sorted(sizes)), tuple(int(before.order[a]) for a in order)
+
+
+def _record(records: list[Layer], position: int, kind: type[Any]) -> Any:
+    record = records[position] if position != INPUT else None
+    return record if isinstance(record, kind) else None
+
+
+def _source(records: list[Layer], position: int) -> int:
+    """What an entry with one operand reads; entry 0 reads INPUT, which is −1."""
+    reads = records[position].inputs
+    return position - 1 if reads is None else reads[0]
+
+
+def finished(records: list[Layer]) -> tuple[list[Layer], list[int]]:
+    """The entries that the last one is computed from, wired anew; biases that were added afterwards inside their layers.
+
+    Returns
+    -------
+    records : list of Layer
+    origins : of each, the position that its output had before
+    """
+    wired = [list(s) for s in sources(records)]
+    kept = {len(records) - 1}
+    for position in range(len(records) - 1, -1, -1):
+        if position in kept:
+            kept.update(s for s in wired[position] if s != INPUT)
+    readers: dict[int, list[int]] = {position: [] for position in (INPUT, *kept)}
+    for position in sorted(kept):
+        for s in wired[position]:
+            readers[s].append(position)
+    merged: dict[int, Layer] = {}  # the position of a shift → the layer that it is the bias of
+    for position in sorted(kept):
+        record = records[position]
+        if isinstance(record, Scale) and record.shift is not None and np.all(record.scale == 1):
+            before = records[wired[position][0]] if wired[position][0] != INPUT else None
+            if isinstance(before, (Linear, Conv, ConvTranspose)) and before.bias is None and readers[wired[position][0]] == [position]:
+                merged[position] = replace(before, bias=record.shift)
+                kept.remove(wired[position][0])
+                wired[position] = wired[wired[position][0]]
+    origins = sorted(kept)
+    places = {INPUT: INPUT, **{old: new for new, old in enumerate(origins)}}
+    result = []
+    for new, old in enumerate(origins):
+        record = merged.get(old, records[old])
+        reads = tuple(places[s] for s in wired[old])
+        result.append(replace(record, inputs=None if reads == (new - 1,) and record.arity == 1 else reads))
+    return result, origins

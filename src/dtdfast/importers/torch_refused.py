@@ -1,0 +1,42 @@
+"""What is refused of PyTorch by name, each with what would be possible instead."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .refused import ATTENTION, QUANTISED, RECURRENCE, STATISTICS
+from .torch_call import operation
+
+BRANCH = "a branch in its code depends on the data; make the branch to be explained a module of its own"
+STATE = "explain a module without changing state, such as one that holds the state to be explained as a constant"
+TRAINING = "it was exported in training mode; export the module after module.eval()"
+
+OPERATORS: dict[str, str] = {
+    **dict.fromkeys(("scaled_dot_product_attention", "bmm", "baddbmm", "einsum"), ATTENTION),
+    **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), RECURRENCE),
+    **dict.fromkeys(("layer_norm", "group_norm", "instance_norm", "rms_norm"), STATISTICS),
+    "native_dropout": TRAINING,
+}
+PARTS: dict[str, str] = {
+    "MultiheadAttention": ATTENTION,
+    **dict.fromkeys(("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell"), RECURRENCE),
+}
+
+
+def advice(node: Any, reason: str) -> str:
+    """Why a node is refused: by the part of the module that it belongs to, by its operator, else the reason found."""
+    kinds = [str(kind).rstrip("'>").rsplit(".", 1)[-1] for _, kind in (node.meta.get("nn_module_stack") or {}).values()]
+    known = next((kind for kind in kinds if kind in PARTS), None)
+    if known is not None:
+        return f"it is part of {known}: {PARTS[known]}"
+    if "quantized" in getattr(node.target, "namespace", ""):
+        return QUANTISED
+    return OPERATORS.get(operation(node) or "", reason)
+
+
+def quantised(module: Any) -> str | None:
+    """The name of a part that computes with integers."""
+    for name, part in module.named_modules():
+        if ".quantized" in type(part).__module__:
+            return name or type(part).__name__
+    return None

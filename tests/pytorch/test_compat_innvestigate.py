@@ -1,0 +1,139 @@
+"""The drop-in for iNNvestigate, which does not install beside Keras 3: its published conventions in closed form, on Keras models."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+os.environ.setdefault("KERAS_BACKEND", "torch")
+
+import keras
+import numpy as np
+import pytest
+from keras import layers as kl
+from numpy.typing import NDArray
+
+import dtdfast as dtd
+from dtdfast.compat.innvestigate import ANALYZERS, create_analyzer
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+W, B, X = np.array([2.0, -1.0]), -0.5, np.array([1.5, 0.5])
+Z = W * X  # 3, −0.5; the output is 2
+
+
+def neuron(weights: Any = W, bias: float = B, *rest: Any) -> keras.Model:
+    model = keras.Sequential([keras.Input((len(weights),)), kl.Dense(1, name="first"), *rest])
+    model.get_layer("first").set_weights([np.reshape(weights, (-1, 1)), np.array([bias])])
+    return model
+
+
+def analyze(name: str, model: Any, x: Any = X, **options: Any) -> NDArray[Any]:
+    return create_analyzer(name, model, backend="oracle", **options).analyze(np.array([x]))[0]
+
+
+Y = Z.sum() + B
+ONE_NEURON: dict[str, Any] = {  # the shares of the output, by hand
+    "lrp.z": Z / Y,
+    "lrp.z_IB": Z / Z.sum(),
+    "lrp.epsilon": Z / (Y + 1e-7),
+    "lrp.epsilon_IB": Z / (Z.sum() + 1e-7),
+    "lrp.w_square": W**2 / (W**2).sum(),
+    "lrp.flat": [0.5, 0.5],
+    "lrp.alpha_2_beta_1": [2 * 3 / (3 + B), 0.5 / (-0.5 + B)],
+    "lrp.alpha_2_beta_1_IB": [2.0, -1.0],
+    "lrp.alpha_1_beta_0": [3 / (3 + B), 0],
+    "lrp.alpha_1_beta_0_IB": [1.0, 0.0],
+    "lrp.z_plus": [1.0, 0.0],
+    "lrp.z_plus_fast": [1.0, 0.0],
+    "lrp.sequential_preset_a": Z / (Y + 0.1),
+    "lrp.sequential_preset_b": Z / (Y + 0.1),
+    "lrp.sequential_preset_a_flat": [0.5, 0.5],
+    "lrp.sequential_preset_b_flat": [0.5, 0.5],
+    "deep_taylor": [1.0, 0.0],
+}
+
+
+@pytest.mark.parametrize("name", ONE_NEURON)
+def test_one_neuron(name: str) -> None:
+    """The output itself, 2, is shared."""
+    np.testing.assert_allclose(analyze(name, neuron()), np.multiply(ONE_NEURON[name], Y), rtol=1e-12)
+
+
+def test_every_analyzer_has_its_case() -> None:
+    assert set(ONE_NEURON) == {*ANALYZERS, "deep_taylor"} - {"lrp.alpha_beta"}
+
+
+def test_options() -> None:
+    np.testing.assert_allclose(analyze("lrp.epsilon", neuron(), epsilon=0.5), Z / (Y + 0.5) * Y)
+    np.testing.assert_allclose(analyze("lrp.alpha_beta", neuron(), beta=1.0, bias=False), np.multiply([2, -1], Y))
+    np.testing.assert_allclose(analyze("lrp.z", neuron(), input_layer_rule="WSquare"), np.multiply([0.8, 0.2], Y))
+    n = np.array([(1.5 - -1.0) * 2.0, (0.5 - 2.0) * -1.0])  # (x − l) w⁺ + (x − h) w⁻
+    for options in (dict(name="deep_taylor.bounded", low=-1.0, high=2.0), dict(name="lrp.z", input_layer_rule=(-1.0, 2.0))):
+        np.testing.assert_allclose(analyze(model=neuron(), **options), n / n.sum() * Y)
+
+
+def test_deep_taylor_explains_no_negative_output() -> None:
+    assert not analyze("deep_taylor", neuron(-W, 0.0)).any()
+    assert analyze("lrp.z", neuron(-W, 0.0)).any()
+
+
+def two_classes() -> keras.Model:
+    model = keras.Sequential([keras.Input((2,)), kl.Dense(2, name="logits"), kl.Softmax()])
+    model.get_layer("logits").set_weights([np.array([[1.0, 3.0], [2.0, -1.0]]), np.zeros(2)])
+    return model
+
+
+def test_neuron_selection() -> None:
+    """A final softmax is left out: at x = (1, 1) the logits are 3 and 2."""
+    x = np.ones((1, 2))
+
+    def by(mode: str, *selection: Any) -> NDArray[Any]:
+        return create_analyzer("lrp.z", two_classes(), neuron_selection_mode=mode, backend="oracle").analyze(x, *selection)[0]
+
+    np.testing.assert_allclose(by("max_activation"), [1, 2])
+    np.testing.assert_allclose(by("index", 1), [3, -1])
+    np.testing.assert_allclose(by("all"), [4, 1])
+
+
+def test_images_keep_their_channels_last() -> None:
+    source = keras.Input((6, 5, 3))
+    y = kl.GlobalAveragePooling2D()(kl.Conv2D(4, 3, activation="relu")(source))
+    model = keras.Model(source, kl.Dense(2)(y))
+    x = np.random.default_rng(0).random((2, 6, 5, 3), dtype=np.float32)
+    relevance = create_analyzer("lrp.alpha_1_beta_0_IB", model).analyze(x)
+    layers = dtd.from_keras(model, x)
+    rules = {p: dtd.AlphaBeta(1.0, 0.0, bias="none") for p, r in enumerate(layers) if isinstance(r, (dtd.Conv, dtd.Linear))}
+    pool = {p: dtd.Zero() for p, r in enumerate(layers) if isinstance(r, dtd.GlobalAvgPool)}
+    expected = dtd.explain(layers, x, rules={**rules, **pool}, convention="innvestigate", backend="oracle")
+    assert relevance.shape == x.shape
+    np.testing.assert_allclose(relevance, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_new_weights_are_noticed() -> None:
+    model = neuron()
+    analyzer = create_analyzer("lrp.z_IB", model, backend="oracle")
+    first = analyzer.analyze(X[None])
+    model.get_layer("first").set_weights([np.array([[1.0], [2.0]]), np.zeros(1)])
+    np.testing.assert_allclose(analyzer.analyze(X[None]), [X * [1, 2]])
+    assert not np.allclose(first, X * [1, 2])
+
+
+REFUSED = [
+    (dict(name="gradient"), "'gradient' is not one of"),
+    (dict(name="lrp.z", neuron_selection_mode="most"), "neuron_selection_mode"),
+    (dict(name="deep_taylor.bounded"), "low and high"),
+    (dict(name="deep_taylor", low=0.0, high=1.0), "low and high"),
+    (dict(name="deep_taylor", epsilon=0.1), "takes no epsilon"),
+    (dict(name="lrp.z", epsilon=0.1), "does not take epsilon"),
+    (dict(name="lrp.alpha_beta"), "alpha or beta"),
+    (dict(name="lrp.z", input_layer_rule="Round"), "input_layer_rule"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), REFUSED)
+def test_refusals(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(dtd.RuleError, match=message):
+        create_analyzer(model=neuron(), **options)
+    with pytest.raises(dtd.TargetError, match="neuron_selection"):
+        create_analyzer("lrp.z", neuron()).analyze(X[None], 0)

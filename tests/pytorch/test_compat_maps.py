@@ -1,0 +1,148 @@
+"""The drop-ins on published architectures as they are, BatchNorms and bare additions included, beside the tools themselves."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+import torchvision.models as tv
+from captum.attr import LRP as CaptumLRP
+from captum.attr._utils.custom_modules import Addition_Module
+from torch import Tensor, nn
+from zennit import composites as zc
+from zennit.attribution import Gradient as ZennitGradient
+from zennit.canonizers import SequentialMergeBatchNorm
+from zennit.torchvision import ResNetCanonizer, VGGCanonizer
+
+import dtdfast as dtd
+from dtdfast.compat.captum import LRP
+from dtdfast.compat.zennit import Gradient
+from modules import randomise
+from nets import Net
+from parity import BOX, CAPTUM, gamma_box, merged, resnet50
+from torch_reference import TorchNet
+
+SIZE = 64
+Report = Callable[[str, tuple[str, ...]], None]
+TABLE = "| network | tool | rules | input | float64 | float32 | theirs, float32 against float64 | weights moved by 2⁻²⁴ |"
+WELL = 1e-5  # a difference in float32 that needs no explanation
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
+
+
+def vgg16_bn() -> nn.Module:
+    """Without the adaptive pool, whose windows overlap at this image size."""
+    model = tv.vgg16_bn(num_classes=10)
+    model.avgpool = nn.Identity()
+    model.classifier[0] = nn.Linear(512 * (SIZE // 32) ** 2, 4096)
+    return model
+
+
+def googlenet() -> nn.Module:
+    return tv.googlenet(num_classes=10, init_weights=False, transform_input=False)
+
+
+MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Any]]] = {
+    "VGG-16-bn": (vgg16_bn, VGGCanonizer),
+    "ResNet-50": (resnet50, ResNetCanonizer),
+    "GoogLeNet": (googlenet, SequentialMergeBatchNorm),
+}
+COMPOSITES: dict[str, Callable[..., Any]] = {
+    "EpsilonPlusFlat": zc.EpsilonPlusFlat,
+    "EpsilonGammaBox": gamma_box,
+    "EpsilonAlpha2Beta1": zc.EpsilonAlpha2Beta1,
+}
+RULES = ("EpsilonRule", "GammaRule", "Alpha1_Beta0_Rule")
+
+
+def image(nonnegative: bool = False) -> Tensor:
+    x = torch.randn((1, 3, SIZE, SIZE), generator=torch.Generator().manual_seed(1), dtype=torch.float64).clamp(*BOX)
+    return x.abs() if nonnegative else x
+
+
+@cache
+def model(name: str, dtype: torch.dtype) -> nn.Module:
+    torch.manual_seed(0)
+    return randomise(MODELS[name][0]()).to(dtype)
+
+
+@cache
+def moved(name: str) -> nn.Module:
+    """Every weight, bias and statistic moved by half a unit in the last place of float32, up or down."""
+    module = copy.deepcopy(model(name, torch.float64))
+    generator = torch.Generator().manual_seed(2)
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.is_floating_point():
+            sign = torch.randint(2, tensor.shape, generator=generator) * 2 - 1
+            tensor.mul_(1 + 2.0**-24 * sign.double())
+    return module
+
+
+@cache
+def merged_layers(name: str) -> list[dtd.Layer]:
+    return dtd.from_torch(merged(copy.deepcopy(model(name, torch.float64))), image())
+
+
+@cache
+def merged_for_captum(name: str, dtype: torch.dtype) -> nn.Module:
+    """The same network with BatchNorms merged, every addition an Addition_Module and ReLUs out of place, as captum wants it."""
+    return TorchNet(Net(name, merged_layers(name), (3, SIZE, SIZE), (10,), 0, BOX, None, None), dtype, add=Addition_Module)
+
+
+def l1(ours: Tensor, theirs: Tensor) -> float:
+    """Sum of absolute differences over the sum of absolute values."""
+    assert ours.shape == theirs.shape
+    assert theirs.abs().sum() > 0
+    return float((ours.double() - theirs.double()).abs().sum() / theirs.double().abs().sum())
+
+
+def compare(report: Report, row: tuple[str, ...], pairs: dict[torch.dtype, tuple[Tensor, Tensor]], shaken: Callable[[], Tensor]) -> None:
+    """Equal in float64; in float32 too, unless the map of moved weights or the tool's own float32 map is as far from the exact one."""
+    (ours, theirs), (exact, theirs_exact) = pairs[torch.float32], pairs[torch.float64]
+    double, single, own = l1(exact, theirs_exact), l1(ours, theirs), l1(theirs, theirs_exact)
+    condition = l1(shaken(), exact) if single > WELL else 0.0
+    report(TABLE, (*row, f"{double:.0e}", f"{single:.0e}", f"{own:.0e}", f"{condition:.0e}" if condition else ""))
+    assert double <= 1e-9
+    assert single <= max(1e-4, 10 * own, 10 * condition)
+
+
+@pytest.mark.parametrize("rules", COMPOSITES)
+@pytest.mark.parametrize("name", MODELS)
+def test_zennit(name: str, rules: str, report: Report) -> None:
+    def explain(tool: Any, module: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+        start = torch.eye(10, dtype=x.dtype)[[3]]
+        with tool(module, COMPOSITES[rules](canonizers=[MODELS[name][1]()]), start) as attributor:
+            output, relevance = attributor(x.clone())
+            return output.detach(), relevance.detach()
+
+    pairs = {}
+    for dtype in (torch.float32, torch.float64):
+        x = image().to(dtype)
+        (output, ours), (their_output, theirs) = (explain(tool, model(name, dtype), x) for tool in (Gradient, ZennitGradient))
+        assert l1(output, their_output) <= 1e-5
+        pairs[dtype] = ours, theirs
+    compare(report, (name, "zennit", rules, "signed"), pairs, lambda: explain(Gradient, moved(name), image())[1])
+
+
+@pytest.mark.parametrize("signed", [True, False], ids=["signed", "nonnegative"])
+@pytest.mark.parametrize("rules", RULES)
+@pytest.mark.parametrize("name", MODELS)
+def test_captum(name: str, rules: str, signed: bool, report: Report) -> None:
+    x, target = image(nonnegative=not signed), 3
+
+    def ruled(module: nn.Module) -> nn.Module:
+        for part in module.modules():
+            if isinstance(part, (nn.Conv2d, nn.Linear)):
+                part.rule = CAPTUM[rules][0]()
+        return module
+
+    pairs = {}
+    for dtype in (torch.float32, torch.float64):
+        theirs = CaptumLRP(ruled(merged_for_captum(name, dtype))).attribute(x.to(dtype, copy=True).requires_grad_(), target).detach()
+        pairs[dtype] = LRP(ruled(model(name, dtype))).attribute(x.to(dtype), target), theirs
+    row = (name, "captum", rules, "signed" if signed else "x ≥ 0")
+    compare(report, row, pairs, lambda: LRP(ruled(moved(name))).attribute(x, target))

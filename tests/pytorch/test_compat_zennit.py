@@ -1,0 +1,196 @@
+"""The drop-in for zennit beside zennit itself, in float64: every rule on every kind of layer, every composite, and what it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import zennit.rules as zr
+from torch import Tensor, nn
+from torch.nn import functional as F
+from zennit import composites as zc
+from zennit.attribution import Gradient as ZennitGradient
+from zennit.canonizers import NamedMergeBatchNorm
+from zennit.core import Composite, Stabilizer
+from zennit.types import Convolution, Linear
+
+import dtdfast as dtd
+from dtdfast.compat.zennit import NAMES, Gradient
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
+
+MODULES: dict[str, Callable[[], nn.Module]] = {
+    "Linear": lambda: nn.Linear(16, 15),
+    "Linear, no bias": lambda: nn.Linear(16, 15, bias=False),
+    **{
+        f"{'ConvTranspose' if kind > 2 else 'Conv'}{kind % 3 + 1}d": lambda kind=kind: CONVS[kind](3, 2, 2 + kind % 2, bias=kind != 4)
+        for kind in range(6)
+    },
+}
+CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+RULES: dict[str, Callable[[], Any]] = {
+    "Epsilon": zr.Epsilon,
+    "Epsilon(1), no bias": lambda: zr.Epsilon(1.0, zero_params="bias"),
+    "Norm": zr.Norm,
+    "ZPlus": zr.ZPlus,
+    "ZPlus, no bias": lambda: zr.ZPlus(stabilizer=1e-3, zero_params=["bias"]),
+    "Gamma": lambda: zr.Gamma(0.25),
+    "Gamma, no bias": lambda: zr.Gamma(0.5, zero_params="bias"),
+    "AlphaBeta(2,1)": lambda: zr.AlphaBeta(2.0, 1.0),
+    "AlphaBeta(1,0), no bias": lambda: zr.AlphaBeta(1.0, 0.0, zero_params="bias"),
+    "ZBox": lambda: zr.ZBox(-3.0, 3.0),
+    "ZBox of tensors": lambda: zr.ZBox(torch.tensor(-3.0), torch.tensor(3.0), zero_params="bias"),
+    "WSquare": zr.WSquare,
+    "WSquare, no bias": lambda: zr.WSquare(zero_params="bias"),
+    "Flat": zr.Flat,
+}
+
+
+def layer(name: str) -> tuple[nn.Module, Tensor]:
+    torch.manual_seed(0)
+    module = MODULES[name]().double().eval()
+    shape = (3, 16) if isinstance(module, nn.Linear) else (3, 3, *(4,) * (module.weight.ndim - 2))
+    return module, torch.randn(shape, dtype=torch.float64)
+
+
+def same(model: nn.Module, x: Tensor, composite: Any, attr_output: Any = None) -> None:
+    with ZennitGradient(model, composite, attr_output) as attributor:
+        their_output, theirs = attributor(x.clone())
+    with Gradient(model, composite, attr_output) as attributor:
+        output, ours = attributor(x)
+    torch.testing.assert_close(output.detach(), their_output.detach(), rtol=1e-12, atol=1e-12)
+    assert (ours - theirs).abs().max() <= 1e-9 * theirs.abs().max()
+    assert theirs.abs().max() > 0
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_rules(name: str) -> None:
+    module, x = layer(name)
+    for rule in RULES.values():
+        same(module, x, zc.LayerMapComposite([(Linear, rule())]))
+
+
+def network(name: str) -> tuple[nn.Module, Tensor]:
+    module, x = layer(name)
+    wide = module(x)[0].numel()
+    return nn.Sequential(module, nn.ReLU(), nn.Flatten(), nn.Linear(wide, 4, dtype=torch.float64)).eval(), x
+
+
+def one_hot_max(output: Tensor) -> Tensor:
+    return F.one_hot(output.argmax(1), 4).to(output)
+
+
+STARTS = [None, one_hot_max, torch.eye(4, dtype=torch.float64)[[0, 3, 1]]]
+LRP = [cls for name, cls in zc.COMPOSITES.items() if name in NAMES]
+BOX = {zc.EpsilonGammaBox: dict(low=-3.0, high=torch.tensor(3.0))}
+
+
+@pytest.mark.parametrize("start", STARTS, ids=["output", "function", "tensor"])
+@pytest.mark.parametrize("name", ["Linear", "Conv2d", "ConvTranspose3d"])
+def test_composites(name: str, start: Any) -> None:
+    model, x = network(name)
+    for composite in (Composite, *LRP):
+        same(model, x, composite(**BOX.get(composite, {})), start)
+
+
+def test_mixed_composites_and_names_of_layers() -> None:
+    model, x = network("Conv2d")
+    by_name = zc.NameMapComposite([(("3",), zr.Gamma(0.1))])
+    same(model, x, zc.MixedComposite([by_name, zc.EpsilonPlusFlat()]))
+    same(model, x, zc.NameLayerMapComposite([(("0",), zr.WSquare())], zc.EpsilonPlus().layer_map))
+
+
+def test_names_need_no_composite() -> None:
+    model, x = network("Conv2d")
+    for name in NAMES:
+        options, box = (dict(low=-5.0, high=5.0), (-5.0, 5.0)) if name == "epsilon_gamma_box" else ({}, "real")
+        _, named = Gradient(model, name, domain=box)(x)
+        _, read = Gradient(model, zc.COMPOSITES[name](**options))(x)
+        torch.testing.assert_close(named, read, rtol=1e-12, atol=1e-12)
+
+
+def test_without_a_composite_it_is_the_gradient() -> None:
+    model, x = network("Conv1d")
+    same(model, x, None)
+    same(model, x, None, one_hot_max)
+    _, gradient = Gradient(model, create_graph=True)(x.clone().requires_grad_())
+    assert gradient.requires_grad
+
+
+class Residual(nn.Module):
+    """A bare addition, its operands convolutions with BatchNorm; functions for what has modules too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(3, 4, 1)
+        self.norm, self.fc = nn.BatchNorm2d(4), nn.Linear(4, 5)
+        self.norm.running_mean.uniform_()
+        self.norm.running_var.uniform_(0.5, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(F.adaptive_avg_pool2d(F.relu(self.norm(self.a(x)) + self.b(x)), 1).flatten(1))
+
+
+def test_canonizers_are_not_needed() -> None:
+    """Additions in proportion, average pools too, BatchNorm merged: as written out by hand."""
+    torch.manual_seed(0)
+    model = Residual().double().eval()
+    x = torch.randn(2, 3, 5, 5, dtype=torch.float64)
+    layers = dtd.from_torch(model, x)
+    expected = dtd.explain(layers, x, model(x).detach(), rules="epsilon-plus", convention="zennit", backend="oracle")
+    _, ours = Gradient(model, zc.EpsilonPlus())(x)
+    torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
+    merge = NamedMergeBatchNorm([(("a",), "norm")])
+    output, _ = Gradient(model, zc.EpsilonPlus(canonizers=[merge]))(x)
+    theirs, _ = ZennitGradient(model, zc.EpsilonPlus(canonizers=[merge]))(x.clone())
+    torch.testing.assert_close(output, theirs.detach(), rtol=1e-12, atol=1e-12)
+    assert not torch.equal(output, model(x))
+
+
+def test_the_model_stays_as_it_was_and_may_change() -> None:
+    model, x = network("Conv2d")
+    gradient = Gradient(model, zc.EpsilonPlus())
+    with gradient:
+        _, first = gradient(x)
+        assert not any(part._forward_hooks or part._forward_pre_hooks for part in model.modules())
+        model[0].weight.data[0] *= -3
+        _, second = gradient(x)
+    assert not torch.allclose(first, second)
+    same(model, x, zc.EpsilonPlus())
+
+
+class Own(zr.Epsilon):
+    pass
+
+
+REFUSED: list[tuple[Any, str]] = [
+    (zc.GuidedBackprop(), "ReLUGuidedBackprop has no equal"),
+    (zc.LayerMapComposite([(Linear, Own())]), "Own has no equal"),
+    (zc.LayerMapComposite([(Convolution, zr.ZPlus())]), "has no rule in this composite"),
+    (zc.LayerMapComposite([(Linear, zr.Epsilon(epsilon=lambda z: z + 1))]), "adds a number"),
+    (zc.LayerMapComposite([(Linear, zr.ZPlus(stabilizer=Stabilizer(clip=True)))]), "adds a number"),
+    (zc.LayerMapComposite([(Linear, zr.ZPlus(zero_params="weight"))]), "zero_params"),
+    (zc.LayerMapComposite([(Linear, zr.Pass())]), "identity rule, but turns"),
+]
+
+
+@pytest.mark.parametrize(("composite", "message"), REFUSED)
+def test_refusals(composite: Any, message: str) -> None:
+    model, x = network("Conv2d")
+    with pytest.raises(dtd.RuleError, match=message):
+        Gradient(model, composite)(x)
+
+
+def test_refusals_of_arguments() -> None:
+    model, x = network("Linear")
+    for composite in ("epsilon", 3):
+        with pytest.raises(dtd.RuleError, match="composite"):
+            Gradient(model, composite)
+    with pytest.raises(NotImplementedError, match="create_graph"):
+        Gradient(model, zc.EpsilonPlus(), create_graph=True)
+    with pytest.raises(dtd.InputError, match="attr_output"):
+        Gradient(model, zc.EpsilonPlus(), 1)(x)
+    with pytest.raises(dtd.TargetError, match="float start"):
+        Gradient(model, zc.EpsilonPlus(), torch.ones(3, 7))(x)

@@ -1,0 +1,158 @@
+"""from_torch given more than one module in evaluation mode: exported programs, whole parts that are refused, state, quantisation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import dtdfast as dtd
+from support import kinds
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
+
+
+def classifier() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(), nn.Linear(4, 3)
+    )
+
+
+LAYERS = "Conv BatchNorm ReLU GlobalAvgPool Flatten Linear"
+
+
+def images(n: int = 2) -> Tensor:
+    return torch.randn((n, 3, 8, 6), generator=torch.Generator().manual_seed(0))
+
+
+# --------------------------------------------------------------------------------------------------------------- programs
+
+
+@pytest.mark.parametrize("n_batch", [1, 2])
+def test_a_program_from_a_file(n_batch: int, tmp_path: Path) -> None:
+    module = classifier().eval()
+    path = tmp_path / "net.pt2"
+    torch.export.save(torch.export.export(module, (images(n_batch),)), path)
+    layers = dtd.from_torch(path)
+    assert kinds(layers) == LAYERS
+    assert [layer.name for layer in layers if layer.name] == ["0", "1", "2", "3", "6"]
+    x = images(3)
+    with torch.no_grad():
+        np.testing.assert_allclose(dtd.predict(layers, x.numpy()), module(x).numpy(), rtol=0, atol=1e-5)
+    with pytest.raises(dtd.InputError, match=r"example has shape \(3, 3, 8, 6\), but the program was exported for"):
+        dtd.from_torch(str(path), x)
+
+
+def test_a_program_with_open_sizes_takes_the_examples() -> None:
+    batch, height = torch.export.Dim("batch"), torch.export.Dim("height", min=4)
+    program = torch.export.export(classifier().eval(), (images(),), dynamic_shapes=({0: batch, 2: height},))
+    assert kinds(dtd.from_torch(program)) == LAYERS
+    layers = dtd.from_torch(program, torch.randn(1, 3, 5, 6))
+    assert kinds(layers) == LAYERS
+    assert dtd.predict(layers, np.ones((1, 3, 5, 6), np.float32)).shape == (1, 3)
+
+
+def test_programs_that_cannot_be_used(tmp_path: Path) -> None:
+    with pytest.raises(dtd.ModelError, match=r"net\.pt2: there is no such file"):
+        dtd.from_torch(tmp_path / "net.pt2")
+    (tmp_path / "net.pt2").write_bytes(b"PK\x03\x04 not a program")
+    with pytest.raises(dtd.ModelError, match=r"net\.pt2: not a program written by torch\.export\.save"):
+        dtd.from_torch(tmp_path / "net.pt2")
+    training = torch.export.export(classifier(), (images(),))
+    with pytest.raises(dtd.ModelError, match=r"'1\.running_mean' up to date: .* export the module after module\.eval\(\)"):
+        dtd.from_torch(training)
+
+    class Two(nn.Module):
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            return x + y
+
+    program = torch.export.export(Two(), (images(), images()))
+    with pytest.raises(dtd.InputError, match="keeps no example of a single tensor; pass example="):
+        dtd.from_torch(program)
+    with pytest.raises(dtd.ModelError, match="takes 2 inputs, expected one"):
+        dtd.from_torch(program, images())
+
+
+# --------------------------------------------------------------------------------------------------------------- refusals
+
+
+class Last(nn.Module):
+    """A sequence model and a linear layer on its last step."""
+
+    def __init__(self, part: nn.Module, n: int) -> None:
+        super().__init__()
+        self.part, self.head = part, nn.Linear(n, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.part(x, x, x) if isinstance(self.part, nn.MultiheadAttention) else self.part(x)
+        return self.head((y[0] if isinstance(y, tuple) else y)[:, -1])
+
+
+ATTENTION = "MultiheadAttention: attention multiplies what is computed by what is computed, .* as a network of its own"
+SEQUENCES: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "LSTM": (lambda: Last(nn.LSTM(4, 5, batch_first=True), 5), r"in 'part'\): it is part of LSTM: recurrence .* convolutions"),
+    "GRU": (lambda: Last(nn.GRU(4, 5, batch_first=True), 5), "it is part of GRU: recurrence has no record"),
+    "attention": (lambda: Last(nn.MultiheadAttention(4, 2, batch_first=True), 4), ATTENTION),
+    "transformer": (lambda: Last(nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), 4), ATTENTION),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SEQUENCES)
+def test_parts_are_refused_by_name(name: str) -> None:
+    make, message = SEQUENCES[name]
+    with pytest.raises(dtd.ModelError, match=message):
+        dtd.from_torch(make().eval(), torch.randn(2, 6, 4))
+
+
+class Counting(nn.Module):
+    """Multiplies by the number of its calls, kept as a buffer or as a plain number."""
+
+    def __init__(self, buffer: bool) -> None:
+        super().__init__()
+        self.buffer = buffer
+        self.number = 0
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.buffer:
+            self.calls += 1
+            return x.relu()
+        self.number += 1
+        return x * self.number
+
+
+class Twice(nn.Module):
+    def __init__(self, part: nn.Module) -> None:
+        super().__init__()
+        self.part = part
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.part(self.part(x))
+
+
+@pytest.mark.parametrize(
+    ("buffer", "message"),
+    [
+        (True, r"changes its buffer 'part\.calls' when called; explain a module without changing state"),
+        (False, "another answer when it is called again"),
+    ],
+)
+def test_a_shared_part_whose_state_changes_is_refused(buffer: bool, message: str) -> None:
+    with pytest.raises(dtd.ModelError, match=message):
+        dtd.from_torch(Twice(Counting(buffer)).eval(), images())
+
+
+def test_quantised_modules_are_refused() -> None:
+    module = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Flatten(), nn.Linear(144, 3)).eval(), {nn.Linear})
+    with pytest.raises(dtd.ModelError, match="part '1': quantised operations have no record; import the float model"):
+        dtd.from_torch(module, images())
+
+
+def test_a_missing_example_is_named() -> None:
+    with pytest.raises(dtd.InputError, match=r"example is a NoneType, expected one torch\.Tensor"):
+        dtd.from_torch(classifier().eval())

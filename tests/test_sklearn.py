@@ -1,0 +1,193 @@
+"""from_sklearn: estimators against themselves, folded scalers, neuralised KMeans against its closed form, and what is refused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn import cluster, decomposition, discriminant_analysis, ensemble, feature_selection, linear_model, model_selection, svm
+from sklearn import preprocessing as pre
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.neural_network import MLPClassifier, MLPRegressor
+from sklearn.pipeline import Pipeline, make_pipeline
+
+import dtdfast as dtd
+from dtdfast.importers import sklearn as importer
+from support import kinds
+
+RNG = np.random.default_rng(0)
+X = RNG.standard_normal((60, 7)) * np.array([1, 2, 3, 1, 0.1, 5, 1]) + np.array([0, 3, -2, 1, 0, 0, 10])
+SIGNAL = (X - X.mean(0)) / X.std(0)
+TWO, THREE = (SIGNAL[:, 0] > 0).astype(int), np.argmax(SIGNAL[:, :3], axis=1)
+NUMBERS = SIGNAL @ RNG.standard_normal((7, 2))
+
+
+def fit(estimator: Any, y: Any) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a few steps are enough: only the weights are wanted
+        warnings.simplefilter("ignore", FutureWarning)
+        return estimator.fit(X, y)
+
+
+def perceptron(**options: Any) -> MLPClassifier:
+    return MLPClassifier(**{"hidden_layer_sizes": (6, 5), "max_iter": 5, "random_state": 0, **options})
+
+
+ESTIMATORS: dict[str, tuple[Any, Any, str]] = {
+    "MLPClassifier": (perceptron(), THREE, "Linear ReLU Linear ReLU Linear"),
+    "MLPClassifier, two classes": (perceptron(activation="tanh", hidden_layer_sizes=(4,)), TWO, "Linear tanh Linear"),
+    "MLPClassifier, labels": (perceptron(activation="logistic", hidden_layer_sizes=(4,)), NUMBERS > 0, "Linear sigmoid Linear"),
+    "MLPRegressor": (MLPRegressor(hidden_layer_sizes=6, activation="identity", max_iter=5, random_state=0), NUMBERS, "Linear Linear"),
+    "MLPRegressor, one number": (MLPRegressor(hidden_layer_sizes=6, max_iter=5, random_state=0), NUMBERS[:, 0], "Linear ReLU Linear"),
+    "LogisticRegression": (linear_model.LogisticRegression(), THREE, "Linear"),
+    "LogisticRegression, two classes": (linear_model.LogisticRegression(), TWO, "Linear"),
+    "LinearSVC": (svm.LinearSVC(), THREE, "Linear"),
+    "LinearDiscriminantAnalysis": (discriminant_analysis.LinearDiscriminantAnalysis(), THREE, "Linear"),
+    "Ridge": (linear_model.Ridge(), NUMBERS, "Linear"),
+    "LinearRegression without intercept": (linear_model.LinearRegression(fit_intercept=False), NUMBERS[:, 0], "Linear"),
+    "StandardScaler": (make_pipeline(pre.StandardScaler(), perceptron()), THREE, "Linear ReLU Linear ReLU Linear"),
+    "StandardScaler, half": (make_pipeline(pre.StandardScaler(with_mean=False), linear_model.Ridge()), NUMBERS, "Linear"),
+    "MinMaxScaler": (make_pipeline(pre.MinMaxScaler((-1, 2)), linear_model.Lasso(0.01)), NUMBERS[:, 0], "Linear"),
+    "MaxAbsScaler": (make_pipeline(pre.MaxAbsScaler(), linear_model.Ridge()), NUMBERS, "Linear"),
+    "RobustScaler": (make_pipeline(pre.RobustScaler(), linear_model.Ridge()), NUMBERS, "Linear"),
+    "PCA between scalers": (
+        make_pipeline(pre.StandardScaler(), decomposition.PCA(3, whiten=True), pre.RobustScaler(with_scaling=False), perceptron()),
+        THREE,
+        "Linear ReLU Linear ReLU Linear",
+    ),
+    "TruncatedSVD": (make_pipeline(decomposition.TruncatedSVD(3), linear_model.Ridge()), NUMBERS, "Linear"),
+    "a pipeline in a pipeline": (
+        make_pipeline(make_pipeline(pre.StandardScaler(), pre.MinMaxScaler()), "passthrough", linear_model.Ridge()),
+        NUMBERS,
+        "Linear",
+    ),
+    "transformers alone": (make_pipeline(pre.StandardScaler(), pre.MinMaxScaler()), None, "Scale"),
+    "components alone": (make_pipeline(pre.StandardScaler(), decomposition.PCA(2)), None, "Linear"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_estimators(name: str) -> None:
+    estimator, y, expected = ESTIMATORS[name]
+    layers = dtd.from_sklearn(fit(estimator, y))
+    assert kinds(layers) == expected
+    assert kinds(dtd.from_sklearn(estimator, X[:3])) == expected
+
+
+def test_outputs_are_decision_values_and_a_scaler_is_folded() -> None:
+    model = fit(make_pipeline(pre.StandardScaler(), linear_model.LogisticRegression()), THREE)
+    (layer,) = layers = dtd.from_sklearn(model)
+    np.testing.assert_allclose(layer.weight, model[1].coef_ / model[0].scale_, rtol=2.0**-51)  # two roundings
+    terms = np.abs(X) @ np.abs(layer.weight.T) + np.abs(layer.bias)
+    bound = 10 * 2.0**-24 * terms  # float32: x, w and b rounded, 7 products, 7 sums; γ_10 holds the longest chain
+    assert (np.abs(dtd.predict(layers, X) - model.decision_function(X)) <= bound).all()
+    assert layer.name == "logisticregression"
+    x, (low, high) = X[:5], (np.minimum(X.min(0), 0), np.maximum(X.max(0), 0))
+    ledger = dtd.Explainer(layers, domain=(low, high)).ledger(x)
+    assert ledger.closed, ledger
+
+
+# ---------------------------------------------------------------------------------------------------------------- KMeans
+
+
+def competition(model: Any, z: Any) -> tuple[Any, Any]:
+    """(outputs, relevance of the assigned cluster) in closed form, of prepared samples z."""
+    centers = model.cluster_centers_
+    squares = ((z[:, None, :] - centers) ** 2).sum(-1)
+    outputs, relevance = np.empty_like(squares), np.empty_like(z)
+    for n, row in enumerate(squares):
+        for c in range(len(centers)):
+            k = min((k for k in range(len(centers)) if k != c), key=lambda k: row[k])
+            outputs[n, c] = row[k] - row[c]
+            if c == row.argmin():
+                relevance[n] = 2 * (centers[c] - centers[k]) * (z[n] - (centers[c] + centers[k]) / 2)
+    return outputs, relevance
+
+
+@pytest.mark.parametrize("n_clusters", [2, 5])
+@pytest.mark.parametrize("scaled", [False, True])
+def test_k_means(n_clusters: int, scaled: bool) -> None:
+    model = cluster.KMeans(n_clusters, n_init=1, random_state=0)
+    model = make_pipeline(pre.StandardScaler(), model) if scaled else make_pipeline(model)
+    layers = dtd.from_sklearn(fit(model, None))
+    prepared = model[:-1].transform(X) if scaled else X
+    outputs, relevance = competition(model[-1], prepared)
+    np.testing.assert_allclose(dtd.predict(layers, X, backend="oracle"), outputs, rtol=0, atol=1e-12 * np.abs(outputs).max())
+    assert (dtd.predict(layers, X).argmax(1) == model.predict(X)).all()
+    explainer = dtd.Explainer(layers, rules="lrp-0", backend="oracle")
+    np.testing.assert_allclose(explainer.explain(X), relevance, rtol=0, atol=1e-12 * np.abs(relevance).max())
+    np.testing.assert_allclose(relevance.sum(1), outputs.max(1), rtol=0, atol=1e-12 * np.abs(relevance).max())
+    ledger = dtd.Explainer(layers, rules="lrp-0").ledger(X)
+    assert ledger.closed, ledger
+    np.testing.assert_array_less(np.abs(ledger.end - ledger.start), ledger.bound)
+
+
+# --------------------------------------------------------------------------------------------------------------- refusals
+
+
+class Own(linear_model.Ridge):
+    pass
+
+
+REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
+    "OneClassSVM": (lambda: fit(svm.OneClassSVM(), None), r"\(OneClassSVM\): its neuralisation .* squares and exponentials"),
+    "kernel": (lambda: fit(svm.SVC(), TWO), r"step 'svc' \(SVC\): its kernel has no record; use LinearSVC"),
+    "forest": (lambda: fit(ensemble.RandomForestClassifier(2), TWO), "a tree is constant almost everywhere"),
+    "search": (
+        lambda: fit(model_selection.GridSearchCV(linear_model.Ridge(), {"alpha": [1, 2]}, cv=2), NUMBERS),
+        "import the model that it found: best_estimator_",
+    ),
+    "selection": (
+        lambda: fit(make_pipeline(feature_selection.SelectKBest(k=3), linear_model.Ridge()), TWO),
+        r"step 'selectkbest' \(SelectKBest\): choose the columns before",
+    ),
+    "norms": (lambda: fit(make_pipeline(pre.Normalizer(), linear_model.Ridge()), NUMBERS), "the norm of the very sample"),
+    "clipping": (lambda: fit(make_pipeline(pre.MinMaxScaler(clip=True), linear_model.Ridge()), NUMBERS), "clip=True cuts values off"),
+    "unknown": (lambda: fit(linear_model.PoissonRegressor(), TWO), r"\(PoissonRegressor\): it has no record here; multi-layer"),
+    "unknown transformer": (
+        lambda: fit(make_pipeline(pre.PolynomialFeatures(), linear_model.Ridge()), NUMBERS),
+        r"\(PolynomialFeatures\): it has no record here; scalers and PCA have",
+    ),
+    "own class": (lambda: fit(Own(), NUMBERS), r"step 'own' \(Own\): it is not scikit-learn's own"),
+    "components, clustered": (
+        lambda: fit(make_pipeline(decomposition.PCA(2), cluster.KMeans(2, n_init=1)), None),
+        "cluster the features themselves",
+    ),
+    "one cluster": (lambda: fit(cluster.KMeans(1, n_init=1), None), "one cluster competes with none"),
+    "sparse": (lambda: fit(linear_model.LogisticRegression(), TWO).sparsify(), "call densify first"),
+    "not fitted": (linear_model.Ridge, r"step 'ridge' \(Ridge\) is not fitted; call fit first"),
+    "nothing": (lambda: fit(Pipeline([("no", "passthrough")]), None), "there is nothing to explain"),
+    "no estimator": (lambda: np.ones(3), "estimator is a ndarray, expected a fitted"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_refusals(name: str) -> None:
+    make, message = REFUSALS[name]
+    with pytest.raises(dtd.ModelError, match=message):
+        dtd.from_sklearn(make())
+
+
+def test_the_example_is_checked() -> None:
+    model = fit(linear_model.Ridge(), NUMBERS)
+    with pytest.raises(dtd.InputError, match=r"example has shape \(3, 6\), but the estimator was fitted on 7 features"):
+        dtd.from_sklearn(model, np.ones((3, 6)))
+
+
+def test_a_wrong_record_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(importer.TRANSFORMERS, "StandardScaler", importer.TRANSFORMERS["MaxAbsScaler"])
+    with pytest.raises(dtd.ModelError, match="the output differs from the model's by"):
+        dtd.from_sklearn(fit(make_pipeline(pre.StandardScaler(), linear_model.Ridge()), NUMBERS))
+
+
+def test_sklearn_is_imported_by_from_sklearn_alone() -> None:
+    code = "import sys, dtdfast; dtdfast.from_sklearn; assert 'sklearn' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    code = "import sys, dtdfast; sys.modules['sklearn'] = None; dtdfast.from_sklearn(None)"
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert "pip install 'dtdfast[sklearn]'" in done.stderr
