@@ -140,7 +140,7 @@ def main() -> None:
         print(refused[-1], flush=True)
     lines = [HEADER, "|---" * (HEADER.count("|") - 1) + "|", *(f"| {' | '.join(row)} |" for row in rows), "", "Refused:", "", *refused]
     table = "\n".join(lines)
-    made = re.sub(r"(<!-- made .*?-->\n).*?(\n<!-- end -->)", lambda m: m[1] + table + m[2], page, flags=re.DOTALL)
+    made = re.sub(r"(<!-- made .*?-->\n).*?(<!-- end -->)", lambda m: f"{m[1]}\n{table}\n\n{m[2]}", page, flags=re.DOTALL)
     PAGE.write_text(made, encoding="utf-8")
 
 

@@ -185,7 +185,7 @@ class Subclassed(keras.Model):
 
 REFUSALS: dict[str, tuple[Build, str]] = {
     "LSTM": (lambda x: kl.LSTM(3)(kl.Reshape((9, 32))(x)), r"layer '\w+' \(LSTM\): recurrence has no record; use convolutions over time"),
-    "attention": (lambda x: kl.MultiHeadAttention(2, 3)(x, x), r"\(MultiHeadAttention\): attention .* explain a part without it"),
+    "attention": (lambda x: kl.MultiHeadAttention(2, 3)(x, x), r"\(MultiHeadAttention\): attention .* as a network of its own"),
     "LayerNormalization": (kl.LayerNormalization(), "statistics of the very sample"),
     "Lambda": (kl.Lambda(lambda x: x * 2, output_shape=(9, 8, 4)), "Python code has no record; write it with Keras's layers"),
     "own layer": (Doubling(), r"\(Doubling\): a layer that is not Keras's own"),
@@ -227,7 +227,7 @@ def test_models_without_a_graph_are_refused() -> None:
 def test_quantised_layers_are_refused() -> None:
     model = keras.Sequential([keras.Input((4,)), kl.Dense(3, name="head")])
     model.layers[0].quantize("int8")
-    with pytest.raises(dtd.ModelError, match=r"layer 'head' \(Dense\): it is quantised \(int8\); import the float model"):
+    with pytest.raises(dtd.ModelError, match=r"layer 'head' \(Dense\): int8: quantised operations have no record; import the float"):
         dtd.from_keras(model)
 
 
