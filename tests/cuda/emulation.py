@@ -144,6 +144,7 @@ def _global(address: int, size: int) -> NDArray[np.uint8]:
 
 load = read = _loader(_global, np.float32, 1)
 load4 = read4 = _loader(_global, np.float32, 4)
+read_int = _loader(_global, np.int32, 1)
 read_long = _loader(_global, np.int64, 1)
 load_byte = _loader(_global, np.uint8, 1)
 load_short = _loader(_global, np.uint16, 1)

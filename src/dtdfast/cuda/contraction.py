@@ -118,7 +118,7 @@ def launches(step: Step, plan: Plan, address_of: AddressOf, precision: str = "fl
     inner, channels = (c_out, c_in) if across else (c_in, c_out)
 
     x = _Operand(step.x, address_of, step.phase.x_step)
-    table = np.zeros((len(step.phase.taps) + dense.SPARE_TAPS, 2), np.int64)
+    table = np.zeros((len(step.phase.taps) + dense.SPARE_TAPS, 2), np.int32)
     for row, (tap, offset) in zip(table, step.phase.taps, strict=False):
         row[:] = sum(o * s for o, s in zip(offset, x.axes, strict=True)), tap * c_in
     neuron = step.op.startswith("NEURON")

@@ -124,8 +124,8 @@ def dense(
                 channel -= a[INNER]
                 tap += 1
             place[4 * k] = tap
-            place[4 * k + 2] = ptx.read_long(a[TAPS] + 16 * tap)
-            place[4 * k + 3] = ptx.read_long(a[TAPS] + 16 * tap + 8)
+            place[4 * k + 2] = ptx.read_int(a[TAPS] + 8 * tap)
+            place[4 * k + 3] = ptx.read_int(a[TAPS] + 8 * tap + 4)
         place[4 * k + 1] = channel
 
     def kernel(a: Any, f: Any) -> None:
@@ -162,24 +162,24 @@ def dense(
         # what this thread copies: the same column of several rows of x, and of rows of weights (along), or several rows of weights (across)
         column, first_row = (thread & (COLUMNS - 1)) * vector, thread >> COLUMN_BITS
         x_row = ptx.integers(X_TURNS)
-        for u in unroll(X_TURNS):
-            x_row[u] = a[X] + 4 * (ptx.shared_load_int(offsets + 4 * (first_row + u * ROWS)) + group * a[INNER])
+        for u in range(X_TURNS):
+            x_row[u] = ptx.shared_load_int(offsets + 4 * (first_row + u * ROWS)) + group * a[INNER]
         channel_w = first_channel + (thread & (COLUMNS_W - 1)) * vector_w
         k_row = thread >> COLUMN_BITS_W
         place = ptx.integers(4)
         place[0], place[1] = 0, column - DEPTH
-        place[2], place[3] = ptx.read_long(a[TAPS]), ptx.read_long(a[TAPS] + 8)
+        place[2], place[3] = ptx.read_int(a[TAPS]), ptx.read_int(a[TAPS] + 4)
         step_on(0, place, a)
         places = ptx.integers(4 * TURNS_ACROSS)
         if across:
-            for u in unroll(TURNS_ACROSS):
+            for u in range(TURNS_ACROSS):
                 places[4 * u], places[4 * u + 1] = 0, k_row + u * ROWS_W - DEPTH
-                places[4 * u + 2], places[4 * u + 3] = ptx.read_long(a[TAPS]), ptx.read_long(a[TAPS] + 8)
+                places[4 * u + 2], places[4 * u + 3] = ptx.read_int(a[TAPS]), ptx.read_int(a[TAPS] + 4)
                 step_on(u, places, a)
         weights = a[WEIGHT] + 4 * group * a[GROUP]
 
         sums = ptx.registers(SUMS)
-        for i in unroll(SUMS):
+        for i in range(SUMS):
             sums[i] = ZERO
         n_tiles = (a[N_TAPS] * a[INNER] + DEPTH - 1) >> 5
         read_at, write_at = base, base
@@ -189,12 +189,12 @@ def dense(
                 ptx.barrier()
             if number + STAGES - 1 < n_tiles:
                 inside = 1 if place[0] < a[N_TAPS] else 0
-                for u in unroll(X_TURNS):
+                for u in range(X_TURNS):
                     row = first_row + u * ROWS
                     filled = inside if first_pixel + row < a[PIXELS] else 0
-                    copy(write_at + place_of(row, column), x_row[u] + 4 * (place[2] + place[1]) * filled, BYTES * filled)
+                    copy(write_at + place_of(row, column), a[X] + 4 * (x_row[u] + (place[2] + place[1]) * filled), BYTES * filled)
                 if across:
-                    for u in unroll(TURNS_ACROSS):
+                    for u in range(TURNS_ACROSS):
                         row = k_row + u * ROWS_W
                         filled = 1 if channel_w < a[CHANNELS] and places[4 * u] < a[N_TAPS] else 0
                         at = places[4 * u + 1] * a[ROW] + places[4 * u + 3] + channel_w
@@ -204,7 +204,7 @@ def dense(
                             copy_w(to, weights + 4 * at * filled, BYTES_W * filled)
                         step_on(u, places, a)
                 else:
-                    for u in unroll(W_TURNS):
+                    for u in range(W_TURNS):
                         row = first_row + u * ROWS
                         filled = inside if first_channel + row < a[CHANNELS] else 0
                         at = (first_channel + row) * a[ROW] + place[3] + place[1]
@@ -223,10 +223,10 @@ def dense(
         # sums to shared memory, where a thread finds neighbouring channels
         ptx.barrier()
         at = base + 4 * ((row_w + (lane >> 2)) * PITCH + column_w + 2 * (lane & 3))
-        for q in unroll(PRODUCTS):
-            for i in unroll(I):
-                for j in unroll(J):
-                    for half in unroll(2):
+        for q in range(PRODUCTS):
+            for i in range(I):
+                for j in range(J):
+                    for half in range(2):
                         o = ((q * I + i) * J + j) * 4 + 2 * half
                         ptx.shared_store2(at + 4 * ((q * PIXELS_T + 16 * i + 8 * half) * PITCH + 8 * j), sums[o], sums[o + 1])
         ptx.barrier()

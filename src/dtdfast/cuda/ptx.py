@@ -104,7 +104,7 @@ def _register_array(low: Any, number: Any) -> Any:
 
 registers = _register_array(ir.FloatType(), types.float32)  # n of them; every index must become a constant
 words = _register_array(ir.IntType(32), types.uint32)
-integers = _register_array(ir.IntType(64), types.int64)
+integers = _register_array(ir.IntType(32), types.int32)
 
 # ----------------------------------------------------------------------------------------------------------------------- memory
 
@@ -112,6 +112,7 @@ load = _instruction("ld.global.f32 $0, [$1];", "f", "l", memory=True)
 load4 = _instruction("ld.global.v4.f32 {$0,$1,$2,$3}, [$4];", "ffff", "l", memory=True)
 read = _instruction("ld.global.nc.f32 $0, [$1];", "f", "l")  # of what no kernel in flight writes
 read4 = _instruction("ld.global.nc.v4.f32 {$0,$1,$2,$3}, [$4];", "ffff", "l")
+read_int = _instruction("ld.global.nc.s32 $0, [$1];", "i", "l")
 read_long = _instruction("ld.global.nc.s64 $0, [$1];", "l", "l")
 load_byte = _instruction("ld.global.u8 $0, [$1];", "i", "l", memory=True)
 load_short = _instruction("ld.global.u16 $0, [$1];", "i", "l", memory=True)

@@ -57,16 +57,16 @@ def tile_product(
         """Columns 8k … 8k+7 of both tiles, as `mma` with tf32 wants them."""
         matrix, line = lane >> 3, lane & 7
         g, t = lane >> 2, lane & 3
-        for i in unroll(I):
+        for i in range(I):
             at = x + (row + 16 * i + 8 * (matrix & 1) + line) * 128 + (((2 * k + (matrix >> 1)) ^ line) << 4)
             ptx.ldmatrix(of_x, into * 4 * I + 4 * i, at)
         if across:
-            for j in unroll(J):
+            for j in range(J):
                 at = weights + (8 * k + t) * PITCH + ((((column + 8 * j + g) >> 2) ^ (TURN * t)) << 4) + (g & 3) * 4
                 of_w[into * 2 * J + 2 * j] = ptx.shared_load(at)
                 of_w[into * 2 * J + 2 * j + 1] = ptx.shared_load(at + 4 * PITCH)
         else:
-            for j in unroll(J // 2):
+            for j in range(J // 2):
                 at = weights + (column + 16 * j + 8 * (matrix >> 1) + line) * 128 + (((2 * k + (matrix & 1)) ^ line) << 4)
                 ptx.ldmatrix(of_w, into * 2 * J + 4 * j, at)
 
@@ -76,13 +76,13 @@ def tile_product(
         of_x, of_w, a = ptx.registers(4 * I), ptx.registers(2 * J), ptx.words(4 * I)
         for k in range(4):
             fragments(k, of_x, of_w, 0, x, weights, row, column, lane)
-            for i in unroll(4 * I):
+            for i in range(4 * I):
                 a[i] = ptx.round_tf32(of_x[i])
             for p in unroll(PRODUCTS):
-                for j in unroll(J):
+                for j in range(J):
                     b0 = ptx.round_tf32(mapped(p, of_w[2 * j], gamma))
                     b1 = ptx.round_tf32(mapped(p, of_w[2 * j + 1], gamma))
-                    for i in unroll(I):
+                    for i in range(I):
                         ptx.mma_tf32(acc, ((p * I + i) * J + j) * 4, a, 4 * i, b0, b1)
 
     def tf32x3(acc: Any, x: int, weights: int, row: int, column: int, lane: int, gamma: Any) -> None:
@@ -90,25 +90,25 @@ def tile_product(
         high, low, s = ptx.words(4 * I), ptx.words(4 * I), ptx.registers(4)
         for k in range(4):
             fragments(k, of_x, of_w, 0, x, weights, row, column, lane)
-            for i in unroll(4 * I):
+            for i in range(4 * I):
                 high[i] = ptx.round_tf32(of_x[i])
                 low[i] = ptx.round_tf32(of_x[i] - ptx.as_float(high[i]))
             for p in unroll(PRODUCTS):
-                for j in unroll(J):
+                for j in range(J):
                     w0 = mapped(p, of_w[2 * j], gamma)
                     w1 = mapped(p, of_w[2 * j + 1], gamma)
                     h0 = ptx.round_tf32(w0)
                     h1 = ptx.round_tf32(w1)
                     l0 = ptx.round_tf32(w0 - ptx.as_float(h0))
                     l1 = ptx.round_tf32(w1 - ptx.as_float(h1))
-                    for i in unroll(I):
+                    for i in range(I):
                         o = ((p * I + i) * J + j) * 4
-                        for c in unroll(4):
+                        for c in range(4):
                             s[c] = ZERO
                         ptx.mma_tf32(s, 0, low, 4 * i, h0, h1)
                         ptx.mma_tf32(s, 0, high, 4 * i, l0, l1)
                         ptx.mma_tf32(s, 0, high, 4 * i, h0, h1)
-                        for c in unroll(4):
+                        for c in range(4):
                             acc[o + c] = acc[o + c] + s[c]
 
     def bf16(acc: Any, x: int, weights: int, row: int, column: int, lane: int, gamma: Any) -> None:
@@ -117,16 +117,16 @@ def tile_product(
         for k in range(2):
             for half in unroll(2):
                 fragments(2 * k + half, of_x, of_w, half, x, weights, row, column, lane)
-            for i in unroll(I):
+            for i in range(I):
                 for half in unroll(2):
                     for r in unroll(2):
                         o = half * 4 * I + 4 * i + r
                         a[4 * i + 2 * half + r] = ptx.pack_bf16(of_x[half * 4 * I + 4 * i + r], of_x[half * 4 * I + 4 * i + r + 2])
             for p in unroll(PRODUCTS):
-                for j in unroll(J):
+                for j in range(J):
                     b0 = ptx.pack_bf16(mapped(p, of_w[2 * j], gamma), mapped(p, of_w[2 * j + 1], gamma))
                     b1 = ptx.pack_bf16(mapped(p, of_w[2 * J + 2 * j], gamma), mapped(p, of_w[2 * J + 2 * j + 1], gamma))
-                    for i in unroll(I):
+                    for i in range(I):
                         ptx.mma_bf16(acc, ((p * I + i) * J + j) * 4, a, 4 * i, b0, b1)
 
     def fma(acc: Any, x: int, weights: int, row: int, column: int, lane: int, gamma: Any) -> None:
@@ -134,20 +134,20 @@ def tile_product(
         g, t = lane >> 2, lane & 3
         v, w = ptx.registers(8 * I), ptx.registers(4)
         for k in range(8):
-            for i in unroll(2 * I):
+            for i in range(2 * I):
                 v[4 * i], v[4 * i + 1], v[4 * i + 2], v[4 * i + 3] = ptx.shared_load4(x + (row + 8 * i + g) * 128 + ((k ^ g) << 4))
-            for j in unroll(J):
-                for e in unroll(2):
+            for j in range(J):
+                for e in range(2):
                     n = column + 8 * j + 2 * t + e
                     if across:
-                        for c in unroll(4):
+                        for c in range(4):
                             w[c] = ptx.shared_load(weights + (4 * k + c) * PITCH + (((n >> 2) ^ (TURN * c)) << 4) + (n & 3) * 4)
                     else:
                         w[0], w[1], w[2], w[3] = ptx.shared_load4(weights + n * 128 + ((k ^ (n & 7)) << 4))
                     for p in unroll(PRODUCTS):
-                        for c in unroll(4):
+                        for c in range(4):
                             b = mapped(p, w[c], gamma)
-                            for i in unroll(2 * I):
+                            for i in range(2 * I):
                                 o = ((p * I + i // 2) * J + j) * 4 + 2 * (i % 2) + e
                                 acc[o] = ptx.fma(v[4 * i + c], b, acc[o])
 
