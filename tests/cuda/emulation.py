@@ -194,7 +194,7 @@ def _wait(n: int) -> Callable[[], None]:
     return wait
 
 
-COPY_WAIT = tuple(_wait(n) for n in range(6))
+COPY_WAIT = tuple(_wait(n) for n in range(8))
 
 # ------------------------------------------------------------------------------------------------------------------- arithmetic
 

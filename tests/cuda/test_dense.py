@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 import kernel_reference as ref
-from dtdfast.cuda.contraction import NARROW, SMALL, SQUARE, THIN, WIDE
+from dtdfast.cuda import contraction
+from dtdfast.cuda.contraction import HUGE, NARROW, SMALL, SQUARE, TALL, THIN, WIDE
 from dtdfast.oracle_maths import WEIGHT_MAPS, gather, scatter
 from dtdfast.plan.steps import View
 from dtdfast.plan.units import Part
@@ -202,7 +203,7 @@ def test_linear(n_in: int, n_out: int, scattered: bool, rng: np.random.Generator
     near(world.view_of(out), x @ weight, bound(launch.kernel.constants[0], len(weight)) * (np.abs(x) @ np.abs(weight)))
 
 
-TILES = [(WIDE, 129, False), (WIDE, 129, True), (NARROW, 72, False), (SQUARE, 40, False), (SMALL, 40, True), (THIN, 5, True)]
+TILES = [(HUGE, 130, True), (WIDE, 129, False), (TALL, 65, False), (NARROW, 72, True), (SQUARE, 40, False), (SMALL, 40, True), (THIN, 5, True)]
 
 
 @pytest.mark.parametrize(("tile", "channels", "across"), TILES)
@@ -211,8 +212,9 @@ def test_bits_are_the_same_for_every_tile_and_batch(tile: Any, channels: int, ac
     part = geometry(rng, *((channels, 36) if across else (36, channels)), (1, 3, 3), (1, 1, 2), after=1)
     x = rng.standard_normal((2, 36, *part.taps.out_size), dtype=np.float32)
     results = []
+    monkeypatch.setitem(contraction.UNITS, "float32", ("tf32", "tf32"))
     for chosen, n in ((SMALL, 1), (tile, 2)):
-        monkeypatch.setattr("dtdfast.cuda.contraction.choose_tile", lambda *_, chosen=chosen: chosen)
+        monkeypatch.setattr(contraction, "choose_tile", lambda *_, chosen=chosen: chosen)
         world = World(n)
         out = world.buffer((channels, *part.taps.x_size))
         given = world.buffer(x.shape[1:], x[2 - n :])

@@ -24,8 +24,21 @@ OPERATIONS = frozenset(("NEURON_DENSE", "TAPS_DENSE", "NEURON_LINEAR", "TAPS_LIN
 UNITS = {"float32": ("tf32x3", "fma"), "tf32": ("tf32", "tf32"), "bfloat16": ("bf16", "bf16")}
 """Per precision the unit for rows of x and w that are 16-byte aligned, and for others."""
 
-WIDE, NARROW, SQUARE, SMALL = Tile(128, 128, 64, 32, 3), Tile(128, 64, 32, 32, 3), Tile(64, 64, 32, 32, 4), Tile(32, 32, 16, 16, 6)
+HUGE, WIDE, TALL = Tile(256, 128, 64, 64, 3), Tile(128, 128, 64, 32, 3), Tile(256, 64, 64, 32, 3)
+NARROW, SQUARE, SMALL = Tile(128, 64, 32, 32, 3, 2), Tile(64, 64, 32, 32, 4, 2), Tile(32, 32, 16, 16, 8)
 THIN = Tile(128, 8, 32, 8, 4)  # results of at most 8 channels, such as relevance of an image; across only
+
+_NARROW_UNITS = {1: (HUGE, WIDE, TALL, SQUARE, SMALL), 2: (WIDE, TALL, SQUARE, SMALL)}
+TILES = {
+    "tf32": _NARROW_UNITS,
+    "bf16": _NARROW_UNITS,
+    "tf32x3": {1: (NARROW, SQUARE, SMALL), 2: (SQUARE, SMALL)},
+    "fma": {1: (SQUARE, SMALL), 2: (SQUARE, SMALL)},
+}
+"""Per unit and number of products the tiles whose sums fit the registers (tests/cuda/test_compiled.py)."""
+
+EFFICIENCY = {HUGE: 1.0, WIDE: 0.95, TALL: 0.9, NARROW: 0.85, SQUARE: 0.7, SMALL: 0.3}
+"""Share of the peak that a multiprocessor full of such tiles is thought to reach: predicted, not measured."""
 
 MOST = 2**31  # offsets and counts of pixels are 32-bit
 
@@ -81,23 +94,19 @@ class _Window:
         return True  # read one by one
 
 
-def choose_tile(unit: str, n_products: int, across: bool, vector: int, pixels: int, channels: int, groups: int, multiprocessors: int) -> Tile:
-    """The largest tile that keeps every multiprocessor busy and is not mostly padding; the smallest where none does.
+def choose_tile(unit: str, n_products: int, across: bool, pixels: int, channels: int, groups: int, multiprocessors: int) -> Tile:
+    """The tile whose blocks take the least time on the busiest multiprocessor.
 
     The order of summation is the same for all, so the choice may follow the size of the batch.
     """
     if across and channels <= THIN.channels:
         return THIN
-    tiles = (WIDE, NARROW, SQUARE, SMALL)
-    if vector == 1 or unit == "fma":
-        tiles = tiles[2:]
-    elif unit == "tf32x3":
-        tiles = tiles[1:]
-    for tile in tiles:
+
+    def cost(tile: Tile) -> float:
         blocks = -(-pixels // tile.pixels) * -(-channels // tile.channels) * groups
-        if blocks >= multiprocessors and (channels > tile.channels // 2 or tile is tiles[-1]):
-            return tile
-    return tiles[-1]
+        return -(-blocks // multiprocessors) * tile.pixels * tile.channels / EFFICIENCY[tile]
+
+    return min(TILES[unit][n_products], key=cost)
 
 
 def launches(step: Step, plan: Plan, address_of: AddressOf, precision: str = "float32", multiprocessors: int = 132) -> list[Launch]:
@@ -143,7 +152,7 @@ def launches(step: Step, plan: Plan, address_of: AddressOf, precision: str = "fl
         raise BackendError(f"a pass of {n} samples has more than 2**31 elements in one array; choose a smaller batch_size")
 
     unit = UNITS[precision][0 if vector == 4 else 1]
-    tile = choose_tile(unit, len(maps), across, vector, pixels, channels, step.groups, multiprocessors)
+    tile = choose_tile(unit, len(maps), across, pixels, channels, step.groups, multiprocessors)
     tiles_across = -(-channels // tile.channels)
     numbers = (
         *(x.address, *x.strides, address_of(step.weights), address_of(table), len(step.phase.taps), inner),

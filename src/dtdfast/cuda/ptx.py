@@ -132,7 +132,7 @@ shared_store_int = _instruction("st.shared.s32 [$0], $1;", "", "ri", memory=True
 copy4 = _instruction("cp.async.ca.shared.global [$0], [$1], 4, $2;", "", "rlr", memory=True)  # the last operand bytes, then zeros
 copy16 = _instruction("cp.async.cg.shared.global.L2::128B [$0], [$1], 16, $2;", "", "rlr", memory=True)
 copy_commit = _instruction("cp.async.commit_group;", memory=True)
-COPY_WAIT = tuple(_instruction(f"cp.async.wait_group {n};", memory=True) for n in range(6))  # until n groups are under way
+COPY_WAIT = tuple(_instruction(f"cp.async.wait_group {n};", memory=True) for n in range(8))  # until n groups are under way
 
 
 @intrinsic
