@@ -18,6 +18,7 @@ from ..plan.lower import lower
 from ..plan.plan import Plan
 from ..profile import Profile, Timing
 from ..program import EXPLAIN, Program
+from . import contraction
 from .device import Device, OutOfMemory
 from .memory import Memory
 from .prepared import Prepared
@@ -34,9 +35,8 @@ class Workplace:
 
     def __init__(self, device: Device, precision: str) -> None:
         self.device, self.precision = device, precision
-        self.memory = Memory(device)
+        self.memory = Memory(device, contraction)
         self.lock = threading.RLock()
-        self.prepared: list[Prepared] = []
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class CudaExecutor:
         key = _Key(n, t, ledger, t < n_targets)
         if key not in self._prepared:
             plan = lower(self.program, n, t, ledger=ledger, chunked=key.chunked)
-            self._prepared[key] = Prepared(plan, self._place.memory, self._place.precision, self._bounds)
+            self._prepared[key] = Prepared(plan, self._place.memory, contraction, self._bounds)
         return self._prepared[key]
 
     def plan(self, n: int, n_targets: int) -> Plan:

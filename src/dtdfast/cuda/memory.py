@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from ..packing import pack
 from ..plan.steps import Weights
-from . import contraction
 from .device import ALIGN, Device
 
 Array = NDArray[Any]
@@ -22,10 +21,13 @@ def aligned(nbytes: int) -> int:
 
 
 class Memory:
-    """Allocations on one device, freed with the object.  Callers hold the Explainer's lock."""
+    """Allocations on one device, freed with the object.  Callers hold the Explainer's lock.
 
-    def __init__(self, device: Device) -> None:
-        self.device = device
+    contractions : the module that makes launches of contractions, and packs their weights
+    """
+
+    def __init__(self, device: Device, contractions: Any) -> None:
+        self.device, self._contractions = device, contractions
         self._uploaded: dict[Hashable, int] = {}
         self._kept: list[Array] = []  # arrays whose ids are keys
         self._arena: tuple[int, int] | None = None  # address, bytes
@@ -48,7 +50,7 @@ class Memory:
         """Packed as the kernel that reads them wants it."""
         if weights.layout == "channel":
             return self._upload(("channel", *weights.key), lambda: pack(weights))
-        return self._upload(("contraction", contraction.packing_key(weights)), lambda: contraction.packing(weights))
+        return self._upload(("contraction", self._contractions.packing_key(weights)), lambda: self._contractions.packing(weights))
 
     def constant(self, array: Array) -> int:
         """An array of a plan: small ones by content, so that plans share them; large ones by identity."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..plan.plan import Plan
 from ..plan.steps import SIZES, Buffer, Step, View, Weights
-from . import contraction, elementwise, entry
+from . import elementwise, entry
 from .launch import Launch
 from .memory import Memory, aligned
 from .nest import ABSENT, Strided, coordinate, launches
@@ -37,14 +37,13 @@ class Prepared:
 
     Parameters
     ----------
+    contractions : as in Memory
     bounds : the lowest and highest value that x may have: None, one number, or an array of x's shape
     """
 
-    def __init__(
-        self, plan: Plan, memory: Memory, precision: str, bounds: tuple[Array | None, Array | None], *, checked: bool = True
-    ) -> None:
-        self.plan, self._memory, self._precision = plan, memory, precision
-        self._bounds, self._checked = bounds, checked
+    def __init__(self, plan: Plan, memory: Memory, contractions: Any, bounds: tuple[Array | None, Array | None]) -> None:
+        self.plan, self._memory, self._contractions = plan, memory, contractions
+        self._bounds = bounds
         self._base = -1
         self._steps: list[list[Launch]] = []
         self._graphs: dict[Any, Any] = {}
@@ -105,7 +104,8 @@ class Prepared:
     def _launches(self, step: Step) -> list[Launch]:
         if step.op in OPERATIONS:
             return step_launches(step, self.plan, self.address_of)
-        return contraction.launches(step, self.plan, self.address_of)
+        made: list[Launch] = self._contractions.launches(step, self.plan, self.address_of)
+        return made
 
     def steps(self, first: int, last: int) -> list[Launch]:
         """Steps first … last−1, forward and relevance counted through."""
@@ -118,7 +118,7 @@ class Prepared:
         flat = math.prod(shape)
         flags = Strided(self.at("flags"), (0, 0, 0, 0, 8, 0))
         first = launches((elementwise.fill_long,), (1, 1, 1, 1, len(FLAGS), 1), [flags], (0,))
-        if self._checked and not plan.program.tokens:
+        if not plan.program.tokens:
             x = Strided(self.at("x"), (4 * flat, 0, 0, 0, 4, 0))
             bounds = [self._bound(b) for b in self._bounds]
             first += self._check([x, *bounds], (n, 1, 1, 1, flat, 1), "input")
