@@ -80,7 +80,14 @@ def inline(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def translate(function: Callable[..., Any], ptx: Any) -> Callable[..., Any]:
     """A kernel with each word replaced by what `ptx.WORDS` has for it, and each function that it calls translated and inlined alike."""
-    return _rebound(function, ptx, {})
+    translated = _rebound(function, ptx, {})
+    translated.__dict__["translated"] = True
+    return translated
+
+
+def is_translated(function: Callable[..., Any]) -> bool:
+    """Whether a kernel is written in these words."""
+    return "translated" in function.__dict__
 
 
 def _rebound(function: Any, ptx: Any, done: dict[Any, Any]) -> FunctionType:

@@ -32,7 +32,8 @@ class Memory:
         self._kept: list[Array] = []  # arrays whose ids are keys
         self._arena: tuple[int, int] | None = None  # address, bytes
         self._addresses: list[int] = []
-        weakref.finalize(self, _release, device, self._addresses)
+        # at exit the process's memory goes by itself, and the driver may have gone before
+        weakref.finalize(self, _release, device, self._addresses).atexit = False
 
     # ---------------------------------------------------------------------------------------------------------- constants
 

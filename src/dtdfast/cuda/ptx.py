@@ -16,8 +16,11 @@ from math import erf, exp, expm1, log1p, sqrt, tanh
 from typing import Any
 
 from llvmlite import ir
+from numba import cuda
 from numba.cuda import cgutils, types
 from numba.cuda.extending import intrinsic
+
+from . import language
 
 __all__ = ["erf", "exp", "expm1", "log1p", "sqrt", "tanh"]  # numba compiles these for float32
 
@@ -166,3 +169,22 @@ _MMA = "mma.sync.aligned.{}.row.col.f32.{}.f32 {{$0,$1,$2,$3}}, {{$4,$5,$6,$7}},
 _C = {6: 0, 7: 1, 8: 2, 9: 3}
 mma_tf32 = _instruction(_MMA.format("m16n8k8", "tf32.tf32"), "ffff", "rrrrrrffff", tied=_C)  # (a0 … a3, b0, b1, c0 … c3) → c + a·b
 mma_bf16 = _instruction(_MMA.format("m16n8k16", "bf16.bf16"), "ffff", "rrrrrrffff", tied=_C)
+
+
+# ------------------------------------------------------------------------------------------ the words of language.py, translated
+
+inline = cuda.jit(device=True, inline="always")
+_ITEM = "{.reg .u32 b, n, t; .reg .u64 w; mov.u32 b, %ctaid.x; mov.u32 n, %ntid.x; mov.u32 t, %tid.x; cvt.u64.u32 w, t; mad.wide.u32 $0, b, n, w;}"
+WORDS = {
+    language.item: _instruction(_ITEM, "l"),
+    language.quotient_by: _instruction("{.reg .u64 w; mul.wide.u32 w, $1, $2; shr.u64 $0, w, $3;}", "l", "iii"),
+    language.times: _instruction("mul.wide.s32 $0, $1, $2;", "l", "ii"),
+    language.load: load,
+    language.load_byte: load_byte,
+    language.load_short: load_short,
+    language.load_long: read_long,
+    language.store: store,
+    language.store_byte: store_byte,
+    language.store_short: store_short,
+    language.store_long: _instruction("st.global.s64 [$0], $1;", "", "ll", memory=True),
+}
