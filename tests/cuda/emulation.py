@@ -264,16 +264,18 @@ def barrier() -> None:
     _together("barrier", 0)
 
 
-def ldmatrix(address: int) -> Any:
-    return _together("ldmatrix", 32, address)
+def ldmatrix(to: list[Any], i: int, address: int) -> None:
+    to[i : i + 4] = _together("ldmatrix", 32, address)
 
 
-def mma_tf32(*operands: Any) -> Any:
-    return _together("tf32", 32, operands)
+def _mma(kind: str) -> Callable[..., None]:
+    def mma(c: list[Any], i: int, a: list[Any], j: int, b0: Any, b1: Any) -> None:
+        c[i : i + 4] = _together(kind, 32, (*a[j : j + 4], b0, b1, *c[i : i + 4]))
+
+    return mma
 
 
-def mma_bf16(*operands: Any) -> Any:
-    return _together("bf16", 32, operands)
+mma_tf32, mma_bf16 = _mma("tf32"), _mma("bf16")
 
 
 def _do_ldmatrix(addresses: list[int]) -> list[Any]:

@@ -164,11 +164,54 @@ pack_bf16 = _instruction("cvt.rn.bf16x2.f32 $0, $2, $1;", "r", "ff")  # the firs
 
 # ----------------------------------------------------------------------------------------------------------------- tensor cores
 
-ldmatrix = _instruction("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {$0,$1,$2,$3}, [$4];", "ffff", "r", memory=True)
-_MMA = "mma.sync.aligned.{}.row.col.f32.{}.f32 {{$0,$1,$2,$3}}, {{$4,$5,$6,$7}}, {{$8,$9}}, {{$10,$11,$12,$13}};"
-_C = {6: 0, 7: 1, 8: 2, 9: 3}
-mma_tf32 = _instruction(_MMA.format("m16n8k8", "tf32.tf32"), "ffff", "rrrrrrffff", tied=_C)  # (a0 … a3, b0, b1, c0 … c3) → c + a·b
-mma_bf16 = _instruction(_MMA.format("m16n8k16", "bf16.bf16"), "ffff", "rrrrrrffff", tied=_C)
+
+
+def _in_place(text: str, n_results: int, operands: Callable[..., list[Any]], n_arguments: int, letters: str, tied: dict[int, int]) -> Any:
+    """An intrinsic whose results go to `n_results` neighbours of a register array: f(array, index, …).
+
+    operands : (context, builder, arguments after the first two, their types, results' old values) → values for `letters`
+    """
+    low = ir.LiteralStructType([ir.FloatType()] * n_results)
+    given = [str(tied.get(k, _TYPES[letter][2])) for k, letter in enumerate(letters)]
+    constraints = ",".join(["=f"] * n_results + given + ["~{memory}"] * (not tied))
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        places = [_register(context, builder, args[0], args[1], signature.args[1], k) for k in range(n_results)]
+        values = operands(context, builder, args[2:], signature.args[2:], places)
+        function = ir.FunctionType(low, [_TYPES[i][1] for i in letters])
+        called = builder.call(ir.InlineAsm(function, text, constraints, side_effect=not tied), values, attrs=("convergent", "nounwind"))
+        for k, place in enumerate(places):
+            builder.store(builder.extract_value(called, k), place)
+        return context.get_dummy_value()
+
+    return _intrinsic(n_arguments, types.void, codegen)
+
+
+def _register(context: Any, builder: Any, array: Any, index: Any, index_type: Any, k: int) -> Any:
+    at = context.cast(builder, index, index_type, types.int64)
+    return builder.gep(array, [builder.add(at, ir.IntType(64)(k))])
+
+
+def _address(context: Any, builder: Any, args: Any, given: Any, places: Any) -> list[Any]:
+    return [_operand(context, builder, args[0], given[0], "r")]
+
+
+def _fragments(context: Any, builder: Any, args: Any, given: Any, places: Any) -> list[Any]:
+    a = [builder.load(_register(context, builder, args[0], args[1], given[1], k)) for k in range(4)]
+    b = [_operand(context, builder, v, t, "r") for v, t in zip(args[2:], given[2:], strict=True)]
+    return [*a, *b, *(builder.load(p) for p in places)]
+
+
+def _mma(shape: str, numbers: str) -> Any:
+    text = f"mma.sync.aligned.{shape}.row.col.f32.{numbers}.f32 {{$0,$1,$2,$3}}, {{$4,$5,$6,$7}}, {{$8,$9}}, {{$10,$11,$12,$13}};"
+    return _in_place(text, 4, _fragments, 6, "rrrrrrffff", {6: 0, 7: 1, 8: 2, 9: 3})
+
+
+ldmatrix = _in_place("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {$0,$1,$2,$3}, [$4];", 4, _address, 3, "r", {})
+"""ldmatrix(to, i, address): one word of each of four 8 × 4 matrices; lane l gives the address of row l mod 8 of matrix l / 8."""
+mma_tf32 = _mma("m16n8k8", "tf32.tf32")
+"""mma(c, i, a, j, b0, b1): c[i … i+3] += a[j … j+3] · b, of register arrays c and words a."""
+mma_bf16 = _mma("m16n8k16", "bf16.bf16")
 
 
 # ------------------------------------------------------------------------------------------ the words of language.py, translated

@@ -1,11 +1,11 @@
 """Kernels written once, specialised before they are compiled.
 
 A kernel is a closure over integers, strings, booleans and tuples.  `specialised` rewrites its syntax tree so that a compiler sees what is left:
-constants written in, dead branches dropped, loops over `unroll(n)` and calls of `inline` functions written out, so that arrays stay in
-registers (every index is a constant).  Run as plain Python, without this, a kernel means the same.
+constants written in, dead branches dropped, loops over `unroll(n)` and calls of Python functions written out, so that arrays stay in registers
+(every index is a constant).  Run as plain Python, without this, a kernel means the same.
 
-An inline function returns at most once, at its end, on every path that its constants leave; it is called as a statement of its own, or as the
-whole right-hand side of an assignment.
+A function that a kernel calls returns at most once, at its end, on every path that its constants leave, and does not assign to arguments that
+are constants.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import inspect
 import textwrap
 from collections.abc import Callable
 from itertools import count
+from types import FunctionType
 from typing import Any
 
 Function = Callable[..., Any]
@@ -27,20 +28,28 @@ _CONSTANT = (int, str, bool, tuple)
 _FOLDED = (ast.Name, ast.BinOp, ast.BoolOp, ast.Compare, ast.UnaryOp, ast.Subscript, ast.IfExp, ast.Call)
 
 
-def inline(function: Function) -> Function:
-    """Mark a function to be written out where it is called."""
-    function.inlined = True  # type: ignore[attr-defined]
-    return function
-
-
 def _parts(function: Function) -> tuple[ast.FunctionDef, dict[str, Any]]:
     """A function's syntax tree, and the values of the names that it does not bind itself."""
     code = function.__code__
     closed = dict(zip(code.co_freevars, (c.cell_contents for c in function.__closure__ or ()), strict=True))
-    names = {**{n: function.__globals__[n] for n in code.co_names if n in function.__globals__}, **closed}
-    definition = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
-    assert isinstance(definition, ast.FunctionDef)
-    return definition, names
+    world = function.__globals__
+    names = {**{n: world[n] for n in code.co_names if n in world and n not in code.co_varnames}, **closed}
+    source = textwrap.dedent(inspect.getsource(function))
+    if code.co_name != "<lambda>":
+        definition = ast.parse(source).body[0]
+        assert isinstance(definition, ast.FunctionDef)
+        return definition, names
+    source = source[source.index("lambda") :]
+    while True:  # what follows the lambda on its line
+        try:
+            (statement,) = ast.parse(source).body
+            break
+        except SyntaxError:
+            source = source[:-1]
+    assert isinstance(statement, ast.Expr)
+    made = statement.value.elts[0] if isinstance(statement.value, ast.Tuple) else statement.value
+    assert isinstance(made, ast.Lambda)
+    return ast.FunctionDef("formula", made.args, [ast.Return(made.body)], []), names
 
 
 class _Rename(ast.NodeTransformer):
@@ -62,6 +71,7 @@ class _Specialise(ast.NodeTransformer):
     def __init__(self, names: dict[str, Any], outside: dict[str, Any], numbers: count[int]) -> None:
         self.names, self.outside, self.numbers = names, outside, numbers
         self.constants = {k: v for k, v in names.items() if isinstance(v, _CONSTANT)}
+        self.before: list[ast.stmt] = []  # statements of calls, to go before the current one
 
     def value(self, node: ast.expr) -> Any:
         """The value of an expression of constants; raises where it is not one."""
@@ -118,53 +128,49 @@ class _Specialise(ast.NodeTransformer):
         node.test, node.body = self.visit(node.test), self.all_of(node.body)
         return node
 
-    def visit_Assign(self, node: ast.Assign) -> Any:
-        return self.called(node) or self.generic_visit(node)
-
     def visit_Expr(self, node: ast.Expr) -> Any:
         if isinstance(node.value, ast.Constant):  # a docstring
             return []
-        return self.called(node) or self.generic_visit(node)
+        value = self.visit(node.value)
+        return [] if isinstance(value, ast.Constant) else ast.Expr(value)  # a constant: all of a call's statements were hoisted
 
-    def called(self, node: ast.Assign | ast.Expr) -> list[ast.stmt] | None:
-        """The body of the inline function that a statement calls."""
-        call = node.value
-        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)):
-            return None
-        function = self.names.get(call.func.id)
-        if not getattr(function, "inlined", False):
-            return None
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        """A call of a Python function becomes its value; its statements go before the one that calls."""
+        function = self.names.get(node.func.id) if isinstance(node.func, ast.Name) else None
+        if not isinstance(function, FunctionType):
+            called = self.generic_visit(node)
+            assert isinstance(called, ast.expr)
+            return called
         definition, names = _parts(function)
-        before: list[ast.stmt] = []
         local: dict[str, ast.expr] = {}
         suffix = f"_{next(self.numbers)}"
-        assert len(call.args) == len(definition.args.args), f"{call.func.id} takes {len(definition.args.args)} arguments"
-        for parameter, argument in zip(definition.args.args, call.args, strict=True):
+        for parameter, argument in zip(definition.args.args, node.args, strict=True):
             given = self.visit(argument)
             if isinstance(given, ast.Constant):
                 names[parameter.arg] = given.value
-            elif isinstance(given, ast.Name):
-                local[parameter.arg] = given
-            else:
-                local[parameter.arg] = ast.Name(parameter.arg + suffix)
-                before.append(ast.Assign([ast.Name(parameter.arg + suffix, ast.Store())], given))
+                continue
+            if not isinstance(given, ast.Name):
+                name = ast.Name(parameter.arg + suffix, ast.Store())
+                self.before.append(ast.Assign([name], given))
+                given = ast.Name(name.id, ast.Load())
+            local[parameter.arg] = given
         body = _Specialise(names, self.outside, self.numbers).all_of(definition.body)
         for part in (p for statement in body for p in ast.walk(statement)):
             if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):
-                assert part.id not in names, f"{call.func.id} assigns to its argument {part.id}"
+                assert part.id not in names, f"{function.__name__} assigns to {part.id}"
                 local.setdefault(part.id, ast.Name(part.id + suffix))
         body = [_Rename(local).visit(statement) for statement in body]
-        if body and isinstance(body[-1], ast.Return):
-            value = body.pop().value
-            if isinstance(node, ast.Assign):
-                body.append(ast.Assign([self.visit(t) for t in node.targets], value))
-        return before + body or [ast.Pass()]
+        value = body.pop().value if body and isinstance(body[-1], ast.Return) else None
+        self.before += body
+        return value or ast.Constant(None)
 
     def all_of(self, statements: list[ast.stmt]) -> list[ast.stmt]:
         result: list[ast.stmt] = []
         for statement in statements:
+            outer, self.before = self.before, []
             done = self.visit(statement)
-            result += done if isinstance(done, list) else [done]
+            result += self.before + (done if isinstance(done, list) else [done])
+            self.before = outer
             if result and isinstance(result[-1], ast.Return):
                 break  # what follows a return is dead
         return result
