@@ -87,8 +87,8 @@ class Check:
         if self.words is not None and not on_device(x):
             return check_input(x, self.words, np.float32)
         if not on_device(x):
-            with np.errstate(over="ignore"):
-                return np.ascontiguousarray(_structure(_as_array(x), None), np.float32)
+            array = _structure(_as_array(x), None)
+            return np.ascontiguousarray(array) if array.dtype == np.float32 else check_input(array, None, np.float32)
         there = contiguous(_structure(x, self.words), "float32" if self.words is None else "int64")
         if self.words is not None:
             check_input(to_host(there), self.words, np.float32)

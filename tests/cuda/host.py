@@ -37,7 +37,7 @@ class HostDevice:
     compiled : run kernels through numba's compiler for the host, else by Python itself
     """
 
-    number, name, capability, stream = 0, "host", (9, 0), 1
+    number, name, capability, multiprocessors, stream = 0, "host", (9, 0), 132, 1
 
     def __init__(self, nbytes: int = 2**31, *, compiled: bool = False) -> None:
         self.total, self.compiled = nbytes, compiled

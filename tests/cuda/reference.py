@@ -46,6 +46,7 @@ def array_at(view: Strided, shape: tuple[int, ...], repeat: int = 1) -> Any:
 
 
 def launches(step: Step, plan: Plan, address_of: Any, *ignored: Any) -> list[HostCall]:
+    address_of(step.weights)  # NumPy has its own, but the device is given them
     return [HostCall(lambda: _run(Site(step, plan, address_of)))]
 
 

@@ -31,6 +31,7 @@ class Device(Protocol):
     number: int
     name: str
     capability: tuple[int, int]
+    multiprocessors: int
     stream: int  # of its own, for callers that have none
 
     def memory(self) -> tuple[int, int]:

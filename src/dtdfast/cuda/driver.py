@@ -36,9 +36,8 @@ class Gpu:
         self._device = self._call("cuDeviceGet", number)
         self.name = self._call("cuDeviceGetName", 128, self._device).split(b"\0")[0].decode()
         self._context = self._call("cuDevicePrimaryCtxRetain", self._device)
-        names = ("CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR", "CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR")
-        major, minor = (self._call("cuDeviceGetAttribute", getattr(self._driver.CUdevice_attribute, n), self._device) for n in names)
-        self.capability = (int(major), int(minor))
+        self.capability = (self._attribute("COMPUTE_CAPABILITY_MAJOR"), self._attribute("COMPUTE_CAPABILITY_MINOR"))
+        self.multiprocessors = self._attribute("MULTIPROCESSOR_COUNT")
         self._functions: dict[Kernel, Any] = {}
         self._shared: dict[Kernel, int] = {}
         self._loading = threading.Lock()
@@ -52,6 +51,10 @@ class Gpu:
             _, text = self._driver.cuGetErrorString(status)
             raise BackendError(f"the GPU's driver says to {name}: {text.decode() if text else status}")
         return results[0] if len(results) == 1 else tuple(results)
+
+    def _attribute(self, name: str) -> int:
+        attribute = getattr(self._driver.CUdevice_attribute, f"CU_DEVICE_ATTRIBUTE_{name}")
+        return int(self._call("cuDeviceGetAttribute", attribute, self._device))
 
     @contextmanager
     def _current(self) -> Iterator[None]:

@@ -105,7 +105,7 @@ class CudaExecutor:
         key = _Key(n, t, ledger, t < n_targets)
         if key not in self._prepared:
             plan = lower(self.program, n, t, ledger=ledger, chunked=key.chunked)
-            self._prepared[key] = Prepared(plan, self._place.memory, contraction, self._bounds)
+            self._prepared[key] = Prepared(plan, self._place.memory, contraction, self._place.precision, self._bounds)
         return self._prepared[key]
 
     def plan(self, n: int, n_targets: int) -> Plan:

@@ -70,17 +70,12 @@ def store_long(at: int, value: int) -> None:
 
 # -------------------------------------------------------------------------------------------------------------- translation
 
-WORDS: dict[Any, Any] = {}  # to Python: nothing to put in their place
-
-
-def inline(function: Callable[..., Any]) -> Callable[..., Any]:
-    """How a function that a kernel calls becomes part of it: Python calls it."""
-    return function
+WORDS: dict[Any, Any] = {}  # to Python the words mean what they say
 
 
 def translate(function: Callable[..., Any], ptx: Any) -> Callable[..., Any]:
     """A kernel with each word replaced by what `ptx.WORDS` has for it, and each function that it calls translated and inlined alike."""
-    translated = _rebound(function, ptx, {})
+    translated = _rebound(function, ptx, {}) if ptx.WORDS else function
     translated.__dict__["translated"] = True
     return translated
 
@@ -90,7 +85,7 @@ def is_translated(function: Callable[..., Any]) -> bool:
     return "translated" in function.__dict__
 
 
-def _rebound(function: Any, ptx: Any, done: dict[Any, Any]) -> FunctionType:
+def _rebound(function: Any, ptx: Any, done: dict[Any, Any]) -> Callable[..., Any]:
     def replaced(value: Any) -> Any:
         if value in ptx.WORDS:
             return ptx.WORDS[value]

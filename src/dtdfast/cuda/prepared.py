@@ -38,12 +38,13 @@ class Prepared:
     Parameters
     ----------
     contractions : as in Memory
+    precision : of the contractions' operands
     bounds : the lowest and highest value that x may have: None, one number, or an array of x's shape
     """
 
-    def __init__(self, plan: Plan, memory: Memory, contractions: Any, bounds: tuple[Array | None, Array | None]) -> None:
+    def __init__(self, plan: Plan, memory: Memory, contractions: Any, precision: str, bounds: tuple[Array | None, Array | None]) -> None:
         self.plan, self._memory, self._contractions = plan, memory, contractions
-        self._bounds = bounds
+        self._precision, self._bounds = precision, bounds
         self._base = -1
         self._steps: list[list[Launch]] = []
         self._graphs: dict[Any, Any] = {}
@@ -104,7 +105,7 @@ class Prepared:
     def _launches(self, step: Step) -> list[Launch]:
         if step.op in OPERATIONS:
             return step_launches(step, self.plan, self.address_of)
-        made: list[Launch] = self._contractions.launches(step, self.plan, self.address_of)
+        made: list[Launch] = self._contractions.launches(step, self.plan, self.address_of, self._precision, self._memory.device.multiprocessors)
         return made
 
     def steps(self, first: int, last: int) -> list[Launch]:
