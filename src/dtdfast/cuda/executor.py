@@ -68,9 +68,10 @@ class CudaExecutor:
                 samples, targets = self._sizes(n, n_targets)
                 prepared = self._plan(samples, n_targets, False)
                 try:
-                    self._bind(prepared)
+                    prepared.bind()
                     return samples
                 except OutOfMemory as problem:
+                    self._place.memory.drop_arena()  # a smaller one follows, and what failed may have been a weight beside it
                     if samples == 1 and targets == 1:
                         raise self._too_large(prepared, problem) from None
                     self._most = (-(-samples // 2), targets) if samples > 1 else (1, -(-targets // 2))
@@ -79,12 +80,8 @@ class CudaExecutor:
     def _sizes(self, n: int, n_targets: int) -> tuple[int, int]:
         samples, targets = self._batches.samples(n, n_targets), self._batches.targets(n_targets)
         if self._most is not None:
-            samples, targets = min(samples, self._most[0]), min(targets, max(self._most[1], 1))
+            samples, targets = min(samples, self._most[0]), min(targets, self._most[1])
         return samples, targets
-
-    def _bind(self, prepared: Prepared) -> None:
-        """Give a plan its place in memory; other plans whose arena has moved are bound anew when they run."""
-        prepared.bind()
 
     def _forget(self, prepared: Prepared) -> None:
         prepared.unbind()
