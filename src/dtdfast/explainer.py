@@ -42,12 +42,14 @@ class Explainer:
     convention : {"dtd", "zennit", "captum", "innvestigate"}
         Whose habits (bias, stabilizer, pools, adds) the rules follow where they leave them open.
     backend : {"auto", "cpu", "cuda", "oracle"}
-    precision : {"float32"}
-        The oracle computes in float64 whatever this says.
+    precision : {"float32", "tf32", "bfloat16"}
+        Of the products' operands; "tf32" and "bfloat16" on CUDA only.  The oracle computes in float64 whatever this says.
     batch_size : int, optional
         Samples per pass through the network; None: as many as a memory budget allows.
     n_threads : int, optional
         None: OMP_NUM_THREADS, else the cores that this process may use.
+    device : int, "cuda:1" or torch.device, optional
+        The GPU that computes (backend "cuda"); None: number 0.
     start, stop : int, optional
         Positions of the entries at whose outputs relevance enters and leaves; None: the network's output and input.
     kind : {"explain", "gradient"}

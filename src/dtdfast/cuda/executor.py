@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arrays import Check
-from ..errors import BackendError
+from ..errors import BackendError, RuleError
 from ..plan.batches import Batches
 from ..plan.lower import lower
 from ..plan.plan import Plan
+from ..plan.signs import cancels
+from ..plan.units import Neuron
 from ..profile import Profile, Timing
 from ..program import EXPLAIN, Program
 from . import contraction
@@ -28,6 +30,8 @@ Array = NDArray[Any]
 
 BUDGET = 2**33
 """Bytes of an arena where the caller gives no batch_size, or half of the free memory where that is less."""
+
+ANY = 2**62
 
 
 class Workplace:
@@ -52,8 +56,10 @@ class CudaExecutor:
 
     def __init__(self, program: Program, batch_size: int | None, place: Workplace, check: Check) -> None:
         self.program, self._place, self._check = program, place, check
+        if place.precision != "float32" and program.relevant:
+            _refuse_cancelling(program, place.precision)
         self._prepared: dict[_Key, Prepared] = {}
-        self._most: tuple[int, int] | None = None  # samples and targets that proved to fit
+        self._most = (ANY, ANY)  # samples and targets, halved when memory ran out
         self._lock = place.lock
         free, _ = place.device.memory()
         self._batches = Batches(program, batch_size, min(BUDGET, free // 2))
@@ -74,14 +80,12 @@ class CudaExecutor:
                     self._place.memory.drop_arena()  # a smaller one follows, and what failed may have been a weight beside it
                     if samples == 1 and targets == 1:
                         raise self._too_large(prepared, problem) from None
-                    self._most = (-(-samples // 2), targets) if samples > 1 else (1, -(-targets // 2))
+                    self._most = (-(-samples // 2), self._most[1]) if samples > 1 else (1, -(-targets // 2))
                     self._forget(prepared)
 
     def _sizes(self, n: int, n_targets: int) -> tuple[int, int]:
         samples, targets = self._batches.samples(n, n_targets), self._batches.targets(n_targets)
-        if self._most is not None:
-            samples, targets = min(samples, self._most[0]), min(targets, self._most[1])
-        return samples, targets
+        return min(samples, self._most[0]), min(targets, self._most[1])
 
     def _forget(self, prepared: Prepared) -> None:
         prepared.unbind()
@@ -128,3 +132,12 @@ class CudaExecutor:
             steps = [*plan.forward, *plan.relevance]
             seconds = [self._place.device.seconds(prepared.steps(i, i + 1), 10) for i in range(len(steps))]
         return Profile([Timing.of(plan, i, s, t) for i, (s, t) in enumerate(zip(steps, seconds, strict=True))])
+
+
+def _refuse_cancelling(program: Program, precision: str) -> None:
+    for unit in program.network.units:
+        if cancels(unit) and isinstance(unit, Neuron) and unit.in_relevance and unit.row is not None:
+            raise RuleError(
+                f"layer {unit.entries[-1]}: the rule {unit.row.label} sums terms of both signs, which cancel; with operands in {precision} its "
+                "relevance may be mostly rounding: use precision='float32', or a rule such as ZPlus"
+            )
