@@ -1,8 +1,8 @@
 """The instructions of `dtdfast.cuda.ptx` in Python: kernels run from the same source, thread by thread, one greenlet each.
 
-Pessimistic on purpose: shared memory starts as NaN, a copy lands only when it is waited for, threads run in random order between barriers, and
-every address must lie in memory that the test gave, aligned as the instruction asks.  What it cannot prove is its own reading of how the tensor
-cores lay out their fragments.
+Pessimistic on purpose: shared memory starts as NaN, a copy lands only when it is waited for, threads run in random order between
+barriers, and every address must lie in memory that the test gave, aligned as the instruction asks.  What it cannot prove is its own
+reading of how the tensor cores lay out their fragments.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ _S = _State()
 def _shared_at(address: int, size: int) -> NDArray[np.uint8]:
     place = int(address) - SHARED
     assert place % size == 0, f"shared address {place:#x} is not a multiple of {size}"
-    assert 0 <= place and place + size <= _S.shared.size, f"shared address {place:#x} is outside of {_S.shared.size} bytes"
+    assert place >= 0 and place + size <= _S.shared.size, f"shared address {place:#x} is outside of {_S.shared.size} bytes"
     return _S.shared[place : place + size]
 
 
@@ -98,7 +98,8 @@ def block_z() -> int:
 
 
 def quotient(a: int, b: int) -> int:
-    assert 0 <= a < 2**32 and 0 < b < 2**32
+    assert 0 <= a < 2**32
+    assert 0 < b < 2**32
     return int(a) // int(b)
 
 
@@ -360,7 +361,8 @@ def run(launch: Launch, memory: Memory) -> None:
 
     _S.memory = memory
     rng = np.random.default_rng(0)
-    assert len(launch.integers) == launch.kernel.n_integers and len(launch.floats) == launch.kernel.n_floats
+    assert len(launch.integers) == launch.kernel.n_integers
+    assert len(launch.floats) == launch.kernel.n_floats
     kernel = launch.kernel.function(sys.modules[__name__])
     x, y, z = launch.grid
     with np.errstate(all="ignore"):

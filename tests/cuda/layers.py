@@ -25,10 +25,10 @@ UNTOUCHED = np.float32(np.frombuffer(b"\xa5\xa5\xa5\xa5", np.float32)[0])  # wha
 
 
 def geometry(
-    rng: np.random.Generator, c_in: int, c_out: int, x_size: tuple[int, ...], kernel: tuple[int, ...], *, stride: int = 1, dilation: int = 1,
-    before: int = 0, after: int = 0, groups: int = 1, transposed: bool = False,
+    rng: np.random.Generator, c_in: int, c_out: int, x_size: tuple[int, ...], kernel: tuple[int, ...], *, stride: int = 1,
+    dilation: int = 1, before: int = 0, after: int = 0, groups: int = 1, transposed: bool = False,
 ) -> Part:  # fmt: skip
-    """An operand with random weights; sizes and kernel along (d, h, w), the same stride, dilation and padding on every axis longer than 1."""
+    """An operand with random weights; sizes and kernel along (d, h, w), one stride, dilation and padding for all axes longer than 1."""
     wide = tuple(s > 1 for s in x_size)
     strides, dilations = (tuple(v if w else 1 for w in wide) for v in (stride, dilation))
     befores, afters = (tuple(v if w else 0 for w in wide) for v in (before, after))

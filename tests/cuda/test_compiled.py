@@ -1,4 +1,4 @@
-"""Every specialisation of the contraction kernel as machine code for sm_80 and sm_90: registers within what its blocks need, nothing spilled.
+"""The contraction kernel as machine code for sm_80 and sm_90: registers within what its blocks may use, nothing spilled.
 
 The cost of a kernel in registers decides which tiles are in `contraction.TILES`, so this is a table: one row per unit, tile and direction.
 """

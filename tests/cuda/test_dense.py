@@ -78,7 +78,9 @@ def test_neuron(case: str, precision: str, rng: np.random.Generator) -> None:
     world = World(2)
     results = neuron(part, world, x, dual=True, mode="gate", bias=bias, activation=("relu", 0.0, 0.0))
     (unit,) = {launch.kernel.constants[0] for launch in world.run(precision)}
-    assert unit == (UNITS[precision] if part.taps.c_in // part.taps.groups % 4 == 0 else {"float32": "fma"}.get(precision, UNITS[precision]))
+    assert unit == (
+        UNITS[precision] if part.taps.c_in // part.taps.groups % 4 == 0 else {"float32": "fma"}.get(precision, UNITS[precision])
+    )
 
     weight, x64 = part.weight.astype(np.float64), x.astype(np.float64)
     y, size = gather(x64, weight, part.taps) + bias[:, None, None, None], gather(x64, np.abs(weight), part.taps)
@@ -203,11 +205,21 @@ def test_linear(n_in: int, n_out: int, scattered: bool, rng: np.random.Generator
     near(world.view_of(out), x @ weight, bound(launch.kernel.constants[0], len(weight)) * (np.abs(x) @ np.abs(weight)))
 
 
-TILES = [(HUGE, 130, True), (WIDE, 129, False), (TALL, 65, False), (NARROW, 72, True), (SQUARE, 40, False), (SMALL, 40, True), (THIN, 5, True)]
+TILES = [
+    (HUGE, 130, True),
+    (WIDE, 129, False),
+    (TALL, 65, False),
+    (NARROW, 72, True),
+    (SQUARE, 40, False),
+    (SMALL, 40, True),
+    (THIN, 5, True),
+]
 
 
 @pytest.mark.parametrize(("tile", "channels", "across"), TILES)
-def test_bits_are_the_same_for_every_tile_and_batch(tile: Any, channels: int, across: bool, rng: np.random.Generator, monkeypatch: Any) -> None:
+def test_bits_are_the_same_for_every_tile_and_batch(
+    tile: Any, channels: int, across: bool, rng: np.random.Generator, monkeypatch: Any
+) -> None:
     """Each tile of the table, against the smallest that serves all shapes, with one sample more before."""
     part = geometry(rng, *((channels, 36) if across else (36, channels)), (1, 3, 3), (1, 1, 2), after=1)
     x = rng.standard_normal((2, 36, *part.taps.out_size), dtype=np.float32)

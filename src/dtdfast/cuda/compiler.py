@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from ..errors import BackendError
+from . import language
 from .launch import Binary, Kernel
 from .specialise import specialised
 
@@ -17,7 +18,9 @@ def ptx_of(kernel: Kernel, cc: tuple[int, int]) -> str:
     from . import ptx
 
     signature = (cuda.types.UniTuple(cuda.types.int64, kernel.n_integers), cuda.types.UniTuple(cuda.types.float32, kernel.n_floats))
-    function = specialised(kernel.function(ptx))
+    function = kernel.function(ptx)
+    if not language.is_translated(function):
+        function = specialised(function)
     text: str = cuda.compile_ptx(function, signature, cc=cc, launch_bounds=(kernel.threads, kernel.min_blocks))[0]
     found = re.search(r"\.entry\s+([\w$]+)", text)
     assert found is not None

@@ -118,7 +118,9 @@ def launches(step: Step, plan: Plan, address_of: AddressOf, precision: str = "fl
     precision : "float32", "tf32" or "bfloat16": of the operands; sums are float32
     multiprocessors : of the device
     """
-    assert step.x is not None and step.weights is not None and step.phase is not None
+    assert step.x is not None
+    assert step.weights is not None
+    assert step.phase is not None
     across = step.weights.scatter or step.op == "SCATTER_LINEAR"
     weight = step.weights.part.weight
     assert weight is not None

@@ -3,9 +3,10 @@
     sum[p, j] = Σ_k Σ_i x[p·step + tap_k, i] wm(w[k, i, j])           p: pixels of all samples, one group of channels at a time
 
 A block owns a tile of pixels × channels and walks the taps' channels, (k, i) flattened, 32 at a time: tiles of x and of the weights come
-through `stages` buffers of shared memory by asynchronous copies, the warps multiply them (units.py), and the sums go through shared memory to
-`epilogue.py`.  x is never gathered in memory, and its frame of zeros stands for padding, so nothing tests bounds; what lies beyond the last
-pixel, channel or column is filled with zeros.  The weights lie in memory once, [group][output][tap][input], and serve both directions:
+through `stages` buffers of shared memory by asynchronous copies, the warps multiply them (units.py), and the sums go through shared
+memory to `epilogue.py`.  x is never gathered in memory, and its frame of zeros stands for padding, so nothing tests bounds; what lies
+beyond the last pixel, channel or column is filled with zeros.  The weights lie in memory once, [group][output][tap][input], and serve
+both directions:
 
     along:   j is the output, a row of weights is summed along:           w[k, i, j] = weight[j][tap_k][i]
     across:  j is the input, the sum runs over the weights' rows:         w[k, i, j] = weight[i][tap_k][j]
@@ -25,8 +26,8 @@ from .specialise import unroll
 from .units import tile_product
 
 X, X_N, X_D, X_H, X_W, WEIGHT, TAPS, N_TAPS, INNER, PIXELS, DHW, HW, W, REPEAT, TILES_ACROSS, ROW, GROUP = range(17)
-"""Numbers of the kernel: x and its strides; weights and table of (x offset, weight offset) per tap; taps; channels summed per tap; pixels of
-all samples, of one sample, of one plane and row; samples of x per kept one; tiles side by side; strides of the weights."""
+"""Numbers of the kernel: x and its strides; weights and table of (x offset, weight offset) per tap; taps; channels summed per tap; pixels
+of all samples, of one sample, of one plane and row; samples of x per kept one; tiles side by side; strides of the weights."""
 
 assert CHANNELS == GROUP + 1  # epilogue.py numbers the rest
 

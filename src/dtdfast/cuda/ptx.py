@@ -1,8 +1,8 @@
-"""The instructions that kernels are written in, by name; the only module that imports numba.
+"""The instructions that kernels are written in, by name; the only module that imports numba's `cuda`.
 
-Addresses are integers: 64-bit in global memory, 32-bit in shared memory.  Values are float32 unless a name says otherwise; `words` are 32 bits
-that only the instruction can read.  The emulation in the tests has the same names in Python.  Fragments of `mma` and `ldmatrix` are those of
-NVIDIA's PTX ISA (sections "Matrix Fragments for mma.m16n8k8" and "…m16n8k16"): lane = 4·g + t holds
+Addresses are integers: 64-bit in global memory, 32-bit in shared memory.  Values are float32 unless a name says otherwise; `words` are
+32 bits that only the instruction can read.  The emulation in the tests has the same names in Python.  Fragments of `mma` and `ldmatrix`
+are those of NVIDIA's PTX ISA (sections "Matrix Fragments for mma.m16n8k8" and "…m16n8k16"): lane = 4·g + t holds
 
     A (16 × 8 words)   rows g, g + 8 of column t, then the same of column t + 4
     B (8 words × 8)    rows t, t + 4 of column g
@@ -16,8 +16,11 @@ from math import erf, exp, expm1, log1p, sqrt, tanh
 from typing import Any
 
 from llvmlite import ir
+from numba import cuda
 from numba.cuda import cgutils, types
 from numba.cuda.extending import intrinsic
+
+from . import language
 
 __all__ = ["erf", "exp", "expm1", "log1p", "sqrt", "tanh"]  # numba compiles these for float32
 
@@ -163,7 +166,6 @@ pack_bf16 = _instruction("cvt.rn.bf16x2.f32 $0, $2, $1;", "r", "ff")  # the firs
 # ----------------------------------------------------------------------------------------------------------------- tensor cores
 
 
-
 def _in_place(text: str, n_results: int, operands: Callable[..., list[Any]], n_arguments: int, letters: str, tied: dict[int, int]) -> Any:
     """An intrinsic whose results go to `n_results` neighbours of a register array: f(array, index, …).
 
@@ -210,3 +212,25 @@ ldmatrix = _in_place("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {$0,$1,$2,$3}, [$
 mma_tf32 = _mma("m16n8k8", "tf32.tf32")
 """mma(c, i, a, j, b0, b1): c[i … i+3] += a[j … j+3] · b, of register arrays c and words a."""
 mma_bf16 = _mma("m16n8k16", "bf16.bf16")
+
+
+# ------------------------------------------------------------------------------------------ the words of language.py, translated
+
+inline = cuda.jit(device=True, inline="always")
+_ITEM = (
+    "{.reg .u32 b, n, t; .reg .u64 w; mov.u32 b, %ctaid.x; mov.u32 n, %ntid.x; mov.u32 t, %tid.x; cvt.u64.u32 w, t; "
+    "mad.wide.u32 $0, b, n, w;}"
+)
+WORDS = {
+    language.item: _instruction(_ITEM, "l"),
+    language.quotient_by: _instruction("{.reg .u64 w; mul.wide.u32 w, $1, $2; shr.u64 $0, w, $3;}", "l", "iii"),
+    language.times: _instruction("mul.wide.s32 $0, $1, $2;", "l", "ii"),
+    language.load: load,
+    language.load_byte: load_byte,
+    language.load_short: load_short,
+    language.load_long: read_long,
+    language.store: store,
+    language.store_byte: store_byte,
+    language.store_short: store_short,
+    language.store_long: _instruction("st.global.s64 [$0], $1;", "", "ll", memory=True),
+}

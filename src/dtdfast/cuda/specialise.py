@@ -1,11 +1,11 @@
 """Kernels written once, specialised before they are compiled.
 
-A kernel is a closure over integers, strings, booleans and tuples.  `specialised` rewrites its syntax tree so that a compiler sees what is left:
-constants written in, dead branches dropped, loops over `unroll(n)` and calls of Python functions written out, so that arrays stay in registers
-(every index is a constant).  Run as plain Python, without this, a kernel means the same.
+A kernel is a closure over integers, strings, booleans and tuples.  `specialised` rewrites its syntax tree so that a compiler sees what is
+left: constants written in, dead branches dropped, loops over `unroll(n)` and calls of Python functions written out, so that arrays stay in
+registers (every index is a constant).  Run as plain Python, without this, a kernel means the same.
 
-A function that a kernel calls returns at most once, at its end, on every path that its constants leave, and does not assign to arguments that
-are constants.
+A function that a kernel calls returns at most once, at its end, on every path that its constants leave, and does not assign to arguments
+that are constants.
 """
 
 from __future__ import annotations

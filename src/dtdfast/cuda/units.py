@@ -7,14 +7,14 @@ of a warp meet in a bank:
     weights  [channel][32]                                    or, where the sum runs over the weights' rows ("across"),
              [32][channel], chunk q of row k at q ^ 2(k mod 4)
 
-Whatever the unit, a thread holds the sums of rows g, g + 8 and columns 2t, 2t + 1 of every 16 × 8 block (lane = 4g + t), which is the layout
-of `mma`:
+Whatever the unit, a thread holds the sums of rows g, g + 8 and columns 2t, 2t + 1 of every 16 × 8 block (lane = 4g + t), which is the
+layout of `mma`:
 
     acc[product][i][j][·] += Σ_k x[16 i + …, k] wm(w[8 j + …, k])
 
-Units: "fma" is float32 throughout; "tf32" and "bf16" round both operands (to nearest) and sum in float32; "tf32x3" splits each operand v into
-h = tf32(v) and l = tf32(v − h) and adds l·h' + h·l' + h·h', the eight terms of one instruction at a time, to the sum outside of the tensor core,
-whose own additions truncate (Ootomo and Yokota, "Recovering single precision accuracy from Tensor Cores", 2022, sections 3.1 and 3.3).
+Units: "fma" is float32 throughout; "tf32" and "bf16" round both operands (to nearest) and sum in float32; "tf32x3" splits each operand v
+into h = tf32(v) and l = tf32(v − h) and adds l·h' + h·l' + h·h', the eight terms of one instruction at a time, to the sum outside of the
+tensor core, whose own additions truncate (Ootomo and Yokota, "Recovering single precision accuracy from Tensor Cores", 2022).
 """
 
 from __future__ import annotations
@@ -120,7 +120,6 @@ def tile_product(
             for i in range(I):
                 for half in unroll(2):
                     for r in unroll(2):
-                        o = half * 4 * I + 4 * i + r
                         a[4 * i + 2 * half + r] = ptx.pack_bf16(of_x[half * 4 * I + 4 * i + r], of_x[half * 4 * I + 4 * i + r + 2])
             for p in unroll(PRODUCTS):
                 for j in range(J):

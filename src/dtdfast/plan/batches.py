@@ -9,9 +9,6 @@ from .lower import lower
 if TYPE_CHECKING:
     from ..program import Program
 
-MEMORY_BUDGET = 3 * 2**26
-"""Bytes of arena that a pass may use where the caller gives no batch_size (one sample may need more)."""
-
 
 class Batches:
     """Sizes of the passes of one program, by the arenas of its plans.
@@ -19,22 +16,23 @@ class Batches:
     Parameters
     ----------
     batch_size : samples per pass as the caller wants them, None for as many as the budget allows
+    budget : bytes of arena that a pass may use where there is no batch_size (one sample may need more)
     """
 
-    def __init__(self, program: Program, batch_size: int | None) -> None:
-        self.batch_size = batch_size
+    def __init__(self, program: Program, batch_size: int | None, budget: int) -> None:
+        self.batch_size, self.budget = batch_size, budget
         one = lower(program, 1, 1).arena
         self.per_sample = max(1, one)
         self.per_target = max(1, lower(program, 1, 2).arena - one) if program.relevant else 1
 
     def targets(self, n_targets: int) -> int:
         """Targets per relevance pass, so that one sample stays within the budget."""
-        room = max(0, MEMORY_BUDGET - self.per_sample) // self.per_target
+        room = max(0, self.budget - self.per_sample) // self.per_target
         return max(1, min(n_targets, 1 + room))
 
     def samples(self, n: int, n_targets: int) -> int:
         """Samples per pass; the passes are of about one size."""
         if self.batch_size is not None:
             return min(n, self.batch_size)
-        most = max(1, MEMORY_BUDGET // (self.per_sample + (self.targets(n_targets) - 1) * self.per_target))
+        most = max(1, self.budget // (self.per_sample + (self.targets(n_targets) - 1) * self.per_target))
         return -(-n // -(-n // most))
