@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
+from dis import get_instructions
 from types import CellType, FunctionType
 from typing import Any
 
@@ -97,6 +98,7 @@ def _rebound(function: Any, ptx: Any, done: dict[Any, Any]) -> Callable[..., Any
         return replaced(value) if isinstance(value, FunctionType) else value
 
     code, world = function.__code__, function.__globals__
-    names = {name: meaning(world[name]) for name in code.co_names if name in world}
+    used = {i.argval for i in get_instructions(code) if i.opname == "LOAD_GLOBAL"}  # co_names holds names of attributes too
+    names = {name: meaning(world[name]) for name in used if name in world}
     cells = tuple(CellType(meaning(cell.cell_contents)) for cell in function.__closure__ or ())
     return FunctionType(code, {**names, "__name__": function.__module__}, function.__name__, function.__defaults__, cells)
