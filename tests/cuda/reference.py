@@ -46,8 +46,10 @@ def array_at(view: Strided, shape: tuple[int, ...], repeat: int = 1) -> Any:
 
 
 def launches(step: Step, plan: Plan, address_of: Any, *ignored: Any) -> list[HostCall]:
+    site = Site(step, plan, address_of)
     address_of(step.weights)  # NumPy has its own, but the device is given them
-    return [HostCall(lambda: _run(Site(step, plan, address_of)))]
+    _taps(site), site.window(), site.per_channel(step.bias), site.per_channel(step.bias_d)  # nothing may be uploaded later
+    return [HostCall(lambda: _run(site))]
 
 
 def _sums(site: Site, weight_map: str) -> Any:
