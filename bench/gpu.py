@@ -115,7 +115,9 @@ def check_small() -> list[dict[str, Any]]:
     for name, run in checks():
         exact = run("oracle", "float32")
         error, usual = distance(run("cuda", "float32"), exact), distance(run("cpu", "float32"), exact)
-        rows.append({"what": name, "precision": "float32", "error": error, "cpu": usual, "right": error <= 4 * usual + 2**6 * UNITS["float32"]})
+        rows.append(
+            {"what": name, "precision": "float32", "error": error, "cpu": usual, "right": error <= 4 * usual + 2**6 * UNITS["float32"]}
+        )
     return rows
 
 
@@ -138,8 +140,9 @@ def check_network(name: str, net: Net) -> list[dict[str, Any]]:
 
 def time_all(clock: Clock, results: dict[str, Any]) -> None:
     """Rows of the table, dtdfast first, as long as there is time; what there was no time for is listed."""
-    import gpu_tools as tools
     import torch
+
+    import gpu_tools as tools
 
     results["limits"] = tools.limits()
     order = [(tool, name, precision) for tool in tools.TOOLS for name in NETS for precision in PRECISIONS]
@@ -221,7 +224,9 @@ def main() -> int:
     begin = time.monotonic()
     done, missing = compile_everything(device, clock, options.workers)
     found = len(device.kernels) - missing
-    print(f"{done} of {missing} kernels compiled for sm_90 in {time.monotonic() - begin:.0f} s, {found} found in {cache.folder()}", flush=True)
+    print(
+        f"{done} of {missing} kernels compiled for sm_90 in {time.monotonic() - begin:.0f} s, {found} found in {cache.folder()}", flush=True
+    )
     results["kernels"] = {"launches": launches, "kernels": len(device.kernels), "compiled": done, "found": found}
 
     problem = dtd.backends()["cuda"]

@@ -59,7 +59,7 @@ def _sums(site: Site, weight_map: str) -> Any:
     w = _WEIGHT_MAPS[weight_map](packing(step.weights).astype(np.float64), step.gamma)
     if step.op == "SCATTER_LINEAR":
         w = w.swapaxes(1, 2)
-    groups, _, c_in, n_taps = w.shape
+    groups, _, c_in, _ = w.shape
     total = np.zeros((n, groups, c_out // groups, *space))
     x, _, _ = _taps(site)
     places = [sum(o * s for o, s in zip(o_, site.view(step.x).strides[D : W + 1], strict=True)) for _, o_ in step.phase.taps]

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from assembler import SHARED, resources
 
+from assembler import SHARED, resources
 from dtdfast.cuda.contraction import THIN, TILES
 from dtdfast.cuda.dense import Tile, dense
 from dtdfast.cuda.epilogue import FIRST_VIEW, N_FLOATS, PER_VIEW, Finish

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from assembler import resources
-from host import HostDevice
-from support import classifier, normal
 
 import dtdfast as dtd
+from assembler import resources
 from dtdfast.cuda import along, cache, channel, elementwise, entry, nest, pool
 from dtdfast.cuda.formulas import ACTIVATIONS, FACTORS, INPUT_MAPS, MULTIPLIERS, WEIGHT_MAPS
 from dtdfast.cuda.launch import Binary
+from host import HostDevice
+from support import classifier, normal
 
 REGISTERS = 64  # of a thread: four blocks of 256 on a multiprocessor
 
@@ -46,7 +46,10 @@ BODIES = [
 
 
 def kernels():
-    return [nest.kernel(body, constants, views, 1 + number % 4, longs, floats) for number, (body, constants, views, longs, floats) in enumerate(BODIES)]
+    return [
+        nest.kernel(body, constants, views, 1 + number % 4, longs, floats)
+        for number, (body, constants, views, longs, floats) in enumerate(BODIES)
+    ]
 
 
 def test_assembled():

@@ -1,8 +1,8 @@
 """The words that kernels are written in.
 
 A kernel is a plain Python function of integers and floats: addresses of device memory, byte strides, counts.  Here its words mean what
-they say on host memory, so that a kernel can be run, thread by thread, by Python itself.  To compile it, `translate` puts the instructions of
-`ptx.py` in their place; tests put others there, for the host.
+they say on host memory, so that a kernel can be run, thread by thread, by Python itself.  To compile it, `translate` puts the
+instructions of `ptx.py` in their place; tests put others there, for the host.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def times(i: int, stride: int) -> int:
     return i * stride
 
 
-def load(at: int) -> np.float32:
+def load(at: int) -> Any:
     return np.float32(ctypes.c_float.from_address(at).value)
 
 
@@ -53,7 +53,7 @@ def load_long(at: int) -> int:
     return ctypes.c_int64.from_address(at).value
 
 
-def store(at: int, value: np.float32) -> None:
+def store(at: int, value: Any) -> None:
     ctypes.c_float.from_address(at).value = value
 
 
