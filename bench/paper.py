@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from dtdfast.cuda import cache, usable
+from dtdfast.cuda import usable
 from dtdfast.cuda.device import ALIGN
 from dtdfast.cuda.launch import Kernel, Launch
 
@@ -67,13 +67,6 @@ class PaperDevice:
 
     def seconds(self, launches: Sequence[Launch], repeats: int) -> float:
         return 0.0
-
-    def compile(self) -> int:
-        """Compile what is not in the cache; returns how many kernels that were."""
-        missing = [k for k in self.kernels if cache.stored(k, self.capability) is None]
-        for kernel in missing:
-            cache.compiled(kernel, self.capability)
-        return len(missing)
 
 
 @contextmanager

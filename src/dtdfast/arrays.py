@@ -130,7 +130,10 @@ def _check_device_out(out: Any, shape: tuple[int, ...], x: Any) -> Any:
         return empty_beside(x, shape)
     there, beside = device_array(out), device_array(x)
     assert beside is not None
-    fits = there is not None and there.device == beside.device and tuple(out.shape) == shape and dtype_of(out) == np.float32
-    if not fits or library_of(out) != library_of(x) or there.nbytes != 4 * int(np.prod(shape)):
-        raise ShapeError(f"out is {type(out).__name__} {getattr(out, 'shape', '')}, expected float32 of shape {shape} beside x on its GPU")
+    fits = there is not None and there.device == beside.device and library_of(out) == library_of(x)
+    strided = fits and out.__cuda_array_interface__.get("strides") is not None
+    if not fits or strided or tuple(out.shape) != shape or dtype_of(out) != np.float32:
+        raise ShapeError(
+            f"out is {type(out).__name__} {getattr(out, 'shape', '')}, expected contiguous float32 of shape {shape} beside x on its GPU"
+        )
     return out

@@ -138,8 +138,8 @@ class Explainer:
                 entry = targets.entry(block, unit=program.gradient, clip=clip)
                 session.explain(x[block], entry, view[block], None if outputs is None else outputs[block])
         self._check_finite("relevance", result)
-        kind = result if out is not None else alike(given, result)
-        return (kind, alike(given, outputs)) if return_outputs else kind
+        found = result if out is not None else alike(given, result)
+        return found if outputs is None else (found, alike(given, outputs))
 
     def predict(self, x: Any) -> Any:
         """The network's outputs (n, *out), a final Softmax included."""

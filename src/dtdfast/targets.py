@@ -80,7 +80,8 @@ class Targets:
 
     def entry(self, block: slice, *, unit: bool = False, clip: bool = False) -> Entry:
         """Where relevance enters a block of samples."""
-        numbers, start = (None if a is None else a[block] for a in (self.numbers, self.start))
+        numbers = None if self.numbers is None else self.numbers[block]
+        start = None if self.start is None else self.start[block]
         return Entry(numbers, start, self.count, unit, clip)
 
 
@@ -119,4 +120,5 @@ def _checked(index: NDArray[Any], out: Shape) -> NDArray[np.int64]:
         if column.size and (column.min() < 0 or column.max() >= size):
             bad = int(column.min() if column.min() < 0 else column.max())
             raise TargetError(f"target {bad} is outside the {size} outputs along axis {axis + 1}; expected 0 to {size - 1}")
-    return np.ravel_multi_index(tuple(np.moveaxis(index, -1, 0)), out).astype(np.int64)
+    numbers: NDArray[np.int64] = np.ravel_multi_index(tuple(np.moveaxis(index, -1, 0)), out).astype(np.int64)
+    return numbers

@@ -12,10 +12,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the cases and networks of all tests
 
 import reference
-from host import HostDevice
-
 from dtdfast.cuda import executor, usable
 from dtdfast.explainer import Explainer
+from host import HostDevice
 
 
 @pytest.fixture

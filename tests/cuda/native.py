@@ -7,9 +7,12 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
+from numba.core import config
 from numba.extending import intrinsic
 
 from dtdfast.cuda import language
+
+config.OPT = type(config.OPT)(0)  # for the host alone: kernels run for a moment each, compiling them is what takes time
 
 _cell = np.zeros(1, np.int64)  # the number of the thread that runs
 CELL = _cell.ctypes.data

@@ -46,8 +46,10 @@ def array_at(view: Strided, shape: tuple[int, ...], repeat: int = 1) -> Any:
 
 
 def launches(step: Step, plan: Plan, address_of: Any, *ignored: Any) -> list[HostCall]:
+    site = Site(step, plan, address_of)
     address_of(step.weights)  # NumPy has its own, but the device is given them
-    return [HostCall(lambda: _run(Site(step, plan, address_of)))]
+    _taps(site), site.window(), site.per_channel(step.bias), site.per_channel(step.bias_d)  # nothing may be uploaded later
+    return [HostCall(lambda: _run(site))]
 
 
 def _sums(site: Site, weight_map: str) -> Any:
@@ -57,7 +59,7 @@ def _sums(site: Site, weight_map: str) -> Any:
     w = _WEIGHT_MAPS[weight_map](packing(step.weights).astype(np.float64), step.gamma)
     if step.op == "SCATTER_LINEAR":
         w = w.swapaxes(1, 2)
-    groups, _, c_in, n_taps = w.shape
+    groups, _, c_in, _ = w.shape
     total = np.zeros((n, groups, c_out // groups, *space))
     x, _, _ = _taps(site)
     places = [sum(o * s for o, s in zip(o_, site.view(step.x).strides[D : W + 1], strict=True)) for _, o_ in step.phase.taps]

@@ -6,23 +6,20 @@ The cost of a kernel in registers decides which tiles are in `contraction.TILES`
 from __future__ import annotations
 
 import os
-import re
-import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from assembler import SHARED, resources
 from dtdfast.cuda.contraction import THIN, TILES
 from dtdfast.cuda.dense import Tile, dense
 from dtdfast.cuda.epilogue import FIRST_VIEW, N_FLOATS, PER_VIEW, Finish
 from dtdfast.cuda.launch import Kernel
 
 REGISTERS = 65536  # of a multiprocessor, sm_80 and sm_90
-SHARED = {"sm_80": 163 * 1024, "sm_90": 227 * 1024}  # bytes that one block may have
 GATE = Finish(True, "relu", "gate", True, False, ("out", "factor"), 4)
 TIMES = Finish(False, "identity", "times", False, True, ("out", "m"), 4)
 
@@ -49,29 +46,8 @@ def specialisations() -> Iterator[tuple[str, int, bool, Tile]]:
         yield unit, 1, True, THIN
 
 
-def ptxas() -> Path:
-    import nvidia
-
-    return next(p for root in nvidia.__path__ for p in Path(root).rglob("bin/ptxas"))
-
-
-def assembled(case: tuple[str, int, bool, Tile]) -> dict[str, dict[str, Any]]:
-    """What ptxas says of a kernel, by target."""
-    from dtdfast.cuda.compiler import ptx_of
-
-    text = ptx_of(kernel_of(*case), (8, 0))
-    found = {}
-    for target in SHARED:
-        done = subprocess.run(
-            [ptxas(), f"-arch={target}", "-v", "-o", os.devnull, "-"], input=text, capture_output=True, text=True, check=True
-        )
-        said = done.stdout + done.stderr
-        found[target] = {
-            "registers": int(re.search(r"Used (\d+) registers", said)[1]),  # type: ignore[index]
-            "spilled": sum(int(n) for n in re.findall(r"(\d+) bytes (?:spill|stack)", said)),
-            "instructions": {i: len(re.findall(rf"\b{i}", text)) for i in ("mma.sync", "cp.async.cg", "cp.async.ca", r"\.local", r"\.f64")},
-        }
-    return found
+def assembled(case: tuple[str, int, bool, Tile]) -> dict[str, Any]:
+    return resources(kernel_of(*case))
 
 
 @pytest.fixture(scope="module")

@@ -94,8 +94,8 @@ class CudaExecutor:
     def _too_large(self, prepared: Prepared, problem: OutOfMemory) -> BackendError:
         free, total = self._place.device.memory()
         return BackendError(
-            f"the GPU is out of memory: one sample with one target needs {prepared.nbytes:,} bytes beside the weights, and an allocation of "
-            f"{problem.wanted:,} bytes failed with {free:,} of {total:,} free; free memory there, choose another by device=, or use "
+            f"the GPU is out of memory: one sample with one target needs {prepared.nbytes:,} bytes beside the weights, and an allocation "
+            f"of {problem.wanted:,} bytes failed with {free:,} of {total:,} free; free memory there, choose another by device=, or use "
             "backend='cpu'"
         )
 
@@ -138,6 +138,6 @@ def _refuse_cancelling(program: Program, precision: str) -> None:
     for unit in program.network.units:
         if cancels(unit) and isinstance(unit, Neuron) and unit.in_relevance and unit.row is not None:
             raise RuleError(
-                f"layer {unit.entries[-1]}: the rule {unit.row.label} sums terms of both signs, which cancel; with operands in {precision} its "
-                "relevance may be mostly rounding: use precision='float32', or a rule such as ZPlus"
+                f"layer {unit.entries[-1]}: the rule {unit.row.label} sums terms of both signs, which cancel; with operands in {precision} "
+                "its relevance may be mostly rounding: use precision='float32', or a rule such as ZPlus"
             )

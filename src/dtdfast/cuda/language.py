@@ -1,14 +1,15 @@
 """The words that kernels are written in.
 
 A kernel is a plain Python function of integers and floats: addresses of device memory, byte strides, counts.  Here its words mean what
-they say on host memory, so that a kernel can be run, thread by thread, by Python itself.  To compile it, `translate` puts the instructions of
-`ptx.py` in their place; tests put others there, for the host.
+they say on host memory, so that a kernel can be run, thread by thread, by Python itself.  To compile it, `translate` puts the
+instructions of `ptx.py` in their place; tests put others there, for the host.
 """
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
+from dis import get_instructions
 from types import CellType, FunctionType
 from typing import Any
 
@@ -36,7 +37,7 @@ def times(i: int, stride: int) -> int:
     return i * stride
 
 
-def load(at: int) -> np.float32:
+def load(at: int) -> Any:
     return np.float32(ctypes.c_float.from_address(at).value)
 
 
@@ -52,7 +53,7 @@ def load_long(at: int) -> int:
     return ctypes.c_int64.from_address(at).value
 
 
-def store(at: int, value: np.float32) -> None:
+def store(at: int, value: Any) -> None:
     ctypes.c_float.from_address(at).value = value
 
 
@@ -97,6 +98,7 @@ def _rebound(function: Any, ptx: Any, done: dict[Any, Any]) -> Callable[..., Any
         return replaced(value) if isinstance(value, FunctionType) else value
 
     code, world = function.__code__, function.__globals__
-    names = {name: meaning(world[name]) for name in code.co_names if name in world}
+    used = {i.argval for i in get_instructions(code) if i.opname == "LOAD_GLOBAL"}  # co_names holds names of attributes too
+    names = {name: meaning(world[name]) for name in used if name in world}
     cells = tuple(CellType(meaning(cell.cell_contents)) for cell in function.__closure__ or ())
     return FunctionType(code, {**names, "__name__": function.__module__}, function.__name__, function.__defaults__, cells)

@@ -75,7 +75,10 @@ def kernel(a, f):
 def skeleton(
     ptx: Any, make_body: Callable[..., Body], constants: tuple[Any, ...], n_views: int, n_axes: int, n_longs: int, n_floats: int
 ) -> Any:
-    """The kernel of a body.  Integers: items, magic and shift and size of each axis but the first, per view its address and strides, longs."""
+    """The kernel of a body.
+
+    Its integers: items; magic, shift and size of each axis but the first; per view its address and strides; longs.
+    """
     lines = []
     for axis in range(n_axes - 1, 0, -1):
         magic = 1 + 3 * (axis - 1)

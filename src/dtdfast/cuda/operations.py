@@ -135,7 +135,8 @@ def factor(site: Site) -> list[Launch]:
 def _taps(site: Site) -> tuple[Strided, int, int]:
     """x as the taps of a phase walk it; the address of their byte offsets from it, and how many there are."""
     step = site.step
-    assert step.x is not None and step.phase is not None
+    assert step.x is not None
+    assert step.phase is not None
     x = site.view(step.x)
     table = [sum(o * x.strides[a] for o, a in zip(offset, SPACE, strict=True)) for _, offset in step.phase.taps]
     scaled = list(x.strides)
@@ -183,7 +184,9 @@ def _space(view: Strided) -> tuple[int, ...]:
 
 def max_pool(site: Site) -> list[Launch]:
     step = site.step
-    assert step.x is not None and step.phase is not None and step.table is not None
+    assert step.x is not None
+    assert step.phase is not None
+    assert step.table is not None
     x = site.view(step.x)
     coordinates = [coordinate(a, by) for a, by in zip(SPACE, step.phase.x_step, strict=True)]
     views = [site.view(step.out), site.view(step.m), without(x, *SPACE), *coordinates]
@@ -193,7 +196,8 @@ def max_pool(site: Site) -> list[Launch]:
 
 def max_unpool(site: Site) -> list[Launch]:
     step = site.step
-    assert step.x is not None and step.table is not None
+    assert step.x is not None
+    assert step.table is not None
     x, m = site.view(step.x), site.view(step.m, kept=True)
     views = [site.view(step.out), without(x, *SPACE), without(m, *SPACE), *(coordinate(a) for a in SPACE)]
     size = site.shape(step.x)[D : W + 1]

@@ -53,9 +53,9 @@ def max_unpool(winner_bytes: int) -> Body:
         for k in range(n_taps):
             tap = taps + 32 * k
             q_d, q_h, q_w = d + load_long(tap + 8), h + load_long(tap + 16), w + load_long(tap + 24)
-            if 0 <= q_d < depth and 0 <= q_h < height and 0 <= q_w < width:
-                if load_winner(m + times(q_d, m_d) + times(q_h, m_h) + times(q_w, m_w)) == load_long(tap):
-                    total += load(x + times(q_d, x_d) + times(q_h, x_h) + times(q_w, x_w))
+            within = 0 <= q_d < depth and 0 <= q_h < height and 0 <= q_w < width
+            if within and load_winner(m + times(q_d, m_d) + times(q_h, m_h) + times(q_w, m_w)) == load_long(tap):
+                total += load(x + times(q_d, x_d) + times(q_h, x_h) + times(q_w, x_w))
         put(out, total, accumulate)
 
     return body
