@@ -59,7 +59,8 @@ def test_network(rules: str, rng: np.random.Generator, monkeypatch: pytest.Monke
     """Two targets at once, within what rounding costs.
 
     A float32 result is the exact one of a network whose weights are off by u·√n, n terms in its longest sum (Higham, Accuracy and
-    Stability, 3.1), and tf32x3 errs no more than that (test_dense.py); ten times the distance to two such networks allows for the network drawn.
+    Stability, 3.1), and tf32x3 errs no more than that (test_dense.py); ten times the distance to two such networks allows for the
+    network drawn.
     """
     device = EmulatingDevice(compiled=True)
     device.contractions = set()
