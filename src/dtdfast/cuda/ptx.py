@@ -77,6 +77,13 @@ def _instruction(text: str, outs: str = "", ins: str = "", *, memory: bool = Fal
     return _intrinsic(len(ins), result, codegen)
 
 
+def text_of(function: Callable[..., None], n_integers: int, n_floats: int, cc: tuple[int, int], bounds: tuple[int, int]) -> str:
+    """A kernel's PTX; `bounds` are threads of a block, and blocks that must fit on a multiprocessor."""
+    signature = (types.UniTuple(types.int64, n_integers), types.UniTuple(types.float32, n_floats))
+    text: str = cuda.compile_ptx(function, signature, cc=cc, launch_bounds=bounds)[0]
+    return text
+
+
 # -------------------------------------------------------------------------------------------------------- threads and registers
 
 thread = _instruction("mov.u32 $0, %tid.x;", "i")
