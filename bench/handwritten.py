@@ -23,6 +23,11 @@ from torch_reference import TorchNet
 TINY = 1e-30  # makes 0/0 zero: numerators of a zero denominator are zero too
 
 
+def channels_last(images: NDArray[np.float32]) -> Tensor:
+    x = torch.from_numpy(images)
+    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+
+
 class ZPlus:
     """The explanation of one output of a 2-d network whose input is not negative.
 
@@ -55,8 +60,7 @@ class ZPlus:
 
     def __call__(self, images: NDArray[np.float32], target: int) -> NDArray[np.float32]:
         with torch.no_grad():
-            x = torch.from_numpy(images).contiguous(memory_format=torch.channels_last)
-            return self._explain(x, target).contiguous().numpy()
+            return self._explain(channels_last(images), target).contiguous().numpy()
 
     def _explain(self, x: Tensor, target: int) -> Tensor:
         values: list[Tensor] = []

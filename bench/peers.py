@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from folding import folded
-from handwritten import ZPlus
+from handwritten import ZPlus, channels_last
 from nets import Net
 from torch_reference import TorchNet
 
@@ -30,7 +30,7 @@ def forward(net: Net) -> Explain:
 
     def run(images: Array, target: int) -> Array:
         with torch.no_grad():
-            return module(torch.from_numpy(images).contiguous(memory_format=torch.channels_last)).numpy()
+            return module(channels_last(images)).numpy()
 
     return run
 

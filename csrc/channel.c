@@ -83,6 +83,8 @@ static void run_channel(void *context, int64_t first, int64_t last)
         dtd_site site = {.n_pixels = (int)min64(DTD_TILE_PIXELS, shape[AXIS_W] - w),
                          .n_channels = (int)min64(DTD_BLOCK, shape[AXIS_C] - c)};
         const float *x_tile = x + n * x_stride[AXIS_N] + c + d * x_stride[AXIS_D] + h * x_stride[AXIS_H] + w * x_stride[AXIS_W];
+        NAME(locate)(&site, s, job->bases, n, c, d, h, w);
+        NAME(fetch)(s, &site);
         for (int lane = 0; lane < site.n_channels; lane += VL)
             for (int p = 0; p < site.n_pixels;) {
                 int many = p + PIXELS_AT_ONCE <= site.n_pixels;
@@ -94,7 +96,6 @@ static void run_channel(void *context, int64_t first, int64_t last)
                 TILE_FUNCTIONS[job->map][many](&tile, tile.lanes >= VL);
                 p += many ? PIXELS_AT_ONCE : 1;
             }
-        NAME(locate)(&site, s, job->bases, n, c, d, h, w);
         if (job->neuron)
             NAME(finish_neuron)(s, &site, sums[0], s->dual ? sums[1] : NULL);
         else

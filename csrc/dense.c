@@ -5,7 +5,7 @@
  * A register tile holds some pixels of one row by one or two blocks of output channels.  x is read in place, one broadcast per pixel;
  * weights stream through in their packed order.  Each sum is one chain over (k, i), whatever tile it falls in.
  */
-#include "epilogue.h"
+#include "dense.h"
 #include "simd.h"
 
 typedef struct {
@@ -55,9 +55,9 @@ ALWAYS_INLINE void run_tile(const dense_tile *t, const int pixels, const int vec
 #pragma GCC unroll 4
         for (int v = 0; v < vectors; v++) {
             int to = (v * VL / DTD_BLOCK * DTD_TILE_PIXELS + p) * DTD_BLOCK + v * VL % DTD_BLOCK + lane;
-            store(t->sum + to, a[p][v]);
+            store(t->sum + to, a[p][v] + splat(0)); /* -0 becomes 0, as in sparse.c */
             if (dual)
-                store(t->sum_positive + to, b[p][v]);
+                store(t->sum_positive + to, b[p][v] + splat(0));
         }
 }
 
@@ -104,16 +104,6 @@ static const tile_function TILE_FUNCTIONS[][2] = {EACH_MAP(ENTRY)};
 /* Weights of a group that stay in a core's second cache: then x passes once, else the weights do. */
 enum { CACHED_WEIGHTS = 1 << 17 };
 
-typedef struct {
-    dtd_step s; /* with merged pixels */
-    void *const *bases;
-    int neuron, map;
-    int64_t c_in, c_out;         /* of a group */
-    int64_t block, blocks, span; /* elements of a block, blocks of a group, blocks of a tile */
-    int64_t units, rows, tiles;  /* spans of a group, rows of pixels, tiles of a row */
-    int tiles_outside;           /* items are numbered (tile, unit) within a group, else (unit, tile) */
-} dense_job;
-
 static void run_dense(void *context, int64_t first, int64_t last)
 {
     const dense_job *job = context;
@@ -141,16 +131,19 @@ static void run_dense(void *context, int64_t first, int64_t last)
         int pixels = (int)(shape[AXIS_W] * (t + 1) / job->tiles - w);
         tile.x = x + n * x_stride[AXIS_N] + group * job->c_in + d * x_stride[AXIS_D] + h * x_stride[AXIS_H] + w * x_stride[AXIS_W];
         tile.w = weight + (group * job->blocks + block) * job->block;
-        TILE_FUNCTIONS[job->map][n_blocks - 1](&tile, pixels);
+        dtd_site sites[2];
         for (int64_t b = 0; b < n_blocks; b++) {
             int64_t c = (block + b) * DTD_BLOCK;
-            dtd_site site = {.n_pixels = pixels, .n_channels = (int)min64(DTD_BLOCK, job->c_out - c)};
-            NAME(locate)(&site, s, job->bases, n, group * job->c_out + c, d, h, w);
-            if (job->neuron)
-                NAME(finish_neuron)(s, &site, sums[0][b], s->dual ? sums[1][b] : NULL);
-            else
-                NAME(finish_taps)(s, &site, sums[0][b]);
+            sites[b] = (dtd_site){.n_pixels = pixels, .n_channels = (int)min64(DTD_BLOCK, job->c_out - c)};
+            NAME(locate)(&sites[b], s, job->bases, n, group * job->c_out + c, d, h, w);
+            NAME(fetch)(s, &sites[b]);
         }
+        TILE_FUNCTIONS[job->map][n_blocks - 1](&tile, pixels);
+        for (int64_t b = 0; b < n_blocks; b++)
+            if (job->neuron)
+                NAME(finish_neuron)(s, &sites[b], sums[0][b], s->dual ? sums[1][b] : NULL);
+            else
+                NAME(finish_taps)(s, &sites[b], sums[0][b]);
     }
 }
 
@@ -169,6 +162,14 @@ static void dense(const dtd_step *s, void *const *bases, int n_threads, int neur
     job.rows = shape[AXIS_N] * shape[AXIS_D] * shape[AXIS_H];
     job.tiles = ceil_div(shape[AXIS_W], PIXELS);
     job.tiles_outside = job.blocks * job.block <= CACHED_WEIGHTS;
+    if (NAME(few_outputs)(&job)) {
+        NAME(narrow)(&job, n_threads);
+        return;
+    }
+    if (NAME(mostly_zero)(&job)) {
+        NAME(sparse)(&job, n_threads);
+        return;
+    }
     int64_t items = s->groups * job.units * job.rows * job.tiles;
     int64_t work = max64(1, s->n_taps * job.c_in * DTD_BLOCK * min64(shape[AXIS_W], PIXELS)); /* multiply-adds of an item */
     dtd_parallel(n_threads, items, ceil_div(1 << 18, work), run_dense, &job);

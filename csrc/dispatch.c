@@ -13,7 +13,7 @@ static int usable_baseline(void) { return 1; }
 #ifdef DTD_X86_64
 extern const dtd_kernel_table dtd_kernels_avx2, dtd_kernels_avx512;
 
-static int usable_avx2(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+static int usable_avx2(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi"); }
 
 static int usable_avx512(void)
 {

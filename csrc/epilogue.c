@@ -63,6 +63,28 @@ void NAME(locate)(dtd_site *site, const dtd_step *s, void *const *bases, int64_t
     site->bias_d = bias_d ? bias_d + c : NULL;
 }
 
+static void fetch_strip(const dtd_strip *strip, int n_pixels)
+{
+    for (int p = 0; p < n_pixels && strip->at; p++)
+        __builtin_prefetch(strip->at + p * strip->pixel);
+}
+
+static void fetch_for_writing(const dtd_strip *strip, int n_pixels)
+{
+    for (int p = 0; p < n_pixels && strip->at; p++)
+        __builtin_prefetch(strip->at + p * strip->pixel, 1);
+}
+
+void NAME(fetch)(const dtd_step *s, const dtd_site *site)
+{
+    fetch_strip(&site->y_prev, site->n_pixels);
+    fetch_strip(&site->terms_prev, site->n_pixels);
+    fetch_strip(&site->m, site->n_pixels);
+    fetch_for_writing(&site->out, site->n_pixels);
+    if (s->mode != DTD_F_NONE)
+        fetch_for_writing(&site->factor, site->n_pixels);
+}
+
 /* -------------------------------------------------------------------------------------- tiles in memory <-> [pixel][block] */
 
 /* Lanes beyond n_channels become 0. */
@@ -75,9 +97,11 @@ static const float *load_tile(const dtd_strip *strip, const dtd_site *site, floa
         float *to = tile + p * DTD_BLOCK;
         if (strip->channel == 1 && site->n_channels == DTD_BLOCK)
             memcpy(to, from, DTD_BLOCK * sizeof *to);
-        else
-            for (int c = 0; c < DTD_BLOCK; c++)
-                to[c] = c < site->n_channels ? from[c * strip->channel] : 0;
+        else {
+            memset(to, 0, DTD_BLOCK * sizeof *to);
+            for (int c = 0; c < site->n_channels; c++)
+                to[c] = from[c * strip->channel];
+        }
     }
     return tile;
 }
@@ -116,22 +140,29 @@ static int contiguous(const dtd_strip *strip) { return !strip->at || strip->chan
 static int full_block(const dtd_site *site)
 {
     return site->n_channels == DTD_BLOCK && !site->scale.at && contiguous(&site->out) && contiguous(&site->factor) &&
-           contiguous(&site->terms) && contiguous(&site->m);
+           contiguous(&site->terms) && contiguous(&site->m) && contiguous(&site->y_prev) && contiguous(&site->terms_prev);
 }
 
 static int usual_neuron(const dtd_step *s, const dtd_site *site)
 {
-    return full_block(site) && !site->y_prev.at && !site->terms_prev.at && (s->activation == DTD_IDENTITY || s->activation == DTD_RELU) &&
+    return full_block(site) && (s->activation == DTD_IDENTITY || s->activation == DTD_RELU) &&
            (s->mode == DTD_F_NONE || (s->mode == DTD_F_GATE && s->select == DTD_ALL));
 }
 
-static void finish_usual_neuron(const dtd_step *s, const dtd_site *site, const float *y, const float *terms)
+/* `terms` is NULL when it is not dual; `previous` is a constant wherever this is inlined. */
+ALWAYS_INLINE void finish_usual(const dtd_step *s, const dtd_site *site, const float *y, const float *terms, const int previous)
 {
     const int relu = s->activation == DTD_RELU;
     for (int c = 0; c < DTD_BLOCK; c += VL) {
         const vec bias = site->bias ? load(site->bias + c) : (vec){0}, bias_d = site->bias_d ? load(site->bias_d + c) : (vec){0};
         for (int p = 0; p < site->n_pixels; p++) {
-            vec t = load(y + p * DTD_BLOCK + c) + bias, a = relu ? vec_positive(t) : t, sum = load(terms + p * DTD_BLOCK + c);
+            vec t = load(y + p * DTD_BLOCK + c), sum = terms ? load(terms + p * DTD_BLOCK + c) : t;
+            if (previous) {
+                t += load(site->y_prev.at + p * site->y_prev.pixel + c);
+                sum = !terms ? t : site->terms_prev.at ? sum + load(site->terms_prev.at + p * site->terms_prev.pixel + c) : sum;
+            }
+            t += bias;
+            vec a = relu ? vec_positive(t) : t;
             store(site->out.at + p * site->out.pixel + c, a);
             if (site->terms.at)
                 store(site->terms.at + p * site->terms.pixel + c, sum);
@@ -140,6 +171,14 @@ static void finish_usual_neuron(const dtd_step *s, const dtd_site *site, const f
                       vec_quotient(s->coefficient * a, vec_stabilised(sum + bias_d, s->stabilizer)));
         }
     }
+}
+
+static void finish_usual_neuron(const dtd_step *s, const dtd_site *site, const float *y, const float *terms)
+{
+    if (site->y_prev.at)
+        finish_usual(s, site, y, terms, 1);
+    else
+        finish_usual(s, site, y, terms, 0);
 }
 
 static int usual_taps(const dtd_step *s, const dtd_site *site)
@@ -164,7 +203,7 @@ static void finish_usual_taps(const dtd_step *s, const dtd_site *site, const flo
 void NAME(finish_neuron)(const dtd_step *s, const dtd_site *site, float *y, float *terms)
 {
     if (usual_neuron(s, site)) {
-        finish_usual_neuron(s, site, y, terms ? terms : y);
+        finish_usual_neuron(s, site, y, terms);
         return;
     }
     float scales[TILE], other[TILE], out[TILE];

@@ -108,17 +108,6 @@ typedef struct {
     int64_t n_samples, n_in, n_out;
 } linear_job;
 
-/* The lanes of a vector as the tree ((0+h) + ...), h = VL/2, VL/4, ... */
-static float add_lanes(vec v)
-{
-    float lane[VL];
-    store(lane, v);
-    for (int half = VL / 2; half > 0; half /= 2)
-        for (int i = 0; i < half; i++)
-            lane[i] += lane[i + half];
-    return lane[0];
-}
-
 /* x as contiguous rows of samples, where its channels are strided */
 static const float *pack_chunk(const linear_job *job, const float *x, int64_t n_samples, int64_t n, float *packed)
 {

@@ -2,6 +2,7 @@
 #include "rows.h"
 
 #include <math.h>
+#include <string.h>
 
 typedef struct {
     const dtd_step *s;
@@ -27,24 +28,54 @@ static int within(const int64_t *index, const int64_t *shape)
     return 1;
 }
 
-static void store_winner(void *m, int bytes, int64_t i, int32_t tap)
+/* Winners of a row of channels, stored in 1 or 2 bytes. */
+static void store_winners(void *m, int bytes, int64_t at, int64_t channel, const int32_t *winner, int64_t n)
 {
-    if (bytes == 1)
-        ((uint8_t *)m)[i] = (uint8_t)tap;
+    uint8_t *one = m;
+    uint16_t *two = m;
+    if (bytes == 1 && channel == 1)
+        for (int64_t i = 0; i < n; i++)
+            one[at + i] = (uint8_t)winner[i];
     else
-        ((uint16_t *)m)[i] = (uint16_t)tap;
+        for (int64_t i = 0; i < n; i++) {
+            if (bytes == 1)
+                one[at + i * channel] = (uint8_t)winner[i];
+            else
+                two[at + i * channel] = (uint16_t)winner[i];
+        }
 }
 
-static int32_t load_winner(const void *m, int bytes, int64_t i) { return bytes == 1 ? ((const uint8_t *)m)[i] : ((const uint16_t *)m)[i]; }
+static void load_winners(const void *m, int bytes, int64_t at, int64_t channel, int32_t *winner, int64_t n)
+{
+    const uint8_t *one = m;
+    const uint16_t *two = m;
+    if (bytes == 1 && channel == 1)
+        for (int64_t i = 0; i < n; i++)
+            winner[i] = one[at + i];
+    else
+        for (int64_t i = 0; i < n; i++)
+            winner[i] = bytes == 1 ? one[at + i * channel] : two[at + i * channel];
+}
 
 /* ----------------------------------------------------------------------------------------------------------------- gather */
+
+/* One tap of a row: where x is larger than the best so far (or the first tap, or the first NaN), tap k wins. */
+ALWAYS_INLINE void take_tap(const float *x, int64_t channel, int64_t n, int32_t k, float *best, int32_t *winner)
+{
+    for (int64_t i = 0; i < n; i++) {
+        float v = x[i * channel];
+        int wins = (winner[i] < 0) | (v > best[i]) | ((v != v) & (best[i] == best[i]));
+        best[i] = wins ? v : best[i];
+        winner[i] = wins ? k : winner[i];
+    }
+}
 
 /* out[p,c] = max_k x[p·x_step + tap_k, c] over the taps within x, m[p,c] = the first k that attains it */
 static void run_max_pool(void *context, int64_t first, int64_t last)
 {
     const pool_job *job = context;
     const dtd_step *s = job->s;
-    const int64_t *taps = table(&s->taps, job->bases), x_channel = s->x.stride[AXIS_C];
+    const int64_t *taps = table(&s->taps, job->bases), x_channel = s->x.stride[AXIS_C], out_channel = s->out.stride[AXIS_C];
     const float *x = floats(&s->x, job->bases);
     float *out = floats(&s->out, job->bases), best[DTD_ROW];
     int32_t winner[DTD_ROW];
@@ -60,36 +91,44 @@ static void run_max_pool(void *context, int64_t first, int64_t last)
                 q[AXIS_D + a] = p[AXIS_D + a] * s->x_step[a] + taps[3 * k + a];
             if (!within(q, s->x.shape))
                 continue;
-            const float *row = x + offset_of(&s->x, q);
-            for (int64_t i = 0; i < n; i++) {
-                float v = row[i * x_channel];
-                int wins = winner[i] < 0 || v > best[i] || (v != v && best[i] == best[i]);
-                best[i] = wins ? v : best[i];
-                winner[i] = wins ? k : winner[i];
-            }
+            if (x_channel == 1)
+                take_tap(x + offset_of(&s->x, q), 1, n, k, best, winner);
+            else
+                take_tap(x + offset_of(&s->x, q), x_channel, n, k, best, winner);
         }
         float *to = out + offset_of(&s->out, p);
-        for (int64_t i = 0; i < n; i++)
-            to[i * s->out.stride[AXIS_C]] = best[i];
-        int64_t at = s->m.offset + offset_of(&s->m, p);
-        for (int64_t i = 0; i < n && present(&s->m); i++)
-            store_winner(job->bases[s->m.base], s->mode, at + i * s->m.stride[AXIS_C], winner[i]);
+        if (out_channel == 1)
+            memcpy(to, best, (size_t)n * sizeof *to);
+        else
+            for (int64_t i = 0; i < n; i++)
+                to[i * out_channel] = best[i];
+        if (present(&s->m))
+            store_winners(job->bases[s->m.base], s->mode, s->m.offset + offset_of(&s->m, p), s->m.stride[AXIS_C], winner, n);
     }
 }
 
 /* ---------------------------------------------------------------------------------------------------------------- scatter */
 
-/* out[p,c] (+)= sum of x[q,c] over the windows q = p + (d, h, w)_k within x whose winner is tap_k */
+/* sum[i] += x[i] where tap k won */
+ALWAYS_INLINE void give_tap(const float *x, int64_t channel, const int32_t *winner, int64_t n, int32_t k, float *sum)
+{
+    for (int64_t i = 0; i < n; i++) {
+        float v = x[i * channel];
+        sum[i] += winner[i] == k ? v : 0;
+    }
+}
+
+/* out[p,c] (+)= factor[p,c] · sum of x[q,c] over the windows q = p + (d, h, w)_k within x whose winner is tap_k */
 static void run_max_unpool(void *context, int64_t first, int64_t last)
 {
     const pool_job *job = context;
     const dtd_step *s = job->s;
-    const int64_t *taps = table(&s->taps, job->bases), x_channel = s->x.stride[AXIS_C], m_channel = s->m.stride[AXIS_C];
-    const float *x = floats(&s->x, job->bases);
-    const void *m = job->bases[s->m.base];
+    const int64_t *taps = table(&s->taps, job->bases), x_channel = s->x.stride[AXIS_C], channel = s->out.stride[AXIS_C];
+    const float *x = floats(&s->x, job->bases), *factor = floats(&s->factor, job->bases);
     float *out = floats(&s->out, job->bases), sum[DTD_ROW];
+    int32_t winner[DTD_ROW];
     for (int64_t item = first; item < last; item++) {
-        int64_t p[6], q[6], n = locate_pixel(job, item, p), channel = s->out.stride[AXIS_C];
+        int64_t p[6], q[6], n = locate_pixel(job, item, p);
         for (int64_t i = 0; i < n; i++)
             sum[i] = 0;
         for (int32_t k = 0; k < s->n_taps; k++) {
@@ -101,13 +140,24 @@ static void run_max_unpool(void *context, int64_t first, int64_t last)
                 continue;
             const float *row = x + offset_of(&s->x, q);
             q[AXIS_N] = kept_sample(s, q[AXIS_N]);
-            int64_t won = s->m.offset + offset_of(&s->m, q);
-            for (int64_t i = 0; i < n; i++)
-                sum[i] += load_winner(m, s->mode, won + i * m_channel) == tap[0] ? row[i * x_channel] : 0;
+            load_winners(job->bases[s->m.base], s->mode, s->m.offset + offset_of(&s->m, q), s->m.stride[AXIS_C], winner, n);
+            if (x_channel == 1)
+                give_tap(row, 1, winner, n, (int32_t)tap[0], sum);
+            else
+                give_tap(row, x_channel, winner, n, (int32_t)tap[0], sum);
         }
         float *to = out + offset_of(&s->out, p);
-        for (int64_t i = 0; i < n; i++)
-            to[i * channel] = s->accumulate ? to[i * channel] + sum[i] : sum[i];
+        if (factor) {
+            p[AXIS_N] = kept_sample(s, p[AXIS_N]);
+            const float *by = factor + offset_of(&s->factor, p);
+            for (int64_t i = 0; i < n; i++)
+                sum[i] *= by[i * s->factor.stride[AXIS_C]];
+        }
+        if (channel == 1 && !s->accumulate)
+            memcpy(to, sum, (size_t)n * sizeof *to);
+        else
+            for (int64_t i = 0; i < n; i++)
+                to[i * channel] = s->accumulate ? to[i * channel] + sum[i] : sum[i];
     }
 }
 

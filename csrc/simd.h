@@ -31,12 +31,27 @@ ALWAYS_INLINE vec load(const float *p) { return *(const vec_unaligned *)p; }
 ALWAYS_INLINE void store(float *p, vec v) { *(vec_unaligned *)p = v; }
 ALWAYS_INLINE vec splat(float t) { return t - (vec){0}; }
 
+/* The compiler keeps v in a register, once computed, rather than fold its load into every use. */
+#if defined(__AVX512F__)
+#define IN_REGISTER(v) __asm__("" : "+v"(v))
+#elif defined(__x86_64__)
+#define IN_REGISTER(v) __asm__("" : "+x"(v))
+#elif defined(__aarch64__)
+#define IN_REGISTER(v) __asm__("" : "+w"(v))
+#else
+#define IN_REGISTER(v) ((void)0)
+#endif
+
 /* The first n < VL lanes; the others are 0 and their memory is not touched. */
 ALWAYS_INLINE vec load_some(const float *p, int64_t n)
 {
+#if defined(__AVX512F__)
+    return (vec)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
+#else
     vec v = {0};
     memcpy(&v, p, (size_t)n * sizeof *p);
     return v;
+#endif
 }
 
 /* max(0, w) and min(0, w) */
@@ -61,6 +76,29 @@ ALWAYS_INLINE vec vec_quotient(vec a, vec b) { return (vec)((mask)(a / b) & (mas
 /* d + stabilizer·sgn d, sgn 0 = +1 */
 ALWAYS_INLINE vec vec_stabilised(vec d, float stabilizer) { return d + (vec)((mask)splat(stabilizer) ^ ((mask)(d < 0) & INT32_MIN)); }
 
+/* The lanes of a vector as the tree ((0+h) + ...), h = VL/2, VL/4, ... */
+ALWAYS_INLINE float add_lanes(vec v)
+{
+#if defined(__AVX512F__)
+    __m512 wide = (__m512)v;
+    __m256 sum8 = _mm256_add_ps(_mm512_castps512_ps256(wide), _mm512_extractf32x8_ps(wide, 1));
+#elif defined(__AVX2__)
+    __m256 sum8 = (__m256)v;
+#endif
+#if defined(__AVX2__)
+    __m128 sum4 = _mm_add_ps(_mm256_castps256_ps128(sum8), _mm256_extractf128_ps(sum8, 1));
+    __m128 sum2 = _mm_add_ps(sum4, _mm_movehl_ps(sum4, sum4));
+    return _mm_cvtss_f32(_mm_add_ss(sum2, _mm_movehdup_ps(sum2)));
+#else
+    float lane[VL];
+    store(lane, v);
+    for (int half = VL / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; i++)
+            lane[i] += lane[i + half];
+    return lane[0];
+#endif
+}
+
 #define DUAL_MAP DTD_N_WEIGHT_MAPS /* beside the weight maps: w and w+ at once */
 
 /* Kernels are compiled once per weight map. */
@@ -81,6 +119,18 @@ ALWAYS_INLINE vec map_weight(int map, vec w, float gamma)
     case DTD_W_GAMMA_NEGATIVE: return w + gamma * vec_negative(w);
     default: return w;
     }
+}
+
+/* The same where `map` is not a constant. */
+ALWAYS_INLINE vec map_any(int map, vec w, float gamma)
+{
+#define CASE(each)                                                                                                                         \
+    case each: return map_weight(each, w, gamma);
+    switch (map) {
+        EACH_MAP(CASE)
+    }
+#undef CASE
+    return w;
 }
 
 #endif

@@ -44,6 +44,13 @@ class Taps:
                 self.weight[...] = 1
         self.refill(self.values)
 
+    def sieve(self, share: float, samples: slice = slice(None)) -> None:
+        """Make about this share of x zero, of either sign, as ReLUs and max-pools do."""
+        values = self.values
+        dropped = self.rng.random(values[samples].shape) < share
+        values[samples] = np.where(dropped, np.copysign(np.float32(0), values[samples]), values[samples])
+        self.refill(values)
+
     def refill(self, values: Any) -> None:
         """Place x anew."""
         self.values = values
@@ -103,5 +110,9 @@ def some_layer(kind: str, seed: int) -> Taps:
     if kind == "CHANNEL":
         c = int(rng.choice(SIZES))
         return Taps(kind, rng, n, c, c, weighted=bool(rng.random() < 0.7), **common)
+    if kind == "SPARSE":  # dense layers whose zeros are left out, with more channels than an item has
+        layer = Taps("DENSE", rng, n, int(rng.choice((1, 16, 17, 64, 65, 130))), int(rng.choice((1, 16, 33, 65, 129, 200))), **common)
+        layer.sieve(0.85)
+        return layer
     groups = int(rng.choice((1, 1, 2, 3)))
     return Taps(kind, rng, n, groups * int(rng.choice(SIZES[:8])), groups * int(rng.choice(SIZES)), groups=groups, **common)

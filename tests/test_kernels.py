@@ -14,7 +14,7 @@ from kernel_checks import LAYOUTS, U, agree, each_isa, normal, same_bits
 from kernel_layers import Taps, some_layer
 from kernel_steps import USABLE_ISAS, Step, isa_name, lib, place, vector
 
-CASES = [(kind, seed) for kind in ("DENSE", "CHANNEL", "LINEAR") for seed in range(30)]
+CASES = [(kind, seed) for kind in ("DENSE", "SPARSE", "CHANNEL", "LINEAR") for seed in range(30)]
 each_case = pytest.mark.parametrize(("kind", "seed"), CASES)
 
 
@@ -33,7 +33,7 @@ def test_neuron(isa: int, kind: str, seed: int) -> None:
     select, stabilizer, coefficient = str(rng.choice(["ALL", "Y_POSITIVE", "Y_NEGATIVE"])), float(rng.choice([0, 0.1])), -1.5
     if seed % 3 == 0:  # what most steps are, which the kernels finish in one pass
         activation, mode, select = "RELU", "GATE", "ALL"
-        bias_d = y_prev = terms_prev = scale = None
+        bias_d = scale = None
 
     results = {k: layer.place(np.zeros(layer.shape, np.float32), order) for k in ("out", "terms", "factor")}
     arrays = {
@@ -50,7 +50,7 @@ def test_neuron(isa: int, kind: str, seed: int) -> None:
         "mode": getattr(lib, f"DTD_F_{mode}"), "activation": getattr(lib, f"DTD_{activation}"),
         "select": getattr(lib, "DTD_ALL" if select == "ALL" else f"DTD_{select}"),
     }  # fmt: skip
-    Step(f"NEURON_{kind}", arrays, numbers).run(isa)
+    Step(f"NEURON_{layer.kind}", arrays, numbers).run(isa)
 
     s = 1.0 if scale is None else scale.astype(np.float64)
     column = (slice(None), None, None, None, None)
@@ -110,7 +110,7 @@ def taps_step(layer: Taps, weight_map: str, multiplier: str, accumulate: bool, r
 
 
 @each_isa
-@pytest.mark.parametrize("kind", ["DENSE", "CHANNEL", "LINEAR", "SCATTER"])
+@pytest.mark.parametrize("kind", ["DENSE", "SPARSE", "CHANNEL", "LINEAR", "SCATTER"])
 @pytest.mark.parametrize("weight_map", ref.WEIGHT_MAPS)
 def test_taps(isa: int, kind: str, weight_map: str) -> None:
     """out (+)= multiplier(m)·scale·Σ x·wm(w), all maps by all multipliers."""
@@ -118,8 +118,7 @@ def test_taps(isa: int, kind: str, weight_map: str) -> None:
     for seed, multiplier in enumerate(ref.MULTIPLIERS):
         layer = some_layer("LINEAR" if scatter else kind, 100 + 10 * seed + lib.DTD_N_WEIGHT_MAPS)
         if scatter:
-            layer.values[layer.rng.random(layer.values.shape) < 0.6] = 0  # dead units, whose rows are skipped
-            layer.refill(layer.values)
+            layer.sieve(0.6)  # dead units, whose rows are skipped
         repeat = 3 if layer.n % 3 == 0 else 2 if layer.n % 2 == 0 else 1
         step, expected, size = taps_step(layer, weight_map, multiplier, bool(seed % 2), repeat, scatter)
         step.run(isa)
@@ -146,7 +145,7 @@ def test_nan_reaches_what_it_should(isa: int, kind: str, seed: int) -> None:
     layer.refill(values)
     out, factor = (layer.place(np.zeros(layer.shape, np.float32)) for _ in range(2))
     numbers = {**layer.numbers(), "dual": 1, "mode": lib.DTD_F_GATE, "activation": lib.DTD_RELU}
-    Step(f"NEURON_{kind}", {**layer.operands(), "out": out, "factor": factor}, numbers).run(isa)
+    Step(f"NEURON_{layer.kind}", {**layer.operands(), "out": out, "factor": factor}, numbers).run(isa)
     expected = np.isnan(layer.sums()[0])
     assert expected.any() or not layer.taps or max(layer.step) > 1
     assert np.array_equal(np.isnan(out), expected)
@@ -156,6 +155,8 @@ def test_nan_reaches_what_it_should(isa: int, kind: str, seed: int) -> None:
 LARGE = {
     "DENSE": {"n": 4, "c_in": 31, "c_out": 65, "count": (1, 33, 33), "taps": tuple(product((0,), (-1, 0, 1), (-1, 0, 1)))},
     "DENSE 1x1": {"n": 4, "c_in": 65, "c_out": 65, "count": (1, 31, 33)},
+    "SPARSE": {"n": 5, "c_in": 67, "c_out": 150, "count": (1, 9, 9), "taps": tuple(product((0,), (-1, 0, 1), (-1, 0, 1)))},
+    "SPARSE 1x1": {"n": 5, "c_in": 130, "c_out": 65, "count": (1, 9, 11)},
     "CHANNEL": {"n": 4, "c_in": 65, "c_out": 65, "count": (1, 33, 33), "taps": tuple(product((0,), (-1, 0, 1), (-1, 0, 1)))},
     "LINEAR": {"n": 19, "c_in": 2500, "c_out": 333},
     "SCATTER": {"n": 19, "c_in": 333, "c_out": 4500},
@@ -167,15 +168,16 @@ LARGE = {
 def test_bits_do_not_depend_on_threads_or_batch(isa: int, name: str) -> None:
     kind = name.split()[0]
     scatter = kind == "SCATTER"
-    layer = Taps("LINEAR" if scatter else kind, np.random.default_rng(5), **LARGE[name])  # type: ignore[arg-type]
+    layer = Taps({"SCATTER": "LINEAR", "SPARSE": "DENSE"}.get(kind, kind), np.random.default_rng(5), **LARGE[name])  # type: ignore[arg-type]
     if scatter:
-        layer.values[layer.rng.random(layer.values.shape) < 0.6] = 0
-        layer.refill(layer.values)
+        layer.sieve(0.6)
+    if kind == "SPARSE":  # zeros left out in the batch, but not in the first sample alone
+        layer.sieve(0.9, slice(1, None))
     steps = [taps_step(layer, "W_POSITIVE", "M_TIMES", False, 1, scatter)[0]]
     if not scatter:
         arrays = {**layer.operands(), **{k: layer.place(np.zeros(layer.shape, np.float32)) for k in ("out", "factor")}}
         numbers = {**layer.numbers(), "dual": 1, "mode": lib.DTD_F_GATE, "activation": lib.DTD_GELU}
-        steps.append(Step(f"NEURON_{kind}", arrays, numbers))
+        steps.append(Step(f"NEURON_{layer.kind}", arrays, numbers))
     for step in steps:
         step.run(isa, 1)
         first = {k: step.arrays[k].copy() for k in step.results if step.arrays.get(k) is not None}

@@ -54,13 +54,16 @@ def test_max_pool_and_unpool(isa: int, size: Any, kernel: Any, step: Any, before
     # back: relevance goes to the winner; one phase per residue of the step
     relevance = normal(rng, n * repeat, channels, *count, 1)
     back = place(normal(rng, n * repeat, channels, *size, 1))
-    expected, sizes = back.astype(np.float64), np.abs(back).astype(np.float64)
+    factor = place(normal(rng, n, channels, *size, 1)) if rng.random() < 0.5 else None
+    by = 1.0 if factor is None else np.repeat(factor.astype(np.float64), repeat, 0)
+    came, sizes = np.zeros(back.shape), np.zeros(back.shape)
     at = list(np.indices(relevance.shape))
     won = np.array(taps)[np.repeat(winner, repeat, 0)]
     for a in range(3):
         at[2 + a] = at[2 + a] * step[a] + won[..., a]
-    np.add.at(expected, tuple(at), relevance)
+    np.add.at(came, tuple(at), relevance)
     np.add.at(sizes, tuple(at), np.abs(relevance))
+    expected, sizes = back + by * came, np.abs(back) + np.abs(by) * sizes
     r = place(relevance)
     for start in product(*map(range, step)):
         rows = [
@@ -68,12 +71,19 @@ def test_max_pool_and_unpool(isa: int, size: Any, kernel: Any, step: Any, before
             for k, t in enumerate(taps)
             if all((start[a] - t[a]) % step[a] == 0 for a in range(3))
         ]
-        phase = back[:, :, start[0] :: step[0], start[1] :: step[1], start[2] :: step[2]]
+        every = (..., *(slice(start[a], None, step[a]) for a in range(3)), slice(None))
+        phase = back[every]
         if phase.size:
-            arrays = {"x": r, "m": m, "out": phase, "taps": vector(np.array(rows, np.int64).reshape(-1, 4))}
+            arrays = {
+                "x": r,
+                "m": m,
+                "out": phase,
+                "factor": None if factor is None else factor[every],
+                "taps": vector(np.array(rows, np.int64).reshape(-1, 4)),
+            }
             numbers = {"n_taps": len(rows), "mode": m.itemsize, "repeat": repeat, "accumulate": 1}
             Step("MAX_UNPOOL", arrays, numbers).run(isa)
-    agree(back, expected, (len(taps) + 1) * U * sizes)
+    agree(back, expected, (len(taps) + 2) * U * sizes)
 
 
 def windows_of(padded: Any, count: Any, step: Any, tap: Any) -> Any:

@@ -45,6 +45,7 @@ def positive_start(net: Net) -> NDArray[np.float32]:
 PUBLISHED = {  # parameters in millions, forward multiply-adds in 10⁹
     "alexnet": (61.0, 0.72),
     "vgg16": (138.4, 15.47),
+    "squeezenet": (1.2, 0.35),
     "googlenet": (7.0, 1.58),
     "resnet50": (25.6, 4.09),
     "densenet121": (8.0, 2.83),

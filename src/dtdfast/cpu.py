@@ -29,8 +29,11 @@ from .threads import default_threads, threads_for_run
 
 Array = NDArray[Any]
 
-MEMORY_BUDGET = 3 * 2**26
+MEMORY_BUDGET = 2**28
 """Bytes of arena that a pass may use where the caller gives no batch_size (one sample may need more)."""
+
+ENOUGH = 2**26
+"""Bytes of arena that leave the caches anyway: beyond them, more samples in a pass spare only the weights' way from memory."""
 
 if lib.dtd_step_size() != ffi.sizeof("dtd_step"):
     raise ImportError("the compiled kernels do not fit this version's Python; reinstall dtdfast")
@@ -184,7 +187,7 @@ class CpuExecutor:
         self._lock = threading.Lock()
         self._pool = ArenaPool()
         self._isa = isa_index()
-        self.batches = Batches(program, batch_size, MEMORY_BUDGET)
+        self.batches = Batches(program, batch_size, MEMORY_BUDGET, ENOUGH)
 
     def batch_size(self, n: int, n_targets: int) -> int:
         return self.batches.samples(n, n_targets)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from typing import Any
 
@@ -12,8 +13,17 @@ from .errors import NumericsError
 from .plan.steps import Weights
 
 BLOCK = 16  # DTD_BLOCK of csrc/dtdfast.h: output channels per packed block
+LINE = 64  # bytes of a cache line, and of the widest vector
 
 Packed = NDArray[np.float32]
+
+
+def zeros(shape: tuple[int, ...]) -> Packed:
+    """Zeros that start at a cache line: a load that straddles two of them costs two loads."""
+    n = math.prod(shape)
+    raw = np.zeros(n + LINE // 4, np.float32)
+    first = -raw.ctypes.data % LINE // 4
+    return raw[first : first + n].reshape(shape)
 
 
 def pack_dense(weight: NDArray[Any], groups: int, taps: tuple[int, ...], *, scatter: bool) -> Packed:
@@ -24,7 +34,7 @@ def pack_dense(weight: NDArray[Any], groups: int, taps: tuple[int, ...], *, scat
         w = w.swapaxes(1, 2)
     _, outputs, inputs, n_taps = w.shape
     blocks = -(-outputs // BLOCK)
-    packed = np.zeros((groups, blocks, n_taps, inputs, BLOCK), np.float32)
+    packed = zeros((groups, blocks, n_taps, inputs, BLOCK))
     for block in range(blocks):
         piece = w[:, block * BLOCK : (block + 1) * BLOCK]
         packed[:, block, ..., : piece.shape[1]] = piece.transpose(0, 3, 2, 1)

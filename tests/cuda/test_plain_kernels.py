@@ -34,7 +34,7 @@ BODIES = [
     (channel.neuron_channel, ("gelu_tanh", "gate", False), 10, 4, 4),
     *((channel.taps_channel, (weight_map, "times"), 5, 4, 1) for weight_map in WEIGHT_MAPS),
     *((pool.max_pool, (width,), 6, 8, 0) for width in (1, 2)),
-    *((pool.max_unpool, (width,), 6, 12, 0) for width in (1, 2)),
+    *((pool.max_unpool, (width, scaled), 7, 12, 0) for width in (1, 2) for scaled in (False, True)),
     (along.lrn, (), 3, 3, 3),
     (along.softmax, (), 2, 3, 0),
     (along.embed, (), 3, 2, 0),

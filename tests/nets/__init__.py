@@ -7,13 +7,15 @@ from collections.abc import Callable
 from functools import partial
 
 from .builder import Bias, Builder, Net, readers, wiring
-from .classic import alexnet, googlenet, vgg16
+from .classic import alexnet, googlenet, lenet5, squeezenet, vgg16
 from .residual import densenet121, mobilenet_v2, resnet50, resnext, shufflenet, squeeze_excite
-from .small import cnn, digits_mlp, text_cnn, unet, video_cnn
+from .small import cnn, digits_mlp, mnist_mlp, text_cnn, unet, video_cnn
 
 SMALL: dict[str, Callable[..., Net]] = {  # quick enough for the float64 oracle; keywords seed and bias
     "digits_mlp": digits_mlp,
     "cnn": cnn,
+    "lenet5": lenet5,
+    "squeezenet": partial(squeezenet, 47, 4, 10),
     "alexnet": partial(alexnet, 67, 16, 10),
     "vgg16": partial(vgg16, 32, 8, 10),
     "googlenet": partial(googlenet, 64, 8, 10),
@@ -29,6 +31,6 @@ SMALL: dict[str, Callable[..., Net]] = {  # quick enough for the float64 oracle;
 }
 
 __all__ = [
-    "SMALL", "Bias", "Builder", "Net", "alexnet", "cnn", "densenet121", "digits_mlp", "googlenet", "mobilenet_v2", "readers", "resnet50",
-    "resnext", "shufflenet", "squeeze_excite", "text_cnn", "unet", "vgg16", "video_cnn", "wiring",
+    "SMALL", "Bias", "Builder", "Net", "alexnet", "cnn", "densenet121", "digits_mlp", "googlenet", "lenet5", "mnist_mlp", "mobilenet_v2",
+    "readers", "resnet50", "resnext", "shufflenet", "squeeze_excite", "squeezenet", "text_cnn", "unet", "vgg16", "video_cnn", "wiring",
 ]  # fmt: skip

@@ -1,8 +1,25 @@
-"""Chains and parallel branches: AlexNet, VGG-16, GoogLeNet."""
+"""Chains and parallel branches: LeNet-5, AlexNet, VGG-16, SqueezeNet, GoogLeNet."""
 
 from __future__ import annotations
 
 from .builder import Bias, Builder, Net, channels
+
+
+def lenet5(*, seed: int | None = 0, bias: Bias = "random") -> Net:
+    """LeNet-5 on 28 × 28 digits in [0, 1], with ReLUs and max-pools."""
+    b = Builder((1, 28, 28), seed, bias, box=(0.0, 1.0))
+    b.conv(6, 5, padding=2)
+    b.relu()
+    b.max_pool(2)
+    b.conv(16, 5)
+    b.relu()
+    b.max_pool(2)
+    b.flatten()
+    for width in (120, 84):
+        b.linear(width)
+        b.relu()
+    b.linear(10)
+    return b.net("LeNet-5")
 
 
 def alexnet(size: int = 227, divisor: int = 1, n_classes: int = 1000, *, seed: int | None = 0, bias: Bias = "random") -> Net:
@@ -45,6 +62,29 @@ def vgg16(size: int = 224, divisor: int = 1, n_classes: int = 1000, *, seed: int
         b.dropout()
     b.linear(n_classes)
     return b.net("VGG-16")
+
+
+def squeezenet(size: int = 224, divisor: int = 1, n_classes: int = 1000, *, seed: int | None = 0, bias: Bias = "random") -> Net:
+    """SqueezeNet 1.1."""
+    b = Builder((3, size, size), seed, bias)
+    width = channels(divisor)
+
+    def block(c: int, kernel: int, at: int | None = None, stride: int = 1, padding: int = 0) -> int:
+        b.conv(width(c), kernel, at, stride=stride, padding=padding)
+        return b.relu()
+
+    block(64, 3, stride=2)
+    for squeezed in ((16, 16), (32, 32), (48, 48, 64, 64)):
+        b.max_pool(3, stride=2, ceil_mode=True)
+        for c in squeezed:
+            at = block(c, 1)
+            b.concat(block(4 * c, 1, at), block(4 * c, 3, at, padding=1))
+    b.dropout()
+    b.conv(n_classes, 1)
+    b.relu()
+    b.global_avg_pool()
+    b.flatten()
+    return b.net("SqueezeNet")
 
 
 INCEPTIONS = (  # outputs of 1x1, of 3x3 and its reduction, of 5x5 and its reduction, of the pool's projection; None: a max pool

@@ -16,6 +16,16 @@ def digits_mlp(*, seed: int | None = 0, bias: Bias = "random") -> Net:
     return b.net("digits MLP")
 
 
+def mnist_mlp(*, seed: int | None = 0, bias: Bias = "random") -> Net:
+    """784-300-100-10 on pixels in [0, 1]."""
+    b = Builder((784,), seed, bias, box=(0.0, 1.0))
+    for width in (300, 100):
+        b.linear(width)
+        b.relu()
+    b.linear(10)
+    return b.net("MLP")
+
+
 def cnn(size: int = 8, divisor: int = 1, n_classes: int = 10, *, seed: int | None = 0, bias: Bias = "random") -> Net:
     """Two convolutions, two pools, two linear layers, on one channel of pixels in [0, 1]."""
     b = Builder((1, size, size), seed, bias, box=(0.0, 1.0))

@@ -199,11 +199,12 @@ def max_unpool(site: Site) -> list[Launch]:
     assert step.x is not None
     assert step.table is not None
     x, m = site.view(step.x), site.view(step.m, kept=True)
-    views = [site.view(step.out), without(x, *SPACE), without(m, *SPACE), *(coordinate(a) for a in SPACE)]
+    factor = site.view(step.factor, kept=True)
+    views = [site.view(step.out), factor, without(x, *SPACE), without(m, *SPACE), *(coordinate(a) for a in SPACE)]
     size = site.shape(step.x)[D : W + 1]
     taps = site.address_of(step.table) if len(step.table) else 0
     longs = (taps, len(step.table), *size, *_space(x), *_space(m), int(step.accumulate))
-    return site.run((pool.max_unpool, step.mode), views, longs)
+    return site.run((pool.max_unpool, step.mode, step.factor is not None), views, longs)
 
 
 # -------------------------------------------------------------------------------------------------------------- along an axis

@@ -37,15 +37,15 @@ def max_pool(winner_bytes: int) -> Body:
     return body
 
 
-def max_unpool(winner_bytes: int) -> Body:
-    """out[p,c] (+)= Σ_k x[q,c] over q = p + tap_k within x, where m[q,c] = the number of that tap.
+def max_unpool(winner_bytes: int, scaled: bool) -> Body:
+    """out[p,c] (+)= factor[p,c] · Σ_k x[q,c] over q = p + tap_k within x, where m[q,c] = the number of that tap.
 
-    x and m are addresses of (n, c) at the window 0; taps are rows (tap, d, h, w) of longs.
+    Without `scaled` there is no factor.  x and m are addresses of (n, c) at the window 0; taps are rows (tap, d, h, w) of longs.
     """
     load_winner = LOAD[winner_bytes]
 
     def body(
-        out: int, x: int, m: int, d: int, h: int, w: int,
+        out: int, factor: int, x: int, m: int, d: int, h: int, w: int,
         taps: int, n_taps: int, depth: int, height: int, width: int,
         x_d: int, x_h: int, x_w: int, m_d: int, m_h: int, m_w: int, accumulate: int,
     ) -> None:  # fmt: skip
@@ -56,6 +56,8 @@ def max_unpool(winner_bytes: int) -> Body:
             within = 0 <= q_d < depth and 0 <= q_h < height and 0 <= q_w < width
             if within and load_winner(m + times(q_d, m_d) + times(q_h, m_h) + times(q_w, m_w)) == load_long(tap):
                 total += load(x + times(q_d, x_d) + times(q_h, x_h) + times(q_w, x_w))
+        if scaled:
+            total *= load(factor)
         put(out, total, accumulate)
 
     return body

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .lower import lower
+from .units import Neuron
 
 if TYPE_CHECKING:
     from ..program import Program
@@ -17,12 +18,15 @@ class Batches:
     ----------
     batch_size : samples per pass as the caller wants them, None for as many as the budget allows
     budget : bytes of arena that a pass may use where there is no batch_size (one sample may need more)
+    enough : bytes of arena beyond which more samples spare nothing but reading the weights again; None where they always pay
     """
 
-    def __init__(self, program: Program, batch_size: int | None, budget: int) -> None:
-        self.batch_size, self.budget = batch_size, budget
+    def __init__(self, program: Program, batch_size: int | None, budget: int, enough: int | None = None) -> None:
+        self.batch_size, self.budget, self.enough = batch_size, budget, enough
         one = lower(program, 1, 1).arena
         self.per_sample = max(1, one)
+        parts = [part for unit in program.network.units if isinstance(unit, Neuron) for part in unit.parts]
+        self.weights = sum(4 * part.weight.size for part in parts if part.weight is not None)
         self.per_target = max(1, lower(program, 1, 2).arena - one) if program.relevant else 1
 
     def targets(self, n_targets: int) -> int:
@@ -34,5 +38,7 @@ class Batches:
         """Samples per pass; the passes are of about one size."""
         if self.batch_size is not None:
             return min(n, self.batch_size)
-        most = max(1, self.budget // (self.per_sample + (self.targets(n_targets) - 1) * self.per_target))
+        # values leave the caches as samples are added, weights are read again as they are taken away: about as much of either
+        room = self.budget if self.enough is None else min(self.budget, max(self.enough, self.weights))
+        most = max(1, room // (self.per_sample + (self.targets(n_targets) - 1) * self.per_target))
         return -(-n // -(-n // most))

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from ..rules import W_GAMMA_NEG, W_GAMMA_POS, W_NEG, W_POS, X_ABS, X_ONE, Share, Term, W, X
 from . import units as U
-from .lower_base import LoweringBase, activation_of, f4, feature_slot
+from .fuse import fuse_products, join_channels
+from .lower_base import LoweringBase, activation_of, f4, feature_slot, is_identity
 from .lower_relevance import RelevanceLowering
 from .memory import insert_clears, live_ranges, place
 from .plan import Kept, Plan
@@ -243,11 +244,6 @@ class Lowering(LoweringBase):
         self.emit(Step("EMBED", unit, View(out), ids, vector=f4(unit.weight), mode=feature_slot(unit)))
 
 
-def is_identity(part: U.Part) -> bool:
-    """An operand that enters with weight 1 and no taps."""
-    return part.weight is None and part.window is None and part.taps.n_taps == 1 and part.taps.stride == (1, 1, 1)
-
-
 def fusable(unit: U.Neuron) -> bool:
     """One share, one denominator that y's own pass over x and w can sum: Σ x w⁺ (z⁺ on x ≥ 0) or Σ x w."""
     row = unit.row
@@ -298,8 +294,11 @@ def lower(program: Program, n: int, t: int, *, ledger: bool = False, chunked: bo
         downward = RelevanceLowering(forward, t)
         downward.run()
         relevance, relevances = downward.steps, downward.relevances
+    steps = forward.steps
+    if not ledger:  # which reads every tensor's relevance
+        steps, relevance = join_channels(steps, fuse_products(relevance))
     known: set[int] = set()
-    steps = insert_clears(forward.steps, known)
+    steps = insert_clears(steps, known)
     relevance = insert_clears(relevance, known)
     buffers = live_ranges([*steps, *relevance])
     if chunked:

@@ -35,6 +35,19 @@ def feature_slot(unit: U.Words) -> int:
     return 4 if len(unit.out.shape) <= 4 else 5
 
 
+def is_identity(part: U.Part) -> bool:
+    """An operand that enters with weight 1 and no taps."""
+    return part.weight is None and part.window is None and part.taps.n_taps == 1 and part.taps.stride == (1, 1, 1)
+
+
+def is_whole(part: U.Part) -> bool:
+    """One window that is the whole of its operand, as in a global pool: going back, every element gets the same."""
+    taps = part.taps
+    return (
+        part.weight is None and not taps.transposed and taps.kernel == taps.x_size and taps.out_size == (1, 1, 1) and not any(taps.before)
+    )
+
+
 class LoweringBase:
     """Emits steps; holds the buffers of values, and what the forward steps keep for the relevance steps."""
 

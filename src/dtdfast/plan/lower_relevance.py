@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ..rules import X_ABOVE_LOW, X_BELOW_HIGH, X_NEG, X_ONE, X_POS, Term, X
+from ..rules import X_ABOVE_LOW, X_BELOW_HIGH, X_NEG, X_ONE, X_POS, Term, W, X
 from . import units as U
-from .lower_base import LoweringBase, activation_of, feature_slot
+from .lower_base import LoweringBase, activation_of, feature_slot, is_identity, is_whole
 from .steps import Buffer, Step, View
 from .taps import phases
 
@@ -122,7 +122,12 @@ class RelevanceLowering:
         if multiplier != "none":
             own = term.x in (X_ABOVE_LOW, X_BELOW_HIGH)
             fields["m"] = View(self.forward.mapped(part, term) if own else self.forward.value(part.source))
-        self.forward.taps("TAPS", part, View(s), fields, scatter=True)
+        if (is_identity(part) or is_whole(part)) and term.w == W:
+            del fields["weight_map"], fields["gamma"]
+            x = View(s) if is_identity(part) else View(s, expand=part.source.shape)
+            self.emit(Step("MOVE" if multiplier == "none" else "MULTIPLY", self.forward.unit, x=x, **fields))
+        else:
+            self.forward.taps("TAPS", part, View(s), fields, scatter=True)
 
     # --------------------------------------------------------------------------------------------------------- other units
 

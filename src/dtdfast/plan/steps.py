@@ -20,6 +20,14 @@ from .units import Part, Region, Unit
 SIZES = {"f4": 4, "u1": 1, "u2": 2, "i8": 8}
 
 
+def row_major(shape: Shape) -> tuple[int, ...]:
+    """Strides in elements."""
+    strides = [1] * len(shape)
+    for a in range(len(shape) - 2, -1, -1):
+        strides[a] = strides[a + 1] * shape[a + 1]
+    return tuple(strides)
+
+
 @dataclass(eq=False)
 class Buffer:
     """An array in device memory.
@@ -34,7 +42,8 @@ class Buffer:
     dtype: str = "f4"
     plain: bool = True  # row-major; else channels last
     external: str = ""
-    alias: Buffer | None = None  # the same memory under another shape (both plain)
+    alias: Buffer | None = None  # in the memory of another buffer: under another shape (both plain), or a block of its channels
+    channel: int = 0  # the first of that block
     border: list[list[int]] = field(default_factory=lambda: [[0, 0], [0, 0], [0, 0]])  # before, after; d, h, w
     offset: int = 0  # bytes from the start of the arena
     first: int = -1  # steps that use it
@@ -48,6 +57,10 @@ class Buffer:
     def framed(self) -> bool:
         return any(b or a for b, a in self.border)
 
+    def frame(self) -> tuple[Triple, Triple]:
+        (d, d1), (h, h1), (w, w1) = self.border
+        return (d, h, w), (d1, h1, w1)
+
     def widen(self, before: Triple, after: Triple) -> None:
         for a in range(3):
             self.border[a] = [max(self.border[a][0], before[a]), max(self.border[a][1], after[a])]
@@ -55,19 +68,19 @@ class Buffer:
     def strides(self) -> tuple[int, tuple[int, ...], int]:
         """(offset of the first element, strides per sample axis, elements of one sample)."""
         if self.plain:
-            strides = [1] * len(self.shape)
-            for a in range(len(self.shape) - 2, -1, -1):
-                strides[a] = strides[a + 1] * self.shape[a + 1]
-            return 0, tuple(strides), math.prod(self.shape)
+            return 0, row_major(self.shape), math.prod(self.shape)
+        if self.alias is not None:
+            first, strides, per_sample = self.alias.strides()
+            return first + self.channel, strides, per_sample
         n_space = len(self.shape) - 1
         border = self.border[-n_space:] if n_space <= 3 else [[0, 0]] * n_space
-        offset, stride, strides = 0, self.shape[0], [1] * len(self.shape)
+        offset, stride, inner = 0, self.shape[0], [1] * len(self.shape)
         for a in range(n_space, 0, -1):
             before, after = border[a - 1]
-            strides[a] = stride
+            inner[a] = stride
             offset += before * stride
             stride *= before + self.shape[a] + after
-        return offset, tuple(strides), stride
+        return offset, tuple(inner), stride
 
     def elements(self, n: int, t: int) -> int:
         return self.strides()[2] * {"n": n, "nt": n * t, "1": 1}[self.batch]

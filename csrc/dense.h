@@ -1,0 +1,28 @@
+/* dense.h: a dense tap layer as dense.c, sparse.c and narrow.c compute it. */
+#ifndef DTD_DENSE_H
+#define DTD_DENSE_H
+
+#include "epilogue.h"
+
+typedef struct {
+    dtd_step s; /* with merged pixels */
+    void *const *bases;
+    int neuron, map;
+    int64_t c_in, c_out;         /* of a group */
+    int64_t block, blocks, span; /* elements of a block, blocks of a group, blocks of an item */
+    int64_t units, rows, tiles;  /* items of a group per pixels at once, rows of pixels, tiles of a row */
+    int64_t strip;               /* pixels of an item (sparse.c) */
+    int tiles_outside;           /* items are numbered (tile, unit) within a group, else (unit, tile) */
+} dense_job;
+
+/* Whether leaving out the zeros of x pays, by a sample of its pixels. */
+int NAME(mostly_zero)(const dense_job *job);
+
+/* The whole step, without the zeros of x. */
+void NAME(sparse)(dense_job *job, int n_threads);
+
+/* Whether the outputs are so few that vectors had better run along the inputs, and the whole step so. */
+int NAME(few_outputs)(const dense_job *job);
+void NAME(narrow)(dense_job *job, int n_threads);
+
+#endif

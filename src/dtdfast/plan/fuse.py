@@ -1,0 +1,132 @@
+"""Steps that move no data of their own: copies into a concatenation become places in it, products move into the steps before them.
+
+Both passes rewrite a list of steps before memory is laid out, and only where nothing else can see the difference.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+
+from . import units as U
+from .steps import Buffer, Step, View
+
+MULTIPLIES = ("TAPS_DENSE", "TAPS_CHANNEL", "TAPS_LINEAR", "SCATTER_LINEAR", "MOVE", "MAX_UNPOOL")
+"""Operations whose result a product can join: `m`, for MAX_UNPOOL (whose m are the winners) `factor`."""
+
+
+def _touched(steps: list[Step]) -> dict[int, list[int]]:
+    """Memory (by id of its buffer) → numbers of the steps that use it."""
+    touched: dict[int, list[int]] = defaultdict(list)
+    for number, step in enumerate(steps):
+        for root in {id(view.buffer.root) for view in step.views()}:
+            touched[root].append(number)
+    return touched
+
+
+def _own(buffer: Buffer) -> bool:
+    """Numbers in the arena, in memory of their own."""
+    return buffer.alias is None and not buffer.external and buffer.dtype == "f4"
+
+
+def _channels(step: Step, part: View, whole: View) -> int | None:
+    """The first channel of `part` within its buffer, where the step copies all of `whole` into or out of such a block of channels."""
+    region = part.region
+    if step.op != "MOVE" or step.accumulate or region is None or region.order is not None or part.expand or whole.expand:
+        return None
+    start, stride, count = region.ranges[0]
+    block = (count, *part.buffer.shape[1:])
+    if stride != 1 or region.ranges[1:] != U.whole(block).ranges[1:] or block != whole.buffer.shape:
+        return None
+    if whole.region is not None and whole.region != U.whole(block):
+        return None
+    return start if part.buffer.batch == whole.buffer.batch else None
+
+
+def _is_piece(step: Step) -> bool:
+    return step.op == "MOVE" and step.x is not None and step.out.region is not None and not step.accumulate
+
+
+def join_channels(forward: list[Step], relevance: list[Step]) -> tuple[list[Step], list[Step]]:
+    """Copies into blocks of channels of a tensor, or out of them, left out: the smaller tensor lies in the larger one.
+
+    A value that is copied in must be copied to this one place; a value that is copied out must be written by nothing else.
+    """
+    steps = [*forward, *relevance]
+    writers: dict[int, list[int]] = defaultdict(list)
+    joined: dict[int, int] = defaultdict(int)
+    for number, step in enumerate(steps):
+        writers[id(step.out.buffer.root)].append(number)
+        if step.x is not None and step.op == "MOVE" and step.out.region is not None:
+            joined[id(step.x.buffer)] += 1
+    dropped = set()
+    for number, step in enumerate(steps):
+        if step.x is None:
+            continue
+        x, out = step.x, step.out
+        inward, outward = _channels(step, out, x), _channels(step, x, out)
+        if not (_own(x.buffer) and _own(out.buffer)) or x.buffer.plain or out.buffer.plain or out.buffer is x.buffer:
+            continue
+        pieces = (steps[w] for w in writers[id(out.buffer)])
+        if inward is not None and joined[id(x.buffer)] == 1 and max(writers[id(x.buffer)]) < number and all(map(_is_piece, pieces)):
+            x.buffer.alias, x.buffer.channel = out.buffer, inward
+        elif outward is not None and writers[id(out.buffer)] == [number] and max(writers[id(x.buffer)]) < number:
+            out.buffer.alias, out.buffer.channel = x.buffer, outward
+        else:
+            continue
+        small, large = (x.buffer, out.buffer) if inward is not None else (out.buffer, x.buffer)
+        large.widen(*small.frame())
+        dropped.add(number)
+    kept = [None if number in dropped else step for number, step in enumerate(steps)]
+    first = len(forward)
+    return [s for s in kept[:first] if s is not None], [s for s in kept[first:] if s is not None]
+
+
+def fuse_products(steps: list[Step]) -> list[Step]:
+    """out (+)= m ⊙ r taken into the steps that write r, where nothing else reads r."""
+    touched = _touched(steps)
+    dropped = set()
+    for number, step in enumerate(steps):
+        if step.op != "MULTIPLY" or step.mode != "times" or step.x is None or step.m is None:
+            continue
+        r, out = step.x.buffer, step.out
+        writers = touched[id(r.root)][:-1]
+        if not _own(r) or r.root is out.buffer.root or touched[id(r.root)][-1] != number or not writers:
+            continue
+        if any(view.region is not None or view.expand is not None for view in (step.x, step.m, out)):
+            continue
+        if not all(_takes_product(steps[w], r) for w in writers):
+            continue
+        between = range(writers[0], number)
+        if any(i in between and i not in writers for i in touched[id(out.buffer.root)]):
+            continue
+        if any(steps[i].out.buffer.root is step.m.buffer.root for i in between):  # m is not there yet
+            continue
+        for w in writers:
+            steps[w] = _with_product(steps[w], step)
+        touched[id(out.buffer.root)] = sorted({*touched[id(out.buffer.root)], *writers} - {number})
+        touched[id(step.m.buffer.root)] = sorted({*touched[id(step.m.buffer.root)], *writers} - {number})
+        dropped.add(number)
+    return [step for number, step in enumerate(steps) if number not in dropped]
+
+
+def _takes_product(step: Step, r: Buffer) -> bool:
+    """Whether the step writes r, reads it at most to accumulate, and has no multiplier yet."""
+    if step.op not in MULTIPLIES or step.out.buffer is not r or any(v.buffer.root is r for v in step.views() if v is not step.out):
+        return False
+    if step.op == "MOVE":
+        return step.x is not None and step.x.region is None and step.out.region is None
+    return step.factor is None if step.op == "MAX_UNPOOL" else step.mode == "none"
+
+
+def _with_product(step: Step, product: Step) -> Step:
+    assert product.m is not None
+    out = replace(step.out, buffer=product.out.buffer)
+    m = replace(product.m, region=step.out.region)
+    fused = replace(step, out=out, repeat=product.repeat, accumulate=step.accumulate or product.accumulate)
+    if step.op == "MAX_UNPOOL":
+        fused.factor = m
+    else:
+        fused.m, fused.mode = m, "times"
+        fused.op = "MULTIPLY" if step.op == "MOVE" else step.op
+    return fused

@@ -1,0 +1,47 @@
+/* kernel_runner.c: runs steps sent over a pipe, so that kernels of another machine's instructions can be tested under an emulator.
+ *
+ * Request: int64 {bytes of a step, isa, n_threads, n_blocks, bytes of each block}, the step, the blocks.  Answer: the blocks, as they
+ * are after the step.  Ends with its input.
+ */
+#include "dtdfast.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { MOST_BLOCKS = 16 };
+
+static int64_t number(void)
+{
+    int64_t value;
+    if (fread(&value, sizeof value, 1, stdin) != 1)
+        exit(0);
+    return value;
+}
+
+int main(void)
+{
+    for (;;) {
+        if (number() != dtd_step_size())
+            return 2;
+        int isa = (int)number(), n_threads = (int)number(), n_blocks = (int)number();
+        int64_t size[MOST_BLOCKS];
+        void *block[MOST_BLOCKS];
+        dtd_step step;
+        for (int i = 0; i < n_blocks; i++)
+            size[i] = number();
+        if (fread(&step, sizeof step, 1, stdin) != 1)
+            return 3;
+        for (int i = 0; i < n_blocks; i++) {
+            block[i] = malloc((size_t)size[i]);
+            if (!block[i] || fread(block[i], 1, (size_t)size[i], stdin) != (size_t)size[i])
+                return 4;
+        }
+        if (dtd_run(isa, &step, 0, 1, block, n_threads))
+            return 5;
+        for (int i = 0; i < n_blocks; i++) {
+            fwrite(block[i], 1, (size_t)size[i], stdout);
+            free(block[i]);
+        }
+        fflush(stdout);
+    }
+}
