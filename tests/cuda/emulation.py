@@ -7,7 +7,6 @@ reading of how the tensor cores lay out their fragments.
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_right
 from collections.abc import Callable
 from typing import Any
@@ -74,7 +73,7 @@ _S = _State()
 def _shared_at(address: int, size: int) -> NDArray[np.uint8]:
     place = int(address) - SHARED
     assert place % size == 0, f"shared address {place:#x} is not a multiple of {size}"
-    assert place >= 0 and place + size <= _S.shared.size, f"shared address {place:#x} is outside of {_S.shared.size} bytes"
+    assert 0 <= place <= _S.shared.size - size, f"shared address {place:#x} is outside of {_S.shared.size} bytes"
     return _S.shared[place : place + size]
 
 
@@ -91,10 +90,6 @@ def block_x() -> int:
 
 def block_y() -> int:
     return _S.current.block[1]
-
-
-def block_z() -> int:
-    return _S.current.block[2]
 
 
 def quotient(a: int, b: int) -> int:
@@ -144,7 +139,7 @@ def _global(address: int, size: int) -> NDArray[np.uint8]:
 
 
 load = read = _loader(_global, np.float32, 1)
-load4 = read4 = _loader(_global, np.float32, 4)
+load4 = _loader(_global, np.float32, 4)
 read_int = _loader(_global, np.int32, 1)
 read_long = _loader(_global, np.int64, 1)
 load_byte = _loader(_global, np.uint8, 1)
@@ -154,10 +149,8 @@ store4 = _storer(_global, np.float32, 4)
 store_byte = _storer(_global, np.uint8, 1)
 store_short = _storer(_global, np.uint16, 1)
 shared_load = _loader(_shared_at, np.float32, 1)
-shared_load2 = _loader(_shared_at, np.float32, 2)
 shared_load4 = _loader(_shared_at, np.float32, 4)
 shared_load_int = _loader(_shared_at, np.int32, 1)
-shared_store = _storer(_shared_at, np.float32, 1)
 shared_store2 = _storer(_shared_at, np.float32, 2)
 shared_store_int = _storer(_shared_at, np.int32, 1)
 
@@ -204,18 +197,6 @@ def fma(a: Any, b: Any, c: Any) -> Any:
     return _F(np.float64(a) * np.float64(b) + np.float64(c))  # the product is exact in float64
 
 
-def divide(a: Any, b: Any) -> Any:
-    return _F(a) / _F(b)
-
-
-def positive(x: Any) -> Any:
-    return _F(np.maximum(x, _F(0)))
-
-
-def negative(x: Any) -> Any:
-    return _F(np.minimum(x, _F(0)))
-
-
 def _bits(x: Any) -> Any:
     return x if isinstance(x, int) else int(_F(x).view(np.uint32))
 
@@ -236,20 +217,6 @@ def _bf16(x: Any) -> int:
 def pack_bf16(low: Any, high: Any) -> int:
     return _bf16(low) | _bf16(high) << 16
 
-
-def _math(function: Callable[..., float]) -> Callable[..., Any]:
-    def apply(*x: Any) -> Any:
-        try:
-            return _F(function(*map(float, x)))
-        except OverflowError:
-            return _F(np.inf)
-        except ValueError:
-            return _F(np.nan)
-
-    return apply
-
-
-exp, expm1, log1p, tanh, erf, sqrt = map(_math, (math.exp, math.expm1, math.log1p, math.tanh, math.erf, math.sqrt))
 
 # ------------------------------------------------------------------------------------------------------------------ collectives
 

@@ -32,12 +32,17 @@ def kernel_of(unit: str, n_products: int, across: bool, tile: Tile) -> Kernel:
 
 
 def specialisations() -> Iterator[tuple[str, int, bool, Tile]]:
+    """The dual product and the one across for every tile; the single product along, which needs about as much, for the largest of a unit.
+
+    With DTDFAST_LONG, along for every tile.
+    """
     for unit, by_products in TILES.items():
-        for n_products, tiles in by_products.items():
-            for tile in tiles:
-                yield unit, n_products, False, tile
-                if n_products == 1:
-                    yield unit, n_products, True, tile
+        for tile in by_products[2]:
+            yield unit, 2, False, tile
+        for tile in by_products[1]:
+            yield unit, 1, True, tile
+            if tile is by_products[1][0] or os.environ.get("DTDFAST_LONG"):
+                yield unit, 1, False, tile
         yield unit, 1, True, THIN
 
 

@@ -13,15 +13,12 @@ from .specialise import specialised
 
 def ptx_of(kernel: Kernel, cc: tuple[int, int]) -> str:
     """The kernel's PTX, its entry named `kernel.name`."""
-    from numba import cuda
-
     from . import ptx
 
-    signature = (cuda.types.UniTuple(cuda.types.int64, kernel.n_integers), cuda.types.UniTuple(cuda.types.float32, kernel.n_floats))
     function = kernel.function(ptx)
     if not language.is_translated(function):
         function = specialised(function)
-    text: str = cuda.compile_ptx(function, signature, cc=cc, launch_bounds=(kernel.threads, kernel.min_blocks))[0]
+    text = ptx.text_of(function, kernel.n_integers, kernel.n_floats, cc, (kernel.threads, kernel.min_blocks))
     found = re.search(r"\.entry\s+([\w$]+)", text)
     assert found is not None
     return text.replace(found[1], kernel.name)

@@ -28,8 +28,8 @@ HUGE, WIDE, TALL = Tile(256, 128, 64, 64, 3), Tile(128, 128, 64, 32, 3), Tile(25
 NARROW, SQUARE, SMALL = Tile(128, 64, 32, 32, 3, 2), Tile(64, 64, 32, 32, 4, 2), Tile(32, 32, 16, 16, 8)
 THIN = Tile(128, 8, 32, 8, 4)  # results of at most 8 channels, such as relevance of an image; across only
 
-_NARROW_UNITS = {1: (HUGE, WIDE, TALL, SQUARE, SMALL), 2: (WIDE, TALL, SQUARE, SMALL)}
-TILES = {
+_NARROW_UNITS: dict[int, tuple[Tile, ...]] = {1: (HUGE, WIDE, TALL, SQUARE, SMALL), 2: (WIDE, TALL, SQUARE, SMALL)}
+TILES: dict[str, dict[int, tuple[Tile, ...]]] = {
     "tf32": _NARROW_UNITS,
     "bf16": _NARROW_UNITS,
     "tf32x3": {1: (NARROW, SQUARE, SMALL), 2: (SQUARE, SMALL)},

@@ -61,7 +61,7 @@ def finish(ptx: Any, end: Finish, second_sum: int, per_view: int) -> Callable[[A
         VIEWS.index(v) if v in VIEWS else -1 for v in ("out", "factor", "terms", "y_prev", "terms_prev", "m", "window")
     )
 
-    def address(a: Any, view: int, offsets: int, channel: int) -> int:
+    def address(a: Any, view: int, offsets: int, channel: int) -> Any:
         return a[FIRST_VIEW + PER_VIEW * view] + 4 * (ptx.shared_load_int(offsets + (view + 1) * per_view) + channel)
 
     def get(to: Any, at: int) -> None:

@@ -12,7 +12,6 @@ are those of NVIDIA's PTX ISA (sections "Matrix Fragments for mma.m16n8k8" and "
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import erf, exp, expm1, log1p, sqrt, tanh
 from typing import Any
 
 from llvmlite import ir
@@ -21,8 +20,6 @@ from numba.cuda import cgutils, types
 from numba.cuda.extending import intrinsic
 
 from . import language
-
-__all__ = ["erf", "exp", "expm1", "log1p", "sqrt", "tanh"]  # numba compiles these for float32
 
 _TYPES = {
     "f": (types.float32, ir.FloatType(), "f"),
@@ -80,12 +77,18 @@ def _instruction(text: str, outs: str = "", ins: str = "", *, memory: bool = Fal
     return _intrinsic(len(ins), result, codegen)
 
 
+def text_of(function: Callable[..., None], n_integers: int, n_floats: int, cc: tuple[int, int], bounds: tuple[int, int]) -> str:
+    """A kernel's PTX; `bounds` are threads of a block, and blocks that must fit on a multiprocessor."""
+    signature = (types.UniTuple(types.int64, n_integers), types.UniTuple(types.float32, n_floats))
+    text: str = cuda.compile_ptx(function, signature, cc=cc, launch_bounds=bounds)[0]
+    return text
+
+
 # -------------------------------------------------------------------------------------------------------- threads and registers
 
 thread = _instruction("mov.u32 $0, %tid.x;", "i")
 block_x = _instruction("mov.u32 $0, %ctaid.x;", "i")
 block_y = _instruction("mov.u32 $0, %ctaid.y;", "i")
-block_z = _instruction("mov.u32 $0, %ctaid.z;", "i")
 barrier = _instruction("bar.sync 0;", memory=True)
 quotient = _instruction("div.u32 $0, $1, $2;", "i", "ii")  # of integers ≥ 0
 
@@ -114,7 +117,6 @@ integers = _register_array(ir.IntType(32), types.int32)
 load = _instruction("ld.global.f32 $0, [$1];", "f", "l", memory=True)
 load4 = _instruction("ld.global.v4.f32 {$0,$1,$2,$3}, [$4];", "ffff", "l", memory=True)
 read = _instruction("ld.global.nc.f32 $0, [$1];", "f", "l")  # of what no kernel in flight writes
-read4 = _instruction("ld.global.nc.v4.f32 {$0,$1,$2,$3}, [$4];", "ffff", "l")
 read_int = _instruction("ld.global.nc.s32 $0, [$1];", "i", "l")
 read_long = _instruction("ld.global.nc.s64 $0, [$1];", "l", "l")
 load_byte = _instruction("ld.global.u8 $0, [$1];", "i", "l", memory=True)
@@ -125,10 +127,8 @@ store_byte = _instruction("st.global.u8 [$0], $1;", "", "li", memory=True)
 store_short = _instruction("{.reg .b16 t; cvt.u16.u32 t, $1; st.global.b16 [$0], t;}", "", "li", memory=True)
 
 shared_load = _instruction("ld.shared.f32 $0, [$1];", "f", "r", memory=True)
-shared_load2 = _instruction("ld.shared.v2.f32 {$0,$1}, [$2];", "ff", "r", memory=True)
 shared_load4 = _instruction("ld.shared.v4.f32 {$0,$1,$2,$3}, [$4];", "ffff", "r", memory=True)
 shared_load_int = _instruction("ld.shared.s32 $0, [$1];", "i", "r", memory=True)
-shared_store = _instruction("st.shared.f32 [$0], $1;", "", "rf", memory=True)
 shared_store2 = _instruction("st.shared.v2.f32 [$0], {$1,$2};", "", "rff", memory=True)
 shared_store_int = _instruction("st.shared.s32 [$0], $1;", "", "ri", memory=True)
 
@@ -155,9 +155,6 @@ def shared(context):  # type: ignore[no-untyped-def]
 # ------------------------------------------------------------------------------------------------------------------- arithmetic
 
 fma = _instruction("fma.rn.f32 $0, $1, $2, $3;", "f", "fff")
-divide = _instruction("div.rn.f32 $0, $1, $2;", "f", "ff")
-positive = _instruction("max.NaN.f32 $0, $1, 0f00000000;", "f", "f")  # NaN passes
-negative = _instruction("min.NaN.f32 $0, $1, 0f00000000;", "f", "f")
 round_tf32 = _instruction("cvt.rna.tf32.f32 $0, $1;", "r", "f")
 as_float = _instruction("mov.b32 $0, $1;", "f", "r")
 pack_bf16 = _instruction("cvt.rn.bf16x2.f32 $0, $2, $1;", "r", "ff")  # the first operand into the low half

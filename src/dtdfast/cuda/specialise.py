@@ -160,9 +160,9 @@ class _Specialise(ast.NodeTransformer):
                 assert part.id not in names, f"{function.__name__} assigns to {part.id}"
                 local.setdefault(part.id, ast.Name(part.id + suffix))
         body = [_Rename(local).visit(statement) for statement in body]
-        value = body.pop().value if body and isinstance(body[-1], ast.Return) else None
+        last = body.pop() if body and isinstance(body[-1], ast.Return) else None
         self.before += body
-        return value or ast.Constant(None)
+        return last.value if isinstance(last, ast.Return) and last.value is not None else ast.Constant(None)
 
     def all_of(self, statements: list[ast.stmt]) -> list[ast.stmt]:
         result: list[ast.stmt] = []
