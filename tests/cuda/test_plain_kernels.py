@@ -18,7 +18,7 @@ from dtdfast.cuda.launch import Binary
 from host import HostDevice
 from support import classifier, normal
 
-REGISTERS = 64  # of a thread: four blocks of 256 on a multiprocessor
+REGISTERS = 80  # of a thread: three blocks of 256 on a multiprocessor
 
 # (body, constants, views, longs, floats)
 BODIES = [
