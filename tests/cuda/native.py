@@ -12,8 +12,6 @@ from numba.extending import intrinsic
 
 from dtdfast.cuda import language
 
-config.OPT = type(config.OPT)(0)  # for the host alone: kernels run for a moment each, compiling them is what takes time
-
 _cell = np.zeros(1, np.int64)  # the number of the thread that runs
 CELL = _cell.ctypes.data
 
@@ -96,4 +94,12 @@ def loop(kernel: Any) -> Any:
             store_long(CELL, i)
             compiled(a, f)
 
-    return run
+    def quickly(count: int, a: Any, f: Any) -> None:
+        # kernels run for a moment each: compiling them is what takes time; the level is shared with numba-cuda, so it is put back
+        level, config.OPT = config.OPT, type(config.OPT)(0)
+        try:
+            run(count, a, f)
+        finally:
+            config.OPT = level
+
+    return quickly
