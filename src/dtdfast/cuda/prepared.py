@@ -94,7 +94,11 @@ class Prepared:
             return
         self.unbind()
         self._base = base
-        self._steps = [self._launches(step) for step in (*self.plan.forward, *self.plan.relevance)]
+        try:
+            self._steps = [self._launches(step) for step in (*self.plan.forward, *self.plan.relevance)]
+        except BaseException:
+            self.unbind()  # half bound is not bound
+            raise
 
     def unbind(self) -> None:
         for graph in self._graphs.values():
