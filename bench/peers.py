@@ -35,8 +35,8 @@ def forward(net: Net) -> Explain:
     return run
 
 
-def zennit(net: Net) -> Explain:
-    """z+ without bias on every linear layer; an Add split in proportion, as zennit's ResNet canonizer has it."""
+def zennit_module(net: Net) -> nn.Module:
+    """A module whose gradient is z+ without bias on every linear layer; an Add split in proportion, as zennit's ResNet canonizer has it."""
     _stand_in_for_torchvision()
     from zennit.core import Composite
     from zennit.layer import Sum
@@ -59,15 +59,21 @@ def zennit(net: Net) -> Explain:
 
     module = TorchNet(folded(net), add=StackedSum)
     Composite(module_map=choose).register(module)
+    return module
 
-    def run(images: Array, target: int) -> Array:
-        x = torch.from_numpy(images).requires_grad_()
-        y = module(x)
-        start = torch.zeros_like(y)
-        start[:, target] = y[:, target].detach()
-        return torch.autograd.grad(y, x, start)[0].numpy()
 
-    return run
+def relevance_of(module: nn.Module, x: Tensor, target: int) -> Tensor:
+    """What the hooks of a zennit module leave in the place of the gradient, from output `target` down."""
+    x = x.detach().requires_grad_()
+    y = module(x)
+    start = torch.zeros_like(y)
+    start[:, target] = y[:, target].detach()
+    return torch.autograd.grad(y, x, start)[0]
+
+
+def zennit(net: Net) -> Explain:
+    module = zennit_module(net)
+    return lambda images, target: relevance_of(module, torch.from_numpy(images), target).numpy()
 
 
 def captum(net: Net) -> Explain:

@@ -13,7 +13,6 @@ import pytest
 
 import dtdfast as dtd
 from dtdfast.explainer import EXPLAIN
-from dtdfast.plan import batches
 from dtdfast.plan.lower import lower
 from dtdfast.plan.plan import Plan
 from dtdfast.plan.steps import Buffer
@@ -188,7 +187,7 @@ def test_chunks_of_targets_have_the_bits_of_all_at_once(monkeypatch: pytest.Monk
     for at_once in (1, 2):  # five targets by twos leave one over
         explainer = dtd.Explainer(_residual(), backend="cpu", domain="nonnegative")
         executor = explainer._executor(x.shape[1:], EXPLAIN)
-        monkeypatch.setattr(batches, "MEMORY_BUDGET", executor.batches.per_sample + (at_once - 1) * executor.batches.per_target)
+        monkeypatch.setattr(executor.batches, "budget", executor.batches.per_sample + (at_once - 1) * executor.batches.per_target)
         assert executor.batches.targets(5) == at_once
         assert executor.batch_size(2, 5) == 1
         np.testing.assert_array_equal(explainer.explain(x, targets), expected)

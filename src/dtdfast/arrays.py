@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .device_arrays import contiguous, device_array, dtype_of, empty_beside, library_of, on_device, to_host
 from .errors import InputError, ShapeError
+from .plan.domain import Domain
+from .plan.shapes import Shape
 
 Array = NDArray[Any]
 
@@ -30,25 +34,13 @@ def check_input(x: Any, words: tuple[int, int] | None, dtype: type) -> Array:
     ------
     InputError : wrong type, no samples, NaN or infinity, a word number out of range
     """
-    try:
-        array = np.asarray(x)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"x cannot be read as an array: {error}") from None
-    if array.ndim < 2:
-        raise ShapeError(f"x has shape {array.shape}, expected (n, ...) with the batch axis first; for one sample pass x[None]")
-    if array.size == 0:
-        raise InputError(f"x has shape {array.shape}: there is nothing to explain")
+    array = _structure(_as_array(x), words)
     if words is not None:
-        position, n_words = words
-        if array.dtype.kind not in "iu":
-            raise InputError(f"x has dtype {array.dtype}, but layer {position} (Embedding) reads it: expected integers (word numbers)")
+        n_words = words[1]
         if array.min() < 0 or array.max() >= n_words:
+            position = words[0]
             raise InputError(f"x holds word numbers {array.min()} to {array.max()}; layer {position} (Embedding) knows 0 to {n_words - 1}")
         return np.ascontiguousarray(array, np.int64)
-    if array.dtype.kind in "iub":
-        raise InputError(f"x has dtype {array.dtype}; integers are for an Embedding only: convert to float, for example x / 255")
-    if array.dtype.kind != "f":
-        raise InputError(f"x has dtype {array.dtype}, expected float32 or float64")
     if not np.isfinite(array).all():
         bad = np.argwhere(~np.isfinite(array))[0]
         raise InputError(f"x holds NaN or infinity, first at {tuple(int(i) for i in bad)}")
@@ -59,11 +51,94 @@ def check_input(x: Any, words: tuple[int, int] | None, dtype: type) -> Array:
     return converted
 
 
-def check_out(out: Any, shape: tuple[int, ...], dtype: type) -> Array:
-    """The caller's result array, or a new one."""
+def _as_array(x: Any) -> Array:
+    try:
+        return np.asarray(x)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"x cannot be read as an array: {error}") from None
+
+
+def _structure(array: Any, words: tuple[int, int] | None) -> Any:
+    """The array, on the host or a GPU, if its shape and type will do."""
+    shape, dtype = tuple(array.shape), dtype_of(array)
+    if len(shape) < 2:
+        raise ShapeError(f"x has shape {shape}, expected (n, ...) with the batch axis first; for one sample pass x[None]")
+    if 0 in shape:
+        raise InputError(f"x has shape {shape}: there is nothing to explain")
+    if words is not None:
+        if dtype.kind not in "iu":
+            raise InputError(f"x has dtype {dtype}, but layer {words[0]} (Embedding) reads it: expected integers (word numbers)")
+    elif dtype.kind in "iub":
+        raise InputError(f"x has dtype {dtype}; integers are for an Embedding only: convert to float, for example x / 255")
+    elif dtype.kind != "f":
+        raise InputError(f"x has dtype {dtype}, expected float32 or float64")
+    return array
+
+
+@dataclass(frozen=True)
+class Check:
+    """What x must hold, for executors that find out on the device while they compute.
+
+    Attributes
+    ----------
+    words : as in check_input
+    """
+
+    words: tuple[int, int] | None
+    domain: Domain
+
+    def admit(self, x: Any) -> Any:
+        """X in float32, contiguous, where it lies; its values are not looked at (word numbers are, since they become addresses)."""
+        if self.words is not None and not on_device(x):
+            return check_input(x, self.words, np.float32)
+        if not on_device(x):
+            array = _structure(_as_array(x), None)
+            return np.ascontiguousarray(array) if array.dtype == np.float32 else check_input(array, None, np.float32)
+        there = contiguous(_structure(x, self.words), "float32" if self.words is None else "int64")
+        if self.words is not None:
+            check_input(to_host(there), self.words, np.float32)
+        return there
+
+    def bounds(self, shape: Shape) -> tuple[Array | None, Array | None]:
+        """Low and high that x must keep to, as float32 of one number or of a sample's shape; None: nothing to keep to."""
+        if self.words is not None or self.domain.kind == "real":
+            return None, None
+        if self.domain.kind == "nonnegative":
+            return np.zeros(1, np.float32), None
+        box = self.domain.bounds(shape)
+        assert box is not None
+        low, high = (b.astype(np.float32) for b in box)
+        return tuple(b.reshape(-1)[:1].copy() if (b == b.flat[0]).all() else b for b in (low, high))  # type: ignore[return-value]
+
+    def refuse(self, x: Any) -> NoReturn:
+        """The error that says what is wrong with an x that the device found wrong."""
+        host = np.asarray(to_host(x))
+        check_input(host, self.words, np.float32)
+        self.domain.check(host)
+        raise InputError("x changed while it was explained")
+
+
+def check_out(out: Any, shape: tuple[int, ...], dtype: type, x: Any) -> Any:
+    """The caller's result array, or a new one beside x."""
+    if on_device(x):
+        return _check_device_out(out, shape, x)
     if out is None:
         return np.empty(shape, dtype)
     if not isinstance(out, np.ndarray) or out.shape != shape or out.dtype != dtype or not out.flags.writeable:
         given = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
         raise ShapeError(f"out is {given}, expected a writable {np.dtype(dtype)} array of shape {shape}")
+    return out
+
+
+def _check_device_out(out: Any, shape: tuple[int, ...], x: Any) -> Any:
+    if out is None:
+        return empty_beside(x, shape)
+    there, beside = device_array(out), device_array(x)
+    assert beside is not None
+    fits = there is not None and there.device == beside.device and library_of(out) == library_of(x)
+    strided = fits and out.__cuda_array_interface__.get("strides") is not None
+    if not fits or strided or tuple(out.shape) != shape or dtype_of(out) != np.float32:
+        raise ShapeError(
+            f"out is {type(out).__name__} {getattr(out, 'shape', '')}, expected contiguous float32 of shape {shape} beside x on its GPU"
+        )
     return out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,21 @@ def _cpu() -> Backend:
     return Backend("cpu", True, f"instruction set {cpu.isa_name()}")
 
 
+def _cuda() -> Backend:
+    from .cuda.usable import survey
+
+    problem, found = survey()
+    return Backend("cuda", problem is None, problem or found, ("float32", "tf32", "bfloat16"))
+
+
+def _oracle() -> Backend:
+    return Backend("oracle", True, "NumPy float64, the reference", ("float64",))
+
+
+KNOWN: dict[str, Callable[[], Backend]] = {"cuda": _cuda, "cpu": _cpu, "oracle": _oracle}
+"""In the order in which backend="auto" prefers them."""
+
+
 def backends() -> dict[str, Backend]:
     """The executors by name, in the order in which backend="auto" prefers them.
 
@@ -35,26 +51,21 @@ def backends() -> dict[str, Backend]:
     dict of str to Backend
         `usable` says whether it runs here, `reason` why not (or what it runs on).
     """
-    found = (
-        Backend("cuda", False, "this version of dtdfast has no CUDA kernels yet"),
-        _cpu(),
-        Backend("oracle", True, "NumPy float64, the reference", ("float64",)),
-    )
-    return {b.name: b for b in found}
+    return {name: look() for name, look in KNOWN.items()}
 
 
 def choose(backend: str, precision: str, device: Any) -> str:
     """The executor for these options; BackendError says why not."""
-    known = backends()
-    if backend != "auto" and backend not in known:
-        raise BackendError(f"backend {backend!r} is not one of auto, {', '.join(known)}")
-    name = backend if backend != "auto" else next(b.name for b in known.values() if b.usable)
-    chosen = known[name]
+    if backend != "auto" and backend not in KNOWN:
+        raise BackendError(f"backend {backend!r} is not one of auto, {', '.join(KNOWN)}")
+    # only what is asked for is looked at: whoever wants the CPU does not start the CUDA driver
+    chosen = KNOWN[backend]() if backend != "auto" else next(b for look in KNOWN.values() if (b := look()).usable)
+    name = chosen.name
     if not chosen.usable:
         raise BackendError(f"backend {name!r} is not usable: {chosen.reason}")
     if precision not in ("float32", "tf32", "bfloat16", "mixed"):
         raise BackendError(f"precision {precision!r} is not one of float32, tf32, bfloat16, mixed")
-    if precision != "float32":
+    if precision != "float32" and precision not in chosen.precisions:
         raise BackendError(
             f"precision {precision!r} is not available on backend {name!r}, which computes in {', '.join(chosen.precisions)}"
         )

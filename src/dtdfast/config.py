@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from .version import __version__
 
 
 def build_config() -> dict[str, Any]:
-    """Versions, compiler, OpenMP, instruction sets compiled and chosen, threads.
+    """Versions, compiler, OpenMP, instruction sets compiled and chosen, threads; GPUs, and what compiles for them.
 
     Returns
     -------
@@ -25,8 +26,15 @@ def build_config() -> dict[str, Any]:
         "numpy": np.__version__,
         "machine": platform.machine(),
     }
-    if backends()["cpu"].usable:
+    known = backends()
+    if known["cpu"].usable:
         from .cpu import kernel_config
 
         config.update(kernel_config())
+    config["cuda"] = known["cuda"].reason
+    for package in ("numba", "numba-cuda"):
+        try:
+            config[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            config[package] = None
     return config

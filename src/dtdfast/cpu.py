@@ -7,29 +7,33 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from ._kernels import ffi, lib
-from .account import Account, ShareAccount
+from .account import Account
+from .accounting import Accounts
 from .cpu_encode import EXTERNALS, Encoded
 from .errors import BackendError
 from .packing import WeightStore
-from .plan import units as U
 from .plan.batches import Batches
-from .plan.lower import bias_map, lower
+from .plan.lower import lower
 from .plan.plan import Plan
 from .plan.steps import Buffer
-from .plan.units import Unit
 from .profile import Profile, Timing
 from .program import Program
+from .session import HostSession
 from .threads import default_threads, threads_for_run
 
 Array = NDArray[Any]
+
+MEMORY_BUDGET = 2**28
+"""Bytes of arena that a pass may use where the caller gives no batch_size (one sample may need more)."""
+
+ENOUGH = 2**26
+"""Bytes of arena that leave the caches anyway: beyond them, more samples in a pass spare only the weights' way from memory."""
 
 if lib.dtd_step_size() != ffi.sizeof("dtd_step"):
     raise ImportError("the compiled kernels do not fit this version's Python; reinstall dtdfast")
@@ -103,15 +107,15 @@ class ArenaPool:
 # ------------------------------------------------------------------------------------------------------------------ sessions
 
 
-class CpuSession:
+class CpuSession(Accounts, HostSession):
     """One batch: forward once, relevance as often as there are chunks of targets."""
 
     def __init__(self, plan: Plan, encoded: Encoded, arena: Array, isa: int, n_threads: int) -> None:
-        self.plan, self._encoded = plan, encoded
+        super().__init__(plan)
+        self._encoded = encoded
         self._isa, self._n_threads = isa, n_threads
         self._constants = encoded.pointers()
         self._table: dict[str, Array] = {"arena": arena}
-        self._started: set[int] = set()  # tensors on which some relevance has arrived, for the ledger
 
     def forward(self, x: Array) -> Array:
         plan = self.plan
@@ -137,17 +141,12 @@ class CpuSession:
                 target[...] = into[:, : target.shape[1]]
 
     def _relevance_steps(self, accounts: list[Account] | None) -> None:
-        plan, first = self.plan, len(self.plan.forward)
+        plan = self.plan
         if accounts is None:
-            for begin, end in plan.segments(plan.relevance, first):
+            for begin, end in plan.segments(plan.relevance, len(plan.forward)):
                 self.run(begin, end)
             return
-        done = 0
-        for unit, begin, end in plan.unit_ranges():
-            self.run(first + done, first + begin)
-            accounts.append(self._account(unit, partial(self.run, first + begin, first + end)))
-            done = end
-        self.run(first + done, first + len(plan.relevance))
+        self.run_accounts(accounts)
 
     def timings(self, x: Array, start: Callable[[Array], Array], repeats: int = 3) -> list[float]:
         """Seconds of every step, the least of `repeats` runs."""
@@ -171,54 +170,11 @@ class CpuSession:
         if message != ffi.NULL:
             raise BackendError(f"the kernels refused a step: {ffi.string(message).decode()}")
 
-    # -------------------------------------------------------------------------------------------------------------- ledger
-
-    def read(self, buffer: Buffer) -> Array:
-        """A buffer's values as (batch, *shape), a view."""
-        root = buffer.root
-        offset, strides, per_sample = buffer.strides()
+    def read_root(self, root: Buffer) -> Array:
         dtype = np.dtype(root.dtype)
-        memory = self._table[root.external or "arena"]
-        flat = (
-            memory.reshape(-1).view(dtype) if root.external else memory[root.offset :][: root.nbytes(self.plan.n, self.plan.t)].view(dtype)
-        )
-        count = {"n": self.plan.n, "nt": self.plan.n * self.plan.t, "1": 1}[root.batch]
-        return as_strided(flat[offset:], (count, *buffer.shape), tuple(dtype.itemsize * s for s in (per_sample, *strides)), writeable=False)
-
-    def _relevance_of(self, tensor: U.Tensor) -> NDArray[np.float64]:
-        """R on a tensor, (n, *shape): what is stored, times x where that is c."""
-        stored = self.read(self.plan.relevances[tensor.index]).astype(np.float64)
-        return stored if tensor.form == "R" else stored * self.read(self.plan.values[tensor.index])
-
-    def _account(self, unit: Unit, run: Callable[[], None]) -> Account:
-        """Run a unit's relevance steps and report what came, what went, and its sums."""
-        carriers = {s.index: s for s in unit.carriers if s.wanted}.values()
-        before = sum((_sums(self._relevance_of(s)) for s in carriers if s.index in self._started), np.zeros(self.plan.n))
-        run()
-        self._started.update(s.index for s in carriers)
-        after = [self._relevance_of(s) for s in carriers]
-        handed = sum((_sums(np.abs(r)) for r in after), np.zeros(self.plan.n))
-        account = Account(unit, self._relevance_of(unit.out), sum(map(_sums, after), -before), handed)
-        if isinstance(unit, U.Neuron):
-            self._account_terms(unit, account)
-        return account
-
-    def _account_terms(self, unit: U.Neuron, account: Account) -> None:
-        row, kept = unit.row, self.plan.kept[unit.out.index]
-        assert row is not None
-        column = (-1, *(1,) * (len(unit.out.shape) - 1))
-        bias = np.zeros(1, np.float32) if unit.bias is None else np.asarray(unit.bias, np.float32)
-        if kept.y is not None:
-            account.y = self.read(kept.y) + bias.reshape(column)
-        for share, terms, magnitude in zip(row.shares, kept.terms, kept.magnitude, strict=True):
-            in_share = np.zeros(1) if unit.bias is None or share.bias is None else bias_map(unit.bias, share, row.gamma)
-            size = np.abs(self.read(magnitude)) * (1.0 if magnitude is terms else 1.0 + row.gamma)
-            account.shares.append(ShareAccount(self.read(terms), in_share.reshape(column), size))
-
-
-def _sums(r: NDArray[np.float64]) -> NDArray[np.float64]:
-    result: NDArray[np.float64] = r.reshape(len(r), -1).sum(axis=1)
-    return result
+        if root.external:
+            return self._table[root.external].reshape(-1).view(dtype)
+        return self._table["arena"][root.offset :][: root.nbytes(self.plan.n, self.plan.t)].view(dtype)
 
 
 class CpuExecutor:
@@ -231,7 +187,7 @@ class CpuExecutor:
         self._lock = threading.Lock()
         self._pool = ArenaPool()
         self._isa = isa_index()
-        self.batches = Batches(program, batch_size)
+        self.batches = Batches(program, batch_size, MEMORY_BUDGET, ENOUGH)
 
     def batch_size(self, n: int, n_targets: int) -> int:
         return self.batches.samples(n, n_targets)

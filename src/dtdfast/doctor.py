@@ -9,7 +9,7 @@ from importlib import metadata
 from .backends import backends
 from .config import build_config
 
-TOOLS = ("bench", "lint", "test")  # extras for working on dtdfast itself
+TOOLS = ("bench", "cuda-test", "lint", "peers", "test")  # extras for working on dtdfast itself
 
 
 def doctor() -> str:

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from . import layers as L
 from .account import Account
-from .arrays import check_input, check_out, is_dask
+from .arrays import Check, check_input, check_out, is_dask
 from .backends import choose
+from .device_arrays import on_device
 from .errors import InputError, LayerError, NumericsError, RuleError, TargetError, at
-from .foreign import Home, take, take_out
+from .foreign import NUMPY, Home, take, take_out
 from .ledger import Ledger, row_of
 from .plan.domain import Domain
 from .plan.shapes import Shape
@@ -23,7 +24,7 @@ from .plan.wiring import sources
 from .presets import RuleBook, Rules
 from .program import EXPLAIN, GRADIENT, PREDICT, Program, last_entry, prepare
 from .rules import convention_of
-from .session import Executor, maker
+from .session import Executor, Options, maker
 from .targets import Targets
 
 Array = NDArray[Any]
@@ -42,12 +43,14 @@ class Explainer:
     convention : {"dtd", "zennit", "captum", "innvestigate"}
         Whose habits (bias, stabilizer, pools, adds) the rules follow where they leave them open.
     backend : {"auto", "cpu", "cuda", "oracle"}
-    precision : {"float32"}
-        The oracle computes in float64 whatever this says.
+    precision : {"float32", "tf32", "bfloat16"}
+        Of the products' operands; "tf32" and "bfloat16" on CUDA only.  The oracle computes in float64 whatever this says.
     batch_size : int, optional
         Samples per pass through the network; None: as many as a memory budget allows.
     n_threads : int, optional
         None: OMP_NUM_THREADS, else the cores that this process may use.
+    device : int, "cuda:1" or torch.device, optional
+        The GPU that computes (backend "cuda"); None: number 0.
     start, stop : int, optional
         Positions of the entries at whose outputs relevance enters and leaves; None: the network's output and input.
     kind : {"explain", "gradient"}
@@ -92,7 +95,8 @@ class Explainer:
         self._start, self._stop = start, stop
         last = last_entry(self._layers, start, kind)
         self._words = self._find_words(last)
-        self._make = maker(self._backend, self._batch_size, self._n_threads)
+        self._check = Check(self._words, self._domain)
+        self._make = maker(Options(self._backend, precision, self._batch_size, self._n_threads, device, self._check))
         self._executors: dict[tuple[Shape, str], Executor] = {}
         self._lock = threading.Lock()
 
@@ -117,11 +121,12 @@ class Explainer:
         Parameters
         ----------
         x : (n, c, *space) or (n, features), float; (n, ...) integers for an Embedding
-            A Dask array gives lazy Dask arrays, chunked along the samples as it is.
+            A Dask array gives lazy Dask arrays, chunked along the samples as it is.  PyTorch and CuPy arrays on a GPU are read there
+            by backend "cuda".
         target : None, int, tuple, (n,) ints, (n, t) or (1, t) ints, (n, *out) or (n, t, *out) floats
             None explains the largest output of each sample; floats are the start relevance themselves.
         return_outputs : also return the outputs that were explained (n, *out)
-        out : array to write the result into
+        out : array of x's kind and place to write the result into
         progress : show a progress bar over samples (needs dtdfast[progress])
 
         Returns
@@ -140,30 +145,28 @@ class Explainer:
         targets = Targets.parse(take(target)[0], len(x), program.network.output.shape)
         leaves = program.leaves.shape
         shape = (len(x), targets.count, *leaves) if targets.several else (len(x), *leaves)
-        result = check_out(take_out(out), shape, self._dtype)
+        result = check_out(out if on_device(x) else take_out(out), shape, self._dtype, x)
         # a strided `out` cannot be seen as (n, t, ...) without a copy, so index the target axis instead
         view = result if targets.several else result[:, None]
-        outputs: Array | None = np.empty((len(x), *program.network.output.shape), self._dtype) if return_outputs else None
+        outputs = check_out(None, (len(x), *program.network.output.shape), self._dtype, x) if return_outputs else None
+        clip = self._book.preset.clip_start and not program.gradient
         for block in _blocks(len(x), executor.batch_size(len(x), targets.count), progress):
             with executor.session(block.stop - block.start, targets.count) as session:
-                values = session.forward(x[block])
-                start = targets.relevance(block, values, unit=program.gradient, clip=self._book.preset.clip_start and not program.gradient)
-                session.relevance(start, view[block])
-                if outputs is not None:
-                    outputs[block] = values
+                entry = targets.entry(block, unit=program.gradient, clip=clip)
+                session.explain(x[block], entry, view[block], None if outputs is None else outputs[block])
         self._check_finite("relevance", result)
         relevance = home.give(result) if out is None else out
-        return (relevance, home.give(outputs)) if outputs is not None else relevance
+        return relevance if outputs is None else (relevance, home.give(outputs))
 
     def predict(self, x: Any) -> Any:
         """The network's outputs (n, *out), a final Softmax included; of x's kind, and lazy for a Dask array."""
         if is_dask(x):
             return _lazy().lazy_predict(self, x)
         x, executor, home = self._prepare(x, PREDICT)
-        result: Array = np.empty((len(x), *executor.program.network.output.shape), self._dtype)
+        result = check_out(None, (len(x), *executor.program.network.output.shape), self._dtype, x)
         for block in _blocks(len(x), executor.batch_size(len(x), 1), False):
             with executor.session(block.stop - block.start, 1) as session:
-                result[block] = session.forward(x[block])
+                session.predict(x[block], result[block])
         self._check_finite("output", result)
         return home.give(result)
 
@@ -175,7 +178,7 @@ class Explainer:
         TargetError
             For several targets: the ledger follows one per sample.
         """
-        x, executor, _ = self._prepare(x, self._kind)
+        x, executor, _ = self._prepare(take(x)[0], self._kind)
         targets = Targets.parse(take(target)[0], len(x), executor.program.network.output.shape)
         if targets.several:
             raise TargetError("the ledger follows one target per sample; call it once per target")
@@ -185,7 +188,7 @@ class Explainer:
         u = float(np.finfo(self._dtype).epsneg)
         for block in _blocks(len(x), executor.batch_size(len(x), 1), False):
             with executor.session(block.stop - block.start, 1, ledger=True) as session:
-                start = targets.relevance(block, session.forward(x[block]), clip=self._book.preset.clip_start)
+                start = targets.entry(block, clip=self._book.preset.clip_start).relevance(session.forward(x[block]))
                 accounts: list[Account] = []
                 end: Array = np.empty((len(start), 1, *executor.program.leaves.shape), self._dtype)
                 session.relevance(start, end, accounts)
@@ -202,10 +205,10 @@ class Explainer:
 
     def profile(self, x: Any, target: Any = None) -> Any:
         """Time, multiply-adds and bytes of every step of one explanation; printable."""
-        x, executor, _ = self._prepare(x, self._kind)
+        x, executor, _ = self._prepare(take(x)[0], self._kind)
         targets = Targets.parse(take(target)[0], len(x), executor.program.network.output.shape)
         block = slice(0, executor.batch_size(len(x), targets.count))
-        return executor.profile(x[block], lambda values: targets.relevance(block, values))
+        return executor.profile(x[block], targets.entry(block).relevance)
 
     # -------------------------------------------------------------------------------------------------------------- checking
 
@@ -222,7 +225,8 @@ class Explainer:
                     raise RuleError(f"rules names entry {position}, but the network has entries 0 to {n - 1}")
 
     def _check_finite(self, what: str, values: Array) -> None:
-        if not np.isfinite(values).all():
+        """What the CUDA executor finds out on its device."""
+        if self._backend != "cuda" and not np.isfinite(values).all():
             precision = np.dtype(self._dtype)
             raise NumericsError(f"the {what} overflowed {precision}; rescale the network, or see with backend='oracle' where")
 
@@ -232,8 +236,12 @@ class Explainer:
                 return position, np.shape(record.weight)[0]
         return None
 
-    def _prepare(self, x: Any, kind: str) -> tuple[Array, Executor, Home]:
-        host, home = take(x)
+    def _prepare(self, x: Any, kind: str) -> tuple[Any, Executor, Home]:
+        """X as the executor takes it, checked; the executor; where results go (on a GPU they are there already)."""
+        host, home = (x, NUMPY) if self._backend == "cuda" and on_device(x) else take(x)
+        if self._backend == "cuda":
+            array = self._check.admit(host)
+            return array, self._executor(tuple(array.shape[1:]), kind), home
         array = check_input(host, self._words, self._dtype)
         executor = self._executor(array.shape[1:], kind)
         if kind == EXPLAIN and self._words is None:

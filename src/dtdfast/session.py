@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .account import Account
+from .arrays import Check
 from .errors import BackendError
 from .oracle import Oracle
 from .program import Program
+from .targets import Entry
 
 Array = NDArray[Any]
 
 
 class Session(Protocol):
     """One batch of samples."""
+
+    def explain(self, x: Array, entry: Entry, result: Array, outputs: Array | None = None) -> None:
+        """Relevance (n, t, *leaves) of x into `result`, and the outputs (n, *out) into `outputs` if they are wanted."""
+
+    def predict(self, x: Array, outputs: Array) -> None:
+        """Outputs (n, *out) of x into `outputs`."""
 
     def forward(self, x: Array) -> Array:
         """Outputs (n, *out) of x (n, *in)."""
@@ -42,7 +52,26 @@ class Executor(Protocol):
     def profile(self, x: Array, start: Callable[[Array], Array]) -> Any: ...
 
 
-class OracleSession:
+class HostSession(ABC):
+    """A session whose results are at hand at once."""
+
+    @abstractmethod
+    def forward(self, x: Array) -> Array: ...
+
+    @abstractmethod
+    def relevance(self, start: Array, result: Array, accounts: list[Account] | None = None) -> None: ...
+
+    def explain(self, x: Array, entry: Entry, result: Array, outputs: Array | None = None) -> None:
+        values = self.forward(x)
+        self.relevance(entry.relevance(values), result)
+        if outputs is not None:
+            outputs[...] = values
+
+    def predict(self, x: Array, outputs: Array) -> None:
+        outputs[...] = self.forward(x)
+
+
+class OracleSession(HostSession):
     def __init__(self, program: Program) -> None:
         self._oracle = Oracle(program.network, program.leaves, program.gradient)
 
@@ -81,12 +110,30 @@ class OracleExecutor:
         raise BackendError("the oracle has no kernels to profile; use backend='cpu'")
 
 
-def maker(backend: str, batch_size: int | None, n_threads: int | None) -> Callable[[Program], Executor]:
+@dataclass(frozen=True)
+class Options:
+    """What executors are made with."""
+
+    backend: str
+    precision: str
+    batch_size: int | None
+    n_threads: int | None
+    device: Any
+    check: Check
+
+
+def maker(options: Options) -> Callable[[Program], Executor]:
     """Makes the executors of one Explainer, which share their packed weights."""
-    if backend == "oracle":
-        return lambda program: OracleExecutor(program, batch_size)
+    if options.backend == "oracle":
+        return lambda program: OracleExecutor(program, options.batch_size)
+    if options.backend == "cuda":
+        from .cuda.executor import CudaExecutor, Workplace
+        from .cuda.usable import open_device
+
+        place = Workplace(open_device(options.device), options.precision)
+        return lambda program: CudaExecutor(program, options.batch_size, place, options.check)
     from .cpu import CpuExecutor
     from .packing import WeightStore
 
     store = WeightStore()
-    return lambda program: CpuExecutor(program, batch_size, n_threads, store)
+    return lambda program: CpuExecutor(program, options.batch_size, options.n_threads, store)

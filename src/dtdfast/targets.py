@@ -20,12 +20,12 @@ class Targets:
 
     Attributes
     ----------
-    index : (n, t, 1 or more axes of the output) integers, or None
+    numbers : (n, t) integers, which element of the flattened outputs, or None
     start : (n, t, *out) floats, or None
     several : whether the result has a target axis
     """
 
-    index: NDArray[np.intp] | None
+    numbers: NDArray[np.int64] | None
     start: Floats | None
     several: bool
     count: int
@@ -78,28 +78,47 @@ class Targets:
             f"target (a float start) has shape {array.shape}, expected that of the outputs {shape}, or (n, t, ...) for t targets"
         )
 
-    def relevance(self, block: slice, outputs: Floats, *, unit: bool = False, clip: bool = False) -> Floats:
-        """Start relevance (n, t, *out) of a block of samples: the outputs themselves at the targets, 0 elsewhere.
+    def entry(self, block: slice, *, unit: bool = False, clip: bool = False) -> Entry:
+        """Where relevance enters a block of samples."""
+        numbers = None if self.numbers is None else self.numbers[block]
+        start = None if self.start is None else self.start[block]
+        return Entry(numbers, start, self.count, unit, clip)
 
-        `unit` starts with 1 instead (gradients), `clip` raises negative outputs to 0.
-        """
+
+@dataclass(frozen=True)
+class Entry:
+    """Where relevance enters the n samples of a pass, as in Targets; with neither, at each one's largest output.
+
+    `unit` starts with 1 instead of the output (gradients), `clip` raises negative starts to 0.
+    """
+
+    numbers: NDArray[np.int64] | None
+    start: Floats | None
+    count: int
+    unit: bool
+    clip: bool
+
+    def relevance(self, outputs: Floats) -> Floats:
+        """Start relevance (n, t, *out): the outputs themselves at the targets, 0 elsewhere."""
         if self.start is not None:
-            start = self.start[block].astype(outputs.dtype)
-            return np.maximum(start, 0) if clip else start
+            start = self.start.astype(outputs.dtype)
+            return np.maximum(start, 0) if self.clip else start
         n = len(outputs)
-        index = outputs.argmax(axis=1).reshape(n, 1, 1) if self.index is None else self.index[block]
-        start = np.zeros((n, self.count, *outputs.shape[1:]), outputs.dtype)
+        flat = outputs.reshape(n, -1)
+        numbers = flat.argmax(axis=1)[:, None] if self.numbers is None else self.numbers
+        start = np.zeros((n, self.count, flat.shape[1]), outputs.dtype)
         samples = np.arange(n)[:, None]
-        where = tuple(index[:, :, a] for a in range(index.shape[2]))
-        values = outputs[(samples, *where)]
-        start[(samples, np.arange(self.count)[None, :], *where)] = 1 if unit else np.maximum(values, 0) if clip else values
-        return start
+        values = flat[samples, numbers]
+        start[samples, np.arange(self.count), numbers] = 1 if self.unit else np.maximum(values, 0) if self.clip else values
+        return start.reshape(n, self.count, *outputs.shape[1:])
 
 
-def _checked(index: NDArray[Any], out: Shape) -> NDArray[np.intp]:
+def _checked(index: NDArray[Any], out: Shape) -> NDArray[np.int64]:
+    """Indices (n, t, axes of the output) as numbers of elements (n, t)."""
     for axis, size in enumerate(out):
         column = index[..., axis]
         if column.size and (column.min() < 0 or column.max() >= size):
             bad = int(column.min() if column.min() < 0 else column.max())
             raise TargetError(f"target {bad} is outside the {size} outputs along axis {axis + 1}; expected 0 to {size - 1}")
-    return index.astype(np.intp)
+    numbers: NDArray[np.int64] = np.ravel_multi_index(tuple(np.moveaxis(index, -1, 0)), out).astype(np.int64)
+    return numbers

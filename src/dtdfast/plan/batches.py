@@ -10,12 +10,6 @@ from .units import Neuron
 if TYPE_CHECKING:
     from ..program import Program
 
-MEMORY_BUDGET = 2**28
-"""Bytes of arena that a pass may use where the caller gives no batch_size (one sample may need more)."""
-
-ENOUGH = 2**26
-"""Bytes of arena beyond which more samples in a pass spare nothing but reading the weights again."""
-
 
 class Batches:
     """Sizes of the passes of one program, by the arenas of its plans.
@@ -23,10 +17,12 @@ class Batches:
     Parameters
     ----------
     batch_size : samples per pass as the caller wants them, None for as many as the budget allows
+    budget : bytes of arena that a pass may use where there is no batch_size (one sample may need more)
+    enough : bytes of arena beyond which more samples spare nothing but reading the weights again; None where they always pay
     """
 
-    def __init__(self, program: Program, batch_size: int | None) -> None:
-        self.batch_size = batch_size
+    def __init__(self, program: Program, batch_size: int | None, budget: int, enough: int | None = None) -> None:
+        self.batch_size, self.budget, self.enough = batch_size, budget, enough
         one = lower(program, 1, 1).arena
         self.per_sample = max(1, one)
         parts = [part for unit in program.network.units if isinstance(unit, Neuron) for part in unit.parts]
@@ -35,7 +31,7 @@ class Batches:
 
     def targets(self, n_targets: int) -> int:
         """Targets per relevance pass, so that one sample stays within the budget."""
-        room = max(0, MEMORY_BUDGET - self.per_sample) // self.per_target
+        room = max(0, self.budget - self.per_sample) // self.per_target
         return max(1, min(n_targets, 1 + room))
 
     def samples(self, n: int, n_targets: int) -> int:
@@ -43,6 +39,6 @@ class Batches:
         if self.batch_size is not None:
             return min(n, self.batch_size)
         # values leave the caches as samples are added, weights are read again as they are taken away: about as much of either
-        room = min(MEMORY_BUDGET, max(ENOUGH, self.weights))
+        room = self.budget if self.enough is None else min(self.budget, max(self.enough, self.weights))
         most = max(1, room // (self.per_sample + (self.targets(n_targets) - 1) * self.per_target))
         return -(-n // -(-n // most))

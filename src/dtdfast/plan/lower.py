@@ -16,6 +16,7 @@ from .lower_relevance import RelevanceLowering
 from .memory import insert_clears, live_ranges, place
 from .plan import Kept, Plan
 from .resolve import window_scale
+from .signs import SIGNED
 from .steps import Buffer, Step, View
 from .taps import phases
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from ..program import Program
 
 Triple = tuple[int, int, int]
-_SIGNED = frozenset((W, W_GAMMA_POS, W_GAMMA_NEG))
 
 
 def bias_map(bias: U.Floats, share: Share, gamma: float) -> NDArray[np.float32]:
@@ -177,7 +177,7 @@ class Lowering(LoweringBase):
     def magnitude(self, unit: U.Neuron, number: int) -> Buffer | None:
         """Σ_i |in(x_i)| |w_ij| for the ledger's bound; None where all terms have one sign, so that |Σ terms| serves."""
         pairs = [(part, term) for part in unit.parts for term in part.terms[number]]
-        one_signed = all(term.w not in _SIGNED or part.weight is None for part, term in pairs) and all(
+        one_signed = all(term.w not in SIGNED or part.weight is None for part, term in pairs) and all(
             term.x != X or part.source.nonnegative for part, term in pairs
         )
         if one_signed:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from .. import layers as L
-from ..rules import W_NEG, W_POS, X_NEG, X_POS, Row, Term, W, X
+from ..rules import W_GAMMA_NEG, W_GAMMA_POS, W_NEG, W_POS, X_NEG, X_POS, Row, Term, W, X
 from .units import Affine, Elementwise, Gating, Move, Neuron, Part, Probabilities, Unit, Words
+
+SIGNED = frozenset((W, W_GAMMA_POS, W_GAMMA_NEG))
+"""Weight maps that keep weights of both signs."""
 
 _KEEP = ("leaky_relu", "elu", "silu", "gelu", "gelu_tanh", "hard_swish", "tanh")  # non-negative for a non-negative input
 _ALWAYS = ("sigmoid", "hard_sigmoid", "softplus")
@@ -60,3 +63,10 @@ def reduce_terms(row: Row, part: Part) -> list[list[Term]]:
             terms.append(Term(x, w))
         result.append(terms)
     return result
+
+
+def cancels(unit: Unit) -> bool:
+    """Whether a neuron's rule sums products of both signs, so that rounded operands may leave nothing right of the sum."""
+    if not isinstance(unit, Neuron) or unit.row is None:
+        return False
+    return any(term.w in SIGNED for part in unit.parts if part.weight is not None for share in part.terms for term in share)

@@ -108,7 +108,7 @@ class Work:
             account = self.explainer.ledger(x, target)
             totals = [account.start, account.end, *account.absorbed.values(), account.residual, account.bound]
         else:
-            start = Targets.parse(target, n, self.outputs).relevance(slice(0, n), outputs, clip=self.clip)
+            start = Targets.parse(target, n, self.outputs).entry(slice(0, n), clip=self.clip).relevance(outputs)
             totals = [values.astype(np.float64).reshape(n, -1).sum(axis=1) for values in (start, relevance)]
         stored = relevance if self.sum_axis is None else _summed(relevance, self.sum_axis)
         return {"relevance": _narrowed(stored, self.dtype), "outputs": outputs, "target": index, "ledger": np.stack(totals, axis=1)}

@@ -1,0 +1,81 @@
+"""A GPU on paper: memory that is numbers only and kernels that are compiled but never run, to go as far as one gets without a device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from dtdfast.cuda import usable
+from dtdfast.cuda.device import ALIGN
+from dtdfast.cuda.launch import Kernel, Launch
+
+GIGABYTES = 140  # of an H200
+
+
+class PaperDevice:
+    """A `Device` of compute capability 9.0 that counts.
+
+    Attributes
+    ----------
+    kernels : every kernel that some launch asked for
+    allocated : bytes by address
+    """
+
+    number, name, capability, multiprocessors, stream = 0, "H200 on paper", (9, 0), 132, 1
+
+    def __init__(self) -> None:
+        self.kernels: dict[Kernel, int] = {}  # launches of each
+        self.allocated: dict[int, int] = {}
+        self._next = 2**40
+
+    def memory(self) -> tuple[int, int]:
+        total = GIGABYTES * 10**9
+        return total - sum(self.allocated.values()), total
+
+    def allocate(self, nbytes: int) -> int:
+        address = self._next
+        self._next += -(-nbytes // ALIGN) * ALIGN
+        self.allocated[address] = nbytes
+        return address
+
+    def release(self, address: int) -> None:
+        del self.allocated[address]
+
+    def upload(self, address: int, array: Any, stream: int) -> None: ...
+
+    def download(self, array: Any, address: int, stream: int) -> None: ...
+
+    def copy(self, to: int, source: int, nbytes: int, stream: int) -> None: ...
+
+    def synchronize(self, stream: int) -> None: ...
+
+    def prepare(self, launches: Sequence[Launch]) -> None:
+        for launch in launches:
+            self.kernels[launch.kernel] = self.kernels.get(launch.kernel, 0) + 1
+
+    def launch(self, launches: Sequence[Launch], stream: int) -> None:
+        self.prepare(launches)
+
+    def record(self, launches: Sequence[Launch]) -> int:
+        self.prepare(launches)
+        return len(launches)
+
+    def replay(self, graph: int, stream: int) -> None: ...
+
+    def discard(self, graph: int) -> None: ...
+
+    def seconds(self, launches: Sequence[Launch], repeats: int) -> float:
+        return 0.0
+
+
+@contextmanager
+def on_paper() -> Iterator[PaperDevice]:
+    """Make backend="cuda" use a device on paper; results are not computed."""
+    device = PaperDevice()
+    before = usable.survey, usable.open_device
+    usable.survey, usable.open_device = (lambda: (None, device.name)), (lambda number: device)  # type: ignore[assignment]
+    try:
+        yield device
+    finally:
+        usable.survey, usable.open_device = before

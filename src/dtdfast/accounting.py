@@ -1,0 +1,88 @@
+"""How an executor of plans reports to the ledger: units of relevance steps run one by one, with what they read and wrote."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+from numpy.typing import NDArray
+
+from .account import Account, ShareAccount
+from .plan import units as U
+from .plan.lower import bias_map
+from .plan.plan import Plan
+from .plan.steps import Buffer
+
+Array = NDArray[Any]
+
+
+class Accounts(ABC):
+    """A session on a plan whose buffers keep what they hold (lowered for a ledger)."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self._started: set[int] = set()  # tensors on which some relevance has arrived
+
+    @abstractmethod
+    def run(self, first: int, last: int) -> None:
+        """Steps first … last−1, forward and relevance counted through."""
+
+    @abstractmethod
+    def read_root(self, root: Buffer) -> Array:
+        """The numbers of a buffer that is no alias, its frame included."""
+
+    def run_accounts(self, accounts: list[Account]) -> None:
+        """All relevance steps, with an account of each unit."""
+        first, done = len(self.plan.forward), 0
+        for unit, begin, end in self.plan.unit_ranges():
+            self.run(first + done, first + begin)
+            accounts.append(self._account(unit, partial(self.run, first + begin, first + end)))
+            done = end
+        self.run(first + done, first + len(self.plan.relevance))
+
+    def read(self, buffer: Buffer) -> Array:
+        """A buffer's values as (batch, *shape)."""
+        flat = self.read_root(buffer.root)
+        offset, strides, per_sample = buffer.strides()
+        count = {"n": self.plan.n, "nt": self.plan.n * self.plan.t, "1": 1}[buffer.root.batch]
+        steps = tuple(flat.itemsize * s for s in (per_sample, *strides))
+        return as_strided(flat[offset:], (count, *buffer.shape), steps, writeable=False)
+
+    def _relevance_of(self, tensor: U.Tensor) -> NDArray[np.float64]:
+        """R on a tensor, (n, *shape): what is stored, times x where that is c."""
+        stored = self.read(self.plan.relevances[tensor.index]).astype(np.float64)
+        return stored if tensor.form == "R" else stored * self.read(self.plan.values[tensor.index])
+
+    def _account(self, unit: U.Unit, run: Callable[[], None]) -> Account:
+        """Run a unit's relevance steps and report what came, what went, and its sums."""
+        carriers = {s.index: s for s in unit.carriers if s.wanted}.values()
+        before = sum((_sums(self._relevance_of(s)) for s in carriers if s.index in self._started), np.zeros(self.plan.n))
+        run()
+        self._started.update(s.index for s in carriers)
+        after = [self._relevance_of(s) for s in carriers]
+        handed = sum((_sums(np.abs(r)) for r in after), np.zeros(self.plan.n))
+        account = Account(unit, self._relevance_of(unit.out), sum(map(_sums, after), -before), handed)
+        if isinstance(unit, U.Neuron):
+            self._account_terms(unit, account)
+        return account
+
+    def _account_terms(self, unit: U.Neuron, account: Account) -> None:
+        row, kept = unit.row, self.plan.kept[unit.out.index]
+        assert row is not None
+        column = (-1, *(1,) * (len(unit.out.shape) - 1))
+        bias = np.zeros(1, np.float32) if unit.bias is None else np.asarray(unit.bias, np.float32)
+        if kept.y is not None:
+            account.y = self.read(kept.y) + bias.reshape(column)
+        for share, terms, magnitude in zip(row.shares, kept.terms, kept.magnitude, strict=True):
+            in_share = np.zeros(1) if unit.bias is None or share.bias is None else bias_map(unit.bias, share, row.gamma)
+            size = np.abs(self.read(magnitude)) * (1.0 if magnitude is terms else 1.0 + row.gamma)
+            account.shares.append(ShareAccount(self.read(terms), in_share.reshape(column), size))
+
+
+def _sums(r: NDArray[np.float64]) -> NDArray[np.float64]:
+    result: NDArray[np.float64] = r.reshape(len(r), -1).sum(axis=1)
+    return result

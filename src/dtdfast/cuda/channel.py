@@ -1,0 +1,81 @@
+"""Taps with one weight per channel: depthwise convolutions, average pools, operands of an add.
+
+sum[p,c] = Σ_k x[p + tap_k, c] wm(w[k,c])        (w absent: 1)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .elementwise import put
+from .formulas import ACTIVATIONS, DERIVATIVES, FACTORS, MULTIPLIERS, ONE, WEIGHT_MAPS, ZERO, Scalar, positive, selected, stabilised
+from .language import load, load_long, store, times
+
+Body = Any
+
+
+def neuron_channel(activation: str, mode: str, dual: bool) -> Body:
+    """out = act(y), factor and terms of a neuron, as csrc/README.md has them.
+
+    taps : address of byte offsets from x; the weights of two taps lie `row` bytes apart
+    """
+    act, slope = ACTIVATIONS[activation], DERIVATIVES[activation]
+    formula = FACTORS.get(mode, FACTORS["gate"])
+    stores, derivative = mode != "none", mode == "derivative"
+
+    def body(
+        out: int, factor: int, terms: int, x: int, weight: int, y_prev: int, terms_prev: int, scale: int, bias: int, bias_d: int,
+        taps: int, n_taps: int, row: int, select: int,
+        coefficient: Scalar, stabilizer: Scalar, alpha: Scalar, beta: Scalar,
+    ) -> None:  # fmt: skip
+        y, z = ZERO, ZERO
+        for k in range(n_taps):
+            v = load(x + load_long(taps + 8 * k))
+            w = load(weight + times(k, row)) if weight != 0 else ONE
+            y += v * w
+            if dual:
+                z += v * positive(w)
+        s = load(scale) if scale != 0 else ONE
+        y = y * s
+        if y_prev != 0:
+            y = y + load(y_prev)
+        if dual:
+            z = z * s
+            if terms_prev != 0:
+                z = z + load(terms_prev)
+        else:
+            z = y
+        if terms != 0:
+            store(terms, z)
+        if bias != 0:
+            y = y + load(bias)
+        value = act(y, alpha, beta)
+        store(out, value)
+        if stores:
+            if derivative:
+                store(factor, slope(y, alpha, beta) * s)
+            else:
+                if bias_d != 0:
+                    z = z + load(bias_d)
+                store(factor, selected(select, y, formula(coefficient, value, stabilised(z, stabilizer), s)))
+
+    return body
+
+
+def taps_channel(weight_map: str, mode: str) -> Body:
+    """out (+)= multiplier(m) · scale · Σ_k x[p + tap_k] wm(w[k])."""
+    wm, multiplier = WEIGHT_MAPS[weight_map], MULTIPLIERS[mode]
+
+    def body(
+        out: int, x: int, weight: int, m: int, scale: int,
+        taps: int, n_taps: int, row: int, accumulate: int,
+        gamma: Scalar,
+    ) -> None:  # fmt: skip
+        total = ZERO
+        for k in range(n_taps):
+            w = load(weight + times(k, row)) if weight != 0 else ONE
+            total += load(x + load_long(taps + 8 * k)) * wm(w, gamma)
+        s = load(scale) if scale != 0 else ONE
+        put(out, multiplier(load(m) if m != 0 else ZERO, total * s), accumulate)
+
+    return body

@@ -1,0 +1,171 @@
+"""Dense products of a plan as launches: geometry becomes numbers, what a step asks for a specialisation.  No maths."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import BackendError
+from ..packing import pack
+from ..plan.plan import Plan
+from ..plan.steps import Step, View, Weights
+from . import dense
+from .dense import Tile
+from .epilogue import FIRST_VIEW, N_FLOATS, PER_VIEW, Finish
+from .launch import AddressOf, Kernel, Launch
+
+OPERATIONS = frozenset(("NEURON_DENSE", "TAPS_DENSE", "NEURON_LINEAR", "TAPS_LINEAR", "SCATTER_LINEAR"))
+"""Operations that `launches` takes."""
+
+UNITS = {"float32": ("tf32x3", "fma"), "tf32": ("tf32", "tf32"), "bfloat16": ("bf16", "bf16")}
+"""Per precision the unit for rows of x and w that are 16-byte aligned, and for others."""
+
+HUGE, WIDE, TALL = Tile(256, 128, 64, 64, 3), Tile(128, 128, 64, 32, 3), Tile(256, 64, 64, 32, 3)
+NARROW, SQUARE, SMALL = Tile(128, 64, 32, 32, 3, 2), Tile(64, 64, 32, 32, 4, 2), Tile(32, 32, 16, 16, 8)
+THIN = Tile(128, 8, 32, 8, 4)  # results of at most 8 channels, such as relevance of an image; across only
+
+_NARROW_UNITS: dict[int, tuple[Tile, ...]] = {1: (HUGE, WIDE, TALL, SQUARE, SMALL), 2: (WIDE, TALL, SQUARE, SMALL)}
+TILES: dict[str, dict[int, tuple[Tile, ...]]] = {
+    "tf32": _NARROW_UNITS,
+    "bf16": _NARROW_UNITS,
+    "tf32x3": {1: (NARROW, SQUARE, SMALL), 2: (SQUARE, SMALL)},
+    "fma": {1: (SQUARE, SMALL), 2: (SQUARE, SMALL)},
+}
+"""Per unit and number of products the tiles whose sums fit the registers (tests/cuda/test_compiled.py)."""
+
+EFFICIENCY = {HUGE: 1.0, WIDE: 0.95, TALL: 0.9, NARROW: 0.85, SQUARE: 0.7, SMALL: 0.3}
+"""Share of the peak that a multiprocessor full of such tiles is thought to reach: predicted, not measured."""
+
+MOST = 2**31  # offsets and counts of pixels are 32-bit
+
+
+def packing_key(weights: Weights) -> tuple[Any, ...]:
+    """What one upload serves: dense weights go up once for both directions and all phases."""
+    if weights.layout == "dense":
+        return weights.part.position, weights.part.variant, "dense"
+    return weights.key
+
+
+def packing(weights: Weights) -> NDArray[np.float32]:
+    """Weights as the kernels read them: dense (c_out, c_in/groups, *kernel) → [output][tap][input], others as on the CPU."""
+    if weights.layout != "dense":
+        return pack(weights)
+    weight = weights.part.weight
+    assert weight is not None
+    return np.ascontiguousarray(weight.reshape(*weight.shape[:2], -1).swapaxes(1, 2), np.float32)
+
+
+class _Operand:
+    """A view as address and strides along n, d, h, w; channels lie next to each other."""
+
+    def __init__(self, view: View, address_of: AddressOf, x_step: Sequence[int] = (1, 1, 1)) -> None:
+        _, shape, strides = view.layout()
+        if shape[0] > 1 and strides[0] != 1:
+            raise BackendError(f"the channels of {view.buffer.name} do not lie next to each other, which this kernel asks for")
+        sample = 0 if view.buffer.batch == "1" else view.buffer.strides()[2]
+        self.address = address_of(view)
+        self.pixels: tuple[int, int, int] = (shape[1], shape[2], shape[3])
+        self.axes = strides[1:4]
+        self.strides = (sample, *(s * step for s, step in zip(self.axes, x_step, strict=True)))
+
+    def numbers(self) -> tuple[int, ...]:
+        return (self.address, *self.strides)
+
+    def aligned(self, *more: int) -> bool:
+        """Whether four channels can be moved at once; `more` offsets count in."""
+        return self.address % 16 == 0 and all(s % 4 == 0 for s in (*self.strides, *more))
+
+
+class _Window:
+    """A number per pixel (d, h, w), as an operand."""
+
+    def __init__(self, window: NDArray[np.float32], address_of: AddressOf) -> None:
+        _, h, w = window.shape
+        self.address, self.strides = address_of(window), (0, h * w, w, 1)
+
+    def numbers(self) -> tuple[int, ...]:
+        return (self.address, *self.strides)
+
+    def aligned(self) -> bool:
+        return True  # read one by one
+
+
+def choose_tile(unit: str, n_products: int, across: bool, pixels: int, channels: int, groups: int, multiprocessors: int) -> Tile:
+    """The tile whose blocks take the least time on the busiest multiprocessor.
+
+    The order of summation is the same for all, so the choice may follow the size of the batch.
+    """
+    if across and channels <= THIN.channels:
+        return THIN
+
+    def cost(tile: Tile) -> float:
+        blocks = -(-pixels // tile.pixels) * -(-channels // tile.channels) * groups
+        return -(-blocks // multiprocessors) * tile.pixels * tile.channels / EFFICIENCY[tile]
+
+    return min(TILES[unit][n_products], key=cost)
+
+
+def launches(step: Step, plan: Plan, address_of: AddressOf, precision: str = "float32", multiprocessors: int = 132) -> list[Launch]:
+    """The launch that computes a dense step of a plan.
+
+    Parameters
+    ----------
+    address_of : device addresses, see launch.py
+    precision : "float32", "tf32" or "bfloat16": of the operands; sums are float32
+    multiprocessors : of the device
+    """
+    assert step.x is not None
+    assert step.weights is not None
+    assert step.phase is not None
+    across = step.weights.scatter or step.op == "SCATTER_LINEAR"
+    weight = step.weights.part.weight
+    assert weight is not None
+    c_out, c_in = weight.shape[0] // step.groups, weight.shape[1]  # of a group
+    n_weight_taps = prod(weight.shape[2:])
+    inner, channels = (c_out, c_in) if across else (c_in, c_out)
+
+    x = _Operand(step.x, address_of, step.phase.x_step)
+    table = np.zeros((len(step.phase.taps) + dense.SPARE_TAPS, 2), np.int32)
+    for row, (tap, offset) in zip(table, step.phase.taps, strict=False):
+        row[:] = sum(o * s for o, s in zip(offset, x.axes, strict=True)), tap * c_in
+    neuron = step.op.startswith("NEURON")
+    maps = (("w", "w+") if step.dual else ("w",)) if neuron else (step.weight_map,)
+
+    given = {name: getattr(step, name) for name in ("out", "factor", "terms", "y_prev", "terms_prev", "m")}
+    views: dict[str, _Operand | _Window] = {name: _Operand(v, address_of) for name, v in given.items() if v is not None}
+    if step.window is not None:
+        views["window"] = _Window(step.window, address_of)
+    mode = str(step.mode or "none")
+    kind, alpha, beta = step.activation
+    width = 4 if channels % 4 == 0 and all(v.aligned() for v in views.values()) else 1
+    ending = Finish(neuron, kind, mode, step.dual, step.accumulate, tuple(views), width)
+
+    vector = 4 if inner % 4 == 0 and x.aligned(*table[:, 0].tolist()) else 1
+    vector_w = (4 if channels % 4 == 0 else 1) if across else vector
+    out = _Operand(step.out, address_of)
+    d, h, w = out.pixels
+    n = {"n": plan.n, "nt": plan.n * plan.t, "1": 1}[step.out.buffer.batch]
+    pixels = n * d * h * w
+    if max(pixels, *(n * v.strides[0] for v in (x, *views.values()))) >= MOST:
+        raise BackendError(f"a pass of {n} samples has more than 2**31 elements in one array; choose a smaller batch_size")
+
+    unit = UNITS[precision][0 if vector == 4 else 1]
+    tile = choose_tile(unit, len(maps), across, pixels, channels, step.groups, multiprocessors)
+    tiles_across = -(-channels // tile.channels)
+    numbers = (
+        *(x.address, *x.strides, address_of(step.weights), address_of(table), len(step.phase.taps), inner),
+        *(pixels, d * h * w, h * w, w, step.repeat, tiles_across, n_weight_taps * c_in, c_out * n_weight_taps * c_in),
+        *(channels, *(0 if b is None else address_of(b) for b in (step.bias, step.bias_d))),
+        *(number for v in views.values() for number in v.numbers()),
+    )
+    kernel = Kernel(
+        "dtd_dense", dense.dense, (unit, maps, across, tile.constants, vector, vector_w, ending.constants),
+        FIRST_VIEW + PER_VIEW * len(views), N_FLOATS, tile.threads, tile.min_blocks,
+    )  # fmt: skip
+    grid = (-(-pixels // tile.pixels) * tiles_across, step.groups, 1)
+    floats = (step.gamma, step.coefficient, step.stabilizer, alpha, beta)
+    return [Launch(kernel, grid, tile.shared_bytes(len(maps), len(views)), numbers, floats)]

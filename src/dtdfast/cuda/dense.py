@@ -1,0 +1,239 @@
+"""The contraction kernel: implicit GEMM over the taps of a layer, specialised for every dense product that a plan asks for.
+
+    sum[p, j] = Σ_k Σ_i x[p·step + tap_k, i] wm(w[k, i, j])           p: pixels of all samples, one group of channels at a time
+
+A block owns a tile of pixels × channels and walks the taps' channels, (k, i) flattened, 32 at a time: tiles of x and of the weights come
+through `stages` buffers of shared memory by asynchronous copies, the warps multiply them (units.py), and the sums go through shared
+memory to `epilogue.py`.  x is never gathered in memory, and its frame of zeros stands for padding, so nothing tests bounds; what lies
+beyond the last pixel, channel or column is filled with zeros.  The weights lie in memory once, [group][output][tap][input], and serve
+both directions:
+
+    along:   j is the output, a row of weights is summed along:           w[k, i, j] = weight[j][tap_k][i]
+    across:  j is the input, the sum runs over the weights' rows:         w[k, i, j] = weight[i][tap_k][j]
+
+Every sum runs over k in the same order whatever the tile, so that results do not depend on the size of the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from .epilogue import CHANNELS, FIRST_VIEW, PER_VIEW, Finish, finish
+from .formulas import ZERO
+from .specialise import unroll
+from .units import tile_product
+
+X, X_N, X_D, X_H, X_W, WEIGHT, TAPS, N_TAPS, INNER, PIXELS, DHW, HW, W, REPEAT, TILES_ACROSS, ROW, GROUP = range(17)
+"""Numbers of the kernel: x and its strides; weights and table of (x offset, weight offset) per tap; taps; channels summed per tap; pixels
+of all samples, of one sample, of one plane and row; samples of x per kept one; tiles side by side; strides of the weights."""
+
+assert CHANNELS == GROUP + 1  # epilogue.py numbers the rest
+
+DEPTH = 32  # columns of a tile
+SPARE_TAPS = 2 * DEPTH  # rows of zeros behind the table: columns beyond the end still look their tap up
+
+
+@dataclass(frozen=True)
+class Tile:
+    """What a block computes at once: pixels × channels, the part of one warp, and how many tiles deep copies run ahead."""
+
+    pixels: int
+    channels: int
+    warp_pixels: int
+    warp_channels: int
+    stages: int
+    min_blocks: int = 1
+
+    @property
+    def threads(self) -> int:
+        return self.pixels // self.warp_pixels * (self.channels // self.warp_channels) * 32
+
+    @property
+    def constants(self) -> tuple[int, ...]:
+        return self.pixels, self.channels, self.warp_pixels, self.warp_channels, self.stages
+
+    def shared_bytes(self, n_products: int, n_views: int) -> int:
+        pipeline = self.stages * (self.pixels + self.channels) * 4 * DEPTH
+        sums = n_products * self.pixels * pitch(self.channels) * 4
+        return max(pipeline, sums) + 4 * self.pixels * (1 + n_views)
+
+
+def pitch(channels: int) -> int:
+    """Floats from one row of sums to the next: eight more than a row, so that a warp's stores meet in no bank."""
+    return channels + 8
+
+
+def dense(
+    ptx: Any, unit: str, maps: tuple[str, ...], across: bool, tile: tuple[int, ...], vector: int, vector_w: int, ending: tuple[Any, ...]
+) -> Callable[..., None]:
+    """Make the kernel.
+
+    Parameters
+    ----------
+    unit : arithmetic, units.UNITS
+    maps : weight maps; two of them are the dual product, y and z⁺ from one load of x and w
+    across : the sum runs over the weights' rows
+    tile : Tile.constants
+    vector, vector_w : elements of x and of the weights that one copy moves, 4 (16-byte aligned rows) or 1
+    ending : Finish.constants
+    """
+    PIXELS_T, CHANNELS_T, PIXELS_W, CHANNELS_W, STAGES = tile
+    I, J = PIXELS_W // 16, CHANNELS_W // 8  # noqa: E741
+    WARPS_ACROSS = CHANNELS_T // CHANNELS_W
+    WARP_BITS = WARPS_ACROSS.bit_length() - 1
+    THREADS = PIXELS_T // PIXELS_W * WARPS_ACROSS * 32
+    PRODUCTS = len(maps)
+    SUMS = PRODUCTS * I * J * 4
+    X_BYTES = PIXELS_T * 4 * DEPTH
+    STAGE = X_BYTES + CHANNELS_T * 4 * DEPTH
+    COLUMNS = DEPTH // vector  # threads side by side on a row of 32
+    COLUMN_BITS = COLUMNS.bit_length() - 1
+    ROWS = THREADS // COLUMNS
+    X_TURNS, W_TURNS = PIXELS_T // ROWS, CHANNELS_T // ROWS
+    COLUMNS_W = CHANNELS_T // vector_w  # the same for a row of weights, across
+    COLUMN_BITS_W = COLUMNS_W.bit_length() - 1
+    ROWS_W = THREADS // COLUMNS_W
+    TURNS_ACROSS = max(1, DEPTH // ROWS_W)
+    TURN = 2 if CHANNELS_T >= 32 else 0  # as in units.py
+    PITCH = pitch(CHANNELS_T)
+    END = Finish(*ending)
+    NAMES = END.views
+    VIEWS = len(NAMES)
+    OFFSETS = max(STAGES * STAGE, PRODUCTS * PIXELS_T * PITCH * 4)  # where the pixels' offsets lie
+    WIDTH = END.vector
+    CHUNKS = CHANNELS_T // WIDTH
+    CHUNK_BITS = CHUNKS.bit_length() - 1
+    product = tile_product(ptx, unit, maps, across, (I, J), CHANNELS_T)
+    finish_at = finish(ptx, END, 4 * PIXELS_T * PITCH, 4 * PIXELS_T)
+    wait = ptx.COPY_WAIT[STAGES - 2]
+    copy = ptx.copy16 if vector == 4 else ptx.copy4
+    copy_w = ptx.copy16 if vector_w == 4 else ptx.copy4
+    BYTES, BYTES_W = 4 * vector, 4 * vector_w
+
+    def place_of(row: int, column: int) -> int:
+        """Byte of a tile of 128-byte rows, where element `column` of `row` lies."""
+        return row * 128 + (((column >> 2) ^ (row & 7)) << 4) + (column & 3) * 4
+
+    def step_on(k: int, place: Any, a: Any) -> None:
+        """Column 32 further: place holds, for each k, tap, channel, and the tap's offsets in x and in the weights."""
+        channel = place[4 * k + 1] + DEPTH
+        if channel >= a[INNER]:
+            tap = place[4 * k]
+            while channel >= a[INNER]:
+                channel -= a[INNER]
+                tap += 1
+            place[4 * k] = tap
+            place[4 * k + 2] = ptx.read_int(a[TAPS] + 8 * tap)
+            place[4 * k + 3] = ptx.read_int(a[TAPS] + 8 * tap + 4)
+        place[4 * k + 1] = channel
+
+    def kernel(a: Any, f: Any) -> None:
+        thread = ptx.thread()
+        lane, warp = thread & 31, thread >> 5
+        column_w, row_w = (warp & (WARPS_ACROSS - 1)) * CHANNELS_W, (warp >> WARP_BITS) * PIXELS_W
+        tile_down = ptx.quotient(ptx.block_x(), a[TILES_ACROSS])
+        first_pixel = tile_down * PIXELS_T
+        first_channel = (ptx.block_x() - tile_down * a[TILES_ACROSS]) * CHANNELS_T
+        group = ptx.block_y()
+        base = ptx.shared()
+        offsets = base + OFFSETS
+
+        # where the block's pixels lie in every view
+        if thread < PIXELS_T:
+            p = first_pixel + thread
+            if p >= a[PIXELS]:
+                p = a[PIXELS] - 1
+            n = ptx.quotient(p, a[DHW])
+            p -= n * a[DHW]
+            d = ptx.quotient(p, a[HW])
+            p -= d * a[HW]
+            h = ptx.quotient(p, a[W])
+            p -= h * a[W]
+            ptx.shared_store_int(offsets + 4 * thread, n * a[X_N] + d * a[X_D] + h * a[X_H] + p * a[X_W])
+            kept = ptx.quotient(n, a[REPEAT])
+            for v in unroll(VIEWS):
+                n_v = kept if NAMES[v] == "m" else n
+                offset = n_v * a[FIRST_VIEW + PER_VIEW * v + 1] + d * a[FIRST_VIEW + PER_VIEW * v + 2]
+                offset += h * a[FIRST_VIEW + PER_VIEW * v + 3] + p * a[FIRST_VIEW + PER_VIEW * v + 4]
+                ptx.shared_store_int(offsets + 4 * ((v + 1) * PIXELS_T + thread), offset)
+        ptx.barrier()
+
+        # what this thread copies: the same column of several rows of x, and of rows of weights (along), or several rows of weights (across)
+        column, first_row = (thread & (COLUMNS - 1)) * vector, thread >> COLUMN_BITS
+        x_row = ptx.integers(X_TURNS)
+        for u in range(X_TURNS):
+            x_row[u] = ptx.shared_load_int(offsets + 4 * (first_row + u * ROWS)) + group * a[INNER]
+        channel_w = first_channel + (thread & (COLUMNS_W - 1)) * vector_w
+        k_row = thread >> COLUMN_BITS_W
+        place = ptx.integers(4)
+        place[0], place[1] = 0, column - DEPTH
+        place[2], place[3] = ptx.read_int(a[TAPS]), ptx.read_int(a[TAPS] + 4)
+        step_on(0, place, a)
+        places = ptx.integers(4 * TURNS_ACROSS)
+        if across:
+            for u in range(TURNS_ACROSS):
+                places[4 * u], places[4 * u + 1] = 0, k_row + u * ROWS_W - DEPTH
+                places[4 * u + 2], places[4 * u + 3] = ptx.read_int(a[TAPS]), ptx.read_int(a[TAPS] + 4)
+                step_on(u, places, a)
+        weights = a[WEIGHT] + 4 * group * a[GROUP]
+
+        sums = ptx.registers(SUMS)
+        for i in range(SUMS):
+            sums[i] = ZERO
+        n_tiles = (a[N_TAPS] * a[INNER] + DEPTH - 1) >> 5
+        read_at, write_at = base, base
+        for number in range(1 - STAGES, n_tiles):
+            if number >= 0:
+                wait()
+                ptx.barrier()
+            if number + STAGES - 1 < n_tiles:
+                inside = 1 if place[0] < a[N_TAPS] else 0
+                for u in range(X_TURNS):
+                    row = first_row + u * ROWS
+                    filled = inside if first_pixel + row < a[PIXELS] else 0
+                    copy(write_at + place_of(row, column), a[X] + 4 * (x_row[u] + (place[2] + place[1]) * filled), BYTES * filled)
+                if across:
+                    for u in range(TURNS_ACROSS):
+                        row = k_row + u * ROWS_W
+                        filled = 1 if channel_w < a[CHANNELS] and places[4 * u] < a[N_TAPS] else 0
+                        at = places[4 * u + 1] * a[ROW] + places[4 * u + 3] + channel_w
+                        to = write_at + X_BYTES + row * 4 * CHANNELS_T
+                        to += (((channel_w - first_channel) >> 2) ^ (TURN * (row & 3))) * 16 + ((channel_w - first_channel) & 3) * 4
+                        if row < DEPTH:
+                            copy_w(to, weights + 4 * at * filled, BYTES_W * filled)
+                        step_on(u, places, a)
+                else:
+                    for u in range(W_TURNS):
+                        row = first_row + u * ROWS
+                        filled = inside if first_channel + row < a[CHANNELS] else 0
+                        at = (first_channel + row) * a[ROW] + place[3] + place[1]
+                        copy_w(write_at + X_BYTES + place_of(row, column), weights + 4 * at * filled, BYTES_W * filled)
+                step_on(0, place, a)
+            ptx.copy_commit()
+            write_at += STAGE
+            if write_at == base + STAGES * STAGE:
+                write_at = base
+            if number >= 0:
+                product(sums, read_at, read_at + X_BYTES, row_w, column_w, lane, f[0])
+                read_at += STAGE
+                if read_at == base + STAGES * STAGE:
+                    read_at = base
+
+        # sums to shared memory, where a thread finds neighbouring channels
+        ptx.barrier()
+        at = base + 4 * ((row_w + (lane >> 2)) * PITCH + column_w + 2 * (lane & 3))
+        for q in range(PRODUCTS):
+            for i in range(I):
+                for j in range(J):
+                    for half in range(2):
+                        o = ((q * I + i) * J + j) * 4 + 2 * half
+                        ptx.shared_store2(at + 4 * ((q * PIXELS_T + 16 * i + 8 * half) * PITCH + 8 * j), sums[o], sums[o + 1])
+        ptx.barrier()
+        for number in range(thread, PIXELS_T * CHUNKS, THREADS):
+            row, column = number >> CHUNK_BITS, (number & (CHUNKS - 1)) * WIDTH
+            if first_pixel + row < a[PIXELS] and first_channel + column < a[CHANNELS]:
+                finish_at(a, f, base + 4 * (row * PITCH + column), offsets + 4 * row, group * a[CHANNELS] + first_channel + column)
+
+    return kernel

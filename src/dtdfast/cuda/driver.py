@@ -1,0 +1,179 @@
+"""A GPU, through NVIDIA's driver."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from numpy.typing import NDArray
+
+from ..errors import BackendError
+from ..extras import require
+from . import cache
+from .device import OutOfMemory
+from .launch import Kernel, Launch
+
+Array = NDArray[Any]
+
+PLAIN_SHARED_BYTES = 48 * 1024  # a block's shared memory that needs no leave
+log = logging.getLogger("dtdfast")
+
+
+class Gpu:
+    """The `Device` of one GPU, in its primary context, which other libraries of the process share."""
+
+    def __init__(self, number: int) -> None:
+        self._driver = require("cuda.bindings.driver", "cuda")
+        self.number = number
+        self._call("cuInit", 0)
+        count = self._call("cuDeviceGetCount")
+        if not 0 <= number < count:
+            raise BackendError(f"device={number}, but the NVIDIA driver sees {count} GPU(s), numbered from 0")
+        self._device = self._call("cuDeviceGet", number)
+        self.name = self._call("cuDeviceGetName", 128, self._device).split(b"\0")[0].decode()
+        self._context = self._call("cuDevicePrimaryCtxRetain", self._device)
+        self.capability = (self._attribute("COMPUTE_CAPABILITY_MAJOR"), self._attribute("COMPUTE_CAPABILITY_MINOR"))
+        self.multiprocessors = self._attribute("MULTIPROCESSOR_COUNT")
+        self._functions: dict[Kernel, Any] = {}
+        self._shared: dict[Kernel, int] = {}
+        self._loading = threading.Lock()
+        with self._current():
+            self.stream = int(self._call("cuStreamCreate", int(self._driver.CUstream_flags.CU_STREAM_NON_BLOCKING)))
+
+    def _call(self, name: str, *args: Any) -> Any:
+        """A function of the driver; its results without the status, which must be success."""
+        status, *results = getattr(self._driver, name)(*args)
+        if status != self._driver.CUresult.CUDA_SUCCESS:
+            _, text = self._driver.cuGetErrorString(status)
+            raise BackendError(f"the GPU's driver says to {name}: {text.decode() if text else status}")
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def _attribute(self, name: str) -> int:
+        attribute = getattr(self._driver.CUdevice_attribute, f"CU_DEVICE_ATTRIBUTE_{name}")
+        return int(self._call("cuDeviceGetAttribute", attribute, self._device))
+
+    @contextmanager
+    def _current(self) -> Iterator[None]:
+        """The context, for this thread."""
+        self._call("cuCtxPushCurrent", self._context)
+        try:
+            yield
+        finally:
+            self._call("cuCtxPopCurrent")
+
+    # ---------------------------------------------------------------------------------------------------------------- memory
+
+    def memory(self) -> tuple[int, int]:
+        with self._current():
+            free, total = self._call("cuMemGetInfo")
+        return int(free), int(total)
+
+    def allocate(self, nbytes: int) -> int:
+        with self._current():
+            status, address = self._driver.cuMemAlloc(nbytes)
+            if status == self._driver.CUresult.CUDA_ERROR_OUT_OF_MEMORY:  # leaves the context as it was
+                raise OutOfMemory(nbytes, int(self._call("cuMemGetInfo")[0]))
+            if status != self._driver.CUresult.CUDA_SUCCESS:
+                raise BackendError(f"the GPU's driver cannot allocate {nbytes:,} bytes: {status}")
+        return int(address)
+
+    def release(self, address: int) -> None:
+        with self._current():
+            self._call("cuMemFree", address)
+
+    # ---------------------------------------------------------------------------------------------------------------- copies
+
+    def upload(self, address: int, array: Array, stream: int) -> None:
+        with self._current():
+            self._call("cuMemcpyHtoDAsync", address, array.ctypes.data, array.nbytes, stream)
+
+    def download(self, array: Array, address: int, stream: int) -> None:
+        with self._current():
+            self._call("cuMemcpyDtoHAsync", array.ctypes.data, address, array.nbytes, stream)
+
+    def copy(self, to: int, source: int, nbytes: int, stream: int) -> None:
+        with self._current():
+            self._call("cuMemcpyDtoDAsync", to, source, nbytes, stream)
+
+    def synchronize(self, stream: int) -> None:
+        with self._current():
+            self._call("cuStreamSynchronize", stream)
+
+    # -------------------------------------------------------------------------------------------------------------- launches
+
+    def prepare(self, launches: Sequence[Launch]) -> None:
+        with self._loading:
+            wanted = dict.fromkeys(x.kernel for x in launches if x.kernel not in self._functions)
+            found = {kernel: cache.stored(kernel, self.capability) for kernel in wanted}
+            missing = [kernel for kernel, binary in found.items() if binary is None]
+            if missing:
+                log.warning("compiling %d kernel(s) for %s; kept in %s", len(missing), self.name, cache.folder())
+            with self._current():
+                for kernel, binary in found.items():
+                    binary = binary or cache.compiled(kernel, self.capability)
+                    module = self._call("cuModuleLoadData", binary.image)
+                    self._functions[kernel] = self._call("cuModuleGetFunction", module, binary.entry.encode())
+                self._allow_shared(launches)
+
+    def _allow_shared(self, launches: Sequence[Launch]) -> None:
+        """Leave for blocks with much shared memory."""
+        for launch in launches:
+            kernel, nbytes = launch.kernel, launch.shared_bytes
+            if nbytes > max(PLAIN_SHARED_BYTES, self._shared.get(kernel, 0)):
+                attribute = self._driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+                self._call("cuFuncSetAttribute", self._functions[kernel], attribute, nbytes)
+                self._shared[kernel] = nbytes
+
+    def launch(self, launches: Sequence[Launch], stream: int) -> None:
+        self.prepare(launches)
+        with self._current():
+            self._queue(launches, stream)
+
+    def _queue(self, launches: Sequence[Launch], stream: int) -> None:
+        for launch in launches:
+            values = (*launch.integers, *launch.floats)
+            kinds = (ctypes.c_int64,) * len(launch.integers) + (ctypes.c_float,) * len(launch.floats)
+            function = self._functions[launch.kernel]
+            self._call("cuLaunchKernel", function, *launch.grid, *launch.block, launch.shared_bytes, stream, (values, kinds), 0)
+
+    def record(self, launches: Sequence[Launch]) -> Any:
+        self.prepare(launches)  # nothing may be loaded while the stream is captured
+        mode = self._driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+        with self._current():
+            self._call("cuStreamBeginCapture", self.stream, mode)
+            try:
+                self._queue(launches, self.stream)
+            finally:
+                graph = self._call("cuStreamEndCapture", self.stream)
+            try:
+                return self._call("cuGraphInstantiate", graph, 0)
+            finally:
+                self._call("cuGraphDestroy", graph)
+
+    def replay(self, graph: Any, stream: int) -> None:
+        with self._current():
+            self._call("cuGraphLaunch", graph, stream)
+
+    def discard(self, graph: Any) -> None:
+        with self._current():
+            self._call("cuGraphExecDestroy", graph)
+
+    def seconds(self, launches: Sequence[Launch], repeats: int) -> float:
+        graph = self.record(launches)
+        with self._current():
+            before, after = (self._call("cuEventCreate", 0) for _ in range(2))
+            best = float("inf")
+            for _ in range(repeats + 1):  # the first one warms up, and never is the least by luck alone
+                self._call("cuEventRecord", before, self.stream)
+                self._call("cuGraphLaunch", graph, self.stream)
+                self._call("cuEventRecord", after, self.stream)
+                self._call("cuEventSynchronize", after)
+                best = min(best, 1e-3 * self._call("cuEventElapsedTime", before, after))
+            for event in (before, after):
+                self._call("cuEventDestroy", event)
+        self.discard(graph)
+        return best

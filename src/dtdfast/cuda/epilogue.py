@@ -1,0 +1,150 @@
+"""What happens to a contraction's sums: the lines of `NEURON_*` and `TAPS_*` in csrc/README.md, for neighbouring channels of one pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from .formulas import ACTIVATIONS, DERIVATIVES, FACTORS, MULTIPLIERS, ONE, stabilised
+from .specialise import unroll
+
+CHANNELS, BIAS, BIAS_D = 17, 18, 19  # numbers of the kernel: result channels per group; per-channel vectors, 0 for none
+FIRST_VIEW, PER_VIEW = 20, 5  # then, for every view of Finish.views, its address and strides along n, d, h, w
+GAMMA, COEFFICIENT, STABILIZER, ALPHA, BETA = range(5)
+N_FLOATS = 5
+
+
+@dataclass(frozen=True)
+class Finish:
+    """What is done with the sums.
+
+    neuron : y = Σxw and perhaps Σxw⁺ to out, factor and terms; else out (+)= multiplier(m)·Σ
+    activation : of a neuron
+    mode : of a neuron the factor (or "none"), else the multiplier
+    dual : two sums, of y and of the terms
+    accumulate : add to out
+    views : those present, of out, factor, terms, y_prev, terms_prev, m and window (a number per pixel)
+    vector : channels at once, 4 where every view is 16-byte aligned, else 1
+    """
+
+    neuron: bool
+    activation: str
+    mode: str
+    dual: bool
+    accumulate: bool
+    views: tuple[str, ...]
+    vector: int
+
+    @property
+    def constants(self) -> tuple[Any, ...]:
+        return self.neuron, self.activation, self.mode, self.dual, self.accumulate, self.views, self.vector
+
+
+def finish(ptx: Any, end: Finish, second_sum: int, per_view: int) -> Callable[[Any, Any, int, int, int], None]:
+    """A function (a, f, sums, offsets, channel) that finishes `end.vector` channels of one pixel.
+
+    Parameters
+    ----------
+    second_sum : bytes from the sums of y to those of the terms, in shared memory
+    per_view : bytes from the pixel's offset in one view to that in the next, in shared memory; that in x comes first
+    """
+    N = end.vector
+    VIEWS = end.views
+    DUAL, MODE, ACCUMULATE = end.dual, end.mode, end.accumulate
+    SLOPE, FACTOR = MODE == "derivative", end.neuron and MODE != "none"
+    act, slope = ACTIVATIONS[end.activation], DERIVATIVES[end.activation]
+    formula = FACTORS.get(MODE, FACTORS["gate"])
+    multiplied = MULTIPLIERS.get(MODE, MULTIPLIERS["none"])
+    # a view's number among those present; only looked at where it is
+    OUT, FACTOR_V, TERMS, Y_PREV, TERMS_PREV, M, WINDOW = (
+        VIEWS.index(v) if v in VIEWS else -1 for v in ("out", "factor", "terms", "y_prev", "terms_prev", "m", "window")
+    )
+
+    def address(a: Any, view: int, offsets: int, channel: int) -> Any:
+        return a[FIRST_VIEW + PER_VIEW * view] + 4 * (ptx.shared_load_int(offsets + (view + 1) * per_view) + channel)
+
+    def get(to: Any, at: int) -> None:
+        if N == 4:
+            to[0], to[1], to[2], to[3] = ptx.load4(at)
+        else:
+            to[0] = ptx.load(at)
+
+    def get_shared(to: Any, at: int) -> None:
+        if N == 4:
+            to[0], to[1], to[2], to[3] = ptx.shared_load4(at)
+        else:
+            to[0] = ptx.shared_load(at)
+
+    def put(at: int, of: Any) -> None:
+        if N == 4:
+            ptx.store4(at, of[0], of[1], of[2], of[3])
+        else:
+            ptx.store(at, of[0])
+
+    def add_view(to: Any, other: Any, a: Any, view: int, offsets: int, channel: int) -> None:
+        at = address(a, view, offsets, channel)
+        get(other, at)
+        for e in unroll(N):
+            to[e] = to[e] + other[e]
+
+    def add_vector(to: Any, vector: int, channel: int) -> None:
+        if vector != 0:
+            for e in unroll(N):
+                to[e] = to[e] + ptx.read(vector + 4 * (channel + e))
+
+    def neuron(a: Any, f: Any, sums: int, offsets: int, channel: int) -> None:
+        y, z, other = ptx.registers(N), ptx.registers(N), ptx.registers(N)
+        scale = ONE
+        get_shared(y, sums)
+        if DUAL:
+            get_shared(z, sums + second_sum)
+        if WINDOW >= 0:
+            scale = ptx.read(address(a, WINDOW, offsets, 0))
+            for e in unroll(N):
+                y[e] = scale * y[e]
+                if DUAL:
+                    z[e] = scale * z[e]
+        if Y_PREV >= 0:
+            add_view(y, other, a, Y_PREV, offsets, channel)
+        if DUAL:
+            if TERMS_PREV >= 0:
+                add_view(z, other, a, TERMS_PREV, offsets, channel)
+        else:
+            for e in unroll(N):
+                z[e] = y[e]
+        if TERMS >= 0:
+            put(address(a, TERMS, offsets, channel), z)
+        add_vector(y, a[BIAS], channel)
+        for e in unroll(N):
+            other[e] = act(y[e], f[ALPHA], f[BETA])
+        put(address(a, OUT, offsets, channel), other)
+        if FACTOR:
+            if SLOPE:
+                for e in unroll(N):
+                    z[e] = slope(y[e], f[ALPHA], f[BETA]) * scale
+            else:
+                add_vector(z, a[BIAS_D], channel)
+                for e in unroll(N):
+                    z[e] = formula(f[COEFFICIENT], other[e], stabilised(z[e], f[STABILIZER]), scale)
+            put(address(a, FACTOR_V, offsets, channel), z)
+
+    def taps(a: Any, f: Any, sums: int, offsets: int, channel: int) -> None:
+        r, other = ptx.registers(N), ptx.registers(N)
+        get_shared(r, sums)
+        if WINDOW >= 0:
+            scale = ptx.read(address(a, WINDOW, offsets, 0))
+            for e in unroll(N):
+                r[e] = scale * r[e]
+        if M >= 0:
+            get(other, address(a, M, offsets, channel))
+            for e in unroll(N):
+                r[e] = multiplied(other[e], r[e])
+        at = address(a, OUT, offsets, channel)
+        if ACCUMULATE:
+            get(other, at)
+            for e in unroll(N):
+                r[e] = other[e] + r[e]
+        put(at, r)
+
+    return neuron if end.neuron else taps

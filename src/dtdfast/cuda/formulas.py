@@ -1,0 +1,254 @@
+"""Scalar formulas of float32, the same lines and names as in csrc/activation.c and csrc/factor.c.
+
+A NaN passes: `t < 0 ? 0 : t`.  Constants are float32, since a bare Python number would turn a kernel's arithmetic into float64.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+Scalar = Any  # float32 in a kernel
+Function = Callable[..., Any]
+
+ZERO, HALF, ONE, TWO, FOUR, THREE, SIX = (np.float32(v) for v in (0, 0.5, 1, 2, 4, 3, 6))
+SQRT_HALF, INV_SQRT_2_PI = np.float32(math.sqrt(0.5)), np.float32(1 / math.sqrt(2 * math.pi))
+TWO_SQRT_2_OVER_PI, CUBIC = np.float32(2 * math.sqrt(2 / math.pi)), np.float32(0.044715)
+INFINITY = np.float32(np.inf)
+
+
+def positive(t: Scalar) -> Scalar:
+    return ZERO if t < ZERO else t
+
+
+def negative(t: Scalar) -> Scalar:
+    return ZERO if t > ZERO else t
+
+
+def is_positive(t: Scalar) -> Scalar:
+    return ONE if t > ZERO else ZERO if t <= ZERO else t
+
+
+def is_negative(t: Scalar) -> Scalar:
+    return ONE if t < ZERO else ZERO if t >= ZERO else t
+
+
+def magnitude(t: Scalar) -> Scalar:
+    return -t if t < ZERO else t
+
+
+def quotient(a: Scalar, b: Scalar) -> Scalar:
+    """a / b with x/0 := 0."""
+    return ZERO if b == ZERO else a / b
+
+
+def stabilised(d: Scalar, stabilizer: Scalar) -> Scalar:
+    """d + stabilizer·sgn d, sgn 0 = +1."""
+    return d - stabilizer if d < ZERO else d + stabilizer
+
+
+# -------------------------------------------------------------------------------------------------------------- activations
+
+
+def sigmoid(x: Scalar) -> Scalar:
+    """1 / (1 + exp(-x)) without overflow."""
+    e = math.exp(x if x < ZERO else -x)
+    return (e if x < ZERO else ONE) / (ONE + e)
+
+
+def clip(x: Scalar, low: Scalar, high: Scalar) -> Scalar:
+    return low if x < low else high if x > high else x
+
+
+def inside(x: Scalar, low: Scalar, high: Scalar) -> Scalar:
+    """1 strictly inside, 0 on and outside the bounds."""
+    return ONE if low < x < high else ZERO if x <= low or x >= high else x
+
+
+def gelu_argument(x: Scalar) -> Scalar:
+    """The argument of tanh in gelu_tanh, doubled: 1 + tanh(u) = 2 sigmoid(2u)."""
+    return TWO_SQRT_2_OVER_PI * (x + CUBIC * x * x * x)
+
+
+def identity(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+    return t
+
+
+def relu(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+    return positive(t)
+
+
+def leaky_relu(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+    return a * t if t <= ZERO else t
+
+
+def elu(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+    return t if t > ZERO else a * math.expm1(t)
+
+
+def silu(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+    return t * sigmoid(t)
+
+
+def gelu(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+    return HALF * t * math.erfc(-t * SQRT_HALF)
+
+
+def gelu_tanh(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+    return t * sigmoid(gelu_argument(t))
+
+
+def sigmoid_of(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+    return sigmoid(t)
+
+
+def hard_sigmoid(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+    return clip(a * t + b, ZERO, ONE)
+
+
+def hard_swish(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+    return t * clip(t / SIX + HALF, ZERO, ONE)
+
+
+def tanh(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+    return math.tanh(t)
+
+
+def softplus(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+    x = a * t
+    return (positive(x) + math.log1p(math.exp(x if x < ZERO else -x))) / a
+
+
+ACTIVATIONS: dict[str, Function] = {
+    "identity": identity, "relu": relu, "leaky_relu": leaky_relu, "clip": clip, "elu": elu, "silu": silu, "gelu": gelu,
+    "gelu_tanh": gelu_tanh, "sigmoid": sigmoid_of, "hard_sigmoid": hard_sigmoid, "hard_swish": hard_swish, "tanh": tanh,
+    "softplus": softplus,
+}  # fmt: skip
+
+# -------------------------------------------------------------------------------------- derivatives, from the left at a kink
+
+
+def identity_slope(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+    return ONE if t == t else t
+
+
+def relu_slope(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+    return is_positive(t)
+
+
+def leaky_relu_slope(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+    return ONE if t > ZERO else a if t <= ZERO else t
+
+
+def elu_slope(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+    return ONE if t > ZERO else a * math.exp(t)
+
+
+def silu_slope(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+    return sigmoid(t) * (ONE + t * sigmoid(-t))
+
+
+def gelu_slope(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+    """Φ(t) + t φ(t)."""
+    return HALF * math.erfc(-t * SQRT_HALF) + t * INV_SQRT_2_PI * math.exp(-HALF * t * t)
+
+
+def gelu_tanh_slope(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+    u = gelu_argument(t)
+    p = sigmoid(u)
+    return p + t * p * sigmoid(-u) * TWO_SQRT_2_OVER_PI * (ONE + THREE * CUBIC * t * t)
+
+
+def sigmoid_slope(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+    return sigmoid(t) * sigmoid(-t)
+
+
+def hard_sigmoid_slope(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+    return a * inside(a * t + b, ZERO, ONE)
+
+
+def hard_swish_slope(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+    return ZERO if t <= -THREE else ONE if t >= THREE else t / THREE + HALF
+
+
+def tanh_slope(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+    """1 − tanh²(t) = 4 sigmoid(2t) sigmoid(−2t), which does not cancel."""
+    return FOUR * sigmoid(TWO * t) * sigmoid(-TWO * t)
+
+
+def softplus_slope(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+    return sigmoid(a * t)
+
+
+DERIVATIVES: dict[str, Function] = {
+    "identity": identity_slope, "relu": relu_slope, "leaky_relu": leaky_relu_slope, "clip": inside, "elu": elu_slope, "silu": silu_slope,
+    "gelu": gelu_slope, "gelu_tanh": gelu_tanh_slope, "sigmoid": sigmoid_slope, "hard_sigmoid": hard_sigmoid_slope,
+    "hard_swish": hard_swish_slope, "tanh": tanh_slope, "softplus": softplus_slope,
+}  # fmt: skip
+
+# ------------------------------------------------------------------------------------------------------- maps, multipliers
+
+
+def above_low(x: Scalar, m: Scalar) -> Scalar:
+    """x − low; x⁺ where there is no lower bound."""
+    return positive(x) if m == -INFINITY else x - m
+
+
+def below_high(x: Scalar, m: Scalar) -> Scalar:
+    """x − high; x⁻ where there is no upper bound."""
+    return negative(x) if m == INFINITY else x - m
+
+
+INPUT_MAPS: dict[str, Function] = {
+    "x+": lambda x, m: positive(x),
+    "x-": lambda x, m: negative(x),
+    "x-low": above_low,
+    "x-high": below_high,
+    "1": lambda x, m: ONE,
+    "|x|": lambda x, m: magnitude(x),
+}
+
+WEIGHT_MAPS: dict[str, Function] = {
+    "w": lambda w, gamma: w,
+    "w+": lambda w, gamma: positive(w),
+    "w-": lambda w, gamma: negative(w),
+    "w2": lambda w, gamma: w * w,
+    "1": lambda w, gamma: ONE,
+    "|w|": lambda w, gamma: magnitude(w),
+    "w+g.w+": lambda w, gamma: w + gamma * positive(w),
+    "w+g.w-": lambda w, gamma: w + gamma * negative(w),
+}
+
+MULTIPLIERS: dict[str, Function] = {
+    "none": lambda m, r: r,
+    "times": lambda m, r: m * r,
+    "positive": lambda m, r: is_positive(m) * r,
+    "negative": lambda m, r: is_negative(m) * r,
+    "times positive": lambda m, r: positive(m) * r,
+    "times negative": lambda m, r: negative(m) * r,
+}
+
+# ------------------------------------------------------------------------------------------------------------------ factors
+
+SELECTS = {"all": 0, "y>0": 1, "y<0": 2}
+
+
+def selected(select: int, y: Scalar, f: Scalar) -> Scalar:
+    """f where y has the selected sign (1: y > 0, 2: y < 0), else 0; a NaN passes."""
+    return ZERO if (select == 1 and y <= ZERO) or (select == 2 and y >= ZERO) else f
+
+
+def gate(c: Scalar, a: Scalar, d: Scalar, scale: Scalar) -> Scalar:
+    """coefficient · act(y) / d · scale; d is stabilised."""
+    return quotient(c * a, d) * scale
+
+
+def denominator(c: Scalar, a: Scalar, d: Scalar, scale: Scalar) -> Scalar:
+    """d / (coefficient · scale)."""
+    return quotient(d, c * scale)
+
+
+FACTORS: dict[str, Function] = {"gate": gate, "denominator": denominator}

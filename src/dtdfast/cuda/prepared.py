@@ -1,0 +1,184 @@
+"""A plan made ready for one device: where its arrays lie, its launches, its graphs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..plan.plan import Plan
+from ..plan.steps import SIZES, Buffer, Step, View, Weights
+from . import elementwise, entry
+from .launch import Launch
+from .memory import Memory, aligned
+from .nest import ABSENT, Strided, coordinate, launches
+from .operations import OPERATIONS, step_launches
+
+Array = NDArray[Any]
+
+FLAGS = ("input", "domain", "output", "relevance")  # what a call may find wrong, one long each
+LARGEST, NUMBERS, GIVEN = "largest", "numbers", "given"  # where relevance enters: largest output, outputs by number, any start
+
+
+@dataclass(frozen=True)
+class Entrance:
+    """How the start relevance comes about: `kind`, and of outputs whether 1 stands for them (unit) or negative ones count as 0 (clip)."""
+
+    kind: str
+    unit: bool = False
+    clip: bool = False
+
+
+class Prepared:
+    """One plan on one device.  Everything it needs beside weights and constants lies in one allocation.
+
+    Parameters
+    ----------
+    contractions : as in Memory
+    precision : of the contractions' operands
+    bounds : the lowest and highest value that x may have: None, one number, or an array of x's shape
+    """
+
+    def __init__(self, plan: Plan, memory: Memory, contractions: Any, precision: str, bounds: tuple[Array | None, Array | None]) -> None:
+        self.plan, self._memory, self._contractions = plan, memory, contractions
+        self._precision, self._bounds = precision, bounds
+        self._base = -1
+        self._steps: list[list[Launch]] = []
+        self._graphs: dict[Any, Any] = {}
+        self._place()
+
+    def _place(self) -> None:
+        plan = self.plan
+        network, n, t = plan.program.network, plan.n, plan.t
+        leaves = math.prod(plan.program.leaves.shape)
+        n_out = math.prod(network.output.shape)
+        word = 8 if plan.program.tokens else 4
+        sizes = {
+            "arena": plan.arena, "x": word * n * math.prod(network.input.shape), "outputs": 4 * n * n_out, "start": 4 * n * t * n_out,
+            "result": 4 * n * t * leaves, "numbers": 8 * n * t, "lane values": 4 * n * entry.LANES, "lane numbers": 8 * n * entry.LANES,
+            "value": 4 * n, "flags": 8 * len(FLAGS),
+        }  # fmt: skip
+        self._offsets, top = {}, 0
+        for name, size in sizes.items():
+            self._offsets[name] = top
+            top += aligned(size)
+        self.nbytes = top
+
+    # ---------------------------------------------------------------------------------------------------------- addresses
+
+    def at(self, name: str) -> int:
+        """The address of one of the plan's arrays."""
+        return self._base + self._offsets[name]
+
+    def buffer_address(self, buffer: Buffer) -> int:
+        """The first byte of a buffer, its frame included."""
+        root = buffer.root
+        return self.at(root.external) if root.external else self.at("arena") + root.offset
+
+    def address_of(self, thing: View | Weights | Array) -> int:
+        if isinstance(thing, View):
+            return self.buffer_address(thing.buffer) + SIZES[thing.buffer.root.dtype] * thing.layout()[0]
+        if isinstance(thing, Weights):
+            return self._memory.weights(thing)
+        return self._memory.constant(thing)
+
+    # ----------------------------------------------------------------------------------------------------------- launches
+
+    def bind(self) -> None:
+        """Make launches for where the arena lies now; OutOfMemory if it, or the weights, do not fit."""
+        base = self._memory.arena(self.nbytes)
+        if base == self._base:
+            return
+        self.unbind()
+        self._base = base
+        try:
+            self._steps = [self._launches(step) for step in (*self.plan.forward, *self.plan.relevance)]
+        except BaseException:
+            self.unbind()  # half bound is not bound
+            raise
+
+    def unbind(self) -> None:
+        for graph in self._graphs.values():
+            self._memory.device.discard(graph)
+        self._graphs.clear()
+        self._steps, self._base = [], -1
+
+    def _launches(self, step: Step) -> list[Launch]:
+        if step.op in OPERATIONS:
+            return step_launches(step, self.plan, self.address_of)
+        made: list[Launch] = self._contractions.launches(
+            step, self.plan, self.address_of, self._precision, self._memory.device.multiprocessors
+        )
+        return made
+
+    def steps(self, first: int, last: int) -> list[Launch]:
+        """Steps first … last−1, forward and relevance counted through."""
+        return [launch for step in self._steps[first:last] for launch in step]
+
+    def forward(self) -> list[Launch]:
+        """All before relevance enters: x checked, outputs computed and checked."""
+        plan = self.plan
+        n, shape = plan.n, plan.program.network.input.shape
+        flat = math.prod(shape)
+        flags = Strided(self.at("flags"), (0, 0, 0, 0, 8, 0))
+        first = launches((elementwise.fill_long,), (1, 1, 1, 1, len(FLAGS), 1), [flags], (0,))
+        if not plan.program.tokens:
+            x = Strided(self.at("x"), (4 * flat, 0, 0, 0, 4, 0))
+            bounds = [self._bound(b) for b in self._bounds]
+            first += self._check([x, *bounds], (n, 1, 1, 1, flat, 1), "input")
+        return [*first, *self.steps(0, len(plan.forward)), *self._check_flat("outputs", "output")]
+
+    def entrance(self, how: Entrance) -> list[Launch]:
+        """The start relevance, from the outputs."""
+        if how.kind == GIVEN:
+            return []
+        n, t = self.plan.n, self.plan.t
+        n_out = math.prod(self.plan.program.network.output.shape)
+        outputs = Strided(self.at("outputs"), (4 * n_out, 0, 0, 0, 0, 0))
+        numbers = Strided(self.at("numbers"), (8 * t, 8, 0, 0, 0, 0))
+        result = []
+        if how.kind == LARGEST:
+            lanes = min(entry.LANES, n_out)
+            lane_values, lane_numbers = (
+                Strided(self.at(f"lane {what}"), (size * entry.LANES, 0, 0, 0, size, 0)) for what, size in (("values", 4), ("numbers", 8))
+            )
+            over_lanes, step = coordinate(4), (n_out, lanes)
+            result += launches((entry.largest,), (n, 1, 1, 1, lanes, 1), [lane_values, lane_numbers, outputs, ABSENT, over_lanes], step)
+            value = Strided(self.at("value"), (4, 0, 0, 0, 0, 0))
+            result += launches((entry.largest,), (n, 1, 1, 1, 1, 1), [value, numbers, lane_values, lane_numbers, ABSENT], (lanes, 1))
+        start = Strided(self.at("start"), (4 * t * n_out, 4 * n_out, 0, 0, 4, 0))
+        element = Strided(outputs.at, (4 * n_out, 0, 0, 0, 4, 0))
+        views = [start, element, numbers, coordinate(4)]
+        return [*result, *launches((entry.start,), (n, t, 1, 1, n_out, 1), views, (int(how.unit), int(how.clip)))]
+
+    def relevance(self) -> list[Launch]:
+        plan = self.plan
+        steps = self.steps(len(plan.forward), len(plan.forward) + len(plan.relevance))
+        return [*steps, *self._check_flat("result", "relevance")]
+
+    def graph(self, parts: tuple[Any, ...]) -> Any:
+        """One graph of some of "forward", an Entrance, "relevance", recorded when first asked for."""
+        if parts not in self._graphs:
+            lists = {"forward": self.forward, "relevance": self.relevance}
+            together = [x for part in parts for x in (self.entrance(part) if isinstance(part, Entrance) else lists[part]())]
+            self._graphs[parts] = self._memory.device.record(together)
+        return self._graphs[parts]
+
+    # ------------------------------------------------------------------------------------------------------------- checks
+
+    def _bound(self, bound: Array | None) -> Strided:
+        if bound is None:
+            return ABSENT
+        return Strided(self.address_of(np.ascontiguousarray(bound, np.float32)), (0, 0, 0, 0, 4 if bound.size > 1 else 0, 0))
+
+    def _check_flat(self, name: str, flag: str) -> list[Launch]:
+        plan = self.plan
+        shape = plan.program.network.output.shape if name == "outputs" else (plan.t, *plan.program.leaves.shape)
+        return self._check([Strided(self.at(name), (0, 0, 0, 0, 4, 0)), ABSENT, ABSENT], (1, 1, 1, 1, plan.n * math.prod(shape), 1), flag)
+
+    def _check(self, views: list[Strided], shape: tuple[int, ...], flag: str) -> list[Launch]:
+        flags = (self.at("flags") + 8 * FLAGS.index(flag), self.at("flags") + 8 * FLAGS.index("domain"))
+        return launches((entry.check,), shape, views, flags, (entry.LARGEST,))

@@ -1,0 +1,153 @@
+"""How a warp multiplies a tile of x with a tile of weights: four arithmetic units behind one interface.
+
+A tile is 32 deep.  In shared memory rows are 128 bytes, and 16-byte chunk q of row r lies at chunk q ^ (r mod 8), so that no two threads
+of a warp meet in a bank:
+
+    x        [pixel][32]
+    weights  [channel][32]                                    or, where the sum runs over the weights' rows ("across"),
+             [32][channel], chunk q of row k at q ^ 2(k mod 4)
+
+Whatever the unit, a thread holds the sums of rows g, g + 8 and columns 2t, 2t + 1 of every 16 × 8 block (lane = 4g + t), which is the
+layout of `mma`:
+
+    acc[product][i][j][·] += Σ_k x[16 i + …, k] wm(w[8 j + …, k])
+
+Units: "fma" is float32 throughout; "tf32" and "bf16" round both operands (to nearest) and sum in float32; "tf32x3" splits each operand v
+into h = tf32(v) and l = tf32(v − h) and adds l·h' + h·l' + h·h', the eight terms of one instruction at a time, to the sum outside of the
+tensor core, whose own additions truncate (Ootomo and Yokota, "Recovering single precision accuracy from Tensor Cores", 2022).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .formulas import WEIGHT_MAPS, ZERO
+from .specialise import unroll
+
+UNITS = ("fma", "tf32x3", "tf32", "bf16")
+
+
+def tile_product(
+    ptx: Any, unit: str, maps: tuple[str, ...], across: bool, blocks: tuple[int, int], n_channels: int
+) -> Callable[[Any, int, int, int, int, int, Any], None]:
+    """A function (acc, x, weights, row, column, lane, gamma): the warp at (row, column) adds one tile's products to its sums.
+
+    Parameters
+    ----------
+    maps : weight maps, one product for each
+    across : the weights' tile is [32][channel]
+    blocks : 16 × 8 blocks of a warp, down and across
+    n_channels : of the whole tile
+    """
+    I, J = blocks  # noqa: E741
+    PRODUCTS = len(maps)
+    TURN = 2 if n_channels >= 32 else 0  # a shorter row is less than 128 bytes: nothing to turn
+    PITCH = 4 * n_channels
+    first, second = (WEIGHT_MAPS[m] for m in (maps[0], maps[-1]))
+
+    def mapped(product: int, w: Any, gamma: Any) -> Any:
+        if product == 0:
+            return first(w, gamma)
+        return second(w, gamma)
+
+    # ------------------------------------------------------------------------------------------------------------- fragments
+
+    def fragments(k: int, of_x: Any, of_w: Any, into: int, x: int, weights: int, row: int, column: int, lane: int) -> None:
+        """Columns 8k … 8k+7 of both tiles, as `mma` with tf32 wants them."""
+        matrix, line = lane >> 3, lane & 7
+        g, t = lane >> 2, lane & 3
+        for i in range(I):
+            at = x + (row + 16 * i + 8 * (matrix & 1) + line) * 128 + (((2 * k + (matrix >> 1)) ^ line) << 4)
+            ptx.ldmatrix(of_x, into * 4 * I + 4 * i, at)
+        if across:
+            for j in range(J):
+                at = weights + (8 * k + t) * PITCH + ((((column + 8 * j + g) >> 2) ^ (TURN * t)) << 4) + (g & 3) * 4
+                of_w[into * 2 * J + 2 * j] = ptx.shared_load(at)
+                of_w[into * 2 * J + 2 * j + 1] = ptx.shared_load(at + 4 * PITCH)
+        else:
+            for j in range(J // 2):
+                at = weights + (column + 16 * j + 8 * (matrix >> 1) + line) * 128 + (((2 * k + (matrix & 1)) ^ line) << 4)
+                ptx.ldmatrix(of_w, into * 2 * J + 4 * j, at)
+
+    # ----------------------------------------------------------------------------------------------------------------- units
+
+    def tf32(acc: Any, x: int, weights: int, row: int, column: int, lane: int, gamma: Any) -> None:
+        of_x, of_w, a = ptx.registers(4 * I), ptx.registers(2 * J), ptx.words(4 * I)
+        for k in range(4):
+            fragments(k, of_x, of_w, 0, x, weights, row, column, lane)
+            for i in range(4 * I):
+                a[i] = ptx.round_tf32(of_x[i])
+            for p in unroll(PRODUCTS):
+                for j in range(J):
+                    b0 = ptx.round_tf32(mapped(p, of_w[2 * j], gamma))
+                    b1 = ptx.round_tf32(mapped(p, of_w[2 * j + 1], gamma))
+                    for i in range(I):
+                        ptx.mma_tf32(acc, ((p * I + i) * J + j) * 4, a, 4 * i, b0, b1)
+
+    def tf32x3(acc: Any, x: int, weights: int, row: int, column: int, lane: int, gamma: Any) -> None:
+        of_x, of_w = ptx.registers(4 * I), ptx.registers(2 * J)
+        high, low, s = ptx.words(4 * I), ptx.words(4 * I), ptx.registers(4)
+        for k in range(4):
+            fragments(k, of_x, of_w, 0, x, weights, row, column, lane)
+            for i in range(4 * I):
+                high[i] = ptx.round_tf32(of_x[i])
+                low[i] = ptx.round_tf32(of_x[i] - ptx.as_float(high[i]))
+            for p in unroll(PRODUCTS):
+                for j in range(J):
+                    w0 = mapped(p, of_w[2 * j], gamma)
+                    w1 = mapped(p, of_w[2 * j + 1], gamma)
+                    h0 = ptx.round_tf32(w0)
+                    h1 = ptx.round_tf32(w1)
+                    l0 = ptx.round_tf32(w0 - ptx.as_float(h0))
+                    l1 = ptx.round_tf32(w1 - ptx.as_float(h1))
+                    for i in range(I):
+                        o = ((p * I + i) * J + j) * 4
+                        for c in range(4):
+                            s[c] = ZERO
+                        ptx.mma_tf32(s, 0, low, 4 * i, h0, h1)
+                        ptx.mma_tf32(s, 0, high, 4 * i, l0, l1)
+                        ptx.mma_tf32(s, 0, high, 4 * i, h0, h1)
+                        for c in range(4):
+                            acc[o + c] = acc[o + c] + s[c]
+
+    def bf16(acc: Any, x: int, weights: int, row: int, column: int, lane: int, gamma: Any) -> None:
+        """Sixteen columns at a time; which of them counts as which is free, as long as x and w agree."""
+        of_x, of_w, a = ptx.registers(8 * I), ptx.registers(4 * J), ptx.words(4 * I)
+        for k in range(2):
+            for half in unroll(2):
+                fragments(2 * k + half, of_x, of_w, half, x, weights, row, column, lane)
+            for i in range(I):
+                for half in unroll(2):
+                    for r in unroll(2):
+                        a[4 * i + 2 * half + r] = ptx.pack_bf16(of_x[half * 4 * I + 4 * i + r], of_x[half * 4 * I + 4 * i + r + 2])
+            for p in unroll(PRODUCTS):
+                for j in range(J):
+                    b0 = ptx.pack_bf16(mapped(p, of_w[2 * j], gamma), mapped(p, of_w[2 * j + 1], gamma))
+                    b1 = ptx.pack_bf16(mapped(p, of_w[2 * J + 2 * j], gamma), mapped(p, of_w[2 * J + 2 * j + 1], gamma))
+                    for i in range(I):
+                        ptx.mma_bf16(acc, ((p * I + i) * J + j) * 4, a, 4 * i, b0, b1)
+
+    def fma(acc: Any, x: int, weights: int, row: int, column: int, lane: int, gamma: Any) -> None:
+        """Four columns at a time."""
+        g, t = lane >> 2, lane & 3
+        v, w = ptx.registers(8 * I), ptx.registers(4)
+        for k in range(8):
+            for i in range(2 * I):
+                v[4 * i], v[4 * i + 1], v[4 * i + 2], v[4 * i + 3] = ptx.shared_load4(x + (row + 8 * i + g) * 128 + ((k ^ g) << 4))
+            for j in range(J):
+                for e in range(2):
+                    n = column + 8 * j + 2 * t + e
+                    if across:
+                        for c in range(4):
+                            w[c] = ptx.shared_load(weights + (4 * k + c) * PITCH + (((n >> 2) ^ (TURN * c)) << 4) + (n & 3) * 4)
+                    else:
+                        w[0], w[1], w[2], w[3] = ptx.shared_load4(weights + n * 128 + ((k ^ (n & 7)) << 4))
+                    for p in unroll(PRODUCTS):
+                        for c in range(4):
+                            b = mapped(p, w[c], gamma)
+                            for i in range(2 * I):
+                                o = ((p * I + i // 2) * J + j) * 4 + 2 * (i % 2) + e
+                                acc[o] = ptx.fma(v[4 * i + c], b, acc[o])
+
+    return {"fma": fma, "tf32": tf32, "tf32x3": tf32x3, "bf16": bf16}[unit]

@@ -1,0 +1,40 @@
+"""The CUDA backend on a device that is the host."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the cases and networks of all tests
+
+import reference
+from dtdfast.cuda import executor, usable
+from dtdfast.explainer import Explainer
+from host import HostDevice
+
+
+@pytest.fixture
+def on_host(monkeypatch: pytest.MonkeyPatch) -> Callable[[HostDevice], None]:
+    """Make backend="cuda" compute on a HostDevice, contractions by NumPy."""
+
+    def use(device: HostDevice) -> None:
+        monkeypatch.setattr(usable, "survey", lambda: (None, "the host"))
+        monkeypatch.setattr(usable, "open_device", lambda number: device)
+        monkeypatch.setattr(executor, "contraction", reference)
+
+    return use
+
+
+@pytest.fixture
+def explainer(on_host: Callable[[HostDevice], None]) -> Callable[..., Explainer]:
+    """An Explainer for backend "cuda" on a HostDevice."""
+
+    def make(layers: Any, device: HostDevice | None = None, **options: Any) -> Explainer:
+        on_host(device or HostDevice(compiled=True))
+        return Explainer(layers, backend="cuda", **options)
+
+    return make

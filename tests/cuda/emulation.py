@@ -1,0 +1,337 @@
+"""The instructions of `dtdfast.cuda.ptx` in Python: kernels run from the same source, thread by thread, one greenlet each.
+
+Pessimistic on purpose: shared memory starts as NaN, a copy lands only when it is waited for, threads run in random order between
+barriers, and every address must lie in memory that the test gave, aligned as the instruction asks.  What it cannot prove is its own
+reading of how the tensor cores lay out their fragments.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from greenlet import getcurrent, greenlet
+from numpy.typing import NDArray
+
+from dtdfast.cuda.launch import Launch
+
+SHARED = 4096  # address of the dynamic shared memory
+_F = np.float32
+
+
+class Memory:
+    """Arrays that kernels may touch, by address."""
+
+    def __init__(self) -> None:
+        self.starts: list[int] = []
+        self.blocks: list[NDArray[np.uint8]] = []
+        self.kept: list[Any] = []
+
+    def add(self, array: NDArray[Any]) -> int:
+        """Make an array known; returns its address."""
+        base = array
+        while isinstance(base.base, np.ndarray):
+            base = base.base
+        address = int(base.__array_interface__["data"][0])
+        at = bisect_right(self.starts, address)
+        if not (at and self.starts[at - 1] == address):
+            self.starts.insert(at, address)
+            self.blocks.insert(at, base.reshape(-1).view(np.uint8))
+            self.kept.append(base)
+        return int(array.__array_interface__["data"][0])
+
+    def bytes_at(self, address: int, size: int) -> NDArray[np.uint8]:
+        address = int(address)
+        assert address % size == 0, f"global address {address:#x} is not a multiple of {size}"
+        at = bisect_right(self.starts, address) - 1
+        assert at >= 0, f"global address {address:#x} is nowhere"
+        place = address - self.starts[at]
+        assert place + size <= self.blocks[at].size, f"global address {address:#x} is outside of every array"
+        return self.blocks[at][place : place + size]
+
+
+class _Thread:
+    def __init__(self, number: int, block: tuple[int, int, int], body: Callable[[], None]) -> None:
+        self.number, self.block = number, block
+        self.copies: list[list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]] = [[]]
+        self.greenlet = greenlet(body)
+        self.answer: Any = None
+
+
+class _State:
+    memory: Memory
+    shared: NDArray[np.uint8]
+    current: _Thread
+    scheduler: Any
+
+
+_S = _State()
+
+
+def _shared_at(address: int, size: int) -> NDArray[np.uint8]:
+    place = int(address) - SHARED
+    assert place % size == 0, f"shared address {place:#x} is not a multiple of {size}"
+    assert 0 <= place <= _S.shared.size - size, f"shared address {place:#x} is outside of {_S.shared.size} bytes"
+    return _S.shared[place : place + size]
+
+
+# ------------------------------------------------------------------------------------------------------------ threads, registers
+
+
+def thread() -> int:
+    return _S.current.number
+
+
+def block_x() -> int:
+    return _S.current.block[0]
+
+
+def block_y() -> int:
+    return _S.current.block[1]
+
+
+def quotient(a: int, b: int) -> int:
+    assert 0 <= a < 2**32
+    assert 0 < b < 2**32
+    return int(a) // int(b)
+
+
+def registers(n: int) -> list[Any]:
+    return [_F(np.nan)] * n
+
+
+def words(n: int) -> list[Any]:
+    return [0] * n
+
+
+integers = words
+
+# ----------------------------------------------------------------------------------------------------------------------- memory
+
+
+def _loader(at: Callable[[int, int], NDArray[np.uint8]], dtype: Any, n: int) -> Callable[[int], Any]:
+    size = np.dtype(dtype).itemsize * n
+    integer = np.dtype(dtype).kind in "iu"
+
+    def load(address: int) -> Any:
+        values = at(address, size).view(dtype)
+        if n == 1:
+            return int(values[0]) if integer else values[0]
+        return tuple(values.copy())
+
+    return load
+
+
+def _storer(at: Callable[[int, int], NDArray[np.uint8]], dtype: Any, n: int) -> Callable[..., None]:
+    size = np.dtype(dtype).itemsize * n
+
+    def store(address: int, *values: Any) -> None:
+        assert len(values) == n
+        at(address, size).view(dtype)[:] = values
+
+    return store
+
+
+def _global(address: int, size: int) -> NDArray[np.uint8]:
+    return _S.memory.bytes_at(address, size)
+
+
+load = read = _loader(_global, np.float32, 1)
+load4 = _loader(_global, np.float32, 4)
+read_int = _loader(_global, np.int32, 1)
+read_long = _loader(_global, np.int64, 1)
+load_byte = _loader(_global, np.uint8, 1)
+load_short = _loader(_global, np.uint16, 1)
+store = _storer(_global, np.float32, 1)
+store4 = _storer(_global, np.float32, 4)
+store_byte = _storer(_global, np.uint8, 1)
+store_short = _storer(_global, np.uint16, 1)
+shared_load = _loader(_shared_at, np.float32, 1)
+shared_load4 = _loader(_shared_at, np.float32, 4)
+shared_load_int = _loader(_shared_at, np.int32, 1)
+shared_store2 = _storer(_shared_at, np.float32, 2)
+shared_store_int = _storer(_shared_at, np.int32, 1)
+
+
+def shared() -> int:
+    return SHARED
+
+
+def _copy(size: int) -> Callable[[int, int, int], None]:
+    def copy(to: int, source: int, n_bytes: int) -> None:
+        target, data = _shared_at(to, size), np.zeros(size, np.uint8)
+        assert n_bytes in (0, size)
+        if n_bytes:
+            data[:] = _global(source, size)
+        target[:] = 0xFF  # NaN until it lands
+        _S.current.copies[-1].append((target, data))
+
+    return copy
+
+
+copy4, copy16 = _copy(4), _copy(16)
+
+
+def copy_commit() -> None:
+    _S.current.copies.append([])
+
+
+def _wait(n: int) -> Callable[[], None]:
+    def wait() -> None:
+        groups = _S.current.copies  # the last one is open
+        while len(groups) - 1 > n:
+            for target, data in groups.pop(0):
+                target[:] = data
+
+    return wait
+
+
+COPY_WAIT = tuple(_wait(n) for n in range(8))
+
+# ------------------------------------------------------------------------------------------------------------------- arithmetic
+
+
+def fma(a: Any, b: Any, c: Any) -> Any:
+    return _F(np.float64(a) * np.float64(b) + np.float64(c))  # the product is exact in float64
+
+
+def _bits(x: Any) -> Any:
+    return x if isinstance(x, int) else int(_F(x).view(np.uint32))
+
+
+def as_float(word: Any) -> Any:
+    return np.uint32(word).view(np.float32) if isinstance(word, int) else word
+
+
+def round_tf32(x: Any) -> int:
+    return _bits(x) if not np.isfinite(x) else (_bits(x) + 0x1000) & 0xFFFFE000
+
+
+def _bf16(x: Any) -> int:
+    bits = _bits(x)
+    return 0x7FFF if np.isnan(x) else (bits + 0x7FFF + (bits >> 16 & 1)) >> 16 & 0xFFFF
+
+
+def pack_bf16(low: Any, high: Any) -> int:
+    return _bf16(low) | _bf16(high) << 16
+
+
+# ------------------------------------------------------------------------------------------------------------------ collectives
+
+_LANE = np.arange(32)
+_G, _T = _LANE // 4, _LANE % 4
+
+
+def _together(kind: str, width: int, operands: Any = None) -> Any:
+    """Wait until all threads of the block (width 0) or of the warp have come here."""
+    return _S.scheduler.switch((kind, width, operands))
+
+
+def barrier() -> None:
+    _together("barrier", 0)
+
+
+def ldmatrix(to: list[Any], i: int, address: int) -> None:
+    to[i : i + 4] = _together("ldmatrix", 32, address)
+
+
+def _mma(kind: str) -> Callable[..., None]:
+    def mma(c: list[Any], i: int, a: list[Any], j: int, b0: Any, b1: Any) -> None:
+        c[i : i + 4] = _together(kind, 32, (*a[j : j + 4], b0, b1, *c[i : i + 4]))
+
+    return mma
+
+
+mma_tf32, mma_bf16 = _mma("tf32"), _mma("bf16")
+
+
+def _do_ldmatrix(addresses: list[int]) -> list[Any]:
+    matrices = [np.stack([_shared_at(a, 16).view(np.float32) for a in addresses[8 * q : 8 * q + 8]]) for q in range(4)]
+    return [tuple(m[lane // 4, lane % 4] for m in matrices) for lane in range(32)]
+
+
+def _words_of(operands: list[Any]) -> NDArray[np.uint32]:
+    return np.array([[_bits(v) for v in row[:6]] for row in operands], np.uint32)
+
+
+def _multiply(a: Any, b: Any, operands: list[Any]) -> list[Any]:
+    """C + A·B; products are exact, the sum is rounded once."""
+    c = np.zeros((16, 8))
+    given = np.array([[float(v) for v in row[6:]] for row in operands])
+    places = [(_G, 2 * _T), (_G, 2 * _T + 1), (_G + 8, 2 * _T), (_G + 8, 2 * _T + 1)]
+    for k, place in enumerate(places):
+        c[place] = given[:, k]
+    result = (c + a.astype(np.float64) @ b.astype(np.float64)).astype(np.float32)
+    return list(zip(*(result[place] for place in places), strict=True))
+
+
+def _do_tf32(operands: list[Any]) -> list[Any]:
+    w = (_words_of(operands) & np.uint32(0xFFFFE000)).view(np.float32)
+    a, b = np.zeros((16, 8), np.float32), np.zeros((8, 8), np.float32)
+    for k, (row, column) in enumerate(((0, 0), (8, 0), (0, 4), (8, 4))):
+        a[_G + row, _T + column] = w[:, k]
+    for k, row in enumerate((0, 4)):
+        b[_T + row, _G] = w[:, 4 + k]
+    return _multiply(a, b, operands)
+
+
+def _do_bf16(operands: list[Any]) -> list[Any]:
+    w = _words_of(operands)
+    halves = ((w << np.uint32(16)).view(np.float32), (w & np.uint32(0xFFFF0000)).view(np.float32))
+    a, b = np.zeros((16, 16), np.float32), np.zeros((16, 8), np.float32)
+    for h, half in enumerate(halves):
+        for k, (row, column) in enumerate(((0, 0), (8, 0), (0, 8), (8, 8))):
+            a[_G + row, 2 * _T + h + column] = half[:, k]
+        for k, row in enumerate((0, 8)):
+            b[2 * _T + h + row, _G] = half[:, 4 + k]
+    return _multiply(a, b, operands)
+
+
+_COLLECTIVES = {"ldmatrix": _do_ldmatrix, "tf32": _do_tf32, "bf16": _do_bf16}
+
+# ---------------------------------------------------------------------------------------------------------------------- running
+
+
+def _run_block(kernel: Callable[..., None], launch: Launch, block: tuple[int, int, int], rng: np.random.Generator) -> None:
+    _S.shared = np.full(launch.shared_bytes, 0xFF, np.uint8)
+    _S.scheduler = getcurrent()
+    integers_, floats = launch.integers, tuple(_F(v) for v in launch.floats)
+    threads = [_Thread(i, block, lambda: kernel(integers_, floats)) for i in range(launch.kernel.threads)]
+    ready = list(rng.permutation(len(threads)))
+    waiting: dict[tuple[str, int], dict[int, Any]] = {}
+    live = len(threads)
+    while live:
+        assert ready, f"threads wait for each other: { {k: len(v) for k, v in waiting.items()} }"
+        current = _S.current = threads[ready.pop()]
+        answer = current.greenlet.switch(*(() if current.answer is None else (current.answer,)))
+        current.answer = None
+        if current.greenlet.dead:
+            live -= 1
+        else:
+            kind, width, operands = answer
+            waiting.setdefault((kind, current.number // width if width else 0), {})[current.number] = operands
+        for key in [k for k, v in waiting.items() if len(v) == (live if k[0] == "barrier" else 32)]:
+            arrived = waiting.pop(key)
+            lanes = sorted(arrived)
+            if key[0] != "barrier":
+                for lane, result in zip(lanes, _COLLECTIVES[key[0]]([arrived[i] for i in lanes]), strict=True):
+                    threads[lane].answer = result
+            ready += rng.permutation(lanes).tolist()
+    assert all(not group for t in threads for group in t.copies), "a copy was never waited for"
+
+
+def run(launch: Launch, memory: Memory) -> None:
+    """Run one launch, block by block in random order."""
+    import sys
+
+    _S.memory = memory
+    rng = np.random.default_rng(0)
+    assert len(launch.integers) == launch.kernel.n_integers
+    assert len(launch.floats) == launch.kernel.n_floats
+    kernel = launch.kernel.function(sys.modules[__name__])
+    x, y, z = launch.grid
+    with np.errstate(all="ignore"):
+        for number in rng.permutation(x * y * z):
+            _run_block(kernel, launch, (int(number % x), int(number // x % y), int(number // (x * y))), rng)

@@ -1,0 +1,91 @@
+/* NVIDIA's driver as far as dtdfast calls it, on the host's memory: checks the order of calls and hands launches to a function of the test. */
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <dlfcn.h>
+
+typedef int status;
+enum { OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NOT_FOUND = 500 };
+enum { CAPACITY = 1 << 22 };
+
+typedef void (*launch_function)(int64_t function, const unsigned *sizes, int64_t shared, int64_t stream, void **parameters, int capturing);
+static launch_function on_launch;
+static void (*on_graph)(int64_t graph);
+static int contexts, capturing;
+static int64_t used, graphs;
+
+void fake_connect(launch_function launch, void (*graph)(int64_t)) { on_launch = launch, on_graph = graph; }
+int fake_contexts(void) { return contexts; }
+int64_t fake_used(void) { return used; }
+
+#define NEEDS_CONTEXT if (contexts != 1) return 201
+
+status cuInit(unsigned flags) { return flags; }
+status cuDriverGetVersion(int *v) { *v = 13000; return OK; }
+status cuDeviceGetCount(int *n) { *n = 1; return OK; }
+status cuDeviceGet(int *d, int i) { *d = i; return i ? INVALID : OK; }
+status cuDeviceGetName(char *name, int n, int d) { strncpy(name, "Fake GPU", (size_t)n); return d; }
+status cuDeviceGetAttribute(int *v, int a, int d) { *v = a == 75 ? 9 : a == 16 ? 132 : 0; return d; }
+status cuDevicePrimaryCtxRetain(void **c, int d) { *c = (void *)0x11; return d; }
+status cuCtxPushCurrent_v2(void *c) { contexts++; return c == (void *)0x11 ? OK : 201; }
+status cuCtxPopCurrent_v2(void **c) { contexts--; *c = (void *)0x11; return OK; }
+status cuMemGetInfo_v2(size_t *f, size_t *t) { NEEDS_CONTEXT; *f = (size_t)(CAPACITY - used), *t = CAPACITY; return OK; }
+status cuMemAlloc_v2(uint64_t *p, size_t n)
+{
+    NEEDS_CONTEXT;
+    if (used + (int64_t)n > CAPACITY)
+        return OUT_OF_MEMORY;
+    int64_t *block = aligned_alloc(256, (n + 511) / 256 * 256);
+    block[0] = (int64_t)n, used += (int64_t)n;
+    *p = (uint64_t)(block + 32);
+    return OK;
+}
+status cuMemFree_v2(uint64_t p) { NEEDS_CONTEXT; int64_t *b = (int64_t *)p - 32; used -= b[0]; free(b); return OK; }
+status cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t n, void *s) { NEEDS_CONTEXT; memcpy((void *)to, from, n); return s ? OK : INVALID; }
+status cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t n, void *s) { NEEDS_CONTEXT; memcpy(to, (void *)from, n); return s ? OK : INVALID; }
+status cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t n, void *s) { NEEDS_CONTEXT; memcpy((void *)to, (void *)from, n); return s ? OK : INVALID; }
+status cuStreamCreate(void **s, unsigned f) { NEEDS_CONTEXT; *s = (void *)0x5; return f == 1 ? OK : INVALID; }
+status cuStreamSynchronize(void *s) { NEEDS_CONTEXT; return s && !capturing ? OK : INVALID; }
+status cuModuleLoadData(void **m, const void *image) { NEEDS_CONTEXT; *m = (void *)(intptr_t)atoi((const char *)image + 4); return capturing || memcmp(image, "code", 4) ? 200 : OK; }
+status cuModuleGetFunction(void **f, void *m, const char *name) { NEEDS_CONTEXT; *f = m; return name[0] ? OK : NOT_FOUND; }
+status cuFuncSetAttribute(void *f, int a, int v) { NEEDS_CONTEXT; return f && a == 8 && v <= 227 * 1024 ? OK : INVALID; }
+status cuLaunchKernel(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared, void *s, void **p, void **e)
+{
+    NEEDS_CONTEXT;
+    unsigned sizes[6] = {gx, gy, gz, bx, by, bz};
+    on_launch((int64_t)(intptr_t)f, sizes, shared, (int64_t)(intptr_t)s, p, capturing);
+    return e ? INVALID : OK;
+}
+status cuStreamBeginCapture_v2(void *s, int mode) { NEEDS_CONTEXT; capturing = 1; return s && mode == 1 ? OK : INVALID; }
+status cuStreamEndCapture(void *s, void **g) { NEEDS_CONTEXT; capturing = 0; *g = (void *)(intptr_t)++graphs; return s ? OK : INVALID; }
+status cuGraphInstantiateWithFlags(void **e, void *g, unsigned long long f) { NEEDS_CONTEXT; *e = g; return (int)f; }
+status cuGraphDestroy(void *g) { NEEDS_CONTEXT; return g ? OK : INVALID; }
+status cuGraphExecDestroy(void *g) { NEEDS_CONTEXT; return g ? OK : INVALID; }
+status cuGraphLaunch(void *g, void *s) { NEEDS_CONTEXT; on_graph((int64_t)(intptr_t)g); return s ? OK : INVALID; }
+status cuEventCreate(void **e, unsigned f) { NEEDS_CONTEXT; *e = (void *)0x7; return (int)f; }
+status cuEventRecord(void *e, void *s) { NEEDS_CONTEXT; return e && s ? OK : INVALID; }
+status cuEventSynchronize(void *e) { NEEDS_CONTEXT; return e ? OK : INVALID; }
+status cuEventElapsedTime_v2(float *ms, void *a, void *b) { NEEDS_CONTEXT; *ms = 1.5f; return a && b ? OK : INVALID; }
+status cuEventDestroy_v2(void *e) { NEEDS_CONTEXT; return e ? OK : INVALID; }
+status cuGetErrorString(status s, const char **text) { *text = s == 201 ? "invalid device context" : "some error"; return OK; }
+
+/* The bindings ask for every function of the driver by its name without a version. */
+status cuGetProcAddress_v2(const char *name, void **function, int version, uint64_t flags, int *found)
+{
+    static const char *suffixes[] = {"_v2", "WithFlags", ""};
+    char full[128];
+    (void)version, (void)flags;
+    *function = NULL;
+    for (int i = 0; i < 3 && !*function && strlen(name) < 100; i++) {
+        strcpy(full, name);
+        strcat(full, suffixes[i]);
+        Dl_info own;
+        dladdr((void *)cuGetProcAddress_v2, &own);
+        void *self = dlopen(own.dli_fname, RTLD_NOW | RTLD_NOLOAD);
+        *function = dlsym(self, full);
+    }
+    if (found)
+        *found = *function ? 0 : 1;
+    return *function ? OK : NOT_FOUND;
+}

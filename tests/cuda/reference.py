@@ -1,0 +1,121 @@
+"""Contractions as NumPy computes them on host memory: what stands for the tensor-core kernels where the rest of the executor is tested."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+from dtdfast.cuda.nest import D, Strided, W
+from dtdfast.cuda.operations import Site, _taps
+from dtdfast.plan.plan import Plan
+from dtdfast.plan.steps import Step, Weights
+from host import HostCall
+from kernel_reference import ACTIVATIONS, MULTIPLIERS, WEIGHT_MAPS, quotient, stabilised
+
+_WEIGHT_MAPS = dict(zip(("w", "w+", "w-", "w2", "1", "|w|", "w+g.w+", "w+g.w-"), WEIGHT_MAPS.values(), strict=True))
+_MULTIPLIERS = {name.removeprefix("M_").replace("_", " ").lower(): f for name, f in MULTIPLIERS.items()}
+
+
+def packing_key(weights: Weights) -> Any:
+    return weights.key
+
+
+def packing(weights: Weights) -> Any:
+    """(groups, outputs, inputs, taps), outputs and inputs of what is computed."""
+    part = weights.part
+    groups = part.taps.groups
+    w = part.weight.reshape(groups, part.weight.shape[0] // groups, part.weight.shape[1], -1)
+    if weights.taps:
+        w = w[..., list(weights.taps)]
+    elif weights.layout != "rows":
+        w = w[..., :0]
+    return np.ascontiguousarray(w.swapaxes(1, 2) if weights.scatter else w, np.float32)
+
+
+def array_at(view: Strided, shape: tuple[int, ...], repeat: int = 1) -> Any:
+    """The numbers of a view, writable."""
+    if not view.at:
+        return None
+    one = np.frombuffer((ctypes.c_float * 1).from_address(view.at), np.float32)
+    if not view.kept:
+        return as_strided(one, shape, view.strides)
+    return np.repeat(as_strided(one, (shape[0] // repeat, *shape[1:]), view.strides), repeat, axis=0)
+
+
+def launches(step: Step, plan: Plan, address_of: Any, *ignored: Any) -> list[HostCall]:
+    site = Site(step, plan, address_of)
+    address_of(step.weights)  # NumPy has its own, but the device is given them
+    _taps(site), site.window(), site.per_channel(step.bias), site.per_channel(step.bias_d)  # nothing may be uploaded later
+    return [HostCall(lambda: _run(site))]
+
+
+def _sums(site: Site, weight_map: str) -> Any:
+    """Σ x·wm(w) in float64."""
+    step, (n, c_out, *space, _) = site.step, site.shape(site.step.out)
+    part = step.weights.part
+    w = _WEIGHT_MAPS[weight_map](packing(step.weights).astype(np.float64), step.gamma)
+    if step.op == "SCATTER_LINEAR":
+        w = w.swapaxes(1, 2)
+    groups, _, c_in, _ = w.shape
+    total = np.zeros((n, groups, c_out // groups, *space))
+    x, _, _ = _taps(site)
+    places = [sum(o * s for o, s in zip(o_, site.view(step.x).strides[D : W + 1], strict=True)) for _, o_ in step.phase.taps]
+    if part.linear:
+        places = [0]
+    for k, place in enumerate(places):
+        values = array_at(Strided(x.at + place, x.strides), (n, groups * c_in, *space, 1)).astype(np.float64)
+        total += np.einsum("ngidhw,goi->ngodhw", values.reshape(n, groups, c_in, *space), w[..., k])
+    return total.reshape(n, c_out, *space, 1)
+
+
+def _run(site: Site) -> None:
+    with np.errstate(all="ignore"):
+        (_neuron if site.step.op.startswith("NEURON") else _product)(site)
+
+
+def _product(site: Site) -> None:
+    step, shape = site.step, site.shape(site.step.out)
+    out, scale = array_at(site.view(step.out), shape), array_at(site.window(), shape)
+    result = _sums(site, step.weight_map) * (1 if scale is None else scale)
+    if step.mode != "none":
+        result = _MULTIPLIERS[step.mode](array_at(site.view(step.m, kept=True), shape, step.repeat).astype(np.float64)) * result
+    out[...] = out + result if step.accumulate else result
+
+
+def _neuron(site: Site) -> None:
+    step, shape = site.step, site.shape(site.step.out)
+
+    def read(view: Strided) -> Any:
+        found = array_at(view, shape)
+        return None if found is None else found.astype(np.float64)
+
+    scale = read(site.window())
+    s = 1.0 if scale is None else scale
+    y = s * _sums(site, "w")
+    z = s * _sums(site, "w+") if step.dual else y
+    y_prev, terms_prev = read(site.view(step.y_prev)), read(site.view(step.terms_prev))
+    y = y if y_prev is None else y + y_prev
+    z = (z if terms_prev is None else z + terms_prev) if step.dual else y
+    bias, bias_d = read(site.per_channel(step.bias)), read(site.per_channel(step.bias_d))
+    y = y if bias is None else y + bias
+    kind, alpha, beta = step.activation
+    act, slope = ACTIVATIONS[kind.upper()]
+    value = act(y, alpha, beta)
+    array_at(site.view(step.out), shape)[...] = value
+    if step.terms is not None:
+        array_at(site.view(step.terms), shape)[...] = z
+    if step.factor is None:
+        return
+    d = stabilised(z if bias_d is None else z + bias_d, step.stabilizer)
+    factors = {
+        "gate": lambda: quotient(step.coefficient * value, d) * s,
+        "denominator": lambda: d / (step.coefficient * s),
+        "derivative": lambda: slope(y, alpha, beta) * s,
+    }
+    result = factors[step.mode]()
+    if step.select != "all":
+        result = np.where(y > 0 if step.select == "y>0" else y < 0, result, 0)
+    array_at(site.view(step.factor), shape)[...] = result

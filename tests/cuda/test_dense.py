@@ -1,0 +1,260 @@
+"""The contraction kernel in emulation against the oracle's loops: same source, same launches, awkward sizes.
+
+Tolerance: a unit errs in Σ x·w by at most e(n)·Σ|x·w|, n terms, u = 2⁻²⁴:
+
+    fma     n·u
+    tf32    2·2⁻¹¹ + 2⁻²² + n·u, bf16 2·2⁻⁸ + 2⁻¹⁶ + n·u     two operands rounded to nearest, products exact
+    tf32x3  12u: what h + l leave of two operands, and l·l′, 2⁻²² each; 6u: three sums of eight terms, truncated; n/8·u: their sum
+
+and every operation of the epilogue adds u.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import kernel_reference as ref
+from dtdfast.cuda import contraction
+from dtdfast.cuda.contraction import HUGE, NARROW, SMALL, SQUARE, TALL, THIN, WIDE
+from dtdfast.oracle_maths import WEIGHT_MAPS, gather, scatter
+from dtdfast.plan.steps import View
+from dtdfast.plan.units import Part
+from layers import UNTOUCHED, World, geometry
+
+U = 2.0**-24
+UNITS = {"float32": "tf32x3", "tf32": "tf32", "bfloat16": "bf16"}
+
+# c_in, c_out, size, kernel and the rest; the first where rows are no multiple of 16 bytes
+CASES: dict[str, dict[str, Any]] = {
+    "pixels 1x1": dict(c_in=7, c_out=33, x_size=(1, 3, 5), kernel=(1, 1, 1)),
+    "image": dict(c_in=3, c_out=17, x_size=(1, 7, 6), kernel=(1, 3, 3), stride=2, before=1, after=1),
+    "grouped": dict(c_in=6, c_out=10, x_size=(1, 5, 4), kernel=(1, 2, 3), before=1, after=0, groups=2),
+    "padded": dict(c_in=8, c_out=12, x_size=(1, 5, 6), kernel=(1, 3, 3), before=1, after=1),
+    "strided": dict(c_in=20, c_out=36, x_size=(1, 8, 7), kernel=(1, 3, 3), stride=2, before=1, after=1),
+    "skipping": dict(c_in=36, c_out=8, x_size=(1, 6, 5), kernel=(1, 1, 1), stride=2),  # its scatter has phases without taps
+    "dilated": dict(c_in=12, c_out=20, x_size=(1, 1, 9), kernel=(1, 1, 3), dilation=2, before=2, after=2),
+    "volume": dict(c_in=4, c_out=8, x_size=(3, 4, 3), kernel=(2, 2, 2), before=1, after=0),
+    "aligned groups": dict(c_in=24, c_out=48, x_size=(1, 3, 4), kernel=(1, 2, 2), after=1, groups=3),
+    "transposed": dict(c_in=8, c_out=16, x_size=(1, 3, 4), kernel=(1, 3, 3), stride=2, before=1, after=0, transposed=True),
+}
+
+RUNS = [(case, p) for case in CASES for p in UNITS if p == "float32" or case in ("image", "padded", "skipping", "aligned groups")]
+
+
+def bound(unit: str, n_terms: int) -> float:
+    """e(n) of the module's docstring."""
+    operands = {"fma": 0.0, "tf32": 2 * 2.0**-11 + 2.0**-22, "bf16": 2 * 2.0**-8 + 2.0**-16, "tf32x3": 18 * U}[unit]
+    return operands + (n_terms / 8 + 1 if unit == "tf32x3" else n_terms) * U
+
+
+def n_terms(part: Part, across: bool) -> int:
+    return part.taps.n_taps * (part.taps.c_out if across else part.taps.c_in) // part.taps.groups
+
+
+def near(result: Any, expected: Any, tolerance: Any) -> None:
+    assert result.shape == expected.shape
+    assert np.array_equal(np.isnan(result), np.isnan(expected))
+    excess = np.nan_to_num(np.abs(result - expected) - tolerance)
+    assert excess.max() <= 0, f"off by {excess.max():.2e} more than allowed"
+
+
+def neuron(part: Part, world: World, x: Any, **fields: Any) -> dict[str, Any]:
+    """Emit a neuron's steps; returns its results' buffers."""
+    shape = (part.taps.c_out, *part.taps.out_size)
+    results = {name: world.buffer(shape) for name in ("out", "factor")}
+    views = {name: View(buffer) for name, buffer in results.items()}
+    world.lowering.taps("NEURON", part, View(world.buffer(part.source.shape, x)), {**views, "coefficient": 1.0, **fields})
+    return results
+
+
+@pytest.mark.parametrize(("case", "precision"), RUNS)
+def test_neuron(case: str, precision: str, rng: np.random.Generator) -> None:
+    """Out = relu(y), factor = the gate relu(y) / z⁺, from one pass over x and w."""
+    part = geometry(rng, **CASES[case])
+    x = np.abs(rng.standard_normal((2, *part.source.shape), dtype=np.float32))
+    bias = rng.standard_normal(part.taps.c_out, dtype=np.float32)
+    world = World(2)
+    results = neuron(part, world, x, dual=True, mode="gate", bias=bias, activation=("relu", 0.0, 0.0))
+    (unit,) = {launch.kernel.constants[0] for launch in world.run(precision)}
+    assert unit == (
+        UNITS[precision] if part.taps.c_in // part.taps.groups % 4 == 0 else {"float32": "fma"}.get(precision, UNITS[precision])
+    )
+
+    weight, x64 = part.weight.astype(np.float64), x.astype(np.float64)
+    y, size = gather(x64, weight, part.taps) + bias[:, None, None, None], gather(x64, np.abs(weight), part.taps)
+    z, out = gather(x64, np.maximum(weight, 0), part.taps), np.maximum(y, 0)
+    e = bound(unit, n_terms(part, False))
+    error_y = (e + 2 * U) * (size + np.abs(bias)[:, None, None, None])
+    near(world.view_of(results["out"]), out, error_y)
+    gate = ref.quotient(out, z)
+    near(world.view_of(results["factor"]), gate, 1.01 * ref.quotient(error_y + gate * e * z, z) + 4 * U * gate)
+    for buffer in results.values():
+        assert (world.beside(buffer) == UNTOUCHED).all()
+
+
+@pytest.mark.parametrize(("case", "precision"), RUNS)
+def test_scatter(case: str, precision: str, rng: np.random.Generator) -> None:
+    """r_in += x · Σ_j w⁺ s_j for three targets at once, phase by phase."""
+    part, n, t = geometry(rng, **CASES[case]), 2, 3
+    x = rng.standard_normal((n, *part.source.shape), dtype=np.float32)
+    s = rng.standard_normal((n * t, part.taps.c_out, *part.taps.out_size), dtype=np.float32)
+    before = rng.standard_normal((n * t, *part.source.shape), dtype=np.float32)
+    world = World(n, t)
+    given, m, out = world.buffer(s.shape[1:], s, "nt"), world.buffer(x.shape[1:], x), world.buffer(x.shape[1:], before, "nt")
+    fields = dict(out=View(out), m=View(m), mode="times", weight_map="w+", repeat=t, accumulate=True)
+    world.lowering.taps("TAPS", part, View(given), fields, scatter=True)
+    units = {launch.kernel.constants[0] for launch in world.run(precision)}
+    positive, factor = np.maximum(part.weight, 0).astype(np.float64), np.repeat(x, t, axis=0)
+    expected = before + factor * scatter(s.astype(np.float64), positive, part.taps)
+    size = np.abs(before) + np.abs(factor) * scatter(np.abs(s).astype(np.float64), positive, part.taps)
+    near(world.view_of(out), expected, (max(bound(u, n_terms(part, True)) for u in units) + 3 * U) * size)
+    assert (world.beside(out) == UNTOUCHED).all()
+
+
+@pytest.mark.parametrize("weight_map", WEIGHT_MAPS)
+@pytest.mark.parametrize("scattered", [False, True])
+def test_weight_maps(weight_map: str, scattered: bool, rng: np.random.Generator) -> None:
+    """Maps are taken in registers; one weight is zero, and gamma is no power of two."""
+    part, gamma = geometry(rng, 8, 12, (1, 1, 3), (1, 1, 2)), 0.3
+    part.weight[0, 0] = 0
+    shapes = (part.source.shape, (part.taps.c_out, *part.taps.out_size))
+    x = rng.standard_normal((2, *shapes[scattered]), dtype=np.float32)
+    world = World(2)
+    out = world.buffer(shapes[not scattered])
+    fields = dict(out=View(out), weight_map=weight_map, mode="none", gamma=gamma)
+    world.lowering.taps("TAPS", part, View(world.buffer(x.shape[1:], x)), fields, scatter=scattered)
+    world.run()
+    mapped, sum_over = WEIGHT_MAPS[weight_map](part.weight.astype(np.float64), float(np.float32(gamma))), scatter if scattered else gather
+    size = sum_over(np.abs(x).astype(np.float64), np.abs(mapped), part.taps)
+    near(world.view_of(out), sum_over(x.astype(np.float64), mapped, part.taps), (bound("tf32x3", n_terms(part, scattered)) + 4 * U) * size)
+
+
+@pytest.mark.parametrize("multiplier", ["none", "times", "positive", "negative", "times positive", "times negative"])
+def test_multipliers(multiplier: str, rng: np.random.Generator) -> None:
+    part = geometry(rng, 5, 9, (1, 1, 4), (1, 1, 1))
+    m = rng.standard_normal((1, 9, 1, 1, 4), dtype=np.float32)
+    m[..., 0] = 0
+    x = rng.standard_normal((1, *part.source.shape), dtype=np.float32)
+    world = World(1)
+    out = world.buffer(m.shape[1:])
+    fields = dict(out=View(out), mode=multiplier, m=View(world.buffer(m.shape[1:], m)))
+    world.lowering.taps("TAPS", part, View(world.buffer(x.shape[1:], x)), fields)
+    world.run()
+    factor = ref.MULTIPLIERS["M_" + multiplier.upper().replace(" ", "_")](m.astype(np.float64))
+    weight, x = part.weight.astype(np.float64), x.astype(np.float64)
+    size = np.abs(factor) * gather(np.abs(x), np.abs(weight), part.taps)
+    near(world.view_of(out), factor * gather(x, weight, part.taps), 7 * U * size)
+
+
+@pytest.mark.parametrize("mode", ["gate", "denominator", "derivative", 0])
+@pytest.mark.parametrize("dual", [False, True])
+def test_every_field_of_a_neuron(mode: str | int, dual: bool, rng: np.random.Generator) -> None:
+    """Shares of a sum, a number per pixel, bias of the denominator, stabiliser, coefficient, an activation with parameters."""
+    part = geometry(rng, 6, 9, (1, 2, 3), (1, 1, 1))
+    shape = (9, *part.taps.out_size)
+    x, y_prev, terms_prev = (rng.standard_normal((2, *s), dtype=np.float32) for s in (part.source.shape, shape, shape))
+    bias, bias_d = (rng.standard_normal(9, dtype=np.float32) for _ in range(2))
+    window = rng.random(part.taps.out_size, dtype=np.float32) + 0.5
+    world = World(2)
+    terms = world.buffer(shape)
+    fields = dict(terms=View(terms), y_prev=View(world.buffer(shape, y_prev)), bias=bias, bias_d=bias_d, dual=dual, mode=mode)
+    fields.update(coefficient=2.0, stabilizer=0.25, activation=("leaky_relu", 0.125, 0.0))
+    if dual:
+        fields["terms_prev"] = View(world.buffer(shape, terms_prev))
+    buffers = {name: world.buffer(shape) for name in ("out", "factor")}
+    fields["out"] = View(buffers["out"])
+    if mode:
+        fields["factor"] = View(buffers["factor"])
+    world.lowering.taps("NEURON", part, View(world.buffer(part.source.shape, x)), fields, window=window)
+    world.run()
+
+    weight, x64, column = part.weight.astype(np.float64), x.astype(np.float64), (slice(None), None, None, None)
+    size = window * gather(np.abs(x64), np.abs(weight), part.taps) + np.abs(y_prev) + np.abs(terms_prev)
+    y = window * gather(x64, weight, part.taps) + y_prev
+    acc_n = window * gather(x64, np.maximum(weight, 0), part.taps) + terms_prev if dual else y
+    e, y = bound("fma", 6) + 4 * U, y + bias[column]
+    out, d = np.where(y < 0, 0.125 * y, y), ref.stabilised(acc_n + bias_d[column], 0.25)
+    near(world.view_of(buffers["out"]), out, e * (size + np.abs(bias[column])))
+    near(world.view_of(terms), acc_n, e * size)
+    if mode == "gate":
+        error = 2 * window * (1 + np.abs(ref.quotient(out, d))) * e * (size + np.abs(bias[column]) + np.abs(bias_d[column]) + 0.25)
+        near(world.view_of(buffers["factor"]), 2 * window * ref.quotient(out, d), 1.01 * error / np.abs(d))
+    elif mode == "denominator":
+        near(world.view_of(buffers["factor"]), ref.quotient(d, 2 * window), e * (size + np.abs(bias_d[column]) + 0.25) / (2 * window))
+    elif mode == "derivative":
+        near(world.view_of(buffers["factor"]), np.where(y > 0, 1.0, 0.125) * window, U)
+
+
+@pytest.mark.parametrize(("n_in", "n_out"), [(37, 10), (64, 40), (5, 65)])
+@pytest.mark.parametrize("scattered", [False, True])
+def test_linear(n_in: int, n_out: int, scattered: bool, rng: np.random.Generator) -> None:
+    """Fully connected: the record's own rows, read along and across."""
+    part = geometry(rng, n_in, n_out, (1, 1, 1), (1, 1, 1))
+    part.linear = True
+    sizes = (n_in, n_out)
+    x = rng.standard_normal((3, sizes[scattered]), dtype=np.float32)
+    world = World(3)
+    out, given = world.buffer((sizes[not scattered],)), world.buffer((sizes[scattered],), x)
+    world.lowering.taps("TAPS", part, View(given), dict(out=View(out), mode="none"), scatter=scattered)
+    (launch,) = world.run()
+    weight = part.weight.reshape(n_out, n_in).astype(np.float64)
+    weight = weight if scattered else weight.T
+    near(world.view_of(out), x @ weight, bound(launch.kernel.constants[0], len(weight)) * (np.abs(x) @ np.abs(weight)))
+
+
+TILES = [
+    (HUGE, 130, True),
+    (WIDE, 129, False),
+    (TALL, 65, False),
+    (NARROW, 72, True),
+    (SQUARE, 40, False),
+    (SMALL, 40, True),
+    (THIN, 5, True),
+]
+
+
+@pytest.mark.parametrize(("tile", "channels", "across"), TILES)
+def test_bits_are_the_same_for_every_tile_and_batch(
+    tile: Any, channels: int, across: bool, rng: np.random.Generator, monkeypatch: Any
+) -> None:
+    """Each tile of the table, against the smallest that serves all shapes, with one sample more before."""
+    part = geometry(rng, *((channels, 20) if across else (20, channels)), (1, 2, 3), (1, 1, 2), after=1)
+    x = rng.standard_normal((2, 20, *part.taps.out_size), dtype=np.float32)
+    results = []
+    monkeypatch.setitem(contraction.UNITS, "float32", ("tf32", "tf32"))
+    for chosen, n in ((SMALL, 1), (tile, 2)):
+        monkeypatch.setattr(contraction, "choose_tile", lambda *_, chosen=chosen: chosen)
+        world = World(n)
+        out = world.buffer((channels, *part.taps.x_size))
+        given = world.buffer(x.shape[1:], x[2 - n :])
+        world.lowering.taps("TAPS", part, View(given), dict(out=View(out), mode="none", weight_map="w+"), scatter=across)
+        assert {launch.kernel.constants[3] for launch in world.run()} == {chosen.constants}
+        results.append(world.view_of(out)[-1].copy())
+    assert np.array_equal(*(r.view(np.uint32) for r in results))
+
+
+def test_nan_stays_where_it_is(rng: np.random.Generator) -> None:
+    """Columns and pixels beyond the end are zeros, not what memory happens to hold there."""
+    part = geometry(rng, 8, 12, (1, 4, 4), (1, 3, 3), before=1, after=1)
+    x = rng.standard_normal((2, *part.source.shape), dtype=np.float32)
+    x[1, 3, 0, 2, 1] = np.nan
+    world = World(2)
+    results = neuron(part, world, x)
+    world.run()
+    expected = gather(x.astype(np.float64), part.weight.astype(np.float64), part.taps)
+    assert 0 < np.isnan(expected).mean() < 0.5
+    assert np.array_equal(np.isnan(world.view_of(results["out"])), np.isnan(expected))
+
+
+def test_unaligned_arrays_take_the_kernel_for_them(rng: np.random.Generator) -> None:
+    part = geometry(rng, 8, 12, (1, 2, 3), (1, 1, 1))
+    x = rng.standard_normal((1, *part.source.shape), dtype=np.float32)
+    world = World(1, shift=1)
+    results = neuron(part, world, x)
+    (launch,) = world.run()
+    assert launch.kernel.constants[0] == "fma"
+    weight, x = part.weight.astype(np.float64), x.astype(np.float64)
+    near(world.view_of(results["out"]), gather(x, weight, part.taps), bound("fma", 8) * gather(np.abs(x), np.abs(weight), part.taps))

@@ -1,0 +1,145 @@
+"""Kernels that are no contractions: assembled for sm_80 and sm_90, and run by Python itself."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import dtdfast as dtd
+from assembler import resources
+from dtdfast.cuda import along, cache, channel, elementwise, entry, nest, pool
+from dtdfast.cuda.formulas import ACTIVATIONS, FACTORS, INPUT_MAPS, MULTIPLIERS, WEIGHT_MAPS
+from dtdfast.cuda.launch import Binary
+from host import HostDevice
+from support import classifier, normal
+
+REGISTERS = 80  # of a thread: three blocks of 256 on a multiprocessor
+
+# (body, constants, views, longs, floats)
+BODIES = [
+    (elementwise.fill_long, (), 1, 1, 0),
+    (elementwise.clear_border, (), 2, 0, 0),
+    (elementwise.move, (), 2, 1, 0),
+    *((elementwise.map_input, (mode,), 3, 0, 0) for mode in list(INPUT_MAPS)[::2]),
+    *((elementwise.multiply, (mode,), 3, 1, 0) for mode in list(MULTIPLIERS)[1::2]),
+    (elementwise.divide, (), 3, 1, 0),
+    *((elementwise.activate, (kind, bool(k % 2)), 2, 0, 2) for k, kind in enumerate(ACTIVATIONS)),
+    (elementwise.affine, (), 4, 1, 0),
+    *((elementwise.factor, (mode,), 8, 1, 2) for mode in FACTORS),
+    *((channel.neuron_channel, ("clip", mode, True), 10, 4, 4) for mode in ("none", "gate", "denominator", "derivative")),
+    (channel.neuron_channel, ("gelu_tanh", "gate", False), 10, 4, 4),
+    *((channel.taps_channel, (weight_map, "times"), 5, 4, 1) for weight_map in list(WEIGHT_MAPS)[::2]),
+    *((pool.max_pool, (width,), 6, 8, 0) for width in (1, 2)),
+    *((pool.max_unpool, (width, scaled), 7, 12, 0) for width in (1, 2) for scaled in (False, True)),
+    (along.lrn, (), 3, 3, 3),
+    (along.softmax, (), 2, 3, 0),
+    (along.embed, (), 3, 2, 0),
+    (along.embed_sum, (), 3, 4, 0),
+    (entry.check, (), 3, 2, 1),
+    (entry.largest, (), 5, 2, 0),
+    (entry.start, (), 4, 2, 0),
+]
+
+
+def kernels():
+    return [
+        nest.kernel(body, constants, views, 1 + number % 4, longs, floats)
+        for number, (body, constants, views, longs, floats) in enumerate(BODIES)
+    ]
+
+
+def test_assembled():
+    """Nothing spilled, no local memory, no float64, and few enough registers for memory to be kept busy."""
+    made = kernels()
+    # processes of their own: what compiled for the host in this one has set numba to another level of optimisation
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as workers:
+        found = dict(zip(made, workers.map(resources, made), strict=True))
+    print()
+    bad = []
+    for kernel, by_target in found.items():
+        print(f"{kernel.name:16}{cache._text(kernel.constants[1]):28}{[r['registers'] for r in by_target.values()]}")
+        for target, r in by_target.items():
+            instructions = r["instructions"]
+            if r["registers"] > REGISTERS or r["spilled"] or instructions[r"\.local"] or instructions[r"\.f64"]:
+                bad.append((kernel.name, kernel.constants[1], target, r))
+    assert not bad
+
+
+def test_every_operation_has_a_kernel():
+    """All operations of a plan are here or with the contractions."""
+    from dtdfast._kernels import lib
+    from dtdfast.cuda import contraction
+    from dtdfast.cuda.operations import OPERATIONS
+
+    names = {n.removeprefix("DTD_") for n in dir(lib) if n.startswith("DTD_")}
+    assert set(OPERATIONS) | contraction.OPERATIONS <= names
+    assert len(OPERATIONS) + len(contraction.OPERATIONS) == lib.DTD_N_OPS
+
+
+def test_by_python_itself(explainer, rng):
+    """Without a compiler the kernels mean the same."""
+    layers, x = classifier(rng), normal(rng, 1, 3, 6, 6)
+    compiled = explainer(layers, HostDevice(compiled=True)).explain(x)
+    plain = explainer(layers, HostDevice(compiled=False)).explain(x)
+    assert abs(plain - compiled).max() <= 1e-5 * abs(compiled).max()
+    assert abs(plain - dtd.explain(layers, x, backend="oracle")).max() <= 1e-5 * abs(plain).max()
+
+
+# -------------------------------------------------------------------------------------------------------------- the disk cache
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("DTDFAST_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def some_kernel(mode="times", n_axes=2):
+    return nest.kernel(elementwise.multiply, (mode,), 3, n_axes, 1, 0)
+
+
+def test_cache(folder):
+    kernel, calls = some_kernel(), []
+
+    def compiler(kernel, cc):
+        calls.append(cc)
+        return Binary(b"machine code", kernel.name)
+
+    assert cache.stored(kernel, (9, 0)) is None
+    made = cache.compiled(kernel, (9, 0), compiler)
+    assert cache.stored(kernel, (9, 0)) == made
+    assert cache.stored(kernel, (8, 0)) is None
+    assert cache.stored(some_kernel("none"), (9, 0)) is None
+    assert cache.stored(some_kernel(n_axes=3), (9, 0)) is None
+    assert calls == [(9, 0)]
+    (file,) = folder.iterdir()
+    assert file.stat().st_mode & 0o077 == 0
+    file.write_bytes(file.read_bytes()[:-1] + b"X")  # damaged
+    assert cache.stored(kernel, (9, 0)) is None
+
+
+def test_a_cache_that_cannot_be_written(folder):
+    folder.parent.joinpath("cache").write_text("a file where the folder should be")
+    assert cache.compiled(some_kernel(), (9, 0), lambda k, cc: Binary(b"code", k.name)).image == b"code"
+
+
+def test_where_the_cache_lies(monkeypatch):
+    monkeypatch.delenv("DTDFAST_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    assert cache.folder() == Path("/somewhere/dtdfast")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache.folder() == Path.home() / ".cache/dtdfast"
+
+
+def test_what_the_executor_loads(folder):
+    """A real cubin, from the cache the second time."""
+    made = cache.compiled(some_kernel(), (9, 0))
+    assert made.image.startswith(b"\x7fELF")
+    assert made.entry.encode() in made.image
+    assert np.frombuffer(made.image[18:20], np.uint16)[0] == 190  # EM_CUDA
+    assert cache.stored(some_kernel(), (9, 0)) == made

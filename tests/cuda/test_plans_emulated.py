@@ -1,0 +1,85 @@
+"""Whole networks with the contraction kernels themselves in emulation, in memory that guards its ends; the maps equal the oracle's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import dtdfast as dtd
+import emulation
+from dtdfast.cuda import usable
+from dtdfast.explainer import Explainer
+from host import HostDevice
+
+
+class EmulatingDevice(HostDevice):
+    """A host device whose contractions run thread by thread."""
+
+    def launch(self, launches: Sequence[Any], stream: int) -> None:
+        for launch in launches:
+            if launch.kernel.name != "dtd_dense":
+                super().launch([launch], stream)
+                continue
+            memory = emulation.Memory()
+            for block in self.blocks.values():
+                memory.add(block)
+            emulation.run(launch, memory)
+            self.contractions.add(launch.kernel.constants[0])
+
+    contractions: set[str]
+
+
+def network(rng: np.random.Generator) -> list[Any]:
+    """Convolutions with stride, groups and padding, a residual add, linear layers; channels that are and are not multiples of four."""
+
+    def weight(*shape: int) -> Any:
+        return rng.standard_normal(shape, dtype=np.float32) / np.sqrt(np.prod(shape[1:]), dtype=np.float32)
+
+    return [
+        dtd.Conv(weight(8, 3, 3, 3), -abs(weight(8)), padding=1),
+        dtd.ReLU(),
+        dtd.Conv(weight(8, 4, 3, 3), None, stride=2, padding=1, groups=2),
+        dtd.ReLU(),
+        dtd.Conv(weight(8, 8, 1, 1), -abs(weight(8))),
+        dtd.Add(inputs=(4, 3)),
+        dtd.ReLU(),
+        dtd.Flatten(),
+        dtd.Linear(weight(6, 72)),
+        dtd.ReLU(),
+        dtd.Linear(weight(5, 6)),
+    ]
+
+
+@pytest.mark.parametrize("rules", ["dtd", "epsilon-alpha2-beta1"])
+def test_network(rules: str, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two targets at once, within what rounding costs.
+
+    A float32 result is the exact one of a network whose weights are off by u·√n, n terms in its longest sum (Higham, Accuracy and
+    Stability, 3.1), and tf32x3 errs no more than that (test_dense.py); ten times the distance to two such networks allows for the
+    network drawn.
+    """
+    device = EmulatingDevice(compiled=True)
+    device.contractions = set()
+    monkeypatch.setattr(usable, "survey", lambda: (None, "the host"))
+    monkeypatch.setattr(usable, "open_device", lambda number: device)
+    layers = network(rng)
+    x, targets = rng.standard_normal((2, 3, 6, 5), dtype=np.float32), np.array([[0, 3], [4, 1]])
+
+    def oracle(layers: list[Any]) -> Any:
+        return dtd.explain(layers, x, targets, rules=rules, backend="oracle")
+
+    def perturbed(layer: Any) -> Any:
+        if not hasattr(layer, "weight"):
+            return layer
+        weight = layer.weight.astype(np.float64)
+        return replace(layer, weight=weight * (1 + 2.0**-24 * np.sqrt(72) * rng.standard_normal(weight.shape)))
+
+    exact = oracle(layers)
+    found = Explainer(layers, backend="cuda", rules=rules).explain(x, targets)
+    assert device.contractions == {"fma", "tf32x3"}
+    rounding = max(np.abs(oracle([perturbed(layer) for layer in layers]) - exact).sum() for _ in range(2))
+    assert np.abs(found - exact).sum() <= 10 * rounding

@@ -1,0 +1,78 @@
+"""Whole plans on the host as a device: every operation but the contractions runs its own kernel, and the maps equal the oracle's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+import dtdfast as dtd
+from cases import CASES
+from graphs import graphs
+from nets import SMALL
+from test_graphs import UNIT, perturbed
+from test_networks import BOXED, N_BATCH, PRESETS, positive_start, rounding, small
+
+# every geometry under a rule, every rule on a geometry; a stride that shares no factor with the number of rules
+SOME_CASES = CASES[:: next(k for k in range(len(CASES) // 50, len(CASES)) if np.gcd(k, 22) == 1)]
+
+
+@pytest.mark.parametrize("case", SOME_CASES, ids=lambda case: case.id)
+def test_cases(case, explainer):
+    x, r_out = case.x, case.r_out
+    options = case.options("oracle")
+    _, bound = case.expected(x, r_out, case.tolerance(UNIT))
+    expected = dtd.explain(case.layers, x, r_out, **options)
+    del options["backend"]
+    r_in = explainer(case.layers, **options).explain(x, r_out)
+    assert r_in.dtype == np.float32
+    assert np.isfinite(r_in).all()
+    assert (abs(r_in - expected) <= bound).all()
+
+
+PAIRS = [(name, PRESETS[k % len(PRESETS)]) for k, name in enumerate(SMALL)]  # every network, every preset
+
+
+@pytest.mark.parametrize(("name", "rules"), PAIRS)
+def test_networks(name, rules, explainer):
+    net = small(name)
+    x, start = net.sample(N_BATCH), positive_start(net)
+    domain = net.box if rules in BOXED else "real"
+
+    def oracle(net):
+        return dtd.explain(net.layers, x, start, rules=rules, domain=domain, backend="oracle")
+
+    exact = oracle(net)
+    made = explainer(net.layers, rules=rules, domain=domain)
+    bound = rounding(net, exact, oracle)
+    assert np.abs(made.explain(x, start) - exact).sum() <= bound
+    ledger = made.ledger(x, net.target)
+    assert ledger.closed, str(ledger)
+
+
+@settings(max_examples=15, suppress_health_check=list(HealthCheck))
+@given(graph=graphs(max_blocks=8), seed=st.integers(0, 2**32 - 1))
+def test_graphs(explainer, graph, seed):
+    """Random networks of every record: maps, predictions and gradients."""
+    expected = graph.explain("oracle")
+    rng = np.random.default_rng(seed)
+    moved = max(abs(perturbed(graph, rng).explain("oracle") - expected).max() for _ in range(3))
+    scale = abs(expected).max()
+    assume(moved <= 1e-2 * scale)  # else float32 cannot know the answer
+    made = explainer(graph.layers, **graph.options)
+    # 16 draws of the perturbation's size, and the roundings of sums of up to 2**10 terms whose condition is 1
+    assert abs(made.explain(graph.x, graph.start) - expected).max() <= 16 * moved + 2**10 * UNIT * scale
+    outputs = dtd.predict(graph.layers, graph.x, backend="oracle")
+    np.testing.assert_allclose(made.predict(graph.x), outputs, rtol=1e-4, atol=1e-4 * max(1, abs(outputs).max()))
+
+
+@pytest.mark.parametrize("name", ["cnn", "mobilenet_v2", "squeeze_excite"])
+def test_gradients(name, explainer):
+    net = small(name)
+    x = net.sample(N_BATCH)
+    expected = dtd.baselines.gradient(net.layers, x, 1, backend="oracle")
+    moved = dtd.baselines.gradient(net.layers, x, 1, backend="cpu")
+    found = explainer(net.layers, kind="gradient").explain(x, 1)
+    # another float32 executor shows how far rounding moves them
+    assert abs(found - expected).sum() <= 4 * abs(moved - expected).sum() + 2**8 * UNIT * abs(expected).sum()

@@ -1,0 +1,396 @@
+"""Calls on a device: what is uploaded, recorded and waited for; what is refused; memory that runs out; arrays that lie on a GPU."""
+
+from __future__ import annotations
+
+import gc
+import pickle
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+
+import dtdfast as dtd
+from dtdfast.cuda import nest
+from host import HostDevice
+from support import classifier, normal, segmenter
+
+CALL = ["upload", "replay", "download", "download", "synchronize"]  # x; one graph; result and flags
+
+
+@pytest.fixture
+def device():
+    return HostDevice(compiled=True)
+
+
+@pytest.fixture
+def network(rng):
+    return classifier(rng)
+
+
+def test_one_graph_and_one_wait(explainer, device, network, rng):
+    """The first call uploads weights and records a graph; the second only copies, replays and waits once."""
+    made = explainer(network, device)
+    first = made.explain(normal(rng, 2, 3, 6, 6))
+    assert first.dtype == np.float32
+    uploads, graphs = device.log.count("upload"), device.log.count("record")
+    assert uploads > 3
+    assert graphs == 1
+    device.log.clear()
+    made.explain(normal(rng, 2, 3, 6, 6))
+    assert device.log == CALL
+    device.log.clear()
+    made.explain(normal(rng, 2, 3, 6, 6), [1, 2])  # its targets go up too, another graph for another way in
+    assert device.log == ["upload", "upload", "record", "replay", "download", "download", "synchronize"]
+    made.explain(normal(rng, 1, 3, 6, 6))  # another plan in the same arena
+    device.log.clear()
+    made.explain(normal(rng, 2, 3, 6, 6))
+    assert device.log == CALL
+
+
+def test_weights_go_up_once(explainer, device, network, rng):
+    made = explainer(network, device)
+    made.explain(normal(rng, 2, 3, 6, 6))
+    made.predict(normal(rng, 2, 3, 6, 6))
+    before = len(device.blocks)
+    made.explain(normal(rng, 1, 3, 6, 6))
+    made.ledger(normal(rng, 1, 3, 6, 6))
+    head = network[-1].weight.nbytes
+    assert sum(b.nbytes - 2 * 4096 - 256 == head for b in device.blocks.values()) == 1
+    assert len(device.blocks) <= before + 8  # of another plan's geometry, not its weights
+
+
+def targets_of(n):
+    return [None, 3, np.arange(n) % 5, np.array([[4, 0, 1]]), np.arange(2 * n).reshape(n, 2) % 5]
+
+
+@pytest.mark.parametrize("rules", ["dtd", "deep_taylor"])
+def test_targets(explainer, network, rng, rules):
+    made = explainer(network, rules=rules)
+    x = normal(rng, 3, 3, 6, 6)
+    for target in [*targets_of(3), normal(rng, 3, 5), normal(rng, 3, 2, 5)]:
+        expected, outputs = dtd.explain(network, x, target, rules=rules, backend="oracle", return_outputs=True)
+        found, values = made.explain(x, target, return_outputs=True)
+        assert found.shape == expected.shape
+        assert abs(found - expected).max() <= 2e-5 * abs(expected).max()
+        assert abs(values - outputs).max() <= 2e-5 * abs(outputs).max()
+
+
+def test_the_first_of_equal_outputs_is_explained(explainer, rng):
+    """As NumPy's argmax; over more outputs than threads look, and NaN-free ties in every lane."""
+    weight = np.tile(normal(rng, 50, 3), (4, 1))
+    layers = [dtd.Linear(weight)]
+    x = normal(rng, 5, 3)
+    _, outputs = dtd.explain(layers, x, backend="oracle", return_outputs=True)
+    made = explainer(layers)
+    np.testing.assert_array_equal(made.explain(x), made.explain(x, outputs.argmax(1)))
+    assert (outputs.argmax(1) < 50).all()
+
+
+def test_chunks_of_targets(explainer, device, network, rng):
+    """Several passes of relevance on one forward pass, the last one filled up: the bits of all at once."""
+    x = normal(rng, 2, 3, 6, 6)
+    for target in (np.arange(5)[None], normal(rng, 2, 5, 5)):
+        expected = explainer(network, device).explain(x, target)
+        made = explainer(network, device)
+        executor = made._executor((3, 6, 6), "explain")
+        executor._most = (2, 2)
+        device.log.clear()
+        np.testing.assert_array_equal(made.explain(x, target), expected)
+        assert device.log.count("replay") == 1 + 3
+
+
+def test_strided_out(explainer, network, rng):
+    x = normal(rng, 2, 3, 6, 6)
+    made = explainer(network)
+    out = np.empty((2, 6, 6, 3), np.float32).transpose(0, 3, 1, 2)
+    assert made.explain(x, 1, out=out) is out
+    np.testing.assert_array_equal(out, made.explain(x, 1))
+
+
+def test_start_and_stop(explainer, network, rng):
+    x = normal(rng, 2, 3, 6, 6)
+    for options in ({"stop": 2}, {"start": 2, "domain": "nonnegative", "rules": dtd.ZPlus()}):
+        target = None if "stop" in options else (0, 1, 1)
+        expected = dtd.explain(network, abs(x), target, backend="oracle", **options)
+        found = explainer(network, **options).explain(abs(x), target)
+        assert abs(found - expected).max() <= 2e-5 * abs(expected).max()
+
+
+# ---------------------------------------------------------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_x_that_is_not_finite(explainer, network, rng, wrong):
+    x = normal(rng, 2, 3, 6, 6)
+    made = explainer(network)
+    bad = x.copy()
+    bad[1, 2, 3, 4] = wrong
+    for call in (made.explain, made.predict, made.ledger):
+        with pytest.raises(dtd.InputError, match=r"first at \(1, 2, 3, 4\)"):
+            call(bad)
+    assert np.isfinite(made.explain(x)).all()  # nothing is left of it
+    with pytest.raises(dtd.InputError, match="beyond the range of float32"):
+        made.explain(x.astype(np.float64) * 1e300)
+
+
+@pytest.mark.parametrize(
+    ("domain", "x", "message"),
+    [
+        ("nonnegative", -1e-3, "goes down to -0.001"),
+        ((-1.0, 2.0), 2.5, "spans .* to 2.5"),
+        ((-1.0, 2.0), -1.5, "spans -1.5"),
+        (([-1.0, -1, -1], [2.0, 2, 2]), -1.5, "leaves the box"),
+    ],
+)
+def test_x_outside_the_domain(explainer, network, rng, domain, x, message):
+    inside = np.clip(abs(normal(rng, 2, 3, 6, 6)), 0, 1)
+    made = explainer(network, domain=domain)
+    expected = dtd.explain(network, inside, 0, domain=domain, backend="oracle")
+    assert abs(made.explain(inside, 0) - expected).max() <= 2e-5 * abs(expected).max()
+    outside = inside.copy()
+    outside[1, 0, 2, 2] = x
+    with pytest.raises(dtd.DomainError, match=message):
+        made.explain(outside, 0)
+    made.predict(outside)  # which has no domain
+
+
+def test_overflow(explainer, rng):
+    layers = [dtd.Linear(np.full((3, 4), 1e30, np.float32)), dtd.Linear(np.full((2, 3), 1e30, np.float32))]
+    made = explainer(layers)
+    for call, what in ((made.predict, "output"), (made.explain, "relevance")):
+        with pytest.raises(dtd.NumericsError, match=f"the {what} overflowed float32"):
+            call(np.ones((2, 4), np.float32))
+
+
+@pytest.mark.parametrize("x", [np.zeros((2, 3, 6, 6), int), np.zeros(5, np.float32), np.zeros((0, 3, 6, 6), np.float32), "x"])
+def test_x_of_a_wrong_kind_has_the_same_message_as_on_the_cpu(explainer, network, x):
+    with pytest.raises(dtd.DtdError) as on_cpu:
+        dtd.explain(network, x, backend="cpu")
+    with pytest.raises(type(on_cpu.value)) as on_device:
+        explainer(network).explain(x)
+    assert str(on_device.value) == str(on_cpu.value)
+
+
+def test_word_numbers(explainer, rng):
+    layers = [dtd.Embedding(normal(rng, 7, 4)), dtd.Flatten(), dtd.Linear(normal(rng, 3, 20))]
+    x = rng.integers(0, 7, (2, 5))
+    made = explainer(layers)
+    expected = dtd.explain(layers, x, backend="oracle")
+    assert abs(made.explain(x) - expected).max() <= 2e-5 * abs(expected).max()
+    with pytest.raises(dtd.InputError, match="word numbers 0 to 7"):
+        made.explain(np.array([[0, 1, 2, 3, 7]]))
+
+
+# ------------------------------------------------------------------------------------------------------------------ memory
+
+
+def test_a_batch_that_does_not_fit_is_split(explainer, network, rng):
+    x = normal(rng, 8, 3, 6, 6)
+    roomy = HostDevice(compiled=True)
+    whole = explainer(network, roomy)
+    expected = whole.explain(x)
+    tight = HostDevice(roomy.used * 2 // 3, compiled=True)
+    made = explainer(network, tight, batch_size=8)  # wanted, but more than there is
+    np.testing.assert_array_equal(made.explain(x), expected)
+    assert made._executor((3, 6, 6), "explain")._most[0] in (2, 4)
+    tight.log.clear()
+    np.testing.assert_array_equal(made.explain(x), expected)
+    assert "allocate" not in tight.log
+
+
+def test_targets_that_do_not_fit_are_taken_in_turns(explainer, rng):
+    layers = segmenter(rng)
+    x, start = normal(rng, 1, 3, 6, 6), normal(rng, 1, 9, 4, 6, 6)
+    roomy = HostDevice(compiled=True)
+    whole = explainer(layers, roomy)
+    expected = whole.explain(x, start)
+    tight = HostDevice(compiled=True)
+    made = explainer(layers, tight)
+    made._executor((3, 6, 6), "explain")  # which plans for all the memory there is now
+    tight.total = roomy.used * 3 // 5
+    np.testing.assert_array_equal(made.explain(x, start), expected)
+    assert made._executor((3, 6, 6), "explain")._most[1] < 9
+
+
+def test_one_sample_that_does_not_fit(explainer, network, rng):
+    device = HostDevice(6_000, compiled=True)
+    made = explainer(network, device)
+    with pytest.raises(dtd.BackendError, match=r"needs [\d,]+ bytes beside the weights, .* [\d,]+ of 6,000 free"):
+        made.explain(normal(rng, 2, 3, 6, 6))
+    device.total = 2**30  # once others have freed theirs, the same Explainer works
+    assert np.isfinite(made.explain(normal(rng, 2, 3, 6, 6))).all()
+
+
+def test_memory_is_freed_with_the_explainer(explainer, network, rng):
+    device = HostDevice(compiled=True)
+    made = explainer(network, device)
+    made.explain(normal(rng, 2, 3, 6, 6))
+    assert device.blocks
+    del made
+    gc.collect()  # the host's graphs are closures over the plan
+    assert not device.blocks
+
+
+def test_items_beyond_31_bits_are_several_launches(monkeypatch, explainer, network, rng):
+    x = normal(rng, 3, 3, 6, 6)
+    expected = explainer(network).explain(x)
+    monkeypatch.setattr(nest, "MOST_ITEMS", 50)
+    np.testing.assert_array_equal(explainer(network).explain(x), expected)
+
+
+@pytest.mark.parametrize("d", [1, 2, 3, 5, 7, 64, 100, 641, 2**16 + 1, 2**20 - 1, 2**30 + 1, 2**31 - 1])
+def test_reciprocals(d):
+    magic, shift = nest.reciprocal(d)
+    assert 0 < magic < 2**32
+    rng = np.random.default_rng(d)
+    numbers = {
+        0,
+        1,
+        d - 1,
+        d,
+        d + 1,
+        2 * d - 1,
+        2 * d,
+        2**31 - 1,
+        *((2**31 - 1) // d * d + k for k in (-1, 0)),
+        *rng.integers(0, 2**31, 500),
+    }
+    for n in map(int, numbers):
+        if 0 <= n < 2**31:
+            assert (n * magic) >> shift == n // d
+
+
+# -------------------------------------------------------------------------------------------------------- threads, pickles
+
+
+def test_threads_share_one_explainer(explainer, network, rng):
+    made = explainer(network)
+    inputs = [normal(rng, 1 + k % 3, 3, 6, 6) for k in range(12)]
+    expected = [made.explain(x) for x in inputs]
+    with ThreadPoolExecutor(4) as pool:
+        for found, right in zip(pool.map(made.explain, inputs), expected, strict=True):
+            np.testing.assert_array_equal(found, right)
+
+
+def test_bits_do_not_depend_on_the_batch(explainer, network, rng):
+    x = normal(rng, 3, 3, 6, 6)
+    made = explainer(network)
+    together = made.explain(x)
+    for n in range(3):
+        np.testing.assert_array_equal(made.explain(x[n : n + 1]), together[n : n + 1])
+
+
+def test_pickle(explainer, network, rng):
+    x = normal(rng, 2, 3, 6, 6)
+    made = explainer(network)
+    expected = made.explain(x)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(made)).explain(x), expected)
+
+
+def test_profile(explainer, network, rng):
+    made = explainer(network)
+    profile = made.profile(normal(rng, 2, 3, 6, 6))
+    assert [t.operation for t in profile.timings][-1] == "move"
+    assert len(profile.timings) == len(str(made.plan_for((2, 3, 6, 6))).splitlines()) - 5
+    assert profile.seconds > 0
+
+
+# -------------------------------------------------------------------------------------------------------- arrays on a GPU
+
+
+class FakeArray:
+    """A CuPy array as far as it is used here, whose GPU is the host."""
+
+    def __init__(self, values, number=0):
+        self.values, self.device = values, _Device(number)
+        self.shape, self.dtype, self.nbytes = values.shape, values.dtype, values.nbytes
+
+    @property
+    def __cuda_array_interface__(self):
+        return self.values.__array_interface__
+
+    def __len__(self):
+        return len(self.values)
+
+    def __getitem__(self, index):
+        return FakeArray(self.values[index], self.device.id)
+
+    def get(self):
+        return self.values.copy()
+
+
+class _Device:
+    def __init__(self, number):
+        self.id = number
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *what):
+        pass
+
+
+@pytest.fixture
+def on_gpu(monkeypatch):
+    """Turns NumPy arrays into arrays "on a GPU"."""
+    monkeypatch.setattr(FakeArray, "__module__", "cupy._core.core")
+    cupy = ModuleType("cupy")
+    cupy.cuda = SimpleNamespace(get_current_stream=lambda: SimpleNamespace(ptr=77))
+    cupy.ascontiguousarray = lambda x, dtype: FakeArray(np.ascontiguousarray(x.values, dtype), x.device.id)
+    cupy.empty = lambda shape, dtype: FakeArray(np.full(shape, np.nan, dtype))
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    return FakeArray
+
+
+@pytest.fixture
+def streams(device, monkeypatch):
+    """The streams that the device was given."""
+    seen = []
+    for name in ("upload", "download", "copy", "replay", "synchronize"):
+        method = getattr(device, name)
+        monkeypatch.setattr(device, name, lambda *a, method=method: (seen.append(a[-1]), method(*a))[1])
+    return seen
+
+
+@pytest.mark.parametrize("target", [None, 2, np.array([[0, 3]])])
+def test_arrays_on_the_gpu_stay_there(explainer, device, network, rng, on_gpu, streams, target):
+    x = normal(rng, 3, 3, 6, 6)
+    made = explainer(network, device)
+    expected = made.explain(x, target)
+    streams.clear()
+    device.log.clear()
+    found, outputs = made.explain(on_gpu(x), target, return_outputs=True)
+    assert isinstance(found, on_gpu)
+    assert isinstance(outputs, on_gpu)
+    np.testing.assert_array_equal(found.values, expected)
+    np.testing.assert_array_equal(outputs.values, made.predict(on_gpu(x)).values)
+    assert set(streams) == {77}  # the caller's, throughout
+    assert device.log.count("copy") == 4 + 1  # x, result, outputs; x and outputs of predict
+    out = on_gpu(np.zeros_like(expected))
+    assert made.explain(on_gpu(x.astype(np.float64)), target, out=out) is out
+    np.testing.assert_array_equal(out.values, expected)
+
+
+def test_chunks_of_targets_on_the_gpu(explainer, device, network, rng, on_gpu):
+    x = normal(rng, 2, 3, 6, 6)
+    made = explainer(network, device)
+    expected = made.explain(x, np.arange(5)[None])
+    made._executor((3, 6, 6), "explain")._most = (2, 2)
+    np.testing.assert_array_equal(made.explain(on_gpu(x), np.arange(5)[None]).values, expected)
+
+
+def test_refusals_of_arrays_on_the_gpu(explainer, device, network, rng, on_gpu):
+    x = normal(rng, 2, 3, 6, 6)
+    made = explainer(network, device)
+    with pytest.raises(dtd.InputError, match=r"x lies on GPU 3, but this Explainer computes on GPU 0: make it with device=3"):
+        made.explain(on_gpu(x, 3))
+    with pytest.raises(dtd.ShapeError, match="beside x on its GPU"):
+        made.explain(on_gpu(x), out=np.empty_like(x))
+    with pytest.raises(dtd.InputError, match="integers are for an Embedding only"):
+        made.explain(on_gpu(np.zeros((2, 3, 6, 6), int)))
+    bad = x.copy()
+    bad[0, 1, 2, 3] = np.nan
+    with pytest.raises(dtd.InputError, match=r"first at \(0, 1, 2, 3\)"):
+        made.explain(on_gpu(bad))
