@@ -1,5 +1,8 @@
 """dtdfast: Deep Taylor Decomposition and the LRP family, by hand-written fused kernels over a flat list of layers."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from . import baselines, plot
 from .backends import Backend, backends
 from .config import build_config
@@ -54,11 +57,22 @@ from .rules import AlphaBeta, Epsilon, Flat, Gamma, Pass, Rule, WSquare, ZBox, Z
 from .storage import load, save
 from .version import __version__
 
+if TYPE_CHECKING:
+    from . import diagnostics, evaluation
+
+LAZY = ("diagnostics", "evaluation")  # subpackages that are imported when they are first named
+
 __all__ = [
     "INPUT", "LRN", "PRESETS", "Activation", "Add", "AlphaBeta", "AvgPool", "Backend", "BackendError", "BatchNorm", "Concat", "Conv",
     "ConvTranspose", "DomainError", "Dropout", "DtdError", "Embedding", "Epsilon", "Explainer", "Flat", "Flatten", "Gamma", "GlobalAvgPool",
     "InputError", "Layer", "LayerError", "Ledger", "Linear", "MaxPool", "ModelError", "Mul", "NumericsError", "Pad", "Pass", "Permute",
     "ReLU", "Reshape", "Rule", "RuleError", "Scale", "ShapeError", "Slice", "Softmax", "StorageError", "SumPool", "TargetError", "Upsample",
-    "WSquare", "WiringError", "ZBox", "ZPlus", "Zero", "__version__", "backends", "baselines", "build_config", "explain", "from_onnx",
-    "from_torch", "load", "plot", "predict", "save",
+    "WSquare", "WiringError", "ZBox", "ZPlus", "Zero", "__version__", "backends", "baselines", "build_config", "diagnostics", "evaluation",
+    "explain", "from_onnx", "from_torch", "load", "plot", "predict", "save",
 ]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name in LAZY:
+        return importlib.import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
