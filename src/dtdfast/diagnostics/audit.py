@@ -41,7 +41,9 @@ class RootAudit(Report):
     in_domain : the root is a valid input
     output : f(x̃) / f(x) of the explained output
     gradient_change : ‖∇f(x̃) − ∇f(x)‖ / ‖∇f(x)‖, by what the layer reads
-    of_roots, of_relevance : how much each root counts in the shares below; the weights of each sum to 1
+    of_roots : how much each root counts in the share of roots; sums to 1
+    of_relevance : the same for the share of relevance; what is missing to 1 lies on neurons that are off, which some rules (w², flat)
+        give relevance
     """
 
     sample: NDArray[np.intp]
@@ -74,7 +76,7 @@ class RootAudit(Report):
 
     @property
     def share_of_relevance(self) -> float:
-        """Of the layer's |relevance|: the share on such neurons."""
+        """Of the layer's |relevance|: the share on such neurons. Neurons that are off have no root, whatever relevance they hold."""
         return float(self.of_relevance @ self.valid)
 
     @property
@@ -87,6 +89,8 @@ class RootAudit(Report):
         shares = [("in the region and the domain", self.valid), ("in the region", self.in_region), ("in the domain", self.in_domain)]
         rows: list[tuple[str, ...]] = [(k, percent(self.of_roots @ v), percent(self.of_relevance @ v)) for k, v in shares]
         inside = f"{np.median(self.reach):.2g}" if np.isfinite(np.median(self.reach)) else "never left"
+        if (off := 1 - self.of_relevance.sum()) > 1e-6:
+            rows.append(("on neurons that are off", "", percent(off)))
         rows.append(("median t* (the root is at 1)", inside, ""))
         rows.append(("median f(root) / f(x)", number(float(np.median(self.output))), ""))
         rows.append(("median change of the gradient there", percent(float(np.median(self.gradient_change))), ""))
@@ -186,13 +190,15 @@ def _audit_one(
     r = plain.r[unit.out.index].ravel()
     one = targets.relevance(slice(0, 1), outputs, unit=True)[:, 0]
     place = NeuronLayer(frozen, unit)
-    chosen, of_roots, of_relevance = _choose(np.where(place.pre == 0, 0, r), n_roots, rng)
+    has_root = place.pre > 0 if unit.activation is not None else place.pre != 0
+    chosen, of_roots, of_relevance = _choose(np.where(has_root, r, 0), n_roots, rng)
+    of_relevance = of_relevance * np.abs(r[has_root]).sum() / (np.abs(r).sum() or 1)
     per_root = sum(int(np.prod(t.shape)) for t in network.tensors)
     size = max(1, ELEMENTS // (2 * per_root))
     parts = []
     for block in (chosen[i : i + size] for i in range(0, len(chosen), size)):
         parts.append(_follow(place, block, one, domain))
-    columns = [np.concatenate(c) for c in zip(*parts, strict=True)] if parts else [np.zeros(0)] * 4
+    columns = [np.concatenate(c) for c in zip(*parts, strict=True)] if parts else [np.zeros(0, kind) for kind in (float, bool, float, float)]
     return (chosen, r[chosen], *columns, of_roots, of_relevance)
 
 
