@@ -167,7 +167,7 @@ def test_roots_lie_on_the_hinge_and_give_the_messages(rule: str, layer: int, rng
     x = np.clip(rng.standard_normal((1, *twin.shape)), -4, 4)
     readers = {0: 1, 3: 4, 7: 9}  # the entry whose outputs are the layer's neurons
     if "rules" in options:
-        options = {"rules": {p: options["rules"] for p in ((layer, 8) if layer == 7 else (layer,))}}
+        options = {"rules": dict.fromkeys((layer, 8) if layer == 7 else (layer,), options["rules"])}
     source = {0: None, 3: 2, 7: 6}[layer]
     below = dtd.Explainer(twin.layers, start=readers[layer], stop=source, backend="oracle", **options)
     outputs = dtd.predict(twin.layers[: readers[layer] + 1], x, backend="oracle")[0]

@@ -27,7 +27,7 @@ def classes(layers: Sequence[Layer], x: Any, target: Any, options: dict[str, Any
     if outputs.ndim != 2:
         raise ShapeError(f"the outputs are {outputs.shape}, expected (n, classes)")
     index = outputs.argmax(axis=1) if target is None else np.broadcast_to(np.asarray(target, np.intp), (len(outputs),))
-    if index.size and not (0 <= index.min() and index.max() < outputs.shape[1]):
+    if index.size and not (index.min() >= 0 and index.max() < outputs.shape[1]):
         raise ShapeError(f"target goes from {index.min()} to {index.max()}, but there are classes 0 to {outputs.shape[1] - 1}")
     return index, outputs.shape[1]
 

@@ -198,7 +198,9 @@ def _audit_one(
     parts = []
     for block in (chosen[i : i + size] for i in range(0, len(chosen), size)):
         parts.append(_follow(place, block, one, domain))
-    columns = [np.concatenate(c) for c in zip(*parts, strict=True)] if parts else [np.zeros(0, kind) for kind in (float, bool, float, float)]
+    columns = (
+        [np.concatenate(c) for c in zip(*parts, strict=True)] if parts else [np.zeros(0, kind) for kind in (float, bool, float, float)]
+    )
     return (chosen, r[chosen], *columns, of_roots, of_relevance)
 
 

@@ -53,10 +53,12 @@ class Convergence(Report):
         end, chance = self.cosine[-1], self.baseline[-1]
         start = f"Relevance that begins at random at {self.names[0]} arrives with a median |cosine| of {end:.3f} (chance: {chance:.3f})"
         if end > 0.99:
-            return f"{start}: the map is the same whatever began there, so it says nothing about what the layers above decided."
+            return (
+                f"{start}: at every place it points the same way whatever began above; only how much of it arrives there can still differ."
+            )
         if end > 0.8:
-            return f"{start}: most of the map is the same whatever began there, so little of it depends on what the layers above decided."
-        return f"{start}: the map still depends on what the layers above decided."
+            return f"{start}: at most places it points nearly the same way whatever began above."
+        return f"{start}: it still depends on what began above."
 
     def plot(self, ax: Any = None) -> Any:
         ax = axes_or_current(ax)
@@ -148,13 +150,16 @@ def _gaussian(rng: np.random.Generator, active: Array) -> Array:
 
 def _pairs(relevance: Array) -> Array:
     """|cosine| of all pairs of the second axis, over channels; (n, 5, c, *space) → (10, n, places)."""
-    r = relevance.reshape(*relevance.shape[:3], -1).astype(np.float64)
+    r = relevance.reshape(*relevance.shape[:3], -1)
     if r.shape[2] == 1:
         r = np.swapaxes(r, 2, 3)
-    norms = np.sqrt((r * r).sum(axis=2))
-    result = []
-    for a, b in combinations(range(r.shape[1]), 2):
-        size = norms[:, a] * norms[:, b]
-        inner = np.abs((r[:, a] * r[:, b]).sum(axis=2 - 1))
-        result.append(np.divide(inner, size, out=np.full(size.shape, np.nan), where=size > 0))
-    return np.array(result)
+    pairs = list(combinations(range(r.shape[1]), 2))
+    result = np.empty((len(pairs), len(r), r.shape[3]), np.float32)
+    for n, maps in enumerate(r):  # one sample at a time in float64: all at once would be gigabytes
+        one = maps.astype(np.float64)
+        norms = [np.sqrt(np.einsum("cp,cp->p", a, a)) for a in one]
+        for k, (a, b) in enumerate(pairs):
+            size = norms[a] * norms[b]
+            inner = np.abs(np.einsum("cp,cp->p", one[a], one[b]))
+            result[k, n] = np.divide(inner, size, out=np.full(size.shape, np.nan), where=size > 0)
+    return result

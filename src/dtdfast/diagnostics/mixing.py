@@ -112,7 +112,9 @@ def mixing_bound(layers: Sequence[Layer], x: Any, *, seed: int = 0, **options: A
             coefficients[n, k] = _dobrushin(_messages(unit, x_in[n])[:, active[n]])
         active = x_in != 0  # z⁺ leaves no relevance on the others
     names = [at(u.entries[0], layers[u.entries[0]]) for u in chain]
-    return MixingBound([u.entries[0] for u in chain], names, coefficients, _pairs_seen(layers, points, network.output.shape[0], seed, options))
+    return MixingBound(
+        [u.entries[0] for u in chain], names, coefficients, _pairs_seen(layers, points, network.output.shape[0], seed, options)
+    )
 
 
 def _check(unit: U.Unit, layers: list[Layer], *, first: bool) -> None:

@@ -58,7 +58,9 @@ class Randomization(Report):
             )
         kept = int(np.argmin([*(alike > 0.9), False]))
         if kept == 0:
-            return f"{self.method}: the map changes as soon as {self.names[0]} is randomised (median |cosine| {alike[0]:.3f} to the original)."
+            return (
+                f"{self.method}: the map changes as soon as {self.names[0]} is randomised (median |cosine| {alike[0]:.3f} to the original)."
+            )
         return (
             f"{self.method}: with the top {kept} of {len(alike)} layers random the map is still the original (median |cosine| "
             f"{alike[kept - 1]:.3f}), so it does not show what these layers have learnt."

@@ -189,6 +189,6 @@ def root_points(layers: Sequence[Layer], x: Any, neurons: ArrayLike, *, layer: i
     unit = find_layer(network, layer)
     index = np.atleast_1d(np.asarray(neurons, np.intp))
     size = int(np.prod(unit.out.shape))
-    if index.size and not (0 <= index.min() and index.max() < size):
+    if index.size and not (index.min() >= 0 and index.max() < size):
         raise RuleError(f"neurons goes from {index.min()} to {index.max()}, but the layer has neurons 0 to {size - 1}")
     return NeuronLayer(Frozen(network, layers, point), unit).roots(index)

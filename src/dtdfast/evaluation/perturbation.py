@@ -100,7 +100,7 @@ def region_perturbation(
     if outputs.ndim != 2:
         raise ShapeError(f"the outputs are {outputs.shape}, expected (n, classes)")
     index = outputs.argmax(axis=1) if target is None else np.broadcast_to(np.asarray(target, np.intp), (len(point),))
-    if not (0 <= index.min() and index.max() < outputs.shape[1]):
+    if not (index.min() >= 0 and index.max() < outputs.shape[1]):
         raise ShapeError(f"target goes from {index.min()} to {index.max()}, but there are classes 0 to {outputs.shape[1] - 1}")
     if SENSITIVITY not in maps:
         kept = {k: v for k, v in options.items() if k in ("backend", "n_threads", "batch_size")}
