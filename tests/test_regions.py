@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -263,7 +264,7 @@ def test_sampling_estimates_the_whole_audit(rng: np.random.Generator) -> None:
     """Shares from draws agree with those of all roots within their binomial spread."""
     widths = (20, 300, 20, 2)
     layers = []
-    for n_in, n_out in zip(widths, widths[1:], strict=False):
+    for n_in, n_out in pairwise(widths):
         layers += [dtd.Linear(rng.standard_normal((n_out, n_in)) / np.sqrt(n_in), -0.5 * np.ones(n_out)), dtd.ReLU()]
     layers = [*layers[:-1]]
     x = np.abs(rng.standard_normal((6, 20)))

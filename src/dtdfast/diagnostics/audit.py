@@ -87,7 +87,7 @@ class RootAudit(Report):
 
     def rows(self) -> list[tuple[str, ...]]:
         shares = [("in the region and the domain", self.valid), ("in the region", self.in_region), ("in the domain", self.in_domain)]
-        rows: list[tuple[str, ...]] = [(k, percent(self.of_roots @ v), percent(self.of_relevance @ v)) for k, v in shares]
+        rows: list[tuple[str, ...]] = [(k, percent(float(self.of_roots @ v)), percent(float(self.of_relevance @ v))) for k, v in shares]
         inside = f"{np.median(self.reach):.2g}" if np.isfinite(np.median(self.reach)) else "never left"
         if (off := 1 - self.of_relevance.sum()) > 1e-6:
             rows.append(("on neurons that are off", "", percent(off)))
@@ -162,12 +162,12 @@ def root_audit(
     sizes = [len(f[0]) for f in found]
     if not sum(sizes):
         raise LayerError("no relevance reaches this layer: there is nothing to audit")
-    columns = [np.concatenate(c) for c in zip(*found, strict=True)]
-    weights = [c / sum(s > 0 for s in sizes) for c in columns[-2:]]
+    neuron, relevance, reach, in_domain, output, change, *weights = (np.concatenate(c) for c in zip(*found, strict=True))
+    of_roots, of_relevance = (w / sum(size > 0 for size in sizes) for w in weights)
     sample = np.repeat(np.arange(len(points)), sizes)
     assert unit.row is not None
     title = f"{at(unit.entries[0], layers[unit.entries[0]])} under {unit.row.label}"
-    return RootAudit(sample, *columns[:-2], *weights, len(points), title)
+    return RootAudit(sample, neuron, relevance, reach, in_domain, output, change, of_roots, of_relevance, len(points), title)
 
 
 def _nth(target: Any, n: int, count: int) -> Any:

@@ -47,11 +47,9 @@ class Conservation(Report):
         state = "every layer's account closes" if self.ledger.closed else "SOME ACCOUNTS DO NOT CLOSE: a kernel is wrong"
         if np.nanmax(np.abs(arrived - 1)) < 1e-3:
             return f"What the maps of {n} inputs hold adds up to the explained output; {state}."
+        share = percent(float(np.nanmean(arrived)))
         cause = max(CAUSES, key=lambda c: float(np.nanmean(np.abs(shares[c]))))
-        return (
-            f"On average {percent(float(np.nanmean(arrived)))} of the explained output arrives at {n} inputs; most of the difference is due "
-            f"to: {cause}; {state}."
-        )
+        return f"On average {share} of the explained output arrives at {n} inputs; most of the difference is due to: {cause}; {state}."
 
     def plot(self, ax: Any = None) -> Any:
         ax = axes_or_current(ax)

@@ -145,7 +145,8 @@ def _messages(unit: U.Neuron, x: Array) -> Array:
     for term in part.terms[0]:
         n += input_map(term.x, x, part.box)[:, None] * WEIGHT_MAPS[term.w](w, 0.0)
     d = n.sum(axis=0)
-    return np.divide(n, d, out=np.zeros_like(n), where=d > 0)
+    messages: Array = np.divide(n, d, out=np.zeros_like(n), where=d > 0)
+    return messages
 
 
 def _dobrushin(p: Array) -> float:

@@ -22,6 +22,7 @@ from .similarity import MEASURES, compare, median
 
 WEIGHTED = (L.Linear, L.Conv, L.ConvTranspose)
 NORMS = (L.BatchNorm, L.Scale)
+SAME = 0.9  # |cosine| above which a map counts as the original
 
 
 @dataclass
@@ -51,12 +52,12 @@ class Randomization(Report):
     def reading(self) -> str:
         alike = np.array([median(np.abs(v)) for v in self.similarity["cosine"]])
         if self.order == "independent":
-            least = int(np.nanargmin(alike))
+            least, unmoved = int(np.nanargmin(alike)), int((alike > SAME).sum())
             return (
-                f"{self.method}: the map changes most when {self.names[least]} alone is randomised (median |cosine| {alike[least]:.3f} to the "
-                f"original), and stays above 0.9 for {int((alike > 0.9).sum())} of {len(alike)} layers: of those it hardly depends."
+                f"{self.method}: the map changes most when {self.names[least]} alone is randomised (median |cosine| {alike[least]:.3f} "
+                f"to the original); for {unmoved} of {len(alike)} layers it stays above {SAME}, and hardly depends on them."
             )
-        kept = int(np.argmin([*(alike > 0.9), False]))
+        kept = int(np.argmin([*(alike > SAME), False]))
         if kept == 0:
             return (
                 f"{self.method}: the map changes as soon as {self.names[0]} is randomised (median |cosine| {alike[0]:.3f} to the original)."

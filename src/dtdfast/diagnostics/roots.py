@@ -120,13 +120,14 @@ def _taps_of(part: U.Part, c: int, place: tuple[int, int, int]) -> tuple[NDArray
     taps = part.taps
     group, c_in = c // (taps.c_out // taps.groups), taps.c_in // taps.groups
     factor = 1.0 if part.window is None else float(np.broadcast_to(part.window, taps.out_size)[place])
+    row = None if part.weight is None else np.asarray(part.weight[c], np.float64)
     channels = np.arange(group * c_in, (group + 1) * c_in)
     places, weights = [], []
     for tap in product(*map(range, taps.kernel)):
         at = _source_of(part, place, (tap[0], tap[1], tap[2]))
         if at is not None:
             places.append(np.ravel_multi_index((channels, *(np.full(c_in, a) for a in at)), (taps.c_in, *taps.x_size)))
-            weights.append(np.full(c_in, factor) if part.weight is None else np.asarray(part.weight[(c, slice(None), *tap)], np.float64))
+            weights.append(np.full(c_in, factor) if row is None else row[:, tap[0], tap[1], tap[2]])
     if not places:
         return np.zeros(0, np.intp), np.zeros(0)
     return np.concatenate(places), np.concatenate(weights)

@@ -25,7 +25,7 @@ def student(degrees: int) -> float:
         (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
         (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
     )
-    return z + sum(c / degrees ** (k + 1) for k, c in enumerate(g))
+    return z + math.fsum(c / float(degrees) ** (k + 1) for k, c in enumerate(g))
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,8 @@ def dirichlet(x: Array, rng: np.random.Generator) -> Array:
     pixels = x.reshape(len(x), -1)
     n = pixels.shape[1]
     weights = rng.dirichlet(np.ones(3), n)
-    return np.einsum("cnk,nk->cn", pixels[:, rng.integers(0, n, (n, 3))], weights).reshape(x.shape)
+    mixed: Array = np.einsum("cnk,nk->cn", pixels[:, rng.integers(0, n, (n, 3))], weights)
+    return mixed.reshape(x.shape)
 
 
 def flip(low: Array, high: Array) -> Operator:
