@@ -42,7 +42,7 @@ class Estimate:
         return cls(float(np.mean(values)), student(n - 1) * spread)
 
     def __str__(self) -> str:
-        return f"{self.mean:.4f} ± {self.half_width:.4f}"
+        return f"{self.mean:.4f}" + ("" if math.isnan(self.half_width) else f" ± {self.half_width:.4f}")
 
 
 @dataclass
@@ -103,6 +103,10 @@ class Curves(Report):
         n = len(next(iter(self.outputs.values())))
         maps = [m for m in self.outputs if m != self.random]
         best = max(maps, key=lambda m: self.aopc(m).mean)
+        if n == 1:
+            ahead = [m for m in maps if self.over_random(m).mean > 0]
+            which = f"{', '.join(ahead)} {'find' if len(ahead) > 1 else 'finds'} more than" if ahead else "no map finds more than"
+            return f"{self.what}, 1 input: {which} regions drawn at random, {best} the most; what one input shows need not hold for others."
         beaten = [m for m in maps if self.verdict(m) == "yes"]
         which = "every map marks" if len(beaten) == len(maps) else f"{', '.join(beaten)} mark" if beaten else "no map is shown to mark"
         return (
