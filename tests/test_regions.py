@@ -26,9 +26,10 @@ class Twin:
     shape: tuple[int, ...]
     pattern: Any
 
-    def same(self, a: Array, b: Array) -> NDArray[np.bool_]:
+    def same(self, a: Array, b: Array, pattern: list[Any] | None = None) -> NDArray[np.bool_]:
+        """Whether a and b share a region; `pattern` is that of a, where it is known."""
         result = np.ones(len(a), bool)
-        for p, q in zip(self.pattern(a), self.pattern(b), strict=True):
+        for p, q in zip(pattern or self.pattern(a), self.pattern(b), strict=True):
             result &= (p == q).reshape(len(a), -1).all(axis=1)
         return result
 
@@ -95,10 +96,11 @@ def bisected(twin: Twin, x: Array, d: Array, longest: float) -> Array:
     """Where x + t·d leaves its region, by bisection on a convex region; `longest` where it does not within that."""
     column = (-1,) + (1,) * (x.ndim - 1)
     low, high = np.zeros(len(x)), np.full(len(x), longest)
-    stays = twin.same(x, x + high.reshape(column) * d)
+    known = twin.pattern(x)
+    stays = twin.same(x, x + high.reshape(column) * d, known)
     for _ in range(38):  # 2⁻³⁸ of `longest`, below the tolerance
         middle = (low + high) / 2
-        inside = twin.same(x, x + middle.reshape(column) * d)
+        inside = twin.same(x, x + middle.reshape(column) * d, known)
         low, high = np.where(inside, middle, low), np.where(inside, high, middle)
     return np.where(stays, longest, high)
 
