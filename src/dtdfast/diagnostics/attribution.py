@@ -1,0 +1,45 @@
+"""What the comparisons of maps compare: anything with the signature of `dtdfast.explain`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ShapeError
+from ..explainer import Explainer, explain
+from ..layers import Layer
+
+Array = NDArray[Any]
+Attribution = Callable[..., Array]
+"""(layers, x, start, **options) → maps: `dtdfast.explain`, a function of `dtdfast.baselines`, or your own.
+
+`start` is floats (n, classes), or (n, t, classes) for t maps of each sample, (n, t, *x.shape[1:]): 1 at the class, 0 elsewhere.
+"""
+
+
+def classes(layers: Sequence[Layer], x: Any, target: Any, options: dict[str, Any]) -> tuple[NDArray[np.intp], int]:
+    """The class that is explained of each sample, and the number of classes; None: the largest output."""
+    kept = {k: v for k, v in options.items() if k in ("backend", "n_threads", "batch_size")}
+    outputs = Explainer(layers, **kept).predict(x)
+    if outputs.ndim != 2:
+        raise ShapeError(f"the outputs are {outputs.shape}, expected (n, classes)")
+    index = outputs.argmax(axis=1) if target is None else np.broadcast_to(np.asarray(target, np.intp), (len(outputs),))
+    if index.size and not (index.min() >= 0 and index.max() < outputs.shape[1]):
+        raise ShapeError(f"target goes from {index.min()} to {index.max()}, but there are classes 0 to {outputs.shape[1] - 1}")
+    return index, outputs.shape[1]
+
+
+def one_hot(index: NDArray[np.intp], n_classes: int) -> Array:
+    """Relevance 1 at a class, so that a map does not hang on the sign of its output."""
+    return np.eye(n_classes, dtype=np.float32)[index]
+
+
+def name_of(attribution: Attribution, options: dict[str, Any]) -> str:
+    """How tables call it."""
+    if attribution is explain:
+        rules = options.get("rules", "dtd")
+        return rules if isinstance(rules, str) else str(rules)
+    return getattr(attribution, "__name__", str(attribution)).replace("_", " ")

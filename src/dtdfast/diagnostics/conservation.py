@@ -1,0 +1,75 @@
+"""The ledger over a data set: how much of the explained outputs arrives, and by which cause the rest was absorbed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..explainer import Explainer
+from ..layers import Layer
+from ..ledger import CAUSES, Ledger
+from ..report import Report, axes_or_current, percent
+
+
+@dataclass
+class Conservation(Report):
+    """Where the relevance of many inputs went.
+
+    Attributes
+    ----------
+    ledger : the ledger of all samples, row by row
+    """
+
+    ledger: Ledger
+
+    header = ("share of |start|", "mean", "least", "most")
+
+    @property
+    def shares(self) -> dict[str, NDArray[np.float64]]:
+        """(n,) each, relative to the relevance that entered: what arrived, and what each cause absorbed (negative: added)."""
+        start = self.ledger.start
+        size = np.where(start == 0, 1, start)
+        parts = {"arrived": self.ledger.end, **self.ledger.absorbed, "residual": self.ledger.residual}
+        return {k: np.where(start == 0, np.nan, v / size) for k, v in parts.items()}
+
+    def rows(self) -> list[tuple[str, ...]]:
+        kept = {k: v for k, v in self.shares.items() if k in ("arrived", "residual") or np.nan_to_num(v).any()}
+        return [(k, f"{np.nanmean(v):.3g}", f"{np.nanmin(v):.3g}", f"{np.nanmax(v):.3g}") for k, v in kept.items()]
+
+    @property
+    def reading(self) -> str:
+        shares = self.shares
+        arrived, n = shares["arrived"], len(self.ledger.start)
+        state = "every layer's account closes" if self.ledger.closed else "SOME ACCOUNTS DO NOT CLOSE: a kernel is wrong"
+        if np.nanmax(np.abs(arrived - 1)) < 1e-3:
+            return f"What the maps of {n} inputs hold adds up to the explained output; {state}."
+        share = percent(float(np.nanmean(arrived)))
+        cause = max(CAUSES, key=lambda c: float(np.nanmean(np.abs(shares[c]))))
+        return f"On average {share} of the explained output arrives at {n} inputs; most of the difference is due to: {cause}; {state}."
+
+    def plot(self, ax: Any = None) -> Any:
+        ax = axes_or_current(ax)
+        ax.hist(self.shares["arrived"], bins=30)
+        ax.axvline(1, color="0.6", linewidth=0.8)
+        ax.set(xlabel="relevance that arrived / explained output", ylabel="samples")
+        return ax
+
+
+def conservation(layers: Sequence[Layer], x: Any, target: Any = None, **options: Any) -> Conservation:
+    """The conservation ledger over a data set.
+
+    Parameters
+    ----------
+    layers, x, options : as in `dtdfast.explain`
+    target : as in `dtdfast.explain`, one per sample
+
+    Raises
+    ------
+    TargetError
+        For several targets.
+    """
+    return Conservation(Explainer(layers, **options).ledger(x, target))

@@ -1,0 +1,165 @@
+"""Cosine similarity convergence: does what enters above still matter below?
+
+A chain of non-negative matrices converges to rank 1, so that the relevance that a z⁺ chain delivers points the same way whatever it began
+with (Sixt, Granz & Landgraf, arXiv:1912.09818, theorem 1 and sec. 4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations, pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import LayerError, at
+from ..explainer import Explainer
+from ..layers import INPUT, Layer
+from ..plan import units as U
+from ..plan.network import Network
+from ..report import Report, axes_or_current
+from .similarity import median
+
+Array = NDArray[Any]
+N_STARTS = 5
+
+
+@dataclass
+class Convergence(Report):
+    """Per place, from where the random relevance enters down to the input.
+
+    Attributes
+    ----------
+    positions : entries of the caller's list; `dtdfast.INPUT` is the network's input
+    names : how messages name them
+    cosine : (places,) median |cosine| between relevances that began independently
+    baseline : (places,) the same of random vectors drawn there
+    """
+
+    positions: list[int]
+    names: list[str]
+    cosine: NDArray[np.float64]
+    baseline: NDArray[np.float64]
+
+    header = ("relevance at", "|cosine|", "random vectors")
+
+    def rows(self) -> list[tuple[str, ...]]:
+        return [(n, f"{c:.4f}", f"{b:.4f}") for n, c, b in zip(self.names, self.cosine, self.baseline, strict=True)]
+
+    @property
+    def reading(self) -> str:
+        end, chance = self.cosine[-1], self.baseline[-1]
+        start = f"Relevance that begins at random at {self.names[0]} arrives with a median |cosine| of {end:.3f} (chance: {chance:.3f})"
+        if end > 0.99:
+            return (
+                f"{start}: at every place it points the same way whatever began above; only how much of it arrives there can still differ."
+            )
+        if end > 0.8:
+            return f"{start}: at most places it points nearly the same way whatever began above."
+        return f"{start}: it still depends on what began above."
+
+    def plot(self, ax: Any = None) -> Any:
+        ax = axes_or_current(ax)
+        ax.plot(self.cosine, marker="o", label="relevance")
+        ax.plot(self.baseline, color="0.6", label="random vectors")
+        ax.set(xlabel="layers below the start", ylabel="median |cosine|", ylim=(0, 1.02))
+        ax.legend()
+        return ax
+
+
+def waists(network: Network) -> list[U.Tensor]:
+    """The outputs of layers of neurons through which everything passes, from the output down: no later layer reads past them."""
+    last_reader = {network.input.index: 0}
+    for number, unit in enumerate(network.units):
+        for source in unit.sources:
+            last_reader[source.index] = number
+    result, reach = [], last_reader[network.input.index]
+    for number, unit in enumerate(network.units):
+        if reach <= number and isinstance(unit, U.Neuron):
+            result.append(unit.out)
+        reach = max(reach, last_reader.get(unit.out.index, 0))
+    return result[::-1]
+
+
+def cosine_convergence(layers: Sequence[Layer], x: Any, *, start: int | None = None, seed: int = 0, **options: Any) -> Convergence:
+    """CSC: five Gaussian relevances at a layer, handed down; |cosine| over channels of each of the 10 pairs, per place and image.
+
+    Parameters
+    ----------
+    layers : list of records
+    x : (n, ...) float
+    start : int, optional
+        The entry at whose output the relevances begin, one that the whole network passes through; None: the last such hidden layer.
+    seed : int
+    options : of `dtdfast.Explainer`: rules, domain, convention, backend, n_threads
+
+    Returns
+    -------
+    Convergence
+        Medians over images, places and pairs; undefined cosines (relevance that vanished) are dropped.
+
+    Raises
+    ------
+    LayerError
+        `start` is no layer of neurons that the whole network passes through, or there is none.
+
+    Notes
+    -----
+    As Sixt et al. (arXiv:1912.09818, sec. 4), with two departures: relevance begins on units whose value is not 0 only, because no rule
+    puts relevance on others; and a tensor of one channel is taken whole, because one number has no direction.  Places are the waists of the
+    network, outputs of layers of neurons that everything passes through; relevance goes from one to the next, so that all of them together
+    cost one explanation with five targets and a forward pass each.
+    """
+    layers = list(layers)
+    shape = np.shape(x)
+    network: Network = Explainer(layers, **{**options, "backend": "oracle"}).plan_for(shape).program.network
+    tensors = [t for t in waists(network) if t is not network.output]
+    if start is not None:
+        where = [t.position for t in tensors]
+        if start not in where:
+            raise LayerError(f"start={start} is no hidden layer that everything passes through; those end at entries {sorted(where)}")
+        tensors = tensors[where.index(start) :]
+    if not tensors:
+        raise LayerError("the network has no hidden layer that everything passes through")
+    rng = np.random.default_rng(seed)
+    (first, *_) = tensors
+    active = Explainer(layers[: first.position + 1], **_predicting(options)).predict(x) != 0
+    relevance = _gaussian(rng, active)
+    cosines, chances = [median(_pairs(relevance))], [median(_pairs(relevance))]
+    positions = [t.position for t in tensors]
+    for above, below in pairwise([*positions, None]):
+        explainer = Explainer(layers, **{**options, "start": above, "stop": below})
+        relevance = explainer.explain(x, relevance)
+        cosines.append(median(_pairs(relevance)))
+        chances.append(median(_pairs(_gaussian(rng, np.ones(relevance[:, 0].shape, bool)))))
+    names = [*(at(p, layers[p]) for p in positions), "input"]
+    return Convergence([*positions, INPUT], names, np.array(cosines), np.array(chances))
+
+
+def _predicting(options: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in options.items() if k in ("backend", "n_threads", "batch_size")}
+
+
+def _gaussian(rng: np.random.Generator, active: Array) -> Array:
+    """(n, 5, *shape), each of mean size 1 over what is active."""
+    n, *shape = active.shape
+    return rng.standard_normal((n, N_STARTS, *shape), dtype=np.float32) * active[:, None]
+
+
+def _pairs(relevance: Array) -> Array:
+    """|cosine| of all pairs of the second axis, over channels; (n, 5, c, *space) → (10, n, places)."""
+    r = relevance.reshape(*relevance.shape[:3], -1)
+    if r.shape[2] == 1:
+        r = np.swapaxes(r, 2, 3)
+    pairs = list(combinations(range(r.shape[1]), 2))
+    result = np.empty((len(pairs), len(r), r.shape[3]), np.float32)
+    for n, maps in enumerate(r):  # one sample at a time in float64: all at once would be gigabytes
+        one = maps.astype(np.float64)
+        norms = [np.sqrt(np.einsum("cp,cp->p", a, a)) for a in one]
+        for k, (a, b) in enumerate(pairs):
+            size = norms[a] * norms[b]
+            inner = np.abs(np.einsum("cp,cp->p", one[a], one[b]))
+            result[k, n] = np.divide(inner, size, out=np.full(size.shape, np.nan), where=size > 0)
+    return result

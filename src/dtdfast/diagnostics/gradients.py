@@ -1,0 +1,93 @@
+"""How far is a map from gradient × input?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..baselines import input_x_gradient
+from ..errors import TargetError
+from ..explainer import explain
+from ..layers import Layer
+from ..report import Report, axes_or_current
+from .attribution import name_of
+from .similarity import cosine, median, per_pixel
+
+SAME = 1e-3  # float32 sums over a deep network differ by less
+
+
+@dataclass
+class GradientEquivalence(Report):
+    """Distances to gradient × input, Σ|a − b| / Σ|b|, per sample (n,).
+
+    Attributes
+    ----------
+    method : the map's rules
+    lrp0 : of LRP-0 with the bias in the denominator: rounding alone on a ReLU network
+    distance : of the map
+    alike : cosine of the map and gradient × input, channels summed
+    """
+
+    method: str
+    lrp0: NDArray[np.float64]
+    distance: NDArray[np.float64]
+    alike: NDArray[np.float64]
+
+    header = ("distance to gradient × input", "median", "largest")
+
+    def rows(self) -> list[tuple[str, ...]]:
+        distances = (("LRP-0", self.lrp0), (self.method, self.distance))
+        cosines = (f"cosine of {self.method}", f"{median(self.alike):.3f}", f"{np.nanmax(self.alike):.3f}")
+        return [*((name, f"{np.median(v):.2g}", f"{v.max():.2g}") for name, v in distances), cosines]
+
+    @property
+    def reading(self) -> str:
+        first = "LRP-0 is gradient × input here, as it must be for a ReLU network"
+        if self.lrp0.max() > SAME:
+            first = "LRP-0 is not gradient × input here (other activations, or sums that cancel beyond the working precision)"
+        alike = median(self.alike)
+        far = "another explanation" if alike < 0.9 else "almost the same explanation"
+        return f"{first}; the map under {self.method} is {far} (median cosine {alike:.2f})."
+
+    def plot(self, ax: Any = None) -> Any:
+        ax = axes_or_current(ax)
+        ax.hist(self.alike[np.isfinite(self.alike)], bins=20, range=(-1, 1))
+        ax.set(xlabel=f"cosine of {self.method} and gradient × input", ylabel="samples")
+        return ax
+
+
+def gradient_equivalence(layers: Sequence[Layer], x: Any, target: Any = None, **options: Any) -> GradientEquivalence:
+    """LRP-0 against gradient × input, to which it is equal on ReLU networks (Ancona et al., arXiv:1711.06104, prop. 1); then your map.
+
+    Parameters
+    ----------
+    layers, x : as in `dtdfast.explain`
+    target : None, an int or (n,) ints
+    options : of `dtdfast.Explainer`; rules and domain are those of your map, backend="oracle" compares in float64
+
+    Raises
+    ------
+    LayerError
+        A network with LRN, which has no gradient here.
+    TargetError
+        A float start.
+    """
+    if target is not None and np.asarray(target).dtype.kind == "f":
+        raise TargetError("target is a float start, expected classes: LRP-0 begins with the output itself")
+    kept = {k: v for k, v in options.items() if k in ("backend", "n_threads", "batch_size", "start", "stop")}
+    expected = input_x_gradient(layers, x, target, **kept)
+    zero = explain(layers, x, target, rules="lrp-0", **kept)
+    relevance = explain(layers, x, target, **options)
+    n = len(relevance)
+    size = np.abs(expected).reshape(n, -1).sum(axis=1, dtype=np.float64)
+
+    def distance(a: NDArray[Any]) -> NDArray[np.float64]:
+        difference = np.abs(a - expected).reshape(n, -1).sum(axis=1, dtype=np.float64)
+        return np.asarray(difference / np.where(size > 0, size, 1), np.float64)
+
+    alike = cosine(per_pixel(relevance), per_pixel(expected))
+    return GradientEquivalence(name_of(explain, options), distance(zero), distance(relevance), alike)

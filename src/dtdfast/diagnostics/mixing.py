@@ -1,0 +1,166 @@
+"""A certificate: how different can the maps of two outputs be at all?
+
+On a chain of dense layers whose messages share all relevance and none negative, R_i = Σ_j P_ij R_j with column-stochastic P, so that for
+relevances of equal sum TV(P R, P R') ≤ δ(P) TV(R, R') with Dobrushin's coefficient δ(P) = ½ max_jj' Σ_i |P_ij − P_ij'| (Dobrushin 1956).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import LayerError, at
+from ..explainer import Explainer
+from ..layers import Layer, ReLU
+from ..oracle import Oracle
+from ..oracle_maths import WEIGHT_MAPS, input_map
+from ..plan import units as U
+from ..report import Report, axes_or_current
+from ..rules import W_NEG, W_ONE, W_POS, W_SQUARE, X_ABOVE_LOW, X_BELOW_HIGH, X_NEG, X_ONE, X_POS, X
+from .piecewise import network_of
+
+Array = NDArray[Any]
+NONNEGATIVE = {(X, W_POS), (X_POS, W_POS), (X_NEG, W_NEG), (X_ONE, W_SQUARE), (X_ONE, W_ONE), (X_ABOVE_LOW, W_POS), (X_BELOW_HIGH, W_NEG)}
+N_PAIRS = 10
+
+
+@dataclass
+class MixingBound(Report):
+    """Dobrushin coefficients, from the output down, and what was seen.
+
+    Attributes
+    ----------
+    positions, names : the layers
+    coefficients : (n, layers) δ of each layer for each sample
+    seen : (n, pairs) total variation between the maps of two outputs; NaN where one of them has no relevance at all
+    """
+
+    positions: list[int]
+    names: list[str]
+    coefficients: NDArray[np.float64]
+    seen: NDArray[np.float64]
+
+    header = ("layer", "δ (median)", "product")
+
+    @property
+    def bound(self) -> NDArray[np.float64]:
+        """(n,) Π δ: no two outputs' maps, each divided by its sum, differ by more in total variation."""
+        return np.asarray(self.coefficients.prod(axis=1), np.float64)
+
+    @property
+    def holds(self) -> bool:
+        """Every pair seen is within the bound, up to rounding."""
+        return not bool((self.seen > self.bound[:, None] * (1 + 1e-9) + 1e-12).any())
+
+    def rows(self) -> list[tuple[str, ...]]:
+        products = np.median(np.cumprod(self.coefficients, axis=1), axis=0)
+        middle = np.median(self.coefficients, axis=0)
+        return [(n, f"{d:.3f}", f"{p:.3g}") for n, d, p in zip(self.names, middle, products, strict=True)]
+
+    @property
+    def reading(self) -> str:
+        bound, seen = float(np.median(self.bound)), float(np.nanmax(self.seen))
+        verdict = "" if self.holds else " (BROKEN: a map violates the bound, which cannot be)"
+        return (
+            f"Whatever two outputs are explained, at most {100 * bound:.3g} % of the relevance can lie elsewhere (median bound; "
+            f"the most seen on {self.seen.size} pairs was {100 * seen:.3g} %){verdict}."
+        )
+
+    def plot(self, ax: Any = None) -> Any:
+        ax = axes_or_current(ax)
+        ax.semilogy(np.median(np.cumprod(self.coefficients, axis=1), axis=0), marker="o", label="bound")
+        ax.axhline(float(np.nanmedian(self.seen)), color="0.6", label="seen (median)")
+        ax.set(xlabel="layers below the output", ylabel="total variation between two maps")
+        ax.legend()
+        return ax
+
+
+def mixing_bound(layers: Sequence[Layer], x: Any, *, seed: int = 0, **options: Any) -> MixingBound:
+    """The bound Π_l δ_l, and the total variation between the maps of sampled pairs of outputs.
+
+    Parameters
+    ----------
+    layers : list of records
+        A chain of Linear layers and ReLUs with hidden biases ≤ 0, under z⁺; the first layer may take w², zB or flat instead.
+    x : (n, features) float
+    seed : int
+        Of the pairs.
+    options : of `dtdfast.Explainer`: rules, domain
+
+    Raises
+    ------
+    LayerError
+        The network is something else; the message names the layer.
+    """
+    layers = list(layers)
+    network, points = network_of(layers, x, options)
+    for unit in network.units:
+        _check(unit, layers, first=unit is network.units[0])
+    oracle = Oracle(network, network.input, gradient=False)
+    oracle.forward(points)
+    chain = network.units[::-1]
+    coefficients = np.empty((len(points), len(chain)))
+    active = np.ones((len(points), *network.output.shape), bool)
+    for k, unit in enumerate(chain):
+        assert isinstance(unit, U.Neuron)
+        x_in = oracle.values[unit.sources[0].index]
+        for n in range(len(points)):
+            coefficients[n, k] = _dobrushin(_messages(unit, x_in[n])[:, active[n]])
+        active = x_in != 0  # z⁺ leaves no relevance on the others
+    names = [at(u.entries[0], layers[u.entries[0]]) for u in chain]
+    return MixingBound(
+        [u.entries[0] for u in chain], names, coefficients, _pairs_seen(layers, points, network.output.shape[0], seed, options)
+    )
+
+
+def _check(unit: U.Unit, layers: list[Layer], *, first: bool) -> None:
+    where = at(unit.position, layers[unit.position])
+    if not isinstance(unit, U.Neuron) or len(unit.parts) != 1 or len(unit.out.shape) != 1 or not unit.parts[0].linear:
+        raise LayerError(f"{where}: the mixing bound is for chains of Linear layers and ReLUs")
+    if not (unit.activation is None or isinstance(unit.activation, ReLU)):
+        raise LayerError(f"{where}: the mixing bound is for chains of Linear layers and ReLUs, not {unit.activation.kind}")
+    row = unit.row
+    assert row is not None
+    shared = len(row.shares) == 1 and row.shares[0].bias is None and row.stabilizer == 0
+    if not shared or not {(t.x, t.w) for t in row.shares[0].terms} <= NONNEGATIVE or not (first or row.product_form):
+        raise LayerError(
+            f"{where}: under {row.label} messages may be negative, absorbed or go to inactive neurons; the mixing bound needs z⁺, "
+            "in the first layer z⁺, w², zB or flat"
+        )
+    if unit.activation is not None and unit.bias is not None and np.max(unit.bias) > 0:
+        raise LayerError(f"{where}: has a positive bias, so that a neuron may be active with nothing to share; biases ≤ 0 are needed")
+
+
+def _messages(unit: U.Neuron, x: Array) -> Array:
+    """P_ij = n_ij / d_j of one sample, (n_in, n_out); 0 where d_j = 0."""
+    (part,), row = unit.parts, unit.row
+    assert row is not None
+    assert part.weight is not None
+    w = np.asarray(part.weight, np.float64).reshape(len(part.weight), -1).T
+    n = np.zeros_like(w)
+    for term in part.terms[0]:
+        n += input_map(term.x, x, part.box)[:, None] * WEIGHT_MAPS[term.w](w, 0.0)
+    d = n.sum(axis=0)
+    messages: Array = np.divide(n, d, out=np.zeros_like(n), where=d > 0)
+    return messages
+
+
+def _dobrushin(p: Array) -> float:
+    """½ max_jj' Σ_i |P_ij − P_ij'| over the columns."""
+    p = p[:, p.any(axis=0)]
+    return max((0.5 * float(np.abs(p - p[:, j : j + 1]).sum(axis=0).max()) for j in range(p.shape[1])), default=0.0)
+
+
+def _pairs_seen(layers: list[Layer], x: Array, n_out: int, seed: int, options: dict[str, Any]) -> NDArray[np.float64]:
+    """TV between the maps of pairs of outputs, each begun with 1."""
+    rng = np.random.default_rng(seed)
+    pairs = np.array([rng.choice(n_out, 2, replace=False) for _ in range(N_PAIRS)])
+    start = np.broadcast_to(np.eye(n_out), (len(x), n_out, n_out))
+    maps = Explainer(layers, **{**options, "backend": "oracle"}).explain(x, start)
+    totals = maps.sum(axis=2, keepdims=True)
+    shares = np.divide(maps, totals, out=np.full_like(maps, np.nan), where=totals > 0)
+    return np.asarray(0.5 * np.abs(shares[:, pairs[:, 0]] - shares[:, pairs[:, 1]]).sum(axis=2), np.float64)

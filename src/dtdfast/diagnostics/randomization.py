@@ -1,0 +1,166 @@
+"""Does a map depend on what the network has learnt?  Its weights are replaced by random ones, and the maps compared.
+
+Model-parameter randomisation of Adebayo et al., "Sanity checks for saliency maps" (arXiv:1810.03292).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import layers as L
+from ..errors import LayerError, at
+from ..explainer import explain
+from ..plan.wiring import sources
+from ..report import Report, axes_or_current
+from .attribution import Array, Attribution, classes, name_of, one_hot
+from .similarity import MEASURES, compare, median
+
+WEIGHTED = (L.Linear, L.Conv, L.ConvTranspose)
+NORMS = (L.BatchNorm, L.Scale)
+SAME = 0.9  # |cosine| above which a map counts as the original
+
+
+@dataclass
+class Randomization(Report):
+    """Similarity to the original map after each step.
+
+    Attributes
+    ----------
+    method, order : what was compared; "cascading" or "independent"
+    positions, names : the layer that each step randomises, from the output down
+    similarity : measure → (steps, n); cosine and Spearman signed, SSIM the larger over sign, total variation 0 (the same) to 1 (disjoint)
+    """
+
+    method: str
+    order: str
+    positions: list[int]
+    names: list[str]
+    similarity: dict[str, NDArray[np.float64]]
+
+    header = ("randomised", *MEASURES)
+
+    def rows(self) -> list[tuple[str, ...]]:
+        prefix = "down to " if self.order == "cascading" else ""
+        return [(prefix + n, *(f"{median(self.similarity[m][k]):.3f}" for m in MEASURES)) for k, n in enumerate(self.names)]
+
+    @property
+    def reading(self) -> str:
+        alike = np.array([median(np.abs(v)) for v in self.similarity["cosine"]])
+        if self.order == "independent":
+            least, unmoved = int(np.nanargmin(alike)), int((alike > SAME).sum())
+            return (
+                f"{self.method}: the map changes most when {self.names[least]} alone is randomised (median |cosine| {alike[least]:.3f} "
+                f"to the original); for {unmoved} of {len(alike)} layers it stays above {SAME}, and hardly depends on them."
+            )
+        kept = int(np.argmin([*(alike > SAME), False]))
+        if kept == 0:
+            return (
+                f"{self.method}: the map changes as soon as {self.names[0]} is randomised (median |cosine| {alike[0]:.3f} to the original)."
+            )
+        return (
+            f"{self.method}: with the top {kept} of {len(alike)} layers random the map is still the original (median |cosine| "
+            f"{alike[kept - 1]:.3f}), so it does not show what these layers have learnt."
+        )
+
+    def plot(self, ax: Any = None) -> Any:
+        ax = axes_or_current(ax)
+        for name, values in self.similarity.items():
+            ax.plot([median(v) for v in values], marker="o", label=name)
+        ax.set_xticks(range(len(self.names)), self.names, rotation=45, ha="right")
+        ax.set(ylabel=f"similarity to the original map ({self.order})", ylim=(-1.02 if ax.dataLim.y0 < 0 else 0, 1.02))
+        ax.legend()
+        return ax
+
+
+def randomized(record: L.Layer, rng: np.random.Generator) -> L.Layer:
+    """The record untrained: weights N(0, 2 / fan-in) (He et al., arXiv:1502.01852), biases 0; a BatchNorm or Scale the identity."""
+    if isinstance(record, L.BatchNorm):
+        ones = np.ones_like(record.variance)
+        return replace(record, mean=np.zeros_like(record.mean), variance=ones, weight=None, bias=None)
+    if isinstance(record, L.Scale):
+        return replace(record, scale=np.ones_like(record.scale), shift=None)
+    assert isinstance(record, WEIGHTED)
+    shape = record.weight.shape
+    fan_in = int(np.prod(shape[1:]))
+    if isinstance(record, L.ConvTranspose):
+        fan_in = shape[0] * int(np.prod(shape[2:])) // record.groups
+    weight = rng.standard_normal(shape, dtype=np.float32)
+    weight *= np.float32(np.sqrt(2 / fan_in))
+    return replace(record, weight=weight, bias=None if record.bias is None else np.zeros_like(record.bias))
+
+
+def _steps(layers: list[L.Layer]) -> list[tuple[int, ...]]:
+    """From the output down: each weighted layer with the norms that read it."""
+    steps: dict[int, list[int]] = {p: [p] for p, r in enumerate(layers) if isinstance(r, WEIGHTED)}
+    for position, (record, (source, *_)) in enumerate(zip(layers, sources(layers), strict=True)):
+        if isinstance(record, NORMS) and source in steps:
+            steps[source].append(position)
+    return [tuple(steps[p]) for p in sorted(steps, reverse=True)]
+
+
+def _networks(layers: list[L.Layer], steps: list[tuple[int, ...]], order: str, seed: int) -> Iterator[list[L.Layer]]:
+    rng = np.random.default_rng(seed)
+    current = list(layers)
+    for step in steps:
+        if order == "independent":
+            current = list(layers)
+        for position in step:
+            current[position] = randomized(layers[position], rng)
+        yield list(current)
+
+
+def parameter_randomization(
+    layers: Sequence[L.Layer],
+    x: Any,
+    target: Any = None,
+    *,
+    order: str = "cascading",
+    attribution: Attribution = explain,
+    seed: int = 0,
+    **options: Any,
+) -> Randomization:
+    """Maps of the network with randomised layers, compared with the original ones.
+
+    Parameters
+    ----------
+    layers, x : the network with outputs (n, classes), and its input
+    target : None (the original's largest output, kept throughout), an int or (n,) ints
+    order : {"cascading", "independent"}
+        From the output down, all layers so far; or one layer at a time.
+    attribution : what makes the maps, see `diagnostics.attribution`
+    seed : int
+        Of the weights.
+    options : of the attribution: rules, domain, backend, ...
+
+    Raises
+    ------
+    LayerError
+        An unknown order, or a network without weights.
+    ShapeError
+        The outputs are no classes.
+
+    Notes
+    -----
+    Relevance begins with 1 at the class, whatever the randomised output is; a class that a random network leaves without relevance counts
+    as undefined (NaN) and is left out of the medians.  Quantus's MPRT scores Spearman's correlation of the flattened maps of absolute
+    values divided by their maximum (`abs` and `normalise` at their defaults), while this one sums channels and keeps signs; on
+    non-negative maps of one channel the two coincide.  It re-initialises by `reset_parameters` and shares one seed among the layers.
+    """
+    layers = list(layers)
+    if order not in ("cascading", "independent"):
+        raise LayerError(f'order is {order!r}, expected "cascading" or "independent"')
+    steps = _steps(layers)
+    if not steps:
+        raise LayerError("the network has no layer with weights to randomise")
+    index, n_classes = classes(layers, x, target, options)
+    start = one_hot(index, n_classes)
+    original: Array = attribution(layers, x, start, **options)
+    similarities = [compare(original, attribution(network, x, start, **options)) for network in _networks(layers, steps, order, seed)]
+    names = [at(step[0], layers[step[0]]) for step in steps]
+    collected = {m: np.stack([s[m] for s in similarities]) for m in MEASURES}
+    return Randomization(name_of(attribution, options), order, [s[0] for s in steps], names, collected)

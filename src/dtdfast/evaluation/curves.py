@@ -1,0 +1,127 @@
+"""Perturbation curves and what is read off them: AOPC, ABPC, and how sure they are."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..report import Report, axes_or_current
+
+Array = NDArray[Any]
+
+
+def student(degrees: int) -> float:
+    """The 97.5 % quantile of Student's t (Abramowitz & Stegun 26.7.5 from 3 degrees of freedom on, within 0.3 %)."""
+    if degrees < 3:
+        return {1: 12.706205, 2: 4.302653}.get(degrees, math.nan)
+    z = 1.959964
+    g = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return z + math.fsum(c / float(degrees) ** (k + 1) for k, c in enumerate(g))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean and the half width of its 95 % confidence interval (Student's t over the samples); NaN for one sample."""
+
+    mean: float
+    half_width: float
+
+    @classmethod
+    def of(cls, values: Array) -> Estimate:
+        n = len(values)
+        spread = float(np.std(values, ddof=1)) / math.sqrt(n) if n > 1 else math.nan
+        return cls(float(np.mean(values)), student(n - 1) * spread)
+
+    def __str__(self) -> str:
+        return f"{self.mean:.4f}" + ("" if math.isnan(self.half_width) else f" ± {self.half_width:.4f}")
+
+
+@dataclass
+class Curves(Report):
+    """How the explained output falls while regions are replaced, per method.
+
+    Attributes
+    ----------
+    outputs : method → (n, L + 1): f(x⁽ᵏ⁾), the most relevant regions first; mean over repetitions
+    outputs_least : the same with the least relevant regions first
+    repeats : repetitions of the random draws
+    what : "9×9 regions, uniform" and the like
+    random : the method that is the random order
+    """
+
+    outputs: dict[str, NDArray[np.float64]]
+    outputs_least: dict[str, NDArray[np.float64]]
+    repeats: int
+    what: str
+    random: str = "random order"
+
+    header = ("method", "AOPC, most first", "AOPC, least first", "ABPC", "better than random")
+
+    def _units(self, curves: Array) -> Array:
+        """AOPC of every sample: 1/(L+1) Σ_k f(x⁽⁰⁾) − f(x⁽ᵏ⁾).  Samek et al. (arXiv:1509.06321), eq. 12, and Σ over one sample."""
+        return np.asarray((curves[:, :1] - curves).mean(axis=1), np.float64)
+
+    def aopc(self, method: str) -> Estimate:
+        """Area over the curve, most relevant first: large where what the map marks matters."""
+        return Estimate.of(self._units(self.outputs[method]))
+
+    def aopc_least(self, method: str) -> Estimate:
+        """The same, least relevant first: small where what the map leaves out does not matter."""
+        return Estimate.of(self._units(self.outputs_least[method]))
+
+    def abpc(self, method: str) -> Estimate:
+        """Area between the two curves: AOPC of the one less that of the other."""
+        return Estimate.of(self._units(self.outputs[method]) - self._units(self.outputs_least[method]))
+
+    def over_random(self, method: str) -> Estimate:
+        """AOPC less that of the random order, sample by sample."""
+        return Estimate.of(self._units(self.outputs[method]) - self._units(self.outputs[self.random]))
+
+    def verdict(self, method: str) -> str:
+        """Whether the map beats the random order beyond its confidence interval."""
+        gain = self.over_random(method)
+        if math.isnan(gain.half_width):
+            return "unknown (one sample)"
+        return "yes" if gain.mean > gain.half_width else "no" if gain.mean < -gain.half_width else "not shown"
+
+    def rows(self) -> list[tuple[str, ...]]:
+        ordered = sorted(self.outputs, key=lambda m: -self.aopc(m).mean)
+        verdicts = {m: "" if m == self.random else self.verdict(m) for m in ordered}
+        return [(m, str(self.aopc(m)), str(self.aopc_least(m)), str(self.abpc(m)), verdicts[m]) for m in ordered]
+
+    @property
+    def reading(self) -> str:
+        n = len(next(iter(self.outputs.values())))
+        maps = [m for m in self.outputs if m != self.random]
+        best = max(maps, key=lambda m: self.aopc(m).mean)
+        if n == 1:
+            ahead = [m for m in maps if self.over_random(m).mean > 0]
+            which = f"{', '.join(ahead)} {'find' if len(ahead) > 1 else 'finds'} more than" if ahead else "no map finds more than"
+            return f"{self.what}, 1 input: {which} regions drawn at random, {best} the most; what one input shows need not hold for others."
+        beaten = [m for m in maps if self.verdict(m) == "yes"]
+        which = "every map marks" if len(beaten) == len(maps) else f"{', '.join(beaten)} mark" if beaten else "no map is shown to mark"
+        return (
+            f"{self.what}, {n} input{'s' if n > 1 else ''}: {which} regions that matter more to the output than regions drawn at random; "
+            f"{best} finds the most. A perturbed input is none that the network was trained on, so small differences mean little."
+        )
+
+    def plot(self, ax: Any = None) -> Any:
+        """f along the perturbation: solid with the most relevant regions first, dashed with the least."""
+        ax = axes_or_current(ax)
+        for k, (method, curves) in enumerate(self.outputs.items()):
+            color = "0.5" if method == self.random else f"C{k}"
+            ax.plot(curves.mean(axis=0), color=color, label=method)
+            if method != self.random:
+                ax.plot(self.outputs_least[method].mean(axis=0), color=color, linestyle="dashed")
+        ax.set(xlabel="regions replaced", ylabel="explained output", title=self.what)
+        ax.legend()
+        return ax

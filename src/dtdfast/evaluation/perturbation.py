@@ -1,0 +1,202 @@
+"""Region perturbation and pixel flipping: does the output fall when what a map calls relevant is taken away?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..baselines import sensitivity
+from ..errors import InputError, ShapeError
+from ..explainer import Explainer
+from ..layers import Layer
+from ..plan.domain import Domain
+from .curves import Curves
+from .operators import RANDOM, operator_of
+
+Array = NDArray[Any]
+BYTES = 2**28  # of perturbed copies that are made for one forward call
+RANDOM_ORDER, SENSITIVITY = "random order", "sensitivity"
+
+
+def regions(space: Sequence[int], size: int) -> NDArray[np.intp]:
+    """The number of the region that each pixel lies in, (*space): a grid from the first corner, its last regions smaller."""
+    grid = [-(-s // size) for s in space]
+    places = np.indices(tuple(space)).reshape(len(space), -1) // size
+    return np.ravel_multi_index(tuple(places), grid).reshape(tuple(space))
+
+
+def region_scores(relevance: Array, numbers: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Relevance summed over channels and each region; (n, c, *space) → (n, regions)."""
+    pixels = relevance.sum(axis=1, dtype=np.float64).reshape(len(relevance), -1)
+    return np.stack([np.bincount(numbers.ravel(), p) for p in pixels])
+
+
+def region_perturbation(
+    layers: Sequence[Layer],
+    x: Any,
+    relevance: Mapping[str, Any] | Any,
+    target: Any = None,
+    *,
+    size: int = 9,
+    steps: int = 100,
+    repeats: int = 10,
+    operator: str | float | Sequence[float] = "uniform",
+    probability: bool = False,
+    seed: int = 0,
+    **options: Any,
+) -> Curves:
+    """Replace regions in the order of their relevance and follow the explained output.
+
+    Samek et al., "Evaluating the visualization of what a deep neural network has learned" (arXiv:1509.06321, sec. III): a grid of regions,
+    ordered by summed relevance, most relevant first (and least relevant first, for the area between the curves); after L steps
+    AOPC = 1/(L+1) ⟨Σ_k f(x⁽⁰⁾) − f(x⁽ᵏ⁾)⟩.  The random order and sensitivity, (∂f/∂x)², are evaluated beside every map.
+
+    Parameters
+    ----------
+    layers, x : the network with outputs (n, classes), and its input, (n, c, *space) or (n, features)
+    relevance : maps of x's shape, or {name: maps}
+    target : None (the largest output), an int or (n,) ints
+    size : pixels along a region's side; 1 is a single pixel with all of its channels
+    steps : L; at most all regions
+    repeats : repetitions of what is drawn at random; an operator without randomness takes one, and only the random order is repeated
+    operator : {"uniform", "dirichlet", "blur", "flip"}, a number, or one number per channel
+        What replaces a region: noise over the domain; mixtures of the image's own pixels; the blurred image; low + high − x; a constant.
+    probability : follow the softmax of the outputs instead of the outputs as the list gives them
+    seed : int
+    options : backend, n_threads, batch_size, and domain=(low, high), the range of noise; without one, each channel's range over x
+
+    Returns
+    -------
+    Curves
+        Confidence intervals are over samples.
+
+    Raises
+    ------
+    ShapeError
+        Maps are not of x's shape, the outputs are no classes, or a class is asked for that does not exist.
+    InputError
+        An unknown operator, or size, steps or repeats below 1.
+
+    Notes
+    -----
+    All L·repeats copies of an image go through the network in as few calls as 256 MiB of copies allow.  Quantus's RegionPerturbation agrees
+    where size divides the image and the operator is a constant: its curve is f(x⁽⁰⁾) − f(x⁽ᵏ⁾), k = 1 … L, without the term of k = 0.
+    Elsewhere it pads the image on both sides to whole regions, "uniform" there is one number per image, and ties are broken differently.
+    """
+    for key, value in (("size", size), ("steps", steps), ("repeats", repeats)):
+        if value < 1:
+            raise InputError(f"{key} is {value}, expected at least 1")
+    point = np.asarray(x)
+    maps = {k: np.asarray(v) for k, v in (relevance if isinstance(relevance, Mapping) else {"relevance": relevance}).items()}
+    for name, values in maps.items():
+        if values.shape != point.shape:
+            raise ShapeError(f"the maps of {name!r} have shape {values.shape}, expected x's shape {point.shape}")
+    explainer = Explainer(layers, **{k: v for k, v in options.items() if k in ("backend", "n_threads", "batch_size")})
+    outputs = explainer.predict(point)
+    if outputs.ndim != 2:
+        raise ShapeError(f"the outputs are {outputs.shape}, expected (n, classes)")
+    index = outputs.argmax(axis=1) if target is None else np.broadcast_to(np.asarray(target, np.intp), (len(point),))
+    if not (index.min() >= 0 and index.max() < outputs.shape[1]):
+        raise ShapeError(f"target goes from {index.min()} to {index.max()}, but there are classes 0 to {outputs.shape[1] - 1}")
+    if SENSITIVITY not in maps:
+        kept = {k: v for k, v in options.items() if k in ("backend", "n_threads", "batch_size")}
+        maps[SENSITIVITY] = sensitivity(layers, point, index, **kept)
+    images = point.reshape(len(point), *((1, -1) if point.ndim == 2 else point.shape[1:]))
+    numbers = regions(images.shape[2:], size)
+    steps = min(steps, int(numbers.max()) + 1)
+    scores = {name: region_scores(values.reshape(images.shape), numbers) for name, values in maps.items()}
+    replace = operator_of(operator, *_range(images, options.get("domain")))
+    draws = repeats if operator in RANDOM else 1
+
+    def follow(n: int, copies: Array) -> Array:
+        values = explainer.predict(copies.reshape(-1, *point.shape[1:]))
+        return (_softmax(values) if probability else values)[:, index[n]].astype(np.float64)
+
+    most: dict[str, list[Array]] = {name: [] for name in (*maps, RANDOM_ORDER)}
+    least: dict[str, list[Array]] = {name: [] for name in (*maps, RANDOM_ORDER)}
+    for n, image in enumerate(images):
+        rng = np.random.default_rng([seed, n])
+        fills = [replace(image, rng).astype(images.dtype) for _ in range(draws)]
+        for name, score in scores.items():
+            for curves, key in ((most, -score[n]), (least, score[n])):
+                order = np.argsort(key, kind="stable")[:steps]
+                curves[name].append(_curve(image, numbers, [order] * draws, fills, partial(follow, n)))
+        orders = [rng.permutation(int(numbers.max()) + 1)[:steps] for _ in range(repeats)]
+        at_random = _curve(image, numbers, orders, [fills[k % draws] for k in range(repeats)], partial(follow, n))
+        most[RANDOM_ORDER].append(at_random)
+        least[RANDOM_ORDER].append(at_random)
+    side = "×".join([str(size)] * (images.ndim - 2)) if images.ndim > 3 else str(size)
+    what = f"{side} regions, {operator if isinstance(operator, str) else 'constant'}"
+    return Curves({k: np.array(v) for k, v in most.items()}, {k: np.array(v) for k, v in least.items()}, draws, what)
+
+
+def pixel_flipping(
+    layers: Sequence[Layer], x: Any, relevance: Mapping[str, Any] | Any, target: Any = None, *, steps: int = 100, **options: Any
+) -> Curves:
+    """Flip single pixels to their opposite in the domain, x → low + high − x, most relevant first.
+
+    Bach et al. 2015 (doi:10.1371/journal.pone.0130140, experiment on MNIST); `region_perturbation` with size 1 and operator "flip".
+
+    Parameters
+    ----------
+    layers, x, relevance, target, steps : as of `region_perturbation`
+    options : as there: domain=(low, high), probability, repeats (of the random order), seed, backend, n_threads, batch_size
+
+    Raises
+    ------
+    ShapeError, InputError
+        As `region_perturbation`.
+    """
+    return region_perturbation(layers, x, relevance, target, size=1, steps=steps, operator="flip", **options)
+
+
+def _curve(
+    image: Array, numbers: NDArray[np.intp], orders: list[NDArray[np.intp]], fills: list[Array], follow: Callable[[Array], Array]
+) -> Array:
+    """Outputs (L + 1,) of one image, mean over repetitions."""
+    steps = len(orders[0])
+    blocks = _blocks(_copies(image, numbers, orders, fills), max(1, BYTES // image.nbytes), len(orders) * steps, image)
+    outputs = np.concatenate([follow(block) for block in blocks]).reshape(len(orders), steps)
+    return np.concatenate((follow(image[None]), outputs.mean(axis=0)))
+
+
+def _copies(image: Array, numbers: NDArray[np.intp], orders: list[NDArray[np.intp]], fills: list[Array]) -> Iterator[Array]:
+    """The image after each step of each repetition."""
+    by_region = np.argsort(numbers, axis=None, kind="stable")
+    ends = np.cumsum(np.bincount(numbers.ravel()))
+    for order, fill in zip(orders, fills, strict=True):
+        current = image.copy()
+        pixels, values = current.reshape(len(image), -1), fill.reshape(len(image), -1)
+        for region in order:
+            inside = by_region[(ends[region - 1] if region else 0) : ends[region]]
+            pixels[:, inside] = values[:, inside]
+            yield current
+
+
+def _blocks(copies: Iterator[Array], size: int, count: int, image: Array) -> Iterator[Array]:
+    """Copies gathered into arrays of at most `size`."""
+    for first in range(0, count, size):
+        block = np.empty((min(size, count - first), *image.shape), image.dtype)
+        for row in block:
+            row[...] = next(copies)
+        yield block
+
+
+def _range(images: Array, domain: Any) -> tuple[Array, Array]:
+    """The lowest and highest value of each element, (c, *space) or broadcastable to it."""
+    bounds = Domain.parse(domain).bounds(images.shape[1:]) if isinstance(domain, (tuple, list)) else None
+    if bounds is not None:
+        return bounds
+    axes = (0, *range(2, images.ndim))
+    low, high = images.min(axis=axes), images.max(axis=axes)
+    column = (-1, *(1,) * (images.ndim - 2))
+    return low.reshape(column), high.reshape(column)
+
+
+def _softmax(outputs: Array) -> Array:
+    e = np.exp(outputs - outputs.max(axis=1, keepdims=True))
+    return np.asarray(e / e.sum(axis=1, keepdims=True))

@@ -1,0 +1,51 @@
+"""What diagnostics and evaluations return: numbers that print as a table, one plain sentence that reads them, and a plot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from .extras import require
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+class Report:
+    """Base of the results; a subclass gives `header`, `rows` and `reading`."""
+
+    header: tuple[str, ...] = ()
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """The table's cells below the header."""
+        raise NotImplementedError
+
+    @property
+    def reading(self) -> str:
+        """What the numbers say, in one sentence."""
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        return f"{table(self.header, self.rows())}\n{self.reading}"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns of equal width: the first to the left, the others to the right."""
+    lines = [tuple(header), *map(tuple, rows)]
+    widths = [max(len(line[k]) for line in lines) for k in range(len(header))]
+    return "\n".join(
+        "  ".join(cell.ljust(w) if k == 0 else cell.rjust(w) for k, (cell, w) in enumerate(zip(line, widths, strict=True))).rstrip()
+        for line in lines
+    )
+
+
+def number(value: float, digits: int = 3) -> str:
+    return f"{value:.{digits}g}"
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def axes_or_current(ax: Axes | None) -> Any:
+    return require("matplotlib.pyplot", "plot").gca() if ax is None else ax

@@ -1,0 +1,230 @@
+"""The instruments that compare maps: measures against other implementations, verdicts on networks whose answer is known."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from itertools import pairwise
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from scipy import stats
+from skimage.metrics import structural_similarity
+
+import dtdfast as dtd
+import nets
+from dtdfast import diagnostics
+from dtdfast.data import digits
+from dtdfast.diagnostics import similarity
+
+mpl.use("agg")
+BOX: dict[str, Any] = {"domain": (0.0, 1.0)}
+
+
+def chain(rng: np.random.Generator, *widths: int, shift: float = 0.05) -> list[dtd.Layer]:
+    layers: list[dtd.Layer] = []
+    for n_in, n_out in pairwise(widths):
+        layers += [dtd.Linear(rng.standard_normal((n_out, n_in)) * np.sqrt(2 / n_in), np.full(n_out, -shift)), dtd.ReLU()]
+    return layers[:-1]
+
+
+# ------------------------------------------------------------------------------------------------------------------ measures
+
+
+def test_measures_agree_with_scipy_and_skimage(rng: np.random.Generator) -> None:
+    a, b = rng.standard_normal((2, 4, 19, 23))
+    a[0] = np.round(a[0])  # ties
+    u, v = a.reshape(4, -1), b.reshape(4, -1)
+    np.testing.assert_allclose(similarity.spearman(a, b), [stats.spearmanr(p, q)[0] for p, q in zip(u, v, strict=True)], atol=1e-12)
+    scaled = [m / np.abs(m).max(axis=(1, 2), keepdims=True) for m in (a, b)]
+    expected = [max(structural_similarity(p, s * q, data_range=2.0) for s in (1, -1)) for p, q in zip(*scaled, strict=True)]
+    np.testing.assert_allclose(similarity.ssim(a, b), expected, atol=1e-12)
+    np.testing.assert_allclose(similarity.cosine(a, b), [p @ q / np.sqrt((p @ p) * (q @ q)) for p, q in zip(u, v, strict=True)], rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", similarity.MEASURES)
+def test_measures_of_equal_scaled_and_zero_maps(name: str, rng: np.random.Generator) -> None:
+    a = rng.standard_normal((3, 9, 9))
+    same = 0.0 if name == "total variation" else 1.0
+    np.testing.assert_allclose(similarity.MEASURES[name](a, 7 * a), same, atol=1e-12)
+    assert np.isnan(similarity.MEASURES[name](a, 0 * a)).all()
+
+
+def test_total_variation_of_disjoint_maps_is_one() -> None:
+    a = np.array([[1.0, 3.0, 0.0, 0.0]])
+    np.testing.assert_allclose(similarity.total_variation(a, a[:, ::-1]), 1)
+
+
+# --------------------------------------------------------------------------------------------------------------- instruments
+
+
+def test_relevance_converges_under_zplus_and_not_in_one_layer(rng: np.random.Generator) -> None:
+    """The theorem of Sixt et al. 2020: ten non-negative matrices leave one direction; LRP-0's are not non-negative."""
+    layers, x = chain(rng, *(32,) * 11, 5), np.abs(rng.standard_normal((6, 32))).astype(np.float32)
+    zplus = diagnostics.cosine_convergence(layers, x, domain="nonnegative")
+    assert zplus.positions == [*range(19, 0, -2), dtd.INPUT]
+    assert zplus.cosine[0] < 0.5
+    assert zplus.cosine[-1] > 0.9999
+    assert zplus.baseline.max() < 0.3
+    assert "points the same way whatever began above" in zplus.reading
+    zero = diagnostics.cosine_convergence(layers, x, rules="lrp-0")
+    assert zero.cosine[-1] < 0.95
+    later = diagnostics.cosine_convergence(layers, x, domain="nonnegative", start=5)
+    assert later.positions == [5, 3, 1, dtd.INPUT]
+    with pytest.raises(dtd.LayerError, match="start=4"):
+        diagnostics.cosine_convergence(layers, x, start=4)
+
+
+def test_convergence_passes_only_where_everything_passes() -> None:
+    """In a residual network relevance is followed from block to block, never into a branch."""
+    net = nets.SMALL["resnet50"]()
+    result = diagnostics.cosine_convergence(net.layers, net.sample(2), domain=net.box)
+    inside = [p for p in result.positions if p != dtd.INPUT and any(p in (layer.inputs or ()) for layer in net.layers)]
+    assert len(result.positions) >= 17  # the stem, 16 blocks, the pool, the input
+    assert inside
+    assert np.isfinite(result.cosine).all()
+
+
+def test_convergence_is_that_of_the_maps(rng: np.random.Generator) -> None:
+    """Going from waist to waist gives the same relevance as going all the way at once."""
+    layers, x = chain(rng, 12, 16, 16, 4), np.abs(rng.standard_normal((3, 12))).astype(np.float32)
+    result = diagnostics.cosine_convergence(layers, x, domain="nonnegative", seed=3)
+    active = np.maximum(dtd.predict(layers[:3], x), 0) != 0
+    start = np.random.default_rng(3).standard_normal((3, 5, 16), dtype=np.float32) * active[:, None]
+    maps = dtd.explain(layers, x, start, start=3, domain="nonnegative").astype(float)
+    unit = maps / np.linalg.norm(maps, axis=2, keepdims=True)
+    cosines = np.abs(np.einsum("nik,njk->nij", unit, unit))[:, *np.triu_indices(5, 1)]
+    assert result.cosine[-1] == pytest.approx(np.median(cosines), rel=1e-4)
+
+
+def test_classes_look_alike_under_zplus_and_not_under_gradients() -> None:
+    layers, x, _ = digits()
+    zplus = diagnostics.class_sensitivity(layers, x[:100], **BOX)
+    gradient = diagnostics.class_sensitivity(layers, x[:100], attribution=dtd.baselines.input_x_gradient)
+    assert np.median(zplus.similarity["|cosine|"]) > 0.95
+    assert "they are one map" in zplus.reading
+    assert np.median(gradient.similarity["|cosine|"]) < 0.5
+    assert "they depend on the class" in gradient.reading
+    assert (zplus.target != zplus.other).all()
+    same = diagnostics.class_sensitivity(layers, x[:5], 3, 3, **BOX)
+    np.testing.assert_allclose(same.similarity["|cosine|"], 1, atol=1e-6)
+
+
+def test_cascade_ends_at_an_untrained_network(rng: np.random.Generator) -> None:
+    layers, x, _ = digits()
+    x = x[:40]
+    zplus = diagnostics.parameter_randomization(layers, x, **BOX)
+    assert zplus.positions == [8, 6, 2, 0]
+    assert np.median(zplus.similarity["cosine"][0]) > 0.95
+    gradient = diagnostics.parameter_randomization(layers, x, attribution=dtd.baselines.input_x_gradient)
+    assert abs(np.median(gradient.similarity["cosine"][0])) < 0.5
+    assert "the map changes as soon as" in gradient.reading
+    alone = diagnostics.parameter_randomization(layers, x, order="independent", **BOX)
+    np.testing.assert_array_equal(alone.similarity["cosine"][0], zplus.similarity["cosine"][0])  # the same first step
+    with pytest.raises(dtd.LayerError, match="cascading"):
+        diagnostics.parameter_randomization(layers, x, order="upwards")
+    with pytest.raises(dtd.LayerError, match="no layer with weights"):
+        diagnostics.parameter_randomization([dtd.ReLU()], rng.random((2, 4)))
+
+
+def test_norms_are_randomised_with_their_layer() -> None:
+    net = nets.SMALL["video_cnn"]()
+    assert sum(isinstance(layer, dtd.BatchNorm) for layer in net.layers) == 2
+    result = diagnostics.parameter_randomization(net.layers, net.sample(1), domain=net.box)
+    assert [type(net.layers[p]) for p in result.positions] == [dtd.Linear, dtd.Conv, dtd.Conv, dtd.Conv]
+
+
+def test_the_mixing_bound_holds_and_is_below_one(rng: np.random.Generator) -> None:
+    x = np.abs(rng.standard_normal((10, 24)))
+    for domain in ("nonnegative", "real", (0.0, 5.0)):
+        result = diagnostics.mixing_bound(chain(rng, 24, 48, 32, 10), np.clip(x, 0, 5), domain=domain)
+        assert result.bound.max() < 1
+        assert result.holds
+        assert result.seen.shape == (10, 10)
+        assert result.seen.min() > 0
+
+
+def test_the_mixing_bound_is_the_largest_distance_of_two_columns(rng: np.random.Generator) -> None:
+    """One layer: δ is the distance of the two most different outputs' maps, so the bound is attained."""
+    layers, x = [dtd.Linear(rng.standard_normal((2, 8)))], np.abs(rng.standard_normal((5, 8)))
+    result = diagnostics.mixing_bound(layers, x, domain="nonnegative")
+    np.testing.assert_allclose(result.seen, np.broadcast_to(result.bound[:, None], result.seen.shape), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("layers", "options", "message"),
+    [
+        ([dtd.Conv(np.ones((2, 1, 1, 1)))], {}, "chains of Linear"),
+        ([dtd.Linear(np.eye(4)), dtd.Activation("tanh")], {}, "tanh"),
+        ([dtd.Linear(np.eye(4), np.ones(4)), dtd.ReLU()], {}, "positive bias"),
+        ([dtd.Linear(np.eye(4)), dtd.ReLU()], {"rules": "lrp-0"}, "under Zero"),
+        ([dtd.Linear(np.eye(4)), dtd.ReLU(), dtd.Linear(np.eye(4))], {"rules": dtd.WSquare()}, "inactive"),
+    ],
+)
+def test_the_mixing_bound_refuses_what_it_does_not_cover(layers: list[dtd.Layer], options: dict[str, Any], message: str) -> None:
+    x = np.ones((1, 1, 2, 2)) if isinstance(layers[0], dtd.Conv) else np.ones((1, 4))
+    with pytest.raises(dtd.LayerError, match=message):
+        diagnostics.mixing_bound(layers, x, **options)
+
+
+def test_gradient_equivalence_in_float64(rng: np.random.Generator) -> None:
+    layers, x = chain(rng, 16, 32, 32, 4), rng.standard_normal((20, 16))
+    result = diagnostics.gradient_equivalence(layers, x, backend="oracle")
+    assert result.lrp0.max() <= 1e-12
+    assert result.distance.min() > 0.1
+    own = diagnostics.gradient_equivalence(layers, x, rules="lrp-0", backend="oracle")
+    assert own.alike.min() >= 1 - 1e-12
+    assert "almost the same explanation" in own.reading
+    with pytest.raises(dtd.TargetError, match="float start"):
+        diagnostics.gradient_equivalence(layers, x, np.ones((20, 4)))
+
+
+def test_conservation_names_the_cause(rng: np.random.Generator) -> None:
+    layers, x, _ = digits()
+    kept = diagnostics.conservation(layers, x, **BOX)
+    np.testing.assert_allclose(kept.shares["arrived"], 1, atol=1e-5)
+    assert "adds up" in kept.reading
+    biased = [dtd.Linear(rng.standard_normal((8, 4)), np.ones(8)), dtd.ReLU(), dtd.Linear(np.abs(rng.standard_normal((2, 8))))]
+    lost = diagnostics.conservation(biased, np.abs(rng.standard_normal((30, 4))), rules="lrp-0")
+    assert "due to: bias" in lost.reading
+    shares = lost.shares
+    total = shares["arrived"] + sum(shares[c] for c in ("bias", "stabilizer", "zero denominator", "surplus", "constant"))
+    np.testing.assert_allclose(total - shares["residual"], 1, atol=1e-5)
+
+
+def test_all_results_print_and_draw(rng: np.random.Generator) -> None:
+    layers, x, _ = digits()
+    x = x[:6]
+    dense, points = chain(rng, 8, 8, 3), np.abs(rng.standard_normal((4, 8)))
+    results = [
+        diagnostics.root_audit(layers, x[:2], **BOX),
+        diagnostics.cosine_convergence(layers, x, **BOX),
+        diagnostics.class_sensitivity(layers, x, **BOX),
+        diagnostics.parameter_randomization(layers, x, **BOX),
+        diagnostics.gradient_equivalence(layers, x, **BOX),
+        diagnostics.conservation(layers, x, **BOX),
+        diagnostics.mixing_bound(dense, points, domain="nonnegative"),
+    ]
+    figure = Figure()
+    for result, ax in zip(results, figure.subplots(2, 4).ravel(), strict=False):
+        lines = str(result).splitlines()
+        assert lines[-1] == result.reading
+        assert result.reading.endswith(".")
+        assert len(lines) == 2 + len(result.rows())
+        assert result.plot(ax) is ax
+        assert ax.has_data()
+    figure.canvas.draw()
+
+
+def test_the_package_does_not_wait_for_its_instruments() -> None:
+    """Diagnostics and evaluation are imported when they are first named."""
+    code = (
+        "import sys, dtdfast\n"
+        "assert not [m for m in sys.modules if m.startswith(('dtdfast.diagnostics', 'dtdfast.evaluation'))]\n"
+        "assert dtdfast.diagnostics.root_audit and dtdfast.evaluation.region_perturbation\n"
+        "assert not hasattr(dtdfast, 'no_such_thing')"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

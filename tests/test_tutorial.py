@@ -1,0 +1,40 @@
+"""docs/trust.md runs, and prints what it says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tutorial import MODEL, PAGE, blocks, differences, names, run
+
+
+def check(photographs: bool) -> None:
+    space: dict[str, Any] = names() if photographs else {}
+    text = PAGE.read_text(encoding="utf-8")
+    compared = 0
+    for squeezenet, code, expected, _ in blocks(text):
+        prepares = expected is None or "def contrastive" in code  # what the photographs need of the digits' code
+        if not (squeezenet == photographs or (photographs and prepares)):
+            continue
+        printed = run(code, space)
+        if expected is not None and squeezenet == photographs:
+            assert differences(expected, printed) == []
+            compared += 1
+    assert compared == (2 if photographs else 8)
+
+
+def test_the_digits() -> None:
+    check(photographs=False)
+
+
+@pytest.mark.skipif(not MODEL.exists(), reason="SqueezeNet's weights are not in ../shared/data")
+def test_the_photographs() -> None:
+    check(photographs=True)
+
+
+def test_a_changed_number_or_word_is_noticed() -> None:
+    assert differences("a 0.50 b\n", "a   0.51 b\n") == []
+    assert differences("a 0.50 b\n", "a 0.60 b\n")
+    assert differences("a 0.50 b\n", "a 0.50 c\n")
+    assert differences("a\n", "a\nb\n")
