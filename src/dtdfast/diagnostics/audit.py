@@ -186,9 +186,9 @@ def _audit_one(
     outputs = frozen.values[network.output.index]
     plain = Oracle(network, network.input, gradient=False)
     plain.values, plain.pre, plain.winners = frozen.values, frozen.pre, frozen.winners
-    plain.relevance(targets.relevance(slice(0, 1), outputs))
+    plain.relevance(targets.entry(slice(0, 1)).relevance(outputs))
     r = plain.r[unit.out.index].ravel()
-    one = targets.relevance(slice(0, 1), outputs, unit=True)[:, 0]
+    one = targets.entry(slice(0, 1), unit=True).relevance(outputs)[:, 0]
     place = NeuronLayer(frozen, unit)
     has_root = place.pre > 0 if unit.activation is not None else place.pre != 0
     chosen, of_roots, of_relevance = _choose(np.where(has_root, r, 0), n_roots, rng)
