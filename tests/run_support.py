@@ -61,7 +61,7 @@ def killed_again_and_again(command: tuple[object, ...], out: Path, n_chunks: int
     torn = 0
     for number in range(kills):
         before = finished(out)
-        enough = before + int(rng.integers(0, max(1, (n_chunks - before) // (kills - number)), endpoint=True))
+        enough = before + int(rng.integers(0, max(1, (n_chunks - before) // (2 * (kills - number))), endpoint=True))
         process = start(*command, "-o", out, "--resume")
         if rng.random() < 0.2:
             time.sleep(rng.uniform(0, 2))  # also while it starts, creates its output or reads what is finished

@@ -20,6 +20,7 @@ from run_support import COMMAND, LONG, contents, finished, killed_again_and_agai
 RNG = np.random.default_rng(0)
 SQUEEZENET = Path(__file__).parents[2] / "shared/data/squeezenet1_1.onnx"
 N_DIGITS, N_PHOTOGRAPHS, KILLS = (20_000, 500, 20) if LONG else (2_000, 40, 2)
+DIGITS_IN_A_CHUNK = 50 if LONG else 10  # enough chunks that a run is still under way when it is killed
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def digits_command(tmp_path_factory: pytest.TempPathFactory) -> tuple[object, ..
     dtd.save(layers, folder / "digits.safetensors")
     noisy = images[np.arange(N_DIGITS) % len(images)] + RNG.normal(0, 0.05, (N_DIGITS, 1, 8, 8))
     np.save(folder / "digits.npy", noisy.clip(0, 1).astype(np.float32))
-    return ("explain", folder / "digits.safetensors", folder / "digits.npy", "--domain", "0,1", "--chunk", 50)
+    return ("explain", folder / "digits.safetensors", folder / "digits.npy", "--domain", "0,1", "--chunk", DIGITS_IN_A_CHUNK)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def photographs_command(tmp_path_factory: pytest.TempPathFactory) -> tuple[objec
     return ("explain", folder / "net.safetensors", folder / "photos", "--size", 64, "--chunk", 2)
 
 
-CHUNKS = {"digits_command": N_DIGITS // 50, "photographs_command": N_PHOTOGRAPHS // (5 if LONG else 2)}
+CHUNKS = {"digits_command": N_DIGITS // DIGITS_IN_A_CHUNK, "photographs_command": N_PHOTOGRAPHS // (5 if LONG else 2)}
 
 
 @pytest.mark.parametrize(("which", "n_chunks"), CHUNKS.items())

@@ -29,7 +29,7 @@ from .threads import default_threads, threads_for_run
 
 Array = NDArray[Any]
 
-MEMORY_BUDGET = 2**28
+MEMORY_BUDGET = 3 * 2**26
 """Bytes of arena that a pass may use where the caller gives no batch_size (one sample may need more)."""
 
 ENOUGH = 2**26

@@ -117,7 +117,7 @@ def _images(make: Callable[..., nn.Module], size: int, *, full: int = 224, sibli
 CASES = {
     "alexnet": _images(tv.alexnet, 224),
     "vgg11": _images(tv.vgg11, 224, sibling=True),
-    "vgg16": _images(tv.vgg16, 224),
+    "vgg16": _images(tv.vgg16, 224, sibling=True),
     "vgg16_bn": _images(tv.vgg16_bn, 224),
     "resnet18": _images(tv.resnet18, 64),
     "resnet50": _images(tv.resnet50, 64),
