@@ -11,6 +11,13 @@
 #define DTD_PASTE(name, isa) DTD_PASTE_(name, isa)
 #define NAME(name) DTD_PASTE(name, DTD_ISA)
 
+/* Kernels that stand in for those of the same name on CPUs with further units. */
+#ifdef DTD_UNIT
+#define UNIT(name) DTD_PASTE(name, DTD_UNIT)
+#else
+#define UNIT(name) NAME(name)
+#endif
+
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
 enum { AXIS_N, AXIS_C, AXIS_D, AXIS_H, AXIS_W, AXIS_EXTRA };

@@ -29,7 +29,7 @@ from .threads import default_threads, threads_for_run
 
 Array = NDArray[Any]
 
-MEMORY_BUDGET = 3 * 2**26
+MEMORY_BUDGET = 2**28
 """Bytes of arena that a pass may use where the caller gives no batch_size (one sample may need more)."""
 
 ENOUGH = 2**26
@@ -110,12 +110,12 @@ class ArenaPool:
 class CpuSession(Accounts, HostSession):
     """One batch: forward once, relevance as often as there are chunks of targets."""
 
-    def __init__(self, plan: Plan, encoded: Encoded, arena: Array, isa: int, n_threads: int) -> None:
+    def __init__(self, plan: Plan, encoded: Encoded, arena: Array, isa: int, n_threads: int, scratch: Array) -> None:
         super().__init__(plan)
         self._encoded = encoded
         self._isa, self._n_threads = isa, n_threads
         self._constants = encoded.pointers()
-        self._table: dict[str, Array] = {"arena": arena}
+        self._table: dict[str, Array] = {"arena": arena, "scratch": scratch}
 
     def forward(self, x: Array) -> Array:
         plan = self.plan
@@ -208,8 +208,11 @@ class CpuExecutor:
     def session(self, n: int, n_targets: int, *, ledger: bool = False) -> Iterator[CpuSession]:
         plan, encoded = self._encoded(n, n_targets, ledger)
         threads = threads_for_run(self._n_threads, lib.dtd_max_threads())
-        with self._pool.borrow(plan.arena) as arena:
-            yield CpuSession(plan, encoded, arena, self._isa, threads)
+        scratch = threads * lib.dtd_isa_scratch(self._isa)
+        start = -(-plan.arena // 64) * 64
+        with self._pool.borrow(start + scratch) as memory:
+            arena, own = memory[: plan.arena], memory[start : start + scratch]
+            yield CpuSession(plan, encoded, arena, self._isa, threads, own)
 
     def profile(self, x: Array, start: Callable[[Array], Array]) -> Profile:
         """Every step run alone; the least of three runs counts."""

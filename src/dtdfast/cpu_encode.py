@@ -12,7 +12,7 @@ from .packing import WeightStore
 from .plan.plan import Plan
 from .plan.steps import SIZES, Buffer, Step, View
 
-EXTERNALS = ("arena", "x", "start", "outputs", "result")  # the first entries of the table of pointers
+EXTERNALS = ("scratch", "arena", "x", "start", "outputs", "result")  # the first entries of the table of pointers
 
 WEIGHT_MAPS = {
     "w": lib.DTD_W, "w+": lib.DTD_W_POSITIVE, "w-": lib.DTD_W_NEGATIVE, "w2": lib.DTD_W_SQUARE, "1": lib.DTD_W_ONE, "|w|": lib.DTD_W_ABS,
@@ -113,7 +113,7 @@ class Encoded:
         root = buffer.root
         if root.external:
             return EXTERNALS.index(root.external), offset
-        return 0, root.offset // SIZES[root.dtype] + offset
+        return EXTERNALS.index("arena"), root.offset // SIZES[root.dtype] + offset
 
     def _window(self, field: Any, window: NDArray[np.float32]) -> None:
         d, h, w = window.shape
