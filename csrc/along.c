@@ -26,10 +26,10 @@ static void run_lrn(void *context, int64_t first, int64_t last)
     int64_t x_channel = s->x.stride[AXIS_C], out_channel = s->out.stride[AXIS_C], p[6];
     for (int64_t item = first; item < last; item++) {
         unravel(item, s->out.shape, AXIS_C, p);
-        const float *x = floats(&s->x, job->bases) + offset_of(&s->x, p);
-        float *out = floats(&s->out, job->bases) + offset_of(&s->out, p);
+        const real *x = reals(&s->x, job->bases) + offset_of(&s->x, p);
+        real *out = reals(&s->out, job->bases) + offset_of(&s->out, p);
         for (int64_t c = 0; c < channels; c++) {
-            float squares = 0;
+            real squares = 0;
             for (int64_t j = max64(0, c - before); j <= min64(channels - 1, c + after); j++)
                 squares += x[j * x_channel] * x[j * x_channel];
             out[c * out_channel] = x[c * x_channel] / powf(s->stabilizer + s->act_alpha * squares, s->act_beta);
@@ -49,8 +49,8 @@ static void run_softmax(void *context, int64_t first, int64_t last)
     int64_t n = s->out.shape[job->axis], from = s->x.stride[job->axis], to = s->out.stride[job->axis], p[6];
     for (int64_t item = first; item < last; item++) {
         unravel(item, s->out.shape, job->axis, p);
-        const float *x = floats(&s->x, job->bases) + offset_of(&s->x, p);
-        float *out = floats(&s->out, job->bases) + offset_of(&s->out, p), largest = x[0], sum = 0;
+        const real *x = reals(&s->x, job->bases) + offset_of(&s->x, p);
+        real *out = reals(&s->out, job->bases) + offset_of(&s->out, p), largest = x[0], sum = 0;
         for (int64_t i = 1; i < n; i++)
             largest = x[i * from] > largest ? x[i * from] : largest;
         for (int64_t i = 0; i < n; i++)
@@ -76,8 +76,8 @@ static void run_embed(void *context, int64_t first, int64_t last)
     int64_t features = s->out.shape[job->axis], to = s->out.stride[job->axis], p[6];
     for (int64_t item = first; item < last; item++) {
         unravel(item, s->out.shape, job->axis, p);
-        const float *row = vector(&s->weight, job->bases) + ids[offset_of(&s->x, p)] * features;
-        float *out = floats(&s->out, job->bases) + offset_of(&s->out, p);
+        const real *row = vector(&s->weight, job->bases) + ids[offset_of(&s->x, p)] * features;
+        real *out = reals(&s->out, job->bases) + offset_of(&s->out, p);
         for (int64_t f = 0; f < features; f++)
             out[f * to] = row[f];
     }
@@ -93,8 +93,8 @@ static void run_embed_sum(void *context, int64_t first, int64_t last)
     int64_t features = s->x.shape[job->axis], x_feature = s->x.stride[job->axis], m_feature = s->m.stride[job->axis], p[6];
     for (int64_t item = first; item < last; item++) {
         unravel(item, s->x.shape, job->axis, p);
-        const float *x = floats(&s->x, job->bases) + offset_of(&s->x, p), *m = floats(&s->m, job->bases);
-        float *out = floats(&s->out, job->bases) + offset_of(&s->out, p), sum = 0;
+        const real *x = reals(&s->x, job->bases) + offset_of(&s->x, p), *m = reals(&s->m, job->bases);
+        real *out = reals(&s->out, job->bases) + offset_of(&s->out, p), sum = 0;
         p[AXIS_N] = kept_sample(s, p[AXIS_N]);
         if (m)
             m += offset_of(&s->m, p);

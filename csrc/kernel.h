@@ -11,6 +11,8 @@
 #define DTD_PASTE(name, isa) DTD_PASTE_(name, isa)
 #define NAME(name) DTD_PASTE(name, DTD_ISA)
 
+typedef float real; /* what is computed with */
+
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
 enum { AXIS_N, AXIS_C, AXIS_D, AXIS_H, AXIS_W, AXIS_EXTRA };
@@ -48,11 +50,11 @@ void NAME(embed_sum)(const dtd_step *s, void *const *bases, int n_threads);
 
 ALWAYS_INLINE int present(const dtd_view *v) { return v->base >= 0; }
 
-ALWAYS_INLINE float *floats(const dtd_view *v, void *const *bases) { return v->base < 0 ? NULL : (float *)bases[v->base] + v->offset; }
+ALWAYS_INLINE real *reals(const dtd_view *v, void *const *bases) { return v->base < 0 ? NULL : (real *)bases[v->base] + v->offset; }
 
-ALWAYS_INLINE const float *vector(const dtd_ref *r, void *const *bases)
+ALWAYS_INLINE const real *vector(const dtd_ref *r, void *const *bases)
 {
-    return r->base < 0 ? NULL : (const float *)bases[r->base] + r->offset;
+    return r->base < 0 ? NULL : (const real *)bases[r->base] + r->offset;
 }
 
 ALWAYS_INLINE const int64_t *table(const dtd_ref *r, void *const *bases)
@@ -94,15 +96,15 @@ ALWAYS_INLINE int64_t kept_sample(const dtd_step *s, int64_t n) { return s->repe
 
 /* ------------------------------------------------------------------------------------------------- scalars that NaN passes */
 
-ALWAYS_INLINE float positive(float t) { return t < 0 ? 0 : t; }
-ALWAYS_INLINE float negative(float t) { return t > 0 ? 0 : t; }
-ALWAYS_INLINE float is_positive(float t) { return t > 0 ? 1 : t <= 0 ? 0 : t; }
-ALWAYS_INLINE float is_negative(float t) { return t < 0 ? 1 : t >= 0 ? 0 : t; }
+ALWAYS_INLINE real positive(real t) { return t < 0 ? 0 : t; }
+ALWAYS_INLINE real negative(real t) { return t > 0 ? 0 : t; }
+ALWAYS_INLINE real is_positive(real t) { return t > 0 ? 1 : t <= 0 ? 0 : t; }
+ALWAYS_INLINE real is_negative(real t) { return t < 0 ? 1 : t >= 0 ? 0 : t; }
 
 /* a / b with x/0 := 0; the division is unconditional so that it vectorises */
-ALWAYS_INLINE float quotient(float a, float b)
+ALWAYS_INLINE real quotient(real a, real b)
 {
-    float q = a / (b == 0 ? 1 : b);
+    real q = a / (b == 0 ? 1 : b);
     return b == 0 ? 0 : q;
 }
 

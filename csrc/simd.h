@@ -19,17 +19,17 @@ enum { VL = 4, PIXELS = 6, SINGLE_VECTORS = 4, DUAL_VECTORS = 2, PAIRS = 0, VECT
 enum { VL = 4, PIXELS = 6, SINGLE_VECTORS = 2, DUAL_VECTORS = 1, PAIRS = 0, VECTORS = 2 };
 #endif
 
-typedef float vec __attribute__((vector_size(VL * 4)));
-typedef float vec_unaligned __attribute__((vector_size(VL * 4), aligned(4), may_alias));
+typedef real vec __attribute__((vector_size(VL * 4)));
+typedef real vec_unaligned __attribute__((vector_size(VL * 4), aligned(4), may_alias));
 typedef int32_t mask __attribute__((vector_size(VL * 4)));
 
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
-ALWAYS_INLINE vec load(const float *p) { return *(const vec_unaligned *)p; }
-ALWAYS_INLINE void store(float *p, vec v) { *(vec_unaligned *)p = v; }
-ALWAYS_INLINE vec splat(float t) { return t - (vec){0}; }
+ALWAYS_INLINE vec load(const real *p) { return *(const vec_unaligned *)p; }
+ALWAYS_INLINE void store(real *p, vec v) { *(vec_unaligned *)p = v; }
+ALWAYS_INLINE vec splat(real t) { return t - (vec){0}; }
 
 /* The compiler keeps v in a register, once computed, rather than fold its load into every use. */
 #if defined(__AVX512F__)
@@ -43,7 +43,7 @@ ALWAYS_INLINE vec splat(float t) { return t - (vec){0}; }
 #endif
 
 /* The first n < VL lanes; the others are 0 and their memory is not touched. */
-ALWAYS_INLINE vec load_some(const float *p, int64_t n)
+ALWAYS_INLINE vec load_some(const real *p, int64_t n)
 {
 #if defined(__AVX512F__)
     return (vec)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
@@ -74,10 +74,10 @@ ALWAYS_INLINE vec vec_negative(vec w) { return -vec_positive(-w); }
 ALWAYS_INLINE vec vec_quotient(vec a, vec b) { return (vec)((mask)(a / b) & (mask)(b != 0)); }
 
 /* d + stabilizer·sgn d, sgn 0 = +1 */
-ALWAYS_INLINE vec vec_stabilised(vec d, float stabilizer) { return d + (vec)((mask)splat(stabilizer) ^ ((mask)(d < 0) & INT32_MIN)); }
+ALWAYS_INLINE vec vec_stabilised(vec d, real stabilizer) { return d + (vec)((mask)splat(stabilizer) ^ ((mask)(d < 0) & INT32_MIN)); }
 
 /* The lanes of a vector as the tree ((0+h) + ...), h = VL/2, VL/4, ... */
-ALWAYS_INLINE float add_lanes(vec v)
+ALWAYS_INLINE real add_lanes(vec v)
 {
 #if defined(__AVX512F__)
     __m512 wide = (__m512)v;
@@ -90,7 +90,7 @@ ALWAYS_INLINE float add_lanes(vec v)
     __m128 sum2 = _mm_add_ps(sum4, _mm_movehl_ps(sum4, sum4));
     return _mm_cvtss_f32(_mm_add_ss(sum2, _mm_movehdup_ps(sum2)));
 #else
-    float lane[VL];
+    real lane[VL];
     store(lane, v);
     for (int half = VL / 2; half > 0; half /= 2)
         for (int i = 0; i < half; i++)
@@ -107,7 +107,7 @@ ALWAYS_INLINE float add_lanes(vec v)
         define(DTD_W_GAMMA_POSITIVE) define(DTD_W_GAMMA_NEGATIVE) define(DUAL_MAP)
 
 /* wm(w), see dtd_weight_map; `map` is a constant wherever this is inlined */
-ALWAYS_INLINE vec map_weight(int map, vec w, float gamma)
+ALWAYS_INLINE vec map_weight(int map, vec w, real gamma)
 {
     switch (map) {
     case DTD_W_POSITIVE: return vec_positive(w);
@@ -122,7 +122,7 @@ ALWAYS_INLINE vec map_weight(int map, vec w, float gamma)
 }
 
 /* The same where `map` is not a constant. */
-ALWAYS_INLINE vec map_any(int map, vec w, float gamma)
+ALWAYS_INLINE vec map_any(int map, vec w, real gamma)
 {
 #define CASE(each)                                                                                                                         \
     case each: return map_weight(each, w, gamma);
