@@ -1,7 +1,7 @@
 /* along.c: steps that work along one axis: LRN, softmax, embeddings.  One item is one line of that axis. */
 #include "kernel.h"
 
-#include <math.h>
+#include <tgmath.h>
 
 typedef struct {
     const dtd_step *s;
@@ -24,6 +24,7 @@ static void run_lrn(void *context, int64_t first, int64_t last)
     const dtd_step *s = job->s;
     int64_t channels = s->out.shape[AXIS_C], before = (s->n_taps - 1) / 2, after = s->n_taps / 2;
     int64_t x_channel = s->x.stride[AXIS_C], out_channel = s->out.stride[AXIS_C], p[6];
+    const real k = s->stabilizer, alpha = s->act_alpha, beta = s->act_beta;
     for (int64_t item = first; item < last; item++) {
         unravel(item, s->out.shape, AXIS_C, p);
         const real *x = reals(&s->x, job->bases) + offset_of(&s->x, p);
@@ -32,7 +33,7 @@ static void run_lrn(void *context, int64_t first, int64_t last)
             real squares = 0;
             for (int64_t j = max64(0, c - before); j <= min64(channels - 1, c + after); j++)
                 squares += x[j * x_channel] * x[j * x_channel];
-            out[c * out_channel] = x[c * x_channel] / powf(s->stabilizer + s->act_alpha * squares, s->act_beta);
+            out[c * out_channel] = x[c * x_channel] / pow(k + alpha * squares, beta);
         }
     }
 }
@@ -54,7 +55,7 @@ static void run_softmax(void *context, int64_t first, int64_t last)
         for (int64_t i = 1; i < n; i++)
             largest = x[i * from] > largest ? x[i * from] : largest;
         for (int64_t i = 0; i < n; i++)
-            sum += out[i * to] = expf(x[i * from] - largest);
+            sum += out[i * to] = exp(x[i * from] - largest);
         for (int64_t i = 0; i < n; i++)
             out[i * to] /= sum;
     }

@@ -102,7 +102,7 @@ static const tile_function TILE_FUNCTIONS[][2] = {EACH_MAP(ENTRY)};
 /* ------------------------------------------------------------------------------------------------------------------ driver */
 
 /* Weights of a group that stay in a core's second cache: then x passes once, else the weights do. */
-enum { CACHED_WEIGHTS = 1 << 17 };
+enum { CACHED_WEIGHTS = (1 << 19) / sizeof(real) };
 
 static void run_dense(void *context, int64_t first, int64_t last)
 {

@@ -6,12 +6,12 @@
 #include <omp.h>
 #endif
 
-extern const dtd_kernel_table dtd_kernels_baseline;
+extern const dtd_kernel_table dtd_kernels_baseline_float, dtd_kernels_baseline_double;
 
 static int usable_baseline(void) { return 1; }
 
 #ifdef DTD_X86_64
-extern const dtd_kernel_table dtd_kernels_avx2, dtd_kernels_avx512;
+extern const dtd_kernel_table dtd_kernels_avx2_float, dtd_kernels_avx2_double, dtd_kernels_avx512_float, dtd_kernels_avx512_double;
 
 static int usable_avx2(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi"); }
 
@@ -24,13 +24,13 @@ static int usable_avx512(void)
 
 static const struct {
     const char *name;
-    const dtd_kernel_table *kernels;
+    const dtd_kernel_table *kernels[DTD_N_REALS];
     int (*usable)(void);
 } ISAS[] = {
-    {"baseline", &dtd_kernels_baseline, usable_baseline},
+    {"baseline", {&dtd_kernels_baseline_float, &dtd_kernels_baseline_double}, usable_baseline},
 #ifdef DTD_X86_64
-    {"avx2", &dtd_kernels_avx2, usable_avx2},
-    {"avx512", &dtd_kernels_avx512, usable_avx512},
+    {"avx2", {&dtd_kernels_avx2_float, &dtd_kernels_avx2_double}, usable_avx2},
+    {"avx512", {&dtd_kernels_avx512_float, &dtd_kernels_avx512_double}, usable_avx512},
 #endif
 };
 
@@ -79,15 +79,18 @@ static const char *fault(const dtd_step *s)
     return NULL;
 }
 
-const char *dtd_run(int isa, const dtd_step *steps, int64_t first, int64_t last, void *const *bases, int n_threads)
+const char *dtd_run(int isa, int real, const dtd_step *steps, int64_t first, int64_t last, void *const *bases, int n_threads)
 {
     if (!dtd_isa_usable(isa))
         return "this CPU does not have the instruction set asked for";
+    if (real < 0 || real >= DTD_N_REALS)
+        return "unknown type of numbers";
+    const dtd_kernel_table *kernels = ISAS[isa].kernels[real];
     for (int64_t i = first; i < last; i++) {
         const char *message = fault(&steps[i]);
         if (message)
             return message;
-        ISAS[isa].kernels->of[steps[i].op](&steps[i], bases, n_threads);
+        kernels->of[steps[i].op](&steps[i], bases, n_threads);
     }
     return NULL;
 }

@@ -1,7 +1,7 @@
 /* elementwise.c: steps that compute each output element from the same element of their operands. */
 #include "nest.h"
 
-#include <math.h>
+#include <tgmath.h>
 #include <string.h>
 
 #define COUNT(array) ((int)(sizeof(array) / sizeof *(array)))
@@ -21,7 +21,7 @@ static void row_map(const dtd_step *s, const real *const *operand, real *result,
     case DTD_X_ABOVE_LOW: ROW(m[i] == -INFINITY ? positive(x[i]) : x[i] - m[i]);
     case DTD_X_BELOW_HIGH: ROW(m[i] == INFINITY ? negative(x[i]) : x[i] - m[i]);
     case DTD_X_ONE: ROW(1);
-    case DTD_X_ABS: ROW(fabsf(x[i]));
+    case DTD_X_ABS: ROW(fabs(x[i]));
     }
 #undef ROW
 }

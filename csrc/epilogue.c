@@ -153,6 +153,7 @@ static int usual_neuron(const dtd_step *s, const dtd_site *site)
 ALWAYS_INLINE void finish_usual(const dtd_step *s, const dtd_site *site, const real *y, const real *terms, const int previous)
 {
     const int relu = s->activation == DTD_RELU;
+    const real coefficient = s->coefficient, stabilizer = s->stabilizer;
     for (int c = 0; c < DTD_BLOCK; c += VL) {
         const vec bias = site->bias ? load(site->bias + c) : (vec){0}, bias_d = site->bias_d ? load(site->bias_d + c) : (vec){0};
         for (int p = 0; p < site->n_pixels; p++) {
@@ -168,7 +169,7 @@ ALWAYS_INLINE void finish_usual(const dtd_step *s, const dtd_site *site, const r
                 store(site->terms.at + p * site->terms.pixel + c, sum);
             if (s->mode == DTD_F_GATE)
                 store(site->factor.at + p * site->factor.pixel + c,
-                      vec_quotient(s->coefficient * a, vec_stabilised(sum + bias_d, s->stabilizer)));
+                      vec_quotient(coefficient * a, vec_stabilised(sum + bias_d, stabilizer)));
         }
     }
 }

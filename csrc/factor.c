@@ -13,7 +13,7 @@ ALWAYS_INLINE real selected(int select, real y, real f)
 void NAME(row_factor)(const dtd_step *s, const real *d, const real *y, const real *a, const real *scale, const real *other, real *factor,
                       int64_t n)
 {
-    const real stabilizer = s->stabilizer;
+    const real stabilizer = s->stabilizer, coefficient = s->coefficient;
     real c[DTD_ROW];
     if (s->mode == DTD_F_DERIVATIVE) {
         NAME(row_derivative)(s, y, c, n);
@@ -22,7 +22,7 @@ void NAME(row_factor)(const dtd_step *s, const real *d, const real *y, const rea
         return;
     }
     for (int64_t i = 0; i < n; i++)
-        c[i] = other && other[i] == 0 ? 1 : s->coefficient;
+        c[i] = other && other[i] == 0 ? 1 : coefficient;
     if (s->mode == DTD_F_GATE) {
         for (int64_t i = 0; i < n; i++)
             c[i] = quotient(c[i] * a[i], stabilised(d[i], stabilizer));

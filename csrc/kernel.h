@@ -1,4 +1,5 @@
-/* kernel.h: what the kernels share.  Every file that includes it is compiled once per instruction set; NAME() keeps the copies apart. */
+/* kernel.h: what the kernels share.  Every file that includes it is compiled once per instruction set (DTD_ISA) for float, and once more
+ * for double (with DTD_DOUBLE); NAME() keeps the copies apart. */
 #ifndef DTD_KERNEL_H
 #define DTD_KERNEL_H
 
@@ -7,11 +8,17 @@
 
 #include <stddef.h>
 
-#define DTD_PASTE_(name, isa) dtd_##name##_##isa
-#define DTD_PASTE(name, isa) DTD_PASTE_(name, isa)
-#define NAME(name) DTD_PASTE(name, DTD_ISA)
+#ifdef DTD_DOUBLE
+typedef double real; /* what is computed with */
+#define DTD_REAL double
+#else
+typedef float real;
+#define DTD_REAL float
+#endif
 
-typedef float real; /* what is computed with */
+#define DTD_PASTE_(name, isa, real) dtd_##name##_##isa##_##real
+#define DTD_PASTE(name, isa, real) DTD_PASTE_(name, isa, real)
+#define NAME(name) DTD_PASTE(name, DTD_ISA, DTD_REAL)
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
@@ -19,7 +26,7 @@ enum { AXIS_N, AXIS_C, AXIS_D, AXIS_H, AXIS_W, AXIS_EXTRA };
 
 typedef void (*dtd_kernel)(const dtd_step *s, void *const *bases, int n_threads);
 
-/* The kernels of one instruction set, by dtd_op. */
+/* The kernels of one instruction set and type, by dtd_op. */
 typedef struct {
     dtd_kernel of[DTD_N_OPS];
 } dtd_kernel_table;

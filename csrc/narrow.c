@@ -12,8 +12,8 @@
 
 enum {
     MOST_OUTPUTS = 4,
-    WEIGHTS = 1 << 14,          /* elements of turned weights that a thread holds on its stack */
-    AT_ONCE = VL == 16 ? 7 : 3, /* pixels of a register tile */
+    WEIGHTS = (1 << 16) / sizeof(real), /* elements of turned weights that a thread holds on its stack */
+    AT_ONCE = WIDE ? 7 : 3,             /* pixels of a register tile */
 };
 
 typedef struct {

@@ -10,12 +10,12 @@
 #include "simd.h"
 
 enum {
-    CHUNK = 64,                   /* channels: the bits of a word */
-    STRIP = 64,                   /* pixels */
-    AHEAD = 4,                    /* pixels from fetching x to using it */
-    LINE = 16,                    /* elements of a cache line */
-    MOST_SINGLE = 8,              /* vectors of sums per pixel .. */
-    MOST_DUAL = VL == 16 ? 8 : 4, /* .. and as many again for w+ */
+    CHUNK = 64,                          /* channels: the bits of a word */
+    STRIP = 64,                          /* pixels */
+    AHEAD = 4,                           /* pixels from fetching x to using it */
+    LINE = 64 / sizeof(real),            /* elements of a cache line */
+    MOST_SINGLE = 8,                     /* vectors of sums per pixel .. */
+    MOST_DUAL = WIDE || VL == 2 ? 8 : 4, /* .. and as many again for w+; a block at least */
     MOST_BLOCKS = MOST_SINGLE * VL / DTD_BLOCK,
 };
 
@@ -26,13 +26,14 @@ ALWAYS_INLINE uint64_t nonzero(const real *x, int64_t n)
     int64_t i = 0;
 #if defined(__AVX512F__)
     for (; i + VL <= n; i += VL)
-        bits |= (uint64_t)_mm512_cmp_ps_mask((__m512)load(x + i), _mm512_setzero_ps(), _CMP_NEQ_UQ) << i;
+        bits |= (uint64_t)MM_MASK(_mm512_cmp)((MM_TYPE(__m512))load(x + i), MM(_mm512_setzero)(), _CMP_NEQ_UQ) << i;
 #elif defined(__AVX2__)
     for (; i + VL <= n; i += VL)
-        bits |= (uint64_t)(uint32_t)_mm256_movemask_ps(_mm256_cmp_ps((__m256)load(x + i), _mm256_setzero_ps(), _CMP_NEQ_UQ)) << i;
+        bits |= (uint64_t)(uint32_t)MM(_mm256_movemask)(MM(_mm256_cmp)((MM_TYPE(__m256))load(x + i), MM(_mm256_setzero)(), _CMP_NEQ_UQ))
+                << i;
 #elif defined(__SSE2__)
     for (; i + VL <= n; i += VL)
-        bits |= (uint64_t)(uint32_t)_mm_movemask_ps(_mm_cmpneq_ps((__m128)load(x + i), _mm_setzero_ps())) << i;
+        bits |= (uint64_t)(uint32_t)MM(_mm_movemask)(MM(_mm_cmpneq)((MM_TYPE(__m128))load(x + i), MM(_mm_setzero)())) << i;
 #endif
     for (; i < n; i++)
         bits |= (uint64_t)(x[i] != 0) << i;
