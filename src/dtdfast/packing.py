@@ -41,6 +41,7 @@ def pack_dense(weight: NDArray[Any], groups: int, taps: tuple[int, ...], real: s
     return packed
 
 
+@np.errstate(over="ignore")  # what overflows is found here
 def pack(weights: Weights) -> Packed:
     """The packed form that a step asks for."""
     weight = weights.part.weight
