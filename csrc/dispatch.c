@@ -13,12 +13,12 @@
 #include <omp.h>
 #endif
 
-extern const dtd_kernel_table dtd_kernels_baseline;
+extern const dtd_kernel_table dtd_kernels_baseline_float, dtd_kernels_baseline_double;
 
 static int usable_baseline(void) { return 1; }
 
 #ifdef DTD_X86_64
-extern const dtd_kernel_table dtd_kernels_avx2, dtd_kernels_avx512;
+extern const dtd_kernel_table dtd_kernels_avx2_float, dtd_kernels_avx2_double, dtd_kernels_avx512_float, dtd_kernels_avx512_double;
 
 static int usable_avx2(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi"); }
 
@@ -30,7 +30,7 @@ static int usable_avx512(void)
 #endif
 
 #ifdef DTD_AMX
-extern const dtd_kernel_table dtd_kernels_amx;
+extern const dtd_kernel_table dtd_kernels_amx_float;
 
 /* Whether the CPU multiplies tiles of bfloat16, and the system keeps their registers for this process. */
 static int usable_amx(void)
@@ -51,18 +51,18 @@ static int usable_amx(void)
 
 static const struct {
     const char *name;
-    const dtd_kernel_table *kernels;
+    const dtd_kernel_table *kernels[DTD_N_REALS];
     int (*usable)(void);
     int bfloat16;
     int64_t scratch;
 } ISAS[] = {
-    {"baseline", &dtd_kernels_baseline, usable_baseline, 0, 0},
+    {"baseline", {&dtd_kernels_baseline_float, &dtd_kernels_baseline_double}, usable_baseline, 0, 0},
 #ifdef DTD_X86_64
-    {"avx2", &dtd_kernels_avx2, usable_avx2, 0, 0},
-    {"avx512", &dtd_kernels_avx512, usable_avx512, 0, 0},
+    {"avx2", {&dtd_kernels_avx2_float, &dtd_kernels_avx2_double}, usable_avx2, 0, 0},
+    {"avx512", {&dtd_kernels_avx512_float, &dtd_kernels_avx512_double}, usable_avx512, 0, 0},
 #endif
 #ifdef DTD_AMX
-    {"amx", &dtd_kernels_amx, usable_amx, 1, DTD_SCRATCH_BYTES},
+    {"amx", {&dtd_kernels_amx_float, &dtd_kernels_avx512_double}, usable_amx, 1, DTD_SCRATCH_BYTES},
 #endif
 };
 
@@ -115,15 +115,18 @@ static const char *fault(const dtd_step *s, int isa)
     return NULL;
 }
 
-const char *dtd_run(int isa, const dtd_step *steps, int64_t first, int64_t last, void *const *bases, int n_threads)
+const char *dtd_run(int isa, int real, const dtd_step *steps, int64_t first, int64_t last, void *const *bases, int n_threads)
 {
     if (!dtd_isa_usable(isa))
         return "this CPU does not have the instruction set asked for";
+    if (real < 0 || real >= DTD_N_REALS)
+        return "unknown type of numbers";
+    const dtd_kernel_table *kernels = ISAS[isa].kernels[real];
     for (int64_t i = first; i < last; i++) {
         const char *message = fault(&steps[i], isa);
         if (message)
             return message;
-        ISAS[isa].kernels->of[steps[i].op](&steps[i], bases, n_threads);
+        kernels->of[steps[i].op](&steps[i], bases, n_threads);
     }
     return NULL;
 }

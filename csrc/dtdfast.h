@@ -117,13 +117,16 @@ typedef struct {
     int32_t op, weight_map, mode, select, activation, dual, precision;
     int32_t groups, n_taps, accumulate, repeat;
     int32_t x_step[3], border[6];
-    float coefficient, stabilizer, gamma, act_alpha, act_beta;
+    double coefficient, stabilizer, gamma, act_alpha, act_beta;
     dtd_view out, factor, terms, x, y_prev, terms_prev, m, scale;
     dtd_ref weight, bias, bias_d, taps;
 } dtd_step;
 
-/* Run steps first .. last-1 with kernels of instruction set `isa` on n_threads threads; NULL, or a message that C owns. */
-const char *dtd_run(int isa, const dtd_step *steps, int64_t first, int64_t last, void *const *bases, int n_threads);
+/* What all numbers of a run are: those of its arrays, and those that it computes with. */
+typedef enum { DTD_F4, DTD_F8, DTD_N_REALS } dtd_real; /* float, double */
+
+/* Run steps first .. last-1 with the kernels of instruction set `isa` for `real` on n_threads threads; NULL, or a message that C owns. */
+const char *dtd_run(int isa, int real, const dtd_step *steps, int64_t first, int64_t last, void *const *bases, int n_threads);
 
 int dtd_isa_count(void);
 const char *dtd_isa_name(int isa); /* "baseline", "avx2", "avx512", ... slowest first */

@@ -195,7 +195,7 @@ ALWAYS_INLINE void split_pixel(const float *x, int64_t n_channels, int64_t chunk
 static int64_t split_slab(const parts_job *job, int64_t first, int64_t last, int64_t chunk0, int64_t chunks, char *to)
 {
     const dtd_step *s = &job->dense.s;
-    const float *x = floats(&s->x, job->dense.bases) + chunk0 * CHUNK;
+    const float *x = reals(&s->x, job->dense.bases) + chunk0 * CHUNK;
     const int64_t n_channels = job->dense.c_in - chunk0 * CHUNK, pixel = job->parts * CHUNK_BYTES;
     const int64_t n = slab_pixels(job, first, last), chunk = n * pixel;
     if (!job->gathered) {

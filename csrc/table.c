@@ -1,4 +1,4 @@
-/* table.c: the kernels of one instruction set. */
+/* table.c: the kernels of one instruction set and type. */
 #include "kernel.h"
 
 extern const dtd_kernel_table UNIT(kernels);

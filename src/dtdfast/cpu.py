@@ -24,7 +24,7 @@ from .plan.plan import Plan
 from .plan.steps import Buffer
 from .profile import Profile, Timing
 from .program import Program
-from .session import HostSession
+from .session import HostSession, put
 from .threads import default_threads, threads_for_run
 
 Array = NDArray[Any]
@@ -34,6 +34,8 @@ MEMORY_BUDGET = 2**28
 
 ENOUGH = 2**26
 """Bytes of arena that leave the caches anyway: beyond them, more samples in a pass spare only the weights' way from memory."""
+
+REALS = {"f4": lib.DTD_F4, "f8": lib.DTD_F8}
 
 if lib.dtd_step_size() != ffi.sizeof("dtd_step"):
     raise ImportError("the compiled kernels do not fit this version's Python; reinstall dtdfast")
@@ -116,11 +118,13 @@ class CpuSession(Accounts, HostSession):
         self._isa, self._n_threads = isa, n_threads
         self._constants = encoded.pointers()
         self._table: dict[str, Array] = {"arena": arena, "scratch": scratch}
+        self._real = plan.program.real
 
     def forward(self, x: Array) -> Array:
         plan = self.plan
-        outputs = np.empty((plan.n, *plan.program.network.output.shape), np.float32)
-        self._table.update(x=x, outputs=outputs)
+        outputs = np.empty((plan.n, *plan.program.network.output.shape), self._real)
+        given = x if plan.program.tokens else np.ascontiguousarray(x, self._real)
+        self._table.update(x=given, outputs=outputs)
         for first, last in plan.segments(plan.forward, 0):
             self.run(first, last)
         return outputs
@@ -128,17 +132,17 @@ class CpuSession(Accounts, HostSession):
     def relevance(self, start: Array, result: Array, accounts: list[Account] | None = None) -> None:
         plan = self.plan
         for chunk in range(0, start.shape[1], plan.t):
-            piece = np.ascontiguousarray(start[:, chunk : chunk + plan.t], np.float32)
+            piece = np.ascontiguousarray(start[:, chunk : chunk + plan.t], self._real)
             short = plan.t - piece.shape[1]
             if short:  # the last chunk is filled up with targets of no relevance
-                piece = np.concatenate([piece, np.zeros((len(piece), short, *piece.shape[2:]), np.float32)], axis=1)
+                piece = np.concatenate([piece, np.zeros((len(piece), short, *piece.shape[2:]), self._real)], axis=1)
             target = result[:, chunk : chunk + plan.t]
-            direct = not short and target.flags.c_contiguous
-            into = target if direct else np.empty((plan.n, plan.t, *plan.program.leaves.shape), np.float32)
+            direct = not short and target.flags.c_contiguous and target.dtype == self._real
+            into = target if direct else np.empty((plan.n, plan.t, *plan.program.leaves.shape), self._real)
             self._table.update(start=piece, result=into)
             self._relevance_steps(accounts)
             if not direct:
-                target[...] = into[:, : target.shape[1]]
+                put(into[:, : target.shape[1]], target)
 
     def _relevance_steps(self, accounts: list[Account] | None) -> None:
         plan = self.plan
@@ -154,7 +158,7 @@ class CpuSession(Accounts, HostSession):
         best = [np.inf] * n_steps
         for _ in range(repeats):
             outputs = self.forward(x)
-            self.relevance(start(outputs)[:, :1], np.empty((self.plan.n, 1, *self.plan.program.leaves.shape), np.float32))
+            self.relevance(start(outputs)[:, :1], np.empty((self.plan.n, 1, *self.plan.program.leaves.shape), self._real))
             for steps in (range(n_forward), range(n_forward, n_steps)):
                 for i in steps:
                     begin = time.perf_counter()
@@ -166,7 +170,7 @@ class CpuSession(Accounts, HostSession):
         """Steps first .. last−1, without the interpreter lock."""
         table = [ffi.from_buffer(self._table[name]) if name in self._table else ffi.NULL for name in EXTERNALS]
         bases = ffi.new("void *[]", [*(ffi.cast("void *", p) for p in table), *(ffi.cast("void *", p) for p in self._constants)])
-        message = lib.dtd_run(self._isa, self._encoded.c_steps, first, last, bases, self._n_threads)
+        message = lib.dtd_run(self._isa, REALS[self._real], self._encoded.c_steps, first, last, bases, self._n_threads)
         if message != ffi.NULL:
             raise BackendError(f"the kernels refused a step: {ffi.string(message).decode()}")
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ._kernels import ffi, lib
 from .packing import WeightStore
 from .plan.plan import Plan
-from .plan.steps import SIZES, Buffer, Step, View
+from .plan.steps import SIZES, Buffer, Reals, Step, View
 
 EXTERNALS = ("scratch", "arena", "x", "start", "outputs", "result")  # the first entries of the table of pointers
 
@@ -115,7 +115,7 @@ class Encoded:
             return EXTERNALS.index(root.external), offset
         return EXTERNALS.index("arena"), root.offset // SIZES[root.dtype] + offset
 
-    def _window(self, field: Any, window: NDArray[np.float32]) -> None:
+    def _window(self, field: Any, window: Reals) -> None:
         d, h, w = window.shape
         field.base = self._constant(window)
         field.shape = [1, 1, d, h, w, 1]

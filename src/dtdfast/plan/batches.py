@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .lower import lower
+from .steps import SIZES
 from .units import Neuron
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class Batches:
         one = lower(program, 1, 1).arena
         self.per_sample = max(1, one)
         parts = [part for unit in program.network.units if isinstance(unit, Neuron) for part in unit.parts]
-        self.weights = sum(4 * part.weight.size for part in parts if part.weight is not None)
+        self.weights = sum(SIZES[program.real] * part.weight.size for part in parts if part.weight is not None)
         self.per_target = max(1, lower(program, 1, 2).arena - one) if program.relevant else 1
 
     def targets(self, n_targets: int) -> int:

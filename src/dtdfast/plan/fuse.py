@@ -26,7 +26,7 @@ def _touched(steps: list[Step]) -> dict[int, list[int]]:
 
 def _own(buffer: Buffer) -> bool:
     """Numbers in the arena, in memory of their own."""
-    return buffer.alias is None and not buffer.external and buffer.dtype == "f4"
+    return buffer.alias is None and not buffer.external and buffer.dtype in ("f4", "f8")
 
 
 def _channels(step: Step, part: View, whole: View) -> int | None:

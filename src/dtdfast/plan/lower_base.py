@@ -5,21 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .. import layers as L
 from ..rules import X_ABOVE_LOW, X_BELOW_HIGH, X_ONE, Term, X
 from . import units as U
-from .steps import Buffer, Step, View, Weights
+from .steps import Buffer, Reals, Step, View, Weights
 from .taps import Phase, phases
 
 if TYPE_CHECKING:
     from ..program import Program
     from .plan import Kept
-
-
-def f4(array: Any) -> NDArray[np.float32]:
-    return np.ascontiguousarray(array, np.float32)
 
 
 def activation_of(record: L.ReLU | L.Activation | None) -> tuple[str, float, float]:
@@ -64,11 +59,19 @@ class LoweringBase:
 
     # ------------------------------------------------------------------------------------------------------------- buffers
 
-    def buffer(self, stem: str, tensor_shape: tuple[int, ...], batch: str = "n", *, plain: bool = False, dtype: str = "f4") -> Buffer:
+    def buffer(self, stem: str, tensor_shape: tuple[int, ...], batch: str = "n", *, plain: bool = False, dtype: str = "") -> Buffer:
         count = self.names.get(stem, 0)
         self.names[stem] = count + 1
         name = f"{stem}.{count}" if count else stem
-        return Buffer(name, tensor_shape, batch, dtype, plain=plain or len(tensor_shape) < 2)
+        return Buffer(name, tensor_shape, batch, dtype or self.program.real, plain=plain or len(tensor_shape) < 2)
+
+    def external(self, name: str, tensor_shape: tuple[int, ...], batch: str = "n") -> Buffer:
+        """An array of the caller's."""
+        return Buffer(name, tensor_shape, batch, self.program.real, external=name)
+
+    def constant(self, array: Any) -> Reals:
+        """Numbers as the program computes with them."""
+        return np.ascontiguousarray(array, self.program.real)
 
     def value(self, tensor: U.Tensor) -> Buffer:
         return self.values[tensor.index]
@@ -96,21 +99,22 @@ class LoweringBase:
         taps = part.taps
         all_phases = phases(taps, scatter=scatter)
         if window is not None:
-            fields["window"] = f4(window)
+            fields["window"] = self.constant(window)
         x_size = taps.out_size if scatter else taps.x_size
         dense = part.weight is not None and not taps.depthwise
+        real = self.program.real
         for phase in all_phases:
             numbers = tuple(k for k, _ in phase.taps)
             cut = {k: self.cut(v, phase, len(all_phases)) for k, v in fields.items()}
             weights: Weights | None = None
             if part.linear:
                 op = "SCATTER_LINEAR" if scatter else f"{verb}_LINEAR"
-                weights = Weights(part, "rows")
+                weights = Weights(part, "rows", real=real)
             elif dense:
-                op, weights = f"{verb}_DENSE", Weights(part, "dense", scatter, numbers)
+                op, weights = f"{verb}_DENSE", Weights(part, "dense", scatter, numbers, real)
             else:
                 op = f"{verb}_CHANNEL"
-                weights = Weights(part, "channel", False, numbers) if part.weight is not None else None
+                weights = Weights(part, "channel", False, numbers, real) if part.weight is not None else None
             if not part.linear:
                 x.buffer.root.widen(*phase.border(x_size))
             inner = (taps.c_out if scatter else taps.c_in) // taps.groups
@@ -144,6 +148,6 @@ class LoweringBase:
             return source
         buffer = self.buffer(f"m{self.label(part.source)}", part.source.shape, batch if term.x == X_ONE else "n")
         bound = {X_ABOVE_LOW: 0, X_BELOW_HIGH: 1}.get(term.x)
-        values = None if bound is None or part.box is None else f4(part.box[bound])
+        values = None if bound is None or part.box is None else self.constant(part.box[bound])
         self.emit(Step("MAP", self.unit, View(buffer), None if term.x == X_ONE else View(source), mode=term.x, bound=values))
         return buffer
