@@ -39,6 +39,7 @@ class Workplace:
 
     def __init__(self, device: Device, precision: str) -> None:
         self.device, self.precision = device, precision
+        self.real = "bf16" if precision == "bfloat16" else "f4"
         self.memory = Memory(device, contraction)
         self.lock = threading.RLock()
 
@@ -62,7 +63,7 @@ class CudaExecutor:
         self._most = (ANY, ANY)  # samples and targets, halved when memory ran out
         self._lock = place.lock
         free, _ = place.device.memory()
-        self._batches = Batches(program, batch_size, min(BUDGET, free // 2))
+        self._batches = Batches(program, batch_size, min(BUDGET, free // 2), real=place.real)
         self._bounds = check.bounds(program.input_shape) if program.kind == EXPLAIN else (None, None)
 
     # ------------------------------------------------------------------------------------------------------------- sizes
@@ -105,7 +106,7 @@ class CudaExecutor:
         t = self._sizes(n, n_targets)[1]
         key = _Key(n, t, ledger, t < n_targets)
         if key not in self._prepared:
-            plan = lower(self.program, n, t, ledger=ledger, chunked=key.chunked)
+            plan = lower(self.program, n, t, ledger=ledger, chunked=key.chunked, real=self._place.real)
             self._prepared[key] = Prepared(plan, self._place.memory, contraction, self._place.precision, self._bounds)
         return self._prepared[key]
 

@@ -52,7 +52,9 @@ class Lowering(LoweringBase):
         self.emit(Step("MOVE", None, View(result), View(self.value(output))))
 
     def new_value(self, unit: U.Unit, *, plain: bool = False) -> Buffer:
-        buffer = self.buffer(f"x{self.label(unit.out)}", unit.out.shape, plain=plain)
+        # x as it is, since bounds are subtracted from it; and predictions, which are the relevance that enters
+        exact = unit.out.is_input or unit.out is self.network.output
+        buffer = self.buffer(f"x{self.label(unit.out)}", unit.out.shape, plain=plain, dtype="f4" if exact else "")
         self.values[unit.out.index] = buffer
         return buffer
 
@@ -278,15 +280,16 @@ FORWARD: dict[type[U.Unit], Callable[[Lowering, Any], None]] = {
 }
 
 
-def lower(program: Program, n: int, t: int, *, ledger: bool = False, chunked: bool = False) -> Plan:
+def lower(program: Program, n: int, t: int, *, ledger: bool = False, chunked: bool = False, real: str = "f4") -> Plan:
     """The plan for n samples with t targets each.
 
     Parameters
     ----------
     ledger : keep what the ledger reads, and let nothing share memory
     chunked : the relevance steps run several times on one forward pass, so what they read of it stays
+    real : how values, gates and relevance are kept, "f4" or "bf16"
     """
-    forward = Lowering(program, ledger)
+    forward = Lowering(program, ledger, real)
     forward.forward()
     relevance: list[Step] = []
     relevances: dict[int, Buffer] = {}

@@ -49,10 +49,13 @@ def is_whole(part: U.Part) -> bool:
 
 
 class LoweringBase:
-    """Emits steps; holds the buffers of values, and what the forward steps keep for the relevance steps."""
+    """Emits steps; holds the buffers of values, and what the forward steps keep for the relevance steps.
 
-    def __init__(self, program: Program, ledger: bool) -> None:
-        self.program, self.ledger = program, ledger
+    real : how the numbers in between are kept, "f4" or "bf16"; what the caller gives and gets is float32 in any case
+    """
+
+    def __init__(self, program: Program, ledger: bool, real: str = "f4") -> None:
+        self.program, self.ledger, self.real = program, ledger, real
         self.network = program.network
         self.steps: list[Step] = []
         self.unit: U.Unit | None = None
@@ -64,11 +67,11 @@ class LoweringBase:
 
     # ------------------------------------------------------------------------------------------------------------- buffers
 
-    def buffer(self, stem: str, tensor_shape: tuple[int, ...], batch: str = "n", *, plain: bool = False, dtype: str = "f4") -> Buffer:
+    def buffer(self, stem: str, tensor_shape: tuple[int, ...], batch: str = "n", *, plain: bool = False, dtype: str = "") -> Buffer:
         count = self.names.get(stem, 0)
         self.names[stem] = count + 1
         name = f"{stem}.{count}" if count else stem
-        return Buffer(name, tensor_shape, batch, dtype, plain=plain or len(tensor_shape) < 2)
+        return Buffer(name, tensor_shape, batch, dtype or self.real, plain=plain or len(tensor_shape) < 2)
 
     def value(self, tensor: U.Tensor) -> Buffer:
         return self.values[tensor.index]
@@ -77,7 +80,7 @@ class LoweringBase:
         """The tensor's values channels-last, for kernels that ask for it."""
         buffer = self.values[tensor.index]
         if buffer.plain and len(buffer.shape) > 1:
-            moved = self.buffer(f"x{self.label(tensor)}", tensor.shape)
+            moved = self.buffer(f"x{self.label(tensor)}", tensor.shape, dtype=buffer.dtype)
             self.emit(Step("MOVE", self.unit, View(moved), View(buffer)))
             self.values[tensor.index] = buffer = moved
         return buffer
@@ -103,11 +106,12 @@ class LoweringBase:
             numbers = tuple(k for k, _ in phase.taps)
             cut = {k: self.cut(v, phase, len(all_phases)) for k, v in fields.items()}
             weights: Weights | None = None
+            real = x.buffer.root.dtype
             if part.linear:
                 op = "SCATTER_LINEAR" if scatter else f"{verb}_LINEAR"
-                weights = Weights(part, "rows")
+                weights = Weights(part, "rows", real=real)
             elif dense:
-                op, weights = f"{verb}_DENSE", Weights(part, "dense", scatter, numbers)
+                op, weights = f"{verb}_DENSE", Weights(part, "dense", scatter, numbers, real)
             else:
                 op = f"{verb}_CHANNEL"
                 weights = Weights(part, "channel", False, numbers) if part.weight is not None else None
@@ -126,14 +130,14 @@ class LoweringBase:
     def reshaped(self, source: Buffer, shape: tuple[int, ...], stem: str) -> Buffer:
         """The same elements under another shape, in row-major order: a copy only where a channels-last array is in the way."""
         if not source.plain:
-            flat = self.buffer(stem, source.shape, source.batch, plain=True)
+            flat = self.buffer(stem, source.shape, source.batch, plain=True, dtype=source.dtype)
             self.emit(Step("MOVE", self.unit, View(flat), View(source)))
             source = flat
         seen = self.buffer(stem, shape, source.batch, plain=True)
         seen.alias, seen.dtype, seen.external = source, source.dtype, source.external
         if len(shape) < 2:
             return seen
-        moved = self.buffer(stem, shape, source.batch)
+        moved = self.buffer(stem, shape, source.batch, dtype=source.dtype)
         self.emit(Step("MOVE", self.unit, View(moved), View(seen)))
         return moved
 

@@ -62,7 +62,7 @@ class RelevanceLowering:
         result = Buffer("result", leaves.shape, "nt", external="result")
         found = self.relevances[leaves.index]
         if leaves.form == "c" and not self.program.gradient:
-            product = self.forward.buffer(f"R{self.forward.label(leaves)}", leaves.shape, "nt")
+            product = self.forward.buffer(f"R{self.forward.label(leaves)}", leaves.shape, "nt", dtype="f4")
             self.emit(Step("MULTIPLY", None, View(product), View(found), m=View(self.forward.value(leaves)), mode="times", repeat=self.t))
             found = product
         self.emit(Step("MOVE", None, View(result), View(found)))
@@ -75,7 +75,8 @@ class RelevanceLowering:
         if tensor.index in self.relevances:
             return self.relevances[tensor.index], True
         letter = "r" if tensor.form == "R" else "c"
-        buffer = self.forward.buffer(f"{letter}{self.forward.label(tensor)}", tensor.shape, "nt")
+        dtype = "f4" if tensor is self.program.leaves else ""  # what is handed out is not rounded
+        buffer = self.forward.buffer(f"{letter}{self.forward.label(tensor)}", tensor.shape, "nt", dtype=dtype)
         self.relevances[tensor.index] = buffer
         return buffer, False
 

@@ -17,7 +17,8 @@ from .shapes import Shape
 from .taps import Phase, Triple
 from .units import Part, Region, Unit
 
-SIZES = {"f4": 4, "u1": 1, "u2": 2, "i8": 8}
+REALS = {"f4": 4, "bf16": 2}
+SIZES = {**REALS, "u1": 1, "u2": 2, "i8": 8}
 
 
 def row_major(shape: Shape) -> tuple[int, ...]:
@@ -140,10 +141,11 @@ class Weights:
     layout: str  # "dense", "channel" or "rows"
     scatter: bool = False
     taps: tuple[int, ...] = ()
+    real: str = "f4"  # of its numbers: that of what they are multiplied with
 
     @property
     def key(self) -> tuple[Any, ...]:
-        return self.part.position, self.part.variant, self.layout, self.scatter, self.taps
+        return self.part.position, self.part.variant, self.layout, self.scatter, self.taps, self.real
 
 
 @dataclass(eq=False)

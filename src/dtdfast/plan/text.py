@@ -23,7 +23,7 @@ def step_bytes(step: Step, n: int, t: int) -> int:
     if step.weights is not None and step.weights.part.weight is not None:
         weight = step.weights.part.weight
         taps = len(step.weights.taps) or 1
-        total += 4 * weight.size * taps // max(1, step.weights.part.taps.n_taps)
+        total += SIZES[step.weights.real] * weight.size * taps // max(1, step.weights.part.taps.n_taps)
     return total
 
 
