@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import dtdfast as dtd
-from assembler import resources
+from assembler import in_local_memory_or_float64, resources
 from dtdfast.cuda import along, cache, channel, elementwise, entry, nest, pool
 from dtdfast.cuda.formulas import ACTIVATIONS, FACTORS, INPUT_MAPS, MULTIPLIERS, WEIGHT_MAPS
 from dtdfast.cuda.launch import Binary
@@ -66,12 +66,11 @@ def test_assembled():
         found = dict(zip(made, workers.map(resources, made), strict=True))
     print()
     bad = []
-    for kernel, by_target in found.items():
-        print(f"{kernel.name:16}{cache._text(kernel.constants[2]):28}{[r['registers'] for r in by_target.values()]}")
-        for target, r in by_target.items():
-            instructions = r["instructions"]
-            if r["registers"] > REGISTERS or r["spilled"] or instructions[r"\.local"] or instructions[r"\.f64"]:
-                bad.append((kernel.name, kernel.constants[1:3], target, r))
+    for kernel, row in found.items():
+        print(f"{kernel.name:16}{cache._text(kernel.constants[2]):28}{[r['registers'] for r in row['targets'].values()]}")
+        fits = all(r["registers"] <= REGISTERS and not r["spilled"] for r in row["targets"].values())
+        if not fits or in_local_memory_or_float64(row["code"]):
+            bad.append((kernel.name, kernel.constants[1:3], row))
     assert not bad
 
 

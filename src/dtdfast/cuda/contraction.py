@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -96,18 +97,24 @@ class _Operand:
         return self.address % 16 == 0 and all(s * SIZES[self.dtype] % 16 == 0 for s in (*self.strides, *more))
 
 
-class _Window:
-    """A number per pixel (d, h, w), as an operand."""
+@dataclass(frozen=True)
+class _Other:
+    """In the place of an operand: one that is not there, of the type that it would have, or a number per pixel, read one by one."""
 
-    def __init__(self, window: NDArray[np.float32], address_of: AddressOf) -> None:
-        _, h, w = window.shape
-        self.address, self.strides, self.dtype = address_of(window), (0, h * w, w, 1), "f4"
+    dtype: str
+    address: int = 0
+    strides: tuple[int, ...] = (0, 0, 0, 0)
 
     def numbers(self) -> tuple[int, ...]:
         return (self.address, *self.strides)
 
     def aligned(self) -> bool:
-        return True  # read one by one
+        return True
+
+
+def _window(window: NDArray[np.float32], address_of: AddressOf) -> _Other:
+    _, h, w = window.shape
+    return _Other("f4", address_of(window), (0, h * w, w, 1))
 
 
 def choose_tile(unit: str, n_products: int, across: bool, pixels: int, channels: int, groups: int, multiprocessors: int) -> Tile:
@@ -153,15 +160,17 @@ def launches(step: Step, plan: Plan, address_of: AddressOf, precision: str = "fl
     maps = (("w", "w+") if step.dual else ("w",)) if neuron else (step.weight_map,)
 
     given = {name: getattr(step, name) for name in ("out", "factor", "terms", "y_prev", "terms_prev", "m")}
-    views: dict[str, _Operand | _Window] = {name: _Operand(v, address_of) for name, v in given.items() if v is not None}
+    views: dict[str, _Operand | _Other] = {name: _Operand(v, address_of) for name, v in given.items() if v is not None}
+    if not neuron:  # one kernel serves with and without a multiplier
+        views.setdefault("m", _Other(x.dtype))
     if step.window is not None:
-        views["window"] = _Window(step.window, address_of)
-    mode = str(step.mode or "none")
+        views["window"] = _window(step.window, address_of)
+    mode = str(step.mode or "none") if neuron or step.m is not None else "times"
     kind, alpha, beta = step.activation
     types = tuple(v.dtype for v in views.values())
     width = 8 if "bf16" in types else 4
     width = width if channels % width == 0 and all(v.aligned() for v in views.values()) else 1
-    ending = Finish(neuron, kind, mode, step.dual, step.accumulate, tuple(views), types, width)
+    ending = Finish(neuron, kind, mode, step.dual, tuple(views), types, width)
 
     whole = 16 // SIZES[x.dtype]  # elements of a copy of 16 bytes
     vector = whole if inner % whole == 0 and x.aligned(*table[:, 0].tolist()) else 1
@@ -179,7 +188,7 @@ def launches(step: Step, plan: Plan, address_of: AddressOf, precision: str = "fl
     numbers = (
         *(x.address, *x.strides, address_of(step.weights), address_of(table), len(step.phase.taps), inner),
         *(pixels, d * h * w, h * w, w, step.repeat, tiles_across, n_weight_taps * row, c_out * n_weight_taps * row),
-        *(channels, *(0 if b is None else address_of(b) for b in (step.bias, step.bias_d))),
+        *(channels, *(0 if b is None else address_of(b) for b in (step.bias, step.bias_d)), int(step.accumulate)),
         *(number for v in views.values() for number in v.numbers()),
     )
     kernel = Kernel(

@@ -10,7 +10,8 @@ from .formulas import ACTIVATIONS, DERIVATIVES, FACTORS, MULTIPLIERS, ONE, stabi
 from .specialise import unroll
 
 CHANNELS, BIAS, BIAS_D = 17, 18, 19  # numbers of the kernel: result channels per group; per-channel vectors, 0 for none
-FIRST_VIEW, PER_VIEW = 20, 5  # then, for every view of Finish.views, its address and strides along n, d, h, w
+ACCUMULATE = 20  # whether a product adds to out
+FIRST_VIEW, PER_VIEW = 21, 5  # then, for every view of Finish.views, its address and strides along n, d, h, w
 GAMMA, COEFFICIENT, STABILIZER, ALPHA, BETA = range(5)
 N_FLOATS = 5
 
@@ -19,11 +20,10 @@ N_FLOATS = 5
 class Finish:
     """What is done with the sums.
 
-    neuron : y = Σxw and perhaps Σxw⁺ to out, factor and terms; else out (+)= multiplier(m)·Σ
+    neuron : y = Σxw and perhaps Σxw⁺ to out, factor and terms; else out (+)= multiplier(m)·Σ, or Σ where m has address 0
     activation : of a neuron
     mode : of a neuron the factor (or "none"), else the multiplier
     dual : two sums, of y and of the terms
-    accumulate : add to out
     views, types : those present, of out, factor, terms, y_prev, terms_prev, m and window (a number per pixel); "f4" or "bf16" each
     vector : channels at once: 8 or, where all views are "f4", 4 if every view is 16-byte aligned, else 1
     """
@@ -32,14 +32,13 @@ class Finish:
     activation: str
     mode: str
     dual: bool
-    accumulate: bool
     views: tuple[str, ...]
     types: tuple[str, ...]
     vector: int
 
     @property
     def constants(self) -> tuple[Any, ...]:
-        return self.neuron, self.activation, self.mode, self.dual, self.accumulate, self.views, self.types, self.vector
+        return self.neuron, self.activation, self.mode, self.dual, self.views, self.types, self.vector
 
 
 def finish(ptx: Any, end: Finish, second_sum: int, per_view: int) -> Callable[[Any, Any, int, int, int], None]:
@@ -53,11 +52,11 @@ def finish(ptx: Any, end: Finish, second_sum: int, per_view: int) -> Callable[[A
     N = end.vector
     VIEWS = end.views
     HALF = tuple(t == "bf16" for t in end.types)
-    DUAL, MODE, ACCUMULATE = end.dual, end.mode, end.accumulate
+    DUAL, MODE = end.dual, end.mode
     SLOPE, FACTOR = MODE == "derivative", end.neuron and MODE != "none"
     act, slope = ACTIVATIONS[end.activation], DERIVATIVES[end.activation]
     formula = FACTORS.get(MODE, FACTORS["gate"])
-    multiplied = MULTIPLIERS.get(MODE, MULTIPLIERS["none"])
+    multiplied = MULTIPLIERS.get(MODE, MULTIPLIERS["times"])
     # a view's number among those present; only looked at where it is
     OUT, FACTOR_V, TERMS, Y_PREV, TERMS_PREV, M, WINDOW = (
         VIEWS.index(v) if v in VIEWS else -1 for v in ("out", "factor", "terms", "y_prev", "terms_prev", "m", "window")
@@ -150,12 +149,12 @@ def finish(ptx: Any, end: Finish, second_sum: int, per_view: int) -> Callable[[A
             scale = ptx.read(address(a, WINDOW, offsets, 0))
             for e in range(N):
                 r[e] = scale * r[e]
-        if M >= 0:
+        if a[FIRST_VIEW + PER_VIEW * M] != 0:
             get(other, address(a, M, offsets, channel), M)
             for e in range(N):
                 r[e] = multiplied(other[e], r[e])
         at = address(a, OUT, offsets, channel)
-        if ACCUMULATE:
+        if a[ACCUMULATE] != 0:
             get(other, at, OUT)
             for e in range(N):
                 r[e] = other[e] + r[e]

@@ -59,6 +59,7 @@ def tile_product(
     SIZE = 2 if unit == "bf16" else 4
     TURN_FROM, TURN_MASK, TURN_BY = turning(n_channels, SIZE)
     PITCH = SIZE * n_channels
+    PAIRS = (J + 1) // 2
     first, second = (WEIGHT_MAPS[m] for m in (maps[0], maps[-1]))
 
     def mapped(product: int, w: Any, gamma: Any) -> Any:
@@ -156,13 +157,13 @@ def tile_product(
 
     def bf16(acc: Any, x: int, weights: int, row: int, column: int, lane: int, gamma: Any) -> None:
         """Sixteen columns at a time, as they lie in memory."""
-        of_x, of_w = ptx.words(4 * I), ptx.words(max(4, 2 * J))
+        of_x, of_w = ptx.words(4 * I), ptx.words(4 * PAIRS)
         matrix, line = lane >> 3, lane & 7
         for k in range(4):
             for i in range(I):
                 at = x + (row + 16 * i + 8 * (matrix & 1) + line) * ROW_BYTES + (((2 * k + (matrix >> 1)) ^ line) << 4)
                 ptx.ldmatrix_words(of_x, 4 * i, at)
-            for j in range((J + 1) // 2):
+            for j in range(PAIRS):
                 if across:
                     depth = 16 * k + 8 * (matrix & 1) + line
                     beside = (matrix >> 1) if J > 1 else 0  # a single block of 8 channels is read twice
