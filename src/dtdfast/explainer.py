@@ -17,7 +17,7 @@ from .backends import choose
 from .device_arrays import on_device
 from .errors import InputError, LayerError, NumericsError, RuleError, TargetError, at
 from .foreign import NUMPY, Home, take, take_out
-from .ledger import Ledger, row_of
+from .ledger import NARROW, Ledger, row_of
 from .plan.domain import Domain
 from .plan.shapes import Shape
 from .plan.wiring import sources
@@ -43,8 +43,9 @@ class Explainer:
     convention : {"dtd", "zennit", "captum", "innvestigate"}
         Whose habits (bias, stabilizer, pools, adds) the rules follow where they leave them open.
     backend : {"auto", "cpu", "cuda", "oracle"}
-    precision : {"float32", "tf32", "bfloat16"}
-        Of the products' operands; "tf32" and "bfloat16" on CUDA only.  The oracle computes in float64 whatever this says.
+    precision : {"float32", "tf32", "bfloat16", "mixed"}
+        Of the products' operands; all but "float32" on CUDA only.  "bfloat16" is also how values, gates and relevance are kept in memory;
+        "mixed" predicts as "float32" does and keeps gates and relevance in bfloat16.  The oracle computes in float64 whatever this says.
     batch_size : int, optional
         Samples per pass through the network; None: as many as a memory budget allows.
     n_threads : int, optional
@@ -185,7 +186,7 @@ class Explainer:
         if executor.program.gradient:
             raise RuleError("a gradient is not conserved, so it has no ledger")
         rows, starts, ends = [], [], []
-        u = float(np.finfo(self._dtype).epsneg)
+        u = max(float(np.finfo(self._dtype).epsneg), NARROW.get(str(self._arguments["precision"]), 0.0))
         for block in _blocks(len(x), executor.batch_size(len(x), 1), False):
             with executor.session(block.stop - block.start, 1, ledger=True) as session:
                 start = targets.entry(block, clip=self._book.preset.clip_start).relevance(session.forward(x[block]))

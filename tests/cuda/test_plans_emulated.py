@@ -58,6 +58,7 @@ CASES = [
     ("float32", "dtd", 2.0**-24 * np.sqrt(72), 0.0, {"fma", "tf32x3"}),
     ("float32", "epsilon-alpha2-beta1", 2.0**-24 * np.sqrt(72), 0.0, {"fma", "tf32x3"}),
     ("bfloat16", "dtd", 2.0**-8, 3 * 2.0**-8, {"bf16", "bf16_rounded"}),
+    ("mixed", "dtd", 2.0**-24 * np.sqrt(72), 4 * 2.0**-8, {"fma", "tf32x3", "bf16"}),
 ]
 
 
@@ -70,7 +71,8 @@ def test_network(
     A float32 result is the exact one of a network whose weights are off by u·√n, n terms in its longest sum (Higham, Accuracy and
     Stability, 3.1), and tf32x3 errs no more than that (test_dense.py); ten times the distance to two such networks allows for the
     network drawn.  In bfloat16, u = 2⁻⁸, a product's two operands are off by u√(2/3) together, in the mean, and what is kept of the
-    relevance of a layer (gates, their product with what came, the sums) by 3u at most, which adds up without cancelling.
+    relevance of a layer (gates, their product with what came, the sums) by 3u at most, which adds up without cancelling.  "mixed" has a
+    forward pass in float32; weights that hand relevance down are rounded once more.
     """
     device = EmulatingDevice(compiled=True)
     device.contractions = set()

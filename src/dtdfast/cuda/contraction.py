@@ -23,6 +23,7 @@ OPERATIONS = frozenset(("NEURON_DENSE", "TAPS_DENSE", "NEURON_LINEAR", "TAPS_LIN
 """Operations that `launches` takes."""
 
 UNITS = {"float32": ("tf32x3", "fma"), "tf32": ("tf32", "tf32"), "bfloat16": ("bf16_rounded", "bf16_rounded")}
+UNITS["mixed"] = UNITS["float32"]
 """Per precision the unit for rows of float32 x and w that are 16-byte aligned, and for others; what lies in bfloat16 takes "bf16"."""
 
 HUGE, WIDE, TALL = Tile(256, 128, 64, 64, 3), Tile(128, 128, 64, 32, 3), Tile(256, 64, 64, 32, 3)
@@ -138,7 +139,7 @@ def launches(step: Step, plan: Plan, address_of: AddressOf, precision: str = "fl
     Parameters
     ----------
     address_of : device addresses, see launch.py
-    precision : "float32", "tf32" or "bfloat16": of the operands; sums are float32
+    precision : a key of UNITS, of float32 operands; sums are float32
     multiprocessors : of the device
     """
     assert step.x is not None

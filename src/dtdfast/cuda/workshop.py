@@ -11,7 +11,7 @@ from ..threads import default_threads
 from . import cache
 from .launch import Binary, Kernel
 
-FEW = 3  # kernels that are compiled while another process starts
+FEW = 2  # kernels that are compiled while another process starts
 _WORKER = "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); from dtdfast.cuda.workshop import work; work()"
 
 

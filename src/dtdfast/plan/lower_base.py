@@ -51,11 +51,12 @@ def is_whole(part: U.Part) -> bool:
 class LoweringBase:
     """Emits steps; holds the buffers of values, and what the forward steps keep for the relevance steps.
 
-    real : how the numbers in between are kept, "f4" or "bf16"; what the caller gives and gets is float32 in any case
+    reals : how values, and how gates and relevance are kept, "f4" or "bf16"; what the caller gives and gets is float32 in any case
     """
 
-    def __init__(self, program: Program, ledger: bool, real: str = "f4") -> None:
-        self.program, self.ledger, self.real = program, ledger, real
+    def __init__(self, program: Program, ledger: bool, reals: tuple[str, str] = ("f4", "f4")) -> None:
+        self.program, self.ledger = program, ledger
+        self.real, self.gates = reals  # of a buffer where nothing else is said, and of gates
         self.network = program.network
         self.steps: list[Step] = []
         self.unit: U.Unit | None = None

@@ -39,6 +39,7 @@ class RelevanceLowering:
     def run(self) -> None:
         network, leaves = self.program.network, self.program.leaves
         forward_steps, self.forward.steps = self.forward.steps, self.steps  # what the base emits now goes here
+        self.forward.real = self.forward.gates
         try:
             output = network.output
             start = Buffer("start", output.shape, "nt", external="start")
