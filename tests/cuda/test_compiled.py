@@ -105,8 +105,7 @@ def test_instructions(table: Any) -> None:
         assert bool(count(code, "LDSM", "MT88")) == (unit == "bf16" and across), where
         assert bool(count(code, "LDG", "128")) == (n_products == 1), where  # the gate's dual product reads no view
         assert count(code, "STG") == count(code, "STG", "128") > 0, where
-        if unit == "bf16":  # nothing is converted between the copies and the products: four conversions to each store of eight results
-            assert steps == 4, where
+        if unit == "bf16":  # nothing is converted between copies and products: four conversions to each store of eight results
             assert count(code, "F2FP") == 4 * count(code, "STG"), where
 
 

@@ -12,7 +12,7 @@ import pytest
 
 import dtdfast as dtd
 from assembler import in_local_memory_or_float64, resources
-from dtdfast.cuda import along, cache, channel, elementwise, entry, nest, pool
+from dtdfast.cuda import along, cache, channel, elementwise, entry, nest, pool, workshop
 from dtdfast.cuda.formulas import ACTIVATIONS, FACTORS, INPUT_MAPS, MULTIPLIERS, WEIGHT_MAPS
 from dtdfast.cuda.launch import Binary
 from host import HostDevice
@@ -147,3 +147,33 @@ def test_what_the_executor_loads(folder):
     assert made.entry.encode() in made.image
     assert np.frombuffer(made.image[18:20], np.uint16)[0] == 190  # EM_CUDA
     assert cache.stored(some_kernel(), (9, 0)) == made
+
+
+# ---------------------------------------------------------------------------------------------------------------- the workshop
+
+
+def kernels_for_two():
+    return [nest.kernel(elementwise.multiply, ("f4",) * 3, (mode,), n_axes, 1, 0) for mode in ("times", "positive") for n_axes in (1, 2)]
+
+
+def test_side_by_side(folder, monkeypatch):
+    """Another process compiles its share, and both keep it on disk."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    kernels, here = kernels_for_two(), []
+    compiled = cache.compiled
+    monkeypatch.setattr(cache, "compiled", lambda kernel, cc: (here.append(kernel), compiled(kernel, cc))[1])
+    made = workshop.compile_all(kernels, (9, 0))
+    assert here == kernels[::2]
+    assert len(list(folder.iterdir())) == 4
+    for kernel in kernels:
+        assert made[kernel] == cache.stored(kernel, (9, 0))
+
+
+@pytest.mark.parametrize("interpreter", ["", "/nowhere/python", "/bin/false"])
+def test_where_no_other_process_helps(folder, monkeypatch, interpreter):
+    """An embedded interpreter has no executable to start; a program of its own may be something else altogether."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    monkeypatch.setattr(workshop.sys, "executable", interpreter)
+    monkeypatch.setattr(cache, "compiled", lambda kernel, cc: Binary(b"code", kernel.name))
+    kernels = kernels_for_two()
+    assert workshop.compile_all(kernels, (9, 0)) == dict.fromkeys(kernels, Binary(b"code", "multiply"))

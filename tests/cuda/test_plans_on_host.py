@@ -52,13 +52,14 @@ def test_networks(name, rules, explainer):
     assert ledger.closed, str(ledger)
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", "mixed"])
-@pytest.mark.parametrize("name", SMALL)
-def test_networks_in_two_bytes(name, precision, explainer):
-    """Every operation on arrays of bfloat16.
+NARROW = [(name, "bfloat16") for name in SMALL] + [(name, "mixed") for name in ("cnn", "mobilenet_v2")]
 
-    As `rounding` has it for float32, with operands off by u = 2⁻⁸ or, in "mixed", weights alone and only on the way down; what is kept
-    of a layer's relevance is rounded four times at most.
+
+@pytest.mark.parametrize(("name", "precision"), NARROW)
+def test_networks_in_two_bytes(name, precision, explainer):
+    """Every operation on arrays of bfloat16, as `rounding` has it for float32: every operand is off by u = 2⁻⁸ at most.
+
+    What is kept of a layer's relevance is rounded as its operands are, a few times by random amounts: the factor of ten has room for it.
     """
     net, u = small(name), 2.0**-8
     x, start = net.sample(N_BATCH), positive_start(net)
@@ -68,9 +69,7 @@ def test_networks_in_two_bytes(name, precision, explainer):
 
     exact = oracle(net)
     made = explainer(net.layers, precision=precision)
-    n_layers = len(net.layers)
-    moved = 10 * max(np.abs(oracle(moved_net(net, u, seed)) - exact).sum() for seed in range(2))
-    bound = moved + ((1 + 4 * u) ** n_layers - 1) * np.abs(exact).sum()
+    bound = 10 * max(np.abs(oracle(moved_net(net, u, seed)) - exact).sum() for seed in range(2))
     found = made.explain(x, start)
     assert found.dtype == np.float32
     assert np.abs(found - exact).sum() <= bound

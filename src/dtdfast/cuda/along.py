@@ -17,7 +17,6 @@ def lrn(types: Types) -> Body:
 
     x is the address of channel c; `stride` the bytes between two channels.
     """
-
     store, get = STORES[types[0]], LOADS[types[1]]
 
     def body(out: int, x: int, c: int, channels: int, size: int, stride: int, alpha: Scalar, beta: Scalar, k: Scalar) -> None:
@@ -33,7 +32,6 @@ def lrn(types: Types) -> Body:
 
 def softmax(types: Types) -> Body:
     """out[i] = exp(x[i] − max x) / Σ_j exp(x[j] − max x); one thread per line."""
-
     store, get_out, get = STORES[types[0]], LOADS[types[0]], LOADS[types[1]]
 
     def body(out: int, x: int, n: int, out_stride: int, x_stride: int) -> None:
@@ -56,7 +54,6 @@ def softmax(types: Types) -> Body:
 
 def embed(types: Types) -> Body:
     """out[.., f] = weight[ids[..], f]; a row of weight has `row` bytes."""
-
     store = STORES[types[0]]
 
     def body(out: int, ids: int, f: int, weight: int, row: int) -> None:
@@ -67,7 +64,6 @@ def embed(types: Types) -> Body:
 
 def embed_sum(types: Types) -> Body:
     """out[..] (+)= Σ_f x[.., f] m[.., f]."""
-
     put, get, get_m = putter(types[0]), LOADS[types[1]], LOADS[types[2]]
 
     def body(out: int, x: int, m: int, features: int, x_stride: int, m_stride: int, accumulate: int) -> None:

@@ -34,7 +34,7 @@ _NARROW_UNITS: dict[int, tuple[Tile, ...]] = {1: (HUGE, WIDE, TALL, SQUARE, SMAL
 TILES: dict[str, dict[int, tuple[Tile, ...]]] = {
     "tf32": _NARROW_UNITS,
     "bf16": _NARROW_UNITS,
-    "bf16_rounded": _NARROW_UNITS,
+    "bf16_rounded": {1: (SQUARE, SMALL), 2: (SQUARE, SMALL)},  # of layers that read x: a small part of any network
     "tf32x3": {1: (NARROW, SQUARE, SMALL), 2: (SQUARE, SMALL)},
     "fma": {1: (SQUARE, SMALL), 2: (SQUARE, SMALL)},
 }

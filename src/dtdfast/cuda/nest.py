@@ -96,7 +96,13 @@ def skeleton(
     longs = first + len(types) * (1 + n_axes)
     arguments = [*addresses, *(f"a[{longs + k}]" for k in range(n_longs)), *(f"f[{k}]" for k in range(n_floats))]
     source = _SOURCE.format(indices="\n".join(" " * 8 + line for line in lines), arguments=", ".join(arguments))
-    space: dict[str, Any] = {"item": item, "quotient_by": quotient_by, "times": times, "body": make_body(types, *constants), "__name__": __name__}
+    space: dict[str, Any] = {
+        "item": item,
+        "quotient_by": quotient_by,
+        "times": times,
+        "body": make_body(types, *constants),
+        "__name__": __name__,
+    }
     exec(compile(source, f"<{make_body.__name__} of {len(types)} views over {n_axes} axes>", "exec"), space)
     return translate(space["kernel"], ptx)
 
