@@ -32,7 +32,7 @@ def _cuda() -> Backend:
     from .cuda.usable import survey
 
     problem, found = survey()
-    return Backend("cuda", problem is None, problem or found, ("float32", "tf32", "bfloat16"))
+    return Backend("cuda", problem is None, problem or found, ("float32", "tf32", "bfloat16", "mixed"))
 
 
 def _oracle() -> Backend:

@@ -31,6 +31,9 @@ Array = NDArray[Any]
 BUDGET = 2**33
 """Bytes of an arena where the caller gives no batch_size, or half of the free memory where that is less."""
 
+REALS = {"bfloat16": ("bf16", "bf16"), "mixed": ("f4", "bf16")}
+"""How values, and how gates and relevance lie in memory, in the precisions that keep them in two bytes."""
+
 ANY = 2**62
 
 
@@ -39,6 +42,7 @@ class Workplace:
 
     def __init__(self, device: Device, precision: str) -> None:
         self.device, self.precision = device, precision
+        self.reals = REALS.get(precision, ("f4", "f4"))
         self.memory = Memory(device, contraction)
         self.lock = threading.RLock()
 
@@ -62,7 +66,7 @@ class CudaExecutor:
         self._most = (ANY, ANY)  # samples and targets, halved when memory ran out
         self._lock = place.lock
         free, _ = place.device.memory()
-        self._batches = Batches(program, batch_size, min(BUDGET, free // 2))
+        self._batches = Batches(program, batch_size, min(BUDGET, free // 2), reals=place.reals)
         self._bounds = check.bounds(program.input_shape) if program.kind == EXPLAIN else (None, None)
 
     # ------------------------------------------------------------------------------------------------------------- sizes
@@ -105,7 +109,7 @@ class CudaExecutor:
         t = self._sizes(n, n_targets)[1]
         key = _Key(n, t, ledger, t < n_targets)
         if key not in self._prepared:
-            plan = lower(self.program, n, t, ledger=ledger, chunked=key.chunked)
+            plan = lower(self.program, n, t, ledger=ledger, chunked=key.chunked, reals=self._place.reals)
             self._prepared[key] = Prepared(plan, self._place.memory, contraction, self._place.precision, self._bounds)
         return self._prepared[key]
 
