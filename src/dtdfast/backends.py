@@ -25,7 +25,7 @@ def _cpu() -> Backend:
         cpu = importlib.import_module("dtdfast.cpu")
     except ImportError as error:
         return Backend("cpu", False, f"the compiled kernels cannot be loaded ({error}); install with a C compiler at hand")
-    return Backend("cpu", True, f"instruction set {cpu.isa_name()}", ("float32", "float64"))
+    return Backend("cpu", True, f"instruction set {cpu.isa_name()}", cpu.precisions())
 
 
 def _cuda() -> Backend:
