@@ -168,8 +168,7 @@ ALWAYS_INLINE void finish_usual(const dtd_step *s, const dtd_site *site, const r
                 store(site->terms.at + p * site->terms.pixel + c, sum);
             if (s->mode == DTD_F_GATE)
                 store(site->factor.at + p * site->factor.pixel + c,
-                      vec_quotient(coefficient * a,
-                                   vec_stabilised(sum + (site->bias_d ? load(site->bias_d + c) : (vec){0}), stabilizer)));
+                      vec_quotient(coefficient * a, vec_stabilised(sum + (site->bias_d ? load(site->bias_d + c) : (vec){0}), stabilizer)));
         }
 }
 
@@ -287,8 +286,8 @@ void NAME(finish_neuron_rows)(const dtd_step *s, const dtd_site *site, real *y, 
         for (int c = 0; c < site->n_channels; c += DTD_BLOCK) {
             const dtd_site tile = tile_of(site, p, c);
             const int64_t at = p * row + c;
-            NAME(finish_neuron)(s, &tile, copy_tile(y + at, row, tile.n_pixels, tiles[0]),
-                                terms ? copy_tile(terms + at, row, tile.n_pixels, tiles[1]) : NULL);
+            NAME(finish_neuron)
+            (s, &tile, copy_tile(y + at, row, tile.n_pixels, tiles[0]), terms ? copy_tile(terms + at, row, tile.n_pixels, tiles[1]) : NULL);
         }
 }
 

@@ -25,7 +25,7 @@ def positive(rng):
 @narrow
 @pytest.mark.parametrize("precision", NARROW)
 def test_error_is_that_of_rounded_operands(precision, rng):
-    """With weights and inputs ≥ 0 nothing cancels: element by element (1 + 5u + γ)^L − 1 bounds the error, u = 2⁻⁸, for the L = 4 layers."""
+    """With weights and inputs ≥ 0 nothing cancels: (1 + 5u + γ)^L − 1 bounds every element's error, u = 2⁻⁸, for the L = 4 layers."""
     layers, x = positive(rng), abs(normal(rng, 3, 3, 12, 12))
     r_in = dtd.explain(layers, x, domain="nonnegative", backend="cpu", precision=precision)
     exact = dtd.explain(layers, x, domain="nonnegative", backend="oracle")
@@ -71,5 +71,5 @@ def test_rules_that_cancel_are_refused(precision, rules, rng):
 def test_precisions_follow_the_instruction_set(monkeypatch):
     monkeypatch.setenv("DTDFAST_ISA", "baseline")
     assert dtd.backends()["cpu"].precisions == ("float32", "float64")
-    with pytest.raises(dtd.BackendError, match="bfloat16.*float32, float64"):
+    with pytest.raises(dtd.BackendError, match=r"bfloat16.*float32, float64"):
         dtd.Explainer([dtd.Linear(np.eye(2))], backend="cpu", precision="bfloat16")
