@@ -60,10 +60,10 @@ static void load_winners(const void *m, int bytes, int64_t at, int64_t channel, 
 /* ----------------------------------------------------------------------------------------------------------------- gather */
 
 /* One tap of a row: where x is larger than the best so far (or the first tap, or the first NaN), tap k wins. */
-ALWAYS_INLINE void take_tap(const float *x, int64_t channel, int64_t n, int32_t k, float *best, int32_t *winner)
+ALWAYS_INLINE void take_tap(const real *x, int64_t channel, int64_t n, int32_t k, real *best, int32_t *winner)
 {
     for (int64_t i = 0; i < n; i++) {
-        float v = x[i * channel];
+        real v = x[i * channel];
         int wins = (winner[i] < 0) | (v > best[i]) | ((v != v) & (best[i] == best[i]));
         best[i] = wins ? v : best[i];
         winner[i] = wins ? k : winner[i];
@@ -76,8 +76,8 @@ static void run_max_pool(void *context, int64_t first, int64_t last)
     const pool_job *job = context;
     const dtd_step *s = job->s;
     const int64_t *taps = table(&s->taps, job->bases), x_channel = s->x.stride[AXIS_C], out_channel = s->out.stride[AXIS_C];
-    const float *x = floats(&s->x, job->bases);
-    float *out = floats(&s->out, job->bases), best[DTD_ROW];
+    const real *x = reals(&s->x, job->bases);
+    real *out = reals(&s->out, job->bases), best[DTD_ROW];
     int32_t winner[DTD_ROW];
     for (int64_t item = first; item < last; item++) {
         int64_t p[6], q[6], n = locate_pixel(job, item, p);
@@ -96,7 +96,7 @@ static void run_max_pool(void *context, int64_t first, int64_t last)
             else
                 take_tap(x + offset_of(&s->x, q), x_channel, n, k, best, winner);
         }
-        float *to = out + offset_of(&s->out, p);
+        real *to = out + offset_of(&s->out, p);
         if (out_channel == 1)
             memcpy(to, best, (size_t)n * sizeof *to);
         else
@@ -110,10 +110,10 @@ static void run_max_pool(void *context, int64_t first, int64_t last)
 /* ---------------------------------------------------------------------------------------------------------------- scatter */
 
 /* sum[i] += x[i] where tap k won */
-ALWAYS_INLINE void give_tap(const float *x, int64_t channel, const int32_t *winner, int64_t n, int32_t k, float *sum)
+ALWAYS_INLINE void give_tap(const real *x, int64_t channel, const int32_t *winner, int64_t n, int32_t k, real *sum)
 {
     for (int64_t i = 0; i < n; i++) {
-        float v = x[i * channel];
+        real v = x[i * channel];
         sum[i] += winner[i] == k ? v : 0;
     }
 }
@@ -124,8 +124,8 @@ static void run_max_unpool(void *context, int64_t first, int64_t last)
     const pool_job *job = context;
     const dtd_step *s = job->s;
     const int64_t *taps = table(&s->taps, job->bases), x_channel = s->x.stride[AXIS_C], channel = s->out.stride[AXIS_C];
-    const float *x = floats(&s->x, job->bases), *factor = floats(&s->factor, job->bases);
-    float *out = floats(&s->out, job->bases), sum[DTD_ROW];
+    const real *x = reals(&s->x, job->bases), *factor = reals(&s->factor, job->bases);
+    real *out = reals(&s->out, job->bases), sum[DTD_ROW];
     int32_t winner[DTD_ROW];
     for (int64_t item = first; item < last; item++) {
         int64_t p[6], q[6], n = locate_pixel(job, item, p);
@@ -138,7 +138,7 @@ static void run_max_unpool(void *context, int64_t first, int64_t last)
                 q[AXIS_D + a] = p[AXIS_D + a] + tap[1 + a];
             if (!within(q, s->x.shape))
                 continue;
-            const float *row = x + offset_of(&s->x, q);
+            const real *row = x + offset_of(&s->x, q);
             q[AXIS_N] = kept_sample(s, q[AXIS_N]);
             load_winners(job->bases[s->m.base], s->mode, s->m.offset + offset_of(&s->m, q), s->m.stride[AXIS_C], winner, n);
             if (x_channel == 1)
@@ -146,10 +146,10 @@ static void run_max_unpool(void *context, int64_t first, int64_t last)
             else
                 give_tap(row, x_channel, winner, n, (int32_t)tap[0], sum);
         }
-        float *to = out + offset_of(&s->out, p);
+        real *to = out + offset_of(&s->out, p);
         if (factor) {
             p[AXIS_N] = kept_sample(s, p[AXIS_N]);
-            const float *by = factor + offset_of(&s->factor, p);
+            const real *by = factor + offset_of(&s->factor, p);
             for (int64_t i = 0; i < n; i++)
                 sum[i] *= by[i * s->factor.stride[AXIS_C]];
         }

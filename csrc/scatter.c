@@ -21,13 +21,13 @@ enum {
 };
 
 typedef struct {
-    const float *w; /* at the first input of the chunk */
+    const real *w;  /* at the first input of the chunk */
     int64_t row, n; /* stride of w, inputs in this chunk */
-    float gamma;
+    real gamma;
     int n_rows;
-    const int64_t *rows;       /* the rows that count, AT_ONCE more that are only fetched ahead .. */
-    const float (*x)[SAMPLES]; /* .. and their x, 0 beyond the samples */
-    float (*sum)[CHUNK];       /* [sample] */
+    const int64_t *rows;      /* the rows that count, AT_ONCE more that are only fetched ahead .. */
+    const real (*x)[SAMPLES]; /* .. and their x, 0 beyond the samples */
+    real (*sum)[CHUNK];       /* [sample] */
 } scatter_tile;
 
 /* Up to AT_ONCE rows onto VECTORS_AT_ONCE vectors of sums; `vectors`, `samples`, `map` and `full` are constants wherever this is inlined.
@@ -42,7 +42,7 @@ ALWAYS_INLINE void run_tile(const scatter_tile *t, int64_t i, int first, int las
         for (int m = 0; m < samples; m++)
             a[v][m] = load(t->sum[m] + i + v * VL);
     for (int k = first; k < last; k++) {
-        const float *row = t->w + t->rows[k] * t->row + i, *ahead = t->w + t->rows[k + AT_ONCE] * t->row + i;
+        const real *row = t->w + t->rows[k] * t->row + i, *ahead = t->w + t->rows[k + AT_ONCE] * t->row + i;
 #pragma GCC unroll 4
         for (int v = 0; v < vectors; v++) {
             __builtin_prefetch(ahead + v * VL);
@@ -105,13 +105,13 @@ typedef struct {
 } scatter_job;
 
 /* Of rows j0 .. j1-1, those with an x that is not 0 in any of the samples. */
-static int sieve(const dtd_step *s, const float *x, int64_t n_samples, int64_t j0, int64_t j1, int64_t *rows, float (*values)[SAMPLES])
+static int sieve(const dtd_step *s, const real *x, int64_t n_samples, int64_t j0, int64_t j1, int64_t *rows, real (*values)[SAMPLES])
 {
     int n = 0;
     for (int64_t j = j0; j < j1; j++) {
         int counts = 0;
         for (int64_t m = 0; m < SAMPLES; m++) {
-            float v = m < n_samples ? x[m * s->x.stride[AXIS_N] + j * s->x.stride[AXIS_C]] : 0;
+            real v = m < n_samples ? x[m * s->x.stride[AXIS_N] + j * s->x.stride[AXIS_C]] : 0;
             values[n][m] = v;
             counts |= v != 0;
         }
@@ -124,18 +124,18 @@ static int sieve(const dtd_step *s, const float *x, int64_t n_samples, int64_t j
 }
 
 /* Sums of one chunk of inputs for up to GROUP samples. */
-static void add_chunk(const scatter_job *job, int64_t i0, int64_t n, int64_t m0, int64_t n_samples, float (*sum)[CHUNK])
+static void add_chunk(const scatter_job *job, int64_t i0, int64_t n, int64_t m0, int64_t n_samples, real (*sum)[CHUNK])
 {
     const dtd_step *s = &job->s;
-    const float *x = floats(&s->x, job->bases) + m0 * s->x.stride[AXIS_N];
+    const real *x = reals(&s->x, job->bases) + m0 * s->x.stride[AXIS_N];
     int64_t rows[ROWS + AT_ONCE];
-    float values[ROWS][SAMPLES];
+    real values[ROWS][SAMPLES];
     scatter_tile tile = {.w = vector(&s->weight, job->bases) + i0,
                          .row = job->n_in,
                          .n = n,
                          .gamma = s->gamma,
                          .rows = rows,
-                         .x = (const float(*)[SAMPLES])values};
+                         .x = (const real(*)[SAMPLES])values};
     memset(sum, 0, (size_t)n_samples * sizeof *sum);
     for (int64_t j = 0; j < job->n_out; j += ROWS)
         for (int64_t m = 0; m < n_samples; m += SAMPLES) {
@@ -149,7 +149,7 @@ static void add_chunk(const scatter_job *job, int64_t i0, int64_t n, int64_t m0,
 static void run_scatter(void *context, int64_t first, int64_t last)
 {
     const scatter_job *job = context;
-    float sum[GROUP][CHUNK], tile[GROUP][DTD_BLOCK];
+    real sum[GROUP][CHUNK], tile[GROUP][DTD_BLOCK];
     for (int64_t chunk = first; chunk < last; chunk++) {
         int64_t i0 = chunk * CHUNK, n = min64(CHUNK, job->n_in - i0);
         for (int64_t m0 = 0; m0 < job->n_samples; m0 += GROUP) {

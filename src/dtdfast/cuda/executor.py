@@ -12,14 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arrays import Check
-from ..errors import BackendError, RuleError
+from ..errors import BackendError
 from ..plan.batches import Batches
 from ..plan.lower import lower
 from ..plan.plan import Plan
-from ..plan.signs import cancels
-from ..plan.units import Neuron
 from ..profile import Profile, Timing
-from ..program import EXPLAIN, Program
+from ..program import EXPLAIN, Program, refuse_cancelling
 from . import contraction
 from .device import Device, OutOfMemory
 from .memory import Memory
@@ -61,7 +59,7 @@ class CudaExecutor:
     def __init__(self, program: Program, batch_size: int | None, place: Workplace, check: Check) -> None:
         self.program, self._place, self._check = program, place, check
         if place.precision != "float32" and program.relevant:
-            _refuse_cancelling(program, place.precision)
+            refuse_cancelling(program, place.precision)
         self._prepared: dict[_Key, Prepared] = {}
         self._most = (ANY, ANY)  # samples and targets, halved when memory ran out
         self._lock = place.lock
@@ -136,12 +134,3 @@ class CudaExecutor:
             steps = [*plan.forward, *plan.relevance]
             seconds = [self._place.device.seconds(prepared.steps(i, i + 1), 10) for i in range(len(steps))]
         return Profile([Timing.of(plan, i, s, t) for i, (s, t) in enumerate(zip(steps, seconds, strict=True))])
-
-
-def _refuse_cancelling(program: Program, precision: str) -> None:
-    for unit in program.network.units:
-        if cancels(unit) and isinstance(unit, Neuron) and unit.in_relevance and unit.row is not None:
-            raise RuleError(
-                f"layer {unit.entries[-1]}: the rule {unit.row.label} sums terms of both signs, which cancel; with operands in {precision} "
-                "its relevance may be mostly rounding: use precision='float32', or a rule such as ZPlus"
-            )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .lower import lower
+from .steps import SIZES
 from .units import Neuron
 
 if TYPE_CHECKING:
@@ -23,13 +24,13 @@ class Batches:
     """
 
     def __init__(
-        self, program: Program, batch_size: int | None, budget: int, enough: int | None = None, reals: tuple[str, str] = ("f4", "f4")
+        self, program: Program, batch_size: int | None, budget: int, enough: int | None = None, reals: tuple[str, str] | None = None
     ) -> None:
         self.batch_size, self.budget, self.enough = batch_size, budget, enough
         one = lower(program, 1, 1, reals=reals).arena
         self.per_sample = max(1, one)
         parts = [part for unit in program.network.units if isinstance(unit, Neuron) for part in unit.parts]
-        self.weights = sum(4 * part.weight.size for part in parts if part.weight is not None)
+        self.weights = sum(SIZES[program.real] * part.weight.size for part in parts if part.weight is not None)
         self.per_target = max(1, lower(program, 1, 2, reals=reals).arena - one) if program.relevant else 1
 
     def targets(self, n_targets: int) -> int:

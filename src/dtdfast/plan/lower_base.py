@@ -5,21 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .. import layers as L
 from ..rules import X_ABOVE_LOW, X_BELOW_HIGH, X_ONE, Term, X
 from . import units as U
-from .steps import Buffer, Step, View, Weights
+from .steps import Buffer, Reals, Step, View, Weights
 from .taps import Phase, phases
 
 if TYPE_CHECKING:
     from ..program import Program
     from .plan import Kept
-
-
-def f4(array: Any) -> NDArray[np.float32]:
-    return np.ascontiguousarray(array, np.float32)
 
 
 def activation_of(record: L.ReLU | L.Activation | None) -> tuple[str, float, float]:
@@ -51,10 +46,10 @@ def is_whole(part: U.Part) -> bool:
 class LoweringBase:
     """Emits steps; holds the buffers of values, and what the forward steps keep for the relevance steps.
 
-    reals : how values, and how gates and relevance are kept, "f4" or "bf16"; what the caller gives and gets is float32 in any case
+    reals : how values, and how gates and relevance are kept; what the caller gives and gets is of the program's type in any case
     """
 
-    def __init__(self, program: Program, ledger: bool, reals: tuple[str, str] = ("f4", "f4")) -> None:
+    def __init__(self, program: Program, ledger: bool, reals: tuple[str, str]) -> None:
         self.program, self.ledger = program, ledger
         self.real, self.gates = reals  # of a buffer where nothing else is said, and of gates
         self.network = program.network
@@ -73,6 +68,14 @@ class LoweringBase:
         self.names[stem] = count + 1
         name = f"{stem}.{count}" if count else stem
         return Buffer(name, tensor_shape, batch, dtype or self.real, plain=plain or len(tensor_shape) < 2)
+
+    def external(self, name: str, tensor_shape: tuple[int, ...], batch: str = "n") -> Buffer:
+        """An array of the caller's."""
+        return Buffer(name, tensor_shape, batch, self.program.real, external=name)
+
+    def constant(self, array: Any) -> Reals:
+        """Numbers as the program computes with them."""
+        return np.ascontiguousarray(array, self.program.real)
 
     def value(self, tensor: U.Tensor) -> Buffer:
         return self.values[tensor.index]
@@ -100,7 +103,7 @@ class LoweringBase:
         taps = part.taps
         all_phases = phases(taps, scatter=scatter)
         if window is not None:
-            fields["window"] = f4(window)
+            fields["window"] = self.constant(window)
         x_size = taps.out_size if scatter else taps.x_size
         dense = part.weight is not None and not taps.depthwise
         for phase in all_phases:
@@ -115,7 +118,7 @@ class LoweringBase:
                 op, weights = f"{verb}_DENSE", Weights(part, "dense", scatter, numbers, real)
             else:
                 op = f"{verb}_CHANNEL"
-                weights = Weights(part, "channel", False, numbers) if part.weight is not None else None
+                weights = Weights(part, "channel", False, numbers, self.program.real) if part.weight is not None else None
             if not part.linear:
                 x.buffer.root.widen(*phase.border(x_size))
             inner = (taps.c_out if scatter else taps.c_in) // taps.groups
@@ -149,6 +152,6 @@ class LoweringBase:
             return source
         buffer = self.buffer(f"m{self.label(part.source)}", part.source.shape, batch if term.x == X_ONE else "n")
         bound = {X_ABOVE_LOW: 0, X_BELOW_HIGH: 1}.get(term.x)
-        values = None if bound is None or part.box is None else f4(part.box[bound])
+        values = None if bound is None or part.box is None else self.constant(part.box[bound])
         self.emit(Step("MAP", self.unit, View(buffer), None if term.x == X_ONE else View(source), mode=term.x, bound=values))
         return buffer
