@@ -137,65 +137,91 @@ static void add_bias(const dtd_site *site, const float *bias, float *tile)
 
 static int contiguous(const dtd_strip *strip) { return !strip->at || strip->channel == 1; }
 
-static int full_block(const dtd_site *site)
+static int plain(const dtd_site *site)
 {
-    return site->n_channels == DTD_BLOCK && !site->scale.at && contiguous(&site->out) && contiguous(&site->factor) &&
+    return !site->scale.at && contiguous(&site->out) && contiguous(&site->factor) &&
            contiguous(&site->terms) && contiguous(&site->m) && contiguous(&site->y_prev) && contiguous(&site->terms_prev);
 }
 
 static int usual_neuron(const dtd_step *s, const dtd_site *site)
 {
-    return full_block(site) && (s->activation == DTD_IDENTITY || s->activation == DTD_RELU) &&
+    return plain(site) && (s->activation == DTD_IDENTITY || s->activation == DTD_RELU) &&
            (s->mode == DTD_F_NONE || (s->mode == DTD_F_GATE && s->select == DTD_ALL));
 }
 
-/* `terms` is NULL when it is not dual; `previous` is a constant wherever this is inlined. */
-ALWAYS_INLINE void finish_usual(const dtd_step *s, const dtd_site *site, const float *y, const float *terms, const int previous)
+/* n lanes of a view; `full` says that n = VL, and is a constant wherever these are inlined. */
+ALWAYS_INLINE vec load_lanes(const float *p, int n, const int full) { return full ? load(p) : load_some(p, n); }
+
+ALWAYS_INLINE void store_lanes(float *p, vec v, int n, const int full)
+{
+    if (full)
+        store(p, v);
+    else
+        store_some(p, v, n);
+}
+
+/* Channels of a block from c on, of a vector at most. */
+ALWAYS_INLINE int lanes_from(const dtd_site *site, int c) { return site->n_channels - c < VL ? site->n_channels - c : VL; }
+
+/* `terms` is NULL when it is not dual; `previous` and `full` are constants wherever this is inlined. */
+ALWAYS_INLINE void finish_usual(const dtd_step *s, const dtd_site *site, const float *y, const float *terms, const int previous,
+                                const int full)
 {
     const int relu = s->activation == DTD_RELU;
-    for (int c = 0; c < DTD_BLOCK; c += VL) {
-        const vec bias = site->bias ? load(site->bias + c) : (vec){0}, bias_d = site->bias_d ? load(site->bias_d + c) : (vec){0};
+    for (int c = 0; c < site->n_channels; c += VL) {
+        const int n = lanes_from(site, c);
+        const vec bias = site->bias ? load_lanes(site->bias + c, n, full) : (vec){0};
+        const vec bias_d = site->bias_d ? load_lanes(site->bias_d + c, n, full) : (vec){0};
         for (int p = 0; p < site->n_pixels; p++) {
             vec t = load(y + p * DTD_BLOCK + c), sum = terms ? load(terms + p * DTD_BLOCK + c) : t;
             if (previous) {
-                t += load(site->y_prev.at + p * site->y_prev.pixel + c);
-                sum = !terms ? t : site->terms_prev.at ? sum + load(site->terms_prev.at + p * site->terms_prev.pixel + c) : sum;
+                t += load_lanes(site->y_prev.at + p * site->y_prev.pixel + c, n, full);
+                const float *more = site->terms_prev.at ? site->terms_prev.at + p * site->terms_prev.pixel + c : NULL;
+                sum = !terms ? t : more ? sum + load_lanes(more, n, full) : sum;
             }
             t += bias;
             vec a = relu ? vec_positive(t) : t;
-            store(site->out.at + p * site->out.pixel + c, a);
+            store_lanes(site->out.at + p * site->out.pixel + c, a, n, full);
             if (site->terms.at)
-                store(site->terms.at + p * site->terms.pixel + c, sum);
+                store_lanes(site->terms.at + p * site->terms.pixel + c, sum, n, full);
             if (s->mode == DTD_F_GATE)
-                store(site->factor.at + p * site->factor.pixel + c,
-                      vec_quotient(s->coefficient * a, vec_stabilised(sum + bias_d, s->stabilizer)));
+                store_lanes(site->factor.at + p * site->factor.pixel + c,
+                            vec_quotient(s->coefficient * a, vec_stabilised(sum + bias_d, s->stabilizer)), n, full);
         }
     }
 }
 
 static void finish_usual_neuron(const dtd_step *s, const dtd_site *site, const float *y, const float *terms)
 {
-    if (site->y_prev.at)
-        finish_usual(s, site, y, terms, 1);
+    const int full = site->n_channels == DTD_BLOCK;
+    if (site->y_prev.at && full)
+        finish_usual(s, site, y, terms, 1, 1);
+    else if (site->y_prev.at)
+        finish_usual(s, site, y, terms, 1, 0);
+    else if (full)
+        finish_usual(s, site, y, terms, 0, 1);
     else
-        finish_usual(s, site, y, terms, 0);
+        finish_usual(s, site, y, terms, 0, 0);
 }
 
 static int usual_taps(const dtd_step *s, const dtd_site *site)
 {
-    return full_block(site) && (s->mode == DTD_M_NONE || s->mode == DTD_M_TIMES);
+    return plain(site) && (s->mode == DTD_M_NONE || s->mode == DTD_M_TIMES);
 }
 
-static void finish_usual_taps(const dtd_step *s, const dtd_site *site, const float *sum)
+/* `full` is a constant wherever this is inlined. */
+ALWAYS_INLINE void finish_usual_taps(const dtd_step *s, const dtd_site *site, const float *sum, const int full)
 {
-    for (int c = 0; c < DTD_BLOCK; c += VL)
+    for (int c = 0; c < site->n_channels; c += VL) {
+        const int n = lanes_from(site, c);
         for (int p = 0; p < site->n_pixels; p++) {
             float *out = site->out.at + p * site->out.pixel + c;
             vec result = load(sum + p * DTD_BLOCK + c);
             if (s->mode == DTD_M_TIMES)
-                result = load(site->m.at + p * site->m.pixel + c) * result;
-            store(out, s->accumulate ? load(out) + result : result);
+                result = load_lanes(site->m.at + p * site->m.pixel + c, n, full) * result;
+            store_lanes(out, s->accumulate ? load_lanes(out, n, full) + result : result, n, full);
         }
+    }
 }
 
 /* ------------------------------------------------------------------------------------------------------------ epilogues */
@@ -238,7 +264,10 @@ void NAME(finish_neuron)(const dtd_step *s, const dtd_site *site, float *y, floa
 void NAME(finish_taps)(const dtd_step *s, const dtd_site *site, float *sum)
 {
     if (usual_taps(s, site)) {
-        finish_usual_taps(s, site, sum);
+        if (site->n_channels == DTD_BLOCK)
+            finish_usual_taps(s, site, sum, 1);
+        else
+            finish_usual_taps(s, site, sum, 0);
         return;
     }
     float other[TILE];

@@ -42,7 +42,21 @@ ALWAYS_INLINE vec splat(float t) { return t - (vec){0}; }
 #define IN_REGISTER(v) ((void)0)
 #endif
 
-/* The first n < VL lanes; the others are 0 and their memory is not touched. */
+/* VL elements, `stride` apart */
+ALWAYS_INLINE vec load_strided(const float *p, int64_t stride)
+{
+#if defined(__AVX512F__)
+    const __m512i lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    return (vec)_mm512_i32gather_ps(_mm512_mullo_epi32(lanes, _mm512_set1_epi32((int)stride)), p, 4);
+#else
+    vec v = {0};
+    for (int i = 0; i < VL; i++)
+        v[i] = p[i * stride];
+    return v;
+#endif
+}
+
+/* The first n <= VL lanes; the others are 0 and their memory is not touched. */
 ALWAYS_INLINE vec load_some(const float *p, int64_t n)
 {
 #if defined(__AVX512F__)
@@ -51,6 +65,15 @@ ALWAYS_INLINE vec load_some(const float *p, int64_t n)
     vec v = {0};
     memcpy(&v, p, (size_t)n * sizeof *p);
     return v;
+#endif
+}
+
+ALWAYS_INLINE void store_some(float *p, vec v, int64_t n)
+{
+#if defined(__AVX512F__)
+    _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v);
+#else
+    memcpy(p, &v, (size_t)n * sizeof *p);
 #endif
 }
 

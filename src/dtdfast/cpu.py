@@ -114,14 +114,15 @@ class CpuSession(Accounts, HostSession):
         super().__init__(plan)
         self._encoded = encoded
         self._isa, self._n_threads = isa, n_threads
-        self._constants = encoded.pointers()
-        self._table: dict[str, Array] = {"arena": arena}
+        self._bases = encoded.bases()
+        self._table: dict[str, Array] = {}
+        self._place(arena=arena)
 
     def forward(self, x: Array) -> Array:
         plan = self.plan
         outputs = np.empty((plan.n, *plan.program.network.output.shape), np.float32)
-        self._table.update(x=x, outputs=outputs)
-        for first, last in plan.segments(plan.forward, 0):
+        self._place(x=x, outputs=outputs)
+        for first, last in self._encoded.forward_runs:
             self.run(first, last)
         return outputs
 
@@ -135,18 +136,17 @@ class CpuSession(Accounts, HostSession):
             target = result[:, chunk : chunk + plan.t]
             direct = not short and target.flags.c_contiguous
             into = target if direct else np.empty((plan.n, plan.t, *plan.program.leaves.shape), np.float32)
-            self._table.update(start=piece, result=into)
+            self._place(start=piece, result=into)
             self._relevance_steps(accounts)
             if not direct:
                 target[...] = into[:, : target.shape[1]]
 
     def _relevance_steps(self, accounts: list[Account] | None) -> None:
-        plan = self.plan
-        if accounts is None:
-            for begin, end in plan.segments(plan.relevance, len(plan.forward)):
-                self.run(begin, end)
+        if accounts is not None:
+            self.run_accounts(accounts)
             return
-        self.run_accounts(accounts)
+        for first, last in self._encoded.relevance_runs:
+            self.run(first, last)
 
     def timings(self, x: Array, start: Callable[[Array], Array], repeats: int = 3) -> list[float]:
         """Seconds of every step, the least of `repeats` runs."""
@@ -162,11 +162,15 @@ class CpuSession(Accounts, HostSession):
                     best[i] = min(best[i], time.perf_counter() - begin)
         return best
 
+    def _place(self, **arrays: Array) -> None:
+        """Where the kernels find these externals; the session keeps them alive."""
+        for name, array in arrays.items():
+            self._table[name] = array
+            self._bases[EXTERNALS.index(name)] = ffi.from_buffer(array)
+
     def run(self, first: int, last: int) -> None:
         """Steps first .. last−1, without the interpreter lock."""
-        table = [ffi.from_buffer(self._table[name]) if name in self._table else ffi.NULL for name in EXTERNALS]
-        bases = ffi.new("void *[]", [*(ffi.cast("void *", p) for p in table), *(ffi.cast("void *", p) for p in self._constants)])
-        message = lib.dtd_run(self._isa, self._encoded.c_steps, first, last, bases, self._n_threads)
+        message = lib.dtd_run(self._isa, self._encoded.c_steps, first, last, self._bases, self._n_threads)
         if message != ffi.NULL:
             raise BackendError(f"the kernels refused a step: {ffi.string(message).decode()}")
 
