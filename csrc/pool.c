@@ -11,16 +11,20 @@ typedef uint8_t bytes __attribute__((vector_size(VL)));
 typedef struct {
     const dtd_step *s;
     void *const *bases;
-    int64_t reach[3][2]; /* least and largest offset of a tap, by axis */
+    const int64_t *x_tap, *m_tap; /* elements from a window's origin to its taps (of the result's pixel to its windows) */
+    int64_t reach[3][2];          /* least and largest offset of a tap, by axis */
 } pool_job;
 
-/* Whether q, moved by every tap, stays within x. */
-static int interior(const pool_job *job, const int64_t *q, const int64_t *shape)
+/* Whether pixels, from q along the row, stay within x when moved by every tap: from the first such w up to the last. */
+static void find_interior(const pool_job *job, const int64_t *q, int64_t step, int64_t *first, int64_t *last)
 {
-    for (int a = 0; a < 3; a++)
+    const int64_t *shape = job->s->x.shape;
+    *first = *last = 0;
+    for (int a = 0; a < 2; a++)
         if (q[AXIS_D + a] + job->reach[a][0] < 0 || q[AXIS_D + a] + job->reach[a][1] >= shape[AXIS_D + a])
-            return 0;
-    return 1;
+            return;
+    *first = max64(0, ceil_div(-job->reach[2][0], step));
+    *last = shape[AXIS_W] > job->reach[2][1] ? (shape[AXIS_W] - 1 - job->reach[2][1]) / step + 1 : 0;
 }
 
 static int within(const int64_t *q, const int64_t *tap, const int64_t *shape)
@@ -117,29 +121,27 @@ ALWAYS_INLINE void max_pool_rows(const pool_job *job, int64_t first, int64_t las
     const dtd_step *s = job->s;
     const int64_t *taps = table(&s->taps, job->bases), channels = s->out.shape[AXIS_C], width = s->out.shape[AXIS_W];
     const int64_t x_channel = s->x.stride[AXIS_C], out_channel = s->out.stride[AXIS_C], m_channel = s->m.stride[AXIS_C];
-    const float *x = floats(&s->x, job->bases);
-    float *out = floats(&s->out, job->bases);
+    const int64_t step = s->x_step[2];
     void *m = present(&s->m) ? job->bases[s->m.base] : NULL;
     for (int64_t item = first; item < last; item++) {
-        int64_t p[6], q[6];
+        int64_t p[6], q[6], inside, outside;
         locate_row(s, item, p);
-        for (; p[AXIS_W] < width; p[AXIS_W]++) {
-            q[AXIS_N] = p[AXIS_N], q[AXIS_C] = q[AXIS_EXTRA] = 0;
-            for (int a = 0; a < 3; a++)
-                q[AXIS_D + a] = p[AXIS_D + a] * s->x_step[a];
-            const int inside = interior(job, q, s->x.shape);
-            const float *from = x + offset_of(&s->x, q);
-            float *to = out + offset_of(&s->out, p);
-            const int64_t m_at = s->m.offset + offset_of(&s->m, p);
+        for (int a = 0; a <= AXIS_EXTRA; a++)
+            q[a] = a == AXIS_D || a == AXIS_H ? p[a] * s->x_step[a - AXIS_D] : p[a];
+        find_interior(job, q, step, &inside, &outside);
+        const float *from = floats(&s->x, job->bases) + offset_of(&s->x, q);
+        float *to = floats(&s->out, job->bases) + offset_of(&s->out, p);
+        int64_t m_at = s->m.offset + offset_of(&s->m, p);
+        for (int64_t w = 0; w < width; w++) {
+            q[AXIS_W] = w * step;
             for (int64_t c = 0; c < channels; c += VL) {
                 const int64_t n = min64(VL, channels - c);
                 vec best = splat(-INFINITY);
                 mask winner = (mask){0} - 1;
                 for (int32_t k = 0; k < s->n_taps; k++) {
-                    const int64_t *tap = taps + 3 * k;
-                    if (!inside && !within(q, tap, s->x.shape))
+                    if ((w < inside || w >= outside) && !within(q, taps + 3 * k, s->x.shape))
                         continue;
-                    vec v = load_channels(from + offset_of_tap(&s->x, tap) + c * x_channel, x_channel, n, dense);
+                    vec v = load_channels(from + job->x_tap[k] + c * x_channel, x_channel, n, dense);
                     /* larger than the best so far, or the first NaN, or the first tap */
                     mask wins = (mask)(v > best) | ((mask)(v != v) & (mask)(best == best)) | (winner < 0);
                     best = (vec)(((mask)v & wins) | ((mask)best & ~wins));
@@ -149,6 +151,9 @@ ALWAYS_INLINE void max_pool_rows(const pool_job *job, int64_t first, int64_t las
                 if (m)
                     store_winners(m, s->mode, m_at + c * m_channel, m_channel, winner, n, dense);
             }
+            from += step * s->x.stride[AXIS_W];
+            to += s->out.stride[AXIS_W];
+            m_at += s->m.stride[AXIS_W];
         }
     }
 }
@@ -165,36 +170,37 @@ ALWAYS_INLINE void max_unpool_rows(const pool_job *job, int64_t first, int64_t l
     const int64_t *taps = table(&s->taps, job->bases), channels = s->out.shape[AXIS_C], width = s->out.shape[AXIS_W];
     const int64_t x_channel = s->x.stride[AXIS_C], out_channel = s->out.stride[AXIS_C], m_channel = s->m.stride[AXIS_C];
     const int64_t factor_channel = s->factor.stride[AXIS_C];
-    const float *x = floats(&s->x, job->bases), *factor = floats(&s->factor, job->bases);
-    float *out = floats(&s->out, job->bases);
     const void *m = job->bases[s->m.base];
     for (int64_t item = first; item < last; item++) {
-        int64_t p[6], kept[6];
+        int64_t p[6], inside, outside;
         locate_row(s, item, p);
-        locate_row(s, item, kept);
-        kept[AXIS_N] = kept_sample(s, p[AXIS_N]);
-        for (; p[AXIS_W] < width; kept[AXIS_W] = ++p[AXIS_W]) {
-            const int inside = interior(job, p, s->x.shape);
-            const float *from = x + offset_of(&s->x, p), *by = factor ? factor + offset_of(&s->factor, kept) : NULL;
-            float *to = out + offset_of(&s->out, p);
-            const int64_t m_at = s->m.offset + offset_of(&s->m, kept);
+        find_interior(job, p, 1, &inside, &outside);
+        const float *from = floats(&s->x, job->bases) + offset_of(&s->x, p), *by = floats(&s->factor, job->bases);
+        float *to = floats(&s->out, job->bases) + offset_of(&s->out, p);
+        p[AXIS_N] = kept_sample(s, p[AXIS_N]);
+        int64_t m_at = s->m.offset + offset_of(&s->m, p);
+        by = by ? by + offset_of(&s->factor, p) : NULL;
+        for (int64_t w = 0; w < width; w++) {
+            p[AXIS_W] = w;
             for (int64_t c = 0; c < channels; c += VL) {
                 const int64_t n = min64(VL, channels - c);
                 vec sum = {0};
                 for (int32_t k = 0; k < s->n_taps; k++) {
-                    const int64_t *tap = taps + 4 * k;
-                    if (!inside && !within(p, tap + 1, s->x.shape))
+                    if ((w < inside || w >= outside) && !within(p, taps + 4 * k + 1, s->x.shape))
                         continue;
-                    vec v = load_channels(from + offset_of_tap(&s->x, tap + 1) + c * x_channel, x_channel, n, dense);
-                    mask winner = load_winners(m, s->mode, m_at + offset_of_tap(&s->m, tap + 1) + c * m_channel, m_channel, n, dense);
-                    sum += (vec)((mask)v & (mask)(winner == (int32_t)tap[0]));
+                    vec v = load_channels(from + job->x_tap[k] + c * x_channel, x_channel, n, dense);
+                    mask winner = load_winners(m, s->mode, m_at + job->m_tap[k] + c * m_channel, m_channel, n, dense);
+                    sum += (vec)((mask)v & (mask)(winner == (int32_t)taps[4 * k]));
                 }
                 if (by)
-                    sum *= load_channels(by + c * factor_channel, factor_channel, n, dense);
+                    sum *= load_channels(by + w * s->factor.stride[AXIS_W] + c * factor_channel, factor_channel, n, dense);
                 if (s->accumulate)
                     sum = load_channels(to + c * out_channel, out_channel, n, dense) + sum;
                 store_channels(to + c * out_channel, out_channel, sum, n, dense);
             }
+            from += s->x.stride[AXIS_W];
+            to += s->out.stride[AXIS_W];
+            m_at += s->m.stride[AXIS_W];
         }
     }
 }
@@ -209,13 +215,17 @@ static int contiguous(const dtd_view *v) { return !present(v) || v->stride[AXIS_
 /* Taps are `columns` numbers each, the last three (d, h, w). */
 static void pool(const dtd_step *s, void *const *bases, int n_threads, int columns, dtd_task dense, dtd_task strided)
 {
-    pool_job job = {s, bases, {{0}}};
-    for (int a = 0; a < 3; a++)
-        for (int32_t k = 0; k < s->n_taps; k++) {
-            int64_t at = table(&s->taps, bases)[columns * (k + 1) - 3 + a];
-            job.reach[a][0] = k ? min64(job.reach[a][0], at) : at;
-            job.reach[a][1] = k ? max64(job.reach[a][1], at) : at;
+    int64_t x_tap[s->n_taps + 1], m_tap[s->n_taps + 1];
+    pool_job job = {s, bases, x_tap, m_tap, {{0}}};
+    for (int32_t k = 0; k < s->n_taps; k++) {
+        const int64_t *tap = table(&s->taps, bases) + columns * (k + 1) - 3;
+        x_tap[k] = offset_of_tap(&s->x, tap);
+        m_tap[k] = offset_of_tap(&s->m, tap);
+        for (int a = 0; a < 3; a++) {
+            job.reach[a][0] = k ? min64(job.reach[a][0], tap[a]) : tap[a];
+            job.reach[a][1] = k ? max64(job.reach[a][1], tap[a]) : tap[a];
         }
+    }
     const int64_t *shape = s->out.shape;
     int64_t work = max64(1, s->n_taps * shape[AXIS_W] * ceil_div(shape[AXIS_C], VL)); /* vectors of a row */
     int all = contiguous(&s->out) && contiguous(&s->x) && contiguous(&s->m) && contiguous(&s->factor);
