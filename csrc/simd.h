@@ -122,6 +122,34 @@ ALWAYS_INLINE float add_lanes(vec v)
 #endif
 }
 
+/* to[j] = add_lanes(v[j · step]), j < DTD_BLOCK */
+ALWAYS_INLINE void add_lanes_of(const vec *v, int64_t step, float *to)
+{
+#if defined(__AVX512F__)
+    /* the same tree for 16 vectors at once: their halves side by side, then their quarters, ... */
+    __m512 half[8], quarter[4], pair[2];
+#define V(j) ((__m512)v[(j) * step])
+    for (int r = 0; r < 4; r++)
+        for (int i = 0; i < 2; i++) {
+            __m512 a = V(8 * i + r), b = V(8 * i + 4 + r);
+            half[2 * r + i] = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+        }
+#undef V
+    for (int r = 0; r < 4; r++) {
+        __m512 a = half[2 * r], b = half[2 * r + 1];
+        quarter[r] = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+    }
+    for (int r = 0; r < 2; r++) {
+        __m512d a = _mm512_castps_pd(quarter[2 * r]), b = _mm512_castps_pd(quarter[2 * r + 1]);
+        pair[r] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
+    }
+    store(to, (vec)_mm512_add_ps(_mm512_shuffle_ps(pair[0], pair[1], 0x88), _mm512_shuffle_ps(pair[0], pair[1], 0xdd)));
+#else
+    for (int j = 0; j < DTD_BLOCK; j++)
+        to[j] = add_lanes(v[j * step]);
+#endif
+}
+
 #define DUAL_MAP DTD_N_WEIGHT_MAPS /* beside the weight maps: w and w+ at once */
 
 /* Kernels are compiled once per weight map. */

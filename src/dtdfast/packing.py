@@ -15,6 +15,8 @@ from .plan.steps import Weights
 BLOCK = 16  # DTD_BLOCK of csrc/dtdfast.h: output channels per packed block
 LINE = 64  # bytes of a cache line, and of the widest vector
 
+SMALL = 2**21  # bytes of weights that are copied to lie well
+
 Packed = NDArray[np.float32]
 
 
@@ -49,8 +51,11 @@ def pack(weights: Weights) -> Packed:
         packed = pack_dense(weight, weights.part.taps.groups, weights.taps, scatter=weights.scatter)
     elif weights.layout == "channel":  # (c, 1, *kernel) → [tap][c]
         packed = np.ascontiguousarray(weight.reshape(len(weight), -1)[:, list(weights.taps)].T, np.float32)
-    else:  # rows (n_out, n_in): the record's own array where it is float32
+    else:  # rows (n_out, n_in): the record's own array where it is float32, unless a copy from a cache line on costs next to nothing
         packed = np.ascontiguousarray(weight.reshape(weight.shape[:2]), np.float32)
+        if packed.nbytes <= SMALL and packed.ctypes.data % LINE:
+            packed, unaligned = zeros(packed.shape), packed
+            packed[...] = unaligned
     if weight.dtype != np.float32 and not np.isfinite(packed).all():
         raise NumericsError(
             f"layer {weights.part.position}: its weights (after folding) overflow float32; rescale them, or use backend='oracle'"
