@@ -139,8 +139,8 @@ static int contiguous(const dtd_strip *strip) { return !strip->at || strip->chan
 
 static int plain(const dtd_site *site)
 {
-    return !site->scale.at && contiguous(&site->out) && contiguous(&site->factor) &&
-           contiguous(&site->terms) && contiguous(&site->m) && contiguous(&site->y_prev) && contiguous(&site->terms_prev);
+    return !site->scale.at && contiguous(&site->out) && contiguous(&site->factor) && contiguous(&site->terms) && contiguous(&site->m) &&
+           contiguous(&site->y_prev) && contiguous(&site->terms_prev);
 }
 
 static int usual_neuron(const dtd_step *s, const dtd_site *site)
@@ -204,10 +204,7 @@ static void finish_usual_neuron(const dtd_step *s, const dtd_site *site, const f
         finish_usual(s, site, y, terms, 0, 0);
 }
 
-static int usual_taps(const dtd_step *s, const dtd_site *site)
-{
-    return plain(site) && (s->mode == DTD_M_NONE || s->mode == DTD_M_TIMES);
-}
+static int usual_taps(const dtd_step *s, const dtd_site *site) { return plain(site) && (s->mode == DTD_M_NONE || s->mode == DTD_M_TIMES); }
 
 /* `full` is a constant wherever this is inlined. */
 ALWAYS_INLINE void finish_usual_taps(const dtd_step *s, const dtd_site *site, const float *sum, const int full)

@@ -24,7 +24,7 @@ typedef struct {
     const float *x, *w;
     int64_t sample, row, n; /* strides of x and w, inputs in this chunk */
     float gamma;
-    int begin; /* these are the first inputs */
+    int begin;                                                     /* these are the first inputs */
     vec (*sum)[DTD_TILE_PIXELS], (*sum_positive)[DTD_TILE_PIXELS]; /* [row][sample] */
 } linear_tile;
 

@@ -86,7 +86,10 @@ TILES(6)
 TILES(7)
 TILES(8)
 
-#define ENTRY(n) {{vector_##n, vectors_##n}, {dual_vector_##n, dual_vectors_##n}}
+#define ENTRY(n)                                                                                                                           \
+    {                                                                                                                                      \
+        {vector_##n, vectors_##n}, { dual_vector_##n, dual_vectors_##n }                                                                   \
+    }
 static const tile_function TILE_FUNCTIONS[][2][2] = {{{0}}, ENTRY(1), ENTRY(2), ENTRY(3), ENTRY(4), ENTRY(5), ENTRY(6), ENTRY(7), ENTRY(8)};
 
 /* ------------------------------------------------------------------------------------------------------------------ driver */

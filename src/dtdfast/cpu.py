@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -77,18 +78,31 @@ def kernel_config() -> dict[str, Any]:
 # -------------------------------------------------------------------------------------------------------------------- arenas
 
 
+@dataclass(eq=False)
+class Arena:
+    """Working memory, and the plan whose constants lie in it."""
+
+    memory: Array
+    holds: Encoded | None = None
+
+    @property
+    def nbytes(self) -> int:
+        return self.memory.nbytes
+
+
 class ArenaPool:
-    """Working memory, lent to one session at a time and kept for the next."""
+    """Arenas, lent to one session at a time and kept for the next."""
 
     def __init__(self) -> None:
-        self._free: list[Array] = []
+        self._free: list[Arena] = []
         self._lock = threading.Lock()
 
     @contextmanager
-    def borrow(self, nbytes: int) -> Iterator[Array]:
+    def borrow(self, nbytes: int, encoded: Encoded) -> Iterator[Arena]:
+        """One of at least so many bytes, with this plan's constants if there is one."""
         with self._lock:
             fits = [a for a in self._free if a.nbytes >= nbytes]
-            arena = min(fits, key=lambda a: a.nbytes) if fits else None
+            arena = min(fits, key=lambda a: (a.holds is not encoded, a.nbytes)) if fits else None
             if arena is not None:
                 self._free = [a for a in self._free if a is not arena]
             elif self._free:
@@ -96,7 +110,7 @@ class ArenaPool:
         if arena is None:
             raw = np.empty(nbytes + 64, np.uint8)
             start = -raw.ctypes.data % 64
-            arena = raw[start : start + nbytes]
+            arena = Arena(raw[start : start + nbytes])
         try:
             yield arena
         finally:
@@ -110,21 +124,30 @@ class ArenaPool:
 class CpuSession(Accounts, HostSession):
     """One batch: forward once, relevance as often as there are chunks of targets."""
 
-    def __init__(self, plan: Plan, encoded: Encoded, arena: Array, isa: int, n_threads: int) -> None:
+    def __init__(self, plan: Plan, encoded: Encoded, arena: Arena, isa: int, n_threads: int) -> None:
         super().__init__(plan)
-        self._encoded = encoded
+        self._encoded, self._arena = encoded, arena
         self._isa, self._n_threads = isa, n_threads
         self._bases = encoded.bases()
         self._table: dict[str, Array] = {}
-        self._place(arena=arena)
+        self._place(arena=arena.memory)
 
     def forward(self, x: Array) -> Array:
         plan = self.plan
         outputs = np.empty((plan.n, *plan.program.network.output.shape), np.float32)
         self._place(x=x, outputs=outputs)
+        self._compute_constants()
         for first, last in self._encoded.forward_runs:
             self.run(first, last)
         return outputs
+
+    def _compute_constants(self) -> None:
+        if self._arena.holds is self._encoded:
+            return
+        self._arena.holds = None
+        for first, last in self._encoded.constant_runs:
+            self.run(first, last)
+        self._arena.holds = self._encoded
 
     def relevance(self, start: Array, result: Array, accounts: list[Account] | None = None) -> None:
         plan = self.plan
@@ -212,7 +235,7 @@ class CpuExecutor:
     def session(self, n: int, n_targets: int, *, ledger: bool = False) -> Iterator[CpuSession]:
         plan, encoded = self._encoded(n, n_targets, ledger)
         threads = threads_for_run(self._n_threads, lib.dtd_max_threads())
-        with self._pool.borrow(plan.arena) as arena:
+        with self._pool.borrow(plan.arena, encoded) as arena:
             yield CpuSession(plan, encoded, arena, self._isa, threads)
 
     def profile(self, x: Array, start: Callable[[Array], Array]) -> Profile:
