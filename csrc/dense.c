@@ -166,6 +166,10 @@ static void dense(const dtd_step *s, void *const *bases, int n_threads, int neur
         NAME(narrow)(&job, n_threads);
         return;
     }
+    if (NAME(planar_pays)(&job)) {
+        NAME(planar)(&job, n_threads);
+        return;
+    }
     if (NAME(mostly_zero)(&job)) {
         NAME(sparse)(&job, n_threads);
         return;

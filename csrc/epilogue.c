@@ -137,39 +137,84 @@ static void add_bias(const dtd_site *site, const real *bias, real *tile)
 
 static int contiguous(const dtd_strip *strip) { return !strip->at || strip->channel == 1; }
 
-static int full_blocks(const dtd_site *site)
+static int plain(const dtd_site *site)
 {
-    return site->n_channels % DTD_BLOCK == 0 && !site->scale.at && contiguous(&site->out) && contiguous(&site->factor) &&
-           contiguous(&site->terms) && contiguous(&site->m) && contiguous(&site->y_prev) && contiguous(&site->terms_prev);
+    return !site->scale.at && contiguous(&site->out) && contiguous(&site->factor) && contiguous(&site->terms) && contiguous(&site->m) &&
+           contiguous(&site->y_prev) && contiguous(&site->terms_prev);
 }
 
 static int usual_neuron(const dtd_step *s, const dtd_site *site)
 {
-    return full_blocks(site) && (s->activation == DTD_IDENTITY || s->activation == DTD_RELU) &&
+    return plain(site) && (s->activation == DTD_IDENTITY || s->activation == DTD_RELU) &&
            (s->mode == DTD_F_NONE || (s->mode == DTD_F_GATE && s->select == DTD_ALL));
 }
 
-/* `terms` is NULL when it is not dual; `previous` is a constant wherever this is inlined. */
+/* n lanes of a view; `full` says that n = VL, and is a constant wherever these are inlined. */
+ALWAYS_INLINE vec load_lanes(const real *p, int n, const int full) { return full ? load(p) : load_some(p, n); }
+
+ALWAYS_INLINE void store_lanes(real *p, vec v, int n, const int full)
+{
+    if (full)
+        store(p, v);
+    else
+        store_some(p, v, n);
+}
+
+typedef struct {
+    vec bias, bias_d;
+} biases;
+
+ALWAYS_INLINE biases load_biases(const dtd_site *site, int c, int n, const int full)
+{
+    return (biases){site->bias ? load_lanes(site->bias + c, n, full) : (vec){0},
+                    site->bias_d ? load_lanes(site->bias_d + c, n, full) : (vec){0}};
+}
+
+/* Channels c .. c+n-1 of pixel p.  `terms` is NULL when it is not dual; `previous` and `full` are constants wherever this is inlined. */
+ALWAYS_INLINE void finish_vector(const dtd_step *s, const dtd_site *site, const real *y, const real *terms, biases b, int p, int c, int n,
+                                 const int previous, const int full)
+{
+    const real coefficient = s->coefficient, stabilizer = s->stabilizer;
+    vec t = load(y), sum = terms ? load(terms) : t;
+    if (previous) {
+        t += load_lanes(site->y_prev.at + p * site->y_prev.pixel + c, n, full);
+        const real *more = site->terms_prev.at ? site->terms_prev.at + p * site->terms_prev.pixel + c : NULL;
+        sum = !terms ? t : more ? sum + load_lanes(more, n, full) : sum;
+    }
+    t += b.bias;
+    vec a = s->activation == DTD_RELU ? vec_positive(t) : t;
+    store_lanes(site->out.at + p * site->out.pixel + c, a, n, full);
+    if (site->terms.at)
+        store_lanes(site->terms.at + p * site->terms.pixel + c, sum, n, full);
+    if (s->mode == DTD_F_GATE)
+        store_lanes(site->factor.at + p * site->factor.pixel + c, vec_quotient(coefficient * a, vec_stabilised(sum + b.bias_d, stabilizer)),
+                    n, full);
+}
+
+/* Pixels outside, so that memory is walked as it lies; where a vector holds a pixel, its biases stay in registers. */
 ALWAYS_INLINE void finish_usual(const dtd_step *s, const dtd_site *site, const real *y, const real *terms, int64_t row, const int previous)
 {
-    const int relu = s->activation == DTD_RELU;
-    const real coefficient = s->coefficient, stabilizer = s->stabilizer;
-    for (int p = 0; p < site->n_pixels; p++)
-        for (int c = 0; c < site->n_channels; c += VL) {
-            vec t = load(y + p * row + c), sum = terms ? load(terms + p * row + c) : t;
-            if (previous) {
-                t += load(site->y_prev.at + p * site->y_prev.pixel + c);
-                sum = !terms ? t : site->terms_prev.at ? sum + load(site->terms_prev.at + p * site->terms_prev.pixel + c) : sum;
-            }
-            t += site->bias ? load(site->bias + c) : (vec){0};
-            vec a = relu ? vec_positive(t) : t;
-            store(site->out.at + p * site->out.pixel + c, a);
-            if (site->terms.at)
-                store(site->terms.at + p * site->terms.pixel + c, sum);
-            if (s->mode == DTD_F_GATE)
-                store(site->factor.at + p * site->factor.pixel + c,
-                      vec_quotient(coefficient * a, vec_stabilised(sum + (site->bias_d ? load(site->bias_d + c) : (vec){0}), stabilizer)));
-        }
+    const int n = site->n_channels, whole = n - n % VL;
+    if (n < VL) {
+        const biases b = load_biases(site, 0, n, 0);
+        for (int p = 0; p < site->n_pixels; p++)
+            finish_vector(s, site, y + p * row, terms ? terms + p * row : NULL, b, p, 0, n, previous, 0);
+        return;
+    }
+    if (n == VL) {
+        const biases b = load_biases(site, 0, VL, 1);
+        for (int p = 0; p < site->n_pixels; p++)
+            finish_vector(s, site, y + p * row, terms ? terms + p * row : NULL, b, p, 0, VL, previous, 1);
+        return;
+    }
+    for (int p = 0; p < site->n_pixels; p++) {
+        const real *sums = y + p * row, *more = terms ? terms + p * row : NULL;
+        for (int c = 0; c < whole; c += VL)
+            finish_vector(s, site, sums + c, more ? more + c : NULL, load_biases(site, c, VL, 1), p, c, VL, previous, 1);
+        if (whole < n)
+            finish_vector(s, site, sums + whole, more ? more + whole : NULL, load_biases(site, whole, n - whole, 0), p, whole, n - whole,
+                          previous, 0);
+    }
 }
 
 static void finish_usual_neuron(const dtd_step *s, const dtd_site *site, const real *y, const real *terms, int64_t row)
@@ -180,21 +225,26 @@ static void finish_usual_neuron(const dtd_step *s, const dtd_site *site, const r
         finish_usual(s, site, y, terms, row, 0);
 }
 
-static int usual_taps(const dtd_step *s, const dtd_site *site)
+static int usual_taps(const dtd_step *s, const dtd_site *site) { return plain(site) && (s->mode == DTD_M_NONE || s->mode == DTD_M_TIMES); }
+
+ALWAYS_INLINE void finish_taps_vector(const dtd_step *s, const dtd_site *site, const real *sum, int p, int c, int n, const int full)
 {
-    return full_blocks(site) && (s->mode == DTD_M_NONE || s->mode == DTD_M_TIMES);
+    real *out = site->out.at + p * site->out.pixel + c;
+    vec result = load(sum);
+    if (s->mode == DTD_M_TIMES)
+        result = load_lanes(site->m.at + p * site->m.pixel + c, n, full) * result;
+    store_lanes(out, s->accumulate ? load_lanes(out, n, full) + result : result, n, full);
 }
 
 static void finish_usual_taps(const dtd_step *s, const dtd_site *site, const real *sum, int64_t row)
 {
-    for (int p = 0; p < site->n_pixels; p++)
-        for (int c = 0; c < site->n_channels; c += VL) {
-            real *out = site->out.at + p * site->out.pixel + c;
-            vec result = load(sum + p * row + c);
-            if (s->mode == DTD_M_TIMES)
-                result = load(site->m.at + p * site->m.pixel + c) * result;
-            store(out, s->accumulate ? load(out) + result : result);
-        }
+    const int n = site->n_channels, whole = n - n % VL;
+    for (int p = 0; p < site->n_pixels; p++, sum += row) {
+        for (int c = 0; c < whole; c += VL)
+            finish_taps_vector(s, site, sum + c, p, c, VL, 1);
+        if (whole < n)
+            finish_taps_vector(s, site, sum + whole, p, whole, n - whole, 0);
+    }
 }
 
 /* ------------------------------------------------------------------------------------------------------------ epilogues */

@@ -24,6 +24,7 @@ typedef struct {
     const real *x, *w;
     int64_t sample, row, n; /* strides of x and w, inputs in this chunk */
     real gamma;
+    int begin;                                                     /* these are the first inputs */
     vec (*sum)[DTD_TILE_PIXELS], (*sum_positive)[DTD_TILE_PIXELS]; /* [row][sample] */
 } linear_tile;
 
@@ -57,9 +58,9 @@ ALWAYS_INLINE void run_tile(const linear_tile *t, const int rows, const int samp
     for (int j = 0; j < rows; j++)
 #pragma GCC unroll 6
         for (int m = 0; m < samples; m++) {
-            a[j][m] = t->sum[j][m];
+            a[j][m] = t->begin ? (vec){0} : t->sum[j][m];
             if (dual)
-                b[j][m] = t->sum_positive[j][m];
+                b[j][m] = t->begin ? (vec){0} : t->sum_positive[j][m];
         }
     int64_t i = 0;
     for (; i + VL <= t->n; i += VL)
@@ -126,25 +127,26 @@ static void add_block(const linear_job *job, int64_t j0, int64_t n_rows, int64_t
     const int rows_at_once = job->map == DUAL_MAP ? DUAL_ROWS : SINGLE_ROWS;
     const int64_t chunk = CHUNK;
     real packed[DTD_TILE_PIXELS * CHUNK];
-    memset(sums, 0, 2 * sizeof *sums);
+    for (int64_t j = n_rows; j < DTD_BLOCK; j++)
+        for (int b = 0; b < 2; b++)
+            memset(sums[b][j], 0, sizeof sums[b][j]);
     for (int64_t i = 0; i < job->n_in; i += chunk) {
         int64_t n = min64(chunk, job->n_in - i);
         const real *x = reals(&s->x, job->bases) + m0 * s->x.stride[AXIS_N] + i * s->x.stride[AXIS_C];
         const real *w = vector(&s->weight, job->bases) + j0 * job->n_in + i;
-        linear_tile tile = {.sample = strided ? CHUNK : s->x.stride[AXIS_N], .row = job->n_in, .n = n, .gamma = s->gamma};
+        linear_tile tile = {.sample = strided ? CHUNK : s->x.stride[AXIS_N], .row = job->n_in, .n = n, .gamma = s->gamma, .begin = !i};
         if (strided)
             x = pack_chunk(job, x, n_samples, n, packed);
-        for (int64_t j = 0; j < n_rows;) {
-            int many = j + rows_at_once <= n_rows;
-            for (int64_t m = 0; m < n_samples; m += SAMPLES) {
+        for (int64_t m = 0; m < n_samples; m += SAMPLES) /* the samples' x stays in the first cache, the rows in the second */
+            for (int64_t j = 0; j < n_rows;) {
+                int many = j + rows_at_once <= n_rows;
                 tile.w = w + j * job->n_in;
                 tile.x = x + m * tile.sample;
                 tile.sum = (vec(*)[DTD_TILE_PIXELS])(&sums[0][j][m]);
                 tile.sum_positive = (vec(*)[DTD_TILE_PIXELS])(&sums[1][j][m]);
                 TILE_FUNCTIONS[job->map][many](&tile, (int)min64(SAMPLES, n_samples - m));
+                j += many ? rows_at_once : 1;
             }
-            j += many ? rows_at_once : 1;
-        }
     }
 }
 
@@ -153,17 +155,18 @@ static void run_linear(void *context, int64_t first, int64_t last)
     const linear_job *job = context;
     const dtd_step *s = &job->s;
     partial_sums sums[2];
-    real y[DTD_TILE_PIXELS][DTD_BLOCK] = {{0}}, terms[DTD_TILE_PIXELS][DTD_BLOCK] = {{0}};
+    real y[DTD_TILE_PIXELS][DTD_BLOCK], terms[DTD_TILE_PIXELS][DTD_BLOCK];
+    const int dual = job->map == DUAL_MAP;
     for (int64_t block = first; block < last; block++) {
         int64_t j0 = block * DTD_BLOCK, n_rows = min64(DTD_BLOCK, job->n_out - j0);
         for (int64_t m0 = 0; m0 < job->n_samples; m0 += DTD_TILE_PIXELS) {
             int64_t n_samples = min64(DTD_TILE_PIXELS, job->n_samples - m0);
             add_block(job, j0, n_rows, m0, n_samples, sums);
-            for (int64_t m = 0; m < n_samples; m++)
-                for (int64_t j = 0; j < n_rows; j++) {
-                    y[m][j] = add_lanes(sums[0][j][m]);
-                    terms[m][j] = add_lanes(sums[1][j][m]);
-                }
+            for (int64_t m = 0; m < n_samples; m++) {
+                add_lanes_of(&sums[0][0][m], DTD_TILE_PIXELS, y[m]);
+                if (dual)
+                    add_lanes_of(&sums[1][0][m], DTD_TILE_PIXELS, terms[m]);
+            }
             NAME(finish_samples)(s, job->bases, job->neuron, m0, n_samples, j0, n_rows, y[0], s->dual ? terms[0] : NULL);
         }
     }

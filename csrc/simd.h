@@ -21,17 +21,19 @@ enum { VECTOR = 16, PIXELS = 6, SINGLE_VECTORS = 4, DUAL_VECTORS = 2, PAIRS = 0,
 enum { VECTOR = 16, PIXELS = 6, SINGLE_VECTORS = 2, DUAL_VECTORS = 1, PAIRS = 0, VECTORS = 2, WIDE = 0 };
 #endif
 
-/* An intrinsic, and an intrinsic's type, for this type of numbers. */
+/* An intrinsic, and an intrinsic's type, for this type of numbers (MM_BITS: for integers of its size). */
 #ifdef DTD_DOUBLE
 #define MM(operation) operation##_pd
 #define MM_MASK(operation) operation##_pd_mask
 #define MM_TYPE(type) type##d
+#define MM_BITS(before, after) before##epi64##after
 #define SIGN_BIT INT64_MIN
 typedef int64_t bits;
 #else
 #define MM(operation) operation##_ps
 #define MM_MASK(operation) operation##_ps_mask
 #define MM_TYPE(type) type
+#define MM_BITS(before, after) before##epi32##after
 #define SIGN_BIT INT32_MIN
 typedef int32_t bits;
 #endif
@@ -61,7 +63,24 @@ ALWAYS_INLINE vec splat(real t) { return t - (vec){0}; }
 #define IN_REGISTER(v) ((void)0)
 #endif
 
-/* The first n < VL lanes; the others are 0 and their memory is not touched. */
+/* VL elements, `stride` apart */
+ALWAYS_INLINE vec load_strided(const real *p, int64_t stride)
+{
+#if defined(__AVX512F__) && defined(DTD_DOUBLE)
+    const __m512i lanes = _mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0);
+    return (vec)_mm512_i64gather_pd(_mm512_mullo_epi64(lanes, _mm512_set1_epi64(stride)), p, 8);
+#elif defined(__AVX512F__)
+    const __m512i lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    return (vec)_mm512_i32gather_ps(_mm512_mullo_epi32(lanes, _mm512_set1_epi32((int)stride)), p, 4);
+#else
+    vec v = {0};
+    for (int i = 0; i < VL; i++)
+        v[i] = p[i * stride];
+    return v;
+#endif
+}
+
+/* The first n <= VL lanes; the others are 0 and their memory is not touched. */
 ALWAYS_INLINE vec load_some(const real *p, int64_t n)
 {
 #if defined(__AVX512F__)
@@ -70,6 +89,15 @@ ALWAYS_INLINE vec load_some(const real *p, int64_t n)
     vec v = {0};
     memcpy(&v, p, (size_t)n * sizeof *p);
     return v;
+#endif
+}
+
+ALWAYS_INLINE void store_some(real *p, vec v, int64_t n)
+{
+#if defined(__AVX512F__)
+    MM(_mm512_mask_storeu)(p, (1u << n) - 1, (MM_TYPE(__m512))v);
+#else
+    memcpy(p, &v, (size_t)n * sizeof *p);
 #endif
 }
 
@@ -123,6 +151,34 @@ ALWAYS_INLINE real add_lanes(vec v)
         for (int i = 0; i < half; i++)
             lane[i] += lane[i + half];
     return lane[0];
+#endif
+}
+
+/* to[j] = add_lanes(v[j · step]), j < DTD_BLOCK */
+ALWAYS_INLINE void add_lanes_of(const vec *v, int64_t step, real *to)
+{
+#if defined(__AVX512F__) && !defined(DTD_DOUBLE)
+    /* the same tree for 16 vectors at once: their halves side by side, then their quarters, ... */
+    __m512 half[8], quarter[4], pair[2];
+#define V(j) ((__m512)v[(j) * step])
+    for (int r = 0; r < 4; r++)
+        for (int i = 0; i < 2; i++) {
+            __m512 a = V(8 * i + r), b = V(8 * i + 4 + r);
+            half[2 * r + i] = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+        }
+#undef V
+    for (int r = 0; r < 4; r++) {
+        __m512 a = half[2 * r], b = half[2 * r + 1];
+        quarter[r] = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+    }
+    for (int r = 0; r < 2; r++) {
+        __m512d a = _mm512_castps_pd(quarter[2 * r]), b = _mm512_castps_pd(quarter[2 * r + 1]);
+        pair[r] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
+    }
+    store(to, (vec)_mm512_add_ps(_mm512_shuffle_ps(pair[0], pair[1], 0x88), _mm512_shuffle_ps(pair[0], pair[1], 0xdd)));
+#else
+    for (int j = 0; j < DTD_BLOCK; j++)
+        to[j] = add_lanes(v[j * step]);
 #endif
 }
 

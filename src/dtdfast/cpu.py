@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -84,18 +85,31 @@ def kernel_config() -> dict[str, Any]:
 # -------------------------------------------------------------------------------------------------------------------- arenas
 
 
+@dataclass(eq=False)
+class Arena:
+    """Working memory, and the plan whose constants lie in it."""
+
+    memory: Array
+    holds: Encoded | None = None
+
+    @property
+    def nbytes(self) -> int:
+        return self.memory.nbytes
+
+
 class ArenaPool:
-    """Working memory, lent to one session at a time and kept for the next."""
+    """Arenas, lent to one session at a time and kept for the next."""
 
     def __init__(self) -> None:
-        self._free: list[Array] = []
+        self._free: list[Arena] = []
         self._lock = threading.Lock()
 
     @contextmanager
-    def borrow(self, nbytes: int) -> Iterator[Array]:
+    def borrow(self, nbytes: int, encoded: Encoded | None = None) -> Iterator[Arena]:
+        """One of at least so many bytes, with this plan's constants if there is one."""
         with self._lock:
             fits = [a for a in self._free if a.nbytes >= nbytes]
-            arena = min(fits, key=lambda a: a.nbytes) if fits else None
+            arena = min(fits, key=lambda a: (a.holds is not encoded, a.nbytes)) if fits else None
             if arena is not None:
                 self._free = [a for a in self._free if a is not arena]
             elif self._free:
@@ -103,7 +117,7 @@ class ArenaPool:
         if arena is None:
             raw = np.empty(nbytes + 64, np.uint8)
             start = -raw.ctypes.data % 64
-            arena = raw[start : start + nbytes]
+            arena = Arena(raw[start : start + nbytes])
         try:
             yield arena
         finally:
@@ -121,22 +135,32 @@ SCRATCH = ArenaPool()
 class CpuSession(Accounts, HostSession):
     """One batch: forward once, relevance as often as there are chunks of targets."""
 
-    def __init__(self, plan: Plan, encoded: Encoded, arena: Array, isa: int, n_threads: int, scratch: Array) -> None:
+    def __init__(self, plan: Plan, encoded: Encoded, arena: Arena, isa: int, n_threads: int, scratch: Array) -> None:
         super().__init__(plan)
-        self._encoded = encoded
+        self._encoded, self._arena = encoded, arena
         self._isa, self._n_threads = isa, n_threads
-        self._constants = encoded.pointers()
-        self._table: dict[str, Array] = {"arena": arena, "scratch": scratch}
         self._real = plan.program.real
+        self._bases = encoded.bases()
+        self._table: dict[str, Array] = {}
+        self._place(arena=arena.memory, scratch=scratch)
 
     def forward(self, x: Array) -> Array:
         plan = self.plan
         outputs = np.empty((plan.n, *plan.program.network.output.shape), self._real)
         given = x if plan.program.tokens else np.ascontiguousarray(x, self._real)
-        self._table.update(x=given, outputs=outputs)
-        for first, last in plan.segments(plan.forward, 0):
+        self._place(x=given, outputs=outputs)
+        self._compute_constants()
+        for first, last in self._encoded.forward_runs:
             self.run(first, last)
         return outputs
+
+    def _compute_constants(self) -> None:
+        if self._arena.holds is self._encoded:
+            return
+        self._arena.holds = None
+        for first, last in self._encoded.constant_runs:
+            self.run(first, last)
+        self._arena.holds = self._encoded
 
     def relevance(self, start: Array, result: Array, accounts: list[Account] | None = None) -> None:
         plan = self.plan
@@ -148,18 +172,17 @@ class CpuSession(Accounts, HostSession):
             target = result[:, chunk : chunk + plan.t]
             direct = not short and target.flags.c_contiguous and target.dtype == self._real
             into = target if direct else np.empty((plan.n, plan.t, *plan.program.leaves.shape), self._real)
-            self._table.update(start=piece, result=into)
+            self._place(start=piece, result=into)
             self._relevance_steps(accounts)
             if not direct:
                 put(into[:, : target.shape[1]], target)
 
     def _relevance_steps(self, accounts: list[Account] | None) -> None:
-        plan = self.plan
-        if accounts is None:
-            for begin, end in plan.segments(plan.relevance, len(plan.forward)):
-                self.run(begin, end)
+        if accounts is not None:
+            self.run_accounts(accounts)
             return
-        self.run_accounts(accounts)
+        for first, last in self._encoded.relevance_runs:
+            self.run(first, last)
 
     def timings(self, x: Array, start: Callable[[Array], Array], repeats: int = 3) -> list[float]:
         """Seconds of every step, the least of `repeats` runs."""
@@ -175,11 +198,15 @@ class CpuSession(Accounts, HostSession):
                     best[i] = min(best[i], time.perf_counter() - begin)
         return best
 
+    def _place(self, **arrays: Array) -> None:
+        """Where the kernels find these externals; the session keeps them alive."""
+        for name, array in arrays.items():
+            self._table[name] = array
+            self._bases[EXTERNALS.index(name)] = ffi.from_buffer(array)
+
     def run(self, first: int, last: int) -> None:
         """Steps first .. last−1, without the interpreter lock."""
-        table = [ffi.from_buffer(self._table[name]) if name in self._table else ffi.NULL for name in EXTERNALS]
-        bases = ffi.new("void *[]", [*(ffi.cast("void *", p) for p in table), *(ffi.cast("void *", p) for p in self._constants)])
-        message = lib.dtd_run(self._isa, REALS[self._real], self._encoded.c_steps, first, last, bases, self._n_threads)
+        message = lib.dtd_run(self._isa, REALS[self._real], self._encoded.c_steps, first, last, self._bases, self._n_threads)
         if message != ffi.NULL:
             raise BackendError(f"the kernels refused a step: {ffi.string(message).decode()}")
 
@@ -223,8 +250,8 @@ class CpuExecutor:
     def session(self, n: int, n_targets: int, *, ledger: bool = False) -> Iterator[CpuSession]:
         plan, encoded = self._encoded(n, n_targets, ledger)
         threads = threads_for_run(self._n_threads, lib.dtd_max_threads())
-        with self._pool.borrow(plan.arena) as arena, SCRATCH.borrow(threads * lib.dtd_isa_scratch(self._isa)) as scratch:
-            yield CpuSession(plan, encoded, arena, self._isa, threads, scratch)
+        with self._pool.borrow(plan.arena, encoded) as arena, SCRATCH.borrow(threads * lib.dtd_isa_scratch(self._isa)) as scratch:
+            yield CpuSession(plan, encoded, arena, self._isa, threads, scratch.memory)
 
     def profile(self, x: Array, start: Callable[[Array], Array]) -> Profile:
         """Every step run alone; the least of three runs counts."""

@@ -52,9 +52,18 @@ class Encoded:
         self.c_steps = ffi.new("dtd_step[]", max(1, len(self.steps)))
         for target, step in zip(self.c_steps, self.steps, strict=False):
             self._encode(target, step)
+        first = plan.n_constant
+        self.constant_runs = plan.segments(plan.forward[:first], 0) if first else []
+        self.forward_runs = plan.segments(plan.forward[first:], first)
+        self.relevance_runs = plan.segments(plan.relevance, len(plan.forward))
+        absent = [ffi.NULL] * len(EXTERNALS)
+        self._bases = ffi.new("void *[]", absent + [ffi.from_buffer(c) if c.size else ffi.NULL for c in self.constants])
 
-    def pointers(self) -> list[Any]:
-        return [ffi.from_buffer(c) if c.size else ffi.NULL for c in self.constants]
+    def bases(self) -> Any:
+        """A table of pointers for one session, the externals still absent."""
+        bases = ffi.new("void *[]", len(self._bases))
+        ffi.memmove(bases, self._bases, ffi.sizeof(self._bases))
+        return bases
 
     def _constant(self, array: NDArray[Any]) -> int:
         """The place of an array in the table of pointers."""

@@ -15,6 +15,8 @@ from .plan.steps import Weights
 BLOCK = 16  # DTD_BLOCK of csrc/dtdfast.h: output channels per packed block
 LINE = 64  # bytes of a cache line, and of the widest vector
 
+SMALL = 2**21  # bytes of weights that are copied to lie well
+
 Packed = NDArray[np.floating[Any]]
 
 
@@ -50,8 +52,11 @@ def pack(weights: Weights) -> Packed:
         packed = pack_dense(weight, weights.part.taps.groups, weights.taps, weights.real, scatter=weights.scatter)
     elif weights.layout == "channel":  # (c, 1, *kernel) → [tap][c]
         packed = np.ascontiguousarray(weight.reshape(len(weight), -1)[:, list(weights.taps)].T, weights.real)
-    else:  # rows (n_out, n_in): the record's own array where it is of this type
+    else:  # rows (n_out, n_in): the record's own array where it is of this type, unless a copy from a cache line on costs next to nothing
         packed = np.ascontiguousarray(weight.reshape(weight.shape[:2]), weights.real)
+        if packed.nbytes <= SMALL and packed.ctypes.data % LINE:
+            packed, unaligned = zeros(packed.shape, weights.real), packed
+            packed[...] = unaligned
     if weight.dtype.itemsize > packed.itemsize and not np.isfinite(packed).all():
         raise NumericsError(
             f"layer {weights.part.position}: its weights (after folding) overflow float32; rescale them, or use precision='float64'"

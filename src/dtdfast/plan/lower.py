@@ -299,15 +299,16 @@ def lower(program: Program, n: int, t: int, *, ledger: bool = False, chunked: bo
     steps = forward.steps
     if not ledger:  # which reads every tensor's relevance
         steps, relevance = join_channels(steps, fuse_products(relevance))
+    steps.sort(key=lambda step: not step.constant)
     known: set[int] = set()
     steps = insert_clears(steps, known)
     relevance = insert_clears(relevance, known)
     buffers = live_ranges([*steps, *relevance])
-    if chunked:
-        for buffer in buffers:
-            if buffer.first < len(steps) <= buffer.last:
-                buffer.last = len(steps) + len(relevance)
+    n_constant = sum(step.constant for step in steps)
+    for buffer in buffers:  # what outlives the constant steps is there in the next call too
+        if buffer.first < n_constant <= buffer.last or (chunked and buffer.first < len(steps) <= buffer.last):
+            buffer.last = len(steps) + len(relevance)
     for step in (*steps, *relevance):
         step.macs *= {"n": n, "nt": n * t, "1": 1}[step.out.buffer.batch]
     arena = place(buffers, n, t, reuse=not ledger)
-    return Plan(program, n, t, steps, relevance, buffers, arena, forward.values, relevances, forward.kept)
+    return Plan(program, n, t, n_constant, steps, relevance, buffers, arena, forward.values, relevances, forward.kept)

@@ -188,3 +188,8 @@ class Step:
     def views(self) -> list[View]:
         given = (self.out, self.x, self.factor, self.terms, self.y_prev, self.terms_prev, self.m)
         return [v for v in given if v is not None]
+
+    @property
+    def constant(self) -> bool:
+        """Whether it computes the same for every x."""
+        return all(view.buffer.root.batch == "1" for view in self.views())

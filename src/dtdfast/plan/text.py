@@ -67,6 +67,8 @@ def describe(plan: Plan) -> str:
         lines.append("pruned, since nothing wanted reads them: " + ", ".join(map(str, program.pruned)))
     for position, takers in sorted(network.folding.taken.items()):
         lines.append(f"entry {position} folded into {', '.join(map(str, takers))}")
+    if plan.n_constant:
+        lines.append(f"steps 0 to {plan.n_constant - 1} depend on no x: an arena keeps their results from call to call")
     lines.append("")
     rows: list[tuple[str, ...]] = [("step", "entries", "operation", "detail", "rule", "to", "form", "shape", "multiply-adds", "bytes")]
     forms = {id(b.root): network.tensors[i].form for i, b in plan.relevances.items()}
