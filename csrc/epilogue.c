@@ -133,66 +133,65 @@ static void add_bias(const dtd_site *site, const real *bias, real *tile)
             tile[p * DTD_BLOCK + c] += b[c];
 }
 
-/* ------------------------------------------------------------------------------- the usual case, in one pass over the tile */
+/* ------------------------------------------------------------------------------- the usual case, in one pass over the rows */
 
 static int contiguous(const dtd_strip *strip) { return !strip->at || strip->channel == 1; }
 
-static int full_block(const dtd_site *site)
+static int full_blocks(const dtd_site *site)
 {
-    return site->n_channels == DTD_BLOCK && !site->scale.at && contiguous(&site->out) && contiguous(&site->factor) &&
+    return site->n_channels % DTD_BLOCK == 0 && !site->scale.at && contiguous(&site->out) && contiguous(&site->factor) &&
            contiguous(&site->terms) && contiguous(&site->m) && contiguous(&site->y_prev) && contiguous(&site->terms_prev);
 }
 
 static int usual_neuron(const dtd_step *s, const dtd_site *site)
 {
-    return full_block(site) && (s->activation == DTD_IDENTITY || s->activation == DTD_RELU) &&
+    return full_blocks(site) && (s->activation == DTD_IDENTITY || s->activation == DTD_RELU) &&
            (s->mode == DTD_F_NONE || (s->mode == DTD_F_GATE && s->select == DTD_ALL));
 }
 
 /* `terms` is NULL when it is not dual; `previous` is a constant wherever this is inlined. */
-ALWAYS_INLINE void finish_usual(const dtd_step *s, const dtd_site *site, const real *y, const real *terms, const int previous)
+ALWAYS_INLINE void finish_usual(const dtd_step *s, const dtd_site *site, const real *y, const real *terms, int64_t row, const int previous)
 {
     const int relu = s->activation == DTD_RELU;
     const real coefficient = s->coefficient, stabilizer = s->stabilizer;
-    for (int c = 0; c < DTD_BLOCK; c += VL) {
-        const vec bias = site->bias ? load(site->bias + c) : (vec){0}, bias_d = site->bias_d ? load(site->bias_d + c) : (vec){0};
-        for (int p = 0; p < site->n_pixels; p++) {
-            vec t = load(y + p * DTD_BLOCK + c), sum = terms ? load(terms + p * DTD_BLOCK + c) : t;
+    for (int p = 0; p < site->n_pixels; p++)
+        for (int c = 0; c < site->n_channels; c += VL) {
+            vec t = load(y + p * row + c), sum = terms ? load(terms + p * row + c) : t;
             if (previous) {
                 t += load(site->y_prev.at + p * site->y_prev.pixel + c);
                 sum = !terms ? t : site->terms_prev.at ? sum + load(site->terms_prev.at + p * site->terms_prev.pixel + c) : sum;
             }
-            t += bias;
+            t += site->bias ? load(site->bias + c) : (vec){0};
             vec a = relu ? vec_positive(t) : t;
             store(site->out.at + p * site->out.pixel + c, a);
             if (site->terms.at)
                 store(site->terms.at + p * site->terms.pixel + c, sum);
             if (s->mode == DTD_F_GATE)
                 store(site->factor.at + p * site->factor.pixel + c,
-                      vec_quotient(coefficient * a, vec_stabilised(sum + bias_d, stabilizer)));
+                      vec_quotient(coefficient * a,
+                                   vec_stabilised(sum + (site->bias_d ? load(site->bias_d + c) : (vec){0}), stabilizer)));
         }
-    }
 }
 
-static void finish_usual_neuron(const dtd_step *s, const dtd_site *site, const real *y, const real *terms)
+static void finish_usual_neuron(const dtd_step *s, const dtd_site *site, const real *y, const real *terms, int64_t row)
 {
     if (site->y_prev.at)
-        finish_usual(s, site, y, terms, 1);
+        finish_usual(s, site, y, terms, row, 1);
     else
-        finish_usual(s, site, y, terms, 0);
+        finish_usual(s, site, y, terms, row, 0);
 }
 
 static int usual_taps(const dtd_step *s, const dtd_site *site)
 {
-    return full_block(site) && (s->mode == DTD_M_NONE || s->mode == DTD_M_TIMES);
+    return full_blocks(site) && (s->mode == DTD_M_NONE || s->mode == DTD_M_TIMES);
 }
 
-static void finish_usual_taps(const dtd_step *s, const dtd_site *site, const real *sum)
+static void finish_usual_taps(const dtd_step *s, const dtd_site *site, const real *sum, int64_t row)
 {
-    for (int c = 0; c < DTD_BLOCK; c += VL)
-        for (int p = 0; p < site->n_pixels; p++) {
+    for (int p = 0; p < site->n_pixels; p++)
+        for (int c = 0; c < site->n_channels; c += VL) {
             real *out = site->out.at + p * site->out.pixel + c;
-            vec result = load(sum + p * DTD_BLOCK + c);
+            vec result = load(sum + p * row + c);
             if (s->mode == DTD_M_TIMES)
                 result = load(site->m.at + p * site->m.pixel + c) * result;
             store(out, s->accumulate ? load(out) + result : result);
@@ -204,7 +203,7 @@ static void finish_usual_taps(const dtd_step *s, const dtd_site *site, const rea
 void NAME(finish_neuron)(const dtd_step *s, const dtd_site *site, real *y, real *terms)
 {
     if (usual_neuron(s, site)) {
-        finish_usual_neuron(s, site, y, terms);
+        finish_usual_neuron(s, site, y, terms, DTD_BLOCK);
         return;
     }
     real scales[TILE], other[TILE], out[TILE];
@@ -239,7 +238,7 @@ void NAME(finish_neuron)(const dtd_step *s, const dtd_site *site, real *y, real 
 void NAME(finish_taps)(const dtd_step *s, const dtd_site *site, real *sum)
 {
     if (usual_taps(s, site)) {
-        finish_usual_taps(s, site, sum);
+        finish_usual_taps(s, site, sum, DTD_BLOCK);
         return;
     }
     real other[TILE];
@@ -253,6 +252,58 @@ void NAME(finish_taps)(const dtd_step *s, const dtd_site *site, real *sum)
         for (int i = 0; i < n; i++)
             sum[i] = other[i] + sum[i];
     store_tile(&site->out, site, sum);
+}
+
+/* A tile of a site: up to DTD_TILE_PIXELS pixels from p, up to DTD_BLOCK channels from c. */
+static dtd_site tile_of(const dtd_site *site, int p, int c)
+{
+    dtd_site tile = *site;
+    dtd_strip *strips[] = {&tile.out, &tile.factor, &tile.terms, &tile.y_prev, &tile.terms_prev, &tile.m, &tile.scale};
+    for (size_t i = 0; i < sizeof strips / sizeof *strips; i++)
+        if (strips[i]->at)
+            strips[i]->at += p * strips[i]->pixel + c * strips[i]->channel;
+    tile.bias = site->bias ? site->bias + c : NULL;
+    tile.bias_d = site->bias_d ? site->bias_d + c : NULL;
+    tile.n_pixels = (int)min64(DTD_TILE_PIXELS, site->n_pixels - p);
+    tile.n_channels = (int)min64(DTD_BLOCK, site->n_channels - c);
+    return tile;
+}
+
+static real *copy_tile(const real *from, int64_t row, int n_pixels, real *to)
+{
+    for (int p = 0; p < n_pixels; p++)
+        memcpy(to + p * DTD_BLOCK, from + p * row, DTD_BLOCK * sizeof *to);
+    return to;
+}
+
+void NAME(finish_neuron_rows)(const dtd_step *s, const dtd_site *site, real *y, real *terms, int64_t row)
+{
+    if (usual_neuron(s, site)) {
+        finish_usual_neuron(s, site, y, terms, row);
+        return;
+    }
+    real tiles[2][TILE];
+    for (int p = 0; p < site->n_pixels; p += DTD_TILE_PIXELS)
+        for (int c = 0; c < site->n_channels; c += DTD_BLOCK) {
+            const dtd_site tile = tile_of(site, p, c);
+            const int64_t at = p * row + c;
+            NAME(finish_neuron)(s, &tile, copy_tile(y + at, row, tile.n_pixels, tiles[0]),
+                                terms ? copy_tile(terms + at, row, tile.n_pixels, tiles[1]) : NULL);
+        }
+}
+
+void NAME(finish_taps_rows)(const dtd_step *s, const dtd_site *site, real *sum, int64_t row)
+{
+    if (usual_taps(s, site)) {
+        finish_usual_taps(s, site, sum, row);
+        return;
+    }
+    real copy[TILE];
+    for (int p = 0; p < site->n_pixels; p += DTD_TILE_PIXELS)
+        for (int c = 0; c < site->n_channels; c += DTD_BLOCK) {
+            const dtd_site tile = tile_of(site, p, c);
+            NAME(finish_taps)(s, &tile, copy_tile(sum + p * row + c, row, tile.n_pixels, copy));
+        }
 }
 
 void NAME(finish_samples)(const dtd_step *s, void *const *bases, int neuron, int64_t n, int64_t n_samples, int64_t c, int64_t n_channels,

@@ -34,6 +34,10 @@ void NAME(fetch)(const dtd_step *s, const dtd_site *site);
 void NAME(finish_neuron)(const dtd_step *s, const dtd_site *site, real *y, real *terms);
 void NAME(finish_taps)(const dtd_step *s, const dtd_site *site, real *sum);
 
+/* The same on rows of any number of channels, `row` floats from one pixel to the next. */
+void NAME(finish_neuron_rows)(const dtd_step *s, const dtd_site *site, real *y, real *terms, int64_t row);
+void NAME(finish_taps_rows)(const dtd_step *s, const dtd_site *site, real *sum, int64_t row);
+
 /* The same for layers without pixels, whose step went through samples_as_pixels: samples n.., outputs c.. */
 void NAME(samples_as_pixels)(dtd_step *s);
 void NAME(finish_samples)(const dtd_step *s, void *const *bases, int neuron, int64_t n, int64_t n_samples, int64_t c, int64_t n_channels,

@@ -20,6 +20,13 @@ typedef float real;
 #define DTD_PASTE(name, isa, real) DTD_PASTE_(name, isa, real)
 #define NAME(name) DTD_PASTE(name, DTD_ISA, DTD_REAL)
 
+/* Kernels that stand in for those of the same name on CPUs with further units. */
+#ifdef DTD_UNIT
+#define UNIT(name) DTD_PASTE(name, DTD_UNIT, DTD_REAL)
+#else
+#define UNIT(name) NAME(name)
+#endif
+
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
 enum { AXIS_N, AXIS_C, AXIS_D, AXIS_H, AXIS_W, AXIS_EXTRA };

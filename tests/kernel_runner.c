@@ -25,7 +25,7 @@ int main(void)
             return 2;
         int isa = (int)number(), real = (int)number(), n_threads = (int)number(), n_blocks = (int)number();
         int64_t size[MOST_BLOCKS];
-        void *block[MOST_BLOCKS];
+        void *bases[MOST_BLOCKS + 1] = {NULL}, **block = bases + 1; /* no scratch memory */
         dtd_step step;
         for (int i = 0; i < n_blocks; i++)
             size[i] = number();
@@ -36,7 +36,7 @@ int main(void)
             if (!block[i] || fread(block[i], 1, (size_t)size[i], stdin) != (size_t)size[i])
                 return 4;
         }
-        if (dtd_run(isa, real, &step, 0, 1, block, n_threads))
+        if (dtd_run(isa, real, &step, 0, 1, bases, n_threads))
             return 5;
         for (int i = 0; i < n_blocks; i++) {
             fwrite(block[i], 1, (size_t)size[i], stdout);

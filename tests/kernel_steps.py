@@ -137,7 +137,9 @@ class Step:
         steps = ffi.new("dtd_step[1]")
         blocks: list[Array] = []
         self._write(steps[0], blocks)
-        bases = ffi.new("void *[]", [ffi.cast("void *", b.__array_interface__["data"][0]) for b in blocks])
+        scratch = np.empty(64 + n_threads * lib.dtd_isa_scratch(kernels.isa), np.uint8)
+        start = scratch.ctypes.data + -scratch.ctypes.data % 64
+        bases = ffi.new("void *[]", [ffi.cast("void *", p) for p in (start, *(b.__array_interface__["data"][0] for b in blocks))])
         before = [b.copy() for b in blocks]
         if RUNNER:
             run_elsewhere(steps, blocks, kernels, n_threads)
@@ -178,7 +180,7 @@ class Step:
                 continue
             block = block_of(array)
             known = [i for i, b in enumerate(blocks) if b is block]
-            target.base = known[0] if known else len(blocks)
+            target.base = (known[0] if known else len(blocks)) + 1  # behind the scratch memory
             if not known:
                 blocks.append(block)
             target.offset = (array.__array_interface__["data"][0] - block.__array_interface__["data"][0]) // array.itemsize

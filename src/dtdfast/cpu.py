@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ._kernels import ffi, lib
 from .account import Account
 from .accounting import Accounts
-from .cpu_encode import EXTERNALS, Encoded
+from .cpu_encode import EXTERNALS, NARROW, Encoded
 from .errors import BackendError
 from .packing import WeightStore
 from .plan.batches import Batches
@@ -23,13 +23,13 @@ from .plan.lower import lower
 from .plan.plan import Plan
 from .plan.steps import Buffer
 from .profile import Profile, Timing
-from .program import Program
+from .program import Program, refuse_cancelling
 from .session import HostSession, put
 from .threads import default_threads, threads_for_run
 
 Array = NDArray[Any]
 
-MEMORY_BUDGET = 3 * 2**26
+MEMORY_BUDGET = 2**28
 """Bytes of arena that a pass may use where the caller gives no batch_size (one sample may need more)."""
 
 ENOUGH = 2**26
@@ -63,6 +63,11 @@ def isa_index() -> int:
 
 def isa_name() -> str:
     return isa_names()[isa_index()]
+
+
+def precisions() -> tuple[str, ...]:
+    """What the instruction set in use computes in."""
+    return ("float32", "float64", *(NARROW if lib.dtd_isa_bfloat16(isa_index()) else ()))
 
 
 def kernel_config() -> dict[str, Any]:
@@ -106,18 +111,22 @@ class ArenaPool:
                 self._free.append(arena)
 
 
+SCRATCH = ArenaPool()
+"""What kernels use within a step, whoever's it is."""
+
+
 # ------------------------------------------------------------------------------------------------------------------ sessions
 
 
 class CpuSession(Accounts, HostSession):
     """One batch: forward once, relevance as often as there are chunks of targets."""
 
-    def __init__(self, plan: Plan, encoded: Encoded, arena: Array, isa: int, n_threads: int) -> None:
+    def __init__(self, plan: Plan, encoded: Encoded, arena: Array, isa: int, n_threads: int, scratch: Array) -> None:
         super().__init__(plan)
         self._encoded = encoded
         self._isa, self._n_threads = isa, n_threads
         self._constants = encoded.pointers()
-        self._table: dict[str, Array] = {"arena": arena}
+        self._table: dict[str, Array] = {"arena": arena, "scratch": scratch}
         self._real = plan.program.real
 
     def forward(self, x: Array) -> Array:
@@ -184,8 +193,10 @@ class CpuSession(Accounts, HostSession):
 class CpuExecutor:
     """Runs one program; plans are made per batch shape and kept."""
 
-    def __init__(self, program: Program, batch_size: int | None, n_threads: int | None, store: WeightStore) -> None:
-        self.program = program
+    def __init__(self, program: Program, batch_size: int | None, n_threads: int | None, store: WeightStore, precision: str) -> None:
+        if precision in NARROW and program.relevant:
+            refuse_cancelling(program, precision)
+        self.program, self._precision = program, precision
         self._n_threads, self._store = n_threads, store
         self._plans: dict[tuple[int, int, bool, bool], tuple[Plan, Encoded]] = {}
         self._lock = threading.Lock()
@@ -205,15 +216,15 @@ class CpuExecutor:
         with self._lock:
             if key not in self._plans:
                 plan = lower(self.program, n, t, ledger=ledger, chunked=t < n_targets)
-                self._plans[key] = plan, Encoded(plan, self._store)
+                self._plans[key] = plan, Encoded(plan, self._store, self._precision)
             return self._plans[key]
 
     @contextmanager
     def session(self, n: int, n_targets: int, *, ledger: bool = False) -> Iterator[CpuSession]:
         plan, encoded = self._encoded(n, n_targets, ledger)
         threads = threads_for_run(self._n_threads, lib.dtd_max_threads())
-        with self._pool.borrow(plan.arena) as arena:
-            yield CpuSession(plan, encoded, arena, self._isa, threads)
+        with self._pool.borrow(plan.arena) as arena, SCRATCH.borrow(threads * lib.dtd_isa_scratch(self._isa)) as scratch:
+            yield CpuSession(plan, encoded, arena, self._isa, threads, scratch)
 
     def profile(self, x: Array, start: Callable[[Array], Array]) -> Profile:
         """Every step run alone; the least of three runs counts."""
