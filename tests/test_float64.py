@@ -33,11 +33,26 @@ def test_float64_by_need(rules, domain, biases, first, rng):
     assert first is None or f"(first in {first})" in text
     r_in = explainer.explain(x, 0)
     assert r_in.dtype == np.float32
+    assert explainer.ledger(x, 0).closed
     if first is not None:
         exact = dtd.explain(layers, x, 0, convention="captum", backend="oracle", **options)
         np.testing.assert_allclose(r_in, exact, rtol=2.0**-23)
     for convention in ("dtd", "zennit", "innvestigate"):
         assert "arithmetic" not in str(dtd.Explainer(layers, convention=convention, backend="cpu", **options).plan_for(x.shape))
+
+
+def test_several_targets_by_need(rng):
+    """Computed in float64 and handed over in float32, in chunks that the targets do not fill."""
+    layers, x = classifier(rng), normal(rng, 3, 3, 6, 6)
+    options = dict(rules=dtd.Epsilon(), convention="captum", backend="cpu")
+    explainer, chunked = dtd.Explainer(layers, **options), dtd.Explainer(layers, **options)
+    executor = chunked._executor((3, 6, 6), "explain")
+    executor.batches.budget = executor.batches.per_sample + executor.batches.per_target  # two targets at once
+    r_in, outputs = explainer.explain(x, [list(range(5))] * 3, return_outputs=True)
+    assert r_in.dtype == outputs.dtype == np.float32
+    np.testing.assert_array_equal(chunked.explain(x, [list(range(5))] * 3), r_in)
+    for t in range(5):
+        np.testing.assert_array_equal(explainer.explain(x, t), r_in[:, t])
 
 
 def test_only_what_is_explained_decides(rng):

@@ -99,7 +99,7 @@ def test_a_convolution_exactly() -> None:
     # ε = 1e-9, which float32 would lose, beside sums of at least 4, in two layers; x ≤ 15, in at most 4 windows
     torch.testing.assert_close(relevance, expected, rtol=1e-6, atol=15 * 4 * 2 * 1e-9 / 4)
     exact = CaptumLRP(ConvNet().double()).attribute(PIXELS.double(), 0).detach()
-    torch.testing.assert_close(relevance.double(), exact, rtol=2.0**-23, atol=1e-15)
+    torch.testing.assert_close(relevance.double(), exact, rtol=2.0**-23, atol=15 * 4 * 2 * 2.0**-53)
 
 
 def test_more_arguments_of_forward() -> None:
