@@ -219,36 +219,46 @@ class Crash(BaseException):
     """What no handler catches: the process is gone."""
 
 
-def crashing(monkeypatch: pytest.MonkeyPatch, after: int, error: BaseException) -> None:
-    """Raise once `after` files have been brought to the disk."""
-    count = iter(range(after))
+def crashing(monkeypatch: pytest.MonkeyPatch, after: int, error: BaseException) -> list[int]:
+    """Raise once `after` files or folders have been brought to the disk; returns what counts them."""
+    count: list[int] = []
     kept = store._to_disk
 
-    def failing(path: Path) -> None:
-        if next(count, None) is None:
+    def failing(handle: int) -> None:
+        if len(count) == after:
             raise error
-        kept(path)
+        count.append(handle)
+        kept(handle)
 
     monkeypatch.setattr(store, "_to_disk", failing)
+    return count
 
 
 def test_stopped_between_any_two_writes_and_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = dtd.run(LAYERS, IMAGES[:9], tmp_path / "whole.zarr", domain=BOX, chunk=4)
-    for after in range(3 * 6):  # 3 chunks of 5 arrays and the mark
+    x = IMAGES[:9].copy()
+    x[5] = np.nan  # so that there is an error to be written
+    with monkeypatch.context() as patch:
+        count = crashing(patch, -1, Crash())
+        whole = dtd.run(LAYERS, x, tmp_path / "whole.zarr", domain=BOX, chunk=4)
+    first, second, third = [10, 12, 10]  # in each chunk four arrays, the mark and perhaps errors: a file and a folder each
+    assert len(count) == first + second + third
+    for after in range(len(count)):
         path = tmp_path / f"{after}.zarr"
         with monkeypatch.context() as patch:
             crashing(patch, after, Crash())
             with pytest.raises(Crash):
-                dtd.run(LAYERS, IMAGES[:9], path, domain=BOX, chunk=4)
-        assert len(store.Store(path).finished()) == (after + 1) // 6
-        done = dtd.run(LAYERS, IMAGES[:9], path, domain=BOX, resume=True)
+                dtd.run(LAYERS, x, path, domain=BOX, chunk=4)
+        # the mark is in its place before its folder is brought to the disk, the last step of a chunk
+        complete = (after >= first - 1) + (after >= first + second - 1) + (after >= first + second + third - 1)
+        assert len(store.Store(path).finished()) == complete
+        done = dtd.run(LAYERS, x, path, domain=BOX, resume=True)
         assert contents(path) == contents(whole.path)
-        assert done.explained == (9, 5, 1, 0)[(after + 1) // 6]
+        assert done.explained == (9, 5, 1, 0)[complete]
 
 
 def test_a_full_disk_says_how_to_go_on(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        crashing(patch, 15, OSError(28, "No space left on device"))
+        crashing(patch, 25, OSError(28, "No space left on device"))
         with pytest.raises(dtd.RunError, match=r"No space left on device; 2 of 5 chunks of .* are finished; continue with resume=True"):
             dtd.run(LAYERS, IMAGES[:20], out, domain=BOX, chunk=4)
     dtd.run(LAYERS, IMAGES[:20], out, domain=BOX, resume=True)

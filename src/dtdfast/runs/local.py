@@ -9,8 +9,8 @@ from itertools import islice
 
 from ..threads import default_threads
 from .store import Store
-from .task import Read, Task
-from .work import Work
+from .task import Array, Task
+from .work import Explained, Work
 
 AHEAD = 2  # chunks that are being read, and at most as many that wait to be written: memory is that of a few chunks
 READERS = 8  # threads, at most: more do not help where the kernels use the cores
@@ -20,12 +20,16 @@ def run_locally(work: Work, store: Store, tasks: Iterator[Task], done: Callable[
     """Work off the tasks, in order."""
     readers = ThreadPoolExecutor(min(READERS, default_threads()), "dtdfast-read")
     writer = ThreadPoolExecutor(1, "dtdfast-write")
-    reading: deque[tuple[Task, list[Future[Read]]]] = deque()
+    reading: deque[tuple[Task, Array, list[Future[list[str]]]]] = deque()
     writing: deque[tuple[Task, Future[None]]] = deque()
 
     def read_ahead() -> None:
         for task in islice(tasks, AHEAD - len(reading)):
-            reading.append((task, [readers.submit(piece.read) for piece in task.pieces]))
+            x, pieces = task.room()
+            reading.append((task, x, [readers.submit(piece.read, part) for piece, part in pieces]))
+
+    def write(task: Task, explained: Explained) -> None:
+        store.commit(task.number, work.rows(explained))
 
     def settle(most: int) -> None:
         while len(writing) > most or (writing and writing[0][1].done()):
@@ -36,12 +40,12 @@ def run_locally(work: Work, store: Store, tasks: Iterator[Task], done: Callable[
     try:
         read_ahead()
         while reading:
-            task, futures = reading.popleft()
-            parts = [future.result() for future in futures]
+            task, x, futures = reading.popleft()
+            errors = [error for future in futures for error in future.result()]
             read_ahead()
-            rows = task.rows(work, parts)
+            explained = task.explained(work, x, errors)
             settle(AHEAD - 1)
-            writing.append((task, writer.submit(store.commit, task.number, rows)))
+            writing.append((task, writer.submit(write, task, explained)))
         settle(0)
     finally:
         readers.shutdown(cancel_futures=True)
