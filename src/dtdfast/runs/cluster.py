@@ -49,7 +49,11 @@ def explain_chunk(name: str, task: Task) -> None:
         raise RunError("this worker could not be equipped for the run; its log says why")
     x, pieces = task.room()
     errors = [error for piece, part in pieces for error in piece.read(part)]
-    equipment.store.commit(task.number, equipment.work.rows(task.explained(equipment.work, x, errors)))
+    work: Work = equipment.work
+    chunk = task.chunk(work, errors)
+    for block in work.blocks(x):
+        work.explain(chunk, x, block)
+    equipment.store.commit(task.number, work.rows(chunk))
 
 
 def run_on_cluster(

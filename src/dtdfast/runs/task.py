@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..images import Preparation
 from ..plan.shapes import Shape
 from .sources import Piece, Source
-from .work import Explained, Work
+from .work import Chunk, Work
 
 Array = NDArray[Any]
 
@@ -47,10 +47,10 @@ class Task:
         x = np.zeros((len(self), *self.shape), self.dtype)
         return x, [(piece, x[i * self.grain : (i + 1) * self.grain]) for i, piece in enumerate(self.pieces)]
 
-    def explained(self, work: Work, x: Array, errors: list[str]) -> Explained:
-        """What the network says of the samples that were read; `errors` as the pieces told them."""
-        names = list(self.names) if self.names is not None else [f"sample {i}" for i in range(self.start, self.stop)]
-        return work.explained(x, errors, self.target, names)
+    def chunk(self, work: Work, errors: list[str]) -> Chunk:
+        """What will be known of its samples, beginning with the errors that the pieces told."""
+        names = self.names if self.names is not None else [f"sample {i}" for i in range(self.start, self.stop)]
+        return work.chunk(errors, self.target, names)
 
 
 def tasks(source: Source, preparation: Preparation | None, target: Any, chunk: int, numbers: Sequence[int]) -> Iterator[Task]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,41 +11,40 @@ from numpy.typing import NDArray
 
 from ..errors import DomainError, InputError, NumericsError
 from ..explainer import Explainer
-from ..ledger import CAUSES, Ledger, total
+from ..ledger import CAUSES, total
 from ..plan.shapes import Shape
 from ..targets import Targets
 from .store import Column
 
 Array = NDArray[Any]
+Which = slice | NDArray[np.intp]  # samples of a chunk
 
 TOTALS = ("entered", "arrived")
 LEDGER = (*TOTALS, *(f"absorbed: {cause}" for cause in CAUSES), "residual", "bound")
 
 
 @dataclass(frozen=True)
-class Part:
-    """Samples of a chunk that were explained together.
+class Chunk:
+    """What has been found out about samples that are stored at once; a block of them may be explained by any thread.
 
     Attributes
     ----------
-    which : their numbers within the chunk
-    target : None, int, tuple or (k,) ints of theirs
+    errors : for each of k samples what is wrong with it, or ""
+    target : None, int, tuple or (k,) ints
+    names : how a message calls each sample
+    relevance, outputs, ledger : (k, ...); anything where there is an error, and `ledger` empty where no cause is followed
     """
 
-    which: NDArray[np.intp]
+    errors: list[str]
     target: Any
+    names: Sequence[str]
     relevance: Array
     outputs: Array
-    account: Ledger | None
+    ledger: Array
 
-
-@dataclass
-class Explained:
-    """A chunk as the kernels left it: parts that hold all its samples but those with an error."""
-
-    names: list[str]
-    errors: list[str]
-    parts: list[Part]
+    def own(self, which: Which) -> Any:
+        """The targets of these samples."""
+        return self.target[which] if isinstance(self.target, np.ndarray) else self.target
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ class Work:
     relevance, outputs : shapes of one sample's, as `Explainer.explain` returns them
     sum_axis : axis of relevance (batch first) that is summed in float64 before it is stored, or None
     dtype : of the stored relevance
+    computed : type in which the explainer computes
     ledger : whether every cause of absorption is followed, instead of what entered and arrived alone
     clip : whether a negative start is raised to 0, as the preset wants it
     strict : whether a bad sample stops the run
@@ -66,6 +67,7 @@ class Work:
     outputs: Shape
     sum_axis: int | None
     dtype: str
+    computed: np.dtype[Any]
     ledger: bool
     clip: bool
     strict: bool
@@ -82,98 +84,111 @@ class Work:
             Column("ledger", (len(totals),), np.float64, np.nan, {"columns": list(totals)}),
         ]
 
-    def explained(self, x: Array, errors: list[str], target: Any, names: list[str]) -> Explained:
-        """Explain the samples of one chunk: the part that the kernels do.
-
-        Parameters
-        ----------
-        x : (k, ...) samples
-        errors : for each what is wrong with it already, or ""
-        target : None, int, tuple or (k,) ints
-        names : how a message calls each sample
+    def chunk(self, errors: list[str], target: Any, names: Sequence[str]) -> Chunk:
+        """A chunk of which nothing is known but what could not be read.
 
         Raises
         ------
         InputError : when strict, for a bad sample
         """
-        chunk = Explained(names, list(errors), [])
-        self._stop(chunk)
-        self._explain(chunk, x, target, np.array([i for i, error in enumerate(errors) if not error], np.intp))
-        self._stop(chunk)
+        n, kind = len(errors), self.computed
+        relevance, outputs = np.empty((n, *self.relevance), kind), np.empty((n, *self.outputs), kind)
+        chunk = Chunk(errors, target, names, relevance, outputs, np.empty((n, len(LEDGER) if self.ledger else 0)))
+        self.check(chunk)
         return chunk
 
-    def rows(self, chunk: Explained) -> dict[str, Array]:
-        """Rows of the output: the part that another thread does meanwhile.
+    def blocks(self, x: Array) -> list[slice]:
+        """What is explained of a chunk's samples in one pass each."""
+        size = self.explainer.plan_for(x.shape).n
+        return [slice(i, min(i + size, len(x))) for i in range(0, len(x), size)]
+
+    def explain(self, chunk: Chunk, x: Array, block: slice) -> None:
+        """Explain a block of a chunk's samples x: the part that the kernels do."""
+        which = list(range(block.start, block.stop))
+        if any(chunk.errors[block]):
+            self._explain_some(chunk, x, [i for i in which if not chunk.errors[i]])
+        elif not self._explained(chunk, x, block):
+            self._explain_halves(chunk, x, which)
+
+    def rows(self, chunk: Chunk) -> dict[str, Array]:
+        """Rows of the output, when all blocks are explained: the part that another thread does meanwhile.
 
         Raises
         ------
-        InputError : when strict, for relevance that cannot be stored
+        InputError : when strict, for a bad sample
         """
-        parts = [(part.which, self._stored(chunk, part)) for part in chunk.parts]
-        self._stop(chunk)
-        errors = np.array(chunk.errors, dtype=object)
-        if len(parts) == 1 and len(parts[0][0]) == len(errors):
-            return {**parts[0][1], "error": errors}
-        rows = {c.name: np.full((len(errors), *c.shape), c.fill, c.dtype) for c in self.columns()}
-        for which, values in parts:
-            for name, value in values.items():
-                rows[name][which] = value
-        return {**rows, "error": errors}
+        bad = np.array([bool(error) for error in chunk.errors])
+        chunk.relevance[bad], chunk.outputs[bad] = 0, 0
+        values = chunk.relevance if self.sum_axis is None else _summed(chunk.relevance, self.sum_axis)
+        with np.errstate(over="ignore"):
+            relevance = values.astype(self.dtype, copy=False)
+        if relevance is not chunk.relevance:  # which is finite, or there is an error
+            beyond = ~np.isfinite(relevance).reshape(len(bad), -1).all(axis=1)
+            for i in np.flatnonzero(beyond):
+                chunk.errors[i] = f"relevance up to {np.abs(values[i]).max():g} is beyond {self.dtype}; store it as float32"
+            bad |= beyond
+        self.check(chunk)
+        index = _index(chunk.target, chunk.outputs)
+        rows = {"relevance": relevance, "outputs": chunk.outputs, "target": index, "ledger": self._totals(chunk)}
+        if bad.any():
+            rows = {c.name: _filled(rows[c.name], bad, c) for c in self.columns()}
+        return {**rows, "error": np.array(chunk.errors, dtype=object)}
 
-    def _stop(self, chunk: Explained) -> None:
+    def check(self, chunk: Chunk) -> None:
+        """Stop at the first bad sample when strict."""
         for error, name in zip(chunk.errors, chunk.names, strict=True):
             if self.strict and error:
                 raise InputError(f"{name}: {error}" if name not in error else error)
 
-    def _explain(self, chunk: Explained, x: Array, target: Any, which: NDArray[np.intp]) -> None:
+    def _explain_some(self, chunk: Chunk, x: Array, which: list[int]) -> None:
         """Explain these samples; if some of them cannot be, halve until it is known which.  A sample's bits do not depend on its batch."""
-        if not len(which):
-            return
-        try:
-            every = len(which) == len(x)
-            own = target[which] if isinstance(target, np.ndarray) else target
-            chunk.parts.append(self._part(which, x if every else x[which], own))
-        except (InputError, DomainError, NumericsError) as error:
-            if len(which) == 1:
-                chunk.errors[int(which[0])] = str(error)
-                return
+        if which and not self._explained(chunk, x, np.array(which)):
+            self._explain_halves(chunk, x, which)
+
+    def _explain_halves(self, chunk: Chunk, x: Array, which: list[int]) -> None:
+        if len(which) > 1:
             half = len(which) // 2
-            self._explain(chunk, x, target, which[:half])
-            self._explain(chunk, x, target, which[half:])
+            self._explain_some(chunk, x, which[:half])
+            self._explain_some(chunk, x, which[half:])
 
-    def _part(self, which: NDArray[np.intp], x: Array, target: Any) -> Part:
-        relevance, outputs = self.explainer.explain(x, target, return_outputs=True)
-        account = self.explainer.ledger(x, target) if self.ledger else None
-        return Part(which, target, relevance, outputs, account)
+    def _explained(self, chunk: Chunk, x: Array, which: Which) -> bool:
+        """Whether these samples can be explained together; of a single one that cannot be, the error is noted."""
+        some, target = x[which], chunk.own(which)
+        there = chunk.relevance[which] if isinstance(which, slice) else None
+        try:
+            relevance, outputs = self.explainer.explain(some, target, return_outputs=True, out=there)
+            if self.ledger:
+                account = self.explainer.ledger(some, target)
+                totals = [account.start, account.end, *account.absorbed.values(), account.residual, account.bound]
+                chunk.ledger[which] = np.stack(totals, axis=1)
+        except (InputError, DomainError, NumericsError) as error:
+            if len(some) == 1:
+                chunk.errors[which.start if isinstance(which, slice) else which[0]] = str(error)
+            return False
+        chunk.outputs[which] = outputs
+        if there is None:
+            chunk.relevance[which] = relevance
+        return True
 
-    def _stored(self, chunk: Explained, part: Part) -> dict[str, Array]:
-        """Rows of a part, as they are stored; a sample whose relevance is beyond that type becomes an error."""
-        n, account = len(part.which), part.account
-        if account is not None:
-            totals = [account.start, account.end, *account.absorbed.values(), account.residual, account.bound]
-        else:
-            start = Targets.parse(part.target, n, self.outputs).entry(slice(0, n), clip=self.clip).relevance(part.outputs)
-            totals = [total(start), total(part.relevance)]
-        values = part.relevance if self.sum_axis is None else _summed(part.relevance, self.sum_axis)
-        with np.errstate(over="ignore"):
-            relevance = values.astype(self.dtype, copy=False)
-        index = _index(part.target, part.outputs)
-        rows = {"relevance": relevance, "outputs": part.outputs, "target": index, "ledger": np.stack(totals, axis=1)}
-        if relevance is part.relevance:  # explained without overflow
-            return rows
-        bad = ~np.isfinite(relevance).reshape(n, -1).all(axis=1)
-        for i in np.flatnonzero(bad):
-            largest = np.abs(values[i]).max()
-            chunk.errors[int(part.which[i])] = f"relevance up to {largest:g} is beyond {self.dtype}; store it as float32"
-        if bad.any():
-            rows = {c.name: np.where(bad.reshape(n, *(1,) * len(c.shape)), c.fill, rows[c.name]).astype(c.dtype) for c in self.columns()}
-        return rows
+    def _totals(self, chunk: Chunk) -> Array:
+        if self.ledger:
+            return chunk.ledger
+        n = len(chunk.errors)
+        start = Targets.parse(chunk.target, n, self.outputs).entry(slice(0, n), clip=self.clip).relevance(chunk.outputs)
+        return np.stack([total(start), total(chunk.relevance)], axis=1)
 
 
 def _index(target: Any, outputs: Array) -> Array:
     """Of every sample the output that was explained."""
     index: Array = outputs.argmax(axis=1) if target is None else np.asarray(target)
     return np.broadcast_to(index, (len(outputs), len(target)) if isinstance(target, tuple) else (len(outputs),))
+
+
+def _filled(values: Array, bad: NDArray[np.bool_], column: Column) -> Array:
+    """With the column's filling in the rows of bad samples."""
+    filled = np.array(values, column.dtype)
+    filled[bad] = column.fill
+    return filled
 
 
 def _summed(relevance: Array, axis: int) -> Array:
