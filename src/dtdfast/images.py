@@ -68,7 +68,10 @@ class Preparation:
         image, ops = require("PIL.Image", "images"), require("PIL.ImageOps", "images")
         try:
             with image.open(path) as file:
-                upright = ops.exif_transpose(file).convert(MODES[self.channels])
+                ops.exif_transpose(file, in_place=True)
+                mode = MODES[self.channels]
+                file.load()
+                upright = file if file.mode == mode else file.convert(mode)
         except FileNotFoundError:
             raise
         except Exception as error:  # whatever Pillow's decoders raise on a damaged file, decompression bombs included

@@ -192,5 +192,8 @@ def _filled(values: Array, bad: NDArray[np.bool_], column: Column) -> Array:
 
 
 def _summed(relevance: Array, axis: int) -> Array:
-    """Sample by sample, so that the order of summation cannot depend on how many there are."""
-    return np.stack([values.sum(axis=axis - 1, dtype=np.float64) for values in relevance])
+    """One channel after the other, in float64."""
+    sums = relevance.take(0, axis).astype(np.float64)
+    for channel in range(1, relevance.shape[axis]):
+        sums += relevance.take(channel, axis)
+    return sums
