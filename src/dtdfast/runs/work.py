@@ -193,7 +193,7 @@ def _filled(values: Array, bad: NDArray[np.bool_], column: Column) -> Array:
 
 def _summed(relevance: Array, axis: int) -> Array:
     """One channel after the other, in float64."""
-    sums = relevance.take(0, axis).astype(np.float64)
+    sums: Array = relevance.take(0, axis).astype(np.float64)
     for channel in range(1, relevance.shape[axis]):
         sums += relevance.take(channel, axis)
     return sums
