@@ -135,6 +135,7 @@ class Store:
             with beside[path].open("wb", buffering=0) as file:
                 _put(file, _whole(array, values))
                 _to_disk(file.fileno())
+                _out_of_memory(file.fileno())
         for path, part in beside.items():
             part.replace(path)
         for path in beside:
@@ -223,6 +224,12 @@ def _put(file: IO[bytes], values: Array) -> None:
 def _to_disk(handle: int) -> None:
     """The contents of a file, or of a folder: its names."""
     os.fsync(handle)
+
+
+def _out_of_memory(handle: int) -> None:
+    """Let the system hold the next file where it held this one, which nobody reads now: fresh memory can cost more than writing."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _name_to_disk(path: Path) -> None:
