@@ -17,6 +17,7 @@ import dtdfast as dtd
 from dtdfast.data import digits
 from dtdfast.images import Preparation
 from dtdfast.runs import store
+from dtdfast.runs.local import streams
 from dtdfast.runs.manifest import described, model_digest
 from dtdfast.runs.work import LEDGER
 from photographs import photographs
@@ -54,6 +55,25 @@ def test_bits_are_those_of_explain_whatever_the_chunks(out: Path, chunk: int) ->
     np.testing.assert_array_equal(stored(out, "ledger"), np.stack(totals, axis=1))
     assert zarr.open_group(out)["ledger"].attrs["columns"] == list(LEDGER)
     assert (done.path, done.samples, done.explained, list(done.errors())) == (out, 32, 32, [])
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 3, 5, 8])
+def test_bits_are_those_of_explain_whatever_runs_side_by_side(out: Path, n_threads: int) -> None:
+    assert n_threads % streams(n_threads) == 0
+    x = IMAGES[:90].copy()
+    x[[3, 40, 41]] = np.nan
+    good = np.setdiff1d(np.arange(90), [3, 40, 41])
+    dtd.run(LAYERS, x, out, domain=BOX, chunk=20, n_threads=n_threads, batch_size=3)
+    np.testing.assert_array_equal(stored(out, "relevance")[good], dtd.explain(LAYERS, x[good], domain=BOX))
+    assert np.isnan(stored(out, "relevance")[[3, 40, 41]]).all()
+    assert np.isnan(stored(out, "ledger")[[3, 40, 41]]).all()
+
+
+def test_the_oracle_is_stored_in_the_output_s_type(out: Path) -> None:
+    dtd.run(LAYERS, IMAGES[:5], out, domain=BOX, chunk=2, backend="oracle")
+    expected = dtd.explain(LAYERS, IMAGES[:5], domain=BOX, backend="oracle")
+    assert expected.dtype == np.float64
+    np.testing.assert_array_equal(stored(out, "relevance"), expected.astype(np.float32))
 
 
 def test_totals_without_the_ledger_are_its_own(out: Path) -> None:
@@ -277,6 +297,21 @@ def test_leftovers_of_a_killed_process_are_swept(out: Path) -> None:
     (out / "relevance/c.1.0.0.abc.partial").write_bytes(b"half")
     dtd.run(LAYERS, IMAGES[:9], out, resume=True)
     assert contents(out) == expected
+
+
+def test_what_can_be_read_again_leaves_no_error_behind(photos: Path, tmp_path: Path, rng: np.random.Generator) -> None:
+    """A chunk that was written with an error, but not finished, and whose file has come back."""
+    layers, gone = classifier(rng), photos / "00001.jpg"
+    options = dict(preparation=FED, domain=FED.domain, chunk=3)
+    dtd.run(layers, photos, tmp_path / "whole.zarr", **options)
+    begun = dtd.run(layers, photos, tmp_path / "begun.zarr", **options)
+    gone.rename(tmp_path / "away.jpg")
+    rows = {name: stored(begun.path, name)[:3] for name in ("relevance", "outputs", "target", "ledger")}
+    store.Store(begun.path).commit(0, {**rows, "error": np.array(["", "No such file", ""], dtype=object)})
+    (begun.path / "finished/c.0").unlink()
+    (tmp_path / "away.jpg").rename(gone)
+    dtd.run(layers, photos, begun.path, resume=True, **options)
+    assert contents(begun.path) == contents(tmp_path / "whole.zarr")
 
 
 MISMATCHES: list[tuple[str, dict[str, Any]]] = [

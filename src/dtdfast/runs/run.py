@@ -159,6 +159,7 @@ def run(
                 from .cluster import run_on_cluster
 
                 run_on_cluster(work, store, todo, done, begun, workers, scheduler)
+                store.sweep()  # what workers that were lost left half-written
         return Run(path, len(source), n_left, time.perf_counter() - clock)
 
 

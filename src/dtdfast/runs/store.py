@@ -161,7 +161,7 @@ class Store:
         return self._arrays[name]
 
     def sweep(self) -> None:
-        """Remove what a killed process was in the middle of writing; nobody may be writing."""
+        """Remove what a killed process was in the middle of writing; whoever is still writing fails and leaves a whole chunk or none."""
         for folder in self.path.iterdir():
             if folder.is_dir():
                 for name in _names(folder, complete=False):
