@@ -19,7 +19,7 @@ from dtdfast.images import Preparation
 from dtdfast.runs import store
 from dtdfast.runs.local import streams
 from dtdfast.runs.manifest import described, model_digest
-from dtdfast.runs.work import LEDGER
+from dtdfast.runs.work import LEDGER, halves
 from photographs import photographs
 from run_support import contents
 from support import classifier, segmenter
@@ -110,6 +110,17 @@ def test_narrow_and_summed(tmp_path: Path, rng: np.random.Generator) -> None:
     assert all("is beyond float16; store it as float32" in text for _, _, text in done.errors())
     with pytest.raises(dtd.RunError, match="there are none"):
         dtd.run([dtd.Linear(np.eye(3))], np.ones((2, 3)), tmp_path / "flat.zarr", sum_channels=True)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_halves_are_numpy_s(dtype: type, rng: np.random.Generator) -> None:
+    steps = np.arange(3000) * 2.0**-26  # ties among the subnormal numbers, and around the first normal one
+    special = [0.0, 2.0**-14, np.nextafter(2.0**-14, 0), 65504, 65519.9, 65520, 1e9, np.inf, np.nan, 1e-30]
+    values = np.concatenate([steps, special, 2.0 ** rng.uniform(-30, 18, 2000)]).astype(dtype)
+    for signed in (values, -values):
+        with np.errstate(over="ignore"):
+            expected = signed.astype(np.float16)
+            np.testing.assert_array_equal(halves(signed).view(np.uint16), expected.view(np.uint16))
 
 
 # -------------------------------------------------------------------------------------------------------------------- sources
