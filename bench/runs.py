@@ -14,22 +14,27 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import distributed
 import numpy as np
-import zarr
 
 import dtdfast as dtd
 from dtdfast.data import digits
 from dtdfast.images import Preparation
+from dtdfast.runs.run import _work as work_of
+from dtdfast.runs.sources import Pictures, open_source
 from dtdfast.runs.store import Store
+from dtdfast.runs.work import Work
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from photographs import photographs
 
-ROUNDS = 3
+ROUNDS = 5
+CHUNK = 27  # images in a chunk of 16 MiB
 FED = Preparation(size=(227, 227), channels="bgr", mean=(104.0, 117.0, 123.0), scale=255.0)
 
 
@@ -38,6 +43,12 @@ def seconds(call: Callable[[], object]) -> tuple[float, float]:
     clock, cores = time.perf_counter(), time.process_time()
     call()
     return time.perf_counter() - clock, time.process_time() - cores
+
+
+def summary(times: list[tuple[float, float]]) -> tuple[float, float, float]:
+    """The best and the median by the clock, and the least of all cores."""
+    clock, cores = zip(*times, strict=True)
+    return min(clock), median(clock), min(cores)
 
 
 def size(folder: Path) -> int:
@@ -97,36 +108,41 @@ def measure(layers: list[dtd.Layer], folder: Path, x: np.ndarray, only: str, als
             times[name].append(seconds(call))
             nbytes[name] = size(out) / n if out.exists() else 0
             shutil.rmtree(out, ignore_errors=True)
-    print(f"{n} photographs, {os.cpu_count()} cores; best of {ROUNDS} rounds, start of the run (and its cluster) included")
-    clock, cores = map(min, zip(*times["in memory"], strict=True))
+    print(f"{n} photographs, {os.cpu_count()} cores; {ROUNDS} rounds by turns, start of the run (and its cluster) included")
+    print(f"{'':32} images/s: best, median   of in memory: best, median, by work of the cores   kB per image")
+    held = summary(times["in memory"])
     for name, taken in times.items():
-        fastest, work = map(min, zip(*taken, strict=True))
-        share = f"{clock / fastest:6.1%} of in memory (by work of the cores {cores / work:6.1%})"
-        print(f"{name:32} {n / fastest:7.1f} /s  {share}  {nbytes[name] / 1e3:8.1f} kB per image")
+        best, middle, work = summary(taken)
+        rates = f"{n / best:13.1f} {n / middle:10.1f} {held[0] / best:18.1%} {held[1] / middle:8.1%} {held[2] / work:18.1%}"
+        print(f"{name:32} {rates} {nbytes[name] / 1e3:24.1f}")
     few = x[:16]
     plain, followed = least(lambda: explainer.explain(few)), least(lambda: explainer.ledger(few), ROUNDS)
     print(f"with the ledger: {(plain + followed) / plain:.0f} times the explanation alone")
-    pictures = [FED.picture(path) for path in sorted((folder / "jpg").iterdir())[:27]]
-    decoding = least(lambda: [FED.picture(path) for path in sorted((folder / "jpg").iterdir())[:27]]) / 27
-    feeding = least(lambda: [FED.normalised(picture) for picture in pictures]) / 27
-    print(f"one core decodes and resizes a JPEG in {decoding * 1e3:.2f} ms, and feeds it in {feeding * 1e3:.2f} ms")
-    whole, narrow = commit(layers, x[:27], out), commit(layers, x[:27], out, dtype="float16", sum_channels=True)
-    print(f"commit of a chunk of 27 images: {whole * 1e3:.0f} ms; of sums over channels in float16 {narrow * 1e3:.0f} ms")
+    starting = summary([seconds(lambda: (dtd.run(layers, x[:1], out, domain=FED.domain), shutil.rmtree(out))) for _ in range(ROUNDS)])
+    print(f"a run of one image: {starting[0] * 1e3:.0f} ms, median {starting[1] * 1e3:.0f} ms")
+    whole, narrow = chunk(layers, folder, out), chunk(layers, folder, out, dtype="float16", sum_channels=True)
+    print("beside the kernels, ms per image on one thread: best, median (and work) of reading and feeding | making rows | storing them")
+    for name, parts in (("float32", whole), ("sums over channels, float16", narrow)):
+        print(f"{name:32} " + " | ".join(f"{best:.2f}, {middle:.2f} ({work:.2f})" for best, middle, work in 1e3 / CHUNK * np.array(parts)))
     print(f"the model on its way to a worker: {len(pickle.dumps(explainer)) / 1e6:.1f} MB")
-    stored = size(out) / 27
+    stored = size(out) / CHUNK
     handing = per_task(folder)
     print(f"Dask's part of a chunk: {handing * 1e3:.1f} ms, that of its worker included")
-    million({"this network": plain / len(few), **also}, decoding + feeding, narrow, stored, handing, 27)
+    million({"this network": plain / len(few), **also}, narrow, stored, handing)
 
 
-def million(per_image: dict[str, float], decoding: float, committing: float, stored: float, per_task: float, chunk: int) -> None:
-    """What 1.3 million images take, in hours, and what they write: workers of as many cores as this machine has, each on its own."""
+def million(per_image: dict[str, float], parts: list[tuple[float, float, float]], stored: float, per_task: float) -> None:
+    """What 1.3 million images take, in hours, and what they write: workers of as many cores as this machine has, each on its own.
+
+    Reading and storing count as work that the cores share with the kernels.
+    """
+    beside = sum(best for best, _, _ in parts) / CHUNK / (os.cpu_count() or 1)
     print("| | s per image | hours on 1 | on 8 | on 64 | MB/s written by 64 | chunks/s of 64 |")
     print("|---|---|---|---|---|---|---|")
     for name, explaining in per_image.items():
-        each = explaining + decoding / (os.cpu_count() or 1) + committing / chunk
+        each = explaining + beside
         times = " | ".join(f"{1.3e6 * each / workers / 3600:.2g}" for workers in (1, 8, 64))
-        print(f"| {name} | {each:.4f} | {times} | {64 / each * stored / 1e6:.0f} | {64 / each / chunk:.0f} |")
+        print(f"| {name} | {each:.4f} | {times} | {64 / each * stored / 1e6:.0f} | {64 / each / CHUNK:.0f} |")
     print(f"one scheduler hands out {1 / per_task:.0f} chunks per second at least")
 
 
@@ -134,14 +150,30 @@ def least(call: Callable[[], object], rounds: int = 10) -> float:
     return min(seconds(call)[0] for _ in range(rounds))
 
 
-def commit(layers: list[dtd.Layer], x: np.ndarray, out: Path, **options: Any) -> float:
-    """Seconds to write one finished chunk once more."""
+def chunk(layers: list[dtd.Layer], folder: Path, out: Path, **options: Any) -> list[tuple[float, float, float]]:
+    """Seconds that one thread takes for a chunk beside the kernels: to read it, to make its rows, and to write new ones."""
     shutil.rmtree(out, ignore_errors=True)
-    dtd.run(layers, x, out, domain=FED.domain, chunk=len(x), **options)
-    group = zarr.open_group(out)
-    rows = {name: group[name][:] for name in ("relevance", "outputs", "target", "ledger", "error")}
-    store = Store(out)
-    return least(lambda: store.commit(0, rows))
+    paths = sorted((folder / "jpg").iterdir())[:CHUNK]
+    pictures = Pictures(tuple(paths), FED)
+    x = np.empty((len(paths), *FED.shape), np.float32)
+    reading = summary([seconds(lambda: pictures.read(x)) for _ in range(10)])
+    dtd.run(layers, x, out, domain=FED.domain, chunk=len(paths), **options)
+    work, numbers = kept(layers, x, **options), count(1)
+    done = work.chunk([""] * len(x), None, [path.name for path in paths])
+    for block in work.blocks(x):
+        work.explain(done, x, block)
+    rows, store = work.rows(done), Store(out)
+    making = summary([seconds(lambda: work.rows(done)) for _ in range(10)])
+    storing = summary([seconds(lambda: store.commit(next(numbers), rows)) for _ in range(20)])
+    for number in range(1, next(numbers)):  # the first one is the run's
+        for path in out.glob(f"*/c.{number}*"):
+            path.unlink()
+    return [reading, making, storing]
+
+
+def kept(layers: list[dtd.Layer], x: np.ndarray, dtype: str = "float32", sum_channels: bool = False) -> Work:
+    """What `dtdfast.run` does with every chunk."""
+    return work_of(dtd.Explainer(layers, domain=FED.domain), open_source(x), None, None, dtype, sum_channels, False, False)
 
 
 def per_task(folder: Path) -> float:

@@ -13,15 +13,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kernel_steps import USABLE_ISAS, Kernels, lib, place
+from kernel_steps import USABLE_ISAS, Kernels, isa_name, lib, place
 
 LAYOUTS = {"channels last": (0, 2, 3, 4, 5, 1), "channels first": (0, 1, 2, 3, 4, 5)}
 
 
 # where long double is no longer than double, the reference of doubles rounds as often as the kernels do
 _LONG = 1 if np.finfo(np.longdouble).nmant > 52 else 2
-FLOATS = [Kernels(isa, lib.DTD_F4, np.float32, np.float64, 2.0**-24) for isa in USABLE_ISAS]
-DOUBLES = [Kernels(isa, lib.DTD_F8, np.float64, np.longdouble, _LONG * 2.0**-53) for isa in USABLE_ISAS]
+# the others share what they do not compute in parts with avx512: all doubles, and on dot products all float32 too
+FLOATS = [Kernels(isa, lib.DTD_F4, np.float32, np.float64, 2.0**-24) for isa in USABLE_ISAS if isa_name(isa) != "avx512bf16"]
+DOUBLES = [Kernels(isa, lib.DTD_F8, np.float64, np.longdouble, _LONG * 2.0**-53) for isa in USABLE_ISAS if not lib.dtd_isa_bfloat16(isa)]
+NARROW = [Kernels(isa, lib.DTD_F4, np.float32, np.float64, 2.0**-24) for isa in USABLE_ISAS if lib.dtd_isa_bfloat16(isa)]
 
 each_kernels = pytest.mark.parametrize("kernels", FLOATS + DOUBLES, ids=str)
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kernel_checks import FLOATS, LAYOUTS, agree, same_bits
+from kernel_checks import FLOATS, LAYOUTS, NARROW, agree, same_bits
 from kernel_layers import Taps
 from kernel_steps import Step, isa_name, lib
 from test_kernels import taps_step
@@ -23,7 +23,6 @@ PRODUCT = {1: 2 * V + V * V, 2: 3 * V * V, 3: 2.0**-23}
 TERMS = {1: 1, 2: 3, 3: 6}
 PARTS = {"FLOAT32": (3, 3), "BFLOAT16": (2, 1), "BFLOAT16_TERMS": (3, 1)}  # of y, of what stands beside it
 
-NARROW = [k for k in FLOATS if lib.dtd_isa_bfloat16(k.isa)]
 MATRIX = [k for k in NARROW if isa_name(k.isa) == "amx"]
 
 SQUARE = tuple(product((0,), (-1, 0, 1), (-1, 0, 1)))

@@ -17,8 +17,9 @@ import dtdfast as dtd
 from dtdfast.data import digits
 from dtdfast.images import Preparation
 from dtdfast.runs import store
+from dtdfast.runs.local import streams
 from dtdfast.runs.manifest import described, model_digest
-from dtdfast.runs.work import LEDGER
+from dtdfast.runs.work import LEDGER, halves
 from photographs import photographs
 from run_support import contents
 from support import classifier, segmenter
@@ -56,6 +57,25 @@ def test_bits_are_those_of_explain_whatever_the_chunks(out: Path, chunk: int) ->
     assert (done.path, done.samples, done.explained, list(done.errors())) == (out, 32, 32, [])
 
 
+@pytest.mark.parametrize("n_threads", [1, 2, 3, 5, 8])
+def test_bits_are_those_of_explain_whatever_runs_side_by_side(out: Path, n_threads: int) -> None:
+    assert n_threads % streams(n_threads) == 0
+    x = IMAGES[:90].copy()
+    x[[3, 40, 41]] = np.nan
+    good = np.setdiff1d(np.arange(90), [3, 40, 41])
+    dtd.run(LAYERS, x, out, domain=BOX, chunk=20, n_threads=n_threads, batch_size=3)
+    np.testing.assert_array_equal(stored(out, "relevance")[good], dtd.explain(LAYERS, x[good], domain=BOX))
+    assert np.isnan(stored(out, "relevance")[[3, 40, 41]]).all()
+    assert np.isnan(stored(out, "ledger")[[3, 40, 41]]).all()
+
+
+def test_the_oracle_is_stored_in_the_output_s_type(out: Path) -> None:
+    dtd.run(LAYERS, IMAGES[:5], out, domain=BOX, chunk=2, backend="oracle")
+    expected = dtd.explain(LAYERS, IMAGES[:5], domain=BOX, backend="oracle")
+    assert expected.dtype == np.float64
+    np.testing.assert_array_equal(stored(out, "relevance"), expected.astype(np.float32))
+
+
 def test_totals_without_the_ledger_are_its_own(out: Path) -> None:
     dtd.run(LAYERS, IMAGES[:20], out, rules="deep_taylor", domain=BOX, target=3)
     account = dtd.Explainer(LAYERS, rules="deep_taylor", domain=BOX).ledger(IMAGES[:20], 3)
@@ -90,6 +110,17 @@ def test_narrow_and_summed(tmp_path: Path, rng: np.random.Generator) -> None:
     assert all("is beyond float16; store it as float32" in text for _, _, text in done.errors())
     with pytest.raises(dtd.RunError, match="there are none"):
         dtd.run([dtd.Linear(np.eye(3))], np.ones((2, 3)), tmp_path / "flat.zarr", sum_channels=True)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_halves_are_numpy_s(dtype: type, rng: np.random.Generator) -> None:
+    steps = np.arange(3000) * 2.0**-26  # ties among the subnormal numbers, and around the first normal one
+    special = [0.0, 2.0**-14, np.nextafter(2.0**-14, 0), 65504, 65519.9, 65520, 1e9, np.inf, np.nan, 1e-30]
+    values = np.concatenate([steps, special, 2.0 ** rng.uniform(-30, 18, 2000)]).astype(dtype)
+    for signed in (values, -values):
+        with np.errstate(over="ignore"):
+            expected = signed.astype(np.float16)
+            np.testing.assert_array_equal(halves(signed).view(np.uint16), expected.view(np.uint16))
 
 
 # -------------------------------------------------------------------------------------------------------------------- sources
@@ -219,36 +250,46 @@ class Crash(BaseException):
     """What no handler catches: the process is gone."""
 
 
-def crashing(monkeypatch: pytest.MonkeyPatch, after: int, error: BaseException) -> None:
-    """Raise once `after` files have been brought to the disk."""
-    count = iter(range(after))
+def crashing(monkeypatch: pytest.MonkeyPatch, after: int, error: BaseException) -> list[int]:
+    """Raise once `after` files or folders have been brought to the disk; returns what counts them."""
+    count: list[int] = []
     kept = store._to_disk
 
-    def failing(path: Path) -> None:
-        if next(count, None) is None:
+    def failing(handle: int) -> None:
+        if len(count) == after:
             raise error
-        kept(path)
+        count.append(handle)
+        kept(handle)
 
     monkeypatch.setattr(store, "_to_disk", failing)
+    return count
 
 
 def test_stopped_between_any_two_writes_and_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = dtd.run(LAYERS, IMAGES[:9], tmp_path / "whole.zarr", domain=BOX, chunk=4)
-    for after in range(3 * 6):  # 3 chunks of 5 arrays and the mark
+    x = IMAGES[:9].copy()
+    x[5] = np.nan  # so that there is an error to be written
+    with monkeypatch.context() as patch:
+        count = crashing(patch, -1, Crash())
+        whole = dtd.run(LAYERS, x, tmp_path / "whole.zarr", domain=BOX, chunk=4)
+    first, second, third = [10, 12, 10]  # in each chunk four arrays, the mark and perhaps errors: a file and a folder each
+    assert len(count) == first + second + third
+    for after in range(len(count)):
         path = tmp_path / f"{after}.zarr"
         with monkeypatch.context() as patch:
             crashing(patch, after, Crash())
             with pytest.raises(Crash):
-                dtd.run(LAYERS, IMAGES[:9], path, domain=BOX, chunk=4)
-        assert len(store.Store(path).finished()) == (after + 1) // 6
-        done = dtd.run(LAYERS, IMAGES[:9], path, domain=BOX, resume=True)
+                dtd.run(LAYERS, x, path, domain=BOX, chunk=4)
+        # the mark is in its place before its folder is brought to the disk, the last step of a chunk
+        complete = (after >= first - 1) + (after >= first + second - 1) + (after >= first + second + third - 1)
+        assert len(store.Store(path).finished()) == complete
+        done = dtd.run(LAYERS, x, path, domain=BOX, resume=True)
         assert contents(path) == contents(whole.path)
-        assert done.explained == (9, 5, 1, 0)[(after + 1) // 6]
+        assert done.explained == (9, 5, 1, 0)[complete]
 
 
 def test_a_full_disk_says_how_to_go_on(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        crashing(patch, 15, OSError(28, "No space left on device"))
+        crashing(patch, 25, OSError(28, "No space left on device"))
         with pytest.raises(dtd.RunError, match=r"No space left on device; 2 of 5 chunks of .* are finished; continue with resume=True"):
             dtd.run(LAYERS, IMAGES[:20], out, domain=BOX, chunk=4)
     dtd.run(LAYERS, IMAGES[:20], out, domain=BOX, resume=True)
@@ -267,6 +308,21 @@ def test_leftovers_of_a_killed_process_are_swept(out: Path) -> None:
     (out / "relevance/c.1.0.0.abc.partial").write_bytes(b"half")
     dtd.run(LAYERS, IMAGES[:9], out, resume=True)
     assert contents(out) == expected
+
+
+def test_what_can_be_read_again_leaves_no_error_behind(photos: Path, tmp_path: Path, rng: np.random.Generator) -> None:
+    """A chunk that was written with an error, but not finished, and whose file has come back."""
+    layers, gone = classifier(rng), photos / "00001.jpg"
+    options = dict(preparation=FED, domain=FED.domain, chunk=3)
+    dtd.run(layers, photos, tmp_path / "whole.zarr", **options)
+    begun = dtd.run(layers, photos, tmp_path / "begun.zarr", **options)
+    gone.rename(tmp_path / "away.jpg")
+    rows = {name: stored(begun.path, name)[:3] for name in ("relevance", "outputs", "target", "ledger")}
+    store.Store(begun.path).commit(0, {**rows, "error": np.array(["", "No such file", ""], dtype=object)})
+    (begun.path / "finished/c.0").unlink()
+    (tmp_path / "away.jpg").rename(gone)
+    dtd.run(layers, photos, begun.path, resume=True, **options)
+    assert contents(begun.path) == contents(tmp_path / "whole.zarr")
 
 
 MISMATCHES: list[tuple[str, dict[str, Any]]] = [

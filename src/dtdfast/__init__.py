@@ -3,9 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from . import baselines, plot
 from .backends import Backend, backends
-from .config import build_config
 from .errors import (
     BackendError,
     DomainError,
@@ -21,11 +19,6 @@ from .errors import (
     TargetError,
     WiringError,
 )
-from .explainer import Explainer, explain, predict
-from .importers.keras import from_keras
-from .importers.onnx import from_onnx
-from .importers.sklearn import from_sklearn
-from .importers.torch import from_torch
 from .layers import (
     INPUT,
     LRN,
@@ -54,17 +47,21 @@ from .layers import (
     SumPool,
     Upsample,
 )
-from .ledger import Ledger
 from .presets import PRESETS
 from .rules import AlphaBeta, Epsilon, Flat, Gamma, Pass, Rule, WSquare, ZBox, Zero, ZPlus
-from .runs import run
-from .storage import load, save
-from .version import __version__
 
 if TYPE_CHECKING:
-    from . import compat, diagnostics, evaluation
-
-LAZY = ("compat", "diagnostics", "evaluation")  # subpackages that are imported when they are first named
+    from . import baselines, compat, diagnostics, evaluation, plot
+    from .config import build_config
+    from .explainer import Explainer, explain, predict
+    from .importers.keras import from_keras
+    from .importers.onnx import from_onnx
+    from .importers.sklearn import from_sklearn
+    from .importers.torch import from_torch
+    from .ledger import Ledger
+    from .runs.run import run
+    from .storage import load, save
+    from .version import __version__
 
 __all__ = [
     "INPUT", "LRN", "PRESETS", "Activation", "Add", "AlphaBeta", "AvgPool", "Backend", "BackendError", "BatchNorm", "Concat", "Conv",
@@ -77,7 +74,33 @@ __all__ = [
 ]  # fmt: skip
 
 
+MODULES = ("baselines", "compat", "diagnostics", "evaluation", "plot")
+HOMES = {
+    "Explainer": "explainer",
+    "Ledger": "ledger",
+    "__version__": "version",
+    "build_config": "config",
+    "explain": "explainer",
+    "from_keras": "importers.keras",
+    "from_onnx": "importers.onnx",
+    "from_sklearn": "importers.sklearn",
+    "from_torch": "importers.torch",
+    "load": "storage",
+    "predict": "explainer",
+    "run": "runs.run",
+    "save": "storage",
+}
+"""Where names are that are imported when they are first used, so that a script pays for what it uses: beside records and rules, all."""
+
+
 def __getattr__(name: str) -> Any:
-    if name in LAZY:
+    if name in MODULES:
         return importlib.import_module(f".{name}", __name__)
+    if name in HOMES:
+        value = globals()[name] = getattr(importlib.import_module(f".{HOMES[name]}", __name__), name)
+        return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -17,7 +17,7 @@ from .backends import choose
 from .device_arrays import on_device
 from .errors import InputError, LayerError, NumericsError, RuleError, TargetError, at
 from .foreign import NUMPY, Home, take, take_out
-from .ledger import NARROW, Ledger, row_of
+from .ledger import NARROW, Ledger, row_of, total
 from .plan.domain import Domain
 from .plan.shapes import Shape
 from .plan.wiring import sources
@@ -199,8 +199,8 @@ class Explainer:
                 end: Array = np.empty((len(start), 1, *executor.program.leaves.shape), real)
                 session.relevance(start, end, accounts)
                 rows.append([row_of(a, self._layers, u) for a in accounts])
-                starts.append(start.astype(np.float64).reshape(len(start), -1).sum(axis=1))
-                ends.append(end.astype(np.float64).reshape(len(end), -1).sum(axis=1))
+                starts.append(total(start))
+                ends.append(total(end))
         return Ledger.join(rows, np.concatenate(starts), np.concatenate(ends))
 
     def plan_for(self, input_shape: Sequence[int], n_targets: int = 1) -> Any:

@@ -68,7 +68,10 @@ class Preparation:
         image, ops = require("PIL.Image", "images"), require("PIL.ImageOps", "images")
         try:
             with image.open(path) as file:
-                upright = ops.exif_transpose(file).convert(MODES[self.channels])
+                ops.exif_transpose(file, in_place=True)
+                mode = MODES[self.channels]
+                file.load()
+                upright = file if file.mode == mode else file.convert(mode)
         except FileNotFoundError:
             raise
         except Exception as error:  # whatever Pillow's decoders raise on a damaged file, decompression bombs included
@@ -83,13 +86,13 @@ class Preparation:
         box = (left, top, left + unit * width, top + unit * height)
         return np.asarray(image.resize((width, height), BICUBIC, box=box))
 
-    def normalised(self, picture: Array) -> Array:
-        """One sample, float32."""
+    def normalised(self, picture: Array, out: Array | None = None) -> Array:
+        """One sample, float32; in `out` if that is given."""
         pixels = picture.reshape(*self.size, self.n_channels)
-        x = np.empty(self.shape, np.float32)
+        x = np.empty(self.shape, np.float32) if out is None else out
         for c, values in enumerate(self._table):
             of = pixels[..., self.n_channels - 1 - c if self.channels == "bgr" else c]
-            (x[c] if self.layout == "nchw" else x[..., c])[...] = values[of]
+            np.take(values, of, out=x[c] if self.layout == "nchw" else x[..., c], mode="clip")  # a byte is in range: nothing to check
         return x
 
     @cached_property

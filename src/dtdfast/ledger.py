@@ -31,6 +31,11 @@ NARROW = {"tf32": 2.0**-11, "bfloat16": 2.0**-8, "mixed": 2.0**-8}
 Vector = NDArray[np.float64]  # one number per sample
 
 
+def total(values: NDArray[Any]) -> Vector:
+    """Sums over every sample in float64, one sample after the other, so that none depends on how many there are."""
+    return np.array([sample.sum(dtype=np.float64) for sample in values.reshape(len(values), -1)], np.float64)
+
+
 @dataclass
 class Row:
     """One unit of the plan: relevance that came (on its outputs), that went (to its inputs), and what it absorbed.  Arrays (n,)."""

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from .account import Account
 from .arrays import Check
 from .errors import BackendError
-from .oracle import Oracle
 from .program import Program
 from .targets import Entry
 
@@ -79,6 +78,8 @@ class HostSession(ABC):
 
 class OracleSession(HostSession):
     def __init__(self, program: Program) -> None:
+        from .oracle import Oracle
+
         self._oracle = Oracle(program.network, program.leaves, program.gradient)
 
     def forward(self, x: Array) -> Array:

@@ -10,6 +10,7 @@ executed, and its sizes are checked before anything is allocated for them.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -47,7 +48,7 @@ def save(layers: Sequence[Layer], path: str | os.PathLike[str]) -> None:
     for position, record in enumerate(layers):
         if RECORDS.get(type(record).__name__) is not type(record):
             raise LayerError(f"{at(position, record)}: not one of dtdfast's records, which alone can be saved")
-        arrays, settings = fields_of(type(record))
+        arrays, settings = fields_of(type(record).__name__)
         tensors |= {f"{position}.{key}": value for key in arrays if (value := getattr(record, key)) is not None}
         entries.append({"record": type(record).__name__, "fields": {key: getattr(record, key) for key in settings}})
     _limit("layers", len(entries), MAX_LAYERS)
@@ -110,8 +111,10 @@ def _safetensors() -> Any:
     return require("safetensors", "io")
 
 
-def fields_of(record: type[Layer]) -> tuple[list[str], list[str]]:
+@functools.cache
+def fields_of(kind: str) -> tuple[list[str], list[str]]:
     """Names of a record's arrays, and of its other fields."""
+    record = RECORDS[kind]
     types = typing.get_type_hints(record)
     names = [f.name for f in dataclasses.fields(record)]
     arrays = [name for name in names if Array in (types[name], *typing.get_args(types[name]))]
@@ -175,7 +178,7 @@ def _entry(position: int, entry: Any, tensors: Mapping[str, Any], path: Path) ->
     kind, given = (entry.get("record"), entry.get("fields")) if isinstance(entry, dict) and len(entry) == 2 else (None, None)
     if not isinstance(kind, str) or kind not in RECORDS or not isinstance(given, dict):
         _refuse(path, f"layer {position}: {kind!r} is not a record of this dtdfast", "upgrade dtdfast, or save the list again")
-    arrays, settings = fields_of(RECORDS[kind])
+    arrays, settings = fields_of(kind)
     if given.keys() != set(settings):
         names = ", ".join(sorted(given.keys() ^ set(settings)))
         _refuse(path, f"layer {position} ({kind}): unknown or missing fields: {names}", "save it again with this version of dtdfast")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from .lower import lower
@@ -27,14 +28,22 @@ class Batches:
         self, program: Program, batch_size: int | None, budget: int, enough: int | None = None, reals: tuple[str, str] | None = None
     ) -> None:
         self.batch_size, self.budget, self.enough = batch_size, budget, enough
-        one = lower(program, 1, 1, reals=reals).arena
-        self.per_sample = max(1, one)
+        self.per_sample = max(1, lower(program, 1, 1, reals=reals).arena)
         parts = [part for unit in program.network.units if isinstance(unit, Neuron) for part in unit.parts]
         self.weights = sum(SIZES[program.real] * part.weight.size for part in parts if part.weight is not None)
-        self.per_target = max(1, lower(program, 1, 2, reals=reals).arena - one) if program.relevant else 1
+        self._program, self._reals = program, reals
+
+    @cached_property
+    def per_target(self) -> int:
+        """Bytes of arena for one more target."""
+        if not self._program.relevant:
+            return 1
+        return max(1, lower(self._program, 1, 2, reals=self._reals).arena - self.per_sample)
 
     def targets(self, n_targets: int) -> int:
         """Targets per relevance pass, so that one sample stays within the budget."""
+        if n_targets == 1:
+            return 1
         room = max(0, self.budget - self.per_sample) // self.per_target
         return max(1, min(n_targets, 1 + room))
 
@@ -44,5 +53,6 @@ class Batches:
             return min(n, self.batch_size)
         # values leave the caches as samples are added, weights are read again as they are taken away: about as much of either
         room = self.budget if self.enough is None else min(self.budget, max(self.enough, self.weights))
-        most = max(1, room // (self.per_sample + (self.targets(n_targets) - 1) * self.per_target))
+        more = self.targets(n_targets) - 1
+        most = max(1, room // (self.per_sample + (more * self.per_target if more else 0)))
         return -(-n // -(-n // most))

@@ -47,7 +47,13 @@ def explain_chunk(name: str, task: Task) -> None:
     equipment = distributed.get_worker().plugins.get(name)
     if equipment is None:
         raise RunError("this worker could not be equipped for the run; its log says why")
-    equipment.store.commit(task.number, task.rows(equipment.work, [piece.read() for piece in task.pieces]))
+    x, pieces = task.room()
+    errors = [error for piece, part in pieces for error in piece.read(part)]
+    work: Work = equipment.work
+    chunk = task.chunk(work, errors)
+    for block in work.blocks(x):
+        work.explain(chunk, x, block)
+    equipment.store.commit(task.number, work.rows(chunk))
 
 
 def run_on_cluster(

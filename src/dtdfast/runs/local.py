@@ -1,48 +1,62 @@
-"""A run in this process: threads read ahead and write behind while the kernels run."""
+"""A run in this process: threads read ahead and explain, this one writes behind them."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 
 from ..threads import default_threads
 from .store import Store
-from .task import Read, Task
-from .work import Work
+from .task import Task
+from .work import Chunk, Work
 
-AHEAD = 2  # chunks that are being read, and at most as many that wait to be written: memory is that of a few chunks
+AHEAD = 3  # chunks that are being read or explained: one that ends, one that goes on where that left, and one that is read
 READERS = 8  # threads, at most: more do not help where the kernels use the cores
+STREAMS = 4  # passes, at most, that run side by side; each has working memory of its own
 
 
-def run_locally(work: Work, store: Store, tasks: Iterator[Task], done: Callable[[Task], None]) -> None:
-    """Work off the tasks, in order."""
+def streams(threads: int) -> int:
+    """Passes side by side, of `threads` / this many threads each.
+
+    The fewer threads share a pass, the fewer wait where reading and writing take a core from one of them: with a single thread none does.
+    """
+    return max(n for n in range(1, STREAMS + 1) if threads % n == 0)
+
+
+def run_locally(work: Work, store: Store, tasks: Iterator[Task], done: Callable[[Task], None], side_by_side: int) -> None:
+    """Work off the tasks; they are finished in order.
+
+    Parameters
+    ----------
+    side_by_side : passes, by an explainer that uses so much fewer threads for each
+    """
     readers = ThreadPoolExecutor(min(READERS, default_threads()), "dtdfast-read")
-    writer = ThreadPoolExecutor(1, "dtdfast-write")
-    reading: deque[tuple[Task, list[Future[Read]]]] = deque()
-    writing: deque[tuple[Task, Future[None]]] = deque()
+    kernels = ThreadPoolExecutor(side_by_side, "dtdfast-explain")
+    chunks = ThreadPoolExecutor(AHEAD, "dtdfast-chunk")  # these wait for the threads above
+    flowing: deque[tuple[Task, Future[Chunk]]] = deque()
 
-    def read_ahead() -> None:
-        for task in islice(tasks, AHEAD - len(reading)):
-            reading.append((task, [readers.submit(piece.read) for piece in task.pieces]))
-
-    def settle(most: int) -> None:
-        while len(writing) > most or (writing and writing[0][1].done()):
-            task, future = writing.popleft()
-            future.result()
-            done(task)
+    def explained(task: Task) -> Chunk:
+        x, pieces = task.room()
+        found = readers.map(lambda piece: piece[0].read(piece[1]), pieces)
+        chunk = task.chunk(work, [error for errors in found for error in errors])
+        for _ in kernels.map(partial(work.explain, chunk, x), work.blocks(x)):
+            pass
+        work.check(chunk)
+        return chunk
 
     try:
-        read_ahead()
-        while reading:
-            task, futures = reading.popleft()
-            parts = [future.result() for future in futures]
-            read_ahead()
-            rows = task.rows(work, parts)
-            settle(AHEAD - 1)
-            writing.append((task, writer.submit(store.commit, task.number, rows)))
-        settle(0)
+        flowing.extend((task, chunks.submit(explained, task)) for task in islice(tasks, AHEAD))
+        while flowing:
+            task, future = flowing.popleft()
+            chunk = future.result()
+            flowing.extend((task, chunks.submit(explained, task)) for task in islice(tasks, 1))
+            store.commit(task.number, work.rows(chunk))
+            done(task)
     finally:
-        readers.shutdown(cancel_futures=True)
-        writer.shutdown()
+        for pool in (readers, kernels, chunks):
+            pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (readers, kernels, chunks):
+            pool.shutdown()

@@ -25,7 +25,7 @@ def model_digest(layers: Sequence[Layer]) -> str:
     """SHA-256 of every record: its kind, settings and arrays, names included."""
     digest = hashlib.sha256()
     for record in layers:
-        arrays, settings = fields_of(type(record))
+        arrays, settings = fields_of(type(record).__name__)
         digest.update(repr([type(record).__name__, *((key, getattr(record, key)) for key in settings)]).encode())
         for key in arrays:
             if (value := getattr(record, key)) is not None:

@@ -20,7 +20,7 @@ from ..images import Preparation
 from ..layers import Layer
 from ..presets import PRESETS
 from ..threads import default_threads
-from .local import run_locally
+from .local import run_locally, streams
 from .lock import locked
 from .manifest import FORMAT, as_stored, described, differences, environment, model_digest
 from .sources import Source, open_source
@@ -122,7 +122,9 @@ def run(
             raise RunError(f"{key} is {value!r}, expected an integer of at least 1")
     source = open_source(data)
     target = _checked(target, len(source))
-    explainer = Explainer(layers, **_shared(options, workers))
+    alone = workers is None and scheduler is None
+    shared, side_by_side = _shared(options, workers, alone)
+    explainer = Explainer(layers, **shared)
     work = _work(explainer, source, preparation, target, dtype, sum_channels, ledger, strict)
     begun = environment(explainer.backend, pictures=source.names is not None)
     manifest = as_stored(
@@ -150,13 +152,14 @@ def run(
             todo = tasks(source, preparation, target, length, left)
             if not left:
                 pass
-            elif workers is None and scheduler is None:
-                run_locally(work, store, todo, done)
+            elif alone:
+                run_locally(work, store, todo, done, side_by_side if explainer.backend == "cpu" else 1)
             else:
                 require("distributed", "dask")
                 from .cluster import run_on_cluster
 
                 run_on_cluster(work, store, todo, done, begun, workers, scheduler)
+                store.sweep()  # what workers that were lost left half-written
         return Run(path, len(source), n_left, time.perf_counter() - clock)
 
 
@@ -173,13 +176,17 @@ def _checked(target: Any, n: int) -> Any:
     return array
 
 
-def _shared(options: dict[str, Any], workers: int | None) -> dict[str, Any]:
-    """The Explainer's options; this machine's cores shared among the workers on it."""
+def _shared(options: dict[str, Any], workers: int | None, alone: bool) -> tuple[dict[str, Any], int]:
+    """The Explainer's options, and passes side by side: this machine's cores shared among these, or the workers on it."""
     if options.get("kind") is not None:
         raise RunError("kind is not for a run, which explains")
-    if workers is None or options.get("n_threads") is not None:
-        return options
-    return {**options, "n_threads": max(1, default_threads() // workers)}
+    wanted = options.get("n_threads")
+    if alone and (wanted is None or (isinstance(wanted, int) and wanted > 1)):
+        threads = wanted or default_threads()
+        return {**options, "n_threads": threads // streams(threads)}, streams(threads)
+    if workers is None or wanted is not None:
+        return options, 1
+    return {**options, "n_threads": max(1, default_threads() // workers)}, 1
 
 
 def _work(
@@ -206,7 +213,7 @@ def _work(
         axis = relevance.ndim - 1 if last else 1
     rules = explainer.options["rules"]
     clip = isinstance(rules, str) and PRESETS[rules].clip_start
-    return Work(explainer, relevance.shape[1:], outputs.shape[1:], axis, dtype, ledger, clip, strict)
+    return Work(explainer, relevance.shape[1:], outputs.shape[1:], axis, dtype, relevance.dtype, ledger, clip, strict)
 
 
 def _chunk(source: Source, preparation: Preparation | None, work: Work) -> int:

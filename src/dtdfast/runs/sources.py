@@ -29,8 +29,8 @@ ZARR = ("zarr.json", ".zarray")  # what marks a folder as a Zarr array, format 3
 class Piece(Protocol):
     """A few consecutive samples that have yet to be read; pickles, so that a worker elsewhere can read them."""
 
-    def read(self) -> tuple[Array, list[str]]:
-        """Samples as the network takes them, and for each what is wrong with it, or an empty text; a bad one is zeros."""
+    def read(self, x: Array) -> list[str]:
+        """Fill x, which is zeros, with samples as the network takes them; for each what is wrong with it, or "": then it stays zeros."""
 
 
 class Source(Protocol):
@@ -68,15 +68,14 @@ class Pictures:
     paths: tuple[Path, ...]
     preparation: Preparation
 
-    def read(self) -> tuple[Array, list[str]]:
-        x = np.zeros((len(self.paths), *self.preparation.shape), np.float32)
-        errors = [""] * len(x)
+    def read(self, x: Array) -> list[str]:
+        errors = [""] * len(self.paths)
         for i, path in enumerate(self.paths):
             try:
-                x[i] = self.preparation.normalised(self.preparation.picture(path))
+                self.preparation.normalised(self.preparation.picture(path), x[i])
             except (InputError, OSError) as error:
                 errors[i] = str(error)
-        return x, errors
+        return errors
 
 
 class Files:
@@ -164,12 +163,15 @@ class Rows:
     stop: int
     preparation: Preparation | None
 
-    def read(self) -> tuple[Array, list[str]]:
+    def read(self, x: Array) -> list[str]:
         with self.location.open() as array:
-            x = np.array(array[self.start : self.stop])
-        if self.preparation is not None:
-            x = np.stack([self.preparation.normalised(picture) for picture in x])
-        return x, [""] * len(x)
+            samples = array[self.start : self.stop]
+            if self.preparation is None:
+                x[...] = samples
+            else:
+                for sample, picture in zip(x, np.asarray(samples), strict=True):
+                    self.preparation.normalised(picture, sample)
+        return [""] * len(x)
 
 
 class Samples:

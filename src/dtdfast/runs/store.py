@@ -8,19 +8,23 @@
     error     (n,)        what is wrong with a sample, or ""
     finished  (chunks,)   1 for every chunk that is complete: written last
 
-A chunk is committed by writing its part of every array, each a file of its own that replaces a partial one in one step, bringing them
-to the disk, and only then its entry in `finished`.  A run that dies in between leaves a chunk that is not finished; the next computes
-it again, and overwrites it with the same bits.  So may two workers that were given the same chunk.
+A chunk is committed by writing its part of every array, each a file of its own, beside its place, bringing all of them to the disk,
+renaming them, and only then the same for its entry in `finished`.  A run that dies in between leaves a chunk that is not finished; the
+next computes it again, and overwrites it with the same bits.  So may two workers that were given the same chunk.
+
+Arrays of numbers are not compressed (relevance hardly can be), so a chunk's file is the values as they lie in memory, and is written as
+such, without Zarr and without a copy.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +37,7 @@ Array = NDArray[Any]
 
 KEY = "dtdfast"  # the attribute that holds the manifest
 NAMES = 1 << 14  # names per chunk
+PARTIAL = ".partial"  # how files end that are still being written, Zarr's as well
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,7 @@ class Store:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._group: Any = None
+        self._arrays: dict[str, Any] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Store, (self.path,)
@@ -115,16 +121,47 @@ class Store:
 
     def commit(self, number: int, rows: Mapping[str, Array]) -> None:
         """Write chunk `number` of every array in `rows`, then mark it finished."""
+        self._errors(number, rows["error"])
+        self._write(number, {name: values for name, values in rows.items() if name != "error"})
+        self._write(number, {"finished": np.ones(1, np.uint8)})
+
+    def _write(self, number: int, rows: Mapping[str, Array]) -> None:
+        """Chunk `number` of arrays of numbers: all of them to the disk, and then each to its place in one step."""
+        beside = {}
         for name, values in rows.items():
-            array = self.group[name]
-            start = number * array.chunks[0]
-            array[start : start + len(values)] = values
-            _to_disk(self.path / name / _file(number, array.ndim))
-        self.group["finished"][number : number + 1] = np.ones(1, np.uint8)
-        _to_disk(self.path / "finished" / _file(number, 1))
+            array = self._array(name)
+            path = self.path / name / _file(number, array.ndim)
+            beside[path] = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
+            with beside[path].open("wb", buffering=0) as file:
+                _put(file, _whole(array, values))
+                _to_disk(file.fileno())
+                _out_of_memory(file.fileno())
+        for path, part in beside.items():
+            part.replace(path)
+        for path in beside:
+            _name_to_disk(path)
+
+    def _errors(self, number: int, texts: Array) -> None:
+        """Texts are Zarr's to encode; a chunk without any error has no file."""
+        array = self._array("error")
+        path = self.path / "error" / _file(number, 1)
+        if not any(texts):
+            path.unlink(missing_ok=True)  # of an attempt that could not read something which has come back
+            return
+        start = number * array.chunks[0]
+        array[start : start + len(texts)] = texts
+        with path.open("rb") as file:
+            _to_disk(file.fileno())
+        _name_to_disk(path)
+
+    def _array(self, name: str) -> Any:
+        """One of the group's, opened once."""
+        if name not in self._arrays:
+            self._arrays[name] = self.group[name]
+        return self._arrays[name]
 
     def sweep(self) -> None:
-        """Remove what a killed process was in the middle of writing; nobody may be writing."""
+        """Remove what a killed process was in the middle of writing; whoever is still writing fails and leaves a whole chunk or none."""
         for folder in self.path.iterdir():
             if folder.is_dir():
                 for name in _names(folder, complete=False):
@@ -150,7 +187,7 @@ def readable(name: str) -> str:
 
 
 def _array(group: Any, name: str, shape: Shape, chunks: Shape, dtype: Any, fill: Any, attributes: Mapping[str, Any]) -> Any:
-    """One file per chunk, all in one folder; relevance does not compress, so nothing but texts is."""
+    """One file per chunk, all in one folder; nothing but texts is compressed."""
     return group.create_array(
         name, shape=shape, chunks=chunks, dtype=dtype, fill_value=fill, attributes=dict(attributes),
         compressors="auto" if dtype is str else None, chunk_key_encoding={"name": "default", "separator": "."},
@@ -164,17 +201,41 @@ def _file(number: int, ndim: int) -> str:
 def _names(folder: Path, *, complete: bool) -> list[str]:
     """Of the files of chunks, those that are whole or those that are still being written."""
     with os.scandir(folder) as entries:
-        return [e.name for e in entries if e.name.startswith("c.") and e.name.endswith(".partial") != complete]
+        return [e.name for e in entries if e.name.startswith("c.") and e.name.endswith(PARTIAL) != complete]
 
 
-def _to_disk(path: Path) -> None:
-    """A file and its name, where there is one: Zarr leaves out a chunk that holds nothing but its fill value."""
-    for item in (path, path.parent):
-        try:
-            handle = os.open(item, os.O_RDONLY)
-        except FileNotFoundError:
-            continue
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+def _whole(array: Any, values: Array) -> Array:
+    """The values as a chunk of this array: in its type, little-endian, and of full length (the last one may hold fewer samples)."""
+    dtype = array.dtype.newbyteorder("<")
+    if len(values) == array.chunks[0]:
+        return np.ascontiguousarray(values, dtype)
+    whole = np.full(array.chunks, array.fill_value, dtype)
+    whole[: len(values)] = values
+    return whole
+
+
+def _put(file: IO[bytes], values: Array) -> None:
+    """Write all of it; the system may take less than it is given."""
+    rest = values.reshape(-1).view(np.uint8).data
+    while rest:
+        rest = rest[file.write(rest) :]
+
+
+def _to_disk(handle: int) -> None:
+    """The contents of a file, or of a folder: its names."""
+    os.fsync(handle)
+
+
+def _out_of_memory(handle: int) -> None:
+    """Let the system hold the next file where it held this one, which nobody reads now: fresh memory can cost more than writing."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _name_to_disk(path: Path) -> None:
+    """That the file is there."""
+    handle = os.open(path.parent, os.O_RDONLY)
+    try:
+        _to_disk(handle)
+    finally:
+        os.close(handle)
