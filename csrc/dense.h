@@ -25,4 +25,8 @@ void NAME(sparse)(dense_job *job, int n_threads);
 int NAME(few_outputs)(const dense_job *job);
 void NAME(narrow)(dense_job *job, int n_threads);
 
+/* Whether they are so few that vectors had better run along the pixels of a row, and the whole step so. */
+int NAME(planar_pays)(const dense_job *job);
+void NAME(planar)(const dense_job *job, int n_threads);
+
 #endif

@@ -1,173 +1,243 @@
-/* pool.c: max-pooling.  The winner of a window is the number of its first largest tap; a NaN wins. */
-#include "rows.h"
+/* pool.c: max-pooling.  The winner of a window is the number of its first largest tap; a NaN wins.
+ *
+ * Vectors run along the channels of one pixel, over all taps before the next VL channels.
+ */
+#include "simd.h"
 
 #include <math.h>
-#include <string.h>
+
+typedef uint8_t bytes __attribute__((vector_size(VL)));
 
 typedef struct {
     const dtd_step *s;
     void *const *bases;
-    int64_t blocks; /* of DTD_ROW channels */
+    const int64_t *x_tap, *m_tap; /* elements from a window's origin to its taps (of the result's pixel to its windows) */
+    int64_t reach[3][2];          /* least and largest offset of a tap, by axis */
 } pool_job;
 
-/* Where an item lies: (n, d, h, w, block of channels). */
-static int64_t locate_pixel(const pool_job *job, int64_t item, int64_t *index)
+/* Whether pixels, from q along the row, stay within x when moved by every tap: from the first such w up to the last. */
+static void find_interior(const pool_job *job, const int64_t *q, int64_t step, int64_t *first, int64_t *last)
 {
-    const int64_t *shape = job->s->out.shape;
-    int64_t c = item % job->blocks * DTD_ROW;
-    unravel(item / job->blocks, shape, AXIS_C, index);
-    index[AXIS_C] = c;
-    return min64(DTD_ROW, shape[AXIS_C] - c);
+    const int64_t *shape = job->s->x.shape;
+    *first = *last = 0;
+    for (int a = 0; a < 2; a++)
+        if (q[AXIS_D + a] + job->reach[a][0] < 0 || q[AXIS_D + a] + job->reach[a][1] >= shape[AXIS_D + a])
+            return;
+    *first = max64(0, ceil_div(-job->reach[2][0], step));
+    *last = shape[AXIS_W] > job->reach[2][1] ? (shape[AXIS_W] - 1 - job->reach[2][1]) / step + 1 : 0;
 }
 
-static int within(const int64_t *index, const int64_t *shape)
+static int within(const int64_t *q, const int64_t *tap, const int64_t *shape)
 {
-    for (int a = AXIS_D; a <= AXIS_W; a++)
-        if (index[a] < 0 || index[a] >= shape[a])
+    for (int a = 0; a < 3; a++)
+        if (q[AXIS_D + a] + tap[a] < 0 || q[AXIS_D + a] + tap[a] >= shape[AXIS_D + a])
             return 0;
     return 1;
 }
 
-/* Winners of a row of channels, stored in 1 or 2 bytes. */
-static void store_winners(void *m, int bytes, int64_t at, int64_t channel, const int32_t *winner, int64_t n)
+static int64_t offset_of_tap(const dtd_view *v, const int64_t *tap)
 {
-    uint8_t *one = m;
-    uint16_t *two = m;
-    if (bytes == 1 && channel == 1)
-        for (int64_t i = 0; i < n; i++)
-            one[at + i] = (uint8_t)winner[i];
-    else
-        for (int64_t i = 0; i < n; i++) {
-            if (bytes == 1)
-                one[at + i * channel] = (uint8_t)winner[i];
-            else
-                two[at + i * channel] = (uint16_t)winner[i];
-        }
+    return tap[0] * v->stride[AXIS_D] + tap[1] * v->stride[AXIS_H] + tap[2] * v->stride[AXIS_W];
 }
 
-static void load_winners(const void *m, int bytes, int64_t at, int64_t channel, int32_t *winner, int64_t n)
+/* n <= VL channels; `dense` says that they are contiguous, and is a constant wherever this is inlined. */
+ALWAYS_INLINE vec load_channels(const real *p, int64_t channel, int64_t n, const int dense)
 {
-    const uint8_t *one = m;
-    const uint16_t *two = m;
-    if (bytes == 1 && channel == 1)
-        for (int64_t i = 0; i < n; i++)
-            winner[i] = one[at + i];
+    if (dense)
+        return n == VL ? load(p) : load_some(p, n);
+    vec v = {0};
+    for (int64_t i = 0; i < n; i++)
+        v[i] = p[i * channel];
+    return v;
+}
+
+ALWAYS_INLINE void store_channels(real *p, int64_t channel, vec v, int64_t n, const int dense)
+{
+    if (dense && n == VL)
+        store(p, v);
+    else if (dense)
+        store_some(p, v, n);
     else
         for (int64_t i = 0; i < n; i++)
-            winner[i] = bytes == 1 ? one[at + i * channel] : two[at + i * channel];
+            p[i * channel] = v[i];
+}
+
+/* Winners, in 1 or 2 bytes each. */
+ALWAYS_INLINE mask load_winners(const void *m, int width, int64_t at, int64_t channel, int64_t n, const int dense)
+{
+    const uint8_t *one = (const uint8_t *)m + at;
+    const uint16_t *two = (const uint16_t *)m + at;
+    mask winner = {0};
+    if (dense && width == 1 && n == VL) {
+        bytes b;
+        memcpy(&b, one, VL);
+        return __builtin_convertvector(b, mask);
+    }
+#if defined(__AVX512F__)
+    if (dense && width == 1)
+        return (mask)MM_BITS(_mm512_cvtepu8_, )(_mm_maskz_loadu_epi8((__mmask16)((1u << n) - 1), one));
+#endif
+    for (int64_t i = 0; i < n; i++)
+        winner[i] = width == 1 ? one[i * channel] : two[i * channel];
+    return winner;
+}
+
+ALWAYS_INLINE void store_winners(void *m, int width, int64_t at, int64_t channel, mask winner, int64_t n, const int dense)
+{
+    uint8_t *one = (uint8_t *)m + at;
+    uint16_t *two = (uint16_t *)m + at;
+    if (dense && width == 1 && n == VL) {
+        bytes b = __builtin_convertvector(winner, bytes);
+        memcpy(one, &b, VL);
+        return;
+    }
+#if defined(__AVX512F__)
+    if (dense && width == 1) {
+        MM_BITS(_mm512_mask_cvt, _storeu_epi8)(one, (1u << n) - 1, (__m512i)winner);
+        return;
+    }
+#endif
+    for (int64_t i = 0; i < n; i++)
+        if (width == 1)
+            one[i * channel] = (uint8_t)winner[i];
+        else
+            two[i * channel] = (uint16_t)winner[i];
+}
+
+/* Where an item lies: pixel (n, d, h, 0) of the result. */
+static void locate_row(const dtd_step *s, int64_t item, int64_t *p)
+{
+    const int64_t *shape = s->out.shape;
+    p[AXIS_H] = item % shape[AXIS_H], item /= shape[AXIS_H];
+    p[AXIS_D] = item % shape[AXIS_D], p[AXIS_N] = item / shape[AXIS_D];
+    p[AXIS_C] = p[AXIS_W] = p[AXIS_EXTRA] = 0;
 }
 
 /* ----------------------------------------------------------------------------------------------------------------- gather */
 
-/* One tap of a row: where x is larger than the best so far (or the first tap, or the first NaN), tap k wins. */
-ALWAYS_INLINE void take_tap(const float *x, int64_t channel, int64_t n, int32_t k, float *best, int32_t *winner)
+/* out[p,c] = max_k x[p·x_step + tap_k, c] over the taps within x, m[p,c] = the first k that attains it */
+ALWAYS_INLINE void max_pool_rows(const pool_job *job, int64_t first, int64_t last, const int dense)
 {
-    for (int64_t i = 0; i < n; i++) {
-        float v = x[i * channel];
-        int wins = (winner[i] < 0) | (v > best[i]) | ((v != v) & (best[i] == best[i]));
-        best[i] = wins ? v : best[i];
-        winner[i] = wins ? k : winner[i];
+    const dtd_step *s = job->s;
+    const int64_t *taps = table(&s->taps, job->bases), channels = s->out.shape[AXIS_C], width = s->out.shape[AXIS_W];
+    const int64_t x_channel = s->x.stride[AXIS_C], out_channel = s->out.stride[AXIS_C], m_channel = s->m.stride[AXIS_C];
+    const int64_t step = s->x_step[2];
+    void *m = present(&s->m) ? job->bases[s->m.base] : NULL;
+    for (int64_t item = first; item < last; item++) {
+        int64_t p[6], q[6], inside, outside;
+        locate_row(s, item, p);
+        for (int a = 0; a <= AXIS_EXTRA; a++)
+            q[a] = a == AXIS_D || a == AXIS_H ? p[a] * s->x_step[a - AXIS_D] : p[a];
+        find_interior(job, q, step, &inside, &outside);
+        const real *from = reals(&s->x, job->bases) + offset_of(&s->x, q);
+        real *to = reals(&s->out, job->bases) + offset_of(&s->out, p);
+        int64_t m_at = s->m.offset + offset_of(&s->m, p);
+        for (int64_t w = 0; w < width; w++) {
+            q[AXIS_W] = w * step;
+            for (int64_t c = 0; c < channels; c += VL) {
+                const int64_t n = min64(VL, channels - c);
+                vec best = splat(-INFINITY);
+                mask winner = (mask){0} - 1;
+                for (int32_t k = 0; k < s->n_taps; k++) {
+                    if ((w < inside || w >= outside) && !within(q, taps + 3 * k, s->x.shape))
+                        continue;
+                    vec v = load_channels(from + job->x_tap[k] + c * x_channel, x_channel, n, dense);
+                    /* larger than the best so far, or the first NaN, or the first tap */
+                    mask wins = (mask)(v > best) | ((mask)(v != v) & (mask)(best == best)) | (winner < 0);
+                    best = (vec)(((mask)v & wins) | ((mask)best & ~wins));
+                    winner = (k & wins) | (winner & ~wins);
+                }
+                store_channels(to + c * out_channel, out_channel, best, n, dense);
+                if (m)
+                    store_winners(m, s->mode, m_at + c * m_channel, m_channel, winner, n, dense);
+            }
+            from += step * s->x.stride[AXIS_W];
+            to += s->out.stride[AXIS_W];
+            m_at += s->m.stride[AXIS_W];
+        }
     }
 }
 
-/* out[p,c] = max_k x[p·x_step + tap_k, c] over the taps within x, m[p,c] = the first k that attains it */
-static void run_max_pool(void *context, int64_t first, int64_t last)
-{
-    const pool_job *job = context;
-    const dtd_step *s = job->s;
-    const int64_t *taps = table(&s->taps, job->bases), x_channel = s->x.stride[AXIS_C], out_channel = s->out.stride[AXIS_C];
-    const float *x = floats(&s->x, job->bases);
-    float *out = floats(&s->out, job->bases), best[DTD_ROW];
-    int32_t winner[DTD_ROW];
-    for (int64_t item = first; item < last; item++) {
-        int64_t p[6], q[6], n = locate_pixel(job, item, p);
-        for (int64_t i = 0; i < n; i++) {
-            best[i] = -INFINITY;
-            winner[i] = -1;
-        }
-        for (int32_t k = 0; k < s->n_taps; k++) {
-            q[AXIS_N] = p[AXIS_N], q[AXIS_C] = p[AXIS_C], q[AXIS_EXTRA] = 0;
-            for (int a = 0; a < 3; a++)
-                q[AXIS_D + a] = p[AXIS_D + a] * s->x_step[a] + taps[3 * k + a];
-            if (!within(q, s->x.shape))
-                continue;
-            if (x_channel == 1)
-                take_tap(x + offset_of(&s->x, q), 1, n, k, best, winner);
-            else
-                take_tap(x + offset_of(&s->x, q), x_channel, n, k, best, winner);
-        }
-        float *to = out + offset_of(&s->out, p);
-        if (out_channel == 1)
-            memcpy(to, best, (size_t)n * sizeof *to);
-        else
-            for (int64_t i = 0; i < n; i++)
-                to[i * out_channel] = best[i];
-        if (present(&s->m))
-            store_winners(job->bases[s->m.base], s->mode, s->m.offset + offset_of(&s->m, p), s->m.stride[AXIS_C], winner, n);
-    }
-}
+static void run_max_pool_dense(void *job, int64_t first, int64_t last) { max_pool_rows(job, first, last, 1); }
+static void run_max_pool_strided(void *job, int64_t first, int64_t last) { max_pool_rows(job, first, last, 0); }
 
 /* ---------------------------------------------------------------------------------------------------------------- scatter */
 
-/* sum[i] += x[i] where tap k won */
-ALWAYS_INLINE void give_tap(const float *x, int64_t channel, const int32_t *winner, int64_t n, int32_t k, float *sum)
-{
-    for (int64_t i = 0; i < n; i++) {
-        float v = x[i * channel];
-        sum[i] += winner[i] == k ? v : 0;
-    }
-}
-
 /* out[p,c] (+)= factor[p,c] · sum of x[q,c] over the windows q = p + (d, h, w)_k within x whose winner is tap_k */
-static void run_max_unpool(void *context, int64_t first, int64_t last)
+ALWAYS_INLINE void max_unpool_rows(const pool_job *job, int64_t first, int64_t last, const int dense)
 {
-    const pool_job *job = context;
     const dtd_step *s = job->s;
-    const int64_t *taps = table(&s->taps, job->bases), x_channel = s->x.stride[AXIS_C], channel = s->out.stride[AXIS_C];
-    const float *x = floats(&s->x, job->bases), *factor = floats(&s->factor, job->bases);
-    float *out = floats(&s->out, job->bases), sum[DTD_ROW];
-    int32_t winner[DTD_ROW];
+    const int64_t *taps = table(&s->taps, job->bases), channels = s->out.shape[AXIS_C], width = s->out.shape[AXIS_W];
+    const int64_t x_channel = s->x.stride[AXIS_C], out_channel = s->out.stride[AXIS_C], m_channel = s->m.stride[AXIS_C];
+    const int64_t factor_channel = s->factor.stride[AXIS_C];
+    const void *m = job->bases[s->m.base];
     for (int64_t item = first; item < last; item++) {
-        int64_t p[6], q[6], n = locate_pixel(job, item, p);
-        for (int64_t i = 0; i < n; i++)
-            sum[i] = 0;
-        for (int32_t k = 0; k < s->n_taps; k++) {
-            const int64_t *tap = taps + 4 * k;
-            q[AXIS_N] = p[AXIS_N], q[AXIS_C] = p[AXIS_C], q[AXIS_EXTRA] = 0;
-            for (int a = 0; a < 3; a++)
-                q[AXIS_D + a] = p[AXIS_D + a] + tap[1 + a];
-            if (!within(q, s->x.shape))
-                continue;
-            const float *row = x + offset_of(&s->x, q);
-            q[AXIS_N] = kept_sample(s, q[AXIS_N]);
-            load_winners(job->bases[s->m.base], s->mode, s->m.offset + offset_of(&s->m, q), s->m.stride[AXIS_C], winner, n);
-            if (x_channel == 1)
-                give_tap(row, 1, winner, n, (int32_t)tap[0], sum);
-            else
-                give_tap(row, x_channel, winner, n, (int32_t)tap[0], sum);
+        int64_t p[6], inside, outside;
+        locate_row(s, item, p);
+        find_interior(job, p, 1, &inside, &outside);
+        const real *from = reals(&s->x, job->bases) + offset_of(&s->x, p), *by = reals(&s->factor, job->bases);
+        real *to = reals(&s->out, job->bases) + offset_of(&s->out, p);
+        p[AXIS_N] = kept_sample(s, p[AXIS_N]);
+        int64_t m_at = s->m.offset + offset_of(&s->m, p);
+        by = by ? by + offset_of(&s->factor, p) : NULL;
+        for (int64_t w = 0; w < width; w++) {
+            p[AXIS_W] = w;
+            for (int64_t c = 0; c < channels; c += VL) {
+                const int64_t n = min64(VL, channels - c);
+                vec sum = {0};
+                for (int32_t k = 0; k < s->n_taps; k++) {
+                    if ((w < inside || w >= outside) && !within(p, taps + 4 * k + 1, s->x.shape))
+                        continue;
+                    vec v = load_channels(from + job->x_tap[k] + c * x_channel, x_channel, n, dense);
+                    mask winner = load_winners(m, s->mode, m_at + job->m_tap[k] + c * m_channel, m_channel, n, dense);
+                    sum += (vec)((mask)v & (mask)(winner == (bits)taps[4 * k]));
+                }
+                if (by)
+                    sum *= load_channels(by + w * s->factor.stride[AXIS_W] + c * factor_channel, factor_channel, n, dense);
+                if (s->accumulate)
+                    sum = load_channels(to + c * out_channel, out_channel, n, dense) + sum;
+                store_channels(to + c * out_channel, out_channel, sum, n, dense);
+            }
+            from += s->x.stride[AXIS_W];
+            to += s->out.stride[AXIS_W];
+            m_at += s->m.stride[AXIS_W];
         }
-        float *to = out + offset_of(&s->out, p);
-        if (factor) {
-            p[AXIS_N] = kept_sample(s, p[AXIS_N]);
-            const float *by = factor + offset_of(&s->factor, p);
-            for (int64_t i = 0; i < n; i++)
-                sum[i] *= by[i * s->factor.stride[AXIS_C]];
-        }
-        if (channel == 1 && !s->accumulate)
-            memcpy(to, sum, (size_t)n * sizeof *to);
-        else
-            for (int64_t i = 0; i < n; i++)
-                to[i * channel] = s->accumulate ? to[i * channel] + sum[i] : sum[i];
     }
 }
 
-static void pool(const dtd_step *s, void *const *bases, int n_threads, dtd_task task)
+static void run_max_unpool_dense(void *job, int64_t first, int64_t last) { max_unpool_rows(job, first, last, 1); }
+static void run_max_unpool_strided(void *job, int64_t first, int64_t last) { max_unpool_rows(job, first, last, 0); }
+
+/* ----------------------------------------------------------------------------------------------------------------- driver */
+
+static int contiguous(const dtd_view *v) { return !present(v) || v->stride[AXIS_C] == 1; }
+
+/* Taps are `columns` numbers each, the last three (d, h, w). */
+static void pool(const dtd_step *s, void *const *bases, int n_threads, int columns, dtd_task dense, dtd_task strided)
 {
-    pool_job job = {s, bases, ceil_div(s->out.shape[AXIS_C], DTD_ROW)};
-    int64_t items = count_without(s->out.shape, AXIS_C) * job.blocks;
-    int64_t work = max64(1, s->n_taps * min64(DTD_ROW, s->out.shape[AXIS_C])); /* comparisons of an item */
-    dtd_parallel(n_threads, items, ceil_div(1 << 14, work), task, &job);
+    int64_t x_tap[s->n_taps + 1], m_tap[s->n_taps + 1];
+    pool_job job = {s, bases, x_tap, m_tap, {{0}}};
+    for (int32_t k = 0; k < s->n_taps; k++) {
+        const int64_t *tap = table(&s->taps, bases) + columns * (k + 1) - 3;
+        x_tap[k] = offset_of_tap(&s->x, tap);
+        m_tap[k] = offset_of_tap(&s->m, tap);
+        for (int a = 0; a < 3; a++) {
+            job.reach[a][0] = k ? min64(job.reach[a][0], tap[a]) : tap[a];
+            job.reach[a][1] = k ? max64(job.reach[a][1], tap[a]) : tap[a];
+        }
+    }
+    const int64_t *shape = s->out.shape;
+    int64_t work = max64(1, s->n_taps * shape[AXIS_W] * ceil_div(shape[AXIS_C], VL)); /* vectors of a row */
+    int all = contiguous(&s->out) && contiguous(&s->x) && contiguous(&s->m) && contiguous(&s->factor);
+    dtd_parallel(n_threads, shape[AXIS_N] * shape[AXIS_D] * shape[AXIS_H], ceil_div(1 << 11, work), all ? dense : strided, &job);
 }
 
-void NAME(max_pool)(const dtd_step *s, void *const *bases, int n_threads) { pool(s, bases, n_threads, run_max_pool); }
-void NAME(max_unpool)(const dtd_step *s, void *const *bases, int n_threads) { pool(s, bases, n_threads, run_max_unpool); }
+void NAME(max_pool)(const dtd_step *s, void *const *bases, int n_threads)
+{
+    pool(s, bases, n_threads, 3, run_max_pool_dense, run_max_pool_strided);
+}
+
+void NAME(max_unpool)(const dtd_step *s, void *const *bases, int n_threads)
+{
+    pool(s, bases, n_threads, 4, run_max_unpool_dense, run_max_unpool_strided);
+}

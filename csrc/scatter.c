@@ -15,19 +15,22 @@ enum { VECTORS_AT_ONCE = 2, SAMPLES = 6 };
 #endif
 
 enum {
-    CHUNK = 512, /* inputs of a chunk: half a page of a weight row */
+    CHUNK = 512, /* inputs of a chunk: half a page of a weight row, .. */
+    LEAST = 64,  /* .. or fewer, if there are too few of them .. */
+    CHUNKS_PER_THREAD = 2,
     ROWS = 256,  /* rows that are sieved at once */
     AT_ONCE = 8, /* rows per load and store of the sums */
 };
 
 typedef struct {
-    const float *w; /* at the first input of the chunk */
+    const real *w;  /* at the first input of the chunk */
     int64_t row, n; /* stride of w, inputs in this chunk */
-    float gamma;
+    real gamma;
     int n_rows;
-    const int64_t *rows;       /* the rows that count, AT_ONCE more that are only fetched ahead .. */
-    const float (*x)[SAMPLES]; /* .. and their x, 0 beyond the samples */
-    float (*sum)[CHUNK];       /* [sample] */
+    const int64_t *rows;     /* the rows that count, AT_ONCE more that are only fetched ahead */
+    const real *x;           /* of the first sample */
+    int64_t sample, channel; /* strides of x */
+    real (*sum)[CHUNK];      /* [sample] */
 } scatter_tile;
 
 /* Up to AT_ONCE rows onto VECTORS_AT_ONCE vectors of sums; `vectors`, `samples`, `map` and `full` are constants wherever this is inlined.
@@ -42,14 +45,18 @@ ALWAYS_INLINE void run_tile(const scatter_tile *t, int64_t i, int first, int las
         for (int m = 0; m < samples; m++)
             a[v][m] = load(t->sum[m] + i + v * VL);
     for (int k = first; k < last; k++) {
-        const float *row = t->w + t->rows[k] * t->row + i, *ahead = t->w + t->rows[k + AT_ONCE] * t->row + i;
+        const real *row = t->w + t->rows[k] * t->row + i, *ahead = t->w + t->rows[k + AT_ONCE] * t->row + i;
+        vec x[SAMPLES];
+#pragma GCC unroll 6
+        for (int m = 0; m < samples; m++)
+            x[m] = splat(t->x[t->rows[k] * t->channel + m * t->sample]);
 #pragma GCC unroll 4
         for (int v = 0; v < vectors; v++) {
             __builtin_prefetch(ahead + v * VL);
             vec w = map_weight(map, full ? load(row + v * VL) : load_some(row + v * VL, t->n - i), t->gamma);
 #pragma GCC unroll 6
             for (int m = 0; m < samples; m++)
-                a[v][m] += splat(t->x[k][m]) * w;
+                a[v][m] += x[m] * w;
         }
     }
 #pragma GCC unroll 4
@@ -101,22 +108,30 @@ enum { GROUP = 12 }; /* samples that share one pass over the weights */
 typedef struct {
     dtd_step s; /* with the samples as pixels of one row */
     void *const *bases;
-    int64_t n_samples, n_in, n_out;
+    int64_t n_samples, n_in, n_out, chunks;
 } scatter_job;
 
-/* Of rows j0 .. j1-1, those with an x that is not 0 in any of the samples. */
-static int sieve(const dtd_step *s, const float *x, int64_t n_samples, int64_t j0, int64_t j1, int64_t *rows, float (*values)[SAMPLES])
+/* counts[j] |= x[j] is not 0; `channel` is a constant where that helps */
+ALWAYS_INLINE void mark(const real *x, int64_t channel, int64_t n, uint8_t *counts)
 {
+    for (int64_t j = 0; j < n; j++)
+        counts[j] |= x[j * channel] != 0;
+}
+
+/* Of rows j0 .. j1-1, those with an x that is not 0 in any of the samples. */
+static int sieve(const dtd_step *s, const real *x, int64_t n_samples, int64_t j0, int64_t j1, int64_t *rows)
+{
+    const int64_t sample = s->x.stride[AXIS_N], channel = s->x.stride[AXIS_C];
+    uint8_t counts[ROWS] = {0};
     int n = 0;
+    for (int64_t m = 0; m < n_samples; m++)
+        if (channel == 1)
+            mark(x + m * sample + j0, 1, j1 - j0, counts);
+        else
+            mark(x + m * sample + j0 * channel, channel, j1 - j0, counts);
     for (int64_t j = j0; j < j1; j++) {
-        int counts = 0;
-        for (int64_t m = 0; m < SAMPLES; m++) {
-            float v = m < n_samples ? x[m * s->x.stride[AXIS_N] + j * s->x.stride[AXIS_C]] : 0;
-            values[n][m] = v;
-            counts |= v != 0;
-        }
         rows[n] = j;
-        n += counts;
+        n += counts[j - j0];
     }
     for (int k = n; k < n + AT_ONCE; k++)
         rows[k] = min64(j1, s->x.shape[AXIS_C] - 1);
@@ -124,34 +139,36 @@ static int sieve(const dtd_step *s, const float *x, int64_t n_samples, int64_t j
 }
 
 /* Sums of one chunk of inputs for up to GROUP samples. */
-static void add_chunk(const scatter_job *job, int64_t i0, int64_t n, int64_t m0, int64_t n_samples, float (*sum)[CHUNK])
+static void add_chunk(const scatter_job *job, int64_t i0, int64_t n, int64_t m0, int64_t n_samples, real (*sum)[CHUNK])
 {
     const dtd_step *s = &job->s;
-    const float *x = floats(&s->x, job->bases) + m0 * s->x.stride[AXIS_N];
+    const real *x = reals(&s->x, job->bases) + m0 * s->x.stride[AXIS_N];
     int64_t rows[ROWS + AT_ONCE];
-    float values[ROWS][SAMPLES];
     scatter_tile tile = {.w = vector(&s->weight, job->bases) + i0,
                          .row = job->n_in,
                          .n = n,
                          .gamma = s->gamma,
                          .rows = rows,
-                         .x = (const float(*)[SAMPLES])values};
+                         .sample = s->x.stride[AXIS_N],
+                         .channel = s->x.stride[AXIS_C]};
     memset(sum, 0, (size_t)n_samples * sizeof *sum);
-    for (int64_t j = 0; j < job->n_out; j += ROWS)
+    for (int64_t j = 0; j < job->n_out; j += ROWS) {
+        tile.n_rows = sieve(s, x, n_samples, j, min64(j + ROWS, job->n_out), rows);
         for (int64_t m = 0; m < n_samples; m += SAMPLES) {
-            int64_t samples = min64(SAMPLES, n_samples - m);
-            tile.n_rows = sieve(s, x + m * s->x.stride[AXIS_N], samples, j, min64(j + ROWS, job->n_out), rows, values);
+            tile.x = x + m * tile.sample;
             tile.sum = sum + m;
-            CHUNK_FUNCTIONS[s->weight_map](&tile, (int)samples);
+            CHUNK_FUNCTIONS[s->weight_map](&tile, (int)min64(SAMPLES, n_samples - m));
         }
+    }
 }
 
 static void run_scatter(void *context, int64_t first, int64_t last)
 {
     const scatter_job *job = context;
-    float sum[GROUP][CHUNK], tile[GROUP][DTD_BLOCK];
+    real sum[GROUP][CHUNK], tile[GROUP][DTD_BLOCK];
     for (int64_t chunk = first; chunk < last; chunk++) {
-        int64_t i0 = chunk * CHUNK, n = min64(CHUNK, job->n_in - i0);
+        int64_t units = ceil_div(job->n_in, DTD_BLOCK), i0 = units * chunk / job->chunks * DTD_BLOCK;
+        int64_t n = min64(job->n_in, units * (chunk + 1) / job->chunks * DTD_BLOCK) - i0;
         for (int64_t m0 = 0; m0 < job->n_samples; m0 += GROUP) {
             int64_t n_samples = min64(GROUP, job->n_samples - m0);
             add_chunk(job, i0, n, m0, n_samples, sum);
@@ -169,5 +186,7 @@ void NAME(scatter_linear)(const dtd_step *s, void *const *bases, int n_threads)
     scatter_job job = {
         .s = *s, .bases = bases, .n_samples = s->out.shape[AXIS_N], .n_in = s->out.shape[AXIS_C], .n_out = s->x.shape[AXIS_C]};
     NAME(samples_as_pixels)(&job.s);
-    dtd_parallel(n_threads, ceil_div(job.n_in, CHUNK), 1, run_scatter, &job);
+    job.chunks = max64(ceil_div(job.n_in, CHUNK), min64((int64_t)n_threads * CHUNKS_PER_THREAD, ceil_div(job.n_in, LEAST)));
+    int64_t work = max64(1, ceil_div(job.n_in, job.chunks) * job.n_out * job.n_samples);
+    dtd_parallel(n_threads, job.chunks, ceil_div(1 << 16, work), run_scatter, &job);
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -20,6 +19,7 @@ PRESETS = (
 )  # fmt: skip
 BOXED = ("epsilon-gamma-box", "deep_taylor.bounded")
 BACKENDS = [b.name for b in dtd.backends().values() if b.usable]
+EXECUTORS = [*((name, "float32") for name in BACKENDS), *[("cpu", "float64")] * ("cpu" in BACKENDS)]
 N_BATCH = 2
 
 
@@ -28,8 +28,8 @@ def small(name: str, bias: nets.Bias = "random") -> Net:
     return SMALL[name](bias=bias)
 
 
-def explainer(net: Net, rules: str, backend: str) -> dtd.Explainer:
-    return dtd.Explainer(net.layers, rules=rules, domain=net.box if rules in BOXED else "real", backend=backend)
+def explainer(net: Net, rules: str, backend: str, precision: str = "float32") -> dtd.Explainer:
+    return dtd.Explainer(net.layers, rules=rules, domain=net.box if rules in BOXED else "real", backend=backend, precision=precision)
 
 
 def positive_start(net: Net) -> NDArray[np.float32]:
@@ -60,16 +60,6 @@ def test_full_size_networks_have_the_published_counts(name: str) -> None:
     assert (round(net.parameters / 1e6, 1), round(net.macs / 1e9, 2)) == PUBLISHED[name]
 
 
-def perturbed(net: Net, scale: float, seed: int) -> Net:
-    """Every trained array times 1 + scale·N(0, 1)."""
-    rng = np.random.default_rng(seed)
-    layers = []
-    for layer in net.layers:
-        arrays = {key: np.asarray(a, np.float64) for key in ("weight", "bias") if (a := getattr(layer, key, None)) is not None}
-        layers.append(replace(layer, **{key: a * (1 + scale * rng.standard_normal(a.shape)) for key, a in arrays.items()}))
-    return replace(net, layers=layers)
-
-
 def rounding(net: Net, exact: NDArray[Any], compute: Any) -> float:
     """How far float32 may be from `exact`, as a sum of absolute differences.
 
@@ -79,7 +69,7 @@ def rounding(net: Net, exact: NDArray[Any], compute: Any) -> float:
     """
     n = max(np.size(layer.weight) // len(layer.weight) for layer in net.layers if isinstance(layer, (dtd.Linear, dtd.Conv)))
     scale = float(np.sqrt(n)) * 2.0**-24
-    return 10 * max(float(np.abs(compute(perturbed(net, scale, seed)) - exact).sum()) for seed in range(2))
+    return 10 * max(float(np.abs(compute(net.perturbed(scale, seed)) - exact).sum()) for seed in range(2))
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -107,9 +97,9 @@ def test_predict_matches_pytorch(name: str) -> None:
 @pytest.mark.parametrize("name", SMALL)
 def test_ledger_closes(name: str, rules: str) -> None:
     net = small(name)
-    for backend in BACKENDS:
-        ledger = explainer(net, rules, backend).ledger(net.sample(N_BATCH), net.target)
-        assert ledger.closed, f"{backend}\n{ledger}"
+    for executor in EXECUTORS:
+        ledger = explainer(net, rules, *executor).ledger(net.sample(N_BATCH), net.target)
+        assert ledger.closed, f"{executor}\n{ledger}"
         assert np.abs(ledger.start).min() > 0 or rules.startswith("deep_taylor")
 
 
@@ -124,9 +114,12 @@ def test_cpu_agrees_with_oracle(name: str, rules: str) -> None:
         return explainer(net, rules, "oracle").explain(x, start)
 
     exact = oracle(net)
-    ours = explainer(net, rules, "cpu").explain(x, start)
+    bound = rounding(net, exact, oracle)
     assert np.abs(exact).sum() > 0
-    assert np.abs(ours - exact).sum() <= rounding(net, exact, oracle)
+    for precision, share in (("float32", 1.0), ("float64", 2.0**-29)):
+        ours = explainer(net, rules, "cpu", precision).explain(x, start)
+        assert ours.dtype == precision
+        assert np.abs(ours - exact).sum() <= bound * share
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

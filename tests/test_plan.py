@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import dtdfast as dtd
+from dtdfast.cpu import CpuSession
 from dtdfast.explainer import EXPLAIN
 from dtdfast.plan.lower import lower
 from dtdfast.plan.plan import Plan
@@ -146,6 +147,34 @@ def test_what_a_second_chunk_of_targets_reads_survives_the_first(name: str) -> N
                 late = others[0] >= n_forward
                 apart = buffer.offset + buffer.nbytes(2, 2) <= other.offset or other.offset + other.nbytes(2, 2) <= buffer.offset
                 assert not late or apart, (buffer.name, other.name)
+
+
+@pytest.mark.parametrize("name", ["dense-block", "text"])
+def test_what_depends_on_no_x_is_never_overwritten(name: str) -> None:
+    plan = _plan(name, 2, 2)
+    assert plan.n_constant
+    uses = list(_uses(plan).values())
+    kept = [buffer for buffer, steps in uses if steps[0] < plan.n_constant <= steps[-1]]
+    assert kept
+    for buffer in kept:
+        for other, steps in uses:
+            apart = buffer.offset + buffer.nbytes(2, 2) <= other.offset or other.offset + other.nbytes(2, 2) <= buffer.offset
+            assert apart or other is buffer or steps[-1] < plan.n_constant, (buffer.name, other.name)
+
+
+@pytest.mark.parametrize("rules", ["dtd", "epsilon-plus-flat"])
+def test_what_depends_on_no_x_is_computed_once_per_arena(monkeypatch: pytest.MonkeyPatch, rules: str) -> None:
+    ran: list[tuple[int, int]] = []
+    run = CpuSession.run
+    monkeypatch.setattr(CpuSession, "run", lambda self, first, last: (ran.append((first, last)), run(self, first, last)))
+    explainer = dtd.Explainer(_residual(), backend="cpu", rules=rules)
+    n_constant = explainer.plan_for((2, 3, 8, 8)).n_constant
+    x = _weights(3, 3, 8, 8)
+    for n, first in ((2, True), (2, False), (1, True), (1, False), (2, True)):  # another batch is another plan, on the same arena
+        ran.clear()
+        relevance = explainer.explain(x[:n])
+        assert ((0, n_constant) in ran) == first
+        np.testing.assert_array_equal(relevance, dtd.Explainer(_residual(), backend="cpu", rules=rules).explain(x[:n]))
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from ._kernels import ffi, lib
 from .account import Account
 from .accounting import Accounts
-from .cpu_encode import EXTERNALS, Encoded
+from .cpu_encode import EXTERNALS, NARROW, Encoded
 from .errors import BackendError
 from .packing import WeightStore
 from .plan.batches import Batches
@@ -23,17 +24,19 @@ from .plan.lower import lower
 from .plan.plan import Plan
 from .plan.steps import Buffer
 from .profile import Profile, Timing
-from .program import Program
-from .session import HostSession
+from .program import Program, refuse_cancelling
+from .session import HostSession, put
 from .threads import default_threads, threads_for_run
 
 Array = NDArray[Any]
 
-MEMORY_BUDGET = 3 * 2**26
+MEMORY_BUDGET = 2**28
 """Bytes of arena that a pass may use where the caller gives no batch_size (one sample may need more)."""
 
 ENOUGH = 2**26
 """Bytes of arena that leave the caches anyway: beyond them, more samples in a pass spare only the weights' way from memory."""
+
+REALS = {"f4": lib.DTD_F4, "f8": lib.DTD_F8}
 
 if lib.dtd_step_size() != ffi.sizeof("dtd_step"):
     raise ImportError("the compiled kernels do not fit this version's Python; reinstall dtdfast")
@@ -63,6 +66,11 @@ def isa_name() -> str:
     return isa_names()[isa_index()]
 
 
+def precisions() -> tuple[str, ...]:
+    """What the instruction set in use computes in."""
+    return ("float32", "float64", *(NARROW if lib.dtd_isa_bfloat16(isa_index()) else ()))
+
+
 def kernel_config() -> dict[str, Any]:
     """What `build_config` says of the compiled kernels."""
     return {
@@ -77,18 +85,31 @@ def kernel_config() -> dict[str, Any]:
 # -------------------------------------------------------------------------------------------------------------------- arenas
 
 
+@dataclass(eq=False)
+class Arena:
+    """Working memory, and the plan whose constants lie in it."""
+
+    memory: Array
+    holds: Encoded | None = None
+
+    @property
+    def nbytes(self) -> int:
+        return self.memory.nbytes
+
+
 class ArenaPool:
-    """Working memory, lent to one session at a time and kept for the next."""
+    """Arenas, lent to one session at a time and kept for the next."""
 
     def __init__(self) -> None:
-        self._free: list[Array] = []
+        self._free: list[Arena] = []
         self._lock = threading.Lock()
 
     @contextmanager
-    def borrow(self, nbytes: int) -> Iterator[Array]:
+    def borrow(self, nbytes: int, encoded: Encoded | None = None) -> Iterator[Arena]:
+        """One of at least so many bytes, with this plan's constants if there is one."""
         with self._lock:
             fits = [a for a in self._free if a.nbytes >= nbytes]
-            arena = min(fits, key=lambda a: a.nbytes) if fits else None
+            arena = min(fits, key=lambda a: (a.holds is not encoded, a.nbytes)) if fits else None
             if arena is not None:
                 self._free = [a for a in self._free if a is not arena]
             elif self._free:
@@ -96,12 +117,16 @@ class ArenaPool:
         if arena is None:
             raw = np.empty(nbytes + 64, np.uint8)
             start = -raw.ctypes.data % 64
-            arena = raw[start : start + nbytes]
+            arena = Arena(raw[start : start + nbytes])
         try:
             yield arena
         finally:
             with self._lock:
                 self._free.append(arena)
+
+
+SCRATCH = ArenaPool()
+"""What kernels use within a step, whoever's it is."""
 
 
 # ------------------------------------------------------------------------------------------------------------------ sessions
@@ -110,43 +135,54 @@ class ArenaPool:
 class CpuSession(Accounts, HostSession):
     """One batch: forward once, relevance as often as there are chunks of targets."""
 
-    def __init__(self, plan: Plan, encoded: Encoded, arena: Array, isa: int, n_threads: int) -> None:
+    def __init__(self, plan: Plan, encoded: Encoded, arena: Arena, isa: int, n_threads: int, scratch: Array) -> None:
         super().__init__(plan)
-        self._encoded = encoded
+        self._encoded, self._arena = encoded, arena
         self._isa, self._n_threads = isa, n_threads
-        self._constants = encoded.pointers()
-        self._table: dict[str, Array] = {"arena": arena}
+        self._real = plan.program.real
+        self._bases = encoded.bases()
+        self._table: dict[str, Array] = {}
+        self._place(arena=arena.memory, scratch=scratch)
 
     def forward(self, x: Array) -> Array:
         plan = self.plan
-        outputs = np.empty((plan.n, *plan.program.network.output.shape), np.float32)
-        self._table.update(x=x, outputs=outputs)
-        for first, last in plan.segments(plan.forward, 0):
+        outputs = np.empty((plan.n, *plan.program.network.output.shape), self._real)
+        given = x if plan.program.tokens else np.ascontiguousarray(x, self._real)
+        self._place(x=given, outputs=outputs)
+        self._compute_constants()
+        for first, last in self._encoded.forward_runs:
             self.run(first, last)
         return outputs
+
+    def _compute_constants(self) -> None:
+        if self._arena.holds is self._encoded:
+            return
+        self._arena.holds = None
+        for first, last in self._encoded.constant_runs:
+            self.run(first, last)
+        self._arena.holds = self._encoded
 
     def relevance(self, start: Array, result: Array, accounts: list[Account] | None = None) -> None:
         plan = self.plan
         for chunk in range(0, start.shape[1], plan.t):
-            piece = np.ascontiguousarray(start[:, chunk : chunk + plan.t], np.float32)
+            piece = np.ascontiguousarray(start[:, chunk : chunk + plan.t], self._real)
             short = plan.t - piece.shape[1]
             if short:  # the last chunk is filled up with targets of no relevance
-                piece = np.concatenate([piece, np.zeros((len(piece), short, *piece.shape[2:]), np.float32)], axis=1)
+                piece = np.concatenate([piece, np.zeros((len(piece), short, *piece.shape[2:]), self._real)], axis=1)
             target = result[:, chunk : chunk + plan.t]
-            direct = not short and target.flags.c_contiguous
-            into = target if direct else np.empty((plan.n, plan.t, *plan.program.leaves.shape), np.float32)
-            self._table.update(start=piece, result=into)
+            direct = not short and target.flags.c_contiguous and target.dtype == self._real
+            into = target if direct else np.empty((plan.n, plan.t, *plan.program.leaves.shape), self._real)
+            self._place(start=piece, result=into)
             self._relevance_steps(accounts)
             if not direct:
-                target[...] = into[:, : target.shape[1]]
+                put(into[:, : target.shape[1]], target)
 
     def _relevance_steps(self, accounts: list[Account] | None) -> None:
-        plan = self.plan
-        if accounts is None:
-            for begin, end in plan.segments(plan.relevance, len(plan.forward)):
-                self.run(begin, end)
+        if accounts is not None:
+            self.run_accounts(accounts)
             return
-        self.run_accounts(accounts)
+        for first, last in self._encoded.relevance_runs:
+            self.run(first, last)
 
     def timings(self, x: Array, start: Callable[[Array], Array], repeats: int = 3) -> list[float]:
         """Seconds of every step, the least of `repeats` runs."""
@@ -154,7 +190,7 @@ class CpuSession(Accounts, HostSession):
         best = [np.inf] * n_steps
         for _ in range(repeats):
             outputs = self.forward(x)
-            self.relevance(start(outputs)[:, :1], np.empty((self.plan.n, 1, *self.plan.program.leaves.shape), np.float32))
+            self.relevance(start(outputs)[:, :1], np.empty((self.plan.n, 1, *self.plan.program.leaves.shape), self._real))
             for steps in (range(n_forward), range(n_forward, n_steps)):
                 for i in steps:
                     begin = time.perf_counter()
@@ -162,11 +198,15 @@ class CpuSession(Accounts, HostSession):
                     best[i] = min(best[i], time.perf_counter() - begin)
         return best
 
+    def _place(self, **arrays: Array) -> None:
+        """Where the kernels find these externals; the session keeps them alive."""
+        for name, array in arrays.items():
+            self._table[name] = array
+            self._bases[EXTERNALS.index(name)] = ffi.from_buffer(array)
+
     def run(self, first: int, last: int) -> None:
         """Steps first .. last−1, without the interpreter lock."""
-        table = [ffi.from_buffer(self._table[name]) if name in self._table else ffi.NULL for name in EXTERNALS]
-        bases = ffi.new("void *[]", [*(ffi.cast("void *", p) for p in table), *(ffi.cast("void *", p) for p in self._constants)])
-        message = lib.dtd_run(self._isa, self._encoded.c_steps, first, last, bases, self._n_threads)
+        message = lib.dtd_run(self._isa, REALS[self._real], self._encoded.c_steps, first, last, self._bases, self._n_threads)
         if message != ffi.NULL:
             raise BackendError(f"the kernels refused a step: {ffi.string(message).decode()}")
 
@@ -180,8 +220,10 @@ class CpuSession(Accounts, HostSession):
 class CpuExecutor:
     """Runs one program; plans are made per batch shape and kept."""
 
-    def __init__(self, program: Program, batch_size: int | None, n_threads: int | None, store: WeightStore) -> None:
-        self.program = program
+    def __init__(self, program: Program, batch_size: int | None, n_threads: int | None, store: WeightStore, precision: str) -> None:
+        if precision in NARROW and program.relevant:
+            refuse_cancelling(program, precision)
+        self.program, self._precision = program, precision
         self._n_threads, self._store = n_threads, store
         self._plans: dict[tuple[int, int, bool, bool], tuple[Plan, Encoded]] = {}
         self._lock = threading.Lock()
@@ -201,15 +243,15 @@ class CpuExecutor:
         with self._lock:
             if key not in self._plans:
                 plan = lower(self.program, n, t, ledger=ledger, chunked=t < n_targets)
-                self._plans[key] = plan, Encoded(plan, self._store)
+                self._plans[key] = plan, Encoded(plan, self._store, self._precision)
             return self._plans[key]
 
     @contextmanager
     def session(self, n: int, n_targets: int, *, ledger: bool = False) -> Iterator[CpuSession]:
         plan, encoded = self._encoded(n, n_targets, ledger)
         threads = threads_for_run(self._n_threads, lib.dtd_max_threads())
-        with self._pool.borrow(plan.arena) as arena:
-            yield CpuSession(plan, encoded, arena, self._isa, threads)
+        with self._pool.borrow(plan.arena, encoded) as arena, SCRATCH.borrow(threads * lib.dtd_isa_scratch(self._isa)) as scratch:
+            yield CpuSession(plan, encoded, arena, self._isa, threads, scratch.memory)
 
     def profile(self, x: Array, start: Callable[[Array], Array]) -> Profile:
         """Every step run alone; the least of three runs counts."""

@@ -70,7 +70,9 @@ def empty_beside(x: Any, shape: tuple[int, ...]) -> Any:
 
 
 def dtype_of(x: Any) -> np.dtype[Any]:
-    """The NumPy type of an array on a GPU (bfloat16, which NumPy lacks, counts as float32)."""
+    """The NumPy type of an array, on a GPU too (bfloat16, which NumPy lacks, counts as float32)."""
+    if isinstance(x.dtype, np.dtype):
+        return x.dtype
     name = str(x.dtype).removeprefix("torch.")
     return np.dtype("float32" if name == "bfloat16" else name)
 

@@ -41,7 +41,9 @@ class Targets:
                 raise TargetError(f"the outputs are {shape}: name one element by a tuple of {len(out)} integers, or give a float start")
             if target is None:
                 return cls(None, None, False, 1)
-            return cls(_checked(np.full((n, 1, 1), target), out), None, False, 1)
+            if not 0 <= target < out[0]:
+                raise _outside(int(target), 0, out[0])
+            return cls(np.full((n, 1), target), None, False, 1)
         if isinstance(target, tuple):
             if not all(isinstance(i, (int, np.integer)) and not isinstance(i, bool) for i in target) or len(target) != len(out):
                 raise TargetError(f"target is {target!r}; a tuple names one output of {shape} by {len(out)} integers")
@@ -119,6 +121,12 @@ def _checked(index: NDArray[Any], out: Shape) -> NDArray[np.int64]:
         column = index[..., axis]
         if column.size and (column.min() < 0 or column.max() >= size):
             bad = int(column.min() if column.min() < 0 else column.max())
-            raise TargetError(f"target {bad} is outside the {size} outputs along axis {axis + 1}; expected 0 to {size - 1}")
+            raise _outside(bad, axis, size)
+    if len(out) == 1:
+        return index[..., 0].astype(np.int64)
     numbers: NDArray[np.int64] = np.ravel_multi_index(tuple(np.moveaxis(index, -1, 0)), out).astype(np.int64)
     return numbers
+
+
+def _outside(bad: int, axis: int, size: int) -> TargetError:
+    return TargetError(f"target {bad} is outside the {size} outputs along axis {axis + 1}; expected 0 to {size - 1}")

@@ -31,6 +31,7 @@ class Plan:
 
     Attributes
     ----------
+    n_constant : forward begins with so many steps that depend on no x: an arena keeps their results from call to call
     forward, relevance : list of Step
     arena : bytes of working memory
     """
@@ -38,6 +39,7 @@ class Plan:
     program: Program
     n: int
     t: int
+    n_constant: int
     forward: list[Step]
     relevance: list[Step]
     buffers: list[Buffer]
