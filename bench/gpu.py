@@ -38,6 +38,7 @@ GOALS = {  # milliseconds on an H200
     ("VGG-16", 64): (90, 34, 16), ("VGG-16", 1): (2.0, 1.5, 1.2), ("ResNet-50", 64): (28, 16, 11), ("ResNet-50", 1): (3, 3, 2.5),
     ("GoogLeNet", 1): (3, 3, 2.5), ("GoogLeNet", 64): (14, 10, 8),
 }  # fmt: skip
+MEMORY = {"float32": 4.5e9, "bfloat16": 2.5e9}  # bytes beyond the weights, VGG-16 with 64 images in one pass
 RULES = ("dtd", "lrp-epsilon", "epsilon-alpha2-beta1-flat", "epsilon-gamma-box")  # what the small networks are checked under
 
 
@@ -66,6 +67,21 @@ def plan_everything() -> PaperDevice:
         for _, run in checks():
             run("cuda", "float32")  # computes nothing: the results are what memory held
     return device
+
+
+def memory_needed(net: Net, precision: str) -> dict[str, Any]:
+    """What 64 images in one pass take of a GPU's memory beside the weights: arena, what goes in and comes out, tables."""
+    with on_paper() as device:
+        explainer = dtd.Explainer(net.layers, domain="nonnegative", backend="cuda", precision=precision, batch_size=64)
+        explainer.explain(net.sample(64, box=(0.0, 1.0)), 0)
+        arena = explainer.plan_for((64, *net.input_shape)).arena
+    beyond = sum(device.allocated.values()) - weight_bytes(net, precision)
+    return {"precision": precision, "arena": arena, "bytes beyond weights": beyond, "goal": MEMORY[precision]}
+
+
+def weight_bytes(net: Net, precision: str) -> int:
+    """Of dtdfast's weights on the device."""
+    return (2 if precision == "bfloat16" else 4) * net.parameters
 
 
 def compile_everything(device: PaperDevice, clock: Clock, workers: int | None = None) -> tuple[int, int]:
@@ -176,7 +192,7 @@ def _measure(tools: Any, torch: Any, net: Net, tool: str, precision: str, n: int
         times = tools.milliseconds(run, x, 0.4)
     products = 1 if tool == "cuDNN forward" else 3
     taken = free - torch.cuda.mem_get_info()[0]
-    parameters = 4 * net.parameters
+    parameters = weight_bytes(net, precision) if tool == "dtdfast" else 4 * net.parameters
     return {
         "min ms": min(times), "median ms": statistics.median(times), "first call s": first, "calls": len(times),
         "TFLOP/s": 2e-9 * products * net.macs * n / statistics.median(times), "bytes": taken, "bytes beyond weights": taken - parameters,
@@ -229,6 +245,13 @@ def main() -> int:
     )
     results["kernels"] = {"launches": launches, "kernels": len(device.kernels), "compiled": done, "found": found}
 
+    results["memory"] = [memory_needed(NETS["VGG-16"](), precision) for precision in MEMORY]
+    for row in results["memory"]:
+        needed, goal = row["bytes beyond weights"], row["goal"]
+        verdict = "holds" if needed <= goal else "MISSED"
+        print(
+            f"VGG-16, 64 images, {row['precision']:9} arena {row['arena']:,} bytes, beyond the weights {needed:,}: <= {goal:.1e} {verdict}"
+        )
     problem = dtd.backends()["cuda"]
     if not problem.usable:
         print(f"here a GPU is needed: {problem.reason}")

@@ -1,80 +1,81 @@
 #include "rows.h"
 
-#include <math.h>
+#include <tgmath.h>
 
-static const float SQRT_HALF = 0.70710678118654752f, SQRT_2_OVER_PI = 0.79788456080286536f, INV_SQRT_2_PI = 0.39894228040143268f;
+static const real SQRT_HALF = 0.70710678118654752, SQRT_2_OVER_PI = 0.79788456080286536, INV_SQRT_2_PI = 0.39894228040143268,
+                  GELU_CUBIC = 0.044715;
 
 /* 1 / (1 + exp(-x)) without overflow */
-ALWAYS_INLINE float sigmoid(float x)
+ALWAYS_INLINE real sigmoid(real x)
 {
-    float e = expf(x < 0 ? x : -x);
+    real e = exp(x < 0 ? x : -x);
     return (x < 0 ? e : 1) / (1 + e);
 }
 
-ALWAYS_INLINE float clip(float x, float low, float high) { return x < low ? low : x > high ? high : x; }
+ALWAYS_INLINE real clip(real x, real low, real high) { return x < low ? low : x > high ? high : x; }
 
 /* 1 strictly inside, 0 on and outside the bounds */
-ALWAYS_INLINE float inside(float x, float low, float high) { return x > low && x < high ? 1 : x <= low || x >= high ? 0 : x; }
+ALWAYS_INLINE real inside(real x, real low, real high) { return x > low && x < high ? 1 : x <= low || x >= high ? 0 : x; }
 
-ALWAYS_INLINE float softplus(float x) { return positive(x) + log1pf(expf(x < 0 ? x : -x)); }
+ALWAYS_INLINE real softplus(real x) { return positive(x) + log1p(exp(x < 0 ? x : -x)); }
 
 /* the argument of tanh in gelu_tanh, doubled: 1 + tanh(u) = 2 sigmoid(2u) */
-ALWAYS_INLINE float gelu_argument(float x) { return 2 * SQRT_2_OVER_PI * (x + 0.044715f * x * x * x); }
+ALWAYS_INLINE real gelu_argument(real x) { return 2 * SQRT_2_OVER_PI * (x + GELU_CUBIC * x * x * x); }
 
-ALWAYS_INLINE float gelu_tanh_derivative(float x)
+ALWAYS_INLINE real gelu_tanh_derivative(real x)
 {
-    float u = gelu_argument(x), p = sigmoid(u);
-    return p + x * p * sigmoid(-u) * 2 * SQRT_2_OVER_PI * (1 + 3 * 0.044715f * x * x);
+    real u = gelu_argument(x), p = sigmoid(u);
+    return p + x * p * sigmoid(-u) * 2 * SQRT_2_OVER_PI * (1 + 3 * GELU_CUBIC * x * x);
 }
 
 /* phi(x) x + Phi(x) */
-ALWAYS_INLINE float gelu_derivative(float x) { return 0.5f * erfcf(-x * SQRT_HALF) + x * INV_SQRT_2_PI * expf(-0.5f * x * x); }
+ALWAYS_INLINE real gelu_derivative(real x) { return 0.5f * erfc(-x * SQRT_HALF) + x * INV_SQRT_2_PI * exp(-0.5f * x * x); }
 
 /* 1 - tanh²(x) = 4 sigmoid(2x) sigmoid(-2x), which does not cancel */
-ALWAYS_INLINE float tanh_derivative(float x) { return 4 * sigmoid(2 * x) * sigmoid(-2 * x); }
+ALWAYS_INLINE real tanh_derivative(real x) { return 4 * sigmoid(2 * x) * sigmoid(-2 * x); }
 
-ALWAYS_INLINE float silu_derivative(float x) { return sigmoid(x) * (1 + x * sigmoid(-x)); }
+ALWAYS_INLINE real silu_derivative(real x) { return sigmoid(x) * (1 + x * sigmoid(-x)); }
 
 /* x·clip(x/6 + 1/2, 0, 1) */
-ALWAYS_INLINE float hard_swish(float x) { return x * clip(x / 6 + 0.5f, 0, 1); }
-ALWAYS_INLINE float hard_swish_derivative(float x) { return x <= -3 ? 0 : x >= 3 ? 1 : x / 3 + 0.5f; }
+ALWAYS_INLINE real hard_swish(real x) { return x * clip(x / 6 + 0.5f, 0, 1); }
+ALWAYS_INLINE real hard_swish_derivative(real x) { return x <= -3 ? 0 : x >= 3 ? 1 : x / 3 + 0.5f; }
 
 #define ROW(formula)                                                                                                                       \
     for (int64_t i = 0; i < n; i++) {                                                                                                      \
-        float t = x[i];                                                                                                                    \
+        real t = x[i];                                                                                                                     \
         y[i] = formula;                                                                                                                    \
     }                                                                                                                                      \
     break
 
-void NAME(row_activation)(const dtd_step *s, const float *x, float *y, int64_t n)
+void NAME(row_activation)(const dtd_step *s, const real *x, real *y, int64_t n)
 {
-    const float a = s->act_alpha, b = s->act_beta;
+    const real a = s->act_alpha, b = s->act_beta;
     switch (s->activation) {
     case DTD_IDENTITY: ROW(t);
     case DTD_RELU: ROW(positive(t));
     case DTD_LEAKY_RELU: ROW(t <= 0 ? a * t : t);
     case DTD_CLIP: ROW(clip(t, a, b));
-    case DTD_ELU: ROW(t > 0 ? t : a * expm1f(t));
+    case DTD_ELU: ROW(t > 0 ? t : a * expm1(t));
     case DTD_SILU: ROW(t * sigmoid(t));
-    case DTD_GELU: ROW(0.5f * t * erfcf(-t * SQRT_HALF));
+    case DTD_GELU: ROW(0.5f * t * erfc(-t * SQRT_HALF));
     case DTD_GELU_TANH: ROW(t * sigmoid(gelu_argument(t)));
     case DTD_SIGMOID: ROW(sigmoid(t));
     case DTD_HARD_SIGMOID: ROW(clip(a * t + b, 0, 1));
     case DTD_HARD_SWISH: ROW(hard_swish(t));
-    case DTD_TANH: ROW(tanhf(t));
+    case DTD_TANH: ROW(tanh(t));
     case DTD_SOFTPLUS: ROW(softplus(a * t) / a);
     }
 }
 
-void NAME(row_derivative)(const dtd_step *s, const float *x, float *y, int64_t n)
+void NAME(row_derivative)(const dtd_step *s, const real *x, real *y, int64_t n)
 {
-    const float a = s->act_alpha, b = s->act_beta;
+    const real a = s->act_alpha, b = s->act_beta;
     switch (s->activation) {
     case DTD_IDENTITY: ROW(t == t ? 1 : t);
     case DTD_RELU: ROW(is_positive(t));
     case DTD_LEAKY_RELU: ROW(t > 0 ? 1 : t <= 0 ? a : t);
     case DTD_CLIP: ROW(inside(t, a, b));
-    case DTD_ELU: ROW(t > 0 ? 1 : a * expf(t));
+    case DTD_ELU: ROW(t > 0 ? 1 : a * exp(t));
     case DTD_SILU: ROW(silu_derivative(t));
     case DTD_GELU: ROW(gelu_derivative(t));
     case DTD_GELU_TANH: ROW(gelu_tanh_derivative(t));

@@ -1,7 +1,7 @@
 /* along.c: steps that work along one axis: LRN, softmax, embeddings.  One item is one line of that axis. */
 #include "kernel.h"
 
-#include <math.h>
+#include <tgmath.h>
 
 typedef struct {
     const dtd_step *s;
@@ -24,15 +24,16 @@ static void run_lrn(void *context, int64_t first, int64_t last)
     const dtd_step *s = job->s;
     int64_t channels = s->out.shape[AXIS_C], before = (s->n_taps - 1) / 2, after = s->n_taps / 2;
     int64_t x_channel = s->x.stride[AXIS_C], out_channel = s->out.stride[AXIS_C], p[6];
+    const real k = s->stabilizer, alpha = s->act_alpha, beta = s->act_beta;
     for (int64_t item = first; item < last; item++) {
         unravel(item, s->out.shape, AXIS_C, p);
-        const float *x = floats(&s->x, job->bases) + offset_of(&s->x, p);
-        float *out = floats(&s->out, job->bases) + offset_of(&s->out, p);
+        const real *x = reals(&s->x, job->bases) + offset_of(&s->x, p);
+        real *out = reals(&s->out, job->bases) + offset_of(&s->out, p);
         for (int64_t c = 0; c < channels; c++) {
-            float squares = 0;
+            real squares = 0;
             for (int64_t j = max64(0, c - before); j <= min64(channels - 1, c + after); j++)
                 squares += x[j * x_channel] * x[j * x_channel];
-            out[c * out_channel] = x[c * x_channel] / powf(s->stabilizer + s->act_alpha * squares, s->act_beta);
+            out[c * out_channel] = x[c * x_channel] / pow(k + alpha * squares, beta);
         }
     }
 }
@@ -49,12 +50,12 @@ static void run_softmax(void *context, int64_t first, int64_t last)
     int64_t n = s->out.shape[job->axis], from = s->x.stride[job->axis], to = s->out.stride[job->axis], p[6];
     for (int64_t item = first; item < last; item++) {
         unravel(item, s->out.shape, job->axis, p);
-        const float *x = floats(&s->x, job->bases) + offset_of(&s->x, p);
-        float *out = floats(&s->out, job->bases) + offset_of(&s->out, p), largest = x[0], sum = 0;
+        const real *x = reals(&s->x, job->bases) + offset_of(&s->x, p);
+        real *out = reals(&s->out, job->bases) + offset_of(&s->out, p), largest = x[0], sum = 0;
         for (int64_t i = 1; i < n; i++)
             largest = x[i * from] > largest ? x[i * from] : largest;
         for (int64_t i = 0; i < n; i++)
-            sum += out[i * to] = expf(x[i * from] - largest);
+            sum += out[i * to] = exp(x[i * from] - largest);
         for (int64_t i = 0; i < n; i++)
             out[i * to] /= sum;
     }
@@ -76,8 +77,8 @@ static void run_embed(void *context, int64_t first, int64_t last)
     int64_t features = s->out.shape[job->axis], to = s->out.stride[job->axis], p[6];
     for (int64_t item = first; item < last; item++) {
         unravel(item, s->out.shape, job->axis, p);
-        const float *row = vector(&s->weight, job->bases) + ids[offset_of(&s->x, p)] * features;
-        float *out = floats(&s->out, job->bases) + offset_of(&s->out, p);
+        const real *row = vector(&s->weight, job->bases) + ids[offset_of(&s->x, p)] * features;
+        real *out = reals(&s->out, job->bases) + offset_of(&s->out, p);
         for (int64_t f = 0; f < features; f++)
             out[f * to] = row[f];
     }
@@ -93,8 +94,8 @@ static void run_embed_sum(void *context, int64_t first, int64_t last)
     int64_t features = s->x.shape[job->axis], x_feature = s->x.stride[job->axis], m_feature = s->m.stride[job->axis], p[6];
     for (int64_t item = first; item < last; item++) {
         unravel(item, s->x.shape, job->axis, p);
-        const float *x = floats(&s->x, job->bases) + offset_of(&s->x, p), *m = floats(&s->m, job->bases);
-        float *out = floats(&s->out, job->bases) + offset_of(&s->out, p), sum = 0;
+        const real *x = reals(&s->x, job->bases) + offset_of(&s->x, p), *m = reals(&s->m, job->bases);
+        real *out = reals(&s->out, job->bases) + offset_of(&s->out, p), sum = 0;
         p[AXIS_N] = kept_sample(s, p[AXIS_N]);
         if (m)
             m += offset_of(&s->m, p);

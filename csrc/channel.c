@@ -8,12 +8,12 @@
 enum { PIXELS_AT_ONCE = 4 };
 
 typedef struct {
-    const float *x, *w; /* at the tile's first pixel and channel; w may be NULL */
+    const real *x, *w; /* at the tile's first pixel and channel; w may be NULL */
     const int64_t *taps;
     int64_t n_taps, pixel, channels; /* channels of x, the distance between the weights of two taps */
     int lanes;                       /* channels of this vector that exist */
-    float gamma;
-    float *sum, *sum_positive; /* [pixel][DTD_BLOCK] */
+    real gamma;
+    real *sum, *sum_positive; /* [pixel][DTD_BLOCK] */
 } channel_tile;
 
 /* One vector of channels by `pixels` pixels; `pixels`, `map` and `full` are constants wherever this is inlined. */
@@ -25,7 +25,7 @@ ALWAYS_INLINE void run_tile(const channel_tile *t, const int pixels, const int m
     for (int p = 0; p < pixels; p++)
         a[p] = b[p] = (vec){0};
     for (int64_t k = 0; k < t->n_taps; k++) {
-        const float *x = t->x + t->taps[k], *w = t->w + k * t->channels;
+        const real *x = t->x + t->taps[k], *w = t->w + k * t->channels;
         vec weight = t->w == NULL ? splat(1) : full ? load(w) : load_some(w, t->lanes);
         vec q = map_weight(dual ? DTD_W : map, weight, t->gamma), r = vec_positive(weight);
 #pragma GCC unroll 16
@@ -72,8 +72,8 @@ static void run_channel(void *context, int64_t first, int64_t last)
     const channel_job *job = context;
     const dtd_step *s = &job->s;
     const int64_t *shape = s->out.shape, *x_stride = s->x.stride;
-    const float *x = floats(&s->x, job->bases), *weight = vector(&s->weight, job->bases);
-    float sums[2][DTD_TILE_PIXELS * DTD_BLOCK] = {{0}};
+    const real *x = reals(&s->x, job->bases), *weight = vector(&s->weight, job->bases);
+    real sums[2][DTD_TILE_PIXELS * DTD_BLOCK] = {{0}};
     channel_tile tile = {
         .taps = table(&s->taps, job->bases), .n_taps = s->n_taps, .pixel = x_stride[AXIS_W], .channels = shape[AXIS_C], .gamma = s->gamma};
     for (int64_t item = first; item < last; item++) { /* (row, tile of the row, block) */
@@ -82,7 +82,7 @@ static void run_channel(void *context, int64_t first, int64_t last)
         int64_t w = t * DTD_TILE_PIXELS;
         dtd_site site = {.n_pixels = (int)min64(DTD_TILE_PIXELS, shape[AXIS_W] - w),
                          .n_channels = (int)min64(DTD_BLOCK, shape[AXIS_C] - c)};
-        const float *x_tile = x + n * x_stride[AXIS_N] + c + d * x_stride[AXIS_D] + h * x_stride[AXIS_H] + w * x_stride[AXIS_W];
+        const real *x_tile = x + n * x_stride[AXIS_N] + c + d * x_stride[AXIS_D] + h * x_stride[AXIS_H] + w * x_stride[AXIS_W];
         NAME(locate)(&site, s, job->bases, n, c, d, h, w);
         NAME(fetch)(s, &site);
         for (int lane = 0; lane < site.n_channels; lane += VL)

@@ -9,11 +9,11 @@
 #include "simd.h"
 
 typedef struct {
-    const float *x, *w;
+    const real *x, *w;
     const int64_t *taps;
     int64_t n_taps, c_in, pixel, block; /* block: elements of one packed block of weights */
-    float gamma;
-    float *sum, *sum_positive; /* [block][pixel < DTD_TILE_PIXELS][DTD_BLOCK] */
+    real gamma;
+    real *sum, *sum_positive; /* [block][pixel < DTD_TILE_PIXELS][DTD_BLOCK] */
 } dense_tile;
 
 /* One register tile; `pixels`, `vectors` and `map` are constants wherever this is inlined. */
@@ -21,7 +21,7 @@ ALWAYS_INLINE void run_tile(const dense_tile *t, const int pixels, const int vec
 {
     const int dual = map == DUAL_MAP;
     const int64_t c_in = t->c_in, pixel = t->pixel, block = t->block;
-    const float *w = t->w + lane;
+    const real *w = t->w + lane;
     vec a[PIXELS][VECTORS], b[PIXELS][VECTORS]; /* registers: every index below is a constant once the loops are unrolled */
 #pragma GCC unroll 16
     for (int p = 0; p < pixels; p++)
@@ -29,7 +29,7 @@ ALWAYS_INLINE void run_tile(const dense_tile *t, const int pixels, const int vec
         for (int v = 0; v < vectors; v++)
             a[p][v] = b[p][v] = (vec){0};
     for (int64_t k = 0; k < t->n_taps; k++) {
-        const float *x = t->x + t->taps[k];
+        const real *x = t->x + t->taps[k];
         for (int64_t c = 0; c < c_in; c++, w += DTD_BLOCK) {
             vec q[VECTORS], r[VECTORS];
 #pragma GCC unroll 4
@@ -102,15 +102,15 @@ static const tile_function TILE_FUNCTIONS[][2] = {EACH_MAP(ENTRY)};
 /* ------------------------------------------------------------------------------------------------------------------ driver */
 
 /* Weights of a group that stay in a core's second cache: then x passes once, else the weights do. */
-enum { CACHED_WEIGHTS = 1 << 17 };
+enum { CACHED_WEIGHTS = (1 << 19) / sizeof(real) };
 
 static void run_dense(void *context, int64_t first, int64_t last)
 {
     const dense_job *job = context;
     const dtd_step *s = &job->s;
     const int64_t *shape = s->out.shape, *x_stride = s->x.stride;
-    const float *x = floats(&s->x, job->bases), *weight = vector(&s->weight, job->bases);
-    float sums[2][2][DTD_TILE_PIXELS * DTD_BLOCK];
+    const real *x = reals(&s->x, job->bases), *weight = vector(&s->weight, job->bases);
+    real sums[2][2][DTD_TILE_PIXELS * DTD_BLOCK];
     dense_tile tile = {.taps = table(&s->taps, job->bases),
                        .n_taps = s->n_taps,
                        .c_in = job->c_in,

@@ -1,17 +1,24 @@
 /* dispatch.c: which instruction sets there are, and the loop over steps.  Compiled for the machine's baseline alone. */
+#define _GNU_SOURCE
 #define DTD_ISA baseline
 #include "kernel.h"
+
+#ifdef DTD_AMX
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 #ifdef _OPENMP
 #include <omp.h>
 #endif
 
-extern const dtd_kernel_table dtd_kernels_baseline;
+extern const dtd_kernel_table dtd_kernels_baseline_float, dtd_kernels_baseline_double;
 
 static int usable_baseline(void) { return 1; }
 
 #ifdef DTD_X86_64
-extern const dtd_kernel_table dtd_kernels_avx2, dtd_kernels_avx512;
+extern const dtd_kernel_table dtd_kernels_avx2_float, dtd_kernels_avx2_double, dtd_kernels_avx512_float, dtd_kernels_avx512_double;
 
 static int usable_avx2(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi"); }
 
@@ -22,20 +29,47 @@ static int usable_avx512(void)
 }
 #endif
 
+#ifdef DTD_AMX
+extern const dtd_kernel_table dtd_kernels_amx_float;
+
+/* Whether the CPU multiplies tiles of bfloat16, and the system keeps their registers for this process. */
+static int usable_amx(void)
+{
+    enum { REQUEST_STATE = 0x1023, TILE_DATA = 18, AVX512_BF16 = 1 << 5, AMX_BF16 = 1 << 22, AMX_TILE = 1 << 24 };
+    static int known; /* 1: no, 2: yes */
+    if (!known) {
+        unsigned a, b, c, d, tiles = 0, bf16 = 0;
+        if (__get_cpuid_count(7, 0, &a, &b, &c, &d))
+            tiles = d & AMX_BF16 && d & AMX_TILE;
+        if (__get_cpuid_count(7, 1, &a, &b, &c, &d))
+            bf16 = a & AVX512_BF16;
+        known = tiles && bf16 && usable_avx512() && !syscall(SYS_arch_prctl, REQUEST_STATE, TILE_DATA) ? 2 : 1;
+    }
+    return known == 2;
+}
+#endif
+
 static const struct {
     const char *name;
-    const dtd_kernel_table *kernels;
+    const dtd_kernel_table *kernels[DTD_N_REALS];
     int (*usable)(void);
+    int bfloat16;
+    int64_t scratch;
 } ISAS[] = {
-    {"baseline", &dtd_kernels_baseline, usable_baseline},
+    {"baseline", {&dtd_kernels_baseline_float, &dtd_kernels_baseline_double}, usable_baseline, 0, 0},
 #ifdef DTD_X86_64
-    {"avx2", &dtd_kernels_avx2, usable_avx2},
-    {"avx512", &dtd_kernels_avx512, usable_avx512},
+    {"avx2", {&dtd_kernels_avx2_float, &dtd_kernels_avx2_double}, usable_avx2, 0, 0},
+    {"avx512", {&dtd_kernels_avx512_float, &dtd_kernels_avx512_double}, usable_avx512, 0, 0},
+#endif
+#ifdef DTD_AMX
+    {"amx", {&dtd_kernels_amx_float, &dtd_kernels_avx512_double}, usable_amx, 1, DTD_SCRATCH_BYTES},
 #endif
 };
 
 int dtd_isa_count(void) { return (int)(sizeof ISAS / sizeof *ISAS); }
 const char *dtd_isa_name(int isa) { return isa >= 0 && isa < dtd_isa_count() ? ISAS[isa].name : NULL; }
+int64_t dtd_isa_scratch(int isa) { return isa >= 0 && isa < dtd_isa_count() ? ISAS[isa].scratch : 0; }
+int dtd_isa_bfloat16(int isa) { return isa >= 0 && isa < dtd_isa_count() && ISAS[isa].bfloat16; }
 int dtd_isa_usable(int isa) { return isa >= 0 && isa < dtd_isa_count() && ISAS[isa].usable(); }
 
 const char *dtd_compiler(void)
@@ -68,8 +102,10 @@ int dtd_max_threads(void)
 int dtd_step_size(void) { return (int)sizeof(dtd_step); }
 
 /* What the kernels take for granted about a step's numbers; NULL when it holds. */
-static const char *fault(const dtd_step *s)
+static const char *fault(const dtd_step *s, int isa)
 {
+    if (s->precision != DTD_FLOAT32 && !ISAS[isa].bfloat16)
+        return "this instruction set has no bfloat16";
     if (s->op < 0 || s->op >= DTD_N_OPS)
         return "unknown operation";
     if (s->weight_map < 0 || s->weight_map >= DTD_N_WEIGHT_MAPS)
@@ -79,15 +115,18 @@ static const char *fault(const dtd_step *s)
     return NULL;
 }
 
-const char *dtd_run(int isa, const dtd_step *steps, int64_t first, int64_t last, void *const *bases, int n_threads)
+const char *dtd_run(int isa, int real, const dtd_step *steps, int64_t first, int64_t last, void *const *bases, int n_threads)
 {
     if (!dtd_isa_usable(isa))
         return "this CPU does not have the instruction set asked for";
+    if (real < 0 || real >= DTD_N_REALS)
+        return "unknown type of numbers";
+    const dtd_kernel_table *kernels = ISAS[isa].kernels[real];
     for (int64_t i = first; i < last; i++) {
-        const char *message = fault(&steps[i]);
+        const char *message = fault(&steps[i], isa);
         if (message)
             return message;
-        ISAS[isa].kernels->of[steps[i].op](&steps[i], bases, n_threads);
+        kernels->of[steps[i].op](&steps[i], bases, n_threads);
     }
     return NULL;
 }

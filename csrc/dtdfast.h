@@ -11,6 +11,9 @@
 
 #define DTD_BLOCK 16 /* output channels per block of packed weights */
 
+#define DTD_SCRATCH 0               /* bases[DTD_SCRATCH]: memory that kernels may use within a step, or NULL */
+#define DTD_SCRATCH_BYTES (4 << 20) /* of each thread, where the instruction set asks for it */
+
 /* An array seen through strides; axes are (n, c, d, h, w, extra).  base < 0: absent. */
 typedef struct {
     int64_t base, offset;
@@ -88,6 +91,9 @@ typedef enum {
     DTD_F_DERIVATIVE   /* act'(y) * scale */
 } dtd_factor;
 
+/* of products: as float32 makes them, in bfloat16, or in bfloat16 where they make the terms of a dual step alone */
+typedef enum { DTD_FLOAT32, DTD_BFLOAT16, DTD_BFLOAT16_TERMS } dtd_precision;
+
 typedef enum { DTD_ALL, DTD_Y_POSITIVE, DTD_Y_NEGATIVE } dtd_select;
 
 typedef enum {
@@ -108,20 +114,25 @@ typedef enum {
 
 /* One step.  Unused views and refs are absent (base -1).  See csrc/README.md for each operation's use of the fields. */
 typedef struct {
-    int32_t op, weight_map, mode, select, activation, dual;
+    int32_t op, weight_map, mode, select, activation, dual, precision;
     int32_t groups, n_taps, accumulate, repeat;
     int32_t x_step[3], border[6];
-    float coefficient, stabilizer, gamma, act_alpha, act_beta;
+    double coefficient, stabilizer, gamma, act_alpha, act_beta;
     dtd_view out, factor, terms, x, y_prev, terms_prev, m, scale;
     dtd_ref weight, bias, bias_d, taps;
 } dtd_step;
 
-/* Run steps first .. last-1 with kernels of instruction set `isa` on n_threads threads; NULL, or a message that C owns. */
-const char *dtd_run(int isa, const dtd_step *steps, int64_t first, int64_t last, void *const *bases, int n_threads);
+/* What all numbers of a run are: those of its arrays, and those that it computes with. */
+typedef enum { DTD_F4, DTD_F8, DTD_N_REALS } dtd_real; /* float, double */
+
+/* Run steps first .. last-1 with the kernels of instruction set `isa` for `real` on n_threads threads; NULL, or a message that C owns. */
+const char *dtd_run(int isa, int real, const dtd_step *steps, int64_t first, int64_t last, void *const *bases, int n_threads);
 
 int dtd_isa_count(void);
 const char *dtd_isa_name(int isa); /* "baseline", "avx2", "avx512", ... slowest first */
 int dtd_isa_usable(int isa);       /* 1 when this CPU runs it */
+int64_t dtd_isa_scratch(int isa);  /* bytes of scratch memory that it wants per thread */
+int dtd_isa_bfloat16(int isa);     /* 1 when it multiplies in bfloat16 */
 const char *dtd_compiler(void);
 int dtd_openmp_version(void); /* 0 without OpenMP */
 int dtd_max_threads(void);    /* what OpenMP was told to use at most; 1 without OpenMP */

@@ -1,16 +1,16 @@
 /* elementwise.c: steps that compute each output element from the same element of their operands. */
 #include "nest.h"
 
-#include <math.h>
+#include <tgmath.h>
 #include <string.h>
 
 #define COUNT(array) ((int)(sizeof(array) / sizeof *(array)))
 
 /* ------------------------------------------------------------------------------------------------------------- input maps */
 
-static void row_map(const dtd_step *s, const float *const *operand, float *result, int64_t n)
+static void row_map(const dtd_step *s, const real *const *operand, real *result, int64_t n)
 {
-    const float *x = operand[0], *m = operand[1];
+    const real *x = operand[0], *m = operand[1];
 #define ROW(formula)                                                                                                                       \
     for (int64_t i = 0; i < n; i++)                                                                                                        \
         result[i] = formula;                                                                                                               \
@@ -21,7 +21,7 @@ static void row_map(const dtd_step *s, const float *const *operand, float *resul
     case DTD_X_ABOVE_LOW: ROW(m[i] == -INFINITY ? positive(x[i]) : x[i] - m[i]);
     case DTD_X_BELOW_HIGH: ROW(m[i] == INFINITY ? negative(x[i]) : x[i] - m[i]);
     case DTD_X_ONE: ROW(1);
-    case DTD_X_ABS: ROW(fabsf(x[i]));
+    case DTD_X_ABS: ROW(fabs(x[i]));
     }
 #undef ROW
 }
@@ -34,7 +34,7 @@ void NAME(map)(const dtd_step *s, void *const *bases, int n_threads)
 
 /* ----------------------------------------------------------------------------------------------------- products, quotients */
 
-static void row_multiply(const dtd_step *s, const float *const *operand, float *result, int64_t n)
+static void row_multiply(const dtd_step *s, const real *const *operand, real *result, int64_t n)
 {
     memmove(result, operand[0], (size_t)n * sizeof *result);
     NAME(row_multiplier)(s->mode, operand[1], result, n);
@@ -46,7 +46,7 @@ void NAME(multiply)(const dtd_step *s, void *const *bases, int n_threads)
     NAME(nest)(s, bases, n_threads, row_multiply, operands, COUNT(operands), 1 << 1);
 }
 
-static void row_divide(const dtd_step *s, const float *const *operand, float *result, int64_t n)
+static void row_divide(const dtd_step *s, const real *const *operand, real *result, int64_t n)
 {
     (void)s;
     for (int64_t i = 0; i < n; i++)
@@ -61,7 +61,7 @@ void NAME(divide)(const dtd_step *s, void *const *bases, int n_threads)
 
 /* --------------------------------------------------------------------------------------------------- activations, factors */
 
-static void row_activate(const dtd_step *s, const float *const *operand, float *result, int64_t n)
+static void row_activate(const dtd_step *s, const real *const *operand, real *result, int64_t n)
 {
     if (s->mode == DTD_F_DERIVATIVE)
         NAME(row_derivative)(s, operand[0], result, n);
@@ -75,9 +75,9 @@ void NAME(activate)(const dtd_step *s, void *const *bases, int n_threads)
     NAME(nest)(s, bases, n_threads, row_activate, operands, COUNT(operands), 0);
 }
 
-static void row_affine(const dtd_step *s, const float *const *operand, float *result, int64_t n)
+static void row_affine(const dtd_step *s, const real *const *operand, real *result, int64_t n)
 {
-    const float *x = operand[0], *weight = operand[1], *bias = operand[2];
+    const real *x = operand[0], *weight = operand[1], *bias = operand[2];
     (void)s;
     for (int64_t i = 0; i < n; i++)
         result[i] = x[i] * weight[i];
@@ -93,11 +93,11 @@ void NAME(affine)(const dtd_step *s, void *const *bases, int n_threads)
 }
 
 /* operands: terms, bias_d, act(y), y - bias, bias, scale, terms_prev */
-static void row_factor(const dtd_step *s, const float *const *operand, float *result, int64_t n)
+static void row_factor(const dtd_step *s, const real *const *operand, real *result, int64_t n)
 {
-    const float *terms = operand[0], *bias_d = operand[1], *m = operand[3], *bias = operand[4];
-    float d[DTD_ROW], sum[DTD_ROW];
-    const float *y = m;
+    const real *terms = operand[0], *bias_d = operand[1], *m = operand[3], *bias = operand[4];
+    real d[DTD_ROW], sum[DTD_ROW];
+    const real *y = m;
     for (int64_t i = 0; i < n; i++)
         d[i] = bias_d ? terms[i] + bias_d[i] : terms[i];
     if (m && bias) {

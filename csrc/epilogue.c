@@ -41,7 +41,7 @@ void NAME(samples_as_pixels)(dtd_step *s)
 
 static dtd_strip strip_of(const dtd_view *v, void *const *bases, int64_t n, int64_t c, int64_t d, int64_t h, int64_t w)
 {
-    dtd_strip strip = {floats(v, bases), v->stride[AXIS_W], v->stride[AXIS_C]};
+    dtd_strip strip = {reals(v, bases), v->stride[AXIS_W], v->stride[AXIS_C]};
     const int64_t *stride = v->stride;
     if (strip.at)
         strip.at += n * stride[AXIS_N] + c * stride[AXIS_C] + d * stride[AXIS_D] + h * stride[AXIS_H] + w * stride[AXIS_W];
@@ -58,7 +58,7 @@ void NAME(locate)(dtd_site *site, const dtd_step *s, void *const *bases, int64_t
     site->terms_prev = strip_of(&s->terms_prev, bases, n, c, d, h, w);
     site->m = strip_of(&s->m, bases, kept, c, d, h, w);
     site->scale = strip_of(&s->scale, bases, n, c, d, h, w);
-    const float *bias = vector(&s->bias, bases), *bias_d = vector(&s->bias_d, bases);
+    const real *bias = vector(&s->bias, bases), *bias_d = vector(&s->bias_d, bases);
     site->bias = bias ? bias + c : NULL;
     site->bias_d = bias_d ? bias_d + c : NULL;
 }
@@ -88,13 +88,13 @@ void NAME(fetch)(const dtd_step *s, const dtd_site *site)
 /* -------------------------------------------------------------------------------------- tiles in memory <-> [pixel][block] */
 
 /* Lanes beyond n_channels become 0. */
-static const float *load_tile(const dtd_strip *strip, const dtd_site *site, float *tile)
+static const real *load_tile(const dtd_strip *strip, const dtd_site *site, real *tile)
 {
     if (!strip->at)
         return NULL;
     for (int p = 0; p < site->n_pixels; p++) {
-        const float *from = strip->at + p * strip->pixel;
-        float *to = tile + p * DTD_BLOCK;
+        const real *from = strip->at + p * strip->pixel;
+        real *to = tile + p * DTD_BLOCK;
         if (strip->channel == 1 && site->n_channels == DTD_BLOCK)
             memcpy(to, from, DTD_BLOCK * sizeof *to);
         else {
@@ -106,13 +106,13 @@ static const float *load_tile(const dtd_strip *strip, const dtd_site *site, floa
     return tile;
 }
 
-static void store_tile(const dtd_strip *strip, const dtd_site *site, const float *tile)
+static void store_tile(const dtd_strip *strip, const dtd_site *site, const real *tile)
 {
     if (!strip->at)
         return;
     for (int p = 0; p < site->n_pixels; p++) {
-        const float *from = tile + p * DTD_BLOCK;
-        float *to = strip->at + p * strip->pixel;
+        const real *from = tile + p * DTD_BLOCK;
+        real *to = strip->at + p * strip->pixel;
         if (strip->channel == 1 && site->n_channels == DTD_BLOCK)
             memcpy(to, from, DTD_BLOCK * sizeof *to);
         else
@@ -122,9 +122,9 @@ static void store_tile(const dtd_strip *strip, const dtd_site *site, const float
 }
 
 /* tile[p][c] += bias[c] */
-static void add_bias(const dtd_site *site, const float *bias, float *tile)
+static void add_bias(const dtd_site *site, const real *bias, real *tile)
 {
-    float b[DTD_BLOCK] = {0};
+    real b[DTD_BLOCK] = {0};
     if (!bias)
         return;
     memcpy(b, bias, (size_t)site->n_channels * sizeof *b);
@@ -133,7 +133,7 @@ static void add_bias(const dtd_site *site, const float *bias, float *tile)
             tile[p * DTD_BLOCK + c] += b[c];
 }
 
-/* ------------------------------------------------------------------------------- the usual case, in one pass over the tile */
+/* ------------------------------------------------------------------------------- the usual case, in one pass over the rows */
 
 static int contiguous(const dtd_strip *strip) { return !strip->at || strip->channel == 1; }
 
@@ -150,9 +150,9 @@ static int usual_neuron(const dtd_step *s, const dtd_site *site)
 }
 
 /* n lanes of a view; `full` says that n = VL, and is a constant wherever these are inlined. */
-ALWAYS_INLINE vec load_lanes(const float *p, int n, const int full) { return full ? load(p) : load_some(p, n); }
+ALWAYS_INLINE vec load_lanes(const real *p, int n, const int full) { return full ? load(p) : load_some(p, n); }
 
-ALWAYS_INLINE void store_lanes(float *p, vec v, int n, const int full)
+ALWAYS_INLINE void store_lanes(real *p, vec v, int n, const int full)
 {
     if (full)
         store(p, v);
@@ -160,78 +160,86 @@ ALWAYS_INLINE void store_lanes(float *p, vec v, int n, const int full)
         store_some(p, v, n);
 }
 
-/* Channels of a block from c on, of a vector at most. */
+/* Channels from c on, of a vector at most. */
 ALWAYS_INLINE int lanes_from(const dtd_site *site, int c) { return site->n_channels - c < VL ? site->n_channels - c : VL; }
 
+static int full_blocks(const dtd_site *site) { return site->n_channels % DTD_BLOCK == 0; }
+
 /* `terms` is NULL when it is not dual; `previous` and `full` are constants wherever this is inlined. */
-ALWAYS_INLINE void finish_usual(const dtd_step *s, const dtd_site *site, const float *y, const float *terms, const int previous,
+ALWAYS_INLINE void finish_usual(const dtd_step *s, const dtd_site *site, const real *y, const real *terms, int64_t row, const int previous,
                                 const int full)
 {
     const int relu = s->activation == DTD_RELU;
-    for (int c = 0; c < site->n_channels; c += VL) {
-        const int n = lanes_from(site, c);
-        const vec bias = site->bias ? load_lanes(site->bias + c, n, full) : (vec){0};
-        const vec bias_d = site->bias_d ? load_lanes(site->bias_d + c, n, full) : (vec){0};
-        for (int p = 0; p < site->n_pixels; p++) {
-            vec t = load(y + p * DTD_BLOCK + c), sum = terms ? load(terms + p * DTD_BLOCK + c) : t;
+    const real coefficient = s->coefficient, stabilizer = s->stabilizer;
+    for (int p = 0; p < site->n_pixels; p++)
+        for (int c = 0; c < site->n_channels; c += VL) {
+            const int n = lanes_from(site, c);
+            vec t = load(y + p * row + c), sum = terms ? load(terms + p * row + c) : t;
             if (previous) {
+                const real *more = site->terms_prev.at ? site->terms_prev.at + p * site->terms_prev.pixel + c : NULL;
                 t += load_lanes(site->y_prev.at + p * site->y_prev.pixel + c, n, full);
-                const float *more = site->terms_prev.at ? site->terms_prev.at + p * site->terms_prev.pixel + c : NULL;
                 sum = !terms ? t : more ? sum + load_lanes(more, n, full) : sum;
             }
-            t += bias;
+            t += site->bias ? load_lanes(site->bias + c, n, full) : (vec){0};
             vec a = relu ? vec_positive(t) : t;
             store_lanes(site->out.at + p * site->out.pixel + c, a, n, full);
             if (site->terms.at)
                 store_lanes(site->terms.at + p * site->terms.pixel + c, sum, n, full);
-            if (s->mode == DTD_F_GATE)
-                store_lanes(site->factor.at + p * site->factor.pixel + c,
-                            vec_quotient(s->coefficient * a, vec_stabilised(sum + bias_d, s->stabilizer)), n, full);
+            if (s->mode == DTD_F_GATE) {
+                vec d = sum + (site->bias_d ? load_lanes(site->bias_d + c, n, full) : (vec){0});
+                store_lanes(site->factor.at + p * site->factor.pixel + c, vec_quotient(coefficient * a, vec_stabilised(d, stabilizer)), n,
+                            full);
+            }
         }
-    }
 }
 
-static void finish_usual_neuron(const dtd_step *s, const dtd_site *site, const float *y, const float *terms)
+static void finish_usual_neuron(const dtd_step *s, const dtd_site *site, const real *y, const real *terms, int64_t row)
 {
-    const int full = site->n_channels == DTD_BLOCK;
-    if (site->y_prev.at && full)
-        finish_usual(s, site, y, terms, 1, 1);
+    if (site->y_prev.at && full_blocks(site))
+        finish_usual(s, site, y, terms, row, 1, 1);
     else if (site->y_prev.at)
-        finish_usual(s, site, y, terms, 1, 0);
-    else if (full)
-        finish_usual(s, site, y, terms, 0, 1);
+        finish_usual(s, site, y, terms, row, 1, 0);
+    else if (full_blocks(site))
+        finish_usual(s, site, y, terms, row, 0, 1);
     else
-        finish_usual(s, site, y, terms, 0, 0);
+        finish_usual(s, site, y, terms, row, 0, 0);
 }
 
 static int usual_taps(const dtd_step *s, const dtd_site *site) { return plain(site) && (s->mode == DTD_M_NONE || s->mode == DTD_M_TIMES); }
 
 /* `full` is a constant wherever this is inlined. */
-ALWAYS_INLINE void finish_usual_taps(const dtd_step *s, const dtd_site *site, const float *sum, const int full)
+ALWAYS_INLINE void add_usual_taps(const dtd_step *s, const dtd_site *site, const real *sum, int64_t row, const int full)
 {
-    for (int c = 0; c < site->n_channels; c += VL) {
-        const int n = lanes_from(site, c);
-        for (int p = 0; p < site->n_pixels; p++) {
-            float *out = site->out.at + p * site->out.pixel + c;
-            vec result = load(sum + p * DTD_BLOCK + c);
+    for (int p = 0; p < site->n_pixels; p++)
+        for (int c = 0; c < site->n_channels; c += VL) {
+            const int n = lanes_from(site, c);
+            real *out = site->out.at + p * site->out.pixel + c;
+            vec result = load(sum + p * row + c);
             if (s->mode == DTD_M_TIMES)
                 result = load_lanes(site->m.at + p * site->m.pixel + c, n, full) * result;
             store_lanes(out, s->accumulate ? load_lanes(out, n, full) + result : result, n, full);
         }
-    }
+}
+
+static void finish_usual_taps(const dtd_step *s, const dtd_site *site, const real *sum, int64_t row)
+{
+    if (full_blocks(site))
+        add_usual_taps(s, site, sum, row, 1);
+    else
+        add_usual_taps(s, site, sum, row, 0);
 }
 
 /* ------------------------------------------------------------------------------------------------------------ epilogues */
 
-void NAME(finish_neuron)(const dtd_step *s, const dtd_site *site, float *y, float *terms)
+void NAME(finish_neuron)(const dtd_step *s, const dtd_site *site, real *y, real *terms)
 {
     if (usual_neuron(s, site)) {
-        finish_usual_neuron(s, site, y, terms);
+        finish_usual_neuron(s, site, y, terms, DTD_BLOCK);
         return;
     }
-    float scales[TILE], other[TILE], out[TILE];
+    real scales[TILE], other[TILE], out[TILE];
     const int n = site->n_pixels * DTD_BLOCK;
-    const float *scale = load_tile(&site->scale, site, scales);
+    const real *scale = load_tile(&site->scale, site, scales);
     for (int i = 0; i < n && scale; i++)
         y[i] *= scale[i];
     for (int i = 0; i < n && scale && terms; i++)
@@ -243,7 +251,7 @@ void NAME(finish_neuron)(const dtd_step *s, const dtd_site *site, float *y, floa
         for (int i = 0; i < n; i++)
             terms[i] += other[i];
     store_tile(&site->terms, site, terms ? terms : y);
-    float *d = terms;
+    real *d = terms;
     if (!d) { /* terms are the sum itself: keep it from the bias of y */
         memcpy(other, y, (size_t)n * sizeof *y);
         d = other;
@@ -258,16 +266,13 @@ void NAME(finish_neuron)(const dtd_step *s, const dtd_site *site, float *y, floa
     }
 }
 
-void NAME(finish_taps)(const dtd_step *s, const dtd_site *site, float *sum)
+void NAME(finish_taps)(const dtd_step *s, const dtd_site *site, real *sum)
 {
     if (usual_taps(s, site)) {
-        if (site->n_channels == DTD_BLOCK)
-            finish_usual_taps(s, site, sum, 1);
-        else
-            finish_usual_taps(s, site, sum, 0);
+        finish_usual_taps(s, site, sum, DTD_BLOCK);
         return;
     }
-    float other[TILE];
+    real other[TILE];
     const int n = site->n_pixels * DTD_BLOCK;
     if (load_tile(&site->scale, site, other))
         for (int i = 0; i < n; i++)
@@ -280,8 +285,60 @@ void NAME(finish_taps)(const dtd_step *s, const dtd_site *site, float *sum)
     store_tile(&site->out, site, sum);
 }
 
+/* A tile of a site: up to DTD_TILE_PIXELS pixels from p, up to DTD_BLOCK channels from c. */
+static dtd_site tile_of(const dtd_site *site, int p, int c)
+{
+    dtd_site tile = *site;
+    dtd_strip *strips[] = {&tile.out, &tile.factor, &tile.terms, &tile.y_prev, &tile.terms_prev, &tile.m, &tile.scale};
+    for (size_t i = 0; i < sizeof strips / sizeof *strips; i++)
+        if (strips[i]->at)
+            strips[i]->at += p * strips[i]->pixel + c * strips[i]->channel;
+    tile.bias = site->bias ? site->bias + c : NULL;
+    tile.bias_d = site->bias_d ? site->bias_d + c : NULL;
+    tile.n_pixels = (int)min64(DTD_TILE_PIXELS, site->n_pixels - p);
+    tile.n_channels = (int)min64(DTD_BLOCK, site->n_channels - c);
+    return tile;
+}
+
+static real *copy_tile(const real *from, int64_t row, int n_pixels, real *to)
+{
+    for (int p = 0; p < n_pixels; p++)
+        memcpy(to + p * DTD_BLOCK, from + p * row, DTD_BLOCK * sizeof *to);
+    return to;
+}
+
+void NAME(finish_neuron_rows)(const dtd_step *s, const dtd_site *site, real *y, real *terms, int64_t row)
+{
+    if (usual_neuron(s, site)) {
+        finish_usual_neuron(s, site, y, terms, row);
+        return;
+    }
+    real tiles[2][TILE];
+    for (int p = 0; p < site->n_pixels; p += DTD_TILE_PIXELS)
+        for (int c = 0; c < site->n_channels; c += DTD_BLOCK) {
+            const dtd_site tile = tile_of(site, p, c);
+            const int64_t at = p * row + c;
+            NAME(finish_neuron)
+            (s, &tile, copy_tile(y + at, row, tile.n_pixels, tiles[0]), terms ? copy_tile(terms + at, row, tile.n_pixels, tiles[1]) : NULL);
+        }
+}
+
+void NAME(finish_taps_rows)(const dtd_step *s, const dtd_site *site, real *sum, int64_t row)
+{
+    if (usual_taps(s, site)) {
+        finish_usual_taps(s, site, sum, row);
+        return;
+    }
+    real copy[TILE];
+    for (int p = 0; p < site->n_pixels; p += DTD_TILE_PIXELS)
+        for (int c = 0; c < site->n_channels; c += DTD_BLOCK) {
+            const dtd_site tile = tile_of(site, p, c);
+            NAME(finish_taps)(s, &tile, copy_tile(sum + p * row + c, row, tile.n_pixels, copy));
+        }
+}
+
 void NAME(finish_samples)(const dtd_step *s, void *const *bases, int neuron, int64_t n, int64_t n_samples, int64_t c, int64_t n_channels,
-                          float *sum, float *terms)
+                          real *sum, real *terms)
 {
     int64_t at_once = s->repeat > 1 ? 1 : n_samples; /* m and factor advance with n / repeat */
     for (int64_t m = 0; m < n_samples; m += at_once) {

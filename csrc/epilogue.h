@@ -11,13 +11,13 @@
 
 /* One view as a tile sees it: the address of its first pixel and channel, NULL when absent. */
 typedef struct {
-    float *at;
+    real *at;
     int64_t pixel, channel; /* strides */
 } dtd_strip;
 
 typedef struct {
     dtd_strip out, factor, terms, y_prev, terms_prev, m, scale;
-    const float *bias, *bias_d; /* of the tile's first channel, or NULL */
+    const real *bias, *bias_d; /* of the tile's first channel, or NULL */
     int n_pixels, n_channels;
 } dtd_site;
 
@@ -31,12 +31,16 @@ void NAME(locate)(dtd_site *site, const dtd_step *s, void *const *bases, int64_t
 void NAME(fetch)(const dtd_step *s, const dtd_site *site);
 
 /* y, terms: sums of the tile, [pixel][DTD_BLOCK]; terms is NULL when it is not dual.  Both are overwritten. */
-void NAME(finish_neuron)(const dtd_step *s, const dtd_site *site, float *y, float *terms);
-void NAME(finish_taps)(const dtd_step *s, const dtd_site *site, float *sum);
+void NAME(finish_neuron)(const dtd_step *s, const dtd_site *site, real *y, real *terms);
+void NAME(finish_taps)(const dtd_step *s, const dtd_site *site, real *sum);
+
+/* The same on rows of any number of channels, `row` floats from one pixel to the next. */
+void NAME(finish_neuron_rows)(const dtd_step *s, const dtd_site *site, real *y, real *terms, int64_t row);
+void NAME(finish_taps_rows)(const dtd_step *s, const dtd_site *site, real *sum, int64_t row);
 
 /* The same for layers without pixels, whose step went through samples_as_pixels: samples n.., outputs c.. */
 void NAME(samples_as_pixels)(dtd_step *s);
 void NAME(finish_samples)(const dtd_step *s, void *const *bases, int neuron, int64_t n, int64_t n_samples, int64_t c, int64_t n_channels,
-                          float *sum, float *terms);
+                          real *sum, real *terms);
 
 #endif

@@ -1,20 +1,20 @@
 #include "rows.h"
 
 /* d + stabilizer·sgn d, sgn 0 = +1 */
-ALWAYS_INLINE float stabilised(float d, float stabilizer) { return d + (d < 0 ? -stabilizer : stabilizer); }
+ALWAYS_INLINE real stabilised(real d, real stabilizer) { return d + (d < 0 ? -stabilizer : stabilizer); }
 
 /* f where y has the selected sign, else 0; a NaN passes */
-ALWAYS_INLINE float selected(int select, float y, float f)
+ALWAYS_INLINE real selected(int select, real y, real f)
 {
     int dropped = select == DTD_Y_POSITIVE ? y <= 0 : y >= 0;
     return dropped ? 0 : f;
 }
 
-void NAME(row_factor)(const dtd_step *s, const float *d, const float *y, const float *a, const float *scale, const float *other,
-                      float *factor, int64_t n)
+void NAME(row_factor)(const dtd_step *s, const real *d, const real *y, const real *a, const real *scale, const real *other, real *factor,
+                      int64_t n)
 {
-    const float stabilizer = s->stabilizer;
-    float c[DTD_ROW];
+    const real stabilizer = s->stabilizer, coefficient = s->coefficient;
+    real c[DTD_ROW];
     if (s->mode == DTD_F_DERIVATIVE) {
         NAME(row_derivative)(s, y, c, n);
         for (int64_t i = 0; i < n; i++)
@@ -22,7 +22,7 @@ void NAME(row_factor)(const dtd_step *s, const float *d, const float *y, const f
         return;
     }
     for (int64_t i = 0; i < n; i++)
-        c[i] = other && other[i] == 0 ? 1 : s->coefficient;
+        c[i] = other && other[i] == 0 ? 1 : coefficient;
     if (s->mode == DTD_F_GATE) {
         for (int64_t i = 0; i < n; i++)
             c[i] = quotient(c[i] * a[i], stabilised(d[i], stabilizer));
@@ -42,7 +42,7 @@ void NAME(row_factor)(const dtd_step *s, const float *d, const float *y, const f
             factor[i] = selected(s->select, y[i], c[i]);
 }
 
-void NAME(row_multiplier)(int multiplier, const float *m, float *r, int64_t n)
+void NAME(row_multiplier)(int multiplier, const real *m, real *r, int64_t n)
 {
 #define MULTIPLY_BY(formula)                                                                                                               \
     for (int64_t i = 0; i < n; i++)                                                                                                        \

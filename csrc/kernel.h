@@ -1,4 +1,5 @@
-/* kernel.h: what the kernels share.  Every file that includes it is compiled once per instruction set; NAME() keeps the copies apart. */
+/* kernel.h: what the kernels share.  Every file that includes it is compiled once per instruction set (DTD_ISA) for float, and once more
+ * for double (with DTD_DOUBLE); NAME() keeps the copies apart. */
 #ifndef DTD_KERNEL_H
 #define DTD_KERNEL_H
 
@@ -7,9 +8,24 @@
 
 #include <stddef.h>
 
-#define DTD_PASTE_(name, isa) dtd_##name##_##isa
-#define DTD_PASTE(name, isa) DTD_PASTE_(name, isa)
-#define NAME(name) DTD_PASTE(name, DTD_ISA)
+#ifdef DTD_DOUBLE
+typedef double real; /* what is computed with */
+#define DTD_REAL double
+#else
+typedef float real;
+#define DTD_REAL float
+#endif
+
+#define DTD_PASTE_(name, isa, real) dtd_##name##_##isa##_##real
+#define DTD_PASTE(name, isa, real) DTD_PASTE_(name, isa, real)
+#define NAME(name) DTD_PASTE(name, DTD_ISA, DTD_REAL)
+
+/* Kernels that stand in for those of the same name on CPUs with further units. */
+#ifdef DTD_UNIT
+#define UNIT(name) DTD_PASTE(name, DTD_UNIT, DTD_REAL)
+#else
+#define UNIT(name) NAME(name)
+#endif
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
@@ -17,7 +33,7 @@ enum { AXIS_N, AXIS_C, AXIS_D, AXIS_H, AXIS_W, AXIS_EXTRA };
 
 typedef void (*dtd_kernel)(const dtd_step *s, void *const *bases, int n_threads);
 
-/* The kernels of one instruction set, by dtd_op. */
+/* The kernels of one instruction set and type, by dtd_op. */
 typedef struct {
     dtd_kernel of[DTD_N_OPS];
 } dtd_kernel_table;
@@ -48,11 +64,11 @@ void NAME(embed_sum)(const dtd_step *s, void *const *bases, int n_threads);
 
 ALWAYS_INLINE int present(const dtd_view *v) { return v->base >= 0; }
 
-ALWAYS_INLINE float *floats(const dtd_view *v, void *const *bases) { return v->base < 0 ? NULL : (float *)bases[v->base] + v->offset; }
+ALWAYS_INLINE real *reals(const dtd_view *v, void *const *bases) { return v->base < 0 ? NULL : (real *)bases[v->base] + v->offset; }
 
-ALWAYS_INLINE const float *vector(const dtd_ref *r, void *const *bases)
+ALWAYS_INLINE const real *vector(const dtd_ref *r, void *const *bases)
 {
-    return r->base < 0 ? NULL : (const float *)bases[r->base] + r->offset;
+    return r->base < 0 ? NULL : (const real *)bases[r->base] + r->offset;
 }
 
 ALWAYS_INLINE const int64_t *table(const dtd_ref *r, void *const *bases)
@@ -94,15 +110,15 @@ ALWAYS_INLINE int64_t kept_sample(const dtd_step *s, int64_t n) { return s->repe
 
 /* ------------------------------------------------------------------------------------------------- scalars that NaN passes */
 
-ALWAYS_INLINE float positive(float t) { return t < 0 ? 0 : t; }
-ALWAYS_INLINE float negative(float t) { return t > 0 ? 0 : t; }
-ALWAYS_INLINE float is_positive(float t) { return t > 0 ? 1 : t <= 0 ? 0 : t; }
-ALWAYS_INLINE float is_negative(float t) { return t < 0 ? 1 : t >= 0 ? 0 : t; }
+ALWAYS_INLINE real positive(real t) { return t < 0 ? 0 : t; }
+ALWAYS_INLINE real negative(real t) { return t > 0 ? 0 : t; }
+ALWAYS_INLINE real is_positive(real t) { return t > 0 ? 1 : t <= 0 ? 0 : t; }
+ALWAYS_INLINE real is_negative(real t) { return t < 0 ? 1 : t >= 0 ? 0 : t; }
 
 /* a / b with x/0 := 0; the division is unconditional so that it vectorises */
-ALWAYS_INLINE float quotient(float a, float b)
+ALWAYS_INLINE real quotient(real a, real b)
 {
-    float q = a / (b == 0 ? 1 : b);
+    real q = a / (b == 0 ? 1 : b);
     return b == 0 ? 0 : q;
 }
 

@@ -21,9 +21,9 @@ enum { CHUNK = 1024 }; /* inputs between loads and stores of the partial sums: a
 typedef vec partial_sums[DTD_BLOCK][DTD_TILE_PIXELS];
 
 typedef struct {
-    const float *x, *w;
+    const real *x, *w;
     int64_t sample, row, n; /* strides of x and w, inputs in this chunk */
-    float gamma;
+    real gamma;
     int begin;                                                     /* these are the first inputs */
     vec (*sum)[DTD_TILE_PIXELS], (*sum_positive)[DTD_TILE_PIXELS]; /* [row][sample] */
 } linear_tile;
@@ -35,13 +35,13 @@ ALWAYS_INLINE void add_inputs(const linear_tile *t, int64_t i, vec a[][SAMPLES],
     const int dual = map == DUAL_MAP;
 #pragma GCC unroll 4
     for (int j = 0; j < rows; j++) {
-        const float *wj = t->w + j * t->row + i;
+        const real *wj = t->w + j * t->row + i;
         __builtin_prefetch(wj + CHUNK);
         vec w = full ? load(wj) : load_some(wj, t->n - i);
         vec q = map_weight(dual ? DTD_W : map, w, t->gamma), r = vec_positive(w);
 #pragma GCC unroll 6
         for (int m = 0; m < samples; m++) {
-            const float *xm = t->x + m * t->sample + i;
+            const real *xm = t->x + m * t->sample + i;
             vec x = full ? load(xm) : load_some(xm, t->n - i);
             a[j][m] += x * q;
             if (dual)
@@ -110,7 +110,7 @@ typedef struct {
 } linear_job;
 
 /* x as contiguous rows of samples, where its channels are strided */
-static const float *pack_chunk(const linear_job *job, const float *x, int64_t n_samples, int64_t n, float *packed)
+static const real *pack_chunk(const linear_job *job, const real *x, int64_t n_samples, int64_t n, real *packed)
 {
     const int64_t channel = job->s.x.stride[AXIS_C], sample = job->s.x.stride[AXIS_N];
     for (int64_t m = 0; m < n_samples; m++)
@@ -126,14 +126,14 @@ static void add_block(const linear_job *job, int64_t j0, int64_t n_rows, int64_t
     const int strided = s->x.stride[AXIS_C] != 1;
     const int rows_at_once = job->map == DUAL_MAP ? DUAL_ROWS : SINGLE_ROWS;
     const int64_t chunk = CHUNK;
-    float packed[DTD_TILE_PIXELS * CHUNK];
+    real packed[DTD_TILE_PIXELS * CHUNK];
     for (int64_t j = n_rows; j < DTD_BLOCK; j++)
         for (int b = 0; b < 2; b++)
             memset(sums[b][j], 0, sizeof sums[b][j]);
     for (int64_t i = 0; i < job->n_in; i += chunk) {
         int64_t n = min64(chunk, job->n_in - i);
-        const float *x = floats(&s->x, job->bases) + m0 * s->x.stride[AXIS_N] + i * s->x.stride[AXIS_C];
-        const float *w = vector(&s->weight, job->bases) + j0 * job->n_in + i;
+        const real *x = reals(&s->x, job->bases) + m0 * s->x.stride[AXIS_N] + i * s->x.stride[AXIS_C];
+        const real *w = vector(&s->weight, job->bases) + j0 * job->n_in + i;
         linear_tile tile = {.sample = strided ? CHUNK : s->x.stride[AXIS_N], .row = job->n_in, .n = n, .gamma = s->gamma, .begin = !i};
         if (strided)
             x = pack_chunk(job, x, n_samples, n, packed);
@@ -155,7 +155,7 @@ static void run_linear(void *context, int64_t first, int64_t last)
     const linear_job *job = context;
     const dtd_step *s = &job->s;
     partial_sums sums[2];
-    float y[DTD_TILE_PIXELS][DTD_BLOCK], terms[DTD_TILE_PIXELS][DTD_BLOCK];
+    real y[DTD_TILE_PIXELS][DTD_BLOCK], terms[DTD_TILE_PIXELS][DTD_BLOCK];
     const int dual = job->map == DUAL_MAP;
     for (int64_t block = first; block < last; block++) {
         int64_t j0 = block * DTD_BLOCK, n_rows = min64(DTD_BLOCK, job->n_out - j0);

@@ -11,12 +11,12 @@ void NAME(move)(const dtd_step *s, void *const *bases, int n_threads)
 
 typedef struct {
     const dtd_step *s;
-    float *out;
+    real *out;
     int64_t depth, height; /* rows of the frame and what it surrounds */
 } border_job;
 
 /* Zero pixels first .. last-1 of a row. */
-static void clear_pixels(const dtd_view *v, float *row, int64_t first, int64_t last)
+static void clear_pixels(const dtd_view *v, real *row, int64_t first, int64_t last)
 {
     int64_t channels = v->shape[AXIS_C], pixel = v->stride[AXIS_W], channel = v->stride[AXIS_C];
     if (channel == 1 && pixel == channels) {
@@ -36,7 +36,7 @@ static void run_clear_border(void *context, int64_t first, int64_t last)
     int64_t depth = v->shape[AXIS_D], height = v->shape[AXIS_H], width = v->shape[AXIS_W];
     for (int64_t item = first; item < last; item++) {
         int64_t h = item % job->height - border[2], rest = item / job->height, d = rest % job->depth - border[0], n = rest / job->depth;
-        float *row = job->out + n * v->stride[AXIS_N] + d * v->stride[AXIS_D] + h * v->stride[AXIS_H];
+        real *row = job->out + n * v->stride[AXIS_N] + d * v->stride[AXIS_D] + h * v->stride[AXIS_H];
         if (d < 0 || d >= depth || h < 0 || h >= height)
             clear_pixels(v, row, -border[4], width + border[5]);
         else {
@@ -48,7 +48,7 @@ static void run_clear_border(void *context, int64_t first, int64_t last)
 
 void NAME(clear_border)(const dtd_step *s, void *const *bases, int n_threads)
 {
-    border_job job = {s, floats(&s->out, bases), s->out.shape[AXIS_D] + s->border[0] + s->border[1],
+    border_job job = {s, reals(&s->out, bases), s->out.shape[AXIS_D] + s->border[0] + s->border[1],
                       s->out.shape[AXIS_H] + s->border[2] + s->border[3]};
     dtd_parallel(n_threads, s->out.shape[AXIS_N] * job.depth * job.height, 64, run_clear_border, &job);
 }

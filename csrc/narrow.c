@@ -12,19 +12,19 @@
 
 enum {
     MOST_OUTPUTS = 4,
-    WEIGHTS = 1 << 14,          /* elements of turned weights that a thread holds on its stack */
-    AT_ONCE = VL == 16 ? 7 : 3, /* pixels of a register tile */
+    WEIGHTS = (1 << 16) / sizeof(real), /* elements of turned weights that a thread holds on its stack */
+    AT_ONCE = WIDE ? 7 : 3,             /* pixels of a register tile */
 };
 
 typedef struct {
-    const float *x;
+    const real *x;
     const vec *w; /* [tap][vector of inputs][output] */
     const int64_t *taps;
     int64_t n_taps, c_in, pixel;
 } narrow_tile;
 
 /* `pixels` and `outputs` are constants wherever this is inlined. */
-ALWAYS_INLINE void run_tile(const narrow_tile *t, float *sum, const int pixels, const int outputs)
+ALWAYS_INLINE void run_tile(const narrow_tile *t, real *sum, const int pixels, const int outputs)
 {
     const int64_t c_in = t->c_in;
     const vec *w = t->w;
@@ -35,12 +35,12 @@ ALWAYS_INLINE void run_tile(const narrow_tile *t, float *sum, const int pixels, 
         for (int j = 0; j < outputs; j++)
             a[p][j] = (vec){0};
     for (int64_t k = 0; k < t->n_taps; k++) {
-        const float *x = t->x + t->taps[k];
+        const real *x = t->x + t->taps[k];
         for (int64_t i = 0; i < c_in; i += VL, w += outputs) {
             const int full = i + VL <= c_in;
 #pragma GCC unroll 8
             for (int p = 0; p < pixels; p++) {
-                const float *at = x + p * t->pixel + i;
+                const real *at = x + p * t->pixel + i;
                 vec xv = full ? load(at) : load_some(at, c_in - i);
 #pragma GCC unroll 4
                 for (int j = 0; j < outputs; j++)
@@ -55,11 +55,11 @@ ALWAYS_INLINE void run_tile(const narrow_tile *t, float *sum, const int pixels, 
             sum[p * DTD_BLOCK + j] = add_lanes(a[p][j]);
 }
 
-typedef void (*tile_function)(const narrow_tile *t, float *sum);
+typedef void (*tile_function)(const narrow_tile *t, real *sum);
 
 #define TILES(n)                                                                                                                           \
-    static void pixels_##n(const narrow_tile *t, float *sum) { run_tile(t, sum, AT_ONCE, n); }                                             \
-    static void pixel_##n(const narrow_tile *t, float *sum) { run_tile(t, sum, 1, n); }
+    static void pixels_##n(const narrow_tile *t, real *sum) { run_tile(t, sum, AT_ONCE, n); }                                              \
+    static void pixel_##n(const narrow_tile *t, real *sum) { run_tile(t, sum, 1, n); }
 TILES(1)
 TILES(2)
 TILES(3)
@@ -71,13 +71,13 @@ static const tile_function TILE_FUNCTIONS[][2] = {{0}, {pixel_1, pixels_1}, {pix
 static void turn_weights(const dense_job *job, vec *turned)
 {
     const dtd_step *s = &job->s;
-    const float *w = vector(&s->weight, job->bases);
-    float *to = (float *)turned;
+    const real *w = vector(&s->weight, job->bases);
+    real *to = (real *)turned;
     const int64_t vectors = ceil_div(job->c_in, VL);
     memset(to, 0, (size_t)(s->n_taps * vectors * job->c_out) * sizeof *turned);
     for (int64_t k = 0; k < s->n_taps; k++)
         for (int64_t i = 0; i < job->c_in; i++, w += DTD_BLOCK) {
-            float mapped[VL];
+            real mapped[VL];
             store(mapped, map_any(job->map, load_some(w, min64(VL, job->c_out)), s->gamma));
             for (int64_t j = 0; j < job->c_out; j++)
                 to[((k * vectors + i / VL) * job->c_out + j) * VL + i % VL] = mapped[j];
@@ -90,7 +90,7 @@ static void run_narrow(void *context, int64_t first, int64_t last)
     const dtd_step *s = &job->s;
     const int64_t *shape = s->out.shape, *x_stride = s->x.stride;
     vec turned[WEIGHTS / VL];
-    float sums[DTD_TILE_PIXELS * DTD_BLOCK];
+    real sums[DTD_TILE_PIXELS * DTD_BLOCK];
     narrow_tile tile = {
         .w = turned, .taps = table(&s->taps, job->bases), .n_taps = s->n_taps, .c_in = job->c_in, .pixel = x_stride[AXIS_W]};
     turn_weights(job, turned);
@@ -100,7 +100,7 @@ static void run_narrow(void *context, int64_t first, int64_t last)
         int64_t w = shape[AXIS_W] * t / job->tiles;
         dtd_site site = {.n_pixels = (int)(shape[AXIS_W] * (t + 1) / job->tiles - w), .n_channels = (int)job->c_out};
         NAME(locate)(&site, s, job->bases, n, 0, d, h, w);
-        tile.x = floats(&s->x, job->bases) + n * x_stride[AXIS_N] + d * x_stride[AXIS_D] + h * x_stride[AXIS_H] + w * x_stride[AXIS_W];
+        tile.x = reals(&s->x, job->bases) + n * x_stride[AXIS_N] + d * x_stride[AXIS_D] + h * x_stride[AXIS_H] + w * x_stride[AXIS_W];
         for (int p = 0; p < site.n_pixels;) {
             int many = p + AT_ONCE <= site.n_pixels;
             TILE_FUNCTIONS[job->c_out][many](&tile, sums + p * DTD_BLOCK);

@@ -7,7 +7,7 @@ typedef struct {
     dtd_row_function row;
     int n_axes, n_views; /* view 0 is the result */
     int64_t shape[DTD_NEST_AXES], stride[DTD_NEST][DTD_NEST_AXES];
-    float *at[DTD_NEST];
+    real *at[DTD_NEST];
     int64_t piece, pieces; /* the innermost axis in rows of `piece` elements */
     int64_t across;        /* steps of the axis before it that are taken between two rows */
 } nest_job;
@@ -90,7 +90,7 @@ static void divide_rows(nest_job *job)
 }
 
 /* to[i] (+)= from[i] */
-static void copy(float *to, int64_t to_stride, const float *from, int64_t from_stride, int64_t n, int accumulate)
+static void copy(real *to, int64_t to_stride, const real *from, int64_t from_stride, int64_t n, int accumulate)
 {
     if (accumulate)
         for (int64_t i = 0; i < n; i++)
@@ -102,7 +102,7 @@ static void copy(float *to, int64_t to_stride, const float *from, int64_t from_s
             to[i * to_stride] = from[i * from_stride];
 }
 
-static const float *gather(const float *from, int64_t stride, int64_t n, float *row)
+static const real *gather(const real *from, int64_t stride, int64_t n, real *row)
 {
     if (!from || stride == 1)
         return from;
@@ -111,10 +111,10 @@ static const float *gather(const float *from, int64_t stride, int64_t n, float *
     return row;
 }
 
-static void run_piece(const nest_job *job, float *const *at, const int64_t *stride, int64_t n)
+static void run_piece(const nest_job *job, real *const *at, const int64_t *stride, int64_t n)
 {
-    float rows[DTD_NEST][DTD_ROW], *out = at[0];
-    const float *operand[DTD_NEST];
+    real rows[DTD_NEST][DTD_ROW], *out = at[0];
+    const real *operand[DTD_NEST];
     if (!job->row) {
         copy(out, stride[0], at[1], stride[1], n, job->s->accumulate);
         return;
@@ -122,7 +122,7 @@ static void run_piece(const nest_job *job, float *const *at, const int64_t *stri
     for (int k = 1; k < job->n_views; k++)
         operand[k - 1] = gather(at[k], stride[k], n, rows[k]);
     int direct = stride[0] == 1 && !job->s->accumulate;
-    float *result = direct ? out : rows[0];
+    real *result = direct ? out : rows[0];
     job->row(job->s, operand, result, n);
     if (!direct)
         copy(out, stride[0], result, 1, n, job->s->accumulate);
@@ -138,7 +138,7 @@ static void run_nest(void *context, int64_t first, int64_t last)
     for (int64_t item = first; item < last; item++) { /* (axes but the innermost, piece of it, step across) */
         int64_t start = item / job->across % job->pieces * job->piece, n = min64(job->piece, job->shape[inner] - start);
         int64_t rest = item / job->across / job->pieces * job->across + item % job->across;
-        float *at[DTD_NEST];
+        real *at[DTD_NEST];
         for (int k = 0; k < job->n_views; k++)
             at[k] = job->at[k] ? job->at[k] + start * stride[k] : NULL;
         for (int a = inner - 1; a >= 0; a--) {
@@ -164,7 +164,7 @@ void NAME(nest)(const dtd_step *s, void *const *bases, int n_threads, dtd_row_fu
     for (int k = 0; k < job.n_views; k++) {
         const dtd_view *v = k == 0 ? &s->out : operands[k - 1];
         int is_kept = k > 0 && (kept >> (k - 1) & 1);
-        job.at[k] = floats(v, bases);
+        job.at[k] = reals(v, bases);
         job.stride[k][0] = is_kept ? v->stride[AXIS_N] : v->stride[AXIS_N] * repeat;
         job.stride[k][1] = is_kept ? 0 : v->stride[AXIS_N];
         for (int a = 2; a < DTD_NEST_AXES; a++)

@@ -1,7 +1,20 @@
 #include "parallel.h"
 
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
 /* Ranges per thread: enough that a thread which lost its core for a while holds up no other for long. */
 enum { RANGES = 8 };
+
+int dtd_thread(void)
+{
+#ifdef _OPENMP
+    return omp_get_thread_num();
+#else
+    return 0;
+#endif
+}
 
 void dtd_parallel(int n_threads, int64_t n_items, int64_t grain, dtd_task task, void *job)
 {

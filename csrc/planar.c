@@ -12,11 +12,11 @@
 
 enum {
     MOST_OUTPUTS = 8,
-    SUMS = VL == 16 || DTD_BLOCK / VL == 4 ? 24 : 12, /* vectors of sums in registers: of 32, or of 16 */
-    AT_ONCE = 8,                                      /* vectors of pixels in a register tile, at most */
-    PLANES = 1 << 14,                                 /* elements of x, turned, .. */
-    WEIGHTS = 1 << 14,                                /* .. of weights .. */
-    MOST_TAPS = 1 << 10,                              /* .. and taps that a thread holds on its stack */
+    SUMS = WIDE ? 24 : 12, /* vectors of sums in registers: of 32, or of 16 */
+    AT_ONCE = 8,           /* vectors of pixels in a register tile, at most */
+    PLANES = 1 << 14,      /* elements of x, turned, .. */
+    WEIGHTS = 1 << 14,     /* .. of weights .. */
+    MOST_TAPS = 1 << 10,   /* .. and taps that a thread holds on its stack */
     ITEMS_PER_THREAD = 4,
 };
 
@@ -24,17 +24,17 @@ enum {
 #define VECTORS_OF(outputs, dual) (SUMS / ((outputs) * (1 + (dual))) < AT_ONCE ? SUMS / ((outputs) * (1 + (dual))) : AT_ONCE)
 
 typedef struct {
-    const float *x[AT_ONCE]; /* in the first plane */
-    const float *w;          /* [tap][input][w, w+ if dual][output] */
-    const int64_t *taps;     /* pixels */
+    const real *x[AT_ONCE]; /* in the first plane */
+    const real *w;          /* [tap][input][w, w+ if dual][output] */
+    const int64_t *taps;    /* pixels */
     int64_t n_taps, c_in, plane;
-    float (*sum)[2][MOST_OUTPUTS][VL]; /* [vector][w, w+] */
+    real (*sum)[2][MOST_OUTPUTS][VL]; /* [vector][w, w+] */
 } planar_tile;
 
 /* `vectors`, `outputs` and `dual` are constants wherever this is inlined. */
 ALWAYS_INLINE void run_tile(const planar_tile *t, const int vectors, const int outputs, const int dual)
 {
-    const float *w = t->w;
+    const real *w = t->w;
     vec a[2][AT_ONCE][MOST_OUTPUTS];
 #pragma GCC unroll 2
     for (int b = 0; b <= dual; b++)
@@ -61,12 +61,12 @@ ALWAYS_INLINE void run_tile(const planar_tile *t, const int vectors, const int o
                 }
         }
     }
+#pragma GCC unroll 8
+    for (int v = 0; v < vectors; v++)
+#pragma GCC unroll 8
+        for (int j = 0; j < outputs; j++)
 #pragma GCC unroll 2
-    for (int b = 0; b <= dual; b++)
-#pragma GCC unroll 8
-        for (int v = 0; v < vectors; v++)
-#pragma GCC unroll 8
-            for (int j = 0; j < outputs; j++)
+            for (int b = 0; b <= dual; b++)
                 store(t->sum[v][b][j], a[b][v][j] + splat(0)); /* -0 becomes 0, as in dense.c */
 }
 
@@ -102,10 +102,10 @@ typedef struct {
 } planar_job;
 
 /* wm(w) as [tap][input][w, w+ if dual][output] */
-static void turn_weights(const dense_job *job, float *to)
+static void turn_weights(const dense_job *job, real *to)
 {
     const dtd_step *s = &job->s;
-    const float *w = vector(&s->weight, job->bases);
+    const real *w = vector(&s->weight, job->bases);
     const int dual = job->map == DUAL_MAP;
     for (int64_t ki = 0; ki < s->n_taps * job->c_in; ki++, w += DTD_BLOCK)
         for (int b = 0; b <= dual; b++)
@@ -117,7 +117,7 @@ static void turn_weights(const dense_job *job, float *to)
 }
 
 /* planes[i][q] = x[q, i], and VL zeros behind each plane */
-static void turn_pixels(const float *x, int64_t pixel, int64_t c_in, int64_t n, int64_t plane, float *planes)
+static void turn_pixels(const real *x, int64_t pixel, int64_t c_in, int64_t n, int64_t plane, real *planes)
 {
     for (int64_t i = 0; i < c_in; i++, planes += plane) {
         int64_t q = 0;
@@ -130,9 +130,9 @@ static void turn_pixels(const float *x, int64_t pixel, int64_t c_in, int64_t n, 
 }
 
 /* strip[p, j] = rows[j][p], channels j in a row */
-static void store_turned(const float (*rows)[VL], const dtd_strip *strip, int n_pixels, int n_channels)
+static void store_turned(const real (*rows)[VL], const dtd_strip *strip, int n_pixels, int n_channels)
 {
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) && !defined(DTD_DOUBLE)
     const __m512i first = _mm512_set_epi64(11, 10, 3, 2, 9, 8, 1, 0), second = _mm512_set_epi64(15, 14, 7, 6, 13, 12, 5, 4);
     const __mmask8 channels = (__mmask8)((1u << n_channels) - 1);
     __m512d half[2][4]; /* [channel / 4][pixel % 4]: 4 channels of the pixels 4 apart */
@@ -163,10 +163,11 @@ static void store_turned(const float (*rows)[VL], const dtd_strip *strip, int n_
 static int in_a_row(const dtd_strip *strip) { return !strip->at || strip->channel == 1; }
 
 /* The usual epilogues, as in epilogue.c; 0 if this is none of them. */
-static int finish_in_planes(const dense_job *job, const dtd_site *site, float (*sum)[MOST_OUTPUTS][VL])
+static int finish_in_planes(const dense_job *job, const dtd_site *site, real (*sum)[MOST_OUTPUTS][VL])
 {
     const dtd_step *s = &job->s;
     const int gate = job->neuron && s->mode == DTD_F_GATE;
+    const real coefficient = s->coefficient, stabilizer = s->stabilizer;
     if (site->scale.at || site->y_prev.at || site->terms.at || !in_a_row(&site->out) || !in_a_row(&site->factor))
         return 0;
     if (!job->neuron && (s->mode != DTD_M_NONE || s->accumulate))
@@ -181,7 +182,7 @@ static int finish_in_planes(const dense_job *job, const dtd_site *site, float (*
         store(sum[0][j], y);
         d += splat(site->bias_d ? site->bias_d[j] : 0);
         if (gate)
-            store(sum[1][j], vec_quotient(s->coefficient * y, vec_stabilised(d, s->stabilizer)));
+            store(sum[1][j], vec_quotient(coefficient * y, vec_stabilised(d, stabilizer)));
     }
     store_turned(sum[0], &site->out, site->n_pixels, site->n_channels);
     if (gate)
@@ -197,15 +198,15 @@ static void swap_axes(dtd_strip *strip)
 }
 
 /* The sums of some pixels, [output][VL], through the epilogue. */
-static void finish(const dense_job *job, dtd_site *site, float (*sum)[MOST_OUTPUTS][VL])
+static void finish(const dense_job *job, dtd_site *site, real (*sum)[MOST_OUTPUTS][VL])
 {
     const dtd_step *s = &job->s;
-    float tiles[2][DTD_TILE_PIXELS * DTD_BLOCK];
+    real tiles[2][DTD_TILE_PIXELS * DTD_BLOCK];
     if (!job->neuron && job->c_out == 1) { /* pixels as the channels of one */
         swap_axes(&site->out), swap_axes(&site->m), swap_axes(&site->scale);
         site->n_channels = site->n_pixels;
         site->n_pixels = 1;
-        memcpy(tiles[0], sum[0][0], VL * sizeof(float));
+        memcpy(tiles[0], sum[0][0], VL * sizeof(real));
         NAME(finish_taps)(s, site, tiles[0]);
         return;
     }
@@ -228,7 +229,7 @@ static void run_planar(void *context, int64_t first, int64_t last)
     const dtd_step *s = &job->s;
     const int64_t *shape = s->out.shape, *stride = s->x.stride, *table_of_taps = table(&s->taps, job->bases);
     const int dual = job->map == DUAL_MAP, at_once = VECTORS_OF(job->c_out, dual);
-    float planes[PLANES], weights[WEIGHTS], sums[AT_ONCE][2][MOST_OUTPUTS][VL];
+    real planes[PLANES], weights[WEIGHTS], sums[AT_ONCE][2][MOST_OUTPUTS][VL];
     int64_t taps[MOST_TAPS];
     planar_tile tile = {.w = weights, .taps = taps, .n_taps = s->n_taps, .c_in = job->c_in, .sum = sums};
     turn_weights(job, weights);
@@ -238,7 +239,7 @@ static void run_planar(void *context, int64_t first, int64_t last)
         int64_t image = item / p->row_items, d = image % shape[AXIS_D], n = image / shape[AXIS_D];
         int64_t h0 = shape[AXIS_H] * (item % p->row_items) / p->row_items, h1 = shape[AXIS_H] * (item % p->row_items + 1) / p->row_items;
         int64_t n_pixels = (h1 - h0 - 1) * p->pitch + shape[AXIS_W] + p->reach, n_segments = (h1 - h0) * p->segments;
-        const float *x = floats(&s->x, job->bases) + n * stride[AXIS_N] + d * stride[AXIS_D] + h0 * stride[AXIS_H];
+        const real *x = reals(&s->x, job->bases) + n * stride[AXIS_N] + d * stride[AXIS_D] + h0 * stride[AXIS_H];
         tile.plane = n_pixels + VL;
         turn_pixels(x + p->first * p->pixel, p->pixel, job->c_in, n_pixels, tile.plane, planes);
         for (int64_t segment = 0; segment < n_segments;) {

@@ -41,7 +41,7 @@ static int64_t offset_of_tap(const dtd_view *v, const int64_t *tap)
 }
 
 /* n <= VL channels; `dense` says that they are contiguous, and is a constant wherever this is inlined. */
-ALWAYS_INLINE vec load_channels(const float *p, int64_t channel, int64_t n, const int dense)
+ALWAYS_INLINE vec load_channels(const real *p, int64_t channel, int64_t n, const int dense)
 {
     if (dense)
         return n == VL ? load(p) : load_some(p, n);
@@ -51,7 +51,7 @@ ALWAYS_INLINE vec load_channels(const float *p, int64_t channel, int64_t n, cons
     return v;
 }
 
-ALWAYS_INLINE void store_channels(float *p, int64_t channel, vec v, int64_t n, const int dense)
+ALWAYS_INLINE void store_channels(real *p, int64_t channel, vec v, int64_t n, const int dense)
 {
     if (dense && n == VL)
         store(p, v);
@@ -73,7 +73,7 @@ ALWAYS_INLINE mask load_winners(const void *m, int width, int64_t at, int64_t ch
         memcpy(&b, one, VL);
         return __builtin_convertvector(b, mask);
     }
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) && !defined(DTD_DOUBLE)
     if (dense && width == 1)
         return (mask)_mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8((__mmask16)((1u << n) - 1), one));
 #endif
@@ -91,7 +91,7 @@ ALWAYS_INLINE void store_winners(void *m, int width, int64_t at, int64_t channel
         memcpy(one, &b, VL);
         return;
     }
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) && !defined(DTD_DOUBLE)
     if (dense && width == 1) {
         _mm512_mask_cvtepi32_storeu_epi8(one, (__mmask16)((1u << n) - 1), (__m512i)winner);
         return;
@@ -129,8 +129,8 @@ ALWAYS_INLINE void max_pool_rows(const pool_job *job, int64_t first, int64_t las
         for (int a = 0; a <= AXIS_EXTRA; a++)
             q[a] = a == AXIS_D || a == AXIS_H ? p[a] * s->x_step[a - AXIS_D] : p[a];
         find_interior(job, q, step, &inside, &outside);
-        const float *from = floats(&s->x, job->bases) + offset_of(&s->x, q);
-        float *to = floats(&s->out, job->bases) + offset_of(&s->out, p);
+        const real *from = reals(&s->x, job->bases) + offset_of(&s->x, q);
+        real *to = reals(&s->out, job->bases) + offset_of(&s->out, p);
         int64_t m_at = s->m.offset + offset_of(&s->m, p);
         for (int64_t w = 0; w < width; w++) {
             q[AXIS_W] = w * step;
@@ -175,8 +175,8 @@ ALWAYS_INLINE void max_unpool_rows(const pool_job *job, int64_t first, int64_t l
         int64_t p[6], inside, outside;
         locate_row(s, item, p);
         find_interior(job, p, 1, &inside, &outside);
-        const float *from = floats(&s->x, job->bases) + offset_of(&s->x, p), *by = floats(&s->factor, job->bases);
-        float *to = floats(&s->out, job->bases) + offset_of(&s->out, p);
+        const real *from = reals(&s->x, job->bases) + offset_of(&s->x, p), *by = reals(&s->factor, job->bases);
+        real *to = reals(&s->out, job->bases) + offset_of(&s->out, p);
         p[AXIS_N] = kept_sample(s, p[AXIS_N]);
         int64_t m_at = s->m.offset + offset_of(&s->m, p);
         by = by ? by + offset_of(&s->factor, p) : NULL;

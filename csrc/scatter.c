@@ -23,14 +23,14 @@ enum {
 };
 
 typedef struct {
-    const float *w; /* at the first input of the chunk */
+    const real *w;  /* at the first input of the chunk */
     int64_t row, n; /* stride of w, inputs in this chunk */
-    float gamma;
+    real gamma;
     int n_rows;
     const int64_t *rows;     /* the rows that count, AT_ONCE more that are only fetched ahead */
-    const float *x;          /* of the first sample */
+    const real *x;           /* of the first sample */
     int64_t sample, channel; /* strides of x */
-    float (*sum)[CHUNK];     /* [sample] */
+    real (*sum)[CHUNK];      /* [sample] */
 } scatter_tile;
 
 /* Up to AT_ONCE rows onto VECTORS_AT_ONCE vectors of sums; `vectors`, `samples`, `map` and `full` are constants wherever this is inlined.
@@ -45,7 +45,7 @@ ALWAYS_INLINE void run_tile(const scatter_tile *t, int64_t i, int first, int las
         for (int m = 0; m < samples; m++)
             a[v][m] = load(t->sum[m] + i + v * VL);
     for (int k = first; k < last; k++) {
-        const float *row = t->w + t->rows[k] * t->row + i, *ahead = t->w + t->rows[k + AT_ONCE] * t->row + i;
+        const real *row = t->w + t->rows[k] * t->row + i, *ahead = t->w + t->rows[k + AT_ONCE] * t->row + i;
         vec x[SAMPLES];
 #pragma GCC unroll 6
         for (int m = 0; m < samples; m++)
@@ -112,14 +112,14 @@ typedef struct {
 } scatter_job;
 
 /* counts[j] |= x[j] is not 0; `channel` is a constant where that helps */
-ALWAYS_INLINE void mark(const float *x, int64_t channel, int64_t n, uint8_t *counts)
+ALWAYS_INLINE void mark(const real *x, int64_t channel, int64_t n, uint8_t *counts)
 {
     for (int64_t j = 0; j < n; j++)
         counts[j] |= x[j * channel] != 0;
 }
 
 /* Of rows j0 .. j1-1, those with an x that is not 0 in any of the samples. */
-static int sieve(const dtd_step *s, const float *x, int64_t n_samples, int64_t j0, int64_t j1, int64_t *rows)
+static int sieve(const dtd_step *s, const real *x, int64_t n_samples, int64_t j0, int64_t j1, int64_t *rows)
 {
     const int64_t sample = s->x.stride[AXIS_N], channel = s->x.stride[AXIS_C];
     uint8_t counts[ROWS] = {0};
@@ -139,10 +139,10 @@ static int sieve(const dtd_step *s, const float *x, int64_t n_samples, int64_t j
 }
 
 /* Sums of one chunk of inputs for up to GROUP samples. */
-static void add_chunk(const scatter_job *job, int64_t i0, int64_t n, int64_t m0, int64_t n_samples, float (*sum)[CHUNK])
+static void add_chunk(const scatter_job *job, int64_t i0, int64_t n, int64_t m0, int64_t n_samples, real (*sum)[CHUNK])
 {
     const dtd_step *s = &job->s;
-    const float *x = floats(&s->x, job->bases) + m0 * s->x.stride[AXIS_N];
+    const real *x = reals(&s->x, job->bases) + m0 * s->x.stride[AXIS_N];
     int64_t rows[ROWS + AT_ONCE];
     scatter_tile tile = {.w = vector(&s->weight, job->bases) + i0,
                          .row = job->n_in,
@@ -165,7 +165,7 @@ static void add_chunk(const scatter_job *job, int64_t i0, int64_t n, int64_t m0,
 static void run_scatter(void *context, int64_t first, int64_t last)
 {
     const scatter_job *job = context;
-    float sum[GROUP][CHUNK], tile[GROUP][DTD_BLOCK];
+    real sum[GROUP][CHUNK], tile[GROUP][DTD_BLOCK];
     for (int64_t chunk = first; chunk < last; chunk++) {
         int64_t units = ceil_div(job->n_in, DTD_BLOCK), i0 = units * chunk / job->chunks * DTD_BLOCK;
         int64_t n = min64(job->n_in, units * (chunk + 1) / job->chunks * DTD_BLOCK) - i0;

@@ -10,29 +10,30 @@
 #include "simd.h"
 
 enum {
-    CHUNK = 64,                   /* channels: the bits of a word */
-    STRIP = 64,                   /* pixels */
-    AHEAD = 4,                    /* pixels from fetching x to using it */
-    LINE = 16,                    /* elements of a cache line */
-    MOST_SINGLE = 8,              /* vectors of sums per pixel .. */
-    MOST_DUAL = VL == 16 ? 8 : 4, /* .. and as many again for w+ */
+    CHUNK = 64,                          /* channels: the bits of a word */
+    STRIP = 64,                          /* pixels */
+    AHEAD = 4,                           /* pixels from fetching x to using it */
+    LINE = 64 / sizeof(real),            /* elements of a cache line */
+    MOST_SINGLE = 8,                     /* vectors of sums per pixel .. */
+    MOST_DUAL = WIDE || VL == 2 ? 8 : 4, /* .. and as many again for w+; a block at least */
     MOST_BLOCKS = MOST_SINGLE * VL / DTD_BLOCK,
 };
 
 /* Bit i: x[i] is not 0 (NaN is not), i < n <= CHUNK. */
-ALWAYS_INLINE uint64_t nonzero(const float *x, int64_t n)
+ALWAYS_INLINE uint64_t nonzero(const real *x, int64_t n)
 {
     uint64_t bits = 0;
     int64_t i = 0;
 #if defined(__AVX512F__)
     for (; i + VL <= n; i += VL)
-        bits |= (uint64_t)_mm512_cmp_ps_mask((__m512)load(x + i), _mm512_setzero_ps(), _CMP_NEQ_UQ) << i;
+        bits |= (uint64_t)MM_MASK(_mm512_cmp)((MM_TYPE(__m512))load(x + i), MM(_mm512_setzero)(), _CMP_NEQ_UQ) << i;
 #elif defined(__AVX2__)
     for (; i + VL <= n; i += VL)
-        bits |= (uint64_t)(uint32_t)_mm256_movemask_ps(_mm256_cmp_ps((__m256)load(x + i), _mm256_setzero_ps(), _CMP_NEQ_UQ)) << i;
+        bits |= (uint64_t)(uint32_t)MM(_mm256_movemask)(MM(_mm256_cmp)((MM_TYPE(__m256))load(x + i), MM(_mm256_setzero)(), _CMP_NEQ_UQ))
+                << i;
 #elif defined(__SSE2__)
     for (; i + VL <= n; i += VL)
-        bits |= (uint64_t)(uint32_t)_mm_movemask_ps(_mm_cmpneq_ps((__m128)load(x + i), _mm_setzero_ps())) << i;
+        bits |= (uint64_t)(uint32_t)MM(_mm_movemask)(MM(_mm_cmpneq)((MM_TYPE(__m128))load(x + i), MM(_mm_setzero)())) << i;
 #endif
     for (; i < n; i++)
         bits |= (uint64_t)(x[i] != 0) << i;
@@ -40,11 +41,11 @@ ALWAYS_INLINE uint64_t nonzero(const float *x, int64_t n)
 }
 
 typedef struct {
-    const float *x, *w;
+    const real *x, *w;
     const int64_t *taps, *pixels; /* offsets in x */
     int64_t n_taps, n_pixels, c_in, block;
-    float gamma;
-    float *sum, *sum_positive; /* [pixel][block of the item][DTD_BLOCK] */
+    real gamma;
+    real *sum, *sum_positive; /* [pixel][block of the item][DTD_BLOCK] */
 } strip;
 
 /* `vectors` and `map` are constants wherever this is inlined. */
@@ -52,23 +53,23 @@ ALWAYS_INLINE void run_strip(const strip *t, const int vectors, const int map)
 {
     const int dual = map == DUAL_MAP;
     const int64_t c_in = t->c_in, n_pixels = t->n_pixels;
-    float *const sum = t->sum, *const sum_positive = t->sum_positive;
+    real *const sum = t->sum, *const sum_positive = t->sum_positive;
     for (int64_t k = 0; k < t->n_taps; k++)
         for (int64_t first = 0; first < c_in; first += CHUNK) {
             const int64_t n = min64(CHUNK, c_in - first);
-            const float *w[MOST_SINGLE]; /* one address each, or the compiler spends the loop on sums of strides */
+            const real *w[MOST_SINGLE]; /* one address each, or the compiler spends the loop on sums of strides */
 #pragma GCC unroll 8
             for (int v = 0; v < vectors; v++) {
                 w[v] = t->w + (k * c_in + first) * DTD_BLOCK + v * VL / DTD_BLOCK * t->block + v * VL % DTD_BLOCK;
                 __asm__("" : "+r"(w[v]));
             }
             for (int64_t p = 0; p < n_pixels; p++) {
-                const float *x = t->x + t->pixels[p] + t->taps[k] + first;
+                const real *x = t->x + t->pixels[p] + t->taps[k] + first;
                 for (int64_t c = CHUNK * p / n_pixels; c < CHUNK * (p + 1) / n_pixels; c++) /* the chunk after this one */
 #pragma GCC unroll 8
                     for (int v = 0; v < vectors; v++)
                         __builtin_prefetch(w[v] + (CHUNK + c) * DTD_BLOCK, 0, 2);
-                const float *ahead = t->x + t->pixels[min64(p + AHEAD, n_pixels - 1)] + t->taps[k] + first;
+                const real *ahead = t->x + t->pixels[min64(p + AHEAD, n_pixels - 1)] + t->taps[k] + first;
                 for (int64_t c = 0; c < n; c += LINE)
                     __builtin_prefetch(ahead + c);
                 uint64_t left = nonzero(x, n);
@@ -144,7 +145,7 @@ static place place_of(const dtd_step *s, int64_t q)
 }
 
 /* The sums of some pixels of one block, as the epilogue takes them. */
-static float *tile_of(const float *sum, int64_t n_blocks, int n_pixels, float *tile)
+static real *tile_of(const real *sum, int64_t n_blocks, int n_pixels, real *tile)
 {
     for (int p = 0; p < n_pixels; p++)
         memcpy(tile + p * DTD_BLOCK, sum + p * n_blocks * DTD_BLOCK, DTD_BLOCK * sizeof *tile);
@@ -167,7 +168,7 @@ static void finish_strip(const dense_job *job, const strip *t, int64_t q0, int64
 {
     const dtd_step *s = &job->s;
     const int64_t end = q0 + t->n_pixels;
-    float tiles[2][DTD_TILE_PIXELS * DTD_BLOCK];
+    real tiles[2][DTD_TILE_PIXELS * DTD_BLOCK];
     dtd_site sites[MOST_BLOCKS];
     for (int64_t b = 0; b < n_blocks; b++)
         sites[b] = site_of(job, q0, end, c0 + b * DTD_BLOCK);
@@ -176,7 +177,7 @@ static void finish_strip(const dense_job *job, const strip *t, int64_t q0, int64
         for (int64_t b = 0; b < n_blocks; b++) {
             const dtd_site site = sites[b];
             int64_t from = ((q - q0) * n_blocks + b) * DTD_BLOCK;
-            float *sum = tile_of(t->sum + from, n_blocks, site.n_pixels, tiles[0]);
+            real *sum = tile_of(t->sum + from, n_blocks, site.n_pixels, tiles[0]);
             if (next < end) {
                 sites[b] = site_of(job, next, end, c0 + b * DTD_BLOCK);
                 NAME(fetch)(s, &sites[b]);
@@ -194,11 +195,11 @@ static void run_sparse(void *context, int64_t first, int64_t last)
 {
     const dense_job *job = context;
     const dtd_step *s = &job->s;
-    const float *weight = vector(&s->weight, job->bases);
+    const real *weight = vector(&s->weight, job->bases);
     const int64_t n_pixels = job->rows * s->out.shape[AXIS_W], n_strips = ceil_div(n_pixels, job->strip);
     int64_t pixels[STRIP];
-    float sums[2][STRIP * MOST_BLOCKS * DTD_BLOCK] __attribute__((aligned(64)));
-    strip t = {.x = floats(&s->x, job->bases),
+    real sums[2][STRIP * MOST_BLOCKS * DTD_BLOCK] __attribute__((aligned(64)));
+    strip t = {.x = reals(&s->x, job->bases),
                .taps = table(&s->taps, job->bases),
                .pixels = pixels,
                .n_taps = s->n_taps,
@@ -214,7 +215,7 @@ static void run_sparse(void *context, int64_t first, int64_t last)
         for (int64_t p = 0; p < t.n_pixels; p++)
             pixels[p] = place_of(s, q + p).x;
         for (int i = 0; i <= s->dual; i++)
-            memset(sums[i], 0, (size_t)(t.n_pixels * n_blocks * DTD_BLOCK) * sizeof(float));
+            memset(sums[i], 0, (size_t)(t.n_pixels * n_blocks * DTD_BLOCK) * sizeof(real));
         t.w = weight + block * job->block;
         STRIP_FUNCTIONS[job->map](&t, (int)n_blocks);
         finish_strip(job, &t, q, block * DTD_BLOCK, n_blocks);
@@ -240,10 +241,10 @@ int NAME(mostly_zero)(const dense_job *job)
     const int64_t limit = MOST_NONZERO[job->map == DUAL_MAP][blocks * DTD_BLOCK / VL];
     if (s->groups > 1 || !inputs)
         return 0;
-    const float *x = floats(&s->x, job->bases) + table(&s->taps, job->bases)[s->n_taps / 2];
+    const real *x = reals(&s->x, job->bases) + table(&s->taps, job->bases)[s->n_taps / 2];
     int64_t samples = min64(SAMPLE, n_pixels), found = 0;
     for (int64_t i = 0; i < samples; i++) {
-        const float *pixel = x + place_of(s, n_pixels * (2 * i + 1) / (2 * samples)).x;
+        const real *pixel = x + place_of(s, n_pixels * (2 * i + 1) / (2 * samples)).x;
         for (int64_t c = 0; c < job->c_in; c += CHUNK)
             found += __builtin_popcountll(nonzero(pixel + c, min64(CHUNK, job->c_in - c)));
     }

@@ -1,16 +1,18 @@
-/* table.c: the kernels of one instruction set. */
+/* table.c: the kernels of one instruction set and type. */
 #include "kernel.h"
 
-extern const dtd_kernel_table NAME(kernels);
+extern const dtd_kernel_table UNIT(kernels);
+void UNIT(neuron_dense)(const dtd_step *s, void *const *bases, int n_threads);
+void UNIT(taps_dense)(const dtd_step *s, void *const *bases, int n_threads);
 
-const dtd_kernel_table NAME(kernels) = {{
+const dtd_kernel_table UNIT(kernels) = {{
     [DTD_CLEAR_BORDER] = NAME(clear_border),
     [DTD_MOVE] = NAME(move),
     [DTD_MAP] = NAME(map),
-    [DTD_NEURON_DENSE] = NAME(neuron_dense),
+    [DTD_NEURON_DENSE] = UNIT(neuron_dense),
     [DTD_NEURON_CHANNEL] = NAME(neuron_channel),
     [DTD_NEURON_LINEAR] = NAME(neuron_linear),
-    [DTD_TAPS_DENSE] = NAME(taps_dense),
+    [DTD_TAPS_DENSE] = UNIT(taps_dense),
     [DTD_TAPS_CHANNEL] = NAME(taps_channel),
     [DTD_TAPS_LINEAR] = NAME(taps_linear),
     [DTD_SCATTER_LINEAR] = NAME(scatter_linear),

@@ -1,33 +1,43 @@
 """What the kernel tests share: random operands and the comparisons.
 
-Tolerance: a sum of n rounded products errs by at most (n + k)·u·Σ|terms|, u = 2⁻²⁴, where k counts the roundings before and after it
-(weight map, scale, multiplier, bias, accumulation); a few ulp more where a libm function or a division follows.
+Tolerance: a sum of n rounded products errs by at most (n + k)·u·Σ|terms|, u = 2⁻²⁴ (float32) or 2⁻⁵³ (float64), where k counts
+the roundings before and after it (weight map, scale, multiplier, bias, accumulation); a few ulp more where a libm function or a
+division follows.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import pytest
 
-from kernel_steps import USABLE_ISAS, isa_name, place
+from kernel_steps import USABLE_ISAS, Kernels, lib, place
 
-U = 2.0**-24
 LAYOUTS = {"channels last": (0, 2, 3, 4, 5, 1), "channels first": (0, 1, 2, 3, 4, 5)}
 
-each_isa = pytest.mark.parametrize("isa", USABLE_ISAS, ids=isa_name)
+
+# where long double is no longer than double, the reference of doubles rounds as often as the kernels do
+_LONG = 1 if np.finfo(np.longdouble).nmant > 52 else 2
+FLOATS = [Kernels(isa, lib.DTD_F4, np.float32, np.float64, 2.0**-24) for isa in USABLE_ISAS]
+DOUBLES = [Kernels(isa, lib.DTD_F8, np.float64, np.longdouble, _LONG * 2.0**-53) for isa in USABLE_ISAS]
+
+each_kernels = pytest.mark.parametrize("kernels", FLOATS + DOUBLES, ids=str)
 
 
-def normal(rng: np.random.Generator, *shape: int) -> Any:
-    return rng.standard_normal(shape, dtype=np.float32)
+def each(names: str, cases: Iterable[Any], every: int) -> pytest.MarkDecorator:
+    """All cases by the kernels for float, and by those for double, compiled from the same text, every so many of them."""
+    known = [case if "," in names else (case,) for case in cases]
+    rows = [(k, *case) for k in FLOATS for case in known] + [(k, *case) for k in DOUBLES for case in known[::every]]
+    return pytest.mark.parametrize(f"kernels,{names}", rows, ids=lambda v: "x".join(map(str, v)) if isinstance(v, tuple) else str(v))
 
 
 def agree(result: Any, expected: Any, bound: Any) -> None:
     """|result − expected| ≤ bound, NaN exactly where expected."""
     assert result.shape == expected.shape
     assert np.array_equal(np.isnan(result), np.isnan(expected))
-    excess = np.nan_to_num(np.abs(result.astype(np.float64) - expected) - bound, nan=0.0)
+    excess = np.nan_to_num(np.abs(result - np.asarray(expected)) - bound, nan=0.0)
     worst = np.unravel_index(excess.argmax(), excess.shape)
     assert excess[worst] <= 0, (
         f"at {worst}: {result[worst]!r}, expected {expected[worst]!r} within {np.broadcast_to(bound, result.shape)[worst]:.2e}"
@@ -35,12 +45,12 @@ def agree(result: Any, expected: Any, bound: Any) -> None:
 
 
 def same_bits(a: Any, b: Any) -> bool:
-    return bool(np.array_equal(np.ascontiguousarray(a).view(np.uint32), np.ascontiguousarray(b).view(np.uint32)))
+    return bool(np.array_equal(np.ascontiguousarray(a).view(np.uint8), np.ascontiguousarray(b).view(np.uint8)))
 
 
-def operand(rng: np.random.Generator, shape: tuple[int, int, int, int], zeros: bool = False) -> Any:
+def operand(kernels: Kernels, rng: np.random.Generator, shape: tuple[int, int, int, int], zeros: bool = False) -> Any:
     """A random array in one of the two layouts."""
-    values = normal(rng, shape[0], shape[1], 1, shape[2], shape[3], 1)
+    values = kernels.normal(rng, shape[0], shape[1], 1, shape[2], shape[3], 1)
     if zeros:
         values.reshape(-1)[::5] = 0
     return place(values, order=LAYOUTS[str(rng.choice(list(LAYOUTS)))], gap=int(rng.integers(3)), frame=(0, 0, 0, 1, 1, 0))

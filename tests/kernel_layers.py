@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 import kernel_reference as ref
-from kernel_checks import LAYOUTS, normal
-from kernel_steps import pack_dense, place, vector
+from kernel_checks import LAYOUTS
+from kernel_steps import Kernels, pack_dense, place, vector
 
 SIZES = (1, 2, 3, 7, 15, 16, 17, 31, 33, 65)
 
@@ -20,6 +20,7 @@ class Taps:
     """A random tap layer: its geometry, its operands in guarded memory, and the reference's sums."""
 
     kind: str
+    kernels: Kernels
     rng: np.random.Generator
     n: int
     c_in: int
@@ -36,6 +37,7 @@ class Taps:
         rng = self.rng
         size = tuple((self.count[a] - 1) * self.step[a] + 1 for a in range(3))
         self.frame = tuple(max((abs(t[a]) for t in self.taps), default=0) for a in range(3))
+        normal = self.kernels.normal
         self.values = normal(rng, self.n, self.c_in, *size, 1)
         self.weight = normal(rng, self.c_out, self.c_in // self.groups, len(self.taps))
         if self.kind == "CHANNEL":
@@ -48,14 +50,14 @@ class Taps:
         """Make about this share of x zero, of either sign, as ReLUs and max-pools do."""
         values = self.values
         dropped = self.rng.random(values[samples].shape) < share
-        values[samples] = np.where(dropped, np.copysign(np.float32(0), values[samples]), values[samples])
+        values[samples] = np.where(dropped, np.copysign(self.kernels.dtype(0), values[samples]), values[samples])
         self.refill(values)
 
     def refill(self, values: Any) -> None:
         """Place x anew."""
         self.values = values
         self.whole_x = place(values, frame=(0, 0, *self.frame, 0), gap=self.gap)
-        stride = [s // 4 for s in self.whole_x.strides]
+        stride = [s // self.whole_x.itemsize for s in self.whole_x.strides]
         # the kernels walk x by its own step: axis strides are scaled, the shape is that of the pixels of out
         self.x = self.whole_x[:, :, :: self.step[0], :: self.step[1], :: self.step[2]]
         self.table = vector(np.array([sum(t[a] * stride[2 + a] for a in range(3)) for t in self.taps], np.int64))
@@ -86,8 +88,8 @@ class Taps:
 
     def sums(self, weight_map: str = "W", gamma: float = 0) -> tuple[Any, Any]:
         """Σ x·wm(w) and Σ|x·wm(w)|."""
-        weight = ref.WEIGHT_MAPS[weight_map](self.weight.astype(np.float64), gamma)
-        args = (self.values.astype(np.float64), weight, self.taps, self.frame, self.count, self.step)
+        weight = ref.WEIGHT_MAPS[weight_map](self.weight.astype(self.kernels.wide), gamma)
+        args = (self.values.astype(self.kernels.wide), weight, self.taps, self.frame, self.count, self.step)
         return ref.channel(*args) if self.kind == "CHANNEL" else ref.dense(*args, self.groups)
 
 
@@ -98,21 +100,25 @@ def some_taps(rng: np.random.Generator) -> tuple[tuple[int, int, int], ...]:
     return taps if rng.random() < 0.9 else ()  # a phase may have none
 
 
-def some_layer(kind: str, seed: int) -> Taps:
+def some_layer(kernels: Kernels, kind: str, seed: int) -> Taps:
     """A tap layer of awkward sizes."""
     rng = np.random.default_rng([seed, len(kind)])
     n = int(rng.choice((1, 2, 3)))
     if kind == "LINEAR":
-        return Taps(kind, rng, int(rng.choice((1, 2, 5, 7, 13, 17, 19))), int(rng.choice((*SIZES, 1025, 2500))), int(rng.choice(SIZES)))
+        return Taps(
+            kind, kernels, rng, int(rng.choice((1, 2, 5, 7, 13, 17, 19))), int(rng.choice((*SIZES, 1025, 2500))), int(rng.choice(SIZES))
+        )
     count = (int(rng.choice((1, 1, 2))), int(rng.choice((1, 2, 5))), int(rng.choice((1, 2, 3, 6, 7, 8, 14, 15, 17, 29))))
     step = (1, int(rng.choice((1, 2))), int(rng.choice((1, 1, 2))))
     common = {"count": count, "step": step, "taps": some_taps(rng), "gap": int(rng.choice((0, 3))), "phase": int(rng.choice((1, 2)))}
     if kind == "CHANNEL":
         c = int(rng.choice(SIZES))
-        return Taps(kind, rng, n, c, c, weighted=bool(rng.random() < 0.7), **common)
+        return Taps(kind, kernels, rng, n, c, c, weighted=bool(rng.random() < 0.7), **common)
     if kind == "SPARSE":  # dense layers whose zeros are left out, with more channels than an item has
-        layer = Taps("DENSE", rng, n, int(rng.choice((1, 16, 17, 64, 65, 130))), int(rng.choice((1, 16, 33, 65, 129, 200))), **common)
+        layer = Taps(
+            "DENSE", kernels, rng, n, int(rng.choice((1, 16, 17, 64, 65, 130))), int(rng.choice((1, 16, 33, 65, 129, 200))), **common
+        )
         layer.sieve(0.85)
         return layer
     groups = int(rng.choice((1, 1, 2, 3)))
-    return Taps(kind, rng, n, groups * int(rng.choice(SIZES[:8])), groups * int(rng.choice(SIZES)), groups=groups, **common)
+    return Taps(kind, kernels, rng, n, groups * int(rng.choice(SIZES[:8])), groups * int(rng.choice(SIZES)), groups=groups, **common)

@@ -1,4 +1,4 @@
-"""What the kernels compute, in NumPy float64: plain loops over taps, no code of the package.
+"""What the kernels compute, in NumPy at the precision of the operands given: plain loops over taps, no code of the package.
 
 Every function returns its values together with the sum of the absolute values of the terms they are made of, in which rounding errors
 are bounded.
@@ -45,7 +45,7 @@ MULTIPLIERS: dict[str, Callable[[Array], Array]] = {
     "M_TIMES_NEGATIVE": lambda m: np.minimum(m, 0),
 }
 
-_erf = np.vectorize(math.erf, otypes=[np.float64])
+_erfc = np.vectorize(math.erfc, otypes=[np.float64])
 
 
 def _sigmoid(x: Array) -> Array:
@@ -57,7 +57,7 @@ def _hard(x: Array, a: float, b: float) -> Array:
 
 
 def _inside(x: Array, low: float, high: float) -> Array:
-    return ((x > low) & (x < high)).astype(np.float64)
+    return ((x > low) & (x < high)) * 1.0
 
 
 _TANH = math.sqrt(2 / math.pi)
@@ -71,8 +71,8 @@ ACTIVATIONS: dict[str, tuple[Callable[..., Array], Callable[..., Array]]] = {
     "ELU": (lambda x, a, b: np.where(x > 0, x, a * np.expm1(x)), lambda x, a, b: np.where(x > 0, 1, a * np.exp(x))),
     "SILU": (lambda x, a, b: x * _sigmoid(x), lambda x, a, b: _sigmoid(x) * (1 + x * _sigmoid(-x))),
     "GELU": (
-        lambda x, a, b: x / 2 * (1 + _erf(x / math.sqrt(2))),
-        lambda x, a, b: (1 + _erf(x / math.sqrt(2))) / 2 + x * np.exp(-x * x / 2) / math.sqrt(2 * math.pi),
+        lambda x, a, b: x / 2 * _erfc(-x / math.sqrt(2)),
+        lambda x, a, b: _erfc(-x / math.sqrt(2)) / 2 + x * np.exp(-x * x / 2) / math.sqrt(2 * math.pi),
     ),
     "GELU_TANH": (
         lambda x, a, b: x / 2 * (1 + np.tanh(_TANH * (x + 0.044715 * x**3))),
@@ -84,7 +84,7 @@ ACTIVATIONS: dict[str, tuple[Callable[..., Array], Callable[..., Array]]] = {
     "SIGMOID": (lambda x, a, b: _sigmoid(x), lambda x, a, b: _sigmoid(x) * _sigmoid(-x)),
     "HARD_SIGMOID": (_hard, lambda x, a, b: a * _inside(a * x + b, 0, 1)),
     "HARD_SWISH": (
-        lambda x, a, b: x * _hard(x, 1 / 6, 0.5),
+        lambda x, a, b: x * np.clip(x / 6 + 0.5, 0, 1),
         lambda x, a, b: np.where(x <= -3, 0, np.where(x >= 3, 1, x / 3 + 0.5)),
     ),
     "TANH": (lambda x, a, b: np.tanh(x), lambda x, a, b: 1 / np.cosh(x) ** 2),
@@ -103,7 +103,7 @@ def dense(x: Array, weight: Array, taps: Sequence[Triple], frame: Triple, count:
     """sum[p,j] = Σ_k Σ_i x[p·step + tap_k, i] w[j,i,k] within each group; weight (c_out, c_in/groups, n_taps)."""
     c_out, c_in = weight.shape[:2]
     per_group = c_out // groups
-    total, size = (np.zeros((x.shape[0], c_out, *count, 1)) for _ in range(2))
+    total, size = (np.zeros((x.shape[0], c_out, *count, 1), x.dtype) for _ in range(2))
     for k, tap in enumerate(taps):
         part = windows(x, frame, count, step, tap)
         for g in range(groups):
@@ -116,7 +116,7 @@ def dense(x: Array, weight: Array, taps: Sequence[Triple], frame: Triple, count:
 
 def channel(x: Array, weight: Array, taps: Sequence[Triple], frame: Triple, count: Triple, step: Triple) -> tuple[Array, Array]:
     """sum[p,c] = Σ_k x[p·step + tap_k, c] w[k,c]."""
-    total, size = (np.zeros((*x.shape[:2], *count, 1)) for _ in range(2))
+    total, size = (np.zeros((*x.shape[:2], *count, 1), x.dtype) for _ in range(2))
     for k, tap in enumerate(taps):
         term = windows(x, frame, count, step, tap) * weight[k][:, None, None, None, None]
         total += term

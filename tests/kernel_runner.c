@@ -1,6 +1,6 @@
 /* kernel_runner.c: runs steps sent over a pipe, so that kernels of another machine's instructions can be tested under an emulator.
  *
- * Request: int64 {bytes of a step, isa, n_threads, n_blocks, bytes of each block}, the step, the blocks.  Answer: the blocks, as they
+ * Request: int64 {bytes of a step, isa, real, n_threads, n_blocks, bytes of each block}, the step, the blocks.  Answer: the blocks, as they
  * are after the step.  Ends with its input.
  */
 #include "dtdfast.h"
@@ -23,9 +23,9 @@ int main(void)
     for (;;) {
         if (number() != dtd_step_size())
             return 2;
-        int isa = (int)number(), n_threads = (int)number(), n_blocks = (int)number();
+        int isa = (int)number(), real = (int)number(), n_threads = (int)number(), n_blocks = (int)number();
         int64_t size[MOST_BLOCKS];
-        void *block[MOST_BLOCKS];
+        void *bases[MOST_BLOCKS + 1] = {NULL}, **block = bases + 1; /* no scratch memory */
         dtd_step step;
         for (int i = 0; i < n_blocks; i++)
             size[i] = number();
@@ -36,7 +36,7 @@ int main(void)
             if (!block[i] || fread(block[i], 1, (size_t)size[i], stdin) != (size_t)size[i])
                 return 4;
         }
-        if (dtd_run(isa, &step, 0, 1, block, n_threads))
+        if (dtd_run(isa, real, &step, 0, 1, bases, n_threads))
             return 5;
         for (int i = 0; i < n_blocks; i++) {
             fwrite(block[i], 1, (size_t)size[i], stdout);

@@ -35,6 +35,35 @@ def isa_name(isa: int) -> str:
     return str(ffi.string(lib.dtd_isa_name(isa)).decode())
 
 
+@dataclass(frozen=True)
+class Kernels:
+    """The kernels of one instruction set for one type of numbers.
+
+    Attributes
+    ----------
+    dtype, wide : that type, and the one that the reference computes in
+    u : half the relative distance of two numbers of that type
+    """
+
+    isa: int
+    real: int
+    dtype: Any
+    wide: Any
+    u: float
+
+    def normal(self, rng: np.random.Generator, *shape: int) -> Any:
+        return rng.standard_normal(shape, dtype=self.dtype)
+
+    def uniform(self, rng: np.random.Generator, *shape: int) -> Any:
+        return rng.random(shape, dtype=self.dtype)
+
+    def zeros(self, *shape: int) -> Any:
+        return np.zeros(shape, self.dtype)
+
+    def __str__(self) -> str:
+        return f"{isa_name(self.isa)}-{np.dtype(self.dtype)}"
+
+
 def place(
     values: Array, order: tuple[int, ...] = (0, 2, 3, 4, 5, 1), frame: tuple[int, ...] = (0,) * 6, gap: int = 0, phase: int = 1
 ) -> Array:
@@ -83,12 +112,12 @@ def runner() -> subprocess.Popen[bytes]:
     return subprocess.Popen(RUNNER, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
-def run_elsewhere(steps: Any, blocks: list[Array], isa: int, n_threads: int) -> None:
+def run_elsewhere(steps: Any, blocks: list[Array], kernels: Kernels, n_threads: int) -> None:
     """Let kernel_runner.c, built for another machine, run the step on copies of the blocks."""
     process = runner()
     assert process.stdin is not None
     assert process.stdout is not None
-    header = np.array([ffi.sizeof("dtd_step"), isa, n_threads, len(blocks), *(b.nbytes for b in blocks)], np.int64)
+    header = np.array([ffi.sizeof("dtd_step"), kernels.isa, kernels.real, n_threads, len(blocks), *(b.nbytes for b in blocks)], np.int64)
     process.stdin.write(header.tobytes() + bytes(ffi.buffer(steps)) + b"".join(b.tobytes() for b in blocks))
     process.stdin.flush()
     for block in blocks:
@@ -103,17 +132,19 @@ class Step:
     arrays: dict[str, Array | None] = field(default_factory=dict)
     numbers: dict[str, Any] = field(default_factory=dict)
 
-    def run(self, isa: int = 0, n_threads: int = 1) -> None:
+    def run(self, kernels: Kernels, n_threads: int = 1) -> None:
         """Run the step and check that nothing but its results changed."""
         steps = ffi.new("dtd_step[1]")
         blocks: list[Array] = []
         self._write(steps[0], blocks)
-        bases = ffi.new("void *[]", [ffi.cast("void *", b.__array_interface__["data"][0]) for b in blocks])
+        scratch = np.empty(64 + n_threads * lib.dtd_isa_scratch(kernels.isa), np.uint8)
+        start = scratch.ctypes.data + -scratch.ctypes.data % 64
+        bases = ffi.new("void *[]", [ffi.cast("void *", p) for p in (start, *(b.__array_interface__["data"][0] for b in blocks))])
         before = [b.copy() for b in blocks]
         if RUNNER:
-            run_elsewhere(steps, blocks, isa, n_threads)
+            run_elsewhere(steps, blocks, kernels, n_threads)
         else:
-            message = lib.dtd_run(isa, steps, 0, 1, bases, n_threads)
+            message = lib.dtd_run(kernels.isa, kernels.real, steps, 0, 1, bases, n_threads)
             assert message == ffi.NULL, ffi.string(message).decode()
         results = {id(block_of(a)) for name in self.results if (a := self.arrays.get(name)) is not None}
         for block, old in zip(blocks, before, strict=True):
@@ -149,7 +180,7 @@ class Step:
                 continue
             block = block_of(array)
             known = [i for i, b in enumerate(blocks) if b is block]
-            target.base = known[0] if known else len(blocks)
+            target.base = (known[0] if known else len(blocks)) + 1  # behind the scratch memory
             if not known:
                 blocks.append(block)
             target.offset = (array.__array_interface__["data"][0] - block.__array_interface__["data"][0]) // array.itemsize
@@ -171,6 +202,6 @@ def pack_dense(weight: Array, groups: int) -> Array:
     c_out, c_in, n_taps = weight.shape
     per_group = c_out // groups
     blocks = -(-per_group // 16)
-    padded = np.zeros((groups, blocks * 16, c_in, n_taps), np.float32)
+    padded = np.zeros((groups, blocks * 16, c_in, n_taps), weight.dtype)
     padded[:, :per_group] = weight.reshape(groups, per_group, c_in, n_taps)
     return vector(padded.reshape(groups, blocks, 16, c_in, n_taps).transpose(0, 1, 4, 3, 2))

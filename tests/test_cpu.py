@@ -9,7 +9,8 @@ import pytest
 import dtdfast as dtd
 from cases import CASES
 
-UNIT = 2.0**-24
+UNITS = {"float32": 2.0**-24, "float64": 2.0**-53}
+UNIT = UNITS["float32"]
 SOME = CASES[:: len(CASES) // 40]  # for what does not depend on the arithmetic of each rule
 
 
@@ -26,6 +27,17 @@ def test_oracle(case):
     assert np.isfinite(bound).mean() > 0.9
 
 
+@pytest.mark.parametrize("case", SOME, ids=lambda case: case.id)
+def test_oracle_in_float64(case):
+    """float64 in and out; 2⁻⁵³ instead of 2⁻²⁴ in the bound, twice, since the oracle rounds as well."""
+    x, r_out = case.x.astype(np.float64), case.r_out.astype(np.float64)
+    _, bound = case.expected(x, r_out, case.tolerance(2 * UNITS["float64"]))
+    expected = dtd.explain(case.layers, x, r_out, **case.options("oracle"))
+    r_in = dtd.explain(case.layers, x, r_out, precision="float64", **case.options("cpu"))
+    assert r_in.dtype == np.float64
+    assert (abs(r_in - expected) <= bound).all()
+
+
 @pytest.mark.parametrize("case", [c for c in CASES if c.row.conserves], ids=lambda case: case.id)
 def test_conservation(case):
     """Sum in = sum out, over the neurons that have a denominator; needs no oracle."""
@@ -39,10 +51,11 @@ def test_conservation(case):
         assert abs(r.sum(dtype=float) - r_given.sum(dtype=float)) <= limit.sum()
 
 
+@pytest.mark.parametrize("precision", UNITS)
 @pytest.mark.parametrize("case", SOME, ids=lambda case: case.id)
-def test_bits(case):
+def test_bits(case, precision):
     """The same bits for any thread count, from call to call, and for a sample alone."""
-    x, r_out, options = case.x, case.r_out, case.options("cpu")
+    x, r_out, options = case.x, case.r_out, {**case.options("cpu"), "precision": precision}
     explainer = dtd.Explainer(case.layers, **options)
     r_in = explainer.explain(x, r_out)
     np.testing.assert_array_equal(explainer.explain(x, r_out), r_in)
@@ -87,25 +100,27 @@ def _explainer(network, preset, **options):
     return dtd.Explainer(network, rules=preset, domain=(-8.0, 8.0), backend="cpu", **options)
 
 
+@pytest.mark.parametrize("precision", UNITS)
 @pytest.mark.parametrize("preset", PRESETS)
-def test_bits_of_a_network(network, preset, rng):
+def test_bits_of_a_network(network, preset, precision, rng):
     x = np.clip(_normal(rng, 5, 3, 8, 8), -8, 8)
-    explainer = _explainer(network, preset)
+    explainer = _explainer(network, preset, precision=precision)
     r_in = explainer.explain(x)
     for n_threads in (1, 2, 3):
-        np.testing.assert_array_equal(_explainer(network, preset, n_threads=n_threads).explain(x), r_in)
+        np.testing.assert_array_equal(_explainer(network, preset, precision=precision, n_threads=n_threads).explain(x), r_in)
     for batch_size in (1, 2, 3):
-        np.testing.assert_array_equal(_explainer(network, preset, batch_size=batch_size).explain(x), r_in)
+        np.testing.assert_array_equal(_explainer(network, preset, precision=precision, batch_size=batch_size).explain(x), r_in)
     for n in range(5):
         np.testing.assert_array_equal(explainer.explain(x[n : n + 1]), r_in[n : n + 1])
     np.testing.assert_array_equal(explainer.explain(x[[3, 0, 3]]), r_in[[3, 0, 3]])
 
 
+@pytest.mark.parametrize("precision", UNITS)
 @pytest.mark.parametrize("preset", PRESETS)
-def test_ten_targets_at_once(network, preset, rng):
+def test_ten_targets_at_once(network, preset, precision, rng):
     """Several targets share the forward pass and equal as many separate calls, bit for bit."""
     x = np.clip(_normal(rng, 3, 3, 8, 8), -8, 8)
-    explainer = _explainer(network, preset)
+    explainer = _explainer(network, preset, precision=precision)
     together = explainer.explain(x, np.arange(10)[None])
     assert together.shape == (3, 10, 3, 8, 8)
     for t in range(10):
@@ -124,10 +139,11 @@ def test_threads_share_one_explainer(network, rng):
             np.testing.assert_array_equal(r_in, right)
 
 
+@pytest.mark.parametrize("precision", UNITS)
 @pytest.mark.parametrize("preset", PRESETS)
-def test_pickle(network, preset, rng):
+def test_pickle(network, preset, precision, rng):
     x = np.clip(_normal(rng, 2, 3, 8, 8), -8, 8)
-    explainer = _explainer(network, preset)
+    explainer = _explainer(network, preset, precision=precision)
     fresh = pickle.dumps(explainer)
     r_in = explainer.explain(x)
     for stored in (fresh, pickle.dumps(explainer)):

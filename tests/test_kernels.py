@@ -10,32 +10,31 @@ import pytest
 
 import kernel_reference as ref
 from dtdfast._kernels import ffi
-from kernel_checks import LAYOUTS, U, agree, each_isa, normal, same_bits
+from kernel_checks import LAYOUTS, agree, each, each_kernels, same_bits
 from kernel_layers import Taps, some_layer
-from kernel_steps import USABLE_ISAS, Step, isa_name, lib, place, vector
+from kernel_steps import USABLE_ISAS, Kernels, Step, isa_name, lib, place, vector
 
 CASES = [(kind, seed) for kind in ("DENSE", "SPARSE", "CHANNEL", "LINEAR") for seed in range(30)]
-each_case = pytest.mark.parametrize(("kind", "seed"), CASES)
+each_case = each("kind,seed", CASES, 4)
 
 
-@each_isa
 @each_case
-def test_neuron(isa: int, kind: str, seed: int) -> None:
+def test_neuron(kernels: Kernels, kind: str, seed: int) -> None:
     """out, terms and factor of NEURON_*, with every operand that a step may have."""
-    layer = some_layer(kind, seed)
+    layer = some_layer(kernels, kind, seed)
     rng = layer.rng
     dual, has = bool(rng.integers(2)), rng.random(5) < 0.5
     order = LAYOUTS["channels first" if rng.random() < 0.3 else "channels last"]
-    bias, bias_d = (normal(rng, layer.c_out) if h else None for h in has[:2])
-    y_prev, terms_prev = (normal(rng, *layer.shape) if h else None for h in (has[2], has[2] and dual))
-    scale = rng.random(layer.count, np.float32)[None, None, ..., None] + np.float32(0.5) if has[3] else None
+    bias, bias_d = (kernels.normal(rng, layer.c_out) if h else None for h in has[:2])
+    y_prev, terms_prev = (kernels.normal(rng, *layer.shape) if h else None for h in (has[2], has[2] and dual))
+    scale = kernels.uniform(rng, *layer.count)[None, None, ..., None] + kernels.dtype(0.5) if has[3] else None
     activation, mode = str(rng.choice(["IDENTITY", "LEAKY_RELU"])), str(rng.choice(["NONE", "GATE", "DENOMINATOR", "DERIVATIVE"]))
     select, stabilizer, coefficient = str(rng.choice(["ALL", "Y_POSITIVE", "Y_NEGATIVE"])), float(rng.choice([0, 0.1])), -1.5
     if seed % 3 == 0:  # what most steps are, which the kernels finish in one pass
         activation, mode, select = "RELU", "GATE", "ALL"
         bias_d = scale = None
 
-    results = {k: layer.place(np.zeros(layer.shape, np.float32), order) for k in ("out", "terms", "factor")}
+    results = {k: layer.place(kernels.zeros(*layer.shape), order) for k in ("out", "terms", "factor")}
     arrays = {
         **layer.operands(),
         **(results if mode != "NONE" else {k: results[k] for k in ("out", "terms")}),
@@ -50,32 +49,32 @@ def test_neuron(isa: int, kind: str, seed: int) -> None:
         "mode": getattr(lib, f"DTD_F_{mode}"), "activation": getattr(lib, f"DTD_{activation}"),
         "select": getattr(lib, "DTD_ALL" if select == "ALL" else f"DTD_{select}"),
     }  # fmt: skip
-    Step(f"NEURON_{layer.kind}", arrays, numbers).run(isa)
+    Step(f"NEURON_{layer.kind}", arrays, numbers).run(kernels)
 
-    s = 1.0 if scale is None else scale.astype(np.float64)
+    s = 1.0 if scale is None else scale.astype(kernels.wide)
     column = (slice(None), None, None, None, None)
-    b, b_d = (0.0 if v is None else v.astype(np.float64)[column] for v in (bias, bias_d))
-    previous = [0.0 if v is None else v.astype(np.float64) for v in (y_prev, terms_prev)]
+    b, b_d = (0.0 if v is None else v.astype(kernels.wide)[column] for v in (bias, bias_d))
+    previous = [0.0 if v is None else v.astype(kernels.wide) for v in (y_prev, terms_prev)]
     total, size = layer.sums()
     y, y_size = s * total + previous[0] + b, s * size + np.abs(previous[0]) + np.abs(b)
     # compare what is stored before the activation; the derivative's kink makes it discontinuous
     act, slope = ref.ACTIVATIONS[activation]
-    agree(results["out"], act(y, 0.25, 0), (layer.n_terms + 4) * U * y_size)
+    agree(results["out"], act(y, 0.25, 0), (layer.n_terms + 4) * kernels.u * y_size)
     total, size = layer.sums("W_POSITIVE") if dual else (total, size)
     terms = s * total + previous[1 if dual else 0]
-    agree(results["terms"], terms, (layer.n_terms + 3) * U * (s * size + np.abs(previous[1 if dual else 0])))
+    agree(results["terms"], terms, (layer.n_terms + 3) * kernels.u * (s * size + np.abs(previous[1 if dual else 0])))
     if mode == "NONE":
         return
     # factor is a function of what the kernel stored: a few roundings, whatever the condition of the sums
-    out, d = results["out"].astype(np.float64), ref.stabilised(results["terms"].astype(np.float64) + b_d, stabilizer)
+    out, d = results["out"].astype(kernels.wide), ref.stabilised(results["terms"].astype(kernels.wide) + b_d, stabilizer)
     if mode == "DERIVATIVE":
-        agree(results["factor"], slope(out, 0.25, 0) * s * np.ones(layer.shape), 2 * U)
+        agree(results["factor"], slope(out, 0.25, 0) * s * np.ones(layer.shape), 2 * kernels.u)
         return
     factor = ref.quotient(coefficient * out, d) * s if mode == "GATE" else d / (coefficient * s)
     if select != "ALL":
         factor = np.where(out > 0 if select == "Y_POSITIVE" else out < 0, factor, 0)
-    cancelled = np.abs(results["terms"].astype(np.float64)) + np.abs(b_d) + stabilizer
-    agree(results["factor"], factor, np.abs(factor) * (6 * U + 4 * U * cancelled / np.abs(np.where(d == 0, 1, d))))
+    cancelled = np.abs(results["terms"].astype(kernels.wide)) + np.abs(b_d) + stabilizer
+    agree(results["factor"], factor, np.abs(factor) * (6 * kernels.u + 4 * kernels.u * cancelled / np.abs(np.where(d == 0, 1, d))))
 
 
 def test_each_weight_map_and_multiplier_has_a_name() -> None:
@@ -85,11 +84,11 @@ def test_each_weight_map_and_multiplier_has_a_name() -> None:
 
 def taps_step(layer: Taps, weight_map: str, multiplier: str, accumulate: bool, repeat: int, scatter: bool) -> tuple[Step, Any, Any]:
     """A TAPS_* (or SCATTER_LINEAR) step, its expected result and the size of its terms."""
-    rng, shape = layer.rng, layer.shape
-    m = normal(rng, shape[0] // repeat, *shape[1:])
+    kernels, rng, shape = layer.kernels, layer.rng, layer.shape
+    m = kernels.normal(rng, shape[0] // repeat, *shape[1:])
     m.reshape(-1)[::7] = 0
-    start = normal(rng, *shape)
-    scale = None if scatter or rng.random() < 0.5 else np.float32(0.5) + rng.random(layer.count, np.float32)[None, None, ..., None]
+    start = kernels.normal(rng, *shape)
+    scale = None if scatter or rng.random() < 0.5 else kernels.dtype(0.5) + kernels.uniform(rng, *layer.count)[None, None, ..., None]
     arrays = {
         **layer.operands(),
         "out": layer.place(start),
@@ -103,49 +102,50 @@ def taps_step(layer: Taps, weight_map: str, multiplier: str, accumulate: bool, r
         "accumulate": int(accumulate), "repeat": repeat,
     }  # fmt: skip
     total, size = layer.sums(weight_map, 0.25)
-    factor = ref.MULTIPLIERS[multiplier](np.repeat(m.astype(np.float64), repeat, 0)) * (1 if scale is None else scale.astype(np.float64))
-    base = start.astype(np.float64) if accumulate else 0.0
+    factor = ref.MULTIPLIERS[multiplier](np.repeat(m.astype(kernels.wide), repeat, 0)) * (
+        1 if scale is None else scale.astype(kernels.wide)
+    )
+    base = start.astype(kernels.wide) if accumulate else 0.0
     step = Step("SCATTER_LINEAR" if scatter else f"TAPS_{layer.kind}", arrays, numbers)
     return step, base + factor * total, np.abs(base) + np.abs(factor) * size
 
 
-@each_isa
+@each_kernels
 @pytest.mark.parametrize("kind", ["DENSE", "SPARSE", "CHANNEL", "LINEAR", "SCATTER"])
 @pytest.mark.parametrize("weight_map", ref.WEIGHT_MAPS)
-def test_taps(isa: int, kind: str, weight_map: str) -> None:
+def test_taps(kernels: Kernels, kind: str, weight_map: str) -> None:
     """out (+)= multiplier(m)·scale·Σ x·wm(w), all maps by all multipliers."""
     scatter = kind == "SCATTER"
     for seed, multiplier in enumerate(ref.MULTIPLIERS):
-        layer = some_layer("LINEAR" if scatter else kind, 100 + 10 * seed + lib.DTD_N_WEIGHT_MAPS)
+        layer = some_layer(kernels, "LINEAR" if scatter else kind, 100 + 10 * seed + lib.DTD_N_WEIGHT_MAPS)
         if scatter:
             layer.sieve(0.6)  # dead units, whose rows are skipped
         repeat = 3 if layer.n % 3 == 0 else 2 if layer.n % 2 == 0 else 1
         step, expected, size = taps_step(layer, weight_map, multiplier, bool(seed % 2), repeat, scatter)
-        step.run(isa)
-        agree(step.arrays["out"], expected, (layer.n_terms + 6) * U * size)
+        step.run(kernels)
+        agree(step.arrays["out"], expected, (layer.n_terms + 6) * kernels.u * size)
 
 
-@each_isa
-def test_linear_takes_strided_inputs(isa: int) -> None:
+@each_kernels
+def test_linear_takes_strided_inputs(kernels: Kernels) -> None:
     rng = np.random.default_rng(7)
-    layer = Taps("LINEAR", rng, 19, 2500, 33)
+    layer = Taps("LINEAR", kernels, rng, 19, 2500, 33)
     layer.x = place(layer.values, order=(1, 0, 2, 3, 4, 5))  # samples fastest
     step, expected, size = taps_step(layer, "W", "M_TIMES", True, 1, False)
-    step.run(isa)
-    agree(step.arrays["out"], expected, (layer.n_terms + 6) * U * size)
+    step.run(kernels)
+    agree(step.arrays["out"], expected, (layer.n_terms + 6) * kernels.u * size)
 
 
-@each_isa
 @each_case
-def test_nan_reaches_what_it_should(isa: int, kind: str, seed: int) -> None:
+def test_nan_reaches_what_it_should(kernels: Kernels, kind: str, seed: int) -> None:
     """One NaN in x makes NaN of the outputs that read it, through the activation, and of no other."""
-    layer = some_layer(kind, seed)
+    layer = some_layer(kernels, kind, seed)
     values = layer.values.copy()
     values[tuple(int(layer.rng.integers(s)) for s in values.shape)] = np.nan
     layer.refill(values)
-    out, factor = (layer.place(np.zeros(layer.shape, np.float32)) for _ in range(2))
+    out, factor = (layer.place(kernels.zeros(*layer.shape)) for _ in range(2))
     numbers = {**layer.numbers(), "dual": 1, "mode": lib.DTD_F_GATE, "activation": lib.DTD_RELU}
-    Step(f"NEURON_{layer.kind}", {**layer.operands(), "out": out, "factor": factor}, numbers).run(isa)
+    Step(f"NEURON_{layer.kind}", {**layer.operands(), "out": out, "factor": factor}, numbers).run(kernels)
     expected = np.isnan(layer.sums()[0])
     assert expected.any() or not layer.taps or max(layer.step) > 1
     assert np.array_equal(np.isnan(out), expected)
@@ -163,34 +163,34 @@ LARGE = {
 }
 
 
-@each_isa
+@each_kernels
 @pytest.mark.parametrize("name", LARGE)
-def test_bits_do_not_depend_on_threads_or_batch(isa: int, name: str) -> None:
+def test_bits_do_not_depend_on_threads_or_batch(kernels: Kernels, name: str) -> None:
     kind = name.split()[0]
     scatter = kind == "SCATTER"
-    layer = Taps({"SCATTER": "LINEAR", "SPARSE": "DENSE"}.get(kind, kind), np.random.default_rng(5), **LARGE[name])  # type: ignore[arg-type]
+    layer = Taps({"SCATTER": "LINEAR", "SPARSE": "DENSE"}.get(kind, kind), kernels, np.random.default_rng(5), **LARGE[name])  # type: ignore[arg-type]
     if scatter:
         layer.sieve(0.6)
     if kind == "SPARSE":  # zeros left out in the batch, but not in the first sample alone
         layer.sieve(0.9, slice(1, None))
     steps = [taps_step(layer, "W_POSITIVE", "M_TIMES", False, 1, scatter)[0]]
     if not scatter:
-        arrays = {**layer.operands(), **{k: layer.place(np.zeros(layer.shape, np.float32)) for k in ("out", "factor")}}
+        arrays = {**layer.operands(), **{k: layer.place(kernels.zeros(*layer.shape)) for k in ("out", "factor")}}
         numbers = {**layer.numbers(), "dual": 1, "mode": lib.DTD_F_GATE, "activation": lib.DTD_GELU}
         steps.append(Step(f"NEURON_{layer.kind}", arrays, numbers))
     for step in steps:
-        step.run(isa, 1)
+        step.run(kernels, 1)
         first = {k: step.arrays[k].copy() for k in step.results if step.arrays.get(k) is not None}
         for n_threads in (2, 3):
             for k in first:
                 step.arrays[k][...] = 0
-            step.run(isa, n_threads)
+            step.run(kernels, n_threads)
             assert all(same_bits(step.arrays[k], first[k]) for k in first)
         for sample in range(layer.n):
             alone = {k: a[sample : sample + 1] if a is not None and k not in ("weight", "taps") else a for k, a in step.arrays.items()}
             for k in first:
                 alone[k] = layer.place(np.zeros_like(alone[k]))
-            Step(step.op, alone, step.numbers).run(isa, 2)
+            Step(step.op, alone, step.numbers).run(kernels, 2)
             assert all(same_bits(alone[k], first[k][sample : sample + 1]) for k in first)
 
 
@@ -221,6 +221,6 @@ def test_faulty_steps_are_refused(numbers: dict[str, int], message: str) -> None
     steps[0].groups = steps[0].repeat = 1
     for name, number in numbers.items():
         setattr(steps[0], name, number)
-    given = lib.dtd_run(0, steps, 0, 1, ffi.new("void *[1]"), 1)
+    given = lib.dtd_run(0, lib.DTD_F4, steps, 0, 1, ffi.new("void *[1]"), 1)
     assert message in ffi.string(given).decode()
-    assert "instruction set" in ffi.string(lib.dtd_run(99, steps, 0, 1, ffi.NULL, 1)).decode()
+    assert "instruction set" in ffi.string(lib.dtd_run(99, lib.DTD_F4, steps, 0, 1, ffi.NULL, 1)).decode()

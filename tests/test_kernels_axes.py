@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kernel_checks import U, agree, each_isa, normal, operand, same_bits
-from kernel_steps import Step, place, vector
+from kernel_checks import agree, each, each_kernels, operand, same_bits
+from kernel_steps import Kernels, Step, place, vector
 
 POOLS = [  # size of x, kernel, step, padding before
     ((1, 6, 8), (1, 2, 2), (1, 2, 2), (0, 0, 0)),
@@ -24,21 +24,20 @@ def pool_taps(kernel: Any, before: Any) -> list[Any]:
     return [tuple(t[a] - before[a] for a in range(3)) for t in product(*map(range, kernel))]
 
 
-@each_isa
+@each("channels", [3, 600, 17], 2)
 @each_pool
-@pytest.mark.parametrize("channels", [3, 17, 600])
-def test_max_pool_and_unpool(isa: int, size: Any, kernel: Any, step: Any, before: Any, channels: int) -> None:
+def test_max_pool_and_unpool(kernels: Kernels, size: Any, kernel: Any, step: Any, before: Any, channels: int) -> None:
     rng = np.random.default_rng(11)
     n, repeat = 2, 3
     count = tuple((size[a] + 2 * before[a] - kernel[a]) // step[a] + 1 for a in range(3))
-    values = rng.integers(-3, 4, (n, channels, *size, 1)).astype(np.float32)  # many ties
+    values = rng.integers(-3, 4, (n, channels, *size, 1)).astype(kernels.dtype)  # many ties
     values[rng.random(values.shape) < 0.01] = np.nan
     taps = pool_taps(kernel, before)
     kind = np.uint8 if len(taps) <= 256 else np.uint16
     shape = (n, channels, *count, 1)
-    x, out, m = place(values, gap=1), place(np.zeros(shape, np.float32)), place(np.zeros(shape, kind))
+    x, out, m = place(values, gap=1), place(kernels.zeros(*shape)), place(np.zeros(shape, kind))
     numbers = {"n_taps": len(taps), "x_step": step, "mode": np.dtype(kind).itemsize}
-    Step("MAX_POOL", {"x": x, "out": out, "m": m, "taps": vector(np.array(taps, np.int64))}, numbers).run(isa)
+    Step("MAX_POOL", {"x": x, "out": out, "m": m, "taps": vector(np.array(taps, np.int64))}, numbers).run(kernels)
 
     padded = np.full((n, channels, *(size[a] + 2 * before[a] for a in range(3)), 1), -np.inf)
     padded[(slice(None), slice(None), *(slice(before[a], before[a] + size[a]) for a in range(3)))] = values
@@ -47,16 +46,16 @@ def test_max_pool_and_unpool(isa: int, size: Any, kernel: Any, step: Any, before
     winner = np.where(np.isnan(stack).any(0), np.isnan(stack).argmax(0), np.nan_to_num(stack, nan=-np.inf).argmax(0))
     assert np.array_equal(out, np.take_along_axis(stack, winner[None], 0)[0], equal_nan=True)
     assert np.array_equal(m, winner)
-    outputs_only = place(np.zeros(shape, np.float32))
-    Step("MAX_POOL", {"x": x, "out": outputs_only, "taps": vector(np.array(taps, np.int64))}, numbers).run(isa)
+    outputs_only = place(kernels.zeros(*shape))
+    Step("MAX_POOL", {"x": x, "out": outputs_only, "taps": vector(np.array(taps, np.int64))}, numbers).run(kernels)
     assert np.array_equal(outputs_only, out, equal_nan=True)
 
     # back: relevance goes to the winner; one phase per residue of the step
-    relevance = normal(rng, n * repeat, channels, *count, 1)
-    back = place(normal(rng, n * repeat, channels, *size, 1))
-    factor = place(normal(rng, n, channels, *size, 1)) if rng.random() < 0.5 else None
-    by = 1.0 if factor is None else np.repeat(factor.astype(np.float64), repeat, 0)
-    came, sizes = np.zeros(back.shape), np.zeros(back.shape)
+    relevance = kernels.normal(rng, n * repeat, channels, *count, 1)
+    back = place(kernels.normal(rng, n * repeat, channels, *size, 1))
+    factor = place(kernels.normal(rng, n, channels, *size, 1)) if rng.random() < 0.5 else None
+    by = 1.0 if factor is None else np.repeat(factor.astype(kernels.wide), repeat, 0)
+    came, sizes = (np.zeros(back.shape, kernels.wide) for _ in range(2))
     at = list(np.indices(relevance.shape))
     won = np.array(taps)[np.repeat(winner, repeat, 0)]
     for a in range(3):
@@ -82,8 +81,8 @@ def test_max_pool_and_unpool(isa: int, size: Any, kernel: Any, step: Any, before
                 "taps": vector(np.array(rows, np.int64).reshape(-1, 4)),
             }
             numbers = {"n_taps": len(rows), "mode": m.itemsize, "repeat": repeat, "accumulate": 1}
-            Step("MAX_UNPOOL", arrays, numbers).run(isa)
-    agree(back, expected, (len(taps) + 2) * U * sizes)
+            Step("MAX_UNPOOL", arrays, numbers).run(kernels)
+    agree(back, expected, (len(taps) + 2) * kernels.u * sizes)
 
 
 def windows_of(padded: Any, count: Any, step: Any, tap: Any) -> Any:
@@ -91,52 +90,56 @@ def windows_of(padded: Any, count: Any, step: Any, tap: Any) -> Any:
     return padded[:, :, index[0]][:, :, :, index[1]][:, :, :, :, index[2]]
 
 
-@each_isa
+@each_kernels
 @pytest.mark.parametrize("size", [1, 4, 5])
 @pytest.mark.parametrize("shape", [(2, 3, 5, 7), (1, 65, 1, 3)])
-def test_lrn(isa: int, size: int, shape: Any) -> None:
+def test_lrn(kernels: Kernels, size: int, shape: Any) -> None:
     rng = np.random.default_rng(12)
-    x, out = operand(rng, shape), operand(rng, shape)
+    x, out = operand(kernels, rng, shape), operand(kernels, rng, shape)
     alpha, beta, k = 0.5, 0.75, 2.0
     numbers = {"n_taps": size, "act_alpha": alpha / size, "act_beta": beta, "stabilizer": k}
-    Step("LRN", {"x": x, "out": out}, numbers).run(isa)
-    squares = x.astype(np.float64) ** 2
+    Step("LRN", {"x": x, "out": out}, numbers).run(kernels)
+    squares = x.astype(kernels.wide) ** 2
     total = np.zeros_like(squares)
     for c in range(shape[1]):
         total[:, c] = squares[:, max(0, c - (size - 1) // 2) : c + size // 2 + 1].sum(1)
     expected = x / (k + alpha / size * total) ** beta
-    agree(out, expected, (size + 8) * U * np.abs(expected))
+    agree(out, expected, (size + 8) * kernels.u * np.abs(expected))
 
 
-@each_isa
+@each_kernels
 @pytest.mark.parametrize("axis", [1, 3, 4])
-def test_softmax(isa: int, axis: int) -> None:
+def test_softmax(kernels: Kernels, axis: int) -> None:
     rng = np.random.default_rng(13)
-    x, out = operand(rng, (3, 17, 5, 7)), operand(rng, (3, 17, 5, 7))
+    x, out = operand(kernels, rng, (3, 17, 5, 7)), operand(kernels, rng, (3, 17, 5, 7))
     x *= 30
-    Step("SOFTMAX", {"x": x, "out": out}, {"mode": axis}).run(isa)
-    e = np.exp(x.astype(np.float64) - x.max(axis, keepdims=True))
+    Step("SOFTMAX", {"x": x, "out": out}, {"mode": axis}).run(kernels)
+    e = np.exp(x.astype(kernels.wide) - x.max(axis, keepdims=True))
     expected = e / e.sum(axis, keepdims=True)
-    agree(out, expected, (x.shape[axis] + 4 + 2 * np.abs(x).max()) * U * expected + 2.0**-149)
+    agree(out, expected, (x.shape[axis] + 4 + 2 * np.abs(x).max()) * kernels.u * expected + np.finfo(kernels.dtype).smallest_subnormal)
 
 
-@each_isa
+@each_kernels
 @pytest.mark.parametrize("axis", [1, 4])
-def test_embed_and_sum(isa: int, axis: int) -> None:
+def test_embed_and_sum(kernels: Kernels, axis: int) -> None:
     rng = np.random.default_rng(14)
     n, words, features, vocabulary = 4, 7, 17, 23
     shape = (n, features, 1, 1, words, 1) if axis == 1 else (n, words, 1, 1, features, 1)
     one = tuple(1 if a == axis else s for a, s in enumerate(shape))
-    ids, weight = place(rng.integers(0, vocabulary, one)), normal(rng, vocabulary, features)
-    out = place(np.zeros(shape, np.float32))
-    Step("EMBED", {"x": ids, "weight": vector(weight), "out": out}, {"mode": axis}).run(isa)
+    ids, weight = place(rng.integers(0, vocabulary, one)), kernels.normal(rng, vocabulary, features)
+    out = place(kernels.zeros(*shape))
+    Step("EMBED", {"x": ids, "weight": vector(weight), "out": out}, {"mode": axis}).run(kernels)
     assert same_bits(out, np.moveaxis(weight[np.squeeze(ids, axis)], -1, axis))
 
     repeat = 2
-    x, sums = place(normal(rng, n * repeat, *shape[1:])), place(normal(rng, n * repeat, *one[1:]))
+    x, sums = place(kernels.normal(rng, n * repeat, *shape[1:])), place(kernels.normal(rng, n * repeat, *one[1:]))
     for m in (out, None):
-        start = sums.astype(np.float64)
+        start = sums.astype(kernels.wide)
         numbers = {"mode": axis, "repeat": repeat, "accumulate": 1}
-        Step("EMBED_SUM", {"x": x, "m": m, "out": sums}, numbers).run(isa)
-        terms = x * (1.0 if m is None else np.repeat(m.astype(np.float64), repeat, 0))
-        agree(sums, start + terms.sum(axis, keepdims=True), (features + 3) * U * (np.abs(start) + np.abs(terms).sum(axis, keepdims=True)))
+        Step("EMBED_SUM", {"x": x, "m": m, "out": sums}, numbers).run(kernels)
+        terms = x.astype(kernels.wide) * (1 if m is None else np.repeat(m, repeat, 0))
+        agree(
+            sums,
+            start + terms.sum(axis, keepdims=True),
+            (features + 3) * kernels.u * (np.abs(start) + np.abs(terms).sum(axis, keepdims=True)),
+        )

@@ -9,102 +9,112 @@ import numpy as np
 import pytest
 
 import kernel_reference as ref
-from kernel_checks import LAYOUTS, U, agree, each_isa, normal, operand, same_bits
-from kernel_steps import Step, lib, place, vector
+from kernel_checks import LAYOUTS, agree, each, each_kernels, operand, same_bits
+from kernel_steps import Kernels, Step, lib, place, vector
 
 ELEMENTWISE = [(n, c, h, w) for n, c in ((1, 1), (2, 3), (6, 17), (2, 65)) for h, w in ((1, 1), (5, 7), (33, 31))]
-each_shape = pytest.mark.parametrize("shape", ELEMENTWISE, ids=lambda s: "x".join(map(str, s)))
+each_shape = each("shape", ELEMENTWISE, 4)
 
 
-@each_isa
 @each_shape
 @pytest.mark.parametrize("mode", ref.INPUT_MAPS)
-def test_map(isa: int, shape: Any, mode: str) -> None:
+def test_map(kernels: Kernels, shape: Any, mode: str) -> None:
     rng = np.random.default_rng(1)
-    x, out = operand(rng, shape), operand(rng, shape)
+    x, out = operand(kernels, rng, shape), operand(kernels, rng, shape)
     x.reshape(-1)[0] = x[0, 0, 0, 0, 0, 0] = np.nan
-    bounds = normal(rng, 1, shape[1], 1, 1, 1, 1)
+    bounds = kernels.normal(rng, 1, shape[1], 1, 1, 1, 1)
     bounds[0, 0] = -np.inf if mode == "X_ABOVE_LOW" else np.inf
     m = np.broadcast_to(place(bounds), x.shape) if mode in ("X_ABOVE_LOW", "X_BELOW_HIGH") else None
-    Step("MAP", {"x": x, "out": out, "m": m}, {"mode": getattr(lib, f"DTD_{mode}")}).run(isa)
-    expected = ref.INPUT_MAPS[mode](x.astype(np.float64), np.broadcast_to(bounds, x.shape).astype(np.float64))
-    agree(out, expected, U * np.abs(expected))
+    Step("MAP", {"x": x, "out": out, "m": m}, {"mode": getattr(lib, f"DTD_{mode}")}).run(kernels)
+    expected = ref.INPUT_MAPS[mode](x.astype(kernels.wide), np.broadcast_to(bounds, x.shape).astype(kernels.wide))
+    agree(out, expected, kernels.u * np.abs(expected))
 
 
-@each_isa
 @each_shape
 @pytest.mark.parametrize("multiplier", ref.MULTIPLIERS)
-def test_multiply(isa: int, shape: Any, multiplier: str) -> None:
+def test_multiply(kernels: Kernels, shape: Any, multiplier: str) -> None:
     rng = np.random.default_rng(2)
     repeat = 2 if shape[0] % 2 == 0 else 1
-    x, out, m = operand(rng, shape), operand(rng, shape), operand(rng, (shape[0] // repeat, *shape[1:]), zeros=True)
+    x, out, m = (
+        operand(kernels, rng, shape),
+        operand(kernels, rng, shape),
+        operand(kernels, rng, (shape[0] // repeat, *shape[1:]), zeros=True),
+    )
     m[0, -1, 0, 0, 0, 0] = np.nan
-    start = out.astype(np.float64)
+    start = out.astype(kernels.wide)
     for accumulate in (0, 1):
         numbers = {"mode": getattr(lib, f"DTD_{multiplier}"), "accumulate": accumulate, "repeat": repeat}
-        Step("MULTIPLY", {"x": x, "out": out, "m": m}, numbers).run(isa)
-        term = ref.MULTIPLIERS[multiplier](np.repeat(m.astype(np.float64), repeat, 0)) * x
+        Step("MULTIPLY", {"x": x, "out": out, "m": m}, numbers).run(kernels)
+        term = ref.MULTIPLIERS[multiplier](np.repeat(m.astype(kernels.wide), repeat, 0)) * x
         if multiplier == "M_NONE":
-            term = x.astype(np.float64)
-        agree(out, term + accumulate * start, 2 * U * (np.abs(term) + np.abs(start)))
-        start = out.astype(np.float64)
+            term = x.astype(kernels.wide)
+        agree(out, term + accumulate * start, 2 * kernels.u * (np.abs(term) + np.abs(start)))
+        start = out.astype(kernels.wide)
 
 
-@each_isa
 @each_shape
-def test_divide(isa: int, shape: Any) -> None:
+def test_divide(kernels: Kernels, shape: Any) -> None:
     rng = np.random.default_rng(3)
     repeat = 2 if shape[0] % 2 == 0 else 1
-    x, out, m = operand(rng, shape, zeros=True), operand(rng, shape), operand(rng, (shape[0] // repeat, *shape[1:]), zeros=True)
-    Step("DIVIDE", {"x": x, "out": out, "m": m}, {"repeat": repeat}).run(isa)
-    expected = ref.quotient(x.astype(np.float64), np.repeat(m.astype(np.float64), repeat, 0))
-    agree(out, expected, U * np.abs(expected))
+    x, out, m = (
+        operand(kernels, rng, shape, zeros=True),
+        operand(kernels, rng, shape),
+        operand(kernels, rng, (shape[0] // repeat, *shape[1:]), zeros=True),
+    )
+    Step("DIVIDE", {"x": x, "out": out, "m": m}, {"repeat": repeat}).run(kernels)
+    expected = ref.quotient(x.astype(kernels.wide), np.repeat(m.astype(kernels.wide), repeat, 0))
+    agree(out, expected, kernels.u * np.abs(expected))
 
 
-@each_isa
+@each_kernels
 @pytest.mark.parametrize("kind", ref.ACTIVATIONS)
 @pytest.mark.parametrize("derivative", [False, True])
-def test_activate(isa: int, kind: str, derivative: bool) -> None:
+def test_activate(kernels: Kernels, kind: str, derivative: bool) -> None:
     """Functions and derivatives, far from 0 and at their kinks too: the derivative there is the one from the left."""
     alpha, beta = {"CLIP": (-1, 2), "HARD_SIGMOID": (0.25, 0.5), "LEAKY_RELU": (0.125, 0)}.get(kind, (1.5, 0))
-    grid = np.concatenate([np.linspace(-6, 6, 97), [-90, -30, -2, 2, 30, 90, -1, 0, 3, -3]]).astype(np.float32)
+    grid = np.concatenate([np.linspace(-6, 6, 97), [-90, -30, -2, 2, 30, 90, -1, 0, 3, -3]]).astype(kernels.dtype)
     x = place(grid.reshape(1, -1, 1, 1, 1, 1))
     out = place(np.zeros_like(x))
     numbers = {"activation": getattr(lib, f"DTD_{kind}"), "act_alpha": alpha, "act_beta": beta}
-    Step("ACTIVATE", {"x": x, "out": out}, {**numbers, "mode": lib.DTD_F_DERIVATIVE if derivative else 0}).run(isa)
+    Step("ACTIVATE", {"x": x, "out": out}, {**numbers, "mode": lib.DTD_F_DERIVATIVE if derivative else 0}).run(kernels)
     with np.errstate(over="ignore"):
-        expected = ref.ACTIVATIONS[kind][derivative](x.astype(np.float64), alpha, beta)
-    # rounding x·(…) inside exp and tanh costs |x| ulp; the erf and tanh of the reference cancel for large negative x
-    agree(out, expected, 8 * U * (1 + np.abs(x)) * np.abs(expected) + 4 * U * np.minimum(1, np.exp(-np.abs(x))) + 1e-15)
+        expected = ref.ACTIVATIONS[kind][derivative](x.astype(kernels.wide), alpha, beta)
+    # rounding x·(…) inside exp and tanh costs |x| ulp; the tanh of the reference cancels for large negative x
+    u, size, reference = kernels.u, np.abs(x), np.finfo(kernels.wide).eps * (1 + x**2)
+    agree(out, expected, 8 * u * (1 + size) * np.abs(expected) + 4 * u * np.minimum(1, np.exp(-size)) + reference)
     x[...] = np.nan
-    Step("ACTIVATE", {"x": x, "out": out}, numbers).run(isa)
+    Step("ACTIVATE", {"x": x, "out": out}, numbers).run(kernels)
     assert np.isnan(out).all()
 
 
-@each_isa
 @each_shape
 @pytest.mark.parametrize("biased", [False, True])
-def test_affine(isa: int, shape: Any, biased: bool) -> None:
+def test_affine(kernels: Kernels, shape: Any, biased: bool) -> None:
     rng = np.random.default_rng(4)
-    x, out, weight, bias = operand(rng, shape), operand(rng, shape), normal(rng, shape[1]), normal(rng, shape[1])
-    start = out.astype(np.float64)
-    Step("AFFINE", {"x": x, "out": out, "weight": vector(weight), "bias": vector(bias) if biased else None}, {"accumulate": 1}).run(isa)
+    x, out, weight, bias = (
+        operand(kernels, rng, shape),
+        operand(kernels, rng, shape),
+        kernels.normal(rng, shape[1]),
+        kernels.normal(rng, shape[1]),
+    )
+    start = out.astype(kernels.wide)
+    Step("AFFINE", {"x": x, "out": out, "weight": vector(weight), "bias": vector(bias) if biased else None}, {"accumulate": 1}).run(kernels)
     column = (slice(None), None, None, None, None)
-    product_, b = x * weight.astype(np.float64)[column], biased * bias.astype(np.float64)[column]
-    agree(out, start + product_ + b, 3 * U * (np.abs(start) + np.abs(product_) + np.abs(b)))
+    product_, b = x * weight.astype(kernels.wide)[column], biased * bias.astype(kernels.wide)[column]
+    agree(out, start + product_ + b, 3 * kernels.u * (np.abs(start) + np.abs(product_) + np.abs(b)))
 
 
-@each_isa
+@each_kernels
 @pytest.mark.parametrize("mode", ["GATE", "DENOMINATOR", "DERIVATIVE"])
 @pytest.mark.parametrize("select", ["ALL", "Y_POSITIVE", "Y_NEGATIVE"])
 @pytest.mark.parametrize("seed", range(4))
-def test_factor(isa: int, mode: str, select: str, seed: int) -> None:
+def test_factor(kernels: Kernels, mode: str, select: str, seed: int) -> None:
     rng = np.random.default_rng(seed)
     shape = (2, 17, 5, 7)
-    factor, terms, x, m, other = (operand(rng, shape, zeros=True) for _ in range(5))
+    factor, terms, x, m, other = (operand(kernels, rng, shape, zeros=True) for _ in range(5))
     has = rng.random(4) < 0.5
-    bias, bias_d = normal(rng, 17), normal(rng, 17)
-    scale = 0.5 + rng.random((1, 1, 1, 5, 7, 1), np.float32)
+    bias, bias_d = kernels.normal(rng, 17), kernels.normal(rng, 17)
+    scale = 0.5 + kernels.uniform(rng, 1, 1, 1, 5, 7, 1)
     stabilizer = 0.1 * (seed % 2)
     arrays = {
         "factor": factor, "terms": terms, "x": x, "m": m, "bias": vector(bias) if has[0] else None,
@@ -115,61 +125,60 @@ def test_factor(isa: int, mode: str, select: str, seed: int) -> None:
         "mode": getattr(lib, f"DTD_F_{mode}"), "select": getattr(lib, "DTD_ALL" if select == "ALL" else f"DTD_{select}"),
         "coefficient": 2.0, "stabilizer": stabilizer, "activation": lib.DTD_SIGMOID,
     }  # fmt: skip
-    Step("FACTOR", arrays, numbers).run(isa)
+    Step("FACTOR", arrays, numbers).run(kernels)
     column = (slice(None), None, None, None, None)
-    y = m.astype(np.float64) + has[0] * bias.astype(np.float64)[column]
-    b_d, s = has[1] * bias_d.astype(np.float64)[column], scale.astype(np.float64) if has[3] else 1.0
+    y = m.astype(kernels.wide) + has[0] * bias.astype(kernels.wide)[column]
+    b_d, s = has[1] * bias_d.astype(kernels.wide)[column], scale.astype(kernels.wide) if has[3] else 1.0
     d = ref.stabilised(terms + b_d, stabilizer)
     coefficient = np.where(has[2] & (other == 0), 1.0, 2.0)
     if mode == "DERIVATIVE":
         expected = ref.ACTIVATIONS["SIGMOID"][1](y, 0, 0) * s
-        agree(factor, expected, 16 * U * np.abs(expected) * (1 + np.abs(y)))
+        agree(factor, expected, 16 * kernels.u * np.abs(expected) * (1 + np.abs(y)))
         return
     expected = ref.quotient(coefficient * x, d) * s if mode == "GATE" else d / (coefficient * s)
     if select != "ALL":
         expected = np.where(y > 0 if select == "Y_POSITIVE" else y < 0, expected, 0)
     cancelled = (np.abs(terms) + np.abs(b_d) + stabilizer) / np.abs(np.where(d == 0, 1, d))
-    agree(factor, expected, np.abs(expected) * U * (6 + 4 * cancelled))
+    agree(factor, expected, np.abs(expected) * kernels.u * (6 + 4 * cancelled))
 
 
 # ----------------------------------------------------------------------------------------------------- copies and borders
 
 
-@each_isa
 @each_shape
 @pytest.mark.parametrize("accumulate", [0, 1])
-def test_move(isa: int, shape: Any, accumulate: int) -> None:
+def test_move(kernels: Kernels, shape: Any, accumulate: int) -> None:
     rng = np.random.default_rng(8)
     for x_order, out_order in product(LAYOUTS.values(), LAYOUTS.values()):
-        values = normal(rng, shape[0], shape[1], 1, shape[2], shape[3], 1)
+        values = kernels.normal(rng, shape[0], shape[1], 1, shape[2], shape[3], 1)
         x, out = place(values, order=x_order, gap=2), place(values[::-1], order=out_order, frame=(0, 0, 0, 2, 1, 0), phase=2)
         start = out.copy()
-        Step("MOVE", {"x": x, "out": out}, {"accumulate": accumulate}).run(isa, 2)
+        Step("MOVE", {"x": x, "out": out}, {"accumulate": accumulate}).run(kernels, 2)
         assert same_bits(out, x + start if accumulate else x)
 
 
-@each_isa
-def test_move_permutes_and_broadcasts(isa: int) -> None:
+@each_kernels
+def test_move_permutes_and_broadcasts(kernels: Kernels) -> None:
     rng = np.random.default_rng(9)
-    x = place(normal(rng, 3, 17, 1, 5, 7, 4))
-    out = place(np.zeros((3, 7, 1, 5, 17, 4), np.float32))
-    Step("MOVE", {"x": x.transpose(0, 4, 2, 3, 1, 5), "out": out}).run(isa)
+    x = place(kernels.normal(rng, 3, 17, 1, 5, 7, 4))
+    out = place(kernels.zeros(3, 7, 1, 5, 17, 4))
+    Step("MOVE", {"x": x.transpose(0, 4, 2, 3, 1, 5), "out": out}).run(kernels)
     assert same_bits(out, x.transpose(0, 4, 2, 3, 1, 5))
-    row = place(normal(rng, 1, 1, 1, 1, 17, 1))
-    Step("MOVE", {"x": np.broadcast_to(row, out.shape), "out": out}).run(isa)
+    row = place(kernels.normal(rng, 1, 1, 1, 1, 17, 1))
+    Step("MOVE", {"x": np.broadcast_to(row, out.shape), "out": out}).run(kernels)
     assert same_bits(out, np.broadcast_to(row, out.shape))
 
 
-@each_isa
+@each_kernels
 @pytest.mark.parametrize("channels", [1, 17])
 @pytest.mark.parametrize("gap", [0, 3])
-def test_clear_border(isa: int, channels: int, gap: int) -> None:
+def test_clear_border(kernels: Kernels, channels: int, gap: int) -> None:
     border = (1, 0, 2, 1, 0, 3)
     rng = np.random.default_rng(10)
-    whole = place(normal(rng, 2, channels, 4, 8, 10, 1), gap=gap)
+    whole = place(kernels.normal(rng, 2, channels, 4, 8, 10, 1), gap=gap)
     out = whole[:, :, 1:3, 2:6, 1:6]  # columns 0 and 9 lie beyond the frame
     expected = whole.copy()
     expected[:, :, 0:3, 0:7, 1:9] = 0
     expected[:, :, 1:3, 2:6, 1:6] = out
-    Step("CLEAR_BORDER", {"out": out, "whole": whole}, {"border": border}).run(isa)
+    Step("CLEAR_BORDER", {"out": out, "whole": whole}, {"border": border}).run(kernels)
     assert same_bits(whole, expected)

@@ -20,6 +20,7 @@ PRESETS = (
 )  # fmt: skip
 BOXED = ("epsilon-gamma-box", "deep_taylor.bounded")
 BACKENDS = [b.name for b in dtd.backends().values() if b.usable]
+EXECUTORS = [*((name, "float32") for name in BACKENDS), *[("cpu", "float64")] * ("cpu" in BACKENDS)]
 N_BATCH = 2
 
 
@@ -28,8 +29,8 @@ def small(name: str, bias: nets.Bias = "random") -> Net:
     return SMALL[name](bias=bias)
 
 
-def explainer(net: Net, rules: str, backend: str) -> dtd.Explainer:
-    return dtd.Explainer(net.layers, rules=rules, domain=net.box if rules in BOXED else "real", backend=backend)
+def explainer(net: Net, rules: str, backend: str, precision: str = "float32") -> dtd.Explainer:
+    return dtd.Explainer(net.layers, rules=rules, domain=net.box if rules in BOXED else "real", backend=backend, precision=precision)
 
 
 def positive_start(net: Net) -> NDArray[np.float32]:
@@ -107,9 +108,9 @@ def test_predict_matches_pytorch(name: str) -> None:
 @pytest.mark.parametrize("name", SMALL)
 def test_ledger_closes(name: str, rules: str) -> None:
     net = small(name)
-    for backend in BACKENDS:
-        ledger = explainer(net, rules, backend).ledger(net.sample(N_BATCH), net.target)
-        assert ledger.closed, f"{backend}\n{ledger}"
+    for executor in EXECUTORS:
+        ledger = explainer(net, rules, *executor).ledger(net.sample(N_BATCH), net.target)
+        assert ledger.closed, f"{executor}\n{ledger}"
         assert np.abs(ledger.start).min() > 0 or rules.startswith("deep_taylor")
 
 
@@ -124,9 +125,12 @@ def test_cpu_agrees_with_oracle(name: str, rules: str) -> None:
         return explainer(net, rules, "oracle").explain(x, start)
 
     exact = oracle(net)
-    ours = explainer(net, rules, "cpu").explain(x, start)
+    bound = rounding(net, exact, oracle)
     assert np.abs(exact).sum() > 0
-    assert np.abs(ours - exact).sum() <= rounding(net, exact, oracle)
+    for precision, share in (("float32", 1.0), ("float64", 2.0**-29)):
+        ours = explainer(net, rules, "cpu", precision).explain(x, start)
+        assert ours.dtype == precision
+        assert np.abs(ours - exact).sum() <= bound * share
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

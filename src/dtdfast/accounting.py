@@ -74,11 +74,12 @@ class Accounts(ABC):
         row, kept = unit.row, self.plan.kept[unit.out.index]
         assert row is not None
         column = (-1, *(1,) * (len(unit.out.shape) - 1))
-        bias = np.zeros(1, np.float32) if unit.bias is None else np.asarray(unit.bias, np.float32)
+        real = self.plan.program.real
+        bias = np.zeros(1, real) if unit.bias is None else np.asarray(unit.bias, real)
         if kept.y is not None:
             account.y = self.read(kept.y) + bias.reshape(column)
         for share, terms, magnitude in zip(row.shares, kept.terms, kept.magnitude, strict=True):
-            in_share = np.zeros(1) if unit.bias is None or share.bias is None else bias_map(unit.bias, share, row.gamma)
+            in_share = np.zeros(1) if unit.bias is None or share.bias is None else bias_map(unit.bias, share, row.gamma).astype(real)
             size = np.abs(self.read(magnitude)) * (1.0 if magnitude is terms else 1.0 + row.gamma)
             account.shares.append(ShareAccount(self.read(terms), in_share.reshape(column), size))
 

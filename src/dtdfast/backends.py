@@ -25,14 +25,14 @@ def _cpu() -> Backend:
         cpu = importlib.import_module("dtdfast.cpu")
     except ImportError as error:
         return Backend("cpu", False, f"the compiled kernels cannot be loaded ({error}); install with a C compiler at hand")
-    return Backend("cpu", True, f"instruction set {cpu.isa_name()}")
+    return Backend("cpu", True, f"instruction set {cpu.isa_name()}", cpu.precisions())
 
 
 def _cuda() -> Backend:
     from .cuda.usable import survey
 
     problem, found = survey()
-    return Backend("cuda", problem is None, problem or found, ("float32", "tf32", "bfloat16"))
+    return Backend("cuda", problem is None, problem or found, ("float32", "tf32", "bfloat16", "mixed"))
 
 
 def _oracle() -> Backend:
@@ -54,17 +54,29 @@ def backends() -> dict[str, Backend]:
     return {name: look() for name, look in KNOWN.items()}
 
 
+def _first(precision: str) -> Backend:
+    """The first usable executor that has this precision; where none has, the first usable one, which will say so."""
+    first = None
+    for look in KNOWN.values():
+        if (found := look()).usable:
+            first = first or found
+            if precision in found.precisions:
+                return found
+    assert first is not None  # the oracle always is
+    return first
+
+
 def choose(backend: str, precision: str, device: Any) -> str:
     """The executor for these options; BackendError says why not."""
     if backend != "auto" and backend not in KNOWN:
         raise BackendError(f"backend {backend!r} is not one of auto, {', '.join(KNOWN)}")
     # only what is asked for is looked at: whoever wants the CPU does not start the CUDA driver
-    chosen = KNOWN[backend]() if backend != "auto" else next(b for look in KNOWN.values() if (b := look()).usable)
+    chosen = KNOWN[backend]() if backend != "auto" else _first(precision)
     name = chosen.name
     if not chosen.usable:
         raise BackendError(f"backend {name!r} is not usable: {chosen.reason}")
-    if precision not in ("float32", "tf32", "bfloat16", "mixed"):
-        raise BackendError(f"precision {precision!r} is not one of float32, tf32, bfloat16, mixed")
+    if precision not in ("float32", "float64", "tf32", "bfloat16", "mixed"):
+        raise BackendError(f"precision {precision!r} is not one of float32, float64, tf32, bfloat16, mixed")
     if precision != "float32" and precision not in chosen.precisions:
         raise BackendError(
             f"precision {precision!r} is not available on backend {name!r}, which computes in {', '.join(chosen.precisions)}"

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ._kernels import ffi, lib
 from .account import Account
 from .accounting import Accounts
-from .cpu_encode import EXTERNALS, Encoded
+from .cpu_encode import EXTERNALS, NARROW, Encoded
 from .errors import BackendError
 from .packing import WeightStore
 from .plan.batches import Batches
@@ -24,17 +24,19 @@ from .plan.lower import lower
 from .plan.plan import Plan
 from .plan.steps import Buffer
 from .profile import Profile, Timing
-from .program import Program
-from .session import HostSession
+from .program import Program, refuse_cancelling
+from .session import HostSession, put
 from .threads import default_threads, threads_for_run
 
 Array = NDArray[Any]
 
-MEMORY_BUDGET = 3 * 2**26
+MEMORY_BUDGET = 2**28
 """Bytes of arena that a pass may use where the caller gives no batch_size (one sample may need more)."""
 
 ENOUGH = 2**26
 """Bytes of arena that leave the caches anyway: beyond them, more samples in a pass spare only the weights' way from memory."""
+
+REALS = {"f4": lib.DTD_F4, "f8": lib.DTD_F8}
 
 if lib.dtd_step_size() != ffi.sizeof("dtd_step"):
     raise ImportError("the compiled kernels do not fit this version's Python; reinstall dtdfast")
@@ -62,6 +64,11 @@ def isa_index() -> int:
 
 def isa_name() -> str:
     return isa_names()[isa_index()]
+
+
+def precisions() -> tuple[str, ...]:
+    """What the instruction set in use computes in."""
+    return ("float32", "float64", *(NARROW if lib.dtd_isa_bfloat16(isa_index()) else ()))
 
 
 def kernel_config() -> dict[str, Any]:
@@ -98,7 +105,7 @@ class ArenaPool:
         self._lock = threading.Lock()
 
     @contextmanager
-    def borrow(self, nbytes: int, encoded: Encoded) -> Iterator[Arena]:
+    def borrow(self, nbytes: int, encoded: Encoded | None = None) -> Iterator[Arena]:
         """One of at least so many bytes, with this plan's constants if there is one."""
         with self._lock:
             fits = [a for a in self._free if a.nbytes >= nbytes]
@@ -118,24 +125,29 @@ class ArenaPool:
                 self._free.append(arena)
 
 
+SCRATCH = ArenaPool()
+"""What kernels use within a step, whoever's it is."""
+
+
 # ------------------------------------------------------------------------------------------------------------------ sessions
 
 
 class CpuSession(Accounts, HostSession):
     """One batch: forward once, relevance as often as there are chunks of targets."""
 
-    def __init__(self, plan: Plan, encoded: Encoded, arena: Arena, isa: int, n_threads: int) -> None:
+    def __init__(self, plan: Plan, encoded: Encoded, arena: Arena, isa: int, n_threads: int, scratch: Arena) -> None:
         super().__init__(plan)
         self._encoded, self._arena = encoded, arena
         self._isa, self._n_threads = isa, n_threads
         self._bases = encoded.bases()
         self._table: dict[str, Array] = {}
-        self._place(arena=arena.memory)
+        self._place(arena=arena.memory, scratch=scratch.memory)
+        self._real = plan.program.real
 
     def forward(self, x: Array) -> Array:
         plan = self.plan
-        outputs = np.empty((plan.n, *plan.program.network.output.shape), np.float32)
-        self._place(x=x, outputs=outputs)
+        outputs = np.empty((plan.n, *plan.program.network.output.shape), self._real)
+        self._place(x=x if plan.program.tokens else np.ascontiguousarray(x, self._real), outputs=outputs)
         self._compute_constants()
         for first, last in self._encoded.forward_runs:
             self.run(first, last)
@@ -152,17 +164,17 @@ class CpuSession(Accounts, HostSession):
     def relevance(self, start: Array, result: Array, accounts: list[Account] | None = None) -> None:
         plan = self.plan
         for chunk in range(0, start.shape[1], plan.t):
-            piece = np.ascontiguousarray(start[:, chunk : chunk + plan.t], np.float32)
+            piece = np.ascontiguousarray(start[:, chunk : chunk + plan.t], self._real)
             short = plan.t - piece.shape[1]
             if short:  # the last chunk is filled up with targets of no relevance
-                piece = np.concatenate([piece, np.zeros((len(piece), short, *piece.shape[2:]), np.float32)], axis=1)
+                piece = np.concatenate([piece, np.zeros((len(piece), short, *piece.shape[2:]), self._real)], axis=1)
             target = result[:, chunk : chunk + plan.t]
-            direct = not short and target.flags.c_contiguous
-            into = target if direct else np.empty((plan.n, plan.t, *plan.program.leaves.shape), np.float32)
+            direct = not short and target.flags.c_contiguous and target.dtype == self._real
+            into = target if direct else np.empty((plan.n, plan.t, *plan.program.leaves.shape), self._real)
             self._place(start=piece, result=into)
             self._relevance_steps(accounts)
             if not direct:
-                target[...] = into[:, : target.shape[1]]
+                put(into[:, : target.shape[1]], target)
 
     def _relevance_steps(self, accounts: list[Account] | None) -> None:
         if accounts is not None:
@@ -177,7 +189,7 @@ class CpuSession(Accounts, HostSession):
         best = [np.inf] * n_steps
         for _ in range(repeats):
             outputs = self.forward(x)
-            self.relevance(start(outputs)[:, :1], np.empty((self.plan.n, 1, *self.plan.program.leaves.shape), np.float32))
+            self.relevance(start(outputs)[:, :1], np.empty((self.plan.n, 1, *self.plan.program.leaves.shape), self._real))
             for steps in (range(n_forward), range(n_forward, n_steps)):
                 for i in steps:
                     begin = time.perf_counter()
@@ -193,7 +205,7 @@ class CpuSession(Accounts, HostSession):
 
     def run(self, first: int, last: int) -> None:
         """Steps first .. last−1, without the interpreter lock."""
-        message = lib.dtd_run(self._isa, self._encoded.c_steps, first, last, self._bases, self._n_threads)
+        message = lib.dtd_run(self._isa, REALS[self._real], self._encoded.c_steps, first, last, self._bases, self._n_threads)
         if message != ffi.NULL:
             raise BackendError(f"the kernels refused a step: {ffi.string(message).decode()}")
 
@@ -207,8 +219,10 @@ class CpuSession(Accounts, HostSession):
 class CpuExecutor:
     """Runs one program; plans are made per batch shape and kept."""
 
-    def __init__(self, program: Program, batch_size: int | None, n_threads: int | None, store: WeightStore) -> None:
-        self.program = program
+    def __init__(self, program: Program, batch_size: int | None, n_threads: int | None, store: WeightStore, precision: str) -> None:
+        if precision in NARROW and program.relevant:
+            refuse_cancelling(program, precision)
+        self.program, self._precision = program, precision
         self._n_threads, self._store = n_threads, store
         self._plans: dict[tuple[int, int, bool, bool], tuple[Plan, Encoded]] = {}
         self._lock = threading.Lock()
@@ -228,15 +242,16 @@ class CpuExecutor:
         with self._lock:
             if key not in self._plans:
                 plan = lower(self.program, n, t, ledger=ledger, chunked=t < n_targets)
-                self._plans[key] = plan, Encoded(plan, self._store)
+                self._plans[key] = plan, Encoded(plan, self._store, self._precision)
             return self._plans[key]
 
     @contextmanager
     def session(self, n: int, n_targets: int, *, ledger: bool = False) -> Iterator[CpuSession]:
         plan, encoded = self._encoded(n, n_targets, ledger)
         threads = threads_for_run(self._n_threads, lib.dtd_max_threads())
-        with self._pool.borrow(plan.arena, encoded) as arena:
-            yield CpuSession(plan, encoded, arena, self._isa, threads)
+        scratch_bytes = threads * lib.dtd_isa_scratch(self._isa)
+        with self._pool.borrow(plan.arena, encoded) as arena, SCRATCH.borrow(scratch_bytes) as scratch:
+            yield CpuSession(plan, encoded, arena, self._isa, threads, scratch)
 
     def profile(self, x: Array, start: Callable[[Array], Array]) -> Profile:
         """Every step run alone; the least of three runs counts."""

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from ._kernels import ffi, lib
 from .packing import WeightStore
 from .plan.plan import Plan
-from .plan.steps import SIZES, Buffer, Step, View
+from .plan.steps import SIZES, Buffer, Reals, Step, View
 
-EXTERNALS = ("arena", "x", "start", "outputs", "result")  # the first entries of the table of pointers
+EXTERNALS = ("scratch", "arena", "x", "start", "outputs", "result")  # the first entries of the table of pointers
 
 WEIGHT_MAPS = {
     "w": lib.DTD_W, "w+": lib.DTD_W_POSITIVE, "w-": lib.DTD_W_NEGATIVE, "w2": lib.DTD_W_SQUARE, "1": lib.DTD_W_ONE, "|w|": lib.DTD_W_ABS,
@@ -25,6 +25,11 @@ MODES = {
     "times positive": lib.DTD_M_TIMES_POSITIVE, "times negative": lib.DTD_M_TIMES_NEGATIVE,
     "gate": lib.DTD_F_GATE, "denominator": lib.DTD_F_DENOMINATOR, "derivative": lib.DTD_F_DERIVATIVE,
 }  # fmt: skip
+NARROW = {
+    "bfloat16": {"NEURON_DENSE": lib.DTD_BFLOAT16, "TAPS_DENSE": lib.DTD_BFLOAT16},
+    "mixed": {"NEURON_DENSE": lib.DTD_BFLOAT16_TERMS, "TAPS_DENSE": lib.DTD_BFLOAT16},
+}
+"""The precision of each product, by that of the program; those of other operations are bound by memory, and float32."""
 SELECTS = {"all": lib.DTD_ALL, "y>0": lib.DTD_Y_POSITIVE, "y<0": lib.DTD_Y_NEGATIVE}
 ACTIVATIONS = {
     "identity": lib.DTD_IDENTITY, "relu": lib.DTD_RELU, "leaky_relu": lib.DTD_LEAKY_RELU, "clip": lib.DTD_CLIP, "elu": lib.DTD_ELU,
@@ -38,7 +43,8 @@ _NUMBERS = ("groups", "repeat", "coefficient", "stabilizer", "gamma")
 class Encoded:
     """A plan's steps in C, and the arrays that they point into."""
 
-    def __init__(self, plan: Plan, store: WeightStore) -> None:
+    def __init__(self, plan: Plan, store: WeightStore, precision: str) -> None:
+        self._precisions = NARROW.get(precision, {})
         self._n, self._t, self._store = plan.n, plan.t, store
         self.constants: list[NDArray[Any]] = []  # kept alive; pointers follow the externals in the table
         self._places: dict[int, int] = {}
@@ -69,6 +75,7 @@ class Encoded:
 
     def _encode(self, c: Any, step: Step) -> None:
         c.op = getattr(lib, f"DTD_{step.op}")
+        c.precision = self._precisions.get(step.op, lib.DTD_FLOAT32)
         for key in _VIEWS:
             view = getattr(step, key)
             field = getattr(c, key)
@@ -122,9 +129,9 @@ class Encoded:
         root = buffer.root
         if root.external:
             return EXTERNALS.index(root.external), offset
-        return 0, root.offset // SIZES[root.dtype] + offset
+        return EXTERNALS.index("arena"), root.offset // SIZES[root.dtype] + offset
 
-    def _window(self, field: Any, window: NDArray[np.float32]) -> None:
+    def _window(self, field: Any, window: Reals) -> None:
         d, h, w = window.shape
         field.base = self._constant(window)
         field.shape = [1, 1, d, h, w, 1]

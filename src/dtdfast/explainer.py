@@ -17,7 +17,7 @@ from .backends import choose
 from .device_arrays import on_device
 from .errors import InputError, LayerError, NumericsError, RuleError, TargetError, at
 from .foreign import NUMPY, Home, take, take_out
-from .ledger import Ledger, row_of
+from .ledger import NARROW, Ledger, row_of
 from .plan.domain import Domain
 from .plan.shapes import Shape
 from .plan.wiring import sources
@@ -43,8 +43,12 @@ class Explainer:
     convention : {"dtd", "zennit", "captum", "innvestigate"}
         Whose habits (bias, stabilizer, pools, adds) the rules follow where they leave them open.
     backend : {"auto", "cpu", "cuda", "oracle"}
-    precision : {"float32", "tf32", "bfloat16"}
-        Of the products' operands; "tf32" and "bfloat16" on CUDA only.  The oracle computes in float64 whatever this says.
+    precision : {"float32", "float64", "tf32", "bfloat16", "mixed"}
+        Of the products' operands; sums are float32 (float64 under "float64", which is for the CPU and takes about 2.5 times as long, its
+        result too).  "tf32" is for CUDA.  "bfloat16" needs CUDA, or a CPU with AMX or AVX-512-BF16; on CUDA it is also how values, gates
+        and relevance are kept in memory.  "mixed" predicts as "float32" does and explains in bfloat16.  Rules whose sums cancel refuse
+        the narrow ones.  The CPU computes in float64 inside, and returns float32, where float32 would not do: where sums that
+        the convention "captum" divides by may cancel (the printed plan says so).  The oracle computes in float64 whatever this says.
     batch_size : int, optional
         Samples per pass through the network; None: as many as a memory budget allows.
     n_threads : int, optional
@@ -87,7 +91,8 @@ class Explainer:
         self._book = RuleBook(rules, convention_of(convention))
         self._domain = Domain.parse(domain)
         self._backend = choose(backend, precision, device)
-        self._dtype: type = np.float64 if self._backend == "oracle" else np.float32
+        self._precision = precision
+        self._dtype: type = np.float64 if self._backend == "oracle" or precision == "float64" else np.float32
         self._batch_size = _positive("batch_size", batch_size)
         self._n_threads = _positive("n_threads", n_threads)
         self._kind = kind
@@ -185,12 +190,13 @@ class Explainer:
         if executor.program.gradient:
             raise RuleError("a gradient is not conserved, so it has no ledger")
         rows, starts, ends = [], [], []
-        u = float(np.finfo(self._dtype).epsneg)
+        real = np.float64 if self._backend == "oracle" else np.dtype(executor.program.real)
+        u = max(float(np.finfo(real).epsneg), NARROW.get(str(self._arguments["precision"]), 0.0))
         for block in _blocks(len(x), executor.batch_size(len(x), 1), False):
             with executor.session(block.stop - block.start, 1, ledger=True) as session:
                 start = targets.entry(block, clip=self._book.preset.clip_start).relevance(session.forward(x[block]))
                 accounts: list[Account] = []
-                end: Array = np.empty((len(start), 1, *executor.program.leaves.shape), self._dtype)
+                end: Array = np.empty((len(start), 1, *executor.program.leaves.shape), real)
                 session.relevance(start, end, accounts)
                 rows.append([row_of(a, self._layers, u) for a in accounts])
                 starts.append(start.astype(np.float64).reshape(len(start), -1).sum(axis=1))
@@ -263,7 +269,8 @@ class Explainer:
     def _program(self, sample: Shape, kind: str) -> Program:
         book, domain = (self._book, self._domain) if kind == EXPLAIN else (RuleBook("dtd", convention_of("dtd")), Domain("real"))
         start = self._start if kind != PREDICT else None
-        return prepare(self._layers, sample, self._words is not None, kind, start, self._stop, book, domain)
+        precision = "" if self._backend == "cuda" else self._precision
+        return prepare(self._layers, sample, self._words is not None, kind, start, self._stop, book, domain, precision)
 
     def __repr__(self) -> str:
         kinds = ", ".join(at(None, r) for r in self._layers[:3]) + (", ..." if len(self._layers) > 3 else "")

@@ -1,4 +1,4 @@
-"""Weights as the kernels read them: float32, packed once per Explainer, never clamped."""
+"""Weights as the kernels read them: packed once per Explainer and type of numbers, never clamped."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ LINE = 64  # bytes of a cache line, and of the widest vector
 
 SMALL = 2**21  # bytes of weights that are copied to lie well
 
-Packed = NDArray[np.float32]
+Packed = NDArray[np.floating[Any]]
 
 
-def zeros(shape: tuple[int, ...]) -> Packed:
+def zeros(shape: tuple[int, ...], real: str) -> Packed:
     """Zeros that start at a cache line: a load that straddles two of them costs two loads."""
-    n = math.prod(shape)
-    raw = np.zeros(n + LINE // 4, np.float32)
-    first = -raw.ctypes.data % LINE // 4
+    n, size = math.prod(shape), np.dtype(real).itemsize
+    raw = np.zeros(n + LINE // size, real)
+    first = -raw.ctypes.data % LINE // size
     return raw[first : first + n].reshape(shape)
 
 
-def pack_dense(weight: NDArray[Any], groups: int, taps: tuple[int, ...], *, scatter: bool) -> Packed:
+def pack_dense(weight: NDArray[Any], groups: int, taps: tuple[int, ...], real: str, *, scatter: bool) -> Packed:
     """(c_out, c_in/groups, *kernel) → [group][block of 16 outputs][tap][c_in of the group][16]; with `scatter` inputs and outputs swap."""
     c_out, c_in = weight.shape[:2]
     w = weight.reshape(groups, c_out // groups, c_in, -1)[..., list(taps)]
@@ -36,29 +36,30 @@ def pack_dense(weight: NDArray[Any], groups: int, taps: tuple[int, ...], *, scat
         w = w.swapaxes(1, 2)
     _, outputs, inputs, n_taps = w.shape
     blocks = -(-outputs // BLOCK)
-    packed = zeros((groups, blocks, n_taps, inputs, BLOCK))
+    packed = zeros((groups, blocks, n_taps, inputs, BLOCK), real)
     for block in range(blocks):
         piece = w[:, block * BLOCK : (block + 1) * BLOCK]
         packed[:, block, ..., : piece.shape[1]] = piece.transpose(0, 3, 2, 1)
     return packed
 
 
+@np.errstate(over="ignore")  # what overflows is found here
 def pack(weights: Weights) -> Packed:
     """The packed form that a step asks for."""
     weight = weights.part.weight
     assert weight is not None
     if weights.layout == "dense":
-        packed = pack_dense(weight, weights.part.taps.groups, weights.taps, scatter=weights.scatter)
+        packed = pack_dense(weight, weights.part.taps.groups, weights.taps, weights.real, scatter=weights.scatter)
     elif weights.layout == "channel":  # (c, 1, *kernel) → [tap][c]
-        packed = np.ascontiguousarray(weight.reshape(len(weight), -1)[:, list(weights.taps)].T, np.float32)
-    else:  # rows (n_out, n_in): the record's own array where it is float32, unless a copy from a cache line on costs next to nothing
-        packed = np.ascontiguousarray(weight.reshape(weight.shape[:2]), np.float32)
+        packed = np.ascontiguousarray(weight.reshape(len(weight), -1)[:, list(weights.taps)].T, weights.real)
+    else:  # rows (n_out, n_in): the record's own array where it is of this type, unless a copy costs next to nothing
+        packed = np.ascontiguousarray(weight.reshape(weight.shape[:2]), weights.real)
         if packed.nbytes <= SMALL and packed.ctypes.data % LINE:
-            packed, unaligned = zeros(packed.shape), packed
+            packed, unaligned = zeros(packed.shape, weights.real), packed
             packed[...] = unaligned
-    if weight.dtype != np.float32 and not np.isfinite(packed).all():
+    if weight.dtype.itemsize > packed.itemsize and not np.isfinite(packed).all():
         raise NumericsError(
-            f"layer {weights.part.position}: its weights (after folding) overflow float32; rescale them, or use backend='oracle'"
+            f"layer {weights.part.position}: its weights (after folding) overflow float32; rescale them, or use precision='float64'"
         )
     return packed
 

@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from . import layers as L
-from .errors import LayerError, at
+from .errors import LayerError, RuleError, at
 from .plan.domain import Domain
 from .plan.network import Network, build
 from .plan.resolve import resolve
 from .plan.shapes import Shape
-from .plan.units import Tensor
+from .plan.signs import cancels, may_vanish
+from .plan.units import Neuron, Tensor
 from .plan.wiring import sources, wire
 from .presets import RuleBook
+from .rules import Convention
 
 PREDICT, EXPLAIN, GRADIENT = "predict", "explain", "gradient"
 
@@ -28,6 +30,8 @@ class Program:
     tokens: bool
     leaves: Tensor  # where relevance leaves
     pruned: tuple[int, ...]  # entries that play no part
+    real: str = "f4"  # the type of its numbers
+    because: str = ""  # why they are not float32
 
     @property
     def relevant(self) -> bool:
@@ -36,6 +40,16 @@ class Program:
     @property
     def gradient(self) -> bool:
         return self.kind == GRADIENT
+
+
+def refuse_cancelling(program: Program, precision: str) -> None:
+    """RuleError where a rule's sums may cancel, so that operands rounded to `precision` would leave nothing right of them."""
+    for unit in program.network.units:
+        if cancels(unit) and isinstance(unit, Neuron) and unit.in_relevance and unit.row is not None:
+            raise RuleError(
+                f"layer {unit.entries[-1]}: the rule {unit.row.label} sums terms of both signs, which cancel; with operands in {precision} "
+                "its relevance may be mostly rounding: use precision='float32', or a rule such as ZPlus"
+            )
 
 
 def last_entry(layers: Sequence[L.Layer], start: int | None, kind: str) -> int:
@@ -51,9 +65,22 @@ def last_entry(layers: Sequence[L.Layer], start: int | None, kind: str) -> int:
 
 
 def prepare(
-    layers: list[L.Layer], input_shape: Shape, tokens: bool, kind: str, start: int | None, stop: int | None, book: RuleBook, domain: Domain
+    layers: list[L.Layer],
+    input_shape: Shape,
+    tokens: bool,
+    kind: str,
+    start: int | None,
+    stop: int | None,
+    book: RuleBook,
+    domain: Domain,
+    precision: str = "",
 ) -> Program:
-    """Check, fold, fuse and resolve; raises a DtdError before any work where something does not fit."""
+    """Check, fold, fuse and resolve; raises a DtdError before any work where something does not fit.
+
+    Parameters
+    ----------
+    precision : "float32" or "float64", as asked of an executor that has both; "" for float32 whatever the rules
+    """
     last = last_entry(layers, start, kind)
     entries = wire(layers, input_shape, tokens=tokens, last=last)
     stop = stop if kind != PREDICT else None
@@ -64,4 +91,23 @@ def prepare(
     if kind != PREDICT:
         resolve(network, layers, stop, gradient=kind == GRADIENT)
     pruned = tuple(p for p in range(len(layers)) if p not in entries)
-    return Program(network, kind, input_shape, tokens, leaves, pruned)
+    because = reason_for_float64(network, precision, book.convention if kind == EXPLAIN else None)
+    return Program(network, kind, input_shape, tokens, leaves, pruned, "f8" if because else "f4", because)
+
+
+def reason_for_float64(network: Network, precision: str, convention: Convention | None) -> str:
+    """Why a program computes in float64; "" where it does not.
+
+    A denominator whose terms are of one sign is as exact as they are.  Where it may cancel, its rounding errors are divided by
+    whatever is left.  Under most conventions that has a bound that counts, by a stabiliser or by the sign of the neuron that a ReLU
+    lets through; captum's x·w⁺ and x(w + γw⁺) with x of any sign, held by 1e-9, have none in float32.
+    """
+    if precision == "float64":
+        return "as asked for"
+    if precision != "float32" or convention is None or not convention.unheld:
+        return ""
+    doubtful = next((unit for unit in network.units if may_vanish(unit)), None)
+    if not isinstance(doubtful, Neuron) or doubtful.row is None:
+        return ""
+    first = "+".join(map(str, doubtful.entries))
+    return f"because sums that {convention.name}'s rules divide by may cancel (first in {first}, {doubtful.row.label})"

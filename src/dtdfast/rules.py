@@ -70,6 +70,7 @@ class Convention:
     add: Rule | None = None  # rule of an Add; None: one neuron with its linear operands
     winner: Rule | None = None  # how a max-pool's output shares with its winner; None: all of it
     pairs_signs: bool = True  # z⁺ and γ of a negative input: x⁻w⁻, x⁻(w+γw⁻) (True) or x·w⁺, x(w+γw⁺) (False)
+    unheld: bool = False  # nothing that counts in float32 keeps its denominators from 0: where they may cancel it takes float64
 
 
 @dataclass(frozen=True)
@@ -281,6 +282,7 @@ CONVENTIONS = {
             add=Zero(),
             winner=Zero(),
             pairs_signs=False,
+            unheld=True,
         ),
         Convention("innvestigate", {"AlphaBeta": "full"}, epsilon=1e-7, pool=Zero(), add=Zero()),
     )

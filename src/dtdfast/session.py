@@ -22,6 +22,12 @@ from .targets import Entry
 Array = NDArray[Any]
 
 
+def put(values: Array, into: Array) -> None:
+    """Values into the caller's array, where those beyond its range become infinite (the Explainer finds them)."""
+    with np.errstate(over="ignore"):
+        into[...] = values
+
+
 class Session(Protocol):
     """One batch of samples."""
 
@@ -65,10 +71,10 @@ class HostSession(ABC):
         values = self.forward(x)
         self.relevance(entry.relevance(values), result)
         if outputs is not None:
-            outputs[...] = values
+            put(values, outputs)
 
     def predict(self, x: Array, outputs: Array) -> None:
-        outputs[...] = self.forward(x)
+        put(self.forward(x), outputs)
 
 
 class OracleSession(HostSession):
@@ -136,4 +142,4 @@ def maker(options: Options) -> Callable[[Program], Executor]:
     from .packing import WeightStore
 
     store = WeightStore()
-    return lambda program: CpuExecutor(program, options.batch_size, options.n_threads, store)
+    return lambda program: CpuExecutor(program, options.batch_size, options.n_threads, store, options.precision)

@@ -13,6 +13,7 @@ from graphs import graphs
 from nets import SMALL
 from test_graphs import UNIT, perturbed
 from test_networks import BOXED, N_BATCH, PRESETS, positive_start, rounding, small
+from test_networks import perturbed as moved_net
 
 # every geometry under a rule, every rule on a geometry; a stride that shares no factor with the number of rules
 SOME_CASES = CASES[:: next(k for k in range(len(CASES) // 50, len(CASES)) if np.gcd(k, 22) == 1)]
@@ -49,6 +50,33 @@ def test_networks(name, rules, explainer):
     assert np.abs(made.explain(x, start) - exact).sum() <= bound
     ledger = made.ledger(x, net.target)
     assert ledger.closed, str(ledger)
+
+
+NARROW = [(name, "bfloat16") for name in SMALL] + [(name, "mixed") for name in ("cnn", "mobilenet_v2")]
+
+
+@pytest.mark.parametrize(("name", "precision"), NARROW)
+def test_networks_in_two_bytes(name, precision, explainer):
+    """Every operation on arrays of bfloat16, as `rounding` has it for float32: every operand is off by u = 2⁻⁸ at most.
+
+    What is kept of a layer's relevance is rounded as its operands are, a few times by random amounts: the factor of ten has room for it.
+    """
+    net, u = small(name), 2.0**-8
+    x, start = net.sample(N_BATCH), positive_start(net)
+
+    def oracle(net):
+        return dtd.explain(net.layers, x, start, backend="oracle")
+
+    exact = oracle(net)
+    made = explainer(net.layers, precision=precision)
+    bound = 10 * max(np.abs(oracle(moved_net(net, u, seed)) - exact).sum() for seed in range(2))
+    found = made.explain(x, start)
+    assert found.dtype == np.float32
+    assert np.abs(found - exact).sum() <= bound
+    ledger = made.ledger(x, net.target)
+    assert ledger.closed, str(ledger)
+    if precision == "mixed":
+        np.testing.assert_array_equal(made.predict(x), explainer(net.layers).predict(x))
 
 
 @settings(max_examples=15, suppress_health_check=list(HealthCheck))

@@ -87,8 +87,9 @@ MODULES: dict[str, tuple[Callable[[], nn.Module], Callable[[], Any]]] = {
 }
 
 
-def images(nonnegative: bool = False) -> Tensor:
-    x = torch.randn((2, 3, SIZE, SIZE), generator=torch.Generator().manual_seed(1), dtype=torch.float64).clamp(*BOX)
+def images(nonnegative: bool = False, n: int = 2) -> Tensor:
+    """Of numbers that float32 holds, so that every tool and every precision gets the same."""
+    x = torch.randn((n, 3, SIZE, SIZE), generator=torch.Generator().manual_seed(1), dtype=torch.float64).clamp(*BOX).float().double()
     return x.abs() if nonnegative else x
 
 

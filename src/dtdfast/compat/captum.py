@@ -14,7 +14,7 @@ from ..plan.fold import LINEAR
 from ..plan.shapes import Shape
 from ..plan.wiring import sources
 from ..rules import Epsilon, Gamma, Pass, Rule, Zero, ZPlus
-from .model import NORMS, Imported, backend_for, imported
+from .model import NORMS, Imported, executor_for, imported
 from .relevance import Chosen, relevance
 
 # Activations with f(0) ≠ 0, for which captum has no default either: relevance that passes them would come from nothing.
@@ -68,7 +68,7 @@ class LRP(_Tool):
         Every layer may carry a `rule`: captum's `EpsilonRule`, `GammaRule`, `Alpha1_Beta0_Rule` or `IdentityRule`, or a rule of
         dtdfast; without one it takes ε = 1e-9, as in captum.  Rules and weights are read at every call.
     backend : str, optional
-        As in `dtdfast.explain`.  None: "oracle" for float64 inputs, so that they are computed in float64, else "auto".
+        As in `dtdfast.explain`; None: "auto".  float64 inputs are computed in float64 by every backend but "cuda".
 
     Raises
     ------
@@ -87,6 +87,8 @@ class LRP(_Tool):
       activations with f(0) = 0, are explained too.
     - The model is taken in evaluation mode: Dropout is left out.  BatchNorms in training mode are refused.
     - Rules stay on the layers after a call (captum takes them away).
+    - On the CPU, what float32 cannot hold (sums under the ε, γ and α1β0 rules that may cancel) is computed in float64: for float32 inputs
+      the map is captum's of `model.double()`, rounded.
     - Results carry no gradient: explanations of explanations need captum.
     - One input tensor; several are refused.
     """
@@ -187,7 +189,7 @@ class _Call:
         self.parts = self.network.parts(self.model)
         _check_calls(self.network)
         self.index = output_index(target, len(self.x), self.network.shapes()[len(self.network.layers) - 1])
-        self.options = dict(convention="captum", backend=backend_for(self.x, tool.backend))
+        self.options = dict(convention="captum", **executor_for(self.x, tool.backend))
         self.outputs: Any = None
 
     def position(self, layer: Any, before: bool) -> int | None:

@@ -223,6 +223,7 @@ def _content(value: Any) -> Any:
     return value
 
 
-def backend_for(x: Any, backend: str | None) -> str:
-    """float64 tensors are computed in float64, by the oracle, unless a backend is named."""
-    return backend or ("oracle" if str(x.dtype) == "torch.float64" else "auto")
+def executor_for(x: Any, backend: str | None) -> dict[str, str]:
+    """Options of the executor: float64 tensors are computed in float64, unless CUDA is named, which has none."""
+    double = str(x.dtype) == "torch.float64" and backend != "cuda"
+    return dict(backend=backend or "auto", precision="float64" if double else "float32")

@@ -15,7 +15,7 @@ from ..extras import require
 from ..foreign import take
 from ..plan.fold import LINEAR
 from ..rules import AlphaBeta, Epsilon, Flat, Gamma, Pass, Rule, WSquare, ZBox, Zero, ZPlus
-from .model import NORMS, POOLS, Imported, backend_for, imported
+from .model import NORMS, POOLS, Imported, executor_for, imported
 from .relevance import Chosen, relevance
 
 NAMES = (
@@ -40,7 +40,7 @@ class Gradient:
     domain : (low, high), optional
         The box of "epsilon_gamma_box"; a composite brings its own.
     backend : str, optional
-        As in `dtdfast.explain`.  None: "oracle" for float64 inputs, so that they are computed in float64, else "auto".
+        As in `dtdfast.explain`; None: "auto".  float64 inputs are computed in float64 by every backend but "cuda".
 
     Raises
     ------
@@ -122,7 +122,7 @@ class Gradient:
             if any(map(_merges, self.composite.canonizers)):
                 network = network.variant("zennit", _merged)
             chosen = _choose(network, self.model, hooks)
-        options = dict(convention="zennit", backend=backend_for(input, self.backend), domain=self.domain)
+        options = dict(convention="zennit", **executor_for(input, self.backend), domain=self.domain)
         if start is None or callable(start):
             output = network.explainer(chosen.rules, **options).predict(input)
             start = output if start is None else start(output)

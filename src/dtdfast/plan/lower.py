@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from ..rules import W_GAMMA_NEG, W_GAMMA_POS, W_NEG, W_POS, X_ABS, X_ONE, Share, Term, W, X
 from . import units as U
 from .fuse import fuse_products, join_channels
-from .lower_base import LoweringBase, activation_of, f4, feature_slot, is_identity
+from .lower_base import LoweringBase, activation_of, feature_slot, is_identity
 from .lower_relevance import RelevanceLowering
 from .memory import insert_clears, live_ranges, place
 from .plan import Kept, Plan
 from .resolve import window_scale
-from .signs import SIGNED
-from .steps import Buffer, Step, View
+from .signs import sign_of_term
+from .steps import Buffer, Reals, Step, View
 from .taps import phases
 
 if TYPE_CHECKING:
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 Triple = tuple[int, int, int]
 
 
-def bias_map(bias: U.Floats, share: Share, gamma: float) -> NDArray[np.float32]:
+def bias_map(bias: U.Floats, share: Share, gamma: float) -> NDArray[np.float64]:
     """The bias as it stands in a share's denominator: wm(b)."""
     b = np.asarray(bias, np.float64)
     positive, negative = np.maximum(b, 0), np.minimum(b, 0)
     maps = {W: b, W_POS: positive, W_NEG: negative, "w2": b * b, W_GAMMA_POS: b + gamma * positive, W_GAMMA_NEG: b + gamma * negative}
-    return f4(maps[share.bias or W])
+    return maps[share.bias or W]
 
 
 class Lowering(LoweringBase):
@@ -41,18 +41,22 @@ class Lowering(LoweringBase):
 
     def forward(self) -> None:
         source = self.network.input
-        external = Buffer("x", source.shape, "n", "i8" if self.program.tokens else "f4", external="x")
+        external = self.external("x", source.shape)
+        if self.program.tokens:
+            external.dtype = "i8"
         self.values[source.index] = external
         for unit in self.network.units:
             self.unit = unit
             FORWARD[type(unit)](self, unit)
         output = self.network.output
         self.unit = None
-        result = Buffer("outputs", output.shape, "n", external="outputs")
+        result = self.external("outputs", output.shape)
         self.emit(Step("MOVE", None, View(result), View(self.value(output))))
 
     def new_value(self, unit: U.Unit, *, plain: bool = False) -> Buffer:
-        buffer = self.buffer(f"x{self.label(unit.out)}", unit.out.shape, plain=plain)
+        # x as it is, since bounds are subtracted from it; and predictions, which are the relevance that enters
+        exact = unit.out.is_input or unit.out is self.network.output
+        buffer = self.buffer(f"x{self.label(unit.out)}", unit.out.shape, plain=plain, dtype=self.program.real if exact else "")
         self.values[unit.out.index] = buffer
         return buffer
 
@@ -67,7 +71,7 @@ class Lowering(LoweringBase):
         row = unit.row
         assert row is not None
         if self.program.gradient:
-            factor = self.buffer(f"g{self.label(unit.out)}", unit.out.shape)
+            factor = self.buffer(f"g{self.label(unit.out)}", unit.out.shape, dtype=self.gates)
             self.factors[unit.out.index] = [(factor, "gate")]
             self.sums(unit, out, dict(factor=View(factor), mode="derivative"))
             return
@@ -76,11 +80,11 @@ class Lowering(LoweringBase):
             self.general(unit, out, kind)
             return
         (share,) = row.shares
-        factor = self.buffer(f"{'g' if kind == 'gate' else 'd'}{self.label(unit.out)}", unit.out.shape)
+        factor = self.buffer(f"{'g' if kind == 'gate' else 'd'}{self.label(unit.out)}", unit.out.shape, dtype=self.gates)
         self.factors[unit.out.index] = [(factor, kind)]
         fields = dict(factor=View(factor), mode=kind, dual=is_dual(unit), coefficient=share.coefficient, stabilizer=row.stabilizer)
         if unit.bias is not None and share.bias is not None:
-            fields["bias_d"] = bias_map(unit.bias, share, row.gamma)
+            fields["bias_d"] = self.constant(bias_map(unit.bias, share, row.gamma))
         if self.ledger:
             terms = self.buffer(f"n{self.label(unit.out)}", unit.out.shape)
             fields["terms"] = View(terms)
@@ -105,7 +109,7 @@ class Lowering(LoweringBase):
                     fields["terms"] = View(z)
                 following = (View(y), View(z) if dual else View(y))
             else:
-                bias = f4(unit.bias) if unit.bias is not None else None
+                bias = self.constant(unit.bias) if unit.bias is not None else None
                 fields.update(out=View(out), bias=bias, activation=activation_of(unit.activation), **last)
             if previous is not None:
                 fields["y_prev"] = previous[0]
@@ -134,16 +138,17 @@ class Lowering(LoweringBase):
         factors = []
         for number, share in enumerate(row.shares):
             constant = kind == "denominator" and sums[number].batch == "1" and share.select == "all"
-            factor = self.buffer(f"{'g' if kind == 'gate' else 'd'}{label}", unit.out.shape, "1" if constant else "n")
+            batch = "1" if constant else "n"
+            factor = self.buffer(f"{'g' if kind == 'gate' else 'd'}{label}", unit.out.shape, batch, dtype=self.gates)
             fields: dict[str, Any] = dict(terms=View(sums[number]), mode=kind, select=share.select)
             fields.update(coefficient=share.coefficient, stabilizer=row.stabilizer)
             if kind == "gate":
                 fields["x"] = View(out)
             if share.select != "all":
                 assert y is not None
-                fields.update(m=View(y), bias=f4(unit.bias) if unit.bias is not None else None)
+                fields.update(m=View(y), bias=self.constant(unit.bias) if unit.bias is not None else None)
             if unit.bias is not None and share.bias is not None:
-                fields["bias_d"] = bias_map(unit.bias, share, row.gamma)
+                fields["bias_d"] = self.constant(bias_map(unit.bias, share, row.gamma))
             if row.fallback and number == 0 and len(row.shares) == 2:
                 fields["terms_prev"] = View(sums[1])
             window = self.window(unit, share.terms[0].w)
@@ -151,10 +156,9 @@ class Lowering(LoweringBase):
             factors.append((factor, kind))
         self.factors[unit.out.index] = factors
 
-    @staticmethod
-    def window(unit: U.Neuron, weight_map: str) -> NDArray[np.float32] | None:
+    def window(self, unit: U.Neuron, weight_map: str) -> Reals | None:
         scale = window_scale(unit.parts[0].window, weight_map)
-        return None if scale is None else f4(scale)
+        return None if scale is None else self.constant(scale)
 
     def share_terms(self, unit: U.Neuron, number: int) -> Buffer:
         """Σ_i in(x_i) wm(w_ij) over all operands of one share; for every sample the same if only 1s are summed."""
@@ -168,7 +172,7 @@ class Lowering(LoweringBase):
 
     def accumulate(self, pairs: list[tuple[U.Part, Term]], total: Buffer, gamma: float) -> None:
         if not pairs:  # every term vanished by sign: the sum is 0
-            self.emit(Step("MOVE", self.unit, View(total), bound=f4([0.0])))
+            self.emit(Step("MOVE", self.unit, View(total), bound=self.constant([0.0])))
         for number, (part, term) in enumerate(pairs):
             fields: dict[str, Any] = dict(out=View(total), weight_map=term.w, accumulate=number > 0, mode="none", gamma=gamma)
             scale = window_scale(part.window, term.w)
@@ -177,10 +181,7 @@ class Lowering(LoweringBase):
     def magnitude(self, unit: U.Neuron, number: int) -> Buffer | None:
         """Σ_i |in(x_i)| |w_ij| for the ledger's bound; None where all terms have one sign, so that |Σ terms| serves."""
         pairs = [(part, term) for part in unit.parts for term in part.terms[number]]
-        one_signed = all(term.w not in SIGNED or part.weight is None for part, term in pairs) and all(
-            term.x != X or part.source.nonnegative for part, term in pairs
-        )
-        if one_signed:
+        if all(sign_of_term(part, term) is not None for part, term in pairs):
             return None
         total = self.buffer(f"a{self.label(unit.out)}", unit.out.shape)
         self.accumulate([(part, Term(X_ABS, "|w|")) for part in unit.parts], total, 0.0)
@@ -205,8 +206,8 @@ class Lowering(LoweringBase):
 
     def affine(self, unit: U.Affine) -> None:
         source = self.value(unit.sources[0])
-        shift = None if unit.shift is None else f4(unit.shift)
-        self.emit(Step("AFFINE", unit, View(self.new_value(unit)), View(source), vector=f4(unit.scale), bias=shift))
+        shift = None if unit.shift is None else self.constant(unit.shift)
+        self.emit(Step("AFFINE", unit, View(self.new_value(unit)), View(source), vector=self.constant(unit.scale), bias=shift))
 
     def normalise(self, unit: U.Normalise) -> None:
         r = unit.record
@@ -231,7 +232,7 @@ class Lowering(LoweringBase):
     def move(self, unit: U.Move) -> None:
         out = self.new_value(unit)
         if unit.fill is not None:
-            self.emit(Step("MOVE", unit, View(out), bound=f4([unit.fill])))
+            self.emit(Step("MOVE", unit, View(out), bound=self.constant([unit.fill])))
         for to, number, of in unit.pairs:
             self.emit(Step("MOVE", unit, View(out, to), View(self.value(unit.sources[number]), of)))
 
@@ -241,7 +242,7 @@ class Lowering(LoweringBase):
     def words(self, unit: U.Words) -> None:
         out = self.new_value(unit, plain=True)
         ids = View(self.value(unit.sources[0]), trailing=True)
-        self.emit(Step("EMBED", unit, View(out), ids, vector=f4(unit.weight), mode=feature_slot(unit)))
+        self.emit(Step("EMBED", unit, View(out), ids, vector=self.constant(unit.weight), mode=feature_slot(unit)))
 
 
 def fusable(unit: U.Neuron) -> bool:
@@ -278,15 +279,16 @@ FORWARD: dict[type[U.Unit], Callable[[Lowering, Any], None]] = {
 }
 
 
-def lower(program: Program, n: int, t: int, *, ledger: bool = False, chunked: bool = False) -> Plan:
+def lower(program: Program, n: int, t: int, *, ledger: bool = False, chunked: bool = False, reals: tuple[str, str] | None = None) -> Plan:
     """The plan for n samples with t targets each.
 
     Parameters
     ----------
     ledger : keep what the ledger reads, and let nothing share memory
     chunked : the relevance steps run several times on one forward pass, so what they read of it stays
+    reals : how values, and how gates and relevance are kept, where that is not the type of the program's numbers
     """
-    forward = Lowering(program, ledger)
+    forward = Lowering(program, ledger, reals or (program.real, program.real))
     forward.forward()
     relevance: list[Step] = []
     relevances: dict[int, Buffer] = {}

@@ -5,21 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .. import layers as L
 from ..rules import X_ABOVE_LOW, X_BELOW_HIGH, X_ONE, Term, X
 from . import units as U
-from .steps import Buffer, Step, View, Weights
+from .steps import Buffer, Reals, Step, View, Weights
 from .taps import Phase, phases
 
 if TYPE_CHECKING:
     from ..program import Program
     from .plan import Kept
-
-
-def f4(array: Any) -> NDArray[np.float32]:
-    return np.ascontiguousarray(array, np.float32)
 
 
 def activation_of(record: L.ReLU | L.Activation | None) -> tuple[str, float, float]:
@@ -49,10 +44,14 @@ def is_whole(part: U.Part) -> bool:
 
 
 class LoweringBase:
-    """Emits steps; holds the buffers of values, and what the forward steps keep for the relevance steps."""
+    """Emits steps; holds the buffers of values, and what the forward steps keep for the relevance steps.
 
-    def __init__(self, program: Program, ledger: bool) -> None:
+    reals : how values, and how gates and relevance are kept; what the caller gives and gets is of the program's type in any case
+    """
+
+    def __init__(self, program: Program, ledger: bool, reals: tuple[str, str]) -> None:
         self.program, self.ledger = program, ledger
+        self.real, self.gates = reals  # of a buffer where nothing else is said, and of gates
         self.network = program.network
         self.steps: list[Step] = []
         self.unit: U.Unit | None = None
@@ -64,11 +63,19 @@ class LoweringBase:
 
     # ------------------------------------------------------------------------------------------------------------- buffers
 
-    def buffer(self, stem: str, tensor_shape: tuple[int, ...], batch: str = "n", *, plain: bool = False, dtype: str = "f4") -> Buffer:
+    def buffer(self, stem: str, tensor_shape: tuple[int, ...], batch: str = "n", *, plain: bool = False, dtype: str = "") -> Buffer:
         count = self.names.get(stem, 0)
         self.names[stem] = count + 1
         name = f"{stem}.{count}" if count else stem
-        return Buffer(name, tensor_shape, batch, dtype, plain=plain or len(tensor_shape) < 2)
+        return Buffer(name, tensor_shape, batch, dtype or self.real, plain=plain or len(tensor_shape) < 2)
+
+    def external(self, name: str, tensor_shape: tuple[int, ...], batch: str = "n") -> Buffer:
+        """An array of the caller's."""
+        return Buffer(name, tensor_shape, batch, self.program.real, external=name)
+
+    def constant(self, array: Any) -> Reals:
+        """Numbers as the program computes with them."""
+        return np.ascontiguousarray(array, self.program.real)
 
     def value(self, tensor: U.Tensor) -> Buffer:
         return self.values[tensor.index]
@@ -77,7 +84,7 @@ class LoweringBase:
         """The tensor's values channels-last, for kernels that ask for it."""
         buffer = self.values[tensor.index]
         if buffer.plain and len(buffer.shape) > 1:
-            moved = self.buffer(f"x{self.label(tensor)}", tensor.shape)
+            moved = self.buffer(f"x{self.label(tensor)}", tensor.shape, dtype=buffer.dtype)
             self.emit(Step("MOVE", self.unit, View(moved), View(buffer)))
             self.values[tensor.index] = buffer = moved
         return buffer
@@ -96,21 +103,22 @@ class LoweringBase:
         taps = part.taps
         all_phases = phases(taps, scatter=scatter)
         if window is not None:
-            fields["window"] = f4(window)
+            fields["window"] = self.constant(window)
         x_size = taps.out_size if scatter else taps.x_size
         dense = part.weight is not None and not taps.depthwise
         for phase in all_phases:
             numbers = tuple(k for k, _ in phase.taps)
             cut = {k: self.cut(v, phase, len(all_phases)) for k, v in fields.items()}
             weights: Weights | None = None
+            real = x.buffer.root.dtype
             if part.linear:
                 op = "SCATTER_LINEAR" if scatter else f"{verb}_LINEAR"
-                weights = Weights(part, "rows")
+                weights = Weights(part, "rows", real=real)
             elif dense:
-                op, weights = f"{verb}_DENSE", Weights(part, "dense", scatter, numbers)
+                op, weights = f"{verb}_DENSE", Weights(part, "dense", scatter, numbers, real)
             else:
                 op = f"{verb}_CHANNEL"
-                weights = Weights(part, "channel", False, numbers) if part.weight is not None else None
+                weights = Weights(part, "channel", False, numbers, self.program.real) if part.weight is not None else None
             if not part.linear:
                 x.buffer.root.widen(*phase.border(x_size))
             inner = (taps.c_out if scatter else taps.c_in) // taps.groups
@@ -126,14 +134,14 @@ class LoweringBase:
     def reshaped(self, source: Buffer, shape: tuple[int, ...], stem: str) -> Buffer:
         """The same elements under another shape, in row-major order: a copy only where a channels-last array is in the way."""
         if not source.plain:
-            flat = self.buffer(stem, source.shape, source.batch, plain=True)
+            flat = self.buffer(stem, source.shape, source.batch, plain=True, dtype=source.dtype)
             self.emit(Step("MOVE", self.unit, View(flat), View(source)))
             source = flat
         seen = self.buffer(stem, shape, source.batch, plain=True)
         seen.alias, seen.dtype, seen.external = source, source.dtype, source.external
         if len(shape) < 2:
             return seen
-        moved = self.buffer(stem, shape, source.batch)
+        moved = self.buffer(stem, shape, source.batch, dtype=source.dtype)
         self.emit(Step("MOVE", self.unit, View(moved), View(seen)))
         return moved
 
@@ -144,6 +152,6 @@ class LoweringBase:
             return source
         buffer = self.buffer(f"m{self.label(part.source)}", part.source.shape, batch if term.x == X_ONE else "n")
         bound = {X_ABOVE_LOW: 0, X_BELOW_HIGH: 1}.get(term.x)
-        values = None if bound is None or part.box is None else f4(part.box[bound])
+        values = None if bound is None or part.box is None else self.constant(part.box[bound])
         self.emit(Step("MAP", self.unit, View(buffer), None if term.x == X_ONE else View(source), mode=term.x, bound=values))
         return buffer

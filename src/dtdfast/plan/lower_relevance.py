@@ -39,9 +39,10 @@ class RelevanceLowering:
     def run(self) -> None:
         network, leaves = self.program.network, self.program.leaves
         forward_steps, self.forward.steps = self.forward.steps, self.steps  # what the base emits now goes here
+        self.forward.real = self.forward.gates
         try:
             output = network.output
-            start = Buffer("start", output.shape, "nt", external="start")
+            start = self.forward.external("start", output.shape, "nt")
             self.relevances[output.index] = start
             if len(output.shape) > 1:
                 moved = self.forward.buffer(f"r{self.forward.label(output)}", output.shape, "nt")
@@ -59,10 +60,10 @@ class RelevanceLowering:
 
     def finish(self, leaves: U.Tensor) -> None:
         """Relevance R (a gradient: c) of the tensor that is wanted, into the caller's array."""
-        result = Buffer("result", leaves.shape, "nt", external="result")
+        result = self.forward.external("result", leaves.shape, "nt")
         found = self.relevances[leaves.index]
         if leaves.form == "c" and not self.program.gradient:
-            product = self.forward.buffer(f"R{self.forward.label(leaves)}", leaves.shape, "nt")
+            product = self.forward.buffer(f"R{self.forward.label(leaves)}", leaves.shape, "nt", dtype=self.program.real)
             self.emit(Step("MULTIPLY", None, View(product), View(found), m=View(self.forward.value(leaves)), mode="times", repeat=self.t))
             found = product
         self.emit(Step("MOVE", None, View(result), View(found)))
@@ -75,7 +76,8 @@ class RelevanceLowering:
         if tensor.index in self.relevances:
             return self.relevances[tensor.index], True
         letter = "r" if tensor.form == "R" else "c"
-        buffer = self.forward.buffer(f"{letter}{self.forward.label(tensor)}", tensor.shape, "nt")
+        dtype = self.program.real if tensor is self.program.leaves else ""  # what is handed out is not rounded
+        buffer = self.forward.buffer(f"{letter}{self.forward.label(tensor)}", tensor.shape, "nt", dtype=dtype)
         self.relevances[tensor.index] = buffer
         return buffer, False
 
@@ -179,7 +181,7 @@ class RelevanceLowering:
     def affine(self, unit: U.Affine, r: Buffer) -> None:
         if self.program.gradient:
             out, accumulate = self.sink(unit.sources[0])
-            scale = np.ascontiguousarray(unit.scale, np.float32)
+            scale = self.forward.constant(unit.scale)
             self.emit(Step("AFFINE", unit, View(out), View(r), vector=scale, accumulate=accumulate))
         else:
             self.passes(unit, unit.sources[0], r)
@@ -239,7 +241,7 @@ class RelevanceLowering:
     def move_back(self, unit: U.Move, r: Buffer, out: Buffer, accumulate: bool, pieces: list[tuple[U.Region, U.Region]]) -> None:
         covers = U.whole(out.shape).ranges
         if not accumulate and not all(of.ranges == covers for _, of in pieces):
-            self.emit(Step("MOVE", unit, View(out), bound=np.zeros(1, np.float32)))
+            self.emit(Step("MOVE", unit, View(out), bound=self.forward.constant([0.0])))
             accumulate = True
         for to, of in pieces:
             self.emit(Step("MOVE", unit, View(out, of), View(r, to), accumulate=accumulate))

@@ -3,11 +3,31 @@
 from __future__ import annotations
 
 from .. import layers as L
-from ..rules import W_GAMMA_NEG, W_GAMMA_POS, W_NEG, W_POS, X_NEG, X_POS, Row, Term, W, X
+from ..rules import (
+    W_ABS,
+    W_GAMMA_NEG,
+    W_GAMMA_POS,
+    W_NEG,
+    W_ONE,
+    W_POS,
+    W_SQUARE,
+    X_ABOVE_LOW,
+    X_ABS,
+    X_BELOW_HIGH,
+    X_NEG,
+    X_ONE,
+    X_POS,
+    Row,
+    Term,
+    W,
+    X,
+)
 from .units import Affine, Elementwise, Gating, Move, Neuron, Part, Probabilities, Unit, Words
 
 SIGNED = frozenset((W, W_GAMMA_POS, W_GAMMA_NEG))
 """Weight maps that keep weights of both signs."""
+
+_SIGNS = {X_POS: 1, X_NEG: -1, X_ONE: 1, X_ABS: 1, X_ABOVE_LOW: 1, X_BELOW_HIGH: -1, W_POS: 1, W_NEG: -1, W_SQUARE: 1, W_ONE: 1, W_ABS: 1}
 
 _KEEP = ("leaky_relu", "elu", "silu", "gelu", "gelu_tanh", "hard_swish", "tanh")  # non-negative for a non-negative input
 _ALWAYS = ("sigmoid", "hard_sigmoid", "softplus")
@@ -70,3 +90,23 @@ def cancels(unit: Unit) -> bool:
     if not isinstance(unit, Neuron) or unit.row is None:
         return False
     return any(term.w in SIGNED for part in unit.parts if part.weight is not None for share in part.terms for term in share)
+
+
+def sign_of_term(part: Part, term: Term) -> int | None:
+    """The sign of all of a term's products in(x_i)·wm(w_ij), if it is known: 1 (≥ 0) or -1 (≤ 0)."""
+    x = _SIGNS.get(term.x) or (1 if part.source.nonnegative else None)
+    w = _SIGNS.get(term.w) or (1 if part.weight is None else None)
+    return x * w if x and w else None
+
+
+def may_vanish(unit: Unit) -> bool:
+    """Whether a denominator of a neuron's rule may cancel: its products and its bias are not known to be of one sign."""
+    if not isinstance(unit, Neuron) or unit.row is None or not unit.in_relevance:
+        return False
+    for number, share in enumerate(unit.row.shares):
+        signs = {sign_of_term(part, term) for part in unit.parts for term in part.terms[number]}
+        if unit.bias is not None and share.bias is not None:
+            signs.add(_SIGNS.get(share.bias) or (1 if unit.bias.min() >= 0 else -1 if unit.bias.max() <= 0 else None))
+        if None in signs or len(signs) > 1:
+            return True
+    return False

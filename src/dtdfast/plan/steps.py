@@ -17,7 +17,10 @@ from .shapes import Shape
 from .taps import Phase, Triple
 from .units import Part, Region, Unit
 
-SIZES = {"f4": 4, "u1": 1, "u2": 2, "i8": 8}
+REALS = {"f4": 4, "f8": 8, "bf16": 2}
+SIZES = {**REALS, "u1": 1, "u2": 2, "i8": 8}
+
+Reals = NDArray[np.floating[Any]]
 
 
 def row_major(shape: Shape) -> tuple[int, ...]:
@@ -140,10 +143,11 @@ class Weights:
     layout: str  # "dense", "channel" or "rows"
     scatter: bool = False
     taps: tuple[int, ...] = ()
+    real: str = "f4"  # of its numbers: that of what they are multiplied with
 
     @property
     def key(self) -> tuple[Any, ...]:
-        return self.part.position, self.part.variant, self.layout, self.scatter, self.taps
+        return self.part.position, self.part.variant, self.layout, self.scatter, self.taps, self.real
 
 
 @dataclass(eq=False)
@@ -160,11 +164,11 @@ class Step:
     terms_prev: View | None = None
     m: View | None = None
     weights: Weights | None = None
-    bias: NDArray[np.float32] | None = None
-    bias_d: NDArray[np.float32] | None = None
-    vector: NDArray[np.float32] | None = None  # per-channel factors, or an embedding's rows
-    window: NDArray[np.float32] | None = None  # per output position (d, h, w)
-    bound: NDArray[np.float32] | None = None  # of one sample's shape: the m of a MAP; a single number: the x of a MOVE
+    bias: Reals | None = None  # arrays of the program's type
+    bias_d: Reals | None = None
+    vector: Reals | None = None  # per-channel factors, or an embedding's rows
+    window: Reals | None = None  # per output position (d, h, w)
+    bound: Reals | None = None  # of one sample's shape: the m of a MAP; a single number: the x of a MOVE
     table: NDArray[np.int64] | None = None  # taps of max-pools
     phase: Phase | None = None
     mode: str | int = 0

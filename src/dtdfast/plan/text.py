@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from .steps import SIZES, Step, View
 from .units import Neuron
 
@@ -23,7 +25,7 @@ def step_bytes(step: Step, n: int, t: int) -> int:
     if step.weights is not None and step.weights.part.weight is not None:
         weight = step.weights.part.weight
         taps = len(step.weights.taps) or 1
-        total += 4 * weight.size * taps // max(1, step.weights.part.taps.n_taps)
+        total += SIZES[step.weights.real] * weight.size * taps // max(1, step.weights.part.taps.n_taps)
     return total
 
 
@@ -59,6 +61,8 @@ def describe(plan: Plan) -> str:
         f"plan to {program.kind} for {n} sample(s) of {program.input_shape} with {t} target(s) each",
         f"arena {plan.arena:,} bytes, {plan.macs:,} multiply-adds",
     ]
+    if program.because:
+        lines.append(f"arithmetic: {np.dtype(program.real)}, {program.because}")
     if program.pruned:
         lines.append("pruned, since nothing wanted reads them: " + ", ".join(map(str, program.pruned)))
     for position, takers in sorted(network.folding.taken.items()):

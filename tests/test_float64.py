@@ -1,0 +1,99 @@
+"""float64 on the CPU: asked for, or taken by need where a convention's sums may cancel."""
+
+import numpy as np
+import pytest
+
+import dtdfast as dtd
+from dtdfast.backends import KNOWN, Backend
+from support import classifier, normal
+
+NEEDED = {  # rules, domain, biases made of random ones, what the plan says of the first sum that may cancel
+    "no bias": (dtd.ZPlus(), "nonnegative", None, None),
+    "no bias counts": (dtd.ZPlus(bias="none"), "nonnegative", np.negative, None),
+    "biases of the terms' sign": (dtd.ZPlus(), "nonnegative", np.abs, None),
+    "x⁺w⁺ and x⁻w⁻": (dtd.AlphaBeta(1.0, 0.0), "real", np.negative, None),
+    "biases of both signs": (dtd.ZPlus(), "nonnegative", np.positive, "0+1, ZPlus"),
+    "inputs of both signs": (dtd.ZPlus(bias="none"), "real", None, "0+1, ZPlus"),
+    "weights of both signs": (dtd.Epsilon(), "nonnegative", None, "0+1, Epsilon"),
+    "more of the positive weights": (dtd.Gamma(0.25), "nonnegative", None, "0+1, Gamma(0.25)"),
+    "one layer of two": ({0: dtd.ZPlus(), 3: dtd.Epsilon()}, "nonnegative", None, "3, Epsilon"),
+}
+
+
+@pytest.mark.parametrize(("rules", "domain", "biases", "first"), NEEDED.values(), ids=NEEDED)
+def test_float64_by_need(rules, domain, biases, first, rng):
+    """Under captum's convention alone; the result is float32, and the plan says why."""
+    weights = normal(rng, 6, 3, 3, 3), normal(rng, 5, 96)
+    b = (None, None) if biases is None else [biases(normal(rng, c)) for c in (6, 5)]
+    layers = [dtd.Conv(weights[0], b[0]), dtd.ReLU(), dtd.Flatten(), dtd.Linear(weights[1], b[1])]
+    x, options = abs(normal(rng, 2, 3, 6, 6)), dict(rules=rules, domain=domain)
+    explainer = dtd.Explainer(layers, convention="captum", backend="cpu", **options)
+    text = str(explainer.plan_for(x.shape))
+    assert ("arithmetic: float64, because sums that captum's rules divide by may cancel" in text) == (first is not None)
+    assert first is None or f"(first in {first})" in text
+    r_in = explainer.explain(x, 0)
+    assert r_in.dtype == np.float32
+    if first is not None:
+        exact = dtd.explain(layers, x, 0, convention="captum", backend="oracle", **options)
+        np.testing.assert_allclose(r_in, exact, rtol=2.0**-23)
+    for convention in ("dtd", "zennit", "innvestigate"):
+        assert "arithmetic" not in str(dtd.Explainer(layers, convention=convention, backend="cpu", **options).plan_for(x.shape))
+
+
+def test_only_what_is_explained_decides(rng):
+    """Below `stop` and in a prediction nothing is divided."""
+    layers = classifier(rng)
+    options = dict(rules=dtd.ZPlus(bias="none"), convention="captum", backend="cpu")
+    assert "float64" in str(dtd.Explainer(layers, **options).plan_for((1, 3, 6, 6)))
+    assert "float64" not in str(dtd.Explainer(layers, stop=1, **options).plan_for((1, 3, 6, 6)))
+    x = normal(rng, 2, 3, 6, 6)
+    np.testing.assert_array_equal(dtd.Explainer(layers, **options).predict(x), dtd.predict(layers, x, backend="cpu"))
+
+
+@pytest.mark.parametrize("given", [np.float32, np.float64])
+def test_float64_as_asked_for(given, rng):
+    layers, x = classifier(rng), normal(rng, 2, 3, 6, 6).astype(given)
+    options = dict(backend="cpu", precision="float64")
+    r_in, outputs = dtd.explain(layers, x, return_outputs=True, **options)
+    exact, exact_outputs = dtd.explain(layers, x, return_outputs=True, backend="oracle")
+    assert r_in.dtype == outputs.dtype == np.float64
+    np.testing.assert_allclose(outputs, exact_outputs, rtol=1e-13)
+    np.testing.assert_allclose(r_in, exact, rtol=0, atol=1e-13 * abs(exact).max())
+    np.testing.assert_array_equal(dtd.explain(layers, x, out=np.empty_like(exact), **options), r_in)
+    with pytest.raises(dtd.ShapeError, match="float64"):
+        dtd.explain(layers, x, out=np.empty(x.shape, np.float32), **options)
+    gradient = dtd.Explainer(layers, kind="gradient", **options).explain(x, 0)
+    np.testing.assert_allclose(gradient, dtd.Explainer(layers, kind="gradient", backend="oracle").explain(x, 0), rtol=1e-12)
+
+
+def test_the_plan_counts_eight_bytes(rng):
+    layers = classifier(rng)
+    single, double = (dtd.Explainer(layers, backend="cpu", precision=p).plan_for((8, 3, 6, 6)) for p in ("float32", "float64"))
+    assert "arithmetic: float64, as asked for" in str(double)
+    assert {b.dtype for b in single.buffers} == {"f4", "u1"}
+    assert {b.dtype for b in double.buffers} == {"f8", "u1"}
+    assert single.macs == double.macs
+    assert 1.8 * single.arena <= double.arena <= 2 * single.arena
+
+
+def test_beyond_float32(rng):
+    """What float32 cannot hold is an error where float32 is returned, and a number where float64 is."""
+    layers = [dtd.Linear(normal(rng, 4, 3).astype(np.float64) * 1e200), dtd.ReLU(), dtd.Linear(normal(rng, 2, 4))]
+    x = normal(rng, 2, 3)
+    with pytest.raises(dtd.NumericsError, match="float32"):
+        dtd.explain(layers, x, backend="cpu")
+    with pytest.raises(dtd.NumericsError, match="float32"):
+        dtd.explain(layers, x, 0, rules=dtd.Epsilon(), convention="captum", backend="cpu")
+    assert np.isfinite(dtd.explain(layers, x, backend="cpu", precision="float64")).all()
+
+
+def test_which_backend_has_float64(monkeypatch, rng):
+    """CUDA has none and says so; "auto" finds one that has."""
+    monkeypatch.setitem(KNOWN, "cuda", lambda: Backend("cuda", True, "a GPU", ("float32", "tf32", "bfloat16")))
+    layers = classifier(rng)
+    with pytest.raises(dtd.BackendError, match=r"'float64' is not available on backend 'cuda', which computes in float32, tf32, bfloat16"):
+        dtd.Explainer(layers, backend="cuda", precision="float64")
+    assert dtd.Explainer(layers, precision="float64").backend == "cpu"
+    assert dtd.Explainer(layers, backend="oracle", precision="float64").backend == "oracle"
+    with pytest.raises(dtd.BackendError, match="float64"):
+        dtd.Explainer(layers, precision="float16")
