@@ -306,8 +306,7 @@ static void finish_slab(const parts_job *job, int64_t first, int64_t last, int64
     const dtd_step *s = &job->dense.s;
     const int64_t *shape = s->out.shape;
     for (int64_t tile = first; tile < last;) {
-        const int64_t run = tile / job->run_tiles, start = tile % job->run_tiles * TILE,
-                      tiles = min64(last - tile, job->run_tiles - tile % job->run_tiles);
+        const int64_t run = tile / job->run_tiles, start = tile % job->run_tiles * TILE, tiles = min64(last - tile, job->run_tiles - tile % job->run_tiles);
         const int64_t end = min64(start + tiles * TILE, job->run_length);
         float *at = sums + (tile - first) * TILE * row;
         for (int64_t f = start; f < end;) {
@@ -317,8 +316,8 @@ static void finish_slab(const parts_job *job, int64_t first, int64_t last, int64
                 continue;
             }
             dtd_site site = {.n_pixels = (int)min64(end - f, job->width - w), .n_channels = (int)n_channels};
-            NAME(locate)
-            (&site, s, job->dense.bases, r / shape[AXIS_H] / shape[AXIS_D], c, r / shape[AXIS_H] % shape[AXIS_D], r % shape[AXIS_H], w);
+            NAME(locate)(&site, s, job->dense.bases, r / shape[AXIS_H] / shape[AXIS_D], c, r / shape[AXIS_H] % shape[AXIS_D],
+                         r % shape[AXIS_H], w);
             float *sum = at + (f - start) * row;
             if (job->dense.neuron)
                 NAME(finish_neuron_rows)(s, &site, sum, beside ? sum + beside : NULL, row);

@@ -55,9 +55,8 @@ ALWAYS_INLINE void split(vec a, vec b, const int n, __m512i *part)
 #pragma GCC unroll 3
     for (int i = 0; i < n; i++) {
         if (n == 1) {
-            part[0] =
-                (__m512i)_mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)a)),
-                                                 _mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)b)), 16));
+            part[0] = (__m512i)_mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)a)),
+                                                       _mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)b)), 16));
             return;
         }
         const int last = i == n - 1; /* exact by now: nothing to round */

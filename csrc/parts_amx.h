@@ -102,7 +102,7 @@ ALWAYS_INLINE void multiply_tiles(parts_tile *t, const int tiles, const int halv
 }
 
 #define SHAPES(y, terms)                                                                                                                   \
-    static void multiply_##y##_##terms(parts_tile *t, int tiles, int halves)                                                               \
+    static void multiply_##y##_##terms(parts_tile *t, int tiles, int halves)                                                        \
     {                                                                                                                                      \
         if (tiles > 1 && halves > 1)                                                                                                       \
             multiply_tiles(t, 2, 2, y, terms);                                                                                             \
