@@ -160,73 +160,91 @@ ALWAYS_INLINE void store_lanes(real *p, vec v, int n, const int full)
         store_some(p, v, n);
 }
 
-/* Channels from c on, of a vector at most. */
-ALWAYS_INLINE int lanes_from(const dtd_site *site, int c) { return site->n_channels - c < VL ? site->n_channels - c : VL; }
+typedef struct {
+    vec bias, bias_d;
+} biases;
 
-static int full_blocks(const dtd_site *site) { return site->n_channels % DTD_BLOCK == 0; }
-
-/* `terms` is NULL when it is not dual; `previous` and `full` are constants wherever this is inlined. */
-ALWAYS_INLINE void finish_usual(const dtd_step *s, const dtd_site *site, const real *y, const real *terms, int64_t row, const int previous,
-                                const int full)
+ALWAYS_INLINE biases load_biases(const dtd_site *site, int c, int n, const int full)
 {
-    const int relu = s->activation == DTD_RELU;
+    return (biases){site->bias ? load_lanes(site->bias + c, n, full) : (vec){0},
+                    site->bias_d ? load_lanes(site->bias_d + c, n, full) : (vec){0}};
+}
+
+/* Channels c .. c+n-1 of pixel p.  `terms` is NULL when it is not dual; `previous` and `full` are constants wherever this is inlined. */
+ALWAYS_INLINE void finish_vector(const dtd_step *s, const dtd_site *site, const real *y, const real *terms, biases b, int p, int c, int n,
+                                 const int previous, const int full)
+{
     const real coefficient = s->coefficient, stabilizer = s->stabilizer;
-    for (int p = 0; p < site->n_pixels; p++)
-        for (int c = 0; c < site->n_channels; c += VL) {
-            const int n = lanes_from(site, c);
-            vec t = load(y + p * row + c), sum = terms ? load(terms + p * row + c) : t;
-            if (previous) {
-                const real *more = site->terms_prev.at ? site->terms_prev.at + p * site->terms_prev.pixel + c : NULL;
-                t += load_lanes(site->y_prev.at + p * site->y_prev.pixel + c, n, full);
-                sum = !terms ? t : more ? sum + load_lanes(more, n, full) : sum;
-            }
-            t += site->bias ? load_lanes(site->bias + c, n, full) : (vec){0};
-            vec a = relu ? vec_positive(t) : t;
-            store_lanes(site->out.at + p * site->out.pixel + c, a, n, full);
-            if (site->terms.at)
-                store_lanes(site->terms.at + p * site->terms.pixel + c, sum, n, full);
-            if (s->mode == DTD_F_GATE) {
-                vec d = sum + (site->bias_d ? load_lanes(site->bias_d + c, n, full) : (vec){0});
-                store_lanes(site->factor.at + p * site->factor.pixel + c, vec_quotient(coefficient * a, vec_stabilised(d, stabilizer)), n,
-                            full);
-            }
-        }
+    vec t = load(y), sum = terms ? load(terms) : t;
+    if (previous) {
+        t += load_lanes(site->y_prev.at + p * site->y_prev.pixel + c, n, full);
+        const real *more = site->terms_prev.at ? site->terms_prev.at + p * site->terms_prev.pixel + c : NULL;
+        sum = !terms ? t : more ? sum + load_lanes(more, n, full) : sum;
+    }
+    t += b.bias;
+    vec a = s->activation == DTD_RELU ? vec_positive(t) : t;
+    store_lanes(site->out.at + p * site->out.pixel + c, a, n, full);
+    if (site->terms.at)
+        store_lanes(site->terms.at + p * site->terms.pixel + c, sum, n, full);
+    if (s->mode == DTD_F_GATE)
+        store_lanes(site->factor.at + p * site->factor.pixel + c, vec_quotient(coefficient * a, vec_stabilised(sum + b.bias_d, stabilizer)),
+                    n, full);
+}
+
+/* Pixels outside, so that memory is walked as it lies; where a vector holds a pixel, its biases stay in registers. */
+ALWAYS_INLINE void finish_usual(const dtd_step *s, const dtd_site *site, const real *y, const real *terms, int64_t row, const int previous)
+{
+    const int n = site->n_channels, whole = n - n % VL;
+    if (n < VL) {
+        const biases b = load_biases(site, 0, n, 0);
+        for (int p = 0; p < site->n_pixels; p++)
+            finish_vector(s, site, y + p * row, terms ? terms + p * row : NULL, b, p, 0, n, previous, 0);
+        return;
+    }
+    if (n == VL) {
+        const biases b = load_biases(site, 0, VL, 1);
+        for (int p = 0; p < site->n_pixels; p++)
+            finish_vector(s, site, y + p * row, terms ? terms + p * row : NULL, b, p, 0, VL, previous, 1);
+        return;
+    }
+    for (int p = 0; p < site->n_pixels; p++) {
+        const real *sums = y + p * row, *more = terms ? terms + p * row : NULL;
+        for (int c = 0; c < whole; c += VL)
+            finish_vector(s, site, sums + c, more ? more + c : NULL, load_biases(site, c, VL, 1), p, c, VL, previous, 1);
+        if (whole < n)
+            finish_vector(s, site, sums + whole, more ? more + whole : NULL, load_biases(site, whole, n - whole, 0), p, whole, n - whole,
+                          previous, 0);
+    }
 }
 
 static void finish_usual_neuron(const dtd_step *s, const dtd_site *site, const real *y, const real *terms, int64_t row)
 {
-    if (site->y_prev.at && full_blocks(site))
-        finish_usual(s, site, y, terms, row, 1, 1);
-    else if (site->y_prev.at)
-        finish_usual(s, site, y, terms, row, 1, 0);
-    else if (full_blocks(site))
-        finish_usual(s, site, y, terms, row, 0, 1);
+    if (site->y_prev.at)
+        finish_usual(s, site, y, terms, row, 1);
     else
-        finish_usual(s, site, y, terms, row, 0, 0);
+        finish_usual(s, site, y, terms, row, 0);
 }
 
 static int usual_taps(const dtd_step *s, const dtd_site *site) { return plain(site) && (s->mode == DTD_M_NONE || s->mode == DTD_M_TIMES); }
 
-/* `full` is a constant wherever this is inlined. */
-ALWAYS_INLINE void add_usual_taps(const dtd_step *s, const dtd_site *site, const real *sum, int64_t row, const int full)
+ALWAYS_INLINE void finish_taps_vector(const dtd_step *s, const dtd_site *site, const real *sum, int p, int c, int n, const int full)
 {
-    for (int p = 0; p < site->n_pixels; p++)
-        for (int c = 0; c < site->n_channels; c += VL) {
-            const int n = lanes_from(site, c);
-            real *out = site->out.at + p * site->out.pixel + c;
-            vec result = load(sum + p * row + c);
-            if (s->mode == DTD_M_TIMES)
-                result = load_lanes(site->m.at + p * site->m.pixel + c, n, full) * result;
-            store_lanes(out, s->accumulate ? load_lanes(out, n, full) + result : result, n, full);
-        }
+    real *out = site->out.at + p * site->out.pixel + c;
+    vec result = load(sum);
+    if (s->mode == DTD_M_TIMES)
+        result = load_lanes(site->m.at + p * site->m.pixel + c, n, full) * result;
+    store_lanes(out, s->accumulate ? load_lanes(out, n, full) + result : result, n, full);
 }
 
 static void finish_usual_taps(const dtd_step *s, const dtd_site *site, const real *sum, int64_t row)
 {
-    if (full_blocks(site))
-        add_usual_taps(s, site, sum, row, 1);
-    else
-        add_usual_taps(s, site, sum, row, 0);
+    const int n = site->n_channels, whole = n - n % VL;
+    for (int p = 0; p < site->n_pixels; p++, sum += row) {
+        for (int c = 0; c < whole; c += VL)
+            finish_taps_vector(s, site, sum + c, p, c, VL, 1);
+        if (whole < n)
+            finish_taps_vector(s, site, sum + whole, p, whole, n - whole, 0);
+    }
 }
 
 /* ------------------------------------------------------------------------------------------------------------ epilogues */

@@ -10,13 +10,19 @@
 
 #include <string.h>
 
+/* vectors of sums in registers, of 32 or of 16 */
+#if defined(__AVX512F__) || defined(__aarch64__)
+enum { SUMS = 24 };
+#else
+enum { SUMS = 12 };
+#endif
+
 enum {
     MOST_OUTPUTS = 8,
-    SUMS = WIDE ? 24 : 12, /* vectors of sums in registers: of 32, or of 16 */
-    AT_ONCE = 8,           /* vectors of pixels in a register tile, at most */
-    PLANES = 1 << 14,      /* elements of x, turned, .. */
-    WEIGHTS = 1 << 14,     /* .. of weights .. */
-    MOST_TAPS = 1 << 10,   /* .. and taps that a thread holds on its stack */
+    AT_ONCE = 8,                        /* vectors of pixels in a register tile, at most */
+    PLANES = (1 << 16) / sizeof(real),  /* elements of x, turned, .. */
+    WEIGHTS = (1 << 16) / sizeof(real), /* .. of weights .. */
+    MOST_TAPS = 1 << 10,                /* .. and taps that a thread holds on its stack */
     ITEMS_PER_THREAD = 4,
 };
 

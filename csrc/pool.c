@@ -75,7 +75,7 @@ ALWAYS_INLINE mask load_winners(const void *m, int width, int64_t at, int64_t ch
     }
 #if defined(__AVX512F__) && !defined(DTD_DOUBLE)
     if (dense && width == 1)
-        return (mask)_mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8((__mmask16)((1u << n) - 1), one));
+        return (mask)MM_BITS(_mm512_cvtepu8_, )(_mm_maskz_loadu_epi8((__mmask16)((1u << n) - 1), one));
 #endif
     for (int64_t i = 0; i < n; i++)
         winner[i] = width == 1 ? one[i * channel] : two[i * channel];
@@ -93,7 +93,7 @@ ALWAYS_INLINE void store_winners(void *m, int width, int64_t at, int64_t channel
     }
 #if defined(__AVX512F__) && !defined(DTD_DOUBLE)
     if (dense && width == 1) {
-        _mm512_mask_cvtepi32_storeu_epi8(one, (__mmask16)((1u << n) - 1), (__m512i)winner);
+        MM_BITS(_mm512_mask_cvt, _storeu_epi8)(one, (1u << n) - 1, (__m512i)winner);
         return;
     }
 #endif
@@ -190,7 +190,7 @@ ALWAYS_INLINE void max_unpool_rows(const pool_job *job, int64_t first, int64_t l
                         continue;
                     vec v = load_channels(from + job->x_tap[k] + c * x_channel, x_channel, n, dense);
                     mask winner = load_winners(m, s->mode, m_at + job->m_tap[k] + c * m_channel, m_channel, n, dense);
-                    sum += (vec)((mask)v & (mask)(winner == (int32_t)taps[4 * k]));
+                    sum += (vec)((mask)v & (mask)(winner == (bits)taps[4 * k]));
                 }
                 if (by)
                     sum *= load_channels(by + w * s->factor.stride[AXIS_W] + c * factor_channel, factor_channel, n, dense);

@@ -21,17 +21,19 @@ enum { VECTOR = 16, PIXELS = 6, SINGLE_VECTORS = 4, DUAL_VECTORS = 2, PAIRS = 0,
 enum { VECTOR = 16, PIXELS = 6, SINGLE_VECTORS = 2, DUAL_VECTORS = 1, PAIRS = 0, VECTORS = 2, WIDE = 0 };
 #endif
 
-/* An intrinsic, and an intrinsic's type, for this type of numbers. */
+/* An intrinsic, and an intrinsic's type, for this type of numbers (MM_BITS: for integers of its size). */
 #ifdef DTD_DOUBLE
 #define MM(operation) operation##_pd
 #define MM_MASK(operation) operation##_pd_mask
 #define MM_TYPE(type) type##d
+#define MM_BITS(before, after) before##epi64##after
 #define SIGN_BIT INT64_MIN
 typedef int64_t bits;
 #else
 #define MM(operation) operation##_ps
 #define MM_MASK(operation) operation##_ps_mask
 #define MM_TYPE(type) type
+#define MM_BITS(before, after) before##epi32##after
 #define SIGN_BIT INT32_MIN
 typedef int32_t bits;
 #endif
@@ -64,7 +66,10 @@ ALWAYS_INLINE vec splat(real t) { return t - (vec){0}; }
 /* VL elements, `stride` apart */
 ALWAYS_INLINE vec load_strided(const real *p, int64_t stride)
 {
-#if defined(__AVX512F__) && !defined(DTD_DOUBLE)
+#if defined(__AVX512F__) && defined(DTD_DOUBLE)
+    const __m512i lanes = _mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0);
+    return (vec)_mm512_i64gather_pd(_mm512_mullo_epi64(lanes, _mm512_set1_epi64(stride)), p, 8);
+#elif defined(__AVX512F__)
     const __m512i lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
     return (vec)_mm512_i32gather_ps(_mm512_mullo_epi32(lanes, _mm512_set1_epi32((int)stride)), p, 4);
 #else

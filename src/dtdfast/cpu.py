@@ -135,19 +135,20 @@ SCRATCH = ArenaPool()
 class CpuSession(Accounts, HostSession):
     """One batch: forward once, relevance as often as there are chunks of targets."""
 
-    def __init__(self, plan: Plan, encoded: Encoded, arena: Arena, isa: int, n_threads: int, scratch: Arena) -> None:
+    def __init__(self, plan: Plan, encoded: Encoded, arena: Arena, isa: int, n_threads: int, scratch: Array) -> None:
         super().__init__(plan)
         self._encoded, self._arena = encoded, arena
         self._isa, self._n_threads = isa, n_threads
+        self._real = plan.program.real
         self._bases = encoded.bases()
         self._table: dict[str, Array] = {}
-        self._place(arena=arena.memory, scratch=scratch.memory)
-        self._real = plan.program.real
+        self._place(arena=arena.memory, scratch=scratch)
 
     def forward(self, x: Array) -> Array:
         plan = self.plan
         outputs = np.empty((plan.n, *plan.program.network.output.shape), self._real)
-        self._place(x=x if plan.program.tokens else np.ascontiguousarray(x, self._real), outputs=outputs)
+        given = x if plan.program.tokens else np.ascontiguousarray(x, self._real)
+        self._place(x=given, outputs=outputs)
         self._compute_constants()
         for first, last in self._encoded.forward_runs:
             self.run(first, last)
@@ -249,9 +250,8 @@ class CpuExecutor:
     def session(self, n: int, n_targets: int, *, ledger: bool = False) -> Iterator[CpuSession]:
         plan, encoded = self._encoded(n, n_targets, ledger)
         threads = threads_for_run(self._n_threads, lib.dtd_max_threads())
-        scratch_bytes = threads * lib.dtd_isa_scratch(self._isa)
-        with self._pool.borrow(plan.arena, encoded) as arena, SCRATCH.borrow(scratch_bytes) as scratch:
-            yield CpuSession(plan, encoded, arena, self._isa, threads, scratch)
+        with self._pool.borrow(plan.arena, encoded) as arena, SCRATCH.borrow(threads * lib.dtd_isa_scratch(self._isa)) as scratch:
+            yield CpuSession(plan, encoded, arena, self._isa, threads, scratch.memory)
 
     def profile(self, x: Array, start: Callable[[Array], Array]) -> Profile:
         """Every step run alone; the least of three runs counts."""

@@ -52,7 +52,7 @@ def pack(weights: Weights) -> Packed:
         packed = pack_dense(weight, weights.part.taps.groups, weights.taps, weights.real, scatter=weights.scatter)
     elif weights.layout == "channel":  # (c, 1, *kernel) → [tap][c]
         packed = np.ascontiguousarray(weight.reshape(len(weight), -1)[:, list(weights.taps)].T, weights.real)
-    else:  # rows (n_out, n_in): the record's own array where it is of this type, unless a copy costs next to nothing
+    else:  # rows (n_out, n_in): the record's own array where it is of this type, unless a copy from a cache line on costs next to nothing
         packed = np.ascontiguousarray(weight.reshape(weight.shape[:2]), weights.real)
         if packed.nbytes <= SMALL and packed.ctypes.data % LINE:
             packed, unaligned = zeros(packed.shape, weights.real), packed

@@ -23,10 +23,10 @@ def tool(name: str) -> Path:
     return next(p for root in nvidia.__path__ for p in Path(root).rglob(f"bin/{name}"))
 
 
-def resources(kernel: Kernel) -> dict[str, Any]:
-    """By target the registers and the bytes spilled; how often each instruction stands in the last one's machine code.
+def resources(kernel: Kernel, *, disassembled: bool = False) -> dict[str, Any]:
+    """By target the registers and the bytes of local memory; whether there is float64; how often each instruction is in the machine code.
 
-    PTX is made once for all targets: that is what takes the time.
+    PTX is made once for all targets, since that takes most of the time; what takes the rest is the disassembler, run on the last target.
     """
     from dtdfast.cuda.compiler import ptx_of
 
@@ -41,17 +41,15 @@ def resources(kernel: Kernel) -> dict[str, Any]:
             said = done.stdout + done.stderr
             found[target] = {
                 "registers": int(re.search(r"Used (\d+) registers", said)[1]),  # type: ignore[index]
-                "spilled": sum(int(n) for n in re.findall(r"(\d+) bytes (?:spill|stack)", said)),
+                "local": sum(int(n) for n in re.findall(r"(\d+) bytes (?:spill|stack)", said)),
             }
-        code = subprocess.run([tool("nvdisasm"), "-c", image], capture_output=True, text=True, check=True).stdout
-    return {"targets": found, "code": Counter(OPCODE.findall(code))}
+        row = {"targets": found, "float64": ".f64" in text}
+        if disassembled:
+            code = subprocess.run([tool("nvdisasm"), "-c", "-ndf", image], capture_output=True, text=True, check=True).stdout
+            row["code"] = Counter(OPCODE.findall(code))
+    return row
 
 
 def count(instructions: Counter[str], *parts: str) -> int:
     """How many instructions have the first part as their opcode, and the others among their modifiers."""
     return sum(n for name, n in instructions.items() if name.split(".")[0] == parts[0] and set(parts[1:]) <= set(name.split(".")))
-
-
-def in_local_memory_or_float64(instructions: Counter[str]) -> list[str]:
-    """Instructions that no kernel should have."""
-    return [name for name in instructions if name.split(".")[0] in ("LDL", "STL", "DADD", "DMUL", "DFMA", "DSETP")]

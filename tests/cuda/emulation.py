@@ -288,14 +288,20 @@ def _mma(kind: str) -> Callable[..., None]:
 mma_tf32, mma_bf16 = _mma("tf32"), _mma("bf16")
 
 
+def _matrices(addresses: list[int]) -> Any:
+    """Four matrices of eight rows of 16 bytes, each read at once: a line of banks is 128 bytes."""
+    lines = np.array(addresses).reshape(4, 8)
+    assert all(len(set(line)) == 8 for line in lines // 16 % 8), f"rows of a matrix meet in a bank: {lines - SHARED}"
+    return [np.stack([_shared_at(a, 16).view(np.uint16) for a in line]) for line in lines]
+
+
 def _do_ldmatrix(addresses: list[int]) -> list[Any]:
-    matrices = [np.stack([_shared_at(a, 16).view(np.float32) for a in addresses[8 * q : 8 * q + 8]]) for q in range(4)]
+    matrices = [m.view(np.float32) for m in _matrices(addresses)]
     return [tuple(m[lane // 4, lane % 4] for m in matrices) for lane in range(32)]
 
 
 def _do_ldmatrix_words(addresses: list[int], *, turned: bool = False) -> list[Any]:
-    matrices = [np.stack([_shared_at(a, 16).view(np.uint16) for a in addresses[8 * q : 8 * q + 8]]) for q in range(4)]
-    pairs = [np.ascontiguousarray(m.T if turned else m).view(np.uint32) for m in matrices]
+    pairs = [np.ascontiguousarray(m.T if turned else m).view(np.uint32) for m in _matrices(addresses)]
     return [tuple(int(p[lane // 4, lane % 4]) for p in pairs) for lane in range(32)]
 
 

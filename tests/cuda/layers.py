@@ -46,7 +46,7 @@ class World:
 
     def __init__(self, n: int, t: int = 1, *, shift: int = 0, real: str = "f4") -> None:
         self.n, self.t, self.shift = n, t, shift  # shift: elements by which every array misses its alignment
-        self.lowering = LoweringBase(SimpleNamespace(network=None), False, (real, real))  # type: ignore[arg-type]
+        self.lowering = LoweringBase(SimpleNamespace(network=None, real="f4"), False, (real, real))  # type: ignore[arg-type]
         self.memory = emulation.Memory()
         self.arrays: dict[int, Array] = {}
         self.values: dict[int, Array] = {}

@@ -117,7 +117,7 @@ def test_mma(kind: str, rng: np.random.Generator) -> None:
 def test_ldmatrix(kind: str, turned: bool, rng: np.random.Generator) -> None:
     """Lanes 8q … 8q + 7 give the rows of matrix q; register q holds elements (g, 2t) and (g, 2t + 1) of it, or of its transpose."""
     emulation._S.shared = shared = rng.integers(0, 256, 2048, np.uint8)
-    rows = rng.permutation(128)[:32]  # rows of 16 bytes, anywhere
+    rows = np.concatenate([8 * rng.integers(0, 16, 8) + rng.permutation(8) for _ in range(4)])  # a matrix's in banks of their own
     results = emulation._COLLECTIVES[kind]([emulation.SHARED + 16 * int(r) for r in rows])
     for lane in LANES:
         g, t = lane // 4, lane % 4
