@@ -73,7 +73,7 @@ ALWAYS_INLINE mask load_winners(const void *m, int width, int64_t at, int64_t ch
         memcpy(&b, one, VL);
         return __builtin_convertvector(b, mask);
     }
-#if defined(__AVX512F__) && !defined(DTD_DOUBLE)
+#if defined(__AVX512F__)
     if (dense && width == 1)
         return (mask)MM_BITS(_mm512_cvtepu8_, )(_mm_maskz_loadu_epi8((__mmask16)((1u << n) - 1), one));
 #endif
@@ -91,7 +91,7 @@ ALWAYS_INLINE void store_winners(void *m, int width, int64_t at, int64_t channel
         memcpy(one, &b, VL);
         return;
     }
-#if defined(__AVX512F__) && !defined(DTD_DOUBLE)
+#if defined(__AVX512F__)
     if (dense && width == 1) {
         MM_BITS(_mm512_mask_cvt, _storeu_epi8)(one, (1u << n) - 1, (__m512i)winner);
         return;
