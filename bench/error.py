@@ -14,17 +14,18 @@ import nets
 
 
 def main() -> None:
-    print(f"{'z+, one image':16} {'sum |R - oracle| / sum |oracle|':>32} {'max |R - oracle| / max |oracle|':>32} {'residual / f':>13}")
+    print(f"{'z+, one image':28} {'sum |R - oracle| / sum |oracle|':>32} {'max |R - oracle| / max |oracle|':>32} {'residual / f':>13}")
     for build in (nets.vgg16, nets.resnet50, nets.googlenet, nets.mobilenet_v2):
         net = build(bias="nonpositive")
         x = net.sample(1, box=(0.0, 1.0))
-        fast = dtd.Explainer(net.layers, domain="nonnegative", backend="cpu")
-        ours, truth = fast.explain(x, 0), dtd.explain(net.layers, x, 0, domain="nonnegative", backend="oracle")
-        difference = np.abs(ours - truth)
-        ledger = fast.ledger(x, 0)
-        residual = np.abs(ledger.residual / ledger.start).max()
-        total, largest = difference.sum() / np.abs(truth).sum(), difference.max() / np.abs(truth).max()
-        print(f"{net.name:16} {total:32.1e} {largest:32.1e} {residual:13.1e}")
+        truth = dtd.explain(net.layers, x, 0, domain="nonnegative", backend="oracle")
+        for precision in (p for p in dtd.backends()["cpu"].precisions if p != "float64"):
+            fast = dtd.Explainer(net.layers, domain="nonnegative", backend="cpu", precision=precision)
+            difference = np.abs(fast.explain(x, 0) - truth)
+            ledger = fast.ledger(x, 0)
+            residual = np.abs(ledger.residual / ledger.start).max()
+            total, largest = difference.sum() / np.abs(truth).sum(), difference.max() / np.abs(truth).max()
+            print(f"{net.name + ', ' + precision:28} {total:32.1e} {largest:32.1e} {residual:13.1e}", flush=True)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,16 @@ from nets import Net
 Array = NDArray[np.float32]
 
 
-def dtdfast(net: Net) -> Callable[[Array, int], Array]:
+def dtdfast(net: Net, precision: str = "float32") -> Callable[[Array, int], Array]:
     """z+ on every layer, on the CPU: the images are not negative."""
-    explainer = dtd.Explainer(net.layers, domain="nonnegative", backend="cpu", n_threads=threads())
+    explainer = dtd.Explainer(net.layers, domain="nonnegative", backend="cpu", n_threads=threads(), precision=precision)
     return lambda images, target: explainer.explain(images, target)
+
+
+def forward(net: Net) -> Callable[[Array, int], Array]:
+    """`predict` alone."""
+    explainer = dtd.Explainer(net.layers, backend="cpu", n_threads=threads())
+    return lambda images, target: explainer.predict(images)
+
+
+NARROW = {f"dtdfast {p}": partial(dtdfast, precision=p) for p in ("mixed", "bfloat16") if p in dtd.backends()["cpu"].precisions}

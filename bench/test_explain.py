@@ -16,12 +16,13 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
+import dtdfast as dtd
 import nets
 import peers
 from conftest import Row
 from machine import threads
 from nets import Net
-from ours import dtdfast
+from ours import NARROW, dtdfast, forward
 
 NETS: dict[str, Callable[[], Net]] = {
     "VGG-16": nets.vgg16,
@@ -35,12 +36,15 @@ NETS: dict[str, Callable[[], Net]] = {
     "MLP": nets.mnist_mlp,
 }
 BATCHES = {"LeNet-5": (1, 32), "MLP": (1, 32)}
-TOOLS = {"dtdfast": dtdfast, "PyTorch forward": peers.forward, **peers.PEERS}
+TOOLS = {"dtdfast": dtdfast, **NARROW, "dtdfast forward": forward, "PyTorch forward": peers.forward, **peers.PEERS}
+FORWARD = ("dtdfast forward", "PyTorch forward")
 UNSUPPORTED = {
     ("MobileNetV2", "captum"),  # no rule for ReLU6
     ("AlexNet", "captum"),  # nor for local response normalisation
     ("AlexNet", "hand-written PyTorch"),
-    *(("DenseNet-121", tool) for tool in TOOLS if tool != "dtdfast"),  # a BatchNorm after a Concat folds into no layer: no peer explains it
+    *(
+        ("DenseNet-121", tool) for tool in TOOLS if not tool.startswith("dtdfast")
+    ),  # a BatchNorm after a Concat folds into no layer: no peer explains it
 }
 OTHER_MAPS = {  # an Add is split in proportion, signs included; the gradient goes through local response normalisation
     ("ResNet-50", "zennit"),
@@ -61,6 +65,20 @@ def network(name: str) -> Net:
 @lru_cache(maxsize=1)
 def prepared(name: str, tool: str) -> peers.Explain:
     return TOOLS[tool](network(name))
+
+
+@lru_cache(maxsize=1)
+def exact_map(name: str) -> peers.Array:
+    net = network(name)
+    return dtd.explain(net.layers, net.sample(1, box=(0.0, 1.0)), TARGET, domain="nonnegative", backend="oracle")
+
+
+def error(name: str, tool: str) -> float | None:
+    """Distance of the tool's map of one image to the oracle's, relative, in L1; None where it computes no map, or another."""
+    if tool in FORWARD or (name, tool) in OTHER_MAPS:
+        return None
+    exact = exact_map(name)
+    return float(np.abs(prepared(name, tool)(network(name).sample(1, box=(0.0, 1.0)), TARGET) - exact).sum() / np.abs(exact).sum())
 
 
 @lru_cache(maxsize=2)
@@ -85,5 +103,7 @@ def test_explain(benchmark: BenchmarkFixture, rows: list[Row], name: str, tool: 
     benchmark.pedantic(run, args=(images, TARGET), rounds=max(3, min(300, int(SECONDS / once))))
     if benchmark.stats:
         stats = benchmark.stats.stats
-        products = 1 if tool == "PyTorch forward" else 3
-        rows.append(Row(f"{name}, {n_batch}", tool, stats.min, stats.median, 2 * products * network(name).macs * n_batch))
+        products = 1 if tool in FORWARD else 3
+        rows.append(
+            Row(f"{name}, {n_batch}", tool, stats.min, stats.median, 2 * products * network(name).macs * n_batch, error(name, tool))
+        )

@@ -3,7 +3,7 @@
 #define DTD_ISA baseline
 #include "kernel.h"
 
-#ifdef DTD_AMX
+#ifdef DTD_BF16
 #include <cpuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -29,21 +29,25 @@ static int usable_avx512(void)
 }
 #endif
 
-#ifdef DTD_AMX
-extern const dtd_kernel_table dtd_kernels_amx_float;
+#ifdef DTD_BF16
+extern const dtd_kernel_table dtd_kernels_avx512bf16_float, dtd_kernels_amx_float;
+
+static int usable_avx512bf16(void)
+{
+    enum { AVX512_BF16 = 1 << 5 };
+    unsigned a, b, c, d;
+    return usable_avx512() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && a & AVX512_BF16;
+}
 
 /* Whether the CPU multiplies tiles of bfloat16, and the system keeps their registers for this process. */
 static int usable_amx(void)
 {
-    enum { REQUEST_STATE = 0x1023, TILE_DATA = 18, AVX512_BF16 = 1 << 5, AMX_BF16 = 1 << 22, AMX_TILE = 1 << 24 };
+    enum { REQUEST_STATE = 0x1023, TILE_DATA = 18, AMX_BF16 = 1 << 22, AMX_TILE = 1 << 24 };
     static int known; /* 1: no, 2: yes */
     if (!known) {
-        unsigned a, b, c, d, tiles = 0, bf16 = 0;
-        if (__get_cpuid_count(7, 0, &a, &b, &c, &d))
-            tiles = d & AMX_BF16 && d & AMX_TILE;
-        if (__get_cpuid_count(7, 1, &a, &b, &c, &d))
-            bf16 = a & AVX512_BF16;
-        known = tiles && bf16 && usable_avx512() && !syscall(SYS_arch_prctl, REQUEST_STATE, TILE_DATA) ? 2 : 1;
+        unsigned a, b, c, d;
+        int tiles = __get_cpuid_count(7, 0, &a, &b, &c, &d) && d & AMX_BF16 && d & AMX_TILE;
+        known = tiles && usable_avx512bf16() && !syscall(SYS_arch_prctl, REQUEST_STATE, TILE_DATA) ? 2 : 1;
     }
     return known == 2;
 }
@@ -61,7 +65,8 @@ static const struct {
     {"avx2", {&dtd_kernels_avx2_float, &dtd_kernels_avx2_double}, usable_avx2, 0, 0},
     {"avx512", {&dtd_kernels_avx512_float, &dtd_kernels_avx512_double}, usable_avx512, 0, 0},
 #endif
-#ifdef DTD_AMX
+#ifdef DTD_BF16
+    {"avx512bf16", {&dtd_kernels_avx512bf16_float, &dtd_kernels_avx512_double}, usable_avx512bf16, 1, DTD_SCRATCH_BYTES},
     {"amx", {&dtd_kernels_amx_float, &dtd_kernels_avx512_double}, usable_amx, 1, DTD_SCRATCH_BYTES},
 #endif
 };

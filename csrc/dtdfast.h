@@ -11,8 +11,8 @@
 
 #define DTD_BLOCK 16 /* output channels per block of packed weights */
 
-#define DTD_SCRATCH 0                 /* bases[DTD_SCRATCH]: memory that kernels may use within a step, or NULL */
-#define DTD_SCRATCH_BYTES (4 << 20)   /* of each thread, where the instruction set asks for it */
+#define DTD_SCRATCH 0               /* bases[DTD_SCRATCH]: memory that kernels may use within a step, or NULL */
+#define DTD_SCRATCH_BYTES (4 << 20) /* of each thread, where the instruction set asks for it */
 
 /* An array seen through strides; axes are (n, c, d, h, w, extra).  base < 0: absent. */
 typedef struct {

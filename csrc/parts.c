@@ -1,4 +1,4 @@
-/* parts.c: the products of dense.c on matrix units, in bfloat16 parts (parts.h).
+/* parts.c: the products of dense.c in bfloat16 parts (parts.h), on matrix units or dot products.
  *
  *     sum[p,j] = sum_k sum_i x[p + tap_k, i] wm(w[k,i,j])
  *
@@ -9,7 +9,11 @@
  */
 #include "dense.h"
 #include "parts.h"
+#ifdef __AMX_BF16__
 #include "parts_amx.h"
+#else
+#include "parts_dot.h"
+#endif
 
 enum {
     PIXELS_BYTES = 640 << 10, /* of a slab, split */
@@ -120,7 +124,7 @@ static int find_places(parts_job *job)
     return place >= job->dense.c_in;
 }
 
-/* Whether this step suits matrix units; nothing here depends on the batch. */
+/* Whether this step suits tiles; nothing here depends on the batch. */
 static int suits(parts_job *job)
 {
     const dtd_step *s = &job->dense.s;
@@ -177,8 +181,8 @@ static void divide_work(parts_job *job, int n_threads)
 
 /* ------------------------------------------------------------------------------------------------------------------ splitting */
 
-/* Channels c0 .. of a pixel, in `chunks` chunks that lie `chunk` bytes apart. */
-ALWAYS_INLINE void split_pixel(const float *x, int64_t n_channels, int64_t chunks, char *to, int64_t chunk, const int parts)
+/* Channels of a pixel, in `chunks` chunks that lie `chunk` bytes apart. */
+ALWAYS_INLINE void split_chunks(const float *x, int64_t n_channels, int64_t chunks, char *to, int64_t chunk, const int parts)
 {
     __m512i part[3];
     for (int64_t c = 0; c < chunks; c++, x += CHUNK, to += chunk, n_channels -= CHUNK) {
@@ -191,6 +195,16 @@ ALWAYS_INLINE void split_pixel(const float *x, int64_t n_channels, int64_t chunk
     }
 }
 
+ALWAYS_INLINE void split_pixel(const float *x, int64_t n_channels, int64_t chunks, char *to, int64_t chunk, int parts)
+{
+    if (parts == 3)
+        split_chunks(x, n_channels, chunks, to, chunk, 3);
+    else if (parts == 2)
+        split_chunks(x, n_channels, chunks, to, chunk, 2);
+    else
+        split_chunks(x, n_channels, chunks, to, chunk, 1);
+}
+
 /* The pixels that tiles first .. last-1 read; returns the bytes of a chunk. */
 static int64_t split_slab(const parts_job *job, int64_t first, int64_t last, int64_t chunk0, int64_t chunks, char *to)
 {
@@ -201,10 +215,7 @@ static int64_t split_slab(const parts_job *job, int64_t first, int64_t last, int
     if (!job->gathered) {
         x += tile_offset(job, first) + job->tap_low;
         for (int64_t q = 0; q < n; q++, x += job->place, to += pixel)
-            if (job->parts == 3)
-                split_pixel(x, n_channels, chunks, to, chunk, 3);
-            else
-                split_pixel(x, n_channels, chunks, to, chunk, 1);
+            split_pixel(x, n_channels, chunks, to, chunk, job->parts);
         return chunk;
     }
     x += table(&s->taps, job->dense.bases)[0];
@@ -212,10 +223,7 @@ static int64_t split_slab(const parts_job *job, int64_t first, int64_t last, int
     for (int64_t q = first * TILE; q < end;) {
         const float *row = x + row_offset(s, q / job->width);
         for (int64_t w = q % job->width; w < job->width && q < end; w++, q++, to += pixel)
-            if (job->parts == 3)
-                split_pixel(row + w * job->stride, n_channels, chunks, to, chunk, 3);
-            else
-                split_pixel(row + w * job->stride, n_channels, chunks, to, chunk, 1);
+            split_pixel(row + w * job->stride, n_channels, chunks, to, chunk, job->parts);
     }
     return chunk;
 }
@@ -236,8 +244,6 @@ ALWAYS_INLINE void split_weights(const float *w, int64_t rows, const int map, fl
             _mm512_store_si512(to + n * 2 * HALF_BYTES + i * CHUNK_BYTES, part[n]);
         if (!positive)
             continue;
-        if (parts == 3 && parts_positive == 1)
-            split(a, b, 1, part);
         const __mmask32 above = _mm512_cmpgt_epi16_mask(part[0], _mm512_setzero_si512()); /* the sign of w is that of its first part */
         for (int n = 0; n < parts_positive; n++)
             _mm512_store_si512(positive + n * 2 * HALF_BYTES + i * CHUNK_BYTES, _mm512_maskz_mov_epi16(above, part[n]));
@@ -266,21 +272,25 @@ ALWAYS_INLINE void split_blocks(const parts_job *job, int64_t unit, int64_t chun
 
 static void split_unit(const parts_job *job, int64_t unit, int64_t chunk0, int64_t chunks, char *to)
 {
-    const int map = job->dense.map, three = job->parts_y == 3;
-    if (map == DUAL_MAP && three && job->parts_terms == 3)
-        split_blocks(job, unit, chunk0, chunks, to, DTD_W, 1, 3, 3);
-    else if (map == DUAL_MAP && three)
-        split_blocks(job, unit, chunk0, chunks, to, DTD_W, 1, 3, 1);
-    else if (map == DUAL_MAP)
-        split_blocks(job, unit, chunk0, chunks, to, DTD_W, 1, 1, 1);
-    else if (map == DTD_W_POSITIVE && three)
-        split_blocks(job, unit, chunk0, chunks, to, DTD_W_POSITIVE, 0, 3, 0);
+    const int map = job->dense.map, dual = map == DUAL_MAP, parts = job->parts_y;
+#define SPLIT(map_, dual_, parts_, positive_) split_blocks(job, unit, chunk0, chunks, to, map_, dual_, parts_, positive_)
+    if (dual && parts == 3 && job->parts_terms == 3)
+        SPLIT(DTD_W, 1, 3, 3);
+    else if (dual && parts == 3)
+        SPLIT(DTD_W, 1, 3, 1);
+    else if (dual)
+        SPLIT(DTD_W, 1, 2, 1);
+    else if (map == DTD_W_POSITIVE && parts == 3)
+        SPLIT(DTD_W_POSITIVE, 0, 3, 0);
     else if (map == DTD_W_POSITIVE)
-        split_blocks(job, unit, chunk0, chunks, to, DTD_W_POSITIVE, 0, 1, 0);
-    else if (three)
-        split_blocks(job, unit, chunk0, chunks, to, map, 0, 3, 0);
+        SPLIT(DTD_W_POSITIVE, 0, 1, 0);
+    else if (parts == 3)
+        SPLIT(map, 0, 3, 0);
+    else if (parts == 2)
+        SPLIT(map, 0, 2, 0);
     else
-        split_blocks(job, unit, chunk0, chunks, to, map, 0, 1, 0);
+        SPLIT(map, 0, 1, 0);
+#undef SPLIT
 }
 
 /* Have the tiles fetch what split_unit will read next, a little with every chunk and tap that they multiply. */
@@ -306,7 +316,8 @@ static void finish_slab(const parts_job *job, int64_t first, int64_t last, int64
     const dtd_step *s = &job->dense.s;
     const int64_t *shape = s->out.shape;
     for (int64_t tile = first; tile < last;) {
-        const int64_t run = tile / job->run_tiles, start = tile % job->run_tiles * TILE, tiles = min64(last - tile, job->run_tiles - tile % job->run_tiles);
+        const int64_t run = tile / job->run_tiles, start = tile % job->run_tiles * TILE,
+                      tiles = min64(last - tile, job->run_tiles - tile % job->run_tiles);
         const int64_t end = min64(start + tiles * TILE, job->run_length);
         float *at = sums + (tile - first) * TILE * row;
         for (int64_t f = start; f < end;) {
@@ -316,8 +327,8 @@ static void finish_slab(const parts_job *job, int64_t first, int64_t last, int64
                 continue;
             }
             dtd_site site = {.n_pixels = (int)min64(end - f, job->width - w), .n_channels = (int)n_channels};
-            NAME(locate)(&site, s, job->dense.bases, r / shape[AXIS_H] / shape[AXIS_D], c, r / shape[AXIS_H] % shape[AXIS_D],
-                         r % shape[AXIS_H], w);
+            NAME(locate)
+            (&site, s, job->dense.bases, r / shape[AXIS_H] / shape[AXIS_D], c, r / shape[AXIS_H] % shape[AXIS_D], r % shape[AXIS_H], w);
             float *sum = at + (f - start) * row;
             if (job->dense.neuron)
                 NAME(finish_neuron_rows)(s, &site, sum, beside ? sum + beside : NULL, row);
@@ -390,9 +401,10 @@ static int in_parts(const dtd_step *s, void *const *bases, int n_threads, int ne
 {
     parts_job job = {.dense = {.s = *s, .bases = bases, .neuron = neuron, .map = neuron ? (s->dual ? DUAL_MAP : DTD_W) : s->weight_map}};
     const int dual = job.dense.map == DUAL_MAP;
-    job.parts_y = s->precision == DTD_BFLOAT16 ? 1 : 3;
+    /* in bfloat16, y alone takes its operands in two parts: it cancels, and a ReLU that falls the other way costs more than all rounding */
+    job.parts_y = s->precision != DTD_BFLOAT16 ? 3 : neuron ? 2 : 1;
     job.parts_terms = s->precision == DTD_FLOAT32 ? 3 : 1;
-    if (!dual)
+    if (!dual) /* terms are y's own, if any */
         job.parts_terms = job.parts_y;
     job.parts = job.parts_y;
     job.dense.c_in = s->x.shape[AXIS_C] / s->groups;
@@ -401,6 +413,8 @@ static int in_parts(const dtd_step *s, void *const *bases, int n_threads, int ne
     job.dense.blocks = ceil_div(job.dense.c_out, DTD_BLOCK);
     job.unit_blocks = dual ? 1 : 2;
     job.units = ceil_div(job.dense.blocks, job.unit_blocks);
+    if (job.parts_y == 3 && !WORTH_THREE_PARTS)
+        return 0;
     if (!bases[DTD_SCRATCH] || s->n_taps > MOST_TAPS || !suits(&job))
         return 0;
     divide_work(&job, n_threads);

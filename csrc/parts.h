@@ -4,7 +4,8 @@
  *     x w = x1 w1 + (x1 w2 + x2 w1) + (x2 w2 + x1 w3 + x3 w1) + e,    |e| <= 2^-23 |x w|
  *
  * so that six products of bfloat16 make one of float32, as precise as float32 makes it; matrix units do sixteen in the time of one
- * multiply-add.  One part alone, x1 w1, is the product in bfloat16.  Sums are float32 in every case.  Parts below 2^-126 count as 0.
+ * multiply-add.  Of two parts, x1 w1 + (x1 w2 + x2 w1) is right to 2^-15; of one, x1 w1 is the product in bfloat16.  Sums are float32 in
+ * every case.  Parts below 2^-126 count as 0.
  *
  * Channels come in chunks of 32.  Pixels lie [pixel][part][16 pairs], weights [part][half][16 pairs][16 outputs of a pair of values]; a
  * pair is (channel i, channel 16 + i) of its chunk, in pixels and weights alike.
@@ -54,12 +55,13 @@ ALWAYS_INLINE void split(vec a, vec b, const int n, __m512i *part)
     const __m512i half = _mm512_set1_epi32(0x8000), high = _mm512_set1_epi32((int)0xffff0000);
 #pragma GCC unroll 3
     for (int i = 0; i < n; i++) {
-        if (n == 1) {
-            part[0] = (__m512i)_mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)a)),
-                                                       _mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)b)), 16));
+        if (n == 1) { /* the instruction rounds ties to even, and keeps every NaN one */
+            part[0] =
+                (__m512i)_mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)a)),
+                                                 _mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)b)), 16));
             return;
         }
-        const int last = i == n - 1; /* exact by now: nothing to round */
+        const int last = i == 2; /* exact by now: nothing to round */
         __m512i ra = last ? (__m512i)a : _mm512_and_epi32(_mm512_add_epi32((__m512i)a, half), high);
         __m512i rb = last ? (__m512i)b : _mm512_and_epi32(_mm512_add_epi32((__m512i)b, half), high);
         part[i] = _mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_srli_epi32(ra, 16), rb);

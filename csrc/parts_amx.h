@@ -1,7 +1,7 @@
 /* parts_amx.h: tiles of parts.c on AMX: eight registers of 16 rows by 64 bytes; 0 to 3 hold sums, 4 and 5 pixels, 6 and 7 weights. */
 #include <immintrin.h>
 
-enum { AMX_ROWS = 16, AMX_ROW_BYTES = 64 };
+enum { WORTH_THREE_PARTS = 1, AMX_ROWS = 16, AMX_ROW_BYTES = 64 };
 
 static void begin_tiles(void)
 {
@@ -84,6 +84,14 @@ ALWAYS_INLINE void multiply_tiles(parts_tile *t, const int tiles, const int halv
                 MULTIPLY(both);
                 LOAD_PIXELS(0);
                 MULTIPLY(1);
+            } else if (parts == 2) { /* x1 w2, x1 w1, x2 w1 */
+                LOAD_PIXELS(0);
+                LOAD_WEIGHTS(1, parts_terms == 2);
+                MULTIPLY(parts_terms == 2);
+                LOAD_WEIGHTS(0, 1);
+                MULTIPLY(1);
+                LOAD_PIXELS(1);
+                MULTIPLY(parts_terms == 2);
             } else {
                 LOAD_PIXELS(0);
                 LOAD_WEIGHTS(0, 1);
@@ -102,7 +110,7 @@ ALWAYS_INLINE void multiply_tiles(parts_tile *t, const int tiles, const int halv
 }
 
 #define SHAPES(y, terms)                                                                                                                   \
-    static void multiply_##y##_##terms(parts_tile *t, int tiles, int halves)                                                        \
+    static void multiply_##y##_##terms(parts_tile *t, int tiles, int halves)                                                               \
     {                                                                                                                                      \
         if (tiles > 1 && halves > 1)                                                                                                       \
             multiply_tiles(t, 2, 2, y, terms);                                                                                             \
@@ -115,12 +123,18 @@ ALWAYS_INLINE void multiply_tiles(parts_tile *t, const int tiles, const int halv
     }
 SHAPES(3, 3)
 SHAPES(3, 1)
+SHAPES(2, 2)
+SHAPES(2, 1)
 SHAPES(1, 1)
 
 static void multiply(parts_tile *t, int tiles, int halves, int parts_y, int parts_terms)
 {
     if (parts_y == 1)
         multiply_1_1(t, tiles, halves);
+    else if (parts_y == 2 && parts_terms == 1)
+        multiply_2_1(t, tiles, halves);
+    else if (parts_y == 2)
+        multiply_2_2(t, tiles, halves);
     else if (parts_terms == 1)
         multiply_3_1(t, tiles, halves);
     else

@@ -67,12 +67,12 @@ ALWAYS_INLINE void run_tile(const planar_tile *t, const int vectors, const int o
                 }
         }
     }
+#pragma GCC unroll 8
+    for (int v = 0; v < vectors; v++)
+#pragma GCC unroll 8
+        for (int j = 0; j < outputs; j++)
 #pragma GCC unroll 2
-    for (int b = 0; b <= dual; b++)
-#pragma GCC unroll 8
-        for (int v = 0; v < vectors; v++)
-#pragma GCC unroll 8
-            for (int j = 0; j < outputs; j++)
+            for (int b = 0; b <= dual; b++)
                 store(t->sum[v][b][j], a[b][v][j] + splat(0)); /* -0 becomes 0, as in dense.c */
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -61,16 +60,6 @@ def test_full_size_networks_have_the_published_counts(name: str) -> None:
     assert (round(net.parameters / 1e6, 1), round(net.macs / 1e9, 2)) == PUBLISHED[name]
 
 
-def perturbed(net: Net, scale: float, seed: int) -> Net:
-    """Every trained array times 1 + scale·N(0, 1)."""
-    rng = np.random.default_rng(seed)
-    layers = []
-    for layer in net.layers:
-        arrays = {key: np.asarray(a, np.float64) for key in ("weight", "bias") if (a := getattr(layer, key, None)) is not None}
-        layers.append(replace(layer, **{key: a * (1 + scale * rng.standard_normal(a.shape)) for key, a in arrays.items()}))
-    return replace(net, layers=layers)
-
-
 def rounding(net: Net, exact: NDArray[Any], compute: Any) -> float:
     """How far float32 may be from `exact`, as a sum of absolute differences.
 
@@ -80,7 +69,7 @@ def rounding(net: Net, exact: NDArray[Any], compute: Any) -> float:
     """
     n = max(np.size(layer.weight) // len(layer.weight) for layer in net.layers if isinstance(layer, (dtd.Linear, dtd.Conv)))
     scale = float(np.sqrt(n)) * 2.0**-24
-    return 10 * max(float(np.abs(compute(perturbed(net, scale, seed)) - exact).sum()) for seed in range(2))
+    return 10 * max(float(np.abs(compute(net.perturbed(scale, seed)) - exact).sum()) for seed in range(2))
 
 
 @pytest.mark.parametrize("name", SMALL)

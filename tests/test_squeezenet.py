@@ -19,6 +19,7 @@ from skimage import data
 
 import dtdfast as dtd
 from dtdfast import cli
+from dtdfast.cpu import precisions
 from dtdfast.images import Preparation
 
 ROOT = Path(__file__).parents[1]
@@ -70,6 +71,16 @@ def test_conserves_the_logit_and_is_never_negative(x: NDArray[np.float32]) -> No
     assert relevance.min() >= 0
     ledger = explainer.ledger(x)
     assert ledger.closed, ledger
+
+
+@pytest.mark.skipif("mixed" not in precisions(), reason="this CPU has no bfloat16")
+@pytest.mark.parametrize("precision", ["bfloat16", "mixed"])
+def test_narrow_maps_are_within_a_hundredth(precision: str, x: NDArray[np.float32]) -> None:
+    narrow = dtd.Explainer(layers(), domain=FED.domain, backend="cpu", precision=precision)
+    relevance, logits = narrow.explain(x, return_outputs=True)
+    exact, outputs = dtd.explain(layers(), x, domain=FED.domain, backend="oracle", return_outputs=True)
+    assert (logits.argmax(axis=1) == outputs.argmax(axis=1)).all()
+    assert (abs(relevance - exact).sum(axis=(1, 2, 3)) <= 0.01 * abs(exact).sum(axis=(1, 2, 3))).all()
 
 
 def permuted(seed: int) -> list[dtd.Layer]:

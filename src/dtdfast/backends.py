@@ -25,14 +25,14 @@ def _cpu() -> Backend:
         cpu = importlib.import_module("dtdfast.cpu")
     except ImportError as error:
         return Backend("cpu", False, f"the compiled kernels cannot be loaded ({error}); install with a C compiler at hand")
-    return Backend("cpu", True, f"instruction set {cpu.isa_name()}", ("float32", "float64"))
+    return Backend("cpu", True, f"instruction set {cpu.isa_name()}", cpu.precisions())
 
 
 def _cuda() -> Backend:
     from .cuda.usable import survey
 
     problem, found = survey()
-    return Backend("cuda", problem is None, problem or found, ("float32", "tf32", "bfloat16"))
+    return Backend("cuda", problem is None, problem or found, ("float32", "tf32", "bfloat16", "mixed"))
 
 
 def _oracle() -> Backend:

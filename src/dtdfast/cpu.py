@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ._kernels import ffi, lib
 from .account import Account
 from .accounting import Accounts
-from .cpu_encode import EXTERNALS, Encoded
+from .cpu_encode import EXTERNALS, NARROW, Encoded
 from .errors import BackendError
 from .packing import WeightStore
 from .plan.batches import Batches
@@ -24,7 +24,7 @@ from .plan.lower import lower
 from .plan.plan import Plan
 from .plan.steps import Buffer
 from .profile import Profile, Timing
-from .program import Program
+from .program import Program, refuse_cancelling
 from .session import HostSession, put
 from .threads import default_threads, threads_for_run
 
@@ -66,6 +66,11 @@ def isa_name() -> str:
     return isa_names()[isa_index()]
 
 
+def precisions() -> tuple[str, ...]:
+    """What the instruction set in use computes in."""
+    return ("float32", "float64", *(NARROW if lib.dtd_isa_bfloat16(isa_index()) else ()))
+
+
 def kernel_config() -> dict[str, Any]:
     """What `build_config` says of the compiled kernels."""
     return {
@@ -100,7 +105,7 @@ class ArenaPool:
         self._lock = threading.Lock()
 
     @contextmanager
-    def borrow(self, nbytes: int, encoded: Encoded) -> Iterator[Arena]:
+    def borrow(self, nbytes: int, encoded: Encoded | None = None) -> Iterator[Arena]:
         """One of at least so many bytes, with this plan's constants if there is one."""
         with self._lock:
             fits = [a for a in self._free if a.nbytes >= nbytes]
@@ -118,6 +123,10 @@ class ArenaPool:
         finally:
             with self._lock:
                 self._free.append(arena)
+
+
+SCRATCH = ArenaPool()
+"""What kernels use within a step, whoever's it is."""
 
 
 # ------------------------------------------------------------------------------------------------------------------ sessions
@@ -211,8 +220,10 @@ class CpuSession(Accounts, HostSession):
 class CpuExecutor:
     """Runs one program; plans are made per batch shape and kept."""
 
-    def __init__(self, program: Program, batch_size: int | None, n_threads: int | None, store: WeightStore) -> None:
-        self.program = program
+    def __init__(self, program: Program, batch_size: int | None, n_threads: int | None, store: WeightStore, precision: str) -> None:
+        if precision in NARROW and program.relevant:
+            refuse_cancelling(program, precision)
+        self.program, self._precision = program, precision
         self._n_threads, self._store = n_threads, store
         self._plans: dict[tuple[int, int, bool, bool], tuple[Plan, Encoded]] = {}
         self._lock = threading.Lock()
@@ -232,17 +243,15 @@ class CpuExecutor:
         with self._lock:
             if key not in self._plans:
                 plan = lower(self.program, n, t, ledger=ledger, chunked=t < n_targets)
-                self._plans[key] = plan, Encoded(plan, self._store)
+                self._plans[key] = plan, Encoded(plan, self._store, self._precision)
             return self._plans[key]
 
     @contextmanager
     def session(self, n: int, n_targets: int, *, ledger: bool = False) -> Iterator[CpuSession]:
         plan, encoded = self._encoded(n, n_targets, ledger)
         threads = threads_for_run(self._n_threads, lib.dtd_max_threads())
-        scratch = threads * lib.dtd_isa_scratch(self._isa)
-        start = -(-plan.arena // 64) * 64
-        with self._pool.borrow(start + scratch, encoded) as arena:
-            yield CpuSession(plan, encoded, arena, self._isa, threads, arena.memory[start : start + scratch])
+        with self._pool.borrow(plan.arena, encoded) as arena, SCRATCH.borrow(threads * lib.dtd_isa_scratch(self._isa)) as scratch:
+            yield CpuSession(plan, encoded, arena, self._isa, threads, scratch.memory)
 
     def profile(self, x: Array, start: Callable[[Array], Array]) -> Profile:
         """Every step run alone; the least of three runs counts."""

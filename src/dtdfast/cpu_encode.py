@@ -25,6 +25,11 @@ MODES = {
     "times positive": lib.DTD_M_TIMES_POSITIVE, "times negative": lib.DTD_M_TIMES_NEGATIVE,
     "gate": lib.DTD_F_GATE, "denominator": lib.DTD_F_DENOMINATOR, "derivative": lib.DTD_F_DERIVATIVE,
 }  # fmt: skip
+NARROW = {
+    "bfloat16": {"NEURON_DENSE": lib.DTD_BFLOAT16, "TAPS_DENSE": lib.DTD_BFLOAT16},
+    "mixed": {"NEURON_DENSE": lib.DTD_BFLOAT16_TERMS, "TAPS_DENSE": lib.DTD_BFLOAT16},
+}
+"""The precision of each product, by that of the program; those of other operations are bound by memory, and float32."""
 SELECTS = {"all": lib.DTD_ALL, "y>0": lib.DTD_Y_POSITIVE, "y<0": lib.DTD_Y_NEGATIVE}
 ACTIVATIONS = {
     "identity": lib.DTD_IDENTITY, "relu": lib.DTD_RELU, "leaky_relu": lib.DTD_LEAKY_RELU, "clip": lib.DTD_CLIP, "elu": lib.DTD_ELU,
@@ -38,7 +43,8 @@ _NUMBERS = ("groups", "repeat", "coefficient", "stabilizer", "gamma")
 class Encoded:
     """A plan's steps in C, and the arrays that they point into."""
 
-    def __init__(self, plan: Plan, store: WeightStore) -> None:
+    def __init__(self, plan: Plan, store: WeightStore, precision: str) -> None:
+        self._precisions = NARROW.get(precision, {})
         self._n, self._t, self._store = plan.n, plan.t, store
         self.constants: list[NDArray[Any]] = []  # kept alive; pointers follow the externals in the table
         self._places: dict[int, int] = {}
@@ -69,6 +75,7 @@ class Encoded:
 
     def _encode(self, c: Any, step: Step) -> None:
         c.op = getattr(lib, f"DTD_{step.op}")
+        c.precision = self._precisions.get(step.op, lib.DTD_FLOAT32)
         for key in _VIEWS:
             view = getattr(step, key)
             field = getattr(c, key)

@@ -17,7 +17,7 @@ from .backends import choose
 from .device_arrays import on_device
 from .errors import InputError, LayerError, NumericsError, RuleError, TargetError, at
 from .foreign import NUMPY, Home, take, take_out
-from .ledger import Ledger, row_of
+from .ledger import NARROW, Ledger, row_of
 from .plan.domain import Domain
 from .plan.shapes import Shape
 from .plan.wiring import sources
@@ -43,9 +43,11 @@ class Explainer:
     convention : {"dtd", "zennit", "captum", "innvestigate"}
         Whose habits (bias, stabilizer, pools, adds) the rules follow where they leave them open.
     backend : {"auto", "cpu", "cuda", "oracle"}
-    precision : {"float32", "float64", "tf32", "bfloat16"}
-        Of the arithmetic and the result; "tf32" and "bfloat16", on CUDA only, of the products' operands.  "float64" is for the CPU and
-        takes about 2.5 times as long.  The CPU computes in float64 inside, and returns float32, where float32 would not do: where sums that
+    precision : {"float32", "float64", "tf32", "bfloat16", "mixed"}
+        Of the products' operands; sums are float32 (float64 under "float64", which is for the CPU and takes about 2.5 times as long, its
+        result too).  "tf32" is for CUDA.  "bfloat16" needs CUDA, or a CPU with AMX or AVX-512-BF16; on CUDA it is also how values, gates
+        and relevance are kept in memory.  "mixed" predicts as "float32" does and explains in bfloat16.  Rules whose sums cancel refuse
+        the narrow ones.  The CPU computes in float64 inside, and returns float32, where float32 would not do: where sums that
         the convention "captum" divides by may cancel (the printed plan says so).  The oracle computes in float64 whatever this says.
     batch_size : int, optional
         Samples per pass through the network; None: as many as a memory budget allows.
@@ -189,7 +191,7 @@ class Explainer:
             raise RuleError("a gradient is not conserved, so it has no ledger")
         rows, starts, ends = [], [], []
         real = np.float64 if self._backend == "oracle" else np.dtype(executor.program.real)
-        u = float(np.finfo(real).epsneg)
+        u = max(float(np.finfo(real).epsneg), NARROW.get(str(self._arguments["precision"]), 0.0))
         for block in _blocks(len(x), executor.batch_size(len(x), 1), False):
             with executor.session(block.stop - block.start, 1, ledger=True) as session:
                 start = targets.entry(block, clip=self._book.preset.clip_start).relevance(session.forward(x[block]))

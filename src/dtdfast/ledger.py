@@ -3,7 +3,7 @@
 Every rule is R_i = Σ_j n_ij R_j / d_j, so with κ_j = Σ_i n_ij / d_j a layer absorbs A = Σ_j (1 − κ_j) R_j exactly.  A is computed from
 the κ_j, cause by cause, never as a difference of sums; what then remains between the sums is rounding,
 
-    |residual| ≤ u (n_in + n_out + c) Σ_ij |n_ij s_j|,     u = 2⁻²⁴ (float32), 2⁻⁵³ (float64),
+    |residual| ≤ u (n_in + n_out + c) Σ_ij |n_ij s_j|,     u = 2⁻²⁴ (float32), 2⁻⁵³ (float64), or that of NARROW,
 
 and a wrong kernel shows as a residual beyond that bound.
 """
@@ -24,6 +24,9 @@ from .rules import Share
 
 CAUSES = ("bias", "stabilizer", "zero denominator", "surplus", "constant")
 """What relevance is absorbed by: the bias in a denominator, ε, d = 0, αβ or a doubling add (negative: relevance grew), padding values."""
+
+NARROW = {"tf32": 2.0**-11, "bfloat16": 2.0**-8, "mixed": 2.0**-8}
+"""Unit roundoff of the precisions with narrow operands."""
 
 Vector = NDArray[np.float64]  # one number per sample
 

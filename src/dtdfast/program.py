@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from . import layers as L
-from .errors import LayerError, at
+from .errors import LayerError, RuleError, at
 from .plan.domain import Domain
 from .plan.network import Network, build
 from .plan.resolve import resolve
 from .plan.shapes import Shape
-from .plan.signs import may_vanish
+from .plan.signs import cancels, may_vanish
 from .plan.units import Neuron, Tensor
 from .plan.wiring import sources, wire
 from .presets import RuleBook
@@ -40,6 +40,16 @@ class Program:
     @property
     def gradient(self) -> bool:
         return self.kind == GRADIENT
+
+
+def refuse_cancelling(program: Program, precision: str) -> None:
+    """RuleError where a rule's sums may cancel, so that operands rounded to `precision` would leave nothing right of them."""
+    for unit in program.network.units:
+        if cancels(unit) and isinstance(unit, Neuron) and unit.in_relevance and unit.row is not None:
+            raise RuleError(
+                f"layer {unit.entries[-1]}: the rule {unit.row.label} sums terms of both signs, which cancel; with operands in {precision} "
+                "its relevance may be mostly rounding: use precision='float32', or a rule such as ZPlus"
+            )
 
 
 def last_entry(layers: Sequence[L.Layer], start: int | None, kind: str) -> int:

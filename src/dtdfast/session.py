@@ -142,4 +142,4 @@ def maker(options: Options) -> Callable[[Program], Executor]:
     from .packing import WeightStore
 
     store = WeightStore()
-    return lambda program: CpuExecutor(program, options.batch_size, options.n_threads, store)
+    return lambda program: CpuExecutor(program, options.batch_size, options.n_threads, store, options.precision)

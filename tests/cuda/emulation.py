@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -155,6 +156,23 @@ shared_store2 = _storer(_shared_at, np.float32, 2)
 shared_store_int = _storer(_shared_at, np.int32, 1)
 
 
+def load8_bf16(address: int) -> Any:
+    return tuple((_global(address, 16).view(np.uint16).astype(np.uint32) << 16).view(np.float32))
+
+
+def load_bf16(address: int) -> Any:
+    return low_bf16(load_short(address))
+
+
+def store8_bf16(address: int, *values: Any) -> None:
+    assert len(values) == 8
+    _global(address, 16).view(np.uint16)[:] = [_bf16(v) for v in values]
+
+
+def store_bf16(address: int, value: Any) -> None:
+    store_short(address, _bf16(value))
+
+
 def shared() -> int:
     return SHARED
 
@@ -172,6 +190,11 @@ def _copy(size: int) -> Callable[[int, int, int], None]:
 
 
 copy4, copy16 = _copy(4), _copy(16)
+
+
+def copy2(to: int, source: int, n_bytes: int) -> None:
+    assert n_bytes in (0, 2)
+    _shared_at(to, 2)[:] = _global(source, 2) if n_bytes else 0
 
 
 def copy_commit() -> None:
@@ -218,6 +241,18 @@ def pack_bf16(low: Any, high: Any) -> int:
     return _bf16(low) | _bf16(high) << 16
 
 
+def low_bf16(word: int) -> Any:
+    return np.uint32(word << 16 & 0xFFFFFFFF).view(np.float32)
+
+
+def high_bf16(word: int) -> Any:
+    return np.uint32(word & 0xFFFF0000).view(np.float32)
+
+
+def positive_bf16(word: int) -> int:
+    return sum(half for half in (word & 0xFFFF, word & 0xFFFF0000) if not half & 0x80008000)
+
+
 # ------------------------------------------------------------------------------------------------------------------ collectives
 
 _LANE = np.arange(32)
@@ -233,8 +268,14 @@ def barrier() -> None:
     _together("barrier", 0)
 
 
-def ldmatrix(to: list[Any], i: int, address: int) -> None:
-    to[i : i + 4] = _together("ldmatrix", 32, address)
+def _ldmatrix(kind: str) -> Callable[..., None]:
+    def ldmatrix(to: list[Any], i: int, address: int) -> None:
+        to[i : i + 4] = _together(kind, 32, address)
+
+    return ldmatrix
+
+
+ldmatrix, ldmatrix_words, ldmatrix_turned = _ldmatrix("ldmatrix"), _ldmatrix("ldmatrix words"), _ldmatrix("ldmatrix turned")
 
 
 def _mma(kind: str) -> Callable[..., None]:
@@ -247,9 +288,21 @@ def _mma(kind: str) -> Callable[..., None]:
 mma_tf32, mma_bf16 = _mma("tf32"), _mma("bf16")
 
 
+def _matrices(addresses: list[int]) -> Any:
+    """Four matrices of eight rows of 16 bytes, each read at once: a line of banks is 128 bytes."""
+    lines = np.array(addresses).reshape(4, 8)
+    assert all(len(set(line)) == 8 for line in lines // 16 % 8), f"rows of a matrix meet in a bank: {lines - SHARED}"
+    return [np.stack([_shared_at(a, 16).view(np.uint16) for a in line]) for line in lines]
+
+
 def _do_ldmatrix(addresses: list[int]) -> list[Any]:
-    matrices = [np.stack([_shared_at(a, 16).view(np.float32) for a in addresses[8 * q : 8 * q + 8]]) for q in range(4)]
+    matrices = [m.view(np.float32) for m in _matrices(addresses)]
     return [tuple(m[lane // 4, lane % 4] for m in matrices) for lane in range(32)]
+
+
+def _do_ldmatrix_words(addresses: list[int], *, turned: bool = False) -> list[Any]:
+    pairs = [np.ascontiguousarray(m.T if turned else m).view(np.uint32) for m in _matrices(addresses)]
+    return [tuple(int(p[lane // 4, lane % 4]) for p in pairs) for lane in range(32)]
 
 
 def _words_of(operands: list[Any]) -> NDArray[np.uint32]:
@@ -289,7 +342,13 @@ def _do_bf16(operands: list[Any]) -> list[Any]:
     return _multiply(a, b, operands)
 
 
-_COLLECTIVES = {"ldmatrix": _do_ldmatrix, "tf32": _do_tf32, "bf16": _do_bf16}
+_COLLECTIVES = {
+    "ldmatrix": _do_ldmatrix,
+    "ldmatrix words": _do_ldmatrix_words,
+    "ldmatrix turned": partial(_do_ldmatrix_words, turned=True),
+    "tf32": _do_tf32,
+    "bf16": _do_bf16,
+}
 
 # ---------------------------------------------------------------------------------------------------------------------- running
 

@@ -15,7 +15,7 @@ import pytest
 import dtdfast as dtd
 import host
 import reference
-from dtdfast.cuda import cache, executor
+from dtdfast.cuda import cache, executor, workshop
 from dtdfast.cuda.driver import Gpu
 from dtdfast.cuda.launch import Binary, Kernel, Launch
 from support import classifier, normal
@@ -80,6 +80,7 @@ def main() -> None:
     reference.launches = lambda *a: [as_launch(c) for c in launches(*a)]  # type: ignore[assignment]
     executor.contraction = reference  # type: ignore[attr-defined]
     cache.stored, cache.compiled = (lambda kernel, cc: None), compiled  # type: ignore[assignment]
+    workshop.FEW = 1000  # kernels: no other process
 
     found = dtd.backends()["cuda"]
     assert found.usable, found.reason

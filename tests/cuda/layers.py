@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 import emulation
 from dtdfast.cuda import contraction
 from dtdfast.plan.lower_base import LoweringBase
-from dtdfast.plan.steps import Buffer, Step, View, Weights
+from dtdfast.plan.steps import SIZES, Buffer, Step, View, Weights
 from dtdfast.plan.taps import Taps
 from dtdfast.plan.units import Part, Tensor
 
 Array = NDArray[Any]
-UNTOUCHED = np.float32(np.frombuffer(b"\xa5\xa5\xa5\xa5", np.float32)[0])  # what memory holds that no one should read or write
 
 
 def geometry(
@@ -45,9 +44,9 @@ def geometry(
 class World:
     """Buffers in host memory at known addresses, and the steps that run on them."""
 
-    def __init__(self, n: int, t: int = 1, *, shift: int = 0) -> None:
+    def __init__(self, n: int, t: int = 1, *, shift: int = 0, real: str = "f4") -> None:
         self.n, self.t, self.shift = n, t, shift  # shift: elements by which every array misses its alignment
-        self.lowering = LoweringBase(SimpleNamespace(network=None), False)  # type: ignore[arg-type]
+        self.lowering = LoweringBase(SimpleNamespace(network=None, real="f4"), False, (real, real))  # type: ignore[arg-type]
         self.memory = emulation.Memory()
         self.arrays: dict[int, Array] = {}
         self.values: dict[int, Array] = {}
@@ -61,23 +60,31 @@ class World:
         return buffer
 
     def view_of(self, buffer: Buffer) -> Array:
-        """The buffer's values as (batch, *shape), a view."""
+        """The buffer's values as (batch, *shape)."""
+        stored = self.stored(buffer)
+        return (stored.astype(np.uint32) << 16).view(np.float32) if buffer.dtype == "bf16" else stored
+
+    def stored(self, buffer: Buffer) -> Array:
+        """What stands for them in memory, a view."""
         if id(buffer) not in self.arrays:
-            block = np.full(buffer.elements(self.n, self.t) + 8, UNTOUCHED, np.float32)
-            start = -block.__array_interface__["data"][0] // 4 % 4 + self.shift
+            size = SIZES[buffer.dtype]
+            block = np.frombuffer(bytearray(b"\xa5" * (buffer.nbytes(self.n, self.t) + 32)), "u2" if size == 2 else "f4")
+            start = -block.__array_interface__["data"][0] // size % (16 // size) + self.shift
             self.arrays[id(buffer)] = memory = block[start:]
             if buffer.framed:
                 memory[: buffer.elements(self.n, self.t)] = 0
             if id(buffer) in self.values:
-                self.view_of(buffer)[...] = self.values[id(buffer)]
+                values = self.values[id(buffer)]
+                self.stored(buffer)[...] = contraction.bf16(values) if size == 2 else values
+        memory = self.arrays[id(buffer)]
         offset, strides, sample = buffer.strides()
         count = {"n": self.n, "nt": self.n * self.t, "1": 1}[buffer.batch]
-        return as_strided(self.arrays[id(buffer)][offset:], (count, *buffer.shape), [4 * s for s in (sample, *strides)])
+        return as_strided(memory[offset:], (count, *buffer.shape), [memory.itemsize * s for s in (sample, *strides)])
 
     def address_of(self, thing: View | Weights | Array) -> int:
         if isinstance(thing, View):
-            self.view_of(thing.buffer)
-            return self.memory.add(self.arrays[id(thing.buffer)]) + 4 * thing.layout()[0]
+            self.stored(thing.buffer)
+            return self.memory.add(self.arrays[id(thing.buffer)]) + SIZES[thing.buffer.dtype] * thing.layout()[0]
         key = hash(contraction.packing_key(thing)) if isinstance(thing, Weights) else id(thing)
         if key not in self.constants:
             array = contraction.packing(thing) if isinstance(thing, Weights) else thing
@@ -102,9 +109,10 @@ class World:
     def steps(self) -> list[Step]:
         return self.lowering.steps
 
-    def beside(self, buffer: Buffer) -> Array:
-        """What lies in a buffer's memory outside of its values."""
-        inside = np.zeros(self.arrays[id(buffer)].shape, bool)
+    def untouched(self, buffer: Buffer) -> bool:
+        """Whether what lies in a buffer's memory outside of its values is as it was."""
+        memory = self.arrays[id(buffer)]
+        inside = np.zeros(memory.shape, bool)
         offset, strides, sample = buffer.strides()
-        as_strided(inside[offset:], self.view_of(buffer).shape, (sample, *strides))[...] = True
-        return self.arrays[id(buffer)][~inside]
+        as_strided(inside[offset:], self.stored(buffer).shape, (sample, *strides))[...] = True
+        return bool((memory[~inside].view(np.uint8) == 0xA5).all())

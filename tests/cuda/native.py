@@ -47,6 +47,31 @@ def _storing(kind: Any) -> Any:
     return store
 
 
+@intrinsic
+def _load_bf16(typing: Any, at: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        short = builder.load(_pointer(context, builder, args[0], signature.args[0], types.uint16))
+        word = builder.shl(builder.zext(short, ir.IntType(32)), ir.IntType(32)(16))
+        return builder.bitcast(word, ir.FloatType())
+
+    return types.float32(at), codegen
+
+
+@intrinsic
+def _store_bf16(typing: Any, at: Any, value: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        word = ir.IntType(32)
+        number = context.cast(builder, args[1], signature.args[1], types.float32)
+        bits = builder.bitcast(number, word)
+        odd = builder.and_(builder.lshr(bits, word(16)), word(1))
+        rounded = builder.lshr(builder.add(builder.add(bits, word(0x7FFF)), odd), word(16))
+        rounded = builder.select(builder.fcmp_unordered("uno", number, number), word(0x7FFF), rounded)
+        builder.store(builder.trunc(rounded, ir.IntType(16)), _pointer(context, builder, args[0], signature.args[0], types.uint16))
+        return context.get_dummy_value()
+
+    return types.void(at, value), codegen
+
+
 load_long, store_long = _loading(types.int64, types.int64), _storing(types.int64)
 
 
@@ -74,10 +99,12 @@ WORDS = {
     language.quotient_by: _quotient_by,
     language.times: _times,
     language.load: _loading(types.float32, types.float32),
+    language.load_bf16: _load_bf16,
     language.load_byte: _loading(types.uint8, types.int64),
     language.load_short: _loading(types.uint16, types.int64),
     language.load_long: load_long,
     language.store: _storing(types.float32),
+    language.store_bf16: _store_bf16,
     language.store_byte: _storing(types.uint8),
     language.store_short: _storing(types.uint16),
     language.store_long: store_long,

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
+from dtdfast.cuda.contraction import bf16
 from dtdfast.cuda.nest import D, Strided, W
 from dtdfast.cuda.operations import Site, _taps
 from dtdfast.plan.plan import Plan
@@ -24,7 +25,7 @@ def packing_key(weights: Weights) -> Any:
 
 
 def packing(weights: Weights) -> Any:
-    """(groups, outputs, inputs, taps), outputs and inputs of what is computed."""
+    """(groups, outputs, inputs, taps), outputs and inputs of what is computed; rounded where they are kept in bfloat16."""
     part = weights.part
     groups = part.taps.groups
     w = part.weight.reshape(groups, part.weight.shape[0] // groups, part.weight.shape[1], -1)
@@ -32,17 +33,31 @@ def packing(weights: Weights) -> Any:
         w = w[..., list(weights.taps)]
     elif weights.layout != "rows":
         w = w[..., :0]
-    return np.ascontiguousarray(w.swapaxes(1, 2) if weights.scatter else w, np.float32)
+    w = np.ascontiguousarray(w.swapaxes(1, 2) if weights.scatter else w, np.float32)
+    return widened(bf16(w)) if weights.real == "bf16" else w
+
+
+def widened(values: Any) -> Any:
+    """bfloat16 as float32."""
+    return (values.astype(np.uint32) << 16).view(np.float32)
+
+
+def _memory_of(view: Strided, shape: tuple[int, ...]) -> Any:
+    kind, dtype = (ctypes.c_uint16, np.uint16) if view.dtype == "bf16" else (ctypes.c_float, np.float32)
+    return as_strided(np.frombuffer((kind * 1).from_address(view.at), dtype), shape, view.strides)
 
 
 def array_at(view: Strided, shape: tuple[int, ...], repeat: int = 1) -> Any:
-    """The numbers of a view, writable."""
+    """The numbers of a view."""
     if not view.at:
         return None
-    one = np.frombuffer((ctypes.c_float * 1).from_address(view.at), np.float32)
-    if not view.kept:
-        return as_strided(one, shape, view.strides)
-    return np.repeat(as_strided(one, (shape[0] // repeat, *shape[1:]), view.strides), repeat, axis=0)
+    found = _memory_of(view, (shape[0] // repeat, *shape[1:]) if view.kept else shape)
+    found = widened(found) if view.dtype == "bf16" else found
+    return np.repeat(found, repeat, axis=0) if view.kept else found
+
+
+def put(view: Strided, shape: tuple[int, ...], values: Any) -> None:
+    _memory_of(view, shape)[...] = bf16(values.astype(np.float32)) if view.dtype == "bf16" else values
 
 
 def launches(step: Step, plan: Plan, address_of: Any, *ignored: Any) -> list[HostCall]:
@@ -66,7 +81,7 @@ def _sums(site: Site, weight_map: str) -> Any:
     if part.linear:
         places = [0]
     for k, place in enumerate(places):
-        values = array_at(Strided(x.at + place, x.strides), (n, groups * c_in, *space, 1)).astype(np.float64)
+        values = array_at(Strided(x.at + place, x.strides, dtype=x.dtype), (n, groups * c_in, *space, 1)).astype(np.float64)
         total += np.einsum("ngidhw,goi->ngodhw", values.reshape(n, groups, c_in, *space), w[..., k])
     return total.reshape(n, c_out, *space, 1)
 
@@ -78,11 +93,11 @@ def _run(site: Site) -> None:
 
 def _product(site: Site) -> None:
     step, shape = site.step, site.shape(site.step.out)
-    out, scale = array_at(site.view(step.out), shape), array_at(site.window(), shape)
+    out, scale = site.view(step.out), array_at(site.window(), shape)
     result = _sums(site, step.weight_map) * (1 if scale is None else scale)
     if step.mode != "none":
         result = _MULTIPLIERS[step.mode](array_at(site.view(step.m, kept=True), shape, step.repeat).astype(np.float64)) * result
-    out[...] = out + result if step.accumulate else result
+    put(out, shape, array_at(out, shape) + result if step.accumulate else result)
 
 
 def _neuron(site: Site) -> None:
@@ -104,9 +119,9 @@ def _neuron(site: Site) -> None:
     kind, alpha, beta = step.activation
     act, slope = ACTIVATIONS[kind.upper()]
     value = act(y, alpha, beta)
-    array_at(site.view(step.out), shape)[...] = value
+    put(site.view(step.out), shape, value)
     if step.terms is not None:
-        array_at(site.view(step.terms), shape)[...] = z
+        put(site.view(step.terms), shape, z)
     if step.factor is None:
         return
     d = stabilised(z if bias_d is None else z + bias_d, step.stabilizer)
@@ -118,4 +133,4 @@ def _neuron(site: Site) -> None:
     result = factors[step.mode]()
     if step.select != "all":
         result = np.where(y > 0 if step.select == "y>0" else y < 0, result, 0)
-    array_at(site.view(step.factor), shape)[...] = result
+    put(site.view(step.factor), shape, result)

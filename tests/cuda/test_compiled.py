@@ -1,4 +1,5 @@
-"""The contraction kernel as machine code for sm_80 and sm_90: registers within what its blocks may use, nothing spilled.
+"""The contraction kernel as machine code for sm_80 and sm_90: registers within what its blocks may use, nothing spilled, and the
+instructions that it is written for.
 
 The cost of a kernel in registers decides which tiles are in `contraction.TILES`, so this is a table: one row per unit, tile and direction.
 """
@@ -13,45 +14,48 @@ from typing import Any
 import numpy as np
 import pytest
 
-from assembler import SHARED, resources
+from assembler import SHARED, count, resources
 from dtdfast.cuda.contraction import THIN, TILES
 from dtdfast.cuda.dense import Tile, dense
 from dtdfast.cuda.epilogue import FIRST_VIEW, N_FLOATS, PER_VIEW, Finish
 from dtdfast.cuda.launch import Kernel
 
 REGISTERS = 65536  # of a multiprocessor, sm_80 and sm_90
-GATE = Finish(True, "relu", "gate", True, False, ("out", "factor"), 4)
-TIMES = Finish(False, "identity", "times", False, True, ("out", "m"), 4)
+TENSOR = {  # of a unit: the instruction that multiplies
+    "fma": ("FFMA",), "tf32x3": ("HMMA", "1688", "F32", "TF32"), "tf32": ("HMMA", "1688", "F32", "TF32"),
+    "bf16_rounded": ("HMMA", "16816", "F32", "BF16"), "bf16": ("HMMA", "16816", "F32", "BF16"),
+}  # fmt: skip
+Case = tuple[str, int, bool, Tile]
 
 
 def kernel_of(unit: str, n_products: int, across: bool, tile: Tile) -> Kernel:
-    ending, maps = (GATE, ("w", "w+")) if n_products == 2 else (TIMES, ("w+",))
-    vector = 1 if unit == "fma" else 4
+    real, wide = ("bf16", 8) if unit == "bf16" else ("f4", 4)
+    if n_products == 2:
+        ending, maps = Finish(True, "relu", "gate", True, ("out", "factor"), (real, real), wide), ("w", "w+")
+    else:
+        ending, maps = Finish(False, "identity", "times", False, ("out", "m"), (real, real), wide), ("w+",)
+    vector = 1 if unit == "fma" else wide
     constants = (unit, maps, across, tile.constants, vector, vector, ending.constants)
     return Kernel("dtd_dense", dense, constants, FIRST_VIEW + PER_VIEW * len(ending.views), N_FLOATS, tile.threads, tile.min_blocks)
 
 
-def specialisations() -> Iterator[tuple[str, int, bool, Tile]]:
-    """The dual product and the one across for every tile; the single product along, which needs about as much, for the largest of a unit.
-
-    With DTDFAST_LONG, along for every tile.
-    """
+def specialisations() -> Iterator[Case]:
+    """The dual product along, which no plan asks for across, and the single product both ways, for every tile."""
     for unit, by_products in TILES.items():
         for tile in by_products[2]:
             yield unit, 2, False, tile
         for tile in by_products[1]:
             yield unit, 1, True, tile
-            if tile is by_products[1][0] or os.environ.get("DTDFAST_LONG"):
-                yield unit, 1, False, tile
+            yield unit, 1, False, tile
         yield unit, 1, True, THIN
 
 
-def assembled(case: tuple[str, int, bool, Tile]) -> dict[str, Any]:
-    return resources(kernel_of(*case))
+def assembled(case: Case) -> dict[str, Any]:
+    return resources(kernel_of(*case), disassembled=True)
 
 
 @pytest.fixture(scope="module")
-def table() -> dict[tuple[str, int, bool, Tile], dict[str, dict[str, Any]]]:
+def table() -> dict[Case, dict[str, Any]]:
     cases = list(specialisations())
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         return dict(zip(cases, pool.map(assembled, cases), strict=True))
@@ -60,13 +64,13 @@ def table() -> dict[tuple[str, int, bool, Tile], dict[str, dict[str, Any]]]:
 def test_registers(table: Any) -> None:
     """No kernel spills, and as many blocks fit on a multiprocessor as its launch bounds promise."""
     bad = []
-    print(f"\n{'unit':8}{'products':9}{'':8}{'tile':30}{'registers: ' + ', '.join(SHARED)}")
-    for (unit, n_products, across, tile), by_target in table.items():
-        used = [by_target[target]["registers"] for target in SHARED]
-        print(f"{unit:8}{n_products:<9}{'across' if across else 'along':8}{tile.constants!s:30}{used}")
-        for target, found in by_target.items():
+    print(f"\n{'unit':13}{'products':9}{'':8}{'tile':30}{'registers: ' + ', '.join(SHARED)}")
+    for (unit, n_products, across, tile), row in table.items():
+        used = [row["targets"][target]["registers"] for target in SHARED]
+        print(f"{unit:13}{n_products:<9}{'across' if across else 'along':8}{tile.constants!s:30}{used}")
+        for target, found in row["targets"].items():
             fits = found["registers"] * tile.threads * tile.min_blocks <= REGISTERS
-            if not fits or found["spilled"] or found["instructions"][r"\.local"]:
+            if not fits or found["local"] or row["float64"]:
                 bad.append((unit, n_products, across, tile, target, found))
     assert not bad
 
@@ -79,14 +83,30 @@ def test_shared_memory() -> None:
 
 
 def test_instructions(table: Any) -> None:
-    """Tensor cores where they should be, copies of 16 bytes where rows are aligned, no float64 anywhere."""
-    for (unit, _, _, _), by_target in table.items():
-        for found in by_target.values():
-            count = found["instructions"]
-            assert bool(count["mma.sync"]) == (unit != "fma")
-            assert bool(count["cp.async.ca"]) == (unit == "fma")
-            assert bool(count["cp.async.cg"]) == (unit != "fma")
-            assert count[r"\.f64"] == 0
+    """Every product in the instruction meant for it, copies and results 16 bytes at a time, fragments by ldmatrix; no other arithmetic.
+
+    A tile is 128 bytes deep: a few steps of k, written out or in a loop, of 16 × 8 blocks, three instructions each in tf32x3.
+    """
+    for (unit, n_products, across, tile), row in table.items():
+        code, blocks = row["code"], tile.warp_pixels // 16 * (tile.warp_channels // 8)
+        where = (unit, n_products, across, tile, dict(code))
+        assert not any(name.startswith(("LDL", "STL", "DADD", "DMUL", "DFMA", "DSETP")) for name in code), where
+        tensor = count(code, *TENSOR[unit])
+        if unit == "fma":
+            assert count(code, "HMMA") == 0, where
+            assert tensor >= n_products * blocks * 4, where
+            assert count(code, "LDGSTS") > 0 == count(code, "LDGSTS", "128"), where
+            continue
+        assert tensor == count(code, "HMMA"), where
+        steps = tensor / (n_products * blocks * (3 if unit == "tf32x3" else 1))
+        assert steps in ((1, 2) if unit == "bf16_rounded" else (1, 2, 4)), where
+        assert count(code, "LDGSTS") == count(code, "LDGSTS", "128") > 0, where
+        assert count(code, "LDSM") == count(code, "LDSM", "4") > 0, where
+        assert bool(count(code, "LDSM", "MT88")) == (unit == "bf16" and across), where
+        assert bool(count(code, "LDG", "128")) == (n_products == 1), where  # the gate's dual product reads no view
+        assert count(code, "STG") == count(code, "STG", "128") > 0, where
+        if unit == "bf16":  # nothing is converted between copies and products: four conversions to each store of eight results
+            assert count(code, "F2FP") == 4 * count(code, "STG"), where
 
 
 def test_linking() -> None:

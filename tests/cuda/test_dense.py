@@ -3,10 +3,11 @@
 Tolerance: a unit errs in Σ x·w by at most e(n)·Σ|x·w|, n terms, u = 2⁻²⁴:
 
     fma     n·u
-    tf32    2·2⁻¹¹ + 2⁻²² + n·u, bf16 2·2⁻⁸ + 2⁻¹⁶ + n·u     two operands rounded to nearest, products exact
+    tf32    2·2⁻¹¹ + 2⁻²² + n·u                     two operands rounded to nearest, products exact
+    bf16    2·2⁻⁸ + 2⁻¹⁶ + n·u, or 2⁻⁸ + n·u where x lies in bfloat16 and so is exact ("bf16_rounded" and "bf16")
     tf32x3  12u: what h + l leave of two operands, and l·l′, 2⁻²² each; 6u: three sums of eight terms, truncated; n/8·u: their sum
 
-and every operation of the epilogue adds u.
+and every operation of the epilogue adds u; a result kept in bfloat16 is rounded by 2⁻⁸ more.
 """
 
 from __future__ import annotations
@@ -22,10 +23,13 @@ from dtdfast.cuda.contraction import HUGE, NARROW, SMALL, SQUARE, TALL, THIN, WI
 from dtdfast.oracle_maths import WEIGHT_MAPS, gather, scatter
 from dtdfast.plan.steps import View
 from dtdfast.plan.units import Part
-from layers import UNTOUCHED, World, geometry
+from layers import World, geometry
 
 U = 2.0**-24
-UNITS = {"float32": "tf32x3", "tf32": "tf32", "bfloat16": "bf16"}
+HALF = 2.0**-8
+UNITS = {  # by unit the precision asked for, and how arrays are kept
+    "tf32x3": ("float32", "f4"), "tf32": ("tf32", "f4"), "bf16_rounded": ("bfloat16", "f4"), "bf16": ("bfloat16", "bf16"),
+}  # fmt: skip
 
 # c_in, c_out, size, kernel and the rest; the first where rows are no multiple of 16 bytes
 CASES: dict[str, dict[str, Any]] = {
@@ -41,13 +45,24 @@ CASES: dict[str, dict[str, Any]] = {
     "transposed": dict(c_in=8, c_out=16, x_size=(1, 3, 4), kernel=(1, 3, 3), stride=2, before=1, after=0, transposed=True),
 }
 
-RUNS = [(case, p) for case in CASES for p in UNITS if p == "float32" or case in ("image", "padded", "skipping", "aligned groups")]
+SOME = ("image", "padded", "skipping", "aligned groups")
+RUNS = [(case, unit) for case in CASES for unit in UNITS if unit in ("tf32x3", "bf16") or case in SOME]
 
 
 def bound(unit: str, n_terms: int) -> float:
     """e(n) of the module's docstring."""
-    operands = {"fma": 0.0, "tf32": 2 * 2.0**-11 + 2.0**-22, "bf16": 2 * 2.0**-8 + 2.0**-16, "tf32x3": 18 * U}[unit]
+    operands = {"fma": 0.0, "tf32": 2 * 2.0**-11 + 2.0**-22, "bf16": HALF, "bf16_rounded": 2 * HALF + HALF**2, "tf32x3": 18 * U}[unit]
     return operands + (n_terms / 8 + 1 if unit == "tf32x3" else n_terms) * U
+
+
+def kept(values: Any, real: str) -> Any:
+    """Values as memory of this type has them."""
+    return (contraction.bf16(values).astype(np.uint32) << 16).view(np.float32) if real == "bf16" else values
+
+
+def with_rounding(error: Any, exact: Any, real: str) -> Any:
+    """The error of a result that is kept in this type."""
+    return error if real == "f4" else error + HALF * (np.abs(exact) + error)
 
 
 def n_terms(part: Part, across: bool) -> int:
@@ -70,39 +85,39 @@ def neuron(part: Part, world: World, x: Any, **fields: Any) -> dict[str, Any]:
     return results
 
 
-@pytest.mark.parametrize(("case", "precision"), RUNS)
-def test_neuron(case: str, precision: str, rng: np.random.Generator) -> None:
+@pytest.mark.parametrize(("case", "unit"), RUNS)
+def test_neuron(case: str, unit: str, rng: np.random.Generator) -> None:
     """Out = relu(y), factor = the gate relu(y) / z⁺, from one pass over x and w."""
     part = geometry(rng, **CASES[case])
-    x = np.abs(rng.standard_normal((2, *part.source.shape), dtype=np.float32))
+    precision, real = UNITS[unit]
+    x = kept(np.abs(rng.standard_normal((2, *part.source.shape), dtype=np.float32)), real)
     bias = rng.standard_normal(part.taps.c_out, dtype=np.float32)
-    world = World(2)
+    world = World(2, real=real)
     results = neuron(part, world, x, dual=True, mode="gate", bias=bias, activation=("relu", 0.0, 0.0))
-    (unit,) = {launch.kernel.constants[0] for launch in world.run(precision)}
-    assert unit == (
-        UNITS[precision] if part.taps.c_in // part.taps.groups % 4 == 0 else {"float32": "fma"}.get(precision, UNITS[precision])
-    )
+    (found,) = {launch.kernel.constants[0] for launch in world.run(precision)}
+    assert found == ("fma" if unit == "tf32x3" and part.taps.c_in // part.taps.groups % 4 else unit)
 
     weight, x64 = part.weight.astype(np.float64), x.astype(np.float64)
     y, size = gather(x64, weight, part.taps) + bias[:, None, None, None], gather(x64, np.abs(weight), part.taps)
     z, out = gather(x64, np.maximum(weight, 0), part.taps), np.maximum(y, 0)
-    e = bound(unit, n_terms(part, False))
+    e = bound(found, n_terms(part, False))
     error_y = (e + 2 * U) * (size + np.abs(bias)[:, None, None, None])
-    near(world.view_of(results["out"]), out, error_y)
+    near(world.view_of(results["out"]), out, with_rounding(error_y, out, real))
     gate = ref.quotient(out, z)
-    near(world.view_of(results["factor"]), gate, 1.01 * ref.quotient(error_y + gate * e * z, z) + 4 * U * gate)
+    near(world.view_of(results["factor"]), gate, with_rounding(1.01 * ref.quotient(error_y + gate * e * z, z) + 4 * U * gate, gate, real))
     for buffer in results.values():
-        assert (world.beside(buffer) == UNTOUCHED).all()
+        assert world.untouched(buffer)
 
 
-@pytest.mark.parametrize(("case", "precision"), RUNS)
-def test_scatter(case: str, precision: str, rng: np.random.Generator) -> None:
+@pytest.mark.parametrize(("case", "unit"), RUNS)
+def test_scatter(case: str, unit: str, rng: np.random.Generator) -> None:
     """r_in += x · Σ_j w⁺ s_j for three targets at once, phase by phase."""
     part, n, t = geometry(rng, **CASES[case]), 2, 3
-    x = rng.standard_normal((n, *part.source.shape), dtype=np.float32)
-    s = rng.standard_normal((n * t, part.taps.c_out, *part.taps.out_size), dtype=np.float32)
-    before = rng.standard_normal((n * t, *part.source.shape), dtype=np.float32)
-    world = World(n, t)
+    precision, real = UNITS[unit]
+    x = kept(rng.standard_normal((n, *part.source.shape), dtype=np.float32), real)
+    s = kept(rng.standard_normal((n * t, part.taps.c_out, *part.taps.out_size), dtype=np.float32), real)
+    before = kept(rng.standard_normal((n * t, *part.source.shape), dtype=np.float32), real)
+    world = World(n, t, real=real)
     given, m, out = world.buffer(s.shape[1:], s, "nt"), world.buffer(x.shape[1:], x), world.buffer(x.shape[1:], before, "nt")
     fields = dict(out=View(out), m=View(m), mode="times", weight_map="w+", repeat=t, accumulate=True)
     world.lowering.taps("TAPS", part, View(given), fields, scatter=True)
@@ -110,26 +125,30 @@ def test_scatter(case: str, precision: str, rng: np.random.Generator) -> None:
     positive, factor = np.maximum(part.weight, 0).astype(np.float64), np.repeat(x, t, axis=0)
     expected = before + factor * scatter(s.astype(np.float64), positive, part.taps)
     size = np.abs(before) + np.abs(factor) * scatter(np.abs(s).astype(np.float64), positive, part.taps)
-    near(world.view_of(out), expected, (max(bound(u, n_terms(part, True)) for u in units) + 3 * U) * size)
-    assert (world.beside(out) == UNTOUCHED).all()
+    error = (max(bound(u, n_terms(part, True)) for u in units) + 3 * U) * size
+    near(world.view_of(out), expected, with_rounding(error, expected, real))
+    assert world.untouched(out)
 
 
 @pytest.mark.parametrize("weight_map", WEIGHT_MAPS)
-@pytest.mark.parametrize("scattered", [False, True])
-def test_weight_maps(weight_map: str, scattered: bool, rng: np.random.Generator) -> None:
-    """Maps are taken in registers; one weight is zero, and gamma is no power of two."""
+@pytest.mark.parametrize(("unit", "scattered"), [("tf32x3", False), ("tf32x3", True), ("bf16", False), ("bf16", True)])
+def test_weight_maps(weight_map: str, unit: str, scattered: bool, rng: np.random.Generator) -> None:
+    """Maps are taken in registers; one weight is zero, and gamma is no power of two.  In bfloat16 w² doubles w's error and is rounded."""
     part, gamma = geometry(rng, 8, 12, (1, 1, 3), (1, 1, 2)), 0.3
     part.weight[0, 0] = 0
     shapes = (part.source.shape, (part.taps.c_out, *part.taps.out_size))
-    x = rng.standard_normal((2, *shapes[scattered]), dtype=np.float32)
-    world = World(2)
+    precision, real = UNITS[unit]
+    x = kept(rng.standard_normal((2, *shapes[scattered]), dtype=np.float32), real)
+    world = World(2, real=real)
     out = world.buffer(shapes[not scattered])
     fields = dict(out=View(out), weight_map=weight_map, mode="none", gamma=gamma)
     world.lowering.taps("TAPS", part, View(world.buffer(x.shape[1:], x)), fields, scatter=scattered)
-    world.run()
+    world.run(precision)
     mapped, sum_over = WEIGHT_MAPS[weight_map](part.weight.astype(np.float64), float(np.float32(gamma))), scatter if scattered else gather
     size = sum_over(np.abs(x).astype(np.float64), np.abs(mapped), part.taps)
-    near(world.view_of(out), sum_over(x.astype(np.float64), mapped, part.taps), (bound("tf32x3", n_terms(part, scattered)) + 4 * U) * size)
+    expected = sum_over(x.astype(np.float64), mapped, part.taps)
+    error = bound(unit, n_terms(part, scattered)) + 4 * U + (2 * HALF + 4 * HALF**2 if unit == "bf16" else 0)
+    near(world.view_of(out), expected, with_rounding(error * size, expected, real))
 
 
 @pytest.mark.parametrize("multiplier", ["none", "times", "positive", "negative", "times positive", "times negative"])
@@ -190,19 +209,22 @@ def test_every_field_of_a_neuron(mode: str | int, dual: bool, rng: np.random.Gen
 
 @pytest.mark.parametrize(("n_in", "n_out"), [(37, 10), (64, 40), (5, 65)])
 @pytest.mark.parametrize("scattered", [False, True])
-def test_linear(n_in: int, n_out: int, scattered: bool, rng: np.random.Generator) -> None:
+@pytest.mark.parametrize("unit", ["tf32x3", "bf16"])
+def test_linear(n_in: int, n_out: int, scattered: bool, unit: str, rng: np.random.Generator) -> None:
     """Fully connected: the record's own rows, read along and across."""
     part = geometry(rng, n_in, n_out, (1, 1, 1), (1, 1, 1))
     part.linear = True
     sizes = (n_in, n_out)
-    x = rng.standard_normal((3, sizes[scattered]), dtype=np.float32)
-    world = World(3)
+    precision, real = UNITS[unit]
+    x = kept(rng.standard_normal((3, sizes[scattered]), dtype=np.float32), real)
+    world = World(3, real=real)
     out, given = world.buffer((sizes[not scattered],)), world.buffer((sizes[scattered],), x)
     world.lowering.taps("TAPS", part, View(given), dict(out=View(out), mode="none"), scatter=scattered)
-    (launch,) = world.run()
+    (launch,) = world.run(precision)
     weight = part.weight.reshape(n_out, n_in).astype(np.float64)
     weight = weight if scattered else weight.T
-    near(world.view_of(out), x @ weight, bound(launch.kernel.constants[0], len(weight)) * (np.abs(x) @ np.abs(weight)))
+    error = bound(launch.kernel.constants[0], len(weight)) * (np.abs(x) @ np.abs(weight))
+    near(world.view_of(out), x @ weight, with_rounding(error, x @ weight, real))
 
 
 TILES = [
@@ -217,21 +239,22 @@ TILES = [
 
 
 @pytest.mark.parametrize(("tile", "channels", "across"), TILES)
+@pytest.mark.parametrize("unit", ["tf32", "bf16"])
 def test_bits_are_the_same_for_every_tile_and_batch(
-    tile: Any, channels: int, across: bool, rng: np.random.Generator, monkeypatch: Any
+    tile: Any, channels: int, across: bool, unit: str, rng: np.random.Generator, monkeypatch: Any
 ) -> None:
     """Each tile of the table, against the smallest that serves all shapes, with one sample more before."""
     part = geometry(rng, *((channels, 20) if across else (20, channels)), (1, 2, 3), (1, 1, 2), after=1)
     x = rng.standard_normal((2, 20, *part.taps.out_size), dtype=np.float32)
     results = []
-    monkeypatch.setitem(contraction.UNITS, "float32", ("tf32", "tf32"))
+    precision, real = UNITS[unit]
     for chosen, n in ((SMALL, 1), (tile, 2)):
         monkeypatch.setattr(contraction, "choose_tile", lambda *_, chosen=chosen: chosen)
-        world = World(n)
+        world = World(n, real=real)
         out = world.buffer((channels, *part.taps.x_size))
         given = world.buffer(x.shape[1:], x[2 - n :])
         world.lowering.taps("TAPS", part, View(given), dict(out=View(out), mode="none", weight_map="w+"), scatter=across)
-        assert {launch.kernel.constants[3] for launch in world.run()} == {chosen.constants}
+        assert {launch.kernel.constants[3] for launch in world.run(precision)} == {chosen.constants}
         results.append(world.view_of(out)[-1].copy())
     assert np.array_equal(*(r.view(np.uint32) for r in results))
 

@@ -12,7 +12,7 @@ import pytest
 
 import dtdfast as dtd
 from assembler import resources
-from dtdfast.cuda import along, cache, channel, elementwise, entry, nest, pool
+from dtdfast.cuda import along, cache, channel, elementwise, entry, nest, pool, workshop
 from dtdfast.cuda.formulas import ACTIVATIONS, FACTORS, INPUT_MAPS, MULTIPLIERS, WEIGHT_MAPS
 from dtdfast.cuda.launch import Binary
 from host import HostDevice
@@ -20,7 +20,7 @@ from support import classifier, normal
 
 REGISTERS = 80  # of a thread: three blocks of 256 on a multiprocessor
 
-# (body, constants, views, longs, floats)
+# (body, constants, views or their types, longs, floats)
 BODIES = [
     (elementwise.fill_long, (), 1, 1, 0),
     (elementwise.clear_border, (), 2, 0, 0),
@@ -34,8 +34,13 @@ BODIES = [
     *((channel.neuron_channel, ("clip", mode, True), 10, 4, 4) for mode in ("none", "gate", "denominator", "derivative")),
     (channel.neuron_channel, ("gelu_tanh", "gate", False), 10, 4, 4),
     *((channel.taps_channel, (weight_map, "times"), 5, 4, 1) for weight_map in list(WEIGHT_MAPS)[::2]),
-    *((pool.max_pool, (width,), 6, 8, 0) for width in (1, 2)),
-    *((pool.max_unpool, (width, scaled), 7, 12, 0) for width in (1, 2) for scaled in (False, True)),
+    *((pool.max_pool, (), (real, winner, real, *["f4"] * 3), 8, 0) for real, winner in (("f4", "u1"), ("f4", "u2"), ("bf16", "u1"))),
+    *((pool.max_unpool, (scaled,), ("f4", "f4", "f4", winner, *["f4"] * 3), 12, 0) for winner in ("u1", "u2") for scaled in (False, True)),
+    (pool.max_unpool, (True,), ("bf16", "bf16", "bf16", "u1", *["f4"] * 3), 12, 0),
+    (elementwise.clear_border, (), ("bf16", "f4"), 0, 0),
+    (elementwise.move, (), ("bf16", "f4"), 1, 0),
+    (elementwise.multiply, ("times",), ("f4", "bf16", "bf16"), 1, 0),
+    (channel.neuron_channel, ("relu", "gate", True), ("bf16", "bf16", "bf16", "bf16", "f4", "bf16", "bf16", "f4", "f4", "f4"), 4, 4),
     (along.lrn, (), 3, 3, 3),
     (along.softmax, (), 2, 3, 0),
     (along.embed, (), 3, 2, 0),
@@ -48,7 +53,7 @@ BODIES = [
 
 def kernels():
     return [
-        nest.kernel(body, constants, views, 1 + number % 4, longs, floats)
+        nest.kernel(body, views if isinstance(views, tuple) else ("f4",) * views, constants, 1 + number % 4, longs, floats)
         for number, (body, constants, views, longs, floats) in enumerate(BODIES)
     ]
 
@@ -61,12 +66,10 @@ def test_assembled():
         found = dict(zip(made, workers.map(resources, made), strict=True))
     print()
     bad = []
-    for kernel, by_target in found.items():
-        print(f"{kernel.name:16}{cache._text(kernel.constants[1]):28}{[r['registers'] for r in by_target.values()]}")
-        for target, r in by_target.items():
-            instructions = r["instructions"]
-            if r["registers"] > REGISTERS or r["spilled"] or instructions[r"\.local"] or instructions[r"\.f64"]:
-                bad.append((kernel.name, kernel.constants[1], target, r))
+    for kernel, row in found.items():
+        print(f"{kernel.name:16}{cache._text(kernel.constants[2]):28}{[r['registers'] for r in row['targets'].values()]}")
+        if row["float64"] or any(r["registers"] > REGISTERS or r["local"] for r in row["targets"].values()):
+            bad.append((kernel.name, kernel.constants[1:3], row))
     assert not bad
 
 
@@ -100,7 +103,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def some_kernel(mode="times", n_axes=2):
-    return nest.kernel(elementwise.multiply, (mode,), 3, n_axes, 1, 0)
+    return nest.kernel(elementwise.multiply, ("f4",) * 3, (mode,), n_axes, 1, 0)
 
 
 def test_cache(folder):
@@ -143,3 +146,33 @@ def test_what_the_executor_loads(folder):
     assert made.entry.encode() in made.image
     assert np.frombuffer(made.image[18:20], np.uint16)[0] == 190  # EM_CUDA
     assert cache.stored(some_kernel(), (9, 0)) == made
+
+
+# ---------------------------------------------------------------------------------------------------------------- the workshop
+
+
+def kernels_for_two():
+    return [nest.kernel(elementwise.multiply, ("f4",) * 3, (mode,), n_axes, 1, 0) for mode in ("times", "positive") for n_axes in (1, 2)]
+
+
+def test_side_by_side(folder, monkeypatch):
+    """Another process compiles its share, and both keep it on disk."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    kernels, here = kernels_for_two(), []
+    compiled = cache.compiled
+    monkeypatch.setattr(cache, "compiled", lambda kernel, cc: (here.append(kernel), compiled(kernel, cc))[1])
+    made = workshop.compile_all(kernels, (9, 0))
+    assert here == kernels[::2]
+    assert len(list(folder.iterdir())) == 4
+    for kernel in kernels:
+        assert made[kernel] == cache.stored(kernel, (9, 0))
+
+
+@pytest.mark.parametrize("interpreter", ["", "/nowhere/python", "/bin/false"])
+def test_where_no_other_process_helps(folder, monkeypatch, interpreter):
+    """An embedded interpreter has no executable to start; a program of its own may be something else altogether."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    monkeypatch.setattr(workshop.sys, "executable", interpreter)
+    monkeypatch.setattr(cache, "compiled", lambda kernel, cc: Binary(b"code", kernel.name))
+    kernels = kernels_for_two()
+    assert workshop.compile_all(kernels, (9, 0)) == dict.fromkeys(kernels, Binary(b"code", "multiply"))

@@ -51,6 +51,34 @@ def test_networks(name, rules, explainer):
     assert ledger.closed, str(ledger)
 
 
+TWO_BYTES = ("digits_mlp", "alexnet", *list(SMALL)[1::2])  # which have every operation
+NARROW = [(name, "bfloat16") for name in TWO_BYTES] + [("cnn", "mixed"), ("unet", "mixed")]
+
+
+@pytest.mark.parametrize(("name", "precision"), NARROW)
+def test_networks_in_two_bytes(name, precision, explainer):
+    """Every operation on arrays of bfloat16, as `rounding` has it for float32: every operand is off by u = 2⁻⁸ at most.
+
+    What is kept of a layer's relevance is rounded as its operands are, a few times by random amounts: the factor of ten has room for it.
+    """
+    net, u = small(name), 2.0**-8
+    x, start = net.sample(N_BATCH), positive_start(net)
+
+    def oracle(net):
+        return dtd.explain(net.layers, x, start, backend="oracle")
+
+    exact = oracle(net)
+    made = explainer(net.layers, precision=precision)
+    bound = 10 * max(np.abs(oracle(net.perturbed(u, seed)) - exact).sum() for seed in range(2))
+    found = made.explain(x, start)
+    assert found.dtype == np.float32
+    assert np.abs(found - exact).sum() <= bound
+    ledger = made.ledger(x, net.target)
+    assert ledger.closed, str(ledger)
+    if precision == "mixed":
+        np.testing.assert_array_equal(made.predict(x), explainer(net.layers).predict(x))
+
+
 @settings(max_examples=15, suppress_health_check=list(HealthCheck))
 @given(graph=graphs(max_blocks=8), seed=st.integers(0, 2**32 - 1))
 def test_graphs(explainer, graph, seed):

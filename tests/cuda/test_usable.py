@@ -100,7 +100,7 @@ def test_what_is_there(driver):
     found = dtd.backends()["cuda"]
     assert found.usable
     assert found.reason == "NVIDIA H200 (compute capability 9.0), Tesla V100 (compute capability 7.0); driver for CUDA 13.1"
-    assert found.precisions == ("float32", "tf32", "bfloat16")
+    assert found.precisions == ("float32", "tf32", "bfloat16", "mixed")
     assert next(iter(b.name for b in dtd.backends().values() if b.usable)) == "cuda"  # what "auto" takes
 
 
@@ -124,7 +124,7 @@ def test_device_numbers_that_are_none(device):
         usable.device_number(device)
 
 
-@pytest.mark.parametrize("precision", ["tf32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["tf32", "bfloat16", "mixed"])
 def test_narrow_precisions_refuse_rules_that_cancel(explainer, rng, precision):
     layers, x = classifier(rng), normal(rng, 1, 3, 6, 6)
     made = explainer(layers, precision=precision)
@@ -133,8 +133,8 @@ def test_narrow_precisions_refuse_rules_that_cancel(explainer, rng, precision):
     for rule in (dtd.Epsilon(), dtd.Zero(), dtd.Gamma()):
         with pytest.raises(dtd.RuleError, match=f"layer 4: the rule .* cancel; with operands in {precision}"):
             explainer(layers, precision=precision, rules={4: rule}).explain(x)
-    with pytest.raises(dtd.BackendError, match="precision 'mixed' is not available on backend 'cuda', which computes in float32, tf32"):
-        explainer(layers, precision="mixed")
+    with pytest.raises(dtd.BackendError, match="precision 'float64' is not available on backend 'cuda', which computes in float32, tf32"):
+        explainer(layers, precision="float64")
 
 
 def test_precision_reaches_the_contractions(explainer, monkeypatch, rng):

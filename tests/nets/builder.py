@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, floor, prod
 from typing import Any, Literal
 
@@ -54,6 +54,15 @@ class Net:
             return rng.integers(self.n_words, size=shape, dtype=np.int64)
         low, high = self.box if box is None else box
         return low + (high - low) * rng.random(shape, dtype=np.float32)
+
+    def perturbed(self, scale: float, seed: int) -> Net:
+        """The same with every weight and bias times 1 + scale·N(0, 1), in float64."""
+        rng = np.random.default_rng(seed)
+        layers = []
+        for layer in self.layers:
+            arrays = {key: np.asarray(a, np.float64) for key in ("weight", "bias") if (a := getattr(layer, key, None)) is not None}
+            layers.append(replace(layer, **{key: a * (1 + scale * rng.standard_normal(a.shape)) for key, a in arrays.items()}))
+        return replace(self, layers=layers)
 
     @property
     def parameters(self) -> int:

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from .elementwise import put
+from .elementwise import Types, putter
 from .formulas import ACTIVATIONS, DERIVATIVES, FACTORS, MULTIPLIERS, ONE, WEIGHT_MAPS, ZERO, Scalar, positive, selected, stabilised
-from .language import load, load_long, store, times
+from .language import LOADS, STORES, load, load_long, times
 
 Body = Any
 
 
-def neuron_channel(activation: str, mode: str, dual: bool) -> Body:
+def neuron_channel(types: Types, activation: str, mode: str, dual: bool) -> Body:
     """out = act(y), factor and terms of a neuron, as csrc/README.md has them.
 
     taps : address of byte offsets from x; the weights of two taps lie `row` bytes apart
     """
+    store, store_factor, store_terms = (STORES[t] for t in types[:3])
+    get, get_y_prev, get_terms_prev = (LOADS[types[k]] for k in (3, 5, 6))
     act, slope = ACTIVATIONS[activation], DERIVATIVES[activation]
     formula = FACTORS.get(mode, FACTORS["gate"])
     stores, derivative = mode != "none", mode == "derivative"
@@ -30,7 +32,7 @@ def neuron_channel(activation: str, mode: str, dual: bool) -> Body:
     ) -> None:  # fmt: skip
         y, z = ZERO, ZERO
         for k in range(n_taps):
-            v = load(x + load_long(taps + 8 * k))
+            v = get(x + load_long(taps + 8 * k))
             w = load(weight + times(k, row)) if weight != 0 else ONE
             y += v * w
             if dual:
@@ -38,32 +40,33 @@ def neuron_channel(activation: str, mode: str, dual: bool) -> Body:
         s = load(scale) if scale != 0 else ONE
         y = y * s
         if y_prev != 0:
-            y = y + load(y_prev)
+            y = y + get_y_prev(y_prev)
         if dual:
             z = z * s
             if terms_prev != 0:
-                z = z + load(terms_prev)
+                z = z + get_terms_prev(terms_prev)
         else:
             z = y
         if terms != 0:
-            store(terms, z)
+            store_terms(terms, z)
         if bias != 0:
             y = y + load(bias)
         value = act(y, alpha, beta)
         store(out, value)
         if stores:
             if derivative:
-                store(factor, slope(y, alpha, beta) * s)
+                store_factor(factor, slope(y, alpha, beta) * s)
             else:
                 if bias_d != 0:
                     z = z + load(bias_d)
-                store(factor, selected(select, y, formula(coefficient, value, stabilised(z, stabilizer), s)))
+                store_factor(factor, selected(select, y, formula(coefficient, value, stabilised(z, stabilizer), s)))
 
     return body
 
 
-def taps_channel(weight_map: str, mode: str) -> Body:
+def taps_channel(types: Types, weight_map: str, mode: str) -> Body:
     """out (+)= multiplier(m) · scale · Σ_k x[p + tap_k] wm(w[k])."""
+    put, get, get_m = putter(types[0]), LOADS[types[1]], LOADS[types[3]]
     wm, multiplier = WEIGHT_MAPS[weight_map], MULTIPLIERS[mode]
 
     def body(
@@ -74,8 +77,8 @@ def taps_channel(weight_map: str, mode: str) -> Body:
         total = ZERO
         for k in range(n_taps):
             w = load(weight + times(k, row)) if weight != 0 else ONE
-            total += load(x + load_long(taps + 8 * k)) * wm(w, gamma)
+            total += get(x + load_long(taps + 8 * k)) * wm(w, gamma)
         s = load(scale) if scale != 0 else ONE
-        put(out, multiplier(load(m) if m != 0 else ZERO, total * s), accumulate)
+        put(out, multiplier(get_m(m) if m != 0 else ZERO, total * s), accumulate)
 
     return body

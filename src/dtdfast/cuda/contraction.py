@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from ..errors import BackendError
 from ..packing import pack
 from ..plan.plan import Plan
-from ..plan.steps import Step, View, Weights
+from ..plan.steps import SIZES, Step, View, Weights
 from . import dense
 from .dense import Tile
 from .epilogue import FIRST_VIEW, N_FLOATS, PER_VIEW, Finish
@@ -21,8 +22,9 @@ from .launch import AddressOf, Kernel, Launch
 OPERATIONS = frozenset(("NEURON_DENSE", "TAPS_DENSE", "NEURON_LINEAR", "TAPS_LINEAR", "SCATTER_LINEAR"))
 """Operations that `launches` takes."""
 
-UNITS = {"float32": ("tf32x3", "fma"), "tf32": ("tf32", "tf32"), "bfloat16": ("bf16", "bf16")}
-"""Per precision the unit for rows of x and w that are 16-byte aligned, and for others."""
+UNITS = {"float32": ("tf32x3", "fma"), "tf32": ("tf32", "tf32"), "bfloat16": ("bf16_rounded", "bf16_rounded")}
+UNITS["mixed"] = UNITS["float32"]
+"""Per precision the unit for rows of float32 x and w that are 16-byte aligned, and for others; what lies in bfloat16 takes "bf16"."""
 
 HUGE, WIDE, TALL = Tile(256, 128, 64, 64, 3), Tile(128, 128, 64, 32, 3), Tile(256, 64, 64, 32, 3)
 NARROW, SQUARE, SMALL = Tile(128, 64, 32, 32, 3, 2), Tile(64, 64, 32, 32, 4, 2), Tile(32, 32, 16, 16, 8)
@@ -32,6 +34,7 @@ _NARROW_UNITS: dict[int, tuple[Tile, ...]] = {1: (HUGE, WIDE, TALL, SQUARE, SMAL
 TILES: dict[str, dict[int, tuple[Tile, ...]]] = {
     "tf32": _NARROW_UNITS,
     "bf16": _NARROW_UNITS,
+    "bf16_rounded": {1: (SQUARE, SMALL), 2: (SQUARE, SMALL)},  # of layers that read x: a small part of any network
     "tf32x3": {1: (NARROW, SQUARE, SMALL), 2: (SQUARE, SMALL)},
     "fma": {1: (SQUARE, SMALL), 2: (SQUARE, SMALL)},
 }
@@ -46,17 +49,32 @@ MOST = 2**31  # offsets and counts of pixels are 32-bit
 def packing_key(weights: Weights) -> tuple[Any, ...]:
     """What one upload serves: dense weights go up once for both directions and all phases."""
     if weights.layout == "dense":
-        return weights.part.position, weights.part.variant, "dense"
+        return weights.part.position, weights.part.variant, "dense", weights.real
     return weights.key
 
 
-def packing(weights: Weights) -> NDArray[np.float32]:
-    """Weights as the kernels read them: dense (c_out, c_in/groups, *kernel) → [output][tap][input], others as on the CPU."""
-    if weights.layout != "dense":
+def row_length(inputs: int, real: str) -> int:
+    """Elements of a row of weights in memory: bfloat16 is filled up with zeros, so that every row is 16-byte aligned."""
+    return inputs if real == "f4" else -(-inputs // 8) * 8
+
+
+def packing(weights: Weights) -> NDArray[Any]:
+    """Weights as the kernels read them: dense (c_out, c_in/groups, *kernel) → [output][tap][input], rows as they are."""
+    if weights.layout != "dense" and weights.real == "f4":
         return pack(weights)
     weight = weights.part.weight
     assert weight is not None
-    return np.ascontiguousarray(weight.reshape(*weight.shape[:2], -1).swapaxes(1, 2), np.float32)
+    packed = np.ascontiguousarray(weight.reshape(*weight.shape[:2], -1).swapaxes(1, 2), np.float32)
+    if weights.real == "f4":
+        return packed
+    more = row_length(packed.shape[-1], weights.real) - packed.shape[-1]
+    return bf16(np.pad(packed, [(0, 0), (0, 0), (0, more)]))
+
+
+def bf16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """Finite numbers as the bits of bfloat16, rounded to nearest, ties to even."""
+    bits = np.ascontiguousarray(values).view(np.uint32)
+    return ((bits + np.uint32(0x7FFF) + (bits >> 16 & 1)) >> 16).astype(np.uint16)
 
 
 class _Operand:
@@ -67,7 +85,7 @@ class _Operand:
         if shape[0] > 1 and strides[0] != 1:
             raise BackendError(f"the channels of {view.buffer.name} do not lie next to each other, which this kernel asks for")
         sample = 0 if view.buffer.batch == "1" else view.buffer.strides()[2]
-        self.address = address_of(view)
+        self.address, self.dtype = address_of(view), view.buffer.root.dtype
         self.pixels: tuple[int, int, int] = (shape[1], shape[2], shape[3])
         self.axes = strides[1:4]
         self.strides = (sample, *(s * step for s, step in zip(self.axes, x_step, strict=True)))
@@ -76,22 +94,28 @@ class _Operand:
         return (self.address, *self.strides)
 
     def aligned(self, *more: int) -> bool:
-        """Whether four channels can be moved at once; `more` offsets count in."""
-        return self.address % 16 == 0 and all(s % 4 == 0 for s in (*self.strides, *more))
+        """Whether 16 bytes of channels can be moved at once; `more` offsets count in."""
+        return self.address % 16 == 0 and all(s * SIZES[self.dtype] % 16 == 0 for s in (*self.strides, *more))
 
 
-class _Window:
-    """A number per pixel (d, h, w), as an operand."""
+@dataclass(frozen=True)
+class _Other:
+    """In the place of an operand: one that is not there, of the type that it would have, or a number per pixel, read one by one."""
 
-    def __init__(self, window: NDArray[np.float32], address_of: AddressOf) -> None:
-        _, h, w = window.shape
-        self.address, self.strides = address_of(window), (0, h * w, w, 1)
+    dtype: str
+    address: int = 0
+    strides: tuple[int, ...] = (0, 0, 0, 0)
 
     def numbers(self) -> tuple[int, ...]:
         return (self.address, *self.strides)
 
     def aligned(self) -> bool:
-        return True  # read one by one
+        return True
+
+
+def _window(window: NDArray[np.float32], address_of: AddressOf) -> _Other:
+    _, h, w = window.shape
+    return _Other("f4", address_of(window), (0, h * w, w, 1))
 
 
 def choose_tile(unit: str, n_products: int, across: bool, pixels: int, channels: int, groups: int, multiprocessors: int) -> Tile:
@@ -115,7 +139,7 @@ def launches(step: Step, plan: Plan, address_of: AddressOf, precision: str = "fl
     Parameters
     ----------
     address_of : device addresses, see launch.py
-    precision : "float32", "tf32" or "bfloat16": of the operands; sums are float32
+    precision : a key of UNITS, of float32 operands; sums are float32
     multiprocessors : of the device
     """
     assert step.x is not None
@@ -129,23 +153,29 @@ def launches(step: Step, plan: Plan, address_of: AddressOf, precision: str = "fl
     inner, channels = (c_out, c_in) if across else (c_in, c_out)
 
     x = _Operand(step.x, address_of, step.phase.x_step)
+    row = row_length(c_in, x.dtype)
     table = np.zeros((len(step.phase.taps) + dense.SPARE_TAPS, 2), np.int32)
-    for row, (tap, offset) in zip(table, step.phase.taps, strict=False):
-        row[:] = sum(o * s for o, s in zip(offset, x.axes, strict=True)), tap * c_in
+    for line, (tap, offset) in zip(table, step.phase.taps, strict=False):
+        line[:] = sum(o * s for o, s in zip(offset, x.axes, strict=True)), tap * row
     neuron = step.op.startswith("NEURON")
     maps = (("w", "w+") if step.dual else ("w",)) if neuron else (step.weight_map,)
 
     given = {name: getattr(step, name) for name in ("out", "factor", "terms", "y_prev", "terms_prev", "m")}
-    views: dict[str, _Operand | _Window] = {name: _Operand(v, address_of) for name, v in given.items() if v is not None}
+    views: dict[str, _Operand | _Other] = {name: _Operand(v, address_of) for name, v in given.items() if v is not None}
+    if not neuron:  # one kernel serves with and without a multiplier
+        views.setdefault("m", _Other(x.dtype))
     if step.window is not None:
-        views["window"] = _Window(step.window, address_of)
-    mode = str(step.mode or "none")
+        views["window"] = _window(step.window, address_of)
+    mode = str(step.mode or "none") if neuron or step.m is not None else "times"
     kind, alpha, beta = step.activation
-    width = 4 if channels % 4 == 0 and all(v.aligned() for v in views.values()) else 1
-    ending = Finish(neuron, kind, mode, step.dual, step.accumulate, tuple(views), width)
+    types = tuple(v.dtype for v in views.values())
+    width = 8 if "bf16" in types else 4
+    width = width if channels % width == 0 and all(v.aligned() for v in views.values()) else 1
+    ending = Finish(neuron, kind, mode, step.dual, tuple(views), types, width)
 
-    vector = 4 if inner % 4 == 0 and x.aligned(*table[:, 0].tolist()) else 1
-    vector_w = (4 if channels % 4 == 0 else 1) if across else vector
+    whole = 16 // SIZES[x.dtype]  # elements of a copy of 16 bytes
+    vector = whole if inner % whole == 0 and x.aligned(*table[:, 0].tolist()) else 1
+    vector_w = (whole if x.dtype == "bf16" or channels % whole == 0 else 1) if across else vector
     out = _Operand(step.out, address_of)
     d, h, w = out.pixels
     n = {"n": plan.n, "nt": plan.n * plan.t, "1": 1}[step.out.buffer.batch]
@@ -153,13 +183,13 @@ def launches(step: Step, plan: Plan, address_of: AddressOf, precision: str = "fl
     if max(pixels, *(n * v.strides[0] for v in (x, *views.values()))) >= MOST:
         raise BackendError(f"a pass of {n} samples has more than 2**31 elements in one array; choose a smaller batch_size")
 
-    unit = UNITS[precision][0 if vector == 4 else 1]
+    unit = "bf16" if x.dtype == "bf16" else UNITS[precision][0 if vector == whole else 1]
     tile = choose_tile(unit, len(maps), across, pixels, channels, step.groups, multiprocessors)
     tiles_across = -(-channels // tile.channels)
     numbers = (
         *(x.address, *x.strides, address_of(step.weights), address_of(table), len(step.phase.taps), inner),
-        *(pixels, d * h * w, h * w, w, step.repeat, tiles_across, n_weight_taps * c_in, c_out * n_weight_taps * c_in),
-        *(channels, *(0 if b is None else address_of(b) for b in (step.bias, step.bias_d))),
+        *(pixels, d * h * w, h * w, w, step.repeat, tiles_across, n_weight_taps * row, c_out * n_weight_taps * row),
+        *(channels, *(0 if b is None else address_of(b) for b in (step.bias, step.bias_d)), int(step.accumulate)),
         *(number for v in views.values() for number in v.numbers()),
     )
     kernel = Kernel(

@@ -2,8 +2,8 @@
 
     sum[p, j] = Σ_k Σ_i x[p·step + tap_k, i] wm(w[k, i, j])           p: pixels of all samples, one group of channels at a time
 
-A block owns a tile of pixels × channels and walks the taps' channels, (k, i) flattened, 32 at a time: tiles of x and of the weights come
-through `stages` buffers of shared memory by asynchronous copies, the warps multiply them (units.py), and the sums go through shared
+A block owns a tile of pixels × channels and walks the taps' channels, (k, i) flattened, 128 bytes at a time: tiles of x and of the weights
+come through `stages` buffers of shared memory by asynchronous copies, the warps multiply them (units.py), and the sums go through shared
 memory to `epilogue.py`.  x is never gathered in memory, and its frame of zeros stands for padding, so nothing tests bounds; what lies
 beyond the last pixel, channel or column is filled with zeros.  The weights lie in memory once, [group][output][tap][input], and serve
 both directions:
@@ -23,7 +23,7 @@ from typing import Any
 from .epilogue import CHANNELS, FIRST_VIEW, PER_VIEW, Finish, finish
 from .formulas import ZERO
 from .specialise import unroll
-from .units import tile_product
+from .units import ROW_BYTES, tile_product, turning
 
 X, X_N, X_D, X_H, X_W, WEIGHT, TAPS, N_TAPS, INNER, PIXELS, DHW, HW, W, REPEAT, TILES_ACROSS, ROW, GROUP = range(17)
 """Numbers of the kernel: x and its strides; weights and table of (x offset, weight offset) per tap; taps; channels summed per tap; pixels
@@ -31,8 +31,7 @@ of all samples, of one sample, of one plane and row; samples of x per kept one; 
 
 assert CHANNELS == GROUP + 1  # epilogue.py numbers the rest
 
-DEPTH = 32  # columns of a tile
-SPARE_TAPS = 2 * DEPTH  # rows of zeros behind the table: columns beyond the end still look their tap up
+SPARE_TAPS = 2 * ROW_BYTES // 2  # rows of zeros behind the table: columns beyond the end still look their tap up
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class Tile:
         return self.pixels, self.channels, self.warp_pixels, self.warp_channels, self.stages
 
     def shared_bytes(self, n_products: int, n_views: int) -> int:
-        pipeline = self.stages * (self.pixels + self.channels) * 4 * DEPTH
+        pipeline = self.stages * (self.pixels + self.channels) * ROW_BYTES
         sums = n_products * self.pixels * pitch(self.channels) * 4
         return max(pipeline, sums) + 4 * self.pixels * (1 + n_views)
 
@@ -76,7 +75,7 @@ def dense(
     maps : weight maps; two of them are the dual product, y and z⁺ from one load of x and w
     across : the sum runs over the weights' rows
     tile : Tile.constants
-    vector, vector_w : elements of x and of the weights that one copy moves, 4 (16-byte aligned rows) or 1
+    vector, vector_w : elements of x and of the weights that one copy moves: 16 bytes of them (aligned rows) or 1
     ending : Finish.constants
     """
     PIXELS_T, CHANNELS_T, PIXELS_W, CHANNELS_W, STAGES = tile
@@ -86,9 +85,12 @@ def dense(
     THREADS = PIXELS_T // PIXELS_W * WARPS_ACROSS * 32
     PRODUCTS = len(maps)
     SUMS = PRODUCTS * I * J * 4
-    X_BYTES = PIXELS_T * 4 * DEPTH
-    STAGE = X_BYTES + CHANNELS_T * 4 * DEPTH
-    COLUMNS = DEPTH // vector  # threads side by side on a row of 32
+    SIZE = 2 if unit == "bf16" else 4  # bytes of an element of x and w
+    DEPTH = ROW_BYTES // SIZE  # columns of a tile
+    DEPTH_BITS = DEPTH.bit_length() - 1
+    X_BYTES = PIXELS_T * ROW_BYTES
+    STAGE = X_BYTES + CHANNELS_T * ROW_BYTES
+    COLUMNS = DEPTH // vector  # threads side by side on a row of x
     COLUMN_BITS = COLUMNS.bit_length() - 1
     ROWS = THREADS // COLUMNS
     X_TURNS, W_TURNS = PIXELS_T // ROWS, CHANNELS_T // ROWS
@@ -96,7 +98,7 @@ def dense(
     COLUMN_BITS_W = COLUMNS_W.bit_length() - 1
     ROWS_W = THREADS // COLUMNS_W
     TURNS_ACROSS = max(1, DEPTH // ROWS_W)
-    TURN = 2 if CHANNELS_T >= 32 else 0  # as in units.py
+    TURN_FROM, TURN_MASK, TURN_BY = turning(CHANNELS_T, SIZE)
     PITCH = pitch(CHANNELS_T)
     END = Finish(*ending)
     NAMES = END.views
@@ -108,16 +110,16 @@ def dense(
     product = tile_product(ptx, unit, maps, across, (I, J), CHANNELS_T)
     finish_at = finish(ptx, END, 4 * PIXELS_T * PITCH, 4 * PIXELS_T)
     wait = ptx.COPY_WAIT[STAGES - 2]
-    copy = ptx.copy16 if vector == 4 else ptx.copy4
-    copy_w = ptx.copy16 if vector_w == 4 else ptx.copy4
-    BYTES, BYTES_W = 4 * vector, 4 * vector_w
+    BYTES, BYTES_W = SIZE * vector, SIZE * vector_w
+    copies = {16: ptx.copy16, 4: ptx.copy4, 2: ptx.copy2}
+    copy, copy_w = copies[BYTES], copies[BYTES_W]
 
     def place_of(row: int, column: int) -> int:
         """Byte of a tile of 128-byte rows, where element `column` of `row` lies."""
-        return row * 128 + (((column >> 2) ^ (row & 7)) << 4) + (column & 3) * 4
+        return row * ROW_BYTES + (((SIZE * column >> 4) ^ (row & 7)) << 4) + (SIZE * column & 15)
 
     def step_on(k: int, place: Any, a: Any) -> None:
-        """Column 32 further: place holds, for each k, tap, channel, and the tap's offsets in x and in the weights."""
+        """A tile's columns further: place holds, for each k, tap, channel, and the tap's offsets in x and in the weights."""
         channel = place[4 * k + 1] + DEPTH
         if channel >= a[INNER]:
             tap = place[4 * k]
@@ -177,12 +179,12 @@ def dense(
                 places[4 * u], places[4 * u + 1] = 0, k_row + u * ROWS_W - DEPTH
                 places[4 * u + 2], places[4 * u + 3] = ptx.read_int(a[TAPS]), ptx.read_int(a[TAPS] + 4)
                 step_on(u, places, a)
-        weights = a[WEIGHT] + 4 * group * a[GROUP]
+        weights = a[WEIGHT] + SIZE * group * a[GROUP]
 
         sums = ptx.registers(SUMS)
         for i in range(SUMS):
             sums[i] = ZERO
-        n_tiles = (a[N_TAPS] * a[INNER] + DEPTH - 1) >> 5
+        n_tiles = (a[N_TAPS] * a[INNER] + DEPTH - 1) >> DEPTH_BITS
         read_at, write_at = base, base
         for number in range(1 - STAGES, n_tiles):
             if number >= 0:
@@ -193,23 +195,24 @@ def dense(
                 for u in range(X_TURNS):
                     row = first_row + u * ROWS
                     filled = inside if first_pixel + row < a[PIXELS] else 0
-                    copy(write_at + place_of(row, column), a[X] + 4 * (x_row[u] + (place[2] + place[1]) * filled), BYTES * filled)
+                    copy(write_at + place_of(row, column), a[X] + SIZE * (x_row[u] + (place[2] + place[1]) * filled), BYTES * filled)
                 if across:
                     for u in range(TURNS_ACROSS):
                         row = k_row + u * ROWS_W
                         filled = 1 if channel_w < a[CHANNELS] and places[4 * u] < a[N_TAPS] else 0
                         at = places[4 * u + 1] * a[ROW] + places[4 * u + 3] + channel_w
-                        to = write_at + X_BYTES + row * 4 * CHANNELS_T
-                        to += (((channel_w - first_channel) >> 2) ^ (TURN * (row & 3))) * 16 + ((channel_w - first_channel) & 3) * 4
+                        byte = SIZE * (channel_w - first_channel)
+                        to = write_at + X_BYTES + row * SIZE * CHANNELS_T + (byte & 15)
+                        to += ((byte >> 4) ^ (((row >> TURN_FROM) & TURN_MASK) << TURN_BY)) << 4
                         if row < DEPTH:
-                            copy_w(to, weights + 4 * at * filled, BYTES_W * filled)
+                            copy_w(to, weights + SIZE * at * filled, BYTES_W * filled)
                         step_on(u, places, a)
                 else:
                     for u in range(W_TURNS):
                         row = first_row + u * ROWS
                         filled = inside if first_channel + row < a[CHANNELS] else 0
                         at = (first_channel + row) * a[ROW] + place[3] + place[1]
-                        copy_w(write_at + X_BYTES + place_of(row, column), weights + 4 * at * filled, BYTES_W * filled)
+                        copy_w(write_at + X_BYTES + place_of(row, column), weights + SIZE * at * filled, BYTES_W * filled)
                 step_on(0, place, a)
             ptx.copy_commit()
             write_at += STAGE

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..errors import BackendError
 from ..extras import require
-from . import cache
+from . import cache, workshop
 from .device import OutOfMemory
 from .launch import Kernel, Launch
 
@@ -112,9 +112,10 @@ class Gpu:
             missing = [kernel for kernel, binary in found.items() if binary is None]
             if missing:
                 log.warning("compiling %d kernel(s) for %s; kept in %s", len(missing), self.name, cache.folder())
+            made = workshop.compile_all(missing, self.capability) if missing else {}
             with self._current():
                 for kernel, binary in found.items():
-                    binary = binary or cache.compiled(kernel, self.capability)
+                    binary = binary or made[kernel]
                     module = self._call("cuModuleLoadData", binary.image)
                     self._functions[kernel] = self._call("cuModuleGetFunction", module, binary.entry.encode())
                 self._allow_shared(launches)

@@ -1,41 +1,43 @@
 """Bodies that compute each element of the result from the same element of their operands.
 
-Arguments: addresses of the result and the operands (0: absent), then integers, then floats.
+Every factory of a body takes the types of its views first.  A body's arguments are the addresses of the result and the operands (0:
+absent), then integers, then floats.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from .formulas import ACTIVATIONS, DERIVATIVES, FACTORS, INPUT_MAPS, MULTIPLIERS, ONE, ZERO, Scalar, quotient, selected, stabilised
-from .language import load, load_long, store, store_long
+from .language import LOADS, STORES, load, load_long, store_long
 
 Body = Any
+Types = tuple[str, ...]
 
 
-def put(out: int, value: Scalar, accumulate: int) -> None:
+def putter(dtype: str) -> Callable[[int, Scalar, int], None]:
     """out (+)= value."""
-    store(out, load(out) + value if accumulate != 0 else value)
+    get, store = LOADS[dtype], STORES[dtype]
+
+    def put(out: int, value: Scalar, accumulate: int) -> None:
+        store(out, get(out) + value if accumulate != 0 else value)
+
+    return put
 
 
-def fill() -> Body:
+def fill_long(types: Types) -> Body:
     """out = a number."""
 
-    def body(out: int, value: Scalar) -> None:
-        store(out, value)
-
-    return body
-
-
-def fill_long() -> Body:
     def body(out: int, value: int) -> None:
         store_long(out, value)
 
     return body
 
 
-def clear_border() -> Body:
+def clear_border(types: Types) -> Body:
     """out[place] = 0 for the places of a frame, byte offsets from the first element of a sample's frame."""
+    store = STORES[types[0]]
 
     def body(out: int, place: int) -> None:
         store(out + load_long(place), ZERO)
@@ -43,66 +45,74 @@ def clear_border() -> Body:
     return body
 
 
-def move() -> Body:
+def move(types: Types) -> Body:
     """out (+)= x."""
+    put, get = putter(types[0]), LOADS[types[1]]
 
     def body(out: int, x: int, accumulate: int) -> None:
-        put(out, load(x), accumulate)
+        put(out, get(x), accumulate)
 
     return body
 
 
-def map_input(mode: str) -> Body:
+def map_input(types: Types, mode: str) -> Body:
     """out = map(x); m is the bound of a box."""
+    store, get = STORES[types[0]], LOADS[types[1]]
     formula = INPUT_MAPS[mode]
 
     def body(out: int, x: int, m: int) -> None:
-        store(out, formula(load(x) if x != 0 else ZERO, load(m) if m != 0 else ZERO))
+        store(out, formula(get(x) if x != 0 else ZERO, load(m) if m != 0 else ZERO))
 
     return body
 
 
-def multiply(mode: str) -> Body:
+def multiply(types: Types, mode: str) -> Body:
     """out (+)= multiplier(m) · x."""
+    put, get, get_m = putter(types[0]), LOADS[types[1]], LOADS[types[2]]
     formula = MULTIPLIERS[mode]
 
     def body(out: int, x: int, m: int, accumulate: int) -> None:
-        put(out, formula(load(m), load(x)), accumulate)
+        put(out, formula(get_m(m), get(x)), accumulate)
 
     return body
 
 
-def divide() -> Body:
+def divide(types: Types) -> Body:
     """out (+)= x / m, 0 where m is 0."""
+    put, get, get_m = putter(types[0]), LOADS[types[1]], LOADS[types[2]]
 
     def body(out: int, x: int, m: int, accumulate: int) -> None:
-        put(out, quotient(load(x), load(m)), accumulate)
+        put(out, quotient(get(x), get_m(m)), accumulate)
 
     return body
 
 
-def activate(kind: str, derivative: bool) -> Body:
+def activate(types: Types, kind: str, derivative: bool) -> Body:
     """out = act(x), or act'(x)."""
+    store, get = STORES[types[0]], LOADS[types[1]]
     formula = (DERIVATIVES if derivative else ACTIVATIONS)[kind]
 
     def body(out: int, x: int, a: Scalar, b: Scalar) -> None:
-        store(out, formula(load(x), a, b))
+        store(out, formula(get(x), a, b))
 
     return body
 
 
-def affine() -> Body:
+def affine(types: Types) -> Body:
     """out (+)= x · weight[c] + bias[c]."""
+    put, get = putter(types[0]), LOADS[types[1]]
 
     def body(out: int, x: int, weight: int, bias: int, accumulate: int) -> None:
         shift = load(bias) if bias != 0 else ZERO
-        put(out, load(x) * load(weight) + shift, accumulate)
+        put(out, get(x) * load(weight) + shift, accumulate)
 
     return body
 
 
-def factor(mode: str) -> Body:
+def factor(types: Types, mode: str) -> Body:
     """The factor of a share from its terms: see formulas.gate and formulas.denominator."""
+    store = STORES[types[0]]
+    get_terms, get_x, get_m, get_other = (LOADS[types[k]] for k in (1, 3, 4, 7))
     formula = FACTORS[mode]
 
     def body(
@@ -118,15 +128,15 @@ def factor(mode: str) -> Body:
         coefficient: Scalar,
         stabilizer: Scalar,
     ) -> None:
-        d = load(terms)
+        d = get_terms(terms)
         if bias_d != 0:
             d = d + load(bias_d)
-        a = load(x) if x != 0 else ZERO
-        y = load(m) if m != 0 else ZERO
+        a = get_x(x) if x != 0 else ZERO
+        y = get_m(m) if m != 0 else ZERO
         if bias != 0:
             y = y + load(bias)
         c = coefficient
-        if other != 0 and load(other) == ZERO:  # the other share is empty: this one passes on all of R
+        if other != 0 and get_other(other) == ZERO:  # the other share is empty: this one passes on all of R
             c = ONE
         s = load(scale) if scale != 0 else ONE
         store(out, selected(select, y, formula(c, a, stabilised(d, stabilizer), s)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .elementwise import Types
 from .formulas import ONE, ZERO, Scalar, magnitude, positive
 from .language import load, load_long, store, store_long
 
@@ -13,7 +14,7 @@ LANES = 64  # threads that look for the largest output of one sample
 LARGEST = 3.4028234663852886e38  # finite float32
 
 
-def check() -> Body:
+def check(types: Types) -> Body:
     """Set `not_finite` where x is NaN or infinite, `outside` where it leaves [low, high] (addresses 0: no bound).
 
     Many threads may write one flag; they write the same.
@@ -31,7 +32,7 @@ def check() -> Body:
     return body
 
 
-def largest() -> Body:
+def largest(types: Types) -> Body:
     """Value and number of the first largest among the candidates first, first + step, … < n of a sample; a NaN wins.
 
     numbers : address of the candidates' own numbers; 0 where they are 0, 1, 2, …
@@ -54,7 +55,7 @@ def largest() -> Body:
     return body
 
 
-def start() -> Body:
+def start(types: Types) -> Body:
     """start[n,t,e] = output e of sample n where e is the target's number, else 0.
 
     unit : start with 1 instead;  clip : raise negative outputs to 0

@@ -10,7 +10,8 @@ from .formulas import ACTIVATIONS, DERIVATIVES, FACTORS, MULTIPLIERS, ONE, stabi
 from .specialise import unroll
 
 CHANNELS, BIAS, BIAS_D = 17, 18, 19  # numbers of the kernel: result channels per group; per-channel vectors, 0 for none
-FIRST_VIEW, PER_VIEW = 20, 5  # then, for every view of Finish.views, its address and strides along n, d, h, w
+ACCUMULATE = 20  # whether a product adds to out
+FIRST_VIEW, PER_VIEW = 21, 5  # then, for every view of Finish.views, its address and strides along n, d, h, w
 GAMMA, COEFFICIENT, STABILIZER, ALPHA, BETA = range(5)
 N_FLOATS = 5
 
@@ -19,26 +20,25 @@ N_FLOATS = 5
 class Finish:
     """What is done with the sums.
 
-    neuron : y = Σxw and perhaps Σxw⁺ to out, factor and terms; else out (+)= multiplier(m)·Σ
+    neuron : y = Σxw and perhaps Σxw⁺ to out, factor and terms; else out (+)= multiplier(m)·Σ, or Σ where m has address 0
     activation : of a neuron
     mode : of a neuron the factor (or "none"), else the multiplier
     dual : two sums, of y and of the terms
-    accumulate : add to out
-    views : those present, of out, factor, terms, y_prev, terms_prev, m and window (a number per pixel)
-    vector : channels at once, 4 where every view is 16-byte aligned, else 1
+    views, types : those present, of out, factor, terms, y_prev, terms_prev, m and window (a number per pixel); "f4" or "bf16" each
+    vector : channels at once: 8 or, where all views are "f4", 4 if every view is 16-byte aligned, else 1
     """
 
     neuron: bool
     activation: str
     mode: str
     dual: bool
-    accumulate: bool
     views: tuple[str, ...]
+    types: tuple[str, ...]
     vector: int
 
     @property
     def constants(self) -> tuple[Any, ...]:
-        return self.neuron, self.activation, self.mode, self.dual, self.accumulate, self.views, self.vector
+        return self.neuron, self.activation, self.mode, self.dual, self.views, self.types, self.vector
 
 
 def finish(ptx: Any, end: Finish, second_sum: int, per_view: int) -> Callable[[Any, Any, int, int, int], None]:
@@ -51,46 +51,59 @@ def finish(ptx: Any, end: Finish, second_sum: int, per_view: int) -> Callable[[A
     """
     N = end.vector
     VIEWS = end.views
-    DUAL, MODE, ACCUMULATE = end.dual, end.mode, end.accumulate
+    HALF = tuple(t == "bf16" for t in end.types)
+    DUAL, MODE = end.dual, end.mode
     SLOPE, FACTOR = MODE == "derivative", end.neuron and MODE != "none"
     act, slope = ACTIVATIONS[end.activation], DERIVATIVES[end.activation]
     formula = FACTORS.get(MODE, FACTORS["gate"])
-    multiplied = MULTIPLIERS.get(MODE, MULTIPLIERS["none"])
+    multiplied = MULTIPLIERS.get(MODE, MULTIPLIERS["times"])
     # a view's number among those present; only looked at where it is
     OUT, FACTOR_V, TERMS, Y_PREV, TERMS_PREV, M, WINDOW = (
         VIEWS.index(v) if v in VIEWS else -1 for v in ("out", "factor", "terms", "y_prev", "terms_prev", "m", "window")
     )
 
     def address(a: Any, view: int, offsets: int, channel: int) -> Any:
-        return a[FIRST_VIEW + PER_VIEW * view] + 4 * (ptx.shared_load_int(offsets + (view + 1) * per_view) + channel)
+        return a[FIRST_VIEW + PER_VIEW * view] + (2 if HALF[view] else 4) * (ptx.shared_load_int(offsets + (view + 1) * per_view) + channel)
 
-    def get(to: Any, at: int) -> None:
-        if N == 4:
-            to[0], to[1], to[2], to[3] = ptx.load4(at)
-        else:
+    def get(to: Any, at: int, view: int) -> None:
+        if HALF[view]:
+            if N == 8:
+                to[0], to[1], to[2], to[3], to[4], to[5], to[6], to[7] = ptx.load8_bf16(at)
+            else:
+                to[0] = ptx.load_bf16(at)
+        elif N == 1:
             to[0] = ptx.load(at)
+        else:
+            for q in unroll(N // 4):
+                to[4 * q], to[4 * q + 1], to[4 * q + 2], to[4 * q + 3] = ptx.load4(at + 16 * q)
 
     def get_shared(to: Any, at: int) -> None:
-        if N == 4:
-            to[0], to[1], to[2], to[3] = ptx.shared_load4(at)
-        else:
+        if N == 1:
             to[0] = ptx.shared_load(at)
-
-    def put(at: int, of: Any) -> None:
-        if N == 4:
-            ptx.store4(at, of[0], of[1], of[2], of[3])
         else:
+            for q in unroll(N // 4):
+                to[4 * q], to[4 * q + 1], to[4 * q + 2], to[4 * q + 3] = ptx.shared_load4(at + 16 * q)
+
+    def put(at: int, of: Any, view: int) -> None:
+        if HALF[view]:
+            if N == 8:
+                ptx.store8_bf16(at, of[0], of[1], of[2], of[3], of[4], of[5], of[6], of[7])
+            else:
+                ptx.store_bf16(at, of[0])
+        elif N == 1:
             ptx.store(at, of[0])
+        else:
+            for q in unroll(N // 4):
+                ptx.store4(at + 16 * q, of[4 * q], of[4 * q + 1], of[4 * q + 2], of[4 * q + 3])
 
     def add_view(to: Any, other: Any, a: Any, view: int, offsets: int, channel: int) -> None:
-        at = address(a, view, offsets, channel)
-        get(other, at)
-        for e in unroll(N):
+        get(other, address(a, view, offsets, channel), view)
+        for e in range(N):
             to[e] = to[e] + other[e]
 
     def add_vector(to: Any, vector: int, channel: int) -> None:
         if vector != 0:
-            for e in unroll(N):
+            for e in range(N):
                 to[e] = to[e] + ptx.read(vector + 4 * (channel + e))
 
     def neuron(a: Any, f: Any, sums: int, offsets: int, channel: int) -> None:
@@ -101,7 +114,7 @@ def finish(ptx: Any, end: Finish, second_sum: int, per_view: int) -> Callable[[A
             get_shared(z, sums + second_sum)
         if WINDOW >= 0:
             scale = ptx.read(address(a, WINDOW, offsets, 0))
-            for e in unroll(N):
+            for e in range(N):
                 y[e] = scale * y[e]
                 if DUAL:
                     z[e] = scale * z[e]
@@ -111,40 +124,40 @@ def finish(ptx: Any, end: Finish, second_sum: int, per_view: int) -> Callable[[A
             if TERMS_PREV >= 0:
                 add_view(z, other, a, TERMS_PREV, offsets, channel)
         else:
-            for e in unroll(N):
+            for e in range(N):
                 z[e] = y[e]
         if TERMS >= 0:
-            put(address(a, TERMS, offsets, channel), z)
+            put(address(a, TERMS, offsets, channel), z, TERMS)
         add_vector(y, a[BIAS], channel)
-        for e in unroll(N):
+        for e in range(N):
             other[e] = act(y[e], f[ALPHA], f[BETA])
-        put(address(a, OUT, offsets, channel), other)
+        put(address(a, OUT, offsets, channel), other, OUT)
         if FACTOR:
             if SLOPE:
-                for e in unroll(N):
+                for e in range(N):
                     z[e] = slope(y[e], f[ALPHA], f[BETA]) * scale
             else:
                 add_vector(z, a[BIAS_D], channel)
-                for e in unroll(N):
+                for e in range(N):
                     z[e] = formula(f[COEFFICIENT], other[e], stabilised(z[e], f[STABILIZER]), scale)
-            put(address(a, FACTOR_V, offsets, channel), z)
+            put(address(a, FACTOR_V, offsets, channel), z, FACTOR_V)
 
     def taps(a: Any, f: Any, sums: int, offsets: int, channel: int) -> None:
         r, other = ptx.registers(N), ptx.registers(N)
         get_shared(r, sums)
         if WINDOW >= 0:
             scale = ptx.read(address(a, WINDOW, offsets, 0))
-            for e in unroll(N):
+            for e in range(N):
                 r[e] = scale * r[e]
-        if M >= 0:
-            get(other, address(a, M, offsets, channel))
-            for e in unroll(N):
+        if a[FIRST_VIEW + PER_VIEW * M] != 0:
+            get(other, address(a, M, offsets, channel), M)
+            for e in range(N):
                 r[e] = multiplied(other[e], r[e])
         at = address(a, OUT, offsets, channel)
-        if ACCUMULATE:
-            get(other, at)
-            for e in unroll(N):
+        if a[ACCUMULATE] != 0:
+            get(other, at, OUT)
+            for e in range(N):
                 r[e] = other[e] + r[e]
-        put(at, r)
+        put(at, r, OUT)
 
     return neuron if end.neuron else taps

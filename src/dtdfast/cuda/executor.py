@@ -12,14 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arrays import Check
-from ..errors import BackendError, RuleError
+from ..errors import BackendError
 from ..plan.batches import Batches
 from ..plan.lower import lower
 from ..plan.plan import Plan
-from ..plan.signs import cancels
-from ..plan.units import Neuron
 from ..profile import Profile, Timing
-from ..program import EXPLAIN, Program
+from ..program import EXPLAIN, Program, refuse_cancelling
 from . import contraction
 from .device import Device, OutOfMemory
 from .memory import Memory
@@ -31,6 +29,9 @@ Array = NDArray[Any]
 BUDGET = 2**33
 """Bytes of an arena where the caller gives no batch_size, or half of the free memory where that is less."""
 
+REALS = {"bfloat16": ("bf16", "bf16"), "mixed": ("f4", "bf16")}
+"""How values, and how gates and relevance lie in memory, in the precisions that keep them in two bytes."""
+
 ANY = 2**62
 
 
@@ -39,6 +40,7 @@ class Workplace:
 
     def __init__(self, device: Device, precision: str) -> None:
         self.device, self.precision = device, precision
+        self.reals = REALS.get(precision, ("f4", "f4"))
         self.memory = Memory(device, contraction)
         self.lock = threading.RLock()
 
@@ -57,12 +59,12 @@ class CudaExecutor:
     def __init__(self, program: Program, batch_size: int | None, place: Workplace, check: Check) -> None:
         self.program, self._place, self._check = program, place, check
         if place.precision != "float32" and program.relevant:
-            _refuse_cancelling(program, place.precision)
+            refuse_cancelling(program, place.precision)
         self._prepared: dict[_Key, Prepared] = {}
         self._most = (ANY, ANY)  # samples and targets, halved when memory ran out
         self._lock = place.lock
         free, _ = place.device.memory()
-        self._batches = Batches(program, batch_size, min(BUDGET, free // 2))
+        self._batches = Batches(program, batch_size, min(BUDGET, free // 2), reals=place.reals)
         self._bounds = check.bounds(program.input_shape) if program.kind == EXPLAIN else (None, None)
 
     # ------------------------------------------------------------------------------------------------------------- sizes
@@ -105,7 +107,7 @@ class CudaExecutor:
         t = self._sizes(n, n_targets)[1]
         key = _Key(n, t, ledger, t < n_targets)
         if key not in self._prepared:
-            plan = lower(self.program, n, t, ledger=ledger, chunked=key.chunked)
+            plan = lower(self.program, n, t, ledger=ledger, chunked=key.chunked, reals=self._place.reals)
             self._prepared[key] = Prepared(plan, self._place.memory, contraction, self._place.precision, self._bounds)
         return self._prepared[key]
 
@@ -132,12 +134,3 @@ class CudaExecutor:
             steps = [*plan.forward, *plan.relevance]
             seconds = [self._place.device.seconds(prepared.steps(i, i + 1), 10) for i in range(len(steps))]
         return Profile([Timing.of(plan, i, s, t) for i, (s, t) in enumerate(zip(steps, seconds, strict=True))])
-
-
-def _refuse_cancelling(program: Program, precision: str) -> None:
-    for unit in program.network.units:
-        if cancels(unit) and isinstance(unit, Neuron) and unit.in_relevance and unit.row is not None:
-            raise RuleError(
-                f"layer {unit.entries[-1]}: the rule {unit.row.label} sums terms of both signs, which cancel; with operands in {precision} "
-                "its relevance may be mostly rounding: use precision='float32', or a rule such as ZPlus"
-            )

@@ -41,6 +41,10 @@ def load(at: int) -> Any:
     return np.float32(ctypes.c_float.from_address(at).value)
 
 
+def load_bf16(at: int) -> Any:
+    return np.uint32(ctypes.c_uint16.from_address(at).value << 16).view(np.float32)
+
+
 def load_byte(at: int) -> int:
     return ctypes.c_uint8.from_address(at).value
 
@@ -57,6 +61,12 @@ def store(at: int, value: Any) -> None:
     ctypes.c_float.from_address(at).value = value
 
 
+def store_bf16(at: int, value: Any) -> None:
+    """Rounded to nearest, ties to even; a NaN stays one."""
+    bits = int(np.float32(value).view(np.uint32))
+    ctypes.c_uint16.from_address(at).value = 0x7FFF if value != value else (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
+
+
 def store_byte(at: int, value: int) -> None:
     ctypes.c_uint8.from_address(at).value = value
 
@@ -68,6 +78,10 @@ def store_short(at: int, value: int) -> None:
 def store_long(at: int, value: int) -> None:
     ctypes.c_int64.from_address(at).value = value
 
+
+LOADS: dict[str, Any] = {"f4": load, "bf16": load_bf16, "u1": load_byte, "u2": load_short, "i8": load_long}
+STORES: dict[str, Any] = {"f4": store, "bf16": store_bf16, "u1": store_byte, "u2": store_short, "i8": store_long}
+"""By the type that a view's numbers have in memory; arithmetic is float32 whatever that is."""
 
 # -------------------------------------------------------------------------------------------------------------- translation
 

@@ -3,8 +3,8 @@
     thread i  →  p[0], p[1], … (i's index along each axis)  →  address of each view: at[k] + Σ_a p[a]·stride[k][a]
 
 A view is a base address and byte strides over the axes (n, c, d, h, w, extra); stride 0 repeats it.  An absent view has address 0
-everywhere.  A coordinate is a view too: base 0, stride 1 along its axis.  The kernel's *body* gets the addresses, then the numbers of
-its step, and does the rest.
+everywhere.  A coordinate is a view too: base 0, stride 1 along its axis.  The kernel's *body* is made for the types of its views; it gets
+their addresses, then the numbers of its step, and does the rest.
 """
 
 from __future__ import annotations
@@ -32,11 +32,13 @@ class Strided:
     """A view in device memory: the address of its first element, and strides in bytes.
 
     kept : batch of n samples beside a result of n·t, indexed by sample / t (what the forward pass kept)
+    dtype : of the numbers, in the words of plan.steps.SIZES
     """
 
     at: int = 0
     strides: tuple[int, ...] = (0,) * AXES
     kept: bool = False
+    dtype: str = "f4"
 
 
 ABSENT = Strided()
@@ -73,9 +75,9 @@ def kernel(a, f):
 
 
 def skeleton(
-    ptx: Any, make_body: Callable[..., Body], constants: tuple[Any, ...], n_views: int, n_axes: int, n_longs: int, n_floats: int
+    ptx: Any, make_body: Callable[..., Body], types: tuple[str, ...], constants: tuple[Any, ...], n_axes: int, n_longs: int, n_floats: int
 ) -> Any:
-    """The kernel of a body.
+    """The kernel of a body over views of these types.
 
     Its integers: items; magic, shift and size of each axis but the first; per view its address and strides; longs.
     """
@@ -89,21 +91,29 @@ def skeleton(
         ]
     lines.append("p0 = i")
     first = 1 + 3 * (n_axes - 1)
-    views = [first + k * (1 + n_axes) for k in range(n_views)]
+    views = [first + k * (1 + n_axes) for k in range(len(types))]
     addresses = [" + ".join([f"a[{v}] + p0 * a[{v + 1}]", *(f"times(p{x}, a[{v + 1 + x}])" for x in range(1, n_axes))]) for v in views]
-    longs = first + n_views * (1 + n_axes)
+    longs = first + len(types) * (1 + n_axes)
     arguments = [*addresses, *(f"a[{longs + k}]" for k in range(n_longs)), *(f"f[{k}]" for k in range(n_floats))]
     source = _SOURCE.format(indices="\n".join(" " * 8 + line for line in lines), arguments=", ".join(arguments))
-    space: dict[str, Any] = {"item": item, "quotient_by": quotient_by, "times": times, "body": make_body(*constants), "__name__": __name__}
-    exec(compile(source, f"<{make_body.__name__} of {n_views} views over {n_axes} axes>", "exec"), space)
+    space: dict[str, Any] = {
+        "item": item,
+        "quotient_by": quotient_by,
+        "times": times,
+        "body": make_body(types, *constants),
+        "__name__": __name__,
+    }
+    exec(compile(source, f"<{make_body.__name__} of {len(types)} views over {n_axes} axes>", "exec"), space)
     return translate(space["kernel"], ptx)
 
 
 @cache
-def kernel(make_body: Callable[..., Body], constants: tuple[Any, ...], n_views: int, n_axes: int, n_longs: int, n_floats: int) -> Kernel:
+def kernel(
+    make_body: Callable[..., Body], types: tuple[str, ...], constants: tuple[Any, ...], n_axes: int, n_longs: int, n_floats: int
+) -> Kernel:
     """One kernel object for each specialisation."""
-    n_integers = 1 + 3 * (n_axes - 1) + n_views * (1 + n_axes) + n_longs
-    factory_constants = (make_body, constants, n_views, n_axes, n_longs, n_floats)
+    n_integers = 1 + 3 * (n_axes - 1) + len(types) * (1 + n_axes) + n_longs
+    factory_constants = (make_body, types, constants, n_axes, n_longs, n_floats)
     return Kernel(make_body.__name__, skeleton, factory_constants, n_integers, max(1, n_floats), THREADS)
 
 
@@ -139,7 +149,7 @@ def launches(
             integers += [view.at + start * stride[0], *stride]
         if any(abs(s) >= 2**31 for stride in strides for s in stride[1:]):
             raise BackendError("a tensor of more than 2 GiB per sample cannot be explained on a GPU")
-        made = kernel(body[0], tuple(body[1:]), len(views), len(here), len(longs), len(floats))
+        made = kernel(body[0], tuple(v.dtype for v in views), tuple(body[1:]), len(here), len(longs), len(floats))
         grid = (-(-prod(here) // THREADS), 1, 1)
         result.append(Launch(made, grid, 0, (*integers, *longs), tuple(floats) or (0.0,)))
     return result

@@ -33,7 +33,7 @@ class Site:
         size = SIZES[view.buffer.root.dtype]
         _, _, strides = view.layout()
         sample = 0 if view.buffer.batch == "1" else view.buffer.strides()[2]
-        return Strided(self.address_of(view), tuple(size * s for s in (sample, *strides)), kept)
+        return Strided(self.address_of(view), tuple(size * s for s in (sample, *strides)), kept, view.buffer.root.dtype)
 
     def shape(self, view: View) -> tuple[int, ...]:
         """Six sizes."""
@@ -69,22 +69,24 @@ class Site:
 
 def clear_border(site: Site) -> list[Launch]:
     buffer = site.step.out.buffer.root
-    places = _frame(buffer)
+    size = SIZES[buffer.dtype]
+    places = _frame(buffer) * size
     table = Strided(site.address_of(places), (0, 0, 0, 0, 8, 0))
     count = {"n": site.plan.n, "nt": site.plan.n * site.plan.t, "1": 1}[buffer.batch]
-    offset = 4 * buffer.strides()[0]  # a sample's frame starts before its first element
-    channels = Strided(site.view(site.step.out).at - offset, (4 * buffer.strides()[2], 4, 0, 0, 0, 0))
+    offset = size * buffer.strides()[0]  # a sample's frame starts before its first element
+    strides = (size * buffer.strides()[2], size, 0, 0, 0, 0)
+    channels = Strided(site.view(site.step.out).at - offset, strides, dtype=buffer.dtype)
     return launches((elementwise.clear_border,), (count, buffer.shape[0], 1, 1, len(places), 1), [channels, table])
 
 
 def _frame(buffer: Buffer) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Byte offsets of the pixels around a channels-last buffer, from the start of its frame."""
+    """Offsets in elements of the pixels around a channels-last buffer, from the start of its frame."""
     size = (1,) * (4 - len(buffer.shape)) + buffer.shape[1:]
     whole = np.arange(np.prod([s + b + a for s, (b, a) in zip(size, buffer.border, strict=True)], dtype=np.int64))
     places = whole.reshape([s + b + a for s, (b, a) in zip(size, buffer.border, strict=True)])
     around = np.ones(places.shape, bool)
     around[tuple(slice(b, b + s) for s, (b, _) in zip(size, buffer.border, strict=True))] = False
-    return places[around] * (4 * buffer.shape[0])
+    return places[around] * buffer.shape[0]
 
 
 def move(site: Site) -> list[Launch]:
@@ -143,7 +145,7 @@ def _taps(site: Site) -> tuple[Strided, int, int]:
     for a, by in zip(SPACE, step.phase.x_step, strict=True):
         scaled[a] *= by
     address = site.address_of(np.array(table, np.int64)) if table else 0
-    return Strided(x.at, tuple(scaled)), address, len(table)
+    return Strided(x.at, tuple(scaled), dtype=x.dtype), address, len(table)
 
 
 def _weights(site: Site) -> tuple[Strided, int]:
@@ -191,7 +193,7 @@ def max_pool(site: Site) -> list[Launch]:
     coordinates = [coordinate(a, by) for a, by in zip(SPACE, step.phase.x_step, strict=True)]
     views = [site.view(step.out), site.view(step.m), without(x, *SPACE), *coordinates]
     size = site.shape(step.x)[D : W + 1]
-    return site.run((pool.max_pool, step.mode), views, (site.address_of(step.table), len(step.table), *size, *_space(x)))
+    return site.run((pool.max_pool,), views, (site.address_of(step.table), len(step.table), *size, *_space(x)))
 
 
 def max_unpool(site: Site) -> list[Launch]:
@@ -204,7 +206,7 @@ def max_unpool(site: Site) -> list[Launch]:
     size = site.shape(step.x)[D : W + 1]
     taps = site.address_of(step.table) if len(step.table) else 0
     longs = (taps, len(step.table), *size, *_space(x), *_space(m), int(step.accumulate))
-    return site.run((pool.max_unpool, step.mode, step.factor is not None), views, longs)
+    return site.run((pool.max_unpool, step.factor is not None), views, longs)
 
 
 # -------------------------------------------------------------------------------------------------------------- along an axis

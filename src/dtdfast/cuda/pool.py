@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from .elementwise import put
+from .elementwise import Types, putter
 from .formulas import INFINITY, ZERO
-from .language import load, load_byte, load_long, load_short, store, store_byte, store_short, times
+from .language import LOADS, STORES, load_long, times
 
 Body = Any
 
-STORE, LOAD = {1: store_byte, 2: store_short}, {1: load_byte, 2: load_short}  # by bytes of a winner
 
-
-def max_pool(winner_bytes: int) -> Body:
+def max_pool(types: Types) -> Body:
     """out[p,c] = max_k x[p·step + tap_k, c] over the taps within x, m[p,c] = the first k that attains it.
 
     d, h, w are p·step; x is the address of (n, c) at the pixel 0, x_d, x_h, x_w its strides; taps are rows (d, h, w) of longs.
     """
-    store_winner = STORE[winner_bytes]
+    store, store_winner, get = STORES[types[0]], STORES[types[1]], LOADS[types[2]]
 
     def body(
         out: int, m: int, x: int, d: int, h: int, w: int,
@@ -28,7 +26,7 @@ def max_pool(winner_bytes: int) -> Body:
         for k in range(n_taps):
             q_d, q_h, q_w = d + load_long(taps + 24 * k), h + load_long(taps + 24 * k + 8), w + load_long(taps + 24 * k + 16)
             if 0 <= q_d < depth and 0 <= q_h < height and 0 <= q_w < width:
-                v = load(x + times(q_d, x_d) + times(q_h, x_h) + times(q_w, x_w))
+                v = get(x + times(q_d, x_d) + times(q_h, x_h) + times(q_w, x_w))
                 if winner < 0 or v > best or (v != v and best == best):
                     best, winner = v, k
         store(out, best)
@@ -37,12 +35,12 @@ def max_pool(winner_bytes: int) -> Body:
     return body
 
 
-def max_unpool(winner_bytes: int, scaled: bool) -> Body:
+def max_unpool(types: Types, scaled: bool) -> Body:
     """out[p,c] (+)= factor[p,c] · Σ_k x[q,c] over q = p + tap_k within x, where m[q,c] = the number of that tap.
 
     Without `scaled` there is no factor.  x and m are addresses of (n, c) at the window 0; taps are rows (tap, d, h, w) of longs.
     """
-    load_winner = LOAD[winner_bytes]
+    put, get_factor, get, load_winner = putter(types[0]), LOADS[types[1]], LOADS[types[2]], LOADS[types[3]]
 
     def body(
         out: int, factor: int, x: int, m: int, d: int, h: int, w: int,
@@ -55,9 +53,9 @@ def max_unpool(winner_bytes: int, scaled: bool) -> Body:
             q_d, q_h, q_w = d + load_long(tap + 8), h + load_long(tap + 16), w + load_long(tap + 24)
             within = 0 <= q_d < depth and 0 <= q_h < height and 0 <= q_w < width
             if within and load_winner(m + times(q_d, m_d) + times(q_h, m_h) + times(q_w, m_w)) == load_long(tap):
-                total += load(x + times(q_d, x_d) + times(q_h, x_h) + times(q_w, x_w))
+                total += get(x + times(q_d, x_d) + times(q_h, x_h) + times(q_w, x_w))
         if scaled:
-            total *= load(factor)
+            total *= get_factor(factor)
         put(out, total, accumulate)
 
     return body

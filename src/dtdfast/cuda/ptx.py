@@ -119,10 +119,21 @@ load4 = _instruction("ld.global.v4.f32 {$0,$1,$2,$3}, [$4];", "ffff", "l", memor
 read = _instruction("ld.global.nc.f32 $0, [$1];", "f", "l")  # of what no kernel in flight writes
 read_int = _instruction("ld.global.nc.s32 $0, [$1];", "i", "l")
 read_long = _instruction("ld.global.nc.s64 $0, [$1];", "l", "l")
+load_bf16 = _instruction("{.reg .b32 w; ld.global.u16 w, [$1]; shl.b32 w, w, 16; mov.b32 $0, w;}", "f", "l", memory=True)
 load_byte = _instruction("ld.global.u8 $0, [$1];", "i", "l", memory=True)
 load_short = _instruction("ld.global.u16 $0, [$1];", "i", "l", memory=True)
 store = _instruction("st.global.f32 [$0], $1;", "", "lf", memory=True)
 store4 = _instruction("st.global.v4.f32 [$0], {$1,$2,$3,$4};", "", "lffff", memory=True)
+store_bf16 = _instruction("{.reg .b16 t; cvt.rn.bf16.f32 t, $1; st.global.b16 [$0], t;}", "", "lf", memory=True)
+load8_bf16 = _instruction(
+    "{.reg .b32 w<8>; ld.global.v4.b32 {w0,w2,w4,w6}, [$8]; "
+    + "".join(f"and.b32 w{k + 1}, w{k}, 0xFFFF0000; shl.b32 w{k}, w{k}, 16; " for k in (0, 2, 4, 6))
+    + "".join(f"mov.b32 ${k}, w{k}; " for k in range(8)) + "}", "ffffffff", "l", memory=True,
+)  # fmt: skip
+store8_bf16 = _instruction(
+    "{.reg .b32 w<4>; " + "".join(f"cvt.rn.bf16x2.f32 w{k}, ${2 * k + 2}, ${2 * k + 1}; " for k in range(4))
+    + "st.global.v4.b32 [$0], {w0,w1,w2,w3};}", "", "lffffffff", memory=True,
+)  # fmt: skip
 store_byte = _instruction("st.global.u8 [$0], $1;", "", "li", memory=True)
 store_short = _instruction("{.reg .b16 t; cvt.u16.u32 t, $1; st.global.b16 [$0], t;}", "", "li", memory=True)
 
@@ -134,6 +145,8 @@ shared_store_int = _instruction("st.shared.s32 [$0], $1;", "", "ri", memory=True
 
 copy4 = _instruction("cp.async.ca.shared.global [$0], [$1], 4, $2;", "", "rlr", memory=True)  # the last operand bytes, then zeros
 copy16 = _instruction("cp.async.cg.shared.global.L2::128B [$0], [$1], 16, $2;", "", "rlr", memory=True)
+_COPY2 = "{.reg .pred p; .reg .b16 t; setp.ne.s32 p, $2, 0; mov.b16 t, 0; @p ld.global.u16 t, [$1]; st.shared.b16 [$0], t;}"
+copy2 = _instruction(_COPY2, "", "rli", memory=True)  # the same, but at once: no asynchronous copy is as short
 copy_commit = _instruction("cp.async.commit_group;", memory=True)
 COPY_WAIT = tuple(_instruction(f"cp.async.wait_group {n};", memory=True) for n in range(8))  # until n groups are under way
 
@@ -160,17 +173,23 @@ as_float = _instruction("mov.b32 $0, $1;", "f", "r")
 pack_bf16 = _instruction("cvt.rn.bf16x2.f32 $0, $2, $1;", "r", "ff")  # the first operand into the low half
 
 
+low_bf16 = _instruction("{.reg .b32 w; shl.b32 w, $1, 16; mov.b32 $0, w;}", "f", "r")
+high_bf16 = _instruction("{.reg .b32 w; and.b32 w, $1, 0xFFFF0000; mov.b32 $0, w;}", "f", "r")
+positive_bf16 = _instruction("{.reg .b32 z; mov.b32 z, 0; max.bf16x2 $0, $1, z;}", "r", "r")  # of both halves
+
 # ----------------------------------------------------------------------------------------------------------------- tensor cores
 
 
-def _in_place(text: str, n_results: int, operands: Callable[..., list[Any]], n_arguments: int, letters: str, tied: dict[int, int]) -> Any:
-    """An intrinsic whose results go to `n_results` neighbours of a register array: f(array, index, …).
+def _in_place(
+    text: str, result: str, n_results: int, operands: Callable[..., list[Any]], n_arguments: int, letters: str, tied: dict[int, int]
+) -> Any:
+    """An intrinsic whose results (f float32, r words) go to `n_results` neighbours of a register array: f(array, index, …).
 
     operands : (context, builder, arguments after the first two, their types, results' old values) → values for `letters`
     """
-    low = ir.LiteralStructType([ir.FloatType()] * n_results)
+    low = ir.LiteralStructType([_TYPES[result][1]] * n_results)
     given = [str(tied.get(k, _TYPES[letter][2])) for k, letter in enumerate(letters)]
-    constraints = ",".join(["=f"] * n_results + given + ["~{memory}"] * (not tied))
+    constraints = ",".join(["=" + result] * n_results + given + ["~{memory}"] * (not tied))
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         places = [_register(context, builder, args[0], args[1], signature.args[1], k) for k in range(n_results)]
@@ -201,11 +220,17 @@ def _fragments(context: Any, builder: Any, args: Any, given: Any, places: Any) -
 
 def _mma(shape: str, numbers: str) -> Any:
     text = f"mma.sync.aligned.{shape}.row.col.f32.{numbers}.f32 {{$0,$1,$2,$3}}, {{$4,$5,$6,$7}}, {{$8,$9}}, {{$10,$11,$12,$13}};"
-    return _in_place(text, 4, _fragments, 6, "rrrrrrffff", {6: 0, 7: 1, 8: 2, 9: 3})
+    return _in_place(text, "f", 4, _fragments, 6, "rrrrrrffff", {6: 0, 7: 1, 8: 2, 9: 3})
 
 
-ldmatrix = _in_place("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {$0,$1,$2,$3}, [$4];", 4, _address, 3, "r", {})
+def _ldmatrix(result: str, kind: str) -> Any:
+    return _in_place(f"ldmatrix.sync.aligned.m8n8.x4{kind}.shared.b16 {{$0,$1,$2,$3}}, [$4];", result, 4, _address, 3, "r", {})
+
+
+ldmatrix = _ldmatrix("f", "")
 """ldmatrix(to, i, address): one word of each of four 8 × 4 matrices; lane l gives the address of row l mod 8 of matrix l / 8."""
+ldmatrix_words, ldmatrix_turned = _ldmatrix("r", ""), _ldmatrix("r", ".trans")
+"""The same of 8 × 8 matrices of bfloat16, two neighbours of a row to a word, or ("turned") two neighbours of a column."""
 mma_tf32 = _mma("m16n8k8", "tf32.tf32")
 """mma(c, i, a, j, b0, b1): c[i … i+3] += a[j … j+3] · b, of register arrays c and words a."""
 mma_bf16 = _mma("m16n8k16", "bf16.bf16")
@@ -223,10 +248,12 @@ WORDS = {
     language.quotient_by: _instruction("{.reg .u64 w; mul.wide.u32 w, $1, $2; shr.u64 $0, w, $3;}", "l", "iii"),
     language.times: _instruction("mul.wide.s32 $0, $1, $2;", "l", "ii"),
     language.load: load,
+    language.load_bf16: load_bf16,
     language.load_byte: load_byte,
     language.load_short: load_short,
     language.load_long: read_long,
     language.store: store,
+    language.store_bf16: store_bf16,
     language.store_byte: store_byte,
     language.store_short: store_short,
     language.store_long: _instruction("st.global.s64 [$0], $1;", "", "ll", memory=True),

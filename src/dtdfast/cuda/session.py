@@ -82,10 +82,10 @@ class CudaSession(Accounts):
     def read_root(self, root: Buffer) -> Array:
         """All bytes of a buffer, as its numbers."""
         size = root.nbytes(self.plan.n, self.plan.t)
-        memory = np.empty(size // SIZES[root.dtype], root.dtype)
+        memory = np.empty(size // SIZES[root.dtype], "u2" if root.dtype == "bf16" else root.dtype)
         self._device.download(memory, self.prepared.buffer_address(root), self._stream)
         self._device.synchronize(self._stream)
-        return memory
+        return (memory.astype(np.uint32) << 16).view(np.float32) if root.dtype == "bf16" else memory
 
     # -------------------------------------------------------------------------------------------------------------- pieces
 

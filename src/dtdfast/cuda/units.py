@@ -1,18 +1,19 @@
-"""How a warp multiplies a tile of x with a tile of weights: four arithmetic units behind one interface.
+"""How a warp multiplies a tile of x with a tile of weights: five arithmetic units behind one interface.
 
-A tile is 32 deep.  In shared memory rows are 128 bytes, and 16-byte chunk q of row r lies at chunk q ^ (r mod 8), so that no two threads
-of a warp meet in a bank:
+A tile is 128 bytes deep: 32 numbers, or 64 of two bytes.  In shared memory 16-byte chunk q of row r lies at chunk q ^ (r mod 8), so that
+no two threads of a warp meet in a bank:
 
-    x        [pixel][32]
-    weights  [channel][32]                                    or, where the sum runs over the weights' rows ("across"),
-             [32][channel], chunk q of row k at q ^ 2(k mod 4)
+    x        [pixel][128 bytes]
+    weights  [channel][128 bytes]                             or, where the sum runs over the weights' rows ("across"),
+             [32 or 64][channel], chunk q of row k at q ^ (what `turning` says)
 
 Whatever the unit, a thread holds the sums of rows g, g + 8 and columns 2t, 2t + 1 of every 16 × 8 block (lane = 4g + t), which is the
 layout of `mma`:
 
     acc[product][i][j][·] += Σ_k x[16 i + …, k] wm(w[8 j + …, k])
 
-Units: "fma" is float32 throughout; "tf32" and "bf16" round both operands (to nearest) and sum in float32; "tf32x3" splits each operand v
+Units: "fma" is float32 throughout; "tf32" and "bf16_rounded" round both operands (to nearest) and sum in float32; "bf16" is the same of
+operands that lie in memory as bfloat16, which nothing converts on their way; "tf32x3" splits each operand v
 into h = tf32(v) and l = tf32(v − h) and adds l·h' + h·l' + h·h', the eight terms of one instruction at a time, to the sum outside of the
 tensor core, whose own additions truncate (Ootomo and Yokota, "Recovering single precision accuracy from Tensor Cores", 2022).
 """
@@ -25,7 +26,20 @@ from typing import Any
 from .formulas import WEIGHT_MAPS, ZERO
 from .specialise import unroll
 
-UNITS = ("fma", "tf32x3", "tf32", "bf16")
+UNITS = ("fma", "tf32x3", "tf32", "bf16_rounded", "bf16")
+ROW_BYTES = 128  # of a tile
+
+
+def turning(n_channels: int, size: int) -> tuple[int, int, int]:
+    """(from, mask, by): chunk q of row k of weights across lies at q ^ (((k >> from) & mask) << by).
+
+    Of four bytes, a warp reads rows 4 apart at once, eight channels of each; of two, eight rows and eight channels.  Rows of less than
+    128 bytes lie several to a line of banks, and what is one chunk wide needs no turning.
+    """
+    if size == 4:
+        return (0, 3, 1) if n_channels >= 32 else (0, 0, 0)
+    chunks = min(8, n_channels // 8)
+    return (8 // chunks).bit_length() - 1, chunks - 1, 0
 
 
 def tile_product(
@@ -42,8 +56,10 @@ def tile_product(
     """
     I, J = blocks  # noqa: E741
     PRODUCTS = len(maps)
-    TURN = 2 if n_channels >= 32 else 0  # a shorter row is less than 128 bytes: nothing to turn
-    PITCH = 4 * n_channels
+    SIZE = 2 if unit == "bf16" else 4
+    TURN_FROM, TURN_MASK, TURN_BY = turning(n_channels, SIZE)
+    PITCH = SIZE * n_channels
+    PAIRS = (J + 1) // 2
     first, second = (WEIGHT_MAPS[m] for m in (maps[0], maps[-1]))
 
     def mapped(product: int, w: Any, gamma: Any) -> Any:
@@ -52,6 +68,9 @@ def tile_product(
         return second(w, gamma)
 
     # ------------------------------------------------------------------------------------------------------------- fragments
+
+    def turned(row: int) -> int:
+        return ((row >> TURN_FROM) & TURN_MASK) << TURN_BY
 
     def fragments(k: int, of_x: Any, of_w: Any, into: int, x: int, weights: int, row: int, column: int, lane: int) -> None:
         """Columns 8k … 8k+7 of both tiles, as `mma` with tf32 wants them."""
@@ -62,7 +81,7 @@ def tile_product(
             ptx.ldmatrix(of_x, into * 4 * I + 4 * i, at)
         if across:
             for j in range(J):
-                at = weights + (8 * k + t) * PITCH + ((((column + 8 * j + g) >> 2) ^ (TURN * t)) << 4) + (g & 3) * 4
+                at = weights + (8 * k + t) * PITCH + ((((column + 8 * j + g) >> 2) ^ turned(t)) << 4) + (g & 3) * 4
                 of_w[into * 2 * J + 2 * j] = ptx.shared_load(at)
                 of_w[into * 2 * J + 2 * j + 1] = ptx.shared_load(at + 4 * PITCH)
         else:
@@ -111,7 +130,7 @@ def tile_product(
                         for c in range(4):
                             acc[o + c] = acc[o + c] + s[c]
 
-    def bf16(acc: Any, x: int, weights: int, row: int, column: int, lane: int, gamma: Any) -> None:
+    def bf16_rounded(acc: Any, x: int, weights: int, row: int, column: int, lane: int, gamma: Any) -> None:
         """Sixteen columns at a time; which of them counts as which is free, as long as x and w agree."""
         of_x, of_w, a = ptx.registers(8 * I), ptx.registers(4 * J), ptx.words(4 * I)
         for k in range(2):
@@ -128,6 +147,38 @@ def tile_product(
                     for i in range(I):
                         ptx.mma_bf16(acc, ((p * I + i) * J + j) * 4, a, 4 * i, b0, b1)
 
+    def mapped_pair(product: int, word: Any, gamma: Any) -> Any:
+        """The weight map of two weights of two bytes."""
+        if maps[product] == "w":
+            return word
+        if maps[product] == "w+":
+            return ptx.positive_bf16(word)
+        return ptx.pack_bf16(mapped(product, ptx.low_bf16(word), gamma), mapped(product, ptx.high_bf16(word), gamma))
+
+    def bf16(acc: Any, x: int, weights: int, row: int, column: int, lane: int, gamma: Any) -> None:
+        """Sixteen columns at a time, as they lie in memory."""
+        of_x, of_w = ptx.words(4 * I), ptx.words(4 * PAIRS)
+        matrix, line = lane >> 3, lane & 7
+        for k in range(4):
+            for i in range(I):
+                at = x + (row + 16 * i + 8 * (matrix & 1) + line) * ROW_BYTES + (((2 * k + (matrix >> 1)) ^ line) << 4)
+                ptx.ldmatrix_words(of_x, 4 * i, at)
+            for j in range(PAIRS):
+                if across:
+                    depth = 16 * k + 8 * (matrix & 1) + line
+                    beside = (matrix >> 1) if J > 1 else 0  # a single block of 8 channels is read twice
+                    at = weights + depth * PITCH + ((((column >> 3) + 2 * j + beside) ^ turned(depth)) << 4)
+                    ptx.ldmatrix_turned(of_w, 4 * j, at)
+                else:
+                    at = weights + (column + 16 * j + 8 * (matrix >> 1) + line) * ROW_BYTES + (((2 * k + (matrix & 1)) ^ line) << 4)
+                    ptx.ldmatrix_words(of_w, 4 * j, at)
+            for p in unroll(PRODUCTS):
+                for j in range(J):
+                    b0 = mapped_pair(p, of_w[2 * j], gamma)
+                    b1 = mapped_pair(p, of_w[2 * j + 1], gamma)
+                    for i in range(I):
+                        ptx.mma_bf16(acc, ((p * I + i) * J + j) * 4, of_x, 4 * i, b0, b1)
+
     def fma(acc: Any, x: int, weights: int, row: int, column: int, lane: int, gamma: Any) -> None:
         """Four columns at a time."""
         g, t = lane >> 2, lane & 3
@@ -140,7 +191,7 @@ def tile_product(
                     n = column + 8 * j + 2 * t + e
                     if across:
                         for c in range(4):
-                            w[c] = ptx.shared_load(weights + (4 * k + c) * PITCH + (((n >> 2) ^ (TURN * c)) << 4) + (n & 3) * 4)
+                            w[c] = ptx.shared_load(weights + (4 * k + c) * PITCH + (((n >> 2) ^ turned(c)) << 4) + (n & 3) * 4)
                     else:
                         w[0], w[1], w[2], w[3] = ptx.shared_load4(weights + n * 128 + ((k ^ (n & 7)) << 4))
                     for p in unroll(PRODUCTS):
@@ -150,4 +201,4 @@ def tile_product(
                                 o = ((p * I + i // 2) * J + j) * 4 + 2 * (i % 2) + e
                                 acc[o] = ptx.fma(v[4 * i + c], b, acc[o])
 
-    return {"fma": fma, "tf32": tf32, "tf32x3": tf32x3, "bf16": bf16}[unit]
+    return {"fma": fma, "tf32": tf32, "tf32x3": tf32x3, "bf16_rounded": bf16_rounded, "bf16": bf16}[unit]

@@ -19,16 +19,19 @@ class Batches:
     ----------
     batch_size : samples per pass as the caller wants them, None for as many as the budget allows
     budget : bytes of arena that a pass may use where there is no batch_size (one sample may need more)
+    reals : as in lower
     enough : bytes of arena beyond which more samples spare nothing but reading the weights again; None where they always pay
     """
 
-    def __init__(self, program: Program, batch_size: int | None, budget: int, enough: int | None = None) -> None:
+    def __init__(
+        self, program: Program, batch_size: int | None, budget: int, enough: int | None = None, reals: tuple[str, str] | None = None
+    ) -> None:
         self.batch_size, self.budget, self.enough = batch_size, budget, enough
-        one = lower(program, 1, 1).arena
+        one = lower(program, 1, 1, reals=reals).arena
         self.per_sample = max(1, one)
         parts = [part for unit in program.network.units if isinstance(unit, Neuron) for part in unit.parts]
         self.weights = sum(SIZES[program.real] * part.weight.size for part in parts if part.weight is not None)
-        self.per_target = max(1, lower(program, 1, 2).arena - one) if program.relevant else 1
+        self.per_target = max(1, lower(program, 1, 2, reals=reals).arena - one) if program.relevant else 1
 
     def targets(self, n_targets: int) -> int:
         """Targets per relevance pass, so that one sample stays within the budget."""

@@ -9,7 +9,7 @@ from collections import defaultdict
 from dataclasses import replace
 
 from . import units as U
-from .steps import Buffer, Step, View
+from .steps import REALS, Buffer, Step, View
 
 MULTIPLIES = ("TAPS_DENSE", "TAPS_CHANNEL", "TAPS_LINEAR", "SCATTER_LINEAR", "MOVE", "MAX_UNPOOL")
 """Operations whose result a product can join: `m`, for MAX_UNPOOL (whose m are the winners) `factor`."""
@@ -26,7 +26,7 @@ def _touched(steps: list[Step]) -> dict[int, list[int]]:
 
 def _own(buffer: Buffer) -> bool:
     """Numbers in the arena, in memory of their own."""
-    return buffer.alias is None and not buffer.external and buffer.dtype in ("f4", "f8")
+    return buffer.alias is None and not buffer.external and buffer.dtype in REALS
 
 
 def _channels(step: Step, part: View, whole: View) -> int | None:
@@ -40,7 +40,8 @@ def _channels(step: Step, part: View, whole: View) -> int | None:
         return None
     if whole.region is not None and whole.region != U.whole(block):
         return None
-    return start if part.buffer.batch == whole.buffer.batch else None
+    alike = part.buffer.batch == whole.buffer.batch and part.buffer.dtype == whole.buffer.dtype
+    return start if alike else None
 
 
 def _is_piece(step: Step) -> bool:

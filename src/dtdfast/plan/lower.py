@@ -54,7 +54,9 @@ class Lowering(LoweringBase):
         self.emit(Step("MOVE", None, View(result), View(self.value(output))))
 
     def new_value(self, unit: U.Unit, *, plain: bool = False) -> Buffer:
-        buffer = self.buffer(f"x{self.label(unit.out)}", unit.out.shape, plain=plain)
+        # x as it is, since bounds are subtracted from it; and predictions, which are the relevance that enters
+        exact = unit.out.is_input or unit.out is self.network.output
+        buffer = self.buffer(f"x{self.label(unit.out)}", unit.out.shape, plain=plain, dtype=self.program.real if exact else "")
         self.values[unit.out.index] = buffer
         return buffer
 
@@ -69,7 +71,7 @@ class Lowering(LoweringBase):
         row = unit.row
         assert row is not None
         if self.program.gradient:
-            factor = self.buffer(f"g{self.label(unit.out)}", unit.out.shape)
+            factor = self.buffer(f"g{self.label(unit.out)}", unit.out.shape, dtype=self.gates)
             self.factors[unit.out.index] = [(factor, "gate")]
             self.sums(unit, out, dict(factor=View(factor), mode="derivative"))
             return
@@ -78,7 +80,7 @@ class Lowering(LoweringBase):
             self.general(unit, out, kind)
             return
         (share,) = row.shares
-        factor = self.buffer(f"{'g' if kind == 'gate' else 'd'}{self.label(unit.out)}", unit.out.shape)
+        factor = self.buffer(f"{'g' if kind == 'gate' else 'd'}{self.label(unit.out)}", unit.out.shape, dtype=self.gates)
         self.factors[unit.out.index] = [(factor, kind)]
         fields = dict(factor=View(factor), mode=kind, dual=is_dual(unit), coefficient=share.coefficient, stabilizer=row.stabilizer)
         if unit.bias is not None and share.bias is not None:
@@ -136,7 +138,8 @@ class Lowering(LoweringBase):
         factors = []
         for number, share in enumerate(row.shares):
             constant = kind == "denominator" and sums[number].batch == "1" and share.select == "all"
-            factor = self.buffer(f"{'g' if kind == 'gate' else 'd'}{label}", unit.out.shape, "1" if constant else "n")
+            batch = "1" if constant else "n"
+            factor = self.buffer(f"{'g' if kind == 'gate' else 'd'}{label}", unit.out.shape, batch, dtype=self.gates)
             fields: dict[str, Any] = dict(terms=View(sums[number]), mode=kind, select=share.select)
             fields.update(coefficient=share.coefficient, stabilizer=row.stabilizer)
             if kind == "gate":
@@ -276,15 +279,16 @@ FORWARD: dict[type[U.Unit], Callable[[Lowering, Any], None]] = {
 }
 
 
-def lower(program: Program, n: int, t: int, *, ledger: bool = False, chunked: bool = False) -> Plan:
+def lower(program: Program, n: int, t: int, *, ledger: bool = False, chunked: bool = False, reals: tuple[str, str] | None = None) -> Plan:
     """The plan for n samples with t targets each.
 
     Parameters
     ----------
     ledger : keep what the ledger reads, and let nothing share memory
     chunked : the relevance steps run several times on one forward pass, so what they read of it stays
+    reals : how values, and how gates and relevance are kept, where that is not the type of the program's numbers
     """
-    forward = Lowering(program, ledger)
+    forward = Lowering(program, ledger, reals or (program.real, program.real))
     forward.forward()
     relevance: list[Step] = []
     relevances: dict[int, Buffer] = {}

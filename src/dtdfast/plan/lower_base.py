@@ -44,10 +44,14 @@ def is_whole(part: U.Part) -> bool:
 
 
 class LoweringBase:
-    """Emits steps; holds the buffers of values, and what the forward steps keep for the relevance steps."""
+    """Emits steps; holds the buffers of values, and what the forward steps keep for the relevance steps.
 
-    def __init__(self, program: Program, ledger: bool) -> None:
+    reals : how values, and how gates and relevance are kept; what the caller gives and gets is of the program's type in any case
+    """
+
+    def __init__(self, program: Program, ledger: bool, reals: tuple[str, str]) -> None:
         self.program, self.ledger = program, ledger
+        self.real, self.gates = reals  # of a buffer where nothing else is said, and of gates
         self.network = program.network
         self.steps: list[Step] = []
         self.unit: U.Unit | None = None
@@ -63,7 +67,7 @@ class LoweringBase:
         count = self.names.get(stem, 0)
         self.names[stem] = count + 1
         name = f"{stem}.{count}" if count else stem
-        return Buffer(name, tensor_shape, batch, dtype or self.program.real, plain=plain or len(tensor_shape) < 2)
+        return Buffer(name, tensor_shape, batch, dtype or self.real, plain=plain or len(tensor_shape) < 2)
 
     def external(self, name: str, tensor_shape: tuple[int, ...], batch: str = "n") -> Buffer:
         """An array of the caller's."""
@@ -80,7 +84,7 @@ class LoweringBase:
         """The tensor's values channels-last, for kernels that ask for it."""
         buffer = self.values[tensor.index]
         if buffer.plain and len(buffer.shape) > 1:
-            moved = self.buffer(f"x{self.label(tensor)}", tensor.shape)
+            moved = self.buffer(f"x{self.label(tensor)}", tensor.shape, dtype=buffer.dtype)
             self.emit(Step("MOVE", self.unit, View(moved), View(buffer)))
             self.values[tensor.index] = buffer = moved
         return buffer
@@ -102,11 +106,11 @@ class LoweringBase:
             fields["window"] = self.constant(window)
         x_size = taps.out_size if scatter else taps.x_size
         dense = part.weight is not None and not taps.depthwise
-        real = self.program.real
         for phase in all_phases:
             numbers = tuple(k for k, _ in phase.taps)
             cut = {k: self.cut(v, phase, len(all_phases)) for k, v in fields.items()}
             weights: Weights | None = None
+            real = x.buffer.root.dtype
             if part.linear:
                 op = "SCATTER_LINEAR" if scatter else f"{verb}_LINEAR"
                 weights = Weights(part, "rows", real=real)
@@ -114,7 +118,7 @@ class LoweringBase:
                 op, weights = f"{verb}_DENSE", Weights(part, "dense", scatter, numbers, real)
             else:
                 op = f"{verb}_CHANNEL"
-                weights = Weights(part, "channel", False, numbers, real) if part.weight is not None else None
+                weights = Weights(part, "channel", False, numbers, self.program.real) if part.weight is not None else None
             if not part.linear:
                 x.buffer.root.widen(*phase.border(x_size))
             inner = (taps.c_out if scatter else taps.c_in) // taps.groups
@@ -130,14 +134,14 @@ class LoweringBase:
     def reshaped(self, source: Buffer, shape: tuple[int, ...], stem: str) -> Buffer:
         """The same elements under another shape, in row-major order: a copy only where a channels-last array is in the way."""
         if not source.plain:
-            flat = self.buffer(stem, source.shape, source.batch, plain=True)
+            flat = self.buffer(stem, source.shape, source.batch, plain=True, dtype=source.dtype)
             self.emit(Step("MOVE", self.unit, View(flat), View(source)))
             source = flat
         seen = self.buffer(stem, shape, source.batch, plain=True)
         seen.alias, seen.dtype, seen.external = source, source.dtype, source.external
         if len(shape) < 2:
             return seen
-        moved = self.buffer(stem, shape, source.batch)
+        moved = self.buffer(stem, shape, source.batch, dtype=source.dtype)
         self.emit(Step("MOVE", self.unit, View(moved), View(seen)))
         return moved
 

@@ -39,6 +39,7 @@ class RelevanceLowering:
     def run(self) -> None:
         network, leaves = self.program.network, self.program.leaves
         forward_steps, self.forward.steps = self.forward.steps, self.steps  # what the base emits now goes here
+        self.forward.real = self.forward.gates
         try:
             output = network.output
             start = self.forward.external("start", output.shape, "nt")
@@ -62,7 +63,7 @@ class RelevanceLowering:
         result = self.forward.external("result", leaves.shape, "nt")
         found = self.relevances[leaves.index]
         if leaves.form == "c" and not self.program.gradient:
-            product = self.forward.buffer(f"R{self.forward.label(leaves)}", leaves.shape, "nt")
+            product = self.forward.buffer(f"R{self.forward.label(leaves)}", leaves.shape, "nt", dtype=self.program.real)
             self.emit(Step("MULTIPLY", None, View(product), View(found), m=View(self.forward.value(leaves)), mode="times", repeat=self.t))
             found = product
         self.emit(Step("MOVE", None, View(result), View(found)))
@@ -75,7 +76,8 @@ class RelevanceLowering:
         if tensor.index in self.relevances:
             return self.relevances[tensor.index], True
         letter = "r" if tensor.form == "R" else "c"
-        buffer = self.forward.buffer(f"{letter}{self.forward.label(tensor)}", tensor.shape, "nt")
+        dtype = self.program.real if tensor is self.program.leaves else ""  # what is handed out is not rounded
+        buffer = self.forward.buffer(f"{letter}{self.forward.label(tensor)}", tensor.shape, "nt", dtype=dtype)
         self.relevances[tensor.index] = buffer
         return buffer, False
 

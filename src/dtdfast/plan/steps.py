@@ -17,7 +17,8 @@ from .shapes import Shape
 from .taps import Phase, Triple
 from .units import Part, Region, Unit
 
-SIZES = {"f4": 4, "f8": 8, "u1": 1, "u2": 2, "i8": 8}
+REALS = {"f4": 4, "f8": 8, "bf16": 2}
+SIZES = {**REALS, "u1": 1, "u2": 2, "i8": 8}
 
 Reals = NDArray[np.floating[Any]]
 
@@ -142,7 +143,7 @@ class Weights:
     layout: str  # "dense", "channel" or "rows"
     scatter: bool = False
     taps: tuple[int, ...] = ()
-    real: str = "f4"
+    real: str = "f4"  # of its numbers: that of what they are multiplied with
 
     @property
     def key(self) -> tuple[Any, ...]:
