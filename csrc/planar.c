@@ -67,12 +67,12 @@ ALWAYS_INLINE void run_tile(const planar_tile *t, const int vectors, const int o
                 }
         }
     }
+#pragma GCC unroll 8
+    for (int v = 0; v < vectors; v++)
+#pragma GCC unroll 8
+        for (int j = 0; j < outputs; j++)
 #pragma GCC unroll 2
-    for (int b = 0; b <= dual; b++)
-#pragma GCC unroll 8
-        for (int v = 0; v < vectors; v++)
-#pragma GCC unroll 8
-            for (int j = 0; j < outputs; j++)
+            for (int b = 0; b <= dual; b++)
                 store(t->sum[v][b][j], a[b][v][j] + splat(0)); /* -0 becomes 0, as in dense.c */
 }
 
@@ -135,6 +135,67 @@ static void turn_pixels(const real *x, int64_t pixel, int64_t c_in, int64_t n, i
     }
 }
 
+/* strip[p, j] = rows[j][p], channels j in a row */
+static void store_turned(const real (*rows)[VL], const dtd_strip *strip, int n_pixels, int n_channels)
+{
+#if defined(__AVX512F__) && !defined(DTD_DOUBLE)
+    const __m512i first = _mm512_set_epi64(11, 10, 3, 2, 9, 8, 1, 0), second = _mm512_set_epi64(15, 14, 7, 6, 13, 12, 5, 4);
+    const __mmask8 channels = (__mmask8)((1u << n_channels) - 1);
+    __m512d half[2][4]; /* [channel / 4][pixel % 4]: 4 channels of the pixels 4 apart */
+    for (int i = 0; i < 2; i++) {
+        __m512 a = (__m512)load(rows[4 * i]), b = (__m512)load(rows[4 * i + 1]);
+        __m512 c = (__m512)load(rows[4 * i + 2]), d = (__m512)load(rows[4 * i + 3]);
+        __m512d ab = _mm512_castps_pd(_mm512_unpacklo_ps(a, b)), ab2 = _mm512_castps_pd(_mm512_unpackhi_ps(a, b));
+        __m512d cd = _mm512_castps_pd(_mm512_unpacklo_ps(c, d)), cd2 = _mm512_castps_pd(_mm512_unpackhi_ps(c, d));
+        half[i][0] = _mm512_unpacklo_pd(ab, cd), half[i][1] = _mm512_unpackhi_pd(ab, cd);
+        half[i][2] = _mm512_unpacklo_pd(ab2, cd2), half[i][3] = _mm512_unpackhi_pd(ab2, cd2);
+    }
+    for (int q = 0; q < 4; q++)
+        for (int i = 0; i < 2; i++) {
+            __m512 two = _mm512_castpd_ps(_mm512_permutex2var_pd(half[0][q], i ? second : first, half[1][q]));
+            const int p = 8 * i + q;
+            if (p < n_pixels)
+                _mm256_mask_storeu_ps(strip->at + p * strip->pixel, channels, _mm512_castps512_ps256(two));
+            if (p + 4 < n_pixels)
+                _mm256_mask_storeu_ps(strip->at + (p + 4) * strip->pixel, channels, _mm512_extractf32x8_ps(two, 1));
+        }
+#else
+    for (int p = 0; p < n_pixels; p++)
+        for (int j = 0; j < n_channels; j++)
+            strip->at[p * strip->pixel + j] = rows[j][p];
+#endif
+}
+
+static int in_a_row(const dtd_strip *strip) { return !strip->at || strip->channel == 1; }
+
+/* The usual epilogues, as in epilogue.c; 0 if this is none of them. */
+static int finish_in_planes(const dense_job *job, const dtd_site *site, real (*sum)[MOST_OUTPUTS][VL])
+{
+    const dtd_step *s = &job->s;
+    const int gate = job->neuron && s->mode == DTD_F_GATE;
+    const real coefficient = s->coefficient, stabilizer = s->stabilizer;
+    if (site->scale.at || site->y_prev.at || site->terms.at || !in_a_row(&site->out) || !in_a_row(&site->factor))
+        return 0;
+    if (!job->neuron && (s->mode != DTD_M_NONE || s->accumulate))
+        return 0;
+    if (job->neuron &&
+        ((s->activation != DTD_IDENTITY && s->activation != DTD_RELU) || (s->mode != DTD_F_NONE && !gate) || s->select != DTD_ALL))
+        return 0;
+    for (int64_t j = 0; job->neuron && j < job->c_out; j++) {
+        vec y = load(sum[0][j]), d = s->dual ? load(sum[1][j]) : y;
+        y += splat(site->bias ? site->bias[j] : 0);
+        y = s->activation == DTD_RELU ? vec_positive(y) : y;
+        store(sum[0][j], y);
+        d += splat(site->bias_d ? site->bias_d[j] : 0);
+        if (gate)
+            store(sum[1][j], vec_quotient(coefficient * y, vec_stabilised(d, stabilizer)));
+    }
+    store_turned(sum[0], &site->out, site->n_pixels, site->n_channels);
+    if (gate)
+        store_turned(sum[1], &site->factor, site->n_pixels, site->n_channels);
+    return 1;
+}
+
 static void swap_axes(dtd_strip *strip)
 {
     int64_t pixel = strip->pixel;
@@ -155,7 +216,9 @@ static void finish(const dense_job *job, dtd_site *site, real (*sum)[MOST_OUTPUT
         NAME(finish_taps)(s, site, tiles[0]);
         return;
     }
-    for (int b = 0; b <= s->dual * job->neuron; b++)
+    if (finish_in_planes(job, site, sum))
+        return;
+    for (int b = 0; b <= (job->neuron && s->dual); b++)
         for (int p = 0; p < site->n_pixels; p++)
             for (int64_t j = 0; j < job->c_out; j++)
                 tiles[b][p * DTD_BLOCK + j] = sum[b][j][p];
