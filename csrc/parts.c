@@ -131,6 +131,8 @@ static int suits(parts_job *job)
     const int64_t *shape = s->out.shape;
     if (s->groups > 1 || s->n_taps < 1 || job->dense.c_in < LEAST_CHANNELS || NAME(few_outputs)(&job->dense))
         return 0;
+    if (2 * job->dense.c_out <= DTD_BLOCK) /* mostly empty tiles */
+        return 0;
     if (shape[AXIS_D] * shape[AXIS_H] * shape[AXIS_W] < LEAST_PIXELS)
         return 0;
     job->gathered = s->n_taps == 1;

@@ -33,7 +33,7 @@ Array = NDArray[Any]
 MEMORY_BUDGET = 2**28
 """Bytes of arena that a pass may use where the caller gives no batch_size (one sample may need more)."""
 
-ENOUGH = 2**26
+ENOUGH = 5 * 2**25
 """Bytes of arena that leave the caches anyway: beyond them, more samples in a pass spare only the weights' way from memory."""
 
 REALS = {"f4": lib.DTD_F4, "f8": lib.DTD_F8}
