@@ -1,4 +1,4 @@
-"""Peak memory beyond the weights: what an explanation of VGG-16 with 4 images adds to a process that holds network and images.
+"""Peak memory beyond the weights: what an explanation of VGG-16 with 8 images adds to a process that holds network and images.
 
 Every tool runs in a process of its own (Linux: the kernel's high-water mark of resident memory is reset before the call).
 What a tool prepares for itself, such as packed or clamped weights, counts.
@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 import nets
 
 TOOLS = ("dtdfast", "zennit", "captum")
-N_BATCH = 4
+N_BATCH = 8
 TARGET = 0
 
 
