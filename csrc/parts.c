@@ -7,8 +7,7 @@
  * the cache holds, they come in groups, and sums wait in memory meanwhile.  Every sum is one chain over (chunk of channels, tap), whatever
  * tile, slab or batch it falls in.
  */
-#include "dense.h"
-#include "parts.h"
+#include "slabs.h"
 #ifdef __AMX_BF16__
 #include "parts_amx.h"
 #else
@@ -29,23 +28,8 @@ enum {
     LEAST_PIXELS = 8, /* of a sample */
     LEAST_PAIRS = 6,  /* of tiles in a slab, while there is a choice */
     ITEMS_PER_THREAD = 2,
-    TILE = DTD_TILE_PIXELS,
     PAD = 16, /* floats between rows of sums, lest they fall into the same sets of the first cache */
 };
-
-typedef struct {
-    dense_job dense;
-    int parts_y, parts_terms, parts; /* parts: the more of the two */
-    int64_t unit_blocks, units;      /* blocks of outputs that a unit holds: 2, or 1 and its w+ */
-    /* Runs of pixels along which x advances by `stride`.  A run is a row, or several whose starts are `pitch` pixels apart (those beyond
-     * `width` are computed and dropped), or with a single tap all there are, gathered one after the other. */
-    int gathered;
-    int64_t stride, width, pitch, run_rows, run_length, run_tiles, tiles;
-    int64_t place; /* elements from one pixel of x to the next in memory */
-    int64_t tap_low, tap_high;
-    int64_t chunks, chunk_groups;
-    int64_t slabs, unit_groups;
-} parts_job;
 
 ALWAYS_INLINE int64_t gcd(int64_t a, int64_t b)
 {
@@ -55,32 +39,6 @@ ALWAYS_INLINE int64_t gcd(int64_t a, int64_t b)
         b = rest;
     }
     return a < 0 ? -a : a;
-}
-
-/* ------------------------------------------------------------------------------------------------------------------- geometry */
-
-/* Offset in x of row r of the outputs, the rows of all samples numbered through. */
-static int64_t row_offset(const dtd_step *s, int64_t r)
-{
-    const int64_t *shape = s->out.shape, *stride = s->x.stride;
-    return r / shape[AXIS_H] / shape[AXIS_D] * stride[AXIS_N] + r / shape[AXIS_H] % shape[AXIS_D] * stride[AXIS_D] +
-           r % shape[AXIS_H] * stride[AXIS_H];
-}
-
-static int64_t tile_offset(const parts_job *job, int64_t tile)
-{
-    return row_offset(&job->dense.s, tile / job->run_tiles * job->run_rows) + tile % job->run_tiles * TILE * job->stride;
-}
-
-static int64_t tile_pixels(const parts_job *job, int64_t tile) { return min64(TILE, job->run_length - tile % job->run_tiles * TILE); }
-
-/* Pixels of x, split, that tiles first .. last-1 read. */
-static int64_t slab_pixels(const parts_job *job, int64_t first, int64_t last)
-{
-    if (job->gathered)
-        return (last - first) * TILE;
-    int64_t end = tile_offset(job, last - 1) + (tile_pixels(job, last - 1) - 1) * job->stride + job->tap_high;
-    return (end - tile_offset(job, first) - job->tap_low) / job->place + 1;
 }
 
 static void find_runs(parts_job *job)
@@ -124,6 +82,29 @@ static int find_places(parts_job *job)
     return place >= job->dense.c_in;
 }
 
+/* Whether any two tiles that follow one another in a sample fit the cache, with `chunks` chunks of channels; if two of different samples do
+ * not (other readers of x may want wide frames), samples are sections of their own. */
+static int find_sections(parts_job *job, int64_t chunks)
+{
+    const int64_t *shape = job->dense.s.out.shape, *stride = job->dense.s.x.stride;
+    job->sections = 1;
+    if (job->gathered)
+        return 1;
+    const int64_t rows = job->run_rows == 1 ? shape[AXIS_H] : 1;
+    const int64_t along = (job->run_tiles - 1) * TILE * job->stride; /* from a run's first tile to its last */
+    const int64_t plane = (rows - 1) * stride[AXIS_H] + along, sample = (shape[AXIS_D] - 1) * stride[AXIS_D] + plane;
+    int64_t step = TILE * job->stride;
+    if (rows > 1)
+        step = max64(step, stride[AXIS_H] - along);
+    if (shape[AXIS_D] > 1)
+        step = max64(step, stride[AXIS_D] - plane);
+    const int64_t most = PIXELS_BYTES / (chunks * job->parts * CHUNK_BYTES); /* pixels */
+    const int64_t tile = TILE * job->stride + job->tap_high - job->tap_low;
+    if (shape[AXIS_N] > 1 && (stride[AXIS_N] - sample + tile) / job->place + 1 > most)
+        job->sections = shape[AXIS_N];
+    return (step + tile) / job->place + 1 <= most;
+}
+
 /* Whether this step suits tiles; nothing here depends on the batch. */
 static int suits(parts_job *job)
 {
@@ -146,21 +127,28 @@ static int suits(parts_job *job)
     int64_t at_once = max64(1, min64(WANTED_WEIGHTS / weights, MOST_CHUNKS / job->parts));
     job->chunk_groups = ceil_div(job->chunks, at_once);
     at_once = ceil_div(job->chunks, job->chunk_groups);
-    const int64_t reach = TILE * job->stride + job->tap_high - job->tap_low;
-    return at_once * weights <= WEIGHTS_BYTES &&
-           (job->gathered || (2 * reach / job->place + 1) * at_once * job->parts * CHUNK_BYTES <= PIXELS_BYTES);
+    return at_once * weights <= WEIGHTS_BYTES && find_sections(job, at_once);
 }
 
-/* The first tile of a slab; slabs are whole pairs of tiles. */
+/* Pairs of tiles in a section. */
+static int64_t section_pairs(const parts_job *job) { return ceil_div(job->tiles / job->sections, 2); }
+
+/* The first tile of a slab, numbered through the sections, and the one behind its last; slabs are whole pairs but at a section's end. */
 static int64_t slab_start(const parts_job *job, int64_t slab)
 {
-    return min64(job->tiles, 2 * (ceil_div(job->tiles, 2) * slab / job->slabs));
+    return slab / job->slabs * (job->tiles / job->sections) + 2 * (section_pairs(job) * (slab % job->slabs) / job->slabs);
+}
+
+static int64_t slab_end(const parts_job *job, int64_t slab)
+{
+    int64_t end = slab / job->slabs * (job->tiles / job->sections) + 2 * (section_pairs(job) * (slab % job->slabs + 1) / job->slabs);
+    return min64(end, (slab / job->slabs + 1) * (job->tiles / job->sections));
 }
 
 /* Slabs and groups of units that fit the caches, as few as keep the threads busy. */
 static void divide_work(parts_job *job, int n_threads)
 {
-    const int64_t chunk_bytes = ceil_div(job->chunks, job->chunk_groups) * job->parts * CHUNK_BYTES, pairs = ceil_div(job->tiles, 2);
+    const int64_t chunk_bytes = ceil_div(job->chunks, job->chunk_groups) * job->parts * CHUNK_BYTES, pairs = section_pairs(job);
     const int64_t items = n_threads > 1 ? (int64_t)n_threads * ITEMS_PER_THREAD : 1;
     job->unit_groups = ceil_div(job->units, MOST_UNITS);
     const int64_t row_bytes = (ceil_div(job->units, job->unit_groups) * 2 * DTD_BLOCK + PAD) * (int64_t)sizeof(float);
@@ -169,144 +157,16 @@ static void divide_work(parts_job *job, int n_threads)
         job->slabs = ceil_div(pairs, most);
         int64_t widest = 0;
         for (int64_t i = 0; i < job->slabs; i++)
-            widest = max64(widest, slab_pixels(job, slab_start(job, i), slab_start(job, i + 1)));
+            widest = max64(widest, slab_pixels(job, slab_start(job, i), slab_end(job, i)));
         if (most == 1 || widest * chunk_bytes <= PIXELS_BYTES)
             break;
     }
-    while (job->slabs * job->unit_groups < items && 2 * job->slabs * LEAST_PAIRS <= pairs)
+    while (job->sections * job->slabs * job->unit_groups < items && 2 * job->slabs * LEAST_PAIRS <= pairs)
         job->slabs *= 2;
-    if (job->slabs < pairs && job->slabs < 8 * n_threads) /* as much for every thread */
+    if (job->sections == 1 && job->slabs < pairs && job->slabs < 8 * n_threads) /* as much for every thread */
         job->slabs = min64(pairs, ceil_div(job->slabs, n_threads) * n_threads);
-    if (job->slabs * job->unit_groups < items)
-        job->unit_groups = max64(job->unit_groups, min64(job->units, ceil_div(items, job->slabs)));
-}
-
-/* ------------------------------------------------------------------------------------------------------------------ splitting */
-
-/* Channels of a pixel, in `chunks` chunks that lie `chunk` bytes apart. */
-ALWAYS_INLINE void split_chunks(const float *x, int64_t n_channels, int64_t chunks, char *to, int64_t chunk, const int parts)
-{
-    __m512i part[3];
-    for (int64_t c = 0; c < chunks; c++, x += CHUNK, to += chunk, n_channels -= CHUNK) {
-        if (n_channels >= CHUNK)
-            split(load(x), load(x + VL), parts, part);
-        else
-            split(load_some(x, min64(VL, n_channels)), n_channels > VL ? load_some(x + VL, n_channels - VL) : (vec){0}, parts, part);
-        for (int i = 0; i < parts; i++)
-            _mm512_store_si512(to + i * CHUNK_BYTES, part[i]);
-    }
-}
-
-ALWAYS_INLINE void split_pixel(const float *x, int64_t n_channels, int64_t chunks, char *to, int64_t chunk, int parts)
-{
-    if (parts == 3)
-        split_chunks(x, n_channels, chunks, to, chunk, 3);
-    else if (parts == 2)
-        split_chunks(x, n_channels, chunks, to, chunk, 2);
-    else
-        split_chunks(x, n_channels, chunks, to, chunk, 1);
-}
-
-/* The pixels that tiles first .. last-1 read; returns the bytes of a chunk. */
-static int64_t split_slab(const parts_job *job, int64_t first, int64_t last, int64_t chunk0, int64_t chunks, char *to)
-{
-    const dtd_step *s = &job->dense.s;
-    const float *x = reals(&s->x, job->dense.bases) + chunk0 * CHUNK;
-    const int64_t n_channels = job->dense.c_in - chunk0 * CHUNK, pixel = job->parts * CHUNK_BYTES;
-    const int64_t n = slab_pixels(job, first, last), chunk = n * pixel;
-    if (!job->gathered) {
-        x += tile_offset(job, first) + job->tap_low;
-        for (int64_t q = 0; q < n; q++, x += job->place, to += pixel)
-            split_pixel(x, n_channels, chunks, to, chunk, job->parts);
-        return chunk;
-    }
-    x += table(&s->taps, job->dense.bases)[0];
-    const int64_t end = min64(last * TILE, job->run_length);
-    for (int64_t q = first * TILE; q < end;) {
-        const float *row = x + row_offset(s, q / job->width);
-        for (int64_t w = q % job->width; w < job->width && q < end; w++, q++, to += pixel)
-            split_pixel(row + w * job->stride, n_channels, chunks, to, chunk, job->parts);
-    }
-    return chunk;
-}
-
-/* One chunk and tap of one block of outputs: up to 32 rows of w, mapped, as [part][half]; `positive` (or NULL): the same of w+. */
-ALWAYS_INLINE void split_weights(const float *w, int64_t rows, const int map, float gamma, char *to, char *positive, const int parts,
-                                 const int parts_positive)
-{
-    for (int64_t i = 0; i < DTD_BLOCK; i++) {
-        __m512i part[3];
-        vec a = {0}, b = {0};
-        if (i < rows)
-            a = map_any(map, load(w + i * DTD_BLOCK), gamma);
-        if (DTD_BLOCK + i < rows)
-            b = map_any(map, load(w + (DTD_BLOCK + i) * DTD_BLOCK), gamma);
-        split(a, b, parts, part);
-        for (int n = 0; n < parts; n++)
-            _mm512_store_si512(to + n * 2 * HALF_BYTES + i * CHUNK_BYTES, part[n]);
-        if (!positive)
-            continue;
-        const __mmask32 above = _mm512_cmpgt_epi16_mask(part[0], _mm512_setzero_si512()); /* the sign of w is that of its first part */
-        for (int n = 0; n < parts_positive; n++)
-            _mm512_store_si512(positive + n * 2 * HALF_BYTES + i * CHUNK_BYTES, _mm512_maskz_mov_epi16(above, part[n]));
-    }
-}
-
-/* All chunks and taps of a unit; `map` and what follows it are constants wherever this is inlined. */
-ALWAYS_INLINE void split_blocks(const parts_job *job, int64_t unit, int64_t chunk0, int64_t chunks, char *to, const int map, const int dual,
-                                const int parts, const int parts_positive)
-{
-    const dense_job *dense = &job->dense;
-    const dtd_step *s = &dense->s;
-    const int64_t block = unit * job->unit_blocks, n_blocks = min64(job->unit_blocks, dense->blocks - block);
-    const float *weight = vector(&s->weight, dense->bases) + block * dense->block;
-    for (int64_t c = chunk0; c < chunk0 + chunks; c++)
-        for (int64_t k = 0; k < s->n_taps; k++, to += parts * 2 * HALF_BYTES)
-            for (int64_t b = 0; b < n_blocks; b++) {
-                const float *w = weight + b * dense->block + (k * dense->c_in + c * CHUNK) * DTD_BLOCK;
-                const int64_t rows = dense->c_in - c * CHUNK;
-                if (rows >= CHUNK)
-                    split_weights(w, CHUNK, map, s->gamma, to + b * HALF_BYTES, dual ? to + HALF_BYTES : NULL, parts, parts_positive);
-                else
-                    split_weights(w, rows, map, s->gamma, to + b * HALF_BYTES, dual ? to + HALF_BYTES : NULL, parts, parts_positive);
-            }
-}
-
-static void split_unit(const parts_job *job, int64_t unit, int64_t chunk0, int64_t chunks, char *to)
-{
-    const int map = job->dense.map, dual = map == DUAL_MAP, parts = job->parts_y;
-#define SPLIT(map_, dual_, parts_, positive_) split_blocks(job, unit, chunk0, chunks, to, map_, dual_, parts_, positive_)
-    if (dual && parts == 3 && job->parts_terms == 3)
-        SPLIT(DTD_W, 1, 3, 3);
-    else if (dual && parts == 3)
-        SPLIT(DTD_W, 1, 3, 1);
-    else if (dual)
-        SPLIT(DTD_W, 1, 2, 1);
-    else if (map == DTD_W_POSITIVE && parts == 3)
-        SPLIT(DTD_W_POSITIVE, 0, 3, 0);
-    else if (map == DTD_W_POSITIVE)
-        SPLIT(DTD_W_POSITIVE, 0, 1, 0);
-    else if (parts == 3)
-        SPLIT(map, 0, 3, 0);
-    else if (parts == 2)
-        SPLIT(map, 0, 2, 0);
-    else
-        SPLIT(map, 0, 1, 0);
-#undef SPLIT
-}
-
-/* Have the tiles fetch what split_unit will read next, a little with every chunk and tap that they multiply. */
-static void fetch_unit(const parts_job *job, int64_t unit, int64_t chunk0, int64_t chunks, int64_t calls, parts_tile *t)
-{
-    const dense_job *dense = &job->dense;
-    const int64_t n_blocks = min64(job->unit_blocks, dense->blocks - unit * job->unit_blocks);
-    const int64_t strip = dense->c_in * DTD_BLOCK * (int64_t)sizeof(float); /* of one tap: blocks of outputs follow one another too */
-    const int64_t channels = min64(chunks * CHUNK, dense->c_in - chunk0 * CHUNK);
-    t->ahead = (const char *)(vector(&dense->s.weight, dense->bases) + unit * job->unit_blocks * dense->block + chunk0 * CHUNK * DTD_BLOCK);
-    t->ahead_strip = t->ahead_left = channels; /* lines: a channel has one */
-    t->ahead_gap = strip - channels * LINE_BYTES;
-    t->ahead_lines = channels * dense->s.n_taps * n_blocks;
-    t->ahead_step = ceil_div(t->ahead_lines, calls * dense->s.n_taps * chunks);
+    if (job->sections * job->slabs * job->unit_groups < items)
+        job->unit_groups = max64(job->unit_groups, min64(job->units, ceil_div(items, job->sections * job->slabs)));
 }
 
 /* ------------------------------------------------------------------------------------------------------------------ epilogues */
@@ -362,7 +222,7 @@ static void run_parts(void *context, int64_t first, int64_t last)
     begin_tiles();
     for (int64_t item = first; item < last; item++) {
         const int64_t slab = item / job->unit_groups, group = item % job->unit_groups;
-        const int64_t tile0 = slab_start(job, slab), tile1 = slab_start(job, slab + 1);
+        const int64_t tile0 = slab_start(job, slab), tile1 = slab_end(job, slab);
         const int64_t unit0 = job->units * group / job->unit_groups, unit1 = job->units * (group + 1) / job->unit_groups;
         const int64_t row = (unit1 - unit0) * 2 * DTD_BLOCK + PAD, beside = (unit1 - unit0) * DTD_BLOCK;
         t.row = row * (int64_t)sizeof(float);
@@ -372,17 +232,17 @@ static void run_parts(void *context, int64_t first, int64_t last)
         for (int64_t g = 0; g < job->chunk_groups; g++) {
             const int64_t chunk0 = job->chunks * g / job->chunk_groups, chunk1 = job->chunks * (g + 1) / job->chunk_groups;
             if (job->chunk_groups > 1 || slab != split_last)
-                t.chunk = split_slab(job, tile0, tile1, chunk0, chunk1 - chunk0, pixels);
+                t.chunk = UNIT(split_slab)(job, tile0, tile1, chunk0, chunk1 - chunk0, pixels);
             split_last = slab;
             t.n_chunks = chunk1 - chunk0;
             t.resume = g > 0;
             for (int64_t unit = unit0; unit < unit1; unit++) {
                 const int halves = dual || unit * 2 + 1 < dense->blocks ? 2 : 1;
                 float *sum = sums + (unit - unit0) * job->unit_blocks * DTD_BLOCK;
-                split_unit(job, unit, chunk0, chunk1 - chunk0, weights);
+                UNIT(split_unit)(job, unit, chunk0, chunk1 - chunk0, weights);
                 t.ahead_lines = 0;
                 if (unit + 1 < unit1)
-                    fetch_unit(job, unit + 1, chunk0, chunk1 - chunk0, ceil_div(tile1 - tile0, 2), &t);
+                    UNIT(fetch_unit)(job, unit + 1, chunk0, chunk1 - chunk0, ceil_div(tile1 - tile0, 2), &t);
                 for (int64_t tile = tile0; tile < tile1; tile += 2) {
                     const int64_t i = tile - tile0;
                     t.x[0] = pixels + places[i];
@@ -420,7 +280,7 @@ static int in_parts(const dtd_step *s, void *const *bases, int n_threads, int ne
     if (!bases[DTD_SCRATCH] || s->n_taps > MOST_TAPS || !suits(&job))
         return 0;
     divide_work(&job, n_threads);
-    dtd_parallel(n_threads, job.slabs * job.unit_groups, 1, run_parts, &job);
+    dtd_parallel(n_threads, job.sections * job.slabs * job.unit_groups, 1, run_parts, &job);
     return 1;
 }
 

@@ -32,11 +32,12 @@ class Taps:
     gap: int = 0
     phase: int = 1
     weighted: bool = True
+    wider: tuple[int, int, int] = (0, 0, 0)  # than its taps need: the frame of x
 
     def __post_init__(self) -> None:
         rng = self.rng
         size = tuple((self.count[a] - 1) * self.step[a] + 1 for a in range(3))
-        self.frame = tuple(max((abs(t[a]) for t in self.taps), default=0) for a in range(3))
+        self.frame = tuple(max((abs(t[a]) for t in self.taps), default=0) + self.wider[a] for a in range(3))
         normal = self.kernels.normal
         self.values = normal(rng, self.n, self.c_in, *size, 1)
         self.weight = normal(rng, self.c_out, self.c_in // self.groups, len(self.taps))

@@ -36,6 +36,8 @@ LAYERS: dict[str, dict[str, Any]] = {
     "1x1, stride 2": {"n": 2, "c_in": 130, "c_out": 33, "count": (1, 4, 4), "step": (1, 2, 2)},
     "many channels": {"n": 1, "c_in": 1100, "c_out": 600, "count": (1, 2, 5), "taps": SQUARE[3:6]},  # groups of chunks, of units
     "1-d": {"n": 2, "c_in": 24, "c_out": 16, "count": (1, 1, 40), "taps": ((0, 0, -2), (0, 0, 0), (0, 0, 2))},
+    "wide frames": {"n": 3, "c_in": 64, "c_out": 16, "count": (1, 9, 20), "taps": SQUARE, "wider": (0, 80, 0)},  # far from sample to sample
+    "wide frames, planes": {"n": 2, "c_in": 32, "c_out": 16, "count": (2, 5, 7), "taps": SQUARE, "wider": (3, 30, 0)},
     "few pixels": {"n": 2, "c_in": 32, "c_out": 32, "count": (1, 2, 3), "taps": SQUARE},  # too few for tiles
 }
 FEW = {"few pixels"}
