@@ -64,7 +64,7 @@ def killed_again_and_again(command: tuple[object, ...], out: Path, n_chunks: int
         enough = before + int(rng.integers(0, max(1, (n_chunks - before) // (2 * (kills - number))), endpoint=True))
         process = start(*command, "-o", out, "--resume")
         if rng.random() < 0.2:
-            time.sleep(rng.uniform(0, 2))  # also while it starts, creates its output or reads what is finished
+            time.sleep(rng.uniform(0, 1))  # also while it starts, creates its output or reads what is finished
         else:
             wait_for(lambda enough=enough: finished(out) >= enough and (out / "finished").exists(), process)
             time.sleep(rng.uniform(0, 0.02))

@@ -20,7 +20,7 @@ from run_support import COMMAND, LONG, contents, finished, killed_again_and_agai
 RNG = np.random.default_rng(0)
 SQUEEZENET = Path(__file__).parents[2] / "shared/data/squeezenet1_1.onnx"
 N_DIGITS, N_PHOTOGRAPHS, KILLS = (20_000, 500, 20) if LONG else (2_000, 40, 2)
-DIGITS_IN_A_CHUNK = 50 if LONG else 10  # enough chunks that a run is still under way when it is killed
+DIGITS_IN_A_CHUNK = 25 if LONG else 4  # enough chunks that a run is still under way when it is killed
 
 
 @pytest.fixture(scope="module")
