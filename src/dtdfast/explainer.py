@@ -45,8 +45,9 @@ class Explainer:
     backend : {"auto", "cpu", "cuda", "oracle"}
     precision : {"float32", "float64", "tf32", "bfloat16", "mixed"}
         Of the products' operands; sums are float32 (float64 under "float64", which is for the CPU and takes about 2.5 times as long, its
-        result too).  "tf32" is for CUDA.  "bfloat16" needs CUDA, or a CPU with AMX or AVX-512-BF16; on CUDA it is also how values, gates
-        and relevance are kept in memory.  "mixed" predicts as "float32" does and explains in bfloat16.  Rules whose sums cancel refuse
+        result too).  "tf32" is for CUDA.  "bfloat16" needs CUDA, or a CPU with
+        AMX, or with AVX-512-BF16 (where it may be slower than "float32": measure); on CUDA it is also how values, gates and relevance
+        are kept in memory.  "mixed" predicts as "float32" does and explains in bfloat16.  Rules whose sums cancel refuse
         the narrow ones.  The CPU computes in float64 inside, and returns float32, where float32 would not do: where sums that
         the convention "captum" divides by may cancel (the printed plan says so).  The oracle computes in float64 whatever this says.
     batch_size : int, optional
