@@ -120,7 +120,44 @@ static const char *fault(const dtd_step *s, int isa)
     return NULL;
 }
 
-const char *dtd_run(int isa, int real, const dtd_step *steps, int64_t first, int64_t last, void *const *bases, int n_threads)
+typedef struct {
+    const dtd_kernel_table *kernels;
+    const dtd_step *steps;
+    int64_t first, last;
+    void *const *bases;
+    const dtd_pieces *pieces;
+} pieces_job;
+
+/* Of a view of n samples (or n·t), the first m (or m·t). */
+static void narrow(dtd_view *v, int64_t n, int64_t m)
+{
+    if (present(v) && v->shape[AXIS_N] >= n)
+        v->shape[AXIS_N] = v->shape[AXIS_N] / n * m;
+}
+
+static void run_pieces(void *context, int64_t first, int64_t last)
+{
+    const pieces_job *job = context;
+    const dtd_pieces *pieces = job->pieces;
+    for (int64_t piece = first; piece < last; piece++) {
+        void *const *bases = job->bases + piece * pieces->n_bases;
+        const int64_t samples = piece + 1 < pieces->count ? pieces->samples : pieces->last_samples;
+        for (int64_t i = job->first; i < job->last; i++) {
+            if (samples == pieces->samples) {
+                job->kernels->of[job->steps[i].op](&job->steps[i], bases, 1);
+                continue;
+            }
+            dtd_step s = job->steps[i];
+            dtd_view *views[] = {&s.out, &s.factor, &s.terms, &s.x, &s.y_prev, &s.terms_prev, &s.m};
+            for (size_t k = 0; k < sizeof views / sizeof *views; k++)
+                narrow(views[k], pieces->samples, samples);
+            job->kernels->of[s.op](&s, bases, 1);
+        }
+    }
+}
+
+const char *dtd_run(int isa, int real, const dtd_step *steps, int64_t first, int64_t last, void *const *bases, int n_threads,
+                    const dtd_pieces *pieces)
 {
     if (!dtd_isa_usable(isa))
         return "this CPU does not have the instruction set asked for";
@@ -131,7 +168,13 @@ const char *dtd_run(int isa, int real, const dtd_step *steps, int64_t first, int
         const char *message = fault(&steps[i], isa);
         if (message)
             return message;
-        kernels->of[steps[i].op](&steps[i], bases, n_threads);
     }
+    if (pieces) {
+        pieces_job job = {kernels, steps, first, last, bases, pieces};
+        dtd_parallel(n_threads, pieces->count, 1, run_pieces, &job);
+        return NULL;
+    }
+    for (int64_t i = first; i < last; i++)
+        kernels->of[steps[i].op](&steps[i], bases, n_threads);
     return NULL;
 }

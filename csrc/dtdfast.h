@@ -125,8 +125,16 @@ typedef struct {
 /* What all numbers of a run are: those of its arrays, and those that it computes with. */
 typedef enum { DTD_F4, DTD_F8, DTD_N_REALS } dtd_real; /* float, double */
 
-/* Run steps first .. last-1 with the kernels of instruction set `isa` for `real` on n_threads threads; NULL, or a message that C owns. */
-const char *dtd_run(int isa, int real, const dtd_step *steps, int64_t first, int64_t last, void *const *bases, int n_threads);
+/* A batch in pieces, which go through the steps on one thread each; the steps are those of a whole piece. */
+typedef struct {
+    int64_t count, samples, last_samples; /* pieces, samples of each, and of the last, which may have fewer */
+    int64_t n_bases;                      /* a piece's table of pointers, the next one's follows it */
+} dtd_pieces;
+
+/* Run steps first .. last-1 with the kernels of instruction set `isa` for `real` on n_threads threads, which share every step, or (`pieces`
+ * not NULL) take a piece each; NULL, or a message that C owns. */
+const char *dtd_run(int isa, int real, const dtd_step *steps, int64_t first, int64_t last, void *const *bases, int n_threads,
+                    const dtd_pieces *pieces);
 
 int dtd_isa_count(void);
 const char *dtd_isa_name(int isa); /* "baseline", "avx2", "avx512", ... slowest first */

@@ -36,7 +36,7 @@ int main(void)
             if (!block[i] || fread(block[i], 1, (size_t)size[i], stdin) != (size_t)size[i])
                 return 4;
         }
-        if (dtd_run(isa, real, &step, 0, 1, bases, n_threads))
+        if (dtd_run(isa, real, &step, 0, 1, bases, n_threads, NULL))
             return 5;
         for (int i = 0; i < n_blocks; i++) {
             fwrite(block[i], 1, (size_t)size[i], stdout);

@@ -144,7 +144,7 @@ class Step:
         if RUNNER:
             run_elsewhere(steps, blocks, kernels, n_threads)
         else:
-            message = lib.dtd_run(kernels.isa, kernels.real, steps, 0, 1, bases, n_threads)
+            message = lib.dtd_run(kernels.isa, kernels.real, steps, 0, 1, bases, n_threads, ffi.NULL)
             assert message == ffi.NULL, ffi.string(message).decode()
         results = {id(block_of(a)) for name in self.results if (a := self.arrays.get(name)) is not None}
         for block, old in zip(blocks, before, strict=True):

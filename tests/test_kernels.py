@@ -221,6 +221,6 @@ def test_faulty_steps_are_refused(numbers: dict[str, int], message: str) -> None
     steps[0].groups = steps[0].repeat = 1
     for name, number in numbers.items():
         setattr(steps[0], name, number)
-    given = lib.dtd_run(0, lib.DTD_F4, steps, 0, 1, ffi.new("void *[1]"), 1)
+    given = lib.dtd_run(0, lib.DTD_F4, steps, 0, 1, ffi.new("void *[1]"), 1, ffi.NULL)
     assert message in ffi.string(given).decode()
-    assert "instruction set" in ffi.string(lib.dtd_run(99, lib.DTD_F4, steps, 0, 1, ffi.NULL, 1)).decode()
+    assert "instruction set" in ffi.string(lib.dtd_run(99, lib.DTD_F4, steps, 0, 1, ffi.NULL, 1, ffi.NULL)).decode()

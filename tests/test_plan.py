@@ -202,12 +202,15 @@ def test_segments_cover_every_step_once() -> None:
     assert len(segments) == len(plan.forward)
 
 
-def test_arena_is_what_is_allocated() -> None:
-    explainer = dtd.Explainer(_residual(), backend="cpu", domain="nonnegative")
-    x = np.abs(_weights(2, 3, 8, 8))
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_arena_is_what_is_allocated(n_threads: int) -> None:
+    explainer = dtd.Explainer(_residual(), backend="cpu", domain="nonnegative", n_threads=n_threads)
+    x = np.abs(_weights(4, 3, 8, 8))
     explainer.explain(x)
     (executor,) = explainer._executors.values()
-    assert [a.nbytes for a in executor._pool._free] == [explainer.plan_for(x.shape).arena]
+    plan = explainer.plan_for(x.shape)
+    assert plan.pieces == n_threads
+    assert [a.nbytes for a in executor._pool._free] == [plan.memory]
 
 
 def test_chunks_of_targets_have_the_bits_of_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -87,10 +87,10 @@ def kernel_config() -> dict[str, Any]:
 
 @dataclass(eq=False)
 class Arena:
-    """Working memory, and the plan whose constants lie in it."""
+    """Working memory, and the plan whose constants lie in it, with the number of pieces that they lie there for."""
 
     memory: Array
-    holds: Encoded | None = None
+    holds: tuple[Encoded, int] | None = None
 
     @property
     def nbytes(self) -> int:
@@ -105,11 +105,11 @@ class ArenaPool:
         self._lock = threading.Lock()
 
     @contextmanager
-    def borrow(self, nbytes: int, encoded: Encoded | None = None) -> Iterator[Arena]:
-        """One of at least so many bytes, with this plan's constants if there is one."""
+    def borrow(self, nbytes: int, holds: tuple[Encoded, int] | None = None) -> Iterator[Arena]:
+        """One of at least so many bytes, with these constants if there is one."""
         with self._lock:
             fits = [a for a in self._free if a.nbytes >= nbytes]
-            arena = min(fits, key=lambda a: (a.holds is not encoded, a.nbytes)) if fits else None
+            arena = min(fits, key=lambda a: (a.holds != holds, a.nbytes)) if fits else None
             if arena is not None:
                 self._free = [a for a in self._free if a is not arena]
             elif self._free:
@@ -133,34 +133,43 @@ SCRATCH = ArenaPool()
 
 
 class CpuSession(Accounts, HostSession):
-    """One batch: forward once, relevance as often as there are chunks of targets."""
+    """One batch: forward once, relevance as often as there are chunks of targets.
 
-    def __init__(self, plan: Plan, encoded: Encoded, arena: Arena, isa: int, n_threads: int, scratch: Array) -> None:
+    The plan is that of the whole batch, or of a piece of it where several run side by side.
+    """
+
+    def __init__(self, plan: Plan, encoded: Encoded, arena: Arena, isa: int, n_threads: int, scratch: Array, n: int) -> None:
         super().__init__(plan)
         self._encoded, self._arena = encoded, arena
         self._isa, self._n_threads = isa, n_threads
         self._real = plan.program.real
-        self._bases = encoded.bases()
+        self._n, self._count = n, -(-n // plan.n)
+        self._bases = encoded.bases(self._count)
+        self._pieces = ffi.NULL
+        if self._count > 1:
+            self._pieces = ffi.new("dtd_pieces *", (self._count, plan.n, n - (self._count - 1) * plan.n, encoded.n_bases))
         self._table: dict[str, Array] = {}
-        self._place(arena=arena.memory, scratch=scratch)
+        self._place(0, scratch=scratch)
+        self._place(plan.arena, arena=arena.memory)
 
     def forward(self, x: Array) -> Array:
         plan = self.plan
-        outputs = np.empty((plan.n, *plan.program.network.output.shape), self._real)
+        outputs = np.empty((self._n, *plan.program.network.output.shape), self._real)
         given = x if plan.program.tokens else np.ascontiguousarray(x, self._real)
-        self._place(x=given, outputs=outputs)
+        self._place_samples(x=given, outputs=outputs)
         self._compute_constants()
         for first, last in self._encoded.forward_runs:
             self.run(first, last)
         return outputs
 
     def _compute_constants(self) -> None:
-        if self._arena.holds is self._encoded:
+        holds = self._encoded, self._count
+        if self._arena.holds == holds:
             return
         self._arena.holds = None
         for first, last in self._encoded.constant_runs:
             self.run(first, last)
-        self._arena.holds = self._encoded
+        self._arena.holds = holds
 
     def relevance(self, start: Array, result: Array, accounts: list[Account] | None = None) -> None:
         plan = self.plan
@@ -171,8 +180,8 @@ class CpuSession(Accounts, HostSession):
                 piece = np.concatenate([piece, np.zeros((len(piece), short, *piece.shape[2:]), self._real)], axis=1)
             target = result[:, chunk : chunk + plan.t]
             direct = not short and target.flags.c_contiguous and target.dtype == self._real
-            into = target if direct else np.empty((plan.n, plan.t, *plan.program.leaves.shape), self._real)
-            self._place(start=piece, result=into)
+            into = target if direct else np.empty((self._n, plan.t, *plan.program.leaves.shape), self._real)
+            self._place_samples(start=piece, result=into)
             self._relevance_steps(accounts)
             if not direct:
                 put(into[:, : target.shape[1]], target)
@@ -198,15 +207,21 @@ class CpuSession(Accounts, HostSession):
                     best[i] = min(best[i], time.perf_counter() - begin)
         return best
 
-    def _place(self, **arrays: Array) -> None:
-        """Where the kernels find these externals; the session keeps them alive."""
+    def _place(self, step: int, **arrays: Array) -> None:
+        """Where the kernels find these externals, each piece `step` bytes after the one before; the session keeps them alive."""
         for name, array in arrays.items():
             self._table[name] = array
-            self._bases[EXTERNALS.index(name)] = ffi.from_buffer(array)
+            place, start = EXTERNALS.index(name), ffi.from_buffer(array)
+            for piece in range(self._count):
+                self._bases[piece * self._encoded.n_bases + place] = start + piece * step
+
+    def _place_samples(self, **arrays: Array) -> None:
+        for name, array in arrays.items():
+            self._place(array.nbytes // self._n * self.plan.n, **{name: array})
 
     def run(self, first: int, last: int) -> None:
         """Steps first .. last−1, without the interpreter lock."""
-        message = lib.dtd_run(self._isa, REALS[self._real], self._encoded.c_steps, first, last, self._bases, self._n_threads)
+        message = lib.dtd_run(self._isa, REALS[self._real], self._encoded.c_steps, first, last, self._bases, self._n_threads, self._pieces)
         if message != ffi.NULL:
             raise BackendError(f"the kernels refused a step: {ffi.string(message).decode()}")
 
@@ -235,7 +250,11 @@ class CpuExecutor:
         return self.batches.samples(n, n_targets)
 
     def plan(self, n: int, n_targets: int) -> Plan:
-        return self._encoded(n, n_targets, False)[0]
+        piece = self.batches.piece(n, self._threads())
+        return replace(self._encoded(piece, n_targets, False)[0], pieces=-(-n // piece))
+
+    def _threads(self) -> int:
+        return threads_for_run(self._n_threads, lib.dtd_max_threads())
 
     def _encoded(self, n: int, n_targets: int, ledger: bool) -> tuple[Plan, Encoded]:
         t = self.batches.targets(n_targets)
@@ -247,15 +266,19 @@ class CpuExecutor:
             return self._plans[key]
 
     @contextmanager
-    def session(self, n: int, n_targets: int, *, ledger: bool = False) -> Iterator[CpuSession]:
-        plan, encoded = self._encoded(n, n_targets, ledger)
-        threads = threads_for_run(self._n_threads, lib.dtd_max_threads())
-        with self._pool.borrow(plan.arena, encoded) as arena, SCRATCH.borrow(threads * lib.dtd_isa_scratch(self._isa)) as scratch:
-            yield CpuSession(plan, encoded, arena, self._isa, threads, scratch.memory)
+    def session(self, n: int, n_targets: int, *, ledger: bool = False, whole: bool = False) -> Iterator[CpuSession]:
+        """A session in one piece for a ledger or if `whole` is asked for, else in as many as pay."""
+        threads = self._threads()
+        piece = n if ledger or whole else self.batches.piece(n, threads)
+        plan, encoded = self._encoded(piece, n_targets, ledger)
+        pieces = -(-n // piece)
+        memory = self._pool.borrow(pieces * plan.arena, (encoded, pieces))
+        with memory as arena, SCRATCH.borrow(threads * lib.dtd_isa_scratch(self._isa)) as scratch:
+            yield CpuSession(plan, encoded, arena, self._isa, threads, scratch.memory, n)
 
     def profile(self, x: Array, start: Callable[[Array], Array]) -> Profile:
-        """Every step run alone; the least of three runs counts."""
-        with self.session(len(x), 1) as session:
+        """Every step run alone, on the whole batch; the least of three runs counts."""
+        with self.session(len(x), 1, whole=True) as session:
             seconds = session.timings(x, start)
             plan = session.plan
         steps = [*plan.forward, *plan.relevance]

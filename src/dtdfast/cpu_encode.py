@@ -57,12 +57,13 @@ class Encoded:
         self.forward_runs = plan.segments(plan.forward[first:], first)
         self.relevance_runs = plan.segments(plan.relevance, len(plan.forward))
         absent = [ffi.NULL] * len(EXTERNALS)
+        self.n_bases = len(absent) + len(self.constants)
         self._bases = ffi.new("void *[]", absent + [ffi.from_buffer(c) if c.size else ffi.NULL for c in self.constants])
 
-    def bases(self) -> Any:
-        """A table of pointers for one session, the externals still absent."""
-        bases = ffi.new("void *[]", len(self._bases))
-        ffi.memmove(bases, self._bases, ffi.sizeof(self._bases))
+    def bases(self, pieces: int) -> Any:
+        """A table of pointers for one session, the externals still absent; one after another for pieces of a batch."""
+        bases, size = ffi.new("void *[]", pieces * self.n_bases), ffi.sizeof(self._bases)
+        ffi.memmove(bases, ffi.buffer(self._bases)[:] * pieces if pieces > 1 else self._bases, pieces * size)
         return bases
 
     def _constant(self, array: NDArray[Any]) -> int:

@@ -12,6 +12,15 @@ from .units import Neuron
 if TYPE_CHECKING:
     from ..program import Program
 
+NEAR = 2**20
+"""Bytes of weights that stay in a core's own cache beside what it computes."""
+
+MACS_PER_BYTE = 64
+"""Multiply-adds for each byte of weights that let a core read them at 2 GB/s, which memory gives to many cores at once."""
+
+BALANCED = 0.85
+"""The least share of the threads' time that pieces must fill."""
+
 
 class Batches:
     """Sizes of the passes of one program, by the arenas of its plans.
@@ -28,7 +37,8 @@ class Batches:
         self, program: Program, batch_size: int | None, budget: int, enough: int | None = None, reals: tuple[str, str] | None = None
     ) -> None:
         self.batch_size, self.budget, self.enough = batch_size, budget, enough
-        self.per_sample = max(1, lower(program, 1, 1, reals=reals).arena)
+        one = lower(program, 1, 1, reals=reals)
+        self.per_sample, self.macs = max(1, one.arena), one.macs
         parts = [part for unit in program.network.units if isinstance(unit, Neuron) for part in unit.parts]
         self.weights = sum(SIZES[program.real] * part.weight.size for part in parts if part.weight is not None)
         self._program, self._reals = program, reals
@@ -56,3 +66,20 @@ class Batches:
         more = self.targets(n_targets) - 1
         most = max(1, room // (self.per_sample + (more * self.per_target if more else 0)))
         return -(-n // -(-n // most))
+
+    def piece(self, n: int, n_threads: int) -> int:
+        """Samples of each piece of a pass that threads take one by one, all steps at a time, or n where they rather share every step.
+
+        Pieces spare the threads waiting for one another, and what a step leaves is in the cache that its next step looks into.  But every
+        piece reads the weights: from its core's own cache, or so seldom that memory does not mind.
+        """
+        if n_threads == 1:
+            return n
+        for pieces in (2 * n_threads, n_threads):  # the more of them, the less one thread that lost its core holds up the others
+            piece = -(-n // pieces)
+            rounds = -(-n // (piece * n_threads))
+            seldom = self.macs * piece >= MACS_PER_BYTE * self.weights
+            near = pieces == n_threads and self.weights <= NEAR
+            if n >= BALANCED * piece * rounds * n_threads and (seldom or near):
+                return piece
+        return n

@@ -34,6 +34,7 @@ class Plan:
     n_constant : forward begins with so many steps that depend on no x: an arena keeps their results from call to call
     forward, relevance : list of Step
     arena : bytes of working memory
+    pieces : so many of these run side by side, one thread through all steps of each (the last piece may have fewer samples)
     """
 
     program: Program
@@ -47,11 +48,17 @@ class Plan:
     values: dict[int, Buffer]  # tensor → its values
     relevances: dict[int, Buffer]  # tensor → its relevance
     kept: dict[int, Kept]  # neuron's output tensor → what the ledger reads
+    pieces: int = 1
 
     @property
     def macs(self) -> int:
         """Multiply-adds of all products."""
         return sum(s.macs for s in (*self.forward, *self.relevance))
+
+    @property
+    def memory(self) -> int:
+        """Bytes of working memory of all pieces."""
+        return self.pieces * self.arena
 
     def segments(self, steps: list[Step], first: int) -> list[tuple[int, int]]:
         """Ranges of steps, counted from `first`, of at most SEGMENT_MACS each."""

@@ -61,6 +61,8 @@ def describe(plan: Plan) -> str:
         f"plan to {program.kind} for {n} sample(s) of {program.input_shape} with {t} target(s) each",
         f"arena {plan.arena:,} bytes, {plan.macs:,} multiply-adds",
     ]
+    if plan.pieces > 1:
+        lines.append(f"{plan.pieces} such pieces of a batch side by side, one thread through all steps of each: {plan.memory:,} bytes")
     if program.because:
         lines.append(f"arithmetic: {np.dtype(program.real)}, {program.because}")
     if program.pruned:
