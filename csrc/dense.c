@@ -166,6 +166,8 @@ static void dense(const dtd_step *s, void *const *bases, int n_threads, int neur
         NAME(narrow)(&job, n_threads);
         return;
     }
+    if (NAME(spread)(&job, s, n_threads))
+        return;
     if (NAME(planar_pays)(&job)) {
         NAME(planar)(&job, n_threads);
         return;

@@ -29,4 +29,7 @@ void NAME(narrow)(dense_job *job, int n_threads);
 int NAME(planar_pays)(const dense_job *job);
 void NAME(planar)(const dense_job *job, int n_threads);
 
+/* The step s, whose pixels job has merged, by what of x is not 0, if that is little; 0 if it is not. */
+int NAME(spread)(const dense_job *job, const dtd_step *s, int n_threads);
+
 #endif

@@ -158,6 +158,36 @@ ALWAYS_INLINE void max_pool_rows(const pool_job *job, int64_t first, int64_t las
     }
 }
 
+/* The same where every tap lies within x, and the channels, all contiguous, fit a vector. */
+static void run_max_pool_alone(void *context, int64_t first, int64_t last)
+{
+    const pool_job *job = context;
+    const dtd_step *s = job->s;
+    const int64_t channels = s->out.shape[AXIS_C], width = s->out.shape[AXIS_W], step = s->x_step[2] * s->x.stride[AXIS_W];
+    for (int64_t item = first; item < last; item++) {
+        int64_t p[6], q[6];
+        locate_row(s, item, p);
+        for (int a = 0; a <= AXIS_EXTRA; a++)
+            q[a] = a == AXIS_D || a == AXIS_H ? p[a] * s->x_step[a - AXIS_D] : p[a];
+        const real *from = reals(&s->x, job->bases) + offset_of(&s->x, q);
+        real *to = reals(&s->out, job->bases) + offset_of(&s->out, p);
+        const int64_t m_at = s->m.offset + offset_of(&s->m, p);
+        for (int64_t w = 0; w < width; w++, from += step) {
+            vec best = load_some(from + job->x_tap[0], channels);
+            mask winner = {0};
+            for (int32_t k = 1; k < s->n_taps; k++) {
+                const vec v = load_some(from + job->x_tap[k], channels);
+                const mask wins = ~(mask)(v <= best) & (mask)(best == best); /* larger, or the first NaN */
+                best = (vec)(((mask)v & wins) | ((mask)best & ~wins));
+                winner = (k & wins) | (winner & ~wins);
+            }
+            store_some(to + w * s->out.stride[AXIS_W], best, channels);
+            if (present(&s->m))
+                store_winners(job->bases[s->m.base], 1, m_at + w * s->m.stride[AXIS_W], 1, winner, channels, 1);
+        }
+    }
+}
+
 static void run_max_pool_dense(void *job, int64_t first, int64_t last) { max_pool_rows(job, first, last, 1); }
 static void run_max_pool_strided(void *job, int64_t first, int64_t last) { max_pool_rows(job, first, last, 0); }
 
@@ -205,6 +235,32 @@ ALWAYS_INLINE void max_unpool_rows(const pool_job *job, int64_t first, int64_t l
     }
 }
 
+/* The same where every result has one window within x, and its channels, all contiguous, fit a vector. */
+static void run_max_unpool_alone(void *context, int64_t first, int64_t last)
+{
+    const pool_job *job = context;
+    const dtd_step *s = job->s;
+    const int64_t channels = s->out.shape[AXIS_C], width = s->out.shape[AXIS_W];
+    const bits tap = (bits)table(&s->taps, job->bases)[0];
+    const void *m = job->bases[s->m.base];
+    for (int64_t item = first; item < last; item++) {
+        int64_t p[6];
+        locate_row(s, item, p);
+        const real *from = reals(&s->x, job->bases) + offset_of(&s->x, p) + job->x_tap[0], *by = reals(&s->factor, job->bases);
+        real *to = reals(&s->out, job->bases) + offset_of(&s->out, p);
+        p[AXIS_N] = kept_sample(s, p[AXIS_N]);
+        const int64_t m_at = s->m.offset + offset_of(&s->m, p) + job->m_tap[0];
+        by = by ? by + offset_of(&s->factor, p) : NULL;
+        for (int64_t w = 0; w < width; w++) {
+            const mask winner = load_winners(m, 1, m_at + w * s->m.stride[AXIS_W], 1, channels, 1);
+            vec sum = (vec)((mask)load_some(from + w * s->x.stride[AXIS_W], channels) & (mask)(winner == tap)) + splat(0);
+            if (by)
+                sum *= load_some(by + w * s->factor.stride[AXIS_W], channels);
+            store_some(to + w * s->out.stride[AXIS_W], sum, channels);
+        }
+    }
+}
+
 static void run_max_unpool_dense(void *job, int64_t first, int64_t last) { max_unpool_rows(job, first, last, 1); }
 static void run_max_unpool_strided(void *job, int64_t first, int64_t last) { max_unpool_rows(job, first, last, 0); }
 
@@ -232,12 +288,29 @@ static void pool(const dtd_step *s, void *const *bases, int n_threads, int colum
     dtd_parallel(n_threads, shape[AXIS_N] * shape[AXIS_D] * shape[AXIS_H], ceil_div(1 << 11, work), all ? dense : strided, &job);
 }
 
+/* Whether every tap of every window lies within x; taps are `columns` numbers each, the last three (d, h, w). */
+static int all_within(const dtd_step *s, void *const *bases, int columns)
+{
+    for (int32_t k = 0; k < s->n_taps; k++)
+        for (int a = 0; a < 3; a++) {
+            const int64_t tap = table(&s->taps, bases)[columns * (k + 1) - 3 + a], step = columns == 3 ? s->x_step[a] : 1;
+            if (tap < 0 || tap + (s->out.shape[AXIS_D + a] - 1) * step >= s->x.shape[AXIS_D + a])
+                return 0;
+        }
+    return 1;
+}
+
+/* Whether a pixel's channels fit a vector, and its winners a byte each. */
+static int one_vector(const dtd_step *s) { return s->mode == 1 && s->out.shape[AXIS_C] <= VL; }
+
 void NAME(max_pool)(const dtd_step *s, void *const *bases, int n_threads)
 {
-    pool(s, bases, n_threads, 3, run_max_pool_dense, run_max_pool_strided);
+    const int alone = s->n_taps && one_vector(s) && all_within(s, bases, 3);
+    pool(s, bases, n_threads, 3, alone ? run_max_pool_alone : run_max_pool_dense, run_max_pool_strided);
 }
 
 void NAME(max_unpool)(const dtd_step *s, void *const *bases, int n_threads)
 {
-    pool(s, bases, n_threads, 4, run_max_unpool_dense, run_max_unpool_strided);
+    const int alone = s->n_taps == 1 && !s->accumulate && one_vector(s) && all_within(s, bases, 4);
+    pool(s, bases, n_threads, 4, alone ? run_max_unpool_alone : run_max_unpool_dense, run_max_unpool_strided);
 }

@@ -24,7 +24,7 @@ def pool_taps(kernel: Any, before: Any) -> list[Any]:
     return [tuple(t[a] - before[a] for a in range(3)) for t in product(*map(range, kernel))]
 
 
-@each("channels", [3, 600, 17], 2)
+@each("channels", [3, 8, 600, 17], 2)
 @each_pool
 def test_max_pool_and_unpool(kernels: Kernels, size: Any, kernel: Any, step: Any, before: Any, channels: int) -> None:
     rng = np.random.default_rng(11)
@@ -62,8 +62,9 @@ def test_max_pool_and_unpool(kernels: Kernels, size: Any, kernel: Any, step: Any
         at[2 + a] = at[2 + a] * step[a] + won[..., a]
     np.add.at(came, tuple(at), relevance)
     np.add.at(sizes, tuple(at), np.abs(relevance))
-    expected, sizes = back + by * came, np.abs(back) + np.abs(by) * sizes
-    r = place(relevance)
+    r, fresh = place(relevance), place(kernels.normal(rng, *back.shape))
+    expected, fresh_expected, fresh_sizes = back + by * came, by * came, np.abs(by) * sizes
+    sizes = np.abs(back) + fresh_sizes
     for start in product(*map(range, step)):
         rows = [
             (k, *((start[a] - t[a]) // step[a] for a in range(3)))
@@ -71,18 +72,18 @@ def test_max_pool_and_unpool(kernels: Kernels, size: Any, kernel: Any, step: Any
             if all((start[a] - t[a]) % step[a] == 0 for a in range(3))
         ]
         every = (..., *(slice(start[a], None, step[a]) for a in range(3)), slice(None))
-        phase = back[every]
-        if phase.size:
+        if back[every].size:
             arrays = {
                 "x": r,
                 "m": m,
-                "out": phase,
                 "factor": None if factor is None else factor[every],
                 "taps": vector(np.array(rows, np.int64).reshape(-1, 4)),
             }
-            numbers = {"n_taps": len(rows), "mode": m.itemsize, "repeat": repeat, "accumulate": 1}
-            Step("MAX_UNPOOL", arrays, numbers).run(kernels)
+            for accumulate, to in ((1, back), (0, fresh)):
+                numbers = {"n_taps": len(rows), "mode": m.itemsize, "repeat": repeat, "accumulate": accumulate}
+                Step("MAX_UNPOOL", {**arrays, "out": to[every]}, numbers).run(kernels)
     agree(back, expected, (len(taps) + 2) * kernels.u * sizes)
+    agree(fresh, fresh_expected, (len(taps) + 1) * kernels.u * fresh_sizes)
 
 
 def windows_of(padded: Any, count: Any, step: Any, tap: Any) -> Any:
