@@ -12,7 +12,7 @@ from .units import Neuron
 if TYPE_CHECKING:
     from ..program import Program
 
-NEAR = 2**20
+NEAR = 3 * 2**19
 """Bytes of weights that stay in a core's own cache beside what it computes."""
 
 MACS_PER_BYTE = 64
