@@ -1,4 +1,4 @@
-"""What this machine can do, measured: the multiply-add peak and the copy bandwidth."""
+"""What this machine can do, measured: the peaks of multiply-adds and of matrix units, and the copy bandwidth."""
 
 from __future__ import annotations
 
@@ -22,10 +22,12 @@ class Machine:
     lanes: int
     gflops: float
     copy_gb_per_s: float
+    matrix_gflops: float  # bfloat16 tile products; 0 without matrix units
 
     def best(self, other: Machine) -> Machine:
         """The higher of two measurements: a busy moment hides a peak."""
-        return replace(self, gflops=max(self.gflops, other.gflops), copy_gb_per_s=max(self.copy_gb_per_s, other.copy_gb_per_s))
+        peaks = ("gflops", "copy_gb_per_s", "matrix_gflops")
+        return replace(self, **{name: max(getattr(self, name), getattr(other, name)) for name in peaks})
 
 
 def threads() -> int:

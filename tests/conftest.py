@@ -2,6 +2,7 @@
 
 import os
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,3 +18,9 @@ settings.load_profile("long" if os.environ.get("DTDFAST_LONG") else "short")
 def rng(request):
     """Random numbers that belong to the test that asks."""
     return np.random.default_rng(zlib.crc32(request.node.nodeid.encode()))
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """Where a run's output goes; nothing is there yet."""
+    return tmp_path / "out.zarr"

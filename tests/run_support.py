@@ -9,8 +9,11 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import zarr
+from numpy.typing import NDArray
 
 LONG = bool(os.environ.get("DTDFAST_LONG"))
 PATIENCE = 3600 if LONG else 600  # seconds for one command, on a machine that does other things as well
@@ -37,6 +40,11 @@ def run(*arguments: object, code: int = 0, before: str = "") -> tuple[str, str]:
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file below a folder."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def stored(path: Path, name: str) -> NDArray[Any]:
+    """An array of a run's output."""
+    return zarr.open_group(path, mode="r")[name][:]
 
 
 def finished(out: Path) -> int:
