@@ -22,7 +22,7 @@ class PaperDevice:
     allocated : bytes by address
     """
 
-    number, name, capability, multiprocessors, stream = 0, "H200 on paper", (9, 0), 132, 1
+    number, name, capability, multiprocessors, shared_bytes, stream = 0, "H200 on paper", (9, 0), 132, 227 * 1024, 1
 
     def __init__(self) -> None:
         self.kernels: dict[Kernel, int] = {}  # launches of each

@@ -216,6 +216,11 @@ COPY_WAIT = tuple(_wait(n) for n in range(8))
 # ------------------------------------------------------------------------------------------------------------------- arithmetic
 
 
+def times(i: int, stride: int) -> int:
+    assert -(2**31) <= i < 2**31
+    return int(i) * int(stride)
+
+
 def fma(a: Any, b: Any, c: Any) -> Any:
     return _F(np.float64(a) * np.float64(b) + np.float64(c))  # the product is exact in float64
 
@@ -230,6 +235,15 @@ def as_float(word: Any) -> Any:
 
 def round_tf32(x: Any) -> int:
     return _bits(x) if not np.isfinite(x) else (_bits(x) + 0x1000) & 0xFFFFE000
+
+
+def positive(x: Any) -> Any:
+    assert np.isfinite(x)
+    return max(_F(x), _F(0))
+
+
+def round_positive_tf32(x: Any) -> int:
+    return round_tf32(positive(x))
 
 
 def _bf16(x: Any) -> int:

@@ -94,7 +94,7 @@ def main() -> None:
     assert explainer.profile(x).seconds > 0
     assert driver.fake_contexts() == 0
     gpu = Gpu(0)
-    assert (gpu.name, gpu.capability, gpu.multiprocessors) == ("Fake GPU", (9, 0), 132)
+    assert (gpu.name, gpu.capability, gpu.multiprocessors, gpu.shared_bytes) == ("Fake GPU", (9, 0), 132, 227 * 1024)
     for wrong in (1, -1):
         with pytest.raises(dtd.BackendError, match="sees 1 GPU"):
             Gpu(wrong)

@@ -26,7 +26,7 @@ status cuDriverGetVersion(int *v) { *v = 13000; return OK; }
 status cuDeviceGetCount(int *n) { *n = 1; return OK; }
 status cuDeviceGet(int *d, int i) { *d = i; return i ? INVALID : OK; }
 status cuDeviceGetName(char *name, int n, int d) { strncpy(name, "Fake GPU", (size_t)n); return d; }
-status cuDeviceGetAttribute(int *v, int a, int d) { *v = a == 75 ? 9 : a == 16 ? 132 : 0; return d; }
+status cuDeviceGetAttribute(int *v, int a, int d) { *v = a == 75 ? 9 : a == 16 ? 132 : a == 97 ? 227 * 1024 : 0; return d; }
 status cuDevicePrimaryCtxRetain(void **c, int d) { *c = (void *)0x11; return d; }
 status cuCtxPushCurrent_v2(void *c) { contexts++; return c == (void *)0x11 ? OK : 201; }
 status cuCtxPopCurrent_v2(void **c) { contexts--; *c = (void *)0x11; return OK; }

@@ -18,6 +18,7 @@ from . import dense
 from .dense import Tile
 from .epilogue import FIRST_VIEW, N_FLOATS, PER_VIEW, Finish
 from .launch import AddressOf, Kernel, Launch
+from .units import ROW_BYTES
 
 OPERATIONS = frozenset(("NEURON_DENSE", "TAPS_DENSE", "NEURON_LINEAR", "TAPS_LINEAR", "SCATTER_LINEAR"))
 """Operations that `launches` takes."""
@@ -31,14 +32,14 @@ NARROW, SQUARE, SMALL = Tile(128, 64, 32, 32, 3, 2), Tile(64, 64, 32, 32, 4, 2),
 THIN = Tile(128, 8, 32, 8, 4)  # results of at most 8 channels, such as relevance of an image; across only
 
 _NARROW_UNITS: dict[int, tuple[Tile, ...]] = {1: (HUGE, WIDE, TALL, SQUARE, SMALL), 2: (WIDE, TALL, SQUARE, SMALL)}
-TILES: dict[str, dict[int, tuple[Tile, ...]]] = {
+EVEN: dict[str, dict[int, tuple[Tile, ...]]] = {
     "tf32": _NARROW_UNITS,
     "bf16": _NARROW_UNITS,
-    "bf16_rounded": {1: (SQUARE, SMALL), 2: (SQUARE, SMALL)},  # of layers that read x: a small part of any network
     "tf32x3": {1: (NARROW, SQUARE, SMALL), 2: (SQUARE, SMALL)},
-    "fma": {1: (SQUARE, SMALL), 2: (SQUARE, SMALL)},
 }
-"""Per unit and number of products the tiles whose sums fit the registers (tests/cuda/test_compiled.py)."""
+"""Per unit and number of products the tiles whose sums fit the registers (tests/cuda/test_compiled.py), fed evenly (feed.py)."""
+UNEVEN = (SQUARE, SMALL)
+"""The same for all units, of layers whose channels do not fill tiles: a small part of most networks."""
 
 EFFICIENCY = {HUGE: 1.0, WIDE: 0.95, TALL: 0.9, NARROW: 0.85, SQUARE: 0.7, SMALL: 0.3}
 """Share of the peak that a multiprocessor full of such tiles is thought to reach: predicted, not measured."""
@@ -118,29 +119,29 @@ def _window(window: NDArray[np.float32], address_of: AddressOf) -> _Other:
     return _Other("f4", address_of(window), (0, h * w, w, 1))
 
 
-def choose_tile(unit: str, n_products: int, across: bool, pixels: int, channels: int, groups: int, multiprocessors: int) -> Tile:
+def choose_tile(tiles: Sequence[Tile], pixels: int, channels: int, groups: int, multiprocessors: int) -> Tile:
     """The tile whose blocks take the least time on the busiest multiprocessor.
 
     The order of summation is the same for all, so the choice may follow the size of the batch.
     """
-    if across and channels <= THIN.channels:
-        return THIN
 
     def cost(tile: Tile) -> float:
         blocks = -(-pixels // tile.pixels) * -(-channels // tile.channels) * groups
         return -(-blocks // multiprocessors) * tile.pixels * tile.channels / EFFICIENCY[tile]
 
-    return min(TILES[unit][n_products], key=cost)
+    return min(tiles, key=cost)
 
 
-def launches(step: Step, plan: Plan, address_of: AddressOf, precision: str = "float32", multiprocessors: int = 132) -> list[Launch]:
+def launches(
+    step: Step, plan: Plan, address_of: AddressOf, precision: str = "float32", multiprocessors: int = 132, shared_bytes: int = 163 * 1024
+) -> list[Launch]:
     """The launch that computes a dense step of a plan.
 
     Parameters
     ----------
     address_of : device addresses, see launch.py
     precision : a key of UNITS, of float32 operands; sums are float32
-    multiprocessors : of the device
+    multiprocessors, shared_bytes : of the device, and what one block may have
     """
     assert step.x is not None
     assert step.weights is not None
@@ -184,7 +185,11 @@ def launches(step: Step, plan: Plan, address_of: AddressOf, precision: str = "fl
         raise BackendError(f"a pass of {n} samples has more than 2**31 elements in one array; choose a smaller batch_size")
 
     unit = "bf16" if x.dtype == "bf16" else UNITS[precision][0 if vector == whole else 1]
-    tile = choose_tile(unit, len(maps), across, pixels, channels, step.groups, multiprocessors)
+    thin = across and channels <= THIN.channels
+    even = unit in EVEN and vector == whole and (vector_w == whole or thin) and inner * SIZES[x.dtype] % ROW_BYTES == 0
+    tiles = EVEN[unit][len(maps)] if even else UNEVEN
+    fitting = [t for t in tiles if t.shared_bytes(len(maps), len(views)) <= shared_bytes]
+    tile = THIN if thin else choose_tile(fitting, pixels, channels, step.groups, multiprocessors)
     tiles_across = -(-channels // tile.channels)
     numbers = (
         *(x.address, *x.strides, address_of(step.weights), address_of(table), len(step.phase.taps), inner),
@@ -193,7 +198,7 @@ def launches(step: Step, plan: Plan, address_of: AddressOf, precision: str = "fl
         *(number for v in views.values() for number in v.numbers()),
     )
     kernel = Kernel(
-        "dtd_dense", dense.dense, (unit, maps, across, tile.constants, vector, vector_w, ending.constants),
+        "dtd_dense", dense.dense, (unit, maps, across, tile.constants, vector, vector_w, even, ending.constants),
         FIRST_VIEW + PER_VIEW * len(views), N_FLOATS, tile.threads, tile.min_blocks,
     )  # fmt: skip
     grid = (-(-pixels // tile.pixels) * tiles_across, step.groups, 1)

@@ -38,6 +38,7 @@ class Gpu:
         self._context = self._call("cuDevicePrimaryCtxRetain", self._device)
         self.capability = (self._attribute("COMPUTE_CAPABILITY_MAJOR"), self._attribute("COMPUTE_CAPABILITY_MINOR"))
         self.multiprocessors = self._attribute("MULTIPROCESSOR_COUNT")
+        self.shared_bytes = self._attribute("MAX_SHARED_MEMORY_PER_BLOCK_OPTIN")
         self._functions: dict[Kernel, Any] = {}
         self._shared: dict[Kernel, int] = {}
         self._loading = threading.Lock()

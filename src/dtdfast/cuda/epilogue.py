@@ -6,12 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from .feed import CHANNELS
 from .formulas import ACTIVATIONS, DERIVATIVES, FACTORS, MULTIPLIERS, ONE, stabilised
 from .specialise import unroll
 
-CHANNELS, BIAS, BIAS_D = 17, 18, 19  # numbers of the kernel: result channels per group; per-channel vectors, 0 for none
-ACCUMULATE = 20  # whether a product adds to out
-FIRST_VIEW, PER_VIEW = 21, 5  # then, for every view of Finish.views, its address and strides along n, d, h, w
+BIAS, BIAS_D = CHANNELS + 1, CHANNELS + 2  # numbers of the kernel behind those of feed.py: per-channel vectors, 0 for none
+ACCUMULATE = BIAS_D + 1  # whether a product adds to out
+FIRST_VIEW, PER_VIEW = ACCUMULATE + 1, 5  # then, for every view of Finish.views, its address and strides along n, d, h, w
 GAMMA, COEFFICIENT, STABILIZER, ALPHA, BETA = range(5)
 N_FLOATS = 5
 

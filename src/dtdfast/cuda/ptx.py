@@ -11,6 +11,7 @@ are those of NVIDIA's PTX ISA (sections "Matrix Fragments for mma.m16n8k8" and "
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -81,6 +82,20 @@ def text_of(function: Callable[..., None], n_integers: int, n_floats: int, cc: t
     """A kernel's PTX; `bounds` are threads of a block, and blocks that must fit on a multiprocessor."""
     signature = (types.UniTuple(types.int64, n_integers), types.UniTuple(types.float32, n_floats))
     text: str = cuda.compile_ptx(function, signature, cc=cc, launch_bounds=bounds)[0]
+    return improved(text) if cc >= HOPPER else text
+
+
+HOPPER = (9, 0)
+_IMPROVED = (
+    (r"max\.f32 t, (\S+), 0f00000000; cvt\.rna\.tf32\.f32 (\S+), t;", r"cvt.rn.relu.tf32.f32 \2, \1;"),
+    (r"cvt\.rna\.tf32", "cvt.rn.tf32"),
+)
+
+
+def improved(text: str) -> str:
+    """PTX with what one instruction does from Hopper on: rounding to tf32, before it three, and of the positive part."""
+    for old, new in _IMPROVED:
+        text = re.sub(old, new, text)
     return text
 
 
@@ -167,8 +182,11 @@ def shared(context):  # type: ignore[no-untyped-def]
 
 # ------------------------------------------------------------------------------------------------------------------- arithmetic
 
+times = _instruction("mul.wide.s32 $0, $1, $2;", "l", "ii")  # of two 32-bit integers, in 64 bits
 fma = _instruction("fma.rn.f32 $0, $1, $2, $3;", "f", "fff")
+positive = _instruction("max.f32 $0, $1, 0f00000000;", "f", "f")  # of a finite number: a NaN would become 0
 round_tf32 = _instruction("cvt.rna.tf32.f32 $0, $1;", "r", "f")
+round_positive_tf32 = _instruction("{.reg .f32 t; max.f32 t, $1, 0f00000000; cvt.rna.tf32.f32 $0, t;}", "r", "f")  # finite likewise
 as_float = _instruction("mov.b32 $0, $1;", "f", "r")
 pack_bf16 = _instruction("cvt.rn.bf16x2.f32 $0, $2, $1;", "r", "ff")  # the first operand into the low half
 
@@ -246,7 +264,7 @@ _ITEM = (
 WORDS = {
     language.item: _instruction(_ITEM, "l"),
     language.quotient_by: _instruction("{.reg .u64 w; mul.wide.u32 w, $1, $2; shr.u64 $0, w, $3;}", "l", "iii"),
-    language.times: _instruction("mul.wide.s32 $0, $1, $2;", "l", "ii"),
+    language.times: times,
     language.load: load,
     language.load_bf16: load_bf16,
     language.load_byte: load_byte,

@@ -30,6 +30,11 @@ UNITS = ("fma", "tf32x3", "tf32", "bf16_rounded", "bf16")
 ROW_BYTES = 128  # of a tile
 
 
+def bytes_of(unit: str) -> int:
+    """Of an element of x and of the weights in shared memory."""
+    return 2 if unit == "bf16" else 4
+
+
 def turning(n_channels: int, size: int) -> tuple[int, int, int]:
     """(from, mask, by): chunk q of row k of weights across lies at q ^ (((k >> from) & mask) << by).
 
@@ -56,16 +61,23 @@ def tile_product(
     """
     I, J = blocks  # noqa: E741
     PRODUCTS = len(maps)
-    SIZE = 2 if unit == "bf16" else 4
+    SIZE = bytes_of(unit)
     TURN_FROM, TURN_MASK, TURN_BY = turning(n_channels, SIZE)
     PITCH = SIZE * n_channels
     PAIRS = (J + 1) // 2
     first, second = (WEIGHT_MAPS[m] for m in (maps[0], maps[-1]))
 
     def mapped(product: int, w: Any, gamma: Any) -> Any:
+        if maps[product] == "w+":
+            return ptx.positive(w)
         if product == 0:
             return first(w, gamma)
         return second(w, gamma)
+
+    def mapped_tf32(product: int, w: Any, gamma: Any) -> Any:
+        if maps[product] == "w+":
+            return ptx.round_positive_tf32(w)
+        return ptx.round_tf32(mapped(product, w, gamma))
 
     # ------------------------------------------------------------------------------------------------------------- fragments
 
@@ -93,21 +105,21 @@ def tile_product(
 
     def tf32(acc: Any, x: int, weights: int, row: int, column: int, lane: int, gamma: Any) -> None:
         of_x, of_w, a = ptx.registers(4 * I), ptx.registers(2 * J), ptx.words(4 * I)
-        for k in range(4):
+        for k in unroll(4):
             fragments(k, of_x, of_w, 0, x, weights, row, column, lane)
             for i in range(4 * I):
                 a[i] = ptx.round_tf32(of_x[i])
             for p in unroll(PRODUCTS):
                 for j in range(J):
-                    b0 = ptx.round_tf32(mapped(p, of_w[2 * j], gamma))
-                    b1 = ptx.round_tf32(mapped(p, of_w[2 * j + 1], gamma))
+                    b0 = mapped_tf32(p, of_w[2 * j], gamma)
+                    b1 = mapped_tf32(p, of_w[2 * j + 1], gamma)
                     for i in range(I):
                         ptx.mma_tf32(acc, ((p * I + i) * J + j) * 4, a, 4 * i, b0, b1)
 
     def tf32x3(acc: Any, x: int, weights: int, row: int, column: int, lane: int, gamma: Any) -> None:
         of_x, of_w = ptx.registers(4 * I), ptx.registers(2 * J)
         high, low, s = ptx.words(4 * I), ptx.words(4 * I), ptx.registers(4)
-        for k in range(4):
+        for k in range(4):  # written out, its registers would not do
             fragments(k, of_x, of_w, 0, x, weights, row, column, lane)
             for i in range(4 * I):
                 high[i] = ptx.round_tf32(of_x[i])
@@ -159,7 +171,7 @@ def tile_product(
         """Sixteen columns at a time, as they lie in memory."""
         of_x, of_w = ptx.words(4 * I), ptx.words(4 * PAIRS)
         matrix, line = lane >> 3, lane & 7
-        for k in range(4):
+        for k in unroll(4):
             for i in range(I):
                 at = x + (row + 16 * i + 8 * (matrix & 1) + line) * ROW_BYTES + (((2 * k + (matrix >> 1)) ^ line) << 4)
                 ptx.ldmatrix_words(of_x, 4 * i, at)
