@@ -28,7 +28,7 @@ UNITS["mixed"] = UNITS["float32"]
 """Per precision the unit for rows of float32 x and w that are 16-byte aligned, and for others; what lies in bfloat16 takes "bf16"."""
 
 HUGE, WIDE, TALL = Tile(256, 128, 64, 64, 3), Tile(128, 128, 64, 32, 3), Tile(256, 64, 64, 32, 3)
-NARROW, SQUARE, SMALL = Tile(128, 64, 32, 32, 3, 2), Tile(64, 64, 32, 32, 4, 2), Tile(32, 32, 16, 16, 8)
+NARROW, SQUARE, SMALL = Tile(128, 64, 32, 32, 3, 1, 2), Tile(64, 64, 32, 32, 3, 2, 2), Tile(32, 32, 16, 16, 4, 2, 2)
 THIN = Tile(128, 8, 32, 8, 4)  # results of at most 8 channels, such as relevance of an image; across only
 
 _NARROW_UNITS: dict[int, tuple[Tile, ...]] = {1: (HUGE, WIDE, TALL, SQUARE, SMALL), 2: (WIDE, TALL, SQUARE, SMALL)}

@@ -3,10 +3,9 @@
     sum[p, j] = Σ_k Σ_i x[p·step + tap_k, i] wm(w[k, i, j])           p: pixels of all samples, one group of channels at a time
 
 A block owns a tile of pixels × channels and walks the taps' channels, (k, i) flattened, 128 bytes at a time: tiles of x and of the weights
-come through `stages` buffers of shared memory by asynchronous copies, the warps multiply them (units.py), and the sums go through shared
-memory to `epilogue.py`.  x is never gathered in memory, and its frame of zeros stands for padding, so nothing tests bounds; what lies
-beyond the last pixel, channel or column is filled with zeros.  The weights lie in memory once, [group][output][tap][input], and serve
-both directions:
+come through `stages` buffers of shared memory by asynchronous copies (feed.py), the warps multiply them (units.py), and the sums go
+through shared memory to `epilogue.py`.  x is never gathered in memory, and its frame of zeros stands for padding, so nothing tests bounds.
+The weights lie in memory once, [group][output][tap][input], and serve both directions:
 
     along:   j is the output, a row of weights is summed along:           w[k, i, j] = weight[j][tap_k][i]
     across:  j is the input, the sum runs over the weights' rows:         w[k, i, j] = weight[i][tap_k][j]
@@ -26,18 +25,22 @@ from .formulas import ZERO
 from .specialise import unroll
 from .units import ROW_BYTES, bytes_of, tile_product
 
-SPARE_TAPS = 2 * ROW_BYTES // 2  # rows of zeros behind the table: columns beyond the end still look their tap up
+SPARE_TAPS = 4 * ROW_BYTES // 2 + 1  # rows of zeros behind the table: the columns of a step beyond the end still look their tap up
 
 
 @dataclass(frozen=True)
 class Tile:
-    """What a block computes at once: pixels × channels, the part of one warp, and how many tiles deep copies run ahead."""
+    """What a block computes at once: pixels × channels, and the part of one warp; copies run `stages` − 1 steps ahead of products.
+
+    together : tiles of a step.  Where a multiprocessor has few warps, more of them give each warp more to do while it waits.
+    """
 
     pixels: int
     channels: int
     warp_pixels: int
     warp_channels: int
     stages: int
+    together: int = 1
     min_blocks: int = 1
 
     @property
@@ -46,10 +49,10 @@ class Tile:
 
     @property
     def constants(self) -> tuple[int, ...]:
-        return self.pixels, self.channels, self.warp_pixels, self.warp_channels, self.stages
+        return self.pixels, self.channels, self.warp_pixels, self.warp_channels, self.stages, self.together
 
     def shared_bytes(self, n_products: int, n_views: int) -> int:
-        pipeline = self.stages * (self.pixels + self.channels) * ROW_BYTES
+        pipeline = self.stages * self.together * (self.pixels + self.channels) * ROW_BYTES
         sums = n_products * self.pixels * pitch(self.channels) * 4
         return max(pipeline, sums) + 4 * self.pixels * (1 + n_views)
 
@@ -75,7 +78,7 @@ def dense(
     even : how tiles are fed, see feed.py
     ending : Finish.constants
     """
-    PIXELS_T, CHANNELS_T, PIXELS_W, CHANNELS_W, STAGES = tile
+    PIXELS_T, CHANNELS_T, PIXELS_W, CHANNELS_W, STAGES, TOGETHER = tile
     I, J = PIXELS_W // 16, CHANNELS_W // 8  # noqa: E741
     WARPS_ACROSS = CHANNELS_T // CHANNELS_W
     WARP_BITS = WARPS_ACROSS.bit_length() - 1
@@ -83,9 +86,10 @@ def dense(
     PRODUCTS = len(maps)
     SUMS = PRODUCTS * I * J * 4
     DEPTH = ROW_BYTES // bytes_of(unit)  # columns of a tile
-    DEPTH_BITS = DEPTH.bit_length() - 1
+    DEPTH_BITS, TOGETHER_BITS = DEPTH.bit_length() - 1, TOGETHER.bit_length() - 1
     X_BYTES = PIXELS_T * ROW_BYTES
-    STAGE = X_BYTES + CHANNELS_T * ROW_BYTES
+    TILE = X_BYTES + CHANNELS_T * ROW_BYTES
+    STAGE = TOGETHER * TILE
     PITCH = pitch(CHANNELS_T)
     END = Finish(*ending)
     NAMES = END.views
@@ -97,7 +101,7 @@ def dense(
     product = tile_product(ptx, unit, maps, across, (I, J), CHANNELS_T)
     finish_at = finish(ptx, END, 4 * PIXELS_T * PITCH, 4 * PIXELS_T)
     wait = ptx.COPY_WAIT[STAGES - 2]
-    begin, copy_tile, PLACES, X_TURNS = feed(ptx, unit, across, PIXELS_T, CHANNELS_T, THREADS, vector, vector_w, even)
+    begin, copy_tile, PLACES, X_TURNS = feed(ptx, unit, across, PIXELS_T, CHANNELS_T, THREADS, vector, vector_w, even, TOGETHER > 1)
 
     def kernel(a: Any, f: Any) -> None:
         thread = ptx.thread()
@@ -136,19 +140,22 @@ def dense(
         for i in range(SUMS):
             sums[i] = ZERO
         n_tiles = (a[N_TAPS] * a[INNER] + DEPTH - 1) >> DEPTH_BITS
+        n_steps = (n_tiles + TOGETHER - 1) >> TOGETHER_BITS
         read_at, write_at = base, base
-        for number in range(1 - STAGES, n_tiles):
+        for number in range(1 - STAGES, n_steps):
             if number >= 0:
                 wait()
                 ptx.barrier()
-            if number + STAGES - 1 < n_tiles:
-                copy_tile(a, place, x_row, write_at, thread, first_pixel, first_channel, group)
+            if number + STAGES - 1 < n_steps:
+                for k in unroll(TOGETHER):  # zeros beyond the last tile
+                    copy_tile(a, place, x_row, write_at + k * TILE, thread, first_pixel, first_channel, group)
             ptx.copy_commit()
             write_at += STAGE
             if write_at == base + STAGES * STAGE:
                 write_at = base
             if number >= 0:
-                product(sums, read_at, read_at + X_BYTES, row_w, column_w, lane, f[0])
+                for k in unroll(TOGETHER):
+                    product(sums, read_at + k * TILE, read_at + k * TILE + X_BYTES, row_w, column_w, lane, f[0])
                 read_at += STAGE
                 if read_at == base + STAGES * STAGE:
                     read_at = base

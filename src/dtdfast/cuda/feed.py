@@ -2,8 +2,8 @@
 
 A tile's columns are (tap, channel), flattened.  Two ways:
 
-    even     every tile lies in one tap, and rows come 16 bytes at a time: all threads walk on together, and nothing is filled up with
-             zeros.  What lies beyond the last pixel or channel repeats one that is there; its sums are dropped at the end.
+    even     every tile lies in one tap, and rows come 16 bytes at a time: all threads walk on together, and only whole tiles are filled up
+             with zeros.  What lies beyond the last pixel or channel repeats one that is there; its sums are dropped at the end.
     uneven   whatever the channels and their alignment: each thread follows its own columns, and copies zeros beyond the end.
 
 A feed is two functions:
@@ -29,7 +29,7 @@ Feed = tuple[Callable[..., None], Callable[..., None], int, int]
 
 
 def feed(
-    ptx: Any, unit: str, across: bool, pixels: int, channels: int, threads: int, vector: int, vector_w: int, even: bool
+    ptx: Any, unit: str, across: bool, pixels: int, channels: int, threads: int, vector: int, vector_w: int, even: bool, beyond: bool
 ) -> Feed:  # fmt: skip
     """Make (begin, copy_tile, length of a place, rows of x per thread).
 
@@ -37,6 +37,7 @@ def feed(
     ----------
     pixels, channels, threads : of a tile
     vector, vector_w : elements of x and of the weights that one copy moves
+    beyond : tiles beyond the last are asked for, which are zeros
     """
     SIZE = bytes_of(unit)
     DEPTH = ROW_BYTES // SIZE  # columns of a tile
@@ -85,10 +86,13 @@ def feed(
 
     def copy_evenly(a: Any, place: Any, x_row: Any, to: int, thread: int, first_pixel: int, first_channel: int, group: int) -> None:
         column, first_row = (thread & (COLUMNS - 1)) * vector, thread >> COLUMN_BITS
+        inside = 1
+        if beyond:
+            inside = 1 if place[TAP] < a[N_TAPS] else 0
         x = a[X] + SIZE * (place[X_OFFSET] + place[CHANNEL] + column)
         to_x = to + place_of(first_row, column)
         for u in range(X_TURNS):
-            copy(to_x + u * ROWS * ROW_BYTES, x + ptx.times(x_row[u], SIZE), BYTES)
+            copy(to_x + u * ROWS * ROW_BYTES, x + ptx.times(x_row[u], SIZE), BYTES * inside)
         weights = a[WEIGHT] + SIZE * (group * a[GROUP] + place[W_OFFSET])
         if across:
             k_row, column_w = thread >> COLUMN_BITS_W, (thread & (COLUMNS_W - 1)) * vector_w
@@ -97,13 +101,13 @@ def feed(
             to_w = to + X_BYTES + place_across(k_row, column_w)
             if k_row < DEPTH:
                 for u in range(TURNS_ACROSS):
-                    copy_w(to_w + u * ROWS_W * PITCH_W, weights + u * ROWS_W * SIZE * a[ROW], BYTES_W)
+                    copy_w(to_w + u * ROWS_W * PITCH_W, weights + u * ROWS_W * SIZE * a[ROW], BYTES_W * inside)
         else:
             weights += SIZE * (place[CHANNEL] + column)
             for u in range(W_TURNS):
                 channel = first_channel + first_row + u * ROWS
                 row = channel if channel < a[CHANNELS] else first_channel
-                copy_w(to_x + X_BYTES + u * ROWS * ROW_BYTES, weights + SIZE * row * a[ROW], BYTES_W)
+                copy_w(to_x + X_BYTES + u * ROWS * ROW_BYTES, weights + SIZE * row * a[ROW], BYTES_W * inside)
         place[CHANNEL] += DEPTH
         if place[CHANNEL] == a[INNER]:
             place[CHANNEL] = 0

@@ -117,30 +117,37 @@ def tile_product(
                         ptx.mma_tf32(acc, ((p * I + i) * J + j) * 4, a, 4 * i, b0, b1)
 
     def tf32x3(acc: Any, x: int, weights: int, row: int, column: int, lane: int, gamma: Any) -> None:
+        if PRODUCTS * I * J <= 4:
+            for k in unroll(4):
+                tf32x3_step(k, acc, x, weights, row, column, lane, gamma)
+        else:  # written out, its registers would not do
+            for k in range(4):
+                tf32x3_step(k, acc, x, weights, row, column, lane, gamma)
+
+    def tf32x3_step(k: int, acc: Any, x: int, weights: int, row: int, column: int, lane: int, gamma: Any) -> None:
         of_x, of_w = ptx.registers(4 * I), ptx.registers(2 * J)
         high, low, s = ptx.words(4 * I), ptx.words(4 * I), ptx.registers(4)
-        for k in range(4):  # written out, its registers would not do
-            fragments(k, of_x, of_w, 0, x, weights, row, column, lane)
-            for i in range(4 * I):
-                high[i] = ptx.round_tf32(of_x[i])
-                low[i] = ptx.round_tf32(of_x[i] - ptx.as_float(high[i]))
-            for p in unroll(PRODUCTS):
-                for j in range(J):
-                    w0 = mapped(p, of_w[2 * j], gamma)
-                    w1 = mapped(p, of_w[2 * j + 1], gamma)
-                    h0 = ptx.round_tf32(w0)
-                    h1 = ptx.round_tf32(w1)
-                    l0 = ptx.round_tf32(w0 - ptx.as_float(h0))
-                    l1 = ptx.round_tf32(w1 - ptx.as_float(h1))
-                    for i in range(I):
-                        o = ((p * I + i) * J + j) * 4
-                        for c in range(4):
-                            s[c] = ZERO
-                        ptx.mma_tf32(s, 0, low, 4 * i, h0, h1)
-                        ptx.mma_tf32(s, 0, high, 4 * i, l0, l1)
-                        ptx.mma_tf32(s, 0, high, 4 * i, h0, h1)
-                        for c in range(4):
-                            acc[o + c] = acc[o + c] + s[c]
+        fragments(k, of_x, of_w, 0, x, weights, row, column, lane)
+        for i in range(4 * I):
+            high[i] = ptx.round_tf32(of_x[i])
+            low[i] = ptx.round_tf32(of_x[i] - ptx.as_float(high[i]))
+        for p in unroll(PRODUCTS):
+            for j in range(J):
+                w0 = mapped(p, of_w[2 * j], gamma)
+                w1 = mapped(p, of_w[2 * j + 1], gamma)
+                h0 = ptx.round_tf32(w0)
+                h1 = ptx.round_tf32(w1)
+                l0 = ptx.round_tf32(w0 - ptx.as_float(h0))
+                l1 = ptx.round_tf32(w1 - ptx.as_float(h1))
+                for i in range(I):
+                    o = ((p * I + i) * J + j) * 4
+                    for c in range(4):
+                        s[c] = ZERO
+                    ptx.mma_tf32(s, 0, low, 4 * i, h0, h1)
+                    ptx.mma_tf32(s, 0, high, 4 * i, l0, l1)
+                    ptx.mma_tf32(s, 0, high, 4 * i, h0, h1)
+                    for c in range(4):
+                        acc[o + c] = acc[o + c] + s[c]
 
     def bf16_rounded(acc: Any, x: int, weights: int, row: int, column: int, lane: int, gamma: Any) -> None:
         """Sixteen columns at a time; which of them counts as which is free, as long as x and w agree."""
