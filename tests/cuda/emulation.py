@@ -229,12 +229,15 @@ def _bits(x: Any) -> Any:
     return x if isinstance(x, int) else int(_F(x).view(np.uint32))
 
 
-def as_float(word: Any) -> Any:
-    return np.uint32(word).view(np.float32) if isinstance(word, int) else word
-
-
 def round_tf32(x: Any) -> int:
     return _bits(x) if not np.isfinite(x) else (_bits(x) + 0x1000) & 0xFFFFE000
+
+
+word = _bits
+
+
+def high_tf32(x: Any) -> Any:
+    return np.uint32(round_tf32(x)).view(np.float32)
 
 
 def positive(x: Any) -> Any:
@@ -280,6 +283,10 @@ def _together(kind: str, width: int, operands: Any = None) -> Any:
 
 def barrier() -> None:
     _together("barrier", 0)
+
+
+def warp_barrier() -> None:
+    _together("warp barrier", 32)
 
 
 def _ldmatrix(kind: str) -> Callable[..., None]:
@@ -388,7 +395,7 @@ def _run_block(kernel: Callable[..., None], launch: Launch, block: tuple[int, in
         for key in [k for k, v in waiting.items() if len(v) == (live if k[0] == "barrier" else 32)]:
             arrived = waiting.pop(key)
             lanes = sorted(arrived)
-            if key[0] != "barrier":
+            if key[0] in _COLLECTIVES:
                 for lane, result in zip(lanes, _COLLECTIVES[key[0]]([arrived[i] for i in lanes]), strict=True):
                     threads[lane].answer = result
             ready += rng.permutation(lanes).tolist()

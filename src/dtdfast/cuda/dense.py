@@ -150,6 +150,7 @@ def dense(
                 for k in unroll(TOGETHER):  # zeros beyond the last tile
                     copy_tile(a, place, x_row, write_at + k * TILE, thread, first_pixel, first_channel, group)
             ptx.copy_commit()
+            ptx.warp_barrier()
             write_at += STAGE
             if write_at == base + STAGES * STAGE:
                 write_at = base

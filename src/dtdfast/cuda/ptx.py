@@ -105,6 +105,7 @@ thread = _instruction("mov.u32 $0, %tid.x;", "i")
 block_x = _instruction("mov.u32 $0, %ctaid.x;", "i")
 block_y = _instruction("mov.u32 $0, %ctaid.y;", "i")
 barrier = _instruction("bar.sync 0;", memory=True)
+warp_barrier = _instruction("bar.warp.sync 0xffffffff;", memory=True)  # what a warp does together asks that no branch has split it
 quotient = _instruction("div.u32 $0, $1, $2;", "i", "ii")  # of integers ≥ 0
 
 
@@ -186,8 +187,9 @@ times = _instruction("mul.wide.s32 $0, $1, $2;", "l", "ii")  # of two 32-bit int
 fma = _instruction("fma.rn.f32 $0, $1, $2, $3;", "f", "fff")
 positive = _instruction("max.f32 $0, $1, 0f00000000;", "f", "f")  # of a finite number: a NaN would become 0
 round_tf32 = _instruction("cvt.rna.tf32.f32 $0, $1;", "r", "f")
+high_tf32 = _instruction("{.reg .b32 t; cvt.rna.tf32.f32 t, $1; and.b32 $0, t, 0xFFFFE000;}", "f", "f")  # the same as a number
+word = _instruction("mov.b32 $0, $1;", "r", "f")
 round_positive_tf32 = _instruction("{.reg .f32 t; max.f32 t, $1, 0f00000000; cvt.rna.tf32.f32 $0, t;}", "r", "f")  # finite likewise
-as_float = _instruction("mov.b32 $0, $1;", "f", "r")
 pack_bf16 = _instruction("cvt.rn.bf16x2.f32 $0, $2, $1;", "r", "ff")  # the first operand into the low half
 
 

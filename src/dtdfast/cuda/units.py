@@ -129,16 +129,17 @@ def tile_product(
         high, low, s = ptx.words(4 * I), ptx.words(4 * I), ptx.registers(4)
         fragments(k, of_x, of_w, 0, x, weights, row, column, lane)
         for i in range(4 * I):
-            high[i] = ptx.round_tf32(of_x[i])
-            low[i] = ptx.round_tf32(of_x[i] - ptx.as_float(high[i]))
+            h0 = ptx.high_tf32(of_x[i])
+            high[i] = ptx.word(h0)
+            low[i] = ptx.round_tf32(of_x[i] - h0)
         for p in unroll(PRODUCTS):
             for j in range(J):
                 w0 = mapped(p, of_w[2 * j], gamma)
                 w1 = mapped(p, of_w[2 * j + 1], gamma)
-                h0 = ptx.round_tf32(w0)
-                h1 = ptx.round_tf32(w1)
-                l0 = ptx.round_tf32(w0 - ptx.as_float(h0))
-                l1 = ptx.round_tf32(w1 - ptx.as_float(h1))
+                h0 = ptx.high_tf32(w0)
+                h1 = ptx.high_tf32(w1)
+                l0 = ptx.round_tf32(w0 - h0)
+                l1 = ptx.round_tf32(w1 - h1)
                 for i in range(I):
                     o = ((p * I + i) * J + j) * 4
                     for c in range(4):
