@@ -20,7 +20,7 @@ MEMORY, CACHE = 4.18e12, 5.5e12  # bytes a second, of a copy and of the second-l
 SHARED = 227 * 1024  # bytes of a multiprocessor
 LAUNCH = 1.5e-6  # seconds from one node of a graph to the next
 INSTRUCTION = 6.5  # cycles of one of a multiprocessor's four tensor cores, for mma.sync: 62 % of what the core can do
-TURN = 450  # cycles in which a block passes one tile, however small: barrier, shared memory, dependent products
+STEP, TURN = 250, 150  # cycles that a block takes for a step, and for each tile of it, however small they are: latencies
 WARPS = 16  # of a multiprocessor, at about 128 registers a thread
 
 STEPS = {"tf32": 4, "tf32x3": 12, "bf16": 4, "bf16_rounded": 2}  # instructions per tile, 16 × 8 block of sums and product
@@ -36,7 +36,7 @@ def of_contraction(launch: Launch) -> float:
     cycles = squares * (FMA if unit == "fma" else STEPS[unit] * INSTRUCTION) / 4  # type: ignore[index]
     together = max(1, min(SHARED // launch.shared_bytes, WARPS * 32 // made.threads, -(-blocks // MULTIPROCESSORS)))
     waves = -(-blocks // (MULTIPROCESSORS * together))
-    compute = waves * (tiles * max(together * cycles, TURN) + 1000) / CLOCK  # the rest: to begin and to end
+    compute = waves * (tiles * max(together * cycles, TURN + STEP / made.together) + 1000) / CLOCK  # the rest: to begin and to end
     fetched = blocks * tiles * (made.pixels + made.channels) * ROW_BYTES / CACHE
     size = SIZES[end.types[0]]
     groups = launch.grid[1]
