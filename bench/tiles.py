@@ -56,9 +56,8 @@ def show(found: Row) -> None:
     for s in found["steps"]:
         times = "  ".join(f"{label} {ms:.4f}" for label, ms in sorted(s["by tile"].items(), key=lambda item: item[1]))
         if labels[s["tile"]] != min(s["by tile"], key=s["by tile"].__getitem__):
-            print(
-                f"    {s['step']:4} {s['unit']:8} {s['products']} {'across' if s['across'] else 'along'}  chose {labels[s['tile']]}: {times}"
-            )
+            way = "across" if s["across"] else "along"
+            print(f"    {s['step']:4} {s['unit']:8} {s['products']} {way:6}  chose {labels[s['tile']]}: {times}")
 
 
 def main() -> None:

@@ -185,7 +185,7 @@ def launches(
         raise BackendError(f"a pass of {n} samples has more than 2**31 elements in one array; choose a smaller batch_size")
 
     unit = "bf16" if x.dtype == "bf16" else UNITS[precision][0 if vector == whole else 1]
-    thin = across and channels <= THIN.channels
+    thin = across and channels <= THIN.channels and vector * SIZES[x.dtype] >= 4  # copies of 2 bytes would take too many registers
     even = unit in EVEN and vector == whole and (vector_w == whole or thin) and inner * SIZES[x.dtype] % ROW_BYTES == 0
     tiles = EVEN[unit][len(maps)] if even else UNEVEN
     fitting = [t for t in tiles if t.shared_bytes(len(maps), len(views)) <= shared_bytes]

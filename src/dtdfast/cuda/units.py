@@ -82,6 +82,24 @@ def tile_product(
             return ptx.round_positive_tf32(w)
         return ptx.round_tf32(mapped(product, w, gamma))
 
+    def mapped_pair(product: int, word: Any, gamma: Any) -> Any:
+        """The weight map of two weights of two bytes."""
+        if maps[product] == "w":
+            return word
+        if maps[product] == "w+":
+            return ptx.positive_bf16(word)
+        return ptx.pack_bf16(mapped(product, ptx.low_bf16(word), gamma), mapped(product, ptx.high_bf16(word), gamma))
+
+    operand, mma = (mapped_tf32, ptx.mma_tf32) if unit == "tf32" else (mapped_pair, ptx.mma_bf16)
+
+    def products(acc: Any, a: Any, of_w: Any, gamma: Any) -> None:
+        for p in unroll(PRODUCTS):
+            for j in range(J):
+                b0 = operand(p, of_w[2 * j], gamma)
+                b1 = operand(p, of_w[2 * j + 1], gamma)
+                for i in range(I):
+                    mma(acc, ((p * I + i) * J + j) * 4, a, 4 * i, b0, b1)
+
     # ------------------------------------------------------------------------------------------------------------- fragments
 
     def turned(row: int) -> int:
@@ -111,12 +129,7 @@ def tile_product(
         fragments(k, of_x, of_w, 0, x, weights, row, column, lane)
         for i in range(4 * I):
             a[i] = ptx.round_tf32(of_x[i])
-        for p in unroll(PRODUCTS):
-            for j in range(J):
-                b0 = mapped_tf32(p, of_w[2 * j], gamma)
-                b1 = mapped_tf32(p, of_w[2 * j + 1], gamma)
-                for i in range(I):
-                    ptx.mma_tf32(acc, ((p * I + i) * J + j) * 4, a, 4 * i, b0, b1)
+        products(acc, a, of_w, gamma)
 
     def tf32x3(k: int, acc: Any, x: int, weights: int, row: int, column: int, lane: int, gamma: Any) -> None:
         of_x, of_w = ptx.registers(4 * I), ptx.registers(2 * J)
@@ -160,14 +173,6 @@ def tile_product(
                 for i in range(I):
                     ptx.mma_bf16(acc, ((p * I + i) * J + j) * 4, a, 4 * i, b0, b1)
 
-    def mapped_pair(product: int, word: Any, gamma: Any) -> Any:
-        """The weight map of two weights of two bytes."""
-        if maps[product] == "w":
-            return word
-        if maps[product] == "w+":
-            return ptx.positive_bf16(word)
-        return ptx.pack_bf16(mapped(product, ptx.low_bf16(word), gamma), mapped(product, ptx.high_bf16(word), gamma))
-
     def bf16(k: int, acc: Any, x: int, weights: int, row: int, column: int, lane: int, gamma: Any) -> None:
         """Sixteen columns at a time, as they lie in memory."""
         of_x, of_w = ptx.words(4 * I), ptx.words(4 * PAIRS)
@@ -184,12 +189,7 @@ def tile_product(
             else:
                 at = weights + (column + 16 * j + 8 * (matrix >> 1) + line) * ROW_BYTES + (((2 * k + (matrix & 1)) ^ line) << 4)
                 ptx.ldmatrix_words(of_w, 4 * j, at)
-        for p in unroll(PRODUCTS):
-            for j in range(J):
-                b0 = mapped_pair(p, of_w[2 * j], gamma)
-                b1 = mapped_pair(p, of_w[2 * j + 1], gamma)
-                for i in range(I):
-                    ptx.mma_bf16(acc, ((p * I + i) * J + j) * 4, of_x, 4 * i, b0, b1)
+        products(acc, of_x, of_w, gamma)
 
     def fma(k: int, acc: Any, x: int, weights: int, row: int, column: int, lane: int, gamma: Any) -> None:
         """Four columns at a time."""
