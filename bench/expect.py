@@ -48,13 +48,14 @@ def of_contraction(launch: Launch) -> float:
 
 def of_elements(launch: Launch) -> float:
     """Every view that is there and moves along is read or written once."""
-    _, types, _, n_axes, _, _ = launch.kernel.constants
+    _, types, constants, n_axes, _, _ = launch.kernel.constants
     a = launch.integers
+    lanes = constants[-1] if launch.kernel.name.startswith("max_") else 1  # type: ignore[index]
     first = 1 + 3 * (n_axes - 1)  # type: ignore[operator]
     moved = 0
     for k, dtype in enumerate(types):  # type: ignore[arg-type, var-annotated]
         address, *strides = a[first + k * (1 + n_axes) : first + (k + 1) * (1 + n_axes)]  # type: ignore[operator]
-        moved += SIZES[dtype] * a[0] if address > 2**32 and strides[-1] else 0
+        moved += SIZES[dtype] * a[0] * lanes if address > 2**32 and strides[-1] else 0
     return moved / MEMORY
 
 
