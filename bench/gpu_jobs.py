@@ -182,8 +182,8 @@ def profile(net: Net, precision: str, x: Any) -> list[Row]:
         row = {"step": timing.number, "operation": timing.operation, "ms": 1e3 * timing.seconds, "expected ms": 1e3 * expect.seconds(given)}
         if timing.macs and given[0].kernel.name == "dtd_dense":
             unit, maps, across, tile, _, _, even, _ = given[0].kernel.constants
-            row |= {"TFLOP/s": 2e-12 * timing.macs / timing.seconds, "unit": unit, "products": len(maps), "across": across, "tile": tile}
-            row |= {"even": even, "blocks": given[0].grid[0] * given[0].grid[1]}
+            row |= {"TFLOP/s": 2e-12 * timing.macs / timing.seconds, "unit": unit, "products": len(maps), "across": across}
+            row |= {"tile": (*tile, given[0].kernel.min_blocks), "even": even, "blocks": given[0].grid[0] * given[0].grid[1]}
         else:
             row["GB/s"] = 1e-9 * timing.nbytes / timing.seconds
         rows.append(row)

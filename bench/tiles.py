@@ -9,9 +9,9 @@ import argparse
 import json
 import time
 from contextlib import nullcontext
+from dataclasses import astuple
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import dtdfast as dtd
 from dtdfast.cuda import contraction
@@ -21,16 +21,17 @@ from paper import on_paper
 
 CHOOSE = contraction.choose_tile
 TILES = {name: tile for name, tile in vars(contraction).items() if isinstance(tile, Tile)}
-
-
-def forced(tile: Tile) -> Any:
-    """A choice of this tile wherever it can be had."""
-    return lambda tiles, *given: tile if tile in tiles else CHOOSE(tiles, *given)
+NARROW_UNITS = {"wide, two tiles to a step": Tile(128, 128, 64, 32, 2, 2), "two blocks of half": Tile(128, 64, 64, 32, 3, 1, 2)}
+TRIED: dict[str, dict[str, Tile]] = {  # not in use: to be measured
+    "tf32": NARROW_UNITS, "bfloat16": NARROW_UNITS,
+    "float32": {"tall": Tile(128, 64, 32, 32, 3), "eight warps": Tile(64, 64, 32, 16, 3, 2)},
+}  # fmt: skip
 
 
 def steps_with(tile: Tile | None, name: str, precision: str, n: int) -> list[Row]:
-    net = network(name)
-    contraction.choose_tile = forced(tile) if tile else CHOOSE
+    """All contractions, with this tile wherever it can be had."""
+    net, anywhere = network(name), tile in TRIED[precision].values()
+    contraction.choose_tile = lambda tiles, *given: tile if anywhere or tile in tiles else CHOOSE(tiles, *given)
     try:
         return [s for s in profile(net, precision, net.sample(n, box=(0.0, 1.0))) if "unit" in s]
     finally:
@@ -41,15 +42,15 @@ def compare(name: str, precision: str, n: int) -> Row:
     """Per contraction milliseconds by tile, with the one chosen."""
     chosen = steps_with(None, name, precision, n)
     rows = [{**step, "by tile": {}} for step in chosen]
-    for label, tile in TILES.items():
+    for label, tile in (TILES | TRIED[precision]).items():
         for row, step in zip(rows, steps_with(tile, name, precision, n), strict=True):
-            if step["tile"] == tile.constants:
+            if step["tile"] == astuple(tile):
                 row["by tile"][label] = step["ms"]
     return {"network": name, "precision": precision, "batch": n, "steps": rows}
 
 
 def show(found: Row) -> None:
-    labels = {tile.constants: label for label, tile in TILES.items()}
+    labels = {astuple(tile): label for label, tile in TILES.items()}
     chosen = sum(s["by tile"][labels[s["tile"]]] for s in found["steps"])
     best = sum(min(s["by tile"].values()) for s in found["steps"])
     print(f"{found['network']}, {found['batch']} images, {found['precision']}: {chosen:.3f} ms as chosen, {best:.3f} with the best tiles")

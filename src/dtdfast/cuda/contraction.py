@@ -27,11 +27,12 @@ UNITS = {"float32": ("tf32x3", "fma"), "tf32": ("tf32", "tf32"), "bfloat16": ("b
 UNITS["mixed"] = UNITS["float32"]
 """Per precision the unit for rows of float32 x and w that are 16-byte aligned, and for others; what lies in bfloat16 takes "bf16"."""
 
-HUGE, WIDE, TALL = Tile(256, 128, 64, 64, 3), Tile(128, 128, 64, 32, 3), Tile(256, 64, 64, 32, 3)
+HUGE, TALL = Tile(256, 128, 64, 64, 3), Tile(256, 64, 64, 32, 3)
+WIDE, BROAD = Tile(128, 128, 64, 32, 3), Tile(128, 128, 64, 32, 3, 1, 2)  # of two products, and two blocks of one
 NARROW, SQUARE, SMALL = Tile(128, 64, 32, 32, 3, 1, 2), Tile(64, 64, 32, 32, 3, 2, 2), Tile(32, 32, 16, 16, 4, 2, 2)
 THIN = Tile(128, 8, 32, 8, 4)  # results of at most 8 channels, such as relevance of an image; across only
 
-_NARROW_UNITS: dict[int, tuple[Tile, ...]] = {1: (HUGE, WIDE, TALL, SQUARE, SMALL), 2: (WIDE, TALL, SQUARE, SMALL)}
+_NARROW_UNITS: dict[int, tuple[Tile, ...]] = {1: (HUGE, BROAD, TALL, SQUARE, SMALL), 2: (WIDE, TALL, SQUARE, SMALL)}
 EVEN: dict[str, dict[int, tuple[Tile, ...]]] = {
     "tf32": _NARROW_UNITS,
     "bf16": _NARROW_UNITS,
@@ -41,7 +42,7 @@ EVEN: dict[str, dict[int, tuple[Tile, ...]]] = {
 UNEVEN = (SQUARE, SMALL)
 """The same for all units, of layers whose channels do not fill tiles: a small part of most networks."""
 
-EFFICIENCY = {HUGE: 1.0, WIDE: 0.95, TALL: 0.9, NARROW: 0.85, SQUARE: 0.7, SMALL: 0.3}
+EFFICIENCY = {HUGE: 1.0, WIDE: 0.95, BROAD: 0.95, TALL: 0.9, NARROW: 0.85, SQUARE: 0.7, SMALL: 0.3}
 """Share of the peak that a multiprocessor full of such tiles is thought to reach: predicted, not measured."""
 
 MOST = 2**31  # offsets and counts of pixels are 32-bit
