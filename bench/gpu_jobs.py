@@ -233,8 +233,9 @@ def rivals(job: Row) -> Iterator[Row]:
     import gpu_tools as tools
 
     net, precision = network(job["network"]), job["precision"]
-    if (job["tool"], precision) not in tools.UNSUPPORTED:
-        yield from timings(job["tool"], net, {"network": job["network"], "precision": precision})
+    for tool in tools.TOOLS:
+        if tool != "dtdfast" and (tool, precision) not in tools.UNSUPPORTED:
+            yield from timings(tool, net, {"network": job["network"], "precision": precision})
 
 
 def limits(job: Row) -> Iterator[Row]:
@@ -245,7 +246,7 @@ def limits(job: Row) -> Iterator[Row]:
     yield {"kind": "limits", "device": torch.cuda.get_device_name(), "torch": torch.__version__, **tools.limits()}
 
 
-KINDS: dict[str, Callable[[Row], Iterator[Row]]] = {"small": small, "network": whole, "rival": rivals, "limits": limits}
+KINDS: dict[str, Callable[[Row], Iterator[Row]]] = {"small": small, "network": whole, "rivals": rivals, "limits": limits}
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -16,6 +17,18 @@ sys.path.append(str(Path(__file__).resolve().parents[2] / "bench"))
 import gpu
 import gpu_jobs
 from paper import on_paper
+
+
+@dataclass(frozen=True)
+class Named:
+    """In the place of a kernel."""
+
+    name: str
+
+
+def compiled_unless_bad(kernel, cc):
+    if kernel.name == "bad":
+        raise ValueError(kernel.name)
 
 
 @pytest.fixture
@@ -60,6 +73,17 @@ def test_a_whole_network(monkeypatch, tmp_path, report):
     for row in rows[-2:]:
         assert all(step["ms"] == step["expected ms"] > 0 for step in row["steps"])
     gpu.judge(report)
+
+
+def test_a_kernel_that_cannot_be_compiled(monkeypatch):
+    """It is counted, and the others are compiled."""
+    device = gpu.PaperDevice()
+    device.kernels = dict.fromkeys(map(Named, ("good", "bad", "better")), 1)
+    monkeypatch.setattr(gpu.kept, "stored", lambda kernel, cc: None)
+    monkeypatch.setattr(gpu.kept, "compiled", compiled_unless_bad)
+    done, missing, problems = gpu.compile_everything(device, gpu.Clock(60), 1)
+    assert (done, missing) == (2, 3)
+    assert problems == ["ValueError: bad"]
 
 
 def test_a_process_that_dies(report):

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from assembler import SHARED, count, resources
-from dtdfast.cuda.contraction import EVEN, THIN, UNEVEN
+from dtdfast.cuda.compiler import ptx_of
+from dtdfast.cuda.contraction import EVEN, SMALL, THIN, UNEVEN
 from dtdfast.cuda.dense import Tile, dense
 from dtdfast.cuda.epilogue import FIRST_VIEW, N_FLOATS, PER_VIEW, Finish
 from dtdfast.cuda.launch import Kernel
@@ -114,6 +115,15 @@ def test_instructions(table: Any) -> None:
             assert count(code, "F2FP", "TF32") == steps * numbers * (2 if unit == "tf32x3" else 1), where
         if unit == "bf16":  # nothing is converted between copies and products: four conversions to each store of eight results
             assert count(code, "F2FP") == 4 * count(code, "STG"), where
+
+
+def test_what_hopper_does_in_one_instruction() -> None:
+    kernel = kernel_of("tf32", True, 2, False, SMALL)
+    before, since = ptx_of(kernel, (8, 0)), ptx_of(kernel, (9, 0))
+    rounded, clamped = since.count("cvt.rn.tf32.f32"), since.count("cvt.rn.relu.tf32.f32")
+    assert before.count("cvt.rna.tf32.f32") == rounded + clamped
+    assert before.count("max.f32") - since.count("max.f32") == clamped > 0
+    assert "cvt.rna" not in since
 
 
 def test_linking() -> None:

@@ -45,6 +45,7 @@ UNEVEN = (SQUARE, SMALL)
 EFFICIENCY = {HUGE: 1.0, WIDE: 0.95, BROAD: 0.95, TALL: 0.9, NARROW: 0.85, SQUARE: 0.7, SMALL: 0.3}
 """Share of the peak that a multiprocessor full of such tiles is thought to reach: predicted, not measured."""
 
+PIECE = 2**15  # numbers that are rounded at once
 MOST = 2**31  # offsets and counts of pixels are 32-bit
 
 
@@ -74,9 +75,13 @@ def packing(weights: Weights) -> NDArray[Any]:
 
 
 def bf16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """Finite numbers as the bits of bfloat16, rounded to nearest, ties to even."""
-    bits = np.ascontiguousarray(values).view(np.uint32)
-    return ((bits + np.uint32(0x7FFF) + (bits >> 16 & 1)) >> 16).astype(np.uint16)
+    """Finite numbers as the bits of bfloat16, rounded to nearest, ties to even; piece by piece, so that the caches hold what is between."""
+    bits = np.ascontiguousarray(values).reshape(-1).view(np.uint32)
+    rounded = np.empty(bits.size, np.uint16)
+    for start in range(0, bits.size, PIECE):
+        piece = bits[start : start + PIECE]
+        rounded[start : start + PIECE] = (piece + np.uint32(0x7FFF) + (piece >> 16 & 1)) >> 16
+    return rounded.reshape(values.shape)
 
 
 class _Operand:
