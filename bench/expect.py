@@ -21,22 +21,25 @@ SHARED = 227 * 1024  # bytes of a multiprocessor
 LAUNCH = 1.5e-6  # seconds from one node of a graph to the next
 INSTRUCTION = 6.5  # cycles of one of a multiprocessor's four tensor cores, for mma.sync: 62 % of what the core can do
 STEP, TURN = 250, 150  # cycles that a block takes for a step, and for each tile of it, however small they are: latencies
-WARPS = 16  # of a multiprocessor, at about 128 registers a thread
+BEGIN, RESULT = 1500, 15  # cycles until a block has its first tile; instructions to finish one of its sums
+WARPS = {False: 16, True: 8}  # of a multiprocessor, by whether a thread has more than 64 sums
 
 STEPS = {"tf32": 4, "tf32x3": 12, "bf16": 4, "bf16_rounded": 2}  # instructions per tile, 16 × 8 block of sums and product
 FMA = 16 * 8 * 32 / 32 * 1.2  # cycles of the same for "fma", on a quarter of the multiprocessor
 
 
 def of_contraction(launch: Launch) -> float:
-    unit, maps, _, tile, _, _, _, ending = launch.kernel.constants
-    made, end = Tile(*tile), Finish(*ending)  # type: ignore[misc]
+    unit, maps, _, tile, _, _, _, finish = launch.kernel.constants
+    made, end = Tile(*tile), Finish(*finish)  # type: ignore[misc]
     a, blocks = launch.integers, prod(launch.grid)
     tiles = -(-a[N_TAPS] * a[INNER] * bytes_of(unit) // ROW_BYTES)  # type: ignore[arg-type]
     squares = len(maps) * made.pixels // 16 * (made.channels // 8)  # type: ignore[arg-type]
     cycles = squares * (FMA if unit == "fma" else STEPS[unit] * INSTRUCTION) / 4  # type: ignore[index]
-    together = max(1, min(SHARED // launch.shared_bytes, WARPS * 32 // made.threads, -(-blocks // MULTIPROCESSORS)))
+    warps = WARPS[len(maps) * made.warp_pixels * made.warp_channels > 64 * 32]  # type: ignore[arg-type]
+    together = max(1, min(SHARED // launch.shared_bytes, warps * 32 // made.threads, -(-blocks // MULTIPROCESSORS)))
     waves = -(-blocks // (MULTIPROCESSORS * together))
-    compute = waves * (tiles * max(together * cycles, TURN + STEP / made.together) + 1000) / CLOCK  # the rest: to begin and to end
+    ending = together * len(maps) * made.pixels * made.channels * RESULT / 128  # type: ignore[arg-type]
+    compute = waves * (BEGIN + tiles * max(together * cycles, TURN + STEP / made.together) + ending) / CLOCK
     fetched = blocks * tiles * (made.pixels + made.channels) * ROW_BYTES / CACHE
     size = SIZES[end.types[0]]
     groups = launch.grid[1]

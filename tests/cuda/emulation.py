@@ -140,7 +140,7 @@ def _global(address: int, size: int) -> NDArray[np.uint8]:
 
 
 load = read = _loader(_global, np.float32, 1)
-load4 = _loader(_global, np.float32, 4)
+load4 = read4 = _loader(_global, np.float32, 4)
 read_int = _loader(_global, np.int32, 1)
 read_long = _loader(_global, np.int64, 1)
 load_byte = _loader(_global, np.uint8, 1)
@@ -238,6 +238,10 @@ word = _bits
 
 def high_tf32(x: Any) -> Any:
     return np.uint32(round_tf32(x)).view(np.float32)
+
+
+def ratio(a: Any, b: Any) -> Any:
+    return _F(0) if b == 0 else _F(a) / _F(b)
 
 
 def positive(x: Any) -> Any:

@@ -12,6 +12,7 @@ and every operation of the epilogue adds u; a result kept in bfloat16 is rounded
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -270,6 +271,19 @@ def test_bits_are_the_same_for_every_tile_and_batch(
         assert (launch.kernel.constants[3], launch.kernel.constants[6]) == (chosen.constants, inner == 64)
         results.append(world.view_of(out)[-1].copy())
     assert np.array_equal(*(r.view(np.uint32) for r in results))
+
+
+@pytest.mark.parametrize("shared_bytes", [99 * 1024, 163 * 1024, 227 * 1024])
+@pytest.mark.parametrize("unit", UNITS)
+def test_blocks_fit_the_device(unit: str, shared_bytes: int, rng: np.random.Generator) -> None:
+    """A GPU of compute capability 8.9 has less shared memory than the largest tiles take."""
+    part, world = geometry(rng, 64, 128, (1, 40, 40), (1, 1, 1)), World(2, real=UNITS[unit][1])
+    neuron(part, world, np.zeros((2, *part.source.shape)), dual=True)
+    plan: Any = SimpleNamespace(n=2, t=1)
+    (launch,) = contraction.launches(world.steps[-1], plan, world.address_of, UNITS[unit][0], 4, shared_bytes)
+    assert launch.shared_bytes <= shared_bytes
+    large = unit in ("tf32", "bf16") and shared_bytes > 99 * 1024
+    assert (launch.kernel.constants[3] in (WIDE.constants, TALL.constants)) == large
 
 
 def test_nan_stays_where_it_is(rng: np.random.Generator) -> None:

@@ -42,8 +42,11 @@ EVEN: dict[str, dict[int, tuple[Tile, ...]]] = {
 UNEVEN = (SQUARE, SMALL)
 """The same for all units, of layers whose channels do not fill tiles: a small part of most networks."""
 
-EFFICIENCY = {HUGE: 1.0, WIDE: 0.95, BROAD: 0.95, TALL: 0.9, NARROW: 0.85, SQUARE: 0.7, SMALL: 0.3}
-"""Share of the peak that a multiprocessor full of such tiles is thought to reach: predicted, not measured."""
+_FETCHING = {HUGE: 1.0, WIDE: 0.95, BROAD: 0.95, TALL: 0.9, SQUARE: 0.7, SMALL: 0.35}
+EFFICIENCY = {"tf32": _FETCHING, "bf16": _FETCHING, "bf16_rounded": _FETCHING, "tf32x3": {NARROW: 0.9, SQUARE: 0.85, SMALL: 0.65},
+              "fma": {SQUARE: 0.85, SMALL: 0.65}}  # fmt: skip
+"""Share of the peak that a multiprocessor full of such tiles is thought to reach: small ones are bound by what they fetch from the
+second-level cache, those of the slower units by the instructions they issue.  Predicted, not measured."""
 
 PIECE = 2**15  # numbers that are rounded at once
 MOST = 2**31  # offsets and counts of pixels are 32-bit
@@ -125,7 +128,7 @@ def _window(window: NDArray[np.float32], address_of: AddressOf) -> _Other:
     return _Other("f4", address_of(window), (0, h * w, w, 1))
 
 
-def choose_tile(tiles: Sequence[Tile], pixels: int, channels: int, groups: int, multiprocessors: int) -> Tile:
+def choose_tile(efficiency: dict[Tile, float], pixels: int, channels: int, groups: int, multiprocessors: int) -> Tile:
     """The tile whose blocks take the least time on the busiest multiprocessor.
 
     The order of summation is the same for all, so the choice may follow the size of the batch.
@@ -133,9 +136,9 @@ def choose_tile(tiles: Sequence[Tile], pixels: int, channels: int, groups: int, 
 
     def cost(tile: Tile) -> float:
         blocks = -(-pixels // tile.pixels) * -(-channels // tile.channels) * groups
-        return -(-blocks // multiprocessors) * tile.pixels * tile.channels / EFFICIENCY[tile]
+        return -(-blocks // multiprocessors) * tile.pixels * tile.channels / efficiency[tile]
 
-    return min(tiles, key=cost)
+    return min(efficiency, key=cost)
 
 
 def launches(
@@ -194,7 +197,7 @@ def launches(
     thin = across and channels <= THIN.channels and vector * SIZES[x.dtype] >= 4  # copies of 2 bytes would take too many registers
     even = unit in EVEN and vector == whole and (vector_w == whole or thin) and inner * SIZES[x.dtype] % ROW_BYTES == 0
     tiles = EVEN[unit][len(maps)] if even else UNEVEN
-    fitting = [t for t in tiles if t.shared_bytes(len(maps), len(views)) <= shared_bytes]
+    fitting = {t: EFFICIENCY[unit][t] for t in tiles if t.shared_bytes(len(maps), len(views)) <= shared_bytes}
     tile = THIN if thin else choose_tile(fitting, pixels, channels, step.groups, multiprocessors)
     tiles_across = -(-channels // tile.channels)
     numbers = (

@@ -133,6 +133,7 @@ integers = _register_array(ir.IntType(32), types.int32)
 load = _instruction("ld.global.f32 $0, [$1];", "f", "l", memory=True)
 load4 = _instruction("ld.global.v4.f32 {$0,$1,$2,$3}, [$4];", "ffff", "l", memory=True)
 read = _instruction("ld.global.nc.f32 $0, [$1];", "f", "l")  # of what no kernel in flight writes
+read4 = _instruction("ld.global.nc.v4.f32 {$0,$1,$2,$3}, [$4];", "ffff", "l")
 read_int = _instruction("ld.global.nc.s32 $0, [$1];", "i", "l")
 read_long = _instruction("ld.global.nc.s64 $0, [$1];", "l", "l")
 load_bf16 = _instruction("{.reg .b32 w; ld.global.u16 w, [$1]; shl.b32 w, w, 16; mov.b32 $0, w;}", "f", "l", memory=True)
@@ -186,6 +187,9 @@ def shared(context):  # type: ignore[no-untyped-def]
 times = _instruction("mul.wide.s32 $0, $1, $2;", "l", "ii")  # of two 32-bit integers, in 64 bits
 fma = _instruction("fma.rn.f32 $0, $1, $2, $3;", "f", "fff")
 positive = _instruction("max.f32 $0, $1, 0f00000000;", "f", "f")  # of a finite number: a NaN would become 0
+ratio = _instruction(  # 0 where the second is 0; within 2 units in the last place, over all of float32 and without a branch
+    "{.reg .pred p; .reg .f32 q; setp.eq.f32 p, $2, 0f00000000; div.full.f32 q, $1, $2; selp.f32 $0, 0f00000000, q, p;}", "f", "ff"
+)
 round_tf32 = _instruction("cvt.rna.tf32.f32 $0, $1;", "r", "f")
 high_tf32 = _instruction("{.reg .b32 t; cvt.rna.tf32.f32 t, $1; and.b32 $0, t, 0xFFFFE000;}", "f", "f")  # the same as a number
 word = _instruction("mov.b32 $0, $1;", "r", "f")
