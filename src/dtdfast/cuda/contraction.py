@@ -30,6 +30,7 @@ UNITS["mixed"] = UNITS["float32"]
 HUGE, TALL = Tile(256, 128, 64, 64, 3), Tile(256, 64, 64, 32, 3)
 WIDE, BROAD = Tile(128, 128, 64, 32, 3), Tile(128, 128, 64, 32, 3, 1, 2)  # of two products, and two blocks of one
 NARROW, SQUARE, SMALL = Tile(128, 64, 32, 32, 3, 1, 2), Tile(64, 64, 32, 32, 3, 2, 2), Tile(32, 32, 16, 16, 4, 2, 2)
+SHALLOW = Tile(64, 64, 32, 32, 2, 1, 2)  # sums of one tile's depth, such as 3 × 3 × 3 of an image
 THIN = Tile(128, 8, 32, 8, 4)  # results of at most 8 channels, such as relevance of an image; across only
 
 _NARROW_UNITS: dict[int, tuple[Tile, ...]] = {1: (HUGE, BROAD, TALL, SQUARE, SMALL), 2: (WIDE, TALL, SQUARE, SMALL)}
@@ -42,9 +43,9 @@ EVEN: dict[str, dict[int, tuple[Tile, ...]]] = {
 UNEVEN = (SQUARE, SMALL)
 """The same for all units, of layers whose channels do not fill tiles: a small part of most networks."""
 
-_FETCHING = {HUGE: 1.0, WIDE: 0.95, BROAD: 0.95, TALL: 0.9, SQUARE: 0.7, SMALL: 0.35}
-EFFICIENCY = {"tf32": _FETCHING, "bf16": _FETCHING, "bf16_rounded": _FETCHING, "tf32x3": {NARROW: 0.9, SQUARE: 0.85, SMALL: 0.65},
-              "fma": {SQUARE: 0.85, SMALL: 0.65}}  # fmt: skip
+_FETCHING = {HUGE: 1.0, WIDE: 0.95, BROAD: 0.95, TALL: 0.9, SQUARE: 0.7, SMALL: 0.35, SHALLOW: 0.7}
+_ISSUING = {NARROW: 0.9, SQUARE: 0.85, SMALL: 0.65, SHALLOW: 0.85}
+EFFICIENCY = {"tf32": _FETCHING, "bf16": _FETCHING, "bf16_rounded": _FETCHING, "tf32x3": _ISSUING, "fma": _ISSUING}
 """Share of the peak that a multiprocessor full of such tiles is thought to reach: small ones are bound by what they fetch from the
 second-level cache, those of the slower units by the instructions they issue.  Predicted, not measured."""
 
@@ -196,7 +197,8 @@ def launches(
     unit = "bf16" if x.dtype == "bf16" else UNITS[precision][0 if vector == whole else 1]
     thin = across and channels <= THIN.channels and vector * SIZES[x.dtype] >= 4  # copies of 2 bytes would take too many registers
     even = unit in EVEN and vector == whole and (vector_w == whole or thin) and inner * SIZES[x.dtype] % ROW_BYTES == 0
-    tiles = EVEN[unit][len(maps)] if even else UNEVEN
+    shallow = len(step.phase.taps) * inner * SIZES[x.dtype] <= ROW_BYTES
+    tiles = EVEN[unit][len(maps)] if even else (SHALLOW,) if shallow else UNEVEN
     fitting = {t: EFFICIENCY[unit][t] for t in tiles if t.shared_bytes(len(maps), len(views)) <= shared_bytes}
     tile = THIN if thin else choose_tile(fitting, pixels, channels, step.groups, multiprocessors)
     tiles_across = -(-channels // tile.channels)
