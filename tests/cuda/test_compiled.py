@@ -42,8 +42,11 @@ def kernel_of(unit: str, even: bool, n_products: int, across: bool, tile: Tile) 
 
 
 def specialisations() -> Iterator[Case]:
-    """The dual product along, which no plan asks for across, and the single product both ways, for every tile."""
-    uneven = {1: (*UNEVEN, SHALLOW), 2: (*UNEVEN, SHALLOW)}
+    """The dual product along, which no plan asks for across, and the single product both ways, for every tile.
+
+    Of uneven ones with one product the largest stands for all: the others have as many registers and fewer sums.
+    """
+    uneven = {1: UNEVEN[:1], 2: (*UNEVEN, SHALLOW)}
     for unit, even, by_products in [*((u, True, EVEN[u]) for u in EVEN), *((u, False, uneven) for u in TENSOR)]:
         for tile in by_products[2]:
             yield unit, even, 2, False, tile
