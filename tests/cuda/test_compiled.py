@@ -8,6 +8,7 @@ tile and direction.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
@@ -128,6 +129,16 @@ def test_what_hopper_does_in_one_instruction() -> None:
     assert before.count("cvt.rna.tf32.f32") == rounded + clamped
     assert before.count("max.f32") - since.count("max.f32") == clamped > 0
     assert "cvt.rna" not in since
+
+
+def test_parameters() -> None:
+    """What the driver is handed: every number a parameter of its own, eight and four bytes; the block's size as promised."""
+    kernel = kernel_of("bf16", False, 1, True, THIN)
+    text = ptx_of(kernel, (9, 0))
+    assert re.findall(r"\.param \.(\w+) dtd_dense_param_\d+[,\n]", text) == ["u64"] * kernel.n_integers + ["f32"] * kernel.n_floats
+    assert f".maxntid {kernel.threads}, 1, 1" in text
+    assert re.search(r"\.extern \.shared \.align 16 \.b8 \w+\[\];", text)  # all of it dynamic
+    assert text.count(".shared .align") == 1
 
 
 def test_linking() -> None:
