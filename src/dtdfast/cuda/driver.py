@@ -156,7 +156,8 @@ class Gpu:
 
     def record(self, launches: Sequence[Launch]) -> Any:
         self.prepare(launches)  # nothing may be loaded while the stream is captured
-        mode = self._driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+        # the stricter modes would forbid this thread to free memory, which Python may do at any line for an Explainer no longer used
+        mode = self._driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
         with self._current():
             self._call("cuStreamBeginCapture", self.stream, mode)
             try:
