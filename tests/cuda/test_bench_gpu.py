@@ -61,6 +61,7 @@ def test_a_kernel_that_fails(on_host, report):
     assert "illegal memory access" in row["why"]
 
 
+@pytest.mark.filterwarnings("ignore:invalid value")  # numbers that memory happened to hold
 def test_a_whole_network(monkeypatch, tmp_path, report):
     """On paper nothing is computed, but all is asked for: maps of every batch, and every step's time beside what is expected."""
     monkeypatch.setitem(gpu_jobs.NETS, "small", gpu_jobs.SMALL["lenet5"])
