@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import expect
 from dtdfast.cuda import usable
 from dtdfast.cuda.device import ALIGN
 from dtdfast.cuda.launch import Kernel, Launch
@@ -22,7 +23,7 @@ class PaperDevice:
     allocated : bytes by address
     """
 
-    number, name, capability, multiprocessors, stream = 0, "H200 on paper", (9, 0), 132, 1
+    number, name, capability, multiprocessors, shared_bytes, stream = 0, "H200 on paper", (9, 0), 132, 227 * 1024, 1
 
     def __init__(self) -> None:
         self.kernels: dict[Kernel, int] = {}  # launches of each
@@ -66,7 +67,7 @@ class PaperDevice:
     def discard(self, graph: int) -> None: ...
 
     def seconds(self, launches: Sequence[Launch], repeats: int) -> float:
-        return 0.0
+        return expect.seconds(list(launches))
 
 
 @contextmanager

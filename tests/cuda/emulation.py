@@ -140,7 +140,7 @@ def _global(address: int, size: int) -> NDArray[np.uint8]:
 
 
 load = read = _loader(_global, np.float32, 1)
-load4 = _loader(_global, np.float32, 4)
+load4 = read4 = _loader(_global, np.float32, 4)
 read_int = _loader(_global, np.int32, 1)
 read_long = _loader(_global, np.int64, 1)
 load_byte = _loader(_global, np.uint8, 1)
@@ -216,6 +216,11 @@ COPY_WAIT = tuple(_wait(n) for n in range(8))
 # ------------------------------------------------------------------------------------------------------------------- arithmetic
 
 
+def times(i: int, stride: int) -> int:
+    assert -(2**31) <= i < 2**31
+    return int(i) * int(stride)
+
+
 def fma(a: Any, b: Any, c: Any) -> Any:
     return _F(np.float64(a) * np.float64(b) + np.float64(c))  # the product is exact in float64
 
@@ -224,12 +229,28 @@ def _bits(x: Any) -> Any:
     return x if isinstance(x, int) else int(_F(x).view(np.uint32))
 
 
-def as_float(word: Any) -> Any:
-    return np.uint32(word).view(np.float32) if isinstance(word, int) else word
-
-
 def round_tf32(x: Any) -> int:
     return _bits(x) if not np.isfinite(x) else (_bits(x) + 0x1000) & 0xFFFFE000
+
+
+word = _bits
+
+
+def high_tf32(x: Any) -> Any:
+    return np.uint32(round_tf32(x)).view(np.float32)
+
+
+def ratio(a: Any, b: Any) -> Any:
+    return _F(0) if b == 0 else _F(a) / _F(b)
+
+
+def positive(x: Any) -> Any:
+    assert np.isfinite(x)
+    return max(_F(x), _F(0))
+
+
+def round_positive_tf32(x: Any) -> int:
+    return round_tf32(positive(x))
 
 
 def _bf16(x: Any) -> int:
@@ -266,6 +287,10 @@ def _together(kind: str, width: int, operands: Any = None) -> Any:
 
 def barrier() -> None:
     _together("barrier", 0)
+
+
+def warp_barrier() -> None:
+    _together("warp barrier", 32)
 
 
 def _ldmatrix(kind: str) -> Callable[..., None]:
@@ -374,7 +399,7 @@ def _run_block(kernel: Callable[..., None], launch: Launch, block: tuple[int, in
         for key in [k for k, v in waiting.items() if len(v) == (live if k[0] == "barrier" else 32)]:
             arrived = waiting.pop(key)
             lanes = sorted(arrived)
-            if key[0] != "barrier":
+            if key[0] in _COLLECTIVES:
                 for lane, result in zip(lanes, _COLLECTIVES[key[0]]([arrived[i] for i in lanes]), strict=True):
                     threads[lane].answer = result
             ready += rng.permutation(lanes).tolist()

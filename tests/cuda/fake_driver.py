@@ -94,7 +94,10 @@ def main() -> None:
     assert explainer.profile(x).seconds > 0
     assert driver.fake_contexts() == 0
     gpu = Gpu(0)
-    assert (gpu.name, gpu.capability, gpu.multiprocessors) == ("Fake GPU", (9, 0), 132)
+    assert (gpu.name, gpu.capability, gpu.multiprocessors, gpu.shared_bytes) == ("Fake GPU", (9, 0), 132, 227 * 1024)
+    address, queue = gpu.allocate(256), gpu._queue
+    gpu._queue = lambda launches, stream: (queue(launches, stream), gpu.release(address))  # type: ignore[assignment]
+    gpu.discard(gpu.record([]))  # what is no longer used may be freed while a graph is recorded
     for wrong in (1, -1):
         with pytest.raises(dtd.BackendError, match="sees 1 GPU"):
             Gpu(wrong)

@@ -37,7 +37,7 @@ class HostDevice:
     compiled : run kernels through numba's compiler for the host, else by Python itself
     """
 
-    number, name, capability, multiprocessors, stream = 0, "host", (9, 0), 132, 1
+    number, name, capability, multiprocessors, shared_bytes, stream = 0, "host", (9, 0), 132, 227 * 1024, 1
 
     def __init__(self, nbytes: int = 2**31, *, compiled: bool = False) -> None:
         self.total, self.compiled = nbytes, compiled

@@ -12,21 +12,21 @@ enum { CAPACITY = 1 << 22 };
 typedef void (*launch_function)(int64_t function, const unsigned *sizes, int64_t shared, int64_t stream, void **parameters, int capturing);
 static launch_function on_launch;
 static void (*on_graph)(int64_t graph);
-static int contexts, capturing;
+static int contexts, capturing, mode;
 static int64_t used, graphs;
 
 void fake_connect(launch_function launch, void (*graph)(int64_t)) { on_launch = launch, on_graph = graph; }
 int fake_contexts(void) { return contexts; }
 int64_t fake_used(void) { return used; }
 
-#define NEEDS_CONTEXT if (contexts != 1) return 201
+#define NEEDS_CONTEXT if (contexts < 1) return 201
 
 status cuInit(unsigned flags) { return flags; }
 status cuDriverGetVersion(int *v) { *v = 13000; return OK; }
 status cuDeviceGetCount(int *n) { *n = 1; return OK; }
 status cuDeviceGet(int *d, int i) { *d = i; return i ? INVALID : OK; }
 status cuDeviceGetName(char *name, int n, int d) { strncpy(name, "Fake GPU", (size_t)n); return d; }
-status cuDeviceGetAttribute(int *v, int a, int d) { *v = a == 75 ? 9 : a == 16 ? 132 : 0; return d; }
+status cuDeviceGetAttribute(int *v, int a, int d) { *v = a == 75 ? 9 : a == 16 ? 132 : a == 97 ? 227 * 1024 : 0; return d; }
 status cuDevicePrimaryCtxRetain(void **c, int d) { *c = (void *)0x11; return d; }
 status cuCtxPushCurrent_v2(void *c) { contexts++; return c == (void *)0x11 ? OK : 201; }
 status cuCtxPopCurrent_v2(void **c) { contexts--; *c = (void *)0x11; return OK; }
@@ -41,7 +41,7 @@ status cuMemAlloc_v2(uint64_t *p, size_t n)
     *p = (uint64_t)(block + 32);
     return OK;
 }
-status cuMemFree_v2(uint64_t p) { NEEDS_CONTEXT; int64_t *b = (int64_t *)p - 32; used -= b[0]; free(b); return OK; }
+status cuMemFree_v2(uint64_t p) { NEEDS_CONTEXT; if (capturing && mode != 2) return 900; int64_t *b = (int64_t *)p - 32; used -= b[0]; free(b); return OK; }
 status cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t n, void *s) { NEEDS_CONTEXT; memcpy((void *)to, from, n); return s ? OK : INVALID; }
 status cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t n, void *s) { NEEDS_CONTEXT; memcpy(to, (void *)from, n); return s ? OK : INVALID; }
 status cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t n, void *s) { NEEDS_CONTEXT; memcpy((void *)to, (void *)from, n); return s ? OK : INVALID; }
@@ -57,7 +57,7 @@ status cuLaunchKernel(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned b
     on_launch((int64_t)(intptr_t)f, sizes, shared, (int64_t)(intptr_t)s, p, capturing);
     return e ? INVALID : OK;
 }
-status cuStreamBeginCapture_v2(void *s, int mode) { NEEDS_CONTEXT; capturing = 1; return s && mode == 1 ? OK : INVALID; }
+status cuStreamBeginCapture_v2(void *s, int m) { NEEDS_CONTEXT; capturing = 1, mode = m; return s ? OK : INVALID; }
 status cuStreamEndCapture(void *s, void **g) { NEEDS_CONTEXT; capturing = 0; *g = (void *)(intptr_t)++graphs; return s ? OK : INVALID; }
 status cuGraphInstantiateWithFlags(void **e, void *g, unsigned long long f) { NEEDS_CONTEXT; *e = g; return (int)f; }
 status cuGraphDestroy(void *g) { NEEDS_CONTEXT; return g ? OK : INVALID; }

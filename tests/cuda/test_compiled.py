@@ -1,12 +1,14 @@
 """The contraction kernel as machine code for sm_80 and sm_90: registers within what its blocks may use, nothing spilled, and the
 instructions that it is written for.
 
-The cost of a kernel in registers decides which tiles are in `contraction.TILES`, so this is a table: one row per unit, tile and direction.
+The cost of a kernel in registers decides which tiles are in `contraction.EVEN` and `UNEVEN`, so this is a table: one row per unit,
+tile and direction.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
@@ -15,7 +17,8 @@ import numpy as np
 import pytest
 
 from assembler import SHARED, count, resources
-from dtdfast.cuda.contraction import THIN, TILES
+from dtdfast.cuda.compiler import ptx_of
+from dtdfast.cuda.contraction import EVEN, SHALLOW, SMALL, THIN, UNEVEN
 from dtdfast.cuda.dense import Tile, dense
 from dtdfast.cuda.epilogue import FIRST_VIEW, N_FLOATS, PER_VIEW, Finish
 from dtdfast.cuda.launch import Kernel
@@ -25,29 +28,33 @@ TENSOR = {  # of a unit: the instruction that multiplies
     "fma": ("FFMA",), "tf32x3": ("HMMA", "1688", "F32", "TF32"), "tf32": ("HMMA", "1688", "F32", "TF32"),
     "bf16_rounded": ("HMMA", "16816", "F32", "BF16"), "bf16": ("HMMA", "16816", "F32", "BF16"),
 }  # fmt: skip
-Case = tuple[str, int, bool, Tile]
+Case = tuple[str, bool, int, bool, Tile]
 
 
-def kernel_of(unit: str, n_products: int, across: bool, tile: Tile) -> Kernel:
+def kernel_of(unit: str, even: bool, n_products: int, across: bool, tile: Tile) -> Kernel:
     real, wide = ("bf16", 8) if unit == "bf16" else ("f4", 4)
     if n_products == 2:
         ending, maps = Finish(True, "relu", "gate", True, ("out", "factor"), (real, real), wide), ("w", "w+")
     else:
         ending, maps = Finish(False, "identity", "times", False, ("out", "m"), (real, real), wide), ("w+",)
     vector = 1 if unit == "fma" else wide
-    constants = (unit, maps, across, tile.constants, vector, vector, ending.constants)
+    constants = (unit, maps, across, tile.constants, vector, vector, even, ending.constants)
     return Kernel("dtd_dense", dense, constants, FIRST_VIEW + PER_VIEW * len(ending.views), N_FLOATS, tile.threads, tile.min_blocks)
 
 
 def specialisations() -> Iterator[Case]:
-    """The dual product along, which no plan asks for across, and the single product both ways, for every tile."""
-    for unit, by_products in TILES.items():
+    """The dual product along, which no plan asks for across, and the single product both ways, for every tile.
+
+    Of uneven ones with one product the largest stands for all: the others have as many registers and fewer sums.
+    """
+    uneven = {1: UNEVEN[:1], 2: (*UNEVEN, SHALLOW)}
+    for unit, even, by_products in [*((u, True, EVEN[u]) for u in EVEN), *((u, False, uneven) for u in TENSOR)]:
         for tile in by_products[2]:
-            yield unit, 2, False, tile
+            yield unit, even, 2, False, tile
         for tile in by_products[1]:
-            yield unit, 1, True, tile
-            yield unit, 1, False, tile
-        yield unit, 1, True, THIN
+            yield unit, even, 1, True, tile
+            yield unit, even, 1, False, tile
+        yield unit, even, 1, True, THIN
 
 
 def assembled(case: Case) -> dict[str, Any]:
@@ -64,32 +71,34 @@ def table() -> dict[Case, dict[str, Any]]:
 def test_registers(table: Any) -> None:
     """No kernel spills, and as many blocks fit on a multiprocessor as its launch bounds promise."""
     bad = []
-    print(f"\n{'unit':13}{'products':9}{'':8}{'tile':30}{'registers: ' + ', '.join(SHARED)}")
-    for (unit, n_products, across, tile), row in table.items():
+    print(f"\n{'unit':13}{'fed':7}{'products':9}{'':8}{'tile':30}{'registers: ' + ', '.join(SHARED)}")
+    for (unit, even, n_products, across, tile), row in table.items():
         used = [row["targets"][target]["registers"] for target in SHARED]
-        print(f"{unit:13}{n_products:<9}{'across' if across else 'along':8}{tile.constants!s:30}{used}")
+        print(f"{unit:13}{'even' if even else 'uneven':7}{n_products:<9}{'across' if across else 'along':8}{tile.constants!s:30}{used}")
         for target, found in row["targets"].items():
             fits = found["registers"] * tile.threads * tile.min_blocks <= REGISTERS
             if not fits or found["local"] or row["float64"]:
-                bad.append((unit, n_products, across, tile, target, found))
+                bad.append((unit, even, n_products, across, tile, target, found))
     assert not bad
 
 
 def test_shared_memory() -> None:
-    for unit, by_products in TILES.items():
-        for n_products, tiles in by_products.items():
-            for tile in (*tiles, THIN):
-                assert tile.shared_bytes(n_products, 6) <= min(SHARED.values()), (unit, n_products, tile)
+    for _, _, n_products, _, tile in specialisations():
+        assert tile.shared_bytes(n_products, 6) <= min(SHARED.values())
+    for tile in (*UNEVEN, THIN):  # for every unit, on every GPU of compute capability 8
+        assert tile.shared_bytes(2, 6) <= 99 * 1024
+        assert any(t in UNEVEN for tiles in EVEN.values() for t in tiles[2])
 
 
 def test_instructions(table: Any) -> None:
     """Every product in the instruction meant for it, copies and results 16 bytes at a time, fragments by ldmatrix; no other arithmetic.
 
-    A tile is 128 bytes deep: a few steps of k, written out or in a loop, of 16 × 8 blocks, three instructions each in tf32x3.
+    A tile, or two together, are 128 bytes deep each: a few steps of k, written out or in a loop, of 16 × 8 blocks, three instructions
+    each in tf32x3.
     """
-    for (unit, n_products, across, tile), row in table.items():
+    for (unit, even, n_products, across, tile), row in table.items():
         code, blocks = row["code"], tile.warp_pixels // 16 * (tile.warp_channels // 8)
-        where = (unit, n_products, across, tile, dict(code))
+        where = (unit, even, n_products, across, tile, dict(code))
         assert not any(name.startswith(("LDL", "STL", "DADD", "DMUL", "DFMA", "DSETP")) for name in code), where
         tensor = count(code, *TENSOR[unit])
         if unit == "fma":
@@ -99,19 +108,42 @@ def test_instructions(table: Any) -> None:
             continue
         assert tensor == count(code, "HMMA"), where
         steps = tensor / (n_products * blocks * (3 if unit == "tf32x3" else 1))
-        assert steps in ((1, 2) if unit == "bf16_rounded" else (1, 2, 4)), where
+        assert steps / tile.together in ((1, 2) if unit == "bf16_rounded" else (1, 2, 4)), where
         assert count(code, "LDGSTS") == count(code, "LDGSTS", "128") > 0, where
         assert count(code, "LDSM") == count(code, "LDSM", "4") > 0, where
         assert bool(count(code, "LDSM", "MT88")) == (unit == "bf16" and across), where
-        assert bool(count(code, "LDG", "128")) == (n_products == 1), where  # the gate's dual product reads no view
+        of_views = count(code, "LDG", "128") - count(code, "LDG", "128", "CONSTANT")  # a bias is constant
+        assert bool(of_views) == (n_products == 1), where  # the gate's dual product reads no view
         assert count(code, "STG") == count(code, "STG", "128") > 0, where
+        if unit.startswith("tf32"):  # an instruction for each number that is rounded: x once, w for each product, in halves of both
+            numbers = tile.warp_pixels // 16 * 4 + n_products * (tile.warp_channels // 8) * 2
+            assert count(code, "F2FP", "TF32") == steps * numbers * (2 if unit == "tf32x3" else 1), where
         if unit == "bf16":  # nothing is converted between copies and products: four conversions to each store of eight results
             assert count(code, "F2FP") == 4 * count(code, "STG"), where
 
 
+def test_what_hopper_does_in_one_instruction() -> None:
+    kernel = kernel_of("tf32", True, 2, False, SMALL)
+    before, since = ptx_of(kernel, (8, 0)), ptx_of(kernel, (9, 0))
+    rounded, clamped = since.count("cvt.rn.tf32.f32"), since.count("cvt.rn.relu.tf32.f32")
+    assert before.count("cvt.rna.tf32.f32") == rounded + clamped
+    assert before.count("max.f32") - since.count("max.f32") == clamped > 0
+    assert "cvt.rna" not in since
+
+
+def test_parameters() -> None:
+    """What the driver is handed: every number a parameter of its own, eight and four bytes; the block's size as promised."""
+    kernel = kernel_of("bf16", False, 1, True, THIN)
+    text = ptx_of(kernel, (9, 0))
+    assert re.findall(r"\.param \.(\w+) dtd_dense_param_\d+[,\n]", text) == ["u64"] * kernel.n_integers + ["f32"] * kernel.n_floats
+    assert f".maxntid {kernel.threads}, 1, 1" in text
+    assert re.search(r"\.extern \.shared \.align 16 \.b8 \w+\[\];", text)  # all of it dynamic
+    assert text.count(".shared .align") == 1
+
+
 def test_linking() -> None:
     """What the executor loads: a cubin with the kernel's name in it."""
-    binary = kernel_of("tf32", 1, True, THIN).compile((9, 0))
+    binary = kernel_of("tf32", False, 1, True, THIN).compile((9, 0))
     assert binary.image.startswith(b"\x7fELF")
     assert binary.entry.encode() in binary.image
     assert np.frombuffer(binary.image[18:20], np.uint16)[0] == 190  # EM_CUDA

@@ -12,6 +12,7 @@ and every operation of the epilogue adds u; a result kept in bfloat16 is rounded
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -42,10 +43,15 @@ CASES: dict[str, dict[str, Any]] = {
     "dilated": dict(c_in=12, c_out=20, x_size=(1, 1, 9), kernel=(1, 1, 3), dilation=2, before=2, after=2),
     "volume": dict(c_in=4, c_out=8, x_size=(3, 4, 3), kernel=(2, 2, 2), before=1, after=0),
     "aligned groups": dict(c_in=24, c_out=48, x_size=(1, 3, 4), kernel=(1, 2, 2), after=1, groups=3),
+    "even": dict(c_in=64, c_out=64, x_size=(1, 4, 3), kernel=(1, 3, 3), stride=2, before=1, after=1),
+    "even groups": dict(c_in=128, c_out=80, x_size=(1, 1, 3), kernel=(1, 1, 2), groups=2),  # 40 channels of a tile of 32
+    "even back": dict(c_in=40, c_out=64, x_size=(1, 1, 3), kernel=(1, 1, 1)),
+    "even to an image": dict(c_in=3, c_out=64, x_size=(1, 3, 4), kernel=(1, 2, 2), after=1),
     "transposed": dict(c_in=8, c_out=16, x_size=(1, 3, 4), kernel=(1, 3, 3), stride=2, before=1, after=0, transposed=True),
 }
 
-SOME = ("image", "padded", "skipping", "aligned groups")
+EVEN = {"even": (True, True), "even groups": (True, False), "even back": (False, True), "even to an image": (False, True)}  # along, across
+SOME = ("image", "padded", "skipping", "aligned groups", *EVEN)
 RUNS = [(case, unit) for case in CASES for unit in UNITS if unit in ("tf32x3", "bf16") or case in SOME]
 
 
@@ -94,7 +100,8 @@ def test_neuron(case: str, unit: str, rng: np.random.Generator) -> None:
     bias = rng.standard_normal(part.taps.c_out, dtype=np.float32)
     world = World(2, real=real)
     results = neuron(part, world, x, dual=True, mode="gate", bias=bias, activation=("relu", 0.0, 0.0))
-    (found,) = {launch.kernel.constants[0] for launch in world.run(precision)}
+    ((found, even),) = {(launch.kernel.constants[0], launch.kernel.constants[6]) for launch in world.run(precision)}
+    assert even == (found in contraction.EVEN and EVEN.get(case, (False, False))[0])
     assert found == ("fma" if unit == "tf32x3" and part.taps.c_in // part.taps.groups % 4 else unit)
 
     weight, x64 = part.weight.astype(np.float64), x.astype(np.float64)
@@ -121,7 +128,9 @@ def test_scatter(case: str, unit: str, rng: np.random.Generator) -> None:
     given, m, out = world.buffer(s.shape[1:], s, "nt"), world.buffer(x.shape[1:], x), world.buffer(x.shape[1:], before, "nt")
     fields = dict(out=View(out), m=View(m), mode="times", weight_map="w+", repeat=t, accumulate=True)
     world.lowering.taps("TAPS", part, View(given), fields, scatter=True)
-    units = {launch.kernel.constants[0] for launch in world.run(precision)}
+    constants = [launch.kernel.constants for launch in world.run(precision)]
+    units = {c[0] for c in constants}
+    assert {c[6] for c in constants} == {unit in contraction.EVEN and EVEN.get(case, (False, False))[1]}
     positive, factor = np.maximum(part.weight, 0).astype(np.float64), np.repeat(x, t, axis=0)
     expected = before + factor * scatter(s.astype(np.float64), positive, part.taps)
     size = np.abs(before) + np.abs(factor) * scatter(np.abs(s).astype(np.float64), positive, part.taps)
@@ -228,35 +237,53 @@ def test_linear(n_in: int, n_out: int, scattered: bool, unit: str, rng: np.rando
 
 
 TILES = [
-    (HUGE, 130, True),
-    (WIDE, 129, False),
-    (TALL, 65, False),
-    (NARROW, 72, True),
-    (SQUARE, 40, False),
-    (SMALL, 40, True),
-    (THIN, 5, True),
+    (HUGE, 132, True, 64),
+    (WIDE, 129, False, 64),
+    (TALL, 65, False, 64),
+    (NARROW, 72, True, 64),
+    (SQUARE, 40, False, 64),
+    (SQUARE, 40, False, 20),
+    (SMALL, 40, True, 20),
+    (THIN, 8, True, 64),
+    (THIN, 5, True, 20),
 ]
 
 
-@pytest.mark.parametrize(("tile", "channels", "across"), TILES)
+@pytest.mark.parametrize(("tile", "channels", "across", "inner"), TILES)
 @pytest.mark.parametrize("unit", ["tf32", "bf16"])
 def test_bits_are_the_same_for_every_tile_and_batch(
-    tile: Any, channels: int, across: bool, unit: str, rng: np.random.Generator, monkeypatch: Any
+    tile: Any, channels: int, across: bool, inner: int, unit: str, rng: np.random.Generator, monkeypatch: Any
 ) -> None:
     """Each tile of the table, against the smallest that serves all shapes, with one sample more before."""
-    part = geometry(rng, *((channels, 20) if across else (20, channels)), (1, 2, 3), (1, 1, 2), after=1)
-    x = rng.standard_normal((2, 20, *part.taps.out_size), dtype=np.float32)
+    part = geometry(rng, *((channels, inner) if across else (inner, channels)), (1, 2, 3), (1, 1, 2), after=1)
+    x = rng.standard_normal((2, inner, *part.taps.out_size), dtype=np.float32)
     results = []
     precision, real = UNITS[unit]
     for chosen, n in ((SMALL, 1), (tile, 2)):
         monkeypatch.setattr(contraction, "choose_tile", lambda *_, chosen=chosen: chosen)
+        if channels <= THIN.channels:
+            monkeypatch.setattr(contraction, "THIN", chosen)
         world = World(n, real=real)
         out = world.buffer((channels, *part.taps.x_size))
         given = world.buffer(x.shape[1:], x[2 - n :])
         world.lowering.taps("TAPS", part, View(given), dict(out=View(out), mode="none", weight_map="w+"), scatter=across)
-        assert {launch.kernel.constants[3] for launch in world.run(precision)} == {chosen.constants}
+        (launch,) = world.run(precision)
+        assert (launch.kernel.constants[3], launch.kernel.constants[6]) == (chosen.constants, inner == 64)
         results.append(world.view_of(out)[-1].copy())
     assert np.array_equal(*(r.view(np.uint32) for r in results))
+
+
+@pytest.mark.parametrize("shared_bytes", [99 * 1024, 163 * 1024, 227 * 1024])
+@pytest.mark.parametrize("unit", UNITS)
+def test_blocks_fit_the_device(unit: str, shared_bytes: int, rng: np.random.Generator) -> None:
+    """A GPU of compute capability 8.9 has less shared memory than the largest tiles take."""
+    part, world = geometry(rng, 64, 128, (1, 40, 40), (1, 1, 1)), World(2, real=UNITS[unit][1])
+    neuron(part, world, np.zeros((2, *part.source.shape)), dual=True)
+    plan: Any = SimpleNamespace(n=2, t=1)
+    (launch,) = contraction.launches(world.steps[-1], plan, world.address_of, UNITS[unit][0], 4, shared_bytes)
+    assert launch.shared_bytes <= shared_bytes
+    large = unit in ("tf32", "bf16") and shared_bytes > 99 * 1024
+    assert (launch.kernel.constants[3] in (WIDE.constants, TALL.constants)) == large
 
 
 def test_nan_stays_where_it_is(rng: np.random.Generator) -> None:

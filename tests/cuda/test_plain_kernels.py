@@ -34,9 +34,11 @@ BODIES = [
     *((channel.neuron_channel, ("clip", mode, True), 10, 4, 4) for mode in ("none", "gate", "denominator", "derivative")),
     (channel.neuron_channel, ("gelu_tanh", "gate", False), 10, 4, 4),
     *((channel.taps_channel, (weight_map, "times"), 5, 4, 1) for weight_map in list(WEIGHT_MAPS)[::2]),
-    *((pool.max_pool, (), (real, winner, real, *["f4"] * 3), 8, 0) for real, winner in (("f4", "u1"), ("f4", "u2"), ("bf16", "u1"))),
-    *((pool.max_unpool, (scaled,), ("f4", "f4", "f4", winner, *["f4"] * 3), 12, 0) for winner in ("u1", "u2") for scaled in (False, True)),
-    (pool.max_unpool, (True,), ("bf16", "bf16", "bf16", "u1", *["f4"] * 3), 12, 0),
+    *((pool.max_pool, (lanes,), (real, winner, real, *["f4"] * 3), 11, 0)
+      for real, winner, lanes in (("f4", "u1", 4), ("f4", "u2", 1), ("bf16", "u1", 4))),
+    *((pool.max_unpool, (scaled, 4, lanes), ("f4", "f4", "f4", winner, *["f4"] * 3), 15, 0)
+      for winner, scaled, lanes in (("u1", False, 1), ("u1", True, 4), ("u2", True, 1), ("u2", False, 4))),
+    (pool.max_unpool, (True, 1, 4), ("bf16", "bf16", "bf16", "u1", *["f4"] * 3), 15, 0),
     (elementwise.clear_border, (), ("bf16", "f4"), 0, 0),
     (elementwise.move, (), ("bf16", "f4"), 1, 0),
     (elementwise.multiply, ("times",), ("f4", "bf16", "bf16"), 1, 0),
@@ -48,7 +50,7 @@ BODIES = [
     (entry.check, (), 3, 2, 1),
     (entry.largest, (), 5, 2, 0),
     (entry.start, (), 4, 2, 0),
-]
+]  # fmt: skip
 
 
 def kernels():

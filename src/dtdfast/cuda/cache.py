@@ -1,10 +1,13 @@
-"""Compiled kernels kept on disk, so that a process compiles only what no other did before it."""
+"""Compiled kernels kept on disk, so that a process compiles only what no other did before it.
+
+Machine code is good whatever made it, so the key holds the sources here and the major version of CUDA, which drivers go by, not the
+compilers: a folder that was filled elsewhere (bench/gpu.py fills one without a GPU) serves machines where nothing can be compiled.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import platform
 import tempfile
 from collections.abc import Callable
 from functools import cache
@@ -16,8 +19,6 @@ from typing import Any
 from .launch import Binary, Kernel
 
 _DIGEST = hashlib.sha256().digest_size
-_COMPILERS = ("numba", "numba-cuda", "llvmlite", "cuda-bindings", "nvidia-nvvm", "nvidia-cuda-nvcc", "nvidia-cuda-nvcc-cu12",
-              "nvidia-nvjitlink", "nvidia-nvjitlink-cu12")  # fmt: skip
 
 
 def folder() -> Path:
@@ -30,15 +31,10 @@ def folder() -> Path:
 
 @cache
 def _environment() -> bytes:
-    """What else decides a kernel's machine code: the sources here, and the compilers."""
-    digest = hashlib.sha256(platform.python_version().encode())
+    """What else decides whether a kernel's machine code can be used."""
+    digest = hashlib.sha256(metadata.version("cuda-bindings").partition(".")[0].encode())
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
-    for package in _COMPILERS:
-        try:
-            digest.update(f"{package} {metadata.version(package)}\n".encode())
-        except metadata.PackageNotFoundError:
-            continue
     return digest.digest()
 
 

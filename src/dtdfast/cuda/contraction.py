@@ -18,6 +18,7 @@ from . import dense
 from .dense import Tile
 from .epilogue import FIRST_VIEW, N_FLOATS, PER_VIEW, Finish
 from .launch import AddressOf, Kernel, Launch
+from .units import ROW_BYTES
 
 OPERATIONS = frozenset(("NEURON_DENSE", "TAPS_DENSE", "NEURON_LINEAR", "TAPS_LINEAR", "SCATTER_LINEAR"))
 """Operations that `launches` takes."""
@@ -26,23 +27,29 @@ UNITS = {"float32": ("tf32x3", "fma"), "tf32": ("tf32", "tf32"), "bfloat16": ("b
 UNITS["mixed"] = UNITS["float32"]
 """Per precision the unit for rows of float32 x and w that are 16-byte aligned, and for others; what lies in bfloat16 takes "bf16"."""
 
-HUGE, WIDE, TALL = Tile(256, 128, 64, 64, 3), Tile(128, 128, 64, 32, 3), Tile(256, 64, 64, 32, 3)
-NARROW, SQUARE, SMALL = Tile(128, 64, 32, 32, 3, 2), Tile(64, 64, 32, 32, 4, 2), Tile(32, 32, 16, 16, 8)
+HUGE, TALL = Tile(256, 128, 64, 64, 3), Tile(256, 64, 64, 32, 3)
+WIDE, BROAD = Tile(128, 128, 64, 32, 3), Tile(128, 128, 64, 32, 3, 1, 2)  # of two products, and two blocks of one
+NARROW, SQUARE, SMALL = Tile(128, 64, 32, 32, 3, 1, 2), Tile(64, 64, 32, 32, 3, 2, 2), Tile(32, 32, 16, 16, 4, 2, 2)
+SHALLOW = Tile(64, 64, 32, 32, 2, 1, 2)  # sums of one tile's depth, such as 3 × 3 × 3 of an image
 THIN = Tile(128, 8, 32, 8, 4)  # results of at most 8 channels, such as relevance of an image; across only
 
-_NARROW_UNITS: dict[int, tuple[Tile, ...]] = {1: (HUGE, WIDE, TALL, SQUARE, SMALL), 2: (WIDE, TALL, SQUARE, SMALL)}
-TILES: dict[str, dict[int, tuple[Tile, ...]]] = {
+_NARROW_UNITS: dict[int, tuple[Tile, ...]] = {1: (HUGE, BROAD, TALL, SQUARE, SMALL), 2: (WIDE, TALL, SQUARE, SMALL)}
+EVEN: dict[str, dict[int, tuple[Tile, ...]]] = {
     "tf32": _NARROW_UNITS,
     "bf16": _NARROW_UNITS,
-    "bf16_rounded": {1: (SQUARE, SMALL), 2: (SQUARE, SMALL)},  # of layers that read x: a small part of any network
     "tf32x3": {1: (NARROW, SQUARE, SMALL), 2: (SQUARE, SMALL)},
-    "fma": {1: (SQUARE, SMALL), 2: (SQUARE, SMALL)},
 }
-"""Per unit and number of products the tiles whose sums fit the registers (tests/cuda/test_compiled.py)."""
+"""Per unit and number of products the tiles whose sums fit the registers (tests/cuda/test_compiled.py), fed evenly (feed.py)."""
+UNEVEN = (SQUARE, SMALL)
+"""The same for all units, of layers whose channels do not fill tiles: a small part of most networks."""
 
-EFFICIENCY = {HUGE: 1.0, WIDE: 0.95, TALL: 0.9, NARROW: 0.85, SQUARE: 0.7, SMALL: 0.3}
-"""Share of the peak that a multiprocessor full of such tiles is thought to reach: predicted, not measured."""
+_FETCHING = {HUGE: 1.0, WIDE: 0.95, BROAD: 0.95, TALL: 0.9, SQUARE: 0.7, SMALL: 0.35, SHALLOW: 0.7}
+_ISSUING = {NARROW: 0.9, SQUARE: 0.85, SMALL: 0.65, SHALLOW: 0.85}
+EFFICIENCY = {"tf32": _FETCHING, "bf16": _FETCHING, "bf16_rounded": _FETCHING, "tf32x3": _ISSUING, "fma": _ISSUING}
+"""Share of the peak that a multiprocessor full of such tiles is thought to reach: small ones are bound by what they fetch from the
+second-level cache, those of the slower units by the instructions they issue.  Predicted, not measured."""
 
+PIECE = 2**15  # numbers that are rounded at once
 MOST = 2**31  # offsets and counts of pixels are 32-bit
 
 
@@ -72,9 +79,13 @@ def packing(weights: Weights) -> NDArray[Any]:
 
 
 def bf16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """Finite numbers as the bits of bfloat16, rounded to nearest, ties to even."""
-    bits = np.ascontiguousarray(values).view(np.uint32)
-    return ((bits + np.uint32(0x7FFF) + (bits >> 16 & 1)) >> 16).astype(np.uint16)
+    """Finite numbers as the bits of bfloat16, rounded to nearest, ties to even; piece by piece, so that the caches hold what is between."""
+    bits = np.ascontiguousarray(values).reshape(-1).view(np.uint32)
+    rounded = np.empty(bits.size, np.uint16)
+    for start in range(0, bits.size, PIECE):
+        piece = bits[start : start + PIECE]
+        rounded[start : start + PIECE] = (piece + np.uint32(0x7FFF) + (piece >> 16 & 1)) >> 16
+    return rounded.reshape(values.shape)
 
 
 class _Operand:
@@ -118,29 +129,29 @@ def _window(window: NDArray[np.float32], address_of: AddressOf) -> _Other:
     return _Other("f4", address_of(window), (0, h * w, w, 1))
 
 
-def choose_tile(unit: str, n_products: int, across: bool, pixels: int, channels: int, groups: int, multiprocessors: int) -> Tile:
+def choose_tile(efficiency: dict[Tile, float], pixels: int, channels: int, groups: int, multiprocessors: int) -> Tile:
     """The tile whose blocks take the least time on the busiest multiprocessor.
 
     The order of summation is the same for all, so the choice may follow the size of the batch.
     """
-    if across and channels <= THIN.channels:
-        return THIN
 
     def cost(tile: Tile) -> float:
         blocks = -(-pixels // tile.pixels) * -(-channels // tile.channels) * groups
-        return -(-blocks // multiprocessors) * tile.pixels * tile.channels / EFFICIENCY[tile]
+        return -(-blocks // multiprocessors) * tile.pixels * tile.channels / efficiency[tile]
 
-    return min(TILES[unit][n_products], key=cost)
+    return min(efficiency, key=cost)
 
 
-def launches(step: Step, plan: Plan, address_of: AddressOf, precision: str = "float32", multiprocessors: int = 132) -> list[Launch]:
+def launches(
+    step: Step, plan: Plan, address_of: AddressOf, precision: str = "float32", multiprocessors: int = 132, shared_bytes: int = 163 * 1024
+) -> list[Launch]:
     """The launch that computes a dense step of a plan.
 
     Parameters
     ----------
     address_of : device addresses, see launch.py
     precision : a key of UNITS, of float32 operands; sums are float32
-    multiprocessors : of the device
+    multiprocessors, shared_bytes : of the device, and what one block may have
     """
     assert step.x is not None
     assert step.weights is not None
@@ -184,7 +195,12 @@ def launches(step: Step, plan: Plan, address_of: AddressOf, precision: str = "fl
         raise BackendError(f"a pass of {n} samples has more than 2**31 elements in one array; choose a smaller batch_size")
 
     unit = "bf16" if x.dtype == "bf16" else UNITS[precision][0 if vector == whole else 1]
-    tile = choose_tile(unit, len(maps), across, pixels, channels, step.groups, multiprocessors)
+    thin = across and channels <= THIN.channels and vector * SIZES[x.dtype] >= 4  # copies of 2 bytes would take too many registers
+    even = unit in EVEN and vector == whole and (vector_w == whole or thin) and inner * SIZES[x.dtype] % ROW_BYTES == 0
+    shallow = len(step.phase.taps) * inner * SIZES[x.dtype] <= ROW_BYTES
+    tiles = EVEN[unit][len(maps)] if even else (SHALLOW,) if shallow else UNEVEN
+    fitting = {t: EFFICIENCY[unit][t] for t in tiles if t.shared_bytes(len(maps), len(views)) <= shared_bytes}
+    tile = THIN if thin else choose_tile(fitting, pixels, channels, step.groups, multiprocessors)
     tiles_across = -(-channels // tile.channels)
     numbers = (
         *(x.address, *x.strides, address_of(step.weights), address_of(table), len(step.phase.taps), inner),
@@ -193,7 +209,7 @@ def launches(step: Step, plan: Plan, address_of: AddressOf, precision: str = "fl
         *(number for v in views.values() for number in v.numbers()),
     )
     kernel = Kernel(
-        "dtd_dense", dense.dense, (unit, maps, across, tile.constants, vector, vector_w, ending.constants),
+        "dtd_dense", dense.dense, (unit, maps, across, tile.constants, vector, vector_w, even, ending.constants),
         FIRST_VIEW + PER_VIEW * len(views), N_FLOATS, tile.threads, tile.min_blocks,
     )  # fmt: skip
     grid = (-(-pixels // tile.pixels) * tiles_across, step.groups, 1)

@@ -3,10 +3,9 @@
     sum[p, j] = Σ_k Σ_i x[p·step + tap_k, i] wm(w[k, i, j])           p: pixels of all samples, one group of channels at a time
 
 A block owns a tile of pixels × channels and walks the taps' channels, (k, i) flattened, 128 bytes at a time: tiles of x and of the weights
-come through `stages` buffers of shared memory by asynchronous copies, the warps multiply them (units.py), and the sums go through shared
-memory to `epilogue.py`.  x is never gathered in memory, and its frame of zeros stands for padding, so nothing tests bounds; what lies
-beyond the last pixel, channel or column is filled with zeros.  The weights lie in memory once, [group][output][tap][input], and serve
-both directions:
+come through `stages` buffers of shared memory by asynchronous copies (feed.py), the warps multiply them (units.py), and the sums go
+through shared memory to `epilogue.py`.  x is never gathered in memory, and its frame of zeros stands for padding, so nothing tests bounds.
+The weights lie in memory once, [group][output][tap][input], and serve both directions:
 
     along:   j is the output, a row of weights is summed along:           w[k, i, j] = weight[j][tap_k][i]
     across:  j is the input, the sum runs over the weights' rows:         w[k, i, j] = weight[i][tap_k][j]
@@ -20,29 +19,28 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .epilogue import CHANNELS, FIRST_VIEW, PER_VIEW, Finish, finish
+from .epilogue import FIRST_VIEW, PER_VIEW, Finish, finish
+from .feed import CHANNELS, DHW, HW, INNER, N_TAPS, PIXELS, REPEAT, TILES_ACROSS, X_D, X_H, X_N, X_W, W, feed
 from .formulas import ZERO
 from .specialise import unroll
-from .units import ROW_BYTES, tile_product, turning
+from .units import ROW_BYTES, bytes_of, tile_product
 
-X, X_N, X_D, X_H, X_W, WEIGHT, TAPS, N_TAPS, INNER, PIXELS, DHW, HW, W, REPEAT, TILES_ACROSS, ROW, GROUP = range(17)
-"""Numbers of the kernel: x and its strides; weights and table of (x offset, weight offset) per tap; taps; channels summed per tap; pixels
-of all samples, of one sample, of one plane and row; samples of x per kept one; tiles side by side; strides of the weights."""
-
-assert CHANNELS == GROUP + 1  # epilogue.py numbers the rest
-
-SPARE_TAPS = 2 * ROW_BYTES // 2  # rows of zeros behind the table: columns beyond the end still look their tap up
+SPARE_TAPS = 4 * ROW_BYTES // 2 + 1  # rows of zeros behind the table: the columns of a step beyond the end still look their tap up
 
 
 @dataclass(frozen=True)
 class Tile:
-    """What a block computes at once: pixels × channels, the part of one warp, and how many tiles deep copies run ahead."""
+    """What a block computes at once: pixels × channels, and the part of one warp; copies run `stages` − 1 steps ahead of products.
+
+    together : tiles of a step.  Where a multiprocessor has few warps, more of them give each warp more to do while it waits.
+    """
 
     pixels: int
     channels: int
     warp_pixels: int
     warp_channels: int
     stages: int
+    together: int = 1
     min_blocks: int = 1
 
     @property
@@ -51,10 +49,10 @@ class Tile:
 
     @property
     def constants(self) -> tuple[int, ...]:
-        return self.pixels, self.channels, self.warp_pixels, self.warp_channels, self.stages
+        return self.pixels, self.channels, self.warp_pixels, self.warp_channels, self.stages, self.together
 
     def shared_bytes(self, n_products: int, n_views: int) -> int:
-        pipeline = self.stages * (self.pixels + self.channels) * ROW_BYTES
+        pipeline = self.stages * self.together * (self.pixels + self.channels) * ROW_BYTES
         sums = n_products * self.pixels * pitch(self.channels) * 4
         return max(pipeline, sums) + 4 * self.pixels * (1 + n_views)
 
@@ -65,8 +63,9 @@ def pitch(channels: int) -> int:
 
 
 def dense(
-    ptx: Any, unit: str, maps: tuple[str, ...], across: bool, tile: tuple[int, ...], vector: int, vector_w: int, ending: tuple[Any, ...]
-) -> Callable[..., None]:
+    ptx: Any, unit: str, maps: tuple[str, ...], across: bool, tile: tuple[int, ...], vector: int, vector_w: int, even: bool,
+    ending: tuple[Any, ...],
+) -> Callable[..., None]:  # fmt: skip
     """Make the kernel.
 
     Parameters
@@ -76,29 +75,21 @@ def dense(
     across : the sum runs over the weights' rows
     tile : Tile.constants
     vector, vector_w : elements of x and of the weights that one copy moves: 16 bytes of them (aligned rows) or 1
+    even : how tiles are fed, see feed.py
     ending : Finish.constants
     """
-    PIXELS_T, CHANNELS_T, PIXELS_W, CHANNELS_W, STAGES = tile
+    PIXELS_T, CHANNELS_T, PIXELS_W, CHANNELS_W, STAGES, TOGETHER = tile
     I, J = PIXELS_W // 16, CHANNELS_W // 8  # noqa: E741
     WARPS_ACROSS = CHANNELS_T // CHANNELS_W
     WARP_BITS = WARPS_ACROSS.bit_length() - 1
     THREADS = PIXELS_T // PIXELS_W * WARPS_ACROSS * 32
     PRODUCTS = len(maps)
     SUMS = PRODUCTS * I * J * 4
-    SIZE = 2 if unit == "bf16" else 4  # bytes of an element of x and w
-    DEPTH = ROW_BYTES // SIZE  # columns of a tile
-    DEPTH_BITS = DEPTH.bit_length() - 1
+    DEPTH = ROW_BYTES // bytes_of(unit)  # columns of a tile
+    DEPTH_BITS, TOGETHER_BITS = DEPTH.bit_length() - 1, TOGETHER.bit_length() - 1
     X_BYTES = PIXELS_T * ROW_BYTES
-    STAGE = X_BYTES + CHANNELS_T * ROW_BYTES
-    COLUMNS = DEPTH // vector  # threads side by side on a row of x
-    COLUMN_BITS = COLUMNS.bit_length() - 1
-    ROWS = THREADS // COLUMNS
-    X_TURNS, W_TURNS = PIXELS_T // ROWS, CHANNELS_T // ROWS
-    COLUMNS_W = CHANNELS_T // vector_w  # the same for a row of weights, across
-    COLUMN_BITS_W = COLUMNS_W.bit_length() - 1
-    ROWS_W = THREADS // COLUMNS_W
-    TURNS_ACROSS = max(1, DEPTH // ROWS_W)
-    TURN_FROM, TURN_MASK, TURN_BY = turning(CHANNELS_T, SIZE)
+    TILE = X_BYTES + CHANNELS_T * ROW_BYTES
+    STAGE = TOGETHER * TILE
     PITCH = pitch(CHANNELS_T)
     END = Finish(*ending)
     NAMES = END.views
@@ -110,26 +101,7 @@ def dense(
     product = tile_product(ptx, unit, maps, across, (I, J), CHANNELS_T)
     finish_at = finish(ptx, END, 4 * PIXELS_T * PITCH, 4 * PIXELS_T)
     wait = ptx.COPY_WAIT[STAGES - 2]
-    BYTES, BYTES_W = SIZE * vector, SIZE * vector_w
-    copies = {16: ptx.copy16, 4: ptx.copy4, 2: ptx.copy2}
-    copy, copy_w = copies[BYTES], copies[BYTES_W]
-
-    def place_of(row: int, column: int) -> int:
-        """Byte of a tile of 128-byte rows, where element `column` of `row` lies."""
-        return row * ROW_BYTES + (((SIZE * column >> 4) ^ (row & 7)) << 4) + (SIZE * column & 15)
-
-    def step_on(k: int, place: Any, a: Any) -> None:
-        """A tile's columns further: place holds, for each k, tap, channel, and the tap's offsets in x and in the weights."""
-        channel = place[4 * k + 1] + DEPTH
-        if channel >= a[INNER]:
-            tap = place[4 * k]
-            while channel >= a[INNER]:
-                channel -= a[INNER]
-                tap += 1
-            place[4 * k] = tap
-            place[4 * k + 2] = ptx.read_int(a[TAPS] + 8 * tap)
-            place[4 * k + 3] = ptx.read_int(a[TAPS] + 8 * tap + 4)
-        place[4 * k + 1] = channel
+    begin, copy_tile, PLACES, X_TURNS = feed(ptx, unit, across, PIXELS_T, CHANNELS_T, THREADS, vector, vector_w, even, TOGETHER > 1)
 
     def kernel(a: Any, f: Any) -> None:
         thread = ptx.thread()
@@ -162,64 +134,29 @@ def dense(
                 ptx.shared_store_int(offsets + 4 * ((v + 1) * PIXELS_T + thread), offset)
         ptx.barrier()
 
-        # what this thread copies: the same column of several rows of x, and of rows of weights (along), or several rows of weights (across)
-        column, first_row = (thread & (COLUMNS - 1)) * vector, thread >> COLUMN_BITS
-        x_row = ptx.integers(X_TURNS)
-        for u in range(X_TURNS):
-            x_row[u] = ptx.shared_load_int(offsets + 4 * (first_row + u * ROWS)) + group * a[INNER]
-        channel_w = first_channel + (thread & (COLUMNS_W - 1)) * vector_w
-        k_row = thread >> COLUMN_BITS_W
-        place = ptx.integers(4)
-        place[0], place[1] = 0, column - DEPTH
-        place[2], place[3] = ptx.read_int(a[TAPS]), ptx.read_int(a[TAPS] + 4)
-        step_on(0, place, a)
-        places = ptx.integers(4 * TURNS_ACROSS)
-        if across:
-            for u in range(TURNS_ACROSS):
-                places[4 * u], places[4 * u + 1] = 0, k_row + u * ROWS_W - DEPTH
-                places[4 * u + 2], places[4 * u + 3] = ptx.read_int(a[TAPS]), ptx.read_int(a[TAPS] + 4)
-                step_on(u, places, a)
-        weights = a[WEIGHT] + SIZE * group * a[GROUP]
-
+        place, x_row = ptx.integers(PLACES), ptx.integers(X_TURNS)
+        begin(a, place, x_row, offsets, thread, group)
         sums = ptx.registers(SUMS)
         for i in range(SUMS):
             sums[i] = ZERO
         n_tiles = (a[N_TAPS] * a[INNER] + DEPTH - 1) >> DEPTH_BITS
+        n_steps = (n_tiles + TOGETHER - 1) >> TOGETHER_BITS
         read_at, write_at = base, base
-        for number in range(1 - STAGES, n_tiles):
+        for number in range(1 - STAGES, n_steps):
             if number >= 0:
                 wait()
                 ptx.barrier()
-            if number + STAGES - 1 < n_tiles:
-                inside = 1 if place[0] < a[N_TAPS] else 0
-                for u in range(X_TURNS):
-                    row = first_row + u * ROWS
-                    filled = inside if first_pixel + row < a[PIXELS] else 0
-                    copy(write_at + place_of(row, column), a[X] + SIZE * (x_row[u] + (place[2] + place[1]) * filled), BYTES * filled)
-                if across:
-                    for u in range(TURNS_ACROSS):
-                        row = k_row + u * ROWS_W
-                        filled = 1 if channel_w < a[CHANNELS] and places[4 * u] < a[N_TAPS] else 0
-                        at = places[4 * u + 1] * a[ROW] + places[4 * u + 3] + channel_w
-                        byte = SIZE * (channel_w - first_channel)
-                        to = write_at + X_BYTES + row * SIZE * CHANNELS_T + (byte & 15)
-                        to += ((byte >> 4) ^ (((row >> TURN_FROM) & TURN_MASK) << TURN_BY)) << 4
-                        if row < DEPTH:
-                            copy_w(to, weights + SIZE * at * filled, BYTES_W * filled)
-                        step_on(u, places, a)
-                else:
-                    for u in range(W_TURNS):
-                        row = first_row + u * ROWS
-                        filled = inside if first_channel + row < a[CHANNELS] else 0
-                        at = (first_channel + row) * a[ROW] + place[3] + place[1]
-                        copy_w(write_at + X_BYTES + place_of(row, column), weights + SIZE * at * filled, BYTES_W * filled)
-                step_on(0, place, a)
+            if number + STAGES - 1 < n_steps:
+                for k in unroll(TOGETHER):  # zeros beyond the last tile
+                    copy_tile(a, place, x_row, write_at + k * TILE, thread, first_pixel, first_channel, group)
             ptx.copy_commit()
+            ptx.warp_barrier()
             write_at += STAGE
             if write_at == base + STAGES * STAGE:
                 write_at = base
             if number >= 0:
-                product(sums, read_at, read_at + X_BYTES, row_w, column_w, lane, f[0])
+                for k in unroll(TOGETHER):
+                    product(sums, read_at + k * TILE, read_at + k * TILE + X_BYTES, row_w, column_w, lane, f[0])
                 read_at += STAGE
                 if read_at == base + STAGES * STAGE:
                     read_at = base

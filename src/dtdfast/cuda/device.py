@@ -32,6 +32,7 @@ class Device(Protocol):
     name: str
     capability: tuple[int, int]
     multiprocessors: int
+    shared_bytes: int  # that one block may have
     stream: int  # of its own, for callers that have none
 
     def memory(self) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import threading
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -23,6 +24,18 @@ PLAIN_SHARED_BYTES = 48 * 1024  # a block's shared memory that needs no leave
 log = logging.getLogger("dtdfast")
 
 
+class _Loaded:
+    """Kernels in the primary context of one GPU: loaded once in a process."""
+
+    def __init__(self) -> None:
+        self.functions: dict[Kernel, Any] = {}
+        self.shared: dict[Kernel, int] = {}  # bytes that blocks have leave for
+        self.lock = threading.Lock()
+
+
+_LOADED: defaultdict[int, _Loaded] = defaultdict(_Loaded)
+
+
 class Gpu:
     """The `Device` of one GPU, in its primary context, which other libraries of the process share."""
 
@@ -38,9 +51,8 @@ class Gpu:
         self._context = self._call("cuDevicePrimaryCtxRetain", self._device)
         self.capability = (self._attribute("COMPUTE_CAPABILITY_MAJOR"), self._attribute("COMPUTE_CAPABILITY_MINOR"))
         self.multiprocessors = self._attribute("MULTIPROCESSOR_COUNT")
-        self._functions: dict[Kernel, Any] = {}
-        self._shared: dict[Kernel, int] = {}
-        self._loading = threading.Lock()
+        self.shared_bytes = self._attribute("MAX_SHARED_MEMORY_PER_BLOCK_OPTIN")
+        self._loaded = _LOADED[number]
         with self._current():
             self.stream = int(self._call("cuStreamCreate", int(self._driver.CUstream_flags.CU_STREAM_NON_BLOCKING)))
 
@@ -106,8 +118,9 @@ class Gpu:
     # -------------------------------------------------------------------------------------------------------------- launches
 
     def prepare(self, launches: Sequence[Launch]) -> None:
-        with self._loading:
-            wanted = dict.fromkeys(x.kernel for x in launches if x.kernel not in self._functions)
+        functions = self._loaded.functions
+        with self._loaded.lock:
+            wanted = dict.fromkeys(x.kernel for x in launches if x.kernel not in functions)
             found = {kernel: cache.stored(kernel, self.capability) for kernel in wanted}
             missing = [kernel for kernel, binary in found.items() if binary is None]
             if missing:
@@ -117,17 +130,17 @@ class Gpu:
                 for kernel, binary in found.items():
                     binary = binary or made[kernel]
                     module = self._call("cuModuleLoadData", binary.image)
-                    self._functions[kernel] = self._call("cuModuleGetFunction", module, binary.entry.encode())
+                    functions[kernel] = self._call("cuModuleGetFunction", module, binary.entry.encode())
                 self._allow_shared(launches)
 
     def _allow_shared(self, launches: Sequence[Launch]) -> None:
         """Leave for blocks with much shared memory."""
         for launch in launches:
             kernel, nbytes = launch.kernel, launch.shared_bytes
-            if nbytes > max(PLAIN_SHARED_BYTES, self._shared.get(kernel, 0)):
+            if nbytes > max(PLAIN_SHARED_BYTES, self._loaded.shared.get(kernel, 0)):
                 attribute = self._driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-                self._call("cuFuncSetAttribute", self._functions[kernel], attribute, nbytes)
-                self._shared[kernel] = nbytes
+                self._call("cuFuncSetAttribute", self._loaded.functions[kernel], attribute, nbytes)
+                self._loaded.shared[kernel] = nbytes
 
     def launch(self, launches: Sequence[Launch], stream: int) -> None:
         self.prepare(launches)
@@ -138,12 +151,13 @@ class Gpu:
         for launch in launches:
             values = (*launch.integers, *launch.floats)
             kinds = (ctypes.c_int64,) * len(launch.integers) + (ctypes.c_float,) * len(launch.floats)
-            function = self._functions[launch.kernel]
+            function = self._loaded.functions[launch.kernel]
             self._call("cuLaunchKernel", function, *launch.grid, *launch.block, launch.shared_bytes, stream, (values, kinds), 0)
 
     def record(self, launches: Sequence[Launch]) -> Any:
         self.prepare(launches)  # nothing may be loaded while the stream is captured
-        mode = self._driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+        # the stricter modes would forbid this thread to free memory, which Python may do at any line for an Explainer no longer used
+        mode = self._driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
         with self._current():
             self._call("cuStreamBeginCapture", self.stream, mode)
             try:

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from .feed import CHANNELS
 from .formulas import ACTIVATIONS, DERIVATIVES, FACTORS, MULTIPLIERS, ONE, stabilised
 from .specialise import unroll
 
-CHANNELS, BIAS, BIAS_D = 17, 18, 19  # numbers of the kernel: result channels per group; per-channel vectors, 0 for none
-ACCUMULATE = 20  # whether a product adds to out
-FIRST_VIEW, PER_VIEW = 21, 5  # then, for every view of Finish.views, its address and strides along n, d, h, w
+BIAS, BIAS_D = CHANNELS + 1, CHANNELS + 2  # numbers of the kernel behind those of feed.py: per-channel vectors, 0 for none
+ACCUMULATE = BIAS_D + 1  # whether a product adds to out
+FIRST_VIEW, PER_VIEW = ACCUMULATE + 1, 5  # then, for every view of Finish.views, its address and strides along n, d, h, w
 GAMMA, COEFFICIENT, STABILIZER, ALPHA, BETA = range(5)
 N_FLOATS = 5
 
@@ -103,8 +104,13 @@ def finish(ptx: Any, end: Finish, second_sum: int, per_view: int) -> Callable[[A
 
     def add_vector(to: Any, vector: int, channel: int) -> None:
         if vector != 0:
-            for e in range(N):
-                to[e] = to[e] + ptx.read(vector + 4 * (channel + e))
+            if N == 1:
+                to[0] = to[0] + ptx.read(vector + 4 * channel)
+            else:
+                for q in unroll(N // 4):
+                    v_0, v_1, v_2, v_3 = ptx.read4(vector + 4 * (channel + 4 * q))
+                    to[4 * q], to[4 * q + 1] = to[4 * q] + v_0, to[4 * q + 1] + v_1
+                    to[4 * q + 2], to[4 * q + 3] = to[4 * q + 2] + v_2, to[4 * q + 3] + v_3
 
     def neuron(a: Any, f: Any, sums: int, offsets: int, channel: int) -> None:
         y, z, other = ptx.registers(N), ptx.registers(N), ptx.registers(N)
@@ -139,7 +145,11 @@ def finish(ptx: Any, end: Finish, second_sum: int, per_view: int) -> Callable[[A
             else:
                 add_vector(z, a[BIAS_D], channel)
                 for e in range(N):
-                    z[e] = formula(f[COEFFICIENT], other[e], stabilised(z[e], f[STABILIZER]), scale)
+                    d = stabilised(z[e], f[STABILIZER])
+                    if MODE == "gate":
+                        z[e] = ptx.ratio(f[COEFFICIENT] * other[e], d) * scale
+                    else:
+                        z[e] = formula(f[COEFFICIENT], other[e], d, scale)
             put(address(a, FACTOR_V, offsets, channel), z, FACTOR_V)
 
     def taps(a: Any, f: Any, sums: int, offsets: int, channel: int) -> None:

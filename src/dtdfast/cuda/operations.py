@@ -184,6 +184,14 @@ def _space(view: Strided) -> tuple[int, ...]:
     return tuple(view.strides[a] for a in SPACE)
 
 
+def _in_lanes(site: Site, body: tuple[Any, ...], views: list[Strided], longs: tuple[int, ...], apart: list[Strided]) -> list[Launch]:
+    """A body that does several channels at once, `apart` in these views, or one where there are not as many times a number."""
+    n, channels, *space = site.shape(site.step.out)
+    lanes = pool.LANES if channels % pool.LANES == 0 else 1
+    steps = tuple(channels // lanes * view.strides[C] for view in apart)
+    return launches((*body, lanes), (n, channels // lanes, *space), views, (*longs, *steps), (), site.step.repeat)
+
+
 def max_pool(site: Site) -> list[Launch]:
     step = site.step
     assert step.x is not None
@@ -193,7 +201,8 @@ def max_pool(site: Site) -> list[Launch]:
     coordinates = [coordinate(a, by) for a, by in zip(SPACE, step.phase.x_step, strict=True)]
     views = [site.view(step.out), site.view(step.m), without(x, *SPACE), *coordinates]
     size = site.shape(step.x)[D : W + 1]
-    return site.run((pool.max_pool,), views, (site.address_of(step.table), len(step.table), *size, *_space(x)))
+    longs = (site.address_of(step.table), len(step.table), *size, *_space(x))
+    return _in_lanes(site, (pool.max_pool,), views, longs, [*views[:2], x])
 
 
 def max_unpool(site: Site) -> list[Launch]:
@@ -205,8 +214,8 @@ def max_unpool(site: Site) -> list[Launch]:
     views = [site.view(step.out), factor, without(x, *SPACE), without(m, *SPACE), *(coordinate(a) for a in SPACE)]
     size = site.shape(step.x)[D : W + 1]
     taps = site.address_of(step.table) if len(step.table) else 0
-    longs = (taps, len(step.table), *size, *_space(x), *_space(m), int(step.accumulate))
-    return site.run((pool.max_unpool, step.factor is not None), views, longs)
+    longs = (taps, *size, *_space(x), *_space(m), int(step.accumulate))
+    return _in_lanes(site, (pool.max_unpool, step.factor is not None, len(step.table)), views, longs, views[:4])
 
 
 # -------------------------------------------------------------------------------------------------------------- along an axis

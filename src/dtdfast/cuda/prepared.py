@@ -109,8 +109,9 @@ class Prepared:
     def _launches(self, step: Step) -> list[Launch]:
         if step.op in OPERATIONS:
             return step_launches(step, self.plan, self.address_of)
+        device = self._memory.device
         made: list[Launch] = self._contractions.launches(
-            step, self.plan, self.address_of, self._precision, self._memory.device.multiprocessors
+            step, self.plan, self.address_of, self._precision, device.multiprocessors, device.shared_bytes
         )
         return made
 

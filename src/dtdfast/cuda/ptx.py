@@ -11,6 +11,7 @@ are those of NVIDIA's PTX ISA (sections "Matrix Fragments for mma.m16n8k8" and "
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -81,6 +82,20 @@ def text_of(function: Callable[..., None], n_integers: int, n_floats: int, cc: t
     """A kernel's PTX; `bounds` are threads of a block, and blocks that must fit on a multiprocessor."""
     signature = (types.UniTuple(types.int64, n_integers), types.UniTuple(types.float32, n_floats))
     text: str = cuda.compile_ptx(function, signature, cc=cc, launch_bounds=bounds)[0]
+    return improved(text) if cc >= HOPPER else text
+
+
+HOPPER = (9, 0)
+_IMPROVED = (
+    (r"max\.f32 t, (\S+), 0f00000000; cvt\.rna\.tf32\.f32 (\S+), t;", r"cvt.rn.relu.tf32.f32 \2, \1;"),
+    (r"cvt\.rna\.tf32", "cvt.rn.tf32"),
+)
+
+
+def improved(text: str) -> str:
+    """PTX with what one instruction does from Hopper on: rounding to tf32, before it three, and of the positive part."""
+    for old, new in _IMPROVED:
+        text = re.sub(old, new, text)
     return text
 
 
@@ -90,6 +105,7 @@ thread = _instruction("mov.u32 $0, %tid.x;", "i")
 block_x = _instruction("mov.u32 $0, %ctaid.x;", "i")
 block_y = _instruction("mov.u32 $0, %ctaid.y;", "i")
 barrier = _instruction("bar.sync 0;", memory=True)
+warp_barrier = _instruction("bar.warp.sync 0xffffffff;", memory=True)  # what a warp does together asks that no branch has split it
 quotient = _instruction("div.u32 $0, $1, $2;", "i", "ii")  # of integers ≥ 0
 
 
@@ -117,6 +133,7 @@ integers = _register_array(ir.IntType(32), types.int32)
 load = _instruction("ld.global.f32 $0, [$1];", "f", "l", memory=True)
 load4 = _instruction("ld.global.v4.f32 {$0,$1,$2,$3}, [$4];", "ffff", "l", memory=True)
 read = _instruction("ld.global.nc.f32 $0, [$1];", "f", "l")  # of what no kernel in flight writes
+read4 = _instruction("ld.global.nc.v4.f32 {$0,$1,$2,$3}, [$4];", "ffff", "l")
 read_int = _instruction("ld.global.nc.s32 $0, [$1];", "i", "l")
 read_long = _instruction("ld.global.nc.s64 $0, [$1];", "l", "l")
 load_bf16 = _instruction("{.reg .b32 w; ld.global.u16 w, [$1]; shl.b32 w, w, 16; mov.b32 $0, w;}", "f", "l", memory=True)
@@ -167,9 +184,16 @@ def shared(context):  # type: ignore[no-untyped-def]
 
 # ------------------------------------------------------------------------------------------------------------------- arithmetic
 
+times = _instruction("mul.wide.s32 $0, $1, $2;", "l", "ii")  # of two 32-bit integers, in 64 bits
 fma = _instruction("fma.rn.f32 $0, $1, $2, $3;", "f", "fff")
+positive = _instruction("max.f32 $0, $1, 0f00000000;", "f", "f")  # of a finite number: a NaN would become 0
+ratio = _instruction(  # 0 where the second is 0; within 2 units in the last place, over all of float32 and without a branch
+    "{.reg .pred p; .reg .f32 q; setp.eq.f32 p, $2, 0f00000000; div.full.f32 q, $1, $2; selp.f32 $0, 0f00000000, q, p;}", "f", "ff"
+)
 round_tf32 = _instruction("cvt.rna.tf32.f32 $0, $1;", "r", "f")
-as_float = _instruction("mov.b32 $0, $1;", "f", "r")
+high_tf32 = _instruction("{.reg .b32 t; cvt.rna.tf32.f32 t, $1; and.b32 $0, t, 0xFFFFE000;}", "f", "f")  # the same as a number
+word = _instruction("mov.b32 $0, $1;", "r", "f")
+round_positive_tf32 = _instruction("{.reg .f32 t; max.f32 t, $1, 0f00000000; cvt.rna.tf32.f32 $0, t;}", "r", "f")  # finite likewise
 pack_bf16 = _instruction("cvt.rn.bf16x2.f32 $0, $2, $1;", "r", "ff")  # the first operand into the low half
 
 
@@ -246,7 +270,7 @@ _ITEM = (
 WORDS = {
     language.item: _instruction(_ITEM, "l"),
     language.quotient_by: _instruction("{.reg .u64 w; mul.wide.u32 w, $1, $2; shr.u64 $0, w, $3;}", "l", "iii"),
-    language.times: _instruction("mul.wide.s32 $0, $1, $2;", "l", "ii"),
+    language.times: times,
     language.load: load,
     language.load_bf16: load_bf16,
     language.load_byte: load_byte,

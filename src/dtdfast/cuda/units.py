@@ -30,6 +30,11 @@ UNITS = ("fma", "tf32x3", "tf32", "bf16_rounded", "bf16")
 ROW_BYTES = 128  # of a tile
 
 
+def bytes_of(unit: str) -> int:
+    """Of an element of x and of the weights in shared memory."""
+    return 2 if unit == "bf16" else 4
+
+
 def turning(n_channels: int, size: int) -> tuple[int, int, int]:
     """(from, mask, by): chunk q of row k of weights across lies at q ^ (((k >> from) & mask) << by).
 
@@ -56,16 +61,44 @@ def tile_product(
     """
     I, J = blocks  # noqa: E741
     PRODUCTS = len(maps)
-    SIZE = 2 if unit == "bf16" else 4
+    SIZE = bytes_of(unit)
     TURN_FROM, TURN_MASK, TURN_BY = turning(n_channels, SIZE)
     PITCH = SIZE * n_channels
     PAIRS = (J + 1) // 2
+    STEPS = {"fma": 8, "bf16_rounded": 2}.get(unit, 4)
+    # written out, loads of one step overlap products of another; where that takes too many registers, the compiler sees a loop
+    WRITTEN_OUT = unit == "tf32" or (unit == "bf16" and {*maps} <= {"w", "w+"}) or (unit == "tf32x3" and PRODUCTS * I * J <= 4)
     first, second = (WEIGHT_MAPS[m] for m in (maps[0], maps[-1]))
 
     def mapped(product: int, w: Any, gamma: Any) -> Any:
+        if maps[product] == "w+":
+            return ptx.positive(w)
         if product == 0:
             return first(w, gamma)
         return second(w, gamma)
+
+    def mapped_tf32(product: int, w: Any, gamma: Any) -> Any:
+        if maps[product] == "w+":
+            return ptx.round_positive_tf32(w)
+        return ptx.round_tf32(mapped(product, w, gamma))
+
+    def mapped_pair(product: int, word: Any, gamma: Any) -> Any:
+        """The weight map of two weights of two bytes."""
+        if maps[product] == "w":
+            return word
+        if maps[product] == "w+":
+            return ptx.positive_bf16(word)
+        return ptx.pack_bf16(mapped(product, ptx.low_bf16(word), gamma), mapped(product, ptx.high_bf16(word), gamma))
+
+    operand, mma = (mapped_tf32, ptx.mma_tf32) if unit == "tf32" else (mapped_pair, ptx.mma_bf16)
+
+    def products(acc: Any, a: Any, of_w: Any, gamma: Any) -> None:
+        for p in unroll(PRODUCTS):
+            for j in range(J):
+                b0 = operand(p, of_w[2 * j], gamma)
+                b1 = operand(p, of_w[2 * j + 1], gamma)
+                for i in range(I):
+                    mma(acc, ((p * I + i) * J + j) * 4, a, 4 * i, b0, b1)
 
     # ------------------------------------------------------------------------------------------------------------- fragments
 
@@ -91,114 +124,102 @@ def tile_product(
 
     # ----------------------------------------------------------------------------------------------------------------- units
 
-    def tf32(acc: Any, x: int, weights: int, row: int, column: int, lane: int, gamma: Any) -> None:
+    def tf32(k: int, acc: Any, x: int, weights: int, row: int, column: int, lane: int, gamma: Any) -> None:
         of_x, of_w, a = ptx.registers(4 * I), ptx.registers(2 * J), ptx.words(4 * I)
-        for k in range(4):
-            fragments(k, of_x, of_w, 0, x, weights, row, column, lane)
-            for i in range(4 * I):
-                a[i] = ptx.round_tf32(of_x[i])
-            for p in unroll(PRODUCTS):
-                for j in range(J):
-                    b0 = ptx.round_tf32(mapped(p, of_w[2 * j], gamma))
-                    b1 = ptx.round_tf32(mapped(p, of_w[2 * j + 1], gamma))
-                    for i in range(I):
-                        ptx.mma_tf32(acc, ((p * I + i) * J + j) * 4, a, 4 * i, b0, b1)
+        fragments(k, of_x, of_w, 0, x, weights, row, column, lane)
+        for i in range(4 * I):
+            a[i] = ptx.round_tf32(of_x[i])
+        products(acc, a, of_w, gamma)
 
-    def tf32x3(acc: Any, x: int, weights: int, row: int, column: int, lane: int, gamma: Any) -> None:
+    def tf32x3(k: int, acc: Any, x: int, weights: int, row: int, column: int, lane: int, gamma: Any) -> None:
         of_x, of_w = ptx.registers(4 * I), ptx.registers(2 * J)
         high, low, s = ptx.words(4 * I), ptx.words(4 * I), ptx.registers(4)
-        for k in range(4):
-            fragments(k, of_x, of_w, 0, x, weights, row, column, lane)
-            for i in range(4 * I):
-                high[i] = ptx.round_tf32(of_x[i])
-                low[i] = ptx.round_tf32(of_x[i] - ptx.as_float(high[i]))
-            for p in unroll(PRODUCTS):
-                for j in range(J):
-                    w0 = mapped(p, of_w[2 * j], gamma)
-                    w1 = mapped(p, of_w[2 * j + 1], gamma)
-                    h0 = ptx.round_tf32(w0)
-                    h1 = ptx.round_tf32(w1)
-                    l0 = ptx.round_tf32(w0 - ptx.as_float(h0))
-                    l1 = ptx.round_tf32(w1 - ptx.as_float(h1))
-                    for i in range(I):
-                        o = ((p * I + i) * J + j) * 4
-                        for c in range(4):
-                            s[c] = ZERO
-                        ptx.mma_tf32(s, 0, low, 4 * i, h0, h1)
-                        ptx.mma_tf32(s, 0, high, 4 * i, l0, l1)
-                        ptx.mma_tf32(s, 0, high, 4 * i, h0, h1)
-                        for c in range(4):
-                            acc[o + c] = acc[o + c] + s[c]
+        fragments(k, of_x, of_w, 0, x, weights, row, column, lane)
+        for i in range(4 * I):
+            h0 = ptx.high_tf32(of_x[i])
+            high[i] = ptx.word(h0)
+            low[i] = ptx.round_tf32(of_x[i] - h0)
+        for p in unroll(PRODUCTS):
+            for j in range(J):
+                w0 = mapped(p, of_w[2 * j], gamma)
+                w1 = mapped(p, of_w[2 * j + 1], gamma)
+                h0 = ptx.high_tf32(w0)
+                h1 = ptx.high_tf32(w1)
+                l0 = ptx.round_tf32(w0 - h0)
+                l1 = ptx.round_tf32(w1 - h1)
+                for i in range(I):
+                    o = ((p * I + i) * J + j) * 4
+                    for c in range(4):
+                        s[c] = ZERO
+                    ptx.mma_tf32(s, 0, low, 4 * i, h0, h1)
+                    ptx.mma_tf32(s, 0, high, 4 * i, l0, l1)
+                    ptx.mma_tf32(s, 0, high, 4 * i, h0, h1)
+                    for c in range(4):
+                        acc[o + c] = acc[o + c] + s[c]
 
-    def bf16_rounded(acc: Any, x: int, weights: int, row: int, column: int, lane: int, gamma: Any) -> None:
+    def bf16_rounded(k: int, acc: Any, x: int, weights: int, row: int, column: int, lane: int, gamma: Any) -> None:
         """Sixteen columns at a time; which of them counts as which is free, as long as x and w agree."""
         of_x, of_w, a = ptx.registers(8 * I), ptx.registers(4 * J), ptx.words(4 * I)
-        for k in range(2):
+        for half in unroll(2):
+            fragments(2 * k + half, of_x, of_w, half, x, weights, row, column, lane)
+        for i in range(I):
             for half in unroll(2):
-                fragments(2 * k + half, of_x, of_w, half, x, weights, row, column, lane)
-            for i in range(I):
-                for half in unroll(2):
-                    for r in unroll(2):
-                        a[4 * i + 2 * half + r] = ptx.pack_bf16(of_x[half * 4 * I + 4 * i + r], of_x[half * 4 * I + 4 * i + r + 2])
-            for p in unroll(PRODUCTS):
-                for j in range(J):
-                    b0 = ptx.pack_bf16(mapped(p, of_w[2 * j], gamma), mapped(p, of_w[2 * j + 1], gamma))
-                    b1 = ptx.pack_bf16(mapped(p, of_w[2 * J + 2 * j], gamma), mapped(p, of_w[2 * J + 2 * j + 1], gamma))
-                    for i in range(I):
-                        ptx.mma_bf16(acc, ((p * I + i) * J + j) * 4, a, 4 * i, b0, b1)
+                for r in unroll(2):
+                    a[4 * i + 2 * half + r] = ptx.pack_bf16(of_x[half * 4 * I + 4 * i + r], of_x[half * 4 * I + 4 * i + r + 2])
+        for p in unroll(PRODUCTS):
+            for j in range(J):
+                b0 = ptx.pack_bf16(mapped(p, of_w[2 * j], gamma), mapped(p, of_w[2 * j + 1], gamma))
+                b1 = ptx.pack_bf16(mapped(p, of_w[2 * J + 2 * j], gamma), mapped(p, of_w[2 * J + 2 * j + 1], gamma))
+                for i in range(I):
+                    ptx.mma_bf16(acc, ((p * I + i) * J + j) * 4, a, 4 * i, b0, b1)
 
-    def mapped_pair(product: int, word: Any, gamma: Any) -> Any:
-        """The weight map of two weights of two bytes."""
-        if maps[product] == "w":
-            return word
-        if maps[product] == "w+":
-            return ptx.positive_bf16(word)
-        return ptx.pack_bf16(mapped(product, ptx.low_bf16(word), gamma), mapped(product, ptx.high_bf16(word), gamma))
-
-    def bf16(acc: Any, x: int, weights: int, row: int, column: int, lane: int, gamma: Any) -> None:
+    def bf16(k: int, acc: Any, x: int, weights: int, row: int, column: int, lane: int, gamma: Any) -> None:
         """Sixteen columns at a time, as they lie in memory."""
         of_x, of_w = ptx.words(4 * I), ptx.words(4 * PAIRS)
         matrix, line = lane >> 3, lane & 7
-        for k in range(4):
-            for i in range(I):
-                at = x + (row + 16 * i + 8 * (matrix & 1) + line) * ROW_BYTES + (((2 * k + (matrix >> 1)) ^ line) << 4)
-                ptx.ldmatrix_words(of_x, 4 * i, at)
-            for j in range(PAIRS):
-                if across:
-                    depth = 16 * k + 8 * (matrix & 1) + line
-                    beside = (matrix >> 1) if J > 1 else 0  # a single block of 8 channels is read twice
-                    at = weights + depth * PITCH + ((((column >> 3) + 2 * j + beside) ^ turned(depth)) << 4)
-                    ptx.ldmatrix_turned(of_w, 4 * j, at)
-                else:
-                    at = weights + (column + 16 * j + 8 * (matrix >> 1) + line) * ROW_BYTES + (((2 * k + (matrix & 1)) ^ line) << 4)
-                    ptx.ldmatrix_words(of_w, 4 * j, at)
-            for p in unroll(PRODUCTS):
-                for j in range(J):
-                    b0 = mapped_pair(p, of_w[2 * j], gamma)
-                    b1 = mapped_pair(p, of_w[2 * j + 1], gamma)
-                    for i in range(I):
-                        ptx.mma_bf16(acc, ((p * I + i) * J + j) * 4, of_x, 4 * i, b0, b1)
+        for i in range(I):
+            at = x + (row + 16 * i + 8 * (matrix & 1) + line) * ROW_BYTES + (((2 * k + (matrix >> 1)) ^ line) << 4)
+            ptx.ldmatrix_words(of_x, 4 * i, at)
+        for j in range(PAIRS):
+            if across:
+                depth = 16 * k + 8 * (matrix & 1) + line
+                beside = (matrix >> 1) if J > 1 else 0  # a single block of 8 channels is read twice
+                at = weights + depth * PITCH + ((((column >> 3) + 2 * j + beside) ^ turned(depth)) << 4)
+                ptx.ldmatrix_turned(of_w, 4 * j, at)
+            else:
+                at = weights + (column + 16 * j + 8 * (matrix >> 1) + line) * ROW_BYTES + (((2 * k + (matrix & 1)) ^ line) << 4)
+                ptx.ldmatrix_words(of_w, 4 * j, at)
+        products(acc, of_x, of_w, gamma)
 
-    def fma(acc: Any, x: int, weights: int, row: int, column: int, lane: int, gamma: Any) -> None:
+    def fma(k: int, acc: Any, x: int, weights: int, row: int, column: int, lane: int, gamma: Any) -> None:
         """Four columns at a time."""
         g, t = lane >> 2, lane & 3
         v, w = ptx.registers(8 * I), ptx.registers(4)
-        for k in range(8):
-            for i in range(2 * I):
-                v[4 * i], v[4 * i + 1], v[4 * i + 2], v[4 * i + 3] = ptx.shared_load4(x + (row + 8 * i + g) * 128 + ((k ^ g) << 4))
-            for j in range(J):
-                for e in range(2):
-                    n = column + 8 * j + 2 * t + e
-                    if across:
-                        for c in range(4):
-                            w[c] = ptx.shared_load(weights + (4 * k + c) * PITCH + (((n >> 2) ^ turned(c)) << 4) + (n & 3) * 4)
-                    else:
-                        w[0], w[1], w[2], w[3] = ptx.shared_load4(weights + n * 128 + ((k ^ (n & 7)) << 4))
-                    for p in unroll(PRODUCTS):
-                        for c in range(4):
-                            b = mapped(p, w[c], gamma)
-                            for i in range(2 * I):
-                                o = ((p * I + i // 2) * J + j) * 4 + 2 * (i % 2) + e
-                                acc[o] = ptx.fma(v[4 * i + c], b, acc[o])
+        for i in range(2 * I):
+            v[4 * i], v[4 * i + 1], v[4 * i + 2], v[4 * i + 3] = ptx.shared_load4(x + (row + 8 * i + g) * 128 + ((k ^ g) << 4))
+        for j in range(J):
+            for e in range(2):
+                n = column + 8 * j + 2 * t + e
+                if across:
+                    for c in range(4):
+                        w[c] = ptx.shared_load(weights + (4 * k + c) * PITCH + (((n >> 2) ^ turned(c)) << 4) + (n & 3) * 4)
+                else:
+                    w[0], w[1], w[2], w[3] = ptx.shared_load4(weights + n * 128 + ((k ^ (n & 7)) << 4))
+                for p in unroll(PRODUCTS):
+                    for c in range(4):
+                        b = mapped(p, w[c], gamma)
+                        for i in range(2 * I):
+                            o = ((p * I + i // 2) * J + j) * 4 + 2 * (i % 2) + e
+                            acc[o] = ptx.fma(v[4 * i + c], b, acc[o])
 
-    return {"fma": fma, "tf32": tf32, "tf32x3": tf32x3, "bf16_rounded": bf16_rounded, "bf16": bf16}[unit]
+    step = {"fma": fma, "tf32": tf32, "tf32x3": tf32x3, "bf16_rounded": bf16_rounded, "bf16": bf16}[unit]
+
+    def product(acc: Any, x: int, weights: int, row: int, column: int, lane: int, gamma: Any) -> None:
+        if WRITTEN_OUT:
+            for k in unroll(STEPS):
+                step(k, acc, x, weights, row, column, lane, gamma)
+        else:
+            for k in range(STEPS):
+                step(k, acc, x, weights, row, column, lane, gamma)
+
+    return product

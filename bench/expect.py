@@ -1,0 +1,66 @@
+"""How long launches should take on an H200, by their shapes alone: a yardstick beside measured times, where no device is at hand too.
+
+A contraction is bound by its instructions on the tensor cores, by the latency of its loop where few blocks are under way, or by memory;
+everything else by memory.  The figures are data sheets' and published measurements', not this package's.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+from dtdfast.cuda.dense import Tile
+from dtdfast.cuda.epilogue import FIRST_VIEW, PER_VIEW, Finish
+from dtdfast.cuda.feed import CHANNELS, INNER, N_TAPS, PIXELS
+from dtdfast.cuda.launch import Launch
+from dtdfast.cuda.units import ROW_BYTES, bytes_of
+from dtdfast.plan.steps import SIZES
+
+MULTIPROCESSORS, CLOCK = 132, 1.75e9
+MEMORY, CACHE = 4.18e12, 5.5e12  # bytes a second, of a copy and of the second-level cache
+SHARED = 227 * 1024  # bytes of a multiprocessor
+LAUNCH = 1.5e-6  # seconds from one node of a graph to the next
+INSTRUCTION = 6.5  # cycles of one of a multiprocessor's four tensor cores, for mma.sync: 62 % of what the core can do
+STEP, TURN = 250, 150  # cycles that a block takes for a step, and for each tile of it, however small they are: latencies
+BEGIN, RESULT = 1500, 15  # cycles until a block has its first tile; instructions to finish one of its sums
+WARPS = {False: 16, True: 8}  # of a multiprocessor, by whether a thread has more than 64 sums
+
+STEPS = {"tf32": 4, "tf32x3": 12, "bf16": 4, "bf16_rounded": 2}  # instructions per tile, 16 × 8 block of sums and product
+FMA = 16 * 8 * 32 / 32 * 1.2  # cycles of the same for "fma", on a quarter of the multiprocessor
+
+
+def of_contraction(launch: Launch) -> float:
+    unit, maps, _, tile, _, _, _, finish = launch.kernel.constants
+    made, end = Tile(*tile), Finish(*finish)  # type: ignore[misc]
+    a, blocks = launch.integers, prod(launch.grid)
+    tiles = -(-a[N_TAPS] * a[INNER] * bytes_of(unit) // ROW_BYTES)  # type: ignore[arg-type]
+    squares = len(maps) * made.pixels // 16 * (made.channels // 8)  # type: ignore[arg-type]
+    cycles = squares * (FMA if unit == "fma" else STEPS[unit] * INSTRUCTION) / 4  # type: ignore[index]
+    warps = WARPS[len(maps) * made.warp_pixels * made.warp_channels > 64 * 32]  # type: ignore[arg-type]
+    together = max(1, min(SHARED // launch.shared_bytes, warps * 32 // made.threads, -(-blocks // MULTIPROCESSORS)))
+    waves = -(-blocks // (MULTIPROCESSORS * together))
+    ending = together * len(maps) * made.pixels * made.channels * RESULT / 128  # type: ignore[arg-type]
+    compute = waves * (BEGIN + tiles * max(together * cycles, TURN + STEP / made.together) + ending) / CLOCK
+    fetched = blocks * tiles * (made.pixels + made.channels) * ROW_BYTES / CACHE
+    size = SIZES[end.types[0]]
+    groups = launch.grid[1]
+    there = sum(a[FIRST_VIEW + PER_VIEW * v] != 0 for v in range(len(end.views))) + a[FIRST_VIEW - 1]
+    moved = a[PIXELS] * groups * (a[INNER] * bytes_of(unit) + a[CHANNELS] * there * size)  # type: ignore[arg-type]
+    moved += a[CHANNELS] * a[INNER] * a[N_TAPS] * groups * bytes_of(unit)  # type: ignore[arg-type]
+    return float(max(compute, fetched, moved / MEMORY))
+
+
+def of_elements(launch: Launch) -> float:
+    """Every view that is there and moves along is read or written once."""
+    _, types, constants, n_axes, _, _ = launch.kernel.constants
+    a = launch.integers
+    lanes = constants[-1] if launch.kernel.name.startswith("max_") else 1  # type: ignore[index]
+    first = 1 + 3 * (n_axes - 1)  # type: ignore[operator]
+    moved = 0
+    for k, dtype in enumerate(types):  # type: ignore[arg-type, var-annotated]
+        address, *strides = a[first + k * (1 + n_axes) : first + (k + 1) * (1 + n_axes)]  # type: ignore[operator]
+        moved += SIZES[dtype] * a[0] * lanes if address > 2**32 and strides[-1] else 0
+    return moved / MEMORY
+
+
+def seconds(launches: list[Launch]) -> float:
+    return sum(LAUNCH + (of_contraction(x) if x.kernel.name == "dtd_dense" else of_elements(x)) for x in launches)
