@@ -1,9 +1,15 @@
-/* The machine's float32 multiply-add peak and its copy bandwidth, as one line of JSON.  Argument: the number of threads. */
+/* The machine's peaks of float32 multiply-adds and of bfloat16 products on matrix units (0 without), and its copy bandwidth, as one line of
+ * JSON.  Argument: the number of threads. */
 #define _GNU_SOURCE
 #include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#if defined(__AMX_BF16__) && defined(__linux__)
+#include <immintrin.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 #if defined(__AVX512F__)
 #define BYTES 64
@@ -43,6 +49,42 @@ static double multiply_adds(long steps, int n_threads)
     return 2.0 * LANES * CHAINS * (double)steps * n_threads / (omp_get_wtime() - start);
 }
 
+#if defined(__AMX_BF16__) && defined(__linux__)
+/* 16 x 16 sums of 32 products each; six independent tiles of sums, since latency is that of more than three products */
+static double tile_products(long steps, int n_threads)
+{
+    enum { REQUEST_STATE = 0x1023, TILE_DATA = 18, ROWS = 16, ROW_BYTES = 64, SUMS = 6, FLOPS = 2 * 16 * 16 * 32 };
+    struct {
+        unsigned char palette, start_row, reserved[14];
+        unsigned short row_bytes[16];
+        unsigned char rows[16];
+    } shape = {.palette = 1};
+    for (int i = 0; i < 8; i++) {
+        shape.row_bytes[i] = ROW_BYTES;
+        shape.rows[i] = ROWS;
+    }
+    if (syscall(SYS_arch_prctl, REQUEST_STATE, TILE_DATA))
+        return 0;
+    double start = omp_get_wtime();
+    #pragma omp parallel num_threads(n_threads)
+    {
+        _tile_loadconfig(&shape); /* every register starts as zeros */
+        for (long k = 0; k < steps; k++) {
+            _tile_dpbf16ps(0, 6, 7);
+            _tile_dpbf16ps(1, 6, 7);
+            _tile_dpbf16ps(2, 6, 7);
+            _tile_dpbf16ps(3, 6, 7);
+            _tile_dpbf16ps(4, 6, 7);
+            _tile_dpbf16ps(5, 6, 7);
+        }
+        _tile_release();
+    }
+    return (double)FLOPS * SUMS * (double)steps * n_threads / (omp_get_wtime() - start);
+}
+#else
+static double tile_products(long steps, int n_threads) { return 0 * steps * n_threads; }
+#endif
+
 /* bytes read and written */
 static double copied(char *restrict to, const char *restrict from, size_t size, int n_threads)
 {
@@ -62,12 +104,15 @@ int main(int argc, char **argv)
         return 1;
     memset(from, 1, size);
     memset(to, 2, size);
-    double flops = 0, bandwidth = 0;
+    double flops = 0, tile_flops = 0, bandwidth = 0;
     for (int round = 0; round < ROUNDS; round++) {
-        double f = multiply_adds(50 * 1000 * 1000, n_threads), b = copied(to, from, size, n_threads);
+        double f = multiply_adds(50 * 1000 * 1000, n_threads), t = tile_products(2 * 1000 * 1000, n_threads);
+        double b = copied(to, from, size, n_threads);
         flops = f > flops ? f : flops;
+        tile_flops = t > tile_flops ? t : tile_flops;
         bandwidth = b > bandwidth ? b : bandwidth;
     }
-    printf("{\"threads\": %d, \"lanes\": %d, \"gflops\": %.1f, \"copy_gb_per_s\": %.1f}\n", n_threads, (int)LANES, flops / 1e9, bandwidth / 1e9);
+    printf("{\"threads\": %d, \"lanes\": %d, \"gflops\": %.1f, \"tile_gflops\": %.1f, \"copy_gb_per_s\": %.1f}\n", n_threads, (int)LANES,
+           flops / 1e9, tile_flops / 1e9, bandwidth / 1e9);
     return 0;
 }
