@@ -1,4 +1,4 @@
-"""What this machine can do, measured: the peaks of multiply-adds and of matrix units, and the copy bandwidth."""
+"""What this machine can do, measured: the multiply-add peak, that of its matrix units, and the copy bandwidth."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ SOURCE = Path(__file__).with_name("machine.c")
 
 @dataclass(frozen=True)
 class Machine:
-    """Peaks over `threads` threads: float32 multiply-adds count as two operations, copied bytes as read and written."""
+    """Peaks over `threads` threads: multiply-adds count as two operations, copied bytes as read and written."""
 
     threads: int
     lanes: int
-    gflops: float
+    gflops: float  # float32
+    tile_gflops: float  # bfloat16 on matrix units; 0 without
     copy_gb_per_s: float
-    matrix_gflops: float  # bfloat16 tile products; 0 without matrix units
 
     def best(self, other: Machine) -> Machine:
         """The higher of two measurements: a busy moment hides a peak."""
-        peaks = ("gflops", "copy_gb_per_s", "matrix_gflops")
-        return replace(self, **{name: max(getattr(self, name), getattr(other, name)) for name in peaks})
+        peaks = ("gflops", "tile_gflops", "copy_gb_per_s")
+        return replace(self, **{peak: max(getattr(self, peak), getattr(other, peak)) for peak in peaks})
 
 
 def threads() -> int:

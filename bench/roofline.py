@@ -1,7 +1,4 @@
-"""Every step of a network against the machine's roofs, as a picture: python bench/roofline.py OUT.png [NETWORK ...].
-
-"of peak" and "at the roof" are shares of what float32 multiply-adds reach, "of matrix" of float32 as six products on matrix units.
-"""
+"""Every step of a network against the machine's roofs, as a picture: python bench/roofline.py OUT.png [NETWORK ...]."""
 
 from __future__ import annotations
 
@@ -17,8 +14,8 @@ import dtdfast as dtd
 import machine
 import nets
 
+PRODUCTS = 6  # of bfloat16 parts, for one of float32 on matrix units
 NETWORKS = ("vgg16", "resnet50", "googlenet", "mobilenet_v2")
-PRODUCTS = (1, 3, 6)  # tile products for one: bfloat16; two parts; three parts, which keep all of float32
 
 
 def main() -> None:
@@ -26,15 +23,15 @@ def main() -> None:
     peak = machine.measure()
     figure, axes = plt.subplots(figsize=(9, 6))
     intensity = np.logspace(-2, 3, 200)
-    axes.plot(intensity, np.minimum(peak.gflops, intensity * peak.copy_gb_per_s), color="black", label="multiply-adds, copies")
-    print(f"{peak.threads} threads: {peak.gflops:.0f} GFLOP/s, {peak.copy_gb_per_s:.0f} GB/s")
-    matrix = peak.matrix_gflops / PRODUCTS[-1]
-    if matrix:
-        for products in PRODUCTS:
-            roof = np.minimum(peak.matrix_gflops / products, intensity * peak.copy_gb_per_s)
-            axes.plot(intensity, roof, color="black", linestyle=":", label=f"matrix units, {products} product{'s' * (products > 1)}")
-        print(f"matrix units: {peak.matrix_gflops:.0f} GFLOP/s of bfloat16, {matrix:.0f} of float32 in {PRODUCTS[-1]} products")
-    print(f"{'one image':14} {'ms':>8} {'GFLOP/s':>8} {'of peak':>8} {'at the roof':>12}" + f" {'of matrix':>10}" * bool(matrix))
+    roofs = {"float32 multiply-adds": (peak.gflops, "-")}
+    if peak.tile_gflops:
+        roofs |= {"float32 on matrix units": (peak.tile_gflops / PRODUCTS, "--"), "bfloat16 on matrix units": (peak.tile_gflops, ":")}
+    for label, (gflops, line) in roofs.items():
+        axes.plot(intensity, np.minimum(gflops, intensity * peak.copy_gb_per_s), line, color="black", label=label)
+    print(f"{peak.threads} threads, copies at {peak.copy_gb_per_s:.0f} GB/s")
+    print("\n".join(f"{label}: {gflops:.0f} GFLOP/s" for label, (gflops, _) in roofs.items()))
+    print("Shares and roofs below are of float32 multiply-adds: matrix units, and zeros left out, can pass 100 %.")
+    print(f"{'one image':14} {'ms':>8} {'GFLOP/s':>8} {'of peak':>8} {'at the roof':>12}")
     for name in names or NETWORKS:
         net = getattr(nets, name)()
         profile = dtd.Explainer(net.layers, domain="nonnegative", backend="cpu").profile(net.sample(1, box=(0.0, 1.0)))
@@ -45,11 +42,10 @@ def main() -> None:
         axes.scatter(flops / nbytes, flops / seconds / 1e9, s=np.maximum(sizes, 4), alpha=0.6, label=net.name)
         at_roof = sum(max(2 * t.macs / peak.gflops, t.nbytes / peak.copy_gb_per_s) / 1e9 for t in profile.timings)
         rate = flops.sum() / profile.seconds / 1e9
-        shares = f"{rate / peak.gflops:8.0%} {at_roof / profile.seconds:12.0%}" + (f" {rate / matrix:10.0%}" if matrix else "")
-        print(f"{net.name:14} {1e3 * profile.seconds:8.1f} {rate:8.0f} {shares}")
+        print(f"{net.name:14} {1e3 * profile.seconds:8.1f} {rate:8.0f} {rate / peak.gflops:8.0%} {at_roof / profile.seconds:12.0%}")
     axes.set(xscale="log", yscale="log", xlabel="multiply-adds × 2 / bytes", ylabel="GFLOP/s, zeros counted")
     axes.legend()
-    axes.set_title("Steps of one explanation (area: share of the time); above the roof: zeros left out")
+    axes.set_title("Steps of one explanation (area: share of the time); above every roof: zeros left out")
     figure.savefig(out, dpi=120, bbox_inches="tight")
 
 

@@ -73,6 +73,7 @@ def exact_map(name: str) -> peers.Array:
     return dtd.explain(net.layers, net.sample(1, box=(0.0, 1.0)), TARGET, domain="nonnegative", backend="oracle")
 
 
+@lru_cache(maxsize=1)
 def error(name: str, tool: str) -> float | None:
     """Distance of the tool's map of one image to the oracle's, relative, in L1; None where it computes no map, or another."""
     if tool in FORWARD or (name, tool) in OTHER_MAPS:
