@@ -119,15 +119,17 @@ def _choose_float64(program: Program, convention: Convention) -> None:
     units, output = program.network.units, program.network.output
     doubts = {number: reason for number, unit in enumerate(units) if (reason := doubt(unit))}
     last = units[-1]
-    if doubts.get(len(units) - 1) == SIGNED_BIAS and isinstance(last, Neuron) and last.out is output and len(output.shape) == 1:
-        if last.row is not None and len(last.row.shares) == 1:
-            del doubts[len(units) - 1]
-            program.checked = last
+    explained = isinstance(last, Neuron) and last.row is not None and len(last.row.shares) == 1
+    if doubts.get(len(units) - 1) == SIGNED_BIAS and explained and last.out is output and len(output.shape) == 1:
+        assert isinstance(last, Neuron)
+        del doubts[len(units) - 1]
+        program.checked = last
     if not doubts:
         return
     number = max(doubts)
     unit = units[number]
-    assert isinstance(unit, Neuron) and unit.row is not None
+    assert isinstance(unit, Neuron)
+    assert unit.row is not None
     if number == len(units) - 1:
         program.real = "f8"
     else:

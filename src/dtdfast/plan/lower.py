@@ -323,4 +323,6 @@ def lower(program: Program, n: int, t: int, *, ledger: bool = False, chunked: bo
     for step in (*steps, *relevance):
         step.macs *= {"n": n, "nt": n * t, "1": 1}[step.out.buffer.batch]
     arena = place(buffers, n, t, reuse=not ledger)
-    return Plan(program, n, t, n_constant, steps, relevance, buffers, arena, forward.values, relevances, above, forward.kept, forward.factors)
+    return Plan(
+        program, n, t, n_constant, steps, relevance, buffers, arena, forward.values, relevances, above, forward.kept, forward.factors
+    )
