@@ -28,6 +28,7 @@ typedef struct {
 typedef enum {
     DTD_CLEAR_BORDER,   /* zero the frame of width border[] around out */
     DTD_MOVE,           /* out (+)= x, any strides */
+    DTD_CONVERT,        /* out = x, which is of the other type (dtd_real), any strides */
     DTD_MAP,            /* out = map(x), see dtd_input_map */
     DTD_NEURON_DENSE,   /* y = b + sum_i x_i w_ij; out = act(y), factor, terms */
     DTD_NEURON_CHANNEL, /* the same, one weight per tap and channel */

@@ -10,9 +10,11 @@
 
 #ifdef DTD_DOUBLE
 typedef double real; /* what is computed with */
+typedef float other;
 #define DTD_REAL double
 #else
 typedef float real;
+typedef double other;
 #define DTD_REAL float
 #endif
 
@@ -40,6 +42,7 @@ typedef struct {
 
 void NAME(clear_border)(const dtd_step *s, void *const *bases, int n_threads);
 void NAME(move)(const dtd_step *s, void *const *bases, int n_threads);
+void NAME(convert)(const dtd_step *s, void *const *bases, int n_threads);
 void NAME(map)(const dtd_step *s, void *const *bases, int n_threads);
 void NAME(neuron_dense)(const dtd_step *s, void *const *bases, int n_threads);
 void NAME(neuron_channel)(const dtd_step *s, void *const *bases, int n_threads);

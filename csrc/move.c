@@ -12,6 +12,44 @@ void NAME(move)(const dtd_step *s, void *const *bases, int n_threads)
 typedef struct {
     const dtd_step *s;
     real *out;
+    const other *x;
+} convert_job;
+
+/* Items are rows: (n, d, h). */
+static void run_convert(void *context, int64_t first, int64_t last)
+{
+    const convert_job *job = context;
+    const dtd_view *o = &job->s->out, *x = &job->s->x;
+    for (int64_t item = first; item < last; item++) {
+        int64_t h = item % o->shape[AXIS_H], rest = item / o->shape[AXIS_H], d = rest % o->shape[AXIS_D], n = rest / o->shape[AXIS_D];
+        real *to = job->out + n * o->stride[AXIS_N] + d * o->stride[AXIS_D] + h * o->stride[AXIS_H];
+        const other *from = job->x + n * x->stride[AXIS_N] + d * x->stride[AXIS_D] + h * x->stride[AXIS_H];
+        for (int64_t w = 0; w < o->shape[AXIS_W]; w++)
+            for (int64_t e = 0; e < o->shape[AXIS_EXTRA]; e++) {
+                real *a = to + w * o->stride[AXIS_W] + e * o->stride[AXIS_EXTRA];
+                const other *b = from + w * x->stride[AXIS_W] + e * x->stride[AXIS_EXTRA];
+                int64_t channels = o->shape[AXIS_C], ca = o->stride[AXIS_C], cb = x->stride[AXIS_C];
+                if (ca == 1 && cb == 1)
+                    for (int64_t c = 0; c < channels; c++)
+                        a[c] = (real)b[c];
+                else
+                    for (int64_t c = 0; c < channels; c++)
+                        a[c * ca] = (real)b[c * cb];
+            }
+    }
+}
+
+void NAME(convert)(const dtd_step *s, void *const *bases, int n_threads)
+{
+    convert_job job = {s, reals(&s->out, bases), (const other *)bases[s->x.base] + s->x.offset};
+    const int64_t *shape = s->out.shape;
+    const int64_t row = max64(1, shape[AXIS_C] * shape[AXIS_W] * shape[AXIS_EXTRA]);
+    dtd_parallel(n_threads, shape[AXIS_N] * shape[AXIS_D] * shape[AXIS_H], ceil_div(1 << 14, row), run_convert, &job);
+}
+
+typedef struct {
+    const dtd_step *s;
+    real *out;
     int64_t depth, height; /* rows of the frame and what it surrounds */
 } border_job;
 

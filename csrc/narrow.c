@@ -77,8 +77,9 @@ static void turn_weights(const dense_job *job, vec *turned)
     memset(to, 0, (size_t)(s->n_taps * vectors * job->c_out) * sizeof *turned);
     for (int64_t k = 0; k < s->n_taps; k++)
         for (int64_t i = 0; i < job->c_in; i++, w += DTD_BLOCK) {
-            real mapped[VL];
-            store(mapped, map_any(job->map, load_some(w, min64(VL, job->c_out)), s->gamma));
+            real mapped[DTD_BLOCK];
+            for (int64_t j = 0; j < job->c_out; j += VL)
+                store(mapped + j, map_any(job->map, load(w + j), s->gamma));
             for (int64_t j = 0; j < job->c_out; j++)
                 to[((k * vectors + i / VL) * job->c_out + j) * VL + i % VL] = mapped[j];
         }

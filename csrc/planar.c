@@ -122,48 +122,9 @@ static void turn_weights(const dense_job *job, real *to)
             }
 }
 
-#if defined(__AVX512F__) && !defined(DTD_DOUBLE)
-enum { MOST_PERMUTED = 16 }; /* channels; beyond them, a vector of one is gathered as fast */
-
-/* planes[i][q] = x[q, i] of pixels without gaps: from every two vectors of x, the lanes that a plane takes. */
-static void permute_pixels(const real *x, int64_t c_in, int64_t n, int64_t plane, real *planes)
-{
-    const __m512i lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-    __mmask16 taken[MOST_PERMUTED][MOST_PERMUTED / 2]; /* from the vectors 2·b and 2·b + 1 */
-    __m512i index[MOST_PERMUTED];
-    const int64_t pairs = ceil_div(c_in, 2);
-    for (int64_t i = 0; i < c_in; i++) {
-        index[i] = _mm512_add_epi32(_mm512_mullo_epi32(lanes, _mm512_set1_epi32((int)c_in)), _mm512_set1_epi32((int)i));
-        for (int64_t b = 0; b < pairs; b++)
-            taken[i][b] = _mm512_cmpeq_epi32_mask(_mm512_srli_epi32(index[i], 5), _mm512_set1_epi32((int)b));
-    }
-    for (int64_t q = 0; q < n; q += VL) {
-        vec v[MOST_PERMUTED];
-        const real *from = x + q * c_in;
-        const int64_t left = (n - q) * c_in;
-        for (int64_t a = 0; a < 2 * pairs; a++)
-            v[a] = load_some(from + min64(a * VL, left), max64(0, min64(VL, left - a * VL)));
-        for (int64_t i = 0; i < c_in; i++) {
-            __m512 of = _mm512_permutex2var_ps((__m512)v[0], index[i], (__m512)v[1]);
-            for (int64_t b = 1; b < pairs; b++)
-                of = _mm512_mask_mov_ps(of, taken[i][b], _mm512_permutex2var_ps((__m512)v[2 * b], index[i], (__m512)v[2 * b + 1]));
-            store(planes + i * plane + q, (vec)of);
-        }
-    }
-}
-#endif
-
 /* planes[i][q] = x[q, i], and VL zeros behind each plane */
 static void turn_pixels(const real *x, int64_t pixel, int64_t c_in, int64_t n, int64_t plane, real *planes)
 {
-#if defined(__AVX512F__) && !defined(DTD_DOUBLE)
-    if (pixel == c_in && c_in <= MOST_PERMUTED) {
-        permute_pixels(x, c_in, n, plane, planes);
-        for (int64_t i = 0; i < c_in; i++)
-            store(planes + i * plane + n, (vec){0});
-        return;
-    }
-#endif
     for (int64_t i = 0; i < c_in; i++, planes += plane) {
         int64_t q = 0;
         for (; q + VL <= n; q += VL)

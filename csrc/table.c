@@ -8,6 +8,7 @@ void UNIT(taps_dense)(const dtd_step *s, void *const *bases, int n_threads);
 const dtd_kernel_table UNIT(kernels) = {{
     [DTD_CLEAR_BORDER] = NAME(clear_border),
     [DTD_MOVE] = NAME(move),
+    [DTD_CONVERT] = NAME(convert),
     [DTD_MAP] = NAME(map),
     [DTD_NEURON_DENSE] = UNIT(neuron_dense),
     [DTD_NEURON_CHANNEL] = NAME(neuron_channel),

@@ -31,6 +31,19 @@ def test_map(kernels: Kernels, shape: Any, mode: str) -> None:
 
 
 @each_shape
+def test_convert(kernels: Kernels, shape: Any) -> None:
+    """From the other type: exact to double, rounded once to float; NaN and infinities as they are."""
+    rng = np.random.default_rng(15)
+    other = np.dtype(np.float32 if kernels.dtype == np.float64 else np.float64)
+    values = rng.standard_normal((shape[0], shape[1], 1, shape[2], shape[3], 1)).astype(other)
+    values.reshape(-1)[:3] = [np.nan, -np.inf, 1 + 2.0**-23][: values.size]
+    out = operand(kernels, rng, shape)
+    for order in LAYOUTS.values():
+        Step("CONVERT", {"x": place(values, order=order, gap=1), "out": out}, {}).run(kernels, n_threads=2)
+        assert np.array_equal(out, values.astype(kernels.dtype), equal_nan=True)
+
+
+@each_shape
 @pytest.mark.parametrize("multiplier", ref.MULTIPLIERS)
 def test_multiply(kernels: Kernels, shape: Any, multiplier: str) -> None:
     rng = np.random.default_rng(2)

@@ -26,6 +26,7 @@ class Accounts(ABC):
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self._started: set[int] = set()  # tensors on which some relevance has arrived
+        self._above: set[int] = set(plan.above)  # tensors whose relevance is still with float32 units
 
     @abstractmethod
     def run(self, first: int, last: int) -> None:
@@ -38,8 +39,12 @@ class Accounts(ABC):
     def run_accounts(self, accounts: list[Account]) -> None:
         """All relevance steps, with an account of each unit."""
         first, done = len(self.plan.forward), 0
+        program = self.plan.program
+        wide = set(map(id, program.network.units[: program.wide]))
         for unit, begin, end in self.plan.unit_ranges():
             self.run(first + done, first + begin)
+            if id(unit) in wide:
+                self._above.clear()
             accounts.append(self._account(unit, partial(self.run, first + begin, first + end)))
             done = end
         self.run(first + done, first + len(self.plan.relevance))
@@ -54,7 +59,8 @@ class Accounts(ABC):
 
     def _relevance_of(self, tensor: U.Tensor) -> NDArray[np.float64]:
         """R on a tensor, (n, *shape): what is stored, times x where that is c."""
-        stored = self.read(self.plan.relevances[tensor.index]).astype(np.float64)
+        buffers = self.plan.above if tensor.index in self._above else self.plan.relevances
+        stored = self.read(buffers[tensor.index]).astype(np.float64)
         return stored if tensor.form == "R" else stored * self.read(self.plan.values[tensor.index])
 
     def _account(self, unit: U.Unit, run: Callable[[], None]) -> Account:

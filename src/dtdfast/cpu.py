@@ -20,7 +20,7 @@ from .cpu_encode import EXTERNALS, NARROW, Encoded
 from .errors import BackendError
 from .packing import WeightStore
 from .plan.batches import Batches
-from .plan.lower import lower
+from .plan.lower import bias_map, lower
 from .plan.plan import Plan
 from .plan.steps import Buffer
 from .profile import Profile, Timing
@@ -142,7 +142,7 @@ class CpuSession(Accounts, HostSession):
         super().__init__(plan)
         self._encoded, self._arena = encoded, arena
         self._isa, self._n_threads = isa, n_threads
-        self._real = plan.program.real
+        self._real, self._low = plan.program.real, plan.program.low
         self._n, self._count = n, -(-n // plan.n)
         self._bases = encoded.bases(self._count)
         self._pieces = ffi.NULL
@@ -155,7 +155,7 @@ class CpuSession(Accounts, HostSession):
     def forward(self, x: Array) -> Array:
         plan = self.plan
         outputs = np.empty((self._n, *plan.program.network.output.shape), self._real)
-        given = x if plan.program.tokens else np.ascontiguousarray(x, self._real)
+        given = x if plan.program.tokens else np.ascontiguousarray(x, self._low)
         self._place_samples(x=given, outputs=outputs)
         self._compute_constants()
         for first, last in self._encoded.forward_runs:
@@ -173,14 +173,15 @@ class CpuSession(Accounts, HostSession):
 
     def relevance(self, start: Array, result: Array, accounts: list[Account] | None = None) -> None:
         plan = self.plan
+        self.doubtful = self._find_doubtful(start)
         for chunk in range(0, start.shape[1], plan.t):
             piece = np.ascontiguousarray(start[:, chunk : chunk + plan.t], self._real)
             short = plan.t - piece.shape[1]
             if short:  # the last chunk is filled up with targets of no relevance
                 piece = np.concatenate([piece, np.zeros((len(piece), short, *piece.shape[2:]), self._real)], axis=1)
             target = result[:, chunk : chunk + plan.t]
-            direct = not short and target.flags.c_contiguous and target.dtype == self._real
-            into = target if direct else np.empty((self._n, plan.t, *plan.program.leaves.shape), self._real)
+            direct = not short and target.flags.c_contiguous and target.dtype == self._low
+            into = target if direct else np.empty((self._n, plan.t, *plan.program.leaves.shape), self._low)
             self._place_samples(start=piece, result=into)
             self._relevance_steps(accounts)
             if not direct:
@@ -199,7 +200,7 @@ class CpuSession(Accounts, HostSession):
         best = [np.inf] * n_steps
         for _ in range(repeats):
             outputs = self.forward(x)
-            self.relevance(start(outputs)[:, :1], np.empty((self.plan.n, 1, *self.plan.program.leaves.shape), self._real))
+            self.relevance(start(outputs)[:, :1], np.empty((self.plan.n, 1, *self.plan.program.leaves.shape), self._low))
             for steps in (range(n_forward), range(n_forward, n_steps)):
                 for i in steps:
                     begin = time.perf_counter()
@@ -221,9 +222,27 @@ class CpuSession(Accounts, HostSession):
 
     def run(self, first: int, last: int) -> None:
         """Steps first .. last−1, without the interpreter lock."""
-        message = lib.dtd_run(self._isa, REALS[self._real], self._encoded.c_steps, first, last, self._bases, self._n_threads, self._pieces)
-        if message != ffi.NULL:
-            raise BackendError(f"the kernels refused a step: {ffi.string(message).decode()}")
+        steps, mixed = self._encoded.steps, self._low != self._real
+        while first < last:
+            real = steps[first].real
+            end = next((i for i in range(first, last) if steps[i].real != real), last) if mixed else last
+            message = lib.dtd_run(self._isa, REALS[real], self._encoded.c_steps, first, end, self._bases, self._n_threads, self._pieces)
+            if message != ffi.NULL:
+                raise BackendError(f"the kernels refused a step: {ffi.string(message).decode()}")
+            first = end
+
+    def _find_doubtful(self, start: Array) -> list[int]:
+        """Samples with relevance on an output whose denominator d = Σ x w⁺ + b is less than its bias.
+
+        Elsewhere Σ x w⁺ ≤ |d| + |b| ≤ 2|d|: d is off by no more than three times the relative error of what it is the sum of.
+        """
+        unit = self.plan.program.checked
+        if unit is None or unit.row is None or unit.bias is None:
+            return []
+        (share,) = unit.row.shares
+        ((d, _),) = self.plan.factors[unit.out.index]
+        small = np.abs(self.read(d)) < np.abs(bias_map(unit.bias, share, unit.row.gamma))
+        return [int(i) for i in np.flatnonzero(((start != 0).any(axis=1) & small).any(axis=1))]
 
     def read_root(self, root: Buffer) -> Array:
         dtype = np.dtype(root.dtype)
@@ -267,9 +286,9 @@ class CpuExecutor:
 
     @contextmanager
     def session(self, n: int, n_targets: int, *, ledger: bool = False, whole: bool = False) -> Iterator[CpuSession]:
-        """A session in one piece for a ledger or if `whole` is asked for, else in as many as pay."""
+        """A session in one piece where its numbers are read or `whole` is asked for, else in as many as pay."""
         threads = self._threads()
-        piece = n if ledger or whole else self.batches.piece(n, threads)
+        piece = n if ledger or whole or self.program.checked else self.batches.piece(n, threads)
         plan, encoded = self._encoded(piece, n_targets, ledger)
         pieces = -(-n // piece)
         memory = self._pool.borrow(pieces * plan.arena, (encoded, pieces))

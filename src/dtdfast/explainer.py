@@ -103,7 +103,7 @@ class Explainer:
         self._words = self._find_words(last)
         self._check = Check(self._words, self._domain)
         self._make = maker(Options(self._backend, precision, self._batch_size, self._n_threads, device, self._check))
-        self._executors: dict[tuple[Shape, str], Executor] = {}
+        self._executors: dict[tuple[Shape, str, bool], Executor] = {}
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -160,6 +160,12 @@ class Explainer:
             with executor.session(block.stop - block.start, targets.count) as session:
                 entry = targets.entry(block, unit=program.gradient, clip=clip)
                 session.explain(x[block], entry, view[block], None if outputs is None else outputs[block])
+                again = [] if program.checked is None else [block.start + i for i in session.doubtful]
+            for i in again:
+                one, exact = slice(i, i + 1), self._executor(x.shape[1:], self._kind, exact=True)
+                with exact.session(1, targets.count) as session:
+                    entry = targets.entry(one, unit=program.gradient, clip=clip)
+                    session.explain(x[one], entry, view[one], None if outputs is None else outputs[one])
         self._check_finite("relevance", result)
         relevance = home.give(result) if out is None else out
         return relevance if outputs is None else (relevance, home.give(outputs))
@@ -255,22 +261,22 @@ class Explainer:
             self._domain.check(np.asarray(host))  # in the caller's own precision
         return array, executor, home
 
-    def _executor(self, sample: Shape, kind: str) -> Executor:
-        """The executor for samples of this shape, made once."""
+    def _executor(self, sample: Shape, kind: str, *, exact: bool = False) -> Executor:
+        """The executor for samples of this shape, made once; with `exact` in float64 whatever precision was asked for."""
         if not sample or min(sample) < 1:
             raise LayerError(f"a sample of shape {sample} cannot be explained: expected (n, ...) with sizes of at least 1")
         with self._lock:
-            executor = self._executors.get((sample, kind))
+            executor = self._executors.get((sample, kind, exact))
             if executor is None:
-                program = self._program(sample, kind)
+                program = self._program(sample, kind, exact)
                 executor = self._make(program)
-                self._executors[sample, kind] = executor
+                self._executors[sample, kind, exact] = executor
             return executor
 
-    def _program(self, sample: Shape, kind: str) -> Program:
+    def _program(self, sample: Shape, kind: str, exact: bool) -> Program:
         book, domain = (self._book, self._domain) if kind == EXPLAIN else (RuleBook("dtd", convention_of("dtd")), Domain("real"))
         start = self._start if kind != PREDICT else None
-        precision = "" if self._backend == "cuda" else self._precision
+        precision = "float64" if exact else "" if self._backend == "cuda" else self._precision
         return prepare(self._layers, sample, self._words is not None, kind, start, self._stop, book, domain, precision)
 
     def __repr__(self) -> str:

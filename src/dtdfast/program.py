@@ -11,7 +11,7 @@ from .plan.domain import Domain
 from .plan.network import Network, build
 from .plan.resolve import resolve
 from .plan.shapes import Shape
-from .plan.signs import cancels, may_vanish
+from .plan.signs import SIGNED_BIAS, cancels, doubt
 from .plan.units import Neuron, Tensor
 from .plan.wiring import sources, wire
 from .presets import RuleBook
@@ -31,7 +31,14 @@ class Program:
     leaves: Tensor  # where relevance leaves
     pruned: tuple[int, ...]  # entries that play no part
     real: str = "f4"  # the type of its numbers
-    because: str = ""  # why they are not float32
+    wide: int = 0  # so many units, from the input on, compute in float64 where the others do not
+    because: str = ""  # why not all is float32
+    checked: Neuron | None = None  # whose denominators decide, sample by sample, whether float32 will do
+
+    @property
+    def low(self) -> str:
+        """The type of the numbers at the input."""
+        return "f8" if self.wide else self.real
 
     @property
     def relevant(self) -> bool:
@@ -91,23 +98,42 @@ def prepare(
     if kind != PREDICT:
         resolve(network, layers, stop, gradient=kind == GRADIENT)
     pruned = tuple(p for p in range(len(layers)) if p not in entries)
-    because = reason_for_float64(network, precision, book.convention if kind == EXPLAIN else None)
-    return Program(network, kind, input_shape, tokens, leaves, pruned, "f8" if because else "f4", because)
-
-
-def reason_for_float64(network: Network, precision: str, convention: Convention | None) -> str:
-    """Why a program computes in float64; "" where it does not.
-
-    A denominator whose terms are of one sign is as exact as they are.  Where it may cancel, its rounding errors are divided by
-    whatever is left.  Under most conventions that has a bound that counts, by a stabiliser or by the sign of the neuron that a ReLU
-    lets through; captum's x·w⁺ and x(w + γw⁺) with x of any sign, held by 1e-9, have none in float32.
-    """
+    program = Program(network, kind, input_shape, tokens, leaves, pruned)
     if precision == "float64":
-        return "as asked for"
-    if precision != "float32" or convention is None or not convention.unheld:
-        return ""
-    doubtful = next((unit for unit in network.units if may_vanish(unit)), None)
-    if not isinstance(doubtful, Neuron) or doubtful.row is None:
-        return ""
-    first = "+".join(map(str, doubtful.entries))
-    return f"because sums that {convention.name}'s rules divide by may cancel (first in {first}, {doubtful.row.label})"
+        program.real, program.because = "f8", "as asked for"
+    elif precision == "float32" and kind == EXPLAIN and book.convention.unheld:
+        _choose_float64(program, book.convention)
+    return program
+
+
+def _choose_float64(program: Program, convention: Convention) -> None:
+    """Float64 up to the last unit whose denominators may vanish, float32 above it.
+
+    A denominator whose terms are of one sign is as exact as they are.  Where it may cancel, its rounding errors, and those of all that it
+    is computed from, are divided by whatever is left.  Under most conventions that has a bound that counts, by a stabiliser or by the
+    sign of the neuron that a ReLU lets through; captum's x·w⁺ and x(w + γw⁺) with x of any sign, held by 1e-9, have none in float32.
+    What lies above such a unit only multiplies the relevance that it shares out: float32's relative errors stay what they are.
+
+    At the network's outputs nothing is cut off, but relevance enters at a few of them: these are checked instead.
+    """
+    units, output = program.network.units, program.network.output
+    doubts = {number: reason for number, unit in enumerate(units) if (reason := doubt(unit))}
+    last = units[-1]
+    explained = isinstance(last, Neuron) and last.row is not None and len(last.row.shares) == 1
+    if doubts.get(len(units) - 1) == SIGNED_BIAS and explained and last.out is output and len(output.shape) == 1:
+        assert isinstance(last, Neuron)
+        del doubts[len(units) - 1]
+        program.checked = last
+    if not doubts:
+        return
+    number = max(doubts)
+    unit = units[number]
+    assert isinstance(unit, Neuron)
+    assert unit.row is not None
+    if number == len(units) - 1:
+        program.real = "f8"
+    else:
+        program.wide = number + 1
+    entries = "+".join(map(str, unit.entries))
+    sums = f"sums that {convention.name}'s rules divide by may cancel"
+    program.because = f"because {sums} (last in {entries}, {unit.row.label}: {doubts[number]})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -28,7 +28,14 @@ def put(values: Array, into: Array) -> None:
 
 
 class Session(Protocol):
-    """One batch of samples."""
+    """One batch of samples.
+
+    Attributes
+    ----------
+    doubtful : the samples of the last explanation whose denominators were checked and found wanting
+    """
+
+    doubtful: Sequence[int]
 
     def explain(self, x: Array, entry: Entry, result: Array, outputs: Array | None = None) -> None:
         """Relevance (n, t, *leaves) of x into `result`, and the outputs (n, *out) into `outputs` if they are wanted."""
@@ -59,6 +66,8 @@ class Executor(Protocol):
 
 class HostSession(ABC):
     """A session whose results are at hand at once."""
+
+    doubtful: Sequence[int] = ()
 
     @abstractmethod
     def forward(self, x: Array) -> Array: ...

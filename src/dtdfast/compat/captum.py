@@ -189,7 +189,8 @@ class _Call:
         self.parts = self.network.parts(self.model)
         _check_calls(self.network)
         self.index = output_index(target, len(self.x), self.network.shapes()[len(self.network.layers) - 1])
-        self.options = dict(convention="captum", **executor_for(self.x, tool.backend))
+        domain = "nonnegative" if self.x.is_floating_point() and bool((self.x >= 0).all()) else "real"  # decides what float32 can hold
+        self.options = dict(convention="captum", domain=domain, **executor_for(self.x, tool.backend))
         self.outputs: Any = None
 
     def position(self, layer: Any, before: bool) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ class CudaSession(Accounts):
         super().__init__(prepared.plan)
         self.prepared, self._device, self._check = prepared, device, check
         self._stream = device.stream
+        self.doubtful: Sequence[int] = ()  # nothing is checked here
         self._flags = np.zeros(len(FLAGS), np.int64)
         self._waiting: list[Array] = []  # arrays that copies under way still read
 

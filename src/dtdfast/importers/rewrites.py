@@ -75,5 +75,6 @@ def finished(records: list[Layer]) -> tuple[list[Layer], list[int]]:
     for new, old in enumerate(origins):
         record = merged.get(old, records[old])
         reads = tuple(places[s] for s in wired[old])
-        result.append(replace(record, inputs=None if reads == (new - 1,) and record.arity == 1 else reads))
+        inputs = None if reads == (new - 1,) and record.arity == 1 else reads
+        result.append(record if record.inputs == inputs else replace(record, inputs=inputs))  # which copies its weights
     return result, origins

@@ -45,7 +45,9 @@ class Lowering(LoweringBase):
         if self.program.tokens:
             external.dtype = "i8"
         self.values[source.index] = external
-        for unit in self.network.units:
+        for number, unit in enumerate(self.network.units):
+            if number and number == self.program.wide:
+                self.narrow()
             self.unit = unit
             FORWARD[type(unit)](self, unit)
         output = self.network.output
@@ -53,10 +55,19 @@ class Lowering(LoweringBase):
         result = self.external("outputs", output.shape)
         self.emit(Step("MOVE", None, View(result), View(self.value(output))))
 
+    def narrow(self) -> None:
+        """Float32 from here on: what is read of what was computed in float64 is rounded."""
+        self.unit, self.real, self.gates = None, self.program.real, self.program.real
+        read = {source.index for unit in self.network.units[self.program.wide :] for source in unit.sources}
+        for tensor in self.network.tensors:
+            if tensor.index in read and tensor.index in self.values and self.value(tensor).root.dtype == "f8":
+                self.wide[tensor.index] = self.value(tensor)
+                self.values[tensor.index] = self.converted(self.value(tensor), tensor, "x")
+
     def new_value(self, unit: U.Unit, *, plain: bool = False) -> Buffer:
         # x as it is, since bounds are subtracted from it; and predictions, which are the relevance that enters
         exact = unit.out.is_input or unit.out is self.network.output
-        buffer = self.buffer(f"x{self.label(unit.out)}", unit.out.shape, plain=plain, dtype=self.program.real if exact else "")
+        buffer = self.buffer(f"x{self.label(unit.out)}", unit.out.shape, plain=plain, dtype=self.numbers if exact else "")
         self.values[unit.out.index] = buffer
         return buffer
 
@@ -288,14 +299,15 @@ def lower(program: Program, n: int, t: int, *, ledger: bool = False, chunked: bo
     chunked : the relevance steps run several times on one forward pass, so what they read of it stays
     reals : how values, and how gates and relevance are kept, where that is not the type of the program's numbers
     """
-    forward = Lowering(program, ledger, reals or (program.real, program.real))
+    forward = Lowering(program, ledger, reals or (program.low, program.low))
     forward.forward()
     relevance: list[Step] = []
     relevances: dict[int, Buffer] = {}
+    above: dict[int, Buffer] = {}
     if program.relevant:
         downward = RelevanceLowering(forward, t)
         downward.run()
-        relevance, relevances = downward.steps, downward.relevances
+        relevance, relevances, above = downward.steps, downward.relevances, downward.above
     steps = forward.steps
     if not ledger:  # which reads every tensor's relevance
         steps, relevance = join_channels(steps, fuse_products(relevance))
@@ -311,4 +323,6 @@ def lower(program: Program, n: int, t: int, *, ledger: bool = False, chunked: bo
     for step in (*steps, *relevance):
         step.macs *= {"n": n, "nt": n * t, "1": 1}[step.out.buffer.batch]
     arena = place(buffers, n, t, reuse=not ledger)
-    return Plan(program, n, t, n_constant, steps, relevance, buffers, arena, forward.values, relevances, forward.kept)
+    return Plan(
+        program, n, t, n_constant, steps, relevance, buffers, arena, forward.values, relevances, above, forward.kept, forward.factors
+    )

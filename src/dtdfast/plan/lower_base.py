@@ -52,6 +52,7 @@ class LoweringBase:
     def __init__(self, program: Program, ledger: bool, reals: tuple[str, str]) -> None:
         self.program, self.ledger = program, ledger
         self.real, self.gates = reals  # of a buffer where nothing else is said, and of gates
+        self.wide: dict[int, Buffer] = {}  # values in float64 of tensors that float32 units read too
         self.network = program.network
         self.steps: list[Step] = []
         self.unit: U.Unit | None = None
@@ -69,13 +70,18 @@ class LoweringBase:
         name = f"{stem}.{count}" if count else stem
         return Buffer(name, tensor_shape, batch, dtype or self.real, plain=plain or len(tensor_shape) < 2)
 
+    @property
+    def numbers(self) -> str:
+        """The type of what is not rounded to a narrow one."""
+        return "f8" if self.real == "f8" else self.program.real
+
     def external(self, name: str, tensor_shape: tuple[int, ...], batch: str = "n") -> Buffer:
         """An array of the caller's."""
-        return Buffer(name, tensor_shape, batch, self.program.real, external=name)
+        return Buffer(name, tensor_shape, batch, self.numbers, external=name)
 
     def constant(self, array: Any) -> Reals:
         """Numbers as the program computes with them."""
-        return np.ascontiguousarray(array, self.program.real)
+        return np.ascontiguousarray(array, self.numbers)
 
     def value(self, tensor: U.Tensor) -> Buffer:
         return self.values[tensor.index]
@@ -92,6 +98,12 @@ class LoweringBase:
     @staticmethod
     def label(tensor: U.Tensor) -> str:
         return "in" if tensor.position == L.INPUT else str(tensor.position)
+
+    def converted(self, source: Buffer, tensor: U.Tensor, stem: str) -> Buffer:
+        """The same in the type of what comes next."""
+        buffer = self.buffer(f"{stem}{self.label(tensor)}", tensor.shape, source.batch, plain=source.plain)
+        self.emit(Step("CONVERT", None, View(buffer), View(source)))
+        return buffer
 
     def emit(self, step: Step) -> None:
         if step.unit is None:
@@ -118,7 +130,7 @@ class LoweringBase:
                 op, weights = f"{verb}_DENSE", Weights(part, "dense", scatter, numbers, real)
             else:
                 op = f"{verb}_CHANNEL"
-                weights = Weights(part, "channel", False, numbers, self.program.real) if part.weight is not None else None
+                weights = Weights(part, "channel", False, numbers, self.numbers) if part.weight is not None else None
             if not part.linear:
                 x.buffer.root.widen(*phase.border(x_size))
             inner = (taps.c_out if scatter else taps.c_in) // taps.groups

@@ -35,6 +35,7 @@ class RelevanceLowering:
         self.program = forward.program
         self.steps: list[Step] = []
         self.relevances: dict[int, Buffer] = {}
+        self.above: dict[int, Buffer] = {}  # where float32 units put relevance that float64 units take on
 
     def run(self) -> None:
         network, leaves = self.program.network, self.program.leaves
@@ -48,7 +49,9 @@ class RelevanceLowering:
                 moved = self.forward.buffer(f"r{self.forward.label(output)}", output.shape, "nt")
                 self.emit(Step("MOVE", None, View(moved), View(start)))
                 self.relevances[output.index] = moved
-            for unit in reversed(network.units):
+            for number, unit in reversed([*enumerate(network.units)]):
+                if number == self.program.wide - 1:
+                    self.widen()
                 if unit.out is leaves or not unit.in_relevance or unit.out.index not in self.relevances:
                     continue
                 self.forward.unit = unit
@@ -58,12 +61,23 @@ class RelevanceLowering:
         finally:
             self.forward.steps = forward_steps
 
+    def widen(self) -> None:
+        """Float64 from here on: relevance so far is taken over, and values are those before they were rounded."""
+        forward = self.forward
+        forward.unit, forward.real, forward.gates = None, self.program.low, self.program.low
+        forward.values.update(forward.wide)
+        for tensor in forward.network.tensors:
+            if tensor.index in forward.wide and tensor.index in self.relevances:
+                self.above[tensor.index] = self.relevances[tensor.index]
+                stem = "r" if tensor.form == "R" else "c"
+                self.relevances[tensor.index] = forward.converted(self.above[tensor.index], tensor, stem)
+
     def finish(self, leaves: U.Tensor) -> None:
         """Relevance R (a gradient: c) of the tensor that is wanted, into the caller's array."""
         result = self.forward.external("result", leaves.shape, "nt")
         found = self.relevances[leaves.index]
         if leaves.form == "c" and not self.program.gradient:
-            product = self.forward.buffer(f"R{self.forward.label(leaves)}", leaves.shape, "nt", dtype=self.program.real)
+            product = self.forward.buffer(f"R{self.forward.label(leaves)}", leaves.shape, "nt", dtype=self.forward.numbers)
             self.emit(Step("MULTIPLY", None, View(product), View(found), m=View(self.forward.value(leaves)), mode="times", repeat=self.t))
             found = product
         self.emit(Step("MOVE", None, View(result), View(found)))
@@ -76,7 +90,7 @@ class RelevanceLowering:
         if tensor.index in self.relevances:
             return self.relevances[tensor.index], True
         letter = "r" if tensor.form == "R" else "c"
-        dtype = self.program.real if tensor is self.program.leaves else ""  # what is handed out is not rounded
+        dtype = self.forward.numbers if tensor is self.program.leaves else ""  # what is handed out is not rounded
         buffer = self.forward.buffer(f"{letter}{self.forward.label(tensor)}", tensor.shape, "nt", dtype=dtype)
         self.relevances[tensor.index] = buffer
         return buffer, False

@@ -47,7 +47,9 @@ class Plan:
     arena: int
     values: dict[int, Buffer]  # tensor → its values
     relevances: dict[int, Buffer]  # tensor → its relevance
+    above: dict[int, Buffer]  # the same of float32 units where float64 units take it on
     kept: dict[int, Kept]  # neuron's output tensor → what the ledger reads
+    factors: dict[int, list[tuple[Buffer, str]]]  # neuron's output tensor → per share (factor, "gate" or "denominator")
     pieces: int = 1
 
     @property

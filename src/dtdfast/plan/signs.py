@@ -22,7 +22,7 @@ from ..rules import (
     W,
     X,
 )
-from .units import Affine, Elementwise, Gating, Move, Neuron, Part, Probabilities, Unit, Words
+from .units import Affine, Elementwise, Floats, Gating, Move, Neuron, Part, Probabilities, Unit, Words
 
 SIGNED = frozenset((W, W_GAMMA_POS, W_GAMMA_NEG))
 """Weight maps that keep weights of both signs."""
@@ -99,14 +99,47 @@ def sign_of_term(part: Part, term: Term) -> int | None:
     return x * w if x and w else None
 
 
-def may_vanish(unit: Unit) -> bool:
-    """Whether a denominator of a neuron's rule may cancel: its products and its bias are not known to be of one sign."""
+SIGNED_TERMS, SIGNED_BIAS = "its terms are of both signs", "its bias may cancel its terms"
+
+
+def doubt(unit: Unit) -> str:
+    """Why nothing known here keeps a denominator of a neuron's rule away from 0; "" where something does.
+
+    Terms and bias of one sign cannot cancel.  And where a ReLU follows, a denominator d that exceeds y = Σ x w + b term by term is held
+    by it: relevance R = max(0, y)·c comes only where 0 < y ≤ d, so that the gate g = y/d is at most 1.  With y and d off by e each, e the
+    rounding errors of sums over Σ|x w| + |b|, the gate is off by δ ≤ min(1, 2e/d) and all the messages of the neuron together by
+    (d − b)·δ·c ≤ (2e + |b⁻|·min(1, 2e/d))·c: never more than what its bias weighs, and next to nothing unless d is itself of the
+    size of e, which takes Σ x(wm(w) − w) = d − y as small.  Not so for d = y (LRP-0, ε), where the gate is 1 right down to the y at which
+    rounding decides whether there is any relevance, nor for R that was not made by y.
+    """
     if not isinstance(unit, Neuron) or unit.row is None or not unit.in_relevance:
-        return False
+        return ""
+    found = ""
     for number, share in enumerate(unit.row.shares):
         signs = {sign_of_term(part, term) for part in unit.parts for term in part.terms[number]}
-        if unit.bias is not None and share.bias is not None:
-            signs.add(_SIGNS.get(share.bias) or (1 if unit.bias.min() >= 0 else -1 if unit.bias.max() <= 0 else None))
+        bias = None if unit.bias is None or share.bias is None else _sign_of_bias(unit.bias, share.bias)
         if None in signs or len(signs) > 1:
-            return True
-    return False
+            found = SIGNED_TERMS
+        elif bias is not None and signs and signs != {bias}:
+            found = found or SIGNED_BIAS
+    return "" if found and _held(unit) else found
+
+
+def _sign_of_bias(bias: Floats, weight_map: str) -> int:
+    """1, -1, or 0 for both."""
+    return _SIGNS.get(weight_map) or (1 if bias.min() >= 0 else -1 if bias.max() <= 0 else 0)
+
+
+def _held(unit: Neuron) -> bool:
+    """Whether 0 < y ≤ d wherever relevance comes."""
+    row, act = unit.row, unit.activation
+    assert row is not None
+    rectified = isinstance(act, L.ReLU) or (isinstance(act, L.Activation) and act.kind == "clip" and act.alpha == 0)
+    if unit.out.form != "c" or not rectified or len(row.shares) != 1 or row.shares[0].select != "all":
+        return False
+    terms = [(part, part.terms[0]) for part in unit.parts]
+    if not all(part.source.nonnegative and len(t) == 1 and t[0].x == X for part, t in terms):
+        return False
+    exceeds = all(t[0].w in (W_POS, W_GAMMA_POS) or part.weight is None for part, t in terms)
+    weighted = any(part.weight is not None for part in unit.parts)
+    return exceeds and weighted and (unit.bias is None or row.shares[0].bias in (W, W_POS, W_GAMMA_POS) or bool(unit.bias.max() <= 0))

@@ -190,6 +190,11 @@ class Step:
         return [v for v in given if v is not None]
 
     @property
+    def real(self) -> str:
+        """The type of a run that it can stand in."""
+        return self.out.buffer.root.dtype
+
+    @property
     def constant(self) -> bool:
         """Whether it computes the same for every x."""
         return all(view.buffer.root.batch == "1" for view in self.views())

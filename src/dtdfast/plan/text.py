@@ -64,7 +64,11 @@ def describe(plan: Plan) -> str:
     if plan.pieces > 1:
         lines.append(f"{plan.pieces} such pieces of a batch side by side, one thread through all steps of each: {plan.memory:,} bytes")
     if program.because:
-        lines.append(f"arithmetic: {np.dtype(program.real)}, {program.because}")
+        upto = f" up to entry {network.units[program.wide - 1].position} and float32 above" if program.wide else ""
+        lines.append(f"arithmetic: {np.dtype(program.low)}{upto}, {program.because}")
+    if program.checked is not None:
+        entry = program.checked.position
+        lines.append(f"checked in every sample: where the bias of entry {entry} outweighs what it is added to, float64 throughout")
     if program.pruned:
         lines.append("pruned, since nothing wanted reads them: " + ", ".join(map(str, program.pruned)))
     for position, takers in sorted(network.folding.taken.items()):
