@@ -87,7 +87,7 @@ def test_a_denominator_that_nearly_vanishes(gap, rng):
 
 @pytest.mark.parametrize("signed", [False, True])
 def test_cancelled_sums_below_a_gate(signed, rng):
-    """Hidden neurons whose Σ x w⁺ + b all but vanishes: their messages are off by no more than themselves, and by less the less they cancel."""
+    """Hidden neurons whose Σ x w⁺ + b all but vanishes: messages are off by no more than themselves, and the less the less they cancel."""
     n_in, n_hidden = 200, 400
     x = np.abs(normal(rng, 1, n_in))
     weight = np.abs(normal(rng, n_hidden, n_in)) * (np.where(rng.random((n_hidden, n_in)) < 1e-2, -1e-6, 1) if signed else 1)
