@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 LONG = bool(os.environ.get("DTDFAST_LONG"))
 PATIENCE = 3600 if LONG else 600  # seconds for one command, on a machine that does other things as well
+INTERRUPTIBLE = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # also where a shell's job ignores it
 COMMAND = "import sys; from dtdfast.cli import main; sys.exit(main())"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
@@ -24,7 +25,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 def start(*arguments: object, before: str = "") -> subprocess.Popen[str]:
     """`dtdfast ARGUMENTS` as a process; `before` is Python that runs first."""
     return subprocess.Popen(
-        [sys.executable, "-c", f"{before}\n{COMMAND}", *map(str, arguments)],
+        [sys.executable, "-c", f"{INTERRUPTIBLE}\n{before}\n{COMMAND}", *map(str, arguments)],
         env=ENVIRONMENT, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 

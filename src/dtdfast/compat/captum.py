@@ -87,8 +87,8 @@ class LRP(_Tool):
       activations with f(0) = 0, are explained too.
     - The model is taken in evaluation mode: Dropout is left out.  BatchNorms in training mode are refused.
     - Rules stay on the layers after a call (captum takes them away).
-    - On the CPU, what float32 cannot hold (sums under the ε, γ and α1β0 rules that may cancel) is computed in float64: for float32 inputs
-      the map is captum's of `model.double()`, rounded.
+    - On the CPU, what float32 cannot hold is computed in float64: all up to the last layer whose sums may cancel, under the ε, γ and α1β0
+      rules.  For float32 inputs the map is captum's of `model.double()`, but for rounding.
     - Results carry no gradient: explanations of explanations need captum.
     - One input tensor; several are refused.
     """
