@@ -49,7 +49,8 @@ class Explainer:
         AMX, or with AVX-512-BF16 (where it may be slower than "float32": measure); on CUDA it is also how values, gates and relevance
         are kept in memory.  "mixed" predicts as "float32" does and explains in bfloat16.  Rules whose sums cancel refuse
         the narrow ones.  The CPU computes in float64 inside, and returns float32, where float32 would not do: up to the last layer
-        where sums that the convention "captum" divides by may cancel (the printed plan says so).  The oracle computes in float64 whatever this says.
+        where sums that the convention "captum" divides by may cancel (the printed plan says so).  The oracle computes in float64
+        whatever this says.
     batch_size : int, optional
         Samples per pass through the network; None: as many as a memory budget allows.
     n_threads : int, optional

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.metadata
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -24,6 +26,17 @@ try:
     import torchvision  # noqa: F401
 except (ImportError, RuntimeError):
     _declare_operators()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _nothing_kept(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Networks that a file's tests share, gigabytes of them, are gone before the next file's come."""
+    yield
+    for name in {request.module.__name__, "parity"} & set(sys.modules):
+        for value in vars(sys.modules[name]).values():
+            if hasattr(value, "cache_clear"):
+                value.cache_clear()
+    gc.collect()
 
 
 @pytest.fixture
