@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import pytest
@@ -50,18 +50,18 @@ COMPOSITES: dict[str, Callable[..., Any]] = {
 RULES = ("EpsilonRule", "GammaRule", "Alpha1_Beta0_Rule")
 
 
-@cache
+@lru_cache(maxsize=2)  # of one name, in both types: together they would take 18 GB
 def model(name: str, dtype: torch.dtype) -> nn.Module:
     torch.manual_seed(0)
     return randomise(MODELS[name][0]()).to(dtype)
 
 
-@cache
+@lru_cache(maxsize=1)
 def merged_layers(name: str) -> list[dtd.Layer]:
     return dtd.from_torch(merged(copy.deepcopy(model(name, torch.float64))), images(n=1))
 
 
-@cache
+@lru_cache(maxsize=2)
 def merged_for_captum(name: str, dtype: torch.dtype) -> nn.Module:
     """The same network with BatchNorms merged, every addition an Addition_Module and ReLUs out of place, as captum wants it."""
     return TorchNet(Net(name, merged_layers(name), (3, SIZE, SIZE), (10,), 0, BOX, None, None), dtype, add=Addition_Module)
