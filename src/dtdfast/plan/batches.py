@@ -18,6 +18,9 @@ NEAR = 3 * 2**19
 MACS_PER_BYTE = 64
 """Multiply-adds for each byte of weights that let a core read them at 2 GB/s, which memory gives to many cores at once."""
 
+CACHED = 2**27
+"""Bytes of weights that the cores' common cache holds; more come from memory for every piece, and take eight times the work beside them."""
+
 BALANCED = 0.85
 """The least share of the threads' time that pieces must fill."""
 
@@ -78,7 +81,7 @@ class Batches:
         for pieces in (2 * n_threads, n_threads):  # the more of them, the less one thread that lost its core holds up the others
             piece = -(-n // pieces)
             rounds = -(-n // (piece * n_threads))
-            seldom = self.macs * piece >= MACS_PER_BYTE * self.weights
+            seldom = self.macs * piece >= (MACS_PER_BYTE if self.weights <= CACHED else 8 * MACS_PER_BYTE) * self.weights
             near = pieces == n_threads and self.weights <= NEAR
             if n >= BALANCED * piece * rounds * n_threads and (seldom or near):
                 return piece
