@@ -6,7 +6,7 @@
  * tap is a distance within a plane.  Each sum is one chain over (k, i), as in dense.c.
  */
 #include "dense.h"
-#include "simd.h"
+#include "planes.h"
 
 #include <string.h>
 
@@ -35,12 +35,21 @@ typedef struct {
     const int64_t *taps;    /* pixels */
     int64_t n_taps, c_in, plane;
     real (*sum)[2][MOST_OUTPUTS][VL]; /* [vector][w, w+] */
+    real *dividend;                   /* of the tile before, by the way: dividend = dividend / divisor */
+    const real *divisor;
+    int64_t n_quotients; /* vectors */
 } planar_tile;
+
+ALWAYS_INLINE void divide(const planar_tile *t, int64_t q)
+{
+    store(t->dividend + q * VL, vec_quotient(load(t->dividend + q * VL), load(t->divisor + q * VL)));
+}
 
 /* `vectors`, `outputs` and `dual` are constants wherever this is inlined. */
 ALWAYS_INLINE void run_tile(const planar_tile *t, const int vectors, const int outputs, const int dual)
 {
     const real *w = t->w;
+    int64_t q = 0;
     vec a[2][AT_ONCE][MOST_OUTPUTS];
 #pragma GCC unroll 2
     for (int b = 0; b <= dual; b++)
@@ -65,8 +74,12 @@ ALWAYS_INLINE void run_tile(const planar_tile *t, const int vectors, const int o
                     for (int v = 0; v < vectors; v++)
                         a[b][v][j] += x[v] * wj;
                 }
+            if (q < t->n_quotients) /* a divider works beside the multipliers, if it need not wait for their last sums */
+                divide(t, q++);
         }
     }
+    for (; q < t->n_quotients; q++)
+        divide(t, q);
 #pragma GCC unroll 8
     for (int v = 0; v < vectors; v++)
 #pragma GCC unroll 8
@@ -98,6 +111,71 @@ TILES(8)
     }
 static const tile_function TILE_FUNCTIONS[][2][2] = {{{0}}, ENTRY(1), ENTRY(2), ENTRY(3), ENTRY(4), ENTRY(5), ENTRY(6), ENTRY(7), ENTRY(8)};
 
+/* ------------------------------------------------------------------------------------- one output: rows share what they load
+ *
+ * A row of x meets as many rows of the one output as the kernel has, each by another row of the kernel.  Rows of x are taken in the order
+ * in which every output meets them, so that its sum is the same chain over (k, i); between two of them it lies in memory.
+ */
+enum { COLUMNS = 2, MOST_ROWS = SUMS / COLUMNS < 8 ? SUMS / COLUMNS : 8, STACKED = (1 << 14) / sizeof(real) };
+
+typedef struct {
+    const real *x, *w;                      /* w: [column of the kernel][input][row of the kernel], from the first row that takes part */
+    real *sum;                              /* of the output's row that it meets; .. */
+    int64_t next;                           /* .. from there to that of the kernel's next row */
+    int64_t height, width, dx, c_in, plane; /* of the kernel; pixels from column to column */
+} stack_tile;
+
+/* `rows` and `columns`, of vectors, are constants wherever this is inlined. */
+ALWAYS_INLINE void run_stack(const stack_tile *t, const int rows, const int columns)
+{
+    const real *w = t->w;
+    vec a[MOST_ROWS][COLUMNS];
+#pragma GCC unroll 8
+    for (int j = 0; j < rows; j++)
+#pragma GCC unroll 2
+        for (int v = 0; v < columns; v++)
+            a[j][v] = load(t->sum + j * t->next + v * VL);
+    for (int64_t k = 0; k < t->width; k++) {
+        const real *at = t->x + k * t->dx;
+        for (int64_t i = 0; i < t->c_in; i++, at += t->plane, w += t->height) {
+            vec x[COLUMNS];
+#pragma GCC unroll 2
+            for (int v = 0; v < columns; v++)
+                x[v] = load(at + v * VL);
+#pragma GCC unroll 8
+            for (int j = 0; j < rows; j++) {
+                vec wj = splat(w[j]);
+#pragma GCC unroll 2
+                for (int v = 0; v < columns; v++)
+                    a[j][v] += x[v] * wj;
+            }
+        }
+    }
+#pragma GCC unroll 8
+    for (int j = 0; j < rows; j++)
+#pragma GCC unroll 2
+        for (int v = 0; v < columns; v++)
+            store(t->sum + j * t->next + v * VL, a[j][v]);
+}
+
+typedef void (*stack_function)(const stack_tile *t);
+
+#define STACKS(n)                                                                                                                          \
+    static void column_##n(const stack_tile *t) { run_stack(t, n < MOST_ROWS ? n : MOST_ROWS, 1); }                                        \
+    static void columns_##n(const stack_tile *t) { run_stack(t, n < MOST_ROWS ? n : MOST_ROWS, COLUMNS); }
+STACKS(1)
+STACKS(2)
+STACKS(3)
+STACKS(4)
+STACKS(5)
+STACKS(6)
+STACKS(7)
+STACKS(8)
+
+#define STACK(n) {column_##n, columns_##n}
+static const stack_function STACK_FUNCTIONS[][COLUMNS] = {{0},      STACK(1), STACK(2), STACK(3), STACK(4),
+                                                          STACK(5), STACK(6), STACK(7), STACK(8)};
+
 /* ------------------------------------------------------------------------------------------------------------------ driver */
 
 typedef struct {
@@ -105,7 +183,14 @@ typedef struct {
     int64_t pixel, pitch, first, reach; /* elements of a pixel, pixels from row to row; of the first tap, from it to the last */
     int64_t n_rows, row_items;          /* rows that an item may have, items of an image */
     int64_t segments;                   /* of a row, at most VL pixels each */
+    int64_t height, width, dx, dy;      /* of one output's kernel, and pixels from tap to tap; height 0: rows are not stacked */
 } planar_job;
+
+/* Rows h .. h+rows-1 of an image. */
+typedef struct {
+    const real *planes;
+    int64_t n, d, h, rows;
+} slice;
 
 /* wm(w) as [tap][input][w, w+ if dual][output] */
 static void turn_weights(const dense_job *job, real *to)
@@ -122,78 +207,65 @@ static void turn_weights(const dense_job *job, real *to)
             }
 }
 
-/* planes[i][q] = x[q, i], and VL zeros behind each plane */
-static void turn_pixels(const real *x, int64_t pixel, int64_t c_in, int64_t n, int64_t plane, real *planes)
+/* The same of one output, [row of the kernel][column][input], as [column][input][row] */
+static void stack_weights(const planar_job *p, const real *w, real *to)
 {
-    for (int64_t i = 0; i < c_in; i++, planes += plane) {
-        int64_t q = 0;
-        for (; q + VL <= n; q += VL)
-            store(planes + q, load_strided(x + i + q * pixel, pixel));
-        for (; q < n; q++)
-            planes[q] = x[i + q * pixel];
-        store(planes + n, (vec){0});
-    }
+    const int64_t row = p->width * p->dense->c_in;
+    for (int64_t k = 0; k < p->height; k++)
+        for (int64_t i = 0; i < row; i++)
+            to[i * p->height + k] = w[k * row + i];
 }
 
-/* strip[p, j] = rows[j][p], channels j in a row */
-static void store_turned(const real (*rows)[VL], const dtd_strip *strip, int n_pixels, int n_channels)
+/* Whether the epilogue is one of the usual ones, which planes go through as they are. */
+static int in_planes(const dense_job *job)
 {
-#if defined(__AVX512F__) && !defined(DTD_DOUBLE)
-    const __m512i first = _mm512_set_epi64(11, 10, 3, 2, 9, 8, 1, 0), second = _mm512_set_epi64(15, 14, 7, 6, 13, 12, 5, 4);
-    const __mmask8 channels = (__mmask8)((1u << n_channels) - 1);
-    __m512d half[2][4]; /* [channel / 4][pixel % 4]: 4 channels of the pixels 4 apart */
-    for (int i = 0; i < 2; i++) {
-        __m512 a = (__m512)load(rows[4 * i]), b = (__m512)load(rows[4 * i + 1]);
-        __m512 c = (__m512)load(rows[4 * i + 2]), d = (__m512)load(rows[4 * i + 3]);
-        __m512d ab = _mm512_castps_pd(_mm512_unpacklo_ps(a, b)), ab2 = _mm512_castps_pd(_mm512_unpackhi_ps(a, b));
-        __m512d cd = _mm512_castps_pd(_mm512_unpacklo_ps(c, d)), cd2 = _mm512_castps_pd(_mm512_unpackhi_ps(c, d));
-        half[i][0] = _mm512_unpacklo_pd(ab, cd), half[i][1] = _mm512_unpackhi_pd(ab, cd);
-        half[i][2] = _mm512_unpacklo_pd(ab2, cd2), half[i][3] = _mm512_unpackhi_pd(ab2, cd2);
-    }
-    for (int q = 0; q < 4; q++)
-        for (int i = 0; i < 2; i++) {
-            __m512 two = _mm512_castpd_ps(_mm512_permutex2var_pd(half[0][q], i ? second : first, half[1][q]));
-            const int p = 8 * i + q;
-            if (p < n_pixels)
-                _mm256_mask_storeu_ps(strip->at + p * strip->pixel, channels, _mm512_castps512_ps256(two));
-            if (p + 4 < n_pixels)
-                _mm256_mask_storeu_ps(strip->at + (p + 4) * strip->pixel, channels, _mm512_extractf32x8_ps(two, 1));
-        }
-#else
-    for (int p = 0; p < n_pixels; p++)
-        for (int j = 0; j < n_channels; j++)
-            strip->at[p * strip->pixel + j] = rows[j][p];
-#endif
+    const dtd_step *s = &job->s;
+    if (present(&s->scale) || present(&s->y_prev) || present(&s->terms) || s->out.stride[AXIS_C] != 1 ||
+        (present(&s->factor) && s->factor.stride[AXIS_C] != 1))
+        return 0;
+    if (!job->neuron)
+        return s->mode == DTD_M_NONE && !s->accumulate && job->c_out > 1;
+    return (s->activation == DTD_IDENTITY || s->activation == DTD_RELU) && (s->mode == DTD_F_NONE || s->mode == DTD_F_GATE) &&
+           s->select == DTD_ALL;
 }
 
-static int in_a_row(const dtd_strip *strip) { return !strip->at || strip->channel == 1; }
+/* Gates of the tile before, whose quotients are taken while the next one is summed. */
+typedef struct {
+    real dividend[SUMS + MOST_OUTPUTS][VL], divisor[SUMS][VL]; /* [vector][output] */
+    int vectors, n_pixels[AT_ONCE];
+    real *to[AT_ONCE];
+} gates;
 
-/* The usual epilogues, as in epilogue.c; 0 if this is none of them. */
-static int finish_in_planes(const dense_job *job, const dtd_site *site, real (*sum)[MOST_OUTPUTS][VL])
+static void store_gates(const dense_job *job, gates *g)
+{
+    for (int v = 0; v < g->vectors; v++)
+        store_turned(g->dividend + v * job->c_out, g->to[v], job->s.factor.stride[AXIS_W], g->n_pixels[v], (int)job->c_out);
+    g->vectors = 0;
+}
+
+/* The v-th vector of a tile's sums through such an epilogue, as in epilogue.c. */
+static void finish_in_planes(const dense_job *job, const dtd_site *site, real (*sum)[MOST_OUTPUTS][VL], gates *g, int v)
 {
     const dtd_step *s = &job->s;
     const int gate = job->neuron && s->mode == DTD_F_GATE;
     const real coefficient = s->coefficient, stabilizer = s->stabilizer;
-    if (site->scale.at || site->y_prev.at || site->terms.at || !in_a_row(&site->out) || !in_a_row(&site->factor))
-        return 0;
-    if (!job->neuron && (s->mode != DTD_M_NONE || s->accumulate))
-        return 0;
-    if (job->neuron &&
-        ((s->activation != DTD_IDENTITY && s->activation != DTD_RELU) || (s->mode != DTD_F_NONE && !gate) || s->select != DTD_ALL))
-        return 0;
     for (int64_t j = 0; job->neuron && j < job->c_out; j++) {
         vec y = load(sum[0][j]), d = s->dual ? load(sum[1][j]) : y;
         y += splat(site->bias ? site->bias[j] : 0);
         y = s->activation == DTD_RELU ? vec_positive(y) : y;
         store(sum[0][j], y);
         d += splat(site->bias_d ? site->bias_d[j] : 0);
-        if (gate)
-            store(sum[1][j], vec_quotient(coefficient * y, vec_stabilised(d, stabilizer)));
+        if (gate) {
+            store(g->dividend[v * job->c_out + j], coefficient * y);
+            store(g->divisor[v * job->c_out + j], vec_stabilised(d, stabilizer));
+        }
     }
-    store_turned(sum[0], &site->out, site->n_pixels, site->n_channels);
-    if (gate)
-        store_turned(sum[1], &site->factor, site->n_pixels, site->n_channels);
-    return 1;
+    store_turned(sum[0], site->out.at, site->out.pixel, site->n_pixels, site->n_channels);
+    if (gate) {
+        g->to[v] = site->factor.at;
+        g->n_pixels[v] = site->n_pixels;
+        g->vectors = v + 1;
+    }
 }
 
 static void swap_axes(dtd_strip *strip)
@@ -201,6 +273,12 @@ static void swap_axes(dtd_strip *strip)
     int64_t pixel = strip->pixel;
     strip->pixel = strip->channel;
     strip->channel = pixel;
+}
+
+static void rows_as_pixels(dtd_strip *strip, const dtd_view *v)
+{
+    strip->channel = strip->pixel;
+    strip->pixel = v->stride[AXIS_H];
 }
 
 /* The sums of some pixels, [output][VL], through the epilogue. */
@@ -216,8 +294,6 @@ static void finish(const dense_job *job, dtd_site *site, real (*sum)[MOST_OUTPUT
         NAME(finish_taps)(s, site, tiles[0]);
         return;
     }
-    if (finish_in_planes(job, site, sum))
-        return;
     for (int b = 0; b <= (job->neuron && s->dual); b++)
         for (int p = 0; p < site->n_pixels; p++)
             for (int64_t j = 0; j < job->c_out; j++)
@@ -228,44 +304,126 @@ static void finish(const dense_job *job, dtd_site *site, real (*sum)[MOST_OUTPUT
         NAME(finish_taps)(s, site, tiles[0]);
 }
 
+/* A slice by tiles of all outputs, whose gates may remain to be stored. */
+static void sum_tiles(const planar_job *p, planar_tile *tile, const slice *of, gates *g)
+{
+    const dense_job *job = p->dense;
+    const dtd_step *s = &job->s;
+    const int dual = job->map == DUAL_MAP, at_once = VECTORS_OF(job->c_out, dual), usual = in_planes(job);
+    const int64_t n_segments = of->rows * p->segments;
+    dtd_site start = {.n_channels = (int)job->c_out}, sites[AT_ONCE];
+    NAME(locate)(&start, s, job->bases, of->n, 0, of->d, of->h, 0);
+    for (int64_t segment = 0, h = 0, w = 0; segment < n_segments;) {
+        const int many = segment + at_once <= n_segments, vectors = many ? at_once : 1;
+        for (int v = 0; v < vectors; v++, segment++) {
+            sites[v] = start;
+            if (usual) {
+                sites[v].out.at += h * s->out.stride[AXIS_H] + w * s->out.stride[AXIS_W];
+                sites[v].factor.at += start.factor.at ? h * s->factor.stride[AXIS_H] + w * s->factor.stride[AXIS_W] : 0;
+            } else
+                NAME(locate)(&sites[v], s, job->bases, of->n, 0, of->d, of->h + h, w);
+            sites[v].n_pixels = (int)min64(VL, s->out.shape[AXIS_W] - w);
+            tile->x[v] = of->planes + h * p->pitch + w;
+            w += VL;
+            if (w >= s->out.shape[AXIS_W])
+                w = 0, h++;
+        }
+        TILE_FUNCTIONS[job->c_out][dual][many](tile);
+        store_gates(job, g);
+        for (int v = 0; v < vectors; v++)
+            if (usual)
+                finish_in_planes(job, &sites[v], tile->sum[v], g, v);
+            else
+                finish(job, &sites[v], tile->sum[v]);
+        tile->n_quotients = g->vectors * job->c_out;
+    }
+}
+
+/* A slice of one output, its rows stacked. */
+static void sum_stacks(const planar_job *p, const planar_tile *tile, const slice *of)
+{
+    const dense_job *job = p->dense;
+    const int64_t row = p->segments * VL, down = p->dy > 0;
+    real sums[STACKED + DTD_BLOCK]; /* the epilogue may read a block from any multiple of one */
+    for (int64_t i = 0; i < of->rows * row; i += VL)
+        store(sums + i, (vec){0});
+    for (int64_t t = 0; t < of->rows + p->height - 1; t++) /* rows of x, from the one that only the kernel's first row meets */
+        for (int64_t k = max64(0, t - of->rows + 1), last = min64(p->height - 1, t), rows; k <= last; k += rows) {
+            rows = min64(MOST_ROWS, last - k + 1);
+            for (int64_t c = 0, columns; c < p->segments; c += columns) {
+                columns = min64(COLUMNS, p->segments - c);
+                stack_tile stack = {.x = of->planes + tile->taps[0] + (down ? t : of->rows - 1 - t) * p->pitch + c * VL,
+                                    .w = tile->w + k,
+                                    .sum = sums + (down ? t - k : of->rows - 1 - t + k) * row + c * VL,
+                                    .next = down ? -row : row,
+                                    .height = p->height,
+                                    .width = p->width,
+                                    .dx = p->dx,
+                                    .c_in = job->c_in,
+                                    .plane = tile->plane};
+                STACK_FUNCTIONS[rows][columns - 1](&stack);
+            }
+        }
+    for (int64_t i = 0; i < of->rows * row; i += VL)
+        store(sums + i, load(sums + i) + splat(0));                                           /* -0 becomes 0, as in dense.c */
+    dtd_site site = {.n_pixels = (int)of->rows, .n_channels = (int)job->s.out.shape[AXIS_W]}; /* rows as pixels, pixels as channels */
+    NAME(locate)(&site, &job->s, job->bases, of->n, 0, of->d, of->h, 0);
+    rows_as_pixels(&site.out, &job->s.out), rows_as_pixels(&site.m, &job->s.m), rows_as_pixels(&site.scale, &job->s.scale);
+    NAME(finish_taps_rows)(&job->s, &site, sums, row);
+}
+
 static void run_planar(void *context, int64_t first, int64_t last)
 {
     const planar_job *p = context;
     const dense_job *job = p->dense;
     const dtd_step *s = &job->s;
     const int64_t *shape = s->out.shape, *stride = s->x.stride, *table_of_taps = table(&s->taps, job->bases);
-    const int dual = job->map == DUAL_MAP, at_once = VECTORS_OF(job->c_out, dual);
     real planes[PLANES], weights[WEIGHTS], sums[AT_ONCE][2][MOST_OUTPUTS][VL];
     int64_t taps[MOST_TAPS];
+    gates g = {.vectors = 0};
     planar_tile tile = {.w = weights, .taps = taps, .n_taps = s->n_taps, .c_in = job->c_in, .sum = sums};
+    tile.dividend = g.dividend[0], tile.divisor = g.divisor[0];
     turn_weights(job, weights);
+    if (p->height) {
+        memcpy(planes, weights, (size_t)(s->n_taps * job->c_in) * sizeof *weights);
+        stack_weights(p, planes, weights);
+    }
     for (int64_t k = 0; k < s->n_taps; k++)
         taps[k] = table_of_taps[k] / p->pixel - p->first;
     for (int64_t item = first; item < last; item++) {
-        int64_t image = item / p->row_items, d = image % shape[AXIS_D], n = image / shape[AXIS_D];
-        int64_t h0 = shape[AXIS_H] * (item % p->row_items) / p->row_items, h1 = shape[AXIS_H] * (item % p->row_items + 1) / p->row_items;
-        int64_t n_pixels = (h1 - h0 - 1) * p->pitch + shape[AXIS_W] + p->reach, n_segments = (h1 - h0) * p->segments;
-        const real *x = reals(&s->x, job->bases) + n * stride[AXIS_N] + d * stride[AXIS_D] + h0 * stride[AXIS_H];
+        int64_t image = item / p->row_items, h = shape[AXIS_H] * (item % p->row_items) / p->row_items;
+        int64_t end = shape[AXIS_H] * (item % p->row_items + 1) / p->row_items;
+        const slice of = {planes, image / shape[AXIS_D], image % shape[AXIS_D], h, end - h};
+        const int64_t n_pixels = (of.rows - 1) * p->pitch + shape[AXIS_W] + p->reach;
+        const real *x = reals(&s->x, job->bases) + of.n * stride[AXIS_N] + of.d * stride[AXIS_D] + h * stride[AXIS_H];
         tile.plane = n_pixels + VL;
         turn_pixels(x + p->first * p->pixel, p->pixel, job->c_in, n_pixels, tile.plane, planes);
-        for (int64_t segment = 0; segment < n_segments;) {
-            const int many = segment + at_once <= n_segments;
-            dtd_site sites[AT_ONCE];
-            for (int v = 0; v < (many ? at_once : 1); v++, segment++) {
-                int64_t h = segment / p->segments, of_row = segment % p->segments;
-                int64_t w = shape[AXIS_W] * of_row / p->segments, end = shape[AXIS_W] * (of_row + 1) / p->segments;
-                sites[v] = (dtd_site){.n_pixels = (int)(end - w), .n_channels = (int)job->c_out};
-                NAME(locate)(&sites[v], s, job->bases, n, 0, d, h0 + h, w);
-                tile.x[v] = planes + h * p->pitch + w;
-            }
-            TILE_FUNCTIONS[job->c_out][dual][many](&tile);
-            for (int v = 0; v < (many ? at_once : 1); v++)
-                finish(job, &sites[v], sums[v]);
-        }
+        if (p->height)
+            sum_stacks(p, &tile, &of);
+        else
+            sum_tiles(p, &tile, &of, &g);
     }
+    for (int64_t q = 0; q < tile.n_quotients; q++)
+        divide(&tile, q);
+    store_gates(job, &g);
 }
 
 static int multiple(int64_t a, int64_t of) { return a % of == 0; }
+
+/* Whether taps are rows of equal length, from one to the next as far as rows of x are. */
+static void find_kernel(planar_job *p, const int64_t *taps, int64_t n)
+{
+    int64_t width = 1;
+    while (width < n && taps[width] - taps[width - 1] == taps[1] - taps[0])
+        width++;
+    const int64_t dx = taps[1] - taps[0], dy = width < n ? taps[width] - taps[0] : 0, pitch = p->pitch * p->pixel;
+    if (dy == 0 || (dy != pitch && dy != -pitch) || !multiple(n, width))
+        return;
+    for (int64_t k = 0; k < n; k++)
+        if (taps[k] != taps[0] + k / width * dy + k % width * dx)
+            return;
+    p->height = n / width, p->width = width, p->dx = dx / p->pixel, p->dy = dy / p->pixel;
+}
 
 static planar_job planar_job_of(const dense_job *job, int n_threads)
 {
@@ -286,6 +444,8 @@ static planar_job planar_job_of(const dense_job *job, int n_threads)
     int64_t fair = ceil_div(job->rows, (int64_t)n_threads * ITEMS_PER_THREAD);
     p.row_items = ceil_div(shape[AXIS_H], max64(1, min64(rows, fair)));
     p.n_rows = rows;
+    if (job->c_out == 1 && !job->neuron && s->n_taps > 1 && ceil_div(shape[AXIS_H], p.row_items) * p.segments * VL <= STACKED)
+        find_kernel(&p, taps, s->n_taps);
     return p;
 }
 
