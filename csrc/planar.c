@@ -12,45 +12,69 @@
 
 /* vectors of sums in registers, of 32 or of 16 */
 #if defined(__AVX512F__) || defined(__aarch64__)
-enum { SUMS = 24 };
+enum { SUMS = 24, BESIDE = 1 }; /* BESIDE: a tile's divisions and what goes with them, while the next one is multiplied */
 #else
-enum { SUMS = 12 };
+enum { SUMS = 12, BESIDE = 0 };
 #endif
 
 enum {
     MOST_OUTPUTS = 8,
     AT_ONCE = 8,                        /* vectors of pixels in a register tile, at most */
     PLANES = (1 << 16) / sizeof(real),  /* elements of x, turned, .. */
-    WEIGHTS = (1 << 16) / sizeof(real), /* .. of weights .. */
-    MOST_TAPS = 1 << 10,                /* .. and taps that a thread holds on its stack */
+    WEIGHTS = (1 << 16) / sizeof(real), /* .. and of weights that a thread holds on its stack */
     ITEMS_PER_THREAD = 4,
 };
 
 /* Vectors of pixels in a register tile. */
 #define VECTORS_OF(outputs, dual) (SUMS / ((outputs) * (1 + (dual))) < AT_ONCE ? SUMS / ((outputs) * (1 + (dual))) : AT_ONCE)
 
+/* A usual epilogue, as in epilogue.c. */
+typedef struct {
+    int dual, relu, gate, plain;                            /* plain: without coefficient and stabilizer */
+    real coefficient, stabilizer, bias[SUMS], bias_d[SUMS]; /* [vector][output] */
+} usual_epilogue;
+
+/* A tile's sums with w and w+, then act(y) and gates, where they go to. */
+typedef struct {
+    real y[SUMS + MOST_OUTPUTS][VL], d[SUMS + MOST_OUTPUTS][VL]; /* [vector][output], and what store_turned may read behind them */
+    real *out[AT_ONCE], *factor[AT_ONCE];
+    int vectors, n_pixels[AT_ONCE];
+} tile_sums;
+
 typedef struct {
     const real *x[AT_ONCE]; /* in the first plane */
     const real *w;          /* [tap][input][w, w+ if dual][output] */
-    const int64_t *taps;    /* pixels */
-    int64_t n_taps, c_in, plane;
-    real (*sum)[2][MOST_OUTPUTS][VL]; /* [vector][w, w+] */
-    real *dividend;                   /* of the tile before, by the way: dividend = dividend / divisor */
-    const real *divisor;
-    int64_t n_quotients; /* vectors */
+    const int32_t *terms;   /* [tap][input]: from there to the x of a term */
+    int64_t n_terms;
+    tile_sums *to, *before;      /* the tile before, .. */
+    const usual_epilogue *usual; /* .. which still has to go through this .. */
+    int64_t n_before;            /* .. with so many vectors */
 } planar_tile;
 
-ALWAYS_INLINE void divide(const planar_tile *t, int64_t q)
+ALWAYS_INLINE void finish_vector(const planar_tile *t, int64_t q)
 {
-    store(t->dividend + q * VL, vec_quotient(load(t->dividend + q * VL), load(t->divisor + q * VL)));
+    const usual_epilogue *e = t->usual;
+    vec y = load(t->before->y[q]), d = e->dual ? load(t->before->d[q]) : y;
+    y += splat(e->bias[q]);
+    y = e->relu ? vec_positive(y) : y;
+    store(t->before->y[q], y);
+    if (!e->gate)
+        return;
+    d += splat(e->bias_d[q]);
+    store(t->before->d[q], e->plain ? vec_quotient(y, d) : vec_quotient(e->coefficient * y, vec_stabilised(d, e->stabilizer)));
 }
 
 /* `vectors`, `outputs` and `dual` are constants wherever this is inlined. */
 ALWAYS_INLINE void run_tile(const planar_tile *t, const int vectors, const int outputs, const int dual)
 {
-    const real *w = t->w;
+    const int64_t n_terms = t->n_terms, n_before = t->n_before;
+    const int32_t *terms = t->terms;
+    const real *w = t->w, *from[AT_ONCE];
     int64_t q = 0;
     vec a[2][AT_ONCE][MOST_OUTPUTS];
+#pragma GCC unroll 8
+    for (int v = 0; v < vectors; v++)
+        from[v] = t->x[v];
 #pragma GCC unroll 2
     for (int b = 0; b <= dual; b++)
 #pragma GCC unroll 8
@@ -58,35 +82,32 @@ ALWAYS_INLINE void run_tile(const planar_tile *t, const int vectors, const int o
 #pragma GCC unroll 8
             for (int j = 0; j < outputs; j++)
                 a[b][v][j] = (vec){0};
-    for (int64_t k = 0; k < t->n_taps; k++) {
-        int64_t at = t->taps[k];
-        for (int64_t i = 0; i < t->c_in; i++, at += t->plane, w += outputs * (1 + dual)) {
-            vec x[AT_ONCE];
+    for (int64_t k = 0; k < n_terms; k++, w += outputs * (1 + dual)) {
+        vec x[AT_ONCE];
 #pragma GCC unroll 8
-            for (int v = 0; v < vectors; v++)
-                x[v] = load(t->x[v] + at);
+        for (int v = 0; v < vectors; v++)
+            x[v] = load(from[v] + terms[k]);
 #pragma GCC unroll 2
-            for (int b = 0; b <= dual; b++)
+        for (int b = 0; b <= dual; b++)
 #pragma GCC unroll 8
-                for (int j = 0; j < outputs; j++) {
-                    vec wj = splat(w[b * outputs + j]);
+            for (int j = 0; j < outputs; j++) {
+                vec wj = splat(w[b * outputs + j]);
 #pragma GCC unroll 8
-                    for (int v = 0; v < vectors; v++)
-                        a[b][v][j] += x[v] * wj;
-                }
-            if (q < t->n_quotients) /* a divider works beside the multipliers, if it need not wait for their last sums */
-                divide(t, q++);
-        }
+                for (int v = 0; v < vectors; v++)
+                    a[b][v][j] += x[v] * wj;
+            }
+        if (BESIDE && q < n_before)
+            finish_vector(t, q++);
     }
-    for (; q < t->n_quotients; q++)
-        divide(t, q);
+    for (; q < n_before; q++)
+        finish_vector(t, q);
 #pragma GCC unroll 8
     for (int v = 0; v < vectors; v++)
 #pragma GCC unroll 8
         for (int j = 0; j < outputs; j++)
 #pragma GCC unroll 2
             for (int b = 0; b <= dual; b++)
-                store(t->sum[v][b][j], a[b][v][j] + splat(0)); /* -0 becomes 0, as in dense.c */
+                store(b ? t->to->d[v * outputs + j] : t->to->y[v * outputs + j], a[b][v][j]);
 }
 
 typedef void (*tile_function)(const planar_tile *t);
@@ -189,7 +210,7 @@ typedef struct {
 /* Rows h .. h+rows-1 of an image. */
 typedef struct {
     const real *planes;
-    int64_t n, d, h, rows;
+    int64_t n, d, h, rows, plane; /* elements of a plane */
 } slice;
 
 /* wm(w) as [tap][input][w, w+ if dual][output] */
@@ -229,43 +250,33 @@ static int in_planes(const dense_job *job)
            s->select == DTD_ALL;
 }
 
-/* Gates of the tile before, whose quotients are taken while the next one is summed. */
-typedef struct {
-    real dividend[SUMS + MOST_OUTPUTS][VL], divisor[SUMS][VL]; /* [vector][output] */
-    int vectors, n_pixels[AT_ONCE];
-    real *to[AT_ONCE];
-} gates;
-
-static void store_gates(const dense_job *job, gates *g)
-{
-    for (int v = 0; v < g->vectors; v++)
-        store_turned(g->dividend + v * job->c_out, g->to[v], job->s.factor.stride[AXIS_W], g->n_pixels[v], (int)job->c_out);
-    g->vectors = 0;
-}
-
-/* The v-th vector of a tile's sums through such an epilogue, as in epilogue.c. */
-static void finish_in_planes(const dense_job *job, const dtd_site *site, real (*sum)[MOST_OUTPUTS][VL], gates *g, int v)
+static usual_epilogue usual_epilogue_of(const dense_job *job)
 {
     const dtd_step *s = &job->s;
-    const int gate = job->neuron && s->mode == DTD_F_GATE;
-    const real coefficient = s->coefficient, stabilizer = s->stabilizer;
-    for (int64_t j = 0; job->neuron && j < job->c_out; j++) {
-        vec y = load(sum[0][j]), d = s->dual ? load(sum[1][j]) : y;
-        y += splat(site->bias ? site->bias[j] : 0);
-        y = s->activation == DTD_RELU ? vec_positive(y) : y;
-        store(sum[0][j], y);
-        d += splat(site->bias_d ? site->bias_d[j] : 0);
-        if (gate) {
-            store(g->dividend[v * job->c_out + j], coefficient * y);
-            store(g->divisor[v * job->c_out + j], vec_stabilised(d, stabilizer));
-        }
+    const real *bias = vector(&s->bias, job->bases), *bias_d = vector(&s->bias_d, job->bases);
+    usual_epilogue e = {.dual = job->map == DUAL_MAP,
+                        .relu = job->neuron && s->activation == DTD_RELU,
+                        .gate = job->neuron && s->mode == DTD_F_GATE,
+                        .plain = s->coefficient == 1 && s->stabilizer == 0,
+                        .coefficient = s->coefficient,
+                        .stabilizer = s->stabilizer};
+    for (int64_t q = 0; q < SUMS && job->neuron; q++) {
+        e.bias[q] = bias ? bias[q % job->c_out] + 0 : 0; /* -0 becomes 0 here, and so do sums of -0, as in dense.c */
+        e.bias_d[q] = bias_d ? bias_d[q % job->c_out] + 0 : 0;
     }
-    store_turned(sum[0], site->out.at, site->out.pixel, site->n_pixels, site->n_channels);
-    if (gate) {
-        g->to[v] = site->factor.at;
-        g->n_pixels[v] = site->n_pixels;
-        g->vectors = v + 1;
+    return e;
+}
+
+static void store_sums(const dense_job *job, int gate, tile_sums *sums)
+{
+    const dtd_step *s = &job->s;
+    const int n = (int)job->c_out;
+    for (int v = 0; v < sums->vectors; v++) {
+        store_turned(sums->y + v * n, sums->out[v], s->out.stride[AXIS_W], sums->n_pixels[v], n);
+        if (gate)
+            store_turned(sums->d + v * n, sums->factor[v], s->factor.stride[AXIS_W], sums->n_pixels[v], n);
     }
+    sums->vectors = 0;
 }
 
 static void swap_axes(dtd_strip *strip)
@@ -281,8 +292,8 @@ static void rows_as_pixels(dtd_strip *strip, const dtd_view *v)
     strip->pixel = v->stride[AXIS_H];
 }
 
-/* The sums of some pixels, [output][VL], through the epilogue. */
-static void finish(const dense_job *job, dtd_site *site, real (*sum)[MOST_OUTPUTS][VL])
+/* The sums of some pixels, [output][VL], through any epilogue.  -0 becomes 0, as in dense.c. */
+static void finish(const dense_job *job, dtd_site *site, real (*y)[VL], real (*d)[VL])
 {
     const dtd_step *s = &job->s;
     real tiles[2][DTD_TILE_PIXELS * DTD_BLOCK];
@@ -290,52 +301,58 @@ static void finish(const dense_job *job, dtd_site *site, real (*sum)[MOST_OUTPUT
         swap_axes(&site->out), swap_axes(&site->m), swap_axes(&site->scale);
         site->n_channels = site->n_pixels;
         site->n_pixels = 1;
-        memcpy(tiles[0], sum[0][0], VL * sizeof(real));
+        store(tiles[0], load(y[0]) + splat(0));
         NAME(finish_taps)(s, site, tiles[0]);
         return;
     }
-    for (int b = 0; b <= (job->neuron && s->dual); b++)
-        for (int p = 0; p < site->n_pixels; p++)
-            for (int64_t j = 0; j < job->c_out; j++)
-                tiles[b][p * DTD_BLOCK + j] = sum[b][j][p];
+    for (int p = 0; p < site->n_pixels; p++)
+        for (int64_t j = 0; j < job->c_out; j++) {
+            tiles[0][p * DTD_BLOCK + j] = y[j][p] + 0;
+            if (s->dual)
+                tiles[1][p * DTD_BLOCK + j] = d[j][p] + 0;
+        }
     if (job->neuron)
         NAME(finish_neuron)(s, site, tiles[0], s->dual ? tiles[1] : NULL);
     else
         NAME(finish_taps)(s, site, tiles[0]);
 }
 
-/* A slice by tiles of all outputs, whose gates may remain to be stored. */
-static void sum_tiles(const planar_job *p, planar_tile *tile, const slice *of, gates *g)
+/* A slice by tiles of all outputs; where the epilogue is a usual one, the last of them remains to be finished. */
+static void sum_tiles(const planar_job *p, planar_tile *tile, const slice *of)
 {
     const dense_job *job = p->dense;
     const dtd_step *s = &job->s;
     const int dual = job->map == DUAL_MAP, at_once = VECTORS_OF(job->c_out, dual), usual = in_planes(job);
-    const int64_t n_segments = of->rows * p->segments;
+    const int64_t n_segments = of->rows * p->segments, width = s->out.shape[AXIS_W];
     dtd_site start = {.n_channels = (int)job->c_out}, sites[AT_ONCE];
     NAME(locate)(&start, s, job->bases, of->n, 0, of->d, of->h, 0);
     for (int64_t segment = 0, h = 0, w = 0; segment < n_segments;) {
         const int many = segment + at_once <= n_segments, vectors = many ? at_once : 1;
+        tile_sums *to = tile->to;
         for (int v = 0; v < vectors; v++, segment++) {
-            sites[v] = start;
-            if (usual) {
-                sites[v].out.at += h * s->out.stride[AXIS_H] + w * s->out.stride[AXIS_W];
-                sites[v].factor.at += start.factor.at ? h * s->factor.stride[AXIS_H] + w * s->factor.stride[AXIS_W] : 0;
-            } else
-                NAME(locate)(&sites[v], s, job->bases, of->n, 0, of->d, of->h + h, w);
-            sites[v].n_pixels = (int)min64(VL, s->out.shape[AXIS_W] - w);
+            to->n_pixels[v] = (int)min64(VL, width - w);
             tile->x[v] = of->planes + h * p->pitch + w;
+            if (usual) {
+                to->out[v] = start.out.at + h * s->out.stride[AXIS_H] + w * s->out.stride[AXIS_W];
+                to->factor[v] = start.factor.at ? start.factor.at + h * s->factor.stride[AXIS_H] + w * s->factor.stride[AXIS_W] : NULL;
+            } else {
+                sites[v] = (dtd_site){.n_pixels = to->n_pixels[v], .n_channels = (int)job->c_out};
+                NAME(locate)(&sites[v], s, job->bases, of->n, 0, of->d, of->h + h, w);
+            }
             w += VL;
-            if (w >= s->out.shape[AXIS_W])
+            if (w >= width)
                 w = 0, h++;
         }
         TILE_FUNCTIONS[job->c_out][dual][many](tile);
-        store_gates(job, g);
+        if (usual) {
+            store_sums(job, tile->usual->gate, tile->before);
+            tile->to = tile->before, tile->before = to;
+            tile->n_before = vectors * job->c_out;
+            to->vectors = vectors;
+            continue;
+        }
         for (int v = 0; v < vectors; v++)
-            if (usual)
-                finish_in_planes(job, &sites[v], tile->sum[v], g, v);
-            else
-                finish(job, &sites[v], tile->sum[v]);
-        tile->n_quotients = g->vectors * job->c_out;
+            finish(job, &sites[v], to->y + v * job->c_out, to->d + v * job->c_out);
     }
 }
 
@@ -344,7 +361,7 @@ static void sum_stacks(const planar_job *p, const planar_tile *tile, const slice
 {
     const dense_job *job = p->dense;
     const int64_t row = p->segments * VL, down = p->dy > 0;
-    real sums[STACKED + DTD_BLOCK]; /* the epilogue may read a block from any multiple of one */
+    real sums[STACKED + DTD_BLOCK] __attribute__((aligned(64))); /* the epilogue may read a block from any multiple of one */
     for (int64_t i = 0; i < of->rows * row; i += VL)
         store(sums + i, (vec){0});
     for (int64_t t = 0; t < of->rows + p->height - 1; t++) /* rows of x, from the one that only the kernel's first row meets */
@@ -352,7 +369,7 @@ static void sum_stacks(const planar_job *p, const planar_tile *tile, const slice
             rows = min64(MOST_ROWS, last - k + 1);
             for (int64_t c = 0, columns; c < p->segments; c += columns) {
                 columns = min64(COLUMNS, p->segments - c);
-                stack_tile stack = {.x = of->planes + tile->taps[0] + (down ? t : of->rows - 1 - t) * p->pitch + c * VL,
+                stack_tile stack = {.x = of->planes + tile->terms[0] + (down ? t : of->rows - 1 - t) * p->pitch + c * VL,
                                     .w = tile->w + k,
                                     .sum = sums + (down ? t - k : of->rows - 1 - t + k) * row + c * VL,
                                     .next = down ? -row : row,
@@ -360,7 +377,7 @@ static void sum_stacks(const planar_job *p, const planar_tile *tile, const slice
                                     .width = p->width,
                                     .dx = p->dx,
                                     .c_in = job->c_in,
-                                    .plane = tile->plane};
+                                    .plane = of->plane};
                 STACK_FUNCTIONS[rows][columns - 1](&stack);
             }
         }
@@ -377,35 +394,37 @@ static void run_planar(void *context, int64_t first, int64_t last)
     const planar_job *p = context;
     const dense_job *job = p->dense;
     const dtd_step *s = &job->s;
-    const int64_t *shape = s->out.shape, *stride = s->x.stride, *table_of_taps = table(&s->taps, job->bases);
-    real planes[PLANES], weights[WEIGHTS], sums[AT_ONCE][2][MOST_OUTPUTS][VL];
-    int64_t taps[MOST_TAPS];
-    gates g = {.vectors = 0};
-    planar_tile tile = {.w = weights, .taps = taps, .n_taps = s->n_taps, .c_in = job->c_in, .sum = sums};
-    tile.dividend = g.dividend[0], tile.divisor = g.divisor[0];
+    const int64_t *shape = s->out.shape, *stride = s->x.stride, *taps = table(&s->taps, job->bases);
+    real planes[PLANES] __attribute__((aligned(64))), weights[WEIGHTS];
+    int32_t terms[WEIGHTS];
+    tile_sums sums[2] __attribute__((aligned(64)));
+    const usual_epilogue usual = usual_epilogue_of(job);
+    planar_tile tile = {
+        .w = weights, .terms = terms, .n_terms = s->n_taps * job->c_in, .to = &sums[0], .before = &sums[1], .usual = &usual};
+    tile.before->vectors = 0;
     turn_weights(job, weights);
     if (p->height) {
-        memcpy(planes, weights, (size_t)(s->n_taps * job->c_in) * sizeof *weights);
+        memcpy(planes, weights, (size_t)tile.n_terms * sizeof *weights);
         stack_weights(p, planes, weights);
     }
-    for (int64_t k = 0; k < s->n_taps; k++)
-        taps[k] = table_of_taps[k] / p->pixel - p->first;
-    for (int64_t item = first; item < last; item++) {
+    for (int64_t item = first, plane = 0; item < last; item++) {
         int64_t image = item / p->row_items, h = shape[AXIS_H] * (item % p->row_items) / p->row_items;
         int64_t end = shape[AXIS_H] * (item % p->row_items + 1) / p->row_items;
-        const slice of = {planes, image / shape[AXIS_D], image % shape[AXIS_D], h, end - h};
-        const int64_t n_pixels = (of.rows - 1) * p->pitch + shape[AXIS_W] + p->reach;
+        const int64_t n_pixels = (end - h - 1) * p->pitch + shape[AXIS_W] + p->reach;
+        const slice of = {planes, image / shape[AXIS_D], image % shape[AXIS_D], h, end - h, n_pixels + VL};
         const real *x = reals(&s->x, job->bases) + of.n * stride[AXIS_N] + of.d * stride[AXIS_D] + h * stride[AXIS_H];
-        tile.plane = n_pixels + VL;
-        turn_pixels(x + p->first * p->pixel, p->pixel, job->c_in, n_pixels, tile.plane, planes);
+        turn_pixels(x + p->first * p->pixel, p->pixel, job->c_in, n_pixels, of.plane, planes);
+        for (int64_t t = 0; t < tile.n_terms && plane != of.plane; t++)
+            terms[t] = (int32_t)(taps[t / job->c_in] / p->pixel - p->first + t % job->c_in * of.plane);
+        plane = of.plane;
         if (p->height)
             sum_stacks(p, &tile, &of);
         else
-            sum_tiles(p, &tile, &of, &g);
+            sum_tiles(p, &tile, &of);
     }
-    for (int64_t q = 0; q < tile.n_quotients; q++)
-        divide(&tile, q);
-    store_gates(job, &g);
+    for (int64_t q = 0; q < tile.n_before; q++)
+        finish_vector(&tile, q);
+    store_sums(job, usual.gate, tile.before);
 }
 
 static int multiple(int64_t a, int64_t of) { return a % of == 0; }
@@ -455,7 +474,7 @@ int NAME(planar_pays)(const dense_job *job)
     const dtd_step *s = &job->s;
     const int64_t *taps = table(&s->taps, job->bases), pixel = s->x.stride[AXIS_W], width = s->out.shape[AXIS_W];
     const int dual = job->map == DUAL_MAP;
-    if (s->groups != 1 || job->c_out * (1 + dual) > SUMS || job->c_out > MOST_OUTPUTS || s->n_taps > MOST_TAPS ||
+    if (s->groups != 1 || job->c_out * (1 + dual) > SUMS || job->c_out > MOST_OUTPUTS ||
         s->n_taps * job->c_in * job->c_out * (1 + dual) > WEIGHTS || pixel < job->c_in || !multiple(s->x.stride[AXIS_H], pixel) ||
         s->x.stride[AXIS_H] < 0 || s->n_taps * (DTD_BLOCK * width - job->c_out * ceil_div(width, VL) * VL) <= 2 * DTD_BLOCK * width)
         return 0;

@@ -72,15 +72,18 @@ ALWAYS_INLINE void six_into_planes(const vec *pixels, vec *planes)
     }
 }
 
-/* Of 16 pixels without gaps. */
+/* n numbers of what vectors hold. */
 ALWAYS_INLINE void store_pixels(real *to, const vec *pixels, const int n_vectors, int n)
 {
 #pragma GCC unroll 6
-    for (int t = 0; t < n_vectors; t++, n -= VL)
-        if (n >= VL)
+    for (int t = 0; t < n_vectors; t++)
+        if (n >= (t + 1) * VL)
             store(to + t * VL, pixels[t]);
-        else if (n > 0)
-            store_some(to + t * VL, pixels[t], n);
+        else {
+            if (n > t * VL)
+                store_some(to + t * VL, pixels[t], n - t * VL);
+            return;
+        }
 }
 
 /* 8 channels or less of 16 pixels. */
