@@ -389,12 +389,21 @@ static void sum_stacks(const planar_job *p, const planar_tile *tile, const slice
     NAME(finish_taps_rows)(&job->s, &site, sums, row);
 }
 
+/* [tap][input]: from a pixel in the first plane to the x of a term. */
+static void list_terms(const planar_job *p, int64_t plane, int32_t *terms)
+{
+    const int64_t *taps = table(&p->dense->s.taps, p->dense->bases);
+    for (int64_t k = 0; k < p->dense->s.n_taps; k++)
+        for (int64_t i = 0; i < p->dense->c_in; i++)
+            *terms++ = (int32_t)(taps[k] / p->pixel - p->first + i * plane);
+}
+
 static void run_planar(void *context, int64_t first, int64_t last)
 {
     const planar_job *p = context;
     const dense_job *job = p->dense;
     const dtd_step *s = &job->s;
-    const int64_t *shape = s->out.shape, *stride = s->x.stride, *taps = table(&s->taps, job->bases);
+    const int64_t *shape = s->out.shape, *stride = s->x.stride;
     real planes[PLANES] __attribute__((aligned(64))), weights[WEIGHTS];
     int32_t terms[WEIGHTS];
     tile_sums sums[2] __attribute__((aligned(64)));
@@ -414,8 +423,8 @@ static void run_planar(void *context, int64_t first, int64_t last)
         const slice of = {planes, image / shape[AXIS_D], image % shape[AXIS_D], h, end - h, n_pixels + VL};
         const real *x = reals(&s->x, job->bases) + of.n * stride[AXIS_N] + of.d * stride[AXIS_D] + h * stride[AXIS_H];
         turn_pixels(x + p->first * p->pixel, p->pixel, job->c_in, n_pixels, of.plane, planes);
-        for (int64_t t = 0; t < tile.n_terms && plane != of.plane; t++)
-            terms[t] = (int32_t)(taps[t / job->c_in] / p->pixel - p->first + t % job->c_in * of.plane);
+        if (plane != of.plane)
+            list_terms(p, of.plane, terms);
         plane = of.plane;
         if (p->height)
             sum_stacks(p, &tile, &of);
