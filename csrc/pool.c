@@ -104,6 +104,42 @@ ALWAYS_INLINE void store_winners(void *m, int width, int64_t at, int64_t channel
             two[i * channel] = (uint16_t)winner[i];
 }
 
+/* Two pixels' channels in one vector pay where they may be loaded and stored behind one another without touching what lies between. */
+#if defined(__AVX512F__)
+enum { PAIRED = 1 };
+#else
+enum { PAIRED = 0 };
+#endif
+
+/* The channels of one pixel or, `step` further, of two. */
+ALWAYS_INLINE vec load_pixels(const real *p, int64_t step, int64_t channels, const int pixels)
+{
+    vec v = load_some(p, channels);
+#if defined(__AVX512F__)
+    if (pixels == 2)
+        v = (vec)MM(_mm512_mask_loadu)((MM_TYPE(__m512))v, ((1u << channels) - 1) << channels, p + step - channels);
+#endif
+    (void)step, (void)pixels;
+    return v;
+}
+
+ALWAYS_INLINE void store_pixels(real *p, int64_t step, vec v, int64_t channels, const int pixels)
+{
+    store_some(p, v, channels);
+#if defined(__AVX512F__)
+    if (pixels == 2)
+        MM(_mm512_mask_storeu)(p + step - channels, ((1u << channels) - 1) << channels, (MM_TYPE(__m512))v);
+#endif
+    (void)step, (void)pixels;
+}
+
+/* Whether two pixels' winners, and channels of the given view, lie behind one another and fit a vector. */
+static int in_pairs(const dtd_step *s, const dtd_view *v)
+{
+    const int64_t channels = s->out.shape[AXIS_C];
+    return PAIRED && 2 * channels <= VL && v->stride[AXIS_W] == channels && (!present(&s->m) || s->m.stride[AXIS_W] == channels);
+}
+
 /* Where an item lies: pixel (n, d, h, 0) of the result. */
 static void locate_row(const dtd_step *s, int64_t item, int64_t *p)
 {
@@ -158,12 +194,42 @@ ALWAYS_INLINE void max_pool_rows(const pool_job *job, int64_t first, int64_t las
     }
 }
 
-/* The same where every tap lies within x, and the channels, all contiguous, fit a vector. */
+/* What a row's pixels have in common: copies, which a compiler keeps in registers while results are stored. */
+typedef struct {
+    int64_t channels, step, factor_step; /* between two pixels */
+    int64_t n_taps;
+    bits tap;
+    const int64_t *taps;
+    void *m;
+} pixel_row;
+
+/* The same for one or two pixels where every tap lies within x, and their channels, all contiguous, fit a vector. */
+ALWAYS_INLINE void max_pool_pixels(const pixel_row r, const real *from, real *to, int64_t m_at, const int pixels)
+{
+    vec best = load_pixels(from + r.taps[0], r.step, r.channels, pixels);
+    mask winner = {0};
+    for (int64_t k = 1; k < r.n_taps; k++) {
+        const vec v = load_pixels(from + r.taps[k], r.step, r.channels, pixels);
+        const mask wins = ~(mask)(v <= best) & (mask)(best == best); /* larger, or the first NaN */
+        best = (vec)(((mask)v & wins) | ((mask)best & ~wins));
+        winner = ((bits)k & wins) | (winner & ~wins);
+    }
+    store_some(to, best, pixels * r.channels);
+    if (r.m)
+        store_winners(r.m, 1, m_at, 1, winner, pixels * r.channels, 1);
+}
+
 static void run_max_pool_alone(void *context, int64_t first, int64_t last)
 {
     const pool_job *job = context;
     const dtd_step *s = job->s;
-    const int64_t channels = s->out.shape[AXIS_C], width = s->out.shape[AXIS_W], step = s->x_step[2] * s->x.stride[AXIS_W];
+    const int64_t width = s->out.shape[AXIS_W], pairs = in_pairs(s, &s->out) ? width / 2 : 0;
+    const int64_t out = s->out.stride[AXIS_W], m = s->m.stride[AXIS_W];
+    const pixel_row r = {.channels = s->out.shape[AXIS_C],
+                         .step = s->x_step[2] * s->x.stride[AXIS_W],
+                         .n_taps = s->n_taps,
+                         .taps = job->x_tap,
+                         .m = present(&s->m) ? job->bases[s->m.base] : NULL};
     for (int64_t item = first; item < last; item++) {
         int64_t p[6], q[6];
         locate_row(s, item, p);
@@ -172,19 +238,10 @@ static void run_max_pool_alone(void *context, int64_t first, int64_t last)
         const real *from = reals(&s->x, job->bases) + offset_of(&s->x, q);
         real *to = reals(&s->out, job->bases) + offset_of(&s->out, p);
         const int64_t m_at = s->m.offset + offset_of(&s->m, p);
-        for (int64_t w = 0; w < width; w++, from += step) {
-            vec best = load_some(from + job->x_tap[0], channels);
-            mask winner = {0};
-            for (int32_t k = 1; k < s->n_taps; k++) {
-                const vec v = load_some(from + job->x_tap[k], channels);
-                const mask wins = ~(mask)(v <= best) & (mask)(best == best); /* larger, or the first NaN */
-                best = (vec)(((mask)v & wins) | ((mask)best & ~wins));
-                winner = (k & wins) | (winner & ~wins);
-            }
-            store_some(to + w * s->out.stride[AXIS_W], best, channels);
-            if (present(&s->m))
-                store_winners(job->bases[s->m.base], 1, m_at + w * s->m.stride[AXIS_W], 1, winner, channels, 1);
-        }
+        for (int64_t w = 0; w < 2 * pairs; w += 2)
+            max_pool_pixels(r, from + w * r.step, to + w * out, m_at + w * m, 2);
+        for (int64_t w = 2 * pairs; w < width; w++)
+            max_pool_pixels(r, from + w * r.step, to + w * out, m_at + w * m, 1);
     }
 }
 
@@ -235,14 +292,27 @@ ALWAYS_INLINE void max_unpool_rows(const pool_job *job, int64_t first, int64_t l
     }
 }
 
-/* The same where every result has one window within x, and its channels, all contiguous, fit a vector. */
+/* The same for one or two pixels where every result has one window within x, and their channels, all contiguous, fit a vector. */
+ALWAYS_INLINE void max_unpool_pixels(const pixel_row r, const real *from, const real *by, real *to, int64_t m_at, const int pixels)
+{
+    const mask winner = load_winners(r.m, 1, m_at, 1, pixels * r.channels, 1);
+    vec sum = (vec)((mask)load_some(from, pixels * r.channels) & (mask)(winner == r.tap)) + splat(0);
+    if (by)
+        sum *= load_pixels(by, r.factor_step, r.channels, pixels);
+    store_pixels(to, r.step, sum, r.channels, pixels);
+}
+
 static void run_max_unpool_alone(void *context, int64_t first, int64_t last)
 {
     const pool_job *job = context;
     const dtd_step *s = job->s;
-    const int64_t channels = s->out.shape[AXIS_C], width = s->out.shape[AXIS_W];
-    const bits tap = (bits)table(&s->taps, job->bases)[0];
-    const void *m = job->bases[s->m.base];
+    const int64_t width = s->out.shape[AXIS_W], pairs = in_pairs(s, &s->x) ? width / 2 : 0;
+    const int64_t x = s->x.stride[AXIS_W], m = s->m.stride[AXIS_W];
+    const pixel_row r = {.channels = s->out.shape[AXIS_C],
+                         .step = s->out.stride[AXIS_W],
+                         .factor_step = s->factor.stride[AXIS_W],
+                         .tap = (bits)table(&s->taps, job->bases)[0],
+                         .m = job->bases[s->m.base]};
     for (int64_t item = first; item < last; item++) {
         int64_t p[6];
         locate_row(s, item, p);
@@ -251,13 +321,10 @@ static void run_max_unpool_alone(void *context, int64_t first, int64_t last)
         p[AXIS_N] = kept_sample(s, p[AXIS_N]);
         const int64_t m_at = s->m.offset + offset_of(&s->m, p) + job->m_tap[0];
         by = by ? by + offset_of(&s->factor, p) : NULL;
-        for (int64_t w = 0; w < width; w++) {
-            const mask winner = load_winners(m, 1, m_at + w * s->m.stride[AXIS_W], 1, channels, 1);
-            vec sum = (vec)((mask)load_some(from + w * s->x.stride[AXIS_W], channels) & (mask)(winner == tap)) + splat(0);
-            if (by)
-                sum *= load_some(by + w * s->factor.stride[AXIS_W], channels);
-            store_some(to + w * s->out.stride[AXIS_W], sum, channels);
-        }
+        for (int64_t w = 0; w < 2 * pairs; w += 2)
+            max_unpool_pixels(r, from + w * x, by ? by + w * r.factor_step : NULL, to + w * r.step, m_at + w * m, 2);
+        for (int64_t w = 2 * pairs; w < width; w++)
+            max_unpool_pixels(r, from + w * x, by ? by + w * r.factor_step : NULL, to + w * r.step, m_at + w * m, 1);
     }
 }
 
