@@ -23,6 +23,11 @@ def is_dask(x: Any) -> bool:
     return array is not None and isinstance(x, array)
 
 
+def finite(values: Array) -> bool:
+    """Whether no value is NaN or infinite."""
+    return bool(np.logical_and.reduce(np.isfinite(values), axis=None))
+
+
 def check_input(x: Any, words: tuple[int, int] | None, dtype: type) -> Array:
     """X as a C-contiguous array of `dtype` (int64 for words), batch first.
 
@@ -41,12 +46,14 @@ def check_input(x: Any, words: tuple[int, int] | None, dtype: type) -> Array:
             position = words[0]
             raise InputError(f"x holds word numbers {array.min()} to {array.max()}; layer {position} (Embedding) knows 0 to {n_words - 1}")
         return np.ascontiguousarray(array, np.int64)
-    if not np.isfinite(array).all():
+    if not finite(array):
         bad = np.argwhere(~np.isfinite(array))[0]
         raise InputError(f"x holds NaN or infinity, first at {tuple(int(i) for i in bad)}")
+    if array.dtype == dtype:
+        return np.ascontiguousarray(array)
     with np.errstate(over="ignore"):
         converted: Array = np.ascontiguousarray(array, dtype)
-    if converted.dtype != array.dtype and not np.isfinite(converted).all():
+    if not finite(converted):
         raise InputError(f"x holds values beyond the range of {np.dtype(dtype)}")
     return converted
 
