@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -92,10 +93,8 @@ class Arena:
     """
 
     def __init__(self, nbytes: int) -> None:
-        raw = np.empty(nbytes + 64, np.uint8)
-        start = -raw.ctypes.data % 64
-        self.memory: Array = raw[start : start + nbytes]
         self.nbytes = nbytes
+        self.memory = aligned(nbytes)
         self.holds: tuple[Encoded, int] | None = None
         self.bases: Any = None
 
@@ -107,12 +106,15 @@ class ArenaPool:
         self._free: list[Arena] = []
         self._lock = threading.Lock()
 
-    def take(self, nbytes: int, holds: tuple[Encoded, int] | None = None) -> Arena:
+    def take(self, nbytes: int, holds: tuple[Encoded, int]) -> Arena:
         """One of at least so many bytes, with these constants if there is one; to be given back."""
         with self._lock:
+            for place, arena in enumerate(self._free):
+                if arena.holds == holds:
+                    return self._free.pop(place)
             fits = [a for a in self._free if a.nbytes >= nbytes]
             if fits:
-                arena = min(fits, key=lambda a: (a.holds != holds, a.nbytes))
+                arena = min(fits, key=lambda a: a.nbytes)
                 self._free.remove(arena)
                 return arena
             if self._free:
@@ -124,8 +126,32 @@ class ArenaPool:
             self._free.append(arena)
 
 
-SCRATCH = ArenaPool()
-"""What kernels use within a step, whoever's it is."""
+def aligned(nbytes: int) -> Array:
+    """Memory that begins on a cache line."""
+    raw = np.empty(nbytes + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + nbytes]
+
+
+class Scratch:
+    """What kernels use within a step, whoever's it is: lent to one session at a time and kept for the next."""
+
+    def __init__(self) -> None:
+        self._free: deque[Array] = deque()  # whose pop and append need no lock
+
+    def take(self, nbytes: int) -> Array:
+        """At least so many bytes, to be given back."""
+        try:
+            memory = self._free.pop()
+        except IndexError:
+            return aligned(nbytes)
+        return memory if memory.nbytes >= nbytes else aligned(nbytes)  # which replaces it
+
+    def give(self, memory: Array) -> None:
+        self._free.append(memory)
+
+
+SCRATCH = Scratch()
 
 
 # ------------------------------------------------------------------------------------------------------------------ sessions
@@ -148,14 +174,13 @@ class CpuSession(Accounts, HostSession):
         encoded, count = self._encoded, self._count
         holds = encoded, count
         self._arena = arena = self._pool.take(count * self.plan.arena, holds)
-        self._scratch = scratch = SCRATCH.take(self._n_threads * lib.dtd_isa_scratch(self._isa))
         if arena.holds != holds:
             arena.holds, arena.bases = None, encoded.bases(arena.memory, self.plan.arena, count)
         self._bases = arena.bases
         self._pieces = ffi.NULL
         if count > 1:
             self._pieces = ffi.new("dtd_pieces *", (count, self.plan.n, self._n - (count - 1) * self.plan.n, encoded.n_bases))
-        self._place("scratch", scratch.memory, 0)
+        self._place(0, scratch=SCRATCH.take(self._n_threads * lib.dtd_isa_scratch(self._isa)))
         if arena.holds is None:
             for first, last in encoded.constant_runs:
                 self.run(first, last)
@@ -163,14 +188,14 @@ class CpuSession(Accounts, HostSession):
         return self
 
     def __exit__(self, *raised: object) -> None:
-        SCRATCH.give(self._scratch)
+        SCRATCH.give(self._externals["scratch"])
         self._pool.give(self._arena)
 
     def forward(self, x: Array) -> Array:
         program = self.plan.program
         outputs = np.empty((self._n, *program.network.output.shape), self._real)
-        self._place_samples("x", x if program.tokens else np.ascontiguousarray(x, self._low))
-        self._place_samples("outputs", outputs)
+        given = x if program.tokens else np.ascontiguousarray(x, self._low)
+        self._place(self.plan.n, x=given, outputs=outputs)
         for first, last in self._encoded.forward_runs:
             self.run(first, last)
         return outputs
@@ -186,8 +211,7 @@ class CpuSession(Accounts, HostSession):
             target = result[:, chunk : chunk + plan.t]
             direct = not short and target.flags.c_contiguous and target.dtype == self._low
             into = target if direct else np.empty((self._n, plan.t, *plan.program.leaves.shape), self._low)
-            self._place_samples("start", piece)
-            self._place_samples("result", into)
+            self._place(plan.n, start=piece, result=into)
             self._relevance_steps(accounts)
             if not direct:
                 put(into[:, : target.shape[1]], target)
@@ -213,16 +237,16 @@ class CpuSession(Accounts, HostSession):
                     best[i] = min(best[i], time.perf_counter() - begin)
         return best
 
-    def _place(self, name: str, array: Array, step: int) -> None:
-        """Where the kernels find this external, each piece `step` bytes after the one before; the session keeps it alive."""
-        self._externals[name] = array
-        place, start = PLACES[name], ffi.from_buffer(array)
-        self._bases[place] = start
-        for piece in range(1, self._count):
-            self._bases[piece * self._encoded.n_bases + place] = start + piece * step
-
-    def _place_samples(self, name: str, array: Array) -> None:
-        self._place(name, array, array.nbytes // self._n * self.plan.n)
+    def _place(self, samples: int, **arrays: Array) -> None:
+        """Where the kernels find these externals, of so many samples for each piece; the session keeps them alive."""
+        self._externals.update(arrays)
+        for name, array in arrays.items():
+            place, start = PLACES[name], ffi.from_buffer(array)
+            self._bases[place] = start
+            if self._count > 1:
+                step = array.nbytes // self._n * samples
+                for piece in range(1, self._count):
+                    self._bases[piece * self._encoded.n_bases + place] = start + piece * step
 
     def run(self, first: int, last: int) -> None:
         """Steps first .. last−1, without the interpreter lock."""

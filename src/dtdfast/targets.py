@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -106,12 +107,18 @@ class Entry:
             return np.maximum(start, 0) if self.clip else start
         n = len(outputs)
         flat = outputs.reshape(n, -1)
-        numbers = flat.argmax(axis=1)[:, None] if self.numbers is None else self.numbers
+        numbers = flat.argmax(axis=1, keepdims=True) if self.numbers is None else self.numbers
         start = np.zeros((n, self.count, flat.shape[1]), outputs.dtype)
-        samples = np.arange(n)[:, None]
+        samples, targets = _axes(n, self.count)
         values = flat[samples, numbers]
-        start[samples, np.arange(self.count), numbers] = 1 if self.unit else np.maximum(values, 0) if self.clip else values
+        start[samples, targets, numbers] = 1 if self.unit else np.maximum(values, 0) if self.clip else values
         return start.reshape(n, self.count, *outputs.shape[1:])
+
+
+@lru_cache(maxsize=8)
+def _axes(n: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Indices of samples and targets, to be broadcast."""
+    return np.arange(n)[:, None], np.arange(count)
 
 
 def _of(out: Shape) -> str:

@@ -69,7 +69,7 @@ class Domain:
     def check(self, x: NDArray[Any]) -> None:
         """Raise DomainError where x lies outside."""
         if self.kind == "nonnegative":
-            if x.size and x.min() < 0:
+            if x.size and x.item(x.argmin()) < 0:  # as min() says, which is slow to start
                 raise DomainError(f'domain is "nonnegative", but x goes down to {x.min():g}; use domain="real" or (low, high)')
         elif self.kind == "box":
             low, high = broadcast_bounds(self.low, self.high, x.shape[1:], "domain")
