@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -157,17 +157,28 @@ SCRATCH = Scratch()
 # ------------------------------------------------------------------------------------------------------------------ sessions
 
 
+class Layout(NamedTuple):
+    """How a batch runs: the plan of all of it, or of a piece where `count` run side by side."""
+
+    plan: Plan
+    encoded: Encoded
+    count: int
+    pieces: Any  # as C has them, NULL for one
+
+    @classmethod
+    def of(cls, n: int, plan: Plan, encoded: Encoded) -> Layout:
+        count = -(-n // plan.n)
+        pieces = ffi.NULL if count == 1 else ffi.new("dtd_pieces *", (count, plan.n, n - (count - 1) * plan.n, encoded.n_bases))
+        return cls(plan, encoded, count, pieces)
+
+
 class CpuSession(Accounts, HostSession):
-    """One batch: forward once, relevance as often as there are chunks of targets.
+    """One batch: forward once, relevance as often as there are chunks of targets."""
 
-    The plan is that of the whole batch, or of a piece of it where several run side by side.
-    """
-
-    def __init__(self, plan: Plan, encoded: Encoded, pool: ArenaPool, isa: int, n_threads: int, n: int) -> None:
-        self.plan, self._encoded, self._pool = plan, encoded, pool
-        self._isa, self._n_threads = isa, n_threads
-        self._real, self._low = plan.program.real, plan.program.low
-        self._n, self._count = n, -(-n // plan.n)
+    def __init__(self, layout: Layout, pool: ArenaPool, isa: int, n_threads: int, n: int) -> None:
+        self.plan, self._encoded, self._count, self._pieces = layout
+        self._pool, self._isa, self._n_threads, self._n = pool, isa, n_threads, n
+        self._real, self._low = self.plan.program.real, self.plan.program.low
         self._externals: dict[str, Array] = {}
 
     def __enter__(self) -> CpuSession:
@@ -177,9 +188,6 @@ class CpuSession(Accounts, HostSession):
         if arena.holds != holds:
             arena.holds, arena.bases = None, encoded.bases(arena.memory, self.plan.arena, count)
         self._bases = arena.bases
-        self._pieces = ffi.NULL
-        if count > 1:
-            self._pieces = ffi.new("dtd_pieces *", (count, self.plan.n, self._n - (count - 1) * self.plan.n, encoded.n_bases))
         self._place(0, scratch=SCRATCH.take(self._n_threads * lib.dtd_isa_scratch(self._isa)))
         if arena.holds is None:
             for first, last in encoded.constant_runs:
@@ -288,6 +296,7 @@ class CpuExecutor:
         self.program, self._precision = program, precision
         self._n_threads, self._store = n_threads, store
         self._plans: dict[tuple[int, int, bool, bool], tuple[Plan, Encoded]] = {}
+        self._layouts: dict[tuple[int, int, int, bool, bool], Layout] = {}
         self._lock = threading.Lock()
         self._pool = ArenaPool()
         self._isa = isa_index()
@@ -315,9 +324,12 @@ class CpuExecutor:
     def session(self, n: int, n_targets: int, *, ledger: bool = False, whole: bool = False) -> CpuSession:
         """A session in one piece where its numbers are read or `whole` is asked for, else in as many as pay."""
         threads = self._threads()
-        piece = n if ledger or whole or self.program.checked else self.batches.piece(n, threads)
-        plan, encoded = self._encoded(piece, n_targets, ledger)
-        return CpuSession(plan, encoded, self._pool, self._isa, threads, n)
+        key = n, n_targets, threads, ledger, whole
+        layout = self._layouts.get(key)
+        if layout is None:
+            piece = n if ledger or whole or self.program.checked else self.batches.piece(n, threads)
+            layout = self._layouts[key] = Layout.of(n, *self._encoded(piece, n_targets, ledger))
+        return CpuSession(layout, self._pool, self._isa, threads, n)
 
     def profile(self, x: Array, start: Callable[[Array], Array]) -> Profile:
         """Every step run alone, on the whole batch; the least of three runs counts."""
