@@ -113,10 +113,7 @@ class Check:
             return None, None
         if self.domain.kind == "nonnegative":
             return np.zeros(1, np.float32), None
-        box = self.domain.bounds(shape)
-        assert box is not None
-        low, high = (b.astype(np.float32) for b in box)
-        return tuple(b.reshape(-1)[:1].copy() if (b == b.flat[0]).all() else b for b in (low, high))  # type: ignore[return-value]
+        return self.domain.rounded(shape, np.dtype(np.float32))
 
     def refuse(self, x: Any) -> NoReturn:
         """The error that says what is wrong with an x that the device found wrong."""

@@ -158,12 +158,12 @@ SCRATCH = Scratch()
 
 
 class Layout(NamedTuple):
-    """How a batch runs: the plan of all of it, or of a piece where `count` run side by side."""
+    """How a batch runs: the plan of all of it, or of a piece where several run side by side."""
 
     plan: Plan
     encoded: Encoded
-    count: int
-    pieces: Any  # as C has them, NULL for one
+    pieces: int
+    c_pieces: Any  # NULL for one
 
     @classmethod
     def of(cls, n: int, plan: Plan, encoded: Encoded) -> Layout:

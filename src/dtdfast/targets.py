@@ -106,19 +106,18 @@ class Entry:
             start = self.start.astype(outputs.dtype)
             return np.maximum(start, 0) if self.clip else start
         n = len(outputs)
-        flat = outputs.reshape(n, -1)
-        numbers = flat.argmax(axis=1, keepdims=True) if self.numbers is None else self.numbers
-        start = np.zeros((n, self.count, flat.shape[1]), outputs.dtype)
-        samples, targets = _axes(n, self.count)
-        values = flat[samples, numbers]
-        start[samples, targets, numbers] = 1 if self.unit else np.maximum(values, 0) if self.clip else values
-        return start.reshape(n, self.count, *outputs.shape[1:])
+        numbers = outputs.reshape(n, -1).argmax(axis=1, keepdims=True) if self.numbers is None else self.numbers
+        first, first_of_start = _firsts(n, self.count, outputs.size // n)
+        values = outputs.take(numbers + first)
+        start = np.zeros((n, self.count, *outputs.shape[1:]), outputs.dtype)
+        start.put(numbers + first_of_start, 1 if self.unit else np.maximum(values, 0) if self.clip else values)
+        return start
 
 
 @lru_cache(maxsize=8)
-def _axes(n: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices of samples and targets, to be broadcast."""
-    return np.arange(n)[:, None], np.arange(count)
+def _firsts(n: int, count: int, size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The places of each sample's first output, and of its first for each target, in flattened arrays."""
+    return np.arange(0, n * size, size)[:, None], np.arange(0, n * count * size, size).reshape(n, count)
 
 
 def _of(out: Shape) -> str:
