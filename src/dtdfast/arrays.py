@@ -25,8 +25,8 @@ def is_dask(x: Any) -> bool:
 
 def finite(values: Array) -> bool:
     """Whether no value is NaN or infinite."""
-    found = np.isfinite(values)
-    return bool(found.item(found.argmin()))  # as all() says, which is slow to start
+    found = np.isfinite(values).ravel("K")
+    return bool(found[found.argmin()])  # as all() says, which is slow to start
 
 
 def check_input(x: Any, words: tuple[int, int] | None, dtype: type) -> Array:

@@ -167,26 +167,27 @@ class Layout(NamedTuple):
 
     @classmethod
     def of(cls, n: int, plan: Plan, encoded: Encoded) -> Layout:
-        count = -(-n // plan.n)
-        pieces = ffi.NULL if count == 1 else ffi.new("dtd_pieces *", (count, plan.n, n - (count - 1) * plan.n, encoded.n_bases))
-        return cls(plan, encoded, count, pieces)
+        pieces = -(-n // plan.n)
+        last = n - (pieces - 1) * plan.n
+        c_pieces = ffi.NULL if pieces == 1 else ffi.new("dtd_pieces *", (pieces, plan.n, last, encoded.n_bases))
+        return cls(plan, encoded, pieces, c_pieces)
 
 
 class CpuSession(Accounts, HostSession):
     """One batch: forward once, relevance as often as there are chunks of targets."""
 
     def __init__(self, layout: Layout, pool: ArenaPool, isa: int, n_threads: int, n: int) -> None:
-        self.plan, self._encoded, self._count, self._pieces = layout
+        self.plan, self._encoded, self._pieces, self._c_pieces = layout
         self._pool, self._isa, self._n_threads, self._n = pool, isa, n_threads, n
         self._real, self._low = self.plan.program.real, self.plan.program.low
         self._externals: dict[str, Array] = {}
 
     def __enter__(self) -> CpuSession:
-        encoded, count = self._encoded, self._count
-        holds = encoded, count
-        self._arena = arena = self._pool.take(count * self.plan.arena, holds)
+        encoded, pieces = self._encoded, self._pieces
+        holds = encoded, pieces
+        self._arena = arena = self._pool.take(pieces * self.plan.arena, holds)
         if arena.holds != holds:
-            arena.holds, arena.bases = None, encoded.bases(arena.memory, self.plan.arena, count)
+            arena.holds, arena.bases = None, encoded.bases(arena.memory, self.plan.arena, pieces)
         self._bases = arena.bases
         self._place(0, scratch=SCRATCH.take(self._n_threads * lib.dtd_isa_scratch(self._isa)))
         if arena.holds is None:
@@ -251,9 +252,9 @@ class CpuSession(Accounts, HostSession):
         for name, array in arrays.items():
             place, start = PLACES[name], ffi.from_buffer(array)
             self._bases[place] = start
-            if self._count > 1:
+            if self._pieces > 1:
                 step = array.nbytes // self._n * samples
-                for piece in range(1, self._count):
+                for piece in range(1, self._pieces):
                     self._bases[piece * self._encoded.n_bases + place] = start + piece * step
 
     def run(self, first: int, last: int) -> None:
@@ -262,7 +263,7 @@ class CpuSession(Accounts, HostSession):
         while first < last:
             real, end = encoded.spans[first]
             end = min(end, last)
-            message = lib.dtd_run(self._isa, real, encoded.c_steps, first, end, self._bases, self._n_threads, self._pieces)
+            message = lib.dtd_run(self._isa, real, encoded.c_steps, first, end, self._bases, self._n_threads, self._c_pieces)
             if message != ffi.NULL:
                 raise BackendError(f"the kernels refused a step: {ffi.string(message).decode()}")
             first = end

@@ -45,7 +45,7 @@ class Domain:
     kind: str
     low: Any = None
     high: Any = None
-    _rounded: dict[tuple[Shape, np.dtype[Any]], Box] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _boxes: dict[tuple[Shape, np.dtype[Any]], Box] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def parse(cls, domain: object) -> Domain:
@@ -69,16 +69,17 @@ class Domain:
 
     def rounded(self, shape: Shape, dtype: np.dtype[Any]) -> Box:
         """The bounds of a box as x has them, so that a pixel on the bound stays inside; one number where it is the same everywhere."""
-        box = self._rounded.get((shape, dtype))
+        box = self._boxes.get((shape, dtype))
         if box is None:
             low, high = (b.astype(dtype) for b in broadcast_bounds(self.low, self.high, shape, "domain"))
-            box = self._rounded[shape, dtype] = _narrowed(low), _narrowed(high)
+            box = self._boxes[shape, dtype] = _narrowed(low), _narrowed(high)
         return box
 
     def check(self, x: NDArray[Any]) -> None:
         """Raise DomainError where x lies outside."""
         if self.kind == "nonnegative":
-            if x.size and x.item(x.argmin()) < 0:  # as min() says, which is slow to start
+            flat = x.ravel("K")
+            if x.size and flat[flat.argmin()] < 0:  # as min() says, which is slow to start
                 raise DomainError(f'domain is "nonnegative", but x goes down to {x.min():g}; use domain="real" or (low, high)')
         elif self.kind == "box":
             low, high = self.rounded(x.shape[1:], x.dtype)
