@@ -38,6 +38,8 @@ def library_of(x: Any) -> str:
 
 def on_device(x: Any) -> bool:
     """Whether x is a PyTorch or CuPy array in a GPU's memory."""
+    if isinstance(x, np.ndarray):
+        return False
     library = library_of(x)
     return (library == "torch" and bool(getattr(x, "is_cuda", False))) or (library == "cupy" and hasattr(x, "__cuda_array_interface__"))
 
