@@ -303,7 +303,7 @@ class CpuExecutor:
         self._isa = isa_index()
         self.batches = Batches(program, batch_size, MEMORY_BUDGET, ENOUGH)
 
-    def batch_size(self, n: int, n_targets: int) -> int:
+    def batch_size(self, n: int, n_targets: int, *, ledger: bool = False) -> int:
         return self.batches.samples(n, n_targets)
 
     def plan(self, n: int, n_targets: int) -> Plan:

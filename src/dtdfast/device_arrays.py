@@ -52,7 +52,8 @@ def device_array(x: Any) -> DeviceArray | None:
     if library_of(x) == "torch":
         stream = sys.modules["torch"].cuda.current_stream(x.device)
         return DeviceArray(address, x.numel() * x.element_size(), stream.cuda_stream, x.device.index)
-    return DeviceArray(address, x.nbytes, sys.modules["cupy"].cuda.get_current_stream().ptr, x.device.id)
+    with x.device:  # of which CuPy says the stream
+        return DeviceArray(address, x.nbytes, sys.modules["cupy"].cuda.get_current_stream().ptr, x.device.id)
 
 
 def contiguous(x: Any, dtype: str) -> Any:

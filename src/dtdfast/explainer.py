@@ -200,7 +200,7 @@ class Explainer:
         rows, starts, ends = [], [], []
         real = np.float64 if self._backend == "oracle" else np.dtype(executor.program.real)
         u = max(float(np.finfo(real).epsneg), NARROW.get(str(self._arguments["precision"]), 0.0))
-        for block in _blocks(len(x), executor.batch_size(len(x), 1), False):
+        for block in _blocks(len(x), executor.batch_size(len(x), 1, ledger=True), False):
             with executor.session(block.stop - block.start, 1, ledger=True) as session:
                 start = targets.entry(block, clip=self._book.preset.clip_start).relevance(session.forward(x[block]))
                 accounts: list[Account] = []
