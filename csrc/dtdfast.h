@@ -43,11 +43,12 @@ typedef enum {
     DTD_ACTIVATE,       /* out = act(x) */
     DTD_AFFINE,         /* out (+)= x * weight[c] + bias[c] */
     DTD_LRN,
-    DTD_SOFTMAX,    /* along axis `mode` */
-    DTD_MAX_POOL,   /* out = max over taps of x, m = number of the winning tap */
-    DTD_MAX_UNPOOL, /* out (+)= sum over windows won by this element */
-    DTD_EMBED,      /* out[..., :] = weight[ids, :] */
-    DTD_EMBED_SUM,  /* out = sum over the last axis of x * m */
+    DTD_SOFTMAX,     /* along axis `mode` */
+    DTD_MAX_POOL,    /* out = max over taps of x, m = number of the winning tap */
+    DTD_MAX_UNPOOL,  /* out (+)= sum over windows won by this element */
+    DTD_MAX_SCATTER, /* the same, all of out at once, where every element has one window */
+    DTD_EMBED,       /* out[..., :] = weight[ids, :] */
+    DTD_EMBED_SUM,   /* out = sum over the last axis of x * m */
     DTD_N_OPS
 } dtd_op;
 

@@ -60,6 +60,7 @@ void NAME(lrn)(const dtd_step *s, void *const *bases, int n_threads);
 void NAME(softmax)(const dtd_step *s, void *const *bases, int n_threads);
 void NAME(max_pool)(const dtd_step *s, void *const *bases, int n_threads);
 void NAME(max_unpool)(const dtd_step *s, void *const *bases, int n_threads);
+void NAME(max_scatter)(const dtd_step *s, void *const *bases, int n_threads);
 void NAME(embed)(const dtd_step *s, void *const *bases, int n_threads);
 void NAME(embed_sum)(const dtd_step *s, void *const *bases, int n_threads);
 

@@ -166,7 +166,7 @@ void NAME(pool_rows)(const dtd_step *s, void *const *bases, int n_threads, int c
             job.reach[a][1] = k ? max64(job.reach[a][1], tap[a]) : tap[a];
         }
     }
-    const int64_t *shape = s->out.shape;
+    const int64_t *shape = s->op == DTD_MAX_SCATTER ? s->x.shape : s->out.shape;
     int64_t work = max64(1, s->n_taps * shape[AXIS_W] * ceil_div(shape[AXIS_C], VL)); /* vectors of a row */
     int all = contiguous(&s->out) && contiguous(&s->x) && contiguous(&s->m) && contiguous(&s->factor);
     dtd_parallel(n_threads, shape[AXIS_N] * shape[AXIS_D] * shape[AXIS_H], ceil_div(1 << 11, work), all ? dense : strided, &job);

@@ -184,7 +184,8 @@ enum { WIDE_VECTORS = 4, WIDE_PIXEL = WIDE_VECTORS * VL };
 ALWAYS_INLINE uint64_t first_channels(int64_t n) { return n < 64 ? ((uint64_t)1 << n) - 1 : ~(uint64_t)0; }
 #endif
 
-/* Runs `dense` over the rows of the result where all channels are contiguous, else `strided`; taps are `columns` numbers each. */
+/* Runs `dense` over the rows of the result (of x for MAX_SCATTER) where all channels are contiguous, else `strided`; taps are `columns`
+ * numbers each. */
 void NAME(pool_rows)(const dtd_step *s, void *const *bases, int n_threads, int columns, dtd_task dense, dtd_task strided);
 
 /* Whether a pixel's channels fit a vector, its winners a byte each, and every tap of every window lies within x. */

@@ -26,6 +26,7 @@ const dtd_kernel_table UNIT(kernels) = {{
     [DTD_SOFTMAX] = NAME(softmax),
     [DTD_MAX_POOL] = NAME(max_pool),
     [DTD_MAX_UNPOOL] = NAME(max_unpool),
+    [DTD_MAX_SCATTER] = NAME(max_scatter),
     [DTD_EMBED] = NAME(embed),
     [DTD_EMBED_SUM] = NAME(embed_sum),
 }};

@@ -133,3 +133,108 @@ void NAME(max_unpool)(const dtd_step *s, void *const *bases, int n_threads)
     const int alone = s->n_taps == 1 && !s->accumulate && NAME(pool_alone)(s, bases, 4);
     NAME(pool_rows)(s, bases, n_threads, 4, alone ? run_max_unpool_alone : run_max_unpool_dense, run_max_unpool_strided);
 }
+
+/* ---------------------------------------------------------------------------------------------------------- windows apart */
+
+#if defined(__AVX512F__)
+/* Taps whose pixels follow one another in out and factor, and their channels fit a vector together: one for each row of a window. */
+typedef struct {
+    mask source, tap; /* of every lane: its channel, and which of the taps it belongs to */
+    int64_t channels, lanes, width, x_pixel, m_pixel;
+    int accumulate;
+} scatter_row;
+
+static int taps_in_a_vector(const dtd_step *s, const int64_t *step)
+{
+    const int64_t channels = s->x.shape[AXIS_C];
+    return PAIRED && s->mode == 1 && step[2] > 1 && step[2] * channels <= VL && s->out.stride[AXIS_W] == channels &&
+           s->x.stride[AXIS_C] == 1 && s->out.stride[AXIS_C] == 1 && s->m.stride[AXIS_C] == 1 &&
+           (!present(&s->factor) || (s->factor.stride[AXIS_W] == channels && s->factor.stride[AXIS_C] == 1));
+}
+
+/* A row of windows onto one row of their taps, of which `first` is the number of the first. */
+static void scatter_tap_row(const scatter_row r, const real *x, const uint8_t *m, const real *factor, real *out, bits first)
+{
+    const mask tap = r.tap + first;
+    for (int64_t w = 0; w < r.width; w++, x += r.x_pixel, m += r.m_pixel, out += r.lanes) {
+        const mask winner = load_winners(m, 1, 0, 1, r.channels, 1);
+        const mask won = (mask)(__builtin_shuffle(winner, r.source) == tap);
+        vec sum = (vec)((mask)__builtin_shuffle(load_some(x, r.channels), r.source) & won) + splat(0);
+        if (factor)
+            sum *= load_some(factor + w * r.lanes, r.lanes);
+        if (r.accumulate)
+            sum = load_some(out, r.lanes) + sum;
+        store_some(out, sum, r.lanes);
+    }
+}
+#endif
+
+/* out[q·x_step + tap_k, c] (+)= factor · x[q,c] where m[q,c] = k, else 0, for a row of windows q */
+ALWAYS_INLINE void max_scatter_rows(const pool_job *job, int64_t first, int64_t last, const int dense)
+{
+    const dtd_step *s = job->s;
+    const int64_t *shape = s->x.shape, *taps = table(&s->taps, job->bases), channels = shape[AXIS_C];
+    const int64_t x_channel = s->x.stride[AXIS_C], m_channel = s->m.stride[AXIS_C], out_channel = s->out.stride[AXIS_C],
+                  factor_channel = s->factor.stride[AXIS_C];
+    const int64_t step[3] = {s->x_step[0], s->x_step[1], s->x_step[2]};
+#if defined(__AVX512F__)
+    const int joined = taps_in_a_vector(s, step);
+    scatter_row joint = {.channels = channels,
+                         .lanes = step[2] * channels,
+                         .width = shape[AXIS_W],
+                         .x_pixel = s->x.stride[AXIS_W],
+                         .m_pixel = s->m.stride[AXIS_W],
+                         .accumulate = s->accumulate};
+    for (int i = 0; joined && i < VL; i++) {
+        joint.source[i] = (bits)(i % channels);
+        joint.tap[i] = (bits)(i / channels);
+    }
+#endif
+    for (int64_t item = first; item < last; item++) {
+        int64_t q[6] = {item / shape[AXIS_H] / shape[AXIS_D], 0, item / shape[AXIS_H] % shape[AXIS_D], item % shape[AXIS_H], 0, 0};
+        int64_t p[6] = {q[AXIS_N], 0, q[AXIS_D] * step[0], q[AXIS_H] * step[1], 0, 0};
+        const real *from = reals(&s->x, job->bases) + offset_of(&s->x, q), *factor = reals(&s->factor, job->bases);
+        real *to = reals(&s->out, job->bases) + offset_of(&s->out, p);
+        q[AXIS_N] = p[AXIS_N] = kept_sample(s, q[AXIS_N]);
+        int64_t m_at = s->m.offset + offset_of(&s->m, q);
+        factor = factor ? factor + offset_of(&s->factor, p) : NULL;
+#if defined(__AVX512F__)
+        if (joined) {
+            const uint8_t *winners = (const uint8_t *)job->bases[s->m.base] + m_at;
+            for (int32_t k = 0; k < s->n_taps; k += (int32_t)step[2])
+                scatter_tap_row(joint, from, winners, factor ? factor + offset_of_tap(&s->factor, taps + 3 * k) : NULL,
+                                to + offset_of_tap(&s->out, taps + 3 * k), k);
+            continue;
+        }
+#endif
+        for (int64_t w = 0; w < shape[AXIS_W]; w++) {
+            for (int64_t c = 0; c < channels; c += VL) {
+                const int64_t n = min64(VL, channels - c);
+                const vec x = load_channels(from + c * x_channel, x_channel, n, dense);
+                const mask winner = load_winners(job->bases[s->m.base], s->mode, m_at + c * m_channel, m_channel, n, dense);
+                for (int32_t k = 0; k < s->n_taps; k++) {
+                    real *at = to + offset_of_tap(&s->out, taps + 3 * k) + c * out_channel;
+                    vec sum = (vec)((mask)x & (mask)(winner == (bits)k)) + splat(0);
+                    if (factor)
+                        sum *=
+                            load_channels(factor + offset_of_tap(&s->factor, taps + 3 * k) + c * factor_channel, factor_channel, n, dense);
+                    if (s->accumulate)
+                        sum = load_channels(at, out_channel, n, dense) + sum;
+                    store_channels(at, out_channel, sum, n, dense);
+                }
+            }
+            from += s->x.stride[AXIS_W];
+            m_at += s->m.stride[AXIS_W];
+            to += step[2] * s->out.stride[AXIS_W];
+            factor = factor ? factor + step[2] * s->factor.stride[AXIS_W] : NULL;
+        }
+    }
+}
+
+static void run_max_scatter_dense(void *job, int64_t first, int64_t last) { max_scatter_rows(job, first, last, 1); }
+static void run_max_scatter_strided(void *job, int64_t first, int64_t last) { max_scatter_rows(job, first, last, 0); }
+
+void NAME(max_scatter)(const dtd_step *s, void *const *bases, int n_threads)
+{
+    NAME(pool_rows)(s, bases, n_threads, 3, run_max_scatter_dense, run_max_scatter_strided);
+}

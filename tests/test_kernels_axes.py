@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kernel_checks import agree, each, each_kernels, operand, same_bits
+from kernel_checks import LAYOUTS, agree, each, each_kernels, operand, same_bits
 from kernel_steps import Kernels, Step, place, vector
 
 POOLS = [  # size of x, kernel, step, padding before
@@ -84,6 +84,33 @@ def test_max_pool_and_unpool(kernels: Kernels, size: Any, kernel: Any, step: Any
                 Step("MAX_UNPOOL", {**arrays, "out": to[every]}, numbers).run(kernels)
     agree(back, expected, (len(taps) + 2) * kernels.u * sizes)
     agree(fresh, fresh_expected, (len(taps) + 1) * kernels.u * fresh_sizes)
+
+
+@each("channels", [6, 3, 1, 16, 70], 2)
+@pytest.mark.parametrize("kernel", [(1, 2, 2), (1, 1, 3), (2, 3, 1)])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("scaled", [False, True])
+def test_windows_apart_at_once(kernels: Kernels, kernel: Any, layout: str, scaled: bool, channels: int) -> None:
+    """The same bits as phase by phase."""
+    rng = np.random.default_rng(channels)
+    n, repeat, count = 2, 2, (1, 2, 3)
+    size = tuple(c * k for c, k in zip(count, kernel, strict=True))
+    taps = pool_taps(kernel, (0, 0, 0))
+    order = LAYOUTS[layout]
+    winners = rng.integers(len(taps), size=(n, channels, *count, 1)).astype(np.uint16 if channels == 3 else np.uint8)
+    x, m = place(kernels.normal(rng, n * repeat, channels, *count, 1), order=order), place(winners, order=order)
+    factor = place(kernels.normal(rng, n, channels, *size, 1), order=order) if scaled else None
+    held = kernels.normal(rng, n * repeat, channels, *size, 1)
+    for accumulate in (0, 1):
+        phased, at_once = place(held, order=order), place(held, order=order, frame=(0, 0, 0, 1, 1, 0))
+        numbers = {"mode": m.itemsize, "repeat": repeat, "accumulate": accumulate}
+        for k, tap in enumerate(taps):
+            every = (..., *(slice(tap[a], None, kernel[a]) for a in range(3)), slice(None))
+            arrays = {"x": x, "m": m, "out": phased[every], "factor": None if factor is None else factor[every]}
+            Step("MAX_UNPOOL", {**arrays, "taps": vector(np.array([k, 0, 0, 0], np.int64))}, {**numbers, "n_taps": 1}).run(kernels)
+        arrays = {"x": x, "m": m, "out": at_once, "factor": factor, "taps": vector(np.array(taps, np.int64))}
+        Step("MAX_SCATTER", arrays, {**numbers, "n_taps": len(taps), "x_step": kernel}).run(kernels, n_threads=1 + accumulate)
+        assert same_bits(at_once, phased)
 
 
 def windows_of(padded: Any, count: Any, step: Any, tap: Any) -> Any:

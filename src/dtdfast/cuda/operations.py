@@ -6,6 +6,7 @@ No decisions and no maths: csrc/README.md says what each operation does with its
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -218,6 +219,21 @@ def max_unpool(site: Site) -> list[Launch]:
     return _in_lanes(site, (pool.max_unpool, step.factor is not None, len(step.table)), views, longs, views[:4])
 
 
+def max_scatter(site: Site) -> list[Launch]:
+    """As MAX_UNPOOL, tap by tap."""
+    step = site.step
+    assert step.x is not None
+    assert step.table is not None
+    assert step.phase is not None
+    windows, result = step.phase, []
+    for k, start in enumerate(step.table.tolist()):
+        place = ((start[0], start[1], start[2]), windows.x_step, windows.count)
+        factor = None if step.factor is None else step.factor.phase(*place)
+        tap = replace(step, out=step.out.phase(*place), factor=factor, table=np.array([(k, 0, 0, 0)], np.int64))
+        result += max_unpool(Site(tap, site.plan, site.address_of))
+    return result
+
+
 # -------------------------------------------------------------------------------------------------------------- along an axis
 
 
@@ -271,6 +287,7 @@ OPERATIONS: dict[str, Callable[[Site], list[Launch]]] = {
     "SOFTMAX": softmax,
     "MAX_POOL": max_pool,
     "MAX_UNPOOL": max_unpool,
+    "MAX_SCATTER": max_scatter,
     "EMBED": embed,
     "EMBED_SUM": embed_sum,
 }

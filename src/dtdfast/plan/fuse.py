@@ -11,8 +11,9 @@ from dataclasses import replace
 from . import units as U
 from .steps import REALS, Buffer, Step, View
 
-MULTIPLIES = ("TAPS_DENSE", "TAPS_CHANNEL", "TAPS_LINEAR", "SCATTER_LINEAR", "MOVE", "MAX_UNPOOL")
-"""Operations whose result a product can join: `m`, for MAX_UNPOOL (whose m are the winners) `factor`."""
+UNPOOLS = ("MAX_UNPOOL", "MAX_SCATTER")
+MULTIPLIES = ("TAPS_DENSE", "TAPS_CHANNEL", "TAPS_LINEAR", "SCATTER_LINEAR", "MOVE", *UNPOOLS)
+"""Operations whose result a product can join: `m`, for UNPOOLS (whose m are the winners) `factor`."""
 
 
 def _touched(steps: list[Step]) -> dict[int, list[int]]:
@@ -117,7 +118,7 @@ def _takes_product(step: Step, r: Buffer) -> bool:
         return False
     if step.op == "MOVE":
         return step.x is not None and step.x.region is None and step.out.region is None
-    return step.factor is None if step.op == "MAX_UNPOOL" else step.mode == "none"
+    return step.factor is None if step.op in UNPOOLS else step.mode == "none"
 
 
 def _with_product(step: Step, product: Step) -> Step:
@@ -125,7 +126,7 @@ def _with_product(step: Step, product: Step) -> Step:
     out = replace(step.out, buffer=product.out.buffer)
     m = replace(product.m, region=step.out.region)
     fused = replace(step, out=out, repeat=product.repeat, accumulate=step.accumulate or product.accumulate)
-    if step.op == "MAX_UNPOOL":
+    if step.op in UNPOOLS:
         fused.factor = m
     else:
         fused.m, fused.mode = m, "times"

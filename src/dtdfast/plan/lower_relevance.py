@@ -151,21 +151,17 @@ class RelevanceLowering:
         winners = self.forward.winners[unit.out.index]
 
         def write(out: Buffer, accumulate: bool) -> None:
+            fields: dict[str, Any] = dict(
+                x=View(r), m=View(winners), mode=1 if winners.dtype == "u1" else 2, accumulate=accumulate, repeat=self.t
+            )
+            if unit.taps.apart:
+                (windows,) = phases(unit.taps)
+                table = np.array([offset for _, offset in windows.taps], np.int64)
+                self.emit(Step("MAX_SCATTER", unit, View(out), phase=windows, table=table, **fields))
+                return
             for phase in phases(unit.taps, scatter=True):
                 table = np.array([(k, *offset) for k, offset in phase.taps], np.int64).reshape(-1, 4)
-                self.emit(
-                    Step(
-                        "MAX_UNPOOL",
-                        unit,
-                        View(out).phase(phase.start, phase.step, phase.count),
-                        View(r),
-                        m=View(winners),
-                        table=table,
-                        mode=1 if winners.dtype == "u1" else 2,
-                        accumulate=accumulate,
-                        repeat=self.t,
-                    )
-                )
+                self.emit(Step("MAX_UNPOOL", unit, View(out).phase(phase.start, phase.step, phase.count), table=table, **fields))
 
         self.deliver(unit, unit.sources[0], write)
 

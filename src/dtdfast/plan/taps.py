@@ -40,6 +40,12 @@ class Taps:
         return self.groups == self.c_in == self.c_out
 
     @property
+    def apart(self) -> bool:
+        """Whether windows share no element of x and leave none out."""
+        whole = all(out * step == x for out, step, x in zip(self.out_size, self.stride, self.x_size, strict=True))
+        return not self.transposed and self.kernel == self.stride and self.dilation == (1, 1, 1) and self.before == (0, 0, 0) and whole
+
+    @property
     def macs(self) -> int:
         """Multiply-adds of one product for one sample (padding counted, as usual)."""
         size = self.x_size if self.transposed else self.out_size
