@@ -43,13 +43,9 @@ static int usable_avx512bf16(void)
 static int usable_amx(void)
 {
     enum { REQUEST_STATE = 0x1023, TILE_DATA = 18, AMX_BF16 = 1 << 22, AMX_TILE = 1 << 24 };
-    static int known; /* 1: no, 2: yes */
-    if (!known) {
-        unsigned a, b, c, d;
-        int tiles = __get_cpuid_count(7, 0, &a, &b, &c, &d) && d & AMX_BF16 && d & AMX_TILE;
-        known = tiles && usable_avx512bf16() && !syscall(SYS_arch_prctl, REQUEST_STATE, TILE_DATA) ? 2 : 1;
-    }
-    return known == 2;
+    unsigned a, b, c, d;
+    int tiles = __get_cpuid_count(7, 0, &a, &b, &c, &d) && d & AMX_BF16 && d & AMX_TILE;
+    return tiles && usable_avx512bf16() && !syscall(SYS_arch_prctl, REQUEST_STATE, TILE_DATA);
 }
 #endif
 
@@ -75,7 +71,16 @@ int dtd_isa_count(void) { return (int)(sizeof ISAS / sizeof *ISAS); }
 const char *dtd_isa_name(int isa) { return isa >= 0 && isa < dtd_isa_count() ? ISAS[isa].name : NULL; }
 int64_t dtd_isa_scratch(int isa) { return isa >= 0 && isa < dtd_isa_count() ? ISAS[isa].scratch : 0; }
 int dtd_isa_bfloat16(int isa) { return isa >= 0 && isa < dtd_isa_count() && ISAS[isa].bfloat16; }
-int dtd_isa_usable(int isa) { return isa >= 0 && isa < dtd_isa_count() && ISAS[isa].usable(); }
+
+int dtd_isa_usable(int isa)
+{
+    static int known[sizeof ISAS / sizeof *ISAS]; /* 1: no, 2: yes; a virtual machine may take 10 us to answer, and every run asks */
+    if (isa < 0 || isa >= dtd_isa_count())
+        return 0;
+    if (!known[isa])
+        known[isa] = ISAS[isa].usable() ? 2 : 1;
+    return known[isa] == 2;
+}
 
 const char *dtd_compiler(void)
 {

@@ -16,7 +16,10 @@ enum { SINGLE_ROWS = 4, DUAL_ROWS = 2, SAMPLES = 6 };
 enum { SINGLE_ROWS = 2, DUAL_ROWS = 1, SAMPLES = 6 };
 #endif
 
-enum { CHUNK = 1024 }; /* inputs between loads and stores of the partial sums: a chunk of rows and samples stays in the cache */
+enum {
+    CHUNK = 1024,       /* inputs between loads and stores of the partial sums: a chunk of rows and samples stays in the cache */
+    PITCH = CHUNK + 16, /* of packed samples, which would else fall into the same sets of the first cache */
+};
 
 typedef vec partial_sums[DTD_BLOCK][DTD_TILE_PIXELS];
 
@@ -109,24 +112,40 @@ typedef struct {
     int64_t n_samples, n_in, n_out;
 } linear_job;
 
-/* x as contiguous rows of samples, where its channels are strided */
-static const real *pack_chunk(const linear_job *job, const real *x, int64_t n_samples, int64_t n, real *packed)
+/* A chunk of x as rows of samples from a cache line on. */
+typedef struct {
+    _Alignas(64) real x[DTD_TILE_PIXELS * PITCH];
+    int64_t sample, input; /* its first ones; sample -1: none yet */
+} packed_chunk;
+
+static int packed_pays(const dtd_step *s, const real *x, int64_t n_samples)
 {
-    const int64_t channel = job->s.x.stride[AXIS_C], sample = job->s.x.stride[AXIS_N];
+    const int strided = s->x.stride[AXIS_C] != 1, aligned = (uintptr_t)x % VECTOR == 0 && s->x.stride[AXIS_N] % VL == 0;
+    return strided || (!aligned && n_samples > SAMPLES); /* a load that straddles two lines costs two */
+}
+
+static void pack_chunk(const dtd_step *s, const real *x, int64_t m0, int64_t n_samples, int64_t i0, int64_t n, packed_chunk *to)
+{
+    const int64_t channel = s->x.stride[AXIS_C], sample = s->x.stride[AXIS_N];
+    if (to->sample == m0 && to->input == i0)
+        return;
     for (int64_t m = 0; m < n_samples; m++)
-        for (int64_t i = 0; i < n; i++)
-            packed[m * CHUNK + i] = x[m * sample + i * channel];
-    return packed;
+        if (channel == 1)
+            memcpy(to->x + m * PITCH, x + m * sample, (size_t)n * sizeof *x);
+        else
+            for (int64_t i = 0; i < n; i++)
+                to->x[m * PITCH + i] = x[m * sample + i * channel];
+    to->sample = m0;
+    to->input = i0;
 }
 
 /* Sums of one block of outputs for up to DTD_TILE_PIXELS samples. */
-static void add_block(const linear_job *job, int64_t j0, int64_t n_rows, int64_t m0, int64_t n_samples, partial_sums *sums)
+static void add_block(const linear_job *job, int64_t j0, int64_t n_rows, int64_t m0, int64_t n_samples, partial_sums *sums,
+                      packed_chunk *packed)
 {
     const dtd_step *s = &job->s;
-    const int strided = s->x.stride[AXIS_C] != 1;
     const int rows_at_once = job->map == DUAL_MAP ? DUAL_ROWS : SINGLE_ROWS;
     const int64_t chunk = CHUNK;
-    real packed[DTD_TILE_PIXELS * CHUNK];
     for (int64_t j = n_rows; j < DTD_BLOCK; j++)
         for (int b = 0; b < 2; b++)
             memset(sums[b][j], 0, sizeof sums[b][j]);
@@ -134,9 +153,12 @@ static void add_block(const linear_job *job, int64_t j0, int64_t n_rows, int64_t
         int64_t n = min64(chunk, job->n_in - i);
         const real *x = reals(&s->x, job->bases) + m0 * s->x.stride[AXIS_N] + i * s->x.stride[AXIS_C];
         const real *w = vector(&s->weight, job->bases) + j0 * job->n_in + i;
-        linear_tile tile = {.sample = strided ? CHUNK : s->x.stride[AXIS_N], .row = job->n_in, .n = n, .gamma = s->gamma, .begin = !i};
-        if (strided)
-            x = pack_chunk(job, x, n_samples, n, packed);
+        linear_tile tile = {.sample = s->x.stride[AXIS_N], .row = job->n_in, .n = n, .gamma = s->gamma, .begin = !i};
+        if (packed_pays(s, x, n_samples)) {
+            pack_chunk(s, x, m0, n_samples, i, n, packed);
+            x = packed->x;
+            tile.sample = PITCH;
+        }
         for (int64_t m = 0; m < n_samples; m += SAMPLES) /* the samples' x stays in the first cache, the rows in the second */
             for (int64_t j = 0; j < n_rows;) {
                 int many = j + rows_at_once <= n_rows;
@@ -155,13 +177,15 @@ static void run_linear(void *context, int64_t first, int64_t last)
     const linear_job *job = context;
     const dtd_step *s = &job->s;
     partial_sums sums[2];
+    packed_chunk packed;
+    packed.sample = -1;
     real y[DTD_TILE_PIXELS][DTD_BLOCK], terms[DTD_TILE_PIXELS][DTD_BLOCK];
     const int dual = job->map == DUAL_MAP;
     for (int64_t block = first; block < last; block++) {
         int64_t j0 = block * DTD_BLOCK, n_rows = min64(DTD_BLOCK, job->n_out - j0);
         for (int64_t m0 = 0; m0 < job->n_samples; m0 += DTD_TILE_PIXELS) {
             int64_t n_samples = min64(DTD_TILE_PIXELS, job->n_samples - m0);
-            add_block(job, j0, n_rows, m0, n_samples, sums);
+            add_block(job, j0, n_rows, m0, n_samples, sums, &packed);
             for (int64_t m = 0; m < n_samples; m++) {
                 add_lanes_of(&sums[0][0][m], DTD_TILE_PIXELS, y[m]);
                 if (dual)

@@ -128,27 +128,49 @@ static void run_piece(const nest_job *job, real *const *at, const int64_t *strid
         copy(out, stride[0], result, 1, n, job->s->accumulate);
 }
 
+/* Where a row begins: pieces of the innermost axis are counted, indices along the others. */
+typedef struct {
+    int64_t index[DTD_NEST_AXES], offset[DTD_NEST];
+} row_place;
+
+/* One axis further by `steps`. */
+static void move_along(const nest_job *job, int axis, int64_t steps, row_place *p)
+{
+    const int64_t length = axis == job->n_axes - 1 ? job->piece : 1;
+    p->index[axis] += steps;
+    for (int k = 0; k < job->n_views; k++)
+        p->offset[k] += steps * length * job->stride[k][axis];
+}
+
 static void run_nest(void *context, int64_t first, int64_t last)
 {
     const nest_job *job = context;
     const int inner = job->n_axes - 1;
-    int64_t stride[DTD_NEST];
+    int order[DTD_NEST_AXES]; /* of the axes, from the one along which rows follow one another */
+    int64_t stride[DTD_NEST], count[DTD_NEST_AXES];
+    row_place p = {{0}, {0}};
     for (int k = 0; k < job->n_views; k++)
         stride[k] = job->stride[k][inner];
-    for (int64_t item = first; item < last; item++) { /* (axes but the innermost, piece of it, step across) */
-        int64_t start = item / job->across % job->pieces * job->piece, n = min64(job->piece, job->shape[inner] - start);
-        int64_t rest = item / job->across / job->pieces * job->across + item % job->across;
+    for (int a = 0; a <= inner; a++) {
+        order[a] = inner - a;
+        count[a] = a == inner ? job->pieces : job->shape[a];
+    }
+    if (job->across > 1)
+        order[0] = inner - 1, order[1] = inner;
+    int64_t rest = first;
+    for (int i = 0; i <= inner; rest /= count[order[i]], i++)
+        move_along(job, order[i], rest % count[order[i]], &p);
+    for (int64_t item = first; item < last; item++) {
         real *at[DTD_NEST];
         for (int k = 0; k < job->n_views; k++)
-            at[k] = job->at[k] ? job->at[k] + start * stride[k] : NULL;
-        for (int a = inner - 1; a >= 0; a--) {
-            int64_t i = rest % job->shape[a];
-            rest /= job->shape[a];
-            for (int k = 0; k < job->n_views; k++)
-                if (at[k])
-                    at[k] += i * job->stride[k][a];
+            at[k] = job->at[k] ? job->at[k] + p.offset[k] : NULL;
+        run_piece(job, at, stride, min64(job->piece, job->shape[inner] - p.index[inner] * job->piece));
+        for (int i = 0; i <= inner; i++) {
+            move_along(job, order[i], 1, &p);
+            if (p.index[order[i]] < count[order[i]])
+                break;
+            move_along(job, order[i], -count[order[i]], &p);
         }
-        run_piece(job, at, stride, n);
     }
 }
 

@@ -6,42 +6,77 @@
  * tap is a distance within a plane.  Each sum is one chain over (k, i), as in dense.c.
  */
 #include "dense.h"
-#include "simd.h"
+#include "planes.h"
+#include "stacks.h"
 
 #include <string.h>
 
 /* vectors of sums in registers, of 32 or of 16 */
 #if defined(__AVX512F__) || defined(__aarch64__)
-enum { SUMS = 24 };
+enum { SUMS = 24, BESIDE = 1 }; /* BESIDE: a tile's divisions and what goes with them, while the next one is multiplied */
 #else
-enum { SUMS = 12 };
+enum { SUMS = 12, BESIDE = 0 };
 #endif
 
 enum {
     MOST_OUTPUTS = 8,
     AT_ONCE = 8,                        /* vectors of pixels in a register tile, at most */
+    STACKED = (1 << 14) / sizeof(real), /* sums of an item whose rows share what they load, .. */
     PLANES = (1 << 16) / sizeof(real),  /* elements of x, turned, .. */
-    WEIGHTS = (1 << 16) / sizeof(real), /* .. of weights .. */
-    MOST_TAPS = 1 << 10,                /* .. and taps that a thread holds on its stack */
+    WEIGHTS = (1 << 16) / sizeof(real), /* .. and of weights that a thread holds on its stack */
     ITEMS_PER_THREAD = 4,
 };
 
 /* Vectors of pixels in a register tile. */
 #define VECTORS_OF(outputs, dual) (SUMS / ((outputs) * (1 + (dual))) < AT_ONCE ? SUMS / ((outputs) * (1 + (dual))) : AT_ONCE)
 
+/* A usual epilogue, as in epilogue.c. */
+typedef struct {
+    int dual, relu, gate, plain;                            /* plain: without coefficient and stabilizer */
+    real coefficient, stabilizer, bias[SUMS], bias_d[SUMS]; /* [vector][output] */
+} usual_epilogue;
+
+/* A tile's sums with w and w+, then act(y) and gates, where they go to. */
+typedef struct {
+    real y[SUMS + MOST_OUTPUTS][VL], d[SUMS + MOST_OUTPUTS][VL]; /* [vector][output], and what store_turned may read behind them */
+    real *out[AT_ONCE], *factor[AT_ONCE];
+    int vectors, n_pixels[AT_ONCE];
+} tile_sums;
+
 typedef struct {
     const real *x[AT_ONCE]; /* in the first plane */
     const real *w;          /* [tap][input][w, w+ if dual][output] */
-    const int64_t *taps;    /* pixels */
-    int64_t n_taps, c_in, plane;
-    real (*sum)[2][MOST_OUTPUTS][VL]; /* [vector][w, w+] */
+    const int32_t *terms;   /* [tap][input]: from there to the x of a term */
+    int64_t n_terms;
+    tile_sums *to, *before;      /* the tile before, .. */
+    const usual_epilogue *usual; /* .. which still has to go through this .. */
+    int64_t n_before;            /* .. with so many vectors */
 } planar_tile;
+
+ALWAYS_INLINE void finish_vector(const planar_tile *t, int64_t q)
+{
+    const usual_epilogue *e = t->usual;
+    vec y = load(t->before->y[q]), d = e->dual ? load(t->before->d[q]) : y;
+    y += splat(e->bias[q]);
+    y = e->relu ? vec_positive(y) : y;
+    store(t->before->y[q], y);
+    if (!e->gate)
+        return;
+    d += splat(e->bias_d[q]);
+    store(t->before->d[q], e->plain ? vec_quotient(y, d) : vec_quotient(e->coefficient * y, vec_stabilised(d, e->stabilizer)));
+}
 
 /* `vectors`, `outputs` and `dual` are constants wherever this is inlined. */
 ALWAYS_INLINE void run_tile(const planar_tile *t, const int vectors, const int outputs, const int dual)
 {
-    const real *w = t->w;
+    const int64_t n_terms = t->n_terms, n_before = t->n_before;
+    const int32_t *terms = t->terms;
+    const real *w = t->w, *from[AT_ONCE];
+    int64_t q = 0;
     vec a[2][AT_ONCE][MOST_OUTPUTS];
+#pragma GCC unroll 8
+    for (int v = 0; v < vectors; v++)
+        from[v] = t->x[v];
 #pragma GCC unroll 2
     for (int b = 0; b <= dual; b++)
 #pragma GCC unroll 8
@@ -49,31 +84,32 @@ ALWAYS_INLINE void run_tile(const planar_tile *t, const int vectors, const int o
 #pragma GCC unroll 8
             for (int j = 0; j < outputs; j++)
                 a[b][v][j] = (vec){0};
-    for (int64_t k = 0; k < t->n_taps; k++) {
-        int64_t at = t->taps[k];
-        for (int64_t i = 0; i < t->c_in; i++, at += t->plane, w += outputs * (1 + dual)) {
-            vec x[AT_ONCE];
+    for (int64_t k = 0; k < n_terms; k++, w += outputs * (1 + dual)) {
+        vec x[AT_ONCE];
 #pragma GCC unroll 8
-            for (int v = 0; v < vectors; v++)
-                x[v] = load(t->x[v] + at);
+        for (int v = 0; v < vectors; v++)
+            x[v] = load(from[v] + terms[k]);
 #pragma GCC unroll 2
-            for (int b = 0; b <= dual; b++)
+        for (int b = 0; b <= dual; b++)
 #pragma GCC unroll 8
-                for (int j = 0; j < outputs; j++) {
-                    vec wj = splat(w[b * outputs + j]);
+            for (int j = 0; j < outputs; j++) {
+                vec wj = splat(w[b * outputs + j]);
 #pragma GCC unroll 8
-                    for (int v = 0; v < vectors; v++)
-                        a[b][v][j] += x[v] * wj;
-                }
-        }
+                for (int v = 0; v < vectors; v++)
+                    a[b][v][j] += x[v] * wj;
+            }
+        if (BESIDE && q < n_before)
+            finish_vector(t, q++);
     }
+    for (; q < n_before; q++)
+        finish_vector(t, q);
 #pragma GCC unroll 8
     for (int v = 0; v < vectors; v++)
 #pragma GCC unroll 8
         for (int j = 0; j < outputs; j++)
 #pragma GCC unroll 2
             for (int b = 0; b <= dual; b++)
-                store(t->sum[v][b][j], a[b][v][j] + splat(0)); /* -0 becomes 0, as in dense.c */
+                store(b ? t->to->d[v * outputs + j] : t->to->y[v * outputs + j], a[b][v][j]);
 }
 
 typedef void (*tile_function)(const planar_tile *t);
@@ -105,7 +141,14 @@ typedef struct {
     int64_t pixel, pitch, first, reach; /* elements of a pixel, pixels from row to row; of the first tap, from it to the last */
     int64_t n_rows, row_items;          /* rows that an item may have, items of an image */
     int64_t segments;                   /* of a row, at most VL pixels each */
+    int64_t height, width, dx, dy;      /* of one output's kernel, and pixels from tap to tap; height 0: rows are not stacked */
 } planar_job;
+
+/* Rows h .. h+rows-1 of an image. */
+typedef struct {
+    const real *planes;
+    int64_t n, d, h, rows, plane; /* elements of a plane */
+} slice;
 
 /* wm(w) as [tap][input][w, w+ if dual][output] */
 static void turn_weights(const dense_job *job, real *to)
@@ -122,78 +165,55 @@ static void turn_weights(const dense_job *job, real *to)
             }
 }
 
-/* planes[i][q] = x[q, i], and VL zeros behind each plane */
-static void turn_pixels(const real *x, int64_t pixel, int64_t c_in, int64_t n, int64_t plane, real *planes)
+/* The same of one output, [row of the kernel][column][input], as [column][input][row] */
+static void stack_weights(const planar_job *p, const real *w, real *to)
 {
-    for (int64_t i = 0; i < c_in; i++, planes += plane) {
-        int64_t q = 0;
-        for (; q + VL <= n; q += VL)
-            store(planes + q, load_strided(x + i + q * pixel, pixel));
-        for (; q < n; q++)
-            planes[q] = x[i + q * pixel];
-        store(planes + n, (vec){0});
-    }
+    const int64_t row = p->width * p->dense->c_in;
+    for (int64_t k = 0; k < p->height; k++)
+        for (int64_t i = 0; i < row; i++)
+            to[i * p->height + k] = w[k * row + i];
 }
 
-/* strip[p, j] = rows[j][p], channels j in a row */
-static void store_turned(const real (*rows)[VL], const dtd_strip *strip, int n_pixels, int n_channels)
-{
-#if defined(__AVX512F__) && !defined(DTD_DOUBLE)
-    const __m512i first = _mm512_set_epi64(11, 10, 3, 2, 9, 8, 1, 0), second = _mm512_set_epi64(15, 14, 7, 6, 13, 12, 5, 4);
-    const __mmask8 channels = (__mmask8)((1u << n_channels) - 1);
-    __m512d half[2][4]; /* [channel / 4][pixel % 4]: 4 channels of the pixels 4 apart */
-    for (int i = 0; i < 2; i++) {
-        __m512 a = (__m512)load(rows[4 * i]), b = (__m512)load(rows[4 * i + 1]);
-        __m512 c = (__m512)load(rows[4 * i + 2]), d = (__m512)load(rows[4 * i + 3]);
-        __m512d ab = _mm512_castps_pd(_mm512_unpacklo_ps(a, b)), ab2 = _mm512_castps_pd(_mm512_unpackhi_ps(a, b));
-        __m512d cd = _mm512_castps_pd(_mm512_unpacklo_ps(c, d)), cd2 = _mm512_castps_pd(_mm512_unpackhi_ps(c, d));
-        half[i][0] = _mm512_unpacklo_pd(ab, cd), half[i][1] = _mm512_unpackhi_pd(ab, cd);
-        half[i][2] = _mm512_unpacklo_pd(ab2, cd2), half[i][3] = _mm512_unpackhi_pd(ab2, cd2);
-    }
-    for (int q = 0; q < 4; q++)
-        for (int i = 0; i < 2; i++) {
-            __m512 two = _mm512_castpd_ps(_mm512_permutex2var_pd(half[0][q], i ? second : first, half[1][q]));
-            const int p = 8 * i + q;
-            if (p < n_pixels)
-                _mm256_mask_storeu_ps(strip->at + p * strip->pixel, channels, _mm512_castps512_ps256(two));
-            if (p + 4 < n_pixels)
-                _mm256_mask_storeu_ps(strip->at + (p + 4) * strip->pixel, channels, _mm512_extractf32x8_ps(two, 1));
-        }
-#else
-    for (int p = 0; p < n_pixels; p++)
-        for (int j = 0; j < n_channels; j++)
-            strip->at[p * strip->pixel + j] = rows[j][p];
-#endif
-}
-
-static int in_a_row(const dtd_strip *strip) { return !strip->at || strip->channel == 1; }
-
-/* The usual epilogues, as in epilogue.c; 0 if this is none of them. */
-static int finish_in_planes(const dense_job *job, const dtd_site *site, real (*sum)[MOST_OUTPUTS][VL])
+/* Whether the epilogue is one of the usual ones, which planes go through as they are. */
+static int in_planes(const dense_job *job)
 {
     const dtd_step *s = &job->s;
-    const int gate = job->neuron && s->mode == DTD_F_GATE;
-    const real coefficient = s->coefficient, stabilizer = s->stabilizer;
-    if (site->scale.at || site->y_prev.at || site->terms.at || !in_a_row(&site->out) || !in_a_row(&site->factor))
+    if (present(&s->scale) || present(&s->y_prev) || present(&s->terms) || s->out.stride[AXIS_C] != 1 ||
+        (present(&s->factor) && s->factor.stride[AXIS_C] != 1))
         return 0;
-    if (!job->neuron && (s->mode != DTD_M_NONE || s->accumulate))
-        return 0;
-    if (job->neuron &&
-        ((s->activation != DTD_IDENTITY && s->activation != DTD_RELU) || (s->mode != DTD_F_NONE && !gate) || s->select != DTD_ALL))
-        return 0;
-    for (int64_t j = 0; job->neuron && j < job->c_out; j++) {
-        vec y = load(sum[0][j]), d = s->dual ? load(sum[1][j]) : y;
-        y += splat(site->bias ? site->bias[j] : 0);
-        y = s->activation == DTD_RELU ? vec_positive(y) : y;
-        store(sum[0][j], y);
-        d += splat(site->bias_d ? site->bias_d[j] : 0);
-        if (gate)
-            store(sum[1][j], vec_quotient(coefficient * y, vec_stabilised(d, stabilizer)));
+    if (!job->neuron)
+        return s->mode == DTD_M_NONE && !s->accumulate && job->c_out > 1;
+    return (s->activation == DTD_IDENTITY || s->activation == DTD_RELU) && (s->mode == DTD_F_NONE || s->mode == DTD_F_GATE) &&
+           s->select == DTD_ALL;
+}
+
+static usual_epilogue usual_epilogue_of(const dense_job *job)
+{
+    const dtd_step *s = &job->s;
+    const real *bias = vector(&s->bias, job->bases), *bias_d = vector(&s->bias_d, job->bases);
+    usual_epilogue e = {.dual = job->map == DUAL_MAP,
+                        .relu = job->neuron && s->activation == DTD_RELU,
+                        .gate = job->neuron && s->mode == DTD_F_GATE,
+                        .plain = s->coefficient == 1 && s->stabilizer == 0,
+                        .coefficient = s->coefficient,
+                        .stabilizer = s->stabilizer};
+    for (int64_t q = 0; q < SUMS && job->neuron; q++) {
+        e.bias[q] = bias ? bias[q % job->c_out] + 0 : 0; /* -0 becomes 0 here, and so do sums of -0, as in dense.c */
+        e.bias_d[q] = bias_d ? bias_d[q % job->c_out] + 0 : 0;
     }
-    store_turned(sum[0], &site->out, site->n_pixels, site->n_channels);
-    if (gate)
-        store_turned(sum[1], &site->factor, site->n_pixels, site->n_channels);
-    return 1;
+    return e;
+}
+
+static void store_sums(const dense_job *job, int gate, tile_sums *sums)
+{
+    const dtd_step *s = &job->s;
+    const int n = (int)job->c_out;
+    for (int v = 0; v < sums->vectors; v++) {
+        store_turned(sums->y + v * n, sums->out[v], s->out.stride[AXIS_W], sums->n_pixels[v], n);
+        if (gate)
+            store_turned(sums->d + v * n, sums->factor[v], s->factor.stride[AXIS_W], sums->n_pixels[v], n);
+    }
+    sums->vectors = 0;
 }
 
 static void swap_axes(dtd_strip *strip)
@@ -203,8 +223,14 @@ static void swap_axes(dtd_strip *strip)
     strip->channel = pixel;
 }
 
-/* The sums of some pixels, [output][VL], through the epilogue. */
-static void finish(const dense_job *job, dtd_site *site, real (*sum)[MOST_OUTPUTS][VL])
+static void rows_as_pixels(dtd_strip *strip, const dtd_view *v)
+{
+    strip->channel = strip->pixel;
+    strip->pixel = v->stride[AXIS_H];
+}
+
+/* The sums of some pixels, [output][VL], through any epilogue.  -0 becomes 0, as in dense.c. */
+static void finish(const dense_job *job, dtd_site *site, real (*y)[VL], real (*d)[VL])
 {
     const dtd_step *s = &job->s;
     real tiles[2][DTD_TILE_PIXELS * DTD_BLOCK];
@@ -212,20 +238,101 @@ static void finish(const dense_job *job, dtd_site *site, real (*sum)[MOST_OUTPUT
         swap_axes(&site->out), swap_axes(&site->m), swap_axes(&site->scale);
         site->n_channels = site->n_pixels;
         site->n_pixels = 1;
-        memcpy(tiles[0], sum[0][0], VL * sizeof(real));
+        store(tiles[0], load(y[0]) + splat(0));
         NAME(finish_taps)(s, site, tiles[0]);
         return;
     }
-    if (finish_in_planes(job, site, sum))
-        return;
-    for (int b = 0; b <= (job->neuron && s->dual); b++)
-        for (int p = 0; p < site->n_pixels; p++)
-            for (int64_t j = 0; j < job->c_out; j++)
-                tiles[b][p * DTD_BLOCK + j] = sum[b][j][p];
+    for (int p = 0; p < site->n_pixels; p++)
+        for (int64_t j = 0; j < job->c_out; j++) {
+            tiles[0][p * DTD_BLOCK + j] = y[j][p] + 0;
+            if (s->dual)
+                tiles[1][p * DTD_BLOCK + j] = d[j][p] + 0;
+        }
     if (job->neuron)
         NAME(finish_neuron)(s, site, tiles[0], s->dual ? tiles[1] : NULL);
     else
         NAME(finish_taps)(s, site, tiles[0]);
+}
+
+/* A slice by tiles of all outputs; where the epilogue is a usual one, the last of them remains to be finished. */
+static void sum_tiles(const planar_job *p, planar_tile *tile, const slice *of)
+{
+    const dense_job *job = p->dense;
+    const dtd_step *s = &job->s;
+    const int dual = job->map == DUAL_MAP, at_once = VECTORS_OF(job->c_out, dual), usual = in_planes(job);
+    const int64_t n_segments = of->rows * p->segments, width = s->out.shape[AXIS_W];
+    dtd_site start = {.n_channels = (int)job->c_out}, sites[AT_ONCE];
+    NAME(locate)(&start, s, job->bases, of->n, 0, of->d, of->h, 0);
+    for (int64_t segment = 0, h = 0, w = 0; segment < n_segments;) {
+        const int many = segment + at_once <= n_segments, vectors = many ? at_once : 1;
+        tile_sums *to = tile->to;
+        for (int v = 0; v < vectors; v++, segment++) {
+            to->n_pixels[v] = (int)min64(VL, width - w);
+            tile->x[v] = of->planes + h * p->pitch + w;
+            if (usual) {
+                to->out[v] = start.out.at + h * s->out.stride[AXIS_H] + w * s->out.stride[AXIS_W];
+                to->factor[v] = start.factor.at ? start.factor.at + h * s->factor.stride[AXIS_H] + w * s->factor.stride[AXIS_W] : NULL;
+            } else {
+                sites[v] = (dtd_site){.n_pixels = to->n_pixels[v], .n_channels = (int)job->c_out};
+                NAME(locate)(&sites[v], s, job->bases, of->n, 0, of->d, of->h + h, w);
+            }
+            w += VL;
+            if (w >= width)
+                w = 0, h++;
+        }
+        TILE_FUNCTIONS[job->c_out][dual][many](tile);
+        if (usual) {
+            store_sums(job, tile->usual->gate, tile->before);
+            tile->to = tile->before, tile->before = to;
+            tile->n_before = vectors * job->c_out;
+            to->vectors = vectors;
+            continue;
+        }
+        for (int v = 0; v < vectors; v++)
+            finish(job, &sites[v], to->y + v * job->c_out, to->d + v * job->c_out);
+    }
+}
+
+/* A slice of one output, its rows stacked. */
+static void sum_stacks(const planar_job *p, const planar_tile *tile, const slice *of)
+{
+    const dense_job *job = p->dense;
+    const int64_t row = p->segments * VL, down = p->dy > 0;
+    real sums[STACKED + DTD_BLOCK] __attribute__((aligned(64))); /* the epilogue may read a block from any multiple of one */
+    for (int64_t i = 0; i < of->rows * row; i += VL)
+        store(sums + i, (vec){0});
+    for (int64_t t = 0; t < of->rows + p->height - 1; t++) /* rows of x, from the one that only the kernel's first row meets */
+        for (int64_t k = max64(0, t - of->rows + 1), last = min64(p->height - 1, t), rows; k <= last; k += rows) {
+            rows = min64(MOST_ROWS, last - k + 1);
+            for (int64_t c = 0, columns; c < p->segments; c += columns) {
+                columns = min64(COLUMNS, p->segments - c);
+                stack_tile stack = {.x = of->planes + tile->terms[0] + (down ? t : of->rows - 1 - t) * p->pitch + c * VL,
+                                    .w = tile->w + k,
+                                    .sum = sums + (down ? t - k : of->rows - 1 - t + k) * row + c * VL,
+                                    .next = down ? -row : row,
+                                    .height = p->height,
+                                    .width = p->width,
+                                    .dx = p->dx,
+                                    .c_in = job->c_in,
+                                    .plane = of->plane};
+                STACK_FUNCTIONS[rows][columns - 1](&stack);
+            }
+        }
+    for (int64_t i = 0; i < of->rows * row; i += VL)
+        store(sums + i, load(sums + i) + splat(0));                                           /* -0 becomes 0, as in dense.c */
+    dtd_site site = {.n_pixels = (int)of->rows, .n_channels = (int)job->s.out.shape[AXIS_W]}; /* rows as pixels, pixels as channels */
+    NAME(locate)(&site, &job->s, job->bases, of->n, 0, of->d, of->h, 0);
+    rows_as_pixels(&site.out, &job->s.out), rows_as_pixels(&site.m, &job->s.m), rows_as_pixels(&site.scale, &job->s.scale);
+    NAME(finish_taps_rows)(&job->s, &site, sums, row);
+}
+
+/* [tap][input]: from a pixel in the first plane to the x of a term. */
+static void list_terms(const planar_job *p, int64_t plane, int32_t *terms)
+{
+    const int64_t *taps = table(&p->dense->s.taps, p->dense->bases);
+    for (int64_t k = 0; k < p->dense->s.n_taps; k++)
+        for (int64_t i = 0; i < p->dense->c_in; i++)
+            *terms++ = (int32_t)(taps[k] / p->pixel - p->first + i * plane);
 }
 
 static void run_planar(void *context, int64_t first, int64_t last)
@@ -233,39 +340,55 @@ static void run_planar(void *context, int64_t first, int64_t last)
     const planar_job *p = context;
     const dense_job *job = p->dense;
     const dtd_step *s = &job->s;
-    const int64_t *shape = s->out.shape, *stride = s->x.stride, *table_of_taps = table(&s->taps, job->bases);
-    const int dual = job->map == DUAL_MAP, at_once = VECTORS_OF(job->c_out, dual);
-    real planes[PLANES], weights[WEIGHTS], sums[AT_ONCE][2][MOST_OUTPUTS][VL];
-    int64_t taps[MOST_TAPS];
-    planar_tile tile = {.w = weights, .taps = taps, .n_taps = s->n_taps, .c_in = job->c_in, .sum = sums};
+    const int64_t *shape = s->out.shape, *stride = s->x.stride;
+    real planes[PLANES] __attribute__((aligned(64))), weights[WEIGHTS];
+    int32_t terms[WEIGHTS];
+    tile_sums sums[2] __attribute__((aligned(64)));
+    const usual_epilogue usual = usual_epilogue_of(job);
+    planar_tile tile = {
+        .w = weights, .terms = terms, .n_terms = s->n_taps * job->c_in, .to = &sums[0], .before = &sums[1], .usual = &usual};
+    tile.before->vectors = 0;
     turn_weights(job, weights);
-    for (int64_t k = 0; k < s->n_taps; k++)
-        taps[k] = table_of_taps[k] / p->pixel - p->first;
-    for (int64_t item = first; item < last; item++) {
-        int64_t image = item / p->row_items, d = image % shape[AXIS_D], n = image / shape[AXIS_D];
-        int64_t h0 = shape[AXIS_H] * (item % p->row_items) / p->row_items, h1 = shape[AXIS_H] * (item % p->row_items + 1) / p->row_items;
-        int64_t n_pixels = (h1 - h0 - 1) * p->pitch + shape[AXIS_W] + p->reach, n_segments = (h1 - h0) * p->segments;
-        const real *x = reals(&s->x, job->bases) + n * stride[AXIS_N] + d * stride[AXIS_D] + h0 * stride[AXIS_H];
-        tile.plane = n_pixels + VL;
-        turn_pixels(x + p->first * p->pixel, p->pixel, job->c_in, n_pixels, tile.plane, planes);
-        for (int64_t segment = 0; segment < n_segments;) {
-            const int many = segment + at_once <= n_segments;
-            dtd_site sites[AT_ONCE];
-            for (int v = 0; v < (many ? at_once : 1); v++, segment++) {
-                int64_t h = segment / p->segments, of_row = segment % p->segments;
-                int64_t w = shape[AXIS_W] * of_row / p->segments, end = shape[AXIS_W] * (of_row + 1) / p->segments;
-                sites[v] = (dtd_site){.n_pixels = (int)(end - w), .n_channels = (int)job->c_out};
-                NAME(locate)(&sites[v], s, job->bases, n, 0, d, h0 + h, w);
-                tile.x[v] = planes + h * p->pitch + w;
-            }
-            TILE_FUNCTIONS[job->c_out][dual][many](&tile);
-            for (int v = 0; v < (many ? at_once : 1); v++)
-                finish(job, &sites[v], sums[v]);
-        }
+    if (p->height) {
+        memcpy(planes, weights, (size_t)tile.n_terms * sizeof *weights);
+        stack_weights(p, planes, weights);
     }
+    for (int64_t item = first, plane = 0; item < last; item++) {
+        int64_t image = item / p->row_items, h = shape[AXIS_H] * (item % p->row_items) / p->row_items;
+        int64_t end = shape[AXIS_H] * (item % p->row_items + 1) / p->row_items;
+        const int64_t n_pixels = (end - h - 1) * p->pitch + shape[AXIS_W] + p->reach;
+        const slice of = {planes, image / shape[AXIS_D], image % shape[AXIS_D], h, end - h, n_pixels + VL};
+        const real *x = reals(&s->x, job->bases) + of.n * stride[AXIS_N] + of.d * stride[AXIS_D] + h * stride[AXIS_H];
+        turn_pixels(x + p->first * p->pixel, p->pixel, job->c_in, n_pixels, of.plane, planes);
+        if (plane != of.plane)
+            list_terms(p, of.plane, terms);
+        plane = of.plane;
+        if (p->height)
+            sum_stacks(p, &tile, &of);
+        else
+            sum_tiles(p, &tile, &of);
+    }
+    for (int64_t q = 0; q < tile.n_before; q++)
+        finish_vector(&tile, q);
+    store_sums(job, usual.gate, tile.before);
 }
 
 static int multiple(int64_t a, int64_t of) { return a % of == 0; }
+
+/* Whether taps are rows of equal length, from one to the next as far as rows of x are. */
+static void find_kernel(planar_job *p, const int64_t *taps, int64_t n)
+{
+    int64_t width = 1;
+    while (width < n && taps[width] - taps[width - 1] == taps[1] - taps[0])
+        width++;
+    const int64_t dx = taps[1] - taps[0], dy = width < n ? taps[width] - taps[0] : 0, pitch = p->pitch * p->pixel;
+    if (dy == 0 || (dy != pitch && dy != -pitch) || !multiple(n, width))
+        return;
+    for (int64_t k = 0; k < n; k++)
+        if (taps[k] != taps[0] + k / width * dy + k % width * dx)
+            return;
+    p->height = n / width, p->width = width, p->dx = dx / p->pixel, p->dy = dy / p->pixel;
+}
 
 static planar_job planar_job_of(const dense_job *job, int n_threads)
 {
@@ -286,6 +409,8 @@ static planar_job planar_job_of(const dense_job *job, int n_threads)
     int64_t fair = ceil_div(job->rows, (int64_t)n_threads * ITEMS_PER_THREAD);
     p.row_items = ceil_div(shape[AXIS_H], max64(1, min64(rows, fair)));
     p.n_rows = rows;
+    if (job->c_out == 1 && !job->neuron && s->n_taps > 1 && ceil_div(shape[AXIS_H], p.row_items) * p.segments * VL <= STACKED)
+        find_kernel(&p, taps, s->n_taps);
     return p;
 }
 
@@ -295,7 +420,7 @@ int NAME(planar_pays)(const dense_job *job)
     const dtd_step *s = &job->s;
     const int64_t *taps = table(&s->taps, job->bases), pixel = s->x.stride[AXIS_W], width = s->out.shape[AXIS_W];
     const int dual = job->map == DUAL_MAP;
-    if (s->groups != 1 || job->c_out * (1 + dual) > SUMS || job->c_out > MOST_OUTPUTS || s->n_taps > MOST_TAPS ||
+    if (s->groups != 1 || job->c_out * (1 + dual) > SUMS || job->c_out > MOST_OUTPUTS ||
         s->n_taps * job->c_in * job->c_out * (1 + dual) > WEIGHTS || pixel < job->c_in || !multiple(s->x.stride[AXIS_H], pixel) ||
         s->x.stride[AXIS_H] < 0 || s->n_taps * (DTD_BLOCK * width - job->c_out * ceil_div(width, VL) * VL) <= 2 * DTD_BLOCK * width)
         return 0;

@@ -1,127 +1,69 @@
 /* pool.c: max-pooling.  The winner of a window is the number of its first largest tap; a NaN wins.
  *
- * Vectors run along the channels of one pixel, over all taps before the next VL channels.
+ * Vectors run along the channels of one pixel, over all taps before the next channels.
  */
-#include "simd.h"
+#include "pool.h"
 
 #include <math.h>
 
-typedef uint8_t bytes __attribute__((vector_size(VL)));
-
-typedef struct {
-    const dtd_step *s;
-    void *const *bases;
-    const int64_t *x_tap, *m_tap; /* elements from a window's origin to its taps (of the result's pixel to its windows) */
-    int64_t reach[3][2];          /* least and largest offset of a tap, by axis */
-} pool_job;
-
-/* Whether pixels, from q along the row, stay within x when moved by every tap: from the first such w up to the last. */
-static void find_interior(const pool_job *job, const int64_t *q, int64_t step, int64_t *first, int64_t *last)
+/* best = max over the taps, winner = the first that attains it, of n <= VL channels */
+ALWAYS_INLINE void max_of_taps(const tap_list *taps, const real *from, int64_t channel, int64_t n, const int dense, vec *best, mask *winner)
 {
-    const int64_t *shape = job->s->x.shape;
-    *first = *last = 0;
-    for (int a = 0; a < 2; a++)
-        if (q[AXIS_D + a] + job->reach[a][0] < 0 || q[AXIS_D + a] + job->reach[a][1] >= shape[AXIS_D + a])
-            return;
-    *first = max64(0, ceil_div(-job->reach[2][0], step));
-    *last = shape[AXIS_W] > job->reach[2][1] ? (shape[AXIS_W] - 1 - job->reach[2][1]) / step + 1 : 0;
-}
-
-static int within(const int64_t *q, const int64_t *tap, const int64_t *shape)
-{
-    for (int a = 0; a < 3; a++)
-        if (q[AXIS_D + a] + tap[a] < 0 || q[AXIS_D + a] + tap[a] >= shape[AXIS_D + a])
-            return 0;
-    return 1;
-}
-
-static int64_t offset_of_tap(const dtd_view *v, const int64_t *tap)
-{
-    return tap[0] * v->stride[AXIS_D] + tap[1] * v->stride[AXIS_H] + tap[2] * v->stride[AXIS_W];
-}
-
-/* n <= VL channels; `dense` says that they are contiguous, and is a constant wherever this is inlined. */
-ALWAYS_INLINE vec load_channels(const real *p, int64_t channel, int64_t n, const int dense)
-{
-    if (dense)
-        return n == VL ? load(p) : load_some(p, n);
-    vec v = {0};
-    for (int64_t i = 0; i < n; i++)
-        v[i] = p[i * channel];
-    return v;
-}
-
-ALWAYS_INLINE void store_channels(real *p, int64_t channel, vec v, int64_t n, const int dense)
-{
-    if (dense && n == VL)
-        store(p, v);
-    else if (dense)
-        store_some(p, v, n);
-    else
-        for (int64_t i = 0; i < n; i++)
-            p[i * channel] = v[i];
-}
-
-/* Winners, in 1 or 2 bytes each. */
-ALWAYS_INLINE mask load_winners(const void *m, int width, int64_t at, int64_t channel, int64_t n, const int dense)
-{
-    const uint8_t *one = (const uint8_t *)m + at;
-    const uint16_t *two = (const uint16_t *)m + at;
-    mask winner = {0};
-    if (dense && width == 1 && n == VL) {
-        bytes b;
-        memcpy(&b, one, VL);
-        return __builtin_convertvector(b, mask);
+    vec most = splat(-INFINITY);
+    mask which = (mask){0} - 1;
+    for (int32_t k = 0; k < taps->n; k++) {
+        vec v = load_channels(from + taps->x[k], channel, n, dense);
+        /* larger than the best so far, or the first NaN, or the first tap */
+        mask wins = (mask)(v > most) | ((mask)(v != v) & (mask)(most == most)) | (which < 0);
+        most = (vec)(((mask)v & wins) | ((mask)most & ~wins));
+        which = ((bits)taps->number[k] & wins) | (which & ~wins);
     }
+    *best = most;
+    *winner = which;
+}
+
 #if defined(__AVX512F__)
-    if (dense && width == 1)
-        return (mask)MM_BITS(_mm512_cvtepu8_, )(_mm_maskz_loadu_epi8((__mmask16)((1u << n) - 1), one));
-#endif
-    for (int64_t i = 0; i < n; i++)
-        winner[i] = width == 1 ? one[i * channel] : two[i * channel];
-    return winner;
-}
-
-ALWAYS_INLINE void store_winners(void *m, int width, int64_t at, int64_t channel, mask winner, int64_t n, const int dense)
+/* The same for the first n channels of a wide pixel. */
+static void max_of_wide_pixel(const tap_list *taps, const real *from, int64_t n, real *to, uint8_t *m)
 {
-    uint8_t *one = (uint8_t *)m + at;
-    uint16_t *two = (uint16_t *)m + at;
-    if (dense && width == 1 && n == VL) {
-        bytes b = __builtin_convertvector(winner, bytes);
-        memcpy(one, &b, VL);
-        return;
+    const uint64_t here = first_channels(n);
+    MM_TYPE(__m512) best[WIDE_VECTORS];
+    __m512i winner[WIDE_VECTORS];
+#pragma GCC unroll 4
+    for (int v = 0; v < WIDE_VECTORS; v++) {
+        best[v] = MM(_mm512_maskz_loadu)((MM_WIDE_MASK)(here >> v * VL), from + taps->x[0] + v * VL);
+        winner[v] = MM_BITS(_mm512_set1_, )((bits)taps->number[0]);
     }
-#if defined(__AVX512F__)
-    if (dense && width == 1) {
-        MM_BITS(_mm512_mask_cvt, _storeu_epi8)(one, (1u << n) - 1, (__m512i)winner);
-        return;
+    for (int32_t k = 1; k < taps->n; k++) {
+        const __m512i number = MM_BITS(_mm512_set1_, )((bits)taps->number[k]);
+#pragma GCC unroll 4
+        for (int v = 0; v < WIDE_VECTORS; v++) {
+            const MM_TYPE(__m512) x = MM(_mm512_maskz_loadu)((MM_WIDE_MASK)(here >> v * VL), from + taps->x[k] + v * VL);
+            MM_WIDE_MASK wins = MM_MASK(_mm512_cmp)(x, best[v], _CMP_NLE_UQ); /* larger, or the first NaN */
+            wins &= MM_MASK(_mm512_cmp)(best[v], best[v], _CMP_ORD_Q);
+            best[v] = MM(_mm512_mask_mov)(best[v], wins, x);
+            winner[v] = MM_BITS(_mm512_mask_mov_, )(winner[v], wins, number);
+        }
     }
+#pragma GCC unroll 4
+    for (int v = 0; v < WIDE_VECTORS; v++) {
+        const MM_WIDE_MASK some = (MM_WIDE_MASK)(here >> v * VL);
+        MM(_mm512_mask_storeu)(to + v * VL, some, best[v]);
+        if (m)
+            MM_BITS(_mm512_mask_cvt, _storeu_epi8)(m + v * VL, some, winner[v]);
+    }
+}
 #endif
-    for (int64_t i = 0; i < n; i++)
-        if (width == 1)
-            one[i * channel] = (uint8_t)winner[i];
-        else
-            two[i * channel] = (uint16_t)winner[i];
-}
-
-/* Where an item lies: pixel (n, d, h, 0) of the result. */
-static void locate_row(const dtd_step *s, int64_t item, int64_t *p)
-{
-    const int64_t *shape = s->out.shape;
-    p[AXIS_H] = item % shape[AXIS_H], item /= shape[AXIS_H];
-    p[AXIS_D] = item % shape[AXIS_D], p[AXIS_N] = item / shape[AXIS_D];
-    p[AXIS_C] = p[AXIS_W] = p[AXIS_EXTRA] = 0;
-}
-
-/* ----------------------------------------------------------------------------------------------------------------- gather */
 
 /* out[p,c] = max_k x[p·x_step + tap_k, c] over the taps within x, m[p,c] = the first k that attains it */
 ALWAYS_INLINE void max_pool_rows(const pool_job *job, int64_t first, int64_t last, const int dense)
 {
     const dtd_step *s = job->s;
-    const int64_t *taps = table(&s->taps, job->bases), channels = s->out.shape[AXIS_C], width = s->out.shape[AXIS_W];
+    const int64_t channels = s->out.shape[AXIS_C], width = s->out.shape[AXIS_W];
     const int64_t x_channel = s->x.stride[AXIS_C], out_channel = s->out.stride[AXIS_C], m_channel = s->m.stride[AXIS_C];
     const int64_t step = s->x_step[2];
+    int64_t some_x[s->n_taps + 1], some_m[s->n_taps + 1], some_number[s->n_taps + 1];
+    tap_list some = {0, some_x, some_m, some_number};
     void *m = present(&s->m) ? job->bases[s->m.base] : NULL;
     for (int64_t item = first; item < last; item++) {
         int64_t p[6], q[6], inside, outside;
@@ -133,20 +75,23 @@ ALWAYS_INLINE void max_pool_rows(const pool_job *job, int64_t first, int64_t las
         real *to = reals(&s->out, job->bases) + offset_of(&s->out, p);
         int64_t m_at = s->m.offset + offset_of(&s->m, p);
         for (int64_t w = 0; w < width; w++) {
+            const tap_list *taps = &job->taps;
             q[AXIS_W] = w * step;
-            for (int64_t c = 0; c < channels; c += VL) {
+            if (w < inside || w >= outside) {
+                pick_taps(job, q, &some);
+                taps = &some;
+            }
+            int64_t c = 0;
+#if defined(__AVX512F__)
+            if (dense && s->mode == 1 && taps->n)
+                for (; c < channels; c += WIDE_PIXEL)
+                    max_of_wide_pixel(taps, from + c, min64(WIDE_PIXEL, channels - c), to + c, m ? (uint8_t *)m + m_at + c : NULL);
+#endif
+            for (; c < channels; c += VL) {
                 const int64_t n = min64(VL, channels - c);
-                vec best = splat(-INFINITY);
-                mask winner = (mask){0} - 1;
-                for (int32_t k = 0; k < s->n_taps; k++) {
-                    if ((w < inside || w >= outside) && !within(q, taps + 3 * k, s->x.shape))
-                        continue;
-                    vec v = load_channels(from + job->x_tap[k] + c * x_channel, x_channel, n, dense);
-                    /* larger than the best so far, or the first NaN, or the first tap */
-                    mask wins = (mask)(v > best) | ((mask)(v != v) & (mask)(best == best)) | (winner < 0);
-                    best = (vec)(((mask)v & wins) | ((mask)best & ~wins));
-                    winner = (k & wins) | (winner & ~wins);
-                }
+                vec best;
+                mask winner;
+                max_of_taps(taps, from + c * x_channel, x_channel, n, dense, &best, &winner);
                 store_channels(to + c * out_channel, out_channel, best, n, dense);
                 if (m)
                     store_winners(m, s->mode, m_at + c * m_channel, m_channel, winner, n, dense);
@@ -158,12 +103,33 @@ ALWAYS_INLINE void max_pool_rows(const pool_job *job, int64_t first, int64_t las
     }
 }
 
-/* The same where every tap lies within x, and the channels, all contiguous, fit a vector. */
+/* The same for one or two pixels where every tap lies within x, and their channels, all contiguous, fit a vector. */
+ALWAYS_INLINE void max_pool_pixels(const pixel_row r, const real *from, real *to, int64_t m_at, const int pixels)
+{
+    vec best = load_pixels(from + r.taps[0], r.step, r.channels, pixels);
+    mask winner = {0};
+    for (int64_t k = 1; k < r.n_taps; k++) {
+        const vec v = load_pixels(from + r.taps[k], r.step, r.channels, pixels);
+        const mask wins = ~(mask)(v <= best) & (mask)(best == best); /* larger, or the first NaN */
+        best = (vec)(((mask)v & wins) | ((mask)best & ~wins));
+        winner = ((bits)k & wins) | (winner & ~wins);
+    }
+    store_some(to, best, pixels * r.channels);
+    if (r.m)
+        store_winners(r.m, 1, m_at, 1, winner, pixels * r.channels, 1);
+}
+
 static void run_max_pool_alone(void *context, int64_t first, int64_t last)
 {
     const pool_job *job = context;
     const dtd_step *s = job->s;
-    const int64_t channels = s->out.shape[AXIS_C], width = s->out.shape[AXIS_W], step = s->x_step[2] * s->x.stride[AXIS_W];
+    const int64_t width = s->out.shape[AXIS_W], pairs = in_pairs(s, &s->out) ? width / 2 : 0;
+    const int64_t out = s->out.stride[AXIS_W], m = s->m.stride[AXIS_W];
+    const pixel_row r = {.channels = s->out.shape[AXIS_C],
+                         .step = s->x_step[2] * s->x.stride[AXIS_W],
+                         .n_taps = s->n_taps,
+                         .taps = job->taps.x,
+                         .m = present(&s->m) ? job->bases[s->m.base] : NULL};
     for (int64_t item = first; item < last; item++) {
         int64_t p[6], q[6];
         locate_row(s, item, p);
@@ -172,111 +138,29 @@ static void run_max_pool_alone(void *context, int64_t first, int64_t last)
         const real *from = reals(&s->x, job->bases) + offset_of(&s->x, q);
         real *to = reals(&s->out, job->bases) + offset_of(&s->out, p);
         const int64_t m_at = s->m.offset + offset_of(&s->m, p);
-        for (int64_t w = 0; w < width; w++, from += step) {
-            vec best = load_some(from + job->x_tap[0], channels);
-            mask winner = {0};
-            for (int32_t k = 1; k < s->n_taps; k++) {
-                const vec v = load_some(from + job->x_tap[k], channels);
-                const mask wins = ~(mask)(v <= best) & (mask)(best == best); /* larger, or the first NaN */
-                best = (vec)(((mask)v & wins) | ((mask)best & ~wins));
-                winner = (k & wins) | (winner & ~wins);
-            }
-            store_some(to + w * s->out.stride[AXIS_W], best, channels);
-            if (present(&s->m))
-                store_winners(job->bases[s->m.base], 1, m_at + w * s->m.stride[AXIS_W], 1, winner, channels, 1);
-        }
+        for (int64_t w = 0; w < 2 * pairs; w += 2)
+            max_pool_pixels(r, from + w * r.step, to + w * out, m_at + w * m, 2);
+        for (int64_t w = 2 * pairs; w < width; w++)
+            max_pool_pixels(r, from + w * r.step, to + w * out, m_at + w * m, 1);
     }
 }
 
 static void run_max_pool_dense(void *job, int64_t first, int64_t last) { max_pool_rows(job, first, last, 1); }
 static void run_max_pool_strided(void *job, int64_t first, int64_t last) { max_pool_rows(job, first, last, 0); }
 
-/* ---------------------------------------------------------------------------------------------------------------- scatter */
-
-/* out[p,c] (+)= factor[p,c] · sum of x[q,c] over the windows q = p + (d, h, w)_k within x whose winner is tap_k */
-ALWAYS_INLINE void max_unpool_rows(const pool_job *job, int64_t first, int64_t last, const int dense)
-{
-    const dtd_step *s = job->s;
-    const int64_t *taps = table(&s->taps, job->bases), channels = s->out.shape[AXIS_C], width = s->out.shape[AXIS_W];
-    const int64_t x_channel = s->x.stride[AXIS_C], out_channel = s->out.stride[AXIS_C], m_channel = s->m.stride[AXIS_C];
-    const int64_t factor_channel = s->factor.stride[AXIS_C];
-    const void *m = job->bases[s->m.base];
-    for (int64_t item = first; item < last; item++) {
-        int64_t p[6], inside, outside;
-        locate_row(s, item, p);
-        find_interior(job, p, 1, &inside, &outside);
-        const real *from = reals(&s->x, job->bases) + offset_of(&s->x, p), *by = reals(&s->factor, job->bases);
-        real *to = reals(&s->out, job->bases) + offset_of(&s->out, p);
-        p[AXIS_N] = kept_sample(s, p[AXIS_N]);
-        int64_t m_at = s->m.offset + offset_of(&s->m, p);
-        by = by ? by + offset_of(&s->factor, p) : NULL;
-        for (int64_t w = 0; w < width; w++) {
-            p[AXIS_W] = w;
-            for (int64_t c = 0; c < channels; c += VL) {
-                const int64_t n = min64(VL, channels - c);
-                vec sum = {0};
-                for (int32_t k = 0; k < s->n_taps; k++) {
-                    if ((w < inside || w >= outside) && !within(p, taps + 4 * k + 1, s->x.shape))
-                        continue;
-                    vec v = load_channels(from + job->x_tap[k] + c * x_channel, x_channel, n, dense);
-                    mask winner = load_winners(m, s->mode, m_at + job->m_tap[k] + c * m_channel, m_channel, n, dense);
-                    sum += (vec)((mask)v & (mask)(winner == (bits)taps[4 * k]));
-                }
-                if (by)
-                    sum *= load_channels(by + w * s->factor.stride[AXIS_W] + c * factor_channel, factor_channel, n, dense);
-                if (s->accumulate)
-                    sum = load_channels(to + c * out_channel, out_channel, n, dense) + sum;
-                store_channels(to + c * out_channel, out_channel, sum, n, dense);
-            }
-            from += s->x.stride[AXIS_W];
-            to += s->out.stride[AXIS_W];
-            m_at += s->m.stride[AXIS_W];
-        }
-    }
-}
-
-/* The same where every result has one window within x, and its channels, all contiguous, fit a vector. */
-static void run_max_unpool_alone(void *context, int64_t first, int64_t last)
-{
-    const pool_job *job = context;
-    const dtd_step *s = job->s;
-    const int64_t channels = s->out.shape[AXIS_C], width = s->out.shape[AXIS_W];
-    const bits tap = (bits)table(&s->taps, job->bases)[0];
-    const void *m = job->bases[s->m.base];
-    for (int64_t item = first; item < last; item++) {
-        int64_t p[6];
-        locate_row(s, item, p);
-        const real *from = reals(&s->x, job->bases) + offset_of(&s->x, p) + job->x_tap[0], *by = reals(&s->factor, job->bases);
-        real *to = reals(&s->out, job->bases) + offset_of(&s->out, p);
-        p[AXIS_N] = kept_sample(s, p[AXIS_N]);
-        const int64_t m_at = s->m.offset + offset_of(&s->m, p) + job->m_tap[0];
-        by = by ? by + offset_of(&s->factor, p) : NULL;
-        for (int64_t w = 0; w < width; w++) {
-            const mask winner = load_winners(m, 1, m_at + w * s->m.stride[AXIS_W], 1, channels, 1);
-            vec sum = (vec)((mask)load_some(from + w * s->x.stride[AXIS_W], channels) & (mask)(winner == tap)) + splat(0);
-            if (by)
-                sum *= load_some(by + w * s->factor.stride[AXIS_W], channels);
-            store_some(to + w * s->out.stride[AXIS_W], sum, channels);
-        }
-    }
-}
-
-static void run_max_unpool_dense(void *job, int64_t first, int64_t last) { max_unpool_rows(job, first, last, 1); }
-static void run_max_unpool_strided(void *job, int64_t first, int64_t last) { max_unpool_rows(job, first, last, 0); }
-
 /* ----------------------------------------------------------------------------------------------------------------- driver */
 
 static int contiguous(const dtd_view *v) { return !present(v) || v->stride[AXIS_C] == 1; }
 
-/* Taps are `columns` numbers each, the last three (d, h, w). */
-static void pool(const dtd_step *s, void *const *bases, int n_threads, int columns, dtd_task dense, dtd_task strided)
+void NAME(pool_rows)(const dtd_step *s, void *const *bases, int n_threads, int columns, dtd_task dense, dtd_task strided)
 {
-    int64_t x_tap[s->n_taps + 1], m_tap[s->n_taps + 1];
-    pool_job job = {s, bases, x_tap, m_tap, {{0}}};
+    int64_t x[s->n_taps + 1], m[s->n_taps + 1], number[s->n_taps + 1];
+    pool_job job = {s, bases, columns, {s->n_taps, x, m, number}, {{0}}};
     for (int32_t k = 0; k < s->n_taps; k++) {
-        const int64_t *tap = table(&s->taps, bases) + columns * (k + 1) - 3;
-        x_tap[k] = offset_of_tap(&s->x, tap);
-        m_tap[k] = offset_of_tap(&s->m, tap);
+        const int64_t *row = table(&s->taps, bases) + columns * k, *tap = row + columns - 3;
+        x[k] = offset_of_tap(&s->x, tap);
+        m[k] = offset_of_tap(&s->m, tap);
+        number[k] = columns == 3 ? k : row[0];
         for (int a = 0; a < 3; a++) {
             job.reach[a][0] = k ? min64(job.reach[a][0], tap[a]) : tap[a];
             job.reach[a][1] = k ? max64(job.reach[a][1], tap[a]) : tap[a];
@@ -300,17 +184,13 @@ static int all_within(const dtd_step *s, void *const *bases, int columns)
     return 1;
 }
 
-/* Whether a pixel's channels fit a vector, and its winners a byte each. */
-static int one_vector(const dtd_step *s) { return s->mode == 1 && s->out.shape[AXIS_C] <= VL; }
+int NAME(pool_alone)(const dtd_step *s, void *const *bases, int columns)
+{
+    return s->n_taps && s->mode == 1 && s->out.shape[AXIS_C] <= VL && all_within(s, bases, columns);
+}
 
 void NAME(max_pool)(const dtd_step *s, void *const *bases, int n_threads)
 {
-    const int alone = s->n_taps && one_vector(s) && all_within(s, bases, 3);
-    pool(s, bases, n_threads, 3, alone ? run_max_pool_alone : run_max_pool_dense, run_max_pool_strided);
-}
-
-void NAME(max_unpool)(const dtd_step *s, void *const *bases, int n_threads)
-{
-    const int alone = s->n_taps == 1 && !s->accumulate && one_vector(s) && all_within(s, bases, 4);
-    pool(s, bases, n_threads, 4, alone ? run_max_unpool_alone : run_max_unpool_dense, run_max_unpool_strided);
+    const int alone = NAME(pool_alone)(s, bases, 3);
+    NAME(pool_rows)(s, bases, n_threads, 3, alone ? run_max_pool_alone : run_max_pool_dense, run_max_pool_strided);
 }

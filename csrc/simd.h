@@ -21,12 +21,14 @@ enum { VECTOR = 16, PIXELS = 6, SINGLE_VECTORS = 4, DUAL_VECTORS = 2, PAIRS = 0,
 enum { VECTOR = 16, PIXELS = 6, SINGLE_VECTORS = 2, DUAL_VECTORS = 1, PAIRS = 0, VECTORS = 2, WIDE = 0 };
 #endif
 
-/* An intrinsic, and an intrinsic's type, for this type of numbers (MM_BITS: for integers of its size). */
+/* An intrinsic, and an intrinsic's type, for this type of numbers (MM_BITS: for integers of its size, MM_WIDE_MASK: a bit per number of 64
+ * bytes). */
 #ifdef DTD_DOUBLE
 #define MM(operation) operation##_pd
 #define MM_MASK(operation) operation##_pd_mask
 #define MM_TYPE(type) type##d
 #define MM_BITS(before, after) before##epi64##after
+#define MM_WIDE_MASK __mmask8
 #define SIGN_BIT INT64_MIN
 typedef int64_t bits;
 #else
@@ -34,6 +36,7 @@ typedef int64_t bits;
 #define MM_MASK(operation) operation##_ps_mask
 #define MM_TYPE(type) type
 #define MM_BITS(before, after) before##epi32##after
+#define MM_WIDE_MASK __mmask16
 #define SIGN_BIT INT32_MIN
 typedef int32_t bits;
 #endif

@@ -64,6 +64,16 @@ def test_pixels_on_the_faces_of_the_box(backend):
     np.testing.assert_allclose(r_in, [[(high - low) / 2, (high - low) / 2]], rtol=1e-6)
 
 
+def test_each_x_meets_the_box_in_its_own_precision(backend):
+    explainer = dtd.Explainer([dtd.Linear([[-1.0, 1.0]])], domain=(-1, [0.1, 0.2]), backend=backend)
+    beyond = np.float64(np.float32(0.1))  # rounded up
+    for _ in range(2):  # what is kept for one type is not taken for the other
+        explainer.explain(np.array([[beyond, 0.0]], np.float32), 0)
+        explainer.explain(np.array([[0.1, 0.2]]), 0)
+        with pytest.raises(dtd.DomainError, match="leaves the box"):
+            explainer.explain(np.array([[beyond, 0.0]]), 0)
+
+
 def test_box_through_a_scale_that_flips_signs(backend, rng):
     """A Scale between the input and its reader folds into it: the box that counts is the input's own."""
     weight, factor, shift = normal(rng, 4, 3), np.array([1.0, -2.0, 0.5]), np.array([0.25, 0.5, -1.0])

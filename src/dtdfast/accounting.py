@@ -23,10 +23,7 @@ Array = NDArray[Any]
 class Accounts(ABC):
     """A session on a plan whose buffers keep what they hold (lowered for a ledger)."""
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        self._started: set[int] = set()  # tensors on which some relevance has arrived
-        self._above: set[int] = set(plan.above)  # tensors whose relevance is still with float32 units
+    plan: Plan
 
     @abstractmethod
     def run(self, first: int, last: int) -> None:
@@ -38,6 +35,8 @@ class Accounts(ABC):
 
     def run_accounts(self, accounts: list[Account]) -> None:
         """All relevance steps, with an account of each unit."""
+        self._started: set[int] = set()  # tensors on which some relevance has arrived
+        self._above = set(self.plan.above)  # tensors whose relevance is still with float32 units
         first, done = len(self.plan.forward), 0
         program = self.plan.program
         wide = set(map(id, program.network.units[: program.wide]))

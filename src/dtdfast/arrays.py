@@ -23,6 +23,12 @@ def is_dask(x: Any) -> bool:
     return array is not None and isinstance(x, array)
 
 
+def finite(values: Array) -> bool:
+    """Whether no value is NaN or infinite."""
+    found = np.isfinite(values).ravel("K")
+    return bool(found[found.argmin()])  # as all() says, which is slow to start
+
+
 def check_input(x: Any, words: tuple[int, int] | None, dtype: type) -> Array:
     """X as a C-contiguous array of `dtype` (int64 for words), batch first.
 
@@ -41,12 +47,14 @@ def check_input(x: Any, words: tuple[int, int] | None, dtype: type) -> Array:
             position = words[0]
             raise InputError(f"x holds word numbers {array.min()} to {array.max()}; layer {position} (Embedding) knows 0 to {n_words - 1}")
         return np.ascontiguousarray(array, np.int64)
-    if not np.isfinite(array).all():
+    if not finite(array):
         bad = np.argwhere(~np.isfinite(array))[0]
         raise InputError(f"x holds NaN or infinity, first at {tuple(int(i) for i in bad)}")
+    if array.dtype == dtype:
+        return np.ascontiguousarray(array)
     with np.errstate(over="ignore"):
         converted: Array = np.ascontiguousarray(array, dtype)
-    if converted.dtype != array.dtype and not np.isfinite(converted).all():
+    if not finite(converted):
         raise InputError(f"x holds values beyond the range of {np.dtype(dtype)}")
     return converted
 
@@ -105,10 +113,7 @@ class Check:
             return None, None
         if self.domain.kind == "nonnegative":
             return np.zeros(1, np.float32), None
-        box = self.domain.bounds(shape)
-        assert box is not None
-        low, high = (b.astype(np.float32) for b in box)
-        return tuple(b.reshape(-1)[:1].copy() if (b == b.flat[0]).all() else b for b in (low, high))  # type: ignore[return-value]
+        return self.domain.rounded(shape, np.dtype(np.float32))
 
     def refuse(self, x: Any) -> NoReturn:
         """The error that says what is wrong with an x that the device found wrong."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ._kernels import ffi, lib
 from .account import Account
 from .accounting import Accounts
-from .cpu_encode import EXTERNALS, NARROW, Encoded
+from .cpu_encode import NARROW, PLACES, Encoded
 from .errors import BackendError
 from .packing import WeightStore
 from .plan.batches import Batches
@@ -35,8 +35,6 @@ MEMORY_BUDGET = 2**28
 
 ENOUGH = 5 * 2**25
 """Bytes of arena that leave the caches anyway: beyond them, more samples in a pass spare only the weights' way from memory."""
-
-REALS = {"f4": lib.DTD_F4, "f8": lib.DTD_F8}
 
 if lib.dtd_step_size() != ffi.sizeof("dtd_step"):
     raise ImportError("the compiled kernels do not fit this version's Python; reinstall dtdfast")
@@ -85,16 +83,20 @@ def kernel_config() -> dict[str, Any]:
 # -------------------------------------------------------------------------------------------------------------------- arenas
 
 
-@dataclass(eq=False)
 class Arena:
-    """Working memory, and the plan whose constants lie in it, with the number of pieces that they lie there for."""
+    """Working memory, and what stays in it from call to call.
 
-    memory: Array
-    holds: tuple[Encoded, int] | None = None
+    Attributes
+    ----------
+    holds : the plan whose constants lie in it, and the number of pieces that they lie there for; None before they are computed
+    bases : their table of pointers, the arena's own and the constants' filled in
+    """
 
-    @property
-    def nbytes(self) -> int:
-        return self.memory.nbytes
+    def __init__(self, nbytes: int) -> None:
+        self.nbytes = nbytes
+        self.memory = aligned(nbytes)
+        self.holds: tuple[Encoded, int] | None = None
+        self.bases: Any = None
 
 
 class ArenaPool:
@@ -104,72 +106,108 @@ class ArenaPool:
         self._free: list[Arena] = []
         self._lock = threading.Lock()
 
-    @contextmanager
-    def borrow(self, nbytes: int, holds: tuple[Encoded, int] | None = None) -> Iterator[Arena]:
-        """One of at least so many bytes, with these constants if there is one."""
+    def take(self, nbytes: int, holds: tuple[Encoded, int]) -> Arena:
+        """One of at least so many bytes, with these constants if there is one; to be given back."""
         with self._lock:
+            for place, arena in enumerate(self._free):
+                if arena.holds == holds:
+                    return self._free.pop(place)
             fits = [a for a in self._free if a.nbytes >= nbytes]
-            arena = min(fits, key=lambda a: (a.holds != holds, a.nbytes)) if fits else None
-            if arena is not None:
-                self._free = [a for a in self._free if a is not arena]
-            elif self._free:
+            if fits:
+                arena = min(fits, key=lambda a: a.nbytes)
+                self._free.remove(arena)
+                return arena
+            if self._free:
                 self._free.pop()  # too small: make room for the one that replaces it
-        if arena is None:
-            raw = np.empty(nbytes + 64, np.uint8)
-            start = -raw.ctypes.data % 64
-            arena = Arena(raw[start : start + nbytes])
+        return Arena(nbytes)
+
+    def give(self, arena: Arena) -> None:
+        with self._lock:
+            self._free.append(arena)
+
+
+def aligned(nbytes: int) -> Array:
+    """Memory that begins on a cache line."""
+    raw = np.empty(nbytes + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + nbytes]
+
+
+class Scratch:
+    """What kernels use within a step, whoever's it is: lent to one session at a time and kept for the next."""
+
+    def __init__(self) -> None:
+        self._free: deque[Array] = deque()  # whose pop and append need no lock
+
+    def take(self, nbytes: int) -> Array:
+        """At least so many bytes, to be given back."""
         try:
-            yield arena
-        finally:
-            with self._lock:
-                self._free.append(arena)
+            memory = self._free.pop()
+        except IndexError:
+            return aligned(nbytes)
+        return memory if memory.nbytes >= nbytes else aligned(nbytes)  # which replaces it
+
+    def give(self, memory: Array) -> None:
+        self._free.append(memory)
 
 
-SCRATCH = ArenaPool()
-"""What kernels use within a step, whoever's it is."""
+SCRATCH = Scratch()
 
 
 # ------------------------------------------------------------------------------------------------------------------ sessions
 
 
+class Layout(NamedTuple):
+    """How a batch runs: the plan of all of it, or of a piece where several run side by side."""
+
+    plan: Plan
+    encoded: Encoded
+    pieces: int
+    c_pieces: Any  # NULL for one
+
+    @classmethod
+    def of(cls, n: int, plan: Plan, encoded: Encoded) -> Layout:
+        pieces = -(-n // plan.n)
+        last = n - (pieces - 1) * plan.n
+        c_pieces = ffi.NULL if pieces == 1 else ffi.new("dtd_pieces *", (pieces, plan.n, last, encoded.n_bases))
+        return cls(plan, encoded, pieces, c_pieces)
+
+
 class CpuSession(Accounts, HostSession):
-    """One batch: forward once, relevance as often as there are chunks of targets.
+    """One batch: forward once, relevance as often as there are chunks of targets."""
 
-    The plan is that of the whole batch, or of a piece of it where several run side by side.
-    """
+    def __init__(self, layout: Layout, pool: ArenaPool, isa: int, n_threads: int, n: int) -> None:
+        self.plan, self._encoded, self._pieces, self._c_pieces = layout
+        self._pool, self._isa, self._n_threads, self._n = pool, isa, n_threads, n
+        self._real, self._low = self.plan.program.real, self.plan.program.low
+        self._externals: dict[str, Array] = {}
 
-    def __init__(self, plan: Plan, encoded: Encoded, arena: Arena, isa: int, n_threads: int, scratch: Array, n: int) -> None:
-        super().__init__(plan)
-        self._encoded, self._arena = encoded, arena
-        self._isa, self._n_threads = isa, n_threads
-        self._real, self._low = plan.program.real, plan.program.low
-        self._n, self._count = n, -(-n // plan.n)
-        self._bases = encoded.bases(self._count)
-        self._pieces = ffi.NULL
-        if self._count > 1:
-            self._pieces = ffi.new("dtd_pieces *", (self._count, plan.n, n - (self._count - 1) * plan.n, encoded.n_bases))
-        self._table: dict[str, Array] = {}
-        self._place(0, scratch=scratch)
-        self._place(plan.arena, arena=arena.memory)
+    def __enter__(self) -> CpuSession:
+        encoded, pieces = self._encoded, self._pieces
+        holds = encoded, pieces
+        self._arena = arena = self._pool.take(pieces * self.plan.arena, holds)
+        if arena.holds != holds:
+            arena.holds, arena.bases = None, encoded.bases(arena.memory, self.plan.arena, pieces)
+        self._bases = arena.bases
+        self._place(0, scratch=SCRATCH.take(self._n_threads * lib.dtd_isa_scratch(self._isa)))
+        if arena.holds is None:
+            for first, last in encoded.constant_runs:
+                self.run(first, last)
+            arena.holds = holds
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        SCRATCH.give(self._externals["scratch"])
+        self._pool.give(self._arena)
 
     def forward(self, x: Array) -> Array:
-        plan = self.plan
-        outputs = np.empty((self._n, *plan.program.network.output.shape), self._real)
-        given = x if plan.program.tokens else np.ascontiguousarray(x, self._low)
-        self._place_samples(x=given, outputs=outputs)
-        self._compute_constants()
+        program = self.plan.program
+        outputs = np.empty((self._n, *program.network.output.shape), self._real)
+        given = x if program.tokens else np.ascontiguousarray(x, self._low)
+        self._place(self.plan.n, x=given, outputs=outputs)
         for first, last in self._encoded.forward_runs:
             self.run(first, last)
         return outputs
-
-    def _compute_constants(self) -> None:
-        holds = self._encoded, self._count
-        if self._arena.holds == holds:
-            return
-        self._arena.holds = None
-        for first, last in self._encoded.constant_runs:
-            self.run(first, last)
-        self._arena.holds = holds
 
     def relevance(self, start: Array, result: Array, accounts: list[Account] | None = None) -> None:
         plan = self.plan
@@ -182,7 +220,7 @@ class CpuSession(Accounts, HostSession):
             target = result[:, chunk : chunk + plan.t]
             direct = not short and target.flags.c_contiguous and target.dtype == self._low
             into = target if direct else np.empty((self._n, plan.t, *plan.program.leaves.shape), self._low)
-            self._place_samples(start=piece, result=into)
+            self._place(plan.n, start=piece, result=into)
             self._relevance_steps(accounts)
             if not direct:
                 put(into[:, : target.shape[1]], target)
@@ -208,25 +246,24 @@ class CpuSession(Accounts, HostSession):
                     best[i] = min(best[i], time.perf_counter() - begin)
         return best
 
-    def _place(self, step: int, **arrays: Array) -> None:
-        """Where the kernels find these externals, each piece `step` bytes after the one before; the session keeps them alive."""
+    def _place(self, samples: int, **arrays: Array) -> None:
+        """Where the kernels find these externals, of so many samples for each piece; the session keeps them alive."""
+        self._externals.update(arrays)
         for name, array in arrays.items():
-            self._table[name] = array
-            place, start = EXTERNALS.index(name), ffi.from_buffer(array)
-            for piece in range(self._count):
-                self._bases[piece * self._encoded.n_bases + place] = start + piece * step
-
-    def _place_samples(self, **arrays: Array) -> None:
-        for name, array in arrays.items():
-            self._place(array.nbytes // self._n * self.plan.n, **{name: array})
+            place, start = PLACES[name], ffi.from_buffer(array)
+            self._bases[place] = start
+            if self._pieces > 1:
+                step = array.nbytes // self._n * samples
+                for piece in range(1, self._pieces):
+                    self._bases[piece * self._encoded.n_bases + place] = start + piece * step
 
     def run(self, first: int, last: int) -> None:
         """Steps first .. last−1, without the interpreter lock."""
-        steps, mixed = self._encoded.steps, self._low != self._real
+        encoded = self._encoded
         while first < last:
-            real = steps[first].real
-            end = next((i for i in range(first, last) if steps[i].real != real), last) if mixed else last
-            message = lib.dtd_run(self._isa, REALS[real], self._encoded.c_steps, first, end, self._bases, self._n_threads, self._pieces)
+            real, end = encoded.spans[first]
+            end = min(end, last)
+            message = lib.dtd_run(self._isa, real, encoded.c_steps, first, end, self._bases, self._n_threads, self._c_pieces)
             if message != ffi.NULL:
                 raise BackendError(f"the kernels refused a step: {ffi.string(message).decode()}")
             first = end
@@ -247,8 +284,8 @@ class CpuSession(Accounts, HostSession):
     def read_root(self, root: Buffer) -> Array:
         dtype = np.dtype(root.dtype)
         if root.external:
-            return self._table[root.external].reshape(-1).view(dtype)
-        return self._table["arena"][root.offset :][: root.nbytes(self.plan.n, self.plan.t)].view(dtype)
+            return self._externals[root.external].reshape(-1).view(dtype)
+        return self._arena.memory[root.offset :][: root.nbytes(self.plan.n, self.plan.t)].view(dtype)
 
 
 class CpuExecutor:
@@ -260,12 +297,13 @@ class CpuExecutor:
         self.program, self._precision = program, precision
         self._n_threads, self._store = n_threads, store
         self._plans: dict[tuple[int, int, bool, bool], tuple[Plan, Encoded]] = {}
+        self._layouts: dict[tuple[int, int, int, bool, bool], Layout] = {}
         self._lock = threading.Lock()
         self._pool = ArenaPool()
         self._isa = isa_index()
         self.batches = Batches(program, batch_size, MEMORY_BUDGET, ENOUGH)
 
-    def batch_size(self, n: int, n_targets: int) -> int:
+    def batch_size(self, n: int, n_targets: int, *, ledger: bool = False) -> int:
         return self.batches.samples(n, n_targets)
 
     def plan(self, n: int, n_targets: int) -> Plan:
@@ -284,16 +322,15 @@ class CpuExecutor:
                 self._plans[key] = plan, Encoded(plan, self._store, self._precision)
             return self._plans[key]
 
-    @contextmanager
-    def session(self, n: int, n_targets: int, *, ledger: bool = False, whole: bool = False) -> Iterator[CpuSession]:
+    def session(self, n: int, n_targets: int, *, ledger: bool = False, whole: bool = False) -> CpuSession:
         """A session in one piece where its numbers are read or `whole` is asked for, else in as many as pay."""
         threads = self._threads()
-        piece = n if ledger or whole or self.program.checked else self.batches.piece(n, threads)
-        plan, encoded = self._encoded(piece, n_targets, ledger)
-        pieces = -(-n // piece)
-        memory = self._pool.borrow(pieces * plan.arena, (encoded, pieces))
-        with memory as arena, SCRATCH.borrow(threads * lib.dtd_isa_scratch(self._isa)) as scratch:
-            yield CpuSession(plan, encoded, arena, self._isa, threads, scratch.memory, n)
+        key = n, n_targets, threads, ledger, whole
+        layout = self._layouts.get(key)
+        if layout is None:
+            piece = n if ledger or whole or self.program.checked else self.batches.piece(n, threads)
+            layout = self._layouts[key] = Layout.of(n, *self._encoded(piece, n_targets, ledger))
+        return CpuSession(layout, self._pool, self._isa, threads, n)
 
     def profile(self, x: Array, start: Callable[[Array], Array]) -> Profile:
         """Every step run alone, on the whole batch; the least of three runs counts."""

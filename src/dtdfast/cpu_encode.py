@@ -12,7 +12,10 @@ from .packing import WeightStore
 from .plan.plan import Plan
 from .plan.steps import SIZES, Buffer, Reals, Step, View
 
-EXTERNALS = ("scratch", "arena", "x", "start", "outputs", "result")  # the first entries of the table of pointers
+PLACES = {"scratch": 0, "arena": 1, "x": 2, "start": 3, "outputs": 4, "result": 5}
+"""Of the externals in the table of pointers, which begins with them."""
+
+REALS = {"f4": lib.DTD_F4, "f8": lib.DTD_F8}
 
 WEIGHT_MAPS = {
     "w": lib.DTD_W, "w+": lib.DTD_W_POSITIVE, "w-": lib.DTD_W_NEGATIVE, "w2": lib.DTD_W_SQUARE, "1": lib.DTD_W_ONE, "|w|": lib.DTD_W_ABS,
@@ -48,29 +51,33 @@ class Encoded:
         self._n, self._t, self._store = plan.n, plan.t, store
         self.constants: list[NDArray[Any]] = []  # kept alive; pointers follow the externals in the table
         self._places: dict[int, int] = {}
-        self.steps = [*plan.forward, *plan.relevance]
-        self.c_steps = ffi.new("dtd_step[]", max(1, len(self.steps)))
-        for target, step in zip(self.c_steps, self.steps, strict=False):
+        steps = [*plan.forward, *plan.relevance]
+        self.c_steps = ffi.new("dtd_step[]", max(1, len(steps)))
+        for target, step in zip(self.c_steps, steps, strict=False):
             self._encode(target, step)
+        self.spans = spans(steps)
         first = plan.n_constant
         self.constant_runs = plan.segments(plan.forward[:first], 0) if first else []
         self.forward_runs = plan.segments(plan.forward[first:], first)
         self.relevance_runs = plan.segments(plan.relevance, len(plan.forward))
-        absent = [ffi.NULL] * len(EXTERNALS)
+        absent = [ffi.NULL] * len(PLACES)
         self.n_bases = len(absent) + len(self.constants)
         self._bases = ffi.new("void *[]", absent + [ffi.from_buffer(c) if c.size else ffi.NULL for c in self.constants])
 
-    def bases(self, pieces: int) -> Any:
-        """A table of pointers for one session, the externals still absent; one after another for pieces of a batch."""
+    def bases(self, arena: NDArray[Any], nbytes: int, pieces: int) -> Any:
+        """A table of pointers, but for the externals; one after another for pieces of a batch, each with so many bytes of the arena."""
         bases, size = ffi.new("void *[]", pieces * self.n_bases), ffi.sizeof(self._bases)
-        ffi.memmove(bases, ffi.buffer(self._bases)[:] * pieces if pieces > 1 else self._bases, pieces * size)
+        ffi.memmove(bases, ffi.buffer(self._bases)[:] * pieces, pieces * size)
+        start = ffi.from_buffer(arena)
+        for piece in range(pieces):
+            bases[piece * self.n_bases + PLACES["arena"]] = start + piece * nbytes
         return bases
 
     def _constant(self, array: NDArray[Any]) -> int:
         """The place of an array in the table of pointers."""
         place = self._places.get(id(array))
         if place is None:
-            place = self._places[id(array)] = len(EXTERNALS) + len(self.constants)
+            place = self._places[id(array)] = len(PLACES) + len(self.constants)
             self.constants.append(array)
         return place
 
@@ -129,8 +136,8 @@ class Encoded:
     def _base(buffer: Buffer, offset: int) -> tuple[int, int]:
         root = buffer.root
         if root.external:
-            return EXTERNALS.index(root.external), offset
-        return EXTERNALS.index("arena"), root.offset // SIZES[root.dtype] + offset
+            return PLACES[root.external], offset
+        return PLACES["arena"], root.offset // SIZES[root.dtype] + offset
 
     def _window(self, field: Any, window: Reals) -> None:
         d, h, w = window.shape
@@ -157,6 +164,15 @@ class Encoded:
         c.taps.base = self._constant(np.array(place, np.int64))
         for a in range(3):
             c.x.stride[2 + a] = strides[1 + a] * step.phase.x_step[a]
+
+
+def spans(steps: list[Step]) -> list[tuple[int, int]]:
+    """Of every step, the type of its run and the end of the steps from it on that are of one type."""
+    result: list[tuple[int, int]] = []
+    for number in reversed(range(len(steps))):
+        real, end = REALS[steps[number].real], number + 1
+        result.append((real, result[-1][1] if result and result[-1][0] == real else end))
+    return result[::-1]
 
 
 def step_shape(step: Step, n: int, t: int) -> tuple[int, ...]:

@@ -38,6 +38,8 @@ def library_of(x: Any) -> str:
 
 def on_device(x: Any) -> bool:
     """Whether x is a PyTorch or CuPy array in a GPU's memory."""
+    if isinstance(x, np.ndarray):
+        return False
     library = library_of(x)
     return (library == "torch" and bool(getattr(x, "is_cuda", False))) or (library == "cupy" and hasattr(x, "__cuda_array_interface__"))
 
@@ -50,7 +52,8 @@ def device_array(x: Any) -> DeviceArray | None:
     if library_of(x) == "torch":
         stream = sys.modules["torch"].cuda.current_stream(x.device)
         return DeviceArray(address, x.numel() * x.element_size(), stream.cuda_stream, x.device.index)
-    return DeviceArray(address, x.nbytes, sys.modules["cupy"].cuda.get_current_stream().ptr, x.device.id)
+    with x.device:  # of which CuPy says the stream
+        return DeviceArray(address, x.nbytes, sys.modules["cupy"].cuda.get_current_stream().ptr, x.device.id)
 
 
 def contiguous(x: Any, dtype: str) -> Any:

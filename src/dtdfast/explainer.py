@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from . import layers as L
 from .account import Account
-from .arrays import Check, check_input, check_out, is_dask
+from .arrays import Check, check_input, check_out, finite, is_dask
 from .backends import choose
 from .device_arrays import on_device
 from .errors import InputError, LayerError, NumericsError, RuleError, TargetError, at
@@ -200,7 +200,7 @@ class Explainer:
         rows, starts, ends = [], [], []
         real = np.float64 if self._backend == "oracle" else np.dtype(executor.program.real)
         u = max(float(np.finfo(real).epsneg), NARROW.get(str(self._arguments["precision"]), 0.0))
-        for block in _blocks(len(x), executor.batch_size(len(x), 1), False):
+        for block in _blocks(len(x), executor.batch_size(len(x), 1, ledger=True), False):
             with executor.session(block.stop - block.start, 1, ledger=True) as session:
                 start = targets.entry(block, clip=self._book.preset.clip_start).relevance(session.forward(x[block]))
                 accounts: list[Account] = []
@@ -240,7 +240,7 @@ class Explainer:
 
     def _check_finite(self, what: str, values: Array) -> None:
         """What the CUDA executor finds out on its device."""
-        if self._backend != "cuda" and not np.isfinite(values).all():
+        if self._backend != "cuda" and not finite(values):
             precision = np.dtype(self._dtype)
             raise NumericsError(f"the {what} overflowed {precision}; rescale the network, or see with backend='oracle' where")
 
@@ -264,11 +264,11 @@ class Explainer:
 
     def _executor(self, sample: Shape, kind: str, *, exact: bool = False) -> Executor:
         """The executor for samples of this shape, made once; with `exact` in float64 whatever precision was asked for."""
-        if not sample or min(sample) < 1:
-            raise LayerError(f"a sample of shape {sample} cannot be explained: expected (n, ...) with sizes of at least 1")
         with self._lock:
             executor = self._executors.get((sample, kind, exact))
             if executor is None:
+                if not sample or min(sample) < 1:
+                    raise LayerError(f"a sample of shape {sample} cannot be explained: expected (n, ...) with sizes of at least 1")
                 program = self._program(sample, kind, exact)
                 executor = self._make(program)
                 self._executors[sample, kind, exact] = executor
@@ -302,11 +302,13 @@ def _positive(key: str, value: int | None) -> int | None:
     return None if value is None else int(value)
 
 
-def _blocks(n: int, size: int, progress: bool) -> Iterator[slice]:
+def _blocks(n: int, size: int, progress: bool) -> Iterable[slice]:
     blocks = [slice(i, min(i + size, n)) for i in range(0, n, size)]
-    if not progress:
-        yield from blocks
-        return
+    return _shown(blocks, n) if progress else blocks
+
+
+def _shown(blocks: list[slice], n: int) -> Iterator[slice]:
+    """The blocks, with a progress bar."""
     from .extras import require
 
     with require("tqdm", "progress").tqdm(total=n, unit="sample") as bar:

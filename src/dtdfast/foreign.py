@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InputError
@@ -56,6 +57,8 @@ def take(x: Any) -> tuple[Any, Home]:
     ------
     InputError : a sparse tensor
     """
+    if x is None or isinstance(x, np.ndarray):
+        return x, NUMPY
     if _is(x, "torch", "Tensor"):
         return _take_tensor(x)
     if _is(x, "cupy", "ndarray"):

@@ -55,7 +55,7 @@ class Executor(Protocol):
 
     program: Program
 
-    def batch_size(self, n: int, n_targets: int) -> int: ...
+    def batch_size(self, n: int, n_targets: int, *, ledger: bool = False) -> int: ...
 
     def session(self, n: int, n_targets: int, *, ledger: bool = False) -> AbstractContextManager[Session]: ...
 
@@ -106,7 +106,7 @@ class OracleExecutor:
     def __init__(self, program: Program, batch_size: int | None) -> None:
         self.program, self._batch_size = program, batch_size
 
-    def batch_size(self, n: int, n_targets: int) -> int:
+    def batch_size(self, n: int, n_targets: int, *, ledger: bool = False) -> int:
         if self._batch_size is not None:
             return min(n, self._batch_size)
         per_sample = sum(math.prod(t.shape) for t in self.program.network.tensors) * (1 + n_targets)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from .plan.shapes import Shape
 Floats = NDArray[np.floating[Any]]
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Targets:
     """A checked `target` for a batch of n samples.
 
@@ -33,12 +34,11 @@ class Targets:
     @classmethod
     def parse(cls, target: Any, n: int, out: Shape) -> Targets:
         """Check `target` against n samples with outputs of shape (n, *out)."""
-        shape = f"(n, {', '.join(map(str, out))})"
         if target is None or isinstance(target, (int, np.integer)):
             if isinstance(target, (bool, np.bool_)):
                 raise TargetError(f"target is {target!r}, expected integers, a tuple or a float start")
             if len(out) != 1:
-                raise TargetError(f"the outputs are {shape}: name one element by a tuple of {len(out)} integers, or give a float start")
+                raise TargetError(f"the outputs are {_of(out)}: name one element by a tuple of {len(out)} integers, or give a float start")
             if target is None:
                 return cls(None, None, False, 1)
             if not 0 <= target < out[0]:
@@ -46,19 +46,19 @@ class Targets:
             return cls(np.full((n, 1), target), None, False, 1)
         if isinstance(target, tuple):
             if not all(isinstance(i, (int, np.integer)) and not isinstance(i, bool) for i in target) or len(target) != len(out):
-                raise TargetError(f"target is {target!r}; a tuple names one output of {shape} by {len(out)} integers")
+                raise TargetError(f"target is {target!r}; a tuple names one output of {_of(out)} by {len(out)} integers")
             return cls(_checked(np.broadcast_to(np.array(target), (n, 1, len(out))), out), None, False, 1)
         array = np.asarray(target)
         if array.dtype.kind in "iu":
-            return cls._integers(array, n, out, shape)
+            return cls._integers(array, n, out)
         if array.dtype.kind == "f":
-            return cls._floats(array, n, out, shape)
+            return cls._floats(array, n, out)
         raise TargetError(f"target has dtype {array.dtype}, expected integers or a float start")
 
     @classmethod
-    def _integers(cls, array: NDArray[Any], n: int, out: Shape, shape: str) -> Targets:
+    def _integers(cls, array: NDArray[Any], n: int, out: Shape) -> Targets:
         if len(out) != 1:
-            raise TargetError(f"the outputs are {shape}: integers index axis 1 of (n, classes); give a tuple or a float start")
+            raise TargetError(f"the outputs are {_of(out)}: integers index axis 1 of (n, classes); give a tuple or a float start")
         if array.ndim == 0:
             array = np.full(n, int(array))
         if array.ndim == 1 and array.shape == (n,):
@@ -69,7 +69,7 @@ class Targets:
         raise TargetError(f"target has shape {array.shape}, expected ({n},), ({n}, t) or (1, t) for {n} samples")
 
     @classmethod
-    def _floats(cls, array: Floats, n: int, out: Shape, shape: str) -> Targets:
+    def _floats(cls, array: Floats, n: int, out: Shape) -> Targets:
         if not np.isfinite(array).all():
             raise TargetError("target (a float start) holds NaN or infinity")
         if array.shape == (n, *out):
@@ -77,7 +77,7 @@ class Targets:
         if array.ndim == len(out) + 2 and array.shape[0] == n and array.shape[2:] == out and array.shape[1] > 0:
             return cls(None, array, True, array.shape[1])
         raise TargetError(
-            f"target (a float start) has shape {array.shape}, expected that of the outputs {shape}, or (n, t, ...) for t targets"
+            f"target (a float start) has shape {array.shape}, expected that of the outputs {_of(out)}, or (n, t, ...) for t targets"
         )
 
     def entry(self, block: slice, *, unit: bool = False, clip: bool = False) -> Entry:
@@ -87,7 +87,7 @@ class Targets:
         return Entry(numbers, start, self.count, unit, clip)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Entry:
     """Where relevance enters the n samples of a pass, as in Targets; with neither, at each one's largest output.
 
@@ -106,13 +106,23 @@ class Entry:
             start = self.start.astype(outputs.dtype)
             return np.maximum(start, 0) if self.clip else start
         n = len(outputs)
-        flat = outputs.reshape(n, -1)
-        numbers = flat.argmax(axis=1)[:, None] if self.numbers is None else self.numbers
-        start = np.zeros((n, self.count, flat.shape[1]), outputs.dtype)
-        samples = np.arange(n)[:, None]
-        values = flat[samples, numbers]
-        start[samples, np.arange(self.count), numbers] = 1 if self.unit else np.maximum(values, 0) if self.clip else values
-        return start.reshape(n, self.count, *outputs.shape[1:])
+        numbers = outputs.reshape(n, -1).argmax(axis=1, keepdims=True) if self.numbers is None else self.numbers
+        first, first_of_start = _firsts(n, self.count, outputs.size // n)
+        values = outputs.take(numbers + first)
+        start = np.zeros((n, self.count, *outputs.shape[1:]), outputs.dtype)
+        start.put(numbers + first_of_start, 1 if self.unit else np.maximum(values, 0) if self.clip else values)
+        return start
+
+
+@lru_cache(maxsize=8)
+def _firsts(n: int, count: int, size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The places of each sample's first output, and of its first for each target, in flattened arrays."""
+    return np.arange(0, n * size, size)[:, None], np.arange(0, n * count * size, size).reshape(n, count)
+
+
+def _of(out: Shape) -> str:
+    """The shape of all samples' outputs."""
+    return f"(n, {', '.join(map(str, out))})"
 
 
 def _checked(index: NDArray[Any], out: Shape) -> NDArray[np.int64]:

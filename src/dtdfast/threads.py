@@ -41,9 +41,9 @@ def cgroup_cores(root: Path = Path("/sys/fs/cgroup")) -> float:
 
 def default_threads() -> int:
     """OMP_NUM_THREADS, else the cores that this process may use."""
-    given = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    if given.isdigit() and int(given) > 0:
-        return int(given)
+    given = os.environ.get("OMP_NUM_THREADS")
+    if given and (first := given.split(",")[0].strip()).isdigit() and int(first) > 0:
+        return int(first)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, math.ceil(min(cores, cgroup_cores())))
 

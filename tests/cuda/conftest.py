@@ -7,14 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the cases and networks of all tests
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the cases and networks of all tests
+sys.path.append(str(Path(__file__).resolve().parents[2] / "bench"))
 
 import reference
 from dtdfast.cuda import executor, usable
 from dtdfast.explainer import Explainer
 from host import HostDevice
+from support import classifier
 
 
 @pytest.fixture
@@ -38,3 +41,13 @@ def explainer(on_host: Callable[[HostDevice], None]) -> Callable[..., Explainer]
         return Explainer(layers, backend="cuda", **options)
 
     return make
+
+
+@pytest.fixture
+def device() -> HostDevice:
+    return HostDevice(compiled=True)
+
+
+@pytest.fixture
+def network(rng: np.random.Generator) -> Any:
+    return classifier(rng)

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
 from greenlet import getcurrent, greenlet
 from numpy.typing import NDArray
 
+import tensor_cores
 from dtdfast.cuda.launch import Launch
+from dtdfast.cuda.specialise import specialised
+from tensor_cores import bits as _bits
 
 SHARED = 4096  # address of the dynamic shared memory
 _F = np.float32
@@ -225,10 +227,6 @@ def fma(a: Any, b: Any, c: Any) -> Any:
     return _F(np.float64(a) * np.float64(b) + np.float64(c))  # the product is exact in float64
 
 
-def _bits(x: Any) -> Any:
-    return x if isinstance(x, int) else int(_F(x).view(np.uint32))
-
-
 def round_tf32(x: Any) -> int:
     return _bits(x) if not np.isfinite(x) else (_bits(x) + 0x1000) & 0xFFFFE000
 
@@ -276,9 +274,6 @@ def positive_bf16(word: int) -> int:
 
 # ------------------------------------------------------------------------------------------------------------------ collectives
 
-_LANE = np.arange(32)
-_G, _T = _LANE // 4, _LANE % 4
-
 
 def _together(kind: str, width: int, operands: Any = None) -> Any:
     """Wait until all threads of the block (width 0) or of the warp have come here."""
@@ -320,59 +315,12 @@ def _matrices(addresses: list[int]) -> Any:
     return [np.stack([_shared_at(a, 16).view(np.uint16) for a in line]) for line in lines]
 
 
-def _do_ldmatrix(addresses: list[int]) -> list[Any]:
-    matrices = [m.view(np.float32) for m in _matrices(addresses)]
-    return [tuple(m[lane // 4, lane % 4] for m in matrices) for lane in range(32)]
-
-
-def _do_ldmatrix_words(addresses: list[int], *, turned: bool = False) -> list[Any]:
-    pairs = [np.ascontiguousarray(m.T if turned else m).view(np.uint32) for m in _matrices(addresses)]
-    return [tuple(int(p[lane // 4, lane % 4]) for p in pairs) for lane in range(32)]
-
-
-def _words_of(operands: list[Any]) -> NDArray[np.uint32]:
-    return np.array([[_bits(v) for v in row[:6]] for row in operands], np.uint32)
-
-
-def _multiply(a: Any, b: Any, operands: list[Any]) -> list[Any]:
-    """C + A·B; products are exact, the sum is rounded once."""
-    c = np.zeros((16, 8))
-    given = np.array([[float(v) for v in row[6:]] for row in operands])
-    places = [(_G, 2 * _T), (_G, 2 * _T + 1), (_G + 8, 2 * _T), (_G + 8, 2 * _T + 1)]
-    for k, place in enumerate(places):
-        c[place] = given[:, k]
-    result = (c + a.astype(np.float64) @ b.astype(np.float64)).astype(np.float32)
-    return list(zip(*(result[place] for place in places), strict=True))
-
-
-def _do_tf32(operands: list[Any]) -> list[Any]:
-    w = (_words_of(operands) & np.uint32(0xFFFFE000)).view(np.float32)
-    a, b = np.zeros((16, 8), np.float32), np.zeros((8, 8), np.float32)
-    for k, (row, column) in enumerate(((0, 0), (8, 0), (0, 4), (8, 4))):
-        a[_G + row, _T + column] = w[:, k]
-    for k, row in enumerate((0, 4)):
-        b[_T + row, _G] = w[:, 4 + k]
-    return _multiply(a, b, operands)
-
-
-def _do_bf16(operands: list[Any]) -> list[Any]:
-    w = _words_of(operands)
-    halves = ((w << np.uint32(16)).view(np.float32), (w & np.uint32(0xFFFF0000)).view(np.float32))
-    a, b = np.zeros((16, 16), np.float32), np.zeros((16, 8), np.float32)
-    for h, half in enumerate(halves):
-        for k, (row, column) in enumerate(((0, 0), (8, 0), (0, 8), (8, 8))):
-            a[_G + row, 2 * _T + h + column] = half[:, k]
-        for k, row in enumerate((0, 8)):
-            b[2 * _T + h + row, _G] = half[:, 4 + k]
-    return _multiply(a, b, operands)
-
-
-_COLLECTIVES = {
-    "ldmatrix": _do_ldmatrix,
-    "ldmatrix words": _do_ldmatrix_words,
-    "ldmatrix turned": partial(_do_ldmatrix_words, turned=True),
-    "tf32": _do_tf32,
-    "bf16": _do_bf16,
+_COLLECTIVES: dict[str, Callable[[list[Any]], list[Any]]] = {
+    "ldmatrix": lambda addresses: tensor_cores.numbers(_matrices(addresses)),
+    "ldmatrix words": lambda addresses: tensor_cores.pairs(_matrices(addresses)),
+    "ldmatrix turned": lambda addresses: tensor_cores.pairs([m.T for m in _matrices(addresses)]),
+    "tf32": tensor_cores.tf32,
+    "bf16": tensor_cores.bf16,
 }
 
 # ---------------------------------------------------------------------------------------------------------------------- running
@@ -414,7 +362,7 @@ def run(launch: Launch, memory: Memory) -> None:
     rng = np.random.default_rng(0)
     assert len(launch.integers) == launch.kernel.n_integers
     assert len(launch.floats) == launch.kernel.n_floats
-    kernel = launch.kernel.function(sys.modules[__name__])
+    kernel = specialised(launch.kernel.function(sys.modules[__name__]))  # the very source that is compiled
     x, y, z = launch.grid
     with np.errstate(all="ignore"):
         for number in rng.permutation(x * y * z):

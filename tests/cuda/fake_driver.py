@@ -6,6 +6,7 @@ python fake_driver.py: prints "right" when what the fake GPU returned is what th
 from __future__ import annotations
 
 import ctypes
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ import dtdfast as dtd
 import host
 import reference
 from dtdfast.cuda import cache, executor, workshop
+from dtdfast.cuda import driver as driver_module
 from dtdfast.cuda.driver import Gpu
 from dtdfast.cuda.launch import Binary, Kernel, Launch
 from support import classifier, normal
@@ -107,6 +109,14 @@ def main() -> None:
     assert driver.fake_contexts() == 0
     r = explainer.explain(x)  # nothing is poisoned
     assert np.isfinite(r).all()
+    assert driver.fake_graphs() > 1
+    del explainer
+    dtd.explainer._cache.clear()
+    gc.collect()
+    assert (driver.fake_streams(), driver.fake_graphs(), driver.fake_used()) == (1, 0, 0)  # the stream is that of `gpu`
+    driver_module.CAPABILITY = (9, 1)  # type: ignore[attr-defined]
+    with pytest.raises(dtd.BackendError, match=r"device=0 is Fake GPU of compute capability 9\.0; at least 9\.1 is needed"):
+        Gpu(0)
     print("right")
 
 

@@ -12,12 +12,14 @@ enum { CAPACITY = 1 << 22 };
 typedef void (*launch_function)(int64_t function, const unsigned *sizes, int64_t shared, int64_t stream, void **parameters, int capturing);
 static launch_function on_launch;
 static void (*on_graph)(int64_t graph);
-static int contexts, capturing, mode;
+static int contexts, capturing, mode, streams, live;
 static int64_t used, graphs;
 
 void fake_connect(launch_function launch, void (*graph)(int64_t)) { on_launch = launch, on_graph = graph; }
 int fake_contexts(void) { return contexts; }
 int64_t fake_used(void) { return used; }
+int fake_streams(void) { return streams; }
+int fake_graphs(void) { return live; }
 
 #define NEEDS_CONTEXT if (contexts < 1) return 201
 
@@ -45,7 +47,8 @@ status cuMemFree_v2(uint64_t p) { NEEDS_CONTEXT; if (capturing && mode != 2) ret
 status cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t n, void *s) { NEEDS_CONTEXT; memcpy((void *)to, from, n); return s ? OK : INVALID; }
 status cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t n, void *s) { NEEDS_CONTEXT; memcpy(to, (void *)from, n); return s ? OK : INVALID; }
 status cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t n, void *s) { NEEDS_CONTEXT; memcpy((void *)to, (void *)from, n); return s ? OK : INVALID; }
-status cuStreamCreate(void **s, unsigned f) { NEEDS_CONTEXT; *s = (void *)0x5; return f == 1 ? OK : INVALID; }
+status cuStreamCreate(void **s, unsigned f) { NEEDS_CONTEXT; streams++; *s = (void *)0x5; return f == 1 ? OK : INVALID; }
+status cuStreamDestroy_v2(void *s) { NEEDS_CONTEXT; streams--; return s ? OK : INVALID; }
 status cuStreamSynchronize(void *s) { NEEDS_CONTEXT; return s && !capturing ? OK : INVALID; }
 status cuModuleLoadData(void **m, const void *image) { NEEDS_CONTEXT; *m = (void *)(intptr_t)atoi((const char *)image + 4); return capturing || memcmp(image, "code", 4) ? 200 : OK; }
 status cuModuleGetFunction(void **f, void *m, const char *name) { NEEDS_CONTEXT; *f = m; return name[0] ? OK : NOT_FOUND; }
@@ -59,9 +62,9 @@ status cuLaunchKernel(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned b
 }
 status cuStreamBeginCapture_v2(void *s, int m) { NEEDS_CONTEXT; capturing = 1, mode = m; return s ? OK : INVALID; }
 status cuStreamEndCapture(void *s, void **g) { NEEDS_CONTEXT; capturing = 0; *g = (void *)(intptr_t)++graphs; return s ? OK : INVALID; }
-status cuGraphInstantiateWithFlags(void **e, void *g, unsigned long long f) { NEEDS_CONTEXT; *e = g; return (int)f; }
+status cuGraphInstantiateWithFlags(void **e, void *g, unsigned long long f) { NEEDS_CONTEXT; live++; *e = g; return (int)f; }
 status cuGraphDestroy(void *g) { NEEDS_CONTEXT; return g ? OK : INVALID; }
-status cuGraphExecDestroy(void *g) { NEEDS_CONTEXT; return g ? OK : INVALID; }
+status cuGraphExecDestroy(void *g) { NEEDS_CONTEXT; live--; return g ? OK : INVALID; }
 status cuGraphLaunch(void *g, void *s) { NEEDS_CONTEXT; on_graph((int64_t)(intptr_t)g); return s ? OK : INVALID; }
 status cuEventCreate(void **e, unsigned f) { NEEDS_CONTEXT; *e = (void *)0x7; return (int)f; }
 status cuEventRecord(void *e, void *s) { NEEDS_CONTEXT; return e && s ? OK : INVALID; }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from typing import Any
+from weakref import WeakMethod
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -61,7 +62,8 @@ def put(view: Strided, shape: tuple[int, ...], values: Any) -> None:
 
 
 def launches(step: Step, plan: Plan, address_of: Any, *ignored: Any) -> list[HostCall]:
-    site = Site(step, plan, address_of)
+    weak = WeakMethod(address_of)  # a graph of the device keeps no plan alive, and so does one of these
+    site = Site(step, plan, lambda thing: weak()(thing))
     address_of(step.weights)  # NumPy has its own, but the device is given them
     _taps(site), site.window(), site.per_channel(step.bias), site.per_channel(step.bias_d)  # nothing may be uploaded later
     return [HostCall(lambda: _run(site))]

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
 import pytest
 
-from host import HostDevice
-
-sys.path.append(str(Path(__file__).resolve().parents[2] / "bench"))
-
 import gpu
 import gpu_jobs
+from host import HostDevice
 from paper import on_paper
 
 

@@ -7,15 +7,18 @@ tile and direction.
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import dtdfast
 from assembler import SHARED, count, resources
 from dtdfast.cuda.compiler import ptx_of
 from dtdfast.cuda.contraction import EVEN, SHALLOW, SMALL, THIN, UNEVEN
@@ -147,3 +150,21 @@ def test_linking() -> None:
     assert binary.image.startswith(b"\x7fELF")
     assert binary.entry.encode() in binary.image
     assert np.frombuffer(binary.image[18:20], np.uint16)[0] == 190  # EM_CUDA
+
+
+def test_one_module_imports_numba() -> None:
+    """And nothing of CUDA's Python packages is imported anywhere but where a kernel is linked (the driver is asked for by name)."""
+    package = Path(dtdfast.__file__).parent
+    found = {
+        (path.relative_to(package).as_posix(), name.partition(".")[0])
+        for path in package.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in ([a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""] if _absolute(node) else [])
+    }
+    assert {(path, name) for path, name in found if name in ("numba", "llvmlite", "cuda")} == {
+        ("cuda/ptx.py", "numba"), ("cuda/ptx.py", "llvmlite"), ("cuda/compiler.py", "cuda"),
+    }  # fmt: skip
+
+
+def _absolute(node: ast.AST) -> bool:
+    return isinstance(node, ast.ImportFrom) and node.level == 0

@@ -308,3 +308,23 @@ def test_unaligned_arrays_take_the_kernel_for_them(rng: np.random.Generator) -> 
     assert launch.kernel.constants[0] == "fma"
     weight, x = part.weight.astype(np.float64), x.astype(np.float64)
     near(world.view_of(results["out"]), gather(x, weight, part.taps), bound("fma", 8) * gather(np.abs(x), np.abs(weight), part.taps))
+
+
+@pytest.mark.parametrize("dual", [False, True])
+def test_float32_errs_no_more_than_multiply_adds(dual: bool, rng: np.random.Generator) -> None:
+    """Split operands, on tensor cores that truncate: at most four times the error of a chain of float32 multiply-adds."""
+    part = geometry(rng, 64, 32, (1, 4, 4), (1, 3, 3), before=1, after=1)
+    x = np.abs(rng.standard_normal((1, *part.source.shape), dtype=np.float32))
+    world = World(1)
+    results = neuron(part, world, x, dual=dual, mode="denominator", coefficient=1.0)  # the factor is z itself
+    (launch,) = world.run()
+    assert launch.kernel.constants[0] == "tf32x3"
+    weight = np.maximum(part.weight, 0) if dual else part.weight
+    exact = gather(x.astype(np.float64), weight.astype(np.float64), part.taps)
+    padded = np.pad(x[0, :, 0], [(0, 0), (1, 1), (1, 1)])
+    chain = np.zeros(exact.shape[1:], np.float64)
+    for i, j, c in np.ndindex(3, 3, 64):
+        products = weight[:, c, 0, i, j, None, None].astype(np.float64) * padded[c, i : i + 4, j : j + 4]
+        chain[:, 0] = (chain[:, 0] + products).astype(np.float32)
+    found, usual = (np.abs(a - exact[0]).sum() for a in (world.view_of(results["factor"])[0], chain))
+    assert found <= 4 * usual

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 
-import nets
-
-sys.path.append(str(Path(__file__).resolve().parents[2] / "bench"))
-
 import gpu
+import nets
 
 
 @pytest.mark.parametrize("precision", gpu.MEMORY)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from itertools import product
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
@@ -15,7 +18,8 @@ from test_graphs import UNIT, perturbed
 from test_networks import BOXED, N_BATCH, PRESETS, positive_start, rounding, small
 
 # every geometry under a rule, every rule on a geometry; a stride that shares no factor with the number of rules
-SOME_CASES = CASES[:: next(k for k in range(len(CASES) // 50, len(CASES)) if np.gcd(k, 22) == 1)]
+LONG = bool(os.environ.get("DTDFAST_LONG"))  # every case, every network under every preset
+SOME_CASES = CASES if LONG else CASES[:: next(k for k in range(len(CASES) // 50, len(CASES)) if np.gcd(k, 22) == 1)]
 
 
 @pytest.mark.parametrize("case", SOME_CASES, ids=lambda case: case.id)
@@ -31,7 +35,7 @@ def test_cases(case, explainer):
     assert (abs(r_in - expected) <= bound).all()
 
 
-PAIRS = [(name, PRESETS[k % len(PRESETS)]) for k, name in enumerate(SMALL)]  # every network, every preset
+PAIRS = list(product(SMALL, PRESETS)) if LONG else [(name, PRESETS[k % len(PRESETS)]) for k, name in enumerate(SMALL)]  # each once
 
 
 @pytest.mark.parametrize(("name", "rules"), PAIRS)
@@ -52,23 +56,28 @@ def test_networks(name, rules, explainer):
 
 
 TWO_BYTES = ("digits_mlp", "alexnet", *list(SMALL)[1::2])  # which have every operation
-NARROW = [(name, "bfloat16") for name in TWO_BYTES] + [("cnn", "mixed"), ("unet", "mixed")]
+NARROW = [(name, "bfloat16", "dtd") for name in TWO_BYTES] + [("cnn", "mixed", "dtd"), ("unet", "mixed", "dtd")]
+# types of arrays that no other network or rule brings together
+NARROW += [("mobilenet_v2", "bfloat16", "deep_taylor"), ("mobilenet_v2", "mixed", "deep_taylor"), ("shufflenet", "bfloat16", "deep_taylor")]
+NARROW += [("shufflenet", "mixed", "deep_taylor"), ("squeezenet", "mixed", "deep_taylor"), ("googlenet", "mixed", "deep_taylor.bounded")]
+NARROW += [("alexnet", "mixed", "deep_taylor"), ("densenet121", "mixed", "deep_taylor")]
 
 
-@pytest.mark.parametrize(("name", "precision"), NARROW)
-def test_networks_in_two_bytes(name, precision, explainer):
+@pytest.mark.parametrize(("name", "precision", "rules"), NARROW)
+def test_networks_in_two_bytes(name, precision, rules, explainer):
     """Every operation on arrays of bfloat16, as `rounding` has it for float32: every operand is off by u = 2⁻⁸ at most.
 
     What is kept of a layer's relevance is rounded as its operands are, a few times by random amounts: the factor of ten has room for it.
     """
     net, u = small(name), 2.0**-8
     x, start = net.sample(N_BATCH), positive_start(net)
+    options = {"rules": rules, "domain": net.box if rules in BOXED else "real"}
 
     def oracle(net):
-        return dtd.explain(net.layers, x, start, backend="oracle")
+        return dtd.explain(net.layers, x, start, backend="oracle", **options)
 
     exact = oracle(net)
-    made = explainer(net.layers, precision=precision)
+    made = explainer(net.layers, precision=precision, **options)
     bound = 10 * max(np.abs(oracle(net.perturbed(u, seed)) - exact).sum() for seed in range(2))
     found = made.explain(x, start)
     assert found.dtype == np.float32

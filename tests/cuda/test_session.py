@@ -1,12 +1,10 @@
-"""Calls on a device: what is uploaded, recorded and waited for; what is refused; memory that runs out; arrays that lie on a GPU."""
+"""Calls on a device: what is uploaded, recorded and waited for; what is refused; memory that runs out."""
 
 from __future__ import annotations
 
 import gc
 import pickle
-import sys
 from concurrent.futures import ThreadPoolExecutor
-from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,19 +12,9 @@ import pytest
 import dtdfast as dtd
 from dtdfast.cuda import nest
 from host import HostDevice
-from support import classifier, normal, segmenter
+from support import normal, segmenter
 
 CALL = ["upload", "replay", "download", "download", "synchronize"]  # x; one graph; result and flags
-
-
-@pytest.fixture
-def device():
-    return HostDevice(compiled=True)
-
-
-@pytest.fixture
-def network(rng):
-    return classifier(rng)
 
 
 def test_one_graph_and_one_wait(explainer, device, network, rng):
@@ -95,7 +83,7 @@ def test_chunks_of_targets(explainer, device, network, rng):
         expected = explainer(network, device).explain(x, target)
         made = explainer(network, device)
         executor = made._executor((3, 6, 6), "explain")
-        executor._most = (2, 2)
+        executor._most[False] = (2, 2)
         device.log.clear()
         np.testing.assert_array_equal(made.explain(x, target), expected)
         assert device.log.count("replay") == 1 + 3
@@ -194,10 +182,26 @@ def test_a_batch_that_does_not_fit_is_split(explainer, network, rng):
     tight = HostDevice(roomy.used * 2 // 3, compiled=True)
     made = explainer(network, tight, batch_size=8)  # wanted, but more than there is
     np.testing.assert_array_equal(made.explain(x), expected)
-    assert made._executor((3, 6, 6), "explain")._most[0] in (2, 4)
+    assert made._executor((3, 6, 6), "explain")._most[False][0] in (2, 4)
     tight.log.clear()
     np.testing.assert_array_equal(made.explain(x), expected)
     assert "allocate" not in tight.log
+
+
+def test_a_ledger_that_does_not_fit_is_split(explainer, network, rng):
+    """It keeps more than an explanation does."""
+    x, roomy = normal(rng, 8, 3, 6, 6), HostDevice(compiled=True)
+    made = explainer(network, roomy)
+    relevance = made.explain(x)
+    enough = roomy.used
+    expected = made.ledger(x)
+    tight = HostDevice((enough + roomy.used) // 2, compiled=True)
+    made = explainer(network, tight, batch_size=8)
+    assert str(made.ledger(x)) == str(expected)
+    assert made._executor((3, 6, 6), "explain")._most[True][0] in (2, 4)
+    tight.log.clear()
+    np.testing.assert_array_equal(made.explain(x), relevance)
+    assert tight.log.count("replay") == 1  # explanations go on as they were
 
 
 def test_targets_that_do_not_fit_are_taken_in_turns(explainer, rng):
@@ -211,7 +215,7 @@ def test_targets_that_do_not_fit_are_taken_in_turns(explainer, rng):
     made._executor((3, 6, 6), "explain")  # which plans for all the memory there is now
     tight.total = roomy.used * 3 // 5
     np.testing.assert_array_equal(made.explain(x, start), expected)
-    assert made._executor((3, 6, 6), "explain")._most[1] < 9
+    assert made._executor((3, 6, 6), "explain")._most[False][1] < 9
 
 
 def test_one_sample_that_does_not_fit(explainer, network, rng):
@@ -227,10 +231,13 @@ def test_memory_is_freed_with_the_explainer(explainer, network, rng):
     device = HostDevice(compiled=True)
     made = explainer(network, device)
     made.explain(normal(rng, 2, 3, 6, 6))
+    made.predict(normal(rng, 1, 3, 6, 6))
     assert device.blocks
+    assert device.log.count("record") == 2
     del made
-    gc.collect()  # the host's graphs are closures over the plan
+    gc.collect()
     assert not device.blocks
+    assert device.log.count("discard") == 2
 
 
 def test_items_beyond_31_bits_are_several_launches(monkeypatch, explainer, network, rng):
@@ -296,102 +303,3 @@ def test_profile(explainer, network, rng):
     plan = made.plan_for((2, 3, 6, 6))
     assert len(profile.timings) == len(plan.forward) + len(plan.relevance)
     assert profile.seconds > 0
-
-
-# -------------------------------------------------------------------------------------------------------- arrays on a GPU
-
-
-class FakeArray:
-    """A CuPy array as far as it is used here, whose GPU is the host."""
-
-    def __init__(self, values, number=0):
-        self.values, self.device = values, _Device(number)
-        self.shape, self.dtype, self.nbytes = values.shape, values.dtype, values.nbytes
-
-    @property
-    def __cuda_array_interface__(self):
-        return self.values.__array_interface__
-
-    def __len__(self):
-        return len(self.values)
-
-    def __getitem__(self, index):
-        return FakeArray(self.values[index], self.device.id)
-
-    def get(self):
-        return self.values.copy()
-
-
-class _Device:
-    def __init__(self, number):
-        self.id = number
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *what):
-        pass
-
-
-@pytest.fixture
-def on_gpu(monkeypatch):
-    """Turns NumPy arrays into arrays "on a GPU"."""
-    monkeypatch.setattr(FakeArray, "__module__", "cupy._core.core")
-    cupy = ModuleType("cupy")
-    cupy.cuda = SimpleNamespace(get_current_stream=lambda: SimpleNamespace(ptr=77))
-    cupy.ascontiguousarray = lambda x, dtype: FakeArray(np.ascontiguousarray(x.values, dtype), x.device.id)
-    cupy.empty = lambda shape, dtype: FakeArray(np.full(shape, np.nan, dtype))
-    monkeypatch.setitem(sys.modules, "cupy", cupy)
-    return FakeArray
-
-
-@pytest.fixture
-def streams(device, monkeypatch):
-    """The streams that the device was given."""
-    seen = []
-    for name in ("upload", "download", "copy", "replay", "synchronize"):
-        method = getattr(device, name)
-        monkeypatch.setattr(device, name, lambda *a, method=method: (seen.append(a[-1]), method(*a))[1])
-    return seen
-
-
-@pytest.mark.parametrize("target", [None, 2, np.array([[0, 3]])])
-def test_arrays_on_the_gpu_stay_there(explainer, device, network, rng, on_gpu, streams, target):
-    x = normal(rng, 3, 3, 6, 6)
-    made = explainer(network, device)
-    expected = made.explain(x, target)
-    streams.clear()
-    device.log.clear()
-    found, outputs = made.explain(on_gpu(x), target, return_outputs=True)
-    assert isinstance(found, on_gpu)
-    assert isinstance(outputs, on_gpu)
-    np.testing.assert_array_equal(found.values, expected)
-    np.testing.assert_array_equal(outputs.values, made.predict(on_gpu(x)).values)
-    assert set(streams) == {77}  # the caller's, throughout
-    assert device.log.count("copy") == 4 + 1  # x, result, outputs; x and outputs of predict
-    out = on_gpu(np.zeros_like(expected))
-    assert made.explain(on_gpu(x.astype(np.float64)), target, out=out) is out
-    np.testing.assert_array_equal(out.values, expected)
-
-
-def test_chunks_of_targets_on_the_gpu(explainer, device, network, rng, on_gpu):
-    x = normal(rng, 2, 3, 6, 6)
-    made = explainer(network, device)
-    expected = made.explain(x, np.arange(5)[None])
-    made._executor((3, 6, 6), "explain")._most = (2, 2)
-    np.testing.assert_array_equal(made.explain(on_gpu(x), np.arange(5)[None]).values, expected)
-
-
-def test_refusals_of_arrays_on_the_gpu(explainer, device, network, rng, on_gpu):
-    x = normal(rng, 2, 3, 6, 6)
-    made = explainer(network, device)
-    with pytest.raises(dtd.InputError, match=r"x lies on GPU 3, but this Explainer computes on GPU 0: make it with device=3"):
-        made.explain(on_gpu(x, 3))
-    with pytest.raises(dtd.ShapeError, match="beside x on its GPU"):
-        made.explain(on_gpu(x), out=np.empty_like(x))
-    with pytest.raises(dtd.InputError, match="integers are for an Embedding only"):
-        made.explain(on_gpu(np.zeros((2, 3, 6, 6), int)))
-    bad = x.copy()
-    bad[0, 1, 2, 3] = np.nan
-    with pytest.raises(dtd.InputError, match=r"first at \(0, 1, 2, 3\)"):
-        made.explain(on_gpu(bad))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import threading
+import weakref
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from ..extras import require
 from . import cache, workshop
 from .device import OutOfMemory
 from .launch import Kernel, Launch
+from .usable import CAPABILITY, dotted
 
 Array = NDArray[Any]
 
@@ -50,11 +52,17 @@ class Gpu:
         self.name = self._call("cuDeviceGetName", 128, self._device).split(b"\0")[0].decode()
         self._context = self._call("cuDevicePrimaryCtxRetain", self._device)
         self.capability = (self._attribute("COMPUTE_CAPABILITY_MAJOR"), self._attribute("COMPUTE_CAPABILITY_MINOR"))
+        if self.capability < CAPABILITY:
+            raise BackendError(
+                f"device={number} is {self.name} of compute capability {dotted(self.capability)}; at least {dotted(CAPABILITY)} is needed"
+            )
         self.multiprocessors = self._attribute("MULTIPROCESSOR_COUNT")
         self.shared_bytes = self._attribute("MAX_SHARED_MEMORY_PER_BLOCK_OPTIN")
         self._loaded = _LOADED[number]
         with self._current():
             self.stream = int(self._call("cuStreamCreate", int(self._driver.CUstream_flags.CU_STREAM_NON_BLOCKING)))
+        # the context stays: the kernels loaded into it serve the process
+        weakref.finalize(self, _close, self._driver, self._context, self.stream).atexit = False
 
     def _call(self, name: str, *args: Any) -> Any:
         """A function of the driver; its results without the status, which must be success."""
@@ -192,3 +200,9 @@ class Gpu:
                 self._call("cuEventDestroy", event)
         self.discard(graph)
         return best
+
+
+def _close(driver: Any, context: Any, stream: int) -> None:
+    driver.cuCtxPushCurrent(context)
+    driver.cuStreamDestroy(stream)
+    driver.cuCtxPopCurrent()

@@ -61,7 +61,7 @@ class CudaExecutor:
         if place.precision != "float32" and program.relevant:
             refuse_cancelling(program, place.precision)
         self._prepared: dict[_Key, Prepared] = {}
-        self._most = (ANY, ANY)  # samples and targets, halved when memory ran out
+        self._most = {False: (ANY, ANY), True: (ANY, ANY)}  # samples and targets, halved when memory ran out; a ledger keeps more
         self._lock = place.lock
         free, _ = place.device.memory()
         self._batches = Batches(program, batch_size, min(BUDGET, free // 2), reals=place.reals)
@@ -69,12 +69,12 @@ class CudaExecutor:
 
     # ------------------------------------------------------------------------------------------------------------- sizes
 
-    def batch_size(self, n: int, n_targets: int) -> int:
+    def batch_size(self, n: int, n_targets: int, *, ledger: bool = False) -> int:
         """Samples per pass, with memory for them at hand: halved until they fit."""
         with self._lock:
             while True:
-                samples, targets = self._sizes(n, n_targets)
-                prepared = self._plan(samples, n_targets, False)
+                samples, targets = self._sizes(n, n_targets, ledger)
+                prepared = self._plan(samples, n_targets, ledger)
                 try:
                     prepared.bind()
                     return samples
@@ -82,12 +82,12 @@ class CudaExecutor:
                     self._place.memory.drop_arena()  # a smaller one follows, and what failed may have been a weight beside it
                     if samples == 1 and targets == 1:
                         raise self._too_large(prepared, problem) from None
-                    self._most = (-(-samples // 2), self._most[1]) if samples > 1 else (1, -(-targets // 2))
+                    self._most[ledger] = (-(-samples // 2), self._most[ledger][1]) if samples > 1 else (1, -(-targets // 2))
                     self._forget(prepared)
 
-    def _sizes(self, n: int, n_targets: int) -> tuple[int, int]:
-        samples, targets = self._batches.samples(n, n_targets), self._batches.targets(n_targets)
-        return min(samples, self._most[0]), min(targets, self._most[1])
+    def _sizes(self, n: int, n_targets: int, ledger: bool) -> tuple[int, int]:
+        samples, targets = self._most[ledger]
+        return min(samples, self._batches.samples(n, n_targets)), min(targets, self._batches.targets(n_targets))
 
     def _forget(self, prepared: Prepared) -> None:
         prepared.unbind()
@@ -104,7 +104,7 @@ class CudaExecutor:
     # ------------------------------------------------------------------------------------------------------------- plans
 
     def _plan(self, n: int, n_targets: int, ledger: bool) -> Prepared:
-        t = self._sizes(n, n_targets)[1]
+        t = self._sizes(n, n_targets, ledger)[1]
         key = _Key(n, t, ledger, t < n_targets)
         if key not in self._prepared:
             plan = lower(self.program, n, t, ledger=ledger, chunked=key.chunked, reals=self._place.reals)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from ..plan.plan import Plan
 from ..plan.steps import SIZES, Buffer, Step, View, Weights
 from . import elementwise, entry
+from .device import Device
 from .launch import Launch
 from .memory import Memory, aligned
 from .nest import ABSENT, Strided, coordinate, launches
@@ -48,6 +50,7 @@ class Prepared:
         self._base = -1
         self._steps: list[list[Launch]] = []
         self._graphs: dict[Any, Any] = {}
+        weakref.finalize(self, _discard, memory.device, self._graphs).atexit = False  # as Memory's
         self._place()
 
     def _place(self) -> None:
@@ -101,9 +104,7 @@ class Prepared:
             raise
 
     def unbind(self) -> None:
-        for graph in self._graphs.values():
-            self._memory.device.discard(graph)
-        self._graphs.clear()
+        _discard(self._memory.device, self._graphs)
         self._steps, self._base = [], -1
 
     def _launches(self, step: Step) -> list[Launch]:
@@ -183,3 +184,9 @@ class Prepared:
     def _check(self, views: list[Strided], shape: tuple[int, ...], flag: str) -> list[Launch]:
         flags = (self.at("flags") + 8 * FLAGS.index(flag), self.at("flags") + 8 * FLAGS.index("domain"))
         return launches((entry.check,), shape, views, flags, (entry.LARGEST,))
+
+
+def _discard(device: Device, graphs: dict[Any, Any]) -> None:
+    for graph in graphs.values():
+        device.discard(graph)
+    graphs.clear()

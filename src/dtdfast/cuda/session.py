@@ -25,7 +25,7 @@ class CudaSession(Accounts):
     """Uploads, graph launches, and one download at the end; nothing in between waits for the device."""
 
     def __init__(self, prepared: Prepared, device: Device, check: Check) -> None:
-        super().__init__(prepared.plan)
+        self.plan = prepared.plan
         self.prepared, self._device, self._check = prepared, device, check
         self._stream = device.stream
         self.doubtful: Sequence[int] = ()  # nothing is checked here

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,7 @@ class Domain:
     kind: str
     low: Any = None
     high: Any = None
+    _boxes: dict[tuple[Shape, np.dtype[Any]], Box] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def parse(cls, domain: object) -> Domain:
@@ -66,17 +67,28 @@ class Domain:
     def bounds(self, shape: Shape) -> Box | None:
         return broadcast_bounds(self.low, self.high, shape, "domain") if self.kind == "box" else None
 
+    def rounded(self, shape: Shape, dtype: np.dtype[Any]) -> Box:
+        """The bounds of a box as x has them, so that a pixel on the bound stays inside; one number where it is the same everywhere."""
+        box = self._boxes.get((shape, dtype))
+        if box is None:
+            low, high = (b.astype(dtype) for b in broadcast_bounds(self.low, self.high, shape, "domain"))
+            box = self._boxes[shape, dtype] = _narrowed(low), _narrowed(high)
+        return box
+
     def check(self, x: NDArray[Any]) -> None:
         """Raise DomainError where x lies outside."""
         if self.kind == "nonnegative":
-            if x.size and x.min() < 0:
+            flat = x.ravel("K")
+            if x.size and flat[flat.argmin()] < 0:  # as min() says, which is slow to start
                 raise DomainError(f'domain is "nonnegative", but x goes down to {x.min():g}; use domain="real" or (low, high)')
         elif self.kind == "box":
-            low, high = broadcast_bounds(self.low, self.high, x.shape[1:], "domain")
-            # bounds rounded as x is, so that a pixel on the bound stays inside
-            low, high = low.astype(x.dtype), high.astype(x.dtype)
+            low, high = self.rounded(x.shape[1:], x.dtype)
             if bool((x < low).any() or (x > high).any()):
                 raise DomainError(f"x spans {x.min():g} to {x.max():g} and leaves the box low={self.low!r:.40}, high={self.high!r:.40}")
+
+
+def _narrowed(bound: NDArray[Any]) -> NDArray[Any]:
+    return bound.reshape(-1)[:1].copy() if (bound == bound.flat[0]).all() else bound
 
 
 def take(array: NDArray[Any], region: Region, lead: int = 0) -> NDArray[Any]:

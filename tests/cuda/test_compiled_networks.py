@@ -1,0 +1,94 @@
+"""The kernels that published networks ask for, as machine code for sm_80 and sm_90: nothing spilled, registers within the launch bounds.
+
+What a contraction takes of registers follows from its unit, products, direction, tile and feeding, so one kernel of each such kind is
+assembled that test_compiled.py's table lacks, the one with the most views.  DTDFAST_LONG=1: every kernel (ten minutes on two cores).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from itertools import product
+from typing import Any
+
+import pytest
+
+import gpu_jobs
+from assembler import SHARED, resources
+from dtdfast.cuda.contraction import SMALL
+from dtdfast.cuda.dense import dense
+from dtdfast.cuda.epilogue import FIRST_VIEW, N_FLOATS, PER_VIEW, Finish
+from dtdfast.cuda.formulas import ACTIVATIONS, MULTIPLIERS, WEIGHT_MAPS
+from dtdfast.cuda.launch import Kernel
+from paper import on_paper
+from test_compiled import REGISTERS, kernel_of, specialisations
+
+LONG = bool(os.environ.get("DTDFAST_LONG"))
+
+
+def wrong(kernels: Iterable[Kernel]) -> list[Any]:
+    """Those that do not fit, with what the assembler says; a line for each."""
+    kernels, bad = list(kernels), []
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        for kernel, row in zip(kernels, pool.map(resources, kernels), strict=True):
+            found = [row["targets"][target] for target in SHARED]
+            print(
+                kernel.name, [f["registers"] for f in found], kernel.constants[:-1] if kernel.name == "dtd_dense" else kernel.constants[1:3]
+            )
+            fits = all(f["registers"] * kernel.threads * kernel.min_blocks <= REGISTERS for f in found)
+            if not fits or row["float64"] or any(f["local"] for f in found):
+                bad.append((kernel, row))
+    return bad
+
+
+def kind_of(kernel: Kernel) -> tuple[Any, ...]:
+    """What a contraction's registers follow from."""
+    unit, maps, *how, _ = kernel.constants
+    assert isinstance(maps, tuple)
+    return unit, len(maps), *how
+
+
+@pytest.fixture(scope="module")
+def asked_for() -> list[Kernel]:
+    """Kernels of all networks, batches and precisions of bench/gpu.py, and of "mixed"."""
+    found: dict[Kernel, None] = {}
+    for build, precision in product(gpu_jobs.NETS.values(), (*gpu_jobs.PRECISIONS, "mixed")):
+        net = build(seed=None)
+        with on_paper() as device:
+            explainer = gpu_jobs.explainer(net, precision)
+            for n in gpu_jobs.BATCHES:
+                explainer.explain(net.sample(n, box=(0.0, 1.0)), 0)
+        found.update(dict.fromkeys(device.kernels))
+    return list(found)
+
+
+def test_published_networks(asked_for: list[Kernel]) -> None:
+    assert len(asked_for) > 250
+    kinds = {kind_of(kernel_of(*case)): None for case in specialisations()}
+    lacking: dict[tuple[Any, ...], Kernel] = {}
+    for kernel in sorted((k for k in asked_for if k.name == "dtd_dense"), key=lambda k: k.n_integers):
+        if kind_of(kernel) not in kinds:
+            lacking[kind_of(kernel)] = kernel
+    assert not wrong(asked_for if LONG else lacking.values())
+
+
+def with_ending(unit: str, maps: tuple[str, ...], ending: Finish) -> Kernel:
+    vector = 8 if unit == "bf16" else 4
+    constants = (unit, maps, False, SMALL.constants, vector, vector, False, ending.constants)
+    return Kernel("dtd_dense", dense, constants, FIRST_VIEW + PER_VIEW * len(ending.views), N_FLOATS, SMALL.threads, SMALL.min_blocks)
+
+
+def test_formulas() -> None:
+    """Every activation, factor, weight map and multiplier within a contraction; without DTDFAST_LONG one in five."""
+    modes = ("gate", "derivative", "denominator")
+    kernels = [
+        with_ending("tf32", ("w",), Finish(True, kind, modes[number % 3], False, ("out", "factor", "window"), ("f4",) * 3, 4))
+        for number, kind in enumerate(ACTIVATIONS)
+    ]
+    for number, weight_map in enumerate(WEIGHT_MAPS):
+        for unit, real, vector in (("tf32x3", "f4", 4), ("bf16", "bf16", 8)):
+            multiplier = list(MULTIPLIERS)[(number + (unit == "bf16")) % len(MULTIPLIERS)]
+            ending = Finish(False, "identity", multiplier, False, ("out", "m"), (real, real), vector)
+            kernels.append(with_ending(unit, (weight_map,), ending))
+    assert not wrong(kernels if LONG else kernels[::5])
