@@ -1,12 +1,13 @@
 /* kernel_runner.c: runs steps sent over a pipe, so that kernels of another machine's instructions can be tested under an emulator.
  *
- * Request: int64 {bytes of a step, isa, real, n_threads, n_blocks, bytes of each block}, the step, the blocks.  Answer: the blocks, as they
- * are after the step.  Ends with its input.
+ * Request: int64 {bytes of a step, isa, real, n_threads, n_blocks, bytes of each block}, the step, the blocks.  Answer: int64 {length of
+ * the message of a step that is refused, else 0}, the message, the blocks as they are then.  Ends with its input.
  */
 #include "dtdfast.h"
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { MOST_BLOCKS = 16 };
 
@@ -36,8 +37,11 @@ int main(void)
             if (!block[i] || fread(block[i], 1, (size_t)size[i], stdin) != (size_t)size[i])
                 return 4;
         }
-        if (dtd_run(isa, real, &step, 0, 1, bases, n_threads, NULL))
-            return 5;
+        const char *message = dtd_run(isa, real, &step, 0, 1, bases, n_threads, NULL);
+        int64_t length = message ? (int64_t)strlen(message) : 0;
+        fwrite(&length, sizeof length, 1, stdout);
+        if (message)
+            fwrite(message, 1, (size_t)length, stdout);
         for (int i = 0; i < n_blocks; i++) {
             fwrite(block[i], 1, (size_t)size[i], stdout);
             free(block[i]);

@@ -112,16 +112,18 @@ def runner() -> subprocess.Popen[bytes]:
     return subprocess.Popen(RUNNER, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
-def run_elsewhere(steps: Any, blocks: list[Array], kernels: Kernels, n_threads: int) -> None:
-    """Let kernel_runner.c, built for another machine, run the step on copies of the blocks."""
+def run_elsewhere(steps: Any, blocks: list[Array], kernels: Kernels, n_threads: int) -> str:
+    """Let kernel_runner.c, built for another machine, run the step on copies of the blocks; why it refuses to, if it does."""
     process = runner()
     assert process.stdin is not None
     assert process.stdout is not None
     header = np.array([ffi.sizeof("dtd_step"), kernels.isa, kernels.real, n_threads, len(blocks), *(b.nbytes for b in blocks)], np.int64)
     process.stdin.write(header.tobytes() + bytes(ffi.buffer(steps)) + b"".join(b.tobytes() for b in blocks))
     process.stdin.flush()
+    message = process.stdout.read(int(np.frombuffer(process.stdout.read(8), np.int64)[0])).decode()
     for block in blocks:
         block.view(np.uint8)[:] = np.frombuffer(process.stdout.read(block.nbytes), np.uint8)
+    return message
 
 
 @dataclass
@@ -142,10 +144,11 @@ class Step:
         bases = ffi.new("void *[]", [ffi.cast("void *", p) for p in (start, *(b.__array_interface__["data"][0] for b in blocks))])
         before = [b.copy() for b in blocks]
         if RUNNER:
-            run_elsewhere(steps, blocks, kernels, n_threads)
+            message = run_elsewhere(steps, blocks, kernels, n_threads)
         else:
-            message = lib.dtd_run(kernels.isa, kernels.real, steps, 0, 1, bases, n_threads, ffi.NULL)
-            assert message == ffi.NULL, ffi.string(message).decode()
+            answer = lib.dtd_run(kernels.isa, kernels.real, steps, 0, 1, bases, n_threads, ffi.NULL)
+            message = "" if answer == ffi.NULL else ffi.string(answer).decode()
+        assert not message, message
         results = {id(block_of(a)) for name in self.results if (a := self.arrays.get(name)) is not None}
         for block, old in zip(blocks, before, strict=True):
             if id(block) not in results:

@@ -75,8 +75,8 @@ def _store_bf16(typing: Any, at: Any, value: Any) -> Any:
 load_long, store_long = _loading(types.int64, types.int64), _storing(types.int64)
 
 
-def inline(function: Any) -> Any:
-    return njit(function, inline="always", error_model="numpy")
+# Kernels run for a moment each, so that compiling them is what takes time: nothing is inlined or wrapped for other callers.
+inline = njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 @inline
@@ -113,16 +113,16 @@ WORDS = {
 
 def loop(kernel: Any) -> Any:
     """Run a kernel's threads one after the other."""
-    compiled = njit(kernel, error_model="numpy")
+    body = inline(kernel)
 
-    @njit(error_model="numpy")
+    @njit(error_model="numpy", no_cfunc_wrapper=True)
     def run(count: Any, a: Any, f: Any) -> None:
         for i in range(count):
             store_long(CELL, i)
-            compiled(a, f)
+            body(a, f)
 
     def quickly(count: int, a: Any, f: Any) -> None:
-        # kernels run for a moment each: compiling them is what takes time; the level is shared with numba-cuda, so it is put back
+        # nor optimised; the level is shared with numba-cuda, so it is put back
         level, config.OPT = config.OPT, type(config.OPT)(0)
         try:
             run(count, a, f)

@@ -86,6 +86,15 @@ class VideoCNN(nn.Module):
         return self.fc(self.body(self.stem(x)).mean((2, 3, 4)))
 
 
+def narrowed(module: nn.Module) -> nn.Module:
+    """A VGG with 256 neurons in its hidden linear layers, which hold nine tenths of its weights; AlexNet's 4096 stay as they are."""
+    if isinstance(module, tv.VGG):
+        first, last = module.classifier[0], module.classifier[6]
+        for place, (n_in, n_out) in {0: (first.in_features, 256), 3: (256, 256), 6: (256, last.out_features)}.items():
+            module.classifier[place] = nn.Linear(n_in, n_out)
+    return module
+
+
 @dataclass(frozen=True)
 class Case:
     """A network, the shape of a batch for it, and where relevance starts at a positive number (index into one sample's output)."""
@@ -97,9 +106,10 @@ class Case:
     full: tuple[int, ...] = (1, 3, 224, 224)  # what times are measured on
     sibling: bool = False  # the operations of another case: one exporter is enough to test
 
-    def module(self) -> nn.Module:
+    def module(self, narrow: bool = False) -> nn.Module:
         torch.manual_seed(0)
-        return randomise(self.make())
+        module = self.make()
+        return randomise(narrowed(module) if narrow else module)
 
     def sample(self, full: bool = False) -> Tensor:
         generator = torch.Generator().manual_seed(1)
@@ -109,16 +119,21 @@ class Case:
         return torch.randn(shape, generator=generator)
 
 
-def _images(make: Callable[..., nn.Module], size: int, *, full: int = 224, sibling: bool = False, **options: object) -> Case:
+def _images(make: Callable[..., nn.Module], size: int, *, n: int = 2, full: int = 224, sibling: bool = False, **options: object) -> Case:
     make = partial(make, weights=None, num_classes=10, **options)
-    return Case(make, (2, 3, size, size), full=(1, 3, full, full), sibling=sibling)
+    return Case(make, (n, 3, size, size), full=(1, 3, full, full), sibling=sibling)
+
+
+def _vgg(make: Callable[..., nn.Module], **options: bool) -> Case:
+    """Its pool wants large images: one is enough, as AlexNet, of the same layers, gets two."""
+    return _images(make, 224, n=1, init_weights=False, **options)
 
 
 CASES = {
     "alexnet": _images(tv.alexnet, 224),
-    "vgg11": _images(tv.vgg11, 224, sibling=True),
-    "vgg16": _images(tv.vgg16, 224, sibling=True),
-    "vgg16_bn": _images(tv.vgg16_bn, 224),
+    "vgg11": _vgg(tv.vgg11, sibling=True),
+    "vgg16": _vgg(tv.vgg16, sibling=True),
+    "vgg16_bn": _vgg(tv.vgg16_bn),
     "resnet18": _images(tv.resnet18, 64),
     "resnet50": _images(tv.resnet50, 64),
     "resnet101": _images(tv.resnet101, 32, sibling=True),
