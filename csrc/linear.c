@@ -17,8 +17,10 @@ enum { SINGLE_ROWS = 2, DUAL_ROWS = 1, SAMPLES = 6 };
 #endif
 
 enum {
-    CHUNK = 1024,       /* inputs between loads and stores of the partial sums: a chunk of rows and samples stays in the cache */
-    PITCH = CHUNK + 16, /* of packed samples, which would else fall into the same sets of the first cache */
+    CHUNK = 1024, /* inputs between loads and stores of the partial sums: a chunk of rows and samples stays in the cache */
+    GROUP = 4,    /* blocks of outputs that share packed samples */
+    CACHED_WEIGHTS = (3 << 19) / sizeof(real), /* of a thread */
+    PITCH = CHUNK + 16,                        /* of packed samples, which would else fall into the same sets of the first cache */
 };
 
 typedef vec partial_sums[DTD_BLOCK][DTD_TILE_PIXELS];
@@ -31,20 +33,21 @@ typedef struct {
     vec (*sum)[DTD_TILE_PIXELS], (*sum_positive)[DTD_TILE_PIXELS]; /* [row][sample] */
 } linear_tile;
 
-/* Multiply-adds of one vector of inputs; `rows`, `samples`, `map` and `full` are constants wherever this is inlined. */
+/* Multiply-adds of one vector of inputs; all from `rows` on are constants wherever this is inlined. */
 ALWAYS_INLINE void add_inputs(const linear_tile *t, int64_t i, vec a[][SAMPLES], vec b[][SAMPLES], const int rows, const int samples,
-                              const int map, const int full)
+                              const int map, const int packed, const int full)
 {
     const int dual = map == DUAL_MAP;
 #pragma GCC unroll 4
     for (int j = 0; j < rows; j++) {
         const real *wj = t->w + j * t->row + i;
-        __builtin_prefetch(wj + CHUNK);
+        if (!packed) /* few samples: weights come from memory */
+            __builtin_prefetch(wj + CHUNK);
         vec w = full ? load(wj) : load_some(wj, t->n - i);
         vec q = map_weight(dual ? DTD_W : map, w, t->gamma), r = vec_positive(w);
 #pragma GCC unroll 6
         for (int m = 0; m < samples; m++) {
-            const real *xm = t->x + m * t->sample + i;
+            const real *xm = t->x + m * (packed ? PITCH : t->sample) + i;
             vec x = full ? load(xm) : load_some(xm, t->n - i);
             a[j][m] += x * q;
             if (dual)
@@ -53,7 +56,7 @@ ALWAYS_INLINE void add_inputs(const linear_tile *t, int64_t i, vec a[][SAMPLES],
     }
 }
 
-ALWAYS_INLINE void run_tile(const linear_tile *t, const int rows, const int samples, const int map)
+ALWAYS_INLINE void run_tile(const linear_tile *t, const int rows, const int samples, const int map, const int packed)
 {
     const int dual = map == DUAL_MAP;
     vec a[SINGLE_ROWS][SAMPLES], b[DUAL_ROWS][SAMPLES];
@@ -66,10 +69,11 @@ ALWAYS_INLINE void run_tile(const linear_tile *t, const int rows, const int samp
                 b[j][m] = t->begin ? (vec){0} : t->sum_positive[j][m];
         }
     int64_t i = 0;
+#pragma GCC unroll 4
     for (; i + VL <= t->n; i += VL)
-        add_inputs(t, i, a, b, rows, samples, map, 1);
+        add_inputs(t, i, a, b, rows, samples, map, packed, 1);
     if (i < t->n)
-        add_inputs(t, i, a, b, rows, samples, map, 0);
+        add_inputs(t, i, a, b, rows, samples, map, packed, 0);
 #pragma GCC unroll 4
     for (int j = 0; j < rows; j++)
 #pragma GCC unroll 6
@@ -80,28 +84,33 @@ ALWAYS_INLINE void run_tile(const linear_tile *t, const int rows, const int samp
         }
 }
 
-ALWAYS_INLINE void run_samples(const linear_tile *t, const int rows, int samples, const int map)
+ALWAYS_INLINE void run_samples(const linear_tile *t, const int rows, int samples, const int map, const int packed)
 {
     switch (samples) {
-    case 1: run_tile(t, rows, 1, map); break;
-    case 2: run_tile(t, rows, 2, map); break;
-    case 3: run_tile(t, rows, 3, map); break;
-    case 4: run_tile(t, rows, 4, map); break;
-    case 5: run_tile(t, rows, 5, map); break;
-    case 6: run_tile(t, rows, 6, map); break;
+    case 1: run_tile(t, rows, 1, map, packed); break;
+    case 2: run_tile(t, rows, 2, map, packed); break;
+    case 3: run_tile(t, rows, 3, map, packed); break;
+    case 4: run_tile(t, rows, 4, map, packed); break;
+    case 5: run_tile(t, rows, 5, map, packed); break;
+    case 6: run_tile(t, rows, 6, map, packed); break;
     }
 }
 
 typedef void (*tile_function)(const linear_tile *t, int samples);
 
+/* The tiles of one weight map: one row or several, on samples where they lie or packed. */
+#define TILE(name, map, rows, packed)                                                                                                      \
+    static void name(const linear_tile *t, int samples) { run_samples(t, rows, samples, map, packed); }
 #define TILES(map)                                                                                                                         \
-    static void rows_##map(const linear_tile *t, int samples) { run_samples(t, map == DUAL_MAP ? DUAL_ROWS : SINGLE_ROWS, samples, map); } \
-    static void row_##map(const linear_tile *t, int samples) { run_samples(t, 1, samples, map); }
+    TILE(row_##map, map, 1, 0)                                                                                                             \
+    TILE(rows_##map, map, map == DUAL_MAP ? DUAL_ROWS : SINGLE_ROWS, 0)                                                                    \
+    TILE(packed_row_##map, map, 1, 1)                                                                                                      \
+    TILE(packed_rows_##map, map, map == DUAL_MAP ? DUAL_ROWS : SINGLE_ROWS, 1)
 
 EACH_MAP(TILES)
 
-#define ENTRY(map) [map] = {row_##map, rows_##map},
-static const tile_function TILE_FUNCTIONS[][2] = {EACH_MAP(ENTRY)};
+#define ENTRY(map) [map] = {{row_##map, rows_##map}, {packed_row_##map, packed_rows_##map}},
+static const tile_function TILE_FUNCTIONS[][2][2] = {EACH_MAP(ENTRY)};
 
 /* ------------------------------------------------------------------------------------------------------------------ driver */
 
@@ -118,12 +127,6 @@ typedef struct {
     int64_t sample, input; /* its first ones; sample -1: none yet */
 } packed_chunk;
 
-static int packed_pays(const dtd_step *s, const real *x, int64_t n_samples)
-{
-    const int strided = s->x.stride[AXIS_C] != 1, aligned = (uintptr_t)x % VECTOR == 0 && s->x.stride[AXIS_N] % VL == 0;
-    return strided || (!aligned && n_samples > SAMPLES); /* a load that straddles two lines costs two */
-}
-
 static void pack_chunk(const dtd_step *s, const real *x, int64_t m0, int64_t n_samples, int64_t i0, int64_t n, packed_chunk *to)
 {
     const int64_t channel = s->x.stride[AXIS_C], sample = s->x.stride[AXIS_N];
@@ -139,60 +142,95 @@ static void pack_chunk(const dtd_step *s, const real *x, int64_t m0, int64_t n_s
     to->input = i0;
 }
 
-/* Sums of one block of outputs for up to DTD_TILE_PIXELS samples. */
-static void add_block(const linear_job *job, int64_t j0, int64_t n_rows, int64_t m0, int64_t n_samples, partial_sums *sums,
-                      packed_chunk *packed)
+/* What a thread sums up: blocks j0.. of outputs for samples m0.. */
+typedef struct {
+    int64_t j0, m0, n_blocks, n_samples;
+    partial_sums sums[GROUP][2]; /* of w, and of w+ beside it */
+    packed_chunk packed;
+} linear_work;
+
+/* A block of n_rows outputs: what one chunk of inputs adds to it. */
+static void add_block(const linear_job *job, linear_tile tile, int packed, int64_t n_rows, int64_t n_samples, partial_sums *sums)
 {
-    const dtd_step *s = &job->s;
     const int rows_at_once = job->map == DUAL_MAP ? DUAL_ROWS : SINGLE_ROWS;
-    const int64_t chunk = CHUNK;
+    const int64_t groups = ceil_div(n_samples, SAMPLES);
+    const real *x = tile.x, *w = tile.w;
     for (int64_t j = n_rows; j < DTD_BLOCK; j++)
         for (int b = 0; b < 2; b++)
             memset(sums[b][j], 0, sizeof sums[b][j]);
-    for (int64_t i = 0; i < job->n_in; i += chunk) {
-        int64_t n = min64(chunk, job->n_in - i);
-        const real *x = reals(&s->x, job->bases) + m0 * s->x.stride[AXIS_N] + i * s->x.stride[AXIS_C];
-        const real *w = vector(&s->weight, job->bases) + j0 * job->n_in + i;
-        linear_tile tile = {.sample = s->x.stride[AXIS_N], .row = job->n_in, .n = n, .gamma = s->gamma, .begin = !i};
-        if (packed_pays(s, x, n_samples)) {
-            pack_chunk(s, x, m0, n_samples, i, n, packed);
-            x = packed->x;
+    for (int64_t g = 0; g < groups; g++) { /* the samples' x stays in the first cache, the rows in the second */
+        const int64_t m = n_samples * g / groups, at_once = n_samples * (g + 1) / groups - m;
+        for (int64_t j = 0; j < n_rows;) {
+            int many = j + rows_at_once <= n_rows;
+            tile.w = w + j * job->n_in;
+            tile.x = x + m * tile.sample;
+            tile.sum = (vec(*)[DTD_TILE_PIXELS])(&sums[0][j][m]);
+            tile.sum_positive = (vec(*)[DTD_TILE_PIXELS])(&sums[1][j][m]);
+            TILE_FUNCTIONS[job->map][packed][many](&tile, (int)at_once);
+            j += many ? rows_at_once : 1;
+        }
+    }
+}
+
+/* A block's sums through the epilogue. */
+static void finish_block(const linear_job *job, const linear_work *work, int64_t j0, int64_t n_rows, partial_sums *sums)
+{
+    const dtd_step *s = &job->s;
+    const int dual = job->map == DUAL_MAP;
+    real y[DTD_TILE_PIXELS][DTD_BLOCK], terms[DTD_TILE_PIXELS][DTD_BLOCK];
+    for (int64_t m = 0; m < work->n_samples; m++) {
+        add_lanes_of(&sums[0][0][m], DTD_TILE_PIXELS, y[m]);
+        if (dual)
+            add_lanes_of(&sums[1][0][m], DTD_TILE_PIXELS, terms[m]);
+    }
+    NAME(finish_samples)(s, job->bases, job->neuron, work->m0, work->n_samples, j0, n_rows, y[0], dual ? terms[0] : NULL);
+}
+
+static void run_blocks(const linear_job *job, linear_work *work)
+{
+    const dtd_step *s = &job->s;
+    const int64_t sample = s->x.stride[AXIS_N], channel = s->x.stride[AXIS_C];
+    const int pack = job->n_samples > SAMPLES || channel != 1;
+    for (int64_t i = 0; i < job->n_in; i += CHUNK) {
+        const int64_t n = min64(CHUNK, job->n_in - i);
+        const int first = i == 0, last = i + n == job->n_in;
+        linear_tile tile = {.x = reals(&s->x, job->bases) + work->m0 * sample + i * channel,
+                            .sample = sample,
+                            .row = job->n_in,
+                            .n = n,
+                            .gamma = s->gamma,
+                            .begin = first};
+        if (pack) {
+            pack_chunk(s, tile.x, work->m0, work->n_samples, i, n, &work->packed);
+            tile.x = work->packed.x;
             tile.sample = PITCH;
         }
-        for (int64_t m = 0; m < n_samples; m += SAMPLES) /* the samples' x stays in the first cache, the rows in the second */
-            for (int64_t j = 0; j < n_rows;) {
-                int many = j + rows_at_once <= n_rows;
-                tile.w = w + j * job->n_in;
-                tile.x = x + m * tile.sample;
-                tile.sum = (vec(*)[DTD_TILE_PIXELS])(&sums[0][j][m]);
-                tile.sum_positive = (vec(*)[DTD_TILE_PIXELS])(&sums[1][j][m]);
-                TILE_FUNCTIONS[job->map][many](&tile, (int)min64(SAMPLES, n_samples - m));
-                j += many ? rows_at_once : 1;
-            }
+        for (int64_t b = 0; b < work->n_blocks; b++) {
+            const int64_t j0 = work->j0 + b * DTD_BLOCK, n_rows = min64(DTD_BLOCK, job->n_out - j0);
+            partial_sums *sums = work->sums[first && last ? 0 : b];
+            tile.w = vector(&s->weight, job->bases) + j0 * job->n_in + i;
+            add_block(job, tile, pack, n_rows, work->n_samples, sums);
+            if (last)
+                finish_block(job, work, j0, n_rows, sums);
+        }
     }
 }
 
 static void run_linear(void *context, int64_t first, int64_t last)
 {
     const linear_job *job = context;
-    const dtd_step *s = &job->s;
-    partial_sums sums[2];
-    packed_chunk packed;
-    packed.sample = -1;
-    real y[DTD_TILE_PIXELS][DTD_BLOCK], terms[DTD_TILE_PIXELS][DTD_BLOCK];
-    const int dual = job->map == DUAL_MAP;
-    for (int64_t block = first; block < last; block++) {
-        int64_t j0 = block * DTD_BLOCK, n_rows = min64(DTD_BLOCK, job->n_out - j0);
-        for (int64_t m0 = 0; m0 < job->n_samples; m0 += DTD_TILE_PIXELS) {
-            int64_t n_samples = min64(DTD_TILE_PIXELS, job->n_samples - m0);
-            add_block(job, j0, n_rows, m0, n_samples, sums, &packed);
-            for (int64_t m = 0; m < n_samples; m++) {
-                add_lanes_of(&sums[0][0][m], DTD_TILE_PIXELS, y[m]);
-                if (dual)
-                    add_lanes_of(&sums[1][0][m], DTD_TILE_PIXELS, terms[m]);
-            }
-            NAME(finish_samples)(s, job->bases, job->neuron, m0, n_samples, j0, n_rows, y[0], s->dual ? terms[0] : NULL);
-        }
+    const int64_t group = job->n_samples > SAMPLES ? GROUP : 1, groups = ceil_div(last - first, group);
+    const int64_t panels = ceil_div(job->n_samples, DTD_TILE_PIXELS);
+    const int cached = (last - first) * DTD_BLOCK * job->n_in <= CACHED_WEIGHTS; /* then samples pass once, else the weights do */
+    linear_work work;
+    work.packed.sample = -1;
+    for (int64_t item = 0; item < groups * panels; item++) {
+        const int64_t block = first + (cached ? item % groups : item / panels) * group;
+        work.j0 = block * DTD_BLOCK;
+        work.n_blocks = min64(group, last - block);
+        work.m0 = (cached ? item / groups : item % panels) * DTD_TILE_PIXELS;
+        work.n_samples = min64(DTD_TILE_PIXELS, job->n_samples - work.m0);
+        run_blocks(job, &work);
     }
 }
 

@@ -3,9 +3,10 @@
  *     sum[n,i] = sum_j wm(w[j,i]) x[n,j]
  *
  * A thread owns chunks of inputs i.  Sums of a chunk stay in the cache while rows j stream through in order, a few at a time from
- * registers.  Rows whose x is 0 for every sample at hand (dead units) are not read: they would add exact zeros.
+ * registers.  Rows whose x is 0 for every sample at hand (dead units) are not read: they would add exact zeros.  Samples that fill vectors
+ * are for lanes.c.
  */
-#include "epilogue.h"
+#include "scatter.h"
 #include "simd.h"
 
 #if defined(__AVX512F__) || defined(__aarch64__)
@@ -105,12 +106,6 @@ static const chunk_function CHUNK_FUNCTIONS[] = {EACH_MAP(ENTRY)};
 
 enum { GROUP = 12 }; /* samples that share one pass over the weights */
 
-typedef struct {
-    dtd_step s; /* with the samples as pixels of one row */
-    void *const *bases;
-    int64_t n_samples, n_in, n_out, chunks;
-} scatter_job;
-
 /* counts[j] |= x[j] is not 0; `channel` is a constant where that helps */
 ALWAYS_INLINE void mark(const real *x, int64_t channel, int64_t n, uint8_t *counts)
 {
@@ -186,6 +181,10 @@ void NAME(scatter_linear)(const dtd_step *s, void *const *bases, int n_threads)
     scatter_job job = {
         .s = *s, .bases = bases, .n_samples = s->out.shape[AXIS_N], .n_in = s->out.shape[AXIS_C], .n_out = s->x.shape[AXIS_C]};
     NAME(samples_as_pixels)(&job.s);
+    if (NAME(many_samples)(&job)) {
+        NAME(lanes)(&job, n_threads);
+        return;
+    }
     job.chunks = max64(ceil_div(job.n_in, CHUNK), min64((int64_t)n_threads * CHUNKS_PER_THREAD, ceil_div(job.n_in, LEAST)));
     int64_t work = max64(1, ceil_div(job.n_in, job.chunks) * job.n_out * job.n_samples);
     dtd_parallel(n_threads, job.chunks, ceil_div(1 << 16, work), run_scatter, &job);

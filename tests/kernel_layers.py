@@ -106,9 +106,8 @@ def some_layer(kernels: Kernels, kind: str, seed: int) -> Taps:
     rng = np.random.default_rng([seed, len(kind)])
     n = int(rng.choice((1, 2, 3)))
     if kind == "LINEAR":
-        return Taps(
-            kind, kernels, rng, int(rng.choice((1, 2, 5, 7, 13, 17, 19))), int(rng.choice((*SIZES, 1025, 2500))), int(rng.choice(SIZES))
-        )
+        n = int(rng.choice((1, 2, 5, 7, 13, 17, 19, 33, 70)))
+        return Taps(kind, kernels, rng, n, int(rng.choice((*SIZES, 1025, 2500))), int(rng.choice(SIZES)))
     count = (int(rng.choice((1, 1, 2))), int(rng.choice((1, 2, 5))), int(rng.choice((1, 2, 3, 6, 7, 8, 14, 15, 17, 29))))
     step = (1, int(rng.choice((1, 2))), int(rng.choice((1, 1, 2))))
     common = {"count": count, "step": step, "taps": some_taps(rng), "gap": int(rng.choice((0, 3))), "phase": int(rng.choice((1, 2)))}

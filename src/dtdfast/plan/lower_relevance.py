@@ -74,13 +74,19 @@ class RelevanceLowering:
 
     def finish(self, leaves: U.Tensor) -> None:
         """Relevance R (a gradient: c) of the tensor that is wanted, into the caller's array."""
-        result = self.forward.external("result", leaves.shape, "nt")
         found = self.relevances[leaves.index]
-        if leaves.form == "c" and not self.program.gradient:
+        if found.external == "result":
+            return
+        result = self.forward.external("result", leaves.shape, "nt")
+        if not self.handed_out(leaves):
             product = self.forward.buffer(f"R{self.forward.label(leaves)}", leaves.shape, "nt", dtype=self.forward.numbers)
             self.emit(Step("MULTIPLY", None, View(product), View(found), m=View(self.forward.value(leaves)), mode="times", repeat=self.t))
             found = product
         self.emit(Step("MOVE", None, View(result), View(found)))
+
+    def handed_out(self, leaves: U.Tensor) -> bool:
+        """Whether what a tensor has is what the caller gets."""
+        return leaves.form == "R" or self.program.gradient
 
     def emit(self, step: Step) -> None:
         self.forward.emit(step)
@@ -90,8 +96,11 @@ class RelevanceLowering:
         if tensor.index in self.relevances:
             return self.relevances[tensor.index], True
         letter = "r" if tensor.form == "R" else "c"
-        dtype = self.forward.numbers if tensor is self.program.leaves else ""  # what is handed out is not rounded
-        buffer = self.forward.buffer(f"{letter}{self.forward.label(tensor)}", tensor.shape, "nt", dtype=dtype)
+        if tensor is self.program.leaves and len(tensor.shape) == 1 and self.handed_out(tensor):
+            buffer = self.forward.external("result", tensor.shape, "nt")  # which has no channels to turn around
+        else:
+            dtype = self.forward.numbers if tensor is self.program.leaves else ""  # what is handed out is not rounded
+            buffer = self.forward.buffer(f"{letter}{self.forward.label(tensor)}", tensor.shape, "nt", dtype=dtype)
         self.relevances[tensor.index] = buffer
         return buffer, False
 

@@ -1,0 +1,22 @@
+/* scatter.h: the transposed product of a fully connected layer, as scatter.c and lanes.c compute it.
+ *
+ *     sum[n,i] = sum_j wm(w[j,i]) x[n,j]
+ *
+ * Every sum is one chain over j, whichever computes it.
+ */
+#ifndef DTD_SCATTER_H
+#define DTD_SCATTER_H
+
+#include "epilogue.h"
+
+typedef struct {
+    dtd_step s; /* with the samples as pixels of one row */
+    void *const *bases;
+    int64_t n_samples, n_in, n_out, chunks;
+} scatter_job;
+
+/* Whether there are so many samples that vectors had better run along them, and the whole step so. */
+int NAME(many_samples)(const scatter_job *job);
+void NAME(lanes)(scatter_job *job, int n_threads);
+
+#endif
