@@ -35,7 +35,7 @@ NETS: dict[str, Callable[[], Net]] = {
     "LeNet-5": nets.lenet5,
     "MLP": nets.mnist_mlp,
 }
-BATCHES = {"LeNet-5": (1, 32), "MLP": (1, 32)}
+BATCHES = {"LeNet-5": (1, 32), "MLP": (1, 32, 256)}
 TOOLS = {"dtdfast": dtdfast, **NARROW, "dtdfast forward": forward, "PyTorch forward": peers.forward, **peers.PEERS}
 FORWARD = ("dtdfast forward", "PyTorch forward")
 UNSUPPORTED = {

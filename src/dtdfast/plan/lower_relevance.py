@@ -75,18 +75,20 @@ class RelevanceLowering:
     def finish(self, leaves: U.Tensor) -> None:
         """Relevance R (a gradient: c) of the tensor that is wanted, into the caller's array."""
         found = self.relevances[leaves.index]
-        if found.external == "result":
-            return
-        result = self.forward.external("result", leaves.shape, "nt")
-        if not self.handed_out(leaves):
-            product = self.forward.buffer(f"R{self.forward.label(leaves)}", leaves.shape, "nt", dtype=self.forward.numbers)
+        if leaves.form == "c" and not self.program.gradient:
+            product = self.wanted("R")
             self.emit(Step("MULTIPLY", None, View(product), View(found), m=View(self.forward.value(leaves)), mode="times", repeat=self.t))
             found = product
-        self.emit(Step("MOVE", None, View(result), View(found)))
+        if found.external != "result":
+            result = self.forward.external("result", leaves.shape, "nt")
+            self.emit(Step("MOVE", None, View(result), View(found)))
 
-    def handed_out(self, leaves: U.Tensor) -> bool:
-        """Whether what a tensor has is what the caller gets."""
-        return leaves.form == "R" or self.program.gradient
+    def wanted(self, letter: str) -> Buffer:
+        """Where what the caller gets comes about: in his array, if it has no channels to turn around."""
+        leaves = self.program.leaves
+        if len(leaves.shape) == 1:
+            return self.forward.external("result", leaves.shape, "nt")
+        return self.forward.buffer(f"{letter}{self.forward.label(leaves)}", leaves.shape, "nt", dtype=self.forward.numbers)
 
     def emit(self, step: Step) -> None:
         self.forward.emit(step)
@@ -96,10 +98,11 @@ class RelevanceLowering:
         if tensor.index in self.relevances:
             return self.relevances[tensor.index], True
         letter = "r" if tensor.form == "R" else "c"
-        if tensor is self.program.leaves and len(tensor.shape) == 1 and self.handed_out(tensor):
-            buffer = self.forward.external("result", tensor.shape, "nt")  # which has no channels to turn around
+        leaves = tensor is self.program.leaves
+        if leaves and (tensor.form == "R" or self.program.gradient):
+            buffer = self.wanted(letter)
         else:
-            dtype = self.forward.numbers if tensor is self.program.leaves else ""  # what is handed out is not rounded
+            dtype = self.forward.numbers if leaves else ""  # what is handed out is not rounded
             buffer = self.forward.buffer(f"{letter}{self.forward.label(tensor)}", tensor.shape, "nt", dtype=dtype)
         self.relevances[tensor.index] = buffer
         return buffer, False
