@@ -18,15 +18,18 @@ enum { MOST_VECTORS = 2, SUMS = 8 };
 #endif
 
 enum {
-    LANES = MOST_VECTORS * VL, /* samples of a panel */
-    PANELS = 2,                /* that share the laid out weights */
-    BLOCKS = 32,               /* of inputs that share the laid out samples */
-    DEPTH = 128,
+    LANES = MOST_VECTORS * VL,         /* samples of a panel */
+    PANELS = 2,                        /* that share the laid out weights */
+    BLOCKS = 32,                       /* of inputs that share the laid out samples */
+    LAID = 8,                          /* of them laid out at once, since the rows of many weights are far apart in memory; else two */
+    CACHED = (1 << 20) / sizeof(real), /* weights that stay in the second cache */
+    DEPTH = 64,
+    FEW = 12, /* samples, for which scatter.c is as fast */
 };
 
 typedef struct {
     _Alignas(64) real x[PANELS][DEPTH * LANES];  /* [j][sample] */
-    real w[DEPTH * DTD_BLOCK];                   /* [j][input] */
+    real w[LAID][DEPTH * DTD_BLOCK];             /* [j][input] */
     real sum[BLOCKS][PANELS][DTD_BLOCK * LANES]; /* [input][sample] */
     bits used[DEPTH + VL];                       /* j: some sample's x is not 0 */
     int rows[DEPTH], n_rows;                     /* those j, to which x and w are cut down */
@@ -83,14 +86,15 @@ static void sieve(workspace *ws, int64_t n_rows, int64_t n_panels, const int *ve
             memmove(ws->x[p] + k * vectors[p] * VL, ws->x[p] + ws->rows[k] * vectors[p] * VL, (size_t)vectors[p] * VECTOR);
 }
 
-/* wm(w) of n inputs, zeros up to a block, the next block's fetched meanwhile; `map` is a constant wherever this is inlined */
+/* wm(w) of n inputs, zeros up to whole blocks; `map` is a constant wherever this is inlined */
 ALWAYS_INLINE void lay_weights(workspace *ws, const real *w, int64_t row, int64_t n, real gamma, const int map)
 {
+    const int64_t n_blocks = ceil_div(n, DTD_BLOCK);
     for (int k = 0; k < ws->n_rows; k++) {
         const real *from = w + ws->rows[k] * row;
-        __builtin_prefetch(from + DTD_BLOCK);
-        for (int64_t i = 0; i < DTD_BLOCK; i += VL)
-            store(ws->w + k * DTD_BLOCK + i, map_weight(map, load_most(from + i, 1, n - i), gamma));
+        for (int64_t b = 0; b < n_blocks; b++)
+            for (int64_t i = 0; i < DTD_BLOCK; i += VL)
+                store(ws->w[b] + k * DTD_BLOCK + i, map_weight(map, load_most(from + b * DTD_BLOCK + i, 1, n - b * DTD_BLOCK - i), gamma));
     }
 }
 
@@ -134,13 +138,13 @@ ALWAYS_INLINE void run_tile(const real *x, const real *w, int n_rows, int resume
 }
 
 /* A block of inputs by a panel. */
-static void run_block(const workspace *ws, const real *x, int resume, real *sum, int vectors)
+static void run_block(const real *x, const real *w, int n_rows, int resume, real *sum, int vectors)
 {
     for (int64_t i = 0; i < DTD_BLOCK; i += SUMS / vectors)
         switch (vectors) {
-        case 1: run_tile(x, ws->w + i, ws->n_rows, resume, sum + i * VL, 1); break;
-        case 2: run_tile(x, ws->w + i, ws->n_rows, resume, sum + 2 * i * VL, 2); break;
-        case 4: run_tile(x, ws->w + i, ws->n_rows, resume, sum + 4 * i * VL, MOST_VECTORS); break;
+        case 1: run_tile(x, w + i, n_rows, resume, sum + i * VL, 1); break;
+        case 2: run_tile(x, w + i, n_rows, resume, sum + 2 * i * VL, 2); break;
+        case 4: run_tile(x, w + i, n_rows, resume, sum + 4 * i * VL, MOST_VECTORS); break;
         }
 }
 
@@ -179,6 +183,7 @@ static void run_blocks(const scatter_job *job, int64_t block, int64_t n_blocks, 
     const dtd_step *s = &job->s;
     const int64_t n_panels = ceil_div(n_samples, LANES);
     const real *x = reals(&s->x, job->bases) + m0 * s->x.stride[AXIS_N], *w = vector(&s->weight, job->bases);
+    const int64_t at_once = job->n_in * job->n_out <= CACHED ? 2 : LAID;
     int vectors[PANELS];
     for (int64_t p = 0; p < n_panels; p++) {
         const int least = (int)ceil_div(min64(LANES, n_samples - p * LANES), VL);
@@ -191,11 +196,12 @@ static void run_blocks(const scatter_job *job, int64_t block, int64_t n_blocks, 
             lay_samples(s, x + p * LANES * s->x.stride[AXIS_N] + j * s->x.stride[AXIS_C], n_samples - p * LANES, n_rows, vectors[p],
                         ws->x[p], ws->used);
         sieve(ws, n_rows, n_panels, vectors);
-        for (int64_t b = 0; b < n_blocks; b++) {
-            const int64_t i = (block + b) * DTD_BLOCK;
-            LAY_FUNCTIONS[s->weight_map](ws, w + j * job->n_in + i, job->n_in, job->n_in - i, s->gamma);
-            for (int64_t p = 0; p < n_panels; p++)
-                run_block(ws, ws->x[p], j > 0, ws->sum[b][p], vectors[p]);
+        for (int64_t b = 0; b < n_blocks; b += at_once) {
+            const int64_t i = (block + b) * DTD_BLOCK, laid = min64(at_once, n_blocks - b);
+            LAY_FUNCTIONS[s->weight_map](ws, w + j * job->n_in + i, job->n_in, min64(laid * DTD_BLOCK, job->n_in - i), s->gamma);
+            for (int64_t l = 0; l < laid; l++)
+                for (int64_t p = 0; p < n_panels; p++)
+                    run_block(ws->x[p], ws->w[l], ws->n_rows, j > 0, ws->sum[b + l][p], vectors[p]);
         }
     }
     for (int64_t b = 0; b < n_blocks; b++)
@@ -212,7 +218,7 @@ static void run_lanes(void *context, int64_t first, int64_t last)
             run_blocks(job, block, min64(BLOCKS, last - block), m, min64(PANELS * LANES, job->n_samples - m), &ws);
 }
 
-int NAME(many_samples)(const scatter_job *job) { return 4 * job->n_samples > 3 * VL; }
+int NAME(many_samples)(const scatter_job *job) { return job->n_samples > FEW; }
 
 void NAME(lanes)(scatter_job *job, int n_threads)
 {

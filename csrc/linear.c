@@ -18,6 +18,7 @@ enum { SINGLE_ROWS = 2, DUAL_ROWS = 1, SAMPLES = 6 };
 
 enum {
     CHUNK = 1024, /* inputs between loads and stores of the partial sums: a chunk of rows and samples stays in the cache */
+    FEW = 12,     /* samples, for which weights that come from memory take longer than products do */
     GROUP = 4,    /* blocks of outputs that share packed samples */
     CACHED_WEIGHTS = (3 << 19) / sizeof(real), /* of a thread */
     PITCH = CHUNK + 16,                        /* of packed samples, which would else fall into the same sets of the first cache */
@@ -145,6 +146,7 @@ static void pack_chunk(const dtd_step *s, const real *x, int64_t m0, int64_t n_s
 /* What a thread sums up: blocks j0.. of outputs for samples m0.. */
 typedef struct {
     int64_t j0, m0, n_blocks, n_samples;
+    int pack;
     partial_sums sums[GROUP][2]; /* of w, and of w+ beside it */
     packed_chunk packed;
 } linear_work;
@@ -190,7 +192,7 @@ static void run_blocks(const linear_job *job, linear_work *work)
 {
     const dtd_step *s = &job->s;
     const int64_t sample = s->x.stride[AXIS_N], channel = s->x.stride[AXIS_C];
-    const int pack = job->n_samples > SAMPLES || channel != 1;
+    const int pack = work->pack;
     for (int64_t i = 0; i < job->n_in; i += CHUNK) {
         const int64_t n = min64(CHUNK, job->n_in - i);
         const int first = i == 0, last = i + n == job->n_in;
@@ -219,10 +221,11 @@ static void run_blocks(const linear_job *job, linear_work *work)
 static void run_linear(void *context, int64_t first, int64_t last)
 {
     const linear_job *job = context;
-    const int64_t group = job->n_samples > SAMPLES ? GROUP : 1, groups = ceil_div(last - first, group);
-    const int64_t panels = ceil_div(job->n_samples, DTD_TILE_PIXELS);
     const int cached = (last - first) * DTD_BLOCK * job->n_in <= CACHED_WEIGHTS; /* then samples pass once, else the weights do */
+    const int many = job->n_samples > (cached ? SAMPLES : FEW);
+    const int64_t group = many ? GROUP : 1, groups = ceil_div(last - first, group), panels = ceil_div(job->n_samples, DTD_TILE_PIXELS);
     linear_work work;
+    work.pack = many || job->s.x.stride[AXIS_C] != 1;
     work.packed.sample = -1;
     for (int64_t item = 0; item < groups * panels; item++) {
         const int64_t block = first + (cached ? item % groups : item / panels) * group;
