@@ -4,7 +4,7 @@
  *
  * DEPTH rows j at a time, samples are laid out as [j][sample], and mapped weights as [j][input], a block of inputs after the other; a
  * register tile holds some inputs by the samples of a panel, one broadcast weight per input.  Rows whose x is 0 for every sample are left
- * out.
+ * out, as scatter.c does.
  */
 #include "scatter.h"
 #include "transpose.h"
@@ -23,8 +23,7 @@ enum {
     BLOCKS = 32,                       /* of inputs that share the laid out samples */
     LAID = 8,                          /* of them laid out at once, since the rows of many weights are far apart in memory; else two */
     CACHED = (1 << 20) / sizeof(real), /* weights that stay in the second cache */
-    DEPTH = 64,
-    FEW = 12, /* samples, for which scatter.c is as fast */
+    DEPTH = 64,                        /* rows at once */
 };
 
 typedef struct {
@@ -140,12 +139,15 @@ ALWAYS_INLINE void run_tile(const real *x, const real *w, int n_rows, int resume
 /* A block of inputs by a panel. */
 static void run_block(const real *x, const real *w, int n_rows, int resume, real *sum, int vectors)
 {
-    for (int64_t i = 0; i < DTD_BLOCK; i += SUMS / vectors)
-        switch (vectors) {
-        case 1: run_tile(x, w + i, n_rows, resume, sum + i * VL, 1); break;
-        case 2: run_tile(x, w + i, n_rows, resume, sum + 2 * i * VL, 2); break;
-        case 4: run_tile(x, w + i, n_rows, resume, sum + 4 * i * VL, MOST_VECTORS); break;
-        }
+    for (int64_t i = 0; i < DTD_BLOCK; i += SUMS / vectors) {
+        real *to = sum + i * vectors * VL;
+        if (vectors == MOST_VECTORS)
+            run_tile(x, w + i, n_rows, resume, to, MOST_VECTORS);
+        else if (vectors == 2)
+            run_tile(x, w + i, n_rows, resume, to, 2);
+        else
+            run_tile(x, w + i, n_rows, resume, to, 1);
+    }
 }
 
 /* ------------------------------------------------------------------------------------------------------------------- driver */
@@ -217,8 +219,6 @@ static void run_lanes(void *context, int64_t first, int64_t last)
         for (int64_t m = 0; m < job->n_samples; m += PANELS * LANES)
             run_blocks(job, block, min64(BLOCKS, last - block), m, min64(PANELS * LANES, job->n_samples - m), &ws);
 }
-
-int NAME(many_samples)(const scatter_job *job) { return job->n_samples > FEW; }
 
 void NAME(lanes)(scatter_job *job, int n_threads)
 {

@@ -104,8 +104,6 @@ static const chunk_function CHUNK_FUNCTIONS[] = {EACH_MAP(ENTRY)};
 
 /* ------------------------------------------------------------------------------------------------------------------ driver */
 
-enum { GROUP = 12 }; /* samples that share one pass over the weights */
-
 /* counts[j] |= x[j] is not 0; `channel` is a constant where that helps */
 ALWAYS_INLINE void mark(const real *x, int64_t channel, int64_t n, uint8_t *counts)
 {
@@ -133,11 +131,12 @@ static int sieve(const dtd_step *s, const real *x, int64_t n_samples, int64_t j0
     return n;
 }
 
-/* Sums of one chunk of inputs for up to GROUP samples. */
-static void add_chunk(const scatter_job *job, int64_t i0, int64_t n, int64_t m0, int64_t n_samples, real (*sum)[CHUNK])
+/* Sums of one chunk of inputs. */
+static void add_chunk(const scatter_job *job, int64_t i0, int64_t n, real (*sum)[CHUNK])
 {
     const dtd_step *s = &job->s;
-    const real *x = reals(&s->x, job->bases) + m0 * s->x.stride[AXIS_N];
+    const int64_t n_samples = job->n_samples;
+    const real *x = reals(&s->x, job->bases);
     int64_t rows[ROWS + AT_ONCE];
     scatter_tile tile = {.w = vector(&s->weight, job->bases) + i0,
                          .row = job->n_in,
@@ -160,18 +159,16 @@ static void add_chunk(const scatter_job *job, int64_t i0, int64_t n, int64_t m0,
 static void run_scatter(void *context, int64_t first, int64_t last)
 {
     const scatter_job *job = context;
-    real sum[GROUP][CHUNK], tile[GROUP][DTD_BLOCK];
+    const int64_t n_samples = job->n_samples;
+    real sum[FEW_SAMPLES][CHUNK], tile[FEW_SAMPLES][DTD_BLOCK];
     for (int64_t chunk = first; chunk < last; chunk++) {
         int64_t units = ceil_div(job->n_in, DTD_BLOCK), i0 = units * chunk / job->chunks * DTD_BLOCK;
         int64_t n = min64(job->n_in, units * (chunk + 1) / job->chunks * DTD_BLOCK) - i0;
-        for (int64_t m0 = 0; m0 < job->n_samples; m0 += GROUP) {
-            int64_t n_samples = min64(GROUP, job->n_samples - m0);
-            add_chunk(job, i0, n, m0, n_samples, sum);
-            for (int64_t i = 0; i < n; i += DTD_BLOCK) {
-                for (int64_t m = 0; m < n_samples; m++)
-                    memcpy(tile[m], sum[m] + i, sizeof tile[m]);
-                NAME(finish_samples)(&job->s, job->bases, 0, m0, n_samples, i0 + i, min64(DTD_BLOCK, n - i), tile[0], NULL);
-            }
+        add_chunk(job, i0, n, sum);
+        for (int64_t i = 0; i < n; i += DTD_BLOCK) {
+            for (int64_t m = 0; m < n_samples; m++)
+                memcpy(tile[m], sum[m] + i, sizeof tile[m]);
+            NAME(finish_samples)(&job->s, job->bases, 0, 0, n_samples, i0 + i, min64(DTD_BLOCK, n - i), tile[0], NULL);
         }
     }
 }
@@ -181,7 +178,7 @@ void NAME(scatter_linear)(const dtd_step *s, void *const *bases, int n_threads)
     scatter_job job = {
         .s = *s, .bases = bases, .n_samples = s->out.shape[AXIS_N], .n_in = s->out.shape[AXIS_C], .n_out = s->x.shape[AXIS_C]};
     NAME(samples_as_pixels)(&job.s);
-    if (NAME(many_samples)(&job)) {
+    if (job.n_samples > FEW_SAMPLES) {
         NAME(lanes)(&job, n_threads);
         return;
     }

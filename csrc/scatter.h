@@ -9,14 +9,15 @@
 
 #include "epilogue.h"
 
+enum { FEW_SAMPLES = 12 }; /* that scatter.c takes, in one pass over the weights; more are the lanes of lanes.c */
+
 typedef struct {
     dtd_step s; /* with the samples as pixels of one row */
     void *const *bases;
     int64_t n_samples, n_in, n_out, chunks;
 } scatter_job;
 
-/* Whether there are so many samples that vectors had better run along them, and the whole step so. */
-int NAME(many_samples)(const scatter_job *job);
+/* The whole step, of more samples. */
 void NAME(lanes)(scatter_job *job, int n_threads);
 
 #endif

@@ -159,6 +159,7 @@ LARGE = {
     "SPARSE 1x1": {"n": 5, "c_in": 130, "c_out": 65, "count": (1, 9, 11)},
     "CHANNEL": {"n": 4, "c_in": 65, "c_out": 65, "count": (1, 33, 33), "taps": tuple(product((0,), (-1, 0, 1), (-1, 0, 1)))},
     "LINEAR": {"n": 19, "c_in": 2500, "c_out": 333},
+    "LINEAR 9": {"n": 9, "c_in": 2500, "c_out": 333},
     "LINEAR 70": {"n": 70, "c_in": 333, "c_out": 90},
     "SCATTER": {"n": 19, "c_in": 333, "c_out": 4500},
     "SCATTER 70": {"n": 70, "c_in": 300, "c_out": 1130},
