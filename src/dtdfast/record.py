@@ -20,6 +20,13 @@ Padding = int | Sequence[int] | Sequence[tuple[int, int]]
 Array = NDArray[Any]  # what a record holds; any sequence of numbers may be given
 
 
+def immutable(value: object) -> bool:
+    """Whether nobody can ever write to an array, since its memory is that of a bytes object."""
+    while isinstance(value, np.ndarray):
+        value = value.base
+    return isinstance(value, bytes)
+
+
 @dataclass(frozen=True, eq=False)
 class Layer:
     """What every record has.
@@ -67,12 +74,16 @@ class Layer:
         return positions
 
     def _array(self, key: str, ndim: int | tuple[int, ...] | None = None, shape: tuple[int, ...] | None = None) -> None:
-        """Replace a field by a read-only float copy of it, checked for dtype, rank, shape and finiteness."""
+        """Replace a field by a read-only float copy of it, checked for dtype, rank, shape and finiteness.
+
+        An array that can never be written to, since its memory is a bytes object, is kept: layers may share it.
+        """
         value = getattr(self, key)
         if isinstance(value, np.ndarray) and value.dtype.kind != "f":
             raise LayerError(f"{self._type}: {key} has dtype {value.dtype}, expected a float array (float32 or float64)")
         try:
-            array = np.array(value, dtype=None if getattr(value, "dtype", None) in (np.float32, np.float64) else np.float64, order="C")
+            dtype = None if getattr(value, "dtype", None) in (np.float32, np.float64) else np.float64
+            array = (np.asarray if immutable(value) else np.array)(value, dtype=dtype, order="C")
         except (TypeError, ValueError) as error:
             raise LayerError(f"{self._type}: {key} cannot be read as a float array: {error}") from None
         if isinstance(value, np.ndarray) and value.dtype.itemsize < 4:

@@ -43,6 +43,11 @@ def _source(records: list[Layer], position: int) -> int:
     return position - 1 if reads is None else reads[0]
 
 
+def positions(cls: type[Layer], reads: tuple[int, ...], last: int) -> tuple[int, ...] | None:
+    """Field `inputs` of a record: None where it reads nothing, or the entry before and nothing else."""
+    return None if not reads or (reads == (last,) and cls.arity == 1) else reads
+
+
 def finished(records: list[Layer]) -> tuple[list[Layer], list[int]]:
     """The entries that the last one is computed from, wired anew; biases that were added afterwards inside their layers.
 
@@ -75,6 +80,6 @@ def finished(records: list[Layer]) -> tuple[list[Layer], list[int]]:
     for new, old in enumerate(origins):
         record = merged.get(old, records[old])
         reads = tuple(places[s] for s in wired[old])
-        inputs = None if reads == (new - 1,) and record.arity == 1 else reads
+        inputs = positions(type(record), reads, new - 1)
         result.append(record if record.inputs == inputs else replace(record, inputs=inputs))  # which copies its weights
     return result, origins
