@@ -145,12 +145,14 @@ class Activation(Layer):
 
 @dataclass(frozen=True, eq=False)
 class Softmax(Layer):
-    """exp(x)/Σexp(x) along an axis; `explain` starts before a final one."""
+    """exp(x)/Σexp(x) along an axis, or its logarithm; `explain` starts before a final one."""
 
     axis: int = 1
+    log: bool = False
 
     def _check(self) -> None:
         self._int("axis", None)
+        self._bool("log")
 
 
 @dataclass(frozen=True, eq=False)

@@ -196,8 +196,9 @@ class Oracle:
 
     def _probabilities_forward(self, unit: U.Probabilities) -> Any:
         x = self.values[unit.sources[0].index]
-        e = np.exp(x - x.max(axis=unit.axis, keepdims=True))
-        return e / e.sum(axis=unit.axis, keepdims=True)
+        below = x - x.max(axis=unit.axis, keepdims=True)
+        total = np.exp(below).sum(axis=unit.axis, keepdims=True)
+        return below - np.log(total) if unit.log else np.exp(below) / total
 
     def _total_forward(self, unit: U.Total) -> Array:
         return sum((self.values[s.index] for s in unit.sources), np.zeros((1,)))

@@ -229,7 +229,8 @@ class Lowering(LoweringBase):
     def probabilities(self, unit: U.Probabilities) -> None:
         n_axes = len(unit.out.shape)
         slot = unit.axis if unit.axis == 1 else unit.axis + max(0, 4 - n_axes)  # axis (batch counted) → slot of a view
-        self.emit(Step("SOFTMAX", unit, View(self.new_value(unit)), View(self.value(unit.sources[0])), mode=slot))
+        op = "LOG_SOFTMAX" if unit.log else "SOFTMAX"
+        self.emit(Step(op, unit, View(self.new_value(unit)), View(self.value(unit.sources[0])), mode=slot))
 
     def total(self, unit: U.Total) -> None:
         out = self.new_value(unit)

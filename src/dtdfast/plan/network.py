@@ -110,7 +110,7 @@ class _Builder:
             return Normalise(here, sources, self.tensor(entry), record=record)
         if isinstance(record, L.Softmax):
             axis = record.axis % (len(entry.shape) + 1)
-            return Probabilities(here, sources, self.tensor(entry), axis=axis)
+            return Probabilities(here, sources, self.tensor(entry), axis=axis, log=record.log)
         assert isinstance(record, L.Embedding)
         return Words(here, sources, self.tensor(entry), weight=np.asarray(record.weight))
 

@@ -53,7 +53,7 @@ def sign_of(unit: Unit) -> bool:
     if isinstance(unit, Elementwise):
         return _after(unit.activation, sources)
     if isinstance(unit, Probabilities):
-        return True
+        return not unit.log
     if isinstance(unit, Affine):
         return sources and bool((unit.scale >= 0).all()) and (unit.shift is None or bool((unit.shift >= 0).all()))
     if isinstance(unit, Move):

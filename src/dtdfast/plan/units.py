@@ -127,6 +127,7 @@ class Probabilities(Unit):
     """Softmax: predicted, never explained."""
 
     axis: int = field(kw_only=True)  # batch counted
+    log: bool = False
 
 
 @dataclass(eq=False)
