@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -248,6 +249,17 @@ class Lowering(LoweringBase):
         for to, number, of in unit.pairs:
             self.emit(Step("MOVE", unit, View(out, to), View(self.value(unit.sources[number]), of)))
 
+    def copy(self, unit: U.Copy) -> None:
+        x, out = View(self.value(unit.sources[0])), View(self.new_value(unit))
+        if unit.picks is None:
+            self.emit(Step("MOVE", unit, out, replace(x, expand=unit.out.shape)))
+        else:
+            x = View(self.spatial(unit.sources[0]))
+            self.taps("NEURON", unit.part, x, dict(out=out, activation=activation_of(None)))
+
+    def fixed(self, unit: U.Fixed) -> None:
+        self.emit(Step("MOVE", unit, View(self.new_value(unit)), bound=self.constant(unit.value)))
+
     def reshape(self, unit: U.Reshaping) -> None:
         self.values[unit.out.index] = self.reshaped(self.value(unit.sources[0]), unit.out.shape, f"x{self.label(unit.out)}")
 
@@ -286,6 +298,8 @@ FORWARD: dict[type[U.Unit], Callable[[Lowering, Any], None]] = {
     U.Total: Lowering.total,
     U.Gating: Lowering.gating,
     U.Move: Lowering.move,
+    U.Copy: Lowering.copy,
+    U.Fixed: Lowering.fixed,
     U.Reshaping: Lowering.reshape,
     U.Words: Lowering.words,
 }
