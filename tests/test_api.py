@@ -30,6 +30,8 @@ def test_softmax_over_channels(backend, rng):
     logits = dtd.predict(layers, x, backend=backend)
     e = np.exp(logits - logits.max(axis=1, keepdims=True))
     close(dtd.predict([*layers, dtd.Softmax(-3)], x, backend=backend), e / e.sum(axis=1, keepdims=True), backend)
+    expected = logits - logits.max(axis=1, keepdims=True) - np.log(e.sum(axis=1, keepdims=True))
+    close(dtd.predict([*layers, dtd.Softmax(-3, log=True)], x, backend=backend), expected, backend)
 
 
 @pytest.mark.parametrize("kind", ["leaky_relu", "clip", "elu", "silu", "gelu", "gelu_tanh", "sigmoid", "hard_sigmoid", "hard_swish", "tanh",

@@ -92,7 +92,7 @@ def _explain_one(
     relevance, outputs = explainer.explain(x, target, return_outputs=True)
     ledger = explainer.ledger(x, target)
     chosen = int(outputs[0].argmax()) if target is None else target
-    probability = float(explainer.predict(x)[0, chosen]) if isinstance(layers[-1], Softmax) else None
+    probability = float(explainer.predict(x)[0, chosen]) if isinstance(layers[-1], Softmax) and not layers[-1].log else None
     values = relevance[0].sum(axis=0 if preparation.layout == "nchw" else -1)
     _write(stem.with_name(f"{stem.name}-heatmap.png"), values, lambda ax: heatmap(values, ax))
     _write(stem.with_name(f"{stem.name}-overlay.png"), values, lambda ax: overlay(values, picture, ax))

@@ -179,7 +179,8 @@ def _entry(position: int, entry: Any, tensors: Mapping[str, Any], path: Path) ->
     if not isinstance(kind, str) or kind not in RECORDS or not isinstance(given, dict):
         _refuse(path, f"layer {position}: {kind!r} is not a record of this dtdfast", "upgrade dtdfast, or save the list again")
     arrays, settings = fields_of(kind)
-    if given.keys() != set(settings):
+    optional = {f.name for f in dataclasses.fields(RECORDS[kind]) if f.default is not dataclasses.MISSING}  # of a later version
+    if not set(settings) - optional <= given.keys() <= set(settings):
         names = ", ".join(sorted(given.keys() ^ set(settings)))
         _refuse(path, f"layer {position} ({kind}): unknown or missing fields: {names}", "save it again with this version of dtdfast")
     values = {key: _tuples(value) for key, value in given.items()}
