@@ -89,6 +89,10 @@ class RuleBook:
     def weighted(self, record: Layer) -> Rule:
         return self.preset.linear if isinstance(record, Linear) else self.preset.conv
 
+    def affine(self, vectors: bool) -> Rule:
+        """Of an affine that cannot fold, on vectors or on channels with axes behind them."""
+        return self.everywhere() or self.convention.affine or (self.preset.linear if vectors else self.preset.conv)
+
     def pool(self) -> Rule:
         if self.convention.name == "innvestigate" and self.preset.pool:
             return self.preset.pool

@@ -54,6 +54,11 @@ class Row:
     fallback: bool = False
 
     @property
+    def holds_bias(self) -> bool:
+        """Whether a bias stands in a denominator, and so absorbs relevance."""
+        return any(share.bias is not None for share in self.shares)
+
+    @property
     def product_form(self) -> bool:
         return all(term.x in PRODUCT_FORM for share in self.shares for term in share.terms)
 
@@ -68,6 +73,7 @@ class Convention:
     epsilon: float = 1e-6  # of Epsilon
     pool: Rule | None = None  # rule of average and sum pools; None: the preset's
     add: Rule | None = None  # rule of an Add; None: one neuron with its linear operands
+    affine: Rule | None = None  # rule of an affine that cannot fold; None: that of the linear layers of its kind
     winner: Rule | None = None  # how a max-pool's output shares with its winner; None: all of it
     pairs_signs: bool = True  # z⁺ and γ of a negative input: x⁻w⁻, x⁻(w+γw⁻) (True) or x·w⁺, x(w+γw⁺) (False)
     unheld: bool = False  # nothing that counts in float32 keeps its denominators from 0: where they may cancel it takes float64
@@ -256,7 +262,7 @@ class Flat(Rule):
 
 @dataclass(frozen=True)
 class Pass(Rule):
-    """Relevance passes unchanged: what a Scale step does by default; an Add under it gives all of it to every operand."""
+    """Relevance passes unchanged: through an affine that cannot fold; an Add under it gives all of it to every operand."""
 
 
 # The gradient ∂y_f/∂x in the same machinery: c_i = Σ_j w_ij act'(y_j) c_j.  Not a rule to choose; `dtdfast.baselines` uses it.
@@ -272,6 +278,7 @@ CONVENTIONS = {
             stabilizer=1e-6,
             pool=Zero(),
             add=Zero(),
+            affine=Pass(),
         ),
         Convention(
             "captum",
@@ -280,11 +287,12 @@ CONVENTIONS = {
             epsilon=1e-9,
             pool=Zero(),
             add=Zero(),
+            affine=Epsilon(),
             winner=Zero(),
             pairs_signs=False,
             unheld=True,
         ),
-        Convention("innvestigate", {"AlphaBeta": "full"}, epsilon=1e-7, pool=Zero(), add=Zero()),
+        Convention("innvestigate", {"AlphaBeta": "full"}, epsilon=1e-7, pool=Zero(), add=Zero(), affine=Pass()),
     )
 }
 

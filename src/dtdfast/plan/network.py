@@ -194,15 +194,22 @@ class _Builder:
         return Elementwise((entry.position,), sources, self.tensor(entry), activation=record)
 
     def affine(self, entry: Entry, sources: tuple[Tensor, ...]) -> Unit:
+        """Nothing takes it in: a linear layer of one tap, its shift as bias, or passed by relevance."""
         record, (source,) = entry.record, sources
         assert isinstance(record, (L.BatchNorm, L.Scale))
         scale, shift = affine(record)
-        rule = self.book.explicit(entry.position, record)
-        if rule is None or isinstance(rule, Pass):
+        said = self.book.explicit(entry.position, record)
+        rule = said or self.book.affine(len(entry.shape) == 1)
+        if isinstance(rule, Pass) or not (said or self.takes_taps(rule, source)):
             return Affine((entry.position,), sources, self.tensor(entry), scale=scale, shift=shift if shift.any() else None)
         part = Part(entry.position, source, identity(source.channels, source.space), scale.reshape(-1, 1, 1, 1, 1))
-        self.rule[entry.position] = (rule, True)
-        return Neuron((entry.position,), sources, self.tensor(entry), parts=[part], bias=shift)
+        self.rule[entry.position] = (rule, said is not None)
+        return Neuron((entry.position,), sources, self.tensor(entry), parts=[part], bias=shift if shift.any() else None)
+
+    def takes_taps(self, rule: Rule, source: Tensor) -> bool:
+        """Whether an affine under this rule is a linear layer of one tap: not one at the input where a first-layer rule is looked for."""
+        first = self.book.preset.first if self.book.everywhere() is None else None
+        return not (source.is_input and first is not None) and rule.row(self.book.convention).holds_bias
 
     def gating(self, entry: Entry, sources: tuple[Tensor, ...]) -> Unit:
         """Order the operands as (signal, gate): the gate is the one made by a sigmoid."""
