@@ -210,4 +210,4 @@ def _neuron(account: Account, unit: U.Neuron, r: Vector) -> tuple[dict[str, Vect
 def _selected(share: Share, y: NDArray[Any] | None, r: Vector) -> NDArray[np.bool_]:
     if share.select == "all" or y is None:
         return np.ones(r.shape, bool)
-    return y > 0 if share.select == "y>0" else y < 0
+    return {"y>0": y > 0, "y>=0": y >= 0, "y<0": y < 0}[share.select]

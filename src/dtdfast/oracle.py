@@ -117,7 +117,7 @@ class Oracle:
 
     def _selected(self, unit: U.Neuron, share: Share) -> Array:
         y = np.repeat(self.pre[unit.out.index], self.repeat, axis=0).reshape(-1, unit.out.channels, *unit.out.space)
-        return np.ones_like(y) if share.select == "all" else (y > 0) * 1.0 if share.select == "y>0" else (y < 0) * 1.0
+        return {"all": np.ones_like(y), "y>0": (y > 0) * 1.0, "y>=0": (y >= 0) * 1.0, "y<0": (y < 0) * 1.0}[share.select]
 
     def _neuron_relevance(self, unit: U.Neuron, r: Array) -> list[Array]:
         """R_i = Σ_shares coefficient · Σ_terms in(x_i) Σ_j wm(w_ij) R_j / d_j."""

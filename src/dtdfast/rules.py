@@ -39,7 +39,7 @@ class Share:
 
     terms: tuple[Term, ...]
     coefficient: float = 1.0
-    select: str = "all"  # "all", "y>0", "y<0"
+    select: str = "all"  # "all", "y>0", "y>=0", "y<0"
     bias: str | None = None
 
 
@@ -57,6 +57,11 @@ class Row:
     def holds_bias(self) -> bool:
         """Whether a bias stands in a denominator, and so absorbs relevance."""
         return any(share.bias is not None for share in self.shares)
+
+    @property
+    def by_sign(self) -> bool:
+        """Whether every neuron takes one of two shares, whose sums with its bias make up y."""
+        return [share.select for share in self.shares] == ["y>=0", "y<0"]
 
     @property
     def product_form(self) -> bool:
@@ -134,6 +139,23 @@ class ZPlus(Rule):
         if not convention.pairs_signs:
             return (Share((Term(X, W_POS),)),)
         return (Share((Term(X_POS, W_POS), Term(X_NEG, W_NEG))),)
+
+
+@dataclass(frozen=True)
+class ZPlusBySign(Rule):
+    """z⁺ by the sign of y: (sgn(y) x w)⁺ / Σ (sgn(y) x w)⁺, sgn 0 = +1.
+
+    Z⁺ where y ≥ 0; the reflection y → −y, w → −w where y < 0, so that a negative value's relevance goes to what made it negative.  A
+    neuron that is known to be ≥ 0, as behind a ReLU, takes z⁺.  What "dtd" does inside a network.
+    """
+
+    biases: ClassVar[dict[str, tuple[str | None, ...]]] = {"none": (None, None)}
+
+    def shares(self, convention: Convention) -> tuple[Share, ...]:
+        return (
+            Share((Term(X_POS, W_POS), Term(X_NEG, W_NEG)), select="y>=0"),
+            Share((Term(X_POS, W_NEG), Term(X_NEG, W_POS)), select="y<0"),
+        )
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ class NeuronLayer:
             numerators.append(n)
             denominators.append(d + row.stabilizer * (-1.0 if d < 0 else 1.0))
         for k, (share, n, d) in enumerate(zip(row.shares, numerators, denominators, strict=True)):
-            if d == 0 or (share.select == "y>0" and y <= 0) or (share.select == "y<0" and y >= 0):
+            if d == 0 or not {"all": True, "y>0": y > 0, "y>=0": y >= 0, "y<0": y < 0}[share.select]:
                 continue
             falls_back = row.fallback and k == 0 and len(denominators) == 2 and denominators[1] == 0
             for index, values in n.items():

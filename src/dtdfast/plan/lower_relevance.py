@@ -127,7 +127,10 @@ class RelevanceLowering:
         """S = factor ⊙ c or R / d per share, then one scatter per operand and term."""
         row = unit.row
         assert row is not None
-        for number, (factor, kind) in enumerate(self.forward.factors[unit.out.index]):
+        factors = self.forward.factors[unit.out.index]
+        if row.by_sign and not self.program.gradient:  # of one factor: where it is positive the first share holds, where negative the second
+            factors = [(factors[0][0], "positive"), (factors[0][0], "negative")]
+        for number, (factor, kind) in enumerate(factors):
             pairs = [(p, term) for p in unit.parts for term in p.terms[number] if p.source.wanted]
             if not pairs:
                 continue
@@ -135,7 +138,8 @@ class RelevanceLowering:
             if kind == "gate":
                 self.emit(Step("MULTIPLY", unit, View(s), View(r), m=View(factor), mode="times", repeat=self.t))
             else:
-                self.emit(Step("DIVIDE", unit, View(s), View(r), m=View(factor), repeat=self.t))
+                mode = "none" if kind == "denominator" else kind
+                self.emit(Step("DIVIDE", unit, View(s), View(r), m=View(factor), mode=mode, repeat=self.t))
             for part, term in pairs:
                 self.scatter(part, term, s, row.gamma)
 

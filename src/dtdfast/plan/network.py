@@ -9,7 +9,7 @@ import numpy as np
 from .. import layers as L
 from ..errors import DomainError, RuleError
 from ..presets import RuleBook
-from ..rules import Pass, Rule, ZBox
+from ..rules import Pass, Rule, ZBox, ZPlus, ZPlusBySign
 from .domain import Domain, broadcast_bounds, carry
 from .fold import LINEAR, Folding, affine, fold
 from .geometry import conv_part, linear_part, move_pairs, pool_part, winner_taps
@@ -277,6 +277,10 @@ class _Builder:
         first = self.book.preset.first
         if reads_input and not said and first is not None:
             rule = first if isinstance(first, Rule) else self.domain.rule
+            if isinstance(rule, ZPlus) and self.book.by_sign:
+                rule = ZPlusBySign()
+        if isinstance(rule, ZPlusBySign) and unit.out.nonnegative:
+            rule = ZPlus(bias="none", stabilizer=rule.stabilizer)
         if isinstance(rule, ZBox):
             self.assign_boxes(unit, rule, reads_input, boxes)
         unit.row = rule.row(self.book.convention)
