@@ -49,6 +49,10 @@ class Lowering(LoweringBase):
             if number and number == self.program.wide:
                 self.narrow()
             self.unit = unit
+            if unit.twin and (unit.out.valueless or not unit.in_relevance):
+                if isinstance(unit, U.Affine) and unit.tapped is not None and unit.in_relevance:
+                    self.taps_open(unit)
+                continue
             FORWARD[type(unit)](self, unit)
         output = self.network.output
         self.unit = None
@@ -87,6 +91,9 @@ class Lowering(LoweringBase):
             self.sums(unit, out, dict(factor=View(factor), mode="derivative"))
             return
         kind = "signed" if row.by_sign else "gate" if unit.out.form == "c" else "denominator"
+        if unit.half:
+            self.half(unit, out, kind)
+            return
         if row.by_sign and (self.ledger or not fusable(unit)):
             self.by_sign(unit, out)
             return
@@ -171,6 +178,24 @@ class Lowering(LoweringBase):
             factors.append((factor, kind))
         self.factors[unit.out.index] = factors
 
+    def half(self, unit: U.Neuron, out: Buffer, kind: str) -> None:
+        """The sum of what is shared, and the denominator: that sum itself where nothing is added to it."""
+        row = unit.row
+        assert row is not None
+        pairs = [(part, term) for part in unit.parts for term in part.terms[0]]
+        self.accumulate(pairs, out, row.gamma)
+        factor, (share,) = out, row.shares
+        window = self.window(unit, W)
+        if kind == "gate" or row.stabilizer or window is not None or (unit.bias is not None and share.bias is not None):
+            factor = self.buffer(f"{'g' if kind == 'gate' else 'd'}{self.label(unit.out)}", unit.out.shape, dtype=self.gates)
+            fields: dict[str, Any] = dict(terms=View(out), x=View(out), mode=kind, stabilizer=row.stabilizer)
+            if unit.bias is not None and share.bias is not None:
+                fields["bias_d"] = self.constant(bias_map(unit.bias, share, row.gamma))
+            self.emit(Step("FACTOR", unit, View(factor), factor=View(factor), window=window, **fields))
+        self.factors[unit.out.index] = [(factor, kind)]
+        if self.ledger:
+            self.kept[unit.out.index] = Kept([out], [self.magnitude(unit, 0) or out])
+
     def by_sign(self, unit: U.Neuron, out: Buffer) -> None:
         """Y, the first share's sum, and one factor: the second share's sum is what y has beside the first's and its bias."""
         row, label = unit.row, self.label(unit.out)
@@ -240,6 +265,17 @@ class Lowering(LoweringBase):
         source = self.value(unit.sources[0])
         shift = None if unit.shift is None else self.constant(unit.shift)
         self.emit(Step("AFFINE", unit, View(self.new_value(unit)), View(source), vector=self.constant(unit.scale), bias=shift))
+        if unit.tapped is not None:
+            self.taps_open(unit)
+
+    def taps_open(self, unit: U.Affine) -> None:
+        """What is positive where the affine hands relevance to its first source."""
+        assert unit.tapped is not None
+        assert unit.shares is not None
+        source = unit.sources[0]
+        passes = self.passing[unit.out.index] = self.buffer(f"p{self.label(unit.out)}", unit.out.shape)
+        x, vector, bias = View(self.value(source)), self.constant(unit.tapped), self.constant(unit.shares[unit.open_to])
+        self.emit(Step("AFFINE", unit, View(passes), x, vector=vector, bias=bias))
 
     def normalise(self, unit: U.Normalise) -> None:
         r = unit.record

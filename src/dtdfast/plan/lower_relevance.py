@@ -209,8 +209,27 @@ class RelevanceLowering:
             out, accumulate = self.sink(unit.sources[0])
             scale = self.forward.constant(unit.scale)
             self.emit(Step("AFFINE", unit, View(out), View(r), vector=scale, accumulate=accumulate))
-        else:
+        elif unit.shares is None:
             self.passes(unit, unit.sources[0], r)
+        else:
+            self.spread(unit, unit.shares, r)
+
+    def spread(self, unit: U.Affine, shares: tuple[U.Floats, ...], r: Buffer) -> None:
+        """To every source its share per channel, to the first where its taps are open."""
+        if unit.out.form == "c":
+            whole = self.forward.buffer(f"r{self.forward.label(unit.out)}", unit.out.shape, "nt")
+            self.times_x(unit.out, r, whole, False)
+            r = whole
+        carriers = unit.carriers
+        for number, (source, share) in enumerate(zip(unit.sources, shares, strict=True)):
+            if not source.wanted or source not in carriers:
+                continue
+            out, accumulate = self.sink(source)
+            if number == unit.open_to and unit.tapped is not None:
+                m = View(self.forward.passing[unit.out.index])
+                self.emit(Step("MULTIPLY", unit, View(out), View(r), m=m, mode="positive", accumulate=accumulate, repeat=self.t))
+            else:
+                self.emit(Step("AFFINE", unit, View(out), View(r), vector=self.forward.constant(share), accumulate=accumulate))
 
     def normalise(self, unit: U.Normalise, r: Buffer) -> None:
         self.passes(unit, unit.sources[0], r)

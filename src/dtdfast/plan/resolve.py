@@ -66,7 +66,7 @@ def _forms(network: Network, leaves: Tensor, gradient: bool) -> None:
             continue
         readers = [u for u in tensor.readers if u.out.wanted and (gradient or tensor in u.carriers)]
         product = bool(readers) and all(delivers(u) == "c" for u in readers) and tensor.index not in signed  # whose d has two signs
-        tensor.form = "c" if gradient or product else "R"
+        tensor.form = "c" if gradient or (product and not tensor.valueless) else "R"
 
 
 def delivers(unit: Unit) -> str:
