@@ -190,7 +190,7 @@ class Oracle:
 
     def _affine_relevance(self, unit: U.Affine, r: Array) -> list[Array]:
         column = (-1, *(1,) * (len(unit.out.shape) - 1))
-        if unit.shares is None:
+        if unit.shares is None or self.gradient:
             return [r * unit.scale.reshape(column) if self.gradient else r]
         messages = [r * share.reshape(column) for share in unit.shares]
         if unit.tapped is not None:

@@ -151,7 +151,7 @@ def _source_of(part: U.Part, place: tuple[int, int, int], tap: tuple[int, int, i
 
 def find_layer(network: Network, layer: int | None) -> U.Neuron:
     """The unit of neurons that stands for an entry; None: the first that reads the input."""
-    neurons = [u for u in network.units if isinstance(u, U.Neuron) and u.in_relevance]
+    neurons = [u for u in network.units if isinstance(u, U.Neuron) and u.in_relevance and not u.twin]
     for unit in neurons:
         if layer in unit.entries or (layer is None and any(p.source.is_input for p in unit.parts)):
             return unit
