@@ -320,7 +320,8 @@ def _rules(draw, b):
         return "dtd"
     if choice == 1:
         return draw(st.sampled_from(PRESETS))
-    inside = [dtd.WSquare(), dtd.Flat(), dtd.ZBox(-20.0, 20.0), dtd.ZPlus(bias="positive", stabilizer=1e-3), dtd.ZPlusBySign(), dtd.Epsilon(stabilizer=0.25),
+    inside = [dtd.WSquare(), dtd.Flat(), dtd.ZBox(-20.0, 20.0), dtd.ZPlus(bias="positive", stabilizer=1e-3), dtd.ZPlusBySign(),
+              dtd.Epsilon(stabilizer=0.25),
               dtd.Gamma(), dtd.AlphaBeta(2.0, 1.0, bias="by_sign", stabilizer=1e-2)]  # fmt: skip
     return {p: inside[b.int(0, len(inside) - 1)] for p, record in enumerate(b.layers)
             if isinstance(record, (*WEIGHTED, *POOLED)) and b.rng.random() < 0.5}  # fmt: skip

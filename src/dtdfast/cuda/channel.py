@@ -8,7 +8,21 @@ from __future__ import annotations
 from typing import Any
 
 from .elementwise import Types, putter
-from .formulas import ACTIVATIONS, DERIVATIVES, FACTORS, MULTIPLIERS, ONE, WEIGHT_MAPS, ZERO, Scalar, positive, quotient, selected, signed, stabilised
+from .formulas import (
+    ACTIVATIONS,
+    DERIVATIVES,
+    FACTORS,
+    MULTIPLIERS,
+    ONE,
+    WEIGHT_MAPS,
+    ZERO,
+    Scalar,
+    positive,
+    quotient,
+    selected,
+    signed,
+    stabilised,
+)
 from .language import LOADS, STORES, load, load_long, times
 
 Body = Any

@@ -9,7 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .formulas import ACTIVATIONS, DERIVATIVES, FACTORS, INPUT_MAPS, MULTIPLIERS, ONE, QUOTIENTS, ZERO, Scalar, quotient, selected, signed, stabilised
+from .formulas import (
+    ACTIVATIONS,
+    DERIVATIVES,
+    FACTORS,
+    INPUT_MAPS,
+    MULTIPLIERS,
+    ONE,
+    QUOTIENTS,
+    ZERO,
+    Scalar,
+    quotient,
+    selected,
+    signed,
+    stabilised,
+)
 from .language import LOADS, STORES, load, load_long, store_long
 
 Body = Any

@@ -109,7 +109,8 @@ def multiply(site: Site) -> list[Launch]:
 def divide(site: Site) -> list[Launch]:
     step = site.step
     mode = step.mode if isinstance(step.mode, str) else "none"
-    return site.run((elementwise.divide, mode), [site.view(step.out), site.view(step.x), site.view(step.m, kept=True)], (int(step.accumulate),))
+    views = [site.view(step.out), site.view(step.x), site.view(step.m, kept=True)]
+    return site.run((elementwise.divide, mode), views, (int(step.accumulate),))
 
 
 def activate(site: Site) -> list[Launch]:

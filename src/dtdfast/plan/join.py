@@ -1,9 +1,9 @@
 """Affine maps that cannot fold, under rules without the bias in the denominator: one neuron with the linear layers that feed them.
 
-Behind a linear layer y = Σ x w + b without an activation, a·y + s is a neuron of weights a·w: where a > 0 it shares as the layer does, where
-a < 0 as the layer with −w.  So such a layer's outputs have a *twin* for each sign: a tensor of its own that carries the relevance of the
-readers with such a scale, made by half a neuron, whose value is the sum of what it shares by, Σ(xw)⁺ or Σ(xw)⁻.  Twins go back through
-Concat, Slice and the other moves as their tensors do; an average pool's twin shares in proportion to the halves, which is what the
+Behind a linear layer y = Σ x w + b without an activation, a·y + s is a neuron of weights a·w: where a > 0 it shares as the layer does,
+where a < 0 as the layer with −w.  So such a layer's outputs have a *twin* for each sign: a tensor of its own that carries the relevance of
+the readers with such a scale, made by half a neuron, whose value is the sum of what it shares by, Σ(xw)⁺ or Σ(xw)⁻.  Twins go back
+through Concat, Slice and the other moves as their tensors do; an average pool's twin shares in proportion to the halves, which is what the
 convolution and the pool as one neuron do.  To an executor these are units like others.
 
 A channel that comes from an activation, or from where nothing linear is found, is a linear layer of one tap: relevance passes where
@@ -193,4 +193,5 @@ def handed_on(unit: Affine, x: Floats) -> NDArray[np.float64]:
     assert unit.shares is not None
     column = (-1, *(1,) * (x.ndim - 2))
     total = np.sum(unit.shares, axis=0).reshape(column)
-    return total[None] if unit.tapped is None else total + (unit.tapped.reshape(column) * x > 0)
+    result = total[None] if unit.tapped is None else total + (unit.tapped.reshape(column) * x > 0)
+    return np.asarray(result, np.float64)

@@ -128,7 +128,7 @@ class RelevanceLowering:
         row = unit.row
         assert row is not None
         factors = self.forward.factors[unit.out.index]
-        if row.by_sign and not self.program.gradient:  # of one factor: where it is positive the first share holds, where negative the second
+        if row.by_sign and not self.program.gradient:  # one factor, whose sign says which share holds
             factors = [(factors[0][0], "positive"), (factors[0][0], "negative")]
         for number, (factor, kind) in enumerate(factors):
             pairs = [(p, term) for p in unit.parts for term in p.terms[number] if p.source.wanted]
