@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .. import layers as L
-from ..errors import DomainError, RuleError
+from ..errors import DomainError, LayerError, RuleError
 from ..presets import RuleBook
 from ..rules import Pass, Rule, ZBox
 from .domain import Domain, broadcast_bounds, carry
@@ -78,6 +78,7 @@ class _Builder:
                 self.units.append(unit)
                 self.maker[unit.out.index] = unit
                 unit.out.is_input = isinstance(unit, (Move, Reshaping, Affine, Words)) and any(s.is_input for s in sources)
+                unit.out.prepared |= unit.out.is_input and all(s.prepared or not s.is_input for s in sources)
         for position in self.folding.alias:
             self.explicit_only_on_rule_takers(self.entries[position])
             self.at[position] = self.at[self.folding.resolve(position)]
@@ -97,6 +98,8 @@ class _Builder:
             return self.activation(entry, sources)
         if isinstance(record, (L.BatchNorm, L.Scale)):
             return self.affine(entry, sources)
+        if isinstance(record, L.Preparation):
+            return self.preparation(entry, sources)
         if isinstance(record, L.MaxPool):
             return self.winner(entry, sources)
         if isinstance(record, (L.Flatten, L.Reshape)):
@@ -204,6 +207,17 @@ class _Builder:
         self.rule[entry.position] = (rule, True)
         return Neuron((entry.position,), sources, self.tensor(entry), parts=[part], bias=shift)
 
+    def preparation(self, entry: Entry, sources: tuple[Tensor, ...]) -> Unit:
+        """What becomes of the input before the network: relevance passes."""
+        record, (source,) = entry.record, sources
+        assert isinstance(record, L.Preparation)
+        if not source.is_input:
+            raise LayerError(f"{entry}: a Preparation prepares the network's input, and reads something computed; use Scale inside a network")
+        scale, shift = affine(record)
+        unit = Affine((entry.position,), sources, self.tensor(entry), scale=scale, shift=shift if shift.any() else None)
+        unit.out.prepared = True
+        return unit
+
     def gating(self, entry: Entry, sources: tuple[Tensor, ...]) -> Unit:
         """Order the operands as (signal, gate): the gate is the one made by a sigmoid."""
         gates = [self.is_gate(s) for s in sources]
@@ -269,7 +283,8 @@ class _Builder:
         reads_input = any(p.source.is_input for p in unit.parts)
         first = self.book.preset.first
         if reads_input and not said and first is not None:
-            rule = first if isinstance(first, Rule) else self.domain.rule
+            prepared = all(p.source.prepared for p in unit.parts if p.source.is_input)
+            rule = first if isinstance(first, Rule) else self.domain.rule(prepared)
         if isinstance(rule, ZBox):
             self.assign_boxes(unit, rule, reads_input, boxes)
         unit.row = rule.row(self.book.convention)
