@@ -167,6 +167,20 @@ def test_a_linear_model_is_shared_about_the_scaler_s_zero() -> None:
     assert (np.abs(found - expected) <= 1.1e-6 / np.abs(outputs) * np.abs(expected) + 1e-12).all()
 
 
+def test_the_preset_of_prepared_columns() -> None:
+    """ε by default, what was asked for otherwise."""
+    layers = dtd.from_sklearn(fit(make_pipeline(pre.MinMaxScaler(), perceptron()), THREE))
+    x = np.abs(X)
+    default = dtd.explain(layers, x)
+    np.testing.assert_array_equal(default, dtd.explain(layers, x, rules="lrp-epsilon"))
+    first = {"rules": {1: dtd.ZPlus()}}
+    kept = dtd.Explainer(layers, domain="nonnegative").plan_for(x.shape)
+    assert [u.row.label for u in kept.program.network.units if hasattr(u, "row")] == ["ZPlus"] * 3
+    mixed = dtd.Explainer(layers, **first).plan_for(x.shape)
+    assert [u.row.label for u in mixed.program.network.units if hasattr(u, "row")] == ["ZPlus", "Epsilon", "Epsilon"]
+    assert "WSquare" in str(dtd.Explainer(layers[1:]).plan_for(x.shape))
+
+
 def test_a_preparation_is_of_the_input_and_keeps_its_digits() -> None:
     weight = np.array([[1.0, -2.0]])
     with pytest.raises(dtd.LayerError, match="a Preparation prepares the network's input"):

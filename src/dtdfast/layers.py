@@ -262,8 +262,8 @@ class Preparation(Layer):
     """x·scale + shift per channel (axis 1) of the network's input, as a scaler makes it: relevance belongs to what it puts out.
 
     It reads the input, never folds into a layer, and relevance passes it unchanged under every rule, so that a map does not depend on
-    the units of the raw columns. With the preset "dtd" and the domain "real" the layers that read it take the rule ε: the reference
-    point is x·scale + shift = 0.
+    the units of the raw columns. With the domain "real" the preset "dtd" is then "lrp-epsilon": inputs of both signs are explained
+    by how they differ from the reference point, at which x·scale + shift is 0.
     """
 
     scale: Array

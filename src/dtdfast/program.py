@@ -110,7 +110,7 @@ def prepare(
 
 def _exact_preparation(program: Program) -> None:
     """Float64 up to the last Preparation: x − mean in float32 would leave little of a column that is far from 0 for its spread."""
-    prepared = [number for number, unit in enumerate(program.network.units) if isinstance(unit, Affine) and unit.out.prepared]
+    prepared = [number for number, unit in enumerate(program.network.units) if isinstance(unit, Affine) and unit.prepares]
     if prepared and prepared[-1] + 1 < len(program.network.units):
         program.wide, program.because = prepared[-1] + 1, "as the input is prepared in float64"
 

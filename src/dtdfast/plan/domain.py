@@ -9,12 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DomainError
-from ..rules import Epsilon, Rule, WSquare, ZBox, ZPlus
+from ..rules import Rule, WSquare, ZBox, ZPlus
 from .shapes import Shape
 from .units import Affine, Box, Move, Region, Reshaping, Tensor, Unit, Words
 
 RULES: dict[str, Rule] = {"real": WSquare(), "nonnegative": ZPlus(), "box": ZBox()}
-PREPARED: dict[str, Rule] = {**RULES, "real": Epsilon()}  # inputs of both signs around a reference point that is 0
 
 
 def broadcast_bounds(low: Any, high: Any, shape: Shape, what: str) -> Box:
@@ -61,9 +60,9 @@ class Domain:
             return cls("box", low, high)
         raise DomainError(f'domain is {domain!r:.80}, expected "real", "nonnegative" or (low, high)')
 
-    def rule(self, prepared: bool) -> Rule:
-        """The rule of a layer that reads the input as it is given, or what a Preparation made of it."""
-        return (PREPARED if prepared else RULES)[self.kind]
+    @property
+    def rule(self) -> Rule:
+        return RULES[self.kind]
 
     def bounds(self, shape: Shape) -> Box | None:
         return broadcast_bounds(self.low, self.high, shape, "domain") if self.kind == "box" else None

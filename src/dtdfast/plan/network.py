@@ -78,7 +78,6 @@ class _Builder:
                 self.units.append(unit)
                 self.maker[unit.out.index] = unit
                 unit.out.is_input = isinstance(unit, (Move, Reshaping, Affine, Words)) and any(s.is_input for s in sources)
-                unit.out.prepared |= unit.out.is_input and all(s.prepared or not s.is_input for s in sources)
         for position in self.folding.alias:
             self.explicit_only_on_rule_takers(self.entries[position])
             self.at[position] = self.at[self.folding.resolve(position)]
@@ -214,9 +213,7 @@ class _Builder:
         if not source.is_input:
             raise LayerError(f"{entry}: a Preparation prepares the network's input, and reads something computed; use Scale inside a network")
         scale, shift = affine(record)
-        unit = Affine((entry.position,), sources, self.tensor(entry), scale=scale, shift=shift if shift.any() else None)
-        unit.out.prepared = True
-        return unit
+        return Affine((entry.position,), sources, self.tensor(entry), scale=scale, shift=shift if shift.any() else None, prepares=True)
 
     def gating(self, entry: Entry, sources: tuple[Tensor, ...]) -> Unit:
         """Order the operands as (signal, gate): the gate is the one made by a sigmoid."""
@@ -283,8 +280,7 @@ class _Builder:
         reads_input = any(p.source.is_input for p in unit.parts)
         first = self.book.preset.first
         if reads_input and not said and first is not None:
-            prepared = all(p.source.prepared for p in unit.parts if p.source.is_input)
-            rule = first if isinstance(first, Rule) else self.domain.rule(prepared)
+            rule = first if isinstance(first, Rule) else self.domain.rule
         if isinstance(rule, ZBox):
             self.assign_boxes(unit, rule, reads_input, boxes)
         unit.row = rule.row(self.book.convention)
@@ -324,6 +320,8 @@ def same(a: Rule, b: Rule) -> bool:
 def build(entries: dict[int, Entry], input_shape: Shape, last: int, stop: int | None, book: RuleBook, domain: Domain) -> Network:
     """Units of the network that ends at `last`; `stop` is the entry whose relevance is wanted (None: the input)."""
     folding = fold(entries, (last,) if stop is None else (last, stop))
+    if domain.kind == "real" and any(isinstance(entry.record, L.Preparation) for entry in entries.values()):
+        book = book.of_prepared_inputs()
     builder = _Builder(entries, input_shape, folding, book, domain)
     builder.input.nonnegative = domain.kind == "nonnegative" or (domain.kind == "box" and bool(np.min(domain.low) >= 0))
     builder.build()

@@ -30,7 +30,6 @@ class Tensor:
     position: int  # the caller's entry whose output it is
     nonnegative: bool = False
     is_input: bool = False  # the network's input by data flow
-    prepared: bool = False  # and a Preparation has made it what it is
     readers: list[Unit] = field(default_factory=list)
     wanted: bool = False  # relevance is wanted here
     form: str = "R"  # of its relevance: "R", or "c" with R = x ⊙ c
@@ -114,6 +113,7 @@ class Affine(Unit):
 
     scale: Floats = field(kw_only=True)
     shift: Floats | None = None
+    prepares: bool = False  # the network's input, before all rules
 
 
 @dataclass(eq=False)
