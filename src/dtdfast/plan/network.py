@@ -211,7 +211,9 @@ class _Builder:
         record, (source,) = entry.record, sources
         assert isinstance(record, L.Preparation)
         if not source.is_input:
-            raise LayerError(f"{entry}: a Preparation prepares the network's input, and reads something computed; use Scale inside a network")
+            raise LayerError(
+                f"{entry}: a Preparation prepares the network's input, and reads something computed; use Scale inside a network"
+            )
         scale, shift = affine(record)
         return Affine((entry.position,), sources, self.tensor(entry), scale=scale, shift=shift if shift.any() else None, prepares=True)
 
