@@ -183,7 +183,7 @@ def test_the_preset_of_prepared_columns() -> None:
 
 def test_a_preparation_is_of_the_input_and_keeps_its_digits() -> None:
     weight = np.array([[1.0, -2.0]])
-    with pytest.raises(dtd.LayerError, match="a Preparation prepares the network's input"):
+    with pytest.raises(dtd.LayerError, match="a Preparation prepares the network's input, but"):
         dtd.explain([dtd.Linear(np.eye(2)), dtd.Preparation(np.ones(2))], np.ones((1, 2)))
     far = 2.0**30  # where float32 has steps of 128
     layers = [dtd.Preparation(np.ones(2), np.full(2, -far)), dtd.Linear(weight)]
