@@ -212,7 +212,7 @@ class _Builder:
         assert isinstance(record, L.Preparation)
         if not source.is_input:
             raise LayerError(
-                f"{entry}: a Preparation prepares the network's input, and reads something computed; use Scale inside a network"
+                f"{entry}: a Preparation prepares the network's input, but reads something computed; inside a network use Scale"
             )
         scale, shift = affine(record)
         return Affine((entry.position,), sources, self.tensor(entry), scale=scale, shift=shift if shift.any() else None, prepares=True)
