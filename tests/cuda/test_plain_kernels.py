@@ -32,8 +32,8 @@ BODIES = [
     (elementwise.divide, ("negative",), 3, 1, 0),
     *((elementwise.activate, (kind, bool(k % 2)), 2, 0, 2) for k, kind in enumerate(ACTIVATIONS)),
     (elementwise.affine, (), 4, 1, 0),
-    *((elementwise.factor, (mode,), 8, 1, 2) for mode in FACTORS),
-    *((channel.neuron_channel, ("clip", mode, True), 10, 4, 4) for mode in ("none", "gate", "denominator", "derivative")),
+    *((elementwise.factor, (mode,), 8, 1, 2) for mode in (*FACTORS, "signed")),
+    *((channel.neuron_channel, ("clip", mode, True), 10, 4, 4) for mode in ("none", "gate", "denominator", "derivative", "signed")),
     (channel.neuron_channel, ("gelu_tanh", "gate", False), 10, 4, 4),
     *((channel.taps_channel, (weight_map, "times"), 5, 4, 1) for weight_map in list(WEIGHT_MAPS)[::2]),
     *((pool.max_pool, (lanes,), (real, winner, real, *["f4"] * 3), 11, 0)

@@ -121,6 +121,7 @@ class Affine(Unit):
 
     scale: Floats = field(kw_only=True)
     shift: Floats | None = None
+    prepares: bool = False  # the network's input, before all rules
     split: tuple[float, float] | None = None
     shares: tuple[Floats, ...] | None = None
     tapped: Floats | None = None
