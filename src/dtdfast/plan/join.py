@@ -80,7 +80,7 @@ class _Twins:
     def rest(self, tensor: Tensor) -> Tensor:
         """The tensor that takes the relevance of the channels that nothing linear made: moves leave out those that something did."""
         unit = self.maker.get(tensor.index)
-        if not isinstance(unit, (Move, Reshaping)) or not self.linear(tensor).any():
+        if tensor is self.leaves or not isinstance(unit, (Move, Reshaping)) or not self.linear(tensor).any():
             return tensor
         key = tensor.index, 0
         if key not in self.twins:
@@ -111,7 +111,7 @@ class _Twins:
                 take(result, to)[...] = take(self.linear(unit.sources[number]), of)
         elif isinstance(unit, Reshaping):
             return self.linear(unit.sources[0]).reshape(tensor.shape)
-        elif tensor is self.leaves or isinstance(unit, Neuron) or (isinstance(unit, Affine) and unit.split is not None):
+        elif isinstance(unit, Neuron) or (isinstance(unit, Affine) and unit.split is not None):
             result[...] = getattr(unit, "activation", None) is None
         return result
 
