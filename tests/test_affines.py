@@ -101,6 +101,15 @@ def test_a_convolution_and_its_pool_are_one_neuron(backend: str, rng: np.random.
     close(r_in, expected.reshape(x.shape), backend)
 
 
+def test_a_scale_of_zeros_hands_nothing_on(backend: str, rng: np.random.Generator) -> None:
+    layers, x = [dtd.Linear(normal(rng, 4, 6)), dtd.Scale(np.zeros(4), B)], normal(rng, 3, 6)
+    explainer = dtd.Explainer(layers, backend=backend)
+    assert not explainer.explain(x, 0).any()
+    ledger = explainer.ledger(x, 0)
+    assert ledger.closed
+    close(ledger.absorbed["zero denominator"], np.full(3, B[0]), backend)
+
+
 def test_two_affines_in_a_row_are_one(backend: str, rng: np.random.Generator) -> None:
     weight, x, start = normal(rng, 4, 6), normal(rng, 3, 6), normal(rng, 3, 12)
     layers = [dtd.Linear(weight), dtd.Scale(A, B), dtd.Scale(C, B), dtd.Concat(inputs=(0, 1, 2))]

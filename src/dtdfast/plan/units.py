@@ -130,7 +130,7 @@ class Affine(Unit):
     @property
     def carriers(self) -> tuple[Tensor, ...]:
         opens = self.tapped is not None and self.open_to == 0
-        first = self.shares is None or opens or bool(self.shares[0].any())
+        first = self.shares is None or opens or len(self.sources) == 1 or bool(self.shares[0].any())
         return self.sources if first else self.sources[1:]
 
 
