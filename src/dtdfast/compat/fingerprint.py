@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import types
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
@@ -155,6 +155,8 @@ class _Walk:
             return self.module(value)
         if isinstance(value, np.ndarray):
             return value.shape, value.dtype.str, hash(value.tobytes())
+        if isinstance(value, Sized) and len(value) > MOST:  # a vocabulary
+            return kind.__name__, id(value), len(value)
         if isinstance(value, (list, tuple, deque)):
             return kind.__name__, tuple(self.of(v, depth) for v in value if not self.recorded(v))
         if isinstance(value, (set, frozenset)):
@@ -168,7 +170,7 @@ class _Walk:
                 return kind.__name__, tuple(self.of(getattr(value, name), depth) for name in names)
         if isinstance(value, (type, types.ModuleType, types.BuiltinFunctionType)):
             return kind.__name__, id(value)
-        if isinstance(value, (Enum, np.generic, self.torch.dtype, self.torch.device)):
+        if isinstance(value, (Enum, slice, range, np.generic, self.torch.dtype, self.torch.device)):
             return kind.__name__, repr(value)
         inside = dict(getattr(value, "__dict__", ()))
         inside |= {name: getattr(value, name, None) for name in getattr(kind, "__slots__", ()) if isinstance(name, str)}
