@@ -174,9 +174,9 @@ def per_sample(model: Any, x: Any, arguments: tuple[Any, ...], entries: list[Any
         return
     _check_mode(model)
     with _lock, evaluation(model), torch.no_grad():
-        expected = model(x.clone(), *arguments)[:1]
+        expected = _first(torch, model(x.clone(), *arguments))[:1]
         try:
-            shared = model(x[:1].clone(), *arguments)
+            shared = _first(torch, model(x[:1].clone(), *arguments))
         except RuntimeError:
             shared = expected[:0]
     if shared.shape == expected.shape and (shared - expected).abs().max() <= TOLERANCE * expected.abs().max():
@@ -185,6 +185,13 @@ def per_sample(model: Any, x: Any, arguments: tuple[Any, ...], entries: list[Any
     for i, entry in enumerate(entries):
         own = tuple(a[i : i + 1] if row else a for a, row in zip(arguments, rows, strict=True))
         yield x[i : i + 1], own, [entry]
+
+
+def _first(torch: Any, output: Any) -> Any:
+    """The first tensor of what a model returns."""
+    while not isinstance(output, torch.Tensor):
+        output = next(iter(output.values() if isinstance(output, dict) else output))
+    return output
 
 
 def _kind(torch: Any, argument: Any) -> Any:
