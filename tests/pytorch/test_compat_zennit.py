@@ -157,7 +157,7 @@ CANONIZERS: dict[str, Callable[[], Any]] = {
 }
 
 
-@pytest.mark.parametrize("eps", [1e-5, 1e-3, 0.1])
+@pytest.mark.parametrize("eps", [1e-5, 0.1])
 @pytest.mark.parametrize("canonizer", CANONIZERS)
 def test_what_the_installed_canonizer_leaves_of_batch_norms(canonizer: str, eps: float) -> None:
     """A factor 1/√(1 + eps) in zennit 0.5.1, nothing in 1.0.0; outputs, stabilisers and BatchNorms without a rule tell."""
