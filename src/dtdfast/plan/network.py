@@ -13,7 +13,7 @@ from ..rules import PRODUCT_FORM, W_NEG, W_POS, Pass, Row, Rule, ZBox, ZPlus, ZP
 from .domain import Domain, broadcast_bounds, carry
 from .fold import LINEAR, Folding, affine, fold
 from .geometry import conv_part, linear_part, move_pairs, pool_part, winner_taps
-from .shapes import Shape
+from .shapes import Shape, spatial
 from .signs import sign_of
 from .taps import identity
 from .units import (
@@ -89,6 +89,8 @@ class _Builder:
 
     def unit(self, entry: Entry, sources: tuple[Tensor, ...]) -> Unit | None:
         record, here = entry.record, (entry.position,)
+        if isinstance(record, POOLS) and self.idle(entry, sources[0]):
+            return Reshaping(here, sources, self.tensor(entry))
         if isinstance(record, (*LINEAR, *POOLS)):
             return self.neuron(entry, sources)
         if isinstance(record, L.Add):
@@ -115,6 +117,14 @@ class _Builder:
             return Probabilities(here, sources, self.tensor(entry), axis=axis)
         assert isinstance(record, L.Embedding)
         return Words(here, sources, self.tensor(entry), weight=np.asarray(record.weight))
+
+    def idle(self, entry: Entry, source: Tensor) -> bool:
+        """A pool of one-element windows computes nothing; only a convention with a stabilizer takes from it, or a rule of its own."""
+        kernel = source.shape[1:]
+        if not isinstance(entry.record, L.GlobalAvgPool):
+            kernel = spatial(getattr(entry.record, "kernel", 1), len(kernel), "kernel")
+        alone = entry.shape == source.shape and set(kernel) == {1}
+        return alone and self.book.convention.stabilizer == 0 and self.book.explicit(entry.position, entry.record) is None
 
     def neuron(self, entry: Entry, sources: tuple[Tensor, ...]) -> Neuron:
         record, (source,) = entry.record, sources
