@@ -139,7 +139,7 @@ def test_the_readme_explains_twenty_photographs(
     arguments = [str(p) for a in readme_command("explain") for p in (sorted(Path().glob(a)) if "*" in a else [a])]
     assert cli.main(arguments) == 0
     captured = capsys.readouterr()
-    assert captured.out.count("closed") == 20
+    assert captured.out.count("account closes") == 20
     assert "20/20" in captured.err  # the progress bar
     folder = Path(arguments[arguments.index("-o") + 1])
     entries = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["images"]
