@@ -57,7 +57,7 @@ def test_summary_is_what_the_library_says(here: Path, capsys: pytest.CaptureFixt
     assert entry["output"] == outputs[0, target]
     assert entry["probability"] == dtd.predict(layers, x)[0, target]
     assert entry["relevance"] == pytest.approx(relevance.sum(), rel=1e-6)
-    assert entry["account closes"]
+    assert entry["account_closes"]
     assert entry["relevance"] == pytest.approx(entry["output"] - sum(entry["absorbed"].values()), rel=1e-5)
     line = capsys.readouterr().out.splitlines()[0]
     assert line.startswith(f"photo.png  {target} {entry['label']}")
@@ -107,7 +107,7 @@ def test_channels_last_and_grey_models(here: Path) -> None:
     assert entries()[0]["relevance"] == pytest.approx(first[0]["relevance"], rel=1e-5)
     onnx.save(model(BODY, given="float[5,1,3,3] w", x="float[N,1,H,W] x"), "grey.onnx")
     assert run("grey.onnx", "photo.png", "--size", "16") == 0
-    assert entries()[0]["account closes"]
+    assert entries()[0]["account_closes"]
 
 
 # ---------------------------------------------------------------------------------------------------------- photographs

@@ -147,7 +147,7 @@ def test_the_readme_explains_twenty_photographs(
     labels = LABELS.read_text().splitlines()
     for entry in entries:
         assert entry["label"] == labels[entry["target"]]
-        assert entry["closed"]
+        assert entry["account_closes"]
         assert 0 < entry["probability"] <= 1
         np.testing.assert_allclose(entry["relevance"], entry["output"], rtol=1e-4)
         assert sum(entry["absorbed"].values()) == pytest.approx(0, abs=1e-4 * entry["output"])

@@ -229,7 +229,7 @@ def _explained(
 def _totals(ledger: Ledger) -> dict[str, Any]:
     """The ledger of one sample in a few numbers."""
     absorbed = {cause: float(v[0]) for cause, v in ledger.absorbed.items()}
-    return {"absorbed": absorbed, "residual": float(ledger.residual[0]), "bound": float(ledger.bound[0]), "account closes": ledger.closed}
+    return {"absorbed": absorbed, "residual": float(ledger.residual[0]), "bound": float(ledger.bound[0]), "account_closes": ledger.closed}
 
 
 def _write(folder: Folder, name: str, values: Array, draw: Callable[[Axes], object]) -> None:
@@ -256,7 +256,7 @@ def _line(entry: dict[str, Any]) -> tuple[str, ...]:
         probability,
         f"ΣR = {entry['relevance']:.5g}",
         f"absorbed {sum(entry['absorbed'].values()):.2g}",
-        "account closes" if entry["account closes"] else "ACCOUNT STAYS OPEN",
+        "account closes" if entry["account_closes"] else "ACCOUNT STAYS OPEN",
         f"top: {top}",
     )
 

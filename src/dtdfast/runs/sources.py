@@ -363,5 +363,5 @@ def _hdf5(path: str, dataset: str | None, external: bool) -> Location:
         raise InputError(f"{readable(path)} cannot be read as an HDF5 file: {said(error)}") from None
     if not there:
         asked = "say which dataset" if dataset is None else f"there is no dataset {dataset!r}"
-        raise InputError(f"{readable(path)}: {asked}: {readable(path)}:NAME with NAME one of {', '.join(found) or 'none'}")
+        raise InputError(f"{readable(path)}: {asked}: {readable(path)}:NAME with NAME one of {', '.join(found) or 'those it links to'}")
     return Location(path, named, external=external)
