@@ -23,9 +23,10 @@ MODES = {"rgb": "RGB", "bgr": "RGB", "gray": "L"}
 
 # What may be decoded, whatever the file is called.  Pillow knows more, and some of it starts other programs (EPS: Ghostscript).
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-SUFFIXES = frozenset(
-    (".apng .bmp .dib .gif .j2c .j2k .jfif .jp2 .jpc .jpe .jpeg .jpf .jpg .jpx .pbm .pfm .pgm .png .pnm .ppm .tif .tiff .webp").split()
-)
+SUFFIXES = frozenset(f".{name}" for name in (
+    "apng", "bmp", "dib", "gif", "j2c", "j2k", "jfif", "jp2", "jpc", "jpe", "jpeg", "jpf", "jpg", "jpx", "pbm", "pfm", "pgm", "png", "pnm",
+    "ppm", "tif", "tiff", "webp",
+))  # fmt: skip
 NARROW = ("1", "L", "P")  # modes of Pillow with a byte per pixel
 BITS, PHOTOMETRIC, FORMAT = 258, 262, 339  # tags of TIFF
 WHITE_IS_ZERO, SIGNED = 0, 2
