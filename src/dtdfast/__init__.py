@@ -10,6 +10,7 @@ from .errors import (
     DtdError,
     InputError,
     LayerError,
+    MemoryBudgetError,
     ModelError,
     NumericsError,
     RuleError,
@@ -67,10 +68,10 @@ if TYPE_CHECKING:
 __all__ = [
     "INPUT", "LRN", "PRESETS", "Activation", "Add", "AlphaBeta", "AvgPool", "Backend", "BackendError", "BatchNorm", "Concat", "Conv",
     "ConvTranspose", "DomainError", "Dropout", "DtdError", "Embedding", "Epsilon", "Explainer", "Flat", "Flatten", "Gamma", "GlobalAvgPool",
-    "InputError", "Layer", "LayerError", "Ledger", "Linear", "MaxPool", "ModelError", "Mul", "NumericsError", "Pad", "Pass", "Permute",
-    "Preparation", "ReLU", "Reshape", "Rule", "RuleError", "RunError", "Scale", "ShapeError", "Slice", "Softmax", "StorageError",
-    "SumPool", "TargetError", "Upsample", "WSquare", "WiringError", "ZBox", "ZPlus", "ZPlusBySign", "Zero", "__version__", "backends",
-    "baselines", "build_config", "compat", "diagnostics", "evaluation", "explain", "from_keras", "from_onnx", "from_sklearn",
+    "InputError", "Layer", "LayerError", "Ledger", "Linear", "MaxPool", "MemoryBudgetError", "ModelError", "Mul", "NumericsError", "Pad",
+    "Pass", "Permute", "Preparation", "ReLU", "Reshape", "Rule", "RuleError", "RunError", "Scale", "ShapeError", "Slice", "Softmax",
+    "StorageError", "SumPool", "TargetError", "Upsample", "WSquare", "WiringError", "ZBox", "ZPlus", "ZPlusBySign", "Zero", "__version__",
+    "backends", "baselines", "build_config", "compat", "diagnostics", "evaluation", "explain", "from_keras", "from_onnx", "from_sklearn",
     "from_torch", "load", "plot", "predict", "run", "save",
 ]  # fmt: skip
 

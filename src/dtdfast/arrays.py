@@ -60,6 +60,8 @@ def check_input(x: Any, words: tuple[int, int] | None, dtype: type) -> Array:
 
 
 def _as_array(x: Any) -> Array:
+    if isinstance(x, np.ma.MaskedArray):
+        raise InputError("x is a masked array, and its mask would be lost; pass x.filled(value), or the samples without masked values")
     try:
         return np.asarray(x)
     except (TypeError, ValueError, RuntimeError) as error:

@@ -55,6 +55,7 @@ class Row:
 
     @property
     def closed(self) -> bool:
+        """Whether the account closes: the residual lies within its bound."""
         return bool((np.abs(self.residual) <= self.bound).all())
 
 
@@ -101,7 +102,7 @@ class Ledger:
 
     @property
     def closed(self) -> bool:
-        """Every row's residual, and the whole's, within its bound."""
+        """Whether the account closes: every row's residual, and the whole's, lies within its bound."""
         return all(r.closed for r in self.rows) and bool((np.abs(self.residual) <= self.bound).all())
 
     def __str__(self) -> str:
@@ -124,7 +125,7 @@ class Ledger:
             )
         widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
         table = "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines)
-        state = "closed" if self.closed else "OPEN: some residual exceeds its rounding bound"
+        state = "account closes" if self.closed else "ACCOUNT STAYS OPEN: some residual exceeds its rounding bound"
         return (
             f"{table}\n{len(self.start)} sample(s): {self.start.sum():.6g} entered, {self.end.sum():.6g} arrived, "
             f"{np.sum(list(self.absorbed.values())):.3g} absorbed, largest residual {np.abs(self.residual).max():.1e}; {state}"

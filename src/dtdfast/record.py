@@ -69,6 +69,8 @@ class Layer:
     def _array(self, key: str, ndim: int | tuple[int, ...] | None = None, shape: tuple[int, ...] | None = None) -> None:
         """Replace a field by a read-only float copy of it, checked for dtype, rank, shape and finiteness."""
         value = getattr(self, key)
+        if isinstance(value, np.ma.MaskedArray):
+            raise LayerError(f"{self._type}: {key} is a masked array, and its mask would be lost; pass {key}.filled(value)")
         if isinstance(value, np.ndarray) and value.dtype.kind != "f":
             raise LayerError(f"{self._type}: {key} has dtype {value.dtype}, expected a float array (float32 or float64)")
         try:
