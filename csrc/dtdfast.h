@@ -148,4 +148,7 @@ int dtd_openmp_version(void); /* 0 without OpenMP */
 int dtd_max_threads(void);    /* what OpenMP was told to use at most; 1 without OpenMP */
 int dtd_step_size(void);      /* sizeof(dtd_step), checked by Python */
 
+/* So many of n_threads threads can be had by regions of the thread that calls: OpenMP ends the process where it can start none. */
+int dtd_secure_threads(int n_threads);
+
 #endif
