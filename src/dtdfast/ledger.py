@@ -159,6 +159,9 @@ def row_of(account: Account, layers: list[Layer], u: float) -> Row:
         rounding = rounding + (fan_in + fan_out + 12.0) * size
     elif isinstance(unit, U.Winner):
         rule, rounding = "winner", (4.0 + unit.taps.n_taps) * size
+    elif account.passed is not None:
+        rule, rounding = "scale", 8.0 * size
+        absorbed["zero denominator"] = (r * (1.0 - account.passed)).reshape(n, -1).sum(axis=1)
     elif isinstance(unit, U.Total):
         absorbed["surplus"] = -(len(unit.sources) - 1.0) * r.reshape(n, -1).sum(axis=1)
     elif isinstance(unit, U.Move) and unit.fill is not None:
@@ -217,4 +220,4 @@ def _neuron(account: Account, unit: U.Neuron, r: Vector) -> tuple[dict[str, Vect
 def _selected(share: Share, y: NDArray[Any] | None, r: Vector) -> NDArray[np.bool_]:
     if share.select == "all" or y is None:
         return np.ones(r.shape, bool)
-    return y > 0 if share.select == "y>0" else y < 0
+    return {"y>0": y > 0, "y>=0": y >= 0, "y<0": y < 0}[share.select]
