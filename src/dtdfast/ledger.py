@@ -21,6 +21,7 @@ from .layers import Layer
 from .plan import units as U
 from .plan.domain import take
 from .rules import Share
+from .show import OneLine, preformatted
 
 CAUSES = ("bias", "stabilizer", "zero denominator", "surplus", "constant")
 """What relevance is absorbed by: the bias in a denominator, ε, d = 0, αβ or a doubling add (negative: relevance grew), padding values."""
@@ -37,7 +38,7 @@ def total(values: NDArray[Any]) -> Vector:
 
 
 @dataclass
-class Row:
+class Row(OneLine):
     """One unit of the plan: relevance that came (on its outputs), that went (to its inputs), and what it absorbed.  Arrays (n,)."""
 
     entries: tuple[int, ...]
@@ -104,6 +105,12 @@ class Ledger:
     def closed(self) -> bool:
         """Whether the account closes: every row's residual, and the whole's, lies within its bound."""
         return all(r.closed for r in self.rows) and bool((np.abs(self.residual) <= self.bound).all())
+
+    def __repr__(self) -> str:
+        return f"Ledger({len(self.rows)} rows, {len(self.start)} samples, closed={self.closed})"
+
+    def _repr_html_(self) -> str:
+        return preformatted(str(self))
 
     def __str__(self) -> str:
         header = ("entries", "unit", "rule", "came", "went", "absorbed", "by", "residual", "bound")

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import LayerError, WiringError
+from .show import OneLine
 
 INPUT = -1
 """The network's input, as an entry of `inputs=`."""
@@ -21,7 +22,7 @@ Array = NDArray[Any]  # what a record holds; any sequence of numbers may be give
 
 
 @dataclass(frozen=True, eq=False)
-class Layer:
+class Layer(OneLine):
     """What every record has.
 
     Parameters

@@ -51,6 +51,9 @@ class Network:
     folding: Folding
     at: dict[int, Tensor]  # the caller's position → the tensor that stands for its output
 
+    def __repr__(self) -> str:
+        return f"Network({len(self.units)} units, {self.input.shape} -> {self.output.shape})"
+
 
 class _Builder:
     def __init__(self, entries: dict[int, Entry], input_shape: Shape, folding: Folding, book: RuleBook, domain: Domain) -> None:
