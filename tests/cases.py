@@ -287,6 +287,8 @@ RULES = [
     _row("zplus-stabilized", dtd.ZPlus(stabilizer=1e-3), explicit.zplus),
     _row("zplus-positive", dtd.ZPlus(bias="positive"), explicit.zplus, "positive", True),
     _row("zplus-signed", dtd.ZPlus(bias="signed", stabilizer=0.25), explicit.zplus, "signed", True),
+    _row("zplus-by-sign", dtd.ZPlusBySign(), explicit.zplus_by_sign),
+    _row("zplus-by-sign-stabilized", dtd.ZPlusBySign(stabilizer=1e-3), explicit.zplus_by_sign),
     _row("wsquare", dtd.WSquare(), explicit.wsquare),
     _row("wsquare-square", dtd.WSquare(bias="square", stabilizer=1e-6), explicit.wsquare, "square", True),
     _row("zbox-scalar", dtd.ZBox(), explicit.zbox, box="scalar"),

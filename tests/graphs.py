@@ -234,12 +234,15 @@ def dropout(b, p):
 
 def batch_norm(b, p):
     n = b.shape(p)[0]
-    return b.put(_bind(dtd.BatchNorm, b.vector(n), b.positive(n), b.positive(n), b.bias(n)), p, b.shape(p))
+    weight = b.positive(n) * b.rng.choice([-1, 1], n, p=[0.25, 0.75])
+    return b.put(_bind(dtd.BatchNorm, b.vector(n), b.positive(n), weight, b.bias(n)), p, b.shape(p))
 
 
 def scale(b, p):
+    """Factors of both signs and, now and then, 0."""
     n = b.shape(p)[0]
-    return b.put(_bind(dtd.Scale, b.positive(n), b.bias(n)), p, b.shape(p))
+    factor = b.positive(n) * b.rng.choice([-1.0, 0.0, 1.0], n, p=[0.3, 0.1, 0.6]).astype(np.float32)
+    return b.put(_bind(dtd.Scale, factor, b.bias(n)), p, b.shape(p), ties=1)
 
 
 def slices(b, p):
@@ -307,7 +310,10 @@ def _input(draw, rng):
         x = abs(x)
     elif domain != "real":
         x = np.clip(x, *domain)
-    return x, Builder(rng, shape), domain
+    b = Builder(rng, shape)
+    if draw(st.integers(0, 5)) == 0:
+        b.put(_bind(dtd.Preparation, b.vector(shape[0]), b.bias(shape[0])), dtd.INPUT, shape)
+    return x, b, domain
 
 
 def _rules(draw, b):
@@ -317,7 +323,8 @@ def _rules(draw, b):
         return "dtd"
     if choice == 1:
         return draw(st.sampled_from(PRESETS))
-    inside = [dtd.WSquare(), dtd.Flat(), dtd.ZBox(-20.0, 20.0), dtd.ZPlus(bias="positive", stabilizer=1e-3), dtd.Epsilon(stabilizer=0.25),
+    inside = [dtd.WSquare(), dtd.Flat(), dtd.ZBox(-20.0, 20.0), dtd.ZPlus(bias="positive", stabilizer=1e-3), dtd.ZPlusBySign(),
+              dtd.Epsilon(stabilizer=0.25),
               dtd.Gamma(), dtd.AlphaBeta(2.0, 1.0, bias="by_sign", stabilizer=1e-2)]  # fmt: skip
     return {p: inside[b.int(0, len(inside) - 1)] for p, record in enumerate(b.layers)
             if isinstance(record, (*WEIGHTED, *POOLED)) and b.rng.random() < 0.5}  # fmt: skip
