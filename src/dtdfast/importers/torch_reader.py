@@ -171,8 +171,7 @@ class Reader:
         """A node's argument with nodes replaced by what they stand for."""
         if isinstance(value, (list, tuple)):
             return [self.argument(v) for v in value]
-        value = self.values[value] if hasattr(value, "op") else value
-        return value
+        return self.values[value] if hasattr(value, "op") else value
 
     def constant(self, node: Any) -> Any:
         """What no input reaches is computed here and now."""
@@ -240,7 +239,8 @@ class Reader:
             return None
         number = sum(s > 1 for s in source.shape[:axis])  # among the axes that have elements
         axes = [a for a, s in enumerate(shape) if s > 1]
-        before = self.entry(Value(self.layers.source(source.position), shape))
+        read = source.position - 1 if record.inputs is None else record.inputs[0]
+        before = self.entry(Value(read, shape))
         return self.put(Softmax, (before,), record.name, axis=axes[number] + 1, log=record.log)
 
     def array(self, value: Any, what: str) -> Array:

@@ -364,6 +364,8 @@ def shares(record: L.Layer) -> bool:
     if isinstance(record, L.Reduce):
         return record.kind != "max"
     return isinstance(record, (*LINEAR, *POOLS, L.Add, L.Resample))
+
+
 def splits(row: Row) -> tuple[float, float] | None:
     """Of a row that shares by products of one sign, without a bias: how much goes by those of y's sign, and by the others."""
     signed = all(term.x in PRODUCT_FORM and term.w in (W_POS, W_NEG) for share in row.shares for term in share.terms)
