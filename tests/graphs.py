@@ -15,11 +15,11 @@ import numpy as np
 from hypothesis import strategies as st
 
 import dtdfast as dtd
+from dtdfast.activations import ACTIVATIONS
 
 MAX_ELEMENTS = 1500  # of one tensor of one sample
 WEIGHTED = (dtd.Linear, dtd.Conv, dtd.ConvTranspose)
 POOLED = (dtd.AvgPool, dtd.SumPool, dtd.GlobalAvgPool)
-ACTIVATIONS = ["leaky_relu", "clip", "elu", "silu", "gelu", "gelu_tanh", "sigmoid", "hard_sigmoid", "hard_swish", "tanh", "softplus"]
 AGES = [0, 0, 0, 0, 0, 1, 2, 3]  # how far back a block reads
 PRESETS = ["lrp-0", "lrp-epsilon", "epsilon-plus", "epsilon-plus-flat", "epsilon-alpha2-beta1", "excitation-backprop"]
 
@@ -225,7 +225,9 @@ def relu(b, p):
 
 
 def activation(b, p):
-    return b.put(_bind(dtd.Activation, str(b.rng.choice(ACTIVATIONS))), p, b.shape(p))
+    kind = str(b.rng.choice(list(ACTIVATIONS)))
+    slopes = b.vector(b.shape(p) if b.rng.random() < 0.5 else b.shape(p)[0]) if kind == "prelu" else None
+    return b.put(_bind(dtd.Activation, kind, slopes=slopes), p, b.shape(p))
 
 
 def dropout(b, p):

@@ -28,7 +28,7 @@ BODIES = [
     *((elementwise.map_input, (mode,), 3, 0, 0) for mode in list(INPUT_MAPS)[::2]),
     *((elementwise.multiply, (mode,), 3, 1, 0) for mode in list(MULTIPLIERS)[1::2]),
     (elementwise.divide, (), 3, 1, 0),
-    *((elementwise.activate, (kind, bool(k % 2)), 2, 0, 2) for k, kind in enumerate(ACTIVATIONS)),
+    *((elementwise.activate, (kind, bool(k % 2)), 3, 0, 2) for k, kind in enumerate(ACTIVATIONS)),
     (elementwise.affine, (), 4, 1, 0),
     *((elementwise.factor, (mode,), 8, 1, 2) for mode in FACTORS),
     *((channel.neuron_channel, ("clip", mode, True), 10, 4, 4) for mode in ("none", "gate", "denominator", "derivative")),

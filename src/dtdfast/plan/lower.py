@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import layers as L
 from ..rules import W_GAMMA_NEG, W_GAMMA_POS, W_NEG, W_POS, X_ABS, X_ONE, Share, Term, W, X
 from . import units as U
 from .fuse import fuse_products, join_channels
@@ -103,6 +104,27 @@ class Lowering(LoweringBase):
         self.sums(unit, out, fields)
 
     def sums(self, unit: U.Neuron, out: Buffer, last: dict[str, Any]) -> None:
+        """Out = act(y), y = Σ_parts x w + b, and of `last` a factor and terms: in one epilogue, unless the activation is a prelu."""
+        if isinstance(unit.activation, L.Activation) and unit.activation.slopes is not None:
+            self.activated_apart(unit, out, last)
+        else:
+            self.pre_activations(unit, out, {**last, "activation": activation_of(unit.activation)})
+
+    def activated_apart(self, unit: U.Neuron, out: Buffer, last: dict[str, Any]) -> None:
+        """The same with steps of its own for the activation, which has parameters per channel, and for the factor."""
+        label, mode = self.label(unit.out), last.pop("mode", None)
+        y, factor, fields = self.buffer(f"y{label}", unit.out.shape), last.pop("factor", None), {}
+        if mode in ("gate", "denominator"):
+            fields = {key: last.pop(key) for key in ("coefficient", "stabilizer", "bias_d") if key in last}
+            last.setdefault("terms", View(self.buffer(f"n{label}", unit.out.shape)))
+        self.pre_activations(unit, y, last)
+        self.activate(unit, out, y)
+        if mode == "derivative":
+            self.activate(unit, factor.buffer, y, mode)
+        elif mode is not None:
+            self.emit(Step("FACTOR", unit, factor, factor=factor, terms=last["terms"], x=View(out), mode=mode, **fields))
+
+    def pre_activations(self, unit: U.Neuron, out: Buffer, last: dict[str, Any]) -> None:
         """Y = Σ_parts x w + b into `out`, operand by operand; the last one's epilogue takes the fields `last`."""
         parts = list(unit.parts)
         dual = bool(last.get("dual"))
@@ -121,7 +143,7 @@ class Lowering(LoweringBase):
                 following = (View(y), View(z) if dual else View(y))
             else:
                 bias = self.constant(unit.bias) if unit.bias is not None else None
-                fields.update(out=View(out), bias=bias, activation=activation_of(unit.activation), **last)
+                fields.update(out=View(out), bias=bias, **last)
             if previous is not None:
                 fields["y_prev"] = previous[0]
                 if dual:
@@ -213,7 +235,7 @@ class Lowering(LoweringBase):
 
     def elementwise(self, unit: U.Elementwise) -> None:
         source = self.value(unit.sources[0])
-        self.emit(Step("ACTIVATE", unit, View(self.new_value(unit)), View(source), activation=activation_of(unit.activation)))
+        self.activate(unit, self.new_value(unit), source)
 
     def affine(self, unit: U.Affine) -> None:
         source = self.value(unit.sources[0])
