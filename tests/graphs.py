@@ -309,7 +309,10 @@ def _input(draw, rng):
         x = abs(x)
     elif domain != "real":
         x = np.clip(x, *domain)
-    return x, Builder(rng, shape), domain
+    b = Builder(rng, shape)
+    if draw(st.integers(0, 5)) == 0:
+        b.put(_bind(dtd.Preparation, b.vector(shape[0]), b.bias(shape[0])), dtd.INPUT, shape)
+    return x, b, domain
 
 
 def _rules(draw, b):

@@ -39,6 +39,7 @@ EVERY_KIND = [
     records.GlobalAvgPool(),
     records.BatchNorm(array(4), array(4) ** 2, weight=array(4), eps=1e-3),
     records.Scale(array(4), array(4)),
+    records.Preparation(array(4), array(4)),
     records.LRN(5, alpha=2e-4, beta=0.5, k=2.0),
     records.Add(inputs=(0, records.INPUT)),
     records.Mul(inputs=(3, 14)),

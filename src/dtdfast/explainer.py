@@ -95,6 +95,8 @@ class Explainer:
         self._backend = choose(backend, precision, device)
         self._precision = precision
         self._dtype: type = np.float64 if self._backend == "oracle" or precision == "float64" else np.float32
+        # a Preparation needs all digits of x: it may subtract nearly all of it
+        self._taken: type = np.float64 if any(isinstance(r, L.Preparation) for r in self._layers) else self._dtype
         self._batch_size = _positive("batch_size", batch_size)
         self._n_threads = _positive("n_threads", n_threads)
         self._kind = kind
@@ -256,7 +258,7 @@ class Explainer:
         if self._backend == "cuda":
             array = self._check.admit(host)
             return array, self._executor(tuple(array.shape[1:]), kind), home
-        array = check_input(host, self._words, self._dtype)
+        array = check_input(host, self._words, self._taken)
         executor = self._executor(array.shape[1:], kind)
         if kind == EXPLAIN and self._words is None:
             self._domain.check(np.asarray(host))  # in the caller's own precision

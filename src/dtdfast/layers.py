@@ -213,6 +213,21 @@ class Scale(Layer):
 
 
 @dataclass(frozen=True, eq=False)
+class Preparation(Layer):
+    """x·scale + shift per channel (axis 1) of the network's input, as a scaler makes it: relevance belongs to what it puts out.
+
+    It reads the input, never folds into a layer, and relevance passes it unchanged under every rule, so that a map does not depend on
+    the units of the raw columns. With the domain "real" the preset "dtd" is then "lrp-epsilon": inputs of both signs are explained
+    by how they differ from the reference point, at which x·scale + shift is 0.
+    """
+
+    scale: Array
+    shift: Array | None = None
+
+    _check = Scale._check
+
+
+@dataclass(frozen=True, eq=False)
 class LRN(Layer):
     """Local response normalisation across channels: x / (k + alpha/size · Σ x²)^beta over `size` neighbouring channels."""
 
@@ -334,7 +349,7 @@ RECORDS: dict[str, type[Layer]] = {
     cls.__name__: cls
     for cls in (
         Linear, Conv, ConvTranspose, Embedding, ReLU, Activation, Softmax, Dropout, MaxPool, AvgPool, SumPool, GlobalAvgPool,
-        BatchNorm, Scale, LRN, Add, Mul, Concat, Flatten, Reshape, Permute, Slice, Pad, Upsample,
+        BatchNorm, Scale, Preparation, LRN, Add, Mul, Concat, Flatten, Reshape, Permute, Slice, Pad, Upsample,
     )
 }  # fmt: skip
 

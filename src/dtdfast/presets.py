@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass, replace
 
 from .errors import RuleError
@@ -22,6 +23,7 @@ class Preset:
     clip_start: bool = False  # a negative start becomes 0
     pool: Rule | None = None  # under the innvestigate convention
     add: Rule | None = None
+    prepared: str | None = None  # the preset that it stands for where a Preparation makes real inputs, of both signs around 0
 
 
 _EPSILON_PLUS = Preset(Epsilon(), ZPlus(), ZPlus())
@@ -29,7 +31,7 @@ _EPSILON_ALPHA_BETA = Preset(Epsilon(), AlphaBeta(2.0, 1.0), ZPlus())
 _DEEP_TAYLOR = Preset(ZPlus(), ZPlus(), ZPlus(), clip_start=True, pool=Flat(), add=Pass())
 
 PRESETS: dict[str, Preset] = {
-    "dtd": Preset(ZPlus(), ZPlus(), ZPlus(), first=DOMAIN),
+    "dtd": Preset(ZPlus(), ZPlus(), ZPlus(), first=DOMAIN, prepared="lrp-epsilon"),
     "lrp-0": Preset(Zero(), Zero(), Zero()),
     "lrp-epsilon": Preset(Epsilon(), Epsilon(), Epsilon()),
     "epsilon-plus": _EPSILON_PLUS,
@@ -70,6 +72,12 @@ class RuleBook:
                     raise RuleError(f"rules[{position}] is {rule!r}, expected a rule such as dtdfast.ZPlus()")
         elif not isinstance(rules, Rule) and not callable(rules):
             raise RuleError(f"rules is {rules!r}, expected a preset's name, a Rule, {{position: Rule}} or a callable")
+
+    def of_prepared_inputs(self) -> RuleBook:
+        """The same for a network whose real inputs a Preparation makes."""
+        book = copy(self)
+        book.preset = self.preset if self.preset.prepared is None else PRESETS[self.preset.prepared]
+        return book
 
     def explicit(self, position: int, record: Layer) -> Rule | None:
         """The rule that the caller gave this very entry."""

@@ -12,7 +12,7 @@ from .plan.network import Network, build
 from .plan.resolve import resolve
 from .plan.shapes import Shape
 from .plan.signs import SIGNED_BIAS, cancels, doubt
-from .plan.units import Neuron, Tensor
+from .plan.units import Affine, Neuron, Tensor
 from .plan.wiring import sources, wire
 from .presets import RuleBook
 from .rules import Convention
@@ -101,9 +101,18 @@ def prepare(
     program = Program(network, kind, input_shape, tokens, leaves, pruned)
     if precision == "float64":
         program.real, program.because = "f8", "as asked for"
-    elif precision == "float32" and kind == EXPLAIN and book.convention.unheld:
-        _choose_float64(program, book.convention)
+    elif precision == "float32":
+        _exact_preparation(program)
+        if kind == EXPLAIN and book.convention.unheld:
+            _choose_float64(program, book.convention)
     return program
+
+
+def _exact_preparation(program: Program) -> None:
+    """Float64 up to the last Preparation: x − mean in float32 would leave little of a column that is far from 0 for its spread."""
+    prepared = [number for number, unit in enumerate(program.network.units) if isinstance(unit, Affine) and unit.prepares]
+    if prepared and prepared[-1] + 1 < len(program.network.units):
+        program.wide, program.because = prepared[-1] + 1, "as the input is prepared in float64"
 
 
 def _choose_float64(program: Program, convention: Convention) -> None:
@@ -133,7 +142,7 @@ def _choose_float64(program: Program, convention: Convention) -> None:
     if number == len(units) - 1:
         program.real = "f8"
     else:
-        program.wide = number + 1
+        program.wide = max(number + 1, program.wide)
     entries = "+".join(map(str, unit.entries))
     sums = f"sums that {convention.name}'s rules divide by may cancel"
     program.because = f"because {sums} (last in {entries}, {unit.row.label}: {doubts[number]})"

@@ -57,9 +57,9 @@ class Folding:
                 self.reads[reader] = tuple(source if s == position else s for s in self.reads[reader])
 
 
-def affine(record: L.BatchNorm | L.Scale) -> tuple[Vector, Vector]:
+def affine(record: L.BatchNorm | L.Scale | L.Preparation) -> tuple[Vector, Vector]:
     """(scale, shift) of x·scale + shift, in float64."""
-    if isinstance(record, L.Scale):
+    if isinstance(record, (L.Scale, L.Preparation)):
         scale = np.asarray(record.scale, np.float64)
         return scale, np.zeros_like(scale) if record.shift is None else np.asarray(record.shift, np.float64)
     scale = 1.0 / np.sqrt(np.asarray(record.variance, np.float64) + record.eps)

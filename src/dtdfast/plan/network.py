@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .. import layers as L
-from ..errors import DomainError, RuleError
+from ..errors import DomainError, LayerError, RuleError
 from ..presets import RuleBook
 from ..rules import Pass, Rule, ZBox
 from .domain import Domain, broadcast_bounds, carry
@@ -97,6 +97,8 @@ class _Builder:
             return self.activation(entry, sources)
         if isinstance(record, (L.BatchNorm, L.Scale)):
             return self.affine(entry, sources)
+        if isinstance(record, L.Preparation):
+            return self.preparation(entry, sources)
         if isinstance(record, L.MaxPool):
             return self.winner(entry, sources)
         if isinstance(record, (L.Flatten, L.Reshape)):
@@ -207,6 +209,17 @@ class _Builder:
         self.rule[entry.position] = (rule, True)
         return Neuron((entry.position,), sources, self.tensor(entry), parts=[part], bias=shift)
 
+    def preparation(self, entry: Entry, sources: tuple[Tensor, ...]) -> Unit:
+        """What becomes of the input before the network: relevance passes."""
+        record, (source,) = entry.record, sources
+        assert isinstance(record, L.Preparation)
+        if not source.is_input:
+            raise LayerError(
+                f"{entry}: a Preparation prepares the network's input, but reads something computed; inside a network use Scale"
+            )
+        scale, shift = affine(record)
+        return Affine((entry.position,), sources, self.tensor(entry), scale=scale, shift=shift if shift.any() else None, prepares=True)
+
     def gating(self, entry: Entry, sources: tuple[Tensor, ...]) -> Unit:
         """Order the operands as (signal, gate): the gate is the one made by a sigmoid, else the one that is an affine image of such."""
         gates = [self.is_gate(s, affine=False) for s in entry.sources]
@@ -313,6 +326,8 @@ def same(a: Rule, b: Rule) -> bool:
 def build(entries: dict[int, Entry], input_shape: Shape, last: int, stop: int | None, book: RuleBook, domain: Domain) -> Network:
     """Units of the network that ends at `last`; `stop` is the entry whose relevance is wanted (None: the input)."""
     folding = fold(entries, (last,) if stop is None else (last, stop))
+    if domain.kind == "real" and any(isinstance(entry.record, L.Preparation) for entry in entries.values()):
+        book = book.of_prepared_inputs()
     builder = _Builder(entries, input_shape, folding, book, domain)
     builder.input.nonnegative = domain.kind == "nonnegative" or (domain.kind == "box" and bool(np.min(domain.low) >= 0))
     builder.build()

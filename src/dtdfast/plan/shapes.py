@@ -177,7 +177,8 @@ def _global_pool(record: L.GlobalAvgPool, shape: Shape) -> Shape:
 
 @output_shape.register(L.BatchNorm)
 @output_shape.register(L.Scale)
-def _affine(record: L.BatchNorm | L.Scale, shape: Shape) -> Shape:
+@output_shape.register(L.Preparation)
+def _affine(record: L.BatchNorm | L.Scale | L.Preparation, shape: Shape) -> Shape:
     channels = (record.mean if isinstance(record, L.BatchNorm) else record.scale).shape[0]
     if shape[0] != channels:
         raise ShapeError(f"it has {channels} channels; its input has {shape[0]} (axis 1 of (n, {_join(shape)}))")

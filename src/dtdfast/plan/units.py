@@ -113,6 +113,7 @@ class Affine(Unit):
 
     scale: Floats = field(kw_only=True)
     shift: Floats | None = None
+    prepares: bool = False  # the network's input, before all rules
 
 
 @dataclass(eq=False)
