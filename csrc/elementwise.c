@@ -48,9 +48,15 @@ void NAME(multiply)(const dtd_step *s, void *const *bases, int n_threads)
 
 static void row_divide(const dtd_step *s, const real *const *operand, real *result, int64_t n)
 {
-    (void)s;
+    const real *x = operand[0], *m = operand[1];
     for (int64_t i = 0; i < n; i++)
-        result[i] = quotient(operand[0][i], operand[1][i]);
+        result[i] = quotient(x[i], m[i]);
+    if (s->mode == DTD_M_POSITIVE)
+        for (int64_t i = 0; i < n; i++)
+            result[i] = m[i] <= 0 ? 0 : result[i];
+    if (s->mode == DTD_M_NEGATIVE)
+        for (int64_t i = 0; i < n; i++)
+            result[i] = m[i] >= 0 ? 0 : result[i];
 }
 
 void NAME(divide)(const dtd_step *s, void *const *bases, int n_threads)
@@ -114,7 +120,7 @@ static void row_factor(const dtd_step *s, const real *const *operand, real *resu
             sum[i] = m[i] + bias[i];
         y = sum;
     }
-    NAME(row_factor)(s, d, y, operand[2], operand[5], operand[6], result, n);
+    NAME(row_factor)(s, d, y, operand[2], operand[5], s->mode == DTD_F_SIGNED ? m : operand[6], result, n);
 }
 
 void NAME(factor)(const dtd_step *s, void *const *bases, int n_threads)

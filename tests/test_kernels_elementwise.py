@@ -65,8 +65,9 @@ def test_multiply(kernels: Kernels, shape: Any, multiplier: str) -> None:
         start = out.astype(kernels.wide)
 
 
+@pytest.mark.parametrize("sign", ["NONE", "POSITIVE", "NEGATIVE"])
 @each_shape
-def test_divide(kernels: Kernels, shape: Any) -> None:
+def test_divide(kernels: Kernels, shape: Any, sign: str) -> None:
     rng = np.random.default_rng(3)
     repeat = 2 if shape[0] % 2 == 0 else 1
     x, out, m = (
@@ -74,8 +75,10 @@ def test_divide(kernels: Kernels, shape: Any) -> None:
         operand(kernels, rng, shape),
         operand(kernels, rng, (shape[0] // repeat, *shape[1:]), zeros=True),
     )
-    Step("DIVIDE", {"x": x, "out": out, "m": m}, {"repeat": repeat}).run(kernels)
-    expected = ref.quotient(x.astype(kernels.wide), np.repeat(m.astype(kernels.wide), repeat, 0))
+    Step("DIVIDE", {"x": x, "out": out, "m": m}, {"repeat": repeat, "mode": getattr(lib, f"DTD_M_{sign}")}).run(kernels)
+    divisor = np.repeat(m.astype(kernels.wide), repeat, 0)
+    has = {"NONE": divisor != 0, "POSITIVE": divisor > 0, "NEGATIVE": divisor < 0}[sign]
+    expected = np.where(has, ref.quotient(x.astype(kernels.wide), divisor), 0)
     agree(out, expected, kernels.u * np.abs(expected))
 
 
@@ -137,6 +140,25 @@ def test_affine(kernels: Kernels, shape: Any, biased: bool) -> None:
     column = (slice(None), None, None, None, None)
     product_, b = x * weight.astype(kernels.wide)[column], biased * bias.astype(kernels.wide)[column]
     agree(out, start + product_ + b, 3 * kernels.u * (np.abs(start) + np.abs(product_) + np.abs(b)))
+
+
+@each_kernels
+@pytest.mark.parametrize("seed", range(4))
+def test_signed_factor(kernels: Kernels, seed: int) -> None:
+    """Terms where y ≥ 0; what y has beside them and its bias, at most 0, where y < 0; away from 0 by the stabilizer."""
+    rng = np.random.default_rng(seed)
+    shape = (2, 17, 5, 7)
+    factor, terms, m = (operand(kernels, rng, shape, zeros=True) for _ in range(3))
+    bias, scale = kernels.normal(rng, 17), 0.5 + kernels.uniform(rng, 1, 1, 1, 5, 7, 1)
+    has = rng.random(2) < 0.5
+    stabilizer = 0.1 * (seed % 2)
+    arrays = {"factor": factor, "terms": terms, "m": m, "bias": vector(bias) if has[0] else None,
+              "scale": np.broadcast_to(place(scale), m.shape) if has[1] else None}  # fmt: skip
+    Step("FACTOR", arrays, {"mode": lib.DTD_F_SIGNED, "stabilizer": stabilizer}).run(kernels)
+    y = m + has[0] * bias[:, None, None, None, None]
+    s = scale.astype(kernels.wide) if has[1] else 1.0
+    expected = np.where(y < 0, np.minimum(m.astype(kernels.wide) - terms, 0) - stabilizer, terms.astype(kernels.wide) + stabilizer) / s
+    agree(factor, expected, 4 * kernels.u * (np.abs(m) + np.abs(terms) + stabilizer) / s)
 
 
 @each_kernels

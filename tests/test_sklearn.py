@@ -175,7 +175,7 @@ def test_the_preset_of_prepared_columns() -> None:
     np.testing.assert_array_equal(default, dtd.explain(layers, x, rules="lrp-epsilon"))
     first = {"rules": {1: dtd.ZPlus()}}
     kept = dtd.Explainer(layers, domain="nonnegative").plan_for(x.shape)
-    assert [u.row.label for u in kept.program.network.units if hasattr(u, "row")] == ["ZPlus"] * 3
+    assert [u.row.label for u in kept.program.network.units if hasattr(u, "row")] == ["ZPlus", "ZPlus", "ZPlusBySign"]
     mixed = dtd.Explainer(layers, **first).plan_for(x.shape)
     assert [u.row.label for u in mixed.program.network.units if hasattr(u, "row")] == ["ZPlus", "Epsilon", "Epsilon"]
     assert "WSquare" in str(dtd.Explainer(layers[1:]).plan_for(x.shape))
@@ -210,6 +210,11 @@ def competition(model: Any, z: Any) -> tuple[Any, Any]:
     return outputs, relevance
 
 
+def distances(position: int, record: dtd.Layer) -> dtd.Rule | None:
+    """LRP-0 of the distances to the midpoints, whose shift takes no relevance."""
+    return dtd.Pass() if isinstance(record, dtd.Scale) else dtd.Zero() if isinstance(record, (dtd.Conv, dtd.Linear)) else None
+
+
 @pytest.mark.parametrize("n_clusters", [2, 5])
 @pytest.mark.parametrize("scaled", [False, True])
 def test_k_means(n_clusters: int, scaled: bool) -> None:
@@ -220,10 +225,10 @@ def test_k_means(n_clusters: int, scaled: bool) -> None:
     outputs, relevance = competition(model[-1], prepared)
     np.testing.assert_allclose(dtd.predict(layers, X, backend="oracle"), outputs, rtol=0, atol=1e-12 * np.abs(outputs).max())
     assert (dtd.predict(layers, X).argmax(1) == model.predict(X)).all()
-    explainer = dtd.Explainer(layers, rules="lrp-0", backend="oracle")
+    explainer = dtd.Explainer(layers, rules=distances, backend="oracle")
     np.testing.assert_allclose(explainer.explain(X), relevance, rtol=0, atol=1e-12 * np.abs(relevance).max())
     np.testing.assert_allclose(relevance.sum(1), outputs.max(1), rtol=0, atol=1e-12 * np.abs(relevance).max())
-    ledger = dtd.Explainer(layers, rules="lrp-0").ledger(X)
+    ledger = dtd.Explainer(layers, rules=distances).ledger(X)
     assert ledger.closed, ledger
     np.testing.assert_array_less(np.abs(ledger.end - ledger.start), ledger.bound)
 

@@ -49,7 +49,7 @@ from .layers import (
     Upsample,
 )
 from .presets import PRESETS
-from .rules import AlphaBeta, Epsilon, Flat, Gamma, Pass, Rule, WSquare, ZBox, Zero, ZPlus
+from .rules import AlphaBeta, Epsilon, Flat, Gamma, Pass, Rule, WSquare, ZBox, Zero, ZPlus, ZPlusBySign
 
 if TYPE_CHECKING:
     from . import baselines, compat, diagnostics, evaluation, plot
@@ -69,9 +69,9 @@ __all__ = [
     "ConvTranspose", "DomainError", "Dropout", "DtdError", "Embedding", "Epsilon", "Explainer", "Flat", "Flatten", "Gamma", "GlobalAvgPool",
     "InputError", "Layer", "LayerError", "Ledger", "Linear", "MaxPool", "ModelError", "Mul", "NumericsError", "Pad", "Pass", "Permute",
     "Preparation", "ReLU", "Reshape", "Rule", "RuleError", "RunError", "Scale", "ShapeError", "Slice", "Softmax", "StorageError",
-    "SumPool", "TargetError", "Upsample", "WSquare", "WiringError", "ZBox", "ZPlus", "Zero", "__version__", "backends", "baselines",
-    "build_config", "compat", "diagnostics", "evaluation", "explain", "from_keras", "from_onnx", "from_sklearn", "from_torch", "load",
-    "plot", "predict", "run", "save",
+    "SumPool", "TargetError", "Upsample", "WSquare", "WiringError", "ZBox", "ZPlus", "ZPlusBySign", "Zero", "__version__", "backends",
+    "baselines", "build_config", "compat", "diagnostics", "evaluation", "explain", "from_keras", "from_onnx", "from_sklearn",
+    "from_torch", "load", "plot", "predict", "run", "save",
 ]  # fmt: skip
 
 

@@ -30,5 +30,6 @@ class Account:
     r_out: Float64  # (n, *out)
     r_in: Float64  # (n,): the sum handed to all sources
     handed: Float64  # (n,): the sum of absolute values now on those sources, for the rounding bound
+    passed: NDArray[Any] | None = None  # how much of every output's relevance an affine unit hands on, of a shape that fits r_out
     y: NDArray[Any] | None = None  # pre-activations, where a share selects by their sign
     shares: list[ShareAccount] = field(default_factory=list)

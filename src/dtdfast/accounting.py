@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from .account import Account, ShareAccount
 from .plan import units as U
+from .plan.join import handed_on
 from .plan.lower import bias_map
 from .plan.plan import Plan
 from .plan.steps import Buffer
@@ -73,6 +74,8 @@ class Accounts(ABC):
         account = Account(unit, self._relevance_of(unit.out), sum(map(_sums, after), -before), handed)
         if isinstance(unit, U.Neuron):
             self._account_terms(unit, account)
+        elif isinstance(unit, U.Affine) and unit.shares is not None:
+            account.passed = handed_on(unit, self.read(self.plan.values[unit.sources[0].index]))
         return account
 
     def _account_terms(self, unit: U.Neuron, account: Account) -> None:

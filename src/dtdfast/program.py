@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from . import layers as L
 from .errors import LayerError, RuleError, at
 from .plan.domain import Domain
+from .plan.join import join
 from .plan.network import Network, build
 from .plan.resolve import resolve
 from .plan.shapes import Shape
@@ -95,6 +96,8 @@ def prepare(
         raise LayerError(f"stop={stop}: {at(stop, layers[stop])} plays no part in what is explained (entry {last})")
     network = build(entries, input_shape, last, stop, book, domain)
     leaves = network.input if stop is None else network.at[stop]
+    if kind == EXPLAIN:
+        join(network, leaves)
     if kind != PREDICT:
         resolve(network, layers, stop, gradient=kind == GRADIENT)
     pruned = tuple(p for p in range(len(layers)) if p not in entries)

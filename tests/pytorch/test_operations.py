@@ -104,7 +104,7 @@ OPERATIONS: dict[str, tuple[Function, str]] = {
     "avg_pool2d": (lambda x: F.avg_pool2d(x, 3, 2, 1, True, False), "AvgPool"),
     "adaptive to 1": (lambda x: F.adaptive_avg_pool2d(x, 1), "GlobalAvgPool"),
     "adaptive to a divisor": (lambda x: F.adaptive_avg_pool2d(x, (4, 2)), "AvgPool"),
-    "adaptive to the same": (lambda x: F.relu(F.adaptive_avg_pool2d(x, (8, 6))), "ReLU"),
+    "adaptive to the same": (lambda x: F.relu(F.adaptive_avg_pool2d(x, (8, 6))), "AvgPool ReLU"),
     "adaptive maximum": (lambda x: F.adaptive_max_pool2d(x, (2, 1)), "MaxPool"),
     "mean": (lambda x: x.mean((2, 3)), "GlobalAvgPool Flatten"),
     "mean of rows": (lambda x: x.mean(-1, keepdim=True), "AvgPool"),

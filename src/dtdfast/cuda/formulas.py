@@ -334,4 +334,15 @@ def denominator(c: Scalar, a: Scalar, d: Scalar, scale: Scalar) -> Scalar:
     return quotient(d, c * scale)
 
 
+def signed(terms: Scalar, rest: Scalar, y: Scalar, stabilizer: Scalar) -> Scalar:
+    """The denominator of the share that y's sign takes: terms where y ≥ 0, rest = Σ x w − terms (≤ 0) where y < 0."""
+    return negative(rest) - stabilizer if y < ZERO else terms + stabilizer
+
+
+QUOTIENTS: dict[str, Function] = {
+    "none": quotient,
+    "positive": lambda a, b: ZERO if b <= ZERO else a / b,
+    "negative": lambda a, b: ZERO if b >= ZERO else a / b,
+}
+
 FACTORS: dict[str, Function] = {"gate": gate, "denominator": denominator}

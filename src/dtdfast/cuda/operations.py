@@ -107,7 +107,9 @@ def multiply(site: Site) -> list[Launch]:
 
 def divide(site: Site) -> list[Launch]:
     step = site.step
-    return site.run((elementwise.divide,), [site.view(step.out), site.view(step.x), site.view(step.m, kept=True)], (int(step.accumulate),))
+    mode = step.mode if isinstance(step.mode, str) else "none"
+    views = [site.view(step.out), site.view(step.x), site.view(step.m, kept=True)]
+    return site.run((elementwise.divide, mode), views, (int(step.accumulate),))
 
 
 def activate(site: Site) -> list[Launch]:

@@ -45,7 +45,7 @@ def _windows(call: Call, n_space: int) -> tuple[int, ...]:
 def _adaptive(average: bool, n_space: int) -> Callable[[Records, Call], Value]:
     def handle(records: Records, call: Call) -> Value:
         kernel = _windows(call, n_space)
-        if math.prod(kernel) == 1:
+        if math.prod(kernel) == 1 and not average:
             return call.x()
         return _mean_over(records, call.x(), kernel) if average else records.add(L.MaxPool, call.x(), kernel=kernel)
 

@@ -50,6 +50,10 @@ class Lowering(LoweringBase):
             if number and number == self.program.wide:
                 self.narrow()
             self.unit = unit
+            if unit.twin and (unit.out.valueless or not unit.in_relevance):
+                if isinstance(unit, U.Affine) and unit.tapped is not None and unit.in_relevance:
+                    self.taps_open(unit)
+                continue
             FORWARD[type(unit)](self, unit)
         output = self.network.output
         self.unit = None
@@ -87,11 +91,17 @@ class Lowering(LoweringBase):
             self.factors[unit.out.index] = [(factor, "gate")]
             self.sums(unit, out, dict(factor=View(factor), mode="derivative"))
             return
-        kind = "gate" if unit.out.form == "c" else "denominator"
+        kind = "signed" if row.by_sign else "gate" if unit.out.form == "c" else "denominator"
+        if unit.half:
+            self.half(unit, out, kind)
+            return
+        if row.by_sign and (self.ledger or not fusable(unit) or has_slopes(unit)):
+            self.by_sign(unit, out)
+            return
         if not fusable(unit):
             self.general(unit, out, kind)
             return
-        (share,) = row.shares
+        share = row.shares[0]
         factor = self.buffer(f"{'g' if kind == 'gate' else 'd'}{self.label(unit.out)}", unit.out.shape, dtype=self.gates)
         self.factors[unit.out.index] = [(factor, kind)]
         fields = dict(factor=View(factor), mode=kind, dual=is_dual(unit), coefficient=share.coefficient, stabilizer=row.stabilizer)
@@ -105,7 +115,7 @@ class Lowering(LoweringBase):
 
     def sums(self, unit: U.Neuron, out: Buffer, last: dict[str, Any]) -> None:
         """Out = act(y), y = Σ_parts x w + b, and of `last` a factor and terms: in one epilogue, unless the activation is a prelu."""
-        if isinstance(unit.activation, L.Activation) and unit.activation.slopes is not None:
+        if has_slopes(unit):
             self.activated_apart(unit, out, last)
         else:
             self.pre_activations(unit, out, {**last, "activation": activation_of(unit.activation)})
@@ -129,9 +139,10 @@ class Lowering(LoweringBase):
         parts = list(unit.parts)
         dual = bool(last.get("dual"))
         previous: tuple[View, View] | None = None
-        if len(parts) > 1 and is_identity(parts[0]):  # an operand of weight 1 starts both sums as it is
-            first = View(self.value(parts.pop(0).source))
-            previous = (first, first)
+        if len(parts) > 1 and is_identity(parts[0]):  # an operand of weight 1 starts both sums: as it is, or without its negative values
+            part = parts.pop(0)
+            first = View(self.value(part.source))
+            previous = (first, View(self.mapped(part, part.terms[0][0])) if dual else first)
         for number, part in enumerate(parts):
             fields: dict[str, Any] = dict(dual=dual)
             if number < len(parts) - 1:
@@ -182,12 +193,47 @@ class Lowering(LoweringBase):
                 fields.update(m=View(y), bias=self.constant(unit.bias) if unit.bias is not None else None)
             if unit.bias is not None and share.bias is not None:
                 fields["bias_d"] = self.constant(bias_map(unit.bias, share, row.gamma))
-            if row.fallback and number == 0 and len(row.shares) == 2:
+            if row.falls_back and number == 0:
                 fields["terms_prev"] = View(sums[1])
             window = self.window(unit, share.terms[0].w)
             self.emit(Step("FACTOR", unit, View(factor), factor=View(factor), window=window, **fields))
             factors.append((factor, kind))
         self.factors[unit.out.index] = factors
+
+    def half(self, unit: U.Neuron, out: Buffer, kind: str) -> None:
+        """The sum of what is shared, and the denominator: that sum itself where nothing is added to it."""
+        row = unit.row
+        assert row is not None
+        pairs = [(part, term) for part in unit.parts for term in part.terms[0]]
+        self.accumulate(pairs, out, row.gamma)
+        factor, (share,) = out, row.shares
+        window = self.window(unit, W)
+        if kind == "gate" or row.stabilizer or window is not None or (unit.bias is not None and share.bias is not None):
+            factor = self.buffer(f"{'g' if kind == 'gate' else 'd'}{self.label(unit.out)}", unit.out.shape, dtype=self.gates)
+            fields: dict[str, Any] = dict(terms=View(out), x=View(out), mode=kind, stabilizer=row.stabilizer)
+            if unit.bias is not None and share.bias is not None:
+                fields["bias_d"] = self.constant(bias_map(unit.bias, share, row.gamma))
+            self.emit(Step("FACTOR", unit, View(factor), factor=View(factor), window=window, **fields))
+        self.factors[unit.out.index] = [(factor, kind)]
+        if self.ledger:
+            self.kept[unit.out.index] = Kept([out], [self.magnitude(unit, 0) or out])
+
+    def by_sign(self, unit: U.Neuron, out: Buffer) -> None:
+        """Y, the first share's sum, and one factor: the second share's sum is what y has beside the first's and its bias."""
+        row, label = unit.row, self.label(unit.out)
+        assert row is not None
+        y = self.buffer(f"y{label}", unit.out.shape)
+        self.sums(unit, out, dict(terms=View(y)))
+        terms = self.share_terms(unit, 0)
+        factor = self.buffer(f"d{label}", unit.out.shape, dtype=self.gates)
+        bias = self.constant(unit.bias) if unit.bias is not None else None
+        fields: dict[str, Any] = dict(terms=View(terms), m=View(y), bias=bias, mode="signed", stabilizer=row.stabilizer)
+        self.emit(Step("FACTOR", unit, View(factor), factor=View(factor), window=self.window(unit, W), **fields))
+        self.factors[unit.out.index] = [(factor, "signed")]
+        if self.ledger:
+            sizes = self.buffer(f"a{label}", unit.out.shape)
+            self.accumulate([(part, Term(X_ABS, "|w|")) for part in unit.parts], sizes, 0.0)
+            self.kept[unit.out.index] = Kept([terms, self.share_terms(unit, 1)], [terms, sizes], y)
 
     def window(self, unit: U.Neuron, weight_map: str) -> Reals | None:
         scale = window_scale(unit.parts[0].window, weight_map)
@@ -241,6 +287,17 @@ class Lowering(LoweringBase):
         source = self.value(unit.sources[0])
         shift = None if unit.shift is None else self.constant(unit.shift)
         self.emit(Step("AFFINE", unit, View(self.new_value(unit)), View(source), vector=self.constant(unit.scale), bias=shift))
+        if unit.tapped is not None:
+            self.taps_open(unit)
+
+    def taps_open(self, unit: U.Affine) -> None:
+        """What is positive where the affine hands relevance to its first source."""
+        assert unit.tapped is not None
+        assert unit.shares is not None
+        source = unit.sources[0]
+        passes = self.passing[unit.out.index] = self.buffer(f"p{self.label(unit.out)}", unit.out.shape)
+        x, vector, bias = View(self.value(source)), self.constant(unit.tapped), self.constant(unit.shares[unit.open_to])
+        self.emit(Step("AFFINE", unit, View(passes), x, vector=vector, bias=bias))
 
     def normalise(self, unit: U.Normalise) -> None:
         r = unit.record
@@ -278,13 +335,22 @@ class Lowering(LoweringBase):
         self.emit(Step("EMBED", unit, View(out), ids, vector=self.constant(unit.weight), mode=feature_slot(unit)))
 
 
+def has_slopes(unit: U.Neuron) -> bool:
+    """Whether its activation is a prelu, which no epilogue knows."""
+    return isinstance(unit.activation, L.Activation) and unit.activation.slopes is not None
+
+
 def fusable(unit: U.Neuron) -> bool:
     """One share, one denominator that y's own pass over x and w can sum: Σ x w⁺ (z⁺ on x ≥ 0) or Σ x w."""
     row = unit.row
     assert row is not None
-    if len(row.shares) != 1 or row.shares[0].select != "all" or row.fallback:
-        return False
     terms = [(part, part.terms[0]) for part in unit.parts]
+    if row.by_sign:
+        first = len(terms) > 1 and is_identity(unit.parts[0]) and len(terms[0][1]) == 1
+        rest = terms[1:] if first else terms
+        return is_dual(unit) and all(len(t) == 1 and t[0].x == X for _, t in rest)
+    if len(row.shares) != 1 or row.shares[0].select != "all":
+        return False
     if any(len(t) != 1 or t[0].x != X for _, t in terms):
         return False
     maps = {t[0].w for _, t in terms}
@@ -294,7 +360,7 @@ def fusable(unit: U.Neuron) -> bool:
 
 
 def is_dual(unit: U.Neuron) -> bool:
-    return any(part.terms[0][0].w == W_POS for part in unit.parts)
+    return any(part.terms[0] and part.terms[0][0].w == W_POS for part in unit.parts)
 
 
 FORWARD: dict[type[U.Unit], Callable[[Lowering, Any], None]] = {

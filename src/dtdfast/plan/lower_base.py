@@ -60,6 +60,7 @@ class LoweringBase:
         self.values: dict[int, Buffer] = {}
         self.factors: dict[int, list[tuple[Buffer, str]]] = {}  # neuron's output → per share (factor, "gate" or "denominator")
         self.winners: dict[int, Buffer] = {}
+        self.passing: dict[int, Buffer] = {}  # affine's output → positive where relevance passes to its first source
         self.kept: dict[int, Kept] = {}
         self.names: dict[str, int] = {}
 

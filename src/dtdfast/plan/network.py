@@ -9,11 +9,11 @@ import numpy as np
 from .. import layers as L
 from ..errors import DomainError, LayerError, RuleError
 from ..presets import RuleBook
-from ..rules import Pass, Rule, ZBox
+from ..rules import PRODUCT_FORM, W_NEG, W_POS, Pass, Row, Rule, ZBox, ZPlus, ZPlusBySign
 from .domain import Domain, broadcast_bounds, carry
 from .fold import LINEAR, Folding, affine, fold
 from .geometry import conv_part, linear_part, move_pairs, pool_part, winner_taps
-from .shapes import Shape
+from .shapes import Shape, spatial
 from .signs import sign_of
 from .taps import identity
 from .units import (
@@ -89,6 +89,8 @@ class _Builder:
 
     def unit(self, entry: Entry, sources: tuple[Tensor, ...]) -> Unit | None:
         record, here = entry.record, (entry.position,)
+        if isinstance(record, POOLS) and self.idle(entry, sources[0]):
+            return Reshaping(here, sources, self.tensor(entry))
         if isinstance(record, (*LINEAR, *POOLS)):
             return self.neuron(entry, sources)
         if isinstance(record, L.Add):
@@ -115,6 +117,14 @@ class _Builder:
             return Probabilities(here, sources, self.tensor(entry), axis=axis)
         assert isinstance(record, L.Embedding)
         return Words(here, sources, self.tensor(entry), weight=np.asarray(record.weight))
+
+    def idle(self, entry: Entry, source: Tensor) -> bool:
+        """A pool of one-element windows computes nothing; only a convention with a stabilizer takes from it, or a rule of its own."""
+        kernel = source.shape[1:]
+        if not isinstance(entry.record, L.GlobalAvgPool):
+            kernel = spatial(getattr(entry.record, "kernel", 1), len(kernel), "kernel")
+        alone = entry.shape == source.shape and set(kernel) == {1}
+        return alone and self.book.convention.stabilizer == 0 and self.book.explicit(entry.position, entry.record) is None
 
     def neuron(self, entry: Entry, sources: tuple[Tensor, ...]) -> Neuron:
         record, (source,) = entry.record, sources
@@ -199,15 +209,25 @@ class _Builder:
         return Elementwise((entry.position,), sources, self.tensor(entry), activation=record)
 
     def affine(self, entry: Entry, sources: tuple[Tensor, ...]) -> Unit:
+        """Nothing takes it in: a linear layer of one tap, its shift as bias, or passed by relevance."""
         record, (source,) = entry.record, sources
         assert isinstance(record, (L.BatchNorm, L.Scale))
         scale, shift = affine(record)
-        rule = self.book.explicit(entry.position, record)
-        if rule is None or isinstance(rule, Pass):
-            return Affine((entry.position,), sources, self.tensor(entry), scale=scale, shift=shift if shift.any() else None)
+        said = self.book.explicit(entry.position, record)
+        rule = said or self.book.affine(len(entry.shape) == 1)
+        split = None if isinstance(rule, Pass) else splits(rule.row(self.book.convention))
+        if isinstance(rule, Pass) or split or (said is None and self.transparent(rule, source)):
+            unit = Affine((entry.position,), sources, self.tensor(entry), scale=scale, shift=shift if shift.any() else None)
+            unit.split = None if said is None and source.is_input else split
+            return unit
         part = Part(entry.position, source, identity(source.channels, source.space), scale.reshape(-1, 1, 1, 1, 1))
-        self.rule[entry.position] = (rule, True)
-        return Neuron((entry.position,), sources, self.tensor(entry), parts=[part], bias=shift)
+        self.rule[entry.position] = (rule, said is not None)
+        return Neuron((entry.position,), sources, self.tensor(entry), parts=[part], bias=shift if shift.any() else None)
+
+    def transparent(self, rule: Rule, source: Tensor) -> bool:
+        """Whether relevance passes an affine that takes no tap: at the input where a first-layer rule is looked for behind it."""
+        first = self.book.preset.first if self.book.everywhere() is None else None
+        return (source.is_input and first is not None) or isinstance(rule, ZBox)
 
     def preparation(self, entry: Entry, sources: tuple[Tensor, ...]) -> Unit:
         """What becomes of the input before the network: relevance passes."""
@@ -287,6 +307,10 @@ class _Builder:
         first = self.book.preset.first
         if reads_input and not said and first is not None:
             rule = first if isinstance(first, Rule) else self.domain.rule
+            if isinstance(rule, ZPlus) and self.book.by_sign:
+                rule = ZPlusBySign()
+        if isinstance(rule, ZPlusBySign) and unit.out.nonnegative:
+            rule = ZPlus(bias="none", stabilizer=rule.stabilizer)
         if isinstance(rule, ZBox):
             self.assign_boxes(unit, rule, reads_input, boxes)
         unit.row = rule.row(self.book.convention)
@@ -315,6 +339,14 @@ class _Builder:
             spans = f"{unit.weight.min():g} to {unit.weight.max():g}"
             raise DomainError(f"{where}: its vectors span {spans} and leave the box of `domain`")
         return low, high
+
+
+def splits(row: Row) -> tuple[float, float] | None:
+    """Of a row that shares by products of one sign, without a bias: how much goes by those of y's sign, and by the others."""
+    signed = all(term.x in PRODUCT_FORM and term.w in (W_POS, W_NEG) for share in row.shares for term in share.terms)
+    if row.holds_bias or not signed:
+        return None
+    return row.shares[0].coefficient, 0.0 if row.by_sign or len(row.shares) == 1 else row.shares[1].coefficient
 
 
 def same(a: Rule, b: Rule) -> bool:

@@ -67,11 +67,16 @@ def _after(activation: L.ReLU | L.Activation | None, nonnegative: bool) -> bool:
     return isinstance(activation, L.ReLU) or SIGN_AFTER[activation.kind](activation, nonnegative)
 
 
+def _least(numbers: Floats | None) -> bool:
+    """Whether weights or biases are all ≥ 0 (absent ones are), the larger weights not looked at: theirs are of both signs."""
+    return numbers is None or (numbers[0].size < 1024 and bool((numbers >= 0).all()))
+
+
 def sign_of(unit: Unit) -> bool:
     """Whether a unit's outputs are known to be ≥ 0, given what is known of its sources."""
     sources = all(s.nonnegative for s in unit.sources)
     if isinstance(unit, Neuron):
-        return _after(unit.activation, sources and unit.bias is None and all(p.weight is None for p in unit.parts))
+        return _after(unit.activation, sources and _least(unit.bias) and all(_least(p.weight) for p in unit.parts))
     if isinstance(unit, Elementwise):
         return _after(unit.activation, sources)
     if isinstance(unit, Probabilities):

@@ -33,6 +33,7 @@ class Tensor:
     readers: list[Unit] = field(default_factory=list)
     wanted: bool = False  # relevance is wanted here
     form: str = "R"  # of its relevance: "R", or "c" with R = x ⊙ c
+    valueless: bool = False  # it carries relevance alone (join.py)
 
     @property
     def channels(self) -> int:
@@ -52,6 +53,7 @@ class Unit:
     entries: tuple[int, ...]
     sources: tuple[Tensor, ...]
     out: Tensor
+    twin: bool = field(default=False, kw_only=True)  # stands beside another unit, for relevance alone (join.py)
 
     @property
     def position(self) -> int:
@@ -91,6 +93,7 @@ class Neuron(Unit):
     bias: Floats | None = None
     activation: L.ReLU | L.Activation | None = None
     row: Row | None = None
+    half: bool = False  # its value is the sum of what it shares by, without bias and activation
 
 
 @dataclass(eq=False)
@@ -109,11 +112,26 @@ class Elementwise(Unit):
 
 @dataclass(eq=False)
 class Affine(Unit):
-    """x·scale + shift per channel that cannot be folded: relevance passes, and the ledger shows it."""
+    """x·scale + shift per channel that cannot be folded: relevance passes, or goes where join.py says.
+
+    split : of a joined neuron's relevance, what goes by the products of its value's sign and what by the others, (1, 0) but for αβ
+    shares : per source, how much of R it is handed, (c,); None: all
+    tapped : ±1 in the channels whose R goes to the source number `open_to` where tapped·x > 0, x that of the first, else 0
+    """
 
     scale: Floats = field(kw_only=True)
     shift: Floats | None = None
     prepares: bool = False  # the network's input, before all rules
+    split: tuple[float, float] | None = None
+    shares: tuple[Floats, ...] | None = None
+    tapped: Floats | None = None
+    open_to: int = 0
+
+    @property
+    def carriers(self) -> tuple[Tensor, ...]:
+        opens = self.tapped is not None and self.open_to == 0
+        first = self.shares is None or opens or len(self.sources) == 1 or bool(self.shares[0].any())
+        return self.sources if first else self.sources[1:]
 
 
 @dataclass(eq=False)
