@@ -143,7 +143,7 @@ def _choose_float64(program: Program, convention: Convention) -> None:
     assert isinstance(unit, Neuron)
     assert unit.row is not None
     if number == len(units) - 1:
-        program.real = "f8"
+        program.real, program.wide = "f8", 0  # all of it
     else:
         program.wide = max(number + 1, program.wide)
     entries = "+".join(map(str, unit.entries))
