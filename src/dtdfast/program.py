@@ -129,6 +129,8 @@ def _choose_float64(program: Program, convention: Convention) -> None:
     At the network's outputs nothing is cut off, but relevance enters at a few of them: these are checked instead.
     """
     units, output = program.network.units, program.network.output
+    if not units:  # nothing is computed, and nothing divided
+        return
     doubts = {number: reason for number, unit in enumerate(units) if (reason := doubt(unit))}
     last = units[-1]
     explained = isinstance(last, Neuron) and last.row is not None and len(last.row.shares) == 1

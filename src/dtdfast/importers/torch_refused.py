@@ -10,12 +10,14 @@ from .torch_call import operation
 BRANCH = "a branch in its code depends on the data; make the branch to be explained a module of its own"
 STATE = "explain a module without changing state, such as one that holds the state to be explained as a constant"
 TRAINING = "it was exported in training mode; export the module after module.eval()"
+SIZE_OR_SIGN = "what only knows the size or the sign of a number has no rule for its relevance; use a ReLU of x and one of −x instead"
 
 OPERATORS: dict[str, str] = {
     **dict.fromkeys(("scaled_dot_product_attention", "bmm", "baddbmm", "einsum"), ATTENTION),
     **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), RECURRENCE),
     **dict.fromkeys(("layer_norm", "group_norm", "instance_norm", "rms_norm"), STATISTICS),
     "native_dropout": TRAINING,
+    **dict.fromkeys(("sign", "abs"), SIZE_OR_SIGN),
 }
 PARTS: dict[str, str] = {
     "MultiheadAttention": ATTENTION,
