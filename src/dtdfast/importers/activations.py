@@ -26,16 +26,22 @@ def written_out(records: list[Layer], cls: type[Layer], positions: list[int], fi
                 if _is_relu6_of_3_more(records, gate, x):
                     return x, {"kind": "hard_swish"}
     if cls is Activation and (fields["kind"], fields.get("alpha"), fields.get("beta")) == ("clip", 0.0, 1.0):
-        affine = record_at(records, positions[0], Scale)
-        if affine is not None and _is_half_around_0(affine):
-            return source_of(records, positions[0]), {"kind": "hard_sigmoid", "alpha": float(affine.scale.flat[0]), "beta": 0.5}
+        found = _half_around_0(records, positions[0])
+        if found is not None:
+            return found[0], {"kind": "hard_sigmoid", "alpha": found[1], "beta": 0.5}
     return None
 
 
-def _is_half_around_0(record: Scale) -> bool:
-    """Whether this is a·x + 1/2 with one a > 0: clipped to (0, 1), a piecewise linear sigmoid and so a gate."""
-    one = bool(np.ptp(record.scale) == 0 and record.scale.flat[0] > 0)
-    return one and record.shift is not None and bool(np.all(record.shift == 0.5))
+def _half_around_0(records: list[Layer], position: int) -> tuple[int, float] | None:
+    """(position of y, a) where this entry is a·y + 1/2 with one a > 0: clipped to (0, 1), a piecewise linear sigmoid and so a gate."""
+    record = record_at(records, position, Scale)
+    if record is None or record.shift is None or not np.all(record.shift == 0.5):
+        return None
+    before = record_at(records, source_of(records, position), Scale)
+    if np.all(record.scale == 1) and before is not None and before.shift is None:
+        record, position = before, source_of(records, position)
+    slope = float(record.scale.flat[0])
+    return (source_of(records, position), slope) if slope > 0 and np.ptp(record.scale) == 0 else None
 
 
 def _scales(record: Scale, by: float) -> bool:
