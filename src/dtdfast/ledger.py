@@ -21,6 +21,7 @@ from .layers import Layer
 from .plan import units as U
 from .plan.domain import take
 from .rules import Share
+from .show import OneLine, preformatted
 
 CAUSES = ("bias", "stabilizer", "zero denominator", "surplus", "constant")
 """What relevance is absorbed by: the bias in a denominator, ε, d = 0, αβ or a doubling add (negative: relevance grew), padding values."""
@@ -37,7 +38,7 @@ def total(values: NDArray[Any]) -> Vector:
 
 
 @dataclass
-class Row:
+class Row(OneLine):
     """One unit of the plan: relevance that came (on its outputs), that went (to its inputs), and what it absorbed.  Arrays (n,)."""
 
     entries: tuple[int, ...]
@@ -55,6 +56,7 @@ class Row:
 
     @property
     def closed(self) -> bool:
+        """Whether the account closes: the residual lies within its bound."""
         return bool((np.abs(self.residual) <= self.bound).all())
 
 
@@ -101,8 +103,14 @@ class Ledger:
 
     @property
     def closed(self) -> bool:
-        """Every row's residual, and the whole's, within its bound."""
+        """Whether the account closes: every row's residual, and the whole's, lies within its bound."""
         return all(r.closed for r in self.rows) and bool((np.abs(self.residual) <= self.bound).all())
+
+    def __repr__(self) -> str:
+        return f"Ledger({len(self.rows)} rows, {len(self.start)} samples, closed={self.closed})"
+
+    def _repr_html_(self) -> str:
+        return preformatted(str(self))
 
     def __str__(self) -> str:
         header = ("entries", "unit", "rule", "came", "went", "absorbed", "by", "residual", "bound")
@@ -124,7 +132,7 @@ class Ledger:
             )
         widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
         table = "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines)
-        state = "closed" if self.closed else "OPEN: some residual exceeds its rounding bound"
+        state = "account closes" if self.closed else "ACCOUNT STAYS OPEN: some residual exceeds its rounding bound"
         return (
             f"{table}\n{len(self.start)} sample(s): {self.start.sum():.6g} entered, {self.end.sum():.6g} arrived, "
             f"{np.sum(list(self.absorbed.values())):.3g} absorbed, largest residual {np.abs(self.residual).max():.1e}; {state}"

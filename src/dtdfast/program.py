@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
 
 from . import layers as L
 from .errors import LayerError, RuleError, at
@@ -35,6 +38,21 @@ class Program:
     wide: int = 0  # so many units, from the input on, compute in float64 where the others do not
     because: str = ""  # why not all is float32
     checked: Neuron | None = None  # whose denominators decide, sample by sample, whether float32 will do
+
+    def __repr__(self) -> str:
+        return f"Program({self.kind!r}, {self.network!r}, {np.dtype(self.low)})"
+
+    @cached_property
+    def nbytes(self) -> int:
+        """Bytes of the arrays that folding and rules made for it: those that are not a record's own."""
+        made = {}
+        for unit in self.network.units:
+            for part in unit.parts if isinstance(unit, Neuron) else ():
+                for array in (part.weight, part.window, *(part.box or ())):
+                    if array is not None:
+                        root = array.base if isinstance(array.base, np.ndarray) else array
+                        made[id(root)] = 0 if not array.flags.writeable else array.nbytes
+        return sum(made.values())
 
     @property
     def low(self) -> str:

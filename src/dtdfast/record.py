@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import LayerError, WiringError
+from .show import OneLine
 
 INPUT = -1
 """The network's input, as an entry of `inputs=`."""
@@ -21,7 +22,7 @@ Array = NDArray[Any]  # what a record holds; any sequence of numbers may be give
 
 
 @dataclass(frozen=True, eq=False)
-class Layer:
+class Layer(OneLine):
     """What every record has.
 
     Parameters
@@ -69,6 +70,8 @@ class Layer:
     def _array(self, key: str, ndim: int | tuple[int, ...] | None = None, shape: tuple[int, ...] | None = None) -> None:
         """Replace a field by a read-only float copy of it, checked for dtype, rank, shape and finiteness."""
         value = getattr(self, key)
+        if isinstance(value, np.ma.MaskedArray):
+            raise LayerError(f"{self._type}: {key} is a masked array, and its mask would be lost; pass {key}.filled(value)")
         if isinstance(value, np.ndarray) and value.dtype.kind != "f":
             raise LayerError(f"{self._type}: {key} has dtype {value.dtype}, expected a float array (float32 or float64)")
         try:

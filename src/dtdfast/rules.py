@@ -18,6 +18,7 @@ from typing import ClassVar
 from numpy.typing import ArrayLike
 
 from .errors import RuleError
+from .show import OneLine
 
 # Input maps of a term.  "x", "x+" and "x-" are of product form (R_i = x_i c_i); the others are not.
 X, X_POS, X_NEG, X_ONE, X_ABOVE_LOW, X_BELOW_HIGH, X_ABS = "x", "x+", "x-", "1", "x-low", "x-high", "|x|"
@@ -174,7 +175,7 @@ class WSquare(Rule):
 
 
 @dataclass(frozen=True)
-class ZBox(Rule):
+class ZBox(OneLine, Rule):
     """zB (low ≤ x ≤ high): ((x−low) w⁺ + (x−high) w⁻) / Σ, the two-term form that never cancels.  arXiv:1512.02479, eq. 17.
 
     low, high : float, (c,) or full arrays, optional

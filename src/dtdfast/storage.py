@@ -19,8 +19,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
+from . import budget
 from .errors import DtdError, LayerError, StorageError, at
 from .extras import require
+from .files import regular, written
 from .layers import RECORDS, Layer
 from .record import Array
 
@@ -55,16 +57,8 @@ def save(layers: Sequence[Layer], path: str | os.PathLike[str]) -> None:
     _limit("array elements", sum(array.size for array in tensors.values()), MAX_ELEMENTS)
     metadata = json.dumps({"version": VERSION, "layers": entries}, separators=(",", ":"), allow_nan=False)
     _limit("bytes of header", len(json.dumps(metadata)) + sum(len(key) + 200 for key in tensors), MAX_HEADER)
-    path = Path(path)
-    part = path.with_name(path.name + ".part")
-    try:
-        part.touch()
-        mode = part.stat().st_mode
+    with written(path) as part:
         safetensors.numpy.save_file(tensors, part, metadata={KEY: metadata})
-        part.chmod(mode)  # safetensors makes its files private; a saved network gets the permissions of any new file
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def load(path: str | os.PathLike[str]) -> list[Layer]:
@@ -83,9 +77,11 @@ def load(path: str | os.PathLike[str]) -> list[Layer]:
     ------
     StorageError
         When the file is corrupt, cut short, too large, of a later format, or not a layer list at all.
+    InputError
+        When it is a folder, a pipe or a device.
     """
     safetensors = _safetensors()
-    path = Path(path)
+    path = regular(path)
     with path.open("rb") as file:
         header = _header(file, path)
     entries = _entries(header, path)
@@ -152,6 +148,7 @@ def _count_bytes(header: Mapping[str, Any], path: Path) -> int:
         n_elements += math.prod(shape)
         n_bytes += math.prod(shape) * ITEMSIZE[dtype]
     _limit("array elements", n_elements, MAX_ELEMENTS, path)
+    budget.require(n_bytes, f"{path}: its arrays")
     return n_bytes
 
 

@@ -20,13 +20,14 @@ from ..oracle_maths import WEIGHT_MAPS, input_map
 from ..plan import units as U
 from ..plan.network import Network
 from ..rules import Share
+from ..show import OneLine
 from .piecewise import Frozen, network_of
 
 Array = NDArray[Any]
 
 
 @dataclass
-class RootPoints:
+class RootPoints(OneLine):
     """Root points of some neurons of one layer, for one sample.
 
     Attributes
@@ -46,7 +47,7 @@ class RootPoints:
 
 
 @dataclass
-class NeuronLayer:
+class NeuronLayer(OneLine):
     """One unit of neurons in a frozen network at one sample."""
 
     frozen: Frozen

@@ -51,6 +51,9 @@ class Network:
     folding: Folding
     at: dict[int, Tensor]  # the caller's position → the tensor that stands for its output
 
+    def __repr__(self) -> str:
+        return f"Network({len(self.units)} units, {self.input.shape} -> {self.output.shape})"
+
 
 class _Builder:
     def __init__(self, entries: dict[int, Entry], input_shape: Shape, folding: Folding, book: RuleBook, domain: Domain) -> None:
@@ -124,7 +127,8 @@ class _Builder:
         if not isinstance(entry.record, L.GlobalAvgPool):
             kernel = spatial(getattr(entry.record, "kernel", 1), len(kernel), "kernel")
         alone = entry.shape == source.shape and set(kernel) == {1}
-        return alone and self.book.convention.stabilizer == 0 and self.book.explicit(entry.position, entry.record) is None
+        said = self.book.explicit(entry.position, entry.record) or self.book.everywhere()
+        return alone and self.book.convention.stabilizer == 0 and said is None
 
     def neuron(self, entry: Entry, sources: tuple[Tensor, ...]) -> Neuron:
         record, (source,) = entry.record, sources

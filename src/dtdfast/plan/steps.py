@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..show import OneLine
 from .shapes import Shape
 from .taps import Phase, Triple
 from .units import Part, Region, Unit
@@ -51,6 +52,9 @@ class Buffer:
     offset: int = 0  # bytes from the start of the arena
     first: int = -1  # steps that use it
     last: int = -1
+
+    def __repr__(self) -> str:
+        return f"Buffer({self.name!r}, {self.shape}, batch={self.batch!r}, dtype={self.dtype!r})"
 
     @property
     def root(self) -> Buffer:
@@ -93,7 +97,7 @@ class Buffer:
 
 
 @dataclass(frozen=True, eq=False)
-class View:
+class View(OneLine):
     """A buffer, or a region of it.
 
     expand : repeat axes of size 1 to this shape
@@ -142,7 +146,7 @@ def bound_strides(bound: Reals, shape: Shape) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True)
-class Weights:
+class Weights(OneLine):
     """Weights of a part, as a kernel wants them: packed for the taps of one phase."""
 
     part: Part
@@ -190,6 +194,9 @@ class Step:
     gamma: float = 0.0
     size: int = 0  # LRN
     macs: int = 0
+
+    def __repr__(self) -> str:
+        return f"Step({self.op!r}, unit={self.unit!r}, out={self.out.buffer!r})"
 
     def views(self) -> list[View]:
         given = (self.out, self.x, self.factor, self.terms, self.y_prev, self.terms_prev, self.m)

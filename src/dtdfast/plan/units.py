@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from .. import layers as L
 from ..rules import Row, Term
+from ..show import OneLine, shown
 from .shapes import Shape
 from .taps import Taps
 
@@ -21,7 +22,7 @@ Floats = NDArray[np.floating[Any]]
 Box = tuple[Floats, Floats]  # lower and upper bound, of one sample's shape
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Tensor:
     """Values that one unit writes and others read."""
 
@@ -35,6 +36,9 @@ class Tensor:
     form: str = "R"  # of its relevance: "R", or "c" with R = x ⊙ c
     valueless: bool = False  # it carries relevance alone (join.py)
 
+    def __repr__(self) -> str:
+        return f"Tensor({self.index}, shape={self.shape}, entry {self.position})"
+
     @property
     def channels(self) -> int:
         return self.shape[0]
@@ -47,13 +51,16 @@ class Tensor:
 
 
 @dataclass(eq=False)
-class Unit:
+class Unit(OneLine):
     """Base of the units; `entries` are the positions of the caller's list that it stands for."""
 
     entries: tuple[int, ...]
     sources: tuple[Tensor, ...]
     out: Tensor
     twin: bool = field(default=False, kw_only=True)  # stands beside another unit, for relevance alone (join.py)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(entries={shown(self.entries)}, out={self.out.shape})"
 
     @property
     def position(self) -> int:
@@ -71,7 +78,7 @@ class Unit:
 
 
 @dataclass(eq=False)
-class Part:
+class Part(OneLine):
     """One operand of a neuron: source ∗ weight by taps; weight (c_out, c_in/groups, *kernel), None for ones."""
 
     position: int
