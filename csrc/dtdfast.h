@@ -40,7 +40,7 @@ typedef enum {
     DTD_FACTOR,         /* factor from terms, see dtd_factor */
     DTD_MULTIPLY,       /* out (+)= multiplier(m) * x */
     DTD_DIVIDE,         /* out = x / m, 0 where m is 0, or has not the sign that `mode` asks for */
-    DTD_ACTIVATE,       /* out = act(x) */
+    DTD_ACTIVATE,       /* out = act(x), or act'(x) */
     DTD_AFFINE,         /* out (+)= x * weight[c] + bias[c] */
     DTD_LRN,
     DTD_SOFTMAX,     /* along axis `mode` */
@@ -105,15 +105,25 @@ typedef enum {
     DTD_RELU,
     DTD_LEAKY_RELU,
     DTD_CLIP,
+    DTD_THRESHOLD,
+    DTD_HARD_SHRINK,
+    DTD_SOFT_SHRINK,
+    DTD_TANH_SHRINK,
     DTD_ELU,
+    DTD_SELU,
+    DTD_CELU,
     DTD_SILU,
     DTD_GELU,
     DTD_GELU_TANH,
+    DTD_MISH,
     DTD_SIGMOID,
     DTD_HARD_SIGMOID,
+    DTD_LOG_SIGMOID,
     DTD_HARD_SWISH,
     DTD_TANH,
-    DTD_SOFTPLUS
+    DTD_SOFTPLUS,
+    DTD_SOFTSIGN,
+    DTD_N_ACTIVATIONS
 } dtd_activation;
 
 /* One step.  Unused views and refs are absent (base -1).  See csrc/README.md for each operation's use of the fields. */

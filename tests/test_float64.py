@@ -177,3 +177,13 @@ def test_which_backend_has_float64(monkeypatch, rng):
     assert dtd.Explainer(layers, backend="oracle", precision="float64").backend == "oracle"
     with pytest.raises(dtd.BackendError, match="float64"):
         dtd.Explainer(layers, precision="float16")
+
+
+def test_a_preparation_under_a_convention_that_takes_float64(rng):
+    """Both reasons for float64 at once: all of the network takes it, and nothing is converted in between."""
+    layers = [dtd.Preparation(normal(rng, 5), normal(rng, 5)), dtd.Linear(normal(rng, 7, 5), normal(rng, 7))]
+    x, start = normal(rng, 3, 5), normal(rng, 3, 7)
+    for rules in ("dtd", "lrp-epsilon", dtd.Gamma()):
+        options = dict(rules=rules, convention="captum")
+        expected = dtd.explain(layers, x, start, backend="oracle", **options)
+        np.testing.assert_allclose(dtd.explain(layers, x, start, backend="cpu", **options), expected, rtol=1e-6)

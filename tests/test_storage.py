@@ -30,6 +30,8 @@ EVERY_KIND = [
     records.ConvTranspose(array(4, 2, 3, dtype=np.float64), stride=2, output_padding=1, padding=1, groups=2),
     records.Activation("clip", alpha=-0.1, beta=1e-308),
     records.Activation("silu"),
+    records.Activation("clip", alpha=-np.inf, beta=2.0),
+    records.Activation("prelu", slopes=array(4)),
     records.MaxPool(3, stride=2, padding=1, dilation=2, ceil_mode=True),
     records.MaxPool((3, 2)),
     records.AvgPool((2, 2), padding=((0, 1), (1, 0)), count_include_pad=False),

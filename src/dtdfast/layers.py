@@ -12,6 +12,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from .activations import ACTIVATIONS
+from .activations import Activation as Activation
+from .activations import ReLU as ReLU
 from .errors import LayerError
 from .layers_axes import Constant, Expand, Gather, Reduce, Resample
 from .record import INPUT, Array, Ints, Layer, Padding
@@ -99,54 +102,6 @@ class Embedding(Layer):
 
 
 # ------------------------------------------------------------------------------------------------------------ activations
-
-
-@dataclass(frozen=True, eq=False)
-class ReLU(Layer):
-    """max(0, x)."""
-
-
-ACTIVATIONS: dict[str, tuple[float | None, float | None]] = {  # kind → defaults of alpha and beta (None: takes none)
-    "leaky_relu": (0.01, None),
-    "clip": (0.0, 6.0),
-    "elu": (1.0, None),
-    "silu": (None, None),
-    "gelu": (None, None),
-    "gelu_tanh": (None, None),
-    "sigmoid": (None, None),
-    "hard_sigmoid": (1 / 6, 0.5),
-    "hard_swish": (None, None),
-    "tanh": (None, None),
-    "softplus": (1.0, None),
-}
-
-
-@dataclass(frozen=True, eq=False)
-class Activation(Layer):
-    """An element-wise function other than ReLU.
-
-    kind : leaky_relu (alpha = slope), clip (alpha = low, beta = high), elu (alpha), silu, gelu, gelu_tanh, sigmoid,
-    hard_sigmoid (clip(alpha·x + beta, 0, 1)), hard_swish (x·hard_sigmoid(x)), tanh, softplus (log(1+exp(alpha·x))/alpha).
-    """
-
-    kind: str
-    alpha: float | None = None
-    beta: float | None = None
-
-    def _check(self) -> None:
-        if self.kind not in ACTIVATIONS:
-            raise LayerError(f"Activation: {self.kind!r} is not one of {', '.join(ACTIVATIONS)}")
-        for key, default in zip(("alpha", "beta"), ACTIVATIONS[self.kind], strict=True):
-            if getattr(self, key) is None:
-                self._set(key, default)
-            elif default is None:
-                raise LayerError(f"Activation: {self.kind} takes no {key}")
-            else:
-                self._number(key)
-        if self.kind == "clip" and not self.alpha < self.beta:  # type: ignore[operator]
-            raise LayerError(f"Activation: clip needs alpha < beta, got {self.alpha} and {self.beta}")
-        if self.kind == "softplus" and not self.alpha > 0:  # type: ignore[operator]
-            raise LayerError(f"Activation: softplus needs alpha > 0, got {self.alpha}")
 
 
 @dataclass(frozen=True, eq=False)

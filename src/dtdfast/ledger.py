@@ -205,18 +205,17 @@ def _neuron(account: Account, unit: U.Neuron, r: Vector) -> tuple[dict[str, Vect
         chosen = _selected(share, account.y, r)
         selected_any |= chosen
         coefficient: Any = share.coefficient
-        if row.fallback and number == 0 and len(row.shares) == 2:
-            other = d_of[1][0] + d_of[1][1]
-            coefficient = np.where(other == 0, 1.0, coefficient)
+        if share.coefficient < 0:  # of αβ: where there is no negative term, β is not taken from anywhere
+            empty = np.broadcast_to(a.terms == 0, r.shape)
+            if not row.falls_back:
+                absorbed["surplus"] += np.where(chosen & empty, coefficient * r, 0)
+            coefficient = np.where(empty, 0.0, coefficient)
+        elif row.falls_back and number == 0:
+            coefficient = np.where(account.shares[1].terms == 0, 1.0, coefficient)
         s = np.where(chosen & (d != 0), coefficient * r / np.where(d == 0, 1, d), 0)
         absorbed["bias"] += s * a.bias
         absorbed["stabilizer"] += s * stabiliser
-        nothing = np.where(chosen & (d == 0), coefficient * r, 0)
-        if share.coefficient < 0:
-            if not row.fallback:
-                absorbed["surplus"] += nothing
-        else:
-            absorbed["zero denominator"] += nothing
+        absorbed["zero denominator"] += np.where(chosen & (d == 0), coefficient * r, 0)
         size += np.abs(s) * (a.magnitude + np.abs(a.bias) + np.abs(stabiliser))
     absorbed["zero denominator"] += np.where(selected_any, 0, r)
     return {c: v.reshape(n, -1).sum(axis=1) for c, v in absorbed.items() if v.any()}, size.reshape(n, -1).sum(axis=1)

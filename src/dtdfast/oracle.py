@@ -140,8 +140,8 @@ class Oracle:
         messages = [np.zeros((len(r), *part.source.shape)) for part in unit.parts]
         for number, (share, (_, d)) in enumerate(zip(row.shares, denominators, strict=True)):
             coefficient = np.full((1, 1, 1, 1, 1), share.coefficient)
-            if row.fallback and number == 0 and len(row.shares) == 2:
-                coefficient = np.where(denominators[1][1] == 0, 1.0, share.coefficient)
+            if row.falls_back and number == 0:  # no negative term: Σ of terms of one sign is 0 where all are
+                coefficient = np.where(denominators[1][0] == 0, 1.0, share.coefficient)
             usable = d != 0
             s = self._selected(unit, share) * coefficient * r * usable / np.where(usable, d, 1)
             for part, message in zip(unit.parts, messages, strict=True):

@@ -147,6 +147,8 @@ def _choose_float64(program: Program, convention: Convention) -> None:
     At the network's outputs nothing is cut off, but relevance enters at a few of them: these are checked instead.
     """
     units, output = program.network.units, program.network.output
+    if not units:  # nothing is computed, and nothing divided
+        return
     doubts = {number: reason for number, unit in enumerate(units) if (reason := doubt(unit))}
     last = units[-1]
     explained = isinstance(last, Neuron) and last.row is not None and len(last.row.shares) == 1
@@ -161,7 +163,7 @@ def _choose_float64(program: Program, convention: Convention) -> None:
     assert isinstance(unit, Neuron)
     assert unit.row is not None
     if number == len(units) - 1:
-        program.real = "f8"
+        program.real, program.wide = "f8", 0  # all of it
     else:
         program.wide = max(number + 1, program.wide)
     entries = "+".join(map(str, unit.entries))

@@ -55,6 +55,11 @@ class Row:
     fallback: bool = False
 
     @property
+    def falls_back(self) -> bool:
+        """Whether the first share takes the coefficient 1, and the second 0, where the second has no term (Σ of its terms is 0)."""
+        return self.fallback and len(self.shares) == 2
+
+    @property
     def holds_bias(self) -> bool:
         """Whether a bias stands in a denominator, and so absorbs relevance."""
         return any(share.bias is not None for share in self.shares)
@@ -252,8 +257,10 @@ class Gamma(Rule):
 class AlphaBeta(Rule):
     """αβ: α (xw)⁺/Σ(xw)⁺ − β (xw)⁻/Σ(xw)⁻ with α − β = 1.  doi:10.1371/journal.pone.0130140, eq. 60.
 
-    Where a neuron has no negative part, α relevance leaves for 1 that came (the ledger shows it as surplus); `fallback` takes
-    α = 1 there instead.
+    Where a neuron has no negative term (no x w < 0; its bias and a stabilizer do not count), there is nothing that β relevance could
+    be taken from: α relevance leaves for 1 that came (the ledger shows β as surplus), whatever stands in the denominators; `fallback`
+    takes α = 1, β = 0 there instead.  Where it has no positive term, α relevance has nowhere to go and is absorbed (by the bias, the
+    stabilizer or a zero denominator, as the ledger says), with `fallback` or without; the −β of the negative terms are handed on.
     """
 
     alpha: float = 2.0

@@ -30,7 +30,7 @@ BODIES = [
     (elementwise.divide, ("none",), 3, 1, 0),
     (elementwise.divide, ("positive",), 3, 1, 0),
     (elementwise.divide, ("negative",), 3, 1, 0),
-    *((elementwise.activate, (kind, bool(k % 2)), 2, 0, 2) for k, kind in enumerate(ACTIVATIONS)),
+    *((elementwise.activate, (kind, bool(k % 2)), 3, 0, 2) for k, kind in enumerate(ACTIVATIONS)),
     (elementwise.affine, (), 4, 1, 0),
     *((elementwise.factor, (mode,), 8, 1, 2) for mode in (*FACTORS, "signed")),
     *((channel.neuron_channel, ("clip", mode, True), 10, 4, 4) for mode in ("none", "gate", "denominator", "derivative", "signed")),

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import dtdfast as dtd
+from dtdfast.activations import ACTIVATIONS
 from dtdfast.importers import torch_reader as importer
 from dtdfast.importers.records import Value
+from dtdfast.importers.torch_activations import LACKS
 from dtdfast.importers.torch_call import Call, Records
 from support import kinds
 
@@ -96,6 +98,28 @@ OPERATIONS: dict[str, tuple[Function, str]] = {
     "hardswish": (F.hardswish, "hard_swish"),
     "tanh": (torch.tanh, "tanh"),
     "softplus": (lambda x: F.softplus(x, 2.0), "softplus"),
+    "clamp from above": (lambda x: x.clamp(max=0.5), "clip"),
+    "clamp_min, not at 0": (lambda x: x.clamp_min(-0.5), "clip"),
+    "clamp_max": (lambda x: x.clamp_max(0.5), "clip"),
+    "prelu": (lambda x: F.prelu(x, constant(4)), "prelu"),
+    "prelu of one slope": (lambda x: F.prelu(x, constant(1)), "leaky_relu"),
+    "rrelu": (lambda x: F.rrelu(x, 0.1, 0.4), "leaky_relu"),
+    "selu": (F.selu, "selu"),
+    "celu": (lambda x: F.celu(x, 0.5), "celu"),
+    "mish": (F.mish, "mish"),
+    "mish written out": (lambda x: F.softplus(x).tanh() * x, "mish"),
+    "threshold": (lambda x: F.threshold(x, 0.1, -0.5), "threshold"),
+    "hardshrink": (lambda x: F.hardshrink(x, 0.3), "hard_shrink"),
+    "softshrink": (lambda x: F.softshrink(x, 0.3), "soft_shrink"),
+    "tanhshrink": (F.tanhshrink, "tanh_shrink"),
+    "logsigmoid": (F.logsigmoid, "log_sigmoid"),
+    "softsign": (F.softsign, "softsign"),
+    "softsign written out": (lambda x: x / (1 + x.abs()), "softsign"),
+    "glu": (lambda x: F.glu(x, 1), "Slice Slice sigmoid Mul"),
+    "hardswish written out": (lambda x: x * F.relu6(x + 3) / 6, "hard_swish"),
+    "hardswish written out, divided first": (lambda x: (x / 6) * F.relu6(x + 3), "hard_swish"),
+    "hard sigmoid written out": (lambda x: x * (0.2 * x + 0.5).clamp(0, 1), "hard_sigmoid Mul"),
+    "gate of 1 + sigmoid": (lambda x: x.tanh() * (1 + x.sigmoid()), "tanh sigmoid Scale Mul"),
     "softmax": (lambda x: x.softmax(1), "Softmax"),
     "dropout": (lambda x: F.dropout(F.relu(x), 0.5, training=False), "ReLU"),
     "max_pool2d": (lambda x: F.max_pool2d(x, 3, 2, 1, ceil_mode=True), "MaxPool"),
@@ -142,6 +166,12 @@ OPERATIONS: dict[str, tuple[Function, str]] = {
 }  # fmt: skip
 
 
+def test_the_vocabulary_of_activations() -> None:
+    """Each is made by some operation, or is said to be lacking."""
+    made = {word for _, words in OPERATIONS.values() for word in words.split()}
+    assert ACTIVATIONS.keys() - made == LACKS.keys()
+
+
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_operations(name: str) -> None:
     function, expected = OPERATIONS[name]
@@ -166,7 +196,10 @@ REFUSALS: dict[str, tuple[Function, str]] = {
     "mean of channels": (lambda x: x.mean(1), "only spatial axes"),
     "bilinear": (lambda x: F.interpolate(x, scale_factor=2, mode="bilinear"), "no record"),
     "fractional resize": (lambda x: F.interpolate(x, size=(12, 9)), "only integer factors"),
-    "scaled elu": (F.selu, "no record"),
+    "scaled elu": (lambda x: torch.ops.aten.elu(x, 0.5, 2.0, 1.0), "no elu, celu or selu"),
+    "softplus that jumps": (lambda x: F.softplus(x, 1.0, 2.0), "at least 20"),
+    "sign": (lambda x: x + x.sign(), "a ReLU of x and one of −x"),
+    "abs": (torch.abs, "a ReLU of x and one of −x"),
     "even normalisation": (lambda x: F.local_response_norm(x, 2), "only odd sizes"),
     "indices": (lambda x: F.max_pool2d(x, 2, return_indices=True)[1].relu(), "only the first result"),
     "several outputs": (lambda x: (x, x), "returns 2 values"),

@@ -89,7 +89,7 @@ class NeuronLayer(OneLine):
         for k, (share, n, d) in enumerate(zip(row.shares, numerators, denominators, strict=True)):
             if d == 0 or not {"all": True, "y>0": y > 0, "y>=0": y >= 0, "y<0": y < 0}[share.select]:
                 continue
-            falls_back = row.fallback and k == 0 and len(denominators) == 2 and denominators[1] == 0
+            falls_back = row.falls_back and k == 0 and not any(values.any() for values in numerators[1].values())
             for index, values in n.items():
                 result[index] += (1.0 if falls_back else share.coefficient) * y * values / d
         return [

@@ -18,7 +18,7 @@ from .torch_arithmetic import HANDLERS as ARITHMETIC
 from .torch_call import Call, Handler, Pieces, operation, paths, title
 from .torch_layers import HANDLERS as LAYERS
 from .torch_moves import HANDLERS as MOVES
-from .torch_patterns import local_response_norm
+from .torch_patterns import written_out
 from .torch_pools import HANDLERS as POOLS
 from .torch_program import output_node, output_tensor
 from .torch_refused import STATE, TRAINING, UNKNOWN, advice
@@ -48,7 +48,7 @@ class Reader:
         self.made: list[Any] = []  # per entry, the node that it was made for
         self.node: Any = None
         self.containers = {path for node in self.graph.nodes for path in paths(node)[:-1]}
-        self.norms = {n: found for n in self.graph.nodes if (found := local_response_norm(n)) is not None}
+        self.norms = {n: found for n in self.graph.nodes if (found := written_out(n)) is not None}
 
     def read(self) -> list[Layer]:
         signature = self.exported.graph_signature
@@ -122,7 +122,7 @@ class Reader:
 
     def call(self, node: Any) -> Any:
         """One node's result, checked for its shape."""
-        name = "local_response_norm" if node in self.norms else operation(node)
+        name = self.norms[node].name if node in self.norms else operation(node)
         if node.target is operator.getitem:
             result = self.piece(*(self.argument(a) for a in node.args))
         else:

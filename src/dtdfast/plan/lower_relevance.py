@@ -9,7 +9,7 @@ import numpy as np
 
 from ..rules import X_ABOVE_LOW, X_BELOW_HIGH, X_NEG, X_ONE, X_POS, Term, W, X
 from . import units as U
-from .lower_base import LoweringBase, activation_of, feature_slot, is_identity, is_whole
+from .lower_base import LoweringBase, feature_slot, is_identity, is_whole
 from .steps import Buffer, Step, View
 from .taps import phases
 
@@ -189,8 +189,7 @@ class RelevanceLowering:
         (source,) = unit.sources
         if self.program.gradient:
             slope = self.forward.buffer(f"g{self.forward.label(unit.out)}", unit.out.shape)
-            x = View(self.forward.value(source))
-            self.emit(Step("ACTIVATE", unit, View(slope), x, activation=activation_of(unit.activation), mode="derivative"))
+            self.forward.activate(unit, slope, self.forward.value(source), "derivative")
             out, accumulate = self.sink(source)
             self.emit(Step("MULTIPLY", unit, View(out), View(r), m=View(slope), mode="times", accumulate=accumulate, repeat=self.t))
         elif source.form == "c":  # a ReLU: x = max(0, y), so c passes where it is active

@@ -216,6 +216,9 @@ class _Builder:
         assert isinstance(record, (L.ReLU, L.Activation))
         last = self.folding.reads[entry.position][0]
         unit = self.turned[source.index].neuron if source.index in self.turned else self.maker.get(source.index)
+        slopes = isinstance(record, L.Activation) and record.slopes is not None
+        if isinstance(unit, Neuron) and slopes and (unit.parts[0].window is not None or source.index in self.turned):
+            unit = None  # a derivative per channel does not meet a factor per position, nor channels that lie elsewhere
         if isinstance(unit, Neuron) and unit.activation is None and self.folding.readers[last] == [entry.position]:
             unit.activation = record
             unit.entries = (*unit.entries, entry.position)
@@ -259,8 +262,10 @@ class _Builder:
         return Affine((entry.position,), sources, self.tensor(entry), scale=scale, shift=shift if shift.any() else None, prepares=True)
 
     def gating(self, entry: Entry, sources: tuple[Tensor, ...]) -> Gating:
-        """Order the operands as (signal, gate): the gate is the one made by a sigmoid."""
-        gates = [self.is_gate(s) for s in sources]
+        """Order the operands as (signal, gate): the gate is the one made by a sigmoid, else the one that is an affine image of such."""
+        gates = [self.is_gate(s, affine=False) for s in entry.sources]
+        if not any(gates):
+            gates = [self.is_gate(s, affine=True) for s in entry.sources]
         signal, gate = sources if not gates[0] else sources[::-1]
         if sum(gates) != 1:  # fine for predict; explaining refuses it (resolve.py)
             signal, gate = sources if sources[0].shape == entry.shape else sources[::-1]
@@ -268,18 +273,17 @@ class _Builder:
         unit.gates = sum(gates)
         return unit
 
-    def is_gate(self, tensor: Tensor) -> bool:
-        """Made by a sigmoid, perhaps moved since."""
-        while True:
-            unit = self.maker.get(tensor.index)
-            if unit is None:
+    def is_gate(self, position: int, *, affine: bool) -> bool:
+        """Made by a sigmoid and perhaps moved since; with `affine` also scaled and shifted, as in 1 + σ(x), 2σ(x) or 1 − σ(x)."""
+        passed = (L.Dropout, L.Flatten, L.Reshape, L.Gather, L.Expand, *MOVES, *((L.Scale, L.BatchNorm) if affine else ()))
+        while position != L.INPUT:
+            entry = self.entries[position]
+            if isinstance(entry.record, L.Activation):
+                return entry.record.kind in ("sigmoid", "hard_sigmoid")
+            if not isinstance(entry.record, passed) or len(entry.sources) != 1:
                 return False
-            activation = getattr(unit, "activation", None)
-            if isinstance(activation, L.Activation):
-                return activation.kind in ("sigmoid", "hard_sigmoid")
-            if not isinstance(unit, (Reshaping, Move, Copy)) or len(unit.sources) != 1:
-                return False
-            tensor = unit.sources[0]
+            (position,) = entry.sources
+        return False
 
     # ------------------------------------------------------------------------------------------------------------- rules
 

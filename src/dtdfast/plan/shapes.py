@@ -60,10 +60,17 @@ def output_shape(record: L.Layer, *shapes: Shape) -> Shape:
 
 
 @output_shape.register(L.ReLU)
-@output_shape.register(L.Activation)
 @output_shape.register(L.Dropout)
 @output_shape.register(L.LRN)
 def _same(record: L.Layer, shape: Shape) -> Shape:
+    return shape
+
+
+@output_shape.register
+def _activation(record: L.Activation, shape: Shape) -> Shape:
+    slopes = () if record.slopes is None else record.slopes.shape
+    if slopes not in ((), shape[:1], shape):
+        raise ShapeError(f"slopes has shape {slopes}; its input is (n, {_join(shape)}): give one slope per channel, or one per element")
     return shape
 
 

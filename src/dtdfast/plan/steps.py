@@ -139,6 +139,12 @@ class View(OneLine):
         return offset, shape + (1,) * tail, strides + (0,) * tail
 
 
+def bound_strides(bound: Reals, shape: Shape) -> tuple[int, ...]:
+    """Strides over (c, d, h, w, extra) of a constant that samples of this shape meet; a single number may have fewer axes."""
+    whole = bound.reshape((1,) * len(shape)) if bound.size == 1 else bound
+    return View(Buffer("", whole.shape, "1"), expand=shape).layout()[2]
+
+
 @dataclass(frozen=True)
 class Weights(OneLine):
     """Weights of a part, as a kernel wants them: packed for the taps of one phase."""
@@ -172,7 +178,7 @@ class Step:
     bias_d: Reals | None = None
     vector: Reals | None = None  # per-channel factors, or an embedding's rows
     window: Reals | None = None  # per output position (d, h, w)
-    bound: Reals | None = None  # of one sample's shape: the m of a MAP; a single number: the x of a MOVE
+    bound: Reals | None = None  # of one sample's shape, or 1 along an axis: the m of a MAP or ACTIVATE, the x of a MOVE
     table: NDArray[np.int64] | None = None  # taps of max-pools
     phase: Phase | None = None
     mode: str | int = 0
