@@ -19,6 +19,13 @@ from .records import Add, Refused, Value
 Array = NDArray[Any]
 
 
+def one_sided(add: Add, x: Value, low: float | None, high: float | None) -> Value:
+    """max(x, low) = relu(x − low) + low, or min(x, high) = high − relu(high − x): piecewise linear, as a ReLU is."""
+    bound, sign = (low, 1.0) if high is None else (high, -1.0)
+    assert bound is not None
+    return scaled(add, add(L.ReLU, scaled(add, x, sign, -sign * bound)), sign, bound)
+
+
 def of_sample(constant: Array, rank: int, n_batch: int) -> Array:
     """A constant that meets tensors of 1 + rank axes, as one sample meets it: without the batch axis, along which it must not vary."""
     if constant.ndim > rank + 1:

@@ -132,7 +132,7 @@ class Reader:
                 raise Refused("it takes all results of an operator together; only the first can be used")
             if not any(isinstance(v, (Value, Turned)) for v in flat):
                 return self.constant(node)
-            if name is None or name not in HANDLERS:
+            if name is None or (name not in HANDLERS and name not in PERMUTES):
                 raise Refused(UNKNOWN)
             result = self.made_by(name, Call(name, arguments, _shape(node)[1:], {operation(u) for u in node.users}, node.target))
         if isinstance(result, Turned):
