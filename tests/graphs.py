@@ -9,6 +9,7 @@ to rounding only.  In the last the winner of a MaxPool hangs on an executor's la
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -331,6 +332,8 @@ def options(rng, b, domain):
         rules = str(rng.choice([name for name, preset in PRESETS.items() if boxed or not isinstance(preset.first, dtd.ZBox)]))
     elif choice < 0.6:
         rules = draw_rule(rng, rng.choice(SHARING))
+        if getattr(rules, "fallback", False) and any(isinstance(record, (dtd.Scale, dtd.BatchNorm)) for record in b.layers):
+            rules = dataclasses.replace(rules, fallback=False)  # an affine joined with its layer refuses it: tests/test_affines.py
     else:
         rules = {p: rule for p, record in enumerate(b.layers) if rng.random() < 0.5 and (rule := _rule_of(rng, b, p, record)) is not None}
     return {"rules": rules, "domain": domain, "convention": str(rng.choice(list(CONVENTIONS)))}

@@ -85,7 +85,7 @@ class Accounts(ABC):
         row, kept = unit.row, self.plan.kept[unit.out.index]
         assert row is not None
         column = (-1, *(1,) * (len(unit.out.shape) - 1))
-        real = self.plan.program.real
+        real = "f8" if kept.terms[0].root.dtype == "f8" else self.plan.program.real  # what the unit computed with
         bias = np.zeros(1, real) if unit.bias is None else np.asarray(unit.bias, real)
         if kept.y is not None:
             account.y = self.read(kept.y) + bias.reshape(column)

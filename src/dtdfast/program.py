@@ -115,7 +115,7 @@ def prepare(
     network = build(entries, input_shape, last, stop, book, domain)
     leaves = network.input if stop is None else network.at[stop]
     if kind == EXPLAIN:
-        join(network, leaves)
+        join(network, leaves, entries)
     if kind != PREDICT:
         resolve(network, layers, stop, gradient=kind == GRADIENT)
     pruned = tuple(p for p in range(len(layers)) if p not in entries)

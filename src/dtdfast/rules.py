@@ -261,6 +261,7 @@ class AlphaBeta(Rule):
     be taken from: α relevance leaves for 1 that came (the ledger shows β as surplus), whatever stands in the denominators; `fallback`
     takes α = 1, β = 0 there instead.  Where it has no positive term, α relevance has nowhere to go and is absorbed (by the bias, the
     stabilizer or a zero denominator, as the ledger says), with `fallback` or without; the −β of the negative terms are handed on.
+    A BatchNorm or Scale that is one neuron with the linear layer behind it has no fallback: RuleError.
     """
 
     alpha: float = 2.0

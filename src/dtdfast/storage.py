@@ -19,9 +19,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
-from . import budget
 import numpy as np
 
+from . import budget
 from .errors import DtdError, LayerError, StorageError, at
 from .extras import require
 from .files import regular, written

@@ -98,7 +98,7 @@ HANDLERS: dict[str, Handler] = {
     **each("_native_batch_norm_legit _native_batch_norm_legit_no_training", _batch_norm),
     "relu": _relu,
     "relu6": _relu6,
-    **each("clamp clamp_min", _clamp),
+    **each("clamp clip clamp_min", _clamp),
     "hardtanh": activation("clip", alpha="min_val", beta="max_val"),
     "leaky_relu": activation("leaky_relu", alpha="negative_slope"),
     **ACTIVATIONS,

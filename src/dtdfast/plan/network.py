@@ -236,10 +236,12 @@ class _Builder:
         scale, shift = affine(record)
         said = self.book.explicit(entry.position, record)
         rule = said or self.book.affine((n_axes or len(entry.shape)) == 1)
-        split = None if isinstance(rule, Pass) else splits(rule.row(self.book.convention))
+        row = None if isinstance(rule, Pass) else rule.row(self.book.convention)
+        split = None if row is None else splits(row)
         if isinstance(rule, Pass) or split or (said is None and self.transparent(rule, source)):
             unit = Affine((entry.position,), sources, self.tensor(entry), scale=scale, shift=shift if shift.any() else None)
             unit.split = None if said is None and source.is_input else split
+            unit.falls_back = row is not None and row.falls_back
             return unit
         part = Part(entry.position, source, identity(source.channels, source.space), scale.reshape(-1, 1, 1, 1, 1))
         self.rule[entry.position] = (rule, said is not None)

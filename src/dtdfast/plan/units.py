@@ -123,6 +123,7 @@ class Affine(Unit):
     """x·scale + shift per channel that cannot be folded: relevance passes, or goes where join.py says.
 
     split : of a joined neuron's relevance, what goes by the products of its value's sign and what by the others, (1, 0) but for αβ
+    falls_back : its rule is αβ with a fallback, which a joined neuron does not have
     shares : per source, how much of R it is handed, (c,); None: all
     tapped : ±1 in the channels whose R goes to the source number `open_to` where tapped·x > 0, x that of the first, else 0
     """
@@ -131,6 +132,7 @@ class Affine(Unit):
     shift: Floats | None = None
     prepares: bool = False  # the network's input, before all rules
     split: tuple[float, float] | None = None
+    falls_back: bool = False
     shares: tuple[Floats, ...] | None = None
     tapped: Floats | None = None
     open_to: int = 0
