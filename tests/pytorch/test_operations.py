@@ -84,7 +84,7 @@ OPERATIONS: dict[str, tuple[Function, str]] = {
     "local_response_norm 1-d": (lambda x: F.local_response_norm(lines(x), 5), "Reshape LRN"),
     "relu": (lambda x: F.relu(x, inplace=False), "ReLU"),
     "clamp": (lambda x: x.clamp(-1, 1), "clip"),
-    "clip by one bound": (lambda x: torch.clip(x, None, 0.3), "clip"),
+    "clip by one bound": (lambda x: torch.clip(x, None, 0.3), "Scale ReLU Scale"),
     "clamp from 0": (lambda x: x.clamp(min=0), "ReLU"),
     "clamp_min": (lambda x: x.clamp_min(0), "ReLU"),
     "relu6": (F.relu6, "clip"),
