@@ -44,6 +44,7 @@ typedef enum {
     DTD_AFFINE,         /* out (+)= x * weight[c] + bias[c] */
     DTD_LRN,
     DTD_SOFTMAX,     /* along axis `mode` */
+    DTD_LOG_SOFTMAX, /* its logarithm */
     DTD_MAX_POOL,    /* out = max over taps of x, m = number of the winning tap */
     DTD_MAX_UNPOOL,  /* out (+)= sum over windows won by this element */
     DTD_MAX_SCATTER, /* the same, all of out at once, where every element has one window */

@@ -31,6 +31,8 @@ def test_softmax_over_channels(backend, rng):
     logits = dtd.predict(layers, x, backend=backend)
     e = np.exp(logits - logits.max(axis=1, keepdims=True))
     close(dtd.predict([*layers, dtd.Softmax(-3)], x, backend=backend), e / e.sum(axis=1, keepdims=True), backend)
+    expected = logits - logits.max(axis=1, keepdims=True) - np.log(e.sum(axis=1, keepdims=True))
+    close(dtd.predict([*layers, dtd.Softmax(-3, log=True)], x, backend=backend), expected, backend)
 
 
 @pytest.mark.parametrize("kind", ACTIVATIONS)

@@ -234,7 +234,9 @@ def _widen_a_weight(layers, shapes, rng):
 def _different_shapes(record):
     def mutate(layers, shapes, rng):
         a = len(shapes[-1])
-        others = [p for p, s in enumerate(shapes) if len(s) != a or sum(u != v for u, v in zip(s, shapes[-1], strict=True)) > 1]
+        meets = {dtd.Concat: lambda u, v: sum(p != q for p, q in zip(u, v, strict=True)) < 2,
+                 dtd.Add: lambda u, v: all(1 in (p, q) or p == q for p, q in zip(u, v, strict=True))}[record]  # fmt: skip
+        others = [p for p, s in enumerate(shapes) if len(s) != a or not meets(s, shapes[-1])]
         assume(others)
         layers.append(record(inputs=(_last(layers), int(rng.choice(others)))))
 

@@ -170,7 +170,7 @@ OPERATIONS: dict[type[dtd.Layer], Callable[[Any, torch.dtype], Operation]] = {
     dtd.ReLU: lambda layer, dtype: nn.ReLU(),
     dtd.Activation: _activation,
     dtd.LRN: lambda layer, dtype: nn.LocalResponseNorm(layer.size, layer.alpha, layer.beta, layer.k),
-    dtd.Softmax: lambda layer, dtype: lambda x: x.softmax(layer.axis),
+    dtd.Softmax: lambda layer, dtype: lambda x: x.log_softmax(layer.axis) if layer.log else x.softmax(layer.axis),
     dtd.Dropout: lambda layer, dtype: lambda x: x,
     dtd.Add: lambda layer, dtype: lambda *operands: sum(operands[1:], operands[0]),
     dtd.Mul: lambda layer, dtype: lambda x, gate: x * gate,

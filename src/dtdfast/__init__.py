@@ -28,11 +28,14 @@ from .layers import (
     AvgPool,
     BatchNorm,
     Concat,
+    Constant,
     Conv,
     ConvTranspose,
     Dropout,
     Embedding,
+    Expand,
     Flatten,
+    Gather,
     GlobalAvgPool,
     Layer,
     Linear,
@@ -41,7 +44,9 @@ from .layers import (
     Pad,
     Permute,
     Preparation,
+    Reduce,
     ReLU,
+    Resample,
     Reshape,
     Scale,
     Slice,
@@ -67,13 +72,14 @@ if TYPE_CHECKING:
     from .version import __version__
 
 __all__ = [
-    "INPUT", "LRN", "PRESETS", "Activation", "Add", "AlphaBeta", "AvgPool", "Backend", "BackendError", "BatchNorm", "Concat", "Conv",
-    "ConvTranspose", "DomainError", "Dropout", "DtdError", "Embedding", "Epsilon", "Explainer", "Flat", "Flatten", "Gamma", "GlobalAvgPool",
-    "InputError", "Layer", "LayerError", "Ledger", "Linear", "MaxPool", "MemoryBudgetError", "ModelError", "Mul", "NumericsError", "Pad",
-    "Pass", "Permute", "Preparation", "ReLU", "Reshape", "Rule", "RuleError", "RunError", "Scale", "ShapeError", "Slice", "Softmax",
-    "StorageError", "SumPool", "TargetError", "Upsample", "WSquare", "WiringError", "ZBox", "ZPlus", "ZPlusBySign", "Zero", "__version__",
-    "backends", "baselines", "build_config", "clear_cache", "compat", "diagnostics", "evaluation", "explain", "from_keras", "from_onnx",
-    "from_sklearn", "from_torch", "load", "plot", "predict", "run", "save",
+    "INPUT", "LRN", "PRESETS", "Activation", "Add", "AlphaBeta", "AvgPool", "Backend", "BackendError", "BatchNorm", "Concat", "Constant",
+    "Conv", "ConvTranspose", "DomainError", "Dropout", "DtdError", "Embedding", "Epsilon", "Expand", "Explainer", "Flat", "Flatten",
+    "Gamma", "Gather", "GlobalAvgPool", "InputError", "Layer", "LayerError", "Ledger", "Linear", "MaxPool", "MemoryBudgetError",
+    "ModelError", "Mul", "NumericsError", "Pad", "Pass", "Permute", "Preparation", "ReLU", "Reduce", "Resample", "Reshape", "Rule",
+    "RuleError", "RunError", "Scale", "ShapeError", "Slice", "Softmax", "StorageError", "SumPool", "TargetError", "Upsample", "WSquare",
+    "WiringError", "ZBox", "ZPlus", "ZPlusBySign", "Zero", "__version__", "backends", "baselines", "build_config", "clear_cache", "compat",
+    "diagnostics", "evaluation", "explain", "from_keras", "from_onnx", "from_sklearn", "from_torch", "load", "plot", "predict", "run",
+    "save",
 ]  # fmt: skip
 
 

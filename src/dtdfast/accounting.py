@@ -48,6 +48,9 @@ class Accounts(ABC):
             accounts.append(self._account(unit, partial(self.run, first + begin, first + end)))
             done = end
         self.run(first + done, first + len(self.plan.relevance))
+        for unit in program.network.units:  # constants take no steps
+            if isinstance(unit, U.Fixed) and unit.out.index in self.plan.relevances:
+                accounts.append(Account(unit, self._relevance_of(unit.out), np.zeros(self.plan.n), np.zeros(self.plan.n)))
 
     def read(self, buffer: Buffer) -> Array:
         """A buffer's values as (batch, *shape)."""

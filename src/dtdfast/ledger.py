@@ -24,7 +24,7 @@ from .rules import Share
 from .show import OneLine, preformatted
 
 CAUSES = ("bias", "stabilizer", "zero denominator", "surplus", "constant")
-"""What relevance is absorbed by: the bias in a denominator, ε, d = 0, αβ or a doubling add (negative: relevance grew), padding values."""
+"""What absorbs relevance: the bias in a denominator, ε, d = 0, αβ or a doubling add (negative: it grew), padding and Constants."""
 
 NARROW = {"tf32": 2.0**-11, "bfloat16": 2.0**-8, "mixed": 2.0**-8}
 """Unit roundoff of the precisions with narrow operands."""
@@ -165,6 +165,10 @@ def row_of(account: Account, layers: list[Layer], u: float) -> Row:
         absorbed["zero denominator"] = (r * (1.0 - account.passed)).reshape(n, -1).sum(axis=1)
     elif isinstance(unit, U.Total):
         absorbed["surplus"] = -(len(unit.sources) - 1.0) * r.reshape(n, -1).sum(axis=1)
+    elif isinstance(unit, U.Fixed):
+        absorbed["constant"] = r.reshape(n, -1).sum(axis=1)
+    elif isinstance(unit, U.Copy):
+        rounding = (4.0 + unit.part.taps.n_taps * unit.part.taps.c_out // unit.part.taps.groups) * size
     elif isinstance(unit, U.Move) and unit.fill is not None:
         outside = np.ones(unit.out.shape, bool)
         for to, _, _ in unit.pairs:

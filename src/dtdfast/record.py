@@ -61,15 +61,20 @@ class Layer(OneLine):
             positions = tuple(operator.index(i) for i in given)
         except TypeError:
             raise WiringError(f"{self._type}: inputs is {inputs!r}, expected positions (integers) or dtdfast.INPUT") from None
-        if not positions:
+        if self.arity == 0 and positions:
+            raise WiringError(f"{self._type}: inputs is {inputs!r}, but it reads nothing; leave inputs out")
+        if not positions and self.arity != 0:
             raise WiringError(f"{self._type}: inputs is empty; leave it None to read the entry before")
         if self.arity is not None and len(positions) != self.arity:
             raise WiringError(f"{self._type}: inputs has {len(positions)} entries, expected {self.arity}")
         return positions
 
     def _array(self, key: str, ndim: int | tuple[int, ...] | None = None, shape: tuple[int, ...] | None = None) -> None:
-        """Replace a field by a read-only float copy of it, checked for dtype, rank, shape and finiteness."""
-        value = getattr(self, key)
+        """Replace a field by a read-only float copy of it, checked."""
+        self._set(key, self._checked(key, getattr(self, key), ndim, shape))
+
+    def _checked(self, key: str, value: Any, ndim: int | tuple[int, ...] | None = None, shape: tuple[int, ...] | None = None) -> Array:
+        """A read-only float copy, checked for dtype, rank, shape and finiteness; `key` names it in messages."""
         if isinstance(value, np.ma.MaskedArray):
             raise LayerError(f"{self._type}: {key} is a masked array, and its mask would be lost; pass {key}.filled(value)")
         if isinstance(value, np.ndarray) and value.dtype.kind != "f":
@@ -91,7 +96,7 @@ class Layer(OneLine):
         if not np.isfinite(array).all():
             raise LayerError(f"{self._type}: {key} holds NaN or infinity; repair the weights before explaining")
         array.setflags(write=False)
-        self._set(key, array)
+        return array
 
     def _int(self, key: str, low: int | None) -> None:
         value = getattr(self, key)

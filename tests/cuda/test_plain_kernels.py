@@ -47,6 +47,7 @@ BODIES = [
     (channel.neuron_channel, ("relu", "gate", True), ("bf16", "bf16", "bf16", "bf16", "f4", "bf16", "bf16", "f4", "f4", "f4"), 4, 4),
     (along.lrn, (), 3, 3, 3),
     (along.softmax, (), 2, 3, 0),
+    (along.log_softmax, (), 2, 3, 0),
     (along.embed, (), 3, 2, 0),
     (along.embed_sum, (), 3, 4, 0),
     (entry.check, (), 3, 2, 1),

@@ -254,7 +254,8 @@ def _lines(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
 def softmax(site: Site) -> list[Launch]:
     step = site.step
     axis, shape, out, x = int(step.mode), site.shape(step.out), site.view(step.out), site.view(step.x)
-    return launches((along.softmax,), _lines(shape, axis), [out, x], (shape[axis], out.strides[axis], x.strides[axis]))
+    body = along.log_softmax if step.op == "LOG_SOFTMAX" else along.softmax
+    return launches((body,), _lines(shape, axis), [out, x], (shape[axis], out.strides[axis], x.strides[axis]))
 
 
 def embed(site: Site) -> list[Launch]:
@@ -287,6 +288,7 @@ OPERATIONS: dict[str, Callable[[Site], list[Launch]]] = {
     "AFFINE": affine,
     "LRN": lrn,
     "SOFTMAX": softmax,
+    "LOG_SOFTMAX": softmax,
     "MAX_POOL": max_pool,
     "MAX_UNPOOL": max_unpool,
     "MAX_SCATTER": max_scatter,

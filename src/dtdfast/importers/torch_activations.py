@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from .. import layers as L
+from .algebra import one_sided
 from .records import Refused, Value
 from .torch_call import Call, Handler, Records
 
@@ -28,8 +29,9 @@ def bounded(records: Records, x: Value, low: float | None, high: float | None) -
         return x
     if low == 0 and high is None:
         return records.add(L.ReLU, x)
-    ends = dict(alpha=-math.inf if low is None else low, beta=math.inf if high is None else high)
-    return records.add(L.Activation, x, kind="clip", **ends)
+    if low is None or high is None:
+        return one_sided(records.add, x, low, high)
+    return records.add(L.Activation, x, kind="clip", alpha=low, beta=high)
 
 
 def _elu(records: Records, call: Call) -> Value:

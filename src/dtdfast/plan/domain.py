@@ -14,7 +14,7 @@ from ..foreign import masked
 from ..foreign import take as take_foreign
 from ..rules import Rule, WSquare, ZBox, ZPlus
 from .shapes import Shape
-from .units import Affine, Box, Move, Region, Reshaping, Tensor, Unit, Words
+from .units import Affine, Box, Copy, Move, Region, Reshaping, Tensor, Unit, Words
 
 RULES: dict[str, Rule] = {"real": WSquare(), "nonnegative": ZPlus(), "box": ZBox()}
 
@@ -104,11 +104,16 @@ def _narrowed(bound: NDArray[Any]) -> NDArray[Any]:
 
 def take(array: NDArray[Any], region: Region, lead: int = 0) -> NDArray[Any]:
     """The region of an array with `lead` axes before the sample's (a view)."""
-    index = (slice(None),) * lead + tuple(slice(start, start + step * (count - 1) + 1, step) for start, step, count in region.ranges)
+    index = (slice(None),) * lead + tuple(_slice(*r) for r in region.ranges)
     view = array[index]
     if region.order is not None:
         view = view.transpose(*range(lead), *(lead + a for a in region.order))
     return view
+
+
+def _slice(start: int, step: int, count: int) -> slice:
+    stop = start + step * (count - 1) + (1 if step > 0 else -1)
+    return slice(start, stop if stop >= 0 else None, step)
 
 
 def carry(box: dict[int, Box], unit: Unit) -> Box | None:
@@ -121,6 +126,8 @@ def carry(box: dict[int, Box], unit: Unit) -> Box | None:
     given = [b or _unbounded(t) for b, t in zip(sources, unit.sources, strict=True)]
     if isinstance(unit, Reshaping):
         return given[0][0].reshape(unit.out.shape), given[0][1].reshape(unit.out.shape)
+    if isinstance(unit, Copy):
+        return unit.apply(given[0][0]), unit.apply(given[0][1])
     if isinstance(unit, Affine):
         column = (-1, *(1,) * (len(unit.out.shape) - 1))
         scale, shift = unit.scale.reshape(column), 0.0 if unit.shift is None else unit.shift.reshape(column)

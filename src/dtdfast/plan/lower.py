@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -308,7 +309,8 @@ class Lowering(LoweringBase):
     def probabilities(self, unit: U.Probabilities) -> None:
         n_axes = len(unit.out.shape)
         slot = unit.axis if unit.axis == 1 else unit.axis + max(0, 4 - n_axes)  # axis (batch counted) → slot of a view
-        self.emit(Step("SOFTMAX", unit, View(self.new_value(unit)), View(self.value(unit.sources[0])), mode=slot))
+        op = "LOG_SOFTMAX" if unit.log else "SOFTMAX"
+        self.emit(Step(op, unit, View(self.new_value(unit)), View(self.value(unit.sources[0])), mode=slot))
 
     def total(self, unit: U.Total) -> None:
         out = self.new_value(unit)
@@ -325,6 +327,17 @@ class Lowering(LoweringBase):
             self.emit(Step("MOVE", unit, View(out), bound=self.constant([unit.fill])))
         for to, number, of in unit.pairs:
             self.emit(Step("MOVE", unit, View(out, to), View(self.value(unit.sources[number]), of)))
+
+    def copy(self, unit: U.Copy) -> None:
+        x, out = View(self.value(unit.sources[0])), View(self.new_value(unit))
+        if unit.picks is None:
+            self.emit(Step("MOVE", unit, out, replace(x, expand=unit.out.shape)))
+        else:
+            x = View(self.spatial(unit.sources[0]))
+            self.taps("NEURON", unit.part, x, dict(out=out, activation=activation_of(None)))
+
+    def fixed(self, unit: U.Fixed) -> None:
+        self.emit(Step("MOVE", unit, View(self.new_value(unit)), bound=self.constant(unit.value)))
 
     def reshape(self, unit: U.Reshaping) -> None:
         self.values[unit.out.index] = self.reshaped(self.value(unit.sources[0]), unit.out.shape, f"x{self.label(unit.out)}")
@@ -373,6 +386,8 @@ FORWARD: dict[type[U.Unit], Callable[[Lowering, Any], None]] = {
     U.Total: Lowering.total,
     U.Gating: Lowering.gating,
     U.Move: Lowering.move,
+    U.Copy: Lowering.copy,
+    U.Fixed: Lowering.fixed,
     U.Reshaping: Lowering.reshape,
     U.Words: Lowering.words,
 }

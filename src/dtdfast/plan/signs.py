@@ -27,7 +27,7 @@ from ..rules import (
     W,
     X,
 )
-from .units import Affine, Elementwise, Floats, Gating, Move, Neuron, Part, Probabilities, Unit, Words
+from .units import Affine, Elementwise, Fixed, Floats, Gating, Move, Neuron, Part, Probabilities, Unit, Words
 
 SIGNED = frozenset((W, W_GAMMA_POS, W_GAMMA_NEG))
 """Weight maps that keep weights of both signs."""
@@ -76,17 +76,19 @@ def sign_of(unit: Unit) -> bool:
     """Whether a unit's outputs are known to be ≥ 0, given what is known of its sources."""
     sources = all(s.nonnegative for s in unit.sources)
     if isinstance(unit, Neuron):
-        return _after(unit.activation, sources and _least(unit.bias) and all(_least(p.weight) for p in unit.parts))
+        return _after(unit.activation, sources and _least(unit.bias) and all(p.nonnegative or _least(p.weight) for p in unit.parts))
     if isinstance(unit, Elementwise):
         return _after(unit.activation, sources)
     if isinstance(unit, Probabilities):
-        return True
+        return not unit.log
     if isinstance(unit, Affine):
         return sources and bool((unit.scale >= 0).all()) and (unit.shift is None or bool((unit.shift >= 0).all()))
     if isinstance(unit, Move):
         return sources and (unit.fill is None or unit.fill >= 0)
     if isinstance(unit, Gating):
         return sources
+    if isinstance(unit, Fixed):
+        return bool(unit.value.min() >= 0)
     if isinstance(unit, Words):
         return bool(unit.weight.min() >= 0)
     return sources
@@ -103,7 +105,7 @@ def reduce_terms(row: Row, part: Part) -> list[list[Term]]:
                 if x == X_NEG:
                     continue
                 x = X if x == X_POS else x
-            if part.weight is None:
+            if part.weight is None or part.nonnegative:
                 if w == W_NEG:
                     continue
                 w = W if w == W_POS else w
@@ -116,13 +118,19 @@ def cancels(unit: Unit) -> bool:
     """Whether a neuron's rule sums products of both signs, so that rounded operands may leave nothing right of the sum."""
     if not isinstance(unit, Neuron) or unit.row is None:
         return False
-    return any(term.w in SIGNED for part in unit.parts if part.weight is not None for share in part.terms for term in share)
+    return any(
+        term.w in SIGNED
+        for part in unit.parts
+        if part.weight is not None and not part.nonnegative
+        for share in part.terms
+        for term in share
+    )
 
 
 def sign_of_term(part: Part, term: Term) -> int | None:
     """The sign of all of a term's products in(x_i)·wm(w_ij), if it is known: 1 (≥ 0) or -1 (≤ 0)."""
     x = _SIGNS.get(term.x) or (1 if part.source.nonnegative else None)
-    w = _SIGNS.get(term.w) or (1 if part.weight is None else None)
+    w = _SIGNS.get(term.w) or (1 if part.weight is None or part.nonnegative else None)
     return x * w if x and w else None
 
 
@@ -167,6 +175,6 @@ def _held(unit: Neuron) -> bool:
     terms = [(part, part.terms[0]) for part in unit.parts]
     if not all(part.source.nonnegative and len(t) == 1 and t[0].x == X for part, t in terms):
         return False
-    exceeds = all(t[0].w in (W_POS, W_GAMMA_POS) or part.weight is None for part, t in terms)
+    exceeds = all(t[0].w in (W_POS, W_GAMMA_POS) or part.weight is None or part.nonnegative for part, t in terms)
     weighted = any(part.weight is not None for part in unit.parts)
     return exceeds and weighted and (unit.bias is None or row.shares[0].bias in (W, W_POS, W_GAMMA_POS) or bool(unit.bias.max() <= 0))

@@ -88,6 +88,7 @@ class Part(OneLine):
     window: NDArray[np.float64] | None = None  # average pool: 1 / divisor per output position (d, h, w)
     box: Box | None = None
     linear: bool = False
+    nonnegative: bool = False  # no weight is negative
     variant: tuple[int, int] = (0, 0)  # how many affine maps were folded in, before and after: tells its weights apart
     terms: list[list[Term]] = field(default_factory=list)  # per share of the row, reduced by the signs known here
 
@@ -155,6 +156,7 @@ class Probabilities(Unit):
     """Softmax: predicted, never explained."""
 
     axis: int = field(kw_only=True)  # batch counted
+    log: bool = False
 
 
 @dataclass(eq=False)
@@ -183,7 +185,7 @@ class Region:
 
 @dataclass(eq=False)
 class Move(Unit):
-    """out[region] = source[region] for pairs of regions; Concat, Slice, Permute, Pad, Upsample; elements left out hold `fill`."""
+    """out[region] = source[region] for pairs of regions; Concat, Slice, Permute, Pad, Upsample, Gather; elements left out hold `fill`."""
 
     pairs: list[tuple[Region, int, Region]] = field(default_factory=list)  # (in out, number of the source, in the source)
     fill: float | None = None
@@ -192,6 +194,27 @@ class Move(Unit):
 @dataclass(eq=False)
 class Reshaping(Unit):
     """The same elements in row-major order under another shape: Flatten, Reshape."""
+
+
+@dataclass(eq=False)
+class Copy(Unit):
+    """Every output is one element of the source, which relevance goes back to: by taps of weight 1, or a matrix of 0 and 1."""
+
+    part: Part = field(kw_only=True)
+    picks: tuple[int, ...] | None = None  # along the first axis; None: axes of size 1 are repeated
+
+    def apply(self, values: NDArray[Any], lead: int = 0) -> NDArray[Any]:
+        """Values (*lead axes, *source) → (*lead axes, *out)."""
+        if self.picks is not None:
+            return values.take(self.picks, axis=lead)
+        return np.broadcast_to(values, (*values.shape[:lead], *self.out.shape))
+
+
+@dataclass(eq=False)
+class Fixed(Unit):
+    """A constant: it reads nothing, and relevance ends here."""
+
+    value: Floats = field(kw_only=True)
 
 
 @dataclass(eq=False)
