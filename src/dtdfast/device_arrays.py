@@ -64,12 +64,28 @@ def contiguous(x: Any, dtype: str) -> Any:
         return sys.modules["cupy"].ascontiguousarray(x, dtype)
 
 
+def copy_of(x: Any) -> Any:
+    """A copy of an array on a GPU, beside it."""
+    if library_of(x) == "torch":
+        return x.detach().clone()
+    with x.device:
+        return x.copy()
+
+
 def empty_beside(x: Any, shape: tuple[int, ...]) -> Any:
     """A float32 array of x's kind on x's GPU."""
     if library_of(x) == "torch":
         return x.new_empty(shape, dtype=sys.modules["torch"].float32)
     with x.device:
         return sys.modules["cupy"].empty(shape, "float32")
+
+
+def fill(x: Any, values: Array) -> None:
+    """Values of the host into an array on a GPU, of the same shape."""
+    if library_of(x) == "torch":
+        x.copy_(sys.modules["torch"].from_numpy(values))
+    else:
+        x.set(values)
 
 
 def dtype_of(x: Any) -> np.dtype[Any]:

@@ -48,7 +48,7 @@ class MemoryBudgetError(DtdError, MemoryError):
 
 
 class StorageError(DtdError, ValueError):
-    """A saved layer list is corrupt, too large, or not one of ours."""
+    """A saved layer list is corrupt, too large, or not one of ours; or a file of somebody else's would have to be replaced."""
 
 
 class ModelError(DtdError, ValueError):

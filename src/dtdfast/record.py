@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import LayerError, WiringError
+from .show import OneLine
 
 INPUT = -1
 """The network's input, as an entry of `inputs=`."""
@@ -28,7 +29,7 @@ def immutable(value: object) -> bool:
 
 
 @dataclass(frozen=True, eq=False)
-class Layer:
+class Layer(OneLine):
     """What every record has.
 
     Parameters
@@ -84,6 +85,8 @@ class Layer:
 
         An array that can never be written to, since its memory is a bytes object, is kept: layers may share it.
         """
+        if isinstance(value, np.ma.MaskedArray):
+            raise LayerError(f"{self._type}: {key} is a masked array, and its mask would be lost; pass {key}.filled(value)")
         if isinstance(value, np.ndarray) and value.dtype.kind != "f":
             raise LayerError(f"{self._type}: {key} has dtype {value.dtype}, expected a float array (float32 or float64)")
         try:

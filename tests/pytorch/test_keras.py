@@ -14,6 +14,9 @@ import pytest
 from keras import layers as kl
 
 import dtdfast as dtd
+from dtdfast.activations import ACTIVATIONS
+from dtdfast.importers.keras_layers import ACTIVATIONS as NAMES
+from dtdfast.importers.keras_layers import LACKS
 from support import kinds
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -77,6 +80,44 @@ IMAGES: dict[str, tuple[Build, str]] = {
     "ReLU with a slope": (kl.ReLU(negative_slope=0.1), "leaky_relu"),
     "LeakyReLU": (kl.LeakyReLU(0.2), "leaky_relu"),
     "ELU": (kl.ELU(0.5), "elu"),
+    "PReLU": (kl.PReLU(alpha_initializer="random_normal", shared_axes=[1, 2]), "Permute prelu Permute"),
+    "PReLU of elements": (kl.PReLU(alpha_initializer="random_normal"), "prelu"),
+    "PReLU of columns": (kl.PReLU(alpha_initializer="random_normal", shared_axes=[1]), "prelu"),
+    "ReLU above a threshold": (kl.ReLU(threshold=0.3), "threshold"),
+    "hard_tanh": (kl.Activation("hard_tanh"), "clip"),
+    "hard_silu": (kl.Activation("hard_silu"), "hard_swish"),
+    **{
+        name: (kl.Activation(name), name)
+        for name in (
+            "selu",
+            "celu",
+            "gelu",
+            "mish",
+            "sigmoid",
+            "hard_sigmoid",
+            "log_sigmoid",
+            "tanh",
+            "tanh_shrink",
+            "hard_shrink",
+            "soft_shrink",
+            "softplus",
+            "softsign",
+        )
+    },
+    "gelu by a tanh": (lambda x: keras.ops.gelu(x, approximate=True), "gelu_tanh"),
+    "operators of activations": (
+        lambda x: keras.ops.selu(keras.ops.celu(keras.ops.softsign(keras.ops.hard_tanh(x)), 0.5)),
+        "clip softsign celu selu",
+    ),
+    "operators of shrinks": (
+        lambda x: keras.ops.tanh_shrink(keras.ops.soft_shrink(keras.ops.hard_shrink(x, 0.1), 0.1)),
+        "hard_shrink soft_shrink tanh_shrink",
+    ),
+    "operators with a threshold": (lambda x: keras.ops.log_sigmoid(keras.ops.threshold(x, 0.2, 0.1)), "threshold log_sigmoid"),
+    "operator of gates": (lambda x: keras.ops.glu(x, axis=2), "Slice Slice sigmoid Mul"),
+    "mish written out": (lambda x: x * keras.ops.tanh(keras.ops.softplus(x)), "mish"),
+    "hard swish written out": (lambda x: x * keras.ops.relu6(x + 3.0) / 6.0, "hard_swish"),
+    "gate of 1 + sigmoid": (lambda x: keras.ops.tanh(x) * (1.0 + keras.ops.sigmoid(x)), "tanh sigmoid Scale Mul"),
     "Softmax": (kl.Softmax(axis=2), "Softmax"),
     "swish": (kl.Activation("swish"), "silu"),
     "softmax": (lambda x: kl.Dense(3, activation="softmax")(kl.Flatten()(x)), "Flatten Linear Softmax"),
@@ -104,6 +145,14 @@ IMAGES: dict[str, tuple[Build, str]] = {
 def test_layers(name: str) -> None:
     build, expected = IMAGES[name]
     assert kinds(dtd.from_keras(network(build))) == expected
+
+
+def test_the_vocabulary_of_activations() -> None:
+    """Each is made by some layer, or is said to be lacking."""
+    made = {word for _, words in IMAGES.values() for word in words.split()}
+    assert ACTIVATIONS.keys() - made == set()
+    assert {name for name, fields in NAMES.items() if fields is not None and fields["kind"] not in ACTIVATIONS} == set()
+    assert ACTIVATIONS.keys() - {fields["kind"] for fields in NAMES.values() if fields} - {"prelu", "threshold"} == LACKS.keys()
 
 
 SEQUENCES: dict[str, tuple[Build, str]] = {
@@ -190,10 +239,10 @@ REFUSALS: dict[str, tuple[Build, str]] = {
     "Lambda": (kl.Lambda(lambda x: x * 2, output_shape=(9, 8, 4)), "Python code has no record; write it with Keras's layers"),
     "own layer": (Doubling(), r"\(Doubling\): a layer that is not Keras's own"),
     "unknown": (kl.RandomFlip(), r"\(RandomFlip\): this layer has no record"),
-    "activation": (kl.Activation("selu"), "its activation 'selu' has no record; there are linear, relu"),
+    "activation": (kl.Activation("exponential"), "its activation 'exponential' has no record; there are linear, relu"),
     "masks": (lambda x: kl.Embedding(9, 3, mask_zero=True)(x), "use mask_zero=False"),
     "bilinear": (kl.UpSampling2D(interpolation="bilinear"), "'bilinear' has no record; 'nearest' has"),
-    "threshold": (kl.ReLU(threshold=1.0), "threshold=1 together have no record"),
+    "threshold": (kl.ReLU(threshold=1.0, max_value=2.0), "threshold=1 together have no record"),
     "difference": (lambda x: x - kl.ReLU()(x), "of two computed tensors it has no rule"),
     "quotient": (lambda x: 1.0 / x, "only a division by constants"),
     "three factors": (lambda x: kl.Multiply()([x, x, x]), "it multiplies 3 tensors"),

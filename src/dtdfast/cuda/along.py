@@ -65,9 +65,9 @@ def log_softmax(types: Types) -> Body:
         total = ZERO
         for i in range(n):
             total += math.exp(get(x + times(i, x_stride)) - largest)
-        total = math.log(total)
+        logarithm = math.log(total)
         for i in range(n):
-            store(out + times(i, out_stride), get(x + times(i, x_stride)) - largest - total)
+            store(out + times(i, out_stride), get(x + times(i, x_stride)) - largest - logarithm)
 
     return body
 

@@ -19,6 +19,13 @@ from .records import Add, Refused, Value
 Array = NDArray[Any]
 
 
+def one_sided(add: Add, x: Value, low: float | None, high: float | None) -> Value:
+    """max(x, low) = relu(x − low) + low, or min(x, high) = high − relu(high − x): piecewise linear, as a ReLU is."""
+    bound, sign = (low, 1.0) if high is None else (high, -1.0)
+    assert bound is not None
+    return scaled(add, add(L.ReLU, scaled(add, x, sign, -sign * bound)), sign, bound)
+
+
 def of_sample(constant: Array, rank: int, n_batch: int) -> Array:
     """A constant that meets tensors of 1 + rank axes, as one sample meets it: without the batch axis, along which it must not vary."""
     if constant.ndim > rank + 1:
@@ -27,7 +34,8 @@ def of_sample(constant: Array, rank: int, n_batch: int) -> Array:
         return constant
     if constant.shape[0] not in (1, n_batch) or (constant != constant[:1]).any():
         raise Refused(f"a constant of shape {constant.shape} differs from sample to sample; it must be the same for all")
-    return constant[0]
+    sample: Array = constant[0]
+    return sample
 
 
 def reshaped(add: Add, x: Value, shape: Shape) -> Value:
@@ -193,9 +201,8 @@ def product(add: Add, x: Value, weight: Array, left: bool = False) -> Value:
 def moved(add: Add, x: Value, index: NDArray[np.int64]) -> Value:
     """Elements of x in new places: index holds, for every element of a sample of the result, its number in a sample of x."""
     shape = tuple(index.shape)
-    if shape == x.shape or math.prod(shape) == math.prod(x.shape):
-        if (index.ravel() == np.arange(math.prod(x.shape))).all():
-            return reshaped(add, x, shape)
+    if math.prod(shape) == math.prod(x.shape) and (index.ravel() == np.arange(math.prod(x.shape))).all():
+        return reshaped(add, x, shape)
     if len(shape) == len(x.shape):
         axes = [np.unravel_index(np.moveaxis(index, a, 0).reshape(shape[a], -1)[:, 0], x.shape)[a] for a in range(len(shape))]
         strides = [math.prod(x.shape[a + 1 :]) for a in range(len(shape))]

@@ -8,14 +8,13 @@ from functools import partial
 import numpy as np
 
 from .. import layers as L
+from .onnx_activations import OPERATORS as ACTIVATIONS
 from .onnx_arithmetic import absolute, negative
-from .onnx_graph import Array, Node, Reader, rank, scalar, space, weights
+from .onnx_graph import Array, Node, Reader, rank, space, weights
 from .onnx_moves import reshaped
 from .records import Refused, Value
 
 Pairs = tuple[tuple[int, int], ...]
-FLOAT_MAX = float(f"{np.finfo(np.float32).max:.7g}")
-"""How frameworks write "no bound", to seven digits."""
 
 # ------------------------------------------------------------------------------------------------------- geometry
 
@@ -215,36 +214,11 @@ def relu(node: Node) -> Value:
     return node.add(L.ReLU, node.value())
 
 
-def activation(node: Node, kind: str, **parameters: tuple[str, float]) -> Value:
-    """`parameters`: the record's field → the attribute and its default."""
-    given = {field: node.number(key, default) for field, (key, default) in parameters.items()}
-    return node.add(L.Activation, node.value(), kind=kind, **given)
-
-
 def gelu(node: Node) -> Value:
     approximate = node.text("approximate", "none")
     if approximate not in ("none", "tanh"):
         raise Refused(f"attribute approximate is {approximate!r:.40}")
     return node.add(L.Activation, node.value(), kind="gelu" if approximate == "none" else "gelu_tanh")
-
-
-def clip(node: Node) -> Value:
-    x = node.value()
-    if node.opset < 11:
-        low, high = node.number("min", -FLOAT_MAX), node.number("max", FLOAT_MAX)
-    else:
-        low, high = (
-            (-math.inf if (a := node.optional(1, "min")) is None else scalar(a, "min")),
-            (math.inf if (b := node.optional(2, "max")) is None else scalar(b, "max")),
-        )
-    low, high = (-math.inf if low <= -FLOAT_MAX else low), (math.inf if high >= FLOAT_MAX else high)
-    if (low, high) == (-math.inf, math.inf):
-        return x
-    if (low, high) == (0.0, math.inf):
-        return node.add(L.ReLU, x)
-    if math.isinf(low) or math.isinf(high):
-        raise Refused(f"it clips to [{low:g}, {high:g}]; only ReLU and clips with two bounds have a record")
-    return node.add(L.Activation, x, kind="clip", alpha=low, beta=high)
 
 
 def softmax(node: Node) -> Value:
@@ -274,14 +248,7 @@ OPERATORS: dict[str, Reader] = {
     "ReduceSum": partial(reduce, kind="sum", since=13),
     "ReduceL1": reduce_l1,
     "Relu": relu,
-    "LeakyRelu": partial(activation, kind="leaky_relu", alpha=("alpha", 0.01)),
-    "Elu": partial(activation, kind="elu", alpha=("alpha", 1.0)),
-    "Sigmoid": partial(activation, kind="sigmoid"),
-    "HardSigmoid": partial(activation, kind="hard_sigmoid", alpha=("alpha", 0.2), beta=("beta", 0.5)),
-    "HardSwish": partial(activation, kind="hard_swish"),
-    "Tanh": partial(activation, kind="tanh"),
-    "Softplus": partial(activation, kind="softplus"),
+    **ACTIVATIONS,
     "Gelu": gelu,
-    "Clip": clip,
     "Softmax": softmax,
 }

@@ -14,6 +14,7 @@ from ..layers import INPUT, Activation, Conv, Layer, Linear, Permute, Scale
 from ..plan.shapes import Shape, output_shape
 from ..plan.wiring import check_shape
 from ..record import immutable
+from .activations import written_out
 from .rewrites import finished, hard_sigmoid, permuted
 from .rewrites import positions as field_inputs
 
@@ -48,6 +49,9 @@ class Layers:
             gate = hard_sigmoid(self.records, sources[0].position, fields["scale"])
             if gate is not None:
                 return self.add(Activation, (Value(gate, sources[0].shape),), name, kind="hard_sigmoid")
+        written = written_out(self.records, cls, [v.position for v in sources], fields)
+        if written is not None:
+            return self.add(Activation, (Value(written[0], sources[0].shape),), name, **written[1])
         if cls is Permute and (found := permuted(self.records, sources[0].position, sources[0].shape, tuple(fields["order"]))):
             position, sizes, order = found
             sources, fields = (Value(position, sizes),), {"order": order}

@@ -14,30 +14,30 @@ from ..plan.wiring import sources
 
 def hard_sigmoid(records: list[Layer], position: int, scale: Any) -> int | None:
     """The position of y where a product with `scale` makes clip(y + 3, 0, 6)/6 of this entry: a gate, which a clip is not."""
-    clip = _record(records, position, Activation)
+    clip = record_at(records, position, Activation)
     if clip is None or (clip.kind, clip.alpha, clip.beta) != ("clip", 0.0, 6.0) or not np.allclose(scale, 1 / 6, 1e-6):
         return None
-    shift = _record(records, _source(records, position), Scale)
+    shift = record_at(records, source_of(records, position), Scale)
     if shift is None or shift.shift is None or not (np.all(shift.scale == 1) and np.all(shift.shift == 3)):
         return None
-    return _source(records, _source(records, position))
+    return source_of(records, source_of(records, position))
 
 
 def permuted(records: list[Layer], position: int, shape: Shape, order: tuple[int, ...]) -> tuple[int, Shape, tuple[int, ...]] | None:
     """(position of y, shape of a sample of y, order from there) where this entry, of this shape, is itself a Permute of y."""
-    before = _record(records, position, Permute)
+    before = record_at(records, position, Permute)
     if before is None:
         return None
     sizes = {int(axis): size for axis, size in zip(before.order[1:], shape, strict=True)}
-    return _source(records, position), tuple(sizes[axis] for axis in sorted(sizes)), tuple(int(before.order[a]) for a in order)
+    return source_of(records, position), tuple(sizes[axis] for axis in sorted(sizes)), tuple(int(before.order[a]) for a in order)
 
 
-def _record(records: list[Layer], position: int, kind: type[Any]) -> Any:
+def record_at(records: list[Layer], position: int, kind: type[Any]) -> Any:
     record = records[position] if position != INPUT else None
     return record if isinstance(record, kind) else None
 
 
-def _source(records: list[Layer], position: int) -> int:
+def source_of(records: list[Layer], position: int) -> int:
     """What an entry with one operand reads; entry 0 reads INPUT, which is −1."""
     reads = records[position].inputs
     return position - 1 if reads is None else reads[0]

@@ -29,8 +29,8 @@ def constant(records: Records, x: Value, value: Any, what: str = "constant opera
 
 
 def _affine(records: Records, call: Call, x: Value, scale: Any, shift: Any) -> Value:
-    arrays = [constant(records, x, a) for a in (scale, shift)]
-    return algebra.scaled(records.add, _vector(x), *arrays, call.shape or (1,))
+    factor, offset = (constant(records, x, a) for a in (scale, shift))
+    return algebra.scaled(records.add, _vector(x), factor, offset, call.shape or (1,))
 
 
 def _sum(records: Records, call: Call, a: Any, b: Any, factor: float = 1.0) -> Value:
@@ -286,7 +286,7 @@ def _einsum(records: Records, call: Call) -> Value:
     return algebra.contracted(records.add, x, of_x[1:], weight, of_weight, result[1:])
 
 
-def _along(function: Callable[[Array], Array]) -> Handler:
+def _along(function: Callable[[Array], Array]) -> Callable[[Records, Call], Value]:
     """A linear map along one axis, known by what it does to the unit vectors (the columns of its matrix)."""
 
     def handle(records: Records, call: Call) -> Value:

@@ -6,6 +6,8 @@ from functools import partial
 
 from .. import layers as L
 from .records import Refused, Value
+from .torch_activations import HANDLERS as ACTIVATIONS
+from .torch_activations import activation, bounded
 from .torch_arithmetic import clamped
 from .torch_call import Array, Call, Handler, Pieces, Records, each, ints, spread
 
@@ -63,34 +65,15 @@ def _relu(records: Records, call: Call) -> Value:
     return records.add(L.ReLU, call.x())
 
 
-def _activation(kind: str, **fields: str) -> Handler:
-    """An Activation whose alpha and beta are these arguments."""
-
-    def handle(records: Records, call: Call) -> Value:
-        return records.add(L.Activation, call.x(), kind=kind, **{key: call.arguments[name] for key, name in fields.items()})
-
-    return handle
-
-
 def _relu6(records: Records, call: Call) -> Value:
     return records.add(L.Activation, call.x(), kind="clip", alpha=0.0, beta=6.0)
 
 
 def _clamp(records: Records, call: Call) -> Value:
     low, high = call.min, call.get("max")
-    if high is None and isinstance(low, (int, float)) and low == 0:
-        return _relu(records, call)
     if any(bound is not None and not isinstance(bound, (int, float)) for bound in (low, high)):
         return clamped(records, call)
-    if not isinstance(low, (int, float)) or not isinstance(high, (int, float)):
-        raise Refused(f"it clamps to [{low}, {high}]; expected two numbers, or a minimum of 0 alone")
-    return records.add(L.Activation, call.x(), kind="clip", alpha=low, beta=high)
-
-
-def _elu(records: Records, call: Call) -> Value:
-    if (call.scale, call.input_scale) != (1, 1):
-        raise Refused(f"scale={call.scale} and input_scale={call.input_scale}, expected 1")
-    return records.add(L.Activation, call.x(), kind="elu", alpha=call.alpha)
+    return bounded(records, call.x(), low, high)
 
 
 def _gelu(records: Records, call: Call) -> Value:
@@ -115,17 +98,16 @@ HANDLERS: dict[str, Handler] = {
     **each("_native_batch_norm_legit _native_batch_norm_legit_no_training", _batch_norm),
     "relu": _relu,
     "relu6": _relu6,
-    **each("clamp clamp_min", _clamp),
-    "hardtanh": _activation("clip", alpha="min_val", beta="max_val"),
-    "leaky_relu": _activation("leaky_relu", alpha="negative_slope"),
-    "softplus": _activation("softplus", alpha="beta"),
-    "elu": _elu,
+    **each("clamp clip clamp_min", _clamp),
+    "hardtanh": activation("clip", alpha="min_val", beta="max_val"),
+    "leaky_relu": activation("leaky_relu", alpha="negative_slope"),
+    **ACTIVATIONS,
     "gelu": _gelu,
-    "silu": _activation("silu"),
-    "sigmoid": _activation("sigmoid"),
-    "hardsigmoid": _activation("hard_sigmoid"),
-    "hardswish": _activation("hard_swish"),
-    "tanh": _activation("tanh"),
+    "silu": activation("silu"),
+    "sigmoid": activation("sigmoid"),
+    "hardsigmoid": activation("hard_sigmoid"),
+    "hardswish": activation("hard_swish"),
+    "tanh": activation("tanh"),
     **each("softmax log_softmax _softmax _log_softmax", _softmax),
     "local_response_norm": _lrn,
 }

@@ -42,7 +42,7 @@ def _adaptive(average: bool, n_space: int) -> Callable[[Records, Call], Value]:
         size, wanted = x.shape[-n_space:], call.shape[-n_space:]
         if len(x.shape) != n_space + 1:
             raise Refused("its input has no batch axis; give every tensor one (pass example[None] for one sample)")
-        if size == wanted:
+        if size == wanted and not average:
             return x
         if not any(s % w for s, w in zip(size, wanted, strict=True)):
             kernel = tuple(s // w for s, w in zip(size, wanted, strict=True))

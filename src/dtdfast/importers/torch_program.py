@@ -208,6 +208,6 @@ def _plain(module: Any, result: Any) -> Any:
         def forward(self, x: Any) -> Any:
             return dict(leaves(type(module).forward(self, x)))
 
-    twin = Plain.__new__(type(type(module).__name__, (Plain, type(module)), {}))
+    twin: Any = Plain.__new__(type(type(module).__name__, (Plain, type(module)), {}))
     twin.__dict__.update(vars(module))
     return twin

@@ -18,7 +18,7 @@ from .torch_arithmetic import HANDLERS as ARITHMETIC
 from .torch_call import Call, Handler, Pieces, operation, paths, title
 from .torch_layers import HANDLERS as LAYERS
 from .torch_moves import HANDLERS as MOVES
-from .torch_patterns import local_response_norm
+from .torch_patterns import written_out
 from .torch_pools import HANDLERS as POOLS
 from .torch_program import output_node, output_tensor
 from .torch_refused import STATE, TRAINING, UNKNOWN, advice
@@ -48,7 +48,7 @@ class Reader:
         self.made: list[Any] = []  # per entry, the node that it was made for
         self.node: Any = None
         self.containers = {path for node in self.graph.nodes for path in paths(node)[:-1]}
-        self.norms = {n: found for n in self.graph.nodes if (found := local_response_norm(n)) is not None}
+        self.norms = {n: found for n in self.graph.nodes if (found := written_out(n)) is not None}
 
     def read(self) -> list[Layer]:
         signature = self.exported.graph_signature
@@ -122,7 +122,7 @@ class Reader:
 
     def call(self, node: Any) -> Any:
         """One node's result, checked for its shape."""
-        name = "local_response_norm" if node in self.norms else operation(node)
+        name = self.norms[node].name if node in self.norms else operation(node)
         if node.target is operator.getitem:
             result = self.piece(*(self.argument(a) for a in node.args))
         else:
@@ -132,7 +132,7 @@ class Reader:
                 raise Refused("it takes all results of an operator together; only the first can be used")
             if not any(isinstance(v, (Value, Turned)) for v in flat):
                 return self.constant(node)
-            if name is None or name not in HANDLERS:
+            if name is None or (name not in HANDLERS and name not in PERMUTES):
                 raise Refused(UNKNOWN)
             result = self.made_by(name, Call(name, arguments, _shape(node)[1:], {operation(u) for u in node.users}, node.target))
         if isinstance(result, Turned):
@@ -171,8 +171,7 @@ class Reader:
         """A node's argument with nodes replaced by what they stand for."""
         if isinstance(value, (list, tuple)):
             return [self.argument(v) for v in value]
-        value = self.values[value] if hasattr(value, "op") else value
-        return value
+        return self.values[value] if hasattr(value, "op") else value
 
     def constant(self, node: Any) -> Any:
         """What no input reaches is computed here and now."""
@@ -240,7 +239,8 @@ class Reader:
             return None
         number = sum(s > 1 for s in source.shape[:axis])  # among the axes that have elements
         axes = [a for a, s in enumerate(shape) if s > 1]
-        before = self.entry(Value(self.layers.source(source.position), shape))
+        read = source.position - 1 if record.inputs is None else record.inputs[0]
+        before = self.entry(Value(read, shape))
         return self.put(Softmax, (before,), record.name, axis=axes[number] + 1, log=record.log)
 
     def array(self, value: Any, what: str) -> Array:

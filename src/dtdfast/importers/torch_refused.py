@@ -11,6 +11,7 @@ BRANCH = "a branch in its code depends on the data; make the branch to be explai
 STATE = "explain a module without changing state, such as one that holds the state to be explained as a constant"
 WEIGHTS = "do that once before the import, and leave it out of forward (work on a copy of the module whose forward only uses the weight)"
 TRAINING = "it was exported in training mode; export the module after module.eval()"
+SIZE_OR_SIGN = "what only knows the size or the sign of a number has no rule for its relevance; use a ReLU of x and one of −x instead"
 
 UNKNOWN = "this operator has no record; explain the part before or after it as a network of its own"
 CHOICE = (
@@ -29,6 +30,7 @@ OPERATORS: dict[str, str] = {
     ),
     **dict.fromkeys(("topk", "sort", "argsort", "median", "kthvalue", "unique"), ORDER),
     "native_dropout": TRAINING,
+    **dict.fromkeys(("sign", "abs"), SIZE_OR_SIGN),
 }
 PARTS: dict[str, str] = {
     "MultiheadAttention": ATTENTION,
