@@ -21,6 +21,13 @@ Padding = int | Sequence[int] | Sequence[tuple[int, int]]
 Array = NDArray[Any]  # what a record holds; any sequence of numbers may be given
 
 
+def immutable(value: object) -> bool:
+    """Whether nobody can ever write to an array, since its memory is that of a bytes object."""
+    while isinstance(value, np.ndarray):
+        value = value.base
+    return isinstance(value, bytes)
+
+
 @dataclass(frozen=True, eq=False)
 class Layer(OneLine):
     """What every record has.
@@ -74,13 +81,17 @@ class Layer(OneLine):
         self._set(key, self._checked(key, getattr(self, key), ndim, shape))
 
     def _checked(self, key: str, value: Any, ndim: int | tuple[int, ...] | None = None, shape: tuple[int, ...] | None = None) -> Array:
-        """A read-only float copy, checked for dtype, rank, shape and finiteness; `key` names it in messages."""
+        """A read-only float copy, checked for dtype, rank, shape and finiteness; `key` names it in messages.
+
+        An array that can never be written to, since its memory is a bytes object, is kept: layers may share it.
+        """
         if isinstance(value, np.ma.MaskedArray):
             raise LayerError(f"{self._type}: {key} is a masked array, and its mask would be lost; pass {key}.filled(value)")
         if isinstance(value, np.ndarray) and value.dtype.kind != "f":
             raise LayerError(f"{self._type}: {key} has dtype {value.dtype}, expected a float array (float32 or float64)")
         try:
-            array = np.array(value, dtype=None if getattr(value, "dtype", None) in (np.float32, np.float64) else np.float64, order="C")
+            dtype = None if getattr(value, "dtype", None) in (np.float32, np.float64) else np.float64
+            array = (np.asarray if immutable(value) else np.array)(value, dtype=dtype, order="C")
         except (TypeError, ValueError) as error:
             raise LayerError(f"{self._type}: {key} cannot be read as a float array: {error}") from None
         if isinstance(value, np.ndarray) and value.dtype.itemsize < 4:

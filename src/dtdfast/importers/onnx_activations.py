@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 
 from .. import layers as L
+from .algebra import one_sided
 from .onnx_graph import Node, Reader, scalar, weights
 from .records import Refused, Value
 
@@ -19,6 +20,10 @@ LACKS = {
 """What of the vocabulary no operator makes, and why."""
 
 
+FLOAT_MAX = float(f"{np.finfo(np.float32).max:.7g}")
+"""How frameworks write "no bound", to seven digits."""
+
+
 def activation(node: Node, kind: str, **parameters: tuple[str, float]) -> Value:
     """`parameters`: the record's field → the attribute and its default."""
     given = {field: node.number(key, default) for field, (key, default) in parameters.items()}
@@ -27,16 +32,18 @@ def activation(node: Node, kind: str, **parameters: tuple[str, float]) -> Value:
 
 def clip(node: Node) -> Value:
     x = node.value()
-    low, high = (
-        (-math.inf if (a := node.optional(1, "min")) is None else scalar(a, "min")),
-        (math.inf if (b := node.optional(2, "max")) is None else scalar(b, "max")),
-    )
-    huge = float(np.finfo(np.float32).max)  # how frameworks write "no bound"
-    low, high = (-math.inf if low <= -huge else low), (math.inf if high >= huge else high)
-    if (low, high) == (-math.inf, math.inf):
+    if node.opset < 11:
+        low, high = node.number("min", -FLOAT_MAX), node.number("max", FLOAT_MAX)
+    else:
+        low = -math.inf if (a := node.optional(1, "min")) is None else scalar(a, "min")
+        high = math.inf if (b := node.optional(2, "max")) is None else scalar(b, "max")
+    bounds = (None if low <= -FLOAT_MAX else low), (None if high >= FLOAT_MAX else high)
+    if bounds == (None, None):
         return x
-    if (low, high) == (0.0, math.inf):
+    if bounds == (0.0, None):
         return node.add(L.ReLU, x)
+    if None in bounds:
+        return one_sided(node.add, x, *bounds)
     return node.add(L.Activation, x, kind="clip", alpha=low, beta=high)
 
 
@@ -84,12 +91,12 @@ OPERATORS: dict[str, Reader] = {
     "Selu": selu,
     "Celu": partial(activation, kind="celu", alpha=("alpha", 1.0)),
     "Mish": partial(activation, kind="mish"),
+    "Swish": partial(activation, kind="silu", alpha=("alpha", 1.0)),
     "Sigmoid": partial(activation, kind="sigmoid"),
     "HardSigmoid": partial(activation, kind="hard_sigmoid", alpha=("alpha", 0.2), beta=("beta", 0.5)),
     "HardSwish": partial(activation, kind="hard_swish"),
     "Tanh": partial(activation, kind="tanh"),
     "Softplus": partial(activation, kind="softplus"),
     "Softsign": partial(activation, kind="softsign"),
-    "Abs": sign_or_size,
     "Sign": sign_or_size,
 }

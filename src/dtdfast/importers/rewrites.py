@@ -43,6 +43,24 @@ def source_of(records: list[Layer], position: int) -> int:
     return position - 1 if reads is None else reads[0]
 
 
+def positions(cls: type[Layer], reads: tuple[int, ...], last: int) -> tuple[int, ...] | None:
+    """Field `inputs` of a record: None where it reads nothing, or the entry before and nothing else."""
+    return None if not reads or (reads == (last,) and cls.arity == 1) else reads
+
+
+def as_bias(record: Layer, shift: Any) -> Any | None:
+    """A shift that is one number per output of this linear layer, as its bias; None where it is another, or the layer has one."""
+    if not isinstance(record, (Linear, Conv, ConvTranspose)) or record.bias is not None:
+        return None
+    axis = record.axis if isinstance(record, Linear) else 1
+    n_out = record.weight.shape[1] * record.groups if isinstance(record, ConvTranspose) else len(record.weight)
+    if shift.ndim == 1:  # along axis 1, whatever follows
+        return shift if axis in (1, -1) and len(shift) == n_out and (axis == 1 or not isinstance(record, Linear)) else None
+    column = [1] * shift.ndim
+    column[axis - 1 if axis > 0 else axis] = n_out
+    return shift.reshape(-1) if list(shift.shape) == column else None
+
+
 def finished(records: list[Layer]) -> tuple[list[Layer], list[int]]:
     """The entries that the last one is computed from, wired anew; biases that were added afterwards inside their layers.
 
@@ -64,9 +82,10 @@ def finished(records: list[Layer]) -> tuple[list[Layer], list[int]]:
     for position in sorted(kept):
         record = records[position]
         if isinstance(record, Scale) and record.shift is not None and np.all(record.scale == 1):
-            before = records[wired[position][0]] if wired[position][0] != INPUT else None
-            if isinstance(before, (Linear, Conv, ConvTranspose)) and before.bias is None and readers[wired[position][0]] == [position]:
-                merged[position] = replace(before, bias=record.shift)
+            before: Any = records[wired[position][0]] if wired[position][0] != INPUT else None
+            bias = None if before is None else as_bias(before, record.shift)
+            if before is not None and bias is not None and readers[wired[position][0]] == [position]:
+                merged[position] = replace(before, bias=bias)
                 kept.remove(wired[position][0])
                 wired[position] = wired[wired[position][0]]
     origins = sorted(kept)
@@ -75,6 +94,6 @@ def finished(records: list[Layer]) -> tuple[list[Layer], list[int]]:
     for new, old in enumerate(origins):
         record = merged.get(old, records[old])
         reads = tuple(places[s] for s in wired[old])
-        inputs = None if reads == (new - 1,) and record.arity == 1 else reads
+        inputs = positions(type(record), reads, new - 1)
         result.append(record if record.inputs == inputs else replace(record, inputs=inputs))  # which copies its weights
     return result, origins
