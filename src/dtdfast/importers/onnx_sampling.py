@@ -228,6 +228,8 @@ def _goal(node: Node) -> tuple[list[int], list[float], list[tuple[float, float]]
     made, factors, spans = list(x.shape), [1.0] * (n - 1), [(0.0, 1.0)] * (n - 1)
     if scales is not None and scales.size:
         ratios = [float(s) for s in scales.ravel()]
+        if not all(0 < r < MOST for r in ratios):
+            raise Refused(f"its scales are {ratios}, expected positive numbers below {MOST}")
         wanted = [int(np.floor(np.float32(r) * np.float32(s))) for r, s in zip(ratios, (node.full(x)[a] for a in axes), strict=False)]
     elif sizes:
         wanted = list(sizes)

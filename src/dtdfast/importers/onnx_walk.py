@@ -168,7 +168,10 @@ class Walk:
             attributes=self._attributes(node),
             layers=self._layers,
         )
-        result = OPERATORS[operator](reading)
+        try:
+            result = OPERATORS[operator](reading)
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # of attributes and constants that make no sense together
+            raise Refused(f"it cannot be read, since its attributes or constants do not fit ({type(error).__name__}: {error})") from None
         reading.check_all_read()
         return result if isinstance(result, tuple) else (result,)
 
