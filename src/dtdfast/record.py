@@ -16,6 +16,9 @@ from .show import OneLine
 INPUT = -1
 """The network's input, as an entry of `inputs=`."""
 
+MOST = 2**31 - 1
+"""What a size, a stride or a padding may be: kernels count in 32 bits."""
+
 Ints = int | Sequence[int]
 Padding = int | Sequence[int] | Sequence[tuple[int, int]]
 Array = NDArray[Any]  # what a record holds; any sequence of numbers may be given
@@ -115,8 +118,8 @@ class Layer(OneLine):
             number = operator.index(value)
         except TypeError:
             raise LayerError(f"{self._type}: {key} is {value!r}, expected an integer") from None
-        if low is not None and number < low:
-            raise LayerError(f"{self._type}: {key} is {number}, expected at least {low}")
+        if low is not None and not low <= number <= MOST:
+            raise LayerError(f"{self._type}: {key} is {number}, expected at least {low} and at most {MOST}")
         self._set(key, number)
 
     def _ints(self, key: str, low: int, n: int | None) -> None:
@@ -127,8 +130,9 @@ class Layer(OneLine):
             numbers = tuple(operator.index(v) for v in items) if items is not None else (operator.index(value),)
         except TypeError:
             raise LayerError(f"{self._type}: {key} is {value!r}, expected an integer or one per spatial axis") from None
-        if min(numbers, default=low - 1) < low:
-            raise LayerError(f"{self._type}: {key} is {value!r}, expected integers of at least {low}")
+        if min(numbers, default=low - 1) < low or max(numbers) > MOST:
+            bounds = f"at least {low}" + ("" if max(numbers, default=0) <= MOST else f" and at most {MOST}")
+            raise LayerError(f"{self._type}: {key} is {value!r:.80}, expected integers of {bounds}")
         if items is not None and n is not None and len(numbers) != n:
             raise LayerError(f"{self._type}: {key} is {value!r}, expected {n} integers (one per spatial axis)")
         if items is None:
@@ -146,6 +150,8 @@ class Layer(OneLine):
                 raise LayerError(f"{self._type}: {key} is {value!r}, expected (before, after) pairs, one per spatial axis") from None
             if min(min(p) for p in pairs) < 0:
                 raise LayerError(f"{self._type}: {key} is {value!r}, expected integers of at least 0 (use Slice to crop)")
+            if max(max(p) for p in pairs) > MOST:
+                raise LayerError(f"{self._type}: {key} is {value!r}, expected integers of at most {MOST}")
             if n is not None and len(pairs) != n:
                 raise LayerError(f"{self._type}: {key} is {value!r}, expected {n} pairs (one per spatial axis)")
             self._set(key, pairs)
