@@ -238,10 +238,10 @@ REFUSALS: dict[str, tuple[Build, str]] = {
     "LayerNormalization": (kl.LayerNormalization(), "statistics of the very sample"),
     "Lambda": (kl.Lambda(lambda x: x * 2, output_shape=(9, 8, 4)), "Python code has no record; write it with Keras's layers"),
     "own layer": (Doubling(), r"\(Doubling\): a layer that is not Keras's own"),
-    "unknown": (kl.RandomFlip(), r"\(RandomFlip\): this layer has no record"),
+    "unknown": (kl.EinsumDense("abcd,de->abce", (None, None, 4)), r"\(EinsumDense\): this layer has no record"),
     "activation": (kl.Activation("exponential"), "its activation 'exponential' has no record; there are linear, relu"),
     "masks": (lambda x: kl.Embedding(9, 3, mask_zero=True)(x), "use mask_zero=False"),
-    "bilinear": (kl.UpSampling2D(interpolation="bilinear"), "'bilinear' has no record; 'nearest' has"),
+    "bilinear": (kl.UpSampling2D(interpolation="bicubic"), "'bicubic' has no record; 'nearest' and 'bilinear' have"),
     "threshold": (kl.ReLU(threshold=1.0, max_value=2.0), "threshold=1 together have no record"),
     "difference": (lambda x: x - kl.ReLU()(x), "of two computed tensors it has no rule"),
     "quotient": (lambda x: 1.0 / x, "only a division by constants"),
@@ -269,7 +269,7 @@ def test_models_without_a_graph_are_refused() -> None:
     with pytest.raises(dtd.ModelError, match=r"is a Dense, expected a keras\.Model"):
         dtd.from_keras(kl.Dense(3))
     source = keras.Input((4,))
-    with pytest.raises(dtd.ModelError, match="has 1 inputs and 2 outputs"):
+    with pytest.raises(dtd.ModelError, match=r"returns 2 tensors: .* choose one"):
         dtd.from_keras(keras.Model(source, [kl.Dense(1)(source), kl.Dense(2)(source)]))
 
 
@@ -312,3 +312,42 @@ def test_published_models(name: str) -> None:
     assert relevance.shape == x.shape
     assert relevance.min() >= 0
     assert relevance.sum() > 0
+
+
+AXES: dict[str, Any] = {
+    "augmentation": lambda x: kl.RandomFlip()(kl.RandomRotation(0.1)(kl.RandomContrast(0.1)(kl.ReLU()(x)))),
+    "slices": lambda x: x[:, 1:5, ..., ::2],
+    "flip": lambda x: keras.ops.flip(x, axis=-1),
+    "bilinear": lambda x: kl.UpSampling2D((2, 3), interpolation="bilinear")(x),
+    "difference": lambda x: kl.Subtract()([x, kl.ReLU()(x)]),
+    "maximum": lambda x: kl.Maximum()([x, -x]),
+    "minimum": lambda x: kl.Minimum()([x, 2 * x]),
+    "mean": lambda x: keras.ops.mean(x, axis=-1),
+    "sum": lambda x: keras.ops.sum(x, axis=(1, 3), keepdims=True),
+    "largest": lambda x: keras.ops.max(x, axis=1),
+    "repeated": lambda x: kl.RepeatVector(3)(kl.Flatten()(x)),
+}
+
+
+@pytest.mark.parametrize("name", AXES)
+def test_along_any_axes(name: str) -> None:
+    """from_keras compares predictions; the map is one of the input's shape."""
+    source = keras.Input((8, 6, 3))
+    layers = dtd.from_keras(keras.Model(source, kl.Dense(2)(kl.Flatten()(AXES[name](kl.Conv2D(4, 3, padding="same")(source))))))
+    x = np.random.default_rng(0).standard_normal((2, 8, 6, 3), dtype=np.float32)
+    relevance = dtd.explain(layers, x, 1, rules="lrp-0", precision="float64")
+    expected = dtd.baselines.input_x_gradient(layers, x, 1, backend="oracle")
+    assert np.abs(relevance - expected).sum() <= 1e-9 * np.abs(expected).sum()
+
+
+def test_one_of_several_outputs() -> None:
+    source = keras.Input((4,))
+    model = keras.Model(source, [kl.Dense(1, name="one")(source), kl.Dense(2, name="two")(source)])
+    assert [dtd.predict(dtd.from_keras(model, output=o), np.ones((1, 4), np.float32)).shape[1] for o in (0, 1, "one", "two")] == [
+        1,
+        2,
+        1,
+        2,
+    ]
+    with pytest.raises(dtd.InputError, match="output is 'three'"):
+        dtd.from_keras(model, output="three")
