@@ -80,14 +80,6 @@ def empty_beside(x: Any, shape: tuple[int, ...]) -> Any:
         return sys.modules["cupy"].empty(shape, "float32")
 
 
-def fill(x: Any, values: Array) -> None:
-    """Values of the host into an array on a GPU, of the same shape."""
-    if library_of(x) == "torch":
-        x.copy_(sys.modules["torch"].from_numpy(values))
-    else:
-        x.set(values)
-
-
 def dtype_of(x: Any) -> np.dtype[Any]:
     """The NumPy type of an array, on a GPU too (bfloat16, which NumPy lacks, counts as float32)."""
     if isinstance(x.dtype, np.dtype):

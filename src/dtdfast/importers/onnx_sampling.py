@@ -243,7 +243,8 @@ def _goal(node: Node) -> tuple[list[int], list[float], list[tuple[float, float]]
     if len(ratios) != len(axes) or not all(math.isfinite(r) and r > 0 for r in ratios) or min(wanted) < 1:
         raise Refused(f"it scales {len(axes)} axes by {ratios!s:.80}")
     crops = node.text("coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize"
-    if crops and (roi is None or roi.size != 2 * len(axes) or node.number("extrapolation_value", 0.0)):
+    outside = node.number("extrapolation_value", 0.0)
+    if crops and (roi is None or roi.size != 2 * len(axes) or outside):
         raise Refused("tf_crop_and_resize needs a roi with a start and an end per axis, and an extrapolation_value of 0")
     for i, axis in enumerate(axes):
         crop = (float(roi.ravel()[i]), float(roi.ravel()[len(axes) + i])) if crops and roi is not None else (0.0, 1.0)
