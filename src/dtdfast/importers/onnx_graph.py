@@ -22,7 +22,16 @@ BATCH = 16_777_213
 IGNORED = frozenset(("momentum", "ratio", "seed", "storage_order", "saturate", "round_mode", "consumed_inputs"))
 """Attributes without a meaning for the values of the operators read here; storage_order is that of a pool's winners."""
 
-Operand = Value | Array
+
+@dataclass(frozen=True)
+class Turned:
+    """A computed value with its axes, the batch counted, in an order in which the batch is not the first."""
+
+    value: Value
+    order: tuple[int, ...]
+
+
+Operand = Value | Turned | Array
 
 
 @dataclass(eq=False)
@@ -69,7 +78,7 @@ class Node:
     def optional(self, index: int, what: str) -> Array | None:
         """A constant operand, None where it is left out."""
         operand = self.operand(index)
-        if isinstance(operand, Value):
+        if isinstance(operand, (Value, Turned)):
             raise Refused(f"{what} (input {index}) depends on the network's input, expected a constant")
         return operand
 
