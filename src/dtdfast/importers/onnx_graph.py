@@ -23,6 +23,12 @@ IGNORED = frozenset(("momentum", "ratio", "seed", "storage_order", "saturate", "
 """Attributes without a meaning for the values of the operators read here; storage_order is that of a pool's winners."""
 
 
+FLAGS = frozenset(
+    ("keepdims", "noop_with_empty_axes", "transA", "transB", "ceil_mode", "count_include_pad", "upper", "exclusive", "reverse", "allowzero",
+     "training_mode", "spatial", "antialias", "exclude_outside", "is_test", "broadcast")
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Turned:
     """A computed value with its axes, the batch counted, in an order in which the batch is not the first."""
@@ -107,6 +113,8 @@ class Node:
         value = self._attribute(key, int, default)
         if isinstance(value, list):
             raise Refused(f"attribute {key} is {value!r:.60}, expected one integer")
+        if key in FLAGS and value not in (0, 1):
+            raise Refused(f"attribute {key} is {value!r:.60}, expected 0 or 1")
         return int(value)
 
     def integer_list(self, key: str) -> tuple[int, ...] | None:
