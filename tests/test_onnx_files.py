@@ -133,7 +133,7 @@ def test_layers_share_the_one_stretch_that_their_tensors_are(tmp_path: Path, ope
 def test_weights_keep_to_the_memory_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save_external(net(), tmp_path)
     monkeypatch.setenv("DTDFAST_MEMORY", "4K")
-    with pytest.raises(MemoryBudgetError, match="tensor 'u'.* DTDFAST_MEMORY"):
+    with pytest.raises(MemoryBudgetError, match=r"tensor 'u'.* DTDFAST_MEMORY"):
         from_onnx(path)
 
 
