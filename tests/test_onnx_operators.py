@@ -58,6 +58,7 @@ CASES: dict[str, dict[str, Any]] = {
         body="s = Shape(x) b = Slice(s, o, e) t = Concat<axis=0>(b, r) c = Expand(k, t) y = Concat<axis=1>(c, x)",
         given="float[1,1,7] k, int64[1] o = {0}, int64[1] e = {1}, int64[2] r = {1,7}", x=ROWS,
     ),
+    "shape of a constant": dict(body="s = Shape(k) y = Reshape(x, s)", given="float[2,35] k", x="float[2,5,7] x"),
     "gather of a table of places": dict(body="y = Gather<axis=2>(x, i)", given="int64[2,3] i = {0,5,-1,8,8,2}"),
     "compress": dict(body="y = Compress<axis=1>(x, c)", given="bool[4] c = {1,0,0,1}"),
     "triangle": dict(body="y = Trilu<upper=0>(x, k)", given="int64 k = {1}"),

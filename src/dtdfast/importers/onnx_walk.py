@@ -153,7 +153,7 @@ class Walk:
 
     def _results(self, node: Proto, operands: list[Operand | None]) -> tuple[Operand | None, ...]:
         operator = node.op_type
-        if operator in ("Shape", "Size") and isinstance(operands[0] if operands else None, Value):
+        if operator in ("Shape", "Size") and len(operands) == 1 and not isinstance(operands[0], (Turned, type(None))):
             return (self._shape(node, operands[0]),)
         constants = [a for a in operands if not isinstance(a, (Value, Turned))]
         if len(constants) == len(operands):
@@ -183,9 +183,9 @@ class Walk:
         except Exception as error:  # onnx raises ValueError, TypeError or AttributeError on a damaged attribute
             raise Refused(f"its attributes cannot be read: {error}") from None
 
-    def _shape(self, node: Proto, value: Any) -> Array:
+    def _shape(self, node: Proto, value: Value | Array) -> Array:
         """Shape, perhaps of the axes from attribute start to end alone, and Size."""
-        full = (self._layers.batch, *value.shape)
+        full = (self._layers.batch, *value.shape) if isinstance(value, Value) else value.shape
         if node.op_type == "Size":
             return np.array(math.prod(full), np.int64)
         bounds = {a.name: int(a.i) for a in node.attribute}
