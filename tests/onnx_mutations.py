@@ -39,6 +39,24 @@ MODELS = [
         "int64 high3 = {4}, int64 step3 = {1}, float half = {0.5}",
         "float[N,4,4,4] x",
     ),
+    model(
+        'a = MatMul(m, x) b = Einsum<equation="bnc,chd->bhnd">(a, h) c = Transpose<perm=[3,1,2,0]>(b) d = Relu(c) '
+        'e = Transpose<perm=[3,1,2,0]>(d) f = Max(e, t) g = Where(k, f, t) r = Resize<mode="cubic">(g, , scales) '
+        'p = Pad<mode="reflect">(r, pads) q = Gather<axis=3>(p, i) u = CumSum(q, axis) v = Tile(u, times) s = Shape(v) '
+        "o = ConstantOfShape(s) w = Sub(v, o) l = LogSoftmax(w) n = ReduceMin<axes=[1,2], keepdims=0>(l) y = Trilu(n)",
+        "float[5,5] m, float[4,2,3] h, float[3] t, bool[3] k = {1,0,1}, float[4] scales = {1,1,2,1.5}, int64[8] pads = {0,0,1,0,0,0,2,1}, "
+        "int64[2,2] i = {0,2,-1,1}, int64 axis = {2}, int64[5] times = {1,1,2,1,1}",
+        "float[N,5,4] x",
+        opset=17,
+    ),
+    model(
+        "a = Mul<broadcast=1, axis=1>(x, c) b = PRelu(a, c) d = Pad<pads=[0,0,1,1,0,0,1,1], value=0.5>(b) e = Clip<min=-1.0, max=2.0>(d) "
+        "f = AveragePool<kernel_shape=[2,2], strides=[2,2]>(e) g = Slice<axes=[2], starts=[0], ends=[2]>(f) h = Flatten(g) "
+        "y = Gemm<broadcast=1, transB=1>(h, w, v)",
+        "float[3] c, float[5,18] w, float[5] v",
+        "float[N,3,4,4] x",
+        opset=6,
+    ),
 ]
 
 

@@ -67,6 +67,8 @@ def generated() -> Iterator[Case]:
 
 def _array(value: Any) -> Any:
     """A tensor as an array; sequences and the like as they are."""
+    if isinstance(value, np.generic):
+        return np.asarray(value)
     return numpy_helper.to_array(value) if isinstance(value, TensorProto) else value
 
 

@@ -210,7 +210,7 @@ CASES: dict[str, dict[str, Any]] = {  # one graph each; `kinds` where the record
     ),
     "expand_nothing": dict(body="s = Shape(x) a = Expand(x, s) y = Relu(a)", kinds=["ReLU"]),
     "constants": dict(
-        body="a = Constant<value_floats=[0.5]>() b = Constant<value_float=2.0>() c = Mul(a, b) d = Sqrt(c) y = Mul(x, d)", kinds=["Scale"]
+        body="a = Constant<value_floats=[0.5]>() b = Constant<value_float=4.0>() c = Mul(a, b) d = Sqrt(c) y = Mul(x, d)", kinds=["Scale"]
     ),
     "transposed_weight": dict(body="t = Transpose(w) y = Gemm(x, t)", given="float[5,7] w", x="float[N,7] x", kinds=["Linear"]),
     "tensor_matmul": dict(body="y = MatMul(x, w)", given="float[4,10,5] w"),
@@ -313,7 +313,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "attribute_type": (dict(body="y = LeakyRelu<alpha=[1,2]>(x)"), "attribute alpha is"),
     "unknown_attribute": (dict(body="y = Relu<slope=2>(x)"), "attribute slope of this operator is not known"),
     "auto_pad": (dict(body='y = MaxPool<kernel_shape=[2,2], auto_pad="SOME">(x)'), "auto_pad is 'SOME'"),
-    "dilated_average": (dict(body="y = AveragePool<kernel_shape=[2,2], dilations=[2,2]>(x)", opset=19), "dilations"),
+    "dilated_same": (
+        dict(body='y = MaxPool<kernel_shape=[2,2], dilations=[2,2], auto_pad="SAME_LOWER">(x)'),
+        "no one meaning for a pool",
+    ),
     "winners": (dict(body="y, i = MaxPool<kernel_shape=[2,2]>(x) z = Cast<to=1>(i)", y="float[] z"), "positions of the winners"),
     "training_norm": (dict(body="y = BatchNormalization<training_mode=1>(x, g, b, m, v)", given=NORM), "training mode"),
     "training_dropout": (dict(body="y = Dropout(x, , t)", given="bool t = {1}"), "training mode"),
@@ -330,7 +333,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "shrink": (dict(body="y = Shrink<lambd=0.3, bias=0.1>(x)"), "bias=0.1 have no record"),
     "batch_reshape": (dict(body="y = Reshape(x, s)", given="int64[2] s = {-1, 10}"), "mix or remove the batch axis"),
     "batch_flatten": (dict(body="y = Flatten<axis=2>(x)"), "mix or remove the batch axis"),
-    "batch_transpose": (dict(body="y = Transpose(x)"), "axis 0 is the batch"),
+    "batch_transpose": (dict(body="y = Transpose(x)"), "has the batch axis at place 3"),
     "batch_squeeze": (dict(body="y = Squeeze(x)", x="float[1,4,9] x"), "mix or remove the batch axis"),
     "batch_unsqueeze": (dict(body="y = Unsqueeze(x, s)", given="int64[1] s = {0}"), "before the batch axis"),
     "batch_slice": (dict(body="y = Slice(x, a, b)", given="int64[1] a = {0}, int64[1] b = {1}"), "along the batch axis"),
@@ -347,7 +350,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "wrong_output": (dict(body="y = Flatten(x)", y="float[N,12] y"), r"declared as \(\?, 12\), but its nodes make \(\?, 360\)"),
     "constant_output": (dict(body="y = Identity(c)", given="float[4] c"), "does not depend on its input"),
     "two_inputs": (dict(body="y = Add(x, z)", x="float[N,4] x, float[N,4] z"), r"has 2 inputs \(x, z\)"),
-    "two_outputs": (dict(body="y = Relu(x) z = Tanh(x)", y="float[] y, float[] z"), r"has 2 outputs \(y, z\)"),
+    "two_outputs": (dict(body="y = Relu(x) z = Tanh(x)", y="float[] y, float[] z"), r"returns 2 tensors: 0 \('y'\), 1 \('z'\); choose one"),
     "byte_input": (dict(body="y = Cast<to=1>(x)", x="uint8[N,4] x"), "expected floats"),
     "open_space": (dict(body="y = Relu(x)", x="float[N,4,H,W] x"), r"declared as \(\?, 4, \?, \?\); say the rest: sample_shape="),
     "no_shape": (dict(body="y = Relu(x)", x="float[] x"), "unknown shape"),

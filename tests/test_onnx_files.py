@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto
 from onnx.reference import ReferenceEvaluator
 
 import dtdfast as dtd
-from dtdfast import ModelError, from_onnx
+from dtdfast import DtdError, MemoryBudgetError, ModelError, from_onnx
 from onnx_models import feed, model, run
 
 # ---------------------------------------------------------------------------------------------------------------- weights
@@ -113,6 +114,51 @@ def test_external_data_of_another_size(tmp_path: Path, key: str, value: str, mes
         from_onnx(path)
 
 
+@pytest.mark.parametrize("operator", ["Gemm<transB=1>(a{0}, w{0})", "MatMul(a{0}, w{0})", "Gemm(a{0}, w{0})"])
+def test_layers_share_the_one_stretch_that_their_tensors_are(tmp_path: Path, operator: str) -> None:
+    """A hundred tensors that are one stretch of one file take its memory once, also where all layers hold the transposed matrix."""
+    body = " ".join(f"a{i + 1} = {operator.format(i)}" for i in range(100))
+    proto = model(f"a0 = Identity(x) {body} y = Identity(a100)", x="float[N,256] x")
+    for i in range(100):
+        tensor = TensorProto(name=f"w{i}", dims=(256, 256), data_type=TensorProto.FLOAT, data_location=TensorProto.EXTERNAL)
+        tensor.external_data.add(key="location", value="net.bin")
+        proto.graph.initializer.append(tensor)
+    (tmp_path / "net.onnx").write_bytes(proto.SerializeToString())
+    np.random.default_rng(0).standard_normal((256, 256), np.float32).tofile(tmp_path / "net.bin")
+    layers = from_onnx(tmp_path / "net.onnx")
+    assert len(layers) == 100
+    assert all(np.shares_memory(layers[0].weight, layer.weight) for layer in layers)
+
+
+def test_weights_keep_to_the_memory_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save_external(net(), tmp_path)
+    monkeypatch.setenv("DTDFAST_MEMORY", "4K")
+    with pytest.raises(MemoryBudgetError, match=r"tensor 'u'.* DTDFAST_MEMORY"):
+        from_onnx(path)
+
+
+LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
+
+
+@pytest.mark.parametrize("name", ["light_squeezenet", "light_shufflenet", "light_resnet50"])
+def test_models_whose_weights_are_filled_on_import(name: str) -> None:
+    """onnx's own light models, of opset 9: every weight is a ConstantOfShape, many times larger together than the file."""
+    if not (LIGHT / f"{name}.onnx").exists():
+        pytest.skip("this version of onnx has no light models")
+    proto = onnx.load(LIGHT / f"{name}.onnx")
+    stored = {t.name for t in proto.graph.initializer}
+    (info,) = (i for i in proto.graph.input if i.name not in stored)
+    x = np.random.default_rng(0).standard_normal([d.dim_value for d in info.type.tensor_type.shape.dim], np.float32)
+    np.testing.assert_allclose(dtd.predict(from_onnx(proto), x), run_named(proto, info.name, x), rtol=1e-5, atol=1e-6)
+
+
+def run_named(proto: onnx.ModelProto, name: str, x: Any) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return session.run(None, {name: x})[0]
+
+
 # --------------------------------------------------------------------------------------------------- damaged and hostile files
 
 
@@ -140,6 +186,17 @@ def test_damaged_tensors(tensor: TensorProto, message: str) -> None:
     proto.graph.initializer.append(tensor)
     with pytest.raises(ModelError, match=message):
         from_onnx(proto)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [(1 << 62, 0), (1 << 62, 4), (1 << 62, 1 << 62), (-1, 4), (1 << 40, 4), ((1 << 63) - 1,)],
+)
+@pytest.mark.parametrize("then", ["y = Add(x, c)", "y = Gemm(x, c)", "d = Transpose(c) y = MatMul(x, d)", "d = Neg(c) y = Add(x, d)"])
+def test_constants_of_impossible_shapes(values: tuple[int, ...], then: str) -> None:
+    shape = ", ".join(map(str, values))
+    with pytest.raises(DtdError):
+        from_onnx(model(f"c = ConstantOfShape(s) {then}", given=f"int64[{len(values)}] s = {{{shape}}}", x="float[N,7] x"))
 
 
 def test_constants_that_double_are_stopped() -> None:

@@ -16,6 +16,7 @@ from ..errors import ModelError
 from ..extras import require
 from ..layers import Layer
 from ..plan.shapes import MAX_AXES, MAX_ELEMENTS, Shape
+from . import outputs
 from .onnx_graph import BATCH
 from .onnx_opsets import check_opset
 from .onnx_tensors import FLOATS, TOKENS, Proto, Tensors, element_type
@@ -111,13 +112,10 @@ class OnnxModel:
     def _exit(self, chosen: str | int | None) -> Proto:
         """The graph's one output, or the chosen one."""
         infos = list(self._graph.output)
-        if chosen is None and len(infos) != 1:
-            which = f"say which: output={infos[0].name!r:.80}, or its position" if infos else "export the model with one"
-            raise ModelError(f"has {len(infos)} outputs ({_listed(infos)}), expected one; {which}")
-        named = [v for i, v in enumerate(infos) if chosen is None or (v.name if isinstance(chosen, str) else i) == chosen]
-        if isinstance(chosen, bool) or len(named) != 1:
-            raise ModelError(f"output is {chosen!r:.80}, expected the name or the position of one of its outputs ({_listed(infos)})")
-        return _tensor(named[0], "output", FLOATS)
+        if not infos:
+            raise ModelError("has no output")
+        name = outputs.chosen([v.name for v in infos], chosen, "the model")
+        return _tensor(next(v for v in infos if v.name == name), "output", FLOATS)
 
     def _sample(self, given: Sequence[int] | None) -> tuple[int, Shape]:
         """(batch, shape of one sample) of the input."""

@@ -48,10 +48,12 @@ def clip(node: Node) -> Value:
 
 
 def prelu(node: Node) -> Value:
-    """Slopes of one number, per channel, or of any shape that samples broadcast with."""
+    """Slopes of one number, per channel, or of any shape that samples broadcast with; before opset 7, one axis is that of the channels."""
     x, slopes = node.value(), weights(node.constant(1, "its slopes"), "its slopes")
     if slopes.size == 1:
         return node.add(L.Activation, x, kind="leaky_relu", alpha=float(slopes.reshape(-1)[0]))
+    if node.opset < 7 and slopes.ndim == 1:
+        slopes = slopes.reshape(-1, *(1,) * (len(x.shape) - 1))
     if slopes.ndim > len(x.shape) and slopes.shape[0] == 1:
         slopes = slopes[0]
     if slopes.shape == (x.shape[0], *(1,) * (len(x.shape) - 1)):

@@ -8,8 +8,9 @@ from functools import partial
 import numpy as np
 
 from .. import layers as L
-from .contraction import contracted, einsum_labels, per_axis
+from . import algebra
 from .onnx_graph import Array, Node, Reader, rank, scalar, weights
+from .onnx_moves import reshaped
 from .records import Refused, Value
 from .refused import ATTENTION
 
@@ -49,20 +50,14 @@ def _sizes(x: Value) -> str:
     return ", ".join(("n", *map(str, x.shape)))
 
 
-def affine(node: Node, x: Value, scale: Array | None, shift: Array | None) -> Value:
-    """x·scale + shift; a value that is smaller than its constant is repeated first."""
-    given = [a for a in (scale, shift) if a is not None]
-    shape = np.broadcast_shapes(x.shape, *(a.shape for a in given))
-    if shape != x.shape:
-        x = node.add(L.Expand, x, shape=shape)
-    kind = np.result_type(*given)
-    factor = np.ones((), kind) if scale is None else scale.astype(kind, copy=False)
-    offset = None if shift is None else per_axis(shift.astype(kind, copy=False), shape)
-    return node.add(L.Scale, x, scale=per_axis(factor, shape), shift=offset)
+def affine(node: Node, x: Value, scale: Array | float, shift: Array | float) -> Value:
+    """x·scale + shift; a value that is smaller than its constant is repeated first, and one number stays one."""
+    made = algebra.scaled(node.add, Value(x.position, x.shape or (1,)), scale, shift)
+    return Value(made.position, x.shape) if made.shape == (1,) else made
 
 
 def negative(node: Node, x: Value) -> Value:
-    return affine(node, x, np.asarray(-1, np.float32), None)
+    return affine(node, x, -1.0, 0.0)
 
 
 def split_operands(node: Node) -> tuple[Value, Array]:
@@ -89,7 +84,7 @@ def add(node: Node) -> Value:
     if _both_computed(node):
         return node.add(L.Add, node.value(0), node.value(1))
     x, constant = split_operands(node)
-    return affine(node, x, None, constant)
+    return affine(node, x, 1.0, constant)
 
 
 def subtract(node: Node) -> Value:
@@ -97,15 +92,15 @@ def subtract(node: Node) -> Value:
         return node.add(L.Add, node.value(0), negative(node, node.value(1)))
     x, constant = split_operands(node)
     if isinstance(node.operand(0), Value):
-        return affine(node, x, None, -constant)
-    return affine(node, x, -np.ones((), constant.dtype), constant)
+        return affine(node, x, 1.0, -constant)
+    return affine(node, x, -1.0, constant)
 
 
 def multiply(node: Node) -> Value:
     if _both_computed(node):
         return node.add(L.Mul, node.value(0), node.value(1))
     x, constant = split_operands(node)
-    return affine(node, x, constant, None)
+    return affine(node, x, constant, 0.0)
 
 
 def divide(node: Node) -> Value:
@@ -114,7 +109,7 @@ def divide(node: Node) -> Value:
     x, divisor = split_operands(node)
     if not divisor.all():
         raise Refused("it divides by zero")
-    return affine(node, x, 1 / divisor, None)
+    return affine(node, x, 1 / divisor.astype(np.float64), 0.0)
 
 
 def negate(node: Node) -> Value:
@@ -133,8 +128,8 @@ def sum_(node: Node, mean: bool = False) -> Value:
     total = values[0] if len(values) == 1 else node.add(L.Add, *values)
     for i, operand in enumerate(node.operands):
         if not isinstance(operand, Value):
-            total = affine(node, total, None, aligned(node, node.constant(i, "its constant"), total))
-    return affine(node, total, np.asarray(1 / len(node.operands), np.float32), None) if mean and len(node.operands) > 1 else total
+            total = affine(node, total, 1.0, aligned(node, node.constant(i, "its constant"), total))
+    return affine(node, total, 1 / len(node.operands), 0.0) if mean and len(node.operands) > 1 else total
 
 
 def where(node: Node) -> Value:
@@ -146,14 +141,14 @@ def where(node: Node) -> Value:
     for index, chosen in ((1, mask), (2, ~mask)):
         operand = node.operand(index)
         if isinstance(operand, Value):
-            part = affine(node, node.value(index), aligned(node, chosen.astype(np.float32), operand), None)
+            part = affine(node, node.value(index), aligned(node, chosen.astype(np.float32), operand), 0.0)
             total = part if total is None else node.add(L.Add, total, part)
     assert total is not None
     for index, chosen in ((1, mask), (2, ~mask)):
         operand = node.operand(index)
         if not isinstance(operand, Value):
             constant = weights(node.constant(index, "its constant"), "its constant")
-            total = affine(node, total, None, aligned(node, np.where(chosen, constant, constant.dtype.type(0)), total))
+            total = affine(node, total, 1.0, aligned(node, np.where(chosen, constant, constant.dtype.type(0)), total))
     return total
 
 
@@ -180,28 +175,63 @@ def maximum(node: Node) -> Value:
 
 
 def extreme(node: Node, lowest: bool) -> Value:
-    """The largest of several values and constants, side by side along an axis of their own; the smallest is that of the negated."""
+    """The largest, or smallest, of any number of values and constants."""
     values = [node.value(i) for i, a in enumerate(node.operands) if isinstance(a, Value)]
-    constants = [
-        aligned(node, node.constant(i, "its constant"), values[0]) for i, a in enumerate(node.operands) if not isinstance(a, Value)
-    ]
-    if len({len(v.shape) for v in values}) > 1:
-        raise Refused(f"it compares values of different ranks, ({') and ('.join(map(_sizes, values))})")
-    shape = np.broadcast_shapes(*(v.shape for v in values), *(c.shape for c in constants))
-    parts = []
-    for value in values:
-        wide = value if value.shape == shape else node.add(L.Expand, value, shape=shape)
-        parts.append(negative(node, wide) if lowest else wide)
-    for constant in constants:
-        parts.append(node.add(L.Constant, value=np.broadcast_to(-constant if lowest else constant, shape)))
-    if len(parts) == 1:
-        return negative(node, parts[0]) if lowest else parts[0]
-    stacked = node.add(L.Concat, *(node.add(L.Reshape, p, shape=(1, *shape)) for p in parts), axis=1)
-    largest = node.add(L.Reduce, stacked, kind="max", axes=(1,), keepdims=False)
-    return negative(node, largest) if lowest else largest
+    try:
+        np.broadcast_shapes(*(v.shape for v in values))
+    except ValueError:
+        raise Refused(f"it compares ({') and ('.join(map(_sizes, values))}), which do not fit each other") from None
+    vectors = [Value(v.position, v.shape or (1,)) for v in values]
+    made = vectors[0] if len(vectors) == 1 else (algebra.smaller if lowest else algebra.larger)(node.add, vectors)
+    for i, operand in enumerate(node.operands):
+        if not isinstance(operand, Value):
+            bound = aligned(node, node.constant(i, "its constant"), made)
+            made = (algebra.at_most if lowest else algebra.at_least)(node.add, made, bound)
+    return made if any(v.shape for v in values) else Value(made.position, ())
 
 
 # ------------------------------------------------------------------------------------------------------ matrix products
+
+
+def contracted(node: Node, x: Value, constant: Array, labels: str, others: str, result: str) -> Value:
+    """einsum of what is computed and a constant: one letter per axis of x, the batch first, of the constant, and of the result."""
+    every, wanted = (labels, others, result), f"'{labels},{others}->{result}'"
+    if any(len(set(names)) < len(names) for names in every) or not set(result) <= set(labels + others):
+        raise Refused(f"{wanted} names one axis twice, or one that no operand has")
+    if labels[0] in others or result[:1] != labels[:1]:
+        raise Refused(f"{wanted} would mix, move or remove the batch axis")
+    sizes = dict(zip(labels[1:], x.shape, strict=True))
+    if any(sizes.setdefault(k, s) != s for k, s in zip(others, constant.shape, strict=True)):
+        raise Refused(f"a constant of shape {constant.shape} does not fit its other factor ({_sizes(x)})")
+    if not set(labels[1:]) & set(others + result):  # all of a sample is summed
+        if len(result) > 1:
+            raise Refused(f"{wanted} multiplies a constant by a sum, which has no record")
+        whole = node.add(L.Reduce, x, kind="sum", axes=tuple(range(1, rank(x))), keepdims=True)
+        return affine(node, reshaped(node, whole, (node.layers.batch,)), constant.sum(), 0.0)
+    made = algebra.contracted(node.add, x, labels[1:], constant, others, result[1:])
+    return made if len(result) > 1 else Value(made.position, ())
+
+
+def einsum_labels(equation: str, ranks: list[int]) -> tuple[list[str], str]:
+    """The labels of all operands and of the result of an equation, an ellipsis replaced by letters of its own."""
+    left, arrow, right = equation.replace(" ", "").partition("->")
+    operands = left.split(",")
+    if len(operands) != len(ranks):
+        raise Refused(f"equation {equation!r:.60} has {len(operands)} operands, but there are {len(ranks)}")
+    letters = {c for c in left + right if c not in ".,"}
+    if not all(c.isascii() and c.isalpha() for c in letters):
+        raise Refused(f"equation is {equation!r:.60}")
+    if not arrow:
+        right = ("..." if "..." in left else "") + "".join(sorted(c for c in letters if left.count(c) == 1))
+    spare = [c for c in "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz" if c not in letters]
+    widest = 0
+    for i, (names, axes) in enumerate(zip(operands, ranks, strict=True)):
+        hidden = axes - len(names.replace("...", "", 1))
+        if hidden < 0 or ("..." not in names and hidden) or hidden > len(spare):
+            raise Refused(f"operand {i} has {axes} axes, but equation {equation!r:.60} names others")
+        operands[i] = names.replace("...", "".join(spare[:hidden][::-1]))  # aligned at the right
+        widest = max(widest, hidden)
+    return operands, right.replace("...", "".join(spare[:widest][::-1]))
 
 
 def matmul(node: Node) -> Value:
@@ -229,7 +259,7 @@ def matmul(node: Node) -> Value:
             result[1 + i] = name
     constant = constant.reshape(tuple(s for s in stack if s != 1) + constant.shape[-2:])
     result[axes - 2 if left else axes - 1] = "Z" if constant.ndim > len(names) + 1 else ""
-    return contracted(node.add, x, constant, labels, "".join(names) + own, "".join(result))
+    return contracted(node, x, constant, labels, "".join(names) + own, "".join(result))
 
 
 def einsum(node: Node) -> Value:
@@ -243,7 +273,7 @@ def einsum(node: Node) -> Value:
     factors = [weights(a, "its constant") for a in arrays if a is not None]
     if len(factors) > 1:
         raise Refused("it has more than one constant factor; only one has a record")
-    return contracted(node.add, x, factors[0] if factors else np.ones((), np.float32), labels, "".join(operands), result)
+    return contracted(node, x, factors[0] if factors else np.ones((), np.float32), labels, "".join(operands), result)
 
 
 OPERATORS: dict[str, Reader] = {

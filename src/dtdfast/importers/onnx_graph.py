@@ -22,7 +22,22 @@ BATCH = 16_777_213
 IGNORED = frozenset(("momentum", "ratio", "seed", "storage_order", "saturate", "round_mode", "consumed_inputs"))
 """Attributes without a meaning for the values of the operators read here; storage_order is that of a pool's winners."""
 
-Operand = Value | Array
+
+FLAGS = frozenset(
+    ("keepdims", "noop_with_empty_axes", "transA", "transB", "ceil_mode", "count_include_pad", "upper", "exclusive", "reverse", "allowzero",
+     "training_mode", "spatial", "antialias", "exclude_outside", "is_test", "broadcast")
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Turned:
+    """A computed value with its axes, the batch counted, in an order in which the batch is not the first."""
+
+    value: Value
+    order: tuple[int, ...]
+
+
+Operand = Value | Turned | Array
 
 
 @dataclass(eq=False)
@@ -69,7 +84,7 @@ class Node:
     def optional(self, index: int, what: str) -> Array | None:
         """A constant operand, None where it is left out."""
         operand = self.operand(index)
-        if isinstance(operand, Value):
+        if isinstance(operand, (Value, Turned)):
             raise Refused(f"{what} (input {index}) depends on the network's input, expected a constant")
         return operand
 
@@ -98,6 +113,8 @@ class Node:
         value = self._attribute(key, int, default)
         if isinstance(value, list):
             raise Refused(f"attribute {key} is {value!r:.60}, expected one integer")
+        if key in FLAGS and value not in (0, 1):
+            raise Refused(f"attribute {key} is {value!r:.60}, expected 0 or 1")
         return int(value)
 
     def integer_list(self, key: str) -> tuple[int, ...] | None:

@@ -8,10 +8,12 @@ from functools import partial
 import numpy as np
 
 from .. import layers as L
+from ..budget import require
+from .algebra import resampled
 from .onnx_activations import OPERATORS as ACTIVATIONS
 from .onnx_arithmetic import absolute, negative
 from .onnx_graph import Array, Node, Reader, rank, space, weights
-from .onnx_moves import reshaped
+from .onnx_moves import MOST, reshaped
 from .records import Refused, Value
 
 Pairs = tuple[tuple[int, int], ...]
@@ -148,7 +150,11 @@ def lrn(node: Node) -> Value:
 
 def _pool_window(node: Node, x: Value) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], Pairs]:
     kernel = node.per_axis("kernel_shape", len(space(x)), 0)
-    return kernel, *_window(node, kernel, space(x))
+    window = _window(node, kernel, space(x))
+    if set(window[1]) != {1} and node.text("auto_pad", "NOTSET").startswith("SAME"):
+        # the specification widens the window before it pads, onnxruntime does not
+        raise Refused("auto_pad SAME with dilations has no one meaning for a pool; give pads")
+    return kernel, *window
 
 
 def max_pool(node: Node) -> Value:
@@ -163,10 +169,35 @@ def max_pool(node: Node) -> Value:
 def average_pool(node: Node) -> Value:
     x = node.value()
     kernel, stride, dilation, padding = _pool_window(node, x)
-    if set(dilation) != {1}:
-        raise Refused(f"dilations {dilation} of an average pool have no record")
     ceil_mode, include = bool(node.integer("ceil_mode", 0)), bool(node.integer("count_include_pad", 0))
+    if set(dilation) != {1}:
+        axes = zip(space(x), kernel, stride, dilation, padding, strict=True)
+        return resampled(node.add, x, [_means(*axis, ceil_mode=ceil_mode, include=include) for axis in axes])
     return node.add(L.AvgPool, x, kernel=kernel, stride=stride, padding=padding, ceil_mode=ceil_mode, count_include_pad=include)
+
+
+def _means(size: int, kernel: int, stride: int, dilation: int, pads: tuple[int, int], *, ceil_mode: bool, include: bool) -> Array:
+    """Of windows with gaps along one axis, as a matrix (windows, size): a mean over several axes is one mean after another.
+
+    It is over the elements of a window that are inside, or with `include` over those inside or in the padding.
+    """
+    before, after = pads
+    span = size + before + after - dilation * (kernel - 1) - 1
+    if span < 0 or max(kernel, span // stride) > MOST:
+        raise Refused(f"its window spans {dilation * (kernel - 1) + 1} elements, its padded input has {size + before + after}")
+    count = span // stride + 1
+    if ceil_mode and span % stride and count * stride < size + before:
+        count += 1  # windows that start beyond the input and the padding before it are dropped
+    require(8 * count * (size + kernel), "AveragePool: its matrix")
+    taps = np.arange(count)[:, None] * stride - before + np.arange(kernel) * dilation
+    inside = (taps >= 0) & (taps < size)
+    held = taps < size + after if include else inside
+    if not held.any(1).all():
+        raise Refused("one of its windows lies in the padding alone")
+    result = np.zeros((count, size))
+    rows, columns = np.nonzero(inside)
+    result[rows, taps[rows, columns]] = 1 / held.sum(1)[rows]
+    return result
 
 
 def global_average_pool(node: Node) -> Value:
@@ -221,15 +252,15 @@ def gelu(node: Node) -> Value:
     return node.add(L.Activation, node.value(), kind="gelu" if approximate == "none" else "gelu_tanh")
 
 
-def softmax(node: Node) -> Value:
-    """Before opset 13 all axes from `axis` on are one."""
+def softmax(node: Node, log: bool = False) -> Value:
+    """Or its logarithm. Before opset 13 all axes from `axis` on are one."""
     x = node.value()
     axis = node.axis(node.integer("axis", -1 if node.opset >= 13 else 1), rank(x))
     if node.opset >= 13 or all(s == 1 for s in x.shape[axis:]):
-        return node.add(L.Softmax, x, axis=axis)
+        return node.add(L.Softmax, x, axis=axis, log=log)
     full = node.full(x)
     joined = reshaped(node, x, (*full[:axis], math.prod(full[axis:])))
-    return reshaped(node, node.add(L.Softmax, joined, axis=axis), full)
+    return reshaped(node, node.add(L.Softmax, joined, axis=axis, log=log), full)
 
 
 OPERATORS: dict[str, Reader] = {
@@ -251,4 +282,5 @@ OPERATORS: dict[str, Reader] = {
     **ACTIVATIONS,
     "Gelu": gelu,
     "Softmax": softmax,
+    "LogSoftmax": partial(softmax, log=True),
 }

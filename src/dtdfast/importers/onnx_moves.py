@@ -8,9 +8,10 @@ import numpy as np
 
 from .. import layers as L
 from ..budget import require
-from .contraction import per_axis
-from .onnx_graph import Array, Node, Operand, Reader, rank, scalar, weights
+from .algebra import scaled
+from .onnx_graph import Array, Node, Operand, Reader, Turned, rank, scalar, weights
 from .onnx_tensors import TOKENS
+from .onnx_turned import transposed
 from .records import Refused, Value
 
 MOST = 1 << 20
@@ -43,12 +44,12 @@ def cast(node: Node) -> Operand:
 
 def cast_like(node: Node) -> Operand:
     like = node.operand(1)
-    if like is None:
-        raise Refused("its second input is missing")
+    if like is None or isinstance(like, Turned):
+        raise Refused("its second input is missing, or has its batch axis moved")
     return _cast(identity(node), 1 if isinstance(like, Value) and not like.integer else _element_type(like))
 
 
-def _element_type(like: Operand) -> int:
+def _element_type(like: Value | Array) -> int:
     """TensorProto.DataType of an operand."""
     if isinstance(like, Value):
         return TOKENS[1]
@@ -151,10 +152,14 @@ def tile(node: Node) -> Value:
     return x
 
 
-def transpose(node: Node) -> Value:
-    x = node.value()
-    order = node.integer_list("perm") or tuple(reversed(range(rank(x))))
-    return x if order == tuple(range(rank(x))) else node.add(L.Permute, x, order=order)
+def transpose(node: Node) -> Operand:
+    x = node.operand(0)
+    inner = x.value if isinstance(x, Turned) else node.value()
+    axes = rank(inner)
+    order = node.integer_list("perm") or tuple(reversed(range(axes)))
+    if sorted(order) != list(range(axes)):
+        raise Refused(f"attribute perm is {order}, but its input has {axes} axes")
+    return transposed(node, order)
 
 
 def depth_to_space(node: Node) -> Value:
@@ -304,7 +309,7 @@ def trilu(node: Node) -> Value:
     offset = 0 if k is None else int(scalar(k, "its diagonal"))
     ones = np.ones(x.shape[-2:], np.float32)
     mask = np.triu(ones, offset) if upper else np.tril(ones, offset)
-    return node.add(L.Scale, x, scale=per_axis(mask, x.shape))
+    return scaled(node.add, x, mask)
 
 
 def cumulative_sum(node: Node) -> Value:

@@ -112,6 +112,8 @@ class Sampling:
         scale : made / size, or what the file says instead
         span : of the axis, that tf_crop_and_resize takes, in parts of its length
         """
+        if made == size and scale == 1 and self.where != "tf_crop_and_resize":
+            return np.eye(size)
         result = np.zeros((made, size))
         for o in range(made):
             at = self._coordinate(o, size, made, scale, span)
@@ -153,7 +155,8 @@ class Sampling:
     def _decided(self, at: float, whole: bool) -> float:
         """Refuse what nearest modes may decide either way for float32's rounding of a scale."""
         edge = round(2 * at) / 2
-        if self.mode == "nearest" and not whole and at != edge and abs(at - edge) < NEAR * max(1.0, abs(at)):
+        sure = at == edge if not whole else self.where != "half_pixel_symmetric"  # whose shift is rounded in any case
+        if self.mode == "nearest" and not sure and abs(at - edge) < NEAR * max(1.0, abs(at)):
             raise Refused("its scales make nearest neighbours depend on rounding; give sizes instead of scales")
         return at
 

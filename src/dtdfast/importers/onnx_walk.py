@@ -18,13 +18,14 @@ from ..layers import INPUT, Dropout, Layer
 from ..plan.shapes import Shape
 from .onnx_arithmetic import OPERATORS as ARITHMETIC
 from .onnx_constants import FOLDABLE, Folder
-from .onnx_graph import Array, Node, Operand, Reader
+from .onnx_graph import Array, Node, Operand, Reader, Turned
 from .onnx_layers import OPERATORS as LAYERS
 from .onnx_moves import OPERATORS as MOVES
 from .onnx_opsets import check_version
 from .onnx_patterns import gelus
 from .onnx_sampling import OPERATORS as SAMPLING
 from .onnx_tensors import Proto, Tensors
+from .onnx_turned import straight
 from .records import Layers, Refused, Value
 from .refused import ATTENTION, CONTROL_FLOW, QUANTISED, RECURRENCE, STATISTICS
 
@@ -152,9 +153,9 @@ class Walk:
 
     def _results(self, node: Proto, operands: list[Operand | None]) -> tuple[Operand | None, ...]:
         operator = node.op_type
-        if operator in ("Shape", "Size") and isinstance(operands[0] if operands else None, Value):
+        if operator in ("Shape", "Size") and len(operands) == 1 and not isinstance(operands[0], (Turned, type(None))):
             return (self._shape(node, operands[0]),)
-        constants = [a for a in operands if not isinstance(a, Value)]
+        constants = [a for a in operands if not isinstance(a, (Value, Turned))]
         if len(constants) == len(operands):
             return self._folder.fold(node, constants, self._opset)
         if operator not in OPERATORS:
@@ -168,8 +169,9 @@ class Walk:
             attributes=self._attributes(node),
             layers=self._layers,
         )
+        moved = straight(reading) if operator != "Transpose" and any(isinstance(a, Turned) for a in operands) else None
         try:
-            result = OPERATORS[operator](reading)
+            result = OPERATORS[operator](reading) if moved is None else moved.turned(OPERATORS[operator](moved.node))
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # of attributes and constants that make no sense together
             raise Refused(f"it cannot be read, since its attributes or constants do not fit ({type(error).__name__}: {error})") from None
         reading.check_all_read()
@@ -181,9 +183,9 @@ class Walk:
         except Exception as error:  # onnx raises ValueError, TypeError or AttributeError on a damaged attribute
             raise Refused(f"its attributes cannot be read: {error}") from None
 
-    def _shape(self, node: Proto, value: Any) -> Array:
+    def _shape(self, node: Proto, value: Value | Array) -> Array:
         """Shape, perhaps of the axes from attribute start to end alone, and Size."""
-        full = (self._layers.batch, *value.shape)
+        full = (self._layers.batch, *value.shape) if isinstance(value, Value) else value.shape
         if node.op_type == "Size":
             return np.array(math.prod(full), np.int64)
         bounds = {a.name: int(a.i) for a in node.attribute}
@@ -192,6 +194,8 @@ class Walk:
     def _end(self, output: str) -> None:
         """A list's output is that of its last entry."""
         value = self._known.get(output)
+        if isinstance(value, Turned):
+            raise ModelError(f"its output {output!r:.80} has the batch axis at place {value.order.index(0)}; transpose it back")
         if not isinstance(value, Value):
             reason = "is made by no node" if value is None else "does not depend on its input"
             raise ModelError(f"its output {output!r:.80} {reason}")
