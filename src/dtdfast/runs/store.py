@@ -168,18 +168,22 @@ class Store:
 
     def _write(self, number: int, rows: Mapping[str, Array]) -> None:
         """Chunk `number` of arrays of numbers: all of them to the disk, and then each to its place in one step."""
-        beside = {}
-        for name, values in rows.items():
-            array = self._array(name)
-            path = self.path / name / _file(number, array.ndim)
-            beside[path] = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
-            with beside[path].open("wb", buffering=0) as file:
-                _put(file, _whole(array, values))
-                _to_disk(file.fileno())
-                _out_of_memory(file.fileno())
-        for path, part in beside.items():
-            part.replace(path)
-        for path in beside:
+        parts: dict[Path, Path] = {}
+        try:
+            for name, values in rows.items():
+                array = self._array(name)
+                path = self.path / name / _file(number, array.ndim)
+                parts[path] = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
+                with parts[path].open("wb", buffering=0) as file:
+                    _put(file, _whole(array, values))
+                    _to_disk(file.fileno())
+                    _out_of_memory(file.fileno())
+            for path, part in parts.items():
+                part.replace(path)
+        finally:
+            for part in parts.values():
+                part.unlink(missing_ok=True)  # where the disk was full, or Ctrl-C came
+        for path in parts:
             _name_to_disk(path)
 
     def _errors(self, number: int, texts: Array) -> None:
