@@ -40,10 +40,11 @@ typedef enum {
     DTD_FACTOR,         /* factor from terms, see dtd_factor */
     DTD_MULTIPLY,       /* out (+)= multiplier(m) * x */
     DTD_DIVIDE,         /* out = x / m, 0 where m is 0, or has not the sign that `mode` asks for */
-    DTD_ACTIVATE,       /* out = act(x) */
+    DTD_ACTIVATE,       /* out = act(x), or act'(x) */
     DTD_AFFINE,         /* out (+)= x * weight[c] + bias[c] */
     DTD_LRN,
     DTD_SOFTMAX,     /* along axis `mode` */
+    DTD_LOG_SOFTMAX, /* its logarithm */
     DTD_MAX_POOL,    /* out = max over taps of x, m = number of the winning tap */
     DTD_MAX_UNPOOL,  /* out (+)= sum over windows won by this element */
     DTD_MAX_SCATTER, /* the same, all of out at once, where every element has one window */
@@ -104,15 +105,25 @@ typedef enum {
     DTD_RELU,
     DTD_LEAKY_RELU,
     DTD_CLIP,
+    DTD_THRESHOLD,
+    DTD_HARD_SHRINK,
+    DTD_SOFT_SHRINK,
+    DTD_TANH_SHRINK,
     DTD_ELU,
+    DTD_SELU,
+    DTD_CELU,
     DTD_SILU,
     DTD_GELU,
     DTD_GELU_TANH,
+    DTD_MISH,
     DTD_SIGMOID,
     DTD_HARD_SIGMOID,
+    DTD_LOG_SIGMOID,
     DTD_HARD_SWISH,
     DTD_TANH,
-    DTD_SOFTPLUS
+    DTD_SOFTPLUS,
+    DTD_SOFTSIGN,
+    DTD_N_ACTIVATIONS
 } dtd_activation;
 
 /* One step.  Unused views and refs are absent (base -1).  See csrc/README.md for each operation's use of the fields. */
@@ -148,6 +159,9 @@ const char *dtd_compiler(void);
 int dtd_openmp_version(void); /* 0 without OpenMP */
 int dtd_max_threads(void);    /* what OpenMP was told to use at most; 1 without OpenMP */
 int dtd_step_size(void);      /* sizeof(dtd_step), checked by Python */
+
+/* So many of n_threads threads can be had by regions of the thread that calls: OpenMP ends the process where it can start none. */
+int dtd_secure_threads(int n_threads);
 
 /* A sum over pairs of 64-bit words that changes where words change or change places; the same for any number of threads. */
 uint64_t dtd_checksum(const void *pairs, int64_t n_pairs, int n_threads);

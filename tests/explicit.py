@@ -253,7 +253,7 @@ def alpha_beta(taps, x, alpha=2.0, beta=1.0, fallback=False, bias="none"):
     b, n = taps.bias, taps.matrix * x
     plus = _term(np.maximum(n, 0), {"none": 0 * b, "by_sign": np.maximum(b, 0), "full": b}[bias])
     minus = _term(np.minimum(n, 0), {"none": 0 * b, "by_sign": np.minimum(b, 0), "full": b}[bias], coefficient=-beta)
-    plus = plus._replace(coefficient=np.where(minus.t == 0, 1.0, alpha) if fallback else alpha)
+    plus = plus._replace(coefficient=np.where((n < 0).any(1), alpha, 1.0) if fallback else alpha)
     return [plus, minus] if beta else [plus]
 
 

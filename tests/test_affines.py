@@ -68,6 +68,37 @@ def test_scales_of_both_signs_behind_a_linear_layer(way: str, backend: str, rng:
     assert dtd.Explainer(layers, rules=rules, backend=backend).ledger(x, start).closed
 
 
+@pytest.mark.parametrize("way", ["rule for all", "rule of the affine", "behind moves"])
+def test_a_joined_affine_has_no_fallback(way: str, backend: str, rng: np.random.Generator) -> None:
+    """Refused by name: α = 1 where the layer and the affine together have no negative term is not what a twin can hand on."""
+    layers: list[dtd.Layer] = [
+        dtd.Linear(normal(rng, 4, 6)),
+        dtd.Scale(A, B, inputs=0),
+        dtd.Scale(C, B, inputs=0),
+        dtd.Concat(inputs=(1, 2)),
+    ]
+    place, rule = 1, dtd.AlphaBeta(fallback=True)
+    if way == "behind moves":
+        layers += [dtd.Concat(inputs=(0, 0)), dtd.Scale(np.concatenate([A, C]), np.concatenate([B, B]))]
+        place = 2
+    else:
+        layers += [dtd.Scale(A, B, inputs=0), dtd.Scale(C, B, inputs=0), dtd.Concat(inputs=(1, 2))]
+    rules = {place: rule} if way == "rule of the affine" else rule
+    with pytest.raises(dtd.RuleError, match=r"Scale.*fallback"):
+        dtd.explain(layers, normal(rng, 3, 6), 0, rules=rules, backend=backend)
+    dtd.explain(layers, normal(rng, 3, 6), 0, rules=dtd.AlphaBeta(), backend=backend)
+    for passed in (dtd.Pass(), dtd.ZPlus()):  # what the message offers
+        others = {0: rule, **{p: passed for p, layer in enumerate(layers) if isinstance(layer, dtd.Scale)}}
+        dtd.explain(layers, normal(rng, 3, 6), 0, rules=others, backend=backend)
+
+
+def test_an_affine_alone_falls_back(backend: str, rng: np.random.Generator) -> None:
+    """One tap behind an activation hands on R once where a·x > 0, with a fallback or without."""
+    x, start = normal(rng, 3, 4), rng.standard_normal((3, 4))
+    layers = [dtd.Activation("tanh"), dtd.Scale(A, B), dtd.Activation("tanh")]
+    close(dtd.explain(layers, x, start, rules=dtd.AlphaBeta(fallback=True), backend=backend), start * (A * np.tanh(x) > 0), backend)
+
+
 def test_another_reader_has_the_sign_of_the_value(backend: str, rng: np.random.Generator) -> None:
     first, weight, x, start = abs(normal(rng, 6, 5)), normal(rng, 4, 6), abs(normal(rng, 3, 5)), normal(rng, 3, 8)
     layers = [dtd.Linear(first), dtd.ReLU(), dtd.Linear(weight), dtd.Scale(A, B), dtd.Concat(inputs=(2, 3))]

@@ -224,6 +224,8 @@ def test_instruction_sets() -> None:
         ({"op": -1}, "unknown operation"),
         ({"op": lib.DTD_N_OPS}, "unknown operation"),
         ({"weight_map": lib.DTD_N_WEIGHT_MAPS}, "unknown weight map"),
+        ({"activation": -1}, "unknown activation"),
+        ({"activation": lib.DTD_N_ACTIVATIONS}, "unknown activation"),
         ({"groups": 0}, "groups and repeat"),
         ({"repeat": 0}, "groups and repeat"),
     ],

@@ -87,7 +87,8 @@ def test_divide(kernels: Kernels, shape: Any, sign: str) -> None:
 @pytest.mark.parametrize("derivative", [False, True])
 def test_activate(kernels: Kernels, kind: str, derivative: bool) -> None:
     """Functions and derivatives, far from 0 and at their kinks too: the derivative there is the one from the left."""
-    alpha, beta = {"CLIP": (-1, 2), "HARD_SIGMOID": (0.25, 0.5), "LEAKY_RELU": (0.125, 0)}.get(kind, (1.5, 0))
+    numbers = {"CLIP": (-1, 2), "HARD_SIGMOID": (0.25, 0.5), "LEAKY_RELU": (0.125, 0), "THRESHOLD": (2, -1), "HARD_SHRINK": (2, 0)}
+    alpha, beta = numbers.get(kind, (1.5, 0))
     grid = np.concatenate([np.linspace(-6, 6, 97), [-90, -30, -2, 2, 30, 90, -1, 0, 3, -3]]).astype(kernels.dtype)
     x = place(grid.reshape(1, -1, 1, 1, 1, 1))
     out = place(np.zeros_like(x))
@@ -101,6 +102,27 @@ def test_activate(kernels: Kernels, kind: str, derivative: bool) -> None:
     x[...] = np.nan
     Step("ACTIVATE", {"x": x, "out": out}, numbers).run(kernels)
     assert np.isnan(out).all()
+
+
+def test_each_activation_has_a_name() -> None:
+    assert len(ref.ACTIVATIONS) == lib.DTD_N_ACTIVATIONS
+
+
+@each_shape
+@pytest.mark.parametrize("derivative", [False, True])
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_activate_with_slopes(kernels: Kernels, shape: Any, derivative: bool, per_channel: bool) -> None:
+    """Of a prelu: one per channel, or per element of a sample."""
+    rng = np.random.default_rng(16)
+    x, out = operand(kernels, rng, shape, zeros=True), operand(kernels, rng, shape)
+    x[0, 0, 0, 0, 0, 0] = np.nan
+    slopes = kernels.normal(rng, 1, *((shape[1], 1, 1, 1, 1) if per_channel else x.shape[1:]))
+    m = np.broadcast_to(place(slopes), x.shape)
+    numbers = {"mode": lib.DTD_F_DERIVATIVE if derivative else 0, "activation": lib.DTD_LEAKY_RELU}
+    Step("ACTIVATE", {"x": x, "out": out, "m": m}, numbers).run(kernels, 2)
+    expected = ref.ACTIVATIONS["LEAKY_RELU"][derivative](x.astype(kernels.wide), m.astype(kernels.wide), 0)
+    expected[np.isnan(x)] = np.nan
+    agree(out, expected, kernels.u * np.abs(expected))
 
 
 @each_shape

@@ -115,8 +115,7 @@ def test_mutations_of_files(kind: str, tmp_path: Path, monkeypatch: pytest.Monke
             try:
                 read(path)
                 ends["read"] += 1
-            except dtd.DtdError as error:
-                assert "\n" not in str(error)
+            except dtd.DtdError:
                 ends["refused"] += 1
     print(kind, ends)
     assert ends["refused"] > COUNT // 20  # the mutations do something

@@ -28,11 +28,14 @@ from .layers import (
     AvgPool,
     BatchNorm,
     Concat,
+    Constant,
     Conv,
     ConvTranspose,
     Dropout,
     Embedding,
+    Expand,
     Flatten,
+    Gather,
     GlobalAvgPool,
     Layer,
     Linear,
@@ -41,7 +44,9 @@ from .layers import (
     Pad,
     Permute,
     Preparation,
+    Reduce,
     ReLU,
+    Resample,
     Reshape,
     Scale,
     Slice,
@@ -54,6 +59,7 @@ from .rules import AlphaBeta, Epsilon, Flat, Gamma, Pass, Rule, WSquare, ZBox, Z
 
 if TYPE_CHECKING:
     from . import baselines, compat, diagnostics, evaluation, plot
+    from .cache import clear_cache
     from .config import build_config
     from .explainer import Explainer, explain, predict
     from .importers.keras import from_keras
@@ -66,13 +72,14 @@ if TYPE_CHECKING:
     from .version import __version__
 
 __all__ = [
-    "INPUT", "LRN", "PRESETS", "Activation", "Add", "AlphaBeta", "AvgPool", "Backend", "BackendError", "BatchNorm", "Concat", "Conv",
-    "ConvTranspose", "DomainError", "Dropout", "DtdError", "Embedding", "Epsilon", "Explainer", "Flat", "Flatten", "Gamma", "GlobalAvgPool",
-    "InputError", "Layer", "LayerError", "Ledger", "Linear", "MaxPool", "MemoryBudgetError", "ModelError", "Mul", "NumericsError", "Pad",
-    "Pass", "Permute", "Preparation", "ReLU", "Reshape", "Rule", "RuleError", "RunError", "Scale", "ShapeError", "Slice", "Softmax",
-    "StorageError", "SumPool", "TargetError", "Upsample", "WSquare", "WiringError", "ZBox", "ZPlus", "ZPlusBySign", "Zero", "__version__",
-    "backends", "baselines", "build_config", "compat", "diagnostics", "evaluation", "explain", "from_keras", "from_onnx", "from_sklearn",
-    "from_torch", "load", "plot", "predict", "run", "save",
+    "INPUT", "LRN", "PRESETS", "Activation", "Add", "AlphaBeta", "AvgPool", "Backend", "BackendError", "BatchNorm", "Concat", "Constant",
+    "Conv", "ConvTranspose", "DomainError", "Dropout", "DtdError", "Embedding", "Epsilon", "Expand", "Explainer", "Flat", "Flatten",
+    "Gamma", "Gather", "GlobalAvgPool", "InputError", "Layer", "LayerError", "Ledger", "Linear", "MaxPool", "MemoryBudgetError",
+    "ModelError", "Mul", "NumericsError", "Pad", "Pass", "Permute", "Preparation", "ReLU", "Reduce", "Resample", "Reshape", "Rule",
+    "RuleError", "RunError", "Scale", "ShapeError", "Slice", "Softmax", "StorageError", "SumPool", "TargetError", "Upsample", "WSquare",
+    "WiringError", "ZBox", "ZPlus", "ZPlusBySign", "Zero", "__version__", "backends", "baselines", "build_config", "clear_cache", "compat",
+    "diagnostics", "evaluation", "explain", "from_keras", "from_onnx", "from_sklearn", "from_torch", "load", "plot", "predict", "run",
+    "save",
 ]  # fmt: skip
 
 
@@ -82,6 +89,7 @@ HOMES = {
     "Ledger": "ledger",
     "__version__": "version",
     "build_config": "config",
+    "clear_cache": "cache",
     "explain": "explainer",
     "from_keras": "importers.keras",
     "from_onnx": "importers.onnx",

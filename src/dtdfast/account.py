@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .plan.units import Unit
+from .show import OneLine
 
 Float64 = NDArray[np.float64]
 
 
 @dataclass
-class ShareAccount:
+class ShareAccount(OneLine):
     """One share of a neuron's row; arrays of shape (n, *out) or broadcastable to it."""
 
     terms: NDArray[Any]  # Σ_i n_ij
@@ -23,7 +24,7 @@ class ShareAccount:
 
 
 @dataclass
-class Account:
+class Account(OneLine):
     """Relevance on a unit's outputs and handed to its sources, with what is needed to say where the difference went."""
 
     unit: Unit

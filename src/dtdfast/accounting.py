@@ -48,6 +48,9 @@ class Accounts(ABC):
             accounts.append(self._account(unit, partial(self.run, first + begin, first + end)))
             done = end
         self.run(first + done, first + len(self.plan.relevance))
+        for unit in program.network.units:  # constants take no steps
+            if isinstance(unit, U.Fixed) and unit.out.index in self.plan.relevances:
+                accounts.append(Account(unit, self._relevance_of(unit.out), np.zeros(self.plan.n), np.zeros(self.plan.n)))
 
     def read(self, buffer: Buffer) -> Array:
         """A buffer's values as (batch, *shape)."""
@@ -82,7 +85,7 @@ class Accounts(ABC):
         row, kept = unit.row, self.plan.kept[unit.out.index]
         assert row is not None
         column = (-1, *(1,) * (len(unit.out.shape) - 1))
-        real = self.plan.program.real
+        real = "f8" if kept.terms[0].root.dtype == "f8" else self.plan.program.real  # what the unit computed with
         bias = np.zeros(1, real) if unit.bias is None else np.asarray(unit.bias, real)
         if kept.y is not None:
             account.y = self.read(kept.y) + bias.reshape(column)

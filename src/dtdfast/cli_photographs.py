@@ -200,7 +200,7 @@ def _explained(
     relevance, outputs = explainer.explain(x, target, return_outputs=True)
     ledger = explainer.ledger(x, target)
     chosen = int(outputs[0].argmax()) if target is None else target
-    probabilities = explainer.predict(x)[0] if isinstance(fed.layers[-1], Softmax) else None
+    probabilities = explainer.predict(x)[0] if isinstance(fed.layers[-1], Softmax) and not fed.layers[-1].log else None
     values = relevance[0].sum(axis=0 if fed.photographs.layout == "nchw" else -1)
 
     def draw(folder: Folder) -> None:

@@ -12,7 +12,11 @@ from typing import ClassVar
 
 import numpy as np
 
+from .activations import ACTIVATIONS
+from .activations import Activation as Activation
+from .activations import ReLU as ReLU
 from .errors import LayerError
+from .layers_axes import Constant, Expand, Gather, Reduce, Resample
 from .record import INPUT, Array, Ints, Layer, Padding
 
 # ---------------------------------------------------------------------------------------------------- layers with weights
@@ -20,12 +24,17 @@ from .record import INPUT, Array, Ints, Layer, Padding
 
 @dataclass(frozen=True, eq=False)
 class Linear(Layer):
-    """y = x Wᵀ + b on (n, n_in); weight (n_out, n_in), bias (n_out,)."""
+    """y = x Wᵀ + b along one axis of (n, n_in) or of any other input; weight (n_out, n_in), bias (n_out,).
+
+    axis : the one that is contracted, the batch counted; by default the last
+    """
 
     weight: Array
     bias: Array | None = None
+    axis: int = -1
 
     def _check(self) -> None:
+        self._int("axis", None)
         self._array("weight", 2)
         if self.bias is not None:
             self._array("bias", shape=(self.weight.shape[0],))
@@ -96,61 +105,15 @@ class Embedding(Layer):
 
 
 @dataclass(frozen=True, eq=False)
-class ReLU(Layer):
-    """max(0, x)."""
-
-
-ACTIVATIONS: dict[str, tuple[float | None, float | None]] = {  # kind → defaults of alpha and beta (None: takes none)
-    "leaky_relu": (0.01, None),
-    "clip": (0.0, 6.0),
-    "elu": (1.0, None),
-    "silu": (None, None),
-    "gelu": (None, None),
-    "gelu_tanh": (None, None),
-    "sigmoid": (None, None),
-    "hard_sigmoid": (1 / 6, 0.5),
-    "hard_swish": (None, None),
-    "tanh": (None, None),
-    "softplus": (1.0, None),
-}
-
-
-@dataclass(frozen=True, eq=False)
-class Activation(Layer):
-    """An element-wise function other than ReLU.
-
-    kind : leaky_relu (alpha = slope), clip (alpha = low, beta = high), elu (alpha), silu, gelu, gelu_tanh, sigmoid,
-    hard_sigmoid (clip(alpha·x + beta, 0, 1)), hard_swish (x·hard_sigmoid(x)), tanh, softplus (log(1+exp(alpha·x))/alpha).
-    """
-
-    kind: str
-    alpha: float | None = None
-    beta: float | None = None
-
-    def _check(self) -> None:
-        if self.kind not in ACTIVATIONS:
-            raise LayerError(f"Activation: {self.kind!r} is not one of {', '.join(ACTIVATIONS)}")
-        for key, default in zip(("alpha", "beta"), ACTIVATIONS[self.kind], strict=True):
-            if getattr(self, key) is None:
-                self._set(key, default)
-            elif default is None:
-                raise LayerError(f"Activation: {self.kind} takes no {key}")
-            else:
-                self._number(key)
-        if self.kind == "clip" and not self.alpha < self.beta:  # type: ignore[operator]
-            raise LayerError(f"Activation: clip needs alpha < beta, got {self.alpha} and {self.beta}")
-        if self.kind == "softplus" and not self.alpha > 0:  # type: ignore[operator]
-            raise LayerError(f"Activation: softplus needs alpha > 0, got {self.alpha}")
-
-
-@dataclass(frozen=True, eq=False)
 class Softmax(Layer):
-    """exp(x)/Σexp(x) along an axis; `explain` starts before a final one."""
+    """exp(x)/Σexp(x) along an axis, or its logarithm; `explain` starts before a final one."""
 
     axis: int = 1
+    log: bool = False
 
     def _check(self) -> None:
         self._int("axis", None)
+        self._bool("log")
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,15 +209,17 @@ class BatchNorm(Layer):
 
 @dataclass(frozen=True, eq=False)
 class Scale(Layer):
-    """x·scale + shift per channel (axis 1)."""
+    """x·scale + shift: arrays of one axis are per channel (axis 1), others broadcast against a sample (sizes 1 or equal)."""
 
     scale: Array
     shift: Array | None = None
 
     def _check(self) -> None:
-        self._array("scale", 1)
+        self._array("scale", (1, 2, 3, 4, 5))
         if self.shift is not None:
-            self._array("shift", shape=self.scale.shape)
+            self._array("shift", (1, 2, 3, 4, 5))
+            if self.scale.ndim == self.shift.ndim == 1:
+                self._array("shift", shape=self.scale.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -269,7 +234,10 @@ class Preparation(Layer):
     scale: Array
     shift: Array | None = None
 
-    _check = Scale._check
+    def _check(self) -> None:
+        self._array("scale", 1)
+        if self.shift is not None:
+            self._array("shift", shape=self.scale.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -294,14 +262,14 @@ class LRN(Layer):
 
 @dataclass(frozen=True, eq=False)
 class Add(Layer):
-    """Sum of its operands, all of one shape."""
+    """Sum of its operands; those of one rank broadcast as in NumPy (sizes of 1), a Constant of lower rank is aligned at the right."""
 
     arity: ClassVar[int | None] = None
 
 
 @dataclass(frozen=True, eq=False)
 class Mul(Layer):
-    """Product of two operands; one may be (n, c, 1, ...) and is then repeated over space."""
+    """Product of two operands, broadcast as in Add: a signal and a gate that an activation made, or anything and a Constant (as Scale)."""
 
     arity: ClassVar[int | None] = 2
 
@@ -395,7 +363,8 @@ RECORDS: dict[str, type[Layer]] = {
     for cls in (
         Linear, Conv, ConvTranspose, Embedding, ReLU, Activation, Softmax, Dropout, MaxPool, AvgPool, SumPool, GlobalAvgPool,
         BatchNorm, Scale, Preparation, LRN, Add, Mul, Concat, Flatten, Reshape, Permute, Slice, Pad, Upsample,
+        Constant, Reduce, Gather, Expand, Resample,
     )
 }  # fmt: skip
 
-__all__ = ["ACTIVATIONS", "INPUT", "RECORDS", "Layer", *RECORDS]
+__all__ = ["ACTIVATIONS", "INPUT", "RECORDS", "Constant", "Expand", "Gather", "Layer", "Reduce", "Resample", *RECORDS]

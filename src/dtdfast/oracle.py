@@ -49,7 +49,7 @@ class Oracle:
         self.repeat = t
         self.r: dict[int, Array] = {self.network.output.index: start.reshape(n * t, *start.shape[2:]).astype(np.float64)}
         for unit in reversed(self.network.units):
-            if unit.out is self.leaves or not unit.out.wanted:
+            if unit.out is self.leaves or not unit.out.wanted or unit.out.index not in self.r:
                 continue
             messages = RELEVANCE[type(unit)](self, unit, self.r[unit.out.index])
             handed = []
@@ -140,8 +140,8 @@ class Oracle:
         messages = [np.zeros((len(r), *part.source.shape)) for part in unit.parts]
         for number, (share, (_, d)) in enumerate(zip(row.shares, denominators, strict=True)):
             coefficient = np.full((1, 1, 1, 1, 1), share.coefficient)
-            if row.fallback and number == 0 and len(row.shares) == 2:
-                coefficient = np.where(denominators[1][1] == 0, 1.0, share.coefficient)
+            if row.falls_back and number == 0:  # no negative term: Σ of terms of one sign is 0 where all are
+                coefficient = np.where(denominators[1][0] == 0, 1.0, share.coefficient)
             usable = d != 0
             s = self._selected(unit, share) * coefficient * r * usable / np.where(usable, d, 1)
             for part, message in zip(unit.parts, messages, strict=True):
@@ -206,8 +206,9 @@ class Oracle:
 
     def _probabilities_forward(self, unit: U.Probabilities) -> Any:
         x = self.values[unit.sources[0].index]
-        e = np.exp(x - x.max(axis=unit.axis, keepdims=True))
-        return e / e.sum(axis=unit.axis, keepdims=True)
+        below = x - x.max(axis=unit.axis, keepdims=True)
+        total = np.exp(below).sum(axis=unit.axis, keepdims=True)
+        return below - np.log(total) if unit.log else np.exp(below) / total
 
     def _total_forward(self, unit: U.Total) -> Array:
         return sum((self.values[s.index] for s in unit.sources), np.zeros((1,)))
@@ -233,6 +234,15 @@ class Oracle:
             take(messages[number], of, 1)[...] += take(r, to, 1)
         return messages
 
+    def _copy_relevance(self, unit: U.Copy, r: Array) -> list[Array]:
+        part = unit.part
+        weight = np.ones((part.taps.c_out, 1, *part.taps.kernel)) if part.weight is None else np.asarray(part.weight, np.float64)
+        spatial = r.reshape(-1, unit.out.channels, *unit.out.space)
+        return [scatter(spatial, weight, part.taps).reshape(-1, *part.source.shape)]
+
+    def _fixed_forward(self, unit: U.Fixed) -> Any:
+        return np.broadcast_to(np.asarray(unit.value, np.float64), (len(self.values[0]), *unit.out.shape))
+
     def _reshape_forward(self, unit: U.Reshaping) -> Array:
         x = self.values[unit.sources[0].index]
         return x.reshape(len(x), *unit.out.shape)
@@ -243,10 +253,11 @@ class Oracle:
     # -------------------------------------------------------------------------------------------------------------- ledger
 
     def account(self, unit: U.Unit, handed: list[Array]) -> Account:
+        r_out = self.r[unit.out.index]
+        nothing = np.zeros(len(r_out))
         sums = [h.reshape(len(h), -1).sum(axis=1) for h in handed]
         sizes = [np.abs(h).reshape(len(h), -1).sum(axis=1) for h in handed]
-        r_out = self.r[unit.out.index]
-        account = Account(unit, r_out, np.sum(sums, axis=0), np.sum(sizes, axis=0))
+        account = Account(unit, r_out, sum(sums, nothing), sum(sizes, nothing))
         if isinstance(unit, U.Affine) and unit.shares is not None:
             account.passed = handed_on(unit, self.x(unit.sources[0]))
         if isinstance(unit, U.Neuron):
@@ -280,6 +291,8 @@ FORWARD: dict[type[U.Unit], Callable[..., Any]] = {
     U.Total: Oracle._total_forward,
     U.Gating: Oracle._gating_forward,
     U.Move: Oracle._move_forward,
+    U.Copy: lambda oracle, unit: unit.apply(oracle.values[unit.sources[0].index], 1),
+    U.Fixed: Oracle._fixed_forward,
     U.Reshaping: Oracle._reshape_forward,
     U.Words: Oracle._words_forward,
 }
@@ -293,6 +306,8 @@ RELEVANCE: dict[type[U.Unit], Callable[..., Any]] = {
     U.Total: lambda oracle, unit, r: [r for _ in unit.sources],
     U.Gating: Oracle._gating_relevance,
     U.Move: Oracle._move_relevance,
+    U.Copy: Oracle._copy_relevance,
+    U.Fixed: lambda oracle, unit, r: [],
     U.Reshaping: lambda oracle, unit, r: [r.reshape(-1, *unit.sources[0].shape)],
     U.Words: lambda oracle, unit, r: [r.sum(axis=-1)],
 }

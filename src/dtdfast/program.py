@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
 
 from . import layers as L
 from .errors import LayerError, RuleError, at
@@ -35,6 +38,21 @@ class Program:
     wide: int = 0  # so many units, from the input on, compute in float64 where the others do not
     because: str = ""  # why not all is float32
     checked: Neuron | None = None  # whose denominators decide, sample by sample, whether float32 will do
+
+    def __repr__(self) -> str:
+        return f"Program({self.kind!r}, {self.network!r}, {np.dtype(self.low)})"
+
+    @cached_property
+    def nbytes(self) -> int:
+        """Bytes of the arrays that folding and rules made for it: those that are not a record's own."""
+        made = {}
+        for unit in self.network.units:
+            for part in unit.parts if isinstance(unit, Neuron) else ():
+                for array in (part.weight, part.window, *(part.box or ())):
+                    if array is not None:
+                        root = array.base if isinstance(array.base, np.ndarray) else array
+                        made[id(root)] = 0 if not array.flags.writeable else array.nbytes
+        return sum(made.values())
 
     @property
     def low(self) -> str:
@@ -97,7 +115,7 @@ def prepare(
     network = build(entries, input_shape, last, stop, book, domain)
     leaves = network.input if stop is None else network.at[stop]
     if kind == EXPLAIN:
-        join(network, leaves)
+        join(network, leaves, entries)
     if kind != PREDICT:
         resolve(network, layers, stop, gradient=kind == GRADIENT)
     pruned = tuple(p for p in range(len(layers)) if p not in entries)
@@ -129,6 +147,8 @@ def _choose_float64(program: Program, convention: Convention) -> None:
     At the network's outputs nothing is cut off, but relevance enters at a few of them: these are checked instead.
     """
     units, output = program.network.units, program.network.output
+    if not units:  # nothing is computed, and nothing divided
+        return
     doubts = {number: reason for number, unit in enumerate(units) if (reason := doubt(unit))}
     last = units[-1]
     explained = isinstance(last, Neuron) and last.row is not None and len(last.row.shares) == 1
@@ -143,7 +163,7 @@ def _choose_float64(program: Program, convention: Convention) -> None:
     assert isinstance(unit, Neuron)
     assert unit.row is not None
     if number == len(units) - 1:
-        program.real = "f8"
+        program.real, program.wide = "f8", 0  # all of it
     else:
         program.wide = max(number + 1, program.wide)
     entries = "+".join(map(str, unit.entries))

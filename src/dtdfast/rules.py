@@ -18,6 +18,7 @@ from typing import ClassVar
 from numpy.typing import ArrayLike
 
 from .errors import RuleError
+from .show import OneLine
 
 # Input maps of a term.  "x", "x+" and "x-" are of product form (R_i = x_i c_i); the others are not.
 X, X_POS, X_NEG, X_ONE, X_ABOVE_LOW, X_BELOW_HIGH, X_ABS = "x", "x+", "x-", "1", "x-low", "x-high", "|x|"
@@ -52,6 +53,11 @@ class Row:
     stabilizer: float = 0.0
     gamma: float = 0.0
     fallback: bool = False
+
+    @property
+    def falls_back(self) -> bool:
+        """Whether the first share takes the coefficient 1, and the second 0, where the second has no term (Σ of its terms is 0)."""
+        return self.fallback and len(self.shares) == 2
 
     @property
     def holds_bias(self) -> bool:
@@ -169,7 +175,7 @@ class WSquare(Rule):
 
 
 @dataclass(frozen=True)
-class ZBox(Rule):
+class ZBox(OneLine, Rule):
     """zB (low ≤ x ≤ high): ((x−low) w⁺ + (x−high) w⁻) / Σ, the two-term form that never cancels.  arXiv:1512.02479, eq. 17.
 
     low, high : float, (c,) or full arrays, optional
@@ -251,8 +257,11 @@ class Gamma(Rule):
 class AlphaBeta(Rule):
     """αβ: α (xw)⁺/Σ(xw)⁺ − β (xw)⁻/Σ(xw)⁻ with α − β = 1.  doi:10.1371/journal.pone.0130140, eq. 60.
 
-    Where a neuron has no negative part, α relevance leaves for 1 that came (the ledger shows it as surplus); `fallback` takes
-    α = 1 there instead.
+    Where a neuron has no negative term (no x w < 0; its bias and a stabilizer do not count), there is nothing that β relevance could
+    be taken from: α relevance leaves for 1 that came (the ledger shows β as surplus), whatever stands in the denominators; `fallback`
+    takes α = 1, β = 0 there instead.  Where it has no positive term, α relevance has nowhere to go and is absorbed (by the bias, the
+    stabilizer or a zero denominator, as the ledger says), with `fallback` or without; the −β of the negative terms are handed on.
+    A BatchNorm or Scale that is one neuron with the linear layer behind it has no fallback: RuleError.
     """
 
     alpha: float = 2.0

@@ -19,6 +19,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
+import numpy as np
+
 from . import budget
 from .errors import DtdError, LayerError, StorageError, at
 from .extras import require
@@ -27,6 +29,7 @@ from .layers import RECORDS, Layer
 from .record import Array
 
 VERSION = 1
+LATER = {"Linear": {"axis"}, "Softmax": {"log"}}  # fields that files of this version may lack: their defaults are what was meant
 KEY = "dtdfast"
 MAX_HEADER = 1 << 24  # bytes
 MAX_LAYERS = 1 << 16
@@ -52,7 +55,7 @@ def save(layers: Sequence[Layer], path: str | os.PathLike[str]) -> None:
             raise LayerError(f"{at(position, record)}: not one of dtdfast's records, which alone can be saved")
         arrays, settings = fields_of(type(record).__name__)
         tensors |= {f"{position}.{key}": value for key in arrays if (value := getattr(record, key)) is not None}
-        entries.append({"record": type(record).__name__, "fields": {key: getattr(record, key) for key in settings}})
+        entries.append({"record": type(record).__name__, "fields": {key: _plain(getattr(record, key)) for key in settings}})
     _limit("layers", len(entries), MAX_LAYERS)
     _limit("array elements", sum(array.size for array in tensors.values()), MAX_ELEMENTS)
     metadata = json.dumps({"version": VERSION, "layers": entries}, separators=(",", ":"), allow_nan=False)
@@ -176,9 +179,12 @@ def _entry(position: int, entry: Any, tensors: Mapping[str, Any], path: Path) ->
     if not isinstance(kind, str) or kind not in RECORDS or not isinstance(given, dict):
         _refuse(path, f"layer {position}: {kind!r} is not a record of this dtdfast", "upgrade dtdfast, or save the list again")
     arrays, settings = fields_of(kind)
-    if given.keys() != set(settings):
-        names = ", ".join(sorted(given.keys() ^ set(settings)))
-        _refuse(path, f"layer {position} ({kind}): unknown or missing fields: {names}", "save it again with this version of dtdfast")
+    if wrong := (given.keys() - set(settings)) | (set(settings) - LATER.get(kind, set()) - given.keys()):
+        _refuse(
+            path,
+            f"layer {position} ({kind}): unknown or missing fields: {', '.join(sorted(wrong))}",
+            "save it again with this version of dtdfast",
+        )
     values = {key: _tuples(value) for key, value in given.items()}
     return RECORDS[kind], values, {key: name for key in arrays if (name := f"{position}.{key}") in tensors}
 
@@ -188,6 +194,11 @@ def _build(position: int, record: type[Layer], values: dict[str, Any], path: Pat
         return record(**values)
     except (DtdError, TypeError, OverflowError) as error:  # TypeError: a required array is not there, or JSON of a wrong type
         _refuse(path, f"layer {position}: {error}", "save it again from a valid list")
+
+
+def _plain(value: Any) -> Any:
+    """The matrices of a tuple as lists, every digit kept."""
+    return [v.tolist() if isinstance(v, np.ndarray) else v for v in value] if isinstance(value, tuple) else value
 
 
 def _tuples(value: Any) -> Any:

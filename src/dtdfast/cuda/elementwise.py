@@ -103,12 +103,12 @@ def divide(types: Types, mode: str) -> Body:
 
 
 def activate(types: Types, kind: str, derivative: bool) -> Body:
-    """out = act(x), or act'(x)."""
+    """out = act(x), or act'(x); `slopes` stand for the a of a leaky_relu."""
     store, get = STORES[types[0]], LOADS[types[1]]
     formula = (DERIVATIVES if derivative else ACTIVATIONS)[kind]
 
-    def body(out: int, x: int, a: Scalar, b: Scalar) -> None:
-        store(out, formula(get(x), a, b))
+    def body(out: int, x: int, slopes: int, a: Scalar, b: Scalar) -> None:
+        store(out, formula(get(x), load(slopes) if slopes != 0 else a, b))
 
     return body
 

@@ -55,8 +55,16 @@ def kinks(activation: L.ReLU | L.Activation | None) -> tuple[float, ...]:
         return ()
     if isinstance(activation, L.ReLU):
         return (0.0,)
-    a, b = activation.alpha or 0.0, activation.beta or 0.0
-    return {"leaky_relu": (0.0,), "clip": (a, b), "hard_sigmoid": (-b / a, (1 - b) / a) if a else ()}[activation.kind]
+    return KINKS[activation.kind](activation.alpha or 0.0, activation.beta or 0.0)
+
+
+KINKS: dict[str, Callable[[float, float], tuple[float, ...]]] = {  # kind → where, by alpha and beta
+    "leaky_relu": lambda a, b: (0.0,),
+    "prelu": lambda a, b: (0.0,),
+    "clip": lambda a, b: (a, b),
+    "soft_shrink": lambda a, b: (-a, a),
+    "hard_sigmoid": lambda a, b: (-b / a, (1 - b) / a) if a else (),
+}
 
 
 def check_piecewise_linear(network: Network, layers: list[L.Layer]) -> None:
@@ -66,8 +74,9 @@ def check_piecewise_linear(network: Network, layers: list[L.Layer]) -> None:
         if not isinstance(unit, (U.Neuron, U.Winner, U.Elementwise, U.Affine, U.Total, U.Move, U.Reshaping)):
             raise LayerError(f"{where}: the network has no linear regions, because this layer is not piecewise linear")
         activation = getattr(unit, "activation", None)
-        if isinstance(activation, L.Activation) and activation.kind not in ("leaky_relu", "clip", "hard_sigmoid"):
-            raise LayerError(f"{where}: the network has no linear regions, because {activation.kind} is not piecewise linear")
+        if isinstance(activation, L.Activation) and activation.kind not in KINKS:
+            kind = activation.kind
+            raise LayerError(f"{where}: the network has no linear regions, because {kind} is not continuous and piecewise linear")
 
 
 class Frozen(Oracle):

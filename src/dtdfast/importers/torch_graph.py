@@ -10,8 +10,9 @@ from typing import Any
 from ..errors import InputError, ModelError
 from ..layers import Layer
 from .records import Refused
-from .torch import _check, _module
+from .torch import _check
 from .torch_call import paths
+from .torch_program import from_module
 from .torch_reader import Reader
 
 
@@ -53,7 +54,7 @@ class Graph:
         if example.ndim < 2 or not example.numel():
             raise InputError(f"the input has shape {tuple(example.shape)}, expected (n, ...): the batch axis first")
         with torch.no_grad():
-            _, self._exported, self._x = _module(module, example.detach().clone())
+            _, self._exported, self._x = from_module(module, example.detach().clone())
 
     @property
     def dtype(self) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DomainError
+from ..foreign import masked
+from ..foreign import take as take_foreign
 from ..rules import Rule, WSquare, ZBox, ZPlus
 from .shapes import Shape
-from .units import Affine, Box, Move, Region, Reshaping, Tensor, Unit, Words
+from .units import Affine, Box, Copy, Move, Region, Reshaping, Tensor, Unit, Words
 
 RULES: dict[str, Rule] = {"real": WSquare(), "nonnegative": ZPlus(), "box": ZBox()}
 
@@ -38,6 +41,14 @@ def broadcast_bounds(low: Any, high: Any, shape: Shape, what: str) -> Box:
     return lower, upper
 
 
+def _own(bound: Any) -> Any:
+    """A bound that nobody else writes to: plans are made from it later."""
+    host = take_foreign(bound)[0]
+    if masked(host):
+        raise DomainError("domain holds a masked array; say what stands for its masked values: low.filled(value)")
+    return np.array(host) if isinstance(host, np.ndarray) else copy.deepcopy(host)
+
+
 @dataclass(frozen=True)
 class Domain:
     """kind "real", "nonnegative" or "box"."""
@@ -57,7 +68,7 @@ class Domain:
             low, high = domain
             if any(isinstance(v, str) or v is None for v in domain):
                 raise DomainError(f"domain is {domain!r:.80}, expected two numbers or arrays (low, high)")
-            return cls("box", low, high)
+            return cls("box", _own(low), _own(high))
         raise DomainError(f'domain is {domain!r:.80}, expected "real", "nonnegative" or (low, high)')
 
     @property
@@ -93,11 +104,16 @@ def _narrowed(bound: NDArray[Any]) -> NDArray[Any]:
 
 def take(array: NDArray[Any], region: Region, lead: int = 0) -> NDArray[Any]:
     """The region of an array with `lead` axes before the sample's (a view)."""
-    index = (slice(None),) * lead + tuple(slice(start, start + step * (count - 1) + 1, step) for start, step, count in region.ranges)
+    index = (slice(None),) * lead + tuple(_slice(*r) for r in region.ranges)
     view = array[index]
     if region.order is not None:
         view = view.transpose(*range(lead), *(lead + a for a in region.order))
     return view
+
+
+def _slice(start: int, step: int, count: int) -> slice:
+    stop = start + step * (count - 1) + (1 if step > 0 else -1)
+    return slice(start, stop if stop >= 0 else None, step)
 
 
 def carry(box: dict[int, Box], unit: Unit) -> Box | None:
@@ -110,6 +126,8 @@ def carry(box: dict[int, Box], unit: Unit) -> Box | None:
     given = [b or _unbounded(t) for b, t in zip(sources, unit.sources, strict=True)]
     if isinstance(unit, Reshaping):
         return given[0][0].reshape(unit.out.shape), given[0][1].reshape(unit.out.shape)
+    if isinstance(unit, Copy):
+        return unit.apply(given[0][0]), unit.apply(given[0][1])
     if isinstance(unit, Affine):
         column = (-1, *(1,) * (len(unit.out.shape) - 1))
         scale, shift = unit.scale.reshape(column), 0.0 if unit.shift is None else unit.shift.reshape(column)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import layers as L
-from .shapes import pairs
+from .shapes import Shape, axis_of, pairs
 from .wiring import Entry
 
 LINEAR = (L.Linear, L.Conv, L.ConvTranspose)
@@ -57,11 +57,14 @@ class Folding:
                 self.reads[reader] = tuple(source if s == position else s for s in self.reads[reader])
 
 
-def affine(record: L.BatchNorm | L.Scale | L.Preparation) -> tuple[Vector, Vector]:
-    """(scale, shift) of x·scale + shift, in float64."""
+def affine(record: L.BatchNorm | L.Scale | L.Preparation, n: int | None = None) -> tuple[Vector, Vector]:
+    """(scale, shift) of x·scale + shift along its one axis, in float64; `n` is that axis's size, where one number may stand for all."""
     if isinstance(record, (L.Scale, L.Preparation)):
-        scale = np.asarray(record.scale, np.float64)
-        return scale, np.zeros_like(scale) if record.shift is None else np.asarray(record.shift, np.float64)
+        scale = np.asarray(record.scale, np.float64).reshape(-1)
+        shift = np.zeros_like(scale) if record.shift is None else np.asarray(record.shift, np.float64).reshape(-1)
+        if n is None:
+            return scale, shift
+        return np.broadcast_to(scale, n).copy(), np.broadcast_to(shift, n).copy()
     scale = 1.0 / np.sqrt(np.asarray(record.variance, np.float64) + record.eps)
     if record.weight is not None:
         scale = scale * np.asarray(record.weight, np.float64)
@@ -69,6 +72,29 @@ def affine(record: L.BatchNorm | L.Scale | L.Preparation) -> tuple[Vector, Vecto
     if record.bias is not None:
         shift = shift + np.asarray(record.bias, np.float64)
     return scale, shift
+
+
+def per_channel(record: L.BatchNorm | L.Scale, shape: Shape) -> bool:
+    """Whether it is one number per channel (axis 1) as it stands."""
+    if isinstance(record, L.BatchNorm):
+        return True
+    return all(a is None or a.shape == shape[:1] for a in (record.scale, record.shift))
+
+
+def _varies(record: L.BatchNorm | L.Scale, shape: Shape) -> tuple[int, ...]:
+    """The axes of a sample along which an affine map is not the same everywhere."""
+    if isinstance(record, L.BatchNorm):
+        return (0,)
+    axes = set()
+    for array in (record.scale, record.shift):
+        if array is not None:
+            axes |= {0} if array.ndim == 1 < len(shape) else {axis for axis, size in enumerate(array.shape) if size != 1}
+    return tuple(sorted(axes))
+
+
+def _channel_axis(entry: Entry) -> int:
+    """The axis of a sample that a linear layer sums over and writes along."""
+    return axis_of(entry.record.axis, entry.shape, "Linear") if isinstance(entry.record, L.Linear) else 0
 
 
 def fold(entries: dict[int, Entry], outside: tuple[int, ...]) -> Folding:
@@ -113,15 +139,19 @@ def _fold_affine(folding: Folding, entries: dict[int, Entry], entry: Entry) -> N
     assert isinstance(record, (L.BatchNorm, L.Scale))
     source = folding.reads[position][0]
     if source != L.INPUT and isinstance(entries[source].record, LINEAR) and folding.readers[source] == [position]:
-        folding.after[source].append(affine(record))
-        folding.taken[position] = (source,)
-        folding._skip(position)
-        return
-    scale, shift = affine(record)
+        axis = _channel_axis(entries[source])
+        if _varies(record, entry.shape) in ((), (axis,)):
+            folding.after[source].append(affine(record, entry.shape[axis]))
+            folding.taken[position] = (source,)
+            folding._skip(position)
+            return
+    _, shift = affine(record)
     readers = folding.readers[position]
     if readers and all(r != OUTSIDE and _takes(entries[r].record, folding.padding.get(r), bool(shift.any())) for r in readers):
+        if not all(_varies(record, entry.shape) in ((), (_channel_axis(entries[r]),)) for r in readers):
+            return
         for reader in set(readers):
-            folding.before[reader].insert(0, (scale, shift))
+            folding.before[reader].insert(0, affine(record, entry.shape[_channel_axis(entries[reader])]))
         folding.taken[position] = tuple(sorted(set(readers)))
         folding._skip(position)
 

@@ -17,22 +17,29 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import RuleError
 from ..rules import W_NEG, W_POS, Row, Share, Term, W, X
 from .domain import take
 from .network import Network
 from .units import Affine, Floats, Move, Neuron, Reshaping, Tensor, Unit
+from .wiring import Entry
 
 REFLECTED = {W_POS: W_NEG, W_NEG: W_POS}
 Mask = NDArray[np.bool_]
 
 
-def join(network: Network, leaves: Tensor) -> None:
+def join(network: Network, leaves: Tensor, entries: dict[int, Entry]) -> None:
     """Let affine units hand relevance to the twins of the layers they read; relevance leaves at `leaves`, which has none."""
     joined = [u for u in network.units if isinstance(u, Affine) and u.split is not None]
     if not joined:
         return
     twins = _Twins(network, leaves)
     for unit in joined:
+        if unit.falls_back and twins.linear(unit.sources[0]).any():  # α differs by neuron: a twin sums over readers first
+            raise RuleError(
+                f"{entries[unit.position]} is one neuron with the linear layer behind it, and for that AlphaBeta has no fallback; "
+                "give both fallback=False, or this entry Pass() or ZPlus()"
+            )
         twins.spread(unit, unit, 1)
     network.units[:] = [u for unit in network.units for u in (unit, *twins.after.get(unit.out.index, ()))]
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import layers as L
 from ..rules import W_GAMMA_NEG, W_GAMMA_POS, W_NEG, W_POS, X_ABS, X_ONE, Share, Term, W, X
 from . import units as U
 from .fuse import fuse_products, join_channels
@@ -94,7 +96,7 @@ class Lowering(LoweringBase):
         if unit.half:
             self.half(unit, out, kind)
             return
-        if row.by_sign and (self.ledger or not fusable(unit)):
+        if row.by_sign and (self.ledger or not fusable(unit) or has_slopes(unit)):
             self.by_sign(unit, out)
             return
         if not fusable(unit):
@@ -113,6 +115,27 @@ class Lowering(LoweringBase):
         self.sums(unit, out, fields)
 
     def sums(self, unit: U.Neuron, out: Buffer, last: dict[str, Any]) -> None:
+        """Out = act(y), y = Σ_parts x w + b, and of `last` a factor and terms: in one epilogue, unless the activation is a prelu."""
+        if has_slopes(unit):
+            self.activated_apart(unit, out, last)
+        else:
+            self.pre_activations(unit, out, {**last, "activation": activation_of(unit.activation)})
+
+    def activated_apart(self, unit: U.Neuron, out: Buffer, last: dict[str, Any]) -> None:
+        """The same with steps of its own for the activation, which has parameters per channel, and for the factor."""
+        label, mode = self.label(unit.out), last.pop("mode", None)
+        y, factor, fields = self.buffer(f"y{label}", unit.out.shape), last.pop("factor", None), {}
+        if mode in ("gate", "denominator"):
+            fields = {key: last.pop(key) for key in ("coefficient", "stabilizer", "bias_d") if key in last}
+            last.setdefault("terms", View(self.buffer(f"n{label}", unit.out.shape)))
+        self.pre_activations(unit, y, last)
+        self.activate(unit, out, y)
+        if mode == "derivative":
+            self.activate(unit, factor.buffer, y, mode)
+        elif mode is not None:
+            self.emit(Step("FACTOR", unit, factor, factor=factor, terms=last["terms"], x=View(out), mode=mode, **fields))
+
+    def pre_activations(self, unit: U.Neuron, out: Buffer, last: dict[str, Any]) -> None:
         """Y = Σ_parts x w + b into `out`, operand by operand; the last one's epilogue takes the fields `last`."""
         parts = list(unit.parts)
         dual = bool(last.get("dual"))
@@ -132,7 +155,7 @@ class Lowering(LoweringBase):
                 following = (View(y), View(z) if dual else View(y))
             else:
                 bias = self.constant(unit.bias) if unit.bias is not None else None
-                fields.update(out=View(out), bias=bias, activation=activation_of(unit.activation), **last)
+                fields.update(out=View(out), bias=bias, **last)
             if previous is not None:
                 fields["y_prev"] = previous[0]
                 if dual:
@@ -171,7 +194,7 @@ class Lowering(LoweringBase):
                 fields.update(m=View(y), bias=self.constant(unit.bias) if unit.bias is not None else None)
             if unit.bias is not None and share.bias is not None:
                 fields["bias_d"] = self.constant(bias_map(unit.bias, share, row.gamma))
-            if row.fallback and number == 0 and len(row.shares) == 2:
+            if row.falls_back and number == 0:
                 fields["terms_prev"] = View(sums[1])
             window = self.window(unit, share.terms[0].w)
             self.emit(Step("FACTOR", unit, View(factor), factor=View(factor), window=window, **fields))
@@ -259,7 +282,7 @@ class Lowering(LoweringBase):
 
     def elementwise(self, unit: U.Elementwise) -> None:
         source = self.value(unit.sources[0])
-        self.emit(Step("ACTIVATE", unit, View(self.new_value(unit)), View(source), activation=activation_of(unit.activation)))
+        self.activate(unit, self.new_value(unit), source)
 
     def affine(self, unit: U.Affine) -> None:
         source = self.value(unit.sources[0])
@@ -286,7 +309,8 @@ class Lowering(LoweringBase):
     def probabilities(self, unit: U.Probabilities) -> None:
         n_axes = len(unit.out.shape)
         slot = unit.axis if unit.axis == 1 else unit.axis + max(0, 4 - n_axes)  # axis (batch counted) → slot of a view
-        self.emit(Step("SOFTMAX", unit, View(self.new_value(unit)), View(self.value(unit.sources[0])), mode=slot))
+        op = "LOG_SOFTMAX" if unit.log else "SOFTMAX"
+        self.emit(Step(op, unit, View(self.new_value(unit)), View(self.value(unit.sources[0])), mode=slot))
 
     def total(self, unit: U.Total) -> None:
         out = self.new_value(unit)
@@ -304,6 +328,17 @@ class Lowering(LoweringBase):
         for to, number, of in unit.pairs:
             self.emit(Step("MOVE", unit, View(out, to), View(self.value(unit.sources[number]), of)))
 
+    def copy(self, unit: U.Copy) -> None:
+        x, out = View(self.value(unit.sources[0])), View(self.new_value(unit))
+        if unit.picks is None:
+            self.emit(Step("MOVE", unit, out, replace(x, expand=unit.out.shape)))
+        else:
+            x = View(self.spatial(unit.sources[0]))
+            self.taps("NEURON", unit.part, x, dict(out=out, activation=activation_of(None)))
+
+    def fixed(self, unit: U.Fixed) -> None:
+        self.emit(Step("MOVE", unit, View(self.new_value(unit)), bound=self.constant(unit.value)))
+
     def reshape(self, unit: U.Reshaping) -> None:
         self.values[unit.out.index] = self.reshaped(self.value(unit.sources[0]), unit.out.shape, f"x{self.label(unit.out)}")
 
@@ -311,6 +346,11 @@ class Lowering(LoweringBase):
         out = self.new_value(unit, plain=True)
         ids = View(self.value(unit.sources[0]), trailing=True)
         self.emit(Step("EMBED", unit, View(out), ids, vector=self.constant(unit.weight), mode=feature_slot(unit)))
+
+
+def has_slopes(unit: U.Neuron) -> bool:
+    """Whether its activation is a prelu, which no epilogue knows."""
+    return isinstance(unit.activation, L.Activation) and unit.activation.slopes is not None
 
 
 def fusable(unit: U.Neuron) -> bool:
@@ -322,7 +362,7 @@ def fusable(unit: U.Neuron) -> bool:
         first = len(terms) > 1 and is_identity(unit.parts[0]) and len(terms[0][1]) == 1
         rest = terms[1:] if first else terms
         return is_dual(unit) and all(len(t) == 1 and t[0].x == X for _, t in rest)
-    if len(row.shares) != 1 or row.shares[0].select != "all" or row.fallback:
+    if len(row.shares) != 1 or row.shares[0].select != "all":
         return False
     if any(len(t) != 1 or t[0].x != X for _, t in terms):
         return False
@@ -346,6 +386,8 @@ FORWARD: dict[type[U.Unit], Callable[[Lowering, Any], None]] = {
     U.Total: Lowering.total,
     U.Gating: Lowering.gating,
     U.Move: Lowering.move,
+    U.Copy: Lowering.copy,
+    U.Fixed: Lowering.fixed,
     U.Reshaping: Lowering.reshape,
     U.Words: Lowering.words,
 }

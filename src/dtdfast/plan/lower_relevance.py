@@ -9,7 +9,7 @@ import numpy as np
 
 from ..rules import X_ABOVE_LOW, X_BELOW_HIGH, X_NEG, X_ONE, X_POS, Term, W, X
 from . import units as U
-from .lower_base import LoweringBase, activation_of, feature_slot, is_identity, is_whole
+from .lower_base import LoweringBase, feature_slot, is_identity, is_whole
 from .steps import Buffer, Step, View
 from .taps import phases
 
@@ -189,8 +189,7 @@ class RelevanceLowering:
         (source,) = unit.sources
         if self.program.gradient:
             slope = self.forward.buffer(f"g{self.forward.label(unit.out)}", unit.out.shape)
-            x = View(self.forward.value(source))
-            self.emit(Step("ACTIVATE", unit, View(slope), x, activation=activation_of(unit.activation), mode="derivative"))
+            self.forward.activate(unit, slope, self.forward.value(source), "derivative")
             out, accumulate = self.sink(source)
             self.emit(Step("MULTIPLY", unit, View(out), View(r), m=View(slope), mode="times", accumulate=accumulate, repeat=self.t))
         elif source.form == "c":  # a ReLU: x = max(0, y), so c passes where it is active
@@ -288,13 +287,21 @@ class RelevanceLowering:
                 self.deliver(unit, source, lambda out, accumulate, pieces=pieces: self.move_back(unit, r, out, accumulate, pieces))  # type: ignore[misc]
 
     def move_back(self, unit: U.Move, r: Buffer, out: Buffer, accumulate: bool, pieces: list[tuple[U.Region, U.Region]]) -> None:
-        covers = U.whole(out.shape).ranges
-        if not accumulate and not all(of.ranges == covers for _, of in pieces):
+        if not accumulate and not all(covers(of, out.shape) for _, of in pieces):
             self.emit(Step("MOVE", unit, View(out), bound=self.forward.constant([0.0])))
             accumulate = True
         for to, of in pieces:
             self.emit(Step("MOVE", unit, View(out, of), View(r, to), accumulate=accumulate))
             accumulate = True
+
+    def copy(self, unit: U.Copy, r: Buffer) -> None:
+        """Every element gets the sum over its copies."""
+
+        def write(out: Buffer, accumulate: bool) -> None:
+            fields: dict[str, Any] = dict(out=View(out), weight_map=W, mode="none", accumulate=accumulate, repeat=self.t)
+            self.forward.taps("TAPS", unit.part, View(r), fields, scatter=True)
+
+        self.deliver(unit, unit.sources[0], write)
 
     def reshape(self, unit: U.Reshaping, r: Buffer) -> None:
         def write(out: Buffer, accumulate: bool) -> None:
@@ -310,6 +317,11 @@ class RelevanceLowering:
         self.emit(Step("EMBED_SUM", unit, target, View(r), m=m, mode=feature_slot(unit), accumulate=accumulate, repeat=self.t))
 
 
+def covers(region: U.Region, shape: tuple[int, ...]) -> bool:
+    """Whether a region is every element of a sample, in any order."""
+    return all(count == size and abs(step) == 1 for (_, step, count), size in zip(region.ranges, shape, strict=True))
+
+
 RELEVANCE: dict[type[U.Unit], Callable[[RelevanceLowering, Any, Buffer], None]] = {
     U.Neuron: RelevanceLowering.neuron,
     U.Winner: RelevanceLowering.winner,
@@ -319,6 +331,7 @@ RELEVANCE: dict[type[U.Unit], Callable[[RelevanceLowering, Any, Buffer], None]] 
     U.Total: RelevanceLowering.total,
     U.Gating: RelevanceLowering.gating,
     U.Move: RelevanceLowering.move,
+    U.Copy: RelevanceLowering.copy,
     U.Reshaping: RelevanceLowering.reshape,
     U.Words: RelevanceLowering.words,
 }

@@ -10,15 +10,17 @@ from .. import layers as L
 from ..errors import DomainError, LayerError, RuleError
 from ..presets import RuleBook
 from ..rules import PRODUCT_FORM, W_NEG, W_POS, Pass, Row, Rule, ZBox, ZPlus, ZPlusBySign
+from . import axes
 from .domain import Domain, broadcast_bounds, carry
-from .fold import LINEAR, Folding, affine, fold
+from .fold import LINEAR, Folding, affine, fold, per_channel
 from .geometry import conv_part, linear_part, move_pairs, pool_part, winner_taps
 from .shapes import Shape, spatial
 from .signs import sign_of
-from .taps import identity
+from .taps import Taps, identity
 from .units import (
     Affine,
     Box,
+    Copy,
     Elementwise,
     Floats,
     Gating,
@@ -37,6 +39,7 @@ from .units import (
 from .wiring import Entry
 
 POOLS = (L.AvgPool, L.SumPool, L.GlobalAvgPool)
+TRANSPARENT = (Move, Reshaping, Affine, Words, Copy)  # behind which the network's input is still its input
 MOVES = (L.Concat, L.Slice, L.Permute, L.Pad, L.Upsample)
 
 
@@ -51,6 +54,9 @@ class Network:
     folding: Folding
     at: dict[int, Tensor]  # the caller's position → the tensor that stands for its output
 
+    def __repr__(self) -> str:
+        return f"Network({len(self.units)} units, {self.input.shape} -> {self.output.shape})"
+
 
 class _Builder:
     def __init__(self, entries: dict[int, Entry], input_shape: Shape, folding: Folding, book: RuleBook, domain: Domain) -> None:
@@ -61,6 +67,7 @@ class _Builder:
         self.maker: dict[int, Unit] = {}  # tensor → the unit that writes it
         self.at: dict[int, Tensor] = {L.INPUT: self.input}
         self.rule: dict[int, tuple[Rule, bool]] = {}  # neuron's entry → (rule, said of this very entry)
+        self.turned: dict[int, axes.Turn] = {}  # tensor → the neuron that made it along another axis
 
     def tensor(self, entry: Entry) -> Tensor:
         tensor = Tensor(len(self.tensors), entry.shape, entry.position)
@@ -73,11 +80,9 @@ class _Builder:
             entry = self.entries[position]
             sources = tuple(self.at[s] for s in self.folding.reads[position])
             self.explicit_only_on_rule_takers(entry)
-            unit = self.unit(entry, sources)
-            if unit is not None:
-                self.units.append(unit)
-                self.maker[unit.out.index] = unit
-                unit.out.is_input = isinstance(unit, (Move, Reshaping, Affine, Words)) and any(s.is_input for s in sources)
+            made = axes.lowered(self, entry, sources) or self.unit(entry, sources)
+            if made is not None:
+                self.at[position] = made if isinstance(made, Tensor) else self.put(made)
         for position in self.folding.alias:
             self.explicit_only_on_rule_takers(self.entries[position])
             self.at[position] = self.at[self.folding.resolve(position)]
@@ -85,9 +90,16 @@ class _Builder:
             for source in unit.sources:
                 source.readers.append(unit)
 
+    def put(self, unit: Unit) -> Tensor:
+        """The unit comes next; returns its output."""
+        self.units.append(unit)
+        self.maker[unit.out.index] = unit
+        unit.out.is_input = isinstance(unit, TRANSPARENT) and any(s.is_input for s in unit.sources)
+        return unit.out
+
     # ------------------------------------------------------------------------------------------------ one unit per entry
 
-    def unit(self, entry: Entry, sources: tuple[Tensor, ...]) -> Unit | None:
+    def unit(self, entry: Entry, sources: tuple[Tensor, ...]) -> Unit | Tensor | None:
         record, here = entry.record, (entry.position,)
         if isinstance(record, POOLS) and self.idle(entry, sources[0]):
             return Reshaping(here, sources, self.tensor(entry))
@@ -102,19 +114,17 @@ class _Builder:
         if isinstance(record, L.Preparation):
             return self.preparation(entry, sources)
         if isinstance(record, L.MaxPool):
-            return self.winner(entry, sources)
+            return self.winner(entry, sources[0], self.tensor(entry), winner_taps(record, sources[0], entry))
         if isinstance(record, (L.Flatten, L.Reshape)):
             return Reshaping(here, sources, self.tensor(entry))
         if isinstance(record, MOVES):
             pairs, fill = move_pairs(record, sources, entry.shape)
             return Move(here, sources, self.tensor(entry), pairs=pairs, fill=fill)
-        if isinstance(record, L.Mul):
-            return self.gating(entry, sources)
         if isinstance(record, L.LRN):
             return Normalise(here, sources, self.tensor(entry), record=record)
         if isinstance(record, L.Softmax):
             axis = record.axis % (len(entry.shape) + 1)
-            return Probabilities(here, sources, self.tensor(entry), axis=axis)
+            return Probabilities(here, sources, self.tensor(entry), axis=axis, log=record.log)
         assert isinstance(record, L.Embedding)
         return Words(here, sources, self.tensor(entry), weight=np.asarray(record.weight))
 
@@ -129,23 +139,25 @@ class _Builder:
 
     def neuron(self, entry: Entry, sources: tuple[Tensor, ...]) -> Neuron:
         record, (source,) = entry.record, sources
-        bias = None
         if isinstance(record, LINEAR):
-            make = linear_part if isinstance(record, L.Linear) else conv_part
-            part, bias = make(record, source, entry, self.folding)
-        else:
-            part = pool_part(record, source, entry)
-        folded = (position for position, takers in self.folding.taken.items() if entry.position in takers)
-        neuron = Neuron(tuple(sorted((entry.position, *folded))), sources, self.tensor(entry), parts=[part], bias=bias)
-        default = self.book.weighted(record) if isinstance(record, LINEAR) else self.book.pool()
-        self.rule[entry.position] = self.rule_for(entry, default)
-        return neuron
+            return self.weighted(entry, source, self.tensor(entry))
+        self.rule[entry.position] = self.rule_for(entry, self.book.pool())
+        return Neuron((entry.position,), sources, self.tensor(entry), parts=[pool_part(record, source, entry)])
 
-    def add(self, entry: Entry, sources: tuple[Tensor, ...]) -> Unit:
+    def weighted(self, entry: Entry, source: Tensor, out: Tensor) -> Neuron:
+        """A layer with weights, and what is folded into it."""
+        make = linear_part if isinstance(entry.record, L.Linear) else conv_part
+        part, bias = make(entry.record, source, entry, self.folding)
+        folded = (position for position, takers in self.folding.taken.items() if entry.position in takers)
+        self.rule[entry.position] = self.rule_for(entry, self.book.weighted(entry.record))
+        return Neuron(tuple(sorted((entry.position, *folded))), (source,), out, parts=[part], bias=bias)
+
+    def add(self, entry: Entry, sources: tuple[Tensor, ...]) -> Unit | Tensor:
         """One neuron together with those linear operands, under the same rule, that nobody else reads."""
+        sources = tuple(axes.expanded(self, entry, s, entry.shape) for s in sources)
         said = self.book.explicit(entry.position, entry.record) or self.book.everywhere()
         rule = said or self.book.add()
-        makers = [self.maker.get(s.index) for s in sources]
+        makers = [self.turned[s.index].neuron if s.index in self.turned else self.maker.get(s.index) for s in sources]
         mergeable = [u for u in makers if isinstance(u, Neuron) and self.merges(u, entry.position)]
         if rule is None:
             rule = self.rule[mergeable[0].parts[0].position][0] if mergeable else self.book.preset.taps
@@ -154,16 +166,22 @@ class _Builder:
             merged = [u for u in mergeable if said is not None and same(self.rule[u.parts[0].position][0], rule)]
         if isinstance(rule, Pass):
             return Total((entry.position,), sources, self.tensor(entry))
+        turn, merged = axes.common_turn(self, sources, merged)
         if merged:
-            gone = {id(u) for u in merged}
+            gone = {id(u) for u in merged} | {
+                id(u) for s in sources if s.index in self.turned for u in self.turned[s.index].back if self.turned[s.index].neuron in merged
+            }
             self.units = [u for u in self.units if id(u) not in gone]
         parts: list[Part] = []
         entries: list[int] = []
         bias: Floats | None = None
         explicit = said is not None or any(self.rule[u.parts[0].position][1] for u in merged)
         for source in sources:
-            unit = next((u for u in merged if u.out is source), None)
+            unit = next(
+                (u for u in merged if u.out is source or (source.index in self.turned and self.turned[source.index].neuron is u)), None
+            )
             if unit is None:
+                source = source if turn is None else axes.turned(self, entry, source, turn)
                 parts.append(Part(entry.position, source, identity(source.channels, source.space)))
                 continue
             parts.extend(unit.parts)
@@ -171,21 +189,21 @@ class _Builder:
             if unit.bias is not None:
                 bias = unit.bias if bias is None else np.asarray(bias, np.float64) + unit.bias
         parts.sort(key=lambda p: p.weight is not None)  # operands of weight 1 first: they start the sums
-        neuron = Neuron((*entries, entry.position), tuple(p.source for p in parts), self.tensor(entry), parts=parts, bias=bias)
         self.rule[parts[0].position] = (rule, explicit)
-        return neuron
+        out = self.tensor(entry) if turn is None else axes.turned_shape(self, entry, turn)
+        neuron = Neuron((*entries, entry.position), tuple(p.source for p in parts), out, parts=parts, bias=bias)
+        return neuron if turn is None else axes.turn_back(self, entry, neuron, turn)
 
-    def winner(self, entry: Entry, sources: tuple[Tensor, ...]) -> Unit:
+    def winner(self, entry: Entry, source: Tensor, out: Tensor, taps: Taps) -> Unit:
         """A max-pool; where a convention divides by its output, one neuron of weight 1 behind it does."""
-        record, rule, here = entry.record, self.book.convention.winner, (entry.position,)
-        assert isinstance(record, L.MaxPool)
-        unit = Winner(here, sources, self.tensor(entry), taps=winner_taps(record, sources[0], entry))
+        rule, here = self.book.convention.winner, (entry.position,)
+        unit = Winner(here, (source,), out, taps=taps)
         if rule is None:
             return unit
-        self.units.append(unit)
+        self.put(unit)
         self.rule[entry.position] = (rule, False)
-        part = Part(entry.position, unit.out, identity(unit.out.channels, unit.out.space))
-        return Neuron(here, (unit.out,), self.tensor(entry), parts=[part])
+        part = Part(entry.position, out, identity(out.channels, out.space))
+        return Neuron(here, (out,), axes.inner(self, entry, out.shape), parts=[part])
 
     def merges(self, unit: Neuron, reader: int) -> bool:
         (part, *more) = unit.parts
@@ -197,7 +215,10 @@ class _Builder:
         record, (source,) = entry.record, sources
         assert isinstance(record, (L.ReLU, L.Activation))
         last = self.folding.reads[entry.position][0]
-        unit = self.maker.get(source.index)
+        unit = self.turned[source.index].neuron if source.index in self.turned else self.maker.get(source.index)
+        slopes = isinstance(record, L.Activation) and record.slopes is not None
+        if isinstance(unit, Neuron) and slopes and (unit.parts[0].window is not None or source.index in self.turned):
+            unit = None  # a derivative per channel does not meet a factor per position, nor channels that lie elsewhere
         if isinstance(unit, Neuron) and unit.activation is None and self.folding.readers[last] == [entry.position]:
             unit.activation = record
             unit.entries = (*unit.entries, entry.position)
@@ -206,17 +227,21 @@ class _Builder:
             return None
         return Elementwise((entry.position,), sources, self.tensor(entry), activation=record)
 
-    def affine(self, entry: Entry, sources: tuple[Tensor, ...]) -> Unit:
-        """Nothing takes it in: a linear layer of one tap, its shift as bias, or passed by relevance."""
+    def affine(self, entry: Entry, sources: tuple[Tensor, ...], n_axes: int | None = None) -> Unit | Tensor:
+        """Nothing takes it in: a linear layer of one tap, its shift as bias, or passed by relevance; `n_axes` before it was flattened."""
         record, (source,) = entry.record, sources
         assert isinstance(record, (L.BatchNorm, L.Scale))
+        if isinstance(record, L.Scale) and not per_channel(record, entry.shape):
+            return axes.scale(self, entry, source, record.scale, record.shift)
         scale, shift = affine(record)
         said = self.book.explicit(entry.position, record)
-        rule = said or self.book.affine(len(entry.shape) == 1)
-        split = None if isinstance(rule, Pass) else splits(rule.row(self.book.convention))
+        rule = said or self.book.affine((n_axes or len(entry.shape)) == 1)
+        row = None if isinstance(rule, Pass) else rule.row(self.book.convention)
+        split = None if row is None else splits(row)
         if isinstance(rule, Pass) or split or (said is None and self.transparent(rule, source)):
             unit = Affine((entry.position,), sources, self.tensor(entry), scale=scale, shift=shift if shift.any() else None)
             unit.split = None if said is None and source.is_input else split
+            unit.falls_back = row is not None and row.falls_back
             return unit
         part = Part(entry.position, source, identity(source.channels, source.space), scale.reshape(-1, 1, 1, 1, 1))
         self.rule[entry.position] = (rule, said is not None)
@@ -238,9 +263,11 @@ class _Builder:
         scale, shift = affine(record)
         return Affine((entry.position,), sources, self.tensor(entry), scale=scale, shift=shift if shift.any() else None, prepares=True)
 
-    def gating(self, entry: Entry, sources: tuple[Tensor, ...]) -> Unit:
-        """Order the operands as (signal, gate): the gate is the one made by a sigmoid."""
-        gates = [self.is_gate(s) for s in sources]
+    def gating(self, entry: Entry, sources: tuple[Tensor, ...]) -> Gating:
+        """Order the operands as (signal, gate): the gate is the one made by a sigmoid, else the one that is an affine image of such."""
+        gates = [self.is_gate(s, affine=False) for s in entry.sources]
+        if not any(gates):
+            gates = [self.is_gate(s, affine=True) for s in entry.sources]
         signal, gate = sources if not gates[0] else sources[::-1]
         if sum(gates) != 1:  # fine for predict; explaining refuses it (resolve.py)
             signal, gate = sources if sources[0].shape == entry.shape else sources[::-1]
@@ -248,18 +275,17 @@ class _Builder:
         unit.gates = sum(gates)
         return unit
 
-    def is_gate(self, tensor: Tensor) -> bool:
-        """Made by a sigmoid, perhaps moved since."""
-        while True:
-            unit = self.maker.get(tensor.index)
-            if unit is None:
+    def is_gate(self, position: int, *, affine: bool) -> bool:
+        """Made by a sigmoid and perhaps moved since; with `affine` also scaled and shifted, as in 1 + σ(x), 2σ(x) or 1 − σ(x)."""
+        passed = (L.Dropout, L.Flatten, L.Reshape, L.Gather, L.Expand, *MOVES, *((L.Scale, L.BatchNorm) if affine else ()))
+        while position != L.INPUT:
+            entry = self.entries[position]
+            if isinstance(entry.record, L.Activation):
+                return entry.record.kind in ("sigmoid", "hard_sigmoid")
+            if not isinstance(entry.record, passed) or len(entry.sources) != 1:
                 return False
-            activation = getattr(unit, "activation", None)
-            if isinstance(activation, L.Activation):
-                return activation.kind in ("sigmoid", "hard_sigmoid")
-            if not isinstance(unit, (Reshaping, Move)) or len(unit.sources) != 1:
-                return False
-            tensor = unit.sources[0]
+            (position,) = entry.sources
+        return False
 
     # ------------------------------------------------------------------------------------------------------------- rules
 
@@ -276,11 +302,12 @@ class _Builder:
         if entry.position in self.folding.taken:
             takers = ", ".join(str(self.entries[t]) for t in self.folding.taken[entry.position])
             raise RuleError(f"{entry} is folded into {takers} and takes no rule of its own; give {rule} to {takers}")
-        if isinstance(entry.record, (*LINEAR, *POOLS, L.Add, L.BatchNorm, L.Scale)):
+        if shares(entry.record) or isinstance(entry.record, (L.BatchNorm, L.Scale)):
             return
-        source = self.folding.resolve(entry.sources[0])
-        while source != L.INPUT and not isinstance(self.entries[source].record, (*LINEAR, *POOLS, L.Add)):
-            source = self.folding.resolve(self.entries[source].sources[0])
+        source = entry.position
+        while source != L.INPUT and not shares(self.entries[source].record):
+            reads = self.entries[source].sources
+            source = self.folding.resolve(reads[0]) if reads else L.INPUT
         hint = f"; give {rule} to {self.entries[source]}, which does" if source != L.INPUT else ""
         raise RuleError(f"{entry} shares no relevance by weights and takes no rule{hint}")
 
@@ -336,6 +363,13 @@ class _Builder:
             spans = f"{unit.weight.min():g} to {unit.weight.max():g}"
             raise DomainError(f"{where}: its vectors span {spans} and leave the box of `domain`")
         return low, high
+
+
+def shares(record: L.Layer) -> bool:
+    """Whether it is a layer of neurons, which shares relevance by a rule."""
+    if isinstance(record, L.Reduce):
+        return record.kind != "max"
+    return isinstance(record, (*LINEAR, *POOLS, L.Add, L.Resample))
 
 
 def splits(row: Row) -> tuple[float, float] | None:

@@ -11,7 +11,7 @@ from ..errors import LayerError, at
 from ..rules import GRADIENT
 from .network import Network
 from .signs import reduce_terms
-from .units import Affine, Elementwise, Gating, Neuron, Normalise, Probabilities, Tensor, Total, Unit, Words
+from .units import Affine, Elementwise, Fixed, Gating, Neuron, Normalise, Probabilities, Tensor, Total, Unit, Words
 
 
 def resolve(network: Network, layers: list[L.Layer], stop: int | None, *, gradient: bool) -> None:
@@ -20,7 +20,9 @@ def resolve(network: Network, layers: list[L.Layer], stop: int | None, *, gradie
     Forms: relevance on a tensor is c (R = x ⊙ c) where every reader shares it in product form, else R itself.
     """
     leaves = network.input if stop is None else network.at[stop]
-    below = {leaves.index}  # tensors computed from where relevance leaves
+    below = {leaves.index}  # tensors computed from where relevance leaves, or from constants, which absorb it
+    if not gradient:
+        below.update(unit.out.index for unit in network.units if isinstance(unit, Fixed))
     for unit in network.units:
         carriers = unit.sources if gradient else unit.carriers
         if unit.out.index not in below and any(s.index in below for s in carriers):

@@ -42,7 +42,7 @@ def _join(shape: Shape) -> str:
     return ", ".join(map(str, shape))
 
 
-def _axis(axis: int, shape: Shape, what: str) -> int:
+def axis_of(axis: int, shape: Shape, what: str) -> int:
     """A record's axis as an index into one sample's shape."""
     full = len(shape) + 1
     index = axis + full if axis < 0 else axis
@@ -60,7 +60,6 @@ def output_shape(record: L.Layer, *shapes: Shape) -> Shape:
 
 
 @output_shape.register(L.ReLU)
-@output_shape.register(L.Activation)
 @output_shape.register(L.Dropout)
 @output_shape.register(L.LRN)
 def _same(record: L.Layer, shape: Shape) -> Shape:
@@ -68,21 +67,31 @@ def _same(record: L.Layer, shape: Shape) -> Shape:
 
 
 @output_shape.register
+def _activation(record: L.Activation, shape: Shape) -> Shape:
+    slopes = () if record.slopes is None else record.slopes.shape
+    if slopes not in ((), shape[:1], shape):
+        raise ShapeError(f"slopes has shape {slopes}; its input is (n, {_join(shape)}): give one slope per channel, or one per element")
+    return shape
+
+
+@output_shape.register
 def _softmax(record: L.Softmax, shape: Shape) -> Shape:
-    _axis(record.axis, shape, "Softmax")
+    axis_of(record.axis, shape, "Softmax")
     return shape
 
 
 @output_shape.register
 def _linear(record: L.Linear, shape: Shape) -> Shape:
     n_out, n_in = record.weight.shape
-    if len(shape) != 1:
+    axis = axis_of(record.axis, shape, "Linear")
+    if shape[axis] != n_in and len(shape) > 1:
         raise ShapeError(
-            f"weight has shape {(n_out, n_in)}, so it expects (n, {n_in}); its input is (n, {_join(shape)}): put a Flatten before it"
+            f"weight has shape {(n_out, n_in)}, so it expects {n_in} features along axis {axis + 1}; its input is (n, {_join(shape)}): "
+            "choose another axis, or put a Flatten before it"
         )
-    if shape[0] != n_in:
+    if shape[axis] != n_in:
         raise ShapeError(f"weight has shape {(n_out, n_in)}, so it expects {n_in} features; its input has {shape[0]}")
-    return (n_out,)
+    return (*shape[:axis], n_out, *shape[axis + 1 :])
 
 
 def _conv_channels(record: L.Conv | L.ConvTranspose, shape: Shape, c_in: int) -> int:
@@ -169,34 +178,62 @@ def _global_pool(record: L.GlobalAvgPool, shape: Shape) -> Shape:
 
 
 @output_shape.register(L.BatchNorm)
-@output_shape.register(L.Scale)
 @output_shape.register(L.Preparation)
-def _affine(record: L.BatchNorm | L.Scale | L.Preparation, shape: Shape) -> Shape:
-    channels = (record.mean if isinstance(record, L.BatchNorm) else record.scale).shape[0]
+def _batch_norm(record: L.BatchNorm | L.Preparation, shape: Shape) -> Shape:
+    _per_channel((record.mean if isinstance(record, L.BatchNorm) else record.scale).shape[0], shape)
+    return shape
+
+
+def _per_channel(channels: int, shape: Shape) -> None:
     if shape[0] != channels:
         raise ShapeError(f"it has {channels} channels; its input has {shape[0]} (axis 1 of (n, {_join(shape)}))")
+
+
+@output_shape.register
+def _scale(record: L.Scale, shape: Shape) -> Shape:
+    for key, array in (("scale", record.scale), ("shift", record.shift)):
+        if array is None:
+            continue
+        if array.ndim == 1 and array.shape != (1,) * len(shape):
+            _per_channel(array.shape[0], shape)
+        elif array.ndim != len(shape) or any(s not in (1, size) for s, size in zip(array.shape, shape, strict=True)):
+            raise ShapeError(
+                f"{key} has shape {array.shape}, which does not broadcast against a sample of its input (n, {_join(shape)}); "
+                f"expected ({shape[0]},), or {len(shape)} axes with sizes of 1 or the sample's"
+            )
     return shape
 
 
 @output_shape.register
-def _add(record: L.Add, *shapes: Shape) -> Shape:
+def _constant(record: L.Constant) -> Shape:
+    return record.value.shape
+
+
+def aligned(record: L.Layer, shapes: list[Shape], constant: list[bool]) -> list[Shape]:
+    """Shapes of the operands, those of constants of an Add or Mul with as many axes as the others' (in front, of size 1)."""
+    if not isinstance(record, (L.Add, L.Mul)):
+        return shapes
+    rank = max(len(s) for s in shapes)
+    return [(1,) * (rank - len(s)) + s if c else s for s, c in zip(shapes, constant, strict=True)]
+
+
+@output_shape.register(L.Add)
+@output_shape.register(L.Mul)
+def _broadcast(record: L.Layer, *shapes: Shape) -> Shape:
+    result = shapes[0]
     for other in shapes[1:]:
-        if other != shapes[0]:
-            raise ShapeError(f"its operands differ: (n, {_join(shapes[0])}) and (n, {_join(other)}); all must have one shape")
-    return shapes[0]
-
-
-@output_shape.register
-def _mul(record: L.Mul, a: Shape, b: Shape) -> Shape:
-    for big, small in ((a, b), (b, a)):
-        if len(big) == len(small) and all(s == g or s == 1 for g, s in zip(big, small, strict=True)):
-            return big
-    raise ShapeError(f"its operands are (n, {_join(a)}) and (n, {_join(b)}); one must equal the other or have size 1 where it differs")
+        if len(other) != len(result) or any(a != b and 1 not in (a, b) for a, b in zip(result, other, strict=True)):
+            raise ShapeError(
+                f"its operands are (n, {_join(result)}) and (n, {_join(other)}); expected as many axes, "
+                "and where their sizes differ, one of size 1"
+            )
+        result = tuple(b if a == 1 else a for a, b in zip(result, other, strict=True))
+    return result
 
 
 @output_shape.register
 def _concat(record: L.Concat, *shapes: Shape) -> Shape:
-    axis = _axis(record.axis, shapes[0], "Concat")
+    axis = axis_of(record.axis, shapes[0], "Concat")
     for other in shapes[1:]:
         if len(other) != len(shapes[0]) or any(p != q for i, (p, q) in enumerate(zip(shapes[0], other, strict=True)) if i != axis):
             raise ShapeError(
@@ -230,7 +267,7 @@ def _permute(record: L.Permute, shape: Shape) -> Shape:
 
 @output_shape.register
 def _slice(record: L.Slice, shape: Shape) -> Shape:
-    axis = _axis(record.axis, shape, "Slice")
+    axis = axis_of(record.axis, shape, "Slice")
     count = len(range(*slice(record.start, record.stop, record.step).indices(shape[axis])))
     if count == 0:
         raise ShapeError(f"Slice {record.start}:{record.stop}:{record.step} along axis {axis + 1} of size {shape[axis]} is empty")
@@ -247,3 +284,54 @@ def _pad(record: L.Pad, shape: Shape) -> Shape:
 def _upsample(record: L.Upsample, shape: Shape) -> Shape:
     n = _spatial_rank(shape, "Upsample")
     return (shape[0], *(s * f for s, f in zip(shape[1:], spatial(record.factor, n, "factor"), strict=True)))
+
+
+def reduced_axes(record: L.Reduce, shape: Shape) -> tuple[int, ...]:
+    """The axes of one sample that it reduces, in order."""
+    axes = sorted(axis_of(a, shape, "Reduce") for a in tuple(record.axes))  # type: ignore[arg-type]
+    if len(set(axes)) < len(axes):
+        raise ShapeError(f"axes are {record.axes}, which names one of the {len(shape) + 1} axes of its input twice")
+    return tuple(axes)
+
+
+@output_shape.register
+def _reduce(record: L.Reduce, shape: Shape) -> Shape:
+    axes = reduced_axes(record, shape)
+    if record.kind == "max" and math.prod(shape[a] for a in axes) > MAX_WINDOW:
+        raise ShapeError(f"it picks the largest of {math.prod(shape[a] for a in axes)} elements, at most {MAX_WINDOW} are supported")
+    if len(axes) == len(shape) and not record.keepdims:
+        raise ShapeError("it would leave no axis but the batch; use keepdims=True and a Reshape")
+    return tuple(1 if a in axes else s for a, s in enumerate(shape) if a not in axes or record.keepdims)
+
+
+@output_shape.register
+def _gather(record: L.Gather, shape: Shape) -> Shape:
+    axis = axis_of(record.axis, shape, "Gather")
+    size = shape[axis]
+    wrong = [i for i in record.indices if not -size <= i < size]
+    if wrong:
+        raise ShapeError(f"indices name {wrong[0]}, but axis {axis + 1} of its input (n, {_join(shape)}) has size {size}")
+    return (*shape[:axis], len(record.indices), *shape[axis + 1 :])
+
+
+@output_shape.register
+def _expand(record: L.Expand, shape: Shape) -> Shape:
+    new = tuple(record.shape)
+    if len(new) != len(shape) or any(s not in (1, big) for s, big in zip(shape, new, strict=True)):
+        raise ShapeError(f"shape is (n, {_join(new)}), but its input is (n, {_join(shape)}); only sizes of 1 can be repeated")
+    return new
+
+
+@output_shape.register
+def _resample(record: L.Resample, shape: Shape) -> Shape:
+    n = _spatial_rank(shape, "Resample")
+    if len(record.weights) != n:
+        raise ShapeError(f"weights has {len(record.weights)} entries, but its input (n, {_join(shape)}) has {n} spatial axes")
+    size = list(shape)
+    for a, weight in enumerate(record.weights, 1):
+        if weight is None:
+            continue
+        if weight.shape[1] != shape[a]:
+            raise ShapeError(f"weights[{a - 1}] has shape {weight.shape}, expected ({weight.shape[0]}, {shape[a]}) for (n, {_join(shape)})")
+        size[a] = weight.shape[0]
+    return tuple(size)

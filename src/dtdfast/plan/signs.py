@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
 from .. import layers as L
 from ..rules import (
     W_ABS,
@@ -22,27 +27,44 @@ from ..rules import (
     W,
     X,
 )
-from .units import Affine, Elementwise, Floats, Gating, Move, Neuron, Part, Probabilities, Unit, Words
+from .units import Affine, Elementwise, Fixed, Floats, Gating, Move, Neuron, Part, Probabilities, Unit, Words
 
 SIGNED = frozenset((W, W_GAMMA_POS, W_GAMMA_NEG))
 """Weight maps that keep weights of both signs."""
 
 _SIGNS = {X_POS: 1, X_NEG: -1, X_ONE: 1, X_ABS: 1, X_ABOVE_LOW: 1, X_BELOW_HIGH: -1, W_POS: 1, W_NEG: -1, W_SQUARE: 1, W_ONE: 1, W_ABS: 1}
 
-_KEEP = ("leaky_relu", "elu", "silu", "gelu", "gelu_tanh", "hard_swish", "tanh")  # non-negative for a non-negative input
-_ALWAYS = ("sigmoid", "hard_sigmoid", "softplus")
+SIGN_AFTER: dict[str, Callable[[L.Activation, bool], bool]] = {  # kind → whether outputs are ≥ 0, by whether inputs are
+    **dict.fromkeys(("sigmoid", "hard_sigmoid", "softplus"), lambda record, nonnegative: True),
+    **dict.fromkeys(
+        ("elu", "selu", "celu", "silu", "gelu", "gelu_tanh", "mish", "hard_swish", "tanh", "softsign", "hard_shrink", "soft_shrink",
+         "tanh_shrink"),
+        lambda record, nonnegative: nonnegative,
+    ),
+    "log_sigmoid": lambda record, nonnegative: False,
+    "leaky_relu": lambda record, nonnegative: nonnegative or _at_most_0(record.alpha),
+    "prelu": lambda record, nonnegative: nonnegative or _at_most_0(record.slopes),
+    "clip": lambda record, nonnegative: _at_least_0(record.alpha) or (nonnegative and _at_least_0(record.beta)),
+    "threshold": lambda record, nonnegative: (nonnegative or _at_least_0(record.alpha)) and _at_least_0(record.beta),
+}  # fmt: skip
+"""A kind without a row is an error here, not a sign that is guessed."""
+
+if missing := L.ACTIVATIONS.keys() - SIGN_AFTER.keys():
+    raise NotImplementedError(f"plan/signs.py says nothing of {', '.join(sorted(missing))}")
+
+
+def _at_most_0(value: Any) -> bool:
+    return bool(np.max(value) <= 0)
+
+
+def _at_least_0(value: Any) -> bool:
+    return bool(np.min(value) >= 0)
 
 
 def _after(activation: L.ReLU | L.Activation | None, nonnegative: bool) -> bool:
     if activation is None:
         return nonnegative
-    if isinstance(activation, L.ReLU) or activation.kind in _ALWAYS:
-        return True
-    if activation.kind == "clip":
-        return activation.alpha is not None and activation.alpha >= 0
-    if activation.kind == "leaky_relu" and activation.alpha is not None and activation.alpha < 0:
-        return False
-    return nonnegative and activation.kind in _KEEP
+    return isinstance(activation, L.ReLU) or SIGN_AFTER[activation.kind](activation, nonnegative)
 
 
 def _least(numbers: Floats | None) -> bool:
@@ -54,17 +76,19 @@ def sign_of(unit: Unit) -> bool:
     """Whether a unit's outputs are known to be ≥ 0, given what is known of its sources."""
     sources = all(s.nonnegative for s in unit.sources)
     if isinstance(unit, Neuron):
-        return _after(unit.activation, sources and _least(unit.bias) and all(_least(p.weight) for p in unit.parts))
+        return _after(unit.activation, sources and _least(unit.bias) and all(p.nonnegative or _least(p.weight) for p in unit.parts))
     if isinstance(unit, Elementwise):
         return _after(unit.activation, sources)
     if isinstance(unit, Probabilities):
-        return True
+        return not unit.log
     if isinstance(unit, Affine):
         return sources and bool((unit.scale >= 0).all()) and (unit.shift is None or bool((unit.shift >= 0).all()))
     if isinstance(unit, Move):
         return sources and (unit.fill is None or unit.fill >= 0)
     if isinstance(unit, Gating):
         return sources
+    if isinstance(unit, Fixed):
+        return bool(unit.value.min() >= 0)
     if isinstance(unit, Words):
         return bool(unit.weight.min() >= 0)
     return sources
@@ -81,7 +105,7 @@ def reduce_terms(row: Row, part: Part) -> list[list[Term]]:
                 if x == X_NEG:
                     continue
                 x = X if x == X_POS else x
-            if part.weight is None:
+            if part.weight is None or part.nonnegative:
                 if w == W_NEG:
                     continue
                 w = W if w == W_POS else w
@@ -94,13 +118,19 @@ def cancels(unit: Unit) -> bool:
     """Whether a neuron's rule sums products of both signs, so that rounded operands may leave nothing right of the sum."""
     if not isinstance(unit, Neuron) or unit.row is None:
         return False
-    return any(term.w in SIGNED for part in unit.parts if part.weight is not None for share in part.terms for term in share)
+    return any(
+        term.w in SIGNED
+        for part in unit.parts
+        if part.weight is not None and not part.nonnegative
+        for share in part.terms
+        for term in share
+    )
 
 
 def sign_of_term(part: Part, term: Term) -> int | None:
     """The sign of all of a term's products in(x_i)·wm(w_ij), if it is known: 1 (≥ 0) or -1 (≤ 0)."""
     x = _SIGNS.get(term.x) or (1 if part.source.nonnegative else None)
-    w = _SIGNS.get(term.w) or (1 if part.weight is None else None)
+    w = _SIGNS.get(term.w) or (1 if part.weight is None or part.nonnegative else None)
     return x * w if x and w else None
 
 
@@ -145,6 +175,6 @@ def _held(unit: Neuron) -> bool:
     terms = [(part, part.terms[0]) for part in unit.parts]
     if not all(part.source.nonnegative and len(t) == 1 and t[0].x == X for part, t in terms):
         return False
-    exceeds = all(t[0].w in (W_POS, W_GAMMA_POS) or part.weight is None for part, t in terms)
+    exceeds = all(t[0].w in (W_POS, W_GAMMA_POS) or part.weight is None or part.nonnegative for part, t in terms)
     weighted = any(part.weight is not None for part in unit.parts)
     return exceeds and weighted and (unit.bias is None or row.shares[0].bias in (W, W_POS, W_GAMMA_POS) or bool(unit.bias.max() <= 0))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from .. import layers as L
 from ..rules import Row, Term
+from ..show import OneLine, shown
 from .shapes import Shape
 from .taps import Taps
 
@@ -21,7 +22,7 @@ Floats = NDArray[np.floating[Any]]
 Box = tuple[Floats, Floats]  # lower and upper bound, of one sample's shape
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Tensor:
     """Values that one unit writes and others read."""
 
@@ -35,6 +36,9 @@ class Tensor:
     form: str = "R"  # of its relevance: "R", or "c" with R = x ⊙ c
     valueless: bool = False  # it carries relevance alone (join.py)
 
+    def __repr__(self) -> str:
+        return f"Tensor({self.index}, shape={self.shape}, entry {self.position})"
+
     @property
     def channels(self) -> int:
         return self.shape[0]
@@ -47,13 +51,16 @@ class Tensor:
 
 
 @dataclass(eq=False)
-class Unit:
+class Unit(OneLine):
     """Base of the units; `entries` are the positions of the caller's list that it stands for."""
 
     entries: tuple[int, ...]
     sources: tuple[Tensor, ...]
     out: Tensor
     twin: bool = field(default=False, kw_only=True)  # stands beside another unit, for relevance alone (join.py)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(entries={shown(self.entries)}, out={self.out.shape})"
 
     @property
     def position(self) -> int:
@@ -71,7 +78,7 @@ class Unit:
 
 
 @dataclass(eq=False)
-class Part:
+class Part(OneLine):
     """One operand of a neuron: source ∗ weight by taps; weight (c_out, c_in/groups, *kernel), None for ones."""
 
     position: int
@@ -81,6 +88,7 @@ class Part:
     window: NDArray[np.float64] | None = None  # average pool: 1 / divisor per output position (d, h, w)
     box: Box | None = None
     linear: bool = False
+    nonnegative: bool = False  # no weight is negative
     variant: tuple[int, int] = (0, 0)  # how many affine maps were folded in, before and after: tells its weights apart
     terms: list[list[Term]] = field(default_factory=list)  # per share of the row, reduced by the signs known here
 
@@ -115,6 +123,7 @@ class Affine(Unit):
     """x·scale + shift per channel that cannot be folded: relevance passes, or goes where join.py says.
 
     split : of a joined neuron's relevance, what goes by the products of its value's sign and what by the others, (1, 0) but for αβ
+    falls_back : its rule is αβ with a fallback, which a joined neuron does not have
     shares : per source, how much of R it is handed, (c,); None: all
     tapped : ±1 in the channels whose R goes to the source number `open_to` where tapped·x > 0, x that of the first, else 0
     """
@@ -123,6 +132,7 @@ class Affine(Unit):
     shift: Floats | None = None
     prepares: bool = False  # the network's input, before all rules
     split: tuple[float, float] | None = None
+    falls_back: bool = False
     shares: tuple[Floats, ...] | None = None
     tapped: Floats | None = None
     open_to: int = 0
@@ -146,6 +156,7 @@ class Probabilities(Unit):
     """Softmax: predicted, never explained."""
 
     axis: int = field(kw_only=True)  # batch counted
+    log: bool = False
 
 
 @dataclass(eq=False)
@@ -174,7 +185,7 @@ class Region:
 
 @dataclass(eq=False)
 class Move(Unit):
-    """out[region] = source[region] for pairs of regions; Concat, Slice, Permute, Pad, Upsample; elements left out hold `fill`."""
+    """out[region] = source[region] for pairs of regions; Concat, Slice, Permute, Pad, Upsample, Gather; elements left out hold `fill`."""
 
     pairs: list[tuple[Region, int, Region]] = field(default_factory=list)  # (in out, number of the source, in the source)
     fill: float | None = None
@@ -183,6 +194,27 @@ class Move(Unit):
 @dataclass(eq=False)
 class Reshaping(Unit):
     """The same elements in row-major order under another shape: Flatten, Reshape."""
+
+
+@dataclass(eq=False)
+class Copy(Unit):
+    """Every output is one element of the source, which relevance goes back to: by taps of weight 1, or a matrix of 0 and 1."""
+
+    part: Part = field(kw_only=True)
+    picks: tuple[int, ...] | None = None  # along the first axis; None: axes of size 1 are repeated
+
+    def apply(self, values: NDArray[Any], lead: int = 0) -> NDArray[Any]:
+        """Values (*lead axes, *source) → (*lead axes, *out)."""
+        if self.picks is not None:
+            return values.take(self.picks, axis=lead)
+        return np.broadcast_to(values, (*values.shape[:lead], *self.out.shape))
+
+
+@dataclass(eq=False)
+class Fixed(Unit):
+    """A constant: it reads nothing, and relevance ends here."""
+
+    value: Floats = field(kw_only=True)
 
 
 @dataclass(eq=False)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from .. import layers as L
 from ..errors import LayerError, ShapeError, WiringError, at
-from .shapes import MAX_AXES, MAX_ELEMENTS, Shape, output_shape
+from .shapes import MAX_AXES, MAX_ELEMENTS, Shape, aligned, output_shape
 
 MAX_LAYERS = 100_000
 
@@ -26,9 +26,9 @@ def sources(layers: Sequence[L.Layer]) -> list[tuple[int, ...]]:
         if not isinstance(record, L.Layer) or type(record) not in L.RECORDS.values():
             raise LayerError(f"layer {position} is {record!r:.80}, expected a record such as dtdfast.Linear(weight, bias)")
         if record.inputs is None:
-            if record.arity != 1:
+            if record.arity not in (0, 1):
                 raise WiringError(f"{at(position, record)}: inputs is None; name its operands, for example inputs=({position - 1}, 0)")
-            reads: tuple[int, ...] = (position - 1 if position else L.INPUT,)
+            reads: tuple[int, ...] = (position - 1 if position else L.INPUT,) if record.arity else ()
         else:
             reads = record.inputs
         for source in reads:
@@ -52,6 +52,10 @@ class Entry:
 
     def __str__(self) -> str:
         return at(self.position, self.record)
+
+
+def is_constant(layers: Sequence[L.Layer], position: int) -> bool:
+    return position != L.INPUT and isinstance(layers[position], L.Constant)
 
 
 def check_shape(shape: Shape, where: str) -> None:
@@ -92,7 +96,8 @@ def wire(layers: Sequence[L.Layer], input_shape: Shape, *, tokens: bool, last: i
                 raise LayerError(f"{where}: an Embedding reads the network's input, and that must be integers (word numbers)")
             raise LayerError(f"{where}: reads the network's input, which holds integers; integers go into an Embedding only")
         try:
-            shape = output_shape(record, *(shapes[s] for s in reads[position]))
+            operands = [shapes[s] for s in reads[position]]
+            shape = output_shape(record, *aligned(record, operands, [is_constant(layers, s) for s in reads[position]]))
         except ShapeError as error:
             raise ShapeError(f"{where}: {error}") from None
         check_shape(shape, where)
