@@ -50,7 +50,7 @@ def stored(path: Path, name: str) -> NDArray[Any]:
 
 def finished(out: Path) -> int:
     """Chunks that are complete, seen from outside."""
-    return len(list((out / "finished").glob("c.[0-9]*"))) if out.exists() else 0
+    return sum(path.suffix != ".partial" for path in (out / "finished").glob("c.[0-9]*")) if out.exists() else 0
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:

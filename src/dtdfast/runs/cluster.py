@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import islice
 from typing import Any
 
 import distributed
+from distributed.comm import get_address_host_port
 
 from ..errors import RunError
 from .manifest import differences, environment
@@ -21,6 +23,7 @@ from .task import Task
 from .work import Work
 
 AHEAD = 3  # tasks per thread of the workers: enough that none waits, few enough that a stop is soon
+PATIENCE = 10  # seconds for a scheduler to answer
 
 
 class Equipment(distributed.WorkerPlugin):
@@ -99,6 +102,22 @@ def run_on_cluster(
                 submit(1)
         except (distributed.KilledWorker, asyncio.CancelledError, concurrent.futures.CancelledError) as error:
             raise RunError(f"the cluster was lost: {error}") from None
+
+
+def check_reachable(scheduler: str) -> None:
+    """Refuse an address where nobody listens, before anything is written: a client would wait for it half a minute, and again at the end.
+
+    Raises
+    ------
+    RunError
+    """
+    try:
+        if not scheduler.startswith("inproc://"):
+            with socket.create_connection(get_address_host_port(scheduler, strict=True), timeout=PATIENCE):
+                pass
+    except (OSError, ValueError, OverflowError) as error:
+        message = str(error) or type(error).__name__
+        raise RunError(f"no Dask scheduler answers at {scheduler} ({message}); expected an address such as tcp://host:8786") from None
 
 
 def _client(stack: ExitStack, workers: int | None, scheduler: str | None) -> Any:

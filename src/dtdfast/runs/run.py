@@ -20,7 +20,7 @@ from ..extras import require
 from ..images import Preparation
 from ..layers import Layer
 from ..presets import PRESETS
-from ..threads import default_threads
+from ..threads import MOST, default_threads
 from .local import AHEAD, run_locally, streams
 from .lock import locked
 from .manifest import FORMAT, as_stored, described, differences, environment, model_digest
@@ -128,6 +128,12 @@ def run(
     for key, value in (("workers", workers), ("chunk", chunk)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1):
             raise RunError(f"{key} is {value!r}, expected an integer of at least 1")
+    if scheduler is not None or workers is not None:
+        require("distributed", "dask")
+    if scheduler is not None:
+        from .cluster import check_reachable
+
+        check_reachable(scheduler)
     source = open_source(data)
     target = _checked(target, len(source))
     alone = workers is None and scheduler is None
@@ -163,7 +169,6 @@ def run(
             elif alone:
                 run_locally(work, store, todo, done, side_by_side if explainer.backend == "cpu" else 1)
             else:
-                require("distributed", "dask")
                 from .cluster import run_on_cluster
 
                 run_on_cluster(work, store, todo, done, begun, workers, scheduler)
@@ -191,6 +196,8 @@ def _shared(options: dict[str, Any], workers: int | None, alone: bool) -> tuple[
     wanted = options.get("n_threads")
     if alone and (wanted is None or (isinstance(wanted, int) and wanted > 1)):
         threads = wanted or default_threads()
+        if threads > MOST:
+            raise RunError(f"n_threads is {threads}, expected at most {MOST}")
         return {**options, "n_threads": threads // streams(threads)}, streams(threads)
     if workers is None or wanted is not None:
         return options, 1

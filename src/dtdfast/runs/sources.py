@@ -305,6 +305,8 @@ def array_kind(path: str) -> str | None:
 
 
 def _at(path: str, external: bool) -> Source:
+    if not path:
+        raise InputError("a path of DATA is empty")
     if "\0" in path:
         regular(path)
     folder = Path(path)

@@ -89,18 +89,15 @@ class Store:
     def create(cls, path: Path, manifest: Mapping[str, Any], columns: Sequence[Column], names: Sequence[str] | None) -> Store:
         """A new output without any finished chunk; it appears at `path` complete or not at all."""
         zarr = require("zarr", "run")
-        n, chunk = manifest["samples"], manifest["chunk"]
+        n = manifest["samples"]
         _remove_unfinished(path)
         part = beside(path)
         part.mkdir()
         try:
             group = zarr.create_group(str(part), attributes={KEY: {**manifest, DIGEST: _digest(manifest)}})
-            for c in columns:
-                _array(group, c.name, (n, *c.shape), (chunk, *c.shape), c.dtype, c.fill, c.attributes)
-            _array(group, "error", (n,), (chunk,), str, "", {})
-            _array(group, "finished", (-(-n // chunk),), (1,), np.uint8, 0, {})
+            arrays = _arrays(group, manifest, columns, named=names is not None)
             if names is not None:
-                stored = _array(group, "name", (n,), (NAMES,), str, "", {})
+                stored = arrays["name"]
                 for i in range(0, n, NAMES):
                     stored[i : i + NAMES] = np.array([readable(name) for name in names[i : i + NAMES]], dtype=object)
             part.rename(path)
@@ -132,21 +129,15 @@ class Store:
         ------
         RunError : one of them is not as it was made
         """
-        n, chunk = manifest["samples"], manifest["chunk"]
-        expected = {c.name: ((n, *c.shape), (chunk, *c.shape), np.dtype(c.dtype)) for c in columns}
-        expected |= {"error": ((n,), (chunk,), None), "finished": ((-(-n // chunk),), (1,), np.dtype(np.uint8))}
-        for name, (shape, chunks, dtype) in expected.items():
+        zarr = require("zarr", "run")
+        anew = _arrays(zarr.create_group(zarr.storage.MemoryStore()), manifest, columns, named=(self.path / "name").exists())
+        for name, array in anew.items():
             try:
-                array = self.group[name]
-                found = (array.shape, array.chunks, dtype if dtype is None else array.dtype)
-                plain = dtype is None or not array.compressors
-                same = found == (shape, chunks, dtype) and plain and array.metadata.chunk_key_encoding.encode_chunk_key((0,)) == "c.0"
+                found = _described(self.group[name])
             except Exception as error:  # whatever Zarr raises on a damaged array
-                raise RunError(
-                    f"{self.path}: its array {name!r} is damaged ({said(error)}); begin the run anew in another output"
-                ) from None
-            if not same:
-                raise RunError(f"{self.path}: its array {name!r} was changed after the run was begun; begin it anew in another output")
+                raise RunError(f"{self.path}: its array {name!r} is damaged ({said(error)}); begin the run anew elsewhere") from None
+            if found != _described(array):
+                raise RunError(f"{self.path}: its array {name!r} was changed after the run was begun; begin the run anew elsewhere")
 
     # ------------------------------------------------------------------------------------------------------------- commit
 
@@ -168,18 +159,22 @@ class Store:
 
     def _write(self, number: int, rows: Mapping[str, Array]) -> None:
         """Chunk `number` of arrays of numbers: all of them to the disk, and then each to its place in one step."""
-        beside = {}
-        for name, values in rows.items():
-            array = self._array(name)
-            path = self.path / name / _file(number, array.ndim)
-            beside[path] = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
-            with beside[path].open("wb", buffering=0) as file:
-                _put(file, _whole(array, values))
-                _to_disk(file.fileno())
-                _out_of_memory(file.fileno())
-        for path, part in beside.items():
-            part.replace(path)
-        for path in beside:
+        parts: dict[Path, Path] = {}
+        try:
+            for name, values in rows.items():
+                array = self._array(name)
+                path = self.path / name / _file(number, array.ndim)
+                parts[path] = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
+                with parts[path].open("wb", buffering=0) as file:
+                    _put(file, _whole(array, values))
+                    _to_disk(file.fileno())
+                    _out_of_memory(file.fileno())
+            for path, part in parts.items():
+                part.replace(path)
+        finally:
+            for part in parts.values():
+                part.unlink(missing_ok=True)  # where the disk was full, or Ctrl-C came
+        for path in parts:
             _name_to_disk(path)
 
     def _errors(self, number: int, texts: Array) -> None:
@@ -234,6 +229,22 @@ def _remove_unfinished(path: Path) -> None:
             names = {entry.name for entry in part.iterdir()}
             if not names or (ROOT in names and f'"{KEY}"' in (part / ROOT).read_text(encoding="utf-8", errors="replace")):
                 shutil.rmtree(part, ignore_errors=True)
+
+
+def _arrays(group: Any, manifest: Mapping[str, Any], columns: Sequence[Column], *, named: bool) -> dict[str, Any]:
+    """All arrays of a run, new."""
+    n, chunk = manifest["samples"], manifest["chunk"]
+    arrays = {c.name: _array(group, c.name, (n, *c.shape), (chunk, *c.shape), c.dtype, c.fill, c.attributes) for c in columns}
+    arrays["error"] = _array(group, "error", (n,), (chunk,), str, "", {})
+    arrays["finished"] = _array(group, "finished", (-(-n // chunk),), (1,), np.uint8, 0, {})
+    if named:
+        arrays["name"] = _array(group, "name", (n,), (NAMES,), str, "", {})
+    return arrays
+
+
+def _described(array: Any) -> str:
+    """Shape, chunks, type, codecs and attributes of an array, as text (NaN is its own equal there)."""
+    return json.dumps(array.metadata.to_dict(), sort_keys=True, default=str)
 
 
 def _array(group: Any, name: str, shape: Shape, chunks: Shape, dtype: Any, fill: Any, attributes: Mapping[str, Any]) -> Any:
