@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from .backends import choose
 from .budget import budget
 from .cache import Cache, key_of
 from .device_arrays import on_device, to_host
-from .errors import InputError, LayerError, NumericsError, RuleError, TargetError, at
+from .errors import DtdError, InputError, LayerError, MemoryBudgetError, NumericsError, RuleError, TargetError, at
 from .foreign import NUMPY, Home, take, take_out
 from .ledger import NARROW, Ledger, row_of, total
 from .locks import renewed
@@ -24,7 +25,7 @@ from .plan.domain import Domain
 from .plan.shapes import Shape
 from .plan.wiring import sources
 from .presets import RuleBook, Rules
-from .program import EXPLAIN, GRADIENT, PREDICT, Program, last_entry, prepare
+from .program import EXPLAIN, GRADIENT, PREDICT, Program, last_entry, prepare, uncollected
 from .rules import convention_of
 from .session import Executor, Maker, Options
 from .show import shown
@@ -36,6 +37,26 @@ Array = NDArray[Any]
 
 KEPT = 2**29
 """Bytes of what an Explainer keeps for each shape of sample beside packed weights, or an eighth of the memory budget where that is less."""
+
+
+Call = TypeVar("Call", bound=Callable[..., Any])
+
+
+def _told(call: Call) -> Call:
+    """What ends in memory that the system does not give, or in Python's own stack, as errors of dtdfast."""
+
+    @functools.wraps(call)
+    def told(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return call(*args, **kwargs)
+        except DtdError:
+            raise
+        except MemoryError as error:
+            raise MemoryBudgetError(f"the system gives no more memory ({error}); use a smaller batch_size, or smaller samples") from None
+        except RecursionError:
+            raise LayerError("the network nests more moves (Flatten, Slice, Concat) in each other than can be followed") from None
+
+    return told  # type: ignore[return-value]
 
 
 class Explainer:
@@ -139,6 +160,7 @@ class Explainer:
 
     # ---------------------------------------------------------------------------------------------------------------- calls
 
+    @_told
     def explain(self, x: Any, target: Any = None, *, return_outputs: bool = False, out: Any = None, progress: bool = False) -> Any:
         """Relevance of every element of x for the outputs that `target` selects.
 
@@ -190,6 +212,7 @@ class Explainer:
         relevance = home.give(result) if out is None else out
         return relevance if outputs is None else (relevance, home.give(outputs))
 
+    @_told
     def predict(self, x: Any) -> Any:
         """The network's outputs (n, *out), a final Softmax included; of x's kind, and lazy for a Dask array."""
         if is_dask(x):
@@ -204,6 +227,7 @@ class Explainer:
             check_empty("output", result, lambda i: self._exact_outputs(x, i), self._remedy)
         return home.give(result)
 
+    @_told
     def ledger(self, x: Any, target: Any = None) -> Ledger:
         """Where the relevance of every layer went: one row per unit of the plan; printable.
 
@@ -232,12 +256,14 @@ class Explainer:
                 ends.append(total(end))
         return Ledger.join(rows, np.concatenate(starts), np.concatenate(ends))
 
+    @_told
     def plan_for(self, input_shape: Sequence[int], n_targets: int = 1) -> Any:
         """The plan for inputs of this shape (batch first): what is computed, in which steps, with which memory; printable."""
         shape = tuple(int(s) for s in input_shape)
         executor = self._executor(shape[1:], self._kind)
         return executor.plan(min(shape[0], executor.batch_size(shape[0], n_targets)), n_targets)
 
+    @_told
     def profile(self, x: Any, target: Any = None) -> Any:
         """Time, multiply-adds and bytes of every step of one explanation; printable."""
         x, executor, _ = self._prepare(take(x)[0], self._kind)
@@ -322,8 +348,8 @@ class Explainer:
             if executor is None:
                 if not sample or min(sample) < 1:
                     raise LayerError(f"a sample of shape {sample} cannot be explained: expected (n, ...) with sizes of at least 1")
-                program = self._program(sample, kind, exact)
-                executor = self._make(program)
+                with uncollected():
+                    executor = self._make(self._program(sample, kind, exact))
                 self._executors[sample, kind, exact] = executor
                 while len(self._executors) > 1 and sum(e.program.nbytes for e in self._executors.values()) > min(KEPT, budget() // 8):
                     self._executors.popitem(last=False)
