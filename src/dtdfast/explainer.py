@@ -31,7 +31,7 @@ from .session import Executor, Maker, Options
 from .show import shown
 from .targets import Targets
 from .threads import MOST
-from .underflow import check_empty
+from .underflow import REMEDY, empty, refill, sound
 
 Array = NDArray[Any]
 
@@ -126,6 +126,7 @@ class Explainer:
         self._dtype: type = np.float64 if self._backend == "oracle" or precision == "float64" else np.float32
         # a Preparation needs all digits of x: it may subtract nearly all of it
         self._taken: type = np.float64 if any(isinstance(r, L.Preparation) for r in self._layers) else self._dtype
+        self._narrow = self._backend == "cpu" and self._dtype == np.float32  # so that float64 on this machine can tell more
         self._batch_size = _positive("batch_size", batch_size)
         self._n_threads = _positive("n_threads", n_threads, MOST)
         self._kind = kind
@@ -205,10 +206,11 @@ class Explainer:
                 again = [] if program.checked is None else [block.start + i for i in session.doubtful]
             for i in again:
                 self._explain_exactly(x, i, targets, view[i : i + 1], None if outputs is None else outputs[i : i + 1])
-        self._check_finite("relevance", result)
-        if self._narrow:
+        usual = self._check_finite("relevance", result)
+        if self._narrow and not (usual and len(view) == targets.count == 1):
             for k in range(targets.count):
-                check_empty("relevance", view[:, k], lambda i, k=k: self._exact_map(x, i, targets)[k], self._remedy)  # type: ignore[misc]
+                if lost := empty(view[:, k]):
+                    refill("relevance", view[:, k], lost, lambda i, k=k: self._exact_map(x, i, targets)[k], REMEDY)  # type: ignore[misc]
         relevance = home.give(result) if out is None else out
         return relevance if outputs is None else (relevance, home.give(outputs))
 
@@ -222,9 +224,9 @@ class Explainer:
         for block in _blocks(len(x), executor.batch_size(len(x), 1), False):
             with executor.session(block.stop - block.start, 1) as session:
                 session.predict(x[block], result[block])
-        self._check_finite("output", result)
-        if self._narrow:
-            check_empty("output", result, lambda i: self._exact_outputs(x, i), self._remedy)
+        usual = self._check_finite("output", result)
+        if self._narrow and not (usual and len(result) == 1) and (lost := empty(result)):
+            refill("output", result, lost, lambda i: self._exact_outputs(x, i), REMEDY)
         return home.give(result)
 
     @_told
@@ -285,15 +287,6 @@ class Explainer:
                 if not 0 <= position < n:
                     raise RuleError(f"rules names entry {position}, but the network has entries 0 to {n - 1}")
 
-    @property
-    def _narrow(self) -> bool:
-        """Whether float64 on this machine can tell more."""
-        return self._backend == "cpu" and self._dtype == np.float32
-
-    @property
-    def _remedy(self) -> str:
-        return "rescale the network, or use backend='oracle'" + ("" if self._backend == "cuda" else " or precision='float64'")
-
     def _explain_exactly(self, x: Any, i: int, targets: Targets, view: Array, outputs: Array | None = None) -> None:
         """Sample i's relevance (1, t, *leaves) in float64 into `view`."""
         executor = self._executor(tuple(x.shape[1:]), self._kind, exact=True)
@@ -317,11 +310,14 @@ class Explainer:
             session.predict(to_host(x[i : i + 1]), outputs)
         return np.asarray(outputs[0])
 
-    def _check_finite(self, what: str, values: Array) -> None:
-        """What the CUDA executor finds out on its device."""
-        if self._backend != "cuda" and not finite(values):
+    def _check_finite(self, what: str, values: Array) -> bool:
+        """What the CUDA executor finds out on its device; whether something is above 0 besides, which need not be told."""
+        if self._backend == "cuda" or sound(values):
+            return True
+        if not finite(values):
             precision = np.dtype(self._dtype)
             raise NumericsError(f"the {what} overflowed {precision}; rescale the network, or see with backend='oracle' where")
+        return False
 
     def _find_words(self, last: int) -> tuple[int, int] | None:
         for position, record in enumerate(self._layers[: last + 1]):
@@ -353,7 +349,7 @@ class Explainer:
                 self._executors[sample, kind, exact] = executor
                 while len(self._executors) > 1 and sum(e.program.nbytes for e in self._executors.values()) > min(KEPT, budget() // 8):
                     self._executors.popitem(last=False)
-            elif next(reversed(self._executors)) != (sample, kind, exact):
+            elif len(self._executors) > 1 and next(reversed(self._executors)) != (sample, kind, exact):
                 self._executors.move_to_end((sample, kind, exact))
             return executor
 
