@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -40,6 +41,22 @@ def fan(n: int) -> list[dtd.Layer]:
     return [dtd.Linear(W), dtd.ReLU(), *branches, dtd.Add(inputs=tuple(3 + 2 * k for k in range(count)))]
 
 
+def concatenated(n: int) -> list[dtd.Layer]:
+    """Branches of a dropped-out tensor, each normalised, one behind the other."""
+    count = n // 3
+    branches = [r for _ in range(count) for r in (dtd.Dropout(inputs=1), dtd.Linear(W), dtd.BatchNorm(np.zeros(4), np.ones(4)))]
+    return [dtd.Linear(W), dtd.ReLU(), *branches, dtd.Concat(inputs=tuple(4 + 3 * k for k in range(count)))]
+
+
+def reshaped(n: int) -> list[dtd.Layer]:
+    return [dtd.Linear(W), *(dtd.Flatten() for _ in range(n)), dtd.Linear(W)]
+
+
+def normalised(n: int) -> list[dtd.Layer]:
+    """One affine map folded into all its readers, whose sum is one neuron."""
+    return [dtd.Scale(np.ones(4)), *(dtd.Linear(W, inputs=0) for _ in range(n)), dtd.Add(inputs=tuple(range(1, n + 1)))]
+
+
 def calls(layers: list[dtd.Layer]) -> int:
     """Functions called while a plan is made, builtins and generators included."""
     count = 0
@@ -57,7 +74,7 @@ def calls(layers: list[dtd.Layer]) -> int:
     return count
 
 
-@pytest.mark.parametrize("make", [chain, residual, fan])
+@pytest.mark.parametrize("make", [chain, residual, fan, concatenated, reshaped, normalised])
 def test_twice_the_layers_take_twice_the_work(make: Callable[[int], list[dtd.Layer]]) -> None:
     calls(make(20))  # what is imported or compiled once
     assert calls(make(800)) <= 2.2 * calls(make(400))
@@ -145,6 +162,10 @@ SIZES: dict[str, Callable[[], list[dtd.Layer]]] = {
     "one side": lambda: [dtd.Pad(((0, 2**40), (0, 0)))],
     "dilation": lambda: [dtd.Conv(np.ones((1, 1, 2, 2), np.float32), dilation=2**33)],
     "repeated": lambda: [dtd.Upsample(2**20)],
+    "table of taps": lambda: [dtd.AvgPool(10**9, padding=10**9 - 1, stride=10**9)],
+    "window in padding": lambda: [dtd.SumPool(10**5, padding=10**5 - 1, stride=10**5)],
+    "phases": lambda: [dtd.ConvTranspose(np.ones((1, 1, 1, 1), np.float32), stride=4000)],
+    "copies": lambda: [dtd.Upsample(2000)],
     "neighbours": lambda: [dtd.LRN(10**12)],
     "reshape": lambda: [dtd.Reshape((2**62, -1))],
 }
@@ -183,3 +204,57 @@ def test_threads_may_share_the_cache() -> None:
     for thread in threads:
         thread.join()
     assert len({r.tobytes() for r in found}) == 1
+
+
+def test_deep_networks_are_explained() -> None:
+    """Longer than Python's stack is deep."""
+    for make in (reshaped, chain):
+        assert dtd.Explainer(make(3000), backend="cpu").predict(X).shape == (1, 4)
+    np.testing.assert_allclose(dtd.explain(reshaped(3000), X, backend="cpu"), dtd.explain(reshaped(0), X, backend="cpu"))
+
+
+def test_moves_nested_beyond_the_stack_are_refused() -> None:
+    moves = [dtd.Flatten() for _ in range(2000)]
+    with pytest.raises(dtd.LayerError, match="nests more moves"):
+        dtd.explain([dtd.Linear(W), *moves, dtd.BatchNorm(np.ones(4), np.ones(4)), dtd.ReLU(), dtd.Linear(W)], X)
+
+
+@pytest.mark.parametrize("name", ["dtd", "lrp-0", "epsilon-plus-flat"])
+@pytest.mark.parametrize("convention", ["dtd", "zennit", "captum", "innvestigate"])
+def test_networks_without_units(name: str, convention: str) -> None:
+    """What moves or passes alone hands relevance on as it is."""
+    x = np.arange(1, 9, dtype=np.float32).reshape(1, 2, 2, 2)
+    start = np.ones((1, 8), np.float32)
+    for layers in ([dtd.Flatten()], [dtd.Dropout(), dtd.Flatten(), dtd.Dropout()], [dtd.Permute((0, 1, 2, 3)), dtd.Flatten()]):
+        for backend in ("cpu", "oracle"):
+            found = dtd.explain(layers, x, start, rules=name, convention=convention, backend=backend)
+            np.testing.assert_array_equal(found, np.ones_like(x))
+    np.testing.assert_array_equal(dtd.explain([dtd.Dropout()], start, start, rules=name, convention=convention, backend="cpu"), start)
+
+
+EXTREME = [0, -1, 7, 2**16, 2**31, 2**63, 10**30, True, None, 1.5, float("nan"), 1e300, "a", (), (1, 2, 3), ((1, 1), (1, 1)), [], {}]
+RECORDS: dict[type[dtd.Layer], dict[str, object]] = {
+    dtd.Linear: dict(weight=np.ones((3, 6))), dtd.Conv: dict(weight=np.ones((2, 2, 3, 3))),
+    dtd.ConvTranspose: dict(weight=np.ones((2, 1, 2, 2))), dtd.MaxPool: dict(kernel=2), dtd.AvgPool: dict(kernel=2),
+    dtd.SumPool: dict(kernel=2),
+    dtd.LRN: dict(size=3), dtd.Pad: dict(padding=1),
+    dtd.Upsample: dict(factor=2), dtd.Slice: dict(axis=2), dtd.Reshape: dict(shape=(2, 36)), dtd.Permute: dict(order=(0, 2, 1, 3)),
+    dtd.Softmax: {}, dtd.BatchNorm: dict(mean=np.ones(2), variance=np.ones(2)), dtd.Scale: dict(scale=np.ones(2)),
+    dtd.Activation: dict(kind="elu"), dtd.Add: dict(inputs=(-1, -1)), dtd.Concat: dict(inputs=(-1, -1)), dtd.Mul: dict(inputs=(-1, -1)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", RECORDS, ids=lambda kind: kind.__name__)
+def test_extreme_values_in_any_field_end_in_errors_of_ours(kind: type[dtd.Layer]) -> None:
+    """Or in answers on which the kernels and the oracle agree."""
+    x = np.random.default_rng(0).random((1, 2, 6, 6), np.float32)
+    for field in dataclasses.fields(kind):
+        for value in EXTREME:
+            try:
+                layers = [kind(**{**RECORDS[kind], field.name: value})]
+                start = np.ones_like(dtd.predict(layers, x, backend="cpu"))
+                found, expected = (dtd.explain(layers, x, start, rules="lrp-epsilon", backend=b) for b in ("cpu", "oracle"))
+            except dtd.DtdError:
+                continue
+            # at most 2·72 terms of one product, each rounded twice, on either side
+            np.testing.assert_allclose(found, expected, rtol=0, atol=600 * 2.0**-24 * max(1.0, np.abs(expected).max()))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -98,3 +100,30 @@ def test_forked_child_runs_on_one_thread_says_so_and_gets_the_same_bits(network:
         os._exit(0)
     os.waitpid(child, 0)
     assert os.read(readable, 2) == bytes([True, 1])
+
+
+LIMITED = """
+import os, resource, sys, warnings, numpy as np, dtdfast as dtd
+layers = [dtd.Conv(np.ones((32, 8, 3, 3)), padding=1), dtd.ReLU(), dtd.Flatten(), dtd.Linear(np.ones((4, 32 * 24 * 24)))]
+x = np.random.default_rng(0).random((4, 8, 24, 24), np.float32)
+expected = dtd.explain(layers, x, backend="cpu", n_threads=1).tobytes()
+if os.getuid() == 0:  # whom no limit binds
+    os.setgid(65534); os.setuid(65534)
+limit = len(os.listdir("/proc/self/task")) + int(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_NPROC, (limit, limit))
+explainer = dtd.Explainer(layers, backend="cpu", n_threads=8)
+with warnings.catch_warnings(record=True) as told:
+    warnings.simplefilter("always")
+    same = all(explainer.explain(x[:n]).tobytes() == expected[: n * len(expected) // 4] for n in (4, 1, 3, 4))
+print(same, *(w.message for w in told))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="this system does not list threads")
+@pytest.mark.parametrize("free", [0, 3])
+def test_where_no_thread_can_be_started_fewer_do_the_work(free: int) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(dtd.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", LIMITED, str(free)], capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("True only ")
+    assert done.stdout.count("can be started") == 1

@@ -80,7 +80,7 @@ class Activation(Layer):
     slopes: Array | None = None
 
     def _check(self) -> None:
-        if self.kind not in ACTIVATIONS:
+        if not isinstance(self.kind, str) or self.kind not in ACTIVATIONS:
             raise LayerError(f"Activation: {self.kind!r} is not one of {', '.join(ACTIVATIONS)}")
         for key, default in zip(("alpha", "beta"), ACTIVATIONS[self.kind], strict=True):
             if getattr(self, key) is None:

@@ -39,16 +39,14 @@ class Arena:
     bases : their table of pointers, the arena's own and the constants' filled in
     """
 
-    __slots__ = ("__weakref__", "bases", "memory", "ready")
+    __slots__ = ("__weakref__", "bases", "entry", "memory", "nbytes", "ready")
 
-    def __init__(self, memory: Array) -> None:
-        self.memory = memory
+    def __init__(self, memory: Array, shelf: Shelf, gone: deque[Hashable]) -> None:
+        self.memory, self.nbytes = memory, memory.nbytes
         self.ready = False
         self.bases: Any = None
-
-    @property
-    def nbytes(self) -> int:
-        return self.memory.nbytes
+        key = id(self)
+        self.entry = weakref.ref(self, lambda _: gone.append(key)), weakref.ref(shelf), self.nbytes  # of the pool, while it is idle
 
 
 class Shelf:
@@ -86,14 +84,14 @@ class ArenaPool:
                 return arena
             self._sweep()
             memory = self._make_room(nbytes)
-        return Arena(aligned(nbytes) if memory is None else memory)
+        return Arena(aligned(nbytes) if memory is None else memory, shelf, self._gone)
 
     def give(self, shelf: Shelf, arena: Arena) -> None:
         with self._lock:
-            self._sweep()
+            if self._gone:
+                self._sweep()
             shelf.idle.append(arena)
-            key = id(arena)
-            self._idle[key] = weakref.ref(arena, lambda _: self._gone.append(key)), weakref.ref(shelf), arena.nbytes
+            self._idle[id(arena)] = arena.entry
             self._nbytes += arena.nbytes
             while self._nbytes > self._limit and len(self._idle) > 1:
                 self._drop_oldest()

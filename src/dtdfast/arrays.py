@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from .budget import require
+from .budget import FREE, require
 from .device_arrays import contiguous, copy_of, device_array, dtype_of, empty_beside, library_of, on_device, to_host
 from .errors import InputError, ShapeError
 from .foreign import masked
@@ -142,7 +142,8 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: type, x: Any) -> Any:
     if on_device(x):
         return _check_device_out(out, shape, x)
     if out is None:
-        require(math.prod(shape) * np.dtype(dtype).itemsize, f"the result of shape {shape}")
+        if (size := math.prod(shape)) > FREE // 8:
+            require(size * np.dtype(dtype).itemsize, f"the result of shape {shape}")
         return np.empty(shape, dtype)
     if not isinstance(out, np.ndarray) or masked(out) or out.shape != shape or out.dtype != dtype or not out.flags.writeable:
         given = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__

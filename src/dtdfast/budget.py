@@ -12,6 +12,9 @@ from .errors import MemoryBudgetError
 
 VARIABLE = "DTDFAST_MEMORY"
 
+FREE = 2**20
+"""Bytes that are not asked for."""
+
 _SUFFIXES = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 _UNKNOWN = 2**33
 """Bytes of a machine that does not say how many it has."""
@@ -46,6 +49,8 @@ def require(n_bytes: int, what: str) -> None:
     ------
     MemoryBudgetError
     """
+    if n_bytes <= FREE:
+        return
     allowed = budget()
     if n_bytes > allowed:
         source = "of this variable" if os.environ.get(VARIABLE, "").strip() else "half of the memory here"

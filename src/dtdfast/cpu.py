@@ -25,7 +25,7 @@ from .plan.lower import bias_map, lower
 from .plan.plan import Plan
 from .plan.steps import Buffer
 from .profile import Profile, Timing
-from .program import Program, refuse_cancelling
+from .program import Program, refuse_cancelling, uncollected
 from .session import HostSession, put
 from .threads import default_threads, started, threads_for_run
 
@@ -248,8 +248,10 @@ class CpuExecutor:
         key = (n, t, ledger, t < n_targets)
         with self._lock:
             if key not in self._plans:
-                plan = lower(self.program, n, t, ledger=ledger, chunked=t < n_targets)
-                self._plans[key] = plan, Encoded(plan, self._store, self._precision)
+                alone = key == (1, 1, False, False)
+                with uncollected():
+                    plan = self.batches.one() if alone else lower(self.program, n, t, ledger=ledger, chunked=t < n_targets)
+                    self._plans[key] = plan, Encoded(plan, self._store, self._precision)
                 while len(self._plans) > MOST_PLANS:
                     self._plans.pop(next(iter(self._plans)))
             return self._plans[key]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,13 @@ ACTIVATIONS = {
     "hard_sigmoid": lib.DTD_HARD_SIGMOID, "log_sigmoid": lib.DTD_LOG_SIGMOID, "hard_swish": lib.DTD_HARD_SWISH, "tanh": lib.DTD_TANH,
     "softplus": lib.DTD_SOFTPLUS, "softsign": lib.DTD_SOFTSIGN,
 }  # fmt: skip
+
+
+@cache
+def _operation(name: str) -> int:
+    return int(getattr(lib, f"DTD_{name}"))
+
+
 _VIEWS = ("out", "x", "factor", "terms", "y_prev", "terms_prev", "m")
 _NUMBERS = ("groups", "repeat", "coefficient", "stabilizer", "gamma")
 
@@ -86,7 +94,7 @@ class Encoded:
         return place
 
     def _encode(self, c: Any, step: Step) -> None:
-        c.op = getattr(lib, f"DTD_{step.op}")
+        c.op = _operation(step.op)
         c.precision = self._precisions.get(step.op, lib.DTD_FLOAT32)
         for key in _VIEWS:
             view = getattr(step, key)

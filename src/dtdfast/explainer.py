@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from .backends import choose
 from .budget import budget
 from .cache import Cache, key_of
 from .device_arrays import on_device, to_host
-from .errors import InputError, LayerError, NumericsError, RuleError, TargetError, at
+from .errors import DtdError, InputError, LayerError, MemoryBudgetError, NumericsError, RuleError, TargetError, at
 from .foreign import NUMPY, Home, take, take_out
 from .ledger import NARROW, Ledger, row_of, total
 from .locks import renewed
@@ -24,18 +25,38 @@ from .plan.domain import Domain
 from .plan.shapes import Shape
 from .plan.wiring import sources
 from .presets import RuleBook, Rules
-from .program import EXPLAIN, GRADIENT, PREDICT, Program, last_entry, prepare
+from .program import EXPLAIN, GRADIENT, PREDICT, Program, last_entry, prepare, uncollected
 from .rules import convention_of
 from .session import Executor, Maker, Options
 from .show import shown
 from .targets import Targets
 from .threads import MOST
-from .underflow import check_empty
+from .underflow import REMEDY, empty, refill, sound
 
 Array = NDArray[Any]
 
 KEPT = 2**29
 """Bytes of what an Explainer keeps for each shape of sample beside packed weights, or an eighth of the memory budget where that is less."""
+
+
+Call = TypeVar("Call", bound=Callable[..., Any])
+
+
+def _told(call: Call) -> Call:
+    """What ends in memory that the system does not give, or in Python's own stack, as errors of dtdfast."""
+
+    @functools.wraps(call)
+    def told(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return call(*args, **kwargs)
+        except DtdError:
+            raise
+        except MemoryError as error:
+            raise MemoryBudgetError(f"the system gives no more memory ({error}); use a smaller batch_size, or smaller samples") from None
+        except RecursionError:
+            raise LayerError("the network nests more moves (Flatten, Slice, Concat) in each other than can be followed") from None
+
+    return told  # type: ignore[return-value]
 
 
 class Explainer:
@@ -105,6 +126,7 @@ class Explainer:
         self._dtype: type = np.float64 if self._backend == "oracle" or precision == "float64" else np.float32
         # a Preparation needs all digits of x: it may subtract nearly all of it
         self._taken: type = np.float64 if any(isinstance(r, L.Preparation) for r in self._layers) else self._dtype
+        self._narrow = self._backend == "cpu" and self._dtype == np.float32  # so that float64 on this machine can tell more
         self._batch_size = _positive("batch_size", batch_size)
         self._n_threads = _positive("n_threads", n_threads, MOST)
         self._kind = kind
@@ -139,6 +161,7 @@ class Explainer:
 
     # ---------------------------------------------------------------------------------------------------------------- calls
 
+    @_told
     def explain(self, x: Any, target: Any = None, *, return_outputs: bool = False, out: Any = None, progress: bool = False) -> Any:
         """Relevance of every element of x for the outputs that `target` selects.
 
@@ -183,13 +206,15 @@ class Explainer:
                 again = [] if program.checked is None else [block.start + i for i in session.doubtful]
             for i in again:
                 self._explain_exactly(x, i, targets, view[i : i + 1], None if outputs is None else outputs[i : i + 1])
-        self._check_finite("relevance", result)
-        if self._narrow:
+        usual = self._check_finite("relevance", result)
+        if self._narrow and not (usual and len(view) == targets.count == 1):
             for k in range(targets.count):
-                check_empty("relevance", view[:, k], lambda i, k=k: self._exact_map(x, i, targets)[k], self._remedy)  # type: ignore[misc]
+                if lost := empty(view[:, k]):
+                    refill("relevance", view[:, k], lost, lambda i, k=k: self._exact_map(x, i, targets)[k], REMEDY)  # type: ignore[misc]
         relevance = home.give(result) if out is None else out
         return relevance if outputs is None else (relevance, home.give(outputs))
 
+    @_told
     def predict(self, x: Any) -> Any:
         """The network's outputs (n, *out), a final Softmax included; of x's kind, and lazy for a Dask array."""
         if is_dask(x):
@@ -199,11 +224,12 @@ class Explainer:
         for block in _blocks(len(x), executor.batch_size(len(x), 1), False):
             with executor.session(block.stop - block.start, 1) as session:
                 session.predict(x[block], result[block])
-        self._check_finite("output", result)
-        if self._narrow:
-            check_empty("output", result, lambda i: self._exact_outputs(x, i), self._remedy)
+        usual = self._check_finite("output", result)
+        if self._narrow and not (usual and len(result) == 1) and (lost := empty(result)):
+            refill("output", result, lost, lambda i: self._exact_outputs(x, i), REMEDY)
         return home.give(result)
 
+    @_told
     def ledger(self, x: Any, target: Any = None) -> Ledger:
         """Where the relevance of every layer went: one row per unit of the plan; printable.
 
@@ -232,12 +258,14 @@ class Explainer:
                 ends.append(total(end))
         return Ledger.join(rows, np.concatenate(starts), np.concatenate(ends))
 
+    @_told
     def plan_for(self, input_shape: Sequence[int], n_targets: int = 1) -> Any:
         """The plan for inputs of this shape (batch first): what is computed, in which steps, with which memory; printable."""
         shape = tuple(int(s) for s in input_shape)
         executor = self._executor(shape[1:], self._kind)
         return executor.plan(min(shape[0], executor.batch_size(shape[0], n_targets)), n_targets)
 
+    @_told
     def profile(self, x: Any, target: Any = None) -> Any:
         """Time, multiply-adds and bytes of every step of one explanation; printable."""
         x, executor, _ = self._prepare(take(x)[0], self._kind)
@@ -258,15 +286,6 @@ class Explainer:
             for position in rules:
                 if not 0 <= position < n:
                     raise RuleError(f"rules names entry {position}, but the network has entries 0 to {n - 1}")
-
-    @property
-    def _narrow(self) -> bool:
-        """Whether float64 on this machine can tell more."""
-        return self._backend == "cpu" and self._dtype == np.float32
-
-    @property
-    def _remedy(self) -> str:
-        return "rescale the network, or use backend='oracle'" + ("" if self._backend == "cuda" else " or precision='float64'")
 
     def _explain_exactly(self, x: Any, i: int, targets: Targets, view: Array, outputs: Array | None = None) -> None:
         """Sample i's relevance (1, t, *leaves) in float64 into `view`."""
@@ -291,11 +310,14 @@ class Explainer:
             session.predict(to_host(x[i : i + 1]), outputs)
         return np.asarray(outputs[0])
 
-    def _check_finite(self, what: str, values: Array) -> None:
-        """What the CUDA executor finds out on its device."""
-        if self._backend != "cuda" and not finite(values):
+    def _check_finite(self, what: str, values: Array) -> bool:
+        """What the CUDA executor finds out on its device; whether something is above 0 besides, which need not be told."""
+        if self._backend == "cuda" or sound(values):
+            return True
+        if not finite(values):
             precision = np.dtype(self._dtype)
             raise NumericsError(f"the {what} overflowed {precision}; rescale the network, or see with backend='oracle' where")
+        return False
 
     def _find_words(self, last: int) -> tuple[int, int] | None:
         for position, record in enumerate(self._layers[: last + 1]):
@@ -322,12 +344,12 @@ class Explainer:
             if executor is None:
                 if not sample or min(sample) < 1:
                     raise LayerError(f"a sample of shape {sample} cannot be explained: expected (n, ...) with sizes of at least 1")
-                program = self._program(sample, kind, exact)
-                executor = self._make(program)
+                with uncollected():
+                    executor = self._make(self._program(sample, kind, exact))
                 self._executors[sample, kind, exact] = executor
                 while len(self._executors) > 1 and sum(e.program.nbytes for e in self._executors.values()) > min(KEPT, budget() // 8):
                     self._executors.popitem(last=False)
-            elif next(reversed(self._executors)) != (sample, kind, exact):
+            elif len(self._executors) > 1 and next(reversed(self._executors)) != (sample, kind, exact):
                 self._executors.move_to_end((sample, kind, exact))
             return executor
 

@@ -51,7 +51,7 @@ class Reduce(Layer):
     keepdims: bool = False
 
     def _check(self) -> None:
-        if self.kind not in REDUCTIONS:
+        if not isinstance(self.kind, str) or self.kind not in REDUCTIONS:
             raise LayerError(f"Reduce: kind is {self.kind!r}, expected {', '.join(REDUCTIONS)}")
         self._set("axes", _integers("Reduce", "axes", self.axes))
         self._bool("keepdims")

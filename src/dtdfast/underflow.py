@@ -8,31 +8,37 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .device_arrays import on_device
 from .errors import NumericsError
 
 Array = NDArray[Any]
 
 
-def empty(rows: Any) -> list[int]:
-    """The rows of an array (n, ...) in which all is 0; an array on a GPU is not looked at, which would wait for the GPU."""
-    if on_device(rows):
-        return []
-    if len(rows) == 1:  # the usual case, and any() is slow to start
-        flat = rows.ravel("K")
-        if flat[flat.argmax()] > 0:
+REMEDY = "rescale the network, or use precision='float64' or backend='oracle'"
+
+
+def sound(values: Array) -> bool:
+    """Whether all is finite and something above 0, the usual case; False may also mean that a closer look is needed."""
+    flat = values.ravel("K")
+    # NaN is both largest and least; isfinite() and any() are slow to start
+    return bool(0 < flat[flat.argmax()] < np.inf and flat[flat.argmin()] > -np.inf)
+
+
+def empty(rows: Array) -> list[int]:
+    """The rows of an array (n, ...) in which all is 0."""
+    if rows.flags.c_contiguous:  # a few elements of each row usually are enough
+        flat = rows.reshape(len(rows), -1)
+        if flat[:, :: max(1, flat.shape[1] // 16)].any(axis=1).all():
             return []
-        some = np.array([flat.any()])
-    else:
-        some = rows.any(axis=tuple(range(1, rows.ndim)))
-    return [] if some.all() else [int(i) for i in np.flatnonzero(~some)]
+    some = rows.any(axis=tuple(range(1, rows.ndim)))
+    return [int(i) for i in np.flatnonzero(~some)]
 
 
-def check_empty(what: str, rows: Any, again: Callable[[int], Array], remedy: str) -> None:
+def refill(what: str, rows: Any, lost: list[int], again: Callable[[int], Array], remedy: str) -> None:
     """Put what float64 finds into rows that are all 0.
 
     Parameters
     ----------
+    lost : which these are
     again : the row of a sample in float64
     remedy : what the caller may do where float32 cannot hold it
 
@@ -40,7 +46,7 @@ def check_empty(what: str, rows: Any, again: Callable[[int], Array], remedy: str
     ------
     NumericsError : it is smaller than float32's numbers
     """
-    for i in empty(rows):
+    for i in lost:
         exact = again(i)
         if not exact.any():
             continue

@@ -11,6 +11,7 @@ from .units import Neuron
 
 if TYPE_CHECKING:
     from ..program import Program
+    from .plan import Plan
 
 NEAR = 3 * 2**19
 """Bytes of weights that stay in a core's own cache beside what it computes."""
@@ -40,11 +41,16 @@ class Batches:
         self, program: Program, batch_size: int | None, budget: int, enough: int | None = None, reals: tuple[str, str] | None = None
     ) -> None:
         self.batch_size, self.budget, self.enough = batch_size, budget, enough
-        one = lower(program, 1, 1, reals=reals)
-        self.per_sample, self.macs = max(1, one.arena), one.macs
+        self._one: Plan | None = lower(program, 1, 1, reals=reals)
+        self.per_sample, self.macs = max(1, self._one.arena), self._one.macs
         parts = [part for unit in program.network.units if isinstance(unit, Neuron) for part in unit.parts]
         self.weights = sum(SIZES[program.real] * part.weight.size for part in parts if part.weight is not None)
         self._program, self._reals = program, reals
+
+    def one(self) -> Plan:
+        """The plan for one sample, made when the sizes were."""
+        found, self._one = self._one, None
+        return found or lower(self._program, 1, 1, reals=self._reals)
 
     @cached_property
     def per_target(self) -> int:

@@ -26,7 +26,7 @@ class Folding:
     ----------
     reads : position → positions read, Dropouts and folded entries skipped
     readers : position → positions that read it (OUTSIDE: someone outside the network does)
-    taken : folded position → the entries that took it
+    taken, took : folded position → the entries that took it, and the reverse
     before, after : position of a linear entry → affine maps (scale, shift) of its input and of its output, in order
     padding : position of a Conv → zero padding taken from a Pad, as (before, after) pairs
     """
@@ -34,6 +34,7 @@ class Folding:
     reads: dict[int, tuple[int, ...]]
     readers: dict[int, list[int]]
     taken: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    took: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
     before: dict[int, list[tuple[Vector, Vector]]] = field(default_factory=lambda: defaultdict(list))
     after: dict[int, list[tuple[Vector, Vector]]] = field(default_factory=lambda: defaultdict(list))
     padding: dict[int, tuple[tuple[int, int], ...]] = field(default_factory=dict)
@@ -41,20 +42,35 @@ class Folding:
 
     def resolve(self, position: int) -> int:
         """The entry whose tensor stands for this entry's output."""
-        while position in self.alias:
-            position = self.alias[position]
-        return position
+        found = position
+        while found in self.alias:
+            found = self.alias[found]
+        while position != found:  # the next one asks once
+            self.alias[position], position = found, self.alias[position]
+        return found
+
+    def source(self, position: int) -> int:
+        """What an entry of one operand reads."""
+        return self.resolve(self.reads[position][0])
 
     def _skip(self, position: int) -> None:
-        """Let the readers of an entry read its source instead."""
-        (source,) = self.reads.pop(position)
+        """Let the readers of an entry read its source instead; `settle` puts it down."""
+        source = self.source(position)
+        del self.reads[position]
         readers = self.readers.pop(position)
         self.alias[position] = source
-        self.readers[source].remove(position)
-        self.readers[source].extend(readers)
-        for reader in readers:
-            if reader != OUTSIDE:
-                self.reads[reader] = tuple(source if s == position else s for s in self.reads[reader])
+        if self.readers[source] == [position]:
+            self.readers[source] = readers
+        else:
+            self.readers[source].remove(position)
+            self.readers[source].extend(readers)
+
+    def settle(self) -> None:
+        """All that was skipped leaves `reads`."""
+        self.reads = {position: tuple(map(self.resolve, sources)) for position, sources in self.reads.items()}
+        for position, takers in self.taken.items():
+            for taker in takers:
+                self.took[taker].append(position)
 
 
 def affine(record: L.BatchNorm | L.Scale | L.Preparation, n: int | None = None) -> tuple[Vector, Vector]:
@@ -115,6 +131,7 @@ def fold(entries: dict[int, Entry], outside: tuple[int, ...]) -> Folding:
     for entry in entries.values():
         if isinstance(entry.record, (L.BatchNorm, L.Scale)):
             _fold_affine(folding, entries, entry)
+    folding.settle()
     return folding
 
 
@@ -137,7 +154,7 @@ def _fold_affine(folding: Folding, entries: dict[int, Entry], entry: Entry) -> N
     """W' = w·scale, b' = b·scale + shift after a linear layer that nobody else reads; else into the linear layers that follow."""
     position, record = entry.position, entry.record
     assert isinstance(record, (L.BatchNorm, L.Scale))
-    source = folding.reads[position][0]
+    source = folding.source(position)
     if source != L.INPUT and isinstance(entries[source].record, LINEAR) and folding.readers[source] == [position]:
         axis = _channel_axis(entries[source])
         if _varies(record, entry.shape) in ((), (axis,)):

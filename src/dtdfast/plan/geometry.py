@@ -110,8 +110,8 @@ def pool_part(record: Any, source: Tensor, entry: Entry) -> Part:
         counts = []
         for a in range(3):  # elements of each window along axis a that the divisor counts
             low, high = (-taps.before[a], taps.x_size[a] + after[a]) if include else (0, taps.x_size[a])
-            reach = np.arange(taps.out_size[a])[:, None] * taps.stride[a] - taps.before[a] + np.arange(taps.kernel[a])
-            counts.append(((reach >= low) & (reach < high)).sum(axis=1))
+            first = np.arange(taps.out_size[a]) * taps.stride[a] - taps.before[a]
+            counts.append(np.minimum(first + taps.kernel[a], high) - np.maximum(first, low))
         window = 1.0 / (counts[0][:, None, None] * counts[1][:, None] * counts[2])
     return Part(entry.position, source, taps, window=window)
 
@@ -122,8 +122,9 @@ def winner_taps(record: L.MaxPool, source: Tensor, entry: Entry) -> Taps:
     kernel, stride, dilation = (spatial(getattr(record, key), n, key) for key in ("kernel", "stride", "dilation"))
     taps = _pool_taps(source, entry, kernel, stride, dilation, padding)
     for a in range(3):
-        reach = np.arange(taps.out_size[a])[:, None] * taps.stride[a] - taps.before[a] + np.arange(taps.kernel[a]) * taps.dilation[a]
-        if not ((reach >= 0) & (reach < taps.x_size[a])).any(axis=1).all():
+        first, step = np.arange(taps.out_size[a]) * taps.stride[a] - taps.before[a], taps.dilation[a]
+        nearest = np.maximum(0, -(first // step))  # the first tap at 0 or beyond
+        if not ((nearest < taps.kernel[a]) & (first + nearest * step < taps.x_size[a])).all():
             raise ShapeError(f"{entry}: some window holds padding alone; reduce the padding")
     return taps
 

@@ -83,7 +83,8 @@ class LoweringBase:
 
     def constant(self, array: Any) -> Reals:
         """Numbers as the program computes with them."""
-        return np.ascontiguousarray(array, self.numbers)
+        with np.errstate(over="ignore"):  # what becomes infinite shows in the result
+            return np.ascontiguousarray(array, self.numbers)
 
     def value(self, tensor: U.Tensor) -> Buffer:
         return self.values[tensor.index]

@@ -281,10 +281,12 @@ class RelevanceLowering:
 
     def move(self, unit: U.Move, r: Buffer) -> None:
         """Every piece goes back where it came from; what was not read keeps 0."""
-        for number, source in enumerate(unit.sources):
+        pieces: list[list[tuple[U.Region, U.Region]]] = [[] for _ in unit.sources]
+        for to, number, of in unit.pairs:
+            pieces[number].append((to, of))
+        for source, own in zip(unit.sources, pieces, strict=True):
             if source.wanted:
-                pieces = [(to, of) for to, k, of in unit.pairs if k == number]
-                self.deliver(unit, source, lambda out, accumulate, pieces=pieces: self.move_back(unit, r, out, accumulate, pieces))  # type: ignore[misc]
+                self.deliver(unit, source, lambda out, accumulate, own=own: self.move_back(unit, r, out, accumulate, own))  # type: ignore[misc]
 
     def move_back(self, unit: U.Move, r: Buffer, out: Buffer, accumulate: bool, pieces: list[tuple[U.Region, U.Region]]) -> None:
         if not accumulate and not all(covers(of, out.shape) for _, of in pieces):

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from .. import layers as L
-from ..errors import DomainError, LayerError, RuleError
+from ..errors import DomainError, LayerError, RuleError, ShapeError
 from ..presets import RuleBook
 from ..rules import PRODUCT_FORM, W_NEG, W_POS, Pass, Row, Rule, ZBox, ZPlus, ZPlusBySign
 from . import axes
 from .domain import Domain, broadcast_bounds, carry
 from .fold import LINEAR, Folding, affine, fold, per_channel
 from .geometry import conv_part, linear_part, move_pairs, pool_part, winner_taps
-from .shapes import Shape, spatial
+from .shapes import MAX_TABLE, Shape, spatial
 from .signs import sign_of
 from .taps import Taps, identity
 from .units import (
@@ -62,6 +62,7 @@ class _Builder:
     def __init__(self, entries: dict[int, Entry], input_shape: Shape, folding: Folding, book: RuleBook, domain: Domain) -> None:
         self.entries, self.folding, self.book, self.domain = entries, folding, book, domain
         self.units: list[Unit] = []
+        self.gone: set[int] = set()  # ids of units that became part of another
         self.input = Tensor(0, input_shape, L.INPUT, is_input=True)
         self.tensors = [self.input]
         self.maker: dict[int, Unit] = {}  # tensor → the unit that writes it
@@ -86,12 +87,19 @@ class _Builder:
         for position in self.folding.alias:
             self.explicit_only_on_rule_takers(self.entries[position])
             self.at[position] = self.at[self.folding.resolve(position)]
+        self.units = [u for u in self.units if id(u) not in self.gone]
         for unit in self.units:
             for source in unit.sources:
                 source.readers.append(unit)
 
     def put(self, unit: Unit) -> Tensor:
         """The unit comes next; returns its output."""
+        for taps in [p.taps for p in unit.parts] if isinstance(unit, Neuron) else [unit.taps] if isinstance(unit, Winner) else []:
+            if taps.table > MAX_TABLE:
+                raise ShapeError(
+                    f"{self.entries[unit.position]}: its windows of {taps.kernel} elements with stride {taps.stride} take a table "
+                    f"of {taps.table:,} entries, at most {MAX_TABLE:,} are supported"
+                )
         self.units.append(unit)
         self.maker[unit.out.index] = unit
         unit.out.is_input = isinstance(unit, TRANSPARENT) and any(s.is_input for s in unit.sources)
@@ -148,7 +156,7 @@ class _Builder:
         """A layer with weights, and what is folded into it."""
         make = linear_part if isinstance(entry.record, L.Linear) else conv_part
         part, bias = make(entry.record, source, entry, self.folding)
-        folded = (position for position, takers in self.folding.taken.items() if entry.position in takers)
+        folded = self.folding.took.get(entry.position, ())
         self.rule[entry.position] = self.rule_for(entry, self.book.weighted(entry.record))
         return Neuron(tuple(sorted((entry.position, *folded))), (source,), out, parts=[part], bias=bias)
 
@@ -167,20 +175,15 @@ class _Builder:
         if isinstance(rule, Pass):
             return Total((entry.position,), sources, self.tensor(entry))
         turn, merged = axes.common_turn(self, sources, merged)
-        if merged:
-            gone = {id(u) for u in merged} | {
-                id(u) for s in sources if s.index in self.turned for u in self.turned[s.index].back if self.turned[s.index].neuron in merged
-            }
-            self.units = [u for u in self.units if id(u) not in gone]
+        own = {id(u) for u in merged}
+        turns = [self.turned[s.index] for s in sources if s.index in self.turned]
+        self.gone |= own | {id(u) for t in turns if id(t.neuron) in own for u in t.back}
         parts: list[Part] = []
         entries: list[int] = []
         bias: Floats | None = None
         explicit = said is not None or any(self.rule[u.parts[0].position][1] for u in merged)
-        for source in sources:
-            unit = next(
-                (u for u in merged if u.out is source or (source.index in self.turned and self.turned[source.index].neuron is u)), None
-            )
-            if unit is None:
+        for source, unit in zip(sources, makers, strict=True):
+            if not isinstance(unit, Neuron) or id(unit) not in own:
                 source = source if turn is None else axes.turned(self, entry, source, turn)
                 parts.append(Part(entry.position, source, identity(source.channels, source.space)))
                 continue

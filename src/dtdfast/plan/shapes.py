@@ -13,6 +13,8 @@ Shape = tuple[int, ...]
 
 MAX_AXES = 5  # of one sample
 MAX_ELEMENTS = 2**33  # of one tensor of one sample
+MAX_COPIES = 2**16  # of one element
+MAX_TABLE = 2**23  # entries of the table of a layer's taps
 MAX_WINDOW = 65535  # taps of a max-pool: winners are stored in at most two bytes
 
 
@@ -283,6 +285,9 @@ def _pad(record: L.Pad, shape: Shape) -> Shape:
 @output_shape.register
 def _upsample(record: L.Upsample, shape: Shape) -> Shape:
     n = _spatial_rank(shape, "Upsample")
+    copies = math.prod(spatial(record.factor, n, "factor"))
+    if copies > MAX_COPIES and copies * math.prod(shape) <= MAX_ELEMENTS:  # what is larger is refused for that
+        raise ShapeError(f"it makes {copies:,} of every element, at most {MAX_COPIES:,} are supported")
     return (shape[0], *(s * f for s, f in zip(shape[1:], spatial(record.factor, n, "factor"), strict=True)))
 
 

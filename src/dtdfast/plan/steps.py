@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ SIZES = {**REALS, "u1": 1, "u2": 2, "i8": 8}
 Reals = NDArray[np.floating[Any]]
 
 
+@lru_cache(1024)
 def row_major(shape: Shape) -> tuple[int, ...]:
     """Strides in elements."""
     strides = [1] * len(shape)
@@ -58,7 +60,9 @@ class Buffer:
 
     @property
     def root(self) -> Buffer:
-        return self if self.alias is None else self.alias.root
+        while self.alias is not None and self.alias.alias is not None:  # the way gets shorter for whoever asks next
+            self.alias, self.channel = self.alias.alias, self.channel + self.alias.channel
+        return self if self.alias is None else self.alias
 
     @property
     def framed(self) -> bool:
@@ -77,7 +81,7 @@ class Buffer:
         if self.plain:
             return 0, row_major(self.shape), math.prod(self.shape)
         if self.alias is not None:
-            first, strides, per_sample = self.alias.strides()
+            first, strides, per_sample = self.root.strides()
             return first + self.channel, strides, per_sample
         n_space = len(self.shape) - 1
         border = self.border[-n_space:] if n_space <= 3 else [[0, 0]] * n_space

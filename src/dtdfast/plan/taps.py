@@ -16,6 +16,9 @@ from itertools import product
 
 Triple = tuple[int, int, int]
 
+PHASE = 64
+"""Entries of a table that a phase, which is a step of its own, counts as."""
+
 
 @dataclass(frozen=True)
 class Taps:
@@ -45,6 +48,16 @@ class Taps:
         """Whether windows share no element of x and leave none out."""
         whole = all(out * step == x for out, step, x in zip(self.out_size, self.stride, self.x_size, strict=True))
         return not self.transposed and self.kernel == self.stride and self.dilation == (1, 1, 1) and self.before == (0, 0, 0) and whole
+
+    @property
+    def table(self) -> int:
+        """Entries of the tables that say where taps fall: those that meet x, and phases in either direction."""
+        met, phases = 1, 1
+        for a in range(3):
+            axis = self.kernel[a], self.stride[a], self.dilation[a], self.before[a]
+            met *= len(_axis_taps(self.transposed, *axis, self.x_size[a], self.out_size[a]))
+            phases *= min(self.stride[a], self.out_size[a] if self.transposed else self.x_size[a])
+        return met + PHASE * phases
 
     @property
     def macs(self) -> int:
@@ -87,18 +100,27 @@ class _AxisPhase:
     taps: tuple[tuple[int, int], ...]
 
 
+def _axis_taps(transposed: bool, kernel: int, stride: int, dilation: int, before: int, x: int, out: int) -> range:
+    """The taps that meet x: the others see padding alone, and are dropped."""
+    if transposed:  # 0 ≤ p + before − t·dilation < x·stride for some p < out
+        first, last = before - x * stride + 1, out - 1 + before
+    else:  # 0 ≤ p·stride − before + t·dilation < x
+        first, last = before - (out - 1) * stride, x - 1 + before
+    return range(max(0, -(-first // dilation)), min(kernel - 1, last // dilation) + 1)
+
+
 def _axis_phases(transposed: bool, kernel: int, stride: int, dilation: int, before: int, x: int, out: int) -> list[_AxisPhase]:
+    met = _axis_taps(transposed, kernel, stride, dilation, before, x, out)
     if not transposed:
-        phases = [_AxisPhase(0, 1, out, stride, tuple((t, t * dilation - before) for t in range(kernel)))]
-    else:
-        phases = []
-        for r in range(min(stride, out)):
-            hits = tuple((t, (r + before - t * dilation) // stride) for t in range(kernel) if (r + before - t * dilation) % stride == 0)
-            phases.append(_AxisPhase(r, stride, -(-(out - r) // stride), 1, hits))
-    return [  # taps that meet padding alone are dropped
-        _AxisPhase(p.start, p.step, p.count, p.x_step, tuple((t, o) for t, o in p.taps if o < x and o + (p.count - 1) * p.x_step >= 0))
-        for p in phases
-    ]
+        return [_AxisPhase(0, 1, out, stride, tuple((t, t * dilation - before) for t in met))]
+    hits: list[list[tuple[int, int]]] = [[] for _ in range(min(stride, out))]
+    for t in met:
+        r = (t * dilation - before) % stride
+        if r < len(hits):
+            offset, last = (r + before - t * dilation) // stride, (out - 1 - r) // stride
+            if offset < x and offset + last >= 0:
+                hits[r].append((t, offset))
+    return [_AxisPhase(r, stride, -(-(out - r) // stride), 1, tuple(h)) for r, h in enumerate(hits)]
 
 
 @lru_cache(4096)  # a network has many layers of a few geometries

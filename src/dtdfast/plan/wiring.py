@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .. import layers as L
+from ..budget import budget, require
 from ..errors import LayerError, ShapeError, WiringError, at
 from .shapes import MAX_AXES, MAX_ELEMENTS, Shape, aligned, output_shape
 
@@ -86,6 +87,7 @@ def wire(layers: Sequence[L.Layer], input_shape: Shape, *, tokens: bool, last: i
         if position != L.INPUT and position not in needed:
             needed.add(position)
             stack.extend(reads[position])
+    most = budget() // 4
     shapes: dict[int, Shape] = {L.INPUT: input_shape}
     entries = {}
     for position in sorted(needed):
@@ -101,6 +103,8 @@ def wire(layers: Sequence[L.Layer], input_shape: Shape, *, tokens: bool, last: i
         except ShapeError as error:
             raise ShapeError(f"{where}: {error}") from None
         check_shape(shape, where)
+        if math.prod(shape) > most:
+            require(4 * math.prod(shape), f"{where}: its output (n, {', '.join(map(str, shape))}) for one sample")
         shapes[position] = shape
         entries[position] = Entry(position, record, reads[position], shape)
     return entries
