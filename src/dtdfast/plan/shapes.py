@@ -186,7 +186,7 @@ def _scale(record: L.Scale, shape: Shape) -> Shape:
     for key, array in (("scale", record.scale), ("shift", record.shift)):
         if array is None:
             continue
-        if array.ndim == 1 and not array.shape == (1,) * len(shape):
+        if array.ndim == 1 and array.shape != (1,) * len(shape):
             _per_channel(array.shape[0], shape)
         elif array.ndim != len(shape) or any(s not in (1, size) for s, size in zip(array.shape, shape, strict=True)):
             raise ShapeError(
