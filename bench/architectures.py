@@ -61,11 +61,11 @@ def imported(case: Case, folder: Path) -> list[str]:
     explainers = [dtd.Explainer(layers) for layers in lists]
     maps = [explainer.explain(given, start) for explainer in explainers]
     apart = max(float(np.abs(other - maps[0]).sum() / np.abs(maps[0]).sum()) for other in maps[1:])
-    closed = all(explainer.ledger(given, start).closed for explainer in explainers)
+    closes = all(explainer.ledger(given, start).closed for explainer in explainers)
     least = min(float(m.min()) for m in maps)
     sizes = f"{len(lists[1])} / {len(lists[2])} entries"
     sign = "≥ 0" if least >= 0 else f"{least:.0e}"
-    return [f"{len(lists[0])} entries", sizes, f"{off:.0e}", f"{apart:.0e}", "closed" if closed else "OPEN", sign]
+    return [f"{len(lists[0])} entries", sizes, f"{off:.0e}", f"{apart:.0e}", "account closes" if closes else "STAYS OPEN", sign]
 
 
 def fastest(run: Callable[[], object]) -> float:

@@ -93,7 +93,7 @@ def captum(net: Net) -> Explain:
 
 
 def _stand_in_for_torchvision() -> None:
-    """Give zennit the two ResNet blocks that it imports for canonizers, not used here; empty classes do where torchvision fails."""
+    """Give zennit the classes that it imports for canonizers and types, not used here; empty ones do where torchvision fails."""
     try:
         import torchvision  # noqa: F401
     except (ImportError, RuntimeError):
@@ -102,6 +102,8 @@ def _stand_in_for_torchvision() -> None:
         for name in ("torchvision", "torchvision.models"):
             sys.modules[name] = ModuleType(name)
         sys.modules[resnet.__name__] = resnet
+        sys.modules["torchvision"].ops = ModuleType("torchvision.ops")
+        sys.modules["torchvision"].ops.FrozenBatchNorm2d = type("FrozenBatchNorm2d", (), {})
 
 
 PEERS: dict[str, Callable[[Net], Explain]] = {

@@ -1,4 +1,4 @@
-/* along.c: steps that work along one axis: LRN, softmax, embeddings.  One item is one line of that axis. */
+/* along.c: steps that work along one axis: LRN, softmax and its logarithm, embeddings.  One item is one line of that axis. */
 #include "kernel.h"
 
 #include <tgmath.h>
@@ -64,6 +64,31 @@ static void run_softmax(void *context, int64_t first, int64_t last)
 void NAME(softmax)(const dtd_step *s, void *const *bases, int n_threads)
 {
     each_line(s, bases, n_threads, s->out.shape, s->mode, run_softmax);
+}
+
+/* out[i] = x[i] - max x - log sum_j exp(x[j] - max x) */
+static void run_log_softmax(void *context, int64_t first, int64_t last)
+{
+    const line_job *job = context;
+    const dtd_step *s = job->s;
+    int64_t n = s->out.shape[job->axis], from = s->x.stride[job->axis], to = s->out.stride[job->axis], p[6];
+    for (int64_t item = first; item < last; item++) {
+        unravel(item, s->out.shape, job->axis, p);
+        const real *x = reals(&s->x, job->bases) + offset_of(&s->x, p);
+        real *out = reals(&s->out, job->bases) + offset_of(&s->out, p), largest = x[0], sum = 0;
+        for (int64_t i = 1; i < n; i++)
+            largest = x[i * from] > largest ? x[i * from] : largest;
+        for (int64_t i = 0; i < n; i++)
+            sum += exp(x[i * from] - largest);
+        sum = log(sum);
+        for (int64_t i = 0; i < n; i++)
+            out[i * to] = x[i * from] - largest - sum;
+    }
+}
+
+void NAME(log_softmax)(const dtd_step *s, void *const *bases, int n_threads)
+{
+    each_line(s, bases, n_threads, s->out.shape, s->mode, run_log_softmax);
 }
 
 /* ------------------------------------------------------------------------------------------------------------ embeddings */

@@ -120,6 +120,8 @@ static const char *fault(const dtd_step *s, int isa)
         return "unknown operation";
     if (s->weight_map < 0 || s->weight_map >= DTD_N_WEIGHT_MAPS)
         return "unknown weight map";
+    if (s->activation < 0 || s->activation >= DTD_N_ACTIVATIONS)
+        return "unknown activation";
     if (s->groups < 1 || s->repeat < 1)
         return "groups and repeat are at least 1";
     return NULL;

@@ -39,11 +39,12 @@ typedef enum {
     DTD_SCATTER_LINEAR, /* out[n,i] (+)= multiplier * sum_j wm(w[j,i]) * x[n,j] */
     DTD_FACTOR,         /* factor from terms, see dtd_factor */
     DTD_MULTIPLY,       /* out (+)= multiplier(m) * x */
-    DTD_DIVIDE,         /* out = x / m, 0 where m is 0 */
-    DTD_ACTIVATE,       /* out = act(x) */
+    DTD_DIVIDE,         /* out = x / m, 0 where m is 0, or has not the sign that `mode` asks for */
+    DTD_ACTIVATE,       /* out = act(x), or act'(x) */
     DTD_AFFINE,         /* out (+)= x * weight[c] + bias[c] */
     DTD_LRN,
     DTD_SOFTMAX,     /* along axis `mode` */
+    DTD_LOG_SOFTMAX, /* its logarithm */
     DTD_MAX_POOL,    /* out = max over taps of x, m = number of the winning tap */
     DTD_MAX_UNPOOL,  /* out (+)= sum over windows won by this element */
     DTD_MAX_SCATTER, /* the same, all of out at once, where every element has one window */
@@ -90,7 +91,8 @@ typedef enum {
     DTD_F_NONE,
     DTD_F_GATE,        /* coefficient * act(y) / d * scale, 0 where d is 0 or not selected */
     DTD_F_DENOMINATOR, /* d / (coefficient * scale), 0 where not selected */
-    DTD_F_DERIVATIVE   /* act'(y) * scale */
+    DTD_F_DERIVATIVE,  /* act'(y) * scale */
+    DTD_F_SIGNED       /* (terms + stabilizer) / scale where y >= 0, (min(0, y - bias - terms) - stabilizer) / scale where y < 0 */
 } dtd_factor;
 
 /* of products: as float32 makes them, in bfloat16, or in bfloat16 where they make the terms of a dual step alone */
@@ -103,15 +105,25 @@ typedef enum {
     DTD_RELU,
     DTD_LEAKY_RELU,
     DTD_CLIP,
+    DTD_THRESHOLD,
+    DTD_HARD_SHRINK,
+    DTD_SOFT_SHRINK,
+    DTD_TANH_SHRINK,
     DTD_ELU,
+    DTD_SELU,
+    DTD_CELU,
     DTD_SILU,
     DTD_GELU,
     DTD_GELU_TANH,
+    DTD_MISH,
     DTD_SIGMOID,
     DTD_HARD_SIGMOID,
+    DTD_LOG_SIGMOID,
     DTD_HARD_SWISH,
     DTD_TANH,
-    DTD_SOFTPLUS
+    DTD_SOFTPLUS,
+    DTD_SOFTSIGN,
+    DTD_N_ACTIVATIONS
 } dtd_activation;
 
 /* One step.  Unused views and refs are absent (base -1).  See csrc/README.md for each operation's use of the fields. */
@@ -147,5 +159,11 @@ const char *dtd_compiler(void);
 int dtd_openmp_version(void); /* 0 without OpenMP */
 int dtd_max_threads(void);    /* what OpenMP was told to use at most; 1 without OpenMP */
 int dtd_step_size(void);      /* sizeof(dtd_step), checked by Python */
+
+/* So many of n_threads threads can be had by regions of the thread that calls: OpenMP ends the process where it can start none. */
+int dtd_secure_threads(int n_threads);
+
+/* A sum over pairs of 64-bit words that changes where words change or change places; the same for any number of threads. */
+uint64_t dtd_checksum(const void *pairs, int64_t n_pairs, int n_threads);
 
 #endif

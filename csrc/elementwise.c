@@ -48,9 +48,15 @@ void NAME(multiply)(const dtd_step *s, void *const *bases, int n_threads)
 
 static void row_divide(const dtd_step *s, const real *const *operand, real *result, int64_t n)
 {
-    (void)s;
+    const real *x = operand[0], *m = operand[1];
     for (int64_t i = 0; i < n; i++)
-        result[i] = quotient(operand[0][i], operand[1][i]);
+        result[i] = quotient(x[i], m[i]);
+    if (s->mode == DTD_M_POSITIVE)
+        for (int64_t i = 0; i < n; i++)
+            result[i] = m[i] <= 0 ? 0 : result[i];
+    if (s->mode == DTD_M_NEGATIVE)
+        for (int64_t i = 0; i < n; i++)
+            result[i] = m[i] >= 0 ? 0 : result[i];
 }
 
 void NAME(divide)(const dtd_step *s, void *const *bases, int n_threads)
@@ -61,9 +67,18 @@ void NAME(divide)(const dtd_step *s, void *const *bases, int n_threads)
 
 /* --------------------------------------------------------------------------------------------------- activations, factors */
 
+/* x where x > 0, else slope x; or what that is differentiated */
+static void row_slopes(int derivative, const real *x, const real *slope, real *result, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        result[i] = derivative ? (x[i] > 0 ? 1 : x[i] <= 0 ? slope[i] : x[i]) : x[i] <= 0 ? slope[i] * x[i] : x[i];
+}
+
 static void row_activate(const dtd_step *s, const real *const *operand, real *result, int64_t n)
 {
-    if (s->mode == DTD_F_DERIVATIVE)
+    if (operand[1])
+        row_slopes(s->mode == DTD_F_DERIVATIVE, operand[0], operand[1], result, n);
+    else if (s->mode == DTD_F_DERIVATIVE)
         NAME(row_derivative)(s, operand[0], result, n);
     else
         NAME(row_activation)(s, operand[0], result, n);
@@ -71,7 +86,7 @@ static void row_activate(const dtd_step *s, const real *const *operand, real *re
 
 void NAME(activate)(const dtd_step *s, void *const *bases, int n_threads)
 {
-    const dtd_view *operands[] = {&s->x};
+    const dtd_view *operands[] = {&s->x, &s->m};
     NAME(nest)(s, bases, n_threads, row_activate, operands, COUNT(operands), 0);
 }
 
@@ -105,7 +120,7 @@ static void row_factor(const dtd_step *s, const real *const *operand, real *resu
             sum[i] = m[i] + bias[i];
         y = sum;
     }
-    NAME(row_factor)(s, d, y, operand[2], operand[5], operand[6], result, n);
+    NAME(row_factor)(s, d, y, operand[2], operand[5], s->mode == DTD_F_SIGNED ? m : operand[6], result, n);
 }
 
 void NAME(factor)(const dtd_step *s, void *const *bases, int n_threads)

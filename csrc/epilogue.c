@@ -146,7 +146,7 @@ static int plain(const dtd_site *site)
 static int usual_neuron(const dtd_step *s, const dtd_site *site)
 {
     return plain(site) && (s->activation == DTD_IDENTITY || s->activation == DTD_RELU) &&
-           (s->mode == DTD_F_NONE || (s->mode == DTD_F_GATE && s->select == DTD_ALL));
+           (s->mode == DTD_F_NONE || s->mode == DTD_F_SIGNED || (s->mode == DTD_F_GATE && s->select == DTD_ALL));
 }
 
 /* n lanes of a view; `full` says that n = VL, and is a constant wherever these are inlined. */
@@ -181,6 +181,7 @@ ALWAYS_INLINE void finish_vector(const dtd_step *s, const dtd_site *site, const 
         const real *more = site->terms_prev.at ? site->terms_prev.at + p * site->terms_prev.pixel + c : NULL;
         sum = !terms ? t : more ? sum + load_lanes(more, n, full) : sum;
     }
+    const vec before = t;
     t += b.bias;
     vec a = s->activation == DTD_RELU ? vec_positive(t) : t;
     store_lanes(site->out.at + p * site->out.pixel + c, a, n, full);
@@ -189,6 +190,11 @@ ALWAYS_INLINE void finish_vector(const dtd_step *s, const dtd_site *site, const 
     if (s->mode == DTD_F_GATE)
         store_lanes(site->factor.at + p * site->factor.pixel + c, vec_quotient(coefficient * a, vec_stabilised(sum + b.bias_d, stabilizer)),
                     n, full);
+    if (s->mode == DTD_F_SIGNED) {
+        const mask below = t < 0;
+        const vec rest = vec_negative(before - sum) - stabilizer, d = sum + stabilizer;
+        store_lanes(site->factor.at + p * site->factor.pixel + c, (vec)(((mask)rest & below) | ((mask)d & ~below)), n, full);
+    }
 }
 
 /* Pixels outside, so that memory is walked as it lies; where a vector holds a pixel, its biases stay in registers. */
@@ -255,7 +261,7 @@ void NAME(finish_neuron)(const dtd_step *s, const dtd_site *site, real *y, real 
         finish_usual_neuron(s, site, y, terms, DTD_BLOCK);
         return;
     }
-    real scales[TILE], other[TILE], out[TILE];
+    real scales[TILE], other[TILE], out[TILE], before[TILE];
     const int n = site->n_pixels * DTD_BLOCK;
     const real *scale = load_tile(&site->scale, site, scales);
     for (int i = 0; i < n && scale; i++)
@@ -274,12 +280,14 @@ void NAME(finish_neuron)(const dtd_step *s, const dtd_site *site, real *y, real 
         memcpy(other, y, (size_t)n * sizeof *y);
         d = other;
     }
+    if (s->mode == DTD_F_SIGNED)
+        memcpy(before, y, (size_t)n * sizeof *y);
     add_bias(site, site->bias, y);
     NAME(row_activation)(s, y, out, n);
     store_tile(&site->out, site, out);
     if (s->mode != DTD_F_NONE) {
         add_bias(site, site->bias_d, d);
-        NAME(row_factor)(s, d, y, out, scale, NULL, d, n);
+        NAME(row_factor)(s, d, y, out, scale, s->mode == DTD_F_SIGNED ? before : NULL, d, n);
         store_tile(&site->factor, site, d);
     }
 }

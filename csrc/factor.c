@@ -21,6 +21,13 @@ void NAME(row_factor)(const dtd_step *s, const real *d, const real *y, const rea
             factor[i] = scale ? c[i] * scale[i] : c[i];
         return;
     }
+    if (s->mode == DTD_F_SIGNED) {
+        for (int64_t i = 0; i < n; i++)
+            c[i] = y[i] < 0 ? negative(other[i] - d[i]) - stabilizer : d[i] + stabilizer;
+        for (int64_t i = 0; i < n; i++)
+            factor[i] = scale ? quotient(c[i], scale[i]) : c[i];
+        return;
+    }
     for (int64_t i = 0; i < n; i++)
         c[i] = other && other[i] == 0 ? 1 : coefficient;
     if (s->mode == DTD_F_GATE) {

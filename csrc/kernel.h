@@ -58,6 +58,7 @@ void NAME(activate)(const dtd_step *s, void *const *bases, int n_threads);
 void NAME(affine)(const dtd_step *s, void *const *bases, int n_threads);
 void NAME(lrn)(const dtd_step *s, void *const *bases, int n_threads);
 void NAME(softmax)(const dtd_step *s, void *const *bases, int n_threads);
+void NAME(log_softmax)(const dtd_step *s, void *const *bases, int n_threads);
 void NAME(max_pool)(const dtd_step *s, void *const *bases, int n_threads);
 void NAME(max_unpool)(const dtd_step *s, void *const *bases, int n_threads);
 void NAME(max_scatter)(const dtd_step *s, void *const *bases, int n_threads);

@@ -24,6 +24,7 @@ const dtd_kernel_table UNIT(kernels) = {{
     [DTD_AFFINE] = NAME(affine),
     [DTD_LRN] = NAME(lrn),
     [DTD_SOFTMAX] = NAME(softmax),
+    [DTD_LOG_SOFTMAX] = NAME(log_softmax),
     [DTD_MAX_POOL] = NAME(max_pool),
     [DTD_MAX_UNPOOL] = NAME(max_unpool),
     [DTD_MAX_SCATTER] = NAME(max_scatter),

@@ -209,6 +209,18 @@ def zplus(taps, x, bias="none"):
     return [_term(np.maximum(taps.matrix * x, 0), {"none": 0 * b, "positive": np.maximum(b, 0), "signed": b}[bias])]
 
 
+def zplus_by_sign(taps, x, bias="none"):
+    """(sgn(y) x w)+, sgn 0 = +1"""
+    n, b = taps.matrix * x, taps.bias
+    y = n.sum(1) + b
+    with np.errstate(invalid="ignore", divide="ignore"):
+        undecided = np.where(y == 0, 0, (abs(n).sum(1) + abs(b)) / abs(y))
+    # what is found as the rest of y has the error of all its terms
+    whole = abs(n).sum(1)
+    return [_term(np.maximum(n, 0), coefficient=1.0 * (y >= 0), undecided=undecided),
+            _term(np.minimum(n, 0), coefficient=1.0 * (y < 0), undecided=undecided)._replace(size=2 * whole)]  # fmt: skip
+
+
 def wsquare(taps, x, bias="none"):
     return [_term(taps.matrix**2, {"none": 0, "square": 1}[bias] * taps.bias**2)]
 
@@ -241,7 +253,7 @@ def alpha_beta(taps, x, alpha=2.0, beta=1.0, fallback=False, bias="none"):
     b, n = taps.bias, taps.matrix * x
     plus = _term(np.maximum(n, 0), {"none": 0 * b, "by_sign": np.maximum(b, 0), "full": b}[bias])
     minus = _term(np.minimum(n, 0), {"none": 0 * b, "by_sign": np.minimum(b, 0), "full": b}[bias], coefficient=-beta)
-    plus = plus._replace(coefficient=np.where(minus.t == 0, 1.0, alpha) if fallback else alpha)
+    plus = plus._replace(coefficient=np.where((n < 0).any(1), alpha, 1.0) if fallback else alpha)
     return [plus, minus] if beta else [plus]
 
 

@@ -9,19 +9,23 @@ to rounding only.  In the last the winner of a MaxPool hangs on an executor's la
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
 from hypothesis import strategies as st
 
 import dtdfast as dtd
+from dtdfast.activations import ACTIVATIONS
+from dtdfast.presets import PRESETS
+from dtdfast.rules import CONVENTIONS
+from rule_space import draw_rule, rule_classes
 
 MAX_ELEMENTS = 1500  # of one tensor of one sample
 WEIGHTED = (dtd.Linear, dtd.Conv, dtd.ConvTranspose)
 POOLED = (dtd.AvgPool, dtd.SumPool, dtd.GlobalAvgPool)
-ACTIVATIONS = ["leaky_relu", "clip", "elu", "silu", "gelu", "gelu_tanh", "sigmoid", "hard_sigmoid", "hard_swish", "tanh", "softplus"]
 AGES = [0, 0, 0, 0, 0, 1, 2, 3]  # how far back a block reads
-PRESETS = ["lrp-0", "lrp-epsilon", "epsilon-plus", "epsilon-plus-flat", "epsilon-alpha2-beta1", "excitation-backprop"]
+SHARING = [cls for cls in rule_classes() if cls is not dtd.Pass]
 
 
 class Graph:
@@ -225,7 +229,9 @@ def relu(b, p):
 
 
 def activation(b, p):
-    return b.put(_bind(dtd.Activation, str(b.rng.choice(ACTIVATIONS))), p, b.shape(p))
+    kind = str(b.rng.choice(list(ACTIVATIONS)))
+    slopes = b.vector(b.shape(p) if b.rng.random() < 0.5 else b.shape(p)[0]) if kind == "prelu" else None
+    return b.put(_bind(dtd.Activation, kind, slopes=slopes), p, b.shape(p))
 
 
 def dropout(b, p):
@@ -234,12 +240,15 @@ def dropout(b, p):
 
 def batch_norm(b, p):
     n = b.shape(p)[0]
-    return b.put(_bind(dtd.BatchNorm, b.vector(n), b.positive(n), b.positive(n), b.bias(n)), p, b.shape(p))
+    weight = b.positive(n) * b.rng.choice([-1, 1], n, p=[0.25, 0.75])
+    return b.put(_bind(dtd.BatchNorm, b.vector(n), b.positive(n), weight, b.bias(n)), p, b.shape(p))
 
 
 def scale(b, p):
+    """Factors of both signs and, now and then, 0."""
     n = b.shape(p)[0]
-    return b.put(_bind(dtd.Scale, b.positive(n), b.bias(n)), p, b.shape(p))
+    factor = b.positive(n) * b.rng.choice([-1.0, 0.0, 1.0], n, p=[0.3, 0.1, 0.6]).astype(np.float32)
+    return b.put(_bind(dtd.Scale, factor, b.bias(n)), p, b.shape(p), ties=1)
 
 
 def slices(b, p):
@@ -307,20 +316,38 @@ def _input(draw, rng):
         x = abs(x)
     elif domain != "real":
         x = np.clip(x, *domain)
-    return x, Builder(rng, shape), domain
+    b = Builder(rng, shape)
+    if draw(st.integers(0, 5)) == 0:
+        b.put(_bind(dtd.Preparation, b.vector(shape[0]), b.bias(shape[0])), dtd.INPUT, shape)
+    return x, b, domain
 
 
-def _rules(draw, b):
-    """The default, a preset, or other rules on some of the layers that take one."""
-    choice = draw(st.integers(0, 3))
-    if choice == 0:
-        return "dtd"
-    if choice == 1:
-        return draw(st.sampled_from(PRESETS))
-    inside = [dtd.WSquare(), dtd.Flat(), dtd.ZBox(-20.0, 20.0), dtd.ZPlus(bias="positive", stabilizer=1e-3), dtd.Epsilon(stabilizer=0.25),
-              dtd.Gamma(), dtd.AlphaBeta(2.0, 1.0, bias="by_sign", stabilizer=1e-2)]  # fmt: skip
-    return {p: inside[b.int(0, len(inside) - 1)] for p, record in enumerate(b.layers)
-            if isinstance(record, (*WEIGHTED, *POOLED)) and b.rng.random() < 0.5}  # fmt: skip
+def options(rng, b, domain):
+    """The default, a preset, one rule for all, or rules of all kinds on some of the layers that take one; and a convention."""
+    choice = rng.random()
+    if choice < 0.2:
+        rules = "dtd"
+    elif choice < 0.5:
+        boxed = isinstance(domain, tuple)
+        rules = str(rng.choice([name for name, preset in PRESETS.items() if boxed or not isinstance(preset.first, dtd.ZBox)]))
+    elif choice < 0.6:
+        rules = draw_rule(rng, rng.choice(SHARING))
+        if getattr(rules, "fallback", False) and any(isinstance(record, (dtd.Scale, dtd.BatchNorm)) for record in b.layers):
+            rules = dataclasses.replace(rules, fallback=False)  # an affine joined with its layer refuses it: tests/test_affines.py
+    else:
+        rules = {p: rule for p, record in enumerate(b.layers) if rng.random() < 0.5 and (rule := _rule_of(rng, b, p, record)) is not None}
+    return {"rules": rules, "domain": domain, "convention": str(rng.choice(list(CONVENTIONS)))}
+
+
+def _rule_of(rng, b, p, record):
+    if isinstance(record, dtd.Add):
+        return draw_rule(rng, rng.choice([dtd.Pass, *SHARING]))
+    if not isinstance(record, (*WEIGHTED, *POOLED)):
+        return None
+    source = p - 1 if record.inputs is None else record.inputs[0]
+    before = b.layers[source] if source != dtd.INPUT else None
+    moved = isinstance(before, (dtd.Pad, dtd.Dropout))  # which may fold, so that another shape is read
+    return draw_rule(rng, rng.choice(SHARING), None if moved else b.shape(source))
 
 
 @st.composite
@@ -344,4 +371,4 @@ def graphs(draw, max_blocks=10):
         p = b.put(_bind(dtd.Softmax), p, b.shape(p))
     sign = draw(st.sampled_from([abs, np.asarray]))
     start = sign(rng.standard_normal((len(x), *b.shape(p)))).astype(np.float32)
-    return Graph(b.layers, b.shapes, x, start, {"rules": _rules(draw, b), "domain": domain})
+    return Graph(b.layers, b.shapes, x, start, options(rng, b, domain))

@@ -61,6 +61,7 @@ def _inside(x: Array, low: float, high: float) -> Array:
 
 
 _TANH = math.sqrt(2 / math.pi)
+_SELU = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946  # alpha and scale of arXiv:1706.02515
 
 # kind -> (function, derivative), both of (x, alpha, beta)
 ACTIVATIONS: dict[str, tuple[Callable[..., Array], Callable[..., Array]]] = {
@@ -68,8 +69,20 @@ ACTIVATIONS: dict[str, tuple[Callable[..., Array], Callable[..., Array]]] = {
     "RELU": (lambda x, a, b: np.maximum(x, 0), lambda x, a, b: (x > 0) * 1.0),
     "LEAKY_RELU": (lambda x, a, b: np.where(x > 0, x, a * x), lambda x, a, b: np.where(x > 0, 1, a)),
     "CLIP": (lambda x, a, b: np.clip(x, a, b), lambda x, a, b: _inside(x, a, b)),
+    "THRESHOLD": (lambda x, a, b: np.where(x > a, x, b), lambda x, a, b: (x > a) * 1.0),
+    "HARD_SHRINK": (lambda x, a, b: np.where(abs(x) > a, x, 0), lambda x, a, b: (abs(x) > a) * 1.0),
+    "SOFT_SHRINK": (lambda x, a, b: np.sign(x) * np.maximum(abs(x) - a, 0), lambda x, a, b: (abs(x) > a) * 1.0),
+    "TANH_SHRINK": (lambda x, a, b: x - np.tanh(x), lambda x, a, b: np.tanh(x) ** 2),
     "ELU": (lambda x, a, b: np.where(x > 0, x, a * np.expm1(x)), lambda x, a, b: np.where(x > 0, 1, a * np.exp(x))),
-    "SILU": (lambda x, a, b: x * _sigmoid(x), lambda x, a, b: _sigmoid(x) * (1 + x * _sigmoid(-x))),
+    "SELU": (
+        lambda x, a, b: _SELU[1] * np.where(x > 0, x, _SELU[0] * np.expm1(x)),
+        lambda x, a, b: _SELU[1] * np.where(x > 0, 1, _SELU[0] * np.exp(x)),
+    ),
+    "CELU": (
+        lambda x, a, b: np.maximum(x, 0) + np.minimum(a * np.expm1(np.minimum(x, 0) / a), 0),
+        lambda x, a, b: np.where(x > 0, 1, np.exp(np.minimum(x, 0) / a)),
+    ),
+    "SILU": (lambda x, a, b: x * _sigmoid(a * x), lambda x, a, b: _sigmoid(a * x) * (1 + a * x * _sigmoid(-a * x))),
     "GELU": (
         lambda x, a, b: x / 2 * _erfc(-x / math.sqrt(2)),
         lambda x, a, b: _erfc(-x / math.sqrt(2)) / 2 + x * np.exp(-x * x / 2) / math.sqrt(2 * math.pi),
@@ -81,14 +94,20 @@ ACTIVATIONS: dict[str, tuple[Callable[..., Array], Callable[..., Array]]] = {
             + x / 2 * (1 - np.tanh(_TANH * (x + 0.044715 * x**3)) ** 2) * _TANH * (1 + 3 * 0.044715 * x * x)
         ),
     ),
+    "MISH": (
+        lambda x, a, b: x * np.tanh(np.logaddexp(0, x)),
+        lambda x, a, b: np.tanh(np.logaddexp(0, x)) + x * _sigmoid(x) / np.cosh(np.logaddexp(0, x)) ** 2,
+    ),
     "SIGMOID": (lambda x, a, b: _sigmoid(x), lambda x, a, b: _sigmoid(x) * _sigmoid(-x)),
     "HARD_SIGMOID": (_hard, lambda x, a, b: a * _inside(a * x + b, 0, 1)),
+    "LOG_SIGMOID": (lambda x, a, b: -np.logaddexp(0, -x), lambda x, a, b: _sigmoid(-x)),
     "HARD_SWISH": (
         lambda x, a, b: x * np.clip(x / 6 + 0.5, 0, 1),
         lambda x, a, b: np.where(x <= -3, 0, np.where(x >= 3, 1, x / 3 + 0.5)),
     ),
     "TANH": (lambda x, a, b: np.tanh(x), lambda x, a, b: 1 / np.cosh(x) ** 2),
     "SOFTPLUS": (lambda x, a, b: np.logaddexp(0, a * x) / a, lambda x, a, b: _sigmoid(a * x)),
+    "SOFTSIGN": (lambda x, a, b: x / (1 + abs(x)), lambda x, a, b: 1 / (1 + abs(x)) ** 2),
 }
 
 

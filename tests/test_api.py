@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import dtdfast as dtd
+from dtdfast.activations import ACTIVATIONS
 from support import classifier, close, normal, segmenter
 
 pytestmark = pytest.mark.parametrize("backend", ["oracle", "cpu"])
@@ -30,17 +31,29 @@ def test_softmax_over_channels(backend, rng):
     logits = dtd.predict(layers, x, backend=backend)
     e = np.exp(logits - logits.max(axis=1, keepdims=True))
     close(dtd.predict([*layers, dtd.Softmax(-3)], x, backend=backend), e / e.sum(axis=1, keepdims=True), backend)
+    expected = logits - logits.max(axis=1, keepdims=True) - np.log(e.sum(axis=1, keepdims=True))
+    close(dtd.predict([*layers, dtd.Softmax(-3, log=True)], x, backend=backend), expected, backend)
 
 
-@pytest.mark.parametrize("kind", ["leaky_relu", "clip", "elu", "silu", "gelu", "gelu_tanh", "sigmoid", "hard_sigmoid", "hard_swish", "tanh",
-                                  "softplus"])  # fmt: skip
+@pytest.mark.parametrize("kind", ACTIVATIONS)
 def test_activations(kind, backend):
     from math import erf
 
     x = np.linspace(-9, 9, 37)[None].astype(np.float32)
-    t = x.astype(np.float64)
+    t, slopes = x.astype(np.float64), np.linspace(-1, 1, 37)
+    selu_alpha, selu_scale = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
     expected = {
         "leaky_relu": lambda: np.where(t > 0, t, 0.01 * t),
+        "prelu": lambda: np.maximum(t, 0) + slopes * np.minimum(t, 0),
+        "threshold": lambda: t * (t > 1),
+        "hard_shrink": lambda: t * (abs(t) > 0.5),
+        "soft_shrink": lambda: np.sign(t) * np.maximum(abs(t) - 0.5, 0),
+        "tanh_shrink": lambda: t - np.tanh(t),
+        "selu": lambda: selu_scale * (np.maximum(t, 0) + selu_alpha * (np.exp(np.minimum(t, 0)) - 1)),
+        "celu": lambda: np.maximum(t, 0) + np.exp(np.minimum(t, 0)) - 1,
+        "mish": lambda: t * np.tanh(np.log1p(np.exp(t))),
+        "log_sigmoid": lambda: -np.log1p(np.exp(-t)),
+        "softsign": lambda: t / (1 + abs(t)),
         "clip": lambda: np.clip(t, 0, 6),
         "elu": lambda: np.where(t > 0, t, np.exp(t) - 1),
         "silu": lambda: t / (1 + np.exp(-t)),
@@ -52,10 +65,9 @@ def test_activations(kind, backend):
         "tanh": lambda: np.tanh(t),
         "softplus": lambda: np.log1p(np.exp(t)),
     }[kind]()
-    np.testing.assert_allclose(
-        dtd.predict([dtd.Activation(kind)], x, backend=backend), expected, rtol=1e-5, atol=1e-6 if backend == "cpu" else 1e-15
-    )
-    fused = [dtd.Linear(np.eye(37)), dtd.Activation(kind)]
+    record = dtd.Activation(kind, slopes=slopes if kind == "prelu" else None)
+    np.testing.assert_allclose(dtd.predict([record], x, backend=backend), expected, rtol=1e-5, atol=1e-6 if backend == "cpu" else 1e-15)
+    fused = [dtd.Linear(np.eye(37)), record]
     np.testing.assert_allclose(dtd.predict(fused, x, backend=backend), expected, rtol=1e-5, atol=1e-6 if backend == "cpu" else 1e-15)
 
 

@@ -57,7 +57,7 @@ def test_summary_is_what_the_library_says(here: Path, capsys: pytest.CaptureFixt
     assert entry["output"] == outputs[0, target]
     assert entry["probability"] == dtd.predict(layers, x)[0, target]
     assert entry["relevance"] == pytest.approx(relevance.sum(), rel=1e-6)
-    assert entry["closed"]
+    assert entry["account_closes"]
     assert entry["relevance"] == pytest.approx(entry["output"] - sum(entry["absorbed"].values()), rel=1e-5)
     line = capsys.readouterr().out.splitlines()[0]
     assert line.startswith(f"photo.png  {target} {entry['label']}")
@@ -107,7 +107,7 @@ def test_channels_last_and_grey_models(here: Path) -> None:
     assert entries()[0]["relevance"] == pytest.approx(first[0]["relevance"], rel=1e-5)
     onnx.save(model(BODY, given="float[5,1,3,3] w", x="float[N,1,H,W] x"), "grey.onnx")
     assert run("grey.onnx", "photo.png", "--size", "16") == 0
-    assert entries()[0]["closed"]
+    assert entries()[0]["account_closes"]
 
 
 # ---------------------------------------------------------------------------------------------------------- photographs
@@ -189,7 +189,10 @@ def test_inspect_says_what_would_be_refused(here: Path, capsys: pytest.CaptureFi
 def test_plan(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["plan", "net.onnx", "--batch", "3"]) == 0
     layers = dtd.from_onnx("net.onnx")
-    assert capsys.readouterr().out == f"{dtd.Explainer(layers).plan_for((3, 3, 16, 24))}\n"
+    fed = Preparation(size=(16, 24))
+    assert capsys.readouterr().out == f"{dtd.Explainer(layers, domain=fed.domain).plan_for((3, 3, 16, 24))}\n"
+    assert cli.main(["plan", "net.onnx", "--domain", "real"]) == 0
+    assert capsys.readouterr().out == f"{dtd.Explainer(layers).plan_for((1, 3, 16, 24))}\n"
     assert cli.main(["plan", "net.safetensors", "--shape", "3,9,9", "--rules", "lrp-epsilon"]) == 0
     assert capsys.readouterr().out == f"{dtd.Explainer(layers, rules='lrp-epsilon').plan_for((1, 3, 9, 9))}\n"
 
@@ -204,7 +207,10 @@ def test_plan(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (("explain", "net.onnx", "net.onnx"), "net.onnx cannot be read as an image"),
         (("explain", "no.onnx", "photo.png"), "no.onnx"),
         (("explain", "photo.png", "photo.png"), "expected a file that ends in .onnx"),
-        (("explain", "net.onnx", "photo.png", "--channels", "gray"), "expects 3 channels; its input has 1"),
+        (
+            ("explain", "net.onnx", "photo.png", "--channels", "gray"),
+            "is declared as (n, 3, 16, 24); say --layout nchw --channels rgb, or neither",
+        ),
         (("explain", "net.onnx", "photo.png", "--mean", "1,2"), "expected one number or 3 (rgb)"),
         (("explain", "net.onnx", "photo.png", "--std", "0"), "expected positive numbers"),
         (("explain", "net.onnx", "photo.png", "--crop", "2"), "crop is 2.0"),

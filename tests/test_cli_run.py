@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import h5py
@@ -45,11 +46,20 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generat
     return layers
 
 
+def often(path: str) -> str:
+    """The three outputs that were explained most often, as they are printed."""
+    targets = zarr.open_group(path)["target"][:]
+    counts = Counter(int(t) for t in targets if t >= 0)
+    return ", ".join(f"{t} ({n})" for t, n in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:3])
+
+
 def test_a_folder_with_a_bad_file(here: list[dtd.Layer]) -> None:
     printed, progress = run("explain", "net.safetensors", "photos", "-o", "maps.zarr", *OPTIONS, "--dtype", "float16", "--sum-channels")
-    first, last = printed.splitlines()
+    first, fed, last = printed.splitlines()
     assert first.startswith("00004.jpg: ")
     assert "cannot be read as an image" in first
+    assert fed.startswith("fed as 0.875 of the centre, 6 × 6, bgr, nchw; x = (255·p − (104, 117, 123)) / 1 with p from 0 to 1; rules dtd,")
+    assert fed.endswith(f"explained most often: output {often('maps.zarr')}")
     assert re.fullmatch(r"8 sample\(s\), [\d.]+ per second, 1 bad: .*maps\.zarr", last)
     assert "8/8" in progress
     assert "image/s" in progress or "s/image" in progress

@@ -182,6 +182,24 @@ def test_gradient_equivalence_in_float64(rng: np.random.Generator) -> None:
         diagnostics.gradient_equivalence(layers, x, np.ones((20, 4)))
 
 
+def test_gradient_equivalence_names_what_differs(rng: np.random.Generator) -> None:
+    """Leaky ReLUs, norms that do not fold and paddings of other values keep the identity; other activations and gates do not."""
+    weight = rng.standard_normal((4, 4))
+    same = [dtd.Linear(weight, rng.standard_normal(4)), dtd.Activation("leaky_relu"), dtd.Concat(inputs=(0, 1)),
+            dtd.BatchNorm(rng.standard_normal(8), np.ones(8)), dtd.ReLU(), dtd.Linear(rng.standard_normal((3, 8)))]  # fmt: skip
+    x = rng.standard_normal((10, 4))
+    result = diagnostics.gradient_equivalence(same, x, backend="oracle")
+    assert result.lrp0.max() <= 1e-12
+    assert result.causes == ()
+    gated = [dtd.Linear(weight, name="body"), dtd.Activation("gelu"), dtd.Linear(weight), dtd.Activation("sigmoid"),
+             dtd.Mul(inputs=(1, 3)), dtd.Linear(weight)]  # fmt: skip
+    result = diagnostics.gradient_equivalence(gated, x, backend="oracle")
+    assert result.lrp0.max() > 1e-3
+    assert [cause.split(":")[0] for cause in result.causes] == ["layer 1 (Activation)", "layer 4 (Mul)"]
+    assert "gelu" in result.reading
+    assert "gate" in result.reading
+
+
 def test_conservation_names_the_cause(rng: np.random.Generator) -> None:
     layers, x, _ = digits()
     kept = diagnostics.conservation(layers, x, **BOX)

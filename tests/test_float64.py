@@ -177,3 +177,26 @@ def test_which_backend_has_float64(monkeypatch, rng):
     assert dtd.Explainer(layers, backend="oracle", precision="float64").backend == "oracle"
     with pytest.raises(dtd.BackendError, match="float64"):
         dtd.Explainer(layers, precision="float16")
+
+
+def test_a_preparation_under_a_convention_that_takes_float64(rng):
+    """Both reasons for float64 at once: all of the network takes it, and nothing is converted in between."""
+    layers = [dtd.Preparation(normal(rng, 5), normal(rng, 5)), dtd.Linear(normal(rng, 7, 5), normal(rng, 7))]
+    x, start = normal(rng, 3, 5), normal(rng, 3, 7)
+    for rules in ("dtd", "lrp-epsilon", dtd.Gamma()):
+        options = dict(rules=rules, convention="captum")
+        expected = dtd.explain(layers, x, start, backend="oracle", **options)
+        np.testing.assert_allclose(dtd.explain(layers, x, start, backend="cpu", **options), expected, rtol=1e-6)
+
+
+def test_the_ledger_reads_the_bias_that_a_wide_unit_computed_with(rng):
+    """Float64 below, float32 above: a bias that nearly cancels its terms must not be rounded on its way into the account."""
+    weight, x = normal(rng, 7, 5).astype(float), normal(rng, 3, 5)
+    bias = -(weight @ x[0]) * (1 + 1e-7)  # which float32 does not hold
+    layers = [dtd.Linear(weight, bias), dtd.ReLU(), dtd.Linear(abs(normal(rng, 4, 7))), dtd.ReLU()]
+    start = abs(normal(rng, 3, 4))
+    for rules in ({0: dtd.Epsilon(), 2: dtd.ZPlus()}, {0: dtd.Zero(), 2: dtd.ZPlus()}):
+        explainer = dtd.Explainer(layers, rules=rules, convention="captum", domain="real", backend="cpu")
+        assert "float64 up to entry 1 and float32 above" in str(explainer.plan_for(x.shape))
+        ledger = explainer.ledger(x, start)
+        assert ledger.closed, str(ledger)

@@ -11,7 +11,10 @@ EXPENSIVE = (
     "asyncio", "concurrent.futures", "email", "hashlib", "http", "importlib.metadata", "importlib.resources", "logging", "socket", "uuid",
     "PIL", "cffi", "cuda", "dask", "h5py", "keras", "matplotlib", "numba", "onnx", "safetensors", "sklearn", "torch", "tqdm", "zarr",
 )  # fmt: skip
-CORE = {"dtdfast", *(f"dtdfast.{name}" for name in ("backends", "errors", "layers", "presets", "record", "rules"))}
+CORE = {
+    "dtdfast",
+    *(f"dtdfast.{name}" for name in ("activations", "backends", "errors", "layers", "layers_axes", "presets", "record", "rules", "show")),
+}
 
 
 def loaded(code: str) -> set[str]:

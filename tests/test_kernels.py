@@ -28,8 +28,11 @@ def test_neuron(kernels: Kernels, kind: str, seed: int) -> None:
     bias, bias_d = (kernels.normal(rng, layer.c_out) if h else None for h in has[:2])
     y_prev, terms_prev = (kernels.normal(rng, *layer.shape) if h else None for h in (has[2], has[2] and dual))
     scale = kernels.uniform(rng, *layer.count)[None, None, ..., None] + kernels.dtype(0.5) if has[3] else None
-    activation, mode = str(rng.choice(["IDENTITY", "LEAKY_RELU"])), str(rng.choice(["NONE", "GATE", "DENOMINATOR", "DERIVATIVE"]))
+    activation, mode = str(rng.choice(["IDENTITY", "LEAKY_RELU"])), str(rng.choice(["NONE", "GATE", "DENOMINATOR", "DERIVATIVE", "SIGNED"]))
     select, stabilizer, coefficient = str(rng.choice(["ALL", "Y_POSITIVE", "Y_NEGATIVE"])), float(rng.choice([0, 0.1])), -1.5
+    if mode == "SIGNED":
+        select, bias_d = "ALL", None
+        activation = str(rng.choice(["IDENTITY", activation]))  # most of them, in one pass too
     if seed % 3 == 0:  # what most steps are, which the kernels finish in one pass
         activation, mode, select = "RELU", "GATE", "ALL"
         bias_d = scale = None
@@ -69,6 +72,12 @@ def test_neuron(kernels: Kernels, kind: str, seed: int) -> None:
     out, d = results["out"].astype(kernels.wide), ref.stabilised(results["terms"].astype(kernels.wide) + b_d, stabilizer)
     if mode == "DERIVATIVE":
         agree(results["factor"], slope(out, 0.25, 0) * s * np.ones(layer.shape), 2 * kernels.u)
+        return
+    if mode == "SIGNED":  # the sum of y is not stored: its rest is off by the errors of both sums
+        sums, whole = results["terms"].astype(kernels.wide), s * layer.sums()[0] + previous[0]
+        below, error = np.minimum(whole - sums, 0) - stabilizer, (layer.n_terms + 6) * kernels.u * (y_size + abs(sums)) / s
+        factor = np.where(out < 0, below, sums + stabilizer) / s
+        agree(results["factor"], factor, error + 6 * kernels.u * abs(factor))
         return
     factor = ref.quotient(coefficient * out, d) * s if mode == "GATE" else d / (coefficient * s)
     if select != "ALL":
@@ -215,6 +224,8 @@ def test_instruction_sets() -> None:
         ({"op": -1}, "unknown operation"),
         ({"op": lib.DTD_N_OPS}, "unknown operation"),
         ({"weight_map": lib.DTD_N_WEIGHT_MAPS}, "unknown weight map"),
+        ({"activation": -1}, "unknown activation"),
+        ({"activation": lib.DTD_N_ACTIVATIONS}, "unknown activation"),
         ({"groups": 0}, "groups and repeat"),
         ({"repeat": 0}, "groups and repeat"),
     ],

@@ -143,6 +143,9 @@ def test_softmax(kernels: Kernels, axis: int) -> None:
     e = np.exp(x.astype(kernels.wide) - x.max(axis, keepdims=True))
     expected = e / e.sum(axis, keepdims=True)
     agree(out, expected, (x.shape[axis] + 4 + 2 * np.abs(x).max()) * kernels.u * expected + np.finfo(kernels.dtype).smallest_subnormal)
+    Step("LOG_SOFTMAX", {"x": x, "out": out}, {"mode": axis}).run(kernels)
+    expected = x.astype(kernels.wide) - x.max(axis, keepdims=True) - np.log(e.sum(axis, keepdims=True))
+    agree(out, expected, (x.shape[axis] + 6 + 4 * np.abs(x).max()) * kernels.u)
 
 
 @each_kernels

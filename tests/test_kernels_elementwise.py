@@ -65,8 +65,9 @@ def test_multiply(kernels: Kernels, shape: Any, multiplier: str) -> None:
         start = out.astype(kernels.wide)
 
 
+@pytest.mark.parametrize("sign", ["NONE", "POSITIVE", "NEGATIVE"])
 @each_shape
-def test_divide(kernels: Kernels, shape: Any) -> None:
+def test_divide(kernels: Kernels, shape: Any, sign: str) -> None:
     rng = np.random.default_rng(3)
     repeat = 2 if shape[0] % 2 == 0 else 1
     x, out, m = (
@@ -74,8 +75,10 @@ def test_divide(kernels: Kernels, shape: Any) -> None:
         operand(kernels, rng, shape),
         operand(kernels, rng, (shape[0] // repeat, *shape[1:]), zeros=True),
     )
-    Step("DIVIDE", {"x": x, "out": out, "m": m}, {"repeat": repeat}).run(kernels)
-    expected = ref.quotient(x.astype(kernels.wide), np.repeat(m.astype(kernels.wide), repeat, 0))
+    Step("DIVIDE", {"x": x, "out": out, "m": m}, {"repeat": repeat, "mode": getattr(lib, f"DTD_M_{sign}")}).run(kernels)
+    divisor = np.repeat(m.astype(kernels.wide), repeat, 0)
+    has = {"NONE": divisor != 0, "POSITIVE": divisor > 0, "NEGATIVE": divisor < 0}[sign]
+    expected = np.where(has, ref.quotient(x.astype(kernels.wide), divisor), 0)
     agree(out, expected, kernels.u * np.abs(expected))
 
 
@@ -84,7 +87,8 @@ def test_divide(kernels: Kernels, shape: Any) -> None:
 @pytest.mark.parametrize("derivative", [False, True])
 def test_activate(kernels: Kernels, kind: str, derivative: bool) -> None:
     """Functions and derivatives, far from 0 and at their kinks too: the derivative there is the one from the left."""
-    alpha, beta = {"CLIP": (-1, 2), "HARD_SIGMOID": (0.25, 0.5), "LEAKY_RELU": (0.125, 0)}.get(kind, (1.5, 0))
+    numbers = {"CLIP": (-1, 2), "HARD_SIGMOID": (0.25, 0.5), "LEAKY_RELU": (0.125, 0), "THRESHOLD": (2, -1), "HARD_SHRINK": (2, 0)}
+    alpha, beta = numbers.get(kind, (1.5, 0))
     grid = np.concatenate([np.linspace(-6, 6, 97), [-90, -30, -2, 2, 30, 90, -1, 0, 3, -3]]).astype(kernels.dtype)
     x = place(grid.reshape(1, -1, 1, 1, 1, 1))
     out = place(np.zeros_like(x))
@@ -98,6 +102,27 @@ def test_activate(kernels: Kernels, kind: str, derivative: bool) -> None:
     x[...] = np.nan
     Step("ACTIVATE", {"x": x, "out": out}, numbers).run(kernels)
     assert np.isnan(out).all()
+
+
+def test_each_activation_has_a_name() -> None:
+    assert len(ref.ACTIVATIONS) == lib.DTD_N_ACTIVATIONS
+
+
+@each_shape
+@pytest.mark.parametrize("derivative", [False, True])
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_activate_with_slopes(kernels: Kernels, shape: Any, derivative: bool, per_channel: bool) -> None:
+    """Of a prelu: one per channel, or per element of a sample."""
+    rng = np.random.default_rng(16)
+    x, out = operand(kernels, rng, shape, zeros=True), operand(kernels, rng, shape)
+    x[0, 0, 0, 0, 0, 0] = np.nan
+    slopes = kernels.normal(rng, 1, *((shape[1], 1, 1, 1, 1) if per_channel else x.shape[1:]))
+    m = np.broadcast_to(place(slopes), x.shape)
+    numbers = {"mode": lib.DTD_F_DERIVATIVE if derivative else 0, "activation": lib.DTD_LEAKY_RELU}
+    Step("ACTIVATE", {"x": x, "out": out, "m": m}, numbers).run(kernels, 2)
+    expected = ref.ACTIVATIONS["LEAKY_RELU"][derivative](x.astype(kernels.wide), m.astype(kernels.wide), 0)
+    expected[np.isnan(x)] = np.nan
+    agree(out, expected, kernels.u * np.abs(expected))
 
 
 @each_shape
@@ -115,6 +140,25 @@ def test_affine(kernels: Kernels, shape: Any, biased: bool) -> None:
     column = (slice(None), None, None, None, None)
     product_, b = x * weight.astype(kernels.wide)[column], biased * bias.astype(kernels.wide)[column]
     agree(out, start + product_ + b, 3 * kernels.u * (np.abs(start) + np.abs(product_) + np.abs(b)))
+
+
+@each_kernels
+@pytest.mark.parametrize("seed", range(4))
+def test_signed_factor(kernels: Kernels, seed: int) -> None:
+    """Terms where y ≥ 0; what y has beside them and its bias, at most 0, where y < 0; away from 0 by the stabilizer."""
+    rng = np.random.default_rng(seed)
+    shape = (2, 17, 5, 7)
+    factor, terms, m = (operand(kernels, rng, shape, zeros=True) for _ in range(3))
+    bias, scale = kernels.normal(rng, 17), 0.5 + kernels.uniform(rng, 1, 1, 1, 5, 7, 1)
+    has = rng.random(2) < 0.5
+    stabilizer = 0.1 * (seed % 2)
+    arrays = {"factor": factor, "terms": terms, "m": m, "bias": vector(bias) if has[0] else None,
+              "scale": np.broadcast_to(place(scale), m.shape) if has[1] else None}  # fmt: skip
+    Step("FACTOR", arrays, {"mode": lib.DTD_F_SIGNED, "stabilizer": stabilizer}).run(kernels)
+    y = m + has[0] * bias[:, None, None, None, None]
+    s = scale.astype(kernels.wide) if has[1] else 1.0
+    expected = np.where(y < 0, np.minimum(m.astype(kernels.wide) - terms, 0) - stabilizer, terms.astype(kernels.wide) + stabilizer) / s
+    agree(factor, expected, 4 * kernels.u * (np.abs(m) + np.abs(terms) + stabilizer) / s)
 
 
 @each_kernels

@@ -91,7 +91,7 @@ def test_external_data_stays_inside_the_folder(tmp_path: Path, location: str) ->
     for tensor in stored.graph.initializer:
         tensor.external_data[0].value = location.format(outside=tmp_path / "secret.bin")
     path.write_bytes(stored.SerializeToString())
-    with pytest.raises(ModelError, match="not a file inside the model's folder"):
+    with pytest.raises(ModelError, match=r"not a file inside the model's folder|its external data"):
         from_onnx(path)
 
 
@@ -129,7 +129,7 @@ def tensor_of(**fields: Any) -> TensorProto:
         (tensor_of(dims=(-1, 7), raw_data=bytes(140)), r"shape \(-1, 7\)"),
         (tensor_of(dims=(5, 7), float_data=[1.0]), "35 numbers, but the file has 1"),
         (tensor_of(dims=(1,) * 40, float_data=[1.0]), "shape"),
-        (tensor_of(dims=(1,), data_type=TensorProto.STRING, string_data=[b"a"]), "element type 8"),
+        (tensor_of(dims=(1,), data_type=TensorProto.STRING, string_data=[b"a"]), "element type string"),
         (tensor_of(dims=(1,), data_type=999, raw_data=bytes(4)), "element type 999"),
         (tensor_of(dims=(5, 7), raw_data=bytes(140), segment=TensorProto.Segment(begin=0, end=4)), "segments"),
         (tensor_of(dims=(0, 7)), "empty"),

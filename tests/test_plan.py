@@ -170,7 +170,7 @@ def test_what_depends_on_no_x_is_computed_once_per_arena(monkeypatch: pytest.Mon
     explainer = dtd.Explainer(_residual(), backend="cpu", rules=rules)
     n_constant = explainer.plan_for((2, 3, 8, 8)).n_constant
     x = _weights(3, 3, 8, 8)
-    for n, first in ((2, True), (2, False), (1, True), (1, False), (2, True)):  # another batch is another plan, on the same arena
+    for n, first in ((2, True), (2, False), (1, True), (1, False), (2, False)):  # another batch is another plan, with arenas of its own
         ran.clear()
         relevance = explainer.explain(x[:n])
         assert ((0, n_constant) in ran) == first
@@ -210,7 +210,7 @@ def test_arena_is_what_is_allocated(n_threads: int) -> None:
     (executor,) = explainer._executors.values()
     plan = explainer.plan_for(x.shape)
     assert plan.pieces == n_threads
-    assert [a.nbytes for a in executor._pool._free] == [plan.memory]
+    assert [a.nbytes for layout in executor._layouts.values() for a in layout.shelf.idle] == [plan.memory]
 
 
 def test_chunks_of_targets_have_the_bits_of_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

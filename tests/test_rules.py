@@ -47,7 +47,7 @@ def test_domain_follows_the_data_flow(path, domain, backend, rng):
         taken = np.concatenate([[0.0], sample.astype(np.float64).ravel()])[index.ravel()]
         bounds = [np.concatenate([[0.0], b.ravel()])[index.ravel()] for b in (low, high)]
         inside = taps._replace(matrix=taps.matrix * real, valid=taps.valid & real)
-        terms = {"real": explicit.wsquare, "nonnegative": explicit.zplus, "box": explicit.zbox}[domain](
+        terms = {"real": explicit.wsquare, "nonnegative": explicit.zplus_by_sign, "box": explicit.zbox}[domain](
             inside, taken, *(bounds if domain == "box" else ())
         )
         moved, _ = explicit.propagate(terms, start[n].astype(np.float64).ravel())

@@ -5,6 +5,7 @@ DTDFAST_LONG=1: 20,000 digits and 500 photographs, killed 20 times each.
 
 from __future__ import annotations
 
+import re
 import signal
 from pathlib import Path
 
@@ -76,9 +77,14 @@ def test_ctrl_c_ends_in_one_line_and_a_state_that_can_be_continued(digits_comman
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert errors.splitlines()[-1] == "dtdfast: interrupted"
+    told = re.fullmatch(rf"dtdfast: interrupted; (\d+) of {N_DIGITS} done, continue with --resume \(.*out\.zarr\)", errors.splitlines()[-1])
+    assert told is not None, errors
     assert "Traceback" not in errors
     assert 2 < finished(tmp_path / "out.zarr") < N_DIGITS
+    # a sample whose neighbour was being written into the same file counts as not done
+    assert finished(tmp_path / "out.zarr") - 1 <= int(told[1]) <= finished(tmp_path / "out.zarr")
+    again, _ = run(*digits_command, "-o", tmp_path / "out.zarr", "--chunk", 1, "--resume")
+    assert f"{told[1]} of them before" in again
 
 
 def test_two_at_once_are_refused(digits_command: tuple[object, ...], tmp_path: Path) -> None:

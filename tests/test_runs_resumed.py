@@ -71,11 +71,11 @@ def test_a_full_disk_says_how_to_go_on(out: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_leftovers_of_a_killed_process_are_swept(out: Path) -> None:
-    part = out.with_name("out.zarr.part")
-    part.mkdir()
-    (part / "zarr.json").write_text("{")
+    part, empty = out.with_name(".out.zarr.abc.part"), out.with_name(".out.zarr.def.part")
+    empty.mkdir()
+    dtd.run(LAYERS, IMAGES[:9], part, chunk=4)
     dtd.run(LAYERS, IMAGES[:9], out, chunk=4)
-    assert not part.exists()
+    assert [path.name for path in out.parent.iterdir()] == ["out.zarr"]
     expected = contents(out)
     (out / "finished/c.1").unlink()
     (out / "relevance/c.1.0.0.0").write_bytes(b"half")

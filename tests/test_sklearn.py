@@ -50,24 +50,26 @@ ESTIMATORS: dict[str, tuple[Any, Any, str]] = {
     "LinearDiscriminantAnalysis": (discriminant_analysis.LinearDiscriminantAnalysis(), THREE, "Linear"),
     "Ridge": (linear_model.Ridge(), NUMBERS, "Linear"),
     "LinearRegression without intercept": (linear_model.LinearRegression(fit_intercept=False), NUMBERS[:, 0], "Linear"),
-    "StandardScaler": (make_pipeline(pre.StandardScaler(), perceptron()), THREE, "Linear ReLU Linear ReLU Linear"),
-    "StandardScaler, half": (make_pipeline(pre.StandardScaler(with_mean=False), linear_model.Ridge()), NUMBERS, "Linear"),
-    "MinMaxScaler": (make_pipeline(pre.MinMaxScaler((-1, 2)), linear_model.Lasso(0.01)), NUMBERS[:, 0], "Linear"),
-    "MaxAbsScaler": (make_pipeline(pre.MaxAbsScaler(), linear_model.Ridge()), NUMBERS, "Linear"),
-    "RobustScaler": (make_pipeline(pre.RobustScaler(), linear_model.Ridge()), NUMBERS, "Linear"),
+    "StandardScaler": (make_pipeline(pre.StandardScaler(), perceptron()), THREE, "Preparation Linear ReLU Linear ReLU Linear"),
+    "StandardScaler, half": (make_pipeline(pre.StandardScaler(with_mean=False), linear_model.Ridge()), NUMBERS, "Preparation Linear"),
+    "MinMaxScaler": (make_pipeline(pre.MinMaxScaler((-1, 2)), linear_model.Lasso(0.01)), NUMBERS[:, 0], "Preparation Linear"),
+    "MaxAbsScaler": (make_pipeline(pre.MaxAbsScaler(), linear_model.Ridge()), NUMBERS, "Preparation Linear"),
+    "RobustScaler": (make_pipeline(pre.RobustScaler(), linear_model.Ridge()), NUMBERS, "Preparation Linear"),
     "PCA between scalers": (
         make_pipeline(pre.StandardScaler(), decomposition.PCA(3, whiten=True), pre.RobustScaler(with_scaling=False), perceptron()),
         THREE,
-        "Linear ReLU Linear ReLU Linear",
+        "Preparation Linear ReLU Linear ReLU Linear",
     ),
+    "PCA alone": (make_pipeline(decomposition.PCA(3), linear_model.Ridge()), NUMBERS, "Preparation Linear"),
     "TruncatedSVD": (make_pipeline(decomposition.TruncatedSVD(3), linear_model.Ridge()), NUMBERS, "Linear"),
     "a pipeline in a pipeline": (
         make_pipeline(make_pipeline(pre.StandardScaler(), pre.MinMaxScaler()), "passthrough", linear_model.Ridge()),
         NUMBERS,
-        "Linear",
+        "Preparation Linear",
     ),
-    "transformers alone": (make_pipeline(pre.StandardScaler(), pre.MinMaxScaler()), None, "Scale"),
-    "components alone": (make_pipeline(pre.StandardScaler(), decomposition.PCA(2)), None, "Linear"),
+    "a function that passes": (make_pipeline(pre.FunctionTransformer(), linear_model.Ridge()), NUMBERS, "Linear"),
+    "transformers alone": (make_pipeline(pre.StandardScaler(), pre.MinMaxScaler()), None, "Preparation"),
+    "components alone": (make_pipeline(pre.StandardScaler(), decomposition.PCA(2)), None, "Preparation Linear"),
 }  # fmt: skip
 
 
@@ -79,17 +81,116 @@ def test_estimators(name: str) -> None:
     assert kinds(dtd.from_sklearn(estimator, X[:3])) == expected
 
 
-def test_outputs_are_decision_values_and_a_scaler_is_folded() -> None:
+def test_outputs_are_decision_values_of_scaled_columns() -> None:
     model = fit(make_pipeline(pre.StandardScaler(), linear_model.LogisticRegression()), THREE)
-    (layer,) = layers = dtd.from_sklearn(model)
-    np.testing.assert_allclose(layer.weight, model[1].coef_ / model[0].scale_, rtol=2.0**-51)  # two roundings
-    terms = np.abs(X) @ np.abs(layer.weight.T) + np.abs(layer.bias)
+    scaler, layer = layers = dtd.from_sklearn(model)
+    np.testing.assert_array_equal(layer.weight, model[1].coef_)
+    terms = np.abs(model[0].transform(X)) @ np.abs(layer.weight.T) + np.abs(layer.bias)
     bound = 10 * 2.0**-24 * terms  # float32: x, w and b rounded, 7 products, 7 sums; γ_10 holds the longest chain
     assert (np.abs(dtd.predict(layers, X) - model.decision_function(X)) <= bound).all()
-    assert layer.name == "logisticregression"
+    assert (scaler.name, layer.name) == ("standardscaler", "logisticregression")
     x, (low, high) = X[:5], (np.minimum(X.min(0), 0), np.maximum(X.max(0), 0))
     ledger = dtd.Explainer(layers, domain=(low, high)).ledger(x)
     assert ledger.closed, ledger
+
+
+def test_the_last_record_says_what_a_positive_output_means() -> None:
+    names = np.array(["benign", "malignant"])[TWO]
+    models = (linear_model.LogisticRegression(), svm.LinearSVC(), perceptron(hidden_layer_sizes=(4,)))
+    assert all(dtd.from_sklearn(fit(model, names))[-1].name.endswith(" (positive: malignant)") for model in models)
+    assert "positive" not in dtd.from_sklearn(fit(linear_model.LogisticRegression(), THREE))[-1].name
+    assert "positive" not in dtd.from_sklearn(fit(linear_model.Ridge(), NUMBERS))[-1].name
+
+
+def test_no_warning_on_import() -> None:
+    """Columns of any units: the example of the check is of the order of the training data."""
+    units = np.array([1e-9, 1e9, 1, 1e-6, 1e6, 1, 1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        for y in (TWO, THREE, NUMBERS > 0):
+            model = make_pipeline(pre.StandardScaler(), perceptron())
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                model.fit(X * units, y)
+            dtd.from_sklearn(model)
+
+
+# ------------------------------------------------------------------------------------------------------- units and zeros
+
+CENTRED = {  # scalers, and whether they take the columns' zero away
+    "StandardScaler": (pre.StandardScaler(), True),
+    "StandardScaler, half": (pre.StandardScaler(with_mean=False), False),
+    "MinMaxScaler": (pre.MinMaxScaler((-1, 2)), True),
+    "MaxAbsScaler": (pre.MaxAbsScaler(), False),
+    "RobustScaler": (pre.RobustScaler(), True),
+    "two of them": (make_pipeline(pre.RobustScaler(), pre.MinMaxScaler()), True),
+}
+OFFSETS = np.array([0, 273.15, 0, -1e4, 0, 32, 1e3])
+
+
+def shares(estimator: Any, y: Any, x: Any, **options: Any) -> Any:
+    """(prediction, relevance of each column over the sum of their sizes) of an estimator fitted on these columns."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        layers = dtd.from_sklearn(estimator.fit(x, y))
+    r = dtd.explain(layers, x, **options)
+    return dtd.predict(layers, x), r / np.maximum(np.abs(r).sum(axis=1, keepdims=True), np.finfo(np.float32).tiny)
+
+
+@pytest.mark.parametrize("rules", ["dtd", "lrp-0", "lrp-epsilon", "epsilon-plus", dtd.ZPlus(), dtd.Gamma()])
+@pytest.mark.parametrize("name", CENTRED)
+def test_shares_do_not_change_with_units_and_zeros(name: str, rules: Any) -> None:
+    scaler, centred = CENTRED[name]
+    # the mean of the training data as it comes, so that float64 alone tells the runs apart; lbfgs has no random order of samples
+    model = lambda: make_pipeline(scaler, MLPRegressor(hidden_layer_sizes=6, solver="lbfgs", max_iter=20, random_state=0, alpha=0.1))  # noqa: E731
+    units = 2.0 ** np.array([-20, 20, 0, -7, 3, 0, 1])  # powers of two, so that fitting finds the same weights
+    y, expected = shares(model(), NUMBERS[:, 0], X, rules=rules)
+    moved, found = shares(model(), NUMBERS[:, 0], X * units, rules=rules)
+    np.testing.assert_allclose(moved, y, rtol=0, atol=1e-5 * np.abs(y).max())
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    if centred:
+        layers = dtd.from_sklearn(fit(model(), NUMBERS[:, 0]))  # the very weights: another zero changes the last bits of the fit
+        start = np.ones((len(X), 1))
+        with_zero = dtd.Preparation(layers[0].scale, layers[0].shift - OFFSETS * layers[0].scale)
+        there = dtd.explain([with_zero, *layers[1:]], X + OFFSETS, start, rules=rules)
+        here = dtd.explain(layers, X, start, rules=rules)
+        np.testing.assert_allclose(there, here, rtol=0, atol=1e-5 * np.abs(here).sum(axis=1).min())
+
+
+def test_a_linear_model_is_shared_about_the_scaler_s_zero() -> None:
+    """With the preset "dtd", R = w·(x − mean)/σ (up to ε): what the output has more than at the mean."""
+    model = fit(make_pipeline(pre.StandardScaler(), linear_model.Ridge()), NUMBERS)
+    expected = model[-1].coef_[0] * model[0].transform(X)
+    outputs = model.predict(X)[:, :1]
+    found = dtd.explain(dtd.from_sklearn(model), X, 0, backend="oracle")
+    # R_i = w_i x_i · y/(y + 1e-6 sgn y): off by no more than 1e-6/|y| of itself
+    assert (np.abs(found - expected) <= 1.1e-6 / np.abs(outputs) * np.abs(expected) + 1e-12).all()
+
+
+def test_the_preset_of_prepared_columns() -> None:
+    """ε by default, what was asked for otherwise."""
+    layers = dtd.from_sklearn(fit(make_pipeline(pre.MinMaxScaler(), perceptron()), THREE))
+    x = np.abs(X)
+    default = dtd.explain(layers, x)
+    np.testing.assert_array_equal(default, dtd.explain(layers, x, rules="lrp-epsilon"))
+    first = {"rules": {1: dtd.ZPlus()}}
+    kept = dtd.Explainer(layers, domain="nonnegative").plan_for(x.shape)
+    assert [u.row.label for u in kept.program.network.units if hasattr(u, "row")] == ["ZPlus", "ZPlus", "ZPlusBySign"]
+    mixed = dtd.Explainer(layers, **first).plan_for(x.shape)
+    assert [u.row.label for u in mixed.program.network.units if hasattr(u, "row")] == ["ZPlus", "Epsilon", "Epsilon"]
+    assert "WSquare" in str(dtd.Explainer(layers[1:]).plan_for(x.shape))
+
+
+def test_a_preparation_is_of_the_input_and_keeps_its_digits() -> None:
+    weight = np.array([[1.0, -2.0]])
+    with pytest.raises(dtd.LayerError, match="a Preparation prepares the network's input, but"):
+        dtd.explain([dtd.Linear(np.eye(2)), dtd.Preparation(np.ones(2))], np.ones((1, 2)))
+    far = 2.0**30  # where float32 has steps of 128
+    layers = [dtd.Preparation(np.ones(2), np.full(2, -far)), dtd.Linear(weight)]
+    x = far + np.array([[3.0, 0.25]])
+    np.testing.assert_array_equal(dtd.predict(layers, x), [[2.5]])
+    np.testing.assert_array_equal(dtd.explain(layers, x, rules="lrp-0"), [[3.0, -0.5]])
+    assert "float64 up to entry 0" in str(dtd.Explainer(layers).plan_for((1, 2)))
 
 
 # ---------------------------------------------------------------------------------------------------------------- KMeans
@@ -109,6 +210,11 @@ def competition(model: Any, z: Any) -> tuple[Any, Any]:
     return outputs, relevance
 
 
+def distances(position: int, record: dtd.Layer) -> dtd.Rule | None:
+    """LRP-0 of the distances to the midpoints, whose shift takes no relevance."""
+    return dtd.Pass() if isinstance(record, dtd.Scale) else dtd.Zero() if isinstance(record, (dtd.Conv, dtd.Linear)) else None
+
+
 @pytest.mark.parametrize("n_clusters", [2, 5])
 @pytest.mark.parametrize("scaled", [False, True])
 def test_k_means(n_clusters: int, scaled: bool) -> None:
@@ -119,10 +225,10 @@ def test_k_means(n_clusters: int, scaled: bool) -> None:
     outputs, relevance = competition(model[-1], prepared)
     np.testing.assert_allclose(dtd.predict(layers, X, backend="oracle"), outputs, rtol=0, atol=1e-12 * np.abs(outputs).max())
     assert (dtd.predict(layers, X).argmax(1) == model.predict(X)).all()
-    explainer = dtd.Explainer(layers, rules="lrp-0", backend="oracle")
+    explainer = dtd.Explainer(layers, rules=distances, backend="oracle")
     np.testing.assert_allclose(explainer.explain(X), relevance, rtol=0, atol=1e-12 * np.abs(relevance).max())
     np.testing.assert_allclose(relevance.sum(1), outputs.max(1), rtol=0, atol=1e-12 * np.abs(relevance).max())
-    ledger = dtd.Explainer(layers, rules="lrp-0").ledger(X)
+    ledger = dtd.Explainer(layers, rules=distances).ledger(X)
     assert ledger.closed, ledger
     np.testing.assert_array_less(np.abs(ledger.end - ledger.start), ledger.bound)
 
@@ -147,11 +253,25 @@ REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
         r"step 'selectkbest' \(SelectKBest\): choose the columns before",
     ),
     "norms": (lambda: fit(make_pipeline(pre.Normalizer(), linear_model.Ridge()), NUMBERS), "the norm of the very sample"),
+    "quantiles": (
+        lambda: fit(make_pipeline(pre.QuantileTransformer(n_quantiles=9), linear_model.Ridge()), NUMBERS),
+        r"\(QuantileTransformer\): what it makes of a column is not a straight line; transform the data with it first",
+    ),
+    "powers": (lambda: fit(make_pipeline(pre.PowerTransformer(), linear_model.Ridge()), NUMBERS), r"\(PowerTransformer\): what it makes"),
+    "a function": (
+        lambda: fit(make_pipeline(pre.FunctionTransformer(np.exp), linear_model.Ridge()), NUMBERS),
+        r"\(FunctionTransformer\): its function is not known",
+    ),
+    "the same function": (lambda: fit(pre.FunctionTransformer(), None), "there is nothing to explain"),
     "clipping": (lambda: fit(make_pipeline(pre.MinMaxScaler(clip=True), linear_model.Ridge()), NUMBERS), "clip=True cuts values off"),
     "unknown": (lambda: fit(linear_model.PoissonRegressor(), TWO), r"\(PoissonRegressor\): it has no record here; multi-layer"),
     "unknown transformer": (
+        lambda: fit(make_pipeline(decomposition.FactorAnalysis(2), linear_model.Ridge()), NUMBERS),
+        r"\(FactorAnalysis\): it has no record here; scalers and PCA have",
+    ),
+    "powers of columns": (
         lambda: fit(make_pipeline(pre.PolynomialFeatures(), linear_model.Ridge()), NUMBERS),
-        r"\(PolynomialFeatures\): it has no record here; scalers and PCA have",
+        r"\(PolynomialFeatures\): transform the data with it first, and import the steps behind it",
     ),
     "own class": (lambda: fit(Own(), NUMBERS), r"step 'own' \(Own\): it is not scikit-learn's own"),
     "components, clustered": (

@@ -139,7 +139,7 @@ def test_the_readme_explains_twenty_photographs(
     arguments = [str(p) for a in readme_command("explain") for p in (sorted(Path().glob(a)) if "*" in a else [a])]
     assert cli.main(arguments) == 0
     captured = capsys.readouterr()
-    assert captured.out.count("closed") == 20
+    assert captured.out.count("account closes") == 20
     assert "20/20" in captured.err  # the progress bar
     folder = Path(arguments[arguments.index("-o") + 1])
     entries = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["images"]
@@ -147,7 +147,7 @@ def test_the_readme_explains_twenty_photographs(
     labels = LABELS.read_text().splitlines()
     for entry in entries:
         assert entry["label"] == labels[entry["target"]]
-        assert entry["closed"]
+        assert entry["account_closes"]
         assert 0 < entry["probability"] <= 1
         np.testing.assert_allclose(entry["relevance"], entry["output"], rtol=1e-4)
         assert sum(entry["absorbed"].values()) == pytest.approx(0, abs=1e-4 * entry["output"])

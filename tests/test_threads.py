@@ -63,6 +63,24 @@ def test_threadpoolctl_sees_and_limits_openmp() -> None:
         assert lib.dtd_max_threads() == 1
 
 
+def test_checksum_is_the_same_for_any_number_of_threads_and_sees_every_place() -> None:
+    from dtdfast._kernels import ffi, lib
+
+    words = np.arange(2 * 300_001, dtype=np.uint64)  # ranges for several threads, and a pair that fills no cache line
+
+    def checksum(n_threads: int) -> int:
+        return int(lib.dtd_checksum(ffi.from_buffer(words), len(words) // 2, n_threads))
+
+    sums = {checksum(n) for n in (1, 2, 5)}
+    assert len(sums) == 1
+    for i, j in ((0, 1), (0, 2), (1, 3), (600_000, 600_001), (5, 600_000)):
+        words[[i, j]] = words[[j, i]]
+        sums.add(checksum(2))
+        words[[i, j]] = words[[j, i]]
+    assert len(sums) == 6
+    assert checksum(3) in sums
+
+
 def test_forked_child_runs_on_one_thread_says_so_and_gets_the_same_bits(network: tuple[list[dtd.Layer], np.ndarray]) -> None:
     layers, x = network
     explainer = dtd.Explainer(layers, domain="nonnegative", backend="cpu", n_threads=2)

@@ -10,6 +10,7 @@ from .errors import (
     DtdError,
     InputError,
     LayerError,
+    MemoryBudgetError,
     ModelError,
     NumericsError,
     RuleError,
@@ -42,6 +43,7 @@ from .layers import (
     Mul,
     Pad,
     Permute,
+    Preparation,
     Reduce,
     ReLU,
     Resample,
@@ -53,10 +55,11 @@ from .layers import (
     Upsample,
 )
 from .presets import PRESETS
-from .rules import AlphaBeta, Epsilon, Flat, Gamma, Pass, Rule, WSquare, ZBox, Zero, ZPlus
+from .rules import AlphaBeta, Epsilon, Flat, Gamma, Pass, Rule, WSquare, ZBox, Zero, ZPlus, ZPlusBySign
 
 if TYPE_CHECKING:
     from . import baselines, compat, diagnostics, evaluation, plot
+    from .cache import clear_cache
     from .config import build_config
     from .explainer import Explainer, explain, predict
     from .importers.keras import from_keras
@@ -69,13 +72,14 @@ if TYPE_CHECKING:
     from .version import __version__
 
 __all__ = [
-    "INPUT", "LRN", "PRESETS", "Activation", "Add", "AlphaBeta", "AvgPool", "Backend", "BackendError", "BatchNorm", "Concat",
-    "Constant", "Conv", "ConvTranspose", "DomainError", "Dropout", "DtdError", "Embedding", "Epsilon", "Expand", "Explainer", "Flat",
-    "Flatten", "Gamma", "Gather", "GlobalAvgPool", "InputError", "Layer", "LayerError", "Ledger", "Linear", "MaxPool", "ModelError",
-    "Mul", "NumericsError", "Pad", "Pass", "Permute", "ReLU", "Reduce", "Resample", "Reshape", "Rule", "RuleError", "RunError", "Scale",
-    "ShapeError", "Slice", "Softmax", "StorageError", "SumPool", "TargetError", "Upsample", "WSquare", "WiringError", "ZBox", "ZPlus",
-    "Zero", "__version__", "backends", "baselines", "build_config", "compat", "diagnostics", "evaluation", "explain", "from_keras",
-    "from_onnx", "from_sklearn", "from_torch", "load", "plot", "predict", "run", "save",
+    "INPUT", "LRN", "PRESETS", "Activation", "Add", "AlphaBeta", "AvgPool", "Backend", "BackendError", "BatchNorm", "Concat", "Constant",
+    "Conv", "ConvTranspose", "DomainError", "Dropout", "DtdError", "Embedding", "Epsilon", "Expand", "Explainer", "Flat", "Flatten",
+    "Gamma", "Gather", "GlobalAvgPool", "InputError", "Layer", "LayerError", "Ledger", "Linear", "MaxPool", "MemoryBudgetError",
+    "ModelError", "Mul", "NumericsError", "Pad", "Pass", "Permute", "Preparation", "ReLU", "Reduce", "Resample", "Reshape", "Rule",
+    "RuleError", "RunError", "Scale", "ShapeError", "Slice", "Softmax", "StorageError", "SumPool", "TargetError", "Upsample", "WSquare",
+    "WiringError", "ZBox", "ZPlus", "ZPlusBySign", "Zero", "__version__", "backends", "baselines", "build_config", "clear_cache", "compat",
+    "diagnostics", "evaluation", "explain", "from_keras", "from_onnx", "from_sklearn", "from_torch", "load", "plot", "predict", "run",
+    "save",
 ]  # fmt: skip
 
 
@@ -85,6 +89,7 @@ HOMES = {
     "Ledger": "ledger",
     "__version__": "version",
     "build_config": "config",
+    "clear_cache": "cache",
     "explain": "explainer",
     "from_keras": "importers.keras",
     "from_onnx": "importers.onnx",

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from .account import Account, ShareAccount
 from .plan import units as U
+from .plan.join import handed_on
 from .plan.lower import bias_map
 from .plan.plan import Plan
 from .plan.steps import Buffer
@@ -76,13 +77,15 @@ class Accounts(ABC):
         account = Account(unit, self._relevance_of(unit.out), sum(map(_sums, after), -before), handed)
         if isinstance(unit, U.Neuron):
             self._account_terms(unit, account)
+        elif isinstance(unit, U.Affine) and unit.shares is not None:
+            account.passed = handed_on(unit, self.read(self.plan.values[unit.sources[0].index]))
         return account
 
     def _account_terms(self, unit: U.Neuron, account: Account) -> None:
         row, kept = unit.row, self.plan.kept[unit.out.index]
         assert row is not None
         column = (-1, *(1,) * (len(unit.out.shape) - 1))
-        real = self.plan.program.real
+        real = "f8" if kept.terms[0].root.dtype == "f8" else self.plan.program.real  # what the unit computed with
         bias = np.zeros(1, real) if unit.bias is None else np.asarray(unit.bias, real)
         if kept.y is not None:
             account.y = self.read(kept.y) + bias.reshape(column)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -9,8 +10,10 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from .device_arrays import contiguous, device_array, dtype_of, empty_beside, library_of, on_device, to_host
+from .budget import require
+from .device_arrays import contiguous, copy_of, device_array, dtype_of, empty_beside, library_of, on_device, to_host
 from .errors import InputError, ShapeError
+from .foreign import masked
 from .plan.domain import Domain
 from .plan.shapes import Shape
 
@@ -23,8 +26,15 @@ def is_dask(x: Any) -> bool:
     return array is not None and isinstance(x, array)
 
 
+AT_ONCE = 2**24
+"""Elements that are looked at together, so that a look at a large array takes little memory."""
+
+
 def finite(values: Array) -> bool:
     """Whether no value is NaN or infinite."""
+    if values.size > AT_ONCE and len(values) > 1:
+        some = max(1, AT_ONCE * len(values) // values.size)
+        return all(finite(values[i : i + some]) for i in range(0, len(values), some))
     found = np.isfinite(values).ravel("K")
     return bool(found[found.argmin()])  # as all() says, which is slow to start
 
@@ -41,6 +51,8 @@ def check_input(x: Any, words: tuple[int, int] | None, dtype: type) -> Array:
     InputError : wrong type, no samples, NaN or infinity, a word number out of range
     """
     array = _structure(_as_array(x), words)
+    if not array.flags.c_contiguous or array.dtype != (np.int64 if words is not None else dtype):
+        require(array.size * (8 if words is not None else np.dtype(dtype).itemsize), f"x of shape {array.shape}: a contiguous copy")
     if words is not None:
         n_words = words[1]
         if array.min() < 0 or array.max() >= n_words:
@@ -60,9 +72,11 @@ def check_input(x: Any, words: tuple[int, int] | None, dtype: type) -> Array:
 
 
 def _as_array(x: Any) -> Array:
+    if masked(x):
+        raise InputError("x is a masked array; say what stands for its masked values: x.filled(value)")
     try:
         return np.asarray(x)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, OverflowError, MemoryError) as error:
         raise InputError(f"x cannot be read as an array: {error}") from None
 
 
@@ -128,11 +142,38 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: type, x: Any) -> Any:
     if on_device(x):
         return _check_device_out(out, shape, x)
     if out is None:
+        require(math.prod(shape) * np.dtype(dtype).itemsize, f"the result of shape {shape}")
         return np.empty(shape, dtype)
-    if not isinstance(out, np.ndarray) or out.shape != shape or out.dtype != dtype or not out.flags.writeable:
+    if not isinstance(out, np.ndarray) or masked(out) or out.shape != shape or out.dtype != dtype or not out.flags.writeable:
         given = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
-        raise ShapeError(f"out is {given}, expected a writable {np.dtype(dtype)} array of shape {shape}")
-    return out
+        only = " that is read-only" if isinstance(out, np.ndarray) and not out.flags.writeable else ""
+        raise ShapeError(f"out is {given}{only}, expected a writable {np.dtype(dtype)} array of shape {shape}")
+    if overlaps_itself(out):
+        raise ShapeError(f"out of shape {shape} has strides {out.strides}: some of its elements are one; each needs memory of its own")
+    return np.asarray(out)
+
+
+def overlaps_itself(array: Array) -> bool:
+    """Whether two elements may share memory: some axis steps by less than the axes within it reach."""
+    reach = array.itemsize
+    for stride, size in sorted((abs(st), s) for st, s in zip(array.strides, array.shape, strict=True) if s > 1):
+        if stride < reach:
+            return True
+        reach += stride * (size - 1)
+    return False
+
+
+def apart(array: Any, out: Any) -> Any:
+    """The array, or a copy of it where writing into `out` might change it."""
+    a, b = device_array(array), device_array(out)
+    if a is not None and b is not None:
+        disjoint = a.device != b.device or a.address + a.nbytes <= b.address or b.address + b.nbytes <= a.address
+        return array if disjoint else copy_of(array)
+    both = isinstance(array, np.ndarray) and isinstance(out, np.ndarray)
+    if both and np.may_share_memory(array, out):
+        require(array.nbytes, "out overlaps what is read: a copy of it")
+        return array.copy()
+    return array
 
 
 def _check_device_out(out: Any, shape: tuple[int, ...], x: Any) -> Any:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -16,8 +14,11 @@ from numpy.typing import NDArray
 from ._kernels import ffi, lib
 from .account import Account
 from .accounting import Accounts
+from .arenas import ARENAS, SCRATCH, Shelf
+from .budget import require
 from .cpu_encode import NARROW, PLACES, Encoded
 from .errors import BackendError
+from .locks import renewed
 from .packing import WeightStore
 from .plan.batches import Batches
 from .plan.lower import bias_map, lower
@@ -26,7 +27,7 @@ from .plan.steps import Buffer
 from .profile import Profile, Timing
 from .program import Program, refuse_cancelling
 from .session import HostSession, put
-from .threads import default_threads, threads_for_run
+from .threads import default_threads, started, threads_for_run
 
 Array = NDArray[Any]
 
@@ -35,6 +36,9 @@ MEMORY_BUDGET = 2**28
 
 ENOUGH = 5 * 2**25
 """Bytes of arena that leave the caches anyway: beyond them, more samples in a pass spare only the weights' way from memory."""
+
+MOST_PLANS = 64
+"""Plans, and layouts of batches, that are kept for one shape of sample: the oldest goes first."""
 
 if lib.dtd_step_size() != ffi.sizeof("dtd_step"):
     raise ImportError("the compiled kernels do not fit this version's Python; reinstall dtdfast")
@@ -80,80 +84,6 @@ def kernel_config() -> dict[str, Any]:
     }
 
 
-# -------------------------------------------------------------------------------------------------------------------- arenas
-
-
-class Arena:
-    """Working memory, and what stays in it from call to call.
-
-    Attributes
-    ----------
-    holds : the plan whose constants lie in it, and the number of pieces that they lie there for; None before they are computed
-    bases : their table of pointers, the arena's own and the constants' filled in
-    """
-
-    def __init__(self, nbytes: int) -> None:
-        self.nbytes = nbytes
-        self.memory = aligned(nbytes)
-        self.holds: tuple[Encoded, int] | None = None
-        self.bases: Any = None
-
-
-class ArenaPool:
-    """Arenas, lent to one session at a time and kept for the next."""
-
-    def __init__(self) -> None:
-        self._free: list[Arena] = []
-        self._lock = threading.Lock()
-
-    def take(self, nbytes: int, holds: tuple[Encoded, int]) -> Arena:
-        """One of at least so many bytes, with these constants if there is one; to be given back."""
-        with self._lock:
-            for place, arena in enumerate(self._free):
-                if arena.holds == holds:
-                    return self._free.pop(place)
-            fits = [a for a in self._free if a.nbytes >= nbytes]
-            if fits:
-                arena = min(fits, key=lambda a: a.nbytes)
-                self._free.remove(arena)
-                return arena
-            if self._free:
-                self._free.pop()  # too small: make room for the one that replaces it
-        return Arena(nbytes)
-
-    def give(self, arena: Arena) -> None:
-        with self._lock:
-            self._free.append(arena)
-
-
-def aligned(nbytes: int) -> Array:
-    """Memory that begins on a cache line."""
-    raw = np.empty(nbytes + 64, np.uint8)
-    start = -raw.ctypes.data % 64
-    return raw[start : start + nbytes]
-
-
-class Scratch:
-    """What kernels use within a step, whoever's it is: lent to one session at a time and kept for the next."""
-
-    def __init__(self) -> None:
-        self._free: deque[Array] = deque()  # whose pop and append need no lock
-
-    def take(self, nbytes: int) -> Array:
-        """At least so many bytes, to be given back."""
-        try:
-            memory = self._free.pop()
-        except IndexError:
-            return aligned(nbytes)
-        return memory if memory.nbytes >= nbytes else aligned(nbytes)  # which replaces it
-
-    def give(self, memory: Array) -> None:
-        self._free.append(memory)
-
-
-SCRATCH = Scratch()
-
-
 # ------------------------------------------------------------------------------------------------------------------ sessions
 
 
@@ -164,41 +94,42 @@ class Layout(NamedTuple):
     encoded: Encoded
     pieces: int
     c_pieces: Any  # NULL for one
+    shelf: Shelf  # of its idle arenas
 
     @classmethod
     def of(cls, n: int, plan: Plan, encoded: Encoded) -> Layout:
         pieces = -(-n // plan.n)
         last = n - (pieces - 1) * plan.n
         c_pieces = ffi.NULL if pieces == 1 else ffi.new("dtd_pieces *", (pieces, plan.n, last, encoded.n_bases))
-        return cls(plan, encoded, pieces, c_pieces)
+        require(pieces * plan.arena, f"{plan.largest()}: working memory of {n} sample(s)")
+        return cls(plan, encoded, pieces, c_pieces, Shelf())
 
 
 class CpuSession(Accounts, HostSession):
     """One batch: forward once, relevance as often as there are chunks of targets."""
 
-    def __init__(self, layout: Layout, pool: ArenaPool, isa: int, n_threads: int, n: int) -> None:
-        self.plan, self._encoded, self._pieces, self._c_pieces = layout
-        self._pool, self._isa, self._n_threads, self._n = pool, isa, n_threads, n
+    def __init__(self, layout: Layout, isa: int, n_threads: int, n: int) -> None:
+        self.plan, self._encoded, self._pieces, self._c_pieces, self._shelf = layout
+        self._isa, self._n_threads, self._n = isa, n_threads, n
         self._real, self._low = self.plan.program.real, self.plan.program.low
         self._externals: dict[str, Array] = {}
 
     def __enter__(self) -> CpuSession:
         encoded, pieces = self._encoded, self._pieces
-        holds = encoded, pieces
-        self._arena = arena = self._pool.take(pieces * self.plan.arena, holds)
-        if arena.holds != holds:
-            arena.holds, arena.bases = None, encoded.bases(arena.memory, self.plan.arena, pieces)
+        self._arena = arena = ARENAS.take(self._shelf, pieces * self.plan.arena)
+        if arena.bases is None:
+            arena.bases = encoded.bases(arena.memory, self.plan.arena, pieces)
         self._bases = arena.bases
         self._place(0, scratch=SCRATCH.take(self._n_threads * lib.dtd_isa_scratch(self._isa)))
-        if arena.holds is None:
+        if not arena.ready:
             for first, last in encoded.constant_runs:
                 self.run(first, last)
-            arena.holds = holds
+            arena.ready = True
         return self
 
     def __exit__(self, *raised: object) -> None:
         SCRATCH.give(self._externals["scratch"])
-        self._pool.give(self._arena)
+        ARENAS.give(self._shelf, self._arena)
 
     def forward(self, x: Array) -> Array:
         program = self.plan.program
@@ -298,8 +229,7 @@ class CpuExecutor:
         self._n_threads, self._store = n_threads, store
         self._plans: dict[tuple[int, int, bool, bool], tuple[Plan, Encoded]] = {}
         self._layouts: dict[tuple[int, int, int, bool, bool], Layout] = {}
-        self._lock = threading.Lock()
-        self._pool = ArenaPool()
+        self._lock = renewed(self, "_lock")
         self._isa = isa_index()
         self.batches = Batches(program, batch_size, MEMORY_BUDGET, ENOUGH)
 
@@ -311,7 +241,7 @@ class CpuExecutor:
         return replace(self._encoded(piece, n_targets, False)[0], pieces=-(-n // piece))
 
     def _threads(self) -> int:
-        return threads_for_run(self._n_threads, lib.dtd_max_threads())
+        return started(threads_for_run(self._n_threads, lib.dtd_max_threads()), lib.dtd_secure_threads)
 
     def _encoded(self, n: int, n_targets: int, ledger: bool) -> tuple[Plan, Encoded]:
         t = self.batches.targets(n_targets)
@@ -320,6 +250,8 @@ class CpuExecutor:
             if key not in self._plans:
                 plan = lower(self.program, n, t, ledger=ledger, chunked=t < n_targets)
                 self._plans[key] = plan, Encoded(plan, self._store, self._precision)
+                while len(self._plans) > MOST_PLANS:
+                    self._plans.pop(next(iter(self._plans)))
             return self._plans[key]
 
     def session(self, n: int, n_targets: int, *, ledger: bool = False, whole: bool = False) -> CpuSession:
@@ -329,8 +261,12 @@ class CpuExecutor:
         layout = self._layouts.get(key)
         if layout is None:
             piece = n if ledger or whole or self.program.checked else self.batches.piece(n, threads)
-            layout = self._layouts[key] = Layout.of(n, *self._encoded(piece, n_targets, ledger))
-        return CpuSession(layout, self._pool, self._isa, threads, n)
+            layout = Layout.of(n, *self._encoded(piece, n_targets, ledger))
+            with self._lock:
+                self._layouts[key] = layout
+                while len(self._layouts) > MOST_PLANS:
+                    self._layouts.pop(next(iter(self._layouts)))
+        return CpuSession(layout, self._isa, threads, n)
 
     def profile(self, x: Array, start: Callable[[Array], Array]) -> Profile:
         """Every step run alone, on the whole batch; the least of three runs counts."""

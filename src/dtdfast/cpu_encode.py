@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ._kernels import ffi, lib
 from .packing import WeightStore
 from .plan.plan import Plan
-from .plan.steps import SIZES, Buffer, Reals, Step, View
+from .plan.steps import SIZES, Buffer, Reals, Step, View, bound_strides
 
 PLACES = {"scratch": 0, "arena": 1, "x": 2, "start": 3, "outputs": 4, "result": 5}
 """Of the externals in the table of pointers, which begins with them."""
@@ -27,6 +27,7 @@ MODES = {
     "none": lib.DTD_M_NONE, "times": lib.DTD_M_TIMES, "positive": lib.DTD_M_POSITIVE, "negative": lib.DTD_M_NEGATIVE,
     "times positive": lib.DTD_M_TIMES_POSITIVE, "times negative": lib.DTD_M_TIMES_NEGATIVE,
     "gate": lib.DTD_F_GATE, "denominator": lib.DTD_F_DENOMINATOR, "derivative": lib.DTD_F_DERIVATIVE,
+    "signed": lib.DTD_F_SIGNED,
 }  # fmt: skip
 NARROW = {
     "bfloat16": {"NEURON_DENSE": lib.DTD_BFLOAT16, "TAPS_DENSE": lib.DTD_BFLOAT16},
@@ -35,9 +36,12 @@ NARROW = {
 """The precision of each product, by that of the program; those of other operations are bound by memory, and float32."""
 SELECTS = {"all": lib.DTD_ALL, "y>0": lib.DTD_Y_POSITIVE, "y<0": lib.DTD_Y_NEGATIVE}
 ACTIVATIONS = {
-    "identity": lib.DTD_IDENTITY, "relu": lib.DTD_RELU, "leaky_relu": lib.DTD_LEAKY_RELU, "clip": lib.DTD_CLIP, "elu": lib.DTD_ELU,
-    "silu": lib.DTD_SILU, "gelu": lib.DTD_GELU, "gelu_tanh": lib.DTD_GELU_TANH, "sigmoid": lib.DTD_SIGMOID,
-    "hard_sigmoid": lib.DTD_HARD_SIGMOID, "hard_swish": lib.DTD_HARD_SWISH, "tanh": lib.DTD_TANH, "softplus": lib.DTD_SOFTPLUS,
+    "identity": lib.DTD_IDENTITY, "relu": lib.DTD_RELU, "leaky_relu": lib.DTD_LEAKY_RELU, "clip": lib.DTD_CLIP,
+    "threshold": lib.DTD_THRESHOLD, "hard_shrink": lib.DTD_HARD_SHRINK, "soft_shrink": lib.DTD_SOFT_SHRINK,
+    "tanh_shrink": lib.DTD_TANH_SHRINK, "elu": lib.DTD_ELU, "selu": lib.DTD_SELU, "celu": lib.DTD_CELU, "silu": lib.DTD_SILU,
+    "gelu": lib.DTD_GELU, "gelu_tanh": lib.DTD_GELU_TANH, "mish": lib.DTD_MISH, "sigmoid": lib.DTD_SIGMOID,
+    "hard_sigmoid": lib.DTD_HARD_SIGMOID, "log_sigmoid": lib.DTD_LOG_SIGMOID, "hard_swish": lib.DTD_HARD_SWISH, "tanh": lib.DTD_TANH,
+    "softplus": lib.DTD_SOFTPLUS, "softsign": lib.DTD_SOFTSIGN,
 }  # fmt: skip
 _VIEWS = ("out", "x", "factor", "terms", "y_prev", "terms_prev", "m")
 _NUMBERS = ("groups", "repeat", "coefficient", "stabilizer", "gamma")
@@ -109,7 +113,7 @@ class Encoded:
         if step.window is not None:
             self._window(c.scale, step.window)
         if step.bound is not None:
-            self._bound(c.m if step.op == "MAP" else c.x, step)
+            self._bound(c.x if step.op == "MOVE" else c.m, step)
         if step.op == "CLEAR_BORDER":
             for a in range(6):
                 c.border[a] = step.out.buffer.border[a // 2][a % 2]
@@ -146,12 +150,11 @@ class Encoded:
         field.stride = [0, 0, h * w, w, 1, 0]
 
     def _bound(self, field: Any, step: Step) -> None:
-        """A constant of one sample's shape, or one number for all elements."""
+        """A constant of one sample's shape, repeated along axes of size 1."""
         assert step.bound is not None
-        layout = View(Buffer("", step.out.buffer.shape, "1")).layout()
         field.base = self._constant(step.bound)
-        field.shape = [1, *layout[1]]
-        field.stride = [0] * 6 if step.bound.size == 1 else [0, *layout[2]]
+        field.shape = [1, *step.out.layout()[1]]
+        field.stride = [0, *bound_strides(step.bound, step.out.buffer.shape)]
         if step.op == "MOVE":
             field.shape = list(step_shape(step, self._n, self._t))
 

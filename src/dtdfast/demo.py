@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from .backends import backends, choose
 from .baselines import input_x_gradient, sensitivity
 from .data import digits
+from .errors import InputError
 from .explainer import Explainer
 from .extras import require
+from .files import SOFTWARE, readable, replaceable, written
 from .plot import heatmap
 
 if TYPE_CHECKING:
@@ -25,8 +27,13 @@ INK, FAINT, WRONG = "#1a1a1a", "#767676", "#b2182b"
 
 
 def demo(path: Path) -> str:
-    """Write the picture to `path`; the returned text says what it shows and how it was reached."""
+    """Write the picture to `path`, a PNG that nobody else has made; the returned text says what it shows and how it was reached."""
     require("matplotlib", "plot")
+    if path.suffix.lower() != ".png":
+        raise InputError(f"{readable(str(path))}: the picture is a PNG, so expected a name that ends in .png")
+    replaceable(path)
+    if not path.absolute().parent.is_dir():
+        raise InputError(f"{readable(str(path))}: there is no folder {readable(str(path.absolute().parent))}")
     layers, images, labels = digits()
     backend = backends()[choose("auto", "float32", None)]
     explainer = Explainer(layers, domain=DOMAIN, backend=backend.name)
@@ -44,7 +51,8 @@ def demo(path: Path) -> str:
         "sensitivity\n(gradient²)": sensitivity(layers, x, target),
         "gradient × input": input_x_gradient(layers, x, target),
     }
-    figure(x, maps, labels[shown], target, logits[shown]).savefig(path, dpi=160)
+    with written(path) as part:
+        figure(x, maps, labels[shown], target, logits[shown]).savefig(part, dpi=160, format="png", metadata={"Software": SOFTWARE})
     n_weights = sum(np.size(getattr(record, key, ())) for record in layers for key in ("weight", "bias"))
     return "\n".join(
         (

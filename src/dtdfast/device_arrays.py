@@ -64,6 +64,14 @@ def contiguous(x: Any, dtype: str) -> Any:
         return sys.modules["cupy"].ascontiguousarray(x, dtype)
 
 
+def copy_of(x: Any) -> Any:
+    """A copy of an array on a GPU, beside it."""
+    if library_of(x) == "torch":
+        return x.detach().clone()
+    with x.device:
+        return x.copy()
+
+
 def empty_beside(x: Any, shape: tuple[int, ...]) -> Any:
     """A float32 array of x's kind on x's GPU."""
     if library_of(x) == "torch":

@@ -43,8 +43,12 @@ class BackendError(DtdError, RuntimeError):
     """A backend, precision or optional package is not available here; the message says why."""
 
 
+class MemoryBudgetError(DtdError, MemoryError):
+    """Something needs more memory than the budget (`DTDFAST_MEMORY`, else half of what there is); the message names it."""
+
+
 class StorageError(DtdError, ValueError):
-    """A saved layer list is corrupt, too large, or not one of ours."""
+    """A saved layer list is corrupt, too large, or not one of ours; or a file of somebody else's would have to be replaced."""
 
 
 class ModelError(DtdError, ValueError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -12,22 +11,31 @@ from numpy.typing import NDArray
 
 from . import layers as L
 from .account import Account
-from .arrays import Check, check_input, check_out, finite, is_dask
+from .arrays import Check, apart, check_input, check_out, finite, is_dask
 from .backends import choose
-from .device_arrays import on_device
+from .budget import budget
+from .cache import Cache, key_of
+from .device_arrays import on_device, to_host
 from .errors import InputError, LayerError, NumericsError, RuleError, TargetError, at
 from .foreign import NUMPY, Home, take, take_out
 from .ledger import NARROW, Ledger, row_of, total
+from .locks import renewed
 from .plan.domain import Domain
 from .plan.shapes import Shape
 from .plan.wiring import sources
 from .presets import RuleBook, Rules
 from .program import EXPLAIN, GRADIENT, PREDICT, Program, last_entry, prepare
 from .rules import convention_of
-from .session import Executor, Options, maker
+from .session import Executor, Maker, Options
+from .show import shown
 from .targets import Targets
+from .threads import MOST
+from .underflow import check_empty
 
 Array = NDArray[Any]
+
+KEPT = 2**29
+"""Bytes of what an Explainer keeps for each shape of sample beside packed weights, or an eighth of the memory budget where that is less."""
 
 
 class Explainer:
@@ -95,17 +103,20 @@ class Explainer:
         self._backend = choose(backend, precision, device)
         self._precision = precision
         self._dtype: type = np.float64 if self._backend == "oracle" or precision == "float64" else np.float32
+        # a Preparation needs all digits of x: it may subtract nearly all of it
+        self._taken: type = np.float64 if any(isinstance(r, L.Preparation) for r in self._layers) else self._dtype
         self._batch_size = _positive("batch_size", batch_size)
-        self._n_threads = _positive("n_threads", n_threads)
+        self._n_threads = _positive("n_threads", n_threads, MOST)
         self._kind = kind
         self._check_positions(rules, start, stop)
         self._start, self._stop = start, stop
         last = last_entry(self._layers, start, kind)
         self._words = self._find_words(last)
         self._check = Check(self._words, self._domain)
-        self._make = maker(Options(self._backend, precision, self._batch_size, self._n_threads, device, self._check))
-        self._executors: dict[tuple[Shape, str, bool], Executor] = {}
-        self._lock = threading.Lock()
+        self._make = Maker(Options(self._backend, precision, self._batch_size, self._n_threads, device, self._check))
+        self._executors: OrderedDict[tuple[Shape, str, bool], Executor] = OrderedDict()
+        self._nbytes = sum(a.nbytes for record in self._layers for a in vars(record).values() if isinstance(a, np.ndarray))
+        self._lock = renewed(self, "_lock")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (self._layers, self._arguments)
@@ -114,6 +125,12 @@ class Explainer:
     def backend(self) -> str:
         """The executor that was chosen: "cpu", "cuda" or "oracle"."""
         return self._backend
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its records, packed weights and plans; arrays that records share count once for each."""
+        with self._lock:
+            return self._nbytes + self._make.nbytes + sum(e.program.nbytes for e in self._executors.values())
 
     @property
     def options(self) -> dict[str, Any]:
@@ -153,6 +170,8 @@ class Explainer:
         leaves = program.leaves.shape
         shape = (len(x), targets.count, *leaves) if targets.several else (len(x), *leaves)
         result = check_out(out if on_device(x) else take_out(out), shape, self._dtype, x)
+        if out is not None:
+            x, targets = apart(x, result), targets.apart(result)
         # a strided `out` cannot be seen as (n, t, ...) without a copy, so index the target axis instead
         view = result if targets.several else result[:, None]
         outputs = check_out(None, (len(x), *program.network.output.shape), self._dtype, x) if return_outputs else None
@@ -163,11 +182,11 @@ class Explainer:
                 session.explain(x[block], entry, view[block], None if outputs is None else outputs[block])
                 again = [] if program.checked is None else [block.start + i for i in session.doubtful]
             for i in again:
-                one, exact = slice(i, i + 1), self._executor(x.shape[1:], self._kind, exact=True)
-                with exact.session(1, targets.count) as session:
-                    entry = targets.entry(one, unit=program.gradient, clip=clip)
-                    session.explain(x[one], entry, view[one], None if outputs is None else outputs[one])
+                self._explain_exactly(x, i, targets, view[i : i + 1], None if outputs is None else outputs[i : i + 1])
         self._check_finite("relevance", result)
+        if self._narrow:
+            for k in range(targets.count):
+                check_empty("relevance", view[:, k], lambda i, k=k: self._exact_map(x, i, targets)[k], self._remedy)  # type: ignore[misc]
         relevance = home.give(result) if out is None else out
         return relevance if outputs is None else (relevance, home.give(outputs))
 
@@ -181,6 +200,8 @@ class Explainer:
             with executor.session(block.stop - block.start, 1) as session:
                 session.predict(x[block], result[block])
         self._check_finite("output", result)
+        if self._narrow:
+            check_empty("output", result, lambda i: self._exact_outputs(x, i), self._remedy)
         return home.give(result)
 
     def ledger(self, x: Any, target: Any = None) -> Ledger:
@@ -238,6 +259,38 @@ class Explainer:
                 if not 0 <= position < n:
                     raise RuleError(f"rules names entry {position}, but the network has entries 0 to {n - 1}")
 
+    @property
+    def _narrow(self) -> bool:
+        """Whether float64 can tell more."""
+        return self._dtype == np.float32
+
+    @property
+    def _remedy(self) -> str:
+        return "rescale the network, or use backend='oracle'" + ("" if self._backend == "cuda" else " or precision='float64'")
+
+    def _explain_exactly(self, x: Any, i: int, targets: Targets, view: Array, outputs: Array | None = None) -> None:
+        """Sample i's relevance (1, t, *leaves) in float64 into `view`."""
+        executor = self._executor(tuple(x.shape[1:]), self._kind, exact=True)
+        program, one = executor.program, slice(i, i + 1)
+        clip = self._book.preset.clip_start and not program.gradient
+        with executor.session(1, targets.count) as session:
+            session.explain(to_host(x[one]), targets.entry(one, unit=program.gradient, clip=clip), view, outputs)
+
+    def _exact_map(self, x: Any, i: int, targets: Targets) -> Array:
+        """The same, (t, *leaves)."""
+        leaves = self._executor(tuple(x.shape[1:]), self._kind, exact=True).program.leaves.shape
+        view: Array = np.zeros((1, targets.count, *leaves))
+        if targets.start is None or targets.start[i].any():
+            self._explain_exactly(x, i, targets, view)
+        return np.asarray(view[0])
+
+    def _exact_outputs(self, x: Any, i: int) -> Array:
+        executor = self._executor(tuple(x.shape[1:]), PREDICT, exact=True)
+        outputs = np.zeros((1, *executor.program.network.output.shape))
+        with executor.session(1, 1) as session:
+            session.predict(to_host(x[i : i + 1]), outputs)
+        return np.asarray(outputs[0])
+
     def _check_finite(self, what: str, values: Array) -> None:
         """What the CUDA executor finds out on its device."""
         if self._backend != "cuda" and not finite(values):
@@ -256,7 +309,7 @@ class Explainer:
         if self._backend == "cuda":
             array = self._check.admit(host)
             return array, self._executor(tuple(array.shape[1:]), kind), home
-        array = check_input(host, self._words, self._dtype)
+        array = check_input(host, self._words, self._taken)
         executor = self._executor(array.shape[1:], kind)
         if kind == EXPLAIN and self._words is None:
             self._domain.check(np.asarray(host))  # in the caller's own precision
@@ -272,6 +325,10 @@ class Explainer:
                 program = self._program(sample, kind, exact)
                 executor = self._make(program)
                 self._executors[sample, kind, exact] = executor
+                while len(self._executors) > 1 and sum(e.program.nbytes for e in self._executors.values()) > min(KEPT, budget() // 8):
+                    self._executors.popitem(last=False)
+            elif next(reversed(self._executors)) != (sample, kind, exact):
+                self._executors.move_to_end((sample, kind, exact))
             return executor
 
     def _program(self, sample: Shape, kind: str, exact: bool) -> Program:
@@ -282,7 +339,7 @@ class Explainer:
 
     def __repr__(self) -> str:
         kinds = ", ".join(at(None, r) for r in self._layers[:3]) + (", ..." if len(self._layers) > 3 else "")
-        return f"Explainer([{kinds}], rules={self._arguments['rules']!r}, backend={self._backend!r})"
+        return f"Explainer([{kinds}], rules={shown(self._arguments['rules'])}, backend={self._backend!r})"
 
 
 def _rebuild(layers: list[L.Layer], arguments: dict[str, Any]) -> Explainer:
@@ -296,9 +353,11 @@ def _lazy() -> Any:
     return dask_arrays
 
 
-def _positive(key: str, value: int | None) -> int | None:
+def _positive(key: str, value: int | None, most: int | None = None) -> int | None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1):
-        raise LayerError(f"{key} is {value!r}, expected an integer of at least 1")
+        raise LayerError(f"{key} is {value!r:.80}, expected an integer of at least 1")
+    if value is not None and most is not None and value > most:
+        raise LayerError(f"{key} is {value}, expected at most {most}")
     return None if value is None else int(value)
 
 
@@ -319,40 +378,17 @@ def _shown(blocks: list[slice], n: int) -> Iterator[slice]:
 
 # ------------------------------------------------------------------------------------------------------------- module functions
 
-_CACHE_SIZE = 8
-_cache: OrderedDict[Any, Explainer] = OrderedDict()
-_cache_lock = threading.Lock()
-
-
-def _key(value: Any) -> Any:
-    """Options as something that compares by content."""
-    if isinstance(value, dict):
-        return tuple((k, _key(v)) for k, v in value.items())
-    if isinstance(value, (list, tuple)):
-        return tuple(map(_key, value))
-    if isinstance(value, np.ndarray):
-        return value.shape, value.dtype.str, value.tobytes()
-    return value
+CACHE: Cache[Explainer] = Cache()
 
 
 def _cached(layers: Sequence[L.Layer], options: dict[str, Any]) -> Explainer:
     """An Explainer for these very records and options; the cache holds them, so an id cannot be reused meanwhile."""
     try:
-        key = (tuple(map(id, layers)), _key(options))
+        key = (tuple(map(id, layers)), key_of(options))
         hash(key)
-    except TypeError:  # not a list, or something that cannot be compared among the options
+    except (TypeError, ValueError, RuntimeError):  # not a list, or something that cannot be compared among the options
         return Explainer(layers, **options)
-    with _cache_lock:
-        found = _cache.get(key)
-        if found is not None:
-            _cache.move_to_end(key)
-            return found
-    made = Explainer(layers, **options)
-    with _cache_lock:
-        _cache[key] = made
-        while len(_cache) > _CACHE_SIZE:
-            _cache.popitem(last=False)
-    return made
+    return CACHE.get(key, lambda: Explainer(layers, **options))
 
 
 def explain(

@@ -66,6 +66,11 @@ def take(x: Any) -> tuple[Any, Home]:
     return x, NUMPY
 
 
+def masked(x: Any) -> bool:
+    """Whether x is a masked array of NumPy, whose masked values are no values."""
+    return _is(x, "numpy.ma", "MaskedArray")
+
+
 def _is(x: Any, library: str, kind: str) -> bool:
     cls = getattr(sys.modules.get(library), kind, None)
     return cls is not None and isinstance(x, cls)
@@ -87,9 +92,11 @@ def take_out(out: Any) -> Any:
 
     Raises
     ------
-    InputError : it lies on another device
+    InputError : it lies on another device, or NumPy cannot see its memory (bfloat16, or a tensor that negates when it is read)
     """
     host, home = take(out)
     if not home.here:
         raise InputError(f"out lies on device {home.device}; results are written into main memory only, so leave out=None")
+    if home.library == "torch" and out.numel() and host.ctypes.data != out.data_ptr():
+        raise InputError(f"out is a {out.dtype} tensor whose memory cannot be written as it is; give a plain float32 tensor")
     return host

@@ -10,14 +10,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from . import budget
 from .errors import InputError
 from .extras import require
+from .files import readable, regular
 
 Array = NDArray[Any]
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and standard deviation of red, green, blue in 0 to 1
 BICUBIC = 3  # Pillow's Resampling.BICUBIC
 MODES = {"rgb": "RGB", "bgr": "RGB", "gray": "L"}
+
+# What may be decoded, whatever the file is called.  Pillow knows more, and some of it starts other programs (EPS: Ghostscript).
+FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+SUFFIXES = frozenset(f".{name}" for name in (
+    "apng", "bmp", "dib", "gif", "j2c", "j2k", "jfif", "jp2", "jpc", "jpe", "jpeg", "jpf", "jpg", "jpx", "pbm", "pfm", "pgm", "png", "pnm",
+    "ppm", "tif", "tiff", "webp",
+))  # fmt: skip
+NARROW = ("1", "L", "P")  # modes of Pillow with a byte per pixel
+BITS, PHOTOMETRIC, FORMAT = 258, 262, 339  # tags of TIFF
+WHITE_IS_ZERO, SIGNED = 0, 2
 
 
 @dataclass(frozen=True)
@@ -47,11 +59,27 @@ class Preparation:
             raise InputError(f"crop is {self.crop}, expected the share of the image that is kept: above 0, at most 1")
         if min(self.size) < 1 or max(self.size) > 1 << 14:
             raise InputError(f"size is {self.size}, expected a height and width from 1 to {1 << 14}")
+        for key in ("mean", "std", "scale"):
+            given = getattr(self, key)
+            if given is not None and not np.isfinite(given).all():
+                raise InputError(f"{key} is {given}, expected finite numbers")
         if self.std is not None and min(self.std) <= 0:
             raise InputError(f"std is {self.std}, expected positive numbers")
+        if self.scale == 0:
+            raise InputError("scale is 0, which would make every image the same")
         for key in ("mean", "std"):
             if len(getattr(self, key) or (0,)) not in (1, self.n_channels):
                 raise InputError(f"{key} is {getattr(self, key)}, expected one number or {self.n_channels} ({self.channels})")
+
+    def __str__(self) -> str:
+        """In one line: size, order and numbers."""
+        height, width = self.size
+        scale, mean, std = self._numbers()
+        of_channels = [f"({', '.join(f'{v:g}' for v in values)})" if len(values) > 1 else f"{values[0]:g}" for values in (mean, std)]
+        return (
+            f"{self.crop:g} of the centre, {height} × {width}, {self.channels}, {self.layout}; "
+            f"x = ({scale:g}·p − {of_channels[0]}) / {of_channels[1]} with p from 0 to 1"
+        )
 
     @property
     def n_channels(self) -> int:
@@ -66,16 +94,18 @@ class Preparation:
     def picture(self, path: Path) -> Array:
         """The photograph as the network sees it: bytes (height, width) or (height, width, 3), in red, green, blue."""
         image, ops = require("PIL.Image", "images"), require("PIL.ImageOps", "images")
+        regular(path)
         try:
-            with image.open(path) as file:
+            image.init()
+            with image.open(path, formats=[name for name in FORMATS if name in image.OPEN]) as file:
+                pixels, size = file.width * file.height, 8 if file.mode in NARROW or file.mode.startswith("RGB") else 24
+                budget.require(pixels * size, f"to decode {file.width} × {file.height} pixels")
                 ops.exif_transpose(file, in_place=True)
-                mode = MODES[self.channels]
                 file.load()
-                upright = file if file.mode == mode else file.convert(mode)
-        except FileNotFoundError:
-            raise
+                plain = image.fromarray(_bytes(file)) if file.mode[0] in "IF" else file
+                upright = plain if plain.mode == MODES[self.channels] else plain.convert(MODES[self.channels])
         except Exception as error:  # whatever Pillow's decoders raise on a damaged file, decompression bombs included
-            raise InputError(f"{path} cannot be read as an image: {error}") from None
+            raise InputError(f"{readable(str(path))} cannot be read as an image: {_said(error)}") from None
         return self.resized(upright)
 
     def resized(self, image: Any) -> Array:
@@ -106,7 +136,8 @@ class Preparation:
     def domain(self) -> tuple[Array, Array]:
         """What a black and a white pixel become, of one sample's shape."""
         scale, mean, std = self._numbers()
-        bounds = [np.broadcast_to((value - mean) / std, (*self.size, self.n_channels)) for value in (0.0, scale)]
+        ends = sorted((0.0, scale))  # a negative scale is for networks that were fed negatives
+        bounds = [np.broadcast_to((value - mean) / std, (*self.size, self.n_channels)) for value in ends]
         low, high = (b.transpose(2, 0, 1) if self.layout == "nchw" else b for b in bounds)
         return low, high
 
@@ -115,3 +146,32 @@ class Preparation:
         if self.channels != "gray" and self.mean is None and self.std is None and self.scale is None:
             mean, std = (tuple(reversed(v)) if self.channels == "bgr" else v for v in IMAGENET)
         return 1.0 if self.scale is None else self.scale, np.array(mean or (0.0,)), np.array(std or (1.0,))
+
+
+def _bytes(file: Any) -> NDArray[np.uint8]:
+    """Pixels of more than eight bits (Pillow's modes I;16, I and F), scaled so that the white of their type becomes 255.
+
+    White is the largest number of the bits that a TIFF names, 65535 in other files, and 1 of floats.
+    """
+    tags = getattr(file, "tag_v2", {}) if file.format == "TIFF" else {}
+    bits = tags.get(BITS, (16,))[0]
+    values = np.asarray(file)
+    signed = tags.get(FORMAT, (1,))[0] == SIGNED
+    if file.mode == "I" and bits == 32 and not signed:
+        values = values.view(np.uint32)  # Pillow reads the same bits as signed
+    white = 1.0 if file.mode == "F" else float(2 ** (bits - 1 if signed else bits) - 1)
+    low, high = float(values.min()), float(values.max())
+    if not 0 <= low <= high <= white:
+        raise ValueError(f"its pixels of type {values.dtype} are from {low:g} to {high:g}, expected 0 (black) to {white:g} (white)")
+    levels = np.multiply(values, 255 / white, dtype=np.float64)
+    if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
+        np.subtract(255, levels, out=levels)
+    rounded: NDArray[np.uint8] = np.rint(levels, out=levels).astype(np.uint8)
+    return rounded
+
+
+def _said(error: Exception) -> str:
+    """What is wrong, in one line, without the path and the object that Pillow's message names."""
+    if type(error).__name__ == "UnidentifiedImageError":
+        return f"it is none of {', '.join(FORMATS)}"
+    return " ".join(str(error).split()) or type(error).__name__

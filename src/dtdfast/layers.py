@@ -12,6 +12,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from .activations import ACTIVATIONS
+from .activations import Activation as Activation
+from .activations import ReLU as ReLU
 from .errors import LayerError
 from .layers_axes import Constant, Expand, Gather, Reduce, Resample
 from .record import INPUT, Array, Ints, Layer, Padding
@@ -102,61 +105,15 @@ class Embedding(Layer):
 
 
 @dataclass(frozen=True, eq=False)
-class ReLU(Layer):
-    """max(0, x)."""
-
-
-ACTIVATIONS: dict[str, tuple[float | None, float | None]] = {  # kind → defaults of alpha and beta (None: takes none)
-    "leaky_relu": (0.01, None),
-    "clip": (0.0, 6.0),
-    "elu": (1.0, None),
-    "silu": (None, None),
-    "gelu": (None, None),
-    "gelu_tanh": (None, None),
-    "sigmoid": (None, None),
-    "hard_sigmoid": (1 / 6, 0.5),
-    "hard_swish": (None, None),
-    "tanh": (None, None),
-    "softplus": (1.0, None),
-}
-
-
-@dataclass(frozen=True, eq=False)
-class Activation(Layer):
-    """An element-wise function other than ReLU.
-
-    kind : leaky_relu (alpha = slope), clip (alpha = low, beta = high), elu (alpha), silu, gelu, gelu_tanh, sigmoid,
-    hard_sigmoid (clip(alpha·x + beta, 0, 1)), hard_swish (x·hard_sigmoid(x)), tanh, softplus (log(1+exp(alpha·x))/alpha).
-    """
-
-    kind: str
-    alpha: float | None = None
-    beta: float | None = None
-
-    def _check(self) -> None:
-        if self.kind not in ACTIVATIONS:
-            raise LayerError(f"Activation: {self.kind!r} is not one of {', '.join(ACTIVATIONS)}")
-        for key, default in zip(("alpha", "beta"), ACTIVATIONS[self.kind], strict=True):
-            if getattr(self, key) is None:
-                self._set(key, default)
-            elif default is None:
-                raise LayerError(f"Activation: {self.kind} takes no {key}")
-            else:
-                self._number(key)
-        if self.kind == "clip" and not self.alpha < self.beta:  # type: ignore[operator]
-            raise LayerError(f"Activation: clip needs alpha < beta, got {self.alpha} and {self.beta}")
-        if self.kind == "softplus" and not self.alpha > 0:  # type: ignore[operator]
-            raise LayerError(f"Activation: softplus needs alpha > 0, got {self.alpha}")
-
-
-@dataclass(frozen=True, eq=False)
 class Softmax(Layer):
-    """exp(x)/Σexp(x) along an axis; `explain` starts before a final one."""
+    """exp(x)/Σexp(x) along an axis, or its logarithm; `explain` starts before a final one."""
 
     axis: int = 1
+    log: bool = False
 
     def _check(self) -> None:
         self._int("axis", None)
+        self._bool("log")
 
 
 @dataclass(frozen=True, eq=False)
@@ -263,6 +220,24 @@ class Scale(Layer):
             self._array("shift", (1, 2, 3, 4, 5))
             if self.scale.ndim == self.shift.ndim == 1:
                 self._array("shift", shape=self.scale.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Preparation(Layer):
+    """x·scale + shift per channel (axis 1) of the network's input, as a scaler makes it: relevance belongs to what it puts out.
+
+    It reads the input, never folds into a layer, and relevance passes it unchanged under every rule, so that a map does not depend on
+    the units of the raw columns. With the domain "real" the preset "dtd" is then "lrp-epsilon": inputs of both signs are explained
+    by how they differ from the reference point, at which x·scale + shift is 0.
+    """
+
+    scale: Array
+    shift: Array | None = None
+
+    def _check(self) -> None:
+        self._array("scale", 1)
+        if self.shift is not None:
+            self._array("shift", shape=self.scale.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -387,7 +362,7 @@ RECORDS: dict[str, type[Layer]] = {
     cls.__name__: cls
     for cls in (
         Linear, Conv, ConvTranspose, Embedding, ReLU, Activation, Softmax, Dropout, MaxPool, AvgPool, SumPool, GlobalAvgPool,
-        BatchNorm, Scale, LRN, Add, Mul, Concat, Flatten, Reshape, Permute, Slice, Pad, Upsample,
+        BatchNorm, Scale, Preparation, LRN, Add, Mul, Concat, Flatten, Reshape, Permute, Slice, Pad, Upsample,
         Constant, Reduce, Gather, Expand, Resample,
     )
 }  # fmt: skip

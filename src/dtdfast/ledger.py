@@ -21,6 +21,7 @@ from .layers import Layer
 from .plan import units as U
 from .plan.domain import take
 from .rules import Share
+from .show import OneLine, preformatted
 
 CAUSES = ("bias", "stabilizer", "zero denominator", "surplus", "constant")
 """What absorbs relevance: the bias in a denominator, ε, d = 0, αβ or a doubling add (negative: it grew), padding and Constants."""
@@ -37,7 +38,7 @@ def total(values: NDArray[Any]) -> Vector:
 
 
 @dataclass
-class Row:
+class Row(OneLine):
     """One unit of the plan: relevance that came (on its outputs), that went (to its inputs), and what it absorbed.  Arrays (n,)."""
 
     entries: tuple[int, ...]
@@ -55,6 +56,7 @@ class Row:
 
     @property
     def closed(self) -> bool:
+        """Whether the account closes: the residual lies within its bound."""
         return bool((np.abs(self.residual) <= self.bound).all())
 
 
@@ -101,8 +103,14 @@ class Ledger:
 
     @property
     def closed(self) -> bool:
-        """Every row's residual, and the whole's, within its bound."""
+        """Whether the account closes: every row's residual, and the whole's, lies within its bound."""
         return all(r.closed for r in self.rows) and bool((np.abs(self.residual) <= self.bound).all())
+
+    def __repr__(self) -> str:
+        return f"Ledger({len(self.rows)} rows, {len(self.start)} samples, closed={self.closed})"
+
+    def _repr_html_(self) -> str:
+        return preformatted(str(self))
 
     def __str__(self) -> str:
         header = ("entries", "unit", "rule", "came", "went", "absorbed", "by", "residual", "bound")
@@ -124,7 +132,7 @@ class Ledger:
             )
         widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
         table = "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines)
-        state = "closed" if self.closed else "OPEN: some residual exceeds its rounding bound"
+        state = "account closes" if self.closed else "ACCOUNT STAYS OPEN: some residual exceeds its rounding bound"
         return (
             f"{table}\n{len(self.start)} sample(s): {self.start.sum():.6g} entered, {self.end.sum():.6g} arrived, "
             f"{np.sum(list(self.absorbed.values())):.3g} absorbed, largest residual {np.abs(self.residual).max():.1e}; {state}"
@@ -152,6 +160,9 @@ def row_of(account: Account, layers: list[Layer], u: float) -> Row:
         rounding = rounding + (fan_in + fan_out + 12.0) * size
     elif isinstance(unit, U.Winner):
         rule, rounding = "winner", (4.0 + unit.taps.n_taps) * size
+    elif account.passed is not None:
+        rule, rounding = "scale", 8.0 * size
+        absorbed["zero denominator"] = (r * (1.0 - account.passed)).reshape(n, -1).sum(axis=1)
     elif isinstance(unit, U.Total):
         absorbed["surplus"] = -(len(unit.sources) - 1.0) * r.reshape(n, -1).sum(axis=1)
     elif isinstance(unit, U.Fixed):
@@ -194,18 +205,17 @@ def _neuron(account: Account, unit: U.Neuron, r: Vector) -> tuple[dict[str, Vect
         chosen = _selected(share, account.y, r)
         selected_any |= chosen
         coefficient: Any = share.coefficient
-        if row.fallback and number == 0 and len(row.shares) == 2:
-            other = d_of[1][0] + d_of[1][1]
-            coefficient = np.where(other == 0, 1.0, coefficient)
+        if share.coefficient < 0:  # of αβ: where there is no negative term, β is not taken from anywhere
+            empty = np.broadcast_to(a.terms == 0, r.shape)
+            if not row.falls_back:
+                absorbed["surplus"] += np.where(chosen & empty, coefficient * r, 0)
+            coefficient = np.where(empty, 0.0, coefficient)
+        elif row.falls_back and number == 0:
+            coefficient = np.where(account.shares[1].terms == 0, 1.0, coefficient)
         s = np.where(chosen & (d != 0), coefficient * r / np.where(d == 0, 1, d), 0)
         absorbed["bias"] += s * a.bias
         absorbed["stabilizer"] += s * stabiliser
-        nothing = np.where(chosen & (d == 0), coefficient * r, 0)
-        if share.coefficient < 0:
-            if not row.fallback:
-                absorbed["surplus"] += nothing
-        else:
-            absorbed["zero denominator"] += nothing
+        absorbed["zero denominator"] += np.where(chosen & (d == 0), coefficient * r, 0)
         size += np.abs(s) * (a.magnitude + np.abs(a.bias) + np.abs(stabiliser))
     absorbed["zero denominator"] += np.where(selected_any, 0, r)
     return {c: v.reshape(n, -1).sum(axis=1) for c, v in absorbed.items() if v.any()}, size.reshape(n, -1).sum(axis=1)
@@ -214,4 +224,4 @@ def _neuron(account: Account, unit: U.Neuron, r: Vector) -> tuple[dict[str, Vect
 def _selected(share: Share, y: NDArray[Any] | None, r: Vector) -> NDArray[np.bool_]:
     if share.select == "all" or y is None:
         return np.ones(r.shape, bool)
-    return y > 0 if share.select == "y>0" else y < 0
+    return {"y>0": y > 0, "y>=0": y >= 0, "y<0": y < 0}[share.select]

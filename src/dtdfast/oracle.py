@@ -16,6 +16,7 @@ from .account import Account, ShareAccount
 from .oracle_maths import WEIGHT_MAPS, activate, canvas, derivative, gather, input_map, interior, scatter, tap_slices
 from .plan import units as U
 from .plan.domain import take
+from .plan.join import handed_on
 from .plan.network import Network
 from .rules import Row, Share, Term
 
@@ -37,6 +38,8 @@ class Oracle:
         """Values of every tensor; returns the output (n, *out)."""
         self.values = {0: x if x.dtype.kind == "i" else x.astype(np.float64)}
         for unit in self.network.units:
+            if unit.twin and (unit.out.valueless or not unit.in_relevance):
+                continue
             self.values[unit.out.index] = FORWARD[type(unit)](self, unit)
         return self.values[self.network.output.index]
 
@@ -72,8 +75,9 @@ class Oracle:
         self.repeat = 1
         y = np.zeros((len(self.values[0]), unit.out.channels, *unit.out.space))
         for part in unit.parts:
-            y += self._sum(part, Term("x", "w"), 0.0)
-        if unit.bias is not None:
+            for term in part.terms[0] if unit.half else [Term("x", "w")]:
+                y += self._sum(part, term, 0.0)
+        if unit.bias is not None and not unit.half:
             y += np.asarray(unit.bias, np.float64).reshape(-1, 1, 1, 1)
         y = y.reshape(len(y), *unit.out.shape)
         self.pre[unit.out.index] = y
@@ -117,7 +121,7 @@ class Oracle:
 
     def _selected(self, unit: U.Neuron, share: Share) -> Array:
         y = np.repeat(self.pre[unit.out.index], self.repeat, axis=0).reshape(-1, unit.out.channels, *unit.out.space)
-        return np.ones_like(y) if share.select == "all" else (y > 0) * 1.0 if share.select == "y>0" else (y < 0) * 1.0
+        return {"all": np.ones_like(y), "y>0": (y > 0) * 1.0, "y>=0": (y >= 0) * 1.0, "y<0": (y < 0) * 1.0}[share.select]
 
     def _neuron_relevance(self, unit: U.Neuron, r: Array) -> list[Array]:
         """R_i = Σ_shares coefficient · Σ_terms in(x_i) Σ_j wm(w_ij) R_j / d_j."""
@@ -136,8 +140,8 @@ class Oracle:
         messages = [np.zeros((len(r), *part.source.shape)) for part in unit.parts]
         for number, (share, (_, d)) in enumerate(zip(row.shares, denominators, strict=True)):
             coefficient = np.full((1, 1, 1, 1, 1), share.coefficient)
-            if row.fallback and number == 0 and len(row.shares) == 2:
-                coefficient = np.where(denominators[1][1] == 0, 1.0, share.coefficient)
+            if row.falls_back and number == 0:  # no negative term: Σ of terms of one sign is 0 where all are
+                coefficient = np.where(denominators[1][0] == 0, 1.0, share.coefficient)
             usable = d != 0
             s = self._selected(unit, share) * coefficient * r * usable / np.where(usable, d, 1)
             for part, message in zip(unit.parts, messages, strict=True):
@@ -185,7 +189,13 @@ class Oracle:
         return self.values[unit.sources[0].index] * unit.scale.reshape(column) + shift
 
     def _affine_relevance(self, unit: U.Affine, r: Array) -> list[Array]:
-        return [r * unit.scale.reshape(-1, *(1,) * (len(unit.out.shape) - 1)) if self.gradient else r]
+        column = (-1, *(1,) * (len(unit.out.shape) - 1))
+        if unit.shares is None or self.gradient:
+            return [r * unit.scale.reshape(column) if self.gradient else r]
+        messages = [r * share.reshape(column) for share in unit.shares]
+        if unit.tapped is not None:
+            messages[unit.open_to] = messages[unit.open_to] + r * (unit.tapped.reshape(column) * self.x(unit.sources[0]) > 0)
+        return messages
 
     def _normalise_forward(self, unit: U.Normalise) -> Array:
         x, record = self.values[unit.sources[0].index], unit.record
@@ -196,8 +206,9 @@ class Oracle:
 
     def _probabilities_forward(self, unit: U.Probabilities) -> Any:
         x = self.values[unit.sources[0].index]
-        e = np.exp(x - x.max(axis=unit.axis, keepdims=True))
-        return e / e.sum(axis=unit.axis, keepdims=True)
+        below = x - x.max(axis=unit.axis, keepdims=True)
+        total = np.exp(below).sum(axis=unit.axis, keepdims=True)
+        return below - np.log(total) if unit.log else np.exp(below) / total
 
     def _total_forward(self, unit: U.Total) -> Array:
         return sum((self.values[s.index] for s in unit.sources), np.zeros((1,)))
@@ -247,6 +258,8 @@ class Oracle:
         sums = [h.reshape(len(h), -1).sum(axis=1) for h in handed]
         sizes = [np.abs(h).reshape(len(h), -1).sum(axis=1) for h in handed]
         account = Account(unit, r_out, sum(sums, nothing), sum(sizes, nothing))
+        if isinstance(unit, U.Affine) and unit.shares is not None:
+            account.passed = handed_on(unit, self.x(unit.sources[0]))
         if isinstance(unit, U.Neuron):
             row = unit.row
             assert row is not None

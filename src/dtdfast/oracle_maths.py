@@ -47,12 +47,25 @@ def input_map(name: str, x: Array, box: Box | None) -> Array:
 # -------------------------------------------------------------------------------------------------------------- activations
 
 
+SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805  # arXiv:1706.02515
+
+
 def _sigmoid(x: Array) -> Any:
     e = np.exp(-np.abs(x))
     return np.where(x >= 0, 1 / (1 + e), e / (1 + e))
 
 
+def _softplus(x: Array) -> Any:
+    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+
+
+def _flat(x: Array, a: float) -> Any:
+    """The flat piece of a shrink: |x| <= a."""
+    return np.abs(x) <= a
+
+
 def activate(record: L.ReLU | L.Activation | None, x: Array) -> Any:
+    """act(x); x (n, *shape), channels on axis 1."""
     if record is None:
         return x
     if isinstance(record, L.ReLU):
@@ -61,30 +74,51 @@ def activate(record: L.ReLU | L.Activation | None, x: Array) -> Any:
     match record.kind:
         case "leaky_relu":
             return np.where(x < 0, a * x, x)
+        case "prelu":
+            return np.where(x < 0, record.slopes_for(x.ndim - 1) * x, x)
         case "clip":
             return np.where(x < a, a, np.where(x > b, b, x))
+        case "threshold":
+            return np.where(x <= a, b, x)
+        case "hard_shrink":
+            return np.where(_flat(x, a), 0, x)
+        case "soft_shrink":
+            return x - np.clip(x, -a, a)
+        case "tanh_shrink":
+            return x - np.tanh(x)
         case "elu":
             return np.where(x < 0, a * np.expm1(np.minimum(x, 0)), x)
+        case "selu":
+            return SELU_SCALE * np.where(x < 0, SELU_ALPHA * np.expm1(np.minimum(x, 0)), x)
+        case "celu":
+            return np.where(x < 0, a * np.expm1(np.minimum(x, 0) / a), x)
         case "silu":
-            return x * _sigmoid(x)
+            return x * _sigmoid(a * x)
         case "gelu":
             return 0.5 * x * (1 + np.vectorize(erf)(x / np.sqrt(2)))
         case "gelu_tanh":
             return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+        case "mish":
+            return x * np.tanh(_softplus(x))
         case "sigmoid":
             return _sigmoid(x)
         case "hard_sigmoid":
             return np.clip(a * x + b, 0, 1)
+        case "log_sigmoid":
+            return -_softplus(-x)
         case "hard_swish":
             return x * np.clip(x / 6 + 0.5, 0, 1)
         case "tanh":
             return np.tanh(x)
-        case _:  # softplus
-            return (np.maximum(a * x, 0) + np.log1p(np.exp(-np.abs(a * x)))) / a
+        case "softplus":
+            return _softplus(a * x) / a
+        case "softsign":
+            return x / (1 + np.abs(x))
+    raise NotImplementedError(f"the oracle does not know the activation {record.kind!r}")
 
 
 def derivative(record: L.ReLU | L.Activation | None, x: Array) -> Any:
-    """act'(x); at a kink the derivative from the left (ReLU'(0) = 0), at the ends of a clip 0."""
+    """act'(x); at a kink the derivative from the left (ReLU'(0) = 0), at the ends of a clip, shrink or threshold 0."""
     if record is None:
         return np.ones_like(x)
     if isinstance(record, L.ReLU):
@@ -93,30 +127,50 @@ def derivative(record: L.ReLU | L.Activation | None, x: Array) -> Any:
     match record.kind:
         case "leaky_relu":
             return np.where(x > 0, 1.0, a)
+        case "prelu":
+            return np.where(x > 0, 1.0, record.slopes_for(x.ndim - 1))
         case "clip":
             return ((x > a) & (x < b)).astype(np.float64)
+        case "threshold":
+            return (x > a).astype(np.float64)
+        case "hard_shrink" | "soft_shrink":
+            return (~_flat(x, a)).astype(np.float64)
+        case "tanh_shrink":
+            return np.tanh(x) ** 2
         case "elu":
             return np.where(x > 0, 1.0, a * np.exp(np.minimum(x, 0)))
+        case "selu":
+            return SELU_SCALE * np.where(x > 0, 1.0, SELU_ALPHA * np.exp(np.minimum(x, 0)))
+        case "celu":
+            return np.where(x > 0, 1.0, np.exp(np.minimum(x, 0) / a))
         case "silu":
-            s = _sigmoid(x)
-            return s * (1 + x * (1 - s))
+            s = _sigmoid(a * x)
+            return s * (1 + a * x * (1 - s))
         case "gelu":
             return 0.5 * (1 + np.vectorize(erf)(x / np.sqrt(2))) + x * np.exp(-x * x / 2) / np.sqrt(2 * np.pi)
         case "gelu_tanh":
             k = np.sqrt(2 / np.pi)
             t = np.tanh(k * (x + 0.044715 * x**3))
             return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * k * (1 + 3 * 0.044715 * x * x)
+        case "mish":
+            t = np.tanh(_softplus(x))
+            return t + x * (1 - t * t) * _sigmoid(x)
         case "sigmoid":
             s = _sigmoid(x)
             return s * (1 - s)
         case "hard_sigmoid":
             return np.where((a * x + b > 0) & (a * x + b < 1), a, 0.0)
+        case "log_sigmoid":
+            return _sigmoid(-x)
         case "hard_swish":
             return np.where(x <= -3, 0.0, np.where(x >= 3, 1.0, x / 3 + 0.5))
         case "tanh":
             return 1 - np.tanh(x) ** 2
-        case _:
+        case "softplus":
             return _sigmoid(a * x)
+        case "softsign":
+            return (1 + np.abs(x)) ** -2.0
+    raise NotImplementedError(f"the oracle does not know the derivative of {record.kind!r}")
 
 
 # --------------------------------------------------------------------------------------------------------------------- taps

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import threading
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import NumericsError
+from .locks import renewed
 from .plan.steps import Weights
 
 BLOCK = 16  # DTD_BLOCK of csrc/dtdfast.h: output channels per packed block
@@ -69,11 +69,14 @@ class WeightStore:
 
     def __init__(self) -> None:
         self._packed: dict[tuple[Any, ...], Packed] = {}
-        self._lock = threading.Lock()
+        self._lock = renewed(self, "_lock")
+        self.nbytes = 0  # of what is no record's own array
 
     def get(self, weights: Weights) -> Packed:
         with self._lock:
             found = self._packed.get(weights.key)
             if found is None:
                 found = self._packed[weights.key] = pack(weights)
+                if found.flags.writeable:
+                    self.nbytes += found.nbytes
             return found

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass, replace
 
 from .errors import RuleError
 from .layers import Layer, Linear
-from .rules import AlphaBeta, Convention, Epsilon, Flat, Gamma, Pass, Rule, ZBox, Zero, ZPlus
+from .rules import AlphaBeta, Convention, Epsilon, Flat, Gamma, Pass, Rule, ZBox, Zero, ZPlus, ZPlusBySign
 
 DOMAIN = "domain"
 """As a preset's `first`: the rule that the input domain asks for."""
@@ -22,6 +23,7 @@ class Preset:
     clip_start: bool = False  # a negative start becomes 0
     pool: Rule | None = None  # under the innvestigate convention
     add: Rule | None = None
+    prepared: str | None = None  # the preset that it stands for where a Preparation makes real inputs, of both signs around 0
 
 
 _EPSILON_PLUS = Preset(Epsilon(), ZPlus(), ZPlus())
@@ -29,7 +31,7 @@ _EPSILON_ALPHA_BETA = Preset(Epsilon(), AlphaBeta(2.0, 1.0), ZPlus())
 _DEEP_TAYLOR = Preset(ZPlus(), ZPlus(), ZPlus(), clip_start=True, pool=Flat(), add=Pass())
 
 PRESETS: dict[str, Preset] = {
-    "dtd": Preset(ZPlus(), ZPlus(), ZPlus(), first=DOMAIN),
+    "dtd": Preset(ZPlusBySign(), ZPlusBySign(), ZPlusBySign(), first=DOMAIN, prepared="lrp-epsilon"),
     "lrp-0": Preset(Zero(), Zero(), Zero()),
     "lrp-epsilon": Preset(Epsilon(), Epsilon(), Epsilon()),
     "epsilon-plus": _EPSILON_PLUS,
@@ -70,6 +72,15 @@ class RuleBook:
                     raise RuleError(f"rules[{position}] is {rule!r}, expected a rule such as dtdfast.ZPlus()")
         elif not isinstance(rules, Rule) and not callable(rules):
             raise RuleError(f"rules is {rules!r}, expected a preset's name, a Rule, {{position: Rule}} or a callable")
+        self.by_sign = self.preset.first == DOMAIN and convention.name == "dtd"
+        if self.preset.first == DOMAIN and not self.by_sign:
+            self.preset = replace(self.preset, linear=ZPlus(), conv=ZPlus(), taps=ZPlus())  # as the peers have it
+
+    def of_prepared_inputs(self) -> RuleBook:
+        """The same for a network whose real inputs a Preparation makes."""
+        book = copy(self)
+        book.preset = self.preset if self.preset.prepared is None else PRESETS[self.preset.prepared]
+        return book
 
     def explicit(self, position: int, record: Layer) -> Rule | None:
         """The rule that the caller gave this very entry."""
@@ -88,6 +99,10 @@ class RuleBook:
 
     def weighted(self, record: Layer) -> Rule:
         return self.preset.linear if isinstance(record, Linear) else self.preset.conv
+
+    def affine(self, vectors: bool) -> Rule:
+        """Of an affine that cannot fold, on vectors or on channels with axes behind them."""
+        return self.everywhere() or self.convention.affine or (self.preset.linear if vectors else self.preset.conv)
 
     def pool(self) -> Rule:
         if self.convention.name == "innvestigate" and self.preset.pool:

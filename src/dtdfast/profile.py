@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from .plan.plan import Plan
 from .plan.steps import Step
 from .plan.text import step_bytes
+from .show import preformatted
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,12 @@ class Profile:
     @property
     def seconds(self) -> float:
         return sum(t.seconds for t in self.timings)
+
+    def __repr__(self) -> str:
+        return f"Profile({len(self.timings)} steps, {1e3 * self.seconds:.2f} ms)"
+
+    def _repr_html_(self) -> str:
+        return preformatted(str(self))
 
     def __str__(self) -> str:
         lines = [f"{'step':>4}  {'entries':<12}  {'operation':<14}  {'ms':>8}  {'GFLOP/s':>8}  {'GB/s':>6}"]

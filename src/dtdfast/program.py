@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
 
 from . import layers as L
 from .errors import LayerError, RuleError, at
 from .plan.domain import Domain
+from .plan.join import join
 from .plan.network import Network, build
 from .plan.resolve import resolve
 from .plan.shapes import Shape
 from .plan.signs import SIGNED_BIAS, cancels, doubt
-from .plan.units import Neuron, Tensor
+from .plan.units import Affine, Neuron, Tensor
 from .plan.wiring import sources, wire
 from .presets import RuleBook
 from .rules import Convention
@@ -34,6 +38,21 @@ class Program:
     wide: int = 0  # so many units, from the input on, compute in float64 where the others do not
     because: str = ""  # why not all is float32
     checked: Neuron | None = None  # whose denominators decide, sample by sample, whether float32 will do
+
+    def __repr__(self) -> str:
+        return f"Program({self.kind!r}, {self.network!r}, {np.dtype(self.low)})"
+
+    @cached_property
+    def nbytes(self) -> int:
+        """Bytes of the arrays that folding and rules made for it: those that are not a record's own."""
+        made = {}
+        for unit in self.network.units:
+            for part in unit.parts if isinstance(unit, Neuron) else ():
+                for array in (part.weight, part.window, *(part.box or ())):
+                    if array is not None:
+                        root = array.base if isinstance(array.base, np.ndarray) else array
+                        made[id(root)] = 0 if not array.flags.writeable else array.nbytes
+        return sum(made.values())
 
     @property
     def low(self) -> str:
@@ -95,15 +114,26 @@ def prepare(
         raise LayerError(f"stop={stop}: {at(stop, layers[stop])} plays no part in what is explained (entry {last})")
     network = build(entries, input_shape, last, stop, book, domain)
     leaves = network.input if stop is None else network.at[stop]
+    if kind == EXPLAIN:
+        join(network, leaves, entries)
     if kind != PREDICT:
         resolve(network, layers, stop, gradient=kind == GRADIENT)
     pruned = tuple(p for p in range(len(layers)) if p not in entries)
     program = Program(network, kind, input_shape, tokens, leaves, pruned)
     if precision == "float64":
         program.real, program.because = "f8", "as asked for"
-    elif precision == "float32" and kind == EXPLAIN and book.convention.unheld:
-        _choose_float64(program, book.convention)
+    elif precision == "float32":
+        _exact_preparation(program)
+        if kind == EXPLAIN and book.convention.unheld:
+            _choose_float64(program, book.convention)
     return program
+
+
+def _exact_preparation(program: Program) -> None:
+    """Float64 up to the last Preparation: x − mean in float32 would leave little of a column that is far from 0 for its spread."""
+    prepared = [number for number, unit in enumerate(program.network.units) if isinstance(unit, Affine) and unit.prepares]
+    if prepared and prepared[-1] + 1 < len(program.network.units):
+        program.wide, program.because = prepared[-1] + 1, "as the input is prepared in float64"
 
 
 def _choose_float64(program: Program, convention: Convention) -> None:
@@ -117,6 +147,8 @@ def _choose_float64(program: Program, convention: Convention) -> None:
     At the network's outputs nothing is cut off, but relevance enters at a few of them: these are checked instead.
     """
     units, output = program.network.units, program.network.output
+    if not units:  # nothing is computed, and nothing divided
+        return
     doubts = {number: reason for number, unit in enumerate(units) if (reason := doubt(unit))}
     last = units[-1]
     explained = isinstance(last, Neuron) and last.row is not None and len(last.row.shares) == 1
@@ -131,9 +163,9 @@ def _choose_float64(program: Program, convention: Convention) -> None:
     assert isinstance(unit, Neuron)
     assert unit.row is not None
     if number == len(units) - 1:
-        program.real = "f8"
+        program.real, program.wide = "f8", 0  # all of it
     else:
-        program.wide = number + 1
+        program.wide = max(number + 1, program.wide)
     entries = "+".join(map(str, unit.entries))
     sums = f"sums that {convention.name}'s rules divide by may cancel"
     program.because = f"because {sums} (last in {entries}, {unit.row.label}: {doubts[number]})"

@@ -11,17 +11,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import LayerError, WiringError
+from .show import OneLine
 
 INPUT = -1
 """The network's input, as an entry of `inputs=`."""
+
+MOST = 2**31 - 1
+"""What a size, a stride or a padding may be: kernels count in 32 bits."""
 
 Ints = int | Sequence[int]
 Padding = int | Sequence[int] | Sequence[tuple[int, int]]
 Array = NDArray[Any]  # what a record holds; any sequence of numbers may be given
 
 
+def immutable(value: object) -> bool:
+    """Whether nobody can ever write to an array, since its memory is that of a bytes object."""
+    while isinstance(value, np.ndarray):
+        value = value.base
+    return isinstance(value, bytes)
+
+
 @dataclass(frozen=True, eq=False)
-class Layer:
+class Layer(OneLine):
     """What every record has.
 
     Parameters
@@ -73,11 +84,17 @@ class Layer:
         self._set(key, self._checked(key, getattr(self, key), ndim, shape))
 
     def _checked(self, key: str, value: Any, ndim: int | tuple[int, ...] | None = None, shape: tuple[int, ...] | None = None) -> Array:
-        """A read-only float copy, checked for dtype, rank, shape and finiteness; `key` names it in messages."""
+        """A read-only float copy, checked for dtype, rank, shape and finiteness; `key` names it in messages.
+
+        An array that can never be written to, since its memory is a bytes object, is kept: layers may share it.
+        """
+        if isinstance(value, np.ma.MaskedArray):
+            raise LayerError(f"{self._type}: {key} is a masked array, and its mask would be lost; pass {key}.filled(value)")
         if isinstance(value, np.ndarray) and value.dtype.kind != "f":
             raise LayerError(f"{self._type}: {key} has dtype {value.dtype}, expected a float array (float32 or float64)")
         try:
-            array = np.array(value, dtype=None if getattr(value, "dtype", None) in (np.float32, np.float64) else np.float64, order="C")
+            dtype = None if getattr(value, "dtype", None) in (np.float32, np.float64) else np.float64
+            array = (np.asarray if immutable(value) else np.array)(value, dtype=dtype, order="C")
         except (TypeError, ValueError) as error:
             raise LayerError(f"{self._type}: {key} cannot be read as a float array: {error}") from None
         if isinstance(value, np.ndarray) and value.dtype.itemsize < 4:
@@ -101,8 +118,8 @@ class Layer:
             number = operator.index(value)
         except TypeError:
             raise LayerError(f"{self._type}: {key} is {value!r}, expected an integer") from None
-        if low is not None and number < low:
-            raise LayerError(f"{self._type}: {key} is {number}, expected at least {low}")
+        if low is not None and not low <= number <= MOST:
+            raise LayerError(f"{self._type}: {key} is {number}, expected at least {low} and at most {MOST}")
         self._set(key, number)
 
     def _ints(self, key: str, low: int, n: int | None) -> None:
@@ -113,8 +130,9 @@ class Layer:
             numbers = tuple(operator.index(v) for v in items) if items is not None else (operator.index(value),)
         except TypeError:
             raise LayerError(f"{self._type}: {key} is {value!r}, expected an integer or one per spatial axis") from None
-        if min(numbers, default=low - 1) < low:
-            raise LayerError(f"{self._type}: {key} is {value!r}, expected integers of at least {low}")
+        if min(numbers, default=low - 1) < low or max(numbers) > MOST:
+            bounds = f"at least {low}" + ("" if max(numbers, default=0) <= MOST else f" and at most {MOST}")
+            raise LayerError(f"{self._type}: {key} is {value!r:.80}, expected integers of {bounds}")
         if items is not None and n is not None and len(numbers) != n:
             raise LayerError(f"{self._type}: {key} is {value!r}, expected {n} integers (one per spatial axis)")
         if items is None:
@@ -132,6 +150,8 @@ class Layer:
                 raise LayerError(f"{self._type}: {key} is {value!r}, expected (before, after) pairs, one per spatial axis") from None
             if min(min(p) for p in pairs) < 0:
                 raise LayerError(f"{self._type}: {key} is {value!r}, expected integers of at least 0 (use Slice to crop)")
+            if max(max(p) for p in pairs) > MOST:
+                raise LayerError(f"{self._type}: {key} is {value!r}, expected integers of at most {MOST}")
             if n is not None and len(pairs) != n:
                 raise LayerError(f"{self._type}: {key} is {value!r}, expected {n} pairs (one per spatial axis)")
             self._set(key, pairs)

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from .extras import require
+from .show import OneLine, preformatted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-class Report:
+class Report(OneLine):
     """Base of the results; a subclass gives `header`, `rows` and `reading`."""
 
     header: tuple[str, ...] = ()
@@ -27,6 +28,9 @@ class Report:
 
     def __str__(self) -> str:
         return f"{table(self.header, self.rows())}\n{self.reading}"
+
+    def _repr_html_(self) -> str:
+        return preformatted(str(self))
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -18,6 +18,7 @@ from typing import ClassVar
 from numpy.typing import ArrayLike
 
 from .errors import RuleError
+from .show import OneLine
 
 # Input maps of a term.  "x", "x+" and "x-" are of product form (R_i = x_i c_i); the others are not.
 X, X_POS, X_NEG, X_ONE, X_ABOVE_LOW, X_BELOW_HIGH, X_ABS = "x", "x+", "x-", "1", "x-low", "x-high", "|x|"
@@ -39,7 +40,7 @@ class Share:
 
     terms: tuple[Term, ...]
     coefficient: float = 1.0
-    select: str = "all"  # "all", "y>0", "y<0"
+    select: str = "all"  # "all", "y>0", "y>=0", "y<0"
     bias: str | None = None
 
 
@@ -52,6 +53,21 @@ class Row:
     stabilizer: float = 0.0
     gamma: float = 0.0
     fallback: bool = False
+
+    @property
+    def falls_back(self) -> bool:
+        """Whether the first share takes the coefficient 1, and the second 0, where the second has no term (Σ of its terms is 0)."""
+        return self.fallback and len(self.shares) == 2
+
+    @property
+    def holds_bias(self) -> bool:
+        """Whether a bias stands in a denominator, and so absorbs relevance."""
+        return any(share.bias is not None for share in self.shares)
+
+    @property
+    def by_sign(self) -> bool:
+        """Whether every neuron takes one of two shares, whose sums with its bias make up y."""
+        return [share.select for share in self.shares] == ["y>=0", "y<0"]
 
     @property
     def product_form(self) -> bool:
@@ -68,6 +84,7 @@ class Convention:
     epsilon: float = 1e-6  # of Epsilon
     pool: Rule | None = None  # rule of average and sum pools; None: the preset's
     add: Rule | None = None  # rule of an Add; None: one neuron with its linear operands
+    affine: Rule | None = None  # rule of an affine that cannot fold; None: that of the linear layers of its kind
     winner: Rule | None = None  # how a max-pool's output shares with its winner; None: all of it
     pairs_signs: bool = True  # z⁺ and γ of a negative input: x⁻w⁻, x⁻(w+γw⁻) (True) or x·w⁺, x(w+γw⁺) (False)
     unheld: bool = False  # nothing that counts in float32 keeps its denominators from 0: where they may cancel it takes float64
@@ -131,6 +148,23 @@ class ZPlus(Rule):
 
 
 @dataclass(frozen=True)
+class ZPlusBySign(Rule):
+    """z⁺ by the sign of y: (sgn(y) x w)⁺ / Σ (sgn(y) x w)⁺, sgn 0 = +1.
+
+    Z⁺ where y ≥ 0; the reflection y → −y, w → −w where y < 0, so that a negative value's relevance goes to what made it negative.  A
+    neuron that is known to be ≥ 0, as behind a ReLU, takes z⁺.  What "dtd" does inside a network.
+    """
+
+    biases: ClassVar[dict[str, tuple[str | None, ...]]] = {"none": (None, None)}
+
+    def shares(self, convention: Convention) -> tuple[Share, ...]:
+        return (
+            Share((Term(X_POS, W_POS), Term(X_NEG, W_NEG)), select="y>=0"),
+            Share((Term(X_POS, W_NEG), Term(X_NEG, W_POS)), select="y<0"),
+        )
+
+
+@dataclass(frozen=True)
 class WSquare(Rule):
     """w² (real inputs): w² / Σ w² over the valid taps.  arXiv:1512.02479, eq. 10."""
 
@@ -141,7 +175,7 @@ class WSquare(Rule):
 
 
 @dataclass(frozen=True)
-class ZBox(Rule):
+class ZBox(OneLine, Rule):
     """zB (low ≤ x ≤ high): ((x−low) w⁺ + (x−high) w⁻) / Σ, the two-term form that never cancels.  arXiv:1512.02479, eq. 17.
 
     low, high : float, (c,) or full arrays, optional
@@ -223,8 +257,11 @@ class Gamma(Rule):
 class AlphaBeta(Rule):
     """αβ: α (xw)⁺/Σ(xw)⁺ − β (xw)⁻/Σ(xw)⁻ with α − β = 1.  doi:10.1371/journal.pone.0130140, eq. 60.
 
-    Where a neuron has no negative part, α relevance leaves for 1 that came (the ledger shows it as surplus); `fallback` takes
-    α = 1 there instead.
+    Where a neuron has no negative term (no x w < 0; its bias and a stabilizer do not count), there is nothing that β relevance could
+    be taken from: α relevance leaves for 1 that came (the ledger shows β as surplus), whatever stands in the denominators; `fallback`
+    takes α = 1, β = 0 there instead.  Where it has no positive term, α relevance has nowhere to go and is absorbed (by the bias, the
+    stabilizer or a zero denominator, as the ledger says), with `fallback` or without; the −β of the negative terms are handed on.
+    A BatchNorm or Scale that is one neuron with the linear layer behind it has no fallback: RuleError.
     """
 
     alpha: float = 2.0
@@ -256,7 +293,7 @@ class Flat(Rule):
 
 @dataclass(frozen=True)
 class Pass(Rule):
-    """Relevance passes unchanged: what a Scale step does by default; an Add under it gives all of it to every operand."""
+    """Relevance passes unchanged: through an affine that cannot fold; an Add under it gives all of it to every operand."""
 
 
 # The gradient ∂y_f/∂x in the same machinery: c_i = Σ_j w_ij act'(y_j) c_j.  Not a rule to choose; `dtdfast.baselines` uses it.
@@ -272,6 +309,7 @@ CONVENTIONS = {
             stabilizer=1e-6,
             pool=Zero(),
             add=Zero(),
+            affine=Pass(),
         ),
         Convention(
             "captum",
@@ -280,11 +318,12 @@ CONVENTIONS = {
             epsilon=1e-9,
             pool=Zero(),
             add=Zero(),
+            affine=Epsilon(),
             winner=Zero(),
             pairs_signs=False,
             unheld=True,
         ),
-        Convention("innvestigate", {"AlphaBeta": "full"}, epsilon=1e-7, pool=Zero(), add=Zero()),
+        Convention("innvestigate", {"AlphaBeta": "full"}, epsilon=1e-7, pool=Zero(), add=Zero(), affine=Pass()),
     )
 }
 

@@ -138,18 +138,35 @@ class Options:
     check: Check
 
 
-def maker(options: Options) -> Callable[[Program], Executor]:
+class Maker:
     """Makes the executors of one Explainer, which share their packed weights."""
-    if options.backend == "oracle":
-        return lambda program: OracleExecutor(program, options.batch_size)
-    if options.backend == "cuda":
-        from .cuda.executor import CudaExecutor, Workplace
-        from .cuda.usable import open_device
 
-        place = Workplace(open_device(options.device), options.precision)
-        return lambda program: CudaExecutor(program, options.batch_size, place, options.check)
-    from .cpu import CpuExecutor
-    from .packing import WeightStore
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._shared: Any = None
+        if options.backend == "cuda":
+            from .cuda.executor import Workplace
+            from .cuda.usable import open_device
 
-    store = WeightStore()
-    return lambda program: CpuExecutor(program, options.batch_size, options.n_threads, store, options.precision)
+            self._shared = Workplace(open_device(options.device), options.precision)
+        elif options.backend == "cpu":
+            from .packing import WeightStore
+
+            self._shared = WeightStore()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of packed weights in main memory."""
+        return self._shared.nbytes if self._options.backend == "cpu" else 0
+
+    def __call__(self, program: Program) -> Executor:
+        options, wide = self._options, program.real == "f8"
+        if options.backend == "oracle" or (options.backend == "cuda" and wide):
+            return OracleExecutor(program, options.batch_size)
+        if options.backend == "cuda":
+            from .cuda.executor import CudaExecutor
+
+            return CudaExecutor(program, options.batch_size, self._shared, options.check)
+        from .cpu import CpuExecutor
+
+        return CpuExecutor(program, options.batch_size, options.n_threads, self._shared, "float64" if wide else options.precision)

@@ -19,12 +19,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
+import numpy as np
+
+from . import budget
 from .errors import DtdError, LayerError, StorageError, at
 from .extras import require
+from .files import regular, written
 from .layers import RECORDS, Layer
 from .record import Array
 
 VERSION = 1
+LATER = {"Linear": {"axis"}, "Softmax": {"log"}}  # fields that files of this version may lack: their defaults are what was meant
 KEY = "dtdfast"
 MAX_HEADER = 1 << 24  # bytes
 MAX_LAYERS = 1 << 16
@@ -50,21 +55,13 @@ def save(layers: Sequence[Layer], path: str | os.PathLike[str]) -> None:
             raise LayerError(f"{at(position, record)}: not one of dtdfast's records, which alone can be saved")
         arrays, settings = fields_of(type(record).__name__)
         tensors |= {f"{position}.{key}": value for key in arrays if (value := getattr(record, key)) is not None}
-        entries.append({"record": type(record).__name__, "fields": {key: getattr(record, key) for key in settings}})
+        entries.append({"record": type(record).__name__, "fields": {key: _plain(getattr(record, key)) for key in settings}})
     _limit("layers", len(entries), MAX_LAYERS)
     _limit("array elements", sum(array.size for array in tensors.values()), MAX_ELEMENTS)
     metadata = json.dumps({"version": VERSION, "layers": entries}, separators=(",", ":"), allow_nan=False)
     _limit("bytes of header", len(json.dumps(metadata)) + sum(len(key) + 200 for key in tensors), MAX_HEADER)
-    path = Path(path)
-    part = path.with_name(path.name + ".part")
-    try:
-        part.touch()
-        mode = part.stat().st_mode
+    with written(path) as part:
         safetensors.numpy.save_file(tensors, part, metadata={KEY: metadata})
-        part.chmod(mode)  # safetensors makes its files private; a saved network gets the permissions of any new file
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def load(path: str | os.PathLike[str]) -> list[Layer]:
@@ -83,9 +80,11 @@ def load(path: str | os.PathLike[str]) -> list[Layer]:
     ------
     StorageError
         When the file is corrupt, cut short, too large, of a later format, or not a layer list at all.
+    InputError
+        When it is a folder, a pipe or a device.
     """
     safetensors = _safetensors()
-    path = Path(path)
+    path = regular(path)
     with path.open("rb") as file:
         header = _header(file, path)
     entries = _entries(header, path)
@@ -152,6 +151,7 @@ def _count_bytes(header: Mapping[str, Any], path: Path) -> int:
         n_elements += math.prod(shape)
         n_bytes += math.prod(shape) * ITEMSIZE[dtype]
     _limit("array elements", n_elements, MAX_ELEMENTS, path)
+    budget.require(n_bytes, f"{path}: its arrays")
     return n_bytes
 
 
@@ -179,10 +179,12 @@ def _entry(position: int, entry: Any, tensors: Mapping[str, Any], path: Path) ->
     if not isinstance(kind, str) or kind not in RECORDS or not isinstance(given, dict):
         _refuse(path, f"layer {position}: {kind!r} is not a record of this dtdfast", "upgrade dtdfast, or save the list again")
     arrays, settings = fields_of(kind)
-    optional = {f.name for f in dataclasses.fields(RECORDS[kind]) if f.default is not dataclasses.MISSING}  # of a later version
-    if not set(settings) - optional <= given.keys() <= set(settings):
-        names = ", ".join(sorted(given.keys() ^ set(settings)))
-        _refuse(path, f"layer {position} ({kind}): unknown or missing fields: {names}", "save it again with this version of dtdfast")
+    if wrong := (given.keys() - set(settings)) | (set(settings) - LATER.get(kind, set()) - given.keys()):
+        _refuse(
+            path,
+            f"layer {position} ({kind}): unknown or missing fields: {', '.join(sorted(wrong))}",
+            "save it again with this version of dtdfast",
+        )
     values = {key: _tuples(value) for key, value in given.items()}
     return RECORDS[kind], values, {key: name for key in arrays if (name := f"{position}.{key}") in tensors}
 
@@ -192,6 +194,11 @@ def _build(position: int, record: type[Layer], values: dict[str, Any], path: Pat
         return record(**values)
     except (DtdError, TypeError, OverflowError) as error:  # TypeError: a required array is not there, or JSON of a wrong type
         _refuse(path, f"layer {position}: {error}", "save it again from a valid list")
+
+
+def _plain(value: Any) -> Any:
+    """The matrices of a tuple as lists, every digit kept."""
+    return [v.tolist() if isinstance(v, np.ndarray) else v for v in value] if isinstance(value, tuple) else value
 
 
 def _tuples(value: Any) -> Any:

@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .arrays import apart
+from .budget import require
 from .errors import TargetError
+from .foreign import masked
 from .plan.shapes import Shape
 
 Floats = NDArray[np.floating[Any]]
@@ -48,7 +51,13 @@ class Targets:
             if not all(isinstance(i, (int, np.integer)) and not isinstance(i, bool) for i in target) or len(target) != len(out):
                 raise TargetError(f"target is {target!r}; a tuple names one output of {_of(out)} by {len(out)} integers")
             return cls(_checked(np.broadcast_to(np.array(target), (n, 1, len(out))), out), None, False, 1)
-        array = np.asarray(target)
+        if masked(target):
+            raise TargetError("target is a masked array; say what stands for its masked values: target.filled(value)")
+        try:
+            array = np.asarray(target)
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+            raise TargetError(f"target cannot be read as an array: {error}") from None
+        require(8 * max(array.size, n * array.shape[1] if array.ndim == 2 else 0), f"target of shape {array.shape}")
         if array.dtype.kind in "iu":
             return cls._integers(array, n, out)
         if array.dtype.kind == "f":
@@ -80,6 +89,10 @@ class Targets:
             f"target (a float start) has shape {array.shape}, expected that of the outputs {_of(out)}, or (n, t, ...) for t targets"
         )
 
+    def apart(self, out: Any) -> Targets:
+        """The same, safe from what is written into `out`."""
+        return Targets(self.numbers, apart(self.start, out), self.several, self.count)
+
     def entry(self, block: slice, *, unit: bool = False, clip: bool = False) -> Entry:
         """Where relevance enters a block of samples."""
         numbers = None if self.numbers is None else self.numbers[block]
@@ -103,7 +116,8 @@ class Entry:
     def relevance(self, outputs: Floats) -> Floats:
         """Start relevance (n, t, *out): the outputs themselves at the targets, 0 elsewhere."""
         if self.start is not None:
-            start = self.start.astype(outputs.dtype)
+            with np.errstate(over="ignore"):  # the Explainer finds what becomes infinite
+                start = self.start.astype(outputs.dtype)
             return np.maximum(start, 0) if self.clip else start
         n = len(outputs)
         numbers = outputs.reshape(n, -1).argmax(axis=1, keepdims=True) if self.numbers is None else self.numbers

@@ -5,14 +5,20 @@ from __future__ import annotations
 import functools
 import math
 import os
-import threading
+import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+
+from .locks import renewed
+
+MOST = 1024
+"""Threads that a run may have."""
 
 _used_openmp = False
 _forked = False
-_warned = False
-_lock = threading.Lock()
+_told: set[str] = set()
+_lock = renewed(sys.modules[__name__], "_lock")
 
 
 def _after_fork() -> None:
@@ -20,7 +26,8 @@ def _after_fork() -> None:
     _forked = _used_openmp
 
 
-os.register_at_fork(after_in_child=_after_fork)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 @functools.cache
@@ -42,8 +49,8 @@ def cgroup_cores(root: Path = Path("/sys/fs/cgroup")) -> float:
 def default_threads() -> int:
     """OMP_NUM_THREADS, else the cores that this process may use."""
     given = os.environ.get("OMP_NUM_THREADS")
-    if given and (first := given.split(",")[0].strip()).isdigit() and int(first) > 0:
-        return int(first)
+    if given and (first := given.split(",")[0].strip()[:20]).isdecimal() and int(first) > 0:
+        return min(int(first), MOST)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, math.ceil(min(cores, cgroup_cores())))
 
@@ -53,16 +60,36 @@ def threads_for_run(wanted: int | None, limit: int) -> int:
 
     OpenMP's threads do not survive a fork, and a child that asks for them hangs: one thread there.
     """
-    global _used_openmp, _warned
+    global _used_openmp
     if _forked:
-        with _lock:
-            if not _warned:
-                _warned = True
-                warnings.warn(
-                    "dtdfast runs on one thread in a forked process; start workers by 'spawn' to use more", RuntimeWarning, stacklevel=2
-                )
+        _tell("fork", "dtdfast runs on one thread in a forked process; start workers by 'spawn' to use more")
         return 1
     count = wanted if wanted is not None else min(default_threads(), limit)
     if count > 1:
         _used_openmp = True
     return count
+
+
+def started(count: int, secure: Callable[[int], int]) -> int:
+    """Threads of a run that `count` are wanted for: as many as the system lets the process start.
+
+    OpenMP ends the process where it cannot start a thread, so it is asked for none that was not seen to start.
+    """
+    if count == 1:
+        return 1
+    found = max(1, secure(count))
+    if found < count:
+        _tell(
+            "limit",
+            f"only {found} of {count} threads can be started (see ulimit -u and the control group's pids.max)",
+        )
+    return found
+
+
+def _tell(what: str, message: str) -> None:
+    """A warning, once."""
+    with _lock:
+        first = what not in _told
+        _told.add(what)
+    if first:
+        warnings.warn(message, RuntimeWarning, stacklevel=3)

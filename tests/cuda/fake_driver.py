@@ -111,7 +111,7 @@ def main() -> None:
     assert np.isfinite(r).all()
     assert driver.fake_graphs() > 1
     del explainer
-    dtd.explainer._cache.clear()
+    dtd.clear_cache()
     gc.collect()
     assert (driver.fake_streams(), driver.fake_graphs(), driver.fake_used()) == (1, 0, 0)  # the stream is that of `gpu`
     driver_module.CAPABILITY = (9, 1)  # type: ignore[attr-defined]

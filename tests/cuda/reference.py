@@ -117,7 +117,7 @@ def _neuron(site: Site) -> None:
     y = y if y_prev is None else y + y_prev
     z = (z if terms_prev is None else z + terms_prev) if step.dual else y
     bias, bias_d = read(site.per_channel(step.bias)), read(site.per_channel(step.bias_d))
-    y = y if bias is None else y + bias
+    before, y = y, y if bias is None else y + bias
     kind, alpha, beta = step.activation
     act, slope = ACTIVATIONS[kind.upper()]
     value = act(y, alpha, beta)
@@ -131,6 +131,7 @@ def _neuron(site: Site) -> None:
         "gate": lambda: quotient(step.coefficient * value, d) * s,
         "denominator": lambda: d / (step.coefficient * s),
         "derivative": lambda: slope(y, alpha, beta) * s,
+        "signed": lambda: np.where(y < 0, np.minimum(before - z, 0) - step.stabilizer, z + step.stabilizer) / s,
     }
     result = factors[step.mode]()
     if step.select != "all":

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 from captum.attr import LRP as CaptumLRP
-from captum.attr import InputXGradient
+from captum.attr import InputXGradient, NoiseTunnel
 from captum.attr import LayerLRP as CaptumLayerLRP
 from captum.attr._utils.custom_modules import Addition_Module
 from captum.attr._utils.lrp_rules import Alpha1_Beta0_Rule, EpsilonRule, GammaRule, IdentityRule, PropagationRule
+from captum.metrics import sensitivity_max
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -325,3 +326,73 @@ def test_a_layer_that_is_gone_frees_its_layers() -> None:
     del model
     gc.collect()
     assert alive() is None
+
+
+def twins() -> tuple[nn.Sequential, nn.Sequential]:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3)).double().eval()
+    return model, copy.deepcopy(model)
+
+
+def test_captums_own_tools_take_it() -> None:
+    """NoiseTunnel with its kinds and parts, on layers too, and sensitivity."""
+    model, other = twins()
+    x, targets = torch.randn(3, 4, dtype=torch.float64), torch.tensor([0, 2, 1])
+    for options in (dict(nt_type="smoothgrad"), dict(nt_type="vargrad", nt_samples_batch_size=2), dict(stdevs=0.5)):
+        seen = []
+        for lrp in (LRP(model), CaptumLRP(copy.deepcopy(other))):
+            torch.manual_seed(1)
+            seen.append(NoiseTunnel(lrp).attribute(x, nt_samples=4, target=targets, return_convergence_delta=True, **options))
+        (ours, delta), (theirs, their_delta) = seen
+        torch.testing.assert_close(ours, theirs.detach(), rtol=1e-6, atol=1e-9)
+        torch.testing.assert_close(delta, their_delta.detach(), rtol=1e-6, atol=1e-9)
+    torch.manual_seed(1)
+    inner = NoiseTunnel(LayerLRP(model, model[0])).attribute(x, nt_samples=2, target=1)  # captum's own LayerLRP cannot be wrapped
+    torch.manual_seed(1)
+    noisy = x.repeat_interleave(2, 0) + torch.normal(0, torch.ones(6, 4))
+    torch.testing.assert_close(inner, LayerLRP(model, model[0]).attribute(noisy, target=1).reshape(3, 2, 5).mean(1))
+    changes = []
+    for lrp in (LRP(model), CaptumLRP(copy.deepcopy(other))):
+        torch.manual_seed(1)
+        changes.append(sensitivity_max(lrp.attribute, x, target=1, n_perturb_samples=2))
+        assert lrp.has_convergence_delta()
+        assert lrp.multiplies_by_inputs
+    torch.testing.assert_close(*changes, rtol=1e-5, atol=1e-9)
+
+
+class Shifted(nn.Module):
+    """Per-sample or common arguments after the input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(3, 3), nn.Linear(3, 3)
+
+    def forward(self, x: Tensor, shift: Tensor | float = 0.0, scale: Tensor | float = 1.0) -> Tensor:
+        return self.two(torch.relu(self.one(x) + shift)) * scale
+
+
+SHIFTS = [
+    (torch.arange(9.0, dtype=torch.float64).reshape(3, 3),),  # one row per sample
+    (torch.arange(3.0, dtype=torch.float64),),  # one number per channel, as many as samples
+    (torch.ones(1, 3, dtype=torch.float64), 2.0),
+    (0.5, torch.tensor([[1.0], [-2.0], [3.0]], dtype=torch.float64)),
+]
+
+
+@pytest.mark.parametrize("arguments", SHIFTS, ids=range(4))
+def test_tensors_after_the_input(arguments: tuple[Any, ...]) -> None:
+    """Gradient × input sample by sample, also for inner layers and for new values of the same shape."""
+    torch.manual_seed(0)
+    model, x = Shifted().double().eval(), torch.randn(3, 3, dtype=torch.float64)
+    for factor in (1.0, -2.0):
+        arguments = tuple(a * factor for a in arguments)
+        z = x.clone().requires_grad_()
+        outputs = model(z, *arguments)[torch.arange(3), [0, 2, 1]]
+        (gradient,) = torch.autograd.grad(outputs.sum(), z)
+        relevance, delta = LRP(model).attribute(x, [0, 2, 1], arguments, return_convergence_delta=True)
+        torch.testing.assert_close(relevance, (gradient * x).detach(), rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(delta, (outputs - (gradient * x).sum(1)).detach(), rtol=1e-6, atol=1e-6)
+        (inner, last), deltas = LayerLRP(model, [model.one, model.two]).attribute(x, [0, 2, 1], arguments, True, True)
+        torch.testing.assert_close(inner, relevance, rtol=1e-6, atol=1e-6)
+        assert last.shape == (3, 3)
+        assert [d.shape for d in deltas] == [(3,), (3,)]

@@ -14,6 +14,7 @@ from keras import layers as kl
 from numpy.typing import NDArray
 
 import dtdfast as dtd
+from dtdfast.compat import innvestigate
 from dtdfast.compat.innvestigate import ANALYZERS, create_analyzer
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -68,6 +69,7 @@ def test_options() -> None:
     np.testing.assert_allclose(analyze("lrp.epsilon", neuron(), epsilon=0.5), Z / (Y + 0.5) * Y)
     np.testing.assert_allclose(analyze("lrp.alpha_beta", neuron(), beta=1.0, bias=False), np.multiply([2, -1], Y))
     np.testing.assert_allclose(analyze("lrp.z", neuron(), input_layer_rule="WSquare"), np.multiply([0.8, 0.2], Y))
+    np.testing.assert_allclose(analyze("lrp.epsilon", neuron(), bias=False), analyze("lrp.epsilon_IB", neuron()))
     n = np.array([(1.5 - -1.0) * 2.0, (0.5 - 2.0) * -1.0])  # (x − l) w⁺ + (x − h) w⁻
     for options in (dict(name="deep_taylor.bounded", low=-1.0, high=2.0), dict(name="lrp.z", input_layer_rule=(-1.0, 2.0))):
         np.testing.assert_allclose(analyze(model=neuron(), **options), n / n.sum() * Y)
@@ -119,6 +121,28 @@ def test_new_weights_are_noticed() -> None:
     assert not np.allclose(first, X * [1, 2])
 
 
+def test_new_settings_are_noticed() -> None:
+    model = neuron(W, B, kl.Dense(1, use_bias=False, kernel_initializer="ones"))
+    analyzer = create_analyzer("lrp.z_IB", model, backend="oracle")
+    first = analyzer.analyze(-X[None])
+    model.get_layer("first").activation = keras.activations.relu
+    assert first.any()
+    assert not analyzer.analyze(-X[None]).any()  # −3 is cut off
+
+
+@pytest.mark.parametrize("ending", ["layer", "activation", "of the last layer"])
+def test_model_without_softmax(ending: str) -> None:
+    softmax = {"layer": [kl.Softmax()], "activation": [kl.Activation("softmax")], "of the last layer": []}[ending]
+    last = kl.Dense(2, activation=None if softmax else "softmax")
+    model, x = keras.Sequential([keras.Input((3,)), kl.Dense(4, activation="relu"), last, *softmax]), np.eye(3)
+    plain = innvestigate.model_wo_softmax(model)
+    logits, outputs = (m(x).detach().numpy() for m in (plain, model))
+    np.testing.assert_allclose(np.exp(logits) / np.exp(logits).sum(1, keepdims=True), outputs, rtol=1e-5)
+    np.testing.assert_allclose(*(create_analyzer("lrp.epsilon", m).analyze(x) for m in (plain, model)), rtol=1e-6)
+    with pytest.raises(dtd.ModelError, match="no softmax"):
+        innvestigate.model_wo_softmax(plain)
+
+
 REFUSED = [
     (dict(name="gradient"), "'gradient' is not one of"),
     (dict(name="lrp.z", neuron_selection_mode="most"), "neuron_selection_mode"),
@@ -126,6 +150,7 @@ REFUSED = [
     (dict(name="deep_taylor", low=0.0, high=1.0), "low and high"),
     (dict(name="deep_taylor", epsilon=0.1), "takes no epsilon"),
     (dict(name="lrp.z", epsilon=0.1), "does not take epsilon"),
+    (dict(name="lrp.epsilon_IB", bias=True), "does not take bias"),
     (dict(name="lrp.alpha_beta"), "alpha or beta"),
     (dict(name="lrp.z", input_layer_rule="Round"), "input_layer_rule"),
 ]

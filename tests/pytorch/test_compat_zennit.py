@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from zennit import composites as zc
 from zennit.attribution import Gradient as ZennitGradient
-from zennit.canonizers import NamedMergeBatchNorm
+from zennit.canonizers import CompositeCanonizer, NamedMergeBatchNorm, SequentialMergeBatchNorm
 from zennit.core import Composite, Stabilizer
 from zennit.types import Convolution, Linear
 
 import dtdfast as dtd
 from dtdfast.compat.zennit import NAMES, Gradient
+from modules import randomise
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 
@@ -147,6 +148,69 @@ def test_canonizers_are_not_needed() -> None:
     theirs, _ = ZennitGradient(model, zc.EpsilonPlus(canonizers=[merge]))(x.clone())
     torch.testing.assert_close(output, theirs.detach(), rtol=1e-12, atol=1e-12)
     assert not torch.equal(output, model(x))
+
+
+CANONIZERS: dict[str, Callable[[], Any]] = {
+    "in their order": SequentialMergeBatchNorm,
+    "by name": lambda: NamedMergeBatchNorm([(("0",), "1"), (("3",), "4")]),
+    "within others": lambda: CompositeCanonizer([SequentialMergeBatchNorm()]),
+}
+
+
+@pytest.mark.parametrize("eps", [1e-5, 0.1])
+@pytest.mark.parametrize("canonizer", CANONIZERS)
+def test_what_the_installed_canonizer_leaves_of_batch_norms(canonizer: str, eps: float) -> None:
+    """A factor 1/√(1 + eps) in zennit 0.5.1, nothing in 1.0.0; outputs, stabilisers and BatchNorms without a rule tell."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, eps), nn.ReLU(), nn.Conv2d(4, 6, 3, bias=False), nn.BatchNorm2d(6, eps), nn.ReLU(),
+        nn.Flatten(), nn.Linear(96, 4),
+    )  # fmt: skip
+    model, x = randomise(model).double(), torch.randn(2, 3, 8, 8, dtype=torch.float64).clamp(-3, 3)
+    every_layer = [lambda rule=rule: zc.LayerMapComposite([*zc.layer_map_base(), (Linear, RULES[rule]())]) for rule in RULES]
+    for make in (*(lambda cls=cls: cls(**BOX.get(cls, {})) for cls in LRP), *every_layer):
+        composite = make()
+        composite.canonizers = [CANONIZERS[canonizer]()]
+        same(model, x, composite, one_hot_max)
+
+
+@pytest.mark.parametrize("n_space", [1, 2, 3])
+def test_pools_that_give_back_what_they_take(n_space: int) -> None:
+    """zennit divides by x + 1e-6 there too, where they are modules, and nowhere else."""
+    torch.manual_seed(0)
+    conv, adaptive, average = (getattr(nn, f"{kind}{n_space}d") for kind in ("Conv", "AdaptiveAvgPool", "AvgPool"))
+    x = torch.randn(2, 3, *(6,) * n_space, dtype=torch.float64).clamp(-3, 3)
+    ones = (1,) * (n_space - 1)
+    wholes = (adaptive(4), average(1), *([adaptive((None, None)), adaptive((None, 2))] if n_space == 2 else []))
+    largest, function = getattr(nn, f"AdaptiveMaxPool{n_space}d"), Function(lambda y: adaptive(4)(y))
+    for pool in (*wholes, adaptive((*ones, 4)), largest(4), nn.Identity(), function):
+        head = nn.Sequential(conv(3, 4, 3), nn.ReLU(), pool, nn.Flatten())
+        wide = head.double()(x)[0].numel()
+        model = nn.Sequential(*head, nn.Linear(wide, 4)).double().eval()
+        for composite in (zc.EpsilonPlus, zc.ExcitationBackprop):
+            same(model, x, composite())
+        if pool in wholes:  # the convention alone, as `explain` has it
+            torch.testing.assert_close(
+                Gradient(model, "epsilon_plus")(x)[1], Gradient(model, zc.EpsilonPlus())(x)[1], rtol=1e-12, atol=1e-12
+            )
+
+
+class Function(nn.Module):
+    """Calls a function; its modules are not seen, as in a `forward`."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.forward = function
+
+
+def test_pools_that_give_back_what_they_take_pass_relevance_elsewhere() -> None:
+    """dtdfast's own convention has no stabiliser: they are nothing, also for x < 0."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(4), nn.AvgPool2d(1), nn.Conv2d(4, 5, 4), nn.Flatten()).double().eval()
+    x = torch.randn(2, 3, 6, 6, dtype=torch.float64)
+    short = nn.Sequential(model[0], *model[3:]).eval()
+    for rules in ("dtd", "lrp-0", "epsilon-plus"):
+        ours, theirs = (dtd.explain(dtd.from_torch(m, x), x.numpy(), 1, rules=rules, precision="float64") for m in (model, short))
+        torch.testing.assert_close(torch.tensor(ours), torch.tensor(theirs), rtol=1e-12, atol=1e-12)
 
 
 def test_the_model_stays_as_it_was_and_may_change() -> None:

@@ -14,6 +14,9 @@ import pytest
 from keras import layers as kl
 
 import dtdfast as dtd
+from dtdfast.activations import ACTIVATIONS
+from dtdfast.importers.keras_layers import ACTIVATIONS as NAMES
+from dtdfast.importers.keras_layers import LACKS
 from support import kinds
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -77,6 +80,44 @@ IMAGES: dict[str, tuple[Build, str]] = {
     "ReLU with a slope": (kl.ReLU(negative_slope=0.1), "leaky_relu"),
     "LeakyReLU": (kl.LeakyReLU(0.2), "leaky_relu"),
     "ELU": (kl.ELU(0.5), "elu"),
+    "PReLU": (kl.PReLU(alpha_initializer="random_normal", shared_axes=[1, 2]), "Permute prelu Permute"),
+    "PReLU of elements": (kl.PReLU(alpha_initializer="random_normal"), "prelu"),
+    "PReLU of columns": (kl.PReLU(alpha_initializer="random_normal", shared_axes=[1]), "prelu"),
+    "ReLU above a threshold": (kl.ReLU(threshold=0.3), "threshold"),
+    "hard_tanh": (kl.Activation("hard_tanh"), "clip"),
+    "hard_silu": (kl.Activation("hard_silu"), "hard_swish"),
+    **{
+        name: (kl.Activation(name), name)
+        for name in (
+            "selu",
+            "celu",
+            "gelu",
+            "mish",
+            "sigmoid",
+            "hard_sigmoid",
+            "log_sigmoid",
+            "tanh",
+            "tanh_shrink",
+            "hard_shrink",
+            "soft_shrink",
+            "softplus",
+            "softsign",
+        )
+    },
+    "gelu by a tanh": (lambda x: keras.ops.gelu(x, approximate=True), "gelu_tanh"),
+    "operators of activations": (
+        lambda x: keras.ops.selu(keras.ops.celu(keras.ops.softsign(keras.ops.hard_tanh(x)), 0.5)),
+        "clip softsign celu selu",
+    ),
+    "operators of shrinks": (
+        lambda x: keras.ops.tanh_shrink(keras.ops.soft_shrink(keras.ops.hard_shrink(x, 0.1), 0.1)),
+        "hard_shrink soft_shrink tanh_shrink",
+    ),
+    "operators with a threshold": (lambda x: keras.ops.log_sigmoid(keras.ops.threshold(x, 0.2, 0.1)), "threshold log_sigmoid"),
+    "operator of gates": (lambda x: keras.ops.glu(x, axis=2), "Slice Slice sigmoid Mul"),
+    "mish written out": (lambda x: x * keras.ops.tanh(keras.ops.softplus(x)), "mish"),
+    "hard swish written out": (lambda x: x * keras.ops.relu6(x + 3.0) / 6.0, "hard_swish"),
+    "gate of 1 + sigmoid": (lambda x: keras.ops.tanh(x) * (1.0 + keras.ops.sigmoid(x)), "tanh sigmoid Scale Mul"),
     "Softmax": (kl.Softmax(axis=2), "Softmax"),
     "swish": (kl.Activation("swish"), "silu"),
     "softmax": (lambda x: kl.Dense(3, activation="softmax")(kl.Flatten()(x)), "Flatten Linear Softmax"),
@@ -104,6 +145,14 @@ IMAGES: dict[str, tuple[Build, str]] = {
 def test_layers(name: str) -> None:
     build, expected = IMAGES[name]
     assert kinds(dtd.from_keras(network(build))) == expected
+
+
+def test_the_vocabulary_of_activations() -> None:
+    """Each is made by some layer, or is said to be lacking."""
+    made = {word for _, words in IMAGES.values() for word in words.split()}
+    assert ACTIVATIONS.keys() - made == set()
+    assert {name for name, fields in NAMES.items() if fields is not None and fields["kind"] not in ACTIVATIONS} == set()
+    assert ACTIVATIONS.keys() - {fields["kind"] for fields in NAMES.values() if fields} - {"prelu", "threshold"} == LACKS.keys()
 
 
 SEQUENCES: dict[str, tuple[Build, str]] = {
@@ -189,11 +238,11 @@ REFUSALS: dict[str, tuple[Build, str]] = {
     "LayerNormalization": (kl.LayerNormalization(), "statistics of the very sample"),
     "Lambda": (kl.Lambda(lambda x: x * 2, output_shape=(9, 8, 4)), "Python code has no record; write it with Keras's layers"),
     "own layer": (Doubling(), r"\(Doubling\): a layer that is not Keras's own"),
-    "unknown": (kl.RandomFlip(), r"\(RandomFlip\): this layer has no record"),
-    "activation": (kl.Activation("selu"), "its activation 'selu' has no record; there are linear, relu"),
+    "unknown": (kl.EinsumDense("abcd,de->abce", (None, None, 4)), r"\(EinsumDense\): this layer has no record"),
+    "activation": (kl.Activation("exponential"), "its activation 'exponential' has no record; there are linear, relu"),
     "masks": (lambda x: kl.Embedding(9, 3, mask_zero=True)(x), "use mask_zero=False"),
-    "bilinear": (kl.UpSampling2D(interpolation="bilinear"), "'bilinear' has no record; 'nearest' has"),
-    "threshold": (kl.ReLU(threshold=1.0), "threshold=1 together have no record"),
+    "bilinear": (kl.UpSampling2D(interpolation="bicubic"), "'bicubic' has no record; 'nearest' and 'bilinear' have"),
+    "threshold": (kl.ReLU(threshold=1.0, max_value=2.0), "threshold=1 together have no record"),
     "difference": (lambda x: x - kl.ReLU()(x), "of two computed tensors it has no rule"),
     "quotient": (lambda x: 1.0 / x, "only a division by constants"),
     "three factors": (lambda x: kl.Multiply()([x, x, x]), "it multiplies 3 tensors"),
@@ -220,7 +269,7 @@ def test_models_without_a_graph_are_refused() -> None:
     with pytest.raises(dtd.ModelError, match=r"is a Dense, expected a keras\.Model"):
         dtd.from_keras(kl.Dense(3))
     source = keras.Input((4,))
-    with pytest.raises(dtd.ModelError, match="has 1 inputs and 2 outputs"):
+    with pytest.raises(dtd.ModelError, match=r"returns 2 tensors: .* choose one"):
         dtd.from_keras(keras.Model(source, [kl.Dense(1)(source), kl.Dense(2)(source)]))
 
 
@@ -263,3 +312,42 @@ def test_published_models(name: str) -> None:
     assert relevance.shape == x.shape
     assert relevance.min() >= 0
     assert relevance.sum() > 0
+
+
+AXES: dict[str, Any] = {
+    "augmentation": lambda x: kl.RandomFlip()(kl.RandomRotation(0.1)(kl.RandomContrast(0.1)(kl.ReLU()(x)))),
+    "slices": lambda x: x[:, 1:5, ..., ::2],
+    "flip": lambda x: keras.ops.flip(x, axis=-1),
+    "bilinear": lambda x: kl.UpSampling2D((2, 3), interpolation="bilinear")(x),
+    "difference": lambda x: kl.Subtract()([x, kl.ReLU()(x)]),
+    "maximum": lambda x: kl.Maximum()([x, -x]),
+    "minimum": lambda x: kl.Minimum()([x, 2 * x]),
+    "mean": lambda x: keras.ops.mean(x, axis=-1),
+    "sum": lambda x: keras.ops.sum(x, axis=(1, 3), keepdims=True),
+    "largest": lambda x: keras.ops.max(x, axis=1),
+    "repeated": lambda x: kl.RepeatVector(3)(kl.Flatten()(x)),
+}
+
+
+@pytest.mark.parametrize("name", AXES)
+def test_along_any_axes(name: str) -> None:
+    """from_keras compares predictions; the map is one of the input's shape."""
+    source = keras.Input((8, 6, 3))
+    layers = dtd.from_keras(keras.Model(source, kl.Dense(2)(kl.Flatten()(AXES[name](kl.Conv2D(4, 3, padding="same")(source))))))
+    x = np.random.default_rng(0).standard_normal((2, 8, 6, 3), dtype=np.float32)
+    relevance = dtd.explain(layers, x, 1, rules="lrp-0", precision="float64")
+    expected = dtd.baselines.input_x_gradient(layers, x, 1, backend="oracle")
+    assert np.abs(relevance - expected).sum() <= 1e-9 * np.abs(expected).sum()
+
+
+def test_one_of_several_outputs() -> None:
+    source = keras.Input((4,))
+    model = keras.Model(source, [kl.Dense(1, name="one")(source), kl.Dense(2, name="two")(source)])
+    assert [dtd.predict(dtd.from_keras(model, output=o), np.ones((1, 4), np.float32)).shape[1] for o in (0, 1, "one", "two")] == [
+        1,
+        2,
+        1,
+        2,
+    ]
+    with pytest.raises(dtd.InputError, match="output is 'three'"):
+        dtd.from_keras(model, output="three")

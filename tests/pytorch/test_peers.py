@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Callable
 
 import numpy as np
@@ -78,9 +79,9 @@ def test_captum_grows_at_unmarked_adds(report: Report) -> None:
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_zennit_leaves_the_eps_of_merged_batch_norms(name: str, report: Report) -> None:
-    """Each merged BatchNorm still divides by √(1 + eps)."""
+def test_zennit_may_leave_the_eps_of_merged_batch_norms(name: str, report: Report) -> None:
+    """Each merged BatchNorm still divides by √(1 + eps), before zennit 1."""
     composite = ZENNIT["EpsilonPlus"][0]
     difference = worst(by_zennit(network(name, merge=False), composite), by_zennit(network(name), composite))
     report(DIFFERENCES, ("zennit's merge of BatchNorms against an exact one, EpsilonPlus: largest difference", name, f"{difference:.0e}"))
-    assert 1e-7 < difference < 1e-2
+    assert difference <= 1e-9 if importlib.metadata.version("zennit") >= "1" else 1e-7 < difference < 1e-2

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,8 @@ from ..extras import require
 from ..plan.fold import LINEAR
 from ..plan.shapes import Shape
 from ..plan.wiring import sources
-from ..rules import Epsilon, Gamma, Pass, Rule, Zero, ZPlus
-from .model import NORMS, Imported, executor_for, imported
+from ..rules import Epsilon, Flat, Gamma, Pass, Rule, Zero, ZPlus
+from .model import NORMS, Imported, executor_for, imported, per_sample
 from .relevance import Chosen, relevance
 
 # Activations with f(0) ≠ 0, for which captum has no default either: relevance that passes them would come from nothing.
@@ -29,8 +30,18 @@ class ReusedModuleError(ModelError, RuntimeError):
     """A layer with weights is called more than once; a RuntimeError, as in captum."""
 
 
+def _wrapped(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method that also has itself as `__wrapped__`, by which captum's NoiseTunnel calls it."""
+
+    @functools.wraps(method)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return method(*args, **kwargs)
+
+    return call
+
+
 class _Tool:
-    """What both have."""
+    """What both have: what captum's own tools, such as NoiseTunnel, ask of a method."""
 
     def __init__(self, model: Any, *, backend: str | None = None) -> None:
         self.model = model
@@ -41,6 +52,11 @@ class _Tool:
                 raise UnsuitableRuleError(
                     f"the rule of {_title(name, part)} is {rule!r}, expected one of captum's (a PropagationRule) or of dtdfast's"
                 )
+
+    @property
+    def forward_func(self) -> Any:
+        """The model."""
+        return self.model
 
     @property
     def multiplies_by_inputs(self) -> bool:
@@ -57,6 +73,23 @@ class _Tool:
         """Output (n,) less the sum of relevance, per sample, (n,)."""
         parts = attributions if isinstance(attributions, tuple) else (attributions,)
         return output.flatten() - sum(part.flatten(1).sum(1) for part in parts)
+
+    def _explained(
+        self, inputs: Any, target: Any, arguments: Any, verbose: bool, where: Callable[[_Call], list[int | None]]
+    ) -> list[tuple[Any, Any]]:
+        """Relevance and delta at each of the entries that `where` names."""
+        torch = require("torch", "peers")
+        x = inputs[0] if isinstance(inputs, tuple) and len(inputs) == 1 else inputs
+        if not isinstance(x, torch.Tensor):
+            raise InputError(f"inputs is a {type(x).__name__}, expected one torch.Tensor: several inputs are not supported")
+        arguments = () if arguments is None else arguments if isinstance(arguments, tuple) else (arguments,)
+        _check_parts(self.model)
+        found: list[list[tuple[Any, Any]]] = []
+        for part, own, entry in per_sample(self.model, x, arguments, _targets(target, len(x))):
+            call = _Call(self, part, entry, own, verbose and not found)
+            results = [call.relevance(stop) for stop in where(call)]
+            found.append([(result, self.compute_convergence_delta(result, call.outputs)) for result in results])
+        return [tuple(map(torch.cat, zip(*parts, strict=True))) for parts in zip(*found, strict=True)] if len(found) > 1 else found[0]
 
 
 class LRP(_Tool):
@@ -93,6 +126,7 @@ class LRP(_Tool):
     - One input tensor; several are refused.
     """
 
+    @_wrapped
     def attribute(
         self,
         inputs: Any,
@@ -109,7 +143,8 @@ class LRP(_Tool):
         target : None, int, tuple, list of n ints or tuples, or tensor of 1 or n ints
             Which output; None where there is only one.
         additional_forward_args : object or tuple, optional
-            Passed to the model's `forward` after the inputs.
+            Passed to the model's `forward` after the inputs.  Where tensors among them hold one row per sample, every sample is explained
+            with its own rows.
         return_convergence_delta : bool
             Also return, per sample, the output less the sum of relevance.
         verbose : bool
@@ -117,7 +152,7 @@ class LRP(_Tool):
 
         Returns
         -------
-        attributions : torch.Tensor of the inputs' shape, on their device, or a tuple of one
+        attributions : torch.Tensor of the inputs' shape, on their device, of the outputs' type, or a tuple of one
         delta : torch.Tensor (n,), only with return_convergence_delta
 
         Raises
@@ -126,12 +161,9 @@ class LRP(_Tool):
             What cannot be explained; also a TypeError for layers without a rule and a RuntimeError for layers with weights that are
             called twice, as in captum.
         """
-        call = _Call(self, inputs, target, additional_forward_args, verbose)
-        result = call.relevance(None)
+        ((result, delta),) = self._explained(inputs, target, additional_forward_args, verbose, lambda call: [None])
         attributions = (result,) if isinstance(inputs, tuple) else result
-        if return_convergence_delta:
-            return attributions, self.compute_convergence_delta(result, call.outputs)
-        return attributions
+        return (attributions, delta) if return_convergence_delta else attributions
 
 
 class LayerLRP(_Tool):
@@ -147,6 +179,7 @@ class LayerLRP(_Tool):
         super().__init__(model, backend=backend)
         self.layer = layer
 
+    @_wrapped
     def attribute(
         self,
         inputs: Any,
@@ -160,12 +193,15 @@ class LayerLRP(_Tool):
 
         The other parameters are those of `LRP.attribute`.
         """
-        call = _Call(self, inputs, target, additional_forward_args, verbose)
         layers = self.layer if isinstance(self.layer, list) else [self.layer]
-        results = [call.relevance(call.position(layer, attribute_to_layer_input)) for layer in layers]
-        deltas = [self.compute_convergence_delta(result, call.outputs) for result in results]
+
+        def where(call: _Call) -> list[int | None]:
+            return [call.position(layer, attribute_to_layer_input) for layer in layers]
+
+        explained = self._explained(inputs, target, additional_forward_args, verbose, where)
         if not isinstance(self.layer, list):
-            return (results[0], deltas[0]) if return_convergence_delta else results[0]
+            return explained[0] if return_convergence_delta else explained[0][0]
+        results, deltas = (list(column) for column in zip(*explained, strict=True))
         return (results, deltas) if return_convergence_delta else results
 
 
@@ -177,25 +213,19 @@ class _Call:
     outputs : what was explained, (n,), once relevance has been asked for
     """
 
-    def __init__(self, tool: _Tool, inputs: Any, target: Any, arguments: Any, verbose: bool) -> None:
-        torch = require("torch", "peers")
-        self.x = inputs[0] if isinstance(inputs, tuple) and len(inputs) == 1 else inputs
-        if not isinstance(self.x, torch.Tensor):
-            raise InputError(f"inputs is a {type(self.x).__name__}, expected one torch.Tensor: several inputs are not supported")
-        self.model, self.verbose = tool.model, verbose
-        _check_parts(self.model)
-        arguments = () if arguments is None else arguments if isinstance(arguments, tuple) else (arguments,)
+    def __init__(self, tool: _Tool, x: Any, target: Any, arguments: tuple[Any, ...], verbose: bool) -> None:
+        self.x, self.model, self.verbose = x, tool.model, verbose
         self.network = imported(self.model, self.x, arguments)
         self.parts = self.network.parts(self.model)
         _check_calls(self.network)
         self.index = output_index(target, len(self.x), self.network.shapes()[len(self.network.layers) - 1])
         domain = "nonnegative" if self.x.is_floating_point() and bool((self.x >= 0).all()) else "real"  # decides what float32 can hold
-        self.options = dict(convention="captum", domain=domain, **executor_for(self.x, tool.backend))
+        self.options = dict(convention="captum", domain=domain, **executor_for(self.network, tool.backend))
         self.outputs: Any = None
 
     def position(self, layer: Any, before: bool) -> int | None:
         """The entry whose output is this layer's, or its input; None for the network's input."""
-        positions = [p for p, part in enumerate(self.parts) if part is layer]
+        positions = [p for p, part in enumerate(self.network.parts(self.model, hooks=True)) if part is layer]
         if not positions:
             raise LayerError(f"layer {layer} does not take part in what the model computes, or holds other layers; name one of those")
         if not before:
@@ -215,18 +245,20 @@ class _Call:
             target = np.zeros_like(values)
             target[(samples, *self.index.T)] = values[(samples, *self.index.T)]
         result, outputs = relevance(self.network, self.x, target, chosen, stop, self.options)
-        self.outputs = outputs[(samples, *self.index.T)].to(self.x.dtype)
-        return result.to(self.x.dtype)
+        self.outputs = outputs[(samples, *self.index.T)].to(self.network.dtype)
+        return result.to(self.network.dtype)
 
     def chosen(self, stop: int | None) -> Chosen:
         rules: dict[int, Rule] = {}
-        skipped = []
+        skipped, idle = [], self.network.idle()
         for position in self.network.takers(stop=stop):
             record, part = self.network.layers[position], self.parts[position]
             given = getattr(part, "rule", None)
             if _kind(given) == "IdentityRule" and not isinstance(record, (*NORMS, L.Add)):
                 skipped.append(position)
                 rules[position] = Epsilon()  # above it nothing is read from this rule, but "dtd" would take another
+            elif part is None and position in idle:
+                rules[position] = Flat(stabilizer=0.0)  # a function that computes nothing is nothing
             else:
                 rules[position] = rule_for(record, given, at(position, record))
             if self.verbose:
@@ -291,10 +323,25 @@ def _check_parts(model: Any) -> None:
 
 
 def _check_calls(network: Imported) -> None:
-    calls = Counter(o for o, r in zip(network.origins, network.layers, strict=True) if o is not None and isinstance(r, (*LINEAR, *NORMS)))
-    for origin, count in calls.items():
-        if count > 1:
-            raise ReusedModuleError(f"module {origin!r} is called more than once; captum's LRP has no answer for that, dtdfast.explain has")
+    calls: dict[str, set[tuple[str, ...]]] = {}
+    for origin, record in zip(network.origins, network.layers, strict=True):
+        if origin.path is not None and not origin.hooked and isinstance(record, (*LINEAR, *NORMS)):
+            calls.setdefault(origin.path, set()).add(origin.calls)
+    for path, seen in calls.items():
+        if len(seen) > 1:
+            raise ReusedModuleError(f"module {path!r} is called more than once; captum's LRP has no answer for that, dtdfast.explain has")
+
+
+def _targets(target: Any, n: int) -> list[Any]:
+    """One target per sample."""
+    if hasattr(target, "tolist"):
+        target = target.tolist()
+    if isinstance(target, list) and len(target) == 1:
+        target = target[0]
+    given = target if isinstance(target, list) else [target] * n
+    if len(given) != n:
+        raise TargetError(f"target holds {len(given)} entries for {n} samples")
+    return given
 
 
 def output_index(target: Any, n: int, out: Shape) -> np.ndarray[Any, Any]:
@@ -304,15 +351,9 @@ def output_index(target: Any, n: int, out: Shape) -> np.ndarray[Any, Any]:
     ------
     TargetError : it leaves more than one output, or names one that is not there
     """
-    if hasattr(target, "tolist"):
-        target = target.tolist()
-    if isinstance(target, list) and len(target) == 1:
-        target = target[0]
-    given = target if isinstance(target, list) else [() if target is None else target] * n
-    if len(given) != n:
-        raise TargetError(f"target holds {len(given)} entries for {n} samples")
     rows = []
-    for entry in given:
+    for entry in _targets(target, n):
+        entry = () if entry is None else entry
         row = tuple(entry) if isinstance(entry, (tuple, list)) else (entry,)
         if len(row) > len(out) or not all(isinstance(i, (int, np.integer)) and not isinstance(i, bool) for i in row):
             raise TargetError(f"target {entry!r} does not name an output of shape (n, {', '.join(map(str, out))})")

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from .. import layers as L
-from ..errors import InputError, RuleError, TargetError
+from ..errors import InputError, ModelError, RuleError, TargetError
 from ..explainer import Explainer
+from ..extras import require
 from ..foreign import take
 from ..importers.keras import from_keras
 from ..plan.fold import LINEAR
@@ -25,8 +26,12 @@ MODES = ("max_activation", "index", "all")
 Kinds = tuple[Rule, Rule]  # of dense layers, of convolutions
 
 
-def _epsilon(bias: str) -> Callable[..., Kinds]:
-    return lambda epsilon=1e-7: (Epsilon(epsilon, bias=bias),) * 2
+def _epsilon(epsilon: float = 1e-7, bias: bool = True) -> Kinds:
+    return (Epsilon(epsilon, bias="signed" if bias else "none"),) * 2
+
+
+def _epsilon_without_bias(epsilon: float = 1e-7) -> Kinds:
+    return _epsilon(epsilon, bias=False)
 
 
 def _sequential(alpha: float) -> Callable[..., Kinds]:
@@ -47,8 +52,8 @@ def _fixed(rule: Rule) -> Callable[..., Kinds]:
 ANALYZERS: dict[str, Callable[..., Kinds]] = {
     "lrp.z": _fixed(Zero()),
     "lrp.z_IB": _fixed(Zero(bias="none")),
-    "lrp.epsilon": _epsilon("signed"),
-    "lrp.epsilon_IB": _epsilon("none"),
+    "lrp.epsilon": _epsilon,
+    "lrp.epsilon_IB": _epsilon_without_bias,
     "lrp.w_square": _fixed(WSquare()),
     "lrp.flat": _fixed(Flat()),
     "lrp.alpha_beta": _alpha_beta,
@@ -75,11 +80,12 @@ def create_analyzer(name: str, model: Any, **options: Any) -> Analyzer:
     name : str
         "deep_taylor", "deep_taylor.bounded" (with low and high), or one of `ANALYZERS`.
     model : keras.Model
-        What `dtdfast.from_keras` takes.  A final softmax is left out, which iNNvestigate asks its users to do.
+        What `dtdfast.from_keras` takes.  A final softmax is left out, which iNNvestigate asks its users to do (`model_wo_softmax`).
     options
         neuron_selection_mode : {"max_activation", "index", "all"}
         epsilon : float, of "lrp.epsilon" (1e-7) and the sequential presets (0.1)
-        alpha, beta, bias : of "lrp.alpha_beta"
+        alpha, beta : of "lrp.alpha_beta"
+        bias : bool, of "lrp.epsilon" and "lrp.alpha_beta": whether biases stand in the denominators
         low, high : bounds of the input, of "deep_taylor.bounded"
         input_layer_rule : name or (low, high), of the "lrp" analyzers: the rule of the layers that read the input
         backend : as in `dtdfast.explain`
@@ -97,6 +103,38 @@ def create_analyzer(name: str, model: Any, **options: Any) -> Analyzer:
     before them, where iNNvestigate gives them rules of their own.
     """
     return Analyzer(name, model, **options)
+
+
+def model_wo_softmax(model: Any) -> Any:
+    """A new Keras model without the softmax at the end of this one; weights are copied.
+
+    Analyzers here leave a final softmax out by themselves: this is for code that calls it.
+
+    Raises
+    ------
+    ModelError
+        The model does not end in a softmax, or has several outputs.
+    """
+    keras = require("keras", "keras")
+    last, (output, *others) = model.layers[-1], model.outputs
+    alone = isinstance(last, keras.layers.Softmax)
+    if others or last.output is not output or not (alone or getattr(last, "activation", None) is keras.activations.softmax):
+        raise ModelError(f"the model ends in {type(last).__name__} {last.name!r}, which is no softmax of its only output")
+    source = model.inputs[0] if len(model.inputs) == 1 else model.inputs
+    if alone or isinstance(last, keras.layers.Activation):
+        return keras.Model(source, last.input)
+    plain = type(last).from_config({**last.get_config(), "activation": "linear"})
+    result = keras.Model(source, plain(last.input))
+    plain.set_weights(last.get_weights())
+    return result
+
+
+def _settings(model: Any) -> str | None:
+    """What decides a model's layers besides its weights, as far as it tells."""
+    try:
+        return str(model.get_config())
+    except NotImplementedError:
+        return None
 
 
 class Analyzer:
@@ -168,13 +206,18 @@ class Analyzer:
     def _ready(self, x: Any) -> Explainer:
         """The explainer of the model's present weights."""
         weights = [np.asarray(w) for w in self._model.get_weights()]
-        state = x.shape[1:], [(w.shape, zlib.crc32(w.tobytes())) for w in weights]
+        state = x.shape[1:], _settings(self._model), [(w.shape, zlib.crc32(w.tobytes())) for w in weights]
         with self._lock:
             if self._explainer is None or self._explainer[0] != state:
                 layers = from_keras(self._model, x[:1])
                 rules = self._name if self._name in DEEP_TAYLOR else self._rules(layers)
-                self._explainer = state, Explainer(layers, rules=rules, domain=self._box, convention="innvestigate", backend=self._backend)
+                self._explainer = state, Explainer(layers, rules=rules, domain=self._box, convention="innvestigate", **self._executor())
             return self._explainer[1]
+
+    def _executor(self) -> dict[str, Any]:
+        """float64 models are computed in float64, unless CUDA is named, which has none."""
+        double = all(y.dtype == "float64" for y in getattr(self._model, "outputs", None) or [None]) and self._backend != "cuda"
+        return dict(backend=self._backend, precision="float64" if double else "float32")
 
     def _rules(self, layers: list[L.Layer]) -> dict[int, Rule]:
         reads = sources(layers)

@@ -7,7 +7,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -16,12 +16,14 @@ from .. import layers as L
 from ..errors import InputError, ModelError
 from ..explainer import Explainer
 from ..extras import require
-from ..importers.torch_graph import Graph
+from ..importers.check import TOLERANCE
+from ..importers.torch_graph import Graph, Origin
 from ..plan.fold import LINEAR, fold
 from ..plan.shapes import Shape
 from ..plan.wiring import sources, wire
 from ..presets import Rules
 from ..rules import Rule
+from .fingerprint import fingerprint
 
 POOLS = (L.AvgPool, L.SumPool, L.GlobalAvgPool)
 NORMS = (L.BatchNorm, L.Scale)
@@ -35,20 +37,25 @@ class Imported:
 
     Attributes
     ----------
-    origins : of every entry the path of the part of the model that it stands for, None for what a larger part's `forward` computes itself
+    origins : of every entry
     shape : of one sample
+    dtype : of the model's outputs, and so of relevance
     """
 
     layers: list[L.Layer]
-    origins: list[str | None]
+    origins: list[Origin]
     shape: Shape
+    dtype: Any
     explainers: OrderedDict[Any, Explainer] = field(default_factory=OrderedDict)
-    variants: dict[str, Imported] = field(default_factory=dict)
+    variants: dict[Any, Imported] = field(default_factory=dict)
 
-    def parts(self, model: Any) -> list[Any]:
-        """Of every entry the part of the model that it stands for, or None; not kept, or the model would live as long as its layers."""
+    def parts(self, model: Any, *, hooks: bool = False) -> list[Any]:
+        """Of every entry the part of the model that it stands for, or None; with `hooks` also of what the part's forward hooks compute.
+
+        Not kept, or the model would live as long as its layers.
+        """
         found = dict(model.named_modules(remove_duplicate=False))
-        return [None if origin is None else found[origin] for origin in self.origins]
+        return [None if o.path is None or (o.hooked and not hooks) else found[o.path] for o in self.origins]
 
     def explainer(self, rules: Rules, **options: Any) -> Explainer:
         """One for these rules, made once."""
@@ -61,7 +68,7 @@ class Imported:
                 self.explainers.popitem(last=False)
             return self.explainers[key]
 
-    def variant(self, name: str, make: Callable[[Imported], Imported]) -> Imported:
+    def variant(self, name: Any, make: Callable[[Imported], Imported]) -> Imported:
         """What a tool makes of these layers, made once."""
         with _lock:
             if name not in self.variants:
@@ -80,6 +87,11 @@ class Imported:
         entries = wire(self.layers, self.shape, tokens=self.tokens, last=last)
         return fold(entries, (last,) if stop is None else (last, stop)).taken
 
+    def idle(self) -> set[int]:
+        """The pools that give back what they take."""
+        shapes, reads = self.shapes(), sources(self.layers)
+        return {p for p, record in enumerate(self.layers) if isinstance(record, POOLS) and shapes[p] == shapes[reads[p][0]]}
+
     @property
     def tokens(self) -> bool:
         reads = sources(self.layers)
@@ -96,7 +108,7 @@ class _Known:
     """A graph, and what was read from it last."""
 
     graph: Graph
-    state: Any
+    values: Any
     imported: Imported
 
 
@@ -105,7 +117,7 @@ _lock = threading.RLock()
 
 
 def imported(model: Any, x: Any, arguments: tuple[Any, ...] = ()) -> Imported:
-    """The layers of a model for samples like x, with its present weights.
+    """The layers of a model for samples like x, as it is now.
 
     Parameters
     ----------
@@ -124,56 +136,128 @@ def imported(model: Any, x: Any, arguments: tuple[Any, ...] = ()) -> Imported:
         raise ModelError(f"model is a {type(model).__name__}, expected a torch.nn.Module")
     if not isinstance(x, torch.Tensor):
         raise InputError(f"the input is a {type(x).__name__}, expected one torch.Tensor: several inputs are not supported")
-    if not all(a is None or isinstance(a, (bool, int, float, str)) for a in arguments):  # what may change unseen is not kept
-        with evaluation(model):
+    _check_mode(model)
+    kinds = tuple(_kind(torch, a) for a in arguments)
+    if not all(kinds):  # what may change unseen is not kept
+        with _lock, evaluation(model):
             return _read(None, model, x, arguments)[1]
-    state = _state(model)
-    key = (_structure(model), tuple(x.shape[1:]), x.dtype, x.device, arguments)
+    sample = tuple(x.shape[1:]), x.dtype, x.device, kinds
+    key, values = _state(model, arguments, sample)
     with _lock:
         known = _models.setdefault(model, OrderedDict())
         found = known.get(key)
-        if found is None or found.state != state:
+        if found is None or found.values != values:
             with evaluation(model):
                 graph, fresh = _read(None if found is None else found.graph, model, x, arguments)
-            found = known[key] = _Known(graph, state, fresh)
+            key, _ = _state(model, arguments, sample)  # of what a `forward` may keep in its module
+            found = known[key] = _Known(graph, values, fresh)
         known.move_to_end(key)
         while len(known) > GRAPHS:
             known.popitem(last=False)
         return found.imported
 
 
+def per_sample(model: Any, x: Any, arguments: tuple[Any, ...], entries: list[Any]) -> Iterator[tuple[Any, tuple[Any, ...], Any]]:
+    """The samples together, or one by one where tensors among the arguments of `forward` hold one row for each: every sample then has
+    a network of its own.
+
+    Which one it is the model itself tells: with tensors for all samples it gives a single sample another answer, or none.
+
+    Parameters
+    ----------
+    entries : what else belongs to each sample, (n,)
+    """
+    torch = require("torch", "peers")
+    rows = [isinstance(a, torch.Tensor) and a.ndim > 0 and len(a) == len(x) for a in arguments]
+    if len(x) < 2 or not any(rows) or not isinstance(model, torch.nn.Module):
+        yield x, arguments, entries
+        return
+    _check_mode(model)
+    with _lock, evaluation(model), torch.no_grad():
+        expected = _first(torch, model(x.clone(), *arguments))[:1]
+        try:
+            shared = _first(torch, model(x[:1].clone(), *arguments))
+        except RuntimeError:
+            shared = expected[:0]
+    if shared.shape == expected.shape and (shared - expected).abs().max() <= TOLERANCE * expected.abs().max():
+        yield x, arguments, entries
+        return
+    for i, entry in enumerate(entries):
+        own = tuple(a[i : i + 1] if row else a for a, row in zip(arguments, rows, strict=True))
+        yield x[i : i + 1], own, [entry]
+
+
+def _first(torch: Any, output: Any) -> Any:
+    """The first tensor of what a model returns."""
+    while not isinstance(output, torch.Tensor):
+        output = next(iter(output.values() if isinstance(output, dict) else output))
+    return output
+
+
+def _kind(torch: Any, argument: Any) -> Any:
+    """What of an argument decides the graph; None where nothing tells how it may change."""
+    if isinstance(argument, torch.Tensor) and argument.layout is torch.strided:
+        return "tensor", tuple(argument.shape), argument.dtype, argument.device
+    return (type(argument), argument) if argument is None or isinstance(argument, (bool, int, float, str)) else None
+
+
+def _values(argument: Any) -> Any:
+    import torch
+
+    return argument.detach().cpu().flatten().view(torch.uint8).numpy().tobytes() if isinstance(argument, torch.Tensor) else None
+
+
+def _state(model: Any, arguments: tuple[Any, ...], sample: Any) -> tuple[Any, Any]:
+    """What decides a model's graph, and what decides its layers then."""
+    now = fingerprint(model)
+    return (now.structure, sample), (now.weights, [_values(a) for a in arguments])
+
+
 def _read(graph: Graph | None, model: Any, x: Any, arguments: tuple[Any, ...]) -> tuple[Graph, Imported]:
     """The layers by a graph that is known already, or one made now."""
     callee = _with_arguments(model, arguments) if arguments else model
-    graph = graph or Graph(callee, x[:1])
-    layers, origins = graph.read(callee)
+    try:
+        graph = graph or Graph(callee, x[:1])
+        layers, origins = graph.read(callee)
+    except ModelError as error:
+        names = [name or "the model" for name, part in model.named_modules() if part._forward_hooks or part._forward_pre_hooks]
+        if not names:
+            raise
+        raise ModelError(f"{error}; forward hooks are part of what is explained, here those of {', '.join(names)}") from error
     if arguments:  # paths lead through the wrapper
-        origins = [origin and origin.partition(".")[2] for origin in origins]
-    return graph, Imported(layers, origins, tuple(x.shape[1:]))
+        origins = [replace(o, path=o.path and o.path.partition(".")[2]) for o in origins]
+    return graph, Imported(layers, origins, tuple(x.shape[1:]), graph.dtype)
 
 
 def _with_arguments(model: Any, arguments: tuple[Any, ...]) -> Any:
-    """The model as a module of x alone."""
+    """The model as a module of x alone; tensors are buffers of it, so that its graph serves for others of their shapes."""
     import torch
 
     class Call(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.model = model
+            self.arguments = arguments
+            for index, argument in enumerate(arguments):
+                if isinstance(argument, torch.Tensor):
+                    self.register_buffer(f"argument_{index}", argument.detach().clone())
 
         def forward(self, x: Any) -> Any:
-            return self.model(x, *arguments)
+            return self.model(x, *(getattr(self, f"argument_{i}", a) for i, a in enumerate(self.arguments)))
 
     return Call().eval()
+
+
+def _check_mode(model: Any) -> None:
+    for part in model.modules():
+        if part.training and getattr(part, "track_running_stats", False):
+            raise ModelError(f"a {type(part).__name__} is in training mode, where it depends on the whole batch; call model.eval() first")
 
 
 @contextmanager
 def evaluation(model: Any) -> Iterator[None]:
     """The model in evaluation mode for a while."""
     training = [part for part in model.modules() if part.training]
-    for part in training:
-        if getattr(part, "track_running_stats", False):
-            raise ModelError(f"a {type(part).__name__} is in training mode, where it depends on the whole batch; call model.eval() first")
     try:
         for part in training:
             part.training = False
@@ -181,33 +265,6 @@ def evaluation(model: Any) -> Iterator[None]:
     finally:
         for part in training:
             part.training = True
-
-
-# ------------------------------------------------------------------------------------------------------- what may change, and did
-
-
-def _structure(model: Any) -> Any:
-    """What decides a model's graph: its parts and their settings."""
-    return repr(model), tuple((name, id(part)) for name, part in model.named_modules())
-
-
-def _state(model: Any) -> Any:
-    """What decides a model's weights: where they lie, how often PyTorch saw them written, and the sum of their words.
-
-    The sum notices what is written behind PyTorch's back, through `weight.data`; it reads every weight once.
-    """
-    torch = require("torch", "peers")
-    seen: dict[int, Any] = {}
-    state = []
-    for tensor in (*model.parameters(), *model.buffers()):
-        version = -1 if tensor.is_inference() else tensor._version
-        state.append((tensor.data_ptr(), version, tensor.dtype, tuple(tensor.shape)))
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in seen:
-            octets = torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(storage)
-            whole = len(octets) // 8 * 8
-            seen[storage.data_ptr()] = octets[:whole].view(torch.int64).sum().item(), octets[whole:].tolist()
-    return state, seen
 
 
 def _content(value: Any) -> Any:
@@ -223,7 +280,7 @@ def _content(value: Any) -> Any:
     return value
 
 
-def executor_for(x: Any, backend: str | None) -> dict[str, str]:
-    """Options of the executor: float64 tensors are computed in float64, unless CUDA is named, which has none."""
-    double = str(x.dtype) == "torch.float64" and backend != "cuda"
+def executor_for(network: Imported, backend: str | None) -> dict[str, str]:
+    """Options of the executor: float64 models are computed in float64, unless CUDA is named, which has none."""
+    double = str(network.dtype) == "torch.float64" and backend != "cuda"
     return dict(backend=backend or "auto", precision="float64" if double else "float32")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ..errors import RuleError, TargetError
 from ..extras import require
 from ..foreign import take
-from .model import imported
+from .model import executor_for, imported
 
 OPTIONS = ("rules", "domain", "convention", "backend", "batch_size", "n_threads")
 
@@ -35,7 +35,8 @@ def explain(model: Any, inputs: Any, targets: Any = None, *, device: Any = None,
 
     Returns
     -------
-    relevance : ndarray of the inputs' shape, one value per element; Quantus's own function sums over channels unless it is told not to
+    relevance : ndarray of the inputs' shape and floating type (the model's for word numbers), one value per element; Quantus's own
+        function sums over channels unless it is told not to
 
     Raises
     ------
@@ -51,7 +52,8 @@ def explain(model: Any, inputs: Any, targets: Any = None, *, device: Any = None,
     tensor = torch.from_numpy(x).to(kind) if x.dtype.kind == "f" else torch.from_numpy(x)
     where = next((p.device for p in model.parameters()), tensor.device)
     network = imported(model, tensor.to(where))
-    explainer = network.explainer(options.pop("rules", "dtd"), **options)
+    executor = executor_for(network, options.pop("backend", None))
+    explainer = network.explainer(options.pop("rules", "dtd"), **executor, **options)
     (n_outputs,) = network.shapes()[len(network.layers) - 1]
     classes = explainer.predict(tensor.numpy()).argmax(axis=1) if targets is None else np.asarray(take(targets)[0])
     if classes.shape != (len(x),) or classes.dtype.kind not in "iu" or classes.min() < 0 or classes.max() >= n_outputs:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from ..extras import require
 from ..foreign import take
 from ..plan.fold import LINEAR
 from ..rules import AlphaBeta, Epsilon, Flat, Gamma, Pass, Rule, WSquare, ZBox, Zero, ZPlus
+from .canonizers import left_by, scaled, with_factors
 from .model import NORMS, POOLS, Imported, executor_for, imported
 from .relevance import Chosen, relevance
 
@@ -54,9 +54,10 @@ class Gradient:
     The maps are zennit's (convention="zennit": b⁺ in z⁺, 1e-6 in every denominator, average pools and additions in proportion) with
     its canonizers applied, whether the composite names them or not:
 
-    - BatchNorms are merged into the layers before them: exactly, or where a canonizer of the composite merges them, as zennit does,
-      which leaves a factor 1/√(1 + eps) on their outputs.  One that cannot be merged passes relevance.  Rules other than `Pass` on a
-      BatchNorm are refused.
+    - BatchNorms are merged into the layers before them: exactly, or where a canonizer of the composite merges them, as the installed
+      one does (0.5.1 leaves a factor 1/√(1 + eps) on their outputs).  A canonizer that merges one into a layer that does not feed it
+      alone is refused.  A BatchNorm that cannot be merged passes relevance; rules other than `Pass` on one are refused, and so is the
+      want of a rule, for which zennit would multiply relevance by its scale.
     - Every addition takes the rule that the composite gives to zennit's `Sum`, or 1e-6 in proportion; without `ResNetCanonizer` zennit
       gives all relevance to both operands.
     - Operations called as functions take the rule of a module of their kind; activations and max-pools pass relevance, whatever
@@ -95,7 +96,7 @@ class Gradient:
         pass
 
     def __call__(self, input: Any, attr_output: Any = None) -> tuple[Any, Any]:  # noqa: A002  zennit's name
-        """The model's output (n, *out) and the relevance of the input, of the input's shape, dtype and device.
+        """The model's output (n, *out) and the relevance of the input, of the input's shape and device and the output's dtype.
 
         Parameters
         ----------
@@ -119,17 +120,20 @@ class Gradient:
             if hooks.none:
                 return self._gradient(torch, input, start)
             network = imported(self.model, input)
-            if any(map(_merges, self.composite.canonizers)):
-                network = network.variant("zennit", _merged)
-            chosen = _choose(network, self.model, hooks)
-        options = dict(convention="zennit", **executor_for(input, self.backend), domain=self.domain)
+            left = left_by(self.composite.canonizers, network, self.model)
+            if left:
+                network = network.variant(tuple(left.items()), lambda exact: with_factors(exact, left))
+            chosen = _choose(network, self.model, hooks, left)
+        options = dict(convention="zennit", **executor_for(network, self.backend), domain=self.domain)
         if start is None or callable(start):
-            output = network.explainer(chosen.rules, **options).predict(input)
+            output = network.explainer(chosen.rules, **options).predict(input).to(network.dtype)
             start = output if start is None else start(output)
-        result, output = relevance(network, input, _floats(torch, start, input), chosen, None, options)
-        return output.to(input.dtype), result.to(input.dtype)
+        result, output = relevance(network, input, _floats(torch, start, network.dtype), chosen, None, options)
+        return output.to(network.dtype), result.to(network.dtype)
 
     def _gradient(self, torch: Any, x: Any, start: Any) -> tuple[Any, Any]:
+        if not (x.is_floating_point() or x.is_complex()):
+            raise InputError(f"input holds {x.dtype}, along which there is no gradient; give a composite")
         x = x if x.requires_grad else x.detach().requires_grad_()
         output = self.model(x)
         start = output if start is None else start(output) if callable(start) else start
@@ -138,11 +142,11 @@ class Gradient:
         return output, gradient
 
 
-def _floats(torch: Any, start: Any, x: Any) -> Any:
+def _floats(torch: Any, start: Any, dtype: Any) -> Any:
     """Relevance at the output as floats; whole numbers, which would be read as positions, are numbers all the same."""
     if not isinstance(start, torch.Tensor):
         raise InputError(f"attr_output is a {type(start).__name__}, expected a torch.Tensor or a function that makes one")
-    return start.detach().to(x.dtype)
+    return start.detach().to(dtype)
 
 
 # ------------------------------------------------------------------------------------------------------------ rules of composites
@@ -174,12 +178,13 @@ class _Hooks:
         return self._map(self._context, "", part)
 
 
-def _choose(network: Imported, model: Any, hooks: _Hooks) -> Chosen:
+def _choose(network: Imported, model: Any, hooks: _Hooks, left: dict[int, float]) -> Chosen:
     for name, part in model.named_modules():
         _check_hook(f"{type(part).__name__} {name!r}", hooks.of(part))
     rules: dict[int, Rule] = {}
-    skipped = []
+    skipped, idle = [], network.idle()
     parts = network.parts(model)
+    merged = {taker: (left[norm], parts[norm]) for norm, takers in network.folded().items() if norm in left for taker in takers}
     for position in network.takers():
         record, part = network.layers[position], parts[position]
         where = at(position, record)
@@ -188,6 +193,10 @@ def _choose(network: Imported, model: Any, hooks: _Hooks) -> Chosen:
         if isinstance(record, NORMS):
             if kind not in (None, "Pass"):
                 raise RuleError(f"{where} cannot be merged into a layer before it and passes relevance; {kind} is refused there")
+            if hook is None and part is not None:
+                raise RuleError(f"{where} has no rule in this composite; zennit would multiply relevance by its scale; give it Pass")
+        elif position in idle and (part is None or kind == "Pass"):
+            rules[position] = Flat(stabilizer=0.0)  # a function that computes nothing is nothing
         elif isinstance(record, LINEAR) and hook is None:
             raise RuleError(f"{where} has no rule in this composite; zennit would multiply relevance by its weights")
         elif kind == "Pass" and not isinstance(record, L.Add):
@@ -195,27 +204,10 @@ def _choose(network: Imported, model: Any, hooks: _Hooks) -> Chosen:
             rules[position] = Epsilon()
         else:
             rules[position] = _rule(hook, record, where)
+            if position in merged:
+                factor, norm = merged[position]
+                rules[position] = scaled(rules[position], factor, passes=hooks.of(norm) is not None, where=where)
     return Chosen(rules, tuple(skipped))
-
-
-def _merges(canonizer: Any) -> bool:
-    """Whether one of zennit's canonizers merges BatchNorms."""
-    inner = getattr(canonizer, "canonizers", ())
-    return any(cls.__name__ == "MergeBatchNorm" for cls in type(canonizer).__mro__) or any(map(_merges, inner))
-
-
-def _merged(network: Imported) -> Imported:
-    """The layers with every merged BatchNorm divided by √(1 + eps): zennit makes it the identity but for its eps."""
-    layers = list(network.layers)
-    for position, takers in network.folded().items():
-        record = layers[position]
-        if isinstance(record, L.BatchNorm) and max(takers) < position:
-            scale = 1.0 / np.sqrt(1.0 + record.eps)
-            ones = np.ones(np.shape(record.mean))
-            weight = ones if record.weight is None else np.asarray(record.weight)
-            bias = None if record.bias is None else np.asarray(record.bias, np.float64) * scale
-            layers[position] = replace(record, weight=weight.astype(np.float64) * scale, bias=bias)
-    return Imported(layers, network.origins, network.shape)
 
 
 def _rule(hook: Any, record: L.Layer, where: str) -> Rule:
@@ -248,7 +240,7 @@ def _inside(function: Any, name: str, where: str) -> Any:
     try:
         return inspect.getclosurevars(function).nonlocals[name]
     except (KeyError, TypeError):
-        raise RuleError(f"{where}: this version of zennit keeps {name!r} elsewhere; tested with zennit 0.5.1") from None
+        raise RuleError(f"{where}: this version of zennit keeps {name!r} elsewhere; tested are zennit 0.5.1 and 1.0.0") from None
 
 
 def _stabilizer(hook: Any, where: str) -> float:

@@ -52,6 +52,26 @@ def softmax(types: Types) -> Body:
     return body
 
 
+def log_softmax(types: Types) -> Body:
+    """out[i] = x[i] − max x − log Σ_j exp(x[j] − max x); one thread per line."""
+    store, get = STORES[types[0]], LOADS[types[1]]
+
+    def body(out: int, x: int, n: int, out_stride: int, x_stride: int) -> None:
+        largest = get(x)
+        for i in range(1, n):
+            v = get(x + times(i, x_stride))
+            if v > largest:
+                largest = v
+        total = ZERO
+        for i in range(n):
+            total += math.exp(get(x + times(i, x_stride)) - largest)
+        logarithm = math.log(total)
+        for i in range(n):
+            store(out + times(i, out_stride), get(x + times(i, x_stride)) - largest - logarithm)
+
+    return body
+
+
 def embed(types: Types) -> Body:
     """out[.., f] = weight[ids[..], f]; a row of weight has `row` bytes."""
     store = STORES[types[0]]

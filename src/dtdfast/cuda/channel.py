@@ -8,7 +8,21 @@ from __future__ import annotations
 from typing import Any
 
 from .elementwise import Types, putter
-from .formulas import ACTIVATIONS, DERIVATIVES, FACTORS, MULTIPLIERS, ONE, WEIGHT_MAPS, ZERO, Scalar, positive, selected, stabilised
+from .formulas import (
+    ACTIVATIONS,
+    DERIVATIVES,
+    FACTORS,
+    MULTIPLIERS,
+    ONE,
+    WEIGHT_MAPS,
+    ZERO,
+    Scalar,
+    positive,
+    quotient,
+    selected,
+    signed,
+    stabilised,
+)
 from .language import LOADS, STORES, load, load_long, times
 
 Body = Any
@@ -23,7 +37,7 @@ def neuron_channel(types: Types, activation: str, mode: str, dual: bool) -> Body
     get, get_y_prev, get_terms_prev = (LOADS[types[k]] for k in (3, 5, 6))
     act, slope = ACTIVATIONS[activation], DERIVATIVES[activation]
     formula = FACTORS.get(mode, FACTORS["gate"])
-    stores, derivative = mode != "none", mode == "derivative"
+    stores, derivative, by_sign = mode != "none", mode == "derivative", mode == "signed"
 
     def body(
         out: int, factor: int, terms: int, x: int, weight: int, y_prev: int, terms_prev: int, scale: int, bias: int, bias_d: int,
@@ -49,6 +63,7 @@ def neuron_channel(types: Types, activation: str, mode: str, dual: bool) -> Body
             z = y
         if terms != 0:
             store_terms(terms, z)
+        rest = y - z
         if bias != 0:
             y = y + load(bias)
         value = act(y, alpha, beta)
@@ -56,6 +71,8 @@ def neuron_channel(types: Types, activation: str, mode: str, dual: bool) -> Body
         if stores:
             if derivative:
                 store_factor(factor, slope(y, alpha, beta) * s)
+            elif by_sign:
+                store_factor(factor, quotient(signed(z, rest, y, stabilizer), s))
             else:
                 if bias_d != 0:
                     z = z + load(bias_d)

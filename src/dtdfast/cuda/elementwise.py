@@ -9,7 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .formulas import ACTIVATIONS, DERIVATIVES, FACTORS, INPUT_MAPS, MULTIPLIERS, ONE, ZERO, Scalar, quotient, selected, stabilised
+from .formulas import (
+    ACTIVATIONS,
+    DERIVATIVES,
+    FACTORS,
+    INPUT_MAPS,
+    MULTIPLIERS,
+    ONE,
+    QUOTIENTS,
+    ZERO,
+    Scalar,
+    quotient,
+    selected,
+    signed,
+    stabilised,
+)
 from .language import LOADS, STORES, load, load_long, store_long
 
 Body = Any
@@ -77,23 +91,24 @@ def multiply(types: Types, mode: str) -> Body:
     return body
 
 
-def divide(types: Types) -> Body:
-    """out (+)= x / m, 0 where m is 0."""
+def divide(types: Types, mode: str) -> Body:
+    """out (+)= x / m, 0 where m is 0, or has not the sign of the mode."""
     put, get, get_m = putter(types[0]), LOADS[types[1]], LOADS[types[2]]
+    formula = QUOTIENTS[mode]
 
     def body(out: int, x: int, m: int, accumulate: int) -> None:
-        put(out, quotient(get(x), get_m(m)), accumulate)
+        put(out, formula(get(x), get_m(m)), accumulate)
 
     return body
 
 
 def activate(types: Types, kind: str, derivative: bool) -> Body:
-    """out = act(x), or act'(x)."""
+    """out = act(x), or act'(x); `slopes` stand for the a of a leaky_relu."""
     store, get = STORES[types[0]], LOADS[types[1]]
     formula = (DERIVATIVES if derivative else ACTIVATIONS)[kind]
 
-    def body(out: int, x: int, a: Scalar, b: Scalar) -> None:
-        store(out, formula(get(x), a, b))
+    def body(out: int, x: int, slopes: int, a: Scalar, b: Scalar) -> None:
+        store(out, formula(get(x), load(slopes) if slopes != 0 else a, b))
 
     return body
 
@@ -113,7 +128,8 @@ def factor(types: Types, mode: str) -> Body:
     """The factor of a share from its terms: see formulas.gate and formulas.denominator."""
     store = STORES[types[0]]
     get_terms, get_x, get_m, get_other = (LOADS[types[k]] for k in (1, 3, 4, 7))
-    formula = FACTORS[mode]
+    formula = FACTORS.get(mode, FACTORS["gate"])
+    by_sign = mode == "signed"
 
     def body(
         out: int,
@@ -139,6 +155,9 @@ def factor(types: Types, mode: str) -> Body:
         if other != 0 and get_other(other) == ZERO:  # the other share is empty: this one passes on all of R
             c = ONE
         s = load(scale) if scale != 0 else ONE
-        store(out, selected(select, y, formula(c, a, stabilised(d, stabilizer), s)))
+        if by_sign:
+            store(out, quotient(signed(d, get_m(m) - d, y, stabilizer), s))
+        else:
+            store(out, selected(select, y, formula(c, a, stabilised(d, stabilizer), s)))
 
     return body

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .feed import CHANNELS
-from .formulas import ACTIVATIONS, DERIVATIVES, FACTORS, MULTIPLIERS, ONE, stabilised
+from .formulas import ACTIVATIONS, DERIVATIVES, FACTORS, MULTIPLIERS, ONE, signed, stabilised
 from .specialise import unroll
 
 BIAS, BIAS_D = CHANNELS + 1, CHANNELS + 2  # numbers of the kernel behind those of feed.py: per-channel vectors, 0 for none
@@ -54,7 +54,7 @@ def finish(ptx: Any, end: Finish, second_sum: int, per_view: int) -> Callable[[A
     VIEWS = end.views
     HALF = tuple(t == "bf16" for t in end.types)
     DUAL, MODE = end.dual, end.mode
-    SLOPE, FACTOR = MODE == "derivative", end.neuron and MODE != "none"
+    SLOPE, SIGNED, FACTOR = MODE == "derivative", MODE == "signed", end.neuron and MODE != "none"
     act, slope = ACTIVATIONS[end.activation], DERIVATIVES[end.activation]
     formula = FACTORS.get(MODE, FACTORS["gate"])
     multiplied = MULTIPLIERS.get(MODE, MULTIPLIERS["times"])
@@ -134,6 +134,10 @@ def finish(ptx: Any, end: Finish, second_sum: int, per_view: int) -> Callable[[A
                 z[e] = y[e]
         if TERMS >= 0:
             put(address(a, TERMS, offsets, channel), z, TERMS)
+        rest = ptx.registers(N)
+        if SIGNED:
+            for e in range(N):
+                rest[e] = y[e] - z[e]
         add_vector(y, a[BIAS], channel)
         for e in range(N):
             other[e] = act(y[e], f[ALPHA], f[BETA])
@@ -142,6 +146,9 @@ def finish(ptx: Any, end: Finish, second_sum: int, per_view: int) -> Callable[[A
             if SLOPE:
                 for e in range(N):
                     z[e] = slope(y[e], f[ALPHA], f[BETA]) * scale
+            elif SIGNED:
+                for e in range(N):
+                    z[e] = signed(z[e], rest[e], y[e], f[STABILIZER])
             else:
                 add_vector(z, a[BIAS_D], channel)
                 for e in range(N):

@@ -17,6 +17,7 @@ Function = Callable[..., Any]
 ZERO, HALF, ONE, TWO, FOUR, THREE, SIX = (np.float32(v) for v in (0, 0.5, 1, 2, 4, 3, 6))
 SQRT_HALF, INV_SQRT_2_PI = np.float32(math.sqrt(0.5)), np.float32(1 / math.sqrt(2 * math.pi))
 TWO_SQRT_2_OVER_PI, CUBIC = np.float32(2 * math.sqrt(2 / math.pi)), np.float32(0.044715)
+SELU_ALPHA, SELU_SCALE = np.float32(1.6732632423543772), np.float32(1.0507009873554805)
 INFINITY = np.float32(np.inf)
 
 
@@ -85,12 +86,36 @@ def leaky_relu(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
     return a * t if t <= ZERO else t
 
 
+def threshold(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+    return b if t <= a else t
+
+
+def hard_shrink(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+    return ZERO if -a <= t <= a else t
+
+
+def soft_shrink(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+    return t - clip(t, -a, a)
+
+
+def tanh_shrink(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+    return t - math.tanh(t)
+
+
 def elu(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
     return t if t > ZERO else a * math.expm1(t)
 
 
+def selu(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+    return SELU_SCALE * (t if t > ZERO else SELU_ALPHA * math.expm1(t))
+
+
+def celu(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+    return t if t > ZERO else a * math.expm1(t / a)
+
+
 def silu(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
-    return t * sigmoid(t)
+    return t * sigmoid(a * t)
 
 
 def gelu(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
@@ -101,12 +126,27 @@ def gelu_tanh(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
     return t * sigmoid(gelu_argument(t))
 
 
+def mish_gate(t: Scalar) -> Scalar:
+    """tanh(softplus(t)) = ((1 + e^t)² − 1) / ((1 + e^t)² + 1), in e = exp(−|t|)."""
+    e = math.exp(t if t < ZERO else -t)
+    n = e * (e + TWO) if t < ZERO else ONE + TWO * e
+    return n / (n + TWO * (ONE if t < ZERO else e * e))
+
+
+def mish(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+    return t * mish_gate(t)
+
+
 def sigmoid_of(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
     return sigmoid(t)
 
 
 def hard_sigmoid(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
     return clip(a * t + b, ZERO, ONE)
+
+
+def log_sigmoid(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+    return -softplus(-t, ONE, b)
 
 
 def hard_swish(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
@@ -122,10 +162,15 @@ def softplus(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
     return (positive(x) + math.log1p(math.exp(x if x < ZERO else -x))) / a
 
 
+def softsign(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+    return t / (ONE + magnitude(t))
+
+
 ACTIVATIONS: dict[str, Function] = {
-    "identity": identity, "relu": relu, "leaky_relu": leaky_relu, "clip": clip, "elu": elu, "silu": silu, "gelu": gelu,
-    "gelu_tanh": gelu_tanh, "sigmoid": sigmoid_of, "hard_sigmoid": hard_sigmoid, "hard_swish": hard_swish, "tanh": tanh,
-    "softplus": softplus,
+    "identity": identity, "relu": relu, "leaky_relu": leaky_relu, "clip": clip, "threshold": threshold, "hard_shrink": hard_shrink,
+    "soft_shrink": soft_shrink, "tanh_shrink": tanh_shrink, "elu": elu, "selu": selu, "celu": celu, "silu": silu, "gelu": gelu,
+    "gelu_tanh": gelu_tanh, "mish": mish, "sigmoid": sigmoid_of, "hard_sigmoid": hard_sigmoid, "log_sigmoid": log_sigmoid,
+    "hard_swish": hard_swish, "tanh": tanh, "softplus": softplus, "softsign": softsign,
 }  # fmt: skip
 
 # -------------------------------------------------------------------------------------- derivatives, from the left at a kink
@@ -143,12 +188,33 @@ def leaky_relu_slope(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
     return ONE if t > ZERO else a if t <= ZERO else t
 
 
+def threshold_slope(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+    return ONE if t > a else ZERO if t <= a else t
+
+
+def outside(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+    """1 outside [−a, a], 0 inside and on its ends."""
+    return ONE if t > a or t < -a else ZERO if t <= a else t
+
+
+def tanh_shrink_slope(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+    return math.tanh(t) * math.tanh(t)
+
+
 def elu_slope(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
     return ONE if t > ZERO else a * math.exp(t)
 
 
+def selu_slope(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+    return SELU_SCALE if t > ZERO else SELU_SCALE * SELU_ALPHA * math.exp(t)
+
+
+def celu_slope(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+    return ONE if t > ZERO else math.exp(t / a)
+
+
 def silu_slope(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
-    return sigmoid(t) * (ONE + t * sigmoid(-t))
+    return sigmoid(a * t) * (ONE + a * t * sigmoid(-a * t))
 
 
 def gelu_slope(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
@@ -162,12 +228,23 @@ def gelu_tanh_slope(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
     return p + t * p * sigmoid(-u) * TWO_SQRT_2_OVER_PI * (ONE + THREE * CUBIC * t * t)
 
 
+def mish_slope(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+    """gate + t·(1 − gate²)·sigmoid(t), where (1 − gate²)·sigmoid(t) = 4 e^t (1 + e^t) / ((1 + e^t)² + 1)²."""
+    e = math.exp(t if t < ZERO else -t)
+    d = e * (e + TWO) + TWO if t < ZERO else ONE + TWO * e + TWO * e * e
+    return mish_gate(t) + t * FOUR * e * (ONE + e) * (ONE if t < ZERO else e) / (d * d)
+
+
 def sigmoid_slope(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
     return sigmoid(t) * sigmoid(-t)
 
 
 def hard_sigmoid_slope(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
     return a * inside(a * t + b, ZERO, ONE)
+
+
+def log_sigmoid_slope(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+    return sigmoid(-t)
 
 
 def hard_swish_slope(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
@@ -183,10 +260,16 @@ def softplus_slope(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
     return sigmoid(a * t)
 
 
+def softsign_slope(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+    return ONE / ((ONE + magnitude(t)) * (ONE + magnitude(t)))
+
+
 DERIVATIVES: dict[str, Function] = {
-    "identity": identity_slope, "relu": relu_slope, "leaky_relu": leaky_relu_slope, "clip": inside, "elu": elu_slope, "silu": silu_slope,
-    "gelu": gelu_slope, "gelu_tanh": gelu_tanh_slope, "sigmoid": sigmoid_slope, "hard_sigmoid": hard_sigmoid_slope,
-    "hard_swish": hard_swish_slope, "tanh": tanh_slope, "softplus": softplus_slope,
+    "identity": identity_slope, "relu": relu_slope, "leaky_relu": leaky_relu_slope, "clip": inside, "threshold": threshold_slope,
+    "hard_shrink": outside, "soft_shrink": outside, "tanh_shrink": tanh_shrink_slope, "elu": elu_slope, "selu": selu_slope,
+    "celu": celu_slope, "silu": silu_slope, "gelu": gelu_slope, "gelu_tanh": gelu_tanh_slope, "mish": mish_slope,
+    "sigmoid": sigmoid_slope, "hard_sigmoid": hard_sigmoid_slope, "log_sigmoid": log_sigmoid_slope, "hard_swish": hard_swish_slope,
+    "tanh": tanh_slope, "softplus": softplus_slope, "softsign": softsign_slope,
 }  # fmt: skip
 
 # ------------------------------------------------------------------------------------------------------- maps, multipliers
@@ -250,5 +333,16 @@ def denominator(c: Scalar, a: Scalar, d: Scalar, scale: Scalar) -> Scalar:
     """d / (coefficient · scale)."""
     return quotient(d, c * scale)
 
+
+def signed(terms: Scalar, rest: Scalar, y: Scalar, stabilizer: Scalar) -> Scalar:
+    """The denominator of the share that y's sign takes: terms where y ≥ 0, rest = Σ x w − terms (≤ 0) where y < 0."""
+    return negative(rest) - stabilizer if y < ZERO else terms + stabilizer
+
+
+QUOTIENTS: dict[str, Function] = {
+    "none": quotient,
+    "positive": lambda a, b: ZERO if b <= ZERO else a / b,
+    "negative": lambda a, b: ZERO if b >= ZERO else a / b,
+}
 
 FACTORS: dict[str, Function] = {"gate": gate, "denominator": denominator}

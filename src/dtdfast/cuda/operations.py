@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from ..plan.plan import Plan
-from ..plan.steps import SIZES, Buffer, Step, View
+from ..plan.steps import SIZES, Buffer, Step, View, bound_strides
 from . import along, channel, elementwise, pool
 from .formulas import SELECTS
 from .launch import AddressOf, Launch
-from .nest import ABSENT, AXES, C, D, H, Strided, W, coordinate, launches, without
+from .nest import ABSENT, C, D, H, Strided, W, coordinate, launches, without
 
 SPACE = (D, H, W)
 
@@ -53,12 +53,11 @@ class Site:
         return Strided(self.address_of(window), (0, 0, 4 * h * w, 4 * w, 4, 0))
 
     def bound(self) -> Strided:
-        """A constant of one sample's shape, or one number for all elements."""
+        """A constant of one sample's shape, repeated along axes of size 1."""
         bound = self.step.bound
         if bound is None:
             return ABSENT
-        _, _, strides = View(Buffer("", self.step.out.buffer.shape, "1")).layout()
-        return Strided(self.address_of(bound), (0,) * AXES if bound.size == 1 else (0, *(4 * s for s in strides)))
+        return Strided(self.address_of(bound), (0, *(4 * s for s in bound_strides(bound, self.step.out.buffer.shape))))
 
     def run(self, body: tuple[Any, ...], views: list[Strided], longs: tuple[int, ...] = (), floats: tuple[float, ...] = ()) -> list[Launch]:
         """The body over the elements of the result."""
@@ -108,13 +107,16 @@ def multiply(site: Site) -> list[Launch]:
 
 def divide(site: Site) -> list[Launch]:
     step = site.step
-    return site.run((elementwise.divide,), [site.view(step.out), site.view(step.x), site.view(step.m, kept=True)], (int(step.accumulate),))
+    mode = step.mode if isinstance(step.mode, str) else "none"
+    views = [site.view(step.out), site.view(step.x), site.view(step.m, kept=True)]
+    return site.run((elementwise.divide, mode), views, (int(step.accumulate),))
 
 
 def activate(site: Site) -> list[Launch]:
     step = site.step
     kind, alpha, beta = step.activation
-    return site.run((elementwise.activate, kind, step.mode == "derivative"), [site.view(step.out), site.view(step.x)], (), (alpha, beta))
+    views = [site.view(step.out), site.view(step.x), site.bound()]
+    return site.run((elementwise.activate, kind, step.mode == "derivative"), views, (), (alpha, beta))
 
 
 def affine(site: Site) -> list[Launch]:
@@ -252,7 +254,8 @@ def _lines(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
 def softmax(site: Site) -> list[Launch]:
     step = site.step
     axis, shape, out, x = int(step.mode), site.shape(step.out), site.view(step.out), site.view(step.x)
-    return launches((along.softmax,), _lines(shape, axis), [out, x], (shape[axis], out.strides[axis], x.strides[axis]))
+    body = along.log_softmax if step.op == "LOG_SOFTMAX" else along.softmax
+    return launches((body,), _lines(shape, axis), [out, x], (shape[axis], out.strides[axis], x.strides[axis]))
 
 
 def embed(site: Site) -> list[Launch]:
@@ -285,6 +288,7 @@ OPERATIONS: dict[str, Callable[[Site], list[Launch]]] = {
     "AFFINE": affine,
     "LRN": lrn,
     "SOFTMAX": softmax,
+    "LOG_SOFTMAX": softmax,
     "MAX_POOL": max_pool,
     "MAX_UNPOOL": max_unpool,
     "MAX_SCATTER": max_scatter,

@@ -77,7 +77,7 @@ def waists(network: Network) -> list[U.Tensor]:
             last_reader[source.index] = number
     result, reach = [], last_reader[network.input.index]
     for number, unit in enumerate(network.units):
-        if reach <= number and isinstance(unit, U.Neuron):
+        if reach <= number and isinstance(unit, U.Neuron) and not unit.twin:
             result.append(unit.out)
         reach = max(reach, last_reader.get(unit.out.index, 0))
     return result[::-1]

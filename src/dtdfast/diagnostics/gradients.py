@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..baselines import input_x_gradient
-from ..errors import TargetError
-from ..explainer import explain
-from ..layers import Layer
+from ..errors import TargetError, at
+from ..explainer import Explainer, explain
+from ..layers import Activation, Layer
+from ..plan import units as U
 from ..report import Report, axes_or_current
 from .attribution import name_of
 from .similarity import cosine, median, per_pixel
@@ -30,12 +31,14 @@ class GradientEquivalence(Report):
     lrp0 : of LRP-0 with the bias in the denominator: rounding alone on a ReLU network
     distance : of the map
     alike : cosine of the map and gradient × input, channels summed
+    causes : what LRP-0 takes another way than the gradient does, by entry; nothing on a network of linear layers, ReLUs and max-pools
     """
 
     method: str
     lrp0: NDArray[np.float64]
     distance: NDArray[np.float64]
     alike: NDArray[np.float64]
+    causes: tuple[str, ...] = ()
 
     header = ("distance to gradient × input", "median", "largest")
 
@@ -48,7 +51,10 @@ class GradientEquivalence(Report):
     def reading(self) -> str:
         first = "LRP-0 is gradient × input here, as it must be for a ReLU network"
         if self.lrp0.max() > SAME:
-            first = "LRP-0 is not gradient × input here (other activations, or sums that cancel beyond the working precision)"
+            more = f"; and {len(self.causes) - 3} more like these" if len(self.causes) > 3 else ""
+            rounding = "sums that cancel beyond the working precision; backend='oracle' computes in float64"
+            causes = "; ".join(self.causes[:3]) + more or rounding
+            first = f"LRP-0 is not gradient × input here ({causes})"
         alike = median(self.alike)
         far = "another explanation" if alike < 0.9 else "almost the same explanation"
         return f"{first}; the map under {self.method} is {far} (median cosine {alike:.2f})."
@@ -90,4 +96,19 @@ def gradient_equivalence(layers: Sequence[Layer], x: Any, target: Any = None, **
         return np.asarray(difference / np.where(size > 0, size, 1), np.float64)
 
     alike = cosine(per_pixel(relevance), per_pixel(expected))
-    return GradientEquivalence(name_of(explain, options), distance(zero), distance(relevance), alike)
+    return GradientEquivalence(name_of(explain, options), distance(zero), distance(relevance), alike, _causes(layers, x, kept))
+
+
+def _causes(layers: Sequence[Layer], x: Any, options: dict[str, Any]) -> tuple[str, ...]:
+    """The units through which LRP-0 and gradient × input go different ways: f(y)/y is not f'(y), or one factor takes all."""
+    network = Explainer(layers, rules="lrp-0", **options).plan_for(np.shape(x)).program.network
+    causes = []
+    for unit in network.units:
+        where, activation = at(unit.position, layers[unit.position]), getattr(unit, "activation", None)
+        if not unit.in_relevance:
+            continue
+        if isinstance(activation, Activation) and activation.kind != "leaky_relu":
+            causes.append(f"{where}: the quotient of {activation.kind} and its input is not its slope")
+        elif isinstance(unit, U.Gating):
+            causes.append(f"{where}: relevance goes to the signal, the gradient to the gate too")
+    return tuple(causes)

@@ -109,7 +109,7 @@ def mixing_bound(layers: Sequence[Layer], x: Any, *, seed: int = 0, **options: A
         assert isinstance(unit, U.Neuron)
         x_in = oracle.values[unit.sources[0].index]
         for n in range(len(points)):
-            coefficients[n, k] = _dobrushin(_messages(unit, x_in[n])[:, active[n]])
+            coefficients[n, k] = _dobrushin(_messages(unit, x_in[n], oracle.pre[unit.out.index][n])[:, active[n]])
         active = x_in != 0  # z⁺ leaves no relevance on the others
     names = [at(u.entries[0], layers[u.entries[0]]) for u in chain]
     return MixingBound(
@@ -125,7 +125,7 @@ def _check(unit: U.Unit, layers: list[Layer], *, first: bool) -> None:
         raise LayerError(f"{where}: the mixing bound is for chains of Linear layers and ReLUs, not {unit.activation.kind}")
     row = unit.row
     assert row is not None
-    shared = len(row.shares) == 1 and row.shares[0].bias is None and row.stabilizer == 0
+    shared = (row.by_sign or len(row.shares) == 1) and row.shares[0].bias is None and row.stabilizer == 0
     if not shared or not {(t.x, t.w) for t in row.shares[0].terms} <= NONNEGATIVE or not (first or row.product_form):
         raise LayerError(
             f"{where}: under {row.label} messages may be negative, absorbed or go to inactive neurons; the mixing bound needs z⁺, "
@@ -135,17 +135,19 @@ def _check(unit: U.Unit, layers: list[Layer], *, first: bool) -> None:
         raise LayerError(f"{where}: has a positive bias, so that a neuron may be active with nothing to share; biases ≤ 0 are needed")
 
 
-def _messages(unit: U.Neuron, x: Array) -> Array:
-    """P_ij = n_ij / d_j of one sample, (n_in, n_out); 0 where d_j = 0."""
+def _messages(unit: U.Neuron, x: Array, y: Array) -> Array:
+    """P_ij = n_ij / d_j of one sample, (n_in, n_out); 0 where d_j = 0, and by the sign of y_j where the row is."""
     (part,), row = unit.parts, unit.row
     assert row is not None
     assert part.weight is not None
     w = np.asarray(part.weight, np.float64).reshape(len(part.weight), -1).T
     n = np.zeros_like(w)
-    for term in part.terms[0]:
-        n += input_map(term.x, x, part.box)[:, None] * WEIGHT_MAPS[term.w](w, 0.0)
+    for share, terms in zip(row.shares, part.terms, strict=True):
+        taken = {"all": np.ones(y.shape, bool), "y>=0": y >= 0, "y<0": y < 0}[share.select]
+        for term in terms:
+            n += taken * input_map(term.x, x, part.box)[:, None] * WEIGHT_MAPS[term.w](w, 0.0)
     d = n.sum(axis=0)
-    messages: Array = np.divide(n, d, out=np.zeros_like(n), where=d > 0)
+    messages: Array = np.divide(n, d, out=np.zeros_like(n), where=d != 0)
     return messages
 
 

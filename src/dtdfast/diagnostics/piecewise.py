@@ -39,25 +39,44 @@ def network_of(layers: list[L.Layer], x: Any, options: Mapping[str, Any]) -> tup
     return network, array
 
 
+def forward_units(network: Network) -> list[U.Unit]:
+    """Those that make values: without the twins, which stand for relevance alone."""
+    return [unit for unit in network.units if not unit.twin]
+
+
+def forward_sources(unit: U.Unit) -> tuple[U.Tensor, ...]:
+    """What a unit computes its values from."""
+    return unit.sources[:1] if isinstance(unit, U.Affine) else unit.sources
+
+
 def kinks(activation: L.ReLU | L.Activation | None) -> tuple[float, ...]:
     """Where the slope of a piecewise linear activation changes."""
     if activation is None:
         return ()
     if isinstance(activation, L.ReLU):
         return (0.0,)
-    a, b = activation.alpha or 0.0, activation.beta or 0.0
-    return {"leaky_relu": (0.0,), "clip": (a, b), "hard_sigmoid": (-b / a, (1 - b) / a) if a else ()}[activation.kind]
+    return KINKS[activation.kind](activation.alpha or 0.0, activation.beta or 0.0)
+
+
+KINKS: dict[str, Callable[[float, float], tuple[float, ...]]] = {  # kind → where, by alpha and beta
+    "leaky_relu": lambda a, b: (0.0,),
+    "prelu": lambda a, b: (0.0,),
+    "clip": lambda a, b: (a, b),
+    "soft_shrink": lambda a, b: (-a, a),
+    "hard_sigmoid": lambda a, b: (-b / a, (1 - b) / a) if a else (),
+}
 
 
 def check_piecewise_linear(network: Network, layers: list[L.Layer]) -> None:
     """Refuse what has no linear regions, by name."""
-    for unit in network.units:
+    for unit in forward_units(network):
         where = at(unit.position, layers[unit.position])
         if not isinstance(unit, (U.Neuron, U.Winner, U.Elementwise, U.Affine, U.Total, U.Move, U.Reshaping)):
             raise LayerError(f"{where}: the network has no linear regions, because this layer is not piecewise linear")
         activation = getattr(unit, "activation", None)
-        if isinstance(activation, L.Activation) and activation.kind not in ("leaky_relu", "clip", "hard_sigmoid"):
-            raise LayerError(f"{where}: the network has no linear regions, because {activation.kind} is not piecewise linear")
+        if isinstance(activation, L.Activation) and activation.kind not in KINKS:
+            kind = activation.kind
+            raise LayerError(f"{where}: the network has no linear regions, because {kind} is not continuous and piecewise linear")
 
 
 class Frozen(Oracle):
@@ -71,7 +90,7 @@ class Frozen(Oracle):
     def cells(self) -> list[Array]:
         """The pattern: per activation the linear piece that it is on, per pool the winning tap."""
         result = []
-        for unit in self.network.units:
+        for unit in forward_units(self.network):
             if isinstance(unit, U.Winner):
                 result.append(self.winners[unit.out.index])
             elif points := kinks(getattr(unit, "activation", None)):
@@ -90,8 +109,8 @@ class Frozen(Oracle):
         dot = dict(seeds)
         m = len(next(iter(seeds.values())))
         reach = np.full(m, np.inf)
-        for unit in self.network.units:
-            if unit.out.index in seeds or not any(s.index in dot for s in unit.sources):
+        for unit in forward_units(self.network):
+            if unit.out.index in seeds or not any(s.index in dot for s in forward_sources(unit)):
                 continue
             dot[unit.out.index], times = TANGENT[type(unit)](self, unit, dot)
             for t in times:
@@ -110,8 +129,8 @@ class Frozen(Oracle):
             theirs.update({k: np.broadcast_to(v, (m, *v.shape[1:])) for k, v in mine.items()})
         other.values.update(seeds)
         moved = set(seeds)
-        for unit in self.network.units:
-            if unit.out.index not in seeds and any(s.index in moved for s in unit.sources):
+        for unit in forward_units(self.network):
+            if unit.out.index not in seeds and any(s.index in moved for s in forward_sources(unit)):
                 other.values[unit.out.index] = FORWARD[type(unit)](other, unit)
                 moved.add(unit.out.index)
         return other
@@ -121,10 +140,10 @@ class Frozen(Oracle):
         self.repeat = 1
         r = {self.network.output.index: start}
         wanted = {t.index for t in tensors}
-        for unit in reversed(self.network.units):
+        for unit in reversed(forward_units(self.network)):
             if unit.out.index not in r or unit.out.index in wanted:
                 continue
-            for source, message in zip(unit.sources, RELEVANCE[type(unit)](self, unit, r[unit.out.index]), strict=True):
+            for source, message in zip(forward_sources(unit), RELEVANCE[type(unit)](self, unit, r[unit.out.index]), strict=True):
                 r[source.index] = r[source.index] + message if source.index in r else message
         return [r.get(t.index, np.zeros((len(start), *t.shape))) for t in tensors]
 

@@ -20,13 +20,14 @@ from ..oracle_maths import WEIGHT_MAPS, input_map
 from ..plan import units as U
 from ..plan.network import Network
 from ..rules import Share
+from ..show import OneLine
 from .piecewise import Frozen, network_of
 
 Array = NDArray[Any]
 
 
 @dataclass
-class RootPoints:
+class RootPoints(OneLine):
     """Root points of some neurons of one layer, for one sample.
 
     Attributes
@@ -46,7 +47,7 @@ class RootPoints:
 
 
 @dataclass
-class NeuronLayer:
+class NeuronLayer(OneLine):
     """One unit of neurons in a frozen network at one sample."""
 
     frozen: Frozen
@@ -86,9 +87,9 @@ class NeuronLayer:
             numerators.append(n)
             denominators.append(d + row.stabilizer * (-1.0 if d < 0 else 1.0))
         for k, (share, n, d) in enumerate(zip(row.shares, numerators, denominators, strict=True)):
-            if d == 0 or (share.select == "y>0" and y <= 0) or (share.select == "y<0" and y >= 0):
+            if d == 0 or not {"all": True, "y>0": y > 0, "y>=0": y >= 0, "y<0": y < 0}[share.select]:
                 continue
-            falls_back = row.fallback and k == 0 and len(denominators) == 2 and denominators[1] == 0
+            falls_back = row.falls_back and k == 0 and not any(values.any() for values in numerators[1].values())
             for index, values in n.items():
                 result[index] += (1.0 if falls_back else share.coefficient) * y * values / d
         return [
@@ -151,7 +152,7 @@ def _source_of(part: U.Part, place: tuple[int, int, int], tap: tuple[int, int, i
 
 def find_layer(network: Network, layer: int | None) -> U.Neuron:
     """The unit of neurons that stands for an entry; None: the first that reads the input."""
-    neurons = [u for u in network.units if isinstance(u, U.Neuron) and u.in_relevance]
+    neurons = [u for u in network.units if isinstance(u, U.Neuron) and u.in_relevance and not u.twin]
     for unit in neurons:
         if layer in unit.entries or (layer is None and any(p.source.is_input for p in unit.parts)):
             return unit

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..report import Report, axes_or_current
+from ..show import OneLine
 
 Array = NDArray[Any]
 
@@ -29,7 +30,7 @@ def student(degrees: int) -> float:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Estimate(OneLine):
     """A mean and the half width of its 95 % confidence interval (Student's t over the samples); NaN for one sample."""
 
     mean: float

@@ -11,19 +11,21 @@ from ..extras import require
 from ..layers import INPUT, Embedding, Layer
 from ..plan.shapes import Shape
 from .check import TOLERANCE, Array, check_outputs
+from .keras_axes import HANDLERS as AXES
 from .keras_call import Call, Handler, Records, Tensor
 from .keras_layers import HANDLERS as LAYERS
 from .keras_moves import HANDLERS as MOVES
 from .keras_refused import REFUSED
+from .outputs import chosen
 from .records import Layers, Refused, Value
 from .refused import QUANTISED
 
-HANDLERS: dict[str, Handler] = LAYERS | MOVES
+HANDLERS: dict[str, Handler] = LAYERS | MOVES | AXES
 SAMPLES = 2  # of the example that is made where none is given
 EPS = {"float16": 2.0**-10, "bfloat16": 2.0**-7}
 
 
-def from_keras(model: Any, example: Any = None) -> list[Layer]:
+def from_keras(model: Any, example: Any = None, *, output: int | str | None = None) -> list[Layer]:
     """A Keras 3 model as a list of records, checked against the model on an example.
 
     The list reads what the model reads: images channels last, (n, height, width, channels), and relevance has that shape too.
@@ -32,10 +34,12 @@ def from_keras(model: Any, example: Any = None) -> list[Layer]:
     Parameters
     ----------
     model : keras.Sequential or functional keras.Model
-        With one tensor in and one out, on any backend of Keras. Weights are copied.
+        With one tensor in, on any backend of Keras. Weights are copied.
     example : array (n, ...), optional
         Decides sizes that the model leaves open, and is the input of the check; where it is left out, random numbers (of the words
         that an Embedding knows).
+    output : int or str, optional
+        Which output to explain, by its number or name, where the model has several.
 
     Returns
     -------
@@ -62,17 +66,23 @@ def from_keras(model: Any, example: Any = None) -> list[Layer]:
     given = None if example is None else np.asarray(keras.ops.convert_to_numpy(example))
     if given is not None and isinstance(model, keras.Sequential) and not model.built:
         model(given[:1])  # decides its sizes
-    source, output = _ends(model)
+    source, outputs = _ends(model)
+    names = list(getattr(model, "output_names", None) or [t._keras_history.operation.name for t in outputs])
+    number = names.index(chosen(names, output, f"the model {model.name!r}"))
     reader = _Reader(keras, source, _sample(source, given))
-    layers = reader.read(output)
+    layers = reader.read(outputs[number])
     x = _random(layers, reader.sample) if given is None else given
-    expected = keras.ops.convert_to_numpy(model(x, training=False))
+    try:
+        found = keras.tree.flatten(model(x, training=False))[number]
+    except Exception as error:  # whatever an operation raises that its backend lacks
+        raise ModelError(f"the model {model.name!r} cannot be run on the example: {' '.join(str(error).split()):.200}") from None
+    expected = keras.ops.convert_to_numpy(found)
     check_outputs(layers, x, np.asarray(expected, np.float64), max(TOLERANCE, 16 * EPS.get(expected.dtype.name, 0.0)))
     return layers
 
 
-def _ends(model: Any) -> tuple[Any, Any]:
-    """The one symbolic tensor that goes in, and the one that comes out."""
+def _ends(model: Any) -> tuple[Any, list[Any]]:
+    """The one symbolic tensor that goes in, and those that come out."""
     title = f"the model {model.name!r}"
     try:
         inputs, outputs = model.inputs, model.outputs
@@ -83,9 +93,9 @@ def _ends(model: Any) -> tuple[Any, Any]:
             f"{title} is a subclassed keras.Model, which holds no graph of its layers; "
             "build it as keras.Sequential or with the functional API, or export it to ONNX and use from_onnx"
         ) from None
-    if len(inputs) != 1 or len(outputs) != 1:
-        raise ModelError(f"{title} has {len(inputs)} inputs and {len(outputs)} outputs, expected one of each; wrap the part to explain")
-    return inputs[0], outputs[0]
+    if len(inputs) != 1:
+        raise ModelError(f"{title} has {len(inputs)} inputs, expected one; wrap the part to explain")
+    return inputs[0], list(outputs)
 
 
 def _sample(source: Any, example: Array | None) -> Shape:
@@ -154,17 +164,19 @@ class _Reader:
             result = self.nested(layer, node, name) if isinstance(layer, self.keras.Model) else self.record(layer, node, name)
         except Refused as reason:
             raise ModelError(f"layer {name!r} ({type(layer).__name__}): {reason}") from None
-        expected = tuple(symbol.shape[1:])
+        expected = tuple(symbol.shape[1:]) or (1,)  # a number per sample is a vector of one
         if len(expected) != len(result.shape) or any(e not in (None, s) for e, s in zip(expected, result.shape, strict=True)):
             raise ModelError(f"layer {name!r} ({type(layer).__name__}): its record gives {result.shape}, Keras gives {expected}")
         return result
 
     def nested(self, model: Any, node: Any, name: str) -> Tensor:
         """A model used as a layer: its own graph, read where it is called."""
-        source, output = _ends(model)
+        source, outputs = _ends(model)
+        if len(outputs) != 1:
+            raise Refused(f"it returns {len(outputs)} tensors, expected one")
         outer = self.known
         self.known = {id(source): outer[id(node.input_tensors[0])]}
-        result = self.tensor(output, f"{name}/")
+        result = self.tensor(outputs[0], f"{name}/")
         self.known = outer
         return result
 

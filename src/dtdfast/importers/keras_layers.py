@@ -16,13 +16,21 @@ Pairs = tuple[tuple[int, int], ...]
 
 # -------------------------------------------------------------------------------------------------------- activations
 
-ACTIVATIONS: dict[str, dict[str, Any] | None] = {  # name → fields of an Activation; None: a record of its own
+ACTIVATIONS: dict[str, dict[str, Any] | None] = {  # name → fields of an Activation; None: records of its own
     "linear": None, "relu": None, "softmax": None,
     "relu6": dict(kind="clip", alpha=0.0, beta=6.0),
+    "hard_tanh": dict(kind="clip", alpha=-1.0, beta=1.0),
     "leaky_relu": dict(kind="leaky_relu", alpha=0.2),
-    **{name: dict(kind=name) for name in ("elu", "silu", "gelu", "sigmoid", "hard_sigmoid", "tanh", "softplus")},
+    **{name: dict(kind=name) for name in (
+        "elu", "selu", "celu", "silu", "gelu", "mish", "sigmoid", "hard_sigmoid", "log_sigmoid", "tanh", "tanh_shrink", "hard_shrink",
+        "soft_shrink", "softplus", "softsign",
+    )},
     "hard_silu": dict(kind="hard_swish"),
 }  # fmt: skip
+
+
+LACKS = {"gelu_tanh": "made by the layers and operators that say approximate=True"}
+"""What of the vocabulary has no name among keras.activations, and who makes it."""
 
 
 def activated(call: Call, tensor: Tensor) -> Tensor:
@@ -50,6 +58,15 @@ def _softmax(call: Call, tensor: Tensor, axis: Any) -> Tensor:
     return Tensor(call.add(L.Softmax, call.records.plain(tensor), axis=axis))
 
 
+def _glu(call: Call, tensor: Tensor, axis: int) -> Tensor:
+    """The first half of an axis, gated by a sigmoid of the second."""
+    x = call.records.plain(tensor)
+    n, half = len(x.shape) + 1, x.shape[axis % (len(x.shape) + 1) - 1] // 2
+    signal = call.add(L.Slice, x, axis=axis % n, start=0, stop=half)
+    gate = call.add(L.Activation, call.add(L.Slice, x, axis=axis % n, start=half), kind="sigmoid")
+    return Tensor(call.add(L.Mul, signal, gate))
+
+
 def _activation(call: Call) -> Tensor:
     return activated(call, call.x)
 
@@ -65,11 +82,23 @@ def _elementwise(kind: str, **fields: str) -> Handler:
 
 def _relu(call: Call) -> Tensor:
     top, slope, threshold = call.max_value, float(call.negative_slope), float(call.threshold)
+    if threshold and not slope and top is None:
+        return _same(call, call.x, L.Activation, kind="threshold", alpha=threshold)
     if threshold or (slope and top is not None):
         raise Refused(f"max_value={top}, negative_slope={slope:g}, threshold={threshold:g} together have no record")
     if top is not None:
         return _same(call, call.x, L.Activation, kind="clip", alpha=0.0, beta=float(top))
     return _same(call, call.x, L.Activation, kind="leaky_relu", alpha=slope) if slope else _same(call, call.x, L.ReLU)
+
+
+def _prelu(call: Call) -> Tensor:
+    """Slopes of the layer's own axes, 1 along shared ones."""
+    slopes = call.weights("alpha")
+    shape = call.x.shape
+    if len(shape) > 1 and slopes.shape == (*(1,) * (len(shape) - 1), shape[-1]):
+        return Tensor(call.add(L.Activation, call.records.moved(call.x), kind="prelu", slopes=slopes.reshape(-1)), moved=True)
+    x = call.records.plain(call.x)
+    return Tensor(call.add(L.Activation, x, kind="prelu", slopes=np.broadcast_to(slopes, shape)))
 
 
 def _gelu(call: Call) -> Tensor:
@@ -281,6 +310,7 @@ HANDLERS: dict[str, Handler] = {
     "ReLU": _relu,
     "LeakyReLU": _elementwise("leaky_relu", alpha="negative_slope"),
     "ELU": _elementwise("elu", alpha="alpha"),
+    "PReLU": _prelu,
     "Softmax": lambda call: _softmax(call, call.x, call.axis),
     "Add": _add,
     "Average": _average,
@@ -295,7 +325,15 @@ HANDLERS: dict[str, Handler] = {
     "ops.Gelu": _gelu,
     "ops.LeakyRelu": _elementwise("leaky_relu", alpha="negative_slope"),
     "ops.Elu": _elementwise("elu", alpha="alpha"),
-    **{f"ops.{name}": _elementwise(name.lower()) for name in ("Silu", "Sigmoid", "Tanh", "Softplus")},
+    "ops.Celu": _elementwise("celu", alpha="alpha"),
+    "ops.HardShrink": _elementwise("hard_shrink", alpha="threshold"),
+    "ops.SoftShrink": _elementwise("soft_shrink", alpha="threshold"),
+    "ops.Threshold": _elementwise("threshold", alpha="threshold", beta="default_value"),
+    **{f"ops.{name}": _elementwise(name.lower()) for name in ("Silu", "Sigmoid", "Tanh", "Softplus", "Softsign", "Selu")},
+    "ops.LogSigmoid": _elementwise("log_sigmoid"),
+    "ops.TanhShrink": _elementwise("tanh_shrink"),
+    "ops.HardTanh": lambda call: _same(call, call.x, L.Activation, kind="clip", alpha=-1.0, beta=1.0),
+    "ops.Glu": lambda call: _glu(call, call.x, call.axis),
     "ops.HardSigmoid": _elementwise("hard_sigmoid"),
     "ops.HardSilu": _elementwise("hard_swish"),
     "ops.Softmax": lambda call: _softmax(call, call.x, call.axis),

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from .. import layers as L
+from .keras_axes import resized
 from .keras_call import Call, Handler, Tensor, pair
 from .keras_layers import same_padding, together
 from .records import Refused
@@ -97,11 +98,15 @@ def _crop(call: Call) -> Tensor:
 
 
 def _upsample(call: Call) -> Tensor:
-    if getattr(call.layer, "interpolation", "nearest") != "nearest":
-        raise Refused(f"interpolation {call.interpolation!r} has no record; 'nearest' has")
+    interpolation = getattr(call.layer, "interpolation", "nearest")
+    if interpolation not in ("nearest", "bilinear"):
+        raise Refused(f"interpolation {interpolation!r} has no record; 'nearest' and 'bilinear' have")
     last = getattr(call.layer, "data_format", "channels_last") == "channels_last"  # UpSampling1D has none
     x = call.records.moved(call.x) if last else call.records.plain(call.x)
-    return Tensor(call.add(L.Upsample, x, factor=pair(call.size, len(x.shape) - 1)), last)
+    factors = pair(call.size, len(x.shape) - 1)
+    if interpolation == "bilinear":
+        return Tensor(resized(call, x, tuple(s * f for s, f in zip(x.shape[1:], factors, strict=True))), last)
+    return Tensor(call.add(L.Upsample, x, factor=factors), last)
 
 
 IDENTITIES = (

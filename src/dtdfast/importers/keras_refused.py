@@ -12,8 +12,5 @@ REFUSED: dict[str, str] = {
     "Lambda": "Python code has no record; write it with Keras's layers",
     "TimeDistributed": "use the layer on all steps at once: Dense works along the last axis",
     "Masking": "masks are not followed; cut the samples to their length",
-    "Subtract": "a difference of activations has no rule; scale one by −1 (Rescaling) and add",
     "Dot": "it multiplies two computed values; only a gate made by a sigmoid has a rule",
-    "Maximum": "a maximum of two tensors has no record; MaxPooling over a Concatenate of them has",
-    "Minimum": "a minimum of two tensors has no record",
 }

@@ -17,23 +17,32 @@ from ..extras import require
 from ..layers import Layer
 from ..plan.shapes import MAX_AXES, MAX_ELEMENTS, Shape
 from .onnx_graph import BATCH
-from .onnx_tensors import FLOATS, TOKENS, Proto, Tensors
+from .onnx_opsets import check_opset
+from .onnx_tensors import FLOATS, TOKENS, Proto, Tensors, element_type
 from .onnx_walk import Imported, Walk
 
-OPSETS = range(11, 24)
 MAX_BYTES = 1 << 31  # of a protobuf message
+HELD = {
+    "sequence_type": "a sequence",
+    "map_type": "a map",
+    "optional_type": "optional",
+    "sparse_tensor_type": "a sparse tensor",
+    "opaque_type": "opaque",
+}
 
 
-def from_onnx(model: Any, *, sample_shape: Sequence[int] | None = None) -> list[Layer]:
+def from_onnx(model: Any, *, sample_shape: Sequence[int] | None = None, output: str | int | None = None) -> list[Layer]:
     """Turn an ONNX model into a layer list.
 
     Parameters
     ----------
     model : path-like or onnx.ModelProto
-        Opset 11 to 23, with one input and one output. Tensors kept in other files are read from the model's folder alone.
+        Opset 6 or later, with one input. Tensors kept in other files are read from the model's folder alone.
     sample_shape : sequence of int, optional
         Shape of one sample of the input, (channels, height, width) for example: needed where the file leaves it open, and allowed
         where another shape than the declared one is to be explained. The batch axis may always be open.
+    output : str or int, optional
+        Name or position of the output that is to be explained, where the model has several. What it does not need is not read.
 
     Returns
     -------
@@ -45,11 +54,11 @@ def from_onnx(model: Any, *, sample_shape: Sequence[int] | None = None) -> list[
     ModelError
         When the file is corrupt, or a node has no record: all such nodes are named, each with the reason.
     """
-    return OnnxModel(model).layers(sample_shape)
+    return OnnxModel(model, output).layers(sample_shape)
 
 
 class OnnxModel:
-    """An opened model with one input and one output, its weights not yet decoded.
+    """An opened model with one input, and the one output that is asked for, its weights not yet decoded.
 
     Attributes
     ----------
@@ -57,7 +66,7 @@ class OnnxModel:
     integer : the input holds integers
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, output: str | int | None = None) -> None:
         self._title = _title(model)
         with _titled(self._title):
             proto, self._folder = _open(model)
@@ -65,7 +74,7 @@ class OnnxModel:
             self._opset = _opset(proto)
             if any(isinstance(name, bytes) for name in _names(self._graph)):
                 raise ModelError("is corrupt: a name in it is not UTF-8")
-            self._input, self._output = self._door("input"), self._door("output")
+            self._input, self._output = self._entrance(), self._exit(output)
         self.declared = _declared(self._input)
         self.integer = self._input.type.tensor_type.elem_type in TOKENS
 
@@ -91,20 +100,24 @@ class OnnxModel:
             raise ModelError(f"{self._title} cannot be imported: {shown}{more}")
         return imported.layers
 
-    def _door(self, kind: str) -> Proto:
-        """The graph's one input or output."""
+    def _entrance(self) -> Proto:
+        """The graph's one input; initializers may be listed among the inputs."""
         stored = {t.name for t in self._graph.initializer}
-        infos = [v for v in getattr(self._graph, kind) if kind == "output" or v.name not in stored]
+        infos = [v for v in self._graph.input if v.name not in stored]
         if len(infos) != 1:
-            names = ", ".join(v.name for v in infos[:8]) or "none"
-            raise ModelError(f"has {len(infos)} {kind}s ({names}), expected one; export the model with one {kind}")
-        (info,) = infos
-        if info.type.WhichOneof("value") != "tensor_type":
-            raise ModelError(f"its {kind} {info.name!r} is not a tensor")
-        kinds = (*FLOATS, *TOKENS) if kind == "input" else tuple(FLOATS)
-        if info.type.tensor_type.elem_type not in kinds:
-            raise ModelError(f"its {kind} {info.name!r} has element type {info.type.tensor_type.elem_type}, expected floats")
-        return info
+            raise ModelError(f"has {len(infos)} inputs ({_listed(infos)}), expected one; export the model with one input")
+        return _tensor(infos[0], "input", (*FLOATS, *TOKENS))
+
+    def _exit(self, chosen: str | int | None) -> Proto:
+        """The graph's one output, or the chosen one."""
+        infos = list(self._graph.output)
+        if chosen is None and len(infos) != 1:
+            which = f"say which: output={infos[0].name!r:.80}, or its position" if infos else "export the model with one"
+            raise ModelError(f"has {len(infos)} outputs ({_listed(infos)}), expected one; {which}")
+        named = [v for i, v in enumerate(infos) if chosen is None or (v.name if isinstance(chosen, str) else i) == chosen]
+        if isinstance(chosen, bool) or len(named) != 1:
+            raise ModelError(f"output is {chosen!r:.80}, expected the name or the position of one of its outputs ({_listed(infos)})")
+        return _tensor(named[0], "output", FLOATS)
 
     def _sample(self, given: Sequence[int] | None) -> tuple[int, Shape]:
         """(batch, shape of one sample) of the input."""
@@ -158,16 +171,31 @@ def _opset(model: Proto) -> int:
     versions = [o.version for o in model.opset_import if o.domain in ("", "ai.onnx")]
     if not model.HasField("graph") or not versions:
         raise ModelError("is corrupt or not an ONNX file: it has no graph or no opset")
-    if versions[0] not in OPSETS:
-        raise ModelError(f"has opset {versions[0]}, expected {OPSETS[0]} to {OPSETS[-1]}; convert it with onnx.version_converter")
+    check_opset(versions[0])
     return int(versions[0])
+
+
+def _listed(infos: Sequence[Proto]) -> str:
+    return ", ".join(f"{v.name:.80}" for v in infos[:8]) + (", …" if len(infos) > 8 else "") if infos else "none"
+
+
+def _tensor(info: Proto, kind: str, types: tuple[int, ...]) -> Proto:
+    """An input or output whose elements are of one of these types."""
+    held = info.type.WhichOneof("value")
+    if held != "tensor_type":
+        raise ModelError(f"its {kind} {info.name!r:.80} is {HELD.get(held, 'of no known type')}, expected a tensor")
+    found = info.type.tensor_type.elem_type
+    if found not in types:
+        raise ModelError(f"its {kind} {info.name!r:.80} has element type {element_type(found)}, expected floats")
+    return info
 
 
 def _names(graph: Proto) -> Iterator[Any]:
     """Every string that the walk uses; protobuf hands out bytes where one is not UTF-8."""
     for info in (*graph.input, *graph.output):
         yield info.name
-    for tensor in graph.initializer:
+    held = (attribute.t for node in graph.node for attribute in node.attribute if attribute.HasField("t"))
+    for tensor in (*graph.initializer, *held):
         yield from (tensor.name, *(text for entry in tensor.external_data for text in (entry.key, entry.value)))
     for node in graph.node:
         yield from (node.name, node.op_type, node.domain, *node.input, *node.output, *(a.name for a in node.attribute))

@@ -10,31 +10,39 @@ from typing import Any
 
 import numpy as np
 
+from ..budget import require as require_memory
 from ..extras import require
-from .onnx_graph import Array
+from .onnx_graph import BATCH, Array
 from .onnx_tensors import Proto, Tensors, plain
 from .records import Refused
 
 BROADCAST = {  # the result has the broadcast shape of its operands
-    "Add", "And", "Div", "Equal", "Expand", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Min", "Mod", "Mul", "Or", "Pow",
+    "Add", "And", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Min", "Mod", "Mul", "Or", "Pow",
     "Sub", "Sum", "Where",
 }  # fmt: skip
 SAME_OR_SMALLER = {
     "Abs", "Cast", "Ceil", "Exp", "Flatten", "Floor", "Identity", "Neg", "Not", "Reciprocal", "ReduceMax", "ReduceMin", "ReduceProd",
     "ReduceSum", "Reshape", "Round", "Slice", "Split", "Sqrt", "Squeeze", "Transpose", "Unsqueeze",
 }  # fmt: skip
-FOLDABLE = BROADCAST | SAME_OR_SMALLER | {"Concat", "ConstantOfShape", "Gather", "Range", "Size"}
+FOLDABLE = BROADCAST | SAME_OR_SMALLER | {"Concat", "ConstantOfShape", "Expand", "Gather", "Range", "Size"}
 PLAIN_ATTRIBUTES = (1, 2, 3, 6, 7, 8)  # AttributeProto.AttributeType: float, int, string, and lists of them
-FREE = 1 << 20
-"""Elements that folded constants may have in any case; beyond that, at most four times those decoded from the file."""
+FREE = 1 << 23
+"""Elements that a folded constant may have in any case; beyond that, at most four times those decoded from the file."""
 
 
 class Folder:
-    """Computes constant nodes."""
+    """Computes constant nodes.
 
-    def __init__(self, tensors: Tensors) -> None:
-        self._tensors = tensors
-        self._spent = 0  # elements
+    A constant filled with one number, or repeated along an axis, is a view of what it repeats, and takes no memory until it is read.
+
+    Parameters
+    ----------
+    batch : the size of the batch axis in shape arithmetic
+    """
+
+    def __init__(self, tensors: Tensors, batch: int) -> None:
+        self._tensors, self._batch = tensors, batch
+        self._held = 0  # bytes of all results
 
     def fold(self, node: Proto, operands: list[Array | None], opset: int) -> tuple[Array, ...]:
         """The outputs of a node whose operands are all constants."""
@@ -44,15 +52,21 @@ class Folder:
         if operator not in FOLDABLE:
             raise Refused("it reads constants alone, and is not among the operators that are computed on import")
         try:
+            if operator == "ConstantOfShape":
+                return (self._filled(node, operands),)
+            if operator == "Expand":
+                return (_expanded(operands),)
             size = result_size(operator, node, operands)
         except (ValueError, OverflowError, IndexError, AttributeError, TypeError):
             raise Refused("its operands do not fit each other") from None
-        self._spent += size
-        if self._spent > FREE + 4 * self._tensors.decoded:
-            raise Refused(f"its constant result of {size} elements is too large to be computed on import (or grows with the batch)")
-        if operator == "ConstantOfShape":
-            return (self._filled(node, operands),)
-        return self._evaluate(node, operands, opset)
+        if size >= self._batch == BATCH and size % BATCH == 0:
+            raise Refused("its constant result grows with the batch")
+        if size > FREE + 4 * self._tensors.decoded:
+            raise Refused(f"its constant result of {size} elements is too large to be computed on import")
+        require_memory(self._held + 8 * size, f"{operator} {node.name or node.output[0]!r:.80}: the constants up to it")
+        results = self._evaluate(node, operands, opset)
+        self._held += sum(r.nbytes for r in results)
+        return results
 
     def _constant(self, node: Proto) -> Array:
         if len(node.attribute) != 1:
@@ -80,7 +94,7 @@ class Folder:
             fill = self._tensors.array(attribute.t)
         if fill.size != 1:
             raise Refused("its value is not one number")
-        return np.full(tuple(int(s) for s in shape), fill.ravel()[0])
+        return np.broadcast_to(fill.ravel()[0], tuple(int(s) for s in shape))
 
     def _evaluate(self, node: Proto, operands: list[Array | None], opset: int) -> tuple[Array, ...]:
         if any(a.type not in PLAIN_ATTRIBUTES for a in node.attribute):
@@ -104,8 +118,6 @@ def result_size(operator: str, node: Proto, operands: list[Array | None]) -> int
     given = [a for a in operands if a is not None]
     if operator == "Size":
         return 1
-    if operator == "ConstantOfShape":
-        return _product(given[0])
     if operator == "Range":
         start, limit, delta = (float(a.item()) for a in given)
         return max(math.ceil((limit - start) / delta), 0) if delta else 0
@@ -114,15 +126,12 @@ def result_size(operator: str, node: Proto, operands: list[Array | None]) -> int
     if operator == "Gather":
         axis: int = next((a.i for a in node.attribute if a.name == "axis"), 0)
         return int(given[1].size * (given[0].size // max(given[0].shape[axis], 1)))
-    if operator == "Expand":
-        return max(_product(given[1]), 1) * given[0].size  # at most
     if operator in BROADCAST:
         return math.prod(np.broadcast_shapes(*(a.shape for a in given)))
     return max((a.size for a in given), default=0)
 
 
-def _product(shape: Array) -> int:
-    sizes = [int(s) for s in shape.ravel()]
-    if len(sizes) > 32 or min(sizes, default=0) < 0:
-        raise ValueError(sizes)
-    return math.prod(sizes)
+def _expanded(operands: list[Array | None]) -> Array:
+    """Both the data and the shape may have axes of size 1 where the other has more."""
+    data, shape = (a for a in operands if a is not None)
+    return np.broadcast_to(data, np.broadcast_shapes(data.shape, tuple(int(s) for s in shape)))

@@ -19,10 +19,8 @@ Array = NDArray[Any]
 BATCH = 16_777_213
 """Stands for an open batch axis in shape arithmetic: prime, and exact in int32 and float32, so that nothing else turns into it."""
 
-IGNORED = frozenset(
-    ("momentum", "ratio", "seed", "storage_order", "antialias", "exclude_outside", "cubic_coeff_a", "extrapolation_value", "saturate")
-)  # attributes without a meaning for the values of the operators read here
-
+IGNORED = frozenset(("momentum", "ratio", "seed", "storage_order", "saturate", "round_mode", "consumed_inputs"))
+"""Attributes without a meaning for the values of the operators read here; storage_order is that of a pool's winners."""
 
 Operand = Value | Array
 
@@ -120,6 +118,12 @@ class Node:
         if isinstance(value, list) or not math.isfinite(value):
             raise Refused(f"attribute {key} is {value!r:.60}, expected one finite number")
         return float(f"{value:.7g}")  # the file has float32: read 1e-05, not 9.999999747378752e-06
+
+    def numbers(self, key: str) -> tuple[float, ...]:
+        value = self._attribute(key, (float, int), [])
+        if not isinstance(value, list) or len(value) > 64:
+            raise Refused(f"attribute {key} is {value!r:.60}, expected a few numbers")
+        return tuple(value)
 
     def text(self, key: str, default: str) -> str:
         value = self._attribute(key, bytes, default)

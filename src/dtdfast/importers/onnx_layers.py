@@ -8,9 +8,11 @@ from functools import partial
 import numpy as np
 
 from .. import layers as L
-from .onnx_graph import Array, Node, Reader, rank, scalar, space, weights
-from .records import Refused, Value, along, along_last
-from .refused import ATTENTION
+from .onnx_activations import OPERATORS as ACTIVATIONS
+from .onnx_arithmetic import absolute, negative
+from .onnx_graph import Array, Node, Reader, rank, space, weights
+from .onnx_moves import reshaped
+from .records import Refused, Value
 
 Pairs = tuple[tuple[int, int], ...]
 
@@ -116,6 +118,7 @@ def gemm(node: Node) -> Value:
         raise Refused(f"its weight has shape {weight.shape}, expected two axes")
     weight = weight if node.integer("transB", 0) else weight.T
     bias = _bias(node)
+    node.integer("broadcast", 0)  # of opset 6, where C is what every sample gets all the same
     if bias is not None:
         if bias.ndim > 2 or bias.size not in (1, len(weight)) or (bias.ndim == 2 and len(bias) != 1):
             raise Refused(f"C has shape {bias.shape}, expected one number per output ({len(weight)})")
@@ -123,19 +126,12 @@ def gemm(node: Node) -> Value:
     return node.add(L.Linear, node.value(), weight=weight if alpha == 1 else weight * weight.dtype.type(alpha), bias=bias)
 
 
-def matmul(node: Node) -> Value:
-    """By a constant matrix, along the last axis."""
-    if isinstance(node.operand(0), Value) and isinstance(node.operand(1), Value):
-        raise Refused(ATTENTION)
-    x, weight = node.value(), weights(node.constant(1, "its second factor"), "its second factor")
-    if weight.ndim != 2:
-        raise Refused(f"it multiplies ({', '.join(('n', *map(str, x.shape)))}) by {weight.shape}; only a product with a matrix is a layer")
-    return along_last(node.add, x, weight.T, None)
-
-
 def batch_norm(node: Node) -> Value:
-    if node.integer("training_mode", 0) or node.integer("spatial", 1) != 1 or any(node.outputs[1:]):
+    testing = node.opset >= 7 or node.integer("is_test", 0)
+    if node.integer("training_mode", 0) or not testing or any(node.outputs[1:]):
         raise Refused("it is in training mode; export the model for inference")
+    if node.integer("spatial", 1) != 1:
+        raise Refused("attribute spatial is 0: it normalises every element by itself, which has no record")
     scale, shift, mean, variance = (
         weights(node.constant(i, what), what) for i, what in enumerate(("its scale", "its bias", "its mean", "its variance"), 1)
     )
@@ -182,28 +178,33 @@ def global_max_pool(node: Node) -> Value:
     return node.add(L.MaxPool, x, kernel=space(x))
 
 
-def reduce(node: Node, cls: type[L.Layer], since: int) -> Value:
-    """Mean, sum or maximum over spatial axes: a pool whose window spans them."""
-    x = node.value()
-    given, keep = node.setting("axes", 1, since), node.integer("keepdims", 1)
+def reduce(node: Node, kind: str, since: int) -> Value:
+    """Mean, sum or largest over any axes but the batch's."""
+    return _reduced(node, node.value(), kind, since)
+
+
+def reduce_min(node: Node) -> Value:
+    return negative(node, _reduced(node, negative(node, node.value()), "max", 18))
+
+
+def reduce_l1(node: Node) -> Value:
+    return _reduced(node, absolute(node), "sum", 18)
+
+
+def _reduced(node: Node, x: Value, kind: str, since: int) -> Value:
+    given, keep = node.setting("axes", 1, since), bool(node.integer("keepdims", 1))
+    noop = bool(node.integer("noop_with_empty_axes", 0))
     if not given:
-        raise Refused("it reduces all axes, the batch too" if not node.integer("noop_with_empty_axes", 0) else "it reduces no axes")
-    node.integer("noop_with_empty_axes", 0)
-    axes = {node.axis(a, rank(x)) for a in given}
-    last = rank(x) - 1
-    if len(x.shape) < 2 or {1, last} <= axes:
-        raise Refused("it reduces the channels; only sums over spatial axes are pools")
-    channels = last if 1 in axes else 1
-    kernel = tuple(s if a in axes else 1 for a, s in enumerate(x.shape, 1) if a != channels)
-
-    def pool(y: Value) -> Value:
-        return node.add(L.GlobalAvgPool, y) if cls is L.AvgPool and kernel == space(y) else node.add(cls, y, kernel=kernel)
-
-    pooled = along(channels, node.add, x, pool)
-    if keep:
-        return pooled
-    shape = tuple(s for a, s in enumerate(pooled.shape, 1) if a not in axes)
-    return node.add(L.Flatten, pooled) if len(shape) == 1 else node.add(L.Reshape, pooled, shape=shape)
+        if noop:
+            return x
+        raise Refused("it reduces all axes, the batch too")
+    axes = sorted({node.axis(a, rank(x)) for a in given})
+    if kind == "mean" and len(x.shape) in (2, 3, 4) and axes == list(range(2, rank(x))):
+        made = node.add(L.GlobalAvgPool, x)
+    else:
+        made = node.add(L.Reduce, x, kind=kind, axes=tuple(axes), keepdims=keep or len(axes) == len(x.shape))
+    full = node.full(x)
+    return reshaped(node, made, tuple(1 if a in axes else s for a, s in enumerate(full) if keep or a not in axes))
 
 
 # ----------------------------------------------------------------------------------------------------- activations
@@ -213,12 +214,6 @@ def relu(node: Node) -> Value:
     return node.add(L.ReLU, node.value())
 
 
-def activation(node: Node, kind: str, **parameters: tuple[str, float]) -> Value:
-    """`parameters`: the record's field → the attribute and its default."""
-    given = {field: node.number(key, default) for field, (key, default) in parameters.items()}
-    return node.add(L.Activation, node.value(), kind=kind, **given)
-
-
 def gelu(node: Node) -> Value:
     approximate = node.text("approximate", "none")
     if approximate not in ("none", "tanh"):
@@ -226,55 +221,34 @@ def gelu(node: Node) -> Value:
     return node.add(L.Activation, node.value(), kind="gelu" if approximate == "none" else "gelu_tanh")
 
 
-def clip(node: Node) -> Value:
-    x = node.value()
-    low, high = (
-        (-math.inf if (a := node.optional(1, "min")) is None else scalar(a, "min")),
-        (math.inf if (b := node.optional(2, "max")) is None else scalar(b, "max")),
-    )
-    huge = float(np.finfo(np.float32).max)  # how frameworks write "no bound"
-    low, high = (-math.inf if low <= -huge else low), (math.inf if high >= huge else high)
-    if (low, high) == (-math.inf, math.inf):
-        return x
-    if (low, high) == (0.0, math.inf):
-        return node.add(L.ReLU, x)
-    if math.isinf(low) or math.isinf(high):
-        raise Refused(f"it clips to [{low:g}, {high:g}]; only ReLU and clips with two bounds have a record")
-    return node.add(L.Activation, x, kind="clip", alpha=low, beta=high)
-
-
 def softmax(node: Node) -> Value:
-    """Before opset 13 all axes from `axis` on are one: the same where the others have size 1."""
+    """Before opset 13 all axes from `axis` on are one."""
     x = node.value()
     axis = node.axis(node.integer("axis", -1 if node.opset >= 13 else 1), rank(x))
-    if node.opset < 13 and any(s != 1 for s in x.shape[axis:]):
-        raise Refused(f"in opset {node.opset} it normalises over all of axes {axis} to {rank(x) - 1} together, which has no record")
-    return node.add(L.Softmax, x, axis=axis)
+    if node.opset >= 13 or all(s == 1 for s in x.shape[axis:]):
+        return node.add(L.Softmax, x, axis=axis)
+    full = node.full(x)
+    joined = reshaped(node, x, (*full[:axis], math.prod(full[axis:])))
+    return reshaped(node, node.add(L.Softmax, joined, axis=axis), full)
 
 
 OPERATORS: dict[str, Reader] = {
     "Conv": conv,
     "ConvTranspose": conv_transpose,
     "Gemm": gemm,
-    "MatMul": matmul,
     "BatchNormalization": batch_norm,
     "LRN": lrn,
     "MaxPool": max_pool,
     "AveragePool": average_pool,
     "GlobalAveragePool": global_average_pool,
     "GlobalMaxPool": global_max_pool,
-    "ReduceMean": partial(reduce, cls=L.AvgPool, since=18),
-    "ReduceMax": partial(reduce, cls=L.MaxPool, since=18),
-    "ReduceSum": partial(reduce, cls=L.SumPool, since=13),
+    "ReduceMean": partial(reduce, kind="mean", since=18),
+    "ReduceMax": partial(reduce, kind="max", since=18),
+    "ReduceMin": reduce_min,
+    "ReduceSum": partial(reduce, kind="sum", since=13),
+    "ReduceL1": reduce_l1,
     "Relu": relu,
-    "LeakyRelu": partial(activation, kind="leaky_relu", alpha=("alpha", 0.01)),
-    "Elu": partial(activation, kind="elu", alpha=("alpha", 1.0)),
-    "Sigmoid": partial(activation, kind="sigmoid"),
-    "HardSigmoid": partial(activation, kind="hard_sigmoid", alpha=("alpha", 0.2), beta=("beta", 0.5)),
-    "HardSwish": partial(activation, kind="hard_swish"),
-    "Tanh": partial(activation, kind="tanh"),
-    "Softplus": partial(activation, kind="softplus"),
+    **ACTIVATIONS,
     "Gelu": gelu,
-    "Clip": clip,
     "Softmax": softmax,
 }

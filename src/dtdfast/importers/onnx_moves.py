@@ -1,94 +1,20 @@
-"""Readers of the ONNX operators that combine, scale, move or reshape: one function per operator."""
+"""Readers of the ONNX operators that only move or repeat elements: one function per operator."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 
 from .. import layers as L
-from .onnx_graph import Array, Node, Operand, Reader, rank, scalar, space, weights
-from .records import Refused, Value, along, constant_axis
+from ..budget import require
+from .contraction import per_axis
+from .onnx_graph import Array, Node, Operand, Reader, rank, scalar, weights
+from .onnx_tensors import TOKENS
+from .records import Refused, Value
 
-# ------------------------------------------------------------------------------------------------------ arithmetic
-
-
-def _scaled(node: Node, x: Value, constant: Array, make: Callable[[Array], tuple[Array | None, Array | None]]) -> Value:
-    """A Scale along the axis of its constant; `make` turns the constant into (scale, shift)."""
-    array = weights(constant, "its constant")
-    axis = constant_axis([array.shape], x.shape)
-    scale, shift = make(np.broadcast_to(array.ravel(), (x.shape[axis - 1],)))
-    ones = np.ones(x.shape[axis - 1], array.dtype)
-    return along(axis, node.add, x, lambda y: node.add(L.Scale, y, scale=ones if scale is None else scale, shift=shift))
-
-
-def _split_operands(node: Node) -> tuple[Value, Array]:
-    """(what is computed, the constant)."""
-    index = 0 if isinstance(node.operand(0), Value) else 1
-    return node.value(index), node.constant(1 - index, "its constant")
-
-
-def _both_computed(node: Node) -> bool:
-    return isinstance(node.operand(0), Value) and isinstance(node.operand(1), Value)
-
-
-def add(node: Node) -> Value:
-    """A constant after a linear layer of its own becomes that layer's bias (rewrites.py)."""
-    if _both_computed(node):
-        return node.add(L.Add, node.value(0), node.value(1))
-    return _scaled(node, *_split_operands(node), lambda c: (None, c))
-
-
-def subtract(node: Node) -> Value:
-    if _both_computed(node):
-        raise Refused("it subtracts one computed value from another, which has no record")
-    left = not isinstance(node.operand(0), Value)
-    return _scaled(node, *_split_operands(node), lambda c: (-np.ones_like(c), c) if left else (None, -c))
-
-
-def multiply(node: Node) -> Value:
-    if _both_computed(node):
-        return node.add(L.Mul, node.value(0), node.value(1))
-    return _scaled(node, *_split_operands(node), lambda c: (c, None))
-
-
-def divide(node: Node) -> Value:
-    if not isinstance(node.operand(0), Value) or isinstance(node.operand(1), Value):
-        raise Refused("it divides by what is computed, which has no record; only division by a constant has")
-    x, divisor = _split_operands(node)
-    if not divisor.all():
-        raise Refused("it divides by zero")
-    return _scaled(node, x, divisor, lambda c: (1 / c, None))
-
-
-def minimum(node: Node) -> Value:
-    """min(x, c) of what a ReLU makes: a clip, as TensorFlow writes ReLU6."""
-    x, constant = _split_operands(node)
-    top = scalar(constant, "its constant")
-    before = node.layers.records[x.position] if x.position != L.INPUT else None
-    if len(node.operands) != 2 or not isinstance(before, L.ReLU) or top <= 0:
-        raise Refused("a minimum has a record only where it bounds a ReLU from above by one number")
-    return node.add(L.Activation, x, kind="clip", alpha=0.0, beta=top)
-
-
-def maximum(node: Node) -> Value:
-    x, constant = _split_operands(node)
-    if len(node.operands) != 2 or scalar(constant, "its constant") != 0:
-        raise Refused("a maximum has a record only with the number 0, as a ReLU")
-    return node.add(L.ReLU, x)
-
-
-def sum_(node: Node) -> Value:
-    values = node.values()
-    return values[0] if len(values) == 1 else node.add(L.Add, *values)
-
-
-def concat(node: Node) -> Value:
-    values = node.values()
-    axis = node.axis(node.integer("axis", 1), rank(values[0]))
-    return values[0] if len(values) == 1 else node.add(L.Concat, *values, axis=axis)
-
+MOST = 1 << 20
+"""Elements that are picked one by one along an axis."""
 
 # ----------------------------------------------------------------------------------------------------- the identity
 
@@ -104,7 +30,7 @@ def dropout(node: Node) -> Value:
     if any(node.outputs[1:]):
         raise Refused("its mask is read; export the model for inference")
     training = node.optional(2, "training_mode")
-    if training is not None and bool(training.any()):
+    if (training is not None and bool(training.any())) or (node.opset < 7 and not node.integer("is_test", 0)):
         raise Refused("it is in training mode; export the model for inference")
     return node.value()
 
@@ -112,6 +38,24 @@ def dropout(node: Node) -> Value:
 def cast(node: Node) -> Operand:
     """Between float types: values are float32 throughout. Between integer types: only an embedding reads them."""
     operand, to = identity(node), node.integer("to", 0)
+    return _cast(operand, to)
+
+
+def cast_like(node: Node) -> Operand:
+    like = node.operand(1)
+    if like is None:
+        raise Refused("its second input is missing")
+    return _cast(identity(node), 1 if isinstance(like, Value) and not like.integer else _element_type(like))
+
+
+def _element_type(like: Operand) -> int:
+    """TensorProto.DataType of an operand."""
+    if isinstance(like, Value):
+        return TOKENS[1]
+    return 1 if like.dtype.kind == "f" else 0
+
+
+def _cast(operand: Operand, to: int) -> Operand:
     if isinstance(operand, Value) and to not in ((6, 7) if operand.integer else (1, 10, 11, 16)):
         raise Refused(f"it turns {'integers' if operand.integer else 'floats'} into TensorProto type {to}")
     return operand
@@ -120,15 +64,16 @@ def cast(node: Node) -> Operand:
 # ----------------------------------------------------------------------------------------------------------- shapes
 
 
-def _reshaped(node: Node, x: Value, full: tuple[int, ...]) -> Value:
-    """To a shape with the batch axis, which must stay first and whole."""
+def reshaped(node: Node, x: Value, full: tuple[int, ...]) -> Value:
+    """To a shape with the batch axis, which must stay first and whole; with the batch axis alone, samples keep one axis of size 1."""
     if not full or full[0] != node.layers.batch:
         raise Refused(f"it would mix or remove the batch axis: {('n', *x.shape)} to {full}")
-    if full[1:] == x.shape:
-        return x
-    if len(full) == 1:
-        raise Refused("its output would have the batch axis alone")
-    return node.add(L.Flatten, x) if len(full) == 2 else node.add(L.Reshape, x, shape=full[1:])
+    held, shape = x.shape or (1,), full[1:] or (1,)
+    if held == shape:
+        return Value(x.position, full[1:])
+    x = Value(x.position, held)
+    made = node.add(L.Flatten, x) if len(shape) == 1 else node.add(L.Reshape, x, shape=shape)
+    return Value(made.position, full[1:])
 
 
 def flatten(node: Node) -> Value:
@@ -137,7 +82,7 @@ def flatten(node: Node) -> Value:
     axis = axis + rank(x) if axis < 0 else axis
     full = node.full(x)
     rows, columns = math.prod(full[:axis]), math.prod(full[axis:])
-    return _reshaped(node, x, (rows, columns))
+    return reshaped(node, x, (rows, columns))
 
 
 def reshape(node: Node) -> Value:
@@ -152,7 +97,7 @@ def reshape(node: Node) -> Value:
     known = math.prod(s for s in sizes if s != -1)
     if total % known or (-1 not in sizes and known != total):
         raise Refused(f"shape {target} does not fit its input {('n', *x.shape)}")
-    return _reshaped(node, x, tuple(total // known if s == -1 else s for s in sizes))
+    return reshaped(node, x, tuple(total // known if s == -1 else s for s in sizes))
 
 
 def squeeze(node: Node) -> Value:
@@ -161,7 +106,7 @@ def squeeze(node: Node) -> Value:
     chosen = {a % len(full) for a in axes} if axes else {a for a, s in enumerate(full) if s == 1}
     if any(full[a] != 1 for a in chosen - {0}):
         raise Refused(f"axes {axes} of its input {('n', *x.shape)} are not all of size 1")
-    return _reshaped(node, x, tuple(s for a, s in enumerate(full) if a not in chosen))
+    return reshaped(node, x, tuple(s for a, s in enumerate(full) if a not in chosen))
 
 
 def unsqueeze(node: Node) -> Value:
@@ -173,17 +118,36 @@ def unsqueeze(node: Node) -> Value:
         full.insert(axis, 1)
     if 0 in {a % len(full) for a in axes}:
         raise Refused("it puts an axis before the batch axis")
-    return _reshaped(node, x, tuple(full))
+    return reshaped(node, x, tuple(full))
 
 
 def expand(node: Node) -> Value:
+    """Axes of size 1 are repeated; further axes may come before the batch only if nothing is repeated along them."""
     x, target = node.value(), node.setting("shape", 1, 8)
     if target is None:
         raise Refused("its shape is missing")
     full = node.full(x)
     padded = (1,) * (len(full) - len(target)) + target
-    if len(padded) != len(full) or any(t not in (1, s) for t, s in zip(padded, full, strict=True)):
-        raise Refused(f"it repeats its input to {target}, which has no record")
+    if (
+        len(padded) != len(full)
+        or any(1 not in (t, s) and t != s for t, s in zip(padded, full, strict=True))
+        or padded[0] not in (1, full[0])
+    ):
+        raise Refused(f"it repeats {('n', *x.shape)} to {target}; only axes of size 1 behind the batch can be repeated")
+    shape = tuple(max(t, s) for t, s in zip(padded[1:], x.shape, strict=True))
+    return x if shape == x.shape else node.add(L.Expand, x, shape=shape)
+
+
+def tile(node: Node) -> Value:
+    x, repeats = node.value(), node.setting("repeats", 1, 6)
+    if repeats is None or len(repeats) != rank(x) or repeats[0] != 1 or min(repeats) < 1:
+        raise Refused(f"it repeats {('n', *x.shape)} by {repeats}; only axes behind the batch can be repeated")
+    if all(s == 1 or r == 1 for s, r in zip(x.shape, repeats[1:], strict=True)):
+        shape = tuple(s * r for s, r in zip(x.shape, repeats[1:], strict=True))
+        return x if shape == x.shape else node.add(L.Expand, x, shape=shape)
+    for axis, times in enumerate(repeats):
+        if times > 1:
+            x = node.add(L.Concat, *(x,) * times, axis=axis)
     return x
 
 
@@ -191,6 +155,59 @@ def transpose(node: Node) -> Value:
     x = node.value()
     order = node.integer_list("perm") or tuple(reversed(range(rank(x))))
     return x if order == tuple(range(rank(x))) else node.add(L.Permute, x, order=order)
+
+
+def depth_to_space(node: Node) -> Value:
+    """Channels to blocks of pixels; the block's place is the slowest part of a channel's number (DCR), or the fastest (CRD)."""
+    x, block, mode = node.value(), node.integer("blocksize", 0), node.text("mode", "DCR")
+    channels, height, width = _plane(x)
+    if block < 1 or channels % block**2 or mode not in ("DCR", "CRD"):
+        raise Refused(f"blocksize {block}, mode {mode!r:.20} and {channels} channels do not fit")
+    depth = channels // block**2
+    parts, order = ((block, block, depth), (0, 3, 4, 1, 5, 2)) if mode == "DCR" else ((depth, block, block), (0, 1, 4, 2, 5, 3))
+    return _folded(node, x, (*parts, height, width), order, (depth, height * block, width * block))
+
+
+def space_to_depth(node: Node) -> Value:
+    """The inverse of depth_to_space."""
+    x, block, mode = node.value(), node.integer("blocksize", 0), node.text("mode", "DCR")
+    channels, height, width = _plane(x)
+    if block < 1 or height % block or width % block or mode not in ("DCR", "CRD"):
+        raise Refused(f"blocksize {block}, mode {mode!r:.20} and an image of {height} x {width} do not fit")
+    order = (0, 3, 5, 1, 2, 4) if mode == "DCR" else (0, 1, 3, 5, 2, 4)
+    sizes = (channels, height // block, block, width // block, block)
+    return _folded(node, x, sizes, order, (channels * block**2, height // block, width // block))
+
+
+def _plane(x: Value) -> tuple[int, int, int]:
+    if len(x.shape) != 3:
+        raise Refused(f"its input has shape {('n', *x.shape)}, expected (n, channels, height, width)")
+    return x.shape[0], x.shape[1], x.shape[2]
+
+
+def _folded(node: Node, x: Value, sizes: tuple[int, ...], order: tuple[int, ...], shape: tuple[int, ...]) -> Value:
+    """Axes taken apart, moved and joined."""
+    apart = node.add(L.Reshape, x, shape=sizes)
+    return node.add(L.Reshape, node.add(L.Permute, apart, order=order), shape=shape)
+
+
+def concat(node: Node) -> Value:
+    """Constants beside values hold for every sample."""
+    computed = {i: node.value(i) for i, a in enumerate(node.operands) if isinstance(a, Value)}
+    first = next(iter(computed.values()))
+    axis = node.axis(node.integer("axis", 1), rank(first))
+    values = tuple(
+        computed[i] if i in computed else _beside(node, node.constant(i, "its operand"), first) for i in range(len(node.operands))
+    )
+    return values[0] if len(values) == 1 else node.add(L.Concat, *values, axis=axis)
+
+
+def _beside(node: Node, constant: Array, x: Value) -> Value:
+    if constant.ndim != rank(x):
+        raise Refused(f"a constant of shape {constant.shape} lies beside {('n', *x.shape)}")
+    if constant.shape[0] != node.layers.batch or (constant.shape[0] != 1 and constant.strides[0]):
+        raise Refused(f"a constant of shape {constant.shape} lies beside {('n', *x.shape)}, but is not repeated along the batch")
+    return node.add(L.Constant, value=weights(constant, "its constant")[0])
 
 
 # --------------------------------------------------------------------------------------------------- parts of a value
@@ -208,12 +225,25 @@ def slice_(node: Node) -> Value:
     for start, stop, axis, step in zip(starts, ends, axes, steps, strict=True):
         full = node.full(x)
         axis = axis + len(full) if axis < 0 else axis
-        if step < 1 or not 0 <= axis < len(full):
+        if step == 0 or not 0 <= axis < len(full):
             raise Refused(f"step {step} along axis {axis} has no record")
-        start, stop, _ = slice(start, stop).indices(full[axis])
-        if (start, stop, step) != (0, full[axis], 1):  # else all of it, perhaps of the batch
-            x = node.add(L.Slice, x, axis=node.axis(axis, len(full)), start=start, stop=stop, step=step)
+        taken = range(*slice(start, stop, step).indices(full[axis]))
+        x = picked(node, x, axis, taken)
     return x
+
+
+def picked(node: Node, x: Value, axis: int, places: range | list[int]) -> Value:
+    """Elements along an axis: all of them in their order (perhaps of the batch), a slice, or any others."""
+    size = node.full(x)[axis] if 0 <= axis < rank(x) else 0
+    if places == range(size) or (axis and list(places) == list(range(size))):
+        return x
+    axis = node.axis(axis, rank(x))
+    if not len(places):
+        raise Refused(f"it takes nothing along axis {axis}, and an empty value has no record")
+    step = places[1] - places[0] if len(places) > 1 else 1
+    if step > 0 and list(places) == list(range(places[0], places[-1] + 1, step)):
+        return node.add(L.Slice, x, axis=axis, start=places[0], stop=places[-1] + 1, step=step)
+    return node.add(L.Gather, x, indices=np.asarray(places, np.int64), axis=axis)
 
 
 def split(node: Node) -> tuple[Value | None, ...]:
@@ -245,96 +275,67 @@ def gather(node: Node) -> Value:
     assert isinstance(data, Value)
     axis = node.axis(axis, rank(x))
     size = x.shape[axis - 1]
-    if chosen.dtype.kind not in "iu" or chosen.ndim > 1 or chosen.size == 0 or chosen.min() < -size or chosen.max() >= size:
-        raise Refused(f"its indices have shape {chosen.shape}; expected one, or a row of them, within axis {axis} of size {size}")
-    places = [int(i) % size for i in np.atleast_1d(chosen)]
-    step = places[1] - places[0] if len(places) > 1 else 1
-    if step < 1 or places != list(range(places[0], places[-1] + 1, step)):
-        raise Refused("its indices are not evenly spaced and rising; only what a slice can take has a record")
-    part = node.add(L.Slice, x, axis=axis, start=places[0], stop=places[-1] + 1, step=step)
-    if chosen.ndim:
-        return part
-    return _reshaped(node, part, tuple(s for a, s in enumerate(node.full(part)) if a != axis))
-
-
-# ------------------------------------------------------------------------------------------------- padding, upsampling
-
-
-def pad(node: Node) -> Value:
-    x, mode, pads = node.value(), node.text("mode", "constant"), node.setting("pads", 1, 11)
-    if mode != "constant":
-        raise Refused(f"mode {mode!r:.40} has no record; only constant padding has")
-    value = node.optional(2, "its constant value")
-    axes = node.setting("axes", 3, 18) or tuple(range(rank(x)))
-    if pads is None or len(pads) != 2 * len(axes):
-        raise Refused(f"its pads are {pads}, expected two per axis ({len(axes)})")
-    pairs = dict.fromkeys(range(rank(x)), (0, 0))
-    for i, axis in enumerate(axes):
-        pairs[axis % rank(x)] = (pads[i], pads[len(axes) + i])
-    last = rank(x) - 1
-    if pairs[0] != (0, 0) or (pairs[1] != (0, 0) and pairs[last] != (0, 0)):
-        raise Refused(f"it pads the batch or the channels ({pads}); only spatial axes can be padded")
-    if not any(any(p) for p in pairs.values()):
-        return x
-    axis = 1 if pairs[1] == (0, 0) else last  # of the channels
-    padding, fill = tuple(pairs[a] for a in range(1, rank(x)) if a != axis), 0.0 if value is None else scalar(value, "its value")
-    return along(axis, node.add, x, lambda y: node.add(L.Pad, y, padding=padding, value=fill))
-
-
-def resize(node: Node) -> Value:
-    """Nearest by integer factors, where the coordinates make it the repetition of every element."""
-    x, mode = node.value(), node.text("mode", "nearest")
-    where, nearest = node.text("coordinate_transformation_mode", "half_pixel"), node.text("nearest_mode", "round_prefer_floor")
-    if mode != "nearest":
-        raise Refused(f"mode {mode!r:.40} has no record; only nearest has")
-    if node.integer_list("axes") is not None or node.text("keep_aspect_ratio_policy", "stretch") != "stretch":
-        raise Refused("axes and keep_aspect_ratio_policy are not supported")
-    factors = _factors(node, x)
-    # output q·f + r lies at q + r/f (asymmetric), or at q + (r + ½)/f − ½, closer to q than ½
-    repeats = nearest.startswith("round_") if where.startswith(("half_pixel", "pytorch_half_pixel")) else False
-    if where == "asymmetric":
-        repeats = nearest == "floor" or (nearest == "round_prefer_floor" and max(factors) <= 2)
-    if not repeats:
-        raise Refused(f"{where} with {nearest} and factors {factors} is not the repetition of every element")
-    return x if set(factors) == {1} else node.add(L.Upsample, x, factor=factors)
-
-
-def _factors(node: Node, x: Value) -> tuple[int, ...]:
-    space(x)
+    if chosen.dtype.kind not in "iu" or chosen.size == 0 or chosen.min() < -size or chosen.max() >= size:
+        raise Refused(f"its indices have shape {chosen.shape}; expected integers within axis {axis} of size {size}")
+    if chosen.size > MOST:
+        raise Refused(f"it picks {chosen.size} elements, at most {MOST} are supported")
     full = node.full(x)
-    scales, sizes = node.optional(2, "its scales"), node.setting("sizes", 3, 11)
-    if scales is not None and scales.size:
-        ratios = [float(s) for s in scales.ravel()]
-    elif sizes:
-        ratios = [s / f for s, f in zip(sizes, full, strict=False)]
-    else:
-        raise Refused("it has neither scales nor sizes")
-    if len(ratios) != len(full) or ratios[:2] != [1.0, 1.0] or any(not 1 <= r < 2**31 or r != int(r) for r in ratios):
-        raise Refused(f"it scales the axes by {ratios!s:.80}; only integer factors of spatial axes have a record")
-    return tuple(int(r) for r in ratios[2:])
+    part = picked(node, x, axis, [int(i) % size for i in chosen.ravel()])
+    return reshaped(node, part, (*full[:axis], *chosen.shape, *full[axis + 1 :]))
+
+
+def compress(node: Node) -> Value:
+    """The elements along an axis where a constant is true."""
+    if "axis" not in node.attributes:
+        raise Refused("without an axis it flattens the batch")
+    x, condition = node.value(), node.constant(1, "its condition")
+    axis = node.axis(node.integer("axis", 0), rank(x))
+    chosen = [int(i) for i in np.flatnonzero(condition)]
+    if chosen and chosen[-1] >= x.shape[axis - 1]:
+        raise Refused(f"its condition names element {chosen[-1]} of axis {axis} of size {x.shape[axis - 1]}")
+    return picked(node, x, axis, chosen)
+
+
+def trilu(node: Node) -> Value:
+    """The upper or lower triangle of the last two axes, zero elsewhere."""
+    x, k, upper = node.value(), node.optional(1, "its diagonal"), node.integer("upper", 1)
+    if len(x.shape) < 2:
+        raise Refused(f"its input has shape {('n', *x.shape)}; the batch may not be an axis of the triangle")
+    offset = 0 if k is None else int(scalar(k, "its diagonal"))
+    ones = np.ones(x.shape[-2:], np.float32)
+    mask = np.triu(ones, offset) if upper else np.tril(ones, offset)
+    return node.add(L.Scale, x, scale=per_axis(mask, x.shape))
+
+
+def cumulative_sum(node: Node) -> Value:
+    """A triangular matrix along an axis."""
+    x = node.value()
+    axis = node.axis(int(scalar(node.constant(1, "its axis"), "its axis")), rank(x))
+    size, exclusive, reverse = x.shape[axis - 1], node.integer("exclusive", 0), node.integer("reverse", 0)
+    require(4 * size * size, f"CumSum {node.name!r:.80}: its matrix of {size} x {size}")
+    weight = np.tril(np.ones((size, size), np.float32), -1 if exclusive else 0)
+    return node.add(L.Linear, x, weight=weight.T if reverse else weight, axis=axis)
 
 
 OPERATORS: dict[str, Reader] = {
-    "Add": add,
-    "Sub": subtract,
-    "Mul": multiply,
-    "Div": divide,
-    "Min": minimum,
-    "Max": maximum,
-    "Sum": sum_,
-    "Concat": concat,
     "Identity": identity,
     "Dropout": dropout,
     "Cast": cast,
+    "CastLike": cast_like,
     "Flatten": flatten,
     "Reshape": reshape,
     "Squeeze": squeeze,
     "Unsqueeze": unsqueeze,
     "Expand": expand,
+    "Tile": tile,
     "Transpose": transpose,
+    "DepthToSpace": depth_to_space,
+    "SpaceToDepth": space_to_depth,
+    "Concat": concat,
     "Slice": slice_,
     "Split": split,
     "Gather": gather,
-    "Pad": pad,
-    "Resize": resize,
+    "Compress": compress,
+    "Trilu": trilu,
+    "CumSum": cumulative_sum,
 }

@@ -9,15 +9,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..budget import require as require_memory
 from ..errors import ModelError
 from ..extras import require
 
 Array = NDArray[Any]
 Proto = Any  # a message of onnx, which is imported when it is needed and not before
 
-FLOATS = {1: 4, 10: 2, 11: 8, 16: 2}  # TensorProto.DataType → bytes per element: float, float16, double, bfloat16
-INTEGERS = {2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 9: 1, 12: 4, 13: 8}  # uint8, int8, uint16, int16, int32, int64, bool, uint32, uint64
+FLOATS = (1, 10, 11, 16)  # TensorProto.DataType: float, float16, double, bfloat16
+RAW = {
+    1: "<f4",
+    2: "u1",
+    3: "i1",
+    4: "<u2",
+    5: "<i2",
+    6: "<i4",
+    7: "<i8",
+    9: "u1",
+    10: "<f2",
+    11: "<f8",
+    12: "<u4",
+    13: "<u8",
+    16: "<u2",
+}  # TensorProto.DataType → how raw data hold an element; bfloat16 is the upper half of a float32
 TOKENS = (6, 7)  # what an Embedding's input may be: int32, int64
+BOOL, BFLOAT16 = 9, 16
 EXTERNAL = 1  # TensorProto.DataLocation
 TYPED = {1: "float_data", 11: "double_data", 7: "int64_data", 12: "uint64_data", 13: "uint64_data"}  # all others: int32_data
 
@@ -33,50 +49,74 @@ class Tensors:
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
         self._helper = require("onnx.numpy_helper", "onnx")
+        self._files: dict[tuple[Any, ...], Array] = {}  # what other files hold: many tensors may be one stretch of one file
+        self._bytes = 0
         self.decoded = 0  # elements, so far
 
     def array(self, tensor: Proto) -> Array:
-        """One tensor; floats narrower than float32 become float32."""
-        what = f"tensor {tensor.name!r}"
-        itemsize = FLOATS.get(tensor.data_type) or INTEGERS.get(tensor.data_type)
-        if itemsize is None:
-            raise ModelError(f"{what} has element type {tensor.data_type}, expected floats, integers or booleans")
+        """One tensor; floats narrower than float32 become float32. Raises MemoryBudgetError where all of them need too much."""
+        what = f"tensor {tensor.name!r:.80}"
+        if tensor.data_type not in RAW:
+            raise ModelError(f"{what} has element type {element_type(tensor.data_type)}, expected floats, integers or booleans")
         if any(d < 0 for d in tensor.dims) or len(tensor.dims) > 16:
             raise ModelError(f"{what} has shape {tuple(tensor.dims)!s:.80}")
         if tensor.HasField("segment"):
             raise ModelError(f"{what} is split into segments; save the model again with its tensors whole")
-        count = math.prod(tensor.dims)
-        if tensor.data_location == EXTERNAL:
-            copy = type(tensor)(dims=tensor.dims, data_type=tensor.data_type, name=tensor.name)
-            copy.raw_data = self._external(tensor, what, count * itemsize)
-            tensor = copy
-        elif tensor.HasField("raw_data"):
-            _expect(what, tensor.dims, "bytes", len(tensor.raw_data), count * itemsize)
-        else:
-            _expect(what, tensor.dims, "numbers", len(getattr(tensor, TYPED.get(tensor.data_type, "int32_data"))), count)
+        count, itemsize = math.prod(tensor.dims), np.dtype(RAW[tensor.data_type]).itemsize
         self.decoded += count
         try:
+            if tensor.data_location == EXTERNAL:
+                return self._external(tensor, what, count * itemsize)
+            if tensor.HasField("raw_data"):
+                _expect(what, tensor.dims, "bytes", len(tensor.raw_data), count * itemsize)
+                return self._raw(tensor, what, tensor.raw_data)
+            _expect(what, tensor.dims, "numbers", len(getattr(tensor, TYPED.get(tensor.data_type, "int32_data"))), count)
+            self._take(what, count * itemsize)
             return plain(self._helper.to_array(tensor))
-        except Exception as error:  # onnx raises whatever NumPy and protobuf do
-            raise ModelError(f"{what} cannot be read: {error}") from None
+        except (ValueError, TypeError, OverflowError) as error:  # of NumPy, protobuf or onnx
+            raise ModelError(f"{what} cannot be read: {error!s:.200}") from None
 
-    def _external(self, tensor: Proto, what: str, n_bytes: int) -> bytes:
-        """The bytes of a tensor in another file: location, offset and length as the specification has them."""
+    def _take(self, what: str, n_bytes: int) -> None:
+        require_memory(self._bytes + n_bytes, f"{what}: the tensors up to it")
+        self._bytes += n_bytes
+
+    def _raw(self, tensor: Proto, what: str, content: bytes) -> Array:
+        """A view of its bytes, where they are float32, float64 or integers."""
+        self._take(what, len(content))
+        array = np.frombuffer(content, RAW[tensor.data_type]).reshape(tuple(tensor.dims))
+        if tensor.data_type == BFLOAT16:
+            return (array.astype(np.uint32) << 16).view(np.float32)
+        return array != 0 if tensor.data_type == BOOL else plain(array)
+
+    def _external(self, tensor: Proto, what: str, n_bytes: int) -> Array:
+        """A tensor in another file: location, offset and length as the specification has them."""
         entries = {entry.key: entry.value for entry in tensor.external_data}
         if self._folder is None:
             raise ModelError(f"{what} is kept in the file {entries.get('location')!r}; pass the model's path so that it can be found")
         path = self._inside(what, entries.get("location", ""))
         try:
             offset, length = int(entries.get("offset") or 0), int(entries.get("length") or n_bytes)
-        except ValueError:
+        except ValueError:  # also of thousands of digits
             raise ModelError(f"{what}: offset or length of its external data is not a number") from None
         if length != n_bytes or offset < 0:
             raise ModelError(f"{what} has shape {tuple(tensor.dims)}: {n_bytes} bytes, but its external data has {length} at {offset}")
-        if offset + length > path.stat().st_size:
-            raise ModelError(f"{what}: {path} holds {path.stat().st_size} bytes, expected at least {offset + length}")
-        with path.open("rb") as file:
-            file.seek(offset)
-            return file.read(length)
+        key = (path, offset, tensor.data_type, tuple(tensor.dims))
+        if key not in self._files:
+            self._files[key] = self._raw(tensor, what, self._stretch(what, path, offset, length))
+        return self._files[key]
+
+    def _stretch(self, what: str, path: Path, offset: int, length: int) -> bytes:
+        """Bytes of another file."""
+        try:
+            held = path.stat().st_size
+            if offset + length > held:
+                raise ModelError(f"{what}: {path} holds {held} bytes, expected at least {offset + length}")
+            require_memory(self._bytes + length, f"{what}: the tensors up to it")
+            with path.open("rb") as file:
+                file.seek(offset)
+                return file.read(length)
+        except OSError as error:
+            raise ModelError(f"{what}: its external data {path} cannot be read: {error.strerror}") from None
 
     def _inside(self, what: str, location: str) -> Path:
         assert self._folder is not None
@@ -89,6 +129,12 @@ class Tensors:
         if not usable:
             raise ModelError(f"{what}: its external data {location!r:.200} is not a file inside the model's folder")
         return path
+
+
+def element_type(number: int) -> str:
+    """The name of a TensorProto.DataType, lower case; the number itself where it has none."""
+    kinds = require("onnx", "onnx").TensorProto.DataType
+    return str(kinds.Name(number)).lower() if number in kinds.values() else str(number)
 
 
 def _expect(what: str, dims: Any, unit: str, given: int, expected: int) -> None:

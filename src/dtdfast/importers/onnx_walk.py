@@ -16,16 +16,19 @@ from ..errors import ModelError
 from ..extras import require
 from ..layers import INPUT, Dropout, Layer
 from ..plan.shapes import Shape
+from .onnx_arithmetic import OPERATORS as ARITHMETIC
 from .onnx_constants import FOLDABLE, Folder
 from .onnx_graph import Array, Node, Operand, Reader
 from .onnx_layers import OPERATORS as LAYERS
 from .onnx_moves import OPERATORS as MOVES
+from .onnx_opsets import check_version
 from .onnx_patterns import gelus
+from .onnx_sampling import OPERATORS as SAMPLING
 from .onnx_tensors import Proto, Tensors
 from .records import Layers, Refused, Value
 from .refused import ATTENTION, CONTROL_FLOW, QUANTISED, RECURRENCE, STATISTICS
 
-OPERATORS: dict[str, Reader] = LAYERS | MOVES
+OPERATORS: dict[str, Reader] = LAYERS | ARITHMETIC | MOVES | SAMPLING
 BRANCHES = ("If", "Loop", "Scan", "SequenceMap")
 REFUSED = {
     **dict.fromkeys(BRANCHES, CONTROL_FLOW),
@@ -66,7 +69,7 @@ class Walk:
         self._graph, self._opset, self._tensors, self._sample = graph, opset, tensors, sample
         self._helper = require("onnx.helper", "onnx")
         self._stored = {t.name: t for t in graph.initializer}
-        self._folder = Folder(tensors)
+        self._folder = Folder(tensors, batch)
         self._layers = Layers(batch)
         self._known: dict[str, Operand] = {name: Value(INPUT, sample, integer)}
         self._readers: Counter[str] = Counter()
@@ -127,6 +130,7 @@ class Walk:
             raise Refused(REFUSED[operator])
         if "quantize" in operator.lower() or operator.startswith("QLinear") or operator.endswith("Integer"):
             raise Refused(QUANTISED)
+        check_version(operator, self._opset)
         if any(name and name not in self._known and name not in self._stored for name in node.input):
             if operator not in OPERATORS and operator not in FOLDABLE and operator != "Shape":
                 raise Refused("this operator has no record")
@@ -164,7 +168,10 @@ class Walk:
             attributes=self._attributes(node),
             layers=self._layers,
         )
-        result = OPERATORS[operator](reading)
+        try:
+            result = OPERATORS[operator](reading)
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # of attributes and constants that make no sense together
+            raise Refused(f"it cannot be read, since its attributes or constants do not fit ({type(error).__name__}: {error})") from None
         reading.check_all_read()
         return result if isinstance(result, tuple) else (result,)
 
@@ -188,7 +195,5 @@ class Walk:
         if not isinstance(value, Value):
             reason = "is made by no node" if value is None else "does not depend on its input"
             raise ModelError(f"its output {output!r:.80} {reason}")
-        if value.position == INPUT:
-            raise ModelError("its output is its input: there is nothing to explain")
-        if value.position != len(self._layers.records) - 1:
+        if not self._layers.records or value.position != len(self._layers.records) - 1:
             self._layers.add(Dropout, (value,), output)  # the identity

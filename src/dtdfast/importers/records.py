@@ -6,11 +6,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import DtdError
+import numpy as np
+
+from ..budget import require
+from ..errors import DtdError, MemoryBudgetError
 from ..layers import INPUT, Activation, Conv, Layer, Linear, Permute, Scale
 from ..plan.shapes import Shape, output_shape
 from ..plan.wiring import check_shape
+from ..record import immutable
+from .activations import written_out
 from .rewrites import finished, hard_sigmoid, permuted
+from .rewrites import positions as field_inputs
+
+SHARED = 1 << 16
+"""Bytes from which an array is worth being looked up."""
 
 
 class Refused(Exception):
@@ -22,7 +31,7 @@ class Value:
     """What depends on the network's input: the output of an entry of the list, the batch axis first."""
 
     position: int
-    shape: Shape  # of one sample
+    shape: Shape  # of one sample; () for one number, of which records make an axis of size 1
     integer: bool = False
 
 
@@ -32,12 +41,17 @@ class Layers:
 
     batch: int  # as the model has it, or a number that stands for any
     records: list[Layer] = field(default_factory=list)
+    _held: dict[tuple[Any, ...], tuple[Any, Any]] = field(default_factory=dict)  # arrays as they came, and as records hold them
+    _bytes: int = 0
 
     def add(self, cls: type[Layer], sources: tuple[Value, ...], name: str | None, **fields: Any) -> Value:
         if cls is Scale and fields.get("shift") is None:
             gate = hard_sigmoid(self.records, sources[0].position, fields["scale"])
             if gate is not None:
                 return self.add(Activation, (Value(gate, sources[0].shape),), name, kind="hard_sigmoid")
+        written = written_out(self.records, cls, [v.position for v in sources], fields)
+        if written is not None:
+            return self.add(Activation, (Value(written[0], sources[0].shape),), name, **written[1])
         if cls is Permute and (found := permuted(self.records, sources[0].position, sources[0].shape, tuple(fields["order"]))):
             position, sizes, order = found
             sources, fields = (Value(position, sizes),), {"order": order}
@@ -46,13 +60,30 @@ class Layers:
         positions = tuple(v.position for v in sources)
         last = len(self.records) - 1 if self.records else INPUT
         try:
-            record = cls(**fields, inputs=None if positions == (last,) and cls.arity == 1 else positions, name=name)
-            shape = output_shape(record, *(v.shape for v in sources))
+            arrays = {key: self._shared(value, cls, name) for key, value in fields.items() if isinstance(value, np.ndarray)}
+            record = cls(**fields | arrays, inputs=field_inputs(cls, positions, last), name=name)
+            shape = output_shape(record, *(v.shape or (1,) for v in sources))
             check_shape(shape, cls.__name__)
+        except MemoryBudgetError:
+            raise
         except DtdError as error:
             raise Refused(str(error)) from None
         self.records.append(record)
-        return Value(len(self.records) - 1, shape)
+        numbers = bool(sources) and shape == (1,) and not any(v.shape for v in sources)
+        return Value(len(self.records) - 1, () if numbers else shape)
+
+    def _shared(self, value: Any, cls: type[Layer], name: str | None) -> Any:
+        """A large array as all records hold it that are made from the same memory, once for all; within the memory budget."""
+        if value.nbytes < SHARED or value.dtype not in (np.float32, np.float64):
+            return value
+        key = (value.__array_interface__["data"][0], value.shape, value.strides, value.dtype)
+        if key not in self._held:
+            require(self._bytes + value.nbytes, f"{cls.__name__} {name!r:.80}: the weights up to it")
+            self._bytes += value.nbytes
+            same = immutable(value) and value.flags.c_contiguous
+            copy = value if same else np.frombuffer(value.tobytes(), value.dtype).reshape(value.shape)
+            self._held[key] = (value, copy)
+        return self._held[key][1]
 
     def finished(self) -> tuple[list[Layer], list[int]]:
         """The list without what nothing reads, and the positions that its entries' outputs had."""

@@ -14,33 +14,51 @@ from ..plan.wiring import sources
 
 def hard_sigmoid(records: list[Layer], position: int, scale: Any) -> int | None:
     """The position of y where a product with `scale` makes clip(y + 3, 0, 6)/6 of this entry: a gate, which a clip is not."""
-    clip = _record(records, position, Activation)
+    clip = record_at(records, position, Activation)
     if clip is None or (clip.kind, clip.alpha, clip.beta) != ("clip", 0.0, 6.0) or not np.allclose(scale, 1 / 6, 1e-6):
         return None
-    shift = _record(records, _source(records, position), Scale)
+    shift = record_at(records, source_of(records, position), Scale)
     if shift is None or shift.shift is None or not (np.all(shift.scale == 1) and np.all(shift.shift == 3)):
         return None
-    return _source(records, _source(records, position))
+    return source_of(records, source_of(records, position))
 
 
 def permuted(records: list[Layer], position: int, shape: Shape, order: tuple[int, ...]) -> tuple[int, Shape, tuple[int, ...]] | None:
     """(position of y, shape of a sample of y, order from there) where this entry, of this shape, is itself a Permute of y."""
-    before = _record(records, position, Permute)
+    before = record_at(records, position, Permute)
     if before is None:
         return None
     sizes = {int(axis): size for axis, size in zip(before.order[1:], shape, strict=True)}
-    return _source(records, position), tuple(sizes[axis] for axis in sorted(sizes)), tuple(int(before.order[a]) for a in order)
+    return source_of(records, position), tuple(sizes[axis] for axis in sorted(sizes)), tuple(int(before.order[a]) for a in order)
 
 
-def _record(records: list[Layer], position: int, kind: type[Any]) -> Any:
+def record_at(records: list[Layer], position: int, kind: type[Any]) -> Any:
     record = records[position] if position != INPUT else None
     return record if isinstance(record, kind) else None
 
 
-def _source(records: list[Layer], position: int) -> int:
+def source_of(records: list[Layer], position: int) -> int:
     """What an entry with one operand reads; entry 0 reads INPUT, which is −1."""
     reads = records[position].inputs
     return position - 1 if reads is None else reads[0]
+
+
+def positions(cls: type[Layer], reads: tuple[int, ...], last: int) -> tuple[int, ...] | None:
+    """Field `inputs` of a record: None where it reads nothing, or the entry before and nothing else."""
+    return None if not reads or (reads == (last,) and cls.arity == 1) else reads
+
+
+def as_bias(record: Layer, shift: Any) -> Any | None:
+    """A shift that is one number per output of this linear layer, as its bias; None where it is another, or the layer has one."""
+    if not isinstance(record, (Linear, Conv, ConvTranspose)) or record.bias is not None:
+        return None
+    axis = record.axis if isinstance(record, Linear) else 1
+    n_out = record.weight.shape[1] * record.groups if isinstance(record, ConvTranspose) else len(record.weight)
+    if shift.ndim == 1:  # along axis 1, whatever follows
+        return shift if axis in (1, -1) and len(shift) == n_out and (axis == 1 or not isinstance(record, Linear)) else None
+    column = [1] * shift.ndim
+    column[axis - 1 if axis > 0 else axis] = n_out
+    return shift.reshape(-1) if list(shift.shape) == column else None
 
 
 def finished(records: list[Layer]) -> tuple[list[Layer], list[int]]:
@@ -64,9 +82,10 @@ def finished(records: list[Layer]) -> tuple[list[Layer], list[int]]:
     for position in sorted(kept):
         record = records[position]
         if isinstance(record, Scale) and record.shift is not None and np.all(record.scale == 1):
-            before = records[wired[position][0]] if wired[position][0] != INPUT else None
-            if isinstance(before, (Linear, Conv, ConvTranspose)) and before.bias is None and readers[wired[position][0]] == [position]:
-                merged[position] = replace(before, bias=record.shift)
+            before: Any = records[wired[position][0]] if wired[position][0] != INPUT else None
+            bias = None if before is None else as_bias(before, record.shift)
+            if before is not None and bias is not None and readers[wired[position][0]] == [position]:
+                merged[position] = replace(before, bias=bias)
                 kept.remove(wired[position][0])
                 wired[position] = wired[wired[position][0]]
     origins = sorted(kept)
@@ -75,6 +94,6 @@ def finished(records: list[Layer]) -> tuple[list[Layer], list[int]]:
     for new, old in enumerate(origins):
         record = merged.get(old, records[old])
         reads = tuple(places[s] for s in wired[old])
-        inputs = None if reads == (new - 1,) and record.arity == 1 else reads
+        inputs = positions(type(record), reads, new - 1)
         result.append(record if record.inputs == inputs else replace(record, inputs=inputs))  # which copies its weights
     return result, origins

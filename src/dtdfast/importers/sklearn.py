@@ -13,7 +13,7 @@ from ..extras import require
 from ..layers import INPUT, Layer
 from .check import check_outputs
 from .records import Layers, Refused, Value
-from .sklearn_steps import MODELS, REFUSED, TRANSFORMERS, Affine
+from .sklearn_steps import MODELS, REFUSED, TRANSFORMERS, Steps
 
 T = TypeVar("T")
 SAMPLES = 4  # of the example that is made where none is given
@@ -22,9 +22,11 @@ SAMPLES = 4  # of the example that is made where none is given
 def from_sklearn(estimator: Any, example: Any = None) -> list[Layer]:
     """A fitted scikit-learn estimator or pipeline as a list of records, checked against it on an example.
 
-    Multi-layer perceptrons and linear models become linear layers and activations; scalers and principal components before them are
-    multiplied into the first layer in float64, so that relevance belongs to the raw features. A classifier's outputs are its decision
-    values (log-odds or margins), one per class, or one for `classes_[1]` where there are two.
+    Multi-layer perceptrons and linear models become linear layers and activations. What scalers before them do to each column is a
+    `Preparation`: relevance is that of the scaled values, one number per raw column, and does not change with the columns' units (nor
+    with their zero, where the scaler centres). Principal components are multiplied into the first layer in float64, their centring is
+    part of the preparation. A classifier's outputs are its decision values (log-odds or margins), one per class, or one where there are
+    two: positive for `classes_[1]`, which the last record's name says.
 
     KMeans becomes the network of Kauffmann et al., From Clustering to Cluster Explanations via Neural Networks (IEEE TNNLS 2022):
     output c is the minimum over k ≠ c of ‖x − μ_k‖² − ‖x − μ_c‖², positive for the cluster that x is assigned to. Explained with
@@ -61,24 +63,29 @@ def from_sklearn(estimator: Any, example: Any = None) -> list[Layer]:
     require("sklearn", "sklearn")
     steps = [_fitted(name, step) for name, step in _steps(estimator)]
     n = int(steps[0][1].n_features_in_)
-    x = np.random.default_rng(0).standard_normal((SAMPLES, n)) if example is None else np.asarray(example, np.float64)
+    before, last = Steps(n), None if type(steps[-1][1]).__name__ in TRANSFORMERS else steps.pop()
+    for name, step in steps:
+        before.then(name, _row(name, step, TRANSFORMERS))
+    x = before.example(SAMPLES) if example is None else np.asarray(example, np.float64)
     if x.ndim != 2 or x.shape[1] != n or not len(x):
         raise InputError(f"example has shape {x.shape}, but the estimator was fitted on {n} features: expected (n, {n})")
-    layers, before, prepared = Layers(len(x)), Affine.identity(n), x
+    layers, transformed = Layers(len(x)), x
+    value = before.prepare(layers, Value(INPUT, (n,)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of an array where a table with column names was fitted
-        for name, step in steps[:-1]:
-            affine = _row(name, step, TRANSFORMERS)
-            before, prepared = before.then(affine.matrix, affine.shift), step.transform(prepared)
-        name, step = steps[-1]
-        if type(step).__name__ in TRANSFORMERS:
-            affine = _row(name, step, TRANSFORMERS)
-            before.then(affine.matrix, affine.shift).add(layers, Value(INPUT, (n,)), name)
-            check_outputs(layers.records, x, step.transform(prepared))
-        else:
+        for _, step in steps:
+            transformed = step.transform(transformed)
+        if last is not None:
+            name, step = last
             model = _row(name, step, MODELS)
-            _guarded(name, step, lambda: model.add(layers, Value(INPUT, (n,)), before, name))
-            check_outputs(layers.records, x, np.asarray(model.reference(prepared)).reshape(len(x), -1), link=model.link)
+            _guarded(name, step, lambda: model.add(layers, value, before.rest, name))
+            check_outputs(layers.records, x, np.asarray(model.reference(transformed)).reshape(len(x), -1), link=model.link)
+            return layers.records
+        if not before.rest.diagonal:
+            before.rest.add(layers, value, steps[-1][0])
+    if not layers.records:
+        raise ModelError("the pipeline only passes its input on: there is nothing to explain")
+    check_outputs(layers.records, x, transformed)
     return layers.records
 
 

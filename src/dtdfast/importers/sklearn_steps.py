@@ -17,7 +17,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Affine:
-    """What the steps before a model do: matrix·x + shift, the matrix as its diagonal (n,) where it has no more."""
+    """matrix·x + shift, the matrix as its diagonal (n,) where every column keeps to itself."""
 
     matrix: Array
     shift: Array
@@ -37,25 +37,49 @@ class Affine:
         return Affine(joined, (last @ self.shift if last.ndim == 2 else last * self.shift) + shift)
 
     def add(self, layers: Layers, x: Value, name: str) -> Value:
-        """As a record: a Scale, or a linear layer."""
+        """As a record."""
         if self.diagonal:
-            return layers.add(L.Scale, (x,), name, scale=self.matrix, shift=self.shift)
+            return layers.add(L.Preparation, (x,), name, scale=self.matrix, shift=self.shift)
         return layers.add(L.Linear, (x,), name, weight=self.matrix, bias=self.shift)
+
+
+class Steps:
+    """What the steps before a model do: first to each column (a preparation), then to all of them together."""
+
+    def __init__(self, n: int) -> None:
+        self.columns, self.rest = Affine.identity(n), Affine.identity(n)
+        self.names: list[str] = []  # of the steps that prepare columns
+
+    def then(self, name: str, maps: tuple[Affine, ...]) -> None:
+        for affine in maps:
+            if affine.diagonal and self.rest.diagonal:
+                self.columns = self.columns.then(affine.matrix, affine.shift)
+                self.names.append(name)
+            else:
+                self.rest = self.rest.then(affine.matrix, affine.shift)
+
+    def prepare(self, layers: Layers, x: Value) -> Value:
+        return self.columns.add(layers, x, "+".join(self.names)) if self.names else x
+
+    def example(self, n_samples: int) -> Array:
+        """Random samples that are of the order of 1 once they are prepared."""
+        prepared = np.random.default_rng(0).standard_normal((n_samples, len(self.columns.shift)))
+        return (prepared - self.columns.shift) / np.where(self.columns.matrix == 0, 1, self.columns.matrix)
 
 
 # ----------------------------------------------------------------------------------------------------------- transformers
 
 
-def _scaler(center: str | None, scale: str) -> Callable[[Any], Affine]:
+def _scaler(center: str | None, scale: str) -> Callable[[Any], tuple[Affine, ...]]:
     """(x − center)/scale, read from these attributes; either may be None there."""
 
-    def read(step: Any) -> Affine:
+    def read(step: Any) -> tuple[Affine, ...]:
         # a StandardScaler knows a mean even where it takes none off
         c = None if center is None or not getattr(step, "with_mean", True) else getattr(step, center)
         s = getattr(step, scale)
         _check_clip(step)
         matrix = np.ones(step.n_features_in_) if s is None else 1 / np.asarray(s, np.float64)
-        return Affine(matrix, np.zeros(len(matrix)) if c is None else -np.asarray(c, np.float64) * matrix)
+        return (Affine(matrix, np.zeros(len(matrix)) if c is None else -np.asarray(c, np.float64) * matrix),)
 
     return read
 
@@ -65,21 +89,30 @@ def _check_clip(step: Any) -> None:
         raise Refused("clip=True cuts values off; use clip=False")
 
 
-def _min_max(step: Any) -> Affine:
+def _min_max(step: Any) -> tuple[Affine, ...]:
     _check_clip(step)
-    return Affine(np.asarray(step.scale_, np.float64), np.asarray(step.min_, np.float64))
+    return (Affine(np.asarray(step.scale_, np.float64), np.asarray(step.min_, np.float64)),)
 
 
-def _components(step: Any) -> Affine:
-    """PCA, perhaps whitened; TruncatedSVD, which does not centre."""
+def _components(step: Any) -> tuple[Affine, ...]:
+    """PCA, perhaps whitened: its centring, which is of each column, then its components; TruncatedSVD does not centre."""
     matrix = np.asarray(step.components_, np.float64)
     if getattr(step, "whiten", False):
         matrix = matrix / np.sqrt(np.asarray(step.explained_variance_, np.float64))[:, None]
+    components = Affine(matrix, np.zeros(len(matrix)))
     mean = getattr(step, "mean_", None)
-    return Affine(matrix, np.zeros(len(matrix)) if mean is None else -matrix @ np.asarray(mean, np.float64))
+    return (components,) if mean is None else (Affine(np.ones(matrix.shape[1]), -np.asarray(mean, np.float64)), components)
 
 
-TRANSFORMERS: dict[str, Callable[[Any], Affine]] = {
+def _function(step: Any) -> tuple[Affine, ...]:
+    if step.func is not None:
+        raise Refused(f"its function is not known; {_BEFORE}")
+    return ()
+
+
+_BEFORE = "transform the data with it first, and import the steps behind it"
+
+TRANSFORMERS: dict[str, Callable[[Any], tuple[Affine, ...]]] = {
     "StandardScaler": _scaler("mean_", "scale_"),
     "RobustScaler": _scaler("center_", "scale_"),
     "MaxAbsScaler": _scaler(None, "scale_"),
@@ -87,6 +120,7 @@ TRANSFORMERS: dict[str, Callable[[Any], Affine]] = {
     "PCA": _components,
     "IncrementalPCA": _components,
     "TruncatedSVD": _components,
+    "FunctionTransformer": _function,
 }
 
 # ----------------------------------------------------------------------------------------------------------------- models
@@ -98,7 +132,7 @@ class Model:
 
     Attributes
     ----------
-    add : appends the records to the list, reading a value of which the steps before make an affine map
+    add : appends the records to the list, reading a value of which the steps before make an affine map (columns apart, none)
     reference : the estimator's own answer
     link : what makes that answer of the records' outputs
     """
@@ -121,7 +155,8 @@ def _perceptron(step: Any) -> Model:
         for i, (weight, bias) in enumerate(zip(step.coefs_, step.intercepts_, strict=True)):
             if i and (activation := HIDDEN[step.activation]) is not None:
                 x = layers.add(activation[0], (x,), None, **activation[1])
-            x = before.then(weight.T.astype(np.float64), bias.astype(np.float64)).add(layers, x, f"{name}.{i}")
+            joined = before.then(weight.T.astype(np.float64), bias.astype(np.float64))
+            x = joined.add(layers, x, f"{name}.{i}" + (_positive(step) if i == len(step.coefs_) - 1 else ""))
             before = Affine.identity(*x.shape)
         return x
 
@@ -129,7 +164,13 @@ def _perceptron(step: Any) -> Model:
         return Model(add, step.predict)
     if step.out_activation_ == "softmax":
         return Model(add, step.predict_proba, _softmax)
-    return Model(add, lambda x: step.predict_proba(x)[:, -step.n_outputs_ :], lambda y: 1 / (1 + np.exp(-y)))
+    return Model(add, lambda x: step.predict_proba(x)[:, -step.n_outputs_ :], lambda y: np.exp(-np.logaddexp(0, -y)))
+
+
+def _positive(step: Any) -> str:
+    """Which class a positive output means, where there is one output for two."""
+    classes = getattr(step, "classes_", None)
+    return f" (positive: {classes[1]})" if isinstance(classes, np.ndarray) and classes.shape == (2,) else ""
 
 
 def _softmax(y: Array) -> Array:
@@ -144,7 +185,7 @@ def _linear(step: Any) -> Model:
     bias = np.broadcast_to(np.asarray(step.intercept_, np.float64), (len(weight),))
 
     def add(layers: Layers, x: Value, before: Affine, name: str) -> Value:
-        return before.then(weight, bias).add(layers, x, name)
+        return before.then(weight, bias).add(layers, x, name + _positive(step))
 
     return Model(add, getattr(step, "decision_function", step.predict))
 
@@ -170,8 +211,7 @@ def _k_means(step: Any) -> Model:
         x = layers.add(L.Upsample, (x,), f"{name}.pairs", factor=len(pairs))
         x = layers.add(L.Permute, (x,), None, order=(0, 2, 1))
         x = layers.add(L.Flatten, (x,), None)
-        scale, shift = np.tile(before.matrix, len(pairs)), (before.shift - middle).ravel()
-        x = layers.add(L.Scale, (x,), f"{name}.midpoints", scale=scale, shift=shift)
+        x = layers.add(L.Preparation, (x,), f"{name}.midpoints", scale=np.ones(middle.size), shift=-middle.ravel())
         x = layers.add(L.Reshape, (x,), None, shape=(len(pairs) * n, 1))
         x = layers.add(L.Conv, (x,), f"{name}.competition", weight=away[:, :, None], groups=len(pairs))
         x = layers.add(L.Reshape, (x,), None, shape=(n_clusters, n_clusters - 1))
@@ -207,6 +247,8 @@ _KERNEL = "its kernel has no record; use LinearSVC, LinearSVR or a multi-layer p
 _SEARCH = "import the model that it found: best_estimator_"
 _SELECTION = "choose the columns before the pipeline, and import what follows"
 
+_CURVED = f"what it makes of a column is not a straight line; {_BEFORE}"
+
 REFUSED: dict[str, str] = {
     "OneClassSVM": "its neuralisation (squared distances, then a soft minimum over the support vectors) needs squares and exponentials, "
     "which have no record; KMeans and multi-layer perceptrons have",
@@ -219,6 +261,8 @@ REFUSED: dict[str, str] = {
     **dict.fromkeys(("GridSearchCV", "RandomizedSearchCV", "HalvingGridSearchCV", "HalvingRandomSearchCV"), _SEARCH),
     **dict.fromkeys(("SelectKBest", "SelectPercentile", "SelectFromModel", "VarianceThreshold", "RFE", "RFECV"), _SELECTION),
     **dict.fromkeys(("ColumnTransformer", "FeatureUnion"), "it treats columns apart; prepare them first, and import the pipeline after it"),
-    "Normalizer": "it divides by the norm of the very sample; only fixed scales fold into a layer",
+    "Normalizer": f"it divides by the norm of the very sample; {_BEFORE}",
+    **dict.fromkeys(("QuantileTransformer", "PowerTransformer", "SplineTransformer", "KBinsDiscretizer", "Binarizer"), _CURVED),
+    **dict.fromkeys(("OneHotEncoder", "OrdinalEncoder", "TargetEncoder", "SimpleImputer", "KNNImputer", "PolynomialFeatures"), _BEFORE),
     "TransformedTargetRegressor": "it transforms the output; import its regressor_",
 }

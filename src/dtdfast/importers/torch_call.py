@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
@@ -13,8 +14,9 @@ from .records import Refused, Value
 
 Array = NDArray[Any]
 
-Pieces = list[Callable[[], Value]]
-"""Results of an operator that has several, each made when it is read."""
+
+class Pieces(list[Callable[[], Value]]):
+    """Results of an operator that has several, each made when it is read."""
 
 
 class Records(Protocol):
@@ -26,15 +28,19 @@ class Records(Protocol):
 
     def array(self, value: object, what: str) -> Array: ...
 
+    def probed(self, value: Value, stand_in: Array) -> Array:
+        """What the operator that is being read makes of other numbers in the place of a value, for one sample."""
+
 
 class Call:
     """One call: `arguments` by name; values where the network's input takes part, constants elsewhere."""
 
-    def __init__(self, name: str, arguments: dict[str, Any], shape: Shape, users: set[str | None]) -> None:
+    def __init__(self, name: str, arguments: dict[str, Any], shape: Shape, users: set[str | None], target: Any = None) -> None:
         self.name = name
         self.arguments = arguments
         self.shape = shape  # of one sample of the (first) result
         self.users = users  # operators that read the result
+        self.target = target  # the operator itself
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -48,8 +54,13 @@ class Call:
             raise Refused(f"its {name} is not computed from the network's input")
         return value
 
-    def get(self, name: str) -> Any:
-        return self.arguments.get(name)
+    def get(self, name: str, default: Any = None) -> Any:
+        return self.arguments.get(name, default)
+
+    def values(self) -> list[Value]:
+        """The operands that are computed from the network's input, lists of them included."""
+        flat = [v for a in self.arguments.values() for v in (a if isinstance(a, list) else [a])]
+        return [v for v in flat if isinstance(v, Value)]
 
 
 Handler = Callable[[Records, Call], Value | Pieces]
@@ -69,6 +80,15 @@ def spread(value: Sequence[int] | int, n: int) -> tuple[int, ...]:
 
 def each(names: str, handler: Handler) -> dict[str, Handler]:
     return dict.fromkeys(names.split(), handler)
+
+
+def first(handler: Callable[[Records, Call], Value]) -> Handler:
+    """The first result of an operator that also returns indices."""
+
+    def handle(records: Records, call: Call) -> Pieces:
+        return Pieces([partial(handler, records, call)])
+
+    return handle
 
 
 def viewed(value: Value, call: Call) -> Value:

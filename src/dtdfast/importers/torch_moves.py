@@ -1,86 +1,18 @@
-"""What ATen operators that pool, view and move become: one row per operator, one short function per kind."""
+"""What ATen operators that view, take apart, join and move elements become: one row per operator, one short function per kind."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from .. import layers as L
+from . import algebra
 from .records import Refused, Value
-from .torch_call import Call, Handler, Pieces, Records, each, ints, viewed
-
-# ------------------------------------------------------------------------------------------------------------------- pools
-
-
-def _pool_fields(call: Call) -> dict[str, Any]:
-    return dict(kernel=ints(call.kernel_size), stride=ints(call.stride) or None, padding=ints(call.padding), ceil_mode=call.ceil_mode)
-
-
-def _max_pool(records: Records, call: Call) -> Value:
-    return records.add(L.MaxPool, call.x(), **_pool_fields(call), dilation=ints(call.dilation))
-
-
-def _avg_pool(records: Records, call: Call) -> Value:
-    if call.get("divisor_override") is not None:
-        raise Refused(f"divisor_override={call.divisor_override} is not supported")
-    return records.add(L.AvgPool, call.x(), **_pool_fields(call), count_include_pad=call.count_include_pad)
-
-
-def _mean_over(records: Records, x: Value, kernel: tuple[int, ...]) -> Value:
-    return records.add(L.GlobalAvgPool, x) if kernel == x.shape[1:] else records.add(L.AvgPool, x, kernel=kernel)
-
-
-def _windows(call: Call, n_space: int) -> tuple[int, ...]:
-    """Window per spatial axis of an adaptive pool."""
-    size, wanted = call.x().shape[-n_space:], call.shape[-n_space:]
-    if any(s % w for s, w in zip(size, wanted, strict=True)):
-        raise Refused(f"pooling from {size} to {wanted} elements takes windows of unequal sizes; only sizes that divide are supported")
-    return tuple(s // w for s, w in zip(size, wanted, strict=True))
-
-
-def _adaptive(average: bool, n_space: int) -> Callable[[Records, Call], Value]:
-    def handle(records: Records, call: Call) -> Value:
-        kernel = _windows(call, n_space)
-        if math.prod(kernel) == 1:
-            return call.x()
-        return _mean_over(records, call.x(), kernel) if average else records.add(L.MaxPool, call.x(), kernel=kernel)
-
-    return handle
-
-
-def _over_space(call: Call, dims: Any) -> tuple[int, ...]:
-    """Window per spatial axis of a reduction over these axes."""
-    x = call.x()
-    n_axes = len(x.shape) + 1
-    given = dims if isinstance(dims, (list, tuple)) else [dims]
-    axes = {d % n_axes for d in given}
-    if dims is None or not axes or min(axes) < 2:
-        raise Refused(f"it reduces axes {dims}; only spatial axes (2 and up) can be reduced")
-    return tuple(s if axis in axes else 1 for axis, s in enumerate(x.shape[1:], start=2))
-
-
-def _mean(records: Records, call: Call) -> Value:
-    return viewed(_mean_over(records, call.x(), _over_space(call, call.dim)), call)
-
-
-def _max(records: Records, call: Call) -> Value:
-    return viewed(records.add(L.MaxPool, call.x(), kernel=_over_space(call, call.dim)), call)
-
-
-def _first(handler: Callable[[Records, Call], Value]) -> Handler:
-    """The first result of an operator that also returns indices."""
-
-    def handle(records: Records, call: Call) -> Pieces:
-        return [partial(handler, records, call)]
-
-    return handle
-
-
-# ---------------------------------------------------------------------------------------------------------------- movement
+from .torch_arithmetic import constant
+from .torch_call import Call, Handler, Pieces, Records, each, viewed
 
 
 def _view(records: Records, call: Call) -> Value:
@@ -91,23 +23,57 @@ def _same(records: Records, call: Call) -> Value:
     return call.x()
 
 
+def _moved(records: Records, call: Call) -> Value:
+    """Elements in new places, once, several times or never: known by where the operator puts their numbers.
+
+    0 marks what the operator fills in, so that elements count from 1.
+    """
+    (x,) = call.values() or (None,)
+    if x is None or len(call.values()) > 1:
+        raise Refused("more than one of its operands is computed from the network's input")
+    size, n = math.prod(x.shape), records.n_batch
+    numbers = records.probed(x, np.arange(1.0, n * size + 1).reshape(n, *x.shape))
+    if numbers.ndim != len(call.shape) + 1 or len(numbers) != n:
+        raise Refused("the batch axis does not stay first")
+    index = numbers[0].astype(np.int64) - 1
+    others = np.where(numbers > 0, numbers - size * np.arange(n).reshape(n, *(1,) * index.ndim), 0) - 1
+    if index.max() >= size or (others != index).any():
+        raise Refused("it moves elements from one sample to another")
+    if (index >= 0).all():
+        return algebra.moved(records.add, x, index)
+    zero = records.add(L.Constant, value=np.zeros(1))
+    whole = records.add(L.Concat, algebra.reshaped(records.add, x, (size,)), zero, axis=1)
+    return algebra.moved(records.add, whole, np.where(index < 0, size, index))
+
+
 def _expand(records: Records, call: Call) -> Value:
-    """Left to the multiplication, which repeats its smaller operand itself."""
-    if call.users != {"mul"}:
-        raise Refused("it repeats elements for something other than a multiplication")
-    return call.x()
+    """Where it is only multiplied, the multiplication repeats it."""
+    if call.x().shape == call.shape or (call.users == {"mul"} and len(call.x().shape) == len(call.shape)):
+        return call.x()
+    return _moved(records, call)
 
 
-def _permute(records: Records, call: Call) -> Value:
-    x = call.x()
-    n_axes = len(x.shape) + 1
-    if call.name == "permute":
-        order = [d % n_axes for d in call.dims]
-    else:
-        order = list(range(n_axes))
-        a, b = call.dim0 % n_axes, call.dim1 % n_axes
-        order[a], order[b] = order[b], order[a]
-    return x if order == list(range(n_axes)) else records.add(L.Permute, x, order=order)
+def _pixel_shuffle(records: Records, call: Call) -> Value:
+    """(c·r·r, h, w) to (c, h·r, w·r)."""
+    (c, h, w), r = call.x().shape, call.upscale_factor
+    x = algebra.reshaped(records.add, call.x(), (c // r**2, r, r, h, w))
+    return viewed(algebra.permuted(records.add, x, (0, 3, 1, 4, 2)), call)
+
+
+def _pixel_unshuffle(records: Records, call: Call) -> Value:
+    """(c, h·r, w·r) to (c·r·r, h, w)."""
+    (c, h, w), r = call.x().shape, call.downscale_factor
+    x = algebra.reshaped(records.add, call.x(), (c, h // r, r, w // r, r))
+    return viewed(algebra.permuted(records.add, x, (0, 2, 4, 1, 3)), call)
+
+
+def _channel_shuffle(records: Records, call: Call) -> Value:
+    c, *space = call.x().shape
+    x = algebra.reshaped(records.add, call.x(), (call.groups, c // call.groups, math.prod(space)))
+    return viewed(algebra.permuted(records.add, x, (1, 0, 2)), call)
+
+
+# ------------------------------------------------------------------------------------------------------------- taking apart
 
 
 def _cut(records: Records, x: Value, axis: int, start: int, stop: int, step: int = 1) -> Value:
@@ -133,10 +99,15 @@ def _slice(records: Records, call: Call) -> Value:
     return _cut(records, call.x(), axis, start, stop, step)
 
 
+def _without(x: Value, axis: int) -> Value:
+    """Without an axis of size 1."""
+    return Value(x.position, x.shape[: axis - 1] + x.shape[axis:])
+
+
 def _select(records: Records, call: Call) -> Value:
     axis, size = _size(records, call.x(), call.dim)
     index = call.index % size
-    return viewed(_cut(records, call.x(), axis, index, index + 1), call)
+    return _without(_cut(records, call.x(), axis, index, index + 1), axis)
 
 
 def _split(records: Records, call: Call) -> Pieces:
@@ -146,69 +117,98 @@ def _split(records: Records, call: Call) -> Pieces:
     else:
         ends = [*range(call.split_size, size, call.split_size), size]
     starts = [0, *ends[:-1]]
-    return [partial(_cut, records, call.x(), axis, start, stop) for start, stop in zip(starts, ends, strict=True)]
+    return Pieces([partial(_cut, records, call.x(), axis, start, stop) for start, stop in zip(starts, ends, strict=True)])
 
 
 def _unbind(records: Records, call: Call) -> Pieces:
     axis, size = _size(records, call.x(), call.dim)
 
     def piece(i: int) -> Value:
-        part = _cut(records, call.x(), axis, i, i + 1)
-        return Value(part.position, part.shape[: axis - 1] + part.shape[axis:])
+        return _without(_cut(records, call.x(), axis, i, i + 1), axis)
 
-    return [partial(piece, i) for i in range(size)]
+    return Pieces([partial(piece, i) for i in range(size)])
+
+
+# ------------------------------------------------------------------------------------------------------------------ joining
+
+
+def _joined(records: Records, operands: list[Any], axis: int) -> Value:
+    """One after the other along an axis; constants, the same for all samples, among them."""
+    (x, *_) = [o for o in operands if isinstance(o, Value)]
+    if axis == 0:
+        raise Refused("it joins tensors along the batch axis")
+    values = [o if isinstance(o, Value) else records.add(L.Constant, value=constant(records, x, o)) for o in operands]
+    return values[0] if len(values) == 1 else records.add(L.Concat, *values, axis=axis)
 
 
 def _cat(records: Records, call: Call) -> Value:
-    operands = list(call.tensors)
-    if not all(isinstance(o, Value) for o in operands):
-        raise Refused("one of its operands is not computed from the network's input")
-    return records.add(L.Concat, *operands, axis=call.dim) if len(operands) > 1 else operands[0]
+    rank = len(call.shape)
+    operands = [o for o in call.tensors if isinstance(o, Value) or o.numel()]  # PyTorch leaves empty ones out
+    axis = {"cat": call.get("dim", 1), "hstack": 1, "column_stack": 1, "vstack": 0, "dstack": 2}[call.name] % (rank + 1)
+    return _joined(records, [_to_rank(o, rank) for o in operands], axis)
+
+
+def _to_rank(operand: Any, rank: int) -> Any:
+    """With axes of size 1 after its own, as hstack, column_stack and dstack give what has too few."""
+    if not isinstance(operand, Value):
+        return operand.reshape(*operand.shape, *(1,) * (rank + 1 - operand.ndim))
+    return Value(operand.position, operand.shape + (1,) * (rank - len(operand.shape)))
+
+
+def _stack(records: Records, call: Call) -> Value:
+    axis = call.dim % (len(call.shape) + 1)
+
+    def widened(operand: Any) -> Any:
+        if not isinstance(operand, Value):
+            return operand.unsqueeze(axis)
+        return Value(operand.position, (*operand.shape[: axis - 1], 1, *operand.shape[axis - 1 :]))
+
+    return _joined(records, [widened(o) for o in call.tensors], axis)
 
 
 def _pad(records: Records, call: Call) -> Value:
+    """Widths are given from the last axis backwards; negative ones crop."""
     if call.get("mode") not in (None, "constant"):
-        raise Refused(f"mode {call.mode!r} is not supported, only constant padding")
-    x, widths = call.x(), list(call.pad)
-    pairs = list(zip(widths[::2], widths[1::2], strict=True))[::-1]  # given from the last axis backwards
-    n_space = len(x.shape) - 1
-    if any(pair != (0, 0) for pair in pairs[: max(len(pairs) - n_space, 0)]):
-        raise Refused("it pads channels or the batch; only spatial axes can be padded")
-    pairs = [(0, 0)] * (n_space - len(pairs)) + pairs[-n_space:]
-    if not any(b or a for b, a in pairs):
-        return x
-    return records.add(L.Pad, x, padding=pairs, value=call.get("value") or 0.0)
+        return _moved(records, call)
+    x, widths, value = call.x(), list(call.pad), float(call.get("value") or 0.0)
+    pairs = list(zip(widths[::2], widths[1::2], strict=True))[::-1]
+    pairs = [(0, 0)] * (len(x.shape) - len(pairs)) + pairs
+    if len(pairs) > len(x.shape) and any(pairs[0]):
+        raise Refused("it pads the batch axis")
+    pairs = pairs[-len(x.shape) :]
+    for axis, (before, after) in enumerate(pairs, 1):
+        x = _cut(records, x, axis, max(-before, 0), x.shape[axis - 1] - max(-after, 0))
+    pairs = [(max(b, 0), max(a, 0)) for b, a in pairs]
+    if any(map(any, pairs[1:])) and 2 <= len(x.shape) <= 4:
+        x, pairs = records.add(L.Pad, x, padding=pairs[1:], value=value), pairs[:1]
+    for axis, sides in enumerate(pairs, 1):
+        parts: list[Value] = [x]
+        for place, width in zip((0, len(parts)), sides, strict=True):
+            if width:
+                shape = (*x.shape[: axis - 1], width, *x.shape[axis:])
+                parts.insert(place * len(parts), records.add(L.Constant, value=np.full(shape, value)))
+        x = x if len(parts) == 1 else records.add(L.Concat, *parts, axis=axis)
+    return x
 
 
-def _upsample(records: Records, call: Call) -> Value:
-    x = call.x("input")
-    size, wanted = x.shape[1:], call.shape[1:]
-    factors = tuple(w // s for s, w in zip(size, wanted, strict=True))
-    whole = all(w % s == 0 for s, w in zip(size, wanted, strict=True))
-    if not whole or tuple(call.scale_factors or factors) != factors:
-        raise Refused(f"it resizes {size} to {wanted}; only integer factors are supported")
-    return x if math.prod(factors) == 1 else records.add(L.Upsample, x, factor=factors)
-
+MOVES = """
+    flip roll rot90 fliplr flipud repeat tile repeat_interleave index index_select gather take_along_dim diagonal unfold im2col
+    reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d narrow_copy
+"""
 
 HANDLERS: dict[str, Handler] = {
-    **each("max_pool1d max_pool2d max_pool3d", _max_pool),
-    **each("max_pool2d_with_indices max_pool3d_with_indices", _first(_max_pool)),
-    **each("avg_pool1d avg_pool2d avg_pool3d", _avg_pool),
-    **{f"adaptive_avg_pool{n}d": _adaptive(True, n) for n in (1, 2, 3)},
-    **{f"adaptive_max_pool{n}d": _first(_adaptive(False, n)) for n in (1, 2, 3)},
-    "mean": _mean,
-    "amax": _max,
-    "max": _first(_max),
-    **each("view _unsafe_view squeeze unsqueeze", _view),
-    **each("clone detach _to_copy", _same),
+    **each("view _unsafe_view reshape squeeze unsqueeze flatten unflatten", _view),
+    **each("clone detach _to_copy alias lift_fresh_copy lift_fresh contiguous type_as to dropout view_of", _same),
     "expand": _expand,
-    **each("permute transpose", _permute),
+    "pixel_shuffle": _pixel_shuffle,
+    "pixel_unshuffle": _pixel_unshuffle,
+    "channel_shuffle": _channel_shuffle,
     "slice": _slice,
     "select": _select,
     **each("split split_with_sizes", _split),
     "unbind": _unbind,
-    "cat": _cat,
-    "pad": _pad,
-    **each("upsample_nearest1d upsample_nearest2d upsample_nearest3d", _upsample),
-    **each("_upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d", _upsample),
+    **each("cat hstack column_stack dstack vstack", _cat),
+    "stack": _stack,
+    **each("pad constant_pad_nd", _pad),
+    **each(MOVES, _moved),
 }

@@ -9,18 +9,22 @@ from typing import Any
 import numpy as np
 
 from ..errors import ModelError
-from ..layers import INPUT, Flatten, Layer, Reshape
+from ..layers import INPUT, Flatten, Layer, Reshape, Softmax
 from ..plan.shapes import Shape
 from .check import Array
 from .records import Layers, Refused, Value
 from .refused import CONTROL_FLOW
-from .torch_call import Call, Handler, operation, paths, title
+from .torch_arithmetic import HANDLERS as ARITHMETIC
+from .torch_call import Call, Handler, Pieces, operation, paths, title
 from .torch_layers import HANDLERS as LAYERS
 from .torch_moves import HANDLERS as MOVES
-from .torch_patterns import local_response_norm
-from .torch_refused import STATE, TRAINING, advice
+from .torch_patterns import written_out
+from .torch_pools import HANDLERS as POOLS
+from .torch_program import output_node, output_tensor
+from .torch_refused import STATE, TRAINING, UNKNOWN, advice
+from .torch_turned import PERMUTES, Turned, permuted, turned
 
-HANDLERS: dict[str, Handler] = LAYERS | MOVES
+HANDLERS: dict[str, Handler] = LAYERS | ARITHMETIC | POOLS | MOVES
 
 
 class Reader:
@@ -31,11 +35,12 @@ class Reader:
     values : node → what stands for its result: a Value, Pieces of one, or a constant
     """
 
-    def __init__(self, exported: Any, x: Any) -> None:
+    def __init__(self, exported: Any, x: Any, output: int | str | None = None) -> None:
         self.graph = exported.graph_module.graph
         self.exported = exported
         self.n_batch = len(x)
         self.x = x
+        self.output = output
         self.layers = Layers(len(x))
         self.values: dict[Any, Any] = {}
         self.views: dict[tuple[int, Shape], Value] = {}
@@ -43,20 +48,18 @@ class Reader:
         self.made: list[Any] = []  # per entry, the node that it was made for
         self.node: Any = None
         self.containers = {path for node in self.graph.nodes for path in paths(node)[:-1]}
-        self.norms = {n: found for n in self.graph.nodes if (found := local_response_norm(n)) is not None}
+        self.norms = {n: found for n in self.graph.nodes if (found := written_out(n)) is not None}
 
     def read(self) -> list[Layer]:
         signature = self.exported.graph_signature
-        outputs = [n for n in self.graph.output_node().args[0] if getattr(n, "name", None) in signature.user_outputs]
-        if len(outputs) != 1 or len(signature.user_outputs) != 1:
-            raise ModelError(f"the module returns {len(signature.user_outputs)} values; wrap it in one that returns a single tensor")
+        wanted = output_node(self.exported, self.output)
         if signature.buffers_to_mutate:
             changed = next(iter(signature.buffers_to_mutate.values()))
             if changed.endswith(("running_mean", "running_var", "num_batches_tracked")):
                 raise ModelError(f"the program keeps {changed!r} up to date: {TRAINING}")
             raise ModelError(f"the module changes its buffer {changed!r} when called; {STATE}")
         self.values.update(self.placeholders())
-        needed = self.ancestors(outputs[0])
+        needed = self.ancestors(wanted)
         self.check_names(needed)
         for node in self.graph.nodes:
             if node.op == "call_function" and node in needed:
@@ -65,7 +68,9 @@ class Reader:
                     self.values[node] = self.call(node)
                 except Refused as reason:
                     raise ModelError(f"{title(node)}: {advice(node, str(reason))}") from None
-        value = self.values[outputs[0]]
+        value = self.values[wanted]
+        if isinstance(value, Turned):
+            raise ModelError(f"the module's output has its batch axis at place {value.axis}; return it with the batch axis first")
         if not isinstance(value, Value):
             raise ModelError("the module's output does not depend on its input")
         self.entry(value)
@@ -74,6 +79,10 @@ class Reader:
         layers, kept = self.layers.finished()
         self.made = [self.made[position] for position in kept]
         return layers
+
+    def chosen(self, result: Any) -> Any:
+        """The tensor that is explained, of what the module returned."""
+        return output_tensor(result, self.output)
 
     def check_names(self, needed: set[Any]) -> None:
         """Refuse what has a name before anything smaller inside it is stumbled over."""
@@ -90,7 +99,7 @@ class Reader:
     def placeholders(self) -> Iterator[tuple[Any, Any]]:
         """The graph's inputs: the network's own, and what it holds."""
         for node, value in zip(self.graph.find_nodes(op="placeholder"), self.feeds(), strict=True):
-            yield node, Value(INPUT, self.shapes[INPUT]) if value is self.x else value
+            yield node, Value(INPUT, self.shapes[INPUT], not self.x.is_floating_point()) if value is self.x else value
 
     def feeds(self) -> Iterator[Any]:
         """What runs the graph: x, parameters, buffers and constants, in the graph's order."""
@@ -113,30 +122,46 @@ class Reader:
 
     def call(self, node: Any) -> Any:
         """One node's result, checked for its shape."""
-        name = "local_response_norm" if node in self.norms else operation(node)
+        name = self.norms[node].name if node in self.norms else operation(node)
         if node.target is operator.getitem:
             result = self.piece(*(self.argument(a) for a in node.args))
         else:
             arguments = {key: self.argument(a) for key, a in (self.norms[node] if node in self.norms else _bind(node)).items()}
-            if not any(isinstance(v, Value) for v in _flat(arguments.values())):
+            flat = list(_flat(arguments.values()))
+            if any(isinstance(v, Pieces) for v in flat):
+                raise Refused("it takes all results of an operator together; only the first can be used")
+            if not any(isinstance(v, (Value, Turned)) for v in flat):
                 return self.constant(node)
-            if name is None or name not in HANDLERS:
-                raise Refused("this operator has no record")
-            users = {operation(u) for u in node.users}
-            result = HANDLERS[name](self, Call(name, arguments, _shape(node)[1:], users))
-        if isinstance(result, Value):
+            if name is None or (name not in HANDLERS and name not in PERMUTES):
+                raise Refused(UNKNOWN)
+            result = self.made_by(name, Call(name, arguments, _shape(node)[1:], {operation(u) for u in node.users}, node.target))
+        if isinstance(result, Turned):
+            if result.full(self.n_batch) != _shape(node):
+                raise Refused(f"its record gives {result.full(self.n_batch)}, PyTorch gives {_shape(node)}")
+        elif isinstance(result, Value):
+            if result.shape == (1,) and _shape(node) == (self.n_batch,):
+                result = Value(result.position, ())
             self.check_shape(name, result, _shape(node))
         return result
 
+    def made_by(self, name: str, call: Call) -> Any:
+        if name in PERMUTES:
+            return permuted(self, call)
+        if any(isinstance(v, Turned) for v in _flat(call.arguments.values())):
+            return turned(self, call, _shape(self.node), HANDLERS[name])
+        return HANDLERS[name](self, call)
+
     def piece(self, pieces: Any, index: int) -> Any:
         """One of several results: of records, or of a constant node."""
-        if not isinstance(pieces, list) or not callable(pieces[0]):
+        if not isinstance(pieces, Pieces):
             return pieces[index]
         if index >= len(pieces):
             raise Refused("only the first result of this operator can be used")
         return pieces[index]()
 
     def check_shape(self, name: str | None, value: Value, expected: Shape) -> None:
+        if not _floating(self.node) and not value.integer:
+            raise Refused("its result is not of a floating type, and only such can be explained")
         if expected[0] != self.n_batch:
             raise Refused(f"its result has shape {expected}: the batch axis of {self.n_batch} samples does not stay first")
         if name != "expand" and value.shape != expected[1:]:
@@ -155,6 +180,19 @@ class Reader:
         if torch.Tag.nondeterministic_seeded in node.target.tags:
             raise Refused("it draws random numbers")
         return node.target(*self.argument(node.args), **{k: self.argument(v) for k, v in node.kwargs.items()})
+
+    def probed(self, value: Value, stand_in: Array) -> Array:
+        """What the present node makes of other numbers in the place of a value (all samples)."""
+        import torch
+
+        def argument(a: Any) -> Any:
+            if isinstance(a, (list, tuple)):
+                return [argument(v) for v in a]
+            found = self.values[a] if hasattr(a, "op") else a
+            return torch.from_numpy(stand_in) if isinstance(found, Value) else found
+
+        result = self.node.target(*map(argument, self.node.args), **{k: argument(v) for k, v in self.node.kwargs.items()})
+        return np.asarray(result.numpy())
 
     # ------------------------------------------------------------------------------------------------ what the handlers use
 
@@ -175,15 +213,35 @@ class Reader:
         return f"{path}.{self.node.name}".lstrip(".")
 
     def entry(self, value: Value) -> Value:
-        """A value whose shape is its entry's own: a view becomes a record once something reads its elements."""
-        if self.shapes[value.position] == value.shape:
-            return value
-        key = (value.position, value.shape)
+        """A value whose shape is its entry's own: a view becomes a record once something reads its elements.
+
+        One number per sample is a vector of one element, and a view of a softmax the softmax of a view where that is the same.
+        """
+        shape = value.shape or (1,)
+        if self.shapes[value.position] == shape:
+            return Value(value.position, shape)
+        key = (value.position, shape)
         if key not in self.views:
             source = Value(value.position, self.shapes[value.position])
-            fields: dict[str, Any] = {} if len(value.shape) == 1 else {"shape": value.shape}
-            self.views[key] = self.put(Reshape if fields else Flatten, (source,), None, **fields)
+            self.views[key] = self.softmax(source, shape) or self.reshaped(source, shape)
         return self.views[key]
+
+    def reshaped(self, source: Value, shape: Shape) -> Value:
+        return self.put(Flatten, (source,), None) if len(shape) == 1 else self.put(Reshape, (source,), None, shape=shape)
+
+    def softmax(self, source: Value, shape: Shape) -> Value | None:
+        """A Softmax under a shape that differs in axes of size 1 only, so that it stays the last entry."""
+        record = self.layers.records[source.position] if source.position != INPUT else None
+        if not isinstance(record, Softmax) or [s for s in source.shape if s > 1] != [s for s in shape if s > 1]:
+            return None
+        axis = record.axis % (len(source.shape) + 1) - 1
+        if source.shape[axis] == 1:
+            return None
+        number = sum(s > 1 for s in source.shape[:axis])  # among the axes that have elements
+        axes = [a for a, s in enumerate(shape) if s > 1]
+        read = source.position - 1 if record.inputs is None else record.inputs[0]
+        before = self.entry(Value(read, shape))
+        return self.put(Softmax, (before,), record.name, axis=axes[number] + 1, log=record.log)
 
     def array(self, value: Any, what: str) -> Array:
         import torch
@@ -216,9 +274,15 @@ def _shape(node: Any) -> Shape:
     return tuple((value[0] if isinstance(value, (tuple, list)) else value).shape)
 
 
+def _floating(node: Any) -> bool:
+    value = node.meta["val"]
+    dtype = (value[0] if isinstance(value, (tuple, list)) else value).dtype
+    return bool(dtype.is_floating_point)
+
+
 def _flat(values: Any) -> Iterator[Any]:
     for value in values:
-        if isinstance(value, list):
+        if isinstance(value, list) and not isinstance(value, Pieces):
             yield from _flat(value)
         else:
             yield value

@@ -329,7 +329,7 @@ def scale(builder: _Builder, entry: Entry, source: Tensor, factor: NDArray[Any],
     vector, offset = full(factor, entry.shape), None if shift is None else full(shift, entry.shape)
     flat = reshaped(builder, entry, source, (math.prod(source.shape),))
     seen = Entry(entry.position, L.Scale(vector, offset, name=entry.record.name), entry.sources, flat.shape)
-    unit = builder.affine(seen, (flat,))
+    unit = builder.affine(seen, (flat,), len(entry.shape))
     return reshaped(builder, entry, unit if isinstance(unit, Tensor) else builder.put(unit), entry.shape)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DomainError
+from ..foreign import masked
+from ..foreign import take as take_foreign
 from ..rules import Rule, WSquare, ZBox, ZPlus
 from .shapes import Shape
 from .units import Affine, Box, Copy, Move, Region, Reshaping, Tensor, Unit, Words
@@ -38,6 +41,14 @@ def broadcast_bounds(low: Any, high: Any, shape: Shape, what: str) -> Box:
     return lower, upper
 
 
+def _own(bound: Any) -> Any:
+    """A bound that nobody else writes to: plans are made from it later."""
+    host = take_foreign(bound)[0]
+    if masked(host):
+        raise DomainError("domain holds a masked array; say what stands for its masked values: low.filled(value)")
+    return np.array(host) if isinstance(host, np.ndarray) else copy.deepcopy(host)
+
+
 @dataclass(frozen=True)
 class Domain:
     """kind "real", "nonnegative" or "box"."""
@@ -57,7 +68,7 @@ class Domain:
             low, high = domain
             if any(isinstance(v, str) or v is None for v in domain):
                 raise DomainError(f"domain is {domain!r:.80}, expected two numbers or arrays (low, high)")
-            return cls("box", low, high)
+            return cls("box", _own(low), _own(high))
         raise DomainError(f'domain is {domain!r:.80}, expected "real", "nonnegative" or (low, high)')
 
     @property

@@ -57,9 +57,9 @@ class Folding:
                 self.reads[reader] = tuple(source if s == position else s for s in self.reads[reader])
 
 
-def affine(record: L.BatchNorm | L.Scale, n: int | None = None) -> tuple[Vector, Vector]:
+def affine(record: L.BatchNorm | L.Scale | L.Preparation, n: int | None = None) -> tuple[Vector, Vector]:
     """(scale, shift) of x·scale + shift along its one axis, in float64; `n` is that axis's size, where one number may stand for all."""
-    if isinstance(record, L.Scale):
+    if isinstance(record, (L.Scale, L.Preparation)):
         scale = np.asarray(record.scale, np.float64).reshape(-1)
         shift = np.zeros_like(scale) if record.shift is None else np.asarray(record.shift, np.float64).reshape(-1)
         if n is None:

@@ -5,6 +5,7 @@ Both passes rewrite a list of steps before memory is laid out, and only where no
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict
 from dataclasses import replace
 
@@ -99,15 +100,20 @@ def fuse_products(steps: list[Step]) -> list[Step]:
             continue
         if not all(_takes_product(steps[w], r) for w in writers):
             continue
-        between = range(writers[0], number)
-        if any(i in between and i not in writers for i in touched[id(out.buffer.root)]):
+        own, others = set(writers), (touched[id(view.buffer.root)] for view in (out, step.m))
+        of_out, of_m = (users[bisect_left(users, writers[0]) : bisect_left(users, number)] for users in others)
+        if any(i not in own for i in of_out):
             continue
-        if any(steps[i].out.buffer.root is step.m.buffer.root for i in between):  # m is not there yet
+        if any(steps[i].out.buffer.root is step.m.buffer.root for i in of_m):  # m is not there yet
             continue
         for w in writers:
             steps[w] = _with_product(steps[w], step)
-        touched[id(out.buffer.root)] = sorted({*touched[id(out.buffer.root)], *writers} - {number})
-        touched[id(step.m.buffer.root)] = sorted({*touched[id(step.m.buffer.root)], *writers} - {number})
+        for users in {id(r): touched[id(r)] for r in (out.buffer.root, step.m.buffer.root)}.values():
+            del users[bisect_left(users, number)]
+            for w in writers:
+                place = bisect_left(users, w)
+                if place == len(users) or users[place] != w:
+                    users.insert(place, w)
         dropped.add(number)
     return [step for number, step in enumerate(steps) if number not in dropped]
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import layers as L
 from ..rules import W_GAMMA_NEG, W_GAMMA_POS, W_NEG, W_POS, X_ABS, X_ONE, Share, Term, W, X
 from . import units as U
 from .fuse import fuse_products, join_channels
@@ -50,6 +51,10 @@ class Lowering(LoweringBase):
             if number and number == self.program.wide:
                 self.narrow()
             self.unit = unit
+            if unit.twin and (unit.out.valueless or not unit.in_relevance):
+                if isinstance(unit, U.Affine) and unit.tapped is not None and unit.in_relevance:
+                    self.taps_open(unit)
+                continue
             FORWARD[type(unit)](self, unit)
         output = self.network.output
         self.unit = None
@@ -87,11 +92,17 @@ class Lowering(LoweringBase):
             self.factors[unit.out.index] = [(factor, "gate")]
             self.sums(unit, out, dict(factor=View(factor), mode="derivative"))
             return
-        kind = "gate" if unit.out.form == "c" else "denominator"
+        kind = "signed" if row.by_sign else "gate" if unit.out.form == "c" else "denominator"
+        if unit.half:
+            self.half(unit, out, kind)
+            return
+        if row.by_sign and (self.ledger or not fusable(unit) or has_slopes(unit)):
+            self.by_sign(unit, out)
+            return
         if not fusable(unit):
             self.general(unit, out, kind)
             return
-        (share,) = row.shares
+        share = row.shares[0]
         factor = self.buffer(f"{'g' if kind == 'gate' else 'd'}{self.label(unit.out)}", unit.out.shape, dtype=self.gates)
         self.factors[unit.out.index] = [(factor, kind)]
         fields = dict(factor=View(factor), mode=kind, dual=is_dual(unit), coefficient=share.coefficient, stabilizer=row.stabilizer)
@@ -104,13 +115,35 @@ class Lowering(LoweringBase):
         self.sums(unit, out, fields)
 
     def sums(self, unit: U.Neuron, out: Buffer, last: dict[str, Any]) -> None:
+        """Out = act(y), y = Σ_parts x w + b, and of `last` a factor and terms: in one epilogue, unless the activation is a prelu."""
+        if has_slopes(unit):
+            self.activated_apart(unit, out, last)
+        else:
+            self.pre_activations(unit, out, {**last, "activation": activation_of(unit.activation)})
+
+    def activated_apart(self, unit: U.Neuron, out: Buffer, last: dict[str, Any]) -> None:
+        """The same with steps of its own for the activation, which has parameters per channel, and for the factor."""
+        label, mode = self.label(unit.out), last.pop("mode", None)
+        y, factor, fields = self.buffer(f"y{label}", unit.out.shape), last.pop("factor", None), {}
+        if mode in ("gate", "denominator"):
+            fields = {key: last.pop(key) for key in ("coefficient", "stabilizer", "bias_d") if key in last}
+            last.setdefault("terms", View(self.buffer(f"n{label}", unit.out.shape)))
+        self.pre_activations(unit, y, last)
+        self.activate(unit, out, y)
+        if mode == "derivative":
+            self.activate(unit, factor.buffer, y, mode)
+        elif mode is not None:
+            self.emit(Step("FACTOR", unit, factor, factor=factor, terms=last["terms"], x=View(out), mode=mode, **fields))
+
+    def pre_activations(self, unit: U.Neuron, out: Buffer, last: dict[str, Any]) -> None:
         """Y = Σ_parts x w + b into `out`, operand by operand; the last one's epilogue takes the fields `last`."""
         parts = list(unit.parts)
         dual = bool(last.get("dual"))
         previous: tuple[View, View] | None = None
-        if len(parts) > 1 and is_identity(parts[0]):  # an operand of weight 1 starts both sums as it is
-            first = View(self.value(parts.pop(0).source))
-            previous = (first, first)
+        if len(parts) > 1 and is_identity(parts[0]):  # an operand of weight 1 starts both sums: as it is, or without its negative values
+            part = parts.pop(0)
+            first = View(self.value(part.source))
+            previous = (first, View(self.mapped(part, part.terms[0][0])) if dual else first)
         for number, part in enumerate(parts):
             fields: dict[str, Any] = dict(dual=dual)
             if number < len(parts) - 1:
@@ -122,7 +155,7 @@ class Lowering(LoweringBase):
                 following = (View(y), View(z) if dual else View(y))
             else:
                 bias = self.constant(unit.bias) if unit.bias is not None else None
-                fields.update(out=View(out), bias=bias, activation=activation_of(unit.activation), **last)
+                fields.update(out=View(out), bias=bias, **last)
             if previous is not None:
                 fields["y_prev"] = previous[0]
                 if dual:
@@ -161,12 +194,47 @@ class Lowering(LoweringBase):
                 fields.update(m=View(y), bias=self.constant(unit.bias) if unit.bias is not None else None)
             if unit.bias is not None and share.bias is not None:
                 fields["bias_d"] = self.constant(bias_map(unit.bias, share, row.gamma))
-            if row.fallback and number == 0 and len(row.shares) == 2:
+            if row.falls_back and number == 0:
                 fields["terms_prev"] = View(sums[1])
             window = self.window(unit, share.terms[0].w)
             self.emit(Step("FACTOR", unit, View(factor), factor=View(factor), window=window, **fields))
             factors.append((factor, kind))
         self.factors[unit.out.index] = factors
+
+    def half(self, unit: U.Neuron, out: Buffer, kind: str) -> None:
+        """The sum of what is shared, and the denominator: that sum itself where nothing is added to it."""
+        row = unit.row
+        assert row is not None
+        pairs = [(part, term) for part in unit.parts for term in part.terms[0]]
+        self.accumulate(pairs, out, row.gamma)
+        factor, (share,) = out, row.shares
+        window = self.window(unit, W)
+        if kind == "gate" or row.stabilizer or window is not None or (unit.bias is not None and share.bias is not None):
+            factor = self.buffer(f"{'g' if kind == 'gate' else 'd'}{self.label(unit.out)}", unit.out.shape, dtype=self.gates)
+            fields: dict[str, Any] = dict(terms=View(out), x=View(out), mode=kind, stabilizer=row.stabilizer)
+            if unit.bias is not None and share.bias is not None:
+                fields["bias_d"] = self.constant(bias_map(unit.bias, share, row.gamma))
+            self.emit(Step("FACTOR", unit, View(factor), factor=View(factor), window=window, **fields))
+        self.factors[unit.out.index] = [(factor, kind)]
+        if self.ledger:
+            self.kept[unit.out.index] = Kept([out], [self.magnitude(unit, 0) or out])
+
+    def by_sign(self, unit: U.Neuron, out: Buffer) -> None:
+        """Y, the first share's sum, and one factor: the second share's sum is what y has beside the first's and its bias."""
+        row, label = unit.row, self.label(unit.out)
+        assert row is not None
+        y = self.buffer(f"y{label}", unit.out.shape)
+        self.sums(unit, out, dict(terms=View(y)))
+        terms = self.share_terms(unit, 0)
+        factor = self.buffer(f"d{label}", unit.out.shape, dtype=self.gates)
+        bias = self.constant(unit.bias) if unit.bias is not None else None
+        fields: dict[str, Any] = dict(terms=View(terms), m=View(y), bias=bias, mode="signed", stabilizer=row.stabilizer)
+        self.emit(Step("FACTOR", unit, View(factor), factor=View(factor), window=self.window(unit, W), **fields))
+        self.factors[unit.out.index] = [(factor, "signed")]
+        if self.ledger:
+            sizes = self.buffer(f"a{label}", unit.out.shape)
+            self.accumulate([(part, Term(X_ABS, "|w|")) for part in unit.parts], sizes, 0.0)
+            self.kept[unit.out.index] = Kept([terms, self.share_terms(unit, 1)], [terms, sizes], y)
 
     def window(self, unit: U.Neuron, weight_map: str) -> Reals | None:
         scale = window_scale(unit.parts[0].window, weight_map)
@@ -214,12 +282,23 @@ class Lowering(LoweringBase):
 
     def elementwise(self, unit: U.Elementwise) -> None:
         source = self.value(unit.sources[0])
-        self.emit(Step("ACTIVATE", unit, View(self.new_value(unit)), View(source), activation=activation_of(unit.activation)))
+        self.activate(unit, self.new_value(unit), source)
 
     def affine(self, unit: U.Affine) -> None:
         source = self.value(unit.sources[0])
         shift = None if unit.shift is None else self.constant(unit.shift)
         self.emit(Step("AFFINE", unit, View(self.new_value(unit)), View(source), vector=self.constant(unit.scale), bias=shift))
+        if unit.tapped is not None:
+            self.taps_open(unit)
+
+    def taps_open(self, unit: U.Affine) -> None:
+        """What is positive where the affine hands relevance to its first source."""
+        assert unit.tapped is not None
+        assert unit.shares is not None
+        source = unit.sources[0]
+        passes = self.passing[unit.out.index] = self.buffer(f"p{self.label(unit.out)}", unit.out.shape)
+        x, vector, bias = View(self.value(source)), self.constant(unit.tapped), self.constant(unit.shares[unit.open_to])
+        self.emit(Step("AFFINE", unit, View(passes), x, vector=vector, bias=bias))
 
     def normalise(self, unit: U.Normalise) -> None:
         r = unit.record
@@ -230,7 +309,8 @@ class Lowering(LoweringBase):
     def probabilities(self, unit: U.Probabilities) -> None:
         n_axes = len(unit.out.shape)
         slot = unit.axis if unit.axis == 1 else unit.axis + max(0, 4 - n_axes)  # axis (batch counted) → slot of a view
-        self.emit(Step("SOFTMAX", unit, View(self.new_value(unit)), View(self.value(unit.sources[0])), mode=slot))
+        op = "LOG_SOFTMAX" if unit.log else "SOFTMAX"
+        self.emit(Step(op, unit, View(self.new_value(unit)), View(self.value(unit.sources[0])), mode=slot))
 
     def total(self, unit: U.Total) -> None:
         out = self.new_value(unit)
@@ -268,13 +348,22 @@ class Lowering(LoweringBase):
         self.emit(Step("EMBED", unit, View(out), ids, vector=self.constant(unit.weight), mode=feature_slot(unit)))
 
 
+def has_slopes(unit: U.Neuron) -> bool:
+    """Whether its activation is a prelu, which no epilogue knows."""
+    return isinstance(unit.activation, L.Activation) and unit.activation.slopes is not None
+
+
 def fusable(unit: U.Neuron) -> bool:
     """One share, one denominator that y's own pass over x and w can sum: Σ x w⁺ (z⁺ on x ≥ 0) or Σ x w."""
     row = unit.row
     assert row is not None
-    if len(row.shares) != 1 or row.shares[0].select != "all" or row.fallback:
-        return False
     terms = [(part, part.terms[0]) for part in unit.parts]
+    if row.by_sign:
+        first = len(terms) > 1 and is_identity(unit.parts[0]) and len(terms[0][1]) == 1
+        rest = terms[1:] if first else terms
+        return is_dual(unit) and all(len(t) == 1 and t[0].x == X for _, t in rest)
+    if len(row.shares) != 1 or row.shares[0].select != "all":
+        return False
     if any(len(t) != 1 or t[0].x != X for _, t in terms):
         return False
     maps = {t[0].w for _, t in terms}
@@ -284,7 +373,7 @@ def fusable(unit: U.Neuron) -> bool:
 
 
 def is_dual(unit: U.Neuron) -> bool:
-    return any(part.terms[0][0].w == W_POS for part in unit.parts)
+    return any(part.terms[0] and part.terms[0][0].w == W_POS for part in unit.parts)
 
 
 FORWARD: dict[type[U.Unit], Callable[[Lowering, Any], None]] = {

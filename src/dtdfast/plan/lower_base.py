@@ -22,7 +22,8 @@ def activation_of(record: L.ReLU | L.Activation | None) -> tuple[str, float, flo
         return "identity", 0.0, 0.0
     if isinstance(record, L.ReLU):
         return "relu", 0.0, 0.0
-    return record.kind, float(record.alpha or 0.0), float(record.beta or 0.0)
+    kind = "leaky_relu" if record.slopes is not None else record.kind  # whose slopes the step brings along
+    return kind, float(record.alpha or 0.0), float(record.beta or 0.0)
 
 
 def feature_slot(unit: U.Words) -> int:
@@ -59,6 +60,7 @@ class LoweringBase:
         self.values: dict[int, Buffer] = {}
         self.factors: dict[int, list[tuple[Buffer, str]]] = {}  # neuron's output → per share (factor, "gate" or "denominator")
         self.winners: dict[int, Buffer] = {}
+        self.passing: dict[int, Buffer] = {}  # affine's output → positive where relevance passes to its first source
         self.kept: dict[int, Kept] = {}
         self.names: dict[str, int] = {}
 
@@ -104,6 +106,13 @@ class LoweringBase:
         buffer = self.buffer(f"{stem}{self.label(tensor)}", tensor.shape, source.batch, plain=source.plain)
         self.emit(Step("CONVERT", None, View(buffer), View(source)))
         return buffer
+
+    def activate(self, unit: U.Neuron | U.Elementwise, out: Buffer, x: Buffer, mode: str | int = 0) -> None:
+        """Out = act(x), or act'(x) by the mode "derivative"."""
+        record = unit.activation
+        slopes = record.slopes_for(len(unit.out.shape)) if isinstance(record, L.Activation) and record.slopes is not None else None
+        bound = None if slopes is None else self.constant(slopes)
+        self.emit(Step("ACTIVATE", unit, View(out), View(x), activation=activation_of(record), bound=bound, mode=mode))
 
     def emit(self, step: Step) -> None:
         if step.unit is None:

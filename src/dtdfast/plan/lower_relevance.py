@@ -9,7 +9,7 @@ import numpy as np
 
 from ..rules import X_ABOVE_LOW, X_BELOW_HIGH, X_NEG, X_ONE, X_POS, Term, W, X
 from . import units as U
-from .lower_base import LoweringBase, activation_of, feature_slot, is_identity, is_whole
+from .lower_base import LoweringBase, feature_slot, is_identity, is_whole
 from .steps import Buffer, Step, View
 from .taps import phases
 
@@ -127,7 +127,10 @@ class RelevanceLowering:
         """S = factor ⊙ c or R / d per share, then one scatter per operand and term."""
         row = unit.row
         assert row is not None
-        for number, (factor, kind) in enumerate(self.forward.factors[unit.out.index]):
+        factors = self.forward.factors[unit.out.index]
+        if row.by_sign and not self.program.gradient:  # one factor, whose sign says which share holds
+            factors = [(factors[0][0], "positive"), (factors[0][0], "negative")]
+        for number, (factor, kind) in enumerate(factors):
             pairs = [(p, term) for p in unit.parts for term in p.terms[number] if p.source.wanted]
             if not pairs:
                 continue
@@ -135,9 +138,14 @@ class RelevanceLowering:
             if kind == "gate":
                 self.emit(Step("MULTIPLY", unit, View(s), View(r), m=View(factor), mode="times", repeat=self.t))
             else:
-                self.emit(Step("DIVIDE", unit, View(s), View(r), m=View(factor), repeat=self.t))
+                mode = "none" if kind == "denominator" else kind
+                self.emit(Step("DIVIDE", unit, View(s), View(r), m=View(factor), mode=mode, repeat=self.t))
             for part, term in pairs:
                 self.scatter(part, term, s, row.gamma)
+        if unit.half and not any(unit.parts[k].terms[0] for k in range(len(unit.parts))):  # nothing to share by: the ledger says so
+            for source in {t.index: t for t in unit.sources if t.wanted}.values():
+                out, accumulate = self.sink(source)
+                self.emit(Step("MOVE", unit, View(out), bound=self.forward.constant([0.0]), accumulate=accumulate))
 
     def scatter(self, part: U.Part, term: Term, s: Buffer, gamma: float) -> None:
         """r_in[i] (+)= in(x_i) · Σ_j wm(w_ij) s_j (without x in the c form)."""
@@ -181,8 +189,7 @@ class RelevanceLowering:
         (source,) = unit.sources
         if self.program.gradient:
             slope = self.forward.buffer(f"g{self.forward.label(unit.out)}", unit.out.shape)
-            x = View(self.forward.value(source))
-            self.emit(Step("ACTIVATE", unit, View(slope), x, activation=activation_of(unit.activation), mode="derivative"))
+            self.forward.activate(unit, slope, self.forward.value(source), "derivative")
             out, accumulate = self.sink(source)
             self.emit(Step("MULTIPLY", unit, View(out), View(r), m=View(slope), mode="times", accumulate=accumulate, repeat=self.t))
         elif source.form == "c":  # a ReLU: x = max(0, y), so c passes where it is active
@@ -205,8 +212,27 @@ class RelevanceLowering:
             out, accumulate = self.sink(unit.sources[0])
             scale = self.forward.constant(unit.scale)
             self.emit(Step("AFFINE", unit, View(out), View(r), vector=scale, accumulate=accumulate))
-        else:
+        elif unit.shares is None:
             self.passes(unit, unit.sources[0], r)
+        else:
+            self.spread(unit, unit.shares, r)
+
+    def spread(self, unit: U.Affine, shares: tuple[U.Floats, ...], r: Buffer) -> None:
+        """To every source its share per channel, to the first where its taps are open."""
+        if unit.out.form == "c":
+            whole = self.forward.buffer(f"r{self.forward.label(unit.out)}", unit.out.shape, "nt")
+            self.times_x(unit.out, r, whole, False)
+            r = whole
+        carriers = unit.carriers
+        for number, (source, share) in enumerate(zip(unit.sources, shares, strict=True)):
+            if not source.wanted or source not in carriers:
+                continue
+            out, accumulate = self.sink(source)
+            if number == unit.open_to and unit.tapped is not None:
+                m = View(self.forward.passing[unit.out.index])
+                self.emit(Step("MULTIPLY", unit, View(out), View(r), m=m, mode="positive", accumulate=accumulate, repeat=self.t))
+            else:
+                self.emit(Step("AFFINE", unit, View(out), View(r), vector=self.forward.constant(share), accumulate=accumulate))
 
     def normalise(self, unit: U.Normalise, r: Buffer) -> None:
         self.passes(unit, unit.sources[0], r)

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
+from heapq import heappop, heappush
+
+import numpy as np
+
 from .steps import Buffer, Step, View
 
 ALIGN = 64  # bytes
+
+MANY = 4096
+"""Buffers beyond which they are placed in the order of their first use, so that planning takes time in proportion to their number."""
 
 
 def insert_clears(steps: list[Step], known: set[int]) -> list[Step]:
@@ -36,21 +44,73 @@ def live_ranges(steps: list[Step]) -> list[Buffer]:
 
 
 def place(buffers: list[Buffer], n: int, t: int, *, reuse: bool) -> int:
-    """Offsets for buffers, largest first, each at the lowest place free throughout its life; returns the arena's bytes."""
-    placed: list[tuple[Buffer, int]] = []
+    """Offsets for buffers; returns the arena's bytes."""
+    sizes = {id(b): -(-b.nbytes(n, t) // ALIGN) * ALIGN for b in buffers}
+    if not reuse:
+        top = 0
+        for buffer in sorted(buffers, key=lambda b: (-b.nbytes(n, t), b.first)):
+            buffer.offset = top
+            top += sizes[id(buffer)]
+        return top
+    largest_first = sorted(buffers, key=lambda b: (-b.nbytes(n, t), b.first))
+    return _lowest(largest_first, sizes) if len(buffers) <= MANY else _in_order(buffers, sizes)
+
+
+def _lowest(buffers: list[Buffer], sizes: dict[int, int]) -> int:
+    """Each buffer at the lowest place free throughout its life: little memory, in time that grows with the square of their number."""
+    first, last, start, end = (np.zeros(len(buffers), np.int64) for _ in range(4))  # of those placed, in order of their offsets
     top = 0
-    for buffer in sorted(buffers, key=lambda b: (-b.nbytes(n, t), b.first)):
-        size = -(-buffer.nbytes(n, t) // ALIGN) * ALIGN
-        offset = 0
-        if reuse:
-            rivals = sorted((b.offset, s) for b, s in placed if b.first <= buffer.last and buffer.first <= b.last)
-            for start, length in rivals:
-                if offset + size <= start:
-                    break
-                offset = max(offset, start + length)
-        else:
-            offset = top
-        buffer.offset = offset
-        placed.append((buffer, size))
+    for number, buffer in enumerate(buffers):
+        size = sizes[id(buffer)]
+        rivals = np.flatnonzero((first[:number] <= buffer.last) & (last[:number] >= buffer.first))
+        ends = np.maximum.accumulate(np.concatenate([[0], end[rivals]]))  # what is taken below each rival, and below the sky
+        gaps = np.concatenate([start[rivals], [np.iinfo(np.int64).max]]) - ends
+        offset = buffer.offset = int(ends[np.argmax(gaps >= size)])
+        place = int(np.searchsorted(start[:number], offset))
+        for array, value in ((first, buffer.first), (last, buffer.last), (start, offset), (end, offset + size)):
+            array[place + 1 : number + 1] = array[place:number]
+            array[place] = value
         top = max(top, offset + size)
+    return top
+
+
+def _in_order(buffers: list[Buffer], sizes: dict[int, int]) -> int:
+    """Buffers as they come: each in the smallest hole that holds it, what is left of the hole and what has ended become holes again."""
+    holes: list[tuple[int, int]] = []  # (size, offset), sorted
+    starts, ends = dict[int, int](), dict[int, int]()  # offset → size, and end → offset, of the holes
+    ending: list[tuple[int, int, int]] = []  # (last step, offset, size) of what lives
+    top = 0
+
+    def take(size: int, offset: int) -> None:
+        holes.pop(bisect_left(holes, (size, offset)))
+        del starts[offset], ends[offset + size]
+
+    def give(size: int, offset: int) -> None:
+        if offset in ends:
+            before = ends[offset]
+            length = starts[before]
+            take(length, before)
+            size, offset = size + length, before
+        if offset + size in starts:
+            length = starts[offset + size]
+            take(length, offset + size)
+            size += length
+        insort(holes, (size, offset))
+        starts[offset], ends[offset + size] = size, offset
+
+    for buffer in sorted(buffers, key=lambda b: b.first):
+        while ending and ending[0][0] < buffer.first:
+            _, offset, size = heappop(ending)
+            give(size, offset)
+        size = sizes[id(buffer)]
+        found = bisect_left(holes, (size, -1))
+        if found < len(holes):
+            length, offset = holes[found]
+            take(length, offset)
+            if length > size:
+                give(length - size, offset + size)
+        else:
+            offset, top = top, top + size
+        buffer.offset = offset
+        heappush(ending, (buffer.last, offset, size))
     return top

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from .. import layers as L
-from ..errors import DomainError, RuleError
+from ..errors import DomainError, LayerError, RuleError
 from ..presets import RuleBook
-from ..rules import Pass, Rule, ZBox
+from ..rules import PRODUCT_FORM, W_NEG, W_POS, Pass, Row, Rule, ZBox, ZPlus, ZPlusBySign
 from . import axes
 from .domain import Domain, broadcast_bounds, carry
 from .fold import LINEAR, Folding, affine, fold, per_channel
 from .geometry import conv_part, linear_part, move_pairs, pool_part, winner_taps
-from .shapes import Shape
+from .shapes import Shape, spatial
 from .signs import sign_of
 from .taps import Taps, identity
 from .units import (
@@ -53,6 +53,9 @@ class Network:
     output: Tensor
     folding: Folding
     at: dict[int, Tensor]  # the caller's position → the tensor that stands for its output
+
+    def __repr__(self) -> str:
+        return f"Network({len(self.units)} units, {self.input.shape} -> {self.output.shape})"
 
 
 class _Builder:
@@ -98,6 +101,8 @@ class _Builder:
 
     def unit(self, entry: Entry, sources: tuple[Tensor, ...]) -> Unit | Tensor | None:
         record, here = entry.record, (entry.position,)
+        if isinstance(record, POOLS) and self.idle(entry, sources[0]):
+            return Reshaping(here, sources, self.tensor(entry))
         if isinstance(record, (*LINEAR, *POOLS)):
             return self.neuron(entry, sources)
         if isinstance(record, L.Add):
@@ -106,6 +111,8 @@ class _Builder:
             return self.activation(entry, sources)
         if isinstance(record, (L.BatchNorm, L.Scale)):
             return self.affine(entry, sources)
+        if isinstance(record, L.Preparation):
+            return self.preparation(entry, sources)
         if isinstance(record, L.MaxPool):
             return self.winner(entry, sources[0], self.tensor(entry), winner_taps(record, sources[0], entry))
         if isinstance(record, (L.Flatten, L.Reshape)):
@@ -117,9 +124,18 @@ class _Builder:
             return Normalise(here, sources, self.tensor(entry), record=record)
         if isinstance(record, L.Softmax):
             axis = record.axis % (len(entry.shape) + 1)
-            return Probabilities(here, sources, self.tensor(entry), axis=axis)
+            return Probabilities(here, sources, self.tensor(entry), axis=axis, log=record.log)
         assert isinstance(record, L.Embedding)
         return Words(here, sources, self.tensor(entry), weight=np.asarray(record.weight))
+
+    def idle(self, entry: Entry, source: Tensor) -> bool:
+        """A pool of one-element windows computes nothing; only a convention with a stabilizer takes from it, or a rule of its own."""
+        kernel = source.shape[1:]
+        if not isinstance(entry.record, L.GlobalAvgPool):
+            kernel = spatial(getattr(entry.record, "kernel", 1), len(kernel), "kernel")
+        alone = entry.shape == source.shape and set(kernel) == {1}
+        said = self.book.explicit(entry.position, entry.record) or self.book.everywhere()
+        return alone and self.book.convention.stabilizer == 0 and said is None
 
     def neuron(self, entry: Entry, sources: tuple[Tensor, ...]) -> Neuron:
         record, (source,) = entry.record, sources
@@ -200,6 +216,9 @@ class _Builder:
         assert isinstance(record, (L.ReLU, L.Activation))
         last = self.folding.reads[entry.position][0]
         unit = self.turned[source.index].neuron if source.index in self.turned else self.maker.get(source.index)
+        slopes = isinstance(record, L.Activation) and record.slopes is not None
+        if isinstance(unit, Neuron) and slopes and (unit.parts[0].window is not None or source.index in self.turned):
+            unit = None  # a derivative per channel does not meet a factor per position, nor channels that lie elsewhere
         if isinstance(unit, Neuron) and unit.activation is None and self.folding.readers[last] == [entry.position]:
             unit.activation = record
             unit.entries = (*unit.entries, entry.position)
@@ -208,22 +227,47 @@ class _Builder:
             return None
         return Elementwise((entry.position,), sources, self.tensor(entry), activation=record)
 
-    def affine(self, entry: Entry, sources: tuple[Tensor, ...]) -> Unit | Tensor:
+    def affine(self, entry: Entry, sources: tuple[Tensor, ...], n_axes: int | None = None) -> Unit | Tensor:
+        """Nothing takes it in: a linear layer of one tap, its shift as bias, or passed by relevance; `n_axes` before it was flattened."""
         record, (source,) = entry.record, sources
         assert isinstance(record, (L.BatchNorm, L.Scale))
         if isinstance(record, L.Scale) and not per_channel(record, entry.shape):
             return axes.scale(self, entry, source, record.scale, record.shift)
         scale, shift = affine(record)
-        rule = self.book.explicit(entry.position, record)
-        if rule is None or isinstance(rule, Pass):
-            return Affine((entry.position,), sources, self.tensor(entry), scale=scale, shift=shift if shift.any() else None)
+        said = self.book.explicit(entry.position, record)
+        rule = said or self.book.affine((n_axes or len(entry.shape)) == 1)
+        row = None if isinstance(rule, Pass) else rule.row(self.book.convention)
+        split = None if row is None else splits(row)
+        if isinstance(rule, Pass) or split or (said is None and self.transparent(rule, source)):
+            unit = Affine((entry.position,), sources, self.tensor(entry), scale=scale, shift=shift if shift.any() else None)
+            unit.split = None if said is None and source.is_input else split
+            unit.falls_back = row is not None and row.falls_back
+            return unit
         part = Part(entry.position, source, identity(source.channels, source.space), scale.reshape(-1, 1, 1, 1, 1))
-        self.rule[entry.position] = (rule, True)
-        return Neuron((entry.position,), sources, self.tensor(entry), parts=[part], bias=shift)
+        self.rule[entry.position] = (rule, said is not None)
+        return Neuron((entry.position,), sources, self.tensor(entry), parts=[part], bias=shift if shift.any() else None)
+
+    def transparent(self, rule: Rule, source: Tensor) -> bool:
+        """Whether relevance passes an affine that takes no tap: at the input where a first-layer rule is looked for behind it."""
+        first = self.book.preset.first if self.book.everywhere() is None else None
+        return (source.is_input and first is not None) or isinstance(rule, ZBox)
+
+    def preparation(self, entry: Entry, sources: tuple[Tensor, ...]) -> Unit:
+        """What becomes of the input before the network: relevance passes."""
+        record, (source,) = entry.record, sources
+        assert isinstance(record, L.Preparation)
+        if not source.is_input:
+            raise LayerError(
+                f"{entry}: a Preparation prepares the network's input, but reads something computed; inside a network use Scale"
+            )
+        scale, shift = affine(record)
+        return Affine((entry.position,), sources, self.tensor(entry), scale=scale, shift=shift if shift.any() else None, prepares=True)
 
     def gating(self, entry: Entry, sources: tuple[Tensor, ...]) -> Gating:
-        """Order the operands as (signal, gate): the gate is the one made by a sigmoid."""
-        gates = [self.is_gate(s) for s in sources]
+        """Order the operands as (signal, gate): the gate is the one made by a sigmoid, else the one that is an affine image of such."""
+        gates = [self.is_gate(s, affine=False) for s in entry.sources]
+        if not any(gates):
+            gates = [self.is_gate(s, affine=True) for s in entry.sources]
         signal, gate = sources if not gates[0] else sources[::-1]
         if sum(gates) != 1:  # fine for predict; explaining refuses it (resolve.py)
             signal, gate = sources if sources[0].shape == entry.shape else sources[::-1]
@@ -231,18 +275,17 @@ class _Builder:
         unit.gates = sum(gates)
         return unit
 
-    def is_gate(self, tensor: Tensor) -> bool:
-        """Made by a sigmoid, perhaps moved since."""
-        while True:
-            unit = self.maker.get(tensor.index)
-            if unit is None:
+    def is_gate(self, position: int, *, affine: bool) -> bool:
+        """Made by a sigmoid and perhaps moved since; with `affine` also scaled and shifted, as in 1 + σ(x), 2σ(x) or 1 − σ(x)."""
+        passed = (L.Dropout, L.Flatten, L.Reshape, L.Gather, L.Expand, *MOVES, *((L.Scale, L.BatchNorm) if affine else ()))
+        while position != L.INPUT:
+            entry = self.entries[position]
+            if isinstance(entry.record, L.Activation):
+                return entry.record.kind in ("sigmoid", "hard_sigmoid")
+            if not isinstance(entry.record, passed) or len(entry.sources) != 1:
                 return False
-            activation = getattr(unit, "activation", None)
-            if isinstance(activation, L.Activation):
-                return activation.kind in ("sigmoid", "hard_sigmoid")
-            if not isinstance(unit, (Reshaping, Move, Copy)) or len(unit.sources) != 1:
-                return False
-            tensor = unit.sources[0]
+            (position,) = entry.sources
+        return False
 
     # ------------------------------------------------------------------------------------------------------------- rules
 
@@ -288,6 +331,10 @@ class _Builder:
         first = self.book.preset.first
         if reads_input and not said and first is not None:
             rule = first if isinstance(first, Rule) else self.domain.rule
+            if isinstance(rule, ZPlus) and self.book.by_sign:
+                rule = ZPlusBySign()
+        if isinstance(rule, ZPlusBySign) and unit.out.nonnegative:
+            rule = ZPlus(bias="none", stabilizer=rule.stabilizer)
         if isinstance(rule, ZBox):
             self.assign_boxes(unit, rule, reads_input, boxes)
         unit.row = rule.row(self.book.convention)
@@ -325,6 +372,14 @@ def shares(record: L.Layer) -> bool:
     return isinstance(record, (*LINEAR, *POOLS, L.Add, L.Resample))
 
 
+def splits(row: Row) -> tuple[float, float] | None:
+    """Of a row that shares by products of one sign, without a bias: how much goes by those of y's sign, and by the others."""
+    signed = all(term.x in PRODUCT_FORM and term.w in (W_POS, W_NEG) for share in row.shares for term in share.terms)
+    if row.holds_bias or not signed:
+        return None
+    return row.shares[0].coefficient, 0.0 if row.by_sign or len(row.shares) == 1 else row.shares[1].coefficient
+
+
 def same(a: Rule, b: Rule) -> bool:
     if isinstance(a, ZBox) or isinstance(b, ZBox):
         return a is b or (isinstance(a, ZBox) and isinstance(b, ZBox) and a.low is None and b.low is None)
@@ -334,6 +389,8 @@ def same(a: Rule, b: Rule) -> bool:
 def build(entries: dict[int, Entry], input_shape: Shape, last: int, stop: int | None, book: RuleBook, domain: Domain) -> Network:
     """Units of the network that ends at `last`; `stop` is the entry whose relevance is wanted (None: the input)."""
     folding = fold(entries, (last,) if stop is None else (last, stop))
+    if domain.kind == "real" and any(isinstance(entry.record, L.Preparation) for entry in entries.values()):
+        book = book.of_prepared_inputs()
     builder = _Builder(entries, input_shape, folding, book, domain)
     builder.input.nonnegative = domain.kind == "nonnegative" or (domain.kind == "box" and bool(np.min(domain.low) >= 0))
     builder.build()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ..show import preformatted
 from .steps import Buffer, Step
 from .text import describe
 from .units import Unit
@@ -84,5 +85,21 @@ class Plan:
                 ranges.append((step.unit, number, number + 1))
         return ranges
 
+    def largest(self) -> str:
+        """The layer whose result takes most of the arena."""
+        sizes: dict[int, int] = {}
+        for step in (*self.forward, *self.relevance):
+            if step.unit is not None:
+                place = step.unit.position
+                sizes[place] = max(sizes.get(place, 0), step.out.buffer.root.nbytes(self.n, self.t))
+        return f"layer {max(sizes, key=lambda place: sizes[place])}" if sizes else "the network"
+
     def __str__(self) -> str:
         return describe(self)
+
+    def __repr__(self) -> str:
+        steps = len(self.forward) + len(self.relevance)
+        return f"Plan({self.program!r}, n={self.n}, t={self.t}, {steps} steps, arena {self.arena:,} bytes, {self.macs:,} multiply-adds)"
+
+    def _repr_html_(self) -> str:
+        return preformatted(str(self))

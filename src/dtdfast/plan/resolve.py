@@ -62,11 +62,13 @@ def _check(unit: Unit, layers: list[L.Layer], gradient: bool) -> None:
 
 def _forms(network: Network, leaves: Tensor, gradient: bool) -> None:
     network.output.form = "c" if gradient else "R"
+    signed = {u.out.index for u in network.units if isinstance(u, Neuron) and u.row is not None and u.row.by_sign}
     for tensor in reversed(network.tensors):
         if tensor is network.output or not tensor.wanted:
             continue
         readers = [u for u in tensor.readers if u.out.wanted and (gradient or tensor in u.carriers)]
-        tensor.form = "c" if gradient or (readers and all(delivers(u) == "c" for u in readers)) else "R"
+        product = bool(readers) and all(delivers(u) == "c" for u in readers) and tensor.index not in signed  # whose d has two signs
+        tensor.form = "c" if gradient or (product and not tensor.valueless) else "R"
 
 
 def delivers(unit: Unit) -> str:

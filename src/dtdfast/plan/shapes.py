@@ -60,10 +60,17 @@ def output_shape(record: L.Layer, *shapes: Shape) -> Shape:
 
 
 @output_shape.register(L.ReLU)
-@output_shape.register(L.Activation)
 @output_shape.register(L.Dropout)
 @output_shape.register(L.LRN)
 def _same(record: L.Layer, shape: Shape) -> Shape:
+    return shape
+
+
+@output_shape.register
+def _activation(record: L.Activation, shape: Shape) -> Shape:
+    slopes = () if record.slopes is None else record.slopes.shape
+    if slopes not in ((), shape[:1], shape):
+        raise ShapeError(f"slopes has shape {slopes}; its input is (n, {_join(shape)}): give one slope per channel, or one per element")
     return shape
 
 
@@ -170,9 +177,10 @@ def _global_pool(record: L.GlobalAvgPool, shape: Shape) -> Shape:
     return (shape[0],) + (1,) * _spatial_rank(shape, "GlobalAvgPool")
 
 
-@output_shape.register
-def _batch_norm(record: L.BatchNorm, shape: Shape) -> Shape:
-    _per_channel(record.mean.shape[0], shape)
+@output_shape.register(L.BatchNorm)
+@output_shape.register(L.Preparation)
+def _batch_norm(record: L.BatchNorm | L.Preparation, shape: Shape) -> Shape:
+    _per_channel((record.mean if isinstance(record, L.BatchNorm) else record.scale).shape[0], shape)
     return shape
 
 

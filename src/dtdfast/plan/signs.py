@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
 from .. import layers as L
 from ..rules import (
     W_ABS,
@@ -29,31 +34,53 @@ SIGNED = frozenset((W, W_GAMMA_POS, W_GAMMA_NEG))
 
 _SIGNS = {X_POS: 1, X_NEG: -1, X_ONE: 1, X_ABS: 1, X_ABOVE_LOW: 1, X_BELOW_HIGH: -1, W_POS: 1, W_NEG: -1, W_SQUARE: 1, W_ONE: 1, W_ABS: 1}
 
-_KEEP = ("leaky_relu", "elu", "silu", "gelu", "gelu_tanh", "hard_swish", "tanh")  # non-negative for a non-negative input
-_ALWAYS = ("sigmoid", "hard_sigmoid", "softplus")
+SIGN_AFTER: dict[str, Callable[[L.Activation, bool], bool]] = {  # kind → whether outputs are ≥ 0, by whether inputs are
+    **dict.fromkeys(("sigmoid", "hard_sigmoid", "softplus"), lambda record, nonnegative: True),
+    **dict.fromkeys(
+        ("elu", "selu", "celu", "silu", "gelu", "gelu_tanh", "mish", "hard_swish", "tanh", "softsign", "hard_shrink", "soft_shrink",
+         "tanh_shrink"),
+        lambda record, nonnegative: nonnegative,
+    ),
+    "log_sigmoid": lambda record, nonnegative: False,
+    "leaky_relu": lambda record, nonnegative: nonnegative or _at_most_0(record.alpha),
+    "prelu": lambda record, nonnegative: nonnegative or _at_most_0(record.slopes),
+    "clip": lambda record, nonnegative: _at_least_0(record.alpha) or (nonnegative and _at_least_0(record.beta)),
+    "threshold": lambda record, nonnegative: (nonnegative or _at_least_0(record.alpha)) and _at_least_0(record.beta),
+}  # fmt: skip
+"""A kind without a row is an error here, not a sign that is guessed."""
+
+if missing := L.ACTIVATIONS.keys() - SIGN_AFTER.keys():
+    raise NotImplementedError(f"plan/signs.py says nothing of {', '.join(sorted(missing))}")
+
+
+def _at_most_0(value: Any) -> bool:
+    return bool(np.max(value) <= 0)
+
+
+def _at_least_0(value: Any) -> bool:
+    return bool(np.min(value) >= 0)
 
 
 def _after(activation: L.ReLU | L.Activation | None, nonnegative: bool) -> bool:
     if activation is None:
         return nonnegative
-    if isinstance(activation, L.ReLU) or activation.kind in _ALWAYS:
-        return True
-    if activation.kind == "clip":
-        return activation.alpha is not None and activation.alpha >= 0
-    if activation.kind == "leaky_relu" and activation.alpha is not None and activation.alpha < 0:
-        return False
-    return nonnegative and activation.kind in _KEEP
+    return isinstance(activation, L.ReLU) or SIGN_AFTER[activation.kind](activation, nonnegative)
+
+
+def _least(numbers: Floats | None) -> bool:
+    """Whether weights or biases are all ≥ 0 (absent ones are), the larger weights not looked at: theirs are of both signs."""
+    return numbers is None or (numbers[0].size < 1024 and bool((numbers >= 0).all()))
 
 
 def sign_of(unit: Unit) -> bool:
     """Whether a unit's outputs are known to be ≥ 0, given what is known of its sources."""
     sources = all(s.nonnegative for s in unit.sources)
     if isinstance(unit, Neuron):
-        return _after(unit.activation, sources and unit.bias is None and all(p.weight is None or p.nonnegative for p in unit.parts))
+        return _after(unit.activation, sources and _least(unit.bias) and all(p.nonnegative or _least(p.weight) for p in unit.parts))
     if isinstance(unit, Elementwise):
         return _after(unit.activation, sources)
     if isinstance(unit, Probabilities):
-        return True
+        return not unit.log
     if isinstance(unit, Affine):
         return sources and bool((unit.scale >= 0).all()) and (unit.shift is None or bool((unit.shift >= 0).all()))
     if isinstance(unit, Move):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..show import OneLine
 from .shapes import Shape
 from .taps import Phase, Triple
 from .units import Part, Region, Unit
@@ -51,6 +52,9 @@ class Buffer:
     offset: int = 0  # bytes from the start of the arena
     first: int = -1  # steps that use it
     last: int = -1
+
+    def __repr__(self) -> str:
+        return f"Buffer({self.name!r}, {self.shape}, batch={self.batch!r}, dtype={self.dtype!r})"
 
     @property
     def root(self) -> Buffer:
@@ -93,7 +97,7 @@ class Buffer:
 
 
 @dataclass(frozen=True, eq=False)
-class View:
+class View(OneLine):
     """A buffer, or a region of it.
 
     expand : repeat axes of size 1 to this shape
@@ -135,8 +139,14 @@ class View:
         return offset, shape + (1,) * tail, strides + (0,) * tail
 
 
+def bound_strides(bound: Reals, shape: Shape) -> tuple[int, ...]:
+    """Strides over (c, d, h, w, extra) of a constant that samples of this shape meet; a single number may have fewer axes."""
+    whole = bound.reshape((1,) * len(shape)) if bound.size == 1 else bound
+    return View(Buffer("", whole.shape, "1"), expand=shape).layout()[2]
+
+
 @dataclass(frozen=True)
-class Weights:
+class Weights(OneLine):
     """Weights of a part, as a kernel wants them: packed for the taps of one phase."""
 
     part: Part
@@ -168,7 +178,7 @@ class Step:
     bias_d: Reals | None = None
     vector: Reals | None = None  # per-channel factors, or an embedding's rows
     window: Reals | None = None  # per output position (d, h, w)
-    bound: Reals | None = None  # of one sample's shape: the m of a MAP; a single number: the x of a MOVE
+    bound: Reals | None = None  # of one sample's shape, or 1 along an axis: the m of a MAP or ACTIVATE, the x of a MOVE
     table: NDArray[np.int64] | None = None  # taps of max-pools
     phase: Phase | None = None
     mode: str | int = 0
@@ -184,6 +194,9 @@ class Step:
     gamma: float = 0.0
     size: int = 0  # LRN
     macs: int = 0
+
+    def __repr__(self) -> str:
+        return f"Step({self.op!r}, unit={self.unit!r}, out={self.out.buffer!r})"
 
     def views(self) -> list[View]:
         given = (self.out, self.x, self.factor, self.terms, self.y_prev, self.terms_prev, self.m)

@@ -11,6 +11,7 @@ and the scatter of one has the form of the other.  A *phase* is a set of outputs
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 
 Triple = tuple[int, int, int]
@@ -100,7 +101,8 @@ def _axis_phases(transposed: bool, kernel: int, stride: int, dilation: int, befo
     ]
 
 
-def phases(taps: Taps, *, scatter: bool = False) -> list[Phase]:
+@lru_cache(4096)  # a network has many layers of a few geometries
+def phases(taps: Taps, *, scatter: bool = False) -> tuple[Phase, ...]:
     """The phases of the layer's sum over its inputs, or with `scatter` of its transposed sum over its outputs."""
     transposed = taps.transposed != scatter
     x_size, out_size = (taps.out_size, taps.x_size) if scatter else (taps.x_size, taps.out_size)
@@ -116,4 +118,4 @@ def phases(taps: Taps, *, scatter: bool = False) -> list[Phase]:
                 (d.start, h.start, w.start), (d.step, h.step, w.step), (d.count, h.count, w.count), (d.x_step, h.x_step, w.x_step), numbered
             )
         )
-    return result
+    return tuple(result)

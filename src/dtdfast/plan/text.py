@@ -47,7 +47,7 @@ def _detail(step: Step) -> str:
         parts.append(step.weight_map)
         if step.mode != "none":
             parts.append(f"x {step.mode}")
-    elif step.op in ("MAP", "MULTIPLY", "FACTOR"):
+    elif step.op in ("MAP", "MULTIPLY", "FACTOR") or (step.op == "DIVIDE" and step.mode != "none"):
         parts.append(str(step.mode))
     if step.accumulate:
         parts.append("+=")

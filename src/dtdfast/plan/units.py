@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from .. import layers as L
 from ..rules import Row, Term
+from ..show import OneLine, shown
 from .shapes import Shape
 from .taps import Taps
 
@@ -21,7 +22,7 @@ Floats = NDArray[np.floating[Any]]
 Box = tuple[Floats, Floats]  # lower and upper bound, of one sample's shape
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Tensor:
     """Values that one unit writes and others read."""
 
@@ -33,6 +34,10 @@ class Tensor:
     readers: list[Unit] = field(default_factory=list)
     wanted: bool = False  # relevance is wanted here
     form: str = "R"  # of its relevance: "R", or "c" with R = x ⊙ c
+    valueless: bool = False  # it carries relevance alone (join.py)
+
+    def __repr__(self) -> str:
+        return f"Tensor({self.index}, shape={self.shape}, entry {self.position})"
 
     @property
     def channels(self) -> int:
@@ -46,12 +51,16 @@ class Tensor:
 
 
 @dataclass(eq=False)
-class Unit:
+class Unit(OneLine):
     """Base of the units; `entries` are the positions of the caller's list that it stands for."""
 
     entries: tuple[int, ...]
     sources: tuple[Tensor, ...]
     out: Tensor
+    twin: bool = field(default=False, kw_only=True)  # stands beside another unit, for relevance alone (join.py)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(entries={shown(self.entries)}, out={self.out.shape})"
 
     @property
     def position(self) -> int:
@@ -69,7 +78,7 @@ class Unit:
 
 
 @dataclass(eq=False)
-class Part:
+class Part(OneLine):
     """One operand of a neuron: source ∗ weight by taps; weight (c_out, c_in/groups, *kernel), None for ones."""
 
     position: int
@@ -92,6 +101,7 @@ class Neuron(Unit):
     bias: Floats | None = None
     activation: L.ReLU | L.Activation | None = None
     row: Row | None = None
+    half: bool = False  # its value is the sum of what it shares by, without bias and activation
 
 
 @dataclass(eq=False)
@@ -110,10 +120,28 @@ class Elementwise(Unit):
 
 @dataclass(eq=False)
 class Affine(Unit):
-    """x·scale + shift per channel that cannot be folded: relevance passes, and the ledger shows it."""
+    """x·scale + shift per channel that cannot be folded: relevance passes, or goes where join.py says.
+
+    split : of a joined neuron's relevance, what goes by the products of its value's sign and what by the others, (1, 0) but for αβ
+    falls_back : its rule is αβ with a fallback, which a joined neuron does not have
+    shares : per source, how much of R it is handed, (c,); None: all
+    tapped : ±1 in the channels whose R goes to the source number `open_to` where tapped·x > 0, x that of the first, else 0
+    """
 
     scale: Floats = field(kw_only=True)
     shift: Floats | None = None
+    prepares: bool = False  # the network's input, before all rules
+    split: tuple[float, float] | None = None
+    falls_back: bool = False
+    shares: tuple[Floats, ...] | None = None
+    tapped: Floats | None = None
+    open_to: int = 0
+
+    @property
+    def carriers(self) -> tuple[Tensor, ...]:
+        opens = self.tapped is not None and self.open_to == 0
+        first = self.shares is None or opens or len(self.sources) == 1 or bool(self.shares[0].any())
+        return self.sources if first else self.sources[1:]
 
 
 @dataclass(eq=False)
@@ -128,6 +156,7 @@ class Probabilities(Unit):
     """Softmax: predicted, never explained."""
 
     axis: int = field(kw_only=True)  # batch counted
+    log: bool = False
 
 
 @dataclass(eq=False)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import budget
 from ..errors import RunError, TargetError
 from ..explainer import Explainer
 from ..extras import require
@@ -20,7 +21,7 @@ from ..images import Preparation
 from ..layers import Layer
 from ..presets import PRESETS
 from ..threads import default_threads
-from .local import run_locally, streams
+from .local import AHEAD, run_locally, streams
 from .lock import locked
 from .manifest import FORMAT, as_stored, described, differences, environment, model_digest
 from .sources import Source, open_source
@@ -53,6 +54,13 @@ class Run:
     def errors(self) -> Iterator[tuple[int, str, str]]:
         """Of every bad sample: its number, its file's name ("" in an array) and what is wrong with it."""
         return Store(self.path).errors()
+
+    def often(self, most: int) -> list[tuple[Any, int]]:
+        """The outputs that were explained most often, and how often."""
+        targets = Store(self.path).group["target"][:]
+        found, counts = np.unique(targets.reshape(len(targets), -1), axis=0, return_counts=True)
+        ranked = sorted((-int(c), *t.tolist()) for c, t in zip(counts, found, strict=True) if t.min() >= 0)[:most]
+        return [(t[0] if len(t) == 1 else tuple(t), -c) for c, *t in ranked]
 
 
 def run(
@@ -131,7 +139,7 @@ def run(
         {
             "format": FORMAT,
             "samples": len(source),
-            "chunk": chunk or _chunk(source, preparation, work),
+            "chunk": _chunk(source, preparation, work, chunk),
             "model": model_digest(layers),
             "data": source.identity(),
             "preparation": described(preparation, layers),
@@ -141,10 +149,10 @@ def run(
             **begun,
         }
     )
-    with _resumable(path), locked(path):
+    with _resumable(path), locked(path.with_name(path.name + ".lock"), path):
         store = _opened(path, resume, manifest, chunk is None, work, source)
         length = store.manifest()["chunk"]
-        finished = store.finished()
+        finished = store.whole(work.columns())
         left = [number for number in range(-(-len(source) // length)) if number not in finished]
         n_left = sum(min(length, len(source) - number * length) for number in left)
         clock = time.perf_counter()
@@ -216,11 +224,14 @@ def _work(
     return Work(explainer, relevance.shape[1:], outputs.shape[1:], axis, dtype, relevance.dtype, ledger, clip, strict)
 
 
-def _chunk(source: Source, preparation: Preparation | None, work: Work) -> int:
-    """Samples per chunk where the caller says nothing."""
+def _chunk(source: Source, preparation: Preparation | None, work: Work, given: int | None) -> int:
+    """Samples per chunk: as the caller says, or 16 MiB of them; all of them at most."""
     shape, kind = source.sample(preparation)
+    relevance, outputs = (work.computed.itemsize * math.prod(s) for s in (work.relevance, work.outputs))
     nbytes = max(math.prod(shape) * kind.itemsize, 4 * math.prod(work.relevance), 4 * math.prod(work.outputs))
-    return max(1, min(CHUNK_MOST, CHUNK_BYTES // nbytes, len(source)))
+    chunk = min(len(source), max(1, min(CHUNK_MOST, CHUNK_BYTES // nbytes)) if given is None else int(given))
+    budget.require(AHEAD * chunk * (math.prod(shape) * kind.itemsize + relevance + outputs), f"a run in chunks of {chunk} samples")
+    return chunk
 
 
 # ------------------------------------------------------------------------------------------------------------------ the output
@@ -238,6 +249,7 @@ def _opened(path: Path, resume: bool, manifest: dict[str, Any], any_chunk: bool,
         manifest = {**manifest, "chunk": begun["chunk"]}
     if differ := differences(begun, manifest):
         raise RunError(f"{path} was begun otherwise and cannot be continued so: {'; '.join(differ)}")
+    store.check(begun, work.columns())
     store.sweep()
     return store
 
@@ -248,16 +260,28 @@ def _resumable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise RunError(f"{error}; {_state(path)}") from error
+        raise RunError(f"{error}; {_state(path, _in_chunks)}") from error
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_state(path, _in_samples)) from None
 
 
-def _state(path: Path) -> str:
+def _state(path: Path, said: Callable[[Path, int, int, set[int]], str]) -> str:
+    """What is finished, and how to go on."""
     try:
         store = Store(path)
-        begun, finished = store.manifest(), len(store.finished())
+        begun, finished = store.manifest(), store.finished()
     except (OSError, RunError):
         return f"nothing of {path} was written"
-    return f"{finished} of {-(-begun['samples'] // begun['chunk'])} chunks of {path} are finished; continue with resume=True (--resume)"
+    return said(path, begun["samples"], begun["chunk"], finished)
+
+
+def _in_chunks(path: Path, n: int, chunk: int, finished: set[int]) -> str:
+    return f"{len(finished)} of {-(-n // chunk)} chunks of {path} are finished; continue with resume=True (--resume)"
+
+
+def _in_samples(path: Path, n: int, chunk: int, finished: set[int]) -> str:
+    done = sum(min(chunk, n - number * chunk) for number in finished)
+    return f"{done} of {n} done, continue with --resume ({path})"
 
 
 @contextmanager

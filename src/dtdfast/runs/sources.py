@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import math
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -15,15 +16,19 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import budget
 from ..errors import InputError
 from ..extras import require
-from ..images import Preparation
+from ..files import readable, regular
+from ..images import SUFFIXES, Preparation
 from ..plan.shapes import Shape
+from .containers import check_codecs, dataset_of, said
 
 Array = NDArray[Any]
 
-HDF5 = re.compile(r"(?P<file>.+\.(?:h5|hdf5))(?::(?P<dataset>.+))?")
-ZARR = ("zarr.json", ".zarray")  # what marks a folder as a Zarr array, format 3 and 2
+HDF5 = re.compile(r"(?P<file>.+\.(?:h5|hdf5|hdf|he5))(?::(?P<dataset>.+))?", re.IGNORECASE)
+ZARR = ("zarr.json", ".zarray", ".zgroup")  # what marks a folder as a Zarr array or group, format 3 and 2
+REFUSED = {".npz": "an archive of arrays", ".mat": "a MATLAB file", ".pt": "a file of PyTorch", ".pkl": "a pickle", ".zip": "an archive"}
 
 
 class Piece(Protocol):
@@ -74,7 +79,8 @@ class Pictures:
             try:
                 self.preparation.normalised(self.preparation.picture(path), x[i])
             except (InputError, OSError) as error:
-                errors[i] = str(error)
+                errors[i] = " ".join(str(error).split())
+                x[i] = 0
         return errors
 
 
@@ -132,26 +138,30 @@ class Location:
     path : of a .npy file, a Zarr array or an HDF5 file
     dataset : name within the HDF5 file
     held : the array itself, instead of a path
+    external : whether the HDF5 file may lead to other files
     """
 
     path: str = ""
     dataset: str | None = None
     held: Any = None
+    external: bool = False
 
     @contextmanager
     def open(self) -> Iterator[Any]:
         if self.held is not None:
             yield self.held
         elif self.dataset is not None:
-            with require("h5py", "run").File(self.path, "r") as file:
-                yield file[self.dataset]
-        elif self.path.endswith(".npy"):
-            yield np.load(self.path, mmap_mode="r", allow_pickle=False)
+            with require("h5py", "run").File(regular(self.path), "r") as file:
+                yield dataset_of(file, self.dataset, external=self.external)
+        elif self.path.lower().endswith(".npy"):
+            yield np.load(regular(self.path), mmap_mode="r", allow_pickle=False)
         else:
-            yield require("zarr", "run").open_array(self.path, mode="r")
+            array = require("zarr", "run").open_array(self.path, mode="r")
+            check_codecs(array)
+            yield array
 
     def __str__(self) -> str:
-        return "the array" if self.held is not None else self.path + (f":{self.dataset}" if self.dataset else "")
+        return "the array" if self.held is not None else readable(self.path) + (f":{self.dataset}" if self.dataset else "")
 
 
 @dataclass(frozen=True)
@@ -164,14 +174,28 @@ class Rows:
     preparation: Preparation | None
 
     def read(self, x: Array) -> list[str]:
-        with self.location.open() as array:
-            samples = array[self.start : self.stop]
-            if self.preparation is None:
-                x[...] = samples
-            else:
-                for sample, picture in zip(x, np.asarray(samples), strict=True):
-                    self.preparation.normalised(picture, sample)
+        try:
+            with self.location.open() as array:
+                self._fill(x, array, self.start, self.stop)
+        except Exception as error:  # whatever the decoders of NumPy, Zarr and HDF5 raise on a damaged file
+            if len(x) > 1:
+                return [self._one(i).read(x[i : i + 1])[0] for i in range(len(x))]
+            x[...] = 0
+            return [f"cannot be read from {self.location}: {said(error)}"]
         return [""] * len(x)
+
+    def _one(self, i: int) -> Rows:
+        return Rows(self.location, self.start + i, self.start + i + 1, self.preparation)
+
+    def _fill(self, x: Array, array: Any, start: int, stop: int) -> None:
+        samples = array[start:stop]
+        if np.shape(samples) != (len(x), *array.shape[1:]):
+            raise InputError(f"it holds {np.shape(samples)} there, expected {(len(x), *array.shape[1:])}")
+        if self.preparation is None:
+            x[...] = samples
+        else:
+            for sample, picture in zip(x, np.asarray(samples), strict=True):
+                self.preparation.normalised(picture, sample)
 
 
 class Samples:
@@ -184,14 +208,22 @@ class Samples:
         self.location = location
         try:
             with location.open() as array:
+                masked = isinstance(array, np.ma.MaskedArray)
                 self.shape, self.dtype = tuple(map(int, array.shape)), np.dtype(array.dtype)
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise InputError(f"{location} cannot be read as an array: {error}") from None
+                unit = tuple(getattr(array, "chunks", None) or ())  # what the storage unpacks at once
+        except (FileNotFoundError, PermissionError):
+            raise
+        except Exception as error:  # whatever NumPy, Zarr and HDF5 raise on a damaged file
+            raise InputError(f"{location} cannot be read as an array: {said(error)}") from None
+        if masked:
+            raise InputError(f"{location} is masked, and its mask would be lost; fill it, for example with filled(0), or leave samples out")
         if len(self.shape) < 2 or min(self.shape) < 1:
             raise InputError(f"{location} has shape {self.shape}, expected (n, ...) with samples along the first axis")
         if self.dtype.kind not in "iuf":
             raise InputError(f"{location} has dtype {self.dtype}, expected floats, pictures as uint8, or word numbers")
         self.pictures = self.dtype == np.uint8
+        stored = math.prod(unit) if location.held is None and len(unit) == len(self.shape) and all(isinstance(u, int) for u in unit) else 0
+        budget.require(max(math.prod(self.shape[1:]), stored) * self.dtype.itemsize, f"to read one sample of {location}")
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -212,9 +244,12 @@ class Samples:
 
     def identity(self) -> dict[str, Any]:
         digest = hashlib.sha256()
-        with self.location.open() as array:
-            for i in sorted({0, len(self) // 2, len(self) - 1}):
-                digest.update(np.ascontiguousarray(array[i]).tobytes())
+        for i in sorted({0, len(self) // 2, len(self) - 1}):
+            try:
+                with self.location.open() as array:
+                    digest.update(np.ascontiguousarray(array[i]).tobytes())
+            except Exception:  # a damaged sample: the run will tell
+                digest.update(b"unreadable")
         return {"shape": list(self.shape), "dtype": self.dtype.str, "first, middle and last": digest.hexdigest()}
 
     def piece(self, start: int, stop: int, preparation: Preparation | None) -> Rows:
@@ -226,7 +261,7 @@ class Samples:
 # --------------------------------------------------------------------------------------------------------------------- open
 
 
-def open_source(data: Any) -> Source:
+def open_source(data: Any, *, external: bool = False) -> Source:
     """The samples that `data` names; a Source is returned as it is.
 
     Parameters
@@ -234,6 +269,7 @@ def open_source(data: Any) -> Source:
     data : array (n, ...), path or sequence of paths, Source
         A path is that of a .npy file, a Zarr array (also within a group), an HDF5 file (`file.h5:dataset`, or `file.h5` when it
         holds one dataset), an image, a folder of images (with those in folders below), or a glob.
+    external : read what an HDF5 file keeps in other files of this machine, which it names itself
 
     Raises
     ------
@@ -244,48 +280,88 @@ def open_source(data: Any) -> Source:
     if hasattr(data, "dtype") and hasattr(data, "shape"):
         return Samples(Location(held=data))
     if isinstance(data, (str, os.PathLike)):
-        return _at(os.fspath(data))
+        return _at(os.fspath(data), external)
     paths = sorted(os.fspath(path) for path in data)
     if len(paths) == 1:
-        return _at(paths[0])
+        return _at(paths[0], external)
+    for path in paths:
+        if kind := array_kind(path) or ("a folder" if Path(path).is_dir() else None):
+            raise InputError(
+                f"{readable(path)} is {kind}, and {len(paths)} are given; several of DATA must be images: give arrays one at a time"
+            )
     return Files(Path(), _some(paths, "the list of files"))
 
 
-def _at(path: str) -> Source:
-    if path.endswith(".npy"):
-        return Samples(Location(str(Path(path).absolute())))
-    if found := HDF5.fullmatch(path):
-        return Samples(_hdf5(str(Path(found["file"]).absolute()), found["dataset"]))
+def array_kind(path: str) -> str | None:
+    """What this is if it is no image: by its name, or as a folder."""
+    suffix = Path(path).suffix.lower()
+    if suffix in REFUSED:
+        return REFUSED[suffix]
+    if suffix == ".npy":
+        return "a .npy array"
+    if HDF5.fullmatch(path):
+        return "an HDF5 file"
+    return "a Zarr array" if any((Path(path) / name).exists() for name in ZARR) else None
+
+
+def _at(path: str, external: bool) -> Source:
+    if "\0" in path:
+        regular(path)
     folder = Path(path)
+    suffix = folder.suffix.lower()
+    if suffix in REFUSED:
+        raise InputError(f"{readable(path)} is {REFUSED[suffix]}, which is not read; save one array as .npy, Zarr or HDF5")
     if folder.is_dir():
         if any((folder / name).exists() for name in ZARR):
-            return Samples(Location(str(folder.absolute())))
+            return Samples(Location(_zarr(folder.absolute())))
         return Files(folder.absolute(), _some(_below(folder), path))
+    if suffix == ".npy":
+        return Samples(Location(str(regular(path).absolute())))
+    if found := HDF5.fullmatch(path):
+        return Samples(_hdf5(str(regular(found["file"]).absolute()), found["dataset"], external))
     if folder.exists():
-        return Files(folder.absolute().parent, [folder.name])
+        return Files(regular(folder).absolute().parent, [folder.name])
     names = sorted(name for name in glob.glob(path, recursive=True) if Path(name).is_file())  # noqa: PTH207 (absolute ones too)
     return Files(Path.cwd(), _some(names, path))
 
 
 def _below(folder: Path) -> list[str]:
-    """Files that Pillow knows by their suffix, relative to the folder, in one order everywhere."""
-    suffixes = set(require("PIL.Image", "run").registered_extensions())
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.suffix.lower() in suffixes)
+    """Files that are images by their suffix, relative to the folder, in one order everywhere."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
 
 
 def _some(names: list[str], where: str) -> list[str]:
     if not names:
-        raise InputError(f"{where}: no images there; expected a folder, files or a glob of images, a .npy, Zarr or HDF5 array")
+        raise InputError(f"{readable(where)}: no images there; expected a folder, files or a glob of images, a .npy, Zarr or HDF5 array")
     return names
 
 
-def _hdf5(path: str, dataset: str | None) -> Location:
+def _zarr(folder: Path) -> str:
+    """The path of an array; of a group, a message that names its arrays."""
+    try:
+        found = require("zarr", "run").open(str(folder), mode="r")
+        inside = None if hasattr(found, "dtype") else sorted(name for name, _ in found.arrays())
+    except Exception:
+        return str(folder)  # damaged: what opens it as an array says so
+    if inside is not None:
+        named = ", ".join(map(str, inside[:8])) or "none"
+        raise InputError(f"{readable(str(folder))} is a Zarr group: say which array, {readable(str(folder))}/NAME with NAME one of {named}")
+    return str(folder)
+
+
+def _hdf5(path: str, dataset: str | None, external: bool) -> Location:
     h5py = require("h5py", "run")
-    with h5py.File(path, "r") as file:
-        found: list[str] = []
-        file.visititems(lambda name, item: found.append(name) if isinstance(item, h5py.Dataset) else None)
-        named = dataset if dataset is not None else found[0] if len(found) == 1 else None
-        if named is None or named not in file or not isinstance(file[named], h5py.Dataset):
-            asked = "say which dataset" if dataset is None else f"there is no dataset {dataset!r}"
-            raise InputError(f"{path}: {asked}: {path}:NAME with NAME one of {', '.join(found) or 'none'}")
-    return Location(path, named)
+    found: list[str] = []
+    try:
+        with h5py.File(path, "r") as file:
+            file.visititems(lambda name, item: found.append(str(name)) if isinstance(item, h5py.Dataset) else None)
+            named = dataset if dataset is not None else found[0] if len(found) == 1 else None
+            there = named is not None and isinstance(dataset_of(file, named, external=external), h5py.Dataset)
+    except (InputError, FileNotFoundError, PermissionError):
+        raise
+    except Exception as error:  # whatever HDF5 raises on a damaged file
+        raise InputError(f"{readable(path)} cannot be read as an HDF5 file: {said(error)}") from None
+    if not there:
+        asked = "say which dataset" if dataset is None else f"there is no dataset {dataset!r}"
+        raise InputError(f"{readable(path)}: {asked}: {readable(path)}:NAME with NAME one of {', '.join(found) or 'those it links to'}")
+    return Location(path, named, external=external)

@@ -18,7 +18,11 @@ such, without Zarr and without a copy.
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,12 +35,18 @@ from numpy.typing import NDArray
 
 from ..errors import RunError
 from ..extras import require
+from ..files import PART, beside, readable, unfinished
 from ..plan.shapes import Shape
+from .containers import said
 
 Array = NDArray[Any]
 
 KEY = "dtdfast"  # the attribute that holds the manifest
 NAMES = 1 << 14  # names per chunk
+DIGEST = "sha256"  # of the manifest, within it
+ROOT = "zarr.json"  # of the group: where the manifest is
+ARRAYS = ("relevance", "outputs", "target", "ledger", "name", "error", "finished")
+CHUNK = re.compile(r"c\.(\d{1,18})(?:\.0)*", re.ASCII)
 PARTIAL = ".partial"  # how files end that are still being written, Zarr's as well
 
 
@@ -80,12 +90,11 @@ class Store:
         """A new output without any finished chunk; it appears at `path` complete or not at all."""
         zarr = require("zarr", "run")
         n, chunk = manifest["samples"], manifest["chunk"]
-        part = path.with_name(path.name + ".part")
-        if part.exists():
-            shutil.rmtree(part)  # of a run that died while it began
-        part.parent.mkdir(parents=True, exist_ok=True)
+        _remove_unfinished(path)
+        part = beside(path)
+        part.mkdir()
         try:
-            group = zarr.create_group(str(part), attributes={KEY: dict(manifest)})
+            group = zarr.create_group(str(part), attributes={KEY: {**manifest, DIGEST: _digest(manifest)}})
             for c in columns:
                 _array(group, c.name, (n, *c.shape), (chunk, *c.shape), c.dtype, c.fill, c.attributes)
             _array(group, "error", (n,), (chunk,), str, "", {})
@@ -105,19 +114,51 @@ class Store:
 
         Raises
         ------
-        RunError : `path` holds something else
+        RunError : `path` holds something else, or the manifest is not as it was written
         """
         try:
-            manifest = self.group.attrs[KEY]
-        except (FileNotFoundError, KeyError, ValueError, TypeError) as error:
-            raise RunError(f"{self.path} is not the output of a dtdfast run; choose another output ({error})") from None
-        return dict(manifest)
+            manifest = dict(self.group.attrs[KEY])
+            digest = manifest.pop(DIGEST)
+        except Exception as error:  # whatever Zarr raises on what is no group, or a damaged one
+            raise RunError(f"{self.path} is not the output of a dtdfast run; choose another output ({said(error)})") from None
+        if digest != _digest(manifest):
+            raise RunError(f"{self.path}: its manifest was changed after the run was begun; choose another output, or restore zarr.json")
+        return manifest
+
+    def check(self, manifest: Mapping[str, Any], columns: Sequence[Column]) -> None:
+        """Compare the arrays with what the manifest says of them, before any of them is continued.
+
+        Raises
+        ------
+        RunError : one of them is not as it was made
+        """
+        n, chunk = manifest["samples"], manifest["chunk"]
+        expected = {c.name: ((n, *c.shape), (chunk, *c.shape), np.dtype(c.dtype)) for c in columns}
+        expected |= {"error": ((n,), (chunk,), None), "finished": ((-(-n // chunk),), (1,), np.dtype(np.uint8))}
+        for name, (shape, chunks, dtype) in expected.items():
+            try:
+                array = self.group[name]
+                found = (array.shape, array.chunks, dtype if dtype is None else array.dtype)
+                plain = dtype is None or not array.compressors
+                same = found == (shape, chunks, dtype) and plain and array.metadata.chunk_key_encoding.encode_chunk_key((0,)) == "c.0"
+            except Exception as error:  # whatever Zarr raises on a damaged array
+                raise RunError(
+                    f"{self.path}: its array {name!r} is damaged ({said(error)}); begin the run anew in another output"
+                ) from None
+            if not same:
+                raise RunError(f"{self.path}: its array {name!r} was changed after the run was begun; begin it anew in another output")
 
     # ------------------------------------------------------------------------------------------------------------- commit
 
     def finished(self) -> set[int]:
         """Numbers of the complete chunks."""
-        return {int(name[2:]) for name in _names(self.path / "finished", complete=True)}
+        return {number for number, _ in _chunks(self.path / "finished")}
+
+    def whole(self, columns: Sequence[Column]) -> set[int]:
+        """Numbers of the complete chunks of which every array still has what was written; the rest is done again."""
+        sizes = {c.name: math.prod(self._array(c.name).chunks) * np.dtype(c.dtype).itemsize for c in columns}
+        there = [{number for number, size in _chunks(self.path / name) if size == nbytes} for name, nbytes in sizes.items()]
+        return self.finished().intersection(*there)
 
     def commit(self, number: int, rows: Mapping[str, Array]) -> None:
         """Write chunk `number` of every array in `rows`, then mark it finished."""
@@ -162,10 +203,10 @@ class Store:
 
     def sweep(self) -> None:
         """Remove what a killed process was in the middle of writing; whoever is still writing fails and leaves a whole chunk or none."""
-        for folder in self.path.iterdir():
-            if folder.is_dir():
-                for name in _names(folder, complete=False):
-                    (folder / name).unlink(missing_ok=True)
+        for name in ARRAYS:
+            folder = self.path / name
+            for part in _partial(folder) if folder.is_dir() else ():
+                (folder / part).unlink(missing_ok=True)
 
     # -------------------------------------------------------------------------------------------------------------- after
 
@@ -173,7 +214,7 @@ class Store:
         """Of every bad sample in a finished chunk: its number, name ("" without names) and what is wrong with it."""
         array = self.group["error"]
         named = self.group.get("name")
-        numbers = {int(name[2:]) for name in _names(self.path / "error", complete=True)}  # chunks without an error have no file
+        numbers = {number for number, _ in _chunks(self.path / "error")}  # chunks without an error have no file
         for number in sorted(numbers & self.finished()):
             start = number * array.chunks[0]
             for i, text in enumerate(array[start : start + array.chunks[0]], start):
@@ -181,9 +222,18 @@ class Store:
                     yield i, "" if named is None else str(named[i]), str(text)
 
 
-def readable(name: str) -> str:
-    """A file's name as text that can be stored, whatever bytes it has."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+def _digest(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 of the manifest, so that an edited one is noticed."""
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def _remove_unfinished(path: Path) -> None:
+    """Outputs of runs into `path` that died while they began: they hold a manifest, or nothing at all.  Called under the lock of `path`."""
+    for part in path.parent.iterdir():
+        if part.name.startswith(unfinished(path)) and part.name.endswith(PART) and part.is_dir() and not part.is_symlink():
+            names = {entry.name for entry in part.iterdir()}
+            if not names or (ROOT in names and f'"{KEY}"' in (part / ROOT).read_text(encoding="utf-8", errors="replace")):
+                shutil.rmtree(part, ignore_errors=True)
 
 
 def _array(group: Any, name: str, shape: Shape, chunks: Shape, dtype: Any, fill: Any, attributes: Mapping[str, Any]) -> Any:
@@ -198,10 +248,18 @@ def _file(number: int, ndim: int) -> str:
     return ".".join(["c", str(number), *["0"] * (ndim - 1)])
 
 
-def _names(folder: Path, *, complete: bool) -> list[str]:
-    """Of the files of chunks, those that are whole or those that are still being written."""
+def _chunks(folder: Path) -> Iterator[tuple[int, int]]:
+    """Number and bytes of the files of whole chunks."""
     with os.scandir(folder) as entries:
-        return [e.name for e in entries if e.name.startswith("c.") and e.name.endswith(PARTIAL) != complete]
+        for entry in entries:
+            if found := CHUNK.fullmatch(entry.name):
+                yield int(found[1]), entry.stat().st_size
+
+
+def _partial(folder: Path) -> list[str]:
+    """Files of chunks that are still being written."""
+    with os.scandir(folder) as entries:
+        return [e.name for e in entries if e.name.startswith("c.") and e.name.endswith(PARTIAL)]
 
 
 def _whole(array: Any, values: Array) -> Array:

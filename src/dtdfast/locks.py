@@ -1,0 +1,32 @@
+"""Locks that a forked child finds free, whatever the parent's other threads did when it forked."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any
+from weakref import WeakKeyDictionary
+
+_owners: WeakKeyDictionary[Any, tuple[str, Any]] = WeakKeyDictionary()
+
+
+def renewed(owner: Any, name: str, make: Any = threading.Lock) -> Any:
+    """A new lock for `owner`, replaced by a new one in every forked child.
+
+    A fork copies a lock as it is; the thread that holds it is not copied, so nobody in the child would ever release it.
+
+    Parameters
+    ----------
+    owner : object (or module) that keeps the lock as its attribute `name`, and looks it up there each time
+    """
+    _owners[owner] = name, make
+    return make()
+
+
+def _renew() -> None:
+    for owner, (name, make) in list(_owners.items()):
+        setattr(owner, name, make())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew)

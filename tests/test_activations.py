@@ -1,0 +1,205 @@
+"""Activations: one vocabulary in every executor, their signs and derivatives, slopes per channel, and gates."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+import dtdfast as dtd
+from dtdfast import cpu_encode, oracle_maths
+from dtdfast.activations import ACTIVATIONS, LARGEST
+from dtdfast.cuda import formulas
+from dtdfast.plan.signs import SIGN_AFTER
+from support import close, normal
+
+GRID = np.array([-40, -6.5, -3, -2, -1, -0.5, -1e-3, 0, 1e-3, 0.5, 1, 2, 3, 6.5, 40])
+OTHERS = [  # parameters that are no defaults
+    dtd.Activation("clip", -2.0, -1.0),
+    dtd.Activation("clip", -np.inf, 0.5),
+    dtd.Activation("clip", 0.5, np.inf),
+    dtd.Activation("threshold", 0.5, -1.0),
+    dtd.Activation("threshold", -0.5, 2.0),
+    dtd.Activation("threshold", 0.0, 0.5),
+    dtd.Activation("silu", 1.702),
+    dtd.Activation("leaky_relu", -1.0),
+    dtd.Activation("hard_sigmoid", 0.2, 0.5),
+    dtd.Activation("celu", 0.3),
+    dtd.Activation("elu", -1.0),
+    dtd.Activation("softplus", 3.0),
+]
+
+
+def record(kind):
+    return dtd.Activation(kind, slopes=np.linspace(-0.5, 1.5, len(GRID)) if kind == "prelu" else None)
+
+
+RECORDS = [*map(record, ACTIVATIONS), *OTHERS]
+each_record = pytest.mark.parametrize("act", RECORDS, ids=lambda r: f"{r.kind}-{r.alpha}-{r.beta}")
+each_backend = pytest.mark.parametrize("backend", ["oracle", "cpu"])
+
+
+# ---------------------------------------------------------------------------------------------------------- the vocabulary
+
+
+def test_every_executor_has_the_vocabulary():
+    """A prelu is a leaky_relu whose step brings its slopes."""
+    steps = {"identity", "relu"} | ACTIVATIONS.keys() - {"prelu"}
+    assert cpu_encode.ACTIVATIONS.keys() == formulas.ACTIVATIONS.keys() == formulas.DERIVATIVES.keys() == steps
+    assert SIGN_AFTER.keys() == ACTIVATIONS.keys()
+    assert sorted(cpu_encode.ACTIVATIONS.values()) == list(range(cpu_encode.lib.DTD_N_ACTIVATIONS))
+
+
+@pytest.mark.parametrize("function", [oracle_maths.activate, oracle_maths.derivative])
+def test_the_oracle_computes_nothing_that_it_does_not_know(function):
+    stranger = record("tanh")
+    object.__setattr__(stranger, "kind", "swoosh")
+    with pytest.raises(NotImplementedError, match="swoosh"):
+        function(stranger, GRID)
+
+
+@each_record
+def test_signs_are_never_guessed(act):
+    """What the plan takes for ≥ 0 is."""
+    for nonnegative in (False, True):
+        x = np.sort(np.append(GRID, 0)) if act.slopes is None else GRID
+        x = abs(x) if nonnegative else x
+        if SIGN_AFTER[act.kind](act, nonnegative):
+            assert (oracle_maths.activate(act, x[None]) >= 0).all()
+
+
+@each_record
+def test_derivatives(act):
+    """Between kinks the difference quotient; at a kink a one-sided one, from the left unless the flat piece is to the right."""
+    h = 1e-6
+    for x in (GRID[None] + 0.1234567, GRID[None]):
+        middle, slope = (f(act, x) for f in (oracle_maths.activate, oracle_maths.derivative))
+        left = (middle - oracle_maths.activate(act, x - h)) / h
+        right = (oracle_maths.activate(act, x + h) - middle) / h
+        error = np.minimum(abs(slope - left), abs(slope - right))
+        flat = act.kind in ("threshold", "hard_shrink") and x is GRID[None]
+        assert (error <= 1e-4 * (1 + abs(slope))).all() or flat
+
+
+@each_record
+def test_cpu_gradients(act, rng):
+    """Fused into a layer's epilogue and on its own."""
+    n = len(GRID)
+    for layers in ([dtd.Linear(np.eye(n)), act], [act], [act, dtd.Linear(normal(rng, 3, n))]):
+        start = normal(rng, 1, dtd.predict(layers, GRID[None], backend="oracle").shape[1])
+        values = [dtd.baselines.gradient(layers, GRID[None].astype(np.float32), start, backend=b) for b in ("cpu", "oracle")]
+        np.testing.assert_allclose(*values, rtol=0, atol=4e-6 * abs(values[1]).max())
+
+
+@each_backend
+@each_record
+@pytest.mark.parametrize("rule", [dtd.ZPlus(), dtd.Epsilon(0.25), dtd.Gamma(), dtd.AlphaBeta(bias="by_sign", stabilizer=0.1)], ids=str)
+def test_relevance_passes(act, rule, backend, rng):
+    """Each activation hands on what came: the layer before it explains as if the start had come without it."""
+    weight, bias = normal(rng, len(GRID), 7), normal(rng, len(GRID))
+    x, start = normal(rng, 3, 7), normal(rng, 3, len(GRID))
+    linear, options = dtd.Linear(weight, bias), dict(rules=rule, backend=backend)
+    expected = dtd.explain([linear], x, start, **options)
+    close(dtd.explain([linear, act], x, start, **options), expected, backend)
+    behind = [linear, act, dtd.Linear(normal(rng, 4, len(GRID)))]  # the same through the gate of the c form
+    explainer = dtd.Explainer(behind, **options)
+    inner = explainer.explain(x, 1)
+    between = dtd.explain(behind, x, 1, stop=1, **options)
+    close(inner, dtd.explain([linear], x, between, **options), backend)
+    assert explainer.ledger(x, 1).closed
+
+
+# -------------------------------------------------------------------------------------------------------------- parameters
+
+
+def test_open_ends():
+    assert (dtd.Activation("clip", -np.inf, 2.0).alpha, dtd.Activation("clip", 0.5, np.inf).beta) == (-LARGEST, LARGEST)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("clip", -np.inf, np.inf), ["clip", "finite"]),
+        (("clip", np.inf, 2.0), ["Activation: alpha", "finite number"]),
+        (("celu", 0.0), ["celu", "alpha > 0"]),
+        (("soft_shrink", -1.0), ["soft_shrink", "alpha >= 0"]),
+        (("prelu",), ["prelu", "slopes"]),
+        (("prelu", 0.2), ["prelu", "takes no alpha"]),
+        (("leaky_relu", None, None, [0.1]), ["leaky_relu", "prelu"]),
+        (("prelu", None, None, [np.nan]), ["slopes", "NaN"]),
+    ],
+)
+def test_refused_parameters(arguments, words):
+    with pytest.raises(dtd.LayerError) as info:
+        dtd.Activation(*arguments)
+    assert all(word in str(info.value) for word in words)
+
+
+# ------------------------------------------------------------------------------------------------------------------ slopes
+
+
+def test_slopes_that_do_not_fit(rng):
+    layers = [dtd.Conv(normal(rng, 4, 3, 1, 1)), dtd.Activation("prelu", slopes=normal(rng, 5))]
+    with pytest.raises(dtd.ShapeError, match=r"layer 1 \(Activation\).*\(5,\).*per channel"):
+        dtd.predict(layers, normal(rng, 2, 3, 6, 6))
+
+
+@each_backend
+@pytest.mark.parametrize("shape", [(4,), (4, 5, 6)], ids=["per channel", "per element"])
+@pytest.mark.parametrize("pooled", [False, True])
+def test_slopes(shape, pooled, backend, rng):
+    """In an epilogue, behind a pool, and on their own; values and gradients by NumPy."""
+    slopes, weight = normal(rng, *shape).astype(float), normal(rng, 4, 3)
+    x = normal(rng, 2, 3, 5, 6)
+    layers = [dtd.Conv(weight[:, :, None, None]), *([dtd.AvgPool(1)] if pooled else []), dtd.Activation("prelu", slopes=slopes)]
+    y = np.einsum("oc,nchw->nohw", weight.astype(float), x)
+    wide = slopes.reshape(4, *(shape[1:] or (1, 1)))
+    close(dtd.predict(layers, x, backend=backend), np.where(y > 0, y, wide * y), backend)
+    start = normal(rng, *y.shape)
+    expected = np.einsum("oc,nohw->nchw", weight.astype(float), np.where(y > 0, start, wide * start))
+    close(dtd.baselines.gradient(layers, x, start, backend=backend), expected, backend)
+
+
+# ------------------------------------------------------------------------------------------------------------------- gates
+
+AFFINE = {"1 + sigmoid": (1.0, 1.0), "2 sigmoid": (2.0, None), "1 - sigmoid": (-1.0, 1.0), "2 sigmoid - 1": (2.0, -1.0)}
+
+
+def gated(rng, scale, shift, kind="sigmoid", signal="tanh"):
+    shifts = None if shift is None else np.full(4, shift)
+    return [
+        dtd.Linear(normal(rng, 4, 3)),
+        dtd.Activation(signal),
+        dtd.Linear(normal(rng, 4, 3), inputs=dtd.INPUT),
+        dtd.Activation(kind),
+        dtd.Scale(np.full(4, scale), shifts),
+        dtd.Mul(inputs=(4, 1)),
+    ]
+
+
+@each_backend
+@pytest.mark.parametrize("kind", ["sigmoid", "hard_sigmoid"])
+@pytest.mark.parametrize("name", AFFINE)
+def test_affine_images_of_a_sigmoid_are_gates(name, kind, backend, rng):
+    layers, x, start = gated(rng, *AFFINE[name], kind), normal(rng, 3, 3), normal(rng, 3, 4)
+    close(dtd.explain(layers, x, start, backend=backend), dtd.explain(layers[:2], x, start, backend=backend), backend)
+
+
+def test_a_plain_sigmoid_is_the_gate_of_an_affine_image(rng):
+    """σ(a)·(2σ(b) − 1): the second is a tanh, written out, and carries the signal."""
+    layers = [*gated(rng, 2.0, -1.0), dtd.Linear(normal(rng, 4, 3), inputs=dtd.INPUT), dtd.Activation("sigmoid")]
+    layers.append(dtd.Mul(inputs=(4, 7)))
+    x, start = normal(rng, 3, 3), normal(rng, 3, 4)
+    wired = [dataclasses.replace(layers[2], inputs=dtd.INPUT), layers[3], dataclasses.replace(layers[4], inputs=None)]
+    expected = dtd.explain(wired, x, start, backend="oracle")
+    close(dtd.explain(layers, x, start, backend="oracle"), expected, "oracle")
+
+
+@pytest.mark.parametrize("signal", ["sigmoid", "hard_sigmoid"])
+def test_two_gates_are_refused(signal, rng):
+    layers = gated(rng, 1.0, 0.0, signal=signal)
+    layers[5] = dtd.Mul(inputs=(3, 1))
+    with pytest.raises(dtd.LayerError, match="2 of its operands"):
+        dtd.explain(layers, normal(rng, 3, 3), 0)
+    scaled = [*layers[:5], dtd.Scale(np.full(4, 2.0), inputs=1), dtd.Mul(inputs=(4, 5))]
+    with pytest.raises(dtd.LayerError, match="2 of its operands"):
+        dtd.explain(scaled, normal(rng, 3, 3), 0)
