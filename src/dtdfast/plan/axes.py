@@ -304,6 +304,8 @@ def resample(builder: _Builder, entry: Entry, source: Tensor) -> Tensor:
         taps = Taps(False, read.channels, out.channels, 1, read.space, out.space)
         part = Part(entry.position, read, taps, matrix.reshape(*matrix.shape, 1, 1, 1), variant=(number, 0))
         part.nonnegative = bool((matrix >= 0).all())
+        assert part.weight is not None
+        part.support = replace(part, weight=(part.weight != 0).astype(np.float64), nonnegative=True, variant=(number, 1))
         out = builder.put(Neuron((entry.position,), (read,), out, parts=[part]))
         to = list(whole(entry.shape).ranges)
         for a, (first, last, _, _) in zip(axes, tile, strict=True):
@@ -331,6 +333,13 @@ def scale(builder: _Builder, entry: Entry, source: Tensor, factor: NDArray[Any],
     seen = Entry(entry.position, L.Scale(vector, offset, name=entry.record.name), entry.sources, flat.shape)
     unit = builder.affine(seen, (flat,), len(entry.shape))
     return reshaped(builder, entry, unit if isinstance(unit, Tensor) else builder.put(unit), entry.shape)
+
+
+def affine(builder: _Builder, entry: Entry, source: Tensor) -> Tensor:
+    """A map per channel on more spatial axes than a kernel has."""
+    read = turned(builder, entry, source, (0,))
+    unit = builder.affine(Entry(entry.position, entry.record, entry.sources, read.shape), (read,), len(entry.shape))
+    return turned_back(builder, entry, unit if isinstance(unit, Tensor) else builder.put(unit), (0,), entry.shape)
 
 
 def full(values: NDArray[Any], shape: Shape) -> Vector:

@@ -233,6 +233,8 @@ class _Builder:
         assert isinstance(record, (L.BatchNorm, L.Scale))
         if isinstance(record, L.Scale) and not per_channel(record, entry.shape):
             return axes.scale(self, entry, source, record.scale, record.shift)
+        if len(source.shape) > 4:
+            return axes.affine(self, entry, source)
         scale, shift = affine(record)
         said = self.book.explicit(entry.position, record)
         rule = said or self.book.affine((n_axes or len(entry.shape)) == 1)
