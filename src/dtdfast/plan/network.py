@@ -345,7 +345,7 @@ class _Builder:
         for part in unit.parts:
             where = self.entries[part.position]
             if rule.low is not None:
-                part.box = broadcast_bounds(rule.low, rule.high, part.source.shape, f"{where}: ZBox")
+                part.box = axes.given_box(self, part, rule, f"{where}: ZBox")
             elif part.source.index in boxes:
                 part.box = boxes[part.source.index]
             elif not reads_input:
