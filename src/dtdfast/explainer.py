@@ -261,8 +261,8 @@ class Explainer:
 
     @property
     def _narrow(self) -> bool:
-        """Whether float64 can tell more."""
-        return self._dtype == np.float32
+        """Whether float64 on this machine can tell more."""
+        return self._backend == "cpu" and self._dtype == np.float32
 
     @property
     def _remedy(self) -> str:
