@@ -168,6 +168,26 @@ def flatten_linear(n_out):
     return build, True
 
 
+def reduce(*args, **options):
+    return _pool(dtd.Reduce, explicit.reduce, *args, **options)
+
+
+def interpolation(n_in, n_out):
+    """Rows of two weights (1, 0 where an element is met) between the first and the last element."""
+    at = np.linspace(0, n_in - 1, n_out)
+    return np.maximum(0, 1 - abs(at[:, None] - np.arange(n_in))).astype(np.float32)
+
+
+def resample(*weights):
+    return _pool(dtd.Resample, explicit.resample, weights)
+
+
+def signed(n_in, n_out):
+    """A matrix of both signs, with zeros, as bicubic ones."""
+    weight = np.cos(np.arange(n_in * n_out, dtype=np.float32)).reshape(n_out, n_in)
+    return np.where(abs(weight) < 0.4, np.float32(0), weight)
+
+
 CONV, LINEAR = (dtd.Conv, explicit.conv), (dtd.Linear, explicit.linear)
 
 GEOMETRIES = [
@@ -242,6 +262,25 @@ GEOMETRIES = [
         ("global2d", (2, 33, 3, 7), global_avg_pool()),
         ("global2d-pixel", (2, 7, 1, 1), global_avg_pool()),
         ("global3d", (1, 2, 3, 2, 3), global_avg_pool()),
+        ("linear-last-axis", (2, 3, 7), linear(7, 5, axis=-1)),
+        ("linear-middle-axis", (2, 3, 16, 2), linear(16, 7, axis=2)),
+        ("linear-channels", (2, 6, 3, 2), linear(6, 4, axis=1)),
+        ("linear-last-of-five", (1, 2, 1, 2, 2, 5), linear(5, 3, axis=5)),
+        ("linear-first-of-five", (1, 5, 1, 2, 2, 2), linear(5, 3, axis=1)),
+        ("mean-last-axis", (2, 3, 7), reduce("mean", -1)),
+        ("mean-channels", (2, 5, 3, 4), reduce("mean", 1, keepdims=True)),
+        ("mean-features", (3, 17), reduce("mean", 1, keepdims=True)),
+        ("mean-two-of-five", (1, 2, 3, 2, 3, 2), reduce("mean", (2, 5))),
+        ("sum-space", (2, 3, 4, 5), reduce("sum", (2, 3))),
+        ("sum-outer-axes", (2, 3, 4, 5), reduce("sum", (1, 3))),
+        ("resample1d", (2, 3, 4), resample(interpolation(4, 7))),
+        ("resample2d", (1, 2, 3, 4), resample(interpolation(3, 5), interpolation(4, 3))),
+        ("resample2d-signed", (2, 2, 4, 3), resample(signed(4, 3), signed(3, 5))),
+        ("resample2d-one-axis", (2, 3, 4, 3), resample(None, interpolation(3, 5))),
+        ("resample3d", (1, 2, 2, 3, 2), resample(interpolation(2, 3), None, interpolation(2, 4))),
+        ("add-linear-last-axis", (2, 3, 5), add((*LINEAR, (5, 5), {"axis": -1}), None)),
+        ("add-two-linear-middle-axis", (1, 2, 4, 3), add((*LINEAR, (4, 4), {"axis": 2}), (*LINEAR, (4, 4), {"axis": 2}))),
+        ("add-five-axes", (1, 2, 1, 2, 2, 3), add(None, None)),
         ("add-same", (2, 3, 2, 2), add(None, None)),
         ("add-linear", (2, 17), add((*LINEAR, (17, 17), {}), None)),
         ("add-conv", (2, 3, 5, 7), add((*CONV, (3, 3, 3, 3), {"padding": 1}), None)),

@@ -43,11 +43,23 @@ def _bias(bias, channels, size):
     return np.zeros(channels * size) if bias is None else np.repeat(np.asarray(bias, float), size)
 
 
-def linear(x_shape, weight, bias=None):
-    (n_in,) = x_shape
-    matrix = np.asarray(weight, float)
-    assert matrix.shape[1] == n_in
-    return Taps(matrix, np.ones(matrix.shape, bool), _bias(bias, len(matrix), 1), (len(matrix),))
+def linear(x_shape, weight, bias=None, axis=-1):
+    """y[.., o, ..] = b[o] + sum_i w[o, i] x[.., i, ..] along an axis, the batch counted"""
+    a = (axis + len(x_shape) + 1 if axis < 0 else axis) - 1
+    before, n_in, after = x_shape[:a], x_shape[a], x_shape[a + 1 :]
+    n_out = len(weight)
+    assert weight.shape[1] == n_in
+    matrix = np.zeros((*before, n_out, *after, *before, n_in, *after))
+    valid = np.zeros(matrix.shape, bool)
+    for p, q in itertools.product(np.ndindex(*before), np.ndindex(*after)):
+        for o, i in np.ndindex(n_out, n_in):
+            matrix[(*p, o, *q, *p, i, *q)] = weight[o, i]
+            valid[(*p, o, *q, *p, i, *q)] = True
+    out = (*before, n_out, *after)
+    size = (math.prod(out), math.prod(x_shape))
+    b = np.zeros(n_out) if bias is None else np.asarray(bias, float)
+    spread = np.broadcast_to(b.reshape(-1, *[1] * len(after)), out).ravel()
+    return Taps(matrix.reshape(size), valid.reshape(size), spread, out)
 
 
 def conv(x_shape, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
@@ -155,6 +167,32 @@ def max_pool(x, kernel, stride=None, padding=0, dilation=1, ceil_mode=False):
             matrix[(c, *q, c, *winner)] = 1
     matrix = matrix.reshape(channels * math.prod(out), channels * math.prod(size))
     return Taps(matrix, matrix > 0, np.zeros(len(matrix)), (channels, *out))
+
+
+def reduce(x_shape, kind, axes, keepdims=False):
+    """y[p] = sum (or mean) of x over some axes, the batch counted"""
+    axes = [(a + len(x_shape) + 1 if a < 0 else a) - 1 for a in _each(axes, 1)]
+    kept = [1 if a in axes else s for a, s in enumerate(x_shape)]
+    matrix = np.zeros((*kept, *x_shape))
+    for p in np.ndindex(*x_shape):
+        matrix[(*(0 if a in axes else pa for a, pa in enumerate(p)), *p)] = 1
+    matrix = matrix.reshape(math.prod(kept), math.prod(x_shape))
+    if kind == "mean":
+        matrix /= math.prod(x_shape) / math.prod(kept)
+    out = tuple(s for a, s in enumerate(kept) if keepdims or a not in axes)
+    return Taps(matrix, matrix > 0, np.zeros(len(matrix)), out)
+
+
+def resample(x_shape, weights):
+    """y[c, q] = sum_p prod_a w_a[q_a, p_a] x[c, p]; weights of 0 are no taps"""
+    channels, *size = x_shape
+    weights = [np.eye(s) if w is None else np.asarray(w, float) for w, s in zip(weights, size, strict=True)]
+    out = [len(w) for w in weights]
+    matrix = np.zeros((channels, *out, channels, *size))
+    for c, q, p in itertools.product(range(channels), np.ndindex(*out), np.ndindex(*size)):
+        matrix[(c, *q, c, *p)] = math.prod(w[qa, pa] for w, qa, pa in zip(weights, q, p, strict=True))
+    matrix = matrix.reshape(channels * math.prod(out), channels * math.prod(size))
+    return Taps(matrix, matrix != 0, np.zeros(len(matrix)), (channels, *out))
 
 
 def upsample(x_shape, factor):

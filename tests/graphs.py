@@ -23,7 +23,7 @@ from rule_space import draw_rule, rule_classes
 
 MAX_ELEMENTS = 1500  # of one tensor of one sample
 WEIGHTED = (dtd.Linear, dtd.Conv, dtd.ConvTranspose)
-POOLED = (dtd.AvgPool, dtd.SumPool, dtd.GlobalAvgPool)
+POOLED = (dtd.AvgPool, dtd.SumPool, dtd.GlobalAvgPool, dtd.Resample)
 AGES = [0, 0, 0, 0, 0, 1, 2, 3]  # how far back a block reads
 SHARING = [cls for cls in rule_classes() if cls is not dtd.Pass]
 
@@ -61,10 +61,10 @@ class Builder:
     def put(self, make, p, shape, ties=0, moves=False):
         """Append make(inputs=...) with output `shape`; a record that `moves` only does not add.  Returns the position."""
         sources = p if isinstance(p, tuple) else (p,)
-        implicit = sources == (len(self.layers) - 1,) and self.rng.random() < 0.5
+        implicit = not sources or (sources == (len(self.layers) - 1,) and self.rng.random() < 0.5)
         self.layers.append(make(inputs=None if implicit else sources if len(sources) > 1 else sources[0]))
         self.shapes.append(tuple(int(s) for s in shape))
-        inherited = max(map(self.tied, sources))
+        inherited = max(map(self.tied, sources), default=0)
         self.ties.append(max(ties, inherited if moves or not inherited else 2))
         return len(self.layers) - 1
 
@@ -286,16 +286,110 @@ def linear(b, p):
     return b.put(_bind(dtd.Linear, b.weight(n_out, n_in, fan_in=n_in), b.bias(n_out)), p, (n_out,))
 
 
+def along(b, p):
+    """A fully connected layer along any axis, now and then added to what it read."""
+    shape = b.shape(p)
+    axis = b.int(0, len(shape) - 1)
+    n_in = shape[axis]
+    n_out = n_in if b.rng.random() < 0.4 else b.int(1, 7)
+    signed = axis + 1 if b.rng.random() < 0.5 else axis - len(shape)
+    q = b.put(
+        _bind(dtd.Linear, b.weight(n_out, n_in, fan_in=n_in), b.bias(n_out), axis=signed), p, (*shape[:axis], n_out, *shape[axis + 1 :])
+    )
+    return b.put(_bind(dtd.Add), (q, p), shape) if n_out == n_in else q
+
+
+def reduce(b, p):
+    shape = b.shape(p)
+    axes = [a for a in range(len(shape)) if b.rng.random() < 0.5] or [len(shape) - 1]
+    keepdims = len(axes) == len(shape) or bool(b.rng.random() < 0.5)
+    kind = str(b.rng.choice(["mean", "sum"] if b.tied(p) == 2 else ["mean", "sum", "max"]))
+    out = [1 if a in axes else s for a, s in enumerate(shape) if keepdims or a not in axes]
+    signed = tuple(a + 1 if b.rng.random() < 0.5 else a - len(shape) for a in axes)
+    return b.put(_bind(dtd.Reduce, kind, signed, keepdims), p, out, moves=kind == "max")
+
+
+def gather(b, p):
+    """A flip, a roll, a permutation, any picks."""
+    shape = b.shape(p)
+    axis = b.int(0, len(shape) - 1)
+    n = shape[axis]
+    picks = [np.arange(n)[::-1], np.roll(np.arange(n), 1), b.rng.permutation(n), b.rng.integers(-n, n, b.int(1, min(2 * n, 40)))][
+        b.int(0, 3)
+    ]
+    return b.put(_bind(dtd.Gather, tuple(int(i) for i in picks), axis + 1), p, (*shape[:axis], len(picks), *shape[axis + 1 :]), 1, True)
+
+
+def expand(b, p):
+    """Axes of size 1, made of larger ones where there are none."""
+    shape = b.shape(p)
+    axes = [a for a in range(len(shape)) if b.rng.random() < 0.5]
+    p = (
+        b.put(_bind(dtd.Reduce, "mean", tuple(a + 1 for a in axes), True), p, [1 if a in axes else s for a, s in enumerate(shape)])
+        if axes
+        else p
+    )
+    out = [b.int(1, 4) if s == 1 else s for s in b.shape(p)]
+    return b.put(_bind(dtd.Expand, tuple(out)), p, out, ties=1, moves=True)
+
+
+def resample(b, p):
+    """Weights of one sign or both, zeros among them; sometimes the rule of averages, rows that add up to 1."""
+    c, *size = b.shape(p)
+    weights = []
+    for n_in in size:
+        weight = b.weight(b.int(1, 6), n_in, fan_in=n_in)
+        weight = np.where(b.rng.random(weight.shape) < 0.3, np.float32(0), weight)
+        weights.append(None if b.rng.random() < 0.3 else abs(weight) if b.rng.random() < 0.5 else weight)
+    if all(w is None for w in weights):
+        weights[0] = np.eye(size[0], dtype=np.float32)
+    return b.put(_bind(dtd.Resample, tuple(weights)), p, (c, *(h if w is None else len(w) for h, w in zip(size, weights, strict=True))))
+
+
+def _part(b, shape):
+    """The shape of an array that broadcasts against a sample."""
+    return tuple(s if b.rng.random() < 0.6 else 1 for s in shape)
+
+
+def constant(b, p):
+    """A Constant that is added, multiplied or put beside."""
+    shape = b.shape(p)
+    kind = b.int(0, 2)
+    if kind == 2:
+        axis = b.int(0, len(shape) - 1)
+        own = (*shape[:axis], b.int(1, 2), *shape[axis + 1 :])
+        q = b.put(_bind(dtd.Constant, b.vector(own)), (), own)
+        return b.put(_bind(dtd.Concat, axis + 1), (p, q), (*shape[:axis], shape[axis] + own[axis], *shape[axis + 1 :]), moves=True)
+    own = _part(b, shape)[b.int(0, len(shape) - 1) :]
+    q = b.put(_bind(dtd.Constant, b.vector(own)), (), own)
+    return b.put(_bind((dtd.Add, dtd.Mul)[kind]), (p, q) if b.rng.random() < 0.5 else (q, p), shape, ties=1)
+
+
+def scale_along(b, p):
+    """Scale and shift along any axes."""
+    shape = b.shape(p)
+    return b.put(_bind(dtd.Scale, b.vector(_part(b, shape)), b.vector(_part(b, shape)) if b.rng.random() < 0.7 else None), p, shape)
+
+
+def broadcast(b, p):
+    """A mean over some axes, added to what it is the mean of."""
+    shape = b.shape(p)
+    axes = tuple(a + 1 for a in range(len(shape)) if b.rng.random() < 0.5) or (1,)
+    q = b.put(_bind(dtd.Reduce, "mean", axes, True), p, [1 if a + 1 in axes else s for a, s in enumerate(shape)])
+    return b.put(_bind(dtd.Add), (p, q) if b.rng.random() < 0.5 else (q, p), shape)
+
+
 def reshape(b, p):
     (n,) = b.shape(p)
     c = int(b.rng.choice([g for g in range(1, n + 1) if n % g == 0]))
     return b.put(_bind(dtd.Reshape, (c, -1)), p, (c, n // c), moves=True)
 
 
-ANYWHERE = [relu, activation, dropout, batch_norm, scale, slices, concat, add, residual, squeeze_excite]
+ALONG = [along, along, reduce, gather, expand, constant, scale_along, broadcast]
+ANYWHERE = [relu, activation, dropout, batch_norm, scale, slices, concat, add, residual, squeeze_excite, *ALONG]
 FLAT = [linear, linear, linear, reshape, *ANYWHERE]
 SPATIAL = [conv, conv, conv, conv, conv_transpose, conv_transpose, max_pool, max_pool, max_pool, avg_pool, sum_pool, global_avg_pool,
-           lrn, pad, upsample, permute, shuffle, flatten, relu, *ANYWHERE]  # fmt: skip
+           lrn, pad, upsample, resample, permute, shuffle, flatten, relu, *ANYWHERE]  # fmt: skip
 
 
 def _input(draw, rng):
@@ -359,9 +453,11 @@ def graphs(draw, max_blocks=10):
     count = draw(st.sampled_from(range(1, max_blocks + 1)))
     for number, age in draw(st.lists(st.tuples(st.integers(0, 99), st.sampled_from(AGES)), min_size=count, max_size=count)):
         source = max(p - age, b.first)  # reading an older entry gives it several readers, or leaves a dead branch
+        if source != dtd.INPUT and isinstance(b.layers[source], dtd.Constant):
+            source += 1  # nothing is to be learnt of constants alone
         blocks = FLAT if len(b.shape(source)) == 1 else SPATIAL
         if len(b.shape(source)) > 4 or math.prod(b.shape(source)) > MAX_ELEMENTS:
-            blocks = [slices, relu]
+            blocks = [slices, relu, reduce] if math.prod(b.shape(source)) > MAX_ELEMENTS else [slices, relu, add, scale, *ALONG]
         before = len(b.layers)
         blocks[number % len(blocks)](b, source)
         if len(b.layers) == before:

@@ -81,7 +81,8 @@ def test_predictions_agree(graph):
 
 
 def _reads(layers, position):
-    return (position - 1,) if layers[position].inputs is None else layers[position].inputs
+    record = layers[position]
+    return record.inputs if record.inputs is not None else (position - 1,) if record.arity else ()
 
 
 @given(graphs())
@@ -92,10 +93,14 @@ def test_predictions_are_those_of_the_single_layers(graph):
         operands = [values[p] for p in _reads(graph.layers, position)]
         if len(operands) == 1:
             values[position] = dtd.predict([dataclasses.replace(record, inputs=None)], operands[0], backend="oracle")
+        elif isinstance(record, dtd.Constant):
+            values[position] = np.broadcast_to(record.value, (len(graph.x), *record.value.shape))
         elif isinstance(record, dtd.Concat):
             values[position] = np.concatenate(operands, record.axis)
         else:
-            values[position] = (np.prod if isinstance(record, dtd.Mul) else np.sum)(np.array(np.broadcast_arrays(*operands)), axis=0)
+            rank = max(o.ndim for o in operands)
+            full = [o.reshape(len(o), *[1] * (rank - o.ndim), *o.shape[1:]) for o in operands]  # constants may have fewer axes
+            values[position] = (np.prod if isinstance(record, dtd.Mul) else np.sum)(np.array(np.broadcast_arrays(*full)), axis=0)
     expected = values[len(graph.layers) - 1]
     outputs = dtd.predict(graph.layers, graph.x, backend="oracle")
     np.testing.assert_allclose(outputs, expected, rtol=0, atol=1e-9 * max(1, abs(expected).max()))
@@ -236,7 +241,7 @@ def _different_shapes(record):
         a = len(shapes[-1])
         meets = {dtd.Concat: lambda u, v: sum(p != q for p, q in zip(u, v, strict=True)) < 2,
                  dtd.Add: lambda u, v: all(1 in (p, q) or p == q for p, q in zip(u, v, strict=True))}[record]  # fmt: skip
-        others = [p for p, s in enumerate(shapes) if len(s) != a or not meets(s, shapes[-1])]
+        others = [p for p, s in enumerate(shapes) if not isinstance(layers[p], dtd.Constant) and (len(s) != a or not meets(s, shapes[-1]))]
         assume(others)
         layers.append(record(inputs=(_last(layers), int(rng.choice(others)))))
 

@@ -218,7 +218,7 @@ class Scale(Layer):
         self._array("scale", (1, 2, 3, 4, 5))
         if self.shift is not None:
             self._array("shift", (1, 2, 3, 4, 5))
-            if self.scale.ndim == self.shift.ndim == 1:
+            if self.scale.ndim == self.shift.ndim == 1 and 1 not in (self.scale.size, self.shift.size):
                 self._array("shift", shape=self.scale.shape)
 
 

@@ -89,7 +89,10 @@ class Oracle:
         if part.weight is None:
             ones = np.ones((part.taps.c_out, 1, *part.taps.kernel))
             return ones, WEIGHT_MAPS[term.w](one if part.window is None else part.window, gamma)
-        return WEIGHT_MAPS[term.w](np.asarray(part.weight, np.float64), gamma), one
+        weight = np.asarray(part.weight, np.float64)
+        if part.support is not None and term.w == "1":
+            return 1.0 * (weight != 0), one
+        return WEIGHT_MAPS[term.w](weight, gamma), one
 
     def _mapped(self, part: U.Part, term: Term) -> Array:
         mapped = input_map(term.x, self.x(part.source), part.box)

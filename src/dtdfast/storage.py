@@ -19,8 +19,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
-import numpy as np
-
 from . import budget
 from .errors import DtdError, LayerError, StorageError, at
 from .extras import require
@@ -33,6 +31,7 @@ LATER = {"Linear": {"axis"}, "Softmax": {"log"}}  # fields that files of this ve
 KEY = "dtdfast"
 MAX_HEADER = 1 << 24  # bytes
 MAX_LAYERS = 1 << 16
+MAX_ARRAYS = 8  # in one tuple
 MAX_ELEMENTS = 1 << 33  # 32 GiB in float32
 ITEMSIZE = {"F32": 4, "F64": 8}
 
@@ -53,9 +52,10 @@ def save(layers: Sequence[Layer], path: str | os.PathLike[str]) -> None:
     for position, record in enumerate(layers):
         if RECORDS.get(type(record).__name__) is not type(record):
             raise LayerError(f"{at(position, record)}: not one of dtdfast's records, which alone can be saved")
-        arrays, settings = fields_of(type(record).__name__)
-        tensors |= {f"{position}.{key}": value for key in arrays if (value := getattr(record, key)) is not None}
-        entries.append({"record": type(record).__name__, "fields": {key: _plain(getattr(record, key)) for key in settings}})
+        kind = type(record).__name__
+        tensors |= {f"{position}.{key}": value for key, value in arrays_in(record).items()}
+        fields = {key: getattr(record, key) for key in fields_of(kind)[1]} | {key: len(getattr(record, key)) for key in lists_of(kind)}
+        entries.append({"record": kind, "fields": fields})
     _limit("layers", len(entries), MAX_LAYERS)
     _limit("array elements", sum(array.size for array in tensors.values()), MAX_ELEMENTS)
     metadata = json.dumps({"version": VERSION, "layers": entries}, separators=(",", ":"), allow_nan=False)
@@ -95,8 +95,8 @@ def load(path: str | os.PathLike[str]) -> list[Layer]:
         with safetensors.safe_open(path, framework="np") as file:
             for position, entry in enumerate(entries):
                 record, settings, arrays = _entry(position, entry, tensors, path)
-                used.update(arrays.values())
-                values = {key: file.get_tensor(name) for key, name in arrays.items()}
+                used.update(name for names in arrays.values() for name in (names if isinstance(names, tuple) else (names,)) if name)
+                values = {key: _tensor(file, names) for key, names in arrays.items()}
                 layers.append(_build(position, record, {**settings, **values}, path))
     except safetensors.SafetensorError as error:
         _refuse(path, f"is corrupt ({error})", "copy or save it again")
@@ -116,8 +116,29 @@ def fields_of(kind: str) -> tuple[list[str], list[str]]:
     record = RECORDS[kind]
     types = typing.get_type_hints(record)
     names = [f.name for f in dataclasses.fields(record)]
-    arrays = [name for name in names if Array in (types[name], *typing.get_args(types[name]))]
+    arrays = [name for name in names if _holds_arrays(types[name])]
     return arrays, [name for name in names if name not in arrays]
+
+
+def _holds_arrays(hint: Any) -> bool:
+    return hint == Array or any(_holds_arrays(part) for part in typing.get_args(hint) if hint != Array)
+
+
+@functools.cache
+def lists_of(kind: str) -> list[str]:
+    """Those of its arrays' names that hold several: tuples of arrays and None."""
+    types = typing.get_type_hints(RECORDS[kind])
+    return [name for name in fields_of(kind)[0] if typing.get_origin(types[name]) is Sequence]
+
+
+def arrays_in(record: Layer) -> dict[str, Array]:
+    """Every array of a record by its name, those of a tuple by their numbers in it as well; what is None is left out."""
+    found: dict[str, Array] = {}
+    for key in fields_of(type(record).__name__)[0]:
+        value = getattr(record, key)
+        named = {f"{key}.{k}": v for k, v in enumerate(value)} if isinstance(value, tuple) else {key: value}
+        found |= {name: array for name, array in named.items() if array is not None}
+    return found
 
 
 def _header(file: BinaryIO, path: Path) -> dict[str, Any]:
@@ -173,20 +194,28 @@ def _entries(header: Mapping[str, Any], path: Path) -> list[Any]:
     return entries
 
 
-def _entry(position: int, entry: Any, tensors: Mapping[str, Any], path: Path) -> tuple[type[Layer], dict[str, Any], dict[str, str]]:
-    """One entry of the list: its record, its settings, and the names of its tensors by field."""
+def _entry(
+    position: int, entry: Any, tensors: Mapping[str, Any], path: Path
+) -> tuple[type[Layer], dict[str, Any], dict[str, str | tuple[str, ...]]]:
+    """One entry of the list: its record, its settings, and the names of its tensors by field ("" of a None in a tuple)."""
     kind, given = (entry.get("record"), entry.get("fields")) if isinstance(entry, dict) and len(entry) == 2 else (None, None)
     if not isinstance(kind, str) or kind not in RECORDS or not isinstance(given, dict):
         _refuse(path, f"layer {position}: {kind!r} is not a record of this dtdfast", "upgrade dtdfast, or save the list again")
-    arrays, settings = fields_of(kind)
-    if wrong := (given.keys() - set(settings)) | (set(settings) - LATER.get(kind, set()) - given.keys()):
+    (arrays, settings), lists = fields_of(kind), lists_of(kind)
+    if wrong := (given.keys() - {*settings, *lists}) | ({*settings, *lists} - LATER.get(kind, set()) - given.keys()):
         _refuse(
             path,
             f"layer {position} ({kind}): unknown or missing fields: {', '.join(sorted(wrong))}",
             "save it again with this version of dtdfast",
         )
-    values = {key: _tuples(value) for key, value in given.items()}
-    return RECORDS[kind], values, {key: name for key in arrays if (name := f"{position}.{key}") in tensors}
+    values = {key: _tuples(value) for key, value in given.items() if key not in lists}
+    names: dict[str, str | tuple[str, ...]] = {key: name for key in arrays if (name := f"{position}.{key}") in tensors}
+    for key in lists:
+        if type(given[key]) is not int or not 0 <= given[key] <= MAX_ARRAYS:
+            _refuse(path, f"layer {position} ({kind}): {key} holds {given[key]!r:.40} arrays", "copy or save it again")
+        listed = (f"{position}.{key}.{k}" for k in range(given[key]))
+        names[key] = tuple(name if name in tensors else "" for name in listed)
+    return RECORDS[kind], values, names
 
 
 def _build(position: int, record: type[Layer], values: dict[str, Any], path: Path) -> Layer:
@@ -196,9 +225,11 @@ def _build(position: int, record: type[Layer], values: dict[str, Any], path: Pat
         _refuse(path, f"layer {position}: {error}", "save it again from a valid list")
 
 
-def _plain(value: Any) -> Any:
-    """The matrices of a tuple as lists, every digit kept."""
-    return [v.tolist() if isinstance(v, np.ndarray) else v for v in value] if isinstance(value, tuple) else value
+def _tensor(file: Any, names: str | tuple[str, ...]) -> Any:
+    """An array, or the tuple of those that have a name."""
+    if isinstance(names, tuple):
+        return tuple(file.get_tensor(name) if name else None for name in names)
+    return file.get_tensor(names)
 
 
 def _tuples(value: Any) -> Any:

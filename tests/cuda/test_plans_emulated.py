@@ -54,6 +54,26 @@ def network(rng: np.random.Generator) -> list[Any]:
     ]
 
 
+def along_axes(rng: np.random.Generator) -> list[Any]:
+    """Linear layers along axes, one of them added to what it reads; a permutation of channels, a bilinear resizing, a mean."""
+
+    def weight(*shape: int) -> Any:
+        return rng.standard_normal(shape, dtype=np.float32) / np.sqrt(shape[1], dtype=np.float32)
+
+    resize = np.maximum(0, 1 - abs(np.linspace(0, 1, 3)[:, None] - np.arange(2))).astype(np.float32)
+    return [
+        dtd.Linear(weight(36, 3), axis=1),
+        dtd.ReLU(),
+        dtd.Gather(rng.permutation(36), 1),
+        dtd.Linear(weight(3, 3), axis=3),
+        dtd.Add(inputs=(3, 2)),
+        dtd.ReLU(),
+        dtd.Resample((resize, None)),
+        dtd.Reduce("mean", (2, 3)),
+        dtd.Linear(weight(5, 36)),
+    ]
+
+
 CASES = [
     ("float32", "dtd", 2.0**-24 * np.sqrt(72), 0.0, {"fma", "tf32x3"}),
     ("float32", "epsilon-alpha2-beta1", 2.0**-24 * np.sqrt(72), 0.0, {"fma", "tf32x3"}),
@@ -96,3 +116,22 @@ def test_network(
     rounding = max(np.abs(oracle([perturbed(layer) for layer in layers]) - exact).sum() for _ in range(2))
     n_layers = sum(hasattr(layer, "weight") for layer in layers)
     assert np.abs(found - exact).sum() <= 10 * rounding + ((1 + kept) ** n_layers - 1) * np.abs(exact).sum()
+
+
+def test_network_along_axes(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in test_network, in float32."""
+    device = EmulatingDevice(compiled=True)
+    device.contractions = set()
+    monkeypatch.setattr(usable, "survey", lambda: (None, "the host"))
+    monkeypatch.setattr(usable, "open_device", lambda number: device)
+    layers = along_axes(rng)
+    x, targets = rng.uniform(0, 1, (1, 3, 2, 3)).astype(np.float32), np.array([[4]])
+    exact = dtd.explain(layers, x, targets, domain="nonnegative", backend="oracle")
+    found = Explainer(layers, backend="cuda", domain="nonnegative").explain(x, targets)
+    assert device.contractions
+    error = 2.0**-24 * np.sqrt(36)
+    shaken = [
+        replace(r, weight=r.weight * (1 + error * rng.standard_normal(r.weight.shape))) if hasattr(r, "weight") else r for r in layers
+    ]
+    rounding = np.abs(dtd.explain(shaken, x, targets, domain="nonnegative", backend="oracle") - exact).sum()
+    assert np.abs(found - exact).sum() <= 10 * rounding

@@ -14,6 +14,8 @@ import dtdfast as dtd
 from cases import CASES, RULES
 from graphs import graphs
 from nets import SMALL
+from support import close
+from test_axes import CASES as ALONG_AXES
 from test_graphs import UNIT, perturbed
 from test_networks import BOXED, N_BATCH, PRESETS, positive_start, rounding, small
 
@@ -86,6 +88,23 @@ def test_networks_in_two_bytes(name, precision, rules, explainer):
     assert ledger.closed, str(ledger)
     if precision == "mixed":
         np.testing.assert_array_equal(made.predict(x), explainer(net.layers).predict(x))
+
+
+ALONG = list(ALONG_AXES) if LONG else list(ALONG_AXES)[::6]
+
+
+@pytest.mark.parametrize("name", ALONG)
+def test_records_along_any_axes(name, explainer, rng):
+    shape, layers, _ = ALONG_AXES[name]
+    x = rng.uniform(0, 1, (2, *shape)).astype(np.float32)
+    y = dtd.predict(layers, x, backend="oracle")
+    close(explainer(layers).predict(x), y, "cuda")
+    start = rng.uniform(0, 1, y.shape).astype(np.float32)
+    made = explainer(layers, rules="lrp-epsilon", domain=(0, 1))
+    expected = dtd.explain(layers, x, start * y, rules="lrp-epsilon", domain=(0, 1), backend="oracle")
+    close(made.explain(x, (start * y).astype(np.float32)), expected, "cuda")
+    ledger = made.ledger(x, start)
+    assert ledger.closed, str(ledger)
 
 
 @settings(max_examples=15, suppress_health_check=list(HealthCheck))

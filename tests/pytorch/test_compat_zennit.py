@@ -150,6 +150,18 @@ def test_canonizers_are_not_needed() -> None:
     assert not torch.equal(output, model(x))
 
 
+@pytest.mark.parametrize("cls", [zc.EpsilonPlus, zc.EpsilonAlpha2Beta1])
+def test_unequal_windows_and_tokens(cls: type[Any]) -> None:
+    torch.manual_seed(0)
+    windows = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d((3, 4)), nn.Flatten(), nn.Linear(48, 4)).double()
+    same(windows, torch.randn(2, 3, 9, 8, dtype=torch.float64), cls(), one_hot_max)
+    tokens = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 5), nn.Flatten(), nn.Linear(35, 4)).double()
+    same(tokens, torch.randn(2, 7, 8, dtype=torch.float64), cls(), one_hot_max)
+    enlarged = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Upsample(scale_factor=2, mode="bilinear"), nn.Flatten(), nn.Linear(64, 5))
+    with pytest.raises(dtd.RuleError, match=r"layer 2 .* no rule in this composite"):
+        Gradient(enlarged.double(), cls())(torch.randn(2, 3, 4, 4, dtype=torch.float64))
+
+
 CANONIZERS: dict[str, Callable[[], Any]] = {
     "in their order": SequentialMergeBatchNorm,
     "by name": lambda: NamedMergeBatchNorm([(("0",), "1"), (("3",), "4")]),

@@ -16,9 +16,9 @@ from ..extras import require
 from ..foreign import take
 from ..importers.keras import from_keras
 from ..plan.fold import LINEAR
+from ..plan.network import shares
 from ..plan.wiring import sources
 from ..rules import AlphaBeta, Epsilon, Flat, Rule, WSquare, ZBox, Zero, ZPlus
-from .model import POOLS
 
 MOVES = (L.Permute, L.Reshape, L.Flatten, L.Pad, L.Slice, L.Dropout)  # between the input and the first layer
 MODES = ("max_activation", "index", "all")
@@ -229,7 +229,7 @@ class Analyzer:
             if isinstance(record, LINEAR):
                 kind = self._kinds[0 if isinstance(record, L.Linear) else 1]
                 rules[position] = self._first if self._first is not None and reads[position][0] in moved else kind
-            elif isinstance(record, (*POOLS, L.Add)):
+            elif shares(record):
                 rules[position] = Zero()
         return rules
 

@@ -18,7 +18,8 @@ from ..explainer import Explainer
 from ..extras import require
 from ..importers.check import TOLERANCE
 from ..importers.torch_graph import Graph, Origin
-from ..plan.fold import LINEAR, fold
+from ..plan.fold import fold
+from ..plan.network import shares
 from ..plan.shapes import Shape
 from ..plan.wiring import sources, wire
 from ..presets import Rules
@@ -78,8 +79,7 @@ class Imported:
     def takers(self, stop: int | None = None) -> list[int]:
         """The entries that take a rule when relevance runs down to `stop`: those that share by weights and are not folded away."""
         folded = self.folded(stop)
-        kinds = (*LINEAR, *POOLS, *NORMS, L.Add)
-        return [position for position, record in enumerate(self.layers) if position not in folded and isinstance(record, kinds)]
+        return [p for p, record in enumerate(self.layers) if p not in folded and (shares(record) or isinstance(record, NORMS))]
 
     def folded(self, stop: int | None = None) -> dict[int, tuple[int, ...]]:
         """The entries that the plan folds away, each with the entries that take it."""

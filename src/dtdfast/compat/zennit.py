@@ -15,7 +15,7 @@ from ..foreign import take
 from ..plan.fold import LINEAR
 from ..rules import AlphaBeta, Epsilon, Flat, Gamma, Pass, Rule, WSquare, ZBox, Zero, ZPlus
 from .canonizers import left_by, scaled, with_factors
-from .model import NORMS, POOLS, Imported, executor_for, imported
+from .model import NORMS, Imported, executor_for, imported
 from .relevance import Chosen, relevance
 
 NAMES = (
@@ -171,10 +171,10 @@ class _Hooks:
             return None
         if isinstance(record, L.Add):
             part = require("zennit.layer", "peers").Sum()
-        elif isinstance(record, POOLS):
-            part = nn.AvgPool2d(1)
-        else:
+        elif isinstance(record, LINEAR):
             part = nn.Linear(1, 1) if isinstance(record, L.Linear) else nn.Conv2d(1, 1, 1)
+        else:
+            part = nn.AvgPool2d(1)
         return self._map(self._context, "", part)
 
 
@@ -197,7 +197,7 @@ def _choose(network: Imported, model: Any, hooks: _Hooks, left: dict[int, float]
                 raise RuleError(f"{where} has no rule in this composite; zennit would multiply relevance by its scale; give it Pass")
         elif position in idle and (part is None or kind == "Pass"):
             rules[position] = Flat(stabilizer=0.0)  # a function that computes nothing is nothing
-        elif isinstance(record, LINEAR) and hook is None:
+        elif hook is None and not (_averages(record) or isinstance(record, L.Add)):
             raise RuleError(f"{where} has no rule in this composite; zennit would multiply relevance by its weights")
         elif kind == "Pass" and not isinstance(record, L.Add):
             skipped.append(position)
@@ -208,6 +208,13 @@ def _choose(network: Imported, model: Any, hooks: _Hooks, left: dict[int, float]
                 factor, norm = merged[position]
                 rules[position] = scaled(rules[position], factor, passes=hooks.of(norm) is not None, where=where)
     return Chosen(rules, tuple(skipped))
+
+
+def _averages(record: L.Layer) -> bool:
+    """Whether every output is a plain mean, along which a gradient is what the flat rule says."""
+    if isinstance(record, L.Resample):
+        return all(w is None or np.allclose(w * (w != 0).sum(axis=1, keepdims=True), w != 0) for w in record.weights)
+    return isinstance(record, (L.AvgPool, L.GlobalAvgPool)) or (isinstance(record, L.Reduce) and record.kind == "mean")
 
 
 def _rule(hook: Any, record: L.Layer, where: str) -> Rule:

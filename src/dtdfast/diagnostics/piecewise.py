@@ -71,7 +71,7 @@ def check_piecewise_linear(network: Network, layers: list[L.Layer]) -> None:
     """Refuse what has no linear regions, by name."""
     for unit in forward_units(network):
         where = at(unit.position, layers[unit.position])
-        if not isinstance(unit, (U.Neuron, U.Winner, U.Elementwise, U.Affine, U.Total, U.Move, U.Reshaping)):
+        if not isinstance(unit, (U.Neuron, U.Winner, U.Elementwise, U.Affine, U.Total, U.Move, U.Reshaping, U.Copy, U.Fixed)):
             raise LayerError(f"{where}: the network has no linear regions, because this layer is not piecewise linear")
         activation = getattr(unit, "activation", None)
         if isinstance(activation, L.Activation) and activation.kind not in KINKS:
@@ -213,4 +213,5 @@ TANGENT: dict[type[U.Unit], Callable[..., tuple[Array, list[Array]]]] = {
     U.Total: Frozen._total_tangent,
     U.Move: Frozen._move_tangent,
     U.Reshaping: Frozen._reshape_tangent,
+    U.Copy: lambda frozen, unit, dot: (unit.apply(dot[unit.sources[0].index], 1), []),
 }

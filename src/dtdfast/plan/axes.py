@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 
 from .. import layers as L
 from ..errors import ShapeError
+from ..rules import ZBox
+from .domain import broadcast_bounds, carry
 from .fold import Vector
 from .geometry import triple
 from .shapes import Shape, axis_of, reduced_axes
 from .taps import Taps
-from .units import Copy, Fixed, Move, Neuron, Part, Region, Reshaping, Tensor, Unit, whole
+from .units import Box, Copy, Fixed, Move, Neuron, Part, Region, Reshaping, Tensor, Unit, whole
 from .wiring import Entry
 
 if TYPE_CHECKING:
@@ -81,6 +83,21 @@ def turned_back(builder: _Builder, entry: Entry, tensor: Tensor, axes: Axes, sha
     order = in_front(axes, len(shape))
     tensor = reshaped(builder, entry, tensor, tuple(shape[a] for a in order))
     return ordered(builder, entry, tensor, tuple(order.index(a) for a in range(len(shape))))
+
+
+def given_box(builder: _Builder, part: Part, rule: ZBox, where: str) -> Box:
+    """A rule's own bounds, which are of what the entry reads, as its part reads it: moved within the entry."""
+    chain: list[Unit] = []
+    source = part.source
+    while source.position == part.position and isinstance(unit := builder.maker.get(source.index), (Move, Reshaping, Copy)):
+        chain.insert(0, unit)
+        (source,) = unit.sources
+    boxes = {source.index: broadcast_bounds(rule.low, rule.high, source.shape, where)}
+    for unit in chain:
+        box = carry(boxes, unit)
+        assert box is not None
+        boxes[unit.out.index] = box
+    return boxes[part.source.index]
 
 
 # ---------------------------------------------------------------------------------------------------- linear, reductions
@@ -304,6 +321,8 @@ def resample(builder: _Builder, entry: Entry, source: Tensor) -> Tensor:
         taps = Taps(False, read.channels, out.channels, 1, read.space, out.space)
         part = Part(entry.position, read, taps, matrix.reshape(*matrix.shape, 1, 1, 1), variant=(number, 0))
         part.nonnegative = bool((matrix >= 0).all())
+        assert part.weight is not None
+        part.support = replace(part, weight=(part.weight != 0).astype(np.float64), nonnegative=True, variant=(number, 1))
         out = builder.put(Neuron((entry.position,), (read,), out, parts=[part]))
         to = list(whole(entry.shape).ranges)
         for a, (first, last, _, _) in zip(axes, tile, strict=True):
@@ -331,6 +350,13 @@ def scale(builder: _Builder, entry: Entry, source: Tensor, factor: NDArray[Any],
     seen = Entry(entry.position, L.Scale(vector, offset, name=entry.record.name), entry.sources, flat.shape)
     unit = builder.affine(seen, (flat,), len(entry.shape))
     return reshaped(builder, entry, unit if isinstance(unit, Tensor) else builder.put(unit), entry.shape)
+
+
+def affine(builder: _Builder, entry: Entry, source: Tensor) -> Tensor:
+    """A map per channel on more spatial axes than a kernel has."""
+    read = turned(builder, entry, source, (0,))
+    unit = builder.affine(Entry(entry.position, entry.record, entry.sources, read.shape), (read,), len(entry.shape))
+    return turned_back(builder, entry, unit if isinstance(unit, Tensor) else builder.put(unit), (0,), entry.shape)
 
 
 def full(values: NDArray[Any], shape: Shape) -> Vector:

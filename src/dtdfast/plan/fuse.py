@@ -85,6 +85,18 @@ def join_channels(forward: list[Step], relevance: list[Step]) -> tuple[list[Step
     return [s for s in kept[:first] if s is not None], [s for s in kept[first:] if s is not None]
 
 
+def without_unread(steps: list[Step]) -> list[Step]:
+    """Without the steps whose results nobody reads: what a Constant absorbs."""
+    read: set[int] = set()
+    kept = []
+    for step in reversed(steps):
+        root = step.out.buffer.root
+        if root.external or id(root) in read:
+            kept.append(step)
+            read.update(id(view.buffer.root) for view in step.views() if view is not step.out)
+    return kept[::-1]
+
+
 def fuse_products(steps: list[Step]) -> list[Step]:
     """out (+)= m ⊙ r taken into the steps that write r, where nothing else reads r."""
     touched = _touched(steps)

@@ -21,7 +21,7 @@ from ..errors import RuleError
 from ..rules import W_NEG, W_POS, Row, Share, Term, W, X
 from .domain import take
 from .network import Network
-from .units import Affine, Floats, Move, Neuron, Reshaping, Tensor, Unit
+from .units import Affine, Copy, Floats, Move, Neuron, Reshaping, Tensor, Unit
 from .wiring import Entry
 
 REFLECTED = {W_POS: W_NEG, W_NEG: W_POS}
@@ -87,7 +87,7 @@ class _Twins:
     def rest(self, tensor: Tensor) -> Tensor:
         """The tensor that takes the relevance of the channels that nothing linear made: moves leave out those that something did."""
         unit = self.maker.get(tensor.index)
-        if tensor is self.leaves or not isinstance(unit, (Move, Reshaping)) or not self.linear(tensor).any():
+        if tensor is self.leaves or not isinstance(unit, (Move, Reshaping, Copy)) or not self.linear(tensor).any():
             return tensor
         key = tensor.index, 0
         if key not in self.twins:
@@ -118,6 +118,8 @@ class _Twins:
                 take(result, to)[...] = take(self.linear(unit.sources[number]), of)
         elif isinstance(unit, Reshaping):
             return self.linear(unit.sources[0]).reshape(tensor.shape)
+        elif isinstance(unit, Copy):
+            return unit.apply(self.linear(unit.sources[0]))
         elif isinstance(unit, Neuron) or (isinstance(unit, Affine) and unit.split is not None):
             result[...] = getattr(unit, "activation", None) is None
         return result
@@ -129,7 +131,7 @@ class _Twins:
             return tensor
         key = tensor.index, side
         if key not in self.twins:
-            made = self._move(unit, side) if isinstance(unit, (Move, Reshaping)) else self._neuron(unit, side)
+            made = self._move(unit, side) if isinstance(unit, (Move, Reshaping, Copy)) else self._neuron(unit, side)
             self.twins[key] = tensor if made is None else made.out
             if made is not None:
                 self._keep(tensor, made)
@@ -150,7 +152,7 @@ class _Twins:
         assert isinstance(unit, Neuron)
         assert unit.row is not None
         share, parts = unit.row.shares[0], [replace(part, terms=[]) for part in unit.parts]
-        pooled = len(parts) == 1 and parts[0].weight is None and self.linear(parts[0].source).all()
+        pooled = len(parts) == 1 and (parts[0].weight is None or parts[0].nonnegative) and self.linear(parts[0].source).all()
         if pooled and self.pure(source := self.twin(parts[0].source, side)):
             self.value(source)
             parts[0].source, half = source, Share((Term(X, W),))
@@ -162,7 +164,7 @@ class _Twins:
         out = self.tensor(unit.out, side > 0)
         return Neuron(unit.entries, tuple(p.source for p in parts), out, parts=parts, bias=unit.bias, row=row, half=True, twin=True)
 
-    def _move(self, unit: Move | Reshaping, side: int) -> Unit | None:
+    def _move(self, unit: Move | Reshaping | Copy, side: int) -> Unit | None:
         """The same move of the twins; pieces that nothing linear made take no relevance this way."""
         numbers = [n for n, s in enumerate(unit.sources) if self.linear(s).any()]
         sources = tuple(self.twin(unit.sources[n], side) for n in numbers)
@@ -170,11 +172,13 @@ class _Twins:
             return None
         return self._moved(unit, numbers, sources)
 
-    def _moved(self, unit: Move | Reshaping, numbers: list[int], sources: tuple[Tensor, ...]) -> Unit:
+    def _moved(self, unit: Move | Reshaping | Copy, numbers: list[int], sources: tuple[Tensor, ...]) -> Unit:
         out = self.tensor(unit.out, all(s.nonnegative for s in sources))
         out.valueless = True
         if isinstance(unit, Reshaping):
             return Reshaping(unit.entries, sources, out, twin=True)
+        if isinstance(unit, Copy):
+            return replace(unit, sources=sources, out=out, part=replace(unit.part, source=sources[0]), twin=True)
         pairs = [(to, numbers.index(n), of) for to, n, of in unit.pairs if n in numbers]
         return Move(unit.entries, sources, out, pairs=pairs, twin=True)
 
@@ -184,13 +188,13 @@ class _Twins:
     def pure(self, twin: Tensor) -> bool:
         """Whether a twin has a value: moved from half neurons alone."""
         unit = self._maker(twin)
-        return isinstance(unit, Neuron) or (isinstance(unit, (Move, Reshaping)) and all(map(self.pure, unit.sources)))
+        return isinstance(unit, Neuron) or (isinstance(unit, (Move, Reshaping, Copy)) and all(map(self.pure, unit.sources)))
 
     def value(self, twin: Tensor) -> None:
         """A pool reads it."""
         unit = self._maker(twin)
         twin.valueless = False
-        if isinstance(unit, (Move, Reshaping)):
+        if isinstance(unit, (Move, Reshaping, Copy)):
             for source in unit.sources:
                 self.value(source)
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from .. import layers as L
 from ..rules import W_GAMMA_NEG, W_GAMMA_POS, W_NEG, W_POS, X_ABS, X_ONE, Share, Term, W, X
 from . import units as U
-from .fuse import fuse_products, join_channels
+from .fuse import fuse_products, join_channels, without_unread
 from .lower_base import LoweringBase, activation_of, feature_slot, is_identity
 from .lower_relevance import RelevanceLowering
 from .memory import insert_clears, live_ranges, place
@@ -413,7 +413,7 @@ def lower(program: Program, n: int, t: int, *, ledger: bool = False, chunked: bo
         relevance, relevances, above = downward.steps, downward.relevances, downward.above
     steps = forward.steps
     if not ledger:  # which reads every tensor's relevance
-        steps, relevance = join_channels(steps, fuse_products(relevance))
+        steps, relevance = join_channels(steps, fuse_products(without_unread(relevance)))
     steps.sort(key=lambda step: not step.constant)
     known: set[int] = set()
     steps = insert_clears(steps, known)

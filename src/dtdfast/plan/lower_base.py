@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import layers as L
-from ..rules import X_ABOVE_LOW, X_BELOW_HIGH, X_ONE, Term, X
+from ..rules import W_ONE, X_ABOVE_LOW, X_BELOW_HIGH, X_ONE, Term, W, X
 from . import units as U
 from .steps import Buffer, Reals, Step, View, Weights
 from .taps import Phase, phases
@@ -122,6 +122,8 @@ class LoweringBase:
 
     def taps(self, verb: str, part: U.Part, x: View, fields: dict[str, Any], window: Any = None, *, scatter: bool = False) -> None:
         """Emit a sum over taps, one step per phase; `fields` are whole-tensor views, cut to each phase here."""
+        if part.support is not None and fields.get("weight_map") == W_ONE:
+            part, fields = part.support, {**fields, "weight_map": W}
         taps = part.taps
         all_phases = phases(taps, scatter=scatter)
         if window is not None:

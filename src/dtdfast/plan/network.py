@@ -236,6 +236,8 @@ class _Builder:
         assert isinstance(record, (L.BatchNorm, L.Scale))
         if isinstance(record, L.Scale) and not per_channel(record, entry.shape):
             return axes.scale(self, entry, source, record.scale, record.shift)
+        if len(source.shape) > 4:
+            return axes.affine(self, entry, source)
         scale, shift = affine(record)
         said = self.book.explicit(entry.position, record)
         rule = said or self.book.affine((n_axes or len(entry.shape)) == 1)
@@ -346,7 +348,7 @@ class _Builder:
         for part in unit.parts:
             where = self.entries[part.position]
             if rule.low is not None:
-                part.box = broadcast_bounds(rule.low, rule.high, part.source.shape, f"{where}: ZBox")
+                part.box = axes.given_box(self, part, rule, f"{where}: ZBox")
             elif part.source.index in boxes:
                 part.box = boxes[part.source.index]
             elif not reads_input:

@@ -89,6 +89,7 @@ class Part(OneLine):
     box: Box | None = None
     linear: bool = False
     nonnegative: bool = False  # no weight is negative
+    support: Part | None = None  # with a weight of 1 where this one's is not 0: all that are taps
     variant: tuple[int, int] = (0, 0)  # how many affine maps were folded in, before and after: tells its weights apart
     terms: list[list[Term]] = field(default_factory=list)  # per share of the row, reduced by the signs known here
 

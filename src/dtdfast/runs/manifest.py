@@ -14,7 +14,7 @@ import numpy as np
 from ..config import build_config
 from ..layers import Layer
 from ..rules import Rule
-from ..storage import fields_of
+from ..storage import arrays_in, fields_of
 from ..version import __version__
 
 FORMAT = 1
@@ -25,12 +25,11 @@ def model_digest(layers: Sequence[Layer]) -> str:
     """SHA-256 of every record: its kind, settings and arrays, names included."""
     digest = hashlib.sha256()
     for record in layers:
-        arrays, settings = fields_of(type(record).__name__)
+        _, settings = fields_of(type(record).__name__)
         digest.update(repr([type(record).__name__, *((key, getattr(record, key)) for key in settings)]).encode())
-        for key in arrays:
-            if (value := getattr(record, key)) is not None:
-                digest.update(f"{key} {value.dtype.str} {value.shape}".encode())
-                digest.update(np.ascontiguousarray(value).data)
+        for key, value in arrays_in(record).items():
+            digest.update(f"{key} {value.dtype.str} {value.shape}".encode())
+            digest.update(np.ascontiguousarray(value).data)
     return digest.hexdigest()
 
 
