@@ -118,7 +118,9 @@ class Builder:
 
     def normal(self, shape: Sequence[int], std: float) -> NDArray[np.float32]:
         if self._rng is None:
-            return np.zeros(shape, np.float32)
+            paper = np.zeros(shape, np.float32)
+            paper.flat[0] = -1  # of both signs as far as a plan looks: from weights that are all ≥ 0 it follows that outputs are
+            return paper
         values = self._rng.standard_normal(shape, dtype=np.float32)
         values *= np.float32(std)
         return values
