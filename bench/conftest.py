@@ -16,7 +16,9 @@ import machine
 
 @dataclass(frozen=True)
 class Row:
-    """One tool on one network and batch: seconds per call, the operations that the result needs, how far it is from the oracle's."""
+    """One tool on one network and batch: seconds per call, the operations that the result needs, how far it is from the
+    oracle's.
+    """
 
     case: str
     tool: str

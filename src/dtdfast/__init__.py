@@ -62,23 +62,30 @@ if TYPE_CHECKING:
     from .cache import clear_cache
     from .config import build_config
     from .explainer import Explainer, explain, predict
-    from .importers.keras import from_keras
-    from .importers.onnx import from_onnx
-    from .importers.sklearn import from_sklearn
-    from .importers.torch import from_torch
-    from .ledger import Ledger
+    from .importers.keras.importer import from_keras
+    from .importers.onnx.importer import from_onnx
+    from .importers.sklearn.importer import from_sklearn
+    from .importers.torch.importer import from_torch
+    from .ledger.ledger import Ledger
     from .runs.run import run
     from .storage import load, save
     from .version import __version__
 
 __all__ = [
-    "INPUT", "LRN", "PRESETS", "Activation", "Add", "AlphaBeta", "AvgPool", "Backend", "BackendError", "BatchNorm", "Concat", "Constant",
-    "Conv", "ConvTranspose", "DomainError", "Dropout", "DtdError", "Embedding", "Epsilon", "Expand", "Explainer", "Flat", "Flatten",
-    "Gamma", "Gather", "GlobalAvgPool", "InputError", "Layer", "LayerError", "Ledger", "Linear", "MaxPool", "MemoryBudgetError",
-    "ModelError", "Mul", "NumericsError", "Pad", "Pass", "Permute", "Preparation", "ReLU", "Reduce", "Resample", "Reshape", "Rule",
-    "RuleError", "RunError", "Scale", "ShapeError", "Slice", "Softmax", "StorageError", "SumPool", "TargetError", "Upsample", "WSquare",
-    "WiringError", "ZBox", "ZPlus", "ZPlusBySign", "Zero", "__version__", "backends", "baselines", "build_config", "clear_cache", "compat",
-    "diagnostics", "evaluation", "explain", "from_keras", "from_onnx", "from_sklearn", "from_torch", "load", "plot", "predict", "run",
+    "INPUT", "LRN", "PRESETS", "Activation", "Add", "AlphaBeta", "AvgPool", "Backend", "BackendError", "BatchNorm",
+    "Concat", "Constant",
+    "Conv", "ConvTranspose", "DomainError", "Dropout", "DtdError", "Embedding", "Epsilon", "Expand", "Explainer",
+    "Flat", "Flatten",
+    "Gamma", "Gather", "GlobalAvgPool", "InputError", "Layer", "LayerError", "Ledger", "Linear", "MaxPool",
+    "MemoryBudgetError",
+    "ModelError", "Mul", "NumericsError", "Pad", "Pass", "Permute", "Preparation", "ReLU", "Reduce", "Resample",
+    "Reshape", "Rule",
+    "RuleError", "RunError", "Scale", "ShapeError", "Slice", "Softmax", "StorageError", "SumPool", "TargetError",
+    "Upsample", "WSquare",
+    "WiringError", "ZBox", "ZPlus", "ZPlusBySign", "Zero", "__version__", "backends", "baselines", "build_config",
+    "clear_cache", "compat",
+    "diagnostics", "evaluation", "explain", "from_keras", "from_onnx", "from_sklearn", "from_torch", "load", "plot",
+    "predict", "run",
     "save",
 ]  # fmt: skip
 
@@ -100,7 +107,8 @@ HOMES = {
     "run": "runs.run",
     "save": "storage",
 }
-"""Where names are that are imported when they are first used, so that a script pays for what it uses: beside records and rules, all."""
+"""Where names are that are imported when they are first used, so that a script pays for what it uses: beside records
+and rules, all."""
 
 
 def __getattr__(name: str) -> Any:
