@@ -1,6 +1,6 @@
 """Published architectures through from_torch and both ONNX exporters, as the table in docs/architectures.md.
 
-    python bench/architectures.py            # imports, checks, writes the table (minutes; times stay as they are in the file)
+    python bench/architectures.py            # imports, checks, writes the table (minutes; times stay)
     python bench/architectures.py --times    # measures the times too: leave the machine alone meanwhile
 
 Weights, biases and BatchNorm statistics are random and none is zero. *predict*: the largest difference from PyTorch

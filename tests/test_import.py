@@ -26,7 +26,10 @@ def loaded(code: str) -> set[str]:
     """Modules that the code adds to those of numpy, in a fresh process without what site packages put there at its
     start.
     """
-    program = f"import sys; sys.path[:] = {sys.path!r}; import numpy; before = set(sys.modules); {code}; print(*set(sys.modules) - before)"
+    program = (
+        f"import sys; sys.path[:] = {sys.path!r}; import numpy; before = set(sys.modules); {code}; "
+        "print(*set(sys.modules) - before)"
+    )
     done = subprocess.run([sys.executable, "-S", "-c", program], check=True, capture_output=True, text=True)
     return set(done.stdout.split())
 
@@ -51,8 +54,9 @@ def test_explaining_on_the_cpu_loads_no_other_way() -> None:
 
 def test_every_name_is_there_and_is_listed() -> None:
     assert set(dtd.__all__) <= set(dir(dtd))
+    code = f"import sys; sys.path[:] = {sys.path!r}; from dtdfast import *; print(backends, run, __name__)"
     printed = subprocess.run(
-        [sys.executable, "-c", "import sys; sys.path[:] = %r; from dtdfast import *; print(backends, run, __name__)" % sys.path],  # noqa: UP031
+        [sys.executable, "-c", code],
         check=True, capture_output=True, text=True,
     ).stdout  # fmt: skip
     assert "<function backends" in printed

@@ -25,8 +25,8 @@ DYNAMIC = """
 """  # x.view(x.shape[0], -1, x.shape[2] * x.shape[3]), as it is exported
 DYNAMIC_GIVEN = "int64 zero = {0}, int64 two = {2}, int64 three = {3}, int64[1] first = {0}, int64[1] minus = {-1}"
 RESIZE_AS_TORCH = """
-    s = Shape(x) space = Slice(s, two, four) wide = Cast<to=1>(space) larger = Mul(wide, factors) back = Cast<to=7>(larger)
-    head = Slice(s, zero, two) sizes = Concat<axis=0>(head, back)
+    s = Shape(x) space = Slice(s, two, four) wide = Cast<to=1>(space) larger = Mul(wide, factors)
+    back = Cast<to=7>(larger) head = Slice(s, zero, two) sizes = Concat<axis=0>(head, back)
     y = Resize<mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor">(x, , , sizes)
 """
 K9 = "float[6,4,3,3] w, float[6] b"

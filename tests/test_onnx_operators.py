@@ -99,7 +99,10 @@ def test_operator_matches_onnxruntime(name: str) -> None:
 
 RELU_NETS = {
     "graph": "a = MatMul(m, x) b = MatMul(a, w) c = Relu(b) d = MatMul(n, c) e = Flatten(d) y = MatMul(e, v)",
-    "heads": 'a = Einsum<equation="bnc,chd->bhnd">(x, h) b = Relu(a) c = Einsum<equation="bhnd,hdn->bhd">(b, k) y = Flatten(c)',
+    "heads": (
+        'a = Einsum<equation="bnc,chd->bhnd">(x, h) b = Relu(a) c = Einsum<equation="bhnd,hdn->bhd">(b, k) '
+        "y = Flatten(c)"
+    ),
     "maxout": "a = MatMul(x, w) b = MatMul(x, u) c = Max(a, b) d = Flatten(c) y = MatMul(d, v)",
     "moves": "a = Gather<axis=1>(x, i) b = Relu(a) c = ReduceMin<axes=[1], keepdims=0>(b) d = Abs(c) y = MatMul(d, w)",
 }
@@ -108,7 +111,10 @@ RELU_NETS = {
 @pytest.mark.parametrize("name", RELU_NETS)
 def test_lrp_0_is_gradient_times_input(name: str) -> None:
     """No biases: f is homogeneous, so that its gradient at x is the slope along any small step that crosses no kink."""
-    given = "double[5,5] m, double[7,3] w, double[7,3] u, double[2,5] n, double[7,2,3] h, double[2,3,5] k, int64[4] i = {3,0,0,4}"
+    given = (
+        "double[5,5] m, double[7,3] w, double[7,3] u, double[2,5] n, double[7,2,3] h, double[2,3,5] k, int64[4] i = "
+        "{3,0,0,4}"
+    )
     size = {"graph": 6, "maxout": 15}.get(name, 1)
     proto = model(RELU_NETS[name], f"{given}, double[{size},3] v", x="double[N,5,7] x", y="double[] y", opset=13)
     layers, x = from_onnx(proto), feed(proto, n=1)

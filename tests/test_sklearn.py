@@ -160,11 +160,14 @@ def shares(estimator: Any, y: Any, x: Any, **options: Any) -> Any:
 @pytest.mark.parametrize("name", CENTRED)
 def test_shares_do_not_change_with_units_and_zeros(name: str, rules: Any) -> None:
     scaler, centred = CENTRED[name]
+
     # the mean of the training data as it comes, so that float64 alone tells the runs apart; lbfgs has no random order
     # of samples
-    model = lambda: make_pipeline(
-        scaler, MLPRegressor(hidden_layer_sizes=6, solver="lbfgs", max_iter=20, random_state=0, alpha=0.1)
-    )  # noqa: E731
+    def model() -> Any:
+        return make_pipeline(
+            scaler, MLPRegressor(hidden_layer_sizes=6, solver="lbfgs", max_iter=20, random_state=0, alpha=0.1)
+        )
+
     units = 2.0 ** np.array([-20, 20, 0, -7, 3, 0, 1])  # powers of two, so that fitting finds the same weights
     y, expected = shares(model(), NUMBERS[:, 0], X, rules=rules)
     moved, found = shares(model(), NUMBERS[:, 0], X * units, rules=rules)

@@ -111,7 +111,8 @@ def test_forked_child_runs_on_one_thread_says_so_and_gets_the_same_bits(
 
 LIMITED = """
 import os, resource, sys, warnings, numpy as np, dtdfast as dtd
-layers = [dtd.Conv(np.ones((32, 8, 3, 3)), padding=1), dtd.ReLU(), dtd.Flatten(), dtd.Linear(np.ones((4, 32 * 24 * 24)))]
+linear = dtd.Linear(np.ones((4, 32 * 24 * 24)))
+layers = [dtd.Conv(np.ones((32, 8, 3, 3)), padding=1), dtd.ReLU(), dtd.Flatten(), linear]
 x = np.random.default_rng(0).random((4, 8, 24, 24), np.float32)
 expected = dtd.explain(layers, x, backend="cpu", n_threads=1).tobytes()
 if os.getuid() == 0:  # whom no limit binds

@@ -2,7 +2,7 @@
 
 Every rule is a row of shares, every share a list of terms in(x_i)·wm(w_ij):
 
-    n_ij = Σ_terms in(x_i) wm(w_ij)      d_j = Σ_i n_ij + bias + stabilizer·sgn      R_i←j = coefficient · n_ij / d_j · R_j
+    n_ij = Σ_terms in(x_i) wm(w_ij)    d_j = Σ_i n_ij + bias + stabilizer·sgn    R_i←j = coefficient · n_ij / d_j · R_j
 
 (0/0 := 0; sgn 0 := +1). The same terms stand above and below the fraction, so conservation holds by construction. A
 share may be selected by the sign of the pre-activation y_j. Formulas: Montavon et al., "Explaining nonlinear

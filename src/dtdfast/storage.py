@@ -1,7 +1,7 @@
 """Layer lists on disk: one safetensors file, arrays as tensors, everything else as JSON in its header.
 
-    tensor "<position>.<field>"     every array of every record; an array that is not there is None
-    metadata "dtdfast"              {"version": 1, "layers": [{"record": "Conv", "fields": {"stride": [1, 1], ...}}, ...]}
+    tensor "<position>.<field>"   every array of every record; an array that is not there is None
+    metadata "dtdfast"            {"version": 1, "layers": [{"record": "Conv", "fields": {"stride": [1, 1], ...}}, ...]}
 
 The records' own dataclass fields are the schema, and their own checks run again on loading. A file is data: nothing in
 it is executed, and its sizes are checked before anything is allocated for them.

@@ -86,7 +86,8 @@ def test_registers(table: Any) -> None:
     for (unit, even, n_products, across, tile), row in table.items():
         used = [row["targets"][target]["registers"] for target in SHARED]
         print(
-            f"{unit:13}{'even' if even else 'uneven':7}{n_products:<9}{'across' if across else 'along':8}{tile.constants!s:30}{used}"
+            f"{unit:13}{'even' if even else 'uneven':7}{n_products:<9}{'across' if across else 'along':8}"
+            f"{tile.constants!s:30}{used}"
         )
         for target, found in row["targets"].items():
             fits = found["registers"] * tile.threads * tile.min_blocks <= REGISTERS

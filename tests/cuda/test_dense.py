@@ -5,7 +5,8 @@ Tolerance: a unit errs in Σ x·w by at most e(n)·Σ|x·w|, n terms, u = 2⁻²
     fma     n·u
     tf32    2·2⁻¹¹ + 2⁻²² + n·u                     two operands rounded to nearest, products exact
     bf16    2·2⁻⁸ + 2⁻¹⁶ + n·u, or 2⁻⁸ + n·u where x lies in bfloat16 and so is exact ("bf16_rounded" and "bf16")
-    tf32x3  12u: what h + l leave of two operands, and l·l′, 2⁻²² each; 6u: three sums of eight terms, truncated; n/8·u: their sum
+    tf32x3  12u: what h + l leave of two operands, and l·l′, 2⁻²² each; 6u: three sums of eight terms,
+            truncated; n/8·u: their sum
 
 and every operation of the epilogue adds u; a result kept in bfloat16 is rounded by 2⁻⁸ more.
 """

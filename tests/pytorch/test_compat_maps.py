@@ -30,7 +30,10 @@ from torch_reference import TorchNet
 
 SAME = 1e-4
 Report = Callable[[str, tuple[str, ...]], None]
-TABLE = "| network | tool | rules | input | float64 | float32 | ours, float32, against theirs, float64 | theirs, float32, against float64 |"
+TABLE = (
+    "| network | tool | rules | input | float64 | float32 | ours, float32, against theirs, float64 | theirs, float32, "
+    "against float64 |"
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 

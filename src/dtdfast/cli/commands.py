@@ -126,11 +126,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-EXPLAIN = """With -o DIR: heatmaps and overlays of photographs, and summary.json; a photograph that cannot be explained is told, does
-not stop the others, and makes the exit status 1. With -o NAME.zarr: a run over a data set, which
-may be interrupted and continued, into a Zarr group. Every photograph is cropped to its centre, resized, and fed as
-x = (scale·p − mean)/std with pixels p from 0 to 1. Without any of --mean, --std and --scale, ImageNet's mean and standard deviation
-are taken for colours; with one of them, 0, 1 and 1 for the others."""
+EXPLAIN = """With -o DIR: heatmaps and overlays of photographs, and summary.json; a photograph that cannot be
+explained is told, does not stop the others, and makes the exit status 1. With -o NAME.zarr: a run over a data set,
+which may be interrupted and continued, into a Zarr group. Every photograph is cropped to its centre, resized, and fed
+as x = (scale·p − mean)/std with pixels p from 0 to 1. Without any of --mean, --std and --scale, ImageNet's mean and
+standard deviation are taken for colours; with one of them, 0, 1 and 1 for the others."""
 
 
 def _demo(parser: argparse.ArgumentParser) -> None:
@@ -165,9 +165,7 @@ def _explain(parser: argparse.ArgumentParser) -> None:
     _fed(parser)
     add("--labels", type=Path, metavar="FILE", help="names of the outputs, one per line")
     _data_set(parser.add_argument_group("with -o NAME.zarr"))
-    parser.set_defaults(
-        run=lambda arguments: _of("cli_run" if _is_run(arguments) else "cli_photographs", "explain")(arguments)
-    )
+    parser.set_defaults(run=lambda arguments: _of("run" if _is_run(arguments) else "photographs", "explain")(arguments))
 
 
 def _fed(parser: argparse.ArgumentParser) -> None:
@@ -221,7 +219,7 @@ def _data_set(group: argparse._ArgumentGroup) -> None:
 def _inspect(parser: argparse.ArgumentParser) -> None:
     _model(parser)
     _shape(parser)
-    parser.set_defaults(run=lambda arguments: _of("cli_model", "inspect")(arguments))
+    parser.set_defaults(run=lambda arguments: _of("model", "inspect")(arguments))
 
 
 def _plan(parser: argparse.ArgumentParser) -> None:
@@ -229,7 +227,7 @@ def _plan(parser: argparse.ArgumentParser) -> None:
     _shape(parser)
     parser.add_argument("--batch", type=_count, default=1, metavar="N", help="samples (%(default)s)")
     _fed(parser)
-    parser.set_defaults(run=lambda arguments: _of("cli_model", "plan")(arguments))
+    parser.set_defaults(run=lambda arguments: _of("model", "plan")(arguments))
 
 
 def _model(parser: argparse.ArgumentParser) -> None:

@@ -1,7 +1,7 @@
 """The contraction kernel: implicit GEMM over the taps of a layer, specialised for every dense product that a plan asks
 for.
 
-    sum[p, j] = Σ_k Σ_i x[p·step + tap_k, i] wm(w[k, i, j])           p: pixels of all samples, one group of channels at a time
+    sum[p, j] = Σ_k Σ_i x[p·step + tap_k, i] wm(w[k, i, j])    p: pixels of all samples, one group of channels at a time
 
 A block owns a tile of pixels × channels and walks the taps' channels, (k, i) flattened, 128 bytes at a time: tiles of x
 and of the weights come through `stages` buffers of shared memory by asynchronous copies (feed.py), the warps multiply

@@ -3,15 +3,18 @@ rows of weights.
 
 A tile's columns are (tap, channel), flattened.  Two ways:
 
-    even     every tile lies in one tap, and rows come 16 bytes at a time: all threads walk on together, and only whole tiles are filled up
-             with zeros. What lies beyond the last pixel or channel repeats one that is there; its sums are dropped at
+    even     every tile lies in one tap, and rows come 16 bytes at a time: all threads walk on together, and only
+             whole tiles are filled up with zeros. What lies beyond the last pixel or channel repeats one that is
+             there; its sums are dropped at the end.
+    uneven   whatever the channels and their alignment: each thread follows its own columns, and copies zeros beyond
              the end.
-    uneven   whatever the channels and their alignment: each thread follows its own columns, and copies zeros beyond the end.
 
 A feed is two functions:
 
-    begin(a, place, x_row, offsets, thread, group)      where this thread's pixels lie, and its place before the first tile
-    copy_tile(a, place, x_row, to, thread, first_pixel, first_channel, group)      the next tile to shared memory, and a tile on
+    begin(a, place, x_row, offsets, thread, group)
+        where this thread's pixels lie, and its place before the first tile
+    copy_tile(a, place, x_row, to, thread, first_pixel, first_channel, group)
+        the next tile to shared memory, and a tile on
 """
 
 from __future__ import annotations

@@ -280,7 +280,10 @@ def _fragments(context: Any, builder: Any, args: Any, given: Any, places: Any) -
 
 
 def _mma(shape: str, numbers: str) -> Any:
-    text = f"mma.sync.aligned.{shape}.row.col.f32.{numbers}.f32 {{$0,$1,$2,$3}}, {{$4,$5,$6,$7}}, {{$8,$9}}, {{$10,$11,$12,$13}};"
+    text = (
+        f"mma.sync.aligned.{shape}.row.col.f32.{numbers}.f32 {{$0,$1,$2,$3}}, {{$4,$5,$6,$7}}, {{$8,$9}}, "
+        f"{{$10,$11,$12,$13}};"
+    )
     return _in_place(text, "f", 4, _fragments, 6, "rrrrrrffff", {6: 0, 7: 1, 8: 2, 9: 3})
 
 

@@ -53,7 +53,10 @@ class Conservation(Report):
             return f"What the maps of {n} inputs hold adds up to the explained output; {state}."
         share = percent(float(np.nanmean(arrived)))
         cause = max(CAUSES, key=lambda c: float(np.nanmean(np.abs(shares[c]))))
-        return f"On average {share} of the explained output arrives at {n} inputs; most of the difference is due to: {cause}; {state}."
+        return (
+            f"On average {share} of the explained output arrives at {n} inputs; most of the difference is due to: "
+            f"{cause}; {state}."
+        )
 
     def plot(self, ax: Any = None) -> Any:
         ax = axes_or_current(ax)

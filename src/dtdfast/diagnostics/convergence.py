@@ -51,9 +51,15 @@ class Convergence(Report):
     @property
     def reading(self) -> str:
         end, chance = self.cosine[-1], self.baseline[-1]
-        start = f"Relevance that begins at random at {self.names[0]} arrives with a median |cosine| of {end:.3f} (chance: {chance:.3f})"
+        start = (
+            f"Relevance that begins at random at {self.names[0]} arrives with a median |cosine| of {end:.3f} (chance: "
+            f"{chance:.3f})"
+        )
         if end > 0.99:
-            return f"{start}: at every place it points the same way whatever began above; only how much of it arrives there can still differ."
+            return (
+                f"{start}: at every place it points the same way whatever began above; only how much of it arrives "
+                "there can still differ."
+            )
         if end > 0.8:
             return f"{start}: at most places it points nearly the same way whatever began above."
         return f"{start}: it still depends on what began above."

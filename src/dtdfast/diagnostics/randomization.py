@@ -63,7 +63,10 @@ class Randomization(Report):
             )
         kept = int(np.argmin([*(alike > SAME), False]))
         if kept == 0:
-            return f"{self.method}: the map changes as soon as {self.names[0]} is randomised (median |cosine| {alike[0]:.3f} to the original)."
+            return (
+                f"{self.method}: the map changes as soon as {self.names[0]} is randomised (median |cosine| "
+                f"{alike[0]:.3f} to the original)."
+            )
         return (
             f"{self.method}: with the top {kept} of {len(alike)} layers random the map is still the original (median "
             "|cosine| "

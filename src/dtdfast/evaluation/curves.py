@@ -113,7 +113,10 @@ class Curves(Report):
                 if ahead
                 else "no map finds more than"
             )
-            return f"{self.what}, 1 input: {which} regions drawn at random, {best} the most; what one input shows need not hold for others."
+            return (
+                f"{self.what}, 1 input: {which} regions drawn at random, {best} the most; what one input shows need "
+                "not hold for others."
+            )
         beaten = [m for m in maps if self.verdict(m) == "yes"]
         which = (
             "every map marks"

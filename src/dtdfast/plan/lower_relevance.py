@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -332,9 +333,7 @@ class RelevanceLowering:
             pieces[number].append((to, of))
         for source, own in zip(unit.sources, pieces, strict=True):
             if source.wanted:
-                self.deliver(
-                    unit, source, lambda out, accumulate, own=own: self.move_back(unit, r, out, accumulate, own)
-                )  # type: ignore[misc]
+                self.deliver(unit, source, partial(self.move_back, unit, r, pieces=own))
 
     def move_back(
         self, unit: U.Move, r: Buffer, out: Buffer, accumulate: bool, pieces: list[tuple[U.Region, U.Region]]

@@ -100,7 +100,10 @@ class Plan:
 
     def __repr__(self) -> str:
         steps = len(self.forward) + len(self.relevance)
-        return f"Plan({self.program!r}, n={self.n}, t={self.t}, {steps} steps, arena {self.arena:,} bytes, {self.macs:,} multiply-adds)"
+        return (
+            f"Plan({self.program!r}, n={self.n}, t={self.t}, {steps} steps, arena {self.arena:,} bytes, {self.macs:,} "
+            "multiply-adds)"
+        )
 
     def _repr_html_(self) -> str:
         return preformatted(str(self))

@@ -254,7 +254,10 @@ MODELS: dict[str, Callable[[Any], Model]] = {
     **dict.fromkeys(("KMeans", "MiniBatchKMeans"), _k_means),
 }
 
-_TREES = "a tree is constant almost everywhere, so that no first-order expansion says anything; explain a multi-layer perceptron instead"
+_TREES = (
+    "a tree is constant almost everywhere, so that no first-order expansion says anything; explain a multi-layer "
+    "perceptron instead"
+)
 _KERNEL = "its kernel has no record; use LinearSVC, LinearSVR or a multi-layer perceptron"
 _SEARCH = "import the model that it found: best_estimator_"
 _SELECTION = "choose the columns before the pipeline, and import what follows"

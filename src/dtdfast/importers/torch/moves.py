@@ -198,8 +198,10 @@ def _pad(records: Records, call: Call) -> Value:
 
 
 MOVES = """
-    flip roll rot90 fliplr flipud repeat tile repeat_interleave index index_select gather take_along_dim diagonal unfold im2col
-    reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d narrow_copy
+    flip roll rot90 fliplr flipud repeat tile repeat_interleave index index_select gather take_along_dim diagonal
+    unfold im2col reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d
+    replication_pad3d
+    narrow_copy
 """
 
 HANDLERS: dict[str, Handler] = {

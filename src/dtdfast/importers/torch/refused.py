@@ -9,16 +9,28 @@ from .call import operation
 
 BRANCH = "a branch in its code depends on the data; make the branch to be explained a module of its own"
 STATE = "explain a module without changing state, such as one that holds the state to be explained as a constant"
-WEIGHTS = "do that once before the import, and leave it out of forward (work on a copy of the module whose forward only uses the weight)"
+WEIGHTS = (
+    "do that once before the import, and leave it out of forward (work on a copy of the module whose forward only uses "
+    "the weight)"
+)
 TRAINING = "it was exported in training mode; export the module after module.eval()"
-SIZE_OR_SIGN = "what only knows the size or the sign of a number has no rule for its relevance; use a ReLU of x and one of −x instead"
+SIZE_OR_SIGN = (
+    "what only knows the size or the sign of a number has no rule for its relevance; use a ReLU of x and one of −x "
+    "instead"
+)
 
 UNKNOWN = "this operator has no record; explain the part before or after it as a network of its own"
-CHOICE = "it makes a choice by the data, which has no relevance rule; write relu, clamp, maximum or max-pooling, or explain what comes before it"
+CHOICE = (
+    "it makes a choice by the data, which has no relevance rule; write relu, clamp, maximum or max-pooling, or explain "
+    "what comes before it"
+)
 ORDER = (
     "it orders elements by their size, and only the largest (max, max-pooling) has a rule; explain the part before it"
 )
-STATISTIC = "a statistic of the very sample has no rule known to be sound; explain the part before or after it as a network of its own"
+STATISTIC = (
+    "a statistic of the very sample has no rule known to be sound; explain the part before or after it as a network of "
+    "its own"
+)
 
 OPERATORS: dict[str, str] = {
     **dict.fromkeys(("scaled_dot_product_attention", "bilinear", "cdist", "dot", "outer", "cross"), ATTENTION),
