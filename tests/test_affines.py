@@ -171,6 +171,61 @@ def test_two_affines_in_a_row_are_one(backend: str, rng: np.random.Generator) ->
         both(weight, x, plus, minus),
         backend,
     )
+    alpha, beta = 3.0, 2.0
+    expected = both(weight, x, alpha * plus - beta * minus, alpha * minus - beta * plus)
+    close(dtd.explain(layers, x, start, rules=dtd.AlphaBeta(alpha, beta), backend=backend), expected, backend)
+
+
+@pytest.mark.parametrize("rule", [dtd.ZPlus(), dtd.AlphaBeta(), dtd.AlphaBeta(3.0, 2.0, fallback=True)])
+def test_two_affines_in_a_row_behind_an_activation_are_one_tap(
+    rule: dtd.Rule, backend: str, rng: np.random.Generator
+) -> None:
+    x, start = normal(rng, 3, 4), normal(rng, 3, 4)
+    layers = [dtd.Activation("tanh"), dtd.Scale(A, B), dtd.Scale(C, B), dtd.Activation("tanh")]
+    close(dtd.explain(layers, x, start, rules=rule, backend=backend), start * (A * C * np.tanh(x) > 0), backend)
+
+
+@pytest.mark.parametrize("stop", [None, 0, 1])
+def test_an_operand_without_negative_products(
+    stop: int | None, backend: str, rng: np.random.Generator, dirty_arenas: None
+) -> None:
+    """Behind an Add every scale is negative, so its operand ≥ 0 takes nothing: 0 is there, not what memory held, and
+    the account closes.
+    """
+    x, eye = normal(rng, 3, 4), np.ones(4)
+    layers = [dtd.Linear(normal(rng, 4, 4)), dtd.ReLU(), dtd.Linear(normal(rng, 4, 4), inputs=0),
+        dtd.Add(inputs=(1, 2)),
+              dtd.Scale(-eye, eye), dtd.ReLU(), dtd.Scale(-eye, eye, inputs=3), dtd.Add(inputs=(5, 6))]  # fmt: skip
+    explainer = dtd.Explainer(layers, rules="excitation-backprop", backend=backend, stop=stop)
+    r_in = explainer.explain(x, 0)
+    assert r_in.any() == (stop != 1)
+    assert stop == 1 or explainer.ledger(x, 0).closed
+
+
+def test_ledger_where_one_half_of_an_add_leaves_an_operand_out(
+    backend: str, rng: np.random.Generator, dirty_arenas: None
+) -> None:
+    x, signs = normal(rng, 3, 4), np.array([1.0, -1.0, 1.0, -1.0])
+    layers = [dtd.Linear(normal(rng, 4, 4)), dtd.ReLU(), dtd.Scale(signs, B, inputs=0), dtd.Scale(-signs, B, inputs=0),
+              dtd.Add(inputs=(1, 2)), dtd.Scale(signs, B), dtd.Add(inputs=(5, 3))]  # fmt: skip
+    ledger = dtd.Explainer(layers, rules="excitation-backprop", backend=backend).ledger(x, 0)
+    assert ledger.closed, str(ledger)
+
+
+def test_a_scale_of_0_ends_a_box_of_any_size(backend: str, rng: np.random.Generator) -> None:
+    """Beside the input an inner tensor has no bounds; times 0 they are those of a constant, as if no weight read it."""
+    x, hidden, w, v = np.clip(normal(rng, 3, 4), -1, 1), normal(rng, 2, 4), normal(rng, 5, 6), normal(rng, 5, 6)
+    factor = np.array([1.0, 0.0, 2.0, -1.0, 1.0, 0.0])
+
+    def network(factor: Any, w: Any, v: Any) -> list[dtd.Layer]:
+        layers: list[dtd.Layer] = [dtd.Linear(hidden), dtd.ReLU(), dtd.Concat(inputs=(dtd.INPUT, 1)), dtd.Scale(factor)]
+        return [*layers, dtd.Linear(w), dtd.ReLU(inputs=3), dtd.Linear(v), dtd.Add(inputs=(4, 6))]
+
+    found, expected = (
+        dtd.explain(layers, x, 0, domain=(-1.0, 1.0), backend=backend)
+        for layers in (network(factor, w, v), network(factor + (factor == 0), w * (factor != 0), v * (factor != 0)))
+    )
+    close(found, expected, backend)
 
 
 def test_preactivation_blocks_conserve(backend: str, rng: np.random.Generator) -> None:

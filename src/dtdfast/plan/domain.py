@@ -144,7 +144,7 @@ def carry(box: dict[int, Box], unit: Unit) -> Box | None:
     if isinstance(unit, Affine):
         column = (-1, *(1,) * (len(unit.out.shape) - 1))
         scale, shift = unit.scale.reshape(column), 0.0 if unit.shift is None else unit.shift.reshape(column)
-        ends = [bound * scale + shift for bound in given[0]]
+        ends = [np.where(scale == 0, 0.0, bound) * scale + shift for bound in given[0]]  # a bound may be infinite
         return np.minimum(*ends), np.maximum(*ends)
     if isinstance(unit, Move):
         result = []

@@ -40,7 +40,7 @@ def join(network: Network, leaves: Tensor, entries: dict[int, Entry]) -> None:
     twins = _Twins(network, leaves)
     for unit in joined:
         # α differs by neuron: a twin sums over readers first
-        if unit.falls_back and twins.linear(unit.sources[0]).any():
+        if unit.falls_back and twins.linear(unit.sources[0], through=True).any():
             raise RuleError(
                 f"{entries[unit.position]} is one neuron with the linear layer behind it, and for that AlphaBeta has "
                 "no fallback; "
@@ -61,12 +61,15 @@ class _Twins:
         self.maker = {u.out.index: u for u in network.units}
         self.twins: dict[tuple[int, int], Tensor] = {}
         self.after: dict[int, list[Unit]] = {}  # a unit's output → its twins
-        self.known: dict[int, Mask] = {}
+        self.known: dict[tuple[int, bool], Mask] = {}
 
     def spread(self, unit: Affine, into: Affine, side: int) -> None:
-        """What `into` hands to which source: for the readers of unit.out with a scale of this sign."""
-        source, (alpha, beta) = unit.sources[0], unit.split or (1.0, 0.0)
-        joined = self.linear(source).reshape(source.channels, -1).all(axis=1)
+        """What `into`, the unit itself or its twin for readers with a scale of this sign, hands to which source."""
+        source = unit.sources[0]
+        joined, based = (self.linear(source, through=t).reshape(source.channels, -1).all(axis=1) for t in (False, True))
+        # of several affines in a row the last one splits, and only what is one neuron with a linear layer
+        split = unit.split if into is unit and unit.split is not None else (1.0, 0.0)
+        alpha, beta = np.where(based, split[0], 1.0), np.where(based, split[1], 0.0)
         scale = side * np.sign(unit.scale)
         sources, whole, shares = [source], np.zeros(len(scale)), []
         apart = bool((joined == self.linear(source).reshape(source.channels, -1).any(axis=1)).all())
@@ -113,21 +116,26 @@ class _Twins:
             if made not in source.readers:
                 source.readers.append(made)
 
-    def linear(self, tensor: Tensor) -> Mask:
-        """Which elements a linear layer without an activation made."""
-        if tensor.index not in self.known:
-            self.known[tensor.index] = self._linear(tensor)
-        return self.known[tensor.index]
+    def linear(self, tensor: Tensor, *, through: bool = False) -> Mask:
+        """Which elements a linear layer without an activation made; an affine counts as one, or `through` it what it
+        reads is seen.
+        """
+        key = tensor.index, through
+        if key not in self.known:
+            self.known[key] = self._linear(tensor, through)
+        return self.known[key]
 
-    def _linear(self, tensor: Tensor) -> Mask:
+    def _linear(self, tensor: Tensor, through: bool) -> Mask:
         unit, result = self.maker.get(tensor.index), np.zeros(tensor.shape, bool)
         if isinstance(unit, Move):
             for to, number, of in unit.pairs:
-                take(result, to)[...] = take(self.linear(unit.sources[number]), of)
+                take(result, to)[...] = take(self.linear(unit.sources[number], through=through), of)
         elif isinstance(unit, Reshaping):
-            return self.linear(unit.sources[0]).reshape(tensor.shape)
+            return self.linear(unit.sources[0], through=through).reshape(tensor.shape)
         elif isinstance(unit, Copy):
-            return unit.apply(self.linear(unit.sources[0]))
+            return unit.apply(self.linear(unit.sources[0], through=through))
+        elif isinstance(unit, Affine) and unit.split is not None and through:
+            return self.linear(unit.sources[0], through=True)
         elif isinstance(unit, Neuron) or (isinstance(unit, Affine) and unit.split is not None):
             result[...] = getattr(unit, "activation", None) is None
         return result
