@@ -212,6 +212,23 @@ def test_ledger_where_one_half_of_an_add_leaves_an_operand_out(
     assert ledger.closed, str(ledger)
 
 
+def test_a_frame_around_a_linear_layer_absorbs(backend: str, rng: np.random.Generator) -> None:
+    """Scales per element of a padded layer: what the padding's taps take is absorbed by it, and the account says so."""
+    x, start = normal(rng, 2, 3, 4), normal(rng, 2, 2, 6)
+    factor, value = rng.choice([-1.0, 1.0], (2, 6)) * rng.uniform(0.5, 1.5, (2, 6)), 0.5
+    layers = [
+        dtd.Conv(normal(rng, 2, 3, 1)),
+        dtd.Pad(((1, 1),), value=value),
+        dtd.Scale(factor),
+        dtd.Activation("tanh"),
+    ]
+    explainer = dtd.Explainer(layers, rules="excitation-backprop", backend=backend)
+    ledger = explainer.ledger(x, start)
+    assert ledger.closed, str(ledger)
+    frame = start[:, :, [0, 5]] * (factor * value > 0)[:, [0, 5]]
+    close(ledger.absorbed["constant"], frame.sum(axis=(1, 2)), backend)
+
+
 def test_a_scale_of_0_ends_a_box_of_any_size(backend: str, rng: np.random.Generator) -> None:
     """Beside the input an inner tensor has no bounds; times 0 they are those of a constant, as if no weight read it."""
     x, hidden, w, v = np.clip(normal(rng, 3, 4), -1, 1), normal(rng, 2, 4), normal(rng, 5, 6), normal(rng, 5, 6)

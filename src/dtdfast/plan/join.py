@@ -23,7 +23,7 @@ from ..errors import RuleError
 from ..rules import W_NEG, W_POS, Row, Share, Term, W, X
 from .domain import take
 from .network import Network
-from .units import Affine, Copy, Floats, Move, Neuron, Reshaping, Tensor, Unit
+from .units import Affine, Copy, Fixed, Floats, Move, Neuron, Reshaping, Tensor, Unit
 from .wiring import Entry
 
 REFLECTED = {W_POS: W_NEG, W_NEG: W_POS}
@@ -103,9 +103,14 @@ class _Twins:
         key = tensor.index, 0
         if key not in self.twins:
             numbers = [n for n, s in enumerate(unit.sources) if not self.linear(s).all()]
-            made = self._moved(unit, numbers, tuple(self.rest(unit.sources[n]) for n in numbers))
-            if isinstance(made, Move) and isinstance(unit, Move):
-                made.fill = unit.fill  # what takes relevance as a constant
+            made: Unit
+            if numbers:
+                made = self._moved(unit, numbers, tuple(self.rest(unit.sources[n]) for n in numbers))
+                if isinstance(made, Move) and isinstance(unit, Move):
+                    made.fill = unit.fill  # what takes relevance as a constant
+            else:  # nothing but a frame around what is linear
+                made = Fixed(unit.entries, (), self.tensor(unit.out, False), value=np.zeros(1), twin=True)
+                made.out.valueless = True
             self._keep(tensor, made)
             self.twins[key] = made.out
         return self.twins[key]
