@@ -225,7 +225,7 @@ def test_a_frame_around_a_linear_layer_absorbs(backend: str, rng: np.random.Gene
     explainer = dtd.Explainer(layers, rules="excitation-backprop", backend=backend)
     ledger = explainer.ledger(x, start)
     assert ledger.closed, str(ledger)
-    frame = start[:, :, [0, 5]] * (factor * value > 0)[:, [0, 5]]
+    frame = start.astype(float)[:, :, [0, 5]] * (factor * value > 0)[:, [0, 5]]
     close(ledger.absorbed["constant"], frame.sum(axis=(1, 2)), backend)
 
 
