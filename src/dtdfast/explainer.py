@@ -417,7 +417,7 @@ def _positive(key: str, value: int | None, most: int | None = None) -> int | Non
 
 
 def _blocks(n: int, size: int, progress: bool) -> Iterable[slice]:
-    blocks = [slice(i, min(i + size, n)) for i in range(0, n, size)]
+    blocks = [slice(0, n)] if n <= size else [slice(i, min(i + size, n)) for i in range(0, n, size)]
     return _shown(blocks, n) if progress else blocks
 
 
