@@ -150,6 +150,41 @@ def test_a_convolution_and_its_pool_are_one_neuron(backend: str, rng: np.random.
     close(r_in, expected.reshape(x.shape), backend)
 
 
+@pytest.mark.parametrize("rule", [dtd.ZPlus(), dtd.AlphaBeta(3.0, 2.0)])
+def test_a_winner_is_one_neuron_with_the_affine_behind_it(
+    rule: dtd.Rule, backend: str, rng: np.random.Generator
+) -> None:
+    """A max-pool hands on the value of the neuron that won: scale > 0 shares as its layer does, < 0 as with −w."""
+    weight, x, start = normal(rng, 4, 3, 1), normal(rng, 2, 3, 6), normal(rng, 2, 4, 3)
+    layers = [dtd.Conv(weight, normal(rng, 4)), dtd.MaxPool(2), dtd.Scale(A, B)]
+    y = dtd.predict(layers[:1], x, backend="oracle").reshape(2, 4, 3, 2)
+    won = (y == y.max(axis=3, keepdims=True)) * start.astype(float)[..., None]
+    above, below = (won * (s * A > 0)[:, None, None] for s in (1, -1))
+    alpha, beta = (rule.alpha, rule.beta) if isinstance(rule, dtd.AlphaBeta) else (1.0, 0.0)
+    taps = explicit.conv((3, 6), weight)
+    plus, minus = (part.reshape(2, 4, 6) for part in (alpha * above - beta * below, alpha * below - beta * above))
+    expected = by_matrix([explicit.zplus(taps, s.ravel().astype(float)) for s in x], plus)
+    expected += by_matrix(
+        [explicit.zplus(taps._replace(matrix=-taps.matrix), s.ravel().astype(float)) for s in x], minus
+    )
+    explainer = dtd.Explainer(layers, rules=rule, backend=backend)
+    close(explainer.explain(x, start), expected.reshape(x.shape), backend)
+    assert explainer.ledger(x, start).closed
+
+
+@pytest.mark.parametrize("rules", ["dtd", "excitation-backprop", dtd.AlphaBeta()])
+def test_a_pool_before_or_behind_batch_norm_and_relu(rules: Any, backend: str, rng: np.random.Generator) -> None:
+    """Scales > 0 keep the order, so the two networks are one function, and one neuron each: the same map."""
+    conv, norm = dtd.Conv(normal(rng, 4, 3, 3), normal(rng, 4)), (normal(rng, 4), abs(normal(rng, 4)), abs(A) + 0.1, B)
+    head, x = dtd.Linear(normal(rng, 5, 8)), abs(normal(rng, 3, 3, 6))
+    first = [conv, dtd.MaxPool(2), dtd.BatchNorm(*norm), dtd.ReLU(), dtd.Flatten(), head]
+    last = [conv, dtd.BatchNorm(*norm), dtd.ReLU(), dtd.MaxPool(2), dtd.Flatten(), head]
+    options: dict[str, Any] = dict(rules=rules, domain="nonnegative", backend=backend)
+    found = dtd.explain(first, x, **options)
+    assert found.any()
+    close(found, dtd.explain(last, x, **options), backend)
+
+
 def test_a_scale_of_zeros_hands_nothing_on(backend: str, rng: np.random.Generator) -> None:
     layers, x = [dtd.Linear(normal(rng, 4, 6)), dtd.Scale(np.zeros(4), B)], normal(rng, 3, 6)
     explainer = dtd.Explainer(layers, backend=backend)

@@ -23,8 +23,11 @@ from ..errors import RuleError
 from ..rules import W_NEG, W_POS, Row, Share, Term, W, X
 from .domain import take
 from .network import Network
-from .units import Affine, Copy, Fixed, Floats, Move, Neuron, Reshaping, Tensor, Unit
+from .units import Affine, Copy, Fixed, Floats, Move, Neuron, Reshaping, Tensor, Unit, Winner
 from .wiring import Entry
+
+MOVES = (Move, Reshaping, Copy, Winner)
+"""What hands on the values of a neuron as they are, so that their twins take the same way."""
 
 REFLECTED = {W_POS: W_NEG, W_NEG: W_POS}
 Mask = NDArray[np.bool_]
@@ -139,6 +142,9 @@ class _Twins:
             return self.linear(unit.sources[0], through=through).reshape(tensor.shape)
         elif isinstance(unit, Copy):
             return unit.apply(self.linear(unit.sources[0], through=through))
+        elif isinstance(unit, Winner):
+            mask = self.linear(unit.sources[0], through=through).reshape(tensor.channels, -1).all(axis=1)
+            result[...] = mask.reshape(-1, *(1,) * (len(tensor.shape) - 1))
         elif isinstance(unit, Affine) and unit.split is not None and through:
             return self.linear(unit.sources[0], through=True)
         elif isinstance(unit, Neuron) or (isinstance(unit, Affine) and unit.split is not None):
@@ -158,7 +164,7 @@ class _Twins:
             return tensor
         key = tensor.index, side
         if key not in self.twins:
-            made = self._move(unit, side) if isinstance(unit, (Move, Reshaping, Copy)) else self._neuron(unit, side)
+            made = self._move(unit, side) if isinstance(unit, MOVES) else self._neuron(unit, side)
             self.twins[key] = tensor if made is None else made.out
             if made is not None:
                 self._keep(tensor, made)
@@ -204,7 +210,7 @@ class _Twins:
             twin=True,
         )
 
-    def _move(self, unit: Move | Reshaping | Copy, side: int) -> Unit | None:
+    def _move(self, unit: Move | Reshaping | Copy | Winner, side: int) -> Unit | None:
         """The same move of the twins; pieces that nothing linear made take no relevance this way."""
         numbers = [n for n, s in enumerate(unit.sources) if self.linear(s).any()]
         sources = tuple(self.twin(unit.sources[n], side) for n in numbers)
@@ -212,11 +218,13 @@ class _Twins:
             return None
         return self._moved(unit, numbers, sources)
 
-    def _moved(self, unit: Move | Reshaping | Copy, numbers: list[int], sources: tuple[Tensor, ...]) -> Unit:
+    def _moved(self, unit: Move | Reshaping | Copy | Winner, numbers: list[int], sources: tuple[Tensor, ...]) -> Unit:
         out = self.tensor(unit.out, all(s.nonnegative for s in sources))
         out.valueless = True
         if isinstance(unit, Reshaping):
             return Reshaping(unit.entries, sources, out, twin=True)
+        if isinstance(unit, Winner):
+            return Winner(unit.entries, sources, out, taps=unit.taps, beside=unit.beside or unit.out, twin=True)
         if isinstance(unit, Copy):
             return replace(unit, sources=sources, out=out, part=replace(unit.part, source=sources[0]), twin=True)
         pairs = [(to, numbers.index(n), of) for to, n, of in unit.pairs if n in numbers]

@@ -190,7 +190,7 @@ class RelevanceLowering:
     # units
 
     def winner(self, unit: U.Winner, r: Buffer) -> None:
-        winners = self.forward.winners[unit.out.index]
+        winners = self.forward.winners[unit.decided]
 
         def write(out: Buffer, accumulate: bool) -> None:
             fields: dict[str, Any] = dict(
