@@ -159,8 +159,8 @@ class RelevanceLowering:
             self.unshared(unit)
 
     def unshared(self, unit: U.Neuron) -> None:
-        """A half neuron may have nothing to share with an operand: what nobody wrote yet is 0 there, and the ledger has
-        a step to look at.
+        """A half neuron may share nothing with an operand: what nobody wrote yet is 0 there, and the ledger has a step
+        to look at.
         """
         shared = {part.source.index for part in unit.parts if part.terms[0]}
         for source in {t.index: t for t in unit.sources if t.wanted and t.index not in shared}.values():
