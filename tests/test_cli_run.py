@@ -87,6 +87,12 @@ def test_a_folder_with_a_bad_file(here: list[dtd.Layer]) -> None:
     )
 
 
+def test_help_tells_the_exit_status(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["explain", "--help"])
+    assert "the exit status is 1 if there are such, 2 if all are" in " ".join(capsys.readouterr().out.split())
+
+
 def test_resume_and_what_is_refused(here: list[dtd.Layer]) -> None:
     command = ("explain", "net.safetensors", "photos/*.jpg", "-o", "maps.zarr", *OPTIONS, "--target", 3)
     run(*command, code=1)  # one photograph is bad, the others are explained
