@@ -31,7 +31,7 @@ from .session import Executor, Maker, Options
 from .show import shown
 from .targets import Targets
 from .threads import MOST
-from .underflow import REMEDY, empty, refill, sound
+from .underflow import REMEDY, refill
 
 Array = NDArray[Any]
 
@@ -133,8 +133,6 @@ class Explainer:
         self._dtype: type = np.float64 if self._backend == "oracle" or precision == "float64" else np.float32
         # a Preparation needs all digits of x: it may subtract nearly all of it
         self._taken: type = np.float64 if any(isinstance(r, L.Preparation) for r in self._layers) else self._dtype
-        # so that float64 on this machine can tell more
-        self._narrow = self._backend == "cpu" and self._dtype == np.float32
         self._batch_size = _positive("batch_size", batch_size)
         self._n_threads = _positive("n_threads", n_threads, MOST)
         self._kind = kind
@@ -218,14 +216,19 @@ class Explainer:
             with executor.session(block.stop - block.start, targets.count) as session:
                 entry = targets.entry(block, unit=program.gradient, clip=clip)
                 session.explain(x[block], entry, view[block], None if outputs is None else outputs[block])
-                again = [] if program.checked is None else [block.start + i for i in session.doubtful]
+                again, lost = session.doubtful, session.empty
             for i in again:
+                i += block.start
                 self._explain_exactly(x, i, targets, view[i : i + 1], None if outputs is None else outputs[i : i + 1])
-        usual = self._check_finite("relevance", result)
-        if self._narrow and not (usual and len(view) == targets.count == 1):
-            for k in range(targets.count):
-                if lost := empty(view[:, k]):
-                    refill("relevance", view[:, k], lost, lambda i, k=k: self._exact_map(x, i, targets)[k], REMEDY)  # type: ignore[misc]
+            if lost:
+                refill(
+                    "relevance",
+                    view,
+                    [(block.start + i, k) for i, k in lost],
+                    lambda i: self._exact_maps(x, i, targets),
+                    REMEDY,
+                )
+        self._check_finite("relevance", result)
         relevance = home.give(result) if out is None else out
         return relevance if outputs is None else (relevance, home.give(outputs))
 
@@ -239,9 +242,11 @@ class Explainer:
         for block in _blocks(len(x), executor.batch_size(len(x), 1), False):
             with executor.session(block.stop - block.start, 1) as session:
                 session.predict(x[block], result[block])
-        usual = self._check_finite("output", result)
-        if self._narrow and not (usual and len(result) == 1) and (lost := empty(result)):
-            refill("output", result, lost, lambda i: self._exact_outputs(x, i), REMEDY)
+                lost = session.empty
+            if lost:
+                rows = [(block.start + i, k) for i, k in lost]
+                refill("output", result[:, None], rows, lambda i: self._exact_outputs(x, i), REMEDY)
+        self._check_finite("output", result)
         return home.give(result)
 
     @_told
@@ -315,33 +320,29 @@ class Explainer:
         with executor.session(1, targets.count) as session:
             session.explain(to_host(x[one]), targets.entry(one, unit=program.gradient, clip=clip), view, outputs)
 
-    def _exact_map(self, x: Any, i: int, targets: Targets) -> Array:
+    def _exact_maps(self, x: Any, i: int, targets: Targets) -> Array:
         """The same, (t, *leaves)."""
-        leaves = self._executor(tuple(x.shape[1:]), self._kind, exact=True).program.leaves.shape
-        view: Array = np.zeros((1, targets.count, *leaves))
-        if targets.start is None or targets.start[i].any():
-            self._explain_exactly(x, i, targets, view)
+        view: Array = np.zeros(
+            (1, targets.count, *self._executor(tuple(x.shape[1:]), self._kind, exact=True).program.leaves.shape)
+        )
+        self._explain_exactly(x, i, targets, view)
         return np.asarray(view[0])
 
     def _exact_outputs(self, x: Any, i: int) -> Array:
+        """Sample i's outputs in float64, as one row of its own (1, *out)."""
         executor = self._executor(tuple(x.shape[1:]), PREDICT, exact=True)
         outputs = np.zeros((1, *executor.program.network.output.shape))
         with executor.session(1, 1) as session:
             session.predict(to_host(x[i : i + 1]), outputs)
-        return np.asarray(outputs[0])
+        return np.asarray(outputs)
 
-    def _check_finite(self, what: str, values: Array) -> bool:
-        """What the CUDA executor finds out on its device; whether something is above 0 besides, which need not be
-        told.
-        """
-        if self._backend == "cuda" or sound(values):
-            return True
-        if not finite(values):
+    def _check_finite(self, what: str, values: Array) -> None:
+        """What the CUDA executor finds out on its device."""
+        if self._backend != "cuda" and not finite(values):
             precision = np.dtype(self._dtype)
             raise NumericsError(
                 f"the {what} overflowed {precision}; rescale the network, or see with backend='oracle' where"
             )
-        return False
 
     def _find_words(self, last: int) -> tuple[int, int] | None:
         for position, record in enumerate(self._layers[: last + 1]):
@@ -416,7 +417,7 @@ def _positive(key: str, value: int | None, most: int | None = None) -> int | Non
 
 
 def _blocks(n: int, size: int, progress: bool) -> Iterable[slice]:
-    blocks = [slice(i, min(i + size, n)) for i in range(0, n, size)]
+    blocks = [slice(0, n)] if n <= size else [slice(i, min(i + size, n)) for i in range(0, n, size)]
     return _shown(blocks, n) if progress else blocks
 
 

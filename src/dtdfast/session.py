@@ -17,6 +17,7 @@ from .errors import BackendError
 from .ledger.account import Account
 from .plan.program import Program
 from .targets import Entry
+from .underflow import Rows, empty, empty_maps, in_doubt
 
 Array = NDArray[Any]
 
@@ -32,10 +33,12 @@ class Session(Protocol):
 
     Attributes
     ----------
-    doubtful : the samples of the last explanation whose denominators were checked and found wanting
+    doubtful : the samples of the last explanation whose denominators were checked and found wanting empty : (sample,
+    target) of the last explanation (samples and 0 of a prediction) for which all is 0, but perhaps not in float64
     """
 
     doubtful: Sequence[int]
+    empty: Rows
 
     def explain(self, x: Array, entry: Entry, result: Array, outputs: Array | None = None) -> None:
         """Relevance (n, t, *leaves) of x into `result`, and the outputs (n, *out) into `outputs` if they are wanted."""
@@ -68,6 +71,8 @@ class HostSession(ABC):
     """A session whose results are at hand at once."""
 
     doubtful: Sequence[int] = ()
+    empty: Rows = ()
+    narrow = False  # its numbers are float32, so that float64 may know more
 
     @abstractmethod
     def forward(self, x: Array) -> Array: ...
@@ -77,12 +82,17 @@ class HostSession(ABC):
 
     def explain(self, x: Array, entry: Entry, result: Array, outputs: Array | None = None) -> None:
         values = self.forward(x)
-        self.relevance(entry.relevance(values), result)
+        start = entry.relevance(values)
+        self.relevance(start, result)
+        self.empty = empty_maps(result) if self.narrow else ()
+        if self.empty:
+            self.empty = in_doubt(self.empty, entry.start, values, start)
         if outputs is not None:
             put(values, outputs)
 
     def predict(self, x: Array, outputs: Array) -> None:
         put(self.forward(x), outputs)
+        self.empty = [(i, 0) for i in empty(outputs)] if self.narrow else ()
 
 
 class OracleSession(HostSession):
@@ -161,14 +171,16 @@ class Maker:
 
     def __call__(self, program: Program) -> Executor:
         options, wide = self._options, program.real == "f8"
-        if options.backend == "oracle" or (options.backend == "cuda" and wide):
+        if options.backend == "oracle":
             return OracleExecutor(program, options.batch_size)
-        if options.backend == "cuda":
+        if options.backend == "cuda" and not wide:
             from .cuda.executor import CudaExecutor
 
             return CudaExecutor(program, options.batch_size, self._shared, options.check)
         from .cpu.executor import CpuExecutor
+        from .packing import WeightStore
 
+        store = WeightStore() if options.backend == "cuda" else self._shared
         return CpuExecutor(
-            program, options.batch_size, options.n_threads, self._shared, "float64" if wide else options.precision
+            program, options.batch_size, options.n_threads, store, "float64" if wide else options.precision
         )

@@ -153,6 +153,51 @@ def test_overflow(explainer, rng):
             call(np.ones((2, 4), np.float32))
 
 
+def weighted(*factors):
+    return [dtd.Linear(np.full((1, 2 if i == 0 else 1), factor)) for i, factor in enumerate(factors)]
+
+
+def test_underflow_to_nothing_is_told(explainer):
+    """As on the CPU, by the same look at the result that finds infinity."""
+    x, made = np.array([[0.5, 1], [0, 0]], np.float32), explainer(weighted(1e-30, 1e-30), HostDevice())
+    with pytest.raises(dtd.NumericsError, match=r"relevance of sample 0 underflowed float32.*float64"):
+        made.explain(x)
+    with pytest.raises(dtd.NumericsError, match=r"output of sample 0 underflowed float32"):
+        made.predict(x)
+
+
+@pytest.mark.parametrize("most", [None, 2])
+def test_what_float32_can_hold_is_computed_where_its_steps_cannot(explainer, most):
+    """Of three targets, in one pass or two, the maps of those that pass through w² = 1e-50 are float64's, the other the
+    device's.
+    """
+    x = np.array([[0.5, 1], [2, 1]], np.float32)
+    layers = [
+        dtd.Linear(np.array([[1e-25, 1e-25], [1, 2]])),
+        dtd.ReLU(),
+        dtd.Linear(np.array([[1e25, 0], [0, 1], [2e25, 0]])),
+    ]
+    made, targets = explainer(layers, HostDevice()), np.array([[0, 1, 2]])
+    if most:
+        made._executor((2,), "explain")._most[False] = (2, most)
+    relevance = made.explain(x, targets)
+    np.testing.assert_allclose(relevance, dtd.explain(layers, x, targets, backend="oracle"), rtol=2**-20)
+    assert relevance.all()
+
+
+def test_what_is_nothing_in_truth_stays_nothing(explainer, monkeypatch):
+    """A dead output beside a live one is not looked at again: no relevance enters."""
+    x = np.array([[0.5, 1], [2, 1]], np.float32)
+    layers = [dtd.Linear(np.array([[-1.0, -1], [1, 2]])), dtd.ReLU()]
+    assert not explainer([*layers, dtd.Linear(np.array([[1.0, 0]]))], HostDevice()).explain(x).any()
+    made = explainer(layers, HostDevice())
+    monkeypatch.setattr(made, "_explain_exactly", lambda *a: pytest.fail("computed again"))
+    relevance = made.explain(x, np.array([[0, 1]]))
+    assert not relevance[:, 0].any()
+    assert relevance[:, 1].all()
+    assert not made.explain(x, np.zeros((2, 2), np.float32)).any()
+
+
 @pytest.mark.parametrize(
     "x", [np.zeros((2, 3, 6, 6), int), np.zeros(5, np.float32), np.zeros((0, 3, 6, 6), np.float32), "x"]
 )

@@ -32,6 +32,19 @@ def check(types: Types) -> Body:
     return body
 
 
+def check_row(types: Types) -> Body:
+    """Set `not_finite` where x, a result, is NaN or infinite, and `some` of its row where it is not 0."""
+
+    def body(x: int, some: int, not_finite: int, largest: Scalar) -> None:
+        v = load(x)
+        if not magnitude(v) <= largest:
+            store_long(not_finite, 1)
+        if some != 0 and v != ZERO and load_long(some) == 0:  # nearly all find it set
+            store_long(some, 1)
+
+    return body
+
+
 def largest(types: Types) -> Body:
     """Value and number of the first largest among the candidates first, first + step, … < n of a sample; a NaN wins.
 

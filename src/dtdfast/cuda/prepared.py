@@ -21,7 +21,8 @@ from .operations import OPERATIONS, step_launches
 
 Array = NDArray[Any]
 
-FLAGS = ("input", "domain", "output", "relevance")  # what a call may find wrong, one long each
+# what a call may find wrong, one long each; behind them, whether a row is not all 0
+FLAGS = ("input", "domain", "output", "relevance")
 # where relevance enters: largest output, outputs by number, any start
 LARGEST, NUMBERS, GIVEN = "largest", "numbers", "given"
 
@@ -69,7 +70,7 @@ class Prepared:
             "start": 4 * n * t * n_out,
             "result": 4 * n * t * leaves, "numbers": 8 * n * t, "lane values": 4 * n * entry.LANES,
             "lane numbers": 8 * n * entry.LANES,
-            "value": 4 * n, "flags": 8 * len(FLAGS),
+            "value": 4 * n, "flags": 8 * (len(FLAGS) + n * t),
         }  # fmt: skip
         self._offsets, top = {}, 0
         for name, size in sizes.items():
@@ -134,13 +135,15 @@ class Prepared:
         plan = self.plan
         n, shape = plan.n, plan.program.network.input.shape
         flat = math.prod(shape)
-        flags = Strided(self.at("flags"), (0, 0, 0, 0, 8, 0))
-        first = launches((elementwise.fill_long,), (1, 1, 1, 1, len(FLAGS), 1), [flags], (0,))
+        first = self._cleared(0, len(FLAGS) + n * plan.t)
         if not plan.program.tokens:
             x = Strided(self.at("x"), (4 * flat, 0, 0, 0, 4, 0))
             bounds = [self._bound(b) for b in self._bounds]
             first += self._check([x, *bounds], (n, 1, 1, 1, flat, 1), "input")
-        return [*first, *self.steps(0, len(plan.forward)), *self._check_flat("outputs", "output")]
+        outputs = self._check_rows(
+            "outputs", n, math.prod(plan.program.network.output.shape), "output", told=not plan.program.relevant
+        )
+        return [*first, *self.steps(0, len(plan.forward)), *outputs]
 
     def entrance(self, how: Entrance) -> list[Launch]:
         """The start relevance, from the outputs."""
@@ -173,12 +176,17 @@ class Prepared:
     def relevance(self) -> list[Launch]:
         plan = self.plan
         steps = self.steps(len(plan.forward), len(plan.forward) + len(plan.relevance))
-        return [*steps, *self._check_flat("result", "relevance")]
+        rows, size = plan.n * plan.t, math.prod(plan.program.leaves.shape)
+        return [*steps, *self._check_rows("result", rows, size, "relevance", told=True)]
+
+    def again(self) -> list[Launch]:
+        """Before more relevance on the same forward pass: nothing is known of its rows."""
+        return self._cleared(len(FLAGS), self.plan.n * self.plan.t)
 
     def graph(self, parts: tuple[Any, ...]) -> Any:
-        """One graph of some of "forward", an Entrance, "relevance", recorded when first asked for."""
+        """One graph of some of "forward", "again", an Entrance, "relevance", recorded when first asked for."""
         if parts not in self._graphs:
-            lists = {"forward": self.forward, "relevance": self.relevance}
+            lists = {"forward": self.forward, "relevance": self.relevance, "again": self.again}
             together = [
                 x for part in parts for x in (self.entrance(part) if isinstance(part, Entrance) else lists[part]())
             ]
@@ -195,13 +203,20 @@ class Prepared:
             self.address_of(np.ascontiguousarray(bound, np.float32)), (0, 0, 0, 0, 4 if bound.size > 1 else 0, 0)
         )
 
-    def _check_flat(self, name: str, flag: str) -> list[Launch]:
-        plan = self.plan
-        shape = plan.program.network.output.shape if name == "outputs" else (plan.t, *plan.program.leaves.shape)
-        return self._check(
-            [Strided(self.at(name), (0, 0, 0, 0, 4, 0)), ABSENT, ABSENT],
-            (1, 1, 1, 1, plan.n * math.prod(shape), 1),
-            flag,
+    def _cleared(self, first: int, count: int) -> list[Launch]:
+        flags = Strided(self.at("flags") + 8 * first, (0, 0, 0, 0, 8, 0))
+        return launches((elementwise.fill_long,), (1, 1, 1, 1, count, 1), [flags], (0,))
+
+    def _check_rows(self, name: str, rows: int, size: int, flag: str, *, told: bool) -> list[Launch]:
+        """A result (rows, size); with `told`, also which of its rows are not all 0."""
+        some = Strided(self.at("flags") + 8 * len(FLAGS), (8, 0, 0, 0, 0, 0)) if told else ABSENT
+        views = [Strided(self.at(name), (4 * size, 0, 0, 0, 4, 0)), some]
+        return launches(
+            (entry.check_row,),
+            (rows, 1, 1, 1, size, 1),
+            views,
+            (self.at("flags") + 8 * FLAGS.index(flag),),
+            (entry.LARGEST,),
         )
 
     def _check(self, views: list[Strided], shape: tuple[int, ...], flag: str) -> list[Launch]:

@@ -15,6 +15,7 @@ from ..ledger.account import Account
 from ..ledger.accounting import Accounts
 from ..plan.steps import SIZES, Buffer
 from ..targets import Entry
+from ..underflow import Rows, in_doubt
 from .device import Device
 from .prepared import FLAGS, GIVEN, LARGEST, NUMBERS, Entrance, Prepared
 
@@ -29,7 +30,8 @@ class CudaSession(Accounts):
         self.prepared, self._device, self._check = prepared, device, check
         self._stream = device.stream
         self.doubtful: Sequence[int] = ()  # nothing is checked here
-        self._flags = np.zeros(len(FLAGS), np.int64)
+        self.empty: Rows = ()
+        self._flags: list[Array] = []  # of every pass
         self._waiting: list[Array] = []  # arrays that copies under way still read
 
     # ---------------------------------------------------------------------------------------------------------------
@@ -45,15 +47,24 @@ class CudaSession(Accounts):
             self._enter(entry, 0)
             self._replay("forward", entrance, "relevance")
             self._take(result, "result")
+            self._take_flags()
         else:  # in chunks on one forward pass; their flags stay set
             self._replay("forward")
             for chunk in range(0, entry.count, plan.t):
                 self._enter(entry, chunk)
-                self._replay(entrance, "relevance")
+                self._replay(*(["again"] if chunk else []), entrance, "relevance")
                 self._take_chunk(result, chunk)
+                self._take_flags()
         if outputs is not None:
             self._take(outputs, "outputs")
         self._finish(x, "relevance")
+        found = np.concatenate([flags[len(FLAGS) :].reshape(plan.n, plan.t) for flags in self._flags], axis=1)[
+            :, : entry.count
+        ]
+        self.empty = [(int(i), int(k)) for i, k in np.argwhere(found == 0)]
+        if self.empty:
+            values = self._fetch("outputs", (plan.n, *plan.program.network.output.shape))
+            self.empty = in_doubt(self.empty, entry.start, values, entry.relevance(values))
 
     def forward(self, x: Any) -> Array:
         """Outputs (n, *out) of x, on the host."""
@@ -65,7 +76,11 @@ class CudaSession(Accounts):
         self._give("x", x)
         self._replay("forward")
         self._take(outputs, "outputs")
-        self._finish(x, "output" if not self.plan.program.relevant else "")
+        self._take_flags()
+        alone = not self.plan.program.relevant
+        self._finish(x, "output" if alone else "")
+        if alone:
+            self.empty = [(int(i), 0) for i in np.flatnonzero(self._flags[-1][len(FLAGS) :] == 0)]
 
     def relevance(self, start: Array, result: Array, accounts: list[Account] | None = None) -> None:
         """Start (n, 1, *out) → result after `forward`; with `accounts`, unit by unit."""
@@ -149,6 +164,11 @@ class CudaSession(Accounts):
             )
             self._device.copy(to, source, count * row, self._stream)
 
+    def _take_flags(self) -> None:
+        flags = np.zeros(len(FLAGS) + self.plan.n * self.plan.t, np.int64)
+        self._device.download(flags, self.prepared.at("flags"), self._stream)
+        self._flags.append(flags)
+
     def _fetch(self, name: str, shape: tuple[int, ...]) -> Array:
         array = np.empty(shape, np.float32)
         self._device.download(array, self.prepared.at(name), self._stream)
@@ -160,10 +180,9 @@ class CudaSession(Accounts):
 
     def _finish(self, x: Any, what: str) -> None:
         """Wait, and say what the device found wrong."""
-        self._device.download(self._flags, self.prepared.at("flags"), self._stream)
         self._device.synchronize(self._stream)
         self._waiting.clear()
-        found = dict(zip(FLAGS, self._flags, strict=True))
+        found = dict(zip(FLAGS, self._flags[-1], strict=False))
         if found["input"] or found["domain"]:
             self._check.refuse(x)
         if what and found[what]:

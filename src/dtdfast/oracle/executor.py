@@ -182,7 +182,7 @@ class Oracle:
 
     def _winner_relevance(self, unit: U.Winner, r: Array) -> list[Array]:
         taps, (source,) = unit.taps, unit.sources
-        winner = np.repeat(self.winners[unit.out.index], self.repeat, axis=0)
+        winner = np.repeat(self.winners[unit.decided], self.repeat, axis=0)
         r = r.reshape(winner.shape)
         padded = np.zeros((*r.shape[:2], *canvas(taps.x_size, taps, taps.out_size)))
         for number, (_, places) in enumerate(tap_slices(taps, taps.out_size)):

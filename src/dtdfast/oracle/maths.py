@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from math import erf
+from math import erfc
 from typing import Any
 
 import numpy as np
@@ -97,9 +97,10 @@ def activate(record: L.ReLU | L.Activation | None, x: Array) -> Any:
         case "silu":
             return x * _sigmoid(a * x)
         case "gelu":
-            return 0.5 * x * (1 + np.vectorize(erf)(x / np.sqrt(2)))
+            # 1 + erf cancels in the tail, where the sign still counts
+            return 0.5 * x * np.vectorize(erfc)(-x / np.sqrt(2))
         case "gelu_tanh":
-            return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+            return x * _sigmoid(2 * np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))
         case "mish":
             return x * np.tanh(_softplus(x))
         case "sigmoid":
@@ -149,7 +150,7 @@ def derivative(record: L.ReLU | L.Activation | None, x: Array) -> Any:
             s = _sigmoid(a * x)
             return s * (1 + a * x * (1 - s))
         case "gelu":
-            return 0.5 * (1 + np.vectorize(erf)(x / np.sqrt(2))) + x * np.exp(-x * x / 2) / np.sqrt(2 * np.pi)
+            return 0.5 * np.vectorize(erfc)(-x / np.sqrt(2)) + x * np.exp(-x * x / 2) / np.sqrt(2 * np.pi)
         case "gelu_tanh":
             k = np.sqrt(2 / np.pi)
             t = np.tanh(k * (x + 0.044715 * x**3))

@@ -98,7 +98,7 @@ class Domain:
         """Raise DomainError where x lies outside."""
         if self.kind == "nonnegative":
             flat = x.ravel("K")
-            if x.size and flat[flat.argmin()] < 0:  # as min() says, which is slow to start
+            if x.size and flat.item(flat.argmin()) < 0:  # as min() says, which is slow to start
                 raise DomainError(
                     f'domain is "nonnegative", but x goes down to {x.min():g}; use domain="real" or (low, high)'
                 )
@@ -144,7 +144,7 @@ def carry(box: dict[int, Box], unit: Unit) -> Box | None:
     if isinstance(unit, Affine):
         column = (-1, *(1,) * (len(unit.out.shape) - 1))
         scale, shift = unit.scale.reshape(column), 0.0 if unit.shift is None else unit.shift.reshape(column)
-        ends = [bound * scale + shift for bound in given[0]]
+        ends = [np.where(scale == 0, 0.0, bound) * scale + shift for bound in given[0]]  # a bound may be infinite
         return np.minimum(*ends), np.maximum(*ends)
     if isinstance(unit, Move):
         result = []

@@ -156,10 +156,17 @@ class RelevanceLowering:
                 self.emit(Step("DIVIDE", unit, View(s), View(r), m=View(factor), mode=mode, repeat=self.t))
             for part, term in pairs:
                 self.scatter(part, term, s, row.gamma)
-        # nothing to share by: the ledger says so
-        if unit.half and not any(unit.parts[k].terms[0] for k in range(len(unit.parts))):
-            for source in {t.index: t for t in unit.sources if t.wanted}.values():
-                out, accumulate = self.sink(source)
+        if unit.half:
+            self.unshared(unit)
+
+    def unshared(self, unit: U.Neuron) -> None:
+        """A half neuron may share nothing with an operand: what nobody wrote yet is 0 there, and the ledger has a step
+        to look at.
+        """
+        shared = {part.source.index for part in unit.parts if part.terms[0]}
+        for source in {t.index: t for t in unit.sources if t.wanted and t.index not in shared}.values():
+            out, accumulate = self.sink(source)
+            if not (accumulate and shared):
                 self.emit(Step("MOVE", unit, View(out), bound=self.forward.constant([0.0]), accumulate=accumulate))
 
     def scatter(self, part: U.Part, term: Term, s: Buffer, gamma: float) -> None:
@@ -184,7 +191,7 @@ class RelevanceLowering:
     # units
 
     def winner(self, unit: U.Winner, r: Buffer) -> None:
-        winners = self.forward.winners[unit.out.index]
+        winners = self.forward.winners[unit.decided]
 
         def write(out: Buffer, accumulate: bool) -> None:
             fields: dict[str, Any] = dict(

@@ -108,9 +108,15 @@ class Neuron(Unit):
 
 @dataclass(eq=False)
 class Winner(Unit):
-    """Max-pool: all to the winner."""
+    """Max-pool: all to the winner; a twin has the winners of the pool that it stands beside."""
 
     taps: Taps = field(kw_only=True)
+    beside: Tensor | None = None
+
+    @property
+    def decided(self) -> int:
+        """The number of the tensor that says who won."""
+        return (self.beside or self.out).index
 
 
 @dataclass(eq=False)
