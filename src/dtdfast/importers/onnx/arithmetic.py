@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from ... import layers as L
-from .. import algebra
+from .. import algebra, products
 from ..records import Refused, Value
 from ..refused import ATTENTION
 from .graph import Array, Node, Reader, rank, scalar, weights
@@ -131,9 +131,8 @@ def negate(node: Node) -> Value:
 
 
 def absolute(node: Node) -> Value:
-    """|x| = x⁺ + (−x)⁺."""
     x = node.value()
-    return node.add(L.Add, node.add(L.ReLU, x), node.add(L.ReLU, negative(node, x)))
+    return Value(algebra.absolute(node.add, algebra.vector(x)).position, x.shape)
 
 
 def sum_(node: Node, mean: bool = False) -> Value:
@@ -225,7 +224,7 @@ def contracted(node: Node, x: Value, constant: Array, labels: str, others: str, 
             raise Refused(f"{wanted} multiplies a constant by a sum, which has no record")
         whole = node.add(L.Reduce, x, kind="sum", axes=tuple(range(1, rank(x))), keepdims=True)
         return affine(node, reshaped(node, whole, (node.layers.batch,)), constant.sum(), 0.0)
-    made = algebra.contracted(node.add, x, labels[1:], constant, others, result[1:])
+    made = products.contracted(node.add, x, labels[1:], constant, others, result[1:])
     return made if len(result) > 1 else Value(made.position, ())
 
 
