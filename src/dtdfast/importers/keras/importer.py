@@ -8,9 +8,9 @@ import numpy as np
 
 from ...errors import InputError, ModelError
 from ...extras import require
-from ...layers import INPUT, Embedding, Layer
+from ...layers import INPUT, Layer
 from ...plan.shapes import Shape
-from ..check import TOLERANCE, Array, check_outputs
+from ..check import TOLERANCE, Array, check_outputs, random_input
 from ..outputs import chosen, leaves
 from ..records import Layers, Refused, Turned, Value
 from ..refused import QUANTISED
@@ -73,7 +73,7 @@ def from_keras(model: Any, example: Any = None, *, output: int | str | None = No
     number = names.index(chosen(names, output, f"the model {model.name!r}"))
     reader = _Reader(keras, source, _sample(source, given))
     layers = reader.read(outputs[number])
-    x = _random(layers, reader.sample) if given is None else given
+    x = random_input(layers, (SAMPLES, *reader.sample)) if given is None else given
     expected = keras.ops.convert_to_numpy(_run(keras, model, x)[number])
     check_outputs(layers, x, np.asarray(expected, np.float64), max(TOLERANCE, 16 * EPS.get(expected.dtype.name, 0.0)))
     return layers
@@ -141,15 +141,6 @@ def _sample(source: Any, example: Array | None) -> Shape:
     if not fits or not example.size:
         raise InputError(f"example has shape {example.shape}, but the model's input is {tuple(source.shape)}")
     return example.shape[1:]
-
-
-def _random(layers: list[Layer], sample: Shape) -> Array:
-    """Numbers, or words where an Embedding reads the input."""
-    rng = np.random.default_rng(0)
-    first = layers[0]
-    if isinstance(first, Embedding) and first.inputs in (None, (INPUT,)):
-        return rng.integers(len(first.weight), size=(SAMPLES, *sample))
-    return rng.standard_normal((SAMPLES, *sample), dtype=np.float32)
 
 
 class _Reader:
