@@ -17,6 +17,7 @@ from ...extras import require
 from ...layers import Layer
 from ...plan.shapes import MAX_AXES, MAX_ELEMENTS, Shape
 from .. import outputs
+from .check import check
 from .graph import BATCH
 from .opsets import check_opset
 from .tensors import FLOATS, TOKENS, Proto, Tensors, element_type
@@ -54,7 +55,9 @@ def from_onnx(model: Any, *, sample_shape: Sequence[int] | None = None, output: 
     Raises
     ------
     ModelError
-        When the file is corrupt, or a node has no record: all such nodes are named, each with the reason.
+        When the file is corrupt, or a node has no record: all such nodes are named, each with the reason. Where
+        onnxruntime is installed and can run the model: when `predict` differs from it by more than 1e-4 of the largest
+        output.
     """
     return OnnxModel(model, output).layers(sample_shape)
 
@@ -100,6 +103,9 @@ class OnnxModel:
             shown = "; ".join(imported.refusals[:5])
             more = f"; and {len(imported.refusals) - 5} more" if len(imported.refusals) > 5 else ""
             raise ModelError(f"{self._title} cannot be imported: {shown}{more}")
+        with _titled(self._title):
+            batch, sample = self._sample(sample_shape)
+            check(imported.layers, self._graph, self._opset, self._folder, self._input, self._output, batch, sample)
         return imported.layers
 
     def _entrance(self) -> Proto:
