@@ -11,10 +11,8 @@ from hypothesis import strategies as st
 import dtdfast as dtd
 from dtdfast.presets import PRESETS
 from dtdfast.rules import CONVENTIONS
-from graphs import Graph, graphs, options
+from graphs import UNIT, Graph, graphs, options, perturbed
 from rule_space import drawn, rule_classes
-
-UNIT = 2.0**-24
 
 
 def test_every_option_of_every_rule_is_drawn():
@@ -37,26 +35,6 @@ def test_every_option_of_every_rule_is_drawn():
                 assert len(values) > 1, f"{cls.__name__}.{field.name} is drawn as {values or 'nothing'} alone"
                 wanted |= {(cls.__name__, field.name, value) for value in (True, False) if isinstance(field.default, bool)}
     assert not wanted - seen, sorted(map(str, wanted - seen))
-
-
-def perturbed(graph, rng):
-    """The same network with every weight and input off by up to 4 roundings, relatively.
-
-    A rounding error in a sum of products is a perturbation of its terms, so how far the relevance moves here is how far rounding
-    can move it, whatever cancels on the way.
-    """
-
-    def shake(array):
-        return np.asarray(array, np.float64) * (1 + 4 * UNIT * rng.uniform(-1, 1, np.shape(array)))
-
-    layers = []
-    for record in graph.layers:
-        arrays = {f.name: shake(v) for f in dataclasses.fields(record) if isinstance(v := getattr(record, f.name), np.ndarray)}
-        layers.append(dataclasses.replace(record, **arrays))
-    x = graph.x if graph.x.dtype.kind == "i" else shake(graph.x)
-    if isinstance(graph.options["domain"], tuple):
-        x = np.clip(x, *graph.options["domain"])
-    return Graph(layers, graph.shapes, x, graph.start, graph.options)
 
 
 @given(graphs(), st.integers(0, 2**32 - 1))

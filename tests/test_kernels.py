@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ import pytest
 import kernel_reference as ref
 from dtdfast._kernels import ffi
 from kernel_checks import LAYOUTS, agree, each, each_kernels, same_bits
-from kernel_layers import Taps, some_layer
+from kernel_layers import Taps, some_layer, taps_step
 from kernel_steps import USABLE_ISAS, Kernels, Step, isa_name, lib, place, vector
 
 CASES = [(kind, seed) for kind in ("DENSE", "SPARSE", "CHANNEL", "LINEAR") for seed in range(30)]
@@ -89,34 +88,6 @@ def test_neuron(kernels: Kernels, kind: str, seed: int) -> None:
 def test_each_weight_map_and_multiplier_has_a_name() -> None:
     assert len(ref.WEIGHT_MAPS) == lib.DTD_N_WEIGHT_MAPS
     assert len(ref.MULTIPLIERS) == lib.DTD_M_TIMES_NEGATIVE + 1
-
-
-def taps_step(layer: Taps, weight_map: str, multiplier: str, accumulate: bool, repeat: int, scatter: bool) -> tuple[Step, Any, Any]:
-    """A TAPS_* (or SCATTER_LINEAR) step, its expected result and the size of its terms."""
-    kernels, rng, shape = layer.kernels, layer.rng, layer.shape
-    m = kernels.normal(rng, shape[0] // repeat, *shape[1:])
-    m.reshape(-1)[::7] = 0
-    start = kernels.normal(rng, *shape)
-    scale = None if scatter or rng.random() < 0.5 else kernels.dtype(0.5) + kernels.uniform(rng, *layer.count)[None, None, ..., None]
-    arrays = {
-        **layer.operands(),
-        "out": layer.place(start),
-        "m": None if multiplier == "M_NONE" else layer.place(m, LAYOUTS["channels first" if rng.random() < 0.3 else "channels last"]),
-        "scale": None if scale is None else np.broadcast_to(place(scale), shape),
-    }
-    if scatter:  # its rows are the columns of the layer's weights
-        arrays["weight"] = vector(np.ascontiguousarray(layer.weight[:, :, 0].T))
-    numbers = {
-        **layer.numbers(), "weight_map": getattr(lib, f"DTD_{weight_map}"), "gamma": 0.25, "mode": getattr(lib, f"DTD_{multiplier}"),
-        "accumulate": int(accumulate), "repeat": repeat,
-    }  # fmt: skip
-    total, size = layer.sums(weight_map, 0.25)
-    factor = ref.MULTIPLIERS[multiplier](np.repeat(m.astype(kernels.wide), repeat, 0)) * (
-        1 if scale is None else scale.astype(kernels.wide)
-    )
-    base = start.astype(kernels.wide) if accumulate else 0.0
-    step = Step("SCATTER_LINEAR" if scatter else f"TAPS_{layer.kind}", arrays, numbers)
-    return step, base + factor * total, np.abs(base) + np.abs(factor) * size
 
 
 @each_kernels

@@ -10,7 +10,6 @@ from __future__ import annotations
 import ast
 import os
 import re
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,44 +19,14 @@ import pytest
 
 import dtdfast
 from assembler import SHARED, count, resources
+from contraction_kernels import REGISTERS, Case, kernel_of, specialisations
 from dtdfast.cuda.compiler import ptx_of
-from dtdfast.cuda.contraction import EVEN, SHALLOW, SMALL, THIN, UNEVEN
-from dtdfast.cuda.dense import Tile, dense
-from dtdfast.cuda.epilogue import FIRST_VIEW, N_FLOATS, PER_VIEW, Finish
-from dtdfast.cuda.launch import Kernel
+from dtdfast.cuda.contraction import EVEN, SMALL, THIN, UNEVEN
 
-REGISTERS = 65536  # of a multiprocessor, sm_80 and sm_90
 TENSOR = {  # of a unit: the instruction that multiplies
     "fma": ("FFMA",), "tf32x3": ("HMMA", "1688", "F32", "TF32"), "tf32": ("HMMA", "1688", "F32", "TF32"),
     "bf16_rounded": ("HMMA", "16816", "F32", "BF16"), "bf16": ("HMMA", "16816", "F32", "BF16"),
 }  # fmt: skip
-Case = tuple[str, bool, int, bool, Tile]
-
-
-def kernel_of(unit: str, even: bool, n_products: int, across: bool, tile: Tile) -> Kernel:
-    real, wide = ("bf16", 8) if unit == "bf16" else ("f4", 4)
-    if n_products == 2:
-        ending, maps = Finish(True, "relu", "gate", True, ("out", "factor"), (real, real), wide), ("w", "w+")
-    else:
-        ending, maps = Finish(False, "identity", "times", False, ("out", "m"), (real, real), wide), ("w+",)
-    vector = 1 if unit == "fma" else wide
-    constants = (unit, maps, across, tile.constants, vector, vector, even, ending.constants)
-    return Kernel("dtd_dense", dense, constants, FIRST_VIEW + PER_VIEW * len(ending.views), N_FLOATS, tile.threads, tile.min_blocks)
-
-
-def specialisations() -> Iterator[Case]:
-    """The dual product along, which no plan asks for across, and the single product both ways, for every tile.
-
-    Of uneven ones with one product the largest stands for all: the others have as many registers and fewer sums.
-    """
-    uneven = {1: UNEVEN[:1], 2: (*UNEVEN, SHALLOW)}
-    for unit, even, by_products in [*((u, True, EVEN[u]) for u in EVEN), *((u, False, uneven) for u in TENSOR)]:
-        for tile in by_products[2]:
-            yield unit, even, 2, False, tile
-        for tile in by_products[1]:
-            yield unit, even, 1, True, tile
-            yield unit, even, 1, False, tile
-        yield unit, even, 1, True, THIN
 
 
 def assembled(case: Case) -> dict[str, Any]:

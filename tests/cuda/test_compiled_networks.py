@@ -16,13 +16,13 @@ import pytest
 
 import gpu_jobs
 from assembler import SHARED, resources
+from contraction_kernels import REGISTERS, kernel_of, specialisations
 from dtdfast.cuda.contraction import SMALL
 from dtdfast.cuda.dense import dense
 from dtdfast.cuda.epilogue import FIRST_VIEW, N_FLOATS, PER_VIEW, Finish
 from dtdfast.cuda.formulas import ACTIVATIONS, MULTIPLIERS, WEIGHT_MAPS
 from dtdfast.cuda.launch import Kernel
 from paper import on_paper
-from test_compiled import REGISTERS, kernel_of, specialisations
 
 LONG = bool(os.environ.get("DTDFAST_LONG"))
 

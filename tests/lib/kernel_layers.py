@@ -10,7 +10,7 @@ import numpy as np
 
 import kernel_reference as ref
 from kernel_checks import LAYOUTS
-from kernel_steps import Kernels, pack_dense, place, vector
+from kernel_steps import Kernels, Step, lib, pack_dense, place, vector
 
 SIZES = (1, 2, 3, 7, 15, 16, 17, 31, 33, 65)
 
@@ -122,3 +122,31 @@ def some_layer(kernels: Kernels, kind: str, seed: int) -> Taps:
         return layer
     groups = int(rng.choice((1, 1, 2, 3)))
     return Taps(kind, kernels, rng, n, groups * int(rng.choice(SIZES[:8])), groups * int(rng.choice(SIZES)), groups=groups, **common)
+
+
+def taps_step(layer: Taps, weight_map: str, multiplier: str, accumulate: bool, repeat: int, scatter: bool) -> tuple[Step, Any, Any]:
+    """A TAPS_* (or SCATTER_LINEAR) step, its expected result and the size of its terms."""
+    kernels, rng, shape = layer.kernels, layer.rng, layer.shape
+    m = kernels.normal(rng, shape[0] // repeat, *shape[1:])
+    m.reshape(-1)[::7] = 0
+    start = kernels.normal(rng, *shape)
+    scale = None if scatter or rng.random() < 0.5 else kernels.dtype(0.5) + kernels.uniform(rng, *layer.count)[None, None, ..., None]
+    arrays = {
+        **layer.operands(),
+        "out": layer.place(start),
+        "m": None if multiplier == "M_NONE" else layer.place(m, LAYOUTS["channels first" if rng.random() < 0.3 else "channels last"]),
+        "scale": None if scale is None else np.broadcast_to(place(scale), shape),
+    }
+    if scatter:  # its rows are the columns of the layer's weights
+        arrays["weight"] = vector(np.ascontiguousarray(layer.weight[:, :, 0].T))
+    numbers = {
+        **layer.numbers(), "weight_map": getattr(lib, f"DTD_{weight_map}"), "gamma": 0.25, "mode": getattr(lib, f"DTD_{multiplier}"),
+        "accumulate": int(accumulate), "repeat": repeat,
+    }  # fmt: skip
+    total, size = layer.sums(weight_map, 0.25)
+    factor = ref.MULTIPLIERS[multiplier](np.repeat(m.astype(kernels.wide), repeat, 0)) * (
+        1 if scale is None else scale.astype(kernels.wide)
+    )
+    base = start.astype(kernels.wide) if accumulate else 0.0
+    step = Step("SCATTER_LINEAR" if scatter else f"TAPS_{layer.kind}", arrays, numbers)
+    return step, base + factor * total, np.abs(base) + np.abs(factor) * size
