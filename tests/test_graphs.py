@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import dtdfast as dtd
@@ -255,6 +255,7 @@ MUTATIONS = {
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
+@settings(max_examples=settings().max_examples // 4)  # of each mutation: hundreds of networks in all
 @given(graph=graphs(max_blocks=5), seed=st.integers(0, 2**32 - 1))
 def test_broken_networks_are_refused(name, graph, seed):
     layers, shapes = list(graph.layers), list(graph.shapes)

@@ -10,7 +10,7 @@ import pytest
 import kernel_reference as ref
 from dtdfast._kernels import ffi
 from kernel_checks import LAYOUTS, agree, each, each_kernels, same_bits
-from kernel_layers import Taps, some_layer, taps_step
+from kernel_layers import Taps, bare_taps_step, some_layer, taps_step
 from kernel_steps import USABLE_ISAS, Kernels, Step, isa_name, lib, place, vector
 
 CASES = [(kind, seed) for kind in ("DENSE", "SPARSE", "CHANNEL", "LINEAR") for seed in range(30)]
@@ -156,7 +156,7 @@ def test_bits_do_not_depend_on_threads_or_batch(kernels: Kernels, name: str) -> 
         layer.sieve(0.6)
     if kind == "SPARSE":  # zeros left out in the batch, but not in the first sample alone
         layer.sieve(0.9, slice(1, None))
-    steps = [taps_step(layer, "W_POSITIVE", "M_TIMES", False, 1, scatter)[0]]
+    steps = [bare_taps_step(layer, "W_POSITIVE", "M_TIMES", False, 1, scatter)]
     if not scatter:
         arrays = {**layer.operands(), **{k: layer.place(kernels.zeros(*layer.shape)) for k in ("out", "factor")}}
         numbers = {**layer.numbers(), "dual": 1, "mode": lib.DTD_F_GATE, "activation": lib.DTD_GELU}

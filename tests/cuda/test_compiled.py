@@ -2,7 +2,7 @@
 instructions that it is written for.
 
 The cost of a kernel in registers decides which tiles are in `contraction.EVEN` and `UNEVEN`, so this is a table: one row per unit,
-tile and direction.
+tile and direction with DTDFAST_LONG=1 (69 kernels, three seconds each), else every unit as it is fed and used, and every tile.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ import pytest
 
 import dtdfast
 from assembler import SHARED, count, resources
-from contraction_kernels import REGISTERS, Case, kernel_of, specialisations
+from contraction_kernels import REGISTERS, Case, kernel_of, selected, specialisations
 from dtdfast.cuda.compiler import ptx_of
 from dtdfast.cuda.contraction import EVEN, SMALL, THIN, UNEVEN
 
+LONG = bool(os.environ.get("DTDFAST_LONG"))
 TENSOR = {  # of a unit: the instruction that multiplies
     "fma": ("FFMA",), "tf32x3": ("HMMA", "1688", "F32", "TF32"), "tf32": ("HMMA", "1688", "F32", "TF32"),
     "bf16_rounded": ("HMMA", "16816", "F32", "BF16"), "bf16": ("HMMA", "16816", "F32", "BF16"),
@@ -35,7 +36,7 @@ def assembled(case: Case) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def table() -> dict[Case, dict[str, Any]]:
-    cases = list(specialisations())
+    cases = list(specialisations()) if LONG else selected()
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         return dict(zip(cases, pool.map(assembled, cases), strict=True))
 

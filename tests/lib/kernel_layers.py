@@ -126,6 +126,18 @@ def some_layer(kernels: Kernels, kind: str, seed: int) -> Taps:
 
 def taps_step(layer: Taps, weight_map: str, multiplier: str, accumulate: bool, repeat: int, scatter: bool) -> tuple[Step, Any, Any]:
     """A TAPS_* (or SCATTER_LINEAR) step, its expected result and the size of its terms."""
+    kernels, step = layer.kernels, bare_taps_step(layer, weight_map, multiplier, accumulate, repeat, scatter)
+
+    out, m, scale = (step.arrays[name] for name in ("out", "m", "scale"))
+    total, size = layer.sums(weight_map, 0.25)
+    factor = 1.0 if m is None else ref.MULTIPLIERS[multiplier](np.repeat(m.astype(kernels.wide), repeat, 0))
+    factor = factor if scale is None else factor * scale.astype(kernels.wide)
+    base = out.astype(kernels.wide) if accumulate else 0.0
+    return step, base + factor * total, np.abs(base) + np.abs(factor) * size
+
+
+def bare_taps_step(layer: Taps, weight_map: str, multiplier: str, accumulate: bool, repeat: int, scatter: bool) -> Step:
+    """The step alone, where no reference is needed."""
     kernels, rng, shape = layer.kernels, layer.rng, layer.shape
     m = kernels.normal(rng, shape[0] // repeat, *shape[1:])
     m.reshape(-1)[::7] = 0
@@ -143,10 +155,4 @@ def taps_step(layer: Taps, weight_map: str, multiplier: str, accumulate: bool, r
         **layer.numbers(), "weight_map": getattr(lib, f"DTD_{weight_map}"), "gamma": 0.25, "mode": getattr(lib, f"DTD_{multiplier}"),
         "accumulate": int(accumulate), "repeat": repeat,
     }  # fmt: skip
-    total, size = layer.sums(weight_map, 0.25)
-    factor = ref.MULTIPLIERS[multiplier](np.repeat(m.astype(kernels.wide), repeat, 0)) * (
-        1 if scale is None else scale.astype(kernels.wide)
-    )
-    base = start.astype(kernels.wide) if accumulate else 0.0
-    step = Step("SCATTER_LINEAR" if scatter else f"TAPS_{layer.kind}", arrays, numbers)
-    return step, base + factor * total, np.abs(base) + np.abs(factor) * size
+    return Step("SCATTER_LINEAR" if scatter else f"TAPS_{layer.kind}", arrays, numbers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from dtdfast.cuda.contraction import EVEN, SHALLOW, THIN, UNEVEN
 from dtdfast.cuda.dense import Tile, dense
@@ -38,3 +39,19 @@ def specialisations() -> Iterator[Case]:
             yield unit, even, 1, True, tile
             yield unit, even, 1, False, tile
         yield unit, even, 1, True, THIN
+
+
+def kinds(case: Case) -> set[tuple[Any, ...]]:
+    """What the tables need one kernel of, at least: every unit as it is fed and used, every tile as it is used."""
+    unit, even, n_products, across, tile = case
+    return {(unit, even, n_products, across), (tile, n_products, across)}
+
+
+def selected() -> list[Case]:
+    """The fewest kernels that have every kind, those with most sums to a thread first, since these take most registers."""
+    chosen, known = [], set[tuple[Any, ...]]()
+    every = sorted(specialisations(), key=lambda case: -case[2] * case[4].warp_pixels * case[4].warp_channels)
+    while lacking := [case for case in every if kinds(case) - known]:
+        chosen.append(max(lacking, key=lambda case: len(kinds(case) - known)))
+        known |= kinds(chosen[-1])
+    return chosen

@@ -49,7 +49,10 @@ def _bottlenecks(
     return b.net(name)
 
 
-def densenet121(size: int = 224, divisor: int = 1, n_classes: int = 1000, *, seed: int | None = 0, bias: Bias = "random") -> Net:
+def densenet121(
+    size: int = 224, divisor: int = 1, n_classes: int = 1000, blocks: tuple[int, ...] = (6, 12, 24, 16), *,
+    seed: int | None = 0, bias: Bias = "random",
+) -> Net:  # fmt: skip
     """DenseNet-121: BatchNorms that read a Concat, so that most cannot fold."""
     b = Builder((3, size, size), seed, bias)
     growth = 32 // divisor
@@ -57,7 +60,6 @@ def densenet121(size: int = 224, divisor: int = 1, n_classes: int = 1000, *, see
     b.batch_norm()
     b.relu()
     b.max_pool(3, stride=2, padding=1)
-    blocks = (6, 12, 24, 16)
     for stage, layers in enumerate(blocks):
         features = b.last
         for _ in range(layers):
