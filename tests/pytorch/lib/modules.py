@@ -104,7 +104,7 @@ class Case:
     n_words: int | None = None
     at: tuple[int, ...] = (3,)
     full: tuple[int, ...] = (1, 3, 224, 224)  # what times are measured on
-    sibling: bool = False  # the operations of another case: one exporter is enough to test
+    sibling: bool = False  # the operations of another case: ONNX files are tested in the long form alone
 
     def module(self, narrow: bool = False) -> nn.Module:
         torch.manual_seed(0)
