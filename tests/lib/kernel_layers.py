@@ -156,3 +156,16 @@ def bare_taps_step(layer: Taps, weight_map: str, multiplier: str, accumulate: bo
         "accumulate": int(accumulate), "repeat": repeat,
     }  # fmt: skip
     return Step("SCATTER_LINEAR" if scatter else f"TAPS_{layer.kind}", arrays, numbers)
+
+
+def named_layer(
+    kernels: Kernels, rng: np.random.Generator, c_in: int, c_out: int, x_size: tuple[int, ...], kernel: tuple[int, ...], *, stride: int = 1,
+    dilation: int = 1, before: int = 0, after: int = 0, groups: int = 1,
+) -> Taps:  # fmt: skip
+    """A layer of cases/layers.py that is no transposed one, of two samples; x ends with the last pixel's place."""
+    wide = [s > 1 for s in x_size]
+    reach = [dilation * (k - 1) for k in kernel]
+    count = [(s + before + after - r - 1) // stride + 1 if w else 1 for s, r, w in zip(x_size, reach, wide, strict=True)]
+    steps = [stride if w else 1 for w in wide]
+    taps = product(*(range(-before, r + 1 - before, dilation) if w else (0,) for r, w in zip(reach, wide, strict=True)))
+    return Taps("DENSE", kernels, rng, 2, c_in, c_out, groups, tuple(count), tuple(steps), tuple(taps))  # type: ignore[arg-type]
