@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Fail when git tracks an archive, a built file or one over 1 MB, or the source distribution is not what git tracks or 1 MB large.
+"""Fail when git tracks an archive, a built file or one over 1 MB, or the source distribution is not what git tracks or
+1 MB large.
 
 Needs scikit-build-core (the extra `lint`), and no network.
 """
@@ -26,9 +27,15 @@ def distributed() -> tuple[set[str], int]:
             return {member.name.partition("/")[2] for member in archive if member.isfile()}, path.stat().st_size
 
 
-tracked = set(subprocess.run(["git", "ls-files", "-z"], capture_output=True, check=True, text=True).stdout.split("\0")) - {""}
+tracked = set(
+    subprocess.run(["git", "ls-files", "-z"], capture_output=True, check=True, text=True).stdout.split("\0")
+) - {""}
 wrong = [f"{p}: an archive or a built file" for p in sorted(tracked) if p.endswith(ARCHIVES)]
-wrong += [f"{p}: {size} bytes, at most {LIMIT}" for p in sorted(tracked) if Path(p).is_file() and (size := Path(p).stat().st_size) > LIMIT]
+wrong += [
+    f"{p}: {size} bytes, at most {LIMIT}"
+    for p in sorted(tracked)
+    if Path(p).is_file() and (size := Path(p).stat().st_size) > LIMIT
+]
 held, size = distributed()
 wrong += [f"{p}: in the source distribution, but not tracked" for p in sorted(held - tracked - {MADE})]
 wrong += [f"{p}: not in the source distribution" for p in sorted((tracked | {MADE}) - held)]

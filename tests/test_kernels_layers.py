@@ -1,4 +1,6 @@
-"""The layers that CUDA's kernels are tested on, by the C kernels: a neuron's sums and gate, and the transposed product's input maps."""
+"""The layers that CUDA's kernels are tested on, by the C kernels: a neuron's sums and gate, and the transposed
+product's input maps.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +33,8 @@ def test_neuron(kernels: Kernels, name: str, rng: np.random.Generator) -> None:
 @each_layer
 def test_taps(kernels: Kernels, name: str, rng: np.random.Generator) -> None:
     """Out += m · Σ x w⁺ for two targets at once."""
-    step, expected, size = taps_step(layer := named_layer(kernels, rng, **LAYERS[name]), "W_POSITIVE", "M_TIMES", True, 2, False)
+    step, expected, size = taps_step(
+        layer := named_layer(kernels, rng, **LAYERS[name]), "W_POSITIVE", "M_TIMES", True, 2, False
+    )
     step.run(kernels)
     agree(step.arrays["out"], expected, (layer.n_terms + 6) * kernels.u * size)

@@ -1,4 +1,6 @@
-"""Whole networks: builders against published counts and PyTorch, ledgers of every preset, positivity, conservation, cpu against oracle."""
+"""Whole networks: builders against published counts and PyTorch, ledgers of every preset, positivity, conservation, cpu
+against oracle.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +20,12 @@ EXECUTORS = [*((name, "float32") for name in BACKENDS), *[("cpu", "float64")] * 
 
 
 def explainer(net: Net, rules: str, backend: str, precision: str = "float32") -> dtd.Explainer:
-    return dtd.Explainer(net.layers, rules=rules, domain=net.box if rules in BOXED else "real", backend=backend, precision=precision)
+    return dtd.Explainer(
+        net.layers, rules=rules, domain=net.box if rules in BOXED else "real", backend=backend, precision=precision
+    )
 
 
-# --------------------------------------------------------------------------------------------------------------- builders
+# ------------------------------------------------------------------------------------------------------------- builders
 
 PUBLISHED = {  # parameters in millions, forward multiply-adds in 10⁹
     "alexnet": (61.0, 0.72),
@@ -59,7 +63,7 @@ def test_predict_matches_pytorch(name: str) -> None:
         assert np.abs(dtd.predict(net.layers, x, backend=backend) - expected).sum() <= bound
 
 
-# ----------------------------------------------------------------------------------------------------------- explanations
+# --------------------------------------------------------------------------------------------------------- explanations
 
 
 @pytest.mark.parametrize("rules", PRESETS)
@@ -105,7 +109,8 @@ def test_positive_relevance_stays_positive(name: str, backend: str) -> None:
 
 
 CONSERVING = (  # every neuron but the logits ends in a ReLU, so z⁺ = 0 only where there is no relevance
-    "digits_mlp", "cnn", "alexnet", "vgg16", "googlenet", "resnet50", "resnext", "squeeze_excite", "video_cnn", "text_cnn",
+    "digits_mlp", "cnn", "alexnet", "vgg16", "googlenet", "resnet50", "resnext", "squeeze_excite", "video_cnn",
+    "text_cnn",
 )  # fmt: skip
 
 
@@ -121,11 +126,14 @@ def test_relevance_is_conserved_without_positive_biases(name: str, bias: nets.Bi
 @pytest.mark.skipif("cpu" not in BACKENDS, reason="no compiled kernels")
 @pytest.mark.parametrize("name", ["digits_mlp", "vgg16"])
 def test_zplus_costs_three_products(name: str) -> None:
-    """Chains of linear layers, stride-1 convolutions, ReLUs and max pools, x ≥ 0: y, z⁺ and the transposed product, nothing else.
+    """Chains of linear layers, stride-1 convolutions, ReLUs and max pools, x ≥ 0: y, z⁺ and the transposed product,
+    nothing else.
 
     But for the logits, which may be negative: theirs has two transposed products, one for each sign.
     """
     net = small(name)
-    plan = dtd.Explainer(net.layers, domain="nonnegative", backend="cpu", n_threads=1).plan_for((N_BATCH, *net.input_shape))
+    plan = dtd.Explainer(net.layers, domain="nonnegative", backend="cpu", n_threads=1).plan_for(
+        (N_BATCH, *net.input_shape)
+    )
     logits = next(record for record in reversed(net.layers) if isinstance(record, dtd.Linear)).weight.size
     assert plan.macs == N_BATCH * (3 * net.macs + logits)

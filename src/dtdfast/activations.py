@@ -1,7 +1,7 @@
 """Element-wise functions: the one list of their kinds, and the records that hold them.
 
-What each kind computes stands in oracle_maths.py, csrc/activation.c and cuda/formulas.py, what is known of its sign in plan/signs.py; the
-importers' tables name those that they make and those that they lack.
+What each kind computes stands in oracle/maths.py, csrc/activation.c and cuda/formulas.py, what is known of its sign in
+plan/signs.py; the importers' tables name those that they make and those that they lack.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ class ReLU(Layer):
 class Activation(Layer):
     """An element-wise function other than ReLU.
 
-    Relevance passes it unchanged.  Its derivative (for gradients) at a kink is the one from the left; at the ends of a clip, a shrink or a
-    threshold it is that of the flat piece, at those of hard_swish that of the outer one.
+    Relevance passes it unchanged. Its derivative (for gradients) at a kink is the one from the left; at the ends of a
+    clip, a shrink or a threshold it is that of the flat piece, at those of hard_swish that of the outer one.
 
     Parameters
     ----------
@@ -92,7 +92,9 @@ class Activation(Layer):
                     self._set(key, float(np.clip(OPEN[key], -LARGEST, LARGEST)))
                 self._number(key)
         if self.kind == "clip" and (not self.alpha < self.beta or (self.alpha, self.beta) == (-LARGEST, LARGEST)):  # type: ignore[operator]
-            raise LayerError(f"Activation: clip needs alpha < beta and one of them finite, got {self.alpha} and {self.beta}")
+            raise LayerError(
+                f"Activation: clip needs alpha < beta and one of them finite, got {self.alpha} and {self.beta}"
+            )
         if self.kind in _POSITIVE and not self.alpha > 0:  # type: ignore[operator]
             raise LayerError(f"Activation: {self.kind} needs alpha > 0, got {self.alpha}")
         if self.kind in _NOT_NEGATIVE and not self.alpha >= 0:  # type: ignore[operator]

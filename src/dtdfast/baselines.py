@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .arrays.foreign import take
 from .errors import ShapeError
 from .explainer import GRADIENT, Explainer
-from .foreign import take
 from .layers import Layer
 
 Array = NDArray[Any]

@@ -28,7 +28,7 @@ def build_config() -> dict[str, Any]:
     }
     known = backends()
     if known["cpu"].usable:
-        from .cpu import kernel_config
+        from .cpu.executor import kernel_config
 
         config.update(kernel_config())
     config["cuda"] = known["cuda"].reason

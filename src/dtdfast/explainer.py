@@ -11,21 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import layers as L
-from .account import Account
-from .arrays import Check, apart, check_input, check_out, finite, is_dask
+from .arrays.checks import Check, apart, check_input, check_out, finite, is_dask
+from .arrays.device import on_device, to_host
+from .arrays.foreign import NUMPY, Home, take, take_out
 from .backends import choose
 from .budget import budget
 from .cache import Cache, key_of
-from .device_arrays import on_device, to_host
 from .errors import DtdError, InputError, LayerError, MemoryBudgetError, NumericsError, RuleError, TargetError, at
-from .foreign import NUMPY, Home, take, take_out
-from .ledger import NARROW, Ledger, row_of, total
+from .ledger.account import Account
+from .ledger.ledger import NARROW, Ledger, row_of, total
 from .locks import renewed
 from .plan.domain import Domain
+from .plan.program import EXPLAIN, GRADIENT, PREDICT, Program, last_entry, prepare, uncollected
 from .plan.shapes import Shape
 from .plan.wiring import sources
 from .presets import RuleBook, Rules
-from .program import EXPLAIN, GRADIENT, PREDICT, Program, last_entry, prepare, uncollected
 from .rules import convention_of
 from .session import Executor, Maker, Options
 from .show import shown
@@ -36,7 +36,8 @@ from .underflow import REMEDY, empty, refill, sound
 Array = NDArray[Any]
 
 KEPT = 2**29
-"""Bytes of what an Explainer keeps for each shape of sample beside packed weights, or an eighth of the memory budget where that is less."""
+"""Bytes of what an Explainer keeps for each shape of sample beside packed weights, or an eighth of the memory budget
+where that is less."""
 
 
 Call = TypeVar("Call", bound=Callable[..., Any])
@@ -52,9 +53,13 @@ def _told(call: Call) -> Call:
         except DtdError:
             raise
         except MemoryError as error:
-            raise MemoryBudgetError(f"the system gives no more memory ({error}); use a smaller batch_size, or smaller samples") from None
+            raise MemoryBudgetError(
+                f"the system gives no more memory ({error}); use a smaller batch_size, or smaller samples"
+            ) from None
         except RecursionError:
-            raise LayerError("the network nests more moves (Flatten, Slice, Concat) in each other than can be followed") from None
+            raise LayerError(
+                "the network nests more moves (Flatten, Slice, Concat) in each other than can be followed"
+            ) from None
 
     return told  # type: ignore[return-value]
 
@@ -68,18 +73,19 @@ class Explainer:
     rules : str, Rule, {position: Rule} or callable (position, record) → Rule or None
         A preset's name, one rule for every entry that takes one, or rules of single entries over the preset "dtd".
     domain : "real", "nonnegative" or (low, high)
-        What the network's input may be; with the preset "dtd" it chooses the rule of the layers that read it: w², z⁺ or zB.
+        What the network's input may be; with the preset "dtd" it chooses the rule of the layers that read it: w², z⁺ or
+        zB.
     convention : {"dtd", "zennit", "captum", "innvestigate"}
         Whose habits (bias, stabilizer, pools, adds) the rules follow where they leave them open.
     backend : {"auto", "cpu", "cuda", "oracle"}
     precision : {"float32", "float64", "tf32", "bfloat16", "mixed"}
-        Of the products' operands; sums are float32 (float64 under "float64", which is for the CPU and takes about 2.5 times as long, its
-        result too).  "tf32" is for CUDA.  "bfloat16" needs CUDA, or a CPU with
-        AMX, or with AVX-512-BF16 (where it may be slower than "float32": measure); on CUDA it is also how values, gates and relevance
-        are kept in memory.  "mixed" predicts as "float32" does and explains in bfloat16.  Rules whose sums cancel refuse
-        the narrow ones.  The CPU computes in float64 inside, and returns float32, where float32 would not do: up to the last layer
-        where sums that the convention "captum" divides by may cancel (the printed plan says so).  The oracle computes in float64
-        whatever this says.
+        Of the products' operands; sums are float32 (float64 under "float64", which is for the CPU and takes about 2.5
+        times as long, its result too). "tf32" is for CUDA. "bfloat16" needs CUDA, or a CPU with AMX, or with
+        AVX-512-BF16 (where it may be slower than "float32": measure); on CUDA it is also how values, gates and
+        relevance are kept in memory. "mixed" predicts as "float32" does and explains in bfloat16. Rules whose sums
+        cancel refuse the narrow ones. The CPU computes in float64 inside, and returns float32, where float32 would not
+        do: up to the last layer where sums that the convention "captum" divides by may cancel (the printed plan says
+        so). The oracle computes in float64 whatever this says.
     batch_size : int, optional
         Samples per pass through the network; None: as many as a memory budget allows.
     n_threads : int, optional
@@ -114,7 +120,8 @@ class Explainer:
         kind: str = EXPLAIN,
     ) -> None:
         self._arguments = dict(
-            rules=rules, domain=domain, convention=convention, backend=backend, precision=precision, batch_size=batch_size,
+            rules=rules, domain=domain, convention=convention, backend=backend, precision=precision,
+            batch_size=batch_size,
             n_threads=n_threads, device=device, start=start, stop=stop, kind=kind,
         )  # fmt: skip
         self._reads = sources(layers)
@@ -126,7 +133,8 @@ class Explainer:
         self._dtype: type = np.float64 if self._backend == "oracle" or precision == "float64" else np.float32
         # a Preparation needs all digits of x: it may subtract nearly all of it
         self._taken: type = np.float64 if any(isinstance(r, L.Preparation) for r in self._layers) else self._dtype
-        self._narrow = self._backend == "cpu" and self._dtype == np.float32  # so that float64 on this machine can tell more
+        # so that float64 on this machine can tell more
+        self._narrow = self._backend == "cpu" and self._dtype == np.float32
         self._batch_size = _positive("batch_size", batch_size)
         self._n_threads = _positive("n_threads", n_threads, MOST)
         self._kind = kind
@@ -137,7 +145,9 @@ class Explainer:
         self._check = Check(self._words, self._domain)
         self._make = Maker(Options(self._backend, precision, self._batch_size, self._n_threads, device, self._check))
         self._executors: OrderedDict[tuple[Shape, str, bool], Executor] = OrderedDict()
-        self._nbytes = sum(a.nbytes for record in self._layers for a in vars(record).values() if isinstance(a, np.ndarray))
+        self._nbytes = sum(
+            a.nbytes for record in self._layers for a in vars(record).values() if isinstance(a, np.ndarray)
+        )
         self._lock = renewed(self, "_lock")
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -159,17 +169,20 @@ class Explainer:
         """Every option that it was made with, defaults included."""
         return dict(self._arguments)
 
-    # ---------------------------------------------------------------------------------------------------------------- calls
+    # ----------------------------------------------------------------------------------------------------------------
+    # calls
 
     @_told
-    def explain(self, x: Any, target: Any = None, *, return_outputs: bool = False, out: Any = None, progress: bool = False) -> Any:
+    def explain(
+        self, x: Any, target: Any = None, *, return_outputs: bool = False, out: Any = None, progress: bool = False
+    ) -> Any:
         """Relevance of every element of x for the outputs that `target` selects.
 
         Parameters
         ----------
         x : (n, c, *space) or (n, features), float; (n, ...) integers for an Embedding
-            A Dask array gives lazy Dask arrays, chunked along the samples as it is.  PyTorch and CuPy arrays on a GPU are read there
-            by backend "cuda".
+            A Dask array gives lazy Dask arrays, chunked along the samples as it is. PyTorch and CuPy arrays on a GPU
+            are read there by backend "cuda".
         target : None, int, tuple, (n,) ints, (n, t) or (1, t) ints, (n, *out) or (n, t, *out) floats
             None explains the largest output of each sample; floats are the start relevance themselves.
         return_outputs : also return the outputs that were explained (n, *out)
@@ -185,7 +198,9 @@ class Explainer:
         """
         if is_dask(x):
             if out is not None or progress:
-                raise InputError("x is a Dask array, explained when its result is computed: out and progress do not apply")
+                raise InputError(
+                    "x is a Dask array, explained when its result is computed: out and progress do not apply"
+                )
             return _lazy().lazy_explain(self, x, target, return_outputs)
         x, executor, home = self._prepare(x, self._kind)
         program = executor.program
@@ -260,7 +275,9 @@ class Explainer:
 
     @_told
     def plan_for(self, input_shape: Sequence[int], n_targets: int = 1) -> Any:
-        """The plan for inputs of this shape (batch first): what is computed, in which steps, with which memory; printable."""
+        """The plan for inputs of this shape (batch first): what is computed, in which steps, with which memory;
+        printable.
+        """
         shape = tuple(int(s) for s in input_shape)
         executor = self._executor(shape[1:], self._kind)
         return executor.plan(min(shape[0], executor.batch_size(shape[0], n_targets)), n_targets)
@@ -273,12 +290,15 @@ class Explainer:
         block = slice(0, executor.batch_size(len(x), targets.count))
         return executor.profile(x[block], targets.entry(block).relevance)
 
-    # -------------------------------------------------------------------------------------------------------------- checking
+    # --------------------------------------------------------------------------------------------------------------
+    # checking
 
     def _check_positions(self, rules: Rules, start: int | None, stop: int | None) -> None:
         n = len(self._layers)
         for key, value in (("start", start), ("stop", stop)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 0 <= value < n):
+            if value is not None and (
+                isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 0 <= value < n
+            ):
                 raise LayerError(f"{key} is {value!r}, expected a position from 0 to {n - 1}")
         if start is not None and stop is not None and stop > start:
             raise LayerError(f"stop={stop} comes after start={start}: relevance runs from start down to stop")
@@ -311,12 +331,16 @@ class Explainer:
         return np.asarray(outputs[0])
 
     def _check_finite(self, what: str, values: Array) -> bool:
-        """What the CUDA executor finds out on its device; whether something is above 0 besides, which need not be told."""
+        """What the CUDA executor finds out on its device; whether something is above 0 besides, which need not be
+        told.
+        """
         if self._backend == "cuda" or sound(values):
             return True
         if not finite(values):
             precision = np.dtype(self._dtype)
-            raise NumericsError(f"the {what} overflowed {precision}; rescale the network, or see with backend='oracle' where")
+            raise NumericsError(
+                f"the {what} overflowed {precision}; rescale the network, or see with backend='oracle' where"
+            )
         return False
 
     def _find_words(self, last: int) -> tuple[int, int] | None:
@@ -338,23 +362,31 @@ class Explainer:
         return array, executor, home
 
     def _executor(self, sample: Shape, kind: str, *, exact: bool = False) -> Executor:
-        """The executor for samples of this shape, made once; with `exact` in float64 whatever precision was asked for."""
+        """The executor for samples of this shape, made once; with `exact` in float64 whatever precision was asked
+        for.
+        """
         with self._lock:
             executor = self._executors.get((sample, kind, exact))
             if executor is None:
                 if not sample or min(sample) < 1:
-                    raise LayerError(f"a sample of shape {sample} cannot be explained: expected (n, ...) with sizes of at least 1")
+                    raise LayerError(
+                        f"a sample of shape {sample} cannot be explained: expected (n, ...) with sizes of at least 1"
+                    )
                 with uncollected():
                     executor = self._make(self._program(sample, kind, exact))
                 self._executors[sample, kind, exact] = executor
-                while len(self._executors) > 1 and sum(e.program.nbytes for e in self._executors.values()) > min(KEPT, budget() // 8):
+                while len(self._executors) > 1 and sum(e.program.nbytes for e in self._executors.values()) > min(
+                    KEPT, budget() // 8
+                ):
                     self._executors.popitem(last=False)
             elif len(self._executors) > 1 and next(reversed(self._executors)) != (sample, kind, exact):
                 self._executors.move_to_end((sample, kind, exact))
             return executor
 
     def _program(self, sample: Shape, kind: str, exact: bool) -> Program:
-        book, domain = (self._book, self._domain) if kind == EXPLAIN else (RuleBook("dtd", convention_of("dtd")), Domain("real"))
+        book, domain = (
+            (self._book, self._domain) if kind == EXPLAIN else (RuleBook("dtd", convention_of("dtd")), Domain("real"))
+        )
         start = self._start if kind != PREDICT else None
         precision = "float64" if exact else "" if self._backend == "cuda" else self._precision
         return prepare(self._layers, sample, self._words is not None, kind, start, self._stop, book, domain, precision)
@@ -370,7 +402,7 @@ def _rebuild(layers: list[L.Layer], arguments: dict[str, Any]) -> Explainer:
 
 def _lazy() -> Any:
     """What explains Dask arrays; imported when there is one."""
-    from . import dask_arrays
+    from .arrays import dask as dask_arrays
 
     return dask_arrays
 
@@ -398,7 +430,8 @@ def _shown(blocks: list[slice], n: int) -> Iterator[slice]:
             bar.update(block.stop - block.start)
 
 
-# ------------------------------------------------------------------------------------------------------------- module functions
+# ------------------------------------------------------------------------------------------------------------- module
+# functions
 
 CACHE: Cache[Explainer] = Cache()
 
@@ -434,8 +467,8 @@ def explain(
 ) -> Any:
     """Explain a network's outputs by Deep Taylor Decomposition, or another rule of the LRP family.
 
-    `Explainer(layers, **options).explain(x, target, ...)`, with a small cache of Explainers; see `Explainer` for the options and
-    `Explainer.explain` for x, target and the result.
+    `Explainer(layers, **options).explain(x, target, ...)`, with a small cache of Explainers; see `Explainer` for the
+    options and `Explainer.explain` for x, target and the result.
     """
     options = dict(
         rules=rules, domain=domain, convention=convention, backend=backend, precision=precision, batch_size=batch_size,
@@ -445,7 +478,12 @@ def explain(
 
 
 def predict(
-    layers: Sequence[L.Layer], x: Any, *, backend: str = "auto", batch_size: int | None = None, n_threads: int | None = None
+    layers: Sequence[L.Layer],
+    x: Any,
+    *,
+    backend: str = "auto",
+    batch_size: int | None = None,
+    n_threads: int | None = None,
 ) -> Any:
     """The network's outputs (n, *out) as the list is written, a final Softmax included."""
     return _cached(layers, dict(backend=backend, batch_size=batch_size, n_threads=n_threads)).predict(x)

@@ -1,7 +1,7 @@
 """The records a network is made of: a flat list of them, wired by `inputs=`, is a directed acyclic graph.
 
-A record is data only: arrays (kept as read-only copies) and geometry, in PyTorch's shapes and ONNX's meaning.  What a record
-does stands elsewhere: its shape rule in plan/shapes.py, its neurons in plan/units.py, its kernels in csrc/.
+A record is data only: arrays (kept as read-only copies) and geometry, in PyTorch's shapes and ONNX's meaning. What a
+record does stands elsewhere: its shape rule in plan/shapes.py, its neurons in plan/units.py, its kernels in csrc/.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from .errors import LayerError
 from .layers_axes import Constant, Expand, Gather, Reduce, Resample
 from .record import INPUT, Array, Ints, Layer, Padding
 
-# ---------------------------------------------------------------------------------------------------- layers with weights
+# ---------------------------------------------------------------------------------------------------- layers with
+# weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,13 +49,17 @@ class _Convolution(Layer):
     padding: Padding = 0
 
     def _check_kernel(self, grouped: str) -> int:
-        """Checks what both kinds share; `grouped` are the channels along the weight's first axis.  Returns the spatial axes."""
+        """Checks what both kinds share; `grouped` are the channels along the weight's first axis. Returns the spatial
+        axes.
+        """
         self._array("weight", (3, 4, 5))
         n = self.weight.ndim - 2
         self._int("groups", 1)
         groups: int = self.groups  # type: ignore[attr-defined]
         if self.weight.shape[0] % groups:
-            raise LayerError(f"{self._type}: {self.weight.shape[0]} {grouped} channels do not divide into {groups} groups")
+            raise LayerError(
+                f"{self._type}: {self.weight.shape[0]} {grouped} channels do not divide into {groups} groups"
+            )
         self._ints("stride", 1, n)
         self._ints("dilation", 1, n)
         self._padding("padding", n)
@@ -101,7 +106,8 @@ class Embedding(Layer):
         self._array("weight", 2)
 
 
-# ------------------------------------------------------------------------------------------------------------ activations
+# ------------------------------------------------------------------------------------------------------------
+# activations
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +127,8 @@ class Dropout(Layer):
     """The identity, as at inference."""
 
 
-# ------------------------------------------------------------------------------------------------------------------ pools
+# ------------------------------------------------------------------------------------------------------------------
+# pools
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,7 +189,8 @@ class GlobalAvgPool(Layer):
     """Mean over all spatial axes, which stay as axes of size 1."""
 
 
-# ------------------------------------------------------------------------------------------------------------ affine maps
+# ------------------------------------------------------------------------------------------------------------ affine
+# maps
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,7 +217,9 @@ class BatchNorm(Layer):
 
 @dataclass(frozen=True, eq=False)
 class Scale(Layer):
-    """x·scale + shift: arrays of one axis are per channel (axis 1), others broadcast against a sample (sizes 1 or equal)."""
+    """x·scale + shift: arrays of one axis are per channel (axis 1), others broadcast against a sample (sizes 1 or
+    equal).
+    """
 
     scale: Array
     shift: Array | None = None
@@ -224,11 +234,12 @@ class Scale(Layer):
 
 @dataclass(frozen=True, eq=False)
 class Preparation(Layer):
-    """x·scale + shift per channel (axis 1) of the network's input, as a scaler makes it: relevance belongs to what it puts out.
+    """x·scale + shift per channel (axis 1) of the network's input, as a scaler makes it: relevance belongs to what it
+    puts out.
 
-    It reads the input, never folds into a layer, and relevance passes it unchanged under every rule, so that a map does not depend on
-    the units of the raw columns. With the domain "real" the preset "dtd" is then "lrp-epsilon": inputs of both signs are explained
-    by how they differ from the reference point, at which x·scale + shift is 0.
+    It reads the input, never folds into a layer, and relevance passes it unchanged under every rule, so that a map does
+    not depend on the units of the raw columns. With the domain "real" the preset "dtd" is then "lrp-epsilon": inputs of
+    both signs are explained by how they differ from the reference point, at which x·scale + shift is 0.
     """
 
     scale: Array
@@ -242,7 +253,9 @@ class Preparation(Layer):
 
 @dataclass(frozen=True, eq=False)
 class LRN(Layer):
-    """Local response normalisation across channels: x / (k + alpha/size · Σ x²)^beta over `size` neighbouring channels."""
+    """Local response normalisation across channels: x / (k + alpha/size · Σ x²)^beta over `size` neighbouring
+    channels.
+    """
 
     size: int
     alpha: float = 1e-4
@@ -257,19 +270,24 @@ class LRN(Layer):
             raise LayerError(f"LRN: k must be positive and alpha not negative, got k={self.k}, alpha={self.alpha}")
 
 
-# ------------------------------------------------------------------------------------------------------- several operands
+# ------------------------------------------------------------------------------------------------------- several
+# operands
 
 
 @dataclass(frozen=True, eq=False)
 class Add(Layer):
-    """Sum of its operands; those of one rank broadcast as in NumPy (sizes of 1), a Constant of lower rank is aligned at the right."""
+    """Sum of its operands; those of one rank broadcast as in NumPy (sizes of 1), a Constant of lower rank is aligned at
+    the right.
+    """
 
     arity: ClassVar[int | None] = None
 
 
 @dataclass(frozen=True, eq=False)
 class Mul(Layer):
-    """Product of two operands, broadcast as in Add: a signal and a gate that an activation made, or anything and a Constant (as Scale)."""
+    """Product of two operands, broadcast as in Add: a signal and a gate that an activation made, or anything and a
+    Constant (as Scale).
+    """
 
     arity: ClassVar[int | None] = 2
 
@@ -285,7 +303,8 @@ class Concat(Layer):
         self._int("axis", None)
 
 
-# --------------------------------------------------------------------------------------------------------------- movement
+# ---------------------------------------------------------------------------------------------------------------
+# movement
 
 
 @dataclass(frozen=True, eq=False)
@@ -302,7 +321,9 @@ class Reshape(Layer):
     def _check(self) -> None:
         self._ints("shape", -1, None)
         if not isinstance(self.shape, tuple) or 0 in self.shape or sum(s == -1 for s in self.shape) > 1:
-            raise LayerError(f"Reshape: shape is {self.shape!r}, expected positive sizes without the batch axis, at most one -1")
+            raise LayerError(
+                f"Reshape: shape is {self.shape!r}, expected positive sizes without the batch axis, at most one -1"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -361,7 +382,8 @@ class Upsample(Layer):
 RECORDS: dict[str, type[Layer]] = {
     cls.__name__: cls
     for cls in (
-        Linear, Conv, ConvTranspose, Embedding, ReLU, Activation, Softmax, Dropout, MaxPool, AvgPool, SumPool, GlobalAvgPool,
+        Linear, Conv, ConvTranspose, Embedding, ReLU, Activation, Softmax, Dropout, MaxPool, AvgPool, SumPool,
+        GlobalAvgPool,
         BatchNorm, Scale, Preparation, LRN, Add, Mul, Concat, Flatten, Reshape, Permute, Slice, Pad, Upsample,
         Constant, Reduce, Gather, Expand, Resample,
     )

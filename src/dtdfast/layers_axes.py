@@ -17,7 +17,8 @@ REDUCTIONS = ("mean", "sum", "max")
 
 @dataclass(frozen=True, eq=False)
 class Constant(Layer):
-    """The same values for every sample; it reads nothing, and relevance that reaches it is absorbed (the ledger says how much).
+    """The same values for every sample; it reads nothing, and relevance that reaches it is absorbed (the ledger says
+    how much).
 
     Parameters
     ----------
@@ -39,7 +40,8 @@ class Reduce(Layer):
     Parameters
     ----------
     kind : {"mean", "sum", "max"}
-        A mean or a sum shares relevance as an average or a sum pool does; of "max" the first largest in row-major order gets all.
+        A mean or a sum shares relevance as an average or a sum pool does; of "max" the first largest in row-major order
+        gets all.
     axes : int or sequence of int
         The batch axis counts, and is refused; negative ones count from the end.
     keepdims : bool, default False
@@ -112,13 +114,19 @@ class Resample(Layer):
     def _check(self) -> None:
         given = self.weights
         if not isinstance(given, (tuple, list)) or not 1 <= len(given) <= 3 or all(w is None for w in given):
-            raise LayerError("Resample: expected weights as a tuple of 1 to 3 matrices or None, one per spatial axis, not all None")
-        self._set("weights", tuple(None if w is None else self._checked(f"weights[{a}]", w, 2) for a, w in enumerate(given)))
+            raise LayerError(
+                "Resample: expected weights as a tuple of 1 to 3 matrices or None, one per spatial axis, not all None"
+            )
+        self._set(
+            "weights", tuple(None if w is None else self._checked(f"weights[{a}]", w, 2) for a, w in enumerate(given))
+        )
 
 
 def _integers(kind: str, key: str, value: object) -> tuple[int, ...]:
     """One integer or a non-empty sequence of them."""
-    given = value if isinstance(value, (tuple, list)) or (isinstance(value, np.ndarray) and value.ndim == 1) else (value,)
+    given = (
+        value if isinstance(value, (tuple, list)) or (isinstance(value, np.ndarray) and value.ndim == 1) else (value,)
+    )
     try:
         numbers = tuple(operator.index(v) for v in given)
     except TypeError:

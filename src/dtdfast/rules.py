@@ -2,12 +2,13 @@
 
 Every rule is a row of shares, every share a list of terms in(x_i)·wm(w_ij):
 
-    n_ij = Σ_terms in(x_i) wm(w_ij)      d_j = Σ_i n_ij + bias + stabilizer·sgn      R_i←j = coefficient · n_ij / d_j · R_j
+    n_ij = Σ_terms in(x_i) wm(w_ij)    d_j = Σ_i n_ij + bias + stabilizer·sgn    R_i←j = coefficient · n_ij / d_j · R_j
 
-(0/0 := 0; sgn 0 := +1).  The same terms stand above and below the fraction, so conservation holds by construction.  A share may
-be selected by the sign of the pre-activation y_j.  Formulas: Montavon et al., "Explaining nonlinear classification decisions
-with deep Taylor decomposition" (arXiv:1512.02479) for w², z⁺ and zB; Bach et al. 2015 (doi:10.1371/journal.pone.0130140) for
-LRP-0, ε and αβ; Montavon et al. 2019 (doi:10.1007/978-3-030-28954-6_10) for γ; Lapuschkin et al. 2019 for flat.
+(0/0 := 0; sgn 0 := +1). The same terms stand above and below the fraction, so conservation holds by construction. A
+share may be selected by the sign of the pre-activation y_j. Formulas: Montavon et al., "Explaining nonlinear
+classification decisions with deep Taylor decomposition" (arXiv:1512.02479) for w², z⁺ and zB; Bach et al. 2015
+(doi:10.1371/journal.pone.0130140) for LRP-0, ε and αβ; Montavon et al. 2019 (doi:10.1007/978-3-030-28954-6_10) for γ;
+Lapuschkin et al. 2019 for flat.
 """
 
 from __future__ import annotations
@@ -23,7 +24,16 @@ from .show import OneLine
 # Input maps of a term.  "x", "x+" and "x-" are of product form (R_i = x_i c_i); the others are not.
 X, X_POS, X_NEG, X_ONE, X_ABOVE_LOW, X_BELOW_HIGH, X_ABS = "x", "x+", "x-", "1", "x-low", "x-high", "|x|"
 # Weight maps of a term, also applied to the bias (the weight of a neuron that is always 1).
-W, W_POS, W_NEG, W_SQUARE, W_ONE, W_ABS, W_GAMMA_POS, W_GAMMA_NEG = "w", "w+", "w-", "w2", "1", "|w|", "w+g.w+", "w+g.w-"
+W, W_POS, W_NEG, W_SQUARE, W_ONE, W_ABS, W_GAMMA_POS, W_GAMMA_NEG = (
+    "w",
+    "w+",
+    "w-",
+    "w2",
+    "1",
+    "|w|",
+    "w+g.w+",
+    "w+g.w-",
+)
 
 PRODUCT_FORM = frozenset((X, X_POS, X_NEG))
 
@@ -36,7 +46,9 @@ class Term:
 
 @dataclass(frozen=True)
 class Share:
-    """Terms over one denominator; `select` is the sign of y_j at which it holds, `bias` the weight map of the bias in it."""
+    """Terms over one denominator; `select` is the sign of y_j at which it holds, `bias` the weight map of the bias in
+    it.
+    """
 
     terms: tuple[Term, ...]
     coefficient: float = 1.0
@@ -56,7 +68,9 @@ class Row:
 
     @property
     def falls_back(self) -> bool:
-        """Whether the first share takes the coefficient 1, and the second 0, where the second has no term (Σ of its terms is 0)."""
+        """Whether the first share takes the coefficient 1, and the second 0, where the second has no term (Σ of its
+        terms is 0).
+        """
         return self.fallback and len(self.shares) == 2
 
     @property
@@ -87,7 +101,8 @@ class Convention:
     affine: Rule | None = None  # rule of an affine that cannot fold; None: that of the linear layers of its kind
     winner: Rule | None = None  # how a max-pool's output shares with its winner; None: all of it
     pairs_signs: bool = True  # z⁺ and γ of a negative input: x⁻w⁻, x⁻(w+γw⁻) (True) or x·w⁺, x(w+γw⁺) (False)
-    unheld: bool = False  # nothing that counts in float32 keeps its denominators from 0: where they may cancel it takes float64
+    # nothing that counts in float32 keeps its denominators from 0: where they may cancel it takes float64
+    unheld: bool = False
 
 
 @dataclass(frozen=True)
@@ -125,7 +140,10 @@ class Rule:
     def row(self, convention: Convention) -> Row:
         """The rule under a convention."""
         bias = self.bias or convention.biases.get(self.name) or next(iter(self.biases))
-        shares = tuple(Share(s.terms, s.coefficient, s.select, b) for s, b in zip(self.shares(convention), self.biases[bias], strict=False))
+        shares = tuple(
+            Share(s.terms, s.coefficient, s.select, b)
+            for s, b in zip(self.shares(convention), self.biases[bias], strict=False)
+        )
         stabilizer = self.stabilizer
         if stabilizer is None:
             stabilizer = convention.epsilon if isinstance(self, Epsilon) else convention.stabilizer
@@ -151,8 +169,8 @@ class ZPlus(Rule):
 class ZPlusBySign(Rule):
     """z⁺ by the sign of y: (sgn(y) x w)⁺ / Σ (sgn(y) x w)⁺, sgn 0 = +1.
 
-    Z⁺ where y ≥ 0; the reflection y → −y, w → −w where y < 0, so that a negative value's relevance goes to what made it negative.  A
-    neuron that is known to be ≥ 0, as behind a ReLU, takes z⁺.  What "dtd" does inside a network.
+    Z⁺ where y ≥ 0; the reflection y → −y, w → −w where y < 0, so that a negative value's relevance goes to what made it
+    negative. A neuron that is known to be ≥ 0, as behind a ReLU, takes z⁺. What "dtd" does inside a network.
     """
 
     biases: ClassVar[dict[str, tuple[str | None, ...]]] = {"none": (None, None)}
@@ -176,11 +194,12 @@ class WSquare(Rule):
 
 @dataclass(frozen=True)
 class ZBox(OneLine, Rule):
-    """zB (low ≤ x ≤ high): ((x−low) w⁺ + (x−high) w⁻) / Σ, the two-term form that never cancels.  arXiv:1512.02479, eq. 17.
+    """zB (low ≤ x ≤ high): ((x−low) w⁺ + (x−high) w⁻) / Σ, the two-term form that never cancels. arXiv:1512.02479, eq.
+    17.
 
     low, high : float, (c,) or full arrays, optional
-        The box of this layer's input; None: the call's `domain`.  An operand without a box (an inner activation that meets the
-        input in one layer) takes [min(0,x), max(0,x)], which is z⁺.
+        The box of this layer's input; None: the call's `domain`. An operand without a box (an inner activation that
+        meets the input in one layer) takes [min(0,x), max(0,x)], which is z⁺.
     """
 
     low: ArrayLike | None = None
@@ -257,22 +276,29 @@ class Gamma(Rule):
 class AlphaBeta(Rule):
     """αβ: α (xw)⁺/Σ(xw)⁺ − β (xw)⁻/Σ(xw)⁻ with α − β = 1.  doi:10.1371/journal.pone.0130140, eq. 60.
 
-    Where a neuron has no negative term (no x w < 0; its bias and a stabilizer do not count), there is nothing that β relevance could
-    be taken from: α relevance leaves for 1 that came (the ledger shows β as surplus), whatever stands in the denominators; `fallback`
-    takes α = 1, β = 0 there instead.  Where it has no positive term, α relevance has nowhere to go and is absorbed (by the bias, the
-    stabilizer or a zero denominator, as the ledger says), with `fallback` or without; the −β of the negative terms are handed on.
-    A BatchNorm or Scale that is one neuron with the linear layer behind it has no fallback: RuleError.
+    Where a neuron has no negative term (no x w < 0; its bias and a stabilizer do not count), there is nothing that β
+    relevance could be taken from: α relevance leaves for 1 that came (the ledger shows β as surplus), whatever stands
+    in the denominators; `fallback` takes α = 1, β = 0 there instead. Where it has no positive term, α relevance has
+    nowhere to go and is absorbed (by the bias, the stabilizer or a zero denominator, as the ledger says), with
+    `fallback` or without; the −β of the negative terms are handed on. A BatchNorm or Scale that is one neuron with the
+    linear layer behind it has no fallback: RuleError.
     """
 
     alpha: float = 2.0
     beta: float = 1.0
     fallback: bool = False
-    biases: ClassVar[dict[str, tuple[str | None, ...]]] = {"none": (None, None), "by_sign": (W_POS, W_NEG), "full": (W, W)}
+    biases: ClassVar[dict[str, tuple[str | None, ...]]] = {
+        "none": (None, None),
+        "by_sign": (W_POS, W_NEG),
+        "full": (W, W),
+    }
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not (self.beta >= 0 and abs(self.alpha - self.beta - 1) <= 1e-12 * max(1.0, abs(self.alpha))):
-            raise RuleError(f"AlphaBeta: alpha - beta must be 1 and beta not negative, got alpha={self.alpha}, beta={self.beta}")
+            raise RuleError(
+                f"AlphaBeta: alpha - beta must be 1 and beta not negative, got alpha={self.alpha}, beta={self.beta}"
+            )
 
     def shares(self, convention: Convention) -> tuple[Share, ...]:
         positive = Share((Term(X_POS, W_POS), Term(X_NEG, W_NEG)), self.alpha)
@@ -293,10 +319,13 @@ class Flat(Rule):
 
 @dataclass(frozen=True)
 class Pass(Rule):
-    """Relevance passes unchanged: through an affine that cannot fold; an Add under it gives all of it to every operand."""
+    """Relevance passes unchanged: through an affine that cannot fold; an Add under it gives all of it to every
+    operand.
+    """
 
 
-# The gradient ∂y_f/∂x in the same machinery: c_i = Σ_j w_ij act'(y_j) c_j.  Not a rule to choose; `dtdfast.baselines` uses it.
+# The gradient ∂y_f/∂x in the same machinery: c_i = Σ_j w_ij act'(y_j) c_j. Not a rule to choose; `dtdfast.baselines`
+# uses it.
 GRADIENT = Row("gradient", (Share((Term(X, W),)),))
 
 CONVENTIONS = {

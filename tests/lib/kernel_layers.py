@@ -108,23 +108,50 @@ def some_layer(kernels: Kernels, kind: str, seed: int) -> Taps:
     if kind == "LINEAR":
         n = int(rng.choice((1, 2, 5, 7, 13, 17, 19, 33, 70)))
         return Taps(kind, kernels, rng, n, int(rng.choice((*SIZES, 1025, 2500))), int(rng.choice(SIZES)))
-    count = (int(rng.choice((1, 1, 2))), int(rng.choice((1, 2, 5))), int(rng.choice((1, 2, 3, 6, 7, 8, 14, 15, 17, 29))))
+    count = (
+        int(rng.choice((1, 1, 2))),
+        int(rng.choice((1, 2, 5))),
+        int(rng.choice((1, 2, 3, 6, 7, 8, 14, 15, 17, 29))),
+    )
     step = (1, int(rng.choice((1, 2))), int(rng.choice((1, 1, 2))))
-    common = {"count": count, "step": step, "taps": some_taps(rng), "gap": int(rng.choice((0, 3))), "phase": int(rng.choice((1, 2)))}
+    common = {
+        "count": count,
+        "step": step,
+        "taps": some_taps(rng),
+        "gap": int(rng.choice((0, 3))),
+        "phase": int(rng.choice((1, 2))),
+    }
     if kind == "CHANNEL":
         c = int(rng.choice(SIZES))
         return Taps(kind, kernels, rng, n, c, c, weighted=bool(rng.random() < 0.7), **common)
     if kind == "SPARSE":  # dense layers whose zeros are left out, with more channels than an item has
         layer = Taps(
-            "DENSE", kernels, rng, n, int(rng.choice((1, 16, 17, 64, 65, 130))), int(rng.choice((1, 16, 33, 65, 129, 200))), **common
+            "DENSE",
+            kernels,
+            rng,
+            n,
+            int(rng.choice((1, 16, 17, 64, 65, 130))),
+            int(rng.choice((1, 16, 33, 65, 129, 200))),
+            **common,
         )
         layer.sieve(0.85)
         return layer
     groups = int(rng.choice((1, 1, 2, 3)))
-    return Taps(kind, kernels, rng, n, groups * int(rng.choice(SIZES[:8])), groups * int(rng.choice(SIZES)), groups=groups, **common)
+    return Taps(
+        kind,
+        kernels,
+        rng,
+        n,
+        groups * int(rng.choice(SIZES[:8])),
+        groups * int(rng.choice(SIZES)),
+        groups=groups,
+        **common,
+    )
 
 
-def taps_step(layer: Taps, weight_map: str, multiplier: str, accumulate: bool, repeat: int, scatter: bool) -> tuple[Step, Any, Any]:
+def taps_step(
+    layer: Taps, weight_map: str, multiplier: str, accumulate: bool, repeat: int, scatter: bool
+) -> tuple[Step, Any, Any]:
     """A TAPS_* (or SCATTER_LINEAR) step, its expected result and the size of its terms."""
     kernels, step = layer.kernels, bare_taps_step(layer, weight_map, multiplier, accumulate, repeat, scatter)
 
@@ -142,30 +169,40 @@ def bare_taps_step(layer: Taps, weight_map: str, multiplier: str, accumulate: bo
     m = kernels.normal(rng, shape[0] // repeat, *shape[1:])
     m.reshape(-1)[::7] = 0
     start = kernels.normal(rng, *shape)
-    scale = None if scatter or rng.random() < 0.5 else kernels.dtype(0.5) + kernels.uniform(rng, *layer.count)[None, None, ..., None]
+    scale = (
+        None
+        if scatter or rng.random() < 0.5
+        else kernels.dtype(0.5) + kernels.uniform(rng, *layer.count)[None, None, ..., None]
+    )
     arrays = {
         **layer.operands(),
         "out": layer.place(start),
-        "m": None if multiplier == "M_NONE" else layer.place(m, LAYOUTS["channels first" if rng.random() < 0.3 else "channels last"]),
+        "m": None
+        if multiplier == "M_NONE"
+        else layer.place(m, LAYOUTS["channels first" if rng.random() < 0.3 else "channels last"]),
         "scale": None if scale is None else np.broadcast_to(place(scale), shape),
     }
     if scatter:  # its rows are the columns of the layer's weights
         arrays["weight"] = vector(np.ascontiguousarray(layer.weight[:, :, 0].T))
     numbers = {
-        **layer.numbers(), "weight_map": getattr(lib, f"DTD_{weight_map}"), "gamma": 0.25, "mode": getattr(lib, f"DTD_{multiplier}"),
+        **layer.numbers(), "weight_map": getattr(lib, f"DTD_{weight_map}"), "gamma": 0.25,
+        "mode": getattr(lib, f"DTD_{multiplier}"),
         "accumulate": int(accumulate), "repeat": repeat,
     }  # fmt: skip
     return Step("SCATTER_LINEAR" if scatter else f"TAPS_{layer.kind}", arrays, numbers)
 
 
 def named_layer(
-    kernels: Kernels, rng: np.random.Generator, c_in: int, c_out: int, x_size: tuple[int, ...], kernel: tuple[int, ...], *, stride: int = 1,
+    kernels: Kernels, rng: np.random.Generator, c_in: int, c_out: int, x_size: tuple[int, ...], kernel: tuple[int,
+    ...], *, stride: int = 1,
     dilation: int = 1, before: int = 0, after: int = 0, groups: int = 1,
 ) -> Taps:  # fmt: skip
     """A layer of cases/layers.py that is no transposed one, of two samples; x ends with the last pixel's place."""
     wide = [s > 1 for s in x_size]
     reach = [dilation * (k - 1) for k in kernel]
-    count = [(s + before + after - r - 1) // stride + 1 if w else 1 for s, r, w in zip(x_size, reach, wide, strict=True)]
+    count = [
+        (s + before + after - r - 1) // stride + 1 if w else 1 for s, r, w in zip(x_size, reach, wide, strict=True)
+    ]
     steps = [stride if w else 1 for w in wide]
     taps = product(*(range(-before, r + 1 - before, dilation) if w else (0,) for r, w in zip(reach, wide, strict=True)))
     return Taps("DENSE", kernels, rng, 2, c_in, c_out, groups, tuple(count), tuple(steps), tuple(taps))  # type: ignore[arg-type]

@@ -50,7 +50,8 @@ class _Tool:
             rule = getattr(part, "rule", None)
             if rule is not None and not isinstance(rule, Rule) and not _is_captums(rule):
                 raise UnsuitableRuleError(
-                    f"the rule of {_title(name, part)} is {rule!r}, expected one of captum's (a PropagationRule) or of dtdfast's"
+                    f"the rule of {_title(name, part)} is {rule!r}, expected one of captum's (a PropagationRule) or "
+                    "of dtdfast's"
                 )
 
     @property
@@ -81,7 +82,9 @@ class _Tool:
         torch = require("torch", "peers")
         x = inputs[0] if isinstance(inputs, tuple) and len(inputs) == 1 else inputs
         if not isinstance(x, torch.Tensor):
-            raise InputError(f"inputs is a {type(x).__name__}, expected one torch.Tensor: several inputs are not supported")
+            raise InputError(
+                f"inputs is a {type(x).__name__}, expected one torch.Tensor: several inputs are not supported"
+            )
         arguments = () if arguments is None else arguments if isinstance(arguments, tuple) else (arguments,)
         _check_parts(self.model)
         found: list[list[tuple[Any, Any]]] = []
@@ -89,7 +92,11 @@ class _Tool:
             call = _Call(self, part, entry, own, verbose and not found)
             results = [call.relevance(stop) for stop in where(call)]
             found.append([(result, self.compute_convergence_delta(result, call.outputs)) for result in results])
-        return [tuple(map(torch.cat, zip(*parts, strict=True))) for parts in zip(*found, strict=True)] if len(found) > 1 else found[0]
+        return (
+            [tuple(map(torch.cat, zip(*parts, strict=True))) for parts in zip(*found, strict=True)]
+            if len(found) > 1
+            else found[0]
+        )
 
 
 class LRP(_Tool):
@@ -98,8 +105,8 @@ class LRP(_Tool):
     Parameters
     ----------
     model : torch.nn.Module
-        Every layer may carry a `rule`: captum's `EpsilonRule`, `GammaRule`, `Alpha1_Beta0_Rule` or `IdentityRule`, or a rule of
-        dtdfast; without one it takes ε = 1e-9, as in captum.  Rules and weights are read at every call.
+        Every layer may carry a `rule`: captum's `EpsilonRule`, `GammaRule`, `Alpha1_Beta0_Rule` or `IdentityRule`, or a
+        rule of dtdfast; without one it takes ε = 1e-9, as in captum. Rules and weights are read at every call.
     backend : str, optional
         As in `dtdfast.explain`; None: "auto".  float64 inputs are computed in float64 by every backend but "cuda".
 
@@ -110,18 +117,18 @@ class LRP(_Tool):
 
     Notes
     -----
-    The maps are captum's (convention="captum": x·w⁺ with the sign of x, the bias with its sign, 1e-9 in every denominator, average
-    pools and additions in proportion).  It differs where captum's answer depends on how a model is written rather than on what it
-    computes:
+    The maps are captum's (convention="captum": x·w⁺ with the sign of x, the bias with its sign, 1e-9 in every
+    denominator, average pools and additions in proportion). It differs where captum's answer depends on how a model is
+    written rather than on what it computes:
 
-    - Additions in a `forward` are treated as captum's `Addition_Module`, and BatchNorms are merged into the layers before them.  A
-      merged BatchNorm has no rule of its own: its ε and identity rules are accepted, others are refused.
-    - Operations called as functions are treated as modules of their kind; convolutions and pools of one and three dimensions, and
-      activations with f(0) = 0, are explained too.
+    - Additions in a `forward` are treated as captum's `Addition_Module`, and BatchNorms are merged into the layers
+      before them. A merged BatchNorm has no rule of its own: its ε and identity rules are accepted, others are refused.
+    - Operations called as functions are treated as modules of their kind; convolutions and pools of one and three
+      dimensions, and activations with f(0) = 0, are explained too.
     - The model is taken in evaluation mode: Dropout is left out.  BatchNorms in training mode are refused.
     - Rules stay on the layers after a call (captum takes them away).
-    - On the CPU, what float32 cannot hold is computed in float64: all up to the last layer whose sums may cancel, under the ε, γ and α1β0
-      rules.  For float32 inputs the map is captum's of `model.double()`, but for rounding.
+    - On the CPU, what float32 cannot hold is computed in float64: all up to the last layer whose sums may cancel, under
+      the ε, γ and α1β0 rules. For float32 inputs the map is captum's of `model.double()`, but for rounding.
     - Results carry no gradient: explanations of explanations need captum.
     - One input tensor; several are refused.
     """
@@ -135,7 +142,8 @@ class LRP(_Tool):
         return_convergence_delta: bool = False,
         verbose: bool = False,
     ) -> Any:
-        """Relevance of the inputs for one output of each sample; its sum is that output, save for what biases and ε absorb.
+        """Relevance of the inputs for one output of each sample; its sum is that output, save for what biases and ε
+        absorb.
 
         Parameters
         ----------
@@ -143,8 +151,8 @@ class LRP(_Tool):
         target : None, int, tuple, list of n ints or tuples, or tensor of 1 or n ints
             Which output; None where there is only one.
         additional_forward_args : object or tuple, optional
-            Passed to the model's `forward` after the inputs.  Where tensors among them hold one row per sample, every sample is explained
-            with its own rows.
+            Passed to the model's `forward` after the inputs. Where tensors among them hold one row per sample, every
+            sample is explained with its own rows.
         return_convergence_delta : bool
             Also return, per sample, the output less the sum of relevance.
         verbose : bool
@@ -158,8 +166,8 @@ class LRP(_Tool):
         Raises
         ------
         DtdError
-            What cannot be explained; also a TypeError for layers without a rule and a RuntimeError for layers with weights that are
-            called twice, as in captum.
+            What cannot be explained; also a TypeError for layers without a rule and a RuntimeError for layers with
+            weights that are called twice, as in captum.
         """
         ((result, delta),) = self._explained(inputs, target, additional_forward_args, verbose, lambda call: [None])
         attributions = (result,) if isinstance(inputs, tuple) else result
@@ -219,7 +227,8 @@ class _Call:
         self.parts = self.network.parts(self.model)
         _check_calls(self.network)
         self.index = output_index(target, len(self.x), self.network.shapes()[len(self.network.layers) - 1])
-        domain = "nonnegative" if self.x.is_floating_point() and bool((self.x >= 0).all()) else "real"  # decides what float32 can hold
+        # decides what float32 can hold
+        domain = "nonnegative" if self.x.is_floating_point() and bool((self.x >= 0).all()) else "real"
         self.options = dict(convention="captum", domain=domain, **executor_for(self.network, tool.backend))
         self.outputs: Any = None
 
@@ -227,7 +236,9 @@ class _Call:
         """The entry whose output is this layer's, or its input; None for the network's input."""
         positions = [p for p, part in enumerate(self.network.parts(self.model, hooks=True)) if part is layer]
         if not positions:
-            raise LayerError(f"layer {layer} does not take part in what the model computes, or holds other layers; name one of those")
+            raise LayerError(
+                f"layer {layer} does not take part in what the model computes, or holds other layers; name one of those"
+            )
         if not before:
             return positions[-1]
         reads = sources(self.network.layers)[positions[0]]
@@ -275,7 +286,11 @@ def rule_for(record: L.Layer, given: Any, where: str) -> Rule:
     if kind == "IdentityRule":
         return Pass()
     stabilizer = 1e-9 if given is None else float(given.STABILITY_FACTOR)
-    if given is None or kind == "EpsilonRule" or (kind in ("GammaRule", "Alpha1_Beta0_Rule") and not isinstance(record, (*LINEAR, *NORMS))):
+    if (
+        given is None
+        or kind == "EpsilonRule"
+        or (kind in ("GammaRule", "Alpha1_Beta0_Rule") and not isinstance(record, (*LINEAR, *NORMS)))
+    ):
         # Zero and not Epsilon for an addition: one of the same rule as its operands would become one neuron with them
         return Zero(stabilizer=stabilizer) if isinstance(record, L.Add) else Epsilon(stabilizer)
     bias = "none" if weighted and given.set_bias_to_zero else None
@@ -284,7 +299,8 @@ def rule_for(record: L.Layer, given: Any, where: str) -> Rule:
     if weighted:
         return ZPlus(stabilizer=stabilizer, bias=bias)
     raise UnsuitableRuleError(
-        f"{where}: {kind} is for layers with weights; a BatchNorm that cannot be merged takes EpsilonRule or IdentityRule"
+        f"{where}: {kind} is for layers with weights; a BatchNorm that cannot be merged takes EpsilonRule or "
+        "IdentityRule"
     )
 
 
@@ -329,7 +345,9 @@ def _check_calls(network: Imported) -> None:
             calls.setdefault(origin.path, set()).add(origin.calls)
     for path, seen in calls.items():
         if len(seen) > 1:
-            raise ReusedModuleError(f"module {path!r} is called more than once; captum's LRP has no answer for that, dtdfast.explain has")
+            raise ReusedModuleError(
+                f"module {path!r} is called more than once; captum's LRP has no answer for that, dtdfast.explain has"
+            )
 
 
 def _targets(target: Any, n: int) -> list[Any]:
@@ -359,7 +377,10 @@ def output_index(target: Any, n: int, out: Shape) -> np.ndarray[Any, Any]:
             raise TargetError(f"target {entry!r} does not name an output of shape (n, {', '.join(map(str, out))})")
         rest = out[len(row) :]
         if any(size != 1 for size in rest):
-            raise TargetError(f"target {target!r} leaves outputs of shape {rest}; name a single one of (n, {', '.join(map(str, out))})")
+            raise TargetError(
+                f"target {target!r} leaves outputs of shape {rest}; name a single one of (n, "
+                f"{', '.join(map(str, out))})"
+            )
         if not all(-size <= i < size for i, size in zip(row, out, strict=False)):
             raise TargetError(f"target {entry!r} lies outside the outputs of shape (n, {', '.join(map(str, out))})")
         rows.append([i % size for i, size in zip(row, out, strict=False)] + [0] * len(rest))

@@ -1,7 +1,7 @@
 """Cosine similarity convergence: does what enters above still matter below?
 
-A chain of non-negative matrices converges to rank 1, so that the relevance that a z⁺ chain delivers points the same way whatever it began
-with (Sixt, Granz & Landgraf, arXiv:1912.09818, theorem 1 and sec. 4).
+A chain of non-negative matrices converges to rank 1, so that the relevance that a z⁺ chain delivers points the same way
+whatever it began with (Sixt, Granz & Landgraf, arXiv:1912.09818, theorem 1 and sec. 4).
 """
 
 from __future__ import annotations
@@ -51,10 +51,14 @@ class Convergence(Report):
     @property
     def reading(self) -> str:
         end, chance = self.cosine[-1], self.baseline[-1]
-        start = f"Relevance that begins at random at {self.names[0]} arrives with a median |cosine| of {end:.3f} (chance: {chance:.3f})"
+        start = (
+            f"Relevance that begins at random at {self.names[0]} arrives with a median |cosine| of {end:.3f} (chance: "
+            f"{chance:.3f})"
+        )
         if end > 0.99:
             return (
-                f"{start}: at every place it points the same way whatever began above; only how much of it arrives there can still differ."
+                f"{start}: at every place it points the same way whatever began above; only how much of it arrives "
+                "there can still differ."
             )
         if end > 0.8:
             return f"{start}: at most places it points nearly the same way whatever began above."
@@ -70,7 +74,9 @@ class Convergence(Report):
 
 
 def waists(network: Network) -> list[U.Tensor]:
-    """The outputs of layers of neurons through which everything passes, from the output down: no later layer reads past them."""
+    """The outputs of layers of neurons through which everything passes, from the output down: no later layer reads past
+    them.
+    """
     last_reader = {network.input.index: 0}
     for number, unit in enumerate(network.units):
         for source in unit.sources:
@@ -83,15 +89,19 @@ def waists(network: Network) -> list[U.Tensor]:
     return result[::-1]
 
 
-def cosine_convergence(layers: Sequence[Layer], x: Any, *, start: int | None = None, seed: int = 0, **options: Any) -> Convergence:
-    """CSC: five Gaussian relevances at a layer, handed down; |cosine| over channels of each of the 10 pairs, per place and image.
+def cosine_convergence(
+    layers: Sequence[Layer], x: Any, *, start: int | None = None, seed: int = 0, **options: Any
+) -> Convergence:
+    """CSC: five Gaussian relevances at a layer, handed down; |cosine| over channels of each of the 10 pairs, per place
+    and image.
 
     Parameters
     ----------
     layers : list of records
     x : (n, ...) float
     start : int, optional
-        The entry at whose output the relevances begin, one that the whole network passes through; None: the last such hidden layer.
+        The entry at whose output the relevances begin, one that the whole network passes through; None: the last such
+        hidden layer.
     seed : int
     options : of `dtdfast.Explainer`: rules, domain, convention, backend, n_threads
 
@@ -107,10 +117,11 @@ def cosine_convergence(layers: Sequence[Layer], x: Any, *, start: int | None = N
 
     Notes
     -----
-    As Sixt et al. (arXiv:1912.09818, sec. 4), with two departures: relevance begins on units whose value is not 0 only, because no rule
-    puts relevance on others; and a tensor of one channel is taken whole, because one number has no direction.  Places are the waists of the
-    network, outputs of layers of neurons that everything passes through; relevance goes from one to the next, so that all of them together
-    cost one explanation with five targets and a forward pass each.
+    As Sixt et al. (arXiv:1912.09818, sec. 4), with two departures: relevance begins on units whose value is not 0 only,
+    because no rule puts relevance on others; and a tensor of one channel is taken whole, because one number has no
+    direction. Places are the waists of the network, outputs of layers of neurons that everything passes through;
+    relevance goes from one to the next, so that all of them together cost one explanation with five targets and a
+    forward pass each.
     """
     layers = list(layers)
     shape = np.shape(x)
@@ -119,7 +130,9 @@ def cosine_convergence(layers: Sequence[Layer], x: Any, *, start: int | None = N
     if start is not None:
         where = [t.position for t in tensors]
         if start not in where:
-            raise LayerError(f"start={start} is no hidden layer that everything passes through; those end at entries {sorted(where)}")
+            raise LayerError(
+                f"start={start} is no hidden layer that everything passes through; those end at entries {sorted(where)}"
+            )
         tensors = tensors[where.index(start) :]
     if not tensors:
         raise LayerError("the network has no hidden layer that everything passes through")

@@ -27,11 +27,9 @@ class GradientEquivalence(Report):
 
     Attributes
     ----------
-    method : the map's rules
-    lrp0 : of LRP-0 with the bias in the denominator: rounding alone on a ReLU network
-    distance : of the map
-    alike : cosine of the map and gradient × input, channels summed
-    causes : what LRP-0 takes another way than the gradient does, by entry; nothing on a network of linear layers, ReLUs and max-pools
+    method : the map's rules lrp0 : of LRP-0 with the bias in the denominator: rounding alone on a ReLU network distance
+    : of the map alike : cosine of the map and gradient × input, channels summed causes : what LRP-0 takes another way
+    than the gradient does, by entry; nothing on a network of linear layers, ReLUs and max-pools
     """
 
     method: str
@@ -67,7 +65,8 @@ class GradientEquivalence(Report):
 
 
 def gradient_equivalence(layers: Sequence[Layer], x: Any, target: Any = None, **options: Any) -> GradientEquivalence:
-    """LRP-0 against gradient × input, to which it is equal on ReLU networks (Ancona et al., arXiv:1711.06104, prop. 1); then your map.
+    """LRP-0 against gradient × input, to which it is equal on ReLU networks (Ancona et al., arXiv:1711.06104, prop. 1);
+    then your map.
 
     Parameters
     ----------
@@ -96,11 +95,15 @@ def gradient_equivalence(layers: Sequence[Layer], x: Any, target: Any = None, **
         return np.asarray(difference / np.where(size > 0, size, 1), np.float64)
 
     alike = cosine(per_pixel(relevance), per_pixel(expected))
-    return GradientEquivalence(name_of(explain, options), distance(zero), distance(relevance), alike, _causes(layers, x, kept))
+    return GradientEquivalence(
+        name_of(explain, options), distance(zero), distance(relevance), alike, _causes(layers, x, kept)
+    )
 
 
 def _causes(layers: Sequence[Layer], x: Any, options: dict[str, Any]) -> tuple[str, ...]:
-    """The units through which LRP-0 and gradient × input go different ways: f(y)/y is not f'(y), or one factor takes all."""
+    """The units through which LRP-0 and gradient × input go different ways: f(y)/y is not f'(y), or one factor takes
+    all.
+    """
     network = Explainer(layers, rules="lrp-0", **options).plan_for(np.shape(x)).program.network
     causes = []
     for unit in network.units:

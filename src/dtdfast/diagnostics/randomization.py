@@ -31,9 +31,9 @@ class Randomization(Report):
 
     Attributes
     ----------
-    method, order : what was compared; "cascading" or "independent"
-    positions, names : the layer that each step randomises, from the output down
-    similarity : measure → (steps, n); cosine and Spearman signed, SSIM the larger over sign, total variation 0 (the same) to 1 (disjoint)
+    method, order : what was compared; "cascading" or "independent" positions, names : the layer that each step
+    randomises, from the output down similarity : measure → (steps, n); cosine and Spearman signed, SSIM the larger over
+    sign, total variation 0 (the same) to 1 (disjoint)
     """
 
     method: str
@@ -46,7 +46,9 @@ class Randomization(Report):
 
     def rows(self) -> list[tuple[str, ...]]:
         prefix = "down to " if self.order == "cascading" else ""
-        return [(prefix + n, *(f"{median(self.similarity[m][k]):.3f}" for m in MEASURES)) for k, n in enumerate(self.names)]
+        return [
+            (prefix + n, *(f"{median(self.similarity[m][k]):.3f}" for m in MEASURES)) for k, n in enumerate(self.names)
+        ]
 
     @property
     def reading(self) -> str:
@@ -54,16 +56,20 @@ class Randomization(Report):
         if self.order == "independent":
             least, unmoved = int(np.nanargmin(alike)), int((alike > SAME).sum())
             return (
-                f"{self.method}: the map changes most when {self.names[least]} alone is randomised (median |cosine| {alike[least]:.3f} "
-                f"to the original); for {unmoved} of {len(alike)} layers it stays above {SAME}, and hardly depends on them."
+                f"{self.method}: the map changes most when {self.names[least]} alone is randomised (median |cosine| "
+                f"{alike[least]:.3f} "
+                f"to the original); for {unmoved} of {len(alike)} layers it stays above {SAME}, and hardly depends on "
+                "them."
             )
         kept = int(np.argmin([*(alike > SAME), False]))
         if kept == 0:
             return (
-                f"{self.method}: the map changes as soon as {self.names[0]} is randomised (median |cosine| {alike[0]:.3f} to the original)."
+                f"{self.method}: the map changes as soon as {self.names[0]} is randomised (median |cosine| "
+                f"{alike[0]:.3f} to the original)."
             )
         return (
-            f"{self.method}: with the top {kept} of {len(alike)} layers random the map is still the original (median |cosine| "
+            f"{self.method}: with the top {kept} of {len(alike)} layers random the map is still the original (median "
+            "|cosine| "
             f"{alike[kept - 1]:.3f}), so it does not show what these layers have learnt."
         )
 
@@ -78,7 +84,9 @@ class Randomization(Report):
 
 
 def randomized(record: L.Layer, rng: np.random.Generator) -> L.Layer:
-    """The record untrained: weights N(0, 2 / fan-in) (He et al., arXiv:1502.01852), biases 0; a BatchNorm or Scale the identity."""
+    """The record untrained: weights N(0, 2 / fan-in) (He et al., arXiv:1502.01852), biases 0; a BatchNorm or Scale the
+    identity.
+    """
     if isinstance(record, L.BatchNorm):
         ones = np.ones_like(record.variance)
         return replace(record, mean=np.zeros_like(record.mean), variance=ones, weight=None, bias=None)
@@ -146,10 +154,11 @@ def parameter_randomization(
 
     Notes
     -----
-    Relevance begins with 1 at the class, whatever the randomised output is; a class that a random network leaves without relevance counts
-    as undefined (NaN) and is left out of the medians.  Quantus's MPRT scores Spearman's correlation of the flattened maps of absolute
-    values divided by their maximum (`abs` and `normalise` at their defaults), while this one sums channels and keeps signs; on
-    non-negative maps of one channel the two coincide.  It re-initialises by `reset_parameters` and shares one seed among the layers.
+    Relevance begins with 1 at the class, whatever the randomised output is; a class that a random network leaves
+    without relevance counts as undefined (NaN) and is left out of the medians. Quantus's MPRT scores Spearman's
+    correlation of the flattened maps of absolute values divided by their maximum (`abs` and `normalise` at their
+    defaults), while this one sums channels and keeps signs; on non-negative maps of one channel the two coincide. It
+    re-initialises by `reset_parameters` and shares one seed among the layers.
     """
     layers = list(layers)
     if order not in ("cascading", "independent"):
@@ -160,7 +169,10 @@ def parameter_randomization(
     index, n_classes = classes(layers, x, target, options)
     start = one_hot(index, n_classes)
     original: Array = attribution(layers, x, start, **options)
-    similarities = [compare(original, attribution(network, x, start, **options)) for network in _networks(layers, steps, order, seed)]
+    similarities = [
+        compare(original, attribution(network, x, start, **options))
+        for network in _networks(layers, steps, order, seed)
+    ]
     names = [at(step[0], layers[step[0]]) for step in steps]
     collected = {m: np.stack([s[m] for s in similarities]) for m in MEASURES}
     return Randomization(name_of(attribution, options), order, [s[0] for s in steps], names, collected)

@@ -47,9 +47,9 @@ def same_region(layers: Sequence[Layer], x: Any, other: Any, **options: Any) -> 
 def region_reach(layers: Sequence[Layer], x: Any, direction: Any, **options: Any) -> NDArray[np.float64]:
     """The largest t* such that x + t·direction, 0 ≤ t < t*, stays in the linear region of x.
 
-    t* = min over activations that head for a kink of (k − y)/ẏ, and over max-pool losers that overtake of (x_w − x_l)/(ẋ_l − ẋ_w),
-    with ẏ the derivative along the direction while the pattern stays frozen: one forward pass and one forward-mode derivative in
-    float64, no search.
+    t* = min over activations that head for a kink of (k − y)/ẏ, and over max-pool losers that overtake of (x_w −
+    x_l)/(ẋ_l − ẋ_w), with ẏ the derivative along the direction while the pattern stays frozen: one forward pass and one
+    forward-mode derivative in float64, no search.
 
     Parameters
     ----------

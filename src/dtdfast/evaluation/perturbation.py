@@ -23,7 +23,9 @@ RANDOM_ORDER, SENSITIVITY = "random order", "sensitivity"
 
 
 def regions(space: Sequence[int], size: int) -> NDArray[np.intp]:
-    """The number of the region that each pixel lies in, (*space): a grid from the first corner, its last regions smaller."""
+    """The number of the region that each pixel lies in, (*space): a grid from the first corner, its last regions
+    smaller.
+    """
     grid = [-(-s // size) for s in space]
     places = np.indices(tuple(space)).reshape(len(space), -1) // size
     return np.ravel_multi_index(tuple(places), grid).reshape(tuple(space))
@@ -51,23 +53,22 @@ def region_perturbation(
 ) -> Curves:
     """Replace regions in the order of their relevance and follow the explained output.
 
-    Samek et al., "Evaluating the visualization of what a deep neural network has learned" (arXiv:1509.06321, sec. III): a grid of regions,
-    ordered by summed relevance, most relevant first (and least relevant first, for the area between the curves); after L steps
-    AOPC = 1/(L+1) ⟨Σ_k f(x⁽⁰⁾) − f(x⁽ᵏ⁾)⟩.  The random order and sensitivity, (∂f/∂x)², are evaluated beside every map.
+    Samek et al., "Evaluating the visualization of what a deep neural network has learned" (arXiv:1509.06321, sec. III):
+    a grid of regions, ordered by summed relevance, most relevant first (and least relevant first, for the area between
+    the curves); after L steps AOPC = 1/(L+1) ⟨Σ_k f(x⁽⁰⁾) − f(x⁽ᵏ⁾)⟩. The random order and sensitivity, (∂f/∂x)², are
+    evaluated beside every map.
 
     Parameters
     ----------
-    layers, x : the network with outputs (n, classes), and its input, (n, c, *space) or (n, features)
-    relevance : maps of x's shape, or {name: maps}
-    target : None (the largest output), an int or (n,) ints
-    size : pixels along a region's side; 1 is a single pixel with all of its channels
-    steps : L; at most all regions
-    repeats : repetitions of what is drawn at random; an operator without randomness takes one, and only the random order is repeated
-    operator : {"uniform", "dirichlet", "blur", "flip"}, a number, or one number per channel
-        What replaces a region: noise over the domain; mixtures of the image's own pixels; the blurred image; low + high − x; a constant.
-    probability : follow the softmax of the outputs instead of the outputs as the list gives them
-    seed : int
-    options : backend, n_threads, batch_size, and domain=(low, high), the range of noise; without one, each channel's range over x
+    layers, x : the network with outputs (n, classes), and its input, (n, c, *space) or (n, features) relevance : maps
+    of x's shape, or {name: maps} target : None (the largest output), an int or (n,) ints size : pixels along a region's
+    side; 1 is a single pixel with all of its channels steps : L; at most all regions repeats : repetitions of what is
+    drawn at random; an operator without randomness takes one, and only the random order is repeated operator :
+    {"uniform", "dirichlet", "blur", "flip"}, a number, or one number per channel
+        What replaces a region: noise over the domain; mixtures of the image's own pixels; the blurred image; low + high
+        − x; a constant.
+    probability : follow the softmax of the outputs instead of the outputs as the list gives them seed : int options :
+    backend, n_threads, batch_size, and domain=(low, high), the range of noise; without one, each channel's range over x
 
     Returns
     -------
@@ -83,15 +84,18 @@ def region_perturbation(
 
     Notes
     -----
-    All L·repeats copies of an image go through the network in as few calls as 256 MiB of copies allow.  Quantus's RegionPerturbation agrees
-    where size divides the image and the operator is a constant: its curve is f(x⁽⁰⁾) − f(x⁽ᵏ⁾), k = 1 … L, without the term of k = 0.
-    Elsewhere it pads the image on both sides to whole regions, "uniform" there is one number per image, and ties are broken differently.
+    All L·repeats copies of an image go through the network in as few calls as 256 MiB of copies allow. Quantus's
+    RegionPerturbation agrees where size divides the image and the operator is a constant: its curve is f(x⁽⁰⁾) −
+    f(x⁽ᵏ⁾), k = 1 … L, without the term of k = 0. Elsewhere it pads the image on both sides to whole regions, "uniform"
+    there is one number per image, and ties are broken differently.
     """
     for key, value in (("size", size), ("steps", steps), ("repeats", repeats)):
         if value < 1:
             raise InputError(f"{key} is {value}, expected at least 1")
     point = np.asarray(x)
-    maps = {k: np.asarray(v) for k, v in (relevance if isinstance(relevance, Mapping) else {"relevance": relevance}).items()}
+    maps = {
+        k: np.asarray(v) for k, v in (relevance if isinstance(relevance, Mapping) else {"relevance": relevance}).items()
+    }
     for name, values in maps.items():
         if values.shape != point.shape:
             raise ShapeError(f"the maps of {name!r} have shape {values.shape}, expected x's shape {point.shape}")
@@ -101,7 +105,9 @@ def region_perturbation(
         raise ShapeError(f"the outputs are {outputs.shape}, expected (n, classes)")
     index = outputs.argmax(axis=1) if target is None else np.broadcast_to(np.asarray(target, np.intp), (len(point),))
     if not (index.min() >= 0 and index.max() < outputs.shape[1]):
-        raise ShapeError(f"target goes from {index.min()} to {index.max()}, but there are classes 0 to {outputs.shape[1] - 1}")
+        raise ShapeError(
+            f"target goes from {index.min()} to {index.max()}, but there are classes 0 to {outputs.shape[1] - 1}"
+        )
     if SENSITIVITY not in maps:
         kept = {k: v for k, v in options.items() if k in ("backend", "n_threads", "batch_size")}
         maps[SENSITIVITY] = sensitivity(layers, point, index, **kept)
@@ -135,16 +141,23 @@ def region_perturbation(
 
 
 def pixel_flipping(
-    layers: Sequence[Layer], x: Any, relevance: Mapping[str, Any] | Any, target: Any = None, *, steps: int = 100, **options: Any
+    layers: Sequence[Layer],
+    x: Any,
+    relevance: Mapping[str, Any] | Any,
+    target: Any = None,
+    *,
+    steps: int = 100,
+    **options: Any,
 ) -> Curves:
     """Flip single pixels to their opposite in the domain, x → low + high − x, most relevant first.
 
-    Bach et al. 2015 (doi:10.1371/journal.pone.0130140, experiment on MNIST); `region_perturbation` with size 1 and operator "flip".
+    Bach et al. 2015 (doi:10.1371/journal.pone.0130140, experiment on MNIST); `region_perturbation` with size 1 and
+    operator "flip".
 
     Parameters
     ----------
-    layers, x, relevance, target, steps : as of `region_perturbation`
-    options : as there: domain=(low, high), probability, repeats (of the random order), seed, backend, n_threads, batch_size
+    layers, x, relevance, target, steps : as of `region_perturbation` options : as there: domain=(low, high),
+    probability, repeats (of the random order), seed, backend, n_threads, batch_size
 
     Raises
     ------
@@ -155,7 +168,11 @@ def pixel_flipping(
 
 
 def _curve(
-    image: Array, numbers: NDArray[np.intp], orders: list[NDArray[np.intp]], fills: list[Array], follow: Callable[[Array], Array]
+    image: Array,
+    numbers: NDArray[np.intp],
+    orders: list[NDArray[np.intp]],
+    fills: list[Array],
+    follow: Callable[[Array], Array],
 ) -> Array:
     """Outputs (L + 1,) of one image, mean over repetitions."""
     steps = len(orders[0])
@@ -164,7 +181,9 @@ def _curve(
     return np.concatenate((follow(image[None]), outputs.mean(axis=0)))
 
 
-def _copies(image: Array, numbers: NDArray[np.intp], orders: list[NDArray[np.intp]], fills: list[Array]) -> Iterator[Array]:
+def _copies(
+    image: Array, numbers: NDArray[np.intp], orders: list[NDArray[np.intp]], fills: list[Array]
+) -> Iterator[Array]:
     """The image after each step of each repetition."""
     by_region = np.argsort(numbers, axis=None, kind="stable")
     ends = np.cumsum(np.bincount(numbers.ravel()))

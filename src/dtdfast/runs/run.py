@@ -31,7 +31,8 @@ from .work import Work
 
 CHUNK_BYTES = 1 << 24  # of samples or relevance per chunk, whichever is more; what a kill can cost
 CHUNK_MOST = 4096  # samples
-NO_BITS = ("backend", "batch_size", "n_threads", "device")  # options on which no bit depends; the backend that was chosen is recorded
+# options on which no bit depends; the backend that was chosen is recorded
+NO_BITS = ("backend", "batch_size", "n_threads", "device")
 
 
 @dataclass(frozen=True)
@@ -83,15 +84,16 @@ def run(
 ) -> Run:
     """Explain every sample of a data set and store relevance, outputs and totals in a Zarr group.
 
-    Only a few chunks are in memory at any time.  Killed at whatever instant, the run continues with ``resume=True`` and ends in the
-    same bits as one that was never interrupted.
+    Only a few chunks are in memory at any time. Killed at whatever instant, the run continues with ``resume=True`` and
+    ends in the same bits as one that was never interrupted.
 
     Parameters
     ----------
     layers : the network
     data : array (n, ...), path, or sequence of paths of images
-        A path names a folder or glob of images, a .npy file, a Zarr array, or an HDF5 file (``file.h5:dataset``).  Floats and word
-        numbers are fed as they are; images, and pictures (n, height, width[, 3]) as uint8, by `preparation`.
+        A path names a folder or glob of images, a .npy file, a Zarr array, or an HDF5 file (``file.h5:dataset``).
+        Floats and word numbers are fed as they are; images, and pictures (n, height, width[, 3]) as uint8, by
+        `preparation`.
     out : path of the Zarr group, which this creates; `dtdfast.runs.store` says what is in it
     target : None, int, tuple of ints or (n,) ints
         As in `Explainer.explain`: the largest output of each sample, one output, or one for each.
@@ -100,13 +102,11 @@ def run(
     strict : stop at a sample that cannot be explained, instead of keeping it as NaN with its error
     dtype : {"float32", "float16"}
         Of the stored relevance.  float16 has 11 bits, and below 6e-5 steps of 6e-8.
-    sum_channels : store the sum over the channels (axis 1; the last with a preparation whose layout is "nhwc"), taken in float64
-    ledger : follow every cause of absorption, as `Explainer.ledger` does, which costs many times the explanation
-    chunk : samples that are stored, and finished, at once; None: 16 MiB of them
-    workers : processes of a Dask cluster on this machine; None: this process alone
-    scheduler : address of a running Dask scheduler instead
-    progress : show samples per second and the time left (needs dtdfast[progress])
-    **options : of the `Explainer`
+    sum_channels : store the sum over the channels (axis 1; the last with a preparation whose layout is "nhwc"), taken
+    in float64 ledger : follow every cause of absorption, as `Explainer.ledger` does, which costs many times the
+    explanation chunk : samples that are stored, and finished, at once; None: 16 MiB of them workers : processes of a
+    Dask cluster on this machine; None: this process alone scheduler : address of a running Dask scheduler instead
+    progress : show samples per second and the time left (needs dtdfast[progress]) **options : of the `Explainer`
 
     Returns
     -------
@@ -115,8 +115,8 @@ def run(
     Raises
     ------
     RunError
-        The output exists, is of another run, is being written by another process; or the run was stopped, by a full disk for example,
-        and can be continued.
+        The output exists, is of another run, is being written by another process; or the run was stopped, by a full
+        disk for example, and can be continued.
     InputError
         Nothing to read, or (strict) a bad sample.
     DtdError
@@ -124,7 +124,9 @@ def run(
     """
     path = Path(out).absolute()
     if workers is not None and scheduler is not None:
-        raise RunError("workers is for a cluster on this machine, scheduler for one that runs elsewhere: give one of them")
+        raise RunError(
+            "workers is for a cluster on this machine, scheduler for one that runs elsewhere: give one of them"
+        )
     for key, value in (("workers", workers), ("chunk", chunk)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1):
             raise RunError(f"{key} is {value!r}, expected an integer of at least 1")
@@ -176,7 +178,8 @@ def run(
         return Run(path, len(source), n_left, time.perf_counter() - clock)
 
 
-# ------------------------------------------------------------------------------------------------------------- before any work
+# ------------------------------------------------------------------------------------------------------------- before
+# any work
 
 
 def _checked(target: Any, n: int) -> Any:
@@ -185,12 +188,17 @@ def _checked(target: Any, n: int) -> Any:
         return target
     array = np.asarray(target)
     if array.shape != (n,) or array.dtype.kind not in "iu":
-        raise TargetError(f"target is {array.dtype} {array.shape}; a run of {n} samples takes None, an int, a tuple of ints or ({n},) ints")
+        raise TargetError(
+            f"target is {array.dtype} {array.shape}; a run of {n} samples takes None, an int, a tuple of ints or "
+            f"({n},) ints"
+        )
     return array
 
 
 def _shared(options: dict[str, Any], workers: int | None, alone: bool) -> tuple[dict[str, Any], int]:
-    """The Explainer's options, and passes side by side: this machine's cores shared among these, or the workers on it."""
+    """The Explainer's options, and passes side by side: this machine's cores shared among these, or the workers on
+    it.
+    """
     if options.get("kind") is not None:
         raise RunError("kind is not for a run, which explains")
     wanted = options.get("n_threads")
@@ -214,7 +222,9 @@ def _work(
     ledger: bool,
     strict: bool,
 ) -> Work:
-    """What is done with every chunk, tried on a sample of zeros, so that wrong options show before anything is written."""
+    """What is done with every chunk, tried on a sample of zeros, so that wrong options show before anything is
+    written.
+    """
     if dtype not in ("float32", "float16"):
         raise RunError(f"dtype is {dtype!r}, expected 'float32' or 'float16'")
     shape, kind = source.sample(preparation)
@@ -223,7 +233,9 @@ def _work(
     axis = None
     if sum_channels:
         if relevance.ndim < 3:
-            raise RunError(f"sum_channels sums over the channels, but relevance is (n, {relevance.shape[1]}): there are none")
+            raise RunError(
+                f"sum_channels sums over the channels, but relevance is (n, {relevance.shape[1]}): there are none"
+            )
         last = preparation is not None and preparation.layout == "nhwc"
         axis = relevance.ndim - 1 if last else 1
     rules = explainer.options["rules"]
@@ -237,11 +249,14 @@ def _chunk(source: Source, preparation: Preparation | None, work: Work, given: i
     relevance, outputs = (work.computed.itemsize * math.prod(s) for s in (work.relevance, work.outputs))
     nbytes = max(math.prod(shape) * kind.itemsize, 4 * math.prod(work.relevance), 4 * math.prod(work.outputs))
     chunk = min(len(source), max(1, min(CHUNK_MOST, CHUNK_BYTES // nbytes)) if given is None else int(given))
-    budget.require(AHEAD * chunk * (math.prod(shape) * kind.itemsize + relevance + outputs), f"a run in chunks of {chunk} samples")
+    budget.require(
+        AHEAD * chunk * (math.prod(shape) * kind.itemsize + relevance + outputs), f"a run in chunks of {chunk} samples"
+    )
     return chunk
 
 
-# ------------------------------------------------------------------------------------------------------------------ the output
+# ------------------------------------------------------------------------------------------------------------------ the
+# output
 
 
 def _opened(path: Path, resume: bool, manifest: dict[str, Any], any_chunk: bool, work: Work, source: Source) -> Store:

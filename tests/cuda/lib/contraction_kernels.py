@@ -23,7 +23,15 @@ def kernel_of(unit: str, even: bool, n_products: int, across: bool, tile: Tile) 
         ending, maps = Finish(False, "identity", "times", False, ("out", "m"), (real, real), wide), ("w+",)
     vector = 1 if unit == "fma" else wide
     constants = (unit, maps, across, tile.constants, vector, vector, even, ending.constants)
-    return Kernel("dtd_dense", dense, constants, FIRST_VIEW + PER_VIEW * len(ending.views), N_FLOATS, tile.threads, tile.min_blocks)
+    return Kernel(
+        "dtd_dense",
+        dense,
+        constants,
+        FIRST_VIEW + PER_VIEW * len(ending.views),
+        N_FLOATS,
+        tile.threads,
+        tile.min_blocks,
+    )
 
 
 def specialisations() -> Iterator[Case]:
@@ -48,7 +56,9 @@ def kinds(case: Case) -> set[tuple[Any, ...]]:
 
 
 def selected() -> list[Case]:
-    """The fewest kernels that have every kind, those with most sums to a thread first, since these take most registers."""
+    """The fewest kernels that have every kind, those with most sums to a thread first, since these take most
+    registers.
+    """
     chosen, known = [], set[tuple[Any, ...]]()
     every = sorted(specialisations(), key=lambda case: -case[2] * case[4].warp_pixels * case[4].warp_channels)
     while lacking := [case for case in every if kinds(case) - known]:

@@ -1,4 +1,5 @@
-"""The shared list of (geometry, rule) cases: awkward shapes on purpose, random signed relevance, numbers that float32 holds exactly.
+"""The shared list of (geometry, rule) cases: awkward shapes on purpose, random signed relevance, numbers that float32
+holds exactly.
 
 A `Case` is a geometry (cases/geometries.py) under a rule (cases/rules.py).
 """
@@ -55,7 +56,11 @@ class Case:
     @property
     def x(self):
         """Random inputs with exact zeros among them; in a box, some on its faces."""
-        x = np.random.default_rng([zlib.crc32(self.id.encode()), 1]).standard_normal(self.geometry.x_shape).astype(np.float32)
+        x = (
+            np.random.default_rng([zlib.crc32(self.id.encode()), 1])
+            .standard_normal(self.geometry.x_shape)
+            .astype(np.float32)
+        )
         if self.row.box:
             low, high = self._box()[1]
             return np.clip(x, low, high).astype(np.float32)
@@ -80,14 +85,20 @@ class Case:
         """The relevance of each sample and the bound on its error, by the explicit matrix."""
         copies = _network(self.geometry).copies
         results = [
-            explicit.propagate(self.terms(sample), r.astype(np.float64).ravel(), self.row.rule.stabilizer or 0.0, tolerance)
+            explicit.propagate(
+                self.terms(sample), r.astype(np.float64).ravel(), self.row.rule.stabilizer or 0.0, tolerance
+            )
             for sample, r in zip(x, r_out, strict=True)
         ]
-        r_in, bound = (np.array(a).reshape(len(x), copies, -1).sum(1).reshape(x.shape) for a in zip(*results, strict=True))
+        r_in, bound = (
+            np.array(a).reshape(len(x), copies, -1).sum(1).reshape(x.shape) for a in zip(*results, strict=True)
+        )
         return r_in, bound
 
     def tolerance(self, unit):
-        """(fan-in + fan-out + c)·u: the additions behind one d and one r_in, and the c roundings of each product, quotient and gate."""
+        """(fan-in + fan-out + c)·u: the additions behind one d and one r_in, and the c roundings of each product,
+        quotient and gate.
+        """
         valid = self.taps.valid
         return (valid.sum(1).max() + valid.sum(0).max() * _network(self.geometry).copies + 12) * unit
 

@@ -44,12 +44,23 @@ def _linear(shape: tuple[int, ...], axis: int) -> None:
     case(f"linear {name}", shape, layers, lambda x: linear(np.maximum(linear(x, w, axis) + vary, 0), last, axis))
     layers = [dtd.Linear(square, axis=axis), dtd.Add(inputs=(0, INPUT)), dtd.ReLU()]
     case(f"linear and add {name}", shape, layers, lambda x: np.maximum(linear(x, square, axis) + x, 0))
-    case(f"affine and linear {name}", shape, [dtd.Scale(each), dtd.Linear(w, axis=axis)], lambda x: linear(x * column, w, axis))
-    case(f"linear and affine {name}", shape, [dtd.Linear(w, axis=axis), dtd.Scale(vary, one)], lambda x: linear(x, w, axis) * vary + 1)
+    case(
+        f"affine and linear {name}",
+        shape,
+        [dtd.Scale(each), dtd.Linear(w, axis=axis)],
+        lambda x: linear(x * column, w, axis),
+    )
+    case(
+        f"linear and affine {name}",
+        shape,
+        [dtd.Linear(w, axis=axis), dtd.Scale(vary, one)],
+        lambda x: linear(x, w, axis) * vary + 1,
+    )
 
 
 for shape, axis in [
-    ((5, 6), -1), ((6, 5), 1), ((3, 6, 4), 2), ((2, 3, 4, 6), 4), ((6, 2, 3, 4), 1), ((2, 2, 3, 2, 6), -1), ((6, 2, 1, 2, 2), 1),
+    ((5, 6), -1), ((6, 5), 1), ((3, 6, 4), 2), ((2, 3, 4, 6), 4), ((6, 2, 3, 4), 1), ((2, 2, 3, 2, 6), -1), ((6, 2, 1,
+    2, 2), 1),
 ]:  # fmt: skip
     _linear(shape, axis)
 
@@ -62,14 +73,20 @@ def _reduce(kind: str, shape: tuple[int, ...], axes: Any, keepdims: bool) -> Non
 
 for kind in ("mean", "sum", "max"):
     for shape, axes, keepdims in [
-        ((5,), 1, True), ((5, 4), -1, False), ((3, 4, 5), (2, 3), False), ((3, 4, 5), (1, 3), True), ((3, 4, 5), 2, True),
+        ((5,), 1, True), ((5, 4), -1, False), ((3, 4, 5), (2, 3), False), ((3, 4, 5), (1, 3), True), ((3, 4, 5), 2,
+        True),
         ((3, 4, 2, 5), (2, -1), False), ((2, 3, 2, 3, 2), (1, 5), False), ((2, 3, 2, 3, 2), 3, True),
     ]:  # fmt: skip
         _reduce(kind, shape, axes, keepdims)
 
 
 def _gather(shape: tuple[int, ...], axis: int, picks: Any) -> None:
-    case(f"gather {shape} {axis} {len(picks)}", shape, [dtd.Gather(np.asarray(picks), axis)], lambda x: np.take(x, picks, axis=axis))
+    case(
+        f"gather {shape} {axis} {len(picks)}",
+        shape,
+        [dtd.Gather(np.asarray(picks), axis)],
+        lambda x: np.take(x, picks, axis=axis),
+    )
 
 
 for shape, axis, picks in [
@@ -85,7 +102,8 @@ def _expand(shape: tuple[int, ...], big: tuple[int, ...]) -> None:
 
 
 for shape, big in [
-    ((1,), (5,)), ((3, 1), (3, 5)), ((1, 4), (3, 4)), ((1, 1, 1), (3, 4, 5)), ((3, 1, 1), (3, 4, 5)), ((1, 4, 5), (3, 4, 5)),
+    ((1,), (5,)), ((3, 1), (3, 5)), ((1, 4), (3, 4)), ((1, 1, 1), (3, 4, 5)), ((3, 1, 1), (3, 4, 5)), ((1, 4, 5), (3,
+    4, 5)),
     ((3, 1, 5), (3, 4, 5)), ((2, 1, 2, 1, 3), (2, 2, 2, 4, 3)), ((1, 2, 1, 2, 1), (3, 2, 3, 2, 3)), ((3, 4), (3, 4)),
 ]:  # fmt: skip
     _expand(shape, big)
@@ -109,7 +127,8 @@ def _constant(shape: tuple[int, ...], part: tuple[int, ...]) -> None:
 
 
 for shape, part in [
-    ((5,), (5,)), ((5,), (1,)), ((3, 4), (4,)), ((3, 4), (3, 1)), ((3, 4, 5), (4, 1)), ((3, 4, 5), (3, 4, 5)), ((1, 4, 5), (3, 1, 1)),
+    ((5,), (5,)), ((5,), (1,)), ((3, 4), (4,)), ((3, 4), (3, 1)), ((3, 4, 5), (4, 1)), ((3, 4, 5), (3, 4, 5)), ((1, 4,
+    5), (3, 1, 1)),
     ((2, 1, 2, 2, 3), (2, 1, 3)),
 ]:  # fmt: skip
     _constant(shape, part)
@@ -122,7 +141,8 @@ case(
 VALUE, ADVANTAGE = weight(1, 6), weight(5, 6)
 case(
     "dueling heads", (6,),
-    [dtd.Linear(VALUE), dtd.Linear(ADVANTAGE, inputs=INPUT), dtd.Reduce("mean", 1, True), dtd.Scale([-1.0]), dtd.Add(inputs=(0, 1, 3))],
+    [dtd.Linear(VALUE), dtd.Linear(ADVANTAGE, inputs=INPUT), dtd.Reduce("mean", 1, True), dtd.Scale([-1.0]),
+    dtd.Add(inputs=(0, 1, 3))],
     lambda x: x @ VALUE.T + x @ ADVANTAGE.T - (x @ ADVANTAGE.T).mean(1, keepdims=True),
 )  # fmt: skip
 MAXOUT = weight(8, 6)

@@ -1,7 +1,7 @@
 """Geometries: awkward shapes on purpose, weights that float32 holds exactly.
 
-A `Geometry` is a small network that is one layer of neurons (a tap layer, an Add with its operands, or one with something folded
-into it), built twice from the same arrays: as records of the package and as an explicit matrix.
+A `Geometry` is a small network that is one layer of neurons (a tap layer, an Add with its operands, or one with
+something folded into it), built twice from the same arrays: as records of the package and as an explicit matrix.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ class Geometry:
 
 
 def _weight(rng, shape, out_axis=0):
-    """Random weights whose second output channel is dead (all 0) and whose last has no positive part, where there is room for it."""
+    """Random weights whose second output channel is dead (all 0) and whose last has no positive part, where there is
+    room for it.
+    """
     weight = rng.standard_normal(shape).astype(np.float32)
     channels = np.moveaxis(weight, out_axis, 0)
     if len(channels) >= 3:
@@ -52,7 +54,7 @@ def _bias(rng, n):
     return bias
 
 
-# ------------------------------------------------------------------------------------------------------ kinds of geometry
+# ---------------------------------------------------------------------------------------------------- kinds of geometry
 
 
 def _weighted(record, matrix, shape, out_axis=0, bias=True, **options):
@@ -128,7 +130,9 @@ def conv_norm(*shape, **options):
         weight, bias = _weight(rng, shape), _bias(rng, shape[0])
         norm, factor, shift = _batch_norm(rng, shape[0])
         folded = weight * factor.reshape(-1, *[1] * (len(shape) - 1))
-        return Network([dtd.Conv(weight, bias, **options), norm], explicit.conv(x_shape, folded, bias * factor + shift, **options))
+        return Network(
+            [dtd.Conv(weight, bias, **options), norm], explicit.conv(x_shape, folded, bias * factor + shift, **options)
+        )
 
     return build, True
 
@@ -240,7 +244,8 @@ GEOMETRIES = [
         ("transposed1d-depthwise", (2, 4, 3), conv_transpose(4, 1, 3, stride=2, padding=1, output_padding=1, groups=4)),
         ("transposed2d-2x2", (2, 3, 3, 3), conv_transpose(3, 7, 2, 2, stride=2)),
         ("transposed2d-3x3", (1, 16, 3, 2), conv_transpose(16, 17, 3, 3, stride=2, padding=1, output_padding=1)),
-        ("transposed2d-oblong", (2, 2, 3, 5), conv_transpose(2, 3, 3, 2, stride=(3, 1), padding=((0, 1), (1, 0)), dilation=(1, 2))),
+        ("transposed2d-oblong", (2, 2, 3, 5), conv_transpose(2, 3, 3, 2, stride=(3, 1), padding=((0, 1), (1, 0)),
+        dilation=(1, 2))),
         ("transposed2d-groups", (1, 4, 3, 3), conv_transpose(4, 3, 3, 3, padding=1, groups=2)),
         ("transposed2d-holes", (1, 3, 2, 2), conv_transpose(3, 3, 1, 1, stride=3)),
         ("transposed2d-from-pixel", (2, 7, 1, 1), conv_transpose(7, 15, 4, 4)),
@@ -250,7 +255,8 @@ GEOMETRIES = [
         ("avg2d", (2, 16, 7, 3), avg_pool(2)),
         ("avg2d-valid-only", (2, 3, 7, 7), avg_pool(3, stride=2, padding=1, count_include_pad=False)),
         ("avg2d-ceil-padding", (1, 2, 7, 16), avg_pool(3, stride=2, padding=1, ceil_mode=True)),
-        ("avg2d-ceil-valid-only", (1, 2, 8, 7), avg_pool(3, stride=3, padding=1, ceil_mode=True, count_include_pad=False)),
+        ("avg2d-ceil-valid-only", (1, 2, 8, 7), avg_pool(3, stride=3, padding=1, ceil_mode=True,
+        count_include_pad=False)),
         ("avg2d-oblong", (2, 1, 7, 5), avg_pool((2, 3), stride=(3, 1))),
         ("avg2d-asymmetric", (1, 3, 5, 6), avg_pool(2, padding=((1, 0), (0, 1)))),
         ("avg3d", (1, 2, 3, 4, 5), avg_pool(2, stride=1)),
@@ -278,13 +284,15 @@ GEOMETRIES = [
         ("resample2d-one-axis", (2, 3, 4, 3), resample(None, interpolation(3, 5))),
         ("resample3d", (1, 2, 2, 3, 2), resample(interpolation(2, 3), None, interpolation(2, 4))),
         ("add-linear-last-axis", (2, 3, 5), add((*LINEAR, (5, 5), {"axis": -1}), None)),
-        ("add-two-linear-middle-axis", (1, 2, 4, 3), add((*LINEAR, (4, 4), {"axis": 2}), (*LINEAR, (4, 4), {"axis": 2}))),
+        ("add-two-linear-middle-axis", (1, 2, 4, 3), add((*LINEAR, (4, 4), {"axis": 2}), (*LINEAR, (4, 4),
+        {"axis": 2}))),
         ("add-five-axes", (1, 2, 1, 2, 2, 3), add(None, None)),
         ("add-same", (2, 3, 2, 2), add(None, None)),
         ("add-linear", (2, 17), add((*LINEAR, (17, 17), {}), None)),
         ("add-conv", (2, 3, 5, 7), add((*CONV, (3, 3, 3, 3), {"padding": 1}), None)),
         ("add-conv-last", (2, 16, 3, 3), add(None, (*CONV, (16, 16, 1, 1), {}))),
-        ("add-two-convs", (1, 2, 7, 7), add((*CONV, (7, 2, 3, 3), {"padding": 1, "stride": 2}), (*CONV, (7, 2, 1, 1), {"stride": 2}))),
+        ("add-two-convs", (1, 2, 7, 7), add((*CONV, (7, 2, 3, 3), {"padding": 1, "stride": 2}), (*CONV, (7, 2, 1, 1),
+        {"stride": 2}))),
         ("add-three", (2, 3, 15), add((*CONV, (3, 1, 3), {"padding": 1, "groups": 3}), None, None)),
         ("conv-norm", (2, 3, 5, 5), conv_norm(7, 3, 3, 3, padding=1)),
         ("norm-conv", (2, 3, 5, 5), norm_conv(7, 3, 3, 3)),

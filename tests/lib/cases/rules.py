@@ -21,7 +21,11 @@ class RuleRow(NamedTuple):
     def conserves(self):
         """Whether every denominator is the sum of what it divides: then a neuron passes all of its relevance on."""
         options = self.terms.keywords
-        return options["bias"] == "none" and not self.rule.stabilizer and options.get("alpha", 2) - options.get("beta", 1) == 1
+        return (
+            options["bias"] == "none"
+            and not self.rule.stabilizer
+            and options.get("alpha", 2) - options.get("beta", 1) == 1
+        )
 
 
 def _row(name, rule, function, bias="none", on_bias=False, box="", **options):
@@ -57,9 +61,18 @@ RULES = [
         True,
         fallback=True,
     ),
-    _row("alpha2beta1-fallback-full", dtd.AlphaBeta(fallback=True, bias="full"), explicit.alpha_beta, "full", True, fallback=True),
+    _row(
+        "alpha2beta1-fallback-full",
+        dtd.AlphaBeta(fallback=True, bias="full"),
+        explicit.alpha_beta,
+        "full",
+        True,
+        fallback=True,
+    ),
     _row("alpha2beta1-by-sign", dtd.AlphaBeta(bias="by_sign", stabilizer=1e-6), explicit.alpha_beta, "by_sign", True),
-    _row("alpha3beta2-full", dtd.AlphaBeta(3.0, 2.0, bias="full"), explicit.alpha_beta, "full", True, alpha=3.0, beta=2.0),
+    _row(
+        "alpha3beta2-full", dtd.AlphaBeta(3.0, 2.0, bias="full"), explicit.alpha_beta, "full", True, alpha=3.0, beta=2.0
+    ),
     _row("alpha1beta0", dtd.AlphaBeta(1.0, 0.0), explicit.alpha_beta, alpha=1.0, beta=0.0),
     _row("flat", dtd.Flat(), explicit.flat),
 ]

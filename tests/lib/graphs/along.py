@@ -29,7 +29,9 @@ def along(b, p):
     n_out = n_in if b.rng.random() < 0.4 else b.int(1, 7)
     signed = axis + 1 if b.rng.random() < 0.5 else axis - len(shape)
     q = b.put(
-        bind(dtd.Linear, b.weight(n_out, n_in, fan_in=n_in), b.bias(n_out), axis=signed), p, (*shape[:axis], n_out, *shape[axis + 1 :])
+        bind(dtd.Linear, b.weight(n_out, n_in, fan_in=n_in), b.bias(n_out), axis=signed),
+        p,
+        (*shape[:axis], n_out, *shape[axis + 1 :]),
     )
     return b.put(bind(dtd.Add), (q, p), shape) if n_out == n_in else q
 
@@ -49,10 +51,19 @@ def gather(b, p):
     shape = b.shape(p)
     axis = b.int(0, len(shape) - 1)
     n = shape[axis]
-    picks = [np.arange(n)[::-1], np.roll(np.arange(n), 1), b.rng.permutation(n), b.rng.integers(-n, n, b.int(1, min(2 * n, 40)))][
-        b.int(0, 3)
-    ]
-    return b.put(bind(dtd.Gather, tuple(int(i) for i in picks), axis + 1), p, (*shape[:axis], len(picks), *shape[axis + 1 :]), 1, True)
+    picks = [
+        np.arange(n)[::-1],
+        np.roll(np.arange(n), 1),
+        b.rng.permutation(n),
+        b.rng.integers(-n, n, b.int(1, min(2 * n, 40))),
+    ][b.int(0, 3)]
+    return b.put(
+        bind(dtd.Gather, tuple(int(i) for i in picks), axis + 1),
+        p,
+        (*shape[:axis], len(picks), *shape[axis + 1 :]),
+        1,
+        True,
+    )
 
 
 def expand(b, p):
@@ -60,7 +71,11 @@ def expand(b, p):
     shape = b.shape(p)
     axes = [a for a in range(len(shape)) if b.rng.random() < 0.5]
     p = (
-        b.put(bind(dtd.Reduce, "mean", tuple(a + 1 for a in axes), True), p, [1 if a in axes else s for a, s in enumerate(shape)])
+        b.put(
+            bind(dtd.Reduce, "mean", tuple(a + 1 for a in axes), True),
+            p,
+            [1 if a in axes else s for a, s in enumerate(shape)],
+        )
         if axes
         else p
     )
@@ -81,7 +96,9 @@ def constant(b, p):
         axis = b.int(0, len(shape) - 1)
         own = (*shape[:axis], b.int(1, 2), *shape[axis + 1 :])
         q = b.put(bind(dtd.Constant, b.vector(own)), (), own)
-        return b.put(bind(dtd.Concat, axis + 1), (p, q), (*shape[:axis], shape[axis] + own[axis], *shape[axis + 1 :]), moves=True)
+        return b.put(
+            bind(dtd.Concat, axis + 1), (p, q), (*shape[:axis], shape[axis] + own[axis], *shape[axis + 1 :]), moves=True
+        )
     own = _part(b, shape)[b.int(0, len(shape) - 1) :]
     q = b.put(bind(dtd.Constant, b.vector(own)), (), own)
     return b.put(bind((dtd.Add, dtd.Mul)[kind]), (p, q) if b.rng.random() < 0.5 else (q, p), shape, ties=1)
@@ -90,7 +107,11 @@ def constant(b, p):
 def scale_along(b, p):
     """Scale and shift along any axes."""
     shape = b.shape(p)
-    return b.put(bind(dtd.Scale, b.vector(_part(b, shape)), b.vector(_part(b, shape)) if b.rng.random() < 0.7 else None), p, shape)
+    return b.put(
+        bind(dtd.Scale, b.vector(_part(b, shape)), b.vector(_part(b, shape)) if b.rng.random() < 0.7 else None),
+        p,
+        shape,
+    )
 
 
 def broadcast(b, p):

@@ -56,7 +56,9 @@ def _partner(b, p, fits):
 def concat(b, p):
     shape = b.shape(p)
     axis = b.int(0, len(shape) - 1)
-    q = _partner(b, p, lambda s: len(s) == len(shape) and s[:axis] == shape[:axis] and s[axis + 1 :] == shape[axis + 1 :])
+    q = _partner(
+        b, p, lambda s: len(s) == len(shape) and s[:axis] == shape[:axis] and s[axis + 1 :] == shape[axis + 1 :]
+    )
     size = shape[axis] + b.shape(q)[axis]
     return b.put(bind(dtd.Concat, axis + 1), (p, q), (*shape[:axis], size, *shape[axis + 1 :]), ties=1, moves=True)
 
@@ -96,7 +98,11 @@ def squeeze_excite(b, p):
     p = relu(b, p)
     c, *size = b.shape(p)
     q = global_avg_pool(b, p) if size else p
-    make = bind(dtd.Conv, b.weight(c, c, *[1] * len(size), fan_in=c)) if size else bind(dtd.Linear, b.weight(c, c, fan_in=c))
+    make = (
+        bind(dtd.Conv, b.weight(c, c, *[1] * len(size), fan_in=c))
+        if size
+        else bind(dtd.Linear, b.weight(c, c, fan_in=c))
+    )
     q = b.put(make, q, (c, *[1] * len(size)))
     q = b.put(bind(dtd.Activation, str(b.rng.choice(["sigmoid", "hard_sigmoid"]))), q, (c, *[1] * len(size)))
     return b.put(bind(dtd.Mul), (q, p) if b.rng.random() < 0.5 else (p, q), b.shape(p))
@@ -104,5 +110,6 @@ def squeeze_excite(b, p):
 
 ANYWHERE = [relu, activation, dropout, batch_norm, scale, slices, concat, add, residual, squeeze_excite, *ALONG]
 FLAT = [linear, linear, linear, reshape, *ANYWHERE]
-SPATIAL = [conv, conv, conv, conv, conv_transpose, conv_transpose, max_pool, max_pool, max_pool, avg_pool, sum_pool, global_avg_pool,
+SPATIAL = [conv, conv, conv, conv, conv_transpose, conv_transpose, max_pool, max_pool, max_pool, avg_pool, sum_pool,
+global_avg_pool,
            lrn, pad, upsample, resample, permute, shuffle, flatten, relu, *ANYWHERE]  # fmt: skip

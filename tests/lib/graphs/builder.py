@@ -25,7 +25,9 @@ class Builder:
         return self.input_ties if p == dtd.INPUT else self.ties[p]
 
     def put(self, make, p, shape, ties=0, moves=False):
-        """Append make(inputs=...) with output `shape`; a record that `moves` only does not add.  Returns the position."""
+        """Append make(inputs=...) with output `shape`; a record that `moves` only does not add.  Returns the
+        position.
+        """
         sources = p if isinstance(p, tuple) else (p,)
         implicit = not sources or (sources == (len(self.layers) - 1,) and self.rng.random() < 0.5)
         self.layers.append(make(inputs=None if implicit else sources if len(sources) > 1 else sources[0]))

@@ -25,7 +25,9 @@ def conv(b, p):
     out = [(r - d * (k - 1) - 1) // s + 1 for r, d, k, s in zip(room, dilation, kernel, stride, strict=True)]
     weight = b.weight(c_out, c // groups, *kernel, fan_in=c // groups * math.prod(kernel))
     make = bind(dtd.Conv, weight, b.bias(c_out), stride=stride, padding=padding, dilation=dilation, groups=groups)
-    alone = any(max(pads) > d * (k - 1) for pads, d, k in zip(padding, dilation, kernel, strict=True))  # some outputs are the bias
+    alone = any(
+        max(pads) > d * (k - 1) for pads, d, k in zip(padding, dilation, kernel, strict=True)
+    )  # some outputs are the bias
     return b.put(make, p, (c_out, *out), ties=int(alone))
 
 
@@ -35,11 +37,14 @@ def conv_transpose(b, p):
     per_group = b.int(1, max(1, 4 // groups))
     kernel, stride, dilation = b.ints(1, [3] * len(size)), b.ints(1, [2] * len(size)), b.ints(1, [2] * len(size))
     extra = tuple(b.int(0, max(s, d) - 1) for s, d in zip(stride, dilation, strict=True))
-    full = [(h - 1) * s + d * (k - 1) + 1 + e for h, s, d, k, e in zip(size, stride, dilation, kernel, extra, strict=True)]
+    full = [
+        (h - 1) * s + d * (k - 1) + 1 + e for h, s, d, k, e in zip(size, stride, dilation, kernel, extra, strict=True)
+    ]
     padding = tuple((b.int(0, 1), b.int(0, 1)) if f > 3 else (0, 0) for f in full)
     out = [f - sum(pad) for f, pad in zip(full, padding, strict=True)]
     weight = b.weight(c, per_group, *kernel, fan_in=c // groups * math.prod(kernel))
-    make = bind(dtd.ConvTranspose, weight, b.bias(per_group * groups), stride=stride, padding=padding, output_padding=extra,
+    make = bind(dtd.ConvTranspose, weight, b.bias(per_group * groups), stride=stride, padding=padding,
+    output_padding=extra,
                  dilation=dilation, groups=groups)  # fmt: skip
     return b.put(make, p, (per_group * groups, *out), ties=1)
 
@@ -57,7 +62,13 @@ def _pool(b, p, record, **kwargs):
     if math.prod(out) == 0:
         return p
     winners = record is dtd.MaxPool  # overlapping windows copy one winner
-    return b.put(bind(record, kernel, stride=stride, padding=padding, ceil_mode=ceil_mode, **kwargs), p, (c, *out), int(winners), winners)
+    return b.put(
+        bind(record, kernel, stride=stride, padding=padding, ceil_mode=ceil_mode, **kwargs),
+        p,
+        (c, *out),
+        int(winners),
+        winners,
+    )
 
 
 def max_pool(b, p):
@@ -92,7 +103,9 @@ def pad(b, p):
 def upsample(b, p):
     c, *size = b.shape(p)
     factor = b.ints(1, [2] * len(size))
-    return b.put(bind(dtd.Upsample, factor), p, (c, *(h * f for h, f in zip(size, factor, strict=True))), ties=1, moves=True)
+    return b.put(
+        bind(dtd.Upsample, factor), p, (c, *(h * f for h, f in zip(size, factor, strict=True))), ties=1, moves=True
+    )
 
 
 def permute(b, p):
@@ -105,7 +118,12 @@ def shuffle(b, p):
     """ShuffleNet's: channels as (groups, c / groups), transposed."""
     c, *size = b.shape(p)
     groups = int(b.rng.choice([g for g in range(1, c + 1) if c % g == 0]))
-    p = b.put(bind(dtd.Reshape, (groups, -1, *size) if len(size) < 4 else (c, *size)), p, (groups, c // groups, *size), moves=True)
+    p = b.put(
+        bind(dtd.Reshape, (groups, -1, *size) if len(size) < 4 else (c, *size)),
+        p,
+        (groups, c // groups, *size),
+        moves=True,
+    )
     p = b.put(bind(dtd.Permute, (0, 2, 1, *range(3, 3 + len(size)))), p, (c // groups, groups, *size), moves=True)
     return b.put(bind(dtd.Reshape, (c, *size)), p, (c, *size), moves=True)
 
@@ -124,4 +142,8 @@ def resample(b, p):
         weights.append(None if b.rng.random() < 0.3 else abs(weight) if b.rng.random() < 0.5 else weight)
     if all(w is None for w in weights):
         weights[0] = np.eye(size[0], dtype=np.float32)
-    return b.put(bind(dtd.Resample, tuple(weights)), p, (c, *(h if w is None else len(w) for h, w in zip(size, weights, strict=True))))
+    return b.put(
+        bind(dtd.Resample, tuple(weights)),
+        p,
+        (c, *(h if w is None else len(w) for h, w in zip(size, weights, strict=True))),
+    )

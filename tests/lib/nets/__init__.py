@@ -1,7 +1,7 @@
 """Networks with random weights as plain layer lists, shared by tests and benchmarks.
 
-The published ones take an image size and a divisor of their widths, the deepest also how many layers a block has; at their defaults they
-are the real thing.
+The published ones take an image size and a divisor of their widths, the deepest also how many layers a block has; at
+their defaults they are the real thing.
 """
 
 from collections.abc import Callable
@@ -32,6 +32,8 @@ SMALL: dict[str, Callable[..., Net]] = {  # quick enough for the float64 oracle;
 }
 
 __all__ = [
-    "SMALL", "Bias", "Builder", "Net", "alexnet", "cnn", "densenet121", "digits_mlp", "googlenet", "lenet5", "mnist_mlp", "mobilenet_v2",
-    "readers", "resnet50", "resnext", "shufflenet", "squeeze_excite", "squeezenet", "text_cnn", "unet", "vgg16", "video_cnn", "wiring",
+    "SMALL", "Bias", "Builder", "Net", "alexnet", "cnn", "densenet121", "digits_mlp", "googlenet", "lenet5",
+    "mnist_mlp", "mobilenet_v2",
+    "readers", "resnet50", "resnext", "shufflenet", "squeeze_excite", "squeezenet", "text_cnn", "unet", "vgg16",
+    "video_cnn", "wiring",
 ]  # fmt: skip
