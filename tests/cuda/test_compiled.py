@@ -2,9 +2,8 @@
 spilled, and the instructions that it is written for.
 
 The cost of a kernel in registers decides which tiles are in `contraction.EVEN` and `UNEVEN`, so this is a table: one
-row per unit,
-tile and direction with DTDFAST_LONG=1 (69 kernels, three seconds each), else every unit as it is fed and used, and
-every tile.
+row per unit, tile and direction with DTDFAST_LONG=1 (69 kernels, three seconds each), else one for every unit as it is
+fed and used, and one for every tile.
 """
 
 from __future__ import annotations
