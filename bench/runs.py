@@ -30,7 +30,7 @@ from dtdfast.runs.sources import Pictures, open_source
 from dtdfast.runs.store import Store
 from dtdfast.runs.work import Work
 
-sys.path.append(str(Path(__file__).parents[1] / "tests"))
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "lib"))
 from photographs import photographs
 
 ROUNDS = 5

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the cases and networks of all tests
-sys.path.append(str(Path(__file__).resolve().parents[2] / "bench"))
 
 import reference
 from dtdfast.cuda import executor, usable

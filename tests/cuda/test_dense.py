@@ -5,8 +5,8 @@ Tolerance: a unit errs in Σ x·w by at most e(n)·Σ|x·w|, n terms, u = 2⁻²
     fma     n·u
     tf32    2·2⁻¹¹ + 2⁻²² + n·u                     two operands rounded to nearest, products exact
     bf16    2·2⁻⁸ + 2⁻¹⁶ + n·u, or 2⁻⁸ + n·u where x lies in bfloat16 and so is exact ("bf16_rounded" and "bf16")
-    tf32x3  12u: what h + l leave of two operands, and l·l′, 2⁻²² each; 6u: three sums of eight terms,
-            truncated; n/8·u: their sum
+    tf32x3  12u: what h + l leave of two operands, and l·l′, 2⁻²² each; 6u: three sums of eight terms, truncated; n/8·u:
+    their sum
 
 and every operation of the epilogue adds u; a result kept in bfloat16 is rounded by 2⁻⁸ more.
 """
@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 import kernel_reference as ref
+from cases.layers import LAYERS
 from dtdfast.cuda import contraction
 from dtdfast.cuda.contraction import HUGE, NARROW, SMALL, SQUARE, TALL, THIN, WIDE
 from dtdfast.oracle.maths import WEIGHT_MAPS, gather, scatter
@@ -34,37 +35,14 @@ UNITS = {  # by unit the precision asked for, and how arrays are kept
     "bf16"),
 }  # fmt: skip
 
-# c_in, c_out, size, kernel and the rest; the first where rows are no multiple of 16 bytes
-CASES: dict[str, dict[str, Any]] = {
-    "pixels 1x1": dict(c_in=7, c_out=33, x_size=(1, 3, 5), kernel=(1, 1, 1)),
-    "image": dict(c_in=3, c_out=17, x_size=(1, 7, 6), kernel=(1, 3, 3), stride=2, before=1, after=1),
-    "grouped": dict(c_in=6, c_out=10, x_size=(1, 5, 4), kernel=(1, 2, 3), before=1, after=0, groups=2),
-    "padded": dict(c_in=8, c_out=12, x_size=(1, 5, 6), kernel=(1, 3, 3), before=1, after=1),
-    "strided": dict(c_in=20, c_out=36, x_size=(1, 8, 7), kernel=(1, 3, 3), stride=2, before=1, after=1),
-    # its scatter has phases without taps
-    "skipping": dict(c_in=36, c_out=8, x_size=(1, 6, 5), kernel=(1, 1, 1), stride=2),
-    "dilated": dict(c_in=12, c_out=20, x_size=(1, 1, 9), kernel=(1, 1, 3), dilation=2, before=2, after=2),
-    "volume": dict(c_in=4, c_out=8, x_size=(3, 4, 3), kernel=(2, 2, 2), before=1, after=0),
-    "aligned groups": dict(c_in=24, c_out=48, x_size=(1, 3, 4), kernel=(1, 2, 2), after=1, groups=3),
-    "even": dict(c_in=64, c_out=64, x_size=(1, 4, 3), kernel=(1, 3, 3), stride=2, before=1, after=1),
-    # 40 channels of a tile of 32
-    "even groups": dict(c_in=128, c_out=80, x_size=(1, 1, 3), kernel=(1, 1, 2), groups=2),
-    "even back": dict(c_in=40, c_out=64, x_size=(1, 1, 3), kernel=(1, 1, 1)),
-    "even to an image": dict(c_in=3, c_out=64, x_size=(1, 3, 4), kernel=(1, 2, 2), after=1),
-    "transposed": dict(
-        c_in=8, c_out=16, x_size=(1, 3, 4), kernel=(1, 3, 3), stride=2, before=1, after=0, transposed=True
-    ),
-}
-
-# along, across
 EVEN = {
     "even": (True, True),
     "even groups": (True, False),
     "even back": (False, True),
     "even to an image": (False, True),
-}
+}  # along, across
 SOME = ("image", "padded", "skipping", "aligned groups", *EVEN)
-RUNS = [(case, unit) for case in CASES for unit in UNITS if unit in ("tf32x3", "bf16") or case in SOME]
+RUNS = [(case, unit) for case in LAYERS for unit in UNITS if unit in ("tf32x3", "bf16") or case in SOME]
 
 
 def bound(unit: str, n_terms: int) -> float:
@@ -114,7 +92,7 @@ def neuron(part: Part, world: World, x: Any, **fields: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(("case", "unit"), RUNS)
 def test_neuron(case: str, unit: str, rng: np.random.Generator) -> None:
     """Out = relu(y), factor = the gate relu(y) / z⁺, from one pass over x and w."""
-    part = geometry(rng, **CASES[case])
+    part = geometry(rng, **LAYERS[case])
     precision, real = UNITS[unit]
     x = kept(np.abs(rng.standard_normal((2, *part.source.shape), dtype=np.float32)), real)
     bias = rng.standard_normal(part.taps.c_out, dtype=np.float32)
@@ -143,7 +121,7 @@ def test_neuron(case: str, unit: str, rng: np.random.Generator) -> None:
 @pytest.mark.parametrize(("case", "unit"), RUNS)
 def test_scatter(case: str, unit: str, rng: np.random.Generator) -> None:
     """r_in += x · Σ_j w⁺ s_j for three targets at once, phase by phase."""
-    part, n, t = geometry(rng, **CASES[case]), 2, 3
+    part, n, t = geometry(rng, **LAYERS[case]), 2, 3
     precision, real = UNITS[unit]
     x = kept(rng.standard_normal((n, *part.source.shape), dtype=np.float32), real)
     s = kept(rng.standard_normal((n * t, part.taps.c_out, *part.taps.out_size), dtype=np.float32), real)
@@ -170,7 +148,7 @@ def test_scatter(case: str, unit: str, rng: np.random.Generator) -> None:
 @pytest.mark.parametrize("weight_map", WEIGHT_MAPS)
 @pytest.mark.parametrize(("unit", "scattered"), [("tf32x3", False), ("tf32x3", True), ("bf16", False), ("bf16", True)])
 def test_weight_maps(weight_map: str, unit: str, scattered: bool, rng: np.random.Generator) -> None:
-    """Maps are taken in registers; one weight is zero, and gamma is no power of two. In bfloat16 w² doubles w's error
+    """Maps are taken in registers; one weight is zero, and gamma is no power of two.  In bfloat16 w² doubles w's error
     and is rounded.
     """
     part, gamma = geometry(rng, 8, 12, (1, 1, 3), (1, 1, 2)), 0.3

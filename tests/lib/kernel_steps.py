@@ -29,6 +29,7 @@ RUNNER = shlex.split(os.environ.get("DTDFAST_RUNNER", ""))
 USABLE_ISAS = [isa for isa in range(lib.dtd_isa_count()) if lib.dtd_isa_usable(isa)]
 VIEWS = ("out", "factor", "terms", "x", "y_prev", "terms_prev", "m", "scale")
 REFS = ("weight", "bias", "bias_d", "taps")
+_ENUMERATIONS = {name: ffi.typeof(f"dtd_{name}") for name in ("activation", "precision", "select", "weight_map")}
 
 
 def isa_name(isa: int) -> str:
@@ -145,7 +146,10 @@ class Step:
     numbers: dict[str, Any] = field(default_factory=dict)
 
     def run(self, kernels: Kernels, n_threads: int = 1) -> None:
-        """Run the step and check that nothing but its results changed."""
+        """Run the step and check that nothing but its results changed; what is printed, pytest shows of tests that
+        fail.
+        """
+        print(f"{kernels}, {n_threads} threads: {self}")
         steps = ffi.new("dtd_step[1]")
         blocks: list[Array] = []
         self._write(steps[0], blocks)
@@ -169,6 +173,15 @@ class Step:
             if (array := self.arrays.get(name)) is not None:
                 old = next(o for b, o in zip(blocks, before, strict=True) if b is block_of(array))
                 assert untouched(array, old), f"{self.op} wrote beside {name}"
+
+    def __str__(self) -> str:
+        """The operation, shapes of the operands that it has, which others could be there, and the numbers that are not
+        0.
+        """
+        has = [f"{name} {'×'.join(map(str, array.shape))}" for name, array in self.arrays.items() if array is not None]
+        lacks = [name for name, array in self.arrays.items() if array is None]
+        numbers = [f"{name} {_spelled(name, number)}" for name, number in self.numbers.items() if number]
+        return f"{self.op} with {', '.join(has)}; without {', '.join(lacks) or 'nothing'}; {', '.join(numbers)}"
 
     @property
     def results(self) -> tuple[str, ...]:
@@ -204,6 +217,13 @@ class Step:
             for axis in range(6 if name in VIEWS else 0):
                 target.shape[axis] = array.shape[axis]
                 target.stride[axis] = array.strides[axis] // array.itemsize
+
+
+def _spelled(name: str, number: Any) -> Any:
+    """A number as the enumeration that shares its field's name has it; `mode` means something else to every
+    operation.
+    """
+    return _ENUMERATIONS[name].elements[number].removeprefix("DTD_") if name in _ENUMERATIONS else number
 
 
 def vector(values: Array) -> Array:

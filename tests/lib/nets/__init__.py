@@ -1,6 +1,7 @@
 """Networks with random weights as plain layer lists, shared by tests and benchmarks.
 
-The published ones take an image size and a divisor of their widths; at their defaults they are the real thing.
+The published ones take an image size and a divisor of their widths, the deepest also how many layers a block has; at
+their defaults they are the real thing.
 """
 
 from collections.abc import Callable
@@ -21,7 +22,7 @@ SMALL: dict[str, Callable[..., Net]] = {  # quick enough for the float64 oracle;
     "googlenet": partial(googlenet, 64, 8, 10),
     "resnet50": partial(resnet50, 32, 8, 10),
     "resnext": partial(resnext, 32, 8, 10),
-    "densenet121": partial(densenet121, 32, 8, 10),
+    "densenet121": partial(densenet121, 32, 8, 10, (2, 3, 4, 2)),
     "mobilenet_v2": partial(mobilenet_v2, 32, 8, 10),
     "squeeze_excite": partial(squeeze_excite, 12, 4),
     "shufflenet": partial(shufflenet, 16, 4),

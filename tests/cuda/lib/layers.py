@@ -105,10 +105,13 @@ class World:
         return self.constants[key][1]
 
     def run(self, precision: str = "float32", multiprocessors: int = 10**9) -> list[Any]:
-        """Run the steps emitted; returns their launches."""
+        """Run the steps emitted; returns their launches.  What is printed, pytest shows of tests that fail."""
         plan: Any = SimpleNamespace(n=self.n, t=self.t)
         done = []
         for step in self.lowering.steps:
+            has = {name for name, value in vars(step).items() if isinstance(value, (View, Weights, np.ndarray))}
+            numbers = f"mode {step.mode}, {step.weight_map}, {step.activation[0]}"
+            print(f"{precision}: {step.op} with {', '.join(sorted(has))}; {numbers}")
             for launch in contraction.launches(step, plan, self.address_of, precision, multiprocessors):
                 emulation.run(launch, self.memory)
                 done.append(launch)

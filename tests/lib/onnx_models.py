@@ -10,6 +10,8 @@ import onnxruntime
 from onnx import numpy_helper, parser
 
 IMAGE = "float[N,4,9,10] x"
+K9 = "float[6,4,3,3] w, float[6] b"  # of a convolution
+NORM = "float[4] g, float[4] b, float[4] m, float[4] v"  # of a BatchNormalization
 
 
 def model(

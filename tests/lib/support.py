@@ -8,7 +8,7 @@ import numpy as np
 import dtdfast as dtd
 import explicit
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 def normal(rng, *shape):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from .builder import Bias, Builder, Net, channels
 
-# of a residual branch's last BatchNorm: the sum's variance grows by a sixth per block instead of doubling
-BRANCH_GAIN = 0.4
+BRANCH_GAIN = (
+    0.4  # of a residual branch's last BatchNorm: the sum's variance grows by a sixth per block instead of doubling
+)
 
 
 def resnet50(
@@ -57,8 +58,9 @@ def _bottlenecks(
 
 
 def densenet121(
-    size: int = 224, divisor: int = 1, n_classes: int = 1000, *, seed: int | None = 0, bias: Bias = "random"
-) -> Net:
+    size: int = 224, divisor: int = 1, n_classes: int = 1000, blocks: tuple[int, ...] = (6, 12, 24, 16), *,
+    seed: int | None = 0, bias: Bias = "random",
+) -> Net:  # fmt: skip
     """DenseNet-121: BatchNorms that read a Concat, so that most cannot fold."""
     b = Builder((3, size, size), seed, bias)
     growth = 32 // divisor
@@ -66,7 +68,6 @@ def densenet121(
     b.batch_norm()
     b.relu()
     b.max_pool(3, stride=2, padding=1)
-    blocks = (6, 12, 24, 16)
     for stage, layers in enumerate(blocks):
         features = b.last
         for _ in range(layers):

@@ -10,7 +10,7 @@ import numpy as np
 
 import kernel_reference as ref
 from kernel_checks import LAYOUTS
-from kernel_steps import Kernels, pack_dense, place, vector
+from kernel_steps import Kernels, Step, lib, pack_dense, place, vector
 
 SIZES = (1, 2, 3, 7, 15, 16, 17, 31, 33, 65)
 
@@ -147,3 +147,62 @@ def some_layer(kernels: Kernels, kind: str, seed: int) -> Taps:
         groups=groups,
         **common,
     )
+
+
+def taps_step(
+    layer: Taps, weight_map: str, multiplier: str, accumulate: bool, repeat: int, scatter: bool
+) -> tuple[Step, Any, Any]:
+    """A TAPS_* (or SCATTER_LINEAR) step, its expected result and the size of its terms."""
+    kernels, step = layer.kernels, bare_taps_step(layer, weight_map, multiplier, accumulate, repeat, scatter)
+
+    out, m, scale = (step.arrays[name] for name in ("out", "m", "scale"))
+    total, size = layer.sums(weight_map, 0.25)
+    factor = 1.0 if m is None else ref.MULTIPLIERS[multiplier](np.repeat(m.astype(kernels.wide), repeat, 0))
+    factor = factor if scale is None else factor * scale.astype(kernels.wide)
+    base = out.astype(kernels.wide) if accumulate else 0.0
+    return step, base + factor * total, np.abs(base) + np.abs(factor) * size
+
+
+def bare_taps_step(layer: Taps, weight_map: str, multiplier: str, accumulate: bool, repeat: int, scatter: bool) -> Step:
+    """The step alone, where no reference is needed."""
+    kernels, rng, shape = layer.kernels, layer.rng, layer.shape
+    m = kernels.normal(rng, shape[0] // repeat, *shape[1:])
+    m.reshape(-1)[::7] = 0
+    start = kernels.normal(rng, *shape)
+    scale = (
+        None
+        if scatter or rng.random() < 0.5
+        else kernels.dtype(0.5) + kernels.uniform(rng, *layer.count)[None, None, ..., None]
+    )
+    arrays = {
+        **layer.operands(),
+        "out": layer.place(start),
+        "m": None
+        if multiplier == "M_NONE"
+        else layer.place(m, LAYOUTS["channels first" if rng.random() < 0.3 else "channels last"]),
+        "scale": None if scale is None else np.broadcast_to(place(scale), shape),
+    }
+    if scatter:  # its rows are the columns of the layer's weights
+        arrays["weight"] = vector(np.ascontiguousarray(layer.weight[:, :, 0].T))
+    numbers = {
+        **layer.numbers(), "weight_map": getattr(lib, f"DTD_{weight_map}"), "gamma": 0.25,
+        "mode": getattr(lib, f"DTD_{multiplier}"),
+        "accumulate": int(accumulate), "repeat": repeat,
+    }  # fmt: skip
+    return Step("SCATTER_LINEAR" if scatter else f"TAPS_{layer.kind}", arrays, numbers)
+
+
+def named_layer(
+    kernels: Kernels, rng: np.random.Generator, c_in: int, c_out: int, x_size: tuple[int, ...], kernel: tuple[int,
+    ...], *, stride: int = 1,
+    dilation: int = 1, before: int = 0, after: int = 0, groups: int = 1,
+) -> Taps:  # fmt: skip
+    """A layer of cases/layers.py that is no transposed one, of two samples; x ends with the last pixel's place."""
+    wide = [s > 1 for s in x_size]
+    reach = [dilation * (k - 1) for k in kernel]
+    count = [
+        (s + before + after - r - 1) // stride + 1 if w else 1 for s, r, w in zip(x_size, reach, wide, strict=True)
+    ]
+    steps = [stride if w else 1 for w in wide]
+    taps = product(*(range(-before, r + 1 - before, dilation) if w else (0,) for r, w in zip(reach, wide, strict=True)))
+    return Taps("DENSE", kernels, rng, 2, c_in, c_out, groups, tuple(count), tuple(steps), tuple(taps))  # type: ignore[arg-type]

@@ -1,6 +1,6 @@
 """The code of docs/trust.md: run it, and compare what it prints with what the page says it prints.
 
-python tests/tutorial.py --write      writes the page's outputs anew (all of them where SqueezeNet's file is there)
+python tests/lib/tutorial.py --write      writes the page's outputs anew (all of them where SqueezeNet's file is there)
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "trust.md"
 FOLDER = ROOT.parent / "shared" / "data"
 MODEL, LABELS = FOLDER / "squeezenet1_1.onnx", FOLDER / "imagenet_labels.txt"

@@ -110,7 +110,7 @@ class Case:
     n_words: int | None = None
     at: tuple[int, ...] = (3,)
     full: tuple[int, ...] = (1, 3, 224, 224)  # what times are measured on
-    sibling: bool = False  # the operations of another case: one exporter is enough to test
+    sibling: bool = False  # the operations of another case: ONNX files are tested in the long form alone
 
     def module(self, narrow: bool = False) -> nn.Module:
         torch.manual_seed(0)
@@ -143,7 +143,7 @@ CASES = {
     "vgg16": _vgg(tv.vgg16, sibling=True),
     "vgg16_bn": _vgg(tv.vgg16_bn),
     "resnet18": _images(tv.resnet18, 64),
-    "resnet50": _images(tv.resnet50, 64),
+    "resnet50": _images(tv.resnet50, 64, sibling=True),
     "resnet101": _images(tv.resnet101, 32, sibling=True),
     "resnext50": _images(tv.resnext50_32x4d, 64),
     "wide_resnet50": _images(tv.wide_resnet50_2, 32, sibling=True),
@@ -154,7 +154,7 @@ CASES = {
     "squeezenet1_1": _images(tv.squeezenet1_1, 64),
     "mobilenet_v2": _images(tv.mobilenet_v2, 64),
     "mobilenet_v3_small": _images(tv.mobilenet_v3_small, 64),
-    "mnasnet1_0": _images(tv.mnasnet1_0, 64),
+    "mnasnet1_0": _images(tv.mnasnet1_0, 64, sibling=True),
     "shufflenet_v2": _images(tv.shufflenet_v2_x1_0, 64),
     "efficientnet_b0": _images(tv.efficientnet_b0, 64),
     "regnet_y_400mf": _images(tv.regnet_y_400mf, 64),
