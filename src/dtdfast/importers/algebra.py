@@ -180,4 +180,7 @@ def chosen(add: Add, mask: Array, a: Value | Array, b: Value | Array, n_batch: i
     return scaled(add, total(add, *parts) if len(parts) > 1 else parts[0], 1.0, shift)
 
 
-FILLS = "it fills in infinity or NaN, as masks before a softmax do; explain the part before or after it as a network of its own"
+FILLS = (
+    "it fills in infinity or NaN, as masks before a softmax do; explain the part before or after it as a network of "
+    "its own"
+)
