@@ -20,11 +20,12 @@ from .account import Account
 from .layers import Layer
 from .plan import units as U
 from .plan.domain import take
-from .rules import Share
+from .rules import Share, conserves
 from .show import OneLine, preformatted
 
 CAUSES = ("bias", "stabilizer", "zero denominator", "surplus", "constant")
-"""What absorbs relevance: the bias in a denominator, ε, d = 0, αβ or a doubling add (negative: it grew), padding and Constants."""
+"""What absorbs relevance: the bias in a denominator; ε; d = 0; coefficients, or an Add, that hand on less than came (negative: more);
+padding and Constants."""
 
 NARROW = {"tf32": 2.0**-11, "bfloat16": 2.0**-8, "mixed": 2.0**-8}
 """Unit roundoff of the precisions with narrow operands."""
@@ -195,6 +196,7 @@ def _neuron(account: Account, unit: U.Neuron, r: Vector) -> tuple[dict[str, Vect
     absorbed = {cause: np.zeros(r.shape) for cause in CAUSES}
     size = np.zeros(r.shape)
     selected_any = np.zeros(r.shape, bool)
+    given = np.zeros(r.shape)  # the coefficients' sum
     d_of = []
     for a in account.shares:
         plain = a.terms.astype(np.float64) + a.bias
@@ -204,6 +206,7 @@ def _neuron(account: Account, unit: U.Neuron, r: Vector) -> tuple[dict[str, Vect
         d = plain + stabiliser
         chosen = _selected(share, account.y, r)
         selected_any |= chosen
+        given += np.where(chosen, share.coefficient, 0.0)
         coefficient: Any = share.coefficient
         if share.coefficient < 0:  # of αβ: where there is no negative term, β is not taken from anywhere
             empty = np.broadcast_to(a.terms == 0, r.shape)
@@ -218,6 +221,8 @@ def _neuron(account: Account, unit: U.Neuron, r: Vector) -> tuple[dict[str, Vect
         absorbed["zero denominator"] += np.where(chosen & (d == 0), coefficient * r, 0)
         size += np.abs(s) * (a.magnitude + np.abs(a.bias) + np.abs(stabiliser))
     absorbed["zero denominator"] += np.where(selected_any, 0, r)
+    if not (row.by_sign or conserves(row.shares)):  # a rule that hands on more or less than came
+        absorbed["surplus"] += np.where(selected_any & (np.abs(given - 1) > 1e-12), (1 - given) * r, 0)
     return {c: v.reshape(n, -1).sum(axis=1) for c, v in absorbed.items() if v.any()}, size.reshape(n, -1).sum(axis=1)
 
 

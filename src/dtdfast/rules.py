@@ -26,22 +26,69 @@ X, X_POS, X_NEG, X_ONE, X_ABOVE_LOW, X_BELOW_HIGH, X_ABS = "x", "x+", "x-", "1",
 W, W_POS, W_NEG, W_SQUARE, W_ONE, W_ABS, W_GAMMA_POS, W_GAMMA_NEG = "w", "w+", "w-", "w2", "1", "|w|", "w+g.w+", "w+g.w-"
 
 PRODUCT_FORM = frozenset((X, X_POS, X_NEG))
+OF_RULES = {  # the maps that a rule may name, and those that need a box
+    "x": (X, X_POS, X_NEG, X_ONE, X_ABOVE_LOW, X_BELOW_HIGH),
+    "w": (W, W_POS, W_NEG, W_SQUARE, W_ONE, W_ABS, W_GAMMA_POS, W_GAMMA_NEG),
+}
+BOXED = (X_ABOVE_LOW, X_BELOW_HIGH)
+DEGREES = {W_ONE: 0, W_SQUARE: 2}
+"""How weight maps scale, wm(s·w) = s^degree·wm(w) for s > 0; others: 1.  A pool divides a sum of terms once, so they must agree."""
+SELECTS = ("all", "y>0", "y<0")
+WITH_Y = {(X, W_POS), (X_POS, W_POS), (X_NEG, W_NEG)}  # products that are ≥ 0, (X, W_POS) where x ≥ 0
+AGAINST_Y = {(X_POS, W_NEG), (X_NEG, W_POS)}
 
 
 @dataclass(frozen=True)
 class Term:
+    """One product in(x_i)·wm(w_ij) of a rule's numerator.
+
+    Parameters
+    ----------
+    x : {"x", "x+", "x-", "1", "x-low", "x-high"}
+        The input map: x, max(x, 0), min(x, 0), 1, x − low, x − high.  The last two need the box of a `ZBox` or a subclass of it.
+    w : {"w", "w+", "w-", "w2", "1", "|w|", "w+g.w+", "w+g.w-"}
+        The weight map: w, max(w, 0), min(w, 0), w², 1, |w|, w + γ max(w, 0), w + γ min(w, 0), with γ the rule's field `gamma` (0 where
+        it has none).  "1" is 1 for every tap that lies inside the input, whatever its weight.
+    """
+
     x: str
     w: str
 
 
 @dataclass(frozen=True)
 class Share:
-    """Terms over one denominator; `select` is the sign of y_j at which it holds, `bias` the weight map of the bias in it."""
+    """A sum of terms over one denominator: n_ij = Σ_terms in(x_i)·wm(w_ij), d_j = Σ_i n_ij + bias + stabilizer·sgn.
+
+    Parameters
+    ----------
+    terms : tuple of Term
+        What is summed.  The same terms stand in the numerator and in the denominator.
+    coefficient : float, default 1.0
+        A factor of the fraction n_ij / d_j, such as α and −β.
+    select : {"all", "y>0", "y<0"}, default "all"
+        The outputs j for which this share is taken, by the sign of their value y_j before the activation.
+    bias : str, optional
+        The weight map of the bias in the denominator (as `Term.w`); None leaves the bias out.  A rule does not set it in `Rule.shares`:
+        `Rule.row` does, by the rule's field `bias`.
+    """
 
     terms: tuple[Term, ...]
     coefficient: float = 1.0
-    select: str = "all"  # "all", "y>0", "y>=0", "y<0"
+    select: str = "all"
     bias: str | None = None
+
+
+def conserves(shares: tuple[Share, ...]) -> bool:
+    """Whether every share holds for every output, and their coefficients sum to 1."""
+    coefficients = [share.coefficient for share in shares]
+    return all(share.select == "all" for share in shares) and abs(sum(coefficients) - 1) <= 1e-12 * max(1.0, *map(abs, coefficients))
+
+
+BY_SIGN = (
+    Share((Term(X_POS, W_POS), Term(X_NEG, W_NEG)), select="y>=0"),
+    Share((Term(X_POS, W_NEG), Term(X_NEG, W_POS)), select="y<0"),
+)
+"""The shares of `ZPlusBySign`, the only ones that select "y>=0": with the bias they make up y, so one factor serves both."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +114,16 @@ class Row:
     @property
     def by_sign(self) -> bool:
         """Whether every neuron takes one of two shares, whose sums with its bias make up y."""
-        return [share.select for share in self.shares] == ["y>=0", "y<0"]
+        return self.shares == BY_SIGN
+
+    @property
+    def splits(self) -> bool:
+        """Whether the first share sums the products of y's sign, and a second one, if there is one, those of the other sign."""
+        if self.by_sign:
+            return True
+        first, *others = [{(term.x, term.w) for term in share.terms} for share in self.shares]
+        plain = all(share.bias is None for share in self.shares) and conserves(self.shares)
+        return plain and len(others) < 2 and first <= WITH_Y and all(other <= AGAINST_Y for other in others)
 
     @property
     def product_form(self) -> bool:
@@ -125,11 +181,34 @@ class Rule:
     def row(self, convention: Convention) -> Row:
         """The rule under a convention."""
         bias = self.bias or convention.biases.get(self.name) or next(iter(self.biases))
-        shares = tuple(Share(s.terms, s.coefficient, s.select, b) for s, b in zip(self.shares(convention), self.biases[bias], strict=False))
+        given = self._checked(self.shares(convention), self.biases[bias])
+        shares = tuple(Share(s.terms, s.coefficient, s.select, b) for s, b in zip(given, self.biases[bias], strict=False))
         stabilizer = self.stabilizer
         if stabilizer is None:
             stabilizer = convention.epsilon if isinstance(self, Epsilon) else convention.stabilizer
         return Row(str(self), shares, stabilizer, getattr(self, "gamma", 0.0), getattr(self, "fallback", False))
+
+    def _checked(self, shares: tuple[Share, ...], biases: tuple[str | None, ...]) -> tuple[Share, ...]:
+        """What `shares` and `biases` of a rule give, refused where an executor could not follow it."""
+        if not shares or not all(isinstance(share, Share) and share.terms for share in shares):
+            raise RuleError(f"{self.name}.shares: expected a tuple of at least one Share, each with at least one Term, got {shares!r}")
+        if len(biases) < len(shares):
+            raise RuleError(f"{self.name}.biases: {biases!r} has {len(biases)} weight maps, expected one for each of {len(shares)} shares")
+        for share in shares:
+            if share.select not in SELECTS and shares != BY_SIGN:
+                raise RuleError(f"{self.name}.shares: select is {share.select!r}, expected one of {', '.join(SELECTS)}")
+            if len({DEGREES.get(term.w, 1) for term in share.terms}) > 1:
+                raise RuleError(f"{self.name}.shares: terms of one Share must have weight maps of one degree (w2: 2, 1: 0, others: 1)")
+            for term in share.terms:
+                for key, maps in OF_RULES.items():
+                    if getattr(term, key) not in maps:
+                        raise RuleError(f"{self.name}.shares: {term} has {key}={getattr(term, key)!r}, expected one of {', '.join(maps)}")
+                if term.x in BOXED and not isinstance(self, ZBox):
+                    raise RuleError(f"{self.name}.shares: {term} needs the box of the layer's input; make the rule a subclass of ZBox")
+        for weight_map in biases:
+            if weight_map is not None and weight_map not in OF_RULES["w"]:
+                raise RuleError(f"{self.name}.biases: {weight_map!r} is not one of {', '.join(OF_RULES['w'])}")
+        return shares
 
     def __str__(self) -> str:
         return self.name
@@ -158,10 +237,7 @@ class ZPlusBySign(Rule):
     biases: ClassVar[dict[str, tuple[str | None, ...]]] = {"none": (None, None)}
 
     def shares(self, convention: Convention) -> tuple[Share, ...]:
-        return (
-            Share((Term(X_POS, W_POS), Term(X_NEG, W_NEG)), select="y>=0"),
-            Share((Term(X_POS, W_NEG), Term(X_NEG, W_POS)), select="y<0"),
-        )
+        return BY_SIGN
 
 
 @dataclass(frozen=True)

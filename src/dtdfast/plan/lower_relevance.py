@@ -142,10 +142,11 @@ class RelevanceLowering:
                 self.emit(Step("DIVIDE", unit, View(s), View(r), m=View(factor), mode=mode, repeat=self.t))
             for part, term in pairs:
                 self.scatter(part, term, s, row.gamma)
-        if unit.half and not any(unit.parts[k].terms[0] for k in range(len(unit.parts))):  # nothing to share by: the ledger says so
-            for source in {t.index: t for t in unit.sources if t.wanted}.values():
-                out, accumulate = self.sink(source)
-                self.emit(Step("MOVE", unit, View(out), bound=self.forward.constant([0.0]), accumulate=accumulate))
+        shared = {p.source.index for p in unit.parts if any(p.terms)}
+        for source in {p.source.index: p.source for p in unit.parts if p.source.wanted}.values():
+            if source.index not in shared and source.index not in self.relevances:  # no term there, of x⁻ where x ≥ 0 for example
+                out, _ = self.sink(source)
+                self.emit(Step("MOVE", unit, View(out), bound=self.forward.constant([0.0])))
 
     def scatter(self, part: U.Part, term: Term, s: Buffer, gamma: float) -> None:
         """r_in[i] (+)= in(x_i) · Σ_j wm(w_ij) s_j (without x in the c form)."""
