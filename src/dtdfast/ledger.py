@@ -40,7 +40,25 @@ def total(values: NDArray[Any]) -> Vector:
 
 @dataclass
 class Row(OneLine):
-    """One unit of the plan: relevance that came (on its outputs), that went (to its inputs), and what it absorbed.  Arrays (n,)."""
+    """The account of one step of the plan: a layer of neurons, a pool, or another thing that relevance passes.
+
+    Attributes
+    ----------
+    entries : tuple of int
+        The positions of its entries in the list.
+    title : str
+        Their names.
+    rule : str
+        The rule.
+    came : ndarray of shape (n,)
+        The relevance on its outputs.
+    went : ndarray of shape (n,)
+        The relevance that it handed to its inputs.
+    absorbed : dict of str to ndarray of shape (n,)
+        What it absorbed, by cause; negative where it handed on more than came.
+    bound : ndarray of shape (n,)
+        The bound on rounding errors.
+    """
 
     entries: tuple[int, ...]
     title: str
@@ -52,7 +70,7 @@ class Row(OneLine):
 
     @property
     def residual(self) -> Vector:
-        """Went − (came − absorbed): rounding alone if every kernel is right."""
+        """went − (came − absorbed): rounding only, if every kernel is right."""
         return self.went - (self.came - sum(self.absorbed.values(), np.zeros_like(self.came)))
 
     @property
@@ -63,12 +81,22 @@ class Row(OneLine):
 
 @dataclass
 class Ledger:
-    """Rows from the output down, and the totals.
+    """The account of the relevance in every layer, from the output down; prints as a table.
 
     Attributes
     ----------
     rows : list of Row
-    start, end : (n,) relevance that entered, and that arrived at the input (or at `stop`)
+        One per layer of neurons and per other step that relevance passes.
+    start : ndarray of shape (n,)
+        The relevance that entered.
+    end : ndarray of shape (n,)
+        The relevance that arrived at the input, or at the entry `stop`.
+
+    Notes
+    -----
+    Every rule is R_i = Σ_j n_ij R_j / d_j. With κ_j = Σ_i n_ij / d_j a layer absorbs Σ_j (1 − κ_j) R_j exactly. This is computed from the
+    κ_j, cause by cause, and not as a difference of sums. The causes are the bias in a denominator, the stabiliser, a zero denominator,
+    surplus (coefficients that do not sum to 1, or an Add that gives all relevance to every operand), and constants.
     """
 
     rows: list[Row]
@@ -77,7 +105,20 @@ class Ledger:
 
     @classmethod
     def join(cls, blocks: list[list[Row]], start: Vector, end: Vector) -> Ledger:
-        """One ledger from those of consecutive blocks of samples."""
+        """One ledger from those of consecutive blocks of samples.
+
+        Parameters
+        ----------
+        blocks : list of list of Row
+            The rows of each block.
+        start, end : ndarray of shape (n,)
+            The totals of all samples.
+
+        Returns
+        -------
+        Ledger
+            That of all samples.
+        """
         rows = []
         for parts in zip(*blocks, strict=True):
             first = parts[0]
@@ -89,22 +130,23 @@ class Ledger:
 
     @property
     def absorbed(self) -> dict[str, Vector]:
-        """Per cause, over all layers."""
+        """What all layers absorbed, by cause, as arrays of shape (n,)."""
         zero = np.zeros_like(self.start)
         return {cause: sum((r.absorbed[cause] for r in self.rows if cause in r.absorbed), zero) for cause in CAUSES}
 
     @property
     def residual(self) -> Vector:
-        """End − (start − absorbed)."""
+        """end − (start − absorbed), of shape (n,)."""
         return self.end - (self.start - sum(self.absorbed.values(), np.zeros_like(self.start)))
 
     @property
     def bound(self) -> Vector:
+        """The sum of the bounds of all rows, of shape (n,)."""
         return sum((r.bound for r in self.rows), np.zeros_like(self.start))
 
     @property
     def closed(self) -> bool:
-        """Whether the account closes: every row's residual, and the whole's, lies within its bound."""
+        """Whether the account closes: the residual of every row, and that of the whole, lies within its bound."""
         return all(r.closed for r in self.rows) and bool((np.abs(self.residual) <= self.bound).all())
 
     def __repr__(self) -> str:

@@ -13,12 +13,18 @@ if TYPE_CHECKING:
 
 
 class Report(OneLine):
-    """Base of the results; a subclass gives `header`, `rows` and `reading`."""
+    """The base of results: they print as a table with one sentence of reading, and a subclass gives `header`, `rows` and `reading`."""
 
     header: tuple[str, ...] = ()
 
     def rows(self) -> list[tuple[str, ...]]:
-        """The table's cells below the header."""
+        """The table's cells below the header.
+
+        Returns
+        -------
+        list of tuple of str
+            One tuple per row.
+        """
         raise NotImplementedError
 
     @property
