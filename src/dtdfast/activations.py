@@ -52,7 +52,7 @@ class ReLU(Layer):
 
     Parameters
     ----------
-    inputs, name
+    inputs, name : optional
         As in `Layer`.
     """
 
@@ -81,7 +81,7 @@ class Activation(Layer):
         The numbers in the formulas above; by default those of the kind in `dtdfast.layers.ACTIVATIONS`.
     slopes : array_like, optional
         Of "prelu" alone, which needs them: one slope per channel (axis 1), or one per element of a sample.
-    inputs, name
+    inputs, name : optional
         As in `Layer`.
 
     Raises
@@ -129,6 +129,17 @@ class Activation(Layer):
             self._array("slopes", (1, 2, 3, 4, 5))
 
     def slopes_for(self, rank: int) -> Array:
-        """A prelu's slopes, ready to meet samples with so many axes."""
+        """The slopes of a prelu, of a shape that broadcasts against samples.
+
+        Parameters
+        ----------
+        rank : int
+            The number of axes of a sample.
+
+        Returns
+        -------
+        ndarray
+            One slope per channel or element.
+        """
         assert self.slopes is not None
         return self.slopes.reshape(-1, *(1,) * (rank - 1)) if self.slopes.ndim == 1 else self.slopes

@@ -34,7 +34,7 @@ class Linear(Layer):
         b.
     axis : int, default -1
         The axis of x that has n_in elements, the batch axis counted.
-    inputs, name
+    inputs, name : optional
         As in `Layer`.
     """
 
@@ -88,7 +88,7 @@ class Conv(_Convolution):
         The distance between the kernel's taps.
     groups : int, default 1
         The number of groups of channels.
-    inputs, name
+    inputs, name : optional
         As in `Layer`.
 
     Raises
@@ -129,7 +129,7 @@ class ConvTranspose(_Convolution):
         The distance between the kernel's taps.
     groups : int, default 1
         The number of groups of channels.
-    inputs, name
+    inputs, name : optional
         As in `Layer`.
 
     Raises
@@ -158,7 +158,7 @@ class Embedding(Layer):
     ----------
     weight : array_like of shape (n_words, n_features)
         One vector per row.
-    inputs, name
+    inputs, name : optional
         As in `Layer`.
     """
 
@@ -183,7 +183,7 @@ class Softmax(Layer):
         The axis, the batch axis counted.
     log : bool, default False
         Whether to take the logarithm.
-    inputs, name
+    inputs, name : optional
         As in `Layer`.
     """
 
@@ -201,7 +201,7 @@ class Dropout(Layer):
 
     Parameters
     ----------
-    inputs, name
+    inputs, name : optional
         As in `Layer`.
     """
 
@@ -244,7 +244,7 @@ class MaxPool(_Pool):
     ceil_mode : bool, default False
         Whether the last window may reach beyond the padded input. A window that would start beyond the input plus its left padding is left
         out.
-    inputs, name
+    inputs, name : optional
         As in `Layer`.
     """
 
@@ -274,7 +274,7 @@ class AvgPool(_Pool):
         out.
     count_include_pad : bool, default True
         Whether the mean is over the padded window; else it is over the elements of the input in it.
-    inputs, name
+    inputs, name : optional
         As in `Layer`.
     """
 
@@ -302,7 +302,7 @@ class SumPool(_Pool):
     ceil_mode : bool, default False
         Whether the last window may reach beyond the padded input. A window that would start beyond the input plus its left padding is left
         out.
-    inputs, name
+    inputs, name : optional
         As in `Layer`.
     """
 
@@ -319,7 +319,7 @@ class GlobalAvgPool(Layer):
 
     Parameters
     ----------
-    inputs, name
+    inputs, name : optional
         As in `Layer`.
     """
 
@@ -341,7 +341,7 @@ class BatchNorm(Layer):
         By default 1 and 0.
     eps : float, default 1e-5
         A number that keeps the square root from 0.
-    inputs, name
+    inputs, name : optional
         As in `Layer`.
 
     Raises
@@ -379,7 +379,7 @@ class Scale(Layer):
     scale, shift : array_like
         Arrays of one axis are per channel (axis 1); arrays of more axes broadcast against one sample, with sizes of 1 or the sample's. No
         shift by default.
-    inputs, name
+    inputs, name : optional
         As in `Layer`.
     """
 
@@ -406,7 +406,7 @@ class Preparation(Layer):
     ----------
     scale, shift : array_like of shape (c,)
         The scaler's numbers. No shift by default.
-    inputs, name
+    inputs, name : optional
         As in `Layer`.
     """
 
@@ -435,7 +435,7 @@ class LRN(Layer):
         The exponent.
     k : float, default 1.0
         The constant, more than 0.
-    inputs, name
+    inputs, name : optional
         As in `Layer`.
 
     Raises
@@ -469,7 +469,7 @@ class Add(Layer):
 
     Parameters
     ----------
-    inputs, name
+    inputs, name : optional
         As in `Layer`.
     """
 
@@ -485,7 +485,7 @@ class Mul(Layer):
 
     Parameters
     ----------
-    inputs, name
+    inputs, name : optional
         As in `Layer`.
     """
 
@@ -500,7 +500,7 @@ class Concat(Layer):
     ----------
     axis : int, default 1
         The axis. The batch axis counts, and is refused.
-    inputs, name
+    inputs, name : optional
         As in `Layer`.
     """
 
@@ -520,7 +520,7 @@ class Flatten(Layer):
 
     Parameters
     ----------
-    inputs, name
+    inputs, name : optional
         As in `Layer`.
     """
 
@@ -533,7 +533,7 @@ class Reshape(Layer):
     ----------
     shape : sequence of int
         The shape of one sample, without the batch axis. One size may be −1, which stands for what is left.
-    inputs, name
+    inputs, name : optional
         As in `Layer`.
 
     Raises
@@ -558,7 +558,7 @@ class Permute(Layer):
     ----------
     order : sequence of int
         Each axis once. The batch axis counts, and stays first.
-    inputs, name
+    inputs, name : optional
         As in `Layer`.
 
     Raises
@@ -591,7 +591,7 @@ class Slice(Layer):
         The end, which is left out; by default the axis's end.
     step : int, default 1
         The step, at least 1.
-    inputs, name
+    inputs, name : optional
         As in `Layer`.
     """
 
@@ -618,7 +618,7 @@ class Pad(Layer):
         The number of elements, one number, one per spatial axis, or pairs.
     value : float, default 0.0
         The value of these elements.
-    inputs, name
+    inputs, name : optional
         As in `Layer`.
     """
 
@@ -638,7 +638,7 @@ class Upsample(Layer):
     ----------
     factor : int or sequence of int
         The factor, one number or one per spatial axis.
-    inputs, name
+    inputs, name : optional
         As in `Layer`.
     """
 

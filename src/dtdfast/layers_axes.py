@@ -25,7 +25,7 @@ class Constant(Layer):
     ----------
     value : array_like
         The values, of one sample's shape: without the batch axis, with at least one axis.
-    inputs, name
+    inputs, name : optional
         As in `Layer`.
     """
 
@@ -51,7 +51,7 @@ class Reduce(Layer):
         The axes that are reduced. The batch axis counts, and cannot be reduced; negative numbers count from the end.
     keepdims : bool, default False
         Whether the reduced axes stay, with size 1.
-    inputs, name
+    inputs, name : optional
         As in `Layer`.
 
     Raises
@@ -81,7 +81,7 @@ class Gather(Layer):
         The places along the axis; negative numbers count from the end.
     axis : int
         The axis. The batch axis counts, and is refused.
-    inputs, name
+    inputs, name : optional
         As in `Layer`.
     """
 
@@ -101,7 +101,7 @@ class Expand(Layer):
     ----------
     shape : sequence of int
         The shape of one sample of the result, without the batch axis. It differs from the input's only where the input has size 1.
-    inputs, name
+    inputs, name : optional
         As in `Layer`.
 
     Raises
@@ -129,7 +129,7 @@ class Resample(Layer):
     ----------
     weights : sequence of array_like or None
         One matrix of shape (size after, size before) per spatial axis; None leaves the axis as it is.
-    inputs, name
+    inputs, name : optional
         As in `Layer`.
 
     Raises

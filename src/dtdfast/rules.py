@@ -410,7 +410,7 @@ class ZBox(OneLine, Rule):
 
 @dataclass(frozen=True)
 class Zero(Rule):
-    """LRP-0: n_ij = x_i w_ij, and d_j = y_j if the bias is in the denominator.
+    """LRP-0: n_ij = x_i w_ij, and d_j = y_j if the bias is in the denominator [1]_.
 
     On networks of linear layers, ReLUs and max-pools it equals gradient × input.
 
@@ -436,7 +436,7 @@ class Zero(Rule):
 
 @dataclass(frozen=True)
 class Epsilon(Zero):
-    """LRP-ε: n_ij = x_i w_ij and d_j = y_j + ε·sgn(y_j), which absorbs relevance where y_j is small.
+    """LRP-ε: n_ij = x_i w_ij and d_j = y_j + ε·sgn(y_j), which absorbs relevance where y_j is small [1]_.
 
     Parameters
     ----------
@@ -529,7 +529,7 @@ class Gamma(Rule):
 
 @dataclass(frozen=True)
 class AlphaBeta(Rule):
-    """LRP-αβ: α (x_i w_ij)⁺ / Σ_i (x_i w_ij)⁺ − β (x_i w_ij)⁻ / Σ_i (x_i w_ij)⁻, with α − β = 1.
+    """LRP-αβ: α (x_i w_ij)⁺ / Σ_i (x_i w_ij)⁺ − β (x_i w_ij)⁻ / Σ_i (x_i w_ij)⁻, with α − β = 1 [1]_.
 
     Parameters
     ----------
@@ -584,7 +584,7 @@ class AlphaBeta(Rule):
 
 @dataclass(frozen=True)
 class Flat(Rule):
-    """Flat: n_ij = 1, so every input of a neuron gets the same.
+    """Flat: n_ij = 1, so every input of a neuron gets the same [1]_.
 
     The inputs are those that meet a weight, so padding gets nothing.
 
