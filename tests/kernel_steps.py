@@ -67,8 +67,10 @@ class Kernels:
 def place(
     values: Array, order: tuple[int, ...] = (0, 2, 3, 4, 5, 1), frame: tuple[int, ...] = (0,) * 6, gap: int = 0, phase: int = 1
 ) -> Array:
-    """Copy a six-axis array into guarded memory: axes ordered `order` from slow to fast, `frame` zeros around d, h, w, the fastest axis
-    `gap` elements longer than needed, and `phase` elements between two along d, h, w (a phase of a strided product).
+    """Copy a six-axis array into guarded memory.
+
+    Its axes are ordered `order` from slow to fast, with `frame` zeros around d, h, w, the fastest axis `gap` elements longer than
+    needed, and `phase` elements between two along d, h, w (a phase of a strided product).
     """
     extent = np.ones(6, int)
     for axis in range(6):

@@ -22,6 +22,8 @@ PUBLIC = {  # modules without an __all__ of their own
 
 
 class Section(NamedTuple):
+    """A heading and the lines below it."""
+
     name: str
     lines: list[str]
 

@@ -1,5 +1,6 @@
-"""Few outputs of an x that is not mostly 0, along the pixels or the inputs: the same sums, to the bit, whether pixels have gaps or not, and
-as outputs among so many that vectors run along them.
+"""Few outputs of an x that is not mostly 0: vectors along the pixels or the inputs give the same bits as vectors along the outputs.
+
+So they do whether pixels have gaps or not.
 """
 
 from __future__ import annotations

@@ -20,6 +20,8 @@ KEPT = 2**30
 
 
 class Kept(Protocol):
+    """What a cache keeps: something of a known size."""
+
     @property
     def nbytes(self) -> int: ...
 

@@ -86,6 +86,8 @@ class HostSession(ABC):
 
 
 class OracleSession(HostSession):
+    """A session of the float64 reference."""
+
     def __init__(self, program: Program) -> None:
         from .oracle import Oracle
 

@@ -1,5 +1,4 @@
-"""The contraction kernel as machine code for sm_80 and sm_90: registers within what its blocks may use, nothing spilled, and the
-instructions that it is written for.
+"""The contraction kernel as machine code for sm_80 and sm_90: enough registers, nothing spilled, the instructions it is written for.
 
 The cost of a kernel in registers decides which tiles are in `contraction.EVEN` and `UNEVEN`, so this is a table: one row per unit,
 tile and direction.

@@ -158,10 +158,9 @@ def imported(model: Any, x: Any, arguments: tuple[Any, ...] = ()) -> Imported:
 
 
 def per_sample(model: Any, x: Any, arguments: tuple[Any, ...], entries: list[Any]) -> Iterator[tuple[Any, tuple[Any, ...], Any]]:
-    """The samples together, or one by one where tensors among the arguments of `forward` hold one row for each: every sample then has
-    a network of its own.
+    """The samples together, or one by one with a network each, where tensors among the arguments of `forward` hold one row per sample.
 
-    Which one it is the model itself tells: with tensors for all samples it gives a single sample another answer, or none.
+    The model itself tells which of the two: with tensors for all samples it gives a single sample another answer, or none.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Does the Taylor expansion at the root points mean anything for the network?
+"""Whether the Taylor expansion at the root points means anything for the network.
 
 Its terms speak for the network only if the root lies in the linear region of x: elsewhere the network is another affine function.
 Sixt & Landgraf (arXiv:2211.08425) showed that it usually does not.

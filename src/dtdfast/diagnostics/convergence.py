@@ -1,4 +1,4 @@
-"""Cosine similarity convergence: does what enters above still matter below?
+"""Cosine similarity convergence: whether what enters above still matters below.
 
 A chain of non-negative matrices converges to rank 1, so that the relevance that a z⁺ chain delivers points the same way whatever it began
 with (Sixt, Granz & Landgraf, arXiv:1912.09818, theorem 1 and sec. 4).

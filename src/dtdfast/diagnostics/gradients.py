@@ -1,4 +1,4 @@
-"""How far is a map from gradient × input?"""
+"""How far a map is from gradient × input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A certificate: how different can the maps of two outputs be at all?
+"""A certificate: how different the maps of two outputs can be at all.
 
 On a chain of dense layers whose messages share all relevance and none negative, R_i = Σ_j P_ij R_j with column-stochastic P, so that for
 relevances of equal sum TV(P R, P R') ≤ δ(P) TV(R, R') with Dobrushin's coefficient δ(P) = ½ max_jj' Σ_i |P_ij − P_ij'| (Dobrushin 1956).

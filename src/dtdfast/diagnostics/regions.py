@@ -1,4 +1,4 @@
-"""Do two points lie in one linear region of the network, and how far does the region of a point reach?"""
+"""Whether two points lie in one linear region of the network, and how far the region of a point reaches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a map depend on the class that it explains?"""
+"""Whether a map depends on the class that it explains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Region perturbation and pixel flipping: does the output fall when what a map calls relevant is taken away?"""
+"""Region perturbation and pixel flipping: whether the output falls when what a map calls relevant is taken away."""
 
 from __future__ import annotations
 
