@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import pytest
 import dtdfast as dtd
 import explicit
 import user_rules
-from dtdfast.rules import X_ABS
+from dtdfast.rules import OF_RULES, X_ABS
 from support import close, normal
 
 
@@ -93,6 +94,29 @@ def test_what_no_executor_could_follow_is_refused(shares, message, backend):
 
     with pytest.raises(dtd.RuleError, match=f"Wrong.*{message}"):
         dtd.explain([dtd.Linear(np.ones((2, 3)))], np.ones((1, 3)), rules=Wrong(), backend=backend)
+
+
+@pytest.mark.parametrize("weight_map", OF_RULES["w"])
+def test_every_weight_map_is_one_of_the_bias_too(weight_map, rng):
+    """As a neuron that is always 1 with the bias as its weight."""
+
+    @dataclass(frozen=True)
+    class Biased(dtd.Rule):
+        gamma: float = 0.5
+        biases: ClassVar[dict[str, tuple[str | None, ...]]] = {"none": (weight_map,)}
+
+        def shares(self, convention):
+            return (dtd.Share((term("1", weight_map),)),)
+
+    weight, bias, x = normal(rng, 3, 4), normal(rng, 3), normal(rng, 2, 4)
+    whole = dtd.Linear(np.concatenate([weight, bias[:, None]], axis=1))
+    rule = Biased(stabilizer=0.25)
+    start = normal(rng, 2, 3)
+    without = dtd.explain([whole], np.concatenate([x, np.ones((2, 1), np.float32)], axis=1), start, rules=rule, backend="oracle")[:, :4]
+    for backend in ("oracle", "cpu"):
+        explainer = dtd.Explainer([dtd.Linear(weight, bias)], rules=rule, backend=backend)
+        close(explainer.explain(x, start), without, backend)
+        assert explainer.ledger(x, start).closed
 
 
 def test_a_bias_of_no_weight_map_is_refused():
