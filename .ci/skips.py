@@ -16,7 +16,9 @@ skipped = [
     for case in ElementTree.parse(sys.argv[1]).iter("testcase")
     for skip in case.iter("skipped")
 ]
-unexpected = [(test, message) for test, message in skipped if not any(re.search(pattern, message) for pattern in ALLOWED)]
+unexpected = [
+    (test, message) for test, message in skipped if not any(re.search(pattern, message) for pattern in ALLOWED)
+]
 print(f"{len(skipped)} skipped, {len(unexpected)} of them without an accepted reason")
 for test, message in unexpected:
     print(f"  {test}: {message}")

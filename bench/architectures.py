@@ -1,11 +1,12 @@
 """Published architectures through from_torch and both ONNX exporters, as the table in docs/architectures.md.
 
-    python bench/architectures.py            # imports, checks, writes the table (minutes; times stay as they are in the file)
+    python bench/architectures.py            # imports, checks, writes the table (minutes; times stay)
     python bench/architectures.py --times    # measures the times too: leave the machine alone meanwhile
 
-Weights, biases and BatchNorm statistics are random and none is zero. *predict*: the largest difference from PyTorch over the three ways
-in, relative to the largest output. *maps*: Σ|difference| / Σ|R| between the ONNX imports and from_torch. Times are of one image at the
-published size, preset "dtd", against zennit's ZPlus without bias on every linear layer with its BatchNorms merged.
+Weights, biases and BatchNorm statistics are random and none is zero. *predict*: the largest difference from PyTorch
+over the three ways in, relative to the largest output. *maps*: Σ|difference| / Σ|R| between the ONNX imports and
+from_torch. Times are of one image at the published size, preset "dtd", against zennit's ZPlus without bias on every
+linear layer with its BatchNorms merged.
 """
 
 from __future__ import annotations
@@ -57,7 +58,9 @@ def imported(case: Case, folder: Path) -> list[str]:
         torch.onnx.export(module, (x,), folder / "model.onnx", dynamo=dynamo, verbose=False)
         lists.append(dtd.from_onnx(folder / "model.onnx"))
     given = x.numpy()
-    off = max(float(np.abs(dtd.predict(layers, given) - expected).max()) for layers in lists) / float(np.abs(expected).max())
+    off = max(float(np.abs(dtd.predict(layers, given) - expected).max()) for layers in lists) / float(
+        np.abs(expected).max()
+    )
     explainers = [dtd.Explainer(layers) for layers in lists]
     maps = [explainer.explain(given, start) for explainer in explainers]
     apart = max(float(np.abs(other - maps[0]).sum() / np.abs(maps[0]).sum()) for other in maps[1:])
@@ -65,7 +68,14 @@ def imported(case: Case, folder: Path) -> list[str]:
     least = min(float(m.min()) for m in maps)
     sizes = f"{len(lists[1])} / {len(lists[2])} entries"
     sign = "≥ 0" if least >= 0 else f"{least:.0e}"
-    return [f"{len(lists[0])} entries", sizes, f"{off:.0e}", f"{apart:.0e}", "account closes" if closes else "STAYS OPEN", sign]
+    return [
+        f"{len(lists[0])} entries",
+        sizes,
+        f"{off:.0e}",
+        f"{apart:.0e}",
+        "account closes" if closes else "STAYS OPEN",
+        sign,
+    ]
 
 
 def fastest(run: Callable[[], object]) -> float:
@@ -141,9 +151,19 @@ def main() -> None:
     for name, case in REFUSED.items():
         refused.append(f"- **{name}**: `{refusal(partial(dtd.from_torch, case.module(), case.sample()))}`")
         print(refused[-1], flush=True)
-    lines = [HEADER, "|---" * (HEADER.count("|") - 1) + "|", *(f"| {' | '.join(row)} |" for row in rows), "", "Refused:", "", *refused]
+    lines = [
+        HEADER,
+        "|---" * (HEADER.count("|") - 1) + "|",
+        *(f"| {' | '.join(row)} |" for row in rows),
+        "",
+        "Refused:",
+        "",
+        *refused,
+    ]
     table = "\n".join(lines)
-    made = re.sub(r"(<!-- made .*?-->\n).*?(<!-- end -->)", lambda m: f"{m[1]}\n{table}\n\n{m[2]}", page, flags=re.DOTALL)
+    made = re.sub(
+        r"(<!-- made .*?-->\n).*?(<!-- end -->)", lambda m: f"{m[1]}\n{table}\n\n{m[2]}", page, flags=re.DOTALL
+    )
     PAGE.write_text(made, encoding="utf-8")
 
 

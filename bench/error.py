@@ -1,4 +1,6 @@
-"""How far the kernels are from the float64 oracle, and how well the maps add up, on networks of full size: python bench/error.py."""
+"""How far the kernels are from the float64 oracle, and how well the maps add up, on networks of full size: python
+bench/error.py.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,10 @@ import nets
 
 
 def main() -> None:
-    print(f"{'z+, one image':28} {'sum |R - oracle| / sum |oracle|':>32} {'max |R - oracle| / max |oracle|':>32} {'residual / f':>13}")
+    print(
+        f"{'z+, one image':28} {'sum |R - oracle| / sum |oracle|':>32} {'max |R - oracle| / max |oracle|':>32} "
+        f"{'residual / f':>13}"
+    )
     for build in (nets.vgg16, nets.resnet50, nets.googlenet, nets.mobilenet_v2):
         net = build(bias="nonpositive")
         x = net.sample(1, box=(0.0, 1.0))

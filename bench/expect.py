@@ -1,7 +1,9 @@
-"""How long launches should take on an H200, by their shapes alone: a yardstick beside measured times, where no device is at hand too.
+"""How long launches should take on an H200, by their shapes alone: a yardstick beside measured times, where no device
+is at hand too.
 
-A contraction is bound by its instructions on the tensor cores, by the latency of its loop where few blocks are under way, or by memory;
-everything else by memory.  The figures are data sheets' and published measurements', not this package's.
+A contraction is bound by its instructions on the tensor cores, by the latency of its loop where few blocks are under
+way, or by memory; everything else by memory. The figures are data sheets' and published measurements', not this
+package's.
 """
 
 from __future__ import annotations
@@ -20,11 +22,13 @@ MEMORY, CACHE = 4.18e12, 5.5e12  # bytes a second, of a copy and of the second-l
 SHARED = 227 * 1024  # bytes of a multiprocessor
 LAUNCH = 1.5e-6  # seconds from one node of a graph to the next
 INSTRUCTION = 6.5  # cycles of one of a multiprocessor's four tensor cores, for mma.sync: 62 % of what the core can do
-STEP, TURN = 250, 150  # cycles that a block takes for a step, and for each tile of it, however small they are: latencies
+# cycles that a block takes for a step, and for each tile of it, however small they are: latencies
+STEP, TURN = 250, 150
 BEGIN, RESULT = 1500, 15  # cycles until a block has its first tile; instructions to finish one of its sums
 WARPS = {False: 16, True: 8}  # of a multiprocessor, by whether a thread has more than 64 sums
 
-STEPS = {"tf32": 4, "tf32x3": 12, "bf16": 4, "bf16_rounded": 2}  # instructions per tile, 16 × 8 block of sums and product
+# instructions per tile, 16 × 8 block of sums and product
+STEPS = {"tf32": 4, "tf32x3": 12, "bf16": 4, "bf16_rounded": 2}
 FMA = 16 * 8 * 32 / 32 * 1.2  # cycles of the same for "fma", on a quarter of the multiprocessor
 
 

@@ -1,4 +1,6 @@
-"""What the peers are given, as their users would: BatchNorms folded into the convolutions before them, Dropouts left out."""
+"""What the peers are given, as their users would: BatchNorms folded into the convolutions before them, Dropouts left
+out.
+"""
 
 from __future__ import annotations
 

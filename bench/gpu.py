@@ -1,9 +1,10 @@
 """dtdfast on a GPU beside its rivals: python bench/gpu.py [--json FILE]; ends within eight minutes.
 
-First every kernel is compared with the float64 oracle, on small networks of every kind and on one image through each network that is
-timed, and batches with single images; then calls are timed by CUDA events, and every step by itself.  Each network and precision runs in a
-process of its own (gpu_jobs.py), and the file is written after every row.  Without a GPU it goes as far as it can: all plans, all
-launches, all kernels compiled, and with --expect the times that their shapes suggest.
+First every kernel is compared with the float64 oracle, on small networks of every kind and on one image through each
+network that is timed, and batches with single images; then calls are timed by CUDA events, and every step by itself.
+Each network and precision runs in a process of its own (gpu_jobs.py), and the file is written after every row. Without
+a GPU it goes as far as it can: all plans, all launches, all kernels compiled, and with --expect the times that their
+shapes suggest.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from nets import Net
 from paper import PaperDevice, on_paper
 
 GOALS = {  # milliseconds on an H200
-    ("VGG-16", 64): (90, 34, 16), ("VGG-16", 1): (2.0, 1.5, 1.2), ("ResNet-50", 64): (28, 16, 11), ("ResNet-50", 1): (3, 3, 2.5),
+    ("VGG-16", 64): (90, 34, 16), ("VGG-16", 1): (2.0, 1.5, 1.2), ("ResNet-50", 64): (28, 16, 11), ("ResNet-50",
+    1): (3, 3, 2.5),
     ("GoogLeNet", 1): (3, 3, 2.5), ("GoogLeNet", 64): (14, 10, 8),
 }  # fmt: skip
 MEMORY = {"float32": 4.5e9, "bfloat16": 2.5e9}  # bytes beyond the weights, VGG-16 with 64 images in one pass
@@ -46,7 +48,8 @@ class Clock:
         return self.end - time.monotonic()
 
 
-# ---------------------------------------------------------------------------------------------------------- without a device
+# ---------------------------------------------------------------------------------------------------------- without a
+# device
 
 
 def plan_everything() -> PaperDevice:
@@ -63,7 +66,9 @@ def plan_everything() -> PaperDevice:
 
 
 def memory_needed(net: Net, precision: str) -> dict[str, Any]:
-    """What 64 images in one pass take of a GPU's memory beside the weights: arena, what goes in and comes out, tables."""
+    """What 64 images in one pass take of a GPU's memory beside the weights: arena, what goes in and comes out,
+    tables.
+    """
     with on_paper() as device:
         made = explainer(net, precision, batch_size=64)
         made.explain(net.sample(64, box=(0.0, 1.0)), 0)
@@ -80,12 +85,17 @@ def expected_ms(name: str, precision: str, n: int) -> float:
 
 
 def compile_everything(device: PaperDevice, clock: Clock, workers: int | None = None) -> tuple[int, int, list[str]]:
-    """Compile what no cache holds, in processes of their own, until an eighth of the time is left: (compiled, missing, problems)."""
+    """Compile what no cache holds, in processes of their own, until an eighth of the time is left: (compiled, missing,
+    problems).
+    """
     missing = [k for k in device.kernels if kept.stored(k, device.capability) is None]
     done, problems = 0, []
     if missing:
         pool = ProcessPoolExecutor(workers)
-        futures = [pool.submit(kept.compiled, kernel, device.capability) for kernel in sorted(missing, key=lambda k: k.name != "dtd_dense")]
+        futures = [
+            pool.submit(kept.compiled, kernel, device.capability)
+            for kernel in sorted(missing, key=lambda k: k.name != "dtd_dense")
+        ]
         try:
             for future in as_completed(futures, timeout=max(1.0, clock.left - clock.seconds / 8)):
                 problem = future.exception()
@@ -98,7 +108,8 @@ def compile_everything(device: PaperDevice, clock: Clock, workers: int | None = 
     return done, len(missing), problems
 
 
-# --------------------------------------------------------------------------------------------------------------------- jobs
+# ---------------------------------------------------------------------------------------------------------------------
+# jobs
 
 
 def rows_of(job: Row, seconds: float) -> Iterator[Row]:
@@ -142,7 +153,9 @@ class Report:
         self.write()
         if row["kind"] == "limits":
             self.limits = row
-        text = {"check": self.check, "time": self.time, "profile": self.profile, "failed": str, "limits": str}[row["kind"]](row)
+        text = {"check": self.check, "time": self.time, "profile": self.profile, "failed": str, "limits": str}[
+            row["kind"]
+        ](row)
         print(text, flush=True)
 
     def check(self, row: Row) -> str:
@@ -163,10 +176,17 @@ class Report:
         """The steps that take longest, and how far they are from what was expected."""
         steps = sorted(row["steps"], key=lambda s: -s["ms"])
         total, expected = sum(s["ms"] for s in steps), sum(s["expected ms"] for s in steps)
-        lines = [f"steps of {row['network']}, {row['batch']} images, {row['precision']}: {total:.3f} ms, expected {expected:.3f}"]
+        lines = [
+            (
+                f"steps of {row['network']}, {row['batch']} images, {row['precision']}: {total:.3f} ms, expected "
+                f"{expected:.3f}"
+            )
+        ]
         for s in steps[:6]:
             rate = f"{s['TFLOP/s']:6.1f} TFLOP/s {s['unit']} {s['tile']}" if "unit" in s else f"{s['GB/s']:6.0f} GB/s"
-            lines.append(f"    {s['step']:4} {s['operation']:15} {s['ms']:8.4f} ms, expected {s['expected ms']:8.4f}  {rate}")
+            lines.append(
+                f"    {s['step']:4} {s['operation']:15} {s['ms']:8.4f} ms, expected {s['expected ms']:8.4f}  {rate}"
+            )
         return "\n".join(lines)
 
 
@@ -199,7 +219,11 @@ def run_all(report: Report, clock: Clock, scratch: str) -> None:
 
 def judge(report: Report) -> None:
     """The goals, row by row."""
-    found = {(r["network"], r["batch"], r["precision"]): r.get("median ms") for r in report.rows("time") if r["tool"] == "dtdfast"}
+    found = {
+        (r["network"], r["batch"], r["precision"]): r.get("median ms")
+        for r in report.rows("time")
+        if r["tool"] == "dtdfast"
+    }
     report.results["goals"] = []
     for (name, n), bounds in GOALS.items():
         for precision, bound in zip(PRECISIONS, bounds, strict=True):
@@ -213,7 +237,8 @@ def judge(report: Report) -> None:
     print(f"{len(report.rows('check'))} checks, {len(wrong)} wrong; {len(report.rows('failed'))} jobs failed")
 
 
-# --------------------------------------------------------------------------------------------------------------------- main
+# ---------------------------------------------------------------------------------------------------------------------
+# main
 
 
 def main() -> int:
@@ -221,24 +246,33 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="where to write all numbers")
     parser.add_argument("--seconds", type=float, default=470, help="time allowed (%(default)s)")
     parser.add_argument("--workers", type=int, help="processes that compile (all cores)")
-    parser.add_argument("--expect", action="store_true", help="print only what an H200 should take, by the shapes of all launches")
+    parser.add_argument(
+        "--expect", action="store_true", help="print only what an H200 should take, by the shapes of all launches"
+    )
     options = parser.parse_args()
     if options.expect:
         for (name, n), bounds in GOALS.items():
             for precision, bound in zip(PRECISIONS, bounds, strict=True):
-                print(f"{name:10} {n:3} {precision:9} expected {expected_ms(name, precision, n):7.2f} ms, goal {bound}", flush=True)
+                print(
+                    f"{name:10} {n:3} {precision:9} expected {expected_ms(name, precision, n):7.2f} ms, goal {bound}",
+                    flush=True,
+                )
         return 0
     clock, report = Clock(options.seconds), Report(options.json)
 
     begin = time.monotonic()
     device = plan_everything()
     launches = sum(device.kernels.values())
-    print(f"{launches} launches of {len(device.kernels)} kernels planned in {time.monotonic() - begin:.0f} s", flush=True)
+    print(
+        f"{launches} launches of {len(device.kernels)} kernels planned in {time.monotonic() - begin:.0f} s", flush=True
+    )
     begin = time.monotonic()
     done, missing, problems = compile_everything(device, clock, options.workers)
     found = len(device.kernels) - missing
     print(
-        f"{done} of {missing} kernels compiled for sm_90 in {time.monotonic() - begin:.0f} s, {found} found in {kept.folder()}", flush=True
+        f"{done} of {missing} kernels compiled for sm_90 in {time.monotonic() - begin:.0f} s, {found} found in "
+        f"{kept.folder()}",
+        flush=True,
     )
     if problems:
         print(f"{len(problems)} could not be compiled, the first: {problems[0][:500]}", flush=True)
@@ -250,7 +284,8 @@ def main() -> int:
         needed, goal = row["bytes beyond weights"], row["goal"]
         verdict = "holds" if needed <= goal else "MISSED"
         print(
-            f"VGG-16, 64 images, {row['precision']:9} arena {row['arena']:,} bytes, beyond the weights {needed:,}: <= {goal:.1e} {verdict}"
+            f"VGG-16, 64 images, {row['precision']:9} arena {row['arena']:,} bytes, beyond the weights {needed:,}: <= "
+            f"{goal:.1e} {verdict}"
         )
     problem = dtd.backends()["cuda"]
     print(problem.reason if problem.usable else f"here a GPU is needed: {problem.reason}")

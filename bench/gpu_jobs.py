@@ -1,4 +1,5 @@
-"""What bench/gpu.py has other processes do, so that a kernel that poisons its GPU context costs no other row: a job in, rows out.
+"""What bench/gpu.py has other processes do, so that a kernel that poisons its GPU context costs no other row: a job in,
+rows out.
 
 python bench/gpu_jobs.py '{"kind": "network", "network": "VGG-16", "precision": "tf32", "seed": 1, "scratch": "/tmp"}'
 
@@ -33,7 +34,8 @@ NETS: dict[str, Callable[..., Net]] = {
 BATCHES = (1, 16, 64)
 PRECISIONS = ("float32", "tf32", "bfloat16")
 ROUNDING = {"float32": 2.0**-24, "tf32": 2.0**-11, "bfloat16": 2.0**-8, "mixed": 2.0**-8}
-RULES = ("dtd", "lrp-epsilon", "epsilon-alpha2-beta1-flat", "epsilon-gamma-box")  # what the small networks are checked under
+# what the small networks are checked under
+RULES = ("dtd", "lrp-epsilon", "epsilon-alpha2-beta1-flat", "epsilon-gamma-box")
 MARK = "ROW "
 Row = dict[str, Any]
 
@@ -58,7 +60,8 @@ def distance(found: Any, exact: Any) -> float:
     return float(np.abs(np.asarray(found, np.float64) - exact).sum() / np.abs(exact).sum())
 
 
-# ----------------------------------------------------------------------------------------------------------------- small networks
+# -----------------------------------------------------------------------------------------------------------------
+# small networks
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,10 +86,11 @@ class Check:
         return dtd.explain(layers, self.x, start, backend=backend, precision=precision, rules=self.rules, domain=domain)
 
     def bound(self, precision: str, exact: Any, usual: float) -> float:
-        """On float32: four times the error of the CPU's kernels, which multiply and add in float32 (or a few roundings).
+        """On float32: four times the error of the CPU's kernels, which multiply and add in float32 (or a few
+        roundings).
 
-        Narrow operands: ten times the distance to networks whose weights are off by as much, which allows for the network drawn and for
-        what is kept in two bytes.
+        Narrow operands: ten times the distance to networks whose weights are off by as much, which allows for the
+        network drawn and for what is kept in two bytes.
         """
         u = ROUNDING[precision]
         if precision == "float32":
@@ -101,12 +105,20 @@ def checks(seed: int) -> list[Check]:
 
 
 def small(job: Row) -> Iterator[Row]:
-    """Cases from job["first"] on; a process ends at the first that fails outright, since its context may be poisoned."""
+    """Cases from job["first"] on; a process ends at the first that fails outright, since its context may be
+    poisoned.
+    """
     cases = [(check, precision) for check in checks(job["seed"]) for precision in check.precisions]
     for number, (check, precision) in enumerate(cases[job["first"] :], job["first"]):
         exact = check.run("oracle")
         usual = distance(check.run("cpu"), exact)
-        row = {"kind": "check", "number": number, "what": f"{check.net.name}, {check.rules}", "precision": precision, "cpu": usual}
+        row = {
+            "kind": "check",
+            "number": number,
+            "what": f"{check.net.name}, {check.rules}",
+            "precision": precision,
+            "cpu": usual,
+        }
         try:
             error = distance(check.run("cuda", precision), exact)
         except Exception as problem:
@@ -116,7 +128,8 @@ def small(job: Row) -> Iterator[Row]:
         yield {**row, "error": error, "bound": bound, "right": error <= bound}
 
 
-# ------------------------------------------------------------------------------------------------------------- one network, dtdfast
+# ------------------------------------------------------------------------------------------------------------- one
+# network, dtdfast
 
 
 def references(job: Row, net: Net, x: Any) -> tuple[Any, float]:
@@ -139,7 +152,9 @@ def bound_of(net: Net, precision: str, usual: float) -> float:
 
 
 def whole(job: Row) -> Iterator[Row]:
-    """One network in one precision: against the oracle, bits from call to call and from batch to batch, times, steps."""
+    """One network in one precision: against the oracle, bits from call to call and from batch to batch, times,
+    steps.
+    """
     net, precision = network(job["network"]), job["precision"]
     case = {"network": job["network"], "precision": precision}
     x = net.sample(max(BATCHES), seed=job["seed"], box=(0.0, 1.0))
@@ -179,18 +194,33 @@ def profile(net: Net, precision: str, x: Any) -> list[Row]:
         usable.open_device = opened
     rows = []
     for timing, given in zip(measured.timings, launches, strict=True):
-        row = {"step": timing.number, "operation": timing.operation, "ms": 1e3 * timing.seconds, "expected ms": 1e3 * expect.seconds(given)}
+        row = {
+            "step": timing.number,
+            "operation": timing.operation,
+            "ms": 1e3 * timing.seconds,
+            "expected ms": 1e3 * expect.seconds(given),
+        }
         if timing.macs and given[0].kernel.name == "dtd_dense":
             unit, maps, across, tile, _, _, even, _ = given[0].kernel.constants
-            row |= {"TFLOP/s": 2e-12 * timing.macs / timing.seconds, "unit": unit, "products": len(maps), "across": across}
-            row |= {"tile": (*tile, given[0].kernel.min_blocks), "even": even, "blocks": given[0].grid[0] * given[0].grid[1]}
+            row |= {
+                "TFLOP/s": 2e-12 * timing.macs / timing.seconds,
+                "unit": unit,
+                "products": len(maps),
+                "across": across,
+            }
+            row |= {
+                "tile": (*tile, given[0].kernel.min_blocks),
+                "even": even,
+                "blocks": given[0].grid[0] * given[0].grid[1],
+            }
         else:
             row["GB/s"] = 1e-9 * timing.nbytes / timing.seconds
         rows.append(row)
     return rows
 
 
-# ------------------------------------------------------------------------------------------------------------------------- timing
+# ----------------------------------------------------------------------------------------------------------------------
+# timing
 
 
 def timings(tool: str, net: Net, case: Row) -> Iterator[Row]:
@@ -246,7 +276,12 @@ def limits(job: Row) -> Iterator[Row]:
     yield {"kind": "limits", "device": torch.cuda.get_device_name(), "torch": torch.__version__, **tools.limits()}
 
 
-KINDS: dict[str, Callable[[Row], Iterator[Row]]] = {"small": small, "network": whole, "rivals": rivals, "limits": limits}
+KINDS: dict[str, Callable[[Row], Iterator[Row]]] = {
+    "small": small,
+    "network": whole,
+    "rivals": rivals,
+    "limits": limits,
+}
 
 
 def main() -> None:

@@ -1,4 +1,6 @@
-"""What is timed on a GPU: dtdfast, and its rivals as tightly as PyTorch allows; each takes and leaves images in the GPU's memory."""
+"""What is timed on a GPU: dtdfast, and its rivals as tightly as PyTorch allows; each takes and leaves images in the
+GPU's memory.
+"""
 
 from __future__ import annotations
 

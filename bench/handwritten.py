@@ -1,8 +1,8 @@
 """z+ written by hand in PyTorch, as tightly as PyTorch allows: the strongest rival on the CPU.
 
-BatchNorms folded, weights clamped once, channels-last, no autograd and no hooks, pool winners kept from the forward pass; the
-negative half of z+ only where a layer's input may be negative. It computes what dtdfast's "dtd" preset does: an Add is one
-neuron with the convolutions that only it reads.
+BatchNorms folded, weights clamped once, channels-last, no autograd and no hooks, pool winners kept from the forward
+pass; the negative half of z+ only where a layer's input may be negative. It computes what dtdfast's "dtd" preset does:
+an Add is one neuron with the convolutions that only it reads.
 """
 
 from __future__ import annotations
@@ -69,7 +69,12 @@ class ZPlus:
             a = [x if i == dtd.INPUT else values[i] for i in operands]
             if isinstance(operation, nn.MaxPool2d):
                 value, winners[p] = F.max_pool2d(
-                    a[0], operation.kernel_size, operation.stride, operation.padding, ceil_mode=operation.ceil_mode, return_indices=True
+                    a[0],
+                    operation.kernel_size,
+                    operation.stride,
+                    operation.padding,
+                    ceil_mode=operation.ceil_mode,
+                    return_indices=True,
                 )
             elif isinstance(operation, nn.ReLU) and self.read_by[operands[0]] == [p]:
                 value = F.relu_(a[0])
@@ -111,7 +116,9 @@ class ZPlus:
         return position == dtd.INPUT or self.nonnegative[position]
 
     def _neuron(self, read: Sequence[Tensor], linear: Sequence[int], taps: Sequence[int], r: Tensor, give) -> None:
-        """R_i = sum over signs of x_i (w^T s), s = R / z, z = sum (x w)+, over linear layers and taps of weight 1 of one neuron."""
+        """R_i = sum over signs of x_i (w^T s), s = R / z, z = sum (x w)+, over linear layers and taps of weight 1 of
+        one neuron.
+        """
         parts = []  # (linear layer, operand, its non-negative or non-positive half, the weights of that sign)
         for p in linear:
             (i,) = self.wiring[p]
@@ -141,12 +148,17 @@ class ZPlus:
         operation = self.operations[p]
         if isinstance(operation, nn.Linear):
             return s @ w
-        return torch.nn.grad.conv2d_input(x.shape, w, s, operation.stride, operation.padding, operation.dilation, operation.groups)
+        return torch.nn.grad.conv2d_input(
+            x.shape, w, s, operation.stride, operation.padding, operation.dilation, operation.groups
+        )
 
 
 def _unpool(r: Tensor, x: Tensor, pool: nn.MaxPool2d, winners: Tensor) -> Tensor:
     """Every window's relevance to its winner."""
     kernel, stride, padding = (
-        [value] * 2 if isinstance(value, int) else list(value) for value in (pool.kernel_size, pool.stride, pool.padding)
+        [value] * 2 if isinstance(value, int) else list(value)
+        for value in (pool.kernel_size, pool.stride, pool.padding)
     )
-    return torch.ops.aten.max_pool2d_with_indices_backward(r, x, kernel, stride, padding, [1, 1], pool.ceil_mode, winners)
+    return torch.ops.aten.max_pool2d_with_indices_backward(
+        r, x, kernel, stride, padding, [1, 1], pool.ceil_mode, winners
+    )

@@ -14,7 +14,7 @@ CLOCK = "import time; start = time.perf_counter(); {}; print(time.perf_counter()
 CASES = {
     "numpy": "import numpy",
     "dtdfast": "import numpy, dtdfast",
-    "dtdfast and all that explain loads on the CPU": "import numpy, dtdfast.cpu; dtdfast.Explainer",
+    "dtdfast and all that explain loads on the CPU": "import numpy, dtdfast.cpu.executor; dtdfast.Explainer",
 }
 
 
@@ -31,7 +31,10 @@ def main() -> None:
     for name, taken in times.items():
         least, middle = (f(taken) - f(times["numpy"]) for f in (min, statistics.median))
         beyond = "" if name == "numpy" else f"; beyond numpy {least * 1e3:.1f} ms, {middle * 1e3:.1f} ms"
-        print(f"{name}: minimum of {ROUNDS} {min(taken) * 1e3:.1f} ms, median {statistics.median(taken) * 1e3:.1f} ms{beyond}")
+        print(
+            f"{name}: minimum of {ROUNDS} {min(taken) * 1e3:.1f} ms, median {statistics.median(taken) * 1e3:.1f} "
+            f"ms{beyond}"
+        )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """dtdfast beside iNNvestigate on VGG-16: python bench/keras_tools.py [N_IMAGES ...].
 
-iNNvestigate 2.1 wants TensorFlow below 2.15, hence NumPy 1, and so an environment of its own (see README.md).  Both compute z+
-without bias on every layer; maps are compared before the clock runs.
+iNNvestigate 2.1 wants TensorFlow below 2.15, hence NumPy 1, and so an environment of its own (see README.md). Both
+compute z+ without bias on every layer; maps are compared before the clock runs.
 """
 
 from __future__ import annotations

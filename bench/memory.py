@@ -1,7 +1,8 @@
-"""Peak memory beyond the weights: what an explanation of VGG-16 with 8 images adds to a process that holds network and images.
+"""Peak memory beyond the weights: what an explanation of VGG-16 with 8 images adds to a process that holds network and
+images.
 
-Every tool runs in a process of its own (Linux: the kernel's high-water mark of resident memory is reset before the call).
-What a tool prepares for itself, such as packed or clamped weights, counts.
+Every tool runs in a process of its own (Linux: the kernel's high-water mark of resident memory is reset before the
+call). What a tool prepares for itself, such as packed or clamped weights, counts.
 """
 
 from __future__ import annotations

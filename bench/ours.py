@@ -27,4 +27,8 @@ def forward(net: Net) -> Callable[[Array, int], Array]:
     return lambda images, target: explainer.predict(images)
 
 
-NARROW = {f"dtdfast {p}": partial(dtdfast, precision=p) for p in ("mixed", "bfloat16") if p in dtd.backends()["cpu"].precisions}
+NARROW = {
+    f"dtdfast {p}": partial(dtdfast, precision=p)
+    for p in ("mixed", "bfloat16")
+    if p in dtd.backends()["cpu"].precisions
+}

@@ -1,4 +1,6 @@
-"""A GPU on paper: memory that is numbers only and kernels that are compiled but never run, to go as far as one gets without a device."""
+"""A GPU on paper: memory that is numbers only and kernels that are compiled but never run, to go as far as one gets
+without a device.
+"""
 
 from __future__ import annotations
 

@@ -36,7 +36,9 @@ def forward(net: Net) -> Explain:
 
 
 def zennit_module(net: Net) -> nn.Module:
-    """A module whose gradient is z+ without bias on every linear layer; an Add split in proportion, as zennit's ResNet canonizer has it."""
+    """A module whose gradient is z+ without bias on every linear layer; an Add split in proportion, as zennit's ResNet
+    canonizer has it.
+    """
     _stand_in_for_torchvision()
     from zennit.core import Composite
     from zennit.layer import Sum
@@ -93,7 +95,9 @@ def captum(net: Net) -> Explain:
 
 
 def _stand_in_for_torchvision() -> None:
-    """Give zennit the classes that it imports for canonizers and types, not used here; empty ones do where torchvision fails."""
+    """Give zennit the classes that it imports for canonizers and types, not used here; empty ones do where torchvision
+    fails.
+    """
     try:
         import torchvision  # noqa: F401
     except (ImportError, RuntimeError):

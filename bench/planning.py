@@ -1,4 +1,6 @@
-"""Seconds from a list of layers to a plan, by the number of layers: `python bench/planning.py [LAYERS]` (20,000), and half as many."""
+"""Seconds from a list of layers to a plan, by the number of layers: `python bench/planning.py [LAYERS]` (20,000), and
+half as many.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,12 @@ def residual(n: int) -> Layers:
 def readers(n: int) -> Layers:
     """One tensor that many layers read, and the sum of what they make."""
     count = n - 3
-    return [dtd.Linear(W), dtd.ReLU(), *(dtd.Linear(W, inputs=1) for _ in range(count)), dtd.Add(inputs=tuple(range(2, 2 + count)))]
+    return [
+        dtd.Linear(W),
+        dtd.ReLU(),
+        *(dtd.Linear(W, inputs=1) for _ in range(count)),
+        dtd.Add(inputs=tuple(range(2, 2 + count))),
+    ]
 
 
 def pruned(n: int) -> Layers:
@@ -43,7 +50,11 @@ def dense(n: int) -> Layers:
     source, width = dtd.INPUT, 4
     while len(layers) < n:
         p = len(layers)
-        layers += [dtd.Conv(np.ones((1, width, 1)) / width, inputs=source), dtd.ReLU(), dtd.Concat(inputs=(source, p + 1))]
+        layers += [
+            dtd.Conv(np.ones((1, width, 1)) / width, inputs=source),
+            dtd.ReLU(),
+            dtd.Concat(inputs=(source, p + 1)),
+        ]
         source, width = p + 2, width + 1
         if width > 12:
             layers.append(dtd.Conv(np.ones((4, width, 1)) / width))

@@ -25,7 +25,10 @@ def main() -> None:
     intensity = np.logspace(-2, 3, 200)
     roofs = {"float32 multiply-adds": (peak.gflops, "-")}
     if peak.tile_gflops:
-        roofs |= {"float32 on matrix units": (peak.tile_gflops / PRODUCTS, "--"), "bfloat16 on matrix units": (peak.tile_gflops, ":")}
+        roofs |= {
+            "float32 on matrix units": (peak.tile_gflops / PRODUCTS, "--"),
+            "bfloat16 on matrix units": (peak.tile_gflops, ":"),
+        }
     for label, (gflops, line) in roofs.items():
         axes.plot(intensity, np.minimum(gflops, intensity * peak.copy_gb_per_s), line, color="black", label=label)
     print(f"{peak.threads} threads, copies at {peak.copy_gb_per_s:.0f} GB/s")
@@ -36,13 +39,18 @@ def main() -> None:
         net = getattr(nets, name)()
         profile = dtd.Explainer(net.layers, domain="nonnegative", backend="cpu").profile(net.sample(1, box=(0.0, 1.0)))
         steps = [t for t in profile.timings if t.macs]
-        flops, nbytes, seconds = (np.array([getattr(t, key) for t in steps], float) for key in ("macs", "nbytes", "seconds"))
+        flops, nbytes, seconds = (
+            np.array([getattr(t, key) for t in steps], float) for key in ("macs", "nbytes", "seconds")
+        )
         flops *= 2
         sizes = 400 * seconds / seconds.sum()
         axes.scatter(flops / nbytes, flops / seconds / 1e9, s=np.maximum(sizes, 4), alpha=0.6, label=net.name)
         at_roof = sum(max(2 * t.macs / peak.gflops, t.nbytes / peak.copy_gb_per_s) / 1e9 for t in profile.timings)
         rate = flops.sum() / profile.seconds / 1e9
-        print(f"{net.name:14} {1e3 * profile.seconds:8.1f} {rate:8.0f} {rate / peak.gflops:8.0%} {at_roof / profile.seconds:12.0%}")
+        print(
+            f"{net.name:14} {1e3 * profile.seconds:8.1f} {rate:8.0f} {rate / peak.gflops:8.0%} "
+            f"{at_roof / profile.seconds:12.0%}"
+        )
     axes.set(xscale="log", yscale="log", xlabel="multiply-adds × 2 / bytes", ylabel="GFLOP/s, zeros counted")
     axes.legend()
     axes.set_title("Steps of one explanation (area: share of the time); above every roof: zeros left out")

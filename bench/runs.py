@@ -59,7 +59,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("count", type=int, nargs="?", default=500)
-    parser.add_argument("--also", nargs="*", default=[], metavar="NAME=SECONDS", help="rows for other networks: seconds per image")
+    parser.add_argument(
+        "--also", nargs="*", default=[], metavar="NAME=SECONDS", help="rows for other networks: seconds per image"
+    )
     parser.add_argument("--only", default="", help="cases that hold this text, beside those in memory")
     arguments = parser.parse_args()
     layers = dtd.from_onnx(arguments.model)
@@ -108,22 +110,37 @@ def measure(layers: list[dtd.Layer], folder: Path, x: np.ndarray, only: str, als
             times[name].append(seconds(call))
             nbytes[name] = size(out) / n if out.exists() else 0
             shutil.rmtree(out, ignore_errors=True)
-    print(f"{n} photographs, {os.cpu_count()} cores; {ROUNDS} rounds by turns, start of the run (and its cluster) included")
+    print(
+        f"{n} photographs, {os.cpu_count()} cores; {ROUNDS} rounds by turns, start of the run (and its cluster) "
+        "included"
+    )
     print(f"{'':32} images/s: best, median   of in memory: best, median, by work of the cores   kB per image")
     held = summary(times["in memory"])
     for name, taken in times.items():
         best, middle, work = summary(taken)
-        rates = f"{n / best:13.1f} {n / middle:10.1f} {held[0] / best:18.1%} {held[1] / middle:8.1%} {held[2] / work:18.1%}"
+        rates = (
+            f"{n / best:13.1f} {n / middle:10.1f} {held[0] / best:18.1%} {held[1] / middle:8.1%} {held[2] / work:18.1%}"
+        )
         print(f"{name:32} {rates} {nbytes[name] / 1e3:24.1f}")
     few = x[:16]
     plain, followed = least(lambda: explainer.explain(few)), least(lambda: explainer.ledger(few), ROUNDS)
     print(f"with the ledger: {(plain + followed) / plain:.0f} times the explanation alone")
-    starting = summary([seconds(lambda: (dtd.run(layers, x[:1], out, domain=FED.domain), shutil.rmtree(out))) for _ in range(ROUNDS)])
+    starting = summary(
+        [seconds(lambda: (dtd.run(layers, x[:1], out, domain=FED.domain), shutil.rmtree(out))) for _ in range(ROUNDS)]
+    )
     print(f"a run of one image: {starting[0] * 1e3:.0f} ms, median {starting[1] * 1e3:.0f} ms")
     whole, narrow = chunk(layers, folder, out), chunk(layers, folder, out, dtype="float16", sum_channels=True)
-    print("beside the kernels, ms per image on one thread: best, median (and work) of reading and feeding | making rows | storing them")
+    print(
+        "beside the kernels, ms per image on one thread: best, median (and work) of reading and feeding | making rows "
+        "| storing them"
+    )
     for name, parts in (("float32", whole), ("sums over channels, float16", narrow)):
-        print(f"{name:32} " + " | ".join(f"{best:.2f}, {middle:.2f} ({work:.2f})" for best, middle, work in 1e3 / CHUNK * np.array(parts)))
+        print(
+            f"{name:32} "
+            + " | ".join(
+                f"{best:.2f}, {middle:.2f} ({work:.2f})" for best, middle, work in 1e3 / CHUNK * np.array(parts)
+            )
+        )
     print(f"the model on its way to a worker: {len(pickle.dumps(explainer)) / 1e6:.1f} MB")
     stored = size(out) / CHUNK
     handing = per_task(folder)
@@ -131,8 +148,11 @@ def measure(layers: list[dtd.Layer], folder: Path, x: np.ndarray, only: str, als
     million({"this network": plain / len(few), **also}, narrow, stored, handing)
 
 
-def million(per_image: dict[str, float], parts: list[tuple[float, float, float]], stored: float, per_task: float) -> None:
-    """What 1.3 million images take, in hours, and what they write: workers of as many cores as this machine has, each on its own.
+def million(
+    per_image: dict[str, float], parts: list[tuple[float, float, float]], stored: float, per_task: float
+) -> None:
+    """What 1.3 million images take, in hours, and what they write: workers of as many cores as this machine has, each
+    on its own.
 
     Reading and storing count as work that the cores share with the kernels.
     """
@@ -151,7 +171,9 @@ def least(call: Callable[[], object], rounds: int = 10) -> float:
 
 
 def chunk(layers: list[dtd.Layer], folder: Path, out: Path, **options: Any) -> list[tuple[float, float, float]]:
-    """Seconds that one thread takes for a chunk beside the kernels: to read it, to make its rows, and to write new ones."""
+    """Seconds that one thread takes for a chunk beside the kernels: to read it, to make its rows, and to write new
+    ones.
+    """
     shutil.rmtree(out, ignore_errors=True)
     paths = sorted((folder / "jpg").iterdir())[:CHUNK]
     pictures = Pictures(tuple(paths), FED)
@@ -173,7 +195,9 @@ def chunk(layers: list[dtd.Layer], folder: Path, out: Path, **options: Any) -> l
 
 def kept(layers: list[dtd.Layer], x: np.ndarray, dtype: str = "float32", sum_channels: bool = False) -> Work:
     """What `dtdfast.run` does with every chunk."""
-    return work_of(dtd.Explainer(layers, domain=FED.domain), open_source(x), None, None, dtype, sum_channels, False, False)
+    return work_of(
+        dtd.Explainer(layers, domain=FED.domain), open_source(x), None, None, dtype, sum_channels, False, False
+    )
 
 
 def per_task(folder: Path) -> float:

@@ -1,9 +1,11 @@
-"""Which rule finds the columns that a model of a table hangs on: rank correlation of relevance with permutation importance.
+"""Which rule finds the columns that a model of a table hangs on: rank correlation of relevance with permutation
+importance.
 
     python bench/tabular.py
 
-For every table of scikit-learn's and every rule: Spearman's correlation of a column's mean |relevance| with the loss of score when the
-column is shuffled (10 times), for MLPs of 32 and 16 neurons behind a StandardScaler, mean over three random starts.
+For every table of scikit-learn's and every rule: Spearman's correlation of a column's mean |relevance| with the loss of
+score when the column is shuffled (10 times), for MLPs of 32 and 16 neurons behind a StandardScaler, mean over three
+random starts.
 """
 
 from __future__ import annotations
@@ -33,7 +35,9 @@ TABLES: dict[str, Any] = {
 }
 RULES: dict[str, Any] = {
     "default": "dtd",
-    "w², z⁺": lambda position, record: dtd.WSquare() if position == 1 else dtd.ZPlus() if isinstance(record, dtd.Linear) else None,
+    "w², z⁺": lambda position, record: (
+        dtd.WSquare() if position == 1 else dtd.ZPlus() if isinstance(record, dtd.Linear) else None
+    ),
     "z⁺": dtd.ZPlus(),
     "γ": dtd.Gamma(0.25),
     "α2β1": dtd.AlphaBeta(2.0, 1.0),

@@ -1,7 +1,8 @@
-"""From captum to dtdfast by one changed import: the same code on the same module, batch 8, with the class that it imports exchanged.
+"""From captum to dtdfast by one changed import: the same code on the same module, batch 8, with the class that it
+imports exchanged.
 
-The first call reads the module into layers, once per model and image size; it is outside the clock and printed.  Each call notices
-whether weights or rules changed, which is inside.
+The first call reads the module into layers, once per model and image size; it is outside the clock and printed. Each
+call notices whether weights or rules changed, which is inside.
 """
 
 from __future__ import annotations
@@ -62,7 +63,10 @@ def test_one_changed_import(benchmark: BenchmarkFixture, rows: list[Row], name: 
             exact = explain(TOOLS[name], x[:1].double())
         finally:
             model.float()
-        print(f"difference from captum in float32: {difference:.0e}, in float64: {(exact - ours).abs().sum() / exact.abs().sum():.0e}")
+        print(
+            f"difference from captum in float32: {difference:.0e}, in float64: "
+            f"{(exact - ours).abs().sum() / exact.abs().sum():.0e}"
+        )
         assert (exact - ours).abs().sum() <= 1e-4 * exact.abs().sum()
     start = time.perf_counter()
     explain(TOOLS[name])

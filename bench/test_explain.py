@@ -1,7 +1,7 @@
 """Milliseconds per call, dtdfast beside its peers in one run; a table of ratios follows at the end.
 
-All tools get the same weights and non-negative images and compute z+ without bias on every layer. Maps are compared where the
-tools' conventions agree.
+All tools get the same weights and non-negative images and compute z+ without bias on every layer. Maps are compared
+where the tools' conventions agree.
 """
 
 from __future__ import annotations
@@ -75,11 +75,16 @@ def exact_map(name: str) -> peers.Array:
 
 @lru_cache(maxsize=1)
 def error(name: str, tool: str) -> float | None:
-    """Distance of the tool's map of one image to the oracle's, relative, in L1; None where it computes no map, or another."""
+    """Distance of the tool's map of one image to the oracle's, relative, in L1; None where it computes no map, or
+    another.
+    """
     if tool in FORWARD or (name, tool) in OTHER_MAPS:
         return None
     exact = exact_map(name)
-    return float(np.abs(prepared(name, tool)(network(name).sample(1, box=(0.0, 1.0)), TARGET) - exact).sum() / np.abs(exact).sum())
+    return float(
+        np.abs(prepared(name, tool)(network(name).sample(1, box=(0.0, 1.0)), TARGET) - exact).sum()
+        / np.abs(exact).sum()
+    )
 
 
 @lru_cache(maxsize=2)
@@ -106,5 +111,12 @@ def test_explain(benchmark: BenchmarkFixture, rows: list[Row], name: str, tool: 
         stats = benchmark.stats.stats
         products = 1 if tool in FORWARD else 3
         rows.append(
-            Row(f"{name}, {n_batch}", tool, stats.min, stats.median, 2 * products * network(name).macs * n_batch, error(name, tool))
+            Row(
+                f"{name}, {n_batch}",
+                tool,
+                stats.min,
+                stats.median,
+                2 * products * network(name).macs * n_batch,
+                error(name, tool),
+            )
         )

@@ -1,6 +1,8 @@
-"""Which tile suits which step: python bench/tiles.py [--json FILE] [--network VGG-16] …; what `EFFICIENCY` of contraction.py should say.
+"""Which tile suits which step: python bench/tiles.py [--json FILE] [--network VGG-16] …; what `EFFICIENCY` of
+contraction.py should say.
 
-Every contraction of a network is timed alone with each tile that it may take.  Without a GPU the times are those of expect.py.
+Every contraction of a network is timed alone with each tile that it may take. Without a GPU the times are those of
+expect.py.
 """
 
 from __future__ import annotations
@@ -21,7 +23,10 @@ from paper import on_paper
 
 CHOOSE = contraction.choose_tile
 TILES = {name: tile for name, tile in vars(contraction).items() if isinstance(tile, Tile)}
-NARROW_UNITS = {"wide, two tiles to a step": Tile(128, 128, 64, 32, 2, 2), "two blocks of half": Tile(128, 64, 64, 32, 3, 1, 2)}
+NARROW_UNITS = {
+    "wide, two tiles to a step": Tile(128, 128, 64, 32, 2, 2),
+    "two blocks of half": Tile(128, 64, 64, 32, 3, 1, 2),
+}
 TRIED: dict[str, dict[str, Tile]] = {  # not in use: to be measured
     "tf32": NARROW_UNITS, "bfloat16": NARROW_UNITS,
     "float32": {"tall": Tile(128, 64, 32, 32, 3), "eight warps": Tile(64, 64, 32, 16, 3, 2)},
@@ -53,7 +58,10 @@ def show(found: Row) -> None:
     labels = {astuple(tile): label for label, tile in TILES.items()}
     chosen = sum(s["by tile"][labels[s["tile"]]] for s in found["steps"])
     best = sum(min(s["by tile"].values()) for s in found["steps"])
-    print(f"{found['network']}, {found['batch']} images, {found['precision']}: {chosen:.3f} ms as chosen, {best:.3f} with the best tiles")
+    print(
+        f"{found['network']}, {found['batch']} images, {found['precision']}: {chosen:.3f} ms as chosen, {best:.3f} "
+        "with the best tiles"
+    )
     for s in found["steps"]:
         times = "  ".join(f"{label} {ms:.4f}" for label, ms in sorted(s["by tile"].items(), key=lambda item: item[1]))
         if labels[s["tile"]] != min(s["by tile"], key=s["by tile"].__getitem__):
@@ -66,10 +74,14 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="where to write all numbers")
     parser.add_argument("--network", choices=NETS, action="append", help="default: all")
     parser.add_argument("--precision", choices=PRECISIONS, action="append", help="default: all")
-    parser.add_argument("--seconds", type=float, default=400, help="no further network is begun after these (%(default)s)")
+    parser.add_argument(
+        "--seconds", type=float, default=400, help="no further network is begun after these (%(default)s)"
+    )
     options = parser.parse_args()
     end, results = time.monotonic() + options.seconds, []
-    for name, n, precision in product(options.network or NETS, (max(BATCHES), min(BATCHES)), options.precision or PRECISIONS):
+    for name, n, precision in product(
+        options.network or NETS, (max(BATCHES), min(BATCHES)), options.precision or PRECISIONS
+    ):
         if time.monotonic() < end:
             with nullcontext() if dtd.backends()["cuda"].usable else on_paper():
                 results.append(compare(name, precision, n))

@@ -33,8 +33,12 @@ def records(weights: list[Array], biases: list[Array]) -> list[dtd.Layer]:
 
 
 @lru_cache
-def trained(widths: tuple[int, ...], seed: int, epochs: int = 60, nonpositive: bool = True) -> tuple[list[dtd.Layer], float]:
-    """An MLP trained with Adam on the cross-entropy, biases kept ≤ 0 unless told; and its accuracy on held-out digits."""
+def trained(
+    widths: tuple[int, ...], seed: int, epochs: int = 60, nonpositive: bool = True
+) -> tuple[list[dtd.Layer], float]:
+    """An MLP trained with Adam on the cross-entropy, biases kept ≤ 0 unless told; and its accuracy on held-out
+    digits.
+    """
     x, x_test, labels, labels_test = digits()
     rng = np.random.default_rng(seed)
     weights = [rng.standard_normal((n_out, n_in)) * np.sqrt(2 / n_in) for n_in, n_out in pairwise(widths)]
@@ -79,9 +83,11 @@ def _gradients(weights: list[Array], biases: list[Array], x: Array, labels: NDAr
 
 
 def critique(widths: tuple[int, ...], rng: np.random.Generator) -> list[dtd.Layer]:
-    """Sixt & Landgraf's small networks (arXiv:2211.08425): uniform weights with the positive ones enlarged, biases ≤ 0, a ReLU at the end.
+    """Sixt & Landgraf's small networks (arXiv:2211.08425): uniform weights with the positive ones enlarged, biases ≤ 0,
+    a ReLU at the end.
 
-    Their initialisation visits a layer three times, so positive weights are multiplied by 1.4³; positive biases by 1.4² before they turn.
+    Their initialisation visits a layer three times, so positive weights are multiplied by 1.4³; positive biases by 1.4²
+    before they turn.
     """
     weights, biases = [], []
     for n_in, n_out in pairwise(widths):
@@ -92,7 +98,9 @@ def critique(widths: tuple[int, ...], rng: np.random.Generator) -> list[dtd.Laye
 
 
 def active_inputs(layers: list[dtd.Layer], n: int, rng: np.random.Generator) -> Array:
-    """Half-normal inputs whose first output is above 0.1: n of the first 20,000 drawn, fewer where the network has fewer."""
+    """Half-normal inputs whose first output is above 0.1: n of the first 20,000 drawn, fewer where the network has
+    fewer.
+    """
     found: list[Array] = []
     for _ in range(50):
         x = np.abs(rng.standard_normal((400, layers[0].weight.shape[1])))  # type: ignore[attr-defined]

@@ -24,9 +24,10 @@ S20 = "Sixt et al. 2020, arXiv:1912.09818"
 class Claim:
     """What a paper or a derivation says, and how to measure it.
 
-    `expected` is compared within three standard errors over the seeds, and half a unit of its last digit (`unit`); `relation` "<=" and ">="
-    ask for a bound on every seed instead.  Where the expected value is itself a single run with random draws of its own, `runs` (seed →
-    what single runs give) says how far such a value strays, and its standard deviation counts beside the standard error.
+    `expected` is compared within three standard errors over the seeds, and half a unit of its last digit (`unit`);
+    `relation` "<=" and ">=" ask for a bound on every seed instead. Where the expected value is itself a single run with
+    random draws of its own, `runs` (seed → what single runs give) says how far such a value strays, and its standard
+    deviation counts beside the standard error.
     """
 
     text: str
@@ -41,7 +42,9 @@ class Claim:
 CLAIMS: list[Claim] = []
 
 
-def claim(text: str, source: str, expected: float, relation: str = "=", unit: float = 0.0) -> Callable[[Callable[[int], float]], None]:
+def claim(
+    text: str, source: str, expected: float, relation: str = "=", unit: float = 0.0
+) -> Callable[[Callable[[int], float]], None]:
     """Register the decorated function under a claim."""
     return lambda measure: CLAIMS.append(Claim(text, source, expected, measure, relation, unit))
 
@@ -62,7 +65,8 @@ def several(claims: list[tuple[str, float, float]], source: str, measure: Callab
         CLAIMS.append(Claim(text, source, expected, nth(k), unit=unit))
 
 
-# ------------------------------------------------------------------------------------------------- 1 to 4: exact identities
+# ------------------------------------------------------------------------------------------------- 1 to 4: exact
+# identities
 
 
 def firsts() -> Iterator[dict[str, Any]]:
@@ -120,7 +124,12 @@ def _wsquare(seed: int) -> float:
     return float(np.abs(dtd.explain(layers, x, 0, **ORACLE) - s / s.sum() * y).max() / y)
 
 
-@claim("3 max(x₁, x₂) as a network: R = ((2x₁ − x₂)/2, x₂/2): largest difference", "Montavon et al. 2018, arXiv:1706.07979", 1e-15, "<=")
+@claim(
+    "3 max(x₁, x₂) as a network: R = ((2x₁ − x₂)/2, x₂/2): largest difference",
+    "Montavon et al. 2018, arXiv:1706.07979",
+    1e-15,
+    "<=",
+)
 def _maximum(seed: int) -> float:
     layers = [dtd.Linear([[1.0, -1.0], [-1.0, 1.0], [1.0, 1.0]]), dtd.ReLU(), dtd.Linear([[0.5, 0.5, 0.5]]), dtd.ReLU()]
     x = np.sort(np.random.default_rng(seed).random((50, 2)), axis=1)[:, ::-1]
@@ -129,7 +138,10 @@ def _maximum(seed: int) -> float:
 
 
 @claim(
-    "4 LRP-0 = gradient × input, biased digits MLP: largest difference / largest value", "Ancona et al. 2018, arXiv:1711.06104", 2e-15, "<="
+    "4 LRP-0 = gradient × input, biased digits MLP: largest difference / largest value",
+    "Ancona et al. 2018, arXiv:1711.06104",
+    2e-15,
+    "<=",
 )
 def _zero(seed: int) -> float:
     layers, x = trained(MLP, seed, nonpositive=False)[0], digits()[1]
@@ -137,13 +149,16 @@ def _zero(seed: int) -> float:
     return float(np.abs(dtd.explain(layers, x, rules="lrp-0", **ORACLE) - expected).max() / np.abs(expected).max())
 
 
-# ----------------------------------------------------------------------------------------------------------- 5: root points
+# ----------------------------------------------------------------------------------------------------------- 5: root
+# points
 
 
 def critique_roots(
     rule: dtd.Rule, widths: tuple[int, ...] = (10, 10, 10, 2), n_nets: int = 20, n_inputs: int = 50
 ) -> Callable[[int], float]:
-    """Percentage of first-layer roots in the closed region; with seed 0 over the networks that the expected values were measured on."""
+    """Percentage of first-layer roots in the closed region; with seed 0 over the networks that the expected values were
+    measured on.
+    """
 
     def measure(seed: int) -> float:
         inside, roots = 0, 0
@@ -164,7 +179,9 @@ CLAIMS.append(Claim(f"{ROOTS}, z⁺: %", SL22, 17, critique_roots(dtd.ZPlus()), 
 CLAIMS.append(Claim(f"{ROOTS}, w²: %", SL22, 23, critique_roots(dtd.WSquare()), unit=1))
 CLAIMS.append(Claim(f"{ROOTS}, γ = 1: %", SL22, 14, critique_roots(dtd.Gamma(1.0, bias="none")), unit=1))
 CLAIMS.append(Claim(f"{ROOTS}, LRP-0: %", SL22, 0, critique_roots(dtd.Zero()), unit=1))
-CLAIMS.append(Claim("5 the same, random 10-64-64-2, z⁺: %", SL22, 6, critique_roots(dtd.ZPlus(), (10, 64, 64, 2), 5, 50), unit=1))
+CLAIMS.append(
+    Claim("5 the same, random 10-64-64-2, z⁺: %", SL22, 6, critique_roots(dtd.ZPlus(), (10, 64, 64, 2), 5, 50), unit=1)
+)
 
 
 def trained_roots(seed: int) -> list[float]:
@@ -173,10 +190,15 @@ def trained_roots(seed: int) -> list[float]:
     return [100 * float(audit.in_region.mean()), 100 * audit.samples_all_valid]
 
 
-several([("5 the same, trained digits MLP, z⁺: %", 3.7, 0.1), ("5 digits with all of their roots inside: %", 0, 1)], SL22, trained_roots)
+several(
+    [("5 the same, trained digits MLP, z⁺: %", 3.7, 0.1), ("5 digits with all of their roots inside: %", 0, 1)],
+    SL22,
+    trained_roots,
+)
 
 
-# ------------------------------------------------------------------------------------------- 6 to 8: depth, class, weights
+# ------------------------------------------------------------------------------------------- 6 to 8: depth, class,
+# weights
 
 
 def deep(hidden: int, seed: int) -> list[dtd.Layer]:
@@ -194,8 +216,13 @@ def csc(rules: str) -> Callable[[int], list[float]]:
 
 
 CSC = "6 CSC, 12 hidden layers on digits"
-DOWN = [(f"{CSC}, z⁺, {k} layer{'s' if k > 1 else ''} down", v, u) for k, v, u in ((1, 0.30, 0.01), (2, 0.78, 0.01), (3, 0.98, 0.01))]
-several([*DOWN, (f"{CSC}, z⁺, 4 layers down", 0.999, 0.001), (f"{CSC}, z⁺, the rest: least", 1.0, 0.001)], S20, csc("dtd"))
+DOWN = [
+    (f"{CSC}, z⁺, {k} layer{'s' if k > 1 else ''} down", v, u)
+    for k, v, u in ((1, 0.30, 0.01), (2, 0.78, 0.01), (3, 0.98, 0.01))
+]
+several(
+    [*DOWN, (f"{CSC}, z⁺, 4 layers down", 0.999, 0.001), (f"{CSC}, z⁺, the rest: least", 1.0, 0.001)], S20, csc("dtd")
+)
 several([(f"{CSC}, LRP-0, 1 layer down", 0.62, 0.01)], S20, csc("lrp-0"))
 N_DRAWS = 8
 
@@ -204,7 +231,10 @@ N_DRAWS = 8
 def at_the_input(seed: int) -> tuple[float, ...]:
     """LRP-0's convergence at the input from several draws of the five relevances, 100 images each, on one network."""
     x = digits()[1][:100].astype(np.float32)
-    draws = (diagnostics.cosine_convergence(deep(12, seed), x, rules="lrp-0", seed=N_DRAWS * seed + k) for k in range(N_DRAWS))
+    draws = (
+        diagnostics.cosine_convergence(deep(12, seed), x, rules="lrp-0", seed=N_DRAWS * seed + k)
+        for k in range(N_DRAWS)
+    )
     return tuple(float(d.cosine[-1]) for d in draws)
 
 
@@ -230,7 +260,9 @@ def two_classes(widths: tuple[int, ...], epochs: int, rules: str) -> Callable[[i
 
 
 FIVE, NINE = ((64, *(64,) * n, 10) for n in (4, 8))
-CLAIMS.append(Claim("7 |cosine| of two classes' maps, z⁺, 3 layers", S20, 0.995, two_classes(MLP, 60, "dtd"), unit=0.001))
+CLAIMS.append(
+    Claim("7 |cosine| of two classes' maps, z⁺, 3 layers", S20, 0.995, two_classes(MLP, 60, "dtd"), unit=0.001)
+)
 CLAIMS.append(Claim("7 the same, 5 layers", S20, 1.0, two_classes(FIVE, 40, "dtd"), unit=0.0001))
 CLAIMS.append(Claim("7 the same, LRP-0, 3 layers: at least", S20, 0.22, two_classes(MLP, 60, "lrp-0"), ">="))
 CLAIMS.append(Claim("7 the same, LRP-0, 9 layers", S20, 0.39, two_classes(NINE, 40, "lrp-0"), unit=0.01))
@@ -248,11 +280,17 @@ def cascade(attribution: Callable[..., Any], **options: Any) -> Callable[[int], 
     return measure
 
 
-several([("8 cascade, z⁺, 9 layers, first layer still trained: least cosine", 1.0, 0.01)], "Adebayo et al. 2018, arXiv:1810.03292",
+several([("8 cascade, z⁺, 9 layers, first layer still trained: least cosine", 1.0, 0.01)], "Adebayo et al. 2018, "
+"arXiv:1810.03292",
         lambda seed: cascade(dtd.explain, domain="nonnegative")(seed)[1:2])  # fmt: skip
 
 
-@claim("8 the same, gradient × input, output layer random: |cosine| at most", "Adebayo et al. 2018, arXiv:1810.03292", 0.5, "<=")
+@claim(
+    "8 the same, gradient × input, output layer random: |cosine| at most",
+    "Adebayo et al. 2018, arXiv:1810.03292",
+    0.5,
+    "<=",
+)
 def _gradient_drops(seed: int) -> float:
     return abs(cascade(dtd.baselines.input_x_gradient)(seed)[0])
 
@@ -261,7 +299,9 @@ def _gradient_drops(seed: int) -> float:
 
 
 def gain(operator: str | float) -> Callable[[int], float]:
-    """The least AOPC over random of any map, in half widths of its confidence interval: above 1, every map beats random."""
+    """The least AOPC over random of any map, in half widths of its confidence interval: above 1, every map beats
+    random.
+    """
 
     def measure(seed: int) -> float:
         layers, x = trained(MLP, seed)[0], digits()[1].astype(np.float32)[:150]
@@ -272,7 +312,16 @@ def gain(operator: str | float) -> Callable[[int], float]:
         maps = {name: dtd.explain(layers, x, **options) for name, options in rules.items()}
         maps["gradient × input"] = dtd.baselines.input_x_gradient(layers, x)
         curves = evaluation.region_perturbation(
-            layers, x, maps, size=1, steps=20, repeats=5, operator=operator, probability=True, domain=(0.0, 1.0), seed=seed
+            layers,
+            x,
+            maps,
+            size=1,
+            steps=20,
+            repeats=5,
+            operator=operator,
+            probability=True,
+            domain=(0.0, 1.0),
+            seed=seed,
         )
         gains = [curves.over_random(m) for m in curves.outputs if m != curves.random]
         return min(g.mean / g.half_width for g in gains)

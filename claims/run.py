@@ -1,6 +1,7 @@
 """Rerun every claim: python claims/run.py [--seeds 3].  Needs dtdfast[claims]; about two minutes on two cores.
 
-Prints claim, source, expected, measured (mean ± standard error over the seeds) and verdict; exits with 1 where a claim does not hold.
+Prints claim, source, expected, measured (mean ± standard error over the seeds) and verdict; exits with 1 where a claim
+does not hold.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ def verdict(claim: Claim, values: list[float]) -> bool:
 
 def own_error(claim: Claim, n_seeds: int) -> float:
     """How far a single run, such as the expected value's, strays; 0 where it has no random draws of its own."""
-    return 0.0 if claim.runs is None else float(np.std([v for seed in range(n_seeds) for v in claim.runs(seed)], ddof=1))
+    return (
+        0.0 if claim.runs is None else float(np.std([v for seed in range(n_seeds) for v in claim.runs(seed)], ddof=1))
+    )
 
 
 def standard_error(values: list[float]) -> float:
@@ -52,7 +55,10 @@ def main() -> int:
         extreme = {"=": np.mean, "<=": np.max, ">=": np.min}[claim.relation](values)
         measured = f"{extreme:.3g}" if claim.relation != "=" else f"{extreme:.4g} ± {standard_error(values):.2g}"
         expected = sign[claim.relation] + f"{claim.expected:g}"
-        print(f"| {claim.text} | {claim.source} | {expected} | {measured} | {'holds' if holds else 'DOES NOT HOLD'} |", flush=True)
+        print(
+            f"| {claim.text} | {claim.source} | {expected} | {measured} | {'holds' if holds else 'DOES NOT HOLD'} |",
+            flush=True,
+        )
     print(f"\n{failed} of {done} claims do not hold; {arguments.seeds} seeds, {time.perf_counter() - begin:.0f} s")
     return min(failed, 1)
 

@@ -1,4 +1,6 @@
-"""The cffi builder of dtdfast._kernels: declares exactly what dtdfast.h does.  Run by CMake through `python -m cffi.gen_src`."""
+"""The cffi builder of dtdfast._kernels: declares exactly what dtdfast.h does. Run by CMake through `python -m
+cffi.gen_src`.
+"""
 
 import re
 from pathlib import Path

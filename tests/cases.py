@@ -1,7 +1,9 @@
-"""The shared list of (geometry, rule) cases: awkward shapes on purpose, random signed relevance, numbers that float32 holds exactly.
+"""The shared list of (geometry, rule) cases: awkward shapes on purpose, random signed relevance, numbers that float32
+holds exactly.
 
-A `Geometry` is a small network that is one layer of neurons (a tap layer, an Add with its operands, or one with something folded
-into it), built twice from the same arrays: as records of the package and as an explicit matrix.  A `Case` is a geometry under a rule.
+A `Geometry` is a small network that is one layer of neurons (a tap layer, an Add with its operands, or one with
+something folded into it), built twice from the same arrays: as records of the package and as an explicit matrix. A
+`Case` is a geometry under a rule.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ class Geometry:
 
 
 def _weight(rng, shape, out_axis=0):
-    """Random weights whose second output channel is dead (all 0) and whose last has no positive part, where there is room for it."""
+    """Random weights whose second output channel is dead (all 0) and whose last has no positive part, where there is
+    room for it.
+    """
     weight = rng.standard_normal(shape).astype(np.float32)
     channels = np.moveaxis(weight, out_axis, 0)
     if len(channels) >= 3:
@@ -53,7 +57,8 @@ def _bias(rng, n):
     return bias
 
 
-# ------------------------------------------------------------------------------------------------------ kinds of geometry
+# ------------------------------------------------------------------------------------------------------ kinds of
+# geometry
 
 
 def _weighted(record, matrix, shape, out_axis=0, bias=True, **options):
@@ -129,7 +134,9 @@ def conv_norm(*shape, **options):
         weight, bias = _weight(rng, shape), _bias(rng, shape[0])
         norm, factor, shift = _batch_norm(rng, shape[0])
         folded = weight * factor.reshape(-1, *[1] * (len(shape) - 1))
-        return Network([dtd.Conv(weight, bias, **options), norm], explicit.conv(x_shape, folded, bias * factor + shift, **options))
+        return Network(
+            [dtd.Conv(weight, bias, **options), norm], explicit.conv(x_shape, folded, bias * factor + shift, **options)
+        )
 
     return build, True
 
@@ -241,7 +248,8 @@ GEOMETRIES = [
         ("transposed1d-depthwise", (2, 4, 3), conv_transpose(4, 1, 3, stride=2, padding=1, output_padding=1, groups=4)),
         ("transposed2d-2x2", (2, 3, 3, 3), conv_transpose(3, 7, 2, 2, stride=2)),
         ("transposed2d-3x3", (1, 16, 3, 2), conv_transpose(16, 17, 3, 3, stride=2, padding=1, output_padding=1)),
-        ("transposed2d-oblong", (2, 2, 3, 5), conv_transpose(2, 3, 3, 2, stride=(3, 1), padding=((0, 1), (1, 0)), dilation=(1, 2))),
+        ("transposed2d-oblong", (2, 2, 3, 5), conv_transpose(2, 3, 3, 2, stride=(3, 1), padding=((0, 1), (1, 0)),
+        dilation=(1, 2))),
         ("transposed2d-groups", (1, 4, 3, 3), conv_transpose(4, 3, 3, 3, padding=1, groups=2)),
         ("transposed2d-holes", (1, 3, 2, 2), conv_transpose(3, 3, 1, 1, stride=3)),
         ("transposed2d-from-pixel", (2, 7, 1, 1), conv_transpose(7, 15, 4, 4)),
@@ -251,7 +259,8 @@ GEOMETRIES = [
         ("avg2d", (2, 16, 7, 3), avg_pool(2)),
         ("avg2d-valid-only", (2, 3, 7, 7), avg_pool(3, stride=2, padding=1, count_include_pad=False)),
         ("avg2d-ceil-padding", (1, 2, 7, 16), avg_pool(3, stride=2, padding=1, ceil_mode=True)),
-        ("avg2d-ceil-valid-only", (1, 2, 8, 7), avg_pool(3, stride=3, padding=1, ceil_mode=True, count_include_pad=False)),
+        ("avg2d-ceil-valid-only", (1, 2, 8, 7), avg_pool(3, stride=3, padding=1, ceil_mode=True,
+        count_include_pad=False)),
         ("avg2d-oblong", (2, 1, 7, 5), avg_pool((2, 3), stride=(3, 1))),
         ("avg2d-asymmetric", (1, 3, 5, 6), avg_pool(2, padding=((1, 0), (0, 1)))),
         ("avg3d", (1, 2, 3, 4, 5), avg_pool(2, stride=1)),
@@ -279,13 +288,15 @@ GEOMETRIES = [
         ("resample2d-one-axis", (2, 3, 4, 3), resample(None, interpolation(3, 5))),
         ("resample3d", (1, 2, 2, 3, 2), resample(interpolation(2, 3), None, interpolation(2, 4))),
         ("add-linear-last-axis", (2, 3, 5), add((*LINEAR, (5, 5), {"axis": -1}), None)),
-        ("add-two-linear-middle-axis", (1, 2, 4, 3), add((*LINEAR, (4, 4), {"axis": 2}), (*LINEAR, (4, 4), {"axis": 2}))),
+        ("add-two-linear-middle-axis", (1, 2, 4, 3), add((*LINEAR, (4, 4), {"axis": 2}),
+        (*LINEAR, (4, 4), {"axis": 2}))),
         ("add-five-axes", (1, 2, 1, 2, 2, 3), add(None, None)),
         ("add-same", (2, 3, 2, 2), add(None, None)),
         ("add-linear", (2, 17), add((*LINEAR, (17, 17), {}), None)),
         ("add-conv", (2, 3, 5, 7), add((*CONV, (3, 3, 3, 3), {"padding": 1}), None)),
         ("add-conv-last", (2, 16, 3, 3), add(None, (*CONV, (16, 16, 1, 1), {}))),
-        ("add-two-convs", (1, 2, 7, 7), add((*CONV, (7, 2, 3, 3), {"padding": 1, "stride": 2}), (*CONV, (7, 2, 1, 1), {"stride": 2}))),
+        ("add-two-convs", (1, 2, 7, 7), add((*CONV, (7, 2, 3, 3), {"padding": 1, "stride": 2}),
+        (*CONV, (7, 2, 1, 1), {"stride": 2}))),
         ("add-three", (2, 3, 15), add((*CONV, (3, 1, 3), {"padding": 1, "groups": 3}), None, None)),
         ("conv-norm", (2, 3, 5, 5), conv_norm(7, 3, 3, 3, padding=1)),
         ("norm-conv", (2, 3, 5, 5), norm_conv(7, 3, 3, 3)),
@@ -300,7 +311,8 @@ def _network(geometry):
     return geometry.build(geometry.rng, geometry.x_shape[1:])
 
 
-# ----------------------------------------------------------------------------------------------------------- rules, cases
+# ----------------------------------------------------------------------------------------------------------- rules,
+# cases
 
 
 class RuleRow(NamedTuple):
@@ -314,7 +326,11 @@ class RuleRow(NamedTuple):
     def conserves(self):
         """Whether every denominator is the sum of what it divides: then a neuron passes all of its relevance on."""
         options = self.terms.keywords
-        return options["bias"] == "none" and not self.rule.stabilizer and options.get("alpha", 2) - options.get("beta", 1) == 1
+        return (
+            options["bias"] == "none"
+            and not self.rule.stabilizer
+            and options.get("alpha", 2) - options.get("beta", 1) == 1
+        )
 
 
 def _row(name, rule, function, bias="none", on_bias=False, box="", **options):
@@ -350,9 +366,18 @@ RULES = [
         True,
         fallback=True,
     ),
-    _row("alpha2beta1-fallback-full", dtd.AlphaBeta(fallback=True, bias="full"), explicit.alpha_beta, "full", True, fallback=True),
+    _row(
+        "alpha2beta1-fallback-full",
+        dtd.AlphaBeta(fallback=True, bias="full"),
+        explicit.alpha_beta,
+        "full",
+        True,
+        fallback=True,
+    ),
     _row("alpha2beta1-by-sign", dtd.AlphaBeta(bias="by_sign", stabilizer=1e-6), explicit.alpha_beta, "by_sign", True),
-    _row("alpha3beta2-full", dtd.AlphaBeta(3.0, 2.0, bias="full"), explicit.alpha_beta, "full", True, alpha=3.0, beta=2.0),
+    _row(
+        "alpha3beta2-full", dtd.AlphaBeta(3.0, 2.0, bias="full"), explicit.alpha_beta, "full", True, alpha=3.0, beta=2.0
+    ),
     _row("alpha1beta0", dtd.AlphaBeta(1.0, 0.0), explicit.alpha_beta, alpha=1.0, beta=0.0),
     _row("flat", dtd.Flat(), explicit.flat),
 ]
@@ -392,7 +417,11 @@ class Case:
     @property
     def x(self):
         """Random inputs with exact zeros among them; in a box, some on its faces."""
-        x = np.random.default_rng([zlib.crc32(self.id.encode()), 1]).standard_normal(self.geometry.x_shape).astype(np.float32)
+        x = (
+            np.random.default_rng([zlib.crc32(self.id.encode()), 1])
+            .standard_normal(self.geometry.x_shape)
+            .astype(np.float32)
+        )
         if self.row.box:
             low, high = self._box()[1]
             return np.clip(x, low, high).astype(np.float32)
@@ -417,14 +446,20 @@ class Case:
         """The relevance of each sample and the bound on its error, by the explicit matrix."""
         copies = _network(self.geometry).copies
         results = [
-            explicit.propagate(self.terms(sample), r.astype(np.float64).ravel(), self.row.rule.stabilizer or 0.0, tolerance)
+            explicit.propagate(
+                self.terms(sample), r.astype(np.float64).ravel(), self.row.rule.stabilizer or 0.0, tolerance
+            )
             for sample, r in zip(x, r_out, strict=True)
         ]
-        r_in, bound = (np.array(a).reshape(len(x), copies, -1).sum(1).reshape(x.shape) for a in zip(*results, strict=True))
+        r_in, bound = (
+            np.array(a).reshape(len(x), copies, -1).sum(1).reshape(x.shape) for a in zip(*results, strict=True)
+        )
         return r_in, bound
 
     def tolerance(self, unit):
-        """(fan-in + fan-out + c)·u: the additions behind one d and one r_in, and the c roundings of each product, quotient and gate."""
+        """(fan-in + fan-out + c)·u: the additions behind one d and one r_in, and the c roundings of each product,
+        quotient and gate.
+        """
         valid = self.taps.valid
         return (valid.sum(1).max() + valid.sum(0).max() * _network(self.geometry).copies + 12) * unit
 

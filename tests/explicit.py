@@ -1,11 +1,12 @@
 """The oracle's oracle: one layer written out as a dense float64 matrix, tap by tap, and each rule as a formula on it.
 
-Nothing here calls the package: shapes, padding, divisors and winners are worked out again from the layers' definitions, in plain
-Python loops over output positions and taps.  A rule becomes a list of terms (n, d, coefficient) with
+Nothing here calls the package: shapes, padding, divisors and winners are worked out again from the layers' definitions,
+in plain Python loops over output positions and taps. A rule becomes a list of terms (n, d, coefficient) with
 
     r_in[i] = sum_terms sum_j coefficient[j] * n[j, i] * r_out[j] / d[j]          (R / 0 := 0)
 
-and `propagate` returns, next to r_in, a bound on the error of any algorithm that sums d and r_in in arithmetic of a given tolerance.
+and `propagate` returns, next to r_in, a bound on the error of any algorithm that sums d and r_in in arithmetic of a
+given tolerance.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ Matrix = NDArray[np.float64]
 
 
 class Taps(NamedTuple):
-    """y = matrix @ x + bias for one sample, both flattened; `valid` marks the taps that exist, whatever their weight."""
+    """y = matrix @ x + bias for one sample, both flattened; `valid` marks the taps that exist, whatever their
+    weight.
+    """
 
     matrix: Matrix  # (n_out, n_in)
     valid: NDArray[np.bool_]
@@ -68,7 +71,10 @@ def conv(x_shape, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     c_out, c_tap, *kernel = weight.shape
     n = len(size)
     stride, dilation, padding = _each(stride, n), _each(dilation, n), _pairs(padding, n)
-    out = [(h + a + b - d * (k - 1) - 1) // s + 1 for h, (a, b), d, k, s in zip(size, padding, dilation, kernel, stride, strict=True)]
+    out = [
+        (h + a + b - d * (k - 1) - 1) // s + 1
+        for h, (a, b), d, k, s in zip(size, padding, dilation, kernel, stride, strict=True)
+    ]
     matrix = np.zeros((c_out, *out, c_in, *size))
     valid = np.zeros(matrix.shape, bool)
     per_group = c_out // groups
@@ -82,7 +88,9 @@ def conv(x_shape, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
                         matrix[(o, *q, first + i, *p)] = weight[(o, i, *k)]
                         valid[(o, *q, first + i, *p)] = True
     n_out, n_in = c_out * math.prod(out), c_in * math.prod(size)
-    return Taps(matrix.reshape(n_out, n_in), valid.reshape(n_out, n_in), _bias(bias, c_out, math.prod(out)), (c_out, *out))
+    return Taps(
+        matrix.reshape(n_out, n_in), valid.reshape(n_out, n_in), _bias(bias, c_out, math.prod(out)), (c_out, *out)
+    )
 
 
 def conv_transpose(x_shape, weight, bias=None, stride=1, padding=0, output_padding=0, dilation=1, groups=1):
@@ -90,7 +98,12 @@ def conv_transpose(x_shape, weight, bias=None, stride=1, padding=0, output_paddi
     c_in, *size = x_shape
     _, per_group, *kernel = weight.shape
     n = len(size)
-    stride, dilation, extra, padding = _each(stride, n), _each(dilation, n), _each(output_padding, n), _pairs(padding, n)
+    stride, dilation, extra, padding = (
+        _each(stride, n),
+        _each(dilation, n),
+        _each(output_padding, n),
+        _pairs(padding, n),
+    )
     out = [
         (h - 1) * s + d * (k - 1) + 1 - a - b + e
         for h, s, d, k, (a, b), e in zip(size, stride, dilation, kernel, padding, extra, strict=True)
@@ -108,11 +121,15 @@ def conv_transpose(x_shape, weight, bias=None, stride=1, padding=0, output_paddi
                         matrix[(first + o, *q, i, *p)] = weight[(i, o, *k)]
                         valid[(first + o, *q, i, *p)] = True
     n_out, n_in = c_out * math.prod(out), c_in * math.prod(size)
-    return Taps(matrix.reshape(n_out, n_in), valid.reshape(n_out, n_in), _bias(bias, c_out, math.prod(out)), (c_out, *out))
+    return Taps(
+        matrix.reshape(n_out, n_in), valid.reshape(n_out, n_in), _bias(bias, c_out, math.prod(out)), (c_out, *out)
+    )
 
 
 def _windows(size, kernel, stride, padding, dilation, ceil_mode):
-    """For each output position, (position, elements of the padded window inside input plus padding, valid input positions)."""
+    """For each output position, (position, elements of the padded window inside input plus padding, valid input
+    positions).
+    """
     n = len(size)
     kernel, padding, dilation = _each(kernel, n), _pairs(padding, n), _each(dilation, n)
     stride = kernel if stride is None else _each(stride, n)
@@ -133,7 +150,9 @@ def _windows(size, kernel, stride, padding, dilation, ceil_mode):
 
 
 def pool(x_shape, kernel, stride=None, padding=0, ceil_mode=False, count_include_pad=True, mean=True):
-    """y[c, q] = sum over the window of x / divisor; the divisor counts padding if asked, never what ceil_mode adds beyond it."""
+    """y[c, q] = sum over the window of x / divisor; the divisor counts padding if asked, never what ceil_mode adds
+    beyond it.
+    """
     channels, *size = x_shape
     out, windows = _windows(size, kernel, stride, padding, 1, ceil_mode)
     matrix = np.zeros((channels, *out, channels, *size))
@@ -225,11 +244,14 @@ def add(*operands):
                 np.sum([t.bias for t in operands], 0), operands[0].out_shape)  # fmt: skip
 
 
-# ------------------------------------------------------------------------------------------------------------------ rules
+# ------------------------------------------------------------------------------------------------------------------
+# rules
 
 
 class Term(NamedTuple):
-    """One summand of a rule: n[j, i] / (t[j] + stabilizer * sgn t[j]), where t is a sum of summands of absolute sum `size`."""
+    """One summand of a rule: n[j, i] / (t[j] + stabilizer * sgn t[j]), where t is a sum of summands of absolute sum
+    `size`.
+    """
 
     n: Matrix
     t: Matrix
@@ -256,7 +278,8 @@ def zplus_by_sign(taps, x, bias="none"):
     # what is found as the rest of y has the error of all its terms
     whole = abs(n).sum(1)
     return [_term(np.maximum(n, 0), coefficient=1.0 * (y >= 0), undecided=undecided),
-            _term(np.minimum(n, 0), coefficient=1.0 * (y < 0), undecided=undecided)._replace(size=2 * whole)]  # fmt: skip
+            _term(np.minimum(n, 0), coefficient=1.0 * (y < 0),
+                undecided=undecided)._replace(size=2 * whole)]  # fmt: skip
 
 
 def wsquare(taps, x, bias="none"):
@@ -278,7 +301,8 @@ def gamma(taps, x, gamma=0.25, bias="signed"):
     with np.errstate(invalid="ignore", divide="ignore"):
         undecided = np.where(y == 0, 0, (abs(w * x).sum(1) + abs(b)) / abs(y))
     terms = []
-    for sign in (1, -1):  # where y > 0 the terms of the output's sign are x+ w+ and x- w-, where y < 0 they are x+ w- and x- w+
+    # where y > 0 the terms of the output's sign are x+ w+ and x- w-, where y < 0 they are x+ w- and x- w+
+    for sign in (1, -1):
         n = np.maximum(x, 0) * (w + gamma * sign * np.maximum(sign * w, 0)) + np.minimum(x, 0) * (
             w - gamma * sign * np.maximum(-sign * w, 0)
         )
@@ -302,10 +326,10 @@ def flat(taps, x, bias="none"):
 def propagate(terms, r_out, stabilizer=0.0, tolerance=0.0):
     """r_in[i] = sum_terms sum_j coefficient[j] n[j, i] r_out[j] / d[j] and a bound on its error.
 
-    An algorithm that adds up t with a relative error of `tolerance` in terms of sum |summands| has d (1 + delta), |delta| <=
-    tolerance * size / |d|; so s = r / d is off by at most a factor 1 / (1 - tolerance * size / |d|), and r_in by the same tolerance
-    again for its own sum.  Where the error can turn a sign that decides (of d under the stabiliser, of y in gamma), or exceeds d
-    itself, nothing can be promised: the bound is infinite.
+    An algorithm that adds up t with a relative error of `tolerance` in terms of sum |summands| has d (1 + delta),
+    |delta| <= tolerance * size / |d|; so s = r / d is off by at most a factor 1 / (1 - tolerance * size / |d|), and
+    r_in by the same tolerance again for its own sum. Where the error can turn a sign that decides (of d under the
+    stabiliser, of y in gamma), or exceeds d itself, nothing can be promised: the bound is infinite.
     """
     r_in = np.zeros(terms[0].n.shape[1])
     bound = np.zeros_like(r_in)

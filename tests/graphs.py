@@ -1,10 +1,11 @@
 """Random valid networks: a hypothesis strategy over every record, wired into directed acyclic graphs.
 
-Hypothesis draws what shrinks well (which blocks, what each reads); a seeded generator draws the sizes and the numbers.  A block
-reads one entry `p` and appends one or more records.  Shapes are worked out here, not by the package.
+Hypothesis draws what shrinks well (which blocks, what each reads); a seeded generator draws the sizes and the numbers.
+A block reads one entry `p` and appends one or more records. Shapes are worked out here, not by the package.
 
-`ties` follows equal values that are built in: 0 none, 1 copies (which tie exactly in any arithmetic), 2 sums over copies, equal up
-to rounding only.  In the last the winner of a MaxPool hangs on an executor's last bit, so no MaxPool reads them.
+`ties` follows equal values that are built in: 0 none, 1 copies (which tie exactly in any arithmetic), 2 sums over
+copies, equal up to rounding only. In the last the winner of a MaxPool hangs on an executor's last bit, so no MaxPool
+reads them.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ SHARING = [cls for cls in rule_classes() if cls is not dtd.Pass]
 
 
 class Graph:
-    """A network, per entry the shape of one sample, an input, relevance on the outputs, and the options rules and domain."""
+    """A network, per entry the shape of one sample, an input, relevance on the outputs, and the options rules and
+    domain.
+    """
 
     def __init__(self, layers, shapes, x, start, options):
         self.layers, self.shapes, self.x, self.start, self.options = layers, shapes, x, start, options
@@ -59,7 +62,9 @@ class Builder:
         return self.input_ties if p == dtd.INPUT else self.ties[p]
 
     def put(self, make, p, shape, ties=0, moves=False):
-        """Append make(inputs=...) with output `shape`; a record that `moves` only does not add.  Returns the position."""
+        """Append make(inputs=...) with output `shape`; a record that `moves` only does not add. Returns the
+        position.
+        """
         sources = p if isinstance(p, tuple) else (p,)
         implicit = not sources or (sources == (len(self.layers) - 1,) and self.rng.random() < 0.5)
         self.layers.append(make(inputs=None if implicit else sources if len(sources) > 1 else sources[0]))
@@ -91,7 +96,8 @@ def _bind(record, *args, **kwargs):
     return lambda inputs: record(*args, inputs=inputs, **kwargs)
 
 
-# ------------------------------------------------------------------------------------------------- blocks on (channels, *space)
+# ------------------------------------------------------------------------------------------------- blocks on (channels,
+# *space)
 
 
 def conv(b, p):
@@ -108,7 +114,8 @@ def conv(b, p):
     out = [(r - d * (k - 1) - 1) // s + 1 for r, d, k, s in zip(room, dilation, kernel, stride, strict=True)]
     weight = b.weight(c_out, c // groups, *kernel, fan_in=c // groups * math.prod(kernel))
     make = _bind(dtd.Conv, weight, b.bias(c_out), stride=stride, padding=padding, dilation=dilation, groups=groups)
-    alone = any(max(pads) > d * (k - 1) for pads, d, k in zip(padding, dilation, kernel, strict=True))  # some outputs are the bias
+    # some outputs are the bias
+    alone = any(max(pads) > d * (k - 1) for pads, d, k in zip(padding, dilation, kernel, strict=True))
     return b.put(make, p, (c_out, *out), ties=int(alone))
 
 
@@ -118,11 +125,14 @@ def conv_transpose(b, p):
     per_group = b.int(1, max(1, 4 // groups))
     kernel, stride, dilation = b.ints(1, [3] * len(size)), b.ints(1, [2] * len(size)), b.ints(1, [2] * len(size))
     extra = tuple(b.int(0, max(s, d) - 1) for s, d in zip(stride, dilation, strict=True))
-    full = [(h - 1) * s + d * (k - 1) + 1 + e for h, s, d, k, e in zip(size, stride, dilation, kernel, extra, strict=True)]
+    full = [
+        (h - 1) * s + d * (k - 1) + 1 + e for h, s, d, k, e in zip(size, stride, dilation, kernel, extra, strict=True)
+    ]
     padding = tuple((b.int(0, 1), b.int(0, 1)) if f > 3 else (0, 0) for f in full)
     out = [f - sum(pad) for f, pad in zip(full, padding, strict=True)]
     weight = b.weight(c, per_group, *kernel, fan_in=c // groups * math.prod(kernel))
-    make = _bind(dtd.ConvTranspose, weight, b.bias(per_group * groups), stride=stride, padding=padding, output_padding=extra,
+    make = _bind(dtd.ConvTranspose, weight, b.bias(per_group * groups), stride=stride, padding=padding,
+        output_padding=extra,
                  dilation=dilation, groups=groups)  # fmt: skip
     return b.put(make, p, (per_group * groups, *out), ties=1)
 
@@ -140,7 +150,13 @@ def _pool(b, p, record, **kwargs):
     if math.prod(out) == 0:
         return p
     winners = record is dtd.MaxPool  # overlapping windows copy one winner
-    return b.put(_bind(record, kernel, stride=stride, padding=padding, ceil_mode=ceil_mode, **kwargs), p, (c, *out), int(winners), winners)
+    return b.put(
+        _bind(record, kernel, stride=stride, padding=padding, ceil_mode=ceil_mode, **kwargs),
+        p,
+        (c, *out),
+        int(winners),
+        winners,
+    )
 
 
 def max_pool(b, p):
@@ -175,7 +191,9 @@ def pad(b, p):
 def upsample(b, p):
     c, *size = b.shape(p)
     factor = b.ints(1, [2] * len(size))
-    return b.put(_bind(dtd.Upsample, factor), p, (c, *(h * f for h, f in zip(size, factor, strict=True))), ties=1, moves=True)
+    return b.put(
+        _bind(dtd.Upsample, factor), p, (c, *(h * f for h, f in zip(size, factor, strict=True))), ties=1, moves=True
+    )
 
 
 def permute(b, p):
@@ -188,7 +206,12 @@ def shuffle(b, p):
     """ShuffleNet's: channels as (groups, c / groups), transposed."""
     c, *size = b.shape(p)
     groups = int(b.rng.choice([g for g in range(1, c + 1) if c % g == 0]))
-    p = b.put(_bind(dtd.Reshape, (groups, -1, *size) if len(size) < 4 else (c, *size)), p, (groups, c // groups, *size), moves=True)
+    p = b.put(
+        _bind(dtd.Reshape, (groups, -1, *size) if len(size) < 4 else (c, *size)),
+        p,
+        (groups, c // groups, *size),
+        moves=True,
+    )
     p = b.put(_bind(dtd.Permute, (0, 2, 1, *range(3, 3 + len(size)))), p, (c // groups, groups, *size), moves=True)
     return b.put(_bind(dtd.Reshape, (c, *size)), p, (c, *size), moves=True)
 
@@ -215,13 +238,18 @@ def squeeze_excite(b, p):
     p = relu(b, p)
     c, *size = b.shape(p)
     q = global_avg_pool(b, p) if size else p
-    make = _bind(dtd.Conv, b.weight(c, c, *[1] * len(size), fan_in=c)) if size else _bind(dtd.Linear, b.weight(c, c, fan_in=c))
+    make = (
+        _bind(dtd.Conv, b.weight(c, c, *[1] * len(size), fan_in=c))
+        if size
+        else _bind(dtd.Linear, b.weight(c, c, fan_in=c))
+    )
     q = b.put(make, q, (c, *[1] * len(size)))
     q = b.put(_bind(dtd.Activation, str(b.rng.choice(["sigmoid", "hard_sigmoid"]))), q, (c, *[1] * len(size)))
     return b.put(_bind(dtd.Mul), (q, p) if b.rng.random() < 0.5 else (p, q), b.shape(p))
 
 
-# ------------------------------------------------------------------------------------------------------- blocks on any shape
+# ------------------------------------------------------------------------------------------------------- blocks on any
+# shape
 
 
 def relu(b, p):
@@ -270,7 +298,9 @@ def _partner(b, p, fits):
 def concat(b, p):
     shape = b.shape(p)
     axis = b.int(0, len(shape) - 1)
-    q = _partner(b, p, lambda s: len(s) == len(shape) and s[:axis] == shape[:axis] and s[axis + 1 :] == shape[axis + 1 :])
+    q = _partner(
+        b, p, lambda s: len(s) == len(shape) and s[:axis] == shape[:axis] and s[axis + 1 :] == shape[axis + 1 :]
+    )
     size = shape[axis] + b.shape(q)[axis]
     return b.put(_bind(dtd.Concat, axis + 1), (p, q), (*shape[:axis], size, *shape[axis + 1 :]), ties=1, moves=True)
 
@@ -294,7 +324,9 @@ def along(b, p):
     n_out = n_in if b.rng.random() < 0.4 else b.int(1, 7)
     signed = axis + 1 if b.rng.random() < 0.5 else axis - len(shape)
     q = b.put(
-        _bind(dtd.Linear, b.weight(n_out, n_in, fan_in=n_in), b.bias(n_out), axis=signed), p, (*shape[:axis], n_out, *shape[axis + 1 :])
+        _bind(dtd.Linear, b.weight(n_out, n_in, fan_in=n_in), b.bias(n_out), axis=signed),
+        p,
+        (*shape[:axis], n_out, *shape[axis + 1 :]),
     )
     return b.put(_bind(dtd.Add), (q, p), shape) if n_out == n_in else q
 
@@ -314,10 +346,19 @@ def gather(b, p):
     shape = b.shape(p)
     axis = b.int(0, len(shape) - 1)
     n = shape[axis]
-    picks = [np.arange(n)[::-1], np.roll(np.arange(n), 1), b.rng.permutation(n), b.rng.integers(-n, n, b.int(1, min(2 * n, 40)))][
-        b.int(0, 3)
-    ]
-    return b.put(_bind(dtd.Gather, tuple(int(i) for i in picks), axis + 1), p, (*shape[:axis], len(picks), *shape[axis + 1 :]), 1, True)
+    picks = [
+        np.arange(n)[::-1],
+        np.roll(np.arange(n), 1),
+        b.rng.permutation(n),
+        b.rng.integers(-n, n, b.int(1, min(2 * n, 40))),
+    ][b.int(0, 3)]
+    return b.put(
+        _bind(dtd.Gather, tuple(int(i) for i in picks), axis + 1),
+        p,
+        (*shape[:axis], len(picks), *shape[axis + 1 :]),
+        1,
+        True,
+    )
 
 
 def expand(b, p):
@@ -325,7 +366,11 @@ def expand(b, p):
     shape = b.shape(p)
     axes = [a for a in range(len(shape)) if b.rng.random() < 0.5]
     p = (
-        b.put(_bind(dtd.Reduce, "mean", tuple(a + 1 for a in axes), True), p, [1 if a in axes else s for a, s in enumerate(shape)])
+        b.put(
+            _bind(dtd.Reduce, "mean", tuple(a + 1 for a in axes), True),
+            p,
+            [1 if a in axes else s for a, s in enumerate(shape)],
+        )
         if axes
         else p
     )
@@ -343,7 +388,11 @@ def resample(b, p):
         weights.append(None if b.rng.random() < 0.3 else abs(weight) if b.rng.random() < 0.5 else weight)
     if all(w is None for w in weights):
         weights[0] = np.eye(size[0], dtype=np.float32)
-    return b.put(_bind(dtd.Resample, tuple(weights)), p, (c, *(h if w is None else len(w) for h, w in zip(size, weights, strict=True))))
+    return b.put(
+        _bind(dtd.Resample, tuple(weights)),
+        p,
+        (c, *(h if w is None else len(w) for h, w in zip(size, weights, strict=True))),
+    )
 
 
 def _part(b, shape):
@@ -359,7 +408,12 @@ def constant(b, p):
         axis = b.int(0, len(shape) - 1)
         own = (*shape[:axis], b.int(1, 2), *shape[axis + 1 :])
         q = b.put(_bind(dtd.Constant, b.vector(own)), (), own)
-        return b.put(_bind(dtd.Concat, axis + 1), (p, q), (*shape[:axis], shape[axis] + own[axis], *shape[axis + 1 :]), moves=True)
+        return b.put(
+            _bind(dtd.Concat, axis + 1),
+            (p, q),
+            (*shape[:axis], shape[axis] + own[axis], *shape[axis + 1 :]),
+            moves=True,
+        )
     own = _part(b, shape)[b.int(0, len(shape) - 1) :]
     q = b.put(_bind(dtd.Constant, b.vector(own)), (), own)
     return b.put(_bind((dtd.Add, dtd.Mul)[kind]), (p, q) if b.rng.random() < 0.5 else (q, p), shape, ties=1)
@@ -368,7 +422,11 @@ def constant(b, p):
 def scale_along(b, p):
     """Scale and shift along any axes."""
     shape = b.shape(p)
-    return b.put(_bind(dtd.Scale, b.vector(_part(b, shape)), b.vector(_part(b, shape)) if b.rng.random() < 0.7 else None), p, shape)
+    return b.put(
+        _bind(dtd.Scale, b.vector(_part(b, shape)), b.vector(_part(b, shape)) if b.rng.random() < 0.7 else None),
+        p,
+        shape,
+    )
 
 
 def broadcast(b, p):
@@ -388,7 +446,8 @@ def reshape(b, p):
 ALONG = [along, along, reduce, gather, expand, constant, scale_along, broadcast]
 ANYWHERE = [relu, activation, dropout, batch_norm, scale, slices, concat, add, residual, squeeze_excite, *ALONG]
 FLAT = [linear, linear, linear, reshape, *ANYWHERE]
-SPATIAL = [conv, conv, conv, conv, conv_transpose, conv_transpose, max_pool, max_pool, max_pool, avg_pool, sum_pool, global_avg_pool,
+SPATIAL = [conv, conv, conv, conv, conv_transpose, conv_transpose, max_pool, max_pool, max_pool, avg_pool, sum_pool,
+    global_avg_pool,
            lrn, pad, upsample, resample, permute, shuffle, flatten, relu, *ANYWHERE]  # fmt: skip
 
 
@@ -400,7 +459,12 @@ def _input(draw, rng):
         length, features = (int(v) for v in rng.integers(2, 8, 2))
         words = rng.integers(0, 9, (n, length))
         b = Builder(rng, (length,), ties=1, words=True)
-        p = b.put(_bind(dtd.Embedding, rng.standard_normal((9, features)).astype(np.float32)), dtd.INPUT, (length, features), moves=True)
+        p = b.put(
+            _bind(dtd.Embedding, rng.standard_normal((9, features)).astype(np.float32)),
+            dtd.INPUT,
+            (length, features),
+            moves=True,
+        )
         b.put(_bind(dtd.Permute, (0, 2, 1)), p, (features, length), moves=True)
         return words, b, "real"
     shape = (int(rng.integers(1, 6)), *rng.integers(1, 8 if rank < 3 else 5, rank).tolist())
@@ -417,19 +481,30 @@ def _input(draw, rng):
 
 
 def options(rng, b, domain):
-    """The default, a preset, one rule for all, or rules of all kinds on some of the layers that take one; and a convention."""
+    """The default, a preset, one rule for all, or rules of all kinds on some of the layers that take one; and a
+    convention.
+    """
     choice = rng.random()
     if choice < 0.2:
         rules = "dtd"
     elif choice < 0.5:
         boxed = isinstance(domain, tuple)
-        rules = str(rng.choice([name for name, preset in PRESETS.items() if boxed or not isinstance(preset.first, dtd.ZBox)]))
+        rules = str(
+            rng.choice([name for name, preset in PRESETS.items() if boxed or not isinstance(preset.first, dtd.ZBox)])
+        )
     elif choice < 0.6:
         rules = draw_rule(rng, rng.choice(SHARING))
-        if getattr(rules, "fallback", False) and any(isinstance(record, (dtd.Scale, dtd.BatchNorm)) for record in b.layers):
-            rules = dataclasses.replace(rules, fallback=False)  # an affine joined with its layer refuses it: tests/test_affines.py
+        if getattr(rules, "fallback", False) and any(
+            isinstance(record, (dtd.Scale, dtd.BatchNorm)) for record in b.layers
+        ):
+            # an affine joined with its layer refuses it: tests/test_affines.py
+            rules = dataclasses.replace(rules, fallback=False)
     else:
-        rules = {p: rule for p, record in enumerate(b.layers) if rng.random() < 0.5 and (rule := _rule_of(rng, b, p, record)) is not None}
+        rules = {
+            p: rule
+            for p, record in enumerate(b.layers)
+            if rng.random() < 0.5 and (rule := _rule_of(rng, b, p, record)) is not None
+        }
     return {"rules": rules, "domain": domain, "convention": str(rng.choice(list(CONVENTIONS)))}
 
 
@@ -451,13 +526,19 @@ def graphs(draw, max_blocks=10):
     x, b, domain = _input(draw, rng)
     p = len(b.layers) - 1
     count = draw(st.sampled_from(range(1, max_blocks + 1)))
-    for number, age in draw(st.lists(st.tuples(st.integers(0, 99), st.sampled_from(AGES)), min_size=count, max_size=count)):
+    for number, age in draw(
+        st.lists(st.tuples(st.integers(0, 99), st.sampled_from(AGES)), min_size=count, max_size=count)
+    ):
         source = max(p - age, b.first)  # reading an older entry gives it several readers, or leaves a dead branch
         if source != dtd.INPUT and isinstance(b.layers[source], dtd.Constant):
             source += 1  # nothing is to be learnt of constants alone
         blocks = FLAT if len(b.shape(source)) == 1 else SPATIAL
         if len(b.shape(source)) > 4 or math.prod(b.shape(source)) > MAX_ELEMENTS:
-            blocks = [slices, relu, reduce] if math.prod(b.shape(source)) > MAX_ELEMENTS else [slices, relu, add, scale, *ALONG]
+            blocks = (
+                [slices, relu, reduce]
+                if math.prod(b.shape(source)) > MAX_ELEMENTS
+                else [slices, relu, add, scale, *ALONG]
+            )
         before = len(b.layers)
         blocks[number % len(blocks)](b, source)
         if len(b.layers) == before:

@@ -1,8 +1,8 @@
 """What the kernel tests share: random operands and the comparisons.
 
-Tolerance: a sum of n rounded products errs by at most (n + k)·u·Σ|terms|, u = 2⁻²⁴ (float32) or 2⁻⁵³ (float64), where k counts
-the roundings before and after it (weight map, scale, multiplier, bias, accumulation); a few ulp more where a libm function or a
-division follows.
+Tolerance: a sum of n rounded products errs by at most (n + k)·u·Σ|terms|, u = 2⁻²⁴ (float32) or 2⁻⁵³ (float64), where k
+counts the roundings before and after it (weight map, scale, multiplier, bias, accumulation); a few ulp more where a
+libm function or a division follows.
 """
 
 from __future__ import annotations
@@ -21,18 +21,30 @@ LAYOUTS = {"channels last": (0, 2, 3, 4, 5, 1), "channels first": (0, 1, 2, 3, 4
 # where long double is no longer than double, the reference of doubles rounds as often as the kernels do
 _LONG = 1 if np.finfo(np.longdouble).nmant > 52 else 2
 # the others share what they do not compute in parts with avx512: all doubles, and on dot products all float32 too
-FLOATS = [Kernels(isa, lib.DTD_F4, np.float32, np.float64, 2.0**-24) for isa in USABLE_ISAS if isa_name(isa) != "avx512bf16"]
-DOUBLES = [Kernels(isa, lib.DTD_F8, np.float64, np.longdouble, _LONG * 2.0**-53) for isa in USABLE_ISAS if not lib.dtd_isa_bfloat16(isa)]
-NARROW = [Kernels(isa, lib.DTD_F4, np.float32, np.float64, 2.0**-24) for isa in USABLE_ISAS if lib.dtd_isa_bfloat16(isa)]
+FLOATS = [
+    Kernels(isa, lib.DTD_F4, np.float32, np.float64, 2.0**-24) for isa in USABLE_ISAS if isa_name(isa) != "avx512bf16"
+]
+DOUBLES = [
+    Kernels(isa, lib.DTD_F8, np.float64, np.longdouble, _LONG * 2.0**-53)
+    for isa in USABLE_ISAS
+    if not lib.dtd_isa_bfloat16(isa)
+]
+NARROW = [
+    Kernels(isa, lib.DTD_F4, np.float32, np.float64, 2.0**-24) for isa in USABLE_ISAS if lib.dtd_isa_bfloat16(isa)
+]
 
 each_kernels = pytest.mark.parametrize("kernels", FLOATS + DOUBLES, ids=str)
 
 
 def each(names: str, cases: Iterable[Any], every: int) -> pytest.MarkDecorator:
-    """All cases by the kernels for float, and by those for double, compiled from the same text, every so many of them."""
+    """All cases by the kernels for float, and by those for double, compiled from the same text, every so many of
+    them.
+    """
     known = [case if "," in names else (case,) for case in cases]
     rows = [(k, *case) for k in FLOATS for case in known] + [(k, *case) for k in DOUBLES for case in known[::every]]
-    return pytest.mark.parametrize(f"kernels,{names}", rows, ids=lambda v: "x".join(map(str, v)) if isinstance(v, tuple) else str(v))
+    return pytest.mark.parametrize(
+        f"kernels,{names}", rows, ids=lambda v: "x".join(map(str, v)) if isinstance(v, tuple) else str(v)
+    )
 
 
 def agree(result: Any, expected: Any, bound: Any) -> None:
@@ -42,7 +54,8 @@ def agree(result: Any, expected: Any, bound: Any) -> None:
     excess = np.nan_to_num(np.abs(result - np.asarray(expected)) - bound, nan=0.0)
     worst = np.unravel_index(excess.argmax(), excess.shape)
     assert excess[worst] <= 0, (
-        f"at {worst}: {result[worst]!r}, expected {expected[worst]!r} within {np.broadcast_to(bound, result.shape)[worst]:.2e}"
+        f"at {worst}: {result[worst]!r}, expected {expected[worst]!r} within "
+        f"{np.broadcast_to(bound, result.shape)[worst]:.2e}"
     )
 
 
@@ -55,4 +68,6 @@ def operand(kernels: Kernels, rng: np.random.Generator, shape: tuple[int, int, i
     values = kernels.normal(rng, shape[0], shape[1], 1, shape[2], shape[3], 1)
     if zeros:
         values.reshape(-1)[::5] = 0
-    return place(values, order=LAYOUTS[str(rng.choice(list(LAYOUTS)))], gap=int(rng.integers(3)), frame=(0, 0, 0, 1, 1, 0))
+    return place(
+        values, order=LAYOUTS[str(rng.choice(list(LAYOUTS)))], gap=int(rng.integers(3)), frame=(0, 0, 0, 1, 1, 0)
+    )

@@ -108,17 +108,42 @@ def some_layer(kernels: Kernels, kind: str, seed: int) -> Taps:
     if kind == "LINEAR":
         n = int(rng.choice((1, 2, 5, 7, 13, 17, 19, 33, 70)))
         return Taps(kind, kernels, rng, n, int(rng.choice((*SIZES, 1025, 2500))), int(rng.choice(SIZES)))
-    count = (int(rng.choice((1, 1, 2))), int(rng.choice((1, 2, 5))), int(rng.choice((1, 2, 3, 6, 7, 8, 14, 15, 17, 29))))
+    count = (
+        int(rng.choice((1, 1, 2))),
+        int(rng.choice((1, 2, 5))),
+        int(rng.choice((1, 2, 3, 6, 7, 8, 14, 15, 17, 29))),
+    )
     step = (1, int(rng.choice((1, 2))), int(rng.choice((1, 1, 2))))
-    common = {"count": count, "step": step, "taps": some_taps(rng), "gap": int(rng.choice((0, 3))), "phase": int(rng.choice((1, 2)))}
+    common = {
+        "count": count,
+        "step": step,
+        "taps": some_taps(rng),
+        "gap": int(rng.choice((0, 3))),
+        "phase": int(rng.choice((1, 2))),
+    }
     if kind == "CHANNEL":
         c = int(rng.choice(SIZES))
         return Taps(kind, kernels, rng, n, c, c, weighted=bool(rng.random() < 0.7), **common)
     if kind == "SPARSE":  # dense layers whose zeros are left out, with more channels than an item has
         layer = Taps(
-            "DENSE", kernels, rng, n, int(rng.choice((1, 16, 17, 64, 65, 130))), int(rng.choice((1, 16, 33, 65, 129, 200))), **common
+            "DENSE",
+            kernels,
+            rng,
+            n,
+            int(rng.choice((1, 16, 17, 64, 65, 130))),
+            int(rng.choice((1, 16, 33, 65, 129, 200))),
+            **common,
         )
         layer.sieve(0.85)
         return layer
     groups = int(rng.choice((1, 1, 2, 3)))
-    return Taps(kind, kernels, rng, n, groups * int(rng.choice(SIZES[:8])), groups * int(rng.choice(SIZES)), groups=groups, **common)
+    return Taps(
+        kind,
+        kernels,
+        rng,
+        n,
+        groups * int(rng.choice(SIZES[:8])),
+        groups * int(rng.choice(SIZES)),
+        groups=groups,
+        **common,
+    )

@@ -1,7 +1,8 @@
-"""What the kernels compute, in NumPy at the precision of the operands given: plain loops over taps, no code of the package.
+"""What the kernels compute, in NumPy at the precision of the operands given: plain loops over taps, no code of the
+package.
 
-Every function returns its values together with the sum of the absolute values of the terms they are made of, in which rounding errors
-are bounded.
+Every function returns its values together with the sum of the absolute values of the terms they are made of, in which
+rounding errors are bounded.
 """
 
 from __future__ import annotations
@@ -118,7 +119,9 @@ def windows(x: Array, frame: Triple, count: Triple, step: Triple, tap: Triple) -
     return padded[:, :, index[0]][:, :, :, index[1]][:, :, :, :, index[2]]
 
 
-def dense(x: Array, weight: Array, taps: Sequence[Triple], frame: Triple, count: Triple, step: Triple, groups: int) -> tuple[Array, Array]:
+def dense(
+    x: Array, weight: Array, taps: Sequence[Triple], frame: Triple, count: Triple, step: Triple, groups: int
+) -> tuple[Array, Array]:
     """sum[p,j] = Σ_k Σ_i x[p·step + tap_k, i] w[j,i,k] within each group; weight (c_out, c_in/groups, n_taps)."""
     c_out, c_in = weight.shape[:2]
     per_group = c_out // groups
@@ -133,7 +136,9 @@ def dense(x: Array, weight: Array, taps: Sequence[Triple], frame: Triple, count:
     return total, size
 
 
-def channel(x: Array, weight: Array, taps: Sequence[Triple], frame: Triple, count: Triple, step: Triple) -> tuple[Array, Array]:
+def channel(
+    x: Array, weight: Array, taps: Sequence[Triple], frame: Triple, count: Triple, step: Triple
+) -> tuple[Array, Array]:
     """sum[p,c] = Σ_k x[p·step + tap_k, c] w[k,c]."""
     total, size = (np.zeros((*x.shape[:2], *count, 1), x.dtype) for _ in range(2))
     for k, tap in enumerate(taps):

@@ -1,7 +1,7 @@
 """Steps of the C kernels written by hand from NumPy arrays, and memory that shows what a kernel touched.
 
-Arrays here have the six axes of a dtd_view, (n, c, d, h, w, extra), and lie in blocks of memory filled with a sentinel: a signalling
-pattern that no kernel computes, so that a write beside a view shows bit for bit.
+Arrays here have the six axes of a dtd_view, (n, c, d, h, w, extra), and lie in blocks of memory filled with a sentinel:
+a signalling pattern that no kernel computes, so that a write beside a view shows bit for bit.
 """
 
 from __future__ import annotations
@@ -65,12 +65,15 @@ class Kernels:
 
 
 def place(
-    values: Array, order: tuple[int, ...] = (0, 2, 3, 4, 5, 1), frame: tuple[int, ...] = (0,) * 6, gap: int = 0, phase: int = 1
+    values: Array,
+    order: tuple[int, ...] = (0, 2, 3, 4, 5, 1),
+    frame: tuple[int, ...] = (0,) * 6,
+    gap: int = 0,
+    phase: int = 1,
 ) -> Array:
-    """Copy a six-axis array into guarded memory.
-
-    Its axes are ordered `order` from slow to fast, with `frame` zeros around d, h, w, the fastest axis `gap` elements longer than
-    needed, and `phase` elements between two along d, h, w (a phase of a strided product).
+    """Copy a six-axis array into guarded memory: axes ordered `order` from slow to fast, `frame` zeros around d, h, w,
+    the fastest axis `gap` elements longer than needed, and `phase` elements between two along d, h, w (a phase of a
+    strided product).
     """
     extent = np.ones(6, int)
     for axis in range(6):
@@ -115,11 +118,16 @@ def runner() -> subprocess.Popen[bytes]:
 
 
 def run_elsewhere(steps: Any, blocks: list[Array], kernels: Kernels, n_threads: int) -> str:
-    """Let kernel_runner.c, built for another machine, run the step on copies of the blocks; why it refuses to, if it does."""
+    """Let kernel_runner.c, built for another machine, run the step on copies of the blocks; why it refuses to, if it
+    does.
+    """
     process = runner()
     assert process.stdin is not None
     assert process.stdout is not None
-    header = np.array([ffi.sizeof("dtd_step"), kernels.isa, kernels.real, n_threads, len(blocks), *(b.nbytes for b in blocks)], np.int64)
+    header = np.array(
+        [ffi.sizeof("dtd_step"), kernels.isa, kernels.real, n_threads, len(blocks), *(b.nbytes for b in blocks)],
+        np.int64,
+    )
     process.stdin.write(header.tobytes() + bytes(ffi.buffer(steps)) + b"".join(b.tobytes() for b in blocks))
     process.stdin.flush()
     message = process.stdout.read(int(np.frombuffer(process.stdout.read(8), np.int64)[0])).decode()
@@ -143,7 +151,9 @@ class Step:
         self._write(steps[0], blocks)
         scratch = np.empty(64 + n_threads * lib.dtd_isa_scratch(kernels.isa), np.uint8)
         start = scratch.ctypes.data + -scratch.ctypes.data % 64
-        bases = ffi.new("void *[]", [ffi.cast("void *", p) for p in (start, *(b.__array_interface__["data"][0] for b in blocks))])
+        bases = ffi.new(
+            "void *[]", [ffi.cast("void *", p) for p in (start, *(b.__array_interface__["data"][0] for b in blocks))]
+        )
         before = [b.copy() for b in blocks]
         if RUNNER:
             message = run_elsewhere(steps, blocks, kernels, n_threads)
@@ -188,7 +198,9 @@ class Step:
             target.base = (known[0] if known else len(blocks)) + 1  # behind the scratch memory
             if not known:
                 blocks.append(block)
-            target.offset = (array.__array_interface__["data"][0] - block.__array_interface__["data"][0]) // array.itemsize
+            target.offset = (
+                array.__array_interface__["data"][0] - block.__array_interface__["data"][0]
+            ) // array.itemsize
             for axis in range(6 if name in VIEWS else 0):
                 target.shape[axis] = array.shape[axis]
                 target.stride[axis] = array.strides[axis] // array.itemsize

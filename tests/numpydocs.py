@@ -10,7 +10,16 @@ import textwrap
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-SECTIONS = ("Parameters", "Attributes", "Returns", "Raises", "See Also", "Notes", "References", "Examples")  # in numpydoc's order
+SECTIONS = (
+    "Parameters",
+    "Attributes",
+    "Returns",
+    "Raises",
+    "See Also",
+    "Notes",
+    "References",
+    "Examples",
+)  # in numpydoc's order
 PUBLIC = {  # modules without an __all__ of their own
     "dtdfast.baselines": ("gradient", "input_x_gradient", "sensitivity", "simple_taylor"),
     "dtdfast.plot": ("heatmap", "overlay"),
@@ -60,7 +69,10 @@ def sections(text: str) -> list[Section]:
 def public() -> Iterator[tuple[str, Any]]:
     """Every public function, class and method, by its dotted name."""
     importlib.import_module("dtdfast.compat.captum")
-    modules = {name: importlib.import_module(name) for name in ("dtdfast", "dtdfast.diagnostics", "dtdfast.evaluation", *PUBLIC)}
+    modules = {
+        name: importlib.import_module(name)
+        for name in ("dtdfast", "dtdfast.diagnostics", "dtdfast.evaluation", *PUBLIC)
+    }
     for name, module in modules.items():
         for key in PUBLIC.get(name) or module.__all__:
             value = getattr(module, key)
@@ -74,7 +86,9 @@ def public() -> Iterator[tuple[str, Any]]:
 def _methods(cls: type) -> Iterator[tuple[str, Any]]:
     for name, value in inspect.getmembers_static(cls):
         plain = value.__func__ if isinstance(value, (classmethod, staticmethod)) else value
-        if (not name.startswith("_") or name == "__call__") and (inspect.isfunction(plain) or isinstance(plain, property)):
+        if (not name.startswith("_") or name == "__call__") and (
+            inspect.isfunction(plain) or isinstance(plain, property)
+        ):
             home = next(base for base in cls.__mro__ if name in vars(base))
             if home.__module__.startswith("dtdfast"):
                 yield name, plain
@@ -95,7 +109,11 @@ def raises(of: Any) -> bool:
     """Whether its own code raises something; of a class, what makes an object of it does."""
     (tree,) = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(of)))).body
     making = ("__init__", "__post_init__", "_check")
-    parts = [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name in making] if isinstance(tree, ast.ClassDef) else [tree]
+    parts = (
+        [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name in making]
+        if isinstance(tree, ast.ClassDef)
+        else [tree]
+    )
     return any(isinstance(node, ast.Raise) for part in parts for node in ast.walk(part))
 
 

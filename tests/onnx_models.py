@@ -12,12 +12,15 @@ from onnx import numpy_helper, parser
 IMAGE = "float[N,4,9,10] x"
 
 
-def model(body: str, given: str = "", x: str = IMAGE, opset: int = 17, y: str = "float[] y", seed: int = 0) -> onnx.ModelProto:
+def model(
+    body: str, given: str = "", x: str = IMAGE, opset: int = 17, y: str = "float[] y", seed: int = 0
+) -> onnx.ModelProto:
     """A model from the statements of its graph, which reads `x` and makes `y`.
 
     Parameters
     ----------
-    given : constants: "float[4] b" is drawn at random (positive if its name starts with v), "int64[2] s = {1, 2}" has its values
+    given : constants: "float[4] b" is drawn at random (positive if its name starts with v), "int64[2] s = {1, 2}" has
+    its values
     """
     text = f'<ir_version: 8, opset_import: ["": {opset}]> net ({x}) => ({y}) <{given}> {{ {body} }}'
     proto = parser.parse_model(text)

@@ -1,4 +1,5 @@
-"""Damages small models and imports each: onnx_mutations.py [COUNT [SEED]] prints how many were read and how many refused.
+"""Damages small models and imports each: onnx_mutations.py [COUNT [SEED]] prints how many were read and how many
+refused.
 
 A program of its own, since its address space is limited; whatever is not a DtdError ends it.
 """
@@ -21,7 +22,8 @@ HOSTILE = (0, 1, -1, 2, 7, 1 << 20, 1 << 31, -(1 << 31), (1 << 63) - 1, -(1 << 6
 MODELS = [
     model(
         "a = Conv<pads=[1,1,1,1], strides=[2,2]>(x, w) n = BatchNormalization(a, g, b, m, v) r = Relu(n) "
-        "p = MaxPool<kernel_shape=[2,2]>(r) s = Shape(p) h = Gather(s, zero) k = Unsqueeze(h, first) t = Concat<axis=0>(k, minus) "
+        "p = MaxPool<kernel_shape=[2,2]>(r) s = Shape(p) h = Gather(s, zero) k = Unsqueeze(h, first) t = "
+        "Concat<axis=0>(k, minus) "
         "f = Reshape(p, t) z = Gemm<transB=1>(f, u) "
         "y = Softmax(z)",
         "float[4,3,3,3] w, float[4] g, float[4] b, float[4] m, float[4] v, float[5,24] u, "
@@ -30,12 +32,16 @@ MODELS = [
         y="float[N,5] y",
     ),
     model(
-        "a, b = Split<axis=1>(x, parts) c = ConvTranspose<strides=[2,2], output_shape=[8,8]>(a, w) d = Resize(b, , scales) "
+        "a, b = Split<axis=1>(x, parts) c = ConvTranspose<strides=[2,2], output_shape=[8,8]>(a, w) d = Resize(b, , "
+        "scales) "
         "e = Concat<axis=1>(c, d) p = Pad(e, pads, fill) q = Slice(p, starts, ends, axes) r = Clip(q, low, high) "
         "m = ReduceMean<axes=[2,3], keepdims=0>(r) "
-        "range = Range(low3, high3, step3) i = Gather<axis=1>(m, range) o = ConstantOfShape<value_int=1>(parts) y = Mul(i, half)",
-        "float[2,3,2,2] w, int64[2] parts = {2,2}, float[4] scales = {1,1,2,2}, int64[8] pads = {0,0,1,1,0,0,1,1}, float fill = {0}, "
-        "int64[1] starts = {1}, int64[1] ends = {9}, int64[1] axes = {2}, float low = {0}, float high = {6}, int64 low3 = {0}, "
+        "range = Range(low3, high3, step3) i = Gather<axis=1>(m, range) o = ConstantOfShape<value_int=1>(parts) y = "
+        "Mul(i, half)",
+        "float[2,3,2,2] w, int64[2] parts = {2,2}, float[4] scales = {1,1,2,2}, int64[8] pads = {0,0,1,1,0,0,1,1}, "
+        "float fill = {0}, "
+        "int64[1] starts = {1}, int64[1] ends = {9}, int64[1] axes = {2}, float low = {0}, float high = {6}, int64 "
+        "low3 = {0}, "
         "int64 high3 = {4}, int64 step3 = {1}, float half = {0.5}",
         "float[N,4,4,4] x",
     ),
@@ -44,14 +50,17 @@ MODELS = [
         'e = Transpose<perm=[3,1,2,0]>(d) f = Max(e, t) g = Where(k, f, t) r = Resize<mode="cubic">(g, , scales) '
         'p = Pad<mode="reflect">(r, pads) q = Gather<axis=3>(p, i) u = CumSum(q, axis) v = Tile(u, times) s = Shape(v) '
         "o = ConstantOfShape(s) w = Sub(v, o) l = LogSoftmax(w) n = ReduceMin<axes=[1,2], keepdims=0>(l) y = Trilu(n)",
-        "float[5,5] m, float[4,2,3] h, float[3] t, bool[3] k = {1,0,1}, float[4] scales = {1,1,2,1.5}, int64[8] pads = {0,0,1,0,0,0,2,1}, "
+        "float[5,5] m, float[4,2,3] h, float[3] t, bool[3] k = {1,0,1}, float[4] scales = {1,1,2,1.5}, int64[8] pads "
+        "= {0,0,1,0,0,0,2,1}, "
         "int64[2,2] i = {0,2,-1,1}, int64 axis = {2}, int64[5] times = {1,1,2,1,1}",
         "float[N,5,4] x",
         opset=17,
     ),
     model(
-        "a = Mul<broadcast=1, axis=1>(x, c) b = PRelu(a, c) d = Pad<pads=[0,0,1,1,0,0,1,1], value=0.5>(b) e = Clip<min=-1.0, max=2.0>(d) "
-        "f = AveragePool<kernel_shape=[2,2], strides=[2,2]>(e) g = Slice<axes=[2], starts=[0], ends=[2]>(f) h = Flatten(g) "
+        "a = Mul<broadcast=1, axis=1>(x, c) b = PRelu(a, c) d = Pad<pads=[0,0,1,1,0,0,1,1], value=0.5>(b) e = "
+        "Clip<min=-1.0, max=2.0>(d) "
+        "f = AveragePool<kernel_shape=[2,2], strides=[2,2]>(e) g = Slice<axes=[2], starts=[0], ends=[2]>(f) h = "
+        "Flatten(g) "
         "y = Gemm<broadcast=1, transB=1>(h, w, v)",
         "float[3] c, float[5,18] w, float[5] v",
         "float[N,3,4,4] x",
@@ -86,7 +95,9 @@ def damage_structure(rng: random.Random, proto: onnx.ModelProto) -> None:
         if kind == 0 and tensor.dims:
             tensor.dims[rng.randrange(len(tensor.dims))] = rng.choice(HOSTILE)
         elif kind == 1 and len(tensor.dims) < 2 and tensor.data_type == onnx.TensorProto.INT64:
-            values = [rng.choice(HOSTILE) for _ in range(tensor.dims[0] if tensor.dims and 0 < tensor.dims[0] < 9 else 1)]
+            values = [
+                rng.choice(HOSTILE) for _ in range(tensor.dims[0] if tensor.dims and 0 < tensor.dims[0] < 9 else 1)
+            ]
             tensor.ClearField("raw_data")
             tensor.int64_data[:] = values
         elif kind == 2 and node.attribute:
@@ -110,7 +121,8 @@ def damage_structure(rng: random.Random, proto: onnx.ModelProto) -> None:
 
 
 def main(count: int = 1000, seed: int = 0) -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))  # most of it is what the interpreter and its libraries map
+    # most of it is what the interpreter and its libraries map
+    resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
     rng = random.Random(seed)
     read = refused = 0
     with TemporaryDirectory() as folder:

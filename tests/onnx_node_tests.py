@@ -1,8 +1,10 @@
-"""ONNX's own tests of its operators, through `from_onnx` and `predict`: onnx_node_tests.py [NAME...] prints how they end.
+"""ONNX's own tests of its operators, through `from_onnx` and `predict`: onnx_node_tests.py [NAME...] prints how they
+end.
 
-onnx ships a model and its stored answers for every operator. Such a model reads all its operands as graph inputs, so one of them is taken
-for the data and the others become initializers with the stored values; the batch is the data's axis 0. Every float input is the data once
-(an integer input where there is no float one), and every output is asked for by its name. A test is
+onnx ships a model and its stored answers for every operator. Such a model reads all its operands as graph inputs, so
+one of them is taken for the data and the others become initializers with the stored values; the batch is the data's
+axis 0. Every float input is the data once (an integer input where there is no float one), and every output is asked for
+by its name. A test is
 
 - right, where with one of the inputs as the data all outputs are right,
 - refused, where that is not so, and all that was not right was refused with a DtdError,
@@ -78,7 +80,8 @@ def stored() -> Iterator[Case]:
         for folder in sorted(path.parent.glob("test_data_set_*")):
             try:
                 inputs, outputs = (
-                    [_read(folder / f"{k}_{i}.pb") for i in range(len(list(folder.glob(f"{k}_*"))))] for k in ("input", "output")
+                    [_read(folder / f"{k}_{i}.pb") for i in range(len(list(folder.glob(f"{k}_*"))))]
+                    for k in ("input", "output")
                 )
             except Exception:  # sequences and strings, which are no tensors of numbers
                 continue
@@ -144,7 +147,8 @@ def _with(case: Case, names: list[str], data: str) -> End:
             return End(
                 case,
                 "wrong",
-                f"with {data} as data, {info.name} is {made.shape} {made.ravel()[:4]}, not {expected.shape} {expected.ravel()[:4]}",
+                f"with {data} as data, {info.name} is {made.shape} {made.ravel()[:4]}, not {expected.shape} "
+                f"{expected.ravel()[:4]}",
             )
     return End(case, kind, reason)
 
@@ -160,7 +164,9 @@ def table(ends: list[End]) -> str:
             refused.setdefault(e.operators if len(e.operators) < 40 else "(functions of many operators)", []).append(e)
     right = Counter(e.operators for e in ends if e.kind == "right")
     for operators, which in sorted(refused.items(), key=lambda item: -len(item[1])):
-        reasons = Counter(e.reason.partition("cannot be imported: ")[2] or e.reason.removeprefix("the ONNX model: ") for e in which)
+        reasons = Counter(
+            e.reason.partition("cannot be imported: ")[2] or e.reason.removeprefix("the ONNX model: ") for e in which
+        )
         shown = reasons.most_common(1)[0][0]
         lines.append(f"{len(which):4} refused, {right[operators]:3} right  {operators}: {shown[:150]}")
     return "\n".join(lines)

@@ -17,5 +17,7 @@ def photographs(folder: Path, count: int, suffix: str = "jpg", side: int = 256) 
     for number in range(count):
         image = whole[number % len(whole)]
         top, left = (int(rng.integers(0, size - side + 1)) for size in image.shape[:2])
-        jitter = rng.uniform(0.8, 1.2, 3) * image[top : top + side, left : left + side] + rng.normal(0, 4, (side, side, 3))
+        jitter = rng.uniform(0.8, 1.2, 3) * image[top : top + side, left : left + side] + rng.normal(
+            0, 4, (side, side, 3)
+        )
         Image.fromarray(jitter.clip(0, 255).astype(np.uint8)).save(folder / f"{number:05}.{suffix}")

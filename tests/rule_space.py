@@ -36,7 +36,9 @@ def _pick(rng, values):
 
 
 def _box(rng, shape):
-    """Bounds that inner values of random networks keep, as numbers, one per channel or one per element; shape None: as numbers."""
+    """Bounds that inner values of random networks keep, as numbers, one per channel or one per element; shape None: as
+    numbers.
+    """
     form = _pick(rng, (None, shape[:1], shape) if shape is not None else (None,))
     low, high = (sign * (20.0 + rng.random(form)) for sign in (-1, 1))
     return {"low": low, "high": high}

@@ -1,4 +1,6 @@
-"""What tests of data-set runs share: the command as a process, outputs byte for byte, and killing it at random moments."""
+"""What tests of data-set runs share: the command as a process, outputs byte for byte, and killing it at random
+moments.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ from numpy.typing import NDArray
 
 LONG = bool(os.environ.get("DTDFAST_LONG"))
 PATIENCE = 3600 if LONG else 600  # seconds for one command, on a machine that does other things as well
-INTERRUPTIBLE = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # also where a shell's job ignores it
+# also where a shell's job ignores it
+INTERRUPTIBLE = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
 COMMAND = "import sys; from dtdfast.cli import main; sys.exit(main())"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
@@ -62,7 +65,8 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> N
 
 
 def killed_again_and_again(command: tuple[object, ...], out: Path, n_chunks: int, kills: int, seed: int) -> int:
-    """Start `command --resume` and kill it `kills` times, some chunks later each time, then let it end; returns torn chunks.
+    """Start `command --resume` and kill it `kills` times, some chunks later each time, then let it end; returns torn
+    chunks.
 
     A torn chunk is one of which something had been written, but which was not finished when the process died.
     """

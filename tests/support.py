@@ -46,7 +46,9 @@ def kinds(layers):
 
 def run_page(name):
     """Run the code of a page of docs, block after block; what its names are in the end."""
-    blocks = re.findall(r"^```python\n(.*?)^```", (DOCS / name).read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    blocks = re.findall(
+        r"^```python\n(.*?)^```", (DOCS / name).read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
+    )
     names = {}
     for block in blocks:
         exec(block, names)  # assertions in the block are the test

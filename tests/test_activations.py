@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 import dtdfast as dtd
-from dtdfast import cpu_encode, oracle_maths
 from dtdfast.activations import ACTIVATIONS, LARGEST
+from dtdfast.cpu import encode as cpu_encode
 from dtdfast.cuda import formulas
+from dtdfast.oracle import maths as oracle_maths
 from dtdfast.plan.signs import SIGN_AFTER
 from support import close, normal
 
@@ -38,7 +39,8 @@ each_record = pytest.mark.parametrize("act", RECORDS, ids=lambda r: f"{r.kind}-{
 each_backend = pytest.mark.parametrize("backend", ["oracle", "cpu"])
 
 
-# ---------------------------------------------------------------------------------------------------------- the vocabulary
+# ---------------------------------------------------------------------------------------------------------- the
+# vocabulary
 
 
 def test_every_executor_has_the_vocabulary():
@@ -69,7 +71,9 @@ def test_signs_are_never_guessed(act):
 
 @each_record
 def test_derivatives(act):
-    """Between kinks the difference quotient; at a kink a one-sided one, from the left unless the flat piece is to the right."""
+    """Between kinks the difference quotient; at a kink a one-sided one, from the left unless the flat piece is to the
+    right.
+    """
     h = 1e-6
     for x in (GRID[None] + 0.1234567, GRID[None]):
         middle, slope = (f(act, x) for f in (oracle_maths.activate, oracle_maths.derivative))
@@ -86,13 +90,17 @@ def test_cpu_gradients(act, rng):
     n = len(GRID)
     for layers in ([dtd.Linear(np.eye(n)), act], [act], [act, dtd.Linear(normal(rng, 3, n))]):
         start = normal(rng, 1, dtd.predict(layers, GRID[None], backend="oracle").shape[1])
-        values = [dtd.baselines.gradient(layers, GRID[None].astype(np.float32), start, backend=b) for b in ("cpu", "oracle")]
+        values = [
+            dtd.baselines.gradient(layers, GRID[None].astype(np.float32), start, backend=b) for b in ("cpu", "oracle")
+        ]
         np.testing.assert_allclose(*values, rtol=0, atol=4e-6 * abs(values[1]).max())
 
 
 @each_backend
 @each_record
-@pytest.mark.parametrize("rule", [dtd.ZPlus(), dtd.Epsilon(0.25), dtd.Gamma(), dtd.AlphaBeta(bias="by_sign", stabilizer=0.1)], ids=str)
+@pytest.mark.parametrize(
+    "rule", [dtd.ZPlus(), dtd.Epsilon(0.25), dtd.Gamma(), dtd.AlphaBeta(bias="by_sign", stabilizer=0.1)], ids=str
+)
 def test_relevance_passes(act, rule, backend, rng):
     """Each activation hands on what came: the layer before it explains as if the start had come without it."""
     weight, bias = normal(rng, len(GRID), 7), normal(rng, len(GRID))
@@ -108,7 +116,8 @@ def test_relevance_passes(act, rule, backend, rng):
     assert explainer.ledger(x, 1).closed
 
 
-# -------------------------------------------------------------------------------------------------------------- parameters
+# --------------------------------------------------------------------------------------------------------------
+# parameters
 
 
 def test_open_ends():
@@ -134,7 +143,8 @@ def test_refused_parameters(arguments, words):
     assert all(word in str(info.value) for word in words)
 
 
-# ------------------------------------------------------------------------------------------------------------------ slopes
+# ------------------------------------------------------------------------------------------------------------------
+# slopes
 
 
 def test_slopes_that_do_not_fit(rng):
@@ -150,7 +160,11 @@ def test_slopes(shape, pooled, backend, rng):
     """In an epilogue, behind a pool, and on their own; values and gradients by NumPy."""
     slopes, weight = normal(rng, *shape).astype(float), normal(rng, 4, 3)
     x = normal(rng, 2, 3, 5, 6)
-    layers = [dtd.Conv(weight[:, :, None, None]), *([dtd.AvgPool(1)] if pooled else []), dtd.Activation("prelu", slopes=slopes)]
+    layers = [
+        dtd.Conv(weight[:, :, None, None]),
+        *([dtd.AvgPool(1)] if pooled else []),
+        dtd.Activation("prelu", slopes=slopes),
+    ]
     y = np.einsum("oc,nchw->nohw", weight.astype(float), x)
     wide = slopes.reshape(4, *(shape[1:] or (1, 1)))
     close(dtd.predict(layers, x, backend=backend), np.where(y > 0, y, wide * y), backend)
@@ -159,7 +173,8 @@ def test_slopes(shape, pooled, backend, rng):
     close(dtd.baselines.gradient(layers, x, start, backend=backend), expected, backend)
 
 
-# ------------------------------------------------------------------------------------------------------------------- gates
+# -------------------------------------------------------------------------------------------------------------------
+# gates
 
 AFFINE = {"1 + sigmoid": (1.0, 1.0), "2 sigmoid": (2.0, None), "1 - sigmoid": (-1.0, 1.0), "2 sigmoid - 1": (2.0, -1.0)}
 

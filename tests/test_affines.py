@@ -1,4 +1,6 @@
-"""Affine maps that cannot fold, under z⁺ and αβ: one neuron with the linear layers behind them, one tap behind an activation."""
+"""Affine maps that cannot fold, under z⁺ and αβ: one neuron with the linear layers behind them, one tap behind an
+activation.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +35,12 @@ def test_a_dead_neuron_hands_nothing_on(backend: str) -> None:
 
 def test_a_negative_logit_goes_to_what_made_it_negative(backend: str) -> None:
     x = np.array([[1.0, 3.0]])
-    np.testing.assert_array_equal(dtd.explain([dtd.Linear([[1.0, -1.0]])], x, domain="nonnegative", backend=backend), [[0, -2]])
-    np.testing.assert_array_equal(dtd.explain([dtd.Linear([[1.0, -1.0]])], x, rules=dtd.ZPlus(), backend=backend), [[-2, 0]])
+    np.testing.assert_array_equal(
+        dtd.explain([dtd.Linear([[1.0, -1.0]])], x, domain="nonnegative", backend=backend), [[0, -2]]
+    )
+    np.testing.assert_array_equal(
+        dtd.explain([dtd.Linear([[1.0, -1.0]])], x, rules=dtd.ZPlus(), backend=backend), [[-2, 0]]
+    )
 
 
 def both(weight: Any, x: Any, plus: Any, minus: Any) -> Any:
@@ -48,7 +54,9 @@ def both(weight: Any, x: Any, plus: Any, minus: Any) -> Any:
 
 @pytest.mark.parametrize("way", ["read twice", "concat", "moves"])
 def test_scales_of_both_signs_behind_a_linear_layer(way: str, backend: str, rng: np.random.Generator) -> None:
-    """Scale > 0 hands on whole, < 0 shares as the layer with −w, 0 nothing; the sign of the layer's value has no part in it."""
+    """Scale > 0 hands on whole, < 0 shares as the layer with −w, 0 nothing; the sign of the layer's value has no part
+    in it.
+    """
     weight, x, start = normal(rng, 4, 6), normal(rng, 3, 6), rng.standard_normal((3, 8))
     layers: list[dtd.Layer] = [dtd.Linear(weight, normal(rng, 4))]
     if way == "concat":
@@ -70,7 +78,9 @@ def test_scales_of_both_signs_behind_a_linear_layer(way: str, backend: str, rng:
 
 @pytest.mark.parametrize("way", ["rule for all", "rule of the affine", "behind moves"])
 def test_a_joined_affine_has_no_fallback(way: str, backend: str, rng: np.random.Generator) -> None:
-    """Refused by name: α = 1 where the layer and the affine together have no negative term is not what a twin can hand on."""
+    """Refused by name: α = 1 where the layer and the affine together have no negative term is not what a twin can hand
+    on.
+    """
     layers: list[dtd.Layer] = [
         dtd.Linear(normal(rng, 4, 6)),
         dtd.Scale(A, B, inputs=0),
@@ -96,7 +106,11 @@ def test_an_affine_alone_falls_back(backend: str, rng: np.random.Generator) -> N
     """One tap behind an activation hands on R once where a·x > 0, with a fallback or without."""
     x, start = normal(rng, 3, 4), rng.standard_normal((3, 4))
     layers = [dtd.Activation("tanh"), dtd.Scale(A, B), dtd.Activation("tanh")]
-    close(dtd.explain(layers, x, start, rules=dtd.AlphaBeta(fallback=True), backend=backend), start * (A * np.tanh(x) > 0), backend)
+    close(
+        dtd.explain(layers, x, start, rules=dtd.AlphaBeta(fallback=True), backend=backend),
+        start * (A * np.tanh(x) > 0),
+        backend,
+    )
 
 
 def test_another_reader_has_the_sign_of_the_value(backend: str, rng: np.random.Generator) -> None:
@@ -120,14 +134,18 @@ def test_one_tap_behind_an_activation(backend: str, rng: np.random.Generator) ->
 
 
 def test_a_convolution_and_its_pool_are_one_neuron(backend: str, rng: np.random.Generator) -> None:
-    """Behind an average pool both streams share by the pooled products, as the convolution and the pool written as one layer do."""
+    """Behind an average pool both streams share by the pooled products, as the convolution and the pool written as one
+    layer do.
+    """
     weight, x = normal(rng, 4, 3, 1), normal(rng, 2, 3, 6)
     layers = [dtd.Conv(weight), dtd.AvgPool(2), dtd.Scale(A, B)]
     taps = explicit.conv((3, 6), np.repeat(weight / 2, 2, axis=2), stride=2)
     start = normal(rng, 2, *taps.out_shape)
     plus, minus = (start * (s * A > 0)[:, None] for s in (1, -1))
     expected = by_matrix([explicit.zplus(taps, s.ravel().astype(float)) for s in x], plus)
-    expected += by_matrix([explicit.zplus(taps._replace(matrix=-taps.matrix), s.ravel().astype(float)) for s in x], minus)
+    expected += by_matrix(
+        [explicit.zplus(taps._replace(matrix=-taps.matrix), s.ravel().astype(float)) for s in x], minus
+    )
     r_in = dtd.explain(layers, x, start, rules="excitation-backprop", backend=backend)
     close(r_in, expected.reshape(x.shape), backend)
 
@@ -148,19 +166,30 @@ def test_two_affines_in_a_row_are_one(backend: str, rng: np.random.Generator) ->
     pieces = np.split(start.astype(float), 3, axis=1)
     plus = sum(p * (s > 0) for p, s in zip(pieces, signs, strict=True))
     minus = sum(p * (s < 0) for p, s in zip(pieces, signs, strict=True))
-    close(dtd.explain(layers, x, start, rules="excitation-backprop", backend=backend), both(weight, x, plus, minus), backend)
+    close(
+        dtd.explain(layers, x, start, rules="excitation-backprop", backend=backend),
+        both(weight, x, plus, minus),
+        backend,
+    )
 
 
 def test_preactivation_blocks_conserve(backend: str, rng: np.random.Generator) -> None:
     """Sums read by a BatchNorm and by the next sum: ΣR is the logit's and R ≥ 0 where biases take nothing."""
 
     def norm(c: int) -> dtd.BatchNorm:
-        return dtd.BatchNorm(0.1 * rng.standard_normal(c), np.ones(c), rng.uniform(0.5, 1.5, c) * rng.choice([-1, 1], c), np.zeros(c))
+        return dtd.BatchNorm(
+            0.1 * rng.standard_normal(c), np.ones(c), rng.uniform(0.5, 1.5, c) * rng.choice([-1, 1], c), np.zeros(c)
+        )
 
     layers: list[dtd.Layer] = [dtd.Conv(rng.standard_normal((8, 3, 3, 3)), padding=1)]
     for _ in range(3):
         last = len(layers) - 1
-        layers += [norm(8), dtd.ReLU(), dtd.Conv(rng.standard_normal((8, 8, 3, 3)) / 8, padding=1), dtd.Add(inputs=(last + 3, last))]
+        layers += [
+            norm(8),
+            dtd.ReLU(),
+            dtd.Conv(rng.standard_normal((8, 8, 3, 3)) / 8, padding=1),
+            dtd.Add(inputs=(last + 3, last)),
+        ]
     layers += [norm(8), dtd.ReLU(), dtd.GlobalAvgPool(), dtd.Flatten(), dtd.Linear(rng.standard_normal((4, 8)))]
     x = rng.standard_normal((4, 3, 8, 8))
     r_in, outputs = dtd.explain(layers, x, backend=backend, return_outputs=True)

@@ -12,7 +12,8 @@ from support import classifier, close, normal, segmenter
 pytestmark = pytest.mark.parametrize("backend", ["oracle", "cpu"])
 
 
-# ----------------------------------------------------------------------------------------------------------------- outputs
+# -----------------------------------------------------------------------------------------------------------------
+# outputs
 
 
 def test_predict_includes_the_softmax_and_explain_does_not(backend, rng):
@@ -66,9 +67,13 @@ def test_activations(kind, backend):
         "softplus": lambda: np.log1p(np.exp(t)),
     }[kind]()
     record = dtd.Activation(kind, slopes=slopes if kind == "prelu" else None)
-    np.testing.assert_allclose(dtd.predict([record], x, backend=backend), expected, rtol=1e-5, atol=1e-6 if backend == "cpu" else 1e-15)
+    np.testing.assert_allclose(
+        dtd.predict([record], x, backend=backend), expected, rtol=1e-5, atol=1e-6 if backend == "cpu" else 1e-15
+    )
     fused = [dtd.Linear(np.eye(37)), record]
-    np.testing.assert_allclose(dtd.predict(fused, x, backend=backend), expected, rtol=1e-5, atol=1e-6 if backend == "cpu" else 1e-15)
+    np.testing.assert_allclose(
+        dtd.predict(fused, x, backend=backend), expected, rtol=1e-5, atol=1e-6 if backend == "cpu" else 1e-15
+    )
 
 
 def test_local_response_normalisation(backend, rng):
@@ -80,7 +85,8 @@ def test_local_response_normalisation(backend, rng):
     np.testing.assert_allclose(dtd.predict([dtd.LRN(5, alpha=0.5, k=2.0)], x, backend=backend), expected, rtol=1e-5)
 
 
-# ----------------------------------------------------------------------------------------------------------------- targets
+# -----------------------------------------------------------------------------------------------------------------
+# targets
 
 
 def test_none_explains_the_largest_output(backend, rng):
@@ -92,7 +98,9 @@ def test_none_explains_the_largest_output(backend, rng):
 
 
 def test_forms_of_target(backend, rng):
-    """An int, one int per sample, one-element lists of targets, a tuple and a float start, all naming the same outputs."""
+    """An int, one int per sample, one-element lists of targets, a tuple and a float start, all naming the same
+    outputs.
+    """
     x = normal(rng, 3, 3, 6, 6)
     explainer = dtd.Explainer(classifier(rng), backend=backend)
     expected, outputs = explainer.explain(x, 2, return_outputs=True)
@@ -134,7 +142,8 @@ def test_the_largest_output_is_the_first_of_equals(backend):
     np.testing.assert_array_equal(dtd.explain(layers, np.array([[2.0, 3.0]]), None, backend=backend), [[2.0, 0.0]])
 
 
-# ------------------------------------------------------------------------------------------------------ start, stop, out
+# ------------------------------------------------------------------------------------------------------ start, stop,
+# out
 
 
 def test_start_and_stop(backend, rng):
@@ -145,7 +154,13 @@ def test_start_and_stop(backend, rng):
     assert inner.shape == (3, 6, 3, 3)
     close(dtd.explain(layers, x, inner, backend=backend, start=2), whole, backend)
     close(dtd.explain(layers[:3], x, inner, backend=backend), whole, backend)
-    close(dtd.explain(layers, x, dtd.explain(layers, x, inner, backend=backend, start=2, stop=0), backend=backend, start=0), whole, backend)
+    close(
+        dtd.explain(
+            layers, x, dtd.explain(layers, x, inner, backend=backend, start=2, stop=0), backend=backend, start=0
+        ),
+        whole,
+        backend,
+    )
 
 
 def test_start_of_an_inner_neuron(backend, rng):
@@ -187,7 +202,9 @@ def test_dtypes(backend, rng):
     for same in (x.astype(np.float64), np.asfortranarray(x), x[::-1].copy()[::-1], x.tolist()):
         np.testing.assert_array_equal(dtd.explain(layers, same, 0, backend=backend), expected)
     half = dtd.explain(layers, x.astype(np.float16), 0, backend=backend)
-    np.testing.assert_array_equal(half, dtd.explain(layers, x.astype(np.float16).astype(np.float32), 0, backend=backend))
+    np.testing.assert_array_equal(
+        half, dtd.explain(layers, x.astype(np.float16).astype(np.float32), 0, backend=backend)
+    )
 
 
 def test_inputs_and_records_stay_as_they_are(backend, rng):
@@ -208,7 +225,8 @@ def test_records_copy_their_arrays(backend, rng):
     np.testing.assert_array_equal(dtd.explain(layers, x, 0, backend=backend), before)
 
 
-# ------------------------------------------------------------------------------------------------------- reuse, reflection
+# ------------------------------------------------------------------------------------------------------- reuse,
+# reflection
 
 
 def test_one_explainer_for_many_shapes(backend, rng):
@@ -225,8 +243,12 @@ def test_calls_with_fresh_layers_do_not_mix(backend, rng):
     x = normal(rng, 2, 4)
     for k in range(30):
         layers = [dtd.Linear(np.full((1, 4), k + 1.0))]
-        np.testing.assert_allclose(dtd.predict(layers, x, backend=backend)[:, 0], (k + 1) * x.sum(axis=1), rtol=1e-4, atol=1e-4)
-        np.testing.assert_allclose(dtd.explain(layers, x, 0, rules="lrp-0", backend=backend), (k + 1) * x, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(
+            dtd.predict(layers, x, backend=backend)[:, 0], (k + 1) * x.sum(axis=1), rtol=1e-4, atol=1e-4
+        )
+        np.testing.assert_allclose(
+            dtd.explain(layers, x, 0, rules="lrp-0", backend=backend), (k + 1) * x, rtol=1e-4, atol=1e-4
+        )
 
 
 def test_a_list_that_changed(backend, rng):
@@ -244,7 +266,9 @@ def test_dead_branches_change_nothing(backend, rng):
     for record in layers:
         position = len(shifted)
         shifted.append(dataclasses.replace(record, inputs=dtd.INPUT if position == 2 else position - 1))
-    np.testing.assert_array_equal(dtd.explain(shifted, x, 1, backend=backend), dtd.explain(layers, x, 1, backend=backend))
+    np.testing.assert_array_equal(
+        dtd.explain(shifted, x, 1, backend=backend), dtd.explain(layers, x, 1, backend=backend)
+    )
     assert "Activation" not in str(dtd.Explainer(shifted, backend=backend).ledger(x, 1))
 
 

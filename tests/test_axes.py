@@ -1,4 +1,6 @@
-"""Records that work along any axes: their values against NumPy, their relevance against gradients, explicit matrices and each other."""
+"""Records that work along any axes: their values against NumPy, their relevance against gradients, explicit matrices
+and each other.
+"""
 
 from __future__ import annotations
 
@@ -48,12 +50,23 @@ def _linear(shape: tuple[int, ...], axis: int) -> None:
     case(f"linear {name}", shape, layers, lambda x: linear(np.maximum(linear(x, w, axis) + vary, 0), last, axis))
     layers = [dtd.Linear(square, axis=axis), dtd.Add(inputs=(0, INPUT)), dtd.ReLU()]
     case(f"linear and add {name}", shape, layers, lambda x: np.maximum(linear(x, square, axis) + x, 0))
-    case(f"affine and linear {name}", shape, [dtd.Scale(each), dtd.Linear(w, axis=axis)], lambda x: linear(x * column, w, axis))
-    case(f"linear and affine {name}", shape, [dtd.Linear(w, axis=axis), dtd.Scale(vary, one)], lambda x: linear(x, w, axis) * vary + 1)
+    case(
+        f"affine and linear {name}",
+        shape,
+        [dtd.Scale(each), dtd.Linear(w, axis=axis)],
+        lambda x: linear(x * column, w, axis),
+    )
+    case(
+        f"linear and affine {name}",
+        shape,
+        [dtd.Linear(w, axis=axis), dtd.Scale(vary, one)],
+        lambda x: linear(x, w, axis) * vary + 1,
+    )
 
 
 for shape, axis in [
-    ((5, 6), -1), ((6, 5), 1), ((3, 6, 4), 2), ((2, 3, 4, 6), 4), ((6, 2, 3, 4), 1), ((2, 2, 3, 2, 6), -1), ((6, 2, 1, 2, 2), 1),
+    ((5, 6), -1), ((6, 5), 1), ((3, 6, 4), 2), ((2, 3, 4, 6), 4), ((6, 2, 3, 4), 1), ((2, 2, 3, 2, 6), -1),
+    ((6, 2, 1, 2, 2), 1),
 ]:  # fmt: skip
     _linear(shape, axis)
 
@@ -66,14 +79,20 @@ def _reduce(kind: str, shape: tuple[int, ...], axes: Any, keepdims: bool) -> Non
 
 for kind in ("mean", "sum", "max"):
     for shape, axes, keepdims in [
-        ((5,), 1, True), ((5, 4), -1, False), ((3, 4, 5), (2, 3), False), ((3, 4, 5), (1, 3), True), ((3, 4, 5), 2, True),
+        ((5,), 1, True), ((5, 4), -1, False), ((3, 4, 5), (2, 3), False), ((3, 4, 5), (1, 3), True), ((3, 4, 5), 2,
+        True),
         ((3, 4, 2, 5), (2, -1), False), ((2, 3, 2, 3, 2), (1, 5), False), ((2, 3, 2, 3, 2), 3, True),
     ]:  # fmt: skip
         _reduce(kind, shape, axes, keepdims)
 
 
 def _gather(shape: tuple[int, ...], axis: int, picks: Any) -> None:
-    case(f"gather {shape} {axis} {len(picks)}", shape, [dtd.Gather(np.asarray(picks), axis)], lambda x: np.take(x, picks, axis=axis))
+    case(
+        f"gather {shape} {axis} {len(picks)}",
+        shape,
+        [dtd.Gather(np.asarray(picks), axis)],
+        lambda x: np.take(x, picks, axis=axis),
+    )
 
 
 for shape, axis, picks in [
@@ -89,7 +108,8 @@ def _expand(shape: tuple[int, ...], big: tuple[int, ...]) -> None:
 
 
 for shape, big in [
-    ((1,), (5,)), ((3, 1), (3, 5)), ((1, 4), (3, 4)), ((1, 1, 1), (3, 4, 5)), ((3, 1, 1), (3, 4, 5)), ((1, 4, 5), (3, 4, 5)),
+    ((1,), (5,)), ((3, 1), (3, 5)), ((1, 4), (3, 4)), ((1, 1, 1), (3, 4, 5)), ((3, 1, 1), (3, 4, 5)), ((1, 4, 5),
+    (3, 4, 5)),
     ((3, 1, 5), (3, 4, 5)), ((2, 1, 2, 1, 3), (2, 2, 2, 4, 3)), ((1, 2, 1, 2, 1), (3, 2, 3, 2, 3)), ((3, 4), (3, 4)),
 ]:  # fmt: skip
     _expand(shape, big)
@@ -113,7 +133,8 @@ def _constant(shape: tuple[int, ...], part: tuple[int, ...]) -> None:
 
 
 for shape, part in [
-    ((5,), (5,)), ((5,), (1,)), ((3, 4), (4,)), ((3, 4), (3, 1)), ((3, 4, 5), (4, 1)), ((3, 4, 5), (3, 4, 5)), ((1, 4, 5), (3, 1, 1)),
+    ((5,), (5,)), ((5,), (1,)), ((3, 4), (4,)), ((3, 4), (3, 1)), ((3, 4, 5), (4, 1)), ((3, 4, 5), (3, 4, 5)),
+    ((1, 4, 5), (3, 1, 1)),
     ((2, 1, 2, 2, 3), (2, 1, 3)),
 ]:  # fmt: skip
     _constant(shape, part)
@@ -126,7 +147,8 @@ case(
 VALUE, ADVANTAGE = weight(1, 6), weight(5, 6)
 case(
     "dueling heads", (6,),
-    [dtd.Linear(VALUE), dtd.Linear(ADVANTAGE, inputs=INPUT), dtd.Reduce("mean", 1, True), dtd.Scale([-1.0]), dtd.Add(inputs=(0, 1, 3))],
+    [dtd.Linear(VALUE), dtd.Linear(ADVANTAGE, inputs=INPUT), dtd.Reduce("mean", 1, True), dtd.Scale([-1.0]),
+    dtd.Add(inputs=(0, 1, 3))],
     lambda x: x @ VALUE.T + x @ ADVANTAGE.T - (x @ ADVANTAGE.T).mean(1, keepdims=True),
 )  # fmt: skip
 MAXOUT = weight(8, 6)
@@ -164,8 +186,11 @@ def test_values_and_gradients(name: str) -> None:
     gradient = dtd.baselines.gradient(layers, x, start, backend="oracle")
     close(dtd.baselines.gradient(layers, x, start, backend="cpu"), gradient, "cpu")
     step = 1e-6 * RNG.standard_normal(x.shape)
-    slope = ((dtd.predict(layers, x + step, backend="oracle") - dtd.predict(layers, x - step, backend="oracle")) * start).sum() / 2
-    assert abs((gradient * step).sum() - slope) <= 1e-5 * (abs(gradient * step).sum() + abs(slope))  # second order in steps of 1e-6
+    slope = (
+        (dtd.predict(layers, x + step, backend="oracle") - dtd.predict(layers, x - step, backend="oracle")) * start
+    ).sum() / 2
+    # second order in steps of 1e-6
+    assert abs((gradient * step).sum() - slope) <= 1e-5 * (abs(gradient * step).sum() + abs(slope))
     if "gate" not in name:
         r_in = dtd.explain(layers, x, start * y, rules="lrp-0", backend="oracle")
         assert abs(r_in - gradient * x).max() <= 1e-9 * abs(gradient * x).max()
@@ -187,7 +212,8 @@ def test_accounts_close_and_batches_do_not_matter(name: str, rules: str) -> None
         np.testing.assert_array_equal(one[0], together[n])
 
 
-# ------------------------------------------------------------------------------------------------- the same in another way
+# ------------------------------------------------------------------------------------------------- the same in another
+# way
 
 
 PRESETS = ["dtd", "lrp-epsilon", "epsilon-plus-flat", "epsilon-alpha2-beta1", "deep_taylor"]
@@ -196,7 +222,9 @@ CONVENTIONS = ["dtd", "zennit", "captum", "innvestigate"]
 
 @pytest.mark.parametrize("rules", PRESETS)
 def test_a_residual_layer_along_the_last_axis_is_that_of_the_transposed_input(rules: str) -> None:
-    """A Linear along any axis, its activation and the Add behind it are the neurons that a Linear along axis 1 makes with them."""
+    """A Linear along any axis, its activation and the Add behind it are the neurons that a Linear along axis 1 makes
+    with them.
+    """
     x, w, out = normal(RNG, 2, 3, 5, 4), weight(4, 4), weight(2, 4)
 
     def network(axis: int) -> list[Any]:
@@ -237,7 +265,9 @@ def test_means_and_sums_share_as_pools_do(rules: str, convention: str) -> None:
 @pytest.mark.parametrize("backend", ["oracle", "cpu"])
 @pytest.mark.parametrize("x_sign", [1, 0])
 def test_a_large_resampling_is_one_neuron_per_output(backend: str, x_sign: int) -> None:
-    """It is done in tiles, whose weights are those of the whole; with x ≥ 0 and weights ≥ 0 two layers in a row say the same."""
+    """It is done in tiles, whose weights are those of the whole; with x ≥ 0 and weights ≥ 0 two layers in a row say the
+    same.
+    """
     up = np.maximum(0, 1 - abs((np.arange(90)[:, None] + 0.5) / 2 - 0.5 - np.arange(45)))
     x = normal(RNG, 1, 2, 45, 45)
     x = abs(x) if x_sign else x
@@ -278,7 +308,8 @@ def test_what_is_repeated_belongs_to_the_neuron_of_a_negative_scale() -> None:
     close(dtd.explain(layers, x, start, rules="excitation-backprop", backend="oracle"), expected, "oracle")
 
 
-# ------------------------------------------------------------------------------------------------------------- constants
+# -------------------------------------------------------------------------------------------------------------
+# constants
 
 
 @pytest.mark.parametrize("backend", ["oracle", "cpu"])
@@ -302,11 +333,19 @@ def test_what_a_constant_absorbs_costs_no_steps() -> None:
 def test_outputs_that_depend_on_no_input_are_refused() -> None:
     with pytest.raises(dtd.LayerError, match="no relevance reaches"):
         dtd.explain([dtd.Constant([1.0]), dtd.Linear([[2.0]])], np.ones((1, 3)), 0, backend="cpu")
-    np.testing.assert_array_equal(dtd.predict([dtd.Constant([1.0]), dtd.Linear([[2.0]])], np.ones((2, 3)), backend="cpu"), [[2], [2]])
+    np.testing.assert_array_equal(
+        dtd.predict([dtd.Constant([1.0]), dtd.Linear([[2.0]])], np.ones((2, 3)), backend="cpu"), [[2], [2]]
+    )
 
 
 def test_relevance_enters_and_leaves_at_any_entry() -> None:
-    layers = [dtd.Linear(weight(4, 3), axis=2), dtd.Reduce("mean", 1), dtd.Gather((3, 1, 0), 1), dtd.ReLU(), dtd.Linear(weight(2, 3))]
+    layers = [
+        dtd.Linear(weight(4, 3), axis=2),
+        dtd.Reduce("mean", 1),
+        dtd.Gather((3, 1, 0), 1),
+        dtd.ReLU(),
+        dtd.Linear(weight(2, 3)),
+    ]
     x = normal(RNG, 2, 5, 3)
     whole = dtd.explain(layers, x, 1, rules="lrp-0", backend="oracle")
     for entry in (1, 2, 3):
@@ -315,7 +354,8 @@ def test_relevance_enters_and_leaves_at_any_entry() -> None:
         close(dtd.explain(layers, x, inner, rules="lrp-0", backend="oracle", start=entry), whole, "oracle")
 
 
-# ---------------------------------------------------------------------------------------------------------- moves, boxes
+# ---------------------------------------------------------------------------------------------------------- moves,
+# boxes
 
 
 @pytest.mark.parametrize(
@@ -331,25 +371,39 @@ def test_relevance_enters_and_leaves_at_any_entry() -> None:
 def test_long_picks_take_few_steps(shape: tuple[int, ...], axis: int, picks: Any, most: int) -> None:
     layers = [dtd.ReLU(), dtd.Gather(tuple(int(i) for i in picks), axis)]
     plan = dtd.Explainer(layers, backend="cpu").plan_for((1, *shape))
-    steps = [s for s in (*plan.forward, *plan.relevance) if s.unit is not None and s.unit.entries == (1,) and s.op != "CLEAR_BORDER"]
+    steps = [
+        s
+        for s in (*plan.forward, *plan.relevance)
+        if s.unit is not None and s.unit.entries == (1,) and s.op != "CLEAR_BORDER"
+    ]
     assert len(steps) <= 2 * most
     x = normal(RNG, 2, *shape)
     start = normal(RNG, 2, *shape)
     r_in = np.zeros(start.shape, np.float32)
     np.moveaxis(r_in, axis, 0)[np.asarray(picks)] = np.moveaxis(start, axis, 0)
     np.testing.assert_array_equal(dtd.explain(layers, x, start, backend="cpu"), r_in)
-    np.testing.assert_array_equal(dtd.predict(layers, x, backend="cpu"), np.take(np.maximum(x, 0), np.asarray(picks), axis))
+    np.testing.assert_array_equal(
+        dtd.predict(layers, x, backend="cpu"), np.take(np.maximum(x, 0), np.asarray(picks), axis)
+    )
 
 
 def test_the_first_largest_takes_all() -> None:
     x = np.array([[[1.0, 2.0], [2.0, 2.0]]])
     for backend in ("oracle", "cpu"):
-        np.testing.assert_array_equal(dtd.explain([dtd.Reduce("max", (1, 2), True)], x, (0, 0), backend=backend), [[[0, 2], [0, 0]]])
+        np.testing.assert_array_equal(
+            dtd.explain([dtd.Reduce("max", (1, 2), True)], x, (0, 0), backend=backend), [[[0, 2], [0, 0]]]
+        )
 
 
 MOVED = {
-    "gather": ([dtd.Gather((2, 0, 1), 1), dtd.Permute((0, 2, 1))], lambda v: np.take(v, (2, 0, 1), -2).swapaxes(-1, -2)),
-    "expand": ([dtd.Reshape((3, 1, 2)), dtd.Expand((3, 4, 2)), dtd.Reshape((12, 2))], lambda v: np.repeat(v, 4, axis=-2)),
+    "gather": (
+        [dtd.Gather((2, 0, 1), 1), dtd.Permute((0, 2, 1))],
+        lambda v: np.take(v, (2, 0, 1), -2).swapaxes(-1, -2),
+    ),
+    "expand": (
+        [dtd.Reshape((3, 1, 2)), dtd.Expand((3, 4, 2)), dtd.Reshape((12, 2))],
+        lambda v: np.repeat(v, 4, axis=-2),
+    ),
     "scale": (
         [dtd.Scale(np.array([[1.0, -2.0], [0.5, 1.0], [-1.0, 3.0]]))],
         lambda v: v * np.array([[1.0, -2.0], [0.5, 1.0], [-1.0, 3.0]]),
@@ -371,7 +425,11 @@ def test_the_box_of_the_input_is_carried(name: str, backend: str) -> None:
     r_moved = by_matrix(n, start).reshape(moved.shape)
     index = function(np.arange(1.0, 7).reshape(3, 2)) if name != "scale" else np.arange(1.0, 7).reshape(3, 2)
     expected = np.stack([r_moved[:, index == k].sum(1) for k in range(1, 7)], 1).reshape(x.shape)
-    close(dtd.explain([*moves, dtd.Flatten(), dtd.Linear(w)], x, start, domain=(low, high), backend=backend), expected, backend)
+    close(
+        dtd.explain([*moves, dtd.Flatten(), dtd.Linear(w)], x, start, domain=(low, high), backend=backend),
+        expected,
+        backend,
+    )
 
 
 @pytest.mark.parametrize(

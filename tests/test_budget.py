@@ -12,7 +12,9 @@ from dtdfast.budget import budget, machine_memory, readable, require
 MIB = 2**20
 
 
-@pytest.mark.parametrize(("text", "size"), [("1000", 1000), ("2K", 2**11), ("1.5M", 3 * 2**19), ("3g", 3 * 2**30), ("4 GiB", 2**32)])
+@pytest.mark.parametrize(
+    ("text", "size"), [("1000", 1000), ("2K", 2**11), ("1.5M", 3 * 2**19), ("3g", 3 * 2**30), ("4 GiB", 2**32)]
+)
 def test_the_variable_overrides(monkeypatch: pytest.MonkeyPatch, text: str, size: int) -> None:
     monkeypatch.setenv("DTDFAST_MEMORY", text)
     assert budget() == size
@@ -39,7 +41,8 @@ def test_half_of_the_memory_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"sys/fs/cgroup/memory.max": "5242880\n"}, 5 * MIB),
         ({"sys/fs/cgroup/memory/memory.limit_in_bytes": "6291456\n"}, 6 * MIB),
         ({"proc/self/cgroup": "0::/slice/job\n", "sys/fs/cgroup/slice/memory.max": "4194304"}, 4 * MIB),
-        ({"proc/self/cgroup": "3:cpu,memory:/job\n", "sys/fs/cgroup/memory/job/memory.limit_in_bytes": "3145728"}, 3 * MIB),
+        ({"proc/self/cgroup": "3:cpu,memory:/job\n", "sys/fs/cgroup/memory/job/memory.limit_in_bytes": "3145728"},
+        3 * MIB),
     ],
 )  # fmt: skip
 def test_control_groups_of_both_versions_and_those_above(tmp_path: Path, files: dict[str, str], limit: int) -> None:
@@ -61,13 +64,17 @@ def test_no_limit_leaves_the_machines(tmp_path: Path) -> None:
 def test_what_exceeds_the_budget_is_named_with_size_and_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DTDFAST_MEMORY", "1M")
     require(MIB, "layer 3 (Pad)")
-    with pytest.raises(dtd.DtdError, match=r"^layer 3 \(Pad\) needs 1.0 MB, but the budget is 1.0 MB.*DTDFAST_MEMORY=1G") as caught:
+    with pytest.raises(
+        dtd.DtdError, match=r"^layer 3 \(Pad\) needs 1.0 MB, but the budget is 1.0 MB.*DTDFAST_MEMORY=1G"
+    ) as caught:
         require(MIB + 1, "layer 3 (Pad)")
     assert isinstance(caught.value, MemoryError)
     with pytest.raises(dtd.MemoryBudgetError, match="TB"):
         require(10**400, "a size that no float holds")
 
 
-@pytest.mark.parametrize(("size", "text"), [(0, "0 bytes"), (999, "999 bytes"), (1500, "1.5 kB"), (2**31, "2.1 GB"), (2**43, "8.7 TB")])
+@pytest.mark.parametrize(
+    ("size", "text"), [(0, "0 bytes"), (999, "999 bytes"), (1500, "1.5 kB"), (2**31, "2.1 GB"), (2**43, "8.7 TB")]
+)
 def test_sizes_in_words(size: int, text: str) -> None:
     assert readable(size) == text

@@ -56,7 +56,10 @@ def test_errors_are_one_line_without_a_traceback(tmp_path, capsys, monkeypatch):
 
 
 def test_the_installed_command_runs_without_importing_optional_packages():
-    check = "assert not {'matplotlib', 'safetensors', 'torch', 'onnx', 'PIL', 'zarr', 'h5py', 'dask', 'distributed'} & set(sys.modules)"
+    check = (
+        "assert not {'matplotlib', 'safetensors', 'torch', 'onnx', 'PIL', 'zarr', 'h5py', 'dask', 'distributed'} & "
+        "set(sys.modules)"
+    )
     code = f"import sys, dtdfast.cli; {check}; sys.exit(dtdfast.cli.main(['doctor']))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,6 @@
-"""How `dtdfast` ends where something outside it fails or interrupts it: one line, a status, and nothing of others lost."""
+"""How `dtdfast` ends where something outside it fails or interrupts it: one line, a status, and nothing of others
+lost.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,12 @@ from run_support import COMMAND, ENVIRONMENT, INTERRUPTIBLE, PATIENCE, run, star
 RNG = np.random.default_rng(0)
 PHOTO = RNG.integers(0, 256, (20, 24, 3), np.uint8)
 X = RNG.random((6, 3, 8, 8), np.float32)
-NET: list[dtd.Layer] = [dtd.Conv(RNG.standard_normal((5, 3, 3, 3)).astype(np.float32)), dtd.ReLU(), dtd.GlobalAvgPool(), dtd.Flatten()]
+NET: list[dtd.Layer] = [
+    dtd.Conv(RNG.standard_normal((5, 3, 3, 3)).astype(np.float32)),
+    dtd.ReLU(),
+    dtd.GlobalAvgPool(),
+    dtd.Flatten(),
+]
 
 
 @pytest.fixture
@@ -43,14 +50,16 @@ def explain(*arguments: Any, out: str = "out") -> int:
     return cli.main(["explain", "net.safetensors", *map(str, arguments), "-o", out])
 
 
-# ----------------------------------------------------------------------------------------------------------------- streams
+# -----------------------------------------------------------------------------------------------------------------
+# streams
 
 
 def printed_into(target: Any, *arguments: str) -> tuple[int, str]:
     """Exit status and errors of the command, whose output goes to `target`."""
     done = subprocess.run(
         [sys.executable, "-c", f"{INTERRUPTIBLE}\n{COMMAND}", *arguments],
-        env=ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=target, stderr=subprocess.PIPE, text=True, timeout=PATIENCE, check=False,
+        env=ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=target, stderr=subprocess.PIPE, text=True, timeout=PATIENCE,
+        check=False,
     )  # fmt: skip
     return done.returncode, done.stderr
 
@@ -97,7 +106,8 @@ def test_ctrl_c_between_photographs(here: Path) -> None:
     assert not [path for path in Path("out").iterdir() if path.name.startswith(".")]
 
 
-# ----------------------------------------------------------------------------------------------------------------- pictures
+# -----------------------------------------------------------------------------------------------------------------
+# pictures
 
 
 def test_a_tiff_whose_white_is_zero(tmp_path: Path) -> None:
@@ -132,7 +142,8 @@ def test_pictures_of_images_with_one_name(here: Path) -> None:
     assert "photo-1-heatmap.png" in [entry["heatmap"] for entry in entries]  # of photo-1.png, whose name is its own
 
 
-# ------------------------------------------------------------------------------------------------------------------- layout
+# -------------------------------------------------------------------------------------------------------------------
+# layout
 
 
 def test_the_layout_is_what_a_saved_list_begins_with(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -151,12 +162,15 @@ def test_the_layout_is_what_a_saved_list_begins_with(here: Path, capsys: pytest.
         assert cli.main(["explain", f"{name}.safetensors", "photo.png", "--size", "8", "-o", name]) == code
         assert message in capsys.readouterr().err
         assert Path(name).exists() == (code == 0)
-    first, last = (json.loads(Path(folder, "summary.json").read_text())["images"][0]["output"] for folder in ("out", "last"))
+    first, last = (
+        json.loads(Path(folder, "summary.json").read_text())["images"][0]["output"] for folder in ("out", "last")
+    )
     assert first == last
     assert cli.main(["explain", "last.safetensors", "photo.png", "--size", "8", "--layout", "nchw", "-o", "wrong"]) == 2
 
 
-# ------------------------------------------------------------------------------------------------------- arrays of others
+# ------------------------------------------------------------------------------------------------------- arrays of
+# others
 
 
 def test_a_damaged_chunk_is_of_bad_samples(here: Path) -> None:
@@ -170,8 +184,17 @@ def test_a_damaged_chunk_is_of_bad_samples(here: Path) -> None:
     expected = dtd.explain(NET, X)
     for name in ("x.zarr", "x.h5"):
         assert explain(name, out=f"maps-{name}.zarr") == 0
-        assert [bool(error) for error in stored(Path(f"maps-{name}.zarr"), "error")] == [False, False, True, True, False, False]
-        np.testing.assert_array_equal(stored(Path(f"maps-{name}.zarr"), "relevance")[[0, 1, 4, 5]], expected[[0, 1, 4, 5]])
+        assert [bool(error) for error in stored(Path(f"maps-{name}.zarr"), "error")] == [
+            False,
+            False,
+            True,
+            True,
+            False,
+            False,
+        ]
+        np.testing.assert_array_equal(
+            stored(Path(f"maps-{name}.zarr"), "relevance")[[0, 1, 4, 5]], expected[[0, 1, 4, 5]]
+        )
 
 
 class Harm:
@@ -184,7 +207,14 @@ class Harm:
 @pytest.mark.parametrize("place", ["filters", "compressor"])
 def test_a_zarr_array_is_no_program(here: Path, place: str) -> None:
     metadata = dict(
-        zarr_format=2, shape=[2, 3, 8, 8], chunks=[2, 3, 8, 8], dtype="<f4", compressor=None, fill_value=0, order="C", filters=None
+        zarr_format=2,
+        shape=[2, 3, 8, 8],
+        chunks=[2, 3, 8, 8],
+        dtype="<f4",
+        compressor=None,
+        fill_value=0,
+        order="C",
+        filters=None,
     )
     metadata[place] = [{"id": "pickle"}] if place == "filters" else {"id": "pickle"}
     Path("x.zarr").mkdir()
@@ -219,7 +249,8 @@ def test_masked_arrays_are_refused(out: Path) -> None:
         dtd.Linear(np.ma.masked_array(np.eye(3), np.eye(3) > 0))
 
 
-# ---------------------------------------------------------------------------------------------------------- files of others
+# ---------------------------------------------------------------------------------------------------------- files of
+# others
 
 
 def test_a_lock_of_others_stays(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -267,8 +298,12 @@ def test_save_replaces_what_a_link_points_to_and_no_device(here: Path) -> None:
             dtd.save(NET, place)
 
 
-@pytest.mark.parametrize("options", [("--threads", "3000"), ("--target", "9"), ("--workers", "0"), ("--domain", "1"), ("--chunk", "x")])
-def test_wrong_options_of_a_run_in_one_line(here: Path, options: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "options", [("--threads", "3000"), ("--target", "9"), ("--workers", "0"), ("--domain", "1"), ("--chunk", "x")]
+)
+def test_wrong_options_of_a_run_in_one_line(
+    here: Path, options: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert explain("x.npy", *options, out="maps.zarr") == 2
     captured = capsys.readouterr()
     assert captured.err.startswith("dtdfast: ")

@@ -1,4 +1,6 @@
-"""`dtdfast explain`, `inspect`, `plan` on small models: pictures, summaries, how photographs are fed, and errors of one line."""
+"""`dtdfast explain`, `inspect`, `plan` on small models: pictures, summaries, how photographs are fed, and errors of one
+line.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +77,10 @@ def test_a_saved_list_gives_the_same(here: Path) -> None:
 
 
 def test_target_rules_and_domain(here: Path) -> None:
-    assert run("net.onnx", "photo.png", "--target", "3", "--rules", "lrp-0", "--domain", "real", "--backend", "oracle") == 0
+    assert (
+        run("net.onnx", "photo.png", "--target", "3", "--rules", "lrp-0", "--domain", "real", "--backend", "oracle")
+        == 0
+    )
     (entry,) = entries()
     fed = Preparation(size=(16, 24))
     x = fed.normalised(fed.picture(Path("photo.png")))[None]
@@ -160,7 +165,8 @@ def test_overlay_is_checked() -> None:
         plot.overlay(np.ones((3, 5, 5)), np.ones((4, 4)))
 
 
-# ------------------------------------------------------------------------------------------------------- inspect and plan
+# ------------------------------------------------------------------------------------------------------- inspect and
+# plan
 
 
 def test_inspect(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -197,7 +203,8 @@ def test_plan(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"{dtd.Explainer(layers, rules='lrp-epsilon').plan_for((1, 3, 9, 9))}\n"
 
 
-# ----------------------------------------------------------------------------------------------------------------- errors
+# -----------------------------------------------------------------------------------------------------------------
+# errors
 
 
 @pytest.mark.parametrize(
@@ -226,7 +233,9 @@ def test_plan(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (("inspect", "net.safetensors", "--shape", "2,9,9"), "layer 0 (Conv 'a')"),
     ],
 )
-def test_errors_are_one_line(here: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str) -> None:
+def test_errors_are_one_line(
+    here: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
+) -> None:
     onnx.save(model("y = Gather(w, x)", given="float[5,3] w", x="int64[N,6] x"), "words.onnx")
     onnx.save(model("y = Erf(x)"), "odd.onnx")
     Path("two.txt").write_text("ash\nbeech\n")

@@ -1,4 +1,6 @@
-"""What files may do to `dtdfast`, and it to them: odd pictures, damaged data, other people's files, and options at the wrong place."""
+"""What files may do to `dtdfast`, and it to them: odd pictures, damaged data, other people's files, and options at the
+wrong place.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,8 @@ def everything(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-# ---------------------------------------------------------------------------------------------------------------- pictures
+# ----------------------------------------------------------------------------------------------------------------
+# pictures
 
 DEEP: dict[str, tuple[str, Any]] = {  # as deep as PHOTO's first colour, in 0 to 1
     "16-bit grey PNG": ("a.png", GREY.astype(np.uint16) * 257),
@@ -109,7 +112,9 @@ def test_a_decompression_bomb(here: Path, monkeypatch: pytest.MonkeyPatch) -> No
         Preparation(size=(8, 8)).picture(Path("bomb.png"))
 
 
-@pytest.mark.parametrize(("declared", "layout", "fits"), [("N,3,8,8", "nchw", True), ("N,8,8,3", "nhwc", True), ("N,8,8,3", "nchw", False)])
+@pytest.mark.parametrize(
+    ("declared", "layout", "fits"), [("N,3,8,8", "nchw", True), ("N,8,8,3", "nhwc", True), ("N,8,8,3", "nchw", False)]
+)
 def test_the_layout_is_what_the_file_declares(here: Path, declared: str, layout: str, fits: bool, capsys: Any) -> None:
     first = "p = Transpose<perm = [0, 3, 1, 2]>(x) a = Conv(p, w)" if declared.endswith("3") else "a = Conv(x, w)"
     body = f"{first} r = Relu(a) q = GlobalAveragePool(r) y = Flatten(q)"
@@ -125,7 +130,8 @@ def test_the_layout_is_what_the_file_declares(here: Path, declared: str, layout:
     assert found == again
 
 
-# ---------------------------------------------------------------------------------------------------------- files of others
+# ---------------------------------------------------------------------------------------------------------- files of
+# others
 
 
 def test_other_peoples_files_stay(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -164,7 +170,9 @@ REFUSED: dict[str, tuple[Callable[[], object], list[Any]]] = {
 }
 
 
-@pytest.mark.parametrize(("kind", "out"), [(k, o) for k in REFUSED for o in ("fresh", "fresh.zarr") if (k, o) != ("labels", "fresh.zarr")])
+@pytest.mark.parametrize(
+    ("kind", "out"), [(k, o) for k in REFUSED for o in ("fresh", "fresh.zarr") if (k, o) != ("labels", "fresh.zarr")]
+)
 def test_a_refused_call_leaves_nothing(here: Path, kind: str, out: str, capsys: pytest.CaptureFixture[str]) -> None:
     make, arguments = REFUSED[kind]
     make()
@@ -181,7 +189,9 @@ def test_negative_numbers_are_words_of_their_own(here: Path) -> None:
     assert json.loads(Path("out/summary.json").read_text())["images"] == first
 
 
-def test_one_bad_photograph_stops_nothing_and_all_bad_is_no_success(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_bad_photograph_stops_nothing_and_all_bad_is_no_success(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     Path("bad.png").write_bytes(b"no image")
     assert explain("bad.png", "photo.png", "--size", 8) == 1
     images = json.loads(Path("out/summary.json").read_text())["images"]

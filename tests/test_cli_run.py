@@ -54,11 +54,15 @@ def often(path: str) -> str:
 
 
 def test_a_folder_with_a_bad_file(here: list[dtd.Layer]) -> None:
-    printed, progress = run("explain", "net.safetensors", "photos", "-o", "maps.zarr", *OPTIONS, "--dtype", "float16", "--sum-channels")
+    printed, progress = run(
+        "explain", "net.safetensors", "photos", "-o", "maps.zarr", *OPTIONS, "--dtype", "float16", "--sum-channels"
+    )
     first, fed, last = printed.splitlines()
     assert first.startswith("00004.jpg: ")
     assert "cannot be read as an image" in first
-    assert fed.startswith("fed as 0.875 of the centre, 6 × 6, bgr, nchw; x = (255·p − (104, 117, 123)) / 1 with p from 0 to 1; rules dtd,")
+    assert fed.startswith(
+        "fed as 0.875 of the centre, 6 × 6, bgr, nchw; x = (255·p − (104, 117, 123)) / 1 with p from 0 to 1; rules dtd,"
+    )
     assert fed.endswith(f"explained most often: output {often('maps.zarr')}")
     assert re.fullmatch(r"8 sample\(s\), [\d.]+ per second, 1 bad: .*maps\.zarr", last)
     assert "8/8" in progress
@@ -94,12 +98,17 @@ def test_arrays_of_floats_and_of_pictures(here: list[dtd.Layer], rng: np.random.
     np.testing.assert_array_equal(group["relevance"][:], dtd.explain(here, x))
     assert (abs(group["ledger"][:, -2]) <= group["ledger"][:, -1]).all()  # the residual within its bound
     run("explain", "net.safetensors", "data.h5:pictures", "-o", "pictures.zarr", *OPTIONS)
-    np.testing.assert_array_equal(zarr.open_group("pictures.zarr")["relevance"][:], dtd.explain(here, x, domain=FED.domain))
+    np.testing.assert_array_equal(
+        zarr.open_group("pictures.zarr")["relevance"][:], dtd.explain(here, x, domain=FED.domain)
+    )
 
 
 def test_an_onnx_file_takes_the_size_of_the_array(here: list[dtd.Layer], rng: np.random.Generator) -> None:
     proto = model(
-        "a = Conv(x, w) y = GlobalAveragePool(a) z = Flatten(y)", given="float[5,3,3,3] w", x="float[N,3,H,W] x", y="float[N,5] z"
+        "a = Conv(x, w) y = GlobalAveragePool(a) z = Flatten(y)",
+        given="float[5,3,3,3] w",
+        x="float[N,3,H,W] x",
+        y="float[N,5] z",
     )
     onnx.save(proto, "open.onnx")
     x = rng.random((3, 3, 9, 7), dtype=np.float32)
@@ -112,7 +121,10 @@ def test_an_onnx_file_takes_the_size_of_the_array(here: list[dtd.Layer], rng: np
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("photos", "-o", "maps", "--resume"), "--resume is for a run over a data set: write it to NAME.zarr, not to maps"),
+        (
+            ("photos", "-o", "maps", "--resume"),
+            "--resume is for a run over a data set: write it to NAME.zarr, not to maps",
+        ),
         (("photos/00000.jpg", "-o", "maps", "--sum-channels"), "--sum-channels is for a run"),
         (("photos", "-o", "maps.zarr", "--labels", "labels.txt"), "--labels is for summary.json"),
         (("x.npy", "-o", "maps.zarr", "--mean", "1"), "--mean is for images"),
@@ -124,7 +136,11 @@ def test_an_onnx_file_takes_the_size_of_the_array(here: list[dtd.Layer], rng: np
     ],
 )
 def test_errors_are_one_line(
-    here: list[dtd.Layer], capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str, rng: np.random.Generator
+    here: list[dtd.Layer],
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    message: str,
+    rng: np.random.Generator,
 ) -> None:
     np.save("x.npy", rng.random((3, 3, 6, 6)))
     Path("broken.npy").write_bytes(b"no array")
@@ -144,15 +160,20 @@ def test_the_readme_s_section_on_scale(tmp_path: Path) -> None:
     tools = tmp_path / "bin"
     tools.mkdir()
     (tools / "dtdfast").write_text(
-        f"#!{sys.executable}\nimport sys\nfrom dtdfast.cli import main\n\nif __name__ == '__main__':\n    sys.exit(main())\n"
+        f"#!{sys.executable}\nimport sys\nfrom dtdfast.cli import main\n\nif __name__ == '__main__':\n    "
+        "sys.exit(main())\n"
     )
     (tools / "dtdfast").chmod(0o755)
     environment = {**ENVIRONMENT, "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}"}
     for number, (kind, text) in enumerate(blocks):
         script = tmp_path / f"{number}.{kind}"
-        script.write_text(text if kind == "python" else "\n".join(line for line in text.splitlines() if not line.startswith("pip ")))
+        script.write_text(
+            text if kind == "python" else "\n".join(line for line in text.splitlines() if not line.startswith("pip "))
+        )
         command = [sys.executable, script] if kind == "python" else ["bash", "-euo", "pipefail", script]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
         assert done.returncode == 0, done.stderr
     layers, images, _ = digits()
     expected = dtd.explain(layers, images, domain=(0.0, 1.0))

@@ -61,7 +61,9 @@ ONE_NEURON = [  # rule, convention, n_i, bias in the denominator, stabiliser
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(("rule", "convention", "n", "bias", "stabiliser"), ONE_NEURON)
-def test_one_neuron(rule: dtd.Rule, convention: str, n: list[float], bias: float, stabiliser: float, backend: str) -> None:
+def test_one_neuron(
+    rule: dtd.Rule, convention: str, n: list[float], bias: float, stabiliser: float, backend: str
+) -> None:
     denominator = sum(n) + bias + stabiliser
     agree(explain(neuron(), X, backend, rules=rule, convention=convention), np.divide(n, denominator), backend)
 
@@ -80,7 +82,11 @@ def test_both_shares_of_alpha_beta(bias: float, backend: str) -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_stabilisers_have_the_sign_of_what_they_stabilise(backend: str) -> None:
     for x, epsilon in ((1e-6, 1e-6), (-1e-6, -1e-6)):
-        agree(explain(neuron((1.0,), 0.0), (x,), backend, rules="lrp-epsilon", convention="zennit"), [x / (x + epsilon)], backend)
+        agree(
+            explain(neuron((1.0,), 0.0), (x,), backend, rules="lrp-epsilon", convention="zennit"),
+            [x / (x + epsilon)],
+            backend,
+        )
 
 
 POOL = [dtd.AvgPool(2), dtd.Flatten()]
@@ -94,7 +100,11 @@ def test_average_pools(backend: str) -> None:
     for convention, stabiliser in (("zennit", 1e-6), ("captum", 1e-9), ("innvestigate", 0.0)):
         ours = explain(POOL, PIXELS, backend, rules="epsilon-plus", convention=convention)
         agree(ours, PROPORTIONAL / (mean + stabiliser), backend)
-    agree(explain(POOL, PIXELS, backend, rules="deep_taylor", convention="innvestigate"), np.full_like(PIXELS, 0.25), backend)
+    agree(
+        explain(POOL, PIXELS, backend, rules="deep_taylor", convention="innvestigate"),
+        np.full_like(PIXELS, 0.25),
+        backend,
+    )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -120,7 +130,11 @@ def test_adds(backend: str) -> None:
     options = dict(rules={0: dtd.Zero(stabilizer=0), 2: dtd.Zero(stabilizer=0)})
     one, other = 3 * A, -A  # the shares x w; the second neuron's output is a, so its denominator is too
     for convention, stabiliser in (("zennit", 1e-6), ("captum", 1e-9), ("innvestigate", 0.0)):
-        agree(explain(layers, [A], backend, convention=convention, **options), [(one + other) / (4 * A + stabiliser)], backend)
+        agree(
+            explain(layers, [A], backend, convention=convention, **options),
+            [(one + other) / (4 * A + stabiliser)],
+            backend,
+        )
     # deep_taylor gives both operands everything; the second neuron's z⁺ is 0 and loses it
     agree(explain(layers, [A], backend, rules="deep_taylor", convention="innvestigate"), [1.0], backend)
 
@@ -141,5 +155,7 @@ def test_deep_taylor_bounded_is_z_box_first(backend: str) -> None:
     """(x−l)w⁺ + (x−h)w⁻ over their sum, without bias."""
     layers = [*neuron((-1.0, 2.0), 0.5), dtd.ReLU(), dtd.Linear([[1.5]], [-0.1])]
     n = np.array([(0.5 - 2.0) * -1.0, (1.0 + 1.0) * 2.0])
-    ours = explain(layers, (0.5, 1.0), backend, rules="deep_taylor.bounded", convention="innvestigate", domain=(-1.0, 2.0))
+    ours = explain(
+        layers, (0.5, 1.0), backend, rules="deep_taylor.bounded", convention="innvestigate", domain=(-1.0, 2.0)
+    )
     agree(ours, n / n.sum(), backend)

@@ -107,9 +107,13 @@ def test_bits_of_a_network(network, preset, precision, rng):
     explainer = _explainer(network, preset, precision=precision)
     r_in = explainer.explain(x)
     for n_threads in (1, 2, 3):
-        np.testing.assert_array_equal(_explainer(network, preset, precision=precision, n_threads=n_threads).explain(x), r_in)
+        np.testing.assert_array_equal(
+            _explainer(network, preset, precision=precision, n_threads=n_threads).explain(x), r_in
+        )
     for batch_size in (1, 2, 3):
-        np.testing.assert_array_equal(_explainer(network, preset, precision=precision, batch_size=batch_size).explain(x), r_in)
+        np.testing.assert_array_equal(
+            _explainer(network, preset, precision=precision, batch_size=batch_size).explain(x), r_in
+        )
     for n in range(5):
         np.testing.assert_array_equal(explainer.explain(x[n : n + 1]), r_in[n : n + 1])
     np.testing.assert_array_equal(explainer.explain(x[[3, 0, 3]]), r_in[[3, 0, 3]])

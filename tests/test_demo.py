@@ -10,8 +10,8 @@ import pytest
 import dtdfast as dtd
 import onnx_models
 from dtdfast import plot
+from dtdfast.cli.demo import demo
 from dtdfast.data import digits
-from dtdfast.demo import demo
 from dtdfast.errors import BackendError, DtdError
 
 matplotlib = pytest.importorskip("matplotlib")
@@ -37,7 +37,8 @@ def test_biases_are_such_that_relevance_is_conserved(shipped):
     assert all(record.bias.max() <= 0 for record in layers if hasattr(record, "bias"))
     logits = dtd.predict(layers, images, backend="oracle").max(axis=1)
     relevance = dtd.explain(layers, images.astype(np.float64), domain=(0.0, 1.0), backend="oracle")
-    # float64: the products of 5 layers of at most 256 terms, all of one sign, each with a relative error of at most 256·2⁻⁵³
+    # float64: the products of 5 layers of at most 256 terms, all of one sign, each with a relative error of at most
+    # 256·2⁻⁵³
     np.testing.assert_allclose(relevance.sum(axis=(1, 2, 3)), logits, rtol=5 * 256 * 2**-53)
     assert relevance.min() >= 0
 

@@ -1,4 +1,6 @@
-"""The instruments that compare maps: measures against other implementations, verdicts on networks whose answer is known."""
+"""The instruments that compare maps: measures against other implementations, verdicts on networks whose answer is
+known.
+"""
 
 from __future__ import annotations
 
@@ -27,22 +29,32 @@ BOX: dict[str, Any] = {"domain": (0.0, 1.0)}
 def chain(rng: np.random.Generator, *widths: int, shift: float = 0.05) -> list[dtd.Layer]:
     layers: list[dtd.Layer] = []
     for n_in, n_out in pairwise(widths):
-        layers += [dtd.Linear(rng.standard_normal((n_out, n_in)) * np.sqrt(2 / n_in), np.full(n_out, -shift)), dtd.ReLU()]
+        layers += [
+            dtd.Linear(rng.standard_normal((n_out, n_in)) * np.sqrt(2 / n_in), np.full(n_out, -shift)),
+            dtd.ReLU(),
+        ]
     return layers[:-1]
 
 
-# ------------------------------------------------------------------------------------------------------------------ measures
+# ------------------------------------------------------------------------------------------------------------------
+# measures
 
 
 def test_measures_agree_with_scipy_and_skimage(rng: np.random.Generator) -> None:
     a, b = rng.standard_normal((2, 4, 19, 23))
     a[0] = np.round(a[0])  # ties
     u, v = a.reshape(4, -1), b.reshape(4, -1)
-    np.testing.assert_allclose(similarity.spearman(a, b), [stats.spearmanr(p, q)[0] for p, q in zip(u, v, strict=True)], atol=1e-12)
+    np.testing.assert_allclose(
+        similarity.spearman(a, b), [stats.spearmanr(p, q)[0] for p, q in zip(u, v, strict=True)], atol=1e-12
+    )
     scaled = [m / np.abs(m).max(axis=(1, 2), keepdims=True) for m in (a, b)]
-    expected = [max(structural_similarity(p, s * q, data_range=2.0) for s in (1, -1)) for p, q in zip(*scaled, strict=True)]
+    expected = [
+        max(structural_similarity(p, s * q, data_range=2.0) for s in (1, -1)) for p, q in zip(*scaled, strict=True)
+    ]
     np.testing.assert_allclose(similarity.ssim(a, b), expected, atol=1e-12)
-    np.testing.assert_allclose(similarity.cosine(a, b), [p @ q / np.sqrt((p @ p) * (q @ q)) for p, q in zip(u, v, strict=True)], rtol=1e-12)
+    np.testing.assert_allclose(
+        similarity.cosine(a, b), [p @ q / np.sqrt((p @ p) * (q @ q)) for p, q in zip(u, v, strict=True)], rtol=1e-12
+    )
 
 
 @pytest.mark.parametrize("name", similarity.MEASURES)
@@ -58,7 +70,8 @@ def test_total_variation_of_disjoint_maps_is_one() -> None:
     np.testing.assert_allclose(similarity.total_variation(a, a[:, ::-1]), 1)
 
 
-# --------------------------------------------------------------------------------------------------------------- instruments
+# ---------------------------------------------------------------------------------------------------------------
+# instruments
 
 
 def test_relevance_converges_under_zplus_and_not_in_one_layer(rng: np.random.Generator) -> None:
@@ -164,7 +177,9 @@ def test_the_mixing_bound_is_the_largest_distance_of_two_columns(rng: np.random.
         ([dtd.Linear(np.eye(4)), dtd.ReLU(), dtd.Linear(np.eye(4))], {"rules": dtd.WSquare()}, "inactive"),
     ],
 )
-def test_the_mixing_bound_refuses_what_it_does_not_cover(layers: list[dtd.Layer], options: dict[str, Any], message: str) -> None:
+def test_the_mixing_bound_refuses_what_it_does_not_cover(
+    layers: list[dtd.Layer], options: dict[str, Any], message: str
+) -> None:
     x = np.ones((1, 1, 2, 2)) if isinstance(layers[0], dtd.Conv) else np.ones((1, 4))
     with pytest.raises(dtd.LayerError, match=message):
         diagnostics.mixing_bound(layers, x, **options)
@@ -183,10 +198,13 @@ def test_gradient_equivalence_in_float64(rng: np.random.Generator) -> None:
 
 
 def test_gradient_equivalence_names_what_differs(rng: np.random.Generator) -> None:
-    """Leaky ReLUs, norms that do not fold and paddings of other values keep the identity; other activations and gates do not."""
+    """Leaky ReLUs, norms that do not fold and paddings of other values keep the identity; other activations and gates
+    do not.
+    """
     weight = rng.standard_normal((4, 4))
     same = [dtd.Linear(weight, rng.standard_normal(4)), dtd.Activation("leaky_relu"), dtd.Concat(inputs=(0, 1)),
-            dtd.BatchNorm(rng.standard_normal(8), np.ones(8)), dtd.ReLU(), dtd.Linear(rng.standard_normal((3, 8)))]  # fmt: skip
+            dtd.BatchNorm(rng.standard_normal(8), np.ones(8)), dtd.ReLU(),
+                dtd.Linear(rng.standard_normal((3, 8)))]  # fmt: skip
     x = rng.standard_normal((10, 4))
     result = diagnostics.gradient_equivalence(same, x, backend="oracle")
     assert result.lrp0.max() <= 1e-12
@@ -205,11 +223,17 @@ def test_conservation_names_the_cause(rng: np.random.Generator) -> None:
     kept = diagnostics.conservation(layers, x, **BOX)
     np.testing.assert_allclose(kept.shares["arrived"], 1, atol=1e-5)
     assert "adds up" in kept.reading
-    biased = [dtd.Linear(rng.standard_normal((8, 4)), np.ones(8)), dtd.ReLU(), dtd.Linear(np.abs(rng.standard_normal((2, 8))))]
+    biased = [
+        dtd.Linear(rng.standard_normal((8, 4)), np.ones(8)),
+        dtd.ReLU(),
+        dtd.Linear(np.abs(rng.standard_normal((2, 8)))),
+    ]
     lost = diagnostics.conservation(biased, np.abs(rng.standard_normal((30, 4))), rules="lrp-0")
     assert "due to: bias" in lost.reading
     shares = lost.shares
-    total = shares["arrived"] + sum(shares[c] for c in ("bias", "stabilizer", "zero denominator", "surplus", "constant"))
+    total = shares["arrived"] + sum(
+        shares[c] for c in ("bias", "stabilizer", "zero denominator", "surplus", "constant")
+    )
     np.testing.assert_allclose(total - shares["residual"], 1, atol=1e-5)
 
 

@@ -1,4 +1,4 @@
-"""The code on the pages of docs runs as it stands (that about PyTorch and Keras: pytorch/test_pages.py); public docstrings are numpydoc."""
+"""The code on the pages of docs runs as it stands (PyTorch, Keras: pytorch/test_pages.py); docstrings are numpydoc."""
 
 from __future__ import annotations
 
@@ -24,12 +24,14 @@ def test_sklearn_page() -> None:
 def test_onnx_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     body = "h = Conv<strides=[8,8]>(x, w) r = Relu(h) f = Flatten(r) y = Gemm<transB=1>(f, v)"
-    onnx.save(onnx_models.model(body, "float[4,3,8,8] w, float[10,64] v", "float[N,3,32,32] x"), tmp_path / "model.onnx")
+    onnx.save(
+        onnx_models.model(body, "float[4,3,8,8] w, float[10,64] v", "float[N,3,32,32] x"), tmp_path / "model.onnx"
+    )
     assert run_page("onnx.md")["relevance"].shape == (2, 3, 32, 32)
     assert "node 0 (LayerNormalization): it divides by statistics of the very sample" in capsys.readouterr().out
 
 
-# --------------------------------------------------------------------------------------------------------------- docstrings
+# ----------------------------------------------------------------------------------------------------------- docstrings
 
 
 PUBLIC = dict(numpydocs.public())

@@ -28,7 +28,9 @@ def test_curves_agree_with_a_loop_over_regions(rng: np.random.Generator) -> None
     """Regions of 3 × 3 on 7 × 8 pixels: the last ones smaller; constants per channel; most and least relevant first."""
     layers, x, _ = sums(rng)
     relevance = rng.standard_normal(x.shape)
-    result = evaluation.region_perturbation(layers, x, relevance, 1, size=3, steps=5, operator=[0.25, -1.0], backend="oracle")
+    result = evaluation.region_perturbation(
+        layers, x, relevance, 1, size=3, steps=5, operator=[0.25, -1.0], backend="oracle"
+    )
     blocks = [(slice(i, i + 3), slice(j, j + 3)) for i in range(0, 7, 3) for j in range(0, 8, 3)]
     for n, image in enumerate(x):
         scores = np.array([relevance[n][:, r, c].sum() for r, c in blocks])
@@ -47,7 +49,9 @@ def test_the_right_map_of_a_linear_network_is_the_best_order(rng: np.random.Gene
     layers, x, weight = sums(rng, c=1)
     target = 2
     right = x * weight[target].reshape(x.shape[1:])
-    result = evaluation.region_perturbation(layers, x, {"right": right, "wrong": -right}, target, size=1, steps=20, operator=0.0)
+    result = evaluation.region_perturbation(
+        layers, x, {"right": right, "wrong": -right}, target, size=1, steps=20, operator=0.0
+    )
     best, random, worst = (result.aopc(m).mean for m in ("right", result.random, "wrong"))
     assert best > random > worst
     assert (result.verdict("right"), result.verdict("wrong")) == ("yes", "no")
@@ -67,7 +71,9 @@ def test_noise_is_repeated_and_stays_in_the_domain(rng: np.random.Generator) -> 
     layers, x, _ = sums(rng)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(perturbation, "Explainer", Watching)
-        first = evaluation.region_perturbation(layers, x[:1], x[:1], size=2, steps=4, repeats=3, domain=(-1.0, 2.0), seed=5)
+        first = evaluation.region_perturbation(
+            layers, x[:1], x[:1], size=2, steps=4, repeats=3, domain=(-1.0, 2.0), seed=5
+        )
     copies = max(seen, key=len)
     assert len(copies) == 12  # all repetitions of all steps in one call
     changed = copies[11] != x[0]
@@ -124,7 +130,9 @@ def test_estimates_cover_the_mean(rng: np.random.Generator) -> None:
         ({"relevance": np.zeros((1, 2, 7, 8))}, dtd.ShapeError, r"'relevance' have shape \(1, 2, 7, 8\)"),
     ],
 )
-def test_bad_arguments_are_named(options: dict[str, Any], error: type[Exception], message: str, rng: np.random.Generator) -> None:
+def test_bad_arguments_are_named(
+    options: dict[str, Any], error: type[Exception], message: str, rng: np.random.Generator
+) -> None:
     layers, x, _ = sums(rng)
     with pytest.raises(error, match=message):
         evaluation.region_perturbation(layers, x, **{"relevance": x, **options})

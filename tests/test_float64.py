@@ -41,14 +41,18 @@ def test_float64_by_need(rules, domain, biases, first, rng):
             np.testing.assert_allclose(r_in, exact, rtol=2.0**-23)
         assert abs(r_in - exact).sum() <= 1e-5 * abs(exact).sum()  # as in test_peers, where float32 layers lie above
     for convention in ("dtd", "zennit", "innvestigate"):
-        assert "arithmetic" not in str(dtd.Explainer(layers, convention=convention, backend="cpu", **options).plan_for(x.shape))
+        assert "arithmetic" not in str(
+            dtd.Explainer(layers, convention=convention, backend="cpu", **options).plan_for(x.shape)
+        )
 
 
 @pytest.mark.parametrize("n_threads", [1, 2])
 @pytest.mark.parametrize("domain", ["real", "nonnegative"])
 @pytest.mark.parametrize("seed", range(6))
 def test_float64_below_float32(seed, domain, n_threads):
-    """A signed input takes float64 in its own layer alone; the map is the oracle's as far as the layers in float32 allow."""
+    """A signed input takes float64 in its own layer alone; the map is the oracle's as far as the layers in float32
+    allow.
+    """
     rng = np.random.default_rng(seed)
     layers = [
         dtd.Conv(normal(rng, 8, 3, 3, 3), normal(rng, 8), padding=1),
@@ -61,7 +65,9 @@ def test_float64_below_float32(seed, domain, n_threads):
         dtd.Linear(normal(rng, 5, 128), normal(rng, 5)),
     ]
     x = normal(rng, 3, 3, 8, 8) if domain == "real" else abs(normal(rng, 3, 3, 8, 8))
-    options = dict(rules={0: dtd.ZPlus(), 2: dtd.ZPlus(), 4: dtd.Zero(), 7: dtd.ZPlus()}, convention="captum", domain=domain)
+    options = dict(
+        rules={0: dtd.ZPlus(), 2: dtd.ZPlus(), 4: dtd.Zero(), 7: dtd.ZPlus()}, convention="captum", domain=domain
+    )
     explainer = dtd.Explainer(layers, backend="cpu", n_threads=n_threads, **options)
     text = str(explainer.plan_for(x.shape))
     r_in, exact = explainer.explain(x, 0), dtd.explain(layers, x, 0, backend="oracle", **options)
@@ -74,9 +80,15 @@ def test_float64_below_float32(seed, domain, n_threads):
 
 @pytest.mark.parametrize("gap", [1e-2, 1e-5, 1e-7])
 def test_a_denominator_that_nearly_vanishes(gap, rng):
-    """An output whose bias takes away all but a little of its sum: float32 would keep few of its digits, so that sample has float64."""
+    """An output whose bias takes away all but a little of its sum: float32 would keep few of its digits, so that sample
+    has float64.
+    """
     w, x = abs(normal(rng, 1, 16)), abs(normal(rng, 4, 16))
-    layers = [dtd.Linear(np.eye(16, dtype=np.float32)), dtd.ReLU(), dtd.Linear(w, -(1 - gap) * (x[:1].astype(np.float64) @ w.T)[0])]
+    layers = [
+        dtd.Linear(np.eye(16, dtype=np.float32)),
+        dtd.ReLU(),
+        dtd.Linear(w, -(1 - gap) * (x[:1].astype(np.float64) @ w.T)[0]),
+    ]
     options = dict(rules=dtd.ZPlus(), convention="captum", domain="nonnegative")
     explainer = dtd.Explainer(layers, backend="cpu", **options)
     assert "checked in every sample: where the bias of entry 2" in str(explainer.plan_for(x.shape))
@@ -87,10 +99,14 @@ def test_a_denominator_that_nearly_vanishes(gap, rng):
 
 @pytest.mark.parametrize("signed", [False, True])
 def test_cancelled_sums_below_a_gate(signed, rng):
-    """Hidden neurons whose Σ x w⁺ + b all but vanishes: messages are off by no more than themselves, and the less the less they cancel."""
+    """Hidden neurons whose Σ x w⁺ + b all but vanishes: messages are off by no more than themselves, and the less the
+    less they cancel.
+    """
     n_in, n_hidden = 200, 400
     x = np.abs(normal(rng, 1, n_in))
-    weight = np.abs(normal(rng, n_hidden, n_in)) * (np.where(rng.random((n_hidden, n_in)) < 1e-2, -1e-6, 1) if signed else 1)
+    weight = np.abs(normal(rng, n_hidden, n_in)) * (
+        np.where(rng.random((n_hidden, n_in)) < 1e-2, -1e-6, 1) if signed else 1
+    )
     above = np.maximum(weight.astype(np.float64), 0) * x
     left = 10.0 ** rng.uniform(-9, 0, n_hidden)
     bias = (-above.sum(1) * (1 - left)).astype(np.float32)
@@ -143,12 +159,16 @@ def test_float64_as_asked_for(given, rng):
     with pytest.raises(dtd.ShapeError, match="float64"):
         dtd.explain(layers, x, out=np.empty(x.shape, np.float32), **options)
     gradient = dtd.Explainer(layers, kind="gradient", **options).explain(x, 0)
-    np.testing.assert_allclose(gradient, dtd.Explainer(layers, kind="gradient", backend="oracle").explain(x, 0), rtol=1e-12)
+    np.testing.assert_allclose(
+        gradient, dtd.Explainer(layers, kind="gradient", backend="oracle").explain(x, 0), rtol=1e-12
+    )
 
 
 def test_the_plan_counts_eight_bytes(rng):
     layers = classifier(rng)
-    single, double = (dtd.Explainer(layers, backend="cpu", precision=p).plan_for((8, 3, 6, 6)) for p in ("float32", "float64"))
+    single, double = (
+        dtd.Explainer(layers, backend="cpu", precision=p).plan_for((8, 3, 6, 6)) for p in ("float32", "float64")
+    )
     assert "arithmetic: float64, as asked for" in str(double)
     assert {b.dtype for b in single.buffers} == {"f4", "u1"}
     assert {b.dtype for b in double.buffers} == {"f8", "u1"}
@@ -171,7 +191,10 @@ def test_which_backend_has_float64(monkeypatch, rng):
     """CUDA has none and says so; "auto" finds one that has."""
     monkeypatch.setitem(KNOWN, "cuda", lambda: Backend("cuda", True, "a GPU", ("float32", "tf32", "bfloat16")))
     layers = classifier(rng)
-    with pytest.raises(dtd.BackendError, match=r"'float64' is not available on backend 'cuda', which computes in float32, tf32, bfloat16"):
+    with pytest.raises(
+        dtd.BackendError,
+        match=r"'float64' is not available on backend 'cuda', which computes in float32, tf32, bfloat16",
+    ):
         dtd.Explainer(layers, backend="cuda", precision="float64")
     assert dtd.Explainer(layers, precision="float64").backend == "cpu"
     assert dtd.Explainer(layers, backend="oracle", precision="float64").backend == "oracle"
@@ -190,7 +213,9 @@ def test_a_preparation_under_a_convention_that_takes_float64(rng):
 
 
 def test_the_ledger_reads_the_bias_that_a_wide_unit_computed_with(rng):
-    """Float64 below, float32 above: a bias that nearly cancels its terms must not be rounded on its way into the account."""
+    """Float64 below, float32 above: a bias that nearly cancels its terms must not be rounded on its way into the
+    account.
+    """
     weight, x = normal(rng, 7, 5).astype(float), normal(rng, 3, 5)
     bias = -(weight @ x[0]) * (1 + 1e-7)  # which float32 does not hold
     layers = [dtd.Linear(weight, bias), dtd.ReLU(), dtd.Linear(abs(normal(rng, 4, 7))), dtd.ReLU()]

@@ -18,7 +18,9 @@ UNIT = 2.0**-24
 
 
 def test_every_option_of_every_rule_is_drawn():
-    """By looking at rules.py: a rule, a field, a bias, a preset or a convention that the random networks never draw fails by name."""
+    """By looking at rules.py: a rule, a field, a bias, a preset or a convention that the random networks never draw
+    fails by name.
+    """
     rng, seen = np.random.default_rng(0), set()
     eye = dtd.Linear(np.eye(2))
     entries = SimpleNamespace(layers=[eye, eye, dtd.Add(inputs=(0, 1))], shape=lambda p: (2,))
@@ -33,17 +35,24 @@ def test_every_option_of_every_rule_is_drawn():
         wanted |= {(cls.__name__, "bias", bias) for bias in (None, *cls.biases)}
         for field in dataclasses.fields(cls):
             if field.name != "bias":
-                values = {value for found in seen if len(found) == 3 and found[:2] == (cls.__name__, field.name) for value in found[2:]}
+                values = {
+                    value
+                    for found in seen
+                    if len(found) == 3 and found[:2] == (cls.__name__, field.name)
+                    for value in found[2:]
+                }
                 assert len(values) > 1, f"{cls.__name__}.{field.name} is drawn as {values or 'nothing'} alone"
-                wanted |= {(cls.__name__, field.name, value) for value in (True, False) if isinstance(field.default, bool)}
+                wanted |= {
+                    (cls.__name__, field.name, value) for value in (True, False) if isinstance(field.default, bool)
+                }
     assert not wanted - seen, sorted(map(str, wanted - seen))
 
 
 def perturbed(graph, rng):
     """The same network with every weight and input off by up to 4 roundings, relatively.
 
-    A rounding error in a sum of products is a perturbation of its terms, so how far the relevance moves here is how far rounding
-    can move it, whatever cancels on the way.
+    A rounding error in a sum of products is a perturbation of its terms, so how far the relevance moves here is how far
+    rounding can move it, whatever cancels on the way.
     """
 
     def shake(array):
@@ -51,7 +60,9 @@ def perturbed(graph, rng):
 
     layers = []
     for record in graph.layers:
-        arrays = {f.name: shake(v) for f in dataclasses.fields(record) if isinstance(v := getattr(record, f.name), np.ndarray)}
+        arrays = {
+            f.name: shake(v) for f in dataclasses.fields(record) if isinstance(v := getattr(record, f.name), np.ndarray)
+        }
         layers.append(dataclasses.replace(record, **arrays))
     x = graph.x if graph.x.dtype.kind == "i" else shake(graph.x)
     if isinstance(graph.options["domain"], tuple):
@@ -87,7 +98,9 @@ def _reads(layers, position):
 
 @given(graphs())
 def test_predictions_are_those_of_the_single_layers(graph):
-    """Folding, fusion and the reuse of memory change nothing: every record evaluated on its own, in order, gives the same outputs."""
+    """Folding, fusion and the reuse of memory change nothing: every record evaluated on its own, in order, gives the
+    same outputs.
+    """
     values = {dtd.INPUT: graph.x if graph.x.dtype.kind == "i" else graph.x.astype(np.float64)}
     for position, record in enumerate(graph.layers):
         operands = [values[p] for p in _reads(graph.layers, position)]
@@ -99,8 +112,11 @@ def test_predictions_are_those_of_the_single_layers(graph):
             values[position] = np.concatenate(operands, record.axis)
         else:
             rank = max(o.ndim for o in operands)
-            full = [o.reshape(len(o), *[1] * (rank - o.ndim), *o.shape[1:]) for o in operands]  # constants may have fewer axes
-            values[position] = (np.prod if isinstance(record, dtd.Mul) else np.sum)(np.array(np.broadcast_arrays(*full)), axis=0)
+            # constants may have fewer axes
+            full = [o.reshape(len(o), *[1] * (rank - o.ndim), *o.shape[1:]) for o in operands]
+            values[position] = (np.prod if isinstance(record, dtd.Mul) else np.sum)(
+                np.array(np.broadcast_arrays(*full)), axis=0
+            )
     expected = values[len(graph.layers) - 1]
     outputs = dtd.predict(graph.layers, graph.x, backend="oracle")
     np.testing.assert_allclose(outputs, expected, rtol=0, atol=1e-9 * max(1, abs(expected).max()))
@@ -110,10 +126,13 @@ def test_predictions_are_those_of_the_single_layers(graph):
 def test_maps_compose(graph, seed):
     """From the output to an entry that everything passes through, and from there to the input: the whole way.
 
-    Not from an average pool that an affine may read as one neuron with what the pool reads, or that goes by the sign of y without its ReLU.
+    Not from an average pool that an affine may read as one neuron with what the pool reads, or that goes by the sign of
+    y without its ReLU.
     """
     affine = any(isinstance(record, (dtd.BatchNorm, dtd.Scale)) for record in graph.layers)
-    pools = () if affine or not isinstance(graph.options["rules"], str) else (dtd.AvgPool, dtd.SumPool, dtd.GlobalAvgPool)
+    pools = (
+        () if affine or not isinstance(graph.options["rules"], str) else (dtd.AvgPool, dtd.SumPool, dtd.GlobalAvgPool)
+    )
 
     def cuts(position):
         """Whether every path from the output to the input goes through here, behind an activation or a pool."""
@@ -135,7 +154,9 @@ def test_maps_compose(graph, seed):
     below = {p: r for p, r in rules.items() if p <= place} if isinstance(rules, dict) else rules
     clips = isinstance(rules, str) and PRESETS[rules].clip_start
     assume(not clips or inner.min() >= 0)  # a start that is not clipped on its way
-    composed = dtd.explain(graph.layers[: place + 1], graph.x, inner, backend="oracle", **{**graph.options, "rules": below})
+    composed = dtd.explain(
+        graph.layers[: place + 1], graph.x, inner, backend="oracle", **{**graph.options, "rules": below}
+    )
     whole = graph.explain("oracle")
     assert abs(composed - whole).max() <= 1e-8 * (abs(whole).max() + abs(inner).max())
 
@@ -157,7 +178,9 @@ def test_bits_do_not_depend_on_the_batch(graph):
 
 @given(graphs(), st.integers(0, 2**32 - 1))
 def test_gradients_are_derivatives(graph, seed):
-    """Along a random direction v: <gradient, v> = (f(x + h v) - f(x - h v)) / 2h, f the start's product with the outputs."""
+    """Along a random direction v: <gradient, v> = (f(x + h v) - f(x - h v)) / 2h, f the start's product with the
+    outputs.
+    """
     assume(graph.x.dtype.kind == "f" and not any(isinstance(record, dtd.LRN) for record in graph.layers))
     layers = graph.layers[:-1] if isinstance(graph.layers[-1], dtd.Softmax) else graph.layers
     assume(layers)
@@ -173,11 +196,15 @@ def test_gradients_are_derivatives(graph, seed):
     assume(abs(ahead - behind) <= 1e-4 * scale)  # else there is a kink of a ReLU or a tie of a pool between
     assert abs((gradient * v).sum() - (ahead + behind) / 2) <= 1e-3 * scale
     np.testing.assert_allclose(
-        dtd.baselines.gradient(layers, graph.x, graph.start, backend="cpu"), gradient, rtol=0, atol=1e-3 * max(abs(gradient).max(), 1e-6)
+        dtd.baselines.gradient(layers, graph.x, graph.start, backend="cpu"),
+        gradient,
+        rtol=0,
+        atol=1e-3 * max(abs(gradient).max(), 1e-6),
     )
 
 
-# -------------------------------------------------------------------------------------------------------- broken networks
+# -------------------------------------------------------------------------------------------------------- broken
+# networks
 
 
 def _last(layers):
@@ -240,8 +267,13 @@ def _different_shapes(record):
     def mutate(layers, shapes, rng):
         a = len(shapes[-1])
         meets = {dtd.Concat: lambda u, v: sum(p != q for p, q in zip(u, v, strict=True)) < 2,
-                 dtd.Add: lambda u, v: all(1 in (p, q) or p == q for p, q in zip(u, v, strict=True))}[record]  # fmt: skip
-        others = [p for p, s in enumerate(shapes) if not isinstance(layers[p], dtd.Constant) and (len(s) != a or not meets(s, shapes[-1]))]
+                 dtd.Add: lambda u, v: all(1 in (p, q) or p == q for p,
+                 q in zip(u, v, strict=True))}[record]  # fmt: skip
+        others = [
+            p
+            for p, s in enumerate(shapes)
+            if not isinstance(layers[p], dtd.Constant) and (len(s) != a or not meets(s, shapes[-1]))
+        ]
         assume(others)
         layers.append(record(inputs=(_last(layers), int(rng.choice(others)))))
 
@@ -262,7 +294,9 @@ MUTATIONS = {
     "axis beyond the rank": _append(lambda p, s: dtd.Slice(len(s) + 1)),
     "empty slice": _append(lambda p, s: dtd.Slice(1, s[0])),
     "mul without a gate": lambda layers, shapes, rng: layers.extend([dtd.ReLU(), dtd.Mul(inputs=(len(layers),) * 2)]),
-    "mul of two gates": lambda layers, shapes, rng: layers.extend([dtd.Activation("sigmoid"), dtd.Mul(inputs=(len(layers),) * 2)]),
+    "mul of two gates": lambda layers, shapes, rng: layers.extend(
+        [dtd.Activation("sigmoid"), dtd.Mul(inputs=(len(layers),) * 2)]
+    ),
     "window too large": _append(lambda p, s: dtd.MaxPool(s[-1] + 1)),
     "kernel too large": _append(lambda p, s: dtd.Conv(np.ones((1, s[0], *(h + 1 for h in (s[1:] or s)))))),
     "pool on features": lambda layers, shapes, rng: layers.extend([dtd.Flatten(), dtd.AvgPool(1)]),

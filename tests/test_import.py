@@ -8,18 +8,28 @@ import sys
 import dtdfast as dtd
 
 EXPENSIVE = (
-    "asyncio", "concurrent.futures", "email", "hashlib", "http", "importlib.metadata", "importlib.resources", "logging", "socket", "uuid",
-    "PIL", "cffi", "cuda", "dask", "h5py", "keras", "matplotlib", "numba", "onnx", "safetensors", "sklearn", "torch", "tqdm", "zarr",
+    "asyncio", "concurrent.futures", "email", "hashlib", "http", "importlib.metadata", "importlib.resources",
+    "logging", "socket", "uuid",
+    "PIL", "cffi", "cuda", "dask", "h5py", "keras", "matplotlib", "numba", "onnx", "safetensors", "sklearn", "torch",
+    "tqdm", "zarr",
 )  # fmt: skip
 CORE = {
     "dtdfast",
-    *(f"dtdfast.{name}" for name in ("activations", "backends", "errors", "layers", "layers_axes", "presets", "record", "rules", "show")),
+    *(
+        f"dtdfast.{name}"
+        for name in ("activations", "backends", "errors", "layers", "layers_axes", "presets", "record", "rules", "show")
+    ),
 }
 
 
 def loaded(code: str) -> set[str]:
-    """Modules that the code adds to those of numpy, in a fresh process without what site packages put there at its start."""
-    program = f"import sys; sys.path[:] = {sys.path!r}; import numpy; before = set(sys.modules); {code}; print(*set(sys.modules) - before)"
+    """Modules that the code adds to those of numpy, in a fresh process without what site packages put there at its
+    start.
+    """
+    program = (
+        f"import sys; sys.path[:] = {sys.path!r}; import numpy; before = set(sys.modules); {code}; "
+        "print(*set(sys.modules) - before)"
+    )
     done = subprocess.run([sys.executable, "-S", "-c", program], check=True, capture_output=True, text=True)
     return set(done.stdout.split())
 
@@ -31,16 +41,22 @@ def test_the_import_loads_no_more_than_the_records() -> None:
 
 
 def test_explaining_on_the_cpu_loads_no_other_way() -> None:
-    modules = loaded("import dtdfast as dtd, numpy as np; dtd.explain([dtd.Linear(np.eye(3))], np.ones((1, 3)), backend='cpu')")
-    assert "dtdfast.cpu" in modules
-    assert not {"dtdfast.importers", "dtdfast.oracle", "dtdfast.plot", "dtdfast.runs", "dtdfast.storage"} & modules
+    modules = loaded(
+        "import dtdfast as dtd, numpy as np; dtd.explain([dtd.Linear(np.eye(3))], np.ones((1, 3)), backend='cpu')"
+    )
+    assert "dtdfast.cpu.executor" in modules
+    assert (
+        not {"dtdfast.importers", "dtdfast.oracle.executor", "dtdfast.plot", "dtdfast.runs", "dtdfast.storage"}
+        & modules
+    )
     assert not modules & set(EXPENSIVE)
 
 
 def test_every_name_is_there_and_is_listed() -> None:
     assert set(dtd.__all__) <= set(dir(dtd))
+    code = f"import sys; sys.path[:] = {sys.path!r}; from dtdfast import *; print(backends, run, __name__)"
     printed = subprocess.run(
-        [sys.executable, "-c", "import sys; sys.path[:] = %r; from dtdfast import *; print(backends, run, __name__)" % sys.path],  # noqa: UP031
+        [sys.executable, "-c", code],
         check=True, capture_output=True, text=True,
     ).stdout  # fmt: skip
     assert "<function backends" in printed
@@ -50,5 +66,7 @@ def test_every_name_is_there_and_is_listed() -> None:
 
 
 def test_a_submodule_of_a_function_s_name_does_not_replace_it() -> None:
-    submodules = "import dtdfast.backends, dtdfast.runs, dtdfast.explainer, dtdfast.cpu"
-    assert "dtdfast.runs.run" in loaded(f"{submodules}; import dtdfast as dtd; dtd.backends(); assert callable(dtd.run)")
+    submodules = "import dtdfast.backends, dtdfast.runs, dtdfast.explainer, dtdfast.cpu.executor"
+    assert "dtdfast.runs.run" in loaded(
+        f"{submodules}; import dtdfast as dtd; dtd.backends(); assert callable(dtd.run)"
+    )

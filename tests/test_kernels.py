@@ -1,4 +1,6 @@
-"""The kernels of tap layers against the float64 reference: values, guard bands, NaN, and bits independent of threads and batch."""
+"""The kernels of tap layers against the float64 reference: values, guard bands, NaN, and bits independent of threads
+and batch.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,15 @@ def test_neuron(kernels: Kernels, kind: str, seed: int) -> None:
     bias, bias_d = (kernels.normal(rng, layer.c_out) if h else None for h in has[:2])
     y_prev, terms_prev = (kernels.normal(rng, *layer.shape) if h else None for h in (has[2], has[2] and dual))
     scale = kernels.uniform(rng, *layer.count)[None, None, ..., None] + kernels.dtype(0.5) if has[3] else None
-    activation, mode = str(rng.choice(["IDENTITY", "LEAKY_RELU"])), str(rng.choice(["NONE", "GATE", "DENOMINATOR", "DERIVATIVE", "SIGNED"]))
-    select, stabilizer, coefficient = str(rng.choice(["ALL", "Y_POSITIVE", "Y_NEGATIVE"])), float(rng.choice([0, 0.1])), -1.5
+    activation, mode = (
+        str(rng.choice(["IDENTITY", "LEAKY_RELU"])),
+        str(rng.choice(["NONE", "GATE", "DENOMINATOR", "DERIVATIVE", "SIGNED"])),
+    )
+    select, stabilizer, coefficient = (
+        str(rng.choice(["ALL", "Y_POSITIVE", "Y_NEGATIVE"])),
+        float(rng.choice([0, 0.1])),
+        -1.5,
+    )
     if mode == "SIGNED":
         select, bias_d = "ALL", None
         activation = str(rng.choice(["IDENTITY", activation]))  # most of them, in one pass too
@@ -69,13 +78,19 @@ def test_neuron(kernels: Kernels, kind: str, seed: int) -> None:
     if mode == "NONE":
         return
     # factor is a function of what the kernel stored: a few roundings, whatever the condition of the sums
-    out, d = results["out"].astype(kernels.wide), ref.stabilised(results["terms"].astype(kernels.wide) + b_d, stabilizer)
+    out, d = (
+        results["out"].astype(kernels.wide),
+        ref.stabilised(results["terms"].astype(kernels.wide) + b_d, stabilizer),
+    )
     if mode == "DERIVATIVE":
         agree(results["factor"], slope(out, 0.25, 0) * s * np.ones(layer.shape), 2 * kernels.u)
         return
     if mode == "SIGNED":  # the sum of y is not stored: its rest is off by the errors of both sums
         sums, whole = results["terms"].astype(kernels.wide), s * layer.sums()[0] + previous[0]
-        below, error = np.minimum(whole - sums, 0) - stabilizer, (layer.n_terms + 6) * kernels.u * (y_size + abs(sums)) / s
+        below, error = (
+            np.minimum(whole - sums, 0) - stabilizer,
+            (layer.n_terms + 6) * kernels.u * (y_size + abs(sums)) / s,
+        )
         factor = np.where(out < 0, below, sums + stabilizer) / s
         agree(results["factor"], factor, error + 6 * kernels.u * abs(factor))
         return
@@ -83,7 +98,11 @@ def test_neuron(kernels: Kernels, kind: str, seed: int) -> None:
     if select != "ALL":
         factor = np.where(out > 0 if select == "Y_POSITIVE" else out < 0, factor, 0)
     cancelled = np.abs(results["terms"].astype(kernels.wide)) + np.abs(b_d) + stabilizer
-    agree(results["factor"], factor, np.abs(factor) * (6 * kernels.u + 4 * kernels.u * cancelled / np.abs(np.where(d == 0, 1, d))))
+    agree(
+        results["factor"],
+        factor,
+        np.abs(factor) * (6 * kernels.u + 4 * kernels.u * cancelled / np.abs(np.where(d == 0, 1, d))),
+    )
 
 
 def test_each_weight_map_and_multiplier_has_a_name() -> None:
@@ -91,23 +110,32 @@ def test_each_weight_map_and_multiplier_has_a_name() -> None:
     assert len(ref.MULTIPLIERS) == lib.DTD_M_TIMES_NEGATIVE + 1
 
 
-def taps_step(layer: Taps, weight_map: str, multiplier: str, accumulate: bool, repeat: int, scatter: bool) -> tuple[Step, Any, Any]:
+def taps_step(
+    layer: Taps, weight_map: str, multiplier: str, accumulate: bool, repeat: int, scatter: bool
+) -> tuple[Step, Any, Any]:
     """A TAPS_* (or SCATTER_LINEAR) step, its expected result and the size of its terms."""
     kernels, rng, shape = layer.kernels, layer.rng, layer.shape
     m = kernels.normal(rng, shape[0] // repeat, *shape[1:])
     m.reshape(-1)[::7] = 0
     start = kernels.normal(rng, *shape)
-    scale = None if scatter or rng.random() < 0.5 else kernels.dtype(0.5) + kernels.uniform(rng, *layer.count)[None, None, ..., None]
+    scale = (
+        None
+        if scatter or rng.random() < 0.5
+        else kernels.dtype(0.5) + kernels.uniform(rng, *layer.count)[None, None, ..., None]
+    )
     arrays = {
         **layer.operands(),
         "out": layer.place(start),
-        "m": None if multiplier == "M_NONE" else layer.place(m, LAYOUTS["channels first" if rng.random() < 0.3 else "channels last"]),
+        "m": None
+        if multiplier == "M_NONE"
+        else layer.place(m, LAYOUTS["channels first" if rng.random() < 0.3 else "channels last"]),
         "scale": None if scale is None else np.broadcast_to(place(scale), shape),
     }
     if scatter:  # its rows are the columns of the layer's weights
         arrays["weight"] = vector(np.ascontiguousarray(layer.weight[:, :, 0].T))
     numbers = {
-        **layer.numbers(), "weight_map": getattr(lib, f"DTD_{weight_map}"), "gamma": 0.25, "mode": getattr(lib, f"DTD_{multiplier}"),
+        **layer.numbers(), "weight_map": getattr(lib, f"DTD_{weight_map}"), "gamma": 0.25, "mode": getattr(lib,
+        f"DTD_{multiplier}"),
         "accumulate": int(accumulate), "repeat": repeat,
     }  # fmt: skip
     total, size = layer.sums(weight_map, 0.25)
@@ -162,11 +190,29 @@ def test_nan_reaches_what_it_should(kernels: Kernels, kind: str, seed: int) -> N
 
 
 LARGE = {
-    "DENSE": {"n": 4, "c_in": 31, "c_out": 65, "count": (1, 33, 33), "taps": tuple(product((0,), (-1, 0, 1), (-1, 0, 1)))},
+    "DENSE": {
+        "n": 4,
+        "c_in": 31,
+        "c_out": 65,
+        "count": (1, 33, 33),
+        "taps": tuple(product((0,), (-1, 0, 1), (-1, 0, 1))),
+    },
     "DENSE 1x1": {"n": 4, "c_in": 65, "c_out": 65, "count": (1, 31, 33)},
-    "SPARSE": {"n": 5, "c_in": 67, "c_out": 150, "count": (1, 9, 9), "taps": tuple(product((0,), (-1, 0, 1), (-1, 0, 1)))},
+    "SPARSE": {
+        "n": 5,
+        "c_in": 67,
+        "c_out": 150,
+        "count": (1, 9, 9),
+        "taps": tuple(product((0,), (-1, 0, 1), (-1, 0, 1))),
+    },
     "SPARSE 1x1": {"n": 5, "c_in": 130, "c_out": 65, "count": (1, 9, 11)},
-    "CHANNEL": {"n": 4, "c_in": 65, "c_out": 65, "count": (1, 33, 33), "taps": tuple(product((0,), (-1, 0, 1), (-1, 0, 1)))},
+    "CHANNEL": {
+        "n": 4,
+        "c_in": 65,
+        "c_out": 65,
+        "count": (1, 33, 33),
+        "taps": tuple(product((0,), (-1, 0, 1), (-1, 0, 1))),
+    },
     "LINEAR": {"n": 19, "c_in": 2500, "c_out": 333},
     "LINEAR 9": {"n": 9, "c_in": 2500, "c_out": 333},
     "LINEAR 70": {"n": 70, "c_in": 333, "c_out": 90},
@@ -180,7 +226,9 @@ LARGE = {
 def test_bits_do_not_depend_on_threads_or_batch(kernels: Kernels, name: str) -> None:
     kind = name.split()[0]
     scatter = kind == "SCATTER"
-    layer = Taps({"SCATTER": "LINEAR", "SPARSE": "DENSE"}.get(kind, kind), kernels, np.random.default_rng(5), **LARGE[name])  # type: ignore[arg-type]
+    layer = Taps(
+        {"SCATTER": "LINEAR", "SPARSE": "DENSE"}.get(kind, kind), kernels, np.random.default_rng(5), **LARGE[name]
+    )  # type: ignore[arg-type]
     if scatter:
         layer.sieve(0.6)
     if kind == "SPARSE":  # zeros left out in the batch, but not in the first sample alone
@@ -199,14 +247,18 @@ def test_bits_do_not_depend_on_threads_or_batch(kernels: Kernels, name: str) -> 
             step.run(kernels, n_threads)
             assert all(same_bits(step.arrays[k], first[k]) for k in first)
         for sample in range(layer.n):
-            alone = {k: a[sample : sample + 1] if a is not None and k not in ("weight", "taps") else a for k, a in step.arrays.items()}
+            alone = {
+                k: a[sample : sample + 1] if a is not None and k not in ("weight", "taps") else a
+                for k, a in step.arrays.items()
+            }
             for k in first:
                 alone[k] = layer.place(np.zeros_like(alone[k]))
             Step(step.op, alone, step.numbers).run(kernels, 2)
             assert all(same_bits(alone[k], first[k][sample : sample + 1]) for k in first)
 
 
-# ------------------------------------------------------------------------------------------------------------- the entry
+# ------------------------------------------------------------------------------------------------------------- the
+# entry
 
 
 def test_instruction_sets() -> None:

@@ -43,7 +43,9 @@ def test_max_pool_and_unpool(kernels: Kernels, size: Any, kernel: Any, step: Any
     padded[(slice(None), slice(None), *(slice(before[a], before[a] + size[a]) for a in range(3)))] = values
     largest, winner = np.full(shape, -np.inf), np.full(shape, -1)  # by the first tap of its size, or that is NaN
     for k, tap in enumerate(product(*map(range, kernel))):
-        seen = padded[(..., *(slice(tap[a], tap[a] + step[a] * (count[a] - 1) + 1, step[a]) for a in range(3)), slice(None))]
+        seen = padded[
+            (..., *(slice(tap[a], tap[a] + step[a] * (count[a] - 1) + 1, step[a]) for a in range(3)), slice(None))
+        ]
         wins = (seen > largest) | (np.isnan(seen) & ~np.isnan(largest))
         np.copyto(largest, seen, where=wins)
         np.copyto(winner, k, where=wins)
@@ -110,9 +112,13 @@ def test_windows_apart_at_once(kernels: Kernels, kernel: Any, layout: str, scale
         for k, tap in enumerate(taps):
             every = (..., *(slice(tap[a], None, kernel[a]) for a in range(3)), slice(None))
             arrays = {"x": x, "m": m, "out": phased[every], "factor": None if factor is None else factor[every]}
-            Step("MAX_UNPOOL", {**arrays, "taps": vector(np.array([k, 0, 0, 0], np.int64))}, {**numbers, "n_taps": 1}).run(kernels)
+            Step(
+                "MAX_UNPOOL", {**arrays, "taps": vector(np.array([k, 0, 0, 0], np.int64))}, {**numbers, "n_taps": 1}
+            ).run(kernels)
         arrays = {"x": x, "m": m, "out": at_once, "factor": factor, "taps": vector(np.array(taps, np.int64))}
-        Step("MAX_SCATTER", arrays, {**numbers, "n_taps": len(taps), "x_step": kernel}).run(kernels, n_threads=1 + accumulate)
+        Step("MAX_SCATTER", arrays, {**numbers, "n_taps": len(taps), "x_step": kernel}).run(
+            kernels, n_threads=1 + accumulate
+        )
         assert same_bits(at_once, phased)
 
 
@@ -142,7 +148,11 @@ def test_softmax(kernels: Kernels, axis: int) -> None:
     Step("SOFTMAX", {"x": x, "out": out}, {"mode": axis}).run(kernels)
     e = np.exp(x.astype(kernels.wide) - x.max(axis, keepdims=True))
     expected = e / e.sum(axis, keepdims=True)
-    agree(out, expected, (x.shape[axis] + 4 + 2 * np.abs(x).max()) * kernels.u * expected + np.finfo(kernels.dtype).smallest_subnormal)
+    agree(
+        out,
+        expected,
+        (x.shape[axis] + 4 + 2 * np.abs(x).max()) * kernels.u * expected + np.finfo(kernels.dtype).smallest_subnormal,
+    )
     Step("LOG_SOFTMAX", {"x": x, "out": out}, {"mode": axis}).run(kernels)
     expected = x.astype(kernels.wide) - x.max(axis, keepdims=True) - np.log(e.sum(axis, keepdims=True))
     agree(out, expected, (x.shape[axis] + 6 + 4 * np.abs(x).max()) * kernels.u)

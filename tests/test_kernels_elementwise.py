@@ -87,7 +87,13 @@ def test_divide(kernels: Kernels, shape: Any, sign: str) -> None:
 @pytest.mark.parametrize("derivative", [False, True])
 def test_activate(kernels: Kernels, kind: str, derivative: bool) -> None:
     """Functions and derivatives, far from 0 and at their kinks too: the derivative there is the one from the left."""
-    numbers = {"CLIP": (-1, 2), "HARD_SIGMOID": (0.25, 0.5), "LEAKY_RELU": (0.125, 0), "THRESHOLD": (2, -1), "HARD_SHRINK": (2, 0)}
+    numbers = {
+        "CLIP": (-1, 2),
+        "HARD_SIGMOID": (0.25, 0.5),
+        "LEAKY_RELU": (0.125, 0),
+        "THRESHOLD": (2, -1),
+        "HARD_SHRINK": (2, 0),
+    }
     alpha, beta = numbers.get(kind, (1.5, 0))
     grid = np.concatenate([np.linspace(-6, 6, 97), [-90, -30, -2, 2, 30, 90, -1, 0, 3, -3]]).astype(kernels.dtype)
     x = place(grid.reshape(1, -1, 1, 1, 1, 1))
@@ -136,7 +142,11 @@ def test_affine(kernels: Kernels, shape: Any, biased: bool) -> None:
         kernels.normal(rng, shape[1]),
     )
     start = out.astype(kernels.wide)
-    Step("AFFINE", {"x": x, "out": out, "weight": vector(weight), "bias": vector(bias) if biased else None}, {"accumulate": 1}).run(kernels)
+    Step(
+        "AFFINE",
+        {"x": x, "out": out, "weight": vector(weight), "bias": vector(bias) if biased else None},
+        {"accumulate": 1},
+    ).run(kernels)
     column = (slice(None), None, None, None, None)
     product_, b = x * weight.astype(kernels.wide)[column], biased * bias.astype(kernels.wide)[column]
     agree(out, start + product_ + b, 3 * kernels.u * (np.abs(start) + np.abs(product_) + np.abs(b)))
@@ -157,7 +167,12 @@ def test_signed_factor(kernels: Kernels, seed: int) -> None:
     Step("FACTOR", arrays, {"mode": lib.DTD_F_SIGNED, "stabilizer": stabilizer}).run(kernels)
     y = m + has[0] * bias[:, None, None, None, None]
     s = scale.astype(kernels.wide) if has[1] else 1.0
-    expected = np.where(y < 0, np.minimum(m.astype(kernels.wide) - terms, 0) - stabilizer, terms.astype(kernels.wide) + stabilizer) / s
+    expected = (
+        np.where(
+            y < 0, np.minimum(m.astype(kernels.wide) - terms, 0) - stabilizer, terms.astype(kernels.wide) + stabilizer
+        )
+        / s
+    )
     agree(factor, expected, 4 * kernels.u * (np.abs(m) + np.abs(terms) + stabilizer) / s)
 
 
@@ -179,7 +194,8 @@ def test_factor(kernels: Kernels, mode: str, select: str, seed: int) -> None:
         "scale": np.broadcast_to(place(scale), x.shape) if has[3] else None,
     }  # fmt: skip
     numbers = {
-        "mode": getattr(lib, f"DTD_F_{mode}"), "select": getattr(lib, "DTD_ALL" if select == "ALL" else f"DTD_{select}"),
+        "mode": getattr(lib, f"DTD_F_{mode}"), "select": getattr(lib,
+        "DTD_ALL" if select == "ALL" else f"DTD_{select}"),
         "coefficient": 2.0, "stabilizer": stabilizer, "activation": lib.DTD_SIGMOID,
     }  # fmt: skip
     Step("FACTOR", arrays, numbers).run(kernels)
@@ -199,7 +215,8 @@ def test_factor(kernels: Kernels, mode: str, select: str, seed: int) -> None:
     agree(factor, expected, np.abs(expected) * kernels.u * (6 + 4 * cancelled))
 
 
-# ----------------------------------------------------------------------------------------------------- copies and borders
+# ----------------------------------------------------------------------------------------------------- copies and
+# borders
 
 
 @each_shape
@@ -208,7 +225,10 @@ def test_move(kernels: Kernels, shape: Any, accumulate: int) -> None:
     rng = np.random.default_rng(8)
     for x_order, out_order in product(LAYOUTS.values(), LAYOUTS.values()):
         values = kernels.normal(rng, shape[0], shape[1], 1, shape[2], shape[3], 1)
-        x, out = place(values, order=x_order, gap=2), place(values[::-1], order=out_order, frame=(0, 0, 0, 2, 1, 0), phase=2)
+        x, out = (
+            place(values, order=x_order, gap=2),
+            place(values[::-1], order=out_order, frame=(0, 0, 0, 2, 1, 0), phase=2),
+        )
         start = out.copy()
         Step("MOVE", {"x": x, "out": out}, {"accumulate": accumulate}).run(kernels, 2)
         assert same_bits(out, x + start if accumulate else x)

@@ -1,8 +1,9 @@
-"""Products in bfloat16 parts (csrc/parts.c): float32 on matrix units, bfloat16 and "mixed" on these and on dot products.
+"""Products in bfloat16 parts (csrc/parts.c): float32 on matrix units, bfloat16 and "mixed" on these and on dot
+products.
 
-Bounds of one product, v = 2⁻⁸ the unit roundoff of bfloat16: in one part of each operand (2v + v²)|x w|; in two, of which the product of
-the second ones is left out, 3v²|x w|; in three, where those of 2⁻²⁴ and less are, 2⁻²³|x w|.  The n terms of a sum become 6n, 3n or n,
-added in pairs: as many roundings of u = 2⁻²⁴.
+Bounds of one product, v = 2⁻⁸ the unit roundoff of bfloat16: in one part of each operand (2v + v²)|x w|; in two, of
+which the product of the second ones is left out, 3v²|x w|; in three, where those of 2⁻²⁴ and less are, 2⁻²³|x w|. The n
+terms of a sum become 6n, 3n or n, added in pairs: as many roundings of u = 2⁻²⁴.
 """
 
 from __future__ import annotations
@@ -34,9 +35,11 @@ LAYERS: dict[str, dict[str, Any]] = {
     "3x3x3": {"n": 1, "c_in": 31, "c_out": 33, "count": (3, 4, 5), "taps": tuple(product((-1, 0, 1), repeat=3))},
     "1x1": {"n": 3, "c_in": 65, "c_out": 97, "count": (1, 3, 11)},
     "1x1, stride 2": {"n": 2, "c_in": 130, "c_out": 33, "count": (1, 4, 4), "step": (1, 2, 2)},
-    "many channels": {"n": 1, "c_in": 1100, "c_out": 600, "count": (1, 2, 5), "taps": SQUARE[3:6]},  # groups of chunks, of units
+    # groups of chunks, of units
+    "many channels": {"n": 1, "c_in": 1100, "c_out": 600, "count": (1, 2, 5), "taps": SQUARE[3:6]},
     "1-d": {"n": 2, "c_in": 24, "c_out": 16, "count": (1, 1, 40), "taps": ((0, 0, -2), (0, 0, 0), (0, 0, 2))},
-    "wide frames": {"n": 3, "c_in": 64, "c_out": 16, "count": (1, 9, 20), "taps": SQUARE, "wider": (0, 80, 0)},  # far from sample to sample
+    # far from sample to sample
+    "wide frames": {"n": 3, "c_in": 64, "c_out": 16, "count": (1, 9, 20), "taps": SQUARE, "wider": (0, 80, 0)},
     "wide frames, planes": {"n": 2, "c_in": 32, "c_out": 16, "count": (2, 5, 7), "taps": SQUARE, "wider": (3, 30, 0)},
     "few pixels": {"n": 2, "c_in": 32, "c_out": 32, "count": (1, 2, 3), "taps": SQUARE},  # too few for tiles
 }
@@ -60,7 +63,8 @@ def test_taps_in_bfloat16(kernels: Any, weight_map: str, name: str) -> None:
     step.numbers["precision"] = lib.DTD_BFLOAT16
     step.run(kernels)
     agree(step.arrays["out"], expected, chain(1, layer.n_terms, kernels.u) * size)
-    # and not only because a better one stood in for it: rounded at random, operands are off by about V/√n of their sum's size, sums by u
+    # and not only because a better one stood in for it: rounded at random, operands are off by about V/√n of their
+    # sum's size, sums by u
     narrow = np.abs(step.arrays["out"] - expected).max() > 16 * kernels.u * size.max()
     assert narrow == (name not in FEW)
 
@@ -111,7 +115,9 @@ def test_bits_of_parts(kernels: Any, precision: str, name: str) -> None:
     def run(n_threads: int, samples: slice = slice(None)) -> tuple[Any, Any]:
         out, factor = (layer.place(kernels.zeros(*layer.shape)[samples]) for _ in range(2))
         operands = layer.operands()
-        Step("NEURON_DENSE", {**operands, "x": operands["x"][samples], "out": out, "factor": factor}, numbers).run(kernels, n_threads)
+        Step("NEURON_DENSE", {**operands, "x": operands["x"][samples], "out": out, "factor": factor}, numbers).run(
+            kernels, n_threads
+        )
         return out, factor
 
     first = run(1)

@@ -1,6 +1,5 @@
-"""Few outputs of an x that is not mostly 0: vectors along the pixels or the inputs give the same bits as vectors along the outputs.
-
-So they do whether pixels have gaps or not.
+"""Few outputs of an x that is not mostly 0, along the pixels or the inputs: the same sums, to the bit, whether pixels
+have gaps or not, and as outputs among so many that vectors run along them.
 """
 
 from __future__ import annotations
@@ -32,7 +31,9 @@ CASES = [(c_in, c_out) for c_in in (1, 3, 6, 15, 16, 17) for c_out in (1, 2, 3, 
 def test_pixels_with_and_without_gaps(kernels: Kernels, c_in: int, c_out: int) -> None:
     results = []
     for gap in (0, 1):
-        layer = Taps("DENSE", kernels, np.random.default_rng(c_in), 2, c_in, c_out, count=(1, 3, 17), taps=TAPS, gap=gap)
+        layer = Taps(
+            "DENSE", kernels, np.random.default_rng(c_in), 2, c_in, c_out, count=(1, 3, 17), taps=TAPS, gap=gap
+        )
         step, expected, size = taps_step(layer, "W", "M_NONE", False, 1, False)
         step.numbers["x_step"] = (1, 1, 1)
         step.run(kernels)
@@ -43,7 +44,10 @@ def test_pixels_with_and_without_gaps(kernels: Kernels, c_in: int, c_out: int) -
 
 def first_outputs(layer: Taps, step: Step, n: int) -> Step:
     """The same step for the first few outputs alone; the block of packed weights that they lie in holds others."""
-    arrays = {name: a if a is None or name not in ("out", "factor", "m", "scale") else a[:, :n] for name, a in step.arrays.items()}
+    arrays = {
+        name: a if a is None or name not in ("out", "factor", "m", "scale") else a[:, :n]
+        for name, a in step.arrays.items()
+    }
     for name in step.results:
         if (array := arrays.get(name)) is not None:
             arrays[name] = layer.place(array)
@@ -52,7 +56,9 @@ def first_outputs(layer: Taps, step: Step, n: int) -> Step:
 
 @each("c_in,kernel,width", list(product((1, 2, 6), KERNELS, (17, 28, 49))), 9)
 def test_one_output_is_that_among_others(kernels: Kernels, c_in: int, kernel: str, width: int) -> None:
-    layer = Taps("DENSE", kernels, np.random.default_rng(c_in), 2, c_in, AMONG, count=(1, 6, width), taps=KERNELS[kernel])
+    layer = Taps(
+        "DENSE", kernels, np.random.default_rng(c_in), 2, c_in, AMONG, count=(1, 6, width), taps=KERNELS[kernel]
+    )
     if c_in * layer.values.itemsize >= VECTORS.get(isa_name(kernels.isa), 64):
         return  # vectors run along the inputs
     for accumulate, multiplier in ((False, "M_NONE"), (True, "M_TIMES")):

@@ -1,4 +1,6 @@
-"""Few outputs of an x that is mostly 0: what is not 0 is added to the outputs that it reaches, with the bits of every other way."""
+"""Few outputs of an x that is mostly 0: what is not 0 is added to the outputs that it reaches, with the bits of every
+other way.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +27,18 @@ each_shape = each("case", list(enumerate(SHAPES)), 2)
 
 def layer_of(kernels: Kernels, case: Any, n: int = 4) -> Taps:
     number, (c_in, c_out, count, kernel) = case
-    taps = tuple(product(*(tuple(k // 2 - i for i in range(k)) for k in kernel)))  # of a transposed product: the last tap first
-    layer = Taps("DENSE", kernels, np.random.default_rng(40 + number), n, c_in, c_out, count=count, taps=taps, gap=number % 2)
+    # of a transposed product: the last tap first
+    taps = tuple(product(*(tuple(k // 2 - i for i in range(k)) for k in kernel)))
+    layer = Taps(
+        "DENSE", kernels, np.random.default_rng(40 + number), n, c_in, c_out, count=count, taps=taps, gap=number % 2
+    )
     layer.sieve(0.9)
     return layer
 
 
-def step_of(layer: Taps, weight_map: str = "W_POSITIVE", multiplier: str = "M_NONE", accumulate: bool = False) -> tuple[Any, Any, Any]:
+def step_of(
+    layer: Taps, weight_map: str = "W_POSITIVE", multiplier: str = "M_NONE", accumulate: bool = False
+) -> tuple[Any, Any, Any]:
     step, expected, size = taps_step(layer, weight_map, multiplier, accumulate, 2, False)
     step.numbers["x_step"] = (1, 1, 1)
     return step, expected, size

@@ -1,4 +1,6 @@
-"""Whole networks: builders against published counts and PyTorch, ledgers of every preset, positivity, conservation, cpu against oracle."""
+"""Whole networks: builders against published counts and PyTorch, ledgers of every preset, positivity, conservation, cpu
+against oracle.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ import nets
 from nets import SMALL, Net
 
 PRESETS = (
-    "dtd", "lrp-0", "lrp-epsilon", "epsilon-plus", "epsilon-plus-flat", "epsilon-alpha2-beta1", "epsilon-alpha2-beta1-flat",
+    "dtd", "lrp-0", "lrp-epsilon", "epsilon-plus", "epsilon-plus-flat", "epsilon-alpha2-beta1",
+    "epsilon-alpha2-beta1-flat",
     "epsilon-gamma-box", "excitation-backprop", "deep_taylor", "deep_taylor.bounded",
 )  # fmt: skip
 BOXED = ("epsilon-gamma-box", "deep_taylor.bounded")
@@ -29,7 +32,9 @@ def small(name: str, bias: nets.Bias = "random") -> Net:
 
 
 def explainer(net: Net, rules: str, backend: str, precision: str = "float32") -> dtd.Explainer:
-    return dtd.Explainer(net.layers, rules=rules, domain=net.box if rules in BOXED else "real", backend=backend, precision=precision)
+    return dtd.Explainer(
+        net.layers, rules=rules, domain=net.box if rules in BOXED else "real", backend=backend, precision=precision
+    )
 
 
 def positive_start(net: Net) -> NDArray[np.float32]:
@@ -40,7 +45,8 @@ def positive_start(net: Net) -> NDArray[np.float32]:
     return start
 
 
-# --------------------------------------------------------------------------------------------------------------- builders
+# ---------------------------------------------------------------------------------------------------------------
+# builders
 
 PUBLISHED = {  # parameters in millions, forward multiply-adds in 10⁹
     "alexnet": (61.0, 0.72),
@@ -63,11 +69,14 @@ def test_full_size_networks_have_the_published_counts(name: str) -> None:
 def rounding(net: Net, exact: NDArray[Any], compute: Any) -> float:
     """How far float32 may be from `exact`, as a sum of absolute differences.
 
-    A float32 result is the exact one of a network whose weights are off by γ_n in the worst case and by u·√n typically, n the
-    largest number of terms in a sum (Higham, Accuracy and Stability, 3.1). So the distance is estimated on networks perturbed that
-    much; ten times it allows for the network drawn and for the relevance pass, whose sums round as those of the forward pass do.
+    A float32 result is the exact one of a network whose weights are off by γ_n in the worst case and by u·√n typically,
+    n the largest number of terms in a sum (Higham, Accuracy and Stability, 3.1). So the distance is estimated on
+    networks perturbed that much; ten times it allows for the network drawn and for the relevance pass, whose sums round
+    as those of the forward pass do.
     """
-    n = max(np.size(layer.weight) // len(layer.weight) for layer in net.layers if isinstance(layer, (dtd.Linear, dtd.Conv)))
+    n = max(
+        np.size(layer.weight) // len(layer.weight) for layer in net.layers if isinstance(layer, (dtd.Linear, dtd.Conv))
+    )
     scale = float(np.sqrt(n)) * 2.0**-24
     return 10 * max(float(np.abs(compute(net.perturbed(scale, seed)) - exact).sum()) for seed in range(2))
 
@@ -90,7 +99,8 @@ def test_predict_matches_pytorch(name: str) -> None:
         assert np.abs(dtd.predict(net.layers, x, backend=backend) - expected).sum() <= bound
 
 
-# ----------------------------------------------------------------------------------------------------------- explanations
+# -----------------------------------------------------------------------------------------------------------
+# explanations
 
 
 @pytest.mark.parametrize("rules", PRESETS)
@@ -136,7 +146,8 @@ def test_positive_relevance_stays_positive(name: str, backend: str) -> None:
 
 
 CONSERVING = (  # every neuron but the logits ends in a ReLU, so z⁺ = 0 only where there is no relevance
-    "digits_mlp", "cnn", "alexnet", "vgg16", "googlenet", "resnet50", "resnext", "squeeze_excite", "video_cnn", "text_cnn",
+    "digits_mlp", "cnn", "alexnet", "vgg16", "googlenet", "resnet50", "resnext", "squeeze_excite", "video_cnn",
+    "text_cnn",
 )  # fmt: skip
 
 
@@ -152,11 +163,14 @@ def test_relevance_is_conserved_without_positive_biases(name: str, bias: nets.Bi
 @pytest.mark.skipif("cpu" not in BACKENDS, reason="no compiled kernels")
 @pytest.mark.parametrize("name", ["digits_mlp", "vgg16"])
 def test_zplus_costs_three_products(name: str) -> None:
-    """Chains of linear layers, stride-1 convolutions, ReLUs and max pools, x ≥ 0: y, z⁺ and the transposed product, nothing else.
+    """Chains of linear layers, stride-1 convolutions, ReLUs and max pools, x ≥ 0: y, z⁺ and the transposed product,
+    nothing else.
 
     But for the logits, which may be negative: theirs has two transposed products, one for each sign.
     """
     net = small(name)
-    plan = dtd.Explainer(net.layers, domain="nonnegative", backend="cpu", n_threads=1).plan_for((N_BATCH, *net.input_shape))
+    plan = dtd.Explainer(net.layers, domain="nonnegative", backend="cpu", n_threads=1).plan_for(
+        (N_BATCH, *net.input_shape)
+    )
     logits = next(record for record in reversed(net.layers) if isinstance(record, dtd.Linear)).weight.size
     assert plan.macs == N_BATCH * (3 * net.macs + logits)

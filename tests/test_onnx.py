@@ -13,8 +13,8 @@ from onnx.reference import ReferenceEvaluator
 import dtdfast as dtd
 from dtdfast import BackendError, ModelError, from_onnx
 from dtdfast.activations import ACTIVATIONS
-from dtdfast.importers.onnx import OnnxModel
-from dtdfast.importers.onnx_activations import LACKS
+from dtdfast.importers.onnx.activations import LACKS
+from dtdfast.importers.onnx.importer import OnnxModel
 from onnx_models import feed, model, run
 from support import kinds
 
@@ -25,8 +25,8 @@ DYNAMIC = """
 """  # x.view(x.shape[0], -1, x.shape[2] * x.shape[3]), as it is exported
 DYNAMIC_GIVEN = "int64 zero = {0}, int64 two = {2}, int64 three = {3}, int64[1] first = {0}, int64[1] minus = {-1}"
 RESIZE_AS_TORCH = """
-    s = Shape(x) space = Slice(s, two, four) wide = Cast<to=1>(space) larger = Mul(wide, factors) back = Cast<to=7>(larger)
-    head = Slice(s, zero, two) sizes = Concat<axis=0>(head, back)
+    s = Shape(x) space = Slice(s, two, four) wide = Cast<to=1>(space) larger = Mul(wide, factors)
+    back = Cast<to=7>(larger) head = Slice(s, zero, two) sizes = Concat<axis=0>(head, back)
     y = Resize<mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor">(x, , , sizes)
 """
 K9 = "float[6,4,3,3] w, float[6] b"
@@ -35,26 +35,46 @@ NORM = "float[4] g, float[4] b, float[4] m, float[4] v"
 CASES: dict[str, dict[str, Any]] = {  # one graph each; `kinds` where the records themselves matter
     "conv": dict(body="y = Conv(x, w, b)", given=K9),
     "conv_geometry": dict(
-        body="y = Conv<strides=[2,1], dilations=[1,2], pads=[0,1,2,3], group=2, kernel_shape=[3,3]>(x, w)", given="float[6,2,3,3] w"
+        body="y = Conv<strides=[2,1], dilations=[1,2], pads=[0,1,2,3], group=2, kernel_shape=[3,3]>(x, w)",
+        given="float[6,2,3,3] w",
     ),
-    "conv_same_upper": dict(body='y = Conv<auto_pad="SAME_UPPER", strides=[2,3]>(x, w, b)', given="float[6,4,3,4] w, float[6] b"),
-    "conv_same_lower": dict(body='y = Conv<auto_pad="SAME_LOWER", strides=[2,2]>(x, w, b)', given="float[6,4,4,2] w, float[6] b"),
+    "conv_same_upper": dict(
+        body='y = Conv<auto_pad="SAME_UPPER", strides=[2,3]>(x, w, b)', given="float[6,4,3,4] w, float[6] b"
+    ),
+    "conv_same_lower": dict(
+        body='y = Conv<auto_pad="SAME_LOWER", strides=[2,2]>(x, w, b)', given="float[6,4,4,2] w, float[6] b"
+    ),
     "conv_valid": dict(body='y = Conv<auto_pad="VALID">(x, w, b)', given=K9),
     "conv_1d": dict(body="y = Conv<pads=[1,2]>(x, w)", given="float[6,4,3] w", x="float[N,4,9] x"),
     "conv_3d": dict(body="y = Conv<strides=[1,2,1]>(x, w)", given="float[6,2,3,2,1] w", x="float[N,2,4,5,3] x"),
-    "conv_then_shift": dict(body="a = Conv(x, w) y = Add(a, b)", given="float[6,4,3,3] w, float[6,1,1] b", kinds=["Conv"]),
+    "conv_then_shift": dict(
+        body="a = Conv(x, w) y = Add(a, b)", given="float[6,4,3,3] w, float[6,1,1] b", kinds=["Conv"]
+    ),
     "transposed": dict(
         body="y = ConvTranspose<strides=[2,3], pads=[1,0,0,2], output_padding=[1,2], group=2>(x, w, b)",
         given="float[4,3,3,4] w, float[6] b",
     ),
-    "transposed_to_shape": dict(body="y = ConvTranspose<strides=[2,2], output_shape=[18,21]>(x, w)", given="float[4,3,3,4] w"),
-    "transposed_same": dict(body='y = ConvTranspose<strides=[2,2], auto_pad="SAME_UPPER">(x, w)', given="float[4,3,3,3] w"),
-    "transposed_same_lower": dict(body='y = ConvTranspose<strides=[2,2], auto_pad="SAME_LOWER">(x, w)', given="float[4,3,3,3] w"),
-    "gemm": dict(
-        body="y = Gemm<alpha=0.5, beta=2.0, transB=1>(x, w, c)", given="float[5,7] w, float[5] c", x="float[N,7] x", kinds=["Linear"]
+    "transposed_to_shape": dict(
+        body="y = ConvTranspose<strides=[2,2], output_shape=[18,21]>(x, w)", given="float[4,3,3,4] w"
     ),
-    "gemm_one_c": dict(body="y = Gemm(x, w, c)", given="float[7,5] w, float[1,1] c", x="float[N,7] x", kinds=["Linear"]),
-    "matmul_add": dict(body="a = MatMul(x, w) y = Add(b, a)", given="float[7,5] w, float[5] b", x="float[N,7] x", kinds=["Linear"]),
+    "transposed_same": dict(
+        body='y = ConvTranspose<strides=[2,2], auto_pad="SAME_UPPER">(x, w)', given="float[4,3,3,3] w"
+    ),
+    "transposed_same_lower": dict(
+        body='y = ConvTranspose<strides=[2,2], auto_pad="SAME_LOWER">(x, w)', given="float[4,3,3,3] w"
+    ),
+    "gemm": dict(
+        body="y = Gemm<alpha=0.5, beta=2.0, transB=1>(x, w, c)",
+        given="float[5,7] w, float[5] c",
+        x="float[N,7] x",
+        kinds=["Linear"],
+    ),
+    "gemm_one_c": dict(
+        body="y = Gemm(x, w, c)", given="float[7,5] w, float[1,1] c", x="float[N,7] x", kinds=["Linear"]
+    ),
+    "matmul_add": dict(
+        body="a = MatMul(x, w) y = Add(b, a)", given="float[7,5] w, float[5] b", x="float[N,7] x", kinds=["Linear"]
+    ),
     "matmul_read_twice": dict(
         body="a = MatMul(x, w) c = Add(b, a) y = Add(a, c)",
         given="float[7,5] w, float[5] b",
@@ -71,10 +91,14 @@ CASES: dict[str, dict[str, Any]] = {  # one graph each; `kinds` where the record
     "max_pool": dict(body="y = MaxPool<kernel_shape=[3,2], strides=[2,1], pads=[1,0,1,1], dilations=[1,2]>(x)"),
     "max_pool_stride_one": dict(body="y = MaxPool<kernel_shape=[2,2]>(x)"),
     "max_pool_ceil": dict(body="y = MaxPool<kernel_shape=[3,3], strides=[2,2], ceil_mode=1>(x)"),
-    "max_pool_ceil_dropped": dict(body="y = MaxPool<kernel_shape=[1,1], strides=[4,4], ceil_mode=1, pads=[0,0,0,0]>(x)"),
+    "max_pool_ceil_dropped": dict(
+        body="y = MaxPool<kernel_shape=[1,1], strides=[4,4], ceil_mode=1, pads=[0,0,0,0]>(x)"
+    ),
     "max_pool_same": dict(body='y = MaxPool<kernel_shape=[3,3], strides=[2,2], auto_pad="SAME_LOWER">(x)'),
     "average_pool": dict(body="y = AveragePool<kernel_shape=[3,2], strides=[2,2], pads=[1,0,1,1]>(x)"),
-    "average_pool_padded": dict(body="y = AveragePool<kernel_shape=[3,3], strides=[2,2], pads=[1,1,1,1], count_include_pad=1>(x)"),
+    "average_pool_padded": dict(
+        body="y = AveragePool<kernel_shape=[3,3], strides=[2,2], pads=[1,1,1,1], count_include_pad=1>(x)"
+    ),
     "average_pool_same": dict(body='y = AveragePool<kernel_shape=[3,3], strides=[2,2], auto_pad="SAME_UPPER">(x)'),
     "average_pool_ceil": dict(body="y = AveragePool<kernel_shape=[2,2], strides=[2,2], ceil_mode=1>(x)"),
     "global_average_pool": dict(body="y = GlobalAveragePool(x)"),
@@ -82,7 +106,10 @@ CASES: dict[str, dict[str, Any]] = {  # one graph each; `kinds` where the record
     "reduce_mean": dict(body="y = ReduceMean<axes=[2,3], keepdims=0>(x)", kinds=["GlobalAvgPool", "Flatten"]),
     "reduce_mean_kept": dict(body="y = ReduceMean<axes=[-1,-2]>(x)", opset=13, kinds=["GlobalAvgPool"]),
     "reduce_mean_18": dict(
-        body="y = ReduceMean<keepdims=0>(x, a)", given="int64[2] a = {2,3}", opset=18, kinds=["GlobalAvgPool", "Flatten"]
+        body="y = ReduceMean<keepdims=0>(x, a)",
+        given="int64[2] a = {2,3}",
+        opset=18,
+        kinds=["GlobalAvgPool", "Flatten"],
     ),
     "reduce_mean_rows": dict(body="y = ReduceMean<axes=[3], keepdims=0>(x)", kinds=["Reduce"]),
     "reduce_max": dict(body="y = ReduceMax<axes=[2], keepdims=0>(x)", x="float[N,4,9] x", kinds=["Reduce"]),
@@ -140,17 +167,33 @@ CASES: dict[str, dict[str, Any]] = {  # one graph each; `kinds` where the record
     "divide": dict(body="y = Div(x, v)", given="float[4,1,1] v"),
     "concat": dict(body="a = Relu(x) b = Tanh(x) y = Concat<axis=-3>(a, x, b)"),
     "concat_space": dict(body="a = Relu(x) y = Concat<axis=3>(a, x)"),
-    "identity": dict(body="a = Identity(x) b = Dropout(a) c = Cast<to=1>(b) d = Relu(c) y = Identity(d)", kinds=["ReLU"]),
+    "identity": dict(
+        body="a = Identity(x) b = Dropout(a) c = Cast<to=1>(b) d = Relu(c) y = Identity(d)", kinds=["ReLU"]
+    ),
     "flatten": dict(body="y = Flatten(x)", kinds=["Flatten"]),
     "flatten_negative": dict(body="y = Flatten<axis=-3>(x)", kinds=["Flatten"]),
     "reshape_copy": dict(body="y = Reshape(x, s)", given="int64[2] s = {0,-1}", kinds=["Flatten"]),
     "reshape_free_batch": dict(body="y = Reshape(x, s)", given="int64[2] s = {-1,360}", kinds=["Flatten"]),
     "reshape_split": dict(body="y = Reshape(x, s)", given="int64[3] s = {0,0,90}", kinds=["Reshape"]),
-    "reshape_fixed_batch": dict(body="y = Reshape(x, s)", given="int64[2] s = {2,360}", x="float[2,4,9,10] x", kinds=["Flatten"]),
-    "shuffle": dict(body=SHUFFLE, given="int64[5] s = {0,2,2,9,10}, int64[4] t = {0,-1,9,10}", kinds=["Reshape", "Permute", "Reshape"]),
+    "reshape_fixed_batch": dict(
+        body="y = Reshape(x, s)", given="int64[2] s = {2,360}", x="float[2,4,9,10] x", kinds=["Flatten"]
+    ),
+    "shuffle": dict(
+        body=SHUFFLE,
+        given="int64[5] s = {0,2,2,9,10}, int64[4] t = {0,-1,9,10}",
+        kinds=["Reshape", "Permute", "Reshape"],
+    ),
     "dynamic": dict(body=DYNAMIC, given=DYNAMIC_GIVEN, kinds=["Reshape"]),
-    "shape_part": dict(body="s = Shape<end=1>(x) t = Concat<axis=0>(s, m) y = Reshape(x, t)", given="int64[1] m = {-1}", kinds=["Flatten"]),
-    "squeeze": dict(body="a = GlobalAveragePool(x) y = Squeeze(a, s)", given="int64[2] s = {2,3}", kinds=["GlobalAvgPool", "Flatten"]),
+    "shape_part": dict(
+        body="s = Shape<end=1>(x) t = Concat<axis=0>(s, m) y = Reshape(x, t)",
+        given="int64[1] m = {-1}",
+        kinds=["Flatten"],
+    ),
+    "squeeze": dict(
+        body="a = GlobalAveragePool(x) y = Squeeze(a, s)",
+        given="int64[2] s = {2,3}",
+        kinds=["GlobalAvgPool", "Flatten"],
+    ),
     "squeeze_11": dict(body="a = GlobalAveragePool(x) y = Squeeze<axes=[2,-1]>(a)", opset=11),
     "squeeze_all": dict(body="a = GlobalAveragePool(x) y = Squeeze(a)"),
     "unsqueeze": dict(body="y = Unsqueeze(x, s)", given="int64[2] s = {2,-1}", kinds=["Reshape"]),
@@ -174,8 +217,12 @@ CASES: dict[str, dict[str, Any]] = {  # one graph each; `kinds` where the record
     "constant_along_a_middle_axis": dict(body="y = Sub(c, x)", given="float[9,1] c", kinds=["Scale"]),
     "mean_of_rows_channels_last": dict(body="y = ReduceMean<axes=[1,2], keepdims=0>(x)", kinds=["Reduce"]),
     "mean_of_channels": dict(body="y = ReduceMean<axes=[1]>(x)", kinds=["Reduce"]),
-    "pad_channels_last": dict(body="y = Pad(x, p)", given="int64[8] p = {0,1,2,0,0,3,0,0}", kinds=["Permute", "Pad", "Permute"]),
-    "permutes_that_cancel": dict(body="a = Transpose<perm=[0,2,3,1]>(x) b = Transpose<perm=[0,3,1,2]>(a) y = Relu(b)", kinds=["ReLU"]),
+    "pad_channels_last": dict(
+        body="y = Pad(x, p)", given="int64[8] p = {0,1,2,0,0,3,0,0}", kinds=["Permute", "Pad", "Permute"]
+    ),
+    "permutes_that_cancel": dict(
+        body="a = Transpose<perm=[0,2,3,1]>(x) b = Transpose<perm=[0,3,1,2]>(a) y = Relu(b)", kinds=["ReLU"]
+    ),
     "permutes_that_join": dict(
         body="a = Transpose<perm=[0,2,3,1]>(x) b = Transpose<perm=[0,2,3,1]>(a) y = Relu(b)", kinds=["Permute", "ReLU"]
     ),
@@ -186,7 +233,9 @@ CASES: dict[str, dict[str, Any]] = {  # one graph each; `kinds` where the record
     "split_11": dict(body="a, b = Split<axis=2, split=[4,5]>(x) y = Relu(b)", opset=11, kinds=["Slice", "ReLU"]),
     "split_uneven_18": dict(body="a, b = Split<axis=2, num_outputs=2>(x) y = Identity(b)", opset=18),
     "split_first": dict(body="y, b = Split<axis=1>(x)", opset=13, kinds=["Slice"]),
-    "output_before_the_last": dict(body="a, b = Split<axis=1>(x) c = Relu(b) y = Identity(b) d = Add(a, c)", opset=13, kinds=["Slice"]),
+    "output_before_the_last": dict(
+        body="a, b = Split<axis=1>(x) c = Relu(b) y = Identity(b) d = Add(a, c)", opset=13, kinds=["Slice"]
+    ),
     "gather_range": dict(body="y = Gather<axis=1>(x, i)", given="int64[2] i = {1,3}", kinds=["Slice"]),
     "gather_one": dict(body="y = Gather<axis=2>(x, i)", given="int64 i = {-2}", kinds=["Slice", "Reshape"]),
     "embedding": dict(
@@ -195,14 +244,19 @@ CASES: dict[str, dict[str, Any]] = {  # one graph each; `kinds` where the record
         x="int64[N,6] x",
         kinds=["Embedding", "Permute", "ReLU"],
     ),
-    "embedding_cast": dict(body="c = Cast<to=7>(x) y = Gather(w, c)", given="float[5,3] w", x="int32[N,6] x", kinds=["Embedding"]),
+    "embedding_cast": dict(
+        body="c = Cast<to=7>(x) y = Gather(w, c)", given="float[5,3] w", x="int32[N,6] x", kinds=["Embedding"]
+    ),
     "pad": dict(body="y = Pad(x, p, c)", given="int64[8] p = {0,0,1,2,0,0,3,0}, float c = {0.5}", kinds=["Pad"]),
     "pad_18": dict(body="y = Pad(x, p, , a)", given="int64[2] p = {1,2}, int64[1] a = {-1}", opset=18, kinds=["Pad"]),
     "resize": dict(body='y = Resize<mode="nearest">(x, , s)', given="float[4] s = {1,1,2,3}", kinds=["Upsample"]),
     "resize_asymmetric": dict(
-        body='y = Resize<coordinate_transformation_mode="asymmetric", nearest_mode="floor">(x, , s)', given="float[4] s = {1,1,3,1}"
+        body='y = Resize<coordinate_transformation_mode="asymmetric", nearest_mode="floor">(x, , s)',
+        given="float[4] s = {1,1,3,1}",
     ),
-    "resize_sizes": dict(body='y = Resize<mode="nearest">(x, , , s)', given="int64[4] s = {1,4,27,20}", x="float[1,4,9,10] x"),
+    "resize_sizes": dict(
+        body='y = Resize<mode="nearest">(x, , , s)', given="int64[4] s = {1,4,27,20}", x="float[1,4,9,10] x"
+    ),
     "resize_torch": dict(
         body=RESIZE_AS_TORCH,
         given="int64[1] zero = {0}, int64[1] two = {2}, int64[1] four = {4}, float[2] factors = {2,2}",
@@ -210,9 +264,13 @@ CASES: dict[str, dict[str, Any]] = {  # one graph each; `kinds` where the record
     ),
     "expand_nothing": dict(body="s = Shape(x) a = Expand(x, s) y = Relu(a)", kinds=["ReLU"]),
     "constants": dict(
-        body="a = Constant<value_floats=[0.5]>() b = Constant<value_float=4.0>() c = Mul(a, b) d = Sqrt(c) y = Mul(x, d)", kinds=["Scale"]
+        body="a = Constant<value_floats=[0.5]>() b = Constant<value_float=4.0>() c = Mul(a, b) d = Sqrt(c) y = Mul(x, "
+        "d)",
+        kinds=["Scale"],
     ),
-    "transposed_weight": dict(body="t = Transpose(w) y = Gemm(x, t)", given="float[5,7] w", x="float[N,7] x", kinds=["Linear"]),
+    "transposed_weight": dict(
+        body="t = Transpose(w) y = Gemm(x, t)", given="float[5,7] w", x="float[N,7] x", kinds=["Linear"]
+    ),
     "tensor_matmul": dict(body="y = MatMul(x, w)", given="float[4,10,5] w"),
     "whole_mean": dict(body="y = ReduceMean<axes=[1,2,3]>(x)"),
     "whole_pad": dict(body="y = Pad(x, p)", given="int64[8] p = {0,1,0,0,0,0,0,1}"),
@@ -227,7 +285,9 @@ CASES: dict[str, dict[str, Any]] = {  # one graph each; `kinds` where the record
     "reflect": dict(body='y = Pad<mode="reflect">(x, p)', given="int64[8] p = {0,0,1,1,0,0,1,1}"),
     "linear_resize": dict(body='y = Resize<mode="linear">(x, , s)', given="float[4] s = {1,1,2,2}"),
     "fractional_resize": dict(body="y = Resize(x, , s)", given="float[4] s = {1,1,1.5,2}"),
-    "shifted_resize": dict(body='y = Resize<coordinate_transformation_mode="align_corners">(x, , s)', given="float[4] s = {1,1,2,2}"),
+    "shifted_resize": dict(
+        body='y = Resize<coordinate_transformation_mode="align_corners">(x, , s)', given="float[4] s = {1,1,2,2}"
+    ),
     "old_opset": dict(body="y = Relu(x)", opset=10),
     "a constant of the batch": dict(body="s = Shape(x) c = ConstantOfShape<value=float[1] {2.0}>(s) y = Add(x, c)"),
     "nothing": dict(body="y = Identity(x)"),
@@ -243,7 +303,9 @@ CASES: dict[str, dict[str, Any]] = {  # one graph each; `kinds` where the record
     "dropout_7": dict(body="a = Relu(x) y = Dropout<ratio=0.5>(a)", opset=7),
     "max_pool_8": dict(body="y = MaxPool<kernel_shape=[2,3], strides=[2,1], pads=[0,1,1,1]>(x)", opset=8),
     "average_pool_7": dict(body="y = AveragePool<kernel_shape=[2,3], pads=[1,1,0,1], count_include_pad=1>(x)", opset=7),
-    "gemm_7": dict(body="f = Flatten(x) y = Gemm<alpha=0.5, transB=1>(f, w, b)", given="float[5,360] w, float[5] b", opset=7),
+    "gemm_7": dict(
+        body="f = Flatten(x) y = Gemm<alpha=0.5, transB=1>(f, w, b)", given="float[5,360] w, float[5] b", opset=7
+    ),
     "resize_10": dict(body="y = Resize(x, s)", given="float[4] s = {1,1,2,2}", opset=10),
     "prelu_7": dict(body="y = PRelu(x, s)", given="float[4,1,1] s", opset=7),
     "softmax_7": dict(body="f = Flatten(x) y = Softmax(f)", opset=7),
@@ -252,7 +314,9 @@ CASES: dict[str, dict[str, Any]] = {  # one graph each; `kinds` where the record
 
 def test_the_vocabulary_of_activations() -> None:
     """Each is made by some operator, or is said to be lacking."""
-    made = {key for key, case in CASES.items() if "kinds" not in case} | {kind for case in CASES.values() for kind in case.get("kinds", ())}
+    made = {key for key, case in CASES.items() if "kinds" not in case} | {
+        kind for case in CASES.values() for kind in case.get("kinds", ())
+    }
     assert ACTIVATIONS.keys() - made - {"silu"} == LACKS.keys() - {"silu"}
 
 
@@ -293,7 +357,8 @@ def test_explains_like_the_same_list_by_hand() -> None:
     assert ledger.closed, ledger
 
 
-# --------------------------------------------------------------------------------------------------------------- refusals
+# ---------------------------------------------------------------------------------------------------------------
+# refusals
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "operator": (dict(body="y = Erf(x)"), r"node 0 \(Erf\): this operator has no record"),
@@ -317,16 +382,25 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         dict(body='y = MaxPool<kernel_shape=[2,2], dilations=[2,2], auto_pad="SAME_LOWER">(x)'),
         "no one meaning for a pool",
     ),
-    "winners": (dict(body="y, i = MaxPool<kernel_shape=[2,2]>(x) z = Cast<to=1>(i)", y="float[] z"), "positions of the winners"),
+    "winners": (
+        dict(body="y, i = MaxPool<kernel_shape=[2,2]>(x) z = Cast<to=1>(i)", y="float[] z"),
+        "positions of the winners",
+    ),
     "training_norm": (dict(body="y = BatchNormalization<training_mode=1>(x, g, b, m, v)", given=NORM), "training mode"),
     "training_dropout": (dict(body="y = Dropout(x, , t)", given="bool t = {1}"), "training mode"),
     "transposed_a": (dict(body="y = Gemm<transA=1>(x, w)", given="float[7,5] w", x="float[7,7] x"), "mix the samples"),
-    "attention": (dict(body="a = Relu(x) y = MatMul(a, x)", x="float[N,7,7] x"), "attention multiplies .* as a network of its own"),
+    "attention": (
+        dict(body="a = Relu(x) y = MatMul(a, x)", x="float[N,7,7] x"),
+        "attention multiplies .* as a network of its own",
+    ),
     "layer_norm": (
         dict(body="y = LayerNormalization(x, s)", given="float[10] s", opset=17),
         r"node 0 \(LayerNormalization\): it divides by statistics of the very sample",
     ),
-    "lstm": (dict(body="y = LSTM<hidden_size=2>(x, w, w)", given="float[1,8,2] w", x="float[3,4,5] x"), "recurrence has no record"),
+    "lstm": (
+        dict(body="y = LSTM<hidden_size=2>(x, w, w)", given="float[1,8,2] w", x="float[3,4,5] x"),
+        "recurrence has no record",
+    ),
     "erf": (dict(body="a = Erf(x) y = Mul(a, x)"), r"node 0 \(Erf\): this operator has no record"),
     "quotient": (dict(body="y = Div(c, x)", given="float c = {1}"), "divides by what is computed"),
     "divide_by_zero": (dict(body="y = Div(x, c)", given="float c = {0}"), "divides by zero"),
@@ -336,7 +410,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "batch_transpose": (dict(body="y = Transpose(x)"), "has the batch axis at place 3"),
     "batch_squeeze": (dict(body="y = Squeeze(x)", x="float[1,4,9] x"), "mix or remove the batch axis"),
     "batch_unsqueeze": (dict(body="y = Unsqueeze(x, s)", given="int64[1] s = {0}"), "before the batch axis"),
-    "batch_slice": (dict(body="y = Slice(x, a, b)", given="int64[1] a = {0}, int64[1] b = {1}"), "along the batch axis"),
+    "batch_slice": (
+        dict(body="y = Slice(x, a, b)", given="int64[1] a = {0}, int64[1] b = {1}"),
+        "along the batch axis",
+    ),
     "batch_concat": (dict(body="y = Concat<axis=0>(x, x)"), "along the batch axis"),
     "batch_mean": (dict(body="y = ReduceMean(x)"), "reduces all axes"),
     "computed_indices": (dict(body="a = Relu(x) y = Gather(w, a)", given="float[5,3] w"), "its indices are computed"),
@@ -347,12 +424,21 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "cycle": (dict(body="a = Add(x, b) b = Relu(a) y = Relu(b)"), "'b', which no node before it"),
     "twice": (dict(body="a = Relu(x) a = Tanh(x) y = Relu(a)"), "'a' a second time"),
     "nan": (dict(body="y = Mul(x, c)", given="float c = {nan}"), "NaN or infinity"),
-    "wrong_output": (dict(body="y = Flatten(x)", y="float[N,12] y"), r"declared as \(\?, 12\), but its nodes make \(\?, 360\)"),
+    "wrong_output": (
+        dict(body="y = Flatten(x)", y="float[N,12] y"),
+        r"declared as \(\?, 12\), but its nodes make \(\?, 360\)",
+    ),
     "constant_output": (dict(body="y = Identity(c)", given="float[4] c"), "does not depend on its input"),
     "two_inputs": (dict(body="y = Add(x, z)", x="float[N,4] x, float[N,4] z"), r"has 2 inputs \(x, z\)"),
-    "two_outputs": (dict(body="y = Relu(x) z = Tanh(x)", y="float[] y, float[] z"), r"returns 2 tensors: 0 \('y'\), 1 \('z'\); choose one"),
+    "two_outputs": (
+        dict(body="y = Relu(x) z = Tanh(x)", y="float[] y, float[] z"),
+        r"returns 2 tensors: 0 \('y'\), 1 \('z'\); choose one",
+    ),
     "byte_input": (dict(body="y = Cast<to=1>(x)", x="uint8[N,4] x"), "expected floats"),
-    "open_space": (dict(body="y = Relu(x)", x="float[N,4,H,W] x"), r"declared as \(\?, 4, \?, \?\); say the rest: sample_shape="),
+    "open_space": (
+        dict(body="y = Relu(x)", x="float[N,4,H,W] x"),
+        r"declared as \(\?, 4, \?, \?\); say the rest: sample_shape=",
+    ),
     "no_shape": (dict(body="y = Relu(x)", x="float[] x"), "unknown shape"),
 }
 

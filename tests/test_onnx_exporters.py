@@ -19,13 +19,26 @@ PATTERNS: dict[str, tuple[dict[str, Any], str]] = {
     "ReLU6 of TensorFlow": (dict(body="a = Relu(x) y = Min(a, c)", given="float c = {6}"), "ReLU clip"),
     "a maximum with 0": (dict(body="y = Max(c, x)", given="float c = {0}"), "ReLU"),
     "hard sigmoid": (dict(body="a = Add(x, t) b = Clip(a, z, s) y = Div(b, s)", given=SIXTH), "hard_sigmoid"),
-    "hard swish": (dict(body="a = Add(t, x) b = Clip(a, z, s) c = Mul(q, b) y = Mul(x, c)", given=SIXTH), "hard_sigmoid Mul"),
-    "nearly a hard sigmoid": (dict(body="a = Add(x, s) b = Clip(a, z, s) y = Div(b, s)", given=SIXTH), "Scale clip Scale"),
-    "GELU of PyTorch": (dict(body="a = Div(x, s) e = Erf(a) b = Add(e, o) c = Mul(x, b) y = Mul(c, h)", given=HALF), "gelu"),
-    "GELU of Keras": (dict(body="a = Mul(r, x) e = Erf(a) b = Add(o, e) c = Mul(h, x) y = Mul(b, c)", given=HALF), "gelu"),
+    "hard swish": (
+        dict(body="a = Add(t, x) b = Clip(a, z, s) c = Mul(q, b) y = Mul(x, c)", given=SIXTH),
+        "hard_sigmoid Mul",
+    ),
+    "nearly a hard sigmoid": (
+        dict(body="a = Add(x, s) b = Clip(a, z, s) y = Div(b, s)", given=SIXTH),
+        "Scale clip Scale",
+    ),
+    "GELU of PyTorch": (
+        dict(body="a = Div(x, s) e = Erf(a) b = Add(e, o) c = Mul(x, b) y = Mul(c, h)", given=HALF),
+        "gelu",
+    ),
+    "GELU of Keras": (
+        dict(body="a = Mul(r, x) e = Erf(a) b = Add(o, e) c = Mul(h, x) y = Mul(b, c)", given=HALF),
+        "gelu",
+    ),
     "GELU with nodes for constants": (
         dict(
-            body="s = Constant<value_float=1.4142135>() o = Constant<value_float=1.0>() h = Constant<value_float=0.5>() "
+            body="s = Constant<value_float=1.4142135>() o = Constant<value_float=1.0>() h = "
+            "Constant<value_float=0.5>() "
             "a = Div(x, s) e = Erf(a) b = Add(e, o) c = Mul(b, h) y = Mul(c, x)"
         ),
         "gelu",
@@ -59,7 +72,8 @@ def test_what_is_no_gelu_stays_refused(body: str, given: str) -> None:
         dtd.from_onnx(model(body, given))
 
 
-# tf2onnx computes convolutions and pools channels first between transposes, and the rest as TensorFlow does, channels last
+# tf2onnx computes convolutions and pools channels first between transposes, and the rest as TensorFlow does, channels
+# last
 BLOCK = """
     a0 = Transpose<perm=[0,3,1,2]>(x)
     a1 = Conv<pads=[1,1,1,1]>(a0, w1, b1)
@@ -90,8 +104,14 @@ BLOCK_GIVEN = (
     "float[6,1,3,3] w2, float[6] m, float[6] v, float[6,6,1,1] w3, float[6] b3"
 )
 ENDS = {
-    "flattened": ("f = Reshape(m3, shape) o = MatMul(f, w) y = Add(o, b)", "int64[2] shape = {-1, 24}, float[24,4] w, float[4] b"),
-    "averaged": ("f = ReduceMean<axes=[1,2], keepdims=0>(m3) o = MatMul(f, w) y = Add(o, b)", "float[6,4] w, float[4] b"),
+    "flattened": (
+        "f = Reshape(m3, shape) o = MatMul(f, w) y = Add(o, b)",
+        "int64[2] shape = {-1, 24}, float[24,4] w, float[4] b",
+    ),
+    "averaged": (
+        "f = ReduceMean<axes=[1,2], keepdims=0>(m3) o = MatMul(f, w) y = Add(o, b)",
+        "float[6,4] w, float[4] b",
+    ),
     "a layer per pixel": (
         "q = MatMul(m3, u) r = Add(q, t) f = ReduceMean<axes=[1,2], keepdims=0>(r) o = MatMul(f, w) y = Add(o, b)",
         "float[6,5] u, float[5] t, float[5,4] w, float[4] b",

@@ -18,7 +18,8 @@ import dtdfast as dtd
 from dtdfast import DtdError, MemoryBudgetError, ModelError, from_onnx
 from onnx_models import feed, model, run
 
-# ---------------------------------------------------------------------------------------------------------------- weights
+# ----------------------------------------------------------------------------------------------------------------
+# weights
 
 NET = dict(body="a = Conv(x, w, b) c = Relu(a) f = Flatten(c) y = Gemm<transB=1>(f, u, d)")
 NET_GIVEN = "{0}[6,4,3,3] w, {0}[6] b, {0}[5,336] u, {0}[5] d"
@@ -65,7 +66,9 @@ def test_bfloat16_weights(raw: bool) -> None:
 
 def save_external(proto: onnx.ModelProto, folder: Path) -> Path:
     path = folder / "net.onnx"
-    onnx.save(proto, path, save_as_external_data=True, all_tensors_to_one_file=True, location="net.bin", size_threshold=0)
+    onnx.save(
+        proto, path, save_as_external_data=True, all_tensors_to_one_file=True, location="net.bin", size_threshold=0
+    )
     return path
 
 
@@ -80,7 +83,8 @@ def test_external_data(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "location", ["../secret.bin", "sub/../../secret.bin", "{outside}", "link.bin", "", ".", "no.bin", "a\0b", "x" * 5000]
+    "location",
+    ["../secret.bin", "sub/../../secret.bin", "{outside}", "link.bin", "", ".", "no.bin", "a\0b", "x" * 5000],
 )
 def test_external_data_stays_inside_the_folder(tmp_path: Path, location: str) -> None:
     folder = tmp_path / "model"
@@ -116,11 +120,15 @@ def test_external_data_of_another_size(tmp_path: Path, key: str, value: str, mes
 
 @pytest.mark.parametrize("operator", ["Gemm<transB=1>(a{0}, w{0})", "MatMul(a{0}, w{0})", "Gemm(a{0}, w{0})"])
 def test_layers_share_the_one_stretch_that_their_tensors_are(tmp_path: Path, operator: str) -> None:
-    """A hundred tensors that are one stretch of one file take its memory once, also where all layers hold the transposed matrix."""
+    """A hundred tensors that are one stretch of one file take its memory once, also where all layers hold the
+    transposed matrix.
+    """
     body = " ".join(f"a{i + 1} = {operator.format(i)}" for i in range(100))
     proto = model(f"a0 = Identity(x) {body} y = Identity(a100)", x="float[N,256] x")
     for i in range(100):
-        tensor = TensorProto(name=f"w{i}", dims=(256, 256), data_type=TensorProto.FLOAT, data_location=TensorProto.EXTERNAL)
+        tensor = TensorProto(
+            name=f"w{i}", dims=(256, 256), data_type=TensorProto.FLOAT, data_location=TensorProto.EXTERNAL
+        )
         tensor.external_data.add(key="location", value="net.bin")
         proto.graph.initializer.append(tensor)
     (tmp_path / "net.onnx").write_bytes(proto.SerializeToString())
@@ -142,7 +150,9 @@ LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
 
 @pytest.mark.parametrize("name", ["light_squeezenet", "light_shufflenet", "light_resnet50"])
 def test_models_whose_weights_are_filled_on_import(name: str) -> None:
-    """onnx's own light models, of opset 9: every weight is a ConstantOfShape, many times larger together than the file."""
+    """onnx's own light models, of opset 9: every weight is a ConstantOfShape, many times larger together than the
+    file.
+    """
     if not (LIGHT / f"{name}.onnx").exists():
         pytest.skip("this version of onnx has no light models")
     proto = onnx.load(LIGHT / f"{name}.onnx")
@@ -159,7 +169,8 @@ def run_named(proto: onnx.ModelProto, name: str, x: Any) -> Any:
     return session.run(None, {name: x})[0]
 
 
-# --------------------------------------------------------------------------------------------------- damaged and hostile files
+# --------------------------------------------------------------------------------------------------- damaged and
+# hostile files
 
 
 def tensor_of(**fields: Any) -> TensorProto:
@@ -192,11 +203,15 @@ def test_damaged_tensors(tensor: TensorProto, message: str) -> None:
     "values",
     [(1 << 62, 0), (1 << 62, 4), (1 << 62, 1 << 62), (-1, 4), (1 << 40, 4), ((1 << 63) - 1,)],
 )
-@pytest.mark.parametrize("then", ["y = Add(x, c)", "y = Gemm(x, c)", "d = Transpose(c) y = MatMul(x, d)", "d = Neg(c) y = Add(x, d)"])
+@pytest.mark.parametrize(
+    "then", ["y = Add(x, c)", "y = Gemm(x, c)", "d = Transpose(c) y = MatMul(x, d)", "d = Neg(c) y = Add(x, d)"]
+)
 def test_constants_of_impossible_shapes(values: tuple[int, ...], then: str) -> None:
     shape = ", ".join(map(str, values))
     with pytest.raises(DtdError):
-        from_onnx(model(f"c = ConstantOfShape(s) {then}", given=f"int64[{len(values)}] s = {{{shape}}}", x="float[N,7] x"))
+        from_onnx(
+            model(f"c = ConstantOfShape(s) {then}", given=f"int64[{len(values)}] s = {{{shape}}}", x="float[N,7] x")
+        )
 
 
 def test_constants_that_double_are_stopped() -> None:
@@ -214,7 +229,12 @@ def test_no_onnx_file(tmp_path: Path, content: bytes) -> None:
 
 def test_mutated_files_are_refused_or_read_never_worse() -> None:
     """In a process of its own, whose memory and time are limited: a crash, a hang or gigabytes would end it."""
-    done = subprocess.run([sys.executable, str(Path(__file__).with_name("onnx_mutations.py"))], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("onnx_mutations.py"))],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     read, refused = map(int, done.stdout.split())
     assert read + refused >= 1000

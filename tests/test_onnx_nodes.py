@@ -1,4 +1,6 @@
-"""ONNX's own tests of its operators: none of them ends in a wrong answer, and as many are right as before (onnx_node_tests.py)."""
+"""ONNX's own tests of its operators: none of them ends in a wrong answer, and as many are right as before
+(onnx_node_tests.py).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What ONNX operators become beyond layers and activations, against onnxruntime: products, extremes, moves, resampling, outputs."""
+"""What ONNX operators become beyond layers and activations, against onnxruntime: products, extremes, moves, resampling,
+outputs.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from onnx import TensorProto, helper
 
 import dtdfast as dtd
 from dtdfast import DtdError, ModelError, from_onnx
-from dtdfast.importers.onnx import OnnxModel
+from dtdfast.importers.onnx.importer import OnnxModel
 from onnx_models import feed, model, run
 from support import kinds
 
@@ -21,7 +23,8 @@ ROWS = "float[N,5,7] x"
 CASES: dict[str, dict[str, Any]] = {
     "matrix from the left": dict(body="y = MatMul(w, x)", given="float[6,5] w", x=ROWS),
     "stack from the left": dict(body="y = MatMul(w, x)", given="float[4,3,9] w"),
-    "stack of one channel": dict(body="s = ReduceSum(x, a) y = MatMul(s, w)", given="float[3,10,6] w, int64[1] a = {1}"),
+    "stack of one channel": dict(body="s = ReduceSum(x, a) y = MatMul(s, w)", given="float[3,10,6] w, int64[1] a = "
+    "{1}"),
     "vector from the right": dict(body="y = MatMul(x, w)", given="float[10] w"),
     "vector from the left": dict(body="y = MatMul(w, x)", given="float[9] w"),
     "graph": dict(body="a = MatMul(m, x) b = MatMul(a, w) y = Relu(b)", given="float[5,5] m, float[7,3] w", x=ROWS),
@@ -36,7 +39,8 @@ CASES: dict[str, dict[str, Any]] = {
         body="a = MatMul(x, u) v = MatMul(x, w) m = ReduceMean<axes=[1], keepdims=1>(a) d = Sub(a, m) y = Add(v, d)",
         given="float[7,4] u, float[7,1] w", x="float[N,7] x", opset=13,
     ),
-    "a table that is larger": dict(body="a = ReduceMean<axes=[2,3]>(x) y = Add(a, c)", given="float[4,3,2] c", opset=13),
+    "a table that is larger": dict(body="a = ReduceMean<axes=[2,3]>(x) y = Add(a, c)", given="float[4,3,2] c",
+    opset=13),
     "maximum of two": dict(body="a = Sigmoid(x) y = Max(x, a)"),
     "minimum of three": dict(body="a = Sigmoid(x) y = Min(x, a, c)", given="float[4,1,1] c"),
     "maximum with a table": dict(body="y = Max(c, x)", given="float[9,10] c"),
@@ -44,13 +48,16 @@ CASES: dict[str, dict[str, Any]] = {
     "absolute sum": dict(body="y = ReduceL1<axes=[-1]>(x)", opset=13),
     "mean of three": dict(body="a = Relu(x) y = Mean(x, a, c)", given="float[10] c"),
     "where": dict(body="a = Relu(x) y = Where(m, x, a)", given="bool[10] m = {1,0,0,1,1,0,1,0,1,0}"),
-    "where with a constant": dict(body="y = Where(m, c, x)", given="bool[10] m = {1,0,0,1,1,0,1,0,1,0}, float c = {2.5}"),
+    "where with a constant": dict(body="y = Where(m, c, x)", given="bool[10] m = {1,0,0,1,1,0,1,0,1,0}, float c = "
+    "{2.5}"),
     "activations of the transposed": dict(
-        body="a = Transpose<perm=[1,2,0]>(x) b = Relu(a) c = Neg(b) d = Add(c, a) y = Transpose<perm=[2,1,0]>(d)", x=ROWS
+        body="a = Transpose<perm=[1,2,0]>(x) b = Relu(a) c = Neg(b) d = Add(c, a) y = Transpose<perm=[2,1,0]>(d)",
+        x=ROWS
     ),
     "negative": dict(body="y = Neg(x)"),
     "tile": dict(body="y = Tile(x, r)", given="int64[4] r = {1,2,1,3}"),
-    "expand": dict(body="a = ReduceMax<axes=[2], keepdims=1>(x) y = Expand(a, s)", given="int64[3] s = {4,6,10}", opset=13),
+    "expand": dict(body="a = ReduceMax<axes=[2], keepdims=1>(x) y = Expand(a, s)", given="int64[3] s = {4,6,10}",
+    opset=13),
     "depth to space": dict(body='y = DepthToSpace<blocksize=2, mode="CRD">(x)', x="float[N,8,3,5] x"),
     "depth to space, columns first": dict(body="y = DepthToSpace<blocksize=2>(x)", x="float[N,8,3,5] x"),
     "space to depth": dict(body="y = SpaceToDepth<blocksize=2>(x)", x="float[N,3,4,6] x"),
@@ -67,10 +74,12 @@ CASES: dict[str, dict[str, Any]] = {
     "crop and pad": dict(body="y = Pad(x, p, c)", given="int64[8] p = {0,-1,2,-1,0,1,-2,0}, float c = {0.5}"),
     "pad features": dict(body="y = Pad(x, p)", given="int64[4] p = {0,2,0,1}", x="float[N,7] x"),
     "average with gaps": dict(
-        body="y = AveragePool<kernel_shape=[2,3], dilations=[2,2], strides=[2,1], pads=[1,1,0,2], count_include_pad=1>(x)", opset=19
+        body="y = AveragePool<kernel_shape=[2,3], dilations=[2,2], strides=[2,1], pads=[1,1,0,2], "
+        "count_include_pad=1>(x)", opset=19
     ),
     "average with gaps, windows cut": dict(
-        body="y = AveragePool<kernel_shape=[3,2], dilations=[1,3], strides=[2,3], pads=[1,0,1,1], ceil_mode=1>(x)", opset=19
+        body="y = AveragePool<kernel_shape=[3,2], dilations=[1,3], strides=[2,3], pads=[1,0,1,1], ceil_mode=1>(x)",
+        opset=19
     ),
     "log-softmax": dict(body="y = LogSoftmax(x)"),
     "log-softmax of classes": dict(body="a = Relu(x) y = LogSoftmax<axis=1>(a)", x="float[N,7] x"),
@@ -90,7 +99,10 @@ def test_operator_matches_onnxruntime(name: str) -> None:
 
 RELU_NETS = {
     "graph": "a = MatMul(m, x) b = MatMul(a, w) c = Relu(b) d = MatMul(n, c) e = Flatten(d) y = MatMul(e, v)",
-    "heads": 'a = Einsum<equation="bnc,chd->bhnd">(x, h) b = Relu(a) c = Einsum<equation="bhnd,hdn->bhd">(b, k) y = Flatten(c)',
+    "heads": (
+        'a = Einsum<equation="bnc,chd->bhnd">(x, h) b = Relu(a) c = Einsum<equation="bhnd,hdn->bhd">(b, k) '
+        "y = Flatten(c)"
+    ),
     "maxout": "a = MatMul(x, w) b = MatMul(x, u) c = Max(a, b) d = Flatten(c) y = MatMul(d, v)",
     "moves": "a = Gather<axis=1>(x, i) b = Relu(a) c = ReduceMin<axes=[1], keepdims=0>(b) d = Abs(c) y = MatMul(d, w)",
 }
@@ -99,29 +111,42 @@ RELU_NETS = {
 @pytest.mark.parametrize("name", RELU_NETS)
 def test_lrp_0_is_gradient_times_input(name: str) -> None:
     """No biases: f is homogeneous, so that its gradient at x is the slope along any small step that crosses no kink."""
-    given = "double[5,5] m, double[7,3] w, double[7,3] u, double[2,5] n, double[7,2,3] h, double[2,3,5] k, int64[4] i = {3,0,0,4}"
+    given = (
+        "double[5,5] m, double[7,3] w, double[7,3] u, double[2,5] n, double[7,2,3] h, double[2,3,5] k, int64[4] i = "
+        "{3,0,0,4}"
+    )
     size = {"graph": 6, "maxout": 15}.get(name, 1)
     proto = model(RELU_NETS[name], f"{given}, double[{size},3] v", x="double[N,5,7] x", y="double[] y", opset=13)
     layers, x = from_onnx(proto), feed(proto, n=1)
     relevance = dtd.explain(layers, x, 1, rules="lrp-0", backend="oracle")
     step = 1e-6
     moved = x + step * np.eye(35).reshape(35, 5, 7)
-    slopes = (dtd.predict(layers, moved, backend="oracle")[:, 1] - dtd.predict(layers, x, backend="oracle")[0, 1]) / step
+    slopes = (
+        dtd.predict(layers, moved, backend="oracle")[:, 1] - dtd.predict(layers, x, backend="oracle")[0, 1]
+    ) / step
     # the difference of two outputs, each right to 2⁻⁵³ of its size, is divided by the step
     np.testing.assert_allclose(relevance.ravel(), slopes * x.ravel(), rtol=0, atol=1e-7 * max(1, np.abs(slopes).max()))
 
 
-# ----------------------------------------------------------------------------------------------------------------- resampling
+# -----------------------------------------------------------------------------------------------------------------
+# resampling
 
 WHERE = ("half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric", "half_pixel_symmetric")
-GOALS = ("float[4] s = {1,1,2,2}", "float[4] s = {1,1,1.5,0.7}", "float[4] s = {1,1,0.6,3.0}", "int64[4] s = {1,4,5,13}")
+GOALS = (
+    "float[4] s = {1,1,2,2}",
+    "float[4] s = {1,1,1.5,0.7}",
+    "float[4] s = {1,1,0.6,3.0}",
+    "int64[4] s = {1,4,5,13}",
+)
 MODES = ("nearest", "nearest floor", "linear", "linear antialias", "cubic", "cubic antialias", "cubic outside")
 
 
 @pytest.mark.parametrize(("mode", "where"), list(itertools.product(MODES, WHERE)))
 def test_resize_is_right_or_refused(mode: str, where: str) -> None:
     kind, _, option = mode.partition(" ")
-    extra = {"floor": ', nearest_mode="floor"', "antialias": ", antialias=1", "outside": ", exclude_outside=1"}.get(option, "")
+    extra = {"floor": ', nearest_mode="floor"', "antialias": ", antialias=1", "outside": ", exclude_outside=1"}.get(
+        option, ""
+    )
     n_right = 0
     for goal in GOALS:
         operands = "x, , s" if goal.startswith("float") else "x, , , s"
@@ -136,7 +161,8 @@ def test_resize_is_right_or_refused(mode: str, where: str) -> None:
     assert n_right
 
 
-# -------------------------------------------------------------------------------------------------------------------- outputs
+# --------------------------------------------------------------------------------------------------------------------
+# outputs
 
 TWO = dict(body="a = Relu(x) y = Sigmoid(a) z = Neg(a)", y="float[] y, float[] z")
 
@@ -159,7 +185,10 @@ def test_an_output_that_is_not_there(output: Any) -> None:
         ("a = MatMul(x, w) y = Squeeze(a, m)", "float[7,1] w, int64[1] m = {-1}"),
         ("a = MatMul(x, w) y = Reshape(a, m)", "float[7,1] w, int64[1] m = {-1}"),
         ("a = MatMul(x, w) b = Relu(a) y = Gather<axis=1>(b, m)", "float[7,3] w, int64 m = {0}"),
-        ("a = ReduceSum<keepdims=0>(x, m) b = Neg(a) c = Sigmoid(b) y = Mul(c, two)", "int64[1] m = {1}, float two = {2}"),
+        (
+            "a = ReduceSum<keepdims=0>(x, m) b = Neg(a) c = Sigmoid(b) y = Mul(c, two)",
+            "int64[1] m = {1}, float two = {2}",
+        ),
         ("a = MatMul(x, w) y = Relu(a)", "float[7] w"),
         ('y = Einsum<equation="bi,i->b">(x, w)', "float[7] w"),
         ('y = Einsum<equation="bi->b">(x)', ""),
@@ -175,7 +204,10 @@ def test_one_number_per_sample_is_a_vector_of_one(body: str, given: str) -> None
 
 def test_explanations_start_before_a_final_log_softmax() -> None:
     given = "float[6,7] w"
-    plain, final = (model(f"a = Gemm<transB=1>(x, w) {end}", given, x="float[N,7] x") for end in ("y = Identity(a)", "y = LogSoftmax(a)"))
+    plain, final = (
+        model(f"a = Gemm<transB=1>(x, w) {end}", given, x="float[N,7] x")
+        for end in ("y = Identity(a)", "y = LogSoftmax(a)")
+    )
     x = feed(plain)
     np.testing.assert_array_equal(dtd.explain(from_onnx(plain), x, 2), dtd.explain(from_onnx(final), x, 2))
 
@@ -194,17 +226,21 @@ def test_outputs_that_are_no_numbers_are_named(info: Any, message: str) -> None:
         from_onnx(proto)
 
 
-# ------------------------------------------------------------------------------------------------------------------ no-ops
+# ------------------------------------------------------------------------------------------------------------------
+# no-ops
 
 NOTHING = {
-    "slices": ("a = Slice(x, o, e, c) y = Relu(a)", "int64[3] o = {0,0,0}, int64[3] e = {9223372036854775807,4,9}, int64[3] c = {0,1,2}"),
+    "slices": ("a = Slice(x, o, e, c) y = Relu(a)", ("int64[3] o = {0,0,0}, int64[3] e = {9223372036854775807,4,9}, "
+    "int64[3] c = {0,1,2}")),
     "expand": ("a = Expand(x, o) y = Relu(a)", "int64[4] o = {1,4,9,10}"),
     "tile": ("a = Tile(x, o) y = Relu(a)", "int64[4] o = {1,1,1,1}"),
     "resize": ("a = Resize<mode=\"cubic\">(x, , o) y = Relu(a)", "float[4] o = {1,1,1,1}"),
     "pad": ("a = Pad(x, o) y = Relu(a)", "int64[8] o = {0,0,0,0,0,0,0,0}"),
     "transposes": ("a = Transpose<perm=[3,0,1,2]>(x) b = Transpose<perm=[1,2,3,0]>(a) y = Relu(b)", ""),
-    "times one": ("a = Mul(x, o) b = Add(a, z) c = Div(b, o) y = Relu(c)", "float o = {1}, float[10] z = {0,0,0,0,0,0,0,0,0,0}"),
-    "all of them": ("a = Gather<axis=1>(x, i) b = CastLike(a, x) c = Concat<axis=2>(b) d = Sum(c) y = Relu(d)", "int64[4] i = {0,1,2,3}"),
+    "times one": ("a = Mul(x, o) b = Add(a, z) c = Div(b, o) y = Relu(c)", ("float o = {1}, float[10] z = "
+    "{0,0,0,0,0,0,0,0,0,0}")),
+    "all of them": ("a = Gather<axis=1>(x, i) b = CastLike(a, x) c = Concat<axis=2>(b) d = Sum(c) y = Relu(d)",
+    "int64[4] i = {0,1,2,3}"),
 }  # fmt: skip
 
 
@@ -213,14 +249,19 @@ def test_what_does_nothing_leaves_nothing(name: str) -> None:
     assert kinds(from_onnx(model(*NOTHING[name]))) == "ReLU"
 
 
-# ------------------------------------------------------------------------------------------------------ the forms of opset 6
+# ------------------------------------------------------------------------------------------------------ the forms of
+# opset 6
 
 OPSET_6 = {
     "per channel by its axis": ("y = Add<broadcast=1, axis=1>(x, c)", "float[4] c", lambda x, c: x + c[:, None, None]),
     "at the end": ("y = Mul<broadcast=1>(x, c)", "float[9,10] c", lambda x, c: x * c),
     "in the middle": ("y = Sub<broadcast=1, axis=2>(x, c)", "float[9] c", lambda x, c: x - c[:, None]),
     "slopes per channel": ("y = PRelu(x, c)", "float[4] c", lambda x, c: np.where(x < 0, x * c[:, None, None], x)),
-    "as many pixels as channels": ("y = PRelu(x, c)", "float[4] c", lambda x, c: np.where(x < 0, x * c[:, None, None], x)),
+    "as many pixels as channels": (
+        "y = PRelu(x, c)",
+        "float[4] c",
+        lambda x, c: np.where(x < 0, x * c[:, None, None], x),
+    ),
 }
 
 
@@ -253,20 +294,29 @@ def test_opsets_that_are_not_known(opset: int, message: str) -> None:
         from_onnx(model("y = Relu(x)", opset=opset))
 
 
-# ------------------------------------------------------------------------------------------------------------ never one of these
+# ------------------------------------------------------------------------------------------------------------ never one
+# of these
 
 REFUSED = {
-    "batch of the matrix": (dict(body="y = MatMul(w, x)", given="float[3,2] w", x="float[N,7] x"), "may not be an axis of the matrices"),
-    "a matrix per sample": (dict(body="y = MatMul(x, w)", given="float[2,7,3] w", x="float[2,5,7] x"), "may not vary along the batch"),
-    "a constant per sample": (dict(body="y = Add(x, c)", given="float[2,7] c", x="float[2,7] x"), "may not vary along the batch axis"),
-    "a constant of more axes": (dict(body="y = Add(x, c)", given="float[1,2,7] c", x="float[N,7] x"), "the batch axis would move"),
-    "einsum over the batch": (dict(body='y = Einsum<equation="bi,bj->ij">(x, c)', given="float[2,3] c", x="float[2,7] x"), "the batch"),
+    "batch of the matrix": (dict(body="y = MatMul(w, x)", given="float[3,2] w", x="float[N,7] x"), ("may not be an "
+    "axis of the matrices")),
+    "a matrix per sample": (dict(body="y = MatMul(x, w)", given="float[2,7,3] w", x="float[2,5,7] x"),
+    "may not vary along the batch"),
+    "a constant per sample": (dict(body="y = Add(x, c)", given="float[2,7] c", x="float[2,7] x"), ("may not vary along "
+    "the batch axis")),
+    "a constant of more axes": (dict(body="y = Add(x, c)", given="float[1,2,7] c", x="float[N,7] x"),
+    "the batch axis would move"),
+    "einsum over the batch": (dict(body='y = Einsum<equation="bi,bj->ij">(x, c)', given="float[2,3] c",
+    x="float[2,7] x"), "the batch"),
     "a diagonal": (dict(body='y = Einsum<equation="bii->bi">(x)', x="float[N,7,7] x"), "names one axis twice"),
     "a computed mask": (dict(body="a = Relu(x) b = Cast<to=9>(a) y = Where(b, x, a)"), "Cast"),
-    "a batch that moved": (dict(body="a = Transpose<perm=[1,0]>(x) y = Softmax(a)", x="float[N,7] x"), "batch axis at place 1"),
+    "a batch that moved": (dict(body="a = Transpose<perm=[1,0]>(x) y = Softmax(a)", x="float[N,7] x"),
+    "batch axis at place 1"),
     "a batch that stays moved": (dict(body="y = Transpose<perm=[1,0]>(x)", x="float[N,7] x"), "batch axis at place 1"),
-    "a difference of ranks": (dict(body="a = Relu(x) b = ReduceMax<axes=[1], keepdims=0>(x) y = Add(a, b)", opset=13), "as many axes"),
-    "nothing left": (dict(body="y = Slice(x, a, b, c)", given="int64[1] a = {5}, int64[1] b = {5}, int64[1] c = {2}"), "takes nothing"),
+    "a difference of ranks": (dict(body="a = Relu(x) b = ReduceMax<axes=[1], keepdims=0>(x) y = Add(a, b)", opset=13),
+    "as many axes"),
+    "nothing left": (dict(body="y = Slice(x, a, b, c)", given="int64[1] a = {5}, int64[1] b = {5}, int64[1] c = {2}"),
+    "takes nothing"),
     "a mirror longer than the row": (
         dict(body='y = Pad<mode="reflect">(x, p)', given="int64[4] p = {0,9,0,0}", x="float[N,7] x"), "in mode reflect",
     ),

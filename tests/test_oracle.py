@@ -13,7 +13,9 @@ TOLERANCE = 1e-12  # times sum_j |n_ij s_j| and the condition number of each den
 
 def test_every_rule_has_a_reference_and_is_public():
     rules = set(rule_classes())
-    assert rules - {type(row.rule) for row in RULES} == {dtd.Pass}, "give it a formula in explicit.py and a row in cases.py"
+    assert rules - {type(row.rule) for row in RULES} == {dtd.Pass}, (
+        "give it a formula in explicit.py and a row in cases.py"
+    )
     assert {cls.__name__ for cls in rules} <= set(dtd.__all__), "export it in __init__.py"
 
 
@@ -40,7 +42,9 @@ def test_predict(case):
     copies = case.taps.matrix.shape[1] // x[0].size
     expected = np.array([case.taps.matrix @ np.tile(sample.ravel(), copies) + case.taps.bias for sample in x])
     outputs = dtd.predict(case.layers, x, backend="oracle")
-    np.testing.assert_allclose(outputs.reshape(len(x), -1), expected, rtol=0, atol=1e-12 * max(1, abs(expected).max()) * len(expected[0]))
+    np.testing.assert_allclose(
+        outputs.reshape(len(x), -1), expected, rtol=0, atol=1e-12 * max(1, abs(expected).max()) * len(expected[0])
+    )
 
 
 POOLS = [
@@ -65,8 +69,14 @@ POOLS = [
 @pytest.mark.parametrize("ties", [False, True], ids=["distinct", "ties"])
 @pytest.mark.parametrize(("shape", "options"), POOLS, ids=str)
 def test_max_pool(shape, options, ties, backend, rng):
-    """All to the first maximum.  Whole numbers as relevance, so that sums are exact; few whole numbers as inputs, so that maxima tie."""
-    x = rng.integers(-2, 3, shape).astype(np.float32) if ties else rng.permutation(np.prod(shape)).reshape(shape).astype(np.float32)
+    """All to the first maximum. Whole numbers as relevance, so that sums are exact; few whole numbers as inputs, so
+    that maxima tie.
+    """
+    x = (
+        rng.integers(-2, 3, shape).astype(np.float32)
+        if ties
+        else rng.permutation(np.prod(shape)).reshape(shape).astype(np.float32)
+    )
     taps = [explicit.max_pool(sample, **options) for sample in x]
     r_out = rng.integers(-9, 10, (len(x), *taps[0].out_shape)).astype(np.float32)
     expected = np.array([t.matrix.T @ r.ravel() for t, r in zip(taps, r_out, strict=True)]).reshape(shape)
@@ -75,7 +85,9 @@ def test_max_pool(shape, options, ties, backend, rng):
 
 @pytest.mark.parametrize("backend", ["oracle", "cpu"])
 @pytest.mark.parametrize(
-    ("shape", "factor"), [((2, 3, 7), 2), ((2, 1, 5), 3), ((1, 16, 3, 2), 2), ((2, 3, 2, 5), (1, 3)), ((1, 2, 2, 1, 3), (2, 3, 1))], ids=str
+    ("shape", "factor"),
+    [((2, 3, 7), 2), ((2, 1, 5), 3), ((1, 16, 3, 2), 2), ((2, 3, 2, 5), (1, 3)), ((1, 2, 2, 1, 3), (2, 3, 1))],
+    ids=str,
 )
 def test_upsample(shape, factor, backend, rng):
     x = rng.standard_normal(shape).astype(np.float32)
@@ -109,7 +121,9 @@ MOVES = {  # record, how the outputs are indexed from an array of the same shape
 @pytest.mark.parametrize("backend", ["oracle", "cpu"])
 @pytest.mark.parametrize("name", MOVES)
 def test_movement(name, backend, rng):
-    """Each output is a copy of one input, so each input collects the relevance of its copies; what was padded absorbs its own."""
+    """Each output is a copy of one input, so each input collects the relevance of its copies; what was padded absorbs
+    its own.
+    """
     records, index = MOVES[name]
     x = rng.standard_normal((2, 6, 4, 5)).astype(np.float32)
     source = index(np.arange(1, x.size + 1).reshape(x.shape))
@@ -136,7 +150,8 @@ def test_scale_with_a_rule(rule, backend, rng):
     tolerance = 1e-12 if backend == "oracle" else 16 * 2.0**-24
     terms = [explicit.epsilon(explicit.scale(x.shape[1:], factor, shift), sample.astype(float).ravel()) for sample in x]
     expected, bound = np.array([explicit.propagate(t, r.astype(float).ravel(), rule.stabilizer or 0.0, tolerance)
-                                for t, r in zip(terms, r_out, strict=True)]).transpose(1, 0, 2).reshape(2, *x.shape)  # fmt: skip
+                                for t, r in zip(terms, r_out, strict=True)]).transpose(1, 0, 2).reshape(2,
+                                *x.shape)  # fmt: skip
     r_in = dtd.explain([dtd.Scale(factor, shift)], x, r_out, rules={0: rule}, backend=backend)
     assert (abs(r_in - expected) <= bound).all()
 
@@ -149,9 +164,12 @@ def test_embedding(rule, backend, rng):
     ids = np.array([[0, 6, 0], [3, 3, 2]])
     r_out = rng.standard_normal((2, 4)).astype(np.float32)
     layers = [dtd.Embedding(words), dtd.Flatten(), dtd.Linear(weight)]
-    function = {"ZPlus": explicit.zplus, "WSquare": explicit.wsquare, "Flat": explicit.flat, "Epsilon": explicit.epsilon}[
-        type(rule).__name__
-    ]
+    function = {
+        "ZPlus": explicit.zplus,
+        "WSquare": explicit.wsquare,
+        "Flat": explicit.flat,
+        "Epsilon": explicit.epsilon,
+    }[type(rule).__name__]
     tolerance = 1e-12 if backend == "oracle" else 48 * 2.0**-24
     for sample, r, r_in in zip(ids, r_out, dtd.explain(layers, ids, r_out, rules=rule, backend=backend), strict=True):
         terms = function(explicit.linear((15,), weight), words[sample].astype(float).ravel())
@@ -160,7 +178,10 @@ def test_embedding(rule, backend, rng):
 
 
 ZEROS = {  # layer, its matrix, for inputs (2, 8, 5)
-    "linear": (lambda w: [dtd.Flatten(), dtd.Linear(w.reshape(-1, 40))], lambda w: explicit.linear((40,), w.reshape(-1, 40))),
+    "linear": (
+        lambda w: [dtd.Flatten(), dtd.Linear(w.reshape(-1, 40))],
+        lambda w: explicit.linear((40,), w.reshape(-1, 40)),
+    ),
     "conv": (lambda w: [dtd.Conv(w.reshape(-1, 8, 1))], lambda w: explicit.conv((8, 5), w.reshape(-1, 8, 1))),
     "depthwise": (
         lambda w: [dtd.Conv(w.reshape(-1, 1, 2)[:16], groups=8)],
@@ -173,7 +194,9 @@ ZEROS = {  # layer, its matrix, for inputs (2, 8, 5)
 @pytest.mark.parametrize("row", [r for r in RULES if not r.box], ids=lambda row: row.id)
 @pytest.mark.parametrize("kind", ZEROS)
 def test_sums_that_are_exactly_zero(kind, row, backend, rng):
-    """Small whole numbers, so that y = 0 and d = 0 happen by cancellation: R / 0 := 0, sgn 0 := +1, and gamma passes nothing at y = 0."""
+    """Small whole numbers, so that y = 0 and d = 0 happen by cancellation: R / 0 := 0, sgn 0 := +1, and gamma passes
+    nothing at y = 0.
+    """
     x, weight = rng.integers(-1, 2, (6, 8, 5)).astype(np.float32), rng.integers(-1, 2, (17, 40)).astype(np.float32)
     weight[:, 6:] *= kind != "linear"  # few terms cancel often
     make, matrix = ZEROS[kind]

@@ -17,7 +17,8 @@ NETWORKS, BLOCK = (10_000, 500) if LONG else (1000, 250)
 
 ANYWHERE = [g.relu, g.relu, g.batch_norm, g.scale, g.concat, g.add, g.residual, g.slices, g.dropout]
 FLAT = [g.linear, g.linear, g.reshape, *ANYWHERE]
-SPATIAL = [g.conv, g.conv, g.conv, g.conv_transpose, g.max_pool, g.avg_pool, g.sum_pool, g.global_avg_pool, g.pad, g.upsample, g.permute,
+SPATIAL = [g.conv, g.conv, g.conv, g.conv_transpose, g.max_pool, g.avg_pool, g.sum_pool, g.global_avg_pool, g.pad,
+    g.upsample, g.permute,
            g.shuffle, g.flatten, *ANYWHERE]  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import pytest
 from numpy.lib.stride_tricks import as_strided
 
 import dtdfast as dtd
-from dtdfast.arrays import overlaps_itself
+from dtdfast.arrays.checks import overlaps_itself
 
 DOMAINS = ["real", "nonnegative", (-1, 1)]
 
@@ -25,7 +25,9 @@ def x() -> np.ndarray:
 
 @pytest.mark.parametrize("domain", DOMAINS, ids=str)
 @pytest.mark.parametrize("batch_size", [None, 1])
-def test_out_may_share_memory_with_x(network: list[dtd.Layer], x: np.ndarray, domain: object, batch_size: int | None) -> None:
+def test_out_may_share_memory_with_x(
+    network: list[dtd.Layer], x: np.ndarray, domain: object, batch_size: int | None
+) -> None:
     explainer = dtd.Explainer(network, domain=domain, backend="cpu", batch_size=batch_size)
     expected = explainer.explain(x)
     same = x.copy()
@@ -71,7 +73,18 @@ def test_out_may_share_memory_with_the_start_and_the_domain(network: list[dtd.La
         np.zeros((5, 4), np.float32),
         [[0.0] * 5] * 4,
     ],
-    ids=["read-only", "stride 0", "overlapping", "partly overlapping", "masked", "byte-swapped", "float16", "float64", "shape", "list"],
+    ids=[
+        "read-only",
+        "stride 0",
+        "overlapping",
+        "partly overlapping",
+        "masked",
+        "byte-swapped",
+        "float16",
+        "float64",
+        "shape",
+        "list",
+    ],
 )
 def test_an_out_that_cannot_take_the_result_is_refused(network: list[dtd.Layer], x: np.ndarray, out: object) -> None:
     with pytest.raises(dtd.ShapeError, match="out "):
@@ -80,7 +93,11 @@ def test_an_out_that_cannot_take_the_result_is_refused(network: list[dtd.Layer],
 
 def test_views_with_memory_for_each_element_are_taken(network: list[dtd.Layer], x: np.ndarray) -> None:
     expected = dtd.explain(network, x)
-    for out in (np.zeros((5, 4), np.float32).T, np.zeros((8, 7), np.float32)[::-2, 1:6], np.zeros((4, 5, 2), np.float32)[..., 1]):
+    for out in (
+        np.zeros((5, 4), np.float32).T,
+        np.zeros((8, 7), np.float32)[::-2, 1:6],
+        np.zeros((4, 5, 2), np.float32)[..., 1],
+    ):
         assert not overlaps_itself(out)
         assert dtd.explain(network, x, out=out) is out
         np.testing.assert_array_equal(out, expected)

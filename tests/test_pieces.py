@@ -61,7 +61,8 @@ def test_when_pieces_pay() -> None:
     assert _pieces(_explainer("lenet5", 2), x) == 4
     assert _pieces(_explainer("lenet5", 16), x[:8]) == 1
     conv = dtd.Conv(np.ones((4, 4, 3, 3), np.float32), padding=1)
-    heavy = [conv, dtd.Flatten(), dtd.Linear(np.broadcast_to(np.float32(1), (600, 4 * 240 * 240)))]  # 553 MB, read for every piece
+    # 553 MB, read for every piece
+    heavy = [conv, dtd.Flatten(), dtd.Linear(np.broadcast_to(np.float32(1), (600, 4 * 240 * 240)))]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("dtdfast.plan.batches.MACS_PER_BYTE", 1)
         assert _pieces(dtd.Explainer(heavy, backend="cpu", n_threads=2), np.ones((2, 4, 240, 240), np.float32)) == 1

@@ -1,6 +1,7 @@
 """Plans: their texts are stored and compared, and their memory is checked step by step.
 
-Run this file as a script to write the stored texts anew after a deliberate change; the difference is then there to be read.
+Run this file as a script to write the stored texts anew after a deliberate change; the difference is then there to be
+read.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 import dtdfast as dtd
-from dtdfast.cpu import CpuSession
+from dtdfast.cpu.executor import CpuSession
 from dtdfast.explainer import EXPLAIN
 from dtdfast.plan.lower import lower
 from dtdfast.plan.plan import Plan
@@ -145,7 +146,10 @@ def test_what_a_second_chunk_of_targets_reads_survives_the_first(name: str) -> N
         if steps[0] < n_forward <= steps[-1]:
             for other, others in _uses(plan).values():
                 late = others[0] >= n_forward
-                apart = buffer.offset + buffer.nbytes(2, 2) <= other.offset or other.offset + other.nbytes(2, 2) <= buffer.offset
+                apart = (
+                    buffer.offset + buffer.nbytes(2, 2) <= other.offset
+                    or other.offset + other.nbytes(2, 2) <= buffer.offset
+                )
                 assert not late or apart, (buffer.name, other.name)
 
 
@@ -158,7 +162,10 @@ def test_what_depends_on_no_x_is_never_overwritten(name: str) -> None:
     assert kept
     for buffer in kept:
         for other, steps in uses:
-            apart = buffer.offset + buffer.nbytes(2, 2) <= other.offset or other.offset + other.nbytes(2, 2) <= buffer.offset
+            apart = (
+                buffer.offset + buffer.nbytes(2, 2) <= other.offset
+                or other.offset + other.nbytes(2, 2) <= buffer.offset
+            )
             assert apart or other is buffer or steps[-1] < plan.n_constant, (buffer.name, other.name)
 
 
@@ -166,11 +173,14 @@ def test_what_depends_on_no_x_is_never_overwritten(name: str) -> None:
 def test_what_depends_on_no_x_is_computed_once_per_arena(monkeypatch: pytest.MonkeyPatch, rules: str) -> None:
     ran: list[tuple[int, int]] = []
     run = CpuSession.run
-    monkeypatch.setattr(CpuSession, "run", lambda self, first, last: (ran.append((first, last)), run(self, first, last)))
+    monkeypatch.setattr(
+        CpuSession, "run", lambda self, first, last: (ran.append((first, last)), run(self, first, last))
+    )
     explainer = dtd.Explainer(_residual(), backend="cpu", rules=rules)
     n_constant = explainer.plan_for((2, 3, 8, 8)).n_constant
     x = _weights(3, 3, 8, 8)
-    for n, first in ((2, True), (2, False), (1, True), (1, False), (2, False)):  # another batch is another plan, with arenas of its own
+    # another batch is another plan, with arenas of its own
+    for n, first in ((2, True), (2, False), (1, True), (1, False), (2, False)):
         ran.clear()
         relevance = explainer.explain(x[:n])
         assert ((0, n_constant) in ran) == first
@@ -219,7 +229,9 @@ def test_chunks_of_targets_have_the_bits_of_all_at_once(monkeypatch: pytest.Monk
     for at_once in (1, 2):  # five targets by twos leave one over
         explainer = dtd.Explainer(_residual(), backend="cpu", domain="nonnegative")
         executor = explainer._executor(x.shape[1:], EXPLAIN)
-        monkeypatch.setattr(executor.batches, "budget", executor.batches.per_sample + (at_once - 1) * executor.batches.per_target)
+        monkeypatch.setattr(
+            executor.batches, "budget", executor.batches.per_sample + (at_once - 1) * executor.batches.per_target
+        )
         assert executor.batches.targets(5) == at_once
         assert executor.batch_size(2, 5) == 1
         np.testing.assert_array_equal(explainer.explain(x, targets), expected)

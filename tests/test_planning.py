@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import dtdfast as dtd
-from dtdfast.arenas import ARENAS
+from dtdfast.cpu.arenas import ARENAS
 from dtdfast.plan import memory
 from dtdfast.plan.steps import Buffer
 
@@ -44,7 +44,9 @@ def fan(n: int) -> list[dtd.Layer]:
 def concatenated(n: int) -> list[dtd.Layer]:
     """Branches of a dropped-out tensor, each normalised, one behind the other."""
     count = n // 3
-    branches = [r for _ in range(count) for r in (dtd.Dropout(inputs=1), dtd.Linear(W), dtd.BatchNorm(np.zeros(4), np.ones(4)))]
+    branches = [
+        r for _ in range(count) for r in (dtd.Dropout(inputs=1), dtd.Linear(W), dtd.BatchNorm(np.zeros(4), np.ones(4)))
+    ]
     return [dtd.Linear(W), dtd.ReLU(), *branches, dtd.Concat(inputs=tuple(4 + 3 * k for k in range(count)))]
 
 
@@ -103,7 +105,8 @@ def test_reprs_are_one_line() -> None:
     explainer = dtd.Explainer(layers)
     plan, ledger = explainer.plan_for(X.shape), explainer.ledger(X)
     network = plan.program.network
-    things = [plan, ledger, plan.program, network, network.units[-1], network.tensors[-1], plan.forward[0], plan.buffers[0], explainer,
+    things = [plan, ledger, plan.program, network, network.units[-1], network.tensors[-1], plan.forward[0],
+        plan.buffers[0], explainer,
               layers[0], ledger.rows[0]]  # fmt: skip
     for thing in things:
         text = repr(thing)
@@ -198,7 +201,9 @@ def test_an_input_that_is_larger_than_memory() -> None:
 
 def test_threads_may_share_the_cache() -> None:
     layers, found = chain(6), []
-    threads = [threading.Thread(target=lambda: found.append(dtd.explain(layers, X, domain="nonnegative"))) for _ in range(8)]
+    threads = [
+        threading.Thread(target=lambda: found.append(dtd.explain(layers, X, domain="nonnegative"))) for _ in range(8)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -210,7 +215,9 @@ def test_deep_networks_are_explained() -> None:
     """Longer than Python's stack is deep."""
     for make in (reshaped, chain):
         assert dtd.Explainer(make(3000), backend="cpu").predict(X).shape == (1, 4)
-    np.testing.assert_allclose(dtd.explain(reshaped(3000), X, backend="cpu"), dtd.explain(reshaped(0), X, backend="cpu"))
+    np.testing.assert_allclose(
+        dtd.explain(reshaped(3000), X, backend="cpu"), dtd.explain(reshaped(0), X, backend="cpu")
+    )
 
 
 def test_moves_nested_beyond_the_stack_are_refused() -> None:
@@ -225,22 +232,49 @@ def test_networks_without_units(name: str, convention: str) -> None:
     """What moves or passes alone hands relevance on as it is."""
     x = np.arange(1, 9, dtype=np.float32).reshape(1, 2, 2, 2)
     start = np.ones((1, 8), np.float32)
-    for layers in ([dtd.Flatten()], [dtd.Dropout(), dtd.Flatten(), dtd.Dropout()], [dtd.Permute((0, 1, 2, 3)), dtd.Flatten()]):
+    for layers in (
+        [dtd.Flatten()],
+        [dtd.Dropout(), dtd.Flatten(), dtd.Dropout()],
+        [dtd.Permute((0, 1, 2, 3)), dtd.Flatten()],
+    ):
         for backend in ("cpu", "oracle"):
             found = dtd.explain(layers, x, start, rules=name, convention=convention, backend=backend)
             np.testing.assert_array_equal(found, np.ones_like(x))
-    np.testing.assert_array_equal(dtd.explain([dtd.Dropout()], start, start, rules=name, convention=convention, backend="cpu"), start)
+    np.testing.assert_array_equal(
+        dtd.explain([dtd.Dropout()], start, start, rules=name, convention=convention, backend="cpu"), start
+    )
 
 
-EXTREME = [0, -1, 7, 2**16, 2**31, 2**63, 10**30, True, None, 1.5, float("nan"), 1e300, "a", (), (1, 2, 3), ((1, 1), (1, 1)), [], {}]
+EXTREME = [
+    0,
+    -1,
+    7,
+    2**16,
+    2**31,
+    2**63,
+    10**30,
+    True,
+    None,
+    1.5,
+    float("nan"),
+    1e300,
+    "a",
+    (),
+    (1, 2, 3),
+    ((1, 1), (1, 1)),
+    [],
+    {},
+]
 RECORDS: dict[type[dtd.Layer], dict[str, object]] = {
     dtd.Linear: dict(weight=np.ones((3, 6))), dtd.Conv: dict(weight=np.ones((2, 2, 3, 3))),
     dtd.ConvTranspose: dict(weight=np.ones((2, 1, 2, 2))), dtd.MaxPool: dict(kernel=2), dtd.AvgPool: dict(kernel=2),
     dtd.SumPool: dict(kernel=2),
     dtd.LRN: dict(size=3), dtd.Pad: dict(padding=1),
-    dtd.Upsample: dict(factor=2), dtd.Slice: dict(axis=2), dtd.Reshape: dict(shape=(2, 36)), dtd.Permute: dict(order=(0, 2, 1, 3)),
+    dtd.Upsample: dict(factor=2), dtd.Slice: dict(axis=2), dtd.Reshape: dict(shape=(2, 36)),
+    dtd.Permute: dict(order=(0, 2, 1, 3)),
     dtd.Softmax: {}, dtd.BatchNorm: dict(mean=np.ones(2), variance=np.ones(2)), dtd.Scale: dict(scale=np.ones(2)),
-    dtd.Activation: dict(kind="elu"), dtd.Add: dict(inputs=(-1, -1)), dtd.Concat: dict(inputs=(-1, -1)), dtd.Mul: dict(inputs=(-1, -1)),
+    dtd.Activation: dict(kind="elu"), dtd.Add: dict(inputs=(-1, -1)), dtd.Concat: dict(inputs=(-1, -1)),
+    dtd.Mul: dict(inputs=(-1, -1)),
 }  # fmt: skip
 
 
@@ -253,7 +287,9 @@ def test_extreme_values_in_any_field_end_in_errors_of_ours(kind: type[dtd.Layer]
             try:
                 layers = [kind(**{**RECORDS[kind], field.name: value})]
                 start = np.ones_like(dtd.predict(layers, x, backend="cpu"))
-                found, expected = (dtd.explain(layers, x, start, rules="lrp-epsilon", backend=b) for b in ("cpu", "oracle"))
+                found, expected = (
+                    dtd.explain(layers, x, start, rules="lrp-epsilon", backend=b) for b in ("cpu", "oracle")
+                )
             except dtd.DtdError:
                 continue
             # at most 2·72 terms of one product, each rounded twice, on either side

@@ -5,7 +5,7 @@ import pytest
 
 import dtdfast as dtd
 import nets
-from dtdfast.cpu import precisions
+from dtdfast.cpu.executor import precisions
 from support import normal
 
 NARROW = ("bfloat16", "mixed")
@@ -25,7 +25,9 @@ def positive(rng):
 @narrow
 @pytest.mark.parametrize("precision", NARROW)
 def test_error_is_that_of_rounded_operands(precision, rng):
-    """With weights and inputs ≥ 0 nothing cancels: (1 + 5u + γ)^L − 1 bounds every element's error, u = 2⁻⁸, for the L = 4 layers."""
+    """With weights and inputs ≥ 0 nothing cancels: (1 + 5u + γ)^L − 1 bounds every element's error, u = 2⁻⁸, for the L
+    = 4 layers.
+    """
     layers, x = positive(rng), abs(normal(rng, 3, 3, 12, 12))
     r_in = dtd.explain(layers, x, domain="nonnegative", backend="cpu", precision=precision)
     exact = dtd.explain(layers, x, domain="nonnegative", backend="oracle")

@@ -1,7 +1,9 @@
-"""Every reader of files, fed with mutations of valid ones: it ends in a right answer or in a DtdError, whatever the bytes.
+"""Every reader of files, fed with mutations of valid ones: it ends in a right answer or in a DtdError, whatever the
+bytes.
 
-Right is what a second reader finds in the same bytes: of safetensors and .npy the arrays, of pictures what Pillow alone makes of them, of a
-run that is continued the rows that it had.  DTDFAST_LONG=1 makes 10,000 mutations of each kind of file.
+Right is what a second reader finds in the same bytes: of safetensors and .npy the arrays, of pictures what Pillow alone
+makes of them, of a run that is continued the rows that it had. DTDFAST_LONG=1 makes 10,000 mutations of each kind of
+file.
 """
 
 from __future__ import annotations
@@ -60,7 +62,8 @@ def mutated(data: bytes, rng: np.random.Generator) -> bytes:
     return bytes(found)
 
 
-# ----------------------------------------------------------------------------------------------------------------- readers
+# -----------------------------------------------------------------------------------------------------------------
+# readers
 
 
 def network(path: Path) -> None:
@@ -78,7 +81,9 @@ def network(path: Path) -> None:
     assert found.keys() == header.keys() - {"__metadata__"}
     for name, value in found.items():
         first, last = header[name]["data_offsets"]
-        np.testing.assert_array_equal(value.ravel(), np.frombuffer(whole[start + first : start + last], TYPES[header[name]["dtype"]]))
+        np.testing.assert_array_equal(
+            value.ravel(), np.frombuffer(whole[start + first : start + last], TYPES[header[name]["dtype"]])
+        )
 
 
 def picture(path: Path) -> None:
@@ -105,12 +110,21 @@ def array(path: Path) -> None:
     np.testing.assert_array_equal(x.ravel(), expected.ravel())  # mapped, the type "1f4" adds an axis
 
 
-# ------------------------------------------------------------------------------------------------------------------- files
+# -------------------------------------------------------------------------------------------------------------------
+# files
 
 
 def saved() -> bytes:
     file = Path("seed.safetensors")
-    dtd.save([dtd.Conv(RNG.standard_normal((3, 2, 3, 3)), RNG.standard_normal(3)), dtd.ReLU(), dtd.MaxPool(2), dtd.Flatten()], file)
+    dtd.save(
+        [
+            dtd.Conv(RNG.standard_normal((3, 2, 3, 3)), RNG.standard_normal(3)),
+            dtd.ReLU(),
+            dtd.MaxPool(2),
+            dtd.Flatten(),
+        ],
+        file,
+    )
     return file.read_bytes()
 
 
@@ -133,7 +147,10 @@ DEEP = RNG.integers(0, 1 << 16, (12, 10), np.uint16)
 READERS: dict[str, tuple[str, Callable[[], bytes], Callable[[Path], None]]] = {
     "safetensors": ("net.safetensors", saved, network),
     "npy": ("x.npy", stored, array),
-    **{kind: (f"x.{kind.lower()}", encoded(kind), picture) for kind in ("PNG", "JPEG", "TIFF", "GIF", "BMP", "PPM", "WEBP", "JPEG2000")},
+    **{
+        kind: (f"x.{kind.lower()}", encoded(kind), picture)
+        for kind in ("PNG", "JPEG", "TIFF", "GIF", "BMP", "PPM", "WEBP", "JPEG2000")
+    },
     "deep PNG": ("x.png", encoded("PNG", DEEP), picture),
     "deep TIFF": ("x.tif", encoded("TIFF", DEEP), picture),
     "float TIFF": ("x.tif", encoded("TIFF", (DEEP / 65535).astype(np.float32)), picture),
@@ -141,7 +158,9 @@ READERS: dict[str, tuple[str, Callable[[], bytes], Callable[[Path], None]]] = {
 
 
 @pytest.mark.parametrize("kind", READERS)
-def test_mutations_of_files(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
+def test_mutations_of_files(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DTDFAST_MEMORY", "256M")
     name, make, read = READERS[kind]
@@ -162,7 +181,9 @@ def test_mutations_of_files(kind: str, tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_mutations_of_a_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
-    """A run of which one chunk is missing, and whose metadata were changed: continued, it ends in the rows that it had, or is refused."""
+    """A run of which one chunk is missing, and whose metadata were changed: continued, it ends in the rows that it had,
+    or is refused.
+    """
     monkeypatch.chdir(tmp_path)
     layers, images, _ = digits()
     options = dict(domain=(0.0, 1.0), chunk=2, n_threads=1)

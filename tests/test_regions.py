@@ -1,4 +1,6 @@
-"""Linear regions and root points against brute force: bisection in plain NumPy, and the relevance that the rules hand down."""
+"""Linear regions and root points against brute force: bisection in plain NumPy, and the relevance that the rules hand
+down.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ SEGMENTS = 10_000
 
 @dataclass
 class Twin:
-    """A network as layers, and its pattern at (n, ...) points in plain NumPy: every ReLU's sign and every pool's winner."""
+    """A network as layers, and its pattern at (n, ...) points in plain NumPy: every ReLU's sign and every pool's
+    winner.
+    """
 
     layers: list[dtd.Layer]
     shape: tuple[int, ...]
@@ -66,7 +70,10 @@ def dense() -> Twin:
 def pooled() -> Twin:
     """Convolution, ReLU, max-pool; two branches concatenated; a residual add of a convolution and what it read."""
     rng = np.random.default_rng(1)
-    w = {k: rng.standard_normal(s) / 3 for k, s in (("a", (4, 2, 3, 3)), ("b", (3, 4, 3, 3)), ("c", (2, 4, 3, 3)), ("d", (5, 5, 3, 3)))}
+    w = {
+        k: rng.standard_normal(s) / 3
+        for k, s in (("a", (4, 2, 3, 3)), ("b", (3, 4, 3, 3)), ("c", (2, 4, 3, 3)), ("d", (5, 5, 3, 3)))
+    }
     b = {k: 0.2 * rng.standard_normal(len(m)) for k, m in w.items()}
     layers = [
         dtd.Conv(w["a"], b["a"], padding=1),
@@ -109,8 +116,8 @@ def bisected(twin: Twin, x: Array, d: Array, longest: float) -> Array:
 def test_reach_is_where_bisection_leaves_the_region(make: Any) -> None:
     """On 10,000 random segments.  t = (k − y)/ẏ errs by the rounding of y, about n·u·Σ|xw| ≈ 1e-14, over |ẏ|.
 
-    So t is wrong by at most 1e-9 unless |ẏ| is below 1e-5 of its size, which a few of the millions of units in the test are, but hardly
-    ever the one that comes first; the tolerance takes |ẏ| ≥ 1e-6.
+    So t is wrong by at most 1e-9 unless |ẏ| is below 1e-5 of its size, which a few of the millions of units in the test
+    are, but hardly ever the one that comes first; the tolerance takes |ẏ| ≥ 1e-6.
     """
     twin, rng, longest = make(), np.random.default_rng(2), 8.0
     x, d = rng.standard_normal((2, SEGMENTS, *twin.shape))
@@ -150,7 +157,8 @@ def test_shapes_must_agree() -> None:
         region_reach([dtd.Linear(np.eye(2))], np.ones((1, 2)), np.ones((2, 2)))
 
 
-# ---------------------------------------------------------------------------------------------------------------- root points
+# ---------------------------------------------------------------------------------------------------------------- root
+# points
 
 RULES: dict[str, dict[str, Any]] = {
     "zplus": {"rules": dtd.ZPlus()},
@@ -165,7 +173,9 @@ RULES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize(("rule", "layer"), [(r, p) for p in (0, 3, 7) for r in RULES if not (p and r == "box")])
 def test_roots_lie_on_the_hinge_and_give_the_messages(rule: str, layer: int, rng: np.random.Generator) -> None:
-    """y(x̃) = 0, and (x − x̃)_i w_ij R_j / y_j is what the rule hands down, for single neurons of a convolution and of a residual add."""
+    """y(x̃) = 0, and (x − x̃)_i w_ij R_j / y_j is what the rule hands down, for single neurons of a convolution and of
+    a residual add.
+    """
     twin, options = pooled(), RULES[rule]
     x = np.clip(rng.standard_normal((1, *twin.shape)), -4, 4)
     readers = {0: 1, 3: 4, 7: 9}  # the entry whose outputs are the layer's neurons
@@ -217,12 +227,15 @@ def test_a_neuron_must_exist() -> None:
         root_points(layers, np.ones((2, 6)), [0])
 
 
-# --------------------------------------------------------------------------------------------------------------------- audit
+# ---------------------------------------------------------------------------------------------------------------------
+# audit
 
 
 @pytest.mark.parametrize("make", [dense, pooled])
 def test_the_audit_agrees_with_walking_to_the_roots(make: Any, rng: np.random.Generator) -> None:
-    """t* ≥ 1 exactly where the brute-force pattern holds up to a hair before the root (the own hinge is at the root itself)."""
+    """t* ≥ 1 exactly where the brute-force pattern holds up to a hair before the root (the own hinge is at the root
+    itself).
+    """
     twin = make()
     x = np.abs(rng.standard_normal((4, *twin.shape)))
     target = (0, 0, 0) if make is pooled else 0
@@ -235,7 +248,9 @@ def test_the_audit_agrees_with_walking_to_the_roots(make: Any, rng: np.random.Ge
         here = np.broadcast_to(x[n], points.shape)
         np.testing.assert_array_equal(twin.same(here, here + (1 - 1e-7) * (points - here)), audit.in_region[mine])
         np.testing.assert_array_equal((points >= -1e-9).reshape(len(points), -1).all(axis=1), audit.in_domain[mine])
-        f = dtd.predict(twin.layers, np.concatenate((x[n : n + 1], points)), backend="oracle").reshape(len(points) + 1, -1)[:, 0]
+        f = dtd.predict(twin.layers, np.concatenate((x[n : n + 1], points)), backend="oracle").reshape(
+            len(points) + 1, -1
+        )[:, 0]
         np.testing.assert_allclose(audit.output[mine], f[1:] / f[0], atol=1e-9)
     assert len(audit.reach) > 10
     assert audit.of_roots.sum() == pytest.approx(1)
@@ -253,7 +268,9 @@ def test_a_network_of_one_region_has_valid_roots(rng: np.random.Generator) -> No
 
 
 def test_bias_free_networks_make_the_origin_a_valid_root(rng: np.random.Generator) -> None:
-    """LRP-0 expands at 0, which lies in the closure of every region of a network without biases, and in none with biases ≤ 0."""
+    """LRP-0 expands at 0, which lies in the closure of every region of a network without biases, and in none with
+    biases ≤ 0.
+    """
     weights = [rng.standard_normal(s) for s in ((16, 6), (16, 16), (2, 16))]
     x = rng.standard_normal((6, 6))
     for shift, share in ((0.0, 1.0), (-0.1, 0.0)):

@@ -1,4 +1,6 @@
-"""Which layer takes which rule, in which box, and what folds into what: against the explicit matrix, backend by backend."""
+"""Which layer takes which rule, in which box, and what folds into what: against the explicit matrix, backend by
+backend.
+"""
 
 import dataclasses
 
@@ -12,11 +14,14 @@ from support import by_matrix, classifier, close, normal
 pytestmark = pytest.mark.parametrize("backend", ["oracle", "cpu"])
 
 
-# ----------------------------------------------------------------------------------------------------------------- domains
+# -----------------------------------------------------------------------------------------------------------------
+# domains
 
 
 @pytest.mark.parametrize("domain", ["real", "nonnegative", "box"])
-@pytest.mark.parametrize("path", ["none", "flatten", "reshape", "permute", "slice", "pad", "concat", "dropout", "batch norm"])
+@pytest.mark.parametrize(
+    "path", ["none", "flatten", "reshape", "permute", "slice", "pad", "concat", "dropout", "batch norm"]
+)
 def test_domain_follows_the_data_flow(path, domain, backend, rng):
     """Whatever moves the input, the layer behind it has the first-layer rule, in the box that arrives there."""
     x = abs(normal(rng, 3, 4, 5))
@@ -80,11 +85,17 @@ def test_box_through_a_scale_that_flips_signs(backend, rng):
     x, start = rng.uniform(-1, 1, (3, 3)).astype(np.float32), normal(rng, 3, 4)
     taps = explicit.linear((3,), weight * factor, weight.astype(float) @ shift)
     expected = by_matrix([explicit.zbox(taps, sample.astype(float), -1.0, 1.0) for sample in x], start)
-    close(dtd.explain([dtd.Scale(factor, shift), dtd.Linear(weight)], x, start, domain=(-1, 1), backend=backend), expected, backend)
+    close(
+        dtd.explain([dtd.Scale(factor, shift), dtd.Linear(weight)], x, start, domain=(-1, 1), backend=backend),
+        expected,
+        backend,
+    )
 
 
 def test_box_through_a_scale_that_cannot_fold(backend, rng):
-    """Before a padded convolution a shift stays where it is: the box is mapped with it, its ends swapped where the factor is negative."""
+    """Before a padded convolution a shift stays where it is: the box is mapped with it, its ends swapped where the
+    factor is negative.
+    """
     weight, factor, shift = normal(rng, 4, 2, 3), np.array([1.0, -2.0]), np.array([0.25, 0.5])
     x = rng.uniform(-1, 1, (3, 2, 6)).astype(np.float32)
     taps = explicit.conv((2, 6), weight, padding=1)
@@ -100,12 +111,17 @@ def test_every_layer_that_reads_the_input_takes_its_rule(backend, rng):
     a, b = normal(rng, 4, 3), normal(rng, 4, 3)
     layers = [dtd.Linear(a), dtd.ReLU(), dtd.Linear(b, inputs=dtd.INPUT), dtd.ReLU(), dtd.Concat(inputs=(1, 3))]
     x, start = normal(rng, 3, 3), abs(normal(rng, 3, 8))
-    expected = by_matrix([explicit.wsquare(explicit.linear((3,), a), sample.astype(float)) for sample in x], start[:, :4])
-    expected += by_matrix([explicit.wsquare(explicit.linear((3,), b), sample.astype(float)) for sample in x], start[:, 4:])
+    expected = by_matrix(
+        [explicit.wsquare(explicit.linear((3,), a), sample.astype(float)) for sample in x], start[:, :4]
+    )
+    expected += by_matrix(
+        [explicit.wsquare(explicit.linear((3,), b), sample.astype(float)) for sample in x], start[:, 4:]
+    )
     close(dtd.explain(layers, x, start, backend=backend), expected, backend)
 
 
-# ------------------------------------------------------------------------------------------------------------------- rules
+# -------------------------------------------------------------------------------------------------------------------
+# rules
 
 
 def residual(rng):
@@ -140,19 +156,24 @@ def test_forms_of_rules(backend, rng):
 
 @pytest.mark.parametrize("rule", [dtd.WSquare(), dtd.Flat(), dtd.Epsilon(stabilizer=0.25)], ids=str)
 def test_an_add_follows_its_operand(rule, backend, rng):
-    """An Add without a rule of its own is one neuron with its linear operand, under that operand's rule, at the input too."""
+    """An Add without a rule of its own is one neuron with its linear operand, under that operand's rule, at the input
+    too.
+    """
     layers, x, start = residual(rng), normal(rng, 3, 5), normal(rng, 3, 5)
     record = layers[0]
     taps = explicit.add(explicit.linear((5,), record.weight, record.bias), explicit.identity((5,)))
     function = {"WSquare": explicit.wsquare, "Flat": explicit.flat, "Epsilon": explicit.epsilon}[type(rule).__name__]
-    expected = np.array([explicit.propagate(function(taps, np.tile(sample.astype(float), 2)), s.astype(float), rule.stabilizer or 0.0)[0]
+    expected = np.array([explicit.propagate(function(taps, np.tile(sample.astype(float), 2)), s.astype(float),
+        rule.stabilizer or 0.0)[0]
                          for sample, s in zip(x, start, strict=True)]).reshape(3, 2, 5).sum(axis=1)  # fmt: skip
     close(dtd.explain(layers[:2], x, start, rules={0: rule}, backend=backend), expected, backend)
     close(dtd.explain(layers[:2], x, start, rules=rule, backend=backend), expected, backend)
 
 
 def test_an_add_under_another_rule_stays_apart(backend, rng):
-    """Different rules for an Add and its operand: first the Add shares among its operands, then the operand among its inputs."""
+    """Different rules for an Add and its operand: first the Add shares among its operands, then the operand among its
+    inputs.
+    """
     layers, x, start = residual(rng), normal(rng, 3, 5), normal(rng, 3, 5)
     record = layers[0]
     expected = []
@@ -178,7 +199,9 @@ def test_an_operand_read_twice(backend, rng):
     layers = [dtd.Linear(weight), dtd.ReLU(), dtd.Linear(np.eye(4)), dtd.Add(inputs=(2, 1)), dtd.Concat(inputs=(3, 2))]
     x, start = abs(normal(rng, 3, 4)), abs(rng.standard_normal((3, 8)))
     # y = relu, Linear(eye) = y, Add = y + y shares evenly, so y collects all of both starts whichever way
-    expected = by_matrix([explicit.zplus(explicit.linear((4,), weight), s.astype(float)) for s in x], start[:, :4] + start[:, 4:])
+    expected = by_matrix(
+        [explicit.zplus(explicit.linear((4,), weight), s.astype(float)) for s in x], start[:, :4] + start[:, 4:]
+    )
     close(dtd.explain(layers, x, start, domain="nonnegative", backend=backend), expected, backend)
 
 
@@ -196,10 +219,13 @@ def test_every_preset_under_every_convention_closes_its_ledger(preset, conventio
     explainer = dtd.Explainer(layers, rules=preset, convention=convention, domain=(-3, 3), backend=backend)
     ledger = explainer.ledger(x, 1)
     assert ledger.closed, str(ledger)
-    np.testing.assert_allclose(ledger.end, explainer.explain(x, 1).reshape(3, -1).sum(axis=1, dtype=np.float64), rtol=1e-6)
+    np.testing.assert_allclose(
+        ledger.end, explainer.explain(x, 1).reshape(3, -1).sum(axis=1, dtype=np.float64), rtol=1e-6
+    )
 
 
-# ----------------------------------------------------------------------------------------------------------------- folding
+# -----------------------------------------------------------------------------------------------------------------
+# folding
 
 
 def norm(rng, n):
@@ -217,11 +243,16 @@ def test_norm_before_a_padded_convolution_stays(backend, rng):
     layers = [record, dtd.Conv(weight, padding=1)]
     taps = explicit.conv((2, 6), weight, padding=1)
     inner = x * factor + shift
-    close(dtd.predict(layers, x, backend=backend), np.array([taps.matrix @ s.ravel() for s in inner]).reshape(3, 4, 6), backend)
+    close(
+        dtd.predict(layers, x, backend=backend),
+        np.array([taps.matrix @ s.ravel() for s in inner]).reshape(3, 4, 6),
+        backend,
+    )
     start = normal(rng, 3, 4, 6)
     explainer = dtd.Explainer(layers, rules=dtd.Epsilon(stabilizer=0.5), backend=backend)
     expected = [
-        explicit.propagate(explicit.epsilon(taps, s.ravel()), r.ravel().astype(float), 0.5)[0] for s, r in zip(inner, start, strict=True)
+        explicit.propagate(explicit.epsilon(taps, s.ravel()), r.ravel().astype(float), 0.5)[0]
+        for s, r in zip(inner, start, strict=True)
     ]
     close(explainer.explain(x, start), np.reshape(expected, x.shape), backend)
     assert [row.entries for row in explainer.ledger(x, start).rows] == [(1,), (0,)]

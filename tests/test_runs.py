@@ -1,4 +1,6 @@
-"""`dtdfast.run`: what it writes is what `explain` says, whatever the chunks, the source and the errors among the samples."""
+"""`dtdfast.run`: what it writes is what `explain` says, whatever the chunks, the source and the errors among the
+samples.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ BOX = (0.0, 1.0)
 FED = Preparation(size=(6, 6))
 
 
-# ------------------------------------------------------------------------------------------------------------ what is written
+# ------------------------------------------------------------------------------------------------------------ what is
+# written
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 32, 1000])
@@ -74,7 +77,9 @@ def test_totals_without_the_ledger_are_its_own(out: Path) -> None:
 def test_targets(tmp_path: Path, rng: np.random.Generator) -> None:
     each = rng.integers(0, 10, 20)
     dtd.run(LAYERS, IMAGES[:20], tmp_path / "each.zarr", each, domain=BOX, chunk=7)
-    np.testing.assert_array_equal(stored(tmp_path / "each.zarr", "relevance"), dtd.explain(LAYERS, IMAGES[:20], each, domain=BOX))
+    np.testing.assert_array_equal(
+        stored(tmp_path / "each.zarr", "relevance"), dtd.explain(LAYERS, IMAGES[:20], each, domain=BOX)
+    )
     np.testing.assert_array_equal(stored(tmp_path / "each.zarr", "target"), each)
     x = rng.standard_normal((5, 3, 6, 6)).astype(np.float32)
     dtd.run(segmenter(rng), x, tmp_path / "one.zarr", (2, 1, 3), chunk=2)
@@ -89,7 +94,9 @@ def test_narrow_and_summed(tmp_path: Path, rng: np.random.Generator) -> None:
     layers, x = classifier(rng), rng.standard_normal((9, 3, 6, 6)).astype(np.float32)
     full = dtd.explain(layers, x)
     dtd.run(layers, x, tmp_path / "summed.zarr", sum_channels=True)
-    np.testing.assert_array_equal(stored(tmp_path / "summed.zarr", "relevance"), full.sum(axis=1, dtype=np.float64).astype(np.float32))
+    np.testing.assert_array_equal(
+        stored(tmp_path / "summed.zarr", "relevance"), full.sum(axis=1, dtype=np.float64).astype(np.float32)
+    )
     dtd.run(layers, x, tmp_path / "half.zarr", dtype="float16")
     np.testing.assert_array_equal(stored(tmp_path / "half.zarr", "relevance"), full.astype(np.float16))
     large = [*layers, dtd.Linear(np.eye(5, dtype=np.float32) * 1e6)]
@@ -111,7 +118,8 @@ def test_halves_are_numpy_s(dtype: type, rng: np.random.Generator) -> None:
             np.testing.assert_array_equal(halves(signed).view(np.uint16), expected.view(np.uint16))
 
 
-# -------------------------------------------------------------------------------------------------------------------- sources
+# --------------------------------------------------------------------------------------------------------------------
+# sources
 
 
 def test_arrays_on_disk_give_what_the_array_gives(tmp_path: Path) -> None:
@@ -189,7 +197,8 @@ def test_a_picture_file_of_any_name(tmp_path: Path, out: Path, rng: np.random.Ge
     assert stored(out, "name").tolist() == [r"\xff\xe9.png"]
 
 
-# --------------------------------------------------------------------------------------------------------------------- errors
+# ---------------------------------------------------------------------------------------------------------------------
+# errors
 
 
 def test_bad_samples_are_kept_apart(out: Path) -> None:

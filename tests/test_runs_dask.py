@@ -28,7 +28,8 @@ BOX = (0.0, 1.0)
 MEMORY = 400 * 2**20  # bytes that a worker may use
 
 
-# ---------------------------------------------------------------------------------------------------------------- lazy arrays
+# ---------------------------------------------------------------------------------------------------------------- lazy
+# arrays
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,9 @@ def test_predictions_inner_neurons_and_lazy_targets(rng: np.random.Generator) ->
     np.testing.assert_array_equal(dtd.predict(layers, lazy).compute(), dtd.predict(layers, x))
     np.testing.assert_array_equal(dtd.explain(layers, lazy, stop=2).compute(), dtd.explain(layers, x, stop=2))
     target = rng.integers(0, 5, 10)
-    np.testing.assert_array_equal(dtd.explain(layers, lazy, da.from_array(target, chunks=3)).compute(), dtd.explain(layers, x, target))
+    np.testing.assert_array_equal(
+        dtd.explain(layers, lazy, da.from_array(target, chunks=3)).compute(), dtd.explain(layers, x, target)
+    )
     maps = segmenter(rng)
     np.testing.assert_array_equal(dtd.explain(maps, lazy, (1, 2, 3)).compute(), dtd.explain(maps, x, (1, 2, 3)))
 
@@ -76,7 +79,9 @@ def test_wrong_calls_show_before_anything_is_computed() -> None:
     def never(block: Any) -> Any:
         raise AssertionError
 
-    x = da.from_array(IMAGES[:50], chunks=(16, 1, 8, 8)).map_blocks(never, dtype=np.float32, meta=np.empty((0,) * 4, np.float32))
+    x = da.from_array(IMAGES[:50], chunks=(16, 1, 8, 8)).map_blocks(
+        never, dtype=np.float32, meta=np.empty((0,) * 4, np.float32)
+    )
     for target in (10, np.full(50, 10), np.zeros(3, int), np.zeros((50, 3))):
         with pytest.raises(dtd.TargetError):
             dtd.explain(LAYERS, x, target)
@@ -96,12 +101,15 @@ def test_the_network_is_one_node_of_the_graph() -> None:
         assert all(value is not explainer for value in graph.values())
 
 
-# -------------------------------------------------------------------------------------------------------------------- workers
+# --------------------------------------------------------------------------------------------------------------------
+# workers
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[distributed.LocalCluster]:
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, memory_limit=MEMORY, dashboard_address=":0") as cluster:
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, memory_limit=MEMORY, dashboard_address=":0"
+    ) as cluster:
         yield cluster
 
 
@@ -188,9 +196,16 @@ def test_no_scheduler_there(command: tuple[object, ...], tmp_path: Path) -> None
     assert not list(tmp_path.iterdir())
 
 
-def test_more_than_the_workers_may_hold_goes_to_zarr(cluster: distributed.LocalCluster, tmp_path: Path, rng: np.random.Generator) -> None:
+def test_more_than_the_workers_may_hold_goes_to_zarr(
+    cluster: distributed.LocalCluster, tmp_path: Path, rng: np.random.Generator
+) -> None:
     """In the short form merely through the same workers."""
-    layers = [dtd.Conv(rng.standard_normal((4, 3, 3, 3)).astype(np.float32), stride=2), dtd.ReLU(), dtd.GlobalAvgPool(), dtd.Flatten()]
+    layers = [
+        dtd.Conv(rng.standard_normal((4, 3, 3, 3)).astype(np.float32), stride=2),
+        dtd.ReLU(),
+        dtd.GlobalAvgPool(),
+        dtd.Flatten(),
+    ]
     sample = (3, 64, 64)
     n = 3 * MEMORY // (4 * 3 * 64 * 64) if LONG else 300
     x = da.random.default_rng(0).random((n, *sample), dtype=np.float32, chunks=(100, *sample))

@@ -1,4 +1,5 @@
-"""Runs that are interrupted, as processes: SIGKILL, full and read-only disks, two at once; and what they need of memory.
+"""Runs that are interrupted, as processes: SIGKILL, full and read-only disks, two at once; and what they need of
+memory.
 
 DTDFAST_LONG=1: 20,000 digits and 500 photographs, killed 20 times each.
 """
@@ -32,7 +33,15 @@ def digits_command(tmp_path_factory: pytest.TempPathFactory) -> tuple[object, ..
     dtd.save(layers, folder / "digits.safetensors")
     noisy = images[np.arange(N_DIGITS) % len(images)] + RNG.normal(0, 0.05, (N_DIGITS, 1, 8, 8))
     np.save(folder / "digits.npy", noisy.clip(0, 1).astype(np.float32))
-    return ("explain", folder / "digits.safetensors", folder / "digits.npy", "--domain", "0,1", "--chunk", DIGITS_IN_A_CHUNK)
+    return (
+        "explain",
+        folder / "digits.safetensors",
+        folder / "digits.npy",
+        "--domain",
+        "0,1",
+        "--chunk",
+        DIGITS_IN_A_CHUNK,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +54,8 @@ def photographs_command(tmp_path_factory: pytest.TempPathFactory) -> tuple[objec
         return ("explain", SQUEEZENET, folder / "photos", *fed, "--threads", 1, "--chunk", 5)
     weight = RNG.standard_normal((5, 3, 3, 3)).astype(np.float32)
     dtd.save(
-        [dtd.Conv(weight, -abs(weight.sum(axis=(1, 2, 3)))), dtd.ReLU(), dtd.GlobalAvgPool(), dtd.Flatten()], folder / "net.safetensors"
+        [dtd.Conv(weight, -abs(weight.sum(axis=(1, 2, 3)))), dtd.ReLU(), dtd.GlobalAvgPool(), dtd.Flatten()],
+        folder / "net.safetensors",
     )
     return ("explain", folder / "net.safetensors", folder / "photos", "--size", 64, "--chunk", 2)
 
@@ -54,7 +64,9 @@ CHUNKS = {"digits_command": N_DIGITS // DIGITS_IN_A_CHUNK, "photographs_command"
 
 
 @pytest.mark.parametrize(("which", "n_chunks"), CHUNKS.items())
-def test_killed_at_random_moments_and_resumed(which: str, n_chunks: int, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_killed_at_random_moments_and_resumed(
+    which: str, n_chunks: int, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     command = request.getfixturevalue(which)
     printed, progress = run(*command, "-o", tmp_path / "whole.zarr")
     assert "0 bad" in printed
@@ -71,13 +83,18 @@ def test_killed_at_random_moments_and_resumed(which: str, n_chunks: int, tmp_pat
     assert f"{group['target'].shape[0]} of them before" in again
 
 
-def test_ctrl_c_ends_in_one_line_and_a_state_that_can_be_continued(digits_command: tuple[object, ...], tmp_path: Path) -> None:
+def test_ctrl_c_ends_in_one_line_and_a_state_that_can_be_continued(
+    digits_command: tuple[object, ...], tmp_path: Path
+) -> None:
     process = start(*digits_command, "-o", tmp_path / "out.zarr", "--chunk", 1)
     wait_for(lambda: finished(tmp_path / "out.zarr") > 2, process)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    told = re.fullmatch(rf"dtdfast: interrupted; (\d+) of {N_DIGITS} done, continue with --resume \(.*out\.zarr\)", errors.splitlines()[-1])
+    told = re.fullmatch(
+        rf"dtdfast: interrupted; (\d+) of {N_DIGITS} done, continue with --resume \(.*out\.zarr\)",
+        errors.splitlines()[-1],
+    )
     assert told is not None, errors
     assert "Traceback" not in errors
     assert 2 < finished(tmp_path / "out.zarr") < N_DIGITS
@@ -100,7 +117,8 @@ def test_two_at_once_are_refused(digits_command: tuple[object, ...], tmp_path: P
     assert changed == ""
 
 
-# ---------------------------------------------------------------------------------------------------------------------- disks
+# ----------------------------------------------------------------------------------------------------------------------
+# disks
 
 
 def test_a_disk_that_takes_no_more(digits_command: tuple[object, ...], tmp_path: Path) -> None:
@@ -117,7 +135,8 @@ def test_a_disk_that_takes_no_more(digits_command: tuple[object, ...], tmp_path:
     assert contents(out) == contents(tmp_path / "whole.zarr")
 
 
-OBEY = "import ctypes, os, sys; ctypes.CDLL(None).prctl(24, 1)"  # PR_CAPBSET_DROP, CAP_DAC_OVERRIDE: root, too, obeys permissions
+# PR_CAPBSET_DROP, CAP_DAC_OVERRIDE: root, too, obeys permissions
+OBEY = "import ctypes, os, sys; ctypes.CDLL(None).prctl(24, 1)"
 
 
 def obedient(*arguments: object) -> tuple[str, str]:
@@ -139,7 +158,8 @@ def test_a_folder_that_may_not_be_written(digits_command: tuple[object, ...], tm
     assert list(folder.iterdir()) == []
 
 
-# --------------------------------------------------------------------------------------------------------------------- memory
+# ---------------------------------------------------------------------------------------------------------------------
+# memory
 
 PEAK = """
 import atexit
@@ -152,13 +172,25 @@ atexit.register(report)
 
 def test_memory_does_not_grow_with_the_data_set(tmp_path: Path) -> None:
     """A network that costs next to nothing, on samples of 64 KiB: 400 of them, and five times as many, 100 MiB more."""
-    dtd.save([dtd.Flatten(), dtd.Linear(RNG.standard_normal((10, 1 << 14)).astype(np.float32))], tmp_path / "net.safetensors")
+    dtd.save(
+        [dtd.Flatten(), dtd.Linear(RNG.standard_normal((10, 1 << 14)).astype(np.float32))], tmp_path / "net.safetensors"
+    )
     peaks = []
     for n in (400, 2000):
         np.save(tmp_path / "x.npy", RNG.random((n, 1, 128, 128), dtype=np.float32))
         printed, _ = run(
-            "explain", tmp_path / "net.safetensors", tmp_path / "x.npy", "-o", tmp_path / f"{n}.zarr", "--chunk", 20, before=PEAK
+            "explain",
+            tmp_path / "net.safetensors",
+            tmp_path / "x.npy",
+            "-o",
+            tmp_path / f"{n}.zarr",
+            "--chunk",
+            20,
+            before=PEAK,
         )
         peaks.append(int(printed.splitlines()[-1]) * 1024)
-    print(f"peak {peaks[0] / 2**20:.0f} MiB, with 100 MiB more of samples and as much of relevance {peaks[1] / 2**20:.0f} MiB")
+    print(
+        f"peak {peaks[0] / 2**20:.0f} MiB, with 100 MiB more of samples and as much of relevance "
+        f"{peaks[1] / 2**20:.0f} MiB"
+    )
     assert peaks[1] - peaks[0] < 20 * 2**20  # a tenth of what came in and went out more: the allocator's noise

@@ -45,7 +45,8 @@ def test_stopped_between_any_two_writes_and_resumed(tmp_path: Path, monkeypatch:
     with monkeypatch.context() as patch:
         count = crashing(patch, -1, Crash())
         whole = dtd.run(LAYERS, x, tmp_path / "whole.zarr", domain=BOX, chunk=4)
-    first, second, third = [10, 12, 10]  # in each chunk four arrays, the mark and perhaps errors: a file and a folder each
+    # in each chunk four arrays, the mark and perhaps errors: a file and a folder each
+    first, second, third = [10, 12, 10]
     assert len(count) == first + second + third
     for after in range(len(count)):
         path = tmp_path / f"{after}.zarr"
@@ -64,7 +65,9 @@ def test_stopped_between_any_two_writes_and_resumed(tmp_path: Path, monkeypatch:
 def test_a_full_disk_says_how_to_go_on(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         crashing(patch, 25, OSError(28, "No space left on device"))
-        with pytest.raises(dtd.RunError, match=r"No space left on device; 2 of 5 chunks of .* are finished; continue with resume=True"):
+        with pytest.raises(
+            dtd.RunError, match=r"No space left on device; 2 of 5 chunks of .* are finished; continue with resume=True"
+        ):
             dtd.run(LAYERS, IMAGES[:20], out, domain=BOX, chunk=4)
     dtd.run(LAYERS, IMAGES[:20], out, domain=BOX, resume=True)
     np.testing.assert_array_equal(stored(out, "relevance"), dtd.explain(LAYERS, IMAGES[:20], domain=BOX))

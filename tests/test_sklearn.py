@@ -1,4 +1,6 @@
-"""from_sklearn: estimators against themselves, folded scalers, neuralised KMeans against its closed form, and what is refused."""
+"""from_sklearn: estimators against themselves, folded scalers, neuralised KMeans against its closed form, and what is
+refused.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +12,23 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn import cluster, decomposition, discriminant_analysis, ensemble, feature_selection, linear_model, model_selection, svm
+from sklearn import (
+    cluster,
+    decomposition,
+    discriminant_analysis,
+    ensemble,
+    feature_selection,
+    linear_model,
+    model_selection,
+    svm,
+)
 from sklearn import preprocessing as pre
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import Pipeline, make_pipeline
 
 import dtdfast as dtd
-from dtdfast.importers import sklearn as importer
+from dtdfast.importers.sklearn import importer
 from support import kinds
 
 RNG = np.random.default_rng(0)
@@ -41,22 +52,29 @@ def perceptron(**options: Any) -> MLPClassifier:
 ESTIMATORS: dict[str, tuple[Any, Any, str]] = {
     "MLPClassifier": (perceptron(), THREE, "Linear ReLU Linear ReLU Linear"),
     "MLPClassifier, two classes": (perceptron(activation="tanh", hidden_layer_sizes=(4,)), TWO, "Linear tanh Linear"),
-    "MLPClassifier, labels": (perceptron(activation="logistic", hidden_layer_sizes=(4,)), NUMBERS > 0, "Linear sigmoid Linear"),
-    "MLPRegressor": (MLPRegressor(hidden_layer_sizes=6, activation="identity", max_iter=5, random_state=0), NUMBERS, "Linear Linear"),
-    "MLPRegressor, one number": (MLPRegressor(hidden_layer_sizes=6, max_iter=5, random_state=0), NUMBERS[:, 0], "Linear ReLU Linear"),
+    "MLPClassifier, labels": (perceptron(activation="logistic", hidden_layer_sizes=(4,)), NUMBERS > 0,
+    "Linear sigmoid Linear"),
+    "MLPRegressor": (MLPRegressor(hidden_layer_sizes=6, activation="identity", max_iter=5, random_state=0), NUMBERS,
+    "Linear Linear"),
+    "MLPRegressor, one number": (MLPRegressor(hidden_layer_sizes=6, max_iter=5, random_state=0), NUMBERS[:, 0],
+    "Linear ReLU Linear"),
     "LogisticRegression": (linear_model.LogisticRegression(), THREE, "Linear"),
     "LogisticRegression, two classes": (linear_model.LogisticRegression(), TWO, "Linear"),
     "LinearSVC": (svm.LinearSVC(), THREE, "Linear"),
     "LinearDiscriminantAnalysis": (discriminant_analysis.LinearDiscriminantAnalysis(), THREE, "Linear"),
     "Ridge": (linear_model.Ridge(), NUMBERS, "Linear"),
     "LinearRegression without intercept": (linear_model.LinearRegression(fit_intercept=False), NUMBERS[:, 0], "Linear"),
-    "StandardScaler": (make_pipeline(pre.StandardScaler(), perceptron()), THREE, "Preparation Linear ReLU Linear ReLU Linear"),
-    "StandardScaler, half": (make_pipeline(pre.StandardScaler(with_mean=False), linear_model.Ridge()), NUMBERS, "Preparation Linear"),
-    "MinMaxScaler": (make_pipeline(pre.MinMaxScaler((-1, 2)), linear_model.Lasso(0.01)), NUMBERS[:, 0], "Preparation Linear"),
+    "StandardScaler": (make_pipeline(pre.StandardScaler(), perceptron()), THREE, ("Preparation Linear ReLU Linear ReLU "
+    "Linear")),
+    "StandardScaler, half": (make_pipeline(pre.StandardScaler(with_mean=False), linear_model.Ridge()), NUMBERS,
+    "Preparation Linear"),
+    "MinMaxScaler": (make_pipeline(pre.MinMaxScaler((-1, 2)), linear_model.Lasso(0.01)), NUMBERS[:, 0],
+    "Preparation Linear"),
     "MaxAbsScaler": (make_pipeline(pre.MaxAbsScaler(), linear_model.Ridge()), NUMBERS, "Preparation Linear"),
     "RobustScaler": (make_pipeline(pre.RobustScaler(), linear_model.Ridge()), NUMBERS, "Preparation Linear"),
     "PCA between scalers": (
-        make_pipeline(pre.StandardScaler(), decomposition.PCA(3, whiten=True), pre.RobustScaler(with_scaling=False), perceptron()),
+        make_pipeline(pre.StandardScaler(), decomposition.PCA(3, whiten=True), pre.RobustScaler(with_scaling=False),
+            perceptron()),
         THREE,
         "Preparation Linear ReLU Linear ReLU Linear",
     ),
@@ -115,7 +133,8 @@ def test_no_warning_on_import() -> None:
             dtd.from_sklearn(model)
 
 
-# ------------------------------------------------------------------------------------------------------- units and zeros
+# ------------------------------------------------------------------------------------------------------- units and
+# zeros
 
 CENTRED = {  # scalers, and whether they take the columns' zero away
     "StandardScaler": (pre.StandardScaler(), True),
@@ -141,15 +160,22 @@ def shares(estimator: Any, y: Any, x: Any, **options: Any) -> Any:
 @pytest.mark.parametrize("name", CENTRED)
 def test_shares_do_not_change_with_units_and_zeros(name: str, rules: Any) -> None:
     scaler, centred = CENTRED[name]
-    # the mean of the training data as it comes, so that float64 alone tells the runs apart; lbfgs has no random order of samples
-    model = lambda: make_pipeline(scaler, MLPRegressor(hidden_layer_sizes=6, solver="lbfgs", max_iter=20, random_state=0, alpha=0.1))  # noqa: E731
+
+    # the mean of the training data as it comes, so that float64 alone tells the runs apart; lbfgs has no random order
+    # of samples
+    def model() -> Any:
+        return make_pipeline(
+            scaler, MLPRegressor(hidden_layer_sizes=6, solver="lbfgs", max_iter=20, random_state=0, alpha=0.1)
+        )
+
     units = 2.0 ** np.array([-20, 20, 0, -7, 3, 0, 1])  # powers of two, so that fitting finds the same weights
     y, expected = shares(model(), NUMBERS[:, 0], X, rules=rules)
     moved, found = shares(model(), NUMBERS[:, 0], X * units, rules=rules)
     np.testing.assert_allclose(moved, y, rtol=0, atol=1e-5 * np.abs(y).max())
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
     if centred:
-        layers = dtd.from_sklearn(fit(model(), NUMBERS[:, 0]))  # the very weights: another zero changes the last bits of the fit
+        # the very weights: another zero changes the last bits of the fit
+        layers = dtd.from_sklearn(fit(model(), NUMBERS[:, 0]))
         start = np.ones((len(X), 1))
         with_zero = dtd.Preparation(layers[0].scale, layers[0].shift - OFFSETS * layers[0].scale)
         there = dtd.explain([with_zero, *layers[1:]], X + OFFSETS, start, rules=rules)
@@ -193,7 +219,8 @@ def test_a_preparation_is_of_the_input_and_keeps_its_digits() -> None:
     assert "float64 up to entry 0" in str(dtd.Explainer(layers).plan_for((1, 2)))
 
 
-# ---------------------------------------------------------------------------------------------------------------- KMeans
+# ----------------------------------------------------------------------------------------------------------------
+# KMeans
 
 
 def competition(model: Any, z: Any) -> tuple[Any, Any]:
@@ -212,7 +239,13 @@ def competition(model: Any, z: Any) -> tuple[Any, Any]:
 
 def distances(position: int, record: dtd.Layer) -> dtd.Rule | None:
     """LRP-0 of the distances to the midpoints, whose shift takes no relevance."""
-    return dtd.Pass() if isinstance(record, dtd.Scale) else dtd.Zero() if isinstance(record, (dtd.Conv, dtd.Linear)) else None
+    return (
+        dtd.Pass()
+        if isinstance(record, dtd.Scale)
+        else dtd.Zero()
+        if isinstance(record, (dtd.Conv, dtd.Linear))
+        else None
+    )
 
 
 @pytest.mark.parametrize("n_clusters", [2, 5])
@@ -223,7 +256,9 @@ def test_k_means(n_clusters: int, scaled: bool) -> None:
     layers = dtd.from_sklearn(fit(model, None))
     prepared = model[:-1].transform(X) if scaled else X
     outputs, relevance = competition(model[-1], prepared)
-    np.testing.assert_allclose(dtd.predict(layers, X, backend="oracle"), outputs, rtol=0, atol=1e-12 * np.abs(outputs).max())
+    np.testing.assert_allclose(
+        dtd.predict(layers, X, backend="oracle"), outputs, rtol=0, atol=1e-12 * np.abs(outputs).max()
+    )
     assert (dtd.predict(layers, X).argmax(1) == model.predict(X)).all()
     explainer = dtd.Explainer(layers, rules=distances, backend="oracle")
     np.testing.assert_allclose(explainer.explain(X), relevance, rtol=0, atol=1e-12 * np.abs(relevance).max())
@@ -233,7 +268,8 @@ def test_k_means(n_clusters: int, scaled: bool) -> None:
     np.testing.assert_array_less(np.abs(ledger.end - ledger.start), ledger.bound)
 
 
-# --------------------------------------------------------------------------------------------------------------- refusals
+# ---------------------------------------------------------------------------------------------------------------
+# refusals
 
 
 class Own(linear_model.Ridge):
@@ -241,7 +277,8 @@ class Own(linear_model.Ridge):
 
 
 REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
-    "OneClassSVM": (lambda: fit(svm.OneClassSVM(), None), r"\(OneClassSVM\): its neuralisation .* squares and exponentials"),
+    "OneClassSVM": (lambda: fit(svm.OneClassSVM(), None),
+    r"\(OneClassSVM\): its neuralisation .* squares and exponentials"),
     "kernel": (lambda: fit(svm.SVC(), TWO), r"step 'svc' \(SVC\): its kernel has no record; use LinearSVC"),
     "forest": (lambda: fit(ensemble.RandomForestClassifier(2), TWO), "a tree is constant almost everywhere"),
     "search": (
@@ -252,19 +289,23 @@ REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: fit(make_pipeline(feature_selection.SelectKBest(k=3), linear_model.Ridge()), TWO),
         r"step 'selectkbest' \(SelectKBest\): choose the columns before",
     ),
-    "norms": (lambda: fit(make_pipeline(pre.Normalizer(), linear_model.Ridge()), NUMBERS), "the norm of the very sample"),
+    "norms": (lambda: fit(make_pipeline(pre.Normalizer(), linear_model.Ridge()), NUMBERS), ("the norm of the very "
+    "sample")),
     "quantiles": (
         lambda: fit(make_pipeline(pre.QuantileTransformer(n_quantiles=9), linear_model.Ridge()), NUMBERS),
         r"\(QuantileTransformer\): what it makes of a column is not a straight line; transform the data with it first",
     ),
-    "powers": (lambda: fit(make_pipeline(pre.PowerTransformer(), linear_model.Ridge()), NUMBERS), r"\(PowerTransformer\): what it makes"),
+    "powers": (lambda: fit(make_pipeline(pre.PowerTransformer(), linear_model.Ridge()), NUMBERS),
+    r"\(PowerTransformer\): what it makes"),
     "a function": (
         lambda: fit(make_pipeline(pre.FunctionTransformer(np.exp), linear_model.Ridge()), NUMBERS),
         r"\(FunctionTransformer\): its function is not known",
     ),
     "the same function": (lambda: fit(pre.FunctionTransformer(), None), "there is nothing to explain"),
-    "clipping": (lambda: fit(make_pipeline(pre.MinMaxScaler(clip=True), linear_model.Ridge()), NUMBERS), "clip=True cuts values off"),
-    "unknown": (lambda: fit(linear_model.PoissonRegressor(), TWO), r"\(PoissonRegressor\): it has no record here; multi-layer"),
+    "clipping": (lambda: fit(make_pipeline(pre.MinMaxScaler(clip=True), linear_model.Ridge()), NUMBERS),
+    "clip=True cuts values off"),
+    "unknown": (lambda: fit(linear_model.PoissonRegressor(), TWO),
+    r"\(PoissonRegressor\): it has no record here; multi-layer"),
     "unknown transformer": (
         lambda: fit(make_pipeline(decomposition.FactorAnalysis(2), linear_model.Ridge()), NUMBERS),
         r"\(FactorAnalysis\): it has no record here; scalers and PCA have",

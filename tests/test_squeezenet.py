@@ -1,4 +1,6 @@
-"""A trained network from its own file: SqueezeNet v1.1 on photographs, from the pixels to the summary of `dtdfast explain`."""
+"""A trained network from its own file: SqueezeNet v1.1 on photographs, from the pixels to the summary of `dtdfast
+explain`.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ from skimage import data
 
 import dtdfast as dtd
 from dtdfast import cli
-from dtdfast.cpu import precisions
+from dtdfast.cpu.executor import precisions
 from dtdfast.images import Preparation
 
 ROOT = Path(__file__).parents[1]
@@ -27,9 +29,11 @@ FOLDER = ROOT.parent / "shared" / "data"
 MODEL, LABELS = FOLDER / "squeezenet1_1.onnx", FOLDER / "imagenet_labels.txt"
 pytestmark = pytest.mark.skipif(not MODEL.exists(), reason="SqueezeNet's weights are not in ../shared/data")
 
-FED = Preparation(size=(227, 227), channels="bgr", mean=(104.0, 117.0, 123.0), scale=255.0)  # as the file's doc_string says
+# as the file's doc_string says
+FED = Preparation(size=(227, 227), channels="bgr", mean=(104.0, 117.0, 123.0), scale=255.0)
 CLASSES = {"chelsea": "Egyptian cat", "coffee": "espresso"}
-BOXES = {  # in the photograph, by eye: rows and columns of the cat's face from eyes to nose, and of the cup with its handle
+# in the photograph, by eye: rows and columns of the cat's face from eyes to nose, and of the cup with its handle
+BOXES = {
     "chelsea": (slice(80, 270), slice(125, 350)),
     "coffee": (slice(15, 310), slice(165, 410)),
 }
@@ -103,7 +107,9 @@ def inside_to_outside(relevance: NDArray[Any], name: str) -> float:
 
 
 def test_relevance_lies_on_the_object_since_the_weights_are_trained(x: NDArray[np.float32]) -> None:
-    """Untrained weights look at whatever has contrast, each permutation elsewhere; on average they hardly prefer the object."""
+    """Untrained weights look at whatever has contrast, each permutation elsewhere; on average they hardly prefer the
+    object.
+    """
     target = dtd.predict(layers(), x).argmax(axis=1)
     trained = dtd.explain(layers(), x, target, domain=FED.domain).sum(axis=1)
     average = np.zeros_like(trained)

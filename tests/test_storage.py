@@ -25,7 +25,8 @@ def array(*shape, dtype=np.float32):
 EVERY_KIND = [
     records.Embedding(array(5, 3)),
     records.Permute((0, 2, 1), name="to channels"),
-    records.Conv(array(4, 3, 3), array(4), stride=2, padding=((1, 0),), dilation=1, groups=1, inputs=1, name="größe ≤ 3"),
+    records.Conv(array(4, 3, 3), array(4), stride=2, padding=((1, 0),), dilation=1, groups=1, inputs=1,
+        name="größe ≤ 3"),
     records.ReLU(),
     records.ConvTranspose(array(4, 2, 3, dtype=np.float64), stride=2, output_padding=1, padding=1, groups=2),
     records.Activation("clip", alpha=-0.1, beta=1e-308),
@@ -196,22 +197,29 @@ REFUSED = {
     "record_is_no_name": (described([{"record": ["ReLU"], "fields": {}}]), "is not a record"),
     "unknown_field": (described([entry("ReLU", hook="os.system")]), "unknown or missing fields: hook"),
     "missing_field": (described([{"record": "ReLU", "fields": {"name": None}}]), "unknown or missing fields: inputs"),
-    "array_in_json": (described([entry("Linear", weight=[[1.0]], bias=None)]), "unknown or missing fields: bias, weight"),
+    "array_in_json": (described([entry("Linear", weight=[[1.0]], bias=None)]), ("unknown or missing fields: bias, "
+    "weight")),
     "missing_array": (described([entry("Linear")]), "layer 0: .*weight"),
-    "invalid_record": (described([entry("MaxPool", kernel=0, stride=None, padding=0, dilation=1, ceil_mode=False)]), "kernel is 0"),
+    "invalid_record": (described([entry("MaxPool", kernel=0, stride=None, padding=0, dilation=1, ceil_mode=False)]),
+    "kernel is 0"),
     "wrong_type": (described([entry("Activation", kind={}, alpha=None, beta=None)]), "layer 0: "),
     "number_too_large": (described([entry("Pad", padding=1, value=10**400)]), "layer 0: "),
     "infinite": (described([entry("Pad", padding=1, value=float("inf"))]), "expected a finite number"),
     "unused_tensor": (described([entry("ReLU")], tensors={"0.weight": tensor(2)}), "no layer uses"),
     "wrong_rank": (described([entry("Linear")], tensors={"0.weight": tensor(2)}), "expected 2"),
-    "integers": (described([entry("Linear")], tensors={"0.weight": tensor(1, 2, dtype="I32")}), "type 'I32', expected F32 or F64"),
+    "integers": (described([entry("Linear")], tensors={"0.weight": tensor(1, 2, dtype="I32")}), ("type 'I32', expected "
+    "F32 or F64")),
     "no_shape": (described([entry("Linear")], tensors={"0.weight": {**tensor(1, 1), "shape": None}}), "shape None"),
-    "negative_shape": (described([entry("Linear")], tensors={"0.weight": {**tensor(1, 1), "shape": [-1, -1]}}), r"shape \[-1"),
+    "negative_shape": (described([entry("Linear")], tensors={"0.weight": {**tensor(1, 1), "shape": [-1, -1]}}),
+    r"shape \[-1"),
     "many_axes": (described([entry("Linear")], tensors={"0.weight": tensor(*[1] * 70)}), r"shape \[1, 1"),
-    "huge_shape": (described([entry("Linear")], tensors={"0.weight": {**tensor(1, 1), "shape": [1 << 33, 1 << 33]}}), "array elements"),
-    "shape_beyond_data": (described([entry("Linear")], tensors={"0.weight": {**tensor(1, 1), "shape": [1 << 20, 8]}}), "promises"),
+    "huge_shape": (described([entry("Linear")], tensors={"0.weight": {**tensor(1, 1), "shape": [1 << 33, 1 << 33]}}),
+    "array elements"),
+    "shape_beyond_data": (described([entry("Linear")], tensors={"0.weight": {**tensor(1, 1), "shape": [1 << 20, 8]}}),
+    "promises"),
     "overlap": (described([entry("Linear")], tensors={"0.weight": tensor(1, 1), "0.bias": tensor(1)}), "promises"),
-    "offsets": (described([entry("Linear")], tensors={"0.weight": {**tensor(1, 1), "data_offsets": [4, 0]}}), "promises|corrupt"),
+    "offsets": (described([entry("Linear")], tensors={"0.weight": {**tensor(1, 1), "data_offsets": [4, 0]}}),
+    "promises|corrupt"),
     "holes": (raw({"__metadata__": {"dtdfast": json.dumps({"version": 1, "layers": [entry("Linear")]})},
                    "0.weight": {**tensor(1, 1), "data_offsets": [2, 6]}}, bytes(4)), "corrupt"),
 }  # fmt: skip
@@ -238,7 +246,9 @@ def test_limits_hold_for_saving_and_loading(tmp_path, monkeypatch, limit):
 def test_a_huge_promise_allocates_nothing(tmp_path):
     import tracemalloc
 
-    (tmp_path / "net").write_bytes(described([entry("Linear")], tensors={"0.weight": {**tensor(1, 1), "shape": [1 << 15, 1 << 15]}}))
+    (tmp_path / "net").write_bytes(
+        described([entry("Linear")], tensors={"0.weight": {**tensor(1, 1), "shape": [1 << 15, 1 << 15]}})
+    )
     storage._safetensors()
     tracemalloc.start()
     with pytest.raises(StorageError, match="promises"):

@@ -1,4 +1,6 @@
-"""What the theory promises, shown on small networks: conservation, positivity, roots, and identities between methods."""
+"""What the theory promises, shown on small networks: conservation, positivity, roots, and identities between
+methods.
+"""
 
 from itertools import pairwise
 
@@ -28,7 +30,16 @@ def convnet(rng, bias=lambda b: -abs(b)):
         return dtd.Conv(weight, bias(0.1 * rng.standard_normal(c_out)), padding=1, **options)
 
     head = dtd.Linear(rng.standard_normal((10, 32 * 4)) / 8, bias(0.1 * rng.standard_normal(10)))
-    return [conv(16, 3), dtd.ReLU(), dtd.MaxPool(2), conv(32, 16, stride=2), dtd.ReLU(), dtd.AvgPool(2), dtd.Flatten(), head]
+    return [
+        conv(16, 3),
+        dtd.ReLU(),
+        dtd.MaxPool(2),
+        conv(32, 16, stride=2),
+        dtd.ReLU(),
+        dtd.AvgPool(2),
+        dtd.Flatten(),
+        head,
+    ]
 
 
 def rounding(layers, backend):
@@ -118,7 +129,9 @@ def test_simple_taylor_at_a_root(backend, rng):
     root = x - y * weight / (weight**2).sum()
     taylor = dtd.baselines.simple_taylor(layers, x, root, 0, backend=backend)
     assert abs(taylor.sum() - y) <= 64 * UNIT["cpu"] * abs(weight * x).sum()
-    np.testing.assert_allclose(taylor, dtd.explain(layers, x, 0, backend=backend), rtol=0, atol=64 * UNIT["cpu"] * abs(weight * x).sum())
+    np.testing.assert_allclose(
+        taylor, dtd.explain(layers, x, 0, backend=backend), rtol=0, atol=64 * UNIT["cpu"] * abs(weight * x).sum()
+    )
 
 
 @BOTH
@@ -130,7 +143,9 @@ def test_maximum_of_two(x, backend):
     expected = np.array([(2 * high - low) / 2, low / 2])[:: 1 if x[0] > x[1] else -1]
     given = np.array([x])
     assert dtd.predict(layers, given, backend=backend).item() == high
-    np.testing.assert_allclose(dtd.explain(layers, given, 0, domain="nonnegative", backend=backend), expected[None], rtol=4 * UNIT[backend])
+    np.testing.assert_allclose(
+        dtd.explain(layers, given, 0, domain="nonnegative", backend=backend), expected[None], rtol=4 * UNIT[backend]
+    )
 
 
 @pytest.mark.parametrize("kind", ["mlp", "biased mlp", "convnet", "biased convnet"])
@@ -140,13 +155,16 @@ def test_zero_is_gradient_times_input(kind, rng):
     x = rng.standard_normal((4, 64) if "mlp" in kind else (4, 3, 16, 16))
     expected = dtd.baselines.input_x_gradient(layers, x, 3, backend="oracle")
     r_in = dtd.explain(layers, x, 3, rules="lrp-0", backend="oracle")
-    # the start is f, and the gradient's is 1: R = f / f * x * gradient only through s = R / y; so each agrees to its own rounding
+    # the start is f, and the gradient's is 1: R = f / f * x * gradient only through s = R / y; so each agrees to its
+    # own rounding
     assert abs(r_in - expected).max() <= 1e-12 * abs(expected).max()
 
 
 @BOTH
 def test_gate_form_is_message_form(backend, rng):
-    """R_i = x_i c_i, c_i = sum_j w+_ij g_j c_j, g_j = x_j / z+_j, written out against the messages x_i w+_ij R_j / z+_j."""
+    """R_i = x_i c_i, c_i = sum_j w+_ij g_j c_j, g_j = x_j / z+_j, written out against the messages x_i w+_ij R_j /
+    z+_j.
+    """
     layers = mlp(rng, 20, 32, 32, 8)
     x = abs(rng.standard_normal((5, 20))).astype(np.float32)
     activations, weights = [x.astype(float)], [np.asarray(r.weight, float) for r in layers[::2]]
@@ -189,7 +207,8 @@ def test_relevance_is_linear_in_its_start(backend, rng):
     assert (abs(together - parts) <= 3 * rounding(layers, backend) * size).all()
 
 
-# ------------------------------------------------------------------------------------------------------------------ ledger
+# ------------------------------------------------------------------------------------------------------------------
+# ledger
 
 CANCELS = (explicit.epsilon, explicit.gamma)
 WELL_CONDITIONED = [case for case in CASES if case.row.terms.func not in CANCELS and case.row.rule.bias != "full"]
@@ -265,7 +284,7 @@ def test_ledger_exposes_a_wrong_kernel(defect, rules, rng, monkeypatch):
 
 
 def test_ledger_exposes_a_wrong_oracle(rng, monkeypatch):
-    from dtdfast import oracle
+    from dtdfast.oracle import executor as oracle
 
     layers = mlp(rng, 16, 32, 4)
     x = rng.standard_normal((4, 16))
@@ -275,7 +294,8 @@ def test_ledger_exposes_a_wrong_oracle(rng, monkeypatch):
     assert not dtd.Explainer(layers, backend="oracle").ledger(x).closed
 
 
-# ------------------------------------------------------------------------------------------------------- a trained network
+# ------------------------------------------------------------------------------------------------------- a trained
+# network
 
 
 @BOTH

@@ -1,4 +1,6 @@
-"""How many threads: the argument, the environment, the cores, the control group, threadpoolctl; and one after a fork."""
+"""How many threads: the argument, the environment, the cores, the control group, threadpoolctl; and one after a
+fork.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +23,12 @@ from dtdfast import threads
 def network() -> tuple[list[dtd.Layer], np.ndarray]:
     rng = np.random.default_rng(0)
     weight = rng.standard_normal((32, 8, 3, 3)).astype(np.float32)
-    return [dtd.Conv(weight, padding=1), dtd.ReLU(), dtd.Flatten(), dtd.Linear(rng.standard_normal((4, 32 * 24 * 24)))], rng.random(
-        (2, 8, 24, 24), np.float32
-    )
+    return [
+        dtd.Conv(weight, padding=1),
+        dtd.ReLU(),
+        dtd.Flatten(),
+        dtd.Linear(rng.standard_normal((4, 32 * 24 * 24))),
+    ], rng.random((2, 8, 24, 24), np.float32)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +88,9 @@ def test_checksum_is_the_same_for_any_number_of_threads_and_sees_every_place() -
     assert checksum(3) in sums
 
 
-def test_forked_child_runs_on_one_thread_says_so_and_gets_the_same_bits(network: tuple[list[dtd.Layer], np.ndarray]) -> None:
+def test_forked_child_runs_on_one_thread_says_so_and_gets_the_same_bits(
+    network: tuple[list[dtd.Layer], np.ndarray],
+) -> None:
     layers, x = network
     explainer = dtd.Explainer(layers, domain="nonnegative", backend="cpu", n_threads=2)
     expected = explainer.explain(x).tobytes()
@@ -104,7 +111,8 @@ def test_forked_child_runs_on_one_thread_says_so_and_gets_the_same_bits(network:
 
 LIMITED = """
 import os, resource, sys, warnings, numpy as np, dtdfast as dtd
-layers = [dtd.Conv(np.ones((32, 8, 3, 3)), padding=1), dtd.ReLU(), dtd.Flatten(), dtd.Linear(np.ones((4, 32 * 24 * 24)))]
+linear = dtd.Linear(np.ones((4, 32 * 24 * 24)))
+layers = [dtd.Conv(np.ones((32, 8, 3, 3)), padding=1), dtd.ReLU(), dtd.Flatten(), linear]
 x = np.random.default_rng(0).random((4, 8, 24, 24), np.float32)
 expected = dtd.explain(layers, x, backend="cpu", n_threads=1).tobytes()
 if os.getuid() == 0:  # whom no limit binds
@@ -123,7 +131,9 @@ print(same, *(w.message for w in told))
 @pytest.mark.parametrize("free", [0, 3])
 def test_where_no_thread_can_be_started_fewer_do_the_work(free: int) -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(dtd.__file__).parents[1])}
-    done = subprocess.run([sys.executable, "-c", LIMITED, str(free)], capture_output=True, text=True, env=environment, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(free)], capture_output=True, text=True, env=environment, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("True only ")
     assert done.stdout.count("can be started") == 1

@@ -1,4 +1,4 @@
-"""A rule that a user makes of `Share` and `Term` runs like any other; one that an executor could not follow is refused by name."""
+"""A rule that a user makes of `Share` and `Term` runs like any other; what no executor could follow is refused."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from support import close, normal
 @pytest.mark.parametrize("name", user_rules.RULES)
 @pytest.mark.parametrize("rectified", [True, False])
 def test_it_is_its_formula(name, rectified, backend, rng):
-    """Two layers against the explicit matrix: inputs of both signs, relevance of both signs, a ReLU between them or none."""
+    """Two layers against the explicit matrix: inputs and relevance of both signs, a ReLU between them or none."""
     rule, terms = user_rules.RULES[name]
     a, b = (normal(rng, 4, 1, 3), normal(rng, 4)), (normal(rng, 3, 20), normal(rng, 3))
     layers = [dtd.Conv(*a, padding=1, groups=2), *[dtd.ReLU()] * rectified, dtd.Flatten(), dtd.Linear(*b)]
@@ -40,7 +40,11 @@ def test_network(name, rng):
     """Everything that shares by a rule: the CPU's map is the oracle's, and both ledgers close."""
     rule, _ = user_rules.RULES[name]
     layers, x = user_rules.network(rng), normal(rng, 3, 2, 4, 4)
-    close(dtd.explain(layers, x, 0, rules=rule, backend="cpu"), dtd.explain(layers, x, 0, rules=rule, backend="oracle"), "cpu")
+    close(
+        dtd.explain(layers, x, 0, rules=rule, backend="cpu"),
+        dtd.explain(layers, x, 0, rules=rule, backend="oracle"),
+        "cpu",
+    )
     for backend in ("cpu", "oracle"):
         ledger = dtd.Explainer(layers, rules=rule, backend=backend).ledger(x, 0)
         assert ledger.closed, str(ledger)
@@ -112,7 +116,9 @@ def test_every_weight_map_is_one_of_the_bias_too(weight_map, rng):
     whole = dtd.Linear(np.concatenate([weight, bias[:, None]], axis=1))
     rule = Biased(stabilizer=0.25)
     start = normal(rng, 2, 3)
-    without = dtd.explain([whole], np.concatenate([x, np.ones((2, 1), np.float32)], axis=1), start, rules=rule, backend="oracle")[:, :4]
+    without = dtd.explain(
+        [whole], np.concatenate([x, np.ones((2, 1), np.float32)], axis=1), start, rules=rule, backend="oracle"
+    )[:, :4]
     for backend in ("oracle", "cpu"):
         explainer = dtd.Explainer([dtd.Linear(weight, bias)], rules=rule, backend=backend)
         close(explainer.explain(x, start), without, backend)
@@ -143,5 +149,7 @@ def test_a_rule_of_a_box(backend, rng):
     n = np.maximum(weight.astype(float), 0) * (x.astype(float)[:, None] + 1)
     expected = n[:, 1] / n[:, 1].sum(-1, keepdims=True)
     start = np.tile([0.0, 1.0, 0.0], (2, 1))
-    close(dtd.explain([dtd.Linear(weight)], x, start, rules=Lower(), domain=(-1, 1), backend=backend), expected, backend)
+    close(
+        dtd.explain([dtd.Linear(weight)], x, start, rules=Lower(), domain=(-1, 1), backend=backend), expected, backend
+    )
     close(dtd.explain([dtd.Linear(weight)], x, start, rules=Lower(-1.0, 2.0), backend=backend), expected, backend)

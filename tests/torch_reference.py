@@ -1,6 +1,7 @@
 """The records in PyTorch: an independent forward pass, and a module that PyTorch's explanation tools can hook into.
 
-Layers with weights, pools and activations become modules, because tools recognise layers by module type; what remains is functional.
+Layers with weights, pools and activations become modules, because tools recognise layers by module type; what remains
+is functional.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ class TorchNet(nn.Module):
         super().__init__()
         self.wiring = tuple(wiring(net.layers))
         self.operations: list[Operation] = []
-        global_pool = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)[max(len(net.input_shape) - 2, 0)]
+        global_pool = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)[
+            max(len(net.input_shape) - 2, 0)
+        ]
         for position, layer in enumerate(net.layers):
             if isinstance(layer, dtd.Add) and add:
                 operation = add()
@@ -82,7 +85,9 @@ def _conv(layer: Any, dtype: torch.dtype) -> nn.Module:
     c_out, c_group, *kernel = layer.weight.shape
     kind = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[len(kernel) - 1]
     padding = _symmetric(layer.padding)
-    module = kind(c_group * layer.groups, c_out, kernel, layer.stride, padding, layer.dilation, layer.groups, device="meta")
+    module = kind(
+        c_group * layer.groups, c_out, kernel, layer.stride, padding, layer.dilation, layer.groups, device="meta"
+    )
     return _load(module, layer, dtype)
 
 
@@ -91,7 +96,16 @@ def _conv_transpose(layer: Any, dtype: torch.dtype) -> nn.Module:
     kind = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)[len(kernel) - 1]
     padding = _symmetric(layer.padding)
     module = kind(
-        c_in, c_group * layer.groups, kernel, layer.stride, padding, layer.output_padding, layer.groups, True, layer.dilation, device="meta"
+        c_in,
+        c_group * layer.groups,
+        kernel,
+        layer.stride,
+        padding,
+        layer.output_padding,
+        layer.groups,
+        True,
+        layer.dilation,
+        device="meta",
     )
     return _load(module, layer, dtype)
 

@@ -40,7 +40,9 @@ def run(code: str, space: dict[str, Any]) -> str:
 
 
 def close(a: str, b: str) -> bool:
-    """Rounding differs from machine to machine: by 3 %, or by 0.02 of numbers that are shares, or below what is rounding anyway."""
+    """Rounding differs from machine to machine: by 3 %, or by 0.02 of numbers that are shares, or below what is
+    rounding anyway.
+    """
     p, q = float(a), float(b)
     return abs(p - q) <= max(0.03 * max(abs(p), abs(q)), 0.02) or max(abs(p), abs(q)) < 1e-4
 

@@ -1,4 +1,4 @@
-"""Rules that the package does not have, made of `Share` and `Term` as a user makes them, and networks to try them on."""
+"""Rules that the package does not have, made of `Share` and `Term` as a user makes them, and a network for them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Excitatory(dtd.Rule):
 
 @dataclass(frozen=True)
 class Magnitude(dtd.Rule):
-    """A part of the relevance by |w|, the rest by x(w + γw⁺) and only where y > 0, over a denominator that may hold the bias."""
+    """A part of the relevance by |w|, the rest by x(w + γw⁺) where y > 0, over a denominator that may hold the bias."""
 
     part: float = 0.25
     gamma: float = 0.5

@@ -2,8 +2,9 @@
 
     python tools/train_digits.py            (ten seconds; needs dtdfast[io] and scikit-learn)
 
-Conv 3×3, ReLU, Conv 3×3, ReLU, MaxPool 2, Linear, ReLU, Linear, with every bias kept ≤ 0: then z⁺ relevance is conserved exactly.
-Adam on the cross-entropy, on images shifted by up to a pixel, in plain NumPy with activations (n, h, w, c).
+Conv 3×3, ReLU, Conv 3×3, ReLU, MaxPool 2, Linear, ReLU, Linear, with every bias kept ≤ 0: then z⁺ relevance is
+conserved exactly. Adam on the cross-entropy, on images shifted by up to a pixel, in plain NumPy with activations (n, h,
+w, c).
 """
 
 from __future__ import annotations
@@ -25,8 +26,11 @@ DATA = Path(__file__).parents[1] / "src" / "dtdfast" / "data"
 
 
 def conv(x, w, b):
-    """y[n,p,q,o] = b[o] + sum_{c,i,j} x[n,p+i-1,q+j-1,c] w[o,c,i,j]; also returns the windows of x, for the gradient."""
-    windows = sliding_window_view(np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), (3, 3), axis=(1, 2))  # (n, h, w, c, 3, 3)
+    """y[n,p,q,o] = b[o] + sum_{c,i,j} x[n,p+i-1,q+j-1,c] w[o,c,i,j]; also returns the windows of x, for the
+    gradient.
+    """
+    # (n, h, w, c, 3, 3)
+    windows = sliding_window_view(np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), (3, 3), axis=(1, 2))
     columns = windows.reshape(*x.shape[:3], -1)
     return columns @ w.reshape(len(w), -1).T + b, columns
 
@@ -63,7 +67,16 @@ def gradients(p, x, labels):
     g2 = (g_pooled * (blocks == pooled[:, :, None, :, None])).reshape(y2.shape) * (y2 > 0)
     g_w2, g_b2, g_a1 = conv_gradients(g2, columns2, p["w2"])
     g_w1, g_b1, _ = conv_gradients(g_a1 * (y1 > 0), columns1, p["w1"])
-    return {"w1": g_w1, "b1": g_b1, "w2": g_w2, "b2": g_b2, "w3": g3.T @ flat, "b3": g3.sum(0), "w4": g4.T @ a3, "b4": g4.sum(0)}
+    return {
+        "w1": g_w1,
+        "b1": g_b1,
+        "w2": g_w2,
+        "b2": g_b2,
+        "w3": g3.T @ flat,
+        "b3": g3.sum(0),
+        "w4": g4.T @ a3,
+        "b4": g4.sum(0),
+    }
 
 
 def shifted(images, rng):
@@ -77,7 +90,12 @@ def shifted(images, rng):
 def train(images, labels):
     """Parameters after EPOCHS of Adam, with the biases clipped at 0 after each step."""
     rng = np.random.default_rng(SEED)
-    shapes = {"1": (CHANNELS, 1, 3, 3), "2": (CHANNELS, CHANNELS, 3, 3), "3": (HIDDEN, CHANNELS * 16), "4": (10, HIDDEN)}
+    shapes = {
+        "1": (CHANNELS, 1, 3, 3),
+        "2": (CHANNELS, CHANNELS, 3, 3),
+        "3": (HIDDEN, CHANNELS * 16),
+        "4": (10, HIDDEN),
+    }
     p = {f"w{k}": rng.standard_normal(s) * np.sqrt(2 / np.prod(s[1:])) for k, s in shapes.items()}
     p |= {f"b{k}": np.zeros(s[0]) for k, s in shapes.items()}
     mean, square = ({key: np.zeros_like(value) for key, value in p.items()} for _ in range(2))
@@ -100,7 +118,9 @@ def train(images, labels):
 def main():
     pixels, labels = load_digits(return_X_y=True)
     pixels, labels = pixels.astype(np.uint8).reshape(-1, 8, 8), labels.astype(np.uint8)  # values 0 … 16
-    train_pixels, test_pixels, train_labels, test_labels = train_test_split(pixels, labels, test_size=0.3, random_state=0, stratify=labels)
+    train_pixels, test_pixels, train_labels, test_labels = train_test_split(
+        pixels, labels, test_size=0.3, random_state=0, stratify=labels
+    )
     p = train(train_pixels[..., None] / 16, train_labels)
     p = {key: value.astype(np.float32) for key, value in p.items()}
     accuracy = (forward(p, test_pixels[..., None] / 16)[0].argmax(1) == test_labels).mean()

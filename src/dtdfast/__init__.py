@@ -62,23 +62,24 @@ if TYPE_CHECKING:
     from .cache import clear_cache
     from .config import build_config
     from .explainer import Explainer, explain, predict
-    from .importers.keras import from_keras
-    from .importers.onnx import from_onnx
-    from .importers.sklearn import from_sklearn
-    from .importers.torch import from_torch
-    from .ledger import Ledger
+    from .importers.keras.importer import from_keras
+    from .importers.onnx.importer import from_onnx
+    from .importers.sklearn.importer import from_sklearn
+    from .importers.torch.importer import from_torch
+    from .ledger.ledger import Ledger
     from .runs.run import run
     from .storage import load, save
     from .version import __version__
 
 __all__ = [
-    "INPUT", "LRN", "PRESETS", "Activation", "Add", "AlphaBeta", "AvgPool", "Backend", "BackendError", "BatchNorm", "Concat", "Constant",
-    "Conv", "ConvTranspose", "DomainError", "Dropout", "DtdError", "Embedding", "Epsilon", "Expand", "Explainer", "Flat", "Flatten",
-    "Gamma", "Gather", "GlobalAvgPool", "InputError", "Layer", "LayerError", "Ledger", "Linear", "MaxPool", "MemoryBudgetError",
-    "ModelError", "Mul", "NumericsError", "Pad", "Pass", "Permute", "Preparation", "ReLU", "Reduce", "Resample", "Reshape", "Rule",
-    "RuleError", "RunError", "Scale", "ShapeError", "Share", "Slice", "Softmax", "StorageError", "SumPool", "TargetError", "Term",
-    "Upsample", "WSquare", "WiringError", "ZBox", "ZPlus", "ZPlusBySign", "Zero", "__version__", "backends", "baselines", "build_config",
-    "clear_cache", "compat", "diagnostics", "evaluation", "explain", "from_keras", "from_onnx", "from_sklearn", "from_torch", "load",
+    "INPUT", "LRN", "PRESETS", "Activation", "Add", "AlphaBeta", "AvgPool", "Backend", "BackendError", "BatchNorm",
+    "Concat", "Constant", "Conv", "ConvTranspose", "DomainError", "Dropout", "DtdError", "Embedding", "Epsilon",
+    "Expand", "Explainer", "Flat", "Flatten", "Gamma", "Gather", "GlobalAvgPool", "InputError", "Layer", "LayerError",
+    "Ledger", "Linear", "MaxPool", "MemoryBudgetError", "ModelError", "Mul", "NumericsError", "Pad", "Pass", "Permute",
+    "Preparation", "ReLU", "Reduce", "Resample", "Reshape", "Rule", "RuleError", "RunError", "Scale", "ShapeError",
+    "Share", "Slice", "Softmax", "StorageError", "SumPool", "TargetError", "Term", "Upsample", "WSquare", "WiringError",
+    "ZBox", "ZPlus", "ZPlusBySign", "Zero", "__version__", "backends", "baselines", "build_config", "clear_cache",
+    "compat", "diagnostics", "evaluation", "explain", "from_keras", "from_onnx", "from_sklearn", "from_torch", "load",
     "plot", "predict", "run", "save",
 ]  # fmt: skip
 
@@ -86,21 +87,22 @@ __all__ = [
 MODULES = ("baselines", "compat", "diagnostics", "evaluation", "plot")
 HOMES = {
     "Explainer": "explainer",
-    "Ledger": "ledger",
+    "Ledger": "ledger.ledger",
     "__version__": "version",
     "build_config": "config",
     "clear_cache": "cache",
     "explain": "explainer",
-    "from_keras": "importers.keras",
-    "from_onnx": "importers.onnx",
-    "from_sklearn": "importers.sklearn",
-    "from_torch": "importers.torch",
+    "from_keras": "importers.keras.importer",
+    "from_onnx": "importers.onnx.importer",
+    "from_sklearn": "importers.sklearn.importer",
+    "from_torch": "importers.torch.importer",
     "load": "storage",
     "predict": "explainer",
     "run": "runs.run",
     "save": "storage",
 }
-"""Where names are that are imported when they are first used, so that a script pays for what it uses: beside records and rules, all."""
+"""Where names are that are imported when they are first used, so that a script pays for what it uses: beside records
+and rules, all."""
 
 
 def __getattr__(name: str) -> Any:

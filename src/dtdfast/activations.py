@@ -1,7 +1,7 @@
 """Element-wise functions: the one list of their kinds, and the records that hold them.
 
-What each kind computes stands in oracle_maths.py, csrc/activation.c and cuda/formulas.py, what is known of its sign in plan/signs.py; the
-importers' tables name those that they make and those that they lack.
+What each kind computes stands in oracle/maths.py, csrc/activation.c and cuda/formulas.py, what is known of its sign in
+plan/signs.py; the importers' tables name those that they make and those that they lack.
 """
 
 from __future__ import annotations
@@ -71,10 +71,12 @@ class Activation(Layer):
         - "leaky_relu": x where x > 0, else alpha·x. "prelu": the same with `slopes`.
         - "clip": min(max(x, alpha), beta). One of the bounds may be infinite; it becomes the largest float32.
         - "threshold": x where x > alpha, else beta.
-        - "hard_shrink": x where |x| > alpha, else 0. "soft_shrink": x − clip(x, −alpha, alpha). "tanh_shrink": x − tanh x.
-        - "elu": x where x > 0, else alpha·(eˣ − 1). "celu": x where x > 0, else alpha·(e^(x/alpha) − 1). "selu": a scaled elu with the
-          constants of [1]_.
-        - "silu": x·sigmoid(alpha·x). "gelu": x·Φ(x). "gelu_tanh": its approximation by a tanh. "mish": x·tanh(log(1 + eˣ)).
+        - "hard_shrink": x where |x| > alpha, else 0. "soft_shrink": x − clip(x, −alpha, alpha). "tanh_shrink": x − tanh
+          x.
+        - "elu": x where x > 0, else alpha·(eˣ − 1). "celu": x where x > 0, else alpha·(e^(x/alpha) − 1). "selu": a
+          scaled elu with the constants of [1]_.
+        - "silu": x·sigmoid(alpha·x). "gelu": x·Φ(x). "gelu_tanh": its approximation by a tanh. "mish": x·tanh(log(1 +
+          eˣ)).
         - "sigmoid". "hard_sigmoid": clip(alpha·x + beta, 0, 1). "log_sigmoid". "hard_swish": x·clip(x/6 + 1/2, 0, 1).
         - "tanh". "softplus": log(1 + e^(alpha·x))/alpha. "softsign": x/(1 + |x|).
     alpha, beta : float, optional
@@ -91,8 +93,8 @@ class Activation(Layer):
 
     Notes
     -----
-    The derivative, which gradients use, is the one from the left at a kink. At the ends of a clip, a shrink or a threshold it is that of
-    the flat piece; at those of hard_swish it is that of the outer piece.
+    The derivative, which gradients use, is the one from the left at a kink. At the ends of a clip, a shrink or a
+    threshold it is that of the flat piece; at those of hard_swish it is that of the outer piece.
 
     References
     ----------
@@ -117,7 +119,9 @@ class Activation(Layer):
                     self._set(key, float(np.clip(OPEN[key], -LARGEST, LARGEST)))
                 self._number(key)
         if self.kind == "clip" and (not self.alpha < self.beta or (self.alpha, self.beta) == (-LARGEST, LARGEST)):  # type: ignore[operator]
-            raise LayerError(f"Activation: clip needs alpha < beta and one of them finite, got {self.alpha} and {self.beta}")
+            raise LayerError(
+                f"Activation: clip needs alpha < beta and one of them finite, got {self.alpha} and {self.beta}"
+            )
         if self.kind in _POSITIVE and not self.alpha > 0:  # type: ignore[operator]
             raise LayerError(f"Activation: {self.kind} needs alpha > 0, got {self.alpha}")
         if self.kind in _NOT_NEGATIVE and not self.alpha >= 0:  # type: ignore[operator]

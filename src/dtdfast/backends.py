@@ -34,9 +34,11 @@ class Backend:
 
 def _cpu() -> Backend:
     try:
-        cpu = importlib.import_module("dtdfast.cpu")
+        cpu = importlib.import_module("dtdfast.cpu.executor")
     except ImportError as error:
-        return Backend("cpu", False, f"the compiled kernels cannot be loaded ({error}); install with a C compiler at hand")
+        return Backend(
+            "cpu", False, f"the compiled kernels cannot be loaded ({error}); install with a C compiler at hand"
+        )
     return Backend("cpu", True, f"instruction set {cpu.isa_name()}", cpu.precisions())
 
 
@@ -91,7 +93,8 @@ def choose(backend: str, precision: str, device: Any) -> str:
         raise BackendError(f"precision {precision!r} is not one of float32, float64, tf32, bfloat16, mixed")
     if precision != "float32" and precision not in chosen.precisions:
         raise BackendError(
-            f"precision {precision!r} is not available on backend {name!r}, which computes in {', '.join(chosen.precisions)}"
+            f"precision {precision!r} is not available on backend {name!r}, which computes in "
+            f"{', '.join(chosen.precisions)}"
         )
     if device is not None and name != "cuda":
         raise BackendError(f"device={device!r} selects a GPU, but backend {name!r} runs on the CPU; leave device None")

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .arrays.foreign import take
 from .errors import ShapeError
 from .explainer import GRADIENT, Explainer
-from .foreign import take
 from .layers import Layer
 
 Array = NDArray[Any]
@@ -71,8 +71,8 @@ def input_x_gradient(layers: Sequence[Layer], x: Any, target: Any = None, **opti
 
     References
     ----------
-    .. [1] Ancona et al., "Towards better understanding of gradient-based attribution methods for deep neural networks", arXiv:1711.06104,
-       proposition 1.
+    .. [1] Ancona et al., "Towards better understanding of gradient-based attribution methods for deep neural networks",
+       arXiv:1711.06104, proposition 1.
     """
     host, home = take(x)
     g = gradient(layers, host, target, **options)
@@ -105,7 +105,8 @@ def sensitivity(layers: Sequence[Layer], x: Any, target: Any = None, **options: 
 
     References
     ----------
-    .. [1] Montavon et al., "Explaining nonlinear classification decisions with deep Taylor decomposition", arXiv:1512.02479, section 2.
+    .. [1] Montavon et al., "Explaining nonlinear classification decisions with deep Taylor decomposition",
+       arXiv:1512.02479, section 2.
     """
     return gradient(layers, x, target, **options) ** 2
 
@@ -140,7 +141,8 @@ def simple_taylor(layers: Sequence[Layer], x: Any, root: Any, target: Any = None
 
     References
     ----------
-    .. [1] Montavon et al., "Explaining nonlinear classification decisions with deep Taylor decomposition", arXiv:1512.02479, eq. 3.
+    .. [1] Montavon et al., "Explaining nonlinear classification decisions with deep Taylor decomposition",
+       arXiv:1512.02479, eq. 3.
     """
     host, home = take(x)
     point = np.asarray(host)

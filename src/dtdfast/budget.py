@@ -26,8 +26,9 @@ def budget() -> int:
     Returns
     -------
     int
-        Half of the memory of the machine, or of the control group (cgroup v1 or v2) where that has less.  The environment variable
-        DTDFAST_MEMORY overrides it: bytes, or a number with K, M or G (powers of 1024), for example 16G.
+        Half of the memory of the machine, or of the control group (cgroup v1 or v2) where that has less. The
+        environment variable DTDFAST_MEMORY overrides it: bytes, or a number with K, M or G (powers of 1024), for
+        example 16G.
 
     Raises
     ------
@@ -73,7 +74,9 @@ def _parsed(given: str) -> int:
     found = re.fullmatch(r"(\d{1,18}(?:\.\d{1,6})?)\s*([KMG]?)(?:i?B)?", given, re.ASCII | re.IGNORECASE)
     size = int(float(found[1]) * _SUFFIXES[found[2].upper()]) if found else 0
     if size < 1:
-        raise MemoryBudgetError(f"{VARIABLE}={given!r:.60} is not a size; expected bytes, or a number with K, M or G, for example 16G")
+        raise MemoryBudgetError(
+            f"{VARIABLE}={given!r:.60} is not a size; expected bytes, or a number with K, M or G, for example 16G"
+        )
     return size
 
 
@@ -94,7 +97,8 @@ def _group_limits(root: Path) -> list[int]:
     except (OSError, UnicodeDecodeError):
         lines = []
     mount = root / "sys/fs/cgroup"
-    places = [mount / "memory.max", mount / "memory/memory.limit_in_bytes"]  # of a container, which sees its own group as the root
+    # of a container, which sees its own group as the root
+    places = [mount / "memory.max", mount / "memory/memory.limit_in_bytes"]
     for line in lines:
         _, controllers, path = [*line.split(":", 2), "", ""][:3]
         parts = [p for p in path.split("/") if p not in ("", "..")]

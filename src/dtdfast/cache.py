@@ -16,7 +16,8 @@ MOST = 8
 """Explainers that are kept."""
 
 KEPT = 2**30
-"""Bytes of weights and plans that are kept, or an eighth of the memory budget where that is less; and always the last Explainer."""
+"""Bytes of weights and plans that are kept, or an eighth of the memory budget where that is less; and always the last
+Explainer."""
 
 
 class Kept(Protocol):
@@ -61,7 +62,9 @@ class Cache(Generic[T]):
         with self._lock:
             self._kept[key] = made
             limit = min(KEPT, budget() // 8)
-            while len(self._kept) > MOST or (len(self._kept) > 1 and sum(k.nbytes for k in self._kept.values()) > limit):
+            while len(self._kept) > MOST or (
+                len(self._kept) > 1 and sum(k.nbytes for k in self._kept.values()) > limit
+            ):
                 self._kept.popitem(last=False)
         return made
 
@@ -73,13 +76,14 @@ class Cache(Generic[T]):
 def clear_cache() -> None:
     """Release the memory that is kept to make later calls faster.
 
-    It is what `explain` and `predict` keep of the last networks (records, packed weights and plans), and the idle working memory of every
-    Explainer. Explainers that the caller holds stay usable: their next call allocates memory again.
+    It is what `explain` and `predict` keep of the last networks (records, packed weights and plans), and the idle
+    working memory of every Explainer. Explainers that the caller holds stay usable: their next call allocates memory
+    again.
     """
     explainer = sys.modules.get("dtdfast.explainer")
     if explainer is not None:
         explainer.CACHE.clear()
-    arenas = sys.modules.get("dtdfast.arenas")
+    arenas = sys.modules.get("dtdfast.cpu.arenas")
     if arenas is not None:
         arenas.ARENAS.clear()
         arenas.SCRATCH.clear()

@@ -18,8 +18,8 @@ def build_config() -> dict[str, Any]:
     Returns
     -------
     dict
-        Versions, the compiler, OpenMP, the instruction sets that were compiled and the one that is used, the number of threads, and GPUs
-        with what compiles for them. Without the compiled kernels it holds versions only.
+        Versions, the compiler, OpenMP, the instruction sets that were compiled and the one that is used, the number of
+        threads, and GPUs with what compiles for them. Without the compiled kernels it holds versions only.
     """
     config: dict[str, Any] = {
         "dtdfast": __version__,
@@ -29,7 +29,7 @@ def build_config() -> dict[str, Any]:
     }
     known = backends()
     if known["cpu"].usable:
-        from .cpu import kernel_config
+        from .cpu.executor import kernel_config
 
         config.update(kernel_config())
     config["cuda"] = known["cuda"].reason

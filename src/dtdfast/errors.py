@@ -44,11 +44,15 @@ class BackendError(DtdError, RuntimeError):
 
 
 class MemoryBudgetError(DtdError, MemoryError):
-    """Something needs more memory than the budget (`DTDFAST_MEMORY`, else half of what there is); the message names it."""
+    """Something needs more memory than the budget (`DTDFAST_MEMORY`, else half of what there is); the message names
+    it.
+    """
 
 
 class StorageError(DtdError, ValueError):
-    """A saved layer list is corrupt, too large, or not one of ours; or a file of somebody else's would have to be replaced."""
+    """A saved layer list is corrupt, too large, or not one of ours; or a file of somebody else's would have to be
+    replaced.
+    """
 
 
 class ModelError(DtdError, ValueError):

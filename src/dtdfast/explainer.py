@@ -11,21 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import layers as L
-from .account import Account
-from .arrays import Check, apart, check_input, check_out, finite, is_dask
+from .arrays.checks import Check, apart, check_input, check_out, finite, is_dask
+from .arrays.device import on_device, to_host
+from .arrays.foreign import NUMPY, Home, take, take_out
 from .backends import choose
 from .budget import budget
 from .cache import Cache, key_of
-from .device_arrays import on_device, to_host
 from .errors import DtdError, InputError, LayerError, MemoryBudgetError, NumericsError, RuleError, TargetError, at
-from .foreign import NUMPY, Home, take, take_out
-from .ledger import NARROW, Ledger, row_of, total
+from .ledger.account import Account
+from .ledger.ledger import NARROW, Ledger, row_of, total
 from .locks import renewed
 from .plan.domain import Domain
+from .plan.program import EXPLAIN, GRADIENT, PREDICT, Program, last_entry, prepare, uncollected
 from .plan.shapes import Shape
 from .plan.wiring import sources
 from .presets import RuleBook, Rules
-from .program import EXPLAIN, GRADIENT, PREDICT, Program, last_entry, prepare, uncollected
 from .rules import convention_of
 from .session import Executor, Maker, Options
 from .show import shown
@@ -36,7 +36,8 @@ from .underflow import REMEDY, empty, refill, sound
 Array = NDArray[Any]
 
 KEPT = 2**29
-"""Bytes of what an Explainer keeps for each shape of sample beside packed weights, or an eighth of the memory budget where that is less."""
+"""Bytes of what an Explainer keeps for each shape of sample beside packed weights, or an eighth of the memory budget
+where that is less."""
 
 
 Call = TypeVar("Call", bound=Callable[..., Any])
@@ -52,9 +53,13 @@ def _told(call: Call) -> Call:
         except DtdError:
             raise
         except MemoryError as error:
-            raise MemoryBudgetError(f"the system gives no more memory ({error}); use a smaller batch_size, or smaller samples") from None
+            raise MemoryBudgetError(
+                f"the system gives no more memory ({error}); use a smaller batch_size, or smaller samples"
+            ) from None
         except RecursionError:
-            raise LayerError("the network nests more moves (Flatten, Slice, Concat) in each other than can be followed") from None
+            raise LayerError(
+                "the network nests more moves (Flatten, Slice, Concat) in each other than can be followed"
+            ) from None
 
     return told  # type: ignore[return-value]
 
@@ -62,45 +67,49 @@ def _told(call: Call) -> Call:
 class Explainer:
     """A network that is prepared once and explained many times.
 
-    It checks and packs the weights once, and keeps plans and working memory between calls.  Threads may share one, and it can be pickled.
+    It checks and packs the weights once, and keeps plans and working memory between calls.  Threads may share one, and
+    it can be pickled.
 
     Parameters
     ----------
     layers : sequence of Layer
         The network: a list of records in topological order.
     rules : str, Rule, dict or callable, default "dtd"
-        The rule of every layer: the name of a preset (a key of `PRESETS`); one `Rule` for all layers that take one; a dict {position:
-        Rule}; or a callable of (position, record) that returns a Rule or None.  A layer that the dict or the callable leaves out takes the
-        rule of the preset "dtd".
+        The rule of every layer: the name of a preset (a key of `PRESETS`); one `Rule` for all layers that take one; a
+        dict {position: Rule}; or a callable of (position, record) that returns a Rule or None.  A layer that the dict
+        or the callable leaves out takes the rule of the preset "dtd".
     domain : {"real", "nonnegative"} or (low, high), default "real"
-        The values that the network's input can have.  low and high are numbers, arrays of one value per channel, or arrays of the shape of
-        one sample, with low ≤ 0 ≤ high.  Under the preset "dtd" the domain chooses the rule of the layers that read the input: w² for
-        "real", z⁺ for "nonnegative", zB for (low, high).
+        The values that the network's input can have.  low and high are numbers, arrays of one value per channel, or
+        arrays of the shape of one sample, with low ≤ 0 ≤ high.  Under the preset "dtd" the domain chooses the rule of
+        the layers that read the input: w² for "real", z⁺ for "nonnegative", zB for (low, high).
     convention : {"dtd", "zennit", "captum", "innvestigate"}, default "dtd"
         The tool whose treatment of biases, stabilisers, pools and additions is followed where a rule leaves them open.
     backend : {"auto", "cpu", "cuda", "oracle"}, default "auto"
-        The executor.  "auto" is CUDA if a GPU is usable, else the CPU; "oracle" is the reference in NumPy.  `backends` lists which of them
-        are usable here.
+        The executor.  "auto" is CUDA if a GPU is usable, else the CPU; "oracle" is the reference in NumPy.  `backends`
+        lists which of them are usable here.
     precision : {"float32", "float64", "tf32", "bfloat16", "mixed"}, default "float32"
         The number type of the operands of products.
 
-        - "float32" and "float64": products, sums and the result have this type.  "float64" is for the CPU; it takes a little more than
-          twice the time.
+        - "float32" and "float64": products, sums and the result have this type.  "float64" is for the CPU; it takes a
+          little more than twice the time.
         - "tf32", for CUDA: operands are rounded to tf32; sums and the result are float32.
-        - "bfloat16", for CUDA and for CPUs with AMX or AVX-512-BF16: operands are rounded to bfloat16; sums and the result are float32.
-          With AVX-512-BF16 alone it may be slower than "float32": measure it.  On CUDA, values, gates and relevance are also stored in
-          bfloat16.
+        - "bfloat16", for CUDA and for CPUs with AMX or AVX-512-BF16: operands are rounded to bfloat16; sums and the
+          result are float32.  With AVX-512-BF16 alone it may be slower than "float32": measure it.  On CUDA, values,
+          gates and relevance are also stored in bfloat16.
         - "mixed": predicts as "float32" does, and explains in bfloat16.
 
-        Rules whose sums may cancel (LRP-0, ε, γ) refuse the last three.  The oracle computes in float64, whatever is asked for.
+        Rules whose sums may cancel (LRP-0, ε, γ) refuse the last three.  The oracle computes in float64, whatever is
+        asked for.
     batch_size : int, optional
         The number of samples per pass through the network; by default as many as the memory budget allows.
     n_threads : int, optional
-        The number of threads on the CPU; by default OMP_NUM_THREADS, else the number of cores that this process may use.
+        The number of threads on the CPU; by default OMP_NUM_THREADS, else the number of cores that this process may
+        use.
     device : int, str or torch.device, optional
         The GPU of backend "cuda", such as 1 or "cuda:1"; by default number 0.
     start : int, optional
-        The position of the entry at whose output relevance starts; by default the network's output, before a final Softmax.
+        The position of the entry at whose output relevance starts; by default the network's output, before a final
+        Softmax.
     stop : int, optional
         The position of the entry for whose output relevance is returned; by default the network's input.
     kind : {"explain", "gradient"}, default "explain"
@@ -109,8 +118,8 @@ class Explainer:
     Raises
     ------
     LayerError
-        A record, its place in the network, or an option that is a number is malformed, or the network cannot be explained. `WiringError` is
-        the one about a record's `inputs`.
+        A record, its place in the network, or an option that is a number is malformed, or the network cannot be
+        explained. `WiringError` is the one about a record's `inputs`.
     RuleError
         A rule, preset or convention is unknown, or is given to an entry that takes none.
     DomainError
@@ -124,8 +133,8 @@ class Explainer:
 
     Notes
     -----
-    Under the convention "captum", denominators may cancel.  The CPU then computes in float64 up to the last layer where they may, and
-    returns float32; the printed plan says which layer that is.
+    Under the convention "captum", denominators may cancel.  The CPU then computes in float64 up to the last layer where
+    they may, and returns float32; the printed plan says which layer that is.
     """
 
     def __init__(
@@ -145,7 +154,8 @@ class Explainer:
         kind: str = EXPLAIN,
     ) -> None:
         self._arguments = dict(
-            rules=rules, domain=domain, convention=convention, backend=backend, precision=precision, batch_size=batch_size,
+            rules=rules, domain=domain, convention=convention, backend=backend, precision=precision,
+            batch_size=batch_size,
             n_threads=n_threads, device=device, start=start, stop=stop, kind=kind,
         )  # fmt: skip
         self._reads = sources(layers)
@@ -157,7 +167,8 @@ class Explainer:
         self._dtype: type = np.float64 if self._backend == "oracle" or precision == "float64" else np.float32
         # a Preparation needs all digits of x: it may subtract nearly all of it
         self._taken: type = np.float64 if any(isinstance(r, L.Preparation) for r in self._layers) else self._dtype
-        self._narrow = self._backend == "cpu" and self._dtype == np.float32  # so that float64 on this machine can tell more
+        # so that float64 on this machine can tell more
+        self._narrow = self._backend == "cpu" and self._dtype == np.float32
         self._batch_size = _positive("batch_size", batch_size)
         self._n_threads = _positive("n_threads", n_threads, MOST)
         self._kind = kind
@@ -168,7 +179,9 @@ class Explainer:
         self._check = Check(self._words, self._domain)
         self._make = Maker(Options(self._backend, precision, self._batch_size, self._n_threads, device, self._check))
         self._executors: OrderedDict[tuple[Shape, str, bool], Executor] = OrderedDict()
-        self._nbytes = sum(a.nbytes for record in self._layers for a in vars(record).values() if isinstance(a, np.ndarray))
+        self._nbytes = sum(
+            a.nbytes for record in self._layers for a in vars(record).values() if isinstance(a, np.ndarray)
+        )
         self._lock = renewed(self, "_lock")
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -190,17 +203,21 @@ class Explainer:
         """All options that this Explainer was made with, defaults included."""
         return dict(self._arguments)
 
-    # ---------------------------------------------------------------------------------------------------------------- calls
+    # ----------------------------------------------------------------------------------------------------------------
+    # calls
 
     @_told
-    def explain(self, x: Any, target: Any = None, *, return_outputs: bool = False, out: Any = None, progress: bool = False) -> Any:
+    def explain(
+        self, x: Any, target: Any = None, *, return_outputs: bool = False, out: Any = None, progress: bool = False
+    ) -> Any:
         """Explain the outputs that `target` selects: the relevance of every element of x.
 
         Parameters
         ----------
         x : array_like
-            The inputs: floats of shape (n, c, *space) or (n, features), or integers of shape (n, ...) for an Embedding.  NumPy arrays, and
-            arrays of PyTorch and CuPy, are taken; those on a GPU are read there by backend "cuda".  A Dask array is explained lazily.
+            The inputs: floats of shape (n, c, *space) or (n, features), or integers of shape (n, ...) for an Embedding.
+            NumPy arrays, and arrays of PyTorch and CuPy, are taken; those on a GPU are read there by backend "cuda".  A
+            Dask array is explained lazily.
         target : int, tuple, array_like or None, default None
             What is explained.
 
@@ -220,9 +237,10 @@ class Explainer:
         Returns
         -------
         relevance : array
-            The relevance of every element of x: of x's shape, or of shape (n, t, *x.shape[1:]) for several targets.  With `stop`, the shape
-            of that entry's output stands for x's.  Its type is float32; float64 with precision "float64" and backend "oracle".  Its unit is
-            that of the outputs.  Its kind is x's: NumPy, PyTorch or CuPy on x's device, or a lazy Dask array.
+            The relevance of every element of x: of x's shape, or of shape (n, t, *x.shape[1:]) for several targets.
+            With `stop`, the shape of that entry's output stands for x's.  Its type is float32; float64 with precision
+            "float64" and backend "oracle".  Its unit is that of the outputs.  Its kind is x's: NumPy, PyTorch or CuPy
+            on x's device, or a lazy Dask array.
         outputs : array
             Only with return_outputs: the outputs that were explained, of shape (n, *out).
 
@@ -245,7 +263,9 @@ class Explainer:
         """
         if is_dask(x):
             if out is not None or progress:
-                raise InputError("x is a Dask array, explained when its result is computed: out and progress do not apply")
+                raise InputError(
+                    "x is a Dask array, explained when its result is computed: out and progress do not apply"
+                )
             return _lazy().lazy_explain(self, x, target, return_outputs)
         x, executor, home = self._prepare(x, self._kind)
         program = executor.program
@@ -286,7 +306,8 @@ class Explainer:
         Returns
         -------
         array
-            The outputs of the list as it is written, a final Softmax included: of shape (n, *out), of x's kind, lazy for a Dask array.
+            The outputs of the list as it is written, a final Softmax included: of shape (n, *out), of x's kind, lazy
+            for a Dask array.
 
         Raises
         ------
@@ -391,12 +412,15 @@ class Explainer:
         block = slice(0, executor.batch_size(len(x), targets.count))
         return executor.profile(x[block], targets.entry(block).relevance)
 
-    # -------------------------------------------------------------------------------------------------------------- checking
+    # --------------------------------------------------------------------------------------------------------------
+    # checking
 
     def _check_positions(self, rules: Rules, start: int | None, stop: int | None) -> None:
         n = len(self._layers)
         for key, value in (("start", start), ("stop", stop)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 0 <= value < n):
+            if value is not None and (
+                isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 0 <= value < n
+            ):
                 raise LayerError(f"{key} is {value!r}, expected a position from 0 to {n - 1}")
         if start is not None and stop is not None and stop > start:
             raise LayerError(f"stop={stop} comes after start={start}: relevance runs from start down to stop")
@@ -429,12 +453,16 @@ class Explainer:
         return np.asarray(outputs[0])
 
     def _check_finite(self, what: str, values: Array) -> bool:
-        """What the CUDA executor finds out on its device; whether something is above 0 besides, which need not be told."""
+        """What the CUDA executor finds out on its device; whether something is above 0 besides, which need not be
+        told.
+        """
         if self._backend == "cuda" or sound(values):
             return True
         if not finite(values):
             precision = np.dtype(self._dtype)
-            raise NumericsError(f"the {what} overflowed {precision}; rescale the network, or see with backend='oracle' where")
+            raise NumericsError(
+                f"the {what} overflowed {precision}; rescale the network, or see with backend='oracle' where"
+            )
         return False
 
     def _find_words(self, last: int) -> tuple[int, int] | None:
@@ -456,23 +484,31 @@ class Explainer:
         return array, executor, home
 
     def _executor(self, sample: Shape, kind: str, *, exact: bool = False) -> Executor:
-        """The executor for samples of this shape, made once; with `exact` in float64 whatever precision was asked for."""
+        """The executor for samples of this shape, made once; with `exact` in float64 whatever precision was asked
+        for.
+        """
         with self._lock:
             executor = self._executors.get((sample, kind, exact))
             if executor is None:
                 if not sample or min(sample) < 1:
-                    raise LayerError(f"a sample of shape {sample} cannot be explained: expected (n, ...) with sizes of at least 1")
+                    raise LayerError(
+                        f"a sample of shape {sample} cannot be explained: expected (n, ...) with sizes of at least 1"
+                    )
                 with uncollected():
                     executor = self._make(self._program(sample, kind, exact))
                 self._executors[sample, kind, exact] = executor
-                while len(self._executors) > 1 and sum(e.program.nbytes for e in self._executors.values()) > min(KEPT, budget() // 8):
+                while len(self._executors) > 1 and sum(e.program.nbytes for e in self._executors.values()) > min(
+                    KEPT, budget() // 8
+                ):
                     self._executors.popitem(last=False)
             elif len(self._executors) > 1 and next(reversed(self._executors)) != (sample, kind, exact):
                 self._executors.move_to_end((sample, kind, exact))
             return executor
 
     def _program(self, sample: Shape, kind: str, exact: bool) -> Program:
-        book, domain = (self._book, self._domain) if kind == EXPLAIN else (RuleBook("dtd", convention_of("dtd")), Domain("real"))
+        book, domain = (
+            (self._book, self._domain) if kind == EXPLAIN else (RuleBook("dtd", convention_of("dtd")), Domain("real"))
+        )
         start = self._start if kind != PREDICT else None
         precision = "float64" if exact else "" if self._backend == "cuda" else self._precision
         return prepare(self._layers, sample, self._words is not None, kind, start, self._stop, book, domain, precision)
@@ -488,7 +524,7 @@ def _rebuild(layers: list[L.Layer], arguments: dict[str, Any]) -> Explainer:
 
 def _lazy() -> Any:
     """What explains Dask arrays; imported when there is one."""
-    from . import dask_arrays
+    from .arrays import dask as dask_arrays
 
     return dask_arrays
 
@@ -516,7 +552,8 @@ def _shown(blocks: list[slice], n: int) -> Iterator[slice]:
             bar.update(block.stop - block.start)
 
 
-# ------------------------------------------------------------------------------------------------------------- module functions
+# ------------------------------------------------------------------------------------------------------------- module
+# functions
 
 CACHE: Cache[Explainer] = Cache()
 
@@ -559,8 +596,9 @@ def explain(
     layers : sequence of Layer
         The network: a list of records in topological order.
     x : array_like
-        The inputs: floats of shape (n, c, *space) or (n, features), or integers of shape (n, ...) for an Embedding.  NumPy arrays, and
-        arrays of PyTorch and CuPy, are taken; those on a GPU are read there by backend "cuda".  A Dask array is explained lazily.
+        The inputs: floats of shape (n, c, *space) or (n, features), or integers of shape (n, ...) for an Embedding.
+        NumPy arrays, and arrays of PyTorch and CuPy, are taken; those on a GPU are read there by backend "cuda".  A
+        Dask array is explained lazily.
     target : int, tuple, array_like or None, default None
         What is explained.
 
@@ -571,38 +609,41 @@ def explain(
         - Integers of shape (n, t) or (1, t): several outputs per sample.
         - Floats of shape (n, *out) or (n, t, *out): the start relevance itself, one or several per sample.
     rules : str, Rule, dict or callable, default "dtd"
-        The rule of every layer: the name of a preset (a key of `PRESETS`); one `Rule` for all layers that take one; a dict {position:
-        Rule}; or a callable of (position, record) that returns a Rule or None.  A layer that the dict or the callable leaves out takes the
-        rule of the preset "dtd".
+        The rule of every layer: the name of a preset (a key of `PRESETS`); one `Rule` for all layers that take one; a
+        dict {position: Rule}; or a callable of (position, record) that returns a Rule or None.  A layer that the dict
+        or the callable leaves out takes the rule of the preset "dtd".
     domain : {"real", "nonnegative"} or (low, high), default "real"
-        The values that the network's input can have.  low and high are numbers, arrays of one value per channel, or arrays of the shape of
-        one sample, with low ≤ 0 ≤ high.  Under the preset "dtd" the domain chooses the rule of the layers that read the input: w² for
-        "real", z⁺ for "nonnegative", zB for (low, high).
+        The values that the network's input can have.  low and high are numbers, arrays of one value per channel, or
+        arrays of the shape of one sample, with low ≤ 0 ≤ high.  Under the preset "dtd" the domain chooses the rule of
+        the layers that read the input: w² for "real", z⁺ for "nonnegative", zB for (low, high).
     convention : {"dtd", "zennit", "captum", "innvestigate"}, default "dtd"
         The tool whose treatment of biases, stabilisers, pools and additions is followed where a rule leaves them open.
     backend : {"auto", "cpu", "cuda", "oracle"}, default "auto"
-        The executor.  "auto" is CUDA if a GPU is usable, else the CPU; "oracle" is the reference in NumPy.  `backends` lists which of them
-        are usable here.
+        The executor.  "auto" is CUDA if a GPU is usable, else the CPU; "oracle" is the reference in NumPy.  `backends`
+        lists which of them are usable here.
     precision : {"float32", "float64", "tf32", "bfloat16", "mixed"}, default "float32"
         The number type of the operands of products.
 
-        - "float32" and "float64": products, sums and the result have this type.  "float64" is for the CPU; it takes a little more than
-          twice the time.
+        - "float32" and "float64": products, sums and the result have this type.  "float64" is for the CPU; it takes a
+          little more than twice the time.
         - "tf32", for CUDA: operands are rounded to tf32; sums and the result are float32.
-        - "bfloat16", for CUDA and for CPUs with AMX or AVX-512-BF16: operands are rounded to bfloat16; sums and the result are float32.
-          With AVX-512-BF16 alone it may be slower than "float32": measure it.  On CUDA, values, gates and relevance are also stored in
-          bfloat16.
+        - "bfloat16", for CUDA and for CPUs with AMX or AVX-512-BF16: operands are rounded to bfloat16; sums and the
+          result are float32.  With AVX-512-BF16 alone it may be slower than "float32": measure it.  On CUDA, values,
+          gates and relevance are also stored in bfloat16.
         - "mixed": predicts as "float32" does, and explains in bfloat16.
 
-        Rules whose sums may cancel (LRP-0, ε, γ) refuse the last three.  The oracle computes in float64, whatever is asked for.
+        Rules whose sums may cancel (LRP-0, ε, γ) refuse the last three.  The oracle computes in float64, whatever is
+        asked for.
     batch_size : int, optional
         The number of samples per pass through the network; by default as many as the memory budget allows.
     n_threads : int, optional
-        The number of threads on the CPU; by default OMP_NUM_THREADS, else the number of cores that this process may use.
+        The number of threads on the CPU; by default OMP_NUM_THREADS, else the number of cores that this process may
+        use.
     device : int, str or torch.device, optional
         The GPU of backend "cuda", such as 1 or "cuda:1"; by default number 0.
     start : int, optional
-        The position of the entry at whose output relevance starts; by default the network's output, before a final Softmax.
+        The position of the entry at whose output relevance starts; by default the network's output, before a final
+        Softmax.
     stop : int, optional
         The position of the entry for whose output relevance is returned; by default the network's input.
     return_outputs : bool, default False
@@ -615,17 +656,18 @@ def explain(
     Returns
     -------
     relevance : array
-        The relevance of every element of x: of x's shape, or of shape (n, t, *x.shape[1:]) for several targets.  With `stop`, the shape of
-        that entry's output stands for x's.  Its type is float32; float64 with precision "float64" and backend "oracle".  Its unit is that
-        of the outputs.  Its kind is x's: NumPy, PyTorch or CuPy on x's device, or a lazy Dask array.
+        The relevance of every element of x: of x's shape, or of shape (n, t, *x.shape[1:]) for several targets.  With
+        `stop`, the shape of that entry's output stands for x's.  Its type is float32; float64 with precision "float64"
+        and backend "oracle".  Its unit is that of the outputs.  Its kind is x's: NumPy, PyTorch or CuPy on x's device,
+        or a lazy Dask array.
     outputs : array
         Only with return_outputs: the outputs that were explained, of shape (n, *out).
 
     Raises
     ------
     LayerError
-        A record, its place in the network, or an option that is a number is malformed, or the network cannot be explained. `WiringError` is
-        the one about a record's `inputs`.
+        A record, its place in the network, or an option that is a number is malformed, or the network cannot be
+        explained. `WiringError` is the one about a record's `inputs`.
     RuleError
         A rule, preset or convention is unknown, or is given to an entry that takes none.
     BackendError
@@ -654,17 +696,20 @@ def explain(
 
         R_i = Σ_j n_ij / d_j · R_j,    d_j = Σ_i n_ij (+ bias and stabiliser, by rule).
 
-    The rules' docstrings give n_ij and its source.  w², z⁺ and zB follow from a first-order Taylor expansion of each neuron at a root point
-    [1]_.  LRP-0, ε and αβ are those of [2]_, γ is that of [3]_.  Under the convention "captum" the CPU computes in float64 up to the last
-    layer whose denominators may cancel, and returns float32; the printed plan says which layer that is.
+    The rules' docstrings give n_ij and its source.  w², z⁺ and zB follow from a first-order Taylor expansion of each
+    neuron at a root point [1]_.  LRP-0, ε and αβ are those of [2]_, γ is that of [3]_.  Under the convention "captum"
+    the CPU computes in float64 up to the last layer whose denominators may cancel, and returns float32; the printed
+    plan says which layer that is.
 
-    The bits of the result are the same from call to call, for any number of threads, and for a sample alone or within a batch.
+    The bits of the result are the same from call to call, for any number of threads, and for a sample alone or within a
+    batch.
 
     References
     ----------
-    .. [1] Montavon et al., "Explaining nonlinear classification decisions with deep Taylor decomposition", arXiv:1512.02479.
-    .. [2] Bach et al., "On pixel-wise explanations for non-linear classifier decisions by layer-wise relevance propagation", PLOS ONE 10
-       (2015), doi:10.1371/journal.pone.0130140.
+    .. [1] Montavon et al., "Explaining nonlinear classification decisions with deep Taylor decomposition",
+       arXiv:1512.02479.
+    .. [2] Bach et al., "On pixel-wise explanations for non-linear classifier decisions by layer-wise relevance
+       propagation", PLOS ONE 10 (2015), doi:10.1371/journal.pone.0130140.
     .. [3] Montavon et al., "Layer-wise relevance propagation: an overview" (2019), doi:10.1007/978-3-030-28954-6_10.
 
     Examples
@@ -680,7 +725,12 @@ def explain(
 
 
 def predict(
-    layers: Sequence[L.Layer], x: Any, *, backend: str = "auto", batch_size: int | None = None, n_threads: int | None = None
+    layers: Sequence[L.Layer],
+    x: Any,
+    *,
+    backend: str = "auto",
+    batch_size: int | None = None,
+    n_threads: int | None = None,
 ) -> Any:
     """Compute the outputs of a network.
 
@@ -695,12 +745,14 @@ def predict(
     batch_size : int, optional
         The number of samples per pass through the network; by default as many as the memory budget allows.
     n_threads : int, optional
-        The number of threads on the CPU; by default OMP_NUM_THREADS, else the number of cores that this process may use.
+        The number of threads on the CPU; by default OMP_NUM_THREADS, else the number of cores that this process may
+        use.
 
     Returns
     -------
     array
-        The outputs of the list as it is written, a final Softmax included: of shape (n, *out), of x's kind, lazy for a Dask array.
+        The outputs of the list as it is written, a final Softmax included: of shape (n, *out), of x's kind, lazy for a
+        Dask array.
 
     Raises
     ------

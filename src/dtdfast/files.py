@@ -1,7 +1,9 @@
-"""Files that are read and written: read only if they are files; written complete or not at all; nothing of others replaced or removed.
+"""Files that are read and written: read only if they are files; written complete or not at all; nothing of others
+replaced or removed.
 
-What dtdfast may replace or remove carries its mark: the first key of a summary, the software that a PNG names, the text of a lock, the
-manifest of a run (runs/store.py).  What is not complete yet has a name of its own, which nothing had before.
+What dtdfast may replace or remove carries its mark: the first key of a summary, the software that a PNG names, the text
+of a lock, the manifest of a run (runs/store.py). What is not complete yet has a name of its own, which nothing had
+before.
 """
 
 from __future__ import annotations
@@ -22,7 +24,13 @@ SOFTWARE = f"dtdfast {__version__}"
 PNG = b"\x89PNG\r\n\x1a\n"
 SUMMARY = b'{\n  "dtdfast": '
 HEAD = 1 << 12  # bytes in which the mark is found
-KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket"}
+KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
 
 
 def regular(path: str | os.PathLike[str]) -> Path:
@@ -44,7 +52,8 @@ def regular(path: str | os.PathLike[str]) -> Path:
 
 @contextmanager
 def written(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A new, empty file beside `path`, which takes its place when the block has ended; after an error nothing has changed.
+    """A new, empty file beside `path`, which takes its place when the block has ended; after an error nothing has
+    changed.
 
     Raises
     ------
@@ -93,7 +102,9 @@ def replaceable(path: Path) -> None:
     StorageError
     """
     if os.path.lexists(path) and not marked(path):
-        raise StorageError(f"{readable(str(path))} is there and was not made by dtdfast; move it away, or choose another output")
+        raise StorageError(
+            f"{readable(str(path))} is there and was not made by dtdfast; move it away, or choose another output"
+        )
 
 
 def readable(name: str) -> str:

@@ -21,10 +21,12 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and standard d
 BICUBIC = 3  # Pillow's Resampling.BICUBIC
 MODES = {"rgb": "RGB", "bgr": "RGB", "gray": "L"}
 
-# What may be decoded, whatever the file is called.  Pillow knows more, and some of it starts other programs (EPS: Ghostscript).
+# What may be decoded, whatever the file is called. Pillow knows more, and some of it starts other programs (EPS:
+# Ghostscript).
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 SUFFIXES = frozenset(f".{name}" for name in (
-    "apng", "bmp", "dib", "gif", "j2c", "j2k", "jfif", "jp2", "jpc", "jpe", "jpeg", "jpf", "jpg", "jpx", "pbm", "pfm", "pgm", "png", "pnm",
+    "apng", "bmp", "dib", "gif", "j2c", "j2k", "jfif", "jp2", "jpc", "jpe", "jpeg", "jpf", "jpg", "jpx", "pbm", "pfm",
+    "pgm", "png", "pnm",
     "ppm", "tif", "tiff", "webp",
 ))  # fmt: skip
 NARROW = ("1", "L", "P")  # modes of Pillow with a byte per pixel
@@ -38,12 +40,9 @@ class Preparation:
 
     Parameters
     ----------
-    size : (height, width)
-    crop : the share of the centre that is kept of the largest rectangle with the shape of `size`
-    channels : "rgb", "bgr" or "gray"
-    mean, std : one number, or one per channel in the network's order; None: ImageNet's for colours without any scale, else 0 and 1
-    scale : None: 1
-    layout : "nchw" or "nhwc"
+    size : (height, width) crop : the share of the centre that is kept of the largest rectangle with the shape of `size`
+    channels : "rgb", "bgr" or "gray" mean, std : one number, or one per channel in the network's order; None:
+    ImageNet's for colours without any scale, else 0 and 1 scale : None: 1 layout : "nchw" or "nhwc"
     """
 
     size: tuple[int, int]
@@ -69,13 +68,18 @@ class Preparation:
             raise InputError("scale is 0, which would make every image the same")
         for key in ("mean", "std"):
             if len(getattr(self, key) or (0,)) not in (1, self.n_channels):
-                raise InputError(f"{key} is {getattr(self, key)}, expected one number or {self.n_channels} ({self.channels})")
+                raise InputError(
+                    f"{key} is {getattr(self, key)}, expected one number or {self.n_channels} ({self.channels})"
+                )
 
     def __str__(self) -> str:
         """In one line: size, order and numbers."""
         height, width = self.size
         scale, mean, std = self._numbers()
-        of_channels = [f"({', '.join(f'{v:g}' for v in values)})" if len(values) > 1 else f"{values[0]:g}" for values in (mean, std)]
+        of_channels = [
+            f"({', '.join(f'{v:g}' for v in values)})" if len(values) > 1 else f"{values[0]:g}"
+            for values in (mean, std)
+        ]
         return (
             f"{self.crop:g} of the centre, {height} × {width}, {self.channels}, {self.layout}; "
             f"x = ({scale:g}·p − {of_channels[0]}) / {of_channels[1]} with p from 0 to 1"
@@ -122,7 +126,8 @@ class Preparation:
         x = np.empty(self.shape, np.float32) if out is None else out
         for c, values in enumerate(self._table):
             of = pixels[..., self.n_channels - 1 - c if self.channels == "bgr" else c]
-            np.take(values, of, out=x[c] if self.layout == "nchw" else x[..., c], mode="clip")  # a byte is in range: nothing to check
+            # a byte is in range: nothing to check
+            np.take(values, of, out=x[c] if self.layout == "nchw" else x[..., c], mode="clip")
         return x
 
     @cached_property
@@ -149,7 +154,8 @@ class Preparation:
 
 
 def _bytes(file: Any) -> NDArray[np.uint8]:
-    """Pixels of more than eight bits (Pillow's modes I;16, I and F), scaled so that the white of their type becomes 255.
+    """Pixels of more than eight bits (Pillow's modes I;16, I and F), scaled so that the white of their type becomes
+    255.
 
     White is the largest number of the bits that a TIFF names, 65535 in other files, and 1 of floats.
     """
@@ -162,7 +168,9 @@ def _bytes(file: Any) -> NDArray[np.uint8]:
     white = 1.0 if file.mode == "F" else float(2 ** (bits - 1 if signed else bits) - 1)
     low, high = float(values.min()), float(values.max())
     if not 0 <= low <= high <= white:
-        raise ValueError(f"its pixels of type {values.dtype} are from {low:g} to {high:g}, expected 0 (black) to {white:g} (white)")
+        raise ValueError(
+            f"its pixels of type {values.dtype} are from {low:g} to {high:g}, expected 0 (black) to {white:g} (white)"
+        )
     levels = np.multiply(values, 255 / white, dtype=np.float64)
     if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
         np.subtract(255, levels, out=levels)

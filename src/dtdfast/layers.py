@@ -1,7 +1,7 @@
 """The records a network is made of: a flat list of them, wired by `inputs=`, is a directed acyclic graph.
 
-A record is data only: arrays (kept as read-only copies) and geometry, in PyTorch's shapes and ONNX's meaning.  What a record
-does stands elsewhere: its shape rule in plan/shapes.py, its neurons in plan/units.py, its kernels in csrc/.
+A record is data only: arrays (kept as read-only copies) and geometry, in PyTorch's shapes and ONNX's meaning. What a
+record does stands elsewhere: its shape rule in plan/shapes.py, its neurons in plan/units.py, its kernels in csrc/.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from .errors import LayerError
 from .layers_axes import Constant, Expand, Gather, Reduce, Resample
 from .record import INPUT, Array, Ints, Layer, Padding
 
-# ---------------------------------------------------------------------------------------------------- layers with weights
+# ---------------------------------------------------------------------------------------------------- layers with
+# weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,13 +58,17 @@ class _Convolution(Layer):
     padding: Padding = 0
 
     def _check_kernel(self, grouped: str) -> int:
-        """Checks what both kinds share; `grouped` are the channels along the weight's first axis.  Returns the spatial axes."""
+        """Checks what both kinds share; `grouped` are the channels along the weight's first axis. Returns the spatial
+        axes.
+        """
         self._array("weight", (3, 4, 5))
         n = self.weight.ndim - 2
         self._int("groups", 1)
         groups: int = self.groups  # type: ignore[attr-defined]
         if self.weight.shape[0] % groups:
-            raise LayerError(f"{self._type}: {self.weight.shape[0]} {grouped} channels do not divide into {groups} groups")
+            raise LayerError(
+                f"{self._type}: {self.weight.shape[0]} {grouped} channels do not divide into {groups} groups"
+            )
         self._ints("stride", 1, n)
         self._ints("dilation", 1, n)
         self._padding("padding", n)
@@ -110,8 +115,8 @@ class Conv(_Convolution):
 class ConvTranspose(_Convolution):
     """A transposed convolution in 1, 2 or 3 dimensions.
 
-    Along an axis of l elements its output has (l − 1)·stride + dilation·(k − 1) + 1 − padding + output_padding elements, where padding is
-    that of both ends.
+    Along an axis of l elements its output has (l − 1)·stride + dilation·(k − 1) + 1 − padding + output_padding
+    elements, where padding is that of both ends.
 
     Parameters
     ----------
@@ -168,7 +173,8 @@ class Embedding(Layer):
         self._array("weight", 2)
 
 
-# ------------------------------------------------------------------------------------------------------------ activations
+# ------------------------------------------------------------------------------------------------------------
+# activations
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,7 +212,8 @@ class Dropout(Layer):
     """
 
 
-# ------------------------------------------------------------------------------------------------------------------ pools
+# ------------------------------------------------------------------------------------------------------------------
+# pools
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,8 +249,8 @@ class MaxPool(_Pool):
     dilation : int or sequence of int, default 1
         The distance between the elements of a window.
     ceil_mode : bool, default False
-        Whether the last window may reach beyond the padded input. A window that would start beyond the input plus its left padding is left
-        out.
+        Whether the last window may reach beyond the padded input. A window that would start beyond the input plus its
+        left padding is left out.
     inputs, name : optional
         As in `Layer`.
     """
@@ -270,8 +277,8 @@ class AvgPool(_Pool):
     padding : int, sequence of int or sequence of (before, after), default 0
         The zeros around the input, one number, one per spatial axis, or pairs.
     ceil_mode : bool, default False
-        Whether the last window may reach beyond the padded input. A window that would start beyond the input plus its left padding is left
-        out.
+        Whether the last window may reach beyond the padded input. A window that would start beyond the input plus its
+        left padding is left out.
     count_include_pad : bool, default True
         Whether the mean is over the padded window; else it is over the elements of the input in it.
     inputs, name : optional
@@ -300,8 +307,8 @@ class SumPool(_Pool):
     padding : int, sequence of int or sequence of (before, after), default 0
         The zeros around the input, one number, one per spatial axis, or pairs.
     ceil_mode : bool, default False
-        Whether the last window may reach beyond the padded input. A window that would start beyond the input plus its left padding is left
-        out.
+        Whether the last window may reach beyond the padded input. A window that would start beyond the input plus its
+        left padding is left out.
     inputs, name : optional
         As in `Layer`.
     """
@@ -324,7 +331,8 @@ class GlobalAvgPool(Layer):
     """
 
 
-# ------------------------------------------------------------------------------------------------------------ affine maps
+# ------------------------------------------------------------------------------------------------------------ affine
+# maps
 
 
 @dataclass(frozen=True, eq=False)
@@ -377,8 +385,8 @@ class Scale(Layer):
     Parameters
     ----------
     scale, shift : array_like
-        Arrays of one axis are per channel (axis 1); arrays of more axes broadcast against one sample, with sizes of 1 or the sample's. No
-        shift by default.
+        Arrays of one axis are per channel (axis 1); arrays of more axes broadcast against one sample, with sizes of 1
+        or the sample's. No shift by default.
     inputs, name : optional
         As in `Layer`.
     """
@@ -398,9 +406,9 @@ class Scale(Layer):
 class Preparation(Layer):
     """x·scale + shift per channel (axis 1) of the network's input, as a scaler computes it.
 
-    Relevance is that of its output and passes it unchanged under every rule, so a map does not depend on the units of the raw columns. It
-    never folds into a layer. With the domain "real" the preset "dtd" then becomes "lrp-epsilon": inputs of both signs are explained by
-    their difference from the reference point, where x·scale + shift is 0.
+    Relevance is that of its output and passes it unchanged under every rule, so a map does not depend on the units of
+    the raw columns. It never folds into a layer. With the domain "real" the preset "dtd" then becomes "lrp-epsilon":
+    inputs of both signs are explained by their difference from the reference point, where x·scale + shift is 0.
 
     Parameters
     ----------
@@ -457,15 +465,16 @@ class LRN(Layer):
             raise LayerError(f"LRN: k must be positive and alpha not negative, got k={self.k}, alpha={self.alpha}")
 
 
-# ------------------------------------------------------------------------------------------------------- several operands
+# ------------------------------------------------------------------------------------------------------- several
+# operands
 
 
 @dataclass(frozen=True, eq=False)
 class Add(Layer):
     """The sum of its operands.
 
-    Operands of one rank broadcast as in NumPy (sizes of 1); a Constant of lower rank is aligned at the right. An Add is one neuron with the
-    linear layers before it that only it reads.
+    Operands of one rank broadcast as in NumPy (sizes of 1); a Constant of lower rank is aligned at the right. An Add is
+    one neuron with the linear layers before it that only it reads.
 
     Parameters
     ----------
@@ -480,8 +489,8 @@ class Add(Layer):
 class Mul(Layer):
     """The product of two operands, which broadcast as those of `Add`.
 
-    The operands are a signal and a gate that a sigmoid made, or any operand and a Constant. A signal takes all relevance, and its gate
-    none; with a Constant it is a `Scale`.
+    The operands are a signal and a gate that a sigmoid made, or any operand and a Constant. A signal takes all
+    relevance, and its gate none; with a Constant it is a `Scale`.
 
     Parameters
     ----------
@@ -511,7 +520,8 @@ class Concat(Layer):
         self._int("axis", None)
 
 
-# --------------------------------------------------------------------------------------------------------------- movement
+# ---------------------------------------------------------------------------------------------------------------
+# movement
 
 
 @dataclass(frozen=True, eq=False)
@@ -547,7 +557,9 @@ class Reshape(Layer):
     def _check(self) -> None:
         self._ints("shape", -1, None)
         if not isinstance(self.shape, tuple) or 0 in self.shape or sum(s == -1 for s in self.shape) > 1:
-            raise LayerError(f"Reshape: shape is {self.shape!r}, expected positive sizes without the batch axis, at most one -1")
+            raise LayerError(
+                f"Reshape: shape is {self.shape!r}, expected positive sizes without the batch axis, at most one -1"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -651,7 +663,8 @@ class Upsample(Layer):
 RECORDS: dict[str, type[Layer]] = {
     cls.__name__: cls
     for cls in (
-        Linear, Conv, ConvTranspose, Embedding, ReLU, Activation, Softmax, Dropout, MaxPool, AvgPool, SumPool, GlobalAvgPool,
+        Linear, Conv, ConvTranspose, Embedding, ReLU, Activation, Softmax, Dropout, MaxPool, AvgPool, SumPool,
+        GlobalAvgPool,
         BatchNorm, Scale, Preparation, LRN, Add, Mul, Concat, Flatten, Reshape, Permute, Slice, Pad, Upsample,
         Constant, Reduce, Gather, Expand, Resample,
     )

@@ -40,8 +40,8 @@ class Constant(Layer):
 class Reduce(Layer):
     """The mean, the sum or the maximum over some axes.
 
-    A mean and a sum distribute relevance by the rule of pools. A maximum gives all of it to the largest element, the first in row-major
-    order if several are equal.
+    A mean and a sum distribute relevance by the rule of pools. A maximum gives all of it to the largest element, the
+    first in row-major order if several are equal.
 
     Parameters
     ----------
@@ -100,7 +100,8 @@ class Expand(Layer):
     Parameters
     ----------
     shape : sequence of int
-        The shape of one sample of the result, without the batch axis. It differs from the input's only where the input has size 1.
+        The shape of one sample of the result, without the batch axis. It differs from the input's only where the input
+        has size 1.
     inputs, name : optional
         As in `Layer`.
 
@@ -122,8 +123,8 @@ class Expand(Layer):
 class Resample(Layer):
     """Linear resizing, or an adaptive average pool: one matrix per spatial axis.
 
-    y[..., p, q] = Σ_ij rows[p, i] · columns[q, j] · x[..., i, j]. All axes together are one layer of neurons, which distributes relevance
-    by the rule of average pools.
+    y[..., p, q] = Σ_ij rows[p, i] · columns[q, j] · x[..., i, j]. All axes together are one layer of neurons, which
+    distributes relevance by the rule of average pools.
 
     Parameters
     ----------
@@ -143,13 +144,19 @@ class Resample(Layer):
     def _check(self) -> None:
         given = self.weights
         if not isinstance(given, (tuple, list)) or not 1 <= len(given) <= 3 or all(w is None for w in given):
-            raise LayerError("Resample: expected weights as a tuple of 1 to 3 matrices or None, one per spatial axis, not all None")
-        self._set("weights", tuple(None if w is None else self._checked(f"weights[{a}]", w, 2) for a, w in enumerate(given)))
+            raise LayerError(
+                "Resample: expected weights as a tuple of 1 to 3 matrices or None, one per spatial axis, not all None"
+            )
+        self._set(
+            "weights", tuple(None if w is None else self._checked(f"weights[{a}]", w, 2) for a, w in enumerate(given))
+        )
 
 
 def _integers(kind: str, key: str, value: object) -> tuple[int, ...]:
     """One integer or a non-empty sequence of them."""
-    given = value if isinstance(value, (tuple, list)) or (isinstance(value, np.ndarray) and value.ndim == 1) else (value,)
+    given = (
+        value if isinstance(value, (tuple, list)) or (isinstance(value, np.ndarray) and value.ndim == 1) else (value,)
+    )
     try:
         numbers = tuple(operator.index(v) for v in given)
     except TypeError:

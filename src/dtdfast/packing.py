@@ -29,7 +29,9 @@ def zeros(shape: tuple[int, ...], real: str) -> Packed:
 
 
 def pack_dense(weight: NDArray[Any], groups: int, taps: tuple[int, ...], real: str, *, scatter: bool) -> Packed:
-    """(c_out, c_in/groups, *kernel) → [group][block of 16 outputs][tap][c_in of the group][16]; with `scatter` inputs and outputs swap."""
+    """(c_out, c_in/groups, *kernel) → [group][block of 16 outputs][tap][c_in of the group][16]; with `scatter` inputs
+    and outputs swap.
+    """
     c_out, c_in = weight.shape[:2]
     w = weight.reshape(groups, c_out // groups, c_in, -1)[..., list(taps)]
     if scatter:
@@ -52,14 +54,17 @@ def pack(weights: Weights) -> Packed:
         packed = pack_dense(weight, weights.part.taps.groups, weights.taps, weights.real, scatter=weights.scatter)
     elif weights.layout == "channel":  # (c, 1, *kernel) → [tap][c]
         packed = np.ascontiguousarray(weight.reshape(len(weight), -1)[:, list(weights.taps)].T, weights.real)
-    else:  # rows (n_out, n_in): the record's own array where it is of this type, unless a copy from a cache line on costs next to nothing
+    # rows (n_out, n_in): the record's own array where it is of this type, unless a copy from a cache line on costs next
+    # to nothing
+    else:
         packed = np.ascontiguousarray(weight.reshape(weight.shape[:2]), weights.real)
         if packed.nbytes <= SMALL and packed.ctypes.data % LINE:
             packed, unaligned = zeros(packed.shape, weights.real), packed
             packed[...] = unaligned
     if weight.dtype.itemsize > packed.itemsize and not np.isfinite(packed).all():
         raise NumericsError(
-            f"layer {weights.part.position}: its weights (after folding) overflow float32; rescale them, or use precision='float64'"
+            f"layer {weights.part.position}: its weights (after folding) overflow float32; rescale them, or use "
+            "precision='float64'"
         )
     return packed
 

@@ -19,7 +19,9 @@ LUMA = np.array((0.299, 0.587, 0.114))  # how bright red, green and blue look
 FADE = 0.6  # of the picture under an overlay: its darkest grey is this far from white
 
 
-def heatmap(relevance: ArrayLike, ax: Axes | None = None, *, percentile: float = 99.5, cmap: str = "RdBu_r", **imshow: Any) -> AxesImage:
+def heatmap(
+    relevance: ArrayLike, ax: Axes | None = None, *, percentile: float = 99.5, cmap: str = "RdBu_r", **imshow: Any
+) -> AxesImage:
     """Draw the relevance of one image in colours symmetric about zero.
 
     Parameters
@@ -59,7 +61,13 @@ def heatmap(relevance: ArrayLike, ax: Axes | None = None, *, percentile: float =
 
 
 def overlay(
-    relevance: ArrayLike, picture: ArrayLike, ax: Axes | None = None, *, percentile: float = 99.5, cmap: str = "RdBu_r", **imshow: Any
+    relevance: ArrayLike,
+    picture: ArrayLike,
+    ax: Axes | None = None,
+    *,
+    percentile: float = 99.5,
+    cmap: str = "RdBu_r",
+    **imshow: Any,
 ) -> AxesImage:
     """Draw the relevance of one image over its picture in grey: the more relevant a pixel, the more opaque its colour.
 

@@ -25,7 +25,8 @@ class Preset:
     clip_start: bool = False  # a negative start becomes 0
     pool: Rule | None = None  # under the innvestigate convention
     add: Rule | None = None
-    prepared: str | None = None  # the preset that it stands for where a Preparation makes real inputs, of both signs around 0
+    # the preset that it stands for where a Preparation makes real inputs, of both signs around 0
+    prepared: str | None = None
 
 
 _EPSILON_PLUS = Preset(Epsilon(), ZPlus(), ZPlus())
@@ -91,7 +92,9 @@ class RuleBook:
         if callable(self.rules) and not isinstance(self.rules, Rule):
             rule = self.rules(position, record)
             if rule is not None and not isinstance(rule, Rule):
-                raise RuleError(f"rules({position}, {type(record).__name__}) returned {rule!r}, expected a Rule or None")
+                raise RuleError(
+                    f"rules({position}, {type(record).__name__}) returned {rule!r}, expected a Rule or None"
+                )
             return rule
         return None
 

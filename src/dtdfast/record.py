@@ -35,13 +35,14 @@ def immutable(value: object) -> bool:
 class Layer(OneLine):
     """The base of all records: what a record reads, and its name.
 
-    A network is a list of records in topological order. An entry of the list is one record at its position. Records are frozen, and keep
-    read-only copies of their arrays.
+    A network is a list of records in topological order. An entry of the list is one record at its position. Records are
+    frozen, and keep read-only copies of their arrays.
 
     Parameters
     ----------
     inputs : int or sequence of int, optional
-        The positions of the earlier entries that the record reads; `INPUT` is the network's input. By default it reads the entry before.
+        The positions of the earlier entries that the record reads; `INPUT` is the network's input. By default it reads
+        the entry before.
     name : str, optional
         The record's name in messages, plans and ledgers.
 
@@ -80,7 +81,9 @@ class Layer(OneLine):
         try:
             positions = tuple(operator.index(i) for i in given)
         except TypeError:
-            raise WiringError(f"{self._type}: inputs is {inputs!r}, expected positions (integers) or dtdfast.INPUT") from None
+            raise WiringError(
+                f"{self._type}: inputs is {inputs!r}, expected positions (integers) or dtdfast.INPUT"
+            ) from None
         if self.arity == 0 and positions:
             raise WiringError(f"{self._type}: inputs is {inputs!r}, but it reads nothing; leave inputs out")
         if not positions and self.arity != 0:
@@ -93,15 +96,21 @@ class Layer(OneLine):
         """Replace a field by a read-only float copy of it, checked."""
         self._set(key, self._checked(key, getattr(self, key), ndim, shape))
 
-    def _checked(self, key: str, value: Any, ndim: int | tuple[int, ...] | None = None, shape: tuple[int, ...] | None = None) -> Array:
+    def _checked(
+        self, key: str, value: Any, ndim: int | tuple[int, ...] | None = None, shape: tuple[int, ...] | None = None
+    ) -> Array:
         """A read-only float copy, checked for dtype, rank, shape and finiteness; `key` names it in messages.
 
         An array that can never be written to, since its memory is a bytes object, is kept: layers may share it.
         """
         if isinstance(value, np.ma.MaskedArray):
-            raise LayerError(f"{self._type}: {key} is a masked array, and its mask would be lost; pass {key}.filled(value)")
+            raise LayerError(
+                f"{self._type}: {key} is a masked array, and its mask would be lost; pass {key}.filled(value)"
+            )
         if isinstance(value, np.ndarray) and value.dtype.kind != "f":
-            raise LayerError(f"{self._type}: {key} has dtype {value.dtype}, expected a float array (float32 or float64)")
+            raise LayerError(
+                f"{self._type}: {key} has dtype {value.dtype}, expected a float array (float32 or float64)"
+            )
         try:
             dtype = None if getattr(value, "dtype", None) in (np.float32, np.float64) else np.float64
             array = (np.asarray if immutable(value) else np.array)(value, dtype=dtype, order="C")
@@ -157,9 +166,13 @@ class Layer(OneLine):
             try:
                 pairs = tuple((operator.index(a), operator.index(b)) for a, b in value)
             except (TypeError, ValueError):
-                raise LayerError(f"{self._type}: {key} is {value!r}, expected (before, after) pairs, one per spatial axis") from None
+                raise LayerError(
+                    f"{self._type}: {key} is {value!r}, expected (before, after) pairs, one per spatial axis"
+                ) from None
             if min(min(p) for p in pairs) < 0:
-                raise LayerError(f"{self._type}: {key} is {value!r}, expected integers of at least 0 (use Slice to crop)")
+                raise LayerError(
+                    f"{self._type}: {key} is {value!r}, expected integers of at least 0 (use Slice to crop)"
+                )
             if max(max(p) for p in pairs) > MOST:
                 raise LayerError(f"{self._type}: {key} is {value!r}, expected integers of at most {MOST}")
             if n is not None and len(pairs) != n:

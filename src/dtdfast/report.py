@@ -1,4 +1,6 @@
-"""What diagnostics and evaluations return: numbers that print as a table, one plain sentence that reads them, and a plot."""
+"""What diagnostics and evaluations return: numbers that print as a table, one plain sentence that reads them, and a
+plot.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,10 @@ if TYPE_CHECKING:
 
 
 class Report(OneLine):
-    """The base of results: they print as a table with one sentence of reading, and a subclass gives `header`, `rows` and `reading`."""
+    """The base of results, which print as a table with one sentence of reading.
+
+    A subclass gives `header`, `rows` and `reading`.
+    """
 
     header: tuple[str, ...] = ()
 
@@ -44,7 +49,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [tuple(header), *map(tuple, rows)]
     widths = [max(len(line[k]) for line in lines) for k in range(len(header))]
     return "\n".join(
-        "  ".join(cell.ljust(w) if k == 0 else cell.rjust(w) for k, (cell, w) in enumerate(zip(line, widths, strict=True))).rstrip()
+        "  ".join(
+            cell.ljust(w) if k == 0 else cell.rjust(w) for k, (cell, w) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
         for line in lines
     )
 

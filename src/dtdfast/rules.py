@@ -2,12 +2,10 @@
 
 Every rule is a row of shares, every share a list of terms in(x_i)·wm(w_ij):
 
-    n_ij = Σ_terms in(x_i) wm(w_ij)      d_j = Σ_i n_ij + bias + stabilizer·sgn      R_i←j = coefficient · n_ij / d_j · R_j
+    n_ij = Σ_terms in(x_i) wm(w_ij)    d_j = Σ_i n_ij + bias + stabilizer·sgn    R_i←j = coefficient · n_ij / d_j · R_j
 
-(0/0 := 0; sgn 0 := +1).  The same terms stand above and below the fraction, so conservation holds by construction.  A share may
-be selected by the sign of the pre-activation y_j.  Formulas: Montavon et al., "Explaining nonlinear classification decisions
-with deep Taylor decomposition" (arXiv:1512.02479) for w², z⁺ and zB; Bach et al. 2015 (doi:10.1371/journal.pone.0130140) for
-LRP-0, ε and αβ; Montavon et al. 2019 (doi:10.1007/978-3-030-28954-6_10) for γ; Lapuschkin et al. 2019 for flat.
+(0/0 := 0; sgn 0 := +1). The same terms stand above and below the fraction, so conservation holds by construction. A
+share may be selected by the sign of the pre-activation y_j. Each rule names the source of its formula.
 """
 
 from __future__ import annotations
@@ -23,7 +21,16 @@ from .show import OneLine
 # Input maps of a term.  "x", "x+" and "x-" are of product form (R_i = x_i c_i); the others are not.
 X, X_POS, X_NEG, X_ONE, X_ABOVE_LOW, X_BELOW_HIGH, X_ABS = "x", "x+", "x-", "1", "x-low", "x-high", "|x|"
 # Weight maps of a term, also applied to the bias (the weight of a neuron that is always 1).
-W, W_POS, W_NEG, W_SQUARE, W_ONE, W_ABS, W_GAMMA_POS, W_GAMMA_NEG = "w", "w+", "w-", "w2", "1", "|w|", "w+g.w+", "w+g.w-"
+W, W_POS, W_NEG, W_SQUARE, W_ONE, W_ABS, W_GAMMA_POS, W_GAMMA_NEG = (
+    "w",
+    "w+",
+    "w-",
+    "w2",
+    "1",
+    "|w|",
+    "w+g.w+",
+    "w+g.w-",
+)
 
 PRODUCT_FORM = frozenset((X, X_POS, X_NEG))
 OF_RULES = {  # the maps that a rule may name, and those that need a box
@@ -32,7 +39,7 @@ OF_RULES = {  # the maps that a rule may name, and those that need a box
 }
 BOXED = (X_ABOVE_LOW, X_BELOW_HIGH)
 DEGREES = {W_ONE: 0, W_SQUARE: 2}
-"""How weight maps scale, wm(s·w) = s^degree·wm(w) for s > 0; others: 1.  A pool divides a sum of terms once, so they must agree."""
+"""How weight maps scale, wm(s·w) = s^degree·wm(w) for s > 0; others: 1. A pool divides a sum of terms once."""
 SELECTS = ("all", "y>0", "y<0")
 WITH_Y = {(X, W_POS), (X_POS, W_POS), (X_NEG, W_NEG)}  # products that are ≥ 0, (X, W_POS) where x ≥ 0
 AGAINST_Y = {(X_POS, W_NEG), (X_NEG, W_POS)}
@@ -45,10 +52,11 @@ class Term:
     Parameters
     ----------
     x : {"x", "x+", "x-", "1", "x-low", "x-high"}
-        The input map: x, max(x, 0), min(x, 0), 1, x − low, x − high. The last two need the box of a `ZBox` or of a subclass of it.
+        The input map: x, max(x, 0), min(x, 0), 1, x − low, x − high. The last two need the box of a `ZBox` or of a
+        subclass of it.
     w : {"w", "w+", "w-", "w2", "1", "|w|", "w+g.w+", "w+g.w-"}
-        The weight map: w, max(w, 0), min(w, 0), w², 1, |w|, w + γ max(w, 0), w + γ min(w, 0). γ is the rule's field `gamma`, or 0 if it has
-        none. "1" is 1 for every weight that meets an input, whatever its value.
+        The weight map: w, max(w, 0), min(w, 0), w², 1, |w|, w + γ max(w, 0), w + γ min(w, 0). γ is the rule's field
+        `gamma`, or 0 if it has none. "1" is 1 for every weight that meets an input, whatever its value.
 
     See Also
     --------
@@ -66,15 +74,16 @@ class Share:
     Parameters
     ----------
     terms : tuple of Term
-        The terms of the numerator, and so of the denominator. Their weight maps must scale alike: all of them "1", or all "w2", or neither.
+        The terms of the numerator, and so of the denominator. Their weight maps must scale alike: all of them "1", or
+        all "w2", or neither.
     coefficient : float, default 1.0
-        A factor of n_ij / d_j, such as α or −β. Where the coefficients of an output's shares do not sum to 1, the ledger shows the
-        difference as surplus.
+        A factor of n_ij / d_j, such as α or −β. Where the coefficients of an output's shares do not sum to 1, the
+        ledger shows the difference as surplus.
     select : {"all", "y>0", "y<0"}, default "all"
         The outputs j that take this share, by the sign of their value y_j before the activation.
     bias : str, optional
-        The weight map of the bias in the denominator, as `Term.w`; None leaves the bias out. `Rule.shares` leaves it None, and `Rule.row`
-        sets it from the rule's field `bias`.
+        The weight map of the bias in the denominator, as `Term.w`; None leaves the bias out. `Rule.shares` leaves it
+        None, and `Rule.row` sets it from the rule's field `bias`.
 
     See Also
     --------
@@ -90,14 +99,16 @@ class Share:
 def conserves(shares: tuple[Share, ...]) -> bool:
     """Whether every share holds for every output, and their coefficients sum to 1."""
     coefficients = [share.coefficient for share in shares]
-    return all(share.select == "all" for share in shares) and abs(sum(coefficients) - 1) <= 1e-12 * max(1.0, *map(abs, coefficients))
+    return all(share.select == "all" for share in shares) and abs(sum(coefficients) - 1) <= 1e-12 * max(
+        1.0, *map(abs, coefficients)
+    )
 
 
 BY_SIGN = (
     Share((Term(X_POS, W_POS), Term(X_NEG, W_NEG)), select="y>=0"),
     Share((Term(X_POS, W_NEG), Term(X_NEG, W_POS)), select="y<0"),
 )
-"""The shares of `ZPlusBySign`, the only ones that select "y>=0": with the bias they make up y, so one factor serves both."""
+"""The shares of `ZPlusBySign`, which alone select "y>=0": with the bias they make up y, so one factor serves both."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +123,7 @@ class Row:
 
     @property
     def falls_back(self) -> bool:
-        """Whether the first share takes the coefficient 1, and the second 0, where the second has no term (Σ of its terms is 0)."""
+        """Whether the first share takes the coefficient 1, and the second 0, where the second's terms sum to 0."""
         return self.fallback and len(self.shares) == 2
 
     @property
@@ -127,7 +138,7 @@ class Row:
 
     @property
     def splits(self) -> bool:
-        """Whether the first share sums the products of y's sign, and a second one, if there is one, those of the other sign."""
+        """Whether the first share sums the products of y's sign, and a second one, if any, those of the other sign."""
         if self.by_sign:
             return True
         first, *others = [{(term.x, term.w) for term in share.terms} for share in self.shares]
@@ -152,7 +163,9 @@ class Convention:
     affine: Rule | None = None  # rule of an affine that cannot fold; None: that of the linear layers of its kind
     winner: Rule | None = None  # how a max-pool's output shares with its winner; None: all of it
     pairs_signs: bool = True  # z⁺ and γ of a negative input: x⁻w⁻, x⁻(w+γw⁻) (True) or x·w⁺, x(w+γw⁺) (False)
-    unheld: bool = False  # nothing that counts in float32 keeps its denominators from 0: where they may cancel it takes float64
+    unheld: bool = (
+        False  # nothing that counts in float32 keeps its denominators from 0: where they may cancel it takes float64
+    )
 
 
 @dataclass(frozen=True)
@@ -161,24 +174,25 @@ class Rule:
 
     A rule is a row of shares, and every share is a sum of terms over one denominator:
 
-        n_ij = Σ_terms in(x_i)·wm(w_ij),    d_j = Σ_i n_ij + bias + stabilizer·sgn,    R_i = Σ_j Σ_shares coefficient · n_ij / d_j · R_j,
+        n_ij = Σ_terms in(x_i)·wm(w_ij),    d_j = Σ_i n_ij + bias + stabilizer·sgn,    R_i = Σ_j Σ_shares coefficient ·
+        n_ij / d_j · R_j,
 
-    with 0/0 = 0 and sgn 0 = 1. The same terms stand in numerator and denominator, so a rule without bias and stabiliser conserves
-    relevance. Every executor runs every rule that is made in this way.
+    with 0/0 = 0 and sgn 0 = 1. The same terms stand in numerator and denominator, so a rule without bias and stabiliser
+    conserves relevance. Every executor runs every rule that is made in this way.
 
     Parameters
     ----------
     bias : str, optional
-        The part of the bias in the denominator, where it absorbs relevance: a key of the class attribute `biases`. By default the
-        convention's choice, else the first key.
+        The part of the bias in the denominator, where it absorbs relevance: a key of the class attribute `biases`. By
+        default the convention's choice, else the first key.
     stabilizer : float, optional
         ε ≥ 0: the denominator d becomes d + ε·sgn d. By default the convention's choice, 0 under "dtd".
 
     Attributes
     ----------
     biases : dict of str to tuple
-        For each choice of `bias`, the weight map of the bias in each share, or None for no bias. A class attribute; {"none": (None,)}
-        unless a subclass says otherwise.
+        For each choice of `bias`, the weight map of the bias in each share, or None for no bias. A class attribute;
+        {"none": (None,)} unless a subclass says otherwise.
 
     Raises
     ------
@@ -187,8 +201,8 @@ class Rule:
 
     Notes
     -----
-    A subclass gives `shares`. Fields of its own need `@dataclass(frozen=True)`; a field `gamma` is the γ of the weight maps "w+g.w+" and
-    "w+g.w-".
+    A subclass gives `shares`. Fields of its own need `@dataclass(frozen=True)`; a field `gamma` is the γ of the weight
+    maps "w+g.w+" and "w+g.w-".
 
     Examples
     --------
@@ -254,7 +268,9 @@ class Rule:
         """
         bias = self.bias or convention.biases.get(self.name) or next(iter(self.biases))
         given = self._checked(self.shares(convention), self.biases[bias])
-        shares = tuple(Share(s.terms, s.coefficient, s.select, b) for s, b in zip(given, self.biases[bias], strict=False))
+        shares = tuple(
+            Share(s.terms, s.coefficient, s.select, b) for s, b in zip(given, self.biases[bias], strict=False)
+        )
         stabilizer = self.stabilizer
         if stabilizer is None:
             stabilizer = convention.epsilon if isinstance(self, Epsilon) else convention.stabilizer
@@ -263,20 +279,34 @@ class Rule:
     def _checked(self, shares: tuple[Share, ...], biases: tuple[str | None, ...]) -> tuple[Share, ...]:
         """What `shares` and `biases` of a rule give, refused where an executor could not follow it."""
         if not shares or not all(isinstance(share, Share) and share.terms for share in shares):
-            raise RuleError(f"{self.name}.shares: expected a tuple of at least one Share, each with at least one Term, got {shares!r}")
+            raise RuleError(
+                f"{self.name}.shares: expected at least one Share, each with at least one Term, got {shares!r}"
+            )
         if len(biases) < len(shares):
-            raise RuleError(f"{self.name}.biases: {biases!r} has {len(biases)} weight maps, expected one for each of {len(shares)} shares")
+            raise RuleError(
+                f"{self.name}.biases: {biases!r} has {len(biases)} weight maps, "
+                f"expected one for each of {len(shares)} shares"
+            )
         for share in shares:
             if share.select not in SELECTS and shares != BY_SIGN:
                 raise RuleError(f"{self.name}.shares: select is {share.select!r}, expected one of {', '.join(SELECTS)}")
             if len({DEGREES.get(term.w, 1) for term in share.terms}) > 1:
-                raise RuleError(f"{self.name}.shares: terms of one Share must have weight maps of one degree (w2: 2, 1: 0, others: 1)")
+                raise RuleError(
+                    f"{self.name}.shares: terms of one Share must have weight maps of one degree "
+                    "(w2: 2, 1: 0, others: 1)"
+                )
             for term in share.terms:
                 for key, maps in OF_RULES.items():
                     if getattr(term, key) not in maps:
-                        raise RuleError(f"{self.name}.shares: {term} has {key}={getattr(term, key)!r}, expected one of {', '.join(maps)}")
+                        raise RuleError(
+                            f"{self.name}.shares: {term} has {key}={getattr(term, key)!r}, "
+                            f"expected one of {', '.join(maps)}"
+                        )
                 if term.x in BOXED and not isinstance(self, ZBox):
-                    raise RuleError(f"{self.name}.shares: {term} needs the box of the layer's input; make the rule a subclass of ZBox")
+                    raise RuleError(
+                        f"{self.name}.shares: {term} needs the box of the layer's input; "
+                        "make the rule a subclass of ZBox"
+                    )
         for weight_map in biases:
             if weight_map is not None and weight_map not in OF_RULES["w"]:
                 raise RuleError(f"{self.name}.biases: {weight_map!r} is not one of {', '.join(OF_RULES['w'])}")
@@ -295,14 +325,15 @@ class ZPlus(Rule):
     Parameters
     ----------
     bias : {"none", "positive", "signed"}, optional
-        The part of the bias in the denominator, where it absorbs relevance: "none" is nothing, "positive" max(b, 0), "signed" b. By default
-        the convention's choice, "none" under "dtd".
+        The part of the bias in the denominator, where it absorbs relevance: "none" is nothing, "positive" max(b, 0),
+        "signed" b. By default the convention's choice, "none" under "dtd".
     stabilizer : float, optional
         ε ≥ 0: the denominator d becomes d + ε·sgn d, with sgn 0 = 1. By default the convention's choice, 0 under "dtd".
 
     References
     ----------
-    .. [1] Montavon et al., "Explaining nonlinear classification decisions with deep Taylor decomposition", arXiv:1512.02479, eq. 14.
+    .. [1] Montavon et al., "Explaining nonlinear classification decisions with deep Taylor decomposition",
+       arXiv:1512.02479, eq. 14.
     """
 
     biases: ClassVar[dict[str, tuple[str | None, ...]]] = {"none": (None,), "positive": (W_POS,), "signed": (W,)}
@@ -317,9 +348,9 @@ class ZPlus(Rule):
 class ZPlusBySign(Rule):
     """z⁺ by the sign of the output's value y: n_ij = (sgn(y_j) x_i w_ij)⁺, with sgn 0 = 1.
 
-    Where y ≥ 0 this is z⁺. Where y < 0 it is z⁺ of the neuron −y = Σ x (−w) − b, so the relevance of a negative value goes to the inputs
-    that made it negative. A neuron that cannot be negative, such as one behind a ReLU, takes `ZPlus`. It is the rule of the preset "dtd"
-    inside a network.
+    Where y ≥ 0 this is z⁺. Where y < 0 it is z⁺ of the neuron −y = Σ x (−w) − b, so the relevance of a negative value
+    goes to the inputs that made it negative. A neuron that cannot be negative, such as one behind a ReLU, takes
+    `ZPlus`. It is the rule of the preset "dtd" inside a network.
 
     Parameters
     ----------
@@ -334,7 +365,8 @@ class ZPlusBySign(Rule):
 
     References
     ----------
-    .. [1] Montavon et al., "Explaining nonlinear classification decisions with deep Taylor decomposition", arXiv:1512.02479, eq. 14.
+    .. [1] Montavon et al., "Explaining nonlinear classification decisions with deep Taylor decomposition",
+       arXiv:1512.02479, eq. 14.
     """
 
     biases: ClassVar[dict[str, tuple[str | None, ...]]] = {"none": (None, None)}
@@ -352,14 +384,15 @@ class WSquare(Rule):
     Parameters
     ----------
     bias : {"none", "square"}, optional
-        The part of the bias in the denominator, where it absorbs relevance: "none" is nothing, "square" b². By default the convention's
-        choice, "none" under "dtd".
+        The part of the bias in the denominator, where it absorbs relevance: "none" is nothing, "square" b². By default
+        the convention's choice, "none" under "dtd".
     stabilizer : float, optional
         ε ≥ 0: the denominator d becomes d + ε·sgn d, with sgn 0 = 1. By default the convention's choice, 0 under "dtd".
 
     References
     ----------
-    .. [1] Montavon et al., "Explaining nonlinear classification decisions with deep Taylor decomposition", arXiv:1512.02479, eq. 10.
+    .. [1] Montavon et al., "Explaining nonlinear classification decisions with deep Taylor decomposition",
+       arXiv:1512.02479, eq. 10.
     """
 
     biases: ClassVar[dict[str, tuple[str | None, ...]]] = {"none": (None,), "square": (W_SQUARE,)}
@@ -372,15 +405,15 @@ class WSquare(Rule):
 class ZBox(OneLine, Rule):
     """zB: n_ij = (x_i − low_i) w_ij⁺ + (x_i − high_i) w_ij⁻, for inputs in a box low ≤ x ≤ high.
 
-    It is the Deep Taylor rule of a first layer with bounded inputs, such as pixels [1]_, in the form of two terms of one sign, which never
-    cancel.
+    It is the Deep Taylor rule of a first layer with bounded inputs, such as pixels [1]_, in the form of two terms of
+    one sign, which never cancel.
 
     Parameters
     ----------
     low, high : float or array_like, optional
-        The box of this layer's input: numbers, arrays of one value per channel, or arrays of the input's shape. Give both or neither; by
-        default the `domain` of the call. An operand without a box, such as an inner activation that is added to the input, takes [min(0,
-        x), max(0, x)], which makes zB to z⁺.
+        The box of this layer's input: numbers, arrays of one value per channel, or arrays of the input's shape. Give
+        both or neither; by default the `domain` of the call. An operand without a box, such as an inner activation that
+        is added to the input, takes [min(0, x), max(0, x)], which makes zB to z⁺.
     bias : {"none"}, optional
         The part of the bias in the denominator: nothing.
     stabilizer : float, optional
@@ -393,7 +426,8 @@ class ZBox(OneLine, Rule):
 
     References
     ----------
-    .. [1] Montavon et al., "Explaining nonlinear classification decisions with deep Taylor decomposition", arXiv:1512.02479, eq. 17.
+    .. [1] Montavon et al., "Explaining nonlinear classification decisions with deep Taylor decomposition",
+       arXiv:1512.02479, eq. 17.
     """
 
     low: ArrayLike | None = None
@@ -417,15 +451,15 @@ class Zero(Rule):
     Parameters
     ----------
     bias : {"signed", "none"}, optional
-        The part of the bias in the denominator, where it absorbs relevance: "signed" is b, "none" nothing. By default the convention's
-        choice, "signed" under "dtd".
+        The part of the bias in the denominator, where it absorbs relevance: "signed" is b, "none" nothing. By default
+        the convention's choice, "signed" under "dtd".
     stabilizer : float, optional
         ε ≥ 0: the denominator d becomes d + ε·sgn d, with sgn 0 = 1. By default the convention's choice, 0 under "dtd".
 
     References
     ----------
-    .. [1] Bach et al., "On pixel-wise explanations for non-linear classifier decisions by layer-wise relevance propagation", PLOS ONE 10
-       (2015), doi:10.1371/journal.pone.0130140, eq. 56.
+    .. [1] Bach et al., "On pixel-wise explanations for non-linear classifier decisions by layer-wise relevance
+       propagation", PLOS ONE 10 (2015), doi:10.1371/journal.pone.0130140, eq. 56.
     """
 
     biases: ClassVar[dict[str, tuple[str | None, ...]]] = {"signed": (W,), "none": (None,)}
@@ -441,11 +475,11 @@ class Epsilon(Zero):
     Parameters
     ----------
     epsilon : float, optional
-        ε ≥ 0, the same number as `stabilizer`. By default that of the convention: 1e-6 under "dtd" and "zennit", 1e-7 under "innvestigate",
-        1e-9 under "captum".
+        ε ≥ 0, the same number as `stabilizer`. By default that of the convention: 1e-6 under "dtd" and "zennit", 1e-7
+        under "innvestigate", 1e-9 under "captum".
     bias : {"signed", "none"}, optional
-        The part of the bias in the denominator, where it absorbs relevance: "signed" is b, "none" nothing. By default the convention's
-        choice, "signed" under "dtd".
+        The part of the bias in the denominator, where it absorbs relevance: "signed" is b, "none" nothing. By default
+        the convention's choice, "signed" under "dtd".
     stabilizer : float, optional
         Another name of `epsilon`.
 
@@ -456,8 +490,8 @@ class Epsilon(Zero):
 
     References
     ----------
-    .. [1] Bach et al., "On pixel-wise explanations for non-linear classifier decisions by layer-wise relevance propagation", PLOS ONE 10
-       (2015), doi:10.1371/journal.pone.0130140, eq. 58.
+    .. [1] Bach et al., "On pixel-wise explanations for non-linear classifier decisions by layer-wise relevance
+       propagation", PLOS ONE 10 (2015), doi:10.1371/journal.pone.0130140, eq. 58.
     """
 
     epsilon: float | None = None
@@ -475,17 +509,18 @@ class Epsilon(Zero):
 
 @dataclass(frozen=True)
 class Gamma(Rule):
-    """LRP-γ: n_ij = x_i⁺ (w_ij + γ w_ij⁺) + x_i⁻ (w_ij + γ w_ij⁻) where y_j > 0, with w⁺ and w⁻ exchanged where y_j < 0.
+    """LRP-γ: n_ij = x_i⁺ (w_ij + γ w_ij⁺) + x_i⁻ (w_ij + γ w_ij⁻) where y_j > 0, with w⁺ and w⁻ exchanged elsewhere.
 
-    For x ≥ 0 and y > 0 this is the published rule [1]_; the rest is its reflection x → −x, y → −y. A neuron with y_j = 0 hands nothing on.
+    For x ≥ 0 and y > 0 this is the published rule [1]_; the rest is its reflection x → −x, y → −y. "Elsewhere" is y_j <
+    0; a neuron with y_j = 0 hands nothing on.
 
     Parameters
     ----------
     gamma : float, default 0.25
         γ ≥ 0: how much positive contributions are favoured.
     bias : {"signed", "none", "full"}, optional
-        The part of the bias in the denominator, where it absorbs relevance: "signed" is b + γ b⁺ where y > 0 and b + γ b⁻ where y < 0,
-        "none" nothing, "full" b. By default the convention's choice, "signed" under "dtd".
+        The part of the bias in the denominator, where it absorbs relevance: "signed" is b + γ b⁺ where y > 0 and b + γ
+        b⁻ where y < 0, "none" nothing, "full" b. By default the convention's choice, "signed" under "dtd".
     stabilizer : float, optional
         ε ≥ 0: the denominator d becomes d + ε·sgn d, with sgn 0 = 1. By default the convention's choice, 0 under "dtd".
 
@@ -500,7 +535,8 @@ class Gamma(Rule):
 
     References
     ----------
-    .. [1] Montavon et al., "Layer-wise relevance propagation: an overview" (2019), doi:10.1007/978-3-030-28954-6_10, table 10.1.
+    .. [1] Montavon et al., "Layer-wise relevance propagation: an overview" (2019), doi:10.1007/978-3-030-28954-6_10,
+       table 10.1.
     """
 
     gamma: float = 0.25
@@ -538,11 +574,11 @@ class AlphaBeta(Rule):
     beta : float, default 1.0
         β ≥ 0, the factor of the negative products.
     fallback : bool, default False
-        Whether a neuron without negative products takes α = 1 and β = 0. Otherwise such a neuron hands on α times the relevance that came,
-        and the ledger shows β of it as surplus.
+        Whether a neuron without negative products takes α = 1 and β = 0. Otherwise such a neuron hands on α times the
+        relevance that came, and the ledger shows β of it as surplus.
     bias : {"none", "by_sign", "full"}, optional
-        The part of the bias in the denominator, where it absorbs relevance: "none" is nothing, "by_sign" b⁺ with α and b⁻ with β, "full" b
-        with both. By default the convention's choice, "none" under "dtd".
+        The part of the bias in the denominator, where it absorbs relevance: "none" is nothing, "by_sign" b⁺ with α and
+        b⁻ with β, "full" b with both. By default the convention's choice, "none" under "dtd".
     stabilizer : float, optional
         ε ≥ 0: the denominator d becomes d + ε·sgn d, with sgn 0 = 1. By default the convention's choice, 0 under "dtd".
 
@@ -553,25 +589,32 @@ class AlphaBeta(Rule):
 
     Notes
     -----
-    A product is negative where x w < 0; bias and stabiliser do not count. A neuron without positive products absorbs α of its relevance,
-    with and without `fallback`: the ledger names the cause (bias, stabiliser or a zero denominator). It hands on the −β of its negative
-    products. A BatchNorm or Scale that forms one neuron with the linear layer behind it has no fallback, and is refused.
+    A product is negative where x w < 0; bias and stabiliser do not count. A neuron without positive products absorbs α
+    of its relevance, with and without `fallback`: the ledger names the cause (bias, stabiliser or a zero denominator).
+    It hands on the −β of its negative products. A BatchNorm or Scale that forms one neuron with the linear layer behind
+    it has no fallback, and is refused.
 
     References
     ----------
-    .. [1] Bach et al., "On pixel-wise explanations for non-linear classifier decisions by layer-wise relevance propagation", PLOS ONE 10
-       (2015), doi:10.1371/journal.pone.0130140, eq. 60.
+    .. [1] Bach et al., "On pixel-wise explanations for non-linear classifier decisions by layer-wise relevance
+       propagation", PLOS ONE 10 (2015), doi:10.1371/journal.pone.0130140, eq. 60.
     """
 
     alpha: float = 2.0
     beta: float = 1.0
     fallback: bool = False
-    biases: ClassVar[dict[str, tuple[str | None, ...]]] = {"none": (None, None), "by_sign": (W_POS, W_NEG), "full": (W, W)}
+    biases: ClassVar[dict[str, tuple[str | None, ...]]] = {
+        "none": (None, None),
+        "by_sign": (W_POS, W_NEG),
+        "full": (W, W),
+    }
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not (self.beta >= 0 and abs(self.alpha - self.beta - 1) <= 1e-12 * max(1.0, abs(self.alpha))):
-            raise RuleError(f"AlphaBeta: alpha - beta must be 1 and beta not negative, got alpha={self.alpha}, beta={self.beta}")
+            raise RuleError(
+                f"AlphaBeta: alpha - beta must be 1 and beta not negative, got alpha={self.alpha}, beta={self.beta}"
+            )
 
     def shares(self, convention: Convention) -> tuple[Share, ...]:
         positive = Share((Term(X_POS, W_POS), Term(X_NEG, W_NEG)), self.alpha)
@@ -597,8 +640,8 @@ class Flat(Rule):
 
     References
     ----------
-    .. [1] Lapuschkin et al., "Unmasking Clever Hans predictors and assessing what machines really learn", Nature Communications 10 (2019),
-       doi:10.1038/s41467-019-08987-4.
+    .. [1] Lapuschkin et al., "Unmasking Clever Hans predictors and assessing what machines really learn", Nature
+       Communications 10 (2019), doi:10.1038/s41467-019-08987-4.
     """
 
     def shares(self, convention: Convention) -> tuple[Share, ...]:
@@ -609,7 +652,8 @@ class Flat(Rule):
 class Pass(Rule):
     """Relevance passes unchanged.
 
-    It is a rule for a Scale or BatchNorm that cannot fold, and for an Add, which then gives all of its relevance to every operand.
+    It is a rule for a Scale or BatchNorm that cannot fold, and for an Add, which then gives all of its relevance to
+    every operand.
 
     Parameters
     ----------
@@ -620,7 +664,8 @@ class Pass(Rule):
     """
 
 
-# The gradient ∂y_f/∂x in the same machinery: c_i = Σ_j w_ij act'(y_j) c_j.  Not a rule to choose; `dtdfast.baselines` uses it.
+# The gradient ∂y_f/∂x in the same machinery: c_i = Σ_j w_ij act'(y_j) c_j. Not a rule to choose: `dtdfast.baselines`
+# uses it.
 GRADIENT = Row("gradient", (Share((Term(X, W),)),))
 
 CONVENTIONS = {

@@ -12,10 +12,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .account import Account
-from .arrays import Check
+from .arrays.checks import Check
 from .errors import BackendError
-from .program import Program
+from .ledger.account import Account
+from .plan.program import Program
 from .targets import Entry
 
 Array = NDArray[Any]
@@ -89,7 +89,7 @@ class OracleSession(HostSession):
     """A session of the float64 reference."""
 
     def __init__(self, program: Program) -> None:
-        from .oracle import Oracle
+        from .oracle.executor import Oracle
 
         self._oracle = Oracle(program.network, program.leaves, program.gradient)
 
@@ -169,6 +169,8 @@ class Maker:
             from .cuda.executor import CudaExecutor
 
             return CudaExecutor(program, options.batch_size, self._shared, options.check)
-        from .cpu import CpuExecutor
+        from .cpu.executor import CpuExecutor
 
-        return CpuExecutor(program, options.batch_size, options.n_threads, self._shared, "float64" if wide else options.precision)
+        return CpuExecutor(
+            program, options.batch_size, options.n_threads, self._shared, "float64" if wide else options.precision
+        )

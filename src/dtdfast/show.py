@@ -18,7 +18,9 @@ def shown(value: Any, width: int = WIDTH) -> str:
     if isinstance(value, (list, tuple, dict, set, frozenset)) and len(value) > 12:
         return f"<{type(value).__name__} of {len(value)}>"
     if isinstance(value, (list, tuple)):
-        return _cut(("({})" if isinstance(value, tuple) else "[{}]").format(", ".join(shown(v, width) for v in value)), width)
+        return _cut(
+            ("({})" if isinstance(value, tuple) else "[{}]").format(", ".join(shown(v, width) for v in value)), width
+        )
     return _cut(" ".join(repr(value).split()), width)
 
 

@@ -1,10 +1,10 @@
 """Layer lists on disk: one safetensors file, arrays as tensors, everything else as JSON in its header.
 
-    tensor "<position>.<field>"     every array of every record; an array that is not there is None
-    metadata "dtdfast"              {"version": 1, "layers": [{"record": "Conv", "fields": {"stride": [1, 1], ...}}, ...]}
+    tensor "<position>.<field>"   every array of every record; an array that is not there is None
+    metadata "dtdfast"            {"version": 1, "layers": [{"record": "Conv", "fields": {"stride": [1, 1], ...}}, ...]}
 
-The records' own dataclass fields are the schema, and their own checks run again on loading.  A file is data: nothing in it is
-executed, and its sizes are checked before anything is allocated for them.
+The records' own dataclass fields are the schema, and their own checks run again on loading. A file is data: nothing in
+it is executed, and its sizes are checked before anything is allocated for them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from .layers import RECORDS, Layer
 from .record import Array
 
 VERSION = 1
-LATER = {"Linear": {"axis"}, "Softmax": {"log"}}  # fields that files of this version may lack: their defaults are what was meant
+# fields that files of this version may lack: their defaults are what was meant
+LATER = {"Linear": {"axis"}, "Softmax": {"log"}}
 KEY = "dtdfast"
 MAX_HEADER = 1 << 24  # bytes
 MAX_LAYERS = 1 << 16
@@ -63,7 +64,9 @@ def save(layers: Sequence[Layer], path: str | os.PathLike[str]) -> None:
             raise LayerError(f"{at(position, record)}: not one of dtdfast's records, which alone can be saved")
         kind = type(record).__name__
         tensors |= {f"{position}.{key}": value for key, value in arrays_in(record).items()}
-        fields = {key: getattr(record, key) for key in fields_of(kind)[1]} | {key: len(getattr(record, key)) for key in lists_of(kind)}
+        fields = {key: getattr(record, key) for key in fields_of(kind)[1]} | {
+            key: len(getattr(record, key)) for key in lists_of(kind)
+        }
         entries.append({"record": kind, "fields": fields})
     _limit("layers", len(entries), MAX_LAYERS)
     _limit("array elements", sum(array.size for array in tensors.values()), MAX_ELEMENTS)
@@ -107,13 +110,22 @@ def load(path: str | os.PathLike[str]) -> list[Layer]:
         with safetensors.safe_open(path, framework="np") as file:
             for position, entry in enumerate(entries):
                 record, settings, arrays = _entry(position, entry, tensors, path)
-                used.update(name for names in arrays.values() for name in (names if isinstance(names, tuple) else (names,)) if name)
+                used.update(
+                    name
+                    for names in arrays.values()
+                    for name in (names if isinstance(names, tuple) else (names,))
+                    if name
+                )
                 values = {key: _tensor(file, names) for key, names in arrays.items()}
                 layers.append(_build(position, record, {**settings, **values}, path))
     except safetensors.SafetensorError as error:
         _refuse(path, f"is corrupt ({error})", "copy or save it again")
     if unused := sorted(tensors.keys() - used):
-        _refuse(path, f"holds tensors that no layer uses ({', '.join(unused[:3])})", "save it again with this version of dtdfast")
+        _refuse(
+            path,
+            f"holds tensors that no layer uses ({', '.join(unused[:3])})",
+            "save it again with this version of dtdfast",
+        )
     return layers
 
 
@@ -144,7 +156,9 @@ def lists_of(kind: str) -> list[str]:
 
 
 def arrays_in(record: Layer) -> dict[str, Array]:
-    """Every array of a record by its name, those of a tuple by their numbers in it as well; what is None is left out."""
+    """Every array of a record by its name, those of a tuple by their numbers in it as well; what is None is left
+    out.
+    """
     found: dict[str, Array] = {}
     for key in fields_of(type(record).__name__)[0]:
         value = getattr(record, key)
@@ -165,7 +179,9 @@ def _header(file: BinaryIO, path: Path) -> dict[str, Any]:
         _refuse(path, "has no safetensors header", "give a file written by dtdfast.save")
     n_bytes = _count_bytes(header, path)
     if n_bytes != size - 8 - n:
-        _refuse(path, f"holds {size - 8 - n} bytes of arrays where its header promises {n_bytes}", "copy or save it again")
+        _refuse(
+            path, f"holds {size - 8 - n} bytes of arrays where its header promises {n_bytes}", "copy or save it again"
+        )
     return header
 
 
@@ -179,7 +195,9 @@ def _count_bytes(header: Mapping[str, Any], path: Path) -> int:
             _refuse(path, f"is corrupt: tensor {name!r} has shape {shape!r}", "copy or save it again")
         if not isinstance(dtype, str) or dtype not in ITEMSIZE:
             _refuse(
-                path, f"holds tensor {name!r} of type {dtype!r}, expected {' or '.join(ITEMSIZE)}", "give a file written by dtdfast.save"
+                path,
+                f"holds tensor {name!r} of type {dtype!r}, expected {' or '.join(ITEMSIZE)}",
+                "give a file written by dtdfast.save",
             )
         n_elements += math.prod(shape)
         n_bytes += math.prod(shape) * ITEMSIZE[dtype]
@@ -192,12 +210,18 @@ def _entries(header: Mapping[str, Any], path: Path) -> list[Any]:
     metadata = header.get("__metadata__")
     text = metadata.get(KEY) if isinstance(metadata, dict) else None
     if not isinstance(text, str):
-        _refuse(path, "is a safetensors file without a dtdfast layer list", "build the list of records from its arrays and dtdfast.save it")
+        _refuse(
+            path,
+            "is a safetensors file without a dtdfast layer list",
+            "build the list of records from its arrays and dtdfast.save it",
+        )
     content = _json(text, path)
     version = content.get("version") if isinstance(content, dict) else None
     if version != VERSION:
         _refuse(
-            path, f"has format version {version!r}, this dtdfast reads {VERSION}", "save it again with this version, or upgrade dtdfast"
+            path,
+            f"has format version {version!r}, this dtdfast reads {VERSION}",
+            "save it again with this version, or upgrade dtdfast",
         )
     entries = content.get("layers")
     if not isinstance(entries, list) or len(content) != 2:
@@ -209,10 +233,18 @@ def _entries(header: Mapping[str, Any], path: Path) -> list[Any]:
 def _entry(
     position: int, entry: Any, tensors: Mapping[str, Any], path: Path
 ) -> tuple[type[Layer], dict[str, Any], dict[str, str | tuple[str, ...]]]:
-    """One entry of the list: its record, its settings, and the names of its tensors by field ("" of a None in a tuple)."""
-    kind, given = (entry.get("record"), entry.get("fields")) if isinstance(entry, dict) and len(entry) == 2 else (None, None)
+    """One entry of the list: its record, its settings, and the names of its tensors by field ("" of a None in a
+    tuple).
+    """
+    kind, given = (
+        (entry.get("record"), entry.get("fields")) if isinstance(entry, dict) and len(entry) == 2 else (None, None)
+    )
     if not isinstance(kind, str) or kind not in RECORDS or not isinstance(given, dict):
-        _refuse(path, f"layer {position}: {kind!r} is not a record of this dtdfast", "upgrade dtdfast, or save the list again")
+        _refuse(
+            path,
+            f"layer {position}: {kind!r} is not a record of this dtdfast",
+            "upgrade dtdfast, or save the list again",
+        )
     (arrays, settings), lists = fields_of(kind), lists_of(kind)
     if wrong := (given.keys() - {*settings, *lists}) | ({*settings, *lists} - LATER.get(kind, set()) - given.keys()):
         _refuse(
@@ -233,7 +265,8 @@ def _entry(
 def _build(position: int, record: type[Layer], values: dict[str, Any], path: Path) -> Layer:
     try:
         return record(**values)
-    except (DtdError, TypeError, OverflowError) as error:  # TypeError: a required array is not there, or JSON of a wrong type
+    # TypeError: a required array is not there, or JSON of a wrong type
+    except (DtdError, TypeError, OverflowError) as error:
         _refuse(path, f"layer {position}: {error}", "save it again from a valid list")
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays import apart
+from .arrays.checks import apart
+from .arrays.foreign import masked
 from .budget import require
 from .errors import TargetError
-from .foreign import masked
 from .plan.shapes import Shape
 
 Floats = NDArray[np.floating[Any]]
@@ -41,15 +41,22 @@ class Targets:
             if isinstance(target, (bool, np.bool_)):
                 raise TargetError(f"target is {target!r}, expected integers, a tuple or a float start")
             if len(out) != 1:
-                raise TargetError(f"the outputs are {_of(out)}: name one element by a tuple of {len(out)} integers, or give a float start")
+                raise TargetError(
+                    f"the outputs are {_of(out)}: name one element by a tuple of {len(out)} integers, or give a float "
+                    "start"
+                )
             if target is None:
                 return cls(None, None, False, 1)
             if not 0 <= target < out[0]:
                 raise _outside(int(target), 0, out[0])
             return cls(np.full((n, 1), target), None, False, 1)
         if isinstance(target, tuple):
-            if not all(isinstance(i, (int, np.integer)) and not isinstance(i, bool) for i in target) or len(target) != len(out):
-                raise TargetError(f"target is {target!r}; a tuple names one output of {_of(out)} by {len(out)} integers")
+            if not all(isinstance(i, (int, np.integer)) and not isinstance(i, bool) for i in target) or len(
+                target
+            ) != len(out):
+                raise TargetError(
+                    f"target is {target!r}; a tuple names one output of {_of(out)} by {len(out)} integers"
+                )
             return cls(_checked(np.broadcast_to(np.array(target), (n, 1, len(out))), out), None, False, 1)
         if masked(target):
             raise TargetError("target is a masked array; say what stands for its masked values: target.filled(value)")
@@ -67,7 +74,9 @@ class Targets:
     @classmethod
     def _integers(cls, array: NDArray[Any], n: int, out: Shape) -> Targets:
         if len(out) != 1:
-            raise TargetError(f"the outputs are {_of(out)}: integers index axis 1 of (n, classes); give a tuple or a float start")
+            raise TargetError(
+                f"the outputs are {_of(out)}: integers index axis 1 of (n, classes); give a tuple or a float start"
+            )
         if array.ndim == 0:
             array = np.full(n, int(array))
         if array.ndim == 1 and array.shape == (n,):
@@ -86,7 +95,8 @@ class Targets:
         if array.ndim == len(out) + 2 and array.shape[0] == n and array.shape[2:] == out and array.shape[1] > 0:
             return cls(None, array, True, array.shape[1])
         raise TargetError(
-            f"target (a float start) has shape {array.shape}, expected that of the outputs {_of(out)}, or (n, t, ...) for t targets"
+            f"target (a float start) has shape {array.shape}, expected that of the outputs {_of(out)}, or (n, t, ...) "
+            "for t targets"
         )
 
     def apart(self, out: Any) -> Targets:

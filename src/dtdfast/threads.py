@@ -56,7 +56,8 @@ def default_threads() -> int:
 
 
 def threads_for_run(wanted: int | None, limit: int) -> int:
-    """Threads of one run: `wanted`, else the default within `limit` (what OpenMP was told, by threadpoolctl for example).
+    """Threads of one run: `wanted`, else the default within `limit` (what OpenMP was told, by threadpoolctl for
+    example).
 
     OpenMP's threads do not survive a fork, and a child that asks for them hangs: one thread there.
     """

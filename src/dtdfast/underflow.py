@@ -53,6 +53,7 @@ def refill(what: str, rows: Any, lost: list[int], again: Callable[[int], Array],
         rounded = exact.astype(np.float32)
         if not rounded.any():
             raise NumericsError(
-                f"the {what} of sample {i} underflowed float32: all is 0, but in float64 up to {np.abs(exact).max():.1e}; {remedy}"
+                f"the {what} of sample {i} underflowed float32: all is 0, but in float64 up to "
+                f"{np.abs(exact).max():.1e}; {remedy}"
             )
         rows[i] = rounded

@@ -24,9 +24,11 @@ def tool(name: str) -> Path:
 
 
 def resources(kernel: Kernel, *, disassembled: bool = False) -> dict[str, Any]:
-    """By target the registers and the bytes of local memory; whether there is float64; how often each instruction is in the machine code.
+    """By target the registers and the bytes of local memory; whether there is float64; how often each instruction is in
+    the machine code.
 
-    PTX is made once for all targets, since that takes most of the time; what takes the rest is the disassembler, run on the last target.
+    PTX is made once for all targets, since that takes most of the time; what takes the rest is the disassembler, run on
+    the last target.
     """
     from dtdfast.cuda.compiler import ptx_of
     from dtdfast.cuda.ptx import improved
@@ -39,7 +41,11 @@ def resources(kernel: Kernel, *, disassembled: bool = False) -> dict[str, Any]:
                 text = improved(text).replace(".target sm_80", ".target sm_90")
             image = f"{folder}/{target}.cubin"
             done = subprocess.run(
-                [tool("ptxas"), f"-arch={target}", "-v", "-o", image, "-"], input=text, capture_output=True, text=True, check=True
+                [tool("ptxas"), f"-arch={target}", "-v", "-o", image, "-"],
+                input=text,
+                capture_output=True,
+                text=True,
+                check=True,
             )
             said = done.stdout + done.stderr
             found[target] = {
@@ -48,11 +54,17 @@ def resources(kernel: Kernel, *, disassembled: bool = False) -> dict[str, Any]:
             }
         row = {"targets": found, "float64": ".f64" in text}
         if disassembled:
-            code = subprocess.run([tool("nvdisasm"), "-c", "-ndf", image], capture_output=True, text=True, check=True).stdout
+            code = subprocess.run(
+                [tool("nvdisasm"), "-c", "-ndf", image], capture_output=True, text=True, check=True
+            ).stdout
             row["code"] = Counter(OPCODE.findall(code))
     return row
 
 
 def count(instructions: Counter[str], *parts: str) -> int:
     """How many instructions have the first part as their opcode, and the others among their modifiers."""
-    return sum(n for name, n in instructions.items() if name.split(".")[0] == parts[0] and set(parts[1:]) <= set(name.split(".")))
+    return sum(
+        n
+        for name, n in instructions.items()
+        if name.split(".")[0] == parts[0] and set(parts[1:]) <= set(name.split("."))
+    )

@@ -1,8 +1,9 @@
-"""The instructions of `dtdfast.cuda.ptx` in Python: kernels run from the same source, thread by thread, one greenlet each.
+"""The instructions of `dtdfast.cuda.ptx` in Python: kernels run from the same source, thread by thread, one greenlet
+each.
 
-Pessimistic on purpose: shared memory starts as NaN, a copy lands only when it is waited for, threads run in random order between
-barriers, and every address must lie in memory that the test gave, aligned as the instruction asks.  What it cannot prove is its own
-reading of how the tensor cores lay out their fragments.
+Pessimistic on purpose: shared memory starts as NaN, a copy lands only when it is waited for, threads run in random
+order between barriers, and every address must lie in memory that the test gave, aligned as the instruction asks. What
+it cannot prove is its own reading of how the tensor cores lay out their fragments.
 """
 
 from __future__ import annotations
@@ -80,7 +81,8 @@ def _shared_at(address: int, size: int) -> NDArray[np.uint8]:
     return _S.shared[place : place + size]
 
 
-# ------------------------------------------------------------------------------------------------------------ threads, registers
+# ------------------------------------------------------------------------------------------------------------ threads,
+# registers
 
 
 def thread() -> int:
@@ -111,7 +113,8 @@ def words(n: int) -> list[Any]:
 
 integers = words
 
-# ----------------------------------------------------------------------------------------------------------------------- memory
+# ----------------------------------------------------------------------------------------------------------------------
+# memory
 
 
 def _loader(at: Callable[[int, int], NDArray[np.uint8]], dtype: Any, n: int) -> Callable[[int], Any]:
@@ -215,7 +218,8 @@ def _wait(n: int) -> Callable[[], None]:
 
 COPY_WAIT = tuple(_wait(n) for n in range(8))
 
-# ------------------------------------------------------------------------------------------------------------------- arithmetic
+# -------------------------------------------------------------------------------------------------------------------
+# arithmetic
 
 
 def times(i: int, stride: int) -> int:
@@ -272,7 +276,8 @@ def positive_bf16(word: int) -> int:
     return sum(half for half in (word & 0xFFFF, word & 0xFFFF0000) if not half & 0x80008000)
 
 
-# ------------------------------------------------------------------------------------------------------------------ collectives
+# ------------------------------------------------------------------------------------------------------------------
+# collectives
 
 
 def _together(kind: str, width: int, operands: Any = None) -> Any:
@@ -295,7 +300,11 @@ def _ldmatrix(kind: str) -> Callable[..., None]:
     return ldmatrix
 
 
-ldmatrix, ldmatrix_words, ldmatrix_turned = _ldmatrix("ldmatrix"), _ldmatrix("ldmatrix words"), _ldmatrix("ldmatrix turned")
+ldmatrix, ldmatrix_words, ldmatrix_turned = (
+    _ldmatrix("ldmatrix"),
+    _ldmatrix("ldmatrix words"),
+    _ldmatrix("ldmatrix turned"),
+)
 
 
 def _mma(kind: str) -> Callable[..., None]:
@@ -323,10 +332,13 @@ _COLLECTIVES: dict[str, Callable[[list[Any]], list[Any]]] = {
     "bf16": tensor_cores.bf16,
 }
 
-# ---------------------------------------------------------------------------------------------------------------------- running
+# ----------------------------------------------------------------------------------------------------------------------
+# running
 
 
-def _run_block(kernel: Callable[..., None], launch: Launch, block: tuple[int, int, int], rng: np.random.Generator) -> None:
+def _run_block(
+    kernel: Callable[..., None], launch: Launch, block: tuple[int, int, int], rng: np.random.Generator
+) -> None:
     _S.shared = np.full(launch.shared_bytes, 0xFF, np.uint8)
     _S.scheduler = getcurrent()
     integers_, floats = launch.integers, tuple(_F(v) for v in launch.floats)

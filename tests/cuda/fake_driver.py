@@ -1,4 +1,5 @@
-"""Run in a process whose libcuda is libcuda.c: an explanation through driver.py and the real bindings, kernels on the host.
+"""Run in a process whose libcuda is libcuda.c: an explanation through driver.py and the real bindings, kernels on the
+host.
 
 python fake_driver.py: prints "right" when what the fake GPU returned is what the CPU computes.
 """
@@ -35,11 +36,19 @@ def never_called(a: Any, f: Any) -> None:
 def as_launch(call: host.HostCall) -> Launch:
     """A launch whose one integer says which call it stands for; with enough shared memory to need leave."""
     CALLS.append(call.run)
-    return Launch(Kernel("contraction", lambda ptx: never_called, (), 1, 1, 32), (1, 1, 1), 100_000, (len(CALLS) - 1,), (0.5,))
+    return Launch(
+        Kernel("contraction", lambda ptx: never_called, (), 1, 1, 32), (1, 1, 1), 100_000, (len(CALLS) - 1,), (0.5,)
+    )
 
 
 @ctypes.CFUNCTYPE(
-    None, ctypes.c_int64, ctypes.POINTER(ctypes.c_uint), ctypes.c_int64, ctypes.c_int64, ctypes.POINTER(ctypes.c_void_p), ctypes.c_int
+    None,
+    ctypes.c_int64,
+    ctypes.POINTER(ctypes.c_uint),
+    ctypes.c_int64,
+    ctypes.c_int64,
+    ctypes.POINTER(ctypes.c_void_p),
+    ctypes.c_int,
 )
 def on_launch(function: int, sizes: Any, shared: int, stream: int, parameters: Any, capturing: int) -> None:
     kernel = KERNELS[function - 1]
@@ -115,7 +124,9 @@ def main() -> None:
     gc.collect()
     assert (driver.fake_streams(), driver.fake_graphs(), driver.fake_used()) == (1, 0, 0)  # the stream is that of `gpu`
     driver_module.CAPABILITY = (9, 1)  # type: ignore[attr-defined]
-    with pytest.raises(dtd.BackendError, match=r"device=0 is Fake GPU of compute capability 9\.0; at least 9\.1 is needed"):
+    with pytest.raises(
+        dtd.BackendError, match=r"device=0 is Fake GPU of compute capability 9\.0; at least 9\.1 is needed"
+    ):
         Gpu(0)
     print("right")
 

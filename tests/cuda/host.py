@@ -1,7 +1,8 @@
-"""A device that is the host: its memory is the process's own, its kernels run thread after thread, in Python or compiled by numba.
+"""A device that is the host: its memory is the process's own, its kernels run thread after thread, in Python or
+compiled by numba.
 
-Allocations stand between guard bands, and fresh memory holds NaN: a read of what nothing wrote shows in the result, and a write beside an
-allocation at its release.
+Allocations stand between guard bands, and fresh memory holds NaN: a read of what nothing wrote shows in the result, and
+a write beside an allocation at its release.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ class HostDevice:
         self.blocks: dict[int, Any] = {}
         self.log: list[str] = []  # what was asked for, in order
 
-    # ---------------------------------------------------------------------------------------------------------------- memory
+    # ----------------------------------------------------------------------------------------------------------------
+    # memory
 
     @property
     def used(self) -> int:
@@ -71,7 +73,8 @@ class HostDevice:
         assert (block[:start] == SENTINEL).all(), "a kernel wrote before its memory"
         assert (block[start + size :] == SENTINEL).all(), "a kernel wrote behind its memory"
 
-    # -------------------------------------------------------------------------------------------------------- copies, streams
+    # -------------------------------------------------------------------------------------------------------- copies,
+    # streams
 
     def upload(self, address: int, array: Any, stream: int) -> None:
         assert array.flags.c_contiguous
@@ -90,7 +93,8 @@ class HostDevice:
     def synchronize(self, stream: int) -> None:
         self.log.append("synchronize")
 
-    # --------------------------------------------------------------------------------------------------------------- launches
+    # ---------------------------------------------------------------------------------------------------------------
+    # launches
 
     def prepare(self, launches: Sequence[Any]) -> None:
         pass

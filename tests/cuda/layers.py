@@ -1,7 +1,7 @@
 """Dense layers of awkward sizes as steps of a plan, run by the emulation, and what they should give in float64.
 
-The steps come from the package's own lowering, so that phases, borders and views are those of real plans; the values from the oracle's
-tap loops.
+The steps come from the package's own lowering, so that phases, borders and views are those of real plans; the values
+from the oracle's tap loops.
 """
 
 from __future__ import annotations
@@ -24,18 +24,25 @@ Array = NDArray[Any]
 
 
 def geometry(
-    rng: np.random.Generator, c_in: int, c_out: int, x_size: tuple[int, ...], kernel: tuple[int, ...], *, stride: int = 1,
+    rng: np.random.Generator, c_in: int, c_out: int, x_size: tuple[int, ...], kernel: tuple[int, ...], *,
+    stride: int = 1,
     dilation: int = 1, before: int = 0, after: int = 0, groups: int = 1, transposed: bool = False,
 ) -> Part:  # fmt: skip
-    """An operand with random weights; sizes and kernel along (d, h, w), one stride, dilation and padding for all axes longer than 1."""
+    """An operand with random weights; sizes and kernel along (d, h, w), one stride, dilation and padding for all axes
+    longer than 1.
+    """
     wide = tuple(s > 1 for s in x_size)
     strides, dilations = (tuple(v if w else 1 for w in wide) for v in (stride, dilation))
     befores, afters = (tuple(v if w else 0 for w in wide) for v in (before, after))
     reach = [d * (k - 1) for d, k in zip(dilations, kernel, strict=True)]
     if transposed:
-        out = [(x - 1) * s + r + 1 - b - a for x, s, r, b, a in zip(x_size, strides, reach, befores, afters, strict=True)]
+        out = [
+            (x - 1) * s + r + 1 - b - a for x, s, r, b, a in zip(x_size, strides, reach, befores, afters, strict=True)
+        ]
     else:
-        out = [(x + b + a - r - 1) // s + 1 for x, s, r, b, a in zip(x_size, strides, reach, befores, afters, strict=True)]
+        out = [
+            (x + b + a - r - 1) // s + 1 for x, s, r, b, a in zip(x_size, strides, reach, befores, afters, strict=True)
+        ]
     taps = Taps(transposed, c_in, c_out, groups, x_size, tuple(out), kernel, strides, dilations, befores)  # type: ignore[arg-type]
     weight = rng.standard_normal((c_out, c_in // groups, *kernel), dtype=np.float32)
     return Part(1, Tensor(0, (c_in, *x_size), 0), taps, weight)
@@ -68,7 +75,9 @@ class World:
         """What stands for them in memory, a view."""
         if id(buffer) not in self.arrays:
             size = SIZES[buffer.dtype]
-            block = np.frombuffer(bytearray(b"\xa5" * (buffer.nbytes(self.n, self.t) + 32)), "u2" if size == 2 else "f4")
+            block = np.frombuffer(
+                bytearray(b"\xa5" * (buffer.nbytes(self.n, self.t) + 32)), "u2" if size == 2 else "f4"
+            )
             start = -block.__array_interface__["data"][0] // size % (16 // size) + self.shift
             self.arrays[id(buffer)] = memory = block[start:]
             if buffer.framed:

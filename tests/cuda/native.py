@@ -1,4 +1,6 @@
-"""The words of `dtdfast.cuda.language` for the host, as numba compiles them: the same kernels, thousands of times faster than by Python."""
+"""The words of `dtdfast.cuda.language` for the host, as numba compiles them: the same kernels, thousands of times
+faster than by Python.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,12 @@ from dtdfast.cuda import language
 _cell = np.zeros(1, np.int64)  # the number of the thread that runs
 CELL = _cell.ctypes.data
 
-_LOW = {types.float32: ir.FloatType(), types.uint8: ir.IntType(8), types.uint16: ir.IntType(16), types.int64: ir.IntType(64)}
+_LOW = {
+    types.float32: ir.FloatType(),
+    types.uint8: ir.IntType(8),
+    types.uint16: ir.IntType(16),
+    types.int64: ir.IntType(64),
+}
 
 
 def _pointer(context: Any, builder: Any, at: Any, given: Any, kind: Any) -> Any:
@@ -66,7 +73,9 @@ def _store_bf16(typing: Any, at: Any, value: Any) -> Any:
         odd = builder.and_(builder.lshr(bits, word(16)), word(1))
         rounded = builder.lshr(builder.add(builder.add(bits, word(0x7FFF)), odd), word(16))
         rounded = builder.select(builder.fcmp_unordered("uno", number, number), word(0x7FFF), rounded)
-        builder.store(builder.trunc(rounded, ir.IntType(16)), _pointer(context, builder, args[0], signature.args[0], types.uint16))
+        builder.store(
+            builder.trunc(rounded, ir.IntType(16)), _pointer(context, builder, args[0], signature.args[0], types.uint16)
+        )
         return context.get_dummy_value()
 
     return types.void(at, value), codegen
@@ -75,7 +84,8 @@ def _store_bf16(typing: Any, at: Any, value: Any) -> Any:
 load_long, store_long = _loading(types.int64, types.int64), _storing(types.int64)
 
 
-# Kernels run for a moment each, so that compiling them is what takes time: nothing is inlined or wrapped for other callers.
+# Kernels run for a moment each, so that compiling them is what takes time: nothing is inlined or wrapped for other
+# callers.
 inline = njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 

@@ -1,4 +1,6 @@
-"""Contractions as NumPy computes them on host memory: what stands for the tensor-core kernels where the rest of the executor is tested."""
+"""Contractions as NumPy computes them on host memory: what stands for the tensor-core kernels where the rest of the
+executor is tested.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ def packing_key(weights: Weights) -> Any:
 
 
 def packing(weights: Weights) -> Any:
-    """(groups, outputs, inputs, taps), outputs and inputs of what is computed; rounded where they are kept in bfloat16."""
+    """(groups, outputs, inputs, taps), outputs and inputs of what is computed; rounded where they are kept in
+    bfloat16.
+    """
     part = weights.part
     groups = part.taps.groups
     w = part.weight.reshape(groups, part.weight.shape[0] // groups, part.weight.shape[1], -1)
@@ -65,7 +69,8 @@ def launches(step: Step, plan: Plan, address_of: Any, *ignored: Any) -> list[Hos
     weak = WeakMethod(address_of)  # a graph of the device keeps no plan alive, and so does one of these
     site = Site(step, plan, lambda thing: weak()(thing))
     address_of(step.weights)  # NumPy has its own, but the device is given them
-    _taps(site), site.window(), site.per_channel(step.bias), site.per_channel(step.bias_d)  # nothing may be uploaded later
+    # nothing may be uploaded later
+    _taps(site), site.window(), site.per_channel(step.bias), site.per_channel(step.bias_d)
     return [HostCall(lambda: _run(site))]
 
 
@@ -79,11 +84,15 @@ def _sums(site: Site, weight_map: str) -> Any:
     groups, _, c_in, _ = w.shape
     total = np.zeros((n, groups, c_out // groups, *space))
     x, _, _ = _taps(site)
-    places = [sum(o * s for o, s in zip(o_, site.view(step.x).strides[D : W + 1], strict=True)) for _, o_ in step.phase.taps]
+    places = [
+        sum(o * s for o, s in zip(o_, site.view(step.x).strides[D : W + 1], strict=True)) for _, o_ in step.phase.taps
+    ]
     if part.linear:
         places = [0]
     for k, place in enumerate(places):
-        values = array_at(Strided(x.at + place, x.strides, dtype=x.dtype), (n, groups * c_in, *space, 1)).astype(np.float64)
+        values = array_at(Strided(x.at + place, x.strides, dtype=x.dtype), (n, groups * c_in, *space, 1)).astype(
+            np.float64
+        )
         total += np.einsum("ngidhw,goi->ngodhw", values.reshape(n, groups, c_in, *space), w[..., k])
     return total.reshape(n, c_out, *space, 1)
 
@@ -98,7 +107,10 @@ def _product(site: Site) -> None:
     out, scale = site.view(step.out), array_at(site.window(), shape)
     result = _sums(site, step.weight_map) * (1 if scale is None else scale)
     if step.mode != "none":
-        result = _MULTIPLIERS[step.mode](array_at(site.view(step.m, kept=True), shape, step.repeat).astype(np.float64)) * result
+        result = (
+            _MULTIPLIERS[step.mode](array_at(site.view(step.m, kept=True), shape, step.repeat).astype(np.float64))
+            * result
+        )
     put(out, shape, array_at(out, shape) + result if step.accumulate else result)
 
 

@@ -21,7 +21,10 @@ class FakeArray:
 
     @property
     def __cuda_array_interface__(self):
-        return {**self.values.__array_interface__, "strides": None if self.values.flags.c_contiguous else self.values.strides}
+        return {
+            **self.values.__array_interface__,
+            "strides": None if self.values.flags.c_contiguous else self.values.strides,
+        }
 
     def __len__(self):
         return len(self.values)
@@ -108,7 +111,9 @@ class _Dtype:
 
 def cupy_module():
     cupy = ModuleType("cupy")
-    cupy.cuda = SimpleNamespace(get_current_stream=lambda: SimpleNamespace(ptr=0 if _Current.now is None else STREAM + _Current.now))
+    cupy.cuda = SimpleNamespace(
+        get_current_stream=lambda: SimpleNamespace(ptr=0 if _Current.now is None else STREAM + _Current.now)
+    )
     cupy.ascontiguousarray = lambda x, dtype: FakeCupy(np.ascontiguousarray(x.values, dtype), x.number)
     cupy.empty = lambda shape, dtype: FakeCupy(np.full(shape, np.nan, dtype), _Current.now)
     return cupy
@@ -189,9 +194,16 @@ def test_word_numbers_on_the_gpu(explainer, rng, on_gpu):
 
 def test_refusals(explainer, device, network, on_gpu, x):
     made = explainer(network, device)
-    with pytest.raises(dtd.InputError, match=r"x lies on GPU 3, but this Explainer computes on GPU 0: make it with device=3"):
+    with pytest.raises(
+        dtd.InputError, match=r"x lies on GPU 3, but this Explainer computes on GPU 0: make it with device=3"
+    ):
         made.explain(on_gpu(x, 3))
-    for out in (np.empty_like(x), on_gpu(x, 1), on_gpu(np.empty((3, 6, 6, 3), np.float32).transpose(0, 3, 1, 2)), on_gpu(x.astype(float))):
+    for out in (
+        np.empty_like(x),
+        on_gpu(x, 1),
+        on_gpu(np.empty((3, 6, 6, 3), np.float32).transpose(0, 3, 1, 2)),
+        on_gpu(x.astype(float)),
+    ):
         with pytest.raises(dtd.ShapeError, match="beside x on its GPU"):
             made.explain(on_gpu(x), out=out)
     with pytest.raises(dtd.InputError, match="integers are for an Embedding only"):

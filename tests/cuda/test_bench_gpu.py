@@ -58,9 +58,15 @@ def test_a_kernel_that_fails(on_host, report):
 
 @pytest.mark.filterwarnings("ignore:invalid value")  # numbers that memory happened to hold
 def test_a_whole_network(monkeypatch, tmp_path, report):
-    """On paper nothing is computed, but all is asked for: maps of every batch, and every step's time beside what is expected."""
+    """On paper nothing is computed, but all is asked for: maps of every batch, and every step's time beside what is
+    expected.
+    """
     monkeypatch.setitem(gpu_jobs.NETS, "small", gpu_jobs.SMALL["lenet5"])
-    monkeypatch.setattr(gpu_jobs, "timings", lambda tool, net, case: [{"kind": "time", "tool": tool, **case, "batch": 1, "why": "no GPU"}])
+    monkeypatch.setattr(
+        gpu_jobs,
+        "timings",
+        lambda tool, net, case: [{"kind": "time", "tool": tool, **case, "batch": 1, "why": "no GPU"}],
+    )
     with on_paper():
         rows = list(gpu_jobs.whole({"network": "small", "precision": "tf32", "seed": 1, "scratch": str(tmp_path)}))
     for row in rows:

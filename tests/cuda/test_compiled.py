@@ -1,7 +1,8 @@
-"""The contraction kernel as machine code for sm_80 and sm_90: enough registers, nothing spilled, the instructions it is written for.
+"""The contraction kernel as machine code for sm_80 and sm_90: registers within what its blocks may use, nothing
+spilled, and the instructions that it is written for.
 
-The cost of a kernel in registers decides which tiles are in `contraction.EVEN` and `UNEVEN`, so this is a table: one row per unit,
-tile and direction.
+The cost of a kernel in registers decides which tiles are in `contraction.EVEN` and `UNEVEN`, so this is a table: one
+row per unit, tile and direction.
 """
 
 from __future__ import annotations
@@ -41,7 +42,15 @@ def kernel_of(unit: str, even: bool, n_products: int, across: bool, tile: Tile) 
         ending, maps = Finish(False, "identity", "times", False, ("out", "m"), (real, real), wide), ("w+",)
     vector = 1 if unit == "fma" else wide
     constants = (unit, maps, across, tile.constants, vector, vector, even, ending.constants)
-    return Kernel("dtd_dense", dense, constants, FIRST_VIEW + PER_VIEW * len(ending.views), N_FLOATS, tile.threads, tile.min_blocks)
+    return Kernel(
+        "dtd_dense",
+        dense,
+        constants,
+        FIRST_VIEW + PER_VIEW * len(ending.views),
+        N_FLOATS,
+        tile.threads,
+        tile.min_blocks,
+    )
 
 
 def specialisations() -> Iterator[Case]:
@@ -76,7 +85,10 @@ def test_registers(table: Any) -> None:
     print(f"\n{'unit':13}{'fed':7}{'products':9}{'':8}{'tile':30}{'registers: ' + ', '.join(SHARED)}")
     for (unit, even, n_products, across, tile), row in table.items():
         used = [row["targets"][target]["registers"] for target in SHARED]
-        print(f"{unit:13}{'even' if even else 'uneven':7}{n_products:<9}{'across' if across else 'along':8}{tile.constants!s:30}{used}")
+        print(
+            f"{unit:13}{'even' if even else 'uneven':7}{n_products:<9}{'across' if across else 'along':8}"
+            f"{tile.constants!s:30}{used}"
+        )
         for target, found in row["targets"].items():
             fits = found["registers"] * tile.threads * tile.min_blocks <= REGISTERS
             if not fits or found["local"] or row["float64"]:
@@ -93,10 +105,11 @@ def test_shared_memory() -> None:
 
 
 def test_instructions(table: Any) -> None:
-    """Every product in the instruction meant for it, copies and results 16 bytes at a time, fragments by ldmatrix; no other arithmetic.
+    """Every product in the instruction meant for it, copies and results 16 bytes at a time, fragments by ldmatrix; no
+    other arithmetic.
 
-    A tile, or two together, are 128 bytes deep each: a few steps of k, written out or in a loop, of 16 × 8 blocks, three instructions
-    each in tf32x3.
+    A tile, or two together, are 128 bytes deep each: a few steps of k, written out or in a loop, of 16 × 8 blocks,
+    three instructions each in tf32x3.
     """
     for (unit, even, n_products, across, tile), row in table.items():
         code, blocks = row["code"], tile.warp_pixels // 16 * (tile.warp_channels // 8)
@@ -117,10 +130,12 @@ def test_instructions(table: Any) -> None:
         of_views = count(code, "LDG", "128") - count(code, "LDG", "128", "CONSTANT")  # a bias is constant
         assert bool(of_views) == (n_products == 1), where  # the gate's dual product reads no view
         assert count(code, "STG") == count(code, "STG", "128") > 0, where
-        if unit.startswith("tf32"):  # an instruction for each number that is rounded: x once, w for each product, in halves of both
+        # an instruction for each number that is rounded: x once, w for each product, in halves of both
+        if unit.startswith("tf32"):
             numbers = tile.warp_pixels // 16 * 4 + n_products * (tile.warp_channels // 8) * 2
             assert count(code, "F2FP", "TF32") == steps * numbers * (2 if unit == "tf32x3" else 1), where
-        if unit == "bf16":  # nothing is converted between copies and products: four conversions to each store of eight results
+        # nothing is converted between copies and products: four conversions to each store of eight results
+        if unit == "bf16":
             assert count(code, "F2FP") == 4 * count(code, "STG"), where
 
 
@@ -134,10 +149,15 @@ def test_what_hopper_does_in_one_instruction() -> None:
 
 
 def test_parameters() -> None:
-    """What the driver is handed: every number a parameter of its own, eight and four bytes; the block's size as promised."""
+    """What the driver is handed: every number a parameter of its own, eight and four bytes; the block's size as
+    promised.
+    """
     kernel = kernel_of("bf16", False, 1, True, THIN)
     text = ptx_of(kernel, (9, 0))
-    assert re.findall(r"\.param \.(\w+) dtd_dense_param_\d+[,\n]", text) == ["u64"] * kernel.n_integers + ["f32"] * kernel.n_floats
+    assert (
+        re.findall(r"\.param \.(\w+) dtd_dense_param_\d+[,\n]", text)
+        == ["u64"] * kernel.n_integers + ["f32"] * kernel.n_floats
+    )
     assert f".maxntid {kernel.threads}, 1, 1" in text
     assert re.search(r"\.extern \.shared \.align 16 \.b8 \w+\[\];", text)  # all of it dynamic
     assert text.count(".shared .align") == 1
@@ -152,13 +172,21 @@ def test_linking() -> None:
 
 
 def test_one_module_imports_numba() -> None:
-    """And nothing of CUDA's Python packages is imported anywhere but where a kernel is linked (the driver is asked for by name)."""
+    """And nothing of CUDA's Python packages is imported anywhere but where a kernel is linked (the driver is asked for
+    by name).
+    """
     package = Path(dtdfast.__file__).parent
     found = {
         (path.relative_to(package).as_posix(), name.partition(".")[0])
         for path in package.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
-        for name in ([a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""] if _absolute(node) else [])
+        for name in (
+            [a.name for a in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if _absolute(node)
+            else []
+        )
     }
     assert {(path, name) for path, name in found if name in ("numba", "llvmlite", "cuda")} == {
         ("cuda/ptx.py", "numba"), ("cuda/ptx.py", "llvmlite"), ("cuda/compiler.py", "cuda"),

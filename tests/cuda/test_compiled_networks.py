@@ -1,7 +1,9 @@
-"""The kernels that published networks ask for, as machine code for sm_80 and sm_90: nothing spilled, registers within the launch bounds.
+"""The kernels that published networks ask for, as machine code for sm_80 and sm_90: nothing spilled, registers within
+the launch bounds.
 
-What a contraction takes of registers follows from its unit, products, direction, tile and feeding, so one kernel of each such kind is
-assembled that test_compiled.py's table lacks, the one with the most views.  DTDFAST_LONG=1: every kernel (ten minutes on two cores).
+What a contraction takes of registers follows from its unit, products, direction, tile and feeding, so one kernel of
+each such kind is assembled that test_compiled.py's table lacks, the one with the most views. DTDFAST_LONG=1: every
+kernel (ten minutes on two cores).
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ def wrong(kernels: Iterable[Kernel]) -> list[Any]:
         for kernel, row in zip(kernels, pool.map(resources, kernels), strict=True):
             found = [row["targets"][target] for target in SHARED]
             print(
-                kernel.name, [f["registers"] for f in found], kernel.constants[:-1] if kernel.name == "dtd_dense" else kernel.constants[1:3]
+                kernel.name,
+                [f["registers"] for f in found],
+                kernel.constants[:-1] if kernel.name == "dtd_dense" else kernel.constants[1:3],
             )
             fits = all(f["registers"] * kernel.threads * kernel.min_blocks <= REGISTERS for f in found)
             if not fits or row["float64"] or any(f["local"] for f in found):
@@ -76,14 +80,24 @@ def test_published_networks(asked_for: list[Kernel]) -> None:
 def with_ending(unit: str, maps: tuple[str, ...], ending: Finish) -> Kernel:
     vector = 8 if unit == "bf16" else 4
     constants = (unit, maps, False, SMALL.constants, vector, vector, False, ending.constants)
-    return Kernel("dtd_dense", dense, constants, FIRST_VIEW + PER_VIEW * len(ending.views), N_FLOATS, SMALL.threads, SMALL.min_blocks)
+    return Kernel(
+        "dtd_dense",
+        dense,
+        constants,
+        FIRST_VIEW + PER_VIEW * len(ending.views),
+        N_FLOATS,
+        SMALL.threads,
+        SMALL.min_blocks,
+    )
 
 
 def test_formulas() -> None:
     """Every activation, factor, weight map and multiplier within a contraction; without DTDFAST_LONG one in five."""
     modes = ("gate", "derivative", "denominator")
     kernels = [
-        with_ending("tf32", ("w",), Finish(True, kind, modes[number % 3], False, ("out", "factor", "window"), ("f4",) * 3, 4))
+        with_ending(
+            "tf32", ("w",), Finish(True, kind, modes[number % 3], False, ("out", "factor", "window"), ("f4",) * 3, 4)
+        )
         for number, kind in enumerate(ACTIVATIONS)
     ]
     for number, weight_map in enumerate(WEIGHT_MAPS):

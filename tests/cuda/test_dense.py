@@ -5,7 +5,8 @@ Tolerance: a unit errs in Σ x·w by at most e(n)·Σ|x·w|, n terms, u = 2⁻²
     fma     n·u
     tf32    2·2⁻¹¹ + 2⁻²² + n·u                     two operands rounded to nearest, products exact
     bf16    2·2⁻⁸ + 2⁻¹⁶ + n·u, or 2⁻⁸ + n·u where x lies in bfloat16 and so is exact ("bf16_rounded" and "bf16")
-    tf32x3  12u: what h + l leave of two operands, and l·l′, 2⁻²² each; 6u: three sums of eight terms, truncated; n/8·u: their sum
+    tf32x3  12u: what h + l leave of two operands, and l·l′, 2⁻²² each; 6u: three sums of eight terms,
+            truncated; n/8·u: their sum
 
 and every operation of the epilogue adds u; a result kept in bfloat16 is rounded by 2⁻⁸ more.
 """
@@ -21,7 +22,7 @@ import pytest
 import kernel_reference as ref
 from dtdfast.cuda import contraction
 from dtdfast.cuda.contraction import HUGE, NARROW, SMALL, SQUARE, TALL, THIN, WIDE
-from dtdfast.oracle_maths import WEIGHT_MAPS, gather, scatter
+from dtdfast.oracle.maths import WEIGHT_MAPS, gather, scatter
 from dtdfast.plan.steps import View
 from dtdfast.plan.units import Part
 from layers import World, geometry
@@ -29,7 +30,8 @@ from layers import World, geometry
 U = 2.0**-24
 HALF = 2.0**-8
 UNITS = {  # by unit the precision asked for, and how arrays are kept
-    "tf32x3": ("float32", "f4"), "tf32": ("tf32", "f4"), "bf16_rounded": ("bfloat16", "f4"), "bf16": ("bfloat16", "bf16"),
+    "tf32x3": ("float32", "f4"), "tf32": ("tf32", "f4"), "bf16_rounded": ("bfloat16", "f4"), "bf16": ("bfloat16",
+    "bf16"),
 }  # fmt: skip
 
 # c_in, c_out, size, kernel and the rest; the first where rows are no multiple of 16 bytes
@@ -39,25 +41,41 @@ CASES: dict[str, dict[str, Any]] = {
     "grouped": dict(c_in=6, c_out=10, x_size=(1, 5, 4), kernel=(1, 2, 3), before=1, after=0, groups=2),
     "padded": dict(c_in=8, c_out=12, x_size=(1, 5, 6), kernel=(1, 3, 3), before=1, after=1),
     "strided": dict(c_in=20, c_out=36, x_size=(1, 8, 7), kernel=(1, 3, 3), stride=2, before=1, after=1),
-    "skipping": dict(c_in=36, c_out=8, x_size=(1, 6, 5), kernel=(1, 1, 1), stride=2),  # its scatter has phases without taps
+    # its scatter has phases without taps
+    "skipping": dict(c_in=36, c_out=8, x_size=(1, 6, 5), kernel=(1, 1, 1), stride=2),
     "dilated": dict(c_in=12, c_out=20, x_size=(1, 1, 9), kernel=(1, 1, 3), dilation=2, before=2, after=2),
     "volume": dict(c_in=4, c_out=8, x_size=(3, 4, 3), kernel=(2, 2, 2), before=1, after=0),
     "aligned groups": dict(c_in=24, c_out=48, x_size=(1, 3, 4), kernel=(1, 2, 2), after=1, groups=3),
     "even": dict(c_in=64, c_out=64, x_size=(1, 4, 3), kernel=(1, 3, 3), stride=2, before=1, after=1),
-    "even groups": dict(c_in=128, c_out=80, x_size=(1, 1, 3), kernel=(1, 1, 2), groups=2),  # 40 channels of a tile of 32
+    # 40 channels of a tile of 32
+    "even groups": dict(c_in=128, c_out=80, x_size=(1, 1, 3), kernel=(1, 1, 2), groups=2),
     "even back": dict(c_in=40, c_out=64, x_size=(1, 1, 3), kernel=(1, 1, 1)),
     "even to an image": dict(c_in=3, c_out=64, x_size=(1, 3, 4), kernel=(1, 2, 2), after=1),
-    "transposed": dict(c_in=8, c_out=16, x_size=(1, 3, 4), kernel=(1, 3, 3), stride=2, before=1, after=0, transposed=True),
+    "transposed": dict(
+        c_in=8, c_out=16, x_size=(1, 3, 4), kernel=(1, 3, 3), stride=2, before=1, after=0, transposed=True
+    ),
 }
 
-EVEN = {"even": (True, True), "even groups": (True, False), "even back": (False, True), "even to an image": (False, True)}  # along, across
+# along, across
+EVEN = {
+    "even": (True, True),
+    "even groups": (True, False),
+    "even back": (False, True),
+    "even to an image": (False, True),
+}
 SOME = ("image", "padded", "skipping", "aligned groups", *EVEN)
 RUNS = [(case, unit) for case in CASES for unit in UNITS if unit in ("tf32x3", "bf16") or case in SOME]
 
 
 def bound(unit: str, n_terms: int) -> float:
     """e(n) of the module's docstring."""
-    operands = {"fma": 0.0, "tf32": 2 * 2.0**-11 + 2.0**-22, "bf16": HALF, "bf16_rounded": 2 * HALF + HALF**2, "tf32x3": 18 * U}[unit]
+    operands = {
+        "fma": 0.0,
+        "tf32": 2 * 2.0**-11 + 2.0**-22,
+        "bf16": HALF,
+        "bf16_rounded": 2 * HALF + HALF**2,
+        "tf32x3": 18 * U,
+    }[unit]
     return operands + (n_terms / 8 + 1 if unit == "tf32x3" else n_terms) * U
 
 
@@ -87,7 +105,9 @@ def neuron(part: Part, world: World, x: Any, **fields: Any) -> dict[str, Any]:
     shape = (part.taps.c_out, *part.taps.out_size)
     results = {name: world.buffer(shape) for name in ("out", "factor")}
     views = {name: View(buffer) for name, buffer in results.items()}
-    world.lowering.taps("NEURON", part, View(world.buffer(part.source.shape, x)), {**views, "coefficient": 1.0, **fields})
+    world.lowering.taps(
+        "NEURON", part, View(world.buffer(part.source.shape, x)), {**views, "coefficient": 1.0, **fields}
+    )
     return results
 
 
@@ -111,7 +131,11 @@ def test_neuron(case: str, unit: str, rng: np.random.Generator) -> None:
     error_y = (e + 2 * U) * (size + np.abs(bias)[:, None, None, None])
     near(world.view_of(results["out"]), out, with_rounding(error_y, out, real))
     gate = ref.quotient(out, z)
-    near(world.view_of(results["factor"]), gate, with_rounding(1.01 * ref.quotient(error_y + gate * e * z, z) + 4 * U * gate, gate, real))
+    near(
+        world.view_of(results["factor"]),
+        gate,
+        with_rounding(1.01 * ref.quotient(error_y + gate * e * z, z) + 4 * U * gate, gate, real),
+    )
     for buffer in results.values():
         assert world.untouched(buffer)
 
@@ -125,7 +149,11 @@ def test_scatter(case: str, unit: str, rng: np.random.Generator) -> None:
     s = kept(rng.standard_normal((n * t, part.taps.c_out, *part.taps.out_size), dtype=np.float32), real)
     before = kept(rng.standard_normal((n * t, *part.source.shape), dtype=np.float32), real)
     world = World(n, t, real=real)
-    given, m, out = world.buffer(s.shape[1:], s, "nt"), world.buffer(x.shape[1:], x), world.buffer(x.shape[1:], before, "nt")
+    given, m, out = (
+        world.buffer(s.shape[1:], s, "nt"),
+        world.buffer(x.shape[1:], x),
+        world.buffer(x.shape[1:], before, "nt"),
+    )
     fields = dict(out=View(out), m=View(m), mode="times", weight_map="w+", repeat=t, accumulate=True)
     world.lowering.taps("TAPS", part, View(given), fields, scatter=True)
     constants = [launch.kernel.constants for launch in world.run(precision)]
@@ -142,7 +170,9 @@ def test_scatter(case: str, unit: str, rng: np.random.Generator) -> None:
 @pytest.mark.parametrize("weight_map", WEIGHT_MAPS)
 @pytest.mark.parametrize(("unit", "scattered"), [("tf32x3", False), ("tf32x3", True), ("bf16", False), ("bf16", True)])
 def test_weight_maps(weight_map: str, unit: str, scattered: bool, rng: np.random.Generator) -> None:
-    """Maps are taken in registers; one weight is zero, and gamma is no power of two.  In bfloat16 w² doubles w's error and is rounded."""
+    """Maps are taken in registers; one weight is zero, and gamma is no power of two. In bfloat16 w² doubles w's error
+    and is rounded.
+    """
     part, gamma = geometry(rng, 8, 12, (1, 1, 3), (1, 1, 2)), 0.3
     part.weight[0, 0] = 0
     shapes = (part.source.shape, (part.taps.c_out, *part.taps.out_size))
@@ -153,7 +183,10 @@ def test_weight_maps(weight_map: str, unit: str, scattered: bool, rng: np.random
     fields = dict(out=View(out), weight_map=weight_map, mode="none", gamma=gamma)
     world.lowering.taps("TAPS", part, View(world.buffer(x.shape[1:], x)), fields, scatter=scattered)
     world.run(precision)
-    mapped, sum_over = WEIGHT_MAPS[weight_map](part.weight.astype(np.float64), float(np.float32(gamma))), scatter if scattered else gather
+    mapped, sum_over = (
+        WEIGHT_MAPS[weight_map](part.weight.astype(np.float64), float(np.float32(gamma))),
+        scatter if scattered else gather,
+    )
     size = sum_over(np.abs(x).astype(np.float64), np.abs(mapped), part.taps)
     expected = sum_over(x.astype(np.float64), mapped, part.taps)
     error = bound(unit, n_terms(part, scattered)) + 4 * U + (2 * HALF + 4 * HALF**2 if unit == "bf16" else 0)
@@ -180,7 +213,9 @@ def test_multipliers(multiplier: str, rng: np.random.Generator) -> None:
 @pytest.mark.parametrize("mode", ["gate", "denominator", "derivative", 0])
 @pytest.mark.parametrize("dual", [False, True])
 def test_every_field_of_a_neuron(mode: str | int, dual: bool, rng: np.random.Generator) -> None:
-    """Shares of a sum, a number per pixel, bias of the denominator, stabiliser, coefficient, an activation with parameters."""
+    """Shares of a sum, a number per pixel, bias of the denominator, stabiliser, coefficient, an activation with
+    parameters.
+    """
     part = geometry(rng, 6, 9, (1, 2, 3), (1, 1, 1))
     shape = (9, *part.taps.out_size)
     x, y_prev, terms_prev = (rng.standard_normal((2, *s), dtype=np.float32) for s in (part.source.shape, shape, shape))
@@ -188,7 +223,9 @@ def test_every_field_of_a_neuron(mode: str | int, dual: bool, rng: np.random.Gen
     window = rng.random(part.taps.out_size, dtype=np.float32) + 0.5
     world = World(2)
     terms = world.buffer(shape)
-    fields = dict(terms=View(terms), y_prev=View(world.buffer(shape, y_prev)), bias=bias, bias_d=bias_d, dual=dual, mode=mode)
+    fields = dict(
+        terms=View(terms), y_prev=View(world.buffer(shape, y_prev)), bias=bias, bias_d=bias_d, dual=dual, mode=mode
+    )
     fields.update(coefficient=2.0, stabilizer=0.25, activation=("leaky_relu", 0.125, 0.0))
     if dual:
         fields["terms_prev"] = View(world.buffer(shape, terms_prev))
@@ -208,10 +245,20 @@ def test_every_field_of_a_neuron(mode: str | int, dual: bool, rng: np.random.Gen
     near(world.view_of(buffers["out"]), out, e * (size + np.abs(bias[column])))
     near(world.view_of(terms), acc_n, e * size)
     if mode == "gate":
-        error = 2 * window * (1 + np.abs(ref.quotient(out, d))) * e * (size + np.abs(bias[column]) + np.abs(bias_d[column]) + 0.25)
+        error = (
+            2
+            * window
+            * (1 + np.abs(ref.quotient(out, d)))
+            * e
+            * (size + np.abs(bias[column]) + np.abs(bias_d[column]) + 0.25)
+        )
         near(world.view_of(buffers["factor"]), 2 * window * ref.quotient(out, d), 1.01 * error / np.abs(d))
     elif mode == "denominator":
-        near(world.view_of(buffers["factor"]), ref.quotient(d, 2 * window), e * (size + np.abs(bias_d[column]) + 0.25) / (2 * window))
+        near(
+            world.view_of(buffers["factor"]),
+            ref.quotient(d, 2 * window),
+            e * (size + np.abs(bias_d[column]) + 0.25) / (2 * window),
+        )
     elif mode == "derivative":
         near(world.view_of(buffers["factor"]), np.where(y > 0, 1.0, 0.125) * window, U)
 
@@ -266,7 +313,9 @@ def test_bits_are_the_same_for_every_tile_and_batch(
         world = World(n, real=real)
         out = world.buffer((channels, *part.taps.x_size))
         given = world.buffer(x.shape[1:], x[2 - n :])
-        world.lowering.taps("TAPS", part, View(given), dict(out=View(out), mode="none", weight_map="w+"), scatter=across)
+        world.lowering.taps(
+            "TAPS", part, View(given), dict(out=View(out), mode="none", weight_map="w+"), scatter=across
+        )
         (launch,) = world.run(precision)
         assert (launch.kernel.constants[3], launch.kernel.constants[6]) == (chosen.constants, inner == 64)
         results.append(world.view_of(out)[-1].copy())
@@ -307,12 +356,18 @@ def test_unaligned_arrays_take_the_kernel_for_them(rng: np.random.Generator) -> 
     (launch,) = world.run()
     assert launch.kernel.constants[0] == "fma"
     weight, x = part.weight.astype(np.float64), x.astype(np.float64)
-    near(world.view_of(results["out"]), gather(x, weight, part.taps), bound("fma", 8) * gather(np.abs(x), np.abs(weight), part.taps))
+    near(
+        world.view_of(results["out"]),
+        gather(x, weight, part.taps),
+        bound("fma", 8) * gather(np.abs(x), np.abs(weight), part.taps),
+    )
 
 
 @pytest.mark.parametrize("dual", [False, True])
 def test_float32_errs_no_more_than_multiply_adds(dual: bool, rng: np.random.Generator) -> None:
-    """Split operands, on tensor cores that truncate: at most four times the error of a chain of float32 multiply-adds."""
+    """Split operands, on tensor cores that truncate: at most four times the error of a chain of float32
+    multiply-adds.
+    """
     part = geometry(rng, 64, 32, (1, 4, 4), (1, 3, 3), before=1, after=1)
     x = np.abs(rng.standard_normal((1, *part.source.shape), dtype=np.float32))
     world = World(1)

@@ -1,12 +1,13 @@
-"""Which lane and register hold which element of a matrix: the manual's formulas, against which the emulation is checked by itself.
+"""Which lane and register hold which element of a matrix: the manual's formulas, against which the emulation is checked
+by itself.
 
-The kernels are run in that emulation (test_dense.py), so a kernel that takes its fragments apart otherwise computes something else there.
-Two readings of each layout, from different sources, must agree:
+The kernels are run in that emulation (test_dense.py), so a kernel that takes its fragments apart otherwise computes
+something else there. Two readings of each layout, from different sources, must agree:
 
-    PTX ISA, "Matrix Fragments for mma.m16n8k8" (.tf32), "… for mma.m16n8k16 with floating point type" (.bf16), "ldmatrix":
-    with g = lane / 4 and t = lane % 4, row and column of element i that a lane holds
-    CUTLASS 3, MMA_Traits of SM80_16x8x8_F32TF32TF32F32_TN and SM80_16x8x16_F32BF16BF16F32_TN: (lane, element) as mixed radices with
-    strides into m + 16·k (A), n + 8·k (B), m + 16·n (C)
+    PTX ISA, "Matrix Fragments for mma.m16n8k8" (.tf32), "… for mma.m16n8k16 with floating point type" (.bf16),
+    "ldmatrix": with g = lane / 4 and t = lane % 4, row and column of element i that a lane holds CUTLASS 3, MMA_Traits
+    of SM80_16x8x8_F32TF32TF32F32_TN and SM80_16x8x16_F32BF16BF16F32_TN: (lane, element) as mixed radices with strides
+    into m + 16·k (A), n + 8·k (B), m + 16·n (C)
 """
 
 from __future__ import annotations
@@ -64,7 +65,12 @@ SHAPES = {
         Fragment(8, 8, lambda g, t, i: (t if i == 0 else t + 4, g), (8, 1, 32), by_column=False),
     ),
     "bf16": (
-        Fragment(16, 16, lambda g, t, i: (g if i in (0, 1, 4, 5) else g + 8, 2 * t + (i & 1) + (8 if i >= 4 else 0)), (32, 1, 16, 8, 128)),
+        Fragment(
+            16,
+            16,
+            lambda g, t, i: (g if i in (0, 1, 4, 5) else g + 8, 2 * t + (i & 1) + (8 if i >= 4 else 0)),
+            (32, 1, 16, 8, 128),
+        ),
         Fragment(16, 8, lambda g, t, i: (2 * t + (i & 1) + (8 if i >= 2 else 0), g), (16, 1, 8, 64), by_column=False),
     ),
 }  # of A and B
@@ -85,7 +91,9 @@ def held(kind: str, fragment: Fragment, matrix: Any, lane: int) -> list[int]:
 
 
 def product(kind: str, rng: np.random.Generator, order: tuple[int, ...] = (0, 1, 2, 3, 4, 5)) -> tuple[Any, Any]:
-    """C + A·B by the emulated instruction, from and to the manual's places, and as NumPy has it; `order` of the six words of A and B."""
+    """C + A·B by the emulated instruction, from and to the manual's places, and as NumPy has it; `order` of the six
+    words of A and B.
+    """
     of_a, of_b = SHAPES[kind]
     a = rng.integers(-8, 9, (16, of_a.columns)).astype(np.float32)
     b = rng.integers(-8, 9, (of_b.rows, 8)).astype(np.float32)
@@ -103,7 +111,9 @@ def product(kind: str, rng: np.random.Generator, order: tuple[int, ...] = (0, 1,
 
 @pytest.mark.parametrize("kind", SHAPES)
 def test_mma(kind: str, rng: np.random.Generator) -> None:
-    """Small integers, so every sum is exact; any other order of the registers shows, unless both operands' columns change places."""
+    """Small integers, so every sum is exact; any other order of the registers shows, unless both operands' columns
+    change places.
+    """
     found, expected = product(kind, rng)
     assert np.array_equal(found, expected)
     columns_swapped = (2, 3, 0, 1, 5, 4)  # the two halves of k in A, and in B
@@ -113,11 +123,16 @@ def test_mma(kind: str, rng: np.random.Generator) -> None:
             assert np.array_equal(found, expected) == ((*order, *last) in ((0, 1, 2, 3, 4, 5), columns_swapped))
 
 
-@pytest.mark.parametrize(("kind", "turned"), [("ldmatrix", False), ("ldmatrix words", False), ("ldmatrix turned", True)])
+@pytest.mark.parametrize(
+    ("kind", "turned"), [("ldmatrix", False), ("ldmatrix words", False), ("ldmatrix turned", True)]
+)
 def test_ldmatrix(kind: str, turned: bool, rng: np.random.Generator) -> None:
-    """Lanes 8q … 8q + 7 give the rows of matrix q; register q holds elements (g, 2t) and (g, 2t + 1) of it, or of its transpose."""
+    """Lanes 8q … 8q + 7 give the rows of matrix q; register q holds elements (g, 2t) and (g, 2t + 1) of it, or of its
+    transpose.
+    """
     emulation._S.shared = shared = rng.integers(0, 256, 2048, np.uint8)
-    rows = np.concatenate([8 * rng.integers(0, 16, 8) + rng.permutation(8) for _ in range(4)])  # a matrix's in banks of their own
+    # a matrix's in banks of their own
+    rows = np.concatenate([8 * rng.integers(0, 16, 8) + rng.permutation(8) for _ in range(4)])
     results = emulation._COLLECTIVES[kind]([emulation.SHARED + 16 * int(r) for r in rows])
     for lane in LANES:
         g, t = lane // 4, lane % 4
@@ -125,7 +140,9 @@ def test_ldmatrix(kind: str, turned: bool, rng: np.random.Generator) -> None:
             matrix = np.stack([shared[16 * r : 16 * r + 16].view(np.uint16) for r in rows[8 * q : 8 * q + 8]])
             low, high = (matrix[2 * t + e, g] if turned else matrix[g, 2 * t + e] for e in range(2))
             word = results[lane][q]
-            assert (int(word) if isinstance(word, int) else int(np.float32(word).view(np.uint32))) == int(low) | int(high) << 16
+            assert (int(word) if isinstance(word, int) else int(np.float32(word).view(np.uint32))) == int(low) | int(
+                high
+            ) << 16
 
 
 def other_layout(kind: str, order: tuple[int, ...]) -> Callable[[list[Any]], list[Any]]:
@@ -135,10 +152,18 @@ def other_layout(kind: str, order: tuple[int, ...]) -> Callable[[list[Any]], lis
 
 
 @pytest.mark.parametrize("order", [(0, 2, 1, 3, 4, 5), (0, 1, 2, 3, 5, 4), (1, 0, 3, 2, 4, 5)])
-@pytest.mark.parametrize(("kind", "precision", "real"), [("tf32", "tf32", "f4"), ("bf16", "bfloat16", "f4"), ("bf16", "bfloat16", "bf16")])
+@pytest.mark.parametrize(
+    ("kind", "precision", "real"), [("tf32", "tf32", "f4"), ("bf16", "bfloat16", "f4"), ("bf16", "bfloat16", "bf16")]
+)
 @pytest.mark.parametrize("scattered", [False, True])
 def test_kernels_need_this_layout(
-    kind: str, precision: str, real: str, scattered: bool, order: tuple[int, ...], rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+    kind: str,
+    precision: str,
+    real: str,
+    scattered: bool,
+    order: tuple[int, ...],
+    rng: np.random.Generator,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """On any other machine the kernels would compute something else."""
     part = geometry(rng, 16, 16, (1, 4, 4), (1, 1, 1))
@@ -149,7 +174,9 @@ def test_kernels_need_this_layout(
     def found() -> Any:
         world = World(1, real=real)
         out = world.lowering.buffer("out", x.shape[1:], dtype="f4")
-        world.lowering.taps("TAPS", part, View(world.buffer(x.shape[1:], x)), dict(out=View(out), mode="none"), scatter=scattered)
+        world.lowering.taps(
+            "TAPS", part, View(world.buffer(x.shape[1:], x)), dict(out=View(out), mode="none"), scatter=scattered
+        )
         world.run(precision)
         return world.view_of(out)
 

@@ -33,7 +33,8 @@ BODIES = [
     *((elementwise.activate, (kind, bool(k % 2)), 3, 0, 2) for k, kind in enumerate(ACTIVATIONS)),
     (elementwise.affine, (), 4, 1, 0),
     *((elementwise.factor, (mode,), 8, 1, 2) for mode in (*FACTORS, "signed")),
-    *((channel.neuron_channel, ("clip", mode, True), 10, 4, 4) for mode in ("none", "gate", "denominator", "derivative", "signed")),
+    *((channel.neuron_channel, ("clip", mode, True), 10, 4, 4) for mode in ("none", "gate", "denominator",
+    "derivative", "signed")),
     (channel.neuron_channel, ("gelu_tanh", "gate", False), 10, 4, 4),
     *((channel.taps_channel, (weight_map, "times"), 5, 4, 1) for weight_map in list(WEIGHT_MAPS)[::2]),
     *((pool.max_pool, (lanes,), (real, winner, real, *["f4"] * 3), 11, 0)
@@ -44,7 +45,8 @@ BODIES = [
     (elementwise.clear_border, (), ("bf16", "f4"), 0, 0),
     (elementwise.move, (), ("bf16", "f4"), 1, 0),
     (elementwise.multiply, ("times",), ("f4", "bf16", "bf16"), 1, 0),
-    (channel.neuron_channel, ("relu", "gate", True), ("bf16", "bf16", "bf16", "bf16", "f4", "bf16", "bf16", "f4", "f4", "f4"), 4, 4),
+    (channel.neuron_channel, ("relu", "gate", True), ("bf16", "bf16", "bf16", "bf16", "f4", "bf16", "bf16", "f4", "f4",
+    "f4"), 4, 4),
     (along.lrn, (), 3, 3, 3),
     (along.softmax, (), 2, 3, 0),
     (along.log_softmax, (), 2, 3, 0),
@@ -58,7 +60,9 @@ BODIES = [
 
 def kernels():
     return [
-        nest.kernel(body, views if isinstance(views, tuple) else ("f4",) * views, constants, 1 + number % 4, longs, floats)
+        nest.kernel(
+            body, views if isinstance(views, tuple) else ("f4",) * views, constants, 1 + number % 4, longs, floats
+        )
         for number, (body, constants, views, longs, floats) in enumerate(BODIES)
     ]
 
@@ -72,7 +76,9 @@ def test_assembled():
     print()
     bad = []
     for kernel, row in found.items():
-        print(f"{kernel.name:16}{cache._text(kernel.constants[2]):28}{[r['registers'] for r in row['targets'].values()]}")
+        print(
+            f"{kernel.name:16}{cache._text(kernel.constants[2]):28}{[r['registers'] for r in row['targets'].values()]}"
+        )
         if row["float64"] or any(r["registers"] > REGISTERS or r["local"] for r in row["targets"].values()):
             bad.append((kernel.name, kernel.constants[1:3], row))
     assert not bad
@@ -99,7 +105,8 @@ def test_by_python_itself(explainer, rng):
     assert abs(plain - dtd.explain(layers, x, backend="oracle")).max() <= 1e-5 * abs(plain).max()
 
 
-# -------------------------------------------------------------------------------------------------------------- the disk cache
+# -------------------------------------------------------------------------------------------------------------- the
+# disk cache
 
 
 @pytest.fixture
@@ -154,11 +161,16 @@ def test_what_the_executor_loads(folder):
     assert cache.stored(some_kernel(), (9, 0)) == made
 
 
-# ---------------------------------------------------------------------------------------------------------------- the workshop
+# ---------------------------------------------------------------------------------------------------------------- the
+# workshop
 
 
 def kernels_for_two():
-    return [nest.kernel(elementwise.multiply, ("f4",) * 3, (mode,), n_axes, 1, 0) for mode in ("times", "positive") for n_axes in (1, 2)]
+    return [
+        nest.kernel(elementwise.multiply, ("f4",) * 3, (mode,), n_axes, 1, 0)
+        for mode in ("times", "positive")
+        for n_axes in (1, 2)
+    ]
 
 
 def test_side_by_side(folder, monkeypatch):

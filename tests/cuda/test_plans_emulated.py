@@ -1,4 +1,6 @@
-"""Whole networks with the contraction kernels themselves in emulation, in memory that guards its ends; the maps equal the oracle's."""
+"""Whole networks with the contraction kernels themselves in emulation, in memory that guards its ends; the maps equal
+the oracle's.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ class EmulatingDevice(HostDevice):
 
 
 def network(rng: np.random.Generator) -> list[Any]:
-    """Convolutions with stride, groups and padding, a residual add, linear layers; channels that are and are not multiples of four."""
+    """Convolutions with stride, groups and padding, a residual add, linear layers; channels that are and are not
+    multiples of four.
+    """
 
     def weight(*shape: int) -> Any:
         return rng.standard_normal(shape, dtype=np.float32) / np.sqrt(np.prod(shape[1:]), dtype=np.float32)
@@ -55,7 +59,9 @@ def network(rng: np.random.Generator) -> list[Any]:
 
 
 def along_axes(rng: np.random.Generator) -> list[Any]:
-    """Linear layers along axes, one of them added to what it reads; a permutation of channels, a bilinear resizing, a mean."""
+    """Linear layers along axes, one of them added to what it reads; a permutation of channels, a bilinear resizing, a
+    mean.
+    """
 
     def weight(*shape: int) -> Any:
         return rng.standard_normal(shape, dtype=np.float32) / np.sqrt(shape[1], dtype=np.float32)
@@ -84,15 +90,22 @@ CASES = [
 
 @pytest.mark.parametrize(("precision", "rules", "error", "kept", "units"), CASES)
 def test_network(
-    precision: str, rules: str, error: float, kept: float, units: set[str], rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+    precision: str,
+    rules: str,
+    error: float,
+    kept: float,
+    units: set[str],
+    rng: np.random.Generator,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Two targets at once, within what rounding costs.
 
-    A float32 result is the exact one of a network whose weights are off by u·√n, n terms in its longest sum (Higham, Accuracy and
-    Stability, 3.1), and tf32x3 errs no more than that (test_dense.py); ten times the distance to two such networks allows for the
-    network drawn.  In bfloat16, u = 2⁻⁸, a product's two operands are off by u√(2/3) together, in the mean, and what is kept of the
-    relevance of a layer (gates, their product with what came, the sums) by 3u at most, which adds up without cancelling.  "mixed" has a
-    forward pass in float32; weights that hand relevance down are rounded once more.
+    A float32 result is the exact one of a network whose weights are off by u·√n, n terms in its longest sum (Higham,
+    Accuracy and Stability, 3.1), and tf32x3 errs no more than that (test_dense.py); ten times the distance to two such
+    networks allows for the network drawn. In bfloat16, u = 2⁻⁸, a product's two operands are off by u√(2/3) together,
+    in the mean, and what is kept of the relevance of a layer (gates, their product with what came, the sums) by 3u at
+    most, which adds up without cancelling. "mixed" has a forward pass in float32; weights that hand relevance down are
+    rounded once more.
     """
     device = EmulatingDevice(compiled=True)
     device.contractions = set()
@@ -131,7 +144,8 @@ def test_network_along_axes(rng: np.random.Generator, monkeypatch: pytest.Monkey
     assert device.contractions
     error = 2.0**-24 * np.sqrt(36)
     shaken = [
-        replace(r, weight=r.weight * (1 + error * rng.standard_normal(r.weight.shape))) if hasattr(r, "weight") else r for r in layers
+        replace(r, weight=r.weight * (1 + error * rng.standard_normal(r.weight.shape))) if hasattr(r, "weight") else r
+        for r in layers
     ]
     rounding = np.abs(dtd.explain(shaken, x, targets, domain="nonnegative", backend="oracle") - exact).sum()
     assert np.abs(found - exact).sum() <= 10 * rounding

@@ -1,4 +1,6 @@
-"""Whole plans on the host as a device: every operation but the contractions runs its own kernel, and the maps equal the oracle's."""
+"""Whole plans on the host as a device: every operation but the contractions runs its own kernel, and the maps equal the
+oracle's.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ from test_networks import BOXED, N_BATCH, PRESETS, positive_start, rounding, sma
 
 # every geometry under a rule, every rule on a geometry; a stride that shares no factor with the number of rules
 LONG = bool(os.environ.get("DTDFAST_LONG"))  # every case, every network under every preset
-SOME_CASES = CASES if LONG else CASES[:: next(k for k in range(len(CASES) // 50, len(CASES)) if np.gcd(k, len(RULES)) == 1)]
+SOME_CASES = (
+    CASES if LONG else CASES[:: next(k for k in range(len(CASES) // 50, len(CASES)) if np.gcd(k, len(RULES)) == 1)]
+)
 
 
 @pytest.mark.parametrize("case", SOME_CASES, ids=lambda case: case.id)
@@ -37,7 +41,8 @@ def test_cases(case, explainer):
     assert (abs(r_in - expected) <= bound).all()
 
 
-PAIRS = list(product(SMALL, PRESETS)) if LONG else [(name, PRESETS[k % len(PRESETS)]) for k, name in enumerate(SMALL)]  # each once
+# each once
+PAIRS = list(product(SMALL, PRESETS)) if LONG else [(name, PRESETS[k % len(PRESETS)]) for k, name in enumerate(SMALL)]
 
 
 @pytest.mark.parametrize(("name", "rules"), PAIRS)
@@ -60,8 +65,16 @@ def test_networks(name, rules, explainer):
 TWO_BYTES = ("digits_mlp", "alexnet", *list(SMALL)[1::2])  # which have every operation
 NARROW = [(name, "bfloat16", "dtd") for name in TWO_BYTES] + [("cnn", "mixed", "dtd"), ("unet", "mixed", "dtd")]
 # types of arrays that no other network or rule brings together
-NARROW += [("mobilenet_v2", "bfloat16", "deep_taylor"), ("mobilenet_v2", "mixed", "deep_taylor"), ("shufflenet", "bfloat16", "deep_taylor")]
-NARROW += [("shufflenet", "mixed", "deep_taylor"), ("squeezenet", "mixed", "deep_taylor"), ("googlenet", "mixed", "deep_taylor.bounded")]
+NARROW += [
+    ("mobilenet_v2", "bfloat16", "deep_taylor"),
+    ("mobilenet_v2", "mixed", "deep_taylor"),
+    ("shufflenet", "bfloat16", "deep_taylor"),
+]
+NARROW += [
+    ("shufflenet", "mixed", "deep_taylor"),
+    ("squeezenet", "mixed", "deep_taylor"),
+    ("googlenet", "mixed", "deep_taylor.bounded"),
+]
 NARROW += [("alexnet", "mixed", "deep_taylor"), ("densenet121", "mixed", "deep_taylor")]
 
 
@@ -69,7 +82,8 @@ NARROW += [("alexnet", "mixed", "deep_taylor"), ("densenet121", "mixed", "deep_t
 def test_networks_in_two_bytes(name, precision, rules, explainer):
     """Every operation on arrays of bfloat16, as `rounding` has it for float32: every operand is off by u = 2⁻⁸ at most.
 
-    What is kept of a layer's relevance is rounded as its operands are, a few times by random amounts: the factor of ten has room for it.
+    What is kept of a layer's relevance is rounded as its operands are, a few times by random amounts: the factor of ten
+    has room for it.
     """
     net, u = small(name), 2.0**-8
     x, start = net.sample(N_BATCH), positive_start(net)

@@ -106,7 +106,8 @@ def test_start_and_stop(explainer, network, rng):
         assert abs(found - expected).max() <= 2e-5 * abs(expected).max()
 
 
-# ---------------------------------------------------------------------------------------------------------------- refusals
+# ----------------------------------------------------------------------------------------------------------------
+# refusals
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
@@ -152,7 +153,9 @@ def test_overflow(explainer, rng):
             call(np.ones((2, 4), np.float32))
 
 
-@pytest.mark.parametrize("x", [np.zeros((2, 3, 6, 6), int), np.zeros(5, np.float32), np.zeros((0, 3, 6, 6), np.float32), "x"])
+@pytest.mark.parametrize(
+    "x", [np.zeros((2, 3, 6, 6), int), np.zeros(5, np.float32), np.zeros((0, 3, 6, 6), np.float32), "x"]
+)
 def test_x_of_a_wrong_kind_has_the_same_message_as_on_the_cpu(explainer, network, x):
     with pytest.raises(dtd.DtdError) as on_cpu:
         dtd.explain(network, x, backend="cpu")
@@ -171,7 +174,8 @@ def test_word_numbers(explainer, rng):
         made.explain(np.array([[0, 1, 2, 3, 7]]))
 
 
-# ------------------------------------------------------------------------------------------------------------------ memory
+# ------------------------------------------------------------------------------------------------------------------
+# memory
 
 
 def test_a_batch_that_does_not_fit_is_split(explainer, network, rng):
@@ -269,7 +273,8 @@ def test_reciprocals(d):
             assert (n * magic) >> shift == n // d
 
 
-# -------------------------------------------------------------------------------------------------------- threads, pickles
+# -------------------------------------------------------------------------------------------------------- threads,
+# pickles
 
 
 def test_threads_share_one_explainer(explainer, network, rng):

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import dtdfast as dtd
+from dtdfast.cli.doctor import doctor
 from dtdfast.cuda import usable
-from dtdfast.doctor import doctor
 from host import HostDevice
 from support import classifier, normal
 
@@ -68,7 +68,10 @@ def driver(monkeypatch):
         (FakeDriver(802), "the NVIDIA driver does not start (system not yet initialized)"),
         (FakeDriver(3), "the NVIDIA driver does not start (error 3)"),
         (FakeDriver(devices=()), "the NVIDIA driver sees no GPU (CUDA_VISIBLE_DEVICES may hide it)"),
-        (FakeDriver(devices=((b"Tesla V100", (7, 0)),)), "Tesla V100 has compute capability 7.0; at least 8.0 is needed"),
+        (
+            FakeDriver(devices=((b"Tesla V100", (7, 0)),)),
+            "Tesla V100 has compute capability 7.0; at least 8.0 is needed",
+        ),
     ],
 )
 def test_reasons(driver, monkeypatch, made, reason, rng):
@@ -76,7 +79,7 @@ def test_reasons(driver, monkeypatch, made, reason, rng):
     found = dtd.backends()["cuda"]
     assert not found.usable
     assert found.reason == reason
-    monkeypatch.setattr("dtdfast.doctor.metadata.requires", lambda name: [])
+    monkeypatch.setattr("dtdfast.cli.doctor.metadata.requires", lambda name: [])
     assert reason in doctor()
     assert dtd.build_config()["cuda"] == reason
     layers, x = classifier(rng), normal(rng, 1, 3, 6, 6)
@@ -92,14 +95,19 @@ def test_missing_packages_name_their_extra(driver, monkeypatch, version, extra, 
     driver(FakeDriver(version=version))
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else find(name))
-    assert dtd.backends()["cuda"].reason == f"{missing.replace('_', '-')} is not installed: pip install 'dtdfast[{extra}]'"
+    assert (
+        dtd.backends()["cuda"].reason == f"{missing.replace('_', '-')} is not installed: pip install 'dtdfast[{extra}]'"
+    )
 
 
 def test_what_is_there(driver):
     driver(FakeDriver(devices=((b"NVIDIA H200", (9, 0)), (b"Tesla V100", (7, 0)))))
     found = dtd.backends()["cuda"]
     assert found.usable
-    assert found.reason == "NVIDIA H200 (compute capability 9.0), Tesla V100 (compute capability 7.0); driver for CUDA 13.1"
+    assert (
+        found.reason
+        == "NVIDIA H200 (compute capability 9.0), Tesla V100 (compute capability 7.0); driver for CUDA 13.1"
+    )
     assert found.precisions == ("float32", "tf32", "bfloat16", "mixed")
     assert next(iter(b.name for b in dtd.backends().values() if b.usable)) == "cuda"  # what "auto" takes
 
@@ -113,7 +121,9 @@ def test_the_cpu_does_not_start_the_driver(driver, rng):
     dtd.explain(classifier(rng), normal(rng, 1, 3, 6, 6), backend="cpu")
 
 
-@pytest.mark.parametrize(("device", "number"), [(None, 0), (2, 2), ("1", 1), ("cuda", 0), ("cuda:3", 3), (np.int64(1), 1)])
+@pytest.mark.parametrize(
+    ("device", "number"), [(None, 0), (2, 2), ("1", 1), ("cuda", 0), ("cuda:3", 3), (np.int64(1), 1)]
+)
 def test_device_numbers(device, number):
     assert usable.device_number(device) == number
 
@@ -133,7 +143,10 @@ def test_narrow_precisions_refuse_rules_that_cancel(explainer, rng, precision):
     for rule in (dtd.Epsilon(), dtd.Zero(), dtd.Gamma()):
         with pytest.raises(dtd.RuleError, match=f"layer 4: the rule .* cancel; with operands in {precision}"):
             explainer(layers, precision=precision, rules={4: rule}).explain(x)
-    with pytest.raises(dtd.BackendError, match="precision 'float64' is not available on backend 'cuda', which computes in float32, tf32"):
+    with pytest.raises(
+        dtd.BackendError,
+        match="precision 'float64' is not available on backend 'cuda', which computes in float32, tf32",
+    ):
         explainer(layers, precision="float64")
 
 

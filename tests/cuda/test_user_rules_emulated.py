@@ -1,4 +1,4 @@
-"""A rule that a user makes of `Share` and `Term`, by the CUDA executor: its kernels on the host, its contractions thread by thread."""
+"""A rule that a user makes of `Share` and `Term`, by the CUDA executor, on the host and emulated thread by thread."""
 
 from __future__ import annotations
 

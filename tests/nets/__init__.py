@@ -31,6 +31,8 @@ SMALL: dict[str, Callable[..., Net]] = {  # quick enough for the float64 oracle;
 }
 
 __all__ = [
-    "SMALL", "Bias", "Builder", "Net", "alexnet", "cnn", "densenet121", "digits_mlp", "googlenet", "lenet5", "mnist_mlp", "mobilenet_v2",
-    "readers", "resnet50", "resnext", "shufflenet", "squeeze_excite", "squeezenet", "text_cnn", "unet", "vgg16", "video_cnn", "wiring",
+    "SMALL", "Bias", "Builder", "Net", "alexnet", "cnn", "densenet121", "digits_mlp", "googlenet", "lenet5",
+    "mnist_mlp", "mobilenet_v2",
+    "readers", "resnet50", "resnext", "shufflenet", "squeeze_excite", "squeezenet", "text_cnn", "unet", "vgg16",
+    "video_cnn", "wiring",
 ]  # fmt: skip

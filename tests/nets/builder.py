@@ -60,14 +60,22 @@ class Net:
         rng = np.random.default_rng(seed)
         layers = []
         for layer in self.layers:
-            arrays = {key: np.asarray(a, np.float64) for key in ("weight", "bias") if (a := getattr(layer, key, None)) is not None}
-            layers.append(replace(layer, **{key: a * (1 + scale * rng.standard_normal(a.shape)) for key, a in arrays.items()}))
+            arrays = {
+                key: np.asarray(a, np.float64)
+                for key in ("weight", "bias")
+                if (a := getattr(layer, key, None)) is not None
+            }
+            layers.append(
+                replace(layer, **{key: a * (1 + scale * rng.standard_normal(a.shape)) for key, a in arrays.items()})
+            )
         return replace(self, layers=layers)
 
     @property
     def parameters(self) -> int:
         """Trained parameters, counted from the records."""
-        return sum(np.size(a) for layer in self.layers for key in ARRAYS if (a := getattr(layer, key, None)) is not None)
+        return sum(
+            np.size(a) for layer in self.layers for key in ARRAYS if (a := getattr(layer, key, None)) is not None
+        )
 
 
 class Builder:
@@ -87,7 +95,13 @@ class Builder:
         The interval of the input's values.
     """
 
-    def __init__(self, input_shape: Sequence[int], seed: int | None = 0, bias: Bias = "random", box: tuple[float, float] = (-2.0, 2.5)):
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        seed: int | None = 0,
+        bias: Bias = "random",
+        box: tuple[float, float] = (-2.0, 2.5),
+    ):
         self.layers: list[dtd.Layer] = []
         self._input_shape = tuple(input_shape)
         self._shapes: list[Shape] = []
@@ -114,12 +128,14 @@ class Builder:
         self._shapes.append(tuple(shape))
         return self.last
 
-    # ------------------------------------------------------------------------------------------------------------- weights
+    # -------------------------------------------------------------------------------------------------------------
+    # weights
 
     def normal(self, shape: Sequence[int], std: float) -> NDArray[np.float32]:
         if self._rng is None:
             paper = np.zeros(shape, np.float32)
-            paper.flat[0] = -1  # of both signs as far as a plan looks: from weights that are all ≥ 0 it follows that outputs are
+            # of both signs as far as a plan looks: from weights that are all ≥ 0 it follows that outputs are
+            paper.flat[0] = -1
             return paper
         values = self._rng.standard_normal(shape, dtype=np.float32)
         values *= np.float32(std)
@@ -137,7 +153,8 @@ class Builder:
         values = self.normal((n,), 0.1)
         return -np.abs(values) if self._bias == "nonpositive" else values
 
-    # -------------------------------------------------------------------------------------------------------------- linear
+    # --------------------------------------------------------------------------------------------------------------
+    # linear
 
     def linear(self, n_out: int, at: int | None = None, bias: bool = True) -> int:
         (n_in,) = self.shape(at)
@@ -146,7 +163,8 @@ class Builder:
         return self.put(dtd.Linear(weight, self.shift(n_out) if bias else None, inputs=at), (n_out,))
 
     def conv(
-        self, c_out: int, kernel: int | Sequence[int], at: int | None = None, *, stride: int = 1, padding: int = 0, dilation: int = 1,
+        self, c_out: int, kernel: int | Sequence[int], at: int | None = None, *, stride: int = 1, padding: int = 0,
+        dilation: int = 1,
         groups: int = 1, bias: bool = True,
     ) -> int:  # fmt: skip
         c_in, *size = self.shape(at)
@@ -156,17 +174,27 @@ class Builder:
         out = [_windows(s, k, stride, padding, dilation) for s, k in zip(size, taps, strict=True)]
         self._macs += weight.size * prod(out)
         record = dtd.Conv(
-            weight, self.shift(c_out) if bias else None, stride=stride, padding=padding, dilation=dilation, groups=groups, inputs=at
+            weight,
+            self.shift(c_out) if bias else None,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            groups=groups,
+            inputs=at,
         )
         return self.put(record, (c_out, *out))
 
-    def conv_transpose(self, c_out: int, kernel: int, at: int | None = None, *, stride: int = 1, padding: int = 0) -> int:
+    def conv_transpose(
+        self, c_out: int, kernel: int, at: int | None = None, *, stride: int = 1, padding: int = 0
+    ) -> int:
         c_in, *size = self.shape(at)
         taps = _each(kernel, len(size))
         weight = self.normal((c_in, c_out, *taps), (2 * stride ** len(size) / (c_in * prod(taps))) ** 0.5)
         self._macs += weight.size * prod(size)
         out = [(s - 1) * stride + kernel - 2 * padding for s in size]
-        return self.put(dtd.ConvTranspose(weight, self.shift(c_out), stride=stride, padding=padding, inputs=at), (c_out, *out))
+        return self.put(
+            dtd.ConvTranspose(weight, self.shift(c_out), stride=stride, padding=padding, inputs=at), (c_out, *out)
+        )
 
     def embedding(self, n_words: int, n_features: int) -> int:
         return self.put(dtd.Embedding(self.normal((n_words, n_features), 1.0)), (*self.shape(), n_features))
@@ -183,7 +211,8 @@ class Builder:
             mean = np.abs(mean) if self._bias == "nonpositive" else np.zeros_like(mean)
         return self.put(dtd.BatchNorm(mean, self.uniform(c, 0.5, 1.5), weight, self.shift(c), inputs=at), shape)
 
-    # --------------------------------------------------------------------------------------------------------- element-wise
+    # ---------------------------------------------------------------------------------------------------------
+    # element-wise
 
     def relu(self, at: int | None = None) -> int:
         return self.put(dtd.ReLU(inputs=at), self.shape(at))
@@ -203,10 +232,17 @@ class Builder:
     def gate(self, signal: int, gate: int) -> int:
         return self.put(dtd.Mul(inputs=(signal, gate)), self.shape(signal))
 
-    # ---------------------------------------------------------------------------------------------------------------- pools
+    # ----------------------------------------------------------------------------------------------------------------
+    # pools
 
     def max_pool(
-        self, kernel: int | Sequence[int], at: int | None = None, *, stride: int | None = None, padding: int = 0, ceil_mode: bool = False
+        self,
+        kernel: int | Sequence[int],
+        at: int | None = None,
+        *,
+        stride: int | None = None,
+        padding: int = 0,
+        ceil_mode: bool = False,
     ) -> int:
         c, *size = self.shape(at)
         taps = _each(kernel, len(size))
@@ -225,7 +261,8 @@ class Builder:
         c, *size = self.shape(at)
         return self.put(dtd.Upsample(factor, inputs=at), (c, *(s * factor for s in size)))
 
-    # ------------------------------------------------------------------------------------------------------------- movement
+    # -------------------------------------------------------------------------------------------------------------
+    # movement
 
     def concat(self, *at: int) -> int:
         _, *size = self.shape(at[0])
@@ -251,7 +288,9 @@ def _each(value: int | Sequence[int], n: int) -> Shape:
 
 
 def _windows(size: int, kernel: int, stride: int, padding: int, dilation: int = 1, ceil_mode: bool = False) -> int:
-    """How many windows fit; with ceil_mode a last one may overhang, unless it starts beyond the input and its left padding."""
+    """How many windows fit; with ceil_mode a last one may overhang, unless it starts beyond the input and its left
+    padding.
+    """
     steps = (size + 2 * padding - dilation * (kernel - 1) - 1) / stride
     n = (ceil(steps) if ceil_mode else floor(steps)) + 1
     return n - 1 if ceil_mode and (n - 1) * stride >= size + padding else n

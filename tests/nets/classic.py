@@ -22,7 +22,9 @@ def lenet5(*, seed: int | None = 0, bias: Bias = "random") -> Net:
     return b.net("LeNet-5")
 
 
-def alexnet(size: int = 227, divisor: int = 1, n_classes: int = 1000, *, seed: int | None = 0, bias: Bias = "random") -> Net:
+def alexnet(
+    size: int = 227, divisor: int = 1, n_classes: int = 1000, *, seed: int | None = 0, bias: Bias = "random"
+) -> Net:
     """AlexNet as published: two groups, local response normalisation, overlapping pools."""
     b = Builder((3, size, size), seed, bias)
     width = channels(divisor, 2)
@@ -47,7 +49,9 @@ def alexnet(size: int = 227, divisor: int = 1, n_classes: int = 1000, *, seed: i
     return b.net("AlexNet")
 
 
-def vgg16(size: int = 224, divisor: int = 1, n_classes: int = 1000, *, seed: int | None = 0, bias: Bias = "random") -> Net:
+def vgg16(
+    size: int = 224, divisor: int = 1, n_classes: int = 1000, *, seed: int | None = 0, bias: Bias = "random"
+) -> Net:
     b = Builder((3, size, size), seed, bias)
     width = channels(divisor)
     for c, repeats in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
@@ -64,7 +68,9 @@ def vgg16(size: int = 224, divisor: int = 1, n_classes: int = 1000, *, seed: int
     return b.net("VGG-16")
 
 
-def squeezenet(size: int = 224, divisor: int = 1, n_classes: int = 1000, *, seed: int | None = 0, bias: Bias = "random") -> Net:
+def squeezenet(
+    size: int = 224, divisor: int = 1, n_classes: int = 1000, *, seed: int | None = 0, bias: Bias = "random"
+) -> Net:
     """SqueezeNet 1.1."""
     b = Builder((3, size, size), seed, bias)
     width = channels(divisor)
@@ -87,7 +93,8 @@ def squeezenet(size: int = 224, divisor: int = 1, n_classes: int = 1000, *, seed
     return b.net("SqueezeNet")
 
 
-INCEPTIONS = (  # outputs of 1x1, of 3x3 and its reduction, of 5x5 and its reduction, of the pool's projection; None: a max pool
+# outputs of 1x1, of 3x3 and its reduction, of 5x5 and its reduction, of the pool's projection; None: a max pool
+INCEPTIONS = (
     (64, 96, 128, 16, 32, 32), (128, 128, 192, 32, 96, 64), None,
     (192, 96, 208, 16, 48, 64), (160, 112, 224, 24, 64, 64), (128, 128, 256, 24, 64, 64), (112, 144, 288, 32, 64, 64),
     (256, 160, 320, 32, 128, 128), None,
@@ -95,8 +102,12 @@ INCEPTIONS = (  # outputs of 1x1, of 3x3 and its reduction, of 5x5 and its reduc
 )  # fmt: skip
 
 
-def googlenet(size: int = 224, divisor: int = 1, n_classes: int = 1000, *, seed: int | None = 0, bias: Bias = "random") -> Net:
-    """GoogLeNet with the paper's kernels, a BatchNorm after every convolution in place of the local response normalisation."""
+def googlenet(
+    size: int = 224, divisor: int = 1, n_classes: int = 1000, *, seed: int | None = 0, bias: Bias = "random"
+) -> Net:
+    """GoogLeNet with the paper's kernels, a BatchNorm after every convolution in place of the local response
+    normalisation.
+    """
     b = Builder((3, size, size), seed, bias)
     width = channels(divisor)
 

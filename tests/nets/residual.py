@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from .builder import Bias, Builder, Net, channels
 
-BRANCH_GAIN = 0.4  # of a residual branch's last BatchNorm: the sum's variance grows by a sixth per block instead of doubling
+# of a residual branch's last BatchNorm: the sum's variance grows by a sixth per block instead of doubling
+BRANCH_GAIN = 0.4
 
 
-def resnet50(size: int = 224, divisor: int = 1, n_classes: int = 1000, *, seed: int | None = 0, bias: Bias = "random") -> Net:
-    return _bottlenecks("ResNet-50", ((64, 3), (128, 4), (256, 6), (512, 3)), 1, 1, size, divisor, n_classes, seed, bias)
+def resnet50(
+    size: int = 224, divisor: int = 1, n_classes: int = 1000, *, seed: int | None = 0, bias: Bias = "random"
+) -> Net:
+    return _bottlenecks(
+        "ResNet-50", ((64, 3), (128, 4), (256, 6), (512, 3)), 1, 1, size, divisor, n_classes, seed, bias
+    )
 
 
-def resnext(size: int = 224, divisor: int = 1, n_classes: int = 1000, *, seed: int | None = 0, bias: Bias = "random") -> Net:
+def resnext(
+    size: int = 224, divisor: int = 1, n_classes: int = 1000, *, seed: int | None = 0, bias: Bias = "random"
+) -> Net:
     """The first two stages of ResNeXt-50 32x4d, two blocks each: grouped 3x3 convolutions twice as wide."""
     return _bottlenecks("ResNeXt", ((64, 2), (128, 2)), 32 // divisor, 2, size, divisor, n_classes, seed, bias)
 
@@ -49,7 +56,9 @@ def _bottlenecks(
     return b.net(name)
 
 
-def densenet121(size: int = 224, divisor: int = 1, n_classes: int = 1000, *, seed: int | None = 0, bias: Bias = "random") -> Net:
+def densenet121(
+    size: int = 224, divisor: int = 1, n_classes: int = 1000, *, seed: int | None = 0, bias: Bias = "random"
+) -> Net:
     """DenseNet-121: BatchNorms that read a Concat, so that most cannot fold."""
     b = Builder((3, size, size), seed, bias)
     growth = 32 // divisor
@@ -79,8 +88,12 @@ def densenet121(size: int = 224, divisor: int = 1, n_classes: int = 1000, *, see
     return b.net("DenseNet-121")
 
 
-def mobilenet_v2(size: int = 224, divisor: int = 1, n_classes: int = 1000, *, seed: int | None = 0, bias: Bias = "random") -> Net:
-    """MobileNetV2: inverted residuals with depthwise convolutions, ReLU6 and linear bottlenecks (activations of any sign)."""
+def mobilenet_v2(
+    size: int = 224, divisor: int = 1, n_classes: int = 1000, *, seed: int | None = 0, bias: Bias = "random"
+) -> Net:
+    """MobileNetV2: inverted residuals with depthwise convolutions, ReLU6 and linear bottlenecks (activations of any
+    sign).
+    """
     b = Builder((3, size, size), seed, bias)
     width = channels(divisor, 2)
 
@@ -113,7 +126,9 @@ def mobilenet_v2(size: int = 224, divisor: int = 1, n_classes: int = 1000, *, se
     return b.net("MobileNetV2")
 
 
-def squeeze_excite(size: int = 32, divisor: int = 1, n_classes: int = 10, *, seed: int | None = 0, bias: Bias = "random") -> Net:
+def squeeze_excite(
+    size: int = 32, divisor: int = 1, n_classes: int = 10, *, seed: int | None = 0, bias: Bias = "random"
+) -> Net:
     """Two residual blocks whose branch is scaled per channel by a sigmoid gate."""
     b = Builder((3, size, size), seed, bias)
     c = channels(divisor, 4)(64)
@@ -136,8 +151,12 @@ def squeeze_excite(size: int = 32, divisor: int = 1, n_classes: int = 10, *, see
     return b.net("SE block")
 
 
-def shufflenet(size: int = 32, divisor: int = 1, n_classes: int = 10, *, seed: int | None = 0, bias: Bias = "random") -> Net:
-    """ShuffleNetV2-like units: a channel split, one half through a branch, a concat, and a shuffle by Reshape and Permute."""
+def shufflenet(
+    size: int = 32, divisor: int = 1, n_classes: int = 10, *, seed: int | None = 0, bias: Bias = "random"
+) -> Net:
+    """ShuffleNetV2-like units: a channel split, one half through a branch, a concat, and a shuffle by Reshape and
+    Permute.
+    """
     b = Builder((3, size, size), seed, bias)
     c = channels(divisor, 4)(64)
 

@@ -43,7 +43,9 @@ def cnn(size: int = 8, divisor: int = 1, n_classes: int = 10, *, seed: int | Non
     return b.net("CNN")
 
 
-def video_cnn(size: int = 16, divisor: int = 1, n_classes: int = 10, *, seed: int | None = 0, bias: Bias = "random") -> Net:
+def video_cnn(
+    size: int = 16, divisor: int = 1, n_classes: int = 10, *, seed: int | None = 0, bias: Bias = "random"
+) -> Net:
     """3-d convolutions and pools over (frames, height, width)."""
     b = Builder((3, 8, size, size), seed, bias)
     width = channels(divisor)
@@ -61,7 +63,9 @@ def video_cnn(size: int = 16, divisor: int = 1, n_classes: int = 10, *, seed: in
 
 
 def unet(size: int = 128, divisor: int = 1, n_classes: int = 3, *, seed: int | None = 0, bias: Bias = "random") -> Net:
-    """Three levels; one decoder step is a transposed convolution, the other upsampling and a convolution. Explains the centre pixel."""
+    """Three levels; one decoder step is a transposed convolution, the other upsampling and a convolution. Explains the
+    centre pixel.
+    """
     b = Builder((3, size, size), seed, bias)
     width = channels(divisor)
 
@@ -87,7 +91,9 @@ def unet(size: int = 128, divisor: int = 1, n_classes: int = 3, *, seed: int | N
     return b.net("U-Net", target=(0, size // 2, size // 2))
 
 
-def text_cnn(length: int = 64, divisor: int = 1, n_classes: int = 4, *, seed: int | None = 0, bias: Bias = "random") -> Net:
+def text_cnn(
+    length: int = 64, divisor: int = 1, n_classes: int = 4, *, seed: int | None = 0, bias: Bias = "random"
+) -> Net:
     """Sentence classification: word vectors, 1-d convolutions of three widths, each one's maximum over the sentence."""
     n_words = 1000
     b = Builder((length,), seed, bias, box=(-6.0, 6.0))

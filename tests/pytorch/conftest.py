@@ -1,4 +1,6 @@
-"""torchvision made importable on a build without its compiled operators; a table of what the tests measured, at the end."""
+"""torchvision made importable on a build without its compiled operators; a table of what the tests measured, at the
+end.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ ROWS = pytest.StashKey[dict[str, list[Row]]]()
 
 
 def _declare_operators() -> None:
-    """Declare the operators for which torchvision registers shape functions; without its compiled library nobody else does."""
+    """Declare the operators for which torchvision registers shape functions; without its compiled library nobody else
+    does.
+    """
     source = importlib.metadata.distribution("torchvision").locate_file("torchvision/_meta_registrations.py")
     for name in sorted(set(re.findall(r'register_fake\("torchvision::(\w+)"', source.read_text()))):  # type: ignore[attr-defined]
         torch.library.define(f"torchvision::{name}", "(Tensor a) -> Tensor")

@@ -49,7 +49,9 @@ class UNet(nn.Module):
 
     @staticmethod
     def block(c_in: int, c_out: int) -> nn.Module:
-        return nn.Sequential(nn.Conv2d(c_in, c_out, 3, padding=1, bias=False), nn.BatchNorm2d(c_out), nn.ReLU(inplace=True))
+        return nn.Sequential(
+            nn.Conv2d(c_in, c_out, 3, padding=1, bias=False), nn.BatchNorm2d(c_out), nn.ReLU(inplace=True)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         one = self.down1(x)
@@ -87,7 +89,9 @@ class VideoCNN(nn.Module):
 
 
 def narrowed(module: nn.Module) -> nn.Module:
-    """A VGG with 256 neurons in its hidden linear layers, which hold nine tenths of its weights; AlexNet's 4096 stay as they are."""
+    """A VGG with 256 neurons in its hidden linear layers, which hold nine tenths of its weights; AlexNet's 4096 stay as
+    they are.
+    """
     if isinstance(module, tv.VGG):
         first, last = module.classifier[0], module.classifier[6]
         for place, (n_in, n_out) in {0: (first.in_features, 256), 3: (256, 256), 6: (256, last.out_features)}.items():
@@ -97,7 +101,9 @@ def narrowed(module: nn.Module) -> nn.Module:
 
 @dataclass(frozen=True)
 class Case:
-    """A network, the shape of a batch for it, and where relevance starts at a positive number (index into one sample's output)."""
+    """A network, the shape of a batch for it, and where relevance starts at a positive number (index into one sample's
+    output).
+    """
 
     make: Callable[[], nn.Module]
     shape: tuple[int, ...]
@@ -119,7 +125,9 @@ class Case:
         return torch.randn(shape, generator=generator)
 
 
-def _images(make: Callable[..., nn.Module], size: int, *, n: int = 2, full: int = 224, sibling: bool = False, **options: object) -> Case:
+def _images(
+    make: Callable[..., nn.Module], size: int, *, n: int = 2, full: int = 224, sibling: bool = False, **options: object
+) -> Case:
     make = partial(make, weights=None, num_classes=10, **options)
     return Case(make, (n, 3, size, size), full=(1, 3, full, full), sibling=sibling)
 

@@ -56,7 +56,9 @@ def merged(module: nn.Module) -> nn.Module:
 
 @dataclass(frozen=True)
 class Network:
-    """A merged module in float64, its layers, and a batch of images; relevance 1 starts at each sample's largest output."""
+    """A merged module in float64, its layers, and a batch of images; relevance 1 starts at each sample's largest
+    output.
+    """
 
     name: str
     module: nn.Module
@@ -89,7 +91,12 @@ MODULES: dict[str, tuple[Callable[[], nn.Module], Callable[[], Any]]] = {
 
 def images(nonnegative: bool = False, n: int = 2) -> Tensor:
     """Of numbers that float32 holds, so that every tool and every precision gets the same."""
-    x = torch.randn((n, 3, SIZE, SIZE), generator=torch.Generator().manual_seed(1), dtype=torch.float64).clamp(*BOX).float().double()
+    x = (
+        torch.randn((n, 3, SIZE, SIZE), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        .clamp(*BOX)
+        .float()
+        .double()
+    )
     return x.abs() if nonnegative else x
 
 
@@ -103,7 +110,8 @@ def network(name: str, merge: bool = True) -> Network:
     return Network(name, module, canonizer, dtd.from_torch(module, images()), images())
 
 
-# ----------------------------------------------------------------------------------------------------------------- peers
+# -----------------------------------------------------------------------------------------------------------------
+# peers
 
 
 def every_linear_zplus(**options: Any) -> Any:
@@ -143,7 +151,9 @@ def by_zennit(net: Network, composite: Callable[..., Any], canonize: bool = True
         return attribute(net.x, net.start())[1].detach().numpy()
 
 
-def by_captum(net: Network, rule: Callable[[], Any], x: Tensor, add: Callable[[], nn.Module] | None = Addition_Module) -> Array:
+def by_captum(
+    net: Network, rule: Callable[[], Any], x: Tensor, add: Callable[[], nn.Module] | None = Addition_Module
+) -> Array:
     """Its own start is the logit: scaled to 1, which every rule here permits."""
     module = net.reference(add)
     for part in module.modules():

@@ -1,4 +1,6 @@
-"""Published architectures through both importers: outputs, ledgers, positive relevance, and the same maps from either."""
+"""Published architectures through both importers: outputs, ledgers, positive relevance, and the same maps from
+either.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::Deprec
 
 @dataclass
 class Network:
-    """A module with its outputs, and what from_torch makes of it; `start` is relevance 1 at one output of every sample."""
+    """A module with its outputs, and what from_torch makes of it; `start` is relevance 1 at one output of every
+    sample.
+    """
 
     module: torch.nn.Module
     x: torch.Tensor
@@ -60,7 +64,9 @@ def test_from_torch(network: Network) -> None:
 
 
 def test_from_onnx(network: Network, tmp_path: Path) -> None:
-    """Through both of PyTorch's exporters; through the newer one alone where another network has the same operations."""
+    """Through both of PyTorch's exporters; through the newer one alone where another network has the same
+    operations.
+    """
     for dynamo in (True,) if network.sibling else (True, False):
         path = tmp_path / f"{dynamo}.onnx"
         torch.onnx.export(network.module, (network.x,), path, dynamo=dynamo, verbose=False)
@@ -70,14 +76,17 @@ def test_from_onnx(network: Network, tmp_path: Path) -> None:
         ledger = explainer.ledger(x, network.start)
         assert ledger.closed, str(ledger)
         ours = explainer.explain(x, network.start)
-        # as sums: exporters fold BatchNorms in float32, and where two elements of a pool's window are equal up to that rounding, all of
-        # the window's relevance moves
+        # as sums: exporters fold BatchNorms in float32, and where two elements of a pool's window are equal up to that
+        # rounding, all of the window's relevance moves
         assert np.abs(ours - network.relevance).sum() <= 1e-4 * np.abs(network.relevance).sum()
 
 
 @pytest.mark.parametrize(
     ("name", "part"),
-    [("convnext_tiny", r"in 'features\.0\.1'\): it divides by statistics"), ("vit_b_16", r"ln_1'\): it divides by statistics")],
+    [
+        ("convnext_tiny", r"in 'features\.0\.1'\): it divides by statistics"),
+        ("vit_b_16", r"ln_1'\): it divides by statistics"),
+    ],
 )
 def test_refused(name: str, part: str) -> None:
     case = REFUSED[name]

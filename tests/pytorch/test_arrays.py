@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import dtdfast as dtd
-from dtdfast.foreign import take
+from dtdfast.arrays.foreign import take
 
 LAYERS = [dtd.Conv(np.ones((2, 3, 2, 2)), [0.0, -1.0]), dtd.ReLU(), dtd.Flatten(), dtd.Linear(np.ones((2, 18)), None)]
 X = torch.arange(96.0).reshape(2, 3, 4, 4) / 96
@@ -32,9 +32,13 @@ def test_results_are_tensors() -> None:
         assert isinstance(tensor, torch.Tensor)
         assert tensor.device == X.device
         np.testing.assert_array_equal(tensor.numpy(), array)
-    assert torch.equal(dtd.explain(LAYERS, X.clone().requires_grad_().to(memory_format=torch.channels_last), [0, 1]), relevance)
+    assert torch.equal(
+        dtd.explain(LAYERS, X.clone().requires_grad_().to(memory_format=torch.channels_last), [0, 1]), relevance
+    )
     start = torch.eye(2) * 3
-    np.testing.assert_array_equal(dtd.explain(LAYERS, X, start).numpy(), dtd.explain(LAYERS, X.detach().numpy(), start.numpy()))
+    np.testing.assert_array_equal(
+        dtd.explain(LAYERS, X, start).numpy(), dtd.explain(LAYERS, X.detach().numpy(), start.numpy())
+    )
 
 
 def test_out_is_written_in_place() -> None:
@@ -51,7 +55,9 @@ def test_narrow_tensors() -> None:
 
 
 def test_baselines_and_ledgers() -> None:
-    np.testing.assert_allclose(dtd.baselines.input_x_gradient(LAYERS, X, 0).numpy(), dtd.baselines.input_x_gradient(LAYERS, X.numpy(), 0))
+    np.testing.assert_allclose(
+        dtd.baselines.input_x_gradient(LAYERS, X, 0).numpy(), dtd.baselines.input_x_gradient(LAYERS, X.numpy(), 0)
+    )
     root = torch.zeros_like(X)
     assert isinstance(dtd.baselines.simple_taylor(LAYERS, X, root, 0), torch.Tensor)
     assert str(dtd.Explainer(LAYERS).ledger(X)) == str(dtd.Explainer(LAYERS).ledger(X.numpy()))

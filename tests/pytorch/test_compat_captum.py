@@ -157,13 +157,17 @@ def test_the_epsilon_of_an_addition_stands_for_itself() -> None:
     model, x = Skip(marked=True), torch.tensor([[2.0, 3.0]])
     model.linear.rule, model.add.rule = EpsilonRule(0.5), EpsilonRule(0.5)
     theirs = copy.deepcopy(model)
-    torch.testing.assert_close(LRP(model).attribute(x, 0), CaptumLRP(theirs).attribute(x, 0).detach(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        LRP(model).attribute(x, 0), CaptumLRP(theirs).attribute(x, 0).detach(), rtol=1e-6, atol=0
+    )
 
 
 def test_gradient_times_input() -> None:
     """ε = 1e-9 on a network without biases: Ancona et al. 2018, proposition 1."""
     model = TwoLayers().eval()
-    torch.testing.assert_close(LRP(model).attribute(X), InputXGradient(model).attribute(X.clone().requires_grad_()).detach())
+    torch.testing.assert_close(
+        LRP(model).attribute(X), InputXGradient(model).attribute(X.clone().requires_grad_()).detach()
+    )
 
 
 def test_the_model_stays_as_it_was() -> None:
@@ -216,7 +220,10 @@ TARGETS = [None, 1, torch.tensor(1), torch.tensor([1]), torch.tensor([0, 1]), [0
 
 @pytest.mark.parametrize("target", TARGETS[1:], ids=str)
 def test_targets(target: Any) -> None:
-    model, x = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), torch.tensor([[1.0, 2.0, -3.0], [0.5, 1.0, 1.0]])
+    model, x = (
+        nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)),
+        torch.tensor([[1.0, 2.0, -3.0], [0.5, 1.0, 1.0]]),
+    )
     theirs = CaptumLRP(copy.deepcopy(model)).attribute(x, target).detach()
     torch.testing.assert_close(LRP(model).attribute(x, target), theirs, rtol=1e-4, atol=1e-6)
 
@@ -247,7 +254,9 @@ def test_layers() -> None:
 def test_several_layers() -> None:
     model = TwoLayers()
     lrp = LayerLRP(model, [model.one, model.two])
-    relevance, delta = lrp.attribute(torch.cat([X, 2 * X]), attribute_to_layer_input=True, return_convergence_delta=True)
+    relevance, delta = lrp.attribute(
+        torch.cat([X, 2 * X]), attribute_to_layer_input=True, return_convergence_delta=True
+    )
     torch.testing.assert_close(relevance[0], torch.tensor([[18.0, 36.0, 54.0], [36.0, 72.0, 108.0]]))
     torch.testing.assert_close(relevance[1], torch.tensor([[36.0, 36.0, 36.0], [72.0, 72.0, 72.0]]))
     assert len(delta) == 2
@@ -342,12 +351,15 @@ def test_captums_own_tools_take_it() -> None:
         seen = []
         for lrp in (LRP(model), CaptumLRP(copy.deepcopy(other))):
             torch.manual_seed(1)
-            seen.append(NoiseTunnel(lrp).attribute(x, nt_samples=4, target=targets, return_convergence_delta=True, **options))
+            seen.append(
+                NoiseTunnel(lrp).attribute(x, nt_samples=4, target=targets, return_convergence_delta=True, **options)
+            )
         (ours, delta), (theirs, their_delta) = seen
         torch.testing.assert_close(ours, theirs.detach(), rtol=1e-6, atol=1e-9)
         torch.testing.assert_close(delta, their_delta.detach(), rtol=1e-6, atol=1e-9)
     torch.manual_seed(1)
-    inner = NoiseTunnel(LayerLRP(model, model[0])).attribute(x, nt_samples=2, target=1)  # captum's own LayerLRP cannot be wrapped
+    # captum's own LayerLRP cannot be wrapped
+    inner = NoiseTunnel(LayerLRP(model, model[0])).attribute(x, nt_samples=2, target=1)
     torch.manual_seed(1)
     noisy = x.repeat_interleave(2, 0) + torch.normal(0, torch.ones(6, 4))
     torch.testing.assert_close(inner, LayerLRP(model, model[0]).attribute(noisy, target=1).reshape(3, 2, 5).mean(1))

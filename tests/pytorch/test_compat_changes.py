@@ -1,7 +1,8 @@
 """A model that changes between two calls of a drop-in: every change is seen, and what changes nothing costs nothing.
 
-ε = 1e-9 on a network that is piecewise linear gives gradient × input (Ancona et al. 2018, proposition 1), which PyTorch knows of the model
-as it is now.  Biases take part, sums are of the order of 1: 1e-6 is ε beside the smallest sums of two layers.
+ε = 1e-9 on a network that is piecewise linear gives gradient × input (Ancona et al. 2018, proposition 1), which PyTorch
+knows of the model as it is now. Biases take part, sums are of the order of 1: 1e-6 is ε beside the smallest sums of two
+layers.
 """
 
 from __future__ import annotations
@@ -104,7 +105,9 @@ WEIGHTS: dict[str, Callable[[Net], Any]] = {
     "round numbers": lambda net: net.parts[0].weight.data.copy_(torch.tensor([[1.0, 2, 0], [2, 1, 0], [0, 0, 1]])),
     "two pairs swapped, sums of rows and columns kept": lambda net: swapped(net.parts[0].weight.data, 0, 1),
     "another tensor": lambda net: setattr(net.fc.weight, "data", net.fc.weight.data.flip(0).contiguous()),
-    "another view of the same words": lambda net: setattr(net.conv.weight, "data", net.conv.weight.data.transpose(2, 3)),
+    "another view of the same words": lambda net: setattr(
+        net.conv.weight, "data", net.conv.weight.data.transpose(2, 3)
+    ),
     "set_": _no_grad(lambda net: net.fc.weight.set_(net.fc.weight.flip(0).contiguous())),
     "copy_": _no_grad(lambda net: net.fc.weight.copy_(net.fc.weight.flip(0))),
     "a statistic": lambda net: swapped(net.norm.running_mean.data, 0, 1),
@@ -121,9 +124,14 @@ def test_weights() -> None:
 
 
 def test_words_that_change_places_change_the_sum() -> None:
-    """Round numbers, of which most bits are 0, in every pair of places, on the CPU and by the operations that other devices take."""
+    """Round numbers, of which most bits are 0, in every pair of places, on the CPU and by the operations that other
+    devices take.
+    """
     words = torch.arange(1.0, 68.0)
-    for sum_of in (lambda t: checksum(torch, t.device, t.untyped_storage()), lambda t: _sum_elsewhere(torch, t[:66].view(torch.int64))):
+    for sum_of in (
+        lambda t: checksum(torch, t.device, t.untyped_storage()),
+        lambda t: _sum_elsewhere(torch, t[:66].view(torch.int64)),
+    ):
         sums = {sum_of(words)}
         for i in range(66):
             for j in range(i):
@@ -161,7 +169,9 @@ def test_code(monkeypatch: pytest.MonkeyPatch) -> None:
     watch.sees(lambda net: monkeypatch.setitem(globals(), "FACTOR", 2.0))
     watch.sees(lambda net: monkeypatch.setitem(globals(), "helper", lambda y: y * -1.0))
     watch.sees(lambda net: monkeypatch.setattr(nn.ReLU, "forward", lambda self, x: F.leaky_relu(x, 0.5)))
-    watch.sees(lambda net: monkeypatch.setattr(Net, "forward", lambda self, x: self.fc(self.norm(self.conv(x)).flatten(1))))
+    watch.sees(
+        lambda net: monkeypatch.setattr(Net, "forward", lambda self, x: self.fc(self.norm(self.conv(x)).flatten(1)))
+    )
 
 
 class Doubled(nn.Module):
@@ -182,7 +192,10 @@ REPARAMETRISED: dict[str, Callable[[Net], Any]] = {
     "the original of a parametrised weight": lambda net: net.conv.parametrizations.weight.original.data.copy_(
         net.conv.parametrizations.weight.original.data.flip(0)
     ),
-    "weights normed": lambda net: (nn.utils.weight_norm(net.parts[0]), net.parts[0].weight_g.data.mul_(torch.tensor([[1.0], [2], [3]]))),
+    "weights normed": lambda net: (
+        nn.utils.weight_norm(net.parts[0]),
+        net.parts[0].weight_g.data.mul_(torch.tensor([[1.0], [2], [3]])),
+    ),
 }
 
 
@@ -196,7 +209,9 @@ TIMES = torch.tensor([1.0, 2, 3], dtype=torch.float64)
 
 
 def test_hooks() -> None:
-    """Hooks that change values are part of what is explained, on layers with weights too, and gone when they are removed."""
+    """Hooks that change values are part of what is explained, on layers with weights too, and gone when they are
+    removed.
+    """
     watch = Watch()
     handles = []
 
@@ -208,8 +223,13 @@ def test_hooks() -> None:
     added(net.conv.register_forward_hook, lambda part, args, out: out * 2 + 1)
     added(net.fc.register_forward_pre_hook, lambda part, args: (args[0] * torch.linspace(1, 2, 36).double(),))
     added(net.relu.register_forward_pre_hook, lambda part, args: (-args[0],))
-    added(nn.modules.module.register_module_forward_hook, lambda part, args, out: out * TIMES if part is net.fc else None)
-    added(nn.modules.module.register_module_forward_pre_hook, lambda part, args: (args[0] * TIMES,) if part is net.parts[0] else None)
+    added(
+        nn.modules.module.register_module_forward_hook, lambda part, args, out: out * TIMES if part is net.fc else None
+    )
+    added(
+        nn.modules.module.register_module_forward_pre_hook,
+        lambda part, args: (args[0] * TIMES,) if part is net.parts[0] else None,
+    )
     for handle in handles:
         watch.sees(lambda net, handle=handle: handle.remove())
 

@@ -1,4 +1,6 @@
-"""The drop-in for iNNvestigate, which does not install beside Keras 3: its published conventions in closed form, on Keras models."""
+"""The drop-in for iNNvestigate, which does not install beside Keras 3: its published conventions in closed form, on
+Keras models.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,10 @@ def test_options() -> None:
     np.testing.assert_allclose(analyze("lrp.z", neuron(), input_layer_rule="WSquare"), np.multiply([0.8, 0.2], Y))
     np.testing.assert_allclose(analyze("lrp.epsilon", neuron(), bias=False), analyze("lrp.epsilon_IB", neuron()))
     n = np.array([(1.5 - -1.0) * 2.0, (0.5 - 2.0) * -1.0])  # (x − l) w⁺ + (x − h) w⁻
-    for options in (dict(name="deep_taylor.bounded", low=-1.0, high=2.0), dict(name="lrp.z", input_layer_rule=(-1.0, 2.0))):
+    for options in (
+        dict(name="deep_taylor.bounded", low=-1.0, high=2.0),
+        dict(name="lrp.z", input_layer_rule=(-1.0, 2.0)),
+    ):
         np.testing.assert_allclose(analyze(model=neuron(), **options), n / n.sum() * Y)
 
 
@@ -91,7 +96,9 @@ def test_neuron_selection() -> None:
     x = np.ones((1, 2))
 
     def by(mode: str, *selection: Any) -> NDArray[Any]:
-        return create_analyzer("lrp.z", two_classes(), neuron_selection_mode=mode, backend="oracle").analyze(x, *selection)[0]
+        return create_analyzer("lrp.z", two_classes(), neuron_selection_mode=mode, backend="oracle").analyze(
+            x, *selection
+        )[0]
 
     np.testing.assert_allclose(by("max_activation"), [1, 2])
     np.testing.assert_allclose(by("index", 1), [3, -1])
@@ -105,7 +112,9 @@ def test_images_keep_their_channels_last() -> None:
     x = np.random.default_rng(0).random((2, 6, 5, 3), dtype=np.float32)
     relevance = create_analyzer("lrp.alpha_1_beta_0_IB", model).analyze(x)
     layers = dtd.from_keras(model, x)
-    rules = {p: dtd.AlphaBeta(1.0, 0.0, bias="none") for p, r in enumerate(layers) if isinstance(r, (dtd.Conv, dtd.Linear))}
+    rules = {
+        p: dtd.AlphaBeta(1.0, 0.0, bias="none") for p, r in enumerate(layers) if isinstance(r, (dtd.Conv, dtd.Linear))
+    }
     pool = {p: dtd.Zero() for p, r in enumerate(layers) if isinstance(r, dtd.GlobalAvgPool)}
     expected = dtd.explain(layers, x, rules={**rules, **pool}, convention="innvestigate", backend="oracle")
     assert relevance.shape == x.shape

@@ -1,4 +1,6 @@
-"""The drop-ins on published architectures as they are, BatchNorms and bare additions included, beside the tools themselves."""
+"""The drop-ins on published architectures as they are, BatchNorms and bare additions included, beside the tools
+themselves.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,10 @@ from torch_reference import TorchNet
 
 SAME = 1e-4
 Report = Callable[[str, tuple[str, ...]], None]
-TABLE = "| network | tool | rules | input | float64 | float32 | ours, float32, against theirs, float64 | theirs, float32, against float64 |"
+TABLE = (
+    "| network | tool | rules | input | float64 | float32 | ours, float32, against theirs, float64 | theirs, float32, "
+    "against float64 |"
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 
@@ -63,8 +68,12 @@ def merged_layers(name: str) -> list[dtd.Layer]:
 
 @lru_cache(maxsize=2)
 def merged_for_captum(name: str, dtype: torch.dtype) -> nn.Module:
-    """The same network with BatchNorms merged, every addition an Addition_Module and ReLUs out of place, as captum wants it."""
-    return TorchNet(Net(name, merged_layers(name), (3, SIZE, SIZE), (10,), 0, BOX, None, None), dtype, add=Addition_Module)
+    """The same network with BatchNorms merged, every addition an Addition_Module and ReLUs out of place, as captum
+    wants it.
+    """
+    return TorchNet(
+        Net(name, merged_layers(name), (3, SIZE, SIZE), (10,), 0, BOX, None, None), dtype, add=Addition_Module
+    )
 
 
 def l1(ours: Tensor, theirs: Tensor) -> float:
@@ -75,7 +84,9 @@ def l1(ours: Tensor, theirs: Tensor) -> float:
 
 
 def compare(report: Report, row: tuple[str, ...], pairs: dict[torch.dtype, tuple[Tensor, Tensor]]) -> None:
-    """Ours equals the tool's float64 map, in float64 and in float32, and its float32 map too where that is the same as its float64 one."""
+    """Ours equals the tool's float64 map, in float64 and in float32, and its float32 map too where that is the same as
+    its float64 one.
+    """
     (ours, theirs), (exact, theirs_exact) = pairs[torch.float32], pairs[torch.float64]
     double, single = l1(exact, theirs_exact), l1(ours, theirs)
     true, own = l1(ours, theirs_exact), l1(theirs, theirs_exact)
@@ -97,7 +108,9 @@ def test_zennit(name: str, rules: str, report: Report) -> None:
     pairs = {}
     for dtype in (torch.float32, torch.float64):
         x = images(n=1).to(dtype)
-        (output, ours), (their_output, theirs) = (explain(tool, model(name, dtype), x) for tool in (Gradient, ZennitGradient))
+        (output, ours), (their_output, theirs) = (
+            explain(tool, model(name, dtype), x) for tool in (Gradient, ZennitGradient)
+        )
         assert l1(output, their_output) <= 1e-5
         pairs[dtype] = ours, theirs
     compare(report, (name, "zennit", rules, "signed"), pairs)
@@ -117,7 +130,11 @@ def test_captum(name: str, rules: str, signed: bool, report: Report) -> None:
 
     pairs = {}
     for dtype in (torch.float32, torch.float64):
-        theirs = CaptumLRP(ruled(merged_for_captum(name, dtype))).attribute(x.to(dtype, copy=True).requires_grad_(), target).detach()
+        theirs = (
+            CaptumLRP(ruled(merged_for_captum(name, dtype)))
+            .attribute(x.to(dtype, copy=True).requires_grad_(), target)
+            .detach()
+        )
         pairs[dtype] = LRP(ruled(model(name, dtype))).attribute(x.to(dtype), target), theirs
     row = (name, "captum", rules, "signed" if signed else "x ≥ 0")
     compare(report, row, pairs)

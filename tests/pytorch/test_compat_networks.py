@@ -1,8 +1,9 @@
-"""zennit's and captum's rules on VGG-11-bn, ResNet-18 and DenseNet-121 in float64: the drop-ins on the networks as they are published.
+"""zennit's and captum's rules on VGG-11-bn, ResNet-18 and DenseNet-121 in float64: the drop-ins on the networks as they
+are published.
 
-zennit runs on the same module, with its canonizers; what these leave of BatchNorms depends on the installed version.  captum, which has no
-canonizers, runs on a copy with BatchNorms merged into the convolutions before them, additions marked and ReLUs out of place.  Where a tool
-has no answer, a test says so.
+zennit runs on the same module, with its canonizers; what these leave of BatchNorms depends on the installed version.
+captum, which has no canonizers, runs on a copy with BatchNorms merged into the convolutions before them, additions
+marked and ReLUs out of place. Where a tool has no answer, a test says so.
 """
 
 from __future__ import annotations
@@ -96,7 +97,8 @@ def worst(ours: Tensor, theirs: Tensor) -> float:
     return float((ours - theirs).abs().max() / theirs.abs().max())
 
 
-# --------------------------------------------------------------------------------------------------------------------- zennit
+# ---------------------------------------------------------------------------------------------------------------------
+# zennit
 
 
 def every(rule: Callable[[], Any]) -> Callable[..., Any]:
@@ -133,13 +135,17 @@ def test_zennit(name: str, report: Report) -> None:
     for rules, composite in COMPOSITES.items():
         if (name, rules) == ("DenseNet-121", "ExcitationBackprop"):
             continue  # see below
-        theirs, ours = theirs_and_ours(model, lambda composite=composite: composite(canonizers=[NETWORKS[name][1](model)]))
+        theirs, ours = theirs_and_ours(
+            model, lambda composite=composite: composite(canonizers=[NETWORKS[name][1](model)])
+        )
         report(TABLE, (name, "zennit", rules, f"{worst(ours, theirs):.0e}"))
         assert worst(ours, theirs) <= SAME, rules
 
 
 def test_excitation_backprop_has_no_rule_for_batch_norms_that_stay() -> None:
-    """zennit multiplies relevance by their scale; refused here, and the same with rules for them and for activations."""
+    """zennit multiplies relevance by their scale; refused here, and the same with rules for them and for
+    activations.
+    """
     model = network("DenseNet-121")
     canonizers = [NETWORKS["DenseNet-121"][1](model)]
     with pytest.raises(dtd.RuleError, match=r"norm1.*zennit would multiply relevance by its scale"):
@@ -150,7 +156,9 @@ def test_excitation_backprop_has_no_rule_for_batch_norms_that_stay() -> None:
 
 
 def test_canonizers_that_merge_what_does_not_belong_together() -> None:
-    """In DenseNet's order of parts a BatchNorm follows a convolution that it does not read alone: zennit fails there."""
+    """In DenseNet's order of parts a BatchNorm follows a convolution that it does not read alone: zennit fails
+    there.
+    """
     model, composite = network("DenseNet-121"), zc.EpsilonPlus(canonizers=[SequentialMergeBatchNorm()])
     with pytest.raises(RuntimeError, match="must match the size"):
         ZennitGradient(copy.deepcopy(model), composite).__enter__()
@@ -158,7 +166,8 @@ def test_canonizers_that_merge_what_does_not_belong_together() -> None:
         Gradient(model, composite)(images())
 
 
-# --------------------------------------------------------------------------------------------------------------------- captum
+# ---------------------------------------------------------------------------------------------------------------------
+# captum
 
 
 class Block(nn.Module):
@@ -214,7 +223,9 @@ def for_captum(model: Any) -> nn.Module:
         return Ends(merged([*model.features, model.avgpool]), merged(list(model.classifier))).eval()
     if isinstance(model, tv.ResNet):
         stages = [Block(block) for stage in (model.layer1, model.layer2, model.layer3, model.layer4) for block in stage]
-        return Ends(merged([model.conv1, model.bn1, model.relu, model.maxpool, *stages, model.avgpool]), model.fc).eval()
+        return Ends(
+            merged([model.conv1, model.bn1, model.relu, model.maxpool, *stages, model.avgpool]), model.fc
+        ).eval()
     for block in model.features:
         for name, layer in list(block.named_children()):
             if name.startswith("denselayer"):

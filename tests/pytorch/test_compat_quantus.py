@@ -72,9 +72,13 @@ CASES: dict[str, Callable[[], tuple[nn.Module, Array]]] = {"digits": digits_case
 QUIET = dict(disable_warnings=True, display_progressbar=False)
 SIZES = {"digits": 16, "SqueezeNet": 2048}  # features perturbed at a time
 METRICS: dict[str, Callable[[int, int], Any]] = {  # of features at a time and classes; two and more of every group
-    "faithfulness: FaithfulnessCorrelation": lambda size, classes: quantus.FaithfulnessCorrelation(nr_runs=5, subset_size=size, **QUIET),
+    "faithfulness: FaithfulnessCorrelation": lambda size, classes: quantus.FaithfulnessCorrelation(
+        nr_runs=5, subset_size=size, **QUIET
+    ),
     "faithfulness: PixelFlipping": lambda size, classes: quantus.PixelFlipping(features_in_step=size, **QUIET),
-    "faithfulness: RegionPerturbation": lambda size, classes: quantus.RegionPerturbation(patch_size=4, regions_evaluation=4, **QUIET),
+    "faithfulness: RegionPerturbation": lambda size, classes: quantus.RegionPerturbation(
+        patch_size=4, regions_evaluation=4, **QUIET
+    ),
     "robustness: MaxSensitivity": lambda size, classes: quantus.MaxSensitivity(nr_samples=3, lower_bound=0.02, **QUIET),
     "robustness: LocalLipschitzEstimate": lambda size, classes: quantus.LocalLipschitzEstimate(nr_samples=3, **QUIET),
     "robustness: RelativeInputStability": lambda size, classes: quantus.RelativeInputStability(nr_samples=3, **QUIET),
@@ -91,10 +95,13 @@ METRICS: dict[str, Callable[[int, int], Any]] = {  # of features at a time and c
 def numbers(scores: Any) -> Array:
     if isinstance(scores, dict):
         scores = list(scores.values())
-    return np.concatenate([np.ravel(np.asarray(s, np.float64)) for s in (scores if isinstance(scores, list) else [scores])])
+    return np.concatenate(
+        [np.ravel(np.asarray(s, np.float64)) for s in (scores if isinstance(scores, list) else [scores])]
+    )
 
 
-ON_DIGITS_ONLY = {  # SqueezeNet's last layer is a ReLU, dead with random weights, and Quantus refuses zeros; one pixel at a time takes long
+# SqueezeNet's last layer is a ReLU, dead with random weights, and Quantus refuses zeros; one pixel at a time takes long
+ON_DIGITS_ONLY = {
     "randomisation: MPRT",
     "axiomatic: NonSensitivity",
 }
@@ -108,12 +115,15 @@ def case(network: str) -> tuple[nn.Module, Array, Array]:
 
 
 @pytest.mark.parametrize(
-    ("network", "name"), [pair for pair in product(CASES, METRICS) if pair[0] == "digits" or pair[1] not in ON_DIGITS_ONLY]
+    ("network", "name"),
+    [pair for pair in product(CASES, METRICS) if pair[0] == "digits" or pair[1] not in ON_DIGITS_ONLY],
 )
 def test_metric(network: str, name: str, report: Callable[[str, tuple[str, ...]], None]) -> None:
     module, x, y = case(network)
     metric = METRICS[name](SIZES[network], 1000 if network == "SqueezeNet" else 10)
-    scores = numbers(metric(model=module, x_batch=x, y_batch=y, a_batch=None, device="cpu", explain_func=dtd.compat.quantus.explain))
+    scores = numbers(
+        metric(model=module, x_batch=x, y_batch=y, a_batch=None, device="cpu", explain_func=dtd.compat.quantus.explain)
+    )
     assert np.isfinite(scores).all()
     report("| Quantus 0.6.0 | network | mean score |", (name, network, f"{scores.mean():.3g}"))
 

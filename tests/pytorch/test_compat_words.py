@@ -22,13 +22,18 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWa
 
 TYPES = [torch.float32, torch.float64]
 WORDS = torch.randint(1, 30, (2, 9), generator=torch.Generator().manual_seed(0))
-LIMIT = {torch.float32: 2e-5, torch.float64: 1e-6}  # rounding of 16 products in three layers; ε = 1e-9 beside the smallest sums
+# rounding of 16 products in three layers; ε = 1e-9 beside the smallest sums
+LIMIT = {torch.float32: 2e-5, torch.float64: 1e-6}
 
 
 @pytest.fixture(scope="module", params=TYPES, ids=str)
 def text(request: Any) -> nn.Sequential:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Embedding(30, 6), nn.Conv1d(9, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3)).to(request.param).eval()
+    return (
+        nn.Sequential(nn.Embedding(30, 6), nn.Conv1d(9, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3))
+        .to(request.param)
+        .eval()
+    )
 
 
 def gradient_times_vectors(text: nn.Sequential) -> Tensor:
@@ -47,7 +52,9 @@ def test_captum(text: nn.Sequential, kind: torch.dtype) -> None:
     torch.testing.assert_close(delta, text(WORDS)[:, 1].detach() - right.sum((1, 2)), rtol=0, atol=LIMIT[dtype])
     layers = [text[0], text[1], text[4]]
     for before, (first, *others) in ((False, (right, right)), (True, (right.sum(2), right))):
-        results, deltas = LayerLRP(text, layers).attribute(words, 1, return_convergence_delta=True, attribute_to_layer_input=before)
+        results, deltas = LayerLRP(text, layers).attribute(
+            words, 1, return_convergence_delta=True, attribute_to_layer_input=before
+        )
         assert {r.dtype for r in (*results, *deltas)} == {dtype}
         torch.testing.assert_close(results[0], first, rtol=0, atol=LIMIT[dtype])
         if before:
@@ -60,7 +67,9 @@ def test_zennit(text: nn.Sequential) -> None:
     """Also with whole numbers as relevance at the output."""
     dtype, start = text[0].weight.dtype, torch.eye(3, dtype=torch.int64)[[1, 1]]
     layers = dtd.from_torch(text, WORDS)
-    right = dtd.explain(layers, WORDS.numpy(), start.double().numpy(), rules="epsilon-plus", convention="zennit", precision="float64")
+    right = dtd.explain(
+        layers, WORDS.numpy(), start.double().numpy(), rules="epsilon-plus", convention="zennit", precision="float64"
+    )
     for given in (start, start.double(), lambda output: start.to(output)):
         output, relevance = Gradient(text, "epsilon_plus")(WORDS, given)
         assert output.dtype == relevance.dtype == dtype
@@ -74,7 +83,9 @@ def test_quantus(text: nn.Sequential) -> None:
     kind = str(text[0].weight.dtype).partition(".")[2]
     relevance = quantus.explain(text, WORDS.numpy(), np.array([1, 1]), rules="lrp-0")
     assert relevance.dtype == kind
-    np.testing.assert_allclose(relevance * text(WORDS).detach().numpy()[:, [1]], gradient_times_vectors(text).sum(2), rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(
+        relevance * text(WORDS).detach().numpy()[:, [1]], gradient_times_vectors(text).sum(2), rtol=1e-3, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("kind", ["float32", "float64"])
@@ -83,7 +94,8 @@ def test_innvestigate(kind: str) -> None:
     layer = dict(dtype=kind)
     model = keras.Sequential([
         keras.Input((9,), dtype="int64"), keras.layers.Embedding(30, 6, **layer), keras.layers.Flatten(**layer),
-        keras.layers.Dense(5, activation="relu", use_bias=False, **layer), keras.layers.Dense(3, use_bias=False, **layer),
+        keras.layers.Dense(5, activation="relu", use_bias=False, **layer), keras.layers.Dense(3, use_bias=False,
+            **layer),
     ])  # fmt: skip
     relevance = innvestigate.create_analyzer("lrp.z", model, neuron_selection_mode="index").analyze(WORDS.numpy(), 1)
     assert relevance.dtype == kind

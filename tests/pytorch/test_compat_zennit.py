@@ -1,4 +1,6 @@
-"""The drop-in for zennit beside zennit itself, in float64: every rule on every kind of layer, every composite, and what it refuses."""
+"""The drop-in for zennit beside zennit itself, in float64: every rule on every kind of layer, every composite, and what
+it refuses.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ MODULES: dict[str, Callable[[], nn.Module]] = {
     "Linear": lambda: nn.Linear(16, 15),
     "Linear, no bias": lambda: nn.Linear(16, 15, bias=False),
     **{
-        f"{'ConvTranspose' if kind > 2 else 'Conv'}{kind % 3 + 1}d": lambda kind=kind: CONVS[kind](3, 2, 2 + kind % 2, bias=kind != 4)
+        f"{'ConvTranspose' if kind > 2 else 'Conv'}{kind % 3 + 1}d": lambda kind=kind: CONVS[kind](
+            3, 2, 2 + kind % 2, bias=kind != 4
+        )
         for kind in range(6)
     },
 }
@@ -153,11 +157,15 @@ def test_canonizers_are_not_needed() -> None:
 @pytest.mark.parametrize("cls", [zc.EpsilonPlus, zc.EpsilonAlpha2Beta1])
 def test_unequal_windows_and_tokens(cls: type[Any]) -> None:
     torch.manual_seed(0)
-    windows = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d((3, 4)), nn.Flatten(), nn.Linear(48, 4)).double()
+    windows = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d((3, 4)), nn.Flatten(), nn.Linear(48, 4)
+    ).double()
     same(windows, torch.randn(2, 3, 9, 8, dtype=torch.float64), cls(), one_hot_max)
     tokens = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 5), nn.Flatten(), nn.Linear(35, 4)).double()
     same(tokens, torch.randn(2, 7, 8, dtype=torch.float64), cls(), one_hot_max)
-    enlarged = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Upsample(scale_factor=2, mode="bilinear"), nn.Flatten(), nn.Linear(64, 5))
+    enlarged = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Upsample(scale_factor=2, mode="bilinear"), nn.Flatten(), nn.Linear(64, 5)
+    )
     with pytest.raises(dtd.RuleError, match=r"layer 2 .* no rule in this composite"):
         Gradient(enlarged.double(), cls())(torch.randn(2, 3, 4, 4, dtype=torch.float64))
 
@@ -172,14 +180,19 @@ CANONIZERS: dict[str, Callable[[], Any]] = {
 @pytest.mark.parametrize("eps", [1e-5, 0.1])
 @pytest.mark.parametrize("canonizer", CANONIZERS)
 def test_what_the_installed_canonizer_leaves_of_batch_norms(canonizer: str, eps: float) -> None:
-    """A factor 1/√(1 + eps) in zennit 0.5.1, nothing in 1.0.0; outputs, stabilisers and BatchNorms without a rule tell."""
+    """A factor 1/√(1 + eps) in zennit 0.5.1, nothing in 1.0.0; outputs, stabilisers and BatchNorms without a rule
+    tell.
+    """
     torch.manual_seed(0)
     model = nn.Sequential(
-        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, eps), nn.ReLU(), nn.Conv2d(4, 6, 3, bias=False), nn.BatchNorm2d(6, eps), nn.ReLU(),
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, eps), nn.ReLU(), nn.Conv2d(4, 6, 3, bias=False), nn.BatchNorm2d(6, eps),
+            nn.ReLU(),
         nn.Flatten(), nn.Linear(96, 4),
     )  # fmt: skip
     model, x = randomise(model).double(), torch.randn(2, 3, 8, 8, dtype=torch.float64).clamp(-3, 3)
-    every_layer = [lambda rule=rule: zc.LayerMapComposite([*zc.layer_map_base(), (Linear, RULES[rule]())]) for rule in RULES]
+    every_layer = [
+        lambda rule=rule: zc.LayerMapComposite([*zc.layer_map_base(), (Linear, RULES[rule]())]) for rule in RULES
+    ]
     for make in (*(lambda cls=cls: cls(**BOX.get(cls, {})) for cls in LRP), *every_layer):
         composite = make()
         composite.canonizers = [CANONIZERS[canonizer]()]
@@ -217,11 +230,17 @@ class Function(nn.Module):
 
 def test_pools_that_give_back_what_they_take_pass_relevance_elsewhere() -> None:
     """dtdfast's own convention has no stabiliser: they are nothing, also for x < 0."""
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(4), nn.AvgPool2d(1), nn.Conv2d(4, 5, 4), nn.Flatten()).double().eval()
+    model = (
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(4), nn.AvgPool2d(1), nn.Conv2d(4, 5, 4), nn.Flatten())
+        .double()
+        .eval()
+    )
     x = torch.randn(2, 3, 6, 6, dtype=torch.float64)
     short = nn.Sequential(model[0], *model[3:]).eval()
     for rules in ("dtd", "lrp-0", "epsilon-plus"):
-        ours, theirs = (dtd.explain(dtd.from_torch(m, x), x.numpy(), 1, rules=rules, precision="float64") for m in (model, short))
+        ours, theirs = (
+            dtd.explain(dtd.from_torch(m, x), x.numpy(), 1, rules=rules, precision="float64") for m in (model, short)
+        )
         torch.testing.assert_close(torch.tensor(ours), torch.tensor(theirs), rtol=1e-12, atol=1e-12)
 
 

@@ -47,4 +47,6 @@ def test_relevance_is_kept_and_not_negative(network: tuple[list[dtd.Layer], Any]
 def test_lrp0_is_gradient_times_input(network: tuple[list[dtd.Layer], Any]) -> None:
     layers, x = network
     expected = dtd.baselines.input_x_gradient(layers, x[:1], backend="oracle")
-    assert abs(dtd.explain(layers, x[:1], rules="lrp-0", backend="oracle") - expected).max() <= 1e-9 * abs(expected).max()
+    assert (
+        abs(dtd.explain(layers, x[:1], rules="lrp-0", backend="oracle") - expected).max() <= 1e-9 * abs(expected).max()
+    )

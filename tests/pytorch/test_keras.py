@@ -1,4 +1,6 @@
-"""from_keras, layer by layer: the records that it makes (it checks their values itself), what it refuses, and published models."""
+"""from_keras, layer by layer: the records that it makes (it checks their values itself), what it refuses, and published
+models.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,8 @@ from keras import layers as kl
 
 import dtdfast as dtd
 from dtdfast.activations import ACTIVATIONS
-from dtdfast.importers.keras_layers import ACTIVATIONS as NAMES
-from dtdfast.importers.keras_layers import LACKS
+from dtdfast.importers.keras.layers import ACTIVATIONS as NAMES
+from dtdfast.importers.keras.layers import LACKS
 from support import kinds
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -52,7 +54,9 @@ def excitation(x: KT) -> KT:
 
 
 def nested(x: KT) -> KT:
-    inner = keras.Sequential([keras.Input((9, 8, 4)), kl.Conv2D(4, 3, padding="same", name="conv"), kl.ReLU()], name="block")
+    inner = keras.Sequential(
+        [keras.Input((9, 8, 4)), kl.Conv2D(4, 3, padding="same", name="conv"), kl.ReLU()], name="block"
+    )
     return inner(inner(x))
 
 
@@ -61,7 +65,10 @@ IMAGES: dict[str, tuple[Build, str]] = {
     "Conv2D same": (kl.Conv2D(6, (3, 4), strides=(2, 3), padding="same", groups=2), "Permute Conv Permute"),
     "Conv2D dilated": (kl.Conv2D(6, 3, dilation_rate=2, padding="same", use_bias=False), "Permute Conv Permute"),
     "Conv2D channels first": (kl.Conv2D(6, 3, data_format="channels_first"), "Conv"),
-    "DepthwiseConv2D": (kl.DepthwiseConv2D(3, depth_multiplier=2, padding="same", activation="relu6"), "Permute Conv clip Permute"),
+    "DepthwiseConv2D": (
+        kl.DepthwiseConv2D(3, depth_multiplier=2, padding="same", activation="relu6"),
+        "Permute Conv clip Permute",
+    ),
     "SeparableConv2D": (kl.SeparableConv2D(5, 3, depth_multiplier=2, strides=2), "Permute Conv Conv Permute"),
     "Conv2DTranspose": (kl.Conv2DTranspose(3, 3, strides=2), "Permute ConvTranspose Permute"),
     "Conv2DTranspose same": (kl.Conv2DTranspose(3, 4, strides=(2, 3), padding="same"), "Permute ConvTranspose Permute"),
@@ -74,7 +81,10 @@ IMAGES: dict[str, tuple[Build, str]] = {
     "BatchNormalization on axis 1": (kl.BatchNormalization(axis=1, center=False), "BatchNorm"),
     "Rescaling": (kl.Rescaling(1 / 127.5, -1), "Scale"),
     "Rescaling by channel": (kl.Rescaling([1.0, 2.0, 3.0, 4.0]), "Permute Scale Permute"),
-    "Normalization": (kl.Normalization(mean=[0.1, 0.2, 0.3, 0.4], variance=[1.0, 2.0, 3.0, 4.0]), "Permute Scale Permute"),
+    "Normalization": (
+        kl.Normalization(mean=[0.1, 0.2, 0.3, 0.4], variance=[1.0, 2.0, 3.0, 4.0]),
+        "Permute Scale Permute",
+    ),
     "ReLU": (kl.ReLU(), "ReLU"),
     "ReLU up to 6": (kl.ReLU(6), "clip"),
     "ReLU with a slope": (kl.ReLU(negative_slope=0.1), "leaky_relu"),
@@ -113,7 +123,10 @@ IMAGES: dict[str, tuple[Build, str]] = {
         lambda x: keras.ops.tanh_shrink(keras.ops.soft_shrink(keras.ops.hard_shrink(x, 0.1), 0.1)),
         "hard_shrink soft_shrink tanh_shrink",
     ),
-    "operators with a threshold": (lambda x: keras.ops.log_sigmoid(keras.ops.threshold(x, 0.2, 0.1)), "threshold log_sigmoid"),
+    "operators with a threshold": (
+        lambda x: keras.ops.log_sigmoid(keras.ops.threshold(x, 0.2, 0.1)),
+        "threshold log_sigmoid",
+    ),
     "operator of gates": (lambda x: keras.ops.glu(x, axis=2), "Slice Slice sigmoid Mul"),
     "mish written out": (lambda x: x * keras.ops.tanh(keras.ops.softplus(x)), "mish"),
     "hard swish written out": (lambda x: x * keras.ops.relu6(x + 3.0) / 6.0, "hard_swish"),
@@ -135,7 +148,10 @@ IMAGES: dict[str, tuple[Build, str]] = {
     "Concatenate rows": (lambda x: kl.Concatenate(axis=1)([kl.Conv2D(4, 1)(x), x]), "Permute Conv Concat Permute"),
     "squeeze and excitation": (excitation, "Permute GlobalAvgPool Flatten Reshape Conv hard_sigmoid Mul Permute"),
     "operators": (lambda x: 2.0 - (-keras.ops.relu(x) * 3.0 + x) / 4.0, "ReLU Scale Scale Add Scale Scale"),
-    "operators, channels": (lambda x: kl.Conv2D(4, 1)(x) * np.arange(1.0, 5.0, dtype="float32"), "Permute Conv Scale Permute"),
+    "operators, channels": (
+        lambda x: kl.Conv2D(4, 1)(x) * np.arange(1.0, 5.0, dtype="float32"),
+        "Permute Conv Scale Permute",
+    ),
     "dropout": (lambda x: kl.Dropout(0.5)(kl.SpatialDropout2D(0.5)(kl.GaussianNoise(1.0)(kl.ReLU()(x)))), "ReLU"),
     "nested, twice": (nested, "Permute Conv ReLU Conv ReLU Permute"),
 }
@@ -152,7 +168,10 @@ def test_the_vocabulary_of_activations() -> None:
     made = {word for _, words in IMAGES.values() for word in words.split()}
     assert ACTIVATIONS.keys() - made == set()
     assert {name for name, fields in NAMES.items() if fields is not None and fields["kind"] not in ACTIVATIONS} == set()
-    assert ACTIVATIONS.keys() - {fields["kind"] for fields in NAMES.values() if fields} - {"prelu", "threshold"} == LACKS.keys()
+    assert (
+        ACTIVATIONS.keys() - {fields["kind"] for fields in NAMES.values() if fields} - {"prelu", "threshold"}
+        == LACKS.keys()
+    )
 
 
 SEQUENCES: dict[str, tuple[Build, str]] = {
@@ -210,7 +229,9 @@ def test_open_sizes_are_decided_by_the_example() -> None:
     model = network(lambda x: kl.GlobalMaxPooling2D()(kl.Conv2D(3, 3)(x)), None, None, 4)
     with pytest.raises(dtd.InputError, match=r"\(None, None, None, 4\); pass an example="):
         dtd.from_keras(model)
-    assert dtd.predict(dtd.from_keras(model, np.ones((1, 6, 7, 4), np.float32)), np.ones((3, 6, 7, 4), np.float32)).shape == (3, 3)
+    assert dtd.predict(
+        dtd.from_keras(model, np.ones((1, 6, 7, 4), np.float32)), np.ones((3, 6, 7, 4), np.float32)
+    ).shape == (3, 3)
     with pytest.raises(dtd.InputError, match=r"example has shape \(1, 6, 7, 5\)"):
         dtd.from_keras(model, np.ones((1, 6, 7, 5)))
 
@@ -233,10 +254,13 @@ class Subclassed(keras.Model):
 
 
 REFUSALS: dict[str, tuple[Build, str]] = {
-    "LSTM": (lambda x: kl.LSTM(3)(kl.Reshape((9, 32))(x)), r"layer '\w+' \(LSTM\): recurrence has no record; use convolutions over time"),
-    "attention": (lambda x: kl.MultiHeadAttention(2, 3)(x, x), r"\(MultiHeadAttention\): attention .* as a network of its own"),
+    "LSTM": (lambda x: kl.LSTM(3)(kl.Reshape((9, 32))(x)),
+    r"layer '\w+' \(LSTM\): recurrence has no record; use convolutions over time"),
+    "attention": (lambda x: kl.MultiHeadAttention(2, 3)(x, x),
+    r"\(MultiHeadAttention\): attention .* as a network of its own"),
     "LayerNormalization": (kl.LayerNormalization(), "statistics of the very sample"),
-    "Lambda": (kl.Lambda(lambda x: x * 2, output_shape=(9, 8, 4)), "Python code has no record; write it with Keras's layers"),
+    "Lambda": (kl.Lambda(lambda x: x * 2, output_shape=(9, 8, 4)), ("Python code has no record; write it with Keras's "
+    "layers")),
     "own layer": (Doubling(), r"\(Doubling\): a layer that is not Keras's own"),
     "unknown": (kl.EinsumDense("abcd,de->abce", (None, None, 4)), r"\(EinsumDense\): this layer has no record"),
     "activation": (kl.Activation("exponential"), "its activation 'exponential' has no record; there are linear, relu"),
@@ -247,7 +271,8 @@ REFUSALS: dict[str, tuple[Build, str]] = {
     "quotient": (lambda x: 1.0 / x, "only a division by constants"),
     "three factors": (lambda x: kl.Multiply()([x, x, x]), "it multiplies 3 tensors"),
     "axis": (kl.BatchNormalization(axis=2), "it works along axis 2 of 4"),
-    "pixel constants": (lambda x: x + np.ones((9, 8, 4), "float32"), r"a constant of shape \(9, 8, 4\) meets \(n, 9, 8, 4\)"),
+    "pixel constants": (lambda x: x + np.ones((9, 8, 4), "float32"),
+    r"a constant of shape \(9, 8, 4\) meets \(n, 9, 8, 4\)"),
     "several axes": (kl.Softmax(axis=(1, 2)), r"over axes .* together"),
     "nothing": (lambda x: kl.Dropout(0.5)(x), "nothing to explain"),
     "output padding": (kl.Conv2DTranspose(3, 3, strides=2, output_padding=1), "crop the result"),
@@ -276,12 +301,14 @@ def test_models_without_a_graph_are_refused() -> None:
 def test_quantised_layers_are_refused() -> None:
     model = keras.Sequential([keras.Input((4,)), kl.Dense(3, name="head")])
     model.layers[0].quantize("int8")
-    with pytest.raises(dtd.ModelError, match=r"layer 'head' \(Dense\): int8: quantised operations have no record; import the float"):
+    with pytest.raises(
+        dtd.ModelError, match=r"layer 'head' \(Dense\): int8: quantised operations have no record; import the float"
+    ):
         dtd.from_keras(model)
 
 
 def test_a_wrong_record_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dtdfast.importers import keras as importer
+    from dtdfast.importers.keras import importer
 
     monkeypatch.setitem(importer.HANDLERS, "ReLU", importer.HANDLERS["Dropout"])
     with pytest.raises(dtd.ModelError, match="the output differs from the model's by"):
@@ -333,7 +360,9 @@ AXES: dict[str, Any] = {
 def test_along_any_axes(name: str) -> None:
     """from_keras compares predictions; the map is one of the input's shape."""
     source = keras.Input((8, 6, 3))
-    layers = dtd.from_keras(keras.Model(source, kl.Dense(2)(kl.Flatten()(AXES[name](kl.Conv2D(4, 3, padding="same")(source))))))
+    layers = dtd.from_keras(
+        keras.Model(source, kl.Dense(2)(kl.Flatten()(AXES[name](kl.Conv2D(4, 3, padding="same")(source)))))
+    )
     x = np.random.default_rng(0).standard_normal((2, 8, 6, 3), dtype=np.float32)
     relevance = dtd.explain(layers, x, 1, rules="lrp-0", precision="float64")
     expected = dtd.baselines.input_x_gradient(layers, x, 1, backend="oracle")
@@ -343,7 +372,9 @@ def test_along_any_axes(name: str) -> None:
 def test_one_of_several_outputs() -> None:
     source = keras.Input((4,))
     model = keras.Model(source, [kl.Dense(1, name="one")(source), kl.Dense(2, name="two")(source)])
-    assert [dtd.predict(dtd.from_keras(model, output=o), np.ones((1, 4), np.float32)).shape[1] for o in (0, 1, "one", "two")] == [
+    assert [
+        dtd.predict(dtd.from_keras(model, output=o), np.ones((1, 4), np.float32)).shape[1] for o in (0, 1, "one", "two")
+    ] == [
         1,
         2,
         1,

@@ -68,7 +68,9 @@ IMAGES: dict[str, Function] = {  # (n, 4, 8, 6)
     "masked_fill": lambda y: y.masked_fill(torch.arange(8).view(8, 1) < 3, -1.0),
     "clamp from above": lambda y: y.clamp(max=0.3),
     "a table of positions": lambda y: y + constant(1, 4, 8, 6),
-    "narrow, select, chunk": lambda y: torch.cat([y.narrow(2, 1, 3), y.chunk(2, 2)[1]], 2) + y.select(1, 2).unsqueeze(1)[:, :, :7],
+    "narrow, select, chunk": lambda y: (
+        torch.cat([y.narrow(2, 1, 3), y.chunk(2, 2)[1]], 2) + y.select(1, 2).unsqueeze(1)[:, :, :7]
+    ),
     "reflected padding": lambda y: F.pad(y, (1, 2, 0, 1), mode="reflect"),
     "replicated padding": lambda y: F.pad(y, (1, 2, 0, 1), mode="replicate"),
     "padded channels": lambda y: F.pad(y, (0, 0, 0, 0, 1, 2)),
@@ -104,6 +106,8 @@ def test_lrp_0_is_gradient_times_input(kind: str, name: str, function: Function)
     (gradient,) = torch.autograd.grad(outputs[:, 1].sum(), z)
     expected = (gradient * z).detach().numpy()
     found = dtd.explain(layers, x.numpy(), 1, rules="lrp-0", precision="float64")
-    np.testing.assert_allclose(dtd.predict(layers, x.numpy(), backend="oracle"), outputs.detach().numpy(), rtol=0, atol=1e-12 * 100)
+    np.testing.assert_allclose(
+        dtd.predict(layers, x.numpy(), backend="oracle"), outputs.detach().numpy(), rtol=0, atol=1e-12 * 100
+    )
     # the same sums in another order: a few hundred roundings of float64, against the whole
     assert np.abs(found - expected).sum() <= 1e-9 * np.abs(expected).sum()

@@ -1,4 +1,6 @@
-"""from_torch given more than one module in evaluation mode: exported programs, whole parts that are refused, state, quantisation."""
+"""from_torch given more than one module in evaluation mode: exported programs, whole parts that are refused, state,
+quantisation.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,13 @@ pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::Deprec
 def classifier() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(), nn.Linear(4, 3)
+        nn.Conv2d(3, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Dropout(),
+        nn.Linear(4, 3),
     )
 
 
@@ -30,7 +38,8 @@ def images(n: int = 2) -> Tensor:
     return torch.randn((n, 3, 8, 6), generator=torch.Generator().manual_seed(0))
 
 
-# --------------------------------------------------------------------------------------------------------------- programs
+# ---------------------------------------------------------------------------------------------------------------
+# programs
 
 
 @pytest.mark.parametrize("n_batch", [1, 2])
@@ -64,7 +73,9 @@ def test_programs_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(dtd.ModelError, match=r"net\.pt2: not a program written by torch\.export\.save"):
         dtd.from_torch(tmp_path / "net.pt2")
     training = torch.export.export(classifier(), (images(),))
-    with pytest.raises(dtd.ModelError, match=r"'1\.running_mean' up to date: .* export the module after module\.eval\(\)"):
+    with pytest.raises(
+        dtd.ModelError, match=r"'1\.running_mean' up to date: .* export the module after module\.eval\(\)"
+    ):
         dtd.from_torch(training)
 
     class Two(nn.Module):
@@ -78,7 +89,8 @@ def test_programs_that_cannot_be_used(tmp_path: Path) -> None:
         dtd.from_torch(program, images())
 
 
-# --------------------------------------------------------------------------------------------------------------- refusals
+# ---------------------------------------------------------------------------------------------------------------
+# refusals
 
 
 class Last(nn.Module):
@@ -95,7 +107,8 @@ class Last(nn.Module):
 
 ATTENTION = "MultiheadAttention: attention multiplies what is computed by what is computed, .* as a network of its own"
 SEQUENCES: dict[str, tuple[Callable[[], nn.Module], str]] = {
-    "LSTM": (lambda: Last(nn.LSTM(4, 5, batch_first=True), 5), r"in 'part'\): it is part of LSTM: recurrence .* convolutions"),
+    "LSTM": (lambda: Last(nn.LSTM(4, 5, batch_first=True), 5),
+    r"in 'part'\): it is part of LSTM: recurrence .* convolutions"),
     "GRU": (lambda: Last(nn.GRU(4, 5, batch_first=True), 5), "it is part of GRU: recurrence has no record"),
     "attention": (lambda: Last(nn.MultiheadAttention(4, 2, batch_first=True), 4), ATTENTION),
     "transformer": (lambda: Last(nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), 4), ATTENTION),

@@ -1,4 +1,6 @@
-"""from_torch, operation by operation: the records that it makes (it checks their values itself), and what it refuses."""
+"""from_torch, operation by operation: the records that it makes (it checks their values itself), and what it
+refuses.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +17,15 @@ from torch.nn import functional as F
 
 import dtdfast as dtd
 from dtdfast.activations import ACTIVATIONS
-from dtdfast.importers import torch_reader as importer
 from dtdfast.importers.records import Value
-from dtdfast.importers.torch_activations import LACKS
-from dtdfast.importers.torch_call import Call, Records
+from dtdfast.importers.torch import reader as importer
+from dtdfast.importers.torch.activations import LACKS
+from dtdfast.importers.torch.call import Call, Records
 from support import kinds
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore:Using padding='same'")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::FutureWarning", "ignore::DeprecationWarning", "ignore:Using padding='same'"
+)
 
 Function = Callable[[Tensor], Tensor]
 
@@ -79,7 +83,8 @@ OPERATIONS: dict[str, tuple[Function, str]] = {
     "matmul": (lambda x: x.flatten(1) @ constant(192, 3) + constant(3), "Flatten Linear"),
     "mm": (lambda x: x.flatten(1).mm(constant(192, 3)), "Flatten Linear"),
     "addmm": (lambda x: torch.addmm(constant(3), x.flatten(1), constant(192, 3)), "Flatten Linear"),
-    "batch_norm": (lambda x: F.batch_norm(x, constant(4), constant(4).exp(), constant(4), constant(4), eps=1e-3), "BatchNorm"),
+    "batch_norm": (lambda x: F.batch_norm(x, constant(4), constant(4).exp(), constant(4), constant(4), eps=1e-3),
+    "BatchNorm"),
     "local_response_norm": (lambda x: F.local_response_norm(x, 3, 0.1, 0.5, 2.0), "LRN"),
     "local_response_norm 1-d": (lambda x: F.local_response_norm(lines(x), 5), "Reshape LRN"),
     "relu": (lambda x: F.relu(x, inplace=False), "ReLU"),
@@ -141,7 +146,8 @@ OPERATIONS: dict[str, tuple[Function, str]] = {
     "mul": (lambda x: x * x.sigmoid(), "sigmoid Mul"),
     "squeeze and excitation": (attention, "GlobalAvgPool Flatten Linear sigmoid Reshape Mul"),
     "a gate written out": (lambda x: x * (F.relu6(x + 3) / 6), "hard_sigmoid Mul"),
-    "a gate written out, its parts read": (lambda x: F.relu6(x + 3) / 6 + F.relu6(x + 3), "hard_sigmoid Scale clip Add"),
+    "a gate written out, its parts read": (lambda x: F.relu6(x + 3) / 6 + F.relu6(x + 3), ("hard_sigmoid Scale clip "
+    "Add")),
     "not quite a gate": (lambda x: F.relu6(x + 2) / 6, "Scale clip Scale"),
     "constants": (lambda x: (x - constant(4, 1, 1)) / constant(1, 4, 1, 1) * 2 + 1, "Scale Scale Scale Scale"),
     "constants on the left": (lambda x: 1 - (constant(4, 1, 1) * -x), "Scale Scale Scale"),
@@ -194,12 +200,16 @@ REFUSALS: dict[str, tuple[Function, str]] = {
     "nothing": (lambda x: x * 1, "there is nothing to explain"),
     "no input": (lambda x: torch.ones(2, 3), "does not depend on its input"),
     "not traceable": (lambda x: x.numpy(), "torch.export cannot read this module"),
-    "a branch on the data": (lambda x: x if x.sum() > 0 else -x, "depends on the data; make the branch to be explained a module"),
-    "dropout in training": (lambda x: F.dropout(x, 0.5, training=True), "exported in training mode; export the module after"),
-    "layer normalisation": (lambda x: F.layer_norm(x, (6,)), r"node layer_norm .*: it divides by statistics .* use batch normalisation"),
+    "a branch on the data": (lambda x: x if x.sum() > 0 else -x, ("depends on the data; make the branch to be "
+    "explained a module")),
+    "dropout in training": (lambda x: F.dropout(x, 0.5, training=True), ("exported in training mode; export the module "
+    "after")),
+    "layer normalisation": (lambda x: F.layer_norm(x, (6,)),
+    r"node layer_norm .*: it divides by statistics .* use batch normalisation"),
     "group normalisation": (lambda x: F.group_norm(x, 2), "it divides by statistics"),
     "attention": (lambda x: x @ x.transpose(2, 3), "attention multiplies .* explain the part before or after it"),
-    "fused attention": (lambda x: F.scaled_dot_product_attention(x, x, x), r"scaled_dot_product_attention.default\): attention"),
+    "fused attention": (lambda x: F.scaled_dot_product_attention(x, x, x),
+    r"scaled_dot_product_attention.default\): attention"),
     "unknown": (lambda x: torch.erfinv(x), r"node erfinv \(aten.erfinv.default\): this operator has no record"),
     "all axes": (lambda x: x.mean().view(1, 1), "it reduces all axes, the batch axis among them"),
     "batch permuted": (lambda x: x.transpose(0, 1), "return it with the batch axis first"),
@@ -265,7 +275,9 @@ def test_the_first_entry_that_differs_is_named(monkeypatch: pytest.MonkeyPatch) 
         return records.add(dtd.Activation, call.x(), kind="leaky_relu", alpha=0.3)
 
     monkeypatch.setitem(importer.HANDLERS, "relu", wrong)
-    message = r"layer 1 \(Activation 'inner.1'\) is the first entry that differs from the module \(node relu .*at most 1e-04"
+    message = (
+        r"layer 1 \(Activation 'inner.1'\) is the first entry that differs from the module \(node relu .*at most 1e-04"
+    )
     with pytest.raises(dtd.ModelError, match=message):
         dtd.from_torch(Twice().eval(), images())
 

@@ -74,7 +74,10 @@ def test_captum_grows_at_unmarked_adds(report: Report) -> None:
     """What arrives over a bare add is multiplied by the activation once more."""
     net, x, rule = network("ResNet-50"), images(nonnegative=True), CAPTUM["Alpha1_Beta0_Rule"][0]
     times = sums(by_captum(net, rule, x, add=None)) / sums(by_captum(net, rule, x))
-    report(DIFFERENCES, ("captum, α1β0: sum of R without Addition_Module over that with it", net.name, f"{times.mean():.3g}"))
+    report(
+        DIFFERENCES,
+        ("captum, α1β0: sum of R without Addition_Module over that with it", net.name, f"{times.mean():.3g}"),
+    )
     assert times.min() > 2**16
 
 
@@ -83,5 +86,12 @@ def test_zennit_may_leave_the_eps_of_merged_batch_norms(name: str, report: Repor
     """Each merged BatchNorm still divides by √(1 + eps), before zennit 1."""
     composite = ZENNIT["EpsilonPlus"][0]
     difference = worst(by_zennit(network(name, merge=False), composite), by_zennit(network(name), composite))
-    report(DIFFERENCES, ("zennit's merge of BatchNorms against an exact one, EpsilonPlus: largest difference", name, f"{difference:.0e}"))
+    report(
+        DIFFERENCES,
+        (
+            "zennit's merge of BatchNorms against an exact one, EpsilonPlus: largest difference",
+            name,
+            f"{difference:.0e}",
+        ),
+    )
     assert difference <= 1e-9 if importlib.metadata.version("zennit") >= "1" else 1e-7 < difference < 1e-2

@@ -1,6 +1,7 @@
 """Drop-in replacements: the calls of captum, zennit, Quantus and iNNvestigate, answered by dtdfast's kernels.
 
-None of these tools needs to be installed, and nothing here imports one.  docs/drop-in.md says where the answers differ, and why.
+None of these tools needs to be installed, and nothing here imports one. docs/drop-in.md says where the answers differ,
+and why.
 """
 
 from . import captum, innvestigate, quantus, zennit

@@ -18,14 +18,16 @@ from .model import Imported
 
 
 def left_by(canonizers: Iterable[Any], network: Imported, model: Any) -> dict[int, float]:
-    """The factors by which merged BatchNorms still multiply their outputs, by position; those that leave nothing are left out.
+    """The factors by which merged BatchNorms still multiply their outputs, by position; those that leave nothing are
+    left out.
 
     zennit 0.5.1 makes a BatchNorm the identity but for its eps, which leaves 1/√(1 + eps); 1.0.0 sets eps to 0.
 
     Raises
     ------
     RuleError
-        A canonizer merges a BatchNorm into a layer that does not compute its input alone, which changes the model's answers.
+        A canonizer merges a BatchNorm into a layer that does not compute its input alone, which changes the model's
+        answers.
     """
     folded, parts, found = network.folded(), network.parts(model), {}
     names = {id(part): name for name, part in model.named_modules()}
@@ -36,7 +38,8 @@ def left_by(canonizers: Iterable[Any], network: Imported, model: Any) -> dict[in
                 takers = folded.get(position, ())
                 if not takers or max(takers) > position or not {id(parts[t]) for t in takers} <= into:
                     raise RuleError(
-                        f"{type(canonizer).__name__} merges the BatchNorm {names[id(norm)]!r} into {', '.join(names[i] for i in into)}, "
+                        f"{type(canonizer).__name__} merges the BatchNorm {names[id(norm)]!r} into "
+                        f"{', '.join(names[i] for i in into)}, "
                         "which does not compute its input alone: the model would give other answers; "
                         "name what belongs together with zennit.canonizers.NamedMergeBatchNorm"
                     )
@@ -59,14 +62,18 @@ def with_factors(network: Imported, left: dict[int, float]) -> Imported:
 def scaled(rule: Rule, factor: float, *, passes: bool, where: str) -> Rule:
     """The rule of a layer whose weights hold a factor that stays with its BatchNorm in zennit.
 
-    Its stabilizer keeps its share of the sum.  A BatchNorm that does not pass relevance, for want of a rule, multiplies it by the factor.
+    Its stabilizer keeps its share of the sum. A BatchNorm that does not pass relevance, for want of a rule, multiplies
+    it by the factor.
     """
     if not isinstance(rule, Flat) and rule.stabilizer is not None:
         rule = replace(rule, stabilizer=rule.stabilizer * (factor**2 if isinstance(rule, WSquare) else factor))
     if passes:
         return rule
     if type(rule) is not ZPlus:
-        raise RuleError(f"{where}: the BatchNorm behind it has no rule in this composite; zennit would multiply relevance by {factor:.6g}")
+        raise RuleError(
+            f"{where}: the BatchNorm behind it has no rule in this composite; zennit would multiply relevance by "
+            f"{factor:.6g}"
+        )
     return Damped(rule.bias, rule.stabilizer, factor)
 
 
@@ -83,7 +90,9 @@ class Damped(ZPlus):
         return "ZPlus"
 
     def shares(self, convention: Convention) -> tuple[Share, ...]:
-        return tuple(replace(share, coefficient=self.factor * share.coefficient) for share in super().shares(convention))
+        return tuple(
+            replace(share, coefficient=self.factor * share.coefficient) for share in super().shares(convention)
+        )
 
 
 def _merging(canonizers: Iterable[Any]) -> Iterator[Any]:

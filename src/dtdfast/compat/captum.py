@@ -50,7 +50,8 @@ class _Tool:
             rule = getattr(part, "rule", None)
             if rule is not None and not isinstance(rule, Rule) and not _is_captums(rule):
                 raise UnsuitableRuleError(
-                    f"the rule of {_title(name, part)} is {rule!r}, expected one of captum's (a PropagationRule) or of dtdfast's"
+                    f"the rule of {_title(name, part)} is {rule!r}, expected one of captum's (a PropagationRule) or "
+                    "of dtdfast's"
                 )
 
     @property
@@ -108,7 +109,9 @@ class _Tool:
         torch = require("torch", "peers")
         x = inputs[0] if isinstance(inputs, tuple) and len(inputs) == 1 else inputs
         if not isinstance(x, torch.Tensor):
-            raise InputError(f"inputs is a {type(x).__name__}, expected one torch.Tensor: several inputs are not supported")
+            raise InputError(
+                f"inputs is a {type(x).__name__}, expected one torch.Tensor: several inputs are not supported"
+            )
         arguments = () if arguments is None else arguments if isinstance(arguments, tuple) else (arguments,)
         _check_parts(self.model)
         found: list[list[tuple[Any, Any]]] = []
@@ -116,7 +119,11 @@ class _Tool:
             call = _Call(self, part, entry, own, verbose and not found)
             results = [call.relevance(stop) for stop in where(call)]
             found.append([(result, self.compute_convergence_delta(result, call.outputs)) for result in results])
-        return [tuple(map(torch.cat, zip(*parts, strict=True))) for parts in zip(*found, strict=True)] if len(found) > 1 else found[0]
+        return (
+            [tuple(map(torch.cat, zip(*parts, strict=True))) for parts in zip(*found, strict=True)]
+            if len(found) > 1
+            else found[0]
+        )
 
 
 class LRP(_Tool):
@@ -125,10 +132,11 @@ class LRP(_Tool):
     Parameters
     ----------
     model : torch.nn.Module
-        The model.  A layer's attribute `rule` may be captum's `EpsilonRule`, `GammaRule`, `Alpha1_Beta0_Rule` or `IdentityRule`, or a
-        rule of dtdfast.  A layer without one takes ε = 1e-9, as in captum.  Rules and weights are read at every call.
+        The model. A layer's attribute `rule` may be captum's `EpsilonRule`, `GammaRule`, `Alpha1_Beta0_Rule` or
+        `IdentityRule`, or a rule of dtdfast. A layer without one takes ε = 1e-9, as in captum. Rules and weights are
+        read at every call.
     backend : str, optional
-        As in `dtdfast.explain`; by default "auto".  float64 inputs are computed in float64 by every backend but "cuda".
+        As in `dtdfast.explain`; by default "auto". float64 inputs are computed in float64 by every backend but "cuda".
 
     Raises
     ------
@@ -137,20 +145,20 @@ class LRP(_Tool):
 
     Notes
     -----
-    The maps are captum's (convention="captum": x·w⁺ with the sign of x, the bias with its sign, 1e-9 in every denominator, average
-    pools and additions in proportion).  It differs where captum's answer depends on how a model is written rather than on what it
-    computes:
+    The maps are captum's (convention="captum"): x·w⁺ with the sign of x, the bias with its sign, 1e-9 in every
+    denominator, average pools and additions in proportion. They differ where captum's answer depends on how a model is
+    written rather than on what it computes:
 
-    - Additions in a `forward` are treated as captum's `Addition_Module`, and BatchNorms are merged into the layers before them.  A
-      merged BatchNorm has no rule of its own: its ε and identity rules are accepted, others are refused.
-    - Operations called as functions are treated as modules of their kind; convolutions and pools of one and three dimensions, and
-      activations with f(0) = 0, are explained too.
-    - The model is taken in evaluation mode: Dropout is left out.  BatchNorms in training mode are refused.
-    - Rules stay on the layers after a call (captum takes them away).
-    - On the CPU, what float32 cannot hold is computed in float64: all up to the last layer whose sums may cancel, under the ε, γ and α1β0
-      rules.  For float32 inputs the map is captum's of `model.double()`, but for rounding.
+    - Additions in a `forward` are treated as captum's `Addition_Module`, and BatchNorms are merged into the layers
+      before them. A merged BatchNorm has no rule of its own: its ε and identity rules are accepted, others are refused.
+    - Operations called as functions are treated as modules of their kind. Convolutions and pools of one and three
+      dimensions, and activations with f(0) = 0, are explained too.
+    - The model is taken in evaluation mode: Dropout is left out. BatchNorms in training mode are refused.
+    - Rules stay on the layers after a call; captum takes them away.
+    - On the CPU, what float32 cannot hold is computed in float64: all up to the last layer whose sums may cancel, under
+      the ε, γ and α1β0 rules. For float32 inputs the map is captum's of `model.double()`, except for rounding.
     - Results carry no gradient: explanations of explanations need captum.
-    - One input tensor; several are refused.
+    - There is one input tensor; several are refused.
     """
 
     @_wrapped
@@ -169,11 +177,11 @@ class LRP(_Tool):
         inputs : torch.Tensor of shape (n, ...), or tuple of one
             The inputs.
         target : int, tuple, list or torch.Tensor, optional
-            The output that is explained: an int or a tuple for all samples, a list of n of them, or a tensor of 1 or n ints. It may be left
-            out where there is only one.
+            The output that is explained: an int or a tuple for all samples, a list of n of them, or a tensor of 1 or n
+            ints. It may be left out where there is only one.
         additional_forward_args : object or tuple, optional
-            What the model's `forward` takes after the inputs. Where tensors among them hold one row per sample, every sample is explained
-            with its own rows.
+            What the model's `forward` takes after the inputs. Where tensors among them hold one row per sample, every
+            sample is explained with its own rows.
         return_convergence_delta : bool, default False
             Whether to return, per sample, the output minus the sum of relevance too.
         verbose : bool, default False
@@ -182,16 +190,16 @@ class LRP(_Tool):
         Returns
         -------
         attributions : torch.Tensor, or tuple of one
-            The relevance, of the inputs' shape, on their device, of the outputs' type. Its sum is the output that was explained, except for
-            what biases and ε absorb.
+            The relevance, of the inputs' shape, on their device, of the outputs' type. Its sum is the output that was
+            explained, except for what biases and ε absorb.
         delta : torch.Tensor of shape (n,)
             Only with return_convergence_delta.
 
         Raises
         ------
         DtdError
-            The model cannot be explained. As in captum, it is also a TypeError for a layer without a rule, and a RuntimeError for a layer
-            with weights that is called twice.
+            The model cannot be explained. As in captum, it is also a TypeError for a layer without a rule, and a
+            RuntimeError for a layer with weights that is called twice.
         """
         ((result, delta),) = self._explained(inputs, target, additional_forward_args, verbose, lambda call: [None])
         attributions = (result,) if isinstance(inputs, tuple) else result
@@ -237,11 +245,11 @@ class LayerLRP(_Tool):
         inputs : torch.Tensor of shape (n, ...), or tuple of one
             The inputs.
         target : int, tuple, list or torch.Tensor, optional
-            The output that is explained: an int or a tuple for all samples, a list of n of them, or a tensor of 1 or n ints. It may be left
-            out where there is only one.
+            The output that is explained: an int or a tuple for all samples, a list of n of them, or a tensor of 1 or n
+            ints. It may be left out where there is only one.
         additional_forward_args : object or tuple, optional
-            What the model's `forward` takes after the inputs. Where tensors among them hold one row per sample, every sample is explained
-            with its own rows.
+            What the model's `forward` takes after the inputs. Where tensors among them hold one row per sample, every
+            sample is explained with its own rows.
         return_convergence_delta : bool, default False
             Whether to return, per sample, the output minus the sum of relevance too.
         attribute_to_layer_input : bool, default False
@@ -287,7 +295,8 @@ class _Call:
         self.parts = self.network.parts(self.model)
         _check_calls(self.network)
         self.index = output_index(target, len(self.x), self.network.shapes()[len(self.network.layers) - 1])
-        domain = "nonnegative" if self.x.is_floating_point() and bool((self.x >= 0).all()) else "real"  # decides what float32 can hold
+        # decides what float32 can hold
+        domain = "nonnegative" if self.x.is_floating_point() and bool((self.x >= 0).all()) else "real"
         self.options = dict(convention="captum", domain=domain, **executor_for(self.network, tool.backend))
         self.outputs: Any = None
 
@@ -295,7 +304,9 @@ class _Call:
         """The entry whose output is this layer's, or its input; None for the network's input."""
         positions = [p for p, part in enumerate(self.network.parts(self.model, hooks=True)) if part is layer]
         if not positions:
-            raise LayerError(f"layer {layer} does not take part in what the model computes, or holds other layers; name one of those")
+            raise LayerError(
+                f"layer {layer} does not take part in what the model computes, or holds other layers; name one of those"
+            )
         if not before:
             return positions[-1]
         reads = sources(self.network.layers)[positions[0]]
@@ -343,7 +354,11 @@ def rule_for(record: L.Layer, given: Any, where: str) -> Rule:
     if kind == "IdentityRule":
         return Pass()
     stabilizer = 1e-9 if given is None else float(given.STABILITY_FACTOR)
-    if given is None or kind == "EpsilonRule" or (kind in ("GammaRule", "Alpha1_Beta0_Rule") and not isinstance(record, (*LINEAR, *NORMS))):
+    if (
+        given is None
+        or kind == "EpsilonRule"
+        or (kind in ("GammaRule", "Alpha1_Beta0_Rule") and not isinstance(record, (*LINEAR, *NORMS)))
+    ):
         # Zero and not Epsilon for an addition: one of the same rule as its operands would become one neuron with them
         return Zero(stabilizer=stabilizer) if isinstance(record, L.Add) else Epsilon(stabilizer)
     bias = "none" if weighted and given.set_bias_to_zero else None
@@ -352,7 +367,8 @@ def rule_for(record: L.Layer, given: Any, where: str) -> Rule:
     if weighted:
         return ZPlus(stabilizer=stabilizer, bias=bias)
     raise UnsuitableRuleError(
-        f"{where}: {kind} is for layers with weights; a BatchNorm that cannot be merged takes EpsilonRule or IdentityRule"
+        f"{where}: {kind} is for layers with weights; a BatchNorm that cannot be merged takes EpsilonRule or "
+        "IdentityRule"
     )
 
 
@@ -397,7 +413,9 @@ def _check_calls(network: Imported) -> None:
             calls.setdefault(origin.path, set()).add(origin.calls)
     for path, seen in calls.items():
         if len(seen) > 1:
-            raise ReusedModuleError(f"module {path!r} is called more than once; captum's LRP has no answer for that, dtdfast.explain has")
+            raise ReusedModuleError(
+                f"module {path!r} is called more than once; captum's LRP has no answer for that, dtdfast.explain has"
+            )
 
 
 def _targets(target: Any, n: int) -> list[Any]:
@@ -427,7 +445,10 @@ def output_index(target: Any, n: int, out: Shape) -> np.ndarray[Any, Any]:
             raise TargetError(f"target {entry!r} does not name an output of shape (n, {', '.join(map(str, out))})")
         rest = out[len(row) :]
         if any(size != 1 for size in rest):
-            raise TargetError(f"target {target!r} leaves outputs of shape {rest}; name a single one of (n, {', '.join(map(str, out))})")
+            raise TargetError(
+                f"target {target!r} leaves outputs of shape {rest}; name a single one of (n, "
+                f"{', '.join(map(str, out))})"
+            )
         if not all(-size <= i < size for i, size in zip(row, out, strict=False)):
             raise TargetError(f"target {entry!r} lies outside the outputs of shape (n, {', '.join(map(str, out))})")
         rows.append([i % size for i, size in zip(row, out, strict=False)] + [0] * len(rest))

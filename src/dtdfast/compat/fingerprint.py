@@ -1,4 +1,6 @@
-"""What decides a PyTorch model's answer, as something that compares: its parts, their settings, code and hooks, and its weights."""
+"""What decides a PyTorch model's answer, as something that compares: its parts, their settings, code and hooks, and its
+weights.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ from ..extras import require
 from ..threads import threads_for_run
 
 DEPTH, MOST = 5, 10_000
-"""How far settings are followed into each other, and how many of them; beyond, an object is known by its identity alone."""
+"""How far settings are followed into each other, and how many of them; beyond, an object is known by its identity
+alone."""
 
 OF_TOOLS = ("rule", "activations", "activation")  # captum's, on layers; rules are asked for at every call
 UNREAD = ("__dict__", "__weakref__", "__doc__", "__module__", "__qualname__", "__annotations__", "__firstlineno__")
@@ -50,8 +53,8 @@ class Fingerprint:
 def fingerprint(model: Any) -> Fingerprint:
     """Look at every part of a model, and read all of its weights once.
 
-    Not seen is what its code reads from elsewhere: attributes of other modules, files, and tensors in lists and dictionaries that are
-    no attributes of the model, where hooks put what they record.
+    Not seen is what its code reads from elsewhere: attributes of other modules, files, and tensors in lists and
+    dictionaries that are no attributes of the model, where hooks put what they record.
     """
     walk = _Walk(require("torch", "peers"))
     return Fingerprint(walk.model(model), tuple(walk.weights))
@@ -82,10 +85,18 @@ class _Walk:
 
     def part(self, part: Any, value: Callable[[Any], Any]) -> Any:
         """One part without the parts of it; `value` says what of its parameters and buffers is kept."""
-        held = [(name, None if t is None else value(t)) for name, t in (*part._parameters.items(), *part._buffers.items())]
+        held = [
+            (name, None if t is None else value(t)) for name, t in (*part._parameters.items(), *part._buffers.items())
+        ]
         settings = [(name, self.of(value, 1)) for name, value in vars(part).items() if name not in self.internal]
         self.kind(type(part))
-        return id(type(part)), tuple(held), tuple(settings), self.hooks(part._forward_hooks), self.hooks(part._forward_pre_hooks)
+        return (
+            id(type(part)),
+            tuple(held),
+            tuple(settings),
+            self.hooks(part._forward_hooks),
+            self.hooks(part._forward_pre_hooks),
+        )
 
     def hooks(self, hooks: Any) -> Any:
         self.outside += 1
@@ -108,7 +119,8 @@ class _Walk:
                     found.append((name, self.of(value, 2)))
         self.classes[id(cls)] = id(cls), tuple(found)
 
-    # ------------------------------------------------------------------------------------------------------------ tensors
+    # ------------------------------------------------------------------------------------------------------------
+    # tensors
 
     def weight(self, tensor: Any) -> Any:
         """What of a parameter or buffer decides the graph; its values are kept apart."""
@@ -130,7 +142,8 @@ class _Walk:
             return *kind, id(tensor)
         return *kind, tensor.storage_offset(), tensor.stride(), self.sums[address]
 
-    # ----------------------------------------------------------------------------------------------------------- settings
+    # -----------------------------------------------------------------------------------------------------------
+    # settings
 
     def of(self, value: Any, depth: int) -> Any:
         """A setting as something that compares by content."""
@@ -199,7 +212,9 @@ class _Walk:
             with suppress(ValueError):  # not filled yet
                 values.append(cell.cell_contents)
         names = (name for name in code.co_names if name in function.__globals__)
-        values += [v for v in map(function.__globals__.__getitem__, names) if not isinstance(v, (type, types.ModuleType))]
+        values += [
+            v for v in map(function.__globals__.__getitem__, names) if not isinstance(v, (type, types.ModuleType))
+        ]
         self.outside += 1
         found = tuple(self.of(v, depth) for v in values)
         self.outside -= 1

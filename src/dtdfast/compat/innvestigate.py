@@ -1,4 +1,6 @@
-"""iNNvestigate's analyzers on Keras 3 models: `dtdfast.compat.innvestigate.create_analyzer("deep_taylor", model).analyze(x)`."""
+"""iNNvestigate's analyzers on Keras 3 models: `dtdfast.compat.innvestigate.create_analyzer("deep_taylor",
+model).analyze(x)`.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from .. import layers as L
+from ..arrays.foreign import take
 from ..errors import InputError, ModelError, RuleError, TargetError
 from ..explainer import Explainer
 from ..extras import require
-from ..foreign import take
-from ..importers.keras import from_keras
+from ..importers.keras.importer import from_keras
 from ..plan.fold import LINEAR
 from ..plan.network import shares
 from ..plan.wiring import sources
@@ -80,7 +82,8 @@ def create_analyzer(name: str, model: Any, **options: Any) -> Analyzer:
     name : str
         "deep_taylor", "deep_taylor.bounded" (with low and high), or a key of `ANALYZERS`.
     model : keras.Model
-        A model that `dtdfast.from_keras` takes. A final softmax is left out, which iNNvestigate asks its users to do (`model_wo_softmax`).
+        A model that `dtdfast.from_keras` takes. A final softmax is left out, which iNNvestigate asks its users to do
+        (`model_wo_softmax`).
     **options
         The options of `Analyzer`.
 
@@ -96,9 +99,9 @@ def create_analyzer(name: str, model: Any, **options: Any) -> Analyzer:
 
     Notes
     -----
-    The maps are iNNvestigate's (convention="innvestigate"): no bias in z⁺, w² and flat, the whole bias in both parts of αβ, and 0/0 = 0.
-    deep_taylor has no bias, and starts at the output clipped at 0. There is one difference: BatchNorms are merged into the layers before
-    them, where iNNvestigate gives them rules of their own.
+    The maps are iNNvestigate's (convention="innvestigate"): no bias in z⁺, w² and flat, the whole bias in both parts of
+    αβ, and 0/0 = 0. deep_taylor has no bias, and starts at the output clipped at 0. There is one difference: BatchNorms
+    are merged into the layers before them, where iNNvestigate gives them rules of their own.
     """
     return Analyzer(name, model, **options)
 
@@ -126,8 +129,14 @@ def model_wo_softmax(model: Any) -> Any:
     keras = require("keras", "keras")
     last, (output, *others) = model.layers[-1], model.outputs
     alone = isinstance(last, keras.layers.Softmax)
-    if others or last.output is not output or not (alone or getattr(last, "activation", None) is keras.activations.softmax):
-        raise ModelError(f"the model ends in {type(last).__name__} {last.name!r}, which is no softmax of its only output")
+    if (
+        others
+        or last.output is not output
+        or not (alone or getattr(last, "activation", None) is keras.activations.softmax)
+    ):
+        raise ModelError(
+            f"the model ends in {type(last).__name__} {last.name!r}, which is no softmax of its only output"
+        )
     source = model.inputs[0] if len(model.inputs) == 1 else model.inputs
     if alone or isinstance(last, keras.layers.Activation):
         return keras.Model(source, last.input)
@@ -155,7 +164,8 @@ class Analyzer:
     model : keras.Model
         A model that `dtdfast.from_keras` takes.
     neuron_selection_mode : {"max_activation", "index", "all"}, default "max_activation"
-        Which outputs are explained: the largest of each sample, those that `analyze` is given, or all at their own values.
+        Which outputs are explained: the largest of each sample, those that `analyze` is given, or all at their own
+        values.
     input_layer_rule : str or (low, high), optional
         Of the "lrp" analyzers: the rule of the layers that read the input, by name, or zB in this box.
     low, high : float or array_like, optional
@@ -165,8 +175,8 @@ class Analyzer:
     disable_model_checks : bool, default False
         Ignored: what cannot be explained is refused in any case.
     **options
-        epsilon of "lrp.epsilon" (by default 1e-7) and of the sequential presets (0.1); alpha and beta of "lrp.alpha_beta"; bias of
-        "lrp.epsilon" and "lrp.alpha_beta", a bool: whether biases are in the denominators.
+        epsilon of "lrp.epsilon" (by default 1e-7) and of the sequential presets (0.1); alpha and beta of
+        "lrp.alpha_beta"; bias of "lrp.epsilon" and "lrp.alpha_beta", a bool: whether biases are in the denominators.
 
     Raises
     ------
@@ -217,7 +227,8 @@ class Analyzer:
         X : array_like of shape (n, ...)
             The inputs, laid out as the model reads them.
         neuron_selection : int or array_like of int, optional
-            With neuron_selection_mode="index", which needs it: the output that is explained, one for all samples or one for each.
+            With neuron_selection_mode="index", which needs it: the output that is explained, one for all samples or one
+            for each.
 
         Returns
         -------
@@ -254,12 +265,18 @@ class Analyzer:
             if self._explainer is None or self._explainer[0] != state:
                 layers = from_keras(self._model, x[:1])
                 rules = self._name if self._name in DEEP_TAYLOR else self._rules(layers)
-                self._explainer = state, Explainer(layers, rules=rules, domain=self._box, convention="innvestigate", **self._executor())
+                self._explainer = (
+                    state,
+                    Explainer(layers, rules=rules, domain=self._box, convention="innvestigate", **self._executor()),
+                )
             return self._explainer[1]
 
     def _executor(self) -> dict[str, Any]:
         """float64 models are computed in float64, unless CUDA is named, which has none."""
-        double = all(y.dtype == "float64" for y in getattr(self._model, "outputs", None) or [None]) and self._backend != "cuda"
+        double = (
+            all(y.dtype == "float64" for y in getattr(self._model, "outputs", None) or [None])
+            and self._backend != "cuda"
+        )
         return dict(backend=self._backend, precision="float64" if double else "float32")
 
     def _rules(self, layers: list[L.Layer]) -> dict[int, Rule]:

@@ -17,7 +17,7 @@ from ..errors import InputError, ModelError
 from ..explainer import Explainer
 from ..extras import require
 from ..importers.check import TOLERANCE
-from ..importers.torch_graph import Graph, Origin
+from ..importers.torch.graph import Graph, Origin
 from ..plan.fold import fold
 from ..plan.network import shares
 from ..plan.shapes import Shape
@@ -51,7 +51,8 @@ class Imported:
     variants: dict[Any, Imported] = field(default_factory=dict)
 
     def parts(self, model: Any, *, hooks: bool = False) -> list[Any]:
-        """Of every entry the part of the model that it stands for, or None; with `hooks` also of what the part's forward hooks compute.
+        """Of every entry the part of the model that it stands for, or None; with `hooks` also of what the part's
+        forward hooks compute.
 
         Not kept, or the model would live as long as its layers.
         """
@@ -77,9 +78,15 @@ class Imported:
             return self.variants[name]
 
     def takers(self, stop: int | None = None) -> list[int]:
-        """The entries that take a rule when relevance runs down to `stop`: those that share by weights and are not folded away."""
+        """The entries that take a rule when relevance runs down to `stop`: those that share by weights and are not
+        folded away.
+        """
         folded = self.folded(stop)
-        return [p for p, record in enumerate(self.layers) if p not in folded and (shares(record) or isinstance(record, NORMS))]
+        return [
+            p
+            for p, record in enumerate(self.layers)
+            if p not in folded and (shares(record) or isinstance(record, NORMS))
+        ]
 
     def folded(self, stop: int | None = None) -> dict[int, tuple[int, ...]]:
         """The entries that the plan folds away, each with the entries that take it."""
@@ -90,7 +97,9 @@ class Imported:
     def idle(self) -> set[int]:
         """The pools that give back what they take."""
         shapes, reads = self.shapes(), sources(self.layers)
-        return {p for p, record in enumerate(self.layers) if isinstance(record, POOLS) and shapes[p] == shapes[reads[p][0]]}
+        return {
+            p for p, record in enumerate(self.layers) if isinstance(record, POOLS) and shapes[p] == shapes[reads[p][0]]
+        }
 
     @property
     def tokens(self) -> bool:
@@ -135,7 +144,9 @@ def imported(model: Any, x: Any, arguments: tuple[Any, ...] = ()) -> Imported:
     if not isinstance(model, torch.nn.Module):
         raise ModelError(f"model is a {type(model).__name__}, expected a torch.nn.Module")
     if not isinstance(x, torch.Tensor):
-        raise InputError(f"the input is a {type(x).__name__}, expected one torch.Tensor: several inputs are not supported")
+        raise InputError(
+            f"the input is a {type(x).__name__}, expected one torch.Tensor: several inputs are not supported"
+        )
     _check_mode(model)
     kinds = tuple(_kind(torch, a) for a in arguments)
     if not all(kinds):  # what may change unseen is not kept
@@ -157,10 +168,14 @@ def imported(model: Any, x: Any, arguments: tuple[Any, ...] = ()) -> Imported:
         return found.imported
 
 
-def per_sample(model: Any, x: Any, arguments: tuple[Any, ...], entries: list[Any]) -> Iterator[tuple[Any, tuple[Any, ...], Any]]:
-    """The samples together, or one by one with a network each, where tensors among the arguments of `forward` hold one row per sample.
+def per_sample(
+    model: Any, x: Any, arguments: tuple[Any, ...], entries: list[Any]
+) -> Iterator[tuple[Any, tuple[Any, ...], Any]]:
+    """The samples together, or one by one where tensors among the arguments of `forward` hold one row for each: every
+    sample then has a network of its own.
 
-    The model itself tells which of the two: with tensors for all samples it gives a single sample another answer, or none.
+    Which one it is the model itself tells: with tensors for all samples it gives a single sample another answer, or
+    none.
 
     Parameters
     ----------
@@ -203,7 +218,11 @@ def _kind(torch: Any, argument: Any) -> Any:
 def _values(argument: Any) -> Any:
     import torch
 
-    return argument.detach().cpu().flatten().view(torch.uint8).numpy().tobytes() if isinstance(argument, torch.Tensor) else None
+    return (
+        argument.detach().cpu().flatten().view(torch.uint8).numpy().tobytes()
+        if isinstance(argument, torch.Tensor)
+        else None
+    )
 
 
 def _state(model: Any, arguments: tuple[Any, ...], sample: Any) -> tuple[Any, Any]:
@@ -219,17 +238,25 @@ def _read(graph: Graph | None, model: Any, x: Any, arguments: tuple[Any, ...]) -
         graph = graph or Graph(callee, x[:1])
         layers, origins = graph.read(callee)
     except ModelError as error:
-        names = [name or "the model" for name, part in model.named_modules() if part._forward_hooks or part._forward_pre_hooks]
+        names = [
+            name or "the model"
+            for name, part in model.named_modules()
+            if part._forward_hooks or part._forward_pre_hooks
+        ]
         if not names:
             raise
-        raise ModelError(f"{error}; forward hooks are part of what is explained, here those of {', '.join(names)}") from error
+        raise ModelError(
+            f"{error}; forward hooks are part of what is explained, here those of {', '.join(names)}"
+        ) from error
     if arguments:  # paths lead through the wrapper
         origins = [replace(o, path=o.path and o.path.partition(".")[2]) for o in origins]
     return graph, Imported(layers, origins, tuple(x.shape[1:]), graph.dtype)
 
 
 def _with_arguments(model: Any, arguments: tuple[Any, ...]) -> Any:
-    """The model as a module of x alone; tensors are buffers of it, so that its graph serves for others of their shapes."""
+    """The model as a module of x alone; tensors are buffers of it, so that its graph serves for others of their
+    shapes.
+    """
     import torch
 
     class Call(torch.nn.Module):
@@ -250,7 +277,10 @@ def _with_arguments(model: Any, arguments: tuple[Any, ...]) -> Any:
 def _check_mode(model: Any) -> None:
     for part in model.modules():
         if part.training and getattr(part, "track_running_stats", False):
-            raise ModelError(f"a {type(part).__name__} is in training mode, where it depends on the whole batch; call model.eval() first")
+            raise ModelError(
+                f"a {type(part).__name__} is in training mode, where it depends on the whole batch; call model.eval() "
+                "first"
+            )
 
 
 @contextmanager

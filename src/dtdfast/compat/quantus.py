@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arrays.foreign import take
 from ..errors import RuleError, TargetError
 from ..extras import require
-from ..foreign import take
 from .model import executor_for, imported
 
 OPTIONS = ("rules", "domain", "convention", "backend", "batch_size", "n_threads")
@@ -18,8 +18,8 @@ OPTIONS = ("rules", "domain", "convention", "backend", "batch_size", "n_threads"
 def explain(model: Any, inputs: Any, targets: Any = None, *, device: Any = None, **options: Any) -> NDArray[Any]:
     """Explain a batch of inputs for one class each, as an explain_func of Quantus.
 
-    Relevance starts with 1 at the class, and not with the output as elsewhere. Metrics that randomise weights compare maps of outputs of
-    any sign, and Quantus refuses maps that are negative throughout.
+    Relevance starts with 1 at the class, and not with the output as elsewhere. Metrics that randomise weights compare
+    maps of outputs of any sign, and Quantus refuses maps that are negative throughout.
 
     Parameters
     ----------
@@ -38,8 +38,8 @@ def explain(model: Any, inputs: Any, targets: Any = None, *, device: Any = None,
     Returns
     -------
     ndarray
-        The relevance, of the inputs' shape and floating type (the model's for word numbers). Quantus's own function sums over channels
-        unless it is told not to.
+        The relevance, of the inputs' shape and floating type (the model's for word numbers). Quantus's own function
+        sums over channels unless it is told not to.
 
     Raises
     ------
@@ -55,7 +55,8 @@ def explain(model: Any, inputs: Any, targets: Any = None, *, device: Any = None,
         raise RuleError(f"{', '.join(sorted(unknown))}: unknown option; known are {', '.join(OPTIONS)}")
     torch = require("torch", "peers")
     x = np.ascontiguousarray(take(inputs)[0])
-    kind = next((p.dtype for p in model.parameters()), torch.float32)  # Quantus perturbs in float64 whatever the model computes in
+    # Quantus perturbs in float64 whatever the model computes in
+    kind = next((p.dtype for p in model.parameters()), torch.float32)
     tensor = torch.from_numpy(x).to(kind) if x.dtype.kind == "f" else torch.from_numpy(x)
     where = next((p.device for p in model.parameters()), tensor.device)
     network = imported(model, tensor.to(where))

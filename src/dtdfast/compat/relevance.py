@@ -1,4 +1,6 @@
-"""From an output of a model to relevance at its input or at one of its layers, also past layers that pass relevance unchanged."""
+"""From an output of a model to relevance at its input or at one of its layers, also past layers that pass relevance
+unchanged.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +22,13 @@ class Chosen:
     skipped: tuple[int, ...] = ()
 
 
-def relevance(network: Imported, x: Any, target: Any, chosen: Chosen, stop: int | None, options: dict[str, Any]) -> tuple[Any, Any]:
+def relevance(
+    network: Imported, x: Any, target: Any, chosen: Chosen, stop: int | None, options: dict[str, Any]
+) -> tuple[Any, Any]:
     """Relevance of x, or of the output of the entry `stop`, and the network's outputs.
 
-    A layer with weights cannot pass relevance unchanged within one plan, so relevance stops at its output and starts again at its
-    input; this is exact where all relevance comes through that layer.
+    A layer with weights cannot pass relevance unchanged within one plan, so relevance stops at its output and starts
+    again at its input; this is exact where all relevance comes through that layer.
 
     Raises
     ------
@@ -56,7 +60,8 @@ def _check_skippable(network: Imported, position: int, start: int | None, stop: 
         entry = stack.pop()
         if entry == end and entry != position:
             raise RuleError(
-                f"{where} has an identity rule, but relevance also reaches what lies below it by other ways; give it another rule"
+                f"{where} has an identity rule, but relevance also reaches what lies below it by other ways; give it "
+                "another rule"
             )
         if entry != INPUT and entry not in seen and entry != position:
             seen.add(entry)

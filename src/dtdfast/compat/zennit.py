@@ -1,4 +1,6 @@
-"""zennit's Gradient: change `from zennit.attribution import Gradient` into `from dtdfast.compat.zennit import Gradient`."""
+"""zennit's Gradient: change `from zennit.attribution import Gradient` into `from dtdfast.compat.zennit import
+Gradient`.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from .. import layers as L
+from ..arrays.foreign import take
 from ..errors import InputError, RuleError, at
 from ..extras import require
-from ..foreign import take
 from ..plan.fold import LINEAR
 from ..rules import AlphaBeta, Epsilon, Flat, Gamma, Pass, Rule, WSquare, ZBox, Zero, ZPlus
 from .canonizers import left_by, scaled, with_factors
@@ -19,7 +21,8 @@ from .model import NORMS, Imported, executor_for, imported
 from .relevance import Chosen, relevance
 
 NAMES = (
-    "epsilon_plus", "epsilon_plus_flat", "epsilon_alpha2_beta1", "epsilon_alpha2_beta1_flat", "epsilon_gamma_box", "excitation_backprop",
+    "epsilon_plus", "epsilon_plus_flat", "epsilon_alpha2_beta1", "epsilon_alpha2_beta1_flat", "epsilon_gamma_box",
+    "excitation_backprop",
 )  # fmt: skip
 
 
@@ -29,10 +32,11 @@ class Gradient:
     Parameters
     ----------
     model : torch.nn.Module
-        The model.  It stays as it is: nothing is registered on it.  Its weights are read at every call.
+        The model. It stays as it is: nothing is registered on it. Its weights are read at every call.
     composite : zennit.core.Composite or str, optional
-        A composite of zennit, whose map from modules to rules is read at every call; or the name of one (`NAMES`) with its default
-        options, which needs no zennit.  Without a composite, or with one that has no rules, the result is PyTorch's gradient.
+        A composite of zennit, whose map from modules to rules is read at every call; or the name of one (`NAMES`) with
+        its default options, which needs no zennit. Without a composite, or with one that has no rules, the result is
+        PyTorch's gradient.
     attr_output : torch.Tensor of shape (n, *out) or callable, optional
         The relevance at the output, or a function of the output that returns it; by default the output itself.
     create_graph : bool, default False
@@ -42,7 +46,7 @@ class Gradient:
     domain : (low, high), optional
         The box of "epsilon_gamma_box"; a composite has its own.
     backend : str, optional
-        As in `dtdfast.explain`; by default "auto".  float64 inputs are computed in float64 by every backend but "cuda".
+        As in `dtdfast.explain`; by default "auto". float64 inputs are computed in float64 by every backend but "cuda".
 
     Raises
     ------
@@ -53,20 +57,20 @@ class Gradient:
 
     Notes
     -----
-    The maps are zennit's (convention="zennit": b⁺ in z⁺, 1e-6 in every denominator, average pools and additions in proportion) with
-    its canonizers applied, whether the composite names them or not:
+    The maps are zennit's (convention="zennit": b⁺ in z⁺, 1e-6 in every denominator, average pools and additions in
+    proportion) with its canonizers applied, whether the composite names them or not:
 
-    - BatchNorms are merged into the layers before them: exactly, or where a canonizer of the composite merges them, as the installed
-      one does (0.5.1 leaves a factor 1/√(1 + eps) on their outputs).  A canonizer that merges one into a layer that does not feed it
-      alone is refused.  A BatchNorm that cannot be merged passes relevance; rules other than `Pass` on one are refused, and so is the
-      want of a rule, for which zennit would multiply relevance by its scale.
-    - Every addition takes the rule that the composite gives to zennit's `Sum`, or 1e-6 in proportion; without `ResNetCanonizer` zennit
-      gives all relevance to both operands.
-    - Operations called as functions take the rule of a module of their kind; activations and max-pools pass relevance, whatever
-      they are.  Weights without a rule, by which zennit would multiply relevance, are refused.
-    - The rules are `Epsilon`, `Gamma`, `ZPlus`, `AlphaBeta`, `ZBox`, `WSquare`, `Flat`, `Norm` and `Pass`, with the parameters that they
-      were made with; rules that change gradients (`ReLUDeconvNet`, `ReLUGuidedBackprop`, `ReLUBetaSmooth`), hooks of one's own and
-      stabilizers other than a number are refused.
+    - BatchNorms are merged into the layers before them: exactly, or where a canonizer of the composite merges them, as
+      the installed one does (0.5.1 leaves a factor 1/√(1 + eps) on their outputs). A canonizer that merges one into a
+      layer that does not feed it alone is refused. A BatchNorm that cannot be merged passes relevance; rules other than
+      `Pass` on one are refused, and so is the want of a rule, for which zennit would multiply relevance by its scale.
+    - Every addition takes the rule that the composite gives to zennit's `Sum`, or 1e-6 in proportion; without
+      `ResNetCanonizer` zennit gives all relevance to both operands.
+    - Operations called as functions take the rule of a module of their kind; activations and max-pools pass relevance,
+      whatever they are. Weights without a rule, by which zennit would multiply relevance, are refused.
+    - The rules are `Epsilon`, `Gamma`, `ZPlus`, `AlphaBeta`, `ZBox`, `WSquare`, `Flat`, `Norm` and `Pass`, with the
+      parameters that they were made with; rules that change gradients (`ReLUDeconvNet`, `ReLUGuidedBackprop`,
+      `ReLUBetaSmooth`), hooks of one's own and stabilizers other than a number are refused.
     - Hooks that are registered on modules by hand are not seen.
     """
 
@@ -83,7 +87,11 @@ class Gradient:
     ) -> None:
         if isinstance(composite, str) and composite not in NAMES:
             raise RuleError(f"composite {composite!r} is not one of {', '.join(NAMES)}")
-        if composite is not None and not isinstance(composite, str) and not callable(getattr(composite, "module_map", None)):
+        if (
+            composite is not None
+            and not isinstance(composite, str)
+            and not callable(getattr(composite, "module_map", None))
+        ):
             raise RuleError(f"composite is {composite!r}, expected one of zennit's, a name, or None")
         if create_graph and composite is not None:
             raise NotImplementedError("relevance carries no gradient; create_graph=True needs zennit itself")
@@ -158,15 +166,20 @@ class Gradient:
 def _floats(torch: Any, start: Any, dtype: Any) -> Any:
     """Relevance at the output as floats; whole numbers, which would be read as positions, are numbers all the same."""
     if not isinstance(start, torch.Tensor):
-        raise InputError(f"attr_output is a {type(start).__name__}, expected a torch.Tensor or a function that makes one")
+        raise InputError(
+            f"attr_output is a {type(start).__name__}, expected a torch.Tensor or a function that makes one"
+        )
     return start.detach().to(dtype)
 
 
-# ------------------------------------------------------------------------------------------------------------ rules of composites
+# ------------------------------------------------------------------------------------------------------------ rules of
+# composites
 
 
 class _Hooks:
-    """The hooks that a composite gives to a model's parts, asked for in zennit's order, since a composite may remember the first layer."""
+    """The hooks that a composite gives to a model's parts, asked for in zennit's order, since a composite may remember
+    the first layer.
+    """
 
     def __init__(self, composite: Any, model: Any) -> None:
         self._map = (lambda *_: None) if composite is None else composite.module_map
@@ -197,7 +210,12 @@ def _choose(network: Imported, model: Any, hooks: _Hooks, left: dict[int, float]
     rules: dict[int, Rule] = {}
     skipped, idle = [], network.idle()
     parts = network.parts(model)
-    merged = {taker: (left[norm], parts[norm]) for norm, takers in network.folded().items() if norm in left for taker in takers}
+    merged = {
+        taker: (left[norm], parts[norm])
+        for norm, takers in network.folded().items()
+        if norm in left
+        for taker in takers
+    }
     for position in network.takers():
         record, part = network.layers[position], parts[position]
         where = at(position, record)
@@ -205,9 +223,13 @@ def _choose(network: Imported, model: Any, hooks: _Hooks, left: dict[int, float]
         kind = None if hook is None else _kind(hook)
         if isinstance(record, NORMS):
             if kind not in (None, "Pass"):
-                raise RuleError(f"{where} cannot be merged into a layer before it and passes relevance; {kind} is refused there")
+                raise RuleError(
+                    f"{where} cannot be merged into a layer before it and passes relevance; {kind} is refused there"
+                )
             if hook is None and part is not None:
-                raise RuleError(f"{where} has no rule in this composite; zennit would multiply relevance by its scale; give it Pass")
+                raise RuleError(
+                    f"{where} has no rule in this composite; zennit would multiply relevance by its scale; give it Pass"
+                )
         elif position in idle and (part is None or kind == "Pass"):
             rules[position] = Flat(stabilizer=0.0)  # a function that computes nothing is nothing
         elif hook is None and not (_averages(record) or isinstance(record, L.Add)):
@@ -246,7 +268,9 @@ def _check_hook(where: str, hook: Any) -> None:
         return
     kind = _kind(hook)
     if kind != "Pass" and kind not in READERS:
-        raise RuleError(f"{where}: the rule {type(hook).__name__} has no equal here; known are Pass, {', '.join(READERS)}")
+        raise RuleError(
+            f"{where}: the rule {type(hook).__name__} has no equal here; known are Pass, {', '.join(READERS)}"
+        )
 
 
 def _kind(hook: Any) -> str:
@@ -260,7 +284,9 @@ def _inside(function: Any, name: str, where: str) -> Any:
     try:
         return inspect.getclosurevars(function).nonlocals[name]
     except (KeyError, TypeError):
-        raise RuleError(f"{where}: this version of zennit keeps {name!r} elsewhere; tested are zennit 0.5.1 and 1.0.0") from None
+        raise RuleError(
+            f"{where}: this version of zennit keeps {name!r} elsewhere; tested are zennit 0.5.1 and 1.0.0"
+        ) from None
 
 
 def _stabilizer(hook: Any, where: str) -> float:
@@ -280,7 +306,9 @@ def _no_bias(hook: Any, where: str) -> bool:
 
 
 def _weighted(make: Callable[..., Rule], **read: Callable[[Any, str], Any]) -> Callable[[Any, L.Layer, str], Rule]:
-    """Reads one of zennit's rules: `make` with what `read` finds, the stabilizer, and the bias where it is set to zero."""
+    """Reads one of zennit's rules: `make` with what `read` finds, the stabilizer, and the bias where it is set to
+    zero.
+    """
 
     def reader(hook: Any, record: L.Layer, where: str) -> Rule:
         fields = {key: get(hook, where) for key, get in read.items()}

@@ -19,7 +19,9 @@ def lrn(types: Types) -> Body:
     """
     store, get = STORES[types[0]], LOADS[types[1]]
 
-    def body(out: int, x: int, c: int, channels: int, size: int, stride: int, alpha: Scalar, beta: Scalar, k: Scalar) -> None:
+    def body(
+        out: int, x: int, c: int, channels: int, size: int, stride: int, alpha: Scalar, beta: Scalar, k: Scalar
+    ) -> None:
         squares = ZERO
         for j in range(c - (size - 1) // 2, c + size // 2 + 1):
             if 0 <= j < channels:

@@ -1,7 +1,8 @@
 """Compiled kernels kept on disk, so that a process compiles only what no other did before it.
 
-Machine code is good whatever made it, so the key holds the sources here and the major version of CUDA, which drivers go by, not the
-compilers: a folder that was filled elsewhere (bench/gpu.py fills one without a GPU) serves machines where nothing can be compiled.
+Machine code is good whatever made it, so the key holds the sources here and the major version of CUDA, which drivers go
+by, not the compilers: a folder that was filled elsewhere (bench/gpu.py fills one without a GPU) serves machines where
+nothing can be compiled.
 """
 
 from __future__ import annotations
@@ -65,7 +66,9 @@ def stored(kernel: Kernel, cc: tuple[int, int]) -> Binary | None:
     return Binary(image, kernel.name) if hashlib.sha256(image).digest() == digest else None
 
 
-def compiled(kernel: Kernel, cc: tuple[int, int], compile_kernel: Callable[[Kernel, tuple[int, int]], Binary] = Kernel.compile) -> Binary:
+def compiled(
+    kernel: Kernel, cc: tuple[int, int], compile_kernel: Callable[[Kernel, tuple[int, int]], Binary] = Kernel.compile
+) -> Binary:
     """Compile, and keep the result where the folder can be written."""
     binary = compile_kernel(kernel, cc)
     path = path_of(kernel, cc)

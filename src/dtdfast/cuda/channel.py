@@ -40,7 +40,8 @@ def neuron_channel(types: Types, activation: str, mode: str, dual: bool) -> Body
     stores, derivative, by_sign = mode != "none", mode == "derivative", mode == "signed"
 
     def body(
-        out: int, factor: int, terms: int, x: int, weight: int, y_prev: int, terms_prev: int, scale: int, bias: int, bias_d: int,
+        out: int, factor: int, terms: int, x: int, weight: int, y_prev: int, terms_prev: int, scale: int, bias: int,
+        bias_d: int,
         taps: int, n_taps: int, row: int, select: int,
         coefficient: Scalar, stabilizer: Scalar, alpha: Scalar, beta: Scalar,
     ) -> None:  # fmt: skip

@@ -43,7 +43,9 @@ def compile_kernel(kernel: Kernel, cc: tuple[int, int]) -> Binary:
         image = bytearray(nvjitlink.get_linked_cubin_size(handle))
         nvjitlink.get_linked_cubin(handle, image)
     except nvjitlink.nvJitLinkError as error:
-        raise BackendError(f"kernel {kernel.name} {kernel.constants} cannot be assembled for sm_{cc[0]}{cc[1]}: {_log(handle)}") from error
+        raise BackendError(
+            f"kernel {kernel.name} {kernel.constants} cannot be assembled for sm_{cc[0]}{cc[1]}: {_log(handle)}"
+        ) from error
     finally:
         nvjitlink.destroy(handle)
     return Binary(bytes(image), kernel.name)

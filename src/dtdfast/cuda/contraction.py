@@ -25,7 +25,8 @@ OPERATIONS = frozenset(("NEURON_DENSE", "TAPS_DENSE", "NEURON_LINEAR", "TAPS_LIN
 
 UNITS = {"float32": ("tf32x3", "fma"), "tf32": ("tf32", "tf32"), "bfloat16": ("bf16_rounded", "bf16_rounded")}
 UNITS["mixed"] = UNITS["float32"]
-"""Per precision the unit for rows of float32 x and w that are 16-byte aligned, and for others; what lies in bfloat16 takes "bf16"."""
+"""Per precision the unit for rows of float32 x and w that are 16-byte aligned, and for others; what lies in bfloat16
+takes "bf16"."""
 
 HUGE, TALL = Tile(256, 128, 64, 64, 3), Tile(256, 64, 64, 32, 3)
 WIDE, BROAD = Tile(128, 128, 64, 32, 3), Tile(128, 128, 64, 32, 3, 1, 2)  # of two products, and two blocks of one
@@ -39,15 +40,16 @@ EVEN: dict[str, dict[int, tuple[Tile, ...]]] = {
     "bf16": _NARROW_UNITS,
     "tf32x3": {1: (NARROW, SQUARE, SMALL), 2: (SQUARE, SMALL)},
 }
-"""Per unit and number of products the tiles whose sums fit the registers (tests/cuda/test_compiled.py), fed evenly (feed.py)."""
+"""Per unit and number of products the tiles whose sums fit the registers (tests/cuda/test_compiled.py), fed evenly
+(feed.py)."""
 UNEVEN = (SQUARE, SMALL)
 """The same for all units, of layers whose channels do not fill tiles: a small part of most networks."""
 
 _FETCHING = {HUGE: 1.0, WIDE: 0.95, BROAD: 0.95, TALL: 0.9, SQUARE: 0.7, SMALL: 0.35, SHALLOW: 0.7}
 _ISSUING = {NARROW: 0.9, SQUARE: 0.85, SMALL: 0.65, SHALLOW: 0.85}
 EFFICIENCY = {"tf32": _FETCHING, "bf16": _FETCHING, "bf16_rounded": _FETCHING, "tf32x3": _ISSUING, "fma": _ISSUING}
-"""Share of the peak that a multiprocessor full of such tiles is thought to reach: small ones are bound by what they fetch from the
-second-level cache, those of the slower units by the instructions they issue.  Predicted, not measured."""
+"""Share of the peak that a multiprocessor full of such tiles is thought to reach: small ones are bound by what they
+fetch from the second-level cache, those of the slower units by the instructions they issue. Predicted, not measured."""
 
 PIECE = 2**15  # numbers that are rounded at once
 MOST = 2**31  # offsets and counts of pixels are 32-bit
@@ -61,12 +63,16 @@ def packing_key(weights: Weights) -> tuple[Any, ...]:
 
 
 def row_length(inputs: int, real: str) -> int:
-    """Elements of a row of weights in memory: bfloat16 is filled up with zeros, so that every row is 16-byte aligned."""
+    """Elements of a row of weights in memory: bfloat16 is filled up with zeros, so that every row is 16-byte
+    aligned.
+    """
     return inputs if real == "f4" else -(-inputs // 8) * 8
 
 
 def packing(weights: Weights) -> NDArray[Any]:
-    """Weights as the kernels read them: dense (c_out, c_in/groups, *kernel) → [output][tap][input], rows as they are."""
+    """Weights as the kernels read them: dense (c_out, c_in/groups, *kernel) → [output][tap][input], rows as they
+    are.
+    """
     if weights.layout != "dense" and weights.real == "f4":
         return pack(weights)
     weight = weights.part.weight
@@ -79,7 +85,9 @@ def packing(weights: Weights) -> NDArray[Any]:
 
 
 def bf16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """Finite numbers as the bits of bfloat16, rounded to nearest, ties to even; piece by piece, so that the caches hold what is between."""
+    """Finite numbers as the bits of bfloat16, rounded to nearest, ties to even; piece by piece, so that the caches hold
+    what is between.
+    """
     bits = np.ascontiguousarray(values).reshape(-1).view(np.uint32)
     rounded = np.empty(bits.size, np.uint16)
     for start in range(0, bits.size, PIECE):
@@ -94,7 +102,9 @@ class _Operand:
     def __init__(self, view: View, address_of: AddressOf, x_step: Sequence[int] = (1, 1, 1)) -> None:
         _, shape, strides = view.layout()
         if shape[0] > 1 and strides[0] != 1:
-            raise BackendError(f"the channels of {view.buffer.name} do not lie next to each other, which this kernel asks for")
+            raise BackendError(
+                f"the channels of {view.buffer.name} do not lie next to each other, which this kernel asks for"
+            )
         sample = 0 if view.buffer.batch == "1" else view.buffer.strides()[2]
         self.address, self.dtype = address_of(view), view.buffer.root.dtype
         self.pixels: tuple[int, int, int] = (shape[1], shape[2], shape[3])
@@ -111,7 +121,9 @@ class _Operand:
 
 @dataclass(frozen=True)
 class _Other:
-    """In the place of an operand: one that is not there, of the type that it would have, or a number per pixel, read one by one."""
+    """In the place of an operand: one that is not there, of the type that it would have, or a number per pixel, read
+    one by one.
+    """
 
     dtype: str
     address: int = 0
@@ -143,7 +155,12 @@ def choose_tile(efficiency: dict[Tile, float], pixels: int, channels: int, group
 
 
 def launches(
-    step: Step, plan: Plan, address_of: AddressOf, precision: str = "float32", multiprocessors: int = 132, shared_bytes: int = 163 * 1024
+    step: Step,
+    plan: Plan,
+    address_of: AddressOf,
+    precision: str = "float32",
+    multiprocessors: int = 132,
+    shared_bytes: int = 163 * 1024,
 ) -> list[Launch]:
     """The launch that computes a dense step of a plan.
 
@@ -192,10 +209,13 @@ def launches(
     n = {"n": plan.n, "nt": plan.n * plan.t, "1": 1}[step.out.buffer.batch]
     pixels = n * d * h * w
     if max(pixels, *(n * v.strides[0] for v in (x, *views.values()))) >= MOST:
-        raise BackendError(f"a pass of {n} samples has more than 2**31 elements in one array; choose a smaller batch_size")
+        raise BackendError(
+            f"a pass of {n} samples has more than 2**31 elements in one array; choose a smaller batch_size"
+        )
 
     unit = "bf16" if x.dtype == "bf16" else UNITS[precision][0 if vector == whole else 1]
-    thin = across and channels <= THIN.channels and vector * SIZES[x.dtype] >= 4  # copies of 2 bytes would take too many registers
+    # copies of 2 bytes would take too many registers
+    thin = across and channels <= THIN.channels and vector * SIZES[x.dtype] >= 4
     even = unit in EVEN and vector == whole and (vector_w == whole or thin) and inner * SIZES[x.dtype] % ROW_BYTES == 0
     shallow = len(step.phase.taps) * inner * SIZES[x.dtype] <= ROW_BYTES
     tiles = EVEN[unit][len(maps)] if even else (SHALLOW,) if shallow else UNEVEN

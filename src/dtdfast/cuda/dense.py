@@ -1,11 +1,13 @@
-"""The contraction kernel: implicit GEMM over the taps of a layer, specialised for every dense product that a plan asks for.
+"""The contraction kernel: implicit GEMM over the taps of a layer, specialised for every dense product that a plan asks
+for.
 
-    sum[p, j] = Σ_k Σ_i x[p·step + tap_k, i] wm(w[k, i, j])           p: pixels of all samples, one group of channels at a time
+    sum[p, j] = Σ_k Σ_i x[p·step + tap_k, i] wm(w[k, i, j])    p: pixels of all samples, one group of channels at a time
 
-A block owns a tile of pixels × channels and walks the taps' channels, (k, i) flattened, 128 bytes at a time: tiles of x and of the weights
-come through `stages` buffers of shared memory by asynchronous copies (feed.py), the warps multiply them (units.py), and the sums go
-through shared memory to `epilogue.py`.  x is never gathered in memory, and its frame of zeros stands for padding, so nothing tests bounds.
-The weights lie in memory once, [group][output][tap][input], and serve both directions:
+A block owns a tile of pixels × channels and walks the taps' channels, (k, i) flattened, 128 bytes at a time: tiles of x
+and of the weights come through `stages` buffers of shared memory by asynchronous copies (feed.py), the warps multiply
+them (units.py), and the sums go through shared memory to `epilogue.py`. x is never gathered in memory, and its frame of
+zeros stands for padding, so nothing tests bounds. The weights lie in memory once, [group][output][tap][input], and
+serve both directions:
 
     along:   j is the output, a row of weights is summed along:           w[k, i, j] = weight[j][tap_k][i]
     across:  j is the input, the sum runs over the weights' rows:         w[k, i, j] = weight[i][tap_k][j]
@@ -25,14 +27,17 @@ from .formulas import ZERO
 from .specialise import unroll
 from .units import ROW_BYTES, bytes_of, tile_product
 
-SPARE_TAPS = 4 * ROW_BYTES // 2 + 1  # rows of zeros behind the table: the columns of a step beyond the end still look their tap up
+# rows of zeros behind the table: the columns of a step beyond the end still look their tap up
+SPARE_TAPS = 4 * ROW_BYTES // 2 + 1
 
 
 @dataclass(frozen=True)
 class Tile:
-    """What a block computes at once: pixels × channels, and the part of one warp; copies run `stages` − 1 steps ahead of products.
+    """What a block computes at once: pixels × channels, and the part of one warp; copies run `stages` − 1 steps ahead
+    of products.
 
-    together : tiles of a step.  Where a multiprocessor has few warps, more of them give each warp more to do while it waits.
+    together : tiles of a step. Where a multiprocessor has few warps, more of them give each warp more to do while it
+    waits.
     """
 
     pixels: int
@@ -63,7 +68,8 @@ def pitch(channels: int) -> int:
 
 
 def dense(
-    ptx: Any, unit: str, maps: tuple[str, ...], across: bool, tile: tuple[int, ...], vector: int, vector_w: int, even: bool,
+    ptx: Any, unit: str, maps: tuple[str, ...], across: bool, tile: tuple[int, ...], vector: int, vector_w: int,
+    even: bool,
     ending: tuple[Any, ...],
 ) -> Callable[..., None]:  # fmt: skip
     """Make the kernel.
@@ -101,7 +107,9 @@ def dense(
     product = tile_product(ptx, unit, maps, across, (I, J), CHANNELS_T)
     finish_at = finish(ptx, END, 4 * PIXELS_T * PITCH, 4 * PIXELS_T)
     wait = ptx.COPY_WAIT[STAGES - 2]
-    begin, copy_tile, PLACES, X_TURNS = feed(ptx, unit, across, PIXELS_T, CHANNELS_T, THREADS, vector, vector_w, even, TOGETHER > 1)
+    begin, copy_tile, PLACES, X_TURNS = feed(
+        ptx, unit, across, PIXELS_T, CHANNELS_T, THREADS, vector, vector_w, even, TOGETHER > 1
+    )
 
     def kernel(a: Any, f: Any) -> None:
         thread = ptx.thread()
@@ -169,11 +177,19 @@ def dense(
                 for j in range(J):
                     for half in range(2):
                         o = ((q * I + i) * J + j) * 4 + 2 * half
-                        ptx.shared_store2(at + 4 * ((q * PIXELS_T + 16 * i + 8 * half) * PITCH + 8 * j), sums[o], sums[o + 1])
+                        ptx.shared_store2(
+                            at + 4 * ((q * PIXELS_T + 16 * i + 8 * half) * PITCH + 8 * j), sums[o], sums[o + 1]
+                        )
         ptx.barrier()
         for number in range(thread, PIXELS_T * CHUNKS, THREADS):
             row, column = number >> CHUNK_BITS, (number & (CHUNKS - 1)) * WIDTH
             if first_pixel + row < a[PIXELS] and first_channel + column < a[CHANNELS]:
-                finish_at(a, f, base + 4 * (row * PITCH + column), offsets + 4 * row, group * a[CHANNELS] + first_channel + column)
+                finish_at(
+                    a,
+                    f,
+                    base + 4 * (row * PITCH + column),
+                    offsets + 4 * row,
+                    group * a[CHANNELS] + first_channel + column,
+                )
 
     return kernel

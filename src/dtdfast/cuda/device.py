@@ -1,4 +1,6 @@
-"""What the executor asks of a device: memory, copies, launches, graphs.  `driver.py` is a GPU; tests bring one that is the host."""
+"""What the executor asks of a device: memory, copies, launches, graphs. `driver.py` is a GPU; tests bring one that is
+the host.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ class OutOfMemory(Exception):
 class Device(Protocol):
     """One device.  Addresses are integers; a stream is a handle, 0 the default stream.
 
-    Copies and launches are queued on a stream and return at once; arrays given to `upload` and `download` must live until `synchronize`.
+    Copies and launches are queued on a stream and return at once; arrays given to `upload` and `download` must live
+    until `synchronize`.
     """
 
     number: int

@@ -54,7 +54,8 @@ class Gpu:
         self.capability = (self._attribute("COMPUTE_CAPABILITY_MAJOR"), self._attribute("COMPUTE_CAPABILITY_MINOR"))
         if self.capability < CAPABILITY:
             raise BackendError(
-                f"device={number} is {self.name} of compute capability {dotted(self.capability)}; at least {dotted(CAPABILITY)} is needed"
+                f"device={number} is {self.name} of compute capability {dotted(self.capability)}; at least "
+                f"{dotted(CAPABILITY)} is needed"
             )
         self.multiprocessors = self._attribute("MULTIPROCESSOR_COUNT")
         self.shared_bytes = self._attribute("MAX_SHARED_MEMORY_PER_BLOCK_OPTIN")
@@ -85,7 +86,8 @@ class Gpu:
         finally:
             self._call("cuCtxPopCurrent")
 
-    # ---------------------------------------------------------------------------------------------------------------- memory
+    # ----------------------------------------------------------------------------------------------------------------
+    # memory
 
     def memory(self) -> tuple[int, int]:
         with self._current():
@@ -105,7 +107,8 @@ class Gpu:
         with self._current():
             self._call("cuMemFree", address)
 
-    # ---------------------------------------------------------------------------------------------------------------- copies
+    # ----------------------------------------------------------------------------------------------------------------
+    # copies
 
     def upload(self, address: int, array: Array, stream: int) -> None:
         with self._current():
@@ -123,7 +126,8 @@ class Gpu:
         with self._current():
             self._call("cuStreamSynchronize", stream)
 
-    # -------------------------------------------------------------------------------------------------------------- launches
+    # --------------------------------------------------------------------------------------------------------------
+    # launches
 
     def prepare(self, launches: Sequence[Launch]) -> None:
         functions = self._loaded.functions
@@ -160,11 +164,14 @@ class Gpu:
             values = (*launch.integers, *launch.floats)
             kinds = (ctypes.c_int64,) * len(launch.integers) + (ctypes.c_float,) * len(launch.floats)
             function = self._loaded.functions[launch.kernel]
-            self._call("cuLaunchKernel", function, *launch.grid, *launch.block, launch.shared_bytes, stream, (values, kinds), 0)
+            self._call(
+                "cuLaunchKernel", function, *launch.grid, *launch.block, launch.shared_bytes, stream, (values, kinds), 0
+            )
 
     def record(self, launches: Sequence[Launch]) -> Any:
         self.prepare(launches)  # nothing may be loaded while the stream is captured
-        # the stricter modes would forbid this thread to free memory, which Python may do at any line for an Explainer no longer used
+        # the stricter modes would forbid this thread to free memory, which Python may do at any line for an Explainer
+        # no longer used
         mode = self._driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
         with self._current():
             self._call("cuStreamBeginCapture", self.stream, mode)

@@ -1,7 +1,7 @@
 """Bodies that compute each element of the result from the same element of their operands.
 
-Every factory of a body takes the types of its views first.  A body's arguments are the addresses of the result and the operands (0:
-absent), then integers, then floats.
+Every factory of a body takes the types of its views first. A body's arguments are the addresses of the result and the
+operands (0: absent), then integers, then floats.
 """
 
 from __future__ import annotations

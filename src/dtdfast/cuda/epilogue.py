@@ -1,4 +1,6 @@
-"""What happens to a contraction's sums: the lines of `NEURON_*` and `TAPS_*` in csrc/README.md, for neighbouring channels of one pixel."""
+"""What happens to a contraction's sums: the lines of `NEURON_*` and `TAPS_*` in csrc/README.md, for neighbouring
+channels of one pixel.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,11 @@ from .feed import CHANNELS
 from .formulas import ACTIVATIONS, DERIVATIVES, FACTORS, MULTIPLIERS, ONE, signed, stabilised
 from .specialise import unroll
 
-BIAS, BIAS_D = CHANNELS + 1, CHANNELS + 2  # numbers of the kernel behind those of feed.py: per-channel vectors, 0 for none
+# numbers of the kernel behind those of feed.py: per-channel vectors, 0 for none
+BIAS, BIAS_D = CHANNELS + 1, CHANNELS + 2
 ACCUMULATE = BIAS_D + 1  # whether a product adds to out
-FIRST_VIEW, PER_VIEW = ACCUMULATE + 1, 5  # then, for every view of Finish.views, its address and strides along n, d, h, w
+# then, for every view of Finish.views, its address and strides along n, d, h, w
+FIRST_VIEW, PER_VIEW = ACCUMULATE + 1, 5
 GAMMA, COEFFICIENT, STABILIZER, ALPHA, BETA = range(5)
 N_FLOATS = 5
 
@@ -21,12 +25,11 @@ N_FLOATS = 5
 class Finish:
     """What is done with the sums.
 
-    neuron : y = Σxw and perhaps Σxw⁺ to out, factor and terms; else out (+)= multiplier(m)·Σ, or Σ where m has address 0
-    activation : of a neuron
-    mode : of a neuron the factor (or "none"), else the multiplier
-    dual : two sums, of y and of the terms
-    views, types : those present, of out, factor, terms, y_prev, terms_prev, m and window (a number per pixel); "f4" or "bf16" each
-    vector : channels at once: 8 or, where all views are "f4", 4 if every view is 16-byte aligned, else 1
+    neuron : y = Σxw and perhaps Σxw⁺ to out, factor and terms; else out (+)= multiplier(m)·Σ, or Σ where m has address
+    0 activation : of a neuron mode : of a neuron the factor (or "none"), else the multiplier dual : two sums, of y and
+    of the terms views, types : those present, of out, factor, terms, y_prev, terms_prev, m and window (a number per
+    pixel); "f4" or "bf16" each vector : channels at once: 8 or, where all views are "f4", 4 if every view is 16-byte
+    aligned, else 1
     """
 
     neuron: bool
@@ -64,7 +67,9 @@ def finish(ptx: Any, end: Finish, second_sum: int, per_view: int) -> Callable[[A
     )
 
     def address(a: Any, view: int, offsets: int, channel: int) -> Any:
-        return a[FIRST_VIEW + PER_VIEW * view] + (2 if HALF[view] else 4) * (ptx.shared_load_int(offsets + (view + 1) * per_view) + channel)
+        return a[FIRST_VIEW + PER_VIEW * view] + (2 if HALF[view] else 4) * (
+            ptx.shared_load_int(offsets + (view + 1) * per_view) + channel
+        )
 
     def get(to: Any, at: int, view: int) -> None:
         if HALF[view]:

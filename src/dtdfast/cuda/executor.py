@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays import Check
+from ..arrays.checks import Check
 from ..errors import BackendError
 from ..plan.batches import Batches
 from ..plan.lower import lower
 from ..plan.plan import Plan
-from ..profile import Profile, Timing
-from ..program import EXPLAIN, Program, refuse_cancelling
+from ..plan.profile import Profile, Timing
+from ..plan.program import EXPLAIN, Program, refuse_cancelling
 from . import contraction
 from .device import Device, OutOfMemory
 from .memory import Memory
@@ -36,7 +36,9 @@ ANY = 2**62
 
 
 class Workplace:
-    """What the executors of one Explainer share: a device, its memory, and the lock under which one call at a time uses them."""
+    """What the executors of one Explainer share: a device, its memory, and the lock under which one call at a time uses
+    them.
+    """
 
     def __init__(self, device: Device, precision: str) -> None:
         self.device, self.precision = device, precision
@@ -61,13 +63,15 @@ class CudaExecutor:
         if place.precision != "float32" and program.relevant:
             refuse_cancelling(program, place.precision)
         self._prepared: dict[_Key, Prepared] = {}
-        self._most = {False: (ANY, ANY), True: (ANY, ANY)}  # samples and targets, halved when memory ran out; a ledger keeps more
+        # samples and targets, halved when memory ran out; a ledger keeps more
+        self._most = {False: (ANY, ANY), True: (ANY, ANY)}
         self._lock = place.lock
         free, _ = place.device.memory()
         self._batches = Batches(program, batch_size, min(BUDGET, free // 2), reals=place.reals)
         self._bounds = check.bounds(program.input_shape) if program.kind == EXPLAIN else (None, None)
 
-    # ------------------------------------------------------------------------------------------------------------- sizes
+    # -------------------------------------------------------------------------------------------------------------
+    # sizes
 
     def batch_size(self, n: int, n_targets: int, *, ledger: bool = False) -> int:
         """Samples per pass, with memory for them at hand: halved until they fit."""
@@ -79,10 +83,13 @@ class CudaExecutor:
                     prepared.bind()
                     return samples
                 except OutOfMemory as problem:
-                    self._place.memory.drop_arena()  # a smaller one follows, and what failed may have been a weight beside it
+                    # a smaller one follows, and what failed may have been a weight beside it
+                    self._place.memory.drop_arena()
                     if samples == 1 and targets == 1:
                         raise self._too_large(prepared, problem) from None
-                    self._most[ledger] = (-(-samples // 2), self._most[ledger][1]) if samples > 1 else (1, -(-targets // 2))
+                    self._most[ledger] = (
+                        (-(-samples // 2), self._most[ledger][1]) if samples > 1 else (1, -(-targets // 2))
+                    )
                     self._forget(prepared)
 
     def _sizes(self, n: int, n_targets: int, ledger: bool) -> tuple[int, int]:
@@ -96,12 +103,15 @@ class CudaExecutor:
     def _too_large(self, prepared: Prepared, problem: OutOfMemory) -> BackendError:
         free, total = self._place.device.memory()
         return BackendError(
-            f"the GPU is out of memory: one sample with one target needs {prepared.nbytes:,} bytes beside the weights, and an allocation "
-            f"of {problem.wanted:,} bytes failed with {free:,} of {total:,} free; free memory there, choose another by device=, or use "
+            f"the GPU is out of memory: one sample with one target needs {prepared.nbytes:,} bytes beside the "
+            "weights, and an allocation "
+            f"of {problem.wanted:,} bytes failed with {free:,} of {total:,} free; free memory there, choose another "
+            "by device=, or use "
             "backend='cpu'"
         )
 
-    # ------------------------------------------------------------------------------------------------------------- plans
+    # -------------------------------------------------------------------------------------------------------------
+    # plans
 
     def _plan(self, n: int, n_targets: int, ledger: bool) -> Prepared:
         t = self._sizes(n, n_targets, ledger)[1]

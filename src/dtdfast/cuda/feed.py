@@ -1,15 +1,20 @@
-"""How tiles come to shared memory: every thread of a block copies the same column of several rows of x, and of several rows of weights.
+"""How tiles come to shared memory: every thread of a block copies the same column of several rows of x, and of several
+rows of weights.
 
 A tile's columns are (tap, channel), flattened.  Two ways:
 
-    even     every tile lies in one tap, and rows come 16 bytes at a time: all threads walk on together, and only whole tiles are filled up
-             with zeros.  What lies beyond the last pixel or channel repeats one that is there; its sums are dropped at the end.
-    uneven   whatever the channels and their alignment: each thread follows its own columns, and copies zeros beyond the end.
+    even     every tile lies in one tap, and rows come 16 bytes at a time: all threads walk on together, and only
+             whole tiles are filled up with zeros. What lies beyond the last pixel or channel repeats one that is
+             there; its sums are dropped at the end.
+    uneven   whatever the channels and their alignment: each thread follows its own columns, and copies zeros beyond
+             the end.
 
 A feed is two functions:
 
-    begin(a, place, x_row, offsets, thread, group)      where this thread's pixels lie, and its place before the first tile
-    copy_tile(a, place, x_row, to, thread, first_pixel, first_channel, group)      the next tile to shared memory, and a tile on
+    begin(a, place, x_row, offsets, thread, group)
+        where this thread's pixels lie, and its place before the first tile
+    copy_tile(a, place, x_row, to, thread, first_pixel, first_channel, group)
+        the next tile to shared memory, and a tile on
 """
 
 from __future__ import annotations
@@ -19,17 +24,20 @@ from typing import Any
 
 from .units import ROW_BYTES, bytes_of, turning
 
-X, X_N, X_D, X_H, X_W, WEIGHT, TAPS, N_TAPS, INNER, PIXELS, DHW, HW, W, REPEAT, TILES_ACROSS, ROW, GROUP, CHANNELS = range(18)
-"""Numbers of the kernel: x and its strides; weights and table of (x offset, weight offset) per tap; taps; channels summed per tap; pixels
-of all samples, of one sample, of one plane and row; samples of x per kept one; tiles side by side; strides of the weights; result channels
-per group."""
+X, X_N, X_D, X_H, X_W, WEIGHT, TAPS, N_TAPS, INNER, PIXELS, DHW, HW, W, REPEAT, TILES_ACROSS, ROW, GROUP, CHANNELS = (
+    range(18)
+)
+"""Numbers of the kernel: x and its strides; weights and table of (x offset, weight offset) per tap; taps; channels
+summed per tap; pixels of all samples, of one sample, of one plane and row; samples of x per kept one; tiles side by
+side; strides of the weights; result channels per group."""
 
 TAP, CHANNEL, X_OFFSET, W_OFFSET = range(4)  # of a place
 Feed = tuple[Callable[..., None], Callable[..., None], int, int]
 
 
 def feed(
-    ptx: Any, unit: str, across: bool, pixels: int, channels: int, threads: int, vector: int, vector_w: int, even: bool, beyond: bool
+    ptx: Any, unit: str, across: bool, pixels: int, channels: int, threads: int, vector: int, vector_w: int,
+    even: bool, beyond: bool
 ) -> Feed:  # fmt: skip
     """Make (begin, copy_tile, length of a place, rows of x per thread).
 
@@ -77,14 +85,17 @@ def feed(
         for u in range(X_TURNS):
             x_row[u] = ptx.shared_load_int(offsets + 4 * ((thread >> COLUMN_BITS) + u * ROWS)) + group * a[INNER]
 
-    # ---------------------------------------------------------------------------------------------------------------- even
+    # ----------------------------------------------------------------------------------------------------------------
+    # even
 
     def begin_evenly(a: Any, place: Any, x_row: Any, offsets: int, thread: int, group: int) -> None:
         rows_of_x(a, x_row, offsets, thread, group)
         place[CHANNEL] = 0
         find(place, 0, 0, a)
 
-    def copy_evenly(a: Any, place: Any, x_row: Any, to: int, thread: int, first_pixel: int, first_channel: int, group: int) -> None:
+    def copy_evenly(
+        a: Any, place: Any, x_row: Any, to: int, thread: int, first_pixel: int, first_channel: int, group: int
+    ) -> None:
         column, first_row = (thread & (COLUMNS - 1)) * vector, thread >> COLUMN_BITS
         inside = 1
         if beyond:
@@ -113,7 +124,8 @@ def feed(
             place[CHANNEL] = 0
             find(place, 0, place[TAP] + 1, a)
 
-    # -------------------------------------------------------------------------------------------------------------- uneven
+    # --------------------------------------------------------------------------------------------------------------
+    # uneven
 
     def step_on(place: Any, k: int, a: Any) -> None:
         """A tile's columns further; beyond the last tap the table has spare ones."""
@@ -137,7 +149,9 @@ def feed(
                 place[4 * (u + 1) + CHANNEL] = (thread >> COLUMN_BITS_W) + u * ROWS_W - DEPTH
                 step_on(place, u + 1, a)
 
-    def copy_tile(a: Any, place: Any, x_row: Any, to: int, thread: int, first_pixel: int, first_channel: int, group: int) -> None:
+    def copy_tile(
+        a: Any, place: Any, x_row: Any, to: int, thread: int, first_pixel: int, first_channel: int, group: int
+    ) -> None:
         column, first_row = (thread & (COLUMNS - 1)) * vector, thread >> COLUMN_BITS
         weights = a[WEIGHT] + SIZE * group * a[GROUP]
         inside = 1 if place[TAP] < a[N_TAPS] else 0

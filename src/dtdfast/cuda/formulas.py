@@ -1,6 +1,7 @@
 """Scalar formulas of float32, the same lines and names as in csrc/activation.c and csrc/factor.c.
 
-A NaN passes: `t < 0 ? 0 : t`.  Constants are float32, since a bare Python number would turn a kernel's arithmetic into float64.
+A NaN passes: `t < 0 ? 0 : t`. Constants are float32, since a bare Python number would turn a kernel's arithmetic into
+float64.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ def stabilised(d: Scalar, stabilizer: Scalar) -> Scalar:
     return d - stabilizer if d < ZERO else d + stabilizer
 
 
-# -------------------------------------------------------------------------------------------------------------- activations
+# --------------------------------------------------------------------------------------------------------------
+# activations
 
 
 def sigmoid(x: Scalar) -> Scalar:
@@ -167,13 +169,17 @@ def softsign(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
 
 
 ACTIVATIONS: dict[str, Function] = {
-    "identity": identity, "relu": relu, "leaky_relu": leaky_relu, "clip": clip, "threshold": threshold, "hard_shrink": hard_shrink,
-    "soft_shrink": soft_shrink, "tanh_shrink": tanh_shrink, "elu": elu, "selu": selu, "celu": celu, "silu": silu, "gelu": gelu,
-    "gelu_tanh": gelu_tanh, "mish": mish, "sigmoid": sigmoid_of, "hard_sigmoid": hard_sigmoid, "log_sigmoid": log_sigmoid,
+    "identity": identity, "relu": relu, "leaky_relu": leaky_relu, "clip": clip, "threshold": threshold,
+    "hard_shrink": hard_shrink,
+    "soft_shrink": soft_shrink, "tanh_shrink": tanh_shrink, "elu": elu, "selu": selu, "celu": celu, "silu": silu,
+    "gelu": gelu,
+    "gelu_tanh": gelu_tanh, "mish": mish, "sigmoid": sigmoid_of, "hard_sigmoid": hard_sigmoid,
+    "log_sigmoid": log_sigmoid,
     "hard_swish": hard_swish, "tanh": tanh, "softplus": softplus, "softsign": softsign,
 }  # fmt: skip
 
-# -------------------------------------------------------------------------------------- derivatives, from the left at a kink
+# -------------------------------------------------------------------------------------- derivatives, from the left at a
+# kink
 
 
 def identity_slope(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
@@ -265,14 +271,18 @@ def softsign_slope(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
 
 
 DERIVATIVES: dict[str, Function] = {
-    "identity": identity_slope, "relu": relu_slope, "leaky_relu": leaky_relu_slope, "clip": inside, "threshold": threshold_slope,
-    "hard_shrink": outside, "soft_shrink": outside, "tanh_shrink": tanh_shrink_slope, "elu": elu_slope, "selu": selu_slope,
+    "identity": identity_slope, "relu": relu_slope, "leaky_relu": leaky_relu_slope, "clip": inside,
+    "threshold": threshold_slope,
+    "hard_shrink": outside, "soft_shrink": outside, "tanh_shrink": tanh_shrink_slope, "elu": elu_slope,
+    "selu": selu_slope,
     "celu": celu_slope, "silu": silu_slope, "gelu": gelu_slope, "gelu_tanh": gelu_tanh_slope, "mish": mish_slope,
-    "sigmoid": sigmoid_slope, "hard_sigmoid": hard_sigmoid_slope, "log_sigmoid": log_sigmoid_slope, "hard_swish": hard_swish_slope,
+    "sigmoid": sigmoid_slope, "hard_sigmoid": hard_sigmoid_slope, "log_sigmoid": log_sigmoid_slope,
+    "hard_swish": hard_swish_slope,
     "tanh": tanh_slope, "softplus": softplus_slope, "softsign": softsign_slope,
 }  # fmt: skip
 
-# ------------------------------------------------------------------------------------------------------- maps, multipliers
+# ------------------------------------------------------------------------------------------------------- maps,
+# multipliers
 
 
 def above_low(x: Scalar, m: Scalar) -> Scalar:
@@ -314,7 +324,8 @@ MULTIPLIERS: dict[str, Function] = {
     "times negative": lambda m, r: negative(m) * r,
 }
 
-# ------------------------------------------------------------------------------------------------------------------ factors
+# ------------------------------------------------------------------------------------------------------------------
+# factors
 
 SELECTS = {"all": 0, "y>0": 1, "y<0": 2}
 

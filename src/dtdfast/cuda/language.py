@@ -1,8 +1,8 @@
 """The words that kernels are written in.
 
-A kernel is a plain Python function of integers and floats: addresses of device memory, byte strides, counts.  Here its words mean what
-they say on host memory, so that a kernel can be run, thread by thread, by Python itself.  To compile it, `translate` puts the
-instructions of `ptx.py` in their place; tests put others there, for the host.
+A kernel is a plain Python function of integers and floats: addresses of device memory, byte strides, counts. Here its
+words mean what they say on host memory, so that a kernel can be run, thread by thread, by Python itself. To compile it,
+`translate` puts the instructions of `ptx.py` in their place; tests put others there, for the host.
 """
 
 from __future__ import annotations
@@ -83,13 +83,16 @@ LOADS: dict[str, Any] = {"f4": load, "bf16": load_bf16, "u1": load_byte, "u2": l
 STORES: dict[str, Any] = {"f4": store, "bf16": store_bf16, "u1": store_byte, "u2": store_short, "i8": store_long}
 """By the type that a view's numbers have in memory; arithmetic is float32 whatever that is."""
 
-# -------------------------------------------------------------------------------------------------------------- translation
+# --------------------------------------------------------------------------------------------------------------
+# translation
 
 WORDS: dict[Any, Any] = {}  # to Python the words mean what they say
 
 
 def translate(function: Callable[..., Any], ptx: Any) -> Callable[..., Any]:
-    """A kernel with each word replaced by what `ptx.WORDS` has for it, and each function that it calls translated and inlined alike."""
+    """A kernel with each word replaced by what `ptx.WORDS` has for it, and each function that it calls translated and
+    inlined alike.
+    """
     translated = _rebound(function, ptx, {}) if ptx.WORDS else function
     translated.__dict__["translated"] = True
     return translated
@@ -112,7 +115,10 @@ def _rebound(function: Any, ptx: Any, done: dict[Any, Any]) -> Callable[..., Any
         return replaced(value) if isinstance(value, FunctionType) else value
 
     code, world = function.__code__, function.__globals__
-    used = {i.argval for i in get_instructions(code) if i.opname == "LOAD_GLOBAL"}  # co_names holds names of attributes too
+    # co_names holds names of attributes too
+    used = {i.argval for i in get_instructions(code) if i.opname == "LOAD_GLOBAL"}
     names = {name: meaning(world[name]) for name in used if name in world}
     cells = tuple(CellType(meaning(cell.cell_contents)) for cell in function.__closure__ or ())
-    return FunctionType(code, {**names, "__name__": function.__module__}, function.__name__, function.__defaults__, cells)
+    return FunctionType(
+        code, {**names, "__name__": function.__module__}, function.__name__, function.__defaults__, cells
+    )

@@ -2,18 +2,20 @@
 
 Conventions of every kernel of this backend:
 
-- A kernel is a Python function `kernel(a, f)` of two tuples: `a` holds int64 numbers (device addresses in bytes, strides in elements,
-  sizes), `f` float32 numbers.  On the device every entry is a parameter of its own: first all of `a`, then all of `f`, 8 and 4 bytes.
-  No arrays, no descriptors in memory.
-- A *factory* makes the function: `factory(ptx, *constants)`.  `ptx` is the module of named instructions (`dtdfast.cuda.ptx` on a device, an
-  emulation in the tests); the constants (integers, strings, booleans, tuples of them) specialise it.  Kernels import nothing from numba.
-- Addresses come from `address_of(thing)`, which the executor provides.  It takes a `View` (address of the view's first element, its
-  offset included), `Weights` (the address of what `packing(weights)` returned, uploaded once per Explainer under
-  `packing_key(weights)`) or an array (a constant of the plan, uploaded once and kept: biases, tables of tap offsets).  Uploads are
-  aligned to 256 bytes, and so is the arena.
-- Strides come from `view.layout()`; a sample's stride from `buffer.strides()`, and is 0 where the buffer's batch is "1".
-- Blocks are one-dimensional.  Shared memory is dynamic; `shared_bytes` above 48 KiB need the opt-in (`cuFuncSetAttribute`,
-  MAX_DYNAMIC_SHARED_SIZE_BYTES) once per loaded kernel.
+- A kernel is a Python function `kernel(a, f)` of two tuples: `a` holds int64 numbers (device addresses in bytes,
+  strides in elements, sizes), `f` float32 numbers. On the device every entry is a parameter of its own: first all of
+  `a`, then all of `f`, 8 and 4 bytes. No arrays, no descriptors in memory.
+- A *factory* makes the function: `factory(ptx, *constants)`. `ptx` is the module of named instructions
+  (`dtdfast.cuda.ptx` on a device, an emulation in the tests); the constants (integers, strings, booleans, tuples of
+  them) specialise it. Kernels import nothing from numba.
+- Addresses come from `address_of(thing)`, which the executor provides. It takes a `View` (address of the view's first
+  element, its offset included), `Weights` (the address of what `packing(weights)` returned, uploaded once per Explainer
+  under `packing_key(weights)`) or an array (a constant of the plan, uploaded once and kept: biases, tables of tap
+  offsets). Uploads are aligned to 256 bytes, and so is the arena.
+- Strides come from `view.layout()`; a sample's stride from `buffer.strides()`, and is 0 where the buffer's batch is
+  "1".
+- Blocks are one-dimensional. Shared memory is dynamic; `shared_bytes` above 48 KiB need the opt-in
+  (`cuFuncSetAttribute`, MAX_DYNAMIC_SHARED_SIZE_BYTES) once per loaded kernel.
 - Launches of one step are in order on one stream; a kernel reads nothing that it writes, but for `accumulate`.
 """
 

@@ -35,7 +35,8 @@ class Memory:
         # at exit the process's memory goes by itself, and the driver may have gone before
         weakref.finalize(self, _release, device, self._addresses).atexit = False
 
-    # ---------------------------------------------------------------------------------------------------------- constants
+    # ----------------------------------------------------------------------------------------------------------
+    # constants
 
     def _upload(self, key: Hashable, make: Callable[[], Array]) -> int:
         """The address of an array that is uploaded when its key is first seen."""
@@ -51,7 +52,9 @@ class Memory:
         """Packed as the kernel that reads them wants it."""
         if weights.layout == "channel":
             return self._upload(("channel", *weights.key), lambda: pack(weights))
-        return self._upload(("contraction", self._contractions.packing_key(weights)), lambda: self._contractions.packing(weights))
+        return self._upload(
+            ("contraction", self._contractions.packing_key(weights)), lambda: self._contractions.packing(weights)
+        )
 
     def constant(self, array: Array) -> int:
         """An array of a plan: small ones by content, so that plans share them; large ones by identity."""
@@ -62,7 +65,8 @@ class Memory:
             self._kept.append(array)
         return self._upload(key, lambda: array)
 
-    # -------------------------------------------------------------------------------------------------------------- arena
+    # --------------------------------------------------------------------------------------------------------------
+    # arena
 
     def arena(self, nbytes: int) -> int:
         """The address of at least so many bytes; a larger arena replaces the old one, and moves."""

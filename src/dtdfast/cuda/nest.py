@@ -2,9 +2,9 @@
 
     thread i  →  p[0], p[1], … (i's index along each axis)  →  address of each view: at[k] + Σ_a p[a]·stride[k][a]
 
-A view is a base address and byte strides over the axes (n, c, d, h, w, extra); stride 0 repeats it.  An absent view has address 0
-everywhere.  A coordinate is a view too: base 0, stride 1 along its axis.  The kernel's *body* is made for the types of its views; it gets
-their addresses, then the numbers of its step, and does the rest.
+A view is a base address and byte strides over the axes (n, c, d, h, w, extra); stride 0 repeats it. An absent view has
+address 0 everywhere. A coordinate is a view too: base 0, stride 1 along its axis. The kernel's *body* is made for the
+types of its views; it gets their addresses, then the numbers of its step, and does the rest.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ def reciprocal(d: int) -> tuple[int, int]:
     return 2 ** (31 + length) // d + 1, 31 + length
 
 
-# ---------------------------------------------------------------------------------------------------------------- the kernel
+# ---------------------------------------------------------------------------------------------------------------- the
+# kernel
 
 _SOURCE = """
 def kernel(a, f):
@@ -75,7 +76,13 @@ def kernel(a, f):
 
 
 def skeleton(
-    ptx: Any, make_body: Callable[..., Body], types: tuple[str, ...], constants: tuple[Any, ...], n_axes: int, n_longs: int, n_floats: int
+    ptx: Any,
+    make_body: Callable[..., Body],
+    types: tuple[str, ...],
+    constants: tuple[Any, ...],
+    n_axes: int,
+    n_longs: int,
+    n_floats: int,
 ) -> Any:
     """The kernel of a body over views of these types.
 
@@ -92,7 +99,10 @@ def skeleton(
     lines.append("p0 = i")
     first = 1 + 3 * (n_axes - 1)
     views = [first + k * (1 + n_axes) for k in range(len(types))]
-    addresses = [" + ".join([f"a[{v}] + p0 * a[{v + 1}]", *(f"times(p{x}, a[{v + 1 + x}])" for x in range(1, n_axes))]) for v in views]
+    addresses = [
+        " + ".join([f"a[{v}] + p0 * a[{v + 1}]", *(f"times(p{x}, a[{v + 1 + x}])" for x in range(1, n_axes))])
+        for v in views
+    ]
     longs = first + len(types) * (1 + n_axes)
     arguments = [*addresses, *(f"a[{longs + k}]" for k in range(n_longs)), *(f"f[{k}]" for k in range(n_floats))]
     source = _SOURCE.format(indices="\n".join(" " * 8 + line for line in lines), arguments=", ".join(arguments))
@@ -109,7 +119,12 @@ def skeleton(
 
 @cache
 def kernel(
-    make_body: Callable[..., Body], types: tuple[str, ...], constants: tuple[Any, ...], n_axes: int, n_longs: int, n_floats: int
+    make_body: Callable[..., Body],
+    types: tuple[str, ...],
+    constants: tuple[Any, ...],
+    n_axes: int,
+    n_longs: int,
+    n_floats: int,
 ) -> Kernel:
     """One kernel object for each specialisation."""
     n_integers = 1 + 3 * (n_axes - 1) + len(types) * (1 + n_axes) + n_longs
@@ -117,7 +132,8 @@ def kernel(
     return Kernel(make_body.__name__, skeleton, factory_constants, n_integers, max(1, n_floats), THREADS)
 
 
-# ------------------------------------------------------------------------------------------------------------------ the host
+# ------------------------------------------------------------------------------------------------------------------ the
+# host
 
 
 def launches(
@@ -166,7 +182,9 @@ def _split(shape: Sequence[int], views: Sequence[Strided], repeat: int) -> tuple
 
 
 def _simplified(sizes: list[int], strides: list[list[int]]) -> tuple[list[int], list[list[int]]]:
-    """Axes of size 1 dropped, the rest ordered by the result's strides, slow to fast, and merged where all views allow it."""
+    """Axes of size 1 dropped, the rest ordered by the result's strides, slow to fast, and merged where all views allow
+    it.
+    """
     kept = sorted((a for a, size in enumerate(sizes) if size != 1), key=lambda a: -abs(strides[0][a])) or [0]
     sizes, strides = [sizes[a] for a in kept], [[s[a] for a in kept] for s in strides]
     for a in range(len(sizes) - 2, -1, -1):

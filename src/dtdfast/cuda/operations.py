@@ -1,4 +1,5 @@
-"""A step of the plan as launches: its views become addresses and byte strides, its fields the constants and numbers of a body.
+"""A step of the plan as launches: its views become addresses and byte strides, its fields the constants and numbers of
+a body.
 
 No decisions and no maths: csrc/README.md says what each operation does with its fields.
 """
@@ -59,12 +60,15 @@ class Site:
             return ABSENT
         return Strided(self.address_of(bound), (0, *(4 * s for s in bound_strides(bound, self.step.out.buffer.shape))))
 
-    def run(self, body: tuple[Any, ...], views: list[Strided], longs: tuple[int, ...] = (), floats: tuple[float, ...] = ()) -> list[Launch]:
+    def run(
+        self, body: tuple[Any, ...], views: list[Strided], longs: tuple[int, ...] = (), floats: tuple[float, ...] = ()
+    ) -> list[Launch]:
         """The body over the elements of the result."""
         return launches(body, self.shape(self.step.out), views, longs, floats, self.step.repeat)
 
 
-# -------------------------------------------------------------------------------------------------------------- elementwise
+# --------------------------------------------------------------------------------------------------------------
+# elementwise
 
 
 def clear_border(site: Site) -> list[Launch]:
@@ -128,13 +132,17 @@ def affine(site: Site) -> list[Launch]:
 def factor(site: Site) -> list[Launch]:
     step = site.step
     views = [
-        site.view(step.factor), site.view(step.terms), site.per_channel(step.bias_d), site.view(step.x), site.view(step.m),
+        site.view(step.factor), site.view(step.terms), site.per_channel(step.bias_d), site.view(step.x),
+            site.view(step.m),
         site.per_channel(step.bias), site.window(), site.view(step.terms_prev),
     ]  # fmt: skip
-    return site.run((elementwise.factor, step.mode), views, (SELECTS[step.select],), (step.coefficient, step.stabilizer))
+    return site.run(
+        (elementwise.factor, step.mode), views, (SELECTS[step.select],), (step.coefficient, step.stabilizer)
+    )
 
 
-# --------------------------------------------------------------------------------------------------------------------- taps
+# ---------------------------------------------------------------------------------------------------------------------
+# taps
 
 
 def _taps(site: Site) -> tuple[Strided, int, int]:
@@ -164,12 +172,15 @@ def neuron_channel(site: Site) -> list[Launch]:
     (x, taps, n_taps), (weight, row) = _taps(site), _weights(site)
     kind, alpha, beta = step.activation
     views = [
-        site.view(step.out), site.view(step.factor), site.view(step.terms), x, weight, site.view(step.y_prev), site.view(step.terms_prev),
+        site.view(step.out), site.view(step.factor), site.view(step.terms), x, weight, site.view(step.y_prev),
+            site.view(step.terms_prev),
         site.window(), site.per_channel(step.bias), site.per_channel(step.bias_d),
     ]  # fmt: skip
     mode = step.mode if step.factor is not None else "none"
     numbers = (step.coefficient, step.stabilizer, alpha, beta)
-    return site.run((channel.neuron_channel, kind, mode, step.dual), views, (taps, n_taps, row, SELECTS[step.select]), numbers)
+    return site.run(
+        (channel.neuron_channel, kind, mode, step.dual), views, (taps, n_taps, row, SELECTS[step.select]), numbers
+    )
 
 
 def taps_channel(site: Site) -> list[Launch]:
@@ -180,15 +191,20 @@ def taps_channel(site: Site) -> list[Launch]:
     return site.run(body, views, (taps, n_taps, row, int(step.accumulate)), (step.gamma,))
 
 
-# -------------------------------------------------------------------------------------------------------------------- pools
+# --------------------------------------------------------------------------------------------------------------------
+# pools
 
 
 def _space(view: Strided) -> tuple[int, ...]:
     return tuple(view.strides[a] for a in SPACE)
 
 
-def _in_lanes(site: Site, body: tuple[Any, ...], views: list[Strided], longs: tuple[int, ...], apart: list[Strided]) -> list[Launch]:
-    """A body that does several channels at once, `apart` in these views, or one where there are not as many times a number."""
+def _in_lanes(
+    site: Site, body: tuple[Any, ...], views: list[Strided], longs: tuple[int, ...], apart: list[Strided]
+) -> list[Launch]:
+    """A body that does several channels at once, `apart` in these views, or one where there are not as many times a
+    number.
+    """
     n, channels, *space = site.shape(site.step.out)
     lanes = pool.LANES if channels % pool.LANES == 0 else 1
     steps = tuple(channels // lanes * view.strides[C] for view in apart)
@@ -236,7 +252,8 @@ def max_scatter(site: Site) -> list[Launch]:
     return result
 
 
-# -------------------------------------------------------------------------------------------------------------- along an axis
+# -------------------------------------------------------------------------------------------------------------- along
+# an axis
 
 
 def lrn(site: Site) -> list[Launch]:

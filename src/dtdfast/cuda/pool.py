@@ -1,7 +1,8 @@
 """Max-pooling.  The winner of a window is the number of its first largest tap; a NaN wins.
 
-A thread does LANES channels where they are as many times a number: it finds its place and its taps once for all, and has all their numbers
-under way at once.  The last integers of a body are the bytes from one of its channels to the next, in each of the views that have them.
+A thread does LANES channels where they are as many times a number: it finds its place and its taps once for all, and
+has all their numbers under way at once. The last integers of a body are the bytes from one of its channels to the next,
+in each of the views that have them.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ LANES = 4
 def max_pool(types: Types, lanes: int) -> Body:
     """out[p,c] = max_k x[p·step + tap_k, c] over the taps within x, m[p,c] = the first k that attains it.
 
-    d, h, w are p·step; x is the address of (n, c) at the pixel 0, x_d, x_h, x_w its strides; taps are rows (d, h, w) of longs.
+    d, h, w are p·step; x is the address of (n, c) at the pixel 0, x_d, x_h, x_w its strides; taps are rows (d, h, w) of
+    longs.
     """
     store, store_winner, get = STORES[types[0]], STORES[types[1]], LOADS[types[2]]
 
@@ -34,7 +36,11 @@ def max_pool(types: Types, lanes: int) -> Body:
         best_0, best_1, best_2, best_3 = -INFINITY, -INFINITY, -INFINITY, -INFINITY
         winner_0, winner_1, winner_2, winner_3 = -1, -1, -1, -1
         for k in range(n_taps):
-            q_d, q_h, q_w = d + load_long(taps + 24 * k), h + load_long(taps + 24 * k + 8), w + load_long(taps + 24 * k + 16)
+            q_d, q_h, q_w = (
+                d + load_long(taps + 24 * k),
+                h + load_long(taps + 24 * k + 8),
+                w + load_long(taps + 24 * k + 16),
+            )
             if 0 <= q_d < depth and 0 <= q_h < height and 0 <= q_w < width:
                 at = x + times(q_d, x_d) + times(q_h, x_h) + times(q_w, x_w)
                 v_0 = get(at)
@@ -64,7 +70,8 @@ def max_pool(types: Types, lanes: int) -> Body:
 def max_unpool(types: Types, scaled: bool, n_taps: int, lanes: int) -> Body:
     """out[p,c] (+)= factor[p,c] · Σ_k x[q,c] over q = p + tap_k within x, where m[q,c] = the number of that tap.
 
-    Without `scaled` there is no factor.  x and m are addresses of (n, c) at the window 0; taps are rows (tap, d, h, w) of longs.
+    Without `scaled` there is no factor. x and m are addresses of (n, c) at the window 0; taps are rows (tap, d, h, w)
+    of longs.
     """
     put, get_factor, get, load_winner = putter(types[0]), LOADS[types[1]], LOADS[types[2]], LOADS[types[3]]
 
@@ -84,7 +91,11 @@ def max_unpool(types: Types, scaled: bool, n_taps: int, lanes: int) -> Body:
                 at = x + times(q_d, x_d) + times(q_h, x_h) + times(q_w, x_w)
                 winner_0, v_0 = load_winner(won), get(at)
                 if lanes > 1:
-                    winner_1, winner_2, winner_3 = load_winner(won + m_c), load_winner(won + 2 * m_c), load_winner(won + 3 * m_c)
+                    winner_1, winner_2, winner_3 = (
+                        load_winner(won + m_c),
+                        load_winner(won + 2 * m_c),
+                        load_winner(won + 3 * m_c),
+                    )
                     v_1, v_2, v_3 = get(at + x_c), get(at + 2 * x_c), get(at + 3 * x_c)
                     total_1 += v_1 if winner_1 == tap else ZERO
                     total_2 += v_2 if winner_2 == tap else ZERO
@@ -94,7 +105,11 @@ def max_unpool(types: Types, scaled: bool, n_taps: int, lanes: int) -> Body:
         if scaled:
             f_0 = get_factor(factor)
             if lanes > 1:
-                f_1, f_2, f_3 = get_factor(factor + factor_c), get_factor(factor + 2 * factor_c), get_factor(factor + 3 * factor_c)
+                f_1, f_2, f_3 = (
+                    get_factor(factor + factor_c),
+                    get_factor(factor + 2 * factor_c),
+                    get_factor(factor + 3 * factor_c),
+                )
         put(out, total_0 * f_0, accumulate)
         if lanes > 1:
             put(out + out_c, total_1 * f_1, accumulate)

@@ -22,12 +22,15 @@ from .operations import OPERATIONS, step_launches
 Array = NDArray[Any]
 
 FLAGS = ("input", "domain", "output", "relevance")  # what a call may find wrong, one long each
-LARGEST, NUMBERS, GIVEN = "largest", "numbers", "given"  # where relevance enters: largest output, outputs by number, any start
+# where relevance enters: largest output, outputs by number, any start
+LARGEST, NUMBERS, GIVEN = "largest", "numbers", "given"
 
 
 @dataclass(frozen=True)
 class Entrance:
-    """How the start relevance comes about: `kind`, and of outputs whether 1 stands for them (unit) or negative ones count as 0 (clip)."""
+    """How the start relevance comes about: `kind`, and of outputs whether 1 stands for them (unit) or negative ones
+    count as 0 (clip).
+    """
 
     kind: str
     unit: bool = False
@@ -44,7 +47,9 @@ class Prepared:
     bounds : the lowest and highest value that x may have: None, one number, or an array of x's shape
     """
 
-    def __init__(self, plan: Plan, memory: Memory, contractions: Any, precision: str, bounds: tuple[Array | None, Array | None]) -> None:
+    def __init__(
+        self, plan: Plan, memory: Memory, contractions: Any, precision: str, bounds: tuple[Array | None, Array | None]
+    ) -> None:
         self.plan, self._memory, self._contractions = plan, memory, contractions
         self._precision, self._bounds = precision, bounds
         self._base = -1
@@ -60,8 +65,10 @@ class Prepared:
         n_out = math.prod(network.output.shape)
         word = 8 if plan.program.tokens else 4
         sizes = {
-            "arena": plan.arena, "x": word * n * math.prod(network.input.shape), "outputs": 4 * n * n_out, "start": 4 * n * t * n_out,
-            "result": 4 * n * t * leaves, "numbers": 8 * n * t, "lane values": 4 * n * entry.LANES, "lane numbers": 8 * n * entry.LANES,
+            "arena": plan.arena, "x": word * n * math.prod(network.input.shape), "outputs": 4 * n * n_out,
+            "start": 4 * n * t * n_out,
+            "result": 4 * n * t * leaves, "numbers": 8 * n * t, "lane values": 4 * n * entry.LANES,
+            "lane numbers": 8 * n * entry.LANES,
             "value": 4 * n, "flags": 8 * len(FLAGS),
         }  # fmt: skip
         self._offsets, top = {}, 0
@@ -70,7 +77,8 @@ class Prepared:
             top += aligned(size)
         self.nbytes = top
 
-    # ---------------------------------------------------------------------------------------------------------- addresses
+    # ----------------------------------------------------------------------------------------------------------
+    # addresses
 
     def at(self, name: str) -> int:
         """The address of one of the plan's arrays."""
@@ -88,7 +96,8 @@ class Prepared:
             return self._memory.weights(thing)
         return self._memory.constant(thing)
 
-    # ----------------------------------------------------------------------------------------------------------- launches
+    # -----------------------------------------------------------------------------------------------------------
+    # launches
 
     def bind(self) -> None:
         """Make launches for where the arena lies now; OutOfMemory if it, or the weights, do not fit."""
@@ -145,12 +154,17 @@ class Prepared:
         if how.kind == LARGEST:
             lanes = min(entry.LANES, n_out)
             lane_values, lane_numbers = (
-                Strided(self.at(f"lane {what}"), (size * entry.LANES, 0, 0, 0, size, 0)) for what, size in (("values", 4), ("numbers", 8))
+                Strided(self.at(f"lane {what}"), (size * entry.LANES, 0, 0, 0, size, 0))
+                for what, size in (("values", 4), ("numbers", 8))
             )
             over_lanes, step = coordinate(4), (n_out, lanes)
-            result += launches((entry.largest,), (n, 1, 1, 1, lanes, 1), [lane_values, lane_numbers, outputs, ABSENT, over_lanes], step)
+            result += launches(
+                (entry.largest,), (n, 1, 1, 1, lanes, 1), [lane_values, lane_numbers, outputs, ABSENT, over_lanes], step
+            )
             value = Strided(self.at("value"), (4, 0, 0, 0, 0, 0))
-            result += launches((entry.largest,), (n, 1, 1, 1, 1, 1), [value, numbers, lane_values, lane_numbers, ABSENT], (lanes, 1))
+            result += launches(
+                (entry.largest,), (n, 1, 1, 1, 1, 1), [value, numbers, lane_values, lane_numbers, ABSENT], (lanes, 1)
+            )
         start = Strided(self.at("start"), (4 * t * n_out, 4 * n_out, 0, 0, 4, 0))
         element = Strided(outputs.at, (4 * n_out, 0, 0, 0, 4, 0))
         views = [start, element, numbers, coordinate(4)]
@@ -165,21 +179,30 @@ class Prepared:
         """One graph of some of "forward", an Entrance, "relevance", recorded when first asked for."""
         if parts not in self._graphs:
             lists = {"forward": self.forward, "relevance": self.relevance}
-            together = [x for part in parts for x in (self.entrance(part) if isinstance(part, Entrance) else lists[part]())]
+            together = [
+                x for part in parts for x in (self.entrance(part) if isinstance(part, Entrance) else lists[part]())
+            ]
             self._graphs[parts] = self._memory.device.record(together)
         return self._graphs[parts]
 
-    # ------------------------------------------------------------------------------------------------------------- checks
+    # -------------------------------------------------------------------------------------------------------------
+    # checks
 
     def _bound(self, bound: Array | None) -> Strided:
         if bound is None:
             return ABSENT
-        return Strided(self.address_of(np.ascontiguousarray(bound, np.float32)), (0, 0, 0, 0, 4 if bound.size > 1 else 0, 0))
+        return Strided(
+            self.address_of(np.ascontiguousarray(bound, np.float32)), (0, 0, 0, 0, 4 if bound.size > 1 else 0, 0)
+        )
 
     def _check_flat(self, name: str, flag: str) -> list[Launch]:
         plan = self.plan
         shape = plan.program.network.output.shape if name == "outputs" else (plan.t, *plan.program.leaves.shape)
-        return self._check([Strided(self.at(name), (0, 0, 0, 0, 4, 0)), ABSENT, ABSENT], (1, 1, 1, 1, plan.n * math.prod(shape), 1), flag)
+        return self._check(
+            [Strided(self.at(name), (0, 0, 0, 0, 4, 0)), ABSENT, ABSENT],
+            (1, 1, 1, 1, plan.n * math.prod(shape), 1),
+            flag,
+        )
 
     def _check(self, views: list[Strided], shape: tuple[int, ...], flag: str) -> list[Launch]:
         flags = (self.at("flags") + 8 * FLAGS.index(flag), self.at("flags") + 8 * FLAGS.index("domain"))

@@ -1,8 +1,9 @@
 """The instructions that kernels are written in, by name; the only module that imports numba's `cuda`.
 
-Addresses are integers: 64-bit in global memory, 32-bit in shared memory.  Values are float32 unless a name says otherwise; `words` are
-32 bits that only the instruction can read.  The emulation in the tests has the same names in Python.  Fragments of `mma` and `ldmatrix`
-are those of NVIDIA's PTX ISA (sections "Matrix Fragments for mma.m16n8k8" and "…m16n8k16"): lane = 4·g + t holds
+Addresses are integers: 64-bit in global memory, 32-bit in shared memory. Values are float32 unless a name says
+otherwise; `words` are 32 bits that only the instruction can read. The emulation in the tests has the same names in
+Python. Fragments of `mma` and `ldmatrix` are those of NVIDIA's PTX ISA (sections "Matrix Fragments for mma.m16n8k8" and
+"…m16n8k16"): lane = 4·g + t holds
 
     A (16 × 8 words)   rows g, g + 8 of column t, then the same of column t + 4
     B (8 words × 8)    rows t, t + 4 of column g
@@ -29,7 +30,8 @@ _TYPES = {
     "l": (types.int64, ir.IntType(64), "l"),
 }
 
-# ------------------------------------------------------------------------------------------------------------ making an intrinsic
+# ------------------------------------------------------------------------------------------------------------ making an
+# intrinsic
 
 
 def _operand(context: Any, builder: Any, value: Any, given: Any, wanted: str) -> Any:
@@ -48,7 +50,9 @@ def _intrinsic(n_arguments: int, result: Any, codegen: Callable[..., Any]) -> An
     return intrinsic(space["typing"])
 
 
-def _instruction(text: str, outs: str = "", ins: str = "", *, memory: bool = False, tied: dict[int, int] | None = None) -> Any:
+def _instruction(
+    text: str, outs: str = "", ins: str = "", *, memory: bool = False, tied: dict[int, int] | None = None
+) -> Any:
     """An intrinsic that is one instruction of PTX.
 
     Parameters
@@ -68,7 +72,9 @@ def _instruction(text: str, outs: str = "", ins: str = "", *, memory: bool = Fal
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         values = [_operand(context, builder, v, t, w) for v, t, w in zip(args, signature.args, ins, strict=True)]
         function = ir.FunctionType(low, [_TYPES[i][1] for i in ins])
-        called = builder.call(ir.InlineAsm(function, text, constraints, side_effect=memory), values, attrs=("convergent", "nounwind"))
+        called = builder.call(
+            ir.InlineAsm(function, text, constraints, side_effect=memory), values, attrs=("convergent", "nounwind")
+        )
         if not outs:
             return context.get_dummy_value()
         if len(outs) == 1:
@@ -78,7 +84,9 @@ def _instruction(text: str, outs: str = "", ins: str = "", *, memory: bool = Fal
     return _intrinsic(len(ins), result, codegen)
 
 
-def text_of(function: Callable[..., None], n_integers: int, n_floats: int, cc: tuple[int, int], bounds: tuple[int, int]) -> str:
+def text_of(
+    function: Callable[..., None], n_integers: int, n_floats: int, cc: tuple[int, int], bounds: tuple[int, int]
+) -> str:
     """A kernel's PTX; `bounds` are threads of a block, and blocks that must fit on a multiprocessor."""
     signature = (types.UniTuple(types.int64, n_integers), types.UniTuple(types.float32, n_floats))
     text: str = cuda.compile_ptx(function, signature, cc=cc, launch_bounds=bounds)[0]
@@ -93,19 +101,23 @@ _IMPROVED = (
 
 
 def improved(text: str) -> str:
-    """PTX with what one instruction does from Hopper on: rounding to tf32, before it three, and of the positive part."""
+    """PTX with what one instruction does from Hopper on: rounding to tf32, before it three, and of the positive
+    part.
+    """
     for old, new in _IMPROVED:
         text = re.sub(old, new, text)
     return text
 
 
-# -------------------------------------------------------------------------------------------------------- threads and registers
+# -------------------------------------------------------------------------------------------------------- threads and
+# registers
 
 thread = _instruction("mov.u32 $0, %tid.x;", "i")
 block_x = _instruction("mov.u32 $0, %ctaid.x;", "i")
 block_y = _instruction("mov.u32 $0, %ctaid.y;", "i")
 barrier = _instruction("bar.sync 0;", memory=True)
-warp_barrier = _instruction("bar.warp.sync 0xffffffff;", memory=True)  # what a warp does together asks that no branch has split it
+# what a warp does together asks that no branch has split it
+warp_barrier = _instruction("bar.warp.sync 0xffffffff;", memory=True)
 quotient = _instruction("div.u32 $0, $1, $2;", "i", "ii")  # of integers ≥ 0
 
 
@@ -128,7 +140,8 @@ registers = _register_array(ir.FloatType(), types.float32)  # n of them; every i
 words = _register_array(ir.IntType(32), types.uint32)
 integers = _register_array(ir.IntType(32), types.int32)
 
-# ----------------------------------------------------------------------------------------------------------------------- memory
+# ----------------------------------------------------------------------------------------------------------------------
+# memory
 
 load = _instruction("ld.global.f32 $0, [$1];", "f", "l", memory=True)
 load4 = _instruction("ld.global.v4.f32 {$0,$1,$2,$3}, [$4];", "ffff", "l", memory=True)
@@ -136,7 +149,9 @@ read = _instruction("ld.global.nc.f32 $0, [$1];", "f", "l")  # of what no kernel
 read4 = _instruction("ld.global.nc.v4.f32 {$0,$1,$2,$3}, [$4];", "ffff", "l")
 read_int = _instruction("ld.global.nc.s32 $0, [$1];", "i", "l")
 read_long = _instruction("ld.global.nc.s64 $0, [$1];", "l", "l")
-load_bf16 = _instruction("{.reg .b32 w; ld.global.u16 w, [$1]; shl.b32 w, w, 16; mov.b32 $0, w;}", "f", "l", memory=True)
+load_bf16 = _instruction(
+    "{.reg .b32 w; ld.global.u16 w, [$1]; shl.b32 w, w, 16; mov.b32 $0, w;}", "f", "l", memory=True
+)
 load_byte = _instruction("ld.global.u8 $0, [$1];", "i", "l", memory=True)
 load_short = _instruction("ld.global.u16 $0, [$1];", "i", "l", memory=True)
 store = _instruction("st.global.f32 [$0], $1;", "", "lf", memory=True)
@@ -160,12 +175,16 @@ shared_load_int = _instruction("ld.shared.s32 $0, [$1];", "i", "r", memory=True)
 shared_store2 = _instruction("st.shared.v2.f32 [$0], {$1,$2};", "", "rff", memory=True)
 shared_store_int = _instruction("st.shared.s32 [$0], $1;", "", "ri", memory=True)
 
-copy4 = _instruction("cp.async.ca.shared.global [$0], [$1], 4, $2;", "", "rlr", memory=True)  # the last operand bytes, then zeros
+# the last operand bytes, then zeros
+copy4 = _instruction("cp.async.ca.shared.global [$0], [$1], 4, $2;", "", "rlr", memory=True)
 copy16 = _instruction("cp.async.cg.shared.global.L2::128B [$0], [$1], 16, $2;", "", "rlr", memory=True)
-_COPY2 = "{.reg .pred p; .reg .b16 t; setp.ne.s32 p, $2, 0; mov.b16 t, 0; @p ld.global.u16 t, [$1]; st.shared.b16 [$0], t;}"
+_COPY2 = (
+    "{.reg .pred p; .reg .b16 t; setp.ne.s32 p, $2, 0; mov.b16 t, 0; @p ld.global.u16 t, [$1]; st.shared.b16 [$0], t;}"
+)
 copy2 = _instruction(_COPY2, "", "rli", memory=True)  # the same, but at once: no asynchronous copy is as short
 copy_commit = _instruction("cp.async.commit_group;", memory=True)
-COPY_WAIT = tuple(_instruction(f"cp.async.wait_group {n};", memory=True) for n in range(8))  # until n groups are under way
+# until n groups are under way
+COPY_WAIT = tuple(_instruction(f"cp.async.wait_group {n};", memory=True) for n in range(8))
 
 
 @intrinsic
@@ -182,18 +201,25 @@ def shared(context):  # type: ignore[no-untyped-def]
     return types.uint32(), codegen
 
 
-# ------------------------------------------------------------------------------------------------------------------- arithmetic
+# -------------------------------------------------------------------------------------------------------------------
+# arithmetic
 
 times = _instruction("mul.wide.s32 $0, $1, $2;", "l", "ii")  # of two 32-bit integers, in 64 bits
 fma = _instruction("fma.rn.f32 $0, $1, $2, $3;", "f", "fff")
 positive = _instruction("max.f32 $0, $1, 0f00000000;", "f", "f")  # of a finite number: a NaN would become 0
-ratio = _instruction(  # 0 where the second is 0; within 2 units in the last place, over all of float32 and without a branch
-    "{.reg .pred p; .reg .f32 q; setp.eq.f32 p, $2, 0f00000000; div.full.f32 q, $1, $2; selp.f32 $0, 0f00000000, q, p;}", "f", "ff"
+# 0 where the second is 0; within 2 units in the last place, over all of float32 and without a branch
+ratio = _instruction(
+    "{.reg .pred p; .reg .f32 q; setp.eq.f32 p, $2, 0f00000000; div.full.f32 q, $1, $2; selp.f32 $0, 0f00000000, q, "
+    "p;}",
+    "f",
+    "ff",
 )
 round_tf32 = _instruction("cvt.rna.tf32.f32 $0, $1;", "r", "f")
-high_tf32 = _instruction("{.reg .b32 t; cvt.rna.tf32.f32 t, $1; and.b32 $0, t, 0xFFFFE000;}", "f", "f")  # the same as a number
+# the same as a number
+high_tf32 = _instruction("{.reg .b32 t; cvt.rna.tf32.f32 t, $1; and.b32 $0, t, 0xFFFFE000;}", "f", "f")
 word = _instruction("mov.b32 $0, $1;", "r", "f")
-round_positive_tf32 = _instruction("{.reg .f32 t; max.f32 t, $1, 0f00000000; cvt.rna.tf32.f32 $0, t;}", "r", "f")  # finite likewise
+# finite likewise
+round_positive_tf32 = _instruction("{.reg .f32 t; max.f32 t, $1, 0f00000000; cvt.rna.tf32.f32 $0, t;}", "r", "f")
 pack_bf16 = _instruction("cvt.rn.bf16x2.f32 $0, $2, $1;", "r", "ff")  # the first operand into the low half
 
 
@@ -201,15 +227,24 @@ low_bf16 = _instruction("{.reg .b32 w; shl.b32 w, $1, 16; mov.b32 $0, w;}", "f",
 high_bf16 = _instruction("{.reg .b32 w; and.b32 w, $1, 0xFFFF0000; mov.b32 $0, w;}", "f", "r")
 positive_bf16 = _instruction("{.reg .b32 z; mov.b32 z, 0; max.bf16x2 $0, $1, z;}", "r", "r")  # of both halves
 
-# ----------------------------------------------------------------------------------------------------------------- tensor cores
+# -----------------------------------------------------------------------------------------------------------------
+# tensor cores
 
 
 def _in_place(
-    text: str, result: str, n_results: int, operands: Callable[..., list[Any]], n_arguments: int, letters: str, tied: dict[int, int]
+    text: str,
+    result: str,
+    n_results: int,
+    operands: Callable[..., list[Any]],
+    n_arguments: int,
+    letters: str,
+    tied: dict[int, int],
 ) -> Any:
-    """An intrinsic whose results (f float32, r words) go to `n_results` neighbours of a register array: f(array, index, …).
+    """An intrinsic whose results (f float32, r words) go to `n_results` neighbours of a register array: f(array, index,
+    …).
 
-    operands : (context, builder, arguments after the first two, their types, results' old values) → values for `letters`
+    operands : (context, builder, arguments after the first two, their types, results' old values) → values for
+    `letters`
     """
     low = ir.LiteralStructType([_TYPES[result][1]] * n_results)
     given = [str(tied.get(k, _TYPES[letter][2])) for k, letter in enumerate(letters)]
@@ -219,7 +254,9 @@ def _in_place(
         places = [_register(context, builder, args[0], args[1], signature.args[1], k) for k in range(n_results)]
         values = operands(context, builder, args[2:], signature.args[2:], places)
         function = ir.FunctionType(low, [_TYPES[i][1] for i in letters])
-        called = builder.call(ir.InlineAsm(function, text, constraints, side_effect=not tied), values, attrs=("convergent", "nounwind"))
+        called = builder.call(
+            ir.InlineAsm(function, text, constraints, side_effect=not tied), values, attrs=("convergent", "nounwind")
+        )
         for k, place in enumerate(places):
             builder.store(builder.extract_value(called, k), place)
         return context.get_dummy_value()
@@ -243,24 +280,32 @@ def _fragments(context: Any, builder: Any, args: Any, given: Any, places: Any) -
 
 
 def _mma(shape: str, numbers: str) -> Any:
-    text = f"mma.sync.aligned.{shape}.row.col.f32.{numbers}.f32 {{$0,$1,$2,$3}}, {{$4,$5,$6,$7}}, {{$8,$9}}, {{$10,$11,$12,$13}};"
+    text = (
+        f"mma.sync.aligned.{shape}.row.col.f32.{numbers}.f32 {{$0,$1,$2,$3}}, {{$4,$5,$6,$7}}, {{$8,$9}}, "
+        f"{{$10,$11,$12,$13}};"
+    )
     return _in_place(text, "f", 4, _fragments, 6, "rrrrrrffff", {6: 0, 7: 1, 8: 2, 9: 3})
 
 
 def _ldmatrix(result: str, kind: str) -> Any:
-    return _in_place(f"ldmatrix.sync.aligned.m8n8.x4{kind}.shared.b16 {{$0,$1,$2,$3}}, [$4];", result, 4, _address, 3, "r", {})
+    return _in_place(
+        f"ldmatrix.sync.aligned.m8n8.x4{kind}.shared.b16 {{$0,$1,$2,$3}}, [$4];", result, 4, _address, 3, "r", {}
+    )
 
 
 ldmatrix = _ldmatrix("f", "")
-"""ldmatrix(to, i, address): one word of each of four 8 × 4 matrices; lane l gives the address of row l mod 8 of matrix l / 8."""
+"""ldmatrix(to, i, address): one word of each of four 8 × 4 matrices; lane l gives the address of row l mod 8 of matrix
+l / 8."""
 ldmatrix_words, ldmatrix_turned = _ldmatrix("r", ""), _ldmatrix("r", ".trans")
-"""The same of 8 × 8 matrices of bfloat16, two neighbours of a row to a word, or ("turned") two neighbours of a column."""
+"""The same of 8 × 8 matrices of bfloat16, two neighbours of a row to a word, or ("turned") two neighbours of a
+column."""
 mma_tf32 = _mma("m16n8k8", "tf32.tf32")
 """mma(c, i, a, j, b0, b1): c[i … i+3] += a[j … j+3] · b, of register arrays c and words a."""
 mma_bf16 = _mma("m16n8k16", "bf16.bf16")
 
 
-# ------------------------------------------------------------------------------------------ the words of language.py, translated
+# ------------------------------------------------------------------------------------------ the words of language.py,
+# translated
 
 inline = cuda.jit(device=True, inline="always")
 _ITEM = (

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..account import Account
-from ..accounting import Accounts
-from ..arrays import Check
-from ..device_arrays import device_array
+from ..arrays.checks import Check
+from ..arrays.device import device_array
 from ..errors import InputError, NumericsError
+from ..ledger.account import Account
+from ..ledger.accounting import Accounts
 from ..plan.steps import SIZES, Buffer
 from ..targets import Entry
 from .device import Device
@@ -32,7 +32,8 @@ class CudaSession(Accounts):
         self._flags = np.zeros(len(FLAGS), np.int64)
         self._waiting: list[Array] = []  # arrays that copies under way still read
 
-    # --------------------------------------------------------------------------------------------------------------- calls
+    # ---------------------------------------------------------------------------------------------------------------
+    # calls
 
     def explain(self, x: Any, entry: Entry, result: Any, outputs: Any = None) -> None:
         """Relevance (n, t, *leaves) of x into `result`, the outputs (n, *out) into `outputs` if wanted."""
@@ -76,7 +77,8 @@ class CudaSession(Accounts):
         self._take(result, "result")
         self._device.synchronize(self._stream)
 
-    # ------------------------------------------------------------------------------------------------------------- the ledger
+    # ------------------------------------------------------------------------------------------------------------- the
+    # ledger
 
     def run(self, first: int, last: int) -> None:
         self._device.launch(self.prepared.steps(first, last), self._stream)
@@ -89,10 +91,13 @@ class CudaSession(Accounts):
         self._device.synchronize(self._stream)
         return (memory.astype(np.uint32) << 16).view(np.float32) if root.dtype == "bf16" else memory
 
-    # -------------------------------------------------------------------------------------------------------------- pieces
+    # --------------------------------------------------------------------------------------------------------------
+    # pieces
 
     def _enter(self, entry: Entry, chunk: int) -> None:
-        """Upload what says where relevance enters, for targets chunk … chunk + t − 1; those beyond the last get none."""
+        """Upload what says where relevance enters, for targets chunk … chunk + t − 1; those beyond the last get
+        none.
+        """
         plan = self.plan
         missing = max(0, chunk + plan.t - entry.count)
         if entry.start is not None:
@@ -138,7 +143,10 @@ class CudaSession(Accounts):
             return
         row = there.nbytes // (plan.n * result.shape[1])
         for n in range(plan.n):
-            to, source = there.address + (n * result.shape[1] + chunk) * row, self.prepared.at("result") + n * plan.t * row
+            to, source = (
+                there.address + (n * result.shape[1] + chunk) * row,
+                self.prepared.at("result") + n * plan.t * row,
+            )
             self._device.copy(to, source, count * row, self._stream)
 
     def _fetch(self, name: str, shape: tuple[int, ...]) -> Array:
@@ -159,4 +167,6 @@ class CudaSession(Accounts):
         if found["input"] or found["domain"]:
             self._check.refuse(x)
         if what and found[what]:
-            raise NumericsError(f"the {what} overflowed float32; rescale the network, or see with backend='oracle' where")
+            raise NumericsError(
+                f"the {what} overflowed float32; rescale the network, or see with backend='oracle' where"
+            )

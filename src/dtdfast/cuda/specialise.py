@@ -1,11 +1,12 @@
 """Kernels written once, specialised before they are compiled.
 
-A kernel is a closure over integers, strings, booleans and tuples.  `specialised` rewrites its syntax tree so that a compiler sees what is
-left: constants written in, dead branches dropped, loops over `unroll(n)` and calls of Python functions written out, so that arrays stay in
-registers (every index is a constant).  Run as plain Python, without this, a kernel means the same.
+A kernel is a closure over integers, strings, booleans and tuples. `specialised` rewrites its syntax tree so that a
+compiler sees what is left: constants written in, dead branches dropped, loops over `unroll(n)` and calls of Python
+functions written out, so that arrays stay in registers (every index is a constant). Run as plain Python, without this,
+a kernel means the same.
 
-A function that a kernel calls returns at most once, at its end, on every path that its constants leave, and does not assign to arguments
-that are constants.
+A function that a kernel calls returns at most once, at its end, on every path that its constants leave, and does not
+assign to arguments that are constants.
 """
 
 from __future__ import annotations
@@ -132,7 +133,8 @@ class _Specialise(ast.NodeTransformer):
         if isinstance(node.value, ast.Constant):  # a docstring
             return []
         value = self.visit(node.value)
-        return [] if isinstance(value, ast.Constant) else ast.Expr(value)  # a constant: all of a call's statements were hoisted
+        # a constant: all of a call's statements were hoisted
+        return [] if isinstance(value, ast.Constant) else ast.Expr(value)
 
     def visit_Call(self, node: ast.Call) -> ast.expr:
         """A call of a Python function becomes its value; its statements go before the one that calls."""
@@ -184,7 +186,9 @@ def specialised(function: Function) -> Function:
     outside = {k: v for k, v in outside.items() if not isinstance(v, _CONSTANT)}
     arguments = ast.arguments([], [ast.arg(a.arg) for a in definition.args.args], None, [], [], None, [])
     inner = ast.FunctionDef(definition.name, arguments, body, [])
-    maker = ast.FunctionDef("make", ast.arguments([], [ast.arg(n) for n in outside], None, [], [], None, []), [inner], [])
+    maker = ast.FunctionDef(
+        "make", ast.arguments([], [ast.arg(n) for n in outside], None, [], [], None, []), [inner], []
+    )
     maker.body.append(ast.Return(ast.Name(definition.name)))
     for node in (inner, maker):
         node.type_params = []  # type: ignore[attr-defined]

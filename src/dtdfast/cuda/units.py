@@ -1,21 +1,22 @@
 """How a warp multiplies a tile of x with a tile of weights: five arithmetic units behind one interface.
 
-A tile is 128 bytes deep: 32 numbers, or 64 of two bytes.  In shared memory 16-byte chunk q of row r lies at chunk q ^ (r mod 8), so that
-no two threads of a warp meet in a bank:
+A tile is 128 bytes deep: 32 numbers, or 64 of two bytes. In shared memory 16-byte chunk q of row r lies at chunk q ^ (r
+mod 8), so that no two threads of a warp meet in a bank:
 
     x        [pixel][128 bytes]
     weights  [channel][128 bytes]                             or, where the sum runs over the weights' rows ("across"),
              [32 or 64][channel], chunk q of row k at q ^ (what `turning` says)
 
-Whatever the unit, a thread holds the sums of rows g, g + 8 and columns 2t, 2t + 1 of every 16 × 8 block (lane = 4g + t), which is the
-layout of `mma`:
+Whatever the unit, a thread holds the sums of rows g, g + 8 and columns 2t, 2t + 1 of every 16 × 8 block (lane = 4g +
+t), which is the layout of `mma`:
 
     acc[product][i][j][·] += Σ_k x[16 i + …, k] wm(w[8 j + …, k])
 
-Units: "fma" is float32 throughout; "tf32" and "bf16_rounded" round both operands (to nearest) and sum in float32; "bf16" is the same of
-operands that lie in memory as bfloat16, which nothing converts on their way; "tf32x3" splits each operand v
-into h = tf32(v) and l = tf32(v − h) and adds l·h' + h·l' + h·h', the eight terms of one instruction at a time, to the sum outside of the
-tensor core, whose own additions truncate (Ootomo and Yokota, "Recovering single precision accuracy from Tensor Cores", 2022).
+Units: "fma" is float32 throughout; "tf32" and "bf16_rounded" round both operands (to nearest) and sum in float32;
+"bf16" is the same of operands that lie in memory as bfloat16, which nothing converts on their way; "tf32x3" splits each
+operand v into h = tf32(v) and l = tf32(v − h) and adds l·h' + h·l' + h·h', the eight terms of one instruction at a
+time, to the sum outside of the tensor core, whose own additions truncate (Ootomo and Yokota, "Recovering single
+precision accuracy from Tensor Cores", 2022).
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ def bytes_of(unit: str) -> int:
 def turning(n_channels: int, size: int) -> tuple[int, int, int]:
     """(from, mask, by): chunk q of row k of weights across lies at q ^ (((k >> from) & mask) << by).
 
-    Of four bytes, a warp reads rows 4 apart at once, eight channels of each; of two, eight rows and eight channels.  Rows of less than
-    128 bytes lie several to a line of banks, and what is one chunk wide needs no turning.
+    Of four bytes, a warp reads rows 4 apart at once, eight channels of each; of two, eight rows and eight channels.
+    Rows of less than 128 bytes lie several to a line of banks, and what is one chunk wide needs no turning.
     """
     if size == 4:
         return (0, 3, 1) if n_channels >= 32 else (0, 0, 0)
@@ -50,7 +51,8 @@ def turning(n_channels: int, size: int) -> tuple[int, int, int]:
 def tile_product(
     ptx: Any, unit: str, maps: tuple[str, ...], across: bool, blocks: tuple[int, int], n_channels: int
 ) -> Callable[[Any, int, int, int, int, int, Any], None]:
-    """A function (acc, x, weights, row, column, lane, gamma): the warp at (row, column) adds one tile's products to its sums.
+    """A function (acc, x, weights, row, column, lane, gamma): the warp at (row, column) adds one tile's products to its
+    sums.
 
     Parameters
     ----------
@@ -66,8 +68,11 @@ def tile_product(
     PITCH = SIZE * n_channels
     PAIRS = (J + 1) // 2
     STEPS = {"fma": 8, "bf16_rounded": 2}.get(unit, 4)
-    # written out, loads of one step overlap products of another; where that takes too many registers, the compiler sees a loop
-    WRITTEN_OUT = unit == "tf32" or (unit == "bf16" and {*maps} <= {"w", "w+"}) or (unit == "tf32x3" and PRODUCTS * I * J <= 4)
+    # written out, loads of one step overlap products of another; where that takes too many registers, the compiler sees
+    # a loop
+    WRITTEN_OUT = (
+        unit == "tf32" or (unit == "bf16" and {*maps} <= {"w", "w+"}) or (unit == "tf32x3" and PRODUCTS * I * J <= 4)
+    )
     first, second = (WEIGHT_MAPS[m] for m in (maps[0], maps[-1]))
 
     def mapped(product: int, w: Any, gamma: Any) -> Any:
@@ -100,12 +105,15 @@ def tile_product(
                 for i in range(I):
                     mma(acc, ((p * I + i) * J + j) * 4, a, 4 * i, b0, b1)
 
-    # ------------------------------------------------------------------------------------------------------------- fragments
+    # -------------------------------------------------------------------------------------------------------------
+    # fragments
 
     def turned(row: int) -> int:
         return ((row >> TURN_FROM) & TURN_MASK) << TURN_BY
 
-    def fragments(k: int, of_x: Any, of_w: Any, into: int, x: int, weights: int, row: int, column: int, lane: int) -> None:
+    def fragments(
+        k: int, of_x: Any, of_w: Any, into: int, x: int, weights: int, row: int, column: int, lane: int
+    ) -> None:
         """Columns 8k … 8k+7 of both tiles, as `mma` with tf32 wants them."""
         matrix, line = lane >> 3, lane & 7
         g, t = lane >> 2, lane & 3
@@ -119,10 +127,15 @@ def tile_product(
                 of_w[into * 2 * J + 2 * j + 1] = ptx.shared_load(at + 4 * PITCH)
         else:
             for j in range(J // 2):
-                at = weights + (column + 16 * j + 8 * (matrix >> 1) + line) * 128 + (((2 * k + (matrix & 1)) ^ line) << 4)
+                at = (
+                    weights
+                    + (column + 16 * j + 8 * (matrix >> 1) + line) * 128
+                    + (((2 * k + (matrix & 1)) ^ line) << 4)
+                )
                 ptx.ldmatrix(of_w, into * 2 * J + 4 * j, at)
 
-    # ----------------------------------------------------------------------------------------------------------------- units
+    # -----------------------------------------------------------------------------------------------------------------
+    # units
 
     def tf32(k: int, acc: Any, x: int, weights: int, row: int, column: int, lane: int, gamma: Any) -> None:
         of_x, of_w, a = ptx.registers(4 * I), ptx.registers(2 * J), ptx.words(4 * I)
@@ -165,7 +178,9 @@ def tile_product(
         for i in range(I):
             for half in unroll(2):
                 for r in unroll(2):
-                    a[4 * i + 2 * half + r] = ptx.pack_bf16(of_x[half * 4 * I + 4 * i + r], of_x[half * 4 * I + 4 * i + r + 2])
+                    a[4 * i + 2 * half + r] = ptx.pack_bf16(
+                        of_x[half * 4 * I + 4 * i + r], of_x[half * 4 * I + 4 * i + r + 2]
+                    )
         for p in unroll(PRODUCTS):
             for j in range(J):
                 b0 = ptx.pack_bf16(mapped(p, of_w[2 * j], gamma), mapped(p, of_w[2 * j + 1], gamma))
@@ -187,7 +202,11 @@ def tile_product(
                 at = weights + depth * PITCH + ((((column >> 3) + 2 * j + beside) ^ turned(depth)) << 4)
                 ptx.ldmatrix_turned(of_w, 4 * j, at)
             else:
-                at = weights + (column + 16 * j + 8 * (matrix >> 1) + line) * ROW_BYTES + (((2 * k + (matrix & 1)) ^ line) << 4)
+                at = (
+                    weights
+                    + (column + 16 * j + 8 * (matrix >> 1) + line) * ROW_BYTES
+                    + (((2 * k + (matrix & 1)) ^ line) << 4)
+                )
                 ptx.ldmatrix_words(of_w, 4 * j, at)
         products(acc, of_x, of_w, gamma)
 
@@ -196,13 +215,17 @@ def tile_product(
         g, t = lane >> 2, lane & 3
         v, w = ptx.registers(8 * I), ptx.registers(4)
         for i in range(2 * I):
-            v[4 * i], v[4 * i + 1], v[4 * i + 2], v[4 * i + 3] = ptx.shared_load4(x + (row + 8 * i + g) * 128 + ((k ^ g) << 4))
+            v[4 * i], v[4 * i + 1], v[4 * i + 2], v[4 * i + 3] = ptx.shared_load4(
+                x + (row + 8 * i + g) * 128 + ((k ^ g) << 4)
+            )
         for j in range(J):
             for e in range(2):
                 n = column + 8 * j + 2 * t + e
                 if across:
                     for c in range(4):
-                        w[c] = ptx.shared_load(weights + (4 * k + c) * PITCH + (((n >> 2) ^ turned(c)) << 4) + (n & 3) * 4)
+                        w[c] = ptx.shared_load(
+                            weights + (4 * k + c) * PITCH + (((n >> 2) ^ turned(c)) << 4) + (n & 3) * 4
+                        )
                 else:
                     w[0], w[1], w[2], w[3] = ptx.shared_load4(weights + n * 128 + ((k ^ (n & 7)) << 4))
                 for p in unroll(PRODUCTS):

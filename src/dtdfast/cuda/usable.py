@@ -36,11 +36,19 @@ def survey() -> tuple[str | None, str]:
         return "the NVIDIA driver sees no GPU (CUDA_VISIBLE_DEVICES may hide it)", ""
     names = [_describe(driver, i) for i in range(count.value)]
     if all(capability < CAPABILITY for _, capability in names):
-        return f"{names[0][0]} has compute capability {dotted(names[0][1])}; at least {dotted(CAPABILITY)} is needed", ""
+        return (
+            f"{names[0][0]} has compute capability {dotted(names[0][1])}; at least {dotted(CAPABILITY)} is needed",
+            "",
+        )
     missing = [name for name in PACKAGES if not _found(name)]
     major = version.value // 1000
     if missing:
-        package = missing[0].partition(".")[0].replace("_", "-").replace("cuda", "cuda-bindings", missing[0].startswith("cuda."))
+        package = (
+            missing[0]
+            .partition(".")[0]
+            .replace("_", "-")
+            .replace("cuda", "cuda-bindings", missing[0].startswith("cuda."))
+        )
         return f"{package} is not installed: pip install 'dtdfast[{extra_for(major)}]'", ""
     devices = ", ".join(f"{name} (compute capability {dotted(capability)})" for name, capability in names)
     return None, f"{devices}; driver for CUDA {major}.{version.value % 1000 // 10}"

@@ -12,7 +12,9 @@ from . import cache
 from .launch import Binary, Kernel
 
 FEW = 2  # kernels that are compiled while another process starts
-_WORKER = "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); from dtdfast.cuda.workshop import work; work()"
+_WORKER = (
+    "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); from dtdfast.cuda.workshop import work; work()"
+)
 
 
 def compile_all(kernels: Sequence[Kernel], cc: tuple[int, int]) -> dict[Kernel, Binary]:
@@ -36,7 +38,9 @@ def compile_all(kernels: Sequence[Kernel], cc: tuple[int, int]) -> dict[Kernel, 
 
 
 def _start(share: list[Kernel], cc: tuple[int, int]) -> tuple[list[Kernel], subprocess.Popen[bytes]] | None:
-    """A Python of its own, not a fork nor a second run of the caller's script; None where there is no interpreter to start."""
+    """A Python of its own, not a fork nor a second run of the caller's script; None where there is no interpreter to
+    start.
+    """
     if not sys.executable:
         return None
     try:

@@ -1,6 +1,7 @@
 """Instruments that show, for one's own network and inputs, whether a map means what its theory promises.
 
-Each returns a small dataclass of arrays that prints as a table with one sentence of reading, and draws itself with `.plot(ax)`.
+Each returns a small dataclass of arrays that prints as a table with one sentence of reading, and draws itself with
+`.plot(ax)`.
 
 | file | question |
 |---|---|
@@ -24,7 +25,9 @@ from .roots import RootPoints, root_points
 from .sensitivity import ClassSensitivity, class_sensitivity
 
 __all__ = [
-    "ClassSensitivity", "Conservation", "Convergence", "GradientEquivalence", "MixingBound", "Randomization", "RootAudit", "RootPoints",
-    "class_sensitivity", "conservation", "cosine_convergence", "gradient_equivalence", "mixing_bound", "parameter_randomization",
+    "ClassSensitivity", "Conservation", "Convergence", "GradientEquivalence", "MixingBound", "Randomization",
+    "RootAudit", "RootPoints",
+    "class_sensitivity", "conservation", "cosine_convergence", "gradient_equivalence", "mixing_bound",
+    "parameter_randomization",
     "region_reach", "root_audit", "root_points", "same_region",
 ]  # fmt: skip

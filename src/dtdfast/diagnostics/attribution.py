@@ -16,7 +16,8 @@ Array = NDArray[Any]
 Attribution = Callable[..., Array]
 """(layers, x, start, **options) → maps: `dtdfast.explain`, a function of `dtdfast.baselines`, or your own.
 
-`start` is floats (n, classes), or (n, t, classes) for t maps of each sample, (n, t, *x.shape[1:]): 1 at the class, 0 elsewhere.
+`start` is floats (n, classes), or (n, t, classes) for t maps of each sample, (n, t, *x.shape[1:]): 1 at the class, 0
+elsewhere.
 """
 
 
@@ -28,7 +29,9 @@ def classes(layers: Sequence[Layer], x: Any, target: Any, options: dict[str, Any
         raise ShapeError(f"the outputs are {outputs.shape}, expected (n, classes)")
     index = outputs.argmax(axis=1) if target is None else np.broadcast_to(np.asarray(target, np.intp), (len(outputs),))
     if index.size and not (index.min() >= 0 and index.max() < outputs.shape[1]):
-        raise ShapeError(f"target goes from {index.min()} to {index.max()}, but there are classes 0 to {outputs.shape[1] - 1}")
+        raise ShapeError(
+            f"target goes from {index.min()} to {index.max()}, but there are classes 0 to {outputs.shape[1] - 1}"
+        )
     return index, outputs.shape[1]
 
 

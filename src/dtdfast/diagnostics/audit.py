@@ -1,7 +1,7 @@
 """Whether the Taylor expansion at the root points means anything for the network.
 
-Its terms speak for the network only if the root lies in the linear region of x: elsewhere the network is another affine function.
-Sixt & Landgraf (arXiv:2211.08425) showed that it usually does not.
+Its terms speak for the network only if the root lies in the linear region of x: elsewhere the network is another affine
+function. Sixt & Landgraf (arXiv:2211.08425) showed that it usually does not.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..errors import LayerError, at
 from ..layers import Layer
-from ..oracle import Oracle
+from ..oracle.executor import Oracle
 from ..plan import units as U
 from ..plan.domain import Domain
 from ..plan.network import Network
@@ -50,8 +50,8 @@ class RootAudit(Report):
     of_roots : ndarray
         How much each root counts in the share of roots; sums to 1.
     of_relevance : ndarray
-        How much each root counts in the share of relevance. What is missing to 1 lies on neurons that are off, to which some rules (w²,
-        flat) give relevance.
+        How much each root counts in the share of relevance. What is missing to 1 lies on neurons that are off, to which
+        some rules (w², flat) give relevance.
     n_samples : int
         The number of samples.
     title : str
@@ -89,7 +89,10 @@ class RootAudit(Report):
 
     @property
     def share_of_relevance(self) -> float:
-        """Of the layer's |relevance|, the share on such neurons. Neurons that are off have no root, whatever relevance they hold."""
+        """Of the layer's |relevance|, the share on neurons whose root lies in the closed region and in the domain.
+
+        Neurons that are off have no root, whatever relevance they hold.
+        """
         return float(self.of_relevance @ self.valid)
 
     @property
@@ -99,8 +102,14 @@ class RootAudit(Report):
         return float((bad[np.unique(self.sample)] == 0).mean())
 
     def rows(self) -> list[tuple[str, ...]]:
-        shares = [("in the region and the domain", self.valid), ("in the region", self.in_region), ("in the domain", self.in_domain)]
-        rows: list[tuple[str, ...]] = [(k, percent(float(self.of_roots @ v)), percent(float(self.of_relevance @ v))) for k, v in shares]
+        shares = [
+            ("in the region and the domain", self.valid),
+            ("in the region", self.in_region),
+            ("in the domain", self.in_domain),
+        ]
+        rows: list[tuple[str, ...]] = [
+            (k, percent(float(self.of_roots @ v)), percent(float(self.of_relevance @ v))) for k, v in shares
+        ]
         inside = f"{np.median(self.reach):.2g}" if np.isfinite(np.median(self.reach)) else "never left"
         if (off := 1 - self.of_relevance.sum()) > 1e-6:
             rows.append(("on neurons that are off", "", percent(off)))
@@ -112,11 +121,14 @@ class RootAudit(Report):
     @property
     def reading(self) -> str:
         share = percent(self.share_of_relevance)
-        audited = f"{len(self.reach)} roots of {self.title} in {self.n_samples} input{'s' if self.n_samples > 1 else ''}"
+        audited = (
+            f"{len(self.reach)} roots of {self.title} in {self.n_samples} input{'s' if self.n_samples > 1 else ''}"
+        )
         if self.share_of_relevance > 0.9:
             return f"{share} of the relevance rests on valid root points ({audited}): here the Taylor argument holds."
         return (
-            f"Only {share} of the relevance rests on valid root points ({audited}): for the rest the expansion is taken where the network "
+            f"Only {share} of the relevance rests on valid root points ({audited}): for the rest the expansion is "
+            "taken where the network "
             "is another function, so that the rule is a heuristic there and no Taylor decomposition of this network."
         )
 
@@ -138,17 +150,29 @@ class RootAudit(Report):
         t = np.minimum(self.reach[order], 10.0)
         ax.step(t, 1 - np.cumsum(self.of_roots[order]), where="post")
         ax.axvline(1, color="0.6", linewidth=0.8)
-        ax.set(xscale="log", xlabel="t on the way from x (0) to the root (1)", ylabel="roots still in the region of x", ylim=(0, 1))
+        ax.set(
+            xscale="log",
+            xlabel="t on the way from x (0) to the root (1)",
+            ylabel="roots still in the region of x",
+            ylim=(0, 1),
+        )
         return ax
 
 
 def root_audit(
-    layers: Sequence[Layer], x: Any, target: Any = None, *, layer: int | None = None, n_roots: int = 100, seed: int = 0, **options: Any
+    layers: Sequence[Layer],
+    x: Any,
+    target: Any = None,
+    *,
+    layer: int | None = None,
+    n_roots: int = 100,
+    seed: int = 0,
+    **options: Any,
 ) -> RootAudit:
     """Test whether the root points of a layer lie where the network is still the function that is explained.
 
-    At most `n_roots` neurons with relevance are audited per sample. If there are more, n_roots are drawn evenly (for the share of roots),
-    and n_roots in proportion to |R_j| (for the share of relevance).
+    At most `n_roots` neurons with relevance are audited per sample. If there are more, n_roots are drawn evenly (for
+    the share of roots), and n_roots in proportion to |R_j| (for the share of relevance).
 
     Parameters
     ----------
@@ -181,10 +205,10 @@ def root_audit(
 
     Notes
     -----
-    The audit follows [1]_, with the exact region instead of samples, and per share of relevance. `region_reach` follows the way from x to
-    each root. The neuron's own kink is not counted, since the root lies on it by construction; a test for "the same gradient at the root"
-    would be biased by that kink. The root of a deeper layer is a point among that layer's inputs, and the region is that of the network
-    behind them.
+    The audit follows [1]_, with the exact region instead of samples, and per share of relevance. `region_reach` follows
+    the way from x to each root. The neuron's own kink is not counted, since the root lies on it by construction; a test
+    for "the same gradient at the root" would be biased by that kink. The root of a deeper layer is a point among that
+    layer's inputs, and the region is that of the network behind them.
 
     References
     ----------
@@ -197,16 +221,22 @@ def root_audit(
     rng = np.random.default_rng(seed)
     found = []
     for n in range(len(points)):
-        found.append(_audit_one(network, layers, points[n : n + 1], _nth(target, n, len(points)), unit, domain, n_roots, rng))
+        found.append(
+            _audit_one(network, layers, points[n : n + 1], _nth(target, n, len(points)), unit, domain, n_roots, rng)
+        )
     sizes = [len(f[0]) for f in found]
     if not sum(sizes):
         raise LayerError("no relevance reaches this layer: there is nothing to audit")
-    neuron, relevance, reach, in_domain, output, change, *weights = (np.concatenate(c) for c in zip(*found, strict=True))
+    neuron, relevance, reach, in_domain, output, change, *weights = (
+        np.concatenate(c) for c in zip(*found, strict=True)
+    )
     of_roots, of_relevance = (w / sum(size > 0 for size in sizes) for w in weights)
     sample = np.repeat(np.arange(len(points)), sizes)
     assert unit.row is not None
     title = f"{at(unit.entries[0], layers[unit.entries[0]])} under {unit.row.label}"
-    return RootAudit(sample, neuron, relevance, reach, in_domain, output, change, of_roots, of_relevance, len(points), title)
+    return RootAudit(
+        sample, neuron, relevance, reach, in_domain, output, change, of_roots, of_relevance, len(points), title
+    )
 
 
 def _nth(target: Any, n: int, count: int) -> Any:
@@ -218,7 +248,14 @@ def _nth(target: Any, n: int, count: int) -> Any:
 
 
 def _audit_one(
-    network: Network, layers: list[Layer], x: Array, target: Any, unit: U.Neuron, domain: Domain, n_roots: int, rng: np.random.Generator
+    network: Network,
+    layers: list[Layer],
+    x: Array,
+    target: Any,
+    unit: U.Neuron,
+    domain: Domain,
+    n_roots: int,
+    rng: np.random.Generator,
 ) -> tuple[Array, ...]:
     frozen = Frozen(network, layers, x)
     targets = Targets.parse(target, 1, network.output.shape)
@@ -238,7 +275,9 @@ def _audit_one(
     for block in (chosen[i : i + size] for i in range(0, len(chosen), size)):
         parts.append(_follow(place, block, one, domain))
     columns = (
-        [np.concatenate(c) for c in zip(*parts, strict=True)] if parts else [np.zeros(0, kind) for kind in (float, bool, float, float)]
+        [np.concatenate(c) for c in zip(*parts, strict=True)]
+        if parts
+        else [np.zeros(0, kind) for kind in (float, bool, float, float)]
     )
     return (chosen, r[chosen], *columns, of_roots, of_relevance)
 
@@ -252,7 +291,10 @@ def _choose(r: Array, n_roots: int, rng: np.random.Generator) -> tuple[NDArray[n
     evenly = rng.choice(alive, n_roots, replace=False)
     by_relevance = rng.choice(alive, n_roots, p=size / size.sum())
     chosen, back = np.unique(np.concatenate((evenly, by_relevance)), return_inverse=True)
-    of_roots, of_relevance = np.bincount(back[:n_roots], minlength=len(chosen)), np.bincount(back[n_roots:], minlength=len(chosen))
+    of_roots, of_relevance = (
+        np.bincount(back[:n_roots], minlength=len(chosen)),
+        np.bincount(back[n_roots:], minlength=len(chosen)),
+    )
     return chosen, of_roots / n_roots, of_relevance / n_roots
 
 
@@ -260,7 +302,9 @@ def _follow(place: NeuronLayer, neurons: NDArray[np.intp], one: Array, domain: D
     """t*, in the domain, f(x̃)/f(x), change of the gradient: (m,) each."""
     frozen, sources = place.frozen, place.sources
     roots = place.roots(neurons)
-    reach, _ = frozen.along(place.seeds([p - h for p, h in zip(roots.points, roots.here, strict=True)]), (place.unit.out.index, neurons))
+    reach, _ = frozen.along(
+        place.seeds([p - h for p, h in zip(roots.points, roots.here, strict=True)]), (place.unit.out.index, neurons)
+    )
     inside = np.ones(len(neurons), bool)
     for tensor, points, here in zip(sources, roots.points, roots.here, strict=True):
         low, high = _bounds(place, tensor, domain)

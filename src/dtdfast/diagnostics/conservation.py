@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..explainer import Explainer
 from ..layers import Layer
-from ..ledger import CAUSES, Ledger
+from ..ledger.ledger import CAUSES, Ledger
 from ..report import Report, axes_or_current, percent
 
 
@@ -31,7 +31,10 @@ class Conservation(Report):
 
     @property
     def shares(self) -> dict[str, NDArray[np.float64]]:
-        """Relative to the relevance that entered, of shape (n,) each: what arrived, and what each cause absorbed (negative: added)."""
+        """What arrived, and what each cause absorbed, relative to the relevance that entered.
+
+        Arrays of shape (n,); negative where a cause added relevance.
+        """
         start = self.ledger.start
         size = np.where(start == 0, 1, start)
         parts = {"arrived": self.ledger.end, **self.ledger.absorbed, "residual": self.ledger.residual}
@@ -45,12 +48,17 @@ class Conservation(Report):
     def reading(self) -> str:
         shares = self.shares
         arrived, n = shares["arrived"], len(self.ledger.start)
-        state = "every layer's account closes" if self.ledger.closed else "SOME ACCOUNTS DO NOT CLOSE: a kernel is wrong"
+        state = (
+            "every layer's account closes" if self.ledger.closed else "SOME ACCOUNTS DO NOT CLOSE: a kernel is wrong"
+        )
         if np.nanmax(np.abs(arrived - 1)) < 1e-3:
             return f"What the maps of {n} inputs hold adds up to the explained output; {state}."
         share = percent(float(np.nanmean(arrived)))
         cause = max(CAUSES, key=lambda c: float(np.nanmean(np.abs(shares[c]))))
-        return f"On average {share} of the explained output arrives at {n} inputs; most of the difference is due to: {cause}; {state}."
+        return (
+            f"On average {share} of the explained output arrives at {n} inputs; most of the difference is due to: "
+            f"{cause}; {state}."
+        )
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the result on matplotlib axes.

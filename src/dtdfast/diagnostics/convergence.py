@@ -1,7 +1,7 @@
 """Cosine similarity convergence: whether what enters above still matters below.
 
-A chain of non-negative matrices converges to rank 1, so that the relevance that a z⁺ chain delivers points the same way whatever it began
-with (Sixt, Granz & Landgraf, arXiv:1912.09818, theorem 1 and sec. 4).
+A chain of non-negative matrices converges to rank 1, so that the relevance that a z⁺ chain delivers points the same way
+whatever it began with (Sixt, Granz & Landgraf, arXiv:1912.09818, theorem 1 and sec. 4).
 """
 
 from __future__ import annotations
@@ -55,10 +55,14 @@ class Convergence(Report):
     @property
     def reading(self) -> str:
         end, chance = self.cosine[-1], self.baseline[-1]
-        start = f"Relevance that begins at random at {self.names[0]} arrives with a median |cosine| of {end:.3f} (chance: {chance:.3f})"
+        start = (
+            f"Relevance that begins at random at {self.names[0]} arrives with a median |cosine| of {end:.3f} (chance: "
+            f"{chance:.3f})"
+        )
         if end > 0.99:
             return (
-                f"{start}: at every place it points the same way whatever began above; only how much of it arrives there can still differ."
+                f"{start}: at every place it points the same way whatever began above; only how much of it arrives "
+                "there can still differ."
             )
         if end > 0.8:
             return f"{start}: at most places it points nearly the same way whatever began above."
@@ -86,7 +90,9 @@ class Convergence(Report):
 
 
 def waists(network: Network) -> list[U.Tensor]:
-    """The outputs of layers of neurons through which everything passes, from the output down: no later layer reads past them."""
+    """The outputs of layers of neurons through which everything passes, from the output down: no later layer reads past
+    them.
+    """
     last_reader = {network.input.index: 0}
     for number, unit in enumerate(network.units):
         for source in unit.sources:
@@ -99,11 +105,13 @@ def waists(network: Network) -> list[U.Tensor]:
     return result[::-1]
 
 
-def cosine_convergence(layers: Sequence[Layer], x: Any, *, start: int | None = None, seed: int = 0, **options: Any) -> Convergence:
+def cosine_convergence(
+    layers: Sequence[Layer], x: Any, *, start: int | None = None, seed: int = 0, **options: Any
+) -> Convergence:
     """Measure after how many layers relevance no longer depends on its start.
 
-    Five Gaussian relevances start at a layer and are propagated to the input. At each place and image, |cosine| over the channels is taken
-    of each of the 10 pairs.
+    Five Gaussian relevances start at a layer and are propagated to the input. At each place and image, |cosine| over
+    the channels is taken of each of the 10 pairs.
 
     Parameters
     ----------
@@ -112,7 +120,8 @@ def cosine_convergence(layers: Sequence[Layer], x: Any, *, start: int | None = N
     x : array_like
         The inputs, as `explain` takes them.
     start : int, optional
-        The entry at whose output the relevances start: one that the whole network passes through. By default the last such hidden layer.
+        The entry at whose output the relevances start: one that the whole network passes through. By default the last
+        such hidden layer.
     seed : int, default 0
         The seed of what is drawn at random.
     **options
@@ -130,10 +139,10 @@ def cosine_convergence(layers: Sequence[Layer], x: Any, *, start: int | None = N
 
     Notes
     -----
-    The measure is that of [1]_, with two departures. Relevance starts only on neurons whose value is not 0, because no rule puts relevance
-    on others. A tensor of one channel is taken as a whole, because one number has no direction. The places are the outputs of layers of
-    neurons that everything passes through. Relevance goes from one to the next, so all of them together cost one explanation with five
-    targets and a forward pass each.
+    The measure is that of [1]_, with two departures. Relevance starts only on neurons whose value is not 0, because no
+    rule puts relevance on others. A tensor of one channel is taken as a whole, because one number has no direction. The
+    places are the outputs of layers of neurons that everything passes through. Relevance goes from one to the next, so
+    all of them together cost one explanation with five targets and a forward pass each.
 
     References
     ----------
@@ -146,7 +155,9 @@ def cosine_convergence(layers: Sequence[Layer], x: Any, *, start: int | None = N
     if start is not None:
         where = [t.position for t in tensors]
         if start not in where:
-            raise LayerError(f"start={start} is no hidden layer that everything passes through; those end at entries {sorted(where)}")
+            raise LayerError(
+                f"start={start} is no hidden layer that everything passes through; those end at entries {sorted(where)}"
+            )
         tensors = tensors[where.index(start) :]
     if not tensors:
         raise LayerError("the network has no hidden layer that everything passes through")

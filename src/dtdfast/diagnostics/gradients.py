@@ -36,7 +36,8 @@ class GradientEquivalence(Report):
     alike : ndarray of shape (n,)
         The cosine of the map and gradient × input, channels summed.
     causes : tuple of str
-        The entries through which LRP-0 and the gradient go different ways; none on a network of linear layers, ReLUs and max-pools.
+        The entries through which LRP-0 and the gradient go different ways; none on a network of linear layers, ReLUs
+        and max-pools.
     """
 
     method: str
@@ -113,8 +114,8 @@ def gradient_equivalence(layers: Sequence[Layer], x: Any, target: Any = None, **
 
     References
     ----------
-    .. [1] Ancona et al., "Towards better understanding of gradient-based attribution methods for deep neural networks", arXiv:1711.06104,
-       proposition 1.
+    .. [1] Ancona et al., "Towards better understanding of gradient-based attribution methods for deep neural networks",
+       arXiv:1711.06104, proposition 1.
     """
     if target is not None and np.asarray(target).dtype.kind == "f":
         raise TargetError("target is a float start, expected classes: LRP-0 begins with the output itself")
@@ -130,11 +131,15 @@ def gradient_equivalence(layers: Sequence[Layer], x: Any, target: Any = None, **
         return np.asarray(difference / np.where(size > 0, size, 1), np.float64)
 
     alike = cosine(per_pixel(relevance), per_pixel(expected))
-    return GradientEquivalence(name_of(explain, options), distance(zero), distance(relevance), alike, _causes(layers, x, kept))
+    return GradientEquivalence(
+        name_of(explain, options), distance(zero), distance(relevance), alike, _causes(layers, x, kept)
+    )
 
 
 def _causes(layers: Sequence[Layer], x: Any, options: dict[str, Any]) -> tuple[str, ...]:
-    """The units through which LRP-0 and gradient × input go different ways: f(y)/y is not f'(y), or one factor takes all."""
+    """The units through which LRP-0 and gradient × input go different ways: f(y)/y is not f'(y), or one factor takes
+    all.
+    """
     network = Explainer(layers, rules="lrp-0", **options).plan_for(np.shape(x)).program.network
     causes = []
     for unit in network.units:

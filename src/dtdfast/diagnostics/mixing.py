@@ -1,7 +1,8 @@
 """A certificate: how different the maps of two outputs can be at all.
 
-On a chain of dense layers whose messages share all relevance and none negative, R_i = Σ_j P_ij R_j with column-stochastic P, so that for
-relevances of equal sum TV(P R, P R') ≤ δ(P) TV(R, R') with Dobrushin's coefficient δ(P) = ½ max_jj' Σ_i |P_ij − P_ij'| (Dobrushin 1956).
+On a chain of dense layers whose messages share all relevance and none negative, R_i = Σ_j P_ij R_j with
+column-stochastic P, so that for relevances of equal sum TV(P R, P R') ≤ δ(P) TV(R, R') with Dobrushin's coefficient
+δ(P) = ½ max_jj' Σ_i |P_ij − P_ij'| (Dobrushin 1956).
 """
 
 from __future__ import annotations
@@ -16,15 +17,23 @@ from numpy.typing import NDArray
 from ..errors import LayerError, at
 from ..explainer import Explainer
 from ..layers import Layer, ReLU
-from ..oracle import Oracle
-from ..oracle_maths import WEIGHT_MAPS, input_map
+from ..oracle.executor import Oracle
+from ..oracle.maths import WEIGHT_MAPS, input_map
 from ..plan import units as U
 from ..report import Report, axes_or_current
 from ..rules import W_NEG, W_ONE, W_POS, W_SQUARE, X_ABOVE_LOW, X_BELOW_HIGH, X_NEG, X_ONE, X_POS, X
 from .piecewise import network_of
 
 Array = NDArray[Any]
-NONNEGATIVE = {(X, W_POS), (X_POS, W_POS), (X_NEG, W_NEG), (X_ONE, W_SQUARE), (X_ONE, W_ONE), (X_ABOVE_LOW, W_POS), (X_BELOW_HIGH, W_NEG)}
+NONNEGATIVE = {
+    (X, W_POS),
+    (X_POS, W_POS),
+    (X_NEG, W_NEG),
+    (X_ONE, W_SQUARE),
+    (X_ONE, W_ONE),
+    (X_ABOVE_LOW, W_POS),
+    (X_BELOW_HIGH, W_NEG),
+}
 N_PAIRS = 10
 
 
@@ -53,7 +62,7 @@ class MixingBound(Report):
 
     @property
     def bound(self) -> NDArray[np.float64]:
-        """Π δ, of shape (n,): the maps of two outputs, each divided by its sum, differ by no more in total variation."""
+        """Π δ, of shape (n,): two outputs' maps, each divided by its sum, differ by no more in total variation."""
         return np.asarray(self.coefficients.prod(axis=1), np.float64)
 
     @property
@@ -71,7 +80,8 @@ class MixingBound(Report):
         bound, seen = float(np.median(self.bound)), float(np.nanmax(self.seen))
         verdict = "" if self.holds else " (BROKEN: a map violates the bound, which cannot be)"
         return (
-            f"Whatever two outputs are explained, at most {100 * bound:.3g} % of the relevance can lie elsewhere (median bound; "
+            f"Whatever two outputs are explained, at most {100 * bound:.3g} % of the relevance can lie elsewhere "
+            "(median bound; "
             f"the most seen on {self.seen.size} pairs was {100 * seen:.3g} %){verdict}."
         )
 
@@ -102,7 +112,8 @@ def mixing_bound(layers: Sequence[Layer], x: Any, *, seed: int = 0, **options: A
     Parameters
     ----------
     layers : sequence of Layer
-        A chain of Linear layers and ReLUs with hidden biases ≤ 0, under z⁺. The first layer may take w², zB or flat instead.
+        A chain of Linear layers and ReLUs with hidden biases ≤ 0, under z⁺. The first layer may take w², zB or flat
+        instead.
     x : array_like of shape (n, features)
         The inputs.
     seed : int, default 0
@@ -137,7 +148,10 @@ def mixing_bound(layers: Sequence[Layer], x: Any, *, seed: int = 0, **options: A
         active = x_in != 0  # z⁺ leaves no relevance on the others
     names = [at(u.entries[0], layers[u.entries[0]]) for u in chain]
     return MixingBound(
-        [u.entries[0] for u in chain], names, coefficients, _pairs_seen(layers, points, network.output.shape[0], seed, options)
+        [u.entries[0] for u in chain],
+        names,
+        coefficients,
+        _pairs_seen(layers, points, network.output.shape[0], seed, options),
     )
 
 
@@ -146,17 +160,22 @@ def _check(unit: U.Unit, layers: list[Layer], *, first: bool) -> None:
     if not isinstance(unit, U.Neuron) or len(unit.parts) != 1 or len(unit.out.shape) != 1 or not unit.parts[0].linear:
         raise LayerError(f"{where}: the mixing bound is for chains of Linear layers and ReLUs")
     if not (unit.activation is None or isinstance(unit.activation, ReLU)):
-        raise LayerError(f"{where}: the mixing bound is for chains of Linear layers and ReLUs, not {unit.activation.kind}")
+        raise LayerError(
+            f"{where}: the mixing bound is for chains of Linear layers and ReLUs, not {unit.activation.kind}"
+        )
     row = unit.row
     assert row is not None
     shared = (row.by_sign or len(row.shares) == 1) and row.shares[0].bias is None and row.stabilizer == 0
     if not shared or not {(t.x, t.w) for t in row.shares[0].terms} <= NONNEGATIVE or not (first or row.product_form):
         raise LayerError(
-            f"{where}: under {row.label} messages may be negative, absorbed or go to inactive neurons; the mixing bound needs z⁺, "
+            f"{where}: under {row.label} messages may be negative, absorbed or go to inactive neurons; the mixing "
+            "bound needs z⁺, "
             "in the first layer z⁺, w², zB or flat"
         )
     if unit.activation is not None and unit.bias is not None and np.max(unit.bias) > 0:
-        raise LayerError(f"{where}: has a positive bias, so that a neuron may be active with nothing to share; biases ≤ 0 are needed")
+        raise LayerError(
+            f"{where}: has a positive bias, so that a neuron may be active with nothing to share; biases ≤ 0 are needed"
+        )
 
 
 def _messages(unit: U.Neuron, x: Array, y: Array) -> Array:

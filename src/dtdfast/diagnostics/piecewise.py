@@ -1,8 +1,8 @@
 """A network on one of its linear regions: the derivative along a direction with every ReLU and pool frozen, in float64.
 
-A network of linear layers, ReLUs and max-pools is affine on each region of its input on which every ReLU keeps its sign and every pool
-its winner (Montúfar et al. 2014).  Along x + t·d every pre-activation is y + t·ẏ until the first ReLU or pool changes, so that one
-forward-mode derivative ẏ at x tells where that happens.
+A network of linear layers, ReLUs and max-pools is affine on each region of its input on which every ReLU keeps its sign
+and every pool its winner (Montúfar et al. 2014). Along x + t·d every pre-activation is y + t·ẏ until the first ReLU or
+pool changes, so that one forward-mode derivative ẏ at x tells where that happens.
 
 Any tensors may take the place of the input (`seeds`): what is computed before them then stays as it is at x.
 """
@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import layers as L
-from ..arrays import check_input
+from ..arrays.checks import check_input
 from ..errors import LayerError, at
 from ..explainer import Explainer
-from ..oracle import FORWARD, RELEVANCE, Oracle
-from ..oracle_maths import canvas, derivative, gather, interior, tap_slices
+from ..oracle.executor import FORWARD, RELEVANCE, Oracle
+from ..oracle.maths import canvas, derivative, gather, interior, tap_slices
 from ..plan import units as U
 from ..plan.domain import take
 from ..plan.network import Network
@@ -28,7 +28,8 @@ from ..rules import Term
 
 Array = NDArray[Any]
 Seeds = Mapping[int, Array]  # tensor → (m, *its shape)
-Own = tuple[int, Array]  # output tensor of a neuron unit, and per direction the element of it whose own hinge does not count
+# output tensor of a neuron unit, and per direction the element of it whose own hinge does not count
+Own = tuple[int, Array]
 
 
 def network_of(layers: list[L.Layer], x: Any, options: Mapping[str, Any]) -> tuple[Network, Array]:
@@ -71,16 +72,22 @@ def check_piecewise_linear(network: Network, layers: list[L.Layer]) -> None:
     """Refuse what has no linear regions, by name."""
     for unit in forward_units(network):
         where = at(unit.position, layers[unit.position])
-        if not isinstance(unit, (U.Neuron, U.Winner, U.Elementwise, U.Affine, U.Total, U.Move, U.Reshaping, U.Copy, U.Fixed)):
+        if not isinstance(
+            unit, (U.Neuron, U.Winner, U.Elementwise, U.Affine, U.Total, U.Move, U.Reshaping, U.Copy, U.Fixed)
+        ):
             raise LayerError(f"{where}: the network has no linear regions, because this layer is not piecewise linear")
         activation = getattr(unit, "activation", None)
         if isinstance(activation, L.Activation) and activation.kind not in KINKS:
             kind = activation.kind
-            raise LayerError(f"{where}: the network has no linear regions, because {kind} is not continuous and piecewise linear")
+            raise LayerError(
+                f"{where}: the network has no linear regions, because {kind} is not continuous and piecewise linear"
+            )
 
 
 class Frozen(Oracle):
-    """The oracle at n points (or one), with derivatives along m = n directions (or any number of them from one point)."""
+    """The oracle at n points (or one), with derivatives along m = n directions (or any number of them from one
+    point).
+    """
 
     def __init__(self, network: Network, layers: list[L.Layer], x: Array) -> None:
         check_piecewise_linear(network, layers)
@@ -101,10 +108,13 @@ class Frozen(Oracle):
     def pre_activation(self, unit: U.Unit) -> Array:
         return self.pre[unit.out.index] if isinstance(unit, U.Neuron) else self.values[unit.sources[0].index]
 
-    # ---------------------------------------------------------------------------------------------------------- derivatives
+    # ----------------------------------------------------------------------------------------------------------
+    # derivatives
 
     def along(self, seeds: Seeds, own: Own | None = None) -> tuple[Array, Array]:
-        """Per direction: t at which the pattern first changes (inf: never), and the derivative of the output (m, *out)."""
+        """Per direction: t at which the pattern first changes (inf: never), and the derivative of the output (m,
+        *out).
+        """
         self.repeat = 1
         dot = dict(seeds)
         m = len(next(iter(seeds.values())))
@@ -143,11 +153,14 @@ class Frozen(Oracle):
         for unit in reversed(forward_units(self.network)):
             if unit.out.index not in r or unit.out.index in wanted:
                 continue
-            for source, message in zip(forward_sources(unit), RELEVANCE[type(unit)](self, unit, r[unit.out.index]), strict=True):
+            for source, message in zip(
+                forward_sources(unit), RELEVANCE[type(unit)](self, unit, r[unit.out.index]), strict=True
+            ):
                 r[source.index] = r[source.index] + message if source.index in r else message
         return [r.get(t.index, np.zeros((len(start), *t.shape))) for t in tensors]
 
-    # ------------------------------------------------------------------------------------------------------- unit by unit
+    # ------------------------------------------------------------------------------------------------------- unit by
+    # unit
 
     def _hinges(self, unit: U.Unit, y_dot: Array) -> tuple[Array, list[Array]]:
         """Derivative behind an activation, and when each pre-activation reaches its next kink: t = (k − y)/ẏ."""
@@ -171,7 +184,9 @@ class Frozen(Oracle):
     def _winner_tangent(self, unit: U.Winner, dot: Seeds) -> tuple[Array, list[Array]]:
         """The winner's derivative; a loser overtakes at t = (x_winner − x_loser) / (ẋ_loser − ẋ_winner)."""
         (source,), taps = unit.sources, unit.taps
-        x, x_dot = (v.reshape(-1, source.channels, *source.space) for v in (self.values[source.index], dot[source.index]))
+        x, x_dot = (
+            v.reshape(-1, source.channels, *source.space) for v in (self.values[source.index], dot[source.index])
+        )
         size, inner = canvas(taps.x_size, taps, taps.out_size), interior(taps, taps.x_size)
         padded, padded_dot = np.full((*x.shape[:2], *size), -np.inf), np.zeros((*x_dot.shape[:2], *size))
         padded[inner], padded_dot[inner] = x, x_dot
@@ -184,7 +199,9 @@ class Frozen(Oracle):
         for _, places in tap_slices(taps, taps.out_size):
             closing = padded_dot[places] - out_dot
             overtakes = closing > 0
-            reach = np.minimum(reach, np.where(overtakes, (best - padded[places]) / np.where(overtakes, closing, 1), np.inf))
+            reach = np.minimum(
+                reach, np.where(overtakes, (best - padded[places]) / np.where(overtakes, closing, 1), np.inf)
+            )
         return out_dot.reshape(-1, *unit.out.shape), [reach]
 
     def _affine_tangent(self, unit: U.Affine, dot: Seeds) -> tuple[Array, list[Array]]:

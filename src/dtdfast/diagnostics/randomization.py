@@ -38,7 +38,8 @@ class Randomization(Report):
     positions, names : list
         The layer that each step randomises, from the output down.
     similarity : dict of str to ndarray of shape (steps, n)
-        By measure: cosine and Spearman with their sign, SSIM the larger one over the sign, total variation from 0 (equal) to 1 (disjoint).
+        By measure: cosine and Spearman with their sign, SSIM the larger one over the sign, total variation from 0
+        (equal) to 1 (disjoint).
     """
 
     method: str
@@ -51,7 +52,9 @@ class Randomization(Report):
 
     def rows(self) -> list[tuple[str, ...]]:
         prefix = "down to " if self.order == "cascading" else ""
-        return [(prefix + n, *(f"{median(self.similarity[m][k]):.3f}" for m in MEASURES)) for k, n in enumerate(self.names)]
+        return [
+            (prefix + n, *(f"{median(self.similarity[m][k]):.3f}" for m in MEASURES)) for k, n in enumerate(self.names)
+        ]
 
     @property
     def reading(self) -> str:
@@ -59,16 +62,20 @@ class Randomization(Report):
         if self.order == "independent":
             least, unmoved = int(np.nanargmin(alike)), int((alike > SAME).sum())
             return (
-                f"{self.method}: the map changes most when {self.names[least]} alone is randomised (median |cosine| {alike[least]:.3f} "
-                f"to the original); for {unmoved} of {len(alike)} layers it stays above {SAME}, and hardly depends on them."
+                f"{self.method}: the map changes most when {self.names[least]} alone is randomised (median |cosine| "
+                f"{alike[least]:.3f} "
+                f"to the original); for {unmoved} of {len(alike)} layers it stays above {SAME}, and hardly depends on "
+                "them."
             )
         kept = int(np.argmin([*(alike > SAME), False]))
         if kept == 0:
             return (
-                f"{self.method}: the map changes as soon as {self.names[0]} is randomised (median |cosine| {alike[0]:.3f} to the original)."
+                f"{self.method}: the map changes as soon as {self.names[0]} is randomised (median |cosine| "
+                f"{alike[0]:.3f} to the original)."
             )
         return (
-            f"{self.method}: with the top {kept} of {len(alike)} layers random the map is still the original (median |cosine| "
+            f"{self.method}: with the top {kept} of {len(alike)} layers random the map is still the original (median "
+            "|cosine| "
             f"{alike[kept - 1]:.3f}), so it does not show what these layers have learnt."
         )
 
@@ -95,7 +102,9 @@ class Randomization(Report):
 
 
 def randomized(record: L.Layer, rng: np.random.Generator) -> L.Layer:
-    """The record untrained: weights N(0, 2 / fan-in) (He et al., arXiv:1502.01852), biases 0; a BatchNorm or Scale the identity."""
+    """The record untrained: weights N(0, 2 / fan-in) (He et al., arXiv:1502.01852), biases 0; a BatchNorm or Scale the
+    identity.
+    """
     if isinstance(record, L.BatchNorm):
         ones = np.ones_like(record.variance)
         return replace(record, mean=np.zeros_like(record.mean), variance=ones, weight=None, bias=None)
@@ -150,14 +159,14 @@ def parameter_randomization(
     x : array_like
         The inputs, as `explain` takes them.
     target : int or array_like of int, optional
-        The class that is explained, one for all samples or an array of shape (n,); by default the original's largest output. It stays the
-        same throughout.
+        The class that is explained, one for all samples or an array of shape (n,); by default the original's largest
+        output. It stays the same throughout.
     order : {"cascading", "independent"}, default "cascading"
         Whether a step randomises all layers from the output down to one, or one layer alone.
     attribution : callable, default dtdfast.explain
-        What makes the maps: a callable (layers, x, start, **options) that returns them, such as `dtdfast.explain` or a function of
-        `dtdfast.baselines`. The start is 1 at the class and 0 elsewhere, of shape (n, classes), or (n, t, classes) for t maps of each
-        sample.
+        What makes the maps: a callable (layers, x, start, **options) that returns them, such as `dtdfast.explain` or a
+        function of `dtdfast.baselines`. The start is 1 at the class and 0 elsewhere, of shape (n, classes), or (n, t,
+        classes) for t maps of each sample.
     seed : int, default 0
         The seed of what is drawn at random.
     **options
@@ -177,12 +186,12 @@ def parameter_randomization(
 
     Notes
     -----
-    Relevance starts with 1 at the class, whatever the randomised output is. A class that a random network leaves without relevance counts
-    as undefined (NaN), and is left out of the medians.
+    Relevance starts with 1 at the class, whatever the randomised output is. A class that a random network leaves
+    without relevance counts as undefined (NaN), and is left out of the medians.
 
-    Quantus's MPRT scores Spearman's correlation of the flattened maps of absolute values divided by their maximum (`abs` and `normalise` at
-    their defaults). This function sums channels and keeps signs; on maps of one channel that are not negative the two agree. MPRT
-    re-initialises by `reset_parameters`, and shares one seed among the layers.
+    Quantus's MPRT scores Spearman's correlation of the flattened maps of absolute values divided by their maximum
+    (`abs` and `normalise` at their defaults). This function sums channels and keeps signs; on maps of one channel that
+    are not negative the two agree. MPRT re-initialises by `reset_parameters`, and shares one seed among the layers.
 
     References
     ----------
@@ -197,7 +206,10 @@ def parameter_randomization(
     index, n_classes = classes(layers, x, target, options)
     start = one_hot(index, n_classes)
     original: Array = attribution(layers, x, start, **options)
-    similarities = [compare(original, attribution(network, x, start, **options)) for network in _networks(layers, steps, order, seed)]
+    similarities = [
+        compare(original, attribution(network, x, start, **options))
+        for network in _networks(layers, steps, order, seed)
+    ]
     names = [at(step[0], layers[step[0]]) for step in steps]
     collected = {m: np.stack([s[m] for s in similarities]) for m in MEASURES}
     return Randomization(name_of(attribution, options), order, [s[0] for s in steps], names, collected)

@@ -79,9 +79,9 @@ def region_reach(layers: Sequence[Layer], x: Any, direction: Any, **options: Any
 
     Notes
     -----
-    With ẏ the derivative along the direction while the region stays frozen, t* is the minimum of (k − y)/ẏ over activations that approach a
-    kink k, and of (x_w − x_l)/(ẋ_l − ẋ_w) over losers l of max-pools that overtake the winner w. This takes one forward pass and one
-    forward-mode derivative in float64, and no search.
+    With ẏ the derivative along the direction while the region stays frozen, t* is the minimum of (k − y)/ẏ over
+    activations that approach a kink k, and of (x_w − x_l)/(ẋ_l − ẋ_w) over losers l of max-pools that overtake the
+    winner w. This takes one forward pass and one forward-mode derivative in float64, and no search.
     """
     layers = list(layers)
     network, point = network_of(layers, x, options)

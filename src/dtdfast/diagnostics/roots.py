@@ -1,7 +1,7 @@
 """Root points: where a rule expands a neuron.
 
-Deep Taylor Decomposition hands a neuron's relevance to its inputs as the first-order terms of an expansion at a root x̃ of that neuron
-(Montavon et al., arXiv:1512.02479); every rule whose numerators are v_ij w_ij says where that root lies.
+Deep Taylor Decomposition hands a neuron's relevance to its inputs as the first-order terms of an expansion at a root x̃
+of that neuron (Montavon et al., arXiv:1512.02479); every rule whose numerators are v_ij w_ij says where that root lies.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import LayerError, RuleError
 from ..layers import Layer
-from ..oracle_maths import WEIGHT_MAPS, input_map
+from ..oracle.maths import WEIGHT_MAPS, input_map
 from ..plan import units as U
 from ..plan.network import Network
 from ..rules import Share
@@ -35,7 +35,8 @@ class RootPoints(OneLine):
     neurons : ndarray of shape (m,)
         Flat indices into one sample of the layer's output.
     points : list of ndarray
-        The roots in each array that the layer reads (a residual addition reads several), of shape (m, *shape of the array).
+        The roots in each array that the layer reads (a residual addition reads several), of shape (m, *shape of the
+        array).
     here : list of ndarray
         The same arrays at x.
     y : ndarray of shape (m,)
@@ -67,7 +68,9 @@ class NeuronLayer(OneLine):
         return self.frozen.pre[self.unit.out.index].ravel()
 
     def steps_back(self, neuron: int) -> list[Array]:
-        """x − x̃ per source: y_j Σ_shares coefficient · n_ij / (w_ij d_j), so that R_i←j = (x − x̃)_i w_ij R_j / y_j."""
+        """x − x̃ per source: y_j Σ_shares coefficient · n_ij / (w_ij d_j), so that R_i←j = (x − x̃)_i w_ij R_j /
+        y_j.
+        """
         unit, row = self.unit, self.unit.row
         assert row is not None
         y = self.pre[neuron]
@@ -98,7 +101,9 @@ class NeuronLayer(OneLine):
             for index, values in n.items():
                 result[index] += (1.0 if falls_back else share.coefficient) * y * values / d
         return [
-            np.divide(result[t.index], weights[t.index], out=np.zeros(weights[t.index].size), where=weights[t.index] != 0).reshape(t.shape)
+            np.divide(
+                result[t.index], weights[t.index], out=np.zeros(weights[t.index].size), where=weights[t.index] != 0
+            ).reshape(t.shape)
             for t in self.sources
         ]
 
@@ -113,7 +118,11 @@ class NeuronLayer(OneLine):
         steps = [self.steps_back(int(j)) for j in neurons]
         points = [h - np.stack([s[k] for s in steps]) if steps else np.zeros((0, *h.shape)) for k, h in enumerate(here)]
         there = self.frozen.at_seeds(self.seeds(points)) if steps else None
-        y_at_root = np.zeros(0) if there is None else there.pre[self.unit.out.index].reshape(len(neurons), -1)[range(len(neurons)), neurons]
+        y_at_root = (
+            np.zeros(0)
+            if there is None
+            else there.pre[self.unit.out.index].reshape(len(neurons), -1)[range(len(neurons)), neurons]
+        )
         moved = np.array([any(a.any() for a in s) for s in steps], bool)
         return RootPoints(neurons, points, here, self.pre[neurons], np.where(moved, y_at_root, np.nan))
 
@@ -165,7 +174,9 @@ def find_layer(network: Network, layer: int | None) -> U.Neuron:
     raise LayerError(f"layer={layer} is no layer of neurons that relevance passes; those are at entries {known}")
 
 
-def root_points(layers: Sequence[Layer], x: Any, neurons: ArrayLike, *, layer: int | None = None, **options: Any) -> RootPoints:
+def root_points(
+    layers: Sequence[Layer], x: Any, neurons: ArrayLike, *, layer: int | None = None, **options: Any
+) -> RootPoints:
     """The points x̃ at which the rule of a layer expands its neurons: R_i←j = (x − x̃)_i w_ij · R_j / y_j.
 
     Parameters
@@ -195,14 +206,16 @@ def root_points(layers: Sequence[Layer], x: Any, neurons: ArrayLike, *, layer: i
 
     Notes
     -----
-    With a direction v_ij of the rule, n_ij = v_ij w_ij [1]_, the root is x̃ = x − (y_j / d_j) v_j. For w², v is w; for z⁺, it is the inputs
-    of positive contributions; for zB, the way to the corner of the box; for γ, x (1 + γ 1[w > 0]); for flat, 1/w. αβ has a root too, the
-    combination of those of its two shares. LRP-0 expands at the origin, which is a root only where the bias is 0. For ε, and wherever a
-    bias or a stabiliser is in the denominator, x̃ is the point from which the messages come; `y_at_root` shows that it is not quite a root.
+    With a direction v_ij of the rule, n_ij = v_ij w_ij [1]_, the root is x̃ = x − (y_j / d_j) v_j. For w², v is w; for
+    z⁺, it is the inputs of positive contributions; for zB, the way to the corner of the box; for γ, x (1 + γ 1[w > 0]);
+    for flat, 1/w. αβ has a root too, the combination of those of its two shares. LRP-0 expands at the origin, which is
+    a root only where the bias is 0. For ε, and wherever a bias or a stabiliser is in the denominator, x̃ is the point
+    from which the messages come; `y_at_root` shows that it is not quite a root.
 
     References
     ----------
-    .. [1] Montavon et al., "Explaining nonlinear classification decisions with deep Taylor decomposition", arXiv:1512.02479, eq. 7.
+    .. [1] Montavon et al., "Explaining nonlinear classification decisions with deep Taylor decomposition",
+       arXiv:1512.02479, eq. 7.
     """
     layers = list(layers)
     network, point = network_of(layers, x, options)

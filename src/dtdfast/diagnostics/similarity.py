@@ -1,4 +1,6 @@
-"""How alike two maps are: four measures that ignore their scale.  All take (n, ...) and (n, ...) and return (n,); NaN: undefined."""
+"""How alike two maps are: four measures that ignore their scale. All take (n, ...) and (n, ...) and return (n,); NaN:
+undefined.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +66,10 @@ def _structural(a: Array, b: Array, data_range: float) -> Any:
     n = WINDOW * WINDOW
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
     ma, mb = _window_means(a), _window_means(b)
-    vaa, vbb, vab = (n / (n - 1) * (_window_means(p * q) - mp * mq) for p, q, mp, mq in ((a, a, ma, ma), (b, b, mb, mb), (a, b, ma, mb)))
+    vaa, vbb, vab = (
+        n / (n - 1) * (_window_means(p * q) - mp * mq)
+        for p, q, mp, mq in ((a, a, ma, ma), (b, b, mb, mb), (a, b, ma, mb))
+    )
     index = (2 * ma * mb + c1) * (2 * vab + c2) / ((ma * ma + mb * mb + c1) * (vaa + vbb + c2))
     return index.mean(axis=(1, 2))
 
@@ -72,8 +77,8 @@ def _structural(a: Array, b: Array, data_range: float) -> Any:
 def ssim(a: Array, b: Array) -> Vector:
     """Structural similarity of images (n, h, w) scaled to max |·| = 1, the larger of SSIM(a, b) and SSIM(a, −b).
 
-    Maps differ in scale and, where the explained output changes its sign, in sign; so Sixt et al. (arXiv:1912.09818) compare.  NaN for maps
-    that are no images of at least 7 × 7, or zero.
+    Maps differ in scale and, where the explained output changes its sign, in sign; so Sixt et al. (arXiv:1912.09818)
+    compare. NaN for maps that are no images of at least 7 × 7, or zero.
     """
     if a.ndim != 3 or min(a.shape[1:]) < WINDOW:
         return np.full(len(a), np.nan)

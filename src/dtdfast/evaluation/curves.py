@@ -93,11 +93,13 @@ class Curves(Report):
     header = ("method", "AOPC, most first", "AOPC, least first", "ABPC", "better than random")
 
     def _units(self, curves: Array) -> Array:
-        """AOPC of every sample: 1/(L+1) Σ_k f(x⁽⁰⁾) − f(x⁽ᵏ⁾).  Samek et al. (arXiv:1509.06321), eq. 12, and Σ over one sample."""
+        """AOPC of every sample: 1/(L+1) Σ_k f(x⁽⁰⁾) − f(x⁽ᵏ⁾). Samek et al. (arXiv:1509.06321), eq. 12, and Σ over one
+        sample.
+        """
         return np.asarray((curves[:, :1] - curves).mean(axis=1), np.float64)
 
     def aopc(self, method: str) -> Estimate:
-        """The area over the curve with the most relevant regions first: large where what the map marks matters.
+        """The area over the curve, most relevant regions first: large where what the map marks matters.
 
         Parameters
         ----------
@@ -112,7 +114,7 @@ class Curves(Report):
         return Estimate.of(self._units(self.outputs[method]))
 
     def aopc_least(self, method: str) -> Estimate:
-        """The area over the curve with the least relevant regions first: small where what the map leaves out does not matter.
+        """The area over the curve, least relevant regions first: small where what the map leaves out does not matter.
 
         Parameters
         ----------
@@ -186,13 +188,28 @@ class Curves(Report):
         best = max(maps, key=lambda m: self.aopc(m).mean)
         if n == 1:
             ahead = [m for m in maps if self.over_random(m).mean > 0]
-            which = f"{', '.join(ahead)} {'find' if len(ahead) > 1 else 'finds'} more than" if ahead else "no map finds more than"
-            return f"{self.what}, 1 input: {which} regions drawn at random, {best} the most; what one input shows need not hold for others."
+            which = (
+                f"{', '.join(ahead)} {'find' if len(ahead) > 1 else 'finds'} more than"
+                if ahead
+                else "no map finds more than"
+            )
+            return (
+                f"{self.what}, 1 input: {which} regions drawn at random, {best} the most; what one input shows need "
+                "not hold for others."
+            )
         beaten = [m for m in maps if self.verdict(m) == "yes"]
-        which = "every map marks" if len(beaten) == len(maps) else f"{', '.join(beaten)} mark" if beaten else "no map is shown to mark"
+        which = (
+            "every map marks"
+            if len(beaten) == len(maps)
+            else f"{', '.join(beaten)} mark"
+            if beaten
+            else "no map is shown to mark"
+        )
         return (
-            f"{self.what}, {n} input{'s' if n > 1 else ''}: {which} regions that matter more to the output than regions drawn at random; "
-            f"{best} finds the most. A perturbed input is none that the network was trained on, so small differences mean little."
+            f"{self.what}, {n} input{'s' if n > 1 else ''}: {which} regions that matter more to the output than "
+            "regions drawn at random; "
+            f"{best} finds the most. A perturbed input is none that the network was trained on, so small differences "
+            "mean little."
         )
 
     def plot(self, ax: Any = None) -> Any:

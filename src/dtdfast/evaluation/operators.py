@@ -1,4 +1,6 @@
-"""What is put in the place of a region: one function per operator, all (x, values) → what a whole perturbed image would hold."""
+"""What is put in the place of a region: one function per operator, all (x, values) → what a whole perturbed image would
+hold.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,8 @@ def blur(x: Array, rng: np.random.Generator) -> Array:
 def dirichlet(x: Array, rng: np.random.Generator) -> Array:
     """Each pixel a random mixture of three pixels of the same image, with weights from the flat Dirichlet distribution.
 
-    So its colours stay within those of the image.  Samek et al. name a Dirichlet distribution without its parameters; this is one reading.
+    So its colours stay within those of the image. Samek et al. name a Dirichlet distribution without its parameters;
+    this is one reading.
     """
     pixels = x.reshape(len(x), -1)
     n = pixels.shape[1]
@@ -71,7 +74,14 @@ def operator_of(operator: Any, low: Array, high: Array) -> Operator:
     """By name, or a number or numbers per channel for a constant."""
     if isinstance(operator, str):
         if operator not in NAMES:
-            raise InputError(f"operator is {operator!r}, expected {', '.join(NAMES)}, a number or one number per channel")
-        named: dict[str, Operator] = {"uniform": uniform(low, high), "dirichlet": dirichlet, "blur": blur, "flip": flip(low, high)}
+            raise InputError(
+                f"operator is {operator!r}, expected {', '.join(NAMES)}, a number or one number per channel"
+            )
+        named: dict[str, Operator] = {
+            "uniform": uniform(low, high),
+            "dirichlet": dirichlet,
+            "blur": blur,
+            "flip": flip(low, high),
+        }
         return named[operator]
     return constant(operator)

@@ -1,4 +1,4 @@
-"""Region perturbation and pixel flipping: whether the output falls when what a map calls relevant is taken away."""
+"""Region perturbation and pixel flipping: whether the output falls when relevant regions are taken away."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ RANDOM_ORDER, SENSITIVITY = "random order", "sensitivity"
 
 
 def regions(space: Sequence[int], size: int) -> NDArray[np.intp]:
-    """The number of the region that each pixel lies in, (*space): a grid from the first corner, its last regions smaller."""
+    """The number of the region that each pixel lies in, (*space): a grid from the first corner, its last regions
+    smaller.
+    """
     grid = [-(-s // size) for s in space]
     places = np.indices(tuple(space)).reshape(len(space), -1) // size
     return np.ravel_multi_index(tuple(places), grid).reshape(tuple(space))
@@ -51,8 +53,9 @@ def region_perturbation(
 ) -> Curves:
     """Replace regions in the order of their relevance, and follow the explained output [1]_.
 
-    The image is divided by a grid of regions, which are ordered by their summed relevance. They are replaced with the most relevant first,
-    and again with the least relevant first. A random order and sensitivity, (∂f/∂x)², are evaluated beside every map.
+    The image is divided by a grid of regions, which are ordered by their summed relevance. They are replaced with the
+    most relevant first, and again with the least relevant first. A random order and sensitivity, (∂f/∂x)², are
+    evaluated beside every map.
 
     Parameters
     ----------
@@ -63,23 +66,25 @@ def region_perturbation(
     relevance : array_like or dict of str to array_like
         Maps of x's shape, or several of them by name.
     target : int or array_like of int, optional
-        The class that is explained, one for all samples or an array of shape (n,); by default the largest output of each sample.
+        The class that is explained, one for all samples or an array of shape (n,); by default the largest output of
+        each sample.
     size : int, default 9
         The pixels along a region's side; 1 is a single pixel with all of its channels.
     steps : int, default 100
         L, the number of regions that are replaced; at most all of them.
     repeats : int, default 10
-        The repetitions of what is drawn at random. An operator without randomness takes one; the random order is still repeated.
+        The repetitions of what is drawn at random. An operator without randomness takes one; the random order is still
+        repeated.
     operator : str, float or sequence of float, default "uniform"
-        What replaces a region: "uniform" is noise over the domain, "dirichlet" mixtures of the image's own pixels, "blur" the blurred
-        image, "flip" low + high − x. A number, or one number per channel, is a constant.
+        What replaces a region: "uniform" is noise over the domain, "dirichlet" mixtures of the image's own pixels,
+        "blur" the blurred image, "flip" low + high − x. A number, or one number per channel, is a constant.
     probability : bool, default False
         Whether to follow the softmax of the outputs; else the outputs as the list gives them.
     seed : int, default 0
         The seed of what is drawn at random.
     **options
-        backend, n_threads and batch_size as in `dtdfast.Explainer`, and domain=(low, high), the range of the noise. Without a domain it is
-        each channel's range over x.
+        backend, n_threads and batch_size as in `dtdfast.Explainer`, and domain=(low, high), the range of the noise.
+        Without a domain it is each channel's range over x.
 
     Returns
     -------
@@ -95,22 +100,25 @@ def region_perturbation(
 
     Notes
     -----
-    After L steps, AOPC = 1/(L + 1) ⟨Σ_k f(x⁽⁰⁾) − f(x⁽ᵏ⁾)⟩ [1]_. All L·repeats copies of an image go through the network in as few calls as
-    256 MiB of copies allow.
+    After L steps, AOPC = 1/(L + 1) ⟨Σ_k f(x⁽⁰⁾) − f(x⁽ᵏ⁾)⟩ [1]_. All L·repeats copies of an image go through the
+    network in as few calls as 256 MiB of copies allow.
 
-    Quantus's RegionPerturbation agrees where size divides the image and the operator is a constant. Its curve is f(x⁽⁰⁾) − f(x⁽ᵏ⁾) for k =
-    1 … L, without the term of k = 0. Elsewhere it pads the image on both sides to whole regions, "uniform" is one number per image there,
-    and ties are broken differently.
+    Quantus's RegionPerturbation agrees where size divides the image and the operator is a constant. Its curve is
+    f(x⁽⁰⁾) − f(x⁽ᵏ⁾) for k = 1 … L, without the term of k = 0. Elsewhere it pads the image on both sides to whole
+    regions, "uniform" is one number per image there, and ties are broken differently.
 
     References
     ----------
-    .. [1] Samek et al., "Evaluating the visualization of what a deep neural network has learned", arXiv:1509.06321, section III.
+    .. [1] Samek et al., "Evaluating the visualization of what a deep neural network has learned", arXiv:1509.06321,
+       section III.
     """
     for key, value in (("size", size), ("steps", steps), ("repeats", repeats)):
         if value < 1:
             raise InputError(f"{key} is {value}, expected at least 1")
     point = np.asarray(x)
-    maps = {k: np.asarray(v) for k, v in (relevance if isinstance(relevance, Mapping) else {"relevance": relevance}).items()}
+    maps = {
+        k: np.asarray(v) for k, v in (relevance if isinstance(relevance, Mapping) else {"relevance": relevance}).items()
+    }
     for name, values in maps.items():
         if values.shape != point.shape:
             raise ShapeError(f"the maps of {name!r} have shape {values.shape}, expected x's shape {point.shape}")
@@ -120,7 +128,9 @@ def region_perturbation(
         raise ShapeError(f"the outputs are {outputs.shape}, expected (n, classes)")
     index = outputs.argmax(axis=1) if target is None else np.broadcast_to(np.asarray(target, np.intp), (len(point),))
     if not (index.min() >= 0 and index.max() < outputs.shape[1]):
-        raise ShapeError(f"target goes from {index.min()} to {index.max()}, but there are classes 0 to {outputs.shape[1] - 1}")
+        raise ShapeError(
+            f"target goes from {index.min()} to {index.max()}, but there are classes 0 to {outputs.shape[1] - 1}"
+        )
     if SENSITIVITY not in maps:
         kept = {k: v for k, v in options.items() if k in ("backend", "n_threads", "batch_size")}
         maps[SENSITIVITY] = sensitivity(layers, point, index, **kept)
@@ -154,7 +164,13 @@ def region_perturbation(
 
 
 def pixel_flipping(
-    layers: Sequence[Layer], x: Any, relevance: Mapping[str, Any] | Any, target: Any = None, *, steps: int = 100, **options: Any
+    layers: Sequence[Layer],
+    x: Any,
+    relevance: Mapping[str, Any] | Any,
+    target: Any = None,
+    *,
+    steps: int = 100,
+    **options: Any,
 ) -> Curves:
     """Flip single pixels to their opposite in the domain, x → low + high − x, the most relevant first [1]_.
 
@@ -169,11 +185,13 @@ def pixel_flipping(
     relevance : array_like or dict of str to array_like
         Maps of x's shape, or several of them by name.
     target : int or array_like of int, optional
-        The class that is explained, one for all samples or an array of shape (n,); by default the largest output of each sample.
+        The class that is explained, one for all samples or an array of shape (n,); by default the largest output of
+        each sample.
     steps : int, default 100
         The number of pixels that are flipped.
     **options
-        As in `region_perturbation`: domain=(low, high), probability, repeats (of the random order), seed, backend, n_threads, batch_size.
+        As in `region_perturbation`: domain=(low, high), probability, repeats (of the random order), seed, backend,
+        n_threads, batch_size.
 
     Returns
     -------
@@ -187,14 +205,18 @@ def pixel_flipping(
 
     References
     ----------
-    .. [1] Bach et al., "On pixel-wise explanations for non-linear classifier decisions by layer-wise relevance propagation", PLOS ONE 10
-       (2015), doi:10.1371/journal.pone.0130140, the experiment on MNIST.
+    .. [1] Bach et al., "On pixel-wise explanations for non-linear classifier decisions by layer-wise relevance
+       propagation", PLOS ONE 10 (2015), doi:10.1371/journal.pone.0130140, the experiment on MNIST.
     """
     return region_perturbation(layers, x, relevance, target, size=1, steps=steps, operator="flip", **options)
 
 
 def _curve(
-    image: Array, numbers: NDArray[np.intp], orders: list[NDArray[np.intp]], fills: list[Array], follow: Callable[[Array], Array]
+    image: Array,
+    numbers: NDArray[np.intp],
+    orders: list[NDArray[np.intp]],
+    fills: list[Array],
+    follow: Callable[[Array], Array],
 ) -> Array:
     """Outputs (L + 1,) of one image, mean over repetitions."""
     steps = len(orders[0])
@@ -203,7 +225,9 @@ def _curve(
     return np.concatenate((follow(image[None]), outputs.mean(axis=0)))
 
 
-def _copies(image: Array, numbers: NDArray[np.intp], orders: list[NDArray[np.intp]], fills: list[Array]) -> Iterator[Array]:
+def _copies(
+    image: Array, numbers: NDArray[np.intp], orders: list[NDArray[np.intp]], fills: list[Array]
+) -> Iterator[Array]:
     """The image after each step of each repetition."""
     by_region = np.argsort(numbers, axis=None, kind="stable")
     ends = np.cumsum(np.bincount(numbers.ravel()))

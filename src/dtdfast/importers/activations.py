@@ -1,4 +1,6 @@
-"""Activations that models write in several operations: known again while a layer list grows, whoever made the records."""
+"""Activations that models write in several operations: known again while a layer list grows, whoever made the
+records.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +12,20 @@ from ..layers import Activation, Layer, Mul, Scale
 from .rewrites import record_at, source_of
 
 
-def written_out(records: list[Layer], cls: type[Layer], positions: list[int], fields: dict[str, Any]) -> tuple[int, dict[str, Any]] | None:
+def written_out(
+    records: list[Layer], cls: type[Layer], positions: list[int], fields: dict[str, Any]
+) -> tuple[int, dict[str, Any]] | None:
     """(position of y, fields of an Activation of y) where the entry about to be added makes just that of y."""
     if cls is Mul:
         for x, gate in (positions, positions[::-1]):
             if _is_tanh_of_softplus(records, gate, x):
                 return x, {"kind": "mish"}
             sixth = record_at(records, x, Scale)
-            if sixth is not None and _scales(sixth, 1 / 6) and _is_relu6_of_3_more(records, gate, source_of(records, x)):
+            if (
+                sixth is not None
+                and _scales(sixth, 1 / 6)
+                and _is_relu6_of_3_more(records, gate, source_of(records, x))
+            ):
                 return source_of(records, x), {"kind": "hard_swish"}
     if cls is Scale and fields.get("shift") is None and np.allclose(fields["scale"], 1 / 6, 1e-6):
         product = record_at(records, positions[0], Mul)
@@ -33,7 +41,9 @@ def written_out(records: list[Layer], cls: type[Layer], positions: list[int], fi
 
 
 def _half_around_0(records: list[Layer], position: int) -> tuple[int, float] | None:
-    """(position of y, a) where this entry is a·y + 1/2 with one a > 0: clipped to (0, 1), a piecewise linear sigmoid and so a gate."""
+    """(position of y, a) where this entry is a·y + 1/2 with one a > 0: clipped to (0, 1), a piecewise linear sigmoid
+    and so a gate.
+    """
     record = record_at(records, position, Scale)
     if record is None or record.shift is None or not np.all(record.shift == 0.5):
         return None

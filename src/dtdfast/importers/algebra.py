@@ -1,4 +1,5 @@
-"""What importers make of linear algebra with constants: broadcasting, products in index notation, moves of elements, extremes.
+"""What importers make of linear algebra with constants: broadcasting, products in index notation, moves of elements,
+extremes.
 
 Every function takes `add`, which adds a record: (class, *sources, **fields).  Shapes are those of one sample.
 """
@@ -27,13 +28,20 @@ def one_sided(add: Add, x: Value, low: float | None, high: float | None) -> Valu
 
 
 def of_sample(constant: Array, rank: int, n_batch: int) -> Array:
-    """A constant that meets tensors of 1 + rank axes, as one sample meets it: without the batch axis, along which it must not vary."""
+    """A constant that meets tensors of 1 + rank axes, as one sample meets it: without the batch axis, along which it
+    must not vary.
+    """
     if constant.ndim > rank + 1:
-        raise Refused(f"a constant of shape {constant.shape} has more axes than what it meets, so that the batch axis would not stay first")
+        raise Refused(
+            f"a constant of shape {constant.shape} has more axes than what it meets, so that the batch axis would not "
+            "stay first"
+        )
     if constant.ndim <= rank:
         return constant
     if constant.shape[0] not in (1, n_batch) or (constant != constant[:1]).any():
-        raise Refused(f"a constant of shape {constant.shape} differs from sample to sample; it must be the same for all")
+        raise Refused(
+            f"a constant of shape {constant.shape} differs from sample to sample; it must be the same for all"
+        )
     sample: Array = constant[0]
     return sample
 
@@ -76,7 +84,9 @@ def scaled(add: Add, x: Value, scale: Any, shift: Any = 0.0, shape: Shape | None
     try:
         x = expanded(add, x, shape or tuple(np.broadcast_shapes(x.shape, *(a.shape for a in arrays))))
     except ValueError:
-        raise Refused(f"a constant of shape {max(arrays, key=np.size).shape} does not fit (n, {', '.join(map(str, x.shape))})") from None
+        raise Refused(
+            f"a constant of shape {max(arrays, key=np.size).shape} does not fit (n, {', '.join(map(str, x.shape))})"
+        ) from None
     factor, offset = np.broadcast_arrays(*(varying(a) for a in arrays))
     if (factor == 1).all() and not offset.any():
         return x
@@ -96,7 +106,9 @@ def total(add: Add, a: Value, b: Value) -> Value:
 
 
 def _aligned(a: Value, b: Value) -> None:
-    """Shapes of different lengths meet from the right, where the batch axis of one would meet another axis of the other."""
+    """Shapes of different lengths meet from the right, where the batch axis of one would meet another axis of the
+    other.
+    """
     if len(a.shape) != len(b.shape):
         shapes = " and ".join(f"(n, {', '.join(map(str, v.shape))})" if v.shape else "(n,)" for v in (a, b))
         raise Refused(f"{shapes} do not meet sample by sample; give both the same number of axes")
@@ -127,11 +139,14 @@ def at_most(add: Add, x: Value, high: Any) -> Value:
     return scaled(add, add(L.ReLU, scaled(add, x, -1.0, high)), -1.0, high)
 
 
-# ------------------------------------------------------------------------------------------------ products in index notation
+# ------------------------------------------------------------------------------------------------ products in index
+# notation
 
 
 def contracted(add: Add, x: Value, of_x: str, weight: Array, of_weight: str, result: str) -> Value:
-    """Σ x·weight over the letters that `result` lacks, one letter per axis of a sample; none stands twice in one operand."""
+    """Σ x·weight over the letters that `result` lacks, one letter per axis of a sample; none stands twice in one
+    operand.
+    """
     for letters in (of_x, of_weight, result):
         if len(set(letters)) < len(letters):
             raise Refused("an index that stands twice in one operand has no record")
@@ -146,7 +161,10 @@ def contracted(add: Add, x: Value, of_x: str, weight: Array, of_weight: str, res
     shared = "".join(k for k in of_x if k in of_weight and k in result)
     kept = "".join(k for k in of_x if k not in of_weight)
     new = "".join(k for k in of_weight if k not in of_x)
-    count = {name: math.prod(sizes[k] for k in letters) for name, letters in dict(summed=summed, shared=shared, new=new).items()}
+    count = {
+        name: math.prod(sizes[k] for k in letters)
+        for name, letters in dict(summed=summed, shared=shared, new=new).items()
+    }
 
     def arranged(array: Array, letters: str) -> Array:
         return array.transpose([of_weight.index(k) for k in letters])
@@ -196,19 +214,26 @@ def product(add: Add, x: Value, weight: Array, left: bool = False) -> Value:
     return contracted(add, x, of_x, weight, lead + "jk", of_x[:-1] + "k")
 
 
-# --------------------------------------------------------------------------------------------------------- moves of elements
+# --------------------------------------------------------------------------------------------------------- moves of
+# elements
 
 
 def moved(add: Add, x: Value, index: NDArray[np.int64]) -> Value:
-    """Elements of x in new places: index holds, for every element of a sample of the result, its number in a sample of x."""
+    """Elements of x in new places: index holds, for every element of a sample of the result, its number in a sample of
+    x.
+    """
     shape = tuple(index.shape)
     if math.prod(shape) == math.prod(x.shape) and (index.ravel() == np.arange(math.prod(x.shape))).all():
         return reshaped(add, x, shape)
     if len(shape) == len(x.shape):
-        axes = [np.unravel_index(np.moveaxis(index, a, 0).reshape(shape[a], -1)[:, 0], x.shape)[a] for a in range(len(shape))]
+        axes = [
+            np.unravel_index(np.moveaxis(index, a, 0).reshape(shape[a], -1)[:, 0], x.shape)[a]
+            for a in range(len(shape))
+        ]
         strides = [math.prod(x.shape[a + 1 :]) for a in range(len(shape))]
         separate = sum(
-            np.expand_dims(i * s, [b for b in range(len(shape)) if b != a]) for a, (i, s) in enumerate(zip(axes, strides, strict=True))
+            np.expand_dims(i * s, [b for b in range(len(shape)) if b != a])
+            for a, (i, s) in enumerate(zip(axes, strides, strict=True))
         )
         if np.array_equal(np.broadcast_to(separate, shape), index):
             return _along_axes(add, x, axes)
@@ -232,5 +257,7 @@ def _along_axes(add: Add, x: Value, axes: Sequence[NDArray[np.int64]]) -> Value:
 
 def resampled(add: Add, x: Value, matrices: Sequence[Array | None]) -> Value:
     """A matrix (out, in) per spatial axis, None where the axis stays."""
-    matrices = [None if m is None or (m.shape[0] == m.shape[1] and np.array_equal(m, np.eye(len(m)))) else m for m in matrices]
+    matrices = [
+        None if m is None or (m.shape[0] == m.shape[1] and np.array_equal(m, np.eye(len(m)))) else m for m in matrices
+    ]
     return x if all(m is None for m in matrices) else add(L.Resample, x, weights=tuple(matrices))

@@ -14,7 +14,8 @@ from ..layers import Layer
 
 Array = NDArray[Any]
 
-TOLERANCE = 1e-4  # of `predict` against the model, relative to its largest output; more where the model computes in half precision
+# of `predict` against the model, relative to its largest output; more where the model computes in half precision
+TOLERANCE = 1e-4
 
 
 def difference(ours: Array, theirs: Array) -> float:
@@ -24,9 +25,16 @@ def difference(ours: Array, theirs: Array) -> float:
 
 
 def check_outputs(
-    layers: list[Layer], x: Array, expected: Array, tolerance: float = TOLERANCE, link: Callable[[Array], Array] = lambda y: y
+    layers: list[Layer],
+    x: Array,
+    expected: Array,
+    tolerance: float = TOLERANCE,
+    link: Callable[[Array], Array] = lambda y: y,
 ) -> None:
     """Raise ModelError where `predict`, through `link`, gives something else than the model did."""
     error = difference(link(predict(layers, x)), expected)
     if not error <= tolerance:
-        raise ModelError(f"the output differs from the model's by {error:.1e} of its largest value; at most {tolerance:.0e} is accepted")
+        raise ModelError(
+            f"the output differs from the model's by {error:.1e} of its largest value; at most {tolerance:.0e} is "
+            "accepted"
+        )

@@ -20,7 +20,10 @@ def chosen(names: Sequence[str], output: int | str | None, what: str) -> str:
     listed = ", ".join(f"{number} ({name!r})" for number, name in enumerate(names))
     if output is None:
         if len(names) != 1:
-            raise ModelError(f"{what} returns {len(names)} tensors: {listed}; choose one, for example output={names[0]!r} or output=0")
+            raise ModelError(
+                f"{what} returns {len(names)} tensors: {listed}; choose one, for example output={names[0]!r} or "
+                "output=0"
+            )
         return names[0]
     if isinstance(output, str) and output in names:
         return output

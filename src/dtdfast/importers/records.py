@@ -41,7 +41,8 @@ class Layers:
 
     batch: int  # as the model has it, or a number that stands for any
     records: list[Layer] = field(default_factory=list)
-    _held: dict[tuple[Any, ...], tuple[Any, Any]] = field(default_factory=dict)  # arrays as they came, and as records hold them
+    # arrays as they came, and as records hold them
+    _held: dict[tuple[Any, ...], tuple[Any, Any]] = field(default_factory=dict)
     _bytes: int = 0
 
     def add(self, cls: type[Layer], sources: tuple[Value, ...], name: str | None, **fields: Any) -> Value:
@@ -52,7 +53,9 @@ class Layers:
         written = written_out(self.records, cls, [v.position for v in sources], fields)
         if written is not None:
             return self.add(Activation, (Value(written[0], sources[0].shape),), name, **written[1])
-        if cls is Permute and (found := permuted(self.records, sources[0].position, sources[0].shape, tuple(fields["order"]))):
+        if cls is Permute and (
+            found := permuted(self.records, sources[0].position, sources[0].shape, tuple(fields["order"]))
+        ):
             position, sizes, order = found
             sources, fields = (Value(position, sizes),), {"order": order}
             if order == tuple(range(len(order))):
@@ -60,7 +63,9 @@ class Layers:
         positions = tuple(v.position for v in sources)
         last = len(self.records) - 1 if self.records else INPUT
         try:
-            arrays = {key: self._shared(value, cls, name) for key, value in fields.items() if isinstance(value, np.ndarray)}
+            arrays = {
+                key: self._shared(value, cls, name) for key, value in fields.items() if isinstance(value, np.ndarray)
+            }
             record = cls(**fields | arrays, inputs=field_inputs(cls, positions, last), name=name)
             shape = output_shape(record, *(v.shape or (1,) for v in sources))
             check_shape(shape, cls.__name__)
@@ -73,7 +78,9 @@ class Layers:
         return Value(len(self.records) - 1, () if numbers else shape)
 
     def _shared(self, value: Any, cls: type[Layer], name: str | None) -> Any:
-        """A large array as all records hold it that are made from the same memory, once for all; within the memory budget."""
+        """A large array as all records hold it that are made from the same memory, once for all; within the memory
+        budget.
+        """
         if value.nbytes < SHARED or value.dtype not in (np.float32, np.float64):
             return value
         key = (value.__array_interface__["data"][0], value.shape, value.strides, value.dtype)
@@ -113,7 +120,9 @@ def along_last(add: Add, x: Value, weight: Any, bias: Any) -> Value:
 
 
 def constant_axis(constants: Sequence[Shape], shape: Shape) -> int:
-    """The one axis (the batch counted) of samples of this shape along which constants vary; 1 where they are numbers."""
+    """The one axis (the batch counted) of samples of this shape along which constants vary; 1 where they are
+    numbers.
+    """
     axes = set()
     for constant in constants:
         aligned = (1,) * (len(shape) + 1 - len(constant)) + tuple(constant)
@@ -122,5 +131,8 @@ def constant_axis(constants: Sequence[Shape], shape: Shape) -> int:
             axes.add(0)
     if 0 in axes or len(axes) > 1:
         text = " and ".join(str(tuple(c)) for c in constants if c)
-        raise Refused(f"a constant of shape {text} meets (n, {', '.join(map(str, shape))}); expected one number, or one per channel")
+        raise Refused(
+            f"a constant of shape {text} meets (n, {', '.join(map(str, shape))}); expected one number, or one per "
+            "channel"
+        )
     return axes.pop() if axes else 1

@@ -1,4 +1,6 @@
-"""What models write in several operations and a layer list holds in one: done while the list grows, and once it is complete."""
+"""What models write in several operations and a layer list holds in one: done while the list grows, and once it is
+complete.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from ..plan.wiring import sources
 
 
 def hard_sigmoid(records: list[Layer], position: int, scale: Any) -> int | None:
-    """The position of y where a product with `scale` makes clip(y + 3, 0, 6)/6 of this entry: a gate, which a clip is not."""
+    """The position of y where a product with `scale` makes clip(y + 3, 0, 6)/6 of this entry: a gate, which a clip is
+    not.
+    """
     clip = record_at(records, position, Activation)
     if clip is None or (clip.kind, clip.alpha, clip.beta) != ("clip", 0.0, 6.0) or not np.allclose(scale, 1 / 6, 1e-6):
         return None
@@ -23,13 +27,21 @@ def hard_sigmoid(records: list[Layer], position: int, scale: Any) -> int | None:
     return source_of(records, source_of(records, position))
 
 
-def permuted(records: list[Layer], position: int, shape: Shape, order: tuple[int, ...]) -> tuple[int, Shape, tuple[int, ...]] | None:
-    """(position of y, shape of a sample of y, order from there) where this entry, of this shape, is itself a Permute of y."""
+def permuted(
+    records: list[Layer], position: int, shape: Shape, order: tuple[int, ...]
+) -> tuple[int, Shape, tuple[int, ...]] | None:
+    """(position of y, shape of a sample of y, order from there) where this entry, of this shape, is itself a Permute of
+    y.
+    """
     before = record_at(records, position, Permute)
     if before is None:
         return None
     sizes = {int(axis): size for axis, size in zip(before.order[1:], shape, strict=True)}
-    return source_of(records, position), tuple(sizes[axis] for axis in sorted(sizes)), tuple(int(before.order[a]) for a in order)
+    return (
+        source_of(records, position),
+        tuple(sizes[axis] for axis in sorted(sizes)),
+        tuple(int(before.order[a]) for a in order),
+    )
 
 
 def record_at(records: list[Layer], position: int, kind: type[Any]) -> Any:
@@ -49,20 +61,25 @@ def positions(cls: type[Layer], reads: tuple[int, ...], last: int) -> tuple[int,
 
 
 def as_bias(record: Layer, shift: Any) -> Any | None:
-    """A shift that is one number per output of this linear layer, as its bias; None where it is another, or the layer has one."""
+    """A shift that is one number per output of this linear layer, as its bias; None where it is another, or the layer
+    has one.
+    """
     if not isinstance(record, (Linear, Conv, ConvTranspose)) or record.bias is not None:
         return None
     axis = record.axis if isinstance(record, Linear) else 1
     n_out = record.weight.shape[1] * record.groups if isinstance(record, ConvTranspose) else len(record.weight)
     if shift.ndim == 1:  # along axis 1, whatever follows
-        return shift if axis in (1, -1) and len(shift) == n_out and (axis == 1 or not isinstance(record, Linear)) else None
+        return (
+            shift if axis in (1, -1) and len(shift) == n_out and (axis == 1 or not isinstance(record, Linear)) else None
+        )
     column = [1] * shift.ndim
     column[axis - 1 if axis > 0 else axis] = n_out
     return shift.reshape(-1) if list(shift.shape) == column else None
 
 
 def finished(records: list[Layer]) -> tuple[list[Layer], list[int]]:
-    """The entries that the last one is computed from, wired anew; biases that were added afterwards inside their layers.
+    """The entries that the last one is computed from, wired anew; biases that were added afterwards inside their
+    layers.
 
     Returns
     -------

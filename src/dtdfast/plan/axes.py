@@ -1,6 +1,8 @@
-"""Records that work along any axes, as units that work along the first: axes are moved to the front, merged, and moved back.
+"""Records that work along any axes, as units that work along the first: axes are moved to the front, merged, and moved
+back.
 
-Contracted axes A and the others K of a sample become (ΠA, *K), or (ΠA, ΠK) where K are more than the three spatial axes of a kernel.
+Contracted axes A and the others K of a sample become (ΠA, *K), or (ΠA, ΠK) where K are more than the three spatial axes
+of a kernel.
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ MOST_WEIGHTS = 2**24  # of a matrix that picks, or that resamples a tile
 MOST_RUNS = 4096
 
 
-# ------------------------------------------------------------------------------------------------------------- bookkeeping
+# -------------------------------------------------------------------------------------------------------------
+# bookkeeping
 
 
 def inner(builder: _Builder, entry: Entry, shape: Shape) -> Tensor:
@@ -89,7 +92,9 @@ def given_box(builder: _Builder, part: Part, rule: ZBox, where: str) -> Box:
     """A rule's own bounds, which are of what the entry reads, as its part reads it: moved within the entry."""
     chain: list[Unit] = []
     source = part.source
-    while source.position == part.position and isinstance(unit := builder.maker.get(source.index), (Move, Reshaping, Copy)):
+    while source.position == part.position and isinstance(
+        unit := builder.maker.get(source.index), (Move, Reshaping, Copy)
+    ):
         chain.insert(0, unit)
         (source,) = unit.sources
     boxes = {source.index: broadcast_bounds(rule.low, rule.high, source.shape, where)}
@@ -100,7 +105,8 @@ def given_box(builder: _Builder, part: Part, rule: ZBox, where: str) -> Box:
     return boxes[part.source.index]
 
 
-# ---------------------------------------------------------------------------------------------------- linear, reductions
+# ---------------------------------------------------------------------------------------------------- linear,
+# reductions
 
 
 @dataclass(eq=False)
@@ -123,7 +129,9 @@ def linear(builder: _Builder, entry: Entry, source: Tensor) -> Tensor:
 def turned_shape(builder: _Builder, entry: Entry, axes: Axes) -> Tensor:
     """A tensor inside, of the entry's shape but turned."""
     kept = tuple(s for a, s in enumerate(entry.shape) if a not in axes)
-    return inner(builder, entry, (math.prod(entry.shape[a] for a in axes), *(kept if len(kept) <= 3 else (math.prod(kept),))))
+    return inner(
+        builder, entry, (math.prod(entry.shape[a] for a in axes), *(kept if len(kept) <= 3 else (math.prod(kept),)))
+    )
 
 
 def turn_back(builder: _Builder, entry: Entry, neuron: Neuron, axes: Axes) -> Tensor:
@@ -135,8 +143,12 @@ def turn_back(builder: _Builder, entry: Entry, neuron: Neuron, axes: Axes) -> Te
     return out
 
 
-def common_turn(builder: _Builder, sources: tuple[Tensor, ...], merged: list[Neuron]) -> tuple[Axes | None, list[Neuron]]:
-    """The axes that an Add turns to the front (None: as they are), and which of its operands lie so that they become one neuron with it."""
+def common_turn(
+    builder: _Builder, sources: tuple[Tensor, ...], merged: list[Neuron]
+) -> tuple[Axes | None, list[Neuron]]:
+    """The axes that an Add turns to the front (None: as they are), and which of its operands lie so that they become
+    one neuron with it.
+    """
     turns = {id(t.neuron): t.axes for s in sources if (t := builder.turned.get(s.index)) is not None}
     if not merged:
         return ((0,) if len(sources[0].shape) > 4 else None), merged
@@ -169,11 +181,14 @@ def reduce(builder: _Builder, entry: Entry, source: Tensor) -> Tensor:
     else:
         window = np.full(taps.out_size, 1.0 / taps.n_taps) if record.kind == "mean" else None
         builder.rule[entry.position] = builder.rule_for(entry, builder.book.pool())
-        builder.put(Neuron((entry.position,), (source,), out, parts=[Part(entry.position, source, taps, window=window)]))
+        builder.put(
+            Neuron((entry.position,), (source,), out, parts=[Part(entry.position, source, taps, window=window)])
+        )
     return reshaped(builder, entry, out, entry.shape)
 
 
-# ------------------------------------------------------------------------------------------------- picks and repetitions
+# ------------------------------------------------------------------------------------------------- picks and
+# repetitions
 
 
 def runs(indices: Sequence[int]) -> list[tuple[int, int, int, int]]:
@@ -207,18 +222,25 @@ def gather(builder: _Builder, entry: Entry, source: Tensor) -> Tensor:
         taps = Taps(False, n_in, n_out, 1, read.space, out.space)
         part = Part(entry.position, read, taps, weight.reshape(n_out, n_in, 1, 1, 1), linear=len(read.shape) == 1)
         return turned_back(
-            builder, entry, builder.put(Copy((entry.position,), (read,), out, part=part, picks=indices)), (axis,), entry.shape
+            builder,
+            entry,
+            builder.put(Copy((entry.position,), (read,), out, part=part, picks=indices)),
+            (axis,),
+            entry.shape,
         )
     if len(stretches) > MOST_RUNS:
         raise ShapeError(
-            f"{entry}: its {n_out} indices are {len(stretches)} irregular runs, at most {MOST_RUNS} are supported; use Reshape and Permute"
+            f"{entry}: its {n_out} indices are {len(stretches)} irregular runs, at most {MOST_RUNS} are supported; "
+            "use Reshape and Permute"
         )
 
     def along(shape: Shape, start: int, step: int, count: int) -> Region:
         ranges = whole(shape).ranges
         return Region((*ranges[:axis], (start, step, count), *ranges[axis + 1 :]))
 
-    pairs = [(along(entry.shape, to, 1, count), 0, along(source.shape, of, step, count)) for to, of, step, count in stretches]
+    pairs = [
+        (along(entry.shape, to, 1, count), 0, along(source.shape, of, step, count)) for to, of, step, count in stretches
+    ]
     return builder.put(Move((entry.position,), (source,), inner(builder, entry, entry.shape), pairs=pairs))
 
 
@@ -251,7 +273,8 @@ def expand(builder: _Builder, entry: Entry, source: Tensor) -> Tensor:
     return expanded(builder, entry, source, entry.shape)
 
 
-# -------------------------------------------------------------------------------------------------------------- resampling
+# --------------------------------------------------------------------------------------------------------------
+# resampling
 
 
 def tiles(weights: Sequence[NDArray[Any] | None], counts: Sequence[int]) -> list[list[tuple[int, int, int, int]]]:
@@ -279,7 +302,9 @@ FAIR_WEIGHTS = 2**20
 
 
 def tiled(weights: Sequence[NDArray[Any]]) -> list[list[tuple[int, int, int, int]]]:
-    """Tiles small enough that the product of the axes' matrices, tile by tile, is: every output reads its own neighbourhood only."""
+    """Tiles small enough that the product of the axes' matrices, tile by tile, is: every output reads its own
+    neighbourhood only.
+    """
     counts = [1] * len(weights)
     best = tiles(weights, counts)
     while size_of(best) > FAIR_WEIGHTS:
@@ -304,7 +329,9 @@ def resample(builder: _Builder, entry: Entry, source: Tensor) -> Tensor:
     weights: list[NDArray[np.float64]] = [np.asarray(w, np.float64) for w in record.weights if w is not None]
     pieces = tiled(weights)
     if size_of(pieces) > 4 * MOST_WEIGHTS:
-        raise ShapeError(f"{entry}: every output reads too many inputs ({size_of(pieces):,} weights); resample in two steps")
+        raise ShapeError(
+            f"{entry}: every output reads too many inputs ({size_of(pieces):,} weights); resample in two steps"
+        )
     known: dict[bytes, int] = {}
     parts = []
     for index in np.ndindex(*(len(p) for p in pieces)):
@@ -314,7 +341,11 @@ def resample(builder: _Builder, entry: Entry, source: Tensor) -> Tensor:
         for a, weight, (first, last, low, high) in zip(axes, weights, tile, strict=True):
             matrix = np.kron(matrix, weight[first:last, low:high])
             ranges[a], shape[a] = (low, 1, high - low), last - first
-        read = source if tuple(ranges) == whole(source.shape).ranges else moved(builder, entry, source, Region(tuple(ranges)))
+        read = (
+            source
+            if tuple(ranges) == whole(source.shape).ranges
+            else moved(builder, entry, source, Region(tuple(ranges)))
+        )
         read = turned(builder, entry, read, axes)
         number = known.setdefault(matrix.tobytes() + repr(matrix.shape).encode(), len(known))
         out = inner(builder, entry, (len(matrix), *read.shape[1:]))
@@ -322,7 +353,9 @@ def resample(builder: _Builder, entry: Entry, source: Tensor) -> Tensor:
         part = Part(entry.position, read, taps, matrix.reshape(*matrix.shape, 1, 1, 1), variant=(number, 0))
         part.nonnegative = bool((matrix >= 0).all())
         assert part.weight is not None
-        part.support = replace(part, weight=(part.weight != 0).astype(np.float64), nonnegative=True, variant=(number, 1))
+        part.support = replace(
+            part, weight=(part.weight != 0).astype(np.float64), nonnegative=True, variant=(number, 1)
+        )
         out = builder.put(Neuron((entry.position,), (read,), out, parts=[part]))
         to = list(whole(entry.shape).ranges)
         for a, (first, last, _, _) in zip(axes, tile, strict=True):
@@ -335,12 +368,15 @@ def resample(builder: _Builder, entry: Entry, source: Tensor) -> Tensor:
     return builder.put(Move((entry.position,), sources, inner(builder, entry, entry.shape), pairs=pairs))
 
 
-# ------------------------------------------------------------------------------------------------- constants, affine maps
+# ------------------------------------------------------------------------------------------------- constants, affine
+# maps
 
 
 def constant(builder: _Builder, entry: Entry) -> Tensor:
     assert isinstance(entry.record, L.Constant)
-    return builder.put(Fixed((entry.position,), (), inner(builder, entry, entry.shape), value=np.asarray(entry.record.value)))
+    return builder.put(
+        Fixed((entry.position,), (), inner(builder, entry, entry.shape), value=np.asarray(entry.record.value))
+    )
 
 
 def scale(builder: _Builder, entry: Entry, source: Tensor, factor: NDArray[Any], shift: NDArray[Any] | None) -> Tensor:
@@ -366,7 +402,9 @@ def full(values: NDArray[Any], shape: Shape) -> Vector:
 
 
 def mul(builder: _Builder, entry: Entry, sources: tuple[Tensor, ...]) -> Tensor:
-    """A product with a constant is a Scale; else the signal is repeated to its full size, and the gate read as it is."""
+    """A product with a constant is a Scale; else the signal is repeated to its full size, and the gate read as it
+    is.
+    """
     fixed = [isinstance(builder.maker.get(s.index), Fixed) for s in sources]
     if any(fixed):
         signal, factor = sources[::-1] if fixed[0] and not fixed[1] else sources

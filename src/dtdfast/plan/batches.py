@@ -10,17 +10,19 @@ from .steps import SIZES
 from .units import Neuron
 
 if TYPE_CHECKING:
-    from ..program import Program
     from .plan import Plan
+    from .program import Program
 
 NEAR = 3 * 2**19
 """Bytes of weights that stay in a core's own cache beside what it computes."""
 
 MACS_PER_BYTE = 64
-"""Multiply-adds for each byte of weights that let a core read them at 2 GB/s, which memory gives to many cores at once."""
+"""Multiply-adds for each byte of weights that let a core read them at 2 GB/s, which memory gives to many cores at
+once."""
 
 CACHED = 2**27
-"""Bytes of weights that the cores' common cache holds; more come from memory for every piece, and take eight times the work beside them."""
+"""Bytes of weights that the cores' common cache holds; more come from memory for every piece, and take eight times the
+work beside them."""
 
 BALANCED = 0.85
 """The least share of the threads' time that pieces must fill."""
@@ -31,14 +33,18 @@ class Batches:
 
     Parameters
     ----------
-    batch_size : samples per pass as the caller wants them, None for as many as the budget allows
-    budget : bytes of arena that a pass may use where there is no batch_size (one sample may need more)
-    reals : as in lower
-    enough : bytes of arena beyond which more samples spare nothing but reading the weights again; None where they always pay
+    batch_size : samples per pass as the caller wants them, None for as many as the budget allows budget : bytes of
+    arena that a pass may use where there is no batch_size (one sample may need more) reals : as in lower enough : bytes
+    of arena beyond which more samples spare nothing but reading the weights again; None where they always pay
     """
 
     def __init__(
-        self, program: Program, batch_size: int | None, budget: int, enough: int | None = None, reals: tuple[str, str] | None = None
+        self,
+        program: Program,
+        batch_size: int | None,
+        budget: int,
+        enough: int | None = None,
+        reals: tuple[str, str] | None = None,
     ) -> None:
         self.batch_size, self.budget, self.enough = batch_size, budget, enough
         self._one: Plan | None = lower(program, 1, 1, reals=reals)
@@ -70,24 +76,30 @@ class Batches:
         """Samples per pass; the passes are of about one size."""
         if self.batch_size is not None:
             return min(n, self.batch_size)
-        # values leave the caches as samples are added, weights are read again as they are taken away: about as much of either
+        # values leave the caches as samples are added, weights are read again as they are taken away: about as much of
+        # either
         room = self.budget if self.enough is None else min(self.budget, max(self.enough, self.weights))
         more = self.targets(n_targets) - 1
         most = max(1, room // (self.per_sample + (more * self.per_target if more else 0)))
         return -(-n // -(-n // most))
 
     def piece(self, n: int, n_threads: int) -> int:
-        """Samples of each piece of a pass that threads take one by one, all steps at a time, or n where they rather share every step.
+        """Samples of each piece of a pass that threads take one by one, all steps at a time, or n where they rather
+        share every step.
 
-        Pieces spare the threads waiting for one another, and what a step leaves is in the cache that its next step looks into.  But every
-        piece reads the weights: from its core's own cache, or so seldom that memory does not mind.
+        Pieces spare the threads waiting for one another, and what a step leaves is in the cache that its next step
+        looks into. But every piece reads the weights: from its core's own cache, or so seldom that memory does not
+        mind.
         """
         if n_threads == 1:
             return n
-        for pieces in (2 * n_threads, n_threads):  # the more of them, the less one thread that lost its core holds up the others
+        # the more of them, the less one thread that lost its core holds up the others
+        for pieces in (2 * n_threads, n_threads):
             piece = -(-n // pieces)
             rounds = -(-n // (piece * n_threads))
-            seldom = self.macs * piece >= (MACS_PER_BYTE if self.weights <= CACHED else 8 * MACS_PER_BYTE) * self.weights
+            seldom = (
+                self.macs * piece >= (MACS_PER_BYTE if self.weights <= CACHED else 8 * MACS_PER_BYTE) * self.weights
+            )
             near = pieces == n_threads and self.weights <= NEAR
             if n >= BALANCED * piece * rounds * n_threads and (seldom or near):
                 return piece

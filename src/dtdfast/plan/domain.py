@@ -1,4 +1,6 @@
-"""The input domain: which first-layer rule it asks for, and the box carried by data flow to the layers that read the input."""
+"""The input domain: which first-layer rule it asks for, and the box carried by data flow to the layers that read the
+input.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arrays.foreign import masked
+from ..arrays.foreign import take as take_foreign
 from ..errors import DomainError
-from ..foreign import masked
-from ..foreign import take as take_foreign
 from ..rules import Rule, WSquare, ZBox, ZPlus
 from .shapes import Shape
 from .units import Affine, Box, Copy, Move, Region, Reshaping, Tensor, Unit, Words
@@ -32,10 +34,14 @@ def broadcast_bounds(low: Any, high: Any, shape: Shape, what: str) -> Box:
         try:
             bounds.append(np.broadcast_to(array, shape))
         except ValueError:
-            raise DomainError(f"{what}: {key} has shape {np.shape(value)}, expected a scalar, ({shape[0]},) or {shape}") from None
+            raise DomainError(
+                f"{what}: {key} has shape {np.shape(value)}, expected a scalar, ({shape[0]},) or {shape}"
+            ) from None
     lower, upper = bounds
     if not bool(((lower <= 0) & (upper >= 0)).all()):
-        raise DomainError(f"{what}: expected low <= 0 <= high everywhere, got low up to {lower.max():g}, high down to {upper.min():g}")
+        raise DomainError(
+            f"{what}: expected low <= 0 <= high everywhere, got low up to {lower.max():g}, high down to {upper.min():g}"
+        )
     if not np.isfinite(lower).all() or not np.isfinite(upper).all():
         raise DomainError(f"{what}: low and high must be finite")
     return lower, upper
@@ -79,7 +85,9 @@ class Domain:
         return broadcast_bounds(self.low, self.high, shape, "domain") if self.kind == "box" else None
 
     def rounded(self, shape: Shape, dtype: np.dtype[Any]) -> Box:
-        """The bounds of a box as x has them, so that a pixel on the bound stays inside; one number where it is the same everywhere."""
+        """The bounds of a box as x has them, so that a pixel on the bound stays inside; one number where it is the same
+        everywhere.
+        """
         box = self._boxes.get((shape, dtype))
         if box is None:
             low, high = (b.astype(dtype) for b in broadcast_bounds(self.low, self.high, shape, "domain"))
@@ -91,11 +99,16 @@ class Domain:
         if self.kind == "nonnegative":
             flat = x.ravel("K")
             if x.size and flat[flat.argmin()] < 0:  # as min() says, which is slow to start
-                raise DomainError(f'domain is "nonnegative", but x goes down to {x.min():g}; use domain="real" or (low, high)')
+                raise DomainError(
+                    f'domain is "nonnegative", but x goes down to {x.min():g}; use domain="real" or (low, high)'
+                )
         elif self.kind == "box":
             low, high = self.rounded(x.shape[1:], x.dtype)
             if bool((x < low).any() or (x > high).any()):
-                raise DomainError(f"x spans {x.min():g} to {x.max():g} and leaves the box low={self.low!r:.40}, high={self.high!r:.40}")
+                raise DomainError(
+                    f"x spans {x.min():g} to {x.max():g} and leaves the box low={self.low!r:.40}, "
+                    f"high={self.high!r:.40}"
+                )
 
 
 def _narrowed(bound: NDArray[Any]) -> NDArray[Any]:

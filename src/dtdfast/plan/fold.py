@@ -1,4 +1,6 @@
-"""Rewriting the wiring before units are made: Dropout vanishes, Pads and BatchNorms merge into the layers beside them."""
+"""Rewriting the wiring before units are made: Dropout vanishes, Pads and BatchNorms merge into the layers beside
+them.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +76,9 @@ class Folding:
 
 
 def affine(record: L.BatchNorm | L.Scale | L.Preparation, n: int | None = None) -> tuple[Vector, Vector]:
-    """(scale, shift) of x·scale + shift along its one axis, in float64; `n` is that axis's size, where one number may stand for all."""
+    """(scale, shift) of x·scale + shift along its one axis, in float64; `n` is that axis's size, where one number may
+    stand for all.
+    """
     if isinstance(record, (L.Scale, L.Preparation)):
         scale = np.asarray(record.scale, np.float64).reshape(-1)
         shift = np.zeros_like(scale) if record.shift is None else np.asarray(record.shift, np.float64).reshape(-1)
@@ -104,7 +108,9 @@ def _varies(record: L.BatchNorm | L.Scale, shape: Shape) -> tuple[int, ...]:
     axes = set()
     for array in (record.scale, record.shift):
         if array is not None:
-            axes |= {0} if array.ndim == 1 < len(shape) else {axis for axis, size in enumerate(array.shape) if size != 1}
+            axes |= (
+                {0} if array.ndim == 1 < len(shape) else {axis for axis, size in enumerate(array.shape) if size != 1}
+            )
     return tuple(sorted(axes))
 
 
@@ -140,7 +146,11 @@ def _fold_pad(folding: Folding, entries: dict[int, Entry], entry: Entry) -> None
     position, record = entry.position, entry.record
     assert isinstance(record, L.Pad)
     readers = folding.readers[position]
-    if record.value != 0 or not readers or not all(r != OUTSIDE and isinstance(entries[r].record, L.Conv) for r in readers):
+    if (
+        record.value != 0
+        or not readers
+        or not all(r != OUTSIDE and isinstance(entries[r].record, L.Conv) for r in readers)
+    ):
         return
     extra = pairs(record.padding, len(entry.shape) - 1, "padding")
     for reader in set(readers):
@@ -151,7 +161,9 @@ def _fold_pad(folding: Folding, entries: dict[int, Entry], entry: Entry) -> None
 
 
 def _fold_affine(folding: Folding, entries: dict[int, Entry], entry: Entry) -> None:
-    """W' = w·scale, b' = b·scale + shift after a linear layer that nobody else reads; else into the linear layers that follow."""
+    """W' = w·scale, b' = b·scale + shift after a linear layer that nobody else reads; else into the linear layers that
+    follow.
+    """
     position, record = entry.position, entry.record
     assert isinstance(record, (L.BatchNorm, L.Scale))
     source = folding.source(position)
@@ -164,7 +176,9 @@ def _fold_affine(folding: Folding, entries: dict[int, Entry], entry: Entry) -> N
             return
     _, shift = affine(record)
     readers = folding.readers[position]
-    if readers and all(r != OUTSIDE and _takes(entries[r].record, folding.padding.get(r), bool(shift.any())) for r in readers):
+    if readers and all(
+        r != OUTSIDE and _takes(entries[r].record, folding.padding.get(r), bool(shift.any())) for r in readers
+    ):
         if not all(_varies(record, entry.shape) in ((), (_channel_axis(entries[r]),)) for r in readers):
             return
         for reader in set(readers):

@@ -1,4 +1,5 @@
-"""Steps that move no data of their own: copies into a concatenation become places in it, products move into the steps before them.
+"""Steps that move no data of their own: copies into a concatenation become places in it, products move into the steps
+before them.
 
 Both passes rewrite a list of steps before memory is laid out, and only where nothing else can see the difference.
 """
@@ -32,9 +33,18 @@ def _own(buffer: Buffer) -> bool:
 
 
 def _channels(step: Step, part: View, whole: View) -> int | None:
-    """The first channel of `part` within its buffer, where the step copies all of `whole` into or out of such a block of channels."""
+    """The first channel of `part` within its buffer, where the step copies all of `whole` into or out of such a block
+    of channels.
+    """
     region = part.region
-    if step.op != "MOVE" or step.accumulate or region is None or region.order is not None or part.expand or whole.expand:
+    if (
+        step.op != "MOVE"
+        or step.accumulate
+        or region is None
+        or region.order is not None
+        or part.expand
+        or whole.expand
+    ):
         return None
     start, stride, count = region.ranges[0]
     block = (count, *part.buffer.shape[1:])
@@ -53,7 +63,8 @@ def _is_piece(step: Step) -> bool:
 def join_channels(forward: list[Step], relevance: list[Step]) -> tuple[list[Step], list[Step]]:
     """Copies into blocks of channels of a tensor, or out of them, left out: the smaller tensor lies in the larger one.
 
-    A value that is copied in must be copied to this one place; a value that is copied out must be written by nothing else.
+    A value that is copied in must be copied to this one place; a value that is copied out must be written by nothing
+    else.
     """
     steps = [*forward, *relevance]
     writers: dict[int, list[int]] = defaultdict(list)
@@ -71,7 +82,12 @@ def join_channels(forward: list[Step], relevance: list[Step]) -> tuple[list[Step
         if not (_own(x.buffer) and _own(out.buffer)) or x.buffer.plain or out.buffer.plain or out.buffer is x.buffer:
             continue
         pieces = (steps[w] for w in writers[id(out.buffer)])
-        if inward is not None and joined[id(x.buffer)] == 1 and max(writers[id(x.buffer)]) < number and all(map(_is_piece, pieces)):
+        if (
+            inward is not None
+            and joined[id(x.buffer)] == 1
+            and max(writers[id(x.buffer)]) < number
+            and all(map(_is_piece, pieces))
+        ):
             x.buffer.alias, x.buffer.channel = out.buffer, inward
         elif outward is not None and writers[id(out.buffer)] == [number] and max(writers[id(x.buffer)]) < number:
             out.buffer.alias, out.buffer.channel = x.buffer, outward
@@ -132,7 +148,11 @@ def fuse_products(steps: list[Step]) -> list[Step]:
 
 def _takes_product(step: Step, r: Buffer) -> bool:
     """Whether the step writes r, reads it at most to accumulate, and has no multiplier yet."""
-    if step.op not in MULTIPLIES or step.out.buffer is not r or any(v.buffer.root is r for v in step.views() if v is not step.out):
+    if (
+        step.op not in MULTIPLIES
+        or step.out.buffer is not r
+        or any(v.buffer.root is r for v in step.views() if v is not step.out)
+    ):
         return False
     if step.op == "MOVE":
         return step.x is not None and step.x.region is None and step.out.region is None

@@ -26,8 +26,12 @@ def _space(shape: Shape) -> Triple:
     return triple(shape[1:])
 
 
-def _affine_weight(weight: Floats, bias: Floats | None, position: int, folding: Folding) -> tuple[Floats, Floats | None]:
-    """Fold the affine maps before (per input channel; groups = 1 axis layout (c_out, c_in, ...)) and after (per output channel)."""
+def _affine_weight(
+    weight: Floats, bias: Floats | None, position: int, folding: Folding
+) -> tuple[Floats, Floats | None]:
+    """Fold the affine maps before (per input channel; groups = 1 axis layout (c_out, c_in, ...)) and after (per output
+    channel).
+    """
     for scale, shift in folding.before.get(position, ()):
         grouped = _per_input(scale, weight)
         column = np.asarray(weight, np.float64)
@@ -70,7 +74,9 @@ def conv_part(record: Any, source: Tensor, entry: Entry, folding: Folding) -> tu
     if transposed:  # (c_in, c_out/groups, *k) → (c_out, c_in/groups, *k)
         c_in, c_group = weight.shape[:2]
         grouped = weight.reshape(record.groups, c_in // record.groups, c_group, *weight.shape[2:])
-        weight = np.ascontiguousarray(np.swapaxes(grouped, 1, 2)).reshape(record.groups * c_group, c_in // record.groups, *weight.shape[2:])
+        weight = np.ascontiguousarray(np.swapaxes(grouped, 1, 2)).reshape(
+            record.groups * c_group, c_in // record.groups, *weight.shape[2:]
+        )
     weight, bias = _affine_weight(weight, record.bias, entry.position, folding)
     extra = folding.padding.get(entry.position, ((0, 0),) * n)
     taps = Taps(
@@ -85,10 +91,14 @@ def conv_part(record: Any, source: Tensor, entry: Entry, folding: Folding) -> tu
         triple(record.dilation),
         triple(tuple(record.padding[a][0] + extra[a][0] for a in range(n)), lead=0),
     )
-    return Part(entry.position, source, taps, weight.reshape(*weight.shape[:2], *taps.kernel), variant=_variant(entry, folding)), bias
+    return Part(
+        entry.position, source, taps, weight.reshape(*weight.shape[:2], *taps.kernel), variant=_variant(entry, folding)
+    ), bias
 
 
-def _pool_taps(source: Tensor, entry: Entry, kernel: Shape, stride: Shape, dilation: Shape, padding: tuple[tuple[int, int], ...]) -> Taps:
+def _pool_taps(
+    source: Tensor, entry: Entry, kernel: Shape, stride: Shape, dilation: Shape, padding: tuple[tuple[int, int], ...]
+) -> Taps:
     """Taps of a pool: every channel by itself."""
     channels, before = source.channels, triple(tuple(b for b, _ in padding), lead=0)
     spans = triple(kernel), triple(stride), triple(dilation)
@@ -129,8 +139,12 @@ def winner_taps(record: L.MaxPool, source: Tensor, entry: Entry) -> Taps:
     return taps
 
 
-def move_pairs(record: L.Layer, sources: tuple[Tensor, ...], shape: Shape) -> tuple[list[tuple[Region, int, Region]], float | None]:
-    """(region of the output, number of the source, region of the source) for every piece that moves, and the fill of the rest."""
+def move_pairs(
+    record: L.Layer, sources: tuple[Tensor, ...], shape: Shape
+) -> tuple[list[tuple[Region, int, Region]], float | None]:
+    """(region of the output, number of the source, region of the source) for every piece that moves, and the fill of
+    the rest.
+    """
     full = whole(shape)
     given = sources[0].shape
     if isinstance(record, L.Concat):

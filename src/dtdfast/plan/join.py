@@ -1,13 +1,15 @@
-"""Affine maps that cannot fold, under rules without the bias in the denominator: one neuron with the linear layers that feed them.
+"""Affine maps that cannot fold, under rules without the bias in the denominator: one neuron with the linear layers that
+feed them.
 
-Behind a linear layer y = Σ x w + b without an activation, a·y + s is a neuron of weights a·w: where a > 0 it shares as the layer does,
-where a < 0 as the layer with −w.  So such a layer's outputs have a *twin* for each sign: a tensor of its own that carries the relevance of
-the readers with such a scale, made by half a neuron, whose value is the sum of what it shares by, Σ(xw)⁺ or Σ(xw)⁻.  Twins go back
-through Concat, Slice and the other moves as their tensors do; an average pool's twin shares in proportion to the halves, which is what the
-convolution and the pool as one neuron do.  To an executor these are units like others.
+Behind a linear layer y = Σ x w + b without an activation, a·y + s is a neuron of weights a·w: where a > 0 it shares as
+the layer does, where a < 0 as the layer with −w. So such a layer's outputs have a *twin* for each sign: a tensor of its
+own that carries the relevance of the readers with such a scale, made by half a neuron, whose value is the sum of what
+it shares by, Σ(xw)⁺ or Σ(xw)⁻. Twins go back through Concat, Slice and the other moves as their tensors do; an average
+pool's twin shares in proportion to the halves, which is what the convolution and the pool as one neuron do. To an
+executor these are units like others.
 
-A channel that comes from an activation, or from where nothing linear is found, is a linear layer of one tap: relevance passes where
-a·x > 0.  A layer that shares alike with w and −w (w², flat, the rules of x·w) takes all relevance as it is.
+A channel that comes from an activation, or from where nothing linear is found, is a linear layer of one tap: relevance
+passes where a·x > 0. A layer that shares alike with w and −w (w², flat, the rules of x·w) takes all relevance as it is.
 """
 
 from __future__ import annotations
@@ -29,15 +31,19 @@ Mask = NDArray[np.bool_]
 
 
 def join(network: Network, leaves: Tensor, entries: dict[int, Entry]) -> None:
-    """Let affine units hand relevance to the twins of the layers they read; relevance leaves at `leaves`, which has none."""
+    """Let affine units hand relevance to the twins of the layers they read; relevance leaves at `leaves`, which has
+    none.
+    """
     joined = [u for u in network.units if isinstance(u, Affine) and u.split is not None]
     if not joined:
         return
     twins = _Twins(network, leaves)
     for unit in joined:
-        if unit.falls_back and twins.linear(unit.sources[0]).any():  # α differs by neuron: a twin sums over readers first
+        # α differs by neuron: a twin sums over readers first
+        if unit.falls_back and twins.linear(unit.sources[0]).any():
             raise RuleError(
-                f"{entries[unit.position]} is one neuron with the linear layer behind it, and for that AlphaBeta has no fallback; "
+                f"{entries[unit.position]} is one neuron with the linear layer behind it, and for that AlphaBeta has "
+                "no fallback; "
                 "give both fallback=False, or this entry Pass() or ZPlus()"
             )
         twins.spread(unit, unit, 1)
@@ -85,7 +91,9 @@ class _Twins:
                 tensor.readers.append(into)
 
     def rest(self, tensor: Tensor) -> Tensor:
-        """The tensor that takes the relevance of the channels that nothing linear made: moves leave out those that something did."""
+        """The tensor that takes the relevance of the channels that nothing linear made: moves leave out those that
+        something did.
+        """
         unit = self.maker.get(tensor.index)
         if tensor is self.leaves or not isinstance(unit, (Move, Reshaping, Copy)) or not self.linear(tensor).any():
             return tensor
@@ -125,9 +133,15 @@ class _Twins:
         return result
 
     def twin(self, tensor: Tensor, side: int) -> Tensor:
-        """The tensor that takes the relevance of readers with a scale of this sign: its own where the sign does not matter."""
+        """The tensor that takes the relevance of readers with a scale of this sign: its own where the sign does not
+        matter.
+        """
         unit = self.maker.get(tensor.index)
-        if tensor is self.leaves or unit is None or (isinstance(unit, Neuron) and unit.row is not None and not halves(unit.row)):
+        if (
+            tensor is self.leaves
+            or unit is None
+            or (isinstance(unit, Neuron) and unit.row is not None and not halves(unit.row))
+        ):
             return tensor
         key = tensor.index, side
         if key not in self.twins:
@@ -152,17 +166,30 @@ class _Twins:
         assert isinstance(unit, Neuron)
         assert unit.row is not None
         share, parts = unit.row.shares[0], [replace(part, terms=[]) for part in unit.parts]
-        pooled = len(parts) == 1 and (parts[0].weight is None or parts[0].nonnegative) and self.linear(parts[0].source).all()
+        pooled = (
+            len(parts) == 1 and (parts[0].weight is None or parts[0].nonnegative) and self.linear(parts[0].source).all()
+        )
         if pooled and self.pure(source := self.twin(parts[0].source, side)):
             self.value(source)
             parts[0].source, half = source, Share((Term(X, W),))
         elif side > 0:
             half = Share(share.terms, bias=share.bias)
         else:
-            half = Share(tuple(Term(t.x, REFLECTED[t.w]) for t in share.terms), bias=REFLECTED.get(share.bias or "", share.bias))
+            half = Share(
+                tuple(Term(t.x, REFLECTED[t.w]) for t in share.terms), bias=REFLECTED.get(share.bias or "", share.bias)
+            )
         row = Row(f"{unit.row.label}, scale {'>' if side > 0 else '<'} 0", (half,), unit.row.stabilizer)
         out = self.tensor(unit.out, side > 0)
-        return Neuron(unit.entries, tuple(p.source for p in parts), out, parts=parts, bias=unit.bias, row=row, half=True, twin=True)
+        return Neuron(
+            unit.entries,
+            tuple(p.source for p in parts),
+            out,
+            parts=parts,
+            bias=unit.bias,
+            row=row,
+            half=True,
+            twin=True,
+        )
 
     def _move(self, unit: Move | Reshaping | Copy, side: int) -> Unit | None:
         """The same move of the twins; pieces that nothing linear made take no relevance this way."""
@@ -188,7 +215,9 @@ class _Twins:
     def pure(self, twin: Tensor) -> bool:
         """Whether a twin has a value: moved from half neurons alone."""
         unit = self._maker(twin)
-        return isinstance(unit, Neuron) or (isinstance(unit, (Move, Reshaping, Copy)) and all(map(self.pure, unit.sources)))
+        return isinstance(unit, Neuron) or (
+            isinstance(unit, (Move, Reshaping, Copy)) and all(map(self.pure, unit.sources))
+        )
 
     def value(self, twin: Tensor) -> None:
         """A pool reads it."""
@@ -200,7 +229,9 @@ class _Twins:
 
 
 def handed_on(unit: Affine, x: Floats) -> NDArray[np.float64]:
-    """How much of an output's relevance such a unit hands on, 0 or 1 but for αβ; x (n, *shape), the result of a shape that fits."""
+    """How much of an output's relevance such a unit hands on, 0 or 1 but for αβ; x (n, *shape), the result of a shape
+    that fits.
+    """
     assert unit.shares is not None
     column = (-1, *(1,) * (x.ndim - 2))
     total = np.sum(unit.shares, axis=0).reshape(column)

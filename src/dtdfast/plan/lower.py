@@ -23,7 +23,7 @@ from .steps import Buffer, Reals, Step, View
 from .taps import phases
 
 if TYPE_CHECKING:
-    from ..program import Program
+    from .program import Program
 
 Triple = tuple[int, int, int]
 
@@ -32,15 +32,24 @@ def bias_map(bias: U.Floats, share: Share, gamma: float) -> NDArray[np.float64]:
     """The bias as it stands in a share's denominator: wm(b)."""
     b = np.asarray(bias, np.float64)
     positive, negative = np.maximum(b, 0), np.minimum(b, 0)
-    maps = {W: b, W_POS: positive, W_NEG: negative, "w2": b * b, W_ONE: np.ones_like(b), W_ABS: np.abs(b)}
-    maps |= {W_GAMMA_POS: b + gamma * positive, W_GAMMA_NEG: b + gamma * negative}
+    maps = {
+        W: b,
+        W_POS: positive,
+        W_NEG: negative,
+        "w2": b * b,
+        W_ONE: np.ones_like(b),
+        W_ABS: np.abs(b),
+        W_GAMMA_POS: b + gamma * positive,
+        W_GAMMA_NEG: b + gamma * negative,
+    }
     return maps[share.bias or W]
 
 
 class Lowering(LoweringBase):
     """Emits the forward steps."""
 
-    # -------------------------------------------------------------------------------------------------------------- forward
+    # --------------------------------------------------------------------------------------------------------------
+    # forward
 
     def forward(self) -> None:
         source = self.network.input
@@ -74,7 +83,9 @@ class Lowering(LoweringBase):
     def new_value(self, unit: U.Unit, *, plain: bool = False) -> Buffer:
         # x as it is, since bounds are subtracted from it; and predictions, which are the relevance that enters
         exact = unit.out.is_input or unit.out is self.network.output
-        buffer = self.buffer(f"x{self.label(unit.out)}", unit.out.shape, plain=plain, dtype=self.numbers if exact else "")
+        buffer = self.buffer(
+            f"x{self.label(unit.out)}", unit.out.shape, plain=plain, dtype=self.numbers if exact else ""
+        )
         self.values[unit.out.index] = buffer
         return buffer
 
@@ -104,9 +115,13 @@ class Lowering(LoweringBase):
             self.general(unit, out, kind)
             return
         share = row.shares[0]
-        factor = self.buffer(f"{'g' if kind == 'gate' else 'd'}{self.label(unit.out)}", unit.out.shape, dtype=self.gates)
+        factor = self.buffer(
+            f"{'g' if kind == 'gate' else 'd'}{self.label(unit.out)}", unit.out.shape, dtype=self.gates
+        )
         self.factors[unit.out.index] = [(factor, kind)]
-        fields = dict(factor=View(factor), mode=kind, dual=is_dual(unit), coefficient=share.coefficient, stabilizer=row.stabilizer)
+        fields = dict(
+            factor=View(factor), mode=kind, dual=is_dual(unit), coefficient=share.coefficient, stabilizer=row.stabilizer
+        )
         if unit.bias is not None and share.bias is not None:
             fields["bias_d"] = self.constant(bias_map(unit.bias, share, row.gamma))
         if self.ledger:
@@ -116,7 +131,9 @@ class Lowering(LoweringBase):
         self.sums(unit, out, fields)
 
     def sums(self, unit: U.Neuron, out: Buffer, last: dict[str, Any]) -> None:
-        """Out = act(y), y = Σ_parts x w + b, and of `last` a factor and terms: in one epilogue, unless the activation is a prelu."""
+        """Out = act(y), y = Σ_parts x w + b, and of `last` a factor and terms: in one epilogue, unless the activation
+        is a prelu.
+        """
         if has_slopes(unit):
             self.activated_apart(unit, out, last)
         else:
@@ -134,14 +151,17 @@ class Lowering(LoweringBase):
         if mode == "derivative":
             self.activate(unit, factor.buffer, y, mode)
         elif mode is not None:
-            self.emit(Step("FACTOR", unit, factor, factor=factor, terms=last["terms"], x=View(out), mode=mode, **fields))
+            self.emit(
+                Step("FACTOR", unit, factor, factor=factor, terms=last["terms"], x=View(out), mode=mode, **fields)
+            )
 
     def pre_activations(self, unit: U.Neuron, out: Buffer, last: dict[str, Any]) -> None:
         """Y = Σ_parts x w + b into `out`, operand by operand; the last one's epilogue takes the fields `last`."""
         parts = list(unit.parts)
         dual = bool(last.get("dual"))
         previous: tuple[View, View] | None = None
-        if len(parts) > 1 and is_identity(parts[0]):  # an operand of weight 1 starts both sums: as it is, or without its negative values
+        # an operand of weight 1 starts both sums: as it is, or without its negative values
+        if len(parts) > 1 and is_identity(parts[0]):
             part = parts.pop(0)
             first = View(self.value(part.source))
             previous = (first, View(self.mapped(part, part.terms[0][0])) if dual else first)
@@ -211,7 +231,9 @@ class Lowering(LoweringBase):
         factor, (share,) = out, row.shares
         window = self.window(unit, W)
         if kind == "gate" or row.stabilizer or window is not None or (unit.bias is not None and share.bias is not None):
-            factor = self.buffer(f"{'g' if kind == 'gate' else 'd'}{self.label(unit.out)}", unit.out.shape, dtype=self.gates)
+            factor = self.buffer(
+                f"{'g' if kind == 'gate' else 'd'}{self.label(unit.out)}", unit.out.shape, dtype=self.gates
+            )
             fields: dict[str, Any] = dict(terms=View(out), x=View(out), mode=kind, stabilizer=row.stabilizer)
             if unit.bias is not None and share.bias is not None:
                 fields["bias_d"] = self.constant(bias_map(unit.bias, share, row.gamma))
@@ -221,7 +243,9 @@ class Lowering(LoweringBase):
             self.kept[unit.out.index] = Kept([out], [self.magnitude(unit, 0) or out])
 
     def by_sign(self, unit: U.Neuron, out: Buffer) -> None:
-        """Y, the first share's sum, and one factor: the second share's sum is what y has beside the first's and its bias."""
+        """Y, the first share's sum, and one factor: the second share's sum is what y has beside the first's and its
+        bias.
+        """
         row, label = unit.row, self.label(unit.out)
         assert row is not None
         y = self.buffer(f"y{label}", unit.out.shape)
@@ -255,7 +279,9 @@ class Lowering(LoweringBase):
         if not pairs:  # every term vanished by sign: the sum is 0
             self.emit(Step("MOVE", self.unit, View(total), bound=self.constant([0.0])))
         for number, (part, term) in enumerate(pairs):
-            fields: dict[str, Any] = dict(out=View(total), weight_map=term.w, accumulate=number > 0, mode="none", gamma=gamma)
+            fields: dict[str, Any] = dict(
+                out=View(total), weight_map=term.w, accumulate=number > 0, mode="none", gamma=gamma
+            )
             scale = window_scale(part.window, term.w)
             self.taps("TAPS", part, View(self.mapped(part, term, total.batch)), fields, window=scale)
 
@@ -268,7 +294,8 @@ class Lowering(LoweringBase):
         self.accumulate([(part, Term(X_ABS, "|w|")) for part in unit.parts], total, 0.0)
         return total
 
-    # ---------------------------------------------------------------------------------------------------------- other units
+    # ---------------------------------------------------------------------------------------------------------- other
+    # units
 
     def winner(self, unit: U.Winner) -> None:
         x = self.spatial(unit.sources[0])
@@ -278,7 +305,16 @@ class Lowering(LoweringBase):
         (phase,) = phases(unit.taps)
         taps = np.indices(unit.taps.kernel).reshape(3, -1).T  # every tap, so that its number is its place in the kernel
         table = np.ascontiguousarray(taps * unit.taps.dilation - unit.taps.before, np.int64)
-        step = Step("MAX_POOL", unit, View(out), View(x), m=View(winners), phase=phase, table=table, mode=1 if dtype == "u1" else 2)
+        step = Step(
+            "MAX_POOL",
+            unit,
+            View(out),
+            View(x),
+            m=View(winners),
+            phase=phase,
+            table=table,
+            mode=1 if dtype == "u1" else 2,
+        )
         self.emit(step)
 
     def elementwise(self, unit: U.Elementwise) -> None:
@@ -288,7 +324,9 @@ class Lowering(LoweringBase):
     def affine(self, unit: U.Affine) -> None:
         source = self.value(unit.sources[0])
         shift = None if unit.shift is None else self.constant(unit.shift)
-        self.emit(Step("AFFINE", unit, View(self.new_value(unit)), View(source), vector=self.constant(unit.scale), bias=shift))
+        self.emit(
+            Step("AFFINE", unit, View(self.new_value(unit)), View(source), vector=self.constant(unit.scale), bias=shift)
+        )
         if unit.tapped is not None:
             self.taps_open(unit)
 
@@ -303,7 +341,9 @@ class Lowering(LoweringBase):
 
     def normalise(self, unit: U.Normalise) -> None:
         r = unit.record
-        step = Step("LRN", unit, View(self.new_value(unit)), View(self.value(unit.sources[0])), size=r.size, stabilizer=r.k)
+        step = Step(
+            "LRN", unit, View(self.new_value(unit)), View(self.value(unit.sources[0])), size=r.size, stabilizer=r.k
+        )
         step.activation = ("identity", r.alpha / r.size, r.beta)
         self.emit(step)
 
@@ -341,7 +381,9 @@ class Lowering(LoweringBase):
         self.emit(Step("MOVE", unit, View(self.new_value(unit)), bound=self.constant(unit.value)))
 
     def reshape(self, unit: U.Reshaping) -> None:
-        self.values[unit.out.index] = self.reshaped(self.value(unit.sources[0]), unit.out.shape, f"x{self.label(unit.out)}")
+        self.values[unit.out.index] = self.reshaped(
+            self.value(unit.sources[0]), unit.out.shape, f"x{self.label(unit.out)}"
+        )
 
     def words(self, unit: U.Words) -> None:
         out = self.new_value(unit, plain=True)
@@ -394,7 +436,15 @@ FORWARD: dict[type[U.Unit], Callable[[Lowering, Any], None]] = {
 }
 
 
-def lower(program: Program, n: int, t: int, *, ledger: bool = False, chunked: bool = False, reals: tuple[str, str] | None = None) -> Plan:
+def lower(
+    program: Program,
+    n: int,
+    t: int,
+    *,
+    ledger: bool = False,
+    chunked: bool = False,
+    reals: tuple[str, str] | None = None,
+) -> Plan:
     """The plan for n samples with t targets each.
 
     Parameters
@@ -428,5 +478,17 @@ def lower(program: Program, n: int, t: int, *, ledger: bool = False, chunked: bo
         step.macs *= {"n": n, "nt": n * t, "1": 1}[step.out.buffer.batch]
     arena = place(buffers, n, t, reuse=not ledger)
     return Plan(
-        program, n, t, n_constant, steps, relevance, buffers, arena, forward.values, relevances, above, forward.kept, forward.factors
+        program,
+        n,
+        t,
+        n_constant,
+        steps,
+        relevance,
+        buffers,
+        arena,
+        forward.values,
+        relevances,
+        above,
+        forward.kept,
+        forward.factors,
     )

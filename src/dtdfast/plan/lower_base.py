@@ -13,8 +13,8 @@ from .steps import Buffer, Reals, Step, View, Weights
 from .taps import Phase, phases
 
 if TYPE_CHECKING:
-    from ..program import Program
     from .plan import Kept
+    from .program import Program
 
 
 def activation_of(record: L.ReLU | L.Activation | None) -> tuple[str, float, float]:
@@ -40,14 +40,19 @@ def is_whole(part: U.Part) -> bool:
     """One window that is the whole of its operand, as in a global pool: going back, every element gets the same."""
     taps = part.taps
     return (
-        part.weight is None and not taps.transposed and taps.kernel == taps.x_size and taps.out_size == (1, 1, 1) and not any(taps.before)
+        part.weight is None
+        and not taps.transposed
+        and taps.kernel == taps.x_size
+        and taps.out_size == (1, 1, 1)
+        and not any(taps.before)
     )
 
 
 class LoweringBase:
     """Emits steps; holds the buffers of values, and what the forward steps keep for the relevance steps.
 
-    reals : how values, and how gates and relevance are kept; what the caller gives and gets is of the program's type in any case
+    reals : how values, and how gates and relevance are kept; what the caller gives and gets is of the program's type in
+    any case
     """
 
     def __init__(self, program: Program, ledger: bool, reals: tuple[str, str]) -> None:
@@ -58,15 +63,19 @@ class LoweringBase:
         self.steps: list[Step] = []
         self.unit: U.Unit | None = None
         self.values: dict[int, Buffer] = {}
-        self.factors: dict[int, list[tuple[Buffer, str]]] = {}  # neuron's output → per share (factor, "gate" or "denominator")
+        # neuron's output → per share (factor, "gate" or "denominator")
+        self.factors: dict[int, list[tuple[Buffer, str]]] = {}
         self.winners: dict[int, Buffer] = {}
         self.passing: dict[int, Buffer] = {}  # affine's output → positive where relevance passes to its first source
         self.kept: dict[int, Kept] = {}
         self.names: dict[str, int] = {}
 
-    # ------------------------------------------------------------------------------------------------------------- buffers
+    # -------------------------------------------------------------------------------------------------------------
+    # buffers
 
-    def buffer(self, stem: str, tensor_shape: tuple[int, ...], batch: str = "n", *, plain: bool = False, dtype: str = "") -> Buffer:
+    def buffer(
+        self, stem: str, tensor_shape: tuple[int, ...], batch: str = "n", *, plain: bool = False, dtype: str = ""
+    ) -> Buffer:
         count = self.names.get(stem, 0)
         self.names[stem] = count + 1
         name = f"{stem}.{count}" if count else stem
@@ -111,7 +120,11 @@ class LoweringBase:
     def activate(self, unit: U.Neuron | U.Elementwise, out: Buffer, x: Buffer, mode: str | int = 0) -> None:
         """Out = act(x), or act'(x) by the mode "derivative"."""
         record = unit.activation
-        slopes = record.slopes_for(len(unit.out.shape)) if isinstance(record, L.Activation) and record.slopes is not None else None
+        slopes = (
+            record.slopes_for(len(unit.out.shape))
+            if isinstance(record, L.Activation) and record.slopes is not None
+            else None
+        )
         bound = None if slopes is None else self.constant(slopes)
         self.emit(Step("ACTIVATE", unit, View(out), View(x), activation=activation_of(record), bound=bound, mode=mode))
 
@@ -120,7 +133,9 @@ class LoweringBase:
             step.unit = self.unit
         self.steps.append(step)
 
-    def taps(self, verb: str, part: U.Part, x: View, fields: dict[str, Any], window: Any = None, *, scatter: bool = False) -> None:
+    def taps(
+        self, verb: str, part: U.Part, x: View, fields: dict[str, Any], window: Any = None, *, scatter: bool = False
+    ) -> None:
         """Emit a sum over taps, one step per phase; `fields` are whole-tensor views, cut to each phase here."""
         if part.support is not None and fields.get("weight_map") == W_ONE:
             part, fields = part.support, {**fields, "weight_map": W}
@@ -156,7 +171,9 @@ class LoweringBase:
         return value.phase(phase.start, phase.step, phase.count) if isinstance(value, View) and n_phases > 1 else value
 
     def reshaped(self, source: Buffer, shape: tuple[int, ...], stem: str) -> Buffer:
-        """The same elements under another shape, in row-major order: a copy only where a channels-last array is in the way."""
+        """The same elements under another shape, in row-major order: a copy only where a channels-last array is in the
+        way.
+        """
         if not source.plain:
             flat = self.buffer(stem, source.shape, source.batch, plain=True, dtype=source.dtype)
             self.emit(Step("MOVE", self.unit, View(flat), View(source)))
@@ -177,5 +194,7 @@ class LoweringBase:
         buffer = self.buffer(f"m{self.label(part.source)}", part.source.shape, batch if term.x == X_ONE else "n")
         bound = {X_ABOVE_LOW: 0, X_BELOW_HIGH: 1}.get(term.x)
         values = None if bound is None or part.box is None else self.constant(part.box[bound])
-        self.emit(Step("MAP", self.unit, View(buffer), None if term.x == X_ONE else View(source), mode=term.x, bound=values))
+        self.emit(
+            Step("MAP", self.unit, View(buffer), None if term.x == X_ONE else View(source), mode=term.x, bound=values)
+        )
         return buffer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -77,7 +78,17 @@ class RelevanceLowering:
         found = self.relevances[leaves.index]
         if leaves.form == "c" and not self.program.gradient:
             product = self.wanted("R")
-            self.emit(Step("MULTIPLY", None, View(product), View(found), m=View(self.forward.value(leaves)), mode="times", repeat=self.t))
+            self.emit(
+                Step(
+                    "MULTIPLY",
+                    None,
+                    View(product),
+                    View(found),
+                    m=View(self.forward.value(leaves)),
+                    mode="times",
+                    repeat=self.t,
+                )
+            )
             found = product
         if found.external != "result":
             result = self.forward.external("result", leaves.shape, "nt")
@@ -88,7 +99,9 @@ class RelevanceLowering:
         leaves = self.program.leaves
         if len(leaves.shape) == 1:
             return self.forward.external("result", leaves.shape, "nt")
-        return self.forward.buffer(f"{letter}{self.forward.label(leaves)}", leaves.shape, "nt", dtype=self.forward.numbers)
+        return self.forward.buffer(
+            f"{letter}{self.forward.label(leaves)}", leaves.shape, "nt", dtype=self.forward.numbers
+        )
 
     def emit(self, step: Step) -> None:
         self.forward.emit(step)
@@ -121,7 +134,8 @@ class RelevanceLowering:
         x = View(self.forward.value(tensor))
         self.emit(Step("MULTIPLY", None, View(out), View(c), m=x, mode="times", accumulate=accumulate, repeat=self.t))
 
-    # ------------------------------------------------------------------------------------------------------------- neurons
+    # -------------------------------------------------------------------------------------------------------------
+    # neurons
 
     def neuron(self, unit: U.Neuron, r: Buffer) -> None:
         """S = factor ⊙ c or R / d per share, then one scatter per operand and term."""
@@ -144,7 +158,7 @@ class RelevanceLowering:
                 self.scatter(part, term, s, row.gamma)
         shared = {p.source.index for p in unit.parts if any(p.terms)}
         for source in {p.source.index: p.source for p in unit.parts if p.source.wanted}.values():
-            if source.index not in shared and source.index not in self.relevances:  # no term there, of x⁻ where x ≥ 0 for example
+            if source.index not in shared and source.index not in self.relevances:  # no term: of x⁻, where x ≥ 0
                 out, _ = self.sink(source)
                 self.emit(Step("MOVE", unit, View(out), bound=self.forward.constant([0.0])))
 
@@ -166,7 +180,8 @@ class RelevanceLowering:
         else:
             self.forward.taps("TAPS", part, View(s), fields, scatter=True)
 
-    # --------------------------------------------------------------------------------------------------------- other units
+    # --------------------------------------------------------------------------------------------------------- other
+    # units
 
     def winner(self, unit: U.Winner, r: Buffer) -> None:
         winners = self.forward.winners[unit.out.index]
@@ -182,7 +197,11 @@ class RelevanceLowering:
                 return
             for phase in phases(unit.taps, scatter=True):
                 table = np.array([(k, *offset) for k, offset in phase.taps], np.int64).reshape(-1, 4)
-                self.emit(Step("MAX_UNPOOL", unit, View(out).phase(phase.start, phase.step, phase.count), table=table, **fields))
+                self.emit(
+                    Step(
+                        "MAX_UNPOOL", unit, View(out).phase(phase.start, phase.step, phase.count), table=table, **fields
+                    )
+                )
 
         self.deliver(unit, unit.sources[0], write)
 
@@ -192,11 +211,26 @@ class RelevanceLowering:
             slope = self.forward.buffer(f"g{self.forward.label(unit.out)}", unit.out.shape)
             self.forward.activate(unit, slope, self.forward.value(source), "derivative")
             out, accumulate = self.sink(source)
-            self.emit(Step("MULTIPLY", unit, View(out), View(r), m=View(slope), mode="times", accumulate=accumulate, repeat=self.t))
+            self.emit(
+                Step(
+                    "MULTIPLY",
+                    unit,
+                    View(out),
+                    View(r),
+                    m=View(slope),
+                    mode="times",
+                    accumulate=accumulate,
+                    repeat=self.t,
+                )
+            )
         elif source.form == "c":  # a ReLU: x = max(0, y), so c passes where it is active
             out, accumulate = self.sink(source)
             gate = View(self.forward.value(unit.out))
-            self.emit(Step("MULTIPLY", unit, View(out), View(r), m=gate, mode="positive", accumulate=accumulate, repeat=self.t))
+            self.emit(
+                Step(
+                    "MULTIPLY", unit, View(out), View(r), m=gate, mode="positive", accumulate=accumulate, repeat=self.t
+                )
+            )
         else:
             self.passes(unit, source, r)
 
@@ -231,9 +265,15 @@ class RelevanceLowering:
             out, accumulate = self.sink(source)
             if number == unit.open_to and unit.tapped is not None:
                 m = View(self.forward.passing[unit.out.index])
-                self.emit(Step("MULTIPLY", unit, View(out), View(r), m=m, mode="positive", accumulate=accumulate, repeat=self.t))
+                self.emit(
+                    Step(
+                        "MULTIPLY", unit, View(out), View(r), m=m, mode="positive", accumulate=accumulate, repeat=self.t
+                    )
+                )
             else:
-                self.emit(Step("AFFINE", unit, View(out), View(r), vector=self.forward.constant(share), accumulate=accumulate))
+                self.emit(
+                    Step("AFFINE", unit, View(out), View(r), vector=self.forward.constant(share), accumulate=accumulate)
+                )
 
     def normalise(self, unit: U.Normalise, r: Buffer) -> None:
         self.passes(unit, unit.sources[0], r)
@@ -261,7 +301,9 @@ class RelevanceLowering:
                 self.emit(Step("MOVE", unit, View(out), View(r), accumulate=accumulate))
                 return
             m = View(self.forward.value(gate), expand=unit.out.shape)
-            self.emit(Step("MULTIPLY", unit, View(out), View(r), m=m, mode="times", accumulate=accumulate, repeat=self.t))
+            self.emit(
+                Step("MULTIPLY", unit, View(out), View(r), m=m, mode="times", accumulate=accumulate, repeat=self.t)
+            )
 
         self.deliver(unit, signal, write)
 
@@ -270,7 +312,9 @@ class RelevanceLowering:
         out, accumulate = self.sink(operand)
         m = View(self.forward.value(other), expand=unit.out.shape)
         if operand.shape == unit.out.shape:
-            self.emit(Step("MULTIPLY", unit, View(out), View(r), m=m, mode="times", accumulate=accumulate, repeat=self.t))
+            self.emit(
+                Step("MULTIPLY", unit, View(out), View(r), m=m, mode="times", accumulate=accumulate, repeat=self.t)
+            )
             return
         product = self.forward.buffer(f"t{self.forward.label(unit.out)}", unit.out.shape, "nt")
         self.emit(Step("MULTIPLY", unit, View(product), View(r), m=m, mode="times", repeat=self.t))
@@ -278,7 +322,9 @@ class RelevanceLowering:
         axes = tuple(size if small == 1 else 1 for size, small in zip(unit.out.shape, operand.shape, strict=True))
         for number, index in enumerate(np.ndindex(*axes)):
             ranges = tuple((i, 1, s) for i, s in zip(index, operand.shape, strict=True))
-            self.emit(Step("MOVE", unit, View(out), View(product, U.Region(ranges)), accumulate=accumulate or number > 0))
+            self.emit(
+                Step("MOVE", unit, View(out), View(product, U.Region(ranges)), accumulate=accumulate or number > 0)
+            )
 
     def move(self, unit: U.Move, r: Buffer) -> None:
         """Every piece goes back where it came from; what was not read keeps 0."""
@@ -287,9 +333,11 @@ class RelevanceLowering:
             pieces[number].append((to, of))
         for source, own in zip(unit.sources, pieces, strict=True):
             if source.wanted:
-                self.deliver(unit, source, lambda out, accumulate, own=own: self.move_back(unit, r, out, accumulate, own))  # type: ignore[misc]
+                self.deliver(unit, source, partial(self.move_back, unit, r, pieces=own))
 
-    def move_back(self, unit: U.Move, r: Buffer, out: Buffer, accumulate: bool, pieces: list[tuple[U.Region, U.Region]]) -> None:
+    def move_back(
+        self, unit: U.Move, r: Buffer, out: Buffer, accumulate: bool, pieces: list[tuple[U.Region, U.Region]]
+    ) -> None:
         if not accumulate and not all(covers(of, out.shape) for _, of in pieces):
             self.emit(Step("MOVE", unit, View(out), bound=self.forward.constant([0.0])))
             accumulate = True
@@ -301,7 +349,9 @@ class RelevanceLowering:
         """Every element gets the sum over its copies."""
 
         def write(out: Buffer, accumulate: bool) -> None:
-            fields: dict[str, Any] = dict(out=View(out), weight_map=W, mode="none", accumulate=accumulate, repeat=self.t)
+            fields: dict[str, Any] = dict(
+                out=View(out), weight_map=W, mode="none", accumulate=accumulate, repeat=self.t
+            )
             self.forward.taps("TAPS", unit.part, View(r), fields, scatter=True)
 
         self.deliver(unit, unit.sources[0], write)
@@ -317,7 +367,9 @@ class RelevanceLowering:
         out, accumulate = self.sink(unit.sources[0])
         m = View(self.forward.value(unit.out)) if unit.out.form == "c" else None
         target = View(out, trailing=True)
-        self.emit(Step("EMBED_SUM", unit, target, View(r), m=m, mode=feature_slot(unit), accumulate=accumulate, repeat=self.t))
+        self.emit(
+            Step("EMBED_SUM", unit, target, View(r), m=m, mode=feature_slot(unit), accumulate=accumulate, repeat=self.t)
+        )
 
 
 def covers(region: U.Region, shape: tuple[int, ...]) -> bool:

@@ -12,11 +12,14 @@ from .steps import Buffer, Step, View
 ALIGN = 64  # bytes
 
 MANY = 4096
-"""Buffers beyond which they are placed in the order of their first use, so that planning takes time in proportion to their number."""
+"""Buffers beyond which they are placed in the order of their first use, so that planning takes time in proportion to
+their number."""
 
 
 def insert_clears(steps: list[Step], known: set[int]) -> list[Step]:
-    """Before the first step that writes a framed buffer, a step that zeroes its frame; `known` holds ids of buffers done."""
+    """Before the first step that writes a framed buffer, a step that zeroes its frame; `known` holds ids of buffers
+    done.
+    """
     result = []
     for step in steps:
         for view in step.views():
@@ -57,13 +60,17 @@ def place(buffers: list[Buffer], n: int, t: int, *, reuse: bool) -> int:
 
 
 def _lowest(buffers: list[Buffer], sizes: dict[int, int]) -> int:
-    """Each buffer at the lowest place free throughout its life: little memory, in time that grows with the square of their number."""
-    first, last, start, end = (np.zeros(len(buffers), np.int64) for _ in range(4))  # of those placed, in order of their offsets
+    """Each buffer at the lowest place free throughout its life: little memory, in time that grows with the square of
+    their number.
+    """
+    # of those placed, in order of their offsets
+    first, last, start, end = (np.zeros(len(buffers), np.int64) for _ in range(4))
     top = 0
     for number, buffer in enumerate(buffers):
         size = sizes[id(buffer)]
         rivals = np.flatnonzero((first[:number] <= buffer.last) & (last[:number] >= buffer.first))
-        ends = np.maximum.accumulate(np.concatenate([[0], end[rivals]]))  # what is taken below each rival, and below the sky
+        # what is taken below each rival, and below the sky
+        ends = np.maximum.accumulate(np.concatenate([[0], end[rivals]]))
         gaps = np.concatenate([start[rivals], [np.iinfo(np.int64).max]]) - ends
         offset = buffer.offset = int(ends[np.argmax(gaps >= size)])
         place = int(np.searchsorted(start[:number], offset))
@@ -75,7 +82,9 @@ def _lowest(buffers: list[Buffer], sizes: dict[int, int]) -> int:
 
 
 def _in_order(buffers: list[Buffer], sizes: dict[int, int]) -> int:
-    """Buffers as they come: each in the smallest hole that holds it, what is left of the hole and what has ended become holes again."""
+    """Buffers as they come: each in the smallest hole that holds it, what is left of the hole and what has ended become
+    holes again.
+    """
     holes: list[tuple[int, int]] = []  # (size, offset), sorted
     starts, ends = dict[int, int](), dict[int, int]()  # offset → size, and end → offset, of the holes
     ending: list[tuple[int, int, int]] = []  # (last step, offset, size) of what lives

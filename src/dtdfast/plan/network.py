@@ -59,7 +59,9 @@ class Network:
 
 
 class _Builder:
-    def __init__(self, entries: dict[int, Entry], input_shape: Shape, folding: Folding, book: RuleBook, domain: Domain) -> None:
+    def __init__(
+        self, entries: dict[int, Entry], input_shape: Shape, folding: Folding, book: RuleBook, domain: Domain
+    ) -> None:
         self.entries, self.folding, self.book, self.domain = entries, folding, book, domain
         self.units: list[Unit] = []
         self.gone: set[int] = set()  # ids of units that became part of another
@@ -94,10 +96,17 @@ class _Builder:
 
     def put(self, unit: Unit) -> Tensor:
         """The unit comes next; returns its output."""
-        for taps in [p.taps for p in unit.parts] if isinstance(unit, Neuron) else [unit.taps] if isinstance(unit, Winner) else []:
+        for taps in (
+            [p.taps for p in unit.parts]
+            if isinstance(unit, Neuron)
+            else [unit.taps]
+            if isinstance(unit, Winner)
+            else []
+        ):
             if taps.table > MAX_TABLE:
                 raise ShapeError(
-                    f"{self.entries[unit.position]}: its windows of {taps.kernel} elements with stride {taps.stride} take a table "
+                    f"{self.entries[unit.position]}: its windows of {taps.kernel} elements with stride {taps.stride} "
+                    "take a table "
                     f"of {taps.table:,} entries, at most {MAX_TABLE:,} are supported"
                 )
         self.units.append(unit)
@@ -105,7 +114,8 @@ class _Builder:
         unit.out.is_input = isinstance(unit, TRANSPARENT) and any(s.is_input for s in unit.sources)
         return unit.out
 
-    # ------------------------------------------------------------------------------------------------ one unit per entry
+    # ------------------------------------------------------------------------------------------------ one unit per
+    # entry
 
     def unit(self, entry: Entry, sources: tuple[Tensor, ...]) -> Unit | Tensor | None:
         record, here = entry.record, (entry.position,)
@@ -137,7 +147,9 @@ class _Builder:
         return Words(here, sources, self.tensor(entry), weight=np.asarray(record.weight))
 
     def idle(self, entry: Entry, source: Tensor) -> bool:
-        """A pool of one-element windows computes nothing; only a convention with a stabilizer takes from it, or a rule of its own."""
+        """A pool of one-element windows computes nothing; only a convention with a stabilizer takes from it, or a rule
+        of its own.
+        """
         kernel = source.shape[1:]
         if not isinstance(entry.record, L.GlobalAvgPool):
             kernel = spatial(getattr(entry.record, "kernel", 1), len(kernel), "kernel")
@@ -231,7 +243,9 @@ class _Builder:
         return Elementwise((entry.position,), sources, self.tensor(entry), activation=record)
 
     def affine(self, entry: Entry, sources: tuple[Tensor, ...], n_axes: int | None = None) -> Unit | Tensor:
-        """Nothing takes it in: a linear layer of one tap, its shift as bias, or passed by relevance; `n_axes` before it was flattened."""
+        """Nothing takes it in: a linear layer of one tap, its shift as bias, or passed by relevance; `n_axes` before it
+        was flattened.
+        """
         record, (source,) = entry.record, sources
         assert isinstance(record, (L.BatchNorm, L.Scale))
         if isinstance(record, L.Scale) and not per_channel(record, entry.shape):
@@ -244,7 +258,9 @@ class _Builder:
         row = None if isinstance(rule, Pass) else rule.row(self.book.convention)
         split = None if row is None else splits(row)
         if isinstance(rule, Pass) or split or (said is None and self.transparent(rule, source)):
-            unit = Affine((entry.position,), sources, self.tensor(entry), scale=scale, shift=shift if shift.any() else None)
+            unit = Affine(
+                (entry.position,), sources, self.tensor(entry), scale=scale, shift=shift if shift.any() else None
+            )
             unit.split = None if said is None and source.is_input else split
             unit.falls_back = row is not None and row.falls_back
             return unit
@@ -253,7 +269,9 @@ class _Builder:
         return Neuron((entry.position,), sources, self.tensor(entry), parts=[part], bias=shift if shift.any() else None)
 
     def transparent(self, rule: Rule, source: Tensor) -> bool:
-        """Whether relevance passes an affine that takes no tap: at the input where a first-layer rule is looked for behind it."""
+        """Whether relevance passes an affine that takes no tap: at the input where a first-layer rule is looked for
+        behind it.
+        """
         first = self.book.preset.first if self.book.everywhere() is None else None
         return (source.is_input and first is not None) or isinstance(rule, ZBox)
 
@@ -263,13 +281,23 @@ class _Builder:
         assert isinstance(record, L.Preparation)
         if not source.is_input:
             raise LayerError(
-                f"{entry}: a Preparation prepares the network's input, but reads something computed; inside a network use Scale"
+                f"{entry}: a Preparation prepares the network's input, but reads something computed; inside a network "
+                "use Scale"
             )
         scale, shift = affine(record)
-        return Affine((entry.position,), sources, self.tensor(entry), scale=scale, shift=shift if shift.any() else None, prepares=True)
+        return Affine(
+            (entry.position,),
+            sources,
+            self.tensor(entry),
+            scale=scale,
+            shift=shift if shift.any() else None,
+            prepares=True,
+        )
 
     def gating(self, entry: Entry, sources: tuple[Tensor, ...]) -> Gating:
-        """Order the operands as (signal, gate): the gate is the one made by a sigmoid, else the one that is an affine image of such."""
+        """Order the operands as (signal, gate): the gate is the one made by a sigmoid, else the one that is an affine
+        image of such.
+        """
         gates = [self.is_gate(s, affine=False) for s in entry.sources]
         if not any(gates):
             gates = [self.is_gate(s, affine=True) for s in entry.sources]
@@ -281,8 +309,18 @@ class _Builder:
         return unit
 
     def is_gate(self, position: int, *, affine: bool) -> bool:
-        """Made by a sigmoid and perhaps moved since; with `affine` also scaled and shifted, as in 1 + σ(x), 2σ(x) or 1 − σ(x)."""
-        passed = (L.Dropout, L.Flatten, L.Reshape, L.Gather, L.Expand, *MOVES, *((L.Scale, L.BatchNorm) if affine else ()))
+        """Made by a sigmoid and perhaps moved since; with `affine` also scaled and shifted, as in 1 + σ(x), 2σ(x) or 1
+        − σ(x).
+        """
+        passed = (
+            L.Dropout,
+            L.Flatten,
+            L.Reshape,
+            L.Gather,
+            L.Expand,
+            *MOVES,
+            *((L.Scale, L.BatchNorm) if affine else ()),
+        )
         while position != L.INPUT:
             entry = self.entries[position]
             if isinstance(entry.record, L.Activation):
@@ -292,12 +330,15 @@ class _Builder:
             (position,) = entry.sources
         return False
 
-    # ------------------------------------------------------------------------------------------------------------- rules
+    # -------------------------------------------------------------------------------------------------------------
+    # rules
 
     def rule_for(self, entry: Entry, default: Rule) -> tuple[Rule, bool]:
         rule = self.book.explicit(entry.position, entry.record) or self.book.everywhere()
         if isinstance(rule, Pass):
-            raise RuleError(f"{entry}: Pass is a rule for Scale, an unfolded BatchNorm and Add; this layer shares by its weights")
+            raise RuleError(
+                f"{entry}: Pass is a rule for Scale, an unfolded BatchNorm and Add; this layer shares by its weights"
+            )
         return (rule, True) if rule is not None else (default, False)
 
     def explicit_only_on_rule_takers(self, entry: Entry) -> None:
@@ -317,7 +358,9 @@ class _Builder:
         raise RuleError(f"{entry} shares no relevance by weights and takes no rule{hint}")
 
     def assign_rows(self) -> None:
-        """Each neuron's row: what was said of it, else the first-layer rule where it reads the input, else its kind's."""
+        """Each neuron's row: what was said of it, else the first-layer rule where it reads the input, else its
+        kind's.
+        """
         boxes: dict[int, Box] = {}
         bounds = self.domain.bounds(self.input.shape) if self.domain.kind == "box" and not self.words() else None
         if bounds is not None:
@@ -378,7 +421,7 @@ def shares(record: L.Layer) -> bool:
 
 
 def splits(row: Row) -> tuple[float, float] | None:
-    """Of a row that shares by products of one sign, without a bias: how much goes by those of y's sign, and by the others."""
+    """Of a row that shares by products of one sign: how much goes by those of y's sign, and by the others."""
     if not row.splits:
         return None
     return row.shares[0].coefficient, 0.0 if row.by_sign or len(row.shares) == 1 else row.shares[1].coefficient
@@ -390,7 +433,9 @@ def same(a: Rule, b: Rule) -> bool:
     return type(a) is type(b) and a == b
 
 
-def build(entries: dict[int, Entry], input_shape: Shape, last: int, stop: int | None, book: RuleBook, domain: Domain) -> Network:
+def build(
+    entries: dict[int, Entry], input_shape: Shape, last: int, stop: int | None, book: RuleBook, domain: Domain
+) -> Network:
     """Units of the network that ends at `last`; `stop` is the entry whose relevance is wanted (None: the input)."""
     folding = fold(entries, (last,) if stop is None else (last, stop))
     if domain.kind == "real" and any(isinstance(entry.record, L.Preparation) for entry in entries.values()):

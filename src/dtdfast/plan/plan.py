@@ -11,7 +11,7 @@ from .text import describe
 from .units import Unit
 
 if TYPE_CHECKING:
-    from ..program import Program
+    from .program import Program
 
 SEGMENT_MACS = 20_000_000_000
 """Multiply-adds after which a run returns to Python, so that Ctrl-C works: at most about half a second."""
@@ -19,7 +19,9 @@ SEGMENT_MACS = 20_000_000_000
 
 @dataclass(eq=False)
 class Kept:
-    """What the forward pass stores of a neuron for the ledger: per share Σ terms and Σ |terms|; y where shares select by it."""
+    """What the forward pass stores of a neuron for the ledger: per share Σ terms and Σ |terms|; y where shares select
+    by it.
+    """
 
     terms: list[Buffer] = field(default_factory=list)
     magnitude: list[Buffer] = field(default_factory=list)
@@ -33,9 +35,8 @@ class Plan:
     Attributes
     ----------
     n_constant : forward begins with so many steps that depend on no x: an arena keeps their results from call to call
-    forward, relevance : list of Step
-    arena : bytes of working memory
-    pieces : so many of these run side by side, one thread through all steps of each (the last piece may have fewer samples)
+    forward, relevance : list of Step arena : bytes of working memory pieces : so many of these run side by side, one
+    thread through all steps of each (the last piece may have fewer samples)
     """
 
     program: Program
@@ -99,7 +100,10 @@ class Plan:
 
     def __repr__(self) -> str:
         steps = len(self.forward) + len(self.relevance)
-        return f"Plan({self.program!r}, n={self.n}, t={self.t}, {steps} steps, arena {self.arena:,} bytes, {self.macs:,} multiply-adds)"
+        return (
+            f"Plan({self.program!r}, n={self.n}, t={self.t}, {steps} steps, arena {self.arena:,} bytes, {self.macs:,} "
+            "multiply-adds)"
+        )
 
     def _repr_html_(self) -> str:
         return preformatted(str(self))

@@ -48,16 +48,23 @@ def resolve(network: Network, layers: list[L.Layer], stop: int | None, *, gradie
 def _check(unit: Unit, layers: list[L.Layer], gradient: bool) -> None:
     where = at(unit.position, layers[unit.position])
     if isinstance(unit, Probabilities):
-        raise LayerError(f"{where}: a Softmax inside the network has no relevance rule; end the network before it, or explain with start=")
+        raise LayerError(
+            f"{where}: a Softmax inside the network has no relevance rule; end the network before it, or explain with "
+            "start="
+        )
     if isinstance(unit, Gating) and unit.gates != 1 and not gradient:
         raise LayerError(
             f"{where}: {unit.gates} of its operands are made by a sigmoid, expected exactly one (the gate); "
             "relevance goes to the signal, and which one that is cannot be told"
         )
     if isinstance(unit, Gating) and not gradient and unit.sources[0].shape != unit.out.shape:
-        raise LayerError(f"{where}: its signal (n, {unit.sources[0].shape}) is smaller than its gate; only the gate may be repeated")
+        raise LayerError(
+            f"{where}: its signal (n, {unit.sources[0].shape}) is smaller than its gate; only the gate may be repeated"
+        )
     if isinstance(unit, Normalise) and gradient:
-        raise LayerError(f"{where}: the gradient through LRN is not implemented; relevance passes through it under every rule")
+        raise LayerError(
+            f"{where}: the gradient through LRN is not implemented; relevance passes through it under every rule"
+        )
 
 
 def _forms(network: Network, leaves: Tensor, gradient: bool) -> None:
@@ -75,7 +82,8 @@ def _forms(network: Network, leaves: Tensor, gradient: bool) -> None:
         if tensor is network.output or not tensor.wanted:
             continue
         readers = [u for u in tensor.readers if u.out.wanted and (gradient or tensor.index in carried(u))]
-        product = bool(readers) and all(delivers(u) == "c" for u in readers) and tensor.index not in signed  # whose d has two signs
+        # whose d has two signs
+        product = bool(readers) and all(delivers(u) == "c" for u in readers) and tensor.index not in signed
         tensor.form = "c" if gradient or (product and not tensor.valueless) else "R"
 
 

@@ -36,7 +36,9 @@ def pairs(value: Any, n: int, key: str) -> tuple[tuple[int, int], ...]:
 
 def _spatial_rank(shape: Shape, what: str) -> int:
     if not 2 <= len(shape) <= 4:
-        raise ShapeError(f"{what} needs an input (n, channels, *space) with 1 to 3 spatial axes; its input is (n, {_join(shape)})")
+        raise ShapeError(
+            f"{what} needs an input (n, channels, *space) with 1 to 3 spatial axes; its input is (n, {_join(shape)})"
+        )
     return len(shape) - 1
 
 
@@ -72,7 +74,10 @@ def _same(record: L.Layer, shape: Shape) -> Shape:
 def _activation(record: L.Activation, shape: Shape) -> Shape:
     slopes = () if record.slopes is None else record.slopes.shape
     if slopes not in ((), shape[:1], shape):
-        raise ShapeError(f"slopes has shape {slopes}; its input is (n, {_join(shape)}): give one slope per channel, or one per element")
+        raise ShapeError(
+            f"slopes has shape {slopes}; its input is (n, {_join(shape)}): give one slope per channel, or one per "
+            "element"
+        )
     return shape
 
 
@@ -88,7 +93,8 @@ def _linear(record: L.Linear, shape: Shape) -> Shape:
     axis = axis_of(record.axis, shape, "Linear")
     if shape[axis] != n_in and len(shape) > 1:
         raise ShapeError(
-            f"weight has shape {(n_out, n_in)}, so it expects {n_in} features along axis {axis + 1}; its input is (n, {_join(shape)}): "
+            f"weight has shape {(n_out, n_in)}, so it expects {n_in} features along axis {axis + 1}; its input is (n, "
+            f"{_join(shape)}): "
             "choose another axis, or put a Flatten before it"
         )
     if shape[axis] != n_in:
@@ -122,7 +128,9 @@ def _conv(record: L.Conv, shape: Shape) -> Shape:
         reach = dilation[a] * (weight[2 + a] - 1) + 1
         span = shape[1 + a] + before + after - reach
         if span < 0:
-            raise ShapeError(f"its kernel spans {reach} along spatial axis {a}; its padded input has {shape[1 + a] + before + after}")
+            raise ShapeError(
+                f"its kernel spans {reach} along spatial axis {a}; its padded input has {shape[1 + a] + before + after}"
+            )
         size.append(span // stride[a] + 1)
     return (weight[0], *size)
 
@@ -131,7 +139,9 @@ def _conv(record: L.Conv, shape: Shape) -> Shape:
 def _conv_transpose(record: L.ConvTranspose, shape: Shape) -> Shape:
     weight: Shape = record.weight.shape
     n = _conv_channels(record, shape, weight[0])
-    strides, dilations, extras = (spatial(getattr(record, key), n, key) for key in ("stride", "dilation", "output_padding"))
+    strides, dilations, extras = (
+        spatial(getattr(record, key), n, key) for key in ("stride", "dilation", "output_padding")
+    )
     size = []
     for a in range(n):
         before, after = pairs(record.padding, n, "padding")[a]
@@ -163,10 +173,14 @@ def _pool(record: L.MaxPool | L.AvgPool | L.SumPool, shape: Shape) -> Shape:
     for a, (before, after) in enumerate(pairs(record.padding, n, "padding")):
         reach = dilation[a] * (kernel[a] - 1) + 1
         if before >= reach or after >= reach:
-            raise ShapeError(f"padding ({before}, {after}) along spatial axis {a} must be smaller than the window ({reach})")
+            raise ShapeError(
+                f"padding ({before}, {after}) along spatial axis {a} must be smaller than the window ({reach})"
+            )
         span = shape[1 + a] + before + after - reach
         if span < 0:
-            raise ShapeError(f"its window spans {reach} along spatial axis {a}; its padded input has {shape[1 + a] + before + after}")
+            raise ShapeError(
+                f"its window spans {reach} along spatial axis {a}; its padded input has {shape[1 + a] + before + after}"
+            )
         length = span // stride[a] + 1
         if record.ceil_mode and span % stride[a] and length * stride[a] < shape[1 + a] + before:
             length += 1  # windows that start beyond the input plus left padding are dropped
@@ -200,7 +214,8 @@ def _scale(record: L.Scale, shape: Shape) -> Shape:
             _per_channel(array.shape[0], shape)
         elif array.ndim != len(shape) or any(s not in (1, size) for s, size in zip(array.shape, shape, strict=True)):
             raise ShapeError(
-                f"{key} has shape {array.shape}, which does not broadcast against a sample of its input (n, {_join(shape)}); "
+                f"{key} has shape {array.shape}, which does not broadcast against a sample of its input (n, "
+                f"{_join(shape)}); "
                 f"expected ({shape[0]},), or {len(shape)} axes with sizes of 1 or the sample's"
             )
     return shape
@@ -212,7 +227,9 @@ def _constant(record: L.Constant) -> Shape:
 
 
 def aligned(record: L.Layer, shapes: list[Shape], constant: list[bool]) -> list[Shape]:
-    """Shapes of the operands, those of constants of an Add or Mul with as many axes as the others' (in front, of size 1)."""
+    """Shapes of the operands, those of constants of an Add or Mul with as many axes as the others' (in front, of size
+    1).
+    """
     if not isinstance(record, (L.Add, L.Mul)):
         return shapes
     rank = max(len(s) for s in shapes)
@@ -237,9 +254,12 @@ def _broadcast(record: L.Layer, *shapes: Shape) -> Shape:
 def _concat(record: L.Concat, *shapes: Shape) -> Shape:
     axis = axis_of(record.axis, shapes[0], "Concat")
     for other in shapes[1:]:
-        if len(other) != len(shapes[0]) or any(p != q for i, (p, q) in enumerate(zip(shapes[0], other, strict=True)) if i != axis):
+        if len(other) != len(shapes[0]) or any(
+            p != q for i, (p, q) in enumerate(zip(shapes[0], other, strict=True)) if i != axis
+        ):
             raise ShapeError(
-                f"its operands are (n, {_join(shapes[0])}) and (n, {_join(other)}); they may differ along axis {axis + 1} only"
+                f"its operands are (n, {_join(shapes[0])}) and (n, {_join(other)}); they may differ along axis "
+                f"{axis + 1} only"
             )
     return (*shapes[0][:axis], sum(s[axis] for s in shapes), *shapes[0][axis + 1 :])
 
@@ -256,14 +276,18 @@ def _reshape(record: L.Reshape, shape: Shape) -> Shape:
     if -1 in new and total % known == 0:
         new = tuple(total // known if s == -1 else s for s in new)
     if math.prod(new) != total or -1 in new:
-        raise ShapeError(f"shape (n, {_join(tuple(record.shape))}) does not fit its input (n, {_join(shape)}) of {total} elements")
+        raise ShapeError(
+            f"shape (n, {_join(tuple(record.shape))}) does not fit its input (n, {_join(shape)}) of {total} elements"
+        )
     return new
 
 
 @output_shape.register
 def _permute(record: L.Permute, shape: Shape) -> Shape:
     if len(record.order) != len(shape) + 1:
-        raise ShapeError(f"order {tuple(record.order)} has {len(record.order)} axes; its input has {len(shape) + 1} (batch included)")
+        raise ShapeError(
+            f"order {tuple(record.order)} has {len(record.order)} axes; its input has {len(shape) + 1} (batch included)"
+        )
     return tuple(shape[a - 1] for a in record.order[1:])
 
 
@@ -272,7 +296,9 @@ def _slice(record: L.Slice, shape: Shape) -> Shape:
     axis = axis_of(record.axis, shape, "Slice")
     count = len(range(*slice(record.start, record.stop, record.step).indices(shape[axis])))
     if count == 0:
-        raise ShapeError(f"Slice {record.start}:{record.stop}:{record.step} along axis {axis + 1} of size {shape[axis]} is empty")
+        raise ShapeError(
+            f"Slice {record.start}:{record.stop}:{record.step} along axis {axis + 1} of size {shape[axis]} is empty"
+        )
     return (*shape[:axis], count, *shape[axis + 1 :])
 
 
@@ -303,7 +329,9 @@ def reduced_axes(record: L.Reduce, shape: Shape) -> tuple[int, ...]:
 def _reduce(record: L.Reduce, shape: Shape) -> Shape:
     axes = reduced_axes(record, shape)
     if record.kind == "max" and math.prod(shape[a] for a in axes) > MAX_WINDOW:
-        raise ShapeError(f"it picks the largest of {math.prod(shape[a] for a in axes)} elements, at most {MAX_WINDOW} are supported")
+        raise ShapeError(
+            f"it picks the largest of {math.prod(shape[a] for a in axes)} elements, at most {MAX_WINDOW} are supported"
+        )
     if len(axes) == len(shape) and not record.keepdims:
         raise ShapeError("it would leave no axis but the batch; use keepdims=True and a Reshape")
     return tuple(1 if a in axes else s for a, s in enumerate(shape) if a not in axes or record.keepdims)
@@ -315,7 +343,9 @@ def _gather(record: L.Gather, shape: Shape) -> Shape:
     size = shape[axis]
     wrong = [i for i in record.indices if not -size <= i < size]
     if wrong:
-        raise ShapeError(f"indices name {wrong[0]}, but axis {axis + 1} of its input (n, {_join(shape)}) has size {size}")
+        raise ShapeError(
+            f"indices name {wrong[0]}, but axis {axis + 1} of its input (n, {_join(shape)}) has size {size}"
+        )
     return (*shape[:axis], len(record.indices), *shape[axis + 1 :])
 
 
@@ -323,7 +353,9 @@ def _gather(record: L.Gather, shape: Shape) -> Shape:
 def _expand(record: L.Expand, shape: Shape) -> Shape:
     new = tuple(record.shape)
     if len(new) != len(shape) or any(s not in (1, big) for s, big in zip(shape, new, strict=True)):
-        raise ShapeError(f"shape is (n, {_join(new)}), but its input is (n, {_join(shape)}); only sizes of 1 can be repeated")
+        raise ShapeError(
+            f"shape is (n, {_join(new)}), but its input is (n, {_join(shape)}); only sizes of 1 can be repeated"
+        )
     return new
 
 
@@ -331,12 +363,17 @@ def _expand(record: L.Expand, shape: Shape) -> Shape:
 def _resample(record: L.Resample, shape: Shape) -> Shape:
     n = _spatial_rank(shape, "Resample")
     if len(record.weights) != n:
-        raise ShapeError(f"weights has {len(record.weights)} entries, but its input (n, {_join(shape)}) has {n} spatial axes")
+        raise ShapeError(
+            f"weights has {len(record.weights)} entries, but its input (n, {_join(shape)}) has {n} spatial axes"
+        )
     size = list(shape)
     for a, weight in enumerate(record.weights, 1):
         if weight is None:
             continue
         if weight.shape[1] != shape[a]:
-            raise ShapeError(f"weights[{a - 1}] has shape {weight.shape}, expected ({weight.shape[0]}, {shape[a]}) for (n, {_join(shape)})")
+            raise ShapeError(
+                f"weights[{a - 1}] has shape {weight.shape}, expected ({weight.shape[0]}, {shape[a]}) for (n, "
+                f"{_join(shape)})"
+            )
         size[a] = weight.shape[0]
     return tuple(size)

@@ -32,12 +32,25 @@ from .units import Affine, Elementwise, Fixed, Floats, Gating, Move, Neuron, Par
 SIGNED = frozenset((W, W_GAMMA_POS, W_GAMMA_NEG))
 """Weight maps that keep weights of both signs."""
 
-_SIGNS = {X_POS: 1, X_NEG: -1, X_ONE: 1, X_ABS: 1, X_ABOVE_LOW: 1, X_BELOW_HIGH: -1, W_POS: 1, W_NEG: -1, W_SQUARE: 1, W_ONE: 1, W_ABS: 1}
+_SIGNS = {
+    X_POS: 1,
+    X_NEG: -1,
+    X_ONE: 1,
+    X_ABS: 1,
+    X_ABOVE_LOW: 1,
+    X_BELOW_HIGH: -1,
+    W_POS: 1,
+    W_NEG: -1,
+    W_SQUARE: 1,
+    W_ONE: 1,
+    W_ABS: 1,
+}
 
 SIGN_AFTER: dict[str, Callable[[L.Activation, bool], bool]] = {  # kind → whether outputs are ≥ 0, by whether inputs are
     **dict.fromkeys(("sigmoid", "hard_sigmoid", "softplus"), lambda record, nonnegative: True),
     **dict.fromkeys(
-        ("elu", "selu", "celu", "silu", "gelu", "gelu_tanh", "mish", "hard_swish", "tanh", "softsign", "hard_shrink", "soft_shrink",
+        ("elu", "selu", "celu", "silu", "gelu", "gelu_tanh", "mish", "hard_swish", "tanh", "softsign", "hard_shrink",
+        "soft_shrink",
          "tanh_shrink"),
         lambda record, nonnegative: nonnegative,
     ),
@@ -68,7 +81,9 @@ def _after(activation: L.ReLU | L.Activation | None, nonnegative: bool) -> bool:
 
 
 def _least(numbers: Floats | None) -> bool:
-    """Whether weights or biases are all ≥ 0 (absent ones are), the larger weights not looked at: theirs are of both signs."""
+    """Whether weights or biases are all ≥ 0 (absent ones are), the larger weights not looked at: theirs are of both
+    signs.
+    """
     return numbers is None or (numbers[0].size < 1024 and bool((numbers >= 0).all()))
 
 
@@ -76,7 +91,10 @@ def sign_of(unit: Unit) -> bool:
     """Whether a unit's outputs are known to be ≥ 0, given what is known of its sources."""
     sources = all(s.nonnegative for s in unit.sources)
     if isinstance(unit, Neuron):
-        return _after(unit.activation, sources and _least(unit.bias) and all(p.nonnegative or _least(p.weight) for p in unit.parts))
+        return _after(
+            unit.activation,
+            sources and _least(unit.bias) and all(p.nonnegative or _least(p.weight) for p in unit.parts),
+        )
     if isinstance(unit, Elementwise):
         return _after(unit.activation, sources)
     if isinstance(unit, Probabilities):
@@ -115,7 +133,9 @@ def reduce_terms(row: Row, part: Part) -> list[list[Term]]:
 
 
 def cancels(unit: Unit) -> bool:
-    """Whether a neuron's rule sums products of both signs, so that rounded operands may leave nothing right of the sum."""
+    """Whether a neuron's rule sums products of both signs, so that rounded operands may leave nothing right of the
+    sum.
+    """
     if not isinstance(unit, Neuron) or unit.row is None:
         return False
     return any(
@@ -140,12 +160,13 @@ SIGNED_TERMS, SIGNED_BIAS = "its terms are of both signs", "its bias may cancel 
 def doubt(unit: Unit) -> str:
     """Why nothing known here keeps a denominator of a neuron's rule away from 0; "" where something does.
 
-    Terms and bias of one sign cannot cancel.  And where a ReLU follows, a denominator d that exceeds y = Σ x w + b term by term is held
-    by it: relevance R = max(0, y)·c comes only where 0 < y ≤ d, so that the gate g = y/d is at most 1.  With y and d off by e each, e the
-    rounding errors of sums over Σ|x w| + |b|, the gate is off by δ ≤ min(1, 2e/d) and all the messages of the neuron together by
-    (d − b)·δ·c ≤ (2e + |b⁻|·min(1, 2e/d))·c: never more than what its bias weighs, and next to nothing unless d is itself of the
-    size of e, which takes Σ x(wm(w) − w) = d − y as small.  Not so for d = y (LRP-0, ε), where the gate is 1 right down to the y at which
-    rounding decides whether there is any relevance, nor for R that was not made by y.
+    Terms and bias of one sign cannot cancel. And where a ReLU follows, a denominator d that exceeds y = Σ x w + b term
+    by term is held by it: relevance R = max(0, y)·c comes only where 0 < y ≤ d, so that the gate g = y/d is at most 1.
+    With y and d off by e each, e the rounding errors of sums over Σ|x w| + |b|, the gate is off by δ ≤ min(1, 2e/d) and
+    all the messages of the neuron together by (d − b)·δ·c ≤ (2e + |b⁻|·min(1, 2e/d))·c: never more than what its bias
+    weighs, and next to nothing unless d is itself of the size of e, which takes Σ x(wm(w) − w) = d − y as small. Not so
+    for d = y (LRP-0, ε), where the gate is 1 right down to the y at which rounding decides whether there is any
+    relevance, nor for R that was not made by y.
     """
     if not isinstance(unit, Neuron) or unit.row is None or not unit.in_relevance:
         return ""
@@ -177,4 +198,8 @@ def _held(unit: Neuron) -> bool:
         return False
     exceeds = all(t[0].w in (W_POS, W_GAMMA_POS) or part.weight is None or part.nonnegative for part, t in terms)
     weighted = any(part.weight is not None for part in unit.parts)
-    return exceeds and weighted and (unit.bias is None or row.shares[0].bias in (W, W_POS, W_GAMMA_POS) or bool(unit.bias.max() <= 0))
+    return (
+        exceeds
+        and weighted
+        and (unit.bias is None or row.shares[0].bias in (W, W_POS, W_GAMMA_POS) or bool(unit.bias.max() <= 0))
+    )

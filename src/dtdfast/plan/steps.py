@@ -1,7 +1,7 @@
 """What a device does, step by step: buffers, views of them, and steps; the same for every device executor.
 
-Layouts: tensors with spatial axes lie channels-last (n, d, h, w, c), framed by a border of zeros as wide as their widest reader
-needs; all others lie row-major.  Offsets and strides count elements.
+Layouts: tensors with spatial axes lie channels-last (n, d, h, w, c), framed by a border of zeros as wide as their
+widest reader needs; all others lie row-major. Offsets and strides count elements.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ class Buffer:
     dtype: str = "f4"
     plain: bool = True  # row-major; else channels last
     external: str = ""
-    alias: Buffer | None = None  # in the memory of another buffer: under another shape (both plain), or a block of its channels
+    # in the memory of another buffer: under another shape (both plain), or a block of its channels
+    alias: Buffer | None = None
     channel: int = 0  # the first of that block
     border: list[list[int]] = field(default_factory=lambda: [[0, 0], [0, 0], [0, 0]])  # before, after; d, h, w
     offset: int = 0  # bytes from the start of the arena
@@ -130,7 +131,10 @@ class View(OneLine):
             strides = tuple(step * s for (_, step, _), s in zip(self.region.ranges, strides, strict=True))
             shape = tuple(count for _, _, count in self.region.ranges)
             if self.region.order is not None:
-                shape, strides = tuple(shape[a] for a in self.region.order), tuple(strides[a] for a in self.region.order)
+                shape, strides = (
+                    tuple(shape[a] for a in self.region.order),
+                    tuple(strides[a] for a in self.region.order),
+                )
         if self.expand is not None:
             strides = tuple(0 if s == 1 else st for s, st in zip(shape, strides, strict=True))
             shape = self.expand
@@ -144,7 +148,9 @@ class View(OneLine):
 
 
 def bound_strides(bound: Reals, shape: Shape) -> tuple[int, ...]:
-    """Strides over (c, d, h, w, extra) of a constant that samples of this shape meet; a single number may have fewer axes."""
+    """Strides over (c, d, h, w, extra) of a constant that samples of this shape meet; a single number may have fewer
+    axes.
+    """
     whole = bound.reshape((1,) * len(shape)) if bound.size == 1 else bound
     return View(Buffer("", whole.shape, "1"), expand=shape).layout()[2]
 

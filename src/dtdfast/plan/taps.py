@@ -5,7 +5,8 @@ Every layer with taps (linear, convolution, transposed convolution, pools, the o
     conv:        out[p] = Σ_t w[t] x[p·stride − before + t·dilation]
     transposed:  out[p] = Σ_t w[t] x[q]   for all q with q·stride = p + before − t·dilation
 
-and the scatter of one has the form of the other.  A *phase* is a set of outputs p = start + step·q that share their taps.
+and the scatter of one has the form of the other. A *phase* is a set of outputs p = start + step·q that share their
+taps.
 """
 
 from __future__ import annotations
@@ -47,7 +48,13 @@ class Taps:
     def apart(self) -> bool:
         """Whether windows share no element of x and leave none out."""
         whole = all(out * step == x for out, step, x in zip(self.out_size, self.stride, self.x_size, strict=True))
-        return not self.transposed and self.kernel == self.stride and self.dilation == (1, 1, 1) and self.before == (0, 0, 0) and whole
+        return (
+            not self.transposed
+            and self.kernel == self.stride
+            and self.dilation == (1, 1, 1)
+            and self.before == (0, 0, 0)
+            and whole
+        )
 
     @property
     def table(self) -> int:
@@ -109,7 +116,9 @@ def _axis_taps(transposed: bool, kernel: int, stride: int, dilation: int, before
     return range(max(0, -(-first // dilation)), min(kernel - 1, last // dilation) + 1)
 
 
-def _axis_phases(transposed: bool, kernel: int, stride: int, dilation: int, before: int, x: int, out: int) -> list[_AxisPhase]:
+def _axis_phases(
+    transposed: bool, kernel: int, stride: int, dilation: int, before: int, x: int, out: int
+) -> list[_AxisPhase]:
     met = _axis_taps(transposed, kernel, stride, dilation, before, x, out)
     if not transposed:
         return [_AxisPhase(0, 1, out, stride, tuple((t, t * dilation - before) for t in met))]
@@ -129,15 +138,25 @@ def phases(taps: Taps, *, scatter: bool = False) -> tuple[Phase, ...]:
     transposed = taps.transposed != scatter
     x_size, out_size = (taps.out_size, taps.x_size) if scatter else (taps.x_size, taps.out_size)
     axes = [
-        _axis_phases(transposed, taps.kernel[a], taps.stride[a], taps.dilation[a], taps.before[a], x_size[a], out_size[a]) for a in range(3)
+        _axis_phases(
+            transposed, taps.kernel[a], taps.stride[a], taps.dilation[a], taps.before[a], x_size[a], out_size[a]
+        )
+        for a in range(3)
     ]
     _, k_h, k_w = taps.kernel
     result = []
     for d, h, w in product(*axes):
-        numbered = tuple(((td * k_h + th) * k_w + tw, (od, oh, ow)) for (td, od), (th, oh), (tw, ow) in product(d.taps, h.taps, w.taps))
+        numbered = tuple(
+            ((td * k_h + th) * k_w + tw, (od, oh, ow))
+            for (td, od), (th, oh), (tw, ow) in product(d.taps, h.taps, w.taps)
+        )
         result.append(
             Phase(
-                (d.start, h.start, w.start), (d.step, h.step, w.step), (d.count, h.count, w.count), (d.x_step, h.x_step, w.x_step), numbered
+                (d.start, h.start, w.start),
+                (d.step, h.step, w.step),
+                (d.count, h.count, w.count),
+                (d.x_step, h.x_step, w.x_step),
+                numbered,
             )
         )
     return tuple(result)

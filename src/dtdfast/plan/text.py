@@ -62,13 +62,19 @@ def describe(plan: Plan) -> str:
         f"arena {plan.arena:,} bytes, {plan.macs:,} multiply-adds",
     ]
     if plan.pieces > 1:
-        lines.append(f"{plan.pieces} such pieces of a batch side by side, one thread through all steps of each: {plan.memory:,} bytes")
+        lines.append(
+            f"{plan.pieces} such pieces of a batch side by side, one thread through all steps of each: "
+            f"{plan.memory:,} bytes"
+        )
     if program.because:
         upto = f" up to entry {network.units[program.wide - 1].position} and float32 above" if program.wide else ""
         lines.append(f"arithmetic: {np.dtype(program.low)}{upto}, {program.because}")
     if program.checked is not None:
         entry = program.checked.position
-        lines.append(f"checked in every sample: where the bias of entry {entry} outweighs what it is added to, float64 throughout")
+        lines.append(
+            f"checked in every sample: where the bias of entry {entry} outweighs what it is added to, float64 "
+            "throughout"
+        )
     if program.pruned:
         lines.append("pruned, since nothing wanted reads them: " + ", ".join(map(str, program.pruned)))
     for position, takers in sorted(network.folding.taken.items()):
@@ -76,7 +82,9 @@ def describe(plan: Plan) -> str:
     if plan.n_constant:
         lines.append(f"steps 0 to {plan.n_constant - 1} depend on no x: an arena keeps their results from call to call")
     lines.append("")
-    rows: list[tuple[str, ...]] = [("step", "entries", "operation", "detail", "rule", "to", "form", "shape", "multiply-adds", "bytes")]
+    rows: list[tuple[str, ...]] = [
+        ("step", "entries", "operation", "detail", "rule", "to", "form", "shape", "multiply-adds", "bytes")
+    ]
     forms = {id(b.root): network.tensors[i].form for i, b in plan.relevances.items()}
     number = 0
     for steps in (plan.forward, plan.relevance):

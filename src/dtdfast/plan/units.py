@@ -1,7 +1,8 @@
 """What a network is after folding and fusing: units that read and write tensors, in topological order.
 
-A *neuron* unit is everything that makes up one layer of neurons: its taps (a convolution, or several operands of an add), bias
-and activation.  The other units move or pass relevance.  Units hold semantics only; steps (steps.py) say how a device does it.
+A *neuron* unit is everything that makes up one layer of neurons: its taps (a convolution, or several operands of an
+add), bias and activation. The other units move or pass relevance. Units hold semantics only; steps (steps.py) say how a
+device does it.
 """
 
 from __future__ import annotations
@@ -123,10 +124,10 @@ class Elementwise(Unit):
 class Affine(Unit):
     """x·scale + shift per channel that cannot be folded: relevance passes, or goes where join.py says.
 
-    split : of a joined neuron's relevance, what goes by the products of its value's sign and what by the others, (1, 0) but for αβ
-    falls_back : its rule is αβ with a fallback, which a joined neuron does not have
-    shares : per source, how much of R it is handed, (c,); None: all
-    tapped : ±1 in the channels whose R goes to the source number `open_to` where tapped·x > 0, x that of the first, else 0
+    split : of a joined neuron's relevance, what goes by the products of its value's sign and what by the others, (1, 0)
+    but for αβ falls_back : its rule is αβ with a fallback, which a joined neuron does not have shares : per source, how
+    much of R it is handed, (c,); None: all tapped : ±1 in the channels whose R goes to the source number `open_to`
+    where tapped·x > 0, x that of the first, else 0
     """
 
     scale: Floats = field(kw_only=True)
@@ -167,7 +168,9 @@ class Total(Unit):
 
 @dataclass(eq=False)
 class Gating(Unit):
-    """signal · gate: relevance to the signal.  sources = (signal, gate); the gate may have size 1 where the signal has more."""
+    """signal · gate: relevance to the signal. sources = (signal, gate); the gate may have size 1 where the signal has
+    more.
+    """
 
     gates: int = 1  # how many operands a sigmoid made; relevance needs exactly one
 
@@ -186,9 +189,12 @@ class Region:
 
 @dataclass(eq=False)
 class Move(Unit):
-    """out[region] = source[region] for pairs of regions; Concat, Slice, Permute, Pad, Upsample, Gather; elements left out hold `fill`."""
+    """out[region] = source[region] for pairs of regions; Concat, Slice, Permute, Pad, Upsample, Gather; elements left
+    out hold `fill`.
+    """
 
-    pairs: list[tuple[Region, int, Region]] = field(default_factory=list)  # (in out, number of the source, in the source)
+    # (in out, number of the source, in the source)
+    pairs: list[tuple[Region, int, Region]] = field(default_factory=list)
     fill: float | None = None
 
 
@@ -199,7 +205,9 @@ class Reshaping(Unit):
 
 @dataclass(eq=False)
 class Copy(Unit):
-    """Every output is one element of the source, which relevance goes back to: by taps of weight 1, or a matrix of 0 and 1."""
+    """Every output is one element of the source, which relevance goes back to: by taps of weight 1, or a matrix of 0
+    and 1.
+    """
 
     part: Part = field(kw_only=True)
     picks: tuple[int, ...] | None = None  # along the first axis; None: axes of size 1 are repeated

@@ -25,10 +25,14 @@ def sources(layers: Sequence[L.Layer]) -> list[tuple[int, ...]]:
     result = []
     for position, record in enumerate(layers):
         if not isinstance(record, L.Layer) or type(record) not in L.RECORDS.values():
-            raise LayerError(f"layer {position} is {record!r:.80}, expected a record such as dtdfast.Linear(weight, bias)")
+            raise LayerError(
+                f"layer {position} is {record!r:.80}, expected a record such as dtdfast.Linear(weight, bias)"
+            )
         if record.inputs is None:
             if record.arity not in (0, 1):
-                raise WiringError(f"{at(position, record)}: inputs is None; name its operands, for example inputs=({position - 1}, 0)")
+                raise WiringError(
+                    f"{at(position, record)}: inputs is None; name its operands, for example inputs=({position - 1}, 0)"
+                )
             reads: tuple[int, ...] = (position - 1 if position else L.INPUT,) if record.arity else ()
         else:
             reads = record.inputs
@@ -36,7 +40,8 @@ def sources(layers: Sequence[L.Layer]) -> list[tuple[int, ...]]:
             if source != L.INPUT and not 0 <= source < position:
                 raise WiringError(
                     f"{at(position, record)}: inputs names entry {source}, which does not come before it; "
-                    f"expected 0 to {position - 1} or dtdfast.INPUT (the list is in topological order, so no cycle can be written)"
+                    f"expected 0 to {position - 1} or dtdfast.INPUT (the list is in topological order, so no cycle "
+                    "can be written)"
                 )
         result.append(reads)
     return result
@@ -63,11 +68,13 @@ def check_shape(shape: Shape, where: str) -> None:
     """Refuse what no machine could hold, before anything is allocated."""
     if len(shape) > MAX_AXES:
         raise ShapeError(
-            f"{where}: output (n, {', '.join(map(str, shape))}) has {len(shape) + 1} axes, at most {MAX_AXES + 1} are supported"
+            f"{where}: output (n, {', '.join(map(str, shape))}) has {len(shape) + 1} axes, at most {MAX_AXES + 1} are "
+            "supported"
         )
     if math.prod(shape) > MAX_ELEMENTS:
         raise ShapeError(
-            f"{where}: output (n, {', '.join(map(str, shape))}) would hold {math.prod(shape):,} elements, at most {MAX_ELEMENTS:,}"
+            f"{where}: output (n, {', '.join(map(str, shape))}) would hold {math.prod(shape):,} elements, at most "
+            f"{MAX_ELEMENTS:,}"
         )
 
 
@@ -95,8 +102,12 @@ def wire(layers: Sequence[L.Layer], input_shape: Shape, *, tokens: bool, last: i
         where = at(position, record)
         if isinstance(record, L.Embedding) != (tokens and L.INPUT in reads[position]):
             if isinstance(record, L.Embedding):
-                raise LayerError(f"{where}: an Embedding reads the network's input, and that must be integers (word numbers)")
-            raise LayerError(f"{where}: reads the network's input, which holds integers; integers go into an Embedding only")
+                raise LayerError(
+                    f"{where}: an Embedding reads the network's input, and that must be integers (word numbers)"
+                )
+            raise LayerError(
+                f"{where}: reads the network's input, which holds integers; integers go into an Embedding only"
+            )
         try:
             operands = [shapes[s] for s in reads[position]]
             shape = output_shape(record, *aligned(record, operands, [is_constant(layers, s) for s in reads[position]]))

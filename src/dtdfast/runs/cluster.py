@@ -105,7 +105,8 @@ def run_on_cluster(
 
 
 def check_reachable(scheduler: str) -> None:
-    """Refuse an address where nobody listens, before anything is written: a client would wait for it half a minute, and again at the end.
+    """Refuse an address where nobody listens, before anything is written: a client would wait for it half a minute, and
+    again at the end.
 
     Raises
     ------
@@ -117,12 +118,16 @@ def check_reachable(scheduler: str) -> None:
                 pass
     except (OSError, ValueError, OverflowError) as error:
         message = str(error) or type(error).__name__
-        raise RunError(f"no Dask scheduler answers at {scheduler} ({message}); expected an address such as tcp://host:8786") from None
+        raise RunError(
+            f"no Dask scheduler answers at {scheduler} ({message}); expected an address such as tcp://host:8786"
+        ) from None
 
 
 def _client(stack: ExitStack, workers: int | None, scheduler: str | None) -> Any:
     if scheduler is None:
-        address = stack.enter_context(distributed.LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0"))
+        address = stack.enter_context(
+            distributed.LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0")
+        )
     else:
         address = scheduler
     try:

@@ -1,4 +1,6 @@
-"""Arrays in HDF5 and Zarr from anywhere: nothing in a file may make us read other files of this machine, or run code."""
+"""Arrays in HDF5 and Zarr from anywhere: nothing in a file may make us read other files of this machine, or run
+code.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,8 @@ def check_codecs(array: Any) -> None:
     for codec in _codecs(array.metadata.to_dict()):
         if codec not in CODECS:
             raise InputError(
-                f"it is stored with the codec {codec!r:.40}, which is not read; store it with one of {', '.join(sorted(CODECS))}"
+                f"it is stored with the codec {codec!r:.40}, which is not read; store it with one of "
+                f"{', '.join(sorted(CODECS))}"
             )
 
 
@@ -79,7 +82,8 @@ def dataset_of(file: Any, name: str, *, external: bool) -> Any:
     if item.is_virtual or item.external:
         kind = "a virtual dataset" if item.is_virtual else "a dataset in external files"
         raise InputError(
-            f"{where}:{name} is {kind}, which names other files of this machine; allow it with --external, or copy it into one file"
+            f"{where}:{name} is {kind}, which names other files of this machine; allow it with --external, or copy it "
+            "into one file"
         )
     return item
 
@@ -92,7 +96,8 @@ def _check_links(h5py: Any, group: Any, name: str, where: str, depth: int) -> No
         link = group.get(part, getlink=True) if isinstance(group, h5py.Group) else None
         if isinstance(link, h5py.ExternalLink):
             raise InputError(
-                f"{where}:{name} is a link to {readable(str(link.filename))}, another file of this machine; allow it with --external, "
+                f"{where}:{name} is a link to {readable(str(link.filename))}, another file of this machine; allow it "
+                "with --external, "
                 "or name that file"
             )
         if isinstance(link, h5py.SoftLink):

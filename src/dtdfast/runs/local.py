@@ -13,7 +13,8 @@ from .store import Store
 from .task import Task
 from .work import Chunk, Work
 
-AHEAD = 3  # chunks that are being read or explained: one that ends, one that goes on where that left, and one that is read
+# chunks that are being read or explained: one that ends, one that goes on where that left, and one that is read
+AHEAD = 3
 READERS = 8  # threads, at most: more do not help where the kernels use the cores
 STREAMS = 4  # passes, at most, that run side by side; each has working memory of its own
 
@@ -21,12 +22,15 @@ STREAMS = 4  # passes, at most, that run side by side; each has working memory o
 def streams(threads: int) -> int:
     """Passes side by side, of `threads` / this many threads each.
 
-    The fewer threads share a pass, the fewer wait where reading and writing take a core from one of them: with a single thread none does.
+    The fewer threads share a pass, the fewer wait where reading and writing take a core from one of them: with a single
+    thread none does.
     """
     return max(n for n in range(1, STREAMS + 1) if threads % n == 0)
 
 
-def run_locally(work: Work, store: Store, tasks: Iterator[Task], done: Callable[[Task], None], side_by_side: int) -> None:
+def run_locally(
+    work: Work, store: Store, tasks: Iterator[Task], done: Callable[[Task], None], side_by_side: int
+) -> None:
     """Work off the tasks; they are finished in order.
 
     Parameters

@@ -36,7 +36,9 @@ def _taken(path: Path, output: Path) -> int:
         try:
             state = os.fstat(file)
             if not stat.S_ISREG(state.st_mode) or (state.st_size and os.pread(file, len(LOCK) + 1, 0) != LOCK):
-                raise RunError(f"{path} is needed as a lock, but holds something else; move it away, or choose another output")
+                raise RunError(
+                    f"{path} is needed as a lock, but holds something else; move it away, or choose another output"
+                )
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _same(file, path):
                 if new:  # an empty one of others is held like a lock of ours, and left behind
@@ -44,7 +46,9 @@ def _taken(path: Path, output: Path) -> int:
                 return file
         except BlockingIOError:
             os.close(file)
-            raise RunError(f"{output}: another process is writing there (it holds {path}); wait for it, or choose another output") from None
+            raise RunError(
+                f"{output}: another process is writing there (it holds {path}); wait for it, or choose another output"
+            ) from None
         except BaseException:
             os.close(file)
             raise
@@ -64,7 +68,9 @@ def _opened(path: Path) -> tuple[int, bool]:
         except FileNotFoundError:
             continue  # its holder has just removed it
         except OSError as error:
-            raise RunError(f"{path} is needed as a lock, but cannot be opened ({error.strerror}); move it away") from None
+            raise RunError(
+                f"{path} is needed as a lock, but cannot be opened ({error.strerror}); move it away"
+            ) from None
 
 
 def _same(file: int, path: Path) -> bool:

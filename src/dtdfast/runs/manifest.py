@@ -1,4 +1,6 @@
-"""What a run is: everything that its numbers depend on, as JSON, so that it is only ever continued as what it was begun as."""
+"""What a run is: everything that its numbers depend on, as JSON, so that it is only ever continued as what it was begun
+as.
+"""
 
 from __future__ import annotations
 

@@ -31,7 +31,8 @@ from .work import Work
 
 CHUNK_BYTES = 1 << 24  # of samples or relevance per chunk, whichever is more; what a kill can cost
 CHUNK_MOST = 4096  # samples
-NO_BITS = ("backend", "batch_size", "n_threads", "device")  # options on which no bit depends; the backend that was chosen is recorded
+# options on which no bit depends; the backend that was chosen is recorded
+NO_BITS = ("backend", "batch_size", "n_threads", "device")
 
 
 @dataclass(frozen=True)
@@ -87,21 +88,22 @@ def run(
 ) -> Run:
     """Explain every sample of a data set, and store relevance, outputs and totals in a Zarr group.
 
-    Only a few chunks are in memory at any time. A run that was killed, at whatever instant, continues with ``resume=True`` and gives the
-    same bits as one that was never interrupted.
+    Only a few chunks are in memory at any time. A run that was killed, at whatever instant, continues with
+    ``resume=True`` and gives the same bits as one that was never interrupted.
 
     Parameters
     ----------
     layers : sequence of Layer
         The network.
     data : array_like, path or sequence of paths
-        The samples. A path names a folder or glob of images, a .npy file, a Zarr array, or an HDF5 file (``file.h5:dataset``). Floats and
-        word numbers are taken as they are. Images, and arrays of uint8 of shape (n, height, width[, 3]), are prepared by `preparation`.
+        The samples. A path names a folder or glob of images, a .npy file, a Zarr array, or an HDF5 file
+        (``file.h5:dataset``). Floats and word numbers are taken as they are. Images, and arrays of uint8 of shape (n,
+        height, width[, 3]), are prepared by `preparation`.
     out : str or path-like
         The path of the Zarr group, which this call creates.
     target : int, tuple or array_like of int, optional
-        What is explained, as in `Explainer.explain`: by default the largest output of each sample, else one output for all samples, or one
-        for each.
+        What is explained, as in `Explainer.explain`: by default the largest output of each sample, else one output for
+        all samples, or one for each.
     preparation : Preparation, optional
         How images are cropped, resized and normalised.
     resume : bool, default False
@@ -111,10 +113,11 @@ def run(
     dtype : {"float32", "float16"}, default "float32"
         The type of the stored relevance. float16 has 11 bits, and steps of 6e-8 below 6e-5.
     sum_channels : bool, default False
-        Whether to store the sum over the channels, taken in float64. The channels are axis 1, or the last axis with a preparation whose
-        layout is "nhwc".
+        Whether to store the sum over the channels, taken in float64. The channels are axis 1, or the last axis with a
+        preparation whose layout is "nhwc".
     ledger : bool, default False
-        Whether to store every cause of absorption, as `Explainer.ledger` finds them. This takes many times the explanation.
+        Whether to store every cause of absorption, as `Explainer.ledger` finds them. This takes many times the
+        explanation.
     chunk : int, optional
         The number of samples that are stored and finished together; by default 16 MiB of them.
     workers : int, optional
@@ -134,8 +137,8 @@ def run(
     Raises
     ------
     RunError
-        The output exists, is of another run, or is being written by another process; or the run was stopped, by a full disk for example,
-        and can be continued.
+        The output exists, is of another run, or is being written by another process; or the run was stopped, by a full
+        disk for example, and can be continued.
     InputError
         There is nothing to read, or a sample is bad with `strict`.
     TargetError
@@ -145,7 +148,9 @@ def run(
     """
     path = Path(out).absolute()
     if workers is not None and scheduler is not None:
-        raise RunError("workers is for a cluster on this machine, scheduler for one that runs elsewhere: give one of them")
+        raise RunError(
+            "workers is for a cluster on this machine, scheduler for one that runs elsewhere: give one of them"
+        )
     for key, value in (("workers", workers), ("chunk", chunk)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1):
             raise RunError(f"{key} is {value!r}, expected an integer of at least 1")
@@ -197,7 +202,8 @@ def run(
         return Run(path, len(source), n_left, time.perf_counter() - clock)
 
 
-# ------------------------------------------------------------------------------------------------------------- before any work
+# ------------------------------------------------------------------------------------------------------------- before
+# any work
 
 
 def _checked(target: Any, n: int) -> Any:
@@ -206,12 +212,17 @@ def _checked(target: Any, n: int) -> Any:
         return target
     array = np.asarray(target)
     if array.shape != (n,) or array.dtype.kind not in "iu":
-        raise TargetError(f"target is {array.dtype} {array.shape}; a run of {n} samples takes None, an int, a tuple of ints or ({n},) ints")
+        raise TargetError(
+            f"target is {array.dtype} {array.shape}; a run of {n} samples takes None, an int, a tuple of ints or "
+            f"({n},) ints"
+        )
     return array
 
 
 def _shared(options: dict[str, Any], workers: int | None, alone: bool) -> tuple[dict[str, Any], int]:
-    """The Explainer's options, and passes side by side: this machine's cores shared among these, or the workers on it."""
+    """The Explainer's options, and passes side by side: this machine's cores shared among these, or the workers on
+    it.
+    """
     if options.get("kind") is not None:
         raise RunError("kind is not for a run, which explains")
     wanted = options.get("n_threads")
@@ -235,7 +246,9 @@ def _work(
     ledger: bool,
     strict: bool,
 ) -> Work:
-    """What is done with every chunk, tried on a sample of zeros, so that wrong options show before anything is written."""
+    """What is done with every chunk, tried on a sample of zeros, so that wrong options show before anything is
+    written.
+    """
     if dtype not in ("float32", "float16"):
         raise RunError(f"dtype is {dtype!r}, expected 'float32' or 'float16'")
     shape, kind = source.sample(preparation)
@@ -244,7 +257,9 @@ def _work(
     axis = None
     if sum_channels:
         if relevance.ndim < 3:
-            raise RunError(f"sum_channels sums over the channels, but relevance is (n, {relevance.shape[1]}): there are none")
+            raise RunError(
+                f"sum_channels sums over the channels, but relevance is (n, {relevance.shape[1]}): there are none"
+            )
         last = preparation is not None and preparation.layout == "nhwc"
         axis = relevance.ndim - 1 if last else 1
     rules = explainer.options["rules"]
@@ -258,11 +273,14 @@ def _chunk(source: Source, preparation: Preparation | None, work: Work, given: i
     relevance, outputs = (work.computed.itemsize * math.prod(s) for s in (work.relevance, work.outputs))
     nbytes = max(math.prod(shape) * kind.itemsize, 4 * math.prod(work.relevance), 4 * math.prod(work.outputs))
     chunk = min(len(source), max(1, min(CHUNK_MOST, CHUNK_BYTES // nbytes)) if given is None else int(given))
-    budget.require(AHEAD * chunk * (math.prod(shape) * kind.itemsize + relevance + outputs), f"a run in chunks of {chunk} samples")
+    budget.require(
+        AHEAD * chunk * (math.prod(shape) * kind.itemsize + relevance + outputs), f"a run in chunks of {chunk} samples"
+    )
     return chunk
 
 
-# ------------------------------------------------------------------------------------------------------------------ the output
+# ------------------------------------------------------------------------------------------------------------------ the
+# output
 
 
 def _opened(path: Path, resume: bool, manifest: dict[str, Any], any_chunk: bool, work: Work, source: Source) -> Store:

@@ -28,14 +28,22 @@ Array = NDArray[Any]
 
 HDF5 = re.compile(r"(?P<file>.+\.(?:h5|hdf5|hdf|he5))(?::(?P<dataset>.+))?", re.IGNORECASE)
 ZARR = ("zarr.json", ".zarray", ".zgroup")  # what marks a folder as a Zarr array or group, format 3 and 2
-REFUSED = {".npz": "an archive of arrays", ".mat": "a MATLAB file", ".pt": "a file of PyTorch", ".pkl": "a pickle", ".zip": "an archive"}
+REFUSED = {
+    ".npz": "an archive of arrays",
+    ".mat": "a MATLAB file",
+    ".pt": "a file of PyTorch",
+    ".pkl": "a pickle",
+    ".zip": "an archive",
+}
 
 
 class Piece(Protocol):
     """A few consecutive samples that have yet to be read; pickles, so that a worker elsewhere can read them."""
 
     def read(self, x: Array) -> list[str]:
-        """Fill x, which is zeros, with samples as the network takes them; for each what is wrong with it, or "": then it stays zeros."""
+        """Fill x, which is zeros, with samples as the network takes them; for each what is wrong with it, or "": then
+        it stays zeros.
+        """
 
 
 class Source(Protocol):
@@ -63,7 +71,8 @@ class Source(Protocol):
     def piece(self, start: int, stop: int, preparation: Preparation | None) -> Piece: ...
 
 
-# ------------------------------------------------------------------------------------------------------------------- images
+# -------------------------------------------------------------------------------------------------------------------
+# images
 
 
 @dataclass(frozen=True)
@@ -122,11 +131,14 @@ class Files:
 
 def _needed(preparation: Preparation | None) -> Preparation:
     if preparation is None:
-        raise InputError("images need preparation=dtdfast.images.Preparation(size=(height, width), ...): how the network is fed")
+        raise InputError(
+            "images need preparation=dtdfast.images.Preparation(size=(height, width), ...): how the network is fed"
+        )
     return preparation
 
 
-# ------------------------------------------------------------------------------------------------------------------- arrays
+# -------------------------------------------------------------------------------------------------------------------
+# arrays
 
 
 @dataclass(frozen=True)
@@ -161,7 +173,9 @@ class Location:
             yield array
 
     def __str__(self) -> str:
-        return "the array" if self.held is not None else readable(self.path) + (f":{self.dataset}" if self.dataset else "")
+        return (
+            "the array" if self.held is not None else readable(self.path) + (f":{self.dataset}" if self.dataset else "")
+        )
 
 
 @dataclass(frozen=True)
@@ -199,7 +213,9 @@ class Rows:
 
 
 class Samples:
-    """The first axis of one array: floats or word numbers as the network takes them, or pictures (n, h, w[, c]) as bytes."""
+    """The first axis of one array: floats or word numbers as the network takes them, or pictures (n, h, w[, c]) as
+    bytes.
+    """
 
     names: Sequence[str] | None = None
     grain = 1 << 30  # one read for a whole chunk: the storage's own chunks are unpacked once
@@ -216,14 +232,23 @@ class Samples:
         except Exception as error:  # whatever NumPy, Zarr and HDF5 raise on a damaged file
             raise InputError(f"{location} cannot be read as an array: {said(error)}") from None
         if masked:
-            raise InputError(f"{location} is masked, and its mask would be lost; fill it, for example with filled(0), or leave samples out")
+            raise InputError(
+                f"{location} is masked, and its mask would be lost; fill it, for example with filled(0), or leave "
+                "samples out"
+            )
         if len(self.shape) < 2 or min(self.shape) < 1:
             raise InputError(f"{location} has shape {self.shape}, expected (n, ...) with samples along the first axis")
         if self.dtype.kind not in "iuf":
             raise InputError(f"{location} has dtype {self.dtype}, expected floats, pictures as uint8, or word numbers")
         self.pictures = self.dtype == np.uint8
-        stored = math.prod(unit) if location.held is None and len(unit) == len(self.shape) and all(isinstance(u, int) for u in unit) else 0
-        budget.require(max(math.prod(self.shape[1:]), stored) * self.dtype.itemsize, f"to read one sample of {location}")
+        stored = (
+            math.prod(unit)
+            if location.held is None and len(unit) == len(self.shape) and all(isinstance(u, int) for u in unit)
+            else 0
+        )
+        budget.require(
+            max(math.prod(self.shape[1:]), stored) * self.dtype.itemsize, f"to read one sample of {location}"
+        )
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -232,12 +257,16 @@ class Samples:
         given = self.shape[1:]
         if not self.pictures:
             if preparation is not None:
-                raise InputError(f"{self.location} holds {self.dtype}, which is fed to the network as it is; preparation is for pictures")
+                raise InputError(
+                    f"{self.location} holds {self.dtype}, which is fed to the network as it is; preparation is for "
+                    "pictures"
+                )
             return given, self.dtype
         fed = _needed(preparation)
         if given != (*fed.size, fed.n_channels) and (given, fed.n_channels) != (fed.size, 1):
             raise InputError(
-                f"{self.location} holds pictures of shape {given}, but the network is fed {(*fed.size, fed.n_channels)}; "
+                f"{self.location} holds pictures of shape {given}, but the network is fed "
+                f"{(*fed.size, fed.n_channels)}; "
                 "pictures in arrays are not resized"
             )
         return fed.shape, np.dtype(np.float32)
@@ -258,7 +287,8 @@ class Samples:
         return Rows(self.location, start, stop, preparation)
 
 
-# --------------------------------------------------------------------------------------------------------------------- open
+# ---------------------------------------------------------------------------------------------------------------------
+# open
 
 
 def open_source(data: Any, *, external: bool = False) -> Source:
@@ -267,8 +297,8 @@ def open_source(data: Any, *, external: bool = False) -> Source:
     Parameters
     ----------
     data : array (n, ...), path or sequence of paths, Source
-        A path is that of a .npy file, a Zarr array (also within a group), an HDF5 file (`file.h5:dataset`, or `file.h5` when it
-        holds one dataset), an image, a folder of images (with those in folders below), or a glob.
+        A path is that of a .npy file, a Zarr array (also within a group), an HDF5 file (`file.h5:dataset`, or `file.h5`
+        when it holds one dataset), an image, a folder of images (with those in folders below), or a glob.
     external : read what an HDF5 file keeps in other files of this machine, which it names itself
 
     Raises
@@ -287,7 +317,8 @@ def open_source(data: Any, *, external: bool = False) -> Source:
     for path in paths:
         if kind := array_kind(path) or ("a folder" if Path(path).is_dir() else None):
             raise InputError(
-                f"{readable(path)} is {kind}, and {len(paths)} are given; several of DATA must be images: give arrays one at a time"
+                f"{readable(path)} is {kind}, and {len(paths)} are given; several of DATA must be images: give arrays "
+                "one at a time"
             )
     return Files(Path(), _some(paths, "the list of files"))
 
@@ -312,7 +343,9 @@ def _at(path: str, external: bool) -> Source:
     folder = Path(path)
     suffix = folder.suffix.lower()
     if suffix in REFUSED:
-        raise InputError(f"{readable(path)} is {REFUSED[suffix]}, which is not read; save one array as .npy, Zarr or HDF5")
+        raise InputError(
+            f"{readable(path)} is {REFUSED[suffix]}, which is not read; save one array as .npy, Zarr or HDF5"
+        )
     if folder.is_dir():
         if any((folder / name).exists() for name in ZARR):
             return Samples(Location(_zarr(folder.absolute())))
@@ -334,7 +367,10 @@ def _below(folder: Path) -> list[str]:
 
 def _some(names: list[str], where: str) -> list[str]:
     if not names:
-        raise InputError(f"{readable(where)}: no images there; expected a folder, files or a glob of images, a .npy, Zarr or HDF5 array")
+        raise InputError(
+            f"{readable(where)}: no images there; expected a folder, files or a glob of images, a .npy, Zarr or HDF5 "
+            "array"
+        )
     return names
 
 
@@ -347,7 +383,10 @@ def _zarr(folder: Path) -> str:
         return str(folder)  # damaged: what opens it as an array says so
     if inside is not None:
         named = ", ".join(map(str, inside[:8])) or "none"
-        raise InputError(f"{readable(str(folder))} is a Zarr group: say which array, {readable(str(folder))}/NAME with NAME one of {named}")
+        raise InputError(
+            f"{readable(str(folder))} is a Zarr group: say which array, {readable(str(folder))}/NAME with NAME one of "
+            f"{named}"
+        )
     return str(folder)
 
 
@@ -365,5 +404,8 @@ def _hdf5(path: str, dataset: str | None, external: bool) -> Location:
         raise InputError(f"{readable(path)} cannot be read as an HDF5 file: {said(error)}") from None
     if not there:
         asked = "say which dataset" if dataset is None else f"there is no dataset {dataset!r}"
-        raise InputError(f"{readable(path)}: {asked}: {readable(path)}:NAME with NAME one of {', '.join(found) or 'those it links to'}")
+        raise InputError(
+            f"{readable(path)}: {asked}: {readable(path)}:NAME with NAME one of "
+            f"{', '.join(found) or 'those it links to'}"
+        )
     return Location(path, named, external=external)

@@ -1,4 +1,5 @@
-"""The output of a run: a Zarr group whose arrays all share one chunk length along the samples, and which knows what is finished.
+"""The output of a run: a Zarr group whose arrays all share one chunk length along the samples, and which knows what is
+finished.
 
     relevance (n, ...)    float32 or float16, NaN where there is none
     outputs   (n, ...)    those that were explained, before a final Softmax
@@ -8,12 +9,13 @@
     error     (n,)        what is wrong with a sample, or ""
     finished  (chunks,)   1 for every chunk that is complete: written last
 
-A chunk is committed by writing its part of every array, each a file of its own, beside its place, bringing all of them to the disk,
-renaming them, and only then the same for its entry in `finished`.  A run that dies in between leaves a chunk that is not finished; the
-next computes it again, and overwrites it with the same bits.  So may two workers that were given the same chunk.
+A chunk is committed by writing its part of every array, each a file of its own, beside its place, bringing all of them
+to the disk, renaming them, and only then the same for its entry in `finished`. A run that dies in between leaves a
+chunk that is not finished; the next computes it again, and overwrites it with the same bits. So may two workers that
+were given the same chunk.
 
-Arrays of numbers are not compressed (relevance hardly can be), so a chunk's file is the values as they lie in memory, and is written as
-such, without Zarr and without a copy.
+Arrays of numbers are not compressed (relevance hardly can be), so a chunk's file is the values as they lie in memory,
+and is written as such, without Zarr and without a copy.
 """
 
 from __future__ import annotations
@@ -83,10 +85,13 @@ class Store:
             self._group = require("zarr", "run").open_group(str(self.path), mode="r+")
         return self._group
 
-    # -------------------------------------------------------------------------------------------------------------- begin
+    # --------------------------------------------------------------------------------------------------------------
+    # begin
 
     @classmethod
-    def create(cls, path: Path, manifest: Mapping[str, Any], columns: Sequence[Column], names: Sequence[str] | None) -> Store:
+    def create(
+        cls, path: Path, manifest: Mapping[str, Any], columns: Sequence[Column], names: Sequence[str] | None
+    ) -> Store:
         """A new output without any finished chunk; it appears at `path` complete or not at all."""
         zarr = require("zarr", "run")
         n = manifest["samples"]
@@ -117,9 +122,14 @@ class Store:
             manifest = dict(self.group.attrs[KEY])
             digest = manifest.pop(DIGEST)
         except Exception as error:  # whatever Zarr raises on what is no group, or a damaged one
-            raise RunError(f"{self.path} is not the output of a dtdfast run; choose another output ({said(error)})") from None
+            raise RunError(
+                f"{self.path} is not the output of a dtdfast run; choose another output ({said(error)})"
+            ) from None
         if digest != _digest(manifest):
-            raise RunError(f"{self.path}: its manifest was changed after the run was begun; choose another output, or restore zarr.json")
+            raise RunError(
+                f"{self.path}: its manifest was changed after the run was begun; choose another output, or restore "
+                "zarr.json"
+            )
         return manifest
 
     def check(self, manifest: Mapping[str, Any], columns: Sequence[Column]) -> None:
@@ -130,16 +140,23 @@ class Store:
         RunError : one of them is not as it was made
         """
         zarr = require("zarr", "run")
-        anew = _arrays(zarr.create_group(zarr.storage.MemoryStore()), manifest, columns, named=(self.path / "name").exists())
+        anew = _arrays(
+            zarr.create_group(zarr.storage.MemoryStore()), manifest, columns, named=(self.path / "name").exists()
+        )
         for name, array in anew.items():
             try:
                 found = _described(self.group[name])
             except Exception as error:  # whatever Zarr raises on a damaged array
-                raise RunError(f"{self.path}: its array {name!r} is damaged ({said(error)}); begin the run anew elsewhere") from None
+                raise RunError(
+                    f"{self.path}: its array {name!r} is damaged ({said(error)}); begin the run anew elsewhere"
+                ) from None
             if found != _described(array):
-                raise RunError(f"{self.path}: its array {name!r} was changed after the run was begun; begin the run anew elsewhere")
+                raise RunError(
+                    f"{self.path}: its array {name!r} was changed after the run was begun; begin the run anew elsewhere"
+                )
 
-    # ------------------------------------------------------------------------------------------------------------- commit
+    # -------------------------------------------------------------------------------------------------------------
+    # commit
 
     def finished(self) -> set[int]:
         """Numbers of the complete chunks."""
@@ -148,7 +165,9 @@ class Store:
     def whole(self, columns: Sequence[Column]) -> set[int]:
         """Numbers of the complete chunks of which every array still has what was written; the rest is done again."""
         sizes = {c.name: math.prod(self._array(c.name).chunks) * np.dtype(c.dtype).itemsize for c in columns}
-        there = [{number for number, size in _chunks(self.path / name) if size == nbytes} for name, nbytes in sizes.items()]
+        there = [
+            {number for number, size in _chunks(self.path / name) if size == nbytes} for name, nbytes in sizes.items()
+        ]
         return self.finished().intersection(*there)
 
     def commit(self, number: int, rows: Mapping[str, Array]) -> None:
@@ -197,13 +216,16 @@ class Store:
         return self._arrays[name]
 
     def sweep(self) -> None:
-        """Remove what a killed process was in the middle of writing; whoever is still writing fails and leaves a whole chunk or none."""
+        """Remove what a killed process was in the middle of writing; whoever is still writing fails and leaves a whole
+        chunk or none.
+        """
         for name in ARRAYS:
             folder = self.path / name
             for part in _partial(folder) if folder.is_dir() else ():
                 (folder / part).unlink(missing_ok=True)
 
-    # -------------------------------------------------------------------------------------------------------------- after
+    # --------------------------------------------------------------------------------------------------------------
+    # after
 
     def errors(self) -> Iterator[tuple[int, str, str]]:
         """Of every bad sample in a finished chunk: its number, name ("" without names) and what is wrong with it."""
@@ -223,18 +245,29 @@ def _digest(manifest: Mapping[str, Any]) -> str:
 
 
 def _remove_unfinished(path: Path) -> None:
-    """Outputs of runs into `path` that died while they began: they hold a manifest, or nothing at all.  Called under the lock of `path`."""
+    """Outputs of runs into `path` that died while they began: they hold a manifest, or nothing at all. Called under the
+    lock of `path`.
+    """
     for part in path.parent.iterdir():
-        if part.name.startswith(unfinished(path)) and part.name.endswith(PART) and part.is_dir() and not part.is_symlink():
+        if (
+            part.name.startswith(unfinished(path))
+            and part.name.endswith(PART)
+            and part.is_dir()
+            and not part.is_symlink()
+        ):
             names = {entry.name for entry in part.iterdir()}
-            if not names or (ROOT in names and f'"{KEY}"' in (part / ROOT).read_text(encoding="utf-8", errors="replace")):
+            if not names or (
+                ROOT in names and f'"{KEY}"' in (part / ROOT).read_text(encoding="utf-8", errors="replace")
+            ):
                 shutil.rmtree(part, ignore_errors=True)
 
 
 def _arrays(group: Any, manifest: Mapping[str, Any], columns: Sequence[Column], *, named: bool) -> dict[str, Any]:
     """All arrays of a run, new."""
     n, chunk = manifest["samples"], manifest["chunk"]
-    arrays = {c.name: _array(group, c.name, (n, *c.shape), (chunk, *c.shape), c.dtype, c.fill, c.attributes) for c in columns}
+    arrays = {
+        c.name: _array(group, c.name, (n, *c.shape), (chunk, *c.shape), c.dtype, c.fill, c.attributes) for c in columns
+    }
     arrays["error"] = _array(group, "error", (n,), (chunk,), str, "", {})
     arrays["finished"] = _array(group, "finished", (-(-n // chunk),), (1,), np.uint8, 0, {})
     if named:
@@ -247,7 +280,9 @@ def _described(array: Any) -> str:
     return json.dumps(array.metadata.to_dict(), sort_keys=True, default=str)
 
 
-def _array(group: Any, name: str, shape: Shape, chunks: Shape, dtype: Any, fill: Any, attributes: Mapping[str, Any]) -> Any:
+def _array(
+    group: Any, name: str, shape: Shape, chunks: Shape, dtype: Any, fill: Any, attributes: Mapping[str, Any]
+) -> Any:
     """One file per chunk, all in one folder; nothing but texts is compressed."""
     return group.create_array(
         name, shape=shape, chunks=chunks, dtype=dtype, fill_value=fill, attributes=dict(attributes),
@@ -274,7 +309,9 @@ def _partial(folder: Path) -> list[str]:
 
 
 def _whole(array: Any, values: Array) -> Array:
-    """The values as a chunk of this array: in its type, little-endian, and of full length (the last one may hold fewer samples)."""
+    """The values as a chunk of this array: in its type, little-endian, and of full length (the last one may hold fewer
+    samples).
+    """
     dtype = array.dtype.newbyteorder("<")
     if len(values) == array.chunks[0]:
         return np.ascontiguousarray(values, dtype)
@@ -296,7 +333,9 @@ def _to_disk(handle: int) -> None:
 
 
 def _out_of_memory(handle: int) -> None:
-    """Let the system hold the next file where it held this one, which nobody reads now: fresh memory can cost more than writing."""
+    """Let the system hold the next file where it held this one, which nobody reads now: fresh memory can cost more than
+    writing.
+    """
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
 

@@ -53,7 +53,9 @@ class Task:
         return work.chunk(errors, self.target, names)
 
 
-def tasks(source: Source, preparation: Preparation | None, target: Any, chunk: int, numbers: Sequence[int]) -> Iterator[Task]:
+def tasks(
+    source: Source, preparation: Preparation | None, target: Any, chunk: int, numbers: Sequence[int]
+) -> Iterator[Task]:
     """The chunks of these numbers, one at a time."""
     shape, dtype = source.sample(preparation)
     grain = min(source.grain, chunk)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..errors import DomainError, InputError, NumericsError
 from ..explainer import Explainer
-from ..ledger import CAUSES, total
+from ..ledger.ledger import CAUSES, total
 from ..plan.shapes import Shape
 from ..targets import Targets
 from .store import Column
@@ -30,10 +30,9 @@ class Chunk:
 
     Attributes
     ----------
-    errors : for each of k samples what is wrong with it, or ""
-    target : None, int, tuple or (k,) ints
-    names : how a message calls each sample
-    relevance, outputs, ledger : (k, ...); anything where there is an error, and `ledger` empty where no cause is followed
+    errors : for each of k samples what is wrong with it, or "" target : None, int, tuple or (k,) ints names : how a
+    message calls each sample relevance, outputs, ledger : (k, ...); anything where there is an error, and `ledger`
+    empty where no cause is followed
     """
 
     errors: list[str]
@@ -122,11 +121,17 @@ class Work:
         chunk.relevance[bad], chunk.outputs[bad] = 0, 0
         values = chunk.relevance if self.sum_axis is None else _summed(chunk.relevance, self.sum_axis)
         with np.errstate(over="ignore"):
-            relevance = np.stack(list(map(halves, values))) if self.dtype == "float16" else values.astype(self.dtype, copy=False)
+            relevance = (
+                np.stack(list(map(halves, values)))
+                if self.dtype == "float16"
+                else values.astype(self.dtype, copy=False)
+            )
         if relevance is not chunk.relevance:  # which is finite, or there is an error
             beyond = ~np.isfinite(relevance).reshape(len(bad), -1).all(axis=1)
             for i in np.flatnonzero(beyond):
-                chunk.errors[i] = f"relevance up to {np.abs(values[i]).max():g} is beyond {self.dtype}; store it as float32"
+                chunk.errors[i] = (
+                    f"relevance up to {np.abs(values[i]).max():g} is beyond {self.dtype}; store it as float32"
+                )
             bad |= beyond
         self.check(chunk)
         index = _index(chunk.target, chunk.outputs)
@@ -142,7 +147,9 @@ class Work:
                 raise InputError(f"{name}: {error}" if name not in error else error)
 
     def _explain_some(self, chunk: Chunk, x: Array, which: list[int]) -> None:
-        """Explain these samples; if some of them cannot be, halve until it is known which.  A sample's bits do not depend on its batch."""
+        """Explain these samples; if some of them cannot be, halve until it is known which. A sample's bits do not
+        depend on its batch.
+        """
         if which and not self._explained(chunk, x, np.array(which)):
             self._explain_halves(chunk, x, which)
 
@@ -193,7 +200,9 @@ def _filled(values: Array, bad: NDArray[np.bool_], column: Column) -> Array:
 
 
 def halves(values: Array) -> NDArray[np.float16]:
-    """What ``values.astype(np.float16)`` gives, but without the exception that each of many subnormal numbers would raise, at 60 ns."""
+    """What ``values.astype(np.float16)`` gives, but without the exception that each of many subnormal numbers would
+    raise, at 60 ns.
+    """
     size = np.abs(values)
     small = size < SUBNORMAL
     half = np.where(small, 0, values).astype(np.float16)

@@ -1,0 +1,1 @@
+"""Arrays in and out: NumPy, other libraries, other devices, lazy ones."""

@@ -1,0 +1,5 @@
+"""The command line `dtdfast`."""
+
+from .commands import main
+
+__all__ = ["main"]

@@ -1,0 +1,291 @@
+"""The command line: what it takes; what it does stands in demo.py, doctor.py, cli/model.py and cli/run.py."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import math
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, TextIO
+
+from ..errors import DtdError, InputError
+from ..presets import PRESETS
+from ..version import __version__
+
+NEGATIVE = re.compile(r"-(\d|\.\d|inf|nan)")  # how a negative number begins
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns
+    -------
+    int
+        0; 1 if some photographs could not be explained; 2 after an error, told in one line; 130 after Ctrl-C; 141 if
+        nobody reads the output. 1 as well after a defect of dtdfast itself, whose traceback PYTHONDEVMODE=1 shows.
+    """
+    try:
+        with warnings.catch_warnings():
+            if not sys.warnoptions:
+                warnings.simplefilter("ignore")  # of other packages; what matters is an error, or in the output
+            text, code = _run(_joined(sys.argv[1:] if argv is None else list(argv)))
+        _say(text, sys.stdout)
+    except BrokenPipeError:
+        _give_up(sys.stdout)
+        return 141
+    except KeyboardInterrupt as stopped:
+        return _failed("; ".join(["interrupted", *map(str, stopped.args)]), 130)
+    except (DtdError, OSError) as error:
+        return _failed(str(error), 2)
+    except MemoryError:
+        return _failed("the memory did not suffice; DTDFAST_MEMORY=4G, for example, sets what may be used", 2)
+    except Exception as error:
+        if sys.flags.dev_mode:
+            raise
+        return _failed(f"a defect of dtdfast, please report it ({type(error).__name__}: {error})", 1)
+    return code
+
+
+def _run(argv: list[str]) -> tuple[str, int]:
+    arguments = _parser().parse_args(argv)
+    done = arguments.run(arguments)
+    return done if isinstance(done, tuple) else (done, 0)
+
+
+def _joined(argv: list[str]) -> list[str]:
+    """With "--mean -1,-1,-1" as "--mean=-1,-1,-1", since argparse takes a word that begins with a minus sign for an
+    option.
+    """
+    joined: list[str] = []
+    for number, word in enumerate(argv):
+        if word == "--":
+            return [*joined, *argv[number:]]
+        option = joined[-1] if joined else ""
+        if NEGATIVE.match(word) and option.startswith("--") and "=" not in option:
+            joined[-1] = f"{option}={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
+def _failed(text: str, code: int) -> int:
+    try:
+        _say(f"dtdfast: {' '.join(text.split())}", sys.stderr)
+    except OSError:
+        _give_up(sys.stderr)
+    if code != 2 or sys.stdout is None:
+        return code
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _give_up(sys.stdout)
+    return code
+
+
+def _say(text: str, stream: TextIO | None) -> None:
+    """Print, whatever characters the stream knows; at once, so that a full disk is noticed."""
+    if stream is None:
+        return
+    encoding = stream.encoding or "utf-8"
+    stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    stream.flush()
+
+
+def _give_up(stream: TextIO) -> None:
+    """Let the interpreter write what is left into nothing, so that it does not complain at its end."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+class Parser(argparse.ArgumentParser):
+    """Tells a wrong value like every other error, in one line; what is missing or unknown, with the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        if message.startswith("argument -"):
+            raise InputError(message.removeprefix("argument "))
+        super().error(message)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="dtdfast", description="Deep Taylor Decomposition: which inputs made a network decide so.")
+    parser.add_argument("--version", action="version", version=f"dtdfast {__version__}")
+    commands = parser.add_subparsers(metavar="command", required=True)
+    _demo(commands.add_parser("demo", help="explain handwritten digits with a small trained network; writes a picture"))
+    _explain(commands.add_parser("explain", help="explain photographs, or a whole data set", description=EXPLAIN))
+    _inspect(commands.add_parser("inspect", help="a model's layers, and what of it would be refused"))
+    _plan(commands.add_parser("plan", help="every step of one explanation, with rules, sizes and memory"))
+    commands.add_parser("doctor", help="what is usable on this machine, and why not").set_defaults(
+        run=lambda _: _of("doctor", "doctor")()
+    )
+    return parser
+
+
+EXPLAIN = """With -o DIR: heatmaps and overlays of photographs, and summary.json; a photograph that cannot be
+explained is told, does not stop the others, and makes the exit status 1. With -o NAME.zarr: a run over a data set,
+which may be interrupted and continued, into a Zarr group. Every photograph is cropped to its centre, resized, and fed
+as x = (scale·p − mean)/std with pixels p from 0 to 1. Without any of --mean, --std and --scale, ImageNet's mean and
+standard deviation are taken for colours; with one of them, 0, 1 and 1 for the others."""
+
+
+def _demo(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("dtdfast-demo.png"),
+        metavar="PATH",
+        help="where the picture goes (%(default)s)",
+    )
+    parser.set_defaults(run=lambda arguments: _of("demo", "demo")(arguments.output))
+
+
+def _explain(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    _model(parser)
+    add(
+        "data",
+        nargs="+",
+        metavar="DATA",
+        help="images; with -o NAME.zarr also a folder or glob of them, a .npy, Zarr or HDF5 array",
+    )
+    add(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="OUT",
+        help="a folder for pictures and summary.json, or NAME.zarr",
+    )
+    _fed(parser)
+    add("--labels", type=Path, metavar="FILE", help="names of the outputs, one per line")
+    _data_set(parser.add_argument_group("with -o NAME.zarr"))
+    parser.set_defaults(run=lambda arguments: _of("run" if _is_run(arguments) else "photographs", "explain")(arguments))
+
+
+def _fed(parser: argparse.ArgumentParser) -> None:
+    """How the network is fed, and what is explained by which rules: of `explain` and of `plan`, which shows what
+    `explain` would run.
+    """
+    add = parser.add_argument
+    add("--size", type=_size, metavar="N|HxW", help="of the network's input (as the file declares, else 224)")
+    add("--crop", type=_number, default=0.875, metavar="SHARE", help="share of the centre that is kept (%(default)s)")
+    add("--mean", type=_numbers, metavar="M,...", help="one, or one per channel in the network's order")
+    add("--std", type=_numbers, metavar="S,...", help="one, or one per channel in the network's order")
+    add(
+        "--scale",
+        type=_number,
+        metavar="A",
+        help="what a white pixel is before the mean is subtracted, for example 255",
+    )
+    add("--channels", choices=("rgb", "bgr", "gray"), help="the network's order (rgb; gray if it takes one channel)")
+    add("--layout", choices=("nchw", "nhwc"), help="of the network's input (as its file tells)")
+    add("--target", type=int, metavar="I", help="the output to explain (the largest)")
+    add(
+        "--domain",
+        type=_domain,
+        metavar="D",
+        help="pixels, real, nonnegative or LOW,HIGH (pixels; real for arrays of floats)",
+    )
+    add("--rules", choices=tuple(PRESETS), default="dtd", metavar="PRESET", help=f"{', '.join(PRESETS)} (%(default)s)")
+    add("--backend", default="auto", metavar="B", help="auto, cpu, cuda or oracle (%(default)s)")
+    add("--threads", type=_count, metavar="N", help="threads (all cores)")
+
+
+def _is_run(arguments: argparse.Namespace) -> bool:
+    return bool(arguments.output.suffix == ".zarr")
+
+
+def _data_set(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--resume", action="store_true", help="continue an interrupted run, or begin")
+    add("--strict", action="store_true", help="stop at a bad sample (it becomes NaN, with its error)")
+    add("--dtype", choices=("float32", "float16"), default="float32", help="of the stored relevance (%(default)s)")
+    add("--sum-channels", action="store_true", help="store the sum over channels")
+    add(
+        "--ledger", action="store_true", help="follow every cause of absorption, which costs many times the explanation"
+    )
+    add("--external", action="store_true", help="read what an HDF5 file keeps in other files")
+    add("--chunk", type=_count, metavar="N", help="samples stored and finished at once (16 MiB of them)")
+    add("--workers", type=_count, metavar="N", help="processes of a Dask cluster on this machine")
+    add("--scheduler", metavar="ADDRESS", help="of a running Dask scheduler, such as tcp://host:8786")
+
+
+def _inspect(parser: argparse.ArgumentParser) -> None:
+    _model(parser)
+    _shape(parser)
+    parser.set_defaults(run=lambda arguments: _of("model", "inspect")(arguments))
+
+
+def _plan(parser: argparse.ArgumentParser) -> None:
+    _model(parser)
+    _shape(parser)
+    parser.add_argument("--batch", type=_count, default=1, metavar="N", help="samples (%(default)s)")
+    _fed(parser)
+    parser.set_defaults(run=lambda arguments: _of("model", "plan")(arguments))
+
+
+def _model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "model", type=Path, metavar="MODEL", help="an .onnx file, or a .safetensors file written by dtdfast.save"
+    )
+
+
+def _shape(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--shape", type=_integers, metavar="C,H,W", help="of one sample (as the file declares)")
+
+
+def _of(module: str, function: str) -> Callable[..., str | tuple[str, int]]:
+    """A command's function, imported when the command is run: it returns what to print, and perhaps an exit status."""
+    found: Callable[..., str | tuple[str, int]] = getattr(importlib.import_module(f"{__package__}.{module}"), function)
+    return found
+
+
+# --------------------------------------------------------------------------------------------------------- types of
+# options
+
+
+def _number(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"{text!r:.40} is not a finite number")
+    return number
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(map(_number, text.split(",")))
+
+
+def _count(text: str) -> int:
+    """A positive integer."""
+    if not re.fullmatch(r"\+?\d{1,18}", text, re.ASCII) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r:.40} is not an integer of at least 1")
+    return int(text)
+
+
+def _integers(text: str) -> tuple[int, ...]:
+    return tuple(map(_count, text.split(",")))
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.partition("x")
+    return _count(height), _count(width or height)
+
+
+def _domain(text: str) -> Any:
+    if text in ("pixels", "real", "nonnegative"):
+        return text
+    bounds = _numbers(text) if "," in text else ()
+    if len(bounds) != 2:
+        raise argparse.ArgumentTypeError(
+            f"{text!r:.40} is neither pixels, real nor nonnegative, nor two numbers LOW,HIGH"
+        )
+    return bounds

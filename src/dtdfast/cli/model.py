@@ -1,0 +1,122 @@
+"""`dtdfast inspect` and `plan`: what a model's file holds, and what would be done with it."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import DtdError, InputError, ShapeError, at
+from ..explainer import Explainer
+from ..importers.onnx.importer import OnnxModel
+from ..layers import INPUT, Layer
+from ..plan.shapes import Shape, output_shape
+from ..plan.wiring import sources
+from ..targets import Targets
+from .feeding import OF_PICTURES, Fed, fed_as_it_is, fed_pictures, is_onnx, opened, takes_pictures
+from .text import aligned
+
+TRAINED = ("weight", "bias", "scale", "shift")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model's file, read.
+
+    Attributes
+    ----------
+    sample : shape of one sample of its input; None where neither the file nor the caller says it
+    """
+
+    layers: list[Layer]
+    sample: Shape | None
+    refusals: list[str]
+
+
+def inspect(arguments: argparse.Namespace) -> str:
+    """Every layer with its shape and parameters, and what would be refused."""
+    found = opened(arguments.model)
+    if isinstance(found, OnnxModel):
+        imported = found.read(arguments.shape)
+        model = Model(imported.layers, imported.sample, imported.refusals)
+    else:
+        model = Model(found, arguments.shape, [])
+    rows = [("position", "record", "name", "reads", "output", "parameters")]
+    shapes = _shapes(model)
+    total = 0
+    for position, (record, reads) in enumerate(
+        zip(model.layers, sources(model.layers) if model.layers else (), strict=True)
+    ):
+        count = sum(np.size(a) for key in TRAINED if (a := getattr(record, key, None)) is not None)
+        total += count
+        names = " ".join("input" if s == INPUT else str(s) for s in reads)
+        rows.append(
+            (
+                str(position),
+                type(record).__name__,
+                record.name or "",
+                names,
+                _shape(shapes[position]),
+                f"{count:,}" if count else "",
+            )
+        )
+    lines = [*aligned(rows), f"input {_shape(model.sample)}, {len(model.layers)} layers, {total:,} parameters"]
+    lines += [f"refused: {reason}" for reason in model.refusals]
+    if not model.refusals and model.sample is not None:
+        try:
+            Explainer(model.layers).plan_for((1, *model.sample))
+        except DtdError as error:
+            lines.append(f"predicted, but not explained: {error}")
+    return "\n".join(lines)
+
+
+def _shapes(model: Model) -> dict[int, Shape | None]:
+    """Of one sample of every entry's output."""
+    shapes: dict[int, Shape | None] = {INPUT: model.sample}
+    for position, reads in enumerate(sources(model.layers) if model.layers else ()):
+        operands = [s for s in (shapes[r] for r in reads) if s is not None]
+        try:
+            shapes[position] = output_shape(model.layers[position], *operands) if len(operands) == len(reads) else None
+        except ShapeError as error:
+            raise ShapeError(f"{at(position, model.layers[position])}: {error}") from None
+    return shapes
+
+
+def plan(arguments: argparse.Namespace) -> str:
+    """The plan as text: every step of one explanation, as `explain` would do it with the same options."""
+    fed, sample = _fed(arguments)
+    explainer = fed.explainer(arguments)
+    planned = explainer.plan_for((arguments.batch, *sample))
+    Targets.parse(arguments.target, arguments.batch, planned.program.network.output.shape)
+    return str(planned)
+
+
+def _fed(arguments: argparse.Namespace) -> tuple[Fed, Shape]:
+    """As pictures where the input is one, unless --shape alone says that samples of an array are meant."""
+    pictures = arguments.domain == "pixels" or any(getattr(arguments, key) is not None for key in OF_PICTURES)
+    if arguments.shape is not None and not pictures:
+        return fed_as_it_is(arguments, arguments.shape), arguments.shape
+    if not is_onnx(arguments.model):
+        if arguments.shape is None and arguments.size is None:
+            raise InputError(
+                f"{arguments.model} does not say the shape of its input; give it: --shape 3,224,224, or --size for "
+                "photographs"
+            )
+    elif not pictures and not takes_pictures(declared := OnnxModel(arguments.model)):
+        if declared.declared is None or not all(declared.declared[1:]):
+            raise InputError(f"{arguments.model} does not say the whole shape of its input; give it: --shape 3,224,224")
+        return fed_as_it_is(arguments, declared.declared[1:]), declared.declared[1:]
+    if arguments.shape is not None and arguments.size is None and len(arguments.shape) == 3:
+        arguments.size = arguments.shape[1:] if arguments.shape[0] in (1, 3) else arguments.shape[:2]
+    fed = fed_pictures(arguments)
+    shape = fed.photographs.shape
+    if arguments.shape not in (None, shape):
+        raise InputError(
+            f"--shape is {arguments.shape}, but photographs become {shape} by the other options; leave one out"
+        )
+    return fed, shape
+
+
+def _shape(shape: Shape | None) -> str:
+    return "?" if shape is None else "(n, " + ", ".join(map(str, shape)) + ")"

@@ -1,0 +1,1 @@
+"""The CPU executor: plans run by the OpenMP kernels of csrc/."""

@@ -1,0 +1,198 @@
+"""Steps as C structs: views become offsets and strides, weights and tables pointers.  No decisions, no maths."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._kernels import ffi, lib
+from ..packing import WeightStore
+from ..plan.plan import Plan
+from ..plan.steps import SIZES, Buffer, Reals, Step, View, bound_strides
+
+PLACES = {"scratch": 0, "arena": 1, "x": 2, "start": 3, "outputs": 4, "result": 5}
+"""Of the externals in the table of pointers, which begins with them."""
+
+REALS = {"f4": lib.DTD_F4, "f8": lib.DTD_F8}
+
+WEIGHT_MAPS = {
+    "w": lib.DTD_W, "w+": lib.DTD_W_POSITIVE, "w-": lib.DTD_W_NEGATIVE, "w2": lib.DTD_W_SQUARE, "1": lib.DTD_W_ONE,
+    "|w|": lib.DTD_W_ABS,
+    "w+g.w+": lib.DTD_W_GAMMA_POSITIVE, "w+g.w-": lib.DTD_W_GAMMA_NEGATIVE,
+}  # fmt: skip
+MODES = {
+    "x+": lib.DTD_X_POSITIVE, "x-": lib.DTD_X_NEGATIVE, "x-low": lib.DTD_X_ABOVE_LOW, "x-high": lib.DTD_X_BELOW_HIGH,
+    "1": lib.DTD_X_ONE,
+    "|x|": lib.DTD_X_ABS,
+    "none": lib.DTD_M_NONE, "times": lib.DTD_M_TIMES, "positive": lib.DTD_M_POSITIVE, "negative": lib.DTD_M_NEGATIVE,
+    "times positive": lib.DTD_M_TIMES_POSITIVE, "times negative": lib.DTD_M_TIMES_NEGATIVE,
+    "gate": lib.DTD_F_GATE, "denominator": lib.DTD_F_DENOMINATOR, "derivative": lib.DTD_F_DERIVATIVE,
+    "signed": lib.DTD_F_SIGNED,
+}  # fmt: skip
+NARROW = {
+    "bfloat16": {"NEURON_DENSE": lib.DTD_BFLOAT16, "TAPS_DENSE": lib.DTD_BFLOAT16},
+    "mixed": {"NEURON_DENSE": lib.DTD_BFLOAT16_TERMS, "TAPS_DENSE": lib.DTD_BFLOAT16},
+}
+"""The precision of each product, by that of the program; those of other operations are bound by memory, and float32."""
+SELECTS = {"all": lib.DTD_ALL, "y>0": lib.DTD_Y_POSITIVE, "y<0": lib.DTD_Y_NEGATIVE}
+ACTIVATIONS = {
+    "identity": lib.DTD_IDENTITY, "relu": lib.DTD_RELU, "leaky_relu": lib.DTD_LEAKY_RELU, "clip": lib.DTD_CLIP,
+    "threshold": lib.DTD_THRESHOLD, "hard_shrink": lib.DTD_HARD_SHRINK, "soft_shrink": lib.DTD_SOFT_SHRINK,
+    "tanh_shrink": lib.DTD_TANH_SHRINK, "elu": lib.DTD_ELU, "selu": lib.DTD_SELU, "celu": lib.DTD_CELU,
+    "silu": lib.DTD_SILU,
+    "gelu": lib.DTD_GELU, "gelu_tanh": lib.DTD_GELU_TANH, "mish": lib.DTD_MISH, "sigmoid": lib.DTD_SIGMOID,
+    "hard_sigmoid": lib.DTD_HARD_SIGMOID, "log_sigmoid": lib.DTD_LOG_SIGMOID, "hard_swish": lib.DTD_HARD_SWISH,
+    "tanh": lib.DTD_TANH,
+    "softplus": lib.DTD_SOFTPLUS, "softsign": lib.DTD_SOFTSIGN,
+}  # fmt: skip
+
+
+@cache
+def _operation(name: str) -> int:
+    return int(getattr(lib, f"DTD_{name}"))
+
+
+_VIEWS = ("out", "x", "factor", "terms", "y_prev", "terms_prev", "m")
+_NUMBERS = ("groups", "repeat", "coefficient", "stabilizer", "gamma")
+
+
+class Encoded:
+    """A plan's steps in C, and the arrays that they point into."""
+
+    def __init__(self, plan: Plan, store: WeightStore, precision: str) -> None:
+        self._precisions = NARROW.get(precision, {})
+        self._n, self._t, self._store = plan.n, plan.t, store
+        self.constants: list[NDArray[Any]] = []  # kept alive; pointers follow the externals in the table
+        self._places: dict[int, int] = {}
+        steps = [*plan.forward, *plan.relevance]
+        self.c_steps = ffi.new("dtd_step[]", max(1, len(steps)))
+        for target, step in zip(self.c_steps, steps, strict=False):
+            self._encode(target, step)
+        self.spans = spans(steps)
+        first = plan.n_constant
+        self.constant_runs = plan.segments(plan.forward[:first], 0) if first else []
+        self.forward_runs = plan.segments(plan.forward[first:], first)
+        self.relevance_runs = plan.segments(plan.relevance, len(plan.forward))
+        absent = [ffi.NULL] * len(PLACES)
+        self.n_bases = len(absent) + len(self.constants)
+        self._bases = ffi.new("void *[]", absent + [ffi.from_buffer(c) if c.size else ffi.NULL for c in self.constants])
+
+    def bases(self, arena: NDArray[Any], nbytes: int, pieces: int) -> Any:
+        """A table of pointers, but for the externals; one after another for pieces of a batch, each with so many bytes
+        of the arena.
+        """
+        bases, size = ffi.new("void *[]", pieces * self.n_bases), ffi.sizeof(self._bases)
+        ffi.memmove(bases, ffi.buffer(self._bases)[:] * pieces, pieces * size)
+        start = ffi.from_buffer(arena)
+        for piece in range(pieces):
+            bases[piece * self.n_bases + PLACES["arena"]] = start + piece * nbytes
+        return bases
+
+    def _constant(self, array: NDArray[Any]) -> int:
+        """The place of an array in the table of pointers."""
+        place = self._places.get(id(array))
+        if place is None:
+            place = self._places[id(array)] = len(PLACES) + len(self.constants)
+            self.constants.append(array)
+        return place
+
+    def _encode(self, c: Any, step: Step) -> None:
+        c.op = _operation(step.op)
+        c.precision = self._precisions.get(step.op, lib.DTD_FLOAT32)
+        for key in _VIEWS:
+            view = getattr(step, key)
+            field = getattr(c, key)
+            if view is None:
+                field.base = -1
+            else:
+                self._view(field, view)
+        for key in ("weight", "bias", "bias_d", "taps"):
+            getattr(c, key).base = -1
+        c.scale.base = -1
+        for key in _NUMBERS:
+            setattr(c, key, getattr(step, key))
+        c.mode = MODES[step.mode] if isinstance(step.mode, str) else step.mode
+        c.weight_map, c.select = WEIGHT_MAPS[step.weight_map], SELECTS[step.select]
+        kind, c.act_alpha, c.act_beta = step.activation
+        c.activation = ACTIVATIONS[kind]
+        c.dual, c.accumulate = step.dual, step.accumulate
+        for key, vector in (("bias", step.bias), ("bias_d", step.bias_d), ("weight", step.vector)):
+            if vector is not None:
+                getattr(c, key).base = self._constant(vector)
+        if step.weights is not None:
+            c.weight.base = self._constant(self._store.get(step.weights))
+        if step.window is not None:
+            self._window(c.scale, step.window)
+        if step.bound is not None:
+            self._bound(c.x if step.op == "MOVE" else c.m, step)
+        if step.op == "CLEAR_BORDER":
+            for a in range(6):
+                c.border[a] = step.out.buffer.border[a // 2][a % 2]
+        elif step.op == "LRN":
+            c.n_taps = step.size
+        elif step.table is not None:
+            c.n_taps, c.taps.base = len(step.table), self._constant(step.table)
+        elif step.phase is not None:
+            assert step.x is not None
+            self._taps(c, step, step.x)
+        if step.phase is not None:
+            for a in range(3):
+                c.x_step[a] = step.phase.x_step[a]
+
+    def _view(self, field: Any, view: View) -> None:
+        buffer = view.buffer
+        offset, shape, strides = view.layout()
+        field.base, field.offset = self._base(buffer, offset)
+        per_sample = buffer.strides()[2]
+        field.shape = [{"n": self._n, "nt": self._n * self._t, "1": 1}[buffer.batch], *shape]
+        field.stride = [0 if buffer.batch == "1" else per_sample, *strides]
+
+    @staticmethod
+    def _base(buffer: Buffer, offset: int) -> tuple[int, int]:
+        root = buffer.root
+        if root.external:
+            return PLACES[root.external], offset
+        return PLACES["arena"], root.offset // SIZES[root.dtype] + offset
+
+    def _window(self, field: Any, window: Reals) -> None:
+        d, h, w = window.shape
+        field.base = self._constant(window)
+        field.shape = [1, 1, d, h, w, 1]
+        field.stride = [0, 0, h * w, w, 1, 0]
+
+    def _bound(self, field: Any, step: Step) -> None:
+        """A constant of one sample's shape, repeated along axes of size 1."""
+        assert step.bound is not None
+        field.base = self._constant(step.bound)
+        field.shape = [1, *step.out.layout()[1]]
+        field.stride = [0, *bound_strides(step.bound, step.out.buffer.shape)]
+        if step.op == "MOVE":
+            field.shape = list(step_shape(step, self._n, self._t))
+
+    def _taps(self, c: Any, step: Step, x: View) -> None:
+        """Element offsets of the taps in x, and x's strides multiplied by its step."""
+        assert step.phase is not None
+        _, _, strides = x.layout()
+        place = [sum(o * s for o, s in zip(offset, strides[1:4], strict=True)) for _, offset in step.phase.taps]
+        c.n_taps = len(place)
+        c.taps.base = self._constant(np.array(place, np.int64))
+        for a in range(3):
+            c.x.stride[2 + a] = strides[1 + a] * step.phase.x_step[a]
+
+
+def spans(steps: list[Step]) -> list[tuple[int, int]]:
+    """Of every step, the type of its run and the end of the steps from it on that are of one type."""
+    result: list[tuple[int, int]] = []
+    for number in reversed(range(len(steps))):
+        real, end = REALS[steps[number].real], number + 1
+        result.append((real, result[-1][1] if result and result[-1][0] == real else end))
+    return result[::-1]
+
+
+def step_shape(step: Step, n: int, t: int) -> tuple[int, ...]:
+    """The six sizes of a step's result."""
+    _, shape, _ = step.out.layout()
+    return ({"n": n, "nt": n * t, "1": 1}[step.out.buffer.batch], *shape)

@@ -1,0 +1,291 @@
+"""The CPU executor: plans run by the OpenMP kernels of csrc/."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._kernels import ffi, lib
+from ..budget import require
+from ..errors import BackendError
+from ..ledger.account import Account
+from ..ledger.accounting import Accounts
+from ..locks import renewed
+from ..packing import WeightStore
+from ..plan.batches import Batches
+from ..plan.lower import bias_map, lower
+from ..plan.plan import Plan
+from ..plan.profile import Profile, Timing
+from ..plan.program import Program, refuse_cancelling, uncollected
+from ..plan.steps import Buffer
+from ..session import HostSession, put
+from ..threads import default_threads, started, threads_for_run
+from .arenas import ARENAS, SCRATCH, Shelf
+from .encode import NARROW, PLACES, Encoded
+
+Array = NDArray[Any]
+
+MEMORY_BUDGET = 2**28
+"""Bytes of arena that a pass may use where the caller gives no batch_size (one sample may need more)."""
+
+ENOUGH = 5 * 2**25
+"""Bytes of arena that leave the caches anyway: beyond them, more samples in a pass spare only the weights' way from
+memory."""
+
+MOST_PLANS = 64
+"""Plans, and layouts of batches, that are kept for one shape of sample: the oldest goes first."""
+
+if lib.dtd_step_size() != ffi.sizeof("dtd_step"):
+    raise ImportError("the compiled kernels do not fit this version's Python; reinstall dtdfast")
+
+
+# ---------------------------------------------------------------------------------------------------------- instruction
+# sets
+
+
+def isa_names() -> list[str]:
+    """Compiled instruction sets, slowest first."""
+    return [ffi.string(lib.dtd_isa_name(i)).decode() for i in range(lib.dtd_isa_count())]
+
+
+def isa_index() -> int:
+    """The one to use: DTDFAST_ISA, else the fastest that this CPU runs."""
+    names = isa_names()
+    forced = os.environ.get("DTDFAST_ISA")
+    if forced:
+        if forced not in names or not lib.dtd_isa_usable(names.index(forced)):
+            usable = ", ".join(n for i, n in enumerate(names) if lib.dtd_isa_usable(i))
+            raise BackendError(f"DTDFAST_ISA={forced!r} cannot be used here; this CPU and build have {usable}")
+        return names.index(forced)
+    return max(i for i in range(len(names)) if lib.dtd_isa_usable(i))
+
+
+def isa_name() -> str:
+    return isa_names()[isa_index()]
+
+
+def precisions() -> tuple[str, ...]:
+    """What the instruction set in use computes in."""
+    return ("float32", "float64", *(NARROW if lib.dtd_isa_bfloat16(isa_index()) else ()))
+
+
+def kernel_config() -> dict[str, Any]:
+    """What `build_config` says of the compiled kernels."""
+    return {
+        "compiler": ffi.string(lib.dtd_compiler()).decode(),
+        "openmp": lib.dtd_openmp_version() or None,
+        "instruction sets": isa_names(),
+        "instruction set": isa_name(),
+        "threads": default_threads(),
+    }
+
+
+# ------------------------------------------------------------------------------------------------------------------
+# sessions
+
+
+class Layout(NamedTuple):
+    """How a batch runs: the plan of all of it, or of a piece where several run side by side."""
+
+    plan: Plan
+    encoded: Encoded
+    pieces: int
+    c_pieces: Any  # NULL for one
+    shelf: Shelf  # of its idle arenas
+
+    @classmethod
+    def of(cls, n: int, plan: Plan, encoded: Encoded) -> Layout:
+        pieces = -(-n // plan.n)
+        last = n - (pieces - 1) * plan.n
+        c_pieces = ffi.NULL if pieces == 1 else ffi.new("dtd_pieces *", (pieces, plan.n, last, encoded.n_bases))
+        require(pieces * plan.arena, f"{plan.largest()}: working memory of {n} sample(s)")
+        return cls(plan, encoded, pieces, c_pieces, Shelf())
+
+
+class CpuSession(Accounts, HostSession):
+    """One batch: forward once, relevance as often as there are chunks of targets."""
+
+    def __init__(self, layout: Layout, isa: int, n_threads: int, n: int) -> None:
+        self.plan, self._encoded, self._pieces, self._c_pieces, self._shelf = layout
+        self._isa, self._n_threads, self._n = isa, n_threads, n
+        self._real, self._low = self.plan.program.real, self.plan.program.low
+        self._externals: dict[str, Array] = {}
+
+    def __enter__(self) -> CpuSession:
+        encoded, pieces = self._encoded, self._pieces
+        self._arena = arena = ARENAS.take(self._shelf, pieces * self.plan.arena)
+        if arena.bases is None:
+            arena.bases = encoded.bases(arena.memory, self.plan.arena, pieces)
+        self._bases = arena.bases
+        self._place(0, scratch=SCRATCH.take(self._n_threads * lib.dtd_isa_scratch(self._isa)))
+        if not arena.ready:
+            for first, last in encoded.constant_runs:
+                self.run(first, last)
+            arena.ready = True
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        SCRATCH.give(self._externals["scratch"])
+        ARENAS.give(self._shelf, self._arena)
+
+    def forward(self, x: Array) -> Array:
+        program = self.plan.program
+        outputs = np.empty((self._n, *program.network.output.shape), self._real)
+        given = x if program.tokens else np.ascontiguousarray(x, self._low)
+        self._place(self.plan.n, x=given, outputs=outputs)
+        for first, last in self._encoded.forward_runs:
+            self.run(first, last)
+        return outputs
+
+    def relevance(self, start: Array, result: Array, accounts: list[Account] | None = None) -> None:
+        plan = self.plan
+        self.doubtful = self._find_doubtful(start)
+        for chunk in range(0, start.shape[1], plan.t):
+            piece = np.ascontiguousarray(start[:, chunk : chunk + plan.t], self._real)
+            short = plan.t - piece.shape[1]
+            if short:  # the last chunk is filled up with targets of no relevance
+                piece = np.concatenate([piece, np.zeros((len(piece), short, *piece.shape[2:]), self._real)], axis=1)
+            target = result[:, chunk : chunk + plan.t]
+            direct = not short and target.flags.c_contiguous and target.dtype == self._low
+            into = target if direct else np.empty((self._n, plan.t, *plan.program.leaves.shape), self._low)
+            self._place(plan.n, start=piece, result=into)
+            self._relevance_steps(accounts)
+            if not direct:
+                put(into[:, : target.shape[1]], target)
+
+    def _relevance_steps(self, accounts: list[Account] | None) -> None:
+        if accounts is not None:
+            self.run_accounts(accounts)
+            return
+        for first, last in self._encoded.relevance_runs:
+            self.run(first, last)
+
+    def timings(self, x: Array, start: Callable[[Array], Array], repeats: int = 3) -> list[float]:
+        """Seconds of every step, the least of `repeats` runs."""
+        n_forward, n_steps = len(self.plan.forward), len(self.plan.forward) + len(self.plan.relevance)
+        best = [np.inf] * n_steps
+        for _ in range(repeats):
+            outputs = self.forward(x)
+            self.relevance(
+                start(outputs)[:, :1], np.empty((self.plan.n, 1, *self.plan.program.leaves.shape), self._low)
+            )
+            for steps in (range(n_forward), range(n_forward, n_steps)):
+                for i in steps:
+                    begin = time.perf_counter()
+                    self.run(i, i + 1)
+                    best[i] = min(best[i], time.perf_counter() - begin)
+        return best
+
+    def _place(self, samples: int, **arrays: Array) -> None:
+        """Where the kernels find these externals, of so many samples for each piece; the session keeps them alive."""
+        self._externals.update(arrays)
+        for name, array in arrays.items():
+            place, start = PLACES[name], ffi.from_buffer(array)
+            self._bases[place] = start
+            if self._pieces > 1:
+                step = array.nbytes // self._n * samples
+                for piece in range(1, self._pieces):
+                    self._bases[piece * self._encoded.n_bases + place] = start + piece * step
+
+    def run(self, first: int, last: int) -> None:
+        """Steps first .. last−1, without the interpreter lock."""
+        encoded = self._encoded
+        while first < last:
+            real, end = encoded.spans[first]
+            end = min(end, last)
+            message = lib.dtd_run(
+                self._isa, real, encoded.c_steps, first, end, self._bases, self._n_threads, self._c_pieces
+            )
+            if message != ffi.NULL:
+                raise BackendError(f"the kernels refused a step: {ffi.string(message).decode()}")
+            first = end
+
+    def _find_doubtful(self, start: Array) -> list[int]:
+        """Samples with relevance on an output whose denominator d = Σ x w⁺ + b is less than its bias.
+
+        Elsewhere Σ x w⁺ ≤ |d| + |b| ≤ 2|d|: d is off by no more than three times the relative error of what it is the
+        sum of.
+        """
+        unit = self.plan.program.checked
+        if unit is None or unit.row is None or unit.bias is None:
+            return []
+        (share,) = unit.row.shares
+        ((d, _),) = self.plan.factors[unit.out.index]
+        small = np.abs(self.read(d)) < np.abs(bias_map(unit.bias, share, unit.row.gamma))
+        return [int(i) for i in np.flatnonzero(((start != 0).any(axis=1) & small).any(axis=1))]
+
+    def read_root(self, root: Buffer) -> Array:
+        dtype = np.dtype(root.dtype)
+        if root.external:
+            return self._externals[root.external].reshape(-1).view(dtype)
+        return self._arena.memory[root.offset :][: root.nbytes(self.plan.n, self.plan.t)].view(dtype)
+
+
+class CpuExecutor:
+    """Runs one program; plans are made per batch shape and kept."""
+
+    def __init__(
+        self, program: Program, batch_size: int | None, n_threads: int | None, store: WeightStore, precision: str
+    ) -> None:
+        if precision in NARROW and program.relevant:
+            refuse_cancelling(program, precision)
+        self.program, self._precision = program, precision
+        self._n_threads, self._store = n_threads, store
+        self._plans: dict[tuple[int, int, bool, bool], tuple[Plan, Encoded]] = {}
+        self._layouts: dict[tuple[int, int, int, bool, bool], Layout] = {}
+        self._lock = renewed(self, "_lock")
+        self._isa = isa_index()
+        self.batches = Batches(program, batch_size, MEMORY_BUDGET, ENOUGH)
+
+    def batch_size(self, n: int, n_targets: int, *, ledger: bool = False) -> int:
+        return self.batches.samples(n, n_targets)
+
+    def plan(self, n: int, n_targets: int) -> Plan:
+        piece = self.batches.piece(n, self._threads())
+        return replace(self._encoded(piece, n_targets, False)[0], pieces=-(-n // piece))
+
+    def _threads(self) -> int:
+        return started(threads_for_run(self._n_threads, lib.dtd_max_threads()), lib.dtd_secure_threads)
+
+    def _encoded(self, n: int, n_targets: int, ledger: bool) -> tuple[Plan, Encoded]:
+        t = self.batches.targets(n_targets)
+        key = (n, t, ledger, t < n_targets)
+        with self._lock:
+            if key not in self._plans:
+                alone = key == (1, 1, False, False)
+                with uncollected():
+                    plan = (
+                        self.batches.one() if alone else lower(self.program, n, t, ledger=ledger, chunked=t < n_targets)
+                    )
+                    self._plans[key] = plan, Encoded(plan, self._store, self._precision)
+                while len(self._plans) > MOST_PLANS:
+                    self._plans.pop(next(iter(self._plans)))
+            return self._plans[key]
+
+    def session(self, n: int, n_targets: int, *, ledger: bool = False, whole: bool = False) -> CpuSession:
+        """A session in one piece where its numbers are read or `whole` is asked for, else in as many as pay."""
+        threads = self._threads()
+        key = n, n_targets, threads, ledger, whole
+        layout = self._layouts.get(key)
+        if layout is None:
+            piece = n if ledger or whole or self.program.checked else self.batches.piece(n, threads)
+            layout = Layout.of(n, *self._encoded(piece, n_targets, ledger))
+            with self._lock:
+                self._layouts[key] = layout
+                while len(self._layouts) > MOST_PLANS:
+                    self._layouts.pop(next(iter(self._layouts)))
+        return CpuSession(layout, self._isa, threads, n)
+
+    def profile(self, x: Array, start: Callable[[Array], Array]) -> Profile:
+        """Every step run alone, on the whole batch; the least of three runs counts."""
+        with self.session(len(x), 1, whole=True) as session:
+            seconds = session.timings(x, start)
+            plan = session.plan
+        steps = [*plan.forward, *plan.relevance]
+        return Profile([Timing.of(plan, i, s, t) for i, (s, t) in enumerate(zip(steps, seconds, strict=True))])

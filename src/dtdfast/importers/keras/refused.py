@@ -1,0 +1,21 @@
+"""Keras layers that are refused by name, each with what would be possible instead."""
+
+from ..refused import ATTENTION, RECURRENCE, STATISTICS
+
+_PREPARES = "it prepares data; apply it before the network, and import what follows"
+
+REFUSED: dict[str, str] = {
+    **dict.fromkeys(
+        ("LSTM", "GRU", "SimpleRNN", "RNN", "Bidirectional", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"), RECURRENCE
+    ),
+    **dict.fromkeys(("MultiHeadAttention", "GroupQueryAttention", "Attention", "AdditiveAttention"), ATTENTION),
+    **dict.fromkeys(("LayerNormalization", "GroupNormalization", "RMSNormalization", "UnitNormalization"), STATISTICS),
+    **dict.fromkeys(
+        ("TextVectorization", "StringLookup", "IntegerLookup", "Discretization", "CategoryEncoding", "Hashing"),
+        _PREPARES,
+    ),
+    "Lambda": "Python code has no record; write it with Keras's layers",
+    "TimeDistributed": "use the layer on all steps at once: Dense works along the last axis",
+    "Masking": "masks are not followed; cut the samples to their length",
+    "Dot": "it multiplies two computed values; only a gate made by a sigmoid has a rule",
+}

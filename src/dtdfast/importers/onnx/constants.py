@@ -1,0 +1,143 @@
+"""Nodes that read constants alone: computed on import by onnx's own reference evaluator, within a budget of memory.
+
+Shape arithmetic is of this kind once the shapes of computed values are known, the batch axis standing as a number of
+its own.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ...budget import require as require_memory
+from ...extras import require
+from ..records import Refused
+from .graph import BATCH, Array
+from .tensors import Proto, Tensors, plain
+
+BROADCAST = {  # the result has the broadcast shape of its operands
+    "Add", "And", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Min", "Mod", "Mul", "Or",
+    "Pow",
+    "Sub", "Sum", "Where",
+}  # fmt: skip
+SAME_OR_SMALLER = {
+    "Abs", "Cast", "Ceil", "Exp", "Flatten", "Floor", "Identity", "Neg", "Not", "Reciprocal", "ReduceMax", "ReduceMin",
+    "ReduceProd",
+    "ReduceSum", "Reshape", "Round", "Slice", "Split", "Sqrt", "Squeeze", "Transpose", "Unsqueeze",
+}  # fmt: skip
+FOLDABLE = BROADCAST | SAME_OR_SMALLER | {"Concat", "ConstantOfShape", "Expand", "Gather", "Range", "Size"}
+PLAIN_ATTRIBUTES = (1, 2, 3, 6, 7, 8)  # AttributeProto.AttributeType: float, int, string, and lists of them
+FREE = 1 << 23
+"""Elements that a folded constant may have in any case; beyond that, at most four times those decoded from the file."""
+
+
+class Folder:
+    """Computes constant nodes.
+
+    A constant filled with one number, or repeated along an axis, is a view of what it repeats, and takes no memory
+    until it is read.
+
+    Parameters
+    ----------
+    batch : the size of the batch axis in shape arithmetic
+    """
+
+    def __init__(self, tensors: Tensors, batch: int) -> None:
+        self._tensors, self._batch = tensors, batch
+        self._held = 0  # bytes of all results
+
+    def fold(self, node: Proto, operands: list[Array | None], opset: int) -> tuple[Array, ...]:
+        """The outputs of a node whose operands are all constants."""
+        operator = node.op_type
+        if operator == "Constant":
+            return (self._constant(node),)
+        if operator not in FOLDABLE:
+            raise Refused("it reads constants alone, and is not among the operators that are computed on import")
+        try:
+            if operator == "ConstantOfShape":
+                return (self._filled(node, operands),)
+            if operator == "Expand":
+                return (_expanded(operands),)
+            size = result_size(operator, node, operands)
+        except (ValueError, OverflowError, IndexError, AttributeError, TypeError):
+            raise Refused("its operands do not fit each other") from None
+        if size >= self._batch == BATCH and size % BATCH == 0:
+            raise Refused("its constant result grows with the batch")
+        if size > FREE + 4 * self._tensors.decoded:
+            raise Refused(f"its constant result of {size} elements is too large to be computed on import")
+        require_memory(self._held + 8 * size, f"{operator} {node.name or node.output[0]!r:.80}: the constants up to it")
+        results = self._evaluate(node, operands, opset)
+        self._held += sum(r.nbytes for r in results)
+        return results
+
+    def _constant(self, node: Proto) -> Array:
+        if len(node.attribute) != 1:
+            raise Refused("a constant has one attribute")
+        (attribute,) = node.attribute
+        match attribute.name:
+            case "value":
+                return self._tensors.array(attribute.t)
+            case "value_float":
+                return np.array(attribute.f, np.float32)
+            case "value_int":
+                return np.array(attribute.i, np.int64)
+            case "value_floats":
+                return np.array(attribute.floats, np.float32)
+            case "value_ints":
+                return np.array(attribute.ints, np.int64)
+        raise Refused(f"a constant given as {attribute.name:.40} is not supported")
+
+    def _filled(self, node: Proto, operands: list[Array | None]) -> Array:
+        shape = operands[0]
+        if len(operands) != 1 or shape is None:
+            raise Refused("it takes a shape and nothing else")
+        fill: Any = np.zeros(1, np.float32)
+        for attribute in node.attribute:
+            fill = self._tensors.array(attribute.t)
+        if fill.size != 1:
+            raise Refused("its value is not one number")
+        return np.broadcast_to(fill.ravel()[0], tuple(int(s) for s in shape))
+
+    def _evaluate(self, node: Proto, operands: list[Array | None], opset: int) -> tuple[Array, ...]:
+        if any(a.type not in PLAIN_ATTRIBUTES for a in node.attribute):
+            raise Refused("an attribute of it is no number, string or list of them")
+        helper, reference = require("onnx.helper", "onnx"), require("onnx.reference", "onnx")
+        names = [f"x{i}" if a is not None else "" for i, a in enumerate(operands)]
+        outputs = [f"y{i}" for i in range(len(node.output))]
+        copy = type(node)(op_type=node.op_type, input=names, output=outputs, attribute=node.attribute)
+        function = helper.make_function(
+            "dtdfast", "folded", [n for n in names if n], outputs, [copy], [helper.make_opsetid("", opset)]
+        )
+        feeds = {n: a for n, a in zip(names, operands, strict=True) if n}
+        try:
+            with np.errstate(all="ignore"):
+                results = reference.ReferenceEvaluator(function).run(None, feeds, attributes={})
+            return tuple(plain(r) for r in results)
+        except Exception as error:  # the evaluator raises whatever NumPy does on operands that do not fit
+            raise Refused(f"its constants cannot be computed: {type(error).__name__} {error!s:.100}") from None
+
+
+def result_size(operator: str, node: Proto, operands: list[Array | None]) -> int:
+    """Elements of a foldable node's result, from its operands' shapes (or, where they say the shape, their values)."""
+    given = [a for a in operands if a is not None]
+    if operator == "Size":
+        return 1
+    if operator == "Range":
+        start, limit, delta = (float(a.item()) for a in given)
+        return max(math.ceil((limit - start) / delta), 0) if delta else 0
+    if operator == "Concat":
+        return sum(a.size for a in given)
+    if operator == "Gather":
+        axis: int = next((a.i for a in node.attribute if a.name == "axis"), 0)
+        return int(given[1].size * (given[0].size // max(given[0].shape[axis], 1)))
+    if operator in BROADCAST:
+        return math.prod(np.broadcast_shapes(*(a.shape for a in given)))
+    return max((a.size for a in given), default=0)
+
+
+def _expanded(operands: list[Array | None]) -> Array:
+    """Both the data and the shape may have axes of size 1 where the other has more."""
+    data, shape = (a for a in operands if a is not None)
+    return np.broadcast_to(data, np.broadcast_shapes(data.shape, tuple(int(s) for s in shape)))

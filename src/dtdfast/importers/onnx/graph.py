@@ -1,0 +1,210 @@
+"""One node of an ONNX graph as its reader sees it: operands, attributes of a checked type, and the layer list that it
+adds to.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...layers import Layer
+from ...plan.shapes import Shape
+from ..records import Layers, Refused, Value
+
+Array = NDArray[Any]
+
+BATCH = 16_777_213
+"""Stands for an open batch axis in shape arithmetic: prime, and exact in int32 and float32, so that nothing else turns
+into it."""
+
+IGNORED = frozenset(("momentum", "ratio", "seed", "storage_order", "saturate", "round_mode", "consumed_inputs"))
+"""Attributes without a meaning for the values of the operators read here; storage_order is that of a pool's winners."""
+
+
+FLAGS = frozenset(
+    ("keepdims", "noop_with_empty_axes", "transA", "transB", "ceil_mode", "count_include_pad", "upper", "exclusive",
+    "reverse", "allowzero",
+     "training_mode", "spatial", "antialias", "exclude_outside", "is_test", "broadcast")
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Turned:
+    """A computed value with its axes, the batch counted, in an order in which the batch is not the first."""
+
+    value: Value
+    order: tuple[int, ...]
+
+
+Operand = Value | Turned | Array
+
+
+@dataclass(eq=False)
+class Node:
+    """A node with its operands.
+
+    Attributes
+    ----------
+    operands : what it reads; None where an optional input is left out
+    outputs : names of its outputs, empty where nobody reads one
+    """
+
+    operator: str
+    name: str
+    opset: int
+    operands: list[Operand | None]
+    outputs: list[str]
+    attributes: Mapping[str, Any]
+    layers: Layers
+    looked_at: set[str] = field(default_factory=set)
+
+    # -------------------------------------------------------------------------------------------------------------
+    # operands
+
+    def operand(self, index: int) -> Operand | None:
+        return self.operands[index] if index < len(self.operands) else None
+
+    def value(self, index: int = 0) -> Value:
+        operand = self.operand(index)
+        if not isinstance(operand, Value):
+            raise Refused(
+                f"input {index} is {'missing' if operand is None else 'a constant'}, expected what an earlier layer "
+                "computes"
+            )
+        if operand.integer:
+            raise Refused("it reads the network's integer input, which only Gather (an embedding) can")
+        return operand
+
+    def values(self) -> tuple[Value, ...]:
+        return tuple(self.value(i) for i in range(len(self.operands)))
+
+    def constant(self, index: int, what: str) -> Array:
+        found = self.optional(index, what)
+        if found is None:
+            raise Refused(f"{what} (input {index}) is missing")
+        return found
+
+    def optional(self, index: int, what: str) -> Array | None:
+        """A constant operand, None where it is left out."""
+        operand = self.operand(index)
+        if isinstance(operand, (Value, Turned)):
+            raise Refused(f"{what} (input {index}) depends on the network's input, expected a constant")
+        return operand
+
+    def setting(self, key: str, index: int, since: int) -> tuple[int, ...] | None:
+        """Integers that are an attribute before opset `since` and an input from then on."""
+        if self.opset < since:
+            return self.integer_list(key)
+        array = self.optional(index, key)
+        if array is None:
+            return None
+        if array.dtype.kind not in "iu" or array.size > 64:
+            raise Refused(f"{key} is {array.dtype} of shape {array.shape}, expected a few integers")
+        return tuple(int(v) for v in array.ravel())
+
+    # -----------------------------------------------------------------------------------------------------------
+    # attributes
+
+    def _attribute(self, key: str, kind: type | tuple[type, ...], default: Any) -> Any:
+        self.looked_at.add(key)
+        value = self.attributes.get(key, default)
+        items = value if isinstance(value, (list, tuple)) else [value]
+        if value is not default and not all(isinstance(v, kind) for v in items):
+            raise Refused(f"attribute {key} is {value!r:.60}")
+        return value
+
+    def integer(self, key: str, default: int) -> int:
+        value = self._attribute(key, int, default)
+        if isinstance(value, list):
+            raise Refused(f"attribute {key} is {value!r:.60}, expected one integer")
+        if key in FLAGS and value not in (0, 1):
+            raise Refused(f"attribute {key} is {value!r:.60}, expected 0 or 1")
+        return int(value)
+
+    def integer_list(self, key: str) -> tuple[int, ...] | None:
+        value = self._attribute(key, int, None)
+        if value is not None and (not isinstance(value, list) or len(value) > 64):
+            raise Refused(f"attribute {key} is {value!r:.60}, expected a few integers")
+        return None if value is None else tuple(value)
+
+    def per_axis(self, key: str, n: int, default: int) -> tuple[int, ...]:
+        """One integer per spatial axis."""
+        values = self.integer_list(key)
+        if values is not None and len(values) != n:
+            raise Refused(f"attribute {key} is {values}, expected {n} integers (one per spatial axis)")
+        return (default,) * n if values is None else values
+
+    def number(self, key: str, default: float) -> float:
+        value = self._attribute(key, (float, int), default)
+        if isinstance(value, list) or not math.isfinite(value):
+            raise Refused(f"attribute {key} is {value!r:.60}, expected one finite number")
+        return float(f"{value:.7g}")  # the file has float32: read 1e-05, not 9.999999747378752e-06
+
+    def numbers(self, key: str) -> tuple[float, ...]:
+        value = self._attribute(key, (float, int), [])
+        if not isinstance(value, list) or len(value) > 64:
+            raise Refused(f"attribute {key} is {value!r:.60}, expected a few numbers")
+        return tuple(value)
+
+    def text(self, key: str, default: str) -> str:
+        value = self._attribute(key, bytes, default)
+        return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+    def check_all_read(self) -> None:
+        """An attribute that its reader never asked for might change the result."""
+        if unread := self.attributes.keys() - self.looked_at - IGNORED:
+            raise Refused(f"attribute {min(unread)} of this operator is not known")
+
+    # --------------------------------------------------------------------------------------------------------------
+    # results
+
+    def add(self, cls: type[Layer], *sources: Value, **fields: Any) -> Value:
+        return self.layers.add(cls, sources, self.name, **fields)
+
+    def axis(self, axis: int, rank: int) -> int:
+        """An axis, the batch counted, without the batch itself."""
+        index = axis + rank if axis < 0 else axis
+        if index == 0:
+            raise Refused("it works along the batch axis (0)")
+        if not 0 < index < rank:
+            raise Refused(f"axis is {axis}, but its input has {rank} axes")
+        return index
+
+    def full(self, value: Value) -> tuple[int, ...]:
+        """A value's shape with the batch axis."""
+        return (self.layers.batch, *value.shape)
+
+
+Reader = Callable[[Node], Operand | tuple[Value | None, ...]]
+"""What reads one operator: adds records, and returns the node's output or outputs."""
+
+
+def rank(value: Value) -> int:
+    """Axes, the batch counted."""
+    return len(value.shape) + 1
+
+
+def space(value: Value) -> Shape:
+    """Spatial sizes of (n, channels, *space)."""
+    if not 1 <= len(value.shape) - 1 <= 3:
+        raise Refused(
+            f"its input has shape {('n', *value.shape)}, expected (n, channels, *space) with 1 to 3 spatial axes"
+        )
+    return value.shape[1:]
+
+
+def scalar(array: Array, what: str) -> float:
+    if array.size != 1:
+        raise Refused(f"{what} has shape {array.shape}, expected one number")
+    return float(array.ravel()[0])
+
+
+def weights(array: Array, what: str) -> Array:
+    if array.dtype not in (np.float32, np.float64):
+        raise Refused(f"{what} has type {array.dtype}, expected floats")
+    return array

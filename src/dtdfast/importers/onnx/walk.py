@@ -1,0 +1,218 @@
+"""One pass over an ONNX graph: every node is read by the table of its operator, or computed where it reads constants
+alone.
+
+A node that cannot be read is refused with its reason, and the walk goes on, so that all refusals of a model are known
+at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...errors import ModelError
+from ...extras import require
+from ...layers import INPUT, Dropout, Layer
+from ...plan.shapes import Shape
+from ..records import Layers, Refused, Value
+from ..refused import ATTENTION, CONTROL_FLOW, QUANTISED, RECURRENCE, STATISTICS
+from .arithmetic import OPERATORS as ARITHMETIC
+from .constants import FOLDABLE, Folder
+from .graph import Array, Node, Operand, Reader, Turned
+from .layers import OPERATORS as LAYERS
+from .moves import OPERATORS as MOVES
+from .opsets import check_version
+from .patterns import gelus
+from .sampling import OPERATORS as SAMPLING
+from .tensors import Proto, Tensors
+from .turned import straight
+
+OPERATORS: dict[str, Reader] = LAYERS | ARITHMETIC | MOVES | SAMPLING
+BRANCHES = ("If", "Loop", "Scan", "SequenceMap")
+REFUSED = {
+    **dict.fromkeys(BRANCHES, CONTROL_FLOW),
+    **dict.fromkeys(("LSTM", "GRU", "RNN"), RECURRENCE),
+    **dict.fromkeys(
+        ("LayerNormalization", "GroupNormalization", "InstanceNormalization", "RMSNormalization"), STATISTICS
+    ),
+    **dict.fromkeys(("MeanVarianceNormalization", "SimplifiedLayerNormalization", "LpNormalization"), STATISTICS),
+    **dict.fromkeys(("Attention", "MultiHeadAttention"), ATTENTION),
+}
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What became of a model.
+
+    Attributes
+    ----------
+    layers : the records, complete only if nothing was refused
+    sample : shape of one sample of the input
+    refusals : one line per node that was refused
+    """
+
+    layers: list[Layer]
+    sample: Shape
+    refusals: list[str]
+
+
+class Walk:
+    """Over the nodes in the file's order, which is topological.
+
+    Parameters
+    ----------
+    batch : as the file declares it, BATCH where it is open
+    sample : shape of one sample of the input
+    integer : the input holds integers
+    """
+
+    def __init__(
+        self, graph: Proto, opset: int, tensors: Tensors, name: str, batch: int, sample: Shape, integer: bool
+    ) -> None:
+        self._graph, self._opset, self._tensors, self._sample = graph, opset, tensors, sample
+        self._helper = require("onnx.helper", "onnx")
+        self._stored = {t.name: t for t in graph.initializer}
+        self._folder = Folder(tensors, batch)
+        self._layers = Layers(batch)
+        self._known: dict[str, Operand] = {name: Value(INPUT, sample, integer)}
+        self._readers: Counter[str] = Counter()
+        self._refusals: list[str] = []
+        self._constants = {n.output[0]: n for n in graph.node if n.op_type == "Constant" and len(n.output) == 1}
+        self._gelus: dict[str, str] = {}  # its output → what a GELU reads that the file writes out
+
+    def imported(self, output: str) -> Imported:
+        """Read the nodes that the output depends on."""
+        self._gelus = gelus(list(self._graph.node), self._number)
+        nodes = self._needed(output)
+        self._readers = Counter([output, *(name for _, node in nodes for name in node.input)])
+        for number, node in nodes:
+            try:
+                self._read(node)
+            except (Refused, ModelError) as reason:
+                name = f" {node.name!r:.120}" if node.name else ""
+                self._refusals.append(f"node {number}{name} ({node.op_type:.60}): {reason}")
+        if self._refusals:
+            return Imported(self._layers.records, self._sample, self._refusals)
+        self._end(output)
+        return Imported(self._layers.finished()[0], self._sample, [])
+
+    def shape(self, name: str) -> Shape | None:
+        """Shape of one sample of what was computed under a name."""
+        value = self._known.get(name)
+        return value.shape if isinstance(value, Value) else None
+
+    def _needed(self, output: str) -> list[tuple[int, Proto]]:
+        """The nodes that the output depends on, with their numbers."""
+        wanted, result = {output}, []
+        for number in range(len(self._graph.node) - 1, -1, -1):
+            node = self._graph.node[number]
+            if wanted.intersection(o for o in node.output if o):
+                if node.output[0] in self._gelus:
+                    node = type(node)(
+                        op_type="Gelu", name=node.name, input=[self._gelus[node.output[0]]], output=node.output
+                    )
+                wanted.update(i for i in node.input if i)
+                result.append((number, node))
+        return result[::-1]
+
+    def _number(self, name: str) -> float | None:
+        """A stored tensor or a Constant of one element; None for anything else, also what cannot be read (the walk says
+        why).
+        """
+        tensor, maker = self._stored.get(name), self._constants.get(name)
+        try:
+            if tensor is not None:
+                array = self._tensors.array(tensor) if math.prod(tensor.dims) == 1 else None
+            else:
+                array = None if maker is None else self._folder.fold(maker, [], self._opset)[0]
+        except (Refused, ModelError):
+            return None
+        return float(array.ravel()[0]) if array is not None and array.size == 1 else None
+
+    def _read(self, node: Proto) -> None:
+        operator = node.op_type
+        if node.domain not in ("", "ai.onnx"):
+            raise Refused(f"operators of the domain {node.domain!r:.60} are not ONNX's own")
+        if operator in REFUSED:
+            raise Refused(REFUSED[operator])
+        if "quantize" in operator.lower() or operator.startswith("QLinear") or operator.endswith("Integer"):
+            raise Refused(QUANTISED)
+        check_version(operator, self._opset)
+        if any(name and name not in self._known and name not in self._stored for name in node.input):
+            if operator not in OPERATORS and operator not in FOLDABLE and operator != "Shape":
+                raise Refused("this operator has no record")
+            if not self._refusals:
+                missing = next(n for n in node.input if n and n not in self._known and n not in self._stored)
+                raise Refused(f"it reads {missing!r:.80}, which no node before it and no initializer makes")
+            return  # behind a node that was refused
+        operands = [self._operand(name) for name in node.input]
+        for name, result in zip(node.output, self._results(node, operands), strict=False):
+            if name in self._known or name in self._stored:
+                raise Refused(f"it makes {name!r:.80} a second time")
+            if name and result is not None:
+                self._known[name] = result
+
+    def _operand(self, name: str) -> Operand | None:
+        if name and name not in self._known:
+            self._known[name] = self._tensors.array(self._stored[name])
+        return self._known[name] if name else None
+
+    def _results(self, node: Proto, operands: list[Operand | None]) -> tuple[Operand | None, ...]:
+        operator = node.op_type
+        if operator in ("Shape", "Size") and len(operands) == 1 and not isinstance(operands[0], (Turned, type(None))):
+            return (self._shape(node, operands[0]),)
+        constants = [a for a in operands if not isinstance(a, (Value, Turned))]
+        if len(constants) == len(operands):
+            return self._folder.fold(node, constants, self._opset)
+        if operator not in OPERATORS:
+            raise Refused("this operator has no record")
+        reading = Node(
+            operator=operator,
+            name=node.name or node.output[0],
+            opset=self._opset,
+            operands=operands,
+            outputs=[o if self._readers[o] else "" for o in node.output],
+            attributes=self._attributes(node),
+            layers=self._layers,
+        )
+        moved = straight(reading) if operator != "Transpose" and any(isinstance(a, Turned) for a in operands) else None
+        try:
+            result = OPERATORS[operator](reading) if moved is None else moved.turned(OPERATORS[operator](moved.node))
+        # of attributes and constants that make no sense together
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            raise Refused(
+                f"it cannot be read, since its attributes or constants do not fit ({type(error).__name__}: {error})"
+            ) from None
+        reading.check_all_read()
+        return result if isinstance(result, tuple) else (result,)
+
+    def _attributes(self, node: Proto) -> dict[str, Any]:
+        try:
+            return {a.name: self._helper.get_attribute_value(a) for a in node.attribute}
+        except Exception as error:  # onnx raises ValueError, TypeError or AttributeError on a damaged attribute
+            raise Refused(f"its attributes cannot be read: {error}") from None
+
+    def _shape(self, node: Proto, value: Value | Array) -> Array:
+        """Shape, perhaps of the axes from attribute start to end alone, and Size."""
+        full = (self._layers.batch, *value.shape) if isinstance(value, Value) else value.shape
+        if node.op_type == "Size":
+            return np.array(math.prod(full), np.int64)
+        bounds = {a.name: int(a.i) for a in node.attribute}
+        return np.array(full[bounds.get("start") : bounds.get("end")], np.int64)
+
+    def _end(self, output: str) -> None:
+        """A list's output is that of its last entry."""
+        value = self._known.get(output)
+        if isinstance(value, Turned):
+            raise ModelError(
+                f"its output {output!r:.80} has the batch axis at place {value.order.index(0)}; transpose it back"
+            )
+        if not isinstance(value, Value):
+            reason = "is made by no node" if value is None else "does not depend on its input"
+            raise ModelError(f"its output {output!r:.80} {reason}")
+        if not self._layers.records or value.position != len(self._layers.records) - 1:
+            self._layers.add(Dropout, (value,), output)  # the identity

@@ -1,0 +1,114 @@
+"""One call of an exported graph as its handler sees it, and what handlers share.  Nothing here imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from ... import layers as L
+from ...plan.shapes import Shape
+from ..records import Refused, Value
+
+Array = NDArray[Any]
+
+
+class Pieces(list[Callable[[], Value]]):
+    """Results of an operator that has several, each made when it is read."""
+
+
+class Records(Protocol):
+    """The list under construction."""
+
+    n_batch: int
+
+    def add(self, cls: type[L.Layer], *sources: Value, **fields: Any) -> Value: ...
+
+    def array(self, value: object, what: str) -> Array: ...
+
+    def probed(self, value: Value, stand_in: Array) -> Array:
+        """What the operator that is being read makes of other numbers in the place of a value, for one sample."""
+
+
+class Call:
+    """One call: `arguments` by name; values where the network's input takes part, constants elsewhere."""
+
+    def __init__(
+        self, name: str, arguments: dict[str, Any], shape: Shape, users: set[str | None], target: Any = None
+    ) -> None:
+        self.name = name
+        self.arguments = arguments
+        self.shape = shape  # of one sample of the (first) result
+        self.users = users  # operators that read the result
+        self.target = target  # the operator itself
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.arguments[name]
+        except KeyError:  # an overload with other arguments than its handler expects
+            raise Refused("this form of the operator has no record") from None
+
+    def x(self, name: str = "self") -> Value:
+        value = getattr(self, name)
+        if not isinstance(value, Value):
+            raise Refused(f"its {name} is not computed from the network's input")
+        return value
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self.arguments.get(name, default)
+
+    def values(self) -> list[Value]:
+        """The operands that are computed from the network's input, lists of them included."""
+        flat = [v for a in self.arguments.values() for v in (a if isinstance(a, list) else [a])]
+        return [v for v in flat if isinstance(v, Value)]
+
+
+Handler = Callable[[Records, Call], Value | Pieces]
+
+
+def ints(value: Any) -> Any:
+    """A list of one number means it for every axis."""
+    if isinstance(value, (list, tuple)):
+        return value[0] if len(value) == 1 else tuple(value)
+    return value
+
+
+def spread(value: Sequence[int] | int, n: int) -> tuple[int, ...]:
+    value = ints(value)
+    return (value,) * n if isinstance(value, int) else tuple(value)
+
+
+def each(names: str, handler: Handler) -> dict[str, Handler]:
+    return dict.fromkeys(names.split(), handler)
+
+
+def first(handler: Callable[[Records, Call], Value]) -> Handler:
+    """The first result of an operator that also returns indices."""
+
+    def handle(records: Records, call: Call) -> Pieces:
+        return Pieces([partial(handler, records, call)])
+
+    return handle
+
+
+def viewed(value: Value, call: Call) -> Value:
+    """The same elements under the shape of the call's result."""
+    return Value(value.position, call.shape)
+
+
+def operation(node: Any) -> str | None:
+    """The name of the operator that a node calls; None where it calls no operator of a table, such as control flow."""
+    packet = getattr(getattr(node, "target", None), "overloadpacket", None)
+    return None if packet is None else packet.__name__
+
+
+def paths(node: Any) -> list[str]:
+    """The parts of the module that a node came from, from the outermost in."""
+    return [path.split("@")[0] for path, _ in (node.meta.get("nn_module_stack") or {}).values()]  # @1: its second call
+
+
+def title(node: Any) -> str:
+    path = (paths(node) or [""])[-1]
+    return f"node {node.name} ({node.target}" + (f", in {path!r})" if path else ")")

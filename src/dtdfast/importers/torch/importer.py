@@ -1,0 +1,117 @@
+"""PyTorch modules as layer lists, read from the graph that torch.export makes of them."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from ...errors import BackendError, InputError, ModelError, at
+from ...explainer import predict
+from ...layers import Layer
+from ..check import TOLERANCE, difference
+from .call import title
+from .program import from_module, from_program, kept_example, load
+from .reader import Reader
+from .refused import STATE
+
+
+def from_torch(module: Any, example: Any = None, *, output: int | str | None = None) -> list[Layer]:
+    """Import a PyTorch module, and check the result against the module on an example.
+
+    Parameters
+    ----------
+    module : torch.nn.Module, torch.export.ExportedProgram or path-like
+        A module in evaluation mode, an exported program, or the path of one (.pt2, as torch.export.save writes it).
+        PyTorch opens the file: load none that you do not trust. The module takes one tensor, and returns a tensor, or
+        tuples, lists, dicts or dataclasses of them. Weights are copied: later changes of the module do not reach the
+        list.
+    example : torch.Tensor of shape (n, ...), optional
+        The input of the check, which decides the sizes: a real one, or random numbers of the usual range. A program
+        that keeps its own example needs none.
+    output : str or int, optional
+        The tensor that is explained, where the module returns several: its key, field or position (of nested ones
+        joined by dots, such as "heads.0"), or its number in their order.
+
+    Returns
+    -------
+    list of Layer
+        The network, named after the module's parts. An output of shape (n,) becomes one of shape (n, 1), so that target
+        0 explains it.
+
+    Raises
+    ------
+    ModelError
+        The module is in training mode, its answer changes from call to call, it returns several tensors without
+        `output`, or an operation has no record. Also if `predict` differs from the module by more than 1e-4 of the
+        largest output: the message names the first entry that differs.
+    InputError
+        The example is missing or does not fit, or `output` names none of the outputs.
+    BackendError
+        torch is not installed.
+
+    Examples
+    --------
+    >>> layers = dtdfast.from_torch(torchvision.models.resnet18(weights="DEFAULT").eval(), torch.rand(1, 3, 224, 224))
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise BackendError(f"from_torch needs torch: pip install torch ({error})") from None
+    if isinstance(module, (str, os.PathLike)):
+        module = load(module)
+    program = isinstance(module, torch.export.ExportedProgram)
+    if not program and not isinstance(module, torch.nn.Module):
+        raise ModelError(
+            f"module is a {type(module).__name__}, expected a torch.nn.Module, an ExportedProgram or the path of one"
+        )
+    if example is None and program:
+        example = kept_example(module)
+    if not isinstance(example, torch.Tensor):
+        raise InputError(
+            f"example is a {type(example).__name__}, expected one torch.Tensor: several inputs are not supported"
+        )
+    if example.ndim < 2 or not example.numel():
+        raise InputError(f"example has shape {tuple(example.shape)}, expected (n, ...): the batch axis first")
+    x = example.detach().clone()
+    with torch.no_grad():
+        run, exported, x = from_program(module, x) if program else from_module(module, x)
+        reader = Reader(exported, x, output)
+        layers = reader.read()
+        _check(layers, reader, x, run)
+    return layers
+
+
+def _check(layers: list[Layer], reader: Reader, x: Any, run: Any) -> None:
+    """Compare `predict` with the module, called twice; where they differ, say from which entry on."""
+    import torch
+
+    expected = reader.chosen(run(x.clone()))
+    if not expected.is_floating_point():
+        raise ModelError(f"the module's output has type {expected.dtype}; explain the scores that it is made from")
+    tolerance = max(TOLERANCE, 16 * torch.finfo(expected.dtype).eps)
+    outputs = reader.array(expected, "output")
+    if difference(reader.array(reader.chosen(run(x.clone())), "output"), outputs) > tolerance:
+        raise ModelError(f"the module gives another answer when it is called again with the same input; {STATE}")
+    given = reader.array(x, "example") if x.is_floating_point() else x.cpu().numpy()
+    error = difference(predict(layers, given), outputs)
+    if error <= tolerance:
+        return
+    seen: dict[Any, Any] = {}
+
+    class Recorder(torch.fx.Interpreter):
+        def run_node(self, node: Any) -> Any:
+            seen[node] = super().run_node(node)
+            return seen[node]
+
+    Recorder(reader.exported.graph_module).run(*reader.feeds())
+    last = {node: position for position, node in enumerate(reader.made)}  # a node may have made several entries
+    for node, position in sorted(last.items(), key=lambda item: item[1]):
+        off = difference(predict(layers[: position + 1], given), reader.array(seen[node], "value"))
+        if not off <= tolerance:
+            raise ModelError(
+                f"{at(position, layers[position])} is the first entry that differs from the module ({title(node)}): "
+                f"by {off:.1e} of its largest value, the output by {error:.1e}; at most {tolerance:.0e} is accepted"
+            )
+    raise ModelError(
+        f"the output differs from the module's by {error:.1e} of its largest value; at most {tolerance:.0e} is accepted"
+    )

@@ -1,0 +1,222 @@
+"""What ATen operators that view, take apart, join and move elements become: one row per operator, one short function
+per kind.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ... import layers as L
+from .. import algebra
+from ..records import Refused, Value
+from .arithmetic import constant
+from .call import Call, Handler, Pieces, Records, each, viewed
+
+
+def _view(records: Records, call: Call) -> Value:
+    return viewed(call.x(), call)
+
+
+def _same(records: Records, call: Call) -> Value:
+    return call.x()
+
+
+def _moved(records: Records, call: Call) -> Value:
+    """Elements in new places, once, several times or never: known by where the operator puts their numbers.
+
+    0 marks what the operator fills in, so that elements count from 1.
+    """
+    (x,) = call.values() or (None,)
+    if x is None or len(call.values()) > 1:
+        raise Refused("more than one of its operands is computed from the network's input")
+    size, n = math.prod(x.shape), records.n_batch
+    numbers = records.probed(x, np.arange(1.0, n * size + 1).reshape(n, *x.shape))
+    if numbers.ndim != len(call.shape) + 1 or len(numbers) != n:
+        raise Refused("the batch axis does not stay first")
+    index = numbers[0].astype(np.int64) - 1
+    others = np.where(numbers > 0, numbers - size * np.arange(n).reshape(n, *(1,) * index.ndim), 0) - 1
+    if index.max() >= size or (others != index).any():
+        raise Refused("it moves elements from one sample to another")
+    if (index >= 0).all():
+        return algebra.moved(records.add, x, index)
+    zero = records.add(L.Constant, value=np.zeros(1))
+    whole = records.add(L.Concat, algebra.reshaped(records.add, x, (size,)), zero, axis=1)
+    return algebra.moved(records.add, whole, np.where(index < 0, size, index))
+
+
+def _expand(records: Records, call: Call) -> Value:
+    """Where it is only multiplied, the multiplication repeats it."""
+    if call.x().shape == call.shape or (call.users == {"mul"} and len(call.x().shape) == len(call.shape)):
+        return call.x()
+    return _moved(records, call)
+
+
+def _pixel_shuffle(records: Records, call: Call) -> Value:
+    """(c·r·r, h, w) to (c, h·r, w·r)."""
+    (c, h, w), r = call.x().shape, call.upscale_factor
+    x = algebra.reshaped(records.add, call.x(), (c // r**2, r, r, h, w))
+    return viewed(algebra.permuted(records.add, x, (0, 3, 1, 4, 2)), call)
+
+
+def _pixel_unshuffle(records: Records, call: Call) -> Value:
+    """(c, h·r, w·r) to (c·r·r, h, w)."""
+    (c, h, w), r = call.x().shape, call.downscale_factor
+    x = algebra.reshaped(records.add, call.x(), (c, h // r, r, w // r, r))
+    return viewed(algebra.permuted(records.add, x, (0, 2, 4, 1, 3)), call)
+
+
+def _channel_shuffle(records: Records, call: Call) -> Value:
+    c, *space = call.x().shape
+    x = algebra.reshaped(records.add, call.x(), (call.groups, c // call.groups, math.prod(space)))
+    return viewed(algebra.permuted(records.add, x, (1, 0, 2)), call)
+
+
+# ------------------------------------------------------------------------------------------------------------- taking
+# apart
+
+
+def _cut(records: Records, x: Value, axis: int, start: int, stop: int, step: int = 1) -> Value:
+    """x[..., start:stop:step, ...]; start and stop within the axis."""
+    if axis == 0:
+        if (start, stop, step) == (0, records.n_batch, 1):
+            return x
+        raise Refused("it takes the batch apart")
+    if (start, stop, step) == (0, x.shape[axis - 1], 1):
+        return x
+    return records.add(L.Slice, x, axis=axis, start=start, stop=stop, step=step)
+
+
+def _size(records: Records, x: Value, dim: int) -> tuple[int, int]:
+    """(axis, its size), the batch axis counted."""
+    full = (records.n_batch, *x.shape)
+    return dim % len(full), full[dim % len(full)]
+
+
+def _slice(records: Records, call: Call) -> Value:
+    axis, size = _size(records, call.x(), call.dim)
+    start, stop, step = slice(call.start, call.end, call.step).indices(size)
+    return _cut(records, call.x(), axis, start, stop, step)
+
+
+def _without(x: Value, axis: int) -> Value:
+    """Without an axis of size 1."""
+    return Value(x.position, x.shape[: axis - 1] + x.shape[axis:])
+
+
+def _select(records: Records, call: Call) -> Value:
+    axis, size = _size(records, call.x(), call.dim)
+    index = call.index % size
+    return _without(_cut(records, call.x(), axis, index, index + 1), axis)
+
+
+def _split(records: Records, call: Call) -> Pieces:
+    axis, size = _size(records, call.x(), call.dim)
+    if call.name == "split_with_sizes":
+        ends = np.cumsum(call.split_sizes).tolist()
+    else:
+        ends = [*range(call.split_size, size, call.split_size), size]
+    starts = [0, *ends[:-1]]
+    return Pieces(
+        [partial(_cut, records, call.x(), axis, start, stop) for start, stop in zip(starts, ends, strict=True)]
+    )
+
+
+def _unbind(records: Records, call: Call) -> Pieces:
+    axis, size = _size(records, call.x(), call.dim)
+
+    def piece(i: int) -> Value:
+        return _without(_cut(records, call.x(), axis, i, i + 1), axis)
+
+    return Pieces([partial(piece, i) for i in range(size)])
+
+
+# ------------------------------------------------------------------------------------------------------------------
+# joining
+
+
+def _joined(records: Records, operands: list[Any], axis: int) -> Value:
+    """One after the other along an axis; constants, the same for all samples, among them."""
+    (x, *_) = [o for o in operands if isinstance(o, Value)]
+    if axis == 0:
+        raise Refused("it joins tensors along the batch axis")
+    values = [o if isinstance(o, Value) else records.add(L.Constant, value=constant(records, x, o)) for o in operands]
+    return values[0] if len(values) == 1 else records.add(L.Concat, *values, axis=axis)
+
+
+def _cat(records: Records, call: Call) -> Value:
+    rank = len(call.shape)
+    operands = [o for o in call.tensors if isinstance(o, Value) or o.numel()]  # PyTorch leaves empty ones out
+    axis = {"cat": call.get("dim", 1), "hstack": 1, "column_stack": 1, "vstack": 0, "dstack": 2}[call.name] % (rank + 1)
+    return _joined(records, [_to_rank(o, rank) for o in operands], axis)
+
+
+def _to_rank(operand: Any, rank: int) -> Any:
+    """With axes of size 1 after its own, as hstack, column_stack and dstack give what has too few."""
+    if not isinstance(operand, Value):
+        return operand.reshape(*operand.shape, *(1,) * (rank + 1 - operand.ndim))
+    return Value(operand.position, operand.shape + (1,) * (rank - len(operand.shape)))
+
+
+def _stack(records: Records, call: Call) -> Value:
+    axis = call.dim % (len(call.shape) + 1)
+
+    def widened(operand: Any) -> Any:
+        if not isinstance(operand, Value):
+            return operand.unsqueeze(axis)
+        return Value(operand.position, (*operand.shape[: axis - 1], 1, *operand.shape[axis - 1 :]))
+
+    return _joined(records, [widened(o) for o in call.tensors], axis)
+
+
+def _pad(records: Records, call: Call) -> Value:
+    """Widths are given from the last axis backwards; negative ones crop."""
+    if call.get("mode") not in (None, "constant"):
+        return _moved(records, call)
+    x, widths, value = call.x(), list(call.pad), float(call.get("value") or 0.0)
+    pairs = list(zip(widths[::2], widths[1::2], strict=True))[::-1]
+    pairs = [(0, 0)] * (len(x.shape) - len(pairs)) + pairs
+    if len(pairs) > len(x.shape) and any(pairs[0]):
+        raise Refused("it pads the batch axis")
+    pairs = pairs[-len(x.shape) :]
+    for axis, (before, after) in enumerate(pairs, 1):
+        x = _cut(records, x, axis, max(-before, 0), x.shape[axis - 1] - max(-after, 0))
+    pairs = [(max(b, 0), max(a, 0)) for b, a in pairs]
+    if any(map(any, pairs[1:])) and 2 <= len(x.shape) <= 4:
+        x, pairs = records.add(L.Pad, x, padding=pairs[1:], value=value), pairs[:1]
+    for axis, sides in enumerate(pairs, 1):
+        parts: list[Value] = [x]
+        for place, width in zip((0, len(parts)), sides, strict=True):
+            if width:
+                shape = (*x.shape[: axis - 1], width, *x.shape[axis:])
+                parts.insert(place * len(parts), records.add(L.Constant, value=np.full(shape, value)))
+        x = x if len(parts) == 1 else records.add(L.Concat, *parts, axis=axis)
+    return x
+
+
+MOVES = """
+    flip roll rot90 fliplr flipud repeat tile repeat_interleave index index_select gather take_along_dim diagonal
+    unfold im2col reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d
+    replication_pad3d
+    narrow_copy
+"""
+
+HANDLERS: dict[str, Handler] = {
+    **each("view _unsafe_view reshape squeeze unsqueeze flatten unflatten", _view),
+    **each("clone detach _to_copy alias lift_fresh_copy lift_fresh contiguous type_as to dropout view_of", _same),
+    "expand": _expand,
+    "pixel_shuffle": _pixel_shuffle,
+    "pixel_unshuffle": _pixel_unshuffle,
+    "channel_shuffle": _channel_shuffle,
+    "slice": _slice,
+    "select": _select,
+    **each("split split_with_sizes", _split),
+    "unbind": _unbind,
+    **each("cat hstack column_stack dstack vstack", _cat),
+    "stack": _stack,
+    **each("pad constant_pad_nd", _pad),
+    **each(MOVES, _moved),
+}

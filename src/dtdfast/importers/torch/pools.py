@@ -1,0 +1,145 @@
+"""What ATen's pools and resizings become: one row per operator, one short function per kind."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ... import layers as L
+from .. import algebra
+from ..records import Refused, Value
+from .call import Array, Call, Handler, Records, each, first, ints
+
+# -------------------------------------------------------------------------------------------------------------------
+# pools
+
+
+def _pool_fields(call: Call) -> dict[str, Any]:
+    return dict(
+        kernel=ints(call.kernel_size),
+        stride=ints(call.stride) or None,
+        padding=ints(call.padding),
+        ceil_mode=call.ceil_mode,
+    )
+
+
+def _max_pool(records: Records, call: Call) -> Value:
+    return records.add(L.MaxPool, call.x(), **_pool_fields(call), dilation=ints(call.dilation))
+
+
+def _avg_pool(records: Records, call: Call) -> Value:
+    divisor = call.get("divisor_override")
+    if divisor is None:
+        return records.add(L.AvgPool, call.x(), **_pool_fields(call), count_include_pad=call.count_include_pad)
+    return algebra.scaled(records.add, records.add(L.SumPool, call.x(), **_pool_fields(call)), 1 / divisor)
+
+
+def _windows(n_in: int, n_out: int) -> list[tuple[int, int]]:
+    """First and last + 1 of each window of an adaptive pool: ⌊i·n_in/n_out⌋ and ⌈(i + 1)·n_in/n_out⌉."""
+    return [(i * n_in // n_out, -(-(i + 1) * n_in // n_out)) for i in range(n_out)]
+
+
+def _adaptive(average: bool, n_space: int) -> Callable[[Records, Call], Value]:
+    def handle(records: Records, call: Call) -> Value:
+        x = call.x()
+        size, wanted = x.shape[-n_space:], call.shape[-n_space:]
+        if len(x.shape) != n_space + 1:
+            raise Refused("its input has no batch axis; give every tensor one (pass example[None] for one sample)")
+        if size == wanted and not average:
+            return x
+        if not any(s % w for s, w in zip(size, wanted, strict=True)):
+            kernel = tuple(s // w for s, w in zip(size, wanted, strict=True))
+            if average:
+                return records.add(L.GlobalAvgPool, x) if kernel == size else records.add(L.AvgPool, x, kernel=kernel)
+            return records.add(L.MaxPool, x, kernel=kernel)
+        windows = [_windows(s, w) for s, w in zip(size, wanted, strict=True)]
+        return (
+            algebra.resampled(records.add, x, [_means(w, s) for w, s in zip(windows, size, strict=True)])
+            if average
+            else _maxima(records, x, windows)
+        )
+
+    return handle
+
+
+def _means(windows: list[tuple[int, int]], size: int) -> Array:
+    places = np.arange(size)
+    return np.array([((places >= start) & (places < stop)) / (stop - start) for start, stop in windows])
+
+
+def _maxima(records: Records, x: Value, windows: list[list[tuple[int, int]]]) -> Value:
+    """Windows side by side, all as long as the longest (the shorter repeat their last element, which no maximum
+    sees).
+    """
+    longest = [max(stop - start for start, stop in axis) for axis in windows]
+    for axis, (spans, length) in enumerate(zip(windows, longest, strict=True), 2):
+        indices = np.array([min(start + i, stop - 1) for start, stop in spans for i in range(length)])
+        if not np.array_equal(indices, np.arange(x.shape[axis - 1])):
+            x = records.add(L.Gather, x, indices=indices, axis=axis)
+    return records.add(L.MaxPool, x, kernel=tuple(longest))
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# resizing
+
+
+def _resize(call: Call, axis: int) -> Array:
+    """The matrix (out, in) of one spatial axis: what the operator makes of the unit vectors, as channels, with all
+    other axes of size 1.
+    """
+    import torch
+
+    name = "input" if "input" in call.arguments else "self"
+    x = call.x(name)
+    n_space, size = len(x.shape) - 1, x.shape[axis + 1]
+    given = dict(call.arguments)
+    given[name] = torch.eye(size, dtype=torch.float64).reshape(
+        1, size, *(size if a == axis else 1 for a in range(n_space))
+    )
+    if given.get("output_size") is not None:
+        given["output_size"] = [call.shape[a + 1] if a == axis else 1 for a in range(n_space)]
+    if given.get("scale_factors") is not None:
+        given["scale_factors"] = [f if a == axis else 1.0 for a, f in enumerate(call.scale_factors)]
+    for a, key in enumerate(["scales"] if n_space == 1 else ["scales_d", "scales_h", "scales_w"][3 - n_space :]):
+        if key in given and a != axis:
+            given[key] = None
+    result: Array = call.target(**given).reshape(size, -1).numpy().T
+    return result
+
+
+def _interpolate(records: Records, call: Call) -> Value:
+    x = call.x("input" if "input" in call.arguments else "self")
+    return algebra.resampled(records.add, x, [_resize(call, axis) for axis in range(len(x.shape) - 1)])
+
+
+def _nearest(records: Records, call: Call) -> Value:
+    """Each element of the result is one of x."""
+    x = call.x("input" if "input" in call.arguments else "self")
+    places = [_resize(call, axis).argmax(axis=1) for axis in range(len(x.shape) - 1)]
+    factors = tuple(len(p) // s for p, s in zip(places, x.shape[1:], strict=True))
+    if all(
+        f and np.array_equal(p, np.repeat(np.arange(s), f))
+        for p, s, f in zip(places, x.shape[1:], factors, strict=True)
+    ):
+        return x if math.prod(factors) == 1 else records.add(L.Upsample, x, factor=factors)
+    for axis, numbers in enumerate(places, 2):
+        if not np.array_equal(numbers, np.arange(x.shape[axis - 1])):
+            x = records.add(L.Gather, x, indices=numbers, axis=axis)
+    return x
+
+
+HANDLERS: dict[str, Handler] = {
+    **each("max_pool1d max_pool2d max_pool3d", _max_pool),
+    **each("max_pool1d_with_indices max_pool2d_with_indices max_pool3d_with_indices", first(_max_pool)),
+    **each("avg_pool1d avg_pool2d avg_pool3d", _avg_pool),
+    **{f"adaptive_avg_pool{n}d": _adaptive(True, n) for n in (1, 2, 3)},
+    **{f"_adaptive_avg_pool{n}d": _adaptive(True, n) for n in (2, 3)},
+    **{f"adaptive_max_pool{n}d": first(_adaptive(False, n)) for n in (1, 2, 3)},
+    **each("upsample_nearest1d upsample_nearest2d upsample_nearest3d", _nearest),
+    **each("_upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d", _nearest),
+    **each("upsample_linear1d upsample_bilinear2d upsample_trilinear3d upsample_bicubic2d", _interpolate),
+    **each("_upsample_bilinear2d_aa _upsample_bicubic2d_aa", _interpolate),
+}

@@ -1,0 +1,235 @@
+"""From a module or a program of PyTorch to its graph: called once as it is, exported in silence, and the names of what
+it returns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ...errors import InputError, ModelError
+from ..outputs import chosen
+from ..refused import QUANTISED
+from .refused import BRANCH, WEIGHTS, quantised
+
+
+def two(x: Any) -> Any:
+    """At least two samples: the batch axis must be told from axes of size 1."""
+    import torch
+
+    return torch.cat([x, x]) if len(x) == 1 else x
+
+
+def from_module(module: Any, x: Any) -> tuple[Any, Any, Any]:
+    """(what answers, its graph, the samples)."""
+    if (part := quantised(module)) is not None:
+        raise ModelError(f"part {part!r}: {QUANTISED}")
+    for name, inner in module.named_modules():
+        if inner.training:
+            where = f"its part {name!r}" if name else "the module"
+            raise ModelError(f"{where} is in training mode; call module.eval() first")
+    twice = two(x)
+    result = _called(module, twice, x)
+    return module, export(_plain(module, result), twice), twice
+
+
+def from_program(program: Any, x: Any) -> tuple[Any, Any, Any]:
+    """(what answers, its graph, the samples); sizes that the program leaves open become those of the samples."""
+    names = program.graph_signature.user_inputs
+    if len(names) != 1:
+        raise ModelError(
+            f"the program takes {len(names)} inputs, expected one; export a module that takes a single tensor"
+        )
+    sizes = next(n.meta["val"].shape for n in program.graph.find_nodes(op="placeholder") if n.name == names[0])
+    run = program.module()
+    if not all(isinstance(s, int) for s in sizes):
+        x = two(x)
+        return run, export(run, x), x
+    if tuple(sizes) != tuple(x.shape):
+        raise InputError(f"example has shape {tuple(x.shape)}, but the program was exported for {tuple(sizes)}")
+    with _silence():
+        return run, program.run_decompositions({}), x
+
+
+def load(path: Any) -> Any:
+    import torch
+
+    if not Path(path).is_file():
+        raise ModelError(f"{path}: there is no such file")
+    try:
+        return torch.export.load(path)
+    except Exception as error:  # whatever PyTorch's reader stumbles over
+        raise ModelError(
+            f"{path}: not a program written by torch.export.save ({type(error).__name__}: {error!s:.100})"
+        ) from None
+
+
+def kept_example(program: Any) -> Any:
+    kept: Any = program.example_inputs
+    if not kept or len(kept[0]) != 1 or kept[1]:
+        raise InputError("the program keeps no example of a single tensor; pass example=")
+    return kept[0][0]
+
+
+# ------------------------------------------------------------------------------------------------------------------
+# calling
+
+
+def _weights(module: Any) -> dict[str, tuple[int, int]]:
+    """What stands for every parameter: the tensor and its memory."""
+    return {name: (id(value), value.data_ptr()) for name, value in module.named_parameters(remove_duplicate=False)}
+
+
+def _called(module: Any, x: Any, example: Any) -> Any:
+    """What the module returns for x; says what is wrong with the example that x was made of where it cannot take it."""
+    before = _weights(module)
+    try:
+        result = module(x.clone())
+    except Exception as error:  # whatever the module's own code raises
+        reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]:.200}"
+        raise InputError(
+            f"the module cannot take an example of shape {tuple(example.shape)}{_hint(module, example)} ({reason})"
+        ) from error
+    after = _weights(module)
+    assigned = next((name for name, value in before.items() if after.get(name) != value), None)
+    if assigned is not None:
+        raise ModelError(f"the module assigns its weight {assigned!r} in forward; {WEIGHTS}")
+    return result
+
+
+def _hint(module: Any, x: Any) -> str:
+    """What to pass instead, where the module takes that."""
+    trials = [(x[None], "it has no batch axis: pass example[None]")]
+    if x.ndim > 2:
+        trials.append((x.movedim(-1, 1), "its channels are last, and PyTorch's are first: pass example.movedim(-1, 1)"))
+    if x.ndim == 3:
+        trials.append(
+            (
+                x.movedim(-1, 0)[None],
+                "it has no batch axis, and its channels are last: pass example.movedim(-1, 0)[None]",
+            )
+        )
+    for other, advice in trials:
+        try:
+            module(other)
+        except Exception:  # not this either
+            continue
+        return f"; {advice}"
+    return ""
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# exporting
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """PyTorch's own messages about what it exports stay out of the terminal; what was asked for with TORCH_LOGS has
+    other handlers.
+    """
+    handlers = list(logging.getLogger("torch").handlers)
+
+    def nothing(record: logging.LogRecord) -> bool:
+        return False
+
+    for handler in handlers:
+        handler.addFilter(nothing)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(nothing)
+
+
+def export(module: Any, x: Any) -> Any:
+    """The module's graph without in-place operations, in the operators that it was written with."""
+    import torch
+
+    try:
+        with _silence():
+            exported = torch.export.export(module, (x,))
+            return exported.run_decompositions({})
+    except Exception as error:  # whatever the module's own code raises while it is traced
+        name, lines = type(error).__name__, str(error).strip().splitlines() or [""]
+        if "fake tensor in the exported program" in lines[0]:
+            raise ModelError(
+                f"torch.export cannot read this module: its forward assigns, or reads, the .data of a weight; {WEIGHTS}"
+            ) from error
+        if "DataDependent" in name or "ynamic control flow" in lines[0] or "data-dependent" in lines[0]:
+            raise ModelError(f"torch.export cannot read this module: {BRANCH} ({name}: {lines[0]})") from error
+        raise ModelError(
+            f"torch.export cannot read this module: {name}: {lines[0]}; write its forward in PyTorch operations on x"
+        ) from error
+
+
+# ------------------------------------------------------------------------------------------------------------------
+# outputs
+
+
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Everything that a module returns, by name: keys, fields and positions, joined by dots."""
+    if isinstance(value, Mapping):
+        items: Any = value.items()
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        items = vars(value).items()
+    elif isinstance(value, (tuple, list)):
+        items = zip(value._fields, value, strict=True) if hasattr(value, "_fields") else enumerate(value)
+    else:
+        yield path, value
+        return
+    for key, inner in items:
+        yield from leaves(inner, f"{path}.{key}" if path else str(key))
+
+
+def output_tensor(result: Any, output: int | str | None) -> Any:
+    """The one tensor that is explained, of what a module returned."""
+    import torch
+
+    found = {name: leaf for name, leaf in leaves(result) if isinstance(leaf, torch.Tensor)}
+    if not found:
+        raise ModelError(
+            f"the module returns no tensor, but a {type(result).__name__}; wrap it in one that returns its scores"
+        )
+    return found[chosen(list(found), output, "the module")]
+
+
+def output_node(exported: Any, output: int | str | None) -> Any:
+    """The graph's node of the output that is explained."""
+    from torch.export.graph_signature import OutputKind, TensorArgument
+    from torch.utils import _pytree
+
+    specs = [s for s in exported.graph_signature.output_specs if s.kind == OutputKind.USER_OUTPUT]
+    spec = exported.call_spec.out_spec
+    named = list(leaves(_pytree.tree_unflatten(list(range(len(specs))), spec)))
+    nodes = {n.name: n for n in exported.graph_module.graph.nodes}
+    found = {name: nodes[specs[i].arg.name] for name, i in named if isinstance(specs[i].arg, TensorArgument)}
+    if not found:
+        raise ModelError("the module returns no tensor")
+    return found[chosen(list(found), output, "the module")]
+
+
+def _plain(module: Any, result: Any) -> Any:
+    """The module, or one with the same parts that returns dicts where it returns dataclasses that torch.export does not
+    know.
+    """
+    import torch
+    from torch.utils import _pytree
+
+    if not any(dataclasses.is_dataclass(leaf) for leaf in _pytree.tree_leaves(result)):
+        return module
+
+    class Plain(torch.nn.Module):
+        def forward(self, x: Any) -> Any:
+            return dict(leaves(type(module).forward(self, x)))
+
+    twin: Any = Plain.__new__(type(type(module).__name__, (Plain, type(module)), {}))
+    twin.__dict__.update(vars(module))
+    return twin

@@ -1,0 +1,302 @@
+"""One walk over the graph that torch.export made of a module."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ...errors import ModelError
+from ...layers import INPUT, Flatten, Layer, Reshape, Softmax
+from ...plan.shapes import Shape
+from ..check import Array
+from ..records import Layers, Refused, Value
+from ..refused import CONTROL_FLOW
+from .arithmetic import HANDLERS as ARITHMETIC
+from .call import Call, Handler, Pieces, operation, paths, title
+from .layers import HANDLERS as LAYERS
+from .moves import HANDLERS as MOVES
+from .patterns import written_out
+from .pools import HANDLERS as POOLS
+from .program import output_node, output_tensor
+from .refused import STATE, TRAINING, UNKNOWN, advice
+from .turned import PERMUTES, Turned, permuted, turned
+
+HANDLERS: dict[str, Handler] = LAYERS | ARITHMETIC | POOLS | MOVES
+
+
+class Reader:
+    """Walks a graph once, from the input to the output.
+
+    Attributes
+    ----------
+    values : node → what stands for its result: a Value, Pieces of one, or a constant
+    """
+
+    def __init__(self, exported: Any, x: Any, output: int | str | None = None) -> None:
+        self.graph = exported.graph_module.graph
+        self.exported = exported
+        self.n_batch = len(x)
+        self.x = x
+        self.output = output
+        self.layers = Layers(len(x))
+        self.values: dict[Any, Any] = {}
+        self.views: dict[tuple[int, Shape], Value] = {}
+        self.shapes: dict[int, Shape] = {INPUT: tuple(x.shape[1:])}
+        self.made: list[Any] = []  # per entry, the node that it was made for
+        self.node: Any = None
+        self.containers = {path for node in self.graph.nodes for path in paths(node)[:-1]}
+        self.norms = {n: found for n in self.graph.nodes if (found := written_out(n)) is not None}
+
+    def read(self) -> list[Layer]:
+        signature = self.exported.graph_signature
+        wanted = output_node(self.exported, self.output)
+        if signature.buffers_to_mutate:
+            changed = next(iter(signature.buffers_to_mutate.values()))
+            if changed.endswith(("running_mean", "running_var", "num_batches_tracked")):
+                raise ModelError(f"the program keeps {changed!r} up to date: {TRAINING}")
+            raise ModelError(f"the module changes its buffer {changed!r} when called; {STATE}")
+        self.values.update(self.placeholders())
+        needed = self.ancestors(wanted)
+        self.check_names(needed)
+        for node in self.graph.nodes:
+            if node.op == "call_function" and node in needed:
+                self.node = node
+                try:
+                    self.values[node] = self.call(node)
+                except Refused as reason:
+                    raise ModelError(f"{title(node)}: {advice(node, str(reason))}") from None
+        value = self.values[wanted]
+        if isinstance(value, Turned):
+            raise ModelError(
+                f"the module's output has its batch axis at place {value.axis}; return it with the batch axis first"
+            )
+        if not isinstance(value, Value):
+            raise ModelError("the module's output does not depend on its input")
+        self.entry(value)
+        if not self.layers.records:
+            raise ModelError("the module returns its input: there is nothing to explain")
+        layers, kept = self.layers.finished()
+        self.made = [self.made[position] for position in kept]
+        return layers
+
+    def chosen(self, result: Any) -> Any:
+        """The tensor that is explained, of what the module returned."""
+        return output_tensor(result, self.output)
+
+    def check_names(self, needed: set[Any]) -> None:
+        """Refuse what has a name before anything smaller inside it is stumbled over."""
+        reached = {node for node, value in self.values.items() if isinstance(value, Value)}
+        for node in self.graph.nodes:
+            if node.op != "call_function" or node not in needed or not reached.intersection(node.all_input_nodes):
+                continue
+            reached.add(node)
+            control = node.target is not operator.getitem and operation(node) is None
+            reason = CONTROL_FLOW if control else advice(node, "")
+            if reason:
+                raise ModelError(f"{title(node)}: {reason}")
+
+    def placeholders(self) -> Iterator[tuple[Any, Any]]:
+        """The graph's inputs: the network's own, and what it holds."""
+        for node, value in zip(self.graph.find_nodes(op="placeholder"), self.feeds(), strict=True):
+            yield node, Value(INPUT, self.shapes[INPUT], not self.x.is_floating_point()) if value is self.x else value
+
+    def feeds(self) -> Iterator[Any]:
+        """What runs the graph: x, parameters, buffers and constants, in the graph's order."""
+        held = {**self.exported.state_dict, **self.exported.constants}
+        for spec in self.exported.graph_signature.input_specs:
+            yield self.x if spec.kind.name == "USER_INPUT" else held[spec.target]
+
+    def operands(self, node: Any) -> list[Any]:
+        return [self.norms[node]["self"]] if node in self.norms else list(node.all_input_nodes)
+
+    def ancestors(self, output: Any) -> set[Any]:
+        """The nodes that a node needs, itself included."""
+        found, stack = set(), [output]
+        while stack:
+            node = stack.pop()
+            if node not in found:
+                found.add(node)
+                stack.extend(self.operands(node))
+        return found
+
+    def call(self, node: Any) -> Any:
+        """One node's result, checked for its shape."""
+        name = self.norms[node].name if node in self.norms else operation(node)
+        if node.target is operator.getitem:
+            result = self.piece(*(self.argument(a) for a in node.args))
+        else:
+            arguments = {
+                key: self.argument(a) for key, a in (self.norms[node] if node in self.norms else _bind(node)).items()
+            }
+            flat = list(_flat(arguments.values()))
+            if any(isinstance(v, Pieces) for v in flat):
+                raise Refused("it takes all results of an operator together; only the first can be used")
+            if not any(isinstance(v, (Value, Turned)) for v in flat):
+                return self.constant(node)
+            if name is None or (name not in HANDLERS and name not in PERMUTES):
+                raise Refused(UNKNOWN)
+            result = self.made_by(
+                name, Call(name, arguments, _shape(node)[1:], {operation(u) for u in node.users}, node.target)
+            )
+        if isinstance(result, Turned):
+            if result.full(self.n_batch) != _shape(node):
+                raise Refused(f"its record gives {result.full(self.n_batch)}, PyTorch gives {_shape(node)}")
+        elif isinstance(result, Value):
+            if result.shape == (1,) and _shape(node) == (self.n_batch,):
+                result = Value(result.position, ())
+            self.check_shape(name, result, _shape(node))
+        return result
+
+    def made_by(self, name: str, call: Call) -> Any:
+        if name in PERMUTES:
+            return permuted(self, call)
+        if any(isinstance(v, Turned) for v in _flat(call.arguments.values())):
+            return turned(self, call, _shape(self.node), HANDLERS[name])
+        return HANDLERS[name](self, call)
+
+    def piece(self, pieces: Any, index: int) -> Any:
+        """One of several results: of records, or of a constant node."""
+        if not isinstance(pieces, Pieces):
+            return pieces[index]
+        if index >= len(pieces):
+            raise Refused("only the first result of this operator can be used")
+        return pieces[index]()
+
+    def check_shape(self, name: str | None, value: Value, expected: Shape) -> None:
+        if not _floating(self.node) and not value.integer:
+            raise Refused("its result is not of a floating type, and only such can be explained")
+        if expected[0] != self.n_batch:
+            raise Refused(
+                f"its result has shape {expected}: the batch axis of {self.n_batch} samples does not stay first"
+            )
+        if name != "expand" and value.shape != expected[1:]:
+            raise Refused(f"its record gives samples of shape {value.shape}, PyTorch gives {expected[1:]}")
+
+    def argument(self, value: Any) -> Any:
+        """A node's argument with nodes replaced by what they stand for."""
+        if isinstance(value, (list, tuple)):
+            return [self.argument(v) for v in value]
+        return self.values[value] if hasattr(value, "op") else value
+
+    def constant(self, node: Any) -> Any:
+        """What no input reaches is computed here and now."""
+        import torch
+
+        if torch.Tag.nondeterministic_seeded in node.target.tags:
+            raise Refused("it draws random numbers")
+        return node.target(*self.argument(node.args), **{k: self.argument(v) for k, v in node.kwargs.items()})
+
+    def probed(self, value: Value, stand_in: Array) -> Array:
+        """What the present node makes of other numbers in the place of a value (all samples)."""
+        import torch
+
+        def argument(a: Any) -> Any:
+            if isinstance(a, (list, tuple)):
+                return [argument(v) for v in a]
+            found = self.values[a] if hasattr(a, "op") else a
+            return torch.from_numpy(stand_in) if isinstance(found, Value) else found
+
+        result = self.node.target(
+            *map(argument, self.node.args), **{k: argument(v) for k, v in self.node.kwargs.items()}
+        )
+        return np.asarray(result.numpy())
+
+    # ------------------------------------------------------------------------------------------------ what the handlers
+    # use
+
+    def add(self, cls: type[Layer], *sources: Value, **fields: Any) -> Value:
+        return self.put(cls, tuple(self.entry(s) for s in sources), self.name(), **fields)
+
+    def put(self, cls: type[Layer], sources: tuple[Value, ...], name: str | None, **fields: Any) -> Value:
+        value = self.layers.add(cls, sources, name, **fields)
+        self.shapes[value.position] = value.shape
+        self.made.append(self.node)
+        return value
+
+    def name(self) -> str:
+        """The part of the module that a record comes from, and the operation where the part holds more than one."""
+        path = (paths(self.node) or [""])[-1]
+        if path and path not in self.containers:
+            return path
+        return f"{path}.{self.node.name}".lstrip(".")
+
+    def entry(self, value: Value) -> Value:
+        """A value whose shape is its entry's own: a view becomes a record once something reads its elements.
+
+        One number per sample is a vector of one element, and a view of a softmax the softmax of a view where that is
+        the same.
+        """
+        shape = value.shape or (1,)
+        if self.shapes[value.position] == shape:
+            return Value(value.position, shape)
+        key = (value.position, shape)
+        if key not in self.views:
+            source = Value(value.position, self.shapes[value.position])
+            self.views[key] = self.softmax(source, shape) or self.reshaped(source, shape)
+        return self.views[key]
+
+    def reshaped(self, source: Value, shape: Shape) -> Value:
+        return (
+            self.put(Flatten, (source,), None) if len(shape) == 1 else self.put(Reshape, (source,), None, shape=shape)
+        )
+
+    def softmax(self, source: Value, shape: Shape) -> Value | None:
+        """A Softmax under a shape that differs in axes of size 1 only, so that it stays the last entry."""
+        record = self.layers.records[source.position] if source.position != INPUT else None
+        if not isinstance(record, Softmax) or [s for s in source.shape if s > 1] != [s for s in shape if s > 1]:
+            return None
+        axis = record.axis % (len(source.shape) + 1) - 1
+        if source.shape[axis] == 1:
+            return None
+        number = sum(s > 1 for s in source.shape[:axis])  # among the axes that have elements
+        axes = [a for a, s in enumerate(shape) if s > 1]
+        read = source.position - 1 if record.inputs is None else record.inputs[0]
+        before = self.entry(Value(read, shape))
+        return self.put(Softmax, (before,), record.name, axis=axes[number] + 1, log=record.log)
+
+    def array(self, value: Any, what: str) -> Array:
+        import torch
+
+        if isinstance(value, Value):
+            raise Refused(f"its {what} is computed from the network's input")
+        if not isinstance(value, torch.Tensor):
+            return np.asarray(value, np.float64)
+        value = value.detach().cpu()
+        if value.dtype in (torch.float32, torch.float64):
+            result: Array = value.numpy()
+            return result
+        if value.is_complex() or value.is_quantized:
+            raise Refused(f"its {what} has type {value.dtype}")
+        return np.asarray(value.float().numpy())
+
+
+def _bind(node: Any) -> dict[str, Any]:
+    """A call's arguments by the names of the operator's schema, defaults filled in."""
+    named = {}
+    for index, argument in enumerate(node.target._schema.arguments):
+        given = node.args[index] if index < len(node.args) else node.kwargs.get(argument.name, argument.default_value)
+        named[argument.name] = given
+    return named
+
+
+def _shape(node: Any) -> Shape:
+    """Of its result, or of the first of several; the batch axis counted."""
+    value = node.meta["val"]
+    return tuple((value[0] if isinstance(value, (tuple, list)) else value).shape)
+
+
+def _floating(node: Any) -> bool:
+    value = node.meta["val"]
+    dtype = (value[0] if isinstance(value, (tuple, list)) else value).dtype
+    return bool(dtype.is_floating_point)
+
+
+def _flat(values: Any) -> Iterator[Any]:
+    for value in values:
+        if isinstance(value, list) and not isinstance(value, Pieces):
+            yield from _flat(value)
+        else:
+            yield value

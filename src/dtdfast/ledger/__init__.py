@@ -1,0 +1,1 @@
+"""The conservation ledger: where the relevance of every layer went."""

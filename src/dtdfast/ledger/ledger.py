@@ -1,0 +1,280 @@
+"""The conservation ledger: where the relevance of every layer went, and whether the kernels kept their word.
+
+Every rule is R_i = Σ_j n_ij R_j / d_j, so with κ_j = Σ_i n_ij / d_j a layer absorbs A = Σ_j (1 − κ_j) R_j exactly. A is
+computed from the κ_j, cause by cause, never as a difference of sums; what then remains between the sums is rounding,
+
+    |residual| ≤ u (n_in + n_out + c) Σ_ij |n_ij s_j|,     u = 2⁻²⁴ (float32), 2⁻⁵³ (float64), or that of NARROW,
+
+and that of the ledger's own sums, which are in float64.  A wrong kernel shows as a residual beyond that bound.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..layers import Layer
+from ..plan import units as U
+from ..plan.domain import take
+from ..rules import Share, conserves
+from ..show import OneLine, preformatted
+from .account import Account
+
+CAUSES = ("bias", "stabilizer", "zero denominator", "surplus", "constant")
+"""What absorbs relevance: the bias in a denominator; ε; d = 0; coefficients, or an Add, that hand on less than came
+(negative: more); padding and Constants."""
+
+NARROW = {"tf32": 2.0**-11, "bfloat16": 2.0**-8, "mixed": 2.0**-8}
+"""Unit roundoff of the precisions with narrow operands."""
+
+Vector = NDArray[np.float64]  # one number per sample
+
+
+def total(values: NDArray[Any]) -> Vector:
+    """Sums over every sample in float64, one sample after the other, so that none depends on how many there are."""
+    return np.array([sample.sum(dtype=np.float64) for sample in values.reshape(len(values), -1)], np.float64)
+
+
+@dataclass
+class Row(OneLine):
+    """The account of one step of the plan: a layer of neurons, a pool, or another thing that relevance passes.
+
+    Attributes
+    ----------
+    entries : tuple of int
+        The positions of its entries in the list.
+    title : str
+        Their names.
+    rule : str
+        The rule.
+    came : ndarray of shape (n,)
+        The relevance on its outputs.
+    went : ndarray of shape (n,)
+        The relevance that it handed to its inputs.
+    absorbed : dict of str to ndarray of shape (n,)
+        What it absorbed, by cause; negative where it handed on more than came.
+    bound : ndarray of shape (n,)
+        The bound on rounding errors.
+    """
+
+    entries: tuple[int, ...]
+    title: str
+    rule: str
+    came: Vector
+    went: Vector
+    absorbed: dict[str, Vector]
+    bound: Vector
+
+    @property
+    def residual(self) -> Vector:
+        """went − (came − absorbed): rounding only, if every kernel is right."""
+        return self.went - (self.came - sum(self.absorbed.values(), np.zeros_like(self.came)))
+
+    @property
+    def closed(self) -> bool:
+        """Whether the account closes: the residual lies within its bound."""
+        return bool((np.abs(self.residual) <= self.bound).all())
+
+
+@dataclass
+class Ledger:
+    """The account of the relevance in every layer, from the output down; prints as a table.
+
+    Attributes
+    ----------
+    rows : list of Row
+        One per layer of neurons and per other step that relevance passes.
+    start : ndarray of shape (n,)
+        The relevance that entered.
+    end : ndarray of shape (n,)
+        The relevance that arrived at the input, or at the entry `stop`.
+
+    Notes
+    -----
+    Every rule is R_i = Σ_j n_ij R_j / d_j. With κ_j = Σ_i n_ij / d_j a layer absorbs Σ_j (1 − κ_j) R_j exactly. This is
+    computed from the κ_j, cause by cause, and not as a difference of sums. The causes are the bias in a denominator,
+    the stabiliser, a zero denominator, surplus (coefficients that do not sum to 1, or an Add that gives all relevance
+    to every operand), and constants.
+    """
+
+    rows: list[Row]
+    start: Vector
+    end: Vector
+
+    @classmethod
+    def join(cls, blocks: list[list[Row]], start: Vector, end: Vector) -> Ledger:
+        """One ledger from those of consecutive blocks of samples.
+
+        Parameters
+        ----------
+        blocks : list of list of Row
+            The rows of each block.
+        start, end : ndarray of shape (n,)
+            The totals of all samples.
+
+        Returns
+        -------
+        Ledger
+            That of all samples.
+        """
+        rows = []
+        for parts in zip(*blocks, strict=True):
+            first = parts[0]
+            causes = [c for c in CAUSES if any(c in p.absorbed for p in parts)]
+            absorbed = {c: np.concatenate([p.absorbed.get(c, np.zeros_like(p.came)) for p in parts]) for c in causes}
+            came, went, bound = (np.concatenate([getattr(p, key) for p in parts]) for key in ("came", "went", "bound"))
+            rows.append(Row(first.entries, first.title, first.rule, came, went, absorbed, bound))
+        return cls(rows, start, end)
+
+    @property
+    def absorbed(self) -> dict[str, Vector]:
+        """What all layers absorbed, by cause, as arrays of shape (n,)."""
+        zero = np.zeros_like(self.start)
+        return {cause: sum((r.absorbed[cause] for r in self.rows if cause in r.absorbed), zero) for cause in CAUSES}
+
+    @property
+    def residual(self) -> Vector:
+        """end − (start − absorbed), of shape (n,)."""
+        return self.end - (self.start - sum(self.absorbed.values(), np.zeros_like(self.start)))
+
+    @property
+    def bound(self) -> Vector:
+        """The sum of the bounds of all rows, of shape (n,)."""
+        return sum((r.bound for r in self.rows), np.zeros_like(self.start))
+
+    @property
+    def closed(self) -> bool:
+        """Whether the account closes: the residual of every row, and that of the whole, lies within its bound."""
+        return all(r.closed for r in self.rows) and bool((np.abs(self.residual) <= self.bound).all())
+
+    def __repr__(self) -> str:
+        return f"Ledger({len(self.rows)} rows, {len(self.start)} samples, closed={self.closed})"
+
+    def _repr_html_(self) -> str:
+        return preformatted(str(self))
+
+    def __str__(self) -> str:
+        header = ("entries", "unit", "rule", "came", "went", "absorbed", "by", "residual", "bound")
+        lines = [header]
+        for r in self.rows:
+            causes = {c: float(v.sum()) for c, v in r.absorbed.items() if v.any()}
+            lines.append(
+                (
+                    _span(r.entries),
+                    r.title,
+                    r.rule,
+                    f"{r.came.sum():.6g}",
+                    f"{r.went.sum():.6g}",
+                    f"{sum(causes.values()):.3g}",
+                    ", ".join(f"{c} {v:.3g}" for c, v in causes.items()) or "-",
+                    f"{np.abs(r.residual).max():.1e}",
+                    f"{r.bound[np.abs(r.residual).argmax()]:.1e}" + ("" if r.closed else "  <- open"),
+                )
+            )
+        widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+        table = "\n".join(
+            "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines
+        )
+        state = "account closes" if self.closed else "ACCOUNT STAYS OPEN: some residual exceeds its rounding bound"
+        return (
+            f"{table}\n{len(self.start)} sample(s): {self.start.sum():.6g} entered, {self.end.sum():.6g} arrived, "
+            f"{np.sum(list(self.absorbed.values())):.3g} absorbed, largest residual "
+            f"{np.abs(self.residual).max():.1e}; {state}"
+        )
+
+
+def _span(entries: tuple[int, ...]) -> str:
+    return "+".join(map(str, entries))
+
+
+def row_of(account: Account, layers: list[Layer], u: float) -> Row:
+    """One row from what the executor reported."""
+    unit, r = account.unit, account.r_out.astype(np.float64)
+    n = len(r)
+    absorbed: dict[str, Vector] = {}
+    size = np.abs(r).reshape(n, -1).sum(axis=1)
+    rounding = 4.0 * size
+    rule = "pass"
+    if isinstance(unit, U.Neuron):
+        assert unit.row is not None
+        rule = unit.row.label
+        absorbed, size = _neuron(account, unit, r)
+        fan_in = sum(p.taps.n_taps * p.taps.c_in // p.taps.groups for p in unit.parts) * max(
+            len(t) for p in unit.parts for t in p.terms
+        )
+        fan_out = max(p.taps.n_taps * p.taps.c_out // p.taps.groups for p in unit.parts)
+        rounding = rounding + (fan_in + fan_out + 12.0) * size
+    elif isinstance(unit, U.Winner):
+        rule, rounding = "winner", (4.0 + unit.taps.n_taps) * size
+    elif account.passed is not None:
+        rule, rounding = "scale", 8.0 * size
+        absorbed["zero denominator"] = (r * (1.0 - account.passed)).reshape(n, -1).sum(axis=1)
+    elif isinstance(unit, U.Total):
+        absorbed["surplus"] = -(len(unit.sources) - 1.0) * r.reshape(n, -1).sum(axis=1)
+    elif isinstance(unit, U.Fixed):
+        absorbed["constant"] = r.reshape(n, -1).sum(axis=1)
+    elif isinstance(unit, U.Copy):
+        rounding = (4.0 + unit.part.taps.n_taps * unit.part.taps.c_out // unit.part.taps.groups) * size
+    elif isinstance(unit, U.Move) and unit.fill is not None:
+        outside = np.ones(unit.out.shape, bool)
+        for to, _, _ in unit.pairs:
+            take(outside, to)[...] = False
+        absorbed["constant"] = (r * outside).reshape(n, -1).sum(axis=1)
+    elif isinstance(unit, (U.Move, U.Words)):
+        rounding = (4.0 + (len(unit.pairs) if isinstance(unit, U.Move) else unit.out.shape[-1])) * size
+    # the ledger's own sums: NumPy adds pairwise, blocks of 128 in eight chains of 16
+    own = 2.0**-53 * (18.0 + np.log2(r[0].size)) * (size + account.handed)
+    bound = u * (rounding + 4.0 * account.handed) + own
+    title = " + ".join(_title(layers[e]) for e in unit.entries)
+    return Row(unit.entries, title, rule, r.reshape(n, -1).sum(axis=1), account.r_in, absorbed, bound)
+
+
+def _title(record: Layer) -> str:
+    return record.name or type(record).__name__
+
+
+def _neuron(account: Account, unit: U.Neuron, r: Vector) -> tuple[dict[str, Vector], Vector]:
+    """Absorption by cause, from κ_j; and Σ_ij |n_ij s_j|."""
+    row = unit.row
+    assert row is not None
+    n = len(r)
+    absorbed = {cause: np.zeros(r.shape) for cause in CAUSES}
+    size = np.zeros(r.shape)
+    selected_any = np.zeros(r.shape, bool)
+    given = np.zeros(r.shape)  # the coefficients' sum
+    d_of = []
+    for a in account.shares:
+        plain = a.terms.astype(np.float64) + a.bias
+        d_of.append((plain, np.where(plain < 0, -row.stabilizer, row.stabilizer)))
+    for number, share in enumerate(row.shares):
+        a, (plain, stabiliser) = account.shares[number], d_of[number]
+        d = plain + stabiliser
+        chosen = _selected(share, account.y, r)
+        selected_any |= chosen
+        given += np.where(chosen, share.coefficient, 0.0)
+        coefficient: Any = share.coefficient
+        if share.coefficient < 0:  # of αβ: where there is no negative term, β is not taken from anywhere
+            empty = np.broadcast_to(a.terms == 0, r.shape)
+            if not row.falls_back:
+                absorbed["surplus"] += np.where(chosen & empty, coefficient * r, 0)
+            coefficient = np.where(empty, 0.0, coefficient)
+        elif row.falls_back and number == 0:
+            coefficient = np.where(account.shares[1].terms == 0, 1.0, coefficient)
+        s = np.where(chosen & (d != 0), coefficient * r / np.where(d == 0, 1, d), 0)
+        absorbed["bias"] += s * a.bias
+        absorbed["stabilizer"] += s * stabiliser
+        absorbed["zero denominator"] += np.where(chosen & (d == 0), coefficient * r, 0)
+        size += np.abs(s) * (a.magnitude + np.abs(a.bias) + np.abs(stabiliser))
+    absorbed["zero denominator"] += np.where(selected_any, 0, r)
+    if not (row.by_sign or conserves(row.shares)):  # a rule that hands on more or less than came
+        absorbed["surplus"] += np.where(selected_any & (np.abs(given - 1) > 1e-12), (1 - given) * r, 0)
+    return {c: v.reshape(n, -1).sum(axis=1) for c, v in absorbed.items() if v.any()}, size.reshape(n, -1).sum(axis=1)
+
+
+def _selected(share: Share, y: NDArray[Any] | None, r: Vector) -> NDArray[np.bool_]:
+    if share.select == "all" or y is None:
+        return np.ones(r.shape, bool)
+    return {"y>0": y > 0, "y>=0": y >= 0, "y<0": y < 0}[share.select]

@@ -1,0 +1,1 @@
+"""The oracle: every unit in NumPy float64, message by message; it defines the truth."""

@@ -1,0 +1,195 @@
+"""One network prepared for one input shape: checked, folded, resolved; what every executor starts from."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from .. import layers as L
+from ..errors import LayerError, RuleError, at
+from ..presets import RuleBook
+from ..rules import Convention
+from .domain import Domain
+from .join import join
+from .network import Network, build
+from .resolve import resolve
+from .shapes import Shape
+from .signs import SIGNED_BIAS, cancels, doubt
+from .units import Affine, Neuron, Tensor
+from .wiring import sources, wire
+
+PREDICT, EXPLAIN, GRADIENT = "predict", "explain", "gradient"
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Without Python's collector of cycles: a plan is many objects, all of them to stay, and it would go through them
+    again and again.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@dataclass(eq=False)
+class Program:
+    """A resolved network and what is wanted of it."""
+
+    network: Network
+    kind: str  # PREDICT, EXPLAIN or GRADIENT
+    input_shape: Shape
+    tokens: bool
+    leaves: Tensor  # where relevance leaves
+    pruned: tuple[int, ...]  # entries that play no part
+    real: str = "f4"  # the type of its numbers
+    wide: int = 0  # so many units, from the input on, compute in float64 where the others do not
+    because: str = ""  # why not all is float32
+    checked: Neuron | None = None  # whose denominators decide, sample by sample, whether float32 will do
+
+    def __repr__(self) -> str:
+        return f"Program({self.kind!r}, {self.network!r}, {np.dtype(self.low)})"
+
+    @cached_property
+    def nbytes(self) -> int:
+        """Bytes of the arrays that folding and rules made for it: those that are not a record's own."""
+        made = {}
+        for unit in self.network.units:
+            for part in unit.parts if isinstance(unit, Neuron) else ():
+                for array in (part.weight, part.window, *(part.box or ())):
+                    if array is not None:
+                        root = array.base if isinstance(array.base, np.ndarray) else array
+                        made[id(root)] = 0 if not array.flags.writeable else array.nbytes
+        return sum(made.values())
+
+    @property
+    def low(self) -> str:
+        """The type of the numbers at the input."""
+        return "f8" if self.wide else self.real
+
+    @property
+    def relevant(self) -> bool:
+        return self.kind != PREDICT
+
+    @property
+    def gradient(self) -> bool:
+        return self.kind == GRADIENT
+
+
+def refuse_cancelling(program: Program, precision: str) -> None:
+    """RuleError where a rule's sums may cancel, so that operands rounded to `precision` would leave nothing right of
+    them.
+    """
+    for unit in program.network.units:
+        if cancels(unit) and isinstance(unit, Neuron) and unit.in_relevance and unit.row is not None:
+            raise RuleError(
+                f"layer {unit.entries[-1]}: the rule {unit.row.label} sums terms of both signs, which cancel; with "
+                f"operands in {precision} "
+                "its relevance may be mostly rounding: use precision='float32', or a rule such as ZPlus"
+            )
+
+
+def last_entry(layers: Sequence[L.Layer], start: int | None, kind: str) -> int:
+    """The entry whose output is predicted or explained; explaining starts before a final Softmax."""
+    if start is not None:
+        return start
+    last = len(layers) - 1
+    if kind != PREDICT:
+        reads = sources(layers)
+        while isinstance(layers[last], (L.Softmax, L.Dropout)) and reads[last][0] != L.INPUT:
+            last = reads[last][0]
+    return last
+
+
+def prepare(
+    layers: list[L.Layer],
+    input_shape: Shape,
+    tokens: bool,
+    kind: str,
+    start: int | None,
+    stop: int | None,
+    book: RuleBook,
+    domain: Domain,
+    precision: str = "",
+) -> Program:
+    """Check, fold, fuse and resolve; raises a DtdError before any work where something does not fit.
+
+    Parameters
+    ----------
+    precision : "float32" or "float64", as asked of an executor that has both; "" for float32 whatever the rules
+    """
+    last = last_entry(layers, start, kind)
+    entries = wire(layers, input_shape, tokens=tokens, last=last)
+    stop = stop if kind != PREDICT else None
+    if stop is not None and stop not in entries:
+        raise LayerError(f"stop={stop}: {at(stop, layers[stop])} plays no part in what is explained (entry {last})")
+    network = build(entries, input_shape, last, stop, book, domain)
+    leaves = network.input if stop is None else network.at[stop]
+    if kind == EXPLAIN:
+        join(network, leaves, entries)
+    if kind != PREDICT:
+        resolve(network, layers, stop, gradient=kind == GRADIENT)
+    pruned = tuple(p for p in range(len(layers)) if p not in entries)
+    program = Program(network, kind, input_shape, tokens, leaves, pruned)
+    if precision == "float64":
+        program.real, program.because = "f8", "as asked for"
+    elif precision == "float32":
+        _exact_preparation(program)
+        if kind == EXPLAIN and book.convention.unheld:
+            _choose_float64(program, book.convention)
+    return program
+
+
+def _exact_preparation(program: Program) -> None:
+    """Float64 up to the last Preparation: x − mean in float32 would leave little of a column that is far from 0 for its
+    spread.
+    """
+    prepared = [
+        number for number, unit in enumerate(program.network.units) if isinstance(unit, Affine) and unit.prepares
+    ]
+    if prepared and prepared[-1] + 1 < len(program.network.units):
+        program.wide, program.because = prepared[-1] + 1, "as the input is prepared in float64"
+
+
+def _choose_float64(program: Program, convention: Convention) -> None:
+    """Float64 up to the last unit whose denominators may vanish, float32 above it.
+
+    A denominator whose terms are of one sign is as exact as they are. Where it may cancel, its rounding errors, and
+    those of all that it is computed from, are divided by whatever is left. Under most conventions that has a bound that
+    counts, by a stabiliser or by the sign of the neuron that a ReLU lets through; captum's x·w⁺ and x(w + γw⁺) with x
+    of any sign, held by 1e-9, have none in float32. What lies above such a unit only multiplies the relevance that it
+    shares out: float32's relative errors stay what they are.
+
+    At the network's outputs nothing is cut off, but relevance enters at a few of them: these are checked instead.
+    """
+    units, output = program.network.units, program.network.output
+    if not units:  # nothing is computed, and nothing divided
+        return
+    doubts = {number: reason for number, unit in enumerate(units) if (reason := doubt(unit))}
+    last = units[-1]
+    explained = isinstance(last, Neuron) and last.row is not None and len(last.row.shares) == 1
+    if doubts.get(len(units) - 1) == SIGNED_BIAS and explained and last.out is output and len(output.shape) == 1:
+        assert isinstance(last, Neuron)
+        del doubts[len(units) - 1]
+        program.checked = last
+    if not doubts:
+        return
+    number = max(doubts)
+    unit = units[number]
+    assert isinstance(unit, Neuron)
+    assert unit.row is not None
+    if number == len(units) - 1:
+        program.real, program.wide = "f8", 0  # all of it
+    else:
+        program.wide = max(number + 1, program.wide)
+    entries = "+".join(map(str, unit.entries))
+    sums = f"sums that {convention.name}'s rules divide by may cancel"
+    program.because = f"because {sums} (last in {entries}, {unit.row.label}: {doubts[number]})"
