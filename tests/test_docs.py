@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -100,3 +101,15 @@ def test_a_gap_is_noticed() -> None:
     assert list(parameters.items) != list(numpydocs.arguments(made))
     assert numpydocs.returns(made)
     assert numpydocs.raises(made)
+
+
+# ------------------------------------------------------------------------------------------------------------- linters
+
+
+def test_pre_commit_runs_the_linters_of_the_extra_lint() -> None:
+    root = Path(__file__).parents[1]
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    text = (root / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    found = re.findall(r"(ruff|clang-format)(?:-pre-commit)?\n +rev: v([\d.]+)", text)
+    found += re.findall(r"(mypy)==([\d.]+)", text)
+    assert dict(found) == dict(package.split("==") for package in project["optional-dependencies"]["lint"])
