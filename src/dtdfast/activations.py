@@ -71,14 +71,14 @@ class Activation(Layer):
         - "leaky_relu": x where x > 0, else alpha·x. "prelu": the same with `slopes`.
         - "clip": min(max(x, alpha), beta). One of the bounds may be infinite; it becomes the largest float32.
         - "threshold": x where x > alpha, else beta.
-        - "hard_shrink": x where |x| > alpha, else 0. "soft_shrink": x − clip(x, −alpha, alpha). "tanh_shrink": x − tanh
-          x.
+        - "hard_shrink": x where ``|x|`` > alpha, else 0. "soft_shrink": x − clip(x, −alpha, alpha). "tanh_shrink": x −
+          tanh x.
         - "elu": x where x > 0, else alpha·(eˣ − 1). "celu": x where x > 0, else alpha·(e^(x/alpha) − 1). "selu": a
           scaled elu with the constants of [1]_.
         - "silu": x·sigmoid(alpha·x). "gelu": x·Φ(x). "gelu_tanh": its approximation by a tanh. "mish": x·tanh(log(1 +
           eˣ)).
         - "sigmoid". "hard_sigmoid": clip(alpha·x + beta, 0, 1). "log_sigmoid". "hard_swish": x·clip(x/6 + 1/2, 0, 1).
-        - "tanh". "softplus": log(1 + e^(alpha·x))/alpha. "softsign": x/(1 + |x|).
+        - "tanh". "softplus": log(1 + e^(alpha·x))/alpha. "softsign": x/(1 + ``|x|``).
     alpha, beta : float, optional
         The numbers in the formulas above; by default those of the kind in `dtdfast.layers.ACTIVATIONS`.
     slopes : array_like, optional

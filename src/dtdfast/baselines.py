@@ -33,7 +33,7 @@ def gradient(layers: Sequence[Layer], x: Any, target: Any = None, **options: Any
     Returns
     -------
     array
-        Of x's shape, or (n, t, *x.shape[1:]) for several targets; of x's kind.
+        Of x's shape, or ``(n, t, *x.shape[1:])`` for several targets; of x's kind.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def input_x_gradient(layers: Sequence[Layer], x: Any, target: Any = None, **opti
     Returns
     -------
     array
-        Of x's shape, or (n, t, *x.shape[1:]) for several targets; of x's kind.
+        Of x's shape, or ``(n, t, *x.shape[1:])`` for several targets; of x's kind.
 
     Raises
     ------
@@ -96,7 +96,7 @@ def sensitivity(layers: Sequence[Layer], x: Any, target: Any = None, **options: 
     Returns
     -------
     array
-        Of x's shape, or (n, t, *x.shape[1:]) for several targets; of x's kind.
+        Of x's shape, or ``(n, t, *x.shape[1:])`` for several targets; of x's kind.
 
     Raises
     ------
@@ -130,7 +130,7 @@ def simple_taylor(layers: Sequence[Layer], x: Any, root: Any, target: Any = None
     Returns
     -------
     array
-        Of x's shape, or (n, t, *x.shape[1:]) for several targets; of x's kind.
+        Of x's shape, or ``(n, t, *x.shape[1:])`` for several targets; of x's kind.
 
     Raises
     ------

@@ -215,9 +215,9 @@ class Explainer:
         Parameters
         ----------
         x : array_like
-            The inputs: floats of shape (n, c, *space) or (n, features), or integers of shape (n, ...) for an Embedding.
-            NumPy arrays, and arrays of PyTorch and CuPy, are taken; those on a GPU are read there by backend "cuda".  A
-            Dask array is explained lazily.
+            The inputs: floats of shape ``(n, c, *space)`` or (n, features), or integers of shape (n, ...) for an
+            Embedding.  NumPy arrays, and arrays of PyTorch and CuPy, are taken; those on a GPU are read there by
+            backend "cuda".  A Dask array is explained lazily.
         target : int, tuple, array_like or None, default None
             What is explained.
 
@@ -226,7 +226,7 @@ class Explainer:
             - A tuple (c, i, j): this output of every sample, for outputs with more than one axis.
             - Integers of shape (n,): one output per sample.
             - Integers of shape (n, t) or (1, t): several outputs per sample.
-            - Floats of shape (n, *out) or (n, t, *out): the start relevance itself, one or several per sample.
+            - Floats of shape ``(n, *out)`` or ``(n, t, *out)``: the start relevance itself, one or several per sample.
         return_outputs : bool, default False
             Whether to return the network's outputs too.
         out : array, optional
@@ -237,12 +237,12 @@ class Explainer:
         Returns
         -------
         relevance : array
-            The relevance of every element of x: of x's shape, or of shape (n, t, *x.shape[1:]) for several targets.
+            The relevance of every element of x: of x's shape, or of shape ``(n, t, *x.shape[1:])`` for several targets.
             With `stop`, the shape of that entry's output stands for x's.  Its type is float32; float64 with precision
             "float64" and backend "oracle".  Its unit is that of the outputs.  Its kind is x's: NumPy, PyTorch or CuPy
             on x's device, or a lazy Dask array.
         outputs : array
-            Only with return_outputs: the outputs that were explained, of shape (n, *out).
+            Only with return_outputs: the outputs that were explained, of shape ``(n, *out)``.
 
         Raises
         ------
@@ -306,8 +306,8 @@ class Explainer:
         Returns
         -------
         array
-            The outputs of the list as it is written, a final Softmax included: of shape (n, *out), of x's kind, lazy
-            for a Dask array.
+            The outputs of the list as it is written, a final Softmax included: of shape ``(n, *out)``, of x's kind,
+            lazy for a Dask array.
 
         Raises
         ------
@@ -589,14 +589,14 @@ def explain(
 ) -> Any:
     """Explain the outputs of a network by Deep Taylor Decomposition, or by another rule of the LRP family.
 
-    This is `Explainer(layers, **options).explain(x, target)`, with a small cache of Explainers for repeated calls.
+    This is `Explainer``(layers, **options)``.explain(x, target)`, with a small cache of Explainers for repeated calls.
 
     Parameters
     ----------
     layers : sequence of Layer
         The network: a list of records in topological order.
     x : array_like
-        The inputs: floats of shape (n, c, *space) or (n, features), or integers of shape (n, ...) for an Embedding.
+        The inputs: floats of shape ``(n, c, *space)`` or (n, features), or integers of shape (n, ...) for an Embedding.
         NumPy arrays, and arrays of PyTorch and CuPy, are taken; those on a GPU are read there by backend "cuda".  A
         Dask array is explained lazily.
     target : int, tuple, array_like or None, default None
@@ -607,7 +607,7 @@ def explain(
         - A tuple (c, i, j): this output of every sample, for outputs with more than one axis.
         - Integers of shape (n,): one output per sample.
         - Integers of shape (n, t) or (1, t): several outputs per sample.
-        - Floats of shape (n, *out) or (n, t, *out): the start relevance itself, one or several per sample.
+        - Floats of shape ``(n, *out)`` or ``(n, t, *out)``: the start relevance itself, one or several per sample.
     rules : str, Rule, dict or callable, default "dtd"
         The rule of every layer: the name of a preset (a key of `PRESETS`); one `Rule` for all layers that take one; a
         dict {position: Rule}; or a callable of (position, record) that returns a Rule or None.  A layer that the dict
@@ -656,12 +656,12 @@ def explain(
     Returns
     -------
     relevance : array
-        The relevance of every element of x: of x's shape, or of shape (n, t, *x.shape[1:]) for several targets.  With
-        `stop`, the shape of that entry's output stands for x's.  Its type is float32; float64 with precision "float64"
-        and backend "oracle".  Its unit is that of the outputs.  Its kind is x's: NumPy, PyTorch or CuPy on x's device,
-        or a lazy Dask array.
+        The relevance of every element of x: of x's shape, or of shape ``(n, t, *x.shape[1:])`` for several targets.
+        With `stop`, the shape of that entry's output stands for x's.  Its type is float32; float64 with precision
+        "float64" and backend "oracle".  Its unit is that of the outputs.  Its kind is x's: NumPy, PyTorch or CuPy on
+        x's device, or a lazy Dask array.
     outputs : array
-        Only with return_outputs: the outputs that were explained, of shape (n, *out).
+        Only with return_outputs: the outputs that were explained, of shape ``(n, *out)``.
 
     Raises
     ------
@@ -739,7 +739,7 @@ def predict(
     layers : sequence of Layer
         The network: a list of records in topological order.
     x : array_like
-        The inputs: floats of shape (n, c, *space) or (n, features), or integers of shape (n, ...) for an Embedding.
+        The inputs: floats of shape ``(n, c, *space)`` or (n, features), or integers of shape (n, ...) for an Embedding.
     backend : {"auto", "cpu", "cuda", "oracle"}, default "auto"
         The executor, as in `explain`.
     batch_size : int, optional
@@ -751,8 +751,8 @@ def predict(
     Returns
     -------
     array
-        The outputs of the list as it is written, a final Softmax included: of shape (n, *out), of x's kind, lazy for a
-        Dask array.
+        The outputs of the list as it is written, a final Softmax included: of shape ``(n, *out)``, of x's kind, lazy
+        for a Dask array.
 
     Raises
     ------

@@ -30,9 +30,9 @@ class Linear(Layer):
     Parameters
     ----------
     weight : array_like of shape (n_out, n_in)
-        W.
+        The matrix W.
     bias : array_like of shape (n_out,), optional
-        b.
+        The vector b.
     axis : int, default -1
         The axis of x that has n_in elements, the batch axis counted.
     inputs, name : optional
@@ -81,7 +81,7 @@ class Conv(_Convolution):
 
     Parameters
     ----------
-    weight : array_like of shape (c_out, c_in/groups, *kernel)
+    weight : array_like of shape ``(c_out, c_in/groups, *kernel)``
         The kernel; its number of axes says how many spatial axes there are.
     bias : array_like of shape (c_out,), optional
         The bias.
@@ -120,7 +120,7 @@ class ConvTranspose(_Convolution):
 
     Parameters
     ----------
-    weight : array_like of shape (c_in, c_out/groups, *kernel)
+    weight : array_like of shape ``(c_in, c_out/groups, *kernel)``
         The kernel; its number of axes says how many spatial axes there are.
     bias : array_like of shape (c_out,), optional
         The bias.
@@ -537,7 +537,7 @@ class Flatten(Layer):
 
 @dataclass(frozen=True, eq=False)
 class Reshape(Layer):
-    """(n, ...) to (n, *shape), in row-major order.
+    """The elements of a sample in another shape, in row-major order.
 
     Parameters
     ----------

@@ -31,7 +31,7 @@ def heatmap(
     ax : matplotlib.axes.Axes, optional
         The axes to draw on; by default the current ones.
     percentile : float, default 99.5
-        The colours end at this percentile of |relevance|, so that a few large values do not hide the rest.
+        The colours end at this percentile of ``|relevance|``, so that a few large values do not hide the rest.
     cmap : str, default "RdBu_r"
         A diverging colour map.
     **imshow

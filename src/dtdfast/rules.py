@@ -55,7 +55,7 @@ class Term:
         The input map: x, max(x, 0), min(x, 0), 1, x − low, x − high. The last two need the box of a `ZBox` or of a
         subclass of it.
     w : {"w", "w+", "w-", "w2", "1", "|w|", "w+g.w+", "w+g.w-"}
-        The weight map: w, max(w, 0), min(w, 0), w², 1, |w|, w + γ max(w, 0), w + γ min(w, 0). γ is the rule's field
+        The weight map: w, max(w, 0), min(w, 0), w², 1, ``|w|``, w + γ max(w, 0), w + γ min(w, 0). γ is the rule's field
         `gamma`, or 0 if it has none. "1" is 1 for every weight that meets an input, whatever its value.
 
     See Also

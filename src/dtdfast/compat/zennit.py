@@ -37,7 +37,7 @@ class Gradient:
         A composite of zennit, whose map from modules to rules is read at every call; or the name of one (`NAMES`) with
         its default options, which needs no zennit. Without a composite, or with one that has no rules, the result is
         PyTorch's gradient.
-    attr_output : torch.Tensor of shape (n, *out) or callable, optional
+    attr_output : torch.Tensor of shape ``(n, *out)`` or callable, optional
         The relevance at the output, or a function of the output that returns it; by default the output itself.
     create_graph : bool, default False
         As in zennit; refused with a composite.
@@ -112,12 +112,12 @@ class Gradient:
         ----------
         input : torch.Tensor of shape (n, ...)
             The input.
-        attr_output : torch.Tensor of shape (n, *out) or callable, optional
+        attr_output : torch.Tensor of shape ``(n, *out)`` or callable, optional
             As for the class, instead of what that was given.
 
         Returns
         -------
-        output : torch.Tensor of shape (n, *out)
+        output : torch.Tensor of shape ``(n, *out)``
             The output.
         relevance : torch.Tensor
             The relevance, of the input's shape, on its device, of the output's type.

@@ -172,7 +172,7 @@ def root_audit(
     """Test whether the root points of a layer lie where the network is still the function that is explained.
 
     At most `n_roots` neurons with relevance are audited per sample. If there are more, n_roots are drawn evenly (for
-    the share of roots), and n_roots in proportion to |R_j| (for the share of relevance).
+    the share of roots), and n_roots in proportion to ``|R_j|`` (for the share of relevance).
 
     Parameters
     ----------

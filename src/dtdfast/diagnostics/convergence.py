@@ -37,7 +37,7 @@ class Convergence(Report):
     names : list of str
         Their names.
     cosine : ndarray of shape (places,)
-        The median |cosine| between relevances that started independently.
+        The median ``|cosine|`` between relevances that started independently.
     baseline : ndarray of shape (places,)
         The same for random vectors drawn there.
     """
@@ -110,8 +110,8 @@ def cosine_convergence(
 ) -> Convergence:
     """Measure after how many layers relevance no longer depends on its start.
 
-    Five Gaussian relevances start at a layer and are propagated to the input. At each place and image, |cosine| over
-    the channels is taken of each of the 10 pairs.
+    Five Gaussian relevances start at a layer and are propagated to the input. At each place and image, ``|cosine|``
+    over the channels is taken of each of the 10 pairs.
 
     Parameters
     ----------

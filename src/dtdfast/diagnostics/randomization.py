@@ -164,9 +164,9 @@ def parameter_randomization(
     order : {"cascading", "independent"}, default "cascading"
         Whether a step randomises all layers from the output down to one, or one layer alone.
     attribution : callable, default dtdfast.explain
-        What makes the maps: a callable (layers, x, start, **options) that returns them, such as `dtdfast.explain` or a
-        function of `dtdfast.baselines`. The start is 1 at the class and 0 elsewhere, of shape (n, classes), or (n, t,
-        classes) for t maps of each sample.
+        What makes the maps: a callable ``(layers, x, start, **options)`` that returns them, such as `dtdfast.explain`
+        or a function of `dtdfast.baselines`. The start is 1 at the class and 0 elsewhere, of shape (n, classes), or (n,
+        t, classes) for t maps of each sample.
     seed : int, default 0
         The seed of what is drawn at random.
     **options

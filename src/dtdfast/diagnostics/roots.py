@@ -35,8 +35,8 @@ class RootPoints(OneLine):
     neurons : ndarray of shape (m,)
         Flat indices into one sample of the layer's output.
     points : list of ndarray
-        The roots in each array that the layer reads (a residual addition reads several), of shape (m, *shape of the
-        array).
+        The roots in each array that the layer reads (a residual addition reads several), of shape ``(m, *shape of the
+        array)``.
     here : list of ndarray
         The same arrays at x.
     y : ndarray of shape (m,)

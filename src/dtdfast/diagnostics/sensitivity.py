@@ -28,8 +28,8 @@ class ClassSensitivity(Report):
     target, other : ndarray of shape (n,)
         The classes.
     similarity : dict of str to ndarray of shape (n,)
-        By measure: |cosine|, |Spearman|, SSIM (the larger one over the sign), and total variation (0 for equal maps, 1
-        for disjoint ones).
+        By measure: ``|cosine|``, ``|Spearman|``, SSIM (the larger one over the sign), and total variation (0 for equal
+        maps, 1 for disjoint ones).
     """
 
     method: str
@@ -103,9 +103,9 @@ def class_sensitivity(
         The class to compare with, as `target`; by default another class drawn at random for each sample, the "random
         logit" of [1]_.
     attribution : callable, default dtdfast.explain
-        What makes the maps: a callable (layers, x, start, **options) that returns them, such as `dtdfast.explain` or a
-        function of `dtdfast.baselines`. The start is 1 at the class and 0 elsewhere, of shape (n, classes), or (n, t,
-        classes) for t maps of each sample.
+        What makes the maps: a callable ``(layers, x, start, **options)`` that returns them, such as `dtdfast.explain`
+        or a function of `dtdfast.baselines`. The start is 1 at the class and 0 elsewhere, of shape (n, classes), or (n,
+        t, classes) for t maps of each sample.
     seed : int, default 0
         The seed of what is drawn at random.
     **options

@@ -62,7 +62,7 @@ def region_perturbation(
     layers : sequence of Layer
         The network; its outputs have shape (n, classes).
     x : array_like
-        The inputs, of shape (n, c, *space) or (n, features).
+        The inputs, of shape ``(n, c, *space)`` or (n, features).
     relevance : array_like or dict of str to array_like
         Maps of x's shape, or several of them by name.
     target : int or array_like of int, optional
@@ -181,7 +181,7 @@ def pixel_flipping(
     layers : sequence of Layer
         The network; its outputs have shape (n, classes).
     x : array_like
-        The inputs, of shape (n, c, *space) or (n, features).
+        The inputs, of shape ``(n, c, *space)`` or (n, features).
     relevance : array_like or dict of str to array_like
         Maps of x's shape, or several of them by name.
     target : int or array_like of int, optional
