@@ -67,7 +67,7 @@ def _told(call: Call) -> Call:
 class Explainer:
     """A network that is prepared once and explained many times.
 
-    It checks and packs the weights once, and keeps plans and working memory between calls.  Threads may share one, and
+    It checks and packs the weights once, and keeps plans and working memory between calls. Threads may share one, and
     it can be pickled.
 
     Parameters
@@ -76,29 +76,29 @@ class Explainer:
         The network: a list of records in topological order.
     rules : str, Rule, dict or callable, default "dtd"
         The rule of every layer: the name of a preset (a key of `PRESETS`); one `Rule` for all layers that take one; a
-        dict {position: Rule}; or a callable of (position, record) that returns a Rule or None.  A layer that the dict
-        or the callable leaves out takes the rule of the preset "dtd".
+        dict {position: Rule}; or a callable of (position, record) that returns a Rule or None. A layer that the dict or
+        the callable leaves out takes the rule of the preset "dtd".
     domain : {"real", "nonnegative"} or (low, high), default "real"
-        The values that the network's input can have.  low and high are numbers, arrays of one value per channel, or
-        arrays of the shape of one sample, with low ≤ 0 ≤ high.  Under the preset "dtd" the domain chooses the rule of
+        The values that the network's input can have. low and high are numbers, arrays of one value per channel, or
+        arrays of the shape of one sample, with low ≤ 0 ≤ high. Under the preset "dtd" the domain chooses the rule of
         the layers that read the input: w² for "real", z⁺ for "nonnegative", zB for (low, high).
     convention : {"dtd", "zennit", "captum", "innvestigate"}, default "dtd"
         The tool whose treatment of biases, stabilisers, pools and additions is followed where a rule leaves them open.
     backend : {"auto", "cpu", "cuda", "oracle"}, default "auto"
-        The executor.  "auto" is CUDA if a GPU is usable, else the CPU; "oracle" is the reference in NumPy.  `backends`
+        The executor. "auto" is CUDA if a GPU is usable, else the CPU; "oracle" is the reference in NumPy. `backends`
         lists which of them are usable here.
     precision : {"float32", "float64", "tf32", "bfloat16", "mixed"}, default "float32"
         The number type of the operands of products.
 
-        - "float32" and "float64": products, sums and the result have this type.  "float64" is for the CPU; it takes a
+        - "float32" and "float64": products, sums and the result have this type. "float64" is for the CPU; it takes a
           little more than twice the time.
         - "tf32", for CUDA: operands are rounded to tf32; sums and the result are float32.
         - "bfloat16", for CUDA and for CPUs with AMX or AVX-512-BF16: operands are rounded to bfloat16; sums and the
-          result are float32.  With AVX-512-BF16 alone it may be slower than "float32": measure it.  On CUDA, values,
+          result are float32. With AVX-512-BF16 alone it may be slower than "float32": measure it. On CUDA, values,
           gates and relevance are also stored in bfloat16.
         - "mixed": predicts as "float32" does, and explains in bfloat16.
 
-        Rules whose sums may cancel (LRP-0, ε, γ) refuse the last three.  The oracle computes in float64, whatever is
+        Rules whose sums may cancel (LRP-0, ε, γ) refuse the last three. The oracle computes in float64, whatever is
         asked for.
     batch_size : int, optional
         The number of samples per pass through the network; by default as many as the memory budget allows.
@@ -133,7 +133,7 @@ class Explainer:
 
     Notes
     -----
-    Under the convention "captum", denominators may cancel.  The CPU then computes in float64 up to the last layer where
+    Under the convention "captum", denominators may cancel. The CPU then computes in float64 up to the last layer where
     they may, and returns float32; the printed plan says which layer that is.
     """
 
@@ -216,8 +216,8 @@ class Explainer:
         ----------
         x : array_like
             The inputs: floats of shape ``(n, c, *space)`` or (n, features), or integers of shape (n, ...) for an
-            Embedding.  NumPy arrays, and arrays of PyTorch and CuPy, are taken; those on a GPU are read there by
-            backend "cuda".  A Dask array is explained lazily.
+            Embedding. NumPy arrays, and arrays of PyTorch and CuPy, are taken; those on a GPU are read there by backend
+            "cuda". A Dask array is explained lazily.
         target : int, tuple, array_like or None, default None
             What is explained.
 
@@ -238,9 +238,9 @@ class Explainer:
         -------
         relevance : array
             The relevance of every element of x: of x's shape, or of shape ``(n, t, *x.shape[1:])`` for several targets.
-            With `stop`, the shape of that entry's output stands for x's.  Its type is float32; float64 with precision
-            "float64" and backend "oracle".  Its unit is that of the outputs.  Its kind is x's: NumPy, PyTorch or CuPy
-            on x's device, or a lazy Dask array.
+            With `stop`, the shape of that entry's output stands for x's. Its type is float32; float64 with precision
+            "float64" and backend "oracle". Its unit is that of the outputs. Its kind is x's: NumPy, PyTorch or CuPy on
+            x's device, or a lazy Dask array.
         outputs : array
             Only with return_outputs: the outputs that were explained, of shape ``(n, *out)``.
 
@@ -597,8 +597,8 @@ def explain(
         The network: a list of records in topological order.
     x : array_like
         The inputs: floats of shape ``(n, c, *space)`` or (n, features), or integers of shape (n, ...) for an Embedding.
-        NumPy arrays, and arrays of PyTorch and CuPy, are taken; those on a GPU are read there by backend "cuda".  A
-        Dask array is explained lazily.
+        NumPy arrays, and arrays of PyTorch and CuPy, are taken; those on a GPU are read there by backend "cuda". A Dask
+        array is explained lazily.
     target : int, tuple, array_like or None, default None
         What is explained.
 
@@ -610,29 +610,29 @@ def explain(
         - Floats of shape ``(n, *out)`` or ``(n, t, *out)``: the start relevance itself, one or several per sample.
     rules : str, Rule, dict or callable, default "dtd"
         The rule of every layer: the name of a preset (a key of `PRESETS`); one `Rule` for all layers that take one; a
-        dict {position: Rule}; or a callable of (position, record) that returns a Rule or None.  A layer that the dict
-        or the callable leaves out takes the rule of the preset "dtd".
+        dict {position: Rule}; or a callable of (position, record) that returns a Rule or None. A layer that the dict or
+        the callable leaves out takes the rule of the preset "dtd".
     domain : {"real", "nonnegative"} or (low, high), default "real"
-        The values that the network's input can have.  low and high are numbers, arrays of one value per channel, or
-        arrays of the shape of one sample, with low ≤ 0 ≤ high.  Under the preset "dtd" the domain chooses the rule of
+        The values that the network's input can have. low and high are numbers, arrays of one value per channel, or
+        arrays of the shape of one sample, with low ≤ 0 ≤ high. Under the preset "dtd" the domain chooses the rule of
         the layers that read the input: w² for "real", z⁺ for "nonnegative", zB for (low, high).
     convention : {"dtd", "zennit", "captum", "innvestigate"}, default "dtd"
         The tool whose treatment of biases, stabilisers, pools and additions is followed where a rule leaves them open.
     backend : {"auto", "cpu", "cuda", "oracle"}, default "auto"
-        The executor.  "auto" is CUDA if a GPU is usable, else the CPU; "oracle" is the reference in NumPy.  `backends`
+        The executor. "auto" is CUDA if a GPU is usable, else the CPU; "oracle" is the reference in NumPy. `backends`
         lists which of them are usable here.
     precision : {"float32", "float64", "tf32", "bfloat16", "mixed"}, default "float32"
         The number type of the operands of products.
 
-        - "float32" and "float64": products, sums and the result have this type.  "float64" is for the CPU; it takes a
+        - "float32" and "float64": products, sums and the result have this type. "float64" is for the CPU; it takes a
           little more than twice the time.
         - "tf32", for CUDA: operands are rounded to tf32; sums and the result are float32.
         - "bfloat16", for CUDA and for CPUs with AMX or AVX-512-BF16: operands are rounded to bfloat16; sums and the
-          result are float32.  With AVX-512-BF16 alone it may be slower than "float32": measure it.  On CUDA, values,
+          result are float32. With AVX-512-BF16 alone it may be slower than "float32": measure it. On CUDA, values,
           gates and relevance are also stored in bfloat16.
         - "mixed": predicts as "float32" does, and explains in bfloat16.
 
-        Rules whose sums may cancel (LRP-0, ε, γ) refuse the last three.  The oracle computes in float64, whatever is
+        Rules whose sums may cancel (LRP-0, ε, γ) refuse the last three. The oracle computes in float64, whatever is
         asked for.
     batch_size : int, optional
         The number of samples per pass through the network; by default as many as the memory budget allows.
@@ -657,9 +657,9 @@ def explain(
     -------
     relevance : array
         The relevance of every element of x: of x's shape, or of shape ``(n, t, *x.shape[1:])`` for several targets.
-        With `stop`, the shape of that entry's output stands for x's.  Its type is float32; float64 with precision
-        "float64" and backend "oracle".  Its unit is that of the outputs.  Its kind is x's: NumPy, PyTorch or CuPy on
-        x's device, or a lazy Dask array.
+        With `stop`, the shape of that entry's output stands for x's. Its type is float32; float64 with precision
+        "float64" and backend "oracle". Its unit is that of the outputs. Its kind is x's: NumPy, PyTorch or CuPy on x's
+        device, or a lazy Dask array.
     outputs : array
         Only with return_outputs: the outputs that were explained, of shape ``(n, *out)``.
 
@@ -696,10 +696,10 @@ def explain(
 
         R_i = Σ_j n_ij / d_j · R_j,    d_j = Σ_i n_ij (+ bias and stabiliser, by rule).
 
-    The rules' docstrings give n_ij and its source.  w², z⁺ and zB follow from a first-order Taylor expansion of each
-    neuron at a root point [1]_.  LRP-0, ε and αβ are those of [2]_, γ is that of [3]_.  Under the convention "captum"
-    the CPU computes in float64 up to the last layer whose denominators may cancel, and returns float32; the printed
-    plan says which layer that is.
+    The rules' docstrings give n_ij and its source. w², z⁺ and zB follow from a first-order Taylor expansion of each
+    neuron at a root point [1]_. LRP-0, ε and αβ are those of [2]_, γ is that of [3]_. Under the convention "captum" the
+    CPU computes in float64 up to the last layer whose denominators may cancel, and returns float32; the printed plan
+    says which layer that is.
 
     The bits of the result are the same from call to call, for any number of threads, and for a sample alone or within a
     batch.

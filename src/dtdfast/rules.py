@@ -207,7 +207,7 @@ class Rule:
     Examples
     --------
     >>> class Excitatory(dtdfast.Rule):
-    ...     def shares(self, convention): ...         return (dtdfast.Share((dtdfast.Term("x+", "w+"),)),)
+    ...    def shares(self, convention): ...        return (dtdfast.Share((dtdfast.Term("x+", "w+"),)),)
     >>> relevance = dtdfast.explain(layers, x, rules=Excitatory())
     """
 

@@ -89,7 +89,7 @@ class RootAudit(Report):
 
     @property
     def share_of_relevance(self) -> float:
-        """Of the layer's |relevance|, the share on neurons whose root lies in the closed region and in the domain.
+        """The share of the layer's absolute relevance on neurons whose root lies in the closed region and the domain.
 
         Neurons that are off have no root, whatever relevance they hold.
         """
