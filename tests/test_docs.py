@@ -86,6 +86,16 @@ def test_references_are_used() -> None:
         assert set(re.findall(r"\[(\d)\]_", text)) == set(re.findall(r"^\.\. \[(\d)\]", text, re.MULTILINE)), name
 
 
+def test_nothing_is_markup_by_chance() -> None:
+    """reStructuredText reads *x and |x| as markup, unless they are ``literals``."""
+    for name, of in PUBLIC.items():
+        lines = [
+            line for line in numpydocs.documentation(of).splitlines() if not re.match(r"\s*(>>>|\.\.\.|\*\*\w+$)", line)
+        ]
+        text = re.sub(r"``.*?``|\".*?\"", "", " ".join(lines))
+        assert not re.findall(r"(?<!\S)\*\w+|(?<!\w)\|\w+\|", text), name
+
+
 def test_a_gap_is_noticed() -> None:
     def made(given: int, other: Any = None) -> int:
         """Do something.
