@@ -46,32 +46,59 @@ _NOT_NEGATIVE = ("hard_shrink", "soft_shrink")  # whose alpha is at least 0
 
 @dataclass(frozen=True, eq=False)
 class ReLU(Layer):
-    """max(0, x)."""
+    """max(0, x), element by element.
+
+    Relevance passes a ReLU unchanged: it belongs to the neuron of the linear layer before.
+
+    Parameters
+    ----------
+    inputs, name : optional
+        As in `Layer`.
+    """
 
 
 @dataclass(frozen=True, eq=False)
 class Activation(Layer):
     """An element-wise function other than ReLU.
 
-    Relevance passes it unchanged. Its derivative (for gradients) at a kink is the one from the left; at the ends of a
-    clip, a shrink or a threshold it is that of the flat piece, at those of hard_swish that of the outer one.
+    Relevance passes it unchanged.
 
     Parameters
     ----------
     kind : str
-        - leaky_relu: x where x > 0, else alpha·x; prelu: the same with `slopes`
-        - clip: min(max(x, alpha), beta); an infinite bound (one at most) becomes the largest float32
-        - threshold: x where x > alpha, else beta
-        - hard_shrink: x where |x| > alpha, else 0; soft_shrink: x − clip(x, −alpha, alpha); tanh_shrink: x − tanh x
-        - elu: x where x > 0, else alpha·(eˣ − 1); celu: alpha·(e^(x/alpha) − 1) there; selu: elu with the constants of
-          Klambauer et al. (arXiv:1706.02515), scaled
-        - silu: x·sigmoid(alpha·x); gelu: x·Φ(x); gelu_tanh: its approximation by a tanh; mish: x·tanh(log(1 + eˣ))
-        - sigmoid; hard_sigmoid: clip(alpha·x + beta, 0, 1); log_sigmoid; hard_swish: x·clip(x/6 + 1/2, 0, 1)
-        - tanh; softplus: log(1 + e^(alpha·x))/alpha; softsign: x/(1 + |x|)
+        The function:
+
+        - "leaky_relu": x where x > 0, else alpha·x. "prelu": the same with `slopes`.
+        - "clip": min(max(x, alpha), beta). One of the bounds may be infinite; it becomes the largest float32.
+        - "threshold": x where x > alpha, else beta.
+        - "hard_shrink": x where ``|x|`` > alpha, else 0. "soft_shrink": x − clip(x, −alpha, alpha). "tanh_shrink": x −
+          tanh x.
+        - "elu": x where x > 0, else alpha·(eˣ − 1). "celu": x where x > 0, else alpha·(e^(x/alpha) − 1). "selu": a
+          scaled elu with the constants of [1]_.
+        - "silu": x·sigmoid(alpha·x). "gelu": x·Φ(x). "gelu_tanh": its approximation by a tanh. "mish": x·tanh(log(1 +
+          eˣ)).
+        - "sigmoid". "hard_sigmoid": clip(alpha·x + beta, 0, 1). "log_sigmoid". "hard_swish": x·clip(x/6 + 1/2, 0, 1).
+        - "tanh". "softplus": log(1 + e^(alpha·x))/alpha. "softsign": x/(1 + ``|x|``).
     alpha, beta : float, optional
-        As above; None: the default of the kind (`ACTIVATIONS`).
-    slopes : (c,) or one sample's shape, of prelu alone
-        Per channel (axis 1) or per element.
+        The numbers in the formulas above; by default those of the kind in `dtdfast.layers.ACTIVATIONS`.
+    slopes : array_like, optional
+        Of "prelu" alone, which needs them: one slope per channel (axis 1), or one per element of a sample.
+    inputs, name : optional
+        As in `Layer`.
+
+    Raises
+    ------
+    LayerError
+        The kind is unknown, or does not take a number that was given.
+
+    Notes
+    -----
+    The derivative, which gradients use, is the one from the left at a kink. At the ends of a clip, a shrink or a
+    threshold it is that of the flat piece; at those of hard_swish it is that of the outer piece.
+
+    References
+    ----------
+    .. [1] Klambauer et al., "Self-normalizing neural networks", arXiv:1706.02515.
     """
 
     kind: str
@@ -106,6 +133,17 @@ class Activation(Layer):
             self._array("slopes", (1, 2, 3, 4, 5))
 
     def slopes_for(self, rank: int) -> Array:
-        """A prelu's slopes, ready to meet samples with so many axes."""
+        """The slopes of a prelu, of a shape that broadcasts against samples.
+
+        Parameters
+        ----------
+        rank : int
+            The number of axes of a sample.
+
+        Returns
+        -------
+        ndarray
+            One slope per channel or element.
+        """
         assert self.slopes is not None
         return self.slopes.reshape(-1, *(1,) * (rank - 1)) if self.slopes.ndim == 1 else self.slopes

@@ -65,42 +65,76 @@ def _told(call: Call) -> Call:
 
 
 class Explainer:
-    """A network prepared to be explained again and again; threads may share one, and it pickles.
+    """A network that is prepared once and explained many times.
+
+    It checks and packs the weights once, and keeps plans and working memory between calls. Threads may share one, and
+    it can be pickled.
 
     Parameters
     ----------
-    layers : list of records, in topological order
-    rules : str, Rule, {position: Rule} or callable (position, record) → Rule or None
-        A preset's name, one rule for every entry that takes one, or rules of single entries over the preset "dtd".
-    domain : "real", "nonnegative" or (low, high)
-        What the network's input may be; with the preset "dtd" it chooses the rule of the layers that read it: w², z⁺ or
-        zB.
-    convention : {"dtd", "zennit", "captum", "innvestigate"}
-        Whose habits (bias, stabilizer, pools, adds) the rules follow where they leave them open.
-    backend : {"auto", "cpu", "cuda", "oracle"}
-    precision : {"float32", "float64", "tf32", "bfloat16", "mixed"}
-        Of the products' operands; sums are float32 (float64 under "float64", which is for the CPU and takes about 2.5
-        times as long, its result too). "tf32" is for CUDA. "bfloat16" needs CUDA, or a CPU with AMX, or with
-        AVX-512-BF16 (where it may be slower than "float32": measure); on CUDA it is also how values, gates and
-        relevance are kept in memory. "mixed" predicts as "float32" does and explains in bfloat16. Rules whose sums
-        cancel refuse the narrow ones. The CPU computes in float64 inside, and returns float32, where float32 would not
-        do: up to the last layer where sums that the convention "captum" divides by may cancel (the printed plan says
-        so). The oracle computes in float64 whatever this says.
+    layers : sequence of Layer
+        The network: a list of records in topological order.
+    rules : str, Rule, dict or callable, default "dtd"
+        The rule of every layer: the name of a preset (a key of `PRESETS`); one `Rule` for all layers that take one; a
+        dict {position: Rule}; or a callable of (position, record) that returns a Rule or None. A layer that the dict or
+        the callable leaves out takes the rule of the preset "dtd".
+    domain : {"real", "nonnegative"} or (low, high), default "real"
+        The values that the network's input can have. low and high are numbers, arrays of one value per channel, or
+        arrays of the shape of one sample, with low ≤ 0 ≤ high. Under the preset "dtd" the domain chooses the rule of
+        the layers that read the input: w² for "real", z⁺ for "nonnegative", zB for (low, high).
+    convention : {"dtd", "zennit", "captum", "innvestigate"}, default "dtd"
+        The tool whose treatment of biases, stabilisers, pools and additions is followed where a rule leaves them open.
+    backend : {"auto", "cpu", "cuda", "oracle"}, default "auto"
+        The executor. "auto" is CUDA if a GPU is usable, else the CPU; "oracle" is the reference in NumPy. `backends`
+        lists which of them are usable here.
+    precision : {"float32", "float64", "tf32", "bfloat16", "mixed"}, default "float32"
+        The number type of the operands of products.
+
+        - "float32" and "float64": products, sums and the result have this type. "float64" is for the CPU; it takes a
+          little more than twice the time.
+        - "tf32", for CUDA: operands are rounded to tf32; sums and the result are float32.
+        - "bfloat16", for CUDA and for CPUs with AMX or AVX-512-BF16: operands are rounded to bfloat16; sums and the
+          result are float32. With AVX-512-BF16 alone it may be slower than "float32": measure it. On CUDA, values,
+          gates and relevance are also stored in bfloat16.
+        - "mixed": predicts as "float32" does, and explains in bfloat16.
+
+        Rules whose sums may cancel (LRP-0, ε, γ) refuse the last three. The oracle computes in float64, whatever is
+        asked for.
     batch_size : int, optional
-        Samples per pass through the network; None: as many as a memory budget allows.
+        The number of samples per pass through the network; by default as many as the memory budget allows.
     n_threads : int, optional
-        None: OMP_NUM_THREADS, else the cores that this process may use.
-    device : int, "cuda:1" or torch.device, optional
-        The GPU that computes (backend "cuda"); None: number 0.
-    start, stop : int, optional
-        Positions of the entries at whose outputs relevance enters and leaves; None: the network's output and input.
-    kind : {"explain", "gradient"}
-        "gradient" hands down derivatives instead, for `dtdfast.baselines`.
+        The number of threads on the CPU; by default OMP_NUM_THREADS, else the number of cores that this process may
+        use.
+    device : int, str or torch.device, optional
+        The GPU of backend "cuda", such as 1 or "cuda:1"; by default number 0.
+    start : int, optional
+        The position of the entry at whose output relevance starts; by default the network's output, before a final
+        Softmax.
+    stop : int, optional
+        The position of the entry for whose output relevance is returned; by default the network's input.
+    kind : {"explain", "gradient"}, default "explain"
+        What is propagated: relevance, or derivatives for `dtdfast.baselines`.
 
     Raises
     ------
-    DtdError
-        Malformed layers, rules, options: see `dtdfast.errors`.
+    LayerError
+        A record, its place in the network, or an option that is a number is malformed, or the network cannot be
+        explained. `WiringError` is the one about a record's `inputs`.
+    RuleError
+        A rule, preset or convention is unknown, or is given to an entry that takes none.
+    DomainError
+        `domain` is malformed.
+    BackendError
+        The backend, precision or device is not usable here; the message says why.
+
+    See Also
+    --------
+    explain : The same for a single call.
+
+    Notes
+    -----
+    Under the convention "captum", denominators may cancel. The CPU then computes in float64 up to the last layer where
+    they may, and returns float32; the printed plan says which layer that is.
     """
 
     def __init__(
@@ -158,13 +192,13 @@ class Explainer:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of its records, packed weights and plans; arrays that records share count once for each."""
+        """Bytes of the records, packed weights and plans; an array that several records share counts once for each."""
         with self._lock:
             return self._nbytes + self._make.nbytes + sum(e.program.nbytes for e in self._executors.values())
 
     @property
     def options(self) -> dict[str, Any]:
-        """Every option that it was made with, defaults included."""
+        """All options that this Explainer was made with, defaults included."""
         return dict(self._arguments)
 
     # ----------------------------------------------------------------------------------------------------------------
@@ -174,25 +208,56 @@ class Explainer:
     def explain(
         self, x: Any, target: Any = None, *, return_outputs: bool = False, out: Any = None, progress: bool = False
     ) -> Any:
-        """Relevance of every element of x for the outputs that `target` selects.
+        """Explain the outputs that `target` selects: the relevance of every element of x.
 
         Parameters
         ----------
-        x : (n, c, *space) or (n, features), float; (n, ...) integers for an Embedding
-            A Dask array gives lazy Dask arrays, chunked along the samples as it is. PyTorch and CuPy arrays on a GPU
-            are read there by backend "cuda".
-        target : None, int, tuple, (n,) ints, (n, t) or (1, t) ints, (n, *out) or (n, t, *out) floats
-            None explains the largest output of each sample; floats are the start relevance themselves.
-        return_outputs : also return the outputs that were explained (n, *out)
-        out : array of x's kind and place to write the result into
-        progress : show a progress bar over samples (needs dtdfast[progress])
+        x : array_like
+            The inputs: floats of shape ``(n, c, *space)`` or (n, features), or integers of shape (n, ...) for an
+            Embedding. NumPy arrays, and arrays of PyTorch and CuPy, are taken; those on a GPU are read there by backend
+            "cuda". A Dask array is explained lazily.
+        target : int, tuple, array_like or None, default None
+            What is explained.
+
+            - None: the largest output of each sample.
+            - An int: this output of every sample, counted along axis 1.
+            - A tuple (c, i, j): this output of every sample, for outputs with more than one axis.
+            - Integers of shape (n,): one output per sample.
+            - Integers of shape (n, t) or (1, t): several outputs per sample.
+            - Floats of shape ``(n, *out)`` or ``(n, t, *out)``: the start relevance itself, one or several per sample.
+        return_outputs : bool, default False
+            Whether to return the network's outputs too.
+        out : array, optional
+            An array to write the result into: of the result's shape and type, of x's kind and on x's device.
+        progress : bool, default False
+            Whether to show a progress bar over the samples; needs the extra `progress`.
 
         Returns
         -------
-        relevance : array of x's shape, or (n, t, *x.shape[1:]) for several targets; of the entry's output with `stop`
-        outputs : only with return_outputs
+        relevance : array
+            The relevance of every element of x: of x's shape, or of shape ``(n, t, *x.shape[1:])`` for several targets.
+            With `stop`, the shape of that entry's output stands for x's. Its type is float32; float64 with precision
+            "float64" and backend "oracle". Its unit is that of the outputs. Its kind is x's: NumPy, PyTorch or CuPy on
+            x's device, or a lazy Dask array.
+        outputs : array
+            Only with return_outputs: the outputs that were explained, of shape ``(n, *out)``.
 
-        Both are of x's kind: NumPy, or PyTorch or CuPy on x's device.
+        Raises
+        ------
+        ShapeError
+            An array does not fit the layer that receives it.
+        InputError, DomainError
+            x has a wrong type, holds NaN or infinity, or lies outside `domain`; `out` does not fit.
+        TargetError
+            `target` selects no outputs of the network.
+        MemoryBudgetError
+            One sample needs more memory than the budget, which is DTDFAST_MEMORY or half of the memory here.
+        NumericsError
+            The result overflowed its number type.
+
+        See Also
+        --------
+        dtdfast.explain : The same for a single call, with the formulas.
         """
         if is_dask(x):
             if out is not None or progress:
@@ -234,7 +299,26 @@ class Explainer:
 
     @_told
     def predict(self, x: Any) -> Any:
-        """The network's outputs (n, *out), a final Softmax included; of x's kind, and lazy for a Dask array."""
+        """Compute the network's outputs.
+
+        Parameters
+        ----------
+        x : array_like
+            The inputs, as `explain` takes them.
+
+        Returns
+        -------
+        array
+            The outputs of the list as it is written, a final Softmax included: of shape ``(n, *out)``, of x's kind,
+            lazy for a Dask array.
+
+        Raises
+        ------
+        ShapeError, InputError
+            x does not fit the network, has a wrong type, or holds NaN or infinity.
+        NumericsError
+            An output overflowed its number type.
+        """
         if is_dask(x):
             return _lazy().lazy_predict(self, x)
         x, executor, home = self._prepare(x, PREDICT)
@@ -251,12 +335,26 @@ class Explainer:
 
     @_told
     def ledger(self, x: Any, target: Any = None) -> Ledger:
-        """Where the relevance of every layer went: one row per unit of the plan; printable.
+        """Account for the relevance of every layer.
+
+        Parameters
+        ----------
+        x : array_like
+            The inputs, as `explain` takes them.
+        target : int, tuple, array_like or None, default None
+            As in `explain`, with one target per sample.
+
+        Returns
+        -------
+        Ledger
+            One row per layer of neurons and per other step of the plan; prints as a table.
 
         Raises
         ------
         TargetError
-            For several targets: the ledger follows one per sample.
+            There are several targets: the ledger follows one per sample.
+        RuleError
+            The Explainer is one of gradients, which are not conserved.
         """
         x, executor, _ = self._prepare(take(x)[0], self._kind)
         targets = Targets.parse(take(target)[0], len(x), executor.program.network.output.shape)
@@ -280,8 +378,19 @@ class Explainer:
 
     @_told
     def plan_for(self, input_shape: Sequence[int], n_targets: int = 1) -> Any:
-        """The plan for inputs of this shape (batch first): what is computed, in which steps, with which memory;
-        printable.
+        """The plan for inputs of one shape: what is computed, in which steps, with which memory.
+
+        Parameters
+        ----------
+        input_shape : sequence of int
+            The shape of x, the batch axis first.
+        n_targets : int, default 1
+            The number of targets per sample.
+
+        Returns
+        -------
+        Plan
+            Prints as a table.
         """
         shape = tuple(int(s) for s in input_shape)
         executor = self._executor(shape[1:], self._kind)
@@ -289,7 +398,20 @@ class Explainer:
 
     @_told
     def profile(self, x: Any, target: Any = None) -> Any:
-        """Time, multiply-adds and bytes of every step of one explanation; printable."""
+        """Measure every step of one explanation.
+
+        Parameters
+        ----------
+        x : array_like
+            The inputs, as `explain` takes them; as many samples are used as go through the network in one pass.
+        target : int, tuple, array_like or None, default None
+            As in `explain`.
+
+        Returns
+        -------
+        Profile
+            Seconds, multiply-adds and bytes of every step; prints as a table.
+        """
         x, executor, _ = self._prepare(take(x)[0], self._kind)
         targets = Targets.parse(take(target)[0], len(x), executor.program.network.output.shape)
         block = slice(0, executor.batch_size(len(x), targets.count))
@@ -466,10 +588,135 @@ def explain(
     out: Any = None,
     progress: bool = False,
 ) -> Any:
-    """Explain a network's outputs by Deep Taylor Decomposition, or another rule of the LRP family.
+    """Explain the outputs of a network by Deep Taylor Decomposition, or by another rule of the LRP family.
 
-    `Explainer(layers, **options).explain(x, target, ...)`, with a small cache of Explainers; see `Explainer` for the
-    options and `Explainer.explain` for x, target and the result.
+    This is `Explainer``(layers, **options)``.explain(x, target)`, with a small cache of Explainers for repeated calls.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+        The network: a list of records in topological order.
+    x : array_like
+        The inputs: floats of shape ``(n, c, *space)`` or (n, features), or integers of shape (n, ...) for an Embedding.
+        NumPy arrays, and arrays of PyTorch and CuPy, are taken; those on a GPU are read there by backend "cuda". A Dask
+        array is explained lazily.
+    target : int, tuple, array_like or None, default None
+        What is explained.
+
+        - None: the largest output of each sample.
+        - An int: this output of every sample, counted along axis 1.
+        - A tuple (c, i, j): this output of every sample, for outputs with more than one axis.
+        - Integers of shape (n,): one output per sample.
+        - Integers of shape (n, t) or (1, t): several outputs per sample.
+        - Floats of shape ``(n, *out)`` or ``(n, t, *out)``: the start relevance itself, one or several per sample.
+    rules : str, Rule, dict or callable, default "dtd"
+        The rule of every layer: the name of a preset (a key of `PRESETS`); one `Rule` for all layers that take one; a
+        dict {position: Rule}; or a callable of (position, record) that returns a Rule or None. A layer that the dict or
+        the callable leaves out takes the rule of the preset "dtd".
+    domain : {"real", "nonnegative"} or (low, high), default "real"
+        The values that the network's input can have. low and high are numbers, arrays of one value per channel, or
+        arrays of the shape of one sample, with low ≤ 0 ≤ high. Under the preset "dtd" the domain chooses the rule of
+        the layers that read the input: w² for "real", z⁺ for "nonnegative", zB for (low, high).
+    convention : {"dtd", "zennit", "captum", "innvestigate"}, default "dtd"
+        The tool whose treatment of biases, stabilisers, pools and additions is followed where a rule leaves them open.
+    backend : {"auto", "cpu", "cuda", "oracle"}, default "auto"
+        The executor. "auto" is CUDA if a GPU is usable, else the CPU; "oracle" is the reference in NumPy. `backends`
+        lists which of them are usable here.
+    precision : {"float32", "float64", "tf32", "bfloat16", "mixed"}, default "float32"
+        The number type of the operands of products.
+
+        - "float32" and "float64": products, sums and the result have this type. "float64" is for the CPU; it takes a
+          little more than twice the time.
+        - "tf32", for CUDA: operands are rounded to tf32; sums and the result are float32.
+        - "bfloat16", for CUDA and for CPUs with AMX or AVX-512-BF16: operands are rounded to bfloat16; sums and the
+          result are float32. With AVX-512-BF16 alone it may be slower than "float32": measure it. On CUDA, values,
+          gates and relevance are also stored in bfloat16.
+        - "mixed": predicts as "float32" does, and explains in bfloat16.
+
+        Rules whose sums may cancel (LRP-0, ε, γ) refuse the last three. The oracle computes in float64, whatever is
+        asked for.
+    batch_size : int, optional
+        The number of samples per pass through the network; by default as many as the memory budget allows.
+    n_threads : int, optional
+        The number of threads on the CPU; by default OMP_NUM_THREADS, else the number of cores that this process may
+        use.
+    device : int, str or torch.device, optional
+        The GPU of backend "cuda", such as 1 or "cuda:1"; by default number 0.
+    start : int, optional
+        The position of the entry at whose output relevance starts; by default the network's output, before a final
+        Softmax.
+    stop : int, optional
+        The position of the entry for whose output relevance is returned; by default the network's input.
+    return_outputs : bool, default False
+        Whether to return the network's outputs too.
+    out : array, optional
+        An array to write the result into: of the result's shape and type, of x's kind and on x's device.
+    progress : bool, default False
+        Whether to show a progress bar over the samples; needs the extra `progress`.
+
+    Returns
+    -------
+    relevance : array
+        The relevance of every element of x: of x's shape, or of shape ``(n, t, *x.shape[1:])`` for several targets.
+        With `stop`, the shape of that entry's output stands for x's. Its type is float32; float64 with precision
+        "float64" and backend "oracle". Its unit is that of the outputs. Its kind is x's: NumPy, PyTorch or CuPy on x's
+        device, or a lazy Dask array.
+    outputs : array
+        Only with return_outputs: the outputs that were explained, of shape ``(n, *out)``.
+
+    Raises
+    ------
+    LayerError
+        A record, its place in the network, or an option that is a number is malformed, or the network cannot be
+        explained. `WiringError` is the one about a record's `inputs`.
+    RuleError
+        A rule, preset or convention is unknown, or is given to an entry that takes none.
+    BackendError
+        The backend, precision or device is not usable here; the message says why.
+    ShapeError
+        An array does not fit the layer that receives it.
+    InputError
+        x has a wrong type, or holds NaN or infinity; `out` does not fit.
+    DomainError
+        `domain` is malformed, or x lies outside it.
+    TargetError
+        `target` selects no outputs of the network.
+    MemoryBudgetError
+        One sample needs more memory than the budget, which is DTDFAST_MEMORY or half of the memory here.
+    NumericsError
+        The result overflowed its number type.
+
+    See Also
+    --------
+    Explainer : Keeps packed weights and plans between calls; ledger, plan and profile.
+    predict : The network's outputs.
+
+    Notes
+    -----
+    Every rule distributes the relevance R_j of an output j over the inputs i of its layer:
+
+        R_i = Σ_j n_ij / d_j · R_j,    d_j = Σ_i n_ij (+ bias and stabiliser, by rule).
+
+    The rules' docstrings give n_ij and its source. w², z⁺ and zB follow from a first-order Taylor expansion of each
+    neuron at a root point [1]_. LRP-0, ε and αβ are those of [2]_, γ is that of [3]_. Under the convention "captum" the
+    CPU computes in float64 up to the last layer whose denominators may cancel, and returns float32; the printed plan
+    says which layer that is.
+
+    The bits of the result are the same from call to call, for any number of threads, and for a sample alone or within a
+    batch.
+
+    References
+    ----------
+    .. [1] Montavon et al., "Explaining nonlinear classification decisions with deep Taylor decomposition",
+       arXiv:1512.02479.
+    .. [2] Bach et al., "On pixel-wise explanations for non-linear classifier decisions by layer-wise relevance
+       propagation", PLOS ONE 10 (2015), doi:10.1371/journal.pone.0130140.
+    .. [3] Montavon et al., "Layer-wise relevance propagation: an overview" (2019), doi:10.1007/978-3-030-28954-6_10.
+
+    Examples
+    --------
+    >>> layers = [dtdfast.Linear(weight, bias), dtdfast.ReLU(), dtdfast.Linear(weight_2, bias_2)]
+    >>> relevance = dtdfast.explain(layers, x, target=3, domain=(0.0, 1.0))
     """
     options = dict(
         rules=rules, domain=domain, convention=convention, backend=backend, precision=precision, batch_size=batch_size,
@@ -486,7 +733,33 @@ def predict(
     batch_size: int | None = None,
     n_threads: int | None = None,
 ) -> Any:
-    """The network's outputs (n, *out) as the list is written, a final Softmax included."""
+    """Compute the outputs of a network.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+        The network: a list of records in topological order.
+    x : array_like
+        The inputs: floats of shape ``(n, c, *space)`` or (n, features), or integers of shape (n, ...) for an Embedding.
+    backend : {"auto", "cpu", "cuda", "oracle"}, default "auto"
+        The executor, as in `explain`.
+    batch_size : int, optional
+        The number of samples per pass through the network; by default as many as the memory budget allows.
+    n_threads : int, optional
+        The number of threads on the CPU; by default OMP_NUM_THREADS, else the number of cores that this process may
+        use.
+
+    Returns
+    -------
+    array
+        The outputs of the list as it is written, a final Softmax included: of shape ``(n, *out)``, of x's kind, lazy
+        for a Dask array.
+
+    Raises
+    ------
+    DtdError
+        What `explain` raises for the network, its options and x.
+    """
     return _cached(layers, dict(backend=backend, batch_size=batch_size, n_threads=n_threads)).predict(x)
 
 

@@ -96,6 +96,8 @@ class HostSession(ABC):
 
 
 class OracleSession(HostSession):
+    """A session of the float64 reference."""
+
     def __init__(self, program: Program) -> None:
         from .oracle.executor import Oracle
 

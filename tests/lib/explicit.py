@@ -47,7 +47,7 @@ def _bias(bias, channels, size):
 
 
 def linear(x_shape, weight, bias=None, axis=-1):
-    """y[.., o, ..] = b[o] + sum_i w[o, i] x[.., i, ..] along an axis, the batch counted"""
+    """y[.., o, ..] = b[o] + sum_i w[o, i] x[.., i, ..] along an axis, the batch counted."""
     a = (axis + len(x_shape) + 1 if axis < 0 else axis) - 1
     before, n_in, after = x_shape[:a], x_shape[a], x_shape[a + 1 :]
     n_out = len(weight)
@@ -66,7 +66,7 @@ def linear(x_shape, weight, bias=None, axis=-1):
 
 
 def conv(x_shape, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
-    """y[o, q] = b[o] + sum_{i, k} w[o, i, k] x[i, q*stride + k*dilation - before]"""
+    """y[o, q] = b[o] + sum_{i, k} w[o, i, k] x[i, q*stride + k*dilation - before]."""
     c_in, *size = x_shape
     c_out, c_tap, *kernel = weight.shape
     n = len(size)
@@ -94,7 +94,7 @@ def conv(x_shape, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
 
 
 def conv_transpose(x_shape, weight, bias=None, stride=1, padding=0, output_padding=0, dilation=1, groups=1):
-    """y[o, p*stride + k*dilation - before] += w[i, o, k] x[i, p]"""
+    """y[o, p*stride + k*dilation - before] += w[i, o, k] x[i, p]."""
     c_in, *size = x_shape
     _, per_group, *kernel = weight.shape
     n = len(size)
@@ -189,7 +189,7 @@ def max_pool(x, kernel, stride=None, padding=0, dilation=1, ceil_mode=False):
 
 
 def reduce(x_shape, kind, axes, keepdims=False):
-    """y[p] = sum (or mean) of x over some axes, the batch counted"""
+    """y[p] = sum (or mean) of x over some axes, the batch counted."""
     axes = [(a + len(x_shape) + 1 if a < 0 else a) - 1 for a in _each(axes, 1)]
     kept = [1 if a in axes else s for a, s in enumerate(x_shape)]
     matrix = np.zeros((*kept, *x_shape))
@@ -203,7 +203,7 @@ def reduce(x_shape, kind, axes, keepdims=False):
 
 
 def resample(x_shape, weights):
-    """y[c, q] = sum_p prod_a w_a[q_a, p_a] x[c, p]; weights of 0 are no taps"""
+    """y[c, q] = sum_p prod_a w_a[q_a, p_a] x[c, p]; weights of 0 are no taps."""
     channels, *size = x_shape
     weights = [np.eye(s) if w is None else np.asarray(w, float) for w, s in zip(weights, size, strict=True)]
     out = [len(w) for w in weights]
@@ -215,7 +215,7 @@ def resample(x_shape, weights):
 
 
 def upsample(x_shape, factor):
-    """y[c, q] = x[c, q // factor]"""
+    """y[c, q] = x[c, q // factor]."""
     channels, *size = x_shape
     factor = _each(factor, len(size))
     out = [h * f for h, f in zip(size, factor, strict=True)]
@@ -232,7 +232,7 @@ def identity(x_shape):
 
 
 def scale(x_shape, factor, shift=None):
-    """y[c] = x[c] * factor[c] + shift[c]"""
+    """y[c] = x[c] * factor[c] + shift[c]."""
     size = math.prod(x_shape[1:])
     matrix = np.diag(np.repeat(np.asarray(factor, float), size))
     return Taps(matrix, np.eye(len(matrix), dtype=bool), _bias(shift, len(factor), size), tuple(x_shape))
@@ -270,7 +270,7 @@ def zplus(taps, x, bias="none"):
 
 
 def zplus_by_sign(taps, x, bias="none"):
-    """(sgn(y) x w)+, sgn 0 = +1"""
+    """(sgn(y) x w)+, sgn 0 = +1."""
     n, b = taps.matrix * x, taps.bias
     y = n.sum(1) + b
     with np.errstate(invalid="ignore", divide="ignore"):

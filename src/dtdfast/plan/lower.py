@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import layers as L
-from ..rules import W_GAMMA_NEG, W_GAMMA_POS, W_NEG, W_POS, X_ABS, X_ONE, Share, Term, W, X
+from ..rules import W_ABS, W_GAMMA_NEG, W_GAMMA_POS, W_NEG, W_ONE, W_POS, X_ABS, X_ONE, Share, Term, W, X
 from . import units as U
 from .fuse import fuse_products, join_channels, without_unread
 from .lower_base import LoweringBase, activation_of, feature_slot, is_identity
@@ -37,6 +37,8 @@ def bias_map(bias: U.Floats, share: Share, gamma: float) -> NDArray[np.float64]:
         W_POS: positive,
         W_NEG: negative,
         "w2": b * b,
+        W_ONE: np.ones_like(b),
+        W_ABS: np.abs(b),
         W_GAMMA_POS: b + gamma * positive,
         W_GAMMA_NEG: b + gamma * negative,
     }

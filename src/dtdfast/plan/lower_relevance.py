@@ -156,18 +156,18 @@ class RelevanceLowering:
                 self.emit(Step("DIVIDE", unit, View(s), View(r), m=View(factor), mode=mode, repeat=self.t))
             for part, term in pairs:
                 self.scatter(part, term, s, row.gamma)
-        if unit.half:
-            self.unshared(unit)
+        self.unshared(unit)
 
     def unshared(self, unit: U.Neuron) -> None:
-        """A half neuron may share nothing with an operand: what nobody wrote yet is 0 there, and the ledger has a step
-        to look at.
+        """An operand may have no term: x⁻ where x ≥ 0, or what a half neuron leaves out. What nobody wrote yet is 0
+        there, and the ledger has a step to look at.
         """
-        shared = {part.source.index for part in unit.parts if part.terms[0]}
-        for source in {t.index: t for t in unit.sources if t.wanted and t.index not in shared}.values():
-            out, accumulate = self.sink(source)
-            if not (accumulate and shared):
-                self.emit(Step("MOVE", unit, View(out), bound=self.forward.constant([0.0]), accumulate=accumulate))
+        shared = {p.source.index for p in unit.parts if (p.terms[0] if unit.half else any(p.terms))}
+        for source in {p.source.index: p.source for p in unit.parts if p.source.wanted}.values():
+            if source.index not in shared:
+                out, accumulate = self.sink(source)
+                if not (accumulate and shared):
+                    self.emit(Step("MOVE", unit, View(out), bound=self.forward.constant([0.0]), accumulate=accumulate))
 
     def scatter(self, part: U.Part, term: Term, s: Buffer, gamma: float) -> None:
         """r_in[i] (+)= in(x_i) · Σ_j wm(w_ij) s_j (without x in the c form)."""

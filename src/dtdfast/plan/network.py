@@ -9,7 +9,7 @@ import numpy as np
 from .. import layers as L
 from ..errors import DomainError, LayerError, RuleError, ShapeError
 from ..presets import RuleBook
-from ..rules import PRODUCT_FORM, W_NEG, W_POS, Pass, Row, Rule, ZBox, ZPlus, ZPlusBySign
+from ..rules import Pass, Row, Rule, ZBox, ZPlus, ZPlusBySign
 from . import axes
 from .domain import Domain, broadcast_bounds, carry
 from .fold import LINEAR, Folding, affine, fold, per_channel
@@ -421,11 +421,8 @@ def shares(record: L.Layer) -> bool:
 
 
 def splits(row: Row) -> tuple[float, float] | None:
-    """Of a row that shares by products of one sign, without a bias: how much goes by those of y's sign, and by the
-    others.
-    """
-    signed = all(term.x in PRODUCT_FORM and term.w in (W_POS, W_NEG) for share in row.shares for term in share.terms)
-    if row.holds_bias or not signed:
+    """Of a row that shares by products of one sign: how much goes by those of y's sign, and by the others."""
+    if not row.splits:
         return None
     return row.shares[0].coefficient, 0.0 if row.by_sign or len(row.shares) == 1 else row.shares[1].coefficient
 

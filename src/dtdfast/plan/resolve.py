@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import layers as L
 from ..errors import LayerError, at
-from ..rules import GRADIENT
+from ..rules import DEGREES, GRADIENT
 from .network import Network
 from .signs import reduce_terms
 from .units import Affine, Elementwise, Fixed, Gating, Neuron, Normalise, Probabilities, Tensor, Total, Unit, Words
@@ -106,7 +106,7 @@ def _reduce(unit: Neuron, gradient: bool) -> None:
     assert row is not None
     if unit.out.form == "c" and isinstance(unit.activation, L.ReLU) and not gradient:
         # R = x ⊙ c is 0 where y <= 0, so a share that holds there passes nothing
-        shares = tuple(s for s in row.shares if s.select != "y<0")
+        shares = tuple(s for s in row.shares if s.select != "y<0") or row.shares[:1]
         if len(shares) == 1 and shares[0].select == "y>0":
             shares = (replace(shares[0], select="all"),)
         unit.row = row = replace(row, shares=shares)
@@ -116,11 +116,7 @@ def _reduce(unit: Neuron, gradient: bool) -> None:
             part.box = None
 
 
-def window_power(row_weight: str) -> int:
-    """How a rule's weight map scales with an average pool's 1/divisor: wm(s·w) = s^power wm(w) for s > 0."""
-    return {"1": 0, "w2": 2}.get(row_weight, 1)
-
-
 def window_scale(window: np.ndarray | None, row_weight: str) -> np.ndarray | None:
-    power = window_power(row_weight)
+    """What a pool's 1/divisor makes of a rule's weight map: wm(s·w) = s^degree·wm(w)."""
+    power = DEGREES.get(row_weight, 1)
     return None if window is None or power == 0 else window**power

@@ -27,36 +27,39 @@ EPS = {"float16": 2.0**-10, "bfloat16": 2.0**-7}
 
 
 def from_keras(model: Any, example: Any = None, *, output: int | str | None = None) -> list[Layer]:
-    """A Keras 3 model as a list of records, checked against the model on an example.
-
-    The list reads what the model reads: images channels last, (n, height, width, channels), and relevance has that
-    shape too. Inside, channels are on axis 1, and kernels are transposed to match.
+    """Import a Keras 3 model, and check the result against the model on an example.
 
     Parameters
     ----------
-    model : keras.Sequential or functional keras.Model
-        With one tensor in, on any backend of Keras. Weights are copied.
-    example : array (n, ...), optional
-        Decides sizes that the model leaves open, and is the input of the check; where it is left out, random numbers
-        (of the words that an Embedding knows).
+    model : keras.Model
+        A Sequential or functional model with one input, on any backend of Keras. Weights are copied.
+    example : array_like of shape (n, ...), optional
+        The input of the check; it decides the sizes that the model leaves open. By default random numbers, or random
+        words for an Embedding.
     output : int or str, optional
-        Which output to explain, by its number or name, where the model has several: the key of a dict, else the layer's
-        name.
+        The number or name of the output that is explained, where the model has several: the key of a dict, else the
+        layer's name.
 
     Returns
     -------
-    layers : list of Layer
-        Named after the model's layers. A final softmax is kept: `predict` includes it, `explain` starts before.
+    list of Layer
+        The network, named after the model's layers. A final softmax is kept: `predict` includes it, and `explain`
+        starts before it.
 
     Raises
     ------
     ModelError
-        For a subclassed model, a layer without a record (named, with the reason), or where `predict` differs from the
+        The model is subclassed, a layer has no record (it is named, with the reason), or `predict` differs from the
         model by more than 1e-4 of the largest output.
     InputError
-        Where the model leaves sizes open and there is no example, or the example does not fit the model.
+        The model leaves sizes open and there is no example, or the example does not fit the model.
     BackendError
-        Where keras is not installed.
+        keras is not installed.
+
+    Notes
+    -----
+    The list reads what the model reads: images with channels last, (n, height, width, channels), and relevance has that
+    shape too. Inside, channels are on axis 1, and kernels are transposed to match.
 
     Examples
     --------
