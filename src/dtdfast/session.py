@@ -145,8 +145,8 @@ class Maker:
         self._options = options
         self._shared: Any = None
         if options.backend == "cuda":
-            from .cuda.executor import Workplace
-            from .cuda.usable import open_device
+            from .cuda.run.driver import open_device
+            from .cuda.run.executor import Workplace
 
             self._shared = Workplace(open_device(options.device), options.precision)
         elif options.backend == "cpu":
@@ -164,7 +164,7 @@ class Maker:
         if options.backend == "oracle" or (options.backend == "cuda" and wide):
             return OracleExecutor(program, options.batch_size)
         if options.backend == "cuda":
-            from .cuda.executor import CudaExecutor
+            from .cuda.run.executor import CudaExecutor
 
             return CudaExecutor(program, options.batch_size, self._shared, options.check)
         from .cpu.executor import CpuExecutor

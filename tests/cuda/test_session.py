@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import dtdfast as dtd
-from dtdfast.cuda import nest
+from dtdfast.cuda.kernels.strided import reciprocal
+from dtdfast.cuda.run import strided
 from host import HostDevice
 from support import normal, segmenter
 
@@ -247,13 +248,13 @@ def test_memory_is_freed_with_the_explainer(explainer, network, rng):
 def test_items_beyond_31_bits_are_several_launches(monkeypatch, explainer, network, rng):
     x = normal(rng, 3, 3, 6, 6)
     expected = explainer(network).explain(x)
-    monkeypatch.setattr(nest, "MOST_ITEMS", 50)
+    monkeypatch.setattr(strided, "MOST_ITEMS", 50)
     np.testing.assert_array_equal(explainer(network).explain(x), expected)
 
 
 @pytest.mark.parametrize("d", [1, 2, 3, 5, 7, 64, 100, 641, 2**16 + 1, 2**20 - 1, 2**30 + 1, 2**31 - 1])
 def test_reciprocals(d):
-    magic, shift = nest.reciprocal(d)
+    magic, shift = reciprocal(d)
     assert 0 < magic < 2**32
     rng = np.random.default_rng(d)
     numbers = {

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays.checks import Check
-from ..errors import BackendError
-from ..plan.batches import Batches
-from ..plan.lower import lower
-from ..plan.plan import Plan
-from ..plan.profile import Profile, Timing
-from ..plan.program import EXPLAIN, Program, refuse_cancelling
+from ...arrays.checks import Check
+from ...errors import BackendError
+from ...plan.batches import Batches
+from ...plan.lower import lower
+from ...plan.plan import Plan
+from ...plan.profile import Profile, Timing
+from ...plan.program import EXPLAIN, Program, refuse_cancelling
 from . import contraction
 from .device import Device, OutOfMemory
 from .memory import Memory

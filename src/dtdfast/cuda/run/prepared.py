@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..plan.plan import Plan
-from ..plan.steps import SIZES, Buffer, Step, View, Weights
-from . import elementwise, entry
+from ...plan.plan import Plan
+from ...plan.steps import SIZES, Buffer, Step, View, Weights
+from ..kernels import checks, elementwise, start
 from .device import Device
 from .launch import Launch
 from .memory import Memory, aligned
-from .nest import ABSENT, Strided, coordinate, launches
 from .operations import OPERATIONS, step_launches
+from .strided import ABSENT, Strided, coordinate, launches
 
 Array = NDArray[Any]
 
@@ -67,8 +67,8 @@ class Prepared:
         sizes = {
             "arena": plan.arena, "x": word * n * math.prod(network.input.shape), "outputs": 4 * n * n_out,
             "start": 4 * n * t * n_out,
-            "result": 4 * n * t * leaves, "numbers": 8 * n * t, "lane values": 4 * n * entry.LANES,
-            "lane numbers": 8 * n * entry.LANES,
+            "result": 4 * n * t * leaves, "numbers": 8 * n * t, "partial values": 4 * n * start.PARTIALS,
+            "partial numbers": 8 * n * start.PARTIALS,
             "value": 4 * n, "flags": 8 * len(FLAGS),
         }  # fmt: skip
         self._offsets, top = {}, 0
@@ -152,23 +152,32 @@ class Prepared:
         numbers = Strided(self.at("numbers"), (8 * t, 8, 0, 0, 0, 0))
         result = []
         if how.kind == LARGEST:
-            lanes = min(entry.LANES, n_out)
-            lane_values, lane_numbers = (
-                Strided(self.at(f"lane {what}"), (size * entry.LANES, 0, 0, 0, size, 0))
+            partials = min(start.PARTIALS, n_out)
+            partial_values, partial_numbers = (
+                Strided(self.at(f"partial {what}"), (size * start.PARTIALS, 0, 0, 0, size, 0))
                 for what, size in (("values", 4), ("numbers", 8))
             )
-            over_lanes, step = coordinate(4), (n_out, lanes)
+            over_partials, step = coordinate(4), (n_out, partials)
             result += launches(
-                (entry.largest,), (n, 1, 1, 1, lanes, 1), [lane_values, lane_numbers, outputs, ABSENT, over_lanes], step
+                (start.largest,),
+                (n, 1, 1, 1, partials, 1),
+                [partial_values, partial_numbers, outputs, ABSENT, over_partials],
+                step,
             )
             value = Strided(self.at("value"), (4, 0, 0, 0, 0, 0))
             result += launches(
-                (entry.largest,), (n, 1, 1, 1, 1, 1), [value, numbers, lane_values, lane_numbers, ABSENT], (lanes, 1)
+                (start.largest,),
+                (n, 1, 1, 1, 1, 1),
+                [value, numbers, partial_values, partial_numbers, ABSENT],
+                (partials, 1),
             )
-        start = Strided(self.at("start"), (4 * t * n_out, 4 * n_out, 0, 0, 4, 0))
+        out = Strided(self.at("start"), (4 * t * n_out, 4 * n_out, 0, 0, 4, 0))
         element = Strided(outputs.at, (4 * n_out, 0, 0, 0, 4, 0))
-        views = [start, element, numbers, coordinate(4)]
-        return [*result, *launches((entry.start,), (n, t, 1, 1, n_out, 1), views, (int(how.unit), int(how.clip)))]
+        views = [out, element, numbers, coordinate(4)]
+        return [
+            *result,
+            *launches((start.start,), (n, t, 1, 1, n_out, 1), views, (int(how.unit), int(how.clip))),
+        ]
 
     def relevance(self) -> list[Launch]:
         plan = self.plan
@@ -206,7 +215,7 @@ class Prepared:
 
     def _check(self, views: list[Strided], shape: tuple[int, ...], flag: str) -> list[Launch]:
         flags = (self.at("flags") + 8 * FLAGS.index(flag), self.at("flags") + 8 * FLAGS.index("domain"))
-        return launches((entry.check,), shape, views, flags, (entry.LARGEST,))
+        return launches((checks.check,), shape, views, flags, (checks.LARGEST,))
 
 
 def _discard(device: Device, graphs: dict[Any, Any]) -> None:

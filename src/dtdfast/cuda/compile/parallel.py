@@ -7,14 +7,12 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from ..threads import default_threads
+from ...threads import default_threads
 from . import cache
-from .launch import Binary, Kernel
+from .kernel import Binary, Kernel
 
 FEW = 2  # kernels that are compiled while another process starts
-_WORKER = (
-    "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); from dtdfast.cuda.workshop import work; work()"
-)
+_WORKER = f"import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); from {__name__} import work; work()"
 
 
 def compile_all(kernels: Sequence[Kernel], cc: tuple[int, int]) -> dict[Kernel, Binary]:

@@ -4,7 +4,7 @@ A tile is 128 bytes deep: 32 numbers, or 64 of two bytes. In shared memory 16-by
 mod 8), so that no two threads of a warp meet in a bank:
 
     x        [pixel][128 bytes]
-    weights  [channel][128 bytes]                             or, where the sum runs over the weights' rows ("across"),
+    weights  [channel][128 bytes]                             or, of a transposed product,
              [32 or 64][channel], chunk q of row k at q ^ (what `turning` says)
 
 Whatever the unit, a thread holds the sums of rows g, g + 8 and columns 2t, 2t + 1 of every 16 × 8 block (lane = 4g +
@@ -24,8 +24,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ..compile.specialise import unroll
 from .formulas import WEIGHT_MAPS, ZERO
-from .specialise import unroll
 
 UNITS = ("fma", "tf32x3", "tf32", "bf16_rounded", "bf16")
 ROW_BYTES = 128  # of a tile
@@ -37,7 +37,7 @@ def bytes_of(unit: str) -> int:
 
 
 def turning(n_channels: int, size: int) -> tuple[int, int, int]:
-    """(from, mask, by): chunk q of row k of weights across lies at q ^ (((k >> from) & mask) << by).
+    """(from, mask, by): chunk q of row k of a transposed product's weights lies at q ^ (((k >> from) & mask) << by).
 
     Of four bytes, a warp reads rows 4 apart at once, eight channels of each; of two, eight rows and eight channels.
     Rows of less than 128 bytes lie several to a line of banks, and what is one chunk wide needs no turning.
@@ -49,7 +49,7 @@ def turning(n_channels: int, size: int) -> tuple[int, int, int]:
 
 
 def tile_product(
-    ptx: Any, unit: str, maps: tuple[str, ...], across: bool, blocks: tuple[int, int], n_channels: int
+    ptx: Any, unit: str, maps: tuple[str, ...], transposed: bool, blocks: tuple[int, int], n_channels: int
 ) -> Callable[[Any, int, int, int, int, int, Any], None]:
     """A function (acc, x, weights, row, column, lane, gamma): the warp at (row, column) adds one tile's products to its
     sums.
@@ -57,8 +57,8 @@ def tile_product(
     Parameters
     ----------
     maps : weight maps, one product for each
-    across : the weights' tile is [32][channel]
-    blocks : 16 × 8 blocks of a warp, down and across
+    transposed : the weights' tile is [32][channel]
+    blocks : 16 × 8 blocks of a warp, down and side by side
     n_channels : of the whole tile
     """
     I, J = blocks  # noqa: E741
@@ -120,7 +120,7 @@ def tile_product(
         for i in range(I):
             at = x + (row + 16 * i + 8 * (matrix & 1) + line) * 128 + (((2 * k + (matrix >> 1)) ^ line) << 4)
             ptx.ldmatrix(of_x, into * 4 * I + 4 * i, at)
-        if across:
+        if transposed:
             for j in range(J):
                 at = weights + (8 * k + t) * PITCH + ((((column + 8 * j + g) >> 2) ^ turned(t)) << 4) + (g & 3) * 4
                 of_w[into * 2 * J + 2 * j] = ptx.shared_load(at)
@@ -196,7 +196,7 @@ def tile_product(
             at = x + (row + 16 * i + 8 * (matrix & 1) + line) * ROW_BYTES + (((2 * k + (matrix >> 1)) ^ line) << 4)
             ptx.ldmatrix_words(of_x, 4 * i, at)
         for j in range(PAIRS):
-            if across:
+            if transposed:
                 depth = 16 * k + 8 * (matrix & 1) + line
                 beside = (matrix >> 1) if J > 1 else 0  # a single block of 8 channels is read twice
                 at = weights + depth * PITCH + ((((column >> 3) + 2 * j + beside) ^ turned(depth)) << 4)
@@ -221,7 +221,7 @@ def tile_product(
         for j in range(J):
             for e in range(2):
                 n = column + 8 * j + 2 * t + e
-                if across:
+                if transposed:
                     for c in range(4):
                         w[c] = ptx.shared_load(
                             weights + (4 * k + c) * PITCH + (((n >> 2) ^ turned(c)) << 4) + (n & 3) * 4

@@ -28,7 +28,7 @@ def item() -> int:
 
 
 def quotient_by(n: int, magic: int, shift: int) -> int:
-    """N // d for 0 ≤ n < 2³¹, where `nest.reciprocal(d)` is (magic, shift): a multiplication instead of a division."""
+    """N // d for 0 ≤ n < 2³¹, where (magic, shift) is the reciprocal of d (kernels/strided.py): by multiplying."""
     return (n * magic) >> shift
 
 

@@ -4,14 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
-import re
 from functools import cache
-from typing import TYPE_CHECKING, Any
-
-from ..errors import BackendError
-
-if TYPE_CHECKING:
-    from .device import Device
+from typing import Any
 
 DRIVER = "libcuda.so.1"
 CAPABILITY = (8, 0)  # bfloat16 and tf32 tensor cores, asynchronous copies
@@ -86,20 +80,3 @@ def _text(driver: Any, status: int) -> str:
 
 def dotted(capability: tuple[int, int]) -> str:
     return f"{capability[0]}.{capability[1]}"
-
-
-def device_number(device: Any) -> int:
-    """None, 1, "1", "cuda:1" or a torch.device as the number of a GPU."""
-    if device is None:
-        return 0
-    found = re.fullmatch(r"(?:cuda:?)?(\d*)", str(device)) if not isinstance(device, bool) else None
-    if found is None:
-        raise BackendError(f'device is {device!r}, expected the number of a GPU or "cuda:0"')
-    return int(found[1] or 0)
-
-
-def open_device(device: Any) -> Device:
-    """The GPU that `device=` names."""
-    from .driver import Gpu
-
-    return Gpu(device_number(device))

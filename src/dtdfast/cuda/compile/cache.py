@@ -17,7 +17,8 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 
-from .launch import Binary, Kernel
+from .compiler import compile_kernel
+from .kernel import Binary, Kernel
 
 _DIGEST = hashlib.sha256().digest_size
 
@@ -30,11 +31,17 @@ def folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dtdfast"
 
 
+def sources() -> list[Path]:
+    """The files that machine code follows from: all of compile/ and kernels/."""
+    here = Path(__file__).parent
+    return sorted(path for room in (here, here.parent / "kernels") for path in room.glob("*.py"))
+
+
 @cache
 def _environment() -> bytes:
     """What else decides whether a kernel's machine code can be used."""
     digest = hashlib.sha256(metadata.version("cuda-bindings").partition(".")[0].encode())
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in sources():
         digest.update(path.read_bytes())
     return digest.digest()
 
@@ -67,7 +74,7 @@ def stored(kernel: Kernel, cc: tuple[int, int]) -> Binary | None:
 
 
 def compiled(
-    kernel: Kernel, cc: tuple[int, int], compile_kernel: Callable[[Kernel, tuple[int, int]], Binary] = Kernel.compile
+    kernel: Kernel, cc: tuple[int, int], compile_kernel: Callable[[Kernel, tuple[int, int]], Binary] = compile_kernel
 ) -> Binary:
     """Compile, and keep the result where the folder can be written."""
     binary = compile_kernel(kernel, cc)

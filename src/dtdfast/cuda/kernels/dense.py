@@ -3,14 +3,14 @@ for.
 
     sum[p, j] = Σ_k Σ_i x[p·step + tap_k, i] wm(w[k, i, j])    p: pixels of all samples, one group of channels at a time
 
-A block owns a tile of pixels × channels and walks the taps' channels, (k, i) flattened, 128 bytes at a time: tiles of x
-and of the weights come through `stages` buffers of shared memory by asynchronous copies (feed.py), the warps multiply
-them (units.py), and the sums go through shared memory to `epilogue.py`. x is never gathered in memory, and its frame of
-zeros stands for padding, so nothing tests bounds. The weights lie in memory once, [group][output][tap][input], and
-serve both directions:
+A block owns a tile of pixels × channels and walks the taps' channels, (k, i) flattened, 128 bytes at a time. Tiles of x
+and of the weights come to `stages` buffers of shared memory by asynchronous copies (tile_copies.py). The warps multiply
+them (warp_product.py), and the sums go through shared memory to `epilogue.py`. x is never gathered in memory, and its
+frame of zeros stands for padding, so nothing tests bounds. The weights lie in memory once, as
+[group][output][tap][input], and serve both directions:
 
-    along:   j is the output, a row of weights is summed along:           w[k, i, j] = weight[j][tap_k][i]
-    across:  j is the input, the sum runs over the weights' rows:         w[k, i, j] = weight[i][tap_k][j]
+    plain:       j is the output, the sum runs within a row of weights:   w[k, i, j] = weight[j][tap_k][i]
+    transposed:  j is the input, the sum runs over the rows of weights:   w[k, i, j] = weight[i][tap_k][j]
 
 Every sum runs over k in the same order whatever the tile, so that results do not depend on the size of the batch.
 """
@@ -21,11 +21,26 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from ..compile.specialise import unroll
 from .epilogue import FIRST_VIEW, PER_VIEW, Finish, finish
-from .feed import CHANNELS, DHW, HW, INNER, N_TAPS, PIXELS, REPEAT, TILES_ACROSS, X_D, X_H, X_N, X_W, W, feed
 from .formulas import ZERO
-from .specialise import unroll
-from .units import ROW_BYTES, bytes_of, tile_product
+from .tile_copies import (
+    CHANNELS,
+    DHW,
+    HW,
+    INNER,
+    N_TAPS,
+    PIXELS,
+    REPEAT,
+    TILES_ACROSS,
+    X_D,
+    X_H,
+    X_N,
+    X_W,
+    W,
+    tile_copies,
+)
+from .warp_product import ROW_BYTES, bytes_of, tile_product
 
 # rows of zeros behind the table: the columns of a step beyond the end still look their tap up
 SPARE_TAPS = 4 * ROW_BYTES // 2 + 1
@@ -68,7 +83,7 @@ def pitch(channels: int) -> int:
 
 
 def dense(
-    ptx: Any, unit: str, maps: tuple[str, ...], across: bool, tile: tuple[int, ...], vector: int, vector_w: int,
+    ptx: Any, unit: str, maps: tuple[str, ...], transposed: bool, tile: tuple[int, ...], vector: int, vector_w: int,
     even: bool,
     ending: tuple[Any, ...],
 ) -> Callable[..., None]:  # fmt: skip
@@ -78,10 +93,10 @@ def dense(
     ----------
     unit : arithmetic, units.UNITS
     maps : weight maps; two of them are the dual product, y and z⁺ from one load of x and w
-    across : the sum runs over the weights' rows
+    transposed : the sum runs over the weights' rows
     tile : Tile.constants
     vector, vector_w : elements of x and of the weights that one copy moves: 16 bytes of them (aligned rows) or 1
-    even : how tiles are fed, see feed.py
+    even : how tiles are copied, see tile_copies.py
     ending : Finish.constants
     """
     PIXELS_T, CHANNELS_T, PIXELS_W, CHANNELS_W, STAGES, TOGETHER = tile
@@ -104,11 +119,11 @@ def dense(
     WIDTH = END.vector
     CHUNKS = CHANNELS_T // WIDTH
     CHUNK_BITS = CHUNKS.bit_length() - 1
-    product = tile_product(ptx, unit, maps, across, (I, J), CHANNELS_T)
+    product = tile_product(ptx, unit, maps, transposed, (I, J), CHANNELS_T)
     finish_at = finish(ptx, END, 4 * PIXELS_T * PITCH, 4 * PIXELS_T)
     wait = ptx.COPY_WAIT[STAGES - 2]
-    begin, copy_tile, PLACES, X_TURNS = feed(
-        ptx, unit, across, PIXELS_T, CHANNELS_T, THREADS, vector, vector_w, even, TOGETHER > 1
+    begin, copy_tile, PLACES, X_TURNS = tile_copies(
+        ptx, unit, transposed, PIXELS_T, CHANNELS_T, THREADS, vector, vector_w, even, TOGETHER > 1
     )
 
     def kernel(a: Any, f: Any) -> None:

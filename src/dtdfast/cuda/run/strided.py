@@ -1,30 +1,23 @@
-"""Strided views as one thread per element: the skeleton of every kernel that is no contraction.
-
-    thread i  →  p[0], p[1], … (i's index along each axis)  →  address of each view: at[k] + Σ_a p[a]·stride[k][a]
+"""Strided views and launches over them: a body of `kernels/` runs once per element of the result.
 
 A view is a base address and byte strides over the axes (n, c, d, h, w, extra); stride 0 repeats it. An absent view has
-address 0 everywhere. A coordinate is a view too: base 0, stride 1 along its axis. The kernel's *body* is made for the
-types of its views; it gets their addresses, then the numbers of its step, and does the rest.
+address 0 everywhere. A coordinate is a view too: base 0, stride 1 along its axis.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from math import prod
 from typing import Any
 
-from ..errors import BackendError
-from .language import item, quotient_by, times, translate
-from .launch import Kernel, Launch
+from ...errors import BackendError
+from ..kernels.strided import THREADS, kernel, reciprocal
+from .launch import Launch
 
-THREADS = 256
 MOST_ITEMS = 2**31 - THREADS  # per launch: items are 32-bit numbers, and so are the strides of all axes but the first
 AXES = 6
 N, C, D, H, W, EXTRA = range(AXES)
-
-Body = Callable[..., None]
 
 
 @dataclass(frozen=True)
@@ -52,88 +45,6 @@ def coordinate(axis: int, step: int = 1) -> Strided:
 def without(view: Strided, *axes: int) -> Strided:
     """The view at index 0 along these axes."""
     return replace(view, strides=tuple(0 if a in axes else s for a, s in enumerate(view.strides)))
-
-
-def reciprocal(d: int) -> tuple[int, int]:
-    """(magic, shift) such that (n · magic) >> shift = n // d for 0 ≤ n < 2³¹.
-
-    With 2^(l−1) < d ≤ 2^l and magic = ⌊2^(31+l) / d⌋ + 1 the product exceeds n/d by at most n·d / (d·2^(31+l)) < 1/d.
-    """
-    length = (d - 1).bit_length()
-    return 2 ** (31 + length) // d + 1, 31 + length
-
-
-# ---------------------------------------------------------------------------------------------------------------- the
-# kernel
-
-_SOURCE = """
-def kernel(a, f):
-    i = item()
-    if i < a[0]:
-{indices}
-        body({arguments})
-"""
-
-
-def skeleton(
-    ptx: Any,
-    make_body: Callable[..., Body],
-    types: tuple[str, ...],
-    constants: tuple[Any, ...],
-    n_axes: int,
-    n_longs: int,
-    n_floats: int,
-) -> Any:
-    """The kernel of a body over views of these types.
-
-    Its integers: items; magic, shift and size of each axis but the first; per view its address and strides; longs.
-    """
-    lines = []
-    for axis in range(n_axes - 1, 0, -1):
-        magic = 1 + 3 * (axis - 1)
-        lines += [
-            f"q{axis} = quotient_by(i, a[{magic}], a[{magic + 1}])",
-            f"p{axis} = i - times(q{axis}, a[{magic + 2}])",
-            f"i = q{axis}",
-        ]
-    lines.append("p0 = i")
-    first = 1 + 3 * (n_axes - 1)
-    views = [first + k * (1 + n_axes) for k in range(len(types))]
-    addresses = [
-        " + ".join([f"a[{v}] + p0 * a[{v + 1}]", *(f"times(p{x}, a[{v + 1 + x}])" for x in range(1, n_axes))])
-        for v in views
-    ]
-    longs = first + len(types) * (1 + n_axes)
-    arguments = [*addresses, *(f"a[{longs + k}]" for k in range(n_longs)), *(f"f[{k}]" for k in range(n_floats))]
-    source = _SOURCE.format(indices="\n".join(" " * 8 + line for line in lines), arguments=", ".join(arguments))
-    space: dict[str, Any] = {
-        "item": item,
-        "quotient_by": quotient_by,
-        "times": times,
-        "body": make_body(types, *constants),
-        "__name__": __name__,
-    }
-    exec(compile(source, f"<{make_body.__name__} of {len(types)} views over {n_axes} axes>", "exec"), space)
-    return translate(space["kernel"], ptx)
-
-
-@cache
-def kernel(
-    make_body: Callable[..., Body],
-    types: tuple[str, ...],
-    constants: tuple[Any, ...],
-    n_axes: int,
-    n_longs: int,
-    n_floats: int,
-) -> Kernel:
-    """One kernel object for each specialisation."""
-    n_integers = 1 + 3 * (n_axes - 1) + len(types) * (1 + n_axes) + n_longs
-    factory_constants = (make_body, types, constants, n_axes, n_longs, n_floats)
-    return Kernel(make_body.__name__, skeleton, factory_constants, n_integers, max(1, n_floats), THREADS)
-
-
-# ------------------------------------------------------------------------------------------------------------------ the
-# host
 
 
 def launches(

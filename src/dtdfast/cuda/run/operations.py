@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from ..plan.plan import Plan
-from ..plan.steps import SIZES, Buffer, Step, View, bound_strides
-from . import along, channel, elementwise, pool
-from .formulas import SELECTS
+from ...plan.plan import Plan
+from ...plan.steps import SIZES, Buffer, Step, View, bound_strides
+from ..kernels import depthwise, elementwise, embedding, normalise, pool
+from ..kernels.formulas import SELECTS
 from .launch import AddressOf, Launch
-from .nest import ABSENT, C, D, H, Strided, W, coordinate, launches, without
+from .strided import ABSENT, C, D, H, Strided, W, coordinate, launches, without
 
 SPACE = (D, H, W)
 
@@ -179,7 +179,7 @@ def neuron_channel(site: Site) -> list[Launch]:
     mode = step.mode if step.factor is not None else "none"
     numbers = (step.coefficient, step.stabilizer, alpha, beta)
     return site.run(
-        (channel.neuron_channel, kind, mode, step.dual), views, (taps, n_taps, row, SELECTS[step.select]), numbers
+        (depthwise.neuron_channel, kind, mode, step.dual), views, (taps, n_taps, row, SELECTS[step.select]), numbers
     )
 
 
@@ -187,7 +187,7 @@ def taps_channel(site: Site) -> list[Launch]:
     step = site.step
     (x, taps, n_taps), (weight, row) = _taps(site), _weights(site)
     views = [site.view(step.out), x, weight, site.view(step.m, kept=True), site.window()]
-    body = (channel.taps_channel, step.weight_map, step.mode)
+    body = (depthwise.taps_channel, step.weight_map, step.mode)
     return site.run(body, views, (taps, n_taps, row, int(step.accumulate)), (step.gamma,))
 
 
@@ -199,16 +199,17 @@ def _space(view: Strided) -> tuple[int, ...]:
     return tuple(view.strides[a] for a in SPACE)
 
 
-def _in_lanes(
+def _channels_at_once(
     site: Site, body: tuple[Any, ...], views: list[Strided], longs: tuple[int, ...], apart: list[Strided]
 ) -> list[Launch]:
-    """A body that does several channels at once, `apart` in these views, or one where there are not as many times a
-    number.
+    """A body whose threads compute several channels each, or one where the channels do not divide.
+
+    apart : the views that need the bytes from one of these channels to the next
     """
     n, channels, *space = site.shape(site.step.out)
-    lanes = pool.LANES if channels % pool.LANES == 0 else 1
-    steps = tuple(channels // lanes * view.strides[C] for view in apart)
-    return launches((*body, lanes), (n, channels // lanes, *space), views, (*longs, *steps), (), site.step.repeat)
+    together = pool.CHANNELS if channels % pool.CHANNELS == 0 else 1
+    steps = tuple(channels // together * view.strides[C] for view in apart)
+    return launches((*body, together), (n, channels // together, *space), views, (*longs, *steps), (), site.step.repeat)
 
 
 def max_pool(site: Site) -> list[Launch]:
@@ -221,7 +222,7 @@ def max_pool(site: Site) -> list[Launch]:
     views = [site.view(step.out), site.view(step.m), without(x, *SPACE), *coordinates]
     size = site.shape(step.x)[D : W + 1]
     longs = (site.address_of(step.table), len(step.table), *size, *_space(x))
-    return _in_lanes(site, (pool.max_pool,), views, longs, [*views[:2], x])
+    return _channels_at_once(site, (pool.max_pool,), views, longs, [*views[:2], x])
 
 
 def max_unpool(site: Site) -> list[Launch]:
@@ -234,7 +235,7 @@ def max_unpool(site: Site) -> list[Launch]:
     size = site.shape(step.x)[D : W + 1]
     taps = site.address_of(step.table) if len(step.table) else 0
     longs = (taps, *size, *_space(x), *_space(m), int(step.accumulate))
-    return _in_lanes(site, (pool.max_unpool, step.factor is not None, len(step.table)), views, longs, views[:4])
+    return _channels_at_once(site, (pool.max_unpool, step.factor is not None, len(step.table)), views, longs, views[:4])
 
 
 def max_scatter(site: Site) -> list[Launch]:
@@ -261,7 +262,7 @@ def lrn(site: Site) -> list[Launch]:
     x = site.view(step.x)
     _, alpha, beta = step.activation
     longs = (site.shape(step.out)[C], step.size, x.strides[C])
-    return site.run((along.lrn,), [site.view(step.out), x, coordinate(C)], longs, (alpha, beta, step.stabilizer))
+    return site.run((normalise.lrn,), [site.view(step.out), x, coordinate(C)], longs, (alpha, beta, step.stabilizer))
 
 
 def _lines(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
@@ -271,7 +272,7 @@ def _lines(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
 def softmax(site: Site) -> list[Launch]:
     step = site.step
     axis, shape, out, x = int(step.mode), site.shape(step.out), site.view(step.out), site.view(step.x)
-    body = along.log_softmax if step.op == "LOG_SOFTMAX" else along.softmax
+    body = normalise.log_softmax if step.op == "LOG_SOFTMAX" else normalise.softmax
     return launches((body,), _lines(shape, axis), [out, x], (shape[axis], out.strides[axis], x.strides[axis]))
 
 
@@ -281,7 +282,7 @@ def embed(site: Site) -> list[Launch]:
     axis = int(step.mode)
     ids = without(site.view(step.x), axis)
     longs = (site.address_of(step.vector), 4 * site.shape(step.out)[axis])
-    return site.run((along.embed,), [site.view(step.out), ids, coordinate(axis)], longs)
+    return site.run((embedding.embed,), [site.view(step.out), ids, coordinate(axis)], longs)
 
 
 def embed_sum(site: Site) -> list[Launch]:
@@ -289,7 +290,7 @@ def embed_sum(site: Site) -> list[Launch]:
     assert step.x is not None
     axis, shape, x, m = int(step.mode), site.shape(step.x), site.view(step.x), site.view(step.m, kept=True)
     longs = (shape[axis], x.strides[axis], m.strides[axis], int(step.accumulate))
-    return launches((along.embed_sum,), _lines(shape, axis), [site.view(step.out), x, m], longs, (), step.repeat)
+    return launches((embedding.embed_sum,), _lines(shape, axis), [site.view(step.out), x, m], longs, (), step.repeat)
 
 
 OPERATIONS: dict[str, Callable[[Site], list[Launch]]] = {

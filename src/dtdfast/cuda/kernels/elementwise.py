@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ..compile.language import LOADS, STORES, load, load_long, store_long
 from .formulas import (
     ACTIVATIONS,
     DERIVATIVES,
@@ -24,7 +25,6 @@ from .formulas import (
     signed,
     stabilised,
 )
-from .language import LOADS, STORES, load, load_long, store_long
 
 Body = Any
 Types = tuple[str, ...]

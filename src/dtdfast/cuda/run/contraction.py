@@ -10,46 +10,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BackendError
-from ..packing import pack
-from ..plan.plan import Plan
-from ..plan.steps import SIZES, Step, View, Weights
-from . import dense
-from .dense import Tile
-from .epilogue import FIRST_VIEW, N_FLOATS, PER_VIEW, Finish
-from .launch import AddressOf, Kernel, Launch
-from .units import ROW_BYTES
+from ...errors import BackendError
+from ...packing import pack
+from ...plan.plan import Plan
+from ...plan.steps import SIZES, Step, View, Weights
+from ..compile.kernel import Kernel
+from ..kernels import dense
+from ..kernels.dense import Tile
+from ..kernels.epilogue import FIRST_VIEW, N_FLOATS, PER_VIEW, Finish
+from ..kernels.warp_product import ROW_BYTES
+from . import tiles
+from .launch import AddressOf, Launch
 
 OPERATIONS = frozenset(("NEURON_DENSE", "TAPS_DENSE", "NEURON_LINEAR", "TAPS_LINEAR", "SCATTER_LINEAR"))
 """Operations that `launches` takes."""
-
-UNITS = {"float32": ("tf32x3", "fma"), "tf32": ("tf32", "tf32"), "bfloat16": ("bf16_rounded", "bf16_rounded")}
-UNITS["mixed"] = UNITS["float32"]
-"""Per precision the unit for rows of float32 x and w that are 16-byte aligned, and for others; what lies in bfloat16
-takes "bf16"."""
-
-HUGE, TALL = Tile(256, 128, 64, 64, 3), Tile(256, 64, 64, 32, 3)
-WIDE, BROAD = Tile(128, 128, 64, 32, 3), Tile(128, 128, 64, 32, 3, 1, 2)  # of two products, and two blocks of one
-NARROW, SQUARE, SMALL = Tile(128, 64, 32, 32, 3, 1, 2), Tile(64, 64, 32, 32, 3, 2, 2), Tile(32, 32, 16, 16, 4, 2, 2)
-SHALLOW = Tile(64, 64, 32, 32, 2, 1, 2)  # sums of one tile's depth, such as 3 × 3 × 3 of an image
-THIN = Tile(128, 8, 32, 8, 4)  # results of at most 8 channels, such as relevance of an image; across only
-
-_NARROW_UNITS: dict[int, tuple[Tile, ...]] = {1: (HUGE, BROAD, TALL, SQUARE, SMALL), 2: (WIDE, TALL, SQUARE, SMALL)}
-EVEN: dict[str, dict[int, tuple[Tile, ...]]] = {
-    "tf32": _NARROW_UNITS,
-    "bf16": _NARROW_UNITS,
-    "tf32x3": {1: (NARROW, SQUARE, SMALL), 2: (SQUARE, SMALL)},
-}
-"""Per unit and number of products the tiles whose sums fit the registers (tests/cuda/test_compiled.py), fed evenly
-(feed.py)."""
-UNEVEN = (SQUARE, SMALL)
-"""The same for all units, of layers whose channels do not fill tiles: a small part of most networks."""
-
-_FETCHING = {HUGE: 1.0, WIDE: 0.95, BROAD: 0.95, TALL: 0.9, SQUARE: 0.7, SMALL: 0.35, SHALLOW: 0.7}
-_ISSUING = {NARROW: 0.9, SQUARE: 0.85, SMALL: 0.65, SHALLOW: 0.85}
-EFFICIENCY = {"tf32": _FETCHING, "bf16": _FETCHING, "bf16_rounded": _FETCHING, "tf32x3": _ISSUING, "fma": _ISSUING}
-"""Share of the peak that a multiprocessor full of such tiles is thought to reach: small ones are bound by what they
-fetch from the second-level cache, those of the slower units by the instructions they issue. Predicted, not measured."""
 
 PIECE = 2**15  # numbers that are rounded at once
 MOST = 2**31  # offsets and counts of pixels are 32-bit
@@ -141,44 +115,31 @@ def _window(window: NDArray[np.float32], address_of: AddressOf) -> _Other:
     return _Other("f4", address_of(window), (0, h * w, w, 1))
 
 
-def choose_tile(efficiency: dict[Tile, float], pixels: int, channels: int, groups: int, multiprocessors: int) -> Tile:
-    """The tile whose blocks take the least time on the busiest multiprocessor.
-
-    The order of summation is the same for all, so the choice may follow the size of the batch.
-    """
-
-    def cost(tile: Tile) -> float:
-        blocks = -(-pixels // tile.pixels) * -(-channels // tile.channels) * groups
-        return -(-blocks // multiprocessors) * tile.pixels * tile.channels / efficiency[tile]
-
-    return min(efficiency, key=cost)
-
-
 def launches(
     step: Step,
     plan: Plan,
     address_of: AddressOf,
     precision: str = "float32",
-    multiprocessors: int = 132,
-    shared_bytes: int = 163 * 1024,
+    multiprocessors: int = tiles.MULTIPROCESSORS,
+    shared_bytes: int = tiles.SHARED_BYTES,
 ) -> list[Launch]:
     """The launch that computes a dense step of a plan.
 
     Parameters
     ----------
     address_of : device addresses, see launch.py
-    precision : a key of UNITS, of float32 operands; sums are float32
+    precision : a key of tiles.UNITS, of float32 operands; sums are float32
     multiprocessors, shared_bytes : of the device, and what one block may have
     """
     assert step.x is not None
     assert step.weights is not None
     assert step.phase is not None
-    across = step.weights.scatter or step.op == "SCATTER_LINEAR"
+    transposed = step.weights.scatter or step.op == "SCATTER_LINEAR"
     weight = step.weights.part.weight
     assert weight is not None
     c_out, c_in = weight.shape[0] // step.groups, weight.shape[1]  # of a group
     n_weight_taps = prod(weight.shape[2:])
-    inner, channels = (c_out, c_in) if across else (c_in, c_out)
+    inner, channels = (c_out, c_in) if transposed else (c_in, c_out)
 
     x = _Operand(step.x, address_of, step.phase.x_step)
     row = row_length(c_in, x.dtype)
@@ -203,7 +164,7 @@ def launches(
 
     whole = 16 // SIZES[x.dtype]  # elements of a copy of 16 bytes
     vector = whole if inner % whole == 0 and x.aligned(*table[:, 0].tolist()) else 1
-    vector_w = (whole if x.dtype == "bf16" or channels % whole == 0 else 1) if across else vector
+    vector_w = (whole if x.dtype == "bf16" or channels % whole == 0 else 1) if transposed else vector
     out = _Operand(step.out, address_of)
     d, h, w = out.pixels
     n = {"n": plan.n, "nt": plan.n * plan.t, "1": 1}[step.out.buffer.batch]
@@ -213,14 +174,15 @@ def launches(
             f"a pass of {n} samples has more than 2**31 elements in one array; choose a smaller batch_size"
         )
 
-    unit = "bf16" if x.dtype == "bf16" else UNITS[precision][0 if vector == whole else 1]
+    unit = "bf16" if x.dtype == "bf16" else tiles.UNITS[precision][0 if vector == whole else 1]
     # copies of 2 bytes would take too many registers
-    thin = across and channels <= THIN.channels and vector * SIZES[x.dtype] >= 4
-    even = unit in EVEN and vector == whole and (vector_w == whole or thin) and inner * SIZES[x.dtype] % ROW_BYTES == 0
-    shallow = len(step.phase.taps) * inner * SIZES[x.dtype] <= ROW_BYTES
-    tiles = EVEN[unit][len(maps)] if even else (SHALLOW,) if shallow else UNEVEN
-    fitting = {t: EFFICIENCY[unit][t] for t in tiles if t.shared_bytes(len(maps), len(views)) <= shared_bytes}
-    tile = THIN if thin else choose_tile(fitting, pixels, channels, step.groups, multiprocessors)
+    thin = transposed and channels <= tiles.THIN_CHANNELS and vector * SIZES[x.dtype] >= 4
+    depth = inner * SIZES[x.dtype]  # bytes of a tap
+    even = unit in tiles.EVEN_UNITS and vector == whole and (vector_w == whole or thin) and depth % ROW_BYTES == 0
+    shallow = len(step.phase.taps) * depth <= ROW_BYTES
+    form = tiles.THIN if thin else tiles.EVEN if even else tiles.SHALLOW if shallow else tiles.UNEVEN
+    shape = tiles.Shape(unit, form, len(maps), pixels, channels, step.groups, len(views))
+    tile = tiles.choose(shape, multiprocessors, shared_bytes).tile
     tiles_across = -(-channels // tile.channels)
     numbers = (
         *(x.address, *x.strides, address_of(step.weights), address_of(table), len(step.phase.taps), inner),
@@ -229,9 +191,39 @@ def launches(
         *(number for v in views.values() for number in v.numbers()),
     )
     kernel = Kernel(
-        "dtd_dense", dense.dense, (unit, maps, across, tile.constants, vector, vector_w, even, ending.constants),
+        "dtd_dense", dense.dense, (unit, maps, transposed, tile.constants, vector, vector_w, even, ending.constants),
         FIRST_VIEW + PER_VIEW * len(views), N_FLOATS, tile.threads, tile.min_blocks,
     )  # fmt: skip
     grid = (-(-pixels // tile.pixels) * tiles_across, step.groups, 1)
     floats = (step.gamma, step.coefficient, step.stabilizer, alpha, beta)
     return [Launch(kernel, grid, tile.shared_bytes(len(maps), len(views)), numbers, floats)]
+
+
+def body(launch: Launch) -> str:
+    """What runs a contraction, as the printed plan says it: its unit and its tile."""
+    unit, _, _, tile, *_ = launch.kernel.constants
+    made = Tile(*tile, launch.kernel.min_blocks)  # type: ignore[call-arg, misc]
+    name = next((row.name for row in tiles.TILES if row.tile == made), "tile")  # one that is only tried has no name
+    return f"{unit}, {name} {made.pixels}×{made.channels}"
+
+
+def bodies(
+    plan: Plan,
+    precision: str = "float32",
+    multiprocessors: int = tiles.MULTIPROCESSORS,
+    shared_bytes: int = tiles.SHARED_BYTES,
+) -> tuple[str, ...]:
+    """Of every step the body that runs it, "" where its operation has only one; no device is asked."""
+
+    def of(step: Step) -> str:
+        return body(*launches(step, plan, _aligned_address, precision, multiprocessors, shared_bytes))
+
+    return tuple(of(step) if step.op in OPERATIONS else "" for step in (*plan.forward, *plan.relevance))
+
+
+def _aligned_address(thing: View | Weights | NDArray[Any]) -> int:
+    """An address as far as alignment goes: the arena and all else begin where 256 bytes do."""
+    if not isinstance(thing, View):
+        return 0
+    root = thing.buffer.root
+    return (0 if root.external else root.offset) + SIZES[root.dtype] * thing.layout()[0]

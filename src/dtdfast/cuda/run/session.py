@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays.checks import Check
-from ..arrays.device import device_array
-from ..errors import InputError, NumericsError
-from ..ledger.account import Account
-from ..ledger.accounting import Accounts
-from ..plan.steps import SIZES, Buffer
-from ..targets import Entry
+from ...arrays.checks import Check
+from ...arrays.device import device_array
+from ...errors import InputError, NumericsError
+from ...ledger.account import Account
+from ...ledger.accounting import Accounts
+from ...plan.steps import SIZES, Buffer
+from ...targets import Entry
 from .device import Device
 from .prepared import FLAGS, GIVEN, LARGEST, NUMBERS, Entrance, Prepared
 

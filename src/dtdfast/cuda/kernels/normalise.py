@@ -1,13 +1,13 @@
-"""Bodies that work along one axis: LRN, softmax, embeddings."""
+"""Normalisation along one axis: LRN, softmax and its logarithm."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-from .elementwise import Types, putter
-from .formulas import ONE, ZERO, Scalar
-from .language import LOADS, STORES, load, load_long, times
+from ..compile.language import LOADS, STORES, times
+from .elementwise import Types
+from .formulas import ZERO, Scalar
 
 Body = Any
 
@@ -70,29 +70,5 @@ def log_softmax(types: Types) -> Body:
         logarithm = math.log(total)
         for i in range(n):
             store(out + times(i, out_stride), get(x + times(i, x_stride)) - largest - logarithm)
-
-    return body
-
-
-def embed(types: Types) -> Body:
-    """out[.., f] = weight[ids[..], f]; a row of weight has `row` bytes."""
-    store = STORES[types[0]]
-
-    def body(out: int, ids: int, f: int, weight: int, row: int) -> None:
-        store(out, load(weight + load_long(ids) * row + 4 * f))
-
-    return body
-
-
-def embed_sum(types: Types) -> Body:
-    """out[..] (+)= Σ_f x[.., f] m[.., f]."""
-    put, get, get_m = putter(types[0]), LOADS[types[1]], LOADS[types[2]]
-
-    def body(out: int, x: int, m: int, features: int, x_stride: int, m_stride: int, accumulate: int) -> None:
-        total = ZERO
-        for f in range(features):
-            scale = get_m(m + times(f, m_stride)) if m != 0 else ONE
-            total += get(x + times(f, x_stride)) * scale
-        put(out, total, accumulate)
 
     return body

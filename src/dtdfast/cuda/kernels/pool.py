@@ -1,23 +1,23 @@
 """Max-pooling.  The winner of a window is the number of its first largest tap; a NaN wins.
 
-A thread does LANES channels where they are as many times a number: it finds its place and its taps once for all, and
-has all their numbers under way at once. The last integers of a body are the bytes from one of its channels to the next,
-in each of the views that have them.
+A thread computes `together` channels: CHANNELS where the number of channels divides by it, else 1. It finds its place
+and its taps once for all of them, and all their loads are under way at once. The last integers of a body are the bytes
+from one of its channels to the next, in each view that has them.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from ..compile.language import LOADS, STORES, load_long, times
 from .elementwise import Types, putter
 from .formulas import INFINITY, ONE, ZERO, Scalar
-from .language import LOADS, STORES, load_long, times
 
 Body = Any
-LANES = 4
+CHANNELS = 4  # of a thread
 
 
-def max_pool(types: Types, lanes: int) -> Body:
+def max_pool(types: Types, together: int) -> Body:
     """out[p,c] = max_k x[p·step + tap_k, c] over the taps within x, m[p,c] = the first k that attains it.
 
     d, h, w are p·step; x is the address of (n, c) at the pixel 0, x_d, x_h, x_w its strides; taps are rows (d, h, w) of
@@ -44,7 +44,7 @@ def max_pool(types: Types, lanes: int) -> Body:
             if 0 <= q_d < depth and 0 <= q_h < height and 0 <= q_w < width:
                 at = x + times(q_d, x_d) + times(q_h, x_h) + times(q_w, x_w)
                 v_0 = get(at)
-                if lanes > 1:
+                if together > 1:
                     v_1, v_2, v_3 = get(at + x_c), get(at + 2 * x_c), get(at + 3 * x_c)
                     if better(v_1, best_1, winner_1):
                         best_1, winner_1 = v_1, k
@@ -56,7 +56,7 @@ def max_pool(types: Types, lanes: int) -> Body:
                     best_0, winner_0 = v_0, k
         store(out, best_0)
         store_winner(m, winner_0)
-        if lanes > 1:
+        if together > 1:
             store(out + out_c, best_1)
             store(out + 2 * out_c, best_2)
             store(out + 3 * out_c, best_3)
@@ -67,7 +67,7 @@ def max_pool(types: Types, lanes: int) -> Body:
     return body
 
 
-def max_unpool(types: Types, scaled: bool, n_taps: int, lanes: int) -> Body:
+def max_unpool(types: Types, scaled: bool, n_taps: int, together: int) -> Body:
     """out[p,c] (+)= factor[p,c] · Σ_k x[q,c] over q = p + tap_k within x, where m[q,c] = the number of that tap.
 
     Without `scaled` there is no factor. x and m are addresses of (n, c) at the window 0; taps are rows (tap, d, h, w)
@@ -90,7 +90,7 @@ def max_unpool(types: Types, scaled: bool, n_taps: int, lanes: int) -> Body:
                 won = m + times(q_d, m_d) + times(q_h, m_h) + times(q_w, m_w)
                 at = x + times(q_d, x_d) + times(q_h, x_h) + times(q_w, x_w)
                 winner_0, v_0 = load_winner(won), get(at)
-                if lanes > 1:
+                if together > 1:
                     winner_1, winner_2, winner_3 = (
                         load_winner(won + m_c),
                         load_winner(won + 2 * m_c),
@@ -104,14 +104,14 @@ def max_unpool(types: Types, scaled: bool, n_taps: int, lanes: int) -> Body:
         f_0, f_1, f_2, f_3 = ONE, ONE, ONE, ONE
         if scaled:
             f_0 = get_factor(factor)
-            if lanes > 1:
+            if together > 1:
                 f_1, f_2, f_3 = (
                     get_factor(factor + factor_c),
                     get_factor(factor + 2 * factor_c),
                     get_factor(factor + 3 * factor_c),
                 )
         put(out, total_0 * f_0, accumulate)
-        if lanes > 1:
+        if together > 1:
             put(out + out_c, total_1 * f_1, accumulate)
             put(out + 2 * out_c, total_2 * f_2, accumulate)
             put(out + 3 * out_c, total_3 * f_3, accumulate)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..compile.language import LOADS, STORES, load, load_long, times
 from .elementwise import Types, putter
 from .formulas import (
     ACTIVATIONS,
@@ -23,7 +24,6 @@ from .formulas import (
     signed,
     stabilised,
 )
-from .language import LOADS, STORES, load, load_long, times
 
 Body = Any
 

@@ -1,35 +1,16 @@
-"""What a call does besides its plan's steps: it checks x and the results, and chooses the relevance that enters."""
+"""The relevance that enters: the largest output of each sample, or outputs by number."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from ..compile.language import load, load_long, store, store_long
 from .elementwise import Types
-from .formulas import ONE, ZERO, Scalar, magnitude, positive
-from .language import load, load_long, store, store_long
+from .formulas import ONE, ZERO, positive
 
 Body = Any
 
-LANES = 64  # threads that look for the largest output of one sample
-LARGEST = 3.4028234663852886e38  # finite float32
-
-
-def check(types: Types) -> Body:
-    """Set `not_finite` where x is NaN or infinite, `outside` where it leaves [low, high] (addresses 0: no bound).
-
-    Many threads may write one flag; they write the same.
-    """
-
-    def body(x: int, low: int, high: int, not_finite: int, outside: int, largest: Scalar) -> None:
-        v = load(x)
-        if not magnitude(v) <= largest:
-            store_long(not_finite, 1)
-        if low != 0 and v < load(low):
-            store_long(outside, 1)
-        if high != 0 and v > load(high):
-            store_long(outside, 1)
-
-    return body
+PARTIALS = 64  # of each sample: threads that find the largest of a part of its outputs, before one finds it of all
 
 
 def largest(types: Types) -> Body:

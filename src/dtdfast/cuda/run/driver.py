@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import re
 import threading
 import weakref
 from collections import defaultdict
@@ -13,17 +14,33 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ..errors import BackendError
-from ..extras import require
-from . import cache, workshop
-from .device import OutOfMemory
-from .launch import Kernel, Launch
+from ...errors import BackendError
+from ...extras import require
+from ..compile import cache, parallel
+from ..compile.kernel import Kernel
+from .device import Device, OutOfMemory
+from .launch import Launch
 from .usable import CAPABILITY, dotted
 
 Array = NDArray[Any]
 
 PLAIN_SHARED_BYTES = 48 * 1024  # a block's shared memory that needs no leave
 log = logging.getLogger("dtdfast")
+
+
+def device_number(device: Any) -> int:
+    """None, 1, "1", "cuda:1" or a torch.device as the number of a GPU."""
+    if device is None:
+        return 0
+    found = re.fullmatch(r"(?:cuda:?)?(\d*)", str(device)) if not isinstance(device, bool) else None
+    if found is None:
+        raise BackendError(f'device is {device!r}, expected the number of a GPU or "cuda:0"')
+    return int(found[1] or 0)
+
+
+def open_device(device: Any) -> Device:
+    """The GPU that `device=` names."""
+    return Gpu(device_number(device))
 
 
 class _Loaded:
@@ -137,7 +154,7 @@ class Gpu:
             missing = [kernel for kernel, binary in found.items() if binary is None]
             if missing:
                 log.warning("compiling %d kernel(s) for %s; kept in %s", len(missing), self.name, cache.folder())
-            made = workshop.compile_all(missing, self.capability) if missing else {}
+            made = parallel.compile_all(missing, self.capability) if missing else {}
             with self._current():
                 for kernel, binary in found.items():
                     binary = binary or made[kernel]

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .feed import CHANNELS
+from ..compile.specialise import unroll
 from .formulas import ACTIVATIONS, DERIVATIVES, FACTORS, MULTIPLIERS, ONE, signed, stabilised
-from .specialise import unroll
+from .tile_copies import CHANNELS
 
-# numbers of the kernel behind those of feed.py: per-channel vectors, 0 for none
+# numbers of the kernel behind those of tile_copies.py: per-channel vectors, 0 for none
 BIAS, BIAS_D = CHANNELS + 1, CHANNELS + 2
 ACCUMULATE = BIAS_D + 1  # whether a product adds to out
 # then, for every view of Finish.views, its address and strides along n, d, h, w

@@ -9,7 +9,7 @@ A tile's columns are (tap, channel), flattened.  Two ways:
     uneven   whatever the channels and their alignment: each thread follows its own columns, and copies zeros beyond
              the end.
 
-A feed is two functions:
+`tile_copies` makes two functions:
 
     begin(a, place, x_row, offsets, thread, group)
         where this thread's pixels lie, and its place before the first tile
@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .units import ROW_BYTES, bytes_of, turning
+from .warp_product import ROW_BYTES, bytes_of, turning
 
 X, X_N, X_D, X_H, X_W, WEIGHT, TAPS, N_TAPS, INNER, PIXELS, DHW, HW, W, REPEAT, TILES_ACROSS, ROW, GROUP, CHANNELS = (
     range(18)
@@ -32,13 +32,13 @@ summed per tap; pixels of all samples, of one sample, of one plane and row; samp
 side; strides of the weights; result channels per group."""
 
 TAP, CHANNEL, X_OFFSET, W_OFFSET = range(4)  # of a place
-Feed = tuple[Callable[..., None], Callable[..., None], int, int]
+Copies = tuple[Callable[..., None], Callable[..., None], int, int]
 
 
-def feed(
-    ptx: Any, unit: str, across: bool, pixels: int, channels: int, threads: int, vector: int, vector_w: int,
+def tile_copies(
+    ptx: Any, unit: str, transposed: bool, pixels: int, channels: int, threads: int, vector: int, vector_w: int,
     even: bool, beyond: bool
-) -> Feed:  # fmt: skip
+) -> Copies:  # fmt: skip
     """Make (begin, copy_tile, length of a place, rows of x per thread).
 
     Parameters
@@ -54,24 +54,24 @@ def feed(
     COLUMN_BITS = COLUMNS.bit_length() - 1
     ROWS = threads // COLUMNS
     X_TURNS, W_TURNS = pixels // ROWS, channels // ROWS
-    COLUMNS_W = channels // vector_w  # the same for a row of weights, across
+    COLUMNS_W = channels // vector_w  # the same for a row of weights, transposed
     COLUMN_BITS_W = COLUMNS_W.bit_length() - 1
     ROWS_W = threads // COLUMNS_W
-    TURNS_ACROSS = max(1, DEPTH // ROWS_W)
+    TURNS_TRANSPOSED = max(1, DEPTH // ROWS_W)
     PITCH_W = SIZE * channels
     TURN_FROM, TURN_MASK, TURN_BY = turning(channels, SIZE)
     BYTES, BYTES_W = SIZE * vector, SIZE * vector_w
     copies = {16: ptx.copy16, 4: ptx.copy4, 2: ptx.copy2}
     copy, copy_w = copies[BYTES], copies[BYTES_W]
     # evenly, all rows of one thread have the same place in the pattern of their chunks
-    assert not even or ROWS % 8 == (ROWS_W % 8 if across else 0) == 0
+    assert not even or ROWS % 8 == (ROWS_W % 8 if transposed else 0) == 0
 
     def place_of(row: int, column: int) -> int:
         """Byte of a tile of 128-byte rows, where element `column` of `row` lies."""
         return row * ROW_BYTES + (((SIZE * column >> 4) ^ (row & 7)) << 4) + (SIZE * column & 15)
 
-    def place_across(row: int, column: int) -> int:
-        """The same in a tile of weights across."""
+    def place_transposed(row: int, column: int) -> int:
+        """The same in a tile of a transposed product's weights."""
         byte = SIZE * column
         return row * PITCH_W + (((byte >> 4) ^ (((row >> TURN_FROM) & TURN_MASK) << TURN_BY)) << 4) + (byte & 15)
 
@@ -105,13 +105,13 @@ def feed(
         for u in range(X_TURNS):
             copy(to_x + u * ROWS * ROW_BYTES, x + ptx.times(x_row[u], SIZE), BYTES * inside)
         weights = a[WEIGHT] + SIZE * (group * a[GROUP] + place[W_OFFSET])
-        if across:
+        if transposed:
             k_row, column_w = thread >> COLUMN_BITS_W, (thread & (COLUMNS_W - 1)) * vector_w
             channel = first_channel + column_w
             weights += SIZE * ((place[CHANNEL] + k_row) * a[ROW] + (channel if channel < a[CHANNELS] else 0))
-            to_w = to + X_BYTES + place_across(k_row, column_w)
+            to_w = to + X_BYTES + place_transposed(k_row, column_w)
             if k_row < DEPTH:
-                for u in range(TURNS_ACROSS):
+                for u in range(TURNS_TRANSPOSED):
                     copy_w(to_w + u * ROWS_W * PITCH_W, weights + u * ROWS_W * SIZE * a[ROW], BYTES_W * inside)
         else:
             weights += SIZE * (place[CHANNEL] + column)
@@ -143,8 +143,8 @@ def feed(
         find(place, 0, 0, a)
         place[CHANNEL] = (thread & (COLUMNS - 1)) * vector - DEPTH
         step_on(place, 0, a)
-        if across:
-            for u in range(TURNS_ACROSS):
+        if transposed:
+            for u in range(TURNS_TRANSPOSED):
                 find(place, u + 1, 0, a)
                 place[4 * (u + 1) + CHANNEL] = (thread >> COLUMN_BITS_W) + u * ROWS_W - DEPTH
                 step_on(place, u + 1, a)
@@ -160,15 +160,17 @@ def feed(
             filled = inside if first_pixel + row < a[PIXELS] else 0
             at = x_row[u] + (place[X_OFFSET] + place[CHANNEL]) * filled
             copy(to + place_of(row, column), a[X] + SIZE * at, BYTES * filled)
-        if across:
+        if transposed:
             k_row, column_w = thread >> COLUMN_BITS_W, (thread & (COLUMNS_W - 1)) * vector_w
             channel = first_channel + column_w
-            for u in range(TURNS_ACROSS):
+            for u in range(TURNS_TRANSPOSED):
                 row = k_row + u * ROWS_W
                 filled = 1 if channel < a[CHANNELS] and place[4 * (u + 1) + TAP] < a[N_TAPS] else 0
                 at = place[4 * (u + 1) + CHANNEL] * a[ROW] + place[4 * (u + 1) + W_OFFSET] + channel
                 if row < DEPTH:
-                    copy_w(to + X_BYTES + place_across(row, column_w), weights + SIZE * at * filled, BYTES_W * filled)
+                    copy_w(
+                        to + X_BYTES + place_transposed(row, column_w), weights + SIZE * at * filled, BYTES_W * filled
+                    )
                 step_on(place, u + 1, a)
         else:
             for u in range(W_TURNS):
@@ -180,4 +182,4 @@ def feed(
 
     if even:
         return begin_evenly, copy_evenly, 4, X_TURNS
-    return begin, copy_tile, 4 + 4 * TURNS_ACROSS, X_TURNS
+    return begin, copy_tile, 4 + 4 * TURNS_TRANSPOSED, X_TURNS

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from ..errors import BackendError
+from ...errors import BackendError
 from . import language
-from .launch import Binary, Kernel
+from .kernel import Binary, Kernel
 from .specialise import specialised
 
 

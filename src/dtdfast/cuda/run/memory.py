@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..packing import pack
-from ..plan.steps import Weights
+from ...packing import pack
+from ...plan.steps import Weights
 from .device import ALIGN, Device
 
 Array = NDArray[Any]
