@@ -19,6 +19,7 @@ from ..explainer import Explainer
 from ..extras import require
 from ..images import Preparation
 from ..layers import Layer
+from ..options import PLACE
 from ..presets import PRESETS
 from ..threads import MOST, default_threads
 from .local import AHEAD, run_locally, streams
@@ -31,8 +32,6 @@ from .work import Work
 
 CHUNK_BYTES = 1 << 24  # of samples or relevance per chunk, whichever is more; what a kill can cost
 CHUNK_MOST = 4096  # samples
-# options on which no bit depends; the backend that was chosen is recorded
-NO_BITS = ("backend", "batch_size", "n_threads", "device")
 
 
 @dataclass(frozen=True)
@@ -152,7 +151,7 @@ def run(
             "data": source.identity(),
             "preparation": described(preparation, layers),
             "target": described(target, layers),
-            "options": {key: described(v, layers) for key, v in explainer.options.items() if key not in NO_BITS},
+            "options": {key: described(v, layers) for key, v in explainer.options.items() if key not in PLACE},
             "stored": {"dtype": dtype, "sum over channels": sum_channels, "ledger": ledger},
             **begun,
         }
