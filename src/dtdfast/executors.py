@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import layers as L
 from .arrays.checks import Check
@@ -16,7 +16,9 @@ from .plan.program import EXPLAIN, PREDICT, Program, prepare, uncollected
 from .plan.shapes import Shape
 from .presets import RuleBook
 from .rules import convention_of
-from .session import Executor
+
+if TYPE_CHECKING:
+    from .session import Executor
 
 KEPT = 2**29
 """Bytes of what an Explainer keeps for each shape of sample beside packed weights, or an eighth of the memory budget

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +23,13 @@ from .plan.domain import Domain
 from .plan.program import EXPLAIN, GRADIENT, PREDICT, last_entry
 from .plan.wiring import sources
 from .presets import RuleBook, Rules
-from .progress import blocks
 from .rules import convention_of
-from .session import Executor
 from .show import shown
 from .targets import Targets
 from .underflow import REMEDY, empty, refill, sound
+
+if TYPE_CHECKING:
+    from .session import Executor
 
 Array = NDArray[Any]
 
@@ -171,7 +172,7 @@ class Explainer:
         view = result if targets.several else result[:, None]
         outputs = check_out(None, (len(x), *program.network.output.shape), self._dtype, x) if return_outputs else None
         clip = self._book.preset.clip_start and not program.gradient
-        for block in blocks(len(x), executor.batch_size(len(x), targets.count), progress):
+        for block in _blocks(len(x), executor.batch_size(len(x), targets.count), progress):
             with executor.session(block.stop - block.start, targets.count) as session:
                 entry = targets.entry(block, unit=program.gradient, clip=clip)
                 session.explain(x[block], entry, view[block], None if outputs is None else outputs[block])
@@ -193,7 +194,7 @@ class Explainer:
             return _lazy().lazy_predict(self, x)
         x, executor, home = self._prepare(x, PREDICT)
         result = check_out(None, (len(x), *executor.program.network.output.shape), self._dtype, x)
-        for block in blocks(len(x), executor.batch_size(len(x), 1), False):
+        for block in _blocks(len(x), executor.batch_size(len(x), 1), False):
             with executor.session(block.stop - block.start, 1) as session:
                 session.predict(x[block], result[block])
         usual = self._check_finite("output", result)
@@ -219,7 +220,7 @@ class Explainer:
         rows, starts, ends = [], [], []
         real = np.float64 if self._backend == "oracle" else np.dtype(executor.program.real)
         u = max(float(np.finfo(real).epsneg), NARROW.get(str(self._given.precision), 0.0))
-        for block in blocks(len(x), executor.batch_size(len(x), 1, ledger=True), False):
+        for block in _blocks(len(x), executor.batch_size(len(x), 1, ledger=True), False):
             with executor.session(block.stop - block.start, 1, ledger=True) as session:
                 start = targets.entry(block, clip=self._book.preset.clip_start).relevance(session.forward(x[block]))
                 accounts: list[Account] = []
@@ -312,6 +313,16 @@ def _lazy() -> Any:
     from .arrays import dask
 
     return dask
+
+
+def _blocks(n: int, size: int, progress: bool) -> Iterable[slice]:
+    """A batch of n samples in blocks of so many, with a progress bar where one is wanted."""
+    blocks = [slice(i, min(i + size, n)) for i in range(0, n, size)]
+    if not progress:
+        return blocks
+    from .progress import shown
+
+    return shown(blocks, n)
 
 
 def _find_words(layers: list[L.Layer], reads: Any, last: int) -> tuple[int, int] | None:

@@ -1,20 +1,15 @@
-"""A batch in blocks of samples, with a progress bar where one is wanted."""
+"""A progress bar over the blocks of a batch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from .extras import require
 
 
-def blocks(n: int, size: int, progress: bool) -> Iterable[slice]:
-    slices = [slice(i, min(i + size, n)) for i in range(0, n, size)]
-    return _shown(slices, n) if progress else slices
-
-
-def _shown(slices: list[slice], n: int) -> Iterator[slice]:
-    """The blocks, with a progress bar."""
+def shown(blocks: list[slice], n: int) -> Iterator[slice]:
+    """The blocks one after the other, while a bar shows how many of n samples are done."""
     with require("tqdm", "progress").tqdm(total=n, unit="sample") as bar:
-        for block in slices:
+        for block in blocks:
             yield block
             bar.update(block.stop - block.start)
