@@ -11,8 +11,9 @@ import pytest
 
 import dtdfast as dtd
 from dtdfast.cuda.kernels.strided import reciprocal
-from dtdfast.cuda.run import strided
+from dtdfast.cuda.run import contraction, strided
 from host import HostDevice
+from paper import on_paper
 from support import normal, segmenter
 
 CALL = ["upload", "replay", "download", "download", "synchronize"]  # x; one graph; result and flags
@@ -300,6 +301,27 @@ def test_pickle(explainer, network, rng):
     made = explainer(network)
     expected = made.explain(x)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(made)).explain(x), expected)
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16", "mixed"])
+def test_the_printed_plan_names_what_runs(network, rng, precision):
+    """Tile and unit of every contraction, and what a device runs; without a device the same."""
+    x = normal(rng, 2, 3, 6, 6)
+    with on_paper() as device:
+        made = dtd.Explainer(network, backend="cuda", precision=precision)
+        made.explain(x)
+        plan = made.plan_for(x.shape)
+        profile = made.profile(x)
+    ran = {contraction.body(kernel) for kernel in device.kernels if kernel.name == "dtd_dense"}
+    assert set(plan.bodies) - {""} == ran != set()
+    assert all(
+        bool(body) == (step.op in contraction.OPERATIONS)
+        for body, step in zip(plan.bodies, [*plan.forward, *plan.relevance], strict=True)
+    )
+    assert contraction.bodies(plan, precision, shared_bytes=device.shared_bytes) == plan.bodies
+    assert tuple(timing.body for timing in profile.timings) == plan.bodies
+    for text in (str(plan), str(profile)):
+        assert all(body in text for body in ran)
 
 
 def test_profile(explainer, network, rng):

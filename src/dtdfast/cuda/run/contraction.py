@@ -199,10 +199,10 @@ def launches(
     return [Launch(kernel, grid, tile.shared_bytes(len(maps), len(views)), numbers, floats)]
 
 
-def body(launch: Launch) -> str:
+def body(kernel: Kernel) -> str:
     """What runs a contraction, as the printed plan says it: its unit and its tile."""
-    unit, _, _, tile, *_ = launch.kernel.constants
-    made = Tile(*tile, launch.kernel.min_blocks)  # type: ignore[call-arg, misc]
+    unit, _, _, tile, *_ = kernel.constants
+    made = Tile(*tile, kernel.min_blocks)  # type: ignore[call-arg, misc]
     name = next((row.name for row in tiles.TILES if row.tile == made), "tile")  # one that is only tried has no name
     return f"{unit}, {name} {made.pixels}×{made.channels}"
 
@@ -216,7 +216,8 @@ def bodies(
     """Of every step the body that runs it, "" where its operation has only one; no device is asked."""
 
     def of(step: Step) -> str:
-        return body(*launches(step, plan, _aligned_address, precision, multiprocessors, shared_bytes))
+        (launch,) = launches(step, plan, _aligned_address, precision, multiprocessors, shared_bytes)
+        return body(launch.kernel)
 
     return tuple(of(step) if step.op in OPERATIONS else "" for step in (*plan.forward, *plan.relevance))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -123,7 +123,8 @@ class CudaExecutor:
 
     def plan(self, n: int, n_targets: int) -> Plan:
         with self._lock:
-            return self._plan(n, n_targets, False).plan
+            prepared = self._plan(n, n_targets, False)
+            return replace(prepared.plan, bodies=prepared.bodies)
 
     @contextmanager
     def session(self, n: int, n_targets: int, *, ledger: bool = False) -> Iterator[CudaSession]:
@@ -143,4 +144,5 @@ class CudaExecutor:
             prepared, plan = session.prepared, session.prepared.plan
             steps = [*plan.forward, *plan.relevance]
             seconds = [self._place.device.seconds(prepared.steps(i, i + 1), 10) for i in range(len(steps))]
-        return Profile([Timing.of(plan, i, s, t) for i, (s, t) in enumerate(zip(steps, seconds, strict=True))])
+        rows = zip(steps, seconds, prepared.bodies, strict=True)
+        return Profile([Timing.of(plan, i, *row) for i, row in enumerate(rows)])

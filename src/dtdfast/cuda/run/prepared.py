@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import weakref
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,15 @@ class Prepared:
             self._offsets[name] = top
             top += aligned(size)
         self.nbytes = top
+
+    @cached_property
+    def bodies(self) -> tuple[str, ...]:
+        """Of every step the body that runs it, as `Plan.bodies`."""
+        device = self._memory.device
+        made: tuple[str, ...] = self._contractions.bodies(
+            self.plan, self._precision, device.multiprocessors, device.shared_bytes
+        )
+        return made
 
     # ----------------------------------------------------------------------------------------------------------
     # addresses
