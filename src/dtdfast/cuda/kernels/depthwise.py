@@ -1,6 +1,8 @@
 """Taps with one weight per channel: depthwise convolutions, average pools, operands of an add.
 
-sum[p,c] = Σ_k x[p + tap_k, c] wm(w[k,c])        (w absent: 1)
+    sum[p,c] = Σ_k x[p + tap_k, c] wm(w[k,c])
+
+Without weights each is 1.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ def neuron_channel(types: Types, activation: str, mode: str, dual: bool) -> Body
     """
     store, store_factor, store_terms = (STORES[t] for t in types[:3])
     get, get_y_prev, get_terms_prev = (LOADS[types[k]] for k in (3, 5, 6))
-    act, slope = ACTIVATIONS[activation], DERIVATIVES[activation]
+    act, act_derivative = ACTIVATIONS[activation], DERIVATIVES[activation]
     formula = FACTORS.get(mode, FACTORS["gate"])
     stores, derivative, by_sign = mode != "none", mode == "derivative", mode == "signed"
 
@@ -45,39 +47,39 @@ def neuron_channel(types: Types, activation: str, mode: str, dual: bool) -> Body
         taps: int, n_taps: int, row: int, select: int,
         coefficient: Scalar, stabilizer: Scalar, alpha: Scalar, beta: Scalar,
     ) -> None:  # fmt: skip
-        y, z = ZERO, ZERO
+        y, d = ZERO, ZERO
         for k in range(n_taps):
             v = get(x + load_long(taps + 8 * k))
             w = load(weight + times(k, row)) if weight != 0 else ONE
             y += v * w
             if dual:
-                z += v * positive(w)
+                d += v * positive(w)
         s = load(scale) if scale != 0 else ONE
         y = y * s
         if y_prev != 0:
             y = y + get_y_prev(y_prev)
         if dual:
-            z = z * s
+            d = d * s
             if terms_prev != 0:
-                z = z + get_terms_prev(terms_prev)
+                d = d + get_terms_prev(terms_prev)
         else:
-            z = y
+            d = y
         if terms != 0:
-            store_terms(terms, z)
-        rest = y - z
+            store_terms(terms, d)
+        rest = y - d
         if bias != 0:
             y = y + load(bias)
-        value = act(y, alpha, beta)
-        store(out, value)
+        a = act(y, alpha, beta)
+        store(out, a)
         if stores:
             if derivative:
-                store_factor(factor, slope(y, alpha, beta) * s)
+                store_factor(factor, act_derivative(y, alpha, beta) * s)
             elif by_sign:
-                store_factor(factor, quotient(signed(z, rest, y, stabilizer), s))
+                store_factor(factor, quotient(signed(d, rest, y, stabilizer), s))
             else:
                 if bias_d != 0:
-                    z = z + load(bias_d)
-                store_factor(factor, selected(select, y, formula(coefficient, value, stabilised(z, stabilizer), s)))
+                    d = d + load(bias_d)
+                store_factor(factor, selected(select, y, formula(stabilised(d, stabilizer), a, s, coefficient)))
 
     return body
 
@@ -92,11 +94,11 @@ def taps_channel(types: Types, weight_map: str, mode: str) -> Body:
         taps: int, n_taps: int, row: int, accumulate: int,
         gamma: Scalar,
     ) -> None:  # fmt: skip
-        total = ZERO
+        r = ZERO
         for k in range(n_taps):
             w = load(weight + times(k, row)) if weight != 0 else ONE
-            total += get(x + load_long(taps + 8 * k)) * wm(w, gamma)
+            r += get(x + load_long(taps + 8 * k)) * wm(w, gamma)
         s = load(scale) if scale != 0 else ONE
-        put(out, multiplier(get_m(m) if m != 0 else ZERO, total * s), accumulate)
+        put(out, multiplier(get_m(m) if m != 0 else ZERO, r * s), accumulate)
 
     return body

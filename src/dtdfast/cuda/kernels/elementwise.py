@@ -158,6 +158,6 @@ def factor(types: Types, mode: str) -> Body:
         if by_sign:
             store(out, quotient(signed(d, get_m(m) - d, y, stabilizer), s))
         else:
-            store(out, selected(select, y, formula(c, a, stabilised(d, stabilizer), s)))
+            store(out, selected(select, y, formula(stabilised(d, stabilizer), a, s, c)))
 
     return body

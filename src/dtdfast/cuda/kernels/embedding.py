@@ -12,11 +12,11 @@ Body = Any
 
 
 def embed(types: Types) -> Body:
-    """out[.., f] = weight[ids[..], f]; a row of weight has `row` bytes."""
+    """out[.., f] = weight[x[..], f]; a row of weight has `row` bytes."""
     store = STORES[types[0]]
 
-    def body(out: int, ids: int, f: int, weight: int, row: int) -> None:
-        store(out, load(weight + load_long(ids) * row + 4 * f))
+    def body(out: int, x: int, f: int, weight: int, row: int) -> None:
+        store(out, load(weight + load_long(x) * row + 4 * f))
 
     return body
 

@@ -1,5 +1,12 @@
-"""What happens to a contraction's sums: the lines of `NEURON_*` and `TAPS_*` in csrc/README.md, for neighbouring
-channels of one pixel.
+"""From the sums of a contraction to results, for neighbouring channels of one pixel.
+
+    NEURON_*   sum_y = scale · Σ_k x_k w_k           terms = scale · Σ_k x_k w⁺_k if dual, else sum_y
+               sum_y += y_prev                       terms += terms_prev (if dual)
+               y = sum_y + bias                      out = act(y)
+               d = terms + bias_d                    d += stabilizer · sgn d, where sgn 0 = +1
+    TAPS_*     out (+)= multiplier(m) · scale · Σ_k x_k wm(w_k)
+
+The lines are those of csrc/README.md; there is also what the modes of a factor and the multipliers are.
 """
 
 from __future__ import annotations
@@ -25,11 +32,15 @@ N_FLOATS = 5
 class Finish:
     """What is done with the sums.
 
-    neuron : y = Σxw and perhaps Σxw⁺ to out, factor and terms; else out (+)= multiplier(m)·Σ, or Σ where m has address
-    0 activation : of a neuron mode : of a neuron the factor (or "none"), else the multiplier dual : two sums, of y and
-    of the terms views, types : those present, of out, factor, terms, y_prev, terms_prev, m and window (a number per
-    pixel); "f4" or "bf16" each vector : channels at once: 8 or, where all views are "f4", 4 if every view is 16-byte
-    aligned, else 1
+    Attributes
+    ----------
+    neuron : NEURON_*, else TAPS_*; there m with address 0 multiplies nothing
+    activation : of a neuron
+    mode : of a neuron the factor (or "none"), else the multiplier
+    dual : two sums, of y and of the terms
+    views, types : those present, of out, factor, terms, y_prev, terms_prev, m and window (the scale, a number per
+        pixel); "f4" or "bf16" each
+    vector : channels at once: 8 or, where all views are "f4", 4 if every view is 16-byte aligned, else 1
     """
 
     neuron: bool
@@ -57,8 +68,8 @@ def finish(ptx: Any, end: Finish, second_sum: int, per_view: int) -> Callable[[A
     VIEWS = end.views
     HALF = tuple(t == "bf16" for t in end.types)
     DUAL, MODE = end.dual, end.mode
-    SLOPE, SIGNED, FACTOR = MODE == "derivative", MODE == "signed", end.neuron and MODE != "none"
-    act, slope = ACTIVATIONS[end.activation], DERIVATIVES[end.activation]
+    DERIVATIVE, SIGNED, FACTOR = MODE == "derivative", MODE == "signed", end.neuron and MODE != "none"
+    act, act_derivative = ACTIVATIONS[end.activation], DERIVATIVES[end.activation]
     formula = FACTORS.get(MODE, FACTORS["gate"])
     multiplied = MULTIPLIERS.get(MODE, MULTIPLIERS["times"])
     # a view's number among those present; only looked at where it is
@@ -118,51 +129,51 @@ def finish(ptx: Any, end: Finish, second_sum: int, per_view: int) -> Callable[[A
                     to[4 * q + 2], to[4 * q + 3] = to[4 * q + 2] + v_2, to[4 * q + 3] + v_3
 
     def neuron(a: Any, f: Any, sums: int, offsets: int, channel: int) -> None:
-        y, z, other = ptx.registers(N), ptx.registers(N), ptx.registers(N)
+        y, d, other = ptx.registers(N), ptx.registers(N), ptx.registers(N)
         scale = ONE
         get_shared(y, sums)
         if DUAL:
-            get_shared(z, sums + second_sum)
+            get_shared(d, sums + second_sum)
         if WINDOW >= 0:
             scale = ptx.read(address(a, WINDOW, offsets, 0))
             for e in range(N):
                 y[e] = scale * y[e]
                 if DUAL:
-                    z[e] = scale * z[e]
+                    d[e] = scale * d[e]
         if Y_PREV >= 0:
             add_view(y, other, a, Y_PREV, offsets, channel)
         if DUAL:
             if TERMS_PREV >= 0:
-                add_view(z, other, a, TERMS_PREV, offsets, channel)
+                add_view(d, other, a, TERMS_PREV, offsets, channel)
         else:
             for e in range(N):
-                z[e] = y[e]
+                d[e] = y[e]
         if TERMS >= 0:
-            put(address(a, TERMS, offsets, channel), z, TERMS)
+            put(address(a, TERMS, offsets, channel), d, TERMS)
         rest = ptx.registers(N)
         if SIGNED:
             for e in range(N):
-                rest[e] = y[e] - z[e]
+                rest[e] = y[e] - d[e]
         add_vector(y, a[BIAS], channel)
         for e in range(N):
             other[e] = act(y[e], f[ALPHA], f[BETA])
         put(address(a, OUT, offsets, channel), other, OUT)
         if FACTOR:
-            if SLOPE:
+            if DERIVATIVE:
                 for e in range(N):
-                    z[e] = slope(y[e], f[ALPHA], f[BETA]) * scale
+                    d[e] = act_derivative(y[e], f[ALPHA], f[BETA]) * scale
             elif SIGNED:
                 for e in range(N):
-                    z[e] = signed(z[e], rest[e], y[e], f[STABILIZER])
+                    d[e] = signed(d[e], rest[e], y[e], f[STABILIZER])
             else:
-                add_vector(z, a[BIAS_D], channel)
+                add_vector(d, a[BIAS_D], channel)
                 for e in range(N):
-                    d = stabilised(z[e], f[STABILIZER])
+                    stable = stabilised(d[e], f[STABILIZER])
                     if MODE == "gate":
-                        z[e] = ptx.ratio(f[COEFFICIENT] * other[e], d) * scale
+                        d[e] = ptx.ratio(f[COEFFICIENT] * other[e], stable) * scale
                     else:
-                        z[e] = formula(f[COEFFICIENT], other[e], d, scale)
-            put(address(a, FACTOR_V, offsets, channel), z, FACTOR_V)
+                        d[e] = formula(stable, other[e], scale, f[COEFFICIENT])
+            put(address(a, FACTOR_V, offsets, channel), d, FACTOR_V)
 
     def taps(a: Any, f: Any, sums: int, offsets: int, channel: int) -> None:
         r, other = ptx.registers(N), ptx.registers(N)

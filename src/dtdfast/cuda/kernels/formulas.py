@@ -1,4 +1,4 @@
-"""Scalar formulas of float32, the same lines and names as in csrc/activation.c and csrc/factor.c.
+"""Scalar formulas of float32, the same lines and names as in csrc/rows/: activation.c, elementwise.c, factor.c.
 
 A NaN passes: `t < 0 ? 0 : t`. Constants are float32, since a bare Python number would turn a kernel's arithmetic into
 float64.
@@ -17,7 +17,7 @@ Function = Callable[..., Any]
 
 ZERO, HALF, ONE, TWO, FOUR, THREE, SIX = (np.float32(v) for v in (0, 0.5, 1, 2, 4, 3, 6))
 SQRT_HALF, INV_SQRT_2_PI = np.float32(math.sqrt(0.5)), np.float32(1 / math.sqrt(2 * math.pi))
-TWO_SQRT_2_OVER_PI, CUBIC = np.float32(2 * math.sqrt(2 / math.pi)), np.float32(0.044715)
+TWO_SQRT_2_OVER_PI, GELU_CUBIC = np.float32(2 * math.sqrt(2 / math.pi)), np.float32(0.044715)
 SELU_ALPHA, SELU_SCALE = np.float32(1.6732632423543772), np.float32(1.0507009873554805)
 INFINITY = np.float32(np.inf)
 
@@ -73,7 +73,7 @@ def inside(x: Scalar, low: Scalar, high: Scalar) -> Scalar:
 
 def gelu_argument(x: Scalar) -> Scalar:
     """The argument of tanh in gelu_tanh, doubled: 1 + tanh(u) = 2 sigmoid(2u)."""
-    return TWO_SQRT_2_OVER_PI * (x + CUBIC * x * x * x)
+    return TWO_SQRT_2_OVER_PI * (x + GELU_CUBIC * x * x * x)
 
 
 def identity(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
@@ -170,31 +170,29 @@ def softsign(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
 
 ACTIVATIONS: dict[str, Function] = {
     "identity": identity, "relu": relu, "leaky_relu": leaky_relu, "clip": clip, "threshold": threshold,
-    "hard_shrink": hard_shrink,
-    "soft_shrink": soft_shrink, "tanh_shrink": tanh_shrink, "elu": elu, "selu": selu, "celu": celu, "silu": silu,
-    "gelu": gelu,
-    "gelu_tanh": gelu_tanh, "mish": mish, "sigmoid": sigmoid_of, "hard_sigmoid": hard_sigmoid,
-    "log_sigmoid": log_sigmoid,
-    "hard_swish": hard_swish, "tanh": tanh, "softplus": softplus, "softsign": softsign,
+    "hard_shrink": hard_shrink, "soft_shrink": soft_shrink, "tanh_shrink": tanh_shrink, "elu": elu, "selu": selu,
+    "celu": celu, "silu": silu, "gelu": gelu, "gelu_tanh": gelu_tanh, "mish": mish, "sigmoid": sigmoid_of,
+    "hard_sigmoid": hard_sigmoid, "log_sigmoid": log_sigmoid, "hard_swish": hard_swish, "tanh": tanh,
+    "softplus": softplus, "softsign": softsign,
 }  # fmt: skip
 
-# -------------------------------------------------------------------------------------- derivatives, from the left at a
-# kink
+# ------------------------------------------------------------------------------------------------------------------
+# derivatives, from the left at a kink
 
 
-def identity_slope(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+def identity_derivative(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
     return ONE if t == t else t
 
 
-def relu_slope(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+def relu_derivative(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
     return is_positive(t)
 
 
-def leaky_relu_slope(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+def leaky_relu_derivative(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
     return ONE if t > ZERO else a if t <= ZERO else t
 
 
-def threshold_slope(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+def threshold_derivative(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
     return ONE if t > a else ZERO if t <= a else t
 
 
@@ -203,86 +201,85 @@ def outside(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
     return ONE if t > a or t < -a else ZERO if t <= a else t
 
 
-def tanh_shrink_slope(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+def tanh_shrink_derivative(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
     return math.tanh(t) * math.tanh(t)
 
 
-def elu_slope(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+def elu_derivative(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
     return ONE if t > ZERO else a * math.exp(t)
 
 
-def selu_slope(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+def selu_derivative(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
     return SELU_SCALE if t > ZERO else SELU_SCALE * SELU_ALPHA * math.exp(t)
 
 
-def celu_slope(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+def celu_derivative(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
     return ONE if t > ZERO else math.exp(t / a)
 
 
-def silu_slope(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+def silu_derivative(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
     return sigmoid(a * t) * (ONE + a * t * sigmoid(-a * t))
 
 
-def gelu_slope(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+def gelu_derivative(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
     """Φ(t) + t φ(t)."""
     return HALF * math.erfc(-t * SQRT_HALF) + t * INV_SQRT_2_PI * math.exp(-HALF * t * t)
 
 
-def gelu_tanh_slope(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+def gelu_tanh_derivative(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
     u = gelu_argument(t)
     p = sigmoid(u)
-    return p + t * p * sigmoid(-u) * TWO_SQRT_2_OVER_PI * (ONE + THREE * CUBIC * t * t)
+    return p + t * p * sigmoid(-u) * TWO_SQRT_2_OVER_PI * (ONE + THREE * GELU_CUBIC * t * t)
 
 
-def mish_slope(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+def mish_derivative(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
     """gate + t·(1 − gate²)·sigmoid(t), where (1 − gate²)·sigmoid(t) = 4 e^t (1 + e^t) / ((1 + e^t)² + 1)²."""
     e = math.exp(t if t < ZERO else -t)
     d = e * (e + TWO) + TWO if t < ZERO else ONE + TWO * e + TWO * e * e
     return mish_gate(t) + t * FOUR * e * (ONE + e) * (ONE if t < ZERO else e) / (d * d)
 
 
-def sigmoid_slope(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+def sigmoid_derivative(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
     return sigmoid(t) * sigmoid(-t)
 
 
-def hard_sigmoid_slope(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+def hard_sigmoid_derivative(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
     return a * inside(a * t + b, ZERO, ONE)
 
 
-def log_sigmoid_slope(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+def log_sigmoid_derivative(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
     return sigmoid(-t)
 
 
-def hard_swish_slope(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+def hard_swish_derivative(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
     return ZERO if t <= -THREE else ONE if t >= THREE else t / THREE + HALF
 
 
-def tanh_slope(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+def tanh_derivative(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
     """1 − tanh²(t) = 4 sigmoid(2t) sigmoid(−2t), which does not cancel."""
     return FOUR * sigmoid(TWO * t) * sigmoid(-TWO * t)
 
 
-def softplus_slope(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+def softplus_derivative(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
     return sigmoid(a * t)
 
 
-def softsign_slope(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
+def softsign_derivative(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
     return ONE / ((ONE + magnitude(t)) * (ONE + magnitude(t)))
 
 
 DERIVATIVES: dict[str, Function] = {
-    "identity": identity_slope, "relu": relu_slope, "leaky_relu": leaky_relu_slope, "clip": inside,
-    "threshold": threshold_slope,
-    "hard_shrink": outside, "soft_shrink": outside, "tanh_shrink": tanh_shrink_slope, "elu": elu_slope,
-    "selu": selu_slope,
-    "celu": celu_slope, "silu": silu_slope, "gelu": gelu_slope, "gelu_tanh": gelu_tanh_slope, "mish": mish_slope,
-    "sigmoid": sigmoid_slope, "hard_sigmoid": hard_sigmoid_slope, "log_sigmoid": log_sigmoid_slope,
-    "hard_swish": hard_swish_slope,
-    "tanh": tanh_slope, "softplus": softplus_slope, "softsign": softsign_slope,
+    "identity": identity_derivative, "relu": relu_derivative, "leaky_relu": leaky_relu_derivative, "clip": inside,
+    "threshold": threshold_derivative, "hard_shrink": outside, "soft_shrink": outside,
+    "tanh_shrink": tanh_shrink_derivative, "elu": elu_derivative, "selu": selu_derivative, "celu": celu_derivative,
+    "silu": silu_derivative, "gelu": gelu_derivative, "gelu_tanh": gelu_tanh_derivative, "mish": mish_derivative,
+    "sigmoid": sigmoid_derivative, "hard_sigmoid": hard_sigmoid_derivative, "log_sigmoid": log_sigmoid_derivative,
+    "hard_swish": hard_swish_derivative, "tanh": tanh_derivative, "softplus": softplus_derivative,
+    "softsign": softsign_derivative,
 }  # fmt: skip
 
-# ------------------------------------------------------------------------------------------------------- maps,
-# multipliers
+# ------------------------------------------------------------------------------------------------------------------
+# maps, multipliers
 
 
 def above_low(x: Scalar, m: Scalar) -> Scalar:
@@ -335,12 +332,12 @@ def selected(select: int, y: Scalar, f: Scalar) -> Scalar:
     return ZERO if (select == 1 and y <= ZERO) or (select == 2 and y >= ZERO) else f
 
 
-def gate(c: Scalar, a: Scalar, d: Scalar, scale: Scalar) -> Scalar:
-    """coefficient · act(y) / d · scale; d is stabilised."""
+def gate(d: Scalar, a: Scalar, scale: Scalar, c: Scalar) -> Scalar:
+    """coefficient · act(y) / d · scale; d is stabilised, a = act(y), c the coefficient."""
     return quotient(c * a, d) * scale
 
 
-def denominator(c: Scalar, a: Scalar, d: Scalar, scale: Scalar) -> Scalar:
+def denominator(d: Scalar, a: Scalar, scale: Scalar, c: Scalar) -> Scalar:
     """d / (coefficient · scale)."""
     return quotient(d, c * scale)
 

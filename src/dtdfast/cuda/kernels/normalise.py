@@ -13,7 +13,7 @@ Body = Any
 
 
 def lrn(types: Types) -> Body:
-    """out[c] = x[c] / (k + alpha/size · Σ_j x[j]²)^beta over the channels j = c − (size−1)/2 … c + size/2.
+    """out[c] = x[c] / (k + alpha · Σ_j x[j]²)^beta over the channels j = c − (size−1)/2 … c + size/2.
 
     x is the address of channel c; `stride` the bytes between two channels.
     """

@@ -18,10 +18,10 @@ CHANNELS = 4  # of a thread
 
 
 def max_pool(types: Types, together: int) -> Body:
-    """out[p,c] = max_k x[p·step + tap_k, c] over the taps within x, m[p,c] = the first k that attains it.
+    """out[p,c] = max_k x[p·x_step + tap_k, c] over the taps within x, m[p,c] = the first k that attains it.
 
-    d, h, w are p·step; x is the address of (n, c) at the pixel 0, x_d, x_h, x_w its strides; taps are rows (d, h, w) of
-    longs.
+    d, h, w are p·x_step; x is the address of (n, c) at the pixel 0, x_d, x_h, x_w are its strides; taps are rows
+    (d, h, w) of longs.
     """
     store, store_winner, get = STORES[types[0]], STORES[types[1]], LOADS[types[2]]
 
@@ -68,7 +68,7 @@ def max_pool(types: Types, together: int) -> Body:
 
 
 def max_unpool(types: Types, scaled: bool, n_taps: int, together: int) -> Body:
-    """out[p,c] (+)= factor[p,c] · Σ_k x[q,c] over q = p + tap_k within x, where m[q,c] = the number of that tap.
+    """out[p,c] (+)= factor[p,c] · Σ x[q,c] over the windows q = p + (d, h, w)_k within x whose winner is tap_k.
 
     Without `scaled` there is no factor. x and m are addresses of (n, c) at the window 0; taps are rows (tap, d, h, w)
     of longs.
