@@ -36,11 +36,15 @@ class RootAudit(Report):
 
     Attributes
     ----------
-    sample, neuron : which; `neuron` is a flat index into the layer's output relevance : R_j reach : t* of the way from
-    x (t = 0) to the root (t = 1), the neuron's own hinge not counted in_domain : the root is a valid input output :
-    f(x̃) / f(x) of the explained output gradient_change : ‖∇f(x̃) − ∇f(x)‖ / ‖∇f(x)‖, by what the layer reads of_roots
-    : how much each root counts in the share of roots; sums to 1 of_relevance : the same for the share of relevance;
-    what is missing to 1 lies on neurons that are off, which some rules (w², flat)
+    sample, neuron : which; `neuron` is a flat index into the layer's output
+    relevance : R_j
+    reach : t* of the way from x (t = 0) to the root (t = 1), the neuron's own hinge not counted
+    in_domain : the root is a valid input
+    output : f(x̃) / f(x) of the explained output
+    gradient_change : ‖∇f(x̃) − ∇f(x)‖ / ‖∇f(x)‖, by what the layer reads
+    of_roots : how much each root counts in the share of roots; sums to 1
+    of_relevance : the same for the share of relevance; what is missing to 1 lies on neurons that are off, which some
+        rules (w², flat)
         give relevance
     """
 

@@ -28,9 +28,12 @@ class GradientEquivalence(Report):
 
     Attributes
     ----------
-    method : the map's rules lrp0 : of LRP-0 with the bias in the denominator: rounding alone on a ReLU network distance
-    : of the map alike : cosine of the map and gradient × input, channels summed causes : what LRP-0 takes another way
-    than the gradient does, by entry; nothing on a network of linear layers, ReLUs and max-pools
+    method : the map's rules
+    lrp0 : of LRP-0 with the bias in the denominator: rounding alone on a ReLU network
+    distance : of the map
+    alike : cosine of the map and gradient × input, channels summed
+    causes : what LRP-0 takes another way than the gradient does, by entry; nothing on a network of linear layers, ReLUs
+        and max-pools
     """
 
     method: str

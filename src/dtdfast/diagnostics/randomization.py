@@ -31,9 +31,10 @@ class Randomization(Report):
 
     Attributes
     ----------
-    method, order : what was compared; "cascading" or "independent" positions, names : the layer that each step
-    randomises, from the output down similarity : measure → (steps, n); cosine and Spearman signed, SSIM the larger over
-    sign, total variation 0 (the same) to 1 (disjoint)
+    method, order : what was compared; "cascading" or "independent"
+    positions, names : the layer that each step randomises, from the output down
+    similarity : measure → (steps, n); cosine and Spearman signed, SSIM the larger over sign, total variation 0 (the
+        same) to 1 (disjoint)
     """
 
     method: str

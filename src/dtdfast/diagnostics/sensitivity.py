@@ -76,10 +76,13 @@ def class_sensitivity(
 
     Parameters
     ----------
-    layers, x : the network with outputs (n, classes), and its input target : None (the largest output), an int or (n,)
-    ints other : as `target`; None: another class drawn at random per sample, the "random logit" of Sixt et al.
-    (arXiv:1912.09818, sec. 4) attribution : what makes the maps, see `diagnostics.attribution` seed : int options : of
-    the attribution: rules, domain, backend, ...
+    layers, x : the network with outputs (n, classes), and its input
+    target : None (the largest output), an int or (n,) ints
+    other : as `target`; None: another class drawn at random per sample, the "random logit" of Sixt et al.
+        (arXiv:1912.09818, sec. 4)
+    attribution : what makes the maps, see `diagnostics.attribution`
+    seed : int
+    options : of the attribution: rules, domain, backend, ...
 
     Raises
     ------

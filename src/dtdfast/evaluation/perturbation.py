@@ -55,21 +55,27 @@ def region_perturbation(
     """Replace regions in the order of their relevance and follow the explained output.
 
     Samek et al., "Evaluating the visualization of what a deep neural network has learned" (arXiv:1509.06321, sec. III):
-    a grid of regions, ordered by summed relevance, most relevant first (and least relevant first, for the area between
-    the curves); after L steps AOPC = 1/(L+1) ⟨Σ_k f(x⁽⁰⁾) − f(x⁽ᵏ⁾)⟩. The random order and sensitivity, (∂f/∂x)², are
-    evaluated beside every map.
+    a grid of regions,
+    ordered by summed relevance, most relevant first (and least relevant first, for the area between the curves); after
+    L steps
+    AOPC = 1/(L+1) ⟨Σ_k f(x⁽⁰⁾) − f(x⁽ᵏ⁾)⟩.  The random order and sensitivity, (∂f/∂x)², are evaluated beside every map.
 
     Parameters
     ----------
-    layers, x : the network with outputs (n, classes), and its input, (n, c, *space) or (n, features) relevance : maps
-    of x's shape, or {name: maps} target : None (the largest output), an int or (n,) ints size : pixels along a region's
-    side; 1 is a single pixel with all of its channels steps : L; at most all regions repeats : repetitions of what is
-    drawn at random; an operator without randomness takes one, and only the random order is repeated operator :
-    {"uniform", "dirichlet", "blur", "flip"}, a number, or one number per channel
+    layers, x : the network with outputs (n, classes), and its input, (n, c, *space) or (n, features)
+    relevance : maps of x's shape, or {name: maps}
+    target : None (the largest output), an int or (n,) ints
+    size : pixels along a region's side; 1 is a single pixel with all of its channels
+    steps : L; at most all regions
+    repeats : repetitions of what is drawn at random; an operator without randomness takes one, and only the random
+        order is repeated
+    operator : {"uniform", "dirichlet", "blur", "flip"}, a number, or one number per channel
         What replaces a region: noise over the domain; mixtures of the image's own pixels; the blurred image; low + high
         − x; a constant.
-    probability : follow the softmax of the outputs instead of the outputs as the list gives them seed : int options :
-    backend, n_threads, batch_size, and domain=(low, high), the range of noise; without one, each channel's range over x
+    probability : follow the softmax of the outputs instead of the outputs as the list gives them
+    seed : int
+    options : backend, n_threads, batch_size, and domain=(low, high), the range of noise; without one, each channel's
+        range over x
 
     Returns
     -------
@@ -85,10 +91,12 @@ def region_perturbation(
 
     Notes
     -----
-    All L·repeats copies of an image go through the network in as few calls as 256 MiB of copies allow. Quantus's
-    RegionPerturbation agrees where size divides the image and the operator is a constant: its curve is f(x⁽⁰⁾) −
-    f(x⁽ᵏ⁾), k = 1 … L, without the term of k = 0. Elsewhere it pads the image on both sides to whole regions, "uniform"
-    there is one number per image, and ties are broken differently.
+    All L·repeats copies of an image go through the network in as few calls as 256 MiB of copies allow.  Quantus's
+    RegionPerturbation agrees
+    where size divides the image and the operator is a constant: its curve is f(x⁽⁰⁾) − f(x⁽ᵏ⁾), k = 1 … L, without the
+    term of k = 0.
+    Elsewhere it pads the image on both sides to whole regions, "uniform" there is one number per image, and ties are
+    broken differently.
     """
     for key, value in (("size", size), ("steps", steps), ("repeats", repeats)):
         if value < 1:
@@ -157,8 +165,9 @@ def pixel_flipping(
 
     Parameters
     ----------
-    layers, x, relevance, target, steps : as of `region_perturbation` options : as there: domain=(low, high),
-    probability, repeats (of the random order), seed, backend, n_threads, batch_size
+    layers, x, relevance, target, steps : as of `region_perturbation`
+    options : as there: domain=(low, high), probability, repeats (of the random order), seed, backend, n_threads,
+        batch_size
 
     Raises
     ------

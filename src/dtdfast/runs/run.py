@@ -102,10 +102,13 @@ def run(
     dtype : {"float32", "float16"}
         Of the stored relevance.  float16 has 11 bits, and below 6e-5 steps of 6e-8.
     sum_channels : store the sum over the channels (axis 1; the last with a preparation whose layout is "nhwc"), taken
-    in float64 ledger : follow every cause of absorption, as `Explainer.ledger` does, which costs many times the
-    explanation chunk : samples that are stored, and finished, at once; None: 16 MiB of them workers : processes of a
-    Dask cluster on this machine; None: this process alone scheduler : address of a running Dask scheduler instead
-    progress : show samples per second and the time left (needs dtdfast[progress]) **options : of the `Explainer`
+        in float64
+    ledger : follow every cause of absorption, as `Explainer.ledger` does, which costs many times the explanation
+    chunk : samples that are stored, and finished, at once; None: 16 MiB of them
+    workers : processes of a Dask cluster on this machine; None: this process alone
+    scheduler : address of a running Dask scheduler instead
+    progress : show samples per second and the time left (needs dtdfast[progress])
+    **options : of the `Explainer`
 
     Returns
     -------
