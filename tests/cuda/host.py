@@ -74,8 +74,8 @@ class HostDevice:
         assert (block[:start] == SENTINEL).all(), "a kernel wrote before its memory"
         assert (block[start + size :] == SENTINEL).all(), "a kernel wrote behind its memory"
 
-    # -------------------------------------------------------------------------------------------------------- copies,
-    # streams
+    # ------------------------------------------------------------------------------------------------------------------
+    # copies, streams
 
     def upload(self, address: int, array: Any, stream: int) -> None:
         assert array.flags.c_contiguous

@@ -161,8 +161,8 @@ class Oracle:
                     message += (self._mapped(part, term) * scatter(s * per_output, w, part.taps)).reshape(message.shape)
         return messages
 
-    # --------------------------------------------------------------------------------------------------------- other
-    # units
+    # ------------------------------------------------------------------------------------------------------------------
+    # other units
 
     def _winner_forward(self, unit: U.Winner) -> Array:
         self.repeat = 1

@@ -77,8 +77,8 @@ class CudaSession(Accounts):
         self._take(result, "result")
         self._device.synchronize(self._stream)
 
-    # ------------------------------------------------------------------------------------------------------------- the
-    # ledger
+    # ------------------------------------------------------------------------------------------------------------------
+    # the ledger
 
     def run(self, first: int, last: int) -> None:
         self._device.launch(self.prepared.steps(first, last), self._stream)
