@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -138,6 +139,18 @@ def test_cache(folder):
     assert file.stat().st_mode & 0o077 == 0
     file.write_bytes(file.read_bytes()[:-1] + b"X")  # damaged
     assert cache.stored(kernel, (9, 0)) is None
+
+
+def test_kept_kernels_are_those_of_these_sources():
+    """The key of a kept kernel holds every file that its machine code follows from."""
+    sources = set(cache.sources())
+    for module in (
+        cache,
+        *{inspect.getmodule(part) for kernel in kernels() for part in (kernel.factory, kernel.constants[0])},
+    ):
+        assert Path(module.__file__) in sources
+    package = Path(dtd.__file__).parent / "cuda"
+    assert sources == {*package.glob("compile/*.py"), *package.glob("kernels/*.py")} != set()
 
 
 def test_a_cache_that_cannot_be_written(folder):
