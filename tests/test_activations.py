@@ -9,7 +9,7 @@ import pytest
 import dtdfast as dtd
 from dtdfast.activations import ACTIVATIONS, LARGEST
 from dtdfast.cpu import encode as cpu_encode
-from dtdfast.cuda import formulas
+from dtdfast.cuda.kernels import formulas
 from dtdfast.oracle import maths as oracle_maths
 from dtdfast.plan.signs import SIGN_AFTER
 from support import close, normal

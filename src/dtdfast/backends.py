@@ -43,7 +43,7 @@ def _cpu() -> Backend:
 
 
 def _cuda() -> Backend:
-    from .cuda.usable import survey
+    from .cuda.run.usable import survey
 
     problem, found = survey()
     return Backend("cuda", problem is None, problem or found, ("float32", "tf32", "bfloat16", "mixed"))

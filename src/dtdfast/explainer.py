@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,53 +13,25 @@ from .arrays.checks import Check, apart, check_input, check_out, finite, is_dask
 from .arrays.device import on_device, to_host
 from .arrays.foreign import NUMPY, Home, take, take_out
 from .backends import choose
-from .budget import budget
 from .cache import Cache, key_of
-from .errors import DtdError, InputError, LayerError, MemoryBudgetError, NumericsError, RuleError, TargetError, at
+from .errors import InputError, NumericsError, RuleError, TargetError, at, translated
+from .executors import Executors
 from .ledger.account import Account
 from .ledger.ledger import NARROW, Ledger, row_of, total
-from .locks import renewed
+from .options import Options
 from .plan.domain import Domain
-from .plan.program import EXPLAIN, GRADIENT, PREDICT, Program, last_entry, prepare, uncollected
-from .plan.shapes import Shape
+from .plan.program import EXPLAIN, GRADIENT, PREDICT, last_entry
 from .plan.wiring import sources
 from .presets import RuleBook, Rules
 from .rules import convention_of
-from .session import Executor, Maker, Options
 from .show import shown
 from .targets import Targets
-from .threads import MOST
 from .underflow import REMEDY, refill
 
+if TYPE_CHECKING:
+    from .session import Executor
+
 Array = NDArray[Any]
-
-KEPT = 2**29
-"""Bytes of what an Explainer keeps for each shape of sample beside packed weights, or an eighth of the memory budget
-where that is less."""
-
-
-Call = TypeVar("Call", bound=Callable[..., Any])
-
-
-def _told(call: Call) -> Call:
-    """What ends in memory that the system does not give, or in Python's own stack, as errors of dtdfast."""
-
-    @functools.wraps(call)
-    def told(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return call(*args, **kwargs)
-        except DtdError:
-            raise
-        except MemoryError as error:
-            raise MemoryBudgetError(
-                f"the system gives no more memory ({error}); use a smaller batch_size, or smaller samples"
-            ) from None
-        except RecursionError:
-            raise LayerError(
-                "the network nests more moves (Flatten, Slice, Concat) in each other than can be followed"
-            ) from None
-
-    return told  # type: ignore[return-value]
 
 
 class Explainer:
@@ -153,37 +123,26 @@ class Explainer:
         stop: int | None = None,
         kind: str = EXPLAIN,
     ) -> None:
-        self._arguments = dict(
-            rules=rules, domain=domain, convention=convention, backend=backend, precision=precision,
-            batch_size=batch_size,
-            n_threads=n_threads, device=device, start=start, stop=stop, kind=kind,
-        )  # fmt: skip
-        self._reads = sources(layers)
-        self._layers = list(layers)
+        given = Options(rules, domain, convention, backend, precision, batch_size, n_threads, device, start, stop, kind)
+        reads = sources(layers)
+        self._given, self._layers = given, list(layers)
         self._book = RuleBook(rules, convention_of(convention))
         self._domain = Domain.parse(domain)
         self._backend = choose(backend, precision, device)
-        self._precision = precision
         self._dtype: type = np.float64 if self._backend == "oracle" or precision == "float64" else np.float32
         # a Preparation needs all digits of x: it may subtract nearly all of it
         self._taken: type = np.float64 if any(isinstance(r, L.Preparation) for r in self._layers) else self._dtype
-        self._batch_size = _positive("batch_size", batch_size)
-        self._n_threads = _positive("n_threads", n_threads, MOST)
+        options = given.checked(len(self._layers))
         self._kind = kind
-        self._check_positions(rules, start, stop)
-        self._start, self._stop = start, stop
-        last = last_entry(self._layers, start, kind)
-        self._words = self._find_words(last)
+        self._words = _find_words(self._layers, reads, last_entry(self._layers, start, kind))
         self._check = Check(self._words, self._domain)
-        self._make = Maker(Options(self._backend, precision, self._batch_size, self._n_threads, device, self._check))
-        self._executors: OrderedDict[tuple[Shape, str, bool], Executor] = OrderedDict()
+        self._executor = Executors(self._layers, options, self._backend, self._book, self._domain, self._check)
         self._nbytes = sum(
             a.nbytes for record in self._layers for a in vars(record).values() if isinstance(a, np.ndarray)
         )
-        self._lock = renewed(self, "_lock")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (self._layers, self._arguments)
+        return _rebuild, (self._layers, self.options)
 
     @property
     def backend(self) -> str:
@@ -193,18 +152,17 @@ class Explainer:
     @property
     def nbytes(self) -> int:
         """Bytes of the records, packed weights and plans; an array that several records share counts once for each."""
-        with self._lock:
-            return self._nbytes + self._make.nbytes + sum(e.program.nbytes for e in self._executors.values())
+        return self._nbytes + self._executor.nbytes
 
     @property
     def options(self) -> dict[str, Any]:
         """All options that this Explainer was made with, defaults included."""
-        return dict(self._arguments)
+        return dict(vars(self._given))
 
     # ----------------------------------------------------------------------------------------------------------------
     # calls
 
-    @_told
+    @translated
     def explain(
         self, x: Any, target: Any = None, *, return_outputs: bool = False, out: Any = None, progress: bool = False
     ) -> Any:
@@ -297,7 +255,7 @@ class Explainer:
         relevance = home.give(result) if out is None else out
         return relevance if outputs is None else (relevance, home.give(outputs))
 
-    @_told
+    @translated
     def predict(self, x: Any) -> Any:
         """Compute the network's outputs.
 
@@ -333,7 +291,7 @@ class Explainer:
         self._check_finite("output", result)
         return home.give(result)
 
-    @_told
+    @translated
     def ledger(self, x: Any, target: Any = None) -> Ledger:
         """Account for the relevance of every layer.
 
@@ -364,7 +322,7 @@ class Explainer:
             raise RuleError("a gradient is not conserved, so it has no ledger")
         rows, starts, ends = [], [], []
         real = np.float64 if self._backend == "oracle" else np.dtype(executor.program.real)
-        u = max(float(np.finfo(real).epsneg), NARROW.get(str(self._arguments["precision"]), 0.0))
+        u = max(float(np.finfo(real).epsneg), NARROW.get(str(self._given.precision), 0.0))
         for block in _blocks(len(x), executor.batch_size(len(x), 1, ledger=True), False):
             with executor.session(block.stop - block.start, 1, ledger=True) as session:
                 start = targets.entry(block, clip=self._book.preset.clip_start).relevance(session.forward(x[block]))
@@ -376,7 +334,7 @@ class Explainer:
                 ends.append(total(end))
         return Ledger.join(rows, np.concatenate(starts), np.concatenate(ends))
 
-    @_told
+    @translated
     def plan_for(self, input_shape: Sequence[int], n_targets: int = 1) -> Any:
         """The plan for inputs of one shape: what is computed, in which steps, with which memory.
 
@@ -396,7 +354,7 @@ class Explainer:
         executor = self._executor(shape[1:], self._kind)
         return executor.plan(min(shape[0], executor.batch_size(shape[0], n_targets)), n_targets)
 
-    @_told
+    @translated
     def profile(self, x: Any, target: Any = None) -> Any:
         """Measure every step of one explanation.
 
@@ -419,20 +377,6 @@ class Explainer:
 
     # --------------------------------------------------------------------------------------------------------------
     # checking
-
-    def _check_positions(self, rules: Rules, start: int | None, stop: int | None) -> None:
-        n = len(self._layers)
-        for key, value in (("start", start), ("stop", stop)):
-            if value is not None and (
-                isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 0 <= value < n
-            ):
-                raise LayerError(f"{key} is {value!r}, expected a position from 0 to {n - 1}")
-        if start is not None and stop is not None and stop > start:
-            raise LayerError(f"stop={stop} comes after start={start}: relevance runs from start down to stop")
-        if isinstance(rules, dict):
-            for position in rules:
-                if not 0 <= position < n:
-                    raise RuleError(f"rules names entry {position}, but the network has entries 0 to {n - 1}")
 
     def _explain_exactly(self, x: Any, i: int, targets: Targets, view: Array, outputs: Array | None = None) -> None:
         """Sample i's relevance (1, t, *leaves) in float64 into `view`."""
@@ -466,12 +410,6 @@ class Explainer:
                 f"the {what} overflowed {precision}; rescale the network, or see with backend='oracle' where"
             )
 
-    def _find_words(self, last: int) -> tuple[int, int] | None:
-        for position, record in enumerate(self._layers[: last + 1]):
-            if isinstance(record, L.Embedding) and L.INPUT in self._reads[position]:
-                return position, np.shape(record.weight)[0]
-        return None
-
     def _prepare(self, x: Any, kind: str) -> tuple[Any, Executor, Home]:
         """X as the executor takes it, checked; the executor; where results go (on a GPU they are there already)."""
         host, home = (x, NUMPY) if self._backend == "cuda" and on_device(x) else take(x)
@@ -484,39 +422,9 @@ class Explainer:
             self._domain.check(np.asarray(host))  # in the caller's own precision
         return array, executor, home
 
-    def _executor(self, sample: Shape, kind: str, *, exact: bool = False) -> Executor:
-        """The executor for samples of this shape, made once; with `exact` in float64 whatever precision was asked
-        for.
-        """
-        with self._lock:
-            executor = self._executors.get((sample, kind, exact))
-            if executor is None:
-                if not sample or min(sample) < 1:
-                    raise LayerError(
-                        f"a sample of shape {sample} cannot be explained: expected (n, ...) with sizes of at least 1"
-                    )
-                with uncollected():
-                    executor = self._make(self._program(sample, kind, exact))
-                self._executors[sample, kind, exact] = executor
-                while len(self._executors) > 1 and sum(e.program.nbytes for e in self._executors.values()) > min(
-                    KEPT, budget() // 8
-                ):
-                    self._executors.popitem(last=False)
-            elif len(self._executors) > 1 and next(reversed(self._executors)) != (sample, kind, exact):
-                self._executors.move_to_end((sample, kind, exact))
-            return executor
-
-    def _program(self, sample: Shape, kind: str, exact: bool) -> Program:
-        book, domain = (
-            (self._book, self._domain) if kind == EXPLAIN else (RuleBook("dtd", convention_of("dtd")), Domain("real"))
-        )
-        start = self._start if kind != PREDICT else None
-        precision = "float64" if exact else "" if self._backend == "cuda" else self._precision
-        return prepare(self._layers, sample, self._words is not None, kind, start, self._stop, book, domain, precision)
-
     def __repr__(self) -> str:
         kinds = ", ".join(at(None, r) for r in self._layers[:3]) + (", ..." if len(self._layers) > 3 else "")
-        return f"Explainer([{kinds}], rules={shown(self._arguments['rules'])}, backend={self._backend!r})"
+        return f"Explainer([{kinds}], rules={shown(self._given.rules)}, backend={self._backend!r})"
 
 
 def _rebuild(layers: list[L.Layer], arguments: dict[str, Any]) -> Explainer:
@@ -525,48 +433,47 @@ def _rebuild(layers: list[L.Layer], arguments: dict[str, Any]) -> Explainer:
 
 def _lazy() -> Any:
     """What explains Dask arrays; imported when there is one."""
-    from .arrays import dask as dask_arrays
+    from .arrays import dask
 
-    return dask_arrays
-
-
-def _positive(key: str, value: int | None, most: int | None = None) -> int | None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1):
-        raise LayerError(f"{key} is {value!r:.80}, expected an integer of at least 1")
-    if value is not None and most is not None and value > most:
-        raise LayerError(f"{key} is {value}, expected at most {most}")
-    return None if value is None else int(value)
+    return dask
 
 
 def _blocks(n: int, size: int, progress: bool) -> Iterable[slice]:
+    """A batch of n samples in blocks of so many, with a progress bar where one is wanted."""
     blocks = [slice(0, n)] if n <= size else [slice(i, min(i + size, n)) for i in range(0, n, size)]
-    return _shown(blocks, n) if progress else blocks
+    if not progress:
+        return blocks
+    from .progress import shown
+
+    return shown(blocks, n)
 
 
-def _shown(blocks: list[slice], n: int) -> Iterator[slice]:
-    """The blocks, with a progress bar."""
-    from .extras import require
-
-    with require("tqdm", "progress").tqdm(total=n, unit="sample") as bar:
-        for block in blocks:
-            yield block
-            bar.update(block.stop - block.start)
+def _find_words(layers: list[L.Layer], reads: Any, last: int) -> tuple[int, int] | None:
+    """Position and number of words of an Embedding that reads the input, if there is one."""
+    for position, record in enumerate(layers[: last + 1]):
+        if isinstance(record, L.Embedding) and L.INPUT in reads[position]:
+            return position, np.shape(record.weight)[0]
+    return None
 
 
-# ------------------------------------------------------------------------------------------------------------- module
-# functions
+# -------------------------------------------------------------------------------------------------------------------
+# module functions
 
 CACHE: Cache[Explainer] = Cache()
 
 
-def _cached(layers: Sequence[L.Layer], options: dict[str, Any]) -> Explainer:
+def _cached(layers: Sequence[L.Layer], options: Options) -> Explainer:
     """An Explainer for these very records and options; the cache holds them, so an id cannot be reused meanwhile."""
+
+    def make() -> Explainer:
+        return Explainer(layers, **vars(options))
+
     try:
-        key = (tuple(map(id, layers)), key_of(options))
+        key = (tuple(map(id, layers)), key_of(tuple(vars(options).values())))
         hash(key)
     except (TypeError, ValueError, RuntimeError):  # not a list, or something that cannot be compared among the options
-        return Explainer(layers, **options)
-    return CACHE.get(key, lambda: Explainer(layers, **options))
+        return make()
+    return CACHE.get(key, make)
 
 
 def explain(
@@ -718,10 +625,7 @@ def explain(
     >>> layers = [dtdfast.Linear(weight, bias), dtdfast.ReLU(), dtdfast.Linear(weight_2, bias_2)]
     >>> relevance = dtdfast.explain(layers, x, target=3, domain=(0.0, 1.0))
     """
-    options = dict(
-        rules=rules, domain=domain, convention=convention, backend=backend, precision=precision, batch_size=batch_size,
-        n_threads=n_threads, device=device, start=start, stop=stop,
-    )  # fmt: skip
+    options = Options(rules, domain, convention, backend, precision, batch_size, n_threads, device, start, stop)
     return _cached(layers, options).explain(x, target, return_outputs=return_outputs, out=out, progress=progress)
 
 
@@ -760,7 +664,7 @@ def predict(
     DtdError
         What `explain` raises for the network, its options and x.
     """
-    return _cached(layers, dict(backend=backend, batch_size=batch_size, n_threads=n_threads)).predict(x)
+    return _cached(layers, Options(backend=backend, batch_size=batch_size, n_threads=n_threads)).predict(x)
 
 
 __all__ = ["GRADIENT", "Explainer", "explain", "predict"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import reference
-from dtdfast.cuda import executor, usable
+from dtdfast.cuda.run import driver, executor, usable
 from dtdfast.explainer import Explainer
 from host import HostDevice
 from support import classifier
@@ -21,7 +21,7 @@ def on_host(monkeypatch: pytest.MonkeyPatch) -> Callable[[HostDevice], None]:
 
     def use(device: HostDevice) -> None:
         monkeypatch.setattr(usable, "survey", lambda: (None, "the host"))
-        monkeypatch.setattr(usable, "open_device", lambda number: device)
+        monkeypatch.setattr(driver, "open_device", lambda number: device)
         monkeypatch.setattr(executor, "contraction", reference)
 
     return use

@@ -19,13 +19,14 @@ import pytest
 import gpu_jobs
 from assembler import SHARED, resources
 from contraction_kernels import REGISTERS, kernel_of, specialisations
-from dtdfast.cuda.contraction import SMALL
-from dtdfast.cuda.dense import dense
-from dtdfast.cuda.epilogue import FIRST_VIEW, N_FLOATS, PER_VIEW, Finish
-from dtdfast.cuda.formulas import ACTIVATIONS, MULTIPLIERS, WEIGHT_MAPS
-from dtdfast.cuda.launch import Kernel
+from dtdfast.cuda.compile.kernel import Kernel
+from dtdfast.cuda.kernels.dense import dense
+from dtdfast.cuda.kernels.epilogue import FIRST_VIEW, N_FLOATS, PER_VIEW, Finish
+from dtdfast.cuda.kernels.formulas import ACTIVATIONS, MULTIPLIERS, WEIGHT_MAPS
+from dtdfast.cuda.run.tiles import NAMED
 from paper import on_paper
 
+SMALL = NAMED["small"].tile
 LONG = bool(os.environ.get("DTDFAST_LONG"))
 
 

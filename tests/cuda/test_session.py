@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 import dtdfast as dtd
-from dtdfast.cuda import nest
+from dtdfast.cuda.kernels.strided import reciprocal
+from dtdfast.cuda.run import contraction, strided
 from host import HostDevice
+from paper import on_paper
 from support import normal, segmenter
 
 CALL = ["upload", "replay", "download", "download", "synchronize"]  # x; one graph; result and flags
@@ -292,13 +294,13 @@ def test_memory_is_freed_with_the_explainer(explainer, network, rng):
 def test_items_beyond_31_bits_are_several_launches(monkeypatch, explainer, network, rng):
     x = normal(rng, 3, 3, 6, 6)
     expected = explainer(network).explain(x)
-    monkeypatch.setattr(nest, "MOST_ITEMS", 50)
+    monkeypatch.setattr(strided, "MOST_ITEMS", 50)
     np.testing.assert_array_equal(explainer(network).explain(x), expected)
 
 
 @pytest.mark.parametrize("d", [1, 2, 3, 5, 7, 64, 100, 641, 2**16 + 1, 2**20 - 1, 2**30 + 1, 2**31 - 1])
 def test_reciprocals(d):
-    magic, shift = nest.reciprocal(d)
+    magic, shift = reciprocal(d)
     assert 0 < magic < 2**32
     rng = np.random.default_rng(d)
     numbers = {
@@ -318,8 +320,8 @@ def test_reciprocals(d):
             assert (n * magic) >> shift == n // d
 
 
-# -------------------------------------------------------------------------------------------------------- threads,
-# pickles
+# ----------------------------------------------------------------------------------------------------------------------
+# threads, pickles
 
 
 def test_threads_share_one_explainer(explainer, network, rng):
@@ -344,6 +346,27 @@ def test_pickle(explainer, network, rng):
     made = explainer(network)
     expected = made.explain(x)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(made)).explain(x), expected)
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16", "mixed"])
+def test_the_printed_plan_names_what_runs(network, rng, precision):
+    """Tile and unit of every contraction, and what a device runs; without a device the same."""
+    x = normal(rng, 2, 3, 6, 6)
+    with on_paper() as device:
+        made = dtd.Explainer(network, backend="cuda", precision=precision)
+        made.explain(x)
+        plan = made.plan_for(x.shape)
+        profile = made.profile(x)
+    ran = {contraction.body(kernel) for kernel in device.kernels if kernel.name == "dtd_dense"}
+    assert set(plan.bodies) - {""} == ran != set()
+    assert all(
+        bool(body) == (step.op in contraction.OPERATIONS)
+        for body, step in zip(plan.bodies, [*plan.forward, *plan.relevance], strict=True)
+    )
+    assert contraction.bodies(plan, precision, shared_bytes=device.shared_bytes) == plan.bodies
+    assert tuple(timing.body for timing in profile.timings) == plan.bodies
+    for text in (str(plan), str(profile)):
+        assert all(body in text for body in ran)
 
 
 def test_profile(explainer, network, rng):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..errors import LayerError, at
 from ..layers import Layer
+from ..options import Options
 from ..oracle.executor import Oracle
 from ..plan import units as U
 from ..plan.domain import Domain
@@ -216,7 +217,7 @@ def root_audit(
     """
     layers = list(layers)
     network, points = network_of(layers, x, options)
-    domain = Domain.parse(options.get("domain", "real"))
+    domain = Domain.parse(options.get("domain", Options.domain))
     unit = find_layer(network, layer)
     rng = np.random.default_rng(seed)
     found = []

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ..errors import LayerError, at
 from ..explainer import Explainer
 from ..layers import INPUT, Layer
+from ..options import predicting
 from ..plan import units as U
 from ..plan.network import Network
 from ..report import Report, axes_or_current
@@ -163,7 +164,7 @@ def cosine_convergence(
         raise LayerError("the network has no hidden layer that everything passes through")
     rng = np.random.default_rng(seed)
     (first, *_) = tensors
-    active = Explainer(layers[: first.position + 1], **_predicting(options)).predict(x) != 0
+    active = Explainer(layers[: first.position + 1], **predicting(options)).predict(x) != 0
     relevance = _gaussian(rng, active)
     cosines, chances = [median(_pairs(relevance))], [median(_pairs(relevance))]
     positions = [t.position for t in tensors]
@@ -174,10 +175,6 @@ def cosine_convergence(
         chances.append(median(_pairs(_gaussian(rng, np.ones(relevance[:, 0].shape, bool)))))
     names = [*(at(p, layers[p]) for p in positions), "input"]
     return Convergence([*positions, INPUT], names, np.array(cosines), np.array(chances))
-
-
-def _predicting(options: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in options.items() if k in ("backend", "n_threads", "batch_size")}
 
 
 def _gaussian(rng: np.random.Generator, active: Array) -> Array:

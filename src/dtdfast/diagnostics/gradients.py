@@ -13,6 +13,7 @@ from ..baselines import input_x_gradient
 from ..errors import TargetError, at
 from ..explainer import Explainer, explain
 from ..layers import Activation, Layer
+from ..options import PREDICTING
 from ..plan import units as U
 from ..report import Report, axes_or_current
 from .attribution import name_of
@@ -119,7 +120,7 @@ def gradient_equivalence(layers: Sequence[Layer], x: Any, target: Any = None, **
     """
     if target is not None and np.asarray(target).dtype.kind == "f":
         raise TargetError("target is a float start, expected classes: LRP-0 begins with the output itself")
-    kept = {k: v for k, v in options.items() if k in ("backend", "n_threads", "batch_size", "start", "stop")}
+    kept = {k: v for k, v in options.items() if k in (*PREDICTING, "start", "stop")}
     expected = input_x_gradient(layers, x, target, **kept)
     zero = explain(layers, x, target, rules="lrp-0", **kept)
     relevance = explain(layers, x, target, **options)

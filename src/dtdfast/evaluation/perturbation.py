@@ -13,6 +13,7 @@ from ..baselines import sensitivity
 from ..errors import InputError, ShapeError
 from ..explainer import Explainer
 from ..layers import Layer
+from ..options import predicting
 from ..plan.domain import Domain
 from .curves import Curves
 from .operators import RANDOM, operator_of
@@ -122,7 +123,7 @@ def region_perturbation(
     for name, values in maps.items():
         if values.shape != point.shape:
             raise ShapeError(f"the maps of {name!r} have shape {values.shape}, expected x's shape {point.shape}")
-    explainer = Explainer(layers, **{k: v for k, v in options.items() if k in ("backend", "n_threads", "batch_size")})
+    explainer = Explainer(layers, **predicting(options))
     outputs = explainer.predict(point)
     if outputs.ndim != 2:
         raise ShapeError(f"the outputs are {outputs.shape}, expected (n, classes)")
@@ -132,7 +133,7 @@ def region_perturbation(
             f"target goes from {index.min()} to {index.max()}, but there are classes 0 to {outputs.shape[1] - 1}"
         )
     if SENSITIVITY not in maps:
-        kept = {k: v for k, v in options.items() if k in ("backend", "n_threads", "batch_size")}
+        kept = predicting(options)
         maps[SENSITIVITY] = sensitivity(layers, point, index, **kept)
     images = point.reshape(len(point), *((1, -1) if point.ndim == 2 else point.shape[1:]))
     numbers = regions(images.shape[2:], size)

@@ -19,6 +19,7 @@ from ..explainer import Explainer
 from ..extras import require
 from ..images import Preparation
 from ..layers import Layer
+from ..options import PLACE
 from ..presets import PRESETS
 from ..threads import MOST, default_threads
 from .local import AHEAD, run_locally, streams
@@ -31,8 +32,6 @@ from .work import Work
 
 CHUNK_BYTES = 1 << 24  # of samples or relevance per chunk, whichever is more; what a kill can cost
 CHUNK_MOST = 4096  # samples
-# options on which no bit depends; the backend that was chosen is recorded
-NO_BITS = ("backend", "batch_size", "n_threads", "device")
 
 
 @dataclass(frozen=True)
@@ -176,7 +175,7 @@ def run(
             "data": source.identity(),
             "preparation": described(preparation, layers),
             "target": described(target, layers),
-            "options": {key: described(v, layers) for key, v in explainer.options.items() if key not in NO_BITS},
+            "options": {key: described(v, layers) for key, v in explainer.options.items() if key not in PLACE},
             "stored": {"dtype": dtype, "sum over channels": sum_channels, "ledger": ledger},
             **begun,
         }
@@ -202,8 +201,8 @@ def run(
         return Run(path, len(source), n_left, time.perf_counter() - clock)
 
 
-# ------------------------------------------------------------------------------------------------------------- before
-# any work
+# ----------------------------------------------------------------------------------------------------------------------
+# before any work
 
 
 def _checked(target: Any, n: int) -> Any:
@@ -279,8 +278,8 @@ def _chunk(source: Source, preparation: Preparation | None, work: Work, given: i
     return chunk
 
 
-# ------------------------------------------------------------------------------------------------------------------ the
-# output
+# ----------------------------------------------------------------------------------------------------------------------
+# the output
 
 
 def _opened(path: Path, resume: bool, manifest: dict[str, Any], any_chunk: bool, work: Work, source: Source) -> Store:

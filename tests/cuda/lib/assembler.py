@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from dtdfast.cuda.launch import Kernel
+from dtdfast.cuda.compile.kernel import Kernel
 
 SHARED = {"sm_80": 163 * 1024, "sm_90": 227 * 1024}  # bytes that one block may have, by target
 OPCODE = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?\w+\s+)?([A-Z][\w.]*)", re.MULTILINE)
@@ -30,8 +30,8 @@ def resources(kernel: Kernel, *, disassembled: bool = False) -> dict[str, Any]:
     PTX is made once for all targets, since that takes most of the time; what takes the rest is the disassembler, run on
     the last target.
     """
-    from dtdfast.cuda.compiler import ptx_of
-    from dtdfast.cuda.ptx import improved
+    from dtdfast.cuda.compile.compiler import ptx_of
+    from dtdfast.cuda.compile.ptx import improved
 
     text = ptx_of(kernel, (8, 0))
     found: dict[str, Any] = {}

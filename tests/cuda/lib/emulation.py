@@ -1,5 +1,4 @@
-"""The instructions of `dtdfast.cuda.ptx` in Python: kernels run from the same source, thread by thread, one greenlet
-each.
+"""The instructions of `dtdfast.cuda.compile.ptx` in Python: a kernel runs from its own source, one greenlet per thread.
 
 Pessimistic on purpose: shared memory starts as NaN, a copy lands only when it is waited for, threads run in random
 order between barriers, and every address must lie in memory that the test gave, aligned as the instruction asks. What
@@ -17,8 +16,8 @@ from greenlet import getcurrent, greenlet
 from numpy.typing import NDArray
 
 import tensor_cores
-from dtdfast.cuda.launch import Launch
-from dtdfast.cuda.specialise import specialised
+from dtdfast.cuda.compile.specialise import specialised
+from dtdfast.cuda.run.launch import Launch
 from tensor_cores import bits as _bits
 
 SHARED = 4096  # address of the dynamic shared memory
@@ -81,8 +80,8 @@ def _shared_at(address: int, size: int) -> NDArray[np.uint8]:
     return _S.shared[place : place + size]
 
 
-# ------------------------------------------------------------------------------------------------------------ threads,
-# registers
+# ----------------------------------------------------------------------------------------------------------------------
+# threads, registers
 
 
 def thread() -> int:

@@ -17,10 +17,12 @@ import pytest
 import dtdfast as dtd
 import host
 import reference
-from dtdfast.cuda import cache, executor, workshop
-from dtdfast.cuda import driver as driver_module
-from dtdfast.cuda.driver import Gpu
-from dtdfast.cuda.launch import Binary, Kernel, Launch
+from dtdfast.cuda.compile import cache, parallel
+from dtdfast.cuda.compile.kernel import Binary, Kernel
+from dtdfast.cuda.run import driver as driver_module
+from dtdfast.cuda.run import executor
+from dtdfast.cuda.run.driver import Gpu
+from dtdfast.cuda.run.launch import Launch
 from support import classifier, normal
 
 KERNELS: list[Kernel] = []
@@ -91,7 +93,7 @@ def main() -> None:
     reference.launches = lambda *a: [as_launch(c) for c in launches(*a)]  # type: ignore[assignment]
     executor.contraction = reference  # type: ignore[attr-defined]
     cache.stored, cache.compiled = (lambda kernel, cc: None), compiled  # type: ignore[assignment]
-    workshop.FEW = 1000  # kernels: no other process
+    parallel.FEW = 1000  # kernels: no other process
 
     found = dtd.backends()["cuda"]
     assert found.usable, found.reason

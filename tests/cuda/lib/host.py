@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from dtdfast.cuda import language
-from dtdfast.cuda.device import ALIGN, OutOfMemory
-from dtdfast.cuda.launch import Kernel, Launch
+from dtdfast.cuda.compile import language
+from dtdfast.cuda.compile.kernel import Kernel
+from dtdfast.cuda.run.device import ALIGN, OutOfMemory
+from dtdfast.cuda.run.launch import Launch
 
 GUARD = 4096
 SENTINEL = 0xA5
@@ -73,8 +74,8 @@ class HostDevice:
         assert (block[:start] == SENTINEL).all(), "a kernel wrote before its memory"
         assert (block[start + size :] == SENTINEL).all(), "a kernel wrote behind its memory"
 
-    # -------------------------------------------------------------------------------------------------------- copies,
-    # streams
+    # ------------------------------------------------------------------------------------------------------------------
+    # copies, streams
 
     def upload(self, address: int, array: Any, stream: int) -> None:
         assert array.flags.c_contiguous

@@ -14,7 +14,7 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 import emulation
-from dtdfast.cuda import contraction
+from dtdfast.cuda.run import contraction
 from dtdfast.plan.lower_base import LoweringBase
 from dtdfast.plan.steps import SIZES, Buffer, Step, View, Weights
 from dtdfast.plan.taps import Taps

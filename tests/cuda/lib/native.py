@@ -1,6 +1,4 @@
-"""The words of `dtdfast.cuda.language` for the host, as numba compiles them: the same kernels, thousands of times
-faster than by Python.
-"""
+"""The words of `dtdfast.cuda.compile.language` for the host, compiled by numba: much faster than by Python itself."""
 
 from __future__ import annotations
 
@@ -12,7 +10,7 @@ from numba import njit, types
 from numba.core import config
 from numba.extending import intrinsic
 
-from dtdfast.cuda import language
+from dtdfast.cuda.compile import language
 
 _cell = np.zeros(1, np.int64)  # the number of the thread that runs
 CELL = _cell.ctypes.data

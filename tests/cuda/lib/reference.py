@@ -11,9 +11,9 @@ from weakref import WeakMethod
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from dtdfast.cuda.contraction import bf16
-from dtdfast.cuda.nest import D, Strided, W
-from dtdfast.cuda.operations import Site, _taps
+from dtdfast.cuda.run.contraction import bf16, bodies  # noqa: F401 (the executor asks for it)
+from dtdfast.cuda.run.operations import Site, _taps
+from dtdfast.cuda.run.strided import D, Strided, W
 from dtdfast.plan.plan import Plan
 from dtdfast.plan.steps import Step, Weights
 from host import HostCall
