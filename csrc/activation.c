@@ -2,8 +2,9 @@
 
 #include <tgmath.h>
 
-static const real SQRT_HALF = 0.70710678118654752, SQRT_2_OVER_PI = 0.79788456080286536, INV_SQRT_2_PI = 0.39894228040143268,
-                  GELU_CUBIC = 0.044715, SELU_ALPHA = 1.6732632423543772, SELU_SCALE = 1.0507009873554805;
+static const real SQRT_HALF = 0.70710678118654752, SQRT_2_OVER_PI = 0.79788456080286536,
+                  INV_SQRT_2_PI = 0.39894228040143268, GELU_CUBIC = 0.044715, SELU_ALPHA = 1.6732632423543772,
+                  SELU_SCALE = 1.0507009873554805;
 
 /* 1 / (1 + exp(-x)) without overflow */
 ALWAYS_INLINE real sigmoid(real x)
@@ -15,7 +16,10 @@ ALWAYS_INLINE real sigmoid(real x)
 ALWAYS_INLINE real clip(real x, real low, real high) { return x < low ? low : x > high ? high : x; }
 
 /* 1 strictly inside, 0 on and outside the bounds */
-ALWAYS_INLINE real inside(real x, real low, real high) { return x > low && x < high ? 1 : x <= low || x >= high ? 0 : x; }
+ALWAYS_INLINE real inside(real x, real low, real high)
+{
+    return x > low && x < high ? 1 : x <= low || x >= high ? 0 : x;
+}
 
 ALWAYS_INLINE real softplus(real x) { return positive(x) + log1p(exp(x < 0 ? x : -x)); }
 
@@ -29,7 +33,10 @@ ALWAYS_INLINE real gelu_tanh_derivative(real x)
 }
 
 /* phi(x) x + Phi(x) */
-ALWAYS_INLINE real gelu_derivative(real x) { return 0.5f * erfc(-x * SQRT_HALF) + x * INV_SQRT_2_PI * exp(-0.5f * x * x); }
+ALWAYS_INLINE real gelu_derivative(real x)
+{
+    return 0.5f * erfc(-x * SQRT_HALF) + x * INV_SQRT_2_PI * exp(-0.5f * x * x);
+}
 
 /* 1 - tanh²(x) = 4 sigmoid(2x) sigmoid(-2x), which does not cancel */
 ALWAYS_INLINE real tanh_derivative(real x) { return 4 * sigmoid(2 * x) * sigmoid(-2 * x); }
@@ -57,11 +64,11 @@ ALWAYS_INLINE real mish_derivative(real x)
 ALWAYS_INLINE real hard_swish(real x) { return x * clip(x / 6 + 0.5f, 0, 1); }
 ALWAYS_INLINE real hard_swish_derivative(real x) { return x <= -3 ? 0 : x >= 3 ? 1 : x / 3 + 0.5f; }
 
-#define ROW(formula)                                                                                                                       \
-    for (int64_t i = 0; i < n; i++) {                                                                                                      \
-        real t = x[i];                                                                                                                     \
-        y[i] = formula;                                                                                                                    \
-    }                                                                                                                                      \
+#define ROW(formula)                                                                                                   \
+    for (int64_t i = 0; i < n; i++) {                                                                                  \
+        real t = x[i];                                                                                                 \
+        y[i] = formula;                                                                                                \
+    }                                                                                                                  \
     break
 
 void NAME(row_activation)(const dtd_step *s, const real *x, real *y, int64_t n)

@@ -1,4 +1,5 @@
-/* along.c: steps that work along one axis: LRN, softmax and its logarithm, embeddings.  One item is one line of that axis. */
+/* along.c: steps that work along one axis: LRN, softmax and its logarithm, embeddings.  One item is one line of that
+ * axis. */
 #include "kernel.h"
 
 #include <tgmath.h>
@@ -9,13 +10,14 @@ typedef struct {
     int axis;
 } line_job;
 
-static void each_line(const dtd_step *s, void *const *bases, int n_threads, const int64_t *shape, int axis, dtd_task task)
+static void each_line(const dtd_step *s, void *const *bases, int n_threads, const int64_t *shape, int axis,
+                      dtd_task task)
 {
     line_job job = {s, bases, axis};
     dtd_parallel(n_threads, count_without(shape, axis), ceil_div(1 << 12, max64(1, shape[axis])), task, &job);
 }
 
-/* ------------------------------------------------------------------------------------------------------------------- LRN */
+/* -------------------------------------------------------------------------------------------------------------- LRN */
 
 /* out[c] = x[c] / (k + alpha/size · sum_j x[j]²)^beta over the channels j = c - (size-1)/2 .. c + size/2 */
 static void run_lrn(void *context, int64_t first, int64_t last)
@@ -38,9 +40,12 @@ static void run_lrn(void *context, int64_t first, int64_t last)
     }
 }
 
-void NAME(lrn)(const dtd_step *s, void *const *bases, int n_threads) { each_line(s, bases, n_threads, s->out.shape, AXIS_C, run_lrn); }
+void NAME(lrn)(const dtd_step *s, void *const *bases, int n_threads)
+{
+    each_line(s, bases, n_threads, s->out.shape, AXIS_C, run_lrn);
+}
 
-/* --------------------------------------------------------------------------------------------------------------- softmax */
+/* ---------------------------------------------------------------------------------------------------------- softmax */
 
 /* out[i] = exp(x[i] - max x) / sum_j exp(x[j] - max x) */
 static void run_softmax(void *context, int64_t first, int64_t last)
@@ -91,7 +96,7 @@ void NAME(log_softmax)(const dtd_step *s, void *const *bases, int n_threads)
     each_line(s, bases, n_threads, s->out.shape, s->mode, run_log_softmax);
 }
 
-/* ------------------------------------------------------------------------------------------------------------ embeddings */
+/* ------------------------------------------------------------------------------------------------------- embeddings */
 
 /* out[.., f] = weight[x[..], f] */
 static void run_embed(void *context, int64_t first, int64_t last)
@@ -109,14 +114,18 @@ static void run_embed(void *context, int64_t first, int64_t last)
     }
 }
 
-void NAME(embed)(const dtd_step *s, void *const *bases, int n_threads) { each_line(s, bases, n_threads, s->out.shape, s->mode, run_embed); }
+void NAME(embed)(const dtd_step *s, void *const *bases, int n_threads)
+{
+    each_line(s, bases, n_threads, s->out.shape, s->mode, run_embed);
+}
 
 /* out[..] (+)= sum_f x[.., f] m[.., f] */
 static void run_embed_sum(void *context, int64_t first, int64_t last)
 {
     const line_job *job = context;
     const dtd_step *s = job->s;
-    int64_t features = s->x.shape[job->axis], x_feature = s->x.stride[job->axis], m_feature = s->m.stride[job->axis], p[6];
+    int64_t features = s->x.shape[job->axis], x_feature = s->x.stride[job->axis], m_feature = s->m.stride[job->axis],
+            p[6];
     for (int64_t item = first; item < last; item++) {
         unravel(item, s->x.shape, job->axis, p);
         const real *x = reals(&s->x, job->bases) + offset_of(&s->x, p), *m = reals(&s->m, job->bases);

@@ -46,11 +46,11 @@ ALWAYS_INLINE void run_tile(const channel_tile *t, const int pixels, const int m
 
 typedef void (*tile_function)(const channel_tile *t, int full);
 
-#define TILES(map)                                                                                                                         \
-    static void pixels_##map(const channel_tile *t, int full)                                                                              \
-    {                                                                                                                                      \
-        full ? run_tile(t, PIXELS_AT_ONCE, map, 1) : run_tile(t, PIXELS_AT_ONCE, map, 0);                                                  \
-    }                                                                                                                                      \
+#define TILES(map)                                                                                                     \
+    static void pixels_##map(const channel_tile *t, int full)                                                          \
+    {                                                                                                                  \
+        full ? run_tile(t, PIXELS_AT_ONCE, map, 1) : run_tile(t, PIXELS_AT_ONCE, map, 0);                              \
+    }                                                                                                                  \
     static void pixel_##map(const channel_tile *t, int full) { full ? run_tile(t, 1, map, 1) : run_tile(t, 1, map, 0); }
 
 EACH_MAP(TILES)
@@ -58,7 +58,7 @@ EACH_MAP(TILES)
 #define ENTRY(map) [map] = {pixel_##map, pixels_##map},
 static const tile_function TILE_FUNCTIONS[][2] = {EACH_MAP(ENTRY)};
 
-/* ------------------------------------------------------------------------------------------------------------------ driver */
+/* ----------------------------------------------------------------------------------------------------------- driver */
 
 typedef struct {
     dtd_step s; /* with merged pixels */
@@ -74,15 +74,21 @@ static void run_channel(void *context, int64_t first, int64_t last)
     const int64_t *shape = s->out.shape, *x_stride = s->x.stride;
     const real *x = reals(&s->x, job->bases), *weight = vector(&s->weight, job->bases);
     real sums[2][DTD_TILE_PIXELS * DTD_BLOCK] = {{0}};
-    channel_tile tile = {
-        .taps = table(&s->taps, job->bases), .n_taps = s->n_taps, .pixel = x_stride[AXIS_W], .channels = shape[AXIS_C], .gamma = s->gamma};
+    channel_tile tile = {.taps = table(&s->taps, job->bases),
+                         .n_taps = s->n_taps,
+                         .pixel = x_stride[AXIS_W],
+                         .channels = shape[AXIS_C],
+                         .gamma = s->gamma};
     for (int64_t item = first; item < last; item++) { /* (row, tile of the row, block) */
-        int64_t c = item % job->blocks * DTD_BLOCK, t = item / job->blocks % job->tiles, row = item / job->blocks / job->tiles;
-        int64_t h = row % shape[AXIS_H], d = row / shape[AXIS_H] % shape[AXIS_D], n = row / shape[AXIS_H] / shape[AXIS_D];
+        int64_t c = item % job->blocks * DTD_BLOCK, t = item / job->blocks % job->tiles,
+                row = item / job->blocks / job->tiles;
+        int64_t h = row % shape[AXIS_H], d = row / shape[AXIS_H] % shape[AXIS_D],
+                n = row / shape[AXIS_H] / shape[AXIS_D];
         int64_t w = t * DTD_TILE_PIXELS;
         dtd_site site = {.n_pixels = (int)min64(DTD_TILE_PIXELS, shape[AXIS_W] - w),
                          .n_channels = (int)min64(DTD_BLOCK, shape[AXIS_C] - c)};
-        const real *x_tile = x + n * x_stride[AXIS_N] + c + d * x_stride[AXIS_D] + h * x_stride[AXIS_H] + w * x_stride[AXIS_W];
+        const real *x_tile =
+            x + n * x_stride[AXIS_N] + c + d * x_stride[AXIS_D] + h * x_stride[AXIS_H] + w * x_stride[AXIS_W];
         NAME(locate)(&site, s, job->bases, n, c, d, h, w);
         NAME(fetch)(s, &site);
         for (int lane = 0; lane < site.n_channels; lane += VL)
@@ -105,7 +111,8 @@ static void run_channel(void *context, int64_t first, int64_t last)
 
 static void channel(const dtd_step *s, void *const *bases, int n_threads, int neuron)
 {
-    channel_job job = {.s = *s, .bases = bases, .neuron = neuron, .map = neuron ? (s->dual ? DUAL_MAP : DTD_W) : s->weight_map};
+    channel_job job = {
+        .s = *s, .bases = bases, .neuron = neuron, .map = neuron ? (s->dual ? DUAL_MAP : DTD_W) : s->weight_map};
     NAME(merge_pixels)(&job.s);
     const int64_t *shape = job.s.out.shape;
     job.rows = shape[AXIS_N] * shape[AXIS_D] * shape[AXIS_H];

@@ -2,8 +2,9 @@
  *
  *     sum[p,j] = sum_k sum_i x[p + tap_k, i] wm(w[k,i,j])
  *
- * A register tile holds some pixels of one row by one or two blocks of output channels.  x is read in place, one broadcast per pixel;
- * weights stream through in their packed order.  Each sum is one chain over (k, i), whatever tile it falls in.
+ * A register tile holds some pixels of one row by one or two blocks of output channels.  x is read in place, one
+ * broadcast per pixel; weights stream through in their packed order.  Each sum is one chain over (k, i), whatever tile
+ * it falls in.
  */
 #include "dense.h"
 #include "simd.h"
@@ -22,7 +23,8 @@ ALWAYS_INLINE void run_tile(const dense_tile *t, const int pixels, const int vec
     const int dual = map == DUAL_MAP;
     const int64_t c_in = t->c_in, pixel = t->pixel, block = t->block;
     const real *w = t->w + lane;
-    vec a[PIXELS][VECTORS], b[PIXELS][VECTORS]; /* registers: every index below is a constant once the loops are unrolled */
+    /* registers: every index below is a constant once the loops are unrolled */
+    vec a[PIXELS][VECTORS], b[PIXELS][VECTORS];
 #pragma GCC unroll 16
     for (int p = 0; p < pixels; p++)
 #pragma GCC unroll 4
@@ -67,13 +69,14 @@ enum { SUMS = 28 }; /* vectors of sums in the largest tile */
 ALWAYS_INLINE void run_pixels(const dense_tile *t, int pixels, const int vectors, const int map, int lane)
 {
     const int per_pixel = vectors * (map == DUAL_MAP ? 2 : 1);
-#define CASE(n)                                                                                                                            \
-    case n:                                                                                                                                \
-        if (n <= PIXELS && n * per_pixel <= SUMS)                                                                                          \
-            run_tile(t, n, vectors, map, lane);                                                                                            \
+#define CASE(n)                                                                                                        \
+    case n:                                                                                                            \
+        if (n <= PIXELS && n * per_pixel <= SUMS)                                                                      \
+            run_tile(t, n, vectors, map, lane);                                                                        \
         break;
     switch (pixels) {
-        CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12) CASE(13) CASE(14)
+        CASE(1)
+        CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12) CASE(13) CASE(14)
     }
 #undef CASE
 }
@@ -81,17 +84,17 @@ ALWAYS_INLINE void run_pixels(const dense_tile *t, int pixels, const int vectors
 typedef void (*tile_function)(const dense_tile *t, int pixels);
 
 /* The tiles of one weight map: of one block, in passes over its vectors, and of a pair of blocks. */
-#define TILES(map)                                                                                                                         \
-    static void block_##map(const dense_tile *t, int pixels)                                                                               \
-    {                                                                                                                                      \
-        const int vectors = map == DUAL_MAP ? DUAL_VECTORS : SINGLE_VECTORS;                                                               \
-        for (int lane = 0; lane < DTD_BLOCK; lane += vectors * VL)                                                                         \
-            run_pixels(t, pixels, vectors, map, lane);                                                                                     \
-    }                                                                                                                                      \
-    static void pair_##map(const dense_tile *t, int pixels)                                                                                \
-    {                                                                                                                                      \
-        if (PAIRS)                                                                                                                         \
-            run_pixels(t, pixels, 2, map, 0);                                                                                              \
+#define TILES(map)                                                                                                     \
+    static void block_##map(const dense_tile *t, int pixels)                                                           \
+    {                                                                                                                  \
+        const int vectors = map == DUAL_MAP ? DUAL_VECTORS : SINGLE_VECTORS;                                           \
+        for (int lane = 0; lane < DTD_BLOCK; lane += vectors * VL)                                                     \
+            run_pixels(t, pixels, vectors, map, lane);                                                                 \
+    }                                                                                                                  \
+    static void pair_##map(const dense_tile *t, int pixels)                                                            \
+    {                                                                                                                  \
+        if (PAIRS)                                                                                                     \
+            run_pixels(t, pixels, 2, map, 0);                                                                          \
     }
 
 EACH_MAP(TILES)
@@ -99,7 +102,7 @@ EACH_MAP(TILES)
 #define ENTRY(map) [map] = {block_##map, pair_##map},
 static const tile_function TILE_FUNCTIONS[][2] = {EACH_MAP(ENTRY)};
 
-/* ------------------------------------------------------------------------------------------------------------------ driver */
+/* ----------------------------------------------------------------------------------------------------------- driver */
 
 /* Weights of a group that stay in a core's second cache: then x passes once, else the weights do. */
 enum { CACHED_WEIGHTS = (1 << 19) / sizeof(real) };
@@ -126,10 +129,12 @@ static void run_dense(void *context, int64_t first, int64_t last)
                 row_tile = job->tiles_outside ? rest / job->units : rest % n_tiles;
         int64_t block = unit * job->span, n_blocks = min64(job->span, job->blocks - block);
         int64_t t = row_tile % job->tiles, row = row_tile / job->tiles;
-        int64_t h = row % shape[AXIS_H], d = row / shape[AXIS_H] % shape[AXIS_D], n = row / shape[AXIS_H] / shape[AXIS_D];
+        int64_t h = row % shape[AXIS_H], d = row / shape[AXIS_H] % shape[AXIS_D],
+                n = row / shape[AXIS_H] / shape[AXIS_D];
         int64_t w = shape[AXIS_W] * t / job->tiles;
         int pixels = (int)(shape[AXIS_W] * (t + 1) / job->tiles - w);
-        tile.x = x + n * x_stride[AXIS_N] + group * job->c_in + d * x_stride[AXIS_D] + h * x_stride[AXIS_H] + w * x_stride[AXIS_W];
+        tile.x = x + n * x_stride[AXIS_N] + group * job->c_in + d * x_stride[AXIS_D] + h * x_stride[AXIS_H] +
+                 w * x_stride[AXIS_W];
         tile.w = weight + (group * job->blocks + block) * job->block;
         dtd_site sites[2];
         for (int64_t b = 0; b < n_blocks; b++) {
@@ -149,7 +154,8 @@ static void run_dense(void *context, int64_t first, int64_t last)
 
 static void dense(const dtd_step *s, void *const *bases, int n_threads, int neuron)
 {
-    dense_job job = {.s = *s, .bases = bases, .neuron = neuron, .map = neuron ? (s->dual ? DUAL_MAP : DTD_W) : s->weight_map};
+    dense_job job = {
+        .s = *s, .bases = bases, .neuron = neuron, .map = neuron ? (s->dual ? DUAL_MAP : DTD_W) : s->weight_map};
     NAME(merge_pixels)(&job.s);
     const int64_t *shape = job.s.out.shape;
     job.c_in = s->x.shape[AXIS_C] / s->groups;
@@ -177,7 +183,8 @@ static void dense(const dtd_step *s, void *const *bases, int n_threads, int neur
         return;
     }
     int64_t items = s->groups * job.units * job.rows * job.tiles;
-    int64_t work = max64(1, s->n_taps * job.c_in * DTD_BLOCK * min64(shape[AXIS_W], PIXELS)); /* multiply-adds of an item */
+    /* multiply-adds of an item */
+    int64_t work = max64(1, s->n_taps * job.c_in * DTD_BLOCK * min64(shape[AXIS_W], PIXELS));
     dtd_parallel(n_threads, items, ceil_div(1 << 18, work), run_dense, &job);
 }
 

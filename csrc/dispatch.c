@@ -18,14 +18,18 @@ extern const dtd_kernel_table dtd_kernels_baseline_float, dtd_kernels_baseline_d
 static int usable_baseline(void) { return 1; }
 
 #ifdef DTD_X86_64
-extern const dtd_kernel_table dtd_kernels_avx2_float, dtd_kernels_avx2_double, dtd_kernels_avx512_float, dtd_kernels_avx512_double;
+extern const dtd_kernel_table dtd_kernels_avx2_float, dtd_kernels_avx2_double, dtd_kernels_avx512_float,
+    dtd_kernels_avx512_double;
 
-static int usable_avx2(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi"); }
+static int usable_avx2(void)
+{
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi");
+}
 
 static int usable_avx512(void)
 {
-    return usable_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("avx512dq");
+    return usable_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
 }
 #endif
 
@@ -62,7 +66,11 @@ static const struct {
     {"avx512", {&dtd_kernels_avx512_float, &dtd_kernels_avx512_double}, usable_avx512, 0, 0},
 #endif
 #ifdef DTD_BF16
-    {"avx512bf16", {&dtd_kernels_avx512bf16_float, &dtd_kernels_avx512_double}, usable_avx512bf16, 1, DTD_SCRATCH_BYTES},
+    {"avx512bf16",
+     {&dtd_kernels_avx512bf16_float, &dtd_kernels_avx512_double},
+     usable_avx512bf16,
+     1,
+     DTD_SCRATCH_BYTES},
     {"amx", {&dtd_kernels_amx_float, &dtd_kernels_avx512_double}, usable_amx, 1, DTD_SCRATCH_BYTES},
 #endif
 };
@@ -74,7 +82,8 @@ int dtd_isa_bfloat16(int isa) { return isa >= 0 && isa < dtd_isa_count() && ISAS
 
 int dtd_isa_usable(int isa)
 {
-    static int known[sizeof ISAS / sizeof *ISAS]; /* 1: no, 2: yes; a virtual machine may take 10 us to answer, and every run asks */
+    /* 1: no, 2: yes; a virtual machine may take 10 us to answer, and every run asks */
+    static int known[sizeof ISAS / sizeof *ISAS];
     if (isa < 0 || isa >= dtd_isa_count())
         return 0;
     if (!known[isa])
@@ -163,8 +172,8 @@ static void run_pieces(void *context, int64_t first, int64_t last)
     }
 }
 
-const char *dtd_run(int isa, int real, const dtd_step *steps, int64_t first, int64_t last, void *const *bases, int n_threads,
-                    const dtd_pieces *pieces)
+const char *dtd_run(int isa, int real, const dtd_step *steps, int64_t first, int64_t last, void *const *bases,
+                    int n_threads, const dtd_pieces *pieces)
 {
     if (!dtd_isa_usable(isa))
         return "this CPU does not have the instruction set asked for";

@@ -1,8 +1,8 @@
 /* dtdfast.h: everything that Python and the kernels share.
  *
- * Python writes a plan as an array of dtd_step; dtd_run executes a range of it.  Addresses are (base, offset): bases[] is a
- * table of pointers given with each call (arena, arrays of the caller, packed weights), offsets and strides count elements.
- * The kernels allocate nothing, keep nothing and print nothing.
+ * Python writes a plan as an array of dtd_step; dtd_run executes a range of it.  Addresses are (base, offset): bases[]
+ * is a table of pointers given with each call (arena, arrays of the caller, packed weights), offsets and strides count
+ * elements. The kernels allocate nothing, keep nothing and print nothing.
  */
 #ifndef DTDFAST_H
 #define DTDFAST_H
@@ -92,7 +92,8 @@ typedef enum {
     DTD_F_GATE,        /* coefficient * act(y) / d * scale, 0 where d is 0 or not selected */
     DTD_F_DENOMINATOR, /* d / (coefficient * scale), 0 where not selected */
     DTD_F_DERIVATIVE,  /* act'(y) * scale */
-    DTD_F_SIGNED       /* (terms + stabilizer) / scale where y >= 0, (min(0, y - bias - terms) - stabilizer) / scale where y < 0 */
+    /* (terms + stabilizer) / scale where y >= 0, (min(0, y - bias - terms) - stabilizer) / scale where y < 0 */
+    DTD_F_SIGNED
 } dtd_factor;
 
 /* of products: as float32 makes them, in bfloat16, or in bfloat16 where they make the terms of a dual step alone */
@@ -145,10 +146,10 @@ typedef struct {
     int64_t n_bases;                      /* a piece's table of pointers, the next one's follows it */
 } dtd_pieces;
 
-/* Run steps first .. last-1 with the kernels of instruction set `isa` for `real` on n_threads threads, which share every step, or (`pieces`
- * not NULL) take a piece each; NULL, or a message that C owns. */
-const char *dtd_run(int isa, int real, const dtd_step *steps, int64_t first, int64_t last, void *const *bases, int n_threads,
-                    const dtd_pieces *pieces);
+/* Run steps first .. last-1 with the kernels of instruction set `isa` for `real` on n_threads threads, which share
+ * every step, or (`pieces` not NULL) take a piece each; NULL, or a message that C owns. */
+const char *dtd_run(int isa, int real, const dtd_step *steps, int64_t first, int64_t last, void *const *bases,
+                    int n_threads, const dtd_pieces *pieces);
 
 int dtd_isa_count(void);
 const char *dtd_isa_name(int isa); /* "baseline", "avx2", "avx512", ... slowest first */
@@ -160,10 +161,12 @@ int dtd_openmp_version(void); /* 0 without OpenMP */
 int dtd_max_threads(void);    /* what OpenMP was told to use at most; 1 without OpenMP */
 int dtd_step_size(void);      /* sizeof(dtd_step), checked by Python */
 
-/* So many of n_threads threads can be had by regions of the thread that calls: OpenMP ends the process where it can start none. */
+/* So many of n_threads threads can be had by regions of the thread that calls: OpenMP ends the process where it can
+ * start none. */
 int dtd_secure_threads(int n_threads);
 
-/* A sum over pairs of 64-bit words that changes where words change or change places; the same for any number of threads. */
+/* A sum over pairs of 64-bit words that changes where words change or change places; the same for any number of
+ * threads. */
 uint64_t dtd_checksum(const void *pairs, int64_t n_pairs, int n_threads);
 
 #endif

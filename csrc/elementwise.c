@@ -6,14 +6,14 @@
 
 #define COUNT(array) ((int)(sizeof(array) / sizeof *(array)))
 
-/* ------------------------------------------------------------------------------------------------------------- input maps */
+/* ------------------------------------------------------------------------------------------------------- input maps */
 
 static void row_map(const dtd_step *s, const real *const *operand, real *result, int64_t n)
 {
     const real *x = operand[0], *m = operand[1];
-#define ROW(formula)                                                                                                                       \
-    for (int64_t i = 0; i < n; i++)                                                                                                        \
-        result[i] = formula;                                                                                                               \
+#define ROW(formula)                                                                                                   \
+    for (int64_t i = 0; i < n; i++)                                                                                    \
+        result[i] = formula;                                                                                           \
     break
     switch (s->mode) {
     case DTD_X_POSITIVE: ROW(positive(x[i]));
@@ -32,7 +32,7 @@ void NAME(map)(const dtd_step *s, void *const *bases, int n_threads)
     NAME(nest)(s, bases, n_threads, row_map, operands, COUNT(operands), 0);
 }
 
-/* ----------------------------------------------------------------------------------------------------- products, quotients */
+/* ---------------------------------------------------------------------------------------------- products, quotients */
 
 static void row_multiply(const dtd_step *s, const real *const *operand, real *result, int64_t n)
 {
@@ -65,7 +65,7 @@ void NAME(divide)(const dtd_step *s, void *const *bases, int n_threads)
     NAME(nest)(s, bases, n_threads, row_divide, operands, COUNT(operands), 1 << 1);
 }
 
-/* --------------------------------------------------------------------------------------------------- activations, factors */
+/* --------------------------------------------------------------------------------------------- activations, factors */
 
 /* x where x > 0, else slope x; or what that is differentiated */
 static void row_slopes(int derivative, const real *x, const real *slope, real *result, int64_t n)

@@ -4,9 +4,10 @@
 
 enum { TILE = DTD_TILE_PIXELS * DTD_BLOCK };
 
-/* ------------------------------------------------------------------------------------------------------------- geometry */
+/* --------------------------------------------------------------------------------------------------------- geometry */
 
-#define PIXEL_VIEWS(s) {&(s)->out, &(s)->factor, &(s)->terms, &(s)->x, &(s)->y_prev, &(s)->terms_prev, &(s)->m, &(s)->scale}
+#define PIXEL_VIEWS(s)                                                                                                 \
+    {&(s)->out, &(s)->factor, &(s)->terms, &(s)->x, &(s)->y_prev, &(s)->terms_prev, &(s)->m, &(s)->scale}
 
 static void merge_into_row(dtd_step *s, int axis)
 {
@@ -44,11 +45,13 @@ static dtd_strip strip_of(const dtd_view *v, void *const *bases, int64_t n, int6
     dtd_strip strip = {reals(v, bases), v->stride[AXIS_W], v->stride[AXIS_C]};
     const int64_t *stride = v->stride;
     if (strip.at)
-        strip.at += n * stride[AXIS_N] + c * stride[AXIS_C] + d * stride[AXIS_D] + h * stride[AXIS_H] + w * stride[AXIS_W];
+        strip.at +=
+            n * stride[AXIS_N] + c * stride[AXIS_C] + d * stride[AXIS_D] + h * stride[AXIS_H] + w * stride[AXIS_W];
     return strip;
 }
 
-void NAME(locate)(dtd_site *site, const dtd_step *s, void *const *bases, int64_t n, int64_t c, int64_t d, int64_t h, int64_t w)
+void NAME(locate)(dtd_site *site, const dtd_step *s, void *const *bases, int64_t n, int64_t c, int64_t d, int64_t h,
+                  int64_t w)
 {
     int64_t kept = kept_sample(s, n);
     site->out = strip_of(&s->out, bases, n, c, d, h, w);
@@ -85,7 +88,7 @@ void NAME(fetch)(const dtd_step *s, const dtd_site *site)
         fetch_for_writing(&site->factor, site->n_pixels);
 }
 
-/* -------------------------------------------------------------------------------------- tiles in memory <-> [pixel][block] */
+/* ------------------------------------------------------------------------------- tiles in memory <-> [pixel][block] */
 
 /* Lanes beyond n_channels become 0. */
 static const real *load_tile(const dtd_strip *strip, const dtd_site *site, real *tile)
@@ -133,14 +136,14 @@ static void add_bias(const dtd_site *site, const real *bias, real *tile)
             tile[p * DTD_BLOCK + c] += b[c];
 }
 
-/* ------------------------------------------------------------------------------- the usual case, in one pass over the rows */
+/* ------------------------------------------------------------------------ the usual case, in one pass over the rows */
 
 static int contiguous(const dtd_strip *strip) { return !strip->at || strip->channel == 1; }
 
 static int plain(const dtd_site *site)
 {
-    return !site->scale.at && contiguous(&site->out) && contiguous(&site->factor) && contiguous(&site->terms) && contiguous(&site->m) &&
-           contiguous(&site->y_prev) && contiguous(&site->terms_prev);
+    return !site->scale.at && contiguous(&site->out) && contiguous(&site->factor) && contiguous(&site->terms) &&
+           contiguous(&site->m) && contiguous(&site->y_prev) && contiguous(&site->terms_prev);
 }
 
 static int usual_neuron(const dtd_step *s, const dtd_site *site)
@@ -170,9 +173,10 @@ ALWAYS_INLINE biases load_biases(const dtd_site *site, int c, int n, const int f
                     site->bias_d ? load_lanes(site->bias_d + c, n, full) : (vec){0}};
 }
 
-/* Channels c .. c+n-1 of pixel p.  `terms` is NULL when it is not dual; `previous` and `full` are constants wherever this is inlined. */
-ALWAYS_INLINE void finish_vector(const dtd_step *s, const dtd_site *site, const real *y, const real *terms, biases b, int p, int c, int n,
-                                 const int previous, const int full)
+/* Channels c .. c+n-1 of pixel p.  `terms` is NULL when it is not dual; `previous` and `full` are constants wherever
+ * this is inlined. */
+ALWAYS_INLINE void finish_vector(const dtd_step *s, const dtd_site *site, const real *y, const real *terms, biases b,
+                                 int p, int c, int n, const int previous, const int full)
 {
     const real coefficient = s->coefficient, stabilizer = s->stabilizer;
     vec t = load(y), sum = terms ? load(terms) : t;
@@ -188,17 +192,19 @@ ALWAYS_INLINE void finish_vector(const dtd_step *s, const dtd_site *site, const 
     if (site->terms.at)
         store_lanes(site->terms.at + p * site->terms.pixel + c, sum, n, full);
     if (s->mode == DTD_F_GATE)
-        store_lanes(site->factor.at + p * site->factor.pixel + c, vec_quotient(coefficient * a, vec_stabilised(sum + b.bias_d, stabilizer)),
-                    n, full);
+        store_lanes(site->factor.at + p * site->factor.pixel + c,
+                    vec_quotient(coefficient * a, vec_stabilised(sum + b.bias_d, stabilizer)), n, full);
     if (s->mode == DTD_F_SIGNED) {
         const mask below = t < 0;
         const vec rest = vec_negative(before - sum) - stabilizer, d = sum + stabilizer;
-        store_lanes(site->factor.at + p * site->factor.pixel + c, (vec)(((mask)rest & below) | ((mask)d & ~below)), n, full);
+        store_lanes(site->factor.at + p * site->factor.pixel + c, (vec)(((mask)rest & below) | ((mask)d & ~below)), n,
+                    full);
     }
 }
 
 /* Pixels outside, so that memory is walked as it lies; where a vector holds a pixel, its biases stay in registers. */
-ALWAYS_INLINE void finish_usual(const dtd_step *s, const dtd_site *site, const real *y, const real *terms, int64_t row, const int previous)
+ALWAYS_INLINE void finish_usual(const dtd_step *s, const dtd_site *site, const real *y, const real *terms, int64_t row,
+                                const int previous)
 {
     const int n = site->n_channels, whole = n - n % VL;
     if (n < VL) {
@@ -216,10 +222,11 @@ ALWAYS_INLINE void finish_usual(const dtd_step *s, const dtd_site *site, const r
     for (int p = 0; p < site->n_pixels; p++) {
         const real *sums = y + p * row, *more = terms ? terms + p * row : NULL;
         for (int c = 0; c < whole; c += VL)
-            finish_vector(s, site, sums + c, more ? more + c : NULL, load_biases(site, c, VL, 1), p, c, VL, previous, 1);
+            finish_vector(s, site, sums + c, more ? more + c : NULL, load_biases(site, c, VL, 1), p, c, VL, previous,
+                          1);
         if (whole < n)
-            finish_vector(s, site, sums + whole, more ? more + whole : NULL, load_biases(site, whole, n - whole, 0), p, whole, n - whole,
-                          previous, 0);
+            finish_vector(s, site, sums + whole, more ? more + whole : NULL, load_biases(site, whole, n - whole, 0), p,
+                          whole, n - whole, previous, 0);
     }
 }
 
@@ -231,9 +238,13 @@ static void finish_usual_neuron(const dtd_step *s, const dtd_site *site, const r
         finish_usual(s, site, y, terms, row, 0);
 }
 
-static int usual_taps(const dtd_step *s, const dtd_site *site) { return plain(site) && (s->mode == DTD_M_NONE || s->mode == DTD_M_TIMES); }
+static int usual_taps(const dtd_step *s, const dtd_site *site)
+{
+    return plain(site) && (s->mode == DTD_M_NONE || s->mode == DTD_M_TIMES);
+}
 
-ALWAYS_INLINE void finish_taps_vector(const dtd_step *s, const dtd_site *site, const real *sum, int p, int c, int n, const int full)
+ALWAYS_INLINE void finish_taps_vector(const dtd_step *s, const dtd_site *site, const real *sum, int p, int c, int n,
+                                      const int full)
 {
     real *out = site->out.at + p * site->out.pixel + c;
     vec result = load(sum);
@@ -253,7 +264,7 @@ static void finish_usual_taps(const dtd_step *s, const dtd_site *site, const rea
     }
 }
 
-/* ------------------------------------------------------------------------------------------------------------ epilogues */
+/* -------------------------------------------------------------------------------------------------------- epilogues */
 
 void NAME(finish_neuron)(const dtd_step *s, const dtd_site *site, real *y, real *terms)
 {
@@ -344,8 +355,9 @@ void NAME(finish_neuron_rows)(const dtd_step *s, const dtd_site *site, real *y, 
         for (int c = 0; c < site->n_channels; c += DTD_BLOCK) {
             const dtd_site tile = tile_of(site, p, c);
             const int64_t at = p * row + c;
-            NAME(finish_neuron)
-            (s, &tile, copy_tile(y + at, row, tile.n_pixels, tiles[0]), terms ? copy_tile(terms + at, row, tile.n_pixels, tiles[1]) : NULL);
+            real *sum = copy_tile(y + at, row, tile.n_pixels, tiles[0]);
+            real *positive = terms ? copy_tile(terms + at, row, tile.n_pixels, tiles[1]) : NULL;
+            NAME(finish_neuron)(s, &tile, sum, positive);
         }
 }
 
@@ -363,8 +375,8 @@ void NAME(finish_taps_rows)(const dtd_step *s, const dtd_site *site, real *sum, 
         }
 }
 
-void NAME(finish_samples)(const dtd_step *s, void *const *bases, int neuron, int64_t n, int64_t n_samples, int64_t c, int64_t n_channels,
-                          real *sum, real *terms)
+void NAME(finish_samples)(const dtd_step *s, void *const *bases, int neuron, int64_t n, int64_t n_samples, int64_t c,
+                          int64_t n_channels, real *sum, real *terms)
 {
     int64_t at_once = s->repeat > 1 ? 1 : n_samples; /* m and factor advance with n / repeat */
     for (int64_t m = 0; m < n_samples; m += at_once) {

@@ -21,13 +21,16 @@ typedef struct {
     int n_pixels, n_channels;
 } dtd_site;
 
-/* Pixels of a step as rows of equal stride: axes that follow one another in memory, in every view, are merged into the row. */
+/* Pixels of a step as rows of equal stride: axes that follow one another in memory, in every view, are merged into the
+ * row. */
 void NAME(merge_pixels)(dtd_step *s);
 
 /* The site of the tile that starts at pixel w of row (n, d, h), channel c. */
-void NAME(locate)(dtd_site *site, const dtd_step *s, void *const *bases, int64_t n, int64_t c, int64_t d, int64_t h, int64_t w);
+void NAME(locate)(dtd_site *site, const dtd_step *s, void *const *bases, int64_t n, int64_t c, int64_t d, int64_t h,
+                  int64_t w);
 
-/* Fetch ahead what the epilogue will read and write: lines of one block of channels each, too far apart for the hardware to foresee. */
+/* Fetch ahead what the epilogue will read and write: lines of one block of channels each, too far apart for the
+ * hardware to foresee. */
 void NAME(fetch)(const dtd_step *s, const dtd_site *site);
 
 /* y, terms: sums of the tile, [pixel][DTD_BLOCK]; terms is NULL when it is not dual.  Both are overwritten. */
@@ -40,7 +43,7 @@ void NAME(finish_taps_rows)(const dtd_step *s, const dtd_site *site, real *sum, 
 
 /* The same for layers without pixels, whose step went through samples_as_pixels: samples n.., outputs c.. */
 void NAME(samples_as_pixels)(dtd_step *s);
-void NAME(finish_samples)(const dtd_step *s, void *const *bases, int neuron, int64_t n, int64_t n_samples, int64_t c, int64_t n_channels,
-                          real *sum, real *terms);
+void NAME(finish_samples)(const dtd_step *s, void *const *bases, int neuron, int64_t n, int64_t n_samples, int64_t c,
+                          int64_t n_channels, real *sum, real *terms);
 
 #endif

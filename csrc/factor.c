@@ -10,8 +10,8 @@ ALWAYS_INLINE real selected(int select, real y, real f)
     return dropped ? 0 : f;
 }
 
-void NAME(row_factor)(const dtd_step *s, const real *d, const real *y, const real *a, const real *scale, const real *other, real *factor,
-                      int64_t n)
+void NAME(row_factor)(const dtd_step *s, const real *d, const real *y, const real *a, const real *scale,
+                      const real *other, real *factor, int64_t n)
 {
     const real stabilizer = s->stabilizer, coefficient = s->coefficient;
     real c[DTD_ROW];
@@ -51,9 +51,9 @@ void NAME(row_factor)(const dtd_step *s, const real *d, const real *y, const rea
 
 void NAME(row_multiplier)(int multiplier, const real *m, real *r, int64_t n)
 {
-#define MULTIPLY_BY(formula)                                                                                                               \
-    for (int64_t i = 0; i < n; i++)                                                                                                        \
-        r[i] = (formula) * r[i];                                                                                                           \
+#define MULTIPLY_BY(formula)                                                                                           \
+    for (int64_t i = 0; i < n; i++)                                                                                    \
+        r[i] = (formula) * r[i];                                                                                       \
     break
     switch (multiplier) {
     case DTD_M_NONE: break;

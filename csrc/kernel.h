@@ -1,5 +1,5 @@
-/* kernel.h: what the kernels share.  Every file that includes it is compiled once per instruction set (DTD_ISA) for float, and once more
- * for double (with DTD_DOUBLE); NAME() keeps the copies apart. */
+/* kernel.h: what the kernels share.  Every file that includes it is compiled once per instruction set (DTD_ISA) for
+ * float, and once more for double (with DTD_DOUBLE); NAME() keeps the copies apart. */
 #ifndef DTD_KERNEL_H
 #define DTD_KERNEL_H
 
@@ -65,11 +65,14 @@ void NAME(max_scatter)(const dtd_step *s, void *const *bases, int n_threads);
 void NAME(embed)(const dtd_step *s, void *const *bases, int n_threads);
 void NAME(embed_sum)(const dtd_step *s, void *const *bases, int n_threads);
 
-/* ------------------------------------------------------------------------------------------------------------- addresses */
+/* -------------------------------------------------------------------------------------------------------- addresses */
 
 ALWAYS_INLINE int present(const dtd_view *v) { return v->base >= 0; }
 
-ALWAYS_INLINE real *reals(const dtd_view *v, void *const *bases) { return v->base < 0 ? NULL : (real *)bases[v->base] + v->offset; }
+ALWAYS_INLINE real *reals(const dtd_view *v, void *const *bases)
+{
+    return v->base < 0 ? NULL : (real *)bases[v->base] + v->offset;
+}
 
 ALWAYS_INLINE const real *vector(const dtd_ref *r, void *const *bases)
 {
@@ -113,7 +116,7 @@ ALWAYS_INLINE int64_t offset_of(const dtd_view *v, const int64_t *index)
 /* The sample of what the forward pass kept: of m and factor. */
 ALWAYS_INLINE int64_t kept_sample(const dtd_step *s, int64_t n) { return s->repeat > 1 ? n / s->repeat : n; }
 
-/* ------------------------------------------------------------------------------------------------- scalars that NaN passes */
+/* ------------------------------------------------------------------------------------------ scalars that NaN passes */
 
 ALWAYS_INLINE real positive(real t) { return t < 0 ? 0 : t; }
 ALWAYS_INLINE real negative(real t) { return t > 0 ? 0 : t; }

@@ -2,9 +2,9 @@
  *
  *     sum[n,i] = sum_j wm(w[j,i]) x[n,j]
  *
- * DEPTH rows j at a time, samples are laid out as [j][sample], and mapped weights as [j][input], a block of inputs after the other; a
- * register tile holds some inputs by the samples of a panel, one broadcast weight per input.  Rows whose x is 0 for every sample are left
- * out, as scatter.c does.
+ * DEPTH rows j at a time, samples are laid out as [j][sample], and mapped weights as [j][input], a block of inputs
+ * after the other; a register tile holds some inputs by the samples of a panel, one broadcast weight per input.  Rows
+ * whose x is 0 for every sample are left out, as scatter.c does.
  */
 #include "scatter.h"
 #include "transpose.h"
@@ -18,10 +18,11 @@ enum { MOST_VECTORS = 2, SUMS = 8 };
 #endif
 
 enum {
-    LANES = MOST_VECTORS * VL,         /* samples of a panel */
-    PANELS = 2,                        /* that share the laid out weights */
-    BLOCKS = 32,                       /* of inputs that share the laid out samples */
-    LAID = 8,                          /* of them laid out at once, since the rows of many weights are far apart in memory; else two */
+    LANES = MOST_VECTORS * VL, /* samples of a panel */
+    PANELS = 2,                /* that share the laid out weights */
+    BLOCKS = 32,               /* of inputs that share the laid out samples */
+    /* of them laid out at once, since the rows of many weights are far apart in memory; else two */
+    LAID = 8,
     CACHED = (1 << 20) / sizeof(real), /* weights that stay in the second cache */
     DEPTH = 64,                        /* rows at once */
 };
@@ -34,7 +35,7 @@ typedef struct {
     int rows[DEPTH], n_rows;                     /* those j, to which x and w are cut down */
 } workspace;
 
-/* ------------------------------------------------------------------------------------------------------------- laying out */
+/* ------------------------------------------------------------------------------------------------------- laying out */
 
 /* VL numbers `stride` apart, the last of them 0 if there are but n. */
 ALWAYS_INLINE vec load_most(const real *p, int64_t stride, int64_t n)
@@ -82,7 +83,8 @@ static void sieve(workspace *ws, int64_t n_rows, int64_t n_panels, const int *ve
     }
     for (int64_t p = 0; p < n_panels && ws->n_rows < n_rows; p++)
         for (int k = 0; k < ws->n_rows; k++)
-            memmove(ws->x[p] + k * vectors[p] * VL, ws->x[p] + ws->rows[k] * vectors[p] * VL, (size_t)vectors[p] * VECTOR);
+            memmove(ws->x[p] + k * vectors[p] * VL, ws->x[p] + ws->rows[k] * vectors[p] * VL,
+                    (size_t)vectors[p] * VECTOR);
 }
 
 /* wm(w) of n inputs, zeros up to whole blocks; `map` is a constant wherever this is inlined */
@@ -93,21 +95,25 @@ ALWAYS_INLINE void lay_weights(workspace *ws, const real *w, int64_t row, int64_
         const real *from = w + ws->rows[k] * row;
         for (int64_t b = 0; b < n_blocks; b++)
             for (int64_t i = 0; i < DTD_BLOCK; i += VL)
-                store(ws->w[b] + k * DTD_BLOCK + i, map_weight(map, load_most(from + b * DTD_BLOCK + i, 1, n - b * DTD_BLOCK - i), gamma));
+                store(ws->w[b] + k * DTD_BLOCK + i,
+                      map_weight(map, load_most(from + b * DTD_BLOCK + i, 1, n - b * DTD_BLOCK - i), gamma));
     }
 }
 
 typedef void (*lay_function)(workspace *ws, const real *w, int64_t row, int64_t n, real gamma);
 
-#define LAY(map)                                                                                                                           \
-    static void lay_##map(workspace *ws, const real *w, int64_t row, int64_t n, real gamma) { lay_weights(ws, w, row, n, gamma, map); }
+#define LAY(map)                                                                                                       \
+    static void lay_##map(workspace *ws, const real *w, int64_t row, int64_t n, real gamma)                            \
+    {                                                                                                                  \
+        lay_weights(ws, w, row, n, gamma, map);                                                                        \
+    }
 
 EACH_MAP(LAY)
 
 #define ENTRY(map) [map] = lay_##map,
 static const lay_function LAY_FUNCTIONS[] = {EACH_MAP(ENTRY)};
 
-/* -------------------------------------------------------------------------------------------------------------------- tiles */
+/* ------------------------------------------------------------------------------------------------------------ tiles */
 
 /* Sums of some inputs by the samples of a panel; `vectors` is a constant wherever this is inlined. */
 ALWAYS_INLINE void run_tile(const real *x, const real *w, int n_rows, int resume, real *sum, const int vectors)
@@ -150,7 +156,7 @@ static void run_block(const real *x, const real *w, int n_rows, int resume, real
     }
 }
 
-/* ------------------------------------------------------------------------------------------------------------------- driver */
+/* ----------------------------------------------------------------------------------------------------------- driver */
 
 /* to[m][i] = sum[i][m] for a block of inputs and n samples, from sample m0 of a panel on */
 static void turn_sums(const real *sum, int vectors, int64_t m0, int64_t n, real *to)
@@ -180,7 +186,8 @@ static void finish_block(const scatter_job *job, const real *sum, int vectors, i
 }
 
 /* Blocks of inputs by up to PANELS panels of samples. */
-static void run_blocks(const scatter_job *job, int64_t block, int64_t n_blocks, int64_t m0, int64_t n_samples, workspace *ws)
+static void run_blocks(const scatter_job *job, int64_t block, int64_t n_blocks, int64_t m0, int64_t n_samples,
+                       workspace *ws)
 {
     const dtd_step *s = &job->s;
     const int64_t n_panels = ceil_div(n_samples, LANES);
@@ -195,12 +202,13 @@ static void run_blocks(const scatter_job *job, int64_t block, int64_t n_blocks, 
         const int64_t n_rows = min64(DEPTH, job->n_out - j);
         memset(ws->used, 0, sizeof ws->used);
         for (int64_t p = 0; p < n_panels; p++)
-            lay_samples(s, x + p * LANES * s->x.stride[AXIS_N] + j * s->x.stride[AXIS_C], n_samples - p * LANES, n_rows, vectors[p],
-                        ws->x[p], ws->used);
+            lay_samples(s, x + p * LANES * s->x.stride[AXIS_N] + j * s->x.stride[AXIS_C], n_samples - p * LANES, n_rows,
+                        vectors[p], ws->x[p], ws->used);
         sieve(ws, n_rows, n_panels, vectors);
         for (int64_t b = 0; b < n_blocks; b += at_once) {
             const int64_t i = (block + b) * DTD_BLOCK, laid = min64(at_once, n_blocks - b);
-            LAY_FUNCTIONS[s->weight_map](ws, w + j * job->n_in + i, job->n_in, min64(laid * DTD_BLOCK, job->n_in - i), s->gamma);
+            LAY_FUNCTIONS[s->weight_map](ws, w + j * job->n_in + i, job->n_in, min64(laid * DTD_BLOCK, job->n_in - i),
+                                         s->gamma);
             for (int64_t l = 0; l < laid; l++)
                 for (int64_t p = 0; p < n_panels; p++)
                     run_block(ws->x[p], ws->w[l], ws->n_rows, j > 0, ws->sum[b + l][p], vectors[p]);
@@ -208,7 +216,8 @@ static void run_blocks(const scatter_job *job, int64_t block, int64_t n_blocks, 
     }
     for (int64_t b = 0; b < n_blocks; b++)
         for (int64_t p = 0; p < n_panels; p++)
-            finish_block(job, ws->sum[b][p], vectors[p], m0 + p * LANES, min64(LANES, n_samples - p * LANES), (block + b) * DTD_BLOCK);
+            finish_block(job, ws->sum[b][p], vectors[p], m0 + p * LANES, min64(LANES, n_samples - p * LANES),
+                         (block + b) * DTD_BLOCK);
 }
 
 static void run_lanes(void *context, int64_t first, int64_t last)

@@ -2,8 +2,9 @@
  *
  *     sum[n,j] = sum_i x[n,i] wm(w[j,i])
  *
- * A register tile holds some rows j by some samples n, one vector of partial sums each: lane l adds the inputs i = l mod VL in order,
- * and the lanes are added last, always as the same tree.  Every weight row is read once per DTD_TILE_PIXELS samples.
+ * A register tile holds some rows j by some samples n, one vector of partial sums each: lane l adds the inputs i = l
+ * mod VL in order, and the lanes are added last, always as the same tree.  Every weight row is read once per
+ * DTD_TILE_PIXELS samples.
  */
 #include "epilogue.h"
 #include "simd.h"
@@ -17,11 +18,13 @@ enum { SINGLE_ROWS = 2, DUAL_ROWS = 1, SAMPLES = 6 };
 #endif
 
 enum {
-    CHUNK = 1024, /* inputs between loads and stores of the partial sums: a chunk of rows and samples stays in the cache */
-    FEW = 12,     /* samples, for which weights that come from memory take longer than products do */
-    GROUP = 4,    /* blocks of outputs that share packed samples */
+    /* inputs between loads and stores of the partial sums: a chunk of rows and samples stays in the cache */
+    CHUNK = 1024,
+    FEW = 12,  /* samples, for which weights that come from memory take longer than products do */
+    GROUP = 4, /* blocks of outputs that share packed samples */
     CACHED_WEIGHTS = (3 << 19) / sizeof(real), /* of a thread */
-    PITCH = CHUNK + 16,                        /* of packed samples, which would else fall into the same sets of the first cache */
+    /* of packed samples, which would else fall into the same sets of the first cache */
+    PITCH = CHUNK + 16,
 };
 
 typedef vec partial_sums[DTD_BLOCK][DTD_TILE_PIXELS];
@@ -35,8 +38,8 @@ typedef struct {
 } linear_tile;
 
 /* Multiply-adds of one vector of inputs; all from `rows` on are constants wherever this is inlined. */
-ALWAYS_INLINE void add_inputs(const linear_tile *t, int64_t i, vec a[][SAMPLES], vec b[][SAMPLES], const int rows, const int samples,
-                              const int map, const int packed, const int full)
+ALWAYS_INLINE void add_inputs(const linear_tile *t, int64_t i, vec a[][SAMPLES], vec b[][SAMPLES], const int rows,
+                              const int samples, const int map, const int packed, const int full)
 {
     const int dual = map == DUAL_MAP;
 #pragma GCC unroll 4
@@ -100,12 +103,12 @@ ALWAYS_INLINE void run_samples(const linear_tile *t, const int rows, int samples
 typedef void (*tile_function)(const linear_tile *t, int samples);
 
 /* The tiles of one weight map: one row or several, on samples where they lie or packed. */
-#define TILE(name, map, rows, packed)                                                                                                      \
+#define TILE(name, map, rows, packed)                                                                                  \
     static void name(const linear_tile *t, int samples) { run_samples(t, rows, samples, map, packed); }
-#define TILES(map)                                                                                                                         \
-    TILE(row_##map, map, 1, 0)                                                                                                             \
-    TILE(rows_##map, map, map == DUAL_MAP ? DUAL_ROWS : SINGLE_ROWS, 0)                                                                    \
-    TILE(packed_row_##map, map, 1, 1)                                                                                                      \
+#define TILES(map)                                                                                                     \
+    TILE(row_##map, map, 1, 0)                                                                                         \
+    TILE(rows_##map, map, map == DUAL_MAP ? DUAL_ROWS : SINGLE_ROWS, 0)                                                \
+    TILE(packed_row_##map, map, 1, 1)                                                                                  \
     TILE(packed_rows_##map, map, map == DUAL_MAP ? DUAL_ROWS : SINGLE_ROWS, 1)
 
 EACH_MAP(TILES)
@@ -113,7 +116,7 @@ EACH_MAP(TILES)
 #define ENTRY(map) [map] = {{row_##map, rows_##map}, {packed_row_##map, packed_rows_##map}},
 static const tile_function TILE_FUNCTIONS[][2][2] = {EACH_MAP(ENTRY)};
 
-/* ------------------------------------------------------------------------------------------------------------------ driver */
+/* ----------------------------------------------------------------------------------------------------------- driver */
 
 typedef struct {
     dtd_step s; /* with the samples as pixels of one row */
@@ -128,7 +131,8 @@ typedef struct {
     int64_t sample, input; /* its first ones; sample -1: none yet */
 } packed_chunk;
 
-static void pack_chunk(const dtd_step *s, const real *x, int64_t m0, int64_t n_samples, int64_t i0, int64_t n, packed_chunk *to)
+static void pack_chunk(const dtd_step *s, const real *x, int64_t m0, int64_t n_samples, int64_t i0, int64_t n,
+                       packed_chunk *to)
 {
     const int64_t channel = s->x.stride[AXIS_C], sample = s->x.stride[AXIS_N];
     if (to->sample == m0 && to->input == i0)
@@ -152,7 +156,8 @@ typedef struct {
 } linear_work;
 
 /* A block of n_rows outputs: what one chunk of inputs adds to it. */
-static void add_block(const linear_job *job, linear_tile tile, int packed, int64_t n_rows, int64_t n_samples, partial_sums *sums)
+static void add_block(const linear_job *job, linear_tile tile, int packed, int64_t n_rows, int64_t n_samples,
+                      partial_sums *sums)
 {
     const int rows_at_once = job->map == DUAL_MAP ? DUAL_ROWS : SINGLE_ROWS;
     const int64_t groups = ceil_div(n_samples, SAMPLES);
@@ -185,7 +190,8 @@ static void finish_block(const linear_job *job, const linear_work *work, int64_t
         if (dual)
             add_lanes_of(&sums[1][0][m], DTD_TILE_PIXELS, terms[m]);
     }
-    NAME(finish_samples)(s, job->bases, job->neuron, work->m0, work->n_samples, j0, n_rows, y[0], dual ? terms[0] : NULL);
+    real *positive = dual ? terms[0] : NULL;
+    NAME(finish_samples)(s, job->bases, job->neuron, work->m0, work->n_samples, j0, n_rows, y[0], positive);
 }
 
 static void run_blocks(const linear_job *job, linear_work *work)
@@ -221,9 +227,11 @@ static void run_blocks(const linear_job *job, linear_work *work)
 static void run_linear(void *context, int64_t first, int64_t last)
 {
     const linear_job *job = context;
-    const int cached = (last - first) * DTD_BLOCK * job->n_in <= CACHED_WEIGHTS; /* then samples pass once, else the weights do */
+    /* then samples pass once, else the weights do */
+    const int cached = (last - first) * DTD_BLOCK * job->n_in <= CACHED_WEIGHTS;
     const int many = job->n_samples > (cached ? SAMPLES : FEW);
-    const int64_t group = many ? GROUP : 1, groups = ceil_div(last - first, group), panels = ceil_div(job->n_samples, DTD_TILE_PIXELS);
+    const int64_t group = many ? GROUP : 1, groups = ceil_div(last - first, group),
+                  panels = ceil_div(job->n_samples, DTD_TILE_PIXELS);
     linear_work work;
     work.pack = many || job->s.x.stride[AXIS_C] != 1;
     work.packed.sample = -1;

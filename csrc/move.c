@@ -21,7 +21,8 @@ static void run_convert(void *context, int64_t first, int64_t last)
     const convert_job *job = context;
     const dtd_view *o = &job->s->out, *x = &job->s->x;
     for (int64_t item = first; item < last; item++) {
-        int64_t h = item % o->shape[AXIS_H], rest = item / o->shape[AXIS_H], d = rest % o->shape[AXIS_D], n = rest / o->shape[AXIS_D];
+        int64_t h = item % o->shape[AXIS_H], rest = item / o->shape[AXIS_H], d = rest % o->shape[AXIS_D],
+                n = rest / o->shape[AXIS_D];
         real *to = job->out + n * o->stride[AXIS_N] + d * o->stride[AXIS_D] + h * o->stride[AXIS_H];
         const other *from = job->x + n * x->stride[AXIS_N] + d * x->stride[AXIS_D] + h * x->stride[AXIS_H];
         for (int64_t w = 0; w < o->shape[AXIS_W]; w++)
@@ -73,7 +74,8 @@ static void run_clear_border(void *context, int64_t first, int64_t last)
     const int32_t *border = job->s->border; /* before and after, for d, h, w */
     int64_t depth = v->shape[AXIS_D], height = v->shape[AXIS_H], width = v->shape[AXIS_W];
     for (int64_t item = first; item < last; item++) {
-        int64_t h = item % job->height - border[2], rest = item / job->height, d = rest % job->depth - border[0], n = rest / job->depth;
+        int64_t h = item % job->height - border[2], rest = item / job->height, d = rest % job->depth - border[0],
+                n = rest / job->depth;
         real *row = job->out + n * v->stride[AXIS_N] + d * v->stride[AXIS_D] + h * v->stride[AXIS_H];
         if (d < 0 || d >= depth || h < 0 || h >= height)
             clear_pixels(v, row, -border[4], width + border[5]);

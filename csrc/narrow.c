@@ -2,8 +2,9 @@
  *
  *     sum[p,j] = sum_k sum_i x[p + tap_k, i] wm(w[k,i,j]),    j < c_out <= MOST_OUTPUTS
  *
- * Vectors run along the inputs i, where dense.c would fill a block of outputs with zeros: lane l adds the inputs i = l mod VL of every
- * tap in order, and the lanes are added last.  Each thread maps and turns the weights once for all of its pixels.
+ * Vectors run along the inputs i, where dense.c would fill a block of outputs with zeros: lane l adds the inputs i = l
+ * mod VL of every tap in order, and the lanes are added last.  Each thread maps and turns the weights once for all of
+ * its pixels.
  */
 #include "dense.h"
 #include "simd.h"
@@ -57,15 +58,16 @@ ALWAYS_INLINE void run_tile(const narrow_tile *t, real *sum, const int pixels, c
 
 typedef void (*tile_function)(const narrow_tile *t, real *sum);
 
-#define TILES(n)                                                                                                                           \
-    static void pixels_##n(const narrow_tile *t, real *sum) { run_tile(t, sum, AT_ONCE, n); }                                              \
+#define TILES(n)                                                                                                       \
+    static void pixels_##n(const narrow_tile *t, real *sum) { run_tile(t, sum, AT_ONCE, n); }                          \
     static void pixel_##n(const narrow_tile *t, real *sum) { run_tile(t, sum, 1, n); }
 TILES(1)
 TILES(2)
 TILES(3)
 TILES(4)
 
-static const tile_function TILE_FUNCTIONS[][2] = {{0}, {pixel_1, pixels_1}, {pixel_2, pixels_2}, {pixel_3, pixels_3}, {pixel_4, pixels_4}};
+static const tile_function TILE_FUNCTIONS[][2] = {
+    {0}, {pixel_1, pixels_1}, {pixel_2, pixels_2}, {pixel_3, pixels_3}, {pixel_4, pixels_4}};
 
 /* wm(w) as [tap][vector of inputs][output], zeros beyond the inputs */
 static void turn_weights(const dense_job *job, vec *turned)
@@ -92,16 +94,21 @@ static void run_narrow(void *context, int64_t first, int64_t last)
     const int64_t *shape = s->out.shape, *x_stride = s->x.stride;
     vec turned[WEIGHTS / VL];
     real sums[DTD_TILE_PIXELS * DTD_BLOCK];
-    narrow_tile tile = {
-        .w = turned, .taps = table(&s->taps, job->bases), .n_taps = s->n_taps, .c_in = job->c_in, .pixel = x_stride[AXIS_W]};
+    narrow_tile tile = {.w = turned,
+                        .taps = table(&s->taps, job->bases),
+                        .n_taps = s->n_taps,
+                        .c_in = job->c_in,
+                        .pixel = x_stride[AXIS_W]};
     turn_weights(job, turned);
     for (int64_t item = first; item < last; item++) {
         int64_t t = item % job->tiles, row = item / job->tiles;
-        int64_t h = row % shape[AXIS_H], d = row / shape[AXIS_H] % shape[AXIS_D], n = row / shape[AXIS_H] / shape[AXIS_D];
+        int64_t h = row % shape[AXIS_H], d = row / shape[AXIS_H] % shape[AXIS_D],
+                n = row / shape[AXIS_H] / shape[AXIS_D];
         int64_t w = shape[AXIS_W] * t / job->tiles;
         dtd_site site = {.n_pixels = (int)(shape[AXIS_W] * (t + 1) / job->tiles - w), .n_channels = (int)job->c_out};
         NAME(locate)(&site, s, job->bases, n, 0, d, h, w);
-        tile.x = reals(&s->x, job->bases) + n * x_stride[AXIS_N] + d * x_stride[AXIS_D] + h * x_stride[AXIS_H] + w * x_stride[AXIS_W];
+        tile.x = reals(&s->x, job->bases) + n * x_stride[AXIS_N] + d * x_stride[AXIS_D] + h * x_stride[AXIS_H] +
+                 w * x_stride[AXIS_W];
         for (int p = 0; p < site.n_pixels;) {
             int many = p + AT_ONCE <= site.n_pixels;
             TILE_FUNCTIONS[job->c_out][many](&tile, sums + p * DTD_BLOCK);

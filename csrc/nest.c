@@ -12,7 +12,10 @@ typedef struct {
     int64_t across;        /* steps of the axis before it that are taken between two rows */
 } nest_job;
 
-dtd_view NAME(per_channel)(const dtd_ref *r) { return (dtd_view){.base = r->base, .offset = r->offset, .stride = {[AXIS_C] = 1}}; }
+dtd_view NAME(per_channel)(const dtd_ref *r)
+{
+    return (dtd_view){.base = r->base, .offset = r->offset, .stride = {[AXIS_C] = 1}};
+}
 
 static int64_t magnitude(int64_t a) { return a < 0 ? -a : a; }
 
@@ -59,7 +62,8 @@ static void simplify(nest_job *job)
         }
 }
 
-/* Rows run along the result's fastest axis, unless that is too short for a row (3 channels) and the next one is longer. */
+/* Rows run along the result's fastest axis, unless that is too short for a row (3 channels) and the next one is
+ * longer. */
 static void choose_row(nest_job *job)
 {
     int inner = job->n_axes - 1;
@@ -174,8 +178,8 @@ static void run_nest(void *context, int64_t first, int64_t last)
     }
 }
 
-void NAME(nest)(const dtd_step *s, void *const *bases, int n_threads, dtd_row_function row, const dtd_view *const *operands, int n_operands,
-                unsigned kept)
+void NAME(nest)(const dtd_step *s, void *const *bases, int n_threads, dtd_row_function row,
+                const dtd_view *const *operands, int n_operands, unsigned kept)
 {
     nest_job job = {.s = s, .row = row, .n_axes = DTD_NEST_AXES, .n_views = n_operands + 1};
     const int64_t repeat = max64(1, s->repeat);

@@ -90,7 +90,8 @@ int dtd_secure_threads(int n_threads)
 #endif
 }
 
-/* A region has n_threads threads even for fewer ranges: OpenMP ends those that a region leaves out, and would have to start them again. */
+/* A region has n_threads threads even for fewer ranges: OpenMP ends those that a region leaves out, and would have to
+ * start them again. */
 void dtd_parallel(int n_threads, int64_t n_items, int64_t grain, dtd_task task, void *job)
 {
     int64_t most = n_items / (grain > 0 ? grain : 1); /* ranges of at least `grain` items */

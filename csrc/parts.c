@@ -2,10 +2,10 @@
  *
  *     sum[p,j] = sum_k sum_i x[p + tap_k, i] wm(w[k,i,j])
  *
- * A slab of pixels is split into parts once and stays in the second cache, while the outputs pass two blocks at a time (one where w+ stands
- * beside w): their weights are mapped and split, then every tile of pixels runs over them.  Where there are more channels than
- * the cache holds, they come in groups, and sums wait in memory meanwhile.  Every sum is one chain over (chunk of channels, tap), whatever
- * tile, slab or batch it falls in.
+ * A slab of pixels is split into parts once and stays in the second cache, while the outputs pass two blocks at a time
+ * (one where w+ stands beside w): their weights are mapped and split, then every tile of pixels runs over them.  Where
+ * there are more channels than the cache holds, they come in groups, and sums wait in memory meanwhile.  Every sum is
+ * one chain over (chunk of channels, tap), whatever tile, slab or batch it falls in.
  */
 #include "slabs.h"
 #ifdef __AMX_BF16__
@@ -82,8 +82,8 @@ static int find_places(parts_job *job)
     return place >= job->dense.c_in;
 }
 
-/* Whether any two tiles that follow one another in a sample fit the cache, with `chunks` chunks of channels; if two of different samples do
- * not (other readers of x may want wide frames), samples are sections of their own. */
+/* Whether any two tiles that follow one another in a sample fit the cache, with `chunks` chunks of channels; if two of
+ * different samples do not (other readers of x may want wide frames), samples are sections of their own. */
 static int find_sections(parts_job *job, int64_t chunks)
 {
     const int64_t *shape = job->dense.s.out.shape, *stride = job->dense.s.x.stride;
@@ -133,22 +133,26 @@ static int suits(parts_job *job)
 /* Pairs of tiles in a section. */
 static int64_t section_pairs(const parts_job *job) { return ceil_div(job->tiles / job->sections, 2); }
 
-/* The first tile of a slab, numbered through the sections, and the one behind its last; slabs are whole pairs but at a section's end. */
+/* The first tile of a slab, numbered through the sections, and the one behind its last; slabs are whole pairs but at a
+ * section's end. */
 static int64_t slab_start(const parts_job *job, int64_t slab)
 {
-    return slab / job->slabs * (job->tiles / job->sections) + 2 * (section_pairs(job) * (slab % job->slabs) / job->slabs);
+    return slab / job->slabs * (job->tiles / job->sections) +
+           2 * (section_pairs(job) * (slab % job->slabs) / job->slabs);
 }
 
 static int64_t slab_end(const parts_job *job, int64_t slab)
 {
-    int64_t end = slab / job->slabs * (job->tiles / job->sections) + 2 * (section_pairs(job) * (slab % job->slabs + 1) / job->slabs);
+    int64_t end = slab / job->slabs * (job->tiles / job->sections) +
+                  2 * (section_pairs(job) * (slab % job->slabs + 1) / job->slabs);
     return min64(end, (slab / job->slabs + 1) * (job->tiles / job->sections));
 }
 
 /* Slabs and groups of units that fit the caches, as few as keep the threads busy. */
 static void divide_work(parts_job *job, int n_threads)
 {
-    const int64_t chunk_bytes = ceil_div(job->chunks, job->chunk_groups) * job->parts * CHUNK_BYTES, pairs = section_pairs(job);
+    const int64_t chunk_bytes = ceil_div(job->chunks, job->chunk_groups) * job->parts * CHUNK_BYTES,
+                  pairs = section_pairs(job);
     const int64_t items = n_threads > 1 ? (int64_t)n_threads * ITEMS_PER_THREAD : 1;
     job->unit_groups = ceil_div(job->units, MOST_UNITS);
     const int64_t row_bytes = (ceil_div(job->units, job->unit_groups) * 2 * DTD_BLOCK + PAD) * (int64_t)sizeof(float);
@@ -169,11 +173,11 @@ static void divide_work(parts_job *job, int n_threads)
         job->unit_groups = max64(job->unit_groups, min64(job->units, ceil_div(items, job->sections * job->slabs)));
 }
 
-/* ------------------------------------------------------------------------------------------------------------------ epilogues */
+/* -------------------------------------------------------------------------------------------------------- epilogues */
 
 /* Sums of a slab's pixels through the epilogue: rows of y, terms `beside` floats behind it. */
-static void finish_slab(const parts_job *job, int64_t first, int64_t last, int64_t c, int64_t n_channels, float *sums, int64_t row,
-                        int64_t beside)
+static void finish_slab(const parts_job *job, int64_t first, int64_t last, int64_t c, int64_t n_channels, float *sums,
+                        int64_t row, int64_t beside)
 {
     const dtd_step *s = &job->dense.s;
     const int64_t *shape = s->out.shape;
@@ -189,8 +193,9 @@ static void finish_slab(const parts_job *job, int64_t first, int64_t last, int64
                 continue;
             }
             dtd_site site = {.n_pixels = (int)min64(end - f, job->width - w), .n_channels = (int)n_channels};
-            NAME(locate)
-            (&site, s, job->dense.bases, r / shape[AXIS_H] / shape[AXIS_D], c, r / shape[AXIS_H] % shape[AXIS_D], r % shape[AXIS_H], w);
+            const int64_t h = r % shape[AXIS_H], d = r / shape[AXIS_H] % shape[AXIS_D],
+                          n = r / shape[AXIS_H] / shape[AXIS_D];
+            NAME(locate)(&site, s, job->dense.bases, n, c, d, h, w);
             float *sum = at + (f - start) * row;
             if (job->dense.neuron)
                 NAME(finish_neuron_rows)(s, &site, sum, beside ? sum + beside : NULL, row);
@@ -202,7 +207,7 @@ static void finish_slab(const parts_job *job, int64_t first, int64_t last, int64
     }
 }
 
-/* --------------------------------------------------------------------------------------------------------------------- driver */
+/* ----------------------------------------------------------------------------------------------------------- driver */
 
 static void run_parts(void *context, int64_t first, int64_t last)
 {
@@ -218,19 +223,25 @@ static void run_parts(void *context, int64_t first, int64_t last)
     int64_t taps[MOST_TAPS], places[MOST_TILES], split_last = -1;
     for (int k = 0; k < s->n_taps; k++)
         taps[k] = job->gathered ? 0 : (offsets[k] - job->tap_low) / job->place * pixel;
-    parts_tile t = {.pixel = job->gathered ? pixel : job->stride / job->place * pixel, .taps = taps, .n_taps = s->n_taps, .w = weights};
+    parts_tile t = {.pixel = job->gathered ? pixel : job->stride / job->place * pixel,
+                    .taps = taps,
+                    .n_taps = s->n_taps,
+                    .w = weights};
     begin_tiles();
     for (int64_t item = first; item < last; item++) {
         const int64_t slab = item / job->unit_groups, group = item % job->unit_groups;
         const int64_t tile0 = slab_start(job, slab), tile1 = slab_end(job, slab);
-        const int64_t unit0 = job->units * group / job->unit_groups, unit1 = job->units * (group + 1) / job->unit_groups;
+        const int64_t unit0 = job->units * group / job->unit_groups,
+                      unit1 = job->units * (group + 1) / job->unit_groups;
         const int64_t row = (unit1 - unit0) * 2 * DTD_BLOCK + PAD, beside = (unit1 - unit0) * DTD_BLOCK;
         t.row = row * (int64_t)sizeof(float);
         for (int64_t tile = tile0; tile < tile1; tile++)
             places[tile - tile0] =
-                pixel * (job->gathered ? (tile - tile0) * TILE : (tile_offset(job, tile) - tile_offset(job, tile0)) / job->place);
+                pixel * (job->gathered ? (tile - tile0) * TILE
+                                       : (tile_offset(job, tile) - tile_offset(job, tile0)) / job->place);
         for (int64_t g = 0; g < job->chunk_groups; g++) {
-            const int64_t chunk0 = job->chunks * g / job->chunk_groups, chunk1 = job->chunks * (g + 1) / job->chunk_groups;
+            const int64_t chunk0 = job->chunks * g / job->chunk_groups,
+                          chunk1 = job->chunks * (g + 1) / job->chunk_groups;
             if (job->chunk_groups > 1 || slab != split_last)
                 t.chunk = UNIT(split_slab)(job, tile0, tile1, chunk0, chunk1 - chunk0, pixels);
             split_last = slab;
@@ -253,7 +264,8 @@ static void run_parts(void *context, int64_t first, int64_t last)
                 }
             }
         }
-        const int64_t c = unit0 * job->unit_blocks * DTD_BLOCK, end = min64(unit1 * job->unit_blocks * DTD_BLOCK, dense->c_out);
+        const int64_t c = unit0 * job->unit_blocks * DTD_BLOCK,
+                      end = min64(unit1 * job->unit_blocks * DTD_BLOCK, dense->c_out);
         finish_slab(job, tile0, tile1, c, end - c, sums, row, dual ? beside : 0);
     }
     end_tiles();
@@ -261,9 +273,12 @@ static void run_parts(void *context, int64_t first, int64_t last)
 
 static int in_parts(const dtd_step *s, void *const *bases, int n_threads, int neuron)
 {
-    parts_job job = {.dense = {.s = *s, .bases = bases, .neuron = neuron, .map = neuron ? (s->dual ? DUAL_MAP : DTD_W) : s->weight_map}};
+    parts_job job = {
+        .dense = {
+            .s = *s, .bases = bases, .neuron = neuron, .map = neuron ? (s->dual ? DUAL_MAP : DTD_W) : s->weight_map}};
     const int dual = job.dense.map == DUAL_MAP;
-    /* in bfloat16, y alone takes its operands in two parts: it cancels, and a ReLU that falls the other way costs more than all rounding */
+    /* in bfloat16, y alone takes its operands in two parts: it cancels, and a ReLU that falls the other way costs more
+     * than all rounding */
     job.parts_y = s->precision != DTD_BFLOAT16 ? 3 : neuron ? 2 : 1;
     job.parts_terms = s->precision == DTD_FLOAT32 ? 3 : 1;
     if (!dual) /* terms are y's own, if any */

@@ -3,12 +3,12 @@
  *     x = x1 + x2 + x3 exactly, x1 = bf16(x), x2 = bf16(x - x1), x3 = x - x1 - x2
  *     x w = x1 w1 + (x1 w2 + x2 w1) + (x2 w2 + x1 w3 + x3 w1) + e,    |e| <= 2^-23 |x w|
  *
- * so that six products of bfloat16 make one of float32, as precise as float32 makes it; matrix units do sixteen in the time of one
- * multiply-add.  Of two parts, x1 w1 + (x1 w2 + x2 w1) is right to 2^-15; of one, x1 w1 is the product in bfloat16.  Sums are float32 in
- * every case.  Parts below 2^-126 count as 0.
+ * so that six products of bfloat16 make one of float32, as precise as float32 makes it; matrix units do sixteen in the
+ * time of one multiply-add.  Of two parts, x1 w1 + (x1 w2 + x2 w1) is right to 2^-15; of one, x1 w1 is the product in
+ * bfloat16.  Sums are float32 in every case.  Parts below 2^-126 count as 0.
  *
- * Channels come in chunks of 32.  Pixels lie [pixel][part][16 pairs], weights [part][half][16 pairs][16 outputs of a pair of values]; a
- * pair is (channel i, channel 16 + i) of its chunk, in pixels and weights alike.
+ * Channels come in chunks of 32.  Pixels lie [pixel][part][16 pairs], weights [part][half][16 pairs][16 outputs of a
+ * pair of values]; a pair is (channel i, channel 16 + i) of its chunk, in pixels and weights alike.
  */
 #ifndef DTD_PARTS_H
 #define DTD_PARTS_H
@@ -56,9 +56,9 @@ ALWAYS_INLINE void split(vec a, vec b, const int n, __m512i *part)
 #pragma GCC unroll 3
     for (int i = 0; i < n; i++) {
         if (n == 1) { /* the instruction rounds ties to even, and keeps every NaN one */
-            part[0] =
-                (__m512i)_mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)a)),
-                                                 _mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)b)), 16));
+            part[0] = (__m512i)_mm512_mask_blend_epi16(
+                0xaaaaaaaa, _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)a)),
+                _mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)b)), 16));
             return;
         }
         const int last = i == 2; /* exact by now: nothing to round */

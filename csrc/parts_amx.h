@@ -1,4 +1,5 @@
-/* parts_amx.h: tiles of parts.c on AMX: eight registers of 16 rows by 64 bytes; 0 to 3 hold sums, 4 and 5 pixels, 6 and 7 weights. */
+/* parts_amx.h: tiles of parts.c on AMX: eight registers of 16 rows by 64 bytes; 0 to 3 hold sums, 4 and 5 pixels, 6 and
+ * 7 weights. */
 #include <immintrin.h>
 
 enum { WORTH_THREE_PARTS = 1, AMX_ROWS = 16, AMX_ROW_BYTES = 64 };
@@ -21,45 +22,46 @@ static void begin_tiles(void)
 static void end_tiles(void) { _tile_release(); }
 
 /* `tiles` of pixels by `halves` of outputs; all but t are constants wherever this is inlined. */
-ALWAYS_INLINE void multiply_tiles(parts_tile *t, const int tiles, const int halves, const int parts_y, const int parts_terms)
+ALWAYS_INLINE void multiply_tiles(parts_tile *t, const int tiles, const int halves, const int parts_y,
+                                  const int parts_terms)
 {
     const int parts = parts_y;
     const int64_t pixel = t->pixel;
 #define SUM(m, h) ((char *)t->sum[h] + (m) * DTD_TILE_PIXELS * t->row)
-#define EACH_SUM(DO)                                                                                                                       \
-    do {                                                                                                                                   \
-        DO(0, 0, 0);                                                                                                                       \
-        if (halves > 1)                                                                                                                    \
-            DO(1, 0, 1);                                                                                                                   \
-        if (tiles > 1)                                                                                                                     \
-            DO(2, 1, 0);                                                                                                                   \
-        if (tiles > 1 && halves > 1)                                                                                                       \
-            DO(3, 1, 1);                                                                                                                   \
+#define EACH_SUM(DO)                                                                                                   \
+    do {                                                                                                               \
+        DO(0, 0, 0);                                                                                                   \
+        if (halves > 1)                                                                                                \
+            DO(1, 0, 1);                                                                                               \
+        if (tiles > 1)                                                                                                 \
+            DO(2, 1, 0);                                                                                               \
+        if (tiles > 1 && halves > 1)                                                                                   \
+            DO(3, 1, 1);                                                                                               \
     } while (0)
 #define LOAD_SUM(n, m, h) _tile_loadd(n, SUM(m, h), t->row)
 #define ZERO_SUM(n, m, h) _tile_zero(n)
 #define STORE_SUM(n, m, h) _tile_stored(n, SUM(m, h), t->row)
-#define LOAD_PIXELS(part)                                                                                                                  \
-    do {                                                                                                                                   \
-        _tile_loadd(4, x0 + (part) * CHUNK_BYTES, pixel);                                                                                  \
-        if (tiles > 1)                                                                                                                     \
-            _tile_loadd(5, x1 + (part) * CHUNK_BYTES, pixel);                                                                              \
+#define LOAD_PIXELS(part)                                                                                              \
+    do {                                                                                                               \
+        _tile_loadd(4, x0 + (part) * CHUNK_BYTES, pixel);                                                              \
+        if (tiles > 1)                                                                                                 \
+            _tile_loadd(5, x1 + (part) * CHUNK_BYTES, pixel);                                                          \
     } while (0)
-#define LOAD_WEIGHTS(part, with_terms)                                                                                                     \
-    do {                                                                                                                                   \
-        _tile_loadd(6, w + (part) * 2 * HALF_BYTES, CHUNK_BYTES);                                                                          \
-        if (halves > 1 && (with_terms))                                                                                                    \
-            _tile_loadd(7, w + ((part) * 2 + 1) * HALF_BYTES, CHUNK_BYTES);                                                                \
+#define LOAD_WEIGHTS(part, with_terms)                                                                                 \
+    do {                                                                                                               \
+        _tile_loadd(6, w + (part) * 2 * HALF_BYTES, CHUNK_BYTES);                                                      \
+        if (halves > 1 && (with_terms))                                                                                \
+            _tile_loadd(7, w + ((part) * 2 + 1) * HALF_BYTES, CHUNK_BYTES);                                            \
     } while (0)
-#define MULTIPLY(with_terms)                                                                                                               \
-    do {                                                                                                                                   \
-        _tile_dpbf16ps(0, 4, 6);                                                                                                           \
-        if (halves > 1 && (with_terms))                                                                                                    \
-            _tile_dpbf16ps(1, 4, 7);                                                                                                       \
-        if (tiles > 1)                                                                                                                     \
-            _tile_dpbf16ps(2, 5, 6);                                                                                                       \
-        if (tiles > 1 && halves > 1 && (with_terms))                                                                                       \
-            _tile_dpbf16ps(3, 5, 7);                                                                                                       \
+#define MULTIPLY(with_terms)                                                                                           \
+    do {                                                                                                               \
+        _tile_dpbf16ps(0, 4, 6);                                                                                       \
+        if (halves > 1 && (with_terms))                                                                                \
+            _tile_dpbf16ps(1, 4, 7);                                                                                   \
+        if (tiles > 1)                                                                                                 \
+            _tile_dpbf16ps(2, 5, 6);                                                                                   \
+        if (tiles > 1 && halves > 1 && (with_terms))                                                                   \
+            _tile_dpbf16ps(3, 5, 7);                                                                                   \
     } while (0)
     if (t->resume)
         EACH_SUM(LOAD_SUM);
@@ -110,17 +112,17 @@ ALWAYS_INLINE void multiply_tiles(parts_tile *t, const int tiles, const int halv
 #undef MULTIPLY
 }
 
-#define SHAPES(y, terms)                                                                                                                   \
-    static void multiply_##y##_##terms(parts_tile *t, int tiles, int halves)                                                               \
-    {                                                                                                                                      \
-        if (tiles > 1 && halves > 1)                                                                                                       \
-            multiply_tiles(t, 2, 2, y, terms);                                                                                             \
-        else if (tiles > 1)                                                                                                                \
-            multiply_tiles(t, 2, 1, y, terms);                                                                                             \
-        else if (halves > 1)                                                                                                               \
-            multiply_tiles(t, 1, 2, y, terms);                                                                                             \
-        else                                                                                                                               \
-            multiply_tiles(t, 1, 1, y, terms);                                                                                             \
+#define SHAPES(y, terms)                                                                                               \
+    static void multiply_##y##_##terms(parts_tile *t, int tiles, int halves)                                           \
+    {                                                                                                                  \
+        if (tiles > 1 && halves > 1)                                                                                   \
+            multiply_tiles(t, 2, 2, y, terms);                                                                         \
+        else if (tiles > 1)                                                                                            \
+            multiply_tiles(t, 2, 1, y, terms);                                                                         \
+        else if (halves > 1)                                                                                           \
+            multiply_tiles(t, 1, 2, y, terms);                                                                         \
+        else                                                                                                           \
+            multiply_tiles(t, 1, 1, y, terms);                                                                         \
     }
 SHAPES(3, 3)
 SHAPES(3, 1)

@@ -9,11 +9,13 @@ static void end_tiles(void) {}
 enum { AT_ONCE = 8 }; /* pixels, by both halves of the outputs: 16 registers of sums */
 
 /* Pixels p0 .. of a tile by `halves` of outputs; `halves` and the parts are constants wherever this is inlined. */
-ALWAYS_INLINE void multiply_pixels(const parts_tile *t, int tile, int p0, const int halves, const int parts_y, const int parts_terms)
+ALWAYS_INLINE void multiply_pixels(const parts_tile *t, int tile, int p0, const int halves, const int parts_y,
+                                   const int parts_terms)
 {
     const int64_t pixel = t->pixel;
     const char *w = t->w;
-    char *sum[2] = {(char *)t->sum[0] + (tile * DTD_TILE_PIXELS + p0) * t->row, (char *)t->sum[1] + (tile * DTD_TILE_PIXELS + p0) * t->row};
+    char *sum[2] = {(char *)t->sum[0] + (tile * DTD_TILE_PIXELS + p0) * t->row,
+                    (char *)t->sum[1] + (tile * DTD_TILE_PIXELS + p0) * t->row};
     __m512 a[AT_ONCE][2]; /* registers: every index below is a constant once the loops are unrolled */
 #pragma GCC unroll 8
     for (int p = 0; p < AT_ONCE; p++)
@@ -35,7 +37,8 @@ ALWAYS_INLINE void multiply_pixels(const parts_tile *t, int tile, int p0, const 
                 for (int p = 0; p < AT_ONCE; p++) { /* x1 w1, x1 w2, x2 w1 */
                     const char *pair = x + p * pixel + i * 4;
                     const __m512bh x1 = (__m512bh)_mm512_set1_epi32(*(const int32_t *)pair);
-                    const __m512bh x2 = parts_y == 2 ? (__m512bh)_mm512_set1_epi32(*(const int32_t *)(pair + CHUNK_BYTES)) : x1;
+                    const __m512bh x2 =
+                        parts_y == 2 ? (__m512bh)_mm512_set1_epi32(*(const int32_t *)(pair + CHUNK_BYTES)) : x1;
 #pragma GCC unroll 2
                     for (int h = 0; h < halves; h++) {
                         a[p][h] = _mm512_dpbf16_ps(a[p][h], w1[h], x1);

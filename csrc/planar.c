@@ -1,9 +1,10 @@
-/* planar.c: the products of dense.c with so few outputs that a block of them would be mostly zeros, as on 1 or 6 channels.
+/* planar.c: the products of dense.c with so few outputs that a block of them would be mostly zeros, as on 1 or 6
+ * channels.
  *
  *     sum[p,j] = sum_k sum_i x[p + tap_k, i] wm(w[k,i,j]),    j < c_out <= MOST_OUTPUTS
  *
- * Vectors run along the pixels of a row.  An item is some rows of one image: their x is turned into planes, one per channel, so that a
- * tap is a distance within a plane.  Each sum is one chain over (k, i), as in dense.c.
+ * Vectors run along the pixels of a row.  An item is some rows of one image: their x is turned into planes, one per
+ * channel, so that a tap is a distance within a plane.  Each sum is one chain over (k, i), as in dense.c.
  */
 #include "dense.h"
 #include "planar_tiles.h"
@@ -21,10 +22,12 @@ enum {
 
 typedef struct {
     const dense_job *dense;
-    int64_t pixel, pitch, first, reach; /* elements of a pixel, pixels from row to row; of the first tap, from it to the last */
-    int64_t n_rows, row_items;          /* rows that an item may have, items of an image */
-    int64_t segments;                   /* of a row, at most VL pixels each */
-    int64_t height, width, dx, dy;      /* of one output's kernel, and pixels from tap to tap; height 0: rows are not stacked */
+    /* elements of a pixel, pixels from row to row; of the first tap, from it to the last */
+    int64_t pixel, pitch, first, reach;
+    int64_t n_rows, row_items; /* rows that an item may have, items of an image */
+    int64_t segments;          /* of a row, at most VL pixels each */
+    /* of one output's kernel, and pixels from tap to tap; height 0: rows are not stacked */
+    int64_t height, width, dx, dy;
 } planar_job;
 
 /* Rows h .. h+rows-1 of an image. */
@@ -66,8 +69,8 @@ static int in_planes(const dense_job *job)
         return 0;
     if (!job->neuron)
         return s->mode == DTD_M_NONE && !s->accumulate && job->c_out > 1;
-    return (s->activation == DTD_IDENTITY || s->activation == DTD_RELU) && (s->mode == DTD_F_NONE || s->mode == DTD_F_GATE) &&
-           s->select == DTD_ALL;
+    return (s->activation == DTD_IDENTITY || s->activation == DTD_RELU) &&
+           (s->mode == DTD_F_NONE || s->mode == DTD_F_GATE) && s->select == DTD_ALL;
 }
 
 static usual_epilogue usual_epilogue_of(const dense_job *job)
@@ -154,7 +157,9 @@ static void sum_tiles(const planar_job *p, planar_tile *tile, const slice *of)
             tile->x[v] = of->planes + h * p->pitch + w;
             if (usual) {
                 to->out[v] = start.out.at + h * s->out.stride[AXIS_H] + w * s->out.stride[AXIS_W];
-                to->factor[v] = start.factor.at ? start.factor.at + h * s->factor.stride[AXIS_H] + w * s->factor.stride[AXIS_W] : NULL;
+                to->factor[v] = start.factor.at
+                                    ? start.factor.at + h * s->factor.stride[AXIS_H] + w * s->factor.stride[AXIS_W]
+                                    : NULL;
             } else {
                 sites[v] = (dtd_site){.n_pixels = to->n_pixels[v], .n_channels = (int)job->c_out};
                 NAME(locate)(&sites[v], s, job->bases, of->n, 0, of->d, of->h + h, w);
@@ -181,15 +186,18 @@ static void sum_stacks(const planar_job *p, const planar_tile *tile, const slice
 {
     const dense_job *job = p->dense;
     const int64_t row = p->segments * VL, down = p->dy > 0;
-    real sums[STACKED + DTD_BLOCK] __attribute__((aligned(64))); /* the epilogue may read a block from any multiple of one */
+    /* the epilogue may read a block from any multiple of one */
+    real sums[STACKED + DTD_BLOCK] __attribute__((aligned(64)));
     for (int64_t i = 0; i < of->rows * row; i += VL)
         store(sums + i, (vec){0});
-    for (int64_t t = 0; t < of->rows + p->height - 1; t++) /* rows of x, from the one that only the kernel's first row meets */
+    /* rows of x, from the one that only the kernel's first row meets */
+    for (int64_t t = 0; t < of->rows + p->height - 1; t++)
         for (int64_t k = max64(0, t - of->rows + 1), last = min64(p->height - 1, t), rows; k <= last; k += rows) {
             rows = min64(MOST_ROWS, last - k + 1);
             for (int64_t c = 0, columns; c < p->segments; c += columns) {
                 columns = min64(COLUMNS, p->segments - c);
-                stack_tile stack = {.x = of->planes + tile->terms[0] + (down ? t : of->rows - 1 - t) * p->pitch + c * VL,
+                stack_tile stack = {.x =
+                                        of->planes + tile->terms[0] + (down ? t : of->rows - 1 - t) * p->pitch + c * VL,
                                     .w = tile->w + k,
                                     .sum = sums + (down ? t - k : of->rows - 1 - t + k) * row + c * VL,
                                     .next = down ? -row : row,
@@ -202,10 +210,13 @@ static void sum_stacks(const planar_job *p, const planar_tile *tile, const slice
             }
         }
     for (int64_t i = 0; i < of->rows * row; i += VL)
-        store(sums + i, load(sums + i) + splat(0));                                           /* -0 becomes 0, as in dense.c */
-    dtd_site site = {.n_pixels = (int)of->rows, .n_channels = (int)job->s.out.shape[AXIS_W]}; /* rows as pixels, pixels as channels */
+        /* -0 becomes 0, as in dense.c */
+        store(sums + i, load(sums + i) + splat(0));
+    /* rows as pixels, pixels as channels */
+    dtd_site site = {.n_pixels = (int)of->rows, .n_channels = (int)job->s.out.shape[AXIS_W]};
     NAME(locate)(&site, &job->s, job->bases, of->n, 0, of->d, of->h, 0);
-    rows_as_pixels(&site.out, &job->s.out), rows_as_pixels(&site.m, &job->s.m), rows_as_pixels(&site.scale, &job->s.scale);
+    rows_as_pixels(&site.out, &job->s.out), rows_as_pixels(&site.m, &job->s.m),
+        rows_as_pixels(&site.scale, &job->s.scale);
     NAME(finish_taps_rows)(&job->s, &site, sums, row);
 }
 
@@ -228,8 +239,12 @@ static void run_planar(void *context, int64_t first, int64_t last)
     int32_t terms[WEIGHTS];
     tile_sums sums[2] __attribute__((aligned(64)));
     const usual_epilogue usual = usual_epilogue_of(job);
-    planar_tile tile = {
-        .w = weights, .terms = terms, .n_terms = s->n_taps * job->c_in, .to = &sums[0], .before = &sums[1], .usual = &usual};
+    planar_tile tile = {.w = weights,
+                        .terms = terms,
+                        .n_terms = s->n_taps * job->c_in,
+                        .to = &sums[0],
+                        .before = &sums[1],
+                        .usual = &usual};
     tile.before->vectors = 0;
     turn_weights(job, weights);
     if (p->height) {
@@ -292,20 +307,23 @@ static planar_job planar_job_of(const dense_job *job, int n_threads)
     int64_t fair = ceil_div(job->rows, (int64_t)n_threads * ITEMS_PER_THREAD);
     p.row_items = ceil_div(shape[AXIS_H], max64(1, min64(rows, fair)));
     p.n_rows = rows;
-    if (job->c_out == 1 && !job->neuron && s->n_taps > 1 && ceil_div(shape[AXIS_H], p.row_items) * p.segments * VL <= STACKED)
+    if (job->c_out == 1 && !job->neuron && s->n_taps > 1 &&
+        ceil_div(shape[AXIS_H], p.row_items) * p.segments * VL <= STACKED)
         find_kernel(&p, taps, s->n_taps);
     return p;
 }
 
-/* Whether planes pay: what is left out of a block of outputs against what pixels leave out of their vectors, and the turning. */
+/* Whether planes pay: what is left out of a block of outputs against what pixels leave out of their vectors, and the
+ * turning. */
 int NAME(planar_pays)(const dense_job *job)
 {
     const dtd_step *s = &job->s;
     const int64_t *taps = table(&s->taps, job->bases), pixel = s->x.stride[AXIS_W], width = s->out.shape[AXIS_W];
     const int dual = job->map == DUAL_MAP;
     if (s->groups != 1 || job->c_out * (1 + dual) > SUMS || job->c_out > MOST_OUTPUTS ||
-        s->n_taps * job->c_in * job->c_out * (1 + dual) > WEIGHTS || pixel < job->c_in || !multiple(s->x.stride[AXIS_H], pixel) ||
-        s->x.stride[AXIS_H] < 0 || s->n_taps * (DTD_BLOCK * width - job->c_out * ceil_div(width, VL) * VL) <= 2 * DTD_BLOCK * width)
+        s->n_taps * job->c_in * job->c_out * (1 + dual) > WEIGHTS || pixel < job->c_in ||
+        !multiple(s->x.stride[AXIS_H], pixel) || s->x.stride[AXIS_H] < 0 ||
+        s->n_taps * (DTD_BLOCK * width - job->c_out * ceil_div(width, VL) * VL) <= 2 * DTD_BLOCK * width)
         return 0;
     for (int64_t k = 0; k < s->n_taps; k++)
         if (!multiple(taps[k], pixel))
@@ -317,6 +335,7 @@ void NAME(planar)(const dense_job *job, int n_threads)
 {
     planar_job p = planar_job_of(job, n_threads);
     const int64_t *shape = job->s.out.shape;
-    int64_t work = max64(1, job->s.n_taps * job->c_in * job->c_out * shape[AXIS_W] * (shape[AXIS_H] / p.row_items)); /* of an item */
+    /* of an item */
+    int64_t work = max64(1, job->s.n_taps * job->c_in * job->c_out * shape[AXIS_W] * (shape[AXIS_H] / p.row_items));
     dtd_parallel(n_threads, shape[AXIS_N] * shape[AXIS_D] * p.row_items, ceil_div(1 << 17, work), run_planar, &p);
 }

@@ -1,4 +1,5 @@
-/* planar_tiles.h: the register tiles of planar.c: vectors of pixels by all outputs, and the usual epilogues that go on beside them. */
+/* planar_tiles.h: the register tiles of planar.c: vectors of pixels by all outputs, and the usual epilogues that go on
+ * beside them. */
 #ifndef DTD_PLANAR_TILES_H
 #define DTD_PLANAR_TILES_H
 
@@ -6,7 +7,8 @@
 
 /* vectors of sums in registers, of 32 or of 16 */
 #if defined(__AVX512F__) || defined(__aarch64__)
-enum { SUMS = 24, BESIDE = 1 }; /* BESIDE: a tile's divisions and what goes with them, while the next one is multiplied */
+/* BESIDE: a tile's divisions and what goes with them, while the next one is multiplied */
+enum { SUMS = 24, BESIDE = 1 };
 #else
 enum { SUMS = 12, BESIDE = 0 };
 #endif
@@ -17,7 +19,8 @@ enum {
 };
 
 /* Vectors of pixels in a register tile. */
-#define VECTORS_OF(outputs, dual) (SUMS / ((outputs) * (1 + (dual))) < AT_ONCE ? SUMS / ((outputs) * (1 + (dual))) : AT_ONCE)
+#define VECTORS_OF(outputs, dual)                                                                                      \
+    (SUMS / ((outputs) * (1 + (dual))) < AT_ONCE ? SUMS / ((outputs) * (1 + (dual))) : AT_ONCE)
 
 /* A usual epilogue, as in epilogue.c. */
 typedef struct {
@@ -27,7 +30,8 @@ typedef struct {
 
 /* A tile's sums with w and w+, then act(y) and gates, where they go to. */
 typedef struct {
-    real y[SUMS + MOST_OUTPUTS][VL], d[SUMS + MOST_OUTPUTS][VL]; /* [vector][output], and what store_turned may read behind them */
+    /* [vector][output], and what store_turned may read behind them */
+    real y[SUMS + MOST_OUTPUTS][VL], d[SUMS + MOST_OUTPUTS][VL];
     real *out[AT_ONCE], *factor[AT_ONCE];
     int vectors, n_pixels[AT_ONCE];
 } tile_sums;
@@ -52,7 +56,8 @@ ALWAYS_INLINE void finish_vector(const planar_tile *t, int64_t q)
     if (!e->gate)
         return;
     d += splat(e->bias_d[q]);
-    store(t->before->d[q], e->plain ? vec_quotient(y, d) : vec_quotient(e->coefficient * y, vec_stabilised(d, e->stabilizer)));
+    store(t->before->d[q],
+          e->plain ? vec_quotient(y, d) : vec_quotient(e->coefficient * y, vec_stabilised(d, e->stabilizer)));
 }
 
 /* `vectors`, `outputs` and `dual` are constants wherever this is inlined. */
@@ -103,10 +108,10 @@ ALWAYS_INLINE void run_tile(const planar_tile *t, const int vectors, const int o
 
 typedef void (*tile_function)(const planar_tile *t);
 
-#define TILES(n)                                                                                                                           \
-    static void vectors_##n(const planar_tile *t) { run_tile(t, VECTORS_OF(n, 0), n, 0); }                                                 \
-    static void vector_##n(const planar_tile *t) { run_tile(t, 1, n, 0); }                                                                 \
-    static void dual_vectors_##n(const planar_tile *t) { run_tile(t, VECTORS_OF(n, 1) ? VECTORS_OF(n, 1) : 1, n, 1); }                     \
+#define TILES(n)                                                                                                       \
+    static void vectors_##n(const planar_tile *t) { run_tile(t, VECTORS_OF(n, 0), n, 0); }                             \
+    static void vector_##n(const planar_tile *t) { run_tile(t, 1, n, 0); }                                             \
+    static void dual_vectors_##n(const planar_tile *t) { run_tile(t, VECTORS_OF(n, 1) ? VECTORS_OF(n, 1) : 1, n, 1); } \
     static void dual_vector_##n(const planar_tile *t) { run_tile(t, 1, n, 1); }
 TILES(1)
 TILES(2)
@@ -117,10 +122,11 @@ TILES(6)
 TILES(7)
 TILES(8)
 
-#define ENTRY(n)                                                                                                                           \
-    {                                                                                                                                      \
-        {vector_##n, vectors_##n}, { dual_vector_##n, dual_vectors_##n }                                                                   \
+#define ENTRY(n)                                                                                                       \
+    {                                                                                                                  \
+        {vector_##n, vectors_##n}, { dual_vector_##n, dual_vectors_##n }                                               \
     }
-static const tile_function TILE_FUNCTIONS[][2][2] = {{{0}}, ENTRY(1), ENTRY(2), ENTRY(3), ENTRY(4), ENTRY(5), ENTRY(6), ENTRY(7), ENTRY(8)};
+static const tile_function TILE_FUNCTIONS[][2][2] = {{{0}},    ENTRY(1), ENTRY(2), ENTRY(3), ENTRY(4),
+                                                     ENTRY(5), ENTRY(6), ENTRY(7), ENTRY(8)};
 
 #endif

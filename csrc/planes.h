@@ -6,15 +6,16 @@
 
 #if defined(__AVX512F__) && !defined(DTD_DOUBLE)
 
-/* Three channels of 16 pixels, or three pairs of channels of 8, are three vectors of as many lanes, among pixels and as planes: what lies
- * in lane l of the t-th one among pixels is number `lanes` t + l there, what lies in lane l of the t-th plane number 3 l + t.  A number's
- * lane in the others counts through the first two of them and anew in the last. */
+/* Three channels of 16 pixels, or three pairs of channels of 8, are three vectors of as many lanes, among pixels and as
+ * planes: what lies in lane l of the t-th one among pixels is number `lanes` t + l there, what lies in lane l of the
+ * t-th plane number 3 l + t.  A number's lane in the others counts through the first two of them and anew in the
+ * last. */
 #define IN_PLANES(lanes, number) ((number) / 3 + ((number) % 3 == 1 ? (lanes) : 0))
 #define IN_PIXELS(lanes, number) ((number) % (2 * (lanes)))
-#define EIGHT(where, lanes, first, step)                                                                                                   \
-    where(lanes, first), where(lanes, (first) + (step)), where(lanes, (first) + 2 * (step)), where(lanes, (first) + 3 * (step)),           \
-        where(lanes, (first) + 4 * (step)), where(lanes, (first) + 5 * (step)), where(lanes, (first) + 6 * (step)),                        \
-        where(lanes, (first) + 7 * (step))
+#define EIGHT(where, lanes, first, step)                                                                               \
+    where(lanes, first), where(lanes, (first) + (step)), where(lanes, (first) + 2 * (step)),                           \
+        where(lanes, (first) + 3 * (step)), where(lanes, (first) + 4 * (step)), where(lanes, (first) + 5 * (step)),    \
+        where(lanes, (first) + 6 * (step)), where(lanes, (first) + 7 * (step))
 #define SIXTEEN(where, first, step) EIGHT(where, 16, first, step), EIGHT(where, 16, (first) + 8 * (step), step)
 
 typedef int32_t lanes16 __attribute__((vector_size(VECTOR)));
@@ -66,7 +67,8 @@ ALWAYS_INLINE void six_into_planes(const vec *pixels, vec *planes)
 #pragma GCC unroll 3
     for (int t = 0; t < 3; t++) {
         const lanes8 where = {EIGHT(IN_PIXELS, 8, t, 3)};
-        vec low = pick_pairs(pixels, where, in_last_pixels(8, t)), high = pick_pairs(pixels + 3, where, in_last_pixels(8, t));
+        vec low = pick_pairs(pixels, where, in_last_pixels(8, t)),
+            high = pick_pairs(pixels + 3, where, in_last_pixels(8, t));
         planes[2 * t] = (vec)_mm512_permutex2var_ps((__m512)low, even, (__m512)high);
         planes[2 * t + 1] = (vec)_mm512_permutex2var_ps((__m512)low, odd, (__m512)high);
     }
@@ -89,7 +91,8 @@ ALWAYS_INLINE void store_pixels(real *to, const vec *pixels, const int n_vectors
 /* 8 channels or less of 16 pixels. */
 ALWAYS_INLINE void store_in_pieces(const real (*rows)[VL], real *to, int64_t pixel, int n_pixels, int n_channels)
 {
-    const __m512i first = _mm512_set_epi64(11, 10, 3, 2, 9, 8, 1, 0), second = _mm512_set_epi64(15, 14, 7, 6, 13, 12, 5, 4);
+    const __m512i first = _mm512_set_epi64(11, 10, 3, 2, 9, 8, 1, 0),
+                  second = _mm512_set_epi64(15, 14, 7, 6, 13, 12, 5, 4);
     const __mmask8 channels = (__mmask8)((1u << n_channels) - 1);
     __m512d half[2][4]; /* [channel / 4][pixel % 4]: 4 channels of the pixels 4 apart */
     for (int i = 0; i < 2; i++) {

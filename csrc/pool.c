@@ -7,7 +7,8 @@
 #include <math.h>
 
 /* best = max over the taps, winner = the first that attains it, of n <= VL channels */
-ALWAYS_INLINE void max_of_taps(const tap_list *taps, const real *from, int64_t channel, int64_t n, const int dense, vec *best, mask *winner)
+ALWAYS_INLINE void max_of_taps(const tap_list *taps, const real *from, int64_t channel, int64_t n, const int dense,
+                               vec *best, mask *winner)
 {
     vec most = splat(-INFINITY);
     mask which = (mask){0} - 1;
@@ -38,7 +39,8 @@ static void max_of_wide_pixel(const tap_list *taps, const real *from, int64_t n,
         const __m512i number = MM_BITS(_mm512_set1_, )((bits)taps->number[k]);
 #pragma GCC unroll 4
         for (int v = 0; v < WIDE_VECTORS; v++) {
-            const MM_TYPE(__m512) x = MM(_mm512_maskz_loadu)((MM_WIDE_MASK)(here >> v * VL), from + taps->x[k] + v * VL);
+            const MM_TYPE(__m512) x =
+                MM(_mm512_maskz_loadu)((MM_WIDE_MASK)(here >> v * VL), from + taps->x[k] + v * VL);
             MM_WIDE_MASK wins = MM_MASK(_mm512_cmp)(x, best[v], _CMP_NLE_UQ); /* larger, or the first NaN */
             wins &= MM_MASK(_mm512_cmp)(best[v], best[v], _CMP_ORD_Q);
             best[v] = MM(_mm512_mask_mov)(best[v], wins, x);
@@ -85,7 +87,8 @@ ALWAYS_INLINE void max_pool_rows(const pool_job *job, int64_t first, int64_t las
 #if defined(__AVX512F__)
             if (dense && s->mode == 1 && taps->n)
                 for (; c < channels; c += WIDE_PIXEL)
-                    max_of_wide_pixel(taps, from + c, min64(WIDE_PIXEL, channels - c), to + c, m ? (uint8_t *)m + m_at + c : NULL);
+                    max_of_wide_pixel(taps, from + c, min64(WIDE_PIXEL, channels - c), to + c,
+                                      m ? (uint8_t *)m + m_at + c : NULL);
 #endif
             for (; c < channels; c += VL) {
                 const int64_t n = min64(VL, channels - c);
@@ -148,11 +151,12 @@ static void run_max_pool_alone(void *context, int64_t first, int64_t last)
 static void run_max_pool_dense(void *job, int64_t first, int64_t last) { max_pool_rows(job, first, last, 1); }
 static void run_max_pool_strided(void *job, int64_t first, int64_t last) { max_pool_rows(job, first, last, 0); }
 
-/* ----------------------------------------------------------------------------------------------------------------- driver */
+/* ----------------------------------------------------------------------------------------------------------- driver */
 
 static int contiguous(const dtd_view *v) { return !present(v) || v->stride[AXIS_C] == 1; }
 
-void NAME(pool_rows)(const dtd_step *s, void *const *bases, int n_threads, int columns, dtd_task dense, dtd_task strided)
+void NAME(pool_rows)(const dtd_step *s, void *const *bases, int n_threads, int columns, dtd_task dense,
+                     dtd_task strided)
 {
     int64_t x[s->n_taps + 1], m[s->n_taps + 1], number[s->n_taps + 1];
     pool_job job = {s, bases, columns, {s->n_taps, x, m, number}, {{0}}};
@@ -169,7 +173,8 @@ void NAME(pool_rows)(const dtd_step *s, void *const *bases, int n_threads, int c
     const int64_t *shape = s->op == DTD_MAX_SCATTER ? s->x.shape : s->out.shape;
     int64_t work = max64(1, s->n_taps * shape[AXIS_W] * ceil_div(shape[AXIS_C], VL)); /* vectors of a row */
     int all = contiguous(&s->out) && contiguous(&s->x) && contiguous(&s->m) && contiguous(&s->factor);
-    dtd_parallel(n_threads, shape[AXIS_N] * shape[AXIS_D] * shape[AXIS_H], ceil_div(1 << 11, work), all ? dense : strided, &job);
+    dtd_parallel(n_threads, shape[AXIS_N] * shape[AXIS_D] * shape[AXIS_H], ceil_div(1 << 11, work),
+                 all ? dense : strided, &job);
 }
 
 /* Whether every tap of every window lies within x; taps are `columns` numbers each, the last three (d, h, w). */
@@ -177,7 +182,8 @@ static int all_within(const dtd_step *s, void *const *bases, int columns)
 {
     for (int32_t k = 0; k < s->n_taps; k++)
         for (int a = 0; a < 3; a++) {
-            const int64_t tap = table(&s->taps, bases)[columns * (k + 1) - 3 + a], step = columns == 3 ? s->x_step[a] : 1;
+            const int64_t tap = table(&s->taps, bases)[columns * (k + 1) - 3 + a],
+                          step = columns == 3 ? s->x_step[a] : 1;
             if (tap < 0 || tap + (s->out.shape[AXIS_D + a] - 1) * step >= s->x.shape[AXIS_D + a])
                 return 0;
         }

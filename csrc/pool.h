@@ -100,7 +100,8 @@ ALWAYS_INLINE mask load_winners(const void *m, int width, int64_t at, int64_t ch
     return winner;
 }
 
-ALWAYS_INLINE void store_winners(void *m, int width, int64_t at, int64_t channel, mask winner, int64_t n, const int dense)
+ALWAYS_INLINE void store_winners(void *m, int width, int64_t at, int64_t channel, mask winner, int64_t n,
+                                 const int dense)
 {
     uint8_t *one = (uint8_t *)m + at;
     uint16_t *two = (uint16_t *)m + at;
@@ -122,7 +123,8 @@ ALWAYS_INLINE void store_winners(void *m, int width, int64_t at, int64_t channel
             two[i * channel] = (uint16_t)winner[i];
 }
 
-/* Two pixels' channels in one vector pay where they may be loaded and stored behind one another without touching what lies between. */
+/* Two pixels' channels in one vector pay where they may be loaded and stored behind one another without touching what
+ * lies between. */
 #if defined(__AVX512F__)
 enum { PAIRED = 1 };
 #else
@@ -155,7 +157,8 @@ ALWAYS_INLINE void store_pixels(real *p, int64_t step, vec v, int64_t channels, 
 ALWAYS_INLINE int in_pairs(const dtd_step *s, const dtd_view *v)
 {
     const int64_t channels = s->out.shape[AXIS_C];
-    return PAIRED && 2 * channels <= VL && v->stride[AXIS_W] == channels && (!present(&s->m) || s->m.stride[AXIS_W] == channels);
+    return PAIRED && 2 * channels <= VL && v->stride[AXIS_W] == channels &&
+           (!present(&s->m) || s->m.stride[AXIS_W] == channels);
 }
 
 /* Where an item lies: pixel (n, d, h, 0) of the result. */
@@ -184,9 +187,10 @@ enum { WIDE_VECTORS = 4, WIDE_PIXEL = WIDE_VECTORS * VL };
 ALWAYS_INLINE uint64_t first_channels(int64_t n) { return n < 64 ? ((uint64_t)1 << n) - 1 : ~(uint64_t)0; }
 #endif
 
-/* Runs `dense` over the rows of the result (of x for MAX_SCATTER) where all channels are contiguous, else `strided`; taps are `columns`
- * numbers each. */
-void NAME(pool_rows)(const dtd_step *s, void *const *bases, int n_threads, int columns, dtd_task dense, dtd_task strided);
+/* Runs `dense` over the rows of the result (of x for MAX_SCATTER) where all channels are contiguous, else `strided`;
+ * taps are `columns` numbers each. */
+void NAME(pool_rows)(const dtd_step *s, void *const *bases, int n_threads, int columns, dtd_task dense,
+                     dtd_task strided);
 
 /* Whether a pixel's channels fit a vector, its winners a byte each, and every tap of every window lies within x. */
 int NAME(pool_alone)(const dtd_step *s, void *const *bases, int columns);

@@ -1,4 +1,5 @@
-/* rows.h: the scalar functions of a step on contiguous rows of n numbers.  Results depend on the values alone, not on n. */
+/* rows.h: the scalar functions of a step on contiguous rows of n numbers.  Results depend on the values alone, not on
+ * n. */
 #ifndef DTD_ROWS_H
 #define DTD_ROWS_H
 
@@ -15,10 +16,10 @@ void NAME(row_derivative)(const dtd_step *s, const real *x, real *y, int64_t n);
 /* r[i] = multiplier(m[i]) * r[i] */
 void NAME(row_multiplier)(int multiplier, const real *m, real *r, int64_t n);
 
-/* What dtd_factor says.  d = terms + bias_d (not yet stabilised); y for `select` and the derivative, else may be absent; a = act(y) for
- * the gate; scale absent = 1; where `other` (may be absent) is 0 the coefficient is 1, but for DTD_F_SIGNED, whose `other` is y - bias.
- * factor may be any of the inputs. */
-void NAME(row_factor)(const dtd_step *s, const real *d, const real *y, const real *a, const real *scale, const real *other, real *factor,
-                      int64_t n);
+/* What dtd_factor says.  d = terms + bias_d (not yet stabilised); y for `select` and the derivative, else may be
+ * absent; a = act(y) for the gate; scale absent = 1; where `other` (may be absent) is 0 the coefficient is 1, but for
+ * DTD_F_SIGNED, whose `other` is y - bias. factor may be any of the inputs. */
+void NAME(row_factor)(const dtd_step *s, const real *d, const real *y, const real *a, const real *scale,
+                      const real *other, real *factor, int64_t n);
 
 #endif

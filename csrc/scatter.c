@@ -2,9 +2,9 @@
  *
  *     sum[n,i] = sum_j wm(w[j,i]) x[n,j]
  *
- * A thread owns chunks of inputs i.  Sums of a chunk stay in the cache while rows j stream through in order, a few at a time from
- * registers.  Rows whose x is 0 for every sample at hand (dead units) are not read: they would add exact zeros.  Samples that fill vectors
- * are for lanes.c.
+ * A thread owns chunks of inputs i.  Sums of a chunk stay in the cache while rows j stream through in order, a few at a
+ * time from registers.  Rows whose x is 0 for every sample at hand (dead units) are not read: they would add exact
+ * zeros.  Samples that fill vectors are for lanes.c.
  */
 #include "scatter.h"
 #include "simd.h"
@@ -34,10 +34,11 @@ typedef struct {
     real (*sum)[CHUNK];      /* [sample] */
 } scatter_tile;
 
-/* Up to AT_ONCE rows onto VECTORS_AT_ONCE vectors of sums; `vectors`, `samples`, `map` and `full` are constants wherever this is inlined.
+/* Up to AT_ONCE rows onto VECTORS_AT_ONCE vectors of sums; `vectors`, `samples`, `map` and `full` are constants
+ * wherever this is inlined.
  */
-ALWAYS_INLINE void run_tile(const scatter_tile *t, int64_t i, int first, int last, const int vectors, const int samples, const int map,
-                            const int full)
+ALWAYS_INLINE void run_tile(const scatter_tile *t, int64_t i, int first, int last, const int vectors, const int samples,
+                            const int map, const int full)
 {
     vec a[VECTORS_AT_ONCE][SAMPLES];
 #pragma GCC unroll 4
@@ -84,17 +85,17 @@ ALWAYS_INLINE void run_chunk(const scatter_tile *t, const int samples, const int
 
 typedef void (*chunk_function)(const scatter_tile *t, int samples);
 
-#define CHUNKS(map)                                                                                                                        \
-    static void chunk_##map(const scatter_tile *t, int samples)                                                                            \
-    {                                                                                                                                      \
-        switch (samples) {                                                                                                                 \
-        case 1: run_chunk(t, 1, map); break;                                                                                               \
-        case 2: run_chunk(t, 2, map); break;                                                                                               \
-        case 3: run_chunk(t, 3, map); break;                                                                                               \
-        case 4: run_chunk(t, 4, map); break;                                                                                               \
-        case 5: run_chunk(t, 5, map); break;                                                                                               \
-        case 6: run_chunk(t, 6, map); break;                                                                                               \
-        }                                                                                                                                  \
+#define CHUNKS(map)                                                                                                    \
+    static void chunk_##map(const scatter_tile *t, int samples)                                                        \
+    {                                                                                                                  \
+        switch (samples) {                                                                                             \
+        case 1: run_chunk(t, 1, map); break;                                                                           \
+        case 2: run_chunk(t, 2, map); break;                                                                           \
+        case 3: run_chunk(t, 3, map); break;                                                                           \
+        case 4: run_chunk(t, 4, map); break;                                                                           \
+        case 5: run_chunk(t, 5, map); break;                                                                           \
+        case 6: run_chunk(t, 6, map); break;                                                                           \
+        }                                                                                                              \
     }
 
 EACH_MAP(CHUNKS)
@@ -102,7 +103,7 @@ EACH_MAP(CHUNKS)
 #define ENTRY(map) [map] = chunk_##map,
 static const chunk_function CHUNK_FUNCTIONS[] = {EACH_MAP(ENTRY)};
 
-/* ------------------------------------------------------------------------------------------------------------------ driver */
+/* ----------------------------------------------------------------------------------------------------------- driver */
 
 /* counts[j] |= x[j] is not 0; `channel` is a constant where that helps */
 ALWAYS_INLINE void mark(const real *x, int64_t channel, int64_t n, uint8_t *counts)
@@ -175,14 +176,18 @@ static void run_scatter(void *context, int64_t first, int64_t last)
 
 void NAME(scatter_linear)(const dtd_step *s, void *const *bases, int n_threads)
 {
-    scatter_job job = {
-        .s = *s, .bases = bases, .n_samples = s->out.shape[AXIS_N], .n_in = s->out.shape[AXIS_C], .n_out = s->x.shape[AXIS_C]};
+    scatter_job job = {.s = *s,
+                       .bases = bases,
+                       .n_samples = s->out.shape[AXIS_N],
+                       .n_in = s->out.shape[AXIS_C],
+                       .n_out = s->x.shape[AXIS_C]};
     NAME(samples_as_pixels)(&job.s);
     if (job.n_samples > FEW_SAMPLES) {
         NAME(lanes)(&job, n_threads);
         return;
     }
-    job.chunks = max64(ceil_div(job.n_in, CHUNK), min64((int64_t)n_threads * CHUNKS_PER_THREAD, ceil_div(job.n_in, LEAST)));
+    job.chunks =
+        max64(ceil_div(job.n_in, CHUNK), min64((int64_t)n_threads * CHUNKS_PER_THREAD, ceil_div(job.n_in, LEAST)));
     int64_t work = max64(1, ceil_div(job.n_in, job.chunks) * job.n_out * job.n_samples);
     dtd_parallel(n_threads, job.chunks, ceil_div(1 << 16, work), run_scatter, &job);
 }

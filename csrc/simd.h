@@ -6,9 +6,9 @@
 
 #include <string.h>
 
-/* A dense tile is PIXELS pixels by one block of DTD_BLOCK channels, in passes over SINGLE_VECTORS vectors of sums per pixel (DUAL_VECTORS
- * when every vector has a second one for w+), such that sums, weights and one broadcast fit the registers.  With 32 registers of a
- * whole block (WIDE: 32 of 64 bytes) a tile may also take a pair of blocks. */
+/* A dense tile is PIXELS pixels by one block of DTD_BLOCK channels, in passes over SINGLE_VECTORS vectors of sums per
+ * pixel (DUAL_VECTORS when every vector has a second one for w+), such that sums, weights and one broadcast fit the
+ * registers.  With 32 registers of a whole block (WIDE: 32 of 64 bytes) a tile may also take a pair of blocks. */
 #if defined(__AVX512F__) && defined(DTD_DOUBLE)
 enum { VECTOR = 64, PIXELS = 14, SINGLE_VECTORS = 2, DUAL_VECTORS = 1, PAIRS = 0, VECTORS = 2, WIDE = 1 };
 #elif defined(__AVX512F__)
@@ -21,8 +21,8 @@ enum { VECTOR = 16, PIXELS = 6, SINGLE_VECTORS = 4, DUAL_VECTORS = 2, PAIRS = 0,
 enum { VECTOR = 16, PIXELS = 6, SINGLE_VECTORS = 2, DUAL_VECTORS = 1, PAIRS = 0, VECTORS = 2, WIDE = 0 };
 #endif
 
-/* An intrinsic, and an intrinsic's type, for this type of numbers (MM_BITS: for integers of its size, MM_WIDE_MASK: a bit per number of 64
- * bytes). */
+/* An intrinsic, and an intrinsic's type, for this type of numbers (MM_BITS: for integers of its size, MM_WIDE_MASK: a
+ * bit per number of 64 bytes). */
 #ifdef DTD_DOUBLE
 #define MM(operation) operation##_pd
 #define MM_MASK(operation) operation##_pd_mask
@@ -124,7 +124,10 @@ ALWAYS_INLINE vec vec_negative(vec w) { return -vec_positive(-w); }
 ALWAYS_INLINE vec vec_quotient(vec a, vec b) { return (vec)((mask)(a / b) & (mask)(b != 0)); }
 
 /* d + stabilizer·sgn d, sgn 0 = +1 */
-ALWAYS_INLINE vec vec_stabilised(vec d, real stabilizer) { return d + (vec)((mask)splat(stabilizer) ^ ((mask)(d < 0) & SIGN_BIT)); }
+ALWAYS_INLINE vec vec_stabilised(vec d, real stabilizer)
+{
+    return d + (vec)((mask)splat(stabilizer) ^ ((mask)(d < 0) & SIGN_BIT));
+}
 
 /* The lanes of a vector as the tree ((0+h) + ...), h = VL/2, VL/4, ... */
 ALWAYS_INLINE real add_lanes(vec v)
@@ -188,9 +191,9 @@ ALWAYS_INLINE void add_lanes_of(const vec *v, int64_t step, real *to)
 #define DUAL_MAP DTD_N_WEIGHT_MAPS /* beside the weight maps: w and w+ at once */
 
 /* Kernels are compiled once per weight map. */
-#define EACH_MAP(define)                                                                                                                   \
-    define(DTD_W) define(DTD_W_POSITIVE) define(DTD_W_NEGATIVE) define(DTD_W_SQUARE) define(DTD_W_ONE) define(DTD_W_ABS)                   \
-        define(DTD_W_GAMMA_POSITIVE) define(DTD_W_GAMMA_NEGATIVE) define(DUAL_MAP)
+#define EACH_MAP(define)                                                                                               \
+    define(DTD_W) define(DTD_W_POSITIVE) define(DTD_W_NEGATIVE) define(DTD_W_SQUARE) define(DTD_W_ONE)                 \
+        define(DTD_W_ABS) define(DTD_W_GAMMA_POSITIVE) define(DTD_W_GAMMA_NEGATIVE) define(DUAL_MAP)
 
 /* wm(w), see dtd_weight_map; `map` is a constant wherever this is inlined */
 ALWAYS_INLINE vec map_weight(int map, vec w, real gamma)
@@ -210,7 +213,7 @@ ALWAYS_INLINE vec map_weight(int map, vec w, real gamma)
 /* The same where `map` is not a constant. */
 ALWAYS_INLINE vec map_any(int map, vec w, real gamma)
 {
-#define CASE(each)                                                                                                                         \
+#define CASE(each)                                                                                                     \
     case each: return map_weight(each, w, gamma);
     switch (map) {
         EACH_MAP(CASE)

@@ -11,8 +11,9 @@ typedef struct {
     dense_job dense;
     int parts_y, parts_terms, parts; /* parts: the more of the two */
     int64_t unit_blocks, units;      /* blocks of outputs that a unit holds: 2, or 1 and its w+ */
-    /* Runs of pixels along which x advances by `stride`.  A run is a row, or several whose starts are `pitch` pixels apart (those beyond
-     * `width` are computed and dropped), or with a single tap all there are, gathered one after the other. */
+    /* Runs of pixels along which x advances by `stride`.  A run is a row, or several whose starts are `pitch` pixels
+     * apart (those beyond `width` are computed and dropped), or with a single tap all there are, gathered one after the
+     * other. */
     int gathered;
     int64_t stride, width, pitch, run_rows, run_length, run_tiles, tiles;
     int64_t place; /* elements from one pixel of x to the next in memory */
@@ -31,7 +32,8 @@ ALWAYS_INLINE int64_t row_offset(const dtd_step *s, int64_t r)
 
 ALWAYS_INLINE int64_t tile_offset(const parts_job *job, int64_t tile)
 {
-    return row_offset(&job->dense.s, tile / job->run_tiles * job->run_rows) + tile % job->run_tiles * TILE * job->stride;
+    return row_offset(&job->dense.s, tile / job->run_tiles * job->run_rows) +
+           tile % job->run_tiles * TILE * job->stride;
 }
 
 ALWAYS_INLINE int64_t tile_pixels(const parts_job *job, int64_t tile)

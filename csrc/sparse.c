@@ -1,10 +1,11 @@
-/* sparse.c: the products of dense.c where many elements of x are 0, as ReLUs and max-pools leave them: the same sums in the same
- * order without the zeros, which would have added exact zeros.
+/* sparse.c: the products of dense.c where many elements of x are 0, as ReLUs and max-pools leave them: the same sums in
+ * the same order without the zeros, which would have added exact zeros.
  *
  *     sum[p,j] = sum_k sum_{i : x[p + tap_k, i] != 0} x[p + tap_k, i] wm(w[k,i,j])
  *
- * A strip holds many pixels by a few blocks of output channels.  For one tap and CHUNK channels the weights of all its blocks stay in
- * the first cache while the pixels pass; a pixel's sums stand in registers for as long as its non-zeros last.
+ * A strip holds many pixels by a few blocks of output channels.  For one tap and CHUNK channels the weights of all its
+ * blocks stay in the first cache while the pixels pass; a pixel's sums stand in registers for as long as its non-zeros
+ * last.
  */
 #include "dense.h"
 #include "simd.h"
@@ -29,11 +30,13 @@ ALWAYS_INLINE uint64_t nonzero(const real *x, int64_t n)
         bits |= (uint64_t)MM_MASK(_mm512_cmp)((MM_TYPE(__m512))load(x + i), MM(_mm512_setzero)(), _CMP_NEQ_UQ) << i;
 #elif defined(__AVX2__)
     for (; i + VL <= n; i += VL)
-        bits |= (uint64_t)(uint32_t)MM(_mm256_movemask)(MM(_mm256_cmp)((MM_TYPE(__m256))load(x + i), MM(_mm256_setzero)(), _CMP_NEQ_UQ))
+        bits |= (uint64_t)(uint32_t)MM(_mm256_movemask)(
+                    MM(_mm256_cmp)((MM_TYPE(__m256))load(x + i), MM(_mm256_setzero)(), _CMP_NEQ_UQ))
                 << i;
 #elif defined(__SSE2__)
     for (; i + VL <= n; i += VL)
-        bits |= (uint64_t)(uint32_t)MM(_mm_movemask)(MM(_mm_cmpneq)((MM_TYPE(__m128))load(x + i), MM(_mm_setzero)())) << i;
+        bits |= (uint64_t)(uint32_t)MM(_mm_movemask)(MM(_mm_cmpneq)((MM_TYPE(__m128))load(x + i), MM(_mm_setzero)()))
+                << i;
 #endif
     for (; i < n; i++)
         bits |= (uint64_t)(x[i] != 0) << i;
@@ -65,7 +68,8 @@ ALWAYS_INLINE void run_strip(const strip *t, const int vectors, const int map)
             }
             for (int64_t p = 0; p < n_pixels; p++) {
                 const real *x = t->x + t->pixels[p] + t->taps[k] + first;
-                for (int64_t c = CHUNK * p / n_pixels; c < CHUNK * (p + 1) / n_pixels; c++) /* the chunk after this one */
+                /* the chunk after this one */
+                for (int64_t c = CHUNK * p / n_pixels; c < CHUNK * (p + 1) / n_pixels; c++)
 #pragma GCC unroll 8
                     for (int v = 0; v < vectors; v++)
                         __builtin_prefetch(w[v] + (CHUNK + c) * DTD_BLOCK, 0, 2);
@@ -75,7 +79,8 @@ ALWAYS_INLINE void run_strip(const strip *t, const int vectors, const int map)
                 uint64_t left = nonzero(x, n);
                 if (!left)
                     continue;
-                vec a[MOST_SINGLE], b[MOST_SINGLE]; /* registers: every index is a constant once the loops are unrolled */
+                /* registers: every index is a constant once the loops are unrolled */
+                vec a[MOST_SINGLE], b[MOST_SINGLE];
 #pragma GCC unroll 8
                 for (int v = 0; v < vectors; v++) {
                     a[v] = load(sum + (p * vectors + v) * VL);
@@ -107,18 +112,18 @@ ALWAYS_INLINE void run_strip(const strip *t, const int vectors, const int map)
 
 typedef void (*strip_function)(const strip *t, int blocks);
 
-#define STRIPS(map)                                                                                                                        \
-    static void strip_##map(const strip *t, int blocks)                                                                                    \
-    {                                                                                                                                      \
-        const int most = (map == DUAL_MAP ? MOST_DUAL : MOST_SINGLE) * VL / DTD_BLOCK;                                                     \
-        switch (blocks) {                                                                                                                  \
-            CASE(map, 1) CASE(map, 2) CASE(map, 3) CASE(map, 4) CASE(map, 5) CASE(map, 6) CASE(map, 7) CASE(map, 8)                        \
-        }                                                                                                                                  \
+#define STRIPS(map)                                                                                                    \
+    static void strip_##map(const strip *t, int blocks)                                                                \
+    {                                                                                                                  \
+        const int most = (map == DUAL_MAP ? MOST_DUAL : MOST_SINGLE) * VL / DTD_BLOCK;                                 \
+        switch (blocks) {                                                                                              \
+            CASE(map, 1) CASE(map, 2) CASE(map, 3) CASE(map, 4) CASE(map, 5) CASE(map, 6) CASE(map, 7) CASE(map, 8)    \
+        }                                                                                                              \
     }
-#define CASE(map, n)                                                                                                                       \
-    case n:                                                                                                                                \
-        if (n <= most)                                                                                                                     \
-            run_strip(t, n *DTD_BLOCK / VL, map);                                                                                          \
+#define CASE(map, n)                                                                                                   \
+    case n:                                                                                                            \
+        if (n <= most)                                                                                                 \
+            run_strip(t, n *DTD_BLOCK / VL, map);                                                                      \
         break;
 
 EACH_MAP(STRIPS)
@@ -126,7 +131,7 @@ EACH_MAP(STRIPS)
 #define ENTRY(map) [map] = strip_##map,
 static const strip_function STRIP_FUNCTIONS[] = {EACH_MAP(ENTRY)};
 
-/* ------------------------------------------------------------------------------------------------------------------ driver */
+/* ----------------------------------------------------------------------------------------------------------- driver */
 
 /* Pixel number q of all rows: its indices, the offset of its x. */
 typedef struct {
@@ -182,8 +187,9 @@ static void finish_strip(const dense_job *job, const strip *t, int64_t q0, int64
                 sites[b] = site_of(job, next, end, c0 + b * DTD_BLOCK);
                 NAME(fetch)(s, &sites[b]);
             }
+            real *positive = s->dual ? tile_of(t->sum_positive + from, n_blocks, site.n_pixels, tiles[1]) : NULL;
             if (job->neuron)
-                NAME(finish_neuron)(s, &site, sum, s->dual ? tile_of(t->sum_positive + from, n_blocks, site.n_pixels, tiles[1]) : NULL);
+                NAME(finish_neuron)(s, &site, sum, positive);
             else
                 NAME(finish_taps)(s, &site, sum);
         }
@@ -209,7 +215,8 @@ static void run_sparse(void *context, int64_t first, int64_t last)
                .sum = sums[0],
                .sum_positive = sums[1]};
     for (int64_t item = first; item < last; item++) {
-        int64_t unit = item / n_strips, q = n_pixels * (item % n_strips) / n_strips, end = n_pixels * (item % n_strips + 1) / n_strips;
+        int64_t unit = item / n_strips, q = n_pixels * (item % n_strips) / n_strips,
+                end = n_pixels * (item % n_strips + 1) / n_strips;
         int64_t block = job->blocks * unit / job->units, n_blocks = job->blocks * (unit + 1) / job->units - block;
         t.n_pixels = end - q;
         for (int64_t p = 0; p < t.n_pixels; p++)
@@ -228,10 +235,14 @@ enum {
     OVERHEAD = 48,        /* what an item does once per pixel, as so many inputs */
 };
 
-/* Share of non-zeros, in percent, up to which leaving out zeros was measured to be faster, by vectors of sums per pixel. */
+/* Share of non-zeros, in percent, up to which leaving out zeros was measured to be faster, by vectors of sums per
+ * pixel. */
 static const int MOST_NONZERO[2][9] = {{0, 0, 15, 25, 34, 40, 44, 48, 52}, {0, 0, 40, 52, 62, 68, 72, 76, 80}};
 
-static int64_t blocks_at_most(const dense_job *job) { return (job->map == DUAL_MAP ? MOST_DUAL : MOST_SINGLE) * VL / DTD_BLOCK; }
+static int64_t blocks_at_most(const dense_job *job)
+{
+    return (job->map == DUAL_MAP ? MOST_DUAL : MOST_SINGLE) * VL / DTD_BLOCK;
+}
 
 int NAME(mostly_zero)(const dense_job *job)
 {

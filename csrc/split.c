@@ -2,14 +2,16 @@
 #include "slabs.h"
 
 /* Channels of a pixel, in `chunks` chunks that lie `chunk` bytes apart. */
-ALWAYS_INLINE void split_chunks(const float *x, int64_t n_channels, int64_t chunks, char *to, int64_t chunk, const int parts)
+ALWAYS_INLINE void split_chunks(const float *x, int64_t n_channels, int64_t chunks, char *to, int64_t chunk,
+                                const int parts)
 {
     __m512i part[3];
     for (int64_t c = 0; c < chunks; c++, x += CHUNK, to += chunk, n_channels -= CHUNK) {
         if (n_channels >= CHUNK)
             split(load(x), load(x + VL), parts, part);
         else
-            split(load_some(x, min64(VL, n_channels)), n_channels > VL ? load_some(x + VL, n_channels - VL) : (vec){0}, parts, part);
+            split(load_some(x, min64(VL, n_channels)), n_channels > VL ? load_some(x + VL, n_channels - VL) : (vec){0},
+                  parts, part);
         for (int i = 0; i < parts; i++)
             _mm512_store_si512(to + i * CHUNK_BYTES, part[i]);
     }
@@ -47,9 +49,10 @@ int64_t UNIT(split_slab)(const parts_job *job, int64_t first, int64_t last, int6
     return chunk;
 }
 
-/* One chunk and tap of one block of outputs: up to 32 rows of w, mapped, as [part][half]; `positive` (or NULL): the same of w+. */
-ALWAYS_INLINE void split_weights(const float *w, int64_t rows, const int map, float gamma, char *to, char *positive, const int parts,
-                                 const int parts_positive)
+/* One chunk and tap of one block of outputs: up to 32 rows of w, mapped, as [part][half]; `positive` (or NULL): the
+ * same of w+. */
+ALWAYS_INLINE void split_weights(const float *w, int64_t rows, const int map, float gamma, char *to, char *positive,
+                                 const int parts, const int parts_positive)
 {
     for (int64_t i = 0; i < DTD_BLOCK; i++) {
         __m512i part[3];
@@ -63,15 +66,16 @@ ALWAYS_INLINE void split_weights(const float *w, int64_t rows, const int map, fl
             _mm512_store_si512(to + n * 2 * HALF_BYTES + i * CHUNK_BYTES, part[n]);
         if (!positive)
             continue;
-        const __mmask32 above = _mm512_cmpgt_epi16_mask(part[0], _mm512_setzero_si512()); /* the sign of w is that of its first part */
+        /* the sign of w is that of its first part */
+        const __mmask32 above = _mm512_cmpgt_epi16_mask(part[0], _mm512_setzero_si512());
         for (int n = 0; n < parts_positive; n++)
             _mm512_store_si512(positive + n * 2 * HALF_BYTES + i * CHUNK_BYTES, _mm512_maskz_mov_epi16(above, part[n]));
     }
 }
 
 /* All chunks and taps of a unit; `map` and what follows it are constants wherever this is inlined. */
-ALWAYS_INLINE void split_blocks(const parts_job *job, int64_t unit, int64_t chunk0, int64_t chunks, char *to, const int map, const int dual,
-                                const int parts, const int parts_positive)
+ALWAYS_INLINE void split_blocks(const parts_job *job, int64_t unit, int64_t chunk0, int64_t chunks, char *to,
+                                const int map, const int dual, const int parts, const int parts_positive)
 {
     const dense_job *dense = &job->dense;
     const dtd_step *s = &dense->s;
@@ -83,16 +87,19 @@ ALWAYS_INLINE void split_blocks(const parts_job *job, int64_t unit, int64_t chun
                 const float *w = weight + b * dense->block + (k * dense->c_in + c * CHUNK) * DTD_BLOCK;
                 const int64_t rows = dense->c_in - c * CHUNK;
                 if (rows >= CHUNK)
-                    split_weights(w, CHUNK, map, s->gamma, to + b * HALF_BYTES, dual ? to + HALF_BYTES : NULL, parts, parts_positive);
+                    split_weights(w, CHUNK, map, s->gamma, to + b * HALF_BYTES, dual ? to + HALF_BYTES : NULL, parts,
+                                  parts_positive);
                 else
-                    split_weights(w, rows, map, s->gamma, to + b * HALF_BYTES, dual ? to + HALF_BYTES : NULL, parts, parts_positive);
+                    split_weights(w, rows, map, s->gamma, to + b * HALF_BYTES, dual ? to + HALF_BYTES : NULL, parts,
+                                  parts_positive);
             }
 }
 
 void UNIT(split_unit)(const parts_job *job, int64_t unit, int64_t chunk0, int64_t chunks, char *to)
 {
     const int map = job->dense.map, dual = map == DUAL_MAP, parts = job->parts_y;
-#define SPLIT(map_, dual_, parts_, positive_) split_blocks(job, unit, chunk0, chunks, to, map_, dual_, parts_, positive_)
+#define SPLIT(map_, dual_, parts_, positive_)                                                                          \
+    split_blocks(job, unit, chunk0, chunks, to, map_, dual_, parts_, positive_)
     if (dual && parts == 3 && job->parts_terms == 3)
         SPLIT(DTD_W, 1, 3, 3);
     else if (dual && parts == 3)
@@ -116,9 +123,11 @@ void UNIT(fetch_unit)(const parts_job *job, int64_t unit, int64_t chunk0, int64_
 {
     const dense_job *dense = &job->dense;
     const int64_t n_blocks = min64(job->unit_blocks, dense->blocks - unit * job->unit_blocks);
-    const int64_t strip = dense->c_in * DTD_BLOCK * (int64_t)sizeof(float); /* of one tap: blocks of outputs follow one another too */
+    /* of one tap: blocks of outputs follow one another too */
+    const int64_t strip = dense->c_in * DTD_BLOCK * (int64_t)sizeof(float);
     const int64_t channels = min64(chunks * CHUNK, dense->c_in - chunk0 * CHUNK);
-    t->ahead = (const char *)(vector(&dense->s.weight, dense->bases) + unit * job->unit_blocks * dense->block + chunk0 * CHUNK * DTD_BLOCK);
+    t->ahead = (const char *)(vector(&dense->s.weight, dense->bases) + unit * job->unit_blocks * dense->block +
+                              chunk0 * CHUNK * DTD_BLOCK);
     t->ahead_strip = t->ahead_left = channels; /* lines: a channel has one */
     t->ahead_gap = strip - channels * LINE_BYTES;
     t->ahead_lines = channels * dense->s.n_taps * n_blocks;

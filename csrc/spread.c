@@ -1,11 +1,11 @@
-/* spread.c: the products of planar.c where most of x is 0, as a max-pool's relevance is: what is not 0 is added to all outputs that it
- * reaches.
+/* spread.c: the products of planar.c where most of x is 0, as a max-pool's relevance is: what is not 0 is added to all
+ * outputs that it reaches.
  *
  *     sum[u - tap_k, j] += x[u,i] wm(w[k,i,j])    for all u, i with x[u,i] != 0
  *
- * Pixels are numbered as they lie in x, frames included.  Taps whose numbers fall by one from each to the next, a row of the kernel, make a
- * run: its outputs follow one another, and so do their weights.  The pixels u are taken from the last to the first, so that every sum is
- * the chain over (k, i) of dense.c, without what would have added exact zeros.
+ * Pixels are numbered as they lie in x, frames included.  Taps whose numbers fall by one from each to the next, a row
+ * of the kernel, make a run: its outputs follow one another, and so do their weights.  The pixels u are taken from the
+ * last to the first, so that every sum is the chain over (k, i) of dense.c, without what would have added exact zeros.
  */
 #include "dense.h"
 #include "simd.h"
@@ -54,7 +54,8 @@ ALWAYS_INLINE int find_inputs(const real *x, int64_t c_in, int *inputs)
     int n = 0;
     for (int64_t i = 0; i < c_in; i += VL) {
 #if defined(__AVX512F__)
-        unsigned left = MM_MASK(_mm512_cmp)((MM_TYPE(__m512))load_some(x + i, min64(VL, c_in - i)), MM(_mm512_setzero)(), _CMP_NEQ_UQ);
+        unsigned left = MM_MASK(_mm512_cmp)((MM_TYPE(__m512))load_some(x + i, min64(VL, c_in - i)),
+                                            MM(_mm512_setzero)(), _CMP_NEQ_UQ);
         for (; left; left &= left - 1)
             inputs[n++] = (int)i + __builtin_ctz(left);
 #else
@@ -68,8 +69,8 @@ ALWAYS_INLINE int find_inputs(const real *x, int64_t c_in, int *inputs)
 }
 
 /* All that one pixel adds; `vectors` is a constant wherever this is inlined. */
-ALWAYS_INLINE void spread_pixel(const spread_job *job, const real *x, const int *inputs, int n, const real *weights, real *sums,
-                                const int vectors)
+ALWAYS_INLINE void spread_pixel(const spread_job *job, const real *x, const int *inputs, int n, const real *weights,
+                                real *sums, const int vectors)
 {
     const int64_t c_out = job->dense->c_out, row = vectors * VL, next = job->n_runs * row;
     const int64_t rest = job->run * c_out - (vectors - 1) * VL;
@@ -99,7 +100,8 @@ ALWAYS_INLINE void spread_pixel(const spread_job *job, const real *x, const int 
 }
 
 /* All pixels of one image; `vectors` is a constant wherever this is inlined. */
-ALWAYS_INLINE void spread_image(const spread_job *job, const real *x, const real *weights, real *sums, const int vectors)
+ALWAYS_INLINE void spread_image(const spread_job *job, const real *x, const real *weights, real *sums,
+                                const int vectors)
 {
     const int64_t *shape = job->s.x.shape, c_in = job->dense->c_in, c_out = job->dense->c_out;
     int inputs[MOST_INPUTS];
@@ -126,7 +128,8 @@ static void finish_image(const spread_job *job, int64_t n, const real *sums)
             const real *from = sums + (job->above + d * job->plane + h * job->pitch) * c_out;
             if (plain && rows) {
                 const int64_t index[6] = {n, 0, d, h, 0, 0};
-                memcpy(reals(&s->out, job->dense->bases) + offset_of(&s->out, index), from, (size_t)(shape[AXIS_W] * c_out) * sizeof *from);
+                memcpy(reals(&s->out, job->dense->bases) + offset_of(&s->out, index), from,
+                       (size_t)(shape[AXIS_W] * c_out) * sizeof *from);
                 continue;
             }
             for (int64_t w = 0; w < shape[AXIS_W]; w += DTD_TILE_PIXELS) {
@@ -165,9 +168,11 @@ static int multiple(int64_t a, int64_t of) { return a % of == 0; }
 static int find_runs(spread_job *job)
 {
     const dtd_step *s = &job->s;
-    const int64_t *taps = table(&s->taps, job->dense->bases), *out = s->out.shape, *in = s->x.shape, c_out = job->dense->c_out;
+    const int64_t *taps = table(&s->taps, job->dense->bases), *out = s->out.shape, *in = s->x.shape,
+                  c_out = job->dense->c_out;
     job->pixel = s->x.stride[AXIS_W];
-    if (s->groups != 1 || c_out > MOST_OUTPUTS || job->dense->c_in > MOST_INPUTS || s->n_taps < 2 || job->pixel < job->dense->c_in)
+    if (s->groups != 1 || c_out > MOST_OUTPUTS || job->dense->c_in > MOST_INPUTS || s->n_taps < 2 ||
+        job->pixel < job->dense->c_in)
         return 0;
     if (s->x_step[0] != 1 || s->x_step[1] != 1 || s->x_step[2] != 1 || !multiple(s->x.stride[AXIS_H], job->pixel) ||
         !multiple(s->x.stride[AXIS_D], job->pixel) || s->x.stride[AXIS_H] < 0 || s->x.stride[AXIS_D] < 0)
@@ -184,7 +189,8 @@ static int find_runs(spread_job *job)
     if (job->run * c_out < VL) /* one pixel's sums would be loaded before the last one's have left for the cache */
         return 0;
     for (int64_t k = 0; k < s->n_taps; k++) {
-        if (!multiple(taps[k], job->pixel) || (k && (k % job->run ? taps[k] != taps[k - 1] - job->pixel : taps[k] >= taps[k - 1])))
+        if (!multiple(taps[k], job->pixel) ||
+            (k && (k % job->run ? taps[k] != taps[k - 1] - job->pixel : taps[k] >= taps[k - 1])))
             return 0;
         if (k % job->run == 0)
             job->first[k / job->run] = -taps[k] / job->pixel;
@@ -194,7 +200,8 @@ static int find_runs(spread_job *job)
     const int64_t last_out = (out[AXIS_D] - 1) * job->plane + (out[AXIS_H] - 1) * job->pitch + out[AXIS_W] - 1;
     job->above = max64(0, most);
     job->n_sums = job->above + max64(last_x - least, last_out) + 1;
-    return job->n_sums * c_out + job->vectors * VL <= SUMS && job->dense->c_in * job->n_runs * job->vectors * VL <= WEIGHTS;
+    return job->n_sums * c_out + job->vectors * VL <= SUMS &&
+           job->dense->c_in * job->n_runs * job->vectors * VL <= WEIGHTS;
 }
 
 /* Whether so few elements of x are not 0, by a sample of its pixels, that this is less work than planes are. */
@@ -222,6 +229,7 @@ int NAME(spread)(const dense_job *dense, const dtd_step *s, int n_threads)
     if (dense->neuron || !find_runs(&job) || !few_inputs(&job))
         return 0;
     const int64_t *shape = s->x.shape;
-    dtd_parallel(n_threads, shape[AXIS_N], ceil_div(1 << 13, shape[AXIS_D] * shape[AXIS_H] * shape[AXIS_W]), run_spread, &job);
+    dtd_parallel(n_threads, shape[AXIS_N], ceil_div(1 << 13, shape[AXIS_D] * shape[AXIS_H] * shape[AXIS_W]), run_spread,
+                 &job);
     return 1;
 }

@@ -1,7 +1,8 @@
 /* stacks.h: register tiles of planar.c for one output, whose rows share what they load.
  *
- * A row of x meets as many rows of the one output as the kernel has, each by another row of the kernel.  Rows of x are taken in the order
- * in which every output meets them, so that its sum is the same chain over (k, i); between two of them it lies in memory.
+ * A row of x meets as many rows of the one output as the kernel has, each by another row of the kernel.  Rows of x are
+ * taken in the order in which every output meets them, so that its sum is the same chain over (k, i); between two of
+ * them it lies in memory.
  */
 #ifndef DTD_STACKS_H
 #define DTD_STACKS_H
@@ -16,7 +17,8 @@ enum { COLUMNS = 2, MOST_ROWS = 6 };
 #endif
 
 typedef struct {
-    const real *x, *w;                      /* w: [column of the kernel][input][row of the kernel], from the first row that takes part */
+    /* w: [column of the kernel][input][row of the kernel], from the first row that takes part */
+    const real *x, *w;
     real *sum;                              /* of the output's row that it meets; .. */
     int64_t next;                           /* .. from there to that of the kernel's next row */
     int64_t height, width, dx, c_in, plane; /* of the kernel; pixels from column to column */
@@ -57,8 +59,8 @@ ALWAYS_INLINE void run_stack(const stack_tile *t, const int rows, const int colu
 
 typedef void (*stack_function)(const stack_tile *t);
 
-#define STACKS(n)                                                                                                                          \
-    static void column_##n(const stack_tile *t) { run_stack(t, n < MOST_ROWS ? n : MOST_ROWS, 1); }                                        \
+#define STACKS(n)                                                                                                      \
+    static void column_##n(const stack_tile *t) { run_stack(t, n < MOST_ROWS ? n : MOST_ROWS, 1); }                    \
     static void columns_##n(const stack_tile *t) { run_stack(t, n < MOST_ROWS ? n : MOST_ROWS, COLUMNS); }
 STACKS(1)
 STACKS(2)

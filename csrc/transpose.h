@@ -25,7 +25,8 @@
 #define HIGHER(a, b) SHUFFLE(a, b, 1, 3)
 #endif
 
-/* v[i][l] <-> v[l][i]: every round interleaves each row with that of half the rows on, and so turns one bit of i into one of l */
+/* v[i][l] <-> v[l][i]: every round interleaves each row with that of half the rows on, and so turns one bit of i into
+ * one of l */
 ALWAYS_INLINE void transpose(vec v[VL])
 {
 #pragma GCC unroll 4

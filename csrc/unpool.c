@@ -6,7 +6,8 @@
 
 #if defined(__AVX512F__)
 /* out (+)= factor · sum of x over the windows that the first n channels of a wide pixel won */
-static void unpool_wide_pixel(const tap_list *taps, const real *from, const uint8_t *m, const real *by, int accumulate, int64_t n, real *to)
+static void unpool_wide_pixel(const tap_list *taps, const real *from, const uint8_t *m, const real *by, int accumulate,
+                              int64_t n, real *to)
 {
     const uint64_t here = first_channels(n);
     MM_TYPE(__m512) sum[WIDE_VECTORS];
@@ -19,7 +20,8 @@ static void unpool_wide_pixel(const tap_list *taps, const real *from, const uint
 #pragma GCC unroll 4
         for (int v = 0; v < WIDE_VECTORS; v++) {
             const MM_WIDE_MASK wins = (MM_WIDE_MASK)(won >> v * VL);
-            sum[v] = MM(_mm512_mask_add)(sum[v], wins, sum[v], MM(_mm512_maskz_loadu)(wins, from + taps->x[k] + v * VL));
+            sum[v] =
+                MM(_mm512_mask_add)(sum[v], wins, sum[v], MM(_mm512_maskz_loadu)(wins, from + taps->x[k] + v * VL));
         }
     }
 #pragma GCC unroll 4
@@ -89,8 +91,10 @@ ALWAYS_INLINE void max_unpool_rows(const pool_job *job, int64_t first, int64_t l
     }
 }
 
-/* The same for one or two pixels where every result has one window within x, and their channels, all contiguous, fit a vector. */
-ALWAYS_INLINE void max_unpool_pixels(const pixel_row r, const real *from, const real *by, real *to, int64_t m_at, const int pixels)
+/* The same for one or two pixels where every result has one window within x, and their channels, all contiguous, fit a
+ * vector. */
+ALWAYS_INLINE void max_unpool_pixels(const pixel_row r, const real *from, const real *by, real *to, int64_t m_at,
+                                     const int pixels)
 {
     const mask winner = load_winners(r.m, 1, m_at, 1, pixels * r.channels, 1);
     vec sum = (vec)((mask)load_some(from, pixels * r.channels) & (mask)(winner == r.tap)) + splat(0);
@@ -113,7 +117,8 @@ static void run_max_unpool_alone(void *context, int64_t first, int64_t last)
     for (int64_t item = first; item < last; item++) {
         int64_t p[6];
         locate_row(s, item, p);
-        const real *from = reals(&s->x, job->bases) + offset_of(&s->x, p) + job->taps.x[0], *by = reals(&s->factor, job->bases);
+        const real *from = reals(&s->x, job->bases) + offset_of(&s->x, p) + job->taps.x[0],
+                   *by = reals(&s->factor, job->bases);
         real *to = reals(&s->out, job->bases) + offset_of(&s->out, p);
         p[AXIS_N] = kept_sample(s, p[AXIS_N]);
         const int64_t m_at = s->m.offset + offset_of(&s->m, p) + job->taps.m[0];
@@ -131,13 +136,15 @@ static void run_max_unpool_strided(void *job, int64_t first, int64_t last) { max
 void NAME(max_unpool)(const dtd_step *s, void *const *bases, int n_threads)
 {
     const int alone = s->n_taps == 1 && !s->accumulate && NAME(pool_alone)(s, bases, 4);
-    NAME(pool_rows)(s, bases, n_threads, 4, alone ? run_max_unpool_alone : run_max_unpool_dense, run_max_unpool_strided);
+    const dtd_task dense = alone ? run_max_unpool_alone : run_max_unpool_dense;
+    NAME(pool_rows)(s, bases, n_threads, 4, dense, run_max_unpool_strided);
 }
 
-/* ---------------------------------------------------------------------------------------------------------- windows apart */
+/* ---------------------------------------------------------------------------------------------------- windows apart */
 
 #if defined(__AVX512F__)
-/* Taps whose pixels follow one another in out and factor, and their channels fit a vector together: one for each row of a window. */
+/* Taps whose pixels follow one another in out and factor, and their channels fit a vector together: one for each row of
+ * a window. */
 typedef struct {
     mask source, tap; /* of every lane: its channel, and which of the taps it belongs to */
     int64_t channels, lanes, width, x_pixel, m_pixel;
@@ -153,7 +160,8 @@ static int taps_in_a_vector(const dtd_step *s, const int64_t *step)
 }
 
 /* A row of windows onto one row of their taps, of which `first` is the number of the first. */
-static void scatter_tap_row(const scatter_row r, const real *x, const uint8_t *m, const real *factor, real *out, bits first)
+static void scatter_tap_row(const scatter_row r, const real *x, const uint8_t *m, const real *factor, real *out,
+                            bits first)
 {
     const mask tap = r.tap + first;
     for (int64_t w = 0; w < r.width; w++, x += r.x_pixel, m += r.m_pixel, out += r.lanes) {
@@ -191,7 +199,8 @@ ALWAYS_INLINE void max_scatter_rows(const pool_job *job, int64_t first, int64_t 
     }
 #endif
     for (int64_t item = first; item < last; item++) {
-        int64_t q[6] = {item / shape[AXIS_H] / shape[AXIS_D], 0, item / shape[AXIS_H] % shape[AXIS_D], item % shape[AXIS_H], 0, 0};
+        int64_t q[6] = {
+            item / shape[AXIS_H] / shape[AXIS_D], 0, item / shape[AXIS_H] % shape[AXIS_D], item % shape[AXIS_H], 0, 0};
         int64_t p[6] = {q[AXIS_N], 0, q[AXIS_D] * step[0], q[AXIS_H] * step[1], 0, 0};
         const real *from = reals(&s->x, job->bases) + offset_of(&s->x, q), *factor = reals(&s->factor, job->bases);
         real *to = reals(&s->out, job->bases) + offset_of(&s->out, p);
@@ -211,13 +220,14 @@ ALWAYS_INLINE void max_scatter_rows(const pool_job *job, int64_t first, int64_t 
             for (int64_t c = 0; c < channels; c += VL) {
                 const int64_t n = min64(VL, channels - c);
                 const vec x = load_channels(from + c * x_channel, x_channel, n, dense);
-                const mask winner = load_winners(job->bases[s->m.base], s->mode, m_at + c * m_channel, m_channel, n, dense);
+                const mask winner =
+                    load_winners(job->bases[s->m.base], s->mode, m_at + c * m_channel, m_channel, n, dense);
                 for (int32_t k = 0; k < s->n_taps; k++) {
                     real *at = to + offset_of_tap(&s->out, taps + 3 * k) + c * out_channel;
                     vec sum = (vec)((mask)x & (mask)(winner == (bits)k)) + splat(0);
                     if (factor)
-                        sum *=
-                            load_channels(factor + offset_of_tap(&s->factor, taps + 3 * k) + c * factor_channel, factor_channel, n, dense);
+                        sum *= load_channels(factor + offset_of_tap(&s->factor, taps + 3 * k) + c * factor_channel,
+                                             factor_channel, n, dense);
                     if (s->accumulate)
                         sum = load_channels(at, out_channel, n, dense) + sum;
                     store_channels(at, out_channel, sum, n, dense);
