@@ -1,7 +1,10 @@
-/* dispatch.c: which instruction sets there are, and the loop over steps.  Compiled for the machine's baseline alone. */
+/* dispatch.c: the instruction sets, the check of each step, and the loop over steps.
+ *
+ * This file is compiled for the machine's baseline alone.
+ */
 #define _GNU_SOURCE
 #define DTD_ISA baseline
-#include "kernel.h"
+#include "base/kernel.h"
 
 #ifdef DTD_BF16
 #include <cpuid.h>
@@ -145,7 +148,7 @@ typedef struct {
 } pieces_job;
 
 /* Of a view of n samples (or n·t), the first m (or m·t). */
-static void narrow(dtd_view *v, int64_t n, int64_t m)
+static void limit_samples(dtd_view *v, int64_t n, int64_t m)
 {
     if (present(v) && v->shape[AXIS_N] >= n)
         v->shape[AXIS_N] = v->shape[AXIS_N] / n * m;
@@ -166,7 +169,7 @@ static void run_pieces(void *context, int64_t first, int64_t last)
             dtd_step s = job->steps[i];
             dtd_view *views[] = {&s.out, &s.factor, &s.terms, &s.x, &s.y_prev, &s.terms_prev, &s.m};
             for (size_t k = 0; k < sizeof views / sizeof *views; k++)
-                narrow(views[k], pieces->samples, samples);
+                limit_samples(views[k], pieces->samples, samples);
             job->kernels->of[s.op](&s, bases, 1);
         }
     }

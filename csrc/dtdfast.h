@@ -1,8 +1,8 @@
-/* dtdfast.h: everything that Python and the kernels share.
+/* dtdfast.h: the ABI: everything that Python and the kernels share.
  *
- * Python writes a plan as an array of dtd_step; dtd_run executes a range of it.  Addresses are (base, offset): bases[]
- * is a table of pointers given with each call (arena, arrays of the caller, packed weights), offsets and strides count
- * elements. The kernels allocate nothing, keep nothing and print nothing.
+ * Python writes a plan as an array of dtd_step; dtd_run executes a range of it.  An address is (base, offset): bases[]
+ * is a table of pointers given with each call (arena, arrays of the caller, packed weights).  Offsets and strides count
+ * elements.  The kernels allocate nothing, keep nothing and print nothing.
  */
 #ifndef DTDFAST_H
 #define DTDFAST_H

@@ -1,5 +1,5 @@
-/* table.c: the kernels of one instruction set and type. */
-#include "kernel.h"
+/* table.c: the table of kernels of one instruction set and type of numbers. */
+#include "base/kernel.h"
 
 extern const dtd_kernel_table UNIT(kernels);
 void UNIT(neuron_dense)(const dtd_step *s, void *const *bases, int n_threads);
