@@ -1,10 +1,11 @@
-/* dispatch.c: the instruction sets, the check of each step, and the loop over steps.
+/* dispatch.c: the instruction sets, and the loop over steps.
  *
  * This file is compiled for the machine's baseline alone.
  */
 #define _GNU_SOURCE
 #define DTD_ISA baseline
 #include "base/kernel.h"
+#include "verify.h"
 
 #ifdef DTD_BF16
 #include <cpuid.h>
@@ -123,22 +124,6 @@ int dtd_max_threads(void)
 
 int dtd_step_size(void) { return (int)sizeof(dtd_step); }
 
-/* What the kernels take for granted about a step's numbers; NULL when it holds. */
-static const char *fault(const dtd_step *s, int isa)
-{
-    if (s->precision != DTD_FLOAT32 && !ISAS[isa].bfloat16)
-        return "this instruction set has no bfloat16";
-    if (s->op < 0 || s->op >= DTD_N_OPS)
-        return "unknown operation";
-    if (s->weight_map < 0 || s->weight_map >= DTD_N_WEIGHT_MAPS)
-        return "unknown weight map";
-    if (s->activation < 0 || s->activation >= DTD_N_ACTIVATIONS)
-        return "unknown activation";
-    if (s->groups < 1 || s->repeat < 1)
-        return "groups and repeat are at least 1";
-    return NULL;
-}
-
 typedef struct {
     const dtd_kernel_table *kernels;
     const dtd_step *steps;
@@ -184,7 +169,7 @@ const char *dtd_run(int isa, int real, const dtd_step *steps, int64_t first, int
         return "unknown type of numbers";
     const dtd_kernel_table *kernels = ISAS[isa].kernels[real];
     for (int64_t i = first; i < last; i++) {
-        const char *message = fault(&steps[i], isa);
+        const char *message = dtd_refusal(&steps[i], ISAS[isa].bfloat16);
         if (message)
             return message;
     }

@@ -73,7 +73,8 @@ typedef enum {
     DTD_X_ABOVE_LOW,  /* x - m, where m is the lower bound; x+ where m is -inf */
     DTD_X_BELOW_HIGH, /* x - m, where m is the upper bound; x- where m is +inf */
     DTD_X_ONE,        /* 1 */
-    DTD_X_ABS         /* |x| */
+    DTD_X_ABS,        /* |x| */
+    DTD_N_INPUT_MAPS
 } dtd_input_map;
 
 /* multiplier(m) */
@@ -83,7 +84,8 @@ typedef enum {
     DTD_M_POSITIVE,       /* 1[m > 0] */
     DTD_M_NEGATIVE,       /* 1[m < 0] */
     DTD_M_TIMES_POSITIVE, /* m+ */
-    DTD_M_TIMES_NEGATIVE  /* m- */
+    DTD_M_TIMES_NEGATIVE, /* m- */
+    DTD_N_MULTIPLIERS
 } dtd_multiplier;
 
 /* what NEURON_* and FACTOR store; d = terms + bias_d + stabilizer * sgn(terms + bias_d), sgn 0 = +1 */
@@ -93,13 +95,14 @@ typedef enum {
     DTD_F_DENOMINATOR, /* d / (coefficient * scale), 0 where not selected */
     DTD_F_DERIVATIVE,  /* act'(y) * scale */
     /* (terms + stabilizer) / scale where y >= 0, (min(0, y - bias - terms) - stabilizer) / scale where y < 0 */
-    DTD_F_SIGNED
+    DTD_F_SIGNED,
+    DTD_N_FACTORS
 } dtd_factor;
 
 /* of products: as float32 makes them, in bfloat16, or in bfloat16 where they make the terms of a dual step alone */
-typedef enum { DTD_FLOAT32, DTD_BFLOAT16, DTD_BFLOAT16_TERMS } dtd_precision;
+typedef enum { DTD_FLOAT32, DTD_BFLOAT16, DTD_BFLOAT16_TERMS, DTD_N_PRECISIONS } dtd_precision;
 
-typedef enum { DTD_ALL, DTD_Y_POSITIVE, DTD_Y_NEGATIVE } dtd_select;
+typedef enum { DTD_ALL, DTD_Y_POSITIVE, DTD_Y_NEGATIVE, DTD_N_SELECTS } dtd_select;
 
 typedef enum {
     DTD_IDENTITY,

@@ -107,7 +107,9 @@ def test_neuron(kernels: Kernels, kind: str, seed: int) -> None:
 
 def test_each_weight_map_and_multiplier_has_a_name() -> None:
     assert len(ref.WEIGHT_MAPS) == lib.DTD_N_WEIGHT_MAPS
-    assert len(ref.MULTIPLIERS) == lib.DTD_M_TIMES_NEGATIVE + 1
+    assert len(ref.MULTIPLIERS) == lib.DTD_N_MULTIPLIERS
+    assert len(ref.INPUT_MAPS) == lib.DTD_N_INPUT_MAPS
+    assert len(ref.ACTIVATIONS) == lib.DTD_N_ACTIVATIONS
 
 
 def taps_step(
@@ -273,11 +275,28 @@ def test_instruction_sets() -> None:
 @pytest.mark.parametrize(
     ("numbers", "message"),
     [
-        ({"op": -1}, "unknown operation"),
-        ({"op": lib.DTD_N_OPS}, "unknown operation"),
-        ({"weight_map": lib.DTD_N_WEIGHT_MAPS}, "unknown weight map"),
-        ({"activation": -1}, "unknown activation"),
-        ({"activation": lib.DTD_N_ACTIVATIONS}, "unknown activation"),
+        ({"op": -1}, "unknown operation -1"),
+        ({"op": lib.DTD_N_OPS}, f"unknown operation {lib.DTD_N_OPS}"),
+        (
+            {"op": lib.DTD_TAPS_DENSE, "weight_map": lib.DTD_N_WEIGHT_MAPS},
+            f"TAPS_DENSE: unknown weight map {lib.DTD_N_WEIGHT_MAPS}",
+        ),
+        ({"op": lib.DTD_ACTIVATE, "activation": -1}, "ACTIVATE: unknown activation -1"),
+        (
+            {"op": lib.DTD_ACTIVATE, "activation": lib.DTD_N_ACTIVATIONS},
+            f"ACTIVATE: unknown activation {lib.DTD_N_ACTIVATIONS}",
+        ),
+        ({"op": lib.DTD_MAP, "mode": lib.DTD_N_INPUT_MAPS}, f"MAP: unknown input map {lib.DTD_N_INPUT_MAPS}"),
+        (
+            {"op": lib.DTD_MULTIPLY, "mode": lib.DTD_N_MULTIPLIERS},
+            f"MULTIPLY: unknown multiplier {lib.DTD_N_MULTIPLIERS}",
+        ),
+        ({"op": lib.DTD_NEURON_DENSE, "mode": lib.DTD_N_FACTORS}, f"NEURON_DENSE: unknown factor {lib.DTD_N_FACTORS}"),
+        ({"op": lib.DTD_FACTOR, "select": lib.DTD_N_SELECTS}, f"FACTOR: unknown select {lib.DTD_N_SELECTS}"),
+        (
+            {"op": lib.DTD_TAPS_DENSE, "precision": lib.DTD_N_PRECISIONS},
+            f"TAPS_DENSE: unknown precision {lib.DTD_N_PRECISIONS}",
+        ),
         ({"groups": 0}, "groups and repeat"),
         ({"repeat": 0}, "groups and repeat"),
     ],

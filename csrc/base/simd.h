@@ -198,7 +198,9 @@ ALWAYS_INLINE void add_lanes_of(const vec *v, int64_t step, real *to)
 /* wm(w), see dtd_weight_map; `map` is a constant wherever this is inlined */
 ALWAYS_INLINE vec map_weight(int map, vec w, real gamma)
 {
-    switch (map) {
+    switch ((dtd_weight_map)map) {
+    case DTD_W:
+    case DUAL_MAP: return w;
     case DTD_W_POSITIVE: return vec_positive(w);
     case DTD_W_NEGATIVE: return vec_negative(w);
     case DTD_W_SQUARE: return w * w;
@@ -206,8 +208,8 @@ ALWAYS_INLINE vec map_weight(int map, vec w, real gamma)
     case DTD_W_ABS: return (vec)((mask)w & ~SIGN_BIT);
     case DTD_W_GAMMA_POSITIVE: return w + gamma * vec_positive(w);
     case DTD_W_GAMMA_NEGATIVE: return w + gamma * vec_negative(w);
-    default: return w;
     }
+    __builtin_unreachable(); /* verify.c refuses all others */
 }
 
 /* The same where `map` is not a constant. */
@@ -215,11 +217,11 @@ ALWAYS_INLINE vec map_any(int map, vec w, real gamma)
 {
 #define CASE(each)                                                                                                     \
     case each: return map_weight(each, w, gamma);
-    switch (map) {
+    switch ((dtd_weight_map)map) {
         EACH_MAP(CASE)
     }
 #undef CASE
-    return w;
+    __builtin_unreachable();
 }
 
 #endif

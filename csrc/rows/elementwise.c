@@ -15,13 +15,14 @@ static void row_map(const dtd_step *s, const real *const *operand, real *result,
     for (int64_t i = 0; i < n; i++)                                                                                    \
         result[i] = formula;                                                                                           \
     break
-    switch (s->mode) {
+    switch ((dtd_input_map)s->mode) {
     case DTD_X_POSITIVE: ROW(positive(x[i]));
     case DTD_X_NEGATIVE: ROW(negative(x[i]));
     case DTD_X_ABOVE_LOW: ROW(m[i] == -INFINITY ? positive(x[i]) : x[i] - m[i]);
     case DTD_X_BELOW_HIGH: ROW(m[i] == INFINITY ? negative(x[i]) : x[i] - m[i]);
     case DTD_X_ONE: ROW(1);
     case DTD_X_ABS: ROW(fabs(x[i]));
+    case DTD_N_INPUT_MAPS: break;
     }
 #undef ROW
 }

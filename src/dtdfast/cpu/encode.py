@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._kernels import ffi, lib
+from ..errors import BackendError
 from ..packing import WeightStore
 from ..plan.plan import Plan
 from ..plan.steps import SIZES, Buffer, Reals, Step, View, bound_strides
@@ -70,7 +71,10 @@ class Encoded:
         steps = [*plan.forward, *plan.relevance]
         self.c_steps = ffi.new("dtd_step[]", max(1, len(steps)))
         for target, step in zip(self.c_steps, steps, strict=False):
-            self._encode(target, step)
+            try:
+                self._encode(target, step)
+            except KeyError as unknown:
+                raise BackendError(f"{step.op}: the CPU's kernels do not know {unknown}") from None
         self.spans = spans(steps)
         first = plan.n_constant
         self.constant_runs = plan.segments(plan.forward[:first], 0) if first else []
