@@ -148,14 +148,14 @@ static void run_pieces(void *context, int64_t first, int64_t last)
         const int64_t samples = piece + 1 < pieces->count ? pieces->samples : pieces->last_samples;
         for (int64_t i = job->first; i < job->last; i++) {
             if (samples == pieces->samples) {
-                job->kernels->of[job->steps[i].op](&job->steps[i], bases, 1);
+                job->kernels->of[job->steps[i].op].run(&job->steps[i], bases, 1);
                 continue;
             }
             dtd_step s = job->steps[i];
             dtd_view *views[] = {&s.out, &s.factor, &s.terms, &s.x, &s.y_prev, &s.terms_prev, &s.m};
             for (size_t k = 0; k < sizeof views / sizeof *views; k++)
                 limit_samples(views[k], pieces->samples, samples);
-            job->kernels->of[s.op](&s, bases, 1);
+            job->kernels->of[s.op].run(&s, bases, 1);
         }
     }
 }
@@ -179,6 +179,14 @@ const char *dtd_run(int isa, int real, const dtd_step *steps, int64_t first, int
         return NULL;
     }
     for (int64_t i = first; i < last; i++)
-        kernels->of[steps[i].op](&steps[i], bases, n_threads);
+        kernels->of[steps[i].op].run(&steps[i], bases, n_threads);
     return NULL;
+}
+
+const char *dtd_body(int isa, int real, const dtd_step *step, void *const *bases, int choice)
+{
+    if (!dtd_isa_usable(isa) || real < 0 || real >= DTD_N_REALS || dtd_refusal(step, ISAS[isa].bfloat16))
+        return NULL;
+    const dtd_body_name name = ISAS[isa].kernels[real]->of[step->op].body;
+    return name ? name(step, bases, choice) : NULL;
 }

@@ -154,6 +154,13 @@ typedef struct {
 const char *dtd_run(int isa, int real, const dtd_step *steps, int64_t first, int64_t last, void *const *bases,
                     int n_threads, const dtd_pieces *pieces);
 
+/* The name of the body that runs a step, of those that an operation has; NULL if it has one alone, or no such choice.
+ * The choice is DTD_BY_SHAPE: by the shape alone; 1, 2 ..: a body that runs instead if x is mostly 0; DTD_BY_DATA: with
+ * the x that is in memory now.  A choice by shape reads the taps, and otherwise asks whether bases[DTD_SCRATCH] is
+ * NULL. */
+typedef enum { DTD_BY_DATA = -1, DTD_BY_SHAPE = 0 } dtd_choice;
+const char *dtd_body(int isa, int real, const dtd_step *step, void *const *bases, int choice);
+
 int dtd_isa_count(void);
 const char *dtd_isa_name(int isa); /* "baseline", "avx2", "avx512", ... slowest first */
 int dtd_isa_usable(int isa);       /* 1 when this CPU runs it */

@@ -38,9 +38,15 @@ enum { AXIS_N, AXIS_C, AXIS_D, AXIS_H, AXIS_W, AXIS_EXTRA };
 
 typedef void (*dtd_kernel)(const dtd_step *s, void *const *bases, int n_threads);
 
+/* As dtd_body, for an operation that has several bodies. */
+typedef const char *(*dtd_body_name)(const dtd_step *s, void *const *bases, int choice);
+
 /* The kernels of one instruction set and type, by dtd_op. */
 typedef struct {
-    dtd_kernel of[DTD_N_OPS];
+    struct {
+        dtd_kernel run;
+        dtd_body_name body; /* NULL: the operation has one body */
+    } of[DTD_N_OPS];
 } dtd_kernel_table;
 
 void NAME(clear_border)(const dtd_step *s, void *const *bases, int n_threads);
@@ -67,6 +73,9 @@ void NAME(max_unpool)(const dtd_step *s, void *const *bases, int n_threads);
 void NAME(max_scatter)(const dtd_step *s, void *const *bases, int n_threads);
 void NAME(embed)(const dtd_step *s, void *const *bases, int n_threads);
 void NAME(embed_sum)(const dtd_step *s, void *const *bases, int n_threads);
+
+const char *NAME(dense_body)(const dtd_step *s, void *const *bases, int choice);
+const char *NAME(scatter_body)(const dtd_step *s, void *const *bases, int choice);
 
 /* -------------------------------------------------------------------------------------------------------- addresses */
 

@@ -110,7 +110,7 @@ static int suits(bf16_job *job)
 {
     const dtd_step *s = &job->dense.s;
     const int64_t *shape = s->out.shape;
-    if (s->groups > 1 || s->n_taps < 1 || job->dense.c_in < LEAST_CHANNELS || NAME(inner_product_pays)(&job->dense))
+    if (s->groups > 1 || s->n_taps < 1 || job->dense.c_in < LEAST_CHANNELS || NAME(inner_product_suits)(&job->dense))
         return 0;
     if (2 * job->dense.c_out <= DTD_BLOCK) /* mostly empty tiles */
         return 0;
@@ -271,28 +271,29 @@ static void run_bf16(void *context, int64_t first, int64_t last)
     end_tiles();
 }
 
-static int bf16(const dtd_step *s, void *const *bases, int n_threads, int neuron)
+/* The layer as bfloat16 components, if it suits tiles. */
+static int find_job(bf16_job *job, const dtd_step *s, void *const *bases, int neuron)
 {
-    bf16_job job = {
-        .dense = {
-            .s = *s, .bases = bases, .neuron = neuron, .map = neuron ? (s->dual ? DUAL_MAP : DTD_W) : s->weight_map}};
-    const int dual = job.dense.map == DUAL_MAP;
+    *job = (bf16_job){.dense = NAME(dense_job)(s, bases, neuron)};
+    const int dual = job->dense.map == DUAL_MAP;
     /* in bfloat16, y alone takes its operands in two components: it cancels, and a ReLU that falls the other way costs
      * more than all rounding */
-    job.components_y = s->precision != DTD_BFLOAT16 ? 3 : neuron ? 2 : 1;
-    job.components_terms = s->precision == DTD_FLOAT32 ? 3 : 1;
+    job->components_y = s->precision != DTD_BFLOAT16 ? 3 : neuron ? 2 : 1;
+    job->components_terms = s->precision == DTD_FLOAT32 ? 3 : 1;
     if (!dual) /* terms are y's own, if any */
-        job.components_terms = job.components_y;
-    job.components = job.components_y;
-    job.dense.c_in = s->x.shape[AXIS_C] / s->groups;
-    job.dense.c_out = s->out.shape[AXIS_C] / s->groups;
-    job.dense.block = s->n_taps * job.dense.c_in * DTD_BLOCK;
-    job.dense.blocks = ceil_div(job.dense.c_out, DTD_BLOCK);
-    job.unit_blocks = dual ? 1 : 2;
-    job.units = ceil_div(job.dense.blocks, job.unit_blocks);
-    if (job.components_y == 3 && !WORTH_THREE_COMPONENTS)
+        job->components_terms = job->components_y;
+    job->components = job->components_y;
+    job->unit_blocks = dual ? 1 : 2;
+    job->units = ceil_div(job->dense.blocks, job->unit_blocks);
+    if (job->components_y == 3 && !WORTH_THREE_COMPONENTS)
         return 0;
-    if (!bases[DTD_SCRATCH] || s->n_taps > MOST_TAPS || !suits(&job))
+    return bases[DTD_SCRATCH] && s->n_taps <= MOST_TAPS && suits(job);
+}
+
+static int bf16(const dtd_step *s, void *const *bases, int n_threads, int neuron)
+{
+    bf16_job job;
+    if (!find_job(&job, s, bases, neuron))
         return 0;
     divide_work(&job, n_threads);
     dtd_parallel(n_threads, job.sections * job.panels * job.unit_groups, 1, run_bf16, &job);
@@ -309,4 +310,13 @@ void UNIT(taps_dense)(const dtd_step *s, void *const *bases, int n_threads)
 {
     if (!bf16(s, bases, n_threads, 0))
         NAME(taps_dense)(s, bases, n_threads);
+}
+
+/* bf16x3 is float32 from three components of each operand; bf16 is a narrow precision. */
+const char *UNIT(dense_body)(const dtd_step *s, void *const *bases, int choice)
+{
+    bf16_job job;
+    if (!find_job(&job, s, bases, s->op == DTD_NEURON_DENSE))
+        return NAME(dense_body)(s, bases, choice);
+    return choice > DTD_BY_SHAPE ? NULL : s->precision == DTD_FLOAT32 ? "bf16x3" : "bf16";
 }

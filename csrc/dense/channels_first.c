@@ -313,9 +313,8 @@ static channels_first_job channels_first_job_of(const dense_job *job, int n_thre
     return p;
 }
 
-/* Whether planes pay: what is left out of a block of outputs against what pixels leave out of their vectors, and the
- * turning. */
-int NAME(channels_first_pays)(const dense_job *job)
+/* Whether vectors of pixels leave less empty than a block of outputs does, by more than the transpose costs. */
+int NAME(channels_first_suits)(const dense_job *job)
 {
     const dtd_step *s = &job->s;
     const int64_t *taps = table(&s->taps, job->bases), pixel = s->x.stride[AXIS_W], width = s->out.shape[AXIS_W];
@@ -331,7 +330,7 @@ int NAME(channels_first_pays)(const dense_job *job)
     return channels_first_job_of(job, 1).n_rows > 0;
 }
 
-void NAME(channels_first)(const dense_job *job, int n_threads)
+void NAME(channels_first)(dense_job *job, int n_threads)
 {
     channels_first_job p = channels_first_job_of(job, n_threads);
     const int64_t *shape = job->s.out.shape;

@@ -5,7 +5,8 @@
 #include "base/epilogue.h"
 
 typedef struct {
-    dtd_step s; /* with merged pixels */
+    dtd_step s;           /* with merged pixels */
+    const dtd_step *step; /* as it was given */
     void *const *bases;
     int neuron, map;
     int64_t c_in, c_out;         /* of a group */
@@ -15,21 +16,25 @@ typedef struct {
     int tiles_outside;           /* items are numbered (tile, unit) within a group, else (unit, tile) */
 } dense_job;
 
-/* Whether leaving out the zeros of x pays, by a sample of its pixels. */
-int NAME(sparse_gather_pays)(const dense_job *job);
+/* A step that is not yet divided into items. */
+dense_job NAME(dense_job)(const dtd_step *s, void *const *bases, int neuron);
 
-/* The whole step, without the zeros of x. */
-void NAME(sparse_gather)(dense_job *job, int n_threads);
-
-/* Whether the outputs are so few that vectors had better run along the inputs, and the whole step so. */
-int NAME(inner_product_pays)(const dense_job *job);
+/* The bodies of a dense step.  `suits`: whether a body can compute the step and is the fastest to do so, by the shape
+ * alone.  `pays`: whether it is, by the zeros in a sample of x; asked if it suits.  choose.c holds the table. */
+int NAME(inner_product_suits)(const dense_job *job);
 void NAME(inner_product)(dense_job *job, int n_threads);
 
-/* Whether they are so few that vectors had better run along the pixels of a row, and the whole step so. */
-int NAME(channels_first_pays)(const dense_job *job);
-void NAME(channels_first)(const dense_job *job, int n_threads);
+int NAME(sparse_scatter_suits)(const dense_job *job);
+int NAME(sparse_scatter_pays)(const dense_job *job);
+void NAME(sparse_scatter)(dense_job *job, int n_threads);
 
-/* The step s, whose pixels job has merged, by what of x is not 0, if that is little; 0 if it is not. */
-int NAME(sparse_scatter)(const dense_job *job, const dtd_step *s, int n_threads);
+int NAME(channels_first_suits)(const dense_job *job);
+void NAME(channels_first)(dense_job *job, int n_threads);
+
+int NAME(sparse_gather_suits)(const dense_job *job);
+int NAME(sparse_gather_pays)(const dense_job *job);
+void NAME(sparse_gather)(dense_job *job, int n_threads);
+
+void NAME(direct)(dense_job *job, int n_threads);
 
 #endif

@@ -151,41 +151,17 @@ static void run_direct(void *context, int64_t first, int64_t last)
     }
 }
 
-static void dense(const dtd_step *s, void *const *bases, int n_threads, int neuron)
+void NAME(direct)(dense_job *job, int n_threads)
 {
-    dense_job job = {
-        .s = *s, .bases = bases, .neuron = neuron, .map = neuron ? (s->dual ? DUAL_MAP : DTD_W) : s->weight_map};
-    NAME(merge_pixels)(&job.s);
-    const int64_t *shape = job.s.out.shape;
-    job.c_in = s->x.shape[AXIS_C] / s->groups;
-    job.c_out = shape[AXIS_C] / s->groups;
-    job.block = s->n_taps * job.c_in * DTD_BLOCK;
-    job.blocks = ceil_div(job.c_out, DTD_BLOCK);
+    const dtd_step *s = &job->s;
+    const int64_t *shape = s->out.shape;
     int few = shape[AXIS_W] <= PIXELS / 2; /* a dual pair of blocks fits when half a tile of pixels is all there is */
-    job.span = PAIRS && job.blocks > 1 && (job.map != DUAL_MAP || few) ? 2 : 1;
-    job.units = ceil_div(job.blocks, job.span);
-    job.rows = shape[AXIS_N] * shape[AXIS_D] * shape[AXIS_H];
-    job.tiles = ceil_div(shape[AXIS_W], PIXELS);
-    job.tiles_outside = job.blocks * job.block <= CACHED_WEIGHTS;
-    if (NAME(inner_product_pays)(&job)) {
-        NAME(inner_product)(&job, n_threads);
-        return;
-    }
-    if (NAME(sparse_scatter)(&job, s, n_threads))
-        return;
-    if (NAME(channels_first_pays)(&job)) {
-        NAME(channels_first)(&job, n_threads);
-        return;
-    }
-    if (NAME(sparse_gather_pays)(&job)) {
-        NAME(sparse_gather)(&job, n_threads);
-        return;
-    }
-    int64_t items = s->groups * job.units * job.rows * job.tiles;
+    job->span = PAIRS && job->blocks > 1 && (job->map != DUAL_MAP || few) ? 2 : 1;
+    job->units = ceil_div(job->blocks, job->span);
+    job->tiles = ceil_div(shape[AXIS_W], PIXELS);
+    job->tiles_outside = job->blocks * job->block <= CACHED_WEIGHTS;
+    int64_t items = s->groups * job->units * job->rows * job->tiles;
     /* multiply-adds of an item */
-    int64_t work = max64(1, s->n_taps * job.c_in * DTD_BLOCK * min64(shape[AXIS_W], PIXELS));
-    dtd_parallel(n_threads, items, ceil_div(1 << 18, work), run_direct, &job);
+    int64_t work = max64(1, s->n_taps * job->c_in * DTD_BLOCK * min64(shape[AXIS_W], PIXELS));
+    dtd_parallel(n_threads, items, ceil_div(1 << 18, work), run_direct, job);
 }
-
-void NAME(neuron_dense)(const dtd_step *s, void *const *bases, int n_threads) { dense(s, bases, n_threads, 1); }
-void NAME(taps_dense)(const dtd_step *s, void *const *bases, int n_threads) { dense(s, bases, n_threads, 0); }

@@ -118,7 +118,7 @@ static void run_inner_product(void *context, int64_t first, int64_t last)
     }
 }
 
-int NAME(inner_product_pays)(const dense_job *job)
+int NAME(inner_product_suits)(const dense_job *job)
 {
     const dtd_step *s = &job->s;
     return !job->neuron && s->groups == 1 && job->c_out <= MOST_OUTPUTS && job->c_in >= VL &&

@@ -244,14 +244,14 @@ static int64_t blocks_at_most(const dense_job *job)
     return (job->map == DUAL_MAP ? MOST_DUAL : MOST_SINGLE) * VL / DTD_BLOCK;
 }
 
+int NAME(sparse_gather_suits)(const dense_job *job) { return job->s.groups == 1 && job->s.n_taps * job->c_in > 0; }
+
 int NAME(sparse_gather_pays)(const dense_job *job)
 {
     const dtd_step *s = &job->s;
     const int64_t n_pixels = job->rows * s->out.shape[AXIS_W], inputs = s->n_taps * job->c_in;
     const int64_t blocks = ceil_div(job->blocks, ceil_div(job->blocks, blocks_at_most(job)));
     const int64_t limit = MOST_NONZERO[job->map == DUAL_MAP][blocks * DTD_BLOCK / VL];
-    if (s->groups > 1 || !inputs)
-        return 0;
     const real *x = reals(&s->x, job->bases) + table(&s->taps, job->bases)[s->n_taps / 2];
     int64_t samples = min64(SAMPLE, n_pixels), found = 0;
     for (int64_t i = 0; i < samples; i++) {

@@ -204,32 +204,37 @@ static int find_runs(sparse_scatter_job *job)
            job->dense->c_in * job->n_runs * job->vectors * VL <= WEIGHTS;
 }
 
-/* Whether so few elements of x are not 0, by a sample of its pixels, that this is less work than channels_first are. */
-static int sparse_scatter_pays(const sparse_scatter_job *job)
+int NAME(sparse_scatter_suits)(const dense_job *dense)
 {
-    const dtd_step *s = &job->s;
+    sparse_scatter_job job = {.dense = dense, .s = *dense->step};
+    return !dense->neuron && find_runs(&job);
+}
+
+/* Pixels are a sample, evenly spaced; costs are multiply-adds of vectors, or loads and stores that take as long. */
+int NAME(sparse_scatter_pays)(const dense_job *dense)
+{
+    sparse_scatter_job job = {.dense = dense, .s = *dense->step};
+    const dtd_step *s = &job.s;
     const int64_t *shape = s->x.shape, n_pixels = shape[AXIS_N] * shape[AXIS_D] * shape[AXIS_H] * shape[AXIS_W];
-    const int64_t samples = min64(SAMPLE, n_pixels), c_in = job->dense->c_in;
+    const int64_t samples = min64(SAMPLE, n_pixels), c_in = dense->c_in;
     int inputs[MOST_INPUTS];
     int64_t found = 0;
+    find_runs(&job);
     for (int64_t i = 0; i < samples; i++) {
         int64_t index[6];
         unravel(n_pixels * (2 * i + 1) / (2 * samples), shape, AXIS_C, index);
-        found += find_inputs(reals(&s->x, job->dense->bases) + offset_of(&s->x, index), c_in, inputs);
+        found += find_inputs(reals(&s->x, dense->bases) + offset_of(&s->x, index), c_in, inputs);
     }
-    /* multiply-adds of vectors, or loads and stores that take as long, per pixel */
-    const int64_t here = samples * (6 + job->n_runs * job->vectors * 2) + found * job->n_runs * job->vectors;
-    const int64_t channels_first = samples * c_in * (s->n_taps * max64(job->dense->c_out, 2) / VL + 8);
+    const int64_t here = samples * (6 + job.n_runs * job.vectors * 2) + found * job.n_runs * job.vectors;
+    const int64_t channels_first = samples * c_in * (s->n_taps * max64(dense->c_out, 2) / VL + 8);
     return here < channels_first;
 }
 
-int NAME(sparse_scatter)(const dense_job *dense, const dtd_step *s, int n_threads)
+void NAME(sparse_scatter)(dense_job *dense, int n_threads)
 {
-    sparse_scatter_job job = {.dense = dense, .s = *s};
-    if (dense->neuron || !find_runs(&job) || !sparse_scatter_pays(&job))
-        return 0;
-    const int64_t *shape = s->x.shape;
+    sparse_scatter_job job = {.dense = dense, .s = *dense->step};
+    const int64_t *shape = job.s.x.shape;
+    find_runs(&job);
     dtd_parallel(n_threads, shape[AXIS_N], ceil_div(1 << 13, shape[AXIS_D] * shape[AXIS_H] * shape[AXIS_W]),
                  run_sparse_scatter, &job);
-    return 1;
 }

@@ -173,6 +173,12 @@ static void run_scatter(void *context, int64_t first, int64_t last)
     }
 }
 
+const char *NAME(scatter_body)(const dtd_step *s, void *const *bases, int choice)
+{
+    (void)bases;
+    return choice > DTD_BY_SHAPE ? NULL : s->out.shape[AXIS_N] > FEW_SAMPLES ? "scatter_batch" : "scatter";
+}
+
 void NAME(scatter_linear)(const dtd_step *s, void *const *bases, int n_threads)
 {
     scatter_job job = {.s = *s,

@@ -95,6 +95,24 @@ class Encoded:
             bases[piece * self.n_bases + PLACES["arena"]] = start + piece * nbytes
         return bases
 
+    def body(self, isa: int, number: int, bases: Any, choice: int) -> str:
+        """The name of the body that runs a step, for a choice of dtd_body; "" if there is no such choice."""
+        name = lib.dtd_body(isa, self.spans[number][0], self.c_steps + number, bases, choice)
+        return "" if name == ffi.NULL else ffi.string(name).decode()
+
+    def bodies(self, isa: int) -> tuple[str, ...]:
+        """Of every step, the body that runs it by its shape, and those that run instead if x is mostly 0."""
+        bases = ffi.new("void *[]", list(self._bases))
+        bases[PLACES["scratch"]] = bases  # not read: an instruction set that wants scratch memory has it
+        result = []
+        for number in range(len(self.spans)):
+            names = [self.body(isa, number, bases, lib.DTD_BY_SHAPE)]
+            while names[-1]:
+                names.append(self.body(isa, number, bases, len(names)))
+            sparse = " or ".join(names[1:-1])
+            result.append(f"{names[0]} (x mostly 0: {sparse})" if sparse else names[0])
+        return tuple(result)
+
     def _constant(self, array: NDArray[Any]) -> int:
         """The place of an array in the table of pointers."""
         place = self._places.get(id(array))

@@ -36,7 +36,8 @@ class Plan:
     ----------
     n_constant : forward begins with so many steps that depend on no x: an arena keeps their results from call to call
     forward, relevance : list of Step arena : bytes of working memory pieces : so many of these run side by side, one
-    thread through all steps of each (the last piece may have fewer samples)
+    thread through all steps of each (the last piece may have fewer samples) bodies : of every step, the body that runs
+    it, if the executor has several for its operation; empty if it does not say
     """
 
     program: Program
@@ -53,6 +54,7 @@ class Plan:
     kept: dict[int, Kept]  # neuron's output tensor → what the ledger reads
     factors: dict[int, list[tuple[Buffer, str]]]  # neuron's output tensor → per share (factor, "gate" or "denominator")
     pieces: int = 1
+    bodies: tuple[str, ...] = ()
 
     @property
     def macs(self) -> int:

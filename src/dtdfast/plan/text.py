@@ -81,10 +81,14 @@ def describe(plan: Plan) -> str:
         lines.append(f"entry {position} folded into {', '.join(map(str, takers))}")
     if plan.n_constant:
         lines.append(f"steps 0 to {plan.n_constant - 1} depend on no x: an arena keeps their results from call to call")
+    if plan.bodies:
+        lines.append(
+            "body: the loops that run a step, chosen by its shape; what stands in brackets runs instead if x is "
+            "mostly 0"
+        )
     lines.append("")
-    rows: list[tuple[str, ...]] = [
-        ("step", "entries", "operation", "detail", "rule", "to", "form", "shape", "multiply-adds", "bytes")
-    ]
+    titles = ("step", "entries", "operation", "detail", "rule", "to", "form", "shape", "multiply-adds", "bytes")
+    rows: list[tuple[str, ...]] = [(*titles, "body" if plan.bodies else "")]
     forms = {id(b.root): network.tensors[i].form for i, b in plan.relevances.items()}
     number = 0
     for steps in (plan.forward, plan.relevance):
@@ -103,6 +107,7 @@ def describe(plan: Plan) -> str:
                     _shape(step.out),
                     f"{step.macs:,}" if step.macs else "",
                     f"{step_bytes(step, n, t):,}",
+                    plan.bodies[number] if plan.bodies else "",
                 )
             )
             number += 1
