@@ -39,11 +39,11 @@ typedef enum {
     DTD_SCATTER_LINEAR, /* out[n,i] (+)= multiplier * sum_j wm(w[j,i]) * x[n,j] */
     DTD_FACTOR,         /* factor from terms, see dtd_factor */
     DTD_MULTIPLY,       /* out (+)= multiplier(m) * x */
-    DTD_DIVIDE,         /* out = x / m, 0 where m is 0, or has not the sign that `mode` asks for */
+    DTD_DIVIDE,         /* out (+)= x / m, 0 where m is 0 or has not the sign of `select` */
     DTD_ACTIVATE,       /* out = act(x), or act'(x) */
     DTD_AFFINE,         /* out (+)= x * weight[c] + bias[c] */
     DTD_LRN,
-    DTD_SOFTMAX,     /* along axis `mode` */
+    DTD_SOFTMAX,     /* over the axis `axis` */
     DTD_LOG_SOFTMAX, /* its logarithm */
     DTD_MAX_POOL,    /* out = max over taps of x, m = number of the winning tap */
     DTD_MAX_UNPOOL,  /* out (+)= sum over windows won by this element */
@@ -102,7 +102,8 @@ typedef enum {
 /* of products: as float32 makes them, in bfloat16, or in bfloat16 where they make the terms of a dual step alone */
 typedef enum { DTD_FLOAT32, DTD_BFLOAT16, DTD_BFLOAT16_TERMS, DTD_N_PRECISIONS } dtd_precision;
 
-typedef enum { DTD_ALL, DTD_Y_POSITIVE, DTD_Y_NEGATIVE, DTD_N_SELECTS } dtd_select;
+/* the sign that y must have (NEURON_*, FACTOR), or m (DIVIDE): the result is 0 where it has not */
+typedef enum { DTD_ANY_SIGN, DTD_POSITIVE, DTD_NEGATIVE, DTD_N_SIGNS } dtd_sign;
 
 typedef enum {
     DTD_IDENTITY,
@@ -130,12 +131,23 @@ typedef enum {
     DTD_N_ACTIVATIONS
 } dtd_activation;
 
-/* One step.  Unused views and refs are absent (base -1).  See csrc/README.md for each operation's use of the fields. */
+/* One step.  verify.c says which fields each operation needs and takes; all others keep their defaults: views and refs
+ * absent (base -1), groups, repeat and coefficient 1, numbers 0. */
 typedef struct {
-    int32_t op, weight_map, mode, select, activation, dual, precision;
-    int32_t groups, n_taps, accumulate, repeat;
-    int32_t x_step[3], border[6];
-    double coefficient, stabilizer, gamma, act_alpha, act_beta;
+    int32_t op, precision;                   /* dtd_op, dtd_precision */
+    int32_t weight_map, input_map;           /* dtd_weight_map, dtd_input_map */
+    int32_t multiplier, factor_kind, select; /* dtd_multiplier, dtd_factor, dtd_sign */
+    int32_t activation, derivative;          /* dtd_activation; ACTIVATE: its derivative instead */
+    int32_t dual;                            /* NEURON_*: terms from w+, beside y from w */
+    int32_t accumulate;                      /* out += .. instead of out = .. */
+    int32_t groups, n_taps, repeat;          /* repeat: targets per sample */
+    int32_t axis;                            /* of out (EMBED_SUM: of x) that a step works along */
+    int32_t winner_bytes;                    /* of a winner of a max-pool: 1 or 2 */
+    int32_t lrn_size;                        /* channels of a sum */
+    int32_t x_step[3], border[6];            /* d, h, w; border: before and after of each */
+    double coefficient, stabilizer, gamma;
+    double act_alpha, act_beta;        /* parameters of the activation */
+    double lrn_k, lrn_alpha, lrn_beta; /* out = x / (k + alpha · sum x²)^beta */
     dtd_view out, factor, terms, x, y_prev, terms_prev, m, scale;
     dtd_ref weight, bias, bias_d, taps;
 } dtd_step;

@@ -110,7 +110,12 @@ def test_float32_takes_the_matrix_units(kernels: Any, name: str) -> None:
 def test_bits_of_components(kernels: Any, precision: str, name: str) -> None:
     """The same for any number of threads, alone and in a batch; a NaN stays in the outputs that read it."""
     layer = Taps("DENSE", kernels, np.random.default_rng(9), **LAYERS[name])
-    numbers = {**layer.numbers(), "dual": 1, "mode": lib.DTD_F_GATE, "precision": getattr(lib, f"DTD_{precision}")}
+    numbers = {
+        **layer.numbers(),
+        "dual": 1,
+        "factor_kind": lib.DTD_F_GATE,
+        "precision": getattr(lib, f"DTD_{precision}"),
+    }
 
     def run(n_threads: int, samples: slice = slice(None)) -> tuple[Any, Any]:
         out, factor = (layer.place(kernels.zeros(*layer.shape)[samples]) for _ in range(2))

@@ -78,7 +78,8 @@ def test_neurons_are_those_among_others(kernels: Kernels, c_out: int, dual: int,
         results = {name: layer.place(kernels.zeros(*layer.shape)) for name in ("out", "factor")}
         biases = {name: vector(kernels.normal(rng, AMONG)) for name in ("bias", "bias_d")}
         numbers = {
-            **layer.numbers(), "dual": dual, "mode": lib.DTD_F_GATE, "activation": getattr(lib, f"DTD_{activation}"),
+            **layer.numbers(), "dual": dual, "factor_kind": lib.DTD_F_GATE, "activation": getattr(lib,
+            f"DTD_{activation}"),
             "coefficient": coefficient, "stabilizer": stabilizer,
         }  # fmt: skip
         step = Step("NEURON_DENSE", {**layer.operands(), **results, **biases}, numbers)

@@ -85,7 +85,7 @@ void NAME(fetch)(const dtd_step *s, const dtd_site *site)
     fetch_strip(&site->terms_prev, site->n_pixels);
     fetch_strip(&site->m, site->n_pixels);
     fetch_for_writing(&site->out, site->n_pixels);
-    if (s->mode != DTD_F_NONE)
+    if (s->factor_kind != DTD_F_NONE)
         fetch_for_writing(&site->factor, site->n_pixels);
 }
 
@@ -150,7 +150,8 @@ static int plain(const dtd_site *site)
 static int usual_neuron(const dtd_step *s, const dtd_site *site)
 {
     return plain(site) && (s->activation == DTD_IDENTITY || s->activation == DTD_RELU) &&
-           (s->mode == DTD_F_NONE || s->mode == DTD_F_SIGNED || (s->mode == DTD_F_GATE && s->select == DTD_ALL));
+           (s->factor_kind == DTD_F_NONE || s->factor_kind == DTD_F_SIGNED ||
+            (s->factor_kind == DTD_F_GATE && s->select == DTD_ANY_SIGN));
 }
 
 /* n lanes of a view; `full` says that n = VL, and is a constant wherever these are inlined. */
@@ -192,10 +193,10 @@ ALWAYS_INLINE void finish_vector(const dtd_step *s, const dtd_site *site, const 
     store_lanes(site->out.at + p * site->out.pixel + c, a, n, full);
     if (site->terms.at)
         store_lanes(site->terms.at + p * site->terms.pixel + c, sum, n, full);
-    if (s->mode == DTD_F_GATE)
+    if (s->factor_kind == DTD_F_GATE)
         store_lanes(site->factor.at + p * site->factor.pixel + c,
                     vec_quotient(coefficient * a, vec_stabilised(sum + b.bias_d, stabilizer)), n, full);
-    if (s->mode == DTD_F_SIGNED) {
+    if (s->factor_kind == DTD_F_SIGNED) {
         const mask below = t < 0;
         const vec rest = vec_negative(before - sum) - stabilizer, d = sum + stabilizer;
         store_lanes(site->factor.at + p * site->factor.pixel + c, (vec)(((mask)rest & below) | ((mask)d & ~below)), n,
@@ -241,7 +242,7 @@ static void finish_usual_neuron(const dtd_step *s, const dtd_site *site, const r
 
 static int usual_taps(const dtd_step *s, const dtd_site *site)
 {
-    return plain(site) && (s->mode == DTD_M_NONE || s->mode == DTD_M_TIMES);
+    return plain(site) && (s->multiplier == DTD_M_NONE || s->multiplier == DTD_M_TIMES);
 }
 
 ALWAYS_INLINE void finish_taps_vector(const dtd_step *s, const dtd_site *site, const real *sum, int p, int c, int n,
@@ -249,7 +250,7 @@ ALWAYS_INLINE void finish_taps_vector(const dtd_step *s, const dtd_site *site, c
 {
     real *out = site->out.at + p * site->out.pixel + c;
     vec result = load(sum);
-    if (s->mode == DTD_M_TIMES)
+    if (s->multiplier == DTD_M_TIMES)
         result = load_lanes(site->m.at + p * site->m.pixel + c, n, full) * result;
     store_lanes(out, s->accumulate ? load_lanes(out, n, full) + result : result, n, full);
 }
@@ -292,14 +293,14 @@ void NAME(finish_neuron)(const dtd_step *s, const dtd_site *site, real *y, real 
         memcpy(other, y, (size_t)n * sizeof *y);
         d = other;
     }
-    if (s->mode == DTD_F_SIGNED)
+    if (s->factor_kind == DTD_F_SIGNED)
         memcpy(before, y, (size_t)n * sizeof *y);
     add_bias(site, site->bias, y);
     NAME(row_activation)(s, y, out, n);
     store_tile(&site->out, site, out);
-    if (s->mode != DTD_F_NONE) {
+    if (s->factor_kind != DTD_F_NONE) {
         add_bias(site, site->bias_d, d);
-        NAME(row_factor)(s, d, y, out, scale, s->mode == DTD_F_SIGNED ? before : NULL, d, n);
+        NAME(row_factor)(s, d, y, out, scale, s->factor_kind == DTD_F_SIGNED ? before : NULL, d, n);
         store_tile(&site->factor, site, d);
     }
 }
@@ -316,7 +317,7 @@ void NAME(finish_taps)(const dtd_step *s, const dtd_site *site, real *sum)
         for (int i = 0; i < n; i++)
             sum[i] *= other[i];
     if (load_tile(&site->m, site, other))
-        NAME(row_multiplier)(s->mode, other, sum, n);
+        NAME(row_multiplier)(s->multiplier, other, sum, n);
     if (s->accumulate && load_tile(&site->out, site, other))
         for (int i = 0; i < n; i++)
             sum[i] = other[i] + sum[i];
@@ -357,8 +358,8 @@ void NAME(finish_neuron_rows)(const dtd_step *s, const dtd_site *site, real *y, 
             const dtd_site tile = tile_of(site, p, c);
             const int64_t at = p * row + c;
             real *sum = copy_tile(y + at, row, tile.n_pixels, tiles[0]);
-            real *positive = terms ? copy_tile(terms + at, row, tile.n_pixels, tiles[1]) : NULL;
-            NAME(finish_neuron)(s, &tile, sum, positive);
+            real *tile_terms = terms ? copy_tile(terms + at, row, tile.n_pixels, tiles[1]) : NULL;
+            NAME(finish_neuron)(s, &tile, sum, tile_terms);
         }
 }
 

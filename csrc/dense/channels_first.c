@@ -14,9 +14,9 @@
 #include <string.h>
 
 enum {
-    ROW_SUMS = (1 << 14) / sizeof(real), /* sums of an item whose rows share what they load, .. */
-    PLANES = (1 << 16) / sizeof(real),   /* elements of x, turned, .. */
-    WEIGHTS = (1 << 16) / sizeof(real),  /* .. and of weights that a thread holds on its tile_of_row */
+    ROW_SUMS = (1 << 14) / sizeof(real), /* sums of an item of a single output, on the stack */
+    PLANES = (1 << 16) / sizeof(real),   /* elements of x, channels first, on the stack */
+    WEIGHTS = (1 << 16) / sizeof(real),  /* packed weights, on the stack */
     ITEMS_PER_THREAD = 4,
 };
 
@@ -26,7 +26,7 @@ typedef struct {
     int64_t pixel, pitch, first, reach;
     int64_t n_rows, row_items; /* rows that an item may have, items of an image */
     int64_t segments;          /* of a row, at most VL pixels each */
-    /* of one output's kernel, and pixels from tap to tap; height 0: rows are not stacked */
+    /* of one output's kernel, and pixels from tap to tap; height 0: not by single_output_tiles.h */
     int64_t height, width, dx, dy;
 } channels_first_job;
 
@@ -60,7 +60,7 @@ static void weights_by_column(const channels_first_job *p, const real *w, real *
             to[i * p->height + k] = w[k * row + i];
 }
 
-/* Whether the epilogue is one of the usual ones, which planes go through as they are. */
+/* Whether the epilogue is one of the usual ones, which channels_first_tiles.h computes. */
 static int has_usual_epilogue(const dense_job *job)
 {
     const dtd_step *s = &job->s;
@@ -68,9 +68,9 @@ static int has_usual_epilogue(const dense_job *job)
         (present(&s->factor) && s->factor.stride[AXIS_C] != 1))
         return 0;
     if (!job->neuron)
-        return s->mode == DTD_M_NONE && !s->accumulate && job->c_out > 1;
+        return s->multiplier == DTD_M_NONE && !s->accumulate && job->c_out > 1;
     return (s->activation == DTD_IDENTITY || s->activation == DTD_RELU) &&
-           (s->mode == DTD_F_NONE || s->mode == DTD_F_GATE) && s->select == DTD_ALL;
+           (s->factor_kind == DTD_F_NONE || s->factor_kind == DTD_F_GATE) && s->select == DTD_ANY_SIGN;
 }
 
 static usual_epilogue usual_epilogue_of(const dense_job *job)
@@ -79,7 +79,7 @@ static usual_epilogue usual_epilogue_of(const dense_job *job)
     const real *bias = vector(&s->bias, job->bases), *bias_d = vector(&s->bias_d, job->bases);
     usual_epilogue e = {.dual = job->map == DUAL_MAP,
                         .relu = job->neuron && s->activation == DTD_RELU,
-                        .gate = job->neuron && s->mode == DTD_F_GATE,
+                        .gate = job->neuron && s->factor_kind == DTD_F_GATE,
                         .plain = s->coefficient == 1 && s->stabilizer == 0,
                         .coefficient = s->coefficient,
                         .stabilizer = s->stabilizer};
@@ -181,7 +181,7 @@ static void sum_tiles(const channels_first_job *p, pixel_tile *tile, const slice
     }
 }
 
-/* A slice of one output, its rows stacked. */
+/* A slice of a single output, by single_output_tiles.h. */
 static void sum_single_output(const channels_first_job *p, const pixel_tile *tile, const slice *of)
 {
     const dense_job *job = p->dense;

@@ -43,9 +43,9 @@ typedef struct {
     const real *w;          /* [tap][input][w, w+ if dual][output] */
     const int32_t *terms;   /* [tap][input]: from there to the x of a term */
     int64_t n_terms;
-    tile_sums *to, *before;      /* the tile before, .. */
-    const usual_epilogue *usual; /* .. which still has to go through this .. */
-    int64_t n_before;            /* .. with so many vectors */
+    tile_sums *to, *before;      /* to: sums of this tile; before: the tile before, to be finished meanwhile */
+    const usual_epilogue *usual; /* the epilogue of `before` */
+    int64_t n_before;            /* its vectors of sums */
 } pixel_tile;
 
 ALWAYS_INLINE void finish_vector(const pixel_tile *t, int64_t q)

@@ -13,7 +13,7 @@ typedef struct {
     int64_t n_taps, pixel, channels; /* channels of x, the distance between the weights of two taps */
     int lanes;                       /* channels of this vector that exist */
     real gamma;
-    real *sum, *sum_positive; /* [pixel][DTD_BLOCK] */
+    real *sum, *terms; /* [pixel][DTD_BLOCK] */
 } depthwise_tile;
 
 /* One vector of channels by `pixels` pixels; `pixels`, `map` and `full` are constants wherever this is inlined. */
@@ -40,7 +40,7 @@ ALWAYS_INLINE void run_tile(const depthwise_tile *t, const int pixels, const int
     for (int p = 0; p < pixels; p++) {
         store(t->sum + p * DTD_BLOCK, a[p]);
         if (dual)
-            store(t->sum_positive + p * DTD_BLOCK, b[p]);
+            store(t->terms + p * DTD_BLOCK, b[p]);
     }
 }
 
@@ -101,7 +101,7 @@ static void run_depthwise(void *context, int64_t first, int64_t last)
                 tile.w = weight ? weight + c + lane : NULL;
                 tile.lanes = site.n_channels - lane;
                 tile.sum = sums[0] + p * DTD_BLOCK + lane;
-                tile.sum_positive = sums[1] + p * DTD_BLOCK + lane;
+                tile.terms = sums[1] + p * DTD_BLOCK + lane;
                 TILE_FUNCTIONS[job->map][many](&tile, tile.lanes >= VL);
                 p += many ? PIXELS_AT_ONCE : 1;
             }

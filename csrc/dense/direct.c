@@ -13,7 +13,7 @@ typedef struct {
     const int64_t *taps;
     int64_t n_taps, c_in, pixel, block; /* block: elements of one packed block of weights */
     real gamma;
-    real *sum, *sum_positive; /* [block][pixel < DTD_TILE_PIXELS][DTD_BLOCK] */
+    real *sum, *terms; /* [block][pixel < DTD_TILE_PIXELS][DTD_BLOCK] */
 } direct_tile;
 
 /* One register tile; `pixels`, `vectors` and `map` are constants wherever this is inlined. */
@@ -58,7 +58,7 @@ ALWAYS_INLINE void run_tile(const direct_tile *t, const int pixels, const int ve
             int to = (v * VL / DTD_BLOCK * DTD_TILE_PIXELS + p) * DTD_BLOCK + v * VL % DTD_BLOCK + lane;
             store(t->sum + to, a[p][v] + splat(0)); /* -0 becomes 0, as in sparse_gather.c */
             if (dual)
-                store(t->sum_positive + to, b[p][v] + splat(0));
+                store(t->terms + to, b[p][v] + splat(0));
         }
 }
 
@@ -120,7 +120,7 @@ static void run_direct(void *context, int64_t first, int64_t last)
                         .block = job->block,
                         .gamma = s->gamma,
                         .sum = sums[0][0],
-                        .sum_positive = sums[1][0]};
+                        .terms = sums[1][0]};
     const int64_t n_tiles = job->rows * job->tiles;
     for (int64_t item = first; item < last; item++) {
         int64_t group = item / (n_tiles * job->units), rest = item % (n_tiles * job->units);

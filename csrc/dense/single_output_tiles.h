@@ -19,8 +19,8 @@ enum { COLUMNS = 2, MOST_ROWS = 6 };
 typedef struct {
     /* w: [column of the kernel][input][row of the kernel], from the first row that takes part */
     const real *x, *w;
-    real *sum;                              /* of the output's row that it meets; .. */
-    int64_t next;                           /* .. from there to that of the kernel's next row */
+    real *sum;                              /* of the output row that the first kernel row contributes to */
+    int64_t next;                           /* from there to the sum of the next kernel row */
     int64_t height, width, dx, c_in, plane; /* of the kernel; pixels from column to column */
 } row_tile;
 

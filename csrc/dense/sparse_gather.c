@@ -15,8 +15,8 @@ enum {
     STRIP = 64,                          /* pixels */
     AHEAD = 4,                           /* pixels from fetching x to using it */
     LINE = 64 / sizeof(real),            /* elements of a cache line */
-    MOST_SINGLE = 8,                     /* vectors of sums per pixel .. */
-    MOST_DUAL = WIDE || VL == 2 ? 8 : 4, /* .. and as many again for w+; a block at least */
+    MOST_SINGLE = 8,                     /* vectors of sums per pixel */
+    MOST_DUAL = WIDE || VL == 2 ? 8 : 4, /* the same if as many more are for w+; at least a block */
     MOST_BLOCKS = MOST_SINGLE * VL / DTD_BLOCK,
 };
 
@@ -48,7 +48,7 @@ typedef struct {
     const int64_t *taps, *pixels; /* offsets in x */
     int64_t n_taps, n_pixels, c_in, block;
     real gamma;
-    real *sum, *sum_positive; /* [pixel][block of the item][DTD_BLOCK] */
+    real *sum, *terms; /* [pixel][block of the item][DTD_BLOCK] */
 } strip;
 
 /* `vectors` and `map` are constants wherever this is inlined. */
@@ -56,7 +56,7 @@ ALWAYS_INLINE void run_strip(const strip *t, const int vectors, const int map)
 {
     const int dual = map == DUAL_MAP;
     const int64_t c_in = t->c_in, n_pixels = t->n_pixels;
-    real *const sum = t->sum, *const sum_positive = t->sum_positive;
+    real *const sum = t->sum, *const terms = t->terms;
     for (int64_t k = 0; k < t->n_taps; k++)
         for (int64_t first = 0; first < c_in; first += CHUNK) {
             const int64_t n = min64(CHUNK, c_in - first);
@@ -85,7 +85,7 @@ ALWAYS_INLINE void run_strip(const strip *t, const int vectors, const int map)
                 for (int v = 0; v < vectors; v++) {
                     a[v] = load(sum + (p * vectors + v) * VL);
                     if (dual)
-                        b[v] = load(sum_positive + (p * vectors + v) * VL);
+                        b[v] = load(terms + (p * vectors + v) * VL);
                 }
                 for (; left; left &= left - 1) {
                     const int64_t c = __builtin_ctzll(left);
@@ -104,7 +104,7 @@ ALWAYS_INLINE void run_strip(const strip *t, const int vectors, const int map)
                 for (int v = 0; v < vectors; v++) {
                     store(sum + (p * vectors + v) * VL, a[v]);
                     if (dual)
-                        store(sum_positive + (p * vectors + v) * VL, b[v]);
+                        store(terms + (p * vectors + v) * VL, b[v]);
                 }
             }
         }
@@ -187,9 +187,9 @@ static void finish_strip(const dense_job *job, const strip *t, int64_t q0, int64
                 sites[b] = site_of(job, next, end, c0 + b * DTD_BLOCK);
                 NAME(fetch)(s, &sites[b]);
             }
-            real *positive = s->dual ? tile_of(t->sum_positive + from, n_blocks, site.n_pixels, tiles[1]) : NULL;
+            real *terms = s->dual ? tile_of(t->terms + from, n_blocks, site.n_pixels, tiles[1]) : NULL;
             if (job->neuron)
-                NAME(finish_neuron)(s, &site, sum, positive);
+                NAME(finish_neuron)(s, &site, sum, terms);
             else
                 NAME(finish_taps)(s, &site, sum);
         }
@@ -213,7 +213,7 @@ static void run_sparse_gather(void *context, int64_t first, int64_t last)
                .block = job->block,
                .gamma = s->gamma,
                .sum = sums[0],
-               .sum_positive = sums[1]};
+               .terms = sums[1]};
     for (int64_t item = first; item < last; item++) {
         int64_t unit = item / n_strips, q = n_pixels * (item % n_strips) / n_strips,
                 end = n_pixels * (item % n_strips + 1) / n_strips;

@@ -14,8 +14,8 @@ enum {
     MOST_OUTPUTS = 8,
     MOST_INPUTS = 64,
     MOST_RUNS = 32,
-    SUMS = (1 << 15) / sizeof(real),    /* of an image, .. */
-    WEIGHTS = (1 << 15) / sizeof(real), /* .. and weights that a thread holds on its stack */
+    SUMS = (1 << 15) / sizeof(real),    /* sums of an image, on the stack of a thread */
+    WEIGHTS = (1 << 15) / sizeof(real), /* packed weights, on the stack of a thread */
     MOST_VECTORS = 4,                   /* of a run */
     SAMPLE = 64,                        /* pixels */
 };
@@ -120,7 +120,7 @@ static void finish_image(const sparse_scatter_job *job, int64_t n, const real *s
 {
     const dtd_step *s = &job->s;
     const int64_t *shape = s->out.shape, c_out = job->dense->c_out;
-    const int plain = s->mode == DTD_M_NONE && !s->accumulate && !present(&s->scale);
+    const int plain = s->multiplier == DTD_M_NONE && !s->accumulate && !present(&s->scale);
     const int rows = s->out.stride[AXIS_W] == c_out && (c_out == 1 || s->out.stride[AXIS_C] == 1);
     real tile[DTD_TILE_PIXELS * DTD_BLOCK];
     for (int64_t d = 0; d < shape[AXIS_D]; d++)

@@ -33,8 +33,8 @@ typedef struct {
     const real *x, *w;
     int64_t sample, row, n; /* strides of x and w, inputs in this chunk */
     real gamma;
-    int begin;                                                     /* these are the first inputs */
-    vec (*sum)[DTD_TILE_PIXELS], (*sum_positive)[DTD_TILE_PIXELS]; /* [row][sample] */
+    int begin;                                              /* these are the first inputs */
+    vec (*sum)[DTD_TILE_PIXELS], (*terms)[DTD_TILE_PIXELS]; /* [row][sample] */
 } linear_tile;
 
 /* Multiply-adds of one vector of inputs; all from `rows` on are constants wherever this is inlined. */
@@ -70,7 +70,7 @@ ALWAYS_INLINE void run_tile(const linear_tile *t, const int rows, const int samp
         for (int m = 0; m < samples; m++) {
             a[j][m] = t->begin ? (vec){0} : t->sum[j][m];
             if (dual)
-                b[j][m] = t->begin ? (vec){0} : t->sum_positive[j][m];
+                b[j][m] = t->begin ? (vec){0} : t->terms[j][m];
         }
     int64_t i = 0;
 #pragma GCC unroll 4
@@ -84,7 +84,7 @@ ALWAYS_INLINE void run_tile(const linear_tile *t, const int rows, const int samp
         for (int m = 0; m < samples; m++) {
             t->sum[j][m] = a[j][m];
             if (dual)
-                t->sum_positive[j][m] = b[j][m];
+                t->terms[j][m] = b[j][m];
         }
 }
 
@@ -172,7 +172,7 @@ static void add_block(const linear_job *job, linear_tile tile, int packed, int64
             tile.w = w + j * job->n_in;
             tile.x = x + m * tile.sample;
             tile.sum = (vec(*)[DTD_TILE_PIXELS])(&sums[0][j][m]);
-            tile.sum_positive = (vec(*)[DTD_TILE_PIXELS])(&sums[1][j][m]);
+            tile.terms = (vec(*)[DTD_TILE_PIXELS])(&sums[1][j][m]);
             TILE_FUNCTIONS[job->map][packed][many](&tile, (int)at_once);
             j += many ? rows_at_once : 1;
         }
@@ -190,8 +190,8 @@ static void finish_block(const linear_job *job, const linear_work *work, int64_t
         if (dual)
             add_lanes_of(&sums[1][0][m], DTD_TILE_PIXELS, terms[m]);
     }
-    real *positive = dual ? terms[0] : NULL;
-    NAME(finish_samples)(s, job->bases, job->neuron, work->m0, work->n_samples, j0, n_rows, y[0], positive);
+    real *second = dual ? terms[0] : NULL;
+    NAME(finish_samples)(s, job->bases, job->neuron, work->m0, work->n_samples, j0, n_rows, y[0], second);
 }
 
 static void run_blocks(const linear_job *job, linear_work *work)

@@ -15,10 +15,10 @@ enum { VECTORS_AT_ONCE = 2, SAMPLES = 6 };
 #endif
 
 enum {
-    CHUNK = 512, /* inputs of a chunk: half a page of a weight row, .. */
-    LEAST = 64,  /* .. or fewer, if there are too few of them .. */
+    CHUNK = 512, /* inputs of a chunk: half a page of a weight row */
+    LEAST = 64,  /* inputs of a chunk at least, if there are fewer chunks than threads can share */
     CHUNKS_PER_THREAD = 2,
-    ROWS = 256,  /* rows that are sieved at once */
+    ROWS = 256,  /* rows that are checked for zeros at once */
     AT_ONCE = 8, /* rows per load and store of the sums */
 };
 

@@ -85,7 +85,7 @@ ALWAYS_INLINE void max_pool_rows(const pool_job *job, int64_t first, int64_t las
             }
             int64_t c = 0;
 #if defined(__AVX512F__)
-            if (dense && s->mode == 1 && taps->n)
+            if (dense && s->winner_bytes == 1 && taps->n)
                 for (; c < channels; c += WIDE_PIXEL)
                     max_of_wide_pixel(taps, from + c, min64(WIDE_PIXEL, channels - c), to + c,
                                       m ? (uint8_t *)m + m_at + c : NULL);
@@ -97,7 +97,7 @@ ALWAYS_INLINE void max_pool_rows(const pool_job *job, int64_t first, int64_t las
                 max_of_taps(taps, from + c * x_channel, x_channel, n, dense, &best, &winner);
                 store_channels(to + c * out_channel, out_channel, best, n, dense);
                 if (m)
-                    store_winners(m, s->mode, m_at + c * m_channel, m_channel, winner, n, dense);
+                    store_winners(m, s->winner_bytes, m_at + c * m_channel, m_channel, winner, n, dense);
             }
             from += step * s->x.stride[AXIS_W];
             to += s->out.stride[AXIS_W];
@@ -192,7 +192,7 @@ static int all_within(const dtd_step *s, void *const *bases, int columns)
 
 int NAME(pool_fits_vector)(const dtd_step *s, void *const *bases, int columns)
 {
-    return s->n_taps && s->mode == 1 && s->out.shape[AXIS_C] <= VL && all_within(s, bases, columns);
+    return s->n_taps && s->winner_bytes == 1 && s->out.shape[AXIS_C] <= VL && all_within(s, bases, columns);
 }
 
 void NAME(max_pool)(const dtd_step *s, void *const *bases, int n_threads)

@@ -65,7 +65,7 @@ ALWAYS_INLINE void max_unpool_rows(const pool_job *job, int64_t first, int64_t l
             }
             int64_t c = 0;
 #if defined(__AVX512F__)
-            if (dense && s->mode == 1)
+            if (dense && s->winner_bytes == 1)
                 for (; c < channels; c += WIDE_PIXEL)
                     unpool_wide_pixel(taps, from + c, (const uint8_t *)m + m_at + c, by ? by + c : NULL, s->accumulate,
                                       min64(WIDE_PIXEL, channels - c), to + c);
@@ -75,7 +75,8 @@ ALWAYS_INLINE void max_unpool_rows(const pool_job *job, int64_t first, int64_t l
                 vec sum = {0};
                 for (int32_t k = 0; k < taps->n; k++) {
                     vec v = load_channels(from + taps->x[k] + c * x_channel, x_channel, n, dense);
-                    mask winner = load_winners(m, s->mode, m_at + taps->m[k] + c * m_channel, m_channel, n, dense);
+                    mask winner =
+                        load_winners(m, s->winner_bytes, m_at + taps->m[k] + c * m_channel, m_channel, n, dense);
                     sum += (vec)((mask)v & (mask)(winner == (bits)taps->number[k]));
                 }
                 if (by)
@@ -154,8 +155,9 @@ typedef struct {
 static int taps_in_a_vector(const dtd_step *s, const int64_t *step)
 {
     const int64_t channels = s->x.shape[AXIS_C];
-    return PAIRED && s->mode == 1 && step[2] > 1 && step[2] * channels <= VL && s->out.stride[AXIS_W] == channels &&
-           s->x.stride[AXIS_C] == 1 && s->out.stride[AXIS_C] == 1 && s->m.stride[AXIS_C] == 1 &&
+    return PAIRED && s->winner_bytes == 1 && step[2] > 1 && step[2] * channels <= VL &&
+           s->out.stride[AXIS_W] == channels && s->x.stride[AXIS_C] == 1 && s->out.stride[AXIS_C] == 1 &&
+           s->m.stride[AXIS_C] == 1 &&
            (!present(&s->factor) || (s->factor.stride[AXIS_W] == channels && s->factor.stride[AXIS_C] == 1));
 }
 
@@ -221,7 +223,7 @@ ALWAYS_INLINE void max_scatter_rows(const pool_job *job, int64_t first, int64_t 
                 const int64_t n = min64(VL, channels - c);
                 const vec x = load_channels(from + c * x_channel, x_channel, n, dense);
                 const mask winner =
-                    load_winners(job->bases[s->m.base], s->mode, m_at + c * m_channel, m_channel, n, dense);
+                    load_winners(job->bases[s->m.base], s->winner_bytes, m_at + c * m_channel, m_channel, n, dense);
                 for (int32_t k = 0; k < s->n_taps; k++) {
                     real *at = to + offset_of_tap(&s->out, taps + 3 * k) + c * out_channel;
                     vec sum = (vec)((mask)x & (mask)(winner == (bits)k)) + splat(0);

@@ -15,7 +15,7 @@ static void row_map(const dtd_step *s, const real *const *operand, real *result,
     for (int64_t i = 0; i < n; i++)                                                                                    \
         result[i] = formula;                                                                                           \
     break
-    switch ((dtd_input_map)s->mode) {
+    switch ((dtd_input_map)s->input_map) {
     case DTD_X_POSITIVE: ROW(positive(x[i]));
     case DTD_X_NEGATIVE: ROW(negative(x[i]));
     case DTD_X_ABOVE_LOW: ROW(m[i] == -INFINITY ? positive(x[i]) : x[i] - m[i]);
@@ -38,7 +38,7 @@ void NAME(map)(const dtd_step *s, void *const *bases, int n_threads)
 static void row_multiply(const dtd_step *s, const real *const *operand, real *result, int64_t n)
 {
     memmove(result, operand[0], (size_t)n * sizeof *result);
-    NAME(row_multiplier)(s->mode, operand[1], result, n);
+    NAME(row_multiplier)(s->multiplier, operand[1], result, n);
 }
 
 void NAME(multiply)(const dtd_step *s, void *const *bases, int n_threads)
@@ -52,10 +52,10 @@ static void row_divide(const dtd_step *s, const real *const *operand, real *resu
     const real *x = operand[0], *m = operand[1];
     for (int64_t i = 0; i < n; i++)
         result[i] = quotient(x[i], m[i]);
-    if (s->mode == DTD_M_POSITIVE)
+    if (s->select == DTD_POSITIVE)
         for (int64_t i = 0; i < n; i++)
             result[i] = m[i] <= 0 ? 0 : result[i];
-    if (s->mode == DTD_M_NEGATIVE)
+    if (s->select == DTD_NEGATIVE)
         for (int64_t i = 0; i < n; i++)
             result[i] = m[i] >= 0 ? 0 : result[i];
 }
@@ -78,8 +78,8 @@ static void row_slopes(int derivative, const real *x, const real *slope, real *r
 static void row_activate(const dtd_step *s, const real *const *operand, real *result, int64_t n)
 {
     if (operand[1])
-        row_slopes(s->mode == DTD_F_DERIVATIVE, operand[0], operand[1], result, n);
-    else if (s->mode == DTD_F_DERIVATIVE)
+        row_slopes(s->derivative, operand[0], operand[1], result, n);
+    else if (s->derivative)
         NAME(row_derivative)(s, operand[0], result, n);
     else
         NAME(row_activation)(s, operand[0], result, n);
@@ -121,7 +121,7 @@ static void row_factor(const dtd_step *s, const real *const *operand, real *resu
             sum[i] = m[i] + bias[i];
         y = sum;
     }
-    NAME(row_factor)(s, d, y, operand[2], operand[5], s->mode == DTD_F_SIGNED ? m : operand[6], result, n);
+    NAME(row_factor)(s, d, y, operand[2], operand[5], s->factor_kind == DTD_F_SIGNED ? m : operand[6], result, n);
 }
 
 void NAME(factor)(const dtd_step *s, void *const *bases, int n_threads)

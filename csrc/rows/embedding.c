@@ -19,7 +19,7 @@ static void run_embed(void *context, int64_t first, int64_t last)
 
 void NAME(embed)(const dtd_step *s, void *const *bases, int n_threads)
 {
-    each_line(s, bases, n_threads, s->out.shape, s->mode, run_embed);
+    each_line(s, bases, n_threads, s->out.shape, s->axis, run_embed);
 }
 
 /* out[..] (+)= sum_f x[.., f] m[.., f] */
@@ -44,5 +44,5 @@ static void run_embed_sum(void *context, int64_t first, int64_t last)
 
 void NAME(embed_sum)(const dtd_step *s, void *const *bases, int n_threads)
 {
-    each_line(s, bases, n_threads, s->x.shape, s->mode, run_embed_sum);
+    each_line(s, bases, n_threads, s->x.shape, s->axis, run_embed_sum);
 }

@@ -7,7 +7,7 @@ ALWAYS_INLINE real stabilised(real d, real stabilizer) { return d + (d < 0 ? -st
 /* f where y has the selected sign, else 0; a NaN passes */
 ALWAYS_INLINE real selected(int select, real y, real f)
 {
-    int dropped = select == DTD_Y_POSITIVE ? y <= 0 : y >= 0;
+    int dropped = select == DTD_POSITIVE ? y <= 0 : y >= 0;
     return dropped ? 0 : f;
 }
 
@@ -49,7 +49,7 @@ static void denominator(const dtd_step *s, const real *d, const real *scale, con
 
 static void select_by_sign(const dtd_step *s, const real *y, const real *c, real *factor, int64_t n)
 {
-    if (s->select == DTD_ALL)
+    if (s->select == DTD_ANY_SIGN)
         for (int64_t i = 0; i < n; i++)
             factor[i] = c[i];
     else
@@ -62,7 +62,7 @@ void NAME(row_factor)(const dtd_step *s, const real *d, const real *y, const rea
 {
     const real stabilizer = s->stabilizer;
     real c[DTD_ROW];
-    switch ((dtd_factor)s->mode) {
+    switch ((dtd_factor)s->factor_kind) {
     case DTD_F_NONE:
     case DTD_N_FACTORS: break;
     case DTD_F_GATE:

@@ -5,14 +5,14 @@
 
 /* -------------------------------------------------------------------------------------------------------------- LRN */
 
-/* out[c] = x[c] / (k + alpha/size · sum_j x[j]²)^beta over the channels j = c - (size-1)/2 .. c + size/2 */
+/* out[c] = x[c] / (k + alpha · sum_j x[j]²)^beta over the channels j = c - (size-1)/2 .. c + size/2 */
 static void run_lrn(void *context, int64_t first, int64_t last)
 {
     const line_job *job = context;
     const dtd_step *s = job->s;
-    int64_t channels = s->out.shape[AXIS_C], before = (s->n_taps - 1) / 2, after = s->n_taps / 2;
+    int64_t channels = s->out.shape[AXIS_C], before = (s->lrn_size - 1) / 2, after = s->lrn_size / 2;
     int64_t x_channel = s->x.stride[AXIS_C], out_channel = s->out.stride[AXIS_C], p[6];
-    const real k = s->stabilizer, alpha = s->act_alpha, beta = s->act_beta;
+    const real k = s->lrn_k, alpha = s->lrn_alpha, beta = s->lrn_beta;
     for (int64_t item = first; item < last; item++) {
         unravel(item, s->out.shape, AXIS_C, p);
         const real *x = reals(&s->x, job->bases) + offset_of(&s->x, p);
@@ -54,7 +54,7 @@ static void run_softmax(void *context, int64_t first, int64_t last)
 
 void NAME(softmax)(const dtd_step *s, void *const *bases, int n_threads)
 {
-    each_line(s, bases, n_threads, s->out.shape, s->mode, run_softmax);
+    each_line(s, bases, n_threads, s->out.shape, s->axis, run_softmax);
 }
 
 /* out[i] = x[i] - max x - log sum_j exp(x[j] - max x) */
@@ -79,5 +79,5 @@ static void run_log_softmax(void *context, int64_t first, int64_t last)
 
 void NAME(log_softmax)(const dtd_step *s, void *const *bases, int n_threads)
 {
-    each_line(s, bases, n_threads, s->out.shape, s->mode, run_log_softmax);
+    each_line(s, bases, n_threads, s->out.shape, s->axis, run_log_softmax);
 }
