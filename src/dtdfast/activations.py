@@ -1,7 +1,7 @@
 """Element-wise functions: the one list of their kinds, and the records that hold them.
 
-What each kind computes stands in oracle/maths.py, csrc/activation.c and cuda/kernels/formulas.py, what is known of its
-sign in plan/signs.py; the importers' tables name those that they make and those that they lack.
+What each kind computes stands in oracle/maths.py, csrc/rows/activation.c and cuda/kernels/formulas.py, what is known
+of its sign in plan/signs.py; the importers' tables name those that they make and those that they lack.
 """
 
 from __future__ import annotations
