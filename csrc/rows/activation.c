@@ -7,6 +7,8 @@ static const real SQRT_HALF = 0.70710678118654752, SQRT_2_OVER_PI = 0.7978845608
                   INV_SQRT_2_PI = 0.39894228040143268, GELU_CUBIC = 0.044715, SELU_ALPHA = 1.6732632423543772,
                   SELU_SCALE = 1.0507009873554805;
 
+enum { LAMBERT = 19 }; /* the last odd number of tanh's continued fraction: what is left out is 2e-19 of x - tanh(x), |x| < 1 */
+
 /* 1 / (1 + exp(-x)) without overflow */
 ALWAYS_INLINE real sigmoid(real x)
 {
@@ -27,9 +29,10 @@ ALWAYS_INLINE real softplus(real x) { return positive(x) + log1p(exp(x < 0 ? x :
 /* the argument of tanh in gelu_tanh, doubled: 1 + tanh(u) = 2 sigmoid(2u) */
 ALWAYS_INLINE real gelu_argument(real x) { return 2 * SQRT_2_OVER_PI * (x + GELU_CUBIC * x * x * x); }
 
-ALWAYS_INLINE real gelu_tanh_derivative(real x)
+/* 0 and 1 beyond the clip, where x² may overflow */
+ALWAYS_INLINE real gelu_tanh_derivative(real t)
 {
-    real u = gelu_argument(x), p = sigmoid(u);
+    real x = clip(t, -32, 32), u = gelu_argument(x), p = sigmoid(u);
     return p + x * p * sigmoid(-u) * 2 * SQRT_2_OVER_PI * (1 + 3 * GELU_CUBIC * x * x);
 }
 
@@ -61,9 +64,20 @@ ALWAYS_INLINE real mish_derivative(real x)
     return mish_gate(x) + x * 4 * e * (1 + e) * (x < 0 ? 1 : e) / (d * d);
 }
 
+/* x - tanh(x), which cancels near 0: there x q / (1 + q), with tanh(x) = x / (1 + q) and Lambert's q = x²/(3 + x²/(5 + x²/(7 + ...))) */
+ALWAYS_INLINE real tanh_shrink(real x)
+{
+    real q = 0;
+    if (!(fabs(x) < 1))
+        return x - tanh(x);
+    for (int odd = LAMBERT; odd > 1; odd -= 2)
+        q = x * x / (odd + q);
+    return x * q / (1 + q);
+}
+
 /* x·clip(x/6 + 1/2, 0, 1) */
-ALWAYS_INLINE real hard_swish(real x) { return x * clip(x / 6 + 0.5f, 0, 1); }
-ALWAYS_INLINE real hard_swish_derivative(real x) { return x <= -3 ? 0 : x >= 3 ? 1 : x / 3 + 0.5f; }
+ALWAYS_INLINE real hard_swish(real x) { return x * clip((x + 3) / 6, 0, 1); }
+ALWAYS_INLINE real hard_swish_derivative(real x) { return x <= -3 ? 0 : x >= 3 ? 1 : (2 * x + 3) / 6; }
 
 #define ROW(formula)                                                                                                   \
     for (int64_t i = 0; i < n; i++) {                                                                                  \
@@ -83,7 +97,7 @@ void NAME(row_activation)(const dtd_step *s, const real *x, real *y, int64_t n)
     case DTD_THRESHOLD: ROW(t <= a ? b : t);
     case DTD_HARD_SHRINK: ROW(t <= a && t >= -a ? 0 : t);
     case DTD_SOFT_SHRINK: ROW(t - clip(t, -a, a));
-    case DTD_TANH_SHRINK: ROW(t - tanh(t));
+    case DTD_TANH_SHRINK: ROW(tanh_shrink(t));
     case DTD_ELU: ROW(t > 0 ? t : a * expm1(t));
     case DTD_SELU: ROW(SELU_SCALE * (t > 0 ? t : SELU_ALPHA * expm1(t)));
     case DTD_CELU: ROW(t > 0 ? t : a * expm1(t / a));
@@ -127,7 +141,7 @@ void NAME(row_derivative)(const dtd_step *s, const real *x, real *y, int64_t n)
     case DTD_HARD_SWISH: ROW(hard_swish_derivative(t));
     case DTD_TANH: ROW(tanh_derivative(t));
     case DTD_SOFTPLUS: ROW(sigmoid(a * t));
-    case DTD_SOFTSIGN: ROW(1 / ((1 + fabs(t)) * (1 + fabs(t))));
+    case DTD_SOFTSIGN: ROW((1 / (1 + fabs(t))) * (1 / (1 + fabs(t))));
     case DTD_N_ACTIVATIONS: break;
     }
 }
