@@ -23,9 +23,9 @@ from ..rules import Share, conserves
 from ..show import OneLine, preformatted
 from .account import Account
 
-CAUSES = ("bias", "stabilizer", "zero denominator", "surplus", "constant")
+CAUSES = ("bias", "stabilizer", "zero denominator", "surplus", "constant", "around stop")
 """What absorbs relevance: the bias in a denominator; ε; d = 0; coefficients, or an Add, that hand on less than came
-(negative: more); padding and Constants."""
+(negative: more); padding and Constants; operands from which nothing comes to the entry that `stop` names."""
 
 NARROW = {"tf32": 2.0**-11, "bfloat16": 2.0**-8, "mixed": 2.0**-8}
 """Unit roundoff of the precisions with narrow operands."""
@@ -205,6 +205,11 @@ def row_of(account: Account, layers: list[Layer], u: float) -> Row:
         fan_in = sum(p.taps.n_taps * p.taps.c_in // p.taps.groups for p in unit.parts) * max(
             len(t) for p in unit.parts for t in p.terms
         )
+        fan_in += sum(
+            p.taps.n_taps * p.taps.c_in // p.taps.groups * max(map(len, p.terms))
+            for p in unit.parts
+            if not p.source.wanted
+        )
         fan_out = max(p.taps.n_taps * p.taps.c_out // p.taps.groups for p in unit.parts)
         rounding = rounding + (fan_in + fan_out + 12.0) * size
     elif isinstance(unit, U.Winner):
@@ -212,8 +217,10 @@ def row_of(account: Account, layers: list[Layer], u: float) -> Row:
     elif account.passed is not None:
         rule, rounding = "scale", 8.0 * size
         absorbed["zero denominator"] = (r * (1.0 - account.passed)).reshape(n, -1).sum(axis=1)
+        absorbed["around stop"] = (r * account.around).reshape(n, -1).sum(axis=1)
     elif isinstance(unit, U.Total):
         absorbed["surplus"] = -(len(unit.sources) - 1.0) * r.reshape(n, -1).sum(axis=1)
+        absorbed["around stop"] = sum(not s.wanted for s in unit.sources) * r.reshape(n, -1).sum(axis=1)
     elif isinstance(unit, U.Fixed):
         absorbed["constant"] = r.reshape(n, -1).sum(axis=1)
     elif isinstance(unit, U.Copy):
@@ -225,6 +232,11 @@ def row_of(account: Account, layers: list[Layer], u: float) -> Row:
         absorbed["constant"] = (r * outside).reshape(n, -1).sum(axis=1)
     elif isinstance(unit, (U.Move, U.Words)):
         rounding = (4.0 + (len(unit.pairs) if isinstance(unit, U.Move) else unit.out.shape[-1])) * size
+    if isinstance(unit, U.Move):
+        apart = [
+            take(r, to, 1).reshape(n, -1).sum(axis=1) for to, number, _ in unit.pairs if not unit.sources[number].wanted
+        ]
+        absorbed["around stop"] = sum(apart, np.zeros(n))
     # the ledger's own sums: NumPy adds pairwise, blocks of 128 in eight chains of 16
     own = 2.0**-53 * (18.0 + np.log2(r[0].size)) * (size + account.handed)
     bound = u * (rounding + 4.0 * account.handed) + own
@@ -265,6 +277,7 @@ def _neuron(account: Account, unit: U.Neuron, r: Vector) -> tuple[dict[str, Vect
             coefficient = np.where(account.shares[1].terms == 0, 1.0, coefficient)
         s = np.where(chosen & (d != 0), coefficient * r / np.where(d == 0, 1, d), 0)
         absorbed["bias"] += s * a.bias
+        absorbed["around stop"] += s * a.around
         absorbed["stabilizer"] += s * stabiliser
         absorbed["zero denominator"] += np.where(chosen & (d == 0), coefficient * r, 0)
         size += np.abs(s) * (a.magnitude + np.abs(a.bias) + np.abs(stabiliser))

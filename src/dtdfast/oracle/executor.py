@@ -278,22 +278,26 @@ class Oracle:
         sizes = [np.abs(h).reshape(len(h), -1).sum(axis=1) for h in handed]
         account = Account(unit, r_out, sum(sums, nothing), sum(sizes, nothing))
         if isinstance(unit, U.Affine) and unit.shares is not None:
-            account.passed = handed_on(unit, self.x(unit.sources[0]))
+            account.passed, account.around = handed_on(unit, self.x(unit.sources[0]))
         if isinstance(unit, U.Neuron):
             row = unit.row
             assert row is not None
             account.y = self.pre[unit.out.index]
             for number, (share, (terms, _)) in enumerate(zip(row.shares, self._denominators(unit, row), strict=True)):
-                size = np.zeros(terms.shape)
+                size, around = np.zeros(terms.shape), np.zeros(terms.shape)
                 for part in unit.parts:
                     for term in part.terms[number]:
                         w, per_output = self._weight(part, term, row.gamma)
                         size = size + gather(np.abs(self._mapped(part, term)), np.abs(w), part.taps) * np.abs(
                             per_output
                         )
+                        if not part.source.wanted:
+                            around = around + self._sum(part, term, row.gamma)
                 shape = (-1, *unit.out.shape)
                 bias = np.broadcast_to(self._bias(unit, share, row), terms.shape[1:])
-                account.shares.append(ShareAccount(terms.reshape(shape), bias.reshape(shape), size.reshape(shape)))
+                account.shares.append(
+                    ShareAccount(terms.reshape(shape), around.reshape(shape), bias.reshape(shape), size.reshape(shape))
+                )
         return account
 
 

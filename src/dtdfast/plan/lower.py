@@ -127,7 +127,7 @@ class Lowering(LoweringBase):
         if self.ledger:
             terms = self.buffer(f"n{self.label(unit.out)}", unit.out.shape)
             fields["terms"] = View(terms)
-            self.kept[unit.out.index] = Kept([terms], [self.magnitude(unit, 0) or terms])
+            self.kept[unit.out.index] = Kept([terms], [self.magnitude(unit, 0) or terms], [self.around(unit, 0)])
         self.sums(unit, out, fields)
 
     def sums(self, unit: U.Neuron, out: Buffer, last: dict[str, Any]) -> None:
@@ -200,6 +200,7 @@ class Lowering(LoweringBase):
             if self.ledger:
                 kept.terms.append(sums[-1])
                 kept.magnitude.append(self.magnitude(unit, number) or sums[-1])
+                kept.around.append(self.around(unit, number))
         self.kept[unit.out.index] = kept
         factors = []
         for number, share in enumerate(row.shares):
@@ -240,7 +241,7 @@ class Lowering(LoweringBase):
             self.emit(Step("FACTOR", unit, View(factor), factor=View(factor), window=window, **fields))
         self.factors[unit.out.index] = [(factor, kind)]
         if self.ledger:
-            self.kept[unit.out.index] = Kept([out], [self.magnitude(unit, 0) or out])
+            self.kept[unit.out.index] = Kept([out], [self.magnitude(unit, 0) or out], [self.around(unit, 0)])
 
     def by_sign(self, unit: U.Neuron, out: Buffer) -> None:
         """Y, the first share's sum, and one factor: the second share's sum is what y has beside the first's and its
@@ -259,11 +260,23 @@ class Lowering(LoweringBase):
         if self.ledger:
             sizes = self.buffer(f"a{label}", unit.out.shape)
             self.accumulate([(part, Term(X_ABS, "|w|")) for part in unit.parts], sizes, 0.0)
-            self.kept[unit.out.index] = Kept([terms, self.share_terms(unit, 1)], [terms, sizes], y)
+            self.kept[unit.out.index] = Kept(
+                [terms, self.share_terms(unit, 1)], [terms, sizes], [self.around(unit, k) for k in (0, 1)], y
+            )
 
     def window(self, unit: U.Neuron, weight_map: str) -> Reals | None:
         scale = window_scale(unit.parts[0].window, weight_map)
         return None if scale is None else self.constant(scale)
+
+    def around(self, unit: U.Neuron, number: int) -> Buffer | None:
+        """Σ_i in(x_i) wm(w_ij) over the operands from which relevance does not come to `stop`, None without one."""
+        assert unit.row is not None
+        pairs = [(part, term) for part in unit.parts if not part.source.wanted for term in part.terms[number]]
+        if not pairs:
+            return None
+        total = self.buffer(f"o{self.label(unit.out)}", unit.out.shape)
+        self.accumulate(pairs, total, unit.row.gamma)
+        return total
 
     def share_terms(self, unit: U.Neuron, number: int) -> Buffer:
         """Σ_i in(x_i) wm(w_ij) over all operands of one share; for every sample the same if only 1s are summed."""
