@@ -70,8 +70,8 @@ typedef enum {
 typedef enum {
     DTD_X_POSITIVE,   /* x+ */
     DTD_X_NEGATIVE,   /* x- */
-    DTD_X_ABOVE_LOW,  /* x - m, where m is the lower bound; x+ where m is -inf */
-    DTD_X_BELOW_HIGH, /* x - m, where m is the upper bound; x- where m is +inf */
+    DTD_X_ABOVE_LOW,  /* x - m, where m is the lower bound; x+ where m is -inf, 0 where it is +inf */
+    DTD_X_BELOW_HIGH, /* x - m, where m is the upper bound; x- where m is +inf, 0 where it is -inf */
     DTD_X_ONE,        /* 1 */
     DTD_X_ABS,        /* |x| */
     DTD_N_INPUT_MAPS

@@ -24,6 +24,7 @@ def test_map(kernels: Kernels, shape: Any, mode: str) -> None:
     x.reshape(-1)[0] = x[0, 0, 0, 0, 0, 0] = np.nan
     bounds = kernels.normal(rng, 1, shape[1], 1, 1, 1, 1)
     bounds[0, 0] = -np.inf if mode == "X_ABOVE_LOW" else np.inf
+    bounds[0, 1:2] = -bounds[0, 0]  # a box without width
     m = np.broadcast_to(place(bounds), x.shape) if mode in ("X_ABOVE_LOW", "X_BELOW_HIGH") else None
     Step("MAP", {"x": x, "out": out, "m": m}, {"input_map": getattr(lib, f"DTD_{mode}")}).run(kernels)
     expected = ref.INPUT_MAPS[mode](x.astype(kernels.wide), np.broadcast_to(bounds, x.shape).astype(kernels.wide))

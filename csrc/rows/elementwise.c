@@ -18,8 +18,8 @@ static void row_map(const dtd_step *s, const real *const *operand, real *result,
     switch ((dtd_input_map)s->input_map) {
     case DTD_X_POSITIVE: ROW(positive(x[i]));
     case DTD_X_NEGATIVE: ROW(negative(x[i]));
-    case DTD_X_ABOVE_LOW: ROW(m[i] == -INFINITY ? positive(x[i]) : x[i] - m[i]);
-    case DTD_X_BELOW_HIGH: ROW(m[i] == INFINITY ? negative(x[i]) : x[i] - m[i]);
+    case DTD_X_ABOVE_LOW: ROW(m[i] == -INFINITY ? positive(x[i]) : x[i] - (m[i] == INFINITY ? x[i] : m[i]));
+    case DTD_X_BELOW_HIGH: ROW(m[i] == INFINITY ? negative(x[i]) : x[i] - (m[i] == -INFINITY ? x[i] : m[i]));
     case DTD_X_ONE: ROW(1);
     case DTD_X_ABS: ROW(fabs(x[i]));
     case DTD_N_INPUT_MAPS: break;

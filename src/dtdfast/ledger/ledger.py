@@ -214,7 +214,7 @@ def row_of(account: Account, layers: list[Layer], u: float) -> Row:
         rounding = rounding + (fan_in + fan_out + 12.0) * size
     elif isinstance(unit, U.Winner):
         rule, rounding = "winner", (4.0 + unit.taps.n_taps) * size
-    elif account.passed is not None:
+    elif account.passed is not None and account.around is not None:
         rule, rounding = "scale", 8.0 * size
         absorbed["zero denominator"] = (r * (1.0 - account.passed)).reshape(n, -1).sum(axis=1)
         absorbed["around stop"] = (r * account.around).reshape(n, -1).sum(axis=1)

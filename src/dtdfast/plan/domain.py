@@ -18,6 +18,10 @@ from ..rules import Rule, WSquare, ZBox, ZPlus
 from .shapes import Shape
 from .units import Affine, Box, Copy, Move, Region, Reshaping, Tensor, Unit, Words
 
+POINT, NARROW = 2.0**-44, 2.0**-8
+"""Widths of a box against its bounds: up to the first it is a point; below the second float32's u = 2⁻²⁴ leaves x − low
+no four digits."""
+
 RULES: dict[str, Rule] = {"real": WSquare(), "nonnegative": ZPlus(), "box": ZBox()}
 
 
@@ -62,6 +66,7 @@ class Domain:
     kind: str
     low: Any = None
     high: Any = None
+    real: Any = np.float64  # the type in which a network takes x
     _boxes: dict[tuple[Shape, np.dtype[Any]], Box] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
@@ -82,7 +87,12 @@ class Domain:
         return RULES[self.kind]
 
     def bounds(self, shape: Shape) -> Box | None:
-        return broadcast_bounds(self.low, self.high, shape, "domain") if self.kind == "box" else None
+        """Of a box, as numbers of the type of x: a pixel on a bound equals it in every precision that follows."""
+        if self.kind != "box":
+            return None
+        low, high = broadcast_bounds(self.low, self.high, shape, "domain")
+        with np.errstate(over="ignore"):
+            return low.astype(self.real).astype(np.float64), high.astype(self.real).astype(np.float64)
 
     def rounded(self, shape: Shape, dtype: np.dtype[Any]) -> Box:
         """The bounds of a box as x has them, so that a pixel on the bound stays inside; one number where it is the same
@@ -130,26 +140,32 @@ def _slice(start: int, step: int, count: int) -> slice:
 
 
 def carry(box: dict[int, Box], unit: Unit) -> Box | None:
-    """The box behind a unit of data flow; operands that are not the input are unbounded (−∞, ∞)."""
+    """The box behind a unit of data flow, in the bounds' type; operands that are not the input are unbounded (−∞,
+    ∞).
+    """
     sources = [box.get(t.index) for t in unit.sources]
-    if all(b is None for b in sources):
+    known = [b for b in sources if b is not None]
+    if not known:
         return None
+    real = known[0][0].dtype
     if isinstance(unit, Words):
         return None
-    given = [b or _unbounded(t) for b, t in zip(sources, unit.sources, strict=True)]
+    given = [b or _unbounded(t, real) for b, t in zip(sources, unit.sources, strict=True)]
     if isinstance(unit, Reshaping):
         return given[0][0].reshape(unit.out.shape), given[0][1].reshape(unit.out.shape)
     if isinstance(unit, Copy):
         return unit.apply(given[0][0]), unit.apply(given[0][1])
     if isinstance(unit, Affine):
         column = (-1, *(1,) * (len(unit.out.shape) - 1))
-        scale, shift = unit.scale.reshape(column), 0.0 if unit.shift is None else unit.shift.reshape(column)
+        scale, shift = (np.zeros(1) if v is None else v.reshape(column) for v in (unit.scale, unit.shift))
+        with np.errstate(over="ignore"):
+            scale, shift = scale.astype(real), shift.astype(real)
         ends = [np.where(scale == 0, 0.0, bound) * scale + shift for bound in given[0]]  # a bound may be infinite
         return np.minimum(*ends), np.maximum(*ends)
     if isinstance(unit, Move):
         result = []
         for side in (0, 1):
-            array = np.full(unit.out.shape, unit.fill or 0.0)
+            array = np.full(unit.out.shape, unit.fill or 0.0, real)
             for to, source, of in unit.pairs:
                 take(array, to)[...] = take(given[source][side], of)
             result.append(array)
@@ -157,5 +173,36 @@ def carry(box: dict[int, Box], unit: Unit) -> Box | None:
     return None
 
 
-def _unbounded(tensor: Tensor) -> Box:
-    return np.full(tensor.shape, -np.inf), np.full(tensor.shape, np.inf)
+def single(box: Box) -> Box:
+    """The bounds in float32."""
+    with np.errstate(over="ignore"):  # beyond float32 there is no bound
+        return box[0].astype(np.float32), box[1].astype(np.float32)
+
+
+def widthless(box: Box) -> NDArray[np.bool_]:
+    """Where a box is a point, but for the rounding of float64 on the way there: its x − low and x − high are nothing
+    else.
+    """
+    return _relative_width(box) <= POINT
+
+
+def narrow(box: Box) -> NDArray[np.bool_]:
+    """Where x − low and x − high would be mostly the rounding of x to float32."""
+    width = _relative_width(box)
+    return (width > POINT) & (width < NARROW)
+
+
+def _relative_width(box: Box) -> NDArray[np.float64]:
+    """High − low against the larger bound."""
+    low, high = box
+    largest = np.maximum(np.abs(low), np.abs(high))
+    bounded = np.isfinite(largest)
+    width = np.subtract(high, low, out=np.full(largest.shape, np.inf), where=bounded)
+    result: NDArray[np.float64] = np.divide(
+        width, largest, out=np.where(width > 0, np.inf, 0.0), where=bounded & (largest > 0)
+    )
+    return result
+
+
+def _unbounded(tensor: Tensor, real: Any) -> Box:
+    return np.full(tensor.shape, -np.inf, real), np.full(tensor.shape, np.inf, real)

@@ -9,6 +9,7 @@ import numpy as np
 from .. import layers as L
 from ..rules import W_ONE, X_ABOVE_LOW, X_BELOW_HIGH, X_ONE, Term, W, X
 from . import units as U
+from .domain import widthless
 from .steps import Buffer, Reals, Step, View, Weights
 from .taps import Phase, phases
 
@@ -192,8 +193,11 @@ class LoweringBase:
         if term.x == X:
             return source
         buffer = self.buffer(f"m{self.label(part.source)}", part.source.shape, batch if term.x == X_ONE else "n")
-        bound = {X_ABOVE_LOW: 0, X_BELOW_HIGH: 1}.get(term.x)
-        values = None if bound is None or part.box is None else self.constant(part.box[bound])
+        bound, values = {X_ABOVE_LOW: 0, X_BELOW_HIGH: 1}.get(term.x), None
+        # the other side's infinity says that an element contributes nothing
+        if bound is not None and part.box is not None:
+            box = part.box if part.rounded is None or self.numbers == "f8" else part.rounded
+            values = self.constant(np.where(widthless(part.box), (np.inf, -np.inf)[bound], box[bound]))
         self.emit(
             Step("MAP", self.unit, View(buffer), None if term.x == X_ONE else View(source), mode=term.x, bound=values)
         )

@@ -11,7 +11,7 @@ from ..errors import DomainError, LayerError, RuleError, ShapeError
 from ..presets import RuleBook
 from ..rules import Pass, Row, Rule, ZBox, ZPlus, ZPlusBySign
 from . import axes
-from .domain import Domain, broadcast_bounds, carry
+from .domain import Domain, broadcast_bounds, carry, single
 from .fold import LINEAR, Folding, affine, fold, per_channel
 from .geometry import conv_part, linear_part, move_pairs, pool_part, winner_taps
 from .shapes import MAX_TABLE, Shape, spatial
@@ -362,14 +362,17 @@ class _Builder:
         kind's.
         """
         boxes: dict[int, Box] = {}
+        self.rounded: dict[int, Box] = {}
         bounds = self.domain.bounds(self.input.shape) if self.domain.kind == "box" and not self.words() else None
         if bounds is not None:
-            boxes[0] = bounds
+            boxes[0], self.rounded[0] = bounds, single(bounds)
         for unit in self.units:
             if isinstance(unit, Words) and self.domain.kind == "box":
                 boxes[unit.out.index] = self.words_box(unit)
             elif boxes and (box := carry(boxes, unit)) is not None:
                 boxes[unit.out.index] = box
+            for index in boxes.keys() - self.rounded.keys():
+                self.rounded[index] = carry(self.rounded, unit) or single(boxes[index])
             if isinstance(unit, Neuron):
                 self.assign_row(unit, boxes)
 
@@ -393,7 +396,7 @@ class _Builder:
             if rule.low is not None:
                 part.box = axes.given_box(self, part, rule, f"{where}: ZBox")
             elif part.source.index in boxes:
-                part.box = boxes[part.source.index]
+                part.box, part.rounded = boxes[part.source.index], self.rounded[part.source.index]
             elif not reads_input:
                 raise RuleError(f"{where}: ZBox without bounds is for layers that read the input; give ZBox(low, high)")
             elif part.source.is_input:

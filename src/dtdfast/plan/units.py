@@ -88,6 +88,7 @@ class Part(OneLine):
     weight: Floats | None = None
     window: NDArray[np.float64] | None = None  # average pool: 1 / divisor per output position (d, h, w)
     box: Box | None = None
+    rounded: Box | None = None  # the box as float32 steps compute it, so that x on a bound equals it
     linear: bool = False
     nonnegative: bool = False  # no weight is negative
     support: Part | None = None  # with a weight of 1 where this one's is not 0: all that are taps
