@@ -319,8 +319,15 @@ class Flat(Rule):
 
 @dataclass(frozen=True)
 class Pass(Rule):
-    """Relevance passes unchanged: through an affine that cannot fold; an Add under it gives all of it to every
+    """Relevance passes unchanged: through an affine, which then folds nowhere; an Add under it gives all of it to every
     operand.
+    """
+
+
+@dataclass(frozen=True)
+class Slope(Rule):
+    """Relevance times the derivative: an affine's scale, an activation's slope. The rule of zennit's parts that have
+    none.
     """
 
 

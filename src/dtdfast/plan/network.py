@@ -9,7 +9,7 @@ import numpy as np
 from .. import layers as L
 from ..errors import DomainError, LayerError, RuleError, ShapeError
 from ..presets import RuleBook
-from ..rules import PRODUCT_FORM, W_NEG, W_POS, Pass, Row, Rule, ZBox, ZPlus, ZPlusBySign
+from ..rules import PRODUCT_FORM, W_NEG, W_POS, Pass, Row, Rule, Slope, ZBox, ZPlus, ZPlusBySign
 from . import axes
 from .domain import Domain, broadcast_bounds, carry
 from .fold import LINEAR, Folding, affine, fold, per_channel
@@ -232,15 +232,18 @@ class _Builder:
         last = self.folding.reads[entry.position][0]
         unit = self.turned[source.index].neuron if source.index in self.turned else self.maker.get(source.index)
         slopes = isinstance(record, L.Activation) and record.slopes is not None
+        sloped = isinstance(self.book.explicit(entry.position, record), Slope)
+        if sloped and not isinstance(record, L.ReLU):
+            unit = None  # whose derivative is that of its own input
         if isinstance(unit, Neuron) and slopes and (unit.parts[0].window is not None or source.index in self.turned):
             unit = None  # a derivative per channel does not meet a factor per position, nor channels that lie elsewhere
         if isinstance(unit, Neuron) and unit.activation is None and self.folding.readers[last] == [entry.position]:
-            unit.activation = record
+            unit.activation, unit.sloped = record, sloped
             unit.entries = (*unit.entries, entry.position)
             source.position = entry.position
             self.at[entry.position] = source
             return None
-        return Elementwise((entry.position,), sources, self.tensor(entry), activation=record)
+        return Elementwise((entry.position,), sources, self.tensor(entry), activation=record, sloped=sloped)
 
     def affine(self, entry: Entry, sources: tuple[Tensor, ...], n_axes: int | None = None) -> Unit | Tensor:
         """Nothing takes it in: a linear layer of one tap, its shift as bias, or passed by relevance; `n_axes` before it
@@ -254,6 +257,12 @@ class _Builder:
             return axes.affine(self, entry, source)
         scale, shift = affine(record)
         said = self.book.explicit(entry.position, record)
+        if isinstance(said, Slope):
+            made = Affine(
+                (entry.position,), sources, self.tensor(entry), scale=scale, shift=shift if shift.any() else None
+            )
+            made.shares = (scale,)
+            return made
         rule = said or self.book.affine((n_axes or len(entry.shape)) == 1)
         row = None if isinstance(rule, Pass) else rule.row(self.book.convention)
         split = None if row is None else splits(row)
@@ -336,9 +345,7 @@ class _Builder:
     def rule_for(self, entry: Entry, default: Rule) -> tuple[Rule, bool]:
         rule = self.book.explicit(entry.position, entry.record) or self.book.everywhere()
         if isinstance(rule, Pass):
-            raise RuleError(
-                f"{entry}: Pass is a rule for Scale, an unfolded BatchNorm and Add; this layer shares by its weights"
-            )
+            raise RuleError(f"{entry}: Pass is a rule for Scale, BatchNorm and Add; this layer shares by its weights")
         return (rule, True) if rule is not None else (default, False)
 
     def explicit_only_on_rule_takers(self, entry: Entry) -> None:
@@ -349,6 +356,8 @@ class _Builder:
             takers = ", ".join(str(self.entries[t]) for t in self.folding.taken[entry.position])
             raise RuleError(f"{entry} is folded into {takers} and takes no rule of its own; give {rule} to {takers}")
         if shares(entry.record) or isinstance(entry.record, (L.BatchNorm, L.Scale)):
+            return
+        if isinstance(rule, Slope) and isinstance(entry.record, (L.ReLU, L.Activation)):
             return
         source = entry.position
         while source != L.INPUT and not shares(self.entries[source].record):
@@ -440,7 +449,7 @@ def build(
     entries: dict[int, Entry], input_shape: Shape, last: int, stop: int | None, book: RuleBook, domain: Domain
 ) -> Network:
     """Units of the network that ends at `last`; `stop` is the entry whose relevance is wanted (None: the input)."""
-    folding = fold(entries, (last,) if stop is None else (last, stop))
+    folding = fold(entries, (last,) if stop is None else (last, stop), book.kept(entries.values()))
     if domain.kind == "real" and any(isinstance(entry.record, L.Preparation) for entry in entries.values()):
         book = book.of_prepared_inputs()
     builder = _Builder(entries, input_shape, folding, book, domain)
