@@ -287,10 +287,14 @@ def _check_hooks(network: Imported, model: Any, hooks: _Hooks, parts: list[Any],
 
 
 def _averages(record: L.Layer) -> bool:
-    """Whether every output is a plain mean, along which a gradient is what the flat rule says."""
+    """Whether every output is a plain mean, along which a gradient is what the flat rule says: not where padding
+    counts.
+    """
+    if isinstance(record, L.AvgPool):
+        return not (record.count_include_pad and np.any(record.padding))
     if isinstance(record, L.Resample):
         return all(w is None or np.allclose(w * (w != 0).sum(axis=1, keepdims=True), w != 0) for w in record.weights)
-    return isinstance(record, (L.AvgPool, L.GlobalAvgPool)) or (isinstance(record, L.Reduce) and record.kind == "mean")
+    return isinstance(record, L.GlobalAvgPool) or (isinstance(record, L.Reduce) and record.kind == "mean")
 
 
 def _rule(hook: Any, record: L.Layer, where: str) -> Rule:
