@@ -344,8 +344,11 @@ class _Builder:
 
     def rule_for(self, entry: Entry, default: Rule) -> tuple[Rule, bool]:
         rule = self.book.explicit(entry.position, entry.record) or self.book.everywhere()
-        if isinstance(rule, Pass):
-            raise RuleError(f"{entry}: Pass is a rule for Scale, BatchNorm and Add; this layer shares by its weights")
+        if isinstance(rule, (Pass, Slope)):
+            raise RuleError(
+                f"{entry}: {rule} is no rule for a layer that shares by its weights; Pass is one for Scale, BatchNorm "
+                "and Add"
+            )
         return (rule, True) if rule is not None else (default, False)
 
     def explicit_only_on_rule_takers(self, entry: Entry) -> None:
