@@ -84,6 +84,18 @@ class Row:
         return [share.select for share in self.shares] == ["y>=0", "y<0"]
 
     @property
+    def split(self) -> tuple[float, float] | None:
+        """Of a row that shares by products of one sign, without a bias: how much goes by those of y's sign, and by the
+        others.
+        """
+        signed = all(
+            term.x in PRODUCT_FORM and term.w in (W_POS, W_NEG) for share in self.shares for term in share.terms
+        )
+        if self.holds_bias or not signed:
+            return None
+        return self.shares[0].coefficient, 0.0 if self.by_sign or len(self.shares) == 1 else self.shares[1].coefficient
+
+    @property
     def product_form(self) -> bool:
         return all(term.x in PRODUCT_FORM for share in self.shares for term in share.terms)
 

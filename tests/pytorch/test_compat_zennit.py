@@ -269,12 +269,12 @@ UNLIKE: dict[str, tuple[Callable[[], nn.Module], Any, str]] = {
     "a rule on a max-pool": (
         lambda: nn.MaxPool2d(2),
         zc.LayerMapComposite([(Linear, zr.ZPlus()), (MaxPool, zr.Norm())]),
-        "MaxPool2d '1': Norm",
+        "MaxPool2d '1': Norm on what shares no relevance",
     ),
     "a rule on an activation": (
         nn.Tanh,
         zc.LayerMapComposite([(Linear, zr.ZPlus()), (nn.Tanh, zr.Norm())]),
-        "Norm is refused",
+        "Norm is refused there",
     ),
     "a rule on a container": (
         nn.ReLU,

@@ -210,8 +210,7 @@ def _choose(network: Imported, model: Any, hooks: _Hooks, done: Canonized) -> Ch
         if isinstance(record, PASSED):
             if kind not in (None, "Pass"):
                 raise RuleError(
-                    f"{where} is not merged into a layer before it, and passes relevance or takes no rule; {kind} is "
-                    "refused there"
+                    f"{where} shares no relevance by weights; {kind} is refused there, Pass or no rule is accepted"
                 )
             if hook is None:
                 rules[position] = Slope()

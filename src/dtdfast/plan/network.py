@@ -9,7 +9,7 @@ import numpy as np
 from .. import layers as L
 from ..errors import DomainError, LayerError, RuleError, ShapeError
 from ..presets import RuleBook
-from ..rules import PRODUCT_FORM, W_NEG, W_POS, Pass, Row, Rule, Slope, ZBox, ZPlus, ZPlusBySign
+from ..rules import Pass, Rule, Slope, ZBox, ZPlus, ZPlusBySign
 from . import axes
 from .domain import Domain, broadcast_bounds, carry
 from .fold import LINEAR, Folding, affine, fold, per_channel
@@ -257,19 +257,14 @@ class _Builder:
             return axes.affine(self, entry, source)
         scale, shift = affine(record)
         said = self.book.explicit(entry.position, record)
-        if isinstance(said, Slope):
-            made = Affine(
-                (entry.position,), sources, self.tensor(entry), scale=scale, shift=shift if shift.any() else None
-            )
-            made.shares = (scale,)
-            return made
         rule = said or self.book.affine((n_axes or len(entry.shape)) == 1)
-        row = None if isinstance(rule, Pass) else rule.row(self.book.convention)
-        split = None if row is None else splits(row)
-        if isinstance(rule, Pass) or split or (said is None and self.transparent(rule, source)):
+        row = None if isinstance(rule, (Pass, Slope)) else rule.row(self.book.convention)
+        split = None if row is None else row.split
+        if row is None or split or (said is None and self.transparent(rule, source)):
             unit = Affine(
                 (entry.position,), sources, self.tensor(entry), scale=scale, shift=shift if shift.any() else None
             )
+            unit.shares = (scale,) if isinstance(rule, Slope) else None
             unit.split = None if said is None and source.is_input else split
             unit.falls_back = row is not None and row.falls_back
             return unit
@@ -358,9 +353,8 @@ class _Builder:
         if entry.position in self.folding.taken:
             takers = ", ".join(str(self.entries[t]) for t in self.folding.taken[entry.position])
             raise RuleError(f"{entry} is folded into {takers} and takes no rule of its own; give {rule} to {takers}")
-        if shares(entry.record) or isinstance(entry.record, (L.BatchNorm, L.Scale)):
-            return
-        if isinstance(rule, Slope) and isinstance(entry.record, (L.ReLU, L.Activation)):
+        takes = (L.BatchNorm, L.Scale, *((L.ReLU, L.Activation) if isinstance(rule, Slope) else ()))
+        if shares(entry.record) or isinstance(entry.record, takes):
             return
         source = entry.position
         while source != L.INPUT and not shares(self.entries[source].record):
@@ -430,16 +424,6 @@ def shares(record: L.Layer) -> bool:
     if isinstance(record, L.Reduce):
         return record.kind != "max"
     return isinstance(record, (*LINEAR, *POOLS, L.Add, L.Resample))
-
-
-def splits(row: Row) -> tuple[float, float] | None:
-    """Of a row that shares by products of one sign, without a bias: how much goes by those of y's sign, and by the
-    others.
-    """
-    signed = all(term.x in PRODUCT_FORM and term.w in (W_POS, W_NEG) for share in row.shares for term in share.terms)
-    if row.holds_bias or not signed:
-        return None
-    return row.shares[0].coefficient, 0.0 if row.by_sign or len(row.shares) == 1 else row.shares[1].coefficient
 
 
 def same(a: Rule, b: Rule) -> bool:
