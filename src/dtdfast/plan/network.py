@@ -231,8 +231,10 @@ class _Builder:
         assert isinstance(record, (L.ReLU, L.Activation))
         last = self.folding.reads[entry.position][0]
         unit = self.turned[source.index].neuron if source.index in self.turned else self.maker.get(source.index)
-        slopes = isinstance(record, L.Activation) and record.slopes is not None
-        sloped = isinstance(self.book.explicit(entry.position, record), Slope)
+        slopes, sloped = (
+            getattr(record, "slopes", None) is not None,
+            isinstance(self.book.explicit(entry.position, record), Slope),
+        )
         if sloped and not isinstance(record, L.ReLU):
             unit = None  # whose derivative is that of its own input
         if isinstance(unit, Neuron) and slopes and (unit.parts[0].window is not None or source.index in self.turned):
@@ -368,7 +370,8 @@ class _Builder:
         kind's.
         """
         boxes: dict[int, Box] = {}
-        bounds = self.domain.bounds(self.input.shape) if self.domain.kind == "box" and not self.words() else None
+        words = any(isinstance(unit, Words) for unit in self.units)
+        bounds = self.domain.bounds(self.input.shape) if self.domain.kind == "box" and not words else None
         if bounds is not None:
             boxes[0] = bounds
         for unit in self.units:
@@ -406,9 +409,6 @@ class _Builder:
                 raise DomainError(f"{where}: the zB rule needs bounds of the input; pass domain=(low, high)")
             else:
                 part.box = (np.full(part.source.shape, -np.inf), np.full(part.source.shape, np.inf))
-
-    def words(self) -> bool:
-        return any(isinstance(u, Words) for u in self.units)
 
     def words_box(self, unit: Words) -> Box:
         low, high = broadcast_bounds(self.domain.low, self.domain.high, unit.out.shape, "domain")
