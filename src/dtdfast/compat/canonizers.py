@@ -94,7 +94,7 @@ def scaled(rule: Rule, factor: float, *, passes: bool) -> Rule:
 
 
 @lru_cache(64)
-def _damped(kind: type[Rule], factor: float) -> type[Rule]:
+def _damped(kind: Any, factor: float) -> Any:
     """A kind of rule, its relevance times a factor."""
 
     def shares(self: Rule, convention: Convention) -> tuple[Share, ...]:

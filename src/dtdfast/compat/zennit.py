@@ -59,17 +59,21 @@ class Gradient:
 
     Notes
     -----
-    The maps are zennit's (convention="zennit": b⁺ in z⁺, 1e-6 in every denominator, average pools and additions in
-    proportion) with its canonizers applied, whether the composite names them or not:
+    The maps are zennit's on the module as it is, with the canonizers that the composite names and no others: what has
+    no rule there takes the gradient. Under a composite's name the maps are those of `dtdfast.explain`
+    (convention="zennit"): BatchNorms merged, average pools and additions in proportion, activations passed.
 
-    - BatchNorms are merged into the layers before them: exactly, or where a canonizer of the composite merges them, as
-      the installed one does (0.5.1 leaves a factor 1/√(1 + eps) on their outputs). A canonizer that merges one into a
-      layer that does not feed it alone is refused. A BatchNorm that cannot be merged passes relevance; rules other than
-      `Pass` on one are refused, and so is the want of a rule, for which zennit would multiply relevance by its scale.
-    - Every addition takes the rule that the composite gives to zennit's `Sum`, or 1e-6 in proportion; without
-      `ResNetCanonizer` zennit gives all relevance to both operands.
-    - Operations called as functions take the rule of a module of their kind; activations and max-pools pass relevance,
-      whatever they are. Weights without a rule, by which zennit would multiply relevance, are refused.
+    - BatchNorms that a canonizer merges are merged as the installed one does it (0.5.1 leaves a factor 1/√(1 + eps) on
+      their outputs); a canonizer that merges one into a layer that does not feed it alone is refused. The others stay:
+      under `Pass` relevance passes them, without a rule it is multiplied by their scale. Other rules on them are
+      refused.
+    - Additions that a canonizer has done by zennit's `Sum`, as `ResNetCanonizer` does, take the rule of that `Sum`;
+      others hand all relevance to every operand. Canonizers that do neither are refused.
+    - Operations called as functions have no rule: activations multiply relevance by their slope, average pools spread
+      it evenly, shifts and scales multiply it by their scale. So do modules without a rule.
+    - Refused, since zennit would take a gradient that is not implemented: weights, and average pools whose padding
+      counts, without a rule; products of two computed tensors; LRN without `Pass`. So are rules on parts that hold
+      other parts, on max-pools, and others than `Pass` on activations.
     - The rules are `Epsilon`, `Gamma`, `ZPlus`, `AlphaBeta`, `ZBox`, `WSquare`, `Flat`, `Norm` and `Pass`, with the
       parameters that they were made with; rules that change gradients (`ReLUDeconvNet`, `ReLUGuidedBackprop`,
       `ReLUBetaSmooth`), hooks of one's own and stabilizers other than a number are refused.
