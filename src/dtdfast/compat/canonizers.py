@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -87,9 +87,8 @@ def scaled(rule: Rule, factor: float, *, passes: bool) -> Rule:
     if not isinstance(rule, Flat) and rule.stabilizer is not None:
         rule = replace(rule, stabilizer=rule.stabilizer * (factor**2 if isinstance(rule, WSquare) else factor))
     if not passes:
-        rule = copy(rule)
-        # which keeps all that the rule was made with
-        object.__setattr__(rule, "__class__", _damped(type(rule), factor))
+        rule, kind = copy(rule), cast(Hashable, type(rule))
+        object.__setattr__(rule, "__class__", _damped(kind, factor))  # which keeps all that the rule was made with
     return rule
 
 

@@ -257,7 +257,7 @@ def _layers(network: Imported, model: Any) -> list[Any]:
 def _mark(marks: Sequence[tuple[str, Any]], hooks: _Hooks, where: str) -> Any:
     """The hook of the `Sum` by which a canonizer has an addition done."""
     found = [hooks.asked(name, mark) for name, mark in marks]
-    if len({None if hook is None else str(_rule_of_sum(hook, where)) for hook in found}) > 1:
+    if len({None if hook is None else _rule_of_sum(hook, where) for hook in found}) > 1:
         raise RuleError(
             f"{where}: its part has {len(found)} additions under different rules, and which one it is cannot be told"
         )
