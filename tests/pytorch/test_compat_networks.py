@@ -222,7 +222,8 @@ def for_captum(model: Any) -> nn.Module:
                 setattr(block, name, DenseLayer(layer))
             elif isinstance(layer, nn.ReLU):
                 layer.inplace = False
-    return Ends(merged([*model.features, nn.ReLU(), nn.AdaptiveAvgPool2d(1)]), model.classifier).eval()
+    # its pool, a function, computes nothing at this size
+    return Ends(merged([*model.features, nn.ReLU()]), model.classifier).eval()
 
 
 def ruled(model: nn.Module, rule: Callable[[], Any]) -> nn.Module:
