@@ -98,9 +98,13 @@ class RuleBook:
         return None
 
     def kept(self, entries: Iterable[Any]) -> frozenset[int]:
-        """The affine entries that do not fold, since relevance passes them as they are."""
+        """The affine entries that do not fold, since they have a rule of their own: passed as they are, or one tap with
+        their shift.
+        """
         norms = (e for e in entries if isinstance(e.record, (BatchNorm, Scale)))
-        return frozenset(e.position for e in norms if isinstance(self.explicit(e.position, e.record), (Pass, Slope)))
+        return frozenset(
+            e.position for e in norms if isinstance(self.explicit(e.position, e.record), (Pass, Slope, Zero))
+        )
 
     def everywhere(self) -> Rule | None:
         """One rule for every entry that takes one."""

@@ -2,8 +2,8 @@
 are published.
 
 zennit runs on the same module, without canonizers and with several; what these leave of BatchNorms depends on the
-installed version. captum, which has no canonizers, runs on a copy with BatchNorms merged into the convolutions before
-them, additions marked and ReLUs out of place. Where a tool has no answer, a test says so.
+installed version. captum, which has no canonizers, runs on a copy with additions marked and ReLUs out of place. Where a
+tool has no answer, a test says so.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import torchvision.models as tv
 from captum.attr import LRP as CaptumLRP
 from captum.attr._utils.custom_modules import Addition_Module
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 from zennit import composites as zc
 from zennit.attribution import Gradient as ZennitGradient
 from zennit.canonizers import NamedMergeBatchNorm, SequentialMergeBatchNorm
@@ -177,8 +176,8 @@ class Block(nn.Module):
 
     def __init__(self, block: Any) -> None:
         super().__init__()
-        self.first = merged([block.conv1, block.bn1, nn.ReLU(), block.conv2, block.bn2])
-        self.beside = merged(list(block.downsample)) if block.downsample else None
+        self.first = row([block.conv1, block.bn1, nn.ReLU(), block.conv2, block.bn2])
+        self.beside = block.downsample
         self.add, self.last = Addition_Module(), nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -186,15 +185,14 @@ class Block(nn.Module):
 
 
 class DenseLayer(nn.Module):
-    """A DenseNet's layer as captum wants it: the first BatchNorm stays."""
+    """A DenseNet's layer as captum wants it."""
 
     def __init__(self, layer: Any) -> None:
         super().__init__()
-        self.norm = layer.norm1
-        self.rest = merged([nn.ReLU(), layer.conv1, layer.norm2, nn.ReLU(), layer.conv2])
+        self.parts = row([layer.norm1, nn.ReLU(), layer.conv1, layer.norm2, nn.ReLU(), layer.conv2])
 
     def forward(self, x: list[Tensor]) -> Tensor:
-        return self.rest(self.norm(torch.cat(x, 1)))
+        return self.parts(torch.cat(x, 1))
 
 
 class Ends(nn.Module):
@@ -208,33 +206,27 @@ class Ends(nn.Module):
         return self.head(self.body(x).flatten(1))
 
 
-def merged(parts: list[nn.Module]) -> nn.Sequential:
-    """In a row, BatchNorms merged into convolutions before them, ReLUs out of place, no Dropout."""
-    row: list[nn.Module] = []
-    for part in parts:
-        if isinstance(part, nn.BatchNorm2d) and row and isinstance(row[-1], nn.Conv2d):
-            row[-1] = fuse_conv_bn_eval(row[-1], part)
-        elif not isinstance(part, nn.Dropout):
-            row.append(nn.ReLU() if isinstance(part, nn.ReLU) else part)
-    return nn.Sequential(*row)
+def row(parts: list[nn.Module]) -> nn.Sequential:
+    """In a row, ReLUs out of place, no Dropout."""
+    return nn.Sequential(
+        *(nn.ReLU() if isinstance(part, nn.ReLU) else part for part in parts if not isinstance(part, nn.Dropout))
+    )
 
 
 def for_captum(model: Any) -> nn.Module:
     model = copy.deepcopy(model)
     if isinstance(model, tv.VGG):
-        return Ends(merged([*model.features, model.avgpool]), merged(list(model.classifier))).eval()
+        return Ends(row([*model.features, model.avgpool]), row(list(model.classifier))).eval()
     if isinstance(model, tv.ResNet):
         stages = [Block(block) for stage in (model.layer1, model.layer2, model.layer3, model.layer4) for block in stage]
-        return Ends(
-            merged([model.conv1, model.bn1, model.relu, model.maxpool, *stages, model.avgpool]), model.fc
-        ).eval()
+        return Ends(row([model.conv1, model.bn1, model.relu, model.maxpool, *stages, model.avgpool]), model.fc).eval()
     for block in model.features:
         for name, layer in list(block.named_children()):
             if name.startswith("denselayer"):
                 setattr(block, name, DenseLayer(layer))
             elif isinstance(layer, nn.ReLU):
                 layer.inplace = False
-    return Ends(merged([*model.features, model.relu, model.pool]), model.classifier).eval()
+    return Ends(row([*model.features, model.relu, model.pool]), model.classifier).eval()
 
 
 def ruled(model: nn.Module, rule: Callable[[], Any]) -> nn.Module:
