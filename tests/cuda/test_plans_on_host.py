@@ -9,6 +9,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+import test_slopes as slopes
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
@@ -161,3 +162,12 @@ def test_gradients(name, explainer):
     found = explainer(net.layers, kind="gradient").explain(x, 1)
     # another float32 executor shows how far rounding moves them
     assert abs(found - expected).sum() <= 4 * abs(moved - expected).sum() + 2**8 * UNIT * abs(expected).sum()
+
+
+@pytest.mark.parametrize("rule", slopes.RULES)
+def test_slopes(rule, explainer, rng):
+    layers, x, start = slopes.network(rng), rng.standard_normal((4, 6)).astype(np.float32), rng.standard_normal((4, 3))
+    for norm in (slopes.Slope(), slopes.Pass()):
+        rules = slopes.rules_for(slopes.RULES[rule], norm)
+        expected = dtd.explain(layers, x, start, rules=rules, backend="oracle")
+        close(explainer(layers, rules=rules).explain(x, start.astype(np.float32)), expected, "cuda")

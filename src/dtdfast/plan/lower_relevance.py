@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import layers as L
 from ..rules import X_ABOVE_LOW, X_BELOW_HIGH, X_NEG, X_ONE, X_POS, Term, W, X
 from . import units as U
 from .lower_base import LoweringBase, feature_slot, is_identity, is_whole
@@ -142,6 +143,8 @@ class RelevanceLowering:
         row = unit.row
         assert row is not None
         factors = self.forward.factors[unit.out.index]
+        if unit.sloped and unit.out.form == "R":
+            r = self.rectified(unit, r)
         if row.by_sign and not self.program.gradient:  # one factor, whose sign says which share holds
             factors = [(factors[0][0], "positive"), (factors[0][0], "negative")]
         for number, (factor, kind) in enumerate(factors):
@@ -168,6 +171,13 @@ class RelevanceLowering:
                 out, accumulate = self.sink(source)
                 if not (accumulate and shared):
                     self.emit(Step("MOVE", unit, View(out), bound=self.forward.constant([0.0]), accumulate=accumulate))
+
+    def rectified(self, unit: U.Unit, r: Buffer) -> Buffer:
+        """R where a ReLU is active."""
+        active = self.forward.buffer(f"r{self.forward.label(unit.out)}", unit.out.shape, "nt")
+        m = View(self.forward.value(unit.out))
+        self.emit(Step("MULTIPLY", unit, View(active), View(r), m=m, mode="positive", repeat=self.t))
+        return active
 
     def scatter(self, part: U.Part, term: Term, s: Buffer, gamma: float) -> None:
         """r_in[i] (+)= in(x_i) · Σ_j wm(w_ij) s_j (without x in the c form)."""
@@ -213,8 +223,9 @@ class RelevanceLowering:
         self.deliver(unit, unit.sources[0], write)
 
     def elementwise(self, unit: U.Elementwise, r: Buffer) -> None:
-        (source,) = unit.sources
-        if self.program.gradient:
+        (source,), rectifies = unit.sources, isinstance(unit.activation, L.ReLU)
+        if self.program.gradient or (unit.sloped and not rectifies):
+            r = r if self.program.gradient else self.whole(unit, r)
             slope = self.forward.buffer(f"g{self.forward.label(unit.out)}", unit.out.shape)
             self.forward.activate(unit, slope, self.forward.value(source), "derivative")
             out, accumulate = self.sink(source)
@@ -238,8 +249,18 @@ class RelevanceLowering:
                     "MULTIPLY", unit, View(out), View(r), m=gate, mode="positive", accumulate=accumulate, repeat=self.t
                 )
             )
+        elif unit.sloped and unit.out.form == "R":  # x ⊙ c is 0 where x is
+            self.passes(unit, source, self.rectified(unit, r))
         else:
             self.passes(unit, source, r)
+
+    def whole(self, unit: U.Unit, r: Buffer) -> Buffer:
+        """R itself, whatever the form."""
+        if unit.out.form == "R":
+            return r
+        whole = self.forward.buffer(f"r{self.forward.label(unit.out)}", unit.out.shape, "nt")
+        self.times_x(unit.out, r, whole, False)
+        return whole
 
     def passes(self, unit: U.Unit, source: U.Tensor, r: Buffer) -> None:
         """R_in = R_out; from the c form, R_out = x_out ⊙ c."""
@@ -261,11 +282,7 @@ class RelevanceLowering:
 
     def spread(self, unit: U.Affine, shares: tuple[U.Floats, ...], r: Buffer) -> None:
         """To every source its share per channel, to the first where its taps are open."""
-        if unit.out.form == "c":
-            whole = self.forward.buffer(f"r{self.forward.label(unit.out)}", unit.out.shape, "nt")
-            self.times_x(unit.out, r, whole, False)
-            r = whole
-        carriers = unit.carriers
+        r, carriers = self.whole(unit, r), unit.carriers
         for number, (source, share) in enumerate(zip(unit.sources, shares, strict=True)):
             if not source.wanted or source not in carriers:
                 continue

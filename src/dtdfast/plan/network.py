@@ -9,7 +9,7 @@ import numpy as np
 from .. import layers as L
 from ..errors import DomainError, LayerError, RuleError, ShapeError
 from ..presets import RuleBook
-from ..rules import Pass, Row, Rule, ZBox, ZPlus, ZPlusBySign
+from ..rules import Pass, Rule, Slope, ZBox, ZPlus, ZPlusBySign
 from . import axes
 from .domain import Domain, broadcast_bounds, carry, single
 from .fold import LINEAR, Folding, affine, fold, per_channel
@@ -231,16 +231,21 @@ class _Builder:
         assert isinstance(record, (L.ReLU, L.Activation))
         last = self.folding.reads[entry.position][0]
         unit = self.turned[source.index].neuron if source.index in self.turned else self.maker.get(source.index)
-        slopes = isinstance(record, L.Activation) and record.slopes is not None
+        slopes, sloped = (
+            getattr(record, "slopes", None) is not None,
+            isinstance(self.book.explicit(entry.position, record), Slope),
+        )
+        if sloped and not isinstance(record, L.ReLU):
+            unit = None  # whose derivative is that of its own input
         if isinstance(unit, Neuron) and slopes and (unit.parts[0].window is not None or source.index in self.turned):
             unit = None  # a derivative per channel does not meet a factor per position, nor channels that lie elsewhere
         if isinstance(unit, Neuron) and unit.activation is None and self.folding.readers[last] == [entry.position]:
-            unit.activation = record
+            unit.activation, unit.sloped = record, sloped
             unit.entries = (*unit.entries, entry.position)
             source.position = entry.position
             self.at[entry.position] = source
             return None
-        return Elementwise((entry.position,), sources, self.tensor(entry), activation=record)
+        return Elementwise((entry.position,), sources, self.tensor(entry), activation=record, sloped=sloped)
 
     def affine(self, entry: Entry, sources: tuple[Tensor, ...], n_axes: int | None = None) -> Unit | Tensor:
         """Nothing takes it in: a linear layer of one tap, its shift as bias, or passed by relevance; `n_axes` before it
@@ -255,12 +260,13 @@ class _Builder:
         scale, shift = affine(record)
         said = self.book.explicit(entry.position, record)
         rule = said or self.book.affine((n_axes or len(entry.shape)) == 1)
-        row = None if isinstance(rule, Pass) else rule.row(self.book.convention)
-        split = None if row is None else splits(row)
-        if isinstance(rule, Pass) or split or (said is None and self.transparent(rule, source)):
+        row = None if isinstance(rule, (Pass, Slope)) else rule.row(self.book.convention)
+        split = None if row is None else row.split
+        if row is None or split or (said is None and self.transparent(rule, source)):
             unit = Affine(
                 (entry.position,), sources, self.tensor(entry), scale=scale, shift=shift if shift.any() else None
             )
+            unit.shares = (scale,) if isinstance(rule, Slope) else None
             unit.split = None if said is None and source.is_input else split
             unit.falls_back = row is not None and row.falls_back
             return unit
@@ -335,9 +341,10 @@ class _Builder:
 
     def rule_for(self, entry: Entry, default: Rule) -> tuple[Rule, bool]:
         rule = self.book.explicit(entry.position, entry.record) or self.book.everywhere()
-        if isinstance(rule, Pass):
+        if isinstance(rule, (Pass, Slope)):
             raise RuleError(
-                f"{entry}: Pass is a rule for Scale, an unfolded BatchNorm and Add; this layer shares by its weights"
+                f"{entry}: {rule} is no rule for a layer that shares by its weights; Pass is one for Scale, BatchNorm "
+                "and Add"
             )
         return (rule, True) if rule is not None else (default, False)
 
@@ -348,7 +355,8 @@ class _Builder:
         if entry.position in self.folding.taken:
             takers = ", ".join(str(self.entries[t]) for t in self.folding.taken[entry.position])
             raise RuleError(f"{entry} is folded into {takers} and takes no rule of its own; give {rule} to {takers}")
-        if shares(entry.record) or isinstance(entry.record, (L.BatchNorm, L.Scale)):
+        takes = (L.BatchNorm, L.Scale, *((L.ReLU, L.Activation) if isinstance(rule, Slope) else ()))
+        if shares(entry.record) or isinstance(entry.record, takes):
             return
         source = entry.position
         while source != L.INPUT and not shares(self.entries[source].record):
@@ -363,7 +371,8 @@ class _Builder:
         """
         boxes: dict[int, Box] = {}
         self.rounded: dict[int, Box] = {}
-        bounds = self.domain.bounds(self.input.shape) if self.domain.kind == "box" and not self.words() else None
+        words = any(isinstance(unit, Words) for unit in self.units)
+        bounds = self.domain.bounds(self.input.shape) if self.domain.kind == "box" and not words else None
         if bounds is not None:
             boxes[0], self.rounded[0] = bounds, single(bounds)
         for unit in self.units:
@@ -404,9 +413,6 @@ class _Builder:
             else:
                 part.box = (np.full(part.source.shape, -np.inf), np.full(part.source.shape, np.inf))
 
-    def words(self) -> bool:
-        return any(isinstance(u, Words) for u in self.units)
-
     def words_box(self, unit: Words) -> Box:
         low, high = broadcast_bounds(self.domain.low, self.domain.high, unit.out.shape, "domain")
         if unit.weight.min() < low.max() or unit.weight.max() > high.min():
@@ -423,13 +429,6 @@ def shares(record: L.Layer) -> bool:
     return isinstance(record, (*LINEAR, *POOLS, L.Add, L.Resample))
 
 
-def splits(row: Row) -> tuple[float, float] | None:
-    """Of a row that shares by products of one sign: how much goes by those of y's sign, and by the others."""
-    if not row.splits:
-        return None
-    return row.shares[0].coefficient, 0.0 if row.by_sign or len(row.shares) == 1 else row.shares[1].coefficient
-
-
 def same(a: Rule, b: Rule) -> bool:
     if isinstance(a, ZBox) or isinstance(b, ZBox):
         return a is b or (isinstance(a, ZBox) and isinstance(b, ZBox) and a.low is None and b.low is None)
@@ -440,7 +439,7 @@ def build(
     entries: dict[int, Entry], input_shape: Shape, last: int, stop: int | None, book: RuleBook, domain: Domain
 ) -> Network:
     """Units of the network that ends at `last`; `stop` is the entry whose relevance is wanted (None: the input)."""
-    folding = fold(entries, (last,) if stop is None else (last, stop))
+    folding = fold(entries, (last,) if stop is None else (last, stop), book.kept(entries.values()))
     if domain.kind == "real" and any(isinstance(entry.record, L.Preparation) for entry in entries.values()):
         book = book.of_prepared_inputs()
     builder = _Builder(entries, input_shape, folding, book, domain)

@@ -104,6 +104,7 @@ class Neuron(Unit):
     bias: Floats | None = None
     activation: L.ReLU | L.Activation | None = None
     row: Row | None = None
+    sloped: bool = False  # relevance takes the slope of its ReLU
     half: bool = False  # its value is the sum of what it shares by, without bias and activation
 
 
@@ -122,9 +123,10 @@ class Winner(Unit):
 
 @dataclass(eq=False)
 class Elementwise(Unit):
-    """An activation on its own: relevance passes."""
+    """An activation on its own: relevance passes, or takes its slope."""
 
     activation: L.ReLU | L.Activation = field(kw_only=True)
+    sloped: bool = False
 
 
 @dataclass(eq=False)
