@@ -17,8 +17,9 @@ CORE = {
     "dtdfast",
     *(
         f"dtdfast.{name}"
-        for name in ("activations", "backends", "errors", "layers", "layers_axes", "presets", "record", "rules", "show")
+        for name in ("activations", "backends", "errors", "layers", "presets", "record", "rules", "show")
     ),
+    *(f"dtdfast.layers.{name}" for name in ("affine", "axes", "combining", "moves", "normalise", "pools", "weighted")),
 }
 
 

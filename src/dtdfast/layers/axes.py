@@ -9,8 +9,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from .errors import LayerError
-from .record import Array, Ints, Layer
+from ..errors import LayerError
+from ..record import Array, Ints, Layer
 
 REDUCTIONS = ("mean", "sum", "max")
 
