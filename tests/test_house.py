@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import dtdfast as dtd
-from dtdfast import explainer
+from dtdfast import calls, explainer
 from dtdfast.options import Options
 
 ROOT = Path(dtd.__file__).parents[1]
@@ -122,6 +122,7 @@ def test_every_option_arrives_at_its_place(function: Any, monkeypatch: pytest.Mo
     def stop(*given: Any, **named: Any) -> None:
         raise Arrived(vars(Options(*given, **named)))
 
+    monkeypatch.setattr(calls, "Options", stop)
     monkeypatch.setattr(explainer, "Options", stop)
     names = [field.name for field in fields(Options) if field.name in inspect.signature(function).parameters]
     given = {name: f"the {name}" for name in names}
@@ -135,4 +136,4 @@ def test_predict_and_explain_share_an_explainer() -> None:
     layers = [dtd.Linear([[1.0, 2.0]])]
     dtd.explain(layers, [[1.0, 1.0]], backend="cpu")
     dtd.predict(layers, [[1.0, 1.0]], backend="cpu")
-    assert len(explainer.CACHE._kept) == 1
+    assert len(calls.CACHE._kept) == 1

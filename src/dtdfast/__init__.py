@@ -60,8 +60,9 @@ from .rules import AlphaBeta, Epsilon, Flat, Gamma, Pass, Rule, Share, Term, WSq
 if TYPE_CHECKING:
     from . import baselines, compat, diagnostics, evaluation, plot
     from .cache import clear_cache
+    from .calls import explain, predict
     from .config import build_config
-    from .explainer import Explainer, explain, predict
+    from .explainer import Explainer
     from .importers.keras.importer import from_keras
     from .importers.onnx.importer import from_onnx
     from .importers.sklearn.importer import from_sklearn
@@ -91,13 +92,13 @@ HOMES = {
     "__version__": "version",
     "build_config": "config",
     "clear_cache": "cache",
-    "explain": "explainer",
+    "explain": "calls",
     "from_keras": "importers.keras.importer",
     "from_onnx": "importers.onnx.importer",
     "from_sklearn": "importers.sklearn.importer",
     "from_torch": "importers.torch.importer",
     "load": "storage",
-    "predict": "explainer",
+    "predict": "calls",
     "run": "runs.run",
     "save": "storage",
 }

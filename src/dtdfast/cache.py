@@ -80,9 +80,9 @@ def clear_cache() -> None:
     working memory of every Explainer. Explainers that the caller holds stay usable: their next call allocates memory
     again.
     """
-    explainer = sys.modules.get("dtdfast.explainer")
-    if explainer is not None:
-        explainer.CACHE.clear()
+    calls = sys.modules.get("dtdfast.calls")
+    if calls is not None:
+        calls.CACHE.clear()
     arenas = sys.modules.get("dtdfast.cpu.arenas")
     if arenas is not None:
         arenas.ARENAS.clear()

@@ -1,8 +1,8 @@
-"""The public door: explain, predict and the Explainer that keeps what can be kept between calls."""
+"""The Explainer: a network with options, and what can be kept between calls."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,6 @@ from .arrays.checks import Check, apart, check_input, check_out, finite, is_dask
 from .arrays.device import on_device, to_host
 from .arrays.foreign import NUMPY, Home, take, take_out
 from .backends import choose
-from .cache import Cache, key_of
 from .errors import InputError, NumericsError, RuleError, TargetError, at, translated
 from .executors import Executors
 from .ledger.account import Account
@@ -23,6 +22,7 @@ from .plan.domain import Domain
 from .plan.program import EXPLAIN, GRADIENT, PREDICT, last_entry
 from .plan.wiring import sources
 from .presets import RuleBook, Rules
+from .progress import blocks
 from .rules import convention_of
 from .show import shown
 from .targets import Targets
@@ -237,7 +237,7 @@ class Explainer:
         view = result if targets.several else result[:, None]
         outputs = check_out(None, (len(x), *program.network.output.shape), self._dtype, x) if return_outputs else None
         clip = self._book.preset.clip_start and not program.gradient
-        for block in _blocks(len(x), executor.batch_size(len(x), targets.count), progress):
+        for block in blocks(len(x), executor.batch_size(len(x), targets.count), progress):
             with executor.session(block.stop - block.start, targets.count) as session:
                 entry = targets.entry(block, unit=program.gradient, clip=clip)
                 session.explain(x[block], entry, view[block], None if outputs is None else outputs[block])
@@ -283,7 +283,7 @@ class Explainer:
             return _lazy().lazy_predict(self, x)
         x, executor, home = self._prepare(x, PREDICT)
         result = check_out(None, (len(x), *executor.program.network.output.shape), self._dtype, x)
-        for block in _blocks(len(x), executor.batch_size(len(x), 1), False):
+        for block in blocks(len(x), executor.batch_size(len(x), 1), False):
             with executor.session(block.stop - block.start, 1) as session:
                 session.predict(x[block], result[block])
                 lost = session.empty
@@ -325,7 +325,7 @@ class Explainer:
         rows, starts, ends = [], [], []
         real = np.float64 if self._backend == "oracle" else np.dtype(executor.program.real)
         u = max(float(np.finfo(real).epsneg), NARROW.get(str(self._given.precision), 0.0))
-        for block in _blocks(len(x), executor.batch_size(len(x), 1, ledger=True), False):
+        for block in blocks(len(x), executor.batch_size(len(x), 1, ledger=True), False):
             with executor.session(block.stop - block.start, 1, ledger=True) as session:
                 start = targets.entry(block, clip=self._book.preset.clip_start).relevance(session.forward(x[block]))
                 accounts: list[Account] = []
@@ -440,16 +440,6 @@ def _lazy() -> Any:
     return dask
 
 
-def _blocks(n: int, size: int, progress: bool) -> Iterable[slice]:
-    """A batch of n samples in blocks of so many, with a progress bar where one is wanted."""
-    blocks = [slice(0, n)] if n <= size else [slice(i, min(i + size, n)) for i in range(0, n, size)]
-    if not progress:
-        return blocks
-    from .progress import shown
-
-    return shown(blocks, n)
-
-
 def _find_words(layers: list[L.Layer], reads: Any, last: int) -> tuple[int, int] | None:
     """Position and number of words of an Embedding that reads the input, if there is one."""
     for position, record in enumerate(layers[: last + 1]):
@@ -458,215 +448,4 @@ def _find_words(layers: list[L.Layer], reads: Any, last: int) -> tuple[int, int]
     return None
 
 
-# -------------------------------------------------------------------------------------------------------------------
-# module functions
-
-CACHE: Cache[Explainer] = Cache()
-
-
-def _cached(layers: Sequence[L.Layer], options: Options) -> Explainer:
-    """An Explainer for these very records and options; the cache holds them, so an id cannot be reused meanwhile."""
-
-    def make() -> Explainer:
-        return Explainer(layers, **vars(options))
-
-    try:
-        key = (tuple(map(id, layers)), key_of(tuple(vars(options).values())))
-        hash(key)
-    except (TypeError, ValueError, RuntimeError):  # not a list, or something that cannot be compared among the options
-        return make()
-    return CACHE.get(key, make)
-
-
-def explain(
-    layers: Sequence[L.Layer],
-    x: Any,
-    target: Any = None,
-    *,
-    rules: Rules = "dtd",
-    domain: Any = "real",
-    convention: str = "dtd",
-    backend: str = "auto",
-    precision: str = "float32",
-    batch_size: int | None = None,
-    n_threads: int | None = None,
-    device: Any = None,
-    start: int | None = None,
-    stop: int | None = None,
-    return_outputs: bool = False,
-    out: Any = None,
-    progress: bool = False,
-) -> Any:
-    """Explain the outputs of a network by Deep Taylor Decomposition, or by another rule of the LRP family.
-
-    This is `Explainer``(layers, **options)``.explain(x, target)`, with a small cache of Explainers for repeated calls.
-
-    Parameters
-    ----------
-    layers : sequence of Layer
-        The network: a list of records in topological order.
-    x : array_like
-        The inputs: floats of shape ``(n, c, *space)`` or (n, features), or integers of shape (n, ...) for an Embedding.
-        NumPy arrays, and arrays of PyTorch and CuPy, are taken; those on a GPU are read there by backend "cuda". A Dask
-        array is explained lazily.
-    target : int, tuple, array_like or None, default None
-        What is explained.
-
-        - None: the largest output of each sample.
-        - An int: this output of every sample, counted along axis 1.
-        - A tuple (c, i, j): this output of every sample, for outputs with more than one axis.
-        - Integers of shape (n,): one output per sample.
-        - Integers of shape (n, t) or (1, t): several outputs per sample.
-        - Floats of shape ``(n, *out)`` or ``(n, t, *out)``: the start relevance itself, one or several per sample.
-    rules : str, Rule, dict or callable, default "dtd"
-        The rule of every layer: the name of a preset (a key of `PRESETS`); one `Rule` for all layers that take one; a
-        dict {position: Rule}; or a callable of (position, record) that returns a Rule or None. A layer that the dict or
-        the callable leaves out takes the rule of the preset "dtd".
-    domain : {"real", "nonnegative"} or (low, high), default "real"
-        The values that the network's input can have. low and high are numbers, arrays of one value per channel, or
-        arrays of the shape of one sample, with low ≤ 0 ≤ high. Under the preset "dtd" the domain chooses the rule of
-        the layers that read the input: w² for "real", z⁺ for "nonnegative", zB for (low, high).
-    convention : {"dtd", "zennit", "captum", "innvestigate"}, default "dtd"
-        The tool whose treatment of biases, stabilisers, pools and additions is followed where a rule leaves them open.
-    backend : {"auto", "cpu", "cuda", "oracle"}, default "auto"
-        The executor. "auto" is CUDA if a GPU is usable, else the CPU; "oracle" is the reference in NumPy. `backends`
-        lists which of them are usable here.
-    precision : {"float32", "float64", "tf32", "bfloat16", "mixed"}, default "float32"
-        The number type of the operands of products.
-
-        - "float32" and "float64": products, sums and the result have this type. "float64" is for the CPU; it takes a
-          little more than twice the time.
-        - "tf32", for CUDA: operands are rounded to tf32; sums and the result are float32.
-        - "bfloat16", for CUDA and for CPUs with AMX or AVX-512-BF16: operands are rounded to bfloat16; sums and the
-          result are float32. With AVX-512-BF16 alone it may be slower than "float32": measure it. On CUDA, values,
-          gates and relevance are also stored in bfloat16.
-        - "mixed": predicts as "float32" does, and explains in bfloat16.
-
-        Rules whose sums may cancel (LRP-0, ε, γ) refuse the last three. The oracle computes in float64, whatever is
-        asked for.
-    batch_size : int, optional
-        The number of samples per pass through the network; by default as many as the memory budget allows.
-    n_threads : int, optional
-        The number of threads on the CPU; by default OMP_NUM_THREADS, else the number of cores that this process may
-        use.
-    device : int, str or torch.device, optional
-        The GPU of backend "cuda", such as 1 or "cuda:1"; by default number 0.
-    start : int, optional
-        The position of the entry at whose output relevance starts; by default the network's output, before a final
-        Softmax.
-    stop : int, optional
-        The position of the entry for whose output relevance is returned; by default the network's input.
-    return_outputs : bool, default False
-        Whether to return the network's outputs too.
-    out : array, optional
-        An array to write the result into: of the result's shape and type, of x's kind and on x's device.
-    progress : bool, default False
-        Whether to show a progress bar over the samples; needs the extra `progress`.
-
-    Returns
-    -------
-    relevance : array
-        The relevance of every element of x: of x's shape, or of shape ``(n, t, *x.shape[1:])`` for several targets.
-        With `stop`, the shape of that entry's output stands for x's. Its type is float32; float64 with precision
-        "float64" and backend "oracle". Its unit is that of the outputs. Its kind is x's: NumPy, PyTorch or CuPy on x's
-        device, or a lazy Dask array.
-    outputs : array
-        Only with return_outputs: the outputs that were explained, of shape ``(n, *out)``.
-
-    Raises
-    ------
-    LayerError
-        A record, its place in the network, or an option that is a number is malformed, or the network cannot be
-        explained. `WiringError` is the one about a record's `inputs`.
-    RuleError
-        A rule, preset or convention is unknown, or is given to an entry that takes none.
-    BackendError
-        The backend, precision or device is not usable here; the message says why.
-    ShapeError
-        An array does not fit the layer that receives it.
-    InputError
-        x has a wrong type, or holds NaN or infinity; `out` does not fit.
-    DomainError
-        `domain` is malformed, or x lies outside it.
-    TargetError
-        `target` selects no outputs of the network.
-    MemoryBudgetError
-        One sample needs more memory than the budget, which is DTDFAST_MEMORY or half of the memory here.
-    NumericsError
-        The result overflowed its number type.
-
-    See Also
-    --------
-    Explainer : Keeps packed weights and plans between calls; ledger, plan and profile.
-    predict : The network's outputs.
-
-    Notes
-    -----
-    Every rule distributes the relevance R_j of an output j over the inputs i of its layer:
-
-        R_i = Σ_j n_ij / d_j · R_j,    d_j = Σ_i n_ij (+ bias and stabiliser, by rule).
-
-    The rules' docstrings give n_ij and its source. w², z⁺ and zB follow from a first-order Taylor expansion of each
-    neuron at a root point [1]_. LRP-0, ε and αβ are those of [2]_, γ is that of [3]_. Under the convention "captum" the
-    CPU computes in float64 up to the last layer whose denominators may cancel, and returns float32; the printed plan
-    says which layer that is.
-
-    The bits of the result are the same from call to call, for any number of threads, and for a sample alone or within a
-    batch.
-
-    References
-    ----------
-    .. [1] Montavon et al., "Explaining nonlinear classification decisions with deep Taylor decomposition",
-       arXiv:1512.02479.
-    .. [2] Bach et al., "On pixel-wise explanations for non-linear classifier decisions by layer-wise relevance
-       propagation", PLOS ONE 10 (2015), doi:10.1371/journal.pone.0130140.
-    .. [3] Montavon et al., "Layer-wise relevance propagation: an overview" (2019), doi:10.1007/978-3-030-28954-6_10.
-
-    Examples
-    --------
-    >>> layers = [dtdfast.Linear(weight, bias), dtdfast.ReLU(), dtdfast.Linear(weight_2, bias_2)]
-    >>> relevance = dtdfast.explain(layers, x, target=3, domain=(0.0, 1.0))
-    """
-    options = Options(rules, domain, convention, backend, precision, batch_size, n_threads, device, start, stop)
-    return _cached(layers, options).explain(x, target, return_outputs=return_outputs, out=out, progress=progress)
-
-
-def predict(
-    layers: Sequence[L.Layer],
-    x: Any,
-    *,
-    backend: str = "auto",
-    batch_size: int | None = None,
-    n_threads: int | None = None,
-) -> Any:
-    """Compute the outputs of a network.
-
-    Parameters
-    ----------
-    layers : sequence of Layer
-        The network: a list of records in topological order.
-    x : array_like
-        The inputs: floats of shape ``(n, c, *space)`` or (n, features), or integers of shape (n, ...) for an Embedding.
-    backend : {"auto", "cpu", "cuda", "oracle"}, default "auto"
-        The executor, as in `explain`.
-    batch_size : int, optional
-        The number of samples per pass through the network; by default as many as the memory budget allows.
-    n_threads : int, optional
-        The number of threads on the CPU; by default OMP_NUM_THREADS, else the number of cores that this process may
-        use.
-
-    Returns
-    -------
-    array
-        The outputs of the list as it is written, a final Softmax included: of shape ``(n, *out)``, of x's kind, lazy
-        for a Dask array.
-
-    Raises
-    ------
-    DtdError
-        What `explain` raises for the network, its options and x.
-    """
-    return _cached(layers, Options(backend=backend, batch_size=batch_size, n_threads=n_threads)).predict(x)
-
-
-__all__ = ["GRADIENT", "Explainer", "explain", "predict"]
+__all__ = ["GRADIENT", "Explainer"]

@@ -9,21 +9,17 @@ from typing import Any
 import numpy as np
 
 from .. import layers as L
-from ..errors import InputError, LayerError, ModelError, RuleError, TargetError, at
+from ..errors import InputError, LayerError, ModelError, at
 from ..extras import require
 from ..plan.fold import LINEAR
-from ..plan.shapes import Shape
 from ..plan.wiring import sources
-from ..rules import Epsilon, Flat, Gamma, Pass, Rule, Zero, ZPlus
+from ..rules import Epsilon, Flat, Rule
+from .captum_rules import KNOWN, UnsuitableRuleError, is_captums, kind_of, output_index, rule_for, targets_of, title_of
 from .model import NORMS, Imported, executor_for, imported, per_sample
 from .relevance import Chosen, relevance
 
 # Activations with f(0) ≠ 0, for which captum has no default either: relevance that passes them would come from nothing.
 REFUSED = ("Sigmoid", "Hardsigmoid", "LogSigmoid", "Softmax", "Softmax2d", "LogSoftmax", "Softmin", "Softplus")
-
-
-class UnsuitableRuleError(RuleError, TypeError):
-    """A layer has no rule, or one that is not a rule; a TypeError, as in captum."""
 
 
 class ReusedModuleError(ModelError, RuntimeError):
@@ -48,9 +44,9 @@ class _Tool:
         self.backend = backend
         for name, part in model.named_modules():
             rule = getattr(part, "rule", None)
-            if rule is not None and not isinstance(rule, Rule) and not _is_captums(rule):
+            if rule is not None and not isinstance(rule, Rule) and not is_captums(rule):
                 raise UnsuitableRuleError(
-                    f"the rule of {_title(name, part)} is {rule!r}, expected one of captum's (a PropagationRule) or "
+                    f"the rule of {title_of(name, part)} is {rule!r}, expected one of captum's (a PropagationRule) or "
                     "of dtdfast's"
                 )
 
@@ -115,7 +111,7 @@ class _Tool:
         arguments = () if arguments is None else arguments if isinstance(arguments, tuple) else (arguments,)
         _check_parts(self.model)
         found: list[list[tuple[Any, Any]]] = []
-        for part, own, entry in per_sample(self.model, x, arguments, _targets(target, len(x))):
+        for part, own, entry in per_sample(self.model, x, arguments, targets_of(target, len(x))):
             call = _Call(self, part, entry, own, verbose and not found)
             results = [call.relevance(stop) for stop in where(call)]
             found.append([(result, self.compute_convergence_delta(result, call.outputs)) for result in results])
@@ -338,7 +334,7 @@ class _Call:
         for position in self.network.takers(stop, norms):
             record, part = self.network.layers[position], self.parts[position]
             given = getattr(part, "rule", None)
-            if _kind(given) == "IdentityRule" and not isinstance(record, (*NORMS, L.Add)):
+            if kind_of(given) == "IdentityRule" and not isinstance(record, (*NORMS, L.Add)):
                 skipped.append(position)
                 rules[position] = Epsilon()  # above it nothing is read from this rule, but "dtd" would take another
             elif part is None and position in idle:
@@ -350,53 +346,12 @@ class _Call:
         return Chosen(rules, tuple(skipped))
 
 
-def rule_for(record: L.Layer, given: Any, where: str) -> Rule:
-    """What a layer's `rule` comes to; None is captum's default."""
-    if isinstance(given, Rule):
-        return given
-    kind = _kind(given)
-    weighted = isinstance(record, LINEAR)
-    if kind == "IdentityRule":
-        return Pass()
-    stabilizer = 1e-9 if given is None else float(given.STABILITY_FACTOR)
-    if (
-        given is None
-        or kind == "EpsilonRule"
-        or (kind in ("GammaRule", "Alpha1_Beta0_Rule") and not isinstance(record, (*LINEAR, *NORMS)))
-    ):
-        # Zero and not Epsilon for an addition: one of the same rule as its operands would become one neuron with them
-        return Zero(stabilizer=stabilizer) if isinstance(record, L.Add) else Epsilon(stabilizer)
-    bias = "none" if weighted and given.set_bias_to_zero else None
-    if weighted and kind == "GammaRule":
-        return Gamma(float(given.gamma), stabilizer=stabilizer, bias=bias)
-    if weighted:
-        return ZPlus(stabilizer=stabilizer, bias=bias)
-    raise UnsuitableRuleError(
-        f"{where}: {kind} is for layers with weights; a BatchNorm takes EpsilonRule or IdentityRule"
-    )
-
-
-KNOWN = ("EpsilonRule", "GammaRule", "Alpha1_Beta0_Rule", "IdentityRule")
-
-
-def _is_captums(rule: Any) -> bool:
-    return any(cls.__name__ == "PropagationRule" for cls in type(rule).__mro__)
-
-
-def _kind(rule: Any) -> str | None:
-    return type(rule).__name__ if rule is not None and not isinstance(rule, Rule) else None
-
-
-def _title(name: str, part: Any) -> str:
-    return f"{type(part).__name__} {name!r}"
-
-
 def _check_parts(model: Any) -> None:
     """Refuse what captum refuses for want of a rule, and rules that are not understood."""
     norms = require("torch", "peers").nn.modules.batchnorm._NormBase
     for name, part in model.named_modules():
         given = getattr(part, "rule", None)
-        kind, epsilon = _kind(given), getattr(given, "STABILITY_FACTOR", 1e-9)
+        kind, epsilon = kind_of(given), getattr(given, "STABILITY_FACTOR", 1e-9)
         reason = None
         if given is None and type(part).__name__ in REFUSED:
             reason = "it has no rule, and there is no default for it; set its rule to dtdfast.Pass() to skip it"
@@ -407,7 +362,7 @@ def _check_parts(model: Any) -> None:
         elif kind == "EpsilonRule" and type(part).__name__.startswith("MaxPool") and epsilon != 1e-9:
             reason = f"the ε of a max-pool is 1e-9 and cannot be {epsilon}"
         if reason is not None:
-            raise UnsuitableRuleError(f"{_title(name, part)}: {reason}")
+            raise UnsuitableRuleError(f"{title_of(name, part)}: {reason}")
 
 
 def _check_calls(network: Imported) -> None:
@@ -420,40 +375,3 @@ def _check_calls(network: Imported) -> None:
             raise ReusedModuleError(
                 f"module {path!r} is called more than once; captum's LRP has no answer for that, dtdfast.explain has"
             )
-
-
-def _targets(target: Any, n: int) -> list[Any]:
-    """One target per sample."""
-    if hasattr(target, "tolist"):
-        target = target.tolist()
-    if isinstance(target, list) and len(target) == 1:
-        target = target[0]
-    given = target if isinstance(target, list) else [target] * n
-    if len(given) != n:
-        raise TargetError(f"target holds {len(given)} entries for {n} samples")
-    return given
-
-
-def output_index(target: Any, n: int, out: Shape) -> np.ndarray[Any, Any]:
-    """Which output of (n, *out) a target means for each sample, (n, number of axes of out).
-
-    Raises
-    ------
-    TargetError : it leaves more than one output, or names one that is not there
-    """
-    rows = []
-    for entry in _targets(target, n):
-        entry = () if entry is None else entry
-        row = tuple(entry) if isinstance(entry, (tuple, list)) else (entry,)
-        if len(row) > len(out) or not all(isinstance(i, (int, np.integer)) and not isinstance(i, bool) for i in row):
-            raise TargetError(f"target {entry!r} does not name an output of shape (n, {', '.join(map(str, out))})")
-        rest = out[len(row) :]
-        if any(size != 1 for size in rest):
-            raise TargetError(
-                f"target {target!r} leaves outputs of shape {rest}; name a single one of (n, "
-                f"{', '.join(map(str, out))})"
-            )
-        if not all(-size <= i < size for i, size in zip(row, out, strict=False)):
-            raise TargetError(f"target {entry!r} lies outside the outputs of shape (n, {', '.join(map(str, out))})")
-        rows.append([i % size for i, size in zip(row, out, strict=False)] + [0] * len(rest))
-    return np.array(rows, np.intp).reshape(n, len(out))

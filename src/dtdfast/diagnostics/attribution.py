@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..calls import explain
 from ..errors import ShapeError
-from ..explainer import Explainer, explain
+from ..explainer import Explainer
 from ..layers import Layer
 from ..options import Options, predicting
 

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..baselines import input_x_gradient
+from ..calls import explain
 from ..errors import TargetError, at
-from ..explainer import Explainer, explain
+from ..explainer import Explainer
 from ..layers import Activation, Layer
 from ..options import PREDICTING
 from ..plan import units as U

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import layers as L
+from ..calls import explain
 from ..errors import LayerError, at
-from ..explainer import explain
 from ..plan.wiring import sources
 from ..report import Report, axes_or_current
 from .attribution import Array, Attribution, classes, name_of, one_hot

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..calls import explain
 from ..errors import ShapeError
-from ..explainer import explain
 from ..layers import Layer
 from ..report import Report, axes_or_current
 from .attribution import Array, Attribution, classes, name_of, one_hot

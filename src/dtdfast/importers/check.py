@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..calls import predict
 from ..errors import ModelError
-from ..explainer import predict
 from ..layers import INPUT, Embedding, Layer
 
 Array = NDArray[Any]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from ...calls import predict
 from ...errors import BackendError, InputError, ModelError, at
-from ...explainer import predict
 from ...layers import Layer
 from ..check import TOLERANCE, difference
 from .call import title

@@ -1,0 +1,106 @@
+"""zennit's rules and hooks as rules of dtdfast."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .. import layers as L
+from ..arrays.foreign import take
+from ..errors import RuleError
+from ..rules import AlphaBeta, Epsilon, Flat, Gamma, Pass, Rule, WSquare, ZBox, Zero, ZPlus
+
+
+def rule_for(hook: Any, record: L.Layer, where: str) -> Rule:
+    if isinstance(record, L.Add):
+        return Pass() if hook is None else rule_of_sum(hook, where)
+    return Flat(stabilizer=0.0) if hook is None else READERS[kind_of(hook)](hook, record, where)
+
+
+def rule_of_sum(hook: Any, where: str) -> Rule:
+    kind = kind_of(hook)
+    if kind not in ("Norm", "Pass"):
+        raise RuleError(f"{where}: zennit's {kind} on an addition is not supported, only Norm and Pass")
+    return Pass() if kind == "Pass" else Zero(stabilizer=_stabilizer(hook, where))
+
+
+def kind_of(hook: Any) -> str:
+    """The name of one of zennit's own rules; of anything else a name that no rule has."""
+    cls = type(hook)
+    return cls.__name__ if cls.__module__ == "zennit.rules" else f"{cls.__module__}.{cls.__name__}"
+
+
+def _inside(function: Any, name: str, where: str) -> Any:
+    """What a rule was made with: a variable that one of its functions encloses."""
+    try:
+        return inspect.getclosurevars(function).nonlocals[name]
+    except (KeyError, TypeError):
+        raise RuleError(
+            f"{where}: this version of zennit keeps {name!r} elsewhere; tested are zennit 0.5.1 and 1.0.0"
+        ) from None
+
+
+def _stabilizer(hook: Any, where: str) -> float:
+    found = _inside(hook.gradient_mapper, "stabilizer_fn", where)
+    if type(found).__name__ != "Stabilizer" or found.clip or found.norm_scale:
+        raise RuleError(f"{where}: only a stabilizer that adds a number is supported, not {found!r}")
+    return float(found.epsilon)
+
+
+def _no_bias(hook: Any, where: str) -> bool:
+    """Whether the rule sets the bias to zero."""
+    zero = hook.param_modifiers[0].zero_params or []
+    names = [zero] if isinstance(zero, str) else list(zero)
+    if set(names) - {"bias"}:
+        raise RuleError(f"{where}: zero_params={zero!r}, expected nothing but 'bias'")
+    return bool(names)
+
+
+def _weighted(make: Callable[..., Rule], **read: Callable[[Any, str], Any]) -> Callable[[Any, L.Layer, str], Rule]:
+    """Reads one of zennit's rules: `make` with what `read` finds, the stabilizer, and the bias where it is set to
+    zero.
+    """
+
+    def reader(hook: Any, record: L.Layer, where: str) -> Rule:
+        fields = {key: get(hook, where) for key, get in read.items()}
+        if _no_bias(hook, where) and make is not Flat and make is not ZBox:
+            fields["bias"] = "none"
+        return make(**fields, stabilizer=_stabilizer(hook, where))
+
+    return reader
+
+
+def _alpha(name: str) -> Callable[[Any, str], float]:
+    return lambda hook, where: float(_inside(hook.reducer, name, where))
+
+
+def _gamma(hook: Any, where: str) -> float:
+    return float(_inside(hook.param_modifiers[0].modifier, "gamma", where))
+
+
+def _box(hook: Any, record: L.Layer, where: str) -> Rule:
+    bounds = []
+    for index, name in ((1, "low"), (2, "high")):
+        bound = np.array(take(_inside(hook.input_modifiers[index], name, where))[0], np.float64)
+        if bound.ndim > 1:  # with a batch axis
+            if (bound != bound[:1]).any():
+                raise RuleError(f"{where}: ZBox has another {name} for every sample; one for all is supported")
+            bound = bound[0]
+        bounds.append(bound)
+    _no_bias(hook, where)
+    return ZBox(*bounds, stabilizer=_stabilizer(hook, where))
+
+
+READERS: dict[str, Callable[[Any, L.Layer, str], Rule]] = {
+    "Epsilon": _weighted(Epsilon),
+    "Norm": _weighted(Epsilon),
+    "ZPlus": _weighted(ZPlus),
+    "Gamma": _weighted(Gamma, gamma=_gamma),
+    "AlphaBeta": _weighted(AlphaBeta, alpha=_alpha("alpha"), beta=_alpha("beta")),
+    "WSquare": _weighted(WSquare),
+    "Flat": _weighted(Flat),
+    "ZBox": _box,
+}
