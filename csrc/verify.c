@@ -1,6 +1,7 @@
 /* verify.c: the operations, and which fields of a step each one needs and takes.  Every step is checked before it runs.
  */
 #include "verify.h"
+#include "operations.h"
 
 #include <stddef.h>
 #include <stdio.h>
@@ -54,37 +55,15 @@ enum {
     TARGETS = ACCUMULATE | REPEAT,
 };
 
-/* Every operation: what it needs, and what it takes besides.  conditions() adds what one field asks of another. */
+/* What every operation needs, and what it takes besides.  conditions() adds what one field asks of another. */
+#define FIELDS_OF(op, of, kernel, body, needs, takes) [DTD_##op] = {#op, needs, takes},
 static const struct {
     const char *name;
     int needs, takes;
-} OPERATIONS[] = {
-    [DTD_CLEAR_BORDER] = {"CLEAR_BORDER", OUT, BORDER},
-    [DTD_MOVE] = {"MOVE", OUT | X, TARGETS},
-    [DTD_CONVERT] = {"CONVERT", OUT | X, 0},
-    [DTD_MAP] = {"MAP", OUT, X | M | INPUT_MAP},
-    [DTD_NEURON_DENSE] = {"NEURON_DENSE", OUT | X | WEIGHT, NEURON | DENSE},
-    [DTD_NEURON_CHANNEL] = {"NEURON_CHANNEL", OUT | X, NEURON | WEIGHT | GROUPS},
-    [DTD_NEURON_LINEAR] = {"NEURON_LINEAR", OUT | X | WEIGHT, NEURON},
-    [DTD_TAPS_DENSE] = {"TAPS_DENSE", OUT | X | WEIGHT, PRODUCT | DENSE},
-    [DTD_TAPS_CHANNEL] = {"TAPS_CHANNEL", OUT | X, PRODUCT | WEIGHT | GROUPS},
-    [DTD_TAPS_LINEAR] = {"TAPS_LINEAR", OUT | X | WEIGHT, PRODUCT},
-    [DTD_SCATTER_LINEAR] = {"SCATTER_LINEAR", OUT | X | WEIGHT, PRODUCT & ~SCALE},
-    [DTD_FACTOR] = {"FACTOR", FACTOR | TERMS | KIND,
-                    OUT | X | M | TERMS_PREV | SCALE | BIAS | BIAS_D | SELECT | ACTIVATION | COEFFICIENT | STABILIZER},
-    [DTD_MULTIPLY] = {"MULTIPLY", OUT | X, M | MULTIPLIER | TARGETS},
-    [DTD_DIVIDE] = {"DIVIDE", OUT | X | M, SELECT | TARGETS},
-    [DTD_ACTIVATE] = {"ACTIVATE", OUT | X, M | ACTIVATION | DERIVATIVE},
-    [DTD_AFFINE] = {"AFFINE", OUT | X | WEIGHT, BIAS | ACCUMULATE},
-    [DTD_LRN] = {"LRN", OUT | X | LRN_SIZE, 0},
-    [DTD_SOFTMAX] = {"SOFTMAX", OUT | X | AXIS, 0},
-    [DTD_LOG_SOFTMAX] = {"LOG_SOFTMAX", OUT | X | AXIS, 0},
-    [DTD_MAX_POOL] = {"MAX_POOL", OUT | X | TAPS | WINNER_BYTES, M},
-    [DTD_MAX_UNPOOL] = {"MAX_UNPOOL", OUT | X | M | TAPS | WINNER_BYTES, FACTOR | TARGETS},
-    [DTD_MAX_SCATTER] = {"MAX_SCATTER", OUT | X | M | TAPS | WINNER_BYTES, FACTOR | TARGETS},
-    [DTD_EMBED] = {"EMBED", OUT | X | WEIGHT | AXIS, 0},
-    [DTD_EMBED_SUM] = {"EMBED_SUM", OUT | X | AXIS, M | TARGETS},
-};
+} OPERATION[] = {OPERATIONS(FIELDS_OF)};
+
+#define ONE(op, of, kernel, body, needs, takes) +1
+_Static_assert(0 OPERATIONS(ONE) == DTD_N_OPS, "every operation has a row in operations.h");
 
 static int given_if(int given, int field) { return given ? field : 0; }
 
@@ -121,7 +100,7 @@ static int conditions(const dtd_step *s, int given)
     } else if (s->op == DTD_FACTOR) {
         needs |= s->factor_kind == DTD_F_GATE ? X : 0;
         needs |= s->factor_kind == DTD_F_DERIVATIVE || s->factor_kind == DTD_F_SIGNED || given & SELECT ? M : 0;
-    } else if (OPERATIONS[s->op].takes & KIND) {
+    } else if (OPERATION[s->op].takes & KIND) {
         needs |= given & (KIND | FACTOR) ? KIND | FACTOR : 0;
         needs |= given & TERMS_PREV ? Y_PREV | DUAL : 0;
     }
@@ -174,14 +153,14 @@ const char *dtd_refusal(const dtd_step *s, int bfloat16)
         snprintf(message, sizeof message, "unknown operation %d", s->op);
         return message;
     }
-    const char *operation = OPERATIONS[s->op].name;
+    const char *operation = OPERATION[s->op].name;
     if (unknown(s, operation))
         return message;
-    const int given = given_fields(s), needed = OPERATIONS[s->op].needs | conditions(s, given);
+    const int given = given_fields(s), needed = OPERATION[s->op].needs | conditions(s, given);
     if (needed & ~given)
         return refuse(operation, "needs", first_of(needed & ~given));
-    if (given & ~(needed | OPERATIONS[s->op].takes))
-        return refuse(operation, "does not take", first_of(given & ~(needed | OPERATIONS[s->op].takes)));
+    if (given & ~(needed | OPERATION[s->op].takes))
+        return refuse(operation, "does not take", first_of(given & ~(needed | OPERATION[s->op].takes)));
     if (s->precision != DTD_FLOAT32 && !bfloat16)
         return "this instruction set has no bfloat16";
     return NULL;

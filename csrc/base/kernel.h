@@ -7,6 +7,7 @@
 #define DTD_KERNEL_H
 
 #include "dtdfast.h"
+#include "operations.h"
 #include "parallel.h"
 
 #include <stddef.h>
@@ -49,30 +50,10 @@ typedef struct {
     } of[DTD_N_OPS];
 } dtd_kernel_table;
 
-void NAME(clear_border)(const dtd_step *s, void *const *bases, int n_threads);
-void NAME(move)(const dtd_step *s, void *const *bases, int n_threads);
-void NAME(convert)(const dtd_step *s, void *const *bases, int n_threads);
-void NAME(map)(const dtd_step *s, void *const *bases, int n_threads);
-void NAME(neuron_dense)(const dtd_step *s, void *const *bases, int n_threads);
-void NAME(neuron_channel)(const dtd_step *s, void *const *bases, int n_threads);
-void NAME(neuron_linear)(const dtd_step *s, void *const *bases, int n_threads);
-void NAME(taps_dense)(const dtd_step *s, void *const *bases, int n_threads);
-void NAME(taps_channel)(const dtd_step *s, void *const *bases, int n_threads);
-void NAME(taps_linear)(const dtd_step *s, void *const *bases, int n_threads);
-void NAME(scatter_linear)(const dtd_step *s, void *const *bases, int n_threads);
-void NAME(factor)(const dtd_step *s, void *const *bases, int n_threads);
-void NAME(multiply)(const dtd_step *s, void *const *bases, int n_threads);
-void NAME(divide)(const dtd_step *s, void *const *bases, int n_threads);
-void NAME(activate)(const dtd_step *s, void *const *bases, int n_threads);
-void NAME(affine)(const dtd_step *s, void *const *bases, int n_threads);
-void NAME(lrn)(const dtd_step *s, void *const *bases, int n_threads);
-void NAME(softmax)(const dtd_step *s, void *const *bases, int n_threads);
-void NAME(log_softmax)(const dtd_step *s, void *const *bases, int n_threads);
-void NAME(max_pool)(const dtd_step *s, void *const *bases, int n_threads);
-void NAME(max_unpool)(const dtd_step *s, void *const *bases, int n_threads);
-void NAME(max_scatter)(const dtd_step *s, void *const *bases, int n_threads);
-void NAME(embed)(const dtd_step *s, void *const *bases, int n_threads);
-void NAME(embed_sum)(const dtd_step *s, void *const *bases, int n_threads);
+#define DECLARE(op, of, kernel, body, needs, takes)                                                                    \
+    void NAME(kernel)(const dtd_step *s, void *const *bases, int n_threads);
+OPERATIONS(DECLARE)
+#undef DECLARE
 
 const char *NAME(dense_body)(const dtd_step *s, void *const *bases, int choice);
 const char *NAME(scatter_body)(const dtd_step *s, void *const *bases, int choice);

@@ -3,6 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from . import layers
 from .backends import Backend, backends
 from .errors import (
     BackendError,
@@ -20,40 +21,7 @@ from .errors import (
     TargetError,
     WiringError,
 )
-from .layers import (
-    INPUT,
-    LRN,
-    Activation,
-    Add,
-    AvgPool,
-    BatchNorm,
-    Concat,
-    Constant,
-    Conv,
-    ConvTranspose,
-    Dropout,
-    Embedding,
-    Expand,
-    Flatten,
-    Gather,
-    GlobalAvgPool,
-    Layer,
-    Linear,
-    MaxPool,
-    Mul,
-    Pad,
-    Permute,
-    Preparation,
-    Reduce,
-    ReLU,
-    Resample,
-    Reshape,
-    Scale,
-    Slice,
-    Softmax,
-    SumPool,
-    Upsample,
-)
+from .layers import *  # noqa: F403  records are public where they are listed
 from .presets import PRESETS
 from .rules import AlphaBeta, Epsilon, Flat, Gamma, Pass, Rule, Share, Term, WSquare, ZBox, Zero, ZPlus, ZPlusBySign
 
@@ -73,16 +41,14 @@ if TYPE_CHECKING:
     from .version import __version__
 
 __all__ = [
-    "INPUT", "LRN", "PRESETS", "Activation", "Add", "AlphaBeta", "AvgPool", "Backend", "BackendError", "BatchNorm",
-    "Concat", "Constant", "Conv", "ConvTranspose", "DomainError", "Dropout", "DtdError", "Embedding", "Epsilon",
-    "Expand", "Explainer", "Flat", "Flatten", "Gamma", "Gather", "GlobalAvgPool", "InputError", "Layer", "LayerError",
-    "Ledger", "Linear", "MaxPool", "MemoryBudgetError", "ModelError", "Mul", "NumericsError", "Pad", "Pass", "Permute",
-    "Preparation", "ReLU", "Reduce", "Resample", "Reshape", "Rule", "RuleError", "RunError", "Scale", "ShapeError",
-    "Share", "Slice", "Softmax", "StorageError", "SumPool", "TargetError", "Term", "Upsample", "WSquare", "WiringError",
-    "ZBox", "ZPlus", "ZPlusBySign", "Zero", "__version__", "backends", "baselines", "build_config", "clear_cache",
-    "compat", "diagnostics", "evaluation", "explain", "from_keras", "from_onnx", "from_sklearn", "from_torch", "load",
-    "plot", "predict", "run", "save",
+    "PRESETS", "AlphaBeta", "Backend", "BackendError", "DomainError", "DtdError", "Epsilon", "Explainer", "Flat",
+    "Gamma", "InputError", "LayerError", "Ledger", "MemoryBudgetError", "ModelError", "NumericsError", "Pass",
+    "Rule", "RuleError", "RunError", "ShapeError", "Share", "StorageError", "TargetError", "Term", "WSquare",
+    "WiringError", "ZBox", "ZPlus", "ZPlusBySign", "Zero", "__version__", "backends", "baselines", "build_config",
+    "clear_cache", "compat", "diagnostics", "evaluation", "explain", "from_keras", "from_onnx", "from_sklearn",
+    "from_torch", "load", "plot", "predict", "run", "save",
 ]  # fmt: skip
+__all__ += layers.__all__
 
 
 MODULES = ("baselines", "compat", "diagnostics", "evaluation", "plot")

@@ -6,7 +6,8 @@ record does stands elsewhere: its shape rule and its units in plan/units/, its k
 
 from __future__ import annotations
 
-from ..activations import ACTIVATIONS, Activation, ReLU
+from ..activations import ACTIVATIONS as ACTIVATIONS
+from ..activations import Activation, ReLU
 from ..record import INPUT, Layer
 from .affine import BatchNorm, Dropout, Preparation, Scale
 from .axes import Constant, Expand, Gather, Reduce, Resample
@@ -26,8 +27,8 @@ RECORDS: dict[str, type[Layer]] = {
 }  # fmt: skip
 
 __all__ = [
-    "ACTIVATIONS", "INPUT", "LRN", "RECORDS", "Activation", "Add", "AvgPool", "BatchNorm", "Concat", "Constant",
-    "Conv", "ConvTranspose", "Dropout", "Embedding", "Expand", "Flatten", "Gather", "GlobalAvgPool", "Layer",
-    "Linear", "MaxPool", "Mul", "Pad", "Permute", "Preparation", "ReLU", "Reduce", "Resample", "Reshape", "Scale",
-    "Slice", "Softmax", "SumPool", "Upsample",
+    "INPUT", "LRN", "Activation", "Add", "AvgPool", "BatchNorm", "Concat", "Constant", "Conv", "ConvTranspose",
+    "Dropout", "Embedding", "Expand", "Flatten", "Gather", "GlobalAvgPool", "Layer", "Linear", "MaxPool", "Mul",
+    "Pad", "Permute", "Preparation", "ReLU", "Reduce", "Resample", "Reshape", "Scale", "Slice", "Softmax",
+    "SumPool", "Upsample",
 ]  # fmt: skip
