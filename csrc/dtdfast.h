@@ -131,8 +131,8 @@ typedef enum {
     DTD_N_ACTIVATIONS
 } dtd_activation;
 
-/* One step.  operations.h says which fields each operation needs and takes; all others keep their defaults: views and refs
- * absent (base -1), groups, repeat and coefficient 1, numbers 0. */
+/* One step.  operations.h says which fields each operation needs and takes; all others keep their defaults: views and
+ * refs absent (base -1), groups, repeat and coefficient 1, numbers 0. */
 typedef struct {
     int32_t op, precision;                   /* dtd_op, dtd_precision */
     int32_t weight_map, input_map;           /* dtd_weight_map, dtd_input_map */
