@@ -17,7 +17,18 @@ CORE = {
     "dtdfast",
     *(
         f"dtdfast.{name}"
-        for name in ("activations", "backends", "errors", "layers", "layers_axes", "presets", "record", "rules", "show")
+        for name in (
+            "activations",
+            "backends",
+            "errors",
+            "layers",
+            "layers_axes",
+            "presets",
+            "record",
+            "rules",
+            "show",
+            "vocabulary",
+        )
     ),
 }
 

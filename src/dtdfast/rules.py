@@ -20,22 +20,23 @@ from numpy.typing import ArrayLike
 
 from .errors import RuleError
 from .show import OneLine
-
-# Input maps of a term.  "x", "x+" and "x-" are of product form (R_i = x_i c_i); the others are not.
-X, X_POS, X_NEG, X_ONE, X_ABOVE_LOW, X_BELOW_HIGH, X_ABS = "x", "x+", "x-", "1", "x-low", "x-high", "|x|"
-# Weight maps of a term, also applied to the bias (the weight of a neuron that is always 1).
-W, W_POS, W_NEG, W_SQUARE, W_ONE, W_ABS, W_GAMMA_POS, W_GAMMA_NEG = (
-    "w",
-    "w+",
-    "w-",
-    "w2",
-    "1",
-    "|w|",
-    "w+g.w+",
-    "w+g.w-",
+from .vocabulary import (
+    INPUT_MAPS,
+    W_GAMMA_NEG,
+    W_GAMMA_POS,
+    W_NEG,
+    W_ONE,
+    W_POS,
+    W_SQUARE,
+    WEIGHT_MAPS,
+    X_ABOVE_LOW,
+    X_BELOW_HIGH,
+    X_NEG,
+    X_ONE,
+    X_POS,
+    W,
+    X,
 )
-
-PRODUCT_FORM = frozenset((X, X_POS, X_NEG))
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class Row:
 
     @property
     def product_form(self) -> bool:
-        return all(term.x in PRODUCT_FORM for share in self.shares for term in share.terms)
+        return all(INPUT_MAPS[term.x].product is not None for share in self.shares for term in share.terms)
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,7 @@ class Rule:
             Share(s.terms, s.coefficient, s.select, b)
             for s, b in zip(self.shares(convention), self.biases[bias], strict=False)
         )
+        _check_words(self, shares)
         stabilizer = self.stabilizer
         if stabilizer is None:
             stabilizer = convention.epsilon if isinstance(self, Epsilon) else convention.stabilizer
@@ -151,6 +153,17 @@ class Rule:
 
     def __str__(self) -> str:
         return self.name
+
+
+def _check_words(rule: Rule, shares: tuple[Share, ...]) -> None:
+    """RuleError where a rule names a map that no executor has."""
+    for share in shares:
+        for word in (share.bias, *(term.w for term in share.terms)):
+            if word is not None and word not in WEIGHT_MAPS:
+                raise RuleError(f"{rule}: {word!r} is no weight map; there are {', '.join(WEIGHT_MAPS)}")
+        for term in share.terms:
+            if term.x not in INPUT_MAPS:
+                raise RuleError(f"{rule}: {term.x!r} is no input map; there are {', '.join(INPUT_MAPS)}")
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from ..plan.domain import take
 from ..plan.join import handed_on
 from ..plan.network import Network
 from ..rules import Row, Share, Term
-from .maths import WEIGHT_MAPS, activate, canvas, derivative, gather, input_map, interior, scatter, tap_slices
+from .maths import INPUT_MAPS, WEIGHT_MAPS, activate, canvas, derivative, gather, interior, scatter, tap_slices
 
 Array = NDArray[Any]
 
@@ -100,7 +100,7 @@ class Oracle:
         return WEIGHT_MAPS[term.w](weight, gamma), one
 
     def _mapped(self, part: U.Part, term: Term) -> Array:
-        mapped = input_map(term.x, self.x(part.source), part.box)
+        mapped = INPUT_MAPS[term.x](self.x(part.source), part.box)
         return mapped.reshape(-1, part.source.channels, *part.source.space)
 
     def _sum(self, part: U.Part, term: Term, gamma: float) -> Any:

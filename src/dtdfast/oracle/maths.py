@@ -30,19 +30,30 @@ WEIGHT_MAPS: dict[str, Callable[[Array, float], Array]] = {
 }
 
 
-def input_map(name: str, x: Array, box: Box | None) -> Array:
-    if name == "x":
-        return x
-    if name == "x+":
-        return np.where(x < 0, 0, x)
-    if name == "x-":
-        return np.where(x > 0, 0, x)
-    if name == "1":
-        return np.ones_like(x)
+def _above(x: Array, low: Array) -> Array:
+    """x − low; x⁺ where there is no lower bound."""
+    return np.where(np.isinf(low), np.where(x < 0, 0, x), x - np.where(np.isinf(low), 0, low))
+
+
+def _below(x: Array, high: Array) -> Array:
+    """x − high; x⁻ where there is no upper bound."""
+    return np.where(np.isinf(high), np.where(x > 0, 0, x), x - np.where(np.isinf(high), 0, high))
+
+
+INPUT_MAPS: dict[str, Callable[[Array, Box | None], Array]] = {
+    "x": lambda x, box: x,
+    "x+": lambda x, box: np.where(x < 0, 0, x),
+    "x-": lambda x, box: np.where(x > 0, 0, x),
+    "1": lambda x, box: np.ones_like(x),
+    "|x|": lambda x, box: np.abs(x),
+    "x-low": lambda x, box: _above(x, _bounds(box)[0]),
+    "x-high": lambda x, box: _below(x, _bounds(box)[1]),
+}
+
+
+def _bounds(box: Box | None) -> Box:
     assert box is not None
-    if name == "x-low":  # x⁺ where there is no lower bound
-        return np.where(np.isinf(box[0]), np.where(x < 0, 0, x), x - np.where(np.isinf(box[0]), 0, box[0]))
-    return np.where(np.isinf(box[1]), np.where(x > 0, 0, x), x - np.where(np.isinf(box[1]), 0, box[1]))
+    return box
 
 
 # --------------------------------------------------------------------------------------------------------------

@@ -20,13 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import RuleError
-from ..rules import W_NEG, W_POS, Row, Share, Term, W, X
+from ..rules import Row, Share, Term
+from ..vocabulary import WEIGHT_MAPS, W, X
 from .domain import take
 from .network import Network
 from .units import Affine, Copy, Floats, Move, Neuron, Reshaping, Tensor, Unit
 from .wiring import Entry
 
-REFLECTED = {W_POS: W_NEG, W_NEG: W_POS}
+REFLECTED = {name: row.mirror for name, row in WEIGHT_MAPS.items() if row.mirror != name and row.sign is not None}
 Mask = NDArray[np.bool_]
 
 

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import layers as L
-from ..rules import W_GAMMA_NEG, W_GAMMA_POS, W_NEG, W_POS, X_ABS, X_ONE, Share, Term, W, X
+from ..rules import Share, Term
+from ..vocabulary import W_ABS, W_POS, WEIGHT_MAPS, X_ABS, X_ONE, W, X
 from . import units as U
 from .fuse import fuse_products, join_channels, without_unread
 from .lower_base import LoweringBase, activation_of, feature_slot, is_identity
@@ -30,17 +31,8 @@ Triple = tuple[int, int, int]
 
 def bias_map(bias: U.Floats, share: Share, gamma: float) -> NDArray[np.float64]:
     """The bias as it stands in a share's denominator: wm(b)."""
-    b = np.asarray(bias, np.float64)
-    positive, negative = np.maximum(b, 0), np.minimum(b, 0)
-    maps = {
-        W: b,
-        W_POS: positive,
-        W_NEG: negative,
-        "w2": b * b,
-        W_GAMMA_POS: b + gamma * positive,
-        W_GAMMA_NEG: b + gamma * negative,
-    }
-    return maps[share.bias or W]
+    mapped: NDArray[np.float64] = WEIGHT_MAPS[share.bias or W].of(np.asarray(bias, np.float64), gamma)
+    return mapped
 
 
 class Lowering(LoweringBase):
@@ -256,7 +248,7 @@ class Lowering(LoweringBase):
         self.factors[unit.out.index] = [(factor, "signed")]
         if self.ledger:
             sizes = self.buffer(f"a{label}", unit.out.shape)
-            self.accumulate([(part, Term(X_ABS, "|w|")) for part in unit.parts], sizes, 0.0)
+            self.accumulate([(part, Term(X_ABS, W_ABS)) for part in unit.parts], sizes, 0.0)
             self.kept[unit.out.index] = Kept([terms, self.share_terms(unit, 1)], [terms, sizes], y)
 
     def window(self, unit: U.Neuron, weight_map: str) -> Reals | None:
@@ -289,7 +281,7 @@ class Lowering(LoweringBase):
         if all(sign_of_term(part, term) is not None for part, term in pairs):
             return None
         total = self.buffer(f"a{self.label(unit.out)}", unit.out.shape)
-        self.accumulate([(part, Term(X_ABS, "|w|")) for part in unit.parts], total, 0.0)
+        self.accumulate([(part, Term(X_ABS, W_ABS)) for part in unit.parts], total, 0.0)
         return total
 
     # ---------------------------------------------------------------------------------------------------------- other

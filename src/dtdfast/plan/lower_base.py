@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import layers as L
-from ..rules import W_ONE, X_ABOVE_LOW, X_BELOW_HIGH, X_ONE, Term, W, X
+from ..rules import Term
+from ..vocabulary import INPUT_MAPS, W_ONE, X_ONE, W, X
 from . import units as U
 from .steps import Buffer, Reals, Step, View, Weights
 from .taps import Phase, phases
@@ -22,7 +23,7 @@ def activation_of(record: L.ReLU | L.Activation | None) -> tuple[str, float, flo
         return "identity", 0.0, 0.0
     if isinstance(record, L.ReLU):
         return "relu", 0.0, 0.0
-    kind = "leaky_relu" if record.slopes is not None else record.kind  # whose slopes the step brings along
+    kind = record.function.kernel or record.kind  # with slopes, which the step brings along
     return kind, float(record.alpha or 0.0), float(record.beta or 0.0)
 
 
@@ -192,7 +193,7 @@ class LoweringBase:
         if term.x == X:
             return source
         buffer = self.buffer(f"m{self.label(part.source)}", part.source.shape, batch if term.x == X_ONE else "n")
-        bound = {X_ABOVE_LOW: 0, X_BELOW_HIGH: 1}.get(term.x)
+        bound = INPUT_MAPS[term.x].bound
         values = None if bound is None or part.box is None else self.constant(part.box[bound])
         self.emit(
             Step("MAP", self.unit, View(buffer), None if term.x == X_ONE else View(source), mode=term.x, bound=values)

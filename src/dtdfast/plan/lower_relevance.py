@@ -8,24 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from ..rules import X_ABOVE_LOW, X_BELOW_HIGH, X_NEG, X_ONE, X_POS, Term, W, X
+from ..rules import Term
+from ..vocabulary import INPUT_MAPS, W
 from . import units as U
 from .lower_base import LoweringBase, feature_slot, is_identity, is_whole
 from .steps import Buffer, Step, View
 from .taps import phases
-
-# How a scatter's sum meets in(x): by the form of the relevance below and the input map.
-MULTIPLIERS = {
-    ("c", X): "none",
-    ("c", X_POS): "positive",
-    ("c", X_NEG): "negative",
-    ("R", X): "times",
-    ("R", X_POS): "times positive",
-    ("R", X_NEG): "times negative",
-    ("R", X_ONE): "none",
-    ("R", X_ABOVE_LOW): "times",
-    ("R", X_BELOW_HIGH): "times",
-}
 
 
 class RelevanceLowering:
@@ -166,12 +154,15 @@ class RelevanceLowering:
         """r_in[i] (+)= in(x_i) · Σ_j wm(w_ij) s_j (without x in the c form)."""
         buffer, accumulate = self.sink(part.source)
         form = "c" if self.program.gradient else part.source.form
-        multiplier = MULTIPLIERS[form, term.x]
+        row = INPUT_MAPS[term.x]
+        multiplier = row.product if form == "c" else row.times
+        if multiplier is None:
+            raise NotImplementedError(f"the input map {term.x!r} multiplies no relevance in the form {form}")
         fields: dict[str, Any] = dict(
             out=View(buffer), weight_map=term.w, mode=multiplier, accumulate=accumulate, gamma=gamma, repeat=self.t
         )
         if multiplier != "none":
-            own = term.x in (X_ABOVE_LOW, X_BELOW_HIGH)
+            own = row.bound is not None
             fields["m"] = View(self.forward.mapped(part, term) if own else self.forward.value(part.source))
         if (is_identity(part) or is_whole(part)) and term.w == W:
             del fields["weight_map"], fields["gamma"]

@@ -9,7 +9,8 @@ import numpy as np
 from .. import layers as L
 from ..errors import DomainError, LayerError, RuleError, ShapeError
 from ..presets import RuleBook
-from ..rules import PRODUCT_FORM, W_NEG, W_POS, Pass, Row, Rule, ZBox, ZPlus, ZPlusBySign
+from ..rules import Pass, Row, Rule, ZBox, ZPlus, ZPlusBySign
+from ..vocabulary import WEIGHT_MAPS
 from . import axes
 from .domain import Domain, broadcast_bounds, carry
 from .fold import LINEAR, Folding, affine, fold, per_channel
@@ -324,7 +325,7 @@ class _Builder:
         while position != L.INPUT:
             entry = self.entries[position]
             if isinstance(entry.record, L.Activation):
-                return entry.record.kind in ("sigmoid", "hard_sigmoid")
+                return entry.record.function.gates
             if not isinstance(entry.record, passed) or len(entry.sources) != 1:
                 return False
             (position,) = entry.sources
@@ -424,7 +425,9 @@ def splits(row: Row) -> tuple[float, float] | None:
     """Of a row that shares by products of one sign, without a bias: how much goes by those of y's sign, and by the
     others.
     """
-    signed = all(term.x in PRODUCT_FORM and term.w in (W_POS, W_NEG) for share in row.shares for term in share.terms)
+    terms = [term for share in row.shares for term in share.terms]
+    signed = all(WEIGHT_MAPS[t.w].sign is not None and WEIGHT_MAPS[t.w].mirror != t.w for t in terms)
+    signed = signed and row.product_form
     if row.holds_bias or not signed:
         return None
     return row.shares[0].coefficient, 0.0 if row.by_sign or len(row.shares) == 1 else row.shares[1].coefficient

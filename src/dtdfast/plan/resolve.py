@@ -9,6 +9,7 @@ import numpy as np
 from .. import layers as L
 from ..errors import LayerError, at
 from ..rules import GRADIENT
+from ..vocabulary import WEIGHT_MAPS
 from .network import Network
 from .signs import reduce_terms
 from .units import Affine, Elementwise, Fixed, Gating, Neuron, Normalise, Probabilities, Tensor, Total, Unit, Words
@@ -116,11 +117,7 @@ def _reduce(unit: Neuron, gradient: bool) -> None:
             part.box = None
 
 
-def window_power(row_weight: str) -> int:
-    """How a rule's weight map scales with an average pool's 1/divisor: wm(s·w) = s^power wm(w) for s > 0."""
-    return {"1": 0, "w2": 2}.get(row_weight, 1)
-
-
-def window_scale(window: np.ndarray | None, row_weight: str) -> np.ndarray | None:
-    power = window_power(row_weight)
+def window_scale(window: np.ndarray | None, weight_map: str) -> np.ndarray | None:
+    """How an average pool's 1/divisor stands in a rule's sum: wm(s·w) = s^power wm(w) for s > 0."""
+    power = WEIGHT_MAPS[weight_map].power
     return None if window is None or power == 0 else window**power

@@ -2,82 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-import numpy as np
-
 from .. import layers as L
-from ..rules import (
-    W_ABS,
-    W_GAMMA_NEG,
-    W_GAMMA_POS,
-    W_NEG,
-    W_ONE,
-    W_POS,
-    W_SQUARE,
-    X_ABOVE_LOW,
-    X_ABS,
-    X_BELOW_HIGH,
-    X_NEG,
-    X_ONE,
-    X_POS,
-    Row,
-    Term,
-    W,
-    X,
-)
+from ..rules import Row, Term
+from ..vocabulary import INPUT_MAPS, WEIGHT_MAPS, W, X
 from .units import Affine, Elementwise, Fixed, Floats, Gating, Move, Neuron, Part, Probabilities, Unit, Words
-
-SIGNED = frozenset((W, W_GAMMA_POS, W_GAMMA_NEG))
-"""Weight maps that keep weights of both signs."""
-
-_SIGNS = {
-    X_POS: 1,
-    X_NEG: -1,
-    X_ONE: 1,
-    X_ABS: 1,
-    X_ABOVE_LOW: 1,
-    X_BELOW_HIGH: -1,
-    W_POS: 1,
-    W_NEG: -1,
-    W_SQUARE: 1,
-    W_ONE: 1,
-    W_ABS: 1,
-}
-
-SIGN_AFTER: dict[str, Callable[[L.Activation, bool], bool]] = {  # kind → whether outputs are ≥ 0, by whether inputs are
-    **dict.fromkeys(("sigmoid", "hard_sigmoid", "softplus"), lambda record, nonnegative: True),
-    **dict.fromkeys(
-        ("elu", "selu", "celu", "silu", "gelu", "gelu_tanh", "mish", "hard_swish", "tanh", "softsign", "hard_shrink",
-        "soft_shrink",
-         "tanh_shrink"),
-        lambda record, nonnegative: nonnegative,
-    ),
-    "log_sigmoid": lambda record, nonnegative: False,
-    "leaky_relu": lambda record, nonnegative: nonnegative or _at_most_0(record.alpha),
-    "prelu": lambda record, nonnegative: nonnegative or _at_most_0(record.slopes),
-    "clip": lambda record, nonnegative: _at_least_0(record.alpha) or (nonnegative and _at_least_0(record.beta)),
-    "threshold": lambda record, nonnegative: (nonnegative or _at_least_0(record.alpha)) and _at_least_0(record.beta),
-}  # fmt: skip
-"""A kind without a row is an error here, not a sign that is guessed."""
-
-if missing := L.ACTIVATIONS.keys() - SIGN_AFTER.keys():
-    raise NotImplementedError(f"plan/signs.py says nothing of {', '.join(sorted(missing))}")
-
-
-def _at_most_0(value: Any) -> bool:
-    return bool(np.max(value) <= 0)
-
-
-def _at_least_0(value: Any) -> bool:
-    return bool(np.min(value) >= 0)
 
 
 def _after(activation: L.ReLU | L.Activation | None, nonnegative: bool) -> bool:
     if activation is None:
         return nonnegative
-    return isinstance(activation, L.ReLU) or SIGN_AFTER[activation.kind](activation, nonnegative)
+    return activation.function.sign(activation, nonnegative)
 
 
 def _least(numbers: Floats | None) -> bool:
@@ -118,16 +52,14 @@ def reduce_terms(row: Row, part: Part) -> list[list[Term]]:
     for share in row.shares:
         terms = []
         for term in share.terms:
-            x, w = term.x, term.w
+            x: str | None = term.x
+            w: str | None = term.w
             if part.source.nonnegative:
-                if x == X_NEG:
-                    continue
-                x = X if x == X_POS else x
+                x = INPUT_MAPS[term.x].positive
             if part.weight is None or part.nonnegative:
-                if w == W_NEG:
-                    continue
-                w = W if w == W_POS else w
-            terms.append(Term(x, w))
+                w = WEIGHT_MAPS[term.w].positive
+            if x is not None and w is not None:
+                terms.append(Term(x, w))
         result.append(terms)
     return result
 
@@ -139,7 +71,7 @@ def cancels(unit: Unit) -> bool:
     if not isinstance(unit, Neuron) or unit.row is None:
         return False
     return any(
-        term.w in SIGNED
+        WEIGHT_MAPS[term.w].sign is None
         for part in unit.parts
         if part.weight is not None and not part.nonnegative
         for share in part.terms
@@ -149,8 +81,8 @@ def cancels(unit: Unit) -> bool:
 
 def sign_of_term(part: Part, term: Term) -> int | None:
     """The sign of all of a term's products in(x_i)·wm(w_ij), if it is known: 1 (≥ 0) or -1 (≤ 0)."""
-    x = _SIGNS.get(term.x) or (1 if part.source.nonnegative else None)
-    w = _SIGNS.get(term.w) or (1 if part.weight is None or part.nonnegative else None)
+    x = INPUT_MAPS[term.x].sign or (1 if part.source.nonnegative else None)
+    w = WEIGHT_MAPS[term.w].sign or (1 if part.weight is None or part.nonnegative else None)
     return x * w if x and w else None
 
 
@@ -183,23 +115,29 @@ def doubt(unit: Unit) -> str:
 
 def _sign_of_bias(bias: Floats, weight_map: str) -> int:
     """1, -1, or 0 for both."""
-    return _SIGNS.get(weight_map) or (1 if bias.min() >= 0 else -1 if bias.max() <= 0 else 0)
+    return WEIGHT_MAPS[weight_map].sign or (1 if bias.min() >= 0 else -1 if bias.max() <= 0 else 0)
 
 
 def _held(unit: Neuron) -> bool:
     """Whether 0 < y ≤ d wherever relevance comes."""
     row, act = unit.row, unit.activation
     assert row is not None
-    rectified = isinstance(act, L.ReLU) or (isinstance(act, L.Activation) and act.kind == "clip" and act.alpha == 0)
+    rectified = act is not None and act.function.rectifies(act)
     if unit.out.form != "c" or not rectified or len(row.shares) != 1 or row.shares[0].select != "all":
         return False
     terms = [(part, part.terms[0]) for part in unit.parts]
     if not all(part.source.nonnegative and len(t) == 1 and t[0].x == X for part, t in terms):
         return False
-    exceeds = all(t[0].w in (W_POS, W_GAMMA_POS) or part.weight is None or part.nonnegative for part, t in terms)
+    exceeds = all(
+        (t[0].w != W and WEIGHT_MAPS[t[0].w].exceeds) or part.weight is None or part.nonnegative for part, t in terms
+    )
     weighted = any(part.weight is not None for part in unit.parts)
     return (
         exceeds
         and weighted
-        and (unit.bias is None or row.shares[0].bias in (W, W_POS, W_GAMMA_POS) or bool(unit.bias.max() <= 0))
+        and (
+            unit.bias is None
+            or ((bias := row.shares[0].bias) is not None and WEIGHT_MAPS[bias].exceeds)
+            or bool(unit.bias.max() <= 0)
+        )
     )
