@@ -1,7 +1,7 @@
 """The records a network is made of: a flat list of them, wired by `inputs=`, is a directed acyclic graph.
 
 A record is data only: arrays (kept as read-only copies) and geometry, in PyTorch's shapes and ONNX's meaning. What a
-record does stands elsewhere: its shape rule in plan/shapes.py, its neurons in plan/units.py, its kernels in csrc/.
+record does stands elsewhere: its shape rule and its units in plan/units/, its kernels in csrc/.
 """
 
 from __future__ import annotations

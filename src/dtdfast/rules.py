@@ -108,7 +108,7 @@ class Convention:
 
 @dataclass(frozen=True)
 class Rule:
-    """Base of the rules.
+    """Base of the rules; those with fields of their own are frozen dataclasses as it is, the others inherit that.
 
     Parameters
     ----------
@@ -166,7 +166,6 @@ def _check_words(rule: Rule, shares: tuple[Share, ...]) -> None:
                 raise RuleError(f"{rule}: {term.x!r} is no input map; there are {', '.join(INPUT_MAPS)}")
 
 
-@dataclass(frozen=True)
 class ZPlus(Rule):
     """z⁺ (inputs ≥ 0): x w⁺ / Σ x w⁺; with inputs of any sign (xw)⁺ / Σ (xw)⁺.  arXiv:1512.02479, eq. 14."""
 
@@ -178,7 +177,6 @@ class ZPlus(Rule):
         return (Share((Term(X_POS, W_POS), Term(X_NEG, W_NEG))),)
 
 
-@dataclass(frozen=True)
 class ZPlusBySign(Rule):
     """z⁺ by the sign of y: (sgn(y) x w)⁺ / Σ (sgn(y) x w)⁺, sgn 0 = +1.
 
@@ -195,7 +193,6 @@ class ZPlusBySign(Rule):
         )
 
 
-@dataclass(frozen=True)
 class WSquare(Rule):
     """w² (real inputs): w² / Σ w² over the valid taps.  arXiv:1512.02479, eq. 10."""
 
@@ -227,7 +224,6 @@ class ZBox(OneLine, Rule):
         return (Share((Term(X_ABOVE_LOW, W_POS), Term(X_BELOW_HIGH, W_NEG))),)
 
 
-@dataclass(frozen=True)
 class Zero(Rule):
     """LRP-0: x w / y.  doi:10.1371/journal.pone.0130140, eq. 56."""
 
@@ -322,7 +318,6 @@ class AlphaBeta(Rule):
         return f"AlphaBeta({self.alpha:g},{self.beta:g})"
 
 
-@dataclass(frozen=True)
 class Flat(Rule):
     """flat: 1 / number of valid taps."""
 
@@ -330,7 +325,6 @@ class Flat(Rule):
         return (Share((Term(X_ONE, W_ONE),)),)
 
 
-@dataclass(frozen=True)
 class Pass(Rule):
     """Relevance passes unchanged: through an affine that cannot fold; an Add under it gives all of it to every
     operand.

@@ -19,7 +19,8 @@ from ..ledger.accounting import Accounts
 from ..locks import renewed
 from ..packing import WeightStore
 from ..plan.batches import Batches
-from ..plan.lower import bias_map, lower
+from ..plan.lower import lower
+from ..plan.parts import bias_map
 from ..plan.plan import Plan
 from ..plan.profile import Profile, Timing
 from ..plan.program import Program, refuse_cancelling, uncollected

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..plan import units as U
 from ..plan.join import handed_on
-from ..plan.lower import bias_map
+from ..plan.parts import bias_map
 from ..plan.plan import Plan
 from ..plan.steps import Buffer
 from .account import Account, ShareAccount

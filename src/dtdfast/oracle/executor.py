@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from ..ledger.account import Account, ShareAccount
 from ..plan import units as U
-from ..plan.domain import take
 from ..plan.join import handed_on
 from ..plan.network import Network
+from ..plan.tensors import take
 from ..rules import Row, Share, Term
 from .maths import INPUT_MAPS, WEIGHT_MAPS, activate, canvas, derivative, gather, interior, scatter, tap_slices
 

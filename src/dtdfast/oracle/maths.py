@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .. import layers as L
 from ..plan.taps import Taps, Triple
-from ..plan.units import Box
+from ..plan.tensors import Box
 
 Array = NDArray[Any]
 

@@ -1,6 +1,4 @@
-"""The input domain: which first-layer rule it asks for, and the box carried by data flow to the layers that read the
-input.
-"""
+"""The input domain: which first-layer rule it asks for, and the box of its bounds."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ from ..arrays.foreign import take as take_foreign
 from ..errors import DomainError
 from ..rules import Rule, WSquare, ZBox, ZPlus
 from .shapes import Shape
-from .units import Affine, Box, Copy, Move, Region, Reshaping, Tensor, Unit, Words
+from .tensors import Box
 
 RULES: dict[str, Rule] = {"real": WSquare(), "nonnegative": ZPlus(), "box": ZBox()}
 
@@ -113,49 +111,3 @@ class Domain:
 
 def _narrowed(bound: NDArray[Any]) -> NDArray[Any]:
     return bound.reshape(-1)[:1].copy() if (bound == bound.flat[0]).all() else bound
-
-
-def take(array: NDArray[Any], region: Region, lead: int = 0) -> NDArray[Any]:
-    """The region of an array with `lead` axes before the sample's (a view)."""
-    index = (slice(None),) * lead + tuple(_slice(*r) for r in region.ranges)
-    view = array[index]
-    if region.order is not None:
-        view = view.transpose(*range(lead), *(lead + a for a in region.order))
-    return view
-
-
-def _slice(start: int, step: int, count: int) -> slice:
-    stop = start + step * (count - 1) + (1 if step > 0 else -1)
-    return slice(start, stop if stop >= 0 else None, step)
-
-
-def carry(box: dict[int, Box], unit: Unit) -> Box | None:
-    """The box behind a unit of data flow; operands that are not the input are unbounded (−∞, ∞)."""
-    sources = [box.get(t.index) for t in unit.sources]
-    if all(b is None for b in sources):
-        return None
-    if isinstance(unit, Words):
-        return None
-    given = [b or _unbounded(t) for b, t in zip(sources, unit.sources, strict=True)]
-    if isinstance(unit, Reshaping):
-        return given[0][0].reshape(unit.out.shape), given[0][1].reshape(unit.out.shape)
-    if isinstance(unit, Copy):
-        return unit.apply(given[0][0]), unit.apply(given[0][1])
-    if isinstance(unit, Affine):
-        column = (-1, *(1,) * (len(unit.out.shape) - 1))
-        scale, shift = unit.scale.reshape(column), 0.0 if unit.shift is None else unit.shift.reshape(column)
-        ends = [bound * scale + shift for bound in given[0]]
-        return np.minimum(*ends), np.maximum(*ends)
-    if isinstance(unit, Move):
-        result = []
-        for side in (0, 1):
-            array = np.full(unit.out.shape, unit.fill or 0.0)
-            for to, source, of in unit.pairs:
-                take(array, to)[...] = take(given[source][side], of)
-            result.append(array)
-        return result[0], result[1]
-    return None
-
-
-def _unbounded(tensor: Tensor) -> Box:
-    return np.full(tensor.shape, -np.inf), np.full(tensor.shape, np.inf)

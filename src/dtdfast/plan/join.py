@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from ..errors import RuleError
 from ..rules import Row, Share, Term
 from ..vocabulary import WEIGHT_MAPS, W, X
-from .domain import take
+from .entries import Entry
 from .network import Network
-from .units import Affine, Copy, Floats, Move, Neuron, Reshaping, Tensor, Unit
-from .wiring import Entry
+from .tensors import Floats, Tensor, take
+from .units import Affine, Copy, Move, Neuron, Reshaping, Unit
 
 REFLECTED = {name: row.mirror for name, row in WEIGHT_MAPS.items() if row.mirror != name and row.sign is not None}
 Mask = NDArray[np.bool_]
