@@ -13,7 +13,7 @@ import dtdfast as dtd
 import kernel_reference as reference
 from dtdfast import vocabulary
 from dtdfast.cpu import encode
-from dtdfast.cuda import formulas
+from dtdfast.cuda import contraction, formulas, operations
 from dtdfast.oracle import maths
 from dtdfast.rules import Convention, Share, Term
 from dtdfast.vocabulary import ACTIVATIONS, INPUT_MAPS, KERNELS, WEIGHT_MAPS, X
@@ -45,6 +45,12 @@ def test_every_executor_has_the_functions() -> None:
         record = dtd.Activation(kind, slopes=X_VALUES if row.kernel else None)
         for function in (maths.activate, maths.derivative):
             assert function(record, X_VALUES[None]).shape == (1, 9)
+
+
+def test_every_device_has_the_operations() -> None:
+    """But for conversions: CUDA has one type of numbers."""
+    names = {name.removeprefix("DTD_") for name in encode.ffi.typeof("dtd_op").relements} - {"N_OPS", "CONVERT"}
+    assert operations.OPERATIONS.keys() | contraction.OPERATIONS == names
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.25])

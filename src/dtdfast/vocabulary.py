@@ -51,6 +51,7 @@ class Function(NamedTuple):
     kernel: str | None = None  # takes slopes: the kind whose kernels compute it, with alpha by channel or element
     rectifies: Callable[[Any], bool] = lambda record: False  # act(y) = max(0, y), perhaps cut off above
     gates: bool = False  # between 0 and 1, as a gate is
+    product: bool = False  # act(x) = x·1[x > 0]: relevance R = act(x) ⊙ c is c where it is active, and 0 elsewhere
 
 
 def _at_most_0(value: Any) -> bool:
@@ -97,7 +98,7 @@ INPUT_MAPS: dict[str, InputMap] = {
     X_ABS: InputMap("X_ABS", 1, X_ABS, None, None),
 }
 
-RELU = Function("max(0, x)", _always, rectifies=lambda record: True)
+RELU = Function("max(0, x)", _always, rectifies=lambda record: True, product=True)
 
 ACTIVATIONS: dict[str, Function] = {
     "leaky_relu": Function("x where x > 0, else alpha·x", lambda r, nonneg: nonneg or _at_most_0(r.alpha), 0.01),

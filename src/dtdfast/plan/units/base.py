@@ -24,9 +24,8 @@ class Recipe(NamedTuple):
     """How units are made from one kind of record."""
 
     shape: Callable[..., Shape]  # (record, *shapes): of one sample of its output; ShapeError where they do not fit
-    make: Callable[
-        [Builder, Entry, tuple[Tensor, ...]], Tensor
-    ]  # (builder, entry, sources): puts units, returns its output
+    # (builder, entry, sources): puts units, returns the entry's output
+    make: Callable[[Builder, Entry, tuple[Tensor, ...]], Tensor]
     shares: Callable[[Any], bool] = lambda record: False  # whether it is a layer of neurons, which shares by a rule
 
 

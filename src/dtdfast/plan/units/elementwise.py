@@ -34,7 +34,7 @@ class Elementwise(Unit):
 
     @property
     def form(self) -> str:
-        return self.out.form if isinstance(self.activation, L.ReLU) else "R"
+        return self.out.form if self.activation.function.product else "R"
 
     def refusal(self, *, gradient: bool) -> str:
         return ""

@@ -9,7 +9,6 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ...layers import ReLU
 from ...rules import GRADIENT
 from ...vocabulary import WEIGHT_MAPS, W, X
 from ..lowering import Lowering
@@ -49,7 +48,7 @@ class Neuron(Sum, Unit):
             self.row = GRADIENT
         row = self.row
         assert row is not None
-        if self.out.form == "c" and isinstance(self.activation, ReLU) and not gradient:
+        if self.out.form == "c" and self.activation is not None and self.activation.function.product and not gradient:
             # R = x ⊙ c is 0 where y <= 0, so a share that holds there passes nothing
             shares = tuple(s for s in row.shares if s.select != "y<0")
             if len(shares) == 1 and shares[0].select == "y>0":
