@@ -60,3 +60,7 @@ def test_every_record_has_a_recipe() -> None:
 def test_the_oracle_has_every_kind() -> None:
     assert oracle.FORWARD.keys() == set(KINDS)
     assert oracle.RELEVANCE.keys() == set(KINDS) - {units.Probabilities}
+
+
+def test_every_record_is_public() -> None:
+    assert layers.RECORDS.keys() <= {*dtd.__all__}
