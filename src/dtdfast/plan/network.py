@@ -13,8 +13,8 @@ from ..presets import RuleBook
 from .builder import Builder
 from .domain import Domain
 from .entries import Entry
-from .first import assign_rows
 from .fold import Folding, fold
+from .rows import assign_rows
 from .shapes import Shape
 from .tensors import Tensor
 from .units import RECIPES, Unit, shares

@@ -15,11 +15,10 @@ from ..shapes import Shape, join
 from ..taps import identity
 from ..tensors import Floats, Tensor
 from .axes import common_turn, turn_back, turned, turned_shape
-from .base import Recipe
+from .base import Recipe, always
 from .copies import expanded
 from .neuron import Neuron
 from .total import Total
-from .weighted import always
 
 
 def add(builder: Builder, entry: Entry, sources: tuple[Tensor, ...]) -> Tensor:

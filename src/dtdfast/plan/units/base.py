@@ -20,13 +20,21 @@ from ..tensors import Box, Node, Tensor
 Vector = NDArray[np.float64]
 
 
+def always(record: Layer) -> bool:
+    return True
+
+
+def never(record: Layer) -> bool:
+    return False
+
+
 class Recipe(NamedTuple):
     """How units are made from one kind of record."""
 
     shape: Callable[..., Shape]  # (record, *shapes): of one sample of its output; ShapeError where they do not fit
     # (builder, entry, sources): puts units, returns the entry's output
     make: Callable[[Builder, Entry, tuple[Tensor, ...]], Tensor]
-    shares: Callable[[Any], bool] = lambda record: False  # whether it is a layer of neurons, which shares by a rule
+    shares: Callable[[Any], bool] = never  # whether it is a layer of neurons, which shares by a rule
 
 
 class Balance(NamedTuple):

@@ -11,10 +11,9 @@ from ..entries import Entry
 from ..geometry import pool_part
 from ..shapes import MAX_WINDOW, Shape, pairs, spatial, spatial_rank
 from ..tensors import Tensor
-from .base import Recipe
+from .base import Recipe, always
 from .neuron import Neuron
 from .reshape import Reshaping
-from .weighted import always
 
 
 def pool(builder: Builder, entry: Entry, sources: tuple[Tensor, ...]) -> Tensor:

@@ -20,10 +20,9 @@ from ..shapes import Shape, join, spatial_rank
 from ..taps import Taps
 from ..tensors import Region, Tensor, whole
 from .axes import moved, own, turned, turned_back
-from .base import Recipe
+from .base import Recipe, always
 from .move import Move
 from .neuron import Neuron
-from .weighted import always
 
 MOST_WEIGHTS = 2**24  # of a matrix that resamples a tile
 MOST_TILES = 1024

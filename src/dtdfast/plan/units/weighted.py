@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ... import layers as L
 from ...errors import ShapeError
 from ..builder import Builder
@@ -12,7 +10,7 @@ from ..geometry import conv_part, linear_part
 from ..shapes import Shape, axis_of, join, pairs, spatial
 from ..tensors import Tensor
 from .axes import turn_back, turned, turned_shape
-from .base import Recipe
+from .base import Recipe, always
 from .neuron import Neuron
 
 
@@ -103,10 +101,6 @@ def conv_transpose_shape(record: L.ConvTranspose, shape: Shape) -> Shape:
             raise ShapeError(f"its output would have {length} elements along spatial axis {a}; reduce the padding")
         size.append(length)
     return (weight[1] * record.groups, *size)
-
-
-def always(record: Any) -> bool:
-    return True
 
 
 RECORDS: dict[type[L.Layer], Recipe] = {
