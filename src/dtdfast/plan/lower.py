@@ -22,7 +22,7 @@ def forward(lowering: Lowering, program: Program) -> list[Step]:
             narrow(lowering, program)
         lowering.unit = unit
         if unit.twin and (unit.out.valueless or not unit.in_relevance):
-            unit.beside(lowering)
+            unit.forward_twin(lowering)
         else:
             unit.forward(lowering)
     lowering.unit = None

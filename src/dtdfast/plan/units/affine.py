@@ -93,7 +93,7 @@ class Affine(Unit):
         if self.tapped is not None:
             self._open(lowering)
 
-    def beside(self, lowering: Lowering) -> None:
+    def forward_twin(self, lowering: Lowering) -> None:
         if self.tapped is not None and self.in_relevance:
             self._open(lowering)
 

@@ -82,7 +82,7 @@ class Unit(Node):
     def balance(self, r: Vector, passed: NDArray[Any] | None) -> Balance:
         """What it absorbs of relevance r (n, *out) and how it rounds; `passed` as an Account has it."""
 
-    def beside(self, lowering: Lowering) -> None:
+    def forward_twin(self, lowering: Lowering) -> None:
         """Emit what the relevance reads of a twin without a value."""
 
 
