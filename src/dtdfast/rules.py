@@ -162,8 +162,9 @@ def _check_words(rule: Rule, shares: tuple[Share, ...]) -> None:
             if word is not None and word not in WEIGHT_MAPS:
                 raise RuleError(f"{rule}: {word!r} is no weight map; there are {', '.join(WEIGHT_MAPS)}")
         for term in share.terms:
-            if term.x not in INPUT_MAPS:
-                raise RuleError(f"{rule}: {term.x!r} is no input map; there are {', '.join(INPUT_MAPS)}")
+            if term.x not in INPUT_MAPS or INPUT_MAPS[term.x].times is None:
+                known = (name for name, row in INPUT_MAPS.items() if row.times is not None)
+                raise RuleError(f"{rule}: {term.x!r} is no input map of a rule; there are {', '.join(known)}")
 
 
 class ZPlus(Rule):

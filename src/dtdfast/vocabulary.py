@@ -36,7 +36,7 @@ class InputMap(NamedTuple):
     sign: int | None  # of in(x) whatever x: 1 (≥ 0), -1 (≤ 0); None: x's
     positive: str | None  # the map that it is where x ≥ 0; None: 0
     product: str | None  # how in(x) = x·m multiplies c in R = x ⊙ c; None: not of product form
-    times: str | None  # how in(x) multiplies R; None: never scattered
+    times: str | None  # how in(x) multiplies R; None: it stands in sums alone, and in no rule
     bound: int | None = None  # which bound of the box is subtracted, in a buffer of its own: 0 low, 1 high
 
 

@@ -257,8 +257,7 @@ class Lowering:
         form = "c" if self.gradient else part.source.form
         row = INPUT_MAPS[term.x]
         multiplier = row.product if form == "c" else row.times
-        if multiplier is None:
-            raise NotImplementedError(f"the input map {term.x!r} multiplies no relevance in the form {form}")
+        assert multiplier is not None
         fields: dict[str, Any] = dict(
             out=View(buffer), weight_map=term.w, mode=multiplier, accumulate=accumulate, gamma=gamma, repeat=self.t
         )
