@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from .. import layers as L
 from ..errors import at
 from .shapes import Shape
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One record in its place."""
 
     position: int

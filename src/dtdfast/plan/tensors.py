@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,8 +84,7 @@ class Node(OneLine):
         return ()
 
 
-@dataclass(frozen=True)
-class Region:
+class Region(NamedTuple):
     """A part of a tensor: per axis of one sample (start, step, count), then its axes reordered."""
 
     ranges: tuple[tuple[int, int, int], ...]
