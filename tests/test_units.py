@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import dtdfast as dtd
-from dtdfast import layers
+from dtdfast import layers, rules
 from dtdfast.oracle import executor as oracle
 from dtdfast.plan import units
 from dtdfast.plan.units import KINDS, RECIPES, Unit, base
@@ -62,5 +62,8 @@ def test_the_oracle_has_every_kind() -> None:
     assert oracle.RELEVANCE.keys() == set(KINDS) - {units.Probabilities}
 
 
-def test_every_record_is_public() -> None:
+def test_every_record_and_every_rule_is_public() -> None:
     assert layers.RECORDS.keys() <= {*dtd.__all__}
+    assert {name for name, cls in vars(rules).items() if isinstance(cls, type) and issubclass(cls, dtd.Rule)} <= {
+        *dtd.__all__
+    }
