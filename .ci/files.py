@@ -1,21 +1,44 @@
 #!/usr/bin/env python3
-"""Fail when git tracks what does not belong into a repository: archives and built files, or a file over 1 MB."""
+"""Fail when git tracks an archive, a built file or one over 1 MB, or the source distribution is not what git tracks or
+1 MB large.
+
+Needs scikit-build-core (the extra `lint`), and no network.
+"""
 
 import subprocess
 import sys
+import tarfile
+from contextlib import redirect_stdout
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from scikit_build_core.build import build_sdist
 
 ARCHIVES = (".whl", ".gz", ".zip", ".tar", ".xz", ".so", ".o", ".pyc")
+MADE = "PKG-INFO"  # by the build
 LIMIT = 1_000_000  # bytes
 
-tracked = [
-    Path(p)
-    for p in subprocess.run(["git", "ls-files", "-z"], capture_output=True, check=True).stdout.decode().split("\0")
-    if p
-]
-wrong = [f"{p}: an archive or a built file" for p in tracked if p.suffix in ARCHIVES]
+
+def distributed() -> tuple[set[str], int]:
+    """The files of the source distribution, and its size."""
+    with TemporaryDirectory() as folder, redirect_stdout(sys.stderr):
+        path = Path(folder) / build_sdist(folder)
+        with tarfile.open(path) as archive:
+            return {member.name.partition("/")[2] for member in archive if member.isfile()}, path.stat().st_size
+
+
+tracked = set(
+    subprocess.run(["git", "ls-files", "-z"], capture_output=True, check=True, text=True).stdout.split("\0")
+) - {""}
+wrong = [f"{p}: an archive or a built file" for p in sorted(tracked) if p.endswith(ARCHIVES)]
 wrong += [
-    f"{p}: {p.stat().st_size} bytes, at most {LIMIT}" for p in tracked if p.is_file() and p.stat().st_size > LIMIT
+    f"{p}: {size} bytes, at most {LIMIT}"
+    for p in sorted(tracked)
+    if Path(p).is_file() and (size := Path(p).stat().st_size) > LIMIT
 ]
-print(*(wrong or [f"{len(tracked)} tracked files, none of them out of place"]), sep="\n")
+held, size = distributed()
+wrong += [f"{p}: in the source distribution, but not tracked" for p in sorted(held - tracked - {MADE})]
+wrong += [f"{p}: not in the source distribution" for p in sorted((tracked | {MADE}) - held)]
+wrong += [f"source distribution: {size} bytes, at most {LIMIT}"] * (size > LIMIT)
+print(*(wrong or [f"{len(tracked)} tracked files, all of them in a source distribution of {size} bytes"]), sep="\n")
 sys.exit(bool(wrong))

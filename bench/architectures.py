@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "tests" / "pytorch"), str(ROOT / "tests"), str(ROOT / "bench")]
+sys.path[:0] = [str(ROOT / folder) for folder in ("tests/pytorch", "tests/pytorch/lib", "tests/lib", "bench")]
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from math import prod
 
-from dtdfast.cuda.dense import Tile
-from dtdfast.cuda.epilogue import FIRST_VIEW, PER_VIEW, Finish
-from dtdfast.cuda.feed import CHANNELS, INNER, N_TAPS, PIXELS
-from dtdfast.cuda.launch import Launch
-from dtdfast.cuda.units import ROW_BYTES, bytes_of
+from dtdfast.cuda.kernels.dense import Tile
+from dtdfast.cuda.kernels.epilogue import FIRST_VIEW, PER_VIEW, Finish
+from dtdfast.cuda.kernels.tile_copies import CHANNELS, INNER, N_TAPS, PIXELS
+from dtdfast.cuda.kernels.warp_product import ROW_BYTES, bytes_of
+from dtdfast.cuda.run.launch import Launch
 from dtdfast.plan.steps import SIZES
 
 MULTIPROCESSORS, CLOCK = 132, 1.75e9

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import dtdfast as dtd
-from dtdfast.cuda import cache as kept
+from dtdfast.cuda.compile import cache as kept
 from gpu_jobs import BATCHES, MARK, NETS, PRECISIONS, Row, checks, explainer, network, weight_bytes
 from nets import Net
 from paper import PaperDevice, on_paper

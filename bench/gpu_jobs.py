@@ -20,12 +20,12 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "lib"))
 
 import dtdfast as dtd
 import expect
 import nets
-from dtdfast.cuda import usable
+from dtdfast.cuda.run import driver
 from nets import SMALL, Net
 
 NETS: dict[str, Callable[..., Net]] = {
@@ -179,7 +179,7 @@ def whole(job: Row) -> Iterator[Row]:
 def profile(net: Net, precision: str, x: Any) -> list[Row]:
     """Every step alone, measured and expected."""
     launches: list[Any] = []
-    opened = usable.open_device
+    opened = driver.open_device
 
     def listening(number: Any) -> Any:
         device = opened(number)
@@ -187,11 +187,11 @@ def profile(net: Net, precision: str, x: Any) -> list[Row]:
         device.seconds = lambda given, repeats: (launches.append(list(given)), seconds(given, repeats))[1]  # type: ignore[method-assign]
         return device
 
-    usable.open_device = listening
+    driver.open_device = listening
     try:
         measured = explainer(net, precision, batch_size=len(x)).profile(x)
     finally:
-        usable.open_device = opened
+        driver.open_device = opened
     rows = []
     for timing, given in zip(measured.timings, launches, strict=True):
         row = {
@@ -201,12 +201,12 @@ def profile(net: Net, precision: str, x: Any) -> list[Row]:
             "expected ms": 1e3 * expect.seconds(given),
         }
         if timing.macs and given[0].kernel.name == "dtd_dense":
-            unit, maps, across, tile, _, _, even, _ = given[0].kernel.constants
+            unit, maps, transposed, tile, _, _, even, _ = given[0].kernel.constants
             row |= {
                 "TFLOP/s": 2e-12 * timing.macs / timing.seconds,
                 "unit": unit,
                 "products": len(maps),
-                "across": across,
+                "transposed": transposed,
             }
             row |= {
                 "tile": (*tile, given[0].kernel.min_blocks),

@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import expect
-from dtdfast.cuda import usable
-from dtdfast.cuda.device import ALIGN
-from dtdfast.cuda.launch import Kernel, Launch
+from dtdfast.cuda.compile.kernel import Kernel
+from dtdfast.cuda.run import driver, usable
+from dtdfast.cuda.run.device import ALIGN
+from dtdfast.cuda.run.launch import Launch
 
 GIGABYTES = 140  # of an H200
 
@@ -76,9 +77,9 @@ class PaperDevice:
 def on_paper() -> Iterator[PaperDevice]:
     """Make backend="cuda" use a device on paper; results are not computed."""
     device = PaperDevice()
-    before = usable.survey, usable.open_device
-    usable.survey, usable.open_device = (lambda: (None, device.name)), (lambda number: device)  # type: ignore[assignment]
+    before = usable.survey, driver.open_device
+    usable.survey, driver.open_device = (lambda: (None, device.name)), (lambda number: device)  # type: ignore[assignment]
     try:
         yield device
     finally:
-        usable.survey, usable.open_device = before
+        usable.survey, driver.open_device = before

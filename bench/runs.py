@@ -25,12 +25,13 @@ import numpy as np
 import dtdfast as dtd
 from dtdfast.data import digits
 from dtdfast.images import Preparation
+from dtdfast.runs.pictures import Pictures
 from dtdfast.runs.run import _work as work_of
-from dtdfast.runs.sources import Pictures, open_source
+from dtdfast.runs.sources import open_source
 from dtdfast.runs.store import Store
 from dtdfast.runs.work import Work
 
-sys.path.append(str(Path(__file__).parents[1] / "tests"))
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "lib"))
 from photographs import photographs
 
 ROUNDS = 5

@@ -1,5 +1,5 @@
-"""Which tile suits which step: python bench/tiles.py [--json FILE] [--network VGG-16] …; what `EFFICIENCY` of
-contraction.py should say.
+"""Which tile suits which step: python bench/tiles.py [--json FILE] [--network VGG-16] …; what `fetching`
+and `issuing` of cuda/run/tiles.py should say.
 
 Every contraction of a network is timed alone with each tile that it may take. Without a GPU the times are those of
 expect.py.
@@ -11,18 +11,18 @@ import argparse
 import json
 import time
 from contextlib import nullcontext
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from itertools import product
 from pathlib import Path
 
 import dtdfast as dtd
-from dtdfast.cuda import contraction
-from dtdfast.cuda.dense import Tile
+from dtdfast.cuda.kernels.dense import Tile
+from dtdfast.cuda.run import tiles
 from gpu_jobs import BATCHES, NETS, PRECISIONS, Row, network, profile
 from paper import on_paper
 
-CHOOSE = contraction.choose_tile
-TILES = {name: tile for name, tile in vars(contraction).items() if isinstance(tile, Tile)}
+CHOOSE = tiles.choose
+TILES = {row.name: row.tile for row in tiles.TILES}
 NARROW_UNITS = {
     "wide, two tiles to a step": Tile(128, 128, 64, 32, 2, 2),
     "two blocks of half": Tile(128, 64, 64, 32, 3, 1, 2),
@@ -36,11 +36,19 @@ TRIED: dict[str, dict[str, Tile]] = {  # not in use: to be measured
 def steps_with(tile: Tile | None, name: str, precision: str, n: int) -> list[Row]:
     """All contractions, with this tile wherever it can be had."""
     net, anywhere = network(name), tile in TRIED[precision].values()
-    contraction.choose_tile = lambda tiles, *given: tile if anywhere or tile in tiles else CHOOSE(tiles, *given)
+
+    def choose(shape: tiles.Shape, multiprocessors: int, shared_bytes: int) -> tiles.Row:
+        chosen = CHOOSE(shape, multiprocessors, shared_bytes)
+        suits = any(row.tile == tile for row, _ in tiles.suiting(shape, shared_bytes))
+        if tile is not None and (suits or (anywhere and shape.form != tiles.THIN)):
+            return replace(chosen, tile=tile)
+        return chosen
+
+    tiles.choose = choose
     try:
         return [s for s in profile(net, precision, net.sample(n, box=(0.0, 1.0))) if "unit" in s]
     finally:
-        contraction.choose_tile = CHOOSE
+        tiles.choose = CHOOSE
 
 
 def compare(name: str, precision: str, n: int) -> Row:
@@ -65,8 +73,8 @@ def show(found: Row) -> None:
     for s in found["steps"]:
         times = "  ".join(f"{label} {ms:.4f}" for label, ms in sorted(s["by tile"].items(), key=lambda item: item[1]))
         if labels[s["tile"]] != min(s["by tile"], key=s["by tile"].__getitem__):
-            way = "across" if s["across"] else "along"
-            print(f"    {s['step']:4} {s['unit']:8} {s['products']} {way:6}  chose {labels[s['tile']]}: {times}")
+            way = "transposed" if s["transposed"] else "plain"
+            print(f"    {s['step']:4} {s['unit']:8} {s['products']} {way:10}  chose {labels[s['tile']]}: {times}")
 
 
 def main() -> None:

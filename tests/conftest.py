@@ -3,10 +3,13 @@
 import os
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+
+from dtdfast.cpu import arenas
 
 _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
 settings.register_profile("short", max_examples=100, derandomize=True, **_COMMON)
@@ -18,6 +21,20 @@ settings.load_profile("long" if os.environ.get("DTDFAST_LONG") else "short")
 def rng(request):
     """Random numbers that belong to the test that asks."""
     return np.random.default_rng(zlib.crc32(request.node.nodeid.encode()))
+
+
+@pytest.fixture
+def dirty_arenas(monkeypatch: pytest.MonkeyPatch) -> None:
+    """New working memory of the CPU begins as NaN, so that what is read before it is written shows."""
+    aligned = arenas.aligned
+
+    def dirty(nbytes: int) -> Any:
+        memory = aligned(nbytes)
+        memory[...] = 0xFF
+        return memory
+
+    arenas.ARENAS.clear()
+    monkeypatch.setattr(arenas, "aligned", dirty)
 
 
 @pytest.fixture

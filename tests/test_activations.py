@@ -1,6 +1,7 @@
 """Activations: one vocabulary in every executor, their signs and derivatives, slopes per channel, and gates."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -42,6 +43,24 @@ def test_the_oracle_computes_nothing_that_it_does_not_know(function):
     object.__setattr__(stranger, "kind", "swoosh")
     with pytest.raises(NotImplementedError, match="swoosh"):
         function(stranger, GRID)
+
+
+@each_backend
+def test_the_tail_of_gelu_keeps_its_sign(backend):
+    """x·Φ(x) by erfc, which has all digits there: a tap behind it opens by this sign."""
+    x = np.array([[-6.0, -8.2, -9.0]])
+    for kind, expected in (
+        ("gelu", [x[0, k] / 2 * math.erfc(-x[0, k] / math.sqrt(2)) for k in range(3)]),
+        ("gelu_tanh", None),
+    ):
+        found = dtd.predict([dtd.Activation(kind)], x, backend=backend)[0]
+        assert (found < 0).all()
+        if expected is not None:
+            np.testing.assert_allclose(found, expected, rtol=1e-12 if backend == "oracle" else 1e-4)
+    layers = [dtd.Activation("gelu"), dtd.Scale([1.0, -1.0, -1.0]), dtd.Activation("tanh")]
+    np.testing.assert_array_equal(
+        dtd.explain(layers, x, np.ones((1, 3)), rules="excitation-backprop", backend=backend), [[0, 1, 1]]
+    )
 
 
 @each_record

@@ -150,6 +150,41 @@ def test_a_convolution_and_its_pool_are_one_neuron(backend: str, rng: np.random.
     close(r_in, expected.reshape(x.shape), backend)
 
 
+@pytest.mark.parametrize("rule", [dtd.ZPlus(), dtd.AlphaBeta(3.0, 2.0)])
+def test_a_winner_is_one_neuron_with_the_affine_behind_it(
+    rule: dtd.Rule, backend: str, rng: np.random.Generator
+) -> None:
+    """A max-pool hands on the value of the neuron that won: scale > 0 shares as its layer does, < 0 as with −w."""
+    weight, x, start = normal(rng, 4, 3, 1), normal(rng, 2, 3, 6), normal(rng, 2, 4, 3)
+    layers = [dtd.Conv(weight, normal(rng, 4)), dtd.MaxPool(2), dtd.Scale(A, B)]
+    y = dtd.predict(layers[:1], x, backend="oracle").reshape(2, 4, 3, 2)
+    won = (y == y.max(axis=3, keepdims=True)) * start.astype(float)[..., None]
+    above, below = (won * (s * A > 0)[:, None, None] for s in (1, -1))
+    alpha, beta = (rule.alpha, rule.beta) if isinstance(rule, dtd.AlphaBeta) else (1.0, 0.0)
+    taps = explicit.conv((3, 6), weight)
+    plus, minus = (part.reshape(2, 4, 6) for part in (alpha * above - beta * below, alpha * below - beta * above))
+    expected = by_matrix([explicit.zplus(taps, s.ravel().astype(float)) for s in x], plus)
+    expected += by_matrix(
+        [explicit.zplus(taps._replace(matrix=-taps.matrix), s.ravel().astype(float)) for s in x], minus
+    )
+    explainer = dtd.Explainer(layers, rules=rule, backend=backend)
+    close(explainer.explain(x, start), expected.reshape(x.shape), backend)
+    assert explainer.ledger(x, start).closed
+
+
+@pytest.mark.parametrize("rules", ["dtd", "excitation-backprop", dtd.AlphaBeta()])
+def test_a_pool_before_or_behind_batch_norm_and_relu(rules: Any, backend: str, rng: np.random.Generator) -> None:
+    """Scales > 0 keep the order, so the two networks are one function, and one neuron each: the same map."""
+    conv, norm = dtd.Conv(normal(rng, 4, 3, 3), normal(rng, 4)), (normal(rng, 4), abs(normal(rng, 4)), abs(A) + 0.1, B)
+    head, x = dtd.Linear(normal(rng, 5, 8)), abs(normal(rng, 3, 3, 6))
+    first = [conv, dtd.MaxPool(2), dtd.BatchNorm(*norm), dtd.ReLU(), dtd.Flatten(), head]
+    last = [conv, dtd.BatchNorm(*norm), dtd.ReLU(), dtd.MaxPool(2), dtd.Flatten(), head]
+    options: dict[str, Any] = dict(rules=rules, domain="nonnegative", backend=backend)
+    found = dtd.explain(first, x, **options)
+    assert found.any()
+    close(found, dtd.explain(last, x, **options), backend)
+
+
 def test_a_scale_of_zeros_hands_nothing_on(backend: str, rng: np.random.Generator) -> None:
     layers, x = [dtd.Linear(normal(rng, 4, 6)), dtd.Scale(np.zeros(4), B)], normal(rng, 3, 6)
     explainer = dtd.Explainer(layers, backend=backend)
@@ -171,6 +206,78 @@ def test_two_affines_in_a_row_are_one(backend: str, rng: np.random.Generator) ->
         both(weight, x, plus, minus),
         backend,
     )
+    alpha, beta = 3.0, 2.0
+    expected = both(weight, x, alpha * plus - beta * minus, alpha * minus - beta * plus)
+    close(dtd.explain(layers, x, start, rules=dtd.AlphaBeta(alpha, beta), backend=backend), expected, backend)
+
+
+@pytest.mark.parametrize("rule", [dtd.ZPlus(), dtd.AlphaBeta(), dtd.AlphaBeta(3.0, 2.0, fallback=True)])
+def test_two_affines_in_a_row_behind_an_activation_are_one_tap(
+    rule: dtd.Rule, backend: str, rng: np.random.Generator
+) -> None:
+    x, start = normal(rng, 3, 4), normal(rng, 3, 4)
+    layers = [dtd.Activation("tanh"), dtd.Scale(A, B), dtd.Scale(C, B), dtd.Activation("tanh")]
+    close(dtd.explain(layers, x, start, rules=rule, backend=backend), start * (A * C * np.tanh(x) > 0), backend)
+
+
+@pytest.mark.parametrize("stop", [None, 0, 1])
+def test_an_operand_without_negative_products(
+    stop: int | None, backend: str, rng: np.random.Generator, dirty_arenas: None
+) -> None:
+    """Behind an Add every scale is negative, so its operand ≥ 0 takes nothing: 0 is there, not what memory held, and
+    the account closes.
+    """
+    x, eye = normal(rng, 3, 4), np.ones(4)
+    layers = [dtd.Linear(normal(rng, 4, 4)), dtd.ReLU(), dtd.Linear(normal(rng, 4, 4), inputs=0),
+        dtd.Add(inputs=(1, 2)),
+              dtd.Scale(-eye, eye), dtd.ReLU(), dtd.Scale(-eye, eye, inputs=3), dtd.Add(inputs=(5, 6))]  # fmt: skip
+    explainer = dtd.Explainer(layers, rules="excitation-backprop", backend=backend, stop=stop)
+    r_in = explainer.explain(x, 0)
+    assert r_in.any() == (stop != 1)
+    assert stop == 1 or explainer.ledger(x, 0).closed
+
+
+def test_ledger_where_one_half_of_an_add_leaves_an_operand_out(
+    backend: str, rng: np.random.Generator, dirty_arenas: None
+) -> None:
+    x, signs = normal(rng, 3, 4), np.array([1.0, -1.0, 1.0, -1.0])
+    layers = [dtd.Linear(normal(rng, 4, 4)), dtd.ReLU(), dtd.Scale(signs, B, inputs=0), dtd.Scale(-signs, B, inputs=0),
+              dtd.Add(inputs=(1, 2)), dtd.Scale(signs, B), dtd.Add(inputs=(5, 3))]  # fmt: skip
+    ledger = dtd.Explainer(layers, rules="excitation-backprop", backend=backend).ledger(x, 0)
+    assert ledger.closed, str(ledger)
+
+
+def test_a_frame_around_a_linear_layer_absorbs(backend: str, rng: np.random.Generator) -> None:
+    """Scales per element of a padded layer: what the padding's taps take is absorbed by it, and the account says so."""
+    x, start = normal(rng, 2, 3, 4), normal(rng, 2, 2, 6)
+    factor, value = rng.choice([-1.0, 1.0], (2, 6)) * rng.uniform(0.5, 1.5, (2, 6)), 0.5
+    layers = [
+        dtd.Conv(normal(rng, 2, 3, 1)),
+        dtd.Pad(((1, 1),), value=value),
+        dtd.Scale(factor),
+        dtd.Activation("tanh"),
+    ]
+    explainer = dtd.Explainer(layers, rules="excitation-backprop", backend=backend)
+    ledger = explainer.ledger(x, start)
+    assert ledger.closed, str(ledger)
+    frame = start.astype(float)[:, :, [0, 5]] * (factor * value > 0)[:, [0, 5]]
+    close(ledger.absorbed["constant"], frame.sum(axis=(1, 2)), backend)
+
+
+def test_a_scale_of_0_ends_a_box_of_any_size(backend: str, rng: np.random.Generator) -> None:
+    """Beside the input an inner tensor has no bounds; times 0 they are those of a constant, as if no weight read it."""
+    x, hidden, w, v = np.clip(normal(rng, 3, 4), -1, 1), normal(rng, 2, 4), normal(rng, 5, 6), normal(rng, 5, 6)
+    factor = np.array([1.0, 0.0, 2.0, -1.0, 1.0, 0.0])
+
+    def network(factor: Any, w: Any, v: Any) -> list[dtd.Layer]:
+        layers: list[dtd.Layer] = [dtd.Linear(hidden), dtd.ReLU(), dtd.Concat(inputs=(dtd.INPUT, 1)), dtd.Scale(factor)]
+        return [*layers, dtd.Linear(w), dtd.ReLU(inputs=3), dtd.Linear(v), dtd.Add(inputs=(4, 6))]
+
+    found, expected = (
+        dtd.explain(layers, x, 0, domain=(-1.0, 1.0), backend=backend)
+        for layers in (network(factor, w, v), network(factor + (factor == 0), w * (factor != 0), v * (factor != 0)))
+    )
+    close(found, expected, backend)
 
 
 def test_preactivation_blocks_conserve(backend: str, rng: np.random.Generator) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -55,7 +56,16 @@ def often(path: str) -> str:
 
 def test_a_folder_with_a_bad_file(here: list[dtd.Layer]) -> None:
     printed, progress = run(
-        "explain", "net.safetensors", "photos", "-o", "maps.zarr", *OPTIONS, "--dtype", "float16", "--sum-channels"
+        "explain",
+        "net.safetensors",
+        "photos",
+        "-o",
+        "maps.zarr",
+        *OPTIONS,
+        "--dtype",
+        "float16",
+        "--sum-channels",
+        code=1,
     )
     first, fed, last = printed.splitlines()
     assert first.startswith("00004.jpg: ")
@@ -77,13 +87,27 @@ def test_a_folder_with_a_bad_file(here: list[dtd.Layer]) -> None:
     )
 
 
+def test_help_tells_the_exit_status(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["explain", "--help"])
+    assert "the exit status is 1 if there are such, 2 if all are" in " ".join(capsys.readouterr().out.split())
+
+
 def test_resume_and_what_is_refused(here: list[dtd.Layer]) -> None:
     command = ("explain", "net.safetensors", "photos/*.jpg", "-o", "maps.zarr", *OPTIONS, "--target", 3)
-    run(*command)
+    run(*command, code=1)  # one photograph is bad, the others are explained
     _, errors = run(*command, code=2)
     assert "maps.zarr exists; continue it with resume=True (--resume)" in errors
-    printed, _ = run(*command, "--resume")
+    printed, _ = run(*command, "--resume", code=1)
     assert "8 sample(s), 8 of them before, 1 bad" in printed
+    assert (zarr.open_group("maps.zarr")["target"][:] == [3, 3, 3, 3, -1, 3, 3, 3]).all()
+    Path("good").mkdir()
+    for number in (0, 1):
+        shutil.copy(f"photos/0000{number}.jpg", "good")
+    run("explain", "net.safetensors", "good", "-o", "good.zarr", *OPTIONS)  # none is bad: 0
+    for mode in ("bad.zarr", "bad"):  # all are bad
+        run("explain", "net.safetensors", "photos/00004.jpg", "-o", mode, *OPTIONS, code=2)
+    run("explain", "net.safetensors", "photos/00003.jpg", "photos/00004.jpg", "-o", "maps", *OPTIONS, code=1)
     _, errors = run(*command, "--resume", "--rules", "lrp-0", code=2)
     assert "options, rules was 'dtd' and is 'lrp-0'" in errors
 

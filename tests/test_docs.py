@@ -1,12 +1,18 @@
-"""The code on the pages of docs runs as it stands; the pages about PyTorch and Keras in pytorch/test_pages.py."""
+"""The code on the pages of docs runs as it stands (PyTorch, Keras: pytorch/test_pages.py); docstrings are numpydoc."""
 
 from __future__ import annotations
 
+import inspect
+import re
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
 
+import dtdfast as dtd
+import numpydocs
 import onnx_models
 from support import run_page
 
@@ -24,3 +30,96 @@ def test_onnx_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     )
     assert run_page("onnx.md")["relevance"].shape == (2, 3, 32, 32)
     assert "node 0 (LayerNormalization): it divides by statistics of the very sample" in capsys.readouterr().out
+
+
+# ----------------------------------------------------------------------------------------------------------- docstrings
+
+
+PUBLIC = dict(numpydocs.public())
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_docstring(name: str) -> None:
+    """Every parameter of the signature with a type and a text, what is returned, what is raised: as tools read it."""
+    of = PUBLIC[name]
+    summary, *found = numpydocs.sections(numpydocs.documentation(of))
+    names = [section.name for section in found]
+    assert summary.lines
+    assert summary.lines[0].endswith((".", "…")), summary.lines[0]
+    assert len(summary.lines) == 1 or summary.lines[1] == "", "a blank line follows the summary"
+    assert names == [s for s in numpydocs.SECTIONS if s in names], "sections are numpydoc's, in its order, each once"
+    if isinstance(of, property):
+        return
+    by_name = {section.name: section for section in found}
+    described = by_name.get("Parameters") or by_name.get("Attributes")
+    items = described.items if described else {}
+    assert list(items) == list(numpydocs.arguments(of))
+    assert all(items.values()), f"without a text: {[k for k, v in items.items() if not v]}"
+    for key in ("Returns", "Raises"):
+        assert key not in by_name or all(by_name[key].items.values()), f"{key} has an item without a text"
+    if inspect.isfunction(of):
+        assert ("Returns" in by_name) == numpydocs.returns(of)
+    assert "Raises" in by_name or not numpydocs.raises(of), "it raises, and does not say what"
+
+
+def test_what_is_raised_exists() -> None:
+    for name, of in PUBLIC.items():
+        raised = [s for s in numpydocs.sections(numpydocs.documentation(of)) if s.name == "Raises"]
+        for error in (e for section in raised for e in section.items):
+            assert hasattr(dtd, error) or error in ("TypeError", "NotImplementedError"), f"{name} raises {error}"
+
+
+def test_options_say_the_same_wherever_they_stand() -> None:
+    """`explain` documents all that `Explainer` and `Explainer.explain` do, in the same words."""
+
+    def parameters(of: Any) -> dict[str, str]:
+        return next(s.items for s in numpydocs.sections(numpydocs.documentation(of)) if s.name == "Parameters")
+
+    whole = parameters(dtd.explain)
+    for key, text in (parameters(dtd.Explainer) | parameters(dtd.Explainer.explain)).items():
+        assert key == "kind" or whole[key] == text
+
+
+def test_references_are_used() -> None:
+    for name, of in PUBLIC.items():
+        text = numpydocs.documentation(of)
+        assert set(re.findall(r"\[(\d)\]_", text)) == set(re.findall(r"^\.\. \[(\d)\]", text, re.MULTILINE)), name
+
+
+def test_nothing_is_markup_by_chance() -> None:
+    """reStructuredText reads *x and |x| as markup, unless they are ``literals``."""
+    for name, of in PUBLIC.items():
+        lines = [
+            line for line in numpydocs.documentation(of).splitlines() if not re.match(r"\s*(>>>|\.\.\.|\*\*\w+$)", line)
+        ]
+        text = re.sub(r"``.*?``|\".*?\"", "", " ".join(lines))
+        assert not re.findall(r"(?<!\S)\*\w+|(?<!\w)\|\w+\|", text), name
+
+
+def test_a_gap_is_noticed() -> None:
+    def made(given: int, other: Any = None) -> int:
+        """Do something.
+
+        Parameters
+        ----------
+        given : int
+            A number.
+        """
+        raise ValueError
+
+    (_, parameters) = numpydocs.sections(inspect.getdoc(made) or "")
+    assert list(parameters.items) != list(numpydocs.arguments(made))
+    assert numpydocs.returns(made)
+    assert numpydocs.raises(made)
+
+
+# ------------------------------------------------------------------------------------------------------------- linters
+
+
+def test_pre_commit_runs_the_linters_of_the_extra_lint() -> None:
+    root = Path(__file__).parents[1]
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    text = (root / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    found = re.findall(r"(ruff|clang-format)(?:-pre-commit)?\n +rev: v([\d.]+)", text)
+    found += re.findall(r"(mypy)==([\d.]+)", text)
+    assert dict(found) == dict(package.split("==") for package in project["optional-dependencies"]["lint"])

@@ -5,16 +5,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import dtdfast as dtd
 from dtdfast.presets import PRESETS
 from dtdfast.rules import CONVENTIONS
-from graphs import Graph, graphs, options
+from graphs import UNIT, Graph, graphs, options, perturbed
 from rule_space import drawn, rule_classes
-
-UNIT = 2.0**-24
 
 
 def test_every_option_of_every_rule_is_drawn():
@@ -46,28 +44,6 @@ def test_every_option_of_every_rule_is_drawn():
                     (cls.__name__, field.name, value) for value in (True, False) if isinstance(field.default, bool)
                 }
     assert not wanted - seen, sorted(map(str, wanted - seen))
-
-
-def perturbed(graph, rng):
-    """The same network with every weight and input off by up to 4 roundings, relatively.
-
-    A rounding error in a sum of products is a perturbation of its terms, so how far the relevance moves here is how far
-    rounding can move it, whatever cancels on the way.
-    """
-
-    def shake(array):
-        return np.asarray(array, np.float64) * (1 + 4 * UNIT * rng.uniform(-1, 1, np.shape(array)))
-
-    layers = []
-    for record in graph.layers:
-        arrays = {
-            f.name: shake(v) for f in dataclasses.fields(record) if isinstance(v := getattr(record, f.name), np.ndarray)
-        }
-        layers.append(dataclasses.replace(record, **arrays))
-    x = graph.x if graph.x.dtype.kind == "i" else shake(graph.x)
-    if isinstance(graph.options["domain"], tuple):
-        x = np.clip(x, *graph.options["domain"])
-    return Graph(layers, graph.shapes, x, graph.start, graph.options)
 
 
 @given(graphs(), st.integers(0, 2**32 - 1))
@@ -112,8 +88,9 @@ def test_predictions_are_those_of_the_single_layers(graph):
             values[position] = np.concatenate(operands, record.axis)
         else:
             rank = max(o.ndim for o in operands)
-            # constants may have fewer axes
-            full = [o.reshape(len(o), *[1] * (rank - o.ndim), *o.shape[1:]) for o in operands]
+            full = [
+                o.reshape(len(o), *[1] * (rank - o.ndim), *o.shape[1:]) for o in operands
+            ]  # constants may have fewer axes
             values[position] = (np.prod if isinstance(record, dtd.Mul) else np.sum)(
                 np.array(np.broadcast_arrays(*full)), axis=0
             )
@@ -203,8 +180,7 @@ def test_gradients_are_derivatives(graph, seed):
     )
 
 
-# -------------------------------------------------------------------------------------------------------- broken
-# networks
+# ------------------------------------------------------------------------------------------------------ broken networks
 
 
 def _last(layers):
@@ -266,9 +242,10 @@ def _widen_a_weight(layers, shapes, rng):
 def _different_shapes(record):
     def mutate(layers, shapes, rng):
         a = len(shapes[-1])
-        meets = {dtd.Concat: lambda u, v: sum(p != q for p, q in zip(u, v, strict=True)) < 2,
-                 dtd.Add: lambda u, v: all(1 in (p, q) or p == q for p,
-                 q in zip(u, v, strict=True))}[record]  # fmt: skip
+        meets = {
+            dtd.Concat: lambda u, v: sum(p != q for p, q in zip(u, v, strict=True)) < 2,
+            dtd.Add: lambda u, v: all(1 in (p, q) or p == q for p, q in zip(u, v, strict=True)),
+        }[record]
         others = [
             p
             for p, s in enumerate(shapes)
@@ -311,6 +288,7 @@ MUTATIONS = {
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
+@settings(max_examples=settings().max_examples // 4)  # of each mutation: hundreds of networks in all
 @given(graph=graphs(max_blocks=5), seed=st.integers(0, 2**32 - 1))
 def test_broken_networks_are_refused(name, graph, seed):
     layers, shapes = list(graph.layers), list(graph.shapes)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import subprocess
 import sys
-from graphlib import TopologicalSorter
-from pathlib import Path
 
 import dtdfast as dtd
 
@@ -84,24 +81,3 @@ def test_a_submodule_of_a_function_s_name_does_not_replace_it() -> None:
     assert "dtdfast.runs.run" in loaded(
         f"{submodules}; import dtdfast as dtd; dtd.backends(); assert callable(dtd.run)"
     )
-
-
-def imports(path: Path, name: str, modules: set[str]) -> set[str]:
-    """The package's modules that a module imports, wherever in its text."""
-    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            base = ".".join([*package.split(".")[: package.count(".") + 2 - node.level], *filter(None, [node.module])])
-            found |= {f"{base}.{a.name}" if f"{base}.{a.name}" in modules else base for a in node.names}
-    return (found & modules) - {name}
-
-
-def test_the_plan_s_modules_import_each_other_in_one_order() -> None:
-    root = Path(dtd.__file__).parent
-    paths = {
-        ".".join(p.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): p for p in root.rglob("*.py")
-    }
-    paths = {f"dtdfast.{name}": path for name, path in paths.items() if name.split(".")[0] == "plan"}
-    order = TopologicalSorter({name: imports(path, name, {*paths}) for name, path in paths.items()})
-    assert len([*order.static_order()]) == len(paths) > 40  # a circle is a CycleError that names it

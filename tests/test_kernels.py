@@ -5,7 +5,6 @@ and batch.
 from __future__ import annotations
 
 from itertools import product
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ import pytest
 import kernel_reference as ref
 from dtdfast._kernels import ffi
 from kernel_checks import LAYOUTS, agree, each, each_kernels, same_bits
-from kernel_layers import Taps, some_layer
+from kernel_layers import Taps, bare_taps_step, some_layer, taps_step
 from kernel_steps import USABLE_ISAS, Kernels, Step, isa_name, lib, place, vector
 
 CASES = [(kind, seed) for kind in ("DENSE", "SPARSE", "CHANNEL", "LINEAR") for seed in range(30)]
@@ -110,43 +109,6 @@ def test_each_weight_map_and_multiplier_has_a_name() -> None:
     assert len(ref.MULTIPLIERS) == lib.DTD_M_TIMES_NEGATIVE + 1
 
 
-def taps_step(
-    layer: Taps, weight_map: str, multiplier: str, accumulate: bool, repeat: int, scatter: bool
-) -> tuple[Step, Any, Any]:
-    """A TAPS_* (or SCATTER_LINEAR) step, its expected result and the size of its terms."""
-    kernels, rng, shape = layer.kernels, layer.rng, layer.shape
-    m = kernels.normal(rng, shape[0] // repeat, *shape[1:])
-    m.reshape(-1)[::7] = 0
-    start = kernels.normal(rng, *shape)
-    scale = (
-        None
-        if scatter or rng.random() < 0.5
-        else kernels.dtype(0.5) + kernels.uniform(rng, *layer.count)[None, None, ..., None]
-    )
-    arrays = {
-        **layer.operands(),
-        "out": layer.place(start),
-        "m": None
-        if multiplier == "M_NONE"
-        else layer.place(m, LAYOUTS["channels first" if rng.random() < 0.3 else "channels last"]),
-        "scale": None if scale is None else np.broadcast_to(place(scale), shape),
-    }
-    if scatter:  # its rows are the columns of the layer's weights
-        arrays["weight"] = vector(np.ascontiguousarray(layer.weight[:, :, 0].T))
-    numbers = {
-        **layer.numbers(), "weight_map": getattr(lib, f"DTD_{weight_map}"), "gamma": 0.25, "mode": getattr(lib,
-        f"DTD_{multiplier}"),
-        "accumulate": int(accumulate), "repeat": repeat,
-    }  # fmt: skip
-    total, size = layer.sums(weight_map, 0.25)
-    factor = ref.MULTIPLIERS[multiplier](np.repeat(m.astype(kernels.wide), repeat, 0)) * (
-        1 if scale is None else scale.astype(kernels.wide)
-    )
-    base = start.astype(kernels.wide) if accumulate else 0.0
-    step = Step("SCATTER_LINEAR" if scatter else f"TAPS_{layer.kind}", arrays, numbers)
-    return step, base + factor * total, np.abs(base) + np.abs(factor) * size
-
-
 @each_kernels
 @pytest.mark.parametrize("kind", ["DENSE", "SPARSE", "CHANNEL", "LINEAR", "SCATTER"])
 @pytest.mark.parametrize("weight_map", ref.WEIGHT_MAPS)
@@ -233,7 +195,7 @@ def test_bits_do_not_depend_on_threads_or_batch(kernels: Kernels, name: str) -> 
         layer.sieve(0.6)
     if kind == "SPARSE":  # zeros left out in the batch, but not in the first sample alone
         layer.sieve(0.9, slice(1, None))
-    steps = [taps_step(layer, "W_POSITIVE", "M_TIMES", False, 1, scatter)[0]]
+    steps = [bare_taps_step(layer, "W_POSITIVE", "M_TIMES", False, 1, scatter)]
     if not scatter:
         arrays = {**layer.operands(), **{k: layer.place(kernels.zeros(*layer.shape)) for k in ("out", "factor")}}
         numbers = {**layer.numbers(), "dual": 1, "mode": lib.DTD_F_GATE, "activation": lib.DTD_GELU}
@@ -257,8 +219,7 @@ def test_bits_do_not_depend_on_threads_or_batch(kernels: Kernels, name: str) -> 
             assert all(same_bits(alone[k], first[k][sample : sample + 1]) for k in first)
 
 
-# ------------------------------------------------------------------------------------------------------------- the
-# entry
+# ------------------------------------------------------------------------------------------------------------ the entry
 
 
 def test_instruction_sets() -> None:

@@ -15,9 +15,8 @@ import numpy as np
 import pytest
 
 from kernel_checks import FLOATS, LAYOUTS, NARROW, agree, same_bits
-from kernel_layers import Taps
+from kernel_layers import Taps, taps_step
 from kernel_steps import Step, isa_name, lib
-from test_kernels import taps_step
 
 V = 2.0**-8
 PRODUCT = {1: 2 * V + V * V, 2: 3 * V * V, 3: 2.0**-23}

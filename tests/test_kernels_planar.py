@@ -9,9 +9,8 @@ from itertools import product
 import numpy as np
 
 from kernel_checks import agree, each, same_bits
-from kernel_layers import Taps
+from kernel_layers import Taps, taps_step
 from kernel_steps import Kernels, Step, isa_name, lib, vector
-from test_kernels import taps_step
 
 TAPS = tuple(product((0,), (2, 1, 0, -1, -2), (2, 1, 0, -1, -2)))
 KERNELS = {

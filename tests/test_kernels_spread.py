@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from kernel_checks import agree, each, same_bits
-from kernel_layers import Taps
+from kernel_layers import Taps, taps_step
 from kernel_steps import Kernels
-from test_kernels import taps_step
 
 # inputs, outputs, (d, h, w) of the outputs, taps along each axis
 SHAPES = [

@@ -4,7 +4,6 @@ against oracle.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -13,22 +12,11 @@ from numpy.typing import NDArray
 
 import dtdfast as dtd
 import nets
+from cases.networks import BOXED, N_BATCH, PRESETS, positive_start, rounding, small
 from nets import SMALL, Net
 
-PRESETS = (
-    "dtd", "lrp-0", "lrp-epsilon", "epsilon-plus", "epsilon-plus-flat", "epsilon-alpha2-beta1",
-    "epsilon-alpha2-beta1-flat",
-    "epsilon-gamma-box", "excitation-backprop", "deep_taylor", "deep_taylor.bounded",
-)  # fmt: skip
-BOXED = ("epsilon-gamma-box", "deep_taylor.bounded")
 BACKENDS = [b.name for b in dtd.backends().values() if b.usable]
 EXECUTORS = [*((name, "float32") for name in BACKENDS), *[("cpu", "float64")] * ("cpu" in BACKENDS)]
-N_BATCH = 2
-
-
-@lru_cache
-def small(name: str, bias: nets.Bias = "random") -> Net:
-    return SMALL[name](bias=bias)
 
 
 def explainer(net: Net, rules: str, backend: str, precision: str = "float32") -> dtd.Explainer:
@@ -37,16 +25,7 @@ def explainer(net: Net, rules: str, backend: str, precision: str = "float32") ->
     )
 
 
-def positive_start(net: Net) -> NDArray[np.float32]:
-    """Relevance 1 at the output that the network explains."""
-    start = np.zeros((N_BATCH, *net.output_shape), np.float32)
-    at = net.target if isinstance(net.target, tuple) else (0,)
-    start[(slice(None), *at)] = 1
-    return start
-
-
-# ---------------------------------------------------------------------------------------------------------------
-# builders
+# ------------------------------------------------------------------------------------------------------------- builders
 
 PUBLISHED = {  # parameters in millions, forward multiply-adds in 10⁹
     "alexnet": (61.0, 0.72),
@@ -64,21 +43,6 @@ def test_full_size_networks_have_the_published_counts(name: str) -> None:
     net: Net = getattr(nets, name)(seed=None)
     assert net.output_shape == (1000,)
     assert (round(net.parameters / 1e6, 1), round(net.macs / 1e9, 2)) == PUBLISHED[name]
-
-
-def rounding(net: Net, exact: NDArray[Any], compute: Any) -> float:
-    """How far float32 may be from `exact`, as a sum of absolute differences.
-
-    A float32 result is the exact one of a network whose weights are off by γ_n in the worst case and by u·√n typically,
-    n the largest number of terms in a sum (Higham, Accuracy and Stability, 3.1). So the distance is estimated on
-    networks perturbed that much; ten times it allows for the network drawn and for the relevance pass, whose sums round
-    as those of the forward pass do.
-    """
-    n = max(
-        np.size(layer.weight) // len(layer.weight) for layer in net.layers if isinstance(layer, (dtd.Linear, dtd.Conv))
-    )
-    scale = float(np.sqrt(n)) * 2.0**-24
-    return 10 * max(float(np.abs(compute(net.perturbed(scale, seed)) - exact).sum()) for seed in range(2))
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -99,8 +63,7 @@ def test_predict_matches_pytorch(name: str) -> None:
         assert np.abs(dtd.predict(net.layers, x, backend=backend) - expected).sum() <= bound
 
 
-# -----------------------------------------------------------------------------------------------------------
-# explanations
+# --------------------------------------------------------------------------------------------------------- explanations
 
 
 @pytest.mark.parametrize("rules", PRESETS)

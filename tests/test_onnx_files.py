@@ -18,8 +18,7 @@ import dtdfast as dtd
 from dtdfast import DtdError, MemoryBudgetError, ModelError, from_onnx
 from onnx_models import feed, model, run
 
-# ----------------------------------------------------------------------------------------------------------------
-# weights
+# -------------------------------------------------------------------------------------------------------------- weights
 
 NET = dict(body="a = Conv(x, w, b) c = Relu(a) f = Flatten(c) y = Gemm<transB=1>(f, u, d)")
 NET_GIVEN = "{0}[6,4,3,3] w, {0}[6] b, {0}[5,336] u, {0}[5] d"
@@ -169,8 +168,7 @@ def run_named(proto: onnx.ModelProto, name: str, x: Any) -> Any:
     return session.run(None, {name: x})[0]
 
 
-# --------------------------------------------------------------------------------------------------- damaged and
-# hostile files
+# -------------------------------------------------------------------------------------------- damaged and hostile files
 
 
 def tensor_of(**fields: Any) -> TensorProto:
@@ -230,7 +228,7 @@ def test_no_onnx_file(tmp_path: Path, content: bytes) -> None:
 def test_mutated_files_are_refused_or_read_never_worse() -> None:
     """In a process of its own, whose memory and time are limited: a crash, a hang or gigabytes would end it."""
     done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("onnx_mutations.py"))],
+        [sys.executable, str(Path(__file__).parent / "lib" / "onnx_mutations.py")],
         capture_output=True,
         text=True,
         timeout=300,

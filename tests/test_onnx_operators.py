@@ -5,6 +5,7 @@ outputs.
 from __future__ import annotations
 
 import itertools
+import sys
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from onnx import TensorProto, helper
 import dtdfast as dtd
 from dtdfast import DtdError, ModelError, from_onnx
 from dtdfast.importers.onnx.importer import OnnxModel
+from dtdfast.importers.onnx.walk import OPERATORS
 from onnx_models import feed, model, run
 from support import kinds
 
@@ -32,6 +34,10 @@ CASES: dict[str, dict[str, Any]] = {
     "einsum of heads": dict(body='y = Einsum<equation="bnc,chd->bhnd">(x, w)', given="float[7,2,3] w", x=ROWS),
     "einsum with dots": dict(body='y = Einsum<equation="...c,cd->...d">(x, w)', given="float[10,3] w"),
     "einsum of shared axes": dict(body='y = Einsum<equation="ncd,bnc->bdn">(w, x)', given="float[5,7,2] w", x=ROWS),
+    "einsum of two constants": dict(body='y = Einsum<equation="mn,bnc,cd->bmd">(w, x, v)', given="float[6,5] w, "
+    "float[7,3] v", x=ROWS),
+    "einsum of a table": dict(body='y = Einsum<equation="bnc,nc->bnc">(x, w)', given="float[5,1] w", x=ROWS),
+    "einsum of a sum": dict(body='y = Einsum<equation="bnc,d->bd">(x, w)', given="float[3] w", x=ROWS),
     "einsum of one": dict(body='y = Einsum<equation="bnc->bcn">(x)', x=ROWS),
     "einsum that sums": dict(body='y = Einsum<equation="bnc->bc">(x)', x=ROWS),
     "broadcast addition": dict(body="a = ReduceMax<axes=[2], keepdims=1>(x) b = Relu(x) y = Add(a, b)", opset=13),
@@ -288,6 +294,22 @@ def test_refused_in_opset_6(body: str, given: str, message: str) -> None:
         from_onnx(model(body, given, opset=6))
 
 
+@pytest.mark.parametrize("opset", [6, 9, 13, 17])
+def test_a_wrong_record_is_noticed(opset: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By onnxruntime, which sees what the output needs and nothing else of the file."""
+    proto = model("a = Neg(x) y = Relu(a) z = NoSuchOperator(x)", y="float[] y, float[] z", opset=opset)
+    assert kinds(from_onnx(proto, output="y")) == "Scale ReLU"
+    monkeypatch.setitem(OPERATORS, "Relu", OPERATORS["Identity"])
+    with pytest.raises(ModelError, match="the output differs from the model's by"):
+        from_onnx(proto, output="y")
+
+
+def test_without_onnxruntime_nothing_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    monkeypatch.setitem(OPERATORS, "Relu", OPERATORS["Identity"])
+    assert kinds(from_onnx(model("a = Neg(x) y = Relu(a)"))) == "Scale"
+
+
 @pytest.mark.parametrize(("opset", "message"), [(5, "expected 6 or later"), (999, "install a newer onnx")])
 def test_opsets_that_are_not_known(opset: int, message: str) -> None:
     with pytest.raises(ModelError, match=message):
@@ -308,7 +330,7 @@ REFUSED = {
     "the batch axis would move"),
     "einsum over the batch": (dict(body='y = Einsum<equation="bi,bj->ij">(x, c)', given="float[2,3] c",
     x="float[2,7] x"), "the batch"),
-    "a diagonal": (dict(body='y = Einsum<equation="bii->bi">(x)', x="float[N,7,7] x"), "names one axis twice"),
+    "a diagonal": (dict(body='y = Einsum<equation="bii->bi">(x)', x="float[N,7,7] x"), "stands twice in one operand"),
     "a computed mask": (dict(body="a = Relu(x) b = Cast<to=9>(a) y = Where(b, x, a)"), "Cast"),
     "a batch that moved": (dict(body="a = Transpose<perm=[1,0]>(x) y = Softmax(a)", x="float[N,7] x"),
     "batch axis at place 1"),
@@ -320,6 +342,11 @@ REFUSED = {
     "a mirror longer than the row": (
         dict(body='y = Pad<mode="reflect">(x, p)', given="int64[4] p = {0,9,0,0}", x="float[N,7] x"), "in mode reflect",
     ),
+    "the sign": (dict(body="y = Sign(x)", x=ROWS), "a ReLU of x and one of −x"),
+    "a choice": (dict(body="a = Greater(x, c) y = Cast<to=1>(a)", given="float c = {0}", x=ROWS), ("makes a choice by "
+    "the data")),
+    "an order": (dict(body="v, y = TopK(x, k)", given="int64[1] k = {2}", x=ROWS, y="float[] v"), ("orders elements by "
+    "their size")),
     "two factors computed": (dict(body='a = Relu(x) y = Einsum<equation="bnc,bmc->bnm">(x, a)', x=ROWS), "attention"),
 }  # fmt: skip
 

@@ -6,8 +6,15 @@ import pytest
 import dtdfast as dtd
 import explicit
 from cases import CASES, RULES
+from rule_space import rule_classes
 
 TOLERANCE = 1e-12  # times sum_j |n_ij s_j| and the condition number of each denominator
+
+
+def test_every_rule_has_a_reference_and_is_public():
+    rules = {cls for cls in rule_classes() if cls.shares is not dtd.Rule.shares}  # Pass has no row
+    assert rules == {type(row.rule) for row in RULES}, "give it a formula in explicit.py and a row in the cases"
+    assert {cls.__name__ for cls in rules} <= set(dtd.__all__), "export it in __init__.py"
 
 
 def test_there_are_enough_cases():

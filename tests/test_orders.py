@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import dtdfast as dtd
-import graphs as g
+from graphs import AGES, MAX_ELEMENTS, Builder
+from graphs import blocks as g
 
 LONG = bool(os.environ.get("DTDFAST_LONG"))
 NETWORKS, BLOCK = (10_000, 500) if LONG else (1000, 250)
@@ -27,12 +28,12 @@ def network(seed: int) -> tuple[list[dtd.Layer], np.ndarray[Any, Any]]:
     rng = np.random.default_rng(seed)
     rank = int(rng.choice([0, 1, 2, 2, 2, 3]))
     shape = (int(rng.integers(1, 6)), *(int(s) for s in rng.integers(2, 8 if rank < 3 else 5, rank)))
-    b = g.Builder(rng, shape)
+    b = Builder(rng, shape)
     p = dtd.INPUT
     for _ in range(int(rng.integers(2, 15))):
-        source = max(p - int(rng.choice(g.AGES)), dtd.INPUT)
+        source = max(p - int(rng.choice(AGES)), dtd.INPUT)
         blocks = FLAT if len(b.shape(source)) == 1 else SPATIAL
-        if len(b.shape(source)) > 4 or math.prod(b.shape(source)) > g.MAX_ELEMENTS:
+        if len(b.shape(source)) > 4 or math.prod(b.shape(source)) > MAX_ELEMENTS:
             blocks = [g.slices, g.relu]
         blocks[int(rng.integers(len(blocks)))](b, source)
         p = len(b.layers) - 1

@@ -134,3 +134,12 @@ def test_what_is_nothing_in_truth_stays_nothing(x: np.ndarray) -> None:
     assert not dtd.explain(dead, x, backend="cpu").any()
     assert not dtd.predict(dead, x, backend="cpu").any()
     assert not dtd.explain(dead, np.zeros_like(x), np.zeros((4, 2, 2), np.float32), backend="cpu").any()
+
+
+def test_an_output_that_is_0_beside_others_is_not_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = np.array([[0.5, 1], [2, 1]], np.float32)
+    explainer = dtd.Explainer([dtd.Linear(np.array([[-1.0, -1], [1, 2]])), dtd.ReLU()], backend="cpu")
+    monkeypatch.setattr(explainer, "_explain_exactly", lambda *a: pytest.fail("computed again"))
+    relevance = explainer.explain(x, np.array([[0, 1]]))
+    assert not relevance[:, 0].any()
+    assert relevance[:, 1].all()

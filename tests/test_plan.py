@@ -217,7 +217,7 @@ def test_arena_is_what_is_allocated(n_threads: int) -> None:
     explainer = dtd.Explainer(_residual(), backend="cpu", domain="nonnegative", n_threads=n_threads)
     x = np.abs(_weights(4, 3, 8, 8))
     explainer.explain(x)
-    (executor,) = explainer._executors.values()
+    (executor,) = explainer._executor.made.values()
     plan = explainer.plan_for(x.shape)
     assert plan.pieces == n_threads
     assert [a.nbytes for layout in executor._layouts.values() for a in layout.shelf.idle] == [plan.memory]

@@ -14,7 +14,8 @@ import dtdfast as dtd
 import kernel_reference as reference
 from dtdfast import vocabulary
 from dtdfast.cpu import encode
-from dtdfast.cuda import contraction, formulas, operations
+from dtdfast.cuda.kernels import formulas
+from dtdfast.cuda.run import contraction, operations
 from dtdfast.oracle import maths
 from dtdfast.rules import Convention, Share, Term
 from dtdfast.vocabulary import ACTIVATIONS, INPUT_MAPS, KERNELS, WEIGHT_MAPS, X

@@ -55,7 +55,7 @@ from .layers import (
     Upsample,
 )
 from .presets import PRESETS
-from .rules import AlphaBeta, Epsilon, Flat, Gamma, Pass, Rule, WSquare, ZBox, Zero, ZPlus, ZPlusBySign
+from .rules import AlphaBeta, Epsilon, Flat, Gamma, Pass, Rule, Share, Term, WSquare, ZBox, Zero, ZPlus, ZPlusBySign
 
 if TYPE_CHECKING:
     from . import baselines, compat, diagnostics, evaluation, plot
@@ -75,9 +75,9 @@ __all__ = [
     "INPUT", "LRN", "PRESETS", "Activation", "Add", "AlphaBeta", "AvgPool", "Backend", "BackendError", "BatchNorm",
     "Concat", "Constant", "Conv", "ConvTranspose", "DomainError", "Dropout", "DtdError", "Embedding", "Epsilon",
     "Expand", "Explainer", "Flat", "Flatten", "Gamma", "Gather", "GlobalAvgPool", "InputError", "Layer", "LayerError",
-    "Ledger", "Linear", "MaxPool", "MemoryBudgetError", "ModelError", "Mul", "NumericsError", "Pad", "Pass",
-    "Permute", "Preparation", "ReLU", "Reduce", "Resample", "Reshape", "Rule", "RuleError", "RunError", "Scale",
-    "ShapeError", "Slice", "Softmax", "StorageError", "SumPool", "TargetError", "Upsample", "WSquare", "WiringError",
+    "Ledger", "Linear", "MaxPool", "MemoryBudgetError", "ModelError", "Mul", "NumericsError", "Pad", "Pass", "Permute",
+    "Preparation", "ReLU", "Reduce", "Resample", "Reshape", "Rule", "RuleError", "RunError", "Scale", "ShapeError",
+    "Share", "Slice", "Softmax", "StorageError", "SumPool", "TargetError", "Term", "Upsample", "WSquare", "WiringError",
     "ZBox", "ZPlus", "ZPlusBySign", "Zero", "__version__", "backends", "baselines", "build_config", "clear_cache",
     "compat", "diagnostics", "evaluation", "explain", "from_keras", "from_onnx", "from_sklearn", "from_torch", "load",
     "plot", "predict", "run", "save",

@@ -22,7 +22,15 @@ OPEN = {"alpha": -np.inf, "beta": np.inf}
 
 @dataclass(frozen=True, eq=False)
 class ReLU(Layer):
-    """max(0, x)."""
+    """max(0, x), element by element.
+
+    Relevance passes a ReLU unchanged: it belongs to the neuron of the linear layer before.
+
+    Parameters
+    ----------
+    inputs, name : optional
+        As in `Layer`.
+    """
 
     function: ClassVar[Function] = RELU
 
@@ -31,17 +39,34 @@ class ReLU(Layer):
 class Activation(Layer):
     """An element-wise function other than ReLU.
 
-    Relevance passes it unchanged. Its derivative (for gradients) at a kink is the one from the left; at the ends of a
-    clip, a shrink or a threshold it is that of the flat piece, at those of hard_swish that of the outer one.
+    Relevance passes it unchanged.
 
     Parameters
     ----------
     kind : str
+        The function:
+
         KINDS
     alpha, beta : float, optional
-        As above; None: the default of the kind (`ACTIVATIONS`).
-    slopes : (c,) or one sample's shape, of prelu alone
-        Per channel (axis 1) or per element.
+        The numbers in the formulas above; by default those of the kind in `dtdfast.layers.ACTIVATIONS`.
+    slopes : array_like, optional
+        Of "prelu" alone, which needs them: one slope per channel (axis 1), or one per element of a sample.
+    inputs, name : optional
+        As in `Layer`.
+
+    Raises
+    ------
+    LayerError
+        The kind is unknown, or does not take a number that was given.
+
+    Notes
+    -----
+    The derivative, which gradients use, is the one from the left at a kink. At the ends of a clip, a shrink or a
+    threshold it is that of the flat piece; at those of hard_swish it is that of the outer piece.
+
+    References
+    ----------
+    .. [1] Klambauer et al., "Self-normalizing neural networks", arXiv:1706.02515.
     """
 
     kind: str
@@ -80,10 +105,21 @@ class Activation(Layer):
         return ACTIVATIONS[self.kind]
 
     def slopes_for(self, rank: int) -> Array:
-        """A prelu's slopes, ready to meet samples with so many axes."""
+        """The slopes of a prelu, of a shape that broadcasts against samples.
+
+        Parameters
+        ----------
+        rank : int
+            The number of axes of a sample.
+
+        Returns
+        -------
+        ndarray
+            One slope per channel or element.
+        """
         assert self.slopes is not None
         return self.slopes.reshape(-1, *(1,) * (rank - 1)) if self.slopes.ndim == 1 else self.slopes
 
 
-_KINDS = "\n".join(f"        - {kind}: {row.formula}" for kind, row in ACTIVATIONS.items())
+_KINDS = "\n".join(f'        - "{kind}": {row.formula.replace("|x|", "``|x|``")}.' for kind, row in ACTIVATIONS.items())
 Activation.__doc__ = (Activation.__doc__ or "").replace("KINDS", _KINDS.lstrip(), 1)

@@ -12,7 +12,19 @@ from .errors import BackendError
 
 @dataclass(frozen=True)
 class Backend:
-    """An executor: `usable`, and if not, `reason`."""
+    """An executor, and whether it can be used here.
+
+    Attributes
+    ----------
+    name : str
+        The name that the option `backend` takes.
+    usable : bool
+        Whether it runs here.
+    reason : str
+        Why it is not usable, or what it runs on.
+    precisions : tuple of str
+        The precisions that it has here.
+    """
 
     name: str
     usable: bool
@@ -31,7 +43,7 @@ def _cpu() -> Backend:
 
 
 def _cuda() -> Backend:
-    from .cuda.usable import survey
+    from .cuda.run.usable import survey
 
     problem, found = survey()
     return Backend("cuda", problem is None, problem or found, ("float32", "tf32", "bfloat16", "mixed"))
@@ -46,12 +58,12 @@ KNOWN: dict[str, Callable[[], Backend]] = {"cuda": _cuda, "cpu": _cpu, "oracle":
 
 
 def backends() -> dict[str, Backend]:
-    """The executors by name, in the order in which backend="auto" prefers them.
+    """List the executors, in the order in which backend="auto" prefers them.
 
     Returns
     -------
     dict of str to Backend
-        `usable` says whether it runs here, `reason` why not (or what it runs on).
+        By name: whether each is usable here, and why not.
     """
     return {name: look() for name, look in KNOWN.items()}
 

@@ -17,35 +17,133 @@ Array = NDArray[Any]
 
 
 def gradient(layers: Sequence[Layer], x: Any, target: Any = None, **options: Any) -> Any:
-    """∂f/∂x of the targeted outputs, of x's shape ((n, t, ...) for several targets); ReLU'(0) = 0.
+    """The gradient ∂f/∂x of the targeted outputs, with ReLU'(0) = 0.
 
     Parameters
     ----------
-    target : as in `dtdfast.explain`; a float start is multiplied with the Jacobian from the left
-    options : backend, batch_size, n_threads, start, stop
+    layers : sequence of Layer
+        The network.
+    x : array_like
+        The inputs, as `explain` takes them.
+    target : int, tuple, array_like or None, default None
+        As in `dtdfast.explain`. A float start is multiplied with the Jacobian from the left.
+    **options
+        Options of `dtdfast.Explainer`: backend, batch_size, n_threads, device, start, stop.
+
+    Returns
+    -------
+    array
+        Of x's shape, or ``(n, t, *x.shape[1:])`` for several targets; of x's kind.
 
     Raises
     ------
     LayerError
-        A network with LRN.
+        The network holds an LRN, which has no gradient here.
     """
     return Explainer(layers, kind=GRADIENT, **options).explain(x, target)
 
 
 def input_x_gradient(layers: Sequence[Layer], x: Any, target: Any = None, **options: Any) -> Any:
-    """X ⊙ ∂f/∂x; equals LRP-0 with the bias in the denominator on ReLU networks (Ancona et al. 2018, prop. 1)."""
+    """Gradient × input: x ⊙ ∂f/∂x.
+
+    On ReLU networks it equals LRP-0 with the bias in the denominator [1]_.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+        The network.
+    x : array_like
+        The inputs, as `explain` takes them.
+    target : int, tuple, array_like or None, default None
+        As in `dtdfast.explain`.
+    **options
+        Options of `dtdfast.Explainer`: backend, batch_size, n_threads, device, start, stop.
+
+    Returns
+    -------
+    array
+        Of x's shape, or ``(n, t, *x.shape[1:])`` for several targets; of x's kind.
+
+    Raises
+    ------
+    LayerError
+        The network holds an LRN, which has no gradient here.
+
+    References
+    ----------
+    .. [1] Ancona et al., "Towards better understanding of gradient-based attribution methods for deep neural networks",
+       arXiv:1711.06104, proposition 1.
+    """
     host, home = take(x)
     g = gradient(layers, host, target, **options)
     return home.give(_over_targets(np.asarray(host), g) * g)
 
 
 def sensitivity(layers: Sequence[Layer], x: Any, target: Any = None, **options: Any) -> Any:
-    """(∂f/∂x)², the sensitivity analysis that Montavon et al. (arXiv:1512.02479, sec. 2) compare with."""
+    """Sensitivity analysis: (∂f/∂x)² [1]_.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+        The network.
+    x : array_like
+        The inputs, as `explain` takes them.
+    target : int, tuple, array_like or None, default None
+        As in `dtdfast.explain`.
+    **options
+        Options of `dtdfast.Explainer`: backend, batch_size, n_threads, device, start, stop.
+
+    Returns
+    -------
+    array
+        Of x's shape, or ``(n, t, *x.shape[1:])`` for several targets; of x's kind.
+
+    Raises
+    ------
+    LayerError
+        The network holds an LRN, which has no gradient here.
+
+    References
+    ----------
+    .. [1] Montavon et al., "Explaining nonlinear classification decisions with deep Taylor decomposition",
+       arXiv:1512.02479, section 2.
+    """
     return gradient(layers, x, target, **options) ** 2
 
 
 def simple_taylor(layers: Sequence[Layer], x: Any, root: Any, target: Any = None, **options: Any) -> Any:
-    """(x − x̃) ⊙ ∂f/∂x at x̃, the Taylor decomposition at a root x̃ of x's shape (arXiv:1512.02479, eq. 3)."""
+    """The Taylor decomposition of the whole network at a root point x̃: (x − x̃) ⊙ ∂f/∂x, the gradient at x̃ [1]_.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+        The network.
+    x : array_like
+        The inputs, as `explain` takes them.
+    root : array_like
+        The root points, of x's shape.
+    target : int, tuple, array_like or None, default None
+        As in `dtdfast.explain`.
+    **options
+        Options of `dtdfast.Explainer`: backend, batch_size, n_threads, device, start, stop.
+
+    Returns
+    -------
+    array
+        Of x's shape, or ``(n, t, *x.shape[1:])`` for several targets; of x's kind.
+
+    Raises
+    ------
+    ShapeError
+        The root points are not of x's shape.
+    LayerError
+        The network holds an LRN, which has no gradient here.
+
+    References
+    ----------
+    .. [1] Montavon et al., "Explaining nonlinear classification decisions with deep Taylor decomposition",
+       arXiv:1512.02479, eq. 3.
+    """
     host, home = take(x)
     point = np.asarray(host)
     origin = np.asarray(take(root)[0])

@@ -21,6 +21,8 @@ Explainer."""
 
 
 class Kept(Protocol):
+    """What a cache keeps: something of a known size."""
+
     @property
     def nbytes(self) -> int: ...
 
@@ -72,11 +74,11 @@ class Cache(Generic[T]):
 
 
 def clear_cache() -> None:
-    """Let go of the memory that is kept to make later calls faster.
+    """Release the memory that is kept to make later calls faster.
 
-    That is what `explain` and `predict` keep of the last networks (their records, packed weights and plans), and the
-    idle working memory of every Explainer. Explainers that the caller holds stay usable; the next call takes its memory
-    anew.
+    It is what `explain` and `predict` keep of the last networks (records, packed weights and plans), and the idle
+    working memory of every Explainer. Explainers that the caller holds stay usable: their next call allocates memory
+    again.
     """
     explainer = sys.modules.get("dtdfast.explainer")
     if explainer is not None:

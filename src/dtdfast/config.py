@@ -13,12 +13,13 @@ from .version import __version__
 
 
 def build_config() -> dict[str, Any]:
-    """Versions, compiler, OpenMP, instruction sets compiled and chosen, threads; GPUs, and what compiles for them.
+    """Describe the installation.
 
     Returns
     -------
     dict
-        Without the compiled kernels only the versions.
+        Versions, the compiler, OpenMP, the instruction sets that were compiled and the one that is used, the number of
+        threads, and GPUs with what compiles for them. Without the compiled kernels it holds versions only.
     """
     config: dict[str, Any] = {
         "dtdfast": __version__,

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+Call = TypeVar("Call", bound=Callable[..., Any])
+
 
 class DtdError(Exception):
     """Base class of everything that dtdfast raises on purpose."""
@@ -68,3 +74,24 @@ def at(position: int | None, record: object) -> str:
     name = getattr(record, "name", None)
     kind = type(record).__name__ + (f" {name!r}" if name else "")
     return kind if position is None else f"layer {position} ({kind})"
+
+
+def translated(call: Call) -> Call:
+    """A function whose MemoryError and RecursionError become errors of dtdfast that say what to do."""
+
+    @functools.wraps(call)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return call(*args, **kwargs)
+        except DtdError:
+            raise
+        except MemoryError as error:
+            raise MemoryBudgetError(
+                f"the system gives no more memory ({error}); use a smaller batch_size, or smaller samples"
+            ) from None
+        except RecursionError:
+            raise LayerError(
+                "the network nests more moves (Flatten, Slice, Concat) in each other than can be followed"
+            ) from None
+
+    return checked  # type: ignore[return-value]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,92 +13,98 @@ from .arrays.checks import Check, apart, check_input, check_out, finite, is_dask
 from .arrays.device import on_device, to_host
 from .arrays.foreign import NUMPY, Home, take, take_out
 from .backends import choose
-from .budget import budget
 from .cache import Cache, key_of
-from .errors import DtdError, InputError, LayerError, MemoryBudgetError, NumericsError, RuleError, TargetError, at
+from .errors import InputError, NumericsError, RuleError, TargetError, at, translated
+from .executors import Executors
 from .ledger.account import Account
 from .ledger.ledger import NARROW, Ledger, row_of, total
-from .locks import renewed
+from .options import Options
 from .plan.domain import Domain
-from .plan.program import EXPLAIN, GRADIENT, PREDICT, Program, last_entry, prepare, uncollected
-from .plan.shapes import Shape
+from .plan.program import EXPLAIN, GRADIENT, PREDICT, last_entry
 from .plan.wiring import sources
 from .presets import RuleBook, Rules
 from .rules import convention_of
-from .session import Executor, Maker, Options
 from .show import shown
 from .targets import Targets
-from .threads import MOST
-from .underflow import REMEDY, empty, refill, sound
+from .underflow import REMEDY, refill
+
+if TYPE_CHECKING:
+    from .session import Executor
 
 Array = NDArray[Any]
 
-KEPT = 2**29
-"""Bytes of what an Explainer keeps for each shape of sample beside packed weights, or an eighth of the memory budget
-where that is less."""
-
-
-Call = TypeVar("Call", bound=Callable[..., Any])
-
-
-def _told(call: Call) -> Call:
-    """What ends in memory that the system does not give, or in Python's own stack, as errors of dtdfast."""
-
-    @functools.wraps(call)
-    def told(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return call(*args, **kwargs)
-        except DtdError:
-            raise
-        except MemoryError as error:
-            raise MemoryBudgetError(
-                f"the system gives no more memory ({error}); use a smaller batch_size, or smaller samples"
-            ) from None
-        except RecursionError:
-            raise LayerError(
-                "the network nests more moves (Flatten, Slice, Concat) in each other than can be followed"
-            ) from None
-
-    return told  # type: ignore[return-value]
-
 
 class Explainer:
-    """A network prepared to be explained again and again; threads may share one, and it pickles.
+    """A network that is prepared once and explained many times.
+
+    It checks and packs the weights once, and keeps plans and working memory between calls. Threads may share one, and
+    it can be pickled.
 
     Parameters
     ----------
-    layers : list of records, in topological order
-    rules : str, Rule, {position: Rule} or callable (position, record) → Rule or None
-        A preset's name, one rule for every entry that takes one, or rules of single entries over the preset "dtd".
-    domain : "real", "nonnegative" or (low, high)
-        What the network's input may be; with the preset "dtd" it chooses the rule of the layers that read it: w², z⁺ or
-        zB.
-    convention : {"dtd", "zennit", "captum", "innvestigate"}
-        Whose habits (bias, stabilizer, pools, adds) the rules follow where they leave them open.
-    backend : {"auto", "cpu", "cuda", "oracle"}
-    precision : {"float32", "float64", "tf32", "bfloat16", "mixed"}
-        Of the products' operands; sums are float32 (float64 under "float64", which is for the CPU and takes about 2.5
-        times as long, its result too). "tf32" is for CUDA. "bfloat16" needs CUDA, or a CPU with AMX, or with
-        AVX-512-BF16 (where it may be slower than "float32": measure); on CUDA it is also how values, gates and
-        relevance are kept in memory. "mixed" predicts as "float32" does and explains in bfloat16. Rules whose sums
-        cancel refuse the narrow ones. The CPU computes in float64 inside, and returns float32, where float32 would not
-        do: up to the last layer where sums that the convention "captum" divides by may cancel (the printed plan says
-        so). The oracle computes in float64 whatever this says.
+    layers : sequence of Layer
+        The network: a list of records in topological order.
+    rules : str, Rule, dict or callable, default "dtd"
+        The rule of every layer: the name of a preset (a key of `PRESETS`); one `Rule` for all layers that take one; a
+        dict {position: Rule}; or a callable of (position, record) that returns a Rule or None. A layer that the dict or
+        the callable leaves out takes the rule of the preset "dtd".
+    domain : {"real", "nonnegative"} or (low, high), default "real"
+        The values that the network's input can have. low and high are numbers, arrays of one value per channel, or
+        arrays of the shape of one sample, with low ≤ 0 ≤ high. Under the preset "dtd" the domain chooses the rule of
+        the layers that read the input: w² for "real", z⁺ for "nonnegative", zB for (low, high).
+    convention : {"dtd", "zennit", "captum", "innvestigate"}, default "dtd"
+        The tool whose treatment of biases, stabilisers, pools and additions is followed where a rule leaves them open.
+    backend : {"auto", "cpu", "cuda", "oracle"}, default "auto"
+        The executor. "auto" is CUDA if a GPU is usable, else the CPU; "oracle" is the reference in NumPy. `backends`
+        lists which of them are usable here.
+    precision : {"float32", "float64", "tf32", "bfloat16", "mixed"}, default "float32"
+        The number type of the operands of products.
+
+        - "float32" and "float64": products, sums and the result have this type. "float64" is for the CPU; it takes a
+          little more than twice the time.
+        - "tf32", for CUDA: operands are rounded to tf32; sums and the result are float32.
+        - "bfloat16", for CUDA and for CPUs with AMX or AVX-512-BF16: operands are rounded to bfloat16; sums and the
+          result are float32. With AVX-512-BF16 alone it may be slower than "float32": measure it. On CUDA, values,
+          gates and relevance are also stored in bfloat16.
+        - "mixed": predicts as "float32" does, and explains in bfloat16.
+
+        Rules whose sums may cancel (LRP-0, ε, γ) refuse the last three. The oracle computes in float64, whatever is
+        asked for.
     batch_size : int, optional
-        Samples per pass through the network; None: as many as a memory budget allows.
+        The number of samples per pass through the network; by default as many as the memory budget allows.
     n_threads : int, optional
-        None: OMP_NUM_THREADS, else the cores that this process may use.
-    device : int, "cuda:1" or torch.device, optional
-        The GPU that computes (backend "cuda"); None: number 0.
-    start, stop : int, optional
-        Positions of the entries at whose outputs relevance enters and leaves; None: the network's output and input.
-    kind : {"explain", "gradient"}
-        "gradient" hands down derivatives instead, for `dtdfast.baselines`.
+        The number of threads on the CPU; by default OMP_NUM_THREADS, else the number of cores that this process may
+        use.
+    device : int, str or torch.device, optional
+        The GPU of backend "cuda", such as 1 or "cuda:1"; by default number 0.
+    start : int, optional
+        The position of the entry at whose output relevance starts; by default the network's output, before a final
+        Softmax.
+    stop : int, optional
+        The position of the entry for whose output relevance is returned; by default the network's input.
+    kind : {"explain", "gradient"}, default "explain"
+        What is propagated: relevance, or derivatives for `dtdfast.baselines`.
 
     Raises
     ------
-    DtdError
-        Malformed layers, rules, options: see `dtdfast.errors`.
+    LayerError
+        A record, its place in the network, or an option that is a number is malformed, or the network cannot be
+        explained. `WiringError` is the one about a record's `inputs`.
+    RuleError
+        A rule, preset or convention is unknown, or is given to an entry that takes none.
+    DomainError
+        `domain` is malformed.
+    BackendError
+        The backend, precision or device is not usable here; the message says why.
+
+    See Also
+    --------
+    explain : The same for a single call.
+
+    Notes
+    -----
+    Under the convention "captum", denominators may cancel. The CPU then computes in float64 up to the last layer where
+    they may, and returns float32; the printed plan says which layer that is.
     """
 
     def __init__(
@@ -119,39 +123,26 @@ class Explainer:
         stop: int | None = None,
         kind: str = EXPLAIN,
     ) -> None:
-        self._arguments = dict(
-            rules=rules, domain=domain, convention=convention, backend=backend, precision=precision,
-            batch_size=batch_size,
-            n_threads=n_threads, device=device, start=start, stop=stop, kind=kind,
-        )  # fmt: skip
-        self._reads = sources(layers)
-        self._layers = list(layers)
+        given = Options(rules, domain, convention, backend, precision, batch_size, n_threads, device, start, stop, kind)
+        reads = sources(layers)
+        self._given, self._layers = given, list(layers)
         self._book = RuleBook(rules, convention_of(convention))
         self._domain = Domain.parse(domain)
         self._backend = choose(backend, precision, device)
-        self._precision = precision
         self._dtype: type = np.float64 if self._backend == "oracle" or precision == "float64" else np.float32
         # a Preparation needs all digits of x: it may subtract nearly all of it
         self._taken: type = np.float64 if any(isinstance(r, L.Preparation) for r in self._layers) else self._dtype
-        # so that float64 on this machine can tell more
-        self._narrow = self._backend == "cpu" and self._dtype == np.float32
-        self._batch_size = _positive("batch_size", batch_size)
-        self._n_threads = _positive("n_threads", n_threads, MOST)
+        options = given.checked(len(self._layers))
         self._kind = kind
-        self._check_positions(rules, start, stop)
-        self._start, self._stop = start, stop
-        last = last_entry(self._layers, start, kind)
-        self._words = self._find_words(last)
+        self._words = _find_words(self._layers, reads, last_entry(self._layers, start, kind))
         self._check = Check(self._words, self._domain)
-        self._make = Maker(Options(self._backend, precision, self._batch_size, self._n_threads, device, self._check))
-        self._executors: OrderedDict[tuple[Shape, str, bool], Executor] = OrderedDict()
+        self._executor = Executors(self._layers, options, self._backend, self._book, self._domain, self._check)
         self._nbytes = sum(
             a.nbytes for record in self._layers for a in vars(record).values() if isinstance(a, np.ndarray)
         )
-        self._lock = renewed(self, "_lock")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (self._layers, self._arguments)
+        return _rebuild, (self._layers, self.options)
 
     @property
     def backend(self) -> str:
@@ -160,41 +151,71 @@ class Explainer:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of its records, packed weights and plans; arrays that records share count once for each."""
-        with self._lock:
-            return self._nbytes + self._make.nbytes + sum(e.program.nbytes for e in self._executors.values())
+        """Bytes of the records, packed weights and plans; an array that several records share counts once for each."""
+        return self._nbytes + self._executor.nbytes
 
     @property
     def options(self) -> dict[str, Any]:
-        """Every option that it was made with, defaults included."""
-        return dict(self._arguments)
+        """All options that this Explainer was made with, defaults included."""
+        return dict(vars(self._given))
 
     # ----------------------------------------------------------------------------------------------------------------
     # calls
 
-    @_told
+    @translated
     def explain(
         self, x: Any, target: Any = None, *, return_outputs: bool = False, out: Any = None, progress: bool = False
     ) -> Any:
-        """Relevance of every element of x for the outputs that `target` selects.
+        """Explain the outputs that `target` selects: the relevance of every element of x.
 
         Parameters
         ----------
-        x : (n, c, *space) or (n, features), float; (n, ...) integers for an Embedding
-            A Dask array gives lazy Dask arrays, chunked along the samples as it is. PyTorch and CuPy arrays on a GPU
-            are read there by backend "cuda".
-        target : None, int, tuple, (n,) ints, (n, t) or (1, t) ints, (n, *out) or (n, t, *out) floats
-            None explains the largest output of each sample; floats are the start relevance themselves.
-        return_outputs : also return the outputs that were explained (n, *out)
-        out : array of x's kind and place to write the result into
-        progress : show a progress bar over samples (needs dtdfast[progress])
+        x : array_like
+            The inputs: floats of shape ``(n, c, *space)`` or (n, features), or integers of shape (n, ...) for an
+            Embedding. NumPy arrays, and arrays of PyTorch and CuPy, are taken; those on a GPU are read there by backend
+            "cuda". A Dask array is explained lazily.
+        target : int, tuple, array_like or None, default None
+            What is explained.
+
+            - None: the largest output of each sample.
+            - An int: this output of every sample, counted along axis 1.
+            - A tuple (c, i, j): this output of every sample, for outputs with more than one axis.
+            - Integers of shape (n,): one output per sample.
+            - Integers of shape (n, t) or (1, t): several outputs per sample.
+            - Floats of shape ``(n, *out)`` or ``(n, t, *out)``: the start relevance itself, one or several per sample.
+        return_outputs : bool, default False
+            Whether to return the network's outputs too.
+        out : array, optional
+            An array to write the result into: of the result's shape and type, of x's kind and on x's device.
+        progress : bool, default False
+            Whether to show a progress bar over the samples; needs the extra `progress`.
 
         Returns
         -------
-        relevance : array of x's shape, or (n, t, *x.shape[1:]) for several targets; of the entry's output with `stop`
-        outputs : only with return_outputs
+        relevance : array
+            The relevance of every element of x: of x's shape, or of shape ``(n, t, *x.shape[1:])`` for several targets.
+            With `stop`, the shape of that entry's output stands for x's. Its type is float32; float64 with precision
+            "float64" and backend "oracle". Its unit is that of the outputs. Its kind is x's: NumPy, PyTorch or CuPy on
+            x's device, or a lazy Dask array.
+        outputs : array
+            Only with return_outputs: the outputs that were explained, of shape ``(n, *out)``.
 
-        Both are of x's kind: NumPy, or PyTorch or CuPy on x's device.
+        Raises
+        ------
+        ShapeError
+            An array does not fit the layer that receives it.
+        InputError, DomainError
+            x has a wrong type, holds NaN or infinity, or lies outside `domain`; `out` does not fit.
+        TargetError
+            `target` selects no outputs of the network.
+        MemoryBudgetError
+            One sample needs more memory than the budget, which is DTDFAST_MEMORY or half of the memory here.
+        NumericsError
+            The result overflowed its number type.
+
+        See Also
+        --------
+        dtdfast.explain : The same for a single call, with the formulas.
         """
         if is_dask(x):
             if out is not None or progress:
@@ -218,20 +239,44 @@ class Explainer:
             with executor.session(block.stop - block.start, targets.count) as session:
                 entry = targets.entry(block, unit=program.gradient, clip=clip)
                 session.explain(x[block], entry, view[block], None if outputs is None else outputs[block])
-                again = [] if program.checked is None else [block.start + i for i in session.doubtful]
+                again, lost = session.doubtful, session.empty
             for i in again:
+                i += block.start
                 self._explain_exactly(x, i, targets, view[i : i + 1], None if outputs is None else outputs[i : i + 1])
-        usual = self._check_finite("relevance", result)
-        if self._narrow and not (usual and len(view) == targets.count == 1):
-            for k in range(targets.count):
-                if lost := empty(view[:, k]):
-                    refill("relevance", view[:, k], lost, lambda i, k=k: self._exact_map(x, i, targets)[k], REMEDY)  # type: ignore[misc]
+            if lost:
+                refill(
+                    "relevance",
+                    view,
+                    [(block.start + i, k) for i, k in lost],
+                    lambda i: self._exact_maps(x, i, targets),
+                    REMEDY,
+                )
+        self._check_finite("relevance", result)
         relevance = home.give(result) if out is None else out
         return relevance if outputs is None else (relevance, home.give(outputs))
 
-    @_told
+    @translated
     def predict(self, x: Any) -> Any:
-        """The network's outputs (n, *out), a final Softmax included; of x's kind, and lazy for a Dask array."""
+        """Compute the network's outputs.
+
+        Parameters
+        ----------
+        x : array_like
+            The inputs, as `explain` takes them.
+
+        Returns
+        -------
+        array
+            The outputs of the list as it is written, a final Softmax included: of shape ``(n, *out)``, of x's kind,
+            lazy for a Dask array.
+
+        Raises
+        ------
+        ShapeError, InputError
+            x does not fit the network, has a wrong type, or holds NaN or infinity.
+        NumericsError
+            An output overflowed its number type.
+        """
         if is_dask(x):
             return _lazy().lazy_predict(self, x)
         x, executor, home = self._prepare(x, PREDICT)
@@ -239,19 +284,35 @@ class Explainer:
         for block in _blocks(len(x), executor.batch_size(len(x), 1), False):
             with executor.session(block.stop - block.start, 1) as session:
                 session.predict(x[block], result[block])
-        usual = self._check_finite("output", result)
-        if self._narrow and not (usual and len(result) == 1) and (lost := empty(result)):
-            refill("output", result, lost, lambda i: self._exact_outputs(x, i), REMEDY)
+                lost = session.empty
+            if lost:
+                rows = [(block.start + i, k) for i, k in lost]
+                refill("output", result[:, None], rows, lambda i: self._exact_outputs(x, i), REMEDY)
+        self._check_finite("output", result)
         return home.give(result)
 
-    @_told
+    @translated
     def ledger(self, x: Any, target: Any = None) -> Ledger:
-        """Where the relevance of every layer went: one row per unit of the plan; printable.
+        """Account for the relevance of every layer.
+
+        Parameters
+        ----------
+        x : array_like
+            The inputs, as `explain` takes them.
+        target : int, tuple, array_like or None, default None
+            As in `explain`, with one target per sample.
+
+        Returns
+        -------
+        Ledger
+            One row per layer of neurons and per other step of the plan; prints as a table.
 
         Raises
         ------
         TargetError
-            For several targets: the ledger follows one per sample.
+            There are several targets: the ledger follows one per sample.
+        RuleError
+            The Explainer is one of gradients, which are not conserved.
         """
         x, executor, _ = self._prepare(take(x)[0], self._kind)
         targets = Targets.parse(take(target)[0], len(x), executor.program.network.output.shape)
@@ -261,7 +322,7 @@ class Explainer:
             raise RuleError("a gradient is not conserved, so it has no ledger")
         rows, starts, ends = [], [], []
         real = np.float64 if self._backend == "oracle" else np.dtype(executor.program.real)
-        u = max(float(np.finfo(real).epsneg), NARROW.get(str(self._arguments["precision"]), 0.0))
+        u = max(float(np.finfo(real).epsneg), NARROW.get(str(self._given.precision), 0.0))
         for block in _blocks(len(x), executor.batch_size(len(x), 1, ledger=True), False):
             with executor.session(block.stop - block.start, 1, ledger=True) as session:
                 start = targets.entry(block, clip=self._book.preset.clip_start).relevance(session.forward(x[block]))
@@ -273,18 +334,42 @@ class Explainer:
                 ends.append(total(end))
         return Ledger.join(rows, np.concatenate(starts), np.concatenate(ends))
 
-    @_told
+    @translated
     def plan_for(self, input_shape: Sequence[int], n_targets: int = 1) -> Any:
-        """The plan for inputs of this shape (batch first): what is computed, in which steps, with which memory;
-        printable.
+        """The plan for inputs of one shape: what is computed, in which steps, with which memory.
+
+        Parameters
+        ----------
+        input_shape : sequence of int
+            The shape of x, the batch axis first.
+        n_targets : int, default 1
+            The number of targets per sample.
+
+        Returns
+        -------
+        Plan
+            Prints as a table.
         """
         shape = tuple(int(s) for s in input_shape)
         executor = self._executor(shape[1:], self._kind)
         return executor.plan(min(shape[0], executor.batch_size(shape[0], n_targets)), n_targets)
 
-    @_told
+    @translated
     def profile(self, x: Any, target: Any = None) -> Any:
-        """Time, multiply-adds and bytes of every step of one explanation; printable."""
+        """Measure every step of one explanation.
+
+        Parameters
+        ----------
+        x : array_like
+            The inputs, as `explain` takes them; as many samples are used as go through the network in one pass.
+        target : int, tuple, array_like or None, default None
+            As in `explain`.
+
+        Returns
+        -------
+        Profile
+            Seconds, multiply-adds and bytes of every step; prints as a table.
+        """
         x, executor, _ = self._prepare(take(x)[0], self._kind)
         targets = Targets.parse(take(target)[0], len(x), executor.program.network.output.shape)
         block = slice(0, executor.batch_size(len(x), targets.count))
@@ -292,20 +377,6 @@ class Explainer:
 
     # --------------------------------------------------------------------------------------------------------------
     # checking
-
-    def _check_positions(self, rules: Rules, start: int | None, stop: int | None) -> None:
-        n = len(self._layers)
-        for key, value in (("start", start), ("stop", stop)):
-            if value is not None and (
-                isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 0 <= value < n
-            ):
-                raise LayerError(f"{key} is {value!r}, expected a position from 0 to {n - 1}")
-        if start is not None and stop is not None and stop > start:
-            raise LayerError(f"stop={stop} comes after start={start}: relevance runs from start down to stop")
-        if isinstance(rules, dict):
-            for position in rules:
-                if not 0 <= position < n:
-                    raise RuleError(f"rules names entry {position}, but the network has entries 0 to {n - 1}")
 
     def _explain_exactly(self, x: Any, i: int, targets: Targets, view: Array, outputs: Array | None = None) -> None:
         """Sample i's relevance (1, t, *leaves) in float64 into `view`."""
@@ -315,39 +386,29 @@ class Explainer:
         with executor.session(1, targets.count) as session:
             session.explain(to_host(x[one]), targets.entry(one, unit=program.gradient, clip=clip), view, outputs)
 
-    def _exact_map(self, x: Any, i: int, targets: Targets) -> Array:
+    def _exact_maps(self, x: Any, i: int, targets: Targets) -> Array:
         """The same, (t, *leaves)."""
-        leaves = self._executor(tuple(x.shape[1:]), self._kind, exact=True).program.leaves.shape
-        view: Array = np.zeros((1, targets.count, *leaves))
-        if targets.start is None or targets.start[i].any():
-            self._explain_exactly(x, i, targets, view)
+        view: Array = np.zeros(
+            (1, targets.count, *self._executor(tuple(x.shape[1:]), self._kind, exact=True).program.leaves.shape)
+        )
+        self._explain_exactly(x, i, targets, view)
         return np.asarray(view[0])
 
     def _exact_outputs(self, x: Any, i: int) -> Array:
+        """Sample i's outputs in float64, as one row of its own (1, *out)."""
         executor = self._executor(tuple(x.shape[1:]), PREDICT, exact=True)
         outputs = np.zeros((1, *executor.program.network.output.shape))
         with executor.session(1, 1) as session:
             session.predict(to_host(x[i : i + 1]), outputs)
-        return np.asarray(outputs[0])
+        return np.asarray(outputs)
 
-    def _check_finite(self, what: str, values: Array) -> bool:
-        """What the CUDA executor finds out on its device; whether something is above 0 besides, which need not be
-        told.
-        """
-        if self._backend == "cuda" or sound(values):
-            return True
-        if not finite(values):
+    def _check_finite(self, what: str, values: Array) -> None:
+        """What the CUDA executor finds out on its device."""
+        if self._backend != "cuda" and not finite(values):
             precision = np.dtype(self._dtype)
             raise NumericsError(
                 f"the {what} overflowed {precision}; rescale the network, or see with backend='oracle' where"
             )
-        return False
-
-    def _find_words(self, last: int) -> tuple[int, int] | None:
-        for position, record in enumerate(self._layers[: last + 1]):
-            if isinstance(record, L.Embedding) and L.INPUT in self._reads[position]:
-                return position, np.shape(record.weight)[0]
-        return None
 
     def _prepare(self, x: Any, kind: str) -> tuple[Any, Executor, Home]:
         """X as the executor takes it, checked; the executor; where results go (on a GPU they are there already)."""
@@ -361,39 +422,9 @@ class Explainer:
             self._domain.check(np.asarray(host))  # in the caller's own precision
         return array, executor, home
 
-    def _executor(self, sample: Shape, kind: str, *, exact: bool = False) -> Executor:
-        """The executor for samples of this shape, made once; with `exact` in float64 whatever precision was asked
-        for.
-        """
-        with self._lock:
-            executor = self._executors.get((sample, kind, exact))
-            if executor is None:
-                if not sample or min(sample) < 1:
-                    raise LayerError(
-                        f"a sample of shape {sample} cannot be explained: expected (n, ...) with sizes of at least 1"
-                    )
-                with uncollected():
-                    executor = self._make(self._program(sample, kind, exact))
-                self._executors[sample, kind, exact] = executor
-                while len(self._executors) > 1 and sum(e.program.nbytes for e in self._executors.values()) > min(
-                    KEPT, budget() // 8
-                ):
-                    self._executors.popitem(last=False)
-            elif len(self._executors) > 1 and next(reversed(self._executors)) != (sample, kind, exact):
-                self._executors.move_to_end((sample, kind, exact))
-            return executor
-
-    def _program(self, sample: Shape, kind: str, exact: bool) -> Program:
-        book, domain = (
-            (self._book, self._domain) if kind == EXPLAIN else (RuleBook("dtd", convention_of("dtd")), Domain("real"))
-        )
-        start = self._start if kind != PREDICT else None
-        precision = "float64" if exact else "" if self._backend == "cuda" else self._precision
-        return prepare(self._layers, sample, self._words is not None, kind, start, self._stop, book, domain, precision)
-
     def __repr__(self) -> str:
         kinds = ", ".join(at(None, r) for r in self._layers[:3]) + (", ..." if len(self._layers) > 3 else "")
-        return f"Explainer([{kinds}], rules={shown(self._arguments['rules'])}, backend={self._backend!r})"
+        return f"Explainer([{kinds}], rules={shown(self._given.rules)}, backend={self._backend!r})"
 
 
 def _rebuild(layers: list[L.Layer], arguments: dict[str, Any]) -> Explainer:
@@ -402,48 +433,47 @@ def _rebuild(layers: list[L.Layer], arguments: dict[str, Any]) -> Explainer:
 
 def _lazy() -> Any:
     """What explains Dask arrays; imported when there is one."""
-    from .arrays import dask as dask_arrays
+    from .arrays import dask
 
-    return dask_arrays
-
-
-def _positive(key: str, value: int | None, most: int | None = None) -> int | None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1):
-        raise LayerError(f"{key} is {value!r:.80}, expected an integer of at least 1")
-    if value is not None and most is not None and value > most:
-        raise LayerError(f"{key} is {value}, expected at most {most}")
-    return None if value is None else int(value)
+    return dask
 
 
 def _blocks(n: int, size: int, progress: bool) -> Iterable[slice]:
-    blocks = [slice(i, min(i + size, n)) for i in range(0, n, size)]
-    return _shown(blocks, n) if progress else blocks
+    """A batch of n samples in blocks of so many, with a progress bar where one is wanted."""
+    blocks = [slice(0, n)] if n <= size else [slice(i, min(i + size, n)) for i in range(0, n, size)]
+    if not progress:
+        return blocks
+    from .progress import shown
+
+    return shown(blocks, n)
 
 
-def _shown(blocks: list[slice], n: int) -> Iterator[slice]:
-    """The blocks, with a progress bar."""
-    from .extras import require
-
-    with require("tqdm", "progress").tqdm(total=n, unit="sample") as bar:
-        for block in blocks:
-            yield block
-            bar.update(block.stop - block.start)
+def _find_words(layers: list[L.Layer], reads: Any, last: int) -> tuple[int, int] | None:
+    """Position and number of words of an Embedding that reads the input, if there is one."""
+    for position, record in enumerate(layers[: last + 1]):
+        if isinstance(record, L.Embedding) and L.INPUT in reads[position]:
+            return position, np.shape(record.weight)[0]
+    return None
 
 
-# ------------------------------------------------------------------------------------------------------------- module
-# functions
+# -------------------------------------------------------------------------------------------------------------------
+# module functions
 
 CACHE: Cache[Explainer] = Cache()
 
 
-def _cached(layers: Sequence[L.Layer], options: dict[str, Any]) -> Explainer:
+def _cached(layers: Sequence[L.Layer], options: Options) -> Explainer:
     """An Explainer for these very records and options; the cache holds them, so an id cannot be reused meanwhile."""
+
+    def make() -> Explainer:
+        return Explainer(layers, **vars(options))
+
     try:
-        key = (tuple(map(id, layers)), key_of(options))
+        key = (tuple(map(id, layers)), key_of(tuple(vars(options).values())))
         hash(key)
     except (TypeError, ValueError, RuntimeError):  # not a list, or something that cannot be compared among the options
-        return Explainer(layers, **options)
-    return CACHE.get(key, lambda: Explainer(layers, **options))
+        return make()
+    return CACHE.get(key, make)
 
 
 def explain(
@@ -465,15 +495,137 @@ def explain(
     out: Any = None,
     progress: bool = False,
 ) -> Any:
-    """Explain a network's outputs by Deep Taylor Decomposition, or another rule of the LRP family.
+    """Explain the outputs of a network by Deep Taylor Decomposition, or by another rule of the LRP family.
 
-    `Explainer(layers, **options).explain(x, target, ...)`, with a small cache of Explainers; see `Explainer` for the
-    options and `Explainer.explain` for x, target and the result.
+    This is `Explainer``(layers, **options)``.explain(x, target)`, with a small cache of Explainers for repeated calls.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+        The network: a list of records in topological order.
+    x : array_like
+        The inputs: floats of shape ``(n, c, *space)`` or (n, features), or integers of shape (n, ...) for an Embedding.
+        NumPy arrays, and arrays of PyTorch and CuPy, are taken; those on a GPU are read there by backend "cuda". A Dask
+        array is explained lazily.
+    target : int, tuple, array_like or None, default None
+        What is explained.
+
+        - None: the largest output of each sample.
+        - An int: this output of every sample, counted along axis 1.
+        - A tuple (c, i, j): this output of every sample, for outputs with more than one axis.
+        - Integers of shape (n,): one output per sample.
+        - Integers of shape (n, t) or (1, t): several outputs per sample.
+        - Floats of shape ``(n, *out)`` or ``(n, t, *out)``: the start relevance itself, one or several per sample.
+    rules : str, Rule, dict or callable, default "dtd"
+        The rule of every layer: the name of a preset (a key of `PRESETS`); one `Rule` for all layers that take one; a
+        dict {position: Rule}; or a callable of (position, record) that returns a Rule or None. A layer that the dict or
+        the callable leaves out takes the rule of the preset "dtd".
+    domain : {"real", "nonnegative"} or (low, high), default "real"
+        The values that the network's input can have. low and high are numbers, arrays of one value per channel, or
+        arrays of the shape of one sample, with low ≤ 0 ≤ high. Under the preset "dtd" the domain chooses the rule of
+        the layers that read the input: w² for "real", z⁺ for "nonnegative", zB for (low, high).
+    convention : {"dtd", "zennit", "captum", "innvestigate"}, default "dtd"
+        The tool whose treatment of biases, stabilisers, pools and additions is followed where a rule leaves them open.
+    backend : {"auto", "cpu", "cuda", "oracle"}, default "auto"
+        The executor. "auto" is CUDA if a GPU is usable, else the CPU; "oracle" is the reference in NumPy. `backends`
+        lists which of them are usable here.
+    precision : {"float32", "float64", "tf32", "bfloat16", "mixed"}, default "float32"
+        The number type of the operands of products.
+
+        - "float32" and "float64": products, sums and the result have this type. "float64" is for the CPU; it takes a
+          little more than twice the time.
+        - "tf32", for CUDA: operands are rounded to tf32; sums and the result are float32.
+        - "bfloat16", for CUDA and for CPUs with AMX or AVX-512-BF16: operands are rounded to bfloat16; sums and the
+          result are float32. With AVX-512-BF16 alone it may be slower than "float32": measure it. On CUDA, values,
+          gates and relevance are also stored in bfloat16.
+        - "mixed": predicts as "float32" does, and explains in bfloat16.
+
+        Rules whose sums may cancel (LRP-0, ε, γ) refuse the last three. The oracle computes in float64, whatever is
+        asked for.
+    batch_size : int, optional
+        The number of samples per pass through the network; by default as many as the memory budget allows.
+    n_threads : int, optional
+        The number of threads on the CPU; by default OMP_NUM_THREADS, else the number of cores that this process may
+        use.
+    device : int, str or torch.device, optional
+        The GPU of backend "cuda", such as 1 or "cuda:1"; by default number 0.
+    start : int, optional
+        The position of the entry at whose output relevance starts; by default the network's output, before a final
+        Softmax.
+    stop : int, optional
+        The position of the entry for whose output relevance is returned; by default the network's input.
+    return_outputs : bool, default False
+        Whether to return the network's outputs too.
+    out : array, optional
+        An array to write the result into: of the result's shape and type, of x's kind and on x's device.
+    progress : bool, default False
+        Whether to show a progress bar over the samples; needs the extra `progress`.
+
+    Returns
+    -------
+    relevance : array
+        The relevance of every element of x: of x's shape, or of shape ``(n, t, *x.shape[1:])`` for several targets.
+        With `stop`, the shape of that entry's output stands for x's. Its type is float32; float64 with precision
+        "float64" and backend "oracle". Its unit is that of the outputs. Its kind is x's: NumPy, PyTorch or CuPy on x's
+        device, or a lazy Dask array.
+    outputs : array
+        Only with return_outputs: the outputs that were explained, of shape ``(n, *out)``.
+
+    Raises
+    ------
+    LayerError
+        A record, its place in the network, or an option that is a number is malformed, or the network cannot be
+        explained. `WiringError` is the one about a record's `inputs`.
+    RuleError
+        A rule, preset or convention is unknown, or is given to an entry that takes none.
+    BackendError
+        The backend, precision or device is not usable here; the message says why.
+    ShapeError
+        An array does not fit the layer that receives it.
+    InputError
+        x has a wrong type, or holds NaN or infinity; `out` does not fit.
+    DomainError
+        `domain` is malformed, or x lies outside it.
+    TargetError
+        `target` selects no outputs of the network.
+    MemoryBudgetError
+        One sample needs more memory than the budget, which is DTDFAST_MEMORY or half of the memory here.
+    NumericsError
+        The result overflowed its number type.
+
+    See Also
+    --------
+    Explainer : Keeps packed weights and plans between calls; ledger, plan and profile.
+    predict : The network's outputs.
+
+    Notes
+    -----
+    Every rule distributes the relevance R_j of an output j over the inputs i of its layer:
+
+        R_i = Σ_j n_ij / d_j · R_j,    d_j = Σ_i n_ij (+ bias and stabiliser, by rule).
+
+    The rules' docstrings give n_ij and its source. w², z⁺ and zB follow from a first-order Taylor expansion of each
+    neuron at a root point [1]_. LRP-0, ε and αβ are those of [2]_, γ is that of [3]_. Under the convention "captum" the
+    CPU computes in float64 up to the last layer whose denominators may cancel, and returns float32; the printed plan
+    says which layer that is.
+
+    The bits of the result are the same from call to call, for any number of threads, and for a sample alone or within a
+    batch.
+
+    References
+    ----------
+    .. [1] Montavon et al., "Explaining nonlinear classification decisions with deep Taylor decomposition",
+       arXiv:1512.02479.
+    .. [2] Bach et al., "On pixel-wise explanations for non-linear classifier decisions by layer-wise relevance
+       propagation", PLOS ONE 10 (2015), doi:10.1371/journal.pone.0130140.
+    .. [3] Montavon et al., "Layer-wise relevance propagation: an overview" (2019), doi:10.1007/978-3-030-28954-6_10.
+
+    Examples
+    --------
+    >>> layers = [dtdfast.Linear(weight, bias), dtdfast.ReLU(), dtdfast.Linear(weight_2, bias_2)]
+    >>> relevance = dtdfast.explain(layers, x, target=3, domain=(0.0, 1.0))
     """
-    options = dict(
-        rules=rules, domain=domain, convention=convention, backend=backend, precision=precision, batch_size=batch_size,
-        n_threads=n_threads, device=device, start=start, stop=stop,
-    )  # fmt: skip
+    options = Options(rules, domain, convention, backend, precision, batch_size, n_threads, device, start, stop)
     return _cached(layers, options).explain(x, target, return_outputs=return_outputs, out=out, progress=progress)
 
 
@@ -485,8 +637,34 @@ def predict(
     batch_size: int | None = None,
     n_threads: int | None = None,
 ) -> Any:
-    """The network's outputs (n, *out) as the list is written, a final Softmax included."""
-    return _cached(layers, dict(backend=backend, batch_size=batch_size, n_threads=n_threads)).predict(x)
+    """Compute the outputs of a network.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+        The network: a list of records in topological order.
+    x : array_like
+        The inputs: floats of shape ``(n, c, *space)`` or (n, features), or integers of shape (n, ...) for an Embedding.
+    backend : {"auto", "cpu", "cuda", "oracle"}, default "auto"
+        The executor, as in `explain`.
+    batch_size : int, optional
+        The number of samples per pass through the network; by default as many as the memory budget allows.
+    n_threads : int, optional
+        The number of threads on the CPU; by default OMP_NUM_THREADS, else the number of cores that this process may
+        use.
+
+    Returns
+    -------
+    array
+        The outputs of the list as it is written, a final Softmax included: of shape ``(n, *out)``, of x's kind, lazy
+        for a Dask array.
+
+    Raises
+    ------
+    DtdError
+        What `explain` raises for the network, its options and x.
+    """
+    return _cached(layers, Options(backend=backend, batch_size=batch_size, n_threads=n_threads)).predict(x)
 
 
 __all__ = ["GRADIENT", "Explainer", "explain", "predict"]

@@ -40,9 +40,13 @@ class Preparation:
 
     Parameters
     ----------
-    size : (height, width) crop : the share of the centre that is kept of the largest rectangle with the shape of `size`
-    channels : "rgb", "bgr" or "gray" mean, std : one number, or one per channel in the network's order; None:
-    ImageNet's for colours without any scale, else 0 and 1 scale : None: 1 layout : "nchw" or "nhwc"
+    size : (height, width)
+    crop : the share of the centre that is kept of the largest rectangle with the shape of `size`
+    channels : "rgb", "bgr" or "gray"
+    mean, std : one number, or one per channel in the network's order; None: ImageNet's for colours without any scale,
+        else 0 and 1
+    scale : None: 1
+    layout : "nchw" or "nhwc"
     """
 
     size: tuple[int, int]

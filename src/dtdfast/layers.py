@@ -25,9 +25,18 @@ from .record import INPUT, Array, Ints, Layer, Padding
 
 @dataclass(frozen=True, eq=False)
 class Linear(Layer):
-    """y = x Wᵀ + b along one axis of (n, n_in) or of any other input; weight (n_out, n_in), bias (n_out,).
+    """A fully connected layer: y = x Wᵀ + b along one axis.
 
-    axis : the one that is contracted, the batch counted; by default the last
+    Parameters
+    ----------
+    weight : array_like of shape (n_out, n_in)
+        The matrix W.
+    bias : array_like of shape (n_out,), optional
+        The vector b.
+    axis : int, default -1
+        The axis of x that has n_in elements, the batch axis counted.
+    inputs, name : optional
+        As in `Layer`.
     """
 
     weight: Array
@@ -68,7 +77,30 @@ class _Convolution(Layer):
 
 @dataclass(frozen=True, eq=False)
 class Conv(_Convolution):
-    """Cross-correlation in 1, 2 or 3 dimensions, by the weight's shape (c_out, c_in/groups, *kernel)."""
+    """A convolution (cross-correlation) in 1, 2 or 3 dimensions.
+
+    Parameters
+    ----------
+    weight : array_like of shape ``(c_out, c_in/groups, *kernel)``
+        The kernel; its number of axes says how many spatial axes there are.
+    bias : array_like of shape (c_out,), optional
+        The bias.
+    stride : int or sequence of int, default 1
+        The step of the kernel, one number or one per spatial axis.
+    padding : int, sequence of int or sequence of (before, after), default 0
+        The zeros around the input, one number, one per spatial axis, or pairs.
+    dilation : int or sequence of int, default 1
+        The distance between the kernel's taps.
+    groups : int, default 1
+        The number of groups of channels.
+    inputs, name : optional
+        As in `Layer`.
+
+    Raises
+    ------
+    LayerError
+        The channels do not divide into the groups, or a number does not fit the spatial axes.
+    """
 
     dilation: Ints = 1
     groups: int = 1
@@ -81,9 +113,34 @@ class Conv(_Convolution):
 
 @dataclass(frozen=True, eq=False)
 class ConvTranspose(_Convolution):
-    """Transposed convolution; weight (c_in, c_out/groups, *kernel).
+    """A transposed convolution in 1, 2 or 3 dimensions.
 
-    Its output has (l−1)·stride + dilation·(k−1) + 1 − padding + output_padding elements along an axis of l.
+    Along an axis of l elements its output has (l − 1)·stride + dilation·(k − 1) + 1 − padding + output_padding
+    elements, where padding is that of both ends.
+
+    Parameters
+    ----------
+    weight : array_like of shape ``(c_in, c_out/groups, *kernel)``
+        The kernel; its number of axes says how many spatial axes there are.
+    bias : array_like of shape (c_out,), optional
+        The bias.
+    stride : int or sequence of int, default 1
+        The step of the kernel, one number or one per spatial axis.
+    padding : int, sequence of int or sequence of (before, after), default 0
+        The elements that are cut off the output, one number, one per spatial axis, or pairs.
+    output_padding : int or sequence of int, default 0
+        The elements that are added at the end of the output.
+    dilation : int or sequence of int, default 1
+        The distance between the kernel's taps.
+    groups : int, default 1
+        The number of groups of channels.
+    inputs, name : optional
+        As in `Layer`.
+
+    Raises
+    ------
+    LayerError
+        The channels do not divide into the groups, or a number does not fit the spatial axes.
     """
 
     output_padding: Ints = 0
@@ -98,7 +155,17 @@ class ConvTranspose(_Convolution):
 
 @dataclass(frozen=True, eq=False)
 class Embedding(Layer):
-    """Rows of weight (n_words, n_features) picked by the integer input (n, ...); adds a last axis."""
+    """Vectors picked by integers: y[n, ..., :] = weight[x[n, ...]].
+
+    An Embedding is the input of its network. The relevance of an integer is the sum over its vector.
+
+    Parameters
+    ----------
+    weight : array_like of shape (n_words, n_features)
+        One vector per row.
+    inputs, name : optional
+        As in `Layer`.
+    """
 
     weight: Array
 
@@ -112,7 +179,19 @@ class Embedding(Layer):
 
 @dataclass(frozen=True, eq=False)
 class Softmax(Layer):
-    """exp(x)/Σexp(x) along an axis, or its logarithm; `explain` starts before a final one."""
+    """exp(x)/Σ exp(x) along an axis, or its logarithm.
+
+    `explain` starts before a final Softmax. One inside a network is refused.
+
+    Parameters
+    ----------
+    axis : int, default 1
+        The axis, the batch axis counted.
+    log : bool, default False
+        Whether to take the logarithm.
+    inputs, name : optional
+        As in `Layer`.
+    """
 
     axis: int = 1
     log: bool = False
@@ -124,7 +203,13 @@ class Softmax(Layer):
 
 @dataclass(frozen=True, eq=False)
 class Dropout(Layer):
-    """The identity, as at inference."""
+    """The identity, as Dropout is at inference.
+
+    Parameters
+    ----------
+    inputs, name : optional
+        As in `Layer`.
+    """
 
 
 # ------------------------------------------------------------------------------------------------------------------
@@ -149,7 +234,26 @@ class _Pool(Layer):
 
 @dataclass(frozen=True, eq=False)
 class MaxPool(_Pool):
-    """Largest of each window, padded with −∞; ties go to the first in row-major order."""
+    """The maximum of each window.
+
+    All relevance goes to the largest element, the first in row-major order if several are equal.
+
+    Parameters
+    ----------
+    kernel : int or sequence of int
+        The window's size, one number or one per spatial axis.
+    stride : int or sequence of int, optional
+        The step between windows; by default `kernel`.
+    padding : int, sequence of int or sequence of (before, after), default 0
+        The elements of −∞ around the input, one number, one per spatial axis, or pairs.
+    dilation : int or sequence of int, default 1
+        The distance between the elements of a window.
+    ceil_mode : bool, default False
+        Whether the last window may reach beyond the padded input. A window that would start beyond the input plus its
+        left padding is left out.
+    inputs, name : optional
+        As in `Layer`.
+    """
 
     dilation: Ints = 1
     ceil_mode: bool = False
@@ -162,7 +266,24 @@ class MaxPool(_Pool):
 
 @dataclass(frozen=True, eq=False)
 class AvgPool(_Pool):
-    """Mean of each window, over the padded window if `count_include_pad`, else over its valid elements."""
+    """The mean of each window.
+
+    Parameters
+    ----------
+    kernel : int or sequence of int
+        The window's size, one number or one per spatial axis.
+    stride : int or sequence of int, optional
+        The step between windows; by default `kernel`.
+    padding : int, sequence of int or sequence of (before, after), default 0
+        The zeros around the input, one number, one per spatial axis, or pairs.
+    ceil_mode : bool, default False
+        Whether the last window may reach beyond the padded input. A window that would start beyond the input plus its
+        left padding is left out.
+    count_include_pad : bool, default True
+        Whether the mean is over the padded window; else it is over the elements of the input in it.
+    inputs, name : optional
+        As in `Layer`.
+    """
 
     ceil_mode: bool = False
     count_include_pad: bool = True
@@ -175,7 +296,22 @@ class AvgPool(_Pool):
 
 @dataclass(frozen=True, eq=False)
 class SumPool(_Pool):
-    """Sum of each window."""
+    """The sum of each window.
+
+    Parameters
+    ----------
+    kernel : int or sequence of int
+        The window's size, one number or one per spatial axis.
+    stride : int or sequence of int, optional
+        The step between windows; by default `kernel`.
+    padding : int, sequence of int or sequence of (before, after), default 0
+        The zeros around the input, one number, one per spatial axis, or pairs.
+    ceil_mode : bool, default False
+        Whether the last window may reach beyond the padded input. A window that would start beyond the input plus its
+        left padding is left out.
+    inputs, name : optional
+        As in `Layer`.
+    """
 
     ceil_mode: bool = False
 
@@ -186,7 +322,13 @@ class SumPool(_Pool):
 
 @dataclass(frozen=True, eq=False)
 class GlobalAvgPool(Layer):
-    """Mean over all spatial axes, which stay as axes of size 1."""
+    """The mean over all spatial axes, which stay as axes of size 1.
+
+    Parameters
+    ----------
+    inputs, name : optional
+        As in `Layer`.
+    """
 
 
 # ------------------------------------------------------------------------------------------------------------ affine
@@ -195,7 +337,26 @@ class GlobalAvgPool(Layer):
 
 @dataclass(frozen=True, eq=False)
 class BatchNorm(Layer):
-    """(x − mean)/√(variance + eps)·weight + bias per channel (axis 1), with the stored statistics."""
+    """(x − mean)/√(variance + eps)·weight + bias per channel (axis 1), with stored statistics.
+
+    It is folded into a linear layer next to it where that is exact.
+
+    Parameters
+    ----------
+    mean, variance : array_like of shape (c,)
+        The stored statistics.
+    weight, bias : array_like of shape (c,), optional
+        By default 1 and 0.
+    eps : float, default 1e-5
+        A number that keeps the square root from 0.
+    inputs, name : optional
+        As in `Layer`.
+
+    Raises
+    ------
+    LayerError
+        variance + eps is not positive everywhere.
+    """
 
     mean: Array
     variance: Array
@@ -217,8 +378,17 @@ class BatchNorm(Layer):
 
 @dataclass(frozen=True, eq=False)
 class Scale(Layer):
-    """x·scale + shift: arrays of one axis are per channel (axis 1), others broadcast against a sample (sizes 1 or
-    equal).
+    """x·scale + shift.
+
+    It is folded into a linear layer next to it where that is exact.
+
+    Parameters
+    ----------
+    scale, shift : array_like
+        Arrays of one axis are per channel (axis 1); arrays of more axes broadcast against one sample, with sizes of 1
+        or the sample's. No shift by default.
+    inputs, name : optional
+        As in `Layer`.
     """
 
     scale: Array
@@ -234,12 +404,18 @@ class Scale(Layer):
 
 @dataclass(frozen=True, eq=False)
 class Preparation(Layer):
-    """x·scale + shift per channel (axis 1) of the network's input, as a scaler makes it: relevance belongs to what it
-    puts out.
+    """x·scale + shift per channel (axis 1) of the network's input, as a scaler computes it.
 
-    It reads the input, never folds into a layer, and relevance passes it unchanged under every rule, so that a map does
-    not depend on the units of the raw columns. With the domain "real" the preset "dtd" is then "lrp-epsilon": inputs of
-    both signs are explained by how they differ from the reference point, at which x·scale + shift is 0.
+    Relevance is that of its output and passes it unchanged under every rule, so a map does not depend on the units of
+    the raw columns. It never folds into a layer. With the domain "real" the preset "dtd" then becomes "lrp-epsilon":
+    inputs of both signs are explained by their difference from the reference point, where x·scale + shift is 0.
+
+    Parameters
+    ----------
+    scale, shift : array_like of shape (c,)
+        The scaler's numbers. No shift by default.
+    inputs, name : optional
+        As in `Layer`.
     """
 
     scale: Array
@@ -253,8 +429,27 @@ class Preparation(Layer):
 
 @dataclass(frozen=True, eq=False)
 class LRN(Layer):
-    """Local response normalisation across channels: x / (k + alpha/size · Σ x²)^beta over `size` neighbouring
-    channels.
+    """Local response normalisation: x / (k + alpha/size · Σ x²)^beta, the sum over `size` neighbouring channels.
+
+    Relevance passes it unchanged.
+
+    Parameters
+    ----------
+    size : int
+        The number of neighbouring channels.
+    alpha : float, default 1e-4
+        The factor of the sum, at least 0.
+    beta : float, default 0.75
+        The exponent.
+    k : float, default 1.0
+        The constant, more than 0.
+    inputs, name : optional
+        As in `Layer`.
+
+    Raises
+    ------
+    LayerError
+        k is not positive, or alpha is negative.
     """
 
     size: int
@@ -276,8 +471,15 @@ class LRN(Layer):
 
 @dataclass(frozen=True, eq=False)
 class Add(Layer):
-    """Sum of its operands; those of one rank broadcast as in NumPy (sizes of 1), a Constant of lower rank is aligned at
-    the right.
+    """The sum of its operands.
+
+    Operands of one rank broadcast as in NumPy (sizes of 1); a Constant of lower rank is aligned at the right. An Add is
+    one neuron with the linear layers before it that only it reads.
+
+    Parameters
+    ----------
+    inputs, name : optional
+        As in `Layer`.
     """
 
     arity: ClassVar[int | None] = None
@@ -285,8 +487,15 @@ class Add(Layer):
 
 @dataclass(frozen=True, eq=False)
 class Mul(Layer):
-    """Product of two operands, broadcast as in Add: a signal and a gate that an activation made, or anything and a
-    Constant (as Scale).
+    """The product of two operands, which broadcast as those of `Add`.
+
+    The operands are a signal and a gate that a sigmoid made, or any operand and a Constant. A signal takes all
+    relevance, and its gate none; with a Constant it is a `Scale`.
+
+    Parameters
+    ----------
+    inputs, name : optional
+        As in `Layer`.
     """
 
     arity: ClassVar[int | None] = 2
@@ -294,7 +503,15 @@ class Mul(Layer):
 
 @dataclass(frozen=True, eq=False)
 class Concat(Layer):
-    """Its operands one after the other along an axis (the batch axis counts, and is refused)."""
+    """The operands one after the other along an axis.
+
+    Parameters
+    ----------
+    axis : int, default 1
+        The axis. The batch axis counts, and is refused.
+    inputs, name : optional
+        As in `Layer`.
+    """
 
     axis: int = 1
     arity: ClassVar[int | None] = None
@@ -309,12 +526,31 @@ class Concat(Layer):
 
 @dataclass(frozen=True, eq=False)
 class Flatten(Layer):
-    """(n, ...) to (n, features), row-major."""
+    """(n, ...) to (n, features), in row-major order.
+
+    Parameters
+    ----------
+    inputs, name : optional
+        As in `Layer`.
+    """
 
 
 @dataclass(frozen=True, eq=False)
 class Reshape(Layer):
-    """To (n, *shape), row-major; one entry of shape may be −1."""
+    """The elements of a sample in another shape, in row-major order.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        The shape of one sample, without the batch axis. One size may be −1, which stands for what is left.
+    inputs, name : optional
+        As in `Layer`.
+
+    Raises
+    ------
+    LayerError
+        A size is 0, or several are −1.
+    """
 
     shape: Sequence[int]
 
@@ -328,7 +564,20 @@ class Reshape(Layer):
 
 @dataclass(frozen=True, eq=False)
 class Permute(Layer):
-    """Reorder the axes; order counts the batch axis, which stays first."""
+    """The axes in another order.
+
+    Parameters
+    ----------
+    order : sequence of int
+        Each axis once. The batch axis counts, and stays first.
+    inputs, name : optional
+        As in `Layer`.
+
+    Raises
+    ------
+    LayerError
+        An axis is missing or repeated, or the batch axis is not first.
+    """
 
     order: Sequence[int]
 
@@ -342,7 +591,21 @@ class Permute(Layer):
 
 @dataclass(frozen=True, eq=False)
 class Slice(Layer):
-    """x[..., start:stop:step, ...] along one axis, step ≥ 1."""
+    """x[..., start:stop:step, ...] along one axis.
+
+    Parameters
+    ----------
+    axis : int
+        The axis. The batch axis counts, and is refused.
+    start : int, default 0
+        The first element; negative numbers count from the end.
+    stop : int, optional
+        The end, which is left out; by default the axis's end.
+    step : int, default 1
+        The step, at least 1.
+    inputs, name : optional
+        As in `Layer`.
+    """
 
     axis: int
     start: int = 0
@@ -359,7 +622,17 @@ class Slice(Layer):
 
 @dataclass(frozen=True, eq=False)
 class Pad(Layer):
-    """Constant padding of the spatial axes: an integer, one per axis, or (before, after) pairs."""
+    """Elements of one value around the spatial axes.
+
+    Parameters
+    ----------
+    padding : int, sequence of int or sequence of (before, after)
+        The number of elements, one number, one per spatial axis, or pairs.
+    value : float, default 0.0
+        The value of these elements.
+    inputs, name : optional
+        As in `Layer`.
+    """
 
     padding: Padding
     value: float = 0.0
@@ -371,7 +644,15 @@ class Pad(Layer):
 
 @dataclass(frozen=True, eq=False)
 class Upsample(Layer):
-    """Nearest-neighbour upsampling by an integer factor per spatial axis."""
+    """Nearest-neighbour upsampling by an integer factor.
+
+    Parameters
+    ----------
+    factor : int or sequence of int
+        The factor, one number or one per spatial axis.
+    inputs, name : optional
+        As in `Layer`.
+    """
 
     factor: Ints
 

@@ -17,13 +17,16 @@ REDUCTIONS = ("mean", "sum", "max")
 
 @dataclass(frozen=True, eq=False)
 class Constant(Layer):
-    """The same values for every sample; it reads nothing, and relevance that reaches it is absorbed (the ledger says
-    how much).
+    """The same values for every sample.
+
+    It reads nothing. It absorbs the relevance that reaches it, and the ledger says how much.
 
     Parameters
     ----------
-    value : array
-        Of one sample's shape, without the batch axis, at least one axis.
+    value : array_like
+        The values, of one sample's shape: without the batch axis, with at least one axis.
+    inputs, name : optional
+        As in `Layer`.
     """
 
     value: Array
@@ -35,17 +38,26 @@ class Constant(Layer):
 
 @dataclass(frozen=True, eq=False)
 class Reduce(Layer):
-    """Mean, sum or largest over some axes.
+    """The mean, the sum or the maximum over some axes.
+
+    A mean and a sum distribute relevance by the rule of pools. A maximum gives all of it to the largest element, the
+    first in row-major order if several are equal.
 
     Parameters
     ----------
     kind : {"mean", "sum", "max"}
-        A mean or a sum shares relevance as an average or a sum pool does; of "max" the first largest in row-major order
-        gets all.
+        What is computed.
     axes : int or sequence of int
-        The batch axis counts, and is refused; negative ones count from the end.
+        The axes that are reduced. The batch axis counts, and cannot be reduced; negative numbers count from the end.
     keepdims : bool, default False
-        Whether these axes stay, with size 1.
+        Whether the reduced axes stay, with size 1.
+    inputs, name : optional
+        As in `Layer`.
+
+    Raises
+    ------
+    LayerError
+        The kind is unknown, or the axes are not integers.
     """
 
     kind: str
@@ -61,14 +73,16 @@ class Reduce(Layer):
 
 @dataclass(frozen=True, eq=False)
 class Gather(Layer):
-    """x[..., indices, ...] along one axis: an index, a flip, a roll, a permutation, repetitions.
+    """x[..., indices, ...] along one axis: an index, a flip, a roll, a permutation or repetitions.
 
     Parameters
     ----------
     indices : sequence of int
-        Places along the axis; negative ones count from the end.
+        The places along the axis; negative numbers count from the end.
     axis : int
-        The batch axis counts, and is refused.
+        The axis. The batch axis counts, and is refused.
+    inputs, name : optional
+        As in `Layer`.
     """
 
     indices: Sequence[int]
@@ -81,12 +95,20 @@ class Gather(Layer):
 
 @dataclass(frozen=True, eq=False)
 class Expand(Layer):
-    """Axes of size 1 repeated.
+    """Axes of size 1, repeated.
 
     Parameters
     ----------
     shape : sequence of int
-        Of one sample of the result, without the batch axis: as that of the input, but where the input has size 1.
+        The shape of one sample of the result, without the batch axis. It differs from the input's only where the input
+        has size 1.
+    inputs, name : optional
+        As in `Layer`.
+
+    Raises
+    ------
+    LayerError
+        A size is below 1.
     """
 
     shape: Sequence[int]
@@ -99,14 +121,22 @@ class Expand(Layer):
 
 @dataclass(frozen=True, eq=False)
 class Resample(Layer):
-    """y[..., p, q] = Σ_ij rows[p, i] · columns[q, j] · x[..., i, j]: linear resizing, or an adaptive average pool.
+    """Linear resizing, or an adaptive average pool: one matrix per spatial axis.
 
-    It shares relevance by the rule of average pools; all its axes together are one layer of neurons.
+    y[..., p, q] = Σ_ij rows[p, i] · columns[q, j] · x[..., i, j]. All axes together are one layer of neurons, which
+    distributes relevance by the rule of average pools.
 
     Parameters
     ----------
-    weights : sequence of (size after, size before) arrays or None
-        One per spatial axis; None leaves that axis alone.
+    weights : sequence of array_like or None
+        One matrix of shape (size after, size before) per spatial axis; None leaves the axis as it is.
+    inputs, name : optional
+        As in `Layer`.
+
+    Raises
+    ------
+    LayerError
+        There are not 1 to 3 matrices, or all are None.
     """
 
     weights: Sequence[Array | None]

@@ -26,21 +26,30 @@ def heatmap(
 
     Parameters
     ----------
-    relevance : array_like (h, w) or (c, h, w)
-        Channels are summed.
+    relevance : array_like of shape (h, w) or (c, h, w)
+        The map; channels are summed.
     ax : matplotlib.axes.Axes, optional
-        Where to draw; None means the current axes.
-    percentile : float
-        The colours end at this percentile of |relevance|, so that a few large values do not hide the rest.
-    cmap : str
+        The axes to draw on; by default the current ones.
+    percentile : float, default 99.5
+        The colours end at this percentile of ``|relevance|``, so that a few large values do not hide the rest.
+    cmap : str, default "RdBu_r"
         A diverging colour map.
     **imshow
-        Passed on to `Axes.imshow`.
+        More options of `Axes.imshow`.
 
     Returns
     -------
     matplotlib.image.AxesImage
-        For example for a colour bar.
+        The image, for a colour bar for example.
+
+    Raises
+    ------
+    ShapeError
+        The relevance is not that of one image.
+    InputError
+        The relevance holds NaN or infinity.
+    BackendError
+        matplotlib is missing (extra `plot`).
     """
     values = _summed(relevance)
     if ax is None:
@@ -60,21 +69,36 @@ def overlay(
     cmap: str = "RdBu_r",
     **imshow: Any,
 ) -> AxesImage:
-    """Draw the relevance of one image over its picture in grey: the more relevant, the more opaque.
+    """Draw the relevance of one image over its picture in grey: the more relevant a pixel, the more opaque its colour.
 
     Parameters
     ----------
-    relevance : array_like (h, w) or (c, h, w)
-        Channels are summed.
-    picture : array_like (h, w) or (h, w, 3)
+    relevance : array_like of shape (h, w) or (c, h, w)
+        The map; channels are summed.
+    picture : array_like of shape (h, w) or (h, w, 3)
         Bytes, or floats from 0 to 1.
-    ax, percentile, cmap, **imshow
-        As of `heatmap`.
+    ax : matplotlib.axes.Axes, optional
+        The axes to draw on; by default the current ones.
+    percentile : float, default 99.5
+        As in `heatmap`.
+    cmap : str, default "RdBu_r"
+        As in `heatmap`.
+    **imshow
+        More options of `Axes.imshow`.
 
     Returns
     -------
     matplotlib.image.AxesImage
-        The relevance.
+        The image of the relevance.
+
+    Raises
+    ------
+    ShapeError
+        The relevance is not that of one image, or the picture has another size.
+    InputError
+        The relevance holds NaN or infinity.
+    BackendError
+        matplotlib is missing (extra `plot`).
     """
     values = _summed(relevance)
     grey = np.asarray(picture, np.float64) / (255 if np.asarray(picture).dtype == np.uint8 else 1)

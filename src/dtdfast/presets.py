@@ -16,6 +16,8 @@ DOMAIN = "domain"
 
 @dataclass(frozen=True)
 class Preset:
+    """The rule that each kind of layer takes."""
+
     linear: Rule  # fully connected layers
     conv: Rule  # convolutions, plain and transposed
     taps: Rule  # pools, and an Add with no linear operand of its own

@@ -33,14 +33,25 @@ def immutable(value: object) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Layer(OneLine):
-    """What every record has.
+    """The base of all records: what a record reads, and its name.
+
+    A network is a list of records in topological order. An entry of the list is one record at its position. Records are
+    frozen, and keep read-only copies of their arrays.
 
     Parameters
     ----------
     inputs : int or sequence of int, optional
-        Positions of the entries read, `INPUT` for the network's input; None means the entry before.
+        The positions of the earlier entries that the record reads; `INPUT` is the network's input. By default it reads
+        the entry before.
     name : str, optional
-        Shown in messages, plans and ledgers.
+        The record's name in messages, plans and ledgers.
+
+    Raises
+    ------
+    LayerError
+        A field of the record has a wrong type, shape or value, or an array holds NaN or infinity.
+    WiringError
+        `inputs` is no sequence of positions, or has another number of them than the record reads.
     """
 
     inputs: tuple[int, ...] | None = field(default=None, kw_only=True)

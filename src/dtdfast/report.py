@@ -15,12 +15,21 @@ if TYPE_CHECKING:
 
 
 class Report(OneLine):
-    """Base of the results; a subclass gives `header`, `rows` and `reading`."""
+    """The base of results, which print as a table with one sentence of reading.
+
+    A subclass gives `header`, `rows` and `reading`.
+    """
 
     header: tuple[str, ...] = ()
 
     def rows(self) -> list[tuple[str, ...]]:
-        """The table's cells below the header."""
+        """The table's cells below the header.
+
+        Returns
+        -------
+        list of tuple of str
+            One tuple per row.
+        """
         raise NotImplementedError
 
     @property

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays.checks import Check
-from .errors import BackendError
 from .ledger.account import Account
 from .plan.program import Program
 from .targets import Entry
+from .underflow import Rows, empty, empty_maps, in_doubt
 
 Array = NDArray[Any]
 
@@ -32,10 +29,15 @@ class Session(Protocol):
 
     Attributes
     ----------
-    doubtful : the samples of the last explanation whose denominators were checked and found wanting
+    doubtful : sequence of int
+        The samples of the last explanation whose denominators were checked and found wanting.
+    empty : Rows
+        (sample, target) of the last explanation (samples and 0 of a prediction) for which all is 0, but perhaps not in
+        float64.
     """
 
     doubtful: Sequence[int]
+    empty: Rows
 
     def explain(self, x: Array, entry: Entry, result: Array, outputs: Array | None = None) -> None:
         """Relevance (n, t, *leaves) of x into `result`, and the outputs (n, *out) into `outputs` if they are wanted."""
@@ -68,6 +70,8 @@ class HostSession(ABC):
     """A session whose results are at hand at once."""
 
     doubtful: Sequence[int] = ()
+    empty: Rows = ()
+    narrow = False  # its numbers are float32, so that float64 may know more
 
     @abstractmethod
     def forward(self, x: Array) -> Array: ...
@@ -77,98 +81,14 @@ class HostSession(ABC):
 
     def explain(self, x: Array, entry: Entry, result: Array, outputs: Array | None = None) -> None:
         values = self.forward(x)
-        self.relevance(entry.relevance(values), result)
+        start = entry.relevance(values)
+        self.relevance(start, result)
+        self.empty = empty_maps(result) if self.narrow else ()
+        if self.empty:
+            self.empty = in_doubt(self.empty, entry.start, values, start)
         if outputs is not None:
             put(values, outputs)
 
     def predict(self, x: Array, outputs: Array) -> None:
         put(self.forward(x), outputs)
-
-
-class OracleSession(HostSession):
-    def __init__(self, program: Program) -> None:
-        from .oracle.executor import Oracle
-
-        self._oracle = Oracle(program.network, program.leaves, program.gradient)
-
-    def forward(self, x: Array) -> Array:
-        return self._oracle.forward(x)
-
-    def relevance(self, start: Array, result: Array, accounts: list[Account] | None = None) -> None:
-        result[...] = self._oracle.relevance(start, accounts)
-
-
-class OracleExecutor:
-    """NumPy float64, a few samples at a time."""
-
-    ELEMENTS = 2**27  # values held per pass, about a gigabyte
-
-    def __init__(self, program: Program, batch_size: int | None) -> None:
-        self.program, self._batch_size = program, batch_size
-
-    def batch_size(self, n: int, n_targets: int, *, ledger: bool = False) -> int:
-        if self._batch_size is not None:
-            return min(n, self._batch_size)
-        per_sample = sum(math.prod(t.shape) for t in self.program.network.tensors) * (1 + n_targets)
-        return max(1, min(n, self.ELEMENTS // max(per_sample, 1)))
-
-    @contextmanager
-    def session(self, n: int, n_targets: int, *, ledger: bool = False) -> Iterator[OracleSession]:
-        with np.errstate(all="ignore"):
-            yield OracleSession(self.program)
-
-    def plan(self, n: int, n_targets: int) -> Any:
-        from .plan.lower import lower
-
-        return lower(self.program, n, n_targets)
-
-    def profile(self, x: Array, start: Callable[[Array], Array]) -> Any:
-        raise BackendError("the oracle has no kernels to profile; use backend='cpu'")
-
-
-@dataclass(frozen=True)
-class Options:
-    """What executors are made with."""
-
-    backend: str
-    precision: str
-    batch_size: int | None
-    n_threads: int | None
-    device: Any
-    check: Check
-
-
-class Maker:
-    """Makes the executors of one Explainer, which share their packed weights."""
-
-    def __init__(self, options: Options) -> None:
-        self._options = options
-        self._shared: Any = None
-        if options.backend == "cuda":
-            from .cuda.executor import Workplace
-            from .cuda.usable import open_device
-
-            self._shared = Workplace(open_device(options.device), options.precision)
-        elif options.backend == "cpu":
-            from .packing import WeightStore
-
-            self._shared = WeightStore()
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of packed weights in main memory."""
-        return self._shared.nbytes if self._options.backend == "cpu" else 0
-
-    def __call__(self, program: Program) -> Executor:
-        options, wide = self._options, program.real == "f8"
-        if options.backend == "oracle" or (options.backend == "cuda" and wide):
-            return OracleExecutor(program, options.batch_size)
-        if options.backend == "cuda":
-            from .cuda.executor import CudaExecutor
-
-            return CudaExecutor(program, options.batch_size, self._shared, options.check)
-        from .cpu.executor import CpuExecutor
-
-        return CpuExecutor(
-            program, options.batch_size, options.n_threads, self._shared, "float64" if wide else options.precision
-        )
+        self.empty = [(i, 0) for i in empty(outputs)] if self.narrow else ()

@@ -38,14 +38,23 @@ ITEMSIZE = {"F32": 4, "F64": 8}
 
 
 def save(layers: Sequence[Layer], path: str | os.PathLike[str]) -> None:
-    """Write a layer list to a safetensors file.
+    """Write a network to a safetensors file.
 
     Parameters
     ----------
-    layers : sequence of records
+    layers : sequence of Layer
         The network, as given to `explain`.
-    path : path-like
-        Where to write; an existing file is replaced once the new one is complete.
+    path : str or path-like
+        The file. An existing one is replaced once the new one is complete.
+
+    Raises
+    ------
+    LayerError
+        An entry is not one of dtdfast's records.
+    StorageError
+        The network is larger than `load` would read.
+    BackendError
+        The package safetensors is missing (extra `io`).
     """
     safetensors = _safetensors()
     tensors: dict[str, Any] = {}
@@ -68,23 +77,26 @@ def save(layers: Sequence[Layer], path: str | os.PathLike[str]) -> None:
 
 
 def load(path: str | os.PathLike[str]) -> list[Layer]:
-    """Read a layer list written by `save`: equal records, equal bits.
+    """Read a network that `save` wrote: equal records, equal bits.
 
     Parameters
     ----------
-    path : path-like
-        A file written by `save`.
+    path : str or path-like
+        The file.
 
     Returns
     -------
-    list of records
+    list of Layer
+        The network.
 
     Raises
     ------
     StorageError
-        When the file is corrupt, cut short, too large, of a later format, or not a layer list at all.
+        The file is corrupt, cut short, too large, of a later format, or not a network that `save` wrote.
     InputError
-        When it is a folder, a pipe or a device.
+        The path is a folder, a pipe or a device.
+    BackendError
+        The package safetensors is missing (extra `io`).
     """
     safetensors = _safetensors()
     path = regular(path)

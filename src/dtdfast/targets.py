@@ -49,7 +49,7 @@ class Targets:
                 return cls(None, None, False, 1)
             if not 0 <= target < out[0]:
                 raise _outside(int(target), 0, out[0])
-            return cls(np.full((n, 1), target), None, False, 1)
+            return cls(_same(n, int(target)), None, False, 1)
         if isinstance(target, tuple):
             if not all(isinstance(i, (int, np.integer)) and not isinstance(i, bool) for i in target) or len(
                 target
@@ -136,6 +136,14 @@ class Entry:
         start = np.zeros((n, self.count, *outputs.shape[1:]), outputs.dtype)
         start.put(numbers + first_of_start, 1 if self.unit else np.maximum(values, 0) if self.clip else values)
         return start
+
+
+@lru_cache(maxsize=8)
+def _same(n: int, target: int) -> NDArray[np.int64]:
+    """One target for all samples."""
+    numbers = np.full((n, 1), target)
+    numbers.flags.writeable = False
+    return numbers
 
 
 @lru_cache(maxsize=8)

@@ -1,6 +1,7 @@
 """The words that rules and activations are written with: one row of facts per weight map, input map and function.
 
-What each computes stands in every executor by itself (oracle/maths.py, csrc, cuda/formulas.py), under the keys here.
+What each computes stands in every executor by itself, under the keys here: oracle/maths.py, csrc,
+cuda/kernels/formulas.py.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ ACTIVATIONS: dict[str, Function] = {
     "prelu": Function(
         "leaky_relu with `slopes`", lambda r, nonneg: nonneg or _at_most_0(r.slopes), kernel="leaky_relu"),
     "clip": Function(
-        "min(max(x, alpha), beta); an infinite bound (one at most) becomes the largest float32",
+        "min(max(x, alpha), beta); one of the bounds may be infinite, it becomes the largest float32",
         lambda r, nonneg: _at_least_0(r.alpha) or (nonneg and _at_least_0(r.beta)), 0.0, 6.0,
         rectifies=lambda r: bool(r.alpha == 0)),
     "threshold": Function(
@@ -115,7 +116,7 @@ ACTIVATIONS: dict[str, Function] = {
     "soft_shrink": Function("x − clip(x, −alpha, alpha)", _as_x, 0.5, needs="alpha >= 0"),
     "tanh_shrink": Function("x − tanh x", _as_x),
     "elu": Function("x where x > 0, else alpha·(eˣ − 1)", _as_x, 1.0),
-    "selu": Function("elu with the constants of Klambauer et al. (arXiv:1706.02515), scaled", _as_x),
+    "selu": Function("a scaled elu with the constants of Klambauer et al. [1]_", _as_x),
     "celu": Function("x where x > 0, else alpha·(e^(x/alpha) − 1)", _as_x, 1.0, needs="alpha > 0"),
     "silu": Function("x·sigmoid(alpha·x)", _as_x, 1.0),
     "gelu": Function("x·Φ(x)", _as_x),

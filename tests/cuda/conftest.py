@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the cases and networks of all tests
-sys.path.append(str(Path(__file__).resolve().parents[2] / "bench"))
-
 import reference
-from dtdfast.cuda import executor, usable
+from dtdfast.cuda.run import driver, executor, usable
 from dtdfast.explainer import Explainer
 from host import HostDevice
 from support import classifier
@@ -26,7 +21,7 @@ def on_host(monkeypatch: pytest.MonkeyPatch) -> Callable[[HostDevice], None]:
 
     def use(device: HostDevice) -> None:
         monkeypatch.setattr(usable, "survey", lambda: (None, "the host"))
-        monkeypatch.setattr(usable, "open_device", lambda number: device)
+        monkeypatch.setattr(driver, "open_device", lambda number: device)
         monkeypatch.setattr(executor, "contraction", reference)
 
     return use

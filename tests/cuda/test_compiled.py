@@ -1,8 +1,9 @@
 """The contraction kernel as machine code for sm_80 and sm_90: registers within what its blocks may use, nothing
 spilled, and the instructions that it is written for.
 
-The cost of a kernel in registers decides which tiles are in `contraction.EVEN` and `UNEVEN`, so this is a table: one
-row per unit, tile and direction.
+The cost of a kernel in registers decides which units a row of `tiles.TILES` is for, so this is a table: one row per
+unit, tile and direction with DTDFAST_LONG=1 (69 kernels, three seconds each), else one for every unit as it is fed
+and used, and one for every tile.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import ast
 import os
 import re
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,52 +20,17 @@ import pytest
 
 import dtdfast
 from assembler import SHARED, count, resources
-from dtdfast.cuda.compiler import ptx_of
-from dtdfast.cuda.contraction import EVEN, SHALLOW, SMALL, THIN, UNEVEN
-from dtdfast.cuda.dense import Tile, dense
-from dtdfast.cuda.epilogue import FIRST_VIEW, N_FLOATS, PER_VIEW, Finish
-from dtdfast.cuda.launch import Kernel
+from contraction_kernels import REGISTERS, Case, kernel_of, selected, specialisations, tiles_for
+from dtdfast.cuda.compile.compiler import compile_kernel, ptx_of
+from dtdfast.cuda.run.tiles import EVEN, EVEN_UNITS, NAMED, SHALLOW, UNEVEN
+from dtdfast.cuda.run.tiles import THIN as THIN_FORM
 
-REGISTERS = 65536  # of a multiprocessor, sm_80 and sm_90
+SMALL, THIN = NAMED["small"].tile, NAMED["thin"].tile
+LONG = bool(os.environ.get("DTDFAST_LONG"))
 TENSOR = {  # of a unit: the instruction that multiplies
     "fma": ("FFMA",), "tf32x3": ("HMMA", "1688", "F32", "TF32"), "tf32": ("HMMA", "1688", "F32", "TF32"),
     "bf16_rounded": ("HMMA", "16816", "F32", "BF16"), "bf16": ("HMMA", "16816", "F32", "BF16"),
 }  # fmt: skip
-Case = tuple[str, bool, int, bool, Tile]
-
-
-def kernel_of(unit: str, even: bool, n_products: int, across: bool, tile: Tile) -> Kernel:
-    real, wide = ("bf16", 8) if unit == "bf16" else ("f4", 4)
-    if n_products == 2:
-        ending, maps = Finish(True, "relu", "gate", True, ("out", "factor"), (real, real), wide), ("w", "w+")
-    else:
-        ending, maps = Finish(False, "identity", "times", False, ("out", "m"), (real, real), wide), ("w+",)
-    vector = 1 if unit == "fma" else wide
-    constants = (unit, maps, across, tile.constants, vector, vector, even, ending.constants)
-    return Kernel(
-        "dtd_dense",
-        dense,
-        constants,
-        FIRST_VIEW + PER_VIEW * len(ending.views),
-        N_FLOATS,
-        tile.threads,
-        tile.min_blocks,
-    )
-
-
-def specialisations() -> Iterator[Case]:
-    """The dual product along, which no plan asks for across, and the single product both ways, for every tile.
-
-    Of uneven ones with one product the largest stands for all: the others have as many registers and fewer sums.
-    """
-    uneven = {1: UNEVEN[:1], 2: (*UNEVEN, SHALLOW)}
-    for unit, even, by_products in [*((u, True, EVEN[u]) for u in EVEN), *((u, False, uneven) for u in TENSOR)]:
-        for tile in by_products[2]:
-            yield unit, even, 2, False, tile
-        for tile in by_products[1]:
-            yield unit, even, 1, True, tile
-            yield unit, even, 1, False, tile
-        yield unit, even, 1, True, THIN
 
 
 def assembled(case: Case) -> dict[str, Any]:
@@ -74,7 +39,7 @@ def assembled(case: Case) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def table() -> dict[Case, dict[str, Any]]:
-    cases = list(specialisations())
+    cases = list(specialisations()) if LONG else selected()
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         return dict(zip(cases, pool.map(assembled, cases), strict=True))
 
@@ -82,26 +47,24 @@ def table() -> dict[Case, dict[str, Any]]:
 def test_registers(table: Any) -> None:
     """No kernel spills, and as many blocks fit on a multiprocessor as its launch bounds promise."""
     bad = []
-    print(f"\n{'unit':13}{'fed':7}{'products':9}{'':8}{'tile':30}{'registers: ' + ', '.join(SHARED)}")
-    for (unit, even, n_products, across, tile), row in table.items():
+    print(f"\n{'unit':13}{'fed':7}{'products':9}{'':12}{'tile':30}{'registers: ' + ', '.join(SHARED)}")
+    for (unit, even, n_products, transposed, tile), row in table.items():
         used = [row["targets"][target]["registers"] for target in SHARED]
-        print(
-            f"{unit:13}{'even' if even else 'uneven':7}{n_products:<9}{'across' if across else 'along':8}"
-            f"{tile.constants!s:30}{used}"
-        )
+        fed, way = "even" if even else "uneven", "transposed" if transposed else "plain"
+        print(f"{unit:13}{fed:7}{n_products:<9}{way:12}{tile.constants!s:30}{used}")
         for target, found in row["targets"].items():
             fits = found["registers"] * tile.threads * tile.min_blocks <= REGISTERS
             if not fits or found["local"] or row["float64"]:
-                bad.append((unit, even, n_products, across, tile, target, found))
+                bad.append((unit, even, n_products, transposed, tile, target, found))
     assert not bad
 
 
 def test_shared_memory() -> None:
     for _, _, n_products, _, tile in specialisations():
         assert tile.shared_bytes(n_products, 6) <= min(SHARED.values())
-    for tile in (*UNEVEN, THIN):  # for every unit, on every GPU of compute capability 8
-        assert tile.shared_bytes(2, 6) <= 99 * 1024
-        assert any(t in UNEVEN for tiles in EVEN.values() for t in tiles[2])
+    for unit in TENSOR:  # a tile of every form on every GPU of compute capability 8
+        for form in (EVEN, UNEVEN, SHALLOW, THIN_FORM) if unit in EVEN_UNITS else (UNEVEN, SHALLOW, THIN_FORM):
+            assert any(tile.shared_bytes(2, 6) <= 99 * 1024 for tile in tiles_for(unit, 2, form)), (unit, form)
 
 
 def test_instructions(table: Any) -> None:
@@ -111,9 +74,9 @@ def test_instructions(table: Any) -> None:
     A tile, or two together, are 128 bytes deep each: a few steps of k, written out or in a loop, of 16 × 8 blocks,
     three instructions each in tf32x3.
     """
-    for (unit, even, n_products, across, tile), row in table.items():
+    for (unit, even, n_products, transposed, tile), row in table.items():
         code, blocks = row["code"], tile.warp_pixels // 16 * (tile.warp_channels // 8)
-        where = (unit, even, n_products, across, tile, dict(code))
+        where = (unit, even, n_products, transposed, tile, dict(code))
         assert not any(name.startswith(("LDL", "STL", "DADD", "DMUL", "DFMA", "DSETP")) for name in code), where
         tensor = count(code, *TENSOR[unit])
         if unit == "fma":
@@ -126,16 +89,18 @@ def test_instructions(table: Any) -> None:
         assert steps / tile.together in ((1, 2) if unit == "bf16_rounded" else (1, 2, 4)), where
         assert count(code, "LDGSTS") == count(code, "LDGSTS", "128") > 0, where
         assert count(code, "LDSM") == count(code, "LDSM", "4") > 0, where
-        assert bool(count(code, "LDSM", "MT88")) == (unit == "bf16" and across), where
+        assert bool(count(code, "LDSM", "MT88")) == (unit == "bf16" and transposed), where
         of_views = count(code, "LDG", "128") - count(code, "LDG", "128", "CONSTANT")  # a bias is constant
         assert bool(of_views) == (n_products == 1), where  # the gate's dual product reads no view
         assert count(code, "STG") == count(code, "STG", "128") > 0, where
-        # an instruction for each number that is rounded: x once, w for each product, in halves of both
-        if unit.startswith("tf32"):
+        if unit.startswith(
+            "tf32"
+        ):  # an instruction for each number that is rounded: x once, w for each product, in halves of both
             numbers = tile.warp_pixels // 16 * 4 + n_products * (tile.warp_channels // 8) * 2
             assert count(code, "F2FP", "TF32") == steps * numbers * (2 if unit == "tf32x3" else 1), where
-        # nothing is converted between copies and products: four conversions to each store of eight results
-        if unit == "bf16":
+        if (
+            unit == "bf16"
+        ):  # nothing is converted between copies and products: four conversions to each store of eight results
             assert count(code, "F2FP") == 4 * count(code, "STG"), where
 
 
@@ -165,7 +130,7 @@ def test_parameters() -> None:
 
 def test_linking() -> None:
     """What the executor loads: a cubin with the kernel's name in it."""
-    binary = kernel_of("tf32", False, 1, True, THIN).compile((9, 0))
+    binary = compile_kernel(kernel_of("tf32", False, 1, True, THIN), (9, 0))
     assert binary.image.startswith(b"\x7fELF")
     assert binary.entry.encode() in binary.image
     assert np.frombuffer(binary.image[18:20], np.uint16)[0] == 190  # EM_CUDA
@@ -189,7 +154,7 @@ def test_one_module_imports_numba() -> None:
         )
     }
     assert {(path, name) for path, name in found if name in ("numba", "llvmlite", "cuda")} == {
-        ("cuda/ptx.py", "numba"), ("cuda/ptx.py", "llvmlite"), ("cuda/compiler.py", "cuda"),
+        ("cuda/compile/ptx.py", "numba"), ("cuda/compile/ptx.py", "llvmlite"), ("cuda/compile/compiler.py", "cuda"),
     }  # fmt: skip
 
 

@@ -1,9 +1,9 @@
 """The kernels that published networks ask for, as machine code for sm_80 and sm_90: nothing spilled, registers within
 the launch bounds.
 
-What a contraction takes of registers follows from its unit, products, direction, tile and feeding, so one kernel of
-each such kind is assembled that test_compiled.py's table lacks, the one with the most views. DTDFAST_LONG=1: every
-kernel (ten minutes on two cores).
+What a contraction takes of registers follows from its unit, products, direction, feeding and tile.  Tiles are what
+test_compiled.py's table is about; of all else one kernel of each kind is assembled that the table lacks, the one with
+the most views.  DTDFAST_LONG=1: every kernel (ten minutes on two cores).
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ import pytest
 
 import gpu_jobs
 from assembler import SHARED, resources
-from dtdfast.cuda.contraction import SMALL
-from dtdfast.cuda.dense import dense
-from dtdfast.cuda.epilogue import FIRST_VIEW, N_FLOATS, PER_VIEW, Finish
-from dtdfast.cuda.formulas import ACTIVATIONS, MULTIPLIERS, WEIGHT_MAPS
-from dtdfast.cuda.launch import Kernel
+from contraction_kernels import REGISTERS, kernel_of, specialisations
+from dtdfast.cuda.compile.kernel import Kernel
+from dtdfast.cuda.kernels.dense import dense
+from dtdfast.cuda.kernels.epilogue import FIRST_VIEW, N_FLOATS, PER_VIEW, Finish
+from dtdfast.cuda.kernels.formulas import ACTIVATIONS, MULTIPLIERS, WEIGHT_MAPS
+from dtdfast.cuda.run.tiles import NAMED
 from paper import on_paper
-from test_compiled import REGISTERS, kernel_of, specialisations
 
+SMALL = NAMED["small"].tile
 LONG = bool(os.environ.get("DTDFAST_LONG"))
 
 
@@ -47,10 +48,10 @@ def wrong(kernels: Iterable[Kernel]) -> list[Any]:
 
 
 def kind_of(kernel: Kernel) -> tuple[Any, ...]:
-    """What a contraction's registers follow from."""
-    unit, maps, *how, _ = kernel.constants
+    """What a contraction's registers follow from, but for its tile, which test_compiled.py's table is about."""
+    unit, maps, across, _, *fed, _ = kernel.constants
     assert isinstance(maps, tuple)
-    return unit, len(maps), *how
+    return unit, len(maps), across, *fed
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ Tolerance: a unit errs in Σ x·w by at most e(n)·Σ|x·w|, n terms, u = 2⁻²
     fma     n·u
     tf32    2·2⁻¹¹ + 2⁻²² + n·u                     two operands rounded to nearest, products exact
     bf16    2·2⁻⁸ + 2⁻¹⁶ + n·u, or 2⁻⁸ + n·u where x lies in bfloat16 and so is exact ("bf16_rounded" and "bf16")
-    tf32x3  12u: what h + l leave of two operands, and l·l′, 2⁻²² each; 6u: three sums of eight terms,
-            truncated; n/8·u: their sum
+    tf32x3  12u: what h + l leave of two operands, and l·l′, 2⁻²² each; 6u: three sums of eight terms, truncated; n/8·u:
+    their sum
 
 and every operation of the epilogue adds u; a result kept in bfloat16 is rounded by 2⁻⁸ more.
 """
@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 
 import kernel_reference as ref
-from dtdfast.cuda import contraction
-from dtdfast.cuda.contraction import HUGE, NARROW, SMALL, SQUARE, TALL, THIN, WIDE
+from cases.layers import LAYERS
+from dtdfast.cuda.run import contraction, tiles
 from dtdfast.oracle.maths import WEIGHT_MAPS, gather, scatter
 from dtdfast.plan.steps import View
 from dtdfast.plan.units import Part
@@ -34,37 +34,15 @@ UNITS = {  # by unit the precision asked for, and how arrays are kept
     "bf16"),
 }  # fmt: skip
 
-# c_in, c_out, size, kernel and the rest; the first where rows are no multiple of 16 bytes
-CASES: dict[str, dict[str, Any]] = {
-    "pixels 1x1": dict(c_in=7, c_out=33, x_size=(1, 3, 5), kernel=(1, 1, 1)),
-    "image": dict(c_in=3, c_out=17, x_size=(1, 7, 6), kernel=(1, 3, 3), stride=2, before=1, after=1),
-    "grouped": dict(c_in=6, c_out=10, x_size=(1, 5, 4), kernel=(1, 2, 3), before=1, after=0, groups=2),
-    "padded": dict(c_in=8, c_out=12, x_size=(1, 5, 6), kernel=(1, 3, 3), before=1, after=1),
-    "strided": dict(c_in=20, c_out=36, x_size=(1, 8, 7), kernel=(1, 3, 3), stride=2, before=1, after=1),
-    # its scatter has phases without taps
-    "skipping": dict(c_in=36, c_out=8, x_size=(1, 6, 5), kernel=(1, 1, 1), stride=2),
-    "dilated": dict(c_in=12, c_out=20, x_size=(1, 1, 9), kernel=(1, 1, 3), dilation=2, before=2, after=2),
-    "volume": dict(c_in=4, c_out=8, x_size=(3, 4, 3), kernel=(2, 2, 2), before=1, after=0),
-    "aligned groups": dict(c_in=24, c_out=48, x_size=(1, 3, 4), kernel=(1, 2, 2), after=1, groups=3),
-    "even": dict(c_in=64, c_out=64, x_size=(1, 4, 3), kernel=(1, 3, 3), stride=2, before=1, after=1),
-    # 40 channels of a tile of 32
-    "even groups": dict(c_in=128, c_out=80, x_size=(1, 1, 3), kernel=(1, 1, 2), groups=2),
-    "even back": dict(c_in=40, c_out=64, x_size=(1, 1, 3), kernel=(1, 1, 1)),
-    "even to an image": dict(c_in=3, c_out=64, x_size=(1, 3, 4), kernel=(1, 2, 2), after=1),
-    "transposed": dict(
-        c_in=8, c_out=16, x_size=(1, 3, 4), kernel=(1, 3, 3), stride=2, before=1, after=0, transposed=True
-    ),
-}
-
-# along, across
+# plain, transposed
 EVEN = {
     "even": (True, True),
     "even groups": (True, False),
     "even back": (False, True),
     "even to an image": (False, True),
-}
+}  # along, across
 SOME = ("image", "padded", "skipping", "aligned groups", *EVEN)
-RUNS = [(case, unit) for case in CASES for unit in UNITS if unit in ("tf32x3", "bf16") or case in SOME]
+RUNS = [(case, unit) for case in LAYERS for unit in UNITS if unit in ("tf32x3", "bf16") or case in SOME]
 
 
 def bound(unit: str, n_terms: int) -> float:
@@ -89,8 +67,8 @@ def with_rounding(error: Any, exact: Any, real: str) -> Any:
     return error if real == "f4" else error + HALF * (np.abs(exact) + error)
 
 
-def n_terms(part: Part, across: bool) -> int:
-    return part.taps.n_taps * (part.taps.c_out if across else part.taps.c_in) // part.taps.groups
+def n_terms(part: Part, transposed: bool) -> int:
+    return part.taps.n_taps * (part.taps.c_out if transposed else part.taps.c_in) // part.taps.groups
 
 
 def near(result: Any, expected: Any, tolerance: Any) -> None:
@@ -114,14 +92,14 @@ def neuron(part: Part, world: World, x: Any, **fields: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(("case", "unit"), RUNS)
 def test_neuron(case: str, unit: str, rng: np.random.Generator) -> None:
     """Out = relu(y), factor = the gate relu(y) / z⁺, from one pass over x and w."""
-    part = geometry(rng, **CASES[case])
+    part = geometry(rng, **LAYERS[case])
     precision, real = UNITS[unit]
     x = kept(np.abs(rng.standard_normal((2, *part.source.shape), dtype=np.float32)), real)
     bias = rng.standard_normal(part.taps.c_out, dtype=np.float32)
     world = World(2, real=real)
     results = neuron(part, world, x, dual=True, mode="gate", bias=bias, activation=("relu", 0.0, 0.0))
     ((found, even),) = {(launch.kernel.constants[0], launch.kernel.constants[6]) for launch in world.run(precision)}
-    assert even == (found in contraction.EVEN and EVEN.get(case, (False, False))[0])
+    assert even == (found in tiles.EVEN_UNITS and EVEN.get(case, (False, False))[0])
     assert found == ("fma" if unit == "tf32x3" and part.taps.c_in // part.taps.groups % 4 else unit)
 
     weight, x64 = part.weight.astype(np.float64), x.astype(np.float64)
@@ -143,7 +121,7 @@ def test_neuron(case: str, unit: str, rng: np.random.Generator) -> None:
 @pytest.mark.parametrize(("case", "unit"), RUNS)
 def test_scatter(case: str, unit: str, rng: np.random.Generator) -> None:
     """r_in += x · Σ_j w⁺ s_j for three targets at once, phase by phase."""
-    part, n, t = geometry(rng, **CASES[case]), 2, 3
+    part, n, t = geometry(rng, **LAYERS[case]), 2, 3
     precision, real = UNITS[unit]
     x = kept(rng.standard_normal((n, *part.source.shape), dtype=np.float32), real)
     s = kept(rng.standard_normal((n * t, part.taps.c_out, *part.taps.out_size), dtype=np.float32), real)
@@ -158,7 +136,7 @@ def test_scatter(case: str, unit: str, rng: np.random.Generator) -> None:
     world.lowering.taps("TAPS", part, View(given), fields, scatter=True)
     constants = [launch.kernel.constants for launch in world.run(precision)]
     units = {c[0] for c in constants}
-    assert {c[6] for c in constants} == {unit in contraction.EVEN and EVEN.get(case, (False, False))[1]}
+    assert {c[6] for c in constants} == {unit in tiles.EVEN_UNITS and EVEN.get(case, (False, False))[1]}
     positive, factor = np.maximum(part.weight, 0).astype(np.float64), np.repeat(x, t, axis=0)
     expected = before + factor * scatter(s.astype(np.float64), positive, part.taps)
     size = np.abs(before) + np.abs(factor) * scatter(np.abs(s).astype(np.float64), positive, part.taps)
@@ -170,7 +148,7 @@ def test_scatter(case: str, unit: str, rng: np.random.Generator) -> None:
 @pytest.mark.parametrize("weight_map", WEIGHT_MAPS)
 @pytest.mark.parametrize(("unit", "scattered"), [("tf32x3", False), ("tf32x3", True), ("bf16", False), ("bf16", True)])
 def test_weight_maps(weight_map: str, unit: str, scattered: bool, rng: np.random.Generator) -> None:
-    """Maps are taken in registers; one weight is zero, and gamma is no power of two. In bfloat16 w² doubles w's error
+    """Maps are taken in registers; one weight is zero, and gamma is no power of two.  In bfloat16 w² doubles w's error
     and is rounded.
     """
     part, gamma = geometry(rng, 8, 12, (1, 1, 3), (1, 1, 2)), 0.3
@@ -267,7 +245,7 @@ def test_every_field_of_a_neuron(mode: str | int, dual: bool, rng: np.random.Gen
 @pytest.mark.parametrize("scattered", [False, True])
 @pytest.mark.parametrize("unit", ["tf32x3", "bf16"])
 def test_linear(n_in: int, n_out: int, scattered: bool, unit: str, rng: np.random.Generator) -> None:
-    """Fully connected: the record's own rows, read along and across."""
+    """Fully connected: the record's own rows, read plain and transposed."""
     part = geometry(rng, n_in, n_out, (1, 1, 1), (1, 1, 1))
     part.linear = True
     sizes = (n_in, n_out)
@@ -284,40 +262,38 @@ def test_linear(n_in: int, n_out: int, scattered: bool, unit: str, rng: np.rando
 
 
 TILES = [
-    (HUGE, 132, True, 64),
-    (WIDE, 129, False, 64),
-    (TALL, 65, False, 64),
-    (NARROW, 72, True, 64),
-    (SQUARE, 40, False, 64),
-    (SQUARE, 40, False, 20),
-    (SMALL, 40, True, 20),
-    (THIN, 8, True, 64),
-    (THIN, 5, True, 20),
+    ("huge", 132, True, 64),
+    ("wide", 129, False, 64),
+    ("tall", 65, False, 64),
+    ("narrow", 72, True, 64),
+    ("square", 40, False, 64),
+    ("square", 40, False, 20),
+    ("small", 40, True, 20),
+    ("thin", 8, True, 64),
+    ("thin", 5, True, 20),
 ]
 
 
-@pytest.mark.parametrize(("tile", "channels", "across", "inner"), TILES)
+@pytest.mark.parametrize(("tile", "channels", "transposed", "inner"), TILES)
 @pytest.mark.parametrize("unit", ["tf32", "bf16"])
 def test_bits_are_the_same_for_every_tile_and_batch(
-    tile: Any, channels: int, across: bool, inner: int, unit: str, rng: np.random.Generator, monkeypatch: Any
+    tile: str, channels: int, transposed: bool, inner: int, unit: str, rng: np.random.Generator, monkeypatch: Any
 ) -> None:
     """Each tile of the table, against the smallest that serves all shapes, with one sample more before."""
-    part = geometry(rng, *((channels, inner) if across else (inner, channels)), (1, 2, 3), (1, 1, 2), after=1)
+    part = geometry(rng, *((channels, inner) if transposed else (inner, channels)), (1, 2, 3), (1, 1, 2), after=1)
     x = rng.standard_normal((2, inner, *part.taps.out_size), dtype=np.float32)
     results = []
     precision, real = UNITS[unit]
-    for chosen, n in ((SMALL, 1), (tile, 2)):
-        monkeypatch.setattr(contraction, "choose_tile", lambda *_, chosen=chosen: chosen)
-        if channels <= THIN.channels:
-            monkeypatch.setattr(contraction, "THIN", chosen)
+    for chosen, n in ((tiles.NAMED["small"], 1), (tiles.NAMED[tile], 2)):
+        monkeypatch.setattr(tiles, "choose", lambda *_, chosen=chosen: chosen)
         world = World(n, real=real)
         out = world.buffer((channels, *part.taps.x_size))
         given = world.buffer(x.shape[1:], x[2 - n :])
         world.lowering.taps(
-            "TAPS", part, View(given), dict(out=View(out), mode="none", weight_map="w+"), scatter=across
+            "TAPS", part, View(given), dict(out=View(out), mode="none", weight_map="w+"), scatter=transposed
         )
         (launch,) = world.run(precision)
-        assert (launch.kernel.constants[3], launch.kernel.constants[6]) == (chosen.constants, inner == 64)
+        assert (launch.kernel.constants[3], launch.kernel.constants[6]) == (chosen.tile.constants, inner == 64)
         results.append(world.view_of(out)[-1].copy())
     assert np.array_equal(*(r.view(np.uint32) for r in results))
 
@@ -332,7 +308,7 @@ def test_blocks_fit_the_device(unit: str, shared_bytes: int, rng: np.random.Gene
     (launch,) = contraction.launches(world.steps[-1], plan, world.address_of, UNITS[unit][0], 4, shared_bytes)
     assert launch.shared_bytes <= shared_bytes
     large = unit in ("tf32", "bf16") and shared_bytes > 99 * 1024
-    assert (launch.kernel.constants[3] in (WIDE.constants, TALL.constants)) == large
+    assert (launch.kernel.constants[3] in [tiles.NAMED[name].tile.constants for name in ("wide", "tall")]) == large
 
 
 def test_nan_stays_where_it_is(rng: np.random.Generator) -> None:

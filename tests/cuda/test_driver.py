@@ -8,23 +8,23 @@ import subprocess
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
+LIB = Path(__file__).resolve().parent / "lib"
 
 
 def test_driver(tmp_path):
     compiler = os.environ.get("CC") or shutil.which("cc") or "gcc"
     library = tmp_path / "libcuda.so.1"
     subprocess.run(
-        [compiler, "-D_GNU_SOURCE", "-shared", "-fPIC", "-O1", "-o", library, HERE / "libcuda.c", "-ldl"], check=True
+        [compiler, "-D_GNU_SOURCE", "-shared", "-fPIC", "-O1", "-o", library, LIB / "libcuda.c", "-ldl"], check=True
     )
     path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("LD_LIBRARY_PATH")]))
     environment = {
         **os.environ,
         "LD_LIBRARY_PATH": path,
-        "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent), *filter(None, sys.path)]),
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
     }
     done = subprocess.run(
-        [sys.executable, HERE / "fake_driver.py"], env=environment, capture_output=True, text=True, timeout=300
+        [sys.executable, LIB / "fake_driver.py"], env=environment, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr[-4000:]
     assert done.stdout.strip().endswith("right")

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 import emulation
-from dtdfast.cuda.contraction import bf16
+from dtdfast.cuda.run.contraction import bf16
 from dtdfast.plan.steps import View
 from layers import World, geometry
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -12,9 +13,10 @@ import pytest
 
 import dtdfast as dtd
 from assembler import resources
-from dtdfast.cuda import along, cache, channel, elementwise, entry, nest, pool, workshop
-from dtdfast.cuda.formulas import ACTIVATIONS, FACTORS, INPUT_MAPS, MULTIPLIERS, WEIGHT_MAPS
-from dtdfast.cuda.launch import Binary
+from dtdfast.cuda.compile import cache, parallel
+from dtdfast.cuda.compile.kernel import Binary
+from dtdfast.cuda.kernels import checks, depthwise, elementwise, embedding, normalise, pool, start, strided
+from dtdfast.cuda.kernels.formulas import ACTIVATIONS, FACTORS, INPUT_MAPS, MULTIPLIERS, WEIGHT_MAPS
 from host import HostDevice
 from support import classifier, normal
 
@@ -33,10 +35,10 @@ BODIES = [
     *((elementwise.activate, (kind, bool(k % 2)), 3, 0, 2) for k, kind in enumerate(ACTIVATIONS)),
     (elementwise.affine, (), 4, 1, 0),
     *((elementwise.factor, (mode,), 8, 1, 2) for mode in (*FACTORS, "signed")),
-    *((channel.neuron_channel, ("clip", mode, True), 10, 4, 4) for mode in ("none", "gate", "denominator",
+    *((depthwise.neuron_channel, ("clip", mode, True), 10, 4, 4) for mode in ("none", "gate", "denominator",
     "derivative", "signed")),
-    (channel.neuron_channel, ("gelu_tanh", "gate", False), 10, 4, 4),
-    *((channel.taps_channel, (weight_map, "times"), 5, 4, 1) for weight_map in list(WEIGHT_MAPS)[::2]),
+    (depthwise.neuron_channel, ("gelu_tanh", "gate", False), 10, 4, 4),
+    *((depthwise.taps_channel, (weight_map, "times"), 5, 4, 1) for weight_map in list(WEIGHT_MAPS)[::2]),
     *((pool.max_pool, (lanes,), (real, winner, real, *["f4"] * 3), 11, 0)
       for real, winner, lanes in (("f4", "u1", 4), ("f4", "u2", 1), ("bf16", "u1", 4))),
     *((pool.max_unpool, (scaled, 4, lanes), ("f4", "f4", "f4", winner, *["f4"] * 3), 15, 0)
@@ -45,22 +47,22 @@ BODIES = [
     (elementwise.clear_border, (), ("bf16", "f4"), 0, 0),
     (elementwise.move, (), ("bf16", "f4"), 1, 0),
     (elementwise.multiply, ("times",), ("f4", "bf16", "bf16"), 1, 0),
-    (channel.neuron_channel, ("relu", "gate", True), ("bf16", "bf16", "bf16", "bf16", "f4", "bf16", "bf16", "f4", "f4",
-    "f4"), 4, 4),
-    (along.lrn, (), 3, 3, 3),
-    (along.softmax, (), 2, 3, 0),
-    (along.log_softmax, (), 2, 3, 0),
-    (along.embed, (), 3, 2, 0),
-    (along.embed_sum, (), 3, 4, 0),
-    (entry.check, (), 3, 2, 1),
-    (entry.largest, (), 5, 2, 0),
-    (entry.start, (), 4, 2, 0),
+    (depthwise.neuron_channel, ("relu", "gate", True),
+     ("bf16", "bf16", "bf16", "bf16", "f4", "bf16", "bf16", "f4", "f4", "f4"), 4, 4),
+    (normalise.lrn, (), 3, 3, 3),
+    (normalise.softmax, (), 2, 3, 0),
+    (normalise.log_softmax, (), 2, 3, 0),
+    (embedding.embed, (), 3, 2, 0),
+    (embedding.embed_sum, (), 3, 4, 0),
+    (checks.check, (), 3, 2, 1),
+    (start.largest, (), 5, 2, 0),
+    (start.start, (), 4, 2, 0),
 ]  # fmt: skip
 
 
 def kernels():
     return [
-        nest.kernel(
+        strided.kernel(
             body, views if isinstance(views, tuple) else ("f4",) * views, constants, 1 + number % 4, longs, floats
         )
         for number, (body, constants, views, longs, floats) in enumerate(BODIES)
@@ -87,8 +89,8 @@ def test_assembled():
 def test_every_operation_has_a_kernel():
     """All operations of a plan for CUDA, which has no float64 to convert from, are here or with the contractions."""
     from dtdfast._kernels import lib
-    from dtdfast.cuda import contraction
-    from dtdfast.cuda.operations import OPERATIONS
+    from dtdfast.cuda.run import contraction
+    from dtdfast.cuda.run.operations import OPERATIONS
 
     names = {n.removeprefix("DTD_") for n in dir(lib) if n.startswith("DTD_")}
     assert set(OPERATIONS) | contraction.OPERATIONS <= names
@@ -105,8 +107,8 @@ def test_by_python_itself(explainer, rng):
     assert abs(plain - dtd.explain(layers, x, backend="oracle")).max() <= 1e-5 * abs(plain).max()
 
 
-# -------------------------------------------------------------------------------------------------------------- the
-# disk cache
+# ----------------------------------------------------------------------------------------------------------------------
+# the disk cache
 
 
 @pytest.fixture
@@ -116,7 +118,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def some_kernel(mode="times", n_axes=2):
-    return nest.kernel(elementwise.multiply, ("f4",) * 3, (mode,), n_axes, 1, 0)
+    return strided.kernel(elementwise.multiply, ("f4",) * 3, (mode,), n_axes, 1, 0)
 
 
 def test_cache(folder):
@@ -137,6 +139,18 @@ def test_cache(folder):
     assert file.stat().st_mode & 0o077 == 0
     file.write_bytes(file.read_bytes()[:-1] + b"X")  # damaged
     assert cache.stored(kernel, (9, 0)) is None
+
+
+def test_kept_kernels_are_those_of_these_sources():
+    """The key of a kept kernel holds every file that its machine code follows from."""
+    sources = set(cache.sources())
+    for module in (
+        cache,
+        *{inspect.getmodule(part) for kernel in kernels() for part in (kernel.factory, kernel.constants[0])},
+    ):
+        assert Path(module.__file__) in sources
+    package = Path(dtd.__file__).parent / "cuda"
+    assert sources == {*package.glob("compile/*.py"), *package.glob("kernels/*.py")} != set()
 
 
 def test_a_cache_that_cannot_be_written(folder):
@@ -161,13 +175,13 @@ def test_what_the_executor_loads(folder):
     assert cache.stored(some_kernel(), (9, 0)) == made
 
 
-# ---------------------------------------------------------------------------------------------------------------- the
-# workshop
+# ----------------------------------------------------------------------------------------------------------------------
+# the parallel
 
 
 def kernels_for_two():
     return [
-        nest.kernel(elementwise.multiply, ("f4",) * 3, (mode,), n_axes, 1, 0)
+        strided.kernel(elementwise.multiply, ("f4",) * 3, (mode,), n_axes, 1, 0)
         for mode in ("times", "positive")
         for n_axes in (1, 2)
     ]
@@ -179,7 +193,7 @@ def test_side_by_side(folder, monkeypatch):
     kernels, here = kernels_for_two(), []
     compiled = cache.compiled
     monkeypatch.setattr(cache, "compiled", lambda kernel, cc: (here.append(kernel), compiled(kernel, cc))[1])
-    made = workshop.compile_all(kernels, (9, 0))
+    made = parallel.compile_all(kernels, (9, 0))
     assert here == kernels[::2]
     assert len(list(folder.iterdir())) == 4
     for kernel in kernels:
@@ -190,7 +204,7 @@ def test_side_by_side(folder, monkeypatch):
 def test_where_no_other_process_helps(folder, monkeypatch, interpreter):
     """An embedded interpreter has no executable to start; a program of its own may be something else altogether."""
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    monkeypatch.setattr(workshop.sys, "executable", interpreter)
+    monkeypatch.setattr(parallel.sys, "executable", interpreter)
     monkeypatch.setattr(cache, "compiled", lambda kernel, cc: Binary(b"code", kernel.name))
     kernels = kernels_for_two()
-    assert workshop.compile_all(kernels, (9, 0)) == dict.fromkeys(kernels, Binary(b"code", "multiply"))
+    assert parallel.compile_all(kernels, (9, 0)) == dict.fromkeys(kernels, Binary(b"code", "multiply"))

@@ -13,7 +13,7 @@ import pytest
 
 import dtdfast as dtd
 import emulation
-from dtdfast.cuda import usable
+from dtdfast.cuda.run import driver, usable
 from dtdfast.explainer import Explainer
 from host import HostDevice
 
@@ -110,7 +110,7 @@ def test_network(
     device = EmulatingDevice(compiled=True)
     device.contractions = set()
     monkeypatch.setattr(usable, "survey", lambda: (None, "the host"))
-    monkeypatch.setattr(usable, "open_device", lambda number: device)
+    monkeypatch.setattr(driver, "open_device", lambda number: device)
     layers = network(rng)
     x, targets = rng.standard_normal((2, 3, 6, 5), dtype=np.float32), np.array([[0, 3], [4, 1]])
 
@@ -136,7 +136,7 @@ def test_network_along_axes(rng: np.random.Generator, monkeypatch: pytest.Monkey
     device = EmulatingDevice(compiled=True)
     device.contractions = set()
     monkeypatch.setattr(usable, "survey", lambda: (None, "the host"))
-    monkeypatch.setattr(usable, "open_device", lambda number: device)
+    monkeypatch.setattr(driver, "open_device", lambda number: device)
     layers = along_axes(rng)
     x, targets = rng.uniform(0, 1, (1, 3, 2, 3)).astype(np.float32), np.array([[4]])
     exact = dtd.explain(layers, x, targets, domain="nonnegative", backend="oracle")

@@ -14,12 +14,11 @@ from hypothesis import strategies as st
 
 import dtdfast as dtd
 from cases import CASES, RULES
-from graphs import graphs
+from cases.axes import CASES as ALONG_AXES
+from cases.networks import BOXED, N_BATCH, PRESETS, positive_start, rounding, small
+from graphs import UNIT, graphs, perturbed
 from nets import SMALL
 from support import close
-from test_axes import CASES as ALONG_AXES
-from test_graphs import UNIT, perturbed
-from test_networks import BOXED, N_BATCH, PRESETS, positive_start, rounding, small
 
 # every geometry under a rule, every rule on a geometry; a stride that shares no factor with the number of rules
 LONG = bool(os.environ.get("DTDFAST_LONG"))  # every case, every network under every preset

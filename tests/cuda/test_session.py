@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 import dtdfast as dtd
-from dtdfast.cuda import nest
+from dtdfast.cuda.kernels.strided import reciprocal
+from dtdfast.cuda.run import contraction, strided
 from host import HostDevice
+from paper import on_paper
 from support import normal, segmenter
 
 CALL = ["upload", "replay", "download", "download", "synchronize"]  # x; one graph; result and flags
@@ -153,6 +155,51 @@ def test_overflow(explainer, rng):
             call(np.ones((2, 4), np.float32))
 
 
+def weighted(*factors):
+    return [dtd.Linear(np.full((1, 2 if i == 0 else 1), factor)) for i, factor in enumerate(factors)]
+
+
+def test_underflow_to_nothing_is_told(explainer):
+    """As on the CPU, by the same look at the result that finds infinity."""
+    x, made = np.array([[0.5, 1], [0, 0]], np.float32), explainer(weighted(1e-30, 1e-30), HostDevice())
+    with pytest.raises(dtd.NumericsError, match=r"relevance of sample 0 underflowed float32.*float64"):
+        made.explain(x)
+    with pytest.raises(dtd.NumericsError, match=r"output of sample 0 underflowed float32"):
+        made.predict(x)
+
+
+@pytest.mark.parametrize("most", [None, 2])
+def test_what_float32_can_hold_is_computed_where_its_steps_cannot(explainer, most):
+    """Of three targets, in one pass or two, the maps of those that pass through w² = 1e-50 are float64's, the other the
+    device's.
+    """
+    x = np.array([[0.5, 1], [2, 1]], np.float32)
+    layers = [
+        dtd.Linear(np.array([[1e-25, 1e-25], [1, 2]])),
+        dtd.ReLU(),
+        dtd.Linear(np.array([[1e25, 0], [0, 1], [2e25, 0]])),
+    ]
+    made, targets = explainer(layers, HostDevice()), np.array([[0, 1, 2]])
+    if most:
+        made._executor((2,), "explain")._most[False] = (2, most)
+    relevance = made.explain(x, targets)
+    np.testing.assert_allclose(relevance, dtd.explain(layers, x, targets, backend="oracle"), rtol=2**-20)
+    assert relevance.all()
+
+
+def test_what_is_nothing_in_truth_stays_nothing(explainer, monkeypatch):
+    """A dead output beside a live one is not looked at again: no relevance enters."""
+    x = np.array([[0.5, 1], [2, 1]], np.float32)
+    layers = [dtd.Linear(np.array([[-1.0, -1], [1, 2]])), dtd.ReLU()]
+    assert not explainer([*layers, dtd.Linear(np.array([[1.0, 0]]))], HostDevice()).explain(x).any()
+    made = explainer(layers, HostDevice())
+    monkeypatch.setattr(made, "_explain_exactly", lambda *a: pytest.fail("computed again"))
+    relevance = made.explain(x, np.array([[0, 1]]))
+    assert not relevance[:, 0].any()
+    assert relevance[:, 1].all()
+    assert not made.explain(x, np.zeros((2, 2), np.float32)).any()
+
+
 @pytest.mark.parametrize(
     "x", [np.zeros((2, 3, 6, 6), int), np.zeros(5, np.float32), np.zeros((0, 3, 6, 6), np.float32), "x"]
 )
@@ -247,13 +294,13 @@ def test_memory_is_freed_with_the_explainer(explainer, network, rng):
 def test_items_beyond_31_bits_are_several_launches(monkeypatch, explainer, network, rng):
     x = normal(rng, 3, 3, 6, 6)
     expected = explainer(network).explain(x)
-    monkeypatch.setattr(nest, "MOST_ITEMS", 50)
+    monkeypatch.setattr(strided, "MOST_ITEMS", 50)
     np.testing.assert_array_equal(explainer(network).explain(x), expected)
 
 
 @pytest.mark.parametrize("d", [1, 2, 3, 5, 7, 64, 100, 641, 2**16 + 1, 2**20 - 1, 2**30 + 1, 2**31 - 1])
 def test_reciprocals(d):
-    magic, shift = nest.reciprocal(d)
+    magic, shift = reciprocal(d)
     assert 0 < magic < 2**32
     rng = np.random.default_rng(d)
     numbers = {
@@ -273,8 +320,8 @@ def test_reciprocals(d):
             assert (n * magic) >> shift == n // d
 
 
-# -------------------------------------------------------------------------------------------------------- threads,
-# pickles
+# ----------------------------------------------------------------------------------------------------------------------
+# threads, pickles
 
 
 def test_threads_share_one_explainer(explainer, network, rng):
@@ -299,6 +346,27 @@ def test_pickle(explainer, network, rng):
     made = explainer(network)
     expected = made.explain(x)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(made)).explain(x), expected)
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16", "mixed"])
+def test_the_printed_plan_names_what_runs(network, rng, precision):
+    """Tile and unit of every contraction, and what a device runs; without a device the same."""
+    x = normal(rng, 2, 3, 6, 6)
+    with on_paper() as device:
+        made = dtd.Explainer(network, backend="cuda", precision=precision)
+        made.explain(x)
+        plan = made.plan_for(x.shape)
+        profile = made.profile(x)
+    ran = {contraction.body(kernel) for kernel in device.kernels if kernel.name == "dtd_dense"}
+    assert set(plan.bodies) - {""} == ran != set()
+    assert all(
+        bool(body) == (step.op in contraction.OPERATIONS)
+        for body, step in zip(plan.bodies, [*plan.forward, *plan.relevance], strict=True)
+    )
+    assert contraction.bodies(plan, precision, shared_bytes=device.shared_bytes) == plan.bodies
+    assert tuple(timing.body for timing in profile.timings) == plan.bodies
+    for text in (str(plan), str(profile)):
+        assert all(body in text for body in ran)
 
 
 def test_profile(explainer, network, rng):

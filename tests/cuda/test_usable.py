@@ -10,7 +10,8 @@ import pytest
 
 import dtdfast as dtd
 from dtdfast.cli.doctor import doctor
-from dtdfast.cuda import usable
+from dtdfast.cuda.run import usable
+from dtdfast.cuda.run.driver import device_number
 from host import HostDevice
 from support import classifier, normal
 
@@ -125,13 +126,13 @@ def test_the_cpu_does_not_start_the_driver(driver, rng):
     ("device", "number"), [(None, 0), (2, 2), ("1", 1), ("cuda", 0), ("cuda:3", 3), (np.int64(1), 1)]
 )
 def test_device_numbers(device, number):
-    assert usable.device_number(device) == number
+    assert device_number(device) == number
 
 
 @pytest.mark.parametrize("device", ["cpu", -1, 1.5, True, "cuda:x", "gpu"])
 def test_device_numbers_that_are_none(device):
     with pytest.raises(dtd.BackendError, match="expected the number of a GPU"):
-        usable.device_number(device)
+        device_number(device)
 
 
 @pytest.mark.parametrize("precision", ["tf32", "bfloat16", "mixed"])

@@ -35,6 +35,18 @@ class Between(nn.Module):
         return self.last(self.function(self.first(x).relu()).flatten(1))
 
 
+def written_into(y: Tensor) -> Tensor:
+    z = torch.zeros_like(y)
+    z[:, :2] = y[:, 2:]
+    z[:, 3, 1] = 0.5
+    return z
+
+
+def dueling(h: Tensor) -> Tensor:
+    advantage = F.linear(h.flatten(1), constant(3, 30))
+    return F.linear(h.flatten(1), constant(1, 30)) + advantage - advantage.mean(1, keepdim=True)
+
+
 IMAGES: dict[str, Function] = {  # (n, 4, 8, 6)
     "bilinear": lambda y: F.interpolate(y, scale_factor=2, mode="bilinear"),
     "bilinear, corners": lambda y: F.interpolate(y, size=(11, 5), mode="bilinear", align_corners=True),
@@ -77,6 +89,25 @@ IMAGES: dict[str, Function] = {  # (n, 4, 8, 6)
     "a constant beside": lambda y: torch.cat([y, constant(1, 1, 8, 6).expand(2, -1, -1, -1)], 1),
     "no-ops": lambda y: y[...].expand(2, 4, 8, 6).type_as(y).repeat(1, 1, 1, 1).roll(0)[:, :4].contiguous().clone(),
     "cumulative sum": lambda y: y.cumsum(1),
+    "absolute": lambda y: (y - 0.3).abs(),
+    "antialiased": lambda y: F.interpolate(y, size=(4, 3), mode="bilinear", antialias=True),
+    "fold": lambda y: F.fold(F.unfold(y, 3, padding=1), (8, 6), 3, padding=1),
+    "fold with a stride": lambda y: F.fold(F.unfold(y, (3, 2), stride=2), (8, 6), (3, 2), stride=2),
+    "lerp by a table": lambda y: y.lerp(y.flip(2), constant(4, 1, 1)),
+    "addcdiv": lambda y: torch.addcdiv(y, y.flip(1), constant(4, 1, 1).abs() + 1, value=0.5),
+    "largest of all but the samples": lambda y: y + y.amax((1, 2, 3), keepdim=True),
+    "index_add": lambda y: torch.zeros_like(y[:, :2]).index_add(1, torch.tensor([0, 1, 1, 0]), y, alpha=2),
+    "index_copy": lambda y: y.new_ones(2, 5, 8, 6).index_copy(1, torch.tensor([2, 0, 4, 3]), y),
+    "diagonals": lambda y: y.mean(3).diag_embed(),
+    "second differences": lambda y: y.diff(n=2, dim=2),
+    "written into": written_into,
+    "coordinates beside": lambda y: torch.cat(
+        [y, torch.linspace(-1, 1, 8).double().view(1, 1, 8, 1).expand(2, 1, 8, 6)], 1
+    ),
+    "einsum of two constants": lambda y: torch.einsum("nchw,cd,he->ndew", y, constant(4, 3), constant(8, 2)),
+    "a standardised kernel": lambda y: F.conv2d(
+        y, F.normalize(constant(5, 4, 3, 3) - constant(5, 4, 3, 3).mean((1, 2, 3), keepdim=True))
+    ),
 }
 TOKENS: dict[str, Function] = {  # (n, 5, 6)
     "a matrix from the left": lambda h: constant(5, 5) @ h,
@@ -91,6 +122,12 @@ TOKENS: dict[str, Function] = {  # (n, 5, 6)
     "transposed twice": lambda h: h.transpose(1, 2).transpose(1, 2) * constant(6),
     "broadcast sum": lambda h: h + h.mean(1, keepdim=True) - h.mean(2, keepdim=True),
     "through the batch axis": lambda h: h.transpose(0, 1).relu().transpose(0, 1),
+    "time first": lambda h: (F.linear(h.transpose(0, 1), constant(3, 6), constant(3)) @ constant(3, 2)).mean(0),
+    "inner": lambda h: torch.inner(h, constant(3, 6)),
+    "dueling": dueling,
+    "sums of samples": lambda h: torch.stack(
+        [h.sum((1, 2)), h.amax((1, 2)), (2 * h.mean((1, 2)) + 1).relu(), h[:, 0, 0]], 1
+    ),
 }
 CASES = [("image", name, f) for name, f in IMAGES.items()] + [("tokens", name, f) for name, f in TOKENS.items()]
 

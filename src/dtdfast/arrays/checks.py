@@ -22,6 +22,8 @@ Array = NDArray[Any]
 
 def is_dask(x: Any) -> bool:
     """Whether x is a Dask array; imports nothing."""
+    if type(x) is np.ndarray:
+        return False
     array = getattr(sys.modules.get("dask.array"), "Array", None)
     return array is not None and isinstance(x, array)
 
@@ -36,7 +38,7 @@ def finite(values: Array) -> bool:
         some = max(1, AT_ONCE * len(values) // values.size)
         return all(finite(values[i : i + some]) for i in range(0, len(values), some))
     found = np.isfinite(values).ravel("K")
-    return bool(found[found.argmin()])  # as all() says, which is slow to start
+    return bool(found.item(found.argmin()))  # as all() says, which is slow to start
 
 
 def check_input(x: Any, words: tuple[int, int] | None, dtype: type) -> Array:
@@ -51,7 +53,9 @@ def check_input(x: Any, words: tuple[int, int] | None, dtype: type) -> Array:
     InputError : wrong type, no samples, NaN or infinity, a word number out of range
     """
     array = _structure(_as_array(x), words)
-    if not array.flags.c_contiguous or array.dtype != (np.int64 if words is not None else dtype):
+    fits = array.dtype == (np.int64 if words is not None else dtype)
+    ready = fits and array.flags.c_contiguous
+    if not ready:
         require(
             array.size * (8 if words is not None else np.dtype(dtype).itemsize),
             f"x of shape {array.shape}: a contiguous copy",
@@ -68,8 +72,8 @@ def check_input(x: Any, words: tuple[int, int] | None, dtype: type) -> Array:
     if not finite(array):
         bad = np.argwhere(~np.isfinite(array))[0]
         raise InputError(f"x holds NaN or infinity, first at {tuple(int(i) for i in bad)}")
-    if array.dtype == dtype:
-        return np.ascontiguousarray(array)
+    if fits:
+        return array if ready else np.ascontiguousarray(array)
     with np.errstate(over="ignore"):
         converted: Array = np.ascontiguousarray(array, dtype)
     if not finite(converted):
@@ -78,6 +82,8 @@ def check_input(x: Any, words: tuple[int, int] | None, dtype: type) -> Array:
 
 
 def _as_array(x: Any) -> Array:
+    if type(x) is np.ndarray:
+        return x
     if masked(x):
         raise InputError("x is a masked array; say what stands for its masked values: x.filled(value)")
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import uuid
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -17,16 +17,22 @@ from ..plan.shapes import Shape
 from ..targets import Targets
 from .checks import is_dask
 
-if TYPE_CHECKING:
-    from ..explainer import Explainer
-
 Array = NDArray[Any]
 Call = Callable[[Any, Array, Any], Any]  # (explainer, x, target) of one chunk
 
-_keys: WeakKeyDictionary[Explainer, str] = WeakKeyDictionary()
+
+class Explains(Protocol):
+    """What an `Explainer` does with arrays that are there."""
+
+    def explain(self, x: Any, target: Any = None, *, return_outputs: bool = False) -> Any: ...
+
+    def predict(self, x: Any) -> Any: ...
 
 
-def lazy_explain(explainer: Explainer, x: Any, target: Any, return_outputs: bool) -> Any:
+_keys: WeakKeyDictionary[Explains, str] = WeakKeyDictionary()
+
+
+def lazy_explain(explainer: Explains, x: Any, target: Any, return_outputs: bool) -> Any:
     """As `Explainer.explain`, later: each chunk of samples is explained on its own, with the same bits.
 
     Parameters
@@ -53,15 +59,15 @@ def lazy_explain(explainer: Explainer, x: Any, target: Any, return_outputs: bool
     return tuple(_blocks(_item, i, both, None, values.shape[1:], values.dtype) for i, values in enumerate(shapes))
 
 
-def lazy_predict(explainer: Explainer, x: Any) -> Any:
+def lazy_predict(explainer: Explains, x: Any) -> Any:
     """As `Explainer.predict`, later."""
     x = _whole_samples(x)
     outputs = explainer.predict(_trial(x))
     return _blocks(_outputs, explainer, x, None, outputs.shape[1:], outputs.dtype)
 
 
-# ------------------------------------------------------------------------------------------------------------ before
-# any work
+# ----------------------------------------------------------------------------------------------------------------------
+# before any work
 
 
 def _whole_samples(x: Any) -> Any:
@@ -95,8 +101,8 @@ def _rows(target: Any, x: Any) -> tuple[Any, Any]:
     return np.zeros((1, *array.shape[1:]), array.dtype), rows.rechunk((x.chunks[0], *array.shape[1:]))
 
 
-# ---------------------------------------------------------------------------------------------------------------- the
-# graph
+# ----------------------------------------------------------------------------------------------------------------------
+# the graph
 
 
 def _blocks(call: Call, given: Any, x: Any, target: Any, shape: Shape, dtype: np.dtype[Any]) -> Any:
@@ -129,11 +135,11 @@ def _whole(block: Any) -> Any:
     return block
 
 
-def _relevance(explainer: Explainer, x: Any, target: Any) -> Any:
+def _relevance(explainer: Explains, x: Any, target: Any) -> Any:
     return _both(explainer, x, target)[0]
 
 
-def _both(explainer: Explainer, x: Any, target: Any) -> tuple[Any, Any]:
+def _both(explainer: Explains, x: Any, target: Any) -> tuple[Any, Any]:
     x, target = _whole(x), _whole(target)
     if len(x):
         relevance, outputs = explainer.explain(x, target, return_outputs=True)
@@ -144,7 +150,7 @@ def _both(explainer: Explainer, x: Any, target: Any) -> tuple[Any, Any]:
     return relevance[:0], outputs[:0]
 
 
-def _outputs(explainer: Explainer, x: Any, target: None) -> Any:
+def _outputs(explainer: Explains, x: Any, target: None) -> Any:
     x = _whole(x)
     return explainer.predict(x) if len(x) else explainer.predict(_trial(x))[:0]
 

@@ -82,6 +82,17 @@ def empty_beside(x: Any, shape: tuple[int, ...]) -> Any:
         return sys.modules["cupy"].empty(shape, "float32")
 
 
+def write(into: Any, place: tuple[int, ...], values: np.ndarray[Any, Any]) -> None:
+    """into[place] = values, which are the host's; `into` is there or on a GPU."""
+    if not on_device(into):
+        into[place] = values
+    elif library_of(into) == "torch":
+        into[place] = sys.modules["torch"].from_numpy(values).to(into.device)
+    else:
+        with into.device:
+            into[place] = sys.modules["cupy"].asarray(values)
+
+
 def dtype_of(x: Any) -> np.dtype[Any]:
     """The NumPy type of an array, on a GPU too (bfloat16, which NumPy lacks, counts as float32)."""
     if isinstance(x.dtype, np.dtype):

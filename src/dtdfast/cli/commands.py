@@ -126,11 +126,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-EXPLAIN = """With -o DIR: heatmaps and overlays of photographs, and summary.json; a photograph that cannot be
-explained is told, does not stop the others, and makes the exit status 1. With -o NAME.zarr: a run over a data set,
-which may be interrupted and continued, into a Zarr group. Every photograph is cropped to its centre, resized, and fed
-as x = (scale·p − mean)/std with pixels p from 0 to 1. Without any of --mean, --std and --scale, ImageNet's mean and
-standard deviation are taken for colours; with one of them, 0, 1 and 1 for the others."""
+EXPLAIN = """With -o DIR: heatmaps and overlays of photographs, and summary.json. With -o NAME.zarr: a run over a data
+set, which may be interrupted and continued, into a Zarr group. A photograph or sample that cannot be explained is
+told and does not stop the others: the exit status is 1 if there are such, 2 if all are, or if nothing was done. Every
+photograph is cropped to its centre, resized, and fed as x = (scale·p − mean)/std with pixels p from 0 to 1. Without
+any of --mean, --std and --scale, ImageNet's mean and standard deviation are taken for colours; with one of them, 0, 1
+and 1 for the others."""
 
 
 def _demo(parser: argparse.ArgumentParser) -> None:

@@ -13,8 +13,10 @@ from .feeding import Fed, fed_as_it_is, fed_pictures
 TOLD = 5  # bad samples that are named in the end; the output holds all of them
 
 
-def explain(arguments: argparse.Namespace) -> str:
-    """Run over the data set; returns what was done, and the first bad samples."""
+def explain(arguments: argparse.Namespace) -> tuple[str, int]:
+    """Run over the data set; returns what was done with the first bad samples, and whether there are bad ones, as for
+    photographs.
+    """
     if arguments.labels:
         raise InputError("--labels is for summary.json, which a run into NAME.zarr does not write; leave it out")
     source = open_source(arguments.data, external=arguments.external)
@@ -30,7 +32,7 @@ def explain(arguments: argparse.Namespace) -> str:
     return _told(done, fed, arguments.rules)
 
 
-def _told(done: Run, fed: Fed, rules: str) -> str:
+def _told(done: Run, fed: Fed, rules: str) -> tuple[str, int]:
     bad = list(done.errors())
     lines = [f"{name or f'sample {number}'}: {text}" for number, name, text in islice(bad, TOLD)]
     if len(bad) == done.samples:
@@ -46,4 +48,4 @@ def _told(done: Run, fed: Fed, rules: str) -> str:
         f"fed as {fed.preparation or 'they are'}; rules {rules}, domain {fed.said}; explained most often: output "
         f"{often}"
     )
-    return "\n".join([*lines, f"{done.samples} sample(s){before}{rate}, {len(bad)} bad: {done.path}"])
+    return "\n".join([*lines, f"{done.samples} sample(s){before}{rate}, {len(bad)} bad: {done.path}"]), 1 if bad else 0

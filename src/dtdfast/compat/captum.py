@@ -61,17 +61,44 @@ class _Tool:
 
     @property
     def multiplies_by_inputs(self) -> bool:
+        """Always True, as in captum."""
         return True
 
     def has_convergence_delta(self) -> bool:
+        """Whether `attribute` can return a convergence delta.
+
+        Returns
+        -------
+        bool
+            Always True, as in captum.
+        """
         return True
 
     def attribute_future(self) -> None:
-        """Not implemented, as in captum."""
+        """Not implemented, as in captum.
+
+        Raises
+        ------
+        NotImplementedError
+            Always.
+        """
         raise NotImplementedError("attribute_future is not implemented for LRP")
 
     def compute_convergence_delta(self, attributions: Any, output: Any) -> Any:
-        """Output (n,) less the sum of relevance, per sample, (n,)."""
+        """The output minus the sum of relevance, per sample.
+
+        Parameters
+        ----------
+        attributions : torch.Tensor of shape (n, ...), or tuple of them
+            The relevance.
+        output : torch.Tensor of shape (n,)
+            The output that was explained.
+
+        Returns
+        -------
+        torch.Tensor of shape (n,)
+            The difference.
+        """
         parts = attributions if isinstance(attributions, tuple) else (attributions,)
         return output.flatten() - sum(part.flatten(1).sum(1) for part in parts)
 
@@ -105,32 +132,33 @@ class LRP(_Tool):
     Parameters
     ----------
     model : torch.nn.Module
-        Every layer may carry a `rule`: captum's `EpsilonRule`, `GammaRule`, `Alpha1_Beta0_Rule` or `IdentityRule`, or a
-        rule of dtdfast; without one it takes ε = 1e-9, as in captum. Rules and weights are read at every call.
+        The model. A layer's attribute `rule` may be captum's `EpsilonRule`, `GammaRule`, `Alpha1_Beta0_Rule` or
+        `IdentityRule`, or a rule of dtdfast. A layer without one takes ε = 1e-9, as in captum. Rules and weights are
+        read at every call.
     backend : str, optional
-        As in `dtdfast.explain`; None: "auto".  float64 inputs are computed in float64 by every backend but "cuda".
+        As in `dtdfast.explain`; by default "auto". float64 inputs are computed in float64 by every backend but "cuda".
 
     Raises
     ------
     TypeError
-        A `rule` that is none.
+        A layer's `rule` is no rule.
 
     Notes
     -----
-    The maps are captum's (convention="captum": x·w⁺ with the sign of x, the bias with its sign, 1e-9 in every
-    denominator, average pools and additions in proportion). It differs where captum's answer depends on how a model is
+    The maps are captum's (convention="captum"): x·w⁺ with the sign of x, the bias with its sign, 1e-9 in every
+    denominator, average pools and additions in proportion. They differ where captum's answer depends on how a model is
     written rather than on what it computes:
 
     - Additions in a `forward` are treated as captum's `Addition_Module`, and BatchNorms are merged into the layers
       before them. A merged BatchNorm has no rule of its own: its ε and identity rules are accepted, others are refused.
-    - Operations called as functions are treated as modules of their kind; convolutions and pools of one and three
+    - Operations called as functions are treated as modules of their kind. Convolutions and pools of one and three
       dimensions, and activations with f(0) = 0, are explained too.
-    - The model is taken in evaluation mode: Dropout is left out.  BatchNorms in training mode are refused.
-    - Rules stay on the layers after a call (captum takes them away).
+    - The model is taken in evaluation mode: Dropout is left out. BatchNorms in training mode are refused.
+    - Rules stay on the layers after a call; captum takes them away.
     - On the CPU, what float32 cannot hold is computed in float64: all up to the last layer whose sums may cancel, under
-      the ε, γ and α1β0 rules. For float32 inputs the map is captum's of `model.double()`, but for rounding.
+      the ε, γ and α1β0 rules. For float32 inputs the map is captum's of `model.double()`, except for rounding.
     - Results carry no gradient: explanations of explanations need captum.
-    - One input tensor; several are refused.
+    - There is one input tensor; several are refused.
     """
 
     @_wrapped
@@ -142,32 +170,36 @@ class LRP(_Tool):
         return_convergence_delta: bool = False,
         verbose: bool = False,
     ) -> Any:
-        """Relevance of the inputs for one output of each sample; its sum is that output, save for what biases and ε
-        absorb.
+        """Compute the relevance of the inputs for one output of each sample.
 
         Parameters
         ----------
-        inputs : torch.Tensor (n, ...), or a tuple of one
-        target : None, int, tuple, list of n ints or tuples, or tensor of 1 or n ints
-            Which output; None where there is only one.
+        inputs : torch.Tensor of shape (n, ...), or tuple of one
+            The inputs.
+        target : int, tuple, list or torch.Tensor, optional
+            The output that is explained: an int or a tuple for all samples, a list of n of them, or a tensor of 1 or n
+            ints. It may be left out where there is only one.
         additional_forward_args : object or tuple, optional
-            Passed to the model's `forward` after the inputs. Where tensors among them hold one row per sample, every
+            What the model's `forward` takes after the inputs. Where tensors among them hold one row per sample, every
             sample is explained with its own rows.
-        return_convergence_delta : bool
-            Also return, per sample, the output less the sum of relevance.
-        verbose : bool
-            Print the rule of every layer.
+        return_convergence_delta : bool, default False
+            Whether to return, per sample, the output minus the sum of relevance too.
+        verbose : bool, default False
+            Whether to print the rule of every layer.
 
         Returns
         -------
-        attributions : torch.Tensor of the inputs' shape, on their device, of the outputs' type, or a tuple of one
-        delta : torch.Tensor (n,), only with return_convergence_delta
+        attributions : torch.Tensor, or tuple of one
+            The relevance, of the inputs' shape, on their device, of the outputs' type. Its sum is the output that was
+            explained, except for what biases and ε absorb.
+        delta : torch.Tensor of shape (n,)
+            Only with return_convergence_delta.
 
         Raises
         ------
         DtdError
-            What cannot be explained; also a TypeError for layers without a rule and a RuntimeError for layers with
-            weights that are called twice, as in captum.
+            The model cannot be explained. As in captum, it is also a TypeError for a layer without a rule, and a
+            RuntimeError for a layer with weights that is called twice.
         """
         ((result, delta),) = self._explained(inputs, target, additional_forward_args, verbose, lambda call: [None])
         attributions = (result,) if isinstance(inputs, tuple) else result
@@ -175,12 +207,21 @@ class LRP(_Tool):
 
 
 class LayerLRP(_Tool):
-    """Relevance of inner layers.
+    """Layer-wise relevance propagation to inner layers, as captum computes it.
 
     Parameters
     ----------
-    model, backend : as in `LRP`
-    layer : torch.nn.Module, or a list of them
+    model : torch.nn.Module
+        As in `LRP`.
+    layer : torch.nn.Module or list of torch.nn.Module
+        The layers.
+    backend : str, optional
+        As in `LRP`.
+
+    Raises
+    ------
+    TypeError
+        A layer's `rule` is no rule.
     """
 
     def __init__(self, model: Any, layer: Any, *, backend: str | None = None) -> None:
@@ -197,9 +238,36 @@ class LayerLRP(_Tool):
         attribute_to_layer_input: bool = False,
         verbose: bool = False,
     ) -> Any:
-        """Relevance of the layer's output, or with attribute_to_layer_input of its input; for a list of layers, lists.
+        """Compute the relevance of the layer's output, or of its input, for one output of each sample.
 
-        The other parameters are those of `LRP.attribute`.
+        Parameters
+        ----------
+        inputs : torch.Tensor of shape (n, ...), or tuple of one
+            The inputs.
+        target : int, tuple, list or torch.Tensor, optional
+            The output that is explained: an int or a tuple for all samples, a list of n of them, or a tensor of 1 or n
+            ints. It may be left out where there is only one.
+        additional_forward_args : object or tuple, optional
+            What the model's `forward` takes after the inputs. Where tensors among them hold one row per sample, every
+            sample is explained with its own rows.
+        return_convergence_delta : bool, default False
+            Whether to return, per sample, the output minus the sum of relevance too.
+        attribute_to_layer_input : bool, default False
+            Whether to take the layer's input instead of its output.
+        verbose : bool, default False
+            Whether to print the rule of every layer.
+
+        Returns
+        -------
+        attributions : torch.Tensor, or list of them for a list of layers
+            The relevance, of the shape of the layer's output or input.
+        delta : torch.Tensor of shape (n,), or list of them
+            Only with return_convergence_delta.
+
+        Raises
+        ------
+        DtdError
+            The model cannot be explained, or a layer takes no part in what it computes.
         """
         layers = self.layer if isinstance(self.layer, list) else [self.layer]
 

@@ -75,43 +75,51 @@ DEEP_TAYLOR = ("deep_taylor", "deep_taylor.bounded")
 
 
 def create_analyzer(name: str, model: Any, **options: Any) -> Analyzer:
-    """An analyzer of a Keras model.
+    """Make an analyzer of a Keras model, as iNNvestigate does.
 
     Parameters
     ----------
     name : str
-        "deep_taylor", "deep_taylor.bounded" (with low and high), or one of `ANALYZERS`.
+        "deep_taylor", "deep_taylor.bounded" (with low and high), or a key of `ANALYZERS`.
     model : keras.Model
-        What `dtdfast.from_keras` takes. A final softmax is left out, which iNNvestigate asks its users to do
+        A model that `dtdfast.from_keras` takes. A final softmax is left out, which iNNvestigate asks its users to do
         (`model_wo_softmax`).
-    options
-        neuron_selection_mode : {"max_activation", "index", "all"}
-        epsilon : float, of "lrp.epsilon" (1e-7) and the sequential presets (0.1)
-        alpha, beta : of "lrp.alpha_beta"
-        bias : bool, of "lrp.epsilon" and "lrp.alpha_beta": whether biases stand in the denominators
-        low, high : bounds of the input, of "deep_taylor.bounded"
-        input_layer_rule : name or (low, high), of the "lrp" analyzers: the rule of the layers that read the input
-        backend : as in `dtdfast.explain`
-        disable_model_checks : ignored; what cannot be explained is refused in any case
+    **options
+        The options of `Analyzer`.
+
+    Returns
+    -------
+    Analyzer
+        Its method `analyze` explains inputs.
 
     Raises
     ------
     RuleError
-        An unknown analyzer or option.
+        The analyzer or an option is unknown.
 
     Notes
     -----
-    The maps are iNNvestigate's (convention="innvestigate": no bias in z⁺, w² and flat, the whole bias in both parts of
-    αβ, 0/0 = 0; deep_taylor without bias, starting at the output clipped at 0). It differs in one point: BatchNorms are
-    merged into the layers before them, where iNNvestigate gives them rules of their own.
+    The maps are iNNvestigate's (convention="innvestigate"): no bias in z⁺, w² and flat, the whole bias in both parts of
+    αβ, and 0/0 = 0. deep_taylor has no bias, and starts at the output clipped at 0. There is one difference: BatchNorms
+    are merged into the layers before them, where iNNvestigate gives them rules of their own.
     """
     return Analyzer(name, model, **options)
 
 
 def model_wo_softmax(model: Any) -> Any:
-    """A new Keras model without the softmax at the end of this one; weights are copied.
+    """Make a Keras model without the softmax at the end of this one.
 
-    Analyzers here leave a final softmax out by themselves: this is for code that calls it.
+    Analyzers here leave out a final softmax by themselves. This function is for code that calls it.
+
+    Parameters
+    ----------
+    model : keras.Model
+        The model; its weights are copied.
+
+    Returns
+    -------
+    keras.Model
+        The model without the softmax.
 
     Raises
     ------
@@ -147,7 +155,34 @@ def _settings(model: Any) -> str | None:
 
 
 class Analyzer:
-    """Made by `create_analyzer`."""
+    """An analyzer of a Keras model; `create_analyzer` makes it.
+
+    Parameters
+    ----------
+    name : str
+        "deep_taylor", "deep_taylor.bounded", or a key of `ANALYZERS`.
+    model : keras.Model
+        A model that `dtdfast.from_keras` takes.
+    neuron_selection_mode : {"max_activation", "index", "all"}, default "max_activation"
+        Which outputs are explained: the largest of each sample, those that `analyze` is given, or all at their own
+        values.
+    input_layer_rule : str or (low, high), optional
+        Of the "lrp" analyzers: the rule of the layers that read the input, by name, or zB in this box.
+    low, high : float or array_like, optional
+        Of "deep_taylor.bounded", which needs them: the bounds of the input.
+    backend : str, default "auto"
+        As in `dtdfast.explain`.
+    disable_model_checks : bool, default False
+        Ignored: what cannot be explained is refused in any case.
+    **options
+        epsilon of "lrp.epsilon" (by default 1e-7) and of the sequential presets (0.1); alpha and beta of
+        "lrp.alpha_beta"; bias of "lrp.epsilon" and "lrp.alpha_beta", a bool: whether biases are in the denominators.
+
+    Raises
+    ------
+    RuleError
+        The analyzer or an option is unknown.
+    """
 
     def __init__(
         self,
@@ -185,17 +220,27 @@ class Analyzer:
         self._lock = threading.Lock()
 
     def analyze(self, X: Any, neuron_selection: Any = None) -> Any:
-        """Relevance of x, of its shape.
+        """Compute the relevance of inputs.
 
         Parameters
         ----------
-        X : array (n, ...), laid out as the model reads it
-        neuron_selection : int or (n,) ints, with neuron_selection_mode="index"
+        X : array_like of shape (n, ...)
+            The inputs, laid out as the model reads them.
+        neuron_selection : int or array_like of int, optional
+            With neuron_selection_mode="index", which needs it: the output that is explained, one for all samples or one
+            for each.
+
+        Returns
+        -------
+        array
+            The relevance, of the shape and kind of X.
 
         Raises
         ------
         TargetError
-            A neuron_selection that the mode does not ask for, or none where it does.
+            `neuron_selection` is given where the mode does not ask for it, or missing where it does.
+        InputError
+            X has no batch axis, or is empty.
         """
         if (neuron_selection is None) == (self._mode == "index"):
             raise TargetError(f"neuron_selection is {neuron_selection!r} with neuron_selection_mode {self._mode!r}")

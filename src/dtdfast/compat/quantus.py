@@ -16,33 +16,39 @@ OPTIONS = ("rules", "domain", "convention", "backend", "batch_size", "n_threads"
 
 
 def explain(model: Any, inputs: Any, targets: Any = None, *, device: Any = None, **options: Any) -> NDArray[Any]:
-    """Relevance of a batch for one class each, starting with 1 at that class.
+    """Explain a batch of inputs for one class each, as an explain_func of Quantus.
 
-    Not with the output, as elsewhere: metrics that randomise weights compare maps of outputs of any sign, and Quantus
-    refuses maps that are negative throughout.
+    Relevance starts with 1 at the class, and not with the output as elsewhere. Metrics that randomise weights compare
+    maps of outputs of any sign, and Quantus refuses maps that are negative throughout.
 
     Parameters
     ----------
     model : torch.nn.Module
-        As Quantus hands it over.  Its weights are read at every call, so that metrics may randomise them.
-    inputs : array (n, c, ...)
-    targets : (n,) ints, optional
-        Classes; None: the largest output of each sample.
-    device : ignored
-        Quantus passes it to every explain_func; `backend` decides where this one computes.
-    options : rules, domain, convention, backend, batch_size, n_threads
-        As in `dtdfast.explain`; in a metric, `explain_func_kwargs=dict(rules="epsilon-plus")`.
+        The model, as Quantus passes it. Its weights are read at every call, so metrics may randomise them.
+    inputs : array_like of shape (n, c, ...)
+        The inputs.
+    targets : array_like of int, of shape (n,), optional
+        The classes; by default the largest output of each sample.
+    device : object, optional
+        Ignored: Quantus passes it to every explain_func, and `backend` decides where this one computes.
+    **options
+        rules, domain, convention, backend, batch_size and n_threads, as in `dtdfast.explain`. In a metric:
+        `explain_func_kwargs=dict(rules="epsilon-plus")`.
 
     Returns
     -------
-    relevance : ndarray of the inputs' shape and floating type (the model's for word numbers), one value per element;
-    Quantus's own
-        function sums over channels unless it is told not to
+    ndarray
+        The relevance, of the inputs' shape and floating type (the model's for word numbers). Quantus's own function
+        sums over channels unless it is told not to.
 
     Raises
     ------
+    RuleError
+        An option is unknown.
+    TargetError
+        `targets` are not n classes of the model.
     DtdError
-        What cannot be explained, and options that are unknown.
+        The model cannot be explained.
     """
     unknown = set(options) - set(OPTIONS)
     if unknown:

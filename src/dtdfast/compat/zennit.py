@@ -32,25 +32,28 @@ class Gradient:
     Parameters
     ----------
     model : torch.nn.Module
-        Left as it is: nothing is registered on it.  Its weights are read at every call.
-    composite : zennit.core.Composite, str or None
-        A composite of zennit, whose map from modules to rules is read at every call; or a name of zennit's (`NAMES`)
-        with its default options, which needs no zennit. None, or a composite without any rule: PyTorch's own gradient.
-    attr_output : torch.Tensor (n, *out) or callable, optional
-        The relevance at the output, or what makes it from the output; None: the output itself.
-    create_graph, retain_graph : bool
-        As in zennit; create_graph is refused with a composite.
+        The model. It stays as it is: nothing is registered on it. Its weights are read at every call.
+    composite : zennit.core.Composite or str, optional
+        A composite of zennit, whose map from modules to rules is read at every call; or the name of one (`NAMES`) with
+        its default options, which needs no zennit. Without a composite, or with one that has no rules, the result is
+        PyTorch's gradient.
+    attr_output : torch.Tensor of shape ``(n, *out)`` or callable, optional
+        The relevance at the output, or a function of the output that returns it; by default the output itself.
+    create_graph : bool, default False
+        As in zennit; refused with a composite.
+    retain_graph : bool, optional
+        As in zennit.
     domain : (low, high), optional
-        The box of "epsilon_gamma_box"; a composite brings its own.
+        The box of "epsilon_gamma_box"; a composite has its own.
     backend : str, optional
-        As in `dtdfast.explain`; None: "auto".  float64 inputs are computed in float64 by every backend but "cuda".
+        As in `dtdfast.explain`; by default "auto". float64 inputs are computed in float64 by every backend but "cuda".
 
     Raises
     ------
     RuleError
-        An unknown name.
+        The name is unknown, or the composite is not one of zennit's.
     NotImplementedError
-        create_graph with a composite: relevance carries no gradient.
+        create_graph is set with a composite: relevance carries no gradient.
 
     Notes
     -----
@@ -103,18 +106,28 @@ class Gradient:
         pass
 
     def __call__(self, input: Any, attr_output: Any = None) -> tuple[Any, Any]:  # noqa: A002  zennit's name
-        """The model's output (n, *out) and the relevance of the input, of the input's shape and device and the output's
-        dtype.
+        """Compute the model's output and the relevance of the input.
 
         Parameters
         ----------
-        input : torch.Tensor (n, ...)
-        attr_output : as at construction, and before it
+        input : torch.Tensor of shape (n, ...)
+            The input.
+        attr_output : torch.Tensor of shape ``(n, *out)`` or callable, optional
+            As for the class, instead of what that was given.
+
+        Returns
+        -------
+        output : torch.Tensor of shape ``(n, *out)``
+            The output.
+        relevance : torch.Tensor
+            The relevance, of the input's shape, on its device, of the output's type.
 
         Raises
         ------
+        InputError
+            The input is not one tensor.
         DtdError
-            What cannot be explained, and rules that are not understood.
+            The model cannot be explained, or a rule is not understood.
         """
         torch = require("torch", "peers")
         if not isinstance(input, torch.Tensor):

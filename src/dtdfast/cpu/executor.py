@@ -116,6 +116,7 @@ class CpuSession(Accounts, HostSession):
         self.plan, self._encoded, self._pieces, self._c_pieces, self._shelf = layout
         self._isa, self._n_threads, self._n = isa, n_threads, n
         self._real, self._low = self.plan.program.real, self.plan.program.low
+        self.narrow = self._real == "f4"
         self._externals: dict[str, Array] = {}
 
     def __enter__(self) -> CpuSession:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ..errors import ShapeError
 from ..explainer import Explainer, explain
 from ..layers import Layer
+from ..options import Options, predicting
 
 Array = NDArray[Any]
 Attribution = Callable[..., Array]
@@ -23,8 +24,7 @@ elsewhere.
 
 def classes(layers: Sequence[Layer], x: Any, target: Any, options: dict[str, Any]) -> tuple[NDArray[np.intp], int]:
     """The class that is explained of each sample, and the number of classes; None: the largest output."""
-    kept = {k: v for k, v in options.items() if k in ("backend", "n_threads", "batch_size")}
-    outputs = Explainer(layers, **kept).predict(x)
+    outputs = Explainer(layers, **predicting(options)).predict(x)
     if outputs.ndim != 2:
         raise ShapeError(f"the outputs are {outputs.shape}, expected (n, classes)")
     index = outputs.argmax(axis=1) if target is None else np.broadcast_to(np.asarray(target, np.intp), (len(outputs),))
@@ -43,6 +43,6 @@ def one_hot(index: NDArray[np.intp], n_classes: int) -> Array:
 def name_of(attribution: Attribution, options: dict[str, Any]) -> str:
     """How tables call it."""
     if attribution is explain:
-        rules = options.get("rules", "dtd")
+        rules = options.get("rules", Options.rules)
         return rules if isinstance(rules, str) else str(rules)
     return getattr(attribution, "__name__", str(attribution)).replace("_", " ")

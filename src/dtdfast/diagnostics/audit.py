@@ -1,4 +1,4 @@
-"""Does the Taylor expansion at the root points mean anything for the network?
+"""Whether the Taylor expansion at the root points means anything for the network.
 
 Its terms speak for the network only if the root lies in the linear region of x: elsewhere the network is another affine
 function. Sixt & Landgraf (arXiv:2211.08425) showed that it usually does not.
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..errors import LayerError, at
 from ..layers import Layer
+from ..options import Options
 from ..oracle.executor import Oracle
 from ..plan import units as U
 from ..plan.domain import Domain
@@ -31,16 +32,31 @@ CLOSURE = 1e-9  # t* ≥ 1 up to float64's rounding of y and ẏ
 
 @dataclass
 class RootAudit(Report):
-    """What became of the root points of one layer.  Arrays (roots,), one element per audited root.
+    """What was found about the root points of one layer, as arrays of shape (roots,).
 
     Attributes
     ----------
-    sample, neuron : which; `neuron` is a flat index into the layer's output relevance : R_j reach : t* of the way from
-    x (t = 0) to the root (t = 1), the neuron's own hinge not counted in_domain : the root is a valid input output :
-    f(x̃) / f(x) of the explained output gradient_change : ‖∇f(x̃) − ∇f(x)‖ / ‖∇f(x)‖, by what the layer reads of_roots
-    : how much each root counts in the share of roots; sums to 1 of_relevance : the same for the share of relevance;
-    what is missing to 1 lies on neurons that are off, which some rules (w², flat)
-        give relevance
+    sample, neuron : ndarray of int
+        Which root; `neuron` is a flat index into one sample of the layer's output.
+    relevance : ndarray
+        R_j.
+    reach : ndarray
+        t* of the way from x (t = 0) to the root (t = 1), the neuron's own kink not counted.
+    in_domain : ndarray of bool
+        Whether the root is a valid input.
+    output : ndarray
+        f(x̃) / f(x) of the explained output.
+    gradient_change : ndarray
+        ‖∇f(x̃) − ∇f(x)‖ / ‖∇f(x)‖, with respect to what the layer reads.
+    of_roots : ndarray
+        How much each root counts in the share of roots; sums to 1.
+    of_relevance : ndarray
+        How much each root counts in the share of relevance. What is missing to 1 lies on neurons that are off, to which
+        some rules (w², flat) give relevance.
+    n_samples : int
+        The number of samples.
+    title : str
+        The layer and its rule.
     """
 
     sample: NDArray[np.intp]
@@ -59,22 +75,24 @@ class RootAudit(Report):
 
     @property
     def in_region(self) -> NDArray[np.bool_]:
-        """The root lies in the closure of the linear region of x."""
+        """Whether each root lies in the closure of the linear region of x."""
         return self.reach >= 1 - CLOSURE
 
     @property
     def valid(self) -> NDArray[np.bool_]:
+        """Whether each root lies in the closed region and in the domain."""
         return self.in_region & self.in_domain
 
     @property
     def share_of_roots(self) -> float:
-        """Of the layer's neurons with relevance: the share whose root lies in the closed region and in the domain."""
+        """Of the layer's neurons with relevance, the share whose root lies in the closed region and in the domain."""
         return float(self.of_roots @ self.valid)
 
     @property
     def share_of_relevance(self) -> float:
-        """Of the layer's |relevance|: the share on such neurons. Neurons that are off have no root, whatever relevance
-        they hold.
+        """The share of the layer's absolute relevance on neurons whose root lies in the closed region and the domain.
+
+        Neurons that are off have no root, whatever relevance they hold.
         """
         return float(self.of_relevance @ self.valid)
 
@@ -116,7 +134,18 @@ class RootAudit(Report):
         )
 
     def plot(self, ax: Any = None) -> Any:
-        """How many roots are still inside when the way to them is walked up to t."""
+        """Draw how many roots are still inside when the way to them is walked up to t.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            The axes; by default the current ones.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            The axes that were drawn on.
+        """
         ax = axes_or_current(ax)
         order = np.argsort(self.reach)
         t = np.minimum(self.reach[order], 10.0)
@@ -141,40 +170,54 @@ def root_audit(
     seed: int = 0,
     **options: Any,
 ) -> RootAudit:
-    """Whether the root points of a layer lie where the network is still the function that is explained.
+    """Test whether the root points of a layer lie where the network is still the function that is explained.
 
-    Per sample at most `n_roots` of the layer's neurons with relevance: all of them where there are no more, else
-    n_roots drawn evenly (for the share of roots) and n_roots in proportion to |R_j| (for the share of relevance). Each
-    root's way from x is followed by `region_reach`, the neuron's own hinge excluded, on which the root lies by
-    construction; testing for "the same gradient at the root" instead is biased by that hinge. A root of a deeper layer
-    is a point among that layer's inputs, and the region is that of the network behind them.
+    At most `n_roots` neurons with relevance are audited per sample. If there are more, n_roots are drawn evenly (for
+    the share of roots), and n_roots in proportion to ``|R_j|`` (for the share of relevance).
 
     Parameters
     ----------
-    layers : list of records, piecewise linear
-    x : (n, ...) float
-    target : as in `dtdfast.explain`, one per sample
+    layers : sequence of Layer
+        The network; it must be piecewise linear.
+    x : array_like
+        The inputs, as `explain` takes them.
+    target : int, tuple, array_like or None, default None
+        As in `dtdfast.explain`, with one target per sample.
     layer : int, optional
-        A position of the layer; None: the first that reads the input.
-    n_roots : int
-    seed : int
-    options : of `dtdfast.Explainer`: rules, domain, convention, start
+        The position of the layer; by default the first that reads the input.
+    n_roots : int, default 100
+        The number of neurons per sample.
+    seed : int, default 0
+        The seed of what is drawn at random.
+    **options
+        Options of `dtdfast.Explainer`: rules, domain, convention, start.
+
+    Returns
+    -------
+    RootAudit
+        How far each root is, and whether it is valid.
 
     Raises
     ------
     LayerError
-        The layer does not exist, or the network is not piecewise linear.
+        The layer does not exist, no relevance reaches it, or the network is not piecewise linear.
     TargetError
-        For several targets.
+        There are several targets per sample.
 
     Notes
     -----
-    The audit follows Sixt & Landgraf (arXiv:2211.08425, sec. 4), with the exact region instead of samples and per share
-    of relevance.
+    The audit follows [1]_, with the exact region instead of samples, and per share of relevance. `region_reach` follows
+    the way from x to each root. The neuron's own kink is not counted, since the root lies on it by construction; a test
+    for "the same gradient at the root" would be biased by that kink. The root of a deeper layer is a point among that
+    layer's inputs, and the region is that of the network behind them.
+
+    References
+    ----------
+    .. [1] Sixt and Landgraf, "A rigorous study of the deep Taylor decomposition", arXiv:2211.08425, section 4.
     """
     layers = list(layers)
     network, points = network_of(layers, x, options)
-    domain = Domain.parse(options.get("domain", "real"))
+    domain = Domain.parse(options.get("domain", Options.domain))
     unit = find_layer(network, layer)
     rng = np.random.default_rng(seed)
     found = []

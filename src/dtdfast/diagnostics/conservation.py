@@ -21,7 +21,8 @@ class Conservation(Report):
 
     Attributes
     ----------
-    ledger : the ledger of all samples, row by row
+    ledger : Ledger
+        The account of all samples, row by row.
     """
 
     ledger: Ledger
@@ -30,8 +31,9 @@ class Conservation(Report):
 
     @property
     def shares(self) -> dict[str, NDArray[np.float64]]:
-        """(n,) each, relative to the relevance that entered: what arrived, and what each cause absorbed (negative:
-        added).
+        """What arrived, and what each cause absorbed, relative to the relevance that entered.
+
+        Arrays of shape (n,); negative where a cause added relevance.
         """
         start = self.ledger.start
         size = np.where(start == 0, 1, start)
@@ -59,6 +61,18 @@ class Conservation(Report):
         )
 
     def plot(self, ax: Any = None) -> Any:
+        """Draw the result on matplotlib axes.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            The axes; by default the current ones.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            The axes that were drawn on.
+        """
         ax = axes_or_current(ax)
         ax.hist(self.shares["arrived"], bins=30)
         ax.axvline(1, color="0.6", linewidth=0.8)
@@ -67,16 +81,27 @@ class Conservation(Report):
 
 
 def conservation(layers: Sequence[Layer], x: Any, target: Any = None, **options: Any) -> Conservation:
-    """The conservation ledger over a data set.
+    """Account for the relevance of a data set.
 
     Parameters
     ----------
-    layers, x, options : as in `dtdfast.explain`
-    target : as in `dtdfast.explain`, one per sample
+    layers : sequence of Layer
+        The network.
+    x : array_like
+        The inputs, as `explain` takes them.
+    target : int, tuple, array_like or None, default None
+        As in `dtdfast.explain`, with one target per sample.
+    **options
+        Options of `dtdfast.Explainer`: rules, domain, convention, backend and others.
+
+    Returns
+    -------
+    Conservation
+        What arrived, and what each cause absorbed.
 
     Raises
     ------
     TargetError
-        For several targets.
+        There are several targets per sample.
     """
     return Conservation(Explainer(layers, **options).ledger(x, target))

@@ -1,4 +1,4 @@
-"""Cosine similarity convergence: does what enters above still matter below?
+"""Cosine similarity convergence: whether what enters above still matters below.
 
 A chain of non-negative matrices converges to rank 1, so that the relevance that a z⁺ chain delivers points the same way
 whatever it began with (Sixt, Granz & Landgraf, arXiv:1912.09818, theorem 1 and sec. 4).
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ..errors import LayerError, at
 from ..explainer import Explainer
 from ..layers import INPUT, Layer
+from ..options import predicting
 from ..plan import units as U
 from ..plan.network import Network
 from ..report import Report, axes_or_current
@@ -28,14 +29,18 @@ N_STARTS = 5
 
 @dataclass
 class Convergence(Report):
-    """Per place, from where the random relevance enters down to the input.
+    """How similar relevances become that start independently, from where they enter down to the input.
 
     Attributes
     ----------
-    positions : entries of the caller's list; `dtdfast.INPUT` is the network's input
-    names : how messages name them
-    cosine : (places,) median |cosine| between relevances that began independently
-    baseline : (places,) the same of random vectors drawn there
+    positions : list of int
+        The entries of the list at which they were compared; `dtdfast.INPUT` is the network's input.
+    names : list of str
+        Their names.
+    cosine : ndarray of shape (places,)
+        The median ``|cosine|`` between relevances that started independently.
+    baseline : ndarray of shape (places,)
+        The same for random vectors drawn there.
     """
 
     positions: list[int]
@@ -65,6 +70,18 @@ class Convergence(Report):
         return f"{start}: it still depends on what began above."
 
     def plot(self, ax: Any = None) -> Any:
+        """Draw the result on matplotlib axes.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            The axes; by default the current ones.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            The axes that were drawn on.
+        """
         ax = axes_or_current(ax)
         ax.plot(self.cosine, marker="o", label="relevance")
         ax.plot(self.baseline, color="0.6", label="random vectors")
@@ -92,23 +109,29 @@ def waists(network: Network) -> list[U.Tensor]:
 def cosine_convergence(
     layers: Sequence[Layer], x: Any, *, start: int | None = None, seed: int = 0, **options: Any
 ) -> Convergence:
-    """CSC: five Gaussian relevances at a layer, handed down; |cosine| over channels of each of the 10 pairs, per place
-    and image.
+    """Measure after how many layers relevance no longer depends on its start.
+
+    Five Gaussian relevances start at a layer and are propagated to the input. At each place and image, ``|cosine|``
+    over the channels is taken of each of the 10 pairs.
 
     Parameters
     ----------
-    layers : list of records
-    x : (n, ...) float
+    layers : sequence of Layer
+        The network.
+    x : array_like
+        The inputs, as `explain` takes them.
     start : int, optional
-        The entry at whose output the relevances begin, one that the whole network passes through; None: the last such
-        hidden layer.
-    seed : int
-    options : of `dtdfast.Explainer`: rules, domain, convention, backend, n_threads
+        The entry at whose output the relevances start: one that the whole network passes through. By default the last
+        such hidden layer.
+    seed : int, default 0
+        The seed of what is drawn at random.
+    **options
+        Options of `dtdfast.Explainer`: rules, domain, convention, backend, n_threads.
 
     Returns
     -------
     Convergence
-        Medians over images, places and pairs; undefined cosines (relevance that vanished) are dropped.
+        Medians over images, places and pairs. Cosines of relevance that vanished are undefined and left out.
 
     Raises
     ------
@@ -117,11 +140,14 @@ def cosine_convergence(
 
     Notes
     -----
-    As Sixt et al. (arXiv:1912.09818, sec. 4), with two departures: relevance begins on units whose value is not 0 only,
-    because no rule puts relevance on others; and a tensor of one channel is taken whole, because one number has no
-    direction. Places are the waists of the network, outputs of layers of neurons that everything passes through;
-    relevance goes from one to the next, so that all of them together cost one explanation with five targets and a
-    forward pass each.
+    The measure is that of [1]_, with two departures. Relevance starts only on neurons whose value is not 0, because no
+    rule puts relevance on others. A tensor of one channel is taken as a whole, because one number has no direction. The
+    places are the outputs of layers of neurons that everything passes through. Relevance goes from one to the next, so
+    all of them together cost one explanation with five targets and a forward pass each.
+
+    References
+    ----------
+    .. [1] Sixt et al., "When explanations lie: why many modified BP attributions fail", arXiv:1912.09818, section 4.
     """
     layers = list(layers)
     shape = np.shape(x)
@@ -138,7 +164,7 @@ def cosine_convergence(
         raise LayerError("the network has no hidden layer that everything passes through")
     rng = np.random.default_rng(seed)
     (first, *_) = tensors
-    active = Explainer(layers[: first.position + 1], **_predicting(options)).predict(x) != 0
+    active = Explainer(layers[: first.position + 1], **predicting(options)).predict(x) != 0
     relevance = _gaussian(rng, active)
     cosines, chances = [median(_pairs(relevance))], [median(_pairs(relevance))]
     positions = [t.position for t in tensors]
@@ -149,10 +175,6 @@ def cosine_convergence(
         chances.append(median(_pairs(_gaussian(rng, np.ones(relevance[:, 0].shape, bool)))))
     names = [*(at(p, layers[p]) for p in positions), "input"]
     return Convergence([*positions, INPUT], names, np.array(cosines), np.array(chances))
-
-
-def _predicting(options: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in options.items() if k in ("backend", "n_threads", "batch_size")}
 
 
 def _gaussian(rng: np.random.Generator, active: Array) -> Array:

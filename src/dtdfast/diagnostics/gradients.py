@@ -1,4 +1,4 @@
-"""How far is a map from gradient × input?"""
+"""How far a map is from gradient × input."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ..baselines import input_x_gradient
 from ..errors import TargetError, at
 from ..explainer import Explainer, explain
 from ..layers import Activation, Layer
+from ..options import PREDICTING
 from ..plan import units as U
 from ..report import Report, axes_or_current
 from .attribution import name_of
@@ -23,13 +24,21 @@ SAME = 1e-3  # float32 sums over a deep network differ by less
 
 @dataclass
 class GradientEquivalence(Report):
-    """Distances to gradient × input, Σ|a − b| / Σ|b|, per sample (n,).
+    """Distances to gradient × input, Σ|a − b| / Σ|b|, as arrays of shape (n,).
 
     Attributes
     ----------
-    method : the map's rules lrp0 : of LRP-0 with the bias in the denominator: rounding alone on a ReLU network distance
-    : of the map alike : cosine of the map and gradient × input, channels summed causes : what LRP-0 takes another way
-    than the gradient does, by entry; nothing on a network of linear layers, ReLUs and max-pools
+    method : str
+        The rules of the map.
+    lrp0 : ndarray of shape (n,)
+        The distance of LRP-0 with the bias in the denominator: rounding only, on a ReLU network.
+    distance : ndarray of shape (n,)
+        The distance of the map.
+    alike : ndarray of shape (n,)
+        The cosine of the map and gradient × input, channels summed.
+    causes : tuple of str
+        The entries through which LRP-0 and the gradient go different ways; none on a network of linear layers, ReLUs
+        and max-pools.
     """
 
     method: str
@@ -58,6 +67,18 @@ class GradientEquivalence(Report):
         return f"{first}; the map under {self.method} is {far} (median cosine {alike:.2f})."
 
     def plot(self, ax: Any = None) -> Any:
+        """Draw the result on matplotlib axes.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            The axes; by default the current ones.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            The axes that were drawn on.
+        """
         ax = axes_or_current(ax)
         ax.hist(self.alike[np.isfinite(self.alike)], bins=20, range=(-1, 1))
         ax.set(xlabel=f"cosine of {self.method} and gradient × input", ylabel="samples")
@@ -65,25 +86,41 @@ class GradientEquivalence(Report):
 
 
 def gradient_equivalence(layers: Sequence[Layer], x: Any, target: Any = None, **options: Any) -> GradientEquivalence:
-    """LRP-0 against gradient × input, to which it is equal on ReLU networks (Ancona et al., arXiv:1711.06104, prop. 1);
-    then your map.
+    """Compare LRP-0, and a map, with gradient × input.
+
+    On ReLU networks LRP-0 equals gradient × input [1]_.
 
     Parameters
     ----------
-    layers, x : as in `dtdfast.explain`
-    target : None, an int or (n,) ints
-    options : of `dtdfast.Explainer`; rules and domain are those of your map, backend="oracle" compares in float64
+    layers : sequence of Layer
+        The network.
+    x : array_like
+        The inputs, as `explain` takes them.
+    target : int or array_like of int, optional
+        The output that is explained, one for all samples or one per sample; by default the largest.
+    **options
+        Options of `dtdfast.Explainer`: rules and domain are those of the map. backend="oracle" compares in float64.
+
+    Returns
+    -------
+    GradientEquivalence
+        The distances, and what causes them.
 
     Raises
     ------
     LayerError
-        A network with LRN, which has no gradient here.
+        The network holds an LRN, which has no gradient here.
     TargetError
-        A float start.
+        `target` is a float start.
+
+    References
+    ----------
+    .. [1] Ancona et al., "Towards better understanding of gradient-based attribution methods for deep neural networks",
+       arXiv:1711.06104, proposition 1.
     """
     if target is not None and np.asarray(target).dtype.kind == "f":
         raise TargetError("target is a float start, expected classes: LRP-0 begins with the output itself")
-    kept = {k: v for k, v in options.items() if k in ("backend", "n_threads", "batch_size", "start", "stop")}
+    kept = {k: v for k, v in options.items() if k in (*PREDICTING, "start", "stop")}
     expected = input_x_gradient(layers, x, target, **kept)
     zero = explain(layers, x, target, rules="lrp-0", **kept)
     relevance = explain(layers, x, target, **options)

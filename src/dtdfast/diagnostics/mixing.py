@@ -1,4 +1,4 @@
-"""A certificate: how different can the maps of two outputs be at all?
+"""A certificate: how different the maps of two outputs can be at all.
 
 On a chain of dense layers whose messages share all relevance and none negative, R_i = Σ_j P_ij R_j with
 column-stochastic P, so that for relevances of equal sum TV(P R, P R') ≤ δ(P) TV(R, R') with Dobrushin's coefficient
@@ -39,13 +39,18 @@ N_PAIRS = 10
 
 @dataclass
 class MixingBound(Report):
-    """Dobrushin coefficients, from the output down, and what was seen.
+    """Dobrushin coefficients, from the output down, and the differences of maps that were seen.
 
     Attributes
     ----------
-    positions, names : the layers
-    coefficients : (n, layers) δ of each layer for each sample
-    seen : (n, pairs) total variation between the maps of two outputs; NaN where one of them has no relevance at all
+    positions : list of int
+        The layers' entries.
+    names : list of str
+        Their names.
+    coefficients : ndarray of shape (n, layers)
+        The coefficient δ of each layer for each sample.
+    seen : ndarray of shape (n, pairs)
+        The total variation between the maps of two outputs; NaN where one of them has no relevance.
     """
 
     positions: list[int]
@@ -57,12 +62,12 @@ class MixingBound(Report):
 
     @property
     def bound(self) -> NDArray[np.float64]:
-        """(n,) Π δ: no two outputs' maps, each divided by its sum, differ by more in total variation."""
+        """Π δ, of shape (n,): two outputs' maps, each divided by its sum, differ by no more in total variation."""
         return np.asarray(self.coefficients.prod(axis=1), np.float64)
 
     @property
     def holds(self) -> bool:
-        """Every pair seen is within the bound, up to rounding."""
+        """Whether every pair that was seen lies within the bound, up to rounding."""
         return not bool((self.seen > self.bound[:, None] * (1 + 1e-9) + 1e-12).any())
 
     def rows(self) -> list[tuple[str, ...]]:
@@ -81,6 +86,18 @@ class MixingBound(Report):
         )
 
     def plot(self, ax: Any = None) -> Any:
+        """Draw the result on matplotlib axes.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            The axes; by default the current ones.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            The axes that were drawn on.
+        """
         ax = axes_or_current(ax)
         ax.semilogy(np.median(np.cumprod(self.coefficients, axis=1), axis=0), marker="o", label="bound")
         ax.axhline(float(np.nanmedian(self.seen)), color="0.6", label="seen (median)")
@@ -90,17 +107,24 @@ class MixingBound(Report):
 
 
 def mixing_bound(layers: Sequence[Layer], x: Any, *, seed: int = 0, **options: Any) -> MixingBound:
-    """The bound Π_l δ_l, and the total variation between the maps of sampled pairs of outputs.
+    """Bound how much the maps of two outputs can differ: by Π δ, the product of the layers' Dobrushin coefficients.
 
     Parameters
     ----------
-    layers : list of records
-        A chain of Linear layers and ReLUs with hidden biases ≤ 0, under z⁺; the first layer may take w², zB or flat
+    layers : sequence of Layer
+        A chain of Linear layers and ReLUs with hidden biases ≤ 0, under z⁺. The first layer may take w², zB or flat
         instead.
-    x : (n, features) float
-    seed : int
-        Of the pairs.
-    options : of `dtdfast.Explainer`: rules, domain
+    x : array_like of shape (n, features)
+        The inputs.
+    seed : int, default 0
+        The seed of what is drawn at random.
+    **options
+        Options of `dtdfast.Explainer`: rules, domain.
+
+    Returns
+    -------
+    MixingBound
+        The bound, and the total variation between the maps of sampled pairs of outputs.
 
     Raises
     ------

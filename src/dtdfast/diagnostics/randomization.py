@@ -27,13 +27,19 @@ SAME = 0.9  # |cosine| above which a map counts as the original
 
 @dataclass
 class Randomization(Report):
-    """Similarity to the original map after each step.
+    """The similarity to the original map after each step.
 
     Attributes
     ----------
-    method, order : what was compared; "cascading" or "independent" positions, names : the layer that each step
-    randomises, from the output down similarity : measure → (steps, n); cosine and Spearman signed, SSIM the larger over
-    sign, total variation 0 (the same) to 1 (disjoint)
+    method : str
+        What was compared.
+    order : str
+        "cascading" or "independent".
+    positions, names : list
+        The layer that each step randomises, from the output down.
+    similarity : dict of str to ndarray of shape (steps, n)
+        By measure: cosine and Spearman with their sign, SSIM the larger one over the sign, total variation from 0
+        (equal) to 1 (disjoint).
     """
 
     method: str
@@ -74,6 +80,18 @@ class Randomization(Report):
         )
 
     def plot(self, ax: Any = None) -> Any:
+        """Draw the result on matplotlib axes.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            The axes; by default the current ones.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            The axes that were drawn on.
+        """
         ax = axes_or_current(ax)
         for name, values in self.similarity.items():
             ax.plot([median(v) for v in values], marker="o", label=name)
@@ -132,33 +150,52 @@ def parameter_randomization(
     seed: int = 0,
     **options: Any,
 ) -> Randomization:
-    """Maps of the network with randomised layers, compared with the original ones.
+    """Compare the maps of the network with those of the network with randomised layers [1]_.
 
     Parameters
     ----------
-    layers, x : the network with outputs (n, classes), and its input
-    target : None (the original's largest output, kept throughout), an int or (n,) ints
-    order : {"cascading", "independent"}
-        From the output down, all layers so far; or one layer at a time.
-    attribution : what makes the maps, see `diagnostics.attribution`
-    seed : int
-        Of the weights.
-    options : of the attribution: rules, domain, backend, ...
+    layers : sequence of Layer
+        The network; its outputs have shape (n, classes).
+    x : array_like
+        The inputs, as `explain` takes them.
+    target : int or array_like of int, optional
+        The class that is explained, one for all samples or an array of shape (n,); by default the original's largest
+        output. It stays the same throughout.
+    order : {"cascading", "independent"}, default "cascading"
+        Whether a step randomises all layers from the output down to one, or one layer alone.
+    attribution : callable, default dtdfast.explain
+        What makes the maps: a callable ``(layers, x, start, **options)`` that returns them, such as `dtdfast.explain`
+        or a function of `dtdfast.baselines`. The start is 1 at the class and 0 elsewhere, of shape (n, classes), or (n,
+        t, classes) for t maps of each sample.
+    seed : int, default 0
+        The seed of what is drawn at random.
+    **options
+        Options of the attribution: rules, domain, backend and others.
+
+    Returns
+    -------
+    Randomization
+        The similarity to the original map after each step.
 
     Raises
     ------
     LayerError
-        An unknown order, or a network without weights.
+        The order is unknown, or the network has no weights.
     ShapeError
         The outputs are no classes.
 
     Notes
     -----
-    Relevance begins with 1 at the class, whatever the randomised output is; a class that a random network leaves
-    without relevance counts as undefined (NaN) and is left out of the medians. Quantus's MPRT scores Spearman's
-    correlation of the flattened maps of absolute values divided by their maximum (`abs` and `normalise` at their
-    defaults), while this one sums channels and keeps signs; on non-negative maps of one channel the two coincide. It
-    re-initialises by `reset_parameters` and shares one seed among the layers.
+    Relevance starts with 1 at the class, whatever the randomised output is. A class that a random network leaves
+    without relevance counts as undefined (NaN), and is left out of the medians.
+
+    Quantus's MPRT scores Spearman's correlation of the flattened maps of absolute values divided by their maximum
+    (`abs` and `normalise` at their defaults). This function sums channels and keeps signs; on maps of one channel that
+    are not negative the two agree. MPRT re-initialises by `reset_parameters`, and shares one seed among the layers.
+
+    References
+    ----------
+    .. [1] Adebayo et al., "Sanity checks for saliency maps", arXiv:1810.03292.
     """
     layers = list(layers)
     if order not in ("cascading", "independent"):

@@ -1,4 +1,4 @@
-"""Do two points lie in one linear region of the network, and how far does the region of a point reach?"""
+"""Whether two points lie in one linear region of the network, and how far the region of a point reaches."""
 
 from __future__ import annotations
 
@@ -14,18 +14,23 @@ from .piecewise import Frozen, network_of
 
 
 def same_region(layers: Sequence[Layer], x: Any, other: Any, **options: Any) -> NDArray[np.bool_]:
-    """Whether every ReLU has the same sign and every max-pool the same winner at x and at `other`: one convex region.
+    """Whether two inputs lie in one linear region: every ReLU has the same sign and every max-pool the same winner.
 
     Parameters
     ----------
-    layers : list of records
+    layers : sequence of Layer
         Linear layers, pools, ReLU, leaky ReLU, clip and hard sigmoid; a final Softmax is left out.
-    x, other : (n, ...) float
-    options : of `dtdfast.Explainer`; `start` looks at a part of the network only
+    x : array_like
+        The inputs, as `explain` takes them.
+    other : array_like
+        The inputs to compare with, of x's shape.
+    **options
+        Options of `dtdfast.Explainer`: `start` ends the network at an entry.
 
     Returns
     -------
-    (n,) bool. A ReLU at exactly 0 counts as off, and the first maximum of a pool wins.
+    ndarray of bool, of shape (n,)
+        A ReLU at exactly 0 counts as off, and the first maximum of a pool wins.
 
     Raises
     ------
@@ -45,25 +50,38 @@ def same_region(layers: Sequence[Layer], x: Any, other: Any, **options: Any) -> 
 
 
 def region_reach(layers: Sequence[Layer], x: Any, direction: Any, **options: Any) -> NDArray[np.float64]:
-    """The largest t* such that x + t·direction, 0 ≤ t < t*, stays in the linear region of x.
+    """How far a ray from x stays in the linear region of x.
 
-    t* = min over activations that head for a kink of (k − y)/ẏ, and over max-pool losers that overtake of (x_w −
-    x_l)/(ẋ_l − ẋ_w), with ẏ the derivative along the direction while the pattern stays frozen: one forward pass and one
-    forward-mode derivative in float64, no search.
+    It is the largest t* such that x + t·direction lies in the region for 0 ≤ t < t*.
 
     Parameters
     ----------
-    layers, x, options : as of `same_region`
-    direction : of x's shape
+    layers : sequence of Layer
+        As in `same_region`.
+    x : array_like
+        The inputs, as `explain` takes them.
+    direction : array_like
+        The rays' directions, of x's shape.
+    **options
+        Options of `dtdfast.Explainer`: `start` ends the network at an entry.
 
     Returns
     -------
-    (n,) float64, in units of `direction`; inf where the ray never leaves the region.
+    ndarray of float64, of shape (n,)
+        t*, in units of `direction`; infinite where the ray never leaves the region.
 
     Raises
     ------
-    ShapeError, LayerError
-        As `same_region`.
+    ShapeError
+        x and `direction` differ in shape.
+    LayerError
+        A layer is not piecewise linear.
+
+    Notes
+    -----
+    With ẏ the derivative along the direction while the region stays frozen, t* is the minimum of (k − y)/ẏ over
+    activations that approach a kink k, and of (x_w − x_l)/(ẋ_l − ẋ_w) over losers l of max-pools that overtake the
+    winner w. This takes one forward pass and one forward-mode derivative in float64, and no search.
     """
     layers = list(layers)
     network, point = network_of(layers, x, options)

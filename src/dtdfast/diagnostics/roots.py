@@ -28,15 +28,21 @@ Array = NDArray[Any]
 
 @dataclass
 class RootPoints(OneLine):
-    """Root points of some neurons of one layer, for one sample.
+    """The root points of some neurons of one layer, for one sample.
 
     Attributes
     ----------
-    neurons : (m,) flat indices into one sample of the layer's output
-    points : per array that the layer reads (a residual addition reads several), (m, *its shape)
-    here : the same arrays at x, (*shape)
-    y : (m,) pre-activations at x
-    y_at_root : (m,) at the root: 0 up to rounding where the rule's denominator is y itself; NaN: there is no root
+    neurons : ndarray of shape (m,)
+        Flat indices into one sample of the layer's output.
+    points : list of ndarray
+        The roots in each array that the layer reads (a residual addition reads several), of shape ``(m, *shape of the
+        array)``.
+    here : list of ndarray
+        The same arrays at x.
+    y : ndarray of shape (m,)
+        The values before the activation at x.
+    y_at_root : ndarray of shape (m,)
+        The same at the root: 0 up to rounding where the rule's denominator is y itself. NaN where there is no root.
     """
 
     neurons: NDArray[np.intp]
@@ -173,27 +179,43 @@ def root_points(
 ) -> RootPoints:
     """The points x̃ at which the rule of a layer expands its neurons: R_i←j = (x − x̃)_i w_ij · R_j / y_j.
 
-    With a direction v_ij of the rule (n_ij = v_ij w_ij, arXiv:1512.02479, eq. 7), x̃ = x − (y_j / d_j) v_j: w² takes v
-    = w, z⁺ the inputs of positive contributions, zB the way to the corner of the box, γ x (1 + γ 1[w > 0]), flat 1/w.
-    αβ has one as well, the combination of its two shares. LRP-0 expands at the origin: a root only where the bias is 0.
-    For ε and wherever a bias or stabiliser stands in the denominator, x̃ is the point that the messages come from, and
-    `y_at_root` shows that it is not quite a root.
-
     Parameters
     ----------
-    layers : list of records, piecewise linear
-    x : (1, ...) float, one sample
-    neurons : ints, flat indices into one sample of the layer's output
+    layers : sequence of Layer
+        The network; it must be piecewise linear.
+    x : array_like of shape (1, ...)
+        One sample.
+    neurons : array_like of int
+        Flat indices into one sample of the layer's output.
     layer : int, optional
-        A position of the layer; None: the first that reads the input.
-    options : of `dtdfast.Explainer`: rules, domain, convention
+        The position of the layer; by default the first that reads the input.
+    **options
+        Options of `dtdfast.Explainer`: rules, domain, convention.
+
+    Returns
+    -------
+    RootPoints
+        The root of each neuron.
 
     Raises
     ------
     LayerError
         The layer does not exist, is not one of neurons, or x holds several samples.
     RuleError
-        A neuron's index is out of range.
+        An index is out of range.
+
+    Notes
+    -----
+    With a direction v_ij of the rule, n_ij = v_ij w_ij [1]_, the root is x̃ = x − (y_j / d_j) v_j. For w², v is w; for
+    z⁺, it is the inputs of positive contributions; for zB, the way to the corner of the box; for γ, x (1 + γ 1[w > 0]);
+    for flat, 1/w. αβ has a root too, the combination of those of its two shares. LRP-0 expands at the origin, which is
+    a root only where the bias is 0. For ε, and wherever a bias or a stabiliser is in the denominator, x̃ is the point
+    from which the messages come; `y_at_root` shows that it is not quite a root.
+
+    References
+    ----------
+    .. [1] Montavon et al., "Explaining nonlinear classification decisions with deep Taylor decomposition",
+       arXiv:1512.02479, eq. 7.
     """
     layers = list(layers)
     network, point = network_of(layers, x, options)

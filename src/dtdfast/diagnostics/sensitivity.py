@@ -1,4 +1,4 @@
-"""Does a map depend on the class that it explains?"""
+"""Whether a map depends on the class that it explains."""
 
 from __future__ import annotations
 
@@ -19,13 +19,17 @@ from .similarity import MEASURES, compare, median
 
 @dataclass
 class ClassSensitivity(Report):
-    """How alike the maps of two classes of the same inputs are.
+    """How similar the maps of two classes of the same inputs are.
 
     Attributes
     ----------
-    method : what was compared
-    target, other : (n,) the classes
-    similarity : measure → (n,): |cosine|, |Spearman|, SSIM (larger over sign), total variation (0 the same, 1 disjoint)
+    method : str
+        What was compared.
+    target, other : ndarray of shape (n,)
+        The classes.
+    similarity : dict of str to ndarray of shape (n,)
+        By measure: ``|cosine|``, ``|Spearman|``, SSIM (the larger one over the sign), and total variation (0 for equal
+        maps, 1 for disjoint ones).
     """
 
     method: str
@@ -54,6 +58,18 @@ class ClassSensitivity(Report):
         return f"{start}: they depend on the class."
 
     def plot(self, ax: Any = None) -> Any:
+        """Draw the result on matplotlib axes.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            The axes; by default the current ones.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            The axes that were drawn on.
+        """
         ax = axes_or_current(ax)
         values = {k: v[np.isfinite(v)] for k, v in self.similarity.items() if np.isfinite(v).any()}
         ax.boxplot(list(values.values()))
@@ -72,19 +88,42 @@ def class_sensitivity(
     seed: int = 0,
     **options: Any,
 ) -> ClassSensitivity:
-    """Similarity of the maps of two classes.
+    """Compare the maps of two classes.
 
     Parameters
     ----------
-    layers, x : the network with outputs (n, classes), and its input target : None (the largest output), an int or (n,)
-    ints other : as `target`; None: another class drawn at random per sample, the "random logit" of Sixt et al.
-    (arXiv:1912.09818, sec. 4) attribution : what makes the maps, see `diagnostics.attribution` seed : int options : of
-    the attribution: rules, domain, backend, ...
+    layers : sequence of Layer
+        The network; its outputs have shape (n, classes).
+    x : array_like
+        The inputs, as `explain` takes them.
+    target : int or array_like of int, optional
+        The class that is explained, one for all samples or an array of shape (n,); by default the largest output of
+        each sample.
+    other : int or array_like of int, optional
+        The class to compare with, as `target`; by default another class drawn at random for each sample, the "random
+        logit" of [1]_.
+    attribution : callable, default dtdfast.explain
+        What makes the maps: a callable ``(layers, x, start, **options)`` that returns them, such as `dtdfast.explain`
+        or a function of `dtdfast.baselines`. The start is 1 at the class and 0 elsewhere, of shape (n, classes), or (n,
+        t, classes) for t maps of each sample.
+    seed : int, default 0
+        The seed of what is drawn at random.
+    **options
+        Options of the attribution: rules, domain, backend and others.
+
+    Returns
+    -------
+    ClassSensitivity
+        The similarity by several measures.
 
     Raises
     ------
     ShapeError
-        The outputs are no classes, or a class is asked for that does not exist.
+        The outputs are no classes, there is only one, or a class is asked for that does not exist.
+
+    References
+    ----------
+    .. [1] Sixt et al., "When explanations lie: why many modified BP attributions fail", arXiv:1912.09818, section 4.
     """
     index, n_classes = classes(layers, x, target, options)
     if n_classes < 2:

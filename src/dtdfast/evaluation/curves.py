@@ -31,13 +31,33 @@ def student(degrees: int) -> float:
 
 @dataclass(frozen=True)
 class Estimate(OneLine):
-    """A mean and the half width of its 95 % confidence interval (Student's t over the samples); NaN for one sample."""
+    """A mean with its 95 % confidence interval.
+
+    Attributes
+    ----------
+    mean : float
+        The mean over the samples.
+    half_width : float
+        Half the width of the interval, by Student's t over the samples; NaN for one sample.
+    """
 
     mean: float
     half_width: float
 
     @classmethod
     def of(cls, values: Array) -> Estimate:
+        """The mean of numbers, with its interval.
+
+        Parameters
+        ----------
+        values : ndarray of shape (n,)
+            One number per sample.
+
+        Returns
+        -------
+        Estimate
+            Their mean.
+        """
         n = len(values)
         spread = float(np.std(values, ddof=1)) / math.sqrt(n) if n > 1 else math.nan
         return cls(float(np.mean(values)), student(n - 1) * spread)
@@ -48,15 +68,20 @@ class Estimate(OneLine):
 
 @dataclass
 class Curves(Report):
-    """How the explained output falls while regions are replaced, per method.
+    """How the explained output falls while regions are replaced, by method.
 
     Attributes
     ----------
-    outputs : method → (n, L + 1): f(x⁽ᵏ⁾), the most relevant regions first; mean over repetitions
-    outputs_least : the same with the least relevant regions first
-    repeats : repetitions of the random draws
-    what : "9×9 regions, uniform" and the like
-    random : the method that is the random order
+    outputs : dict of str to ndarray of shape (n, L + 1)
+        f(x⁽ᵏ⁾), the most relevant regions first: the mean over repetitions.
+    outputs_least : dict of str to ndarray of shape (n, L + 1)
+        The same, the least relevant regions first.
+    repeats : int
+        The number of repetitions of random draws.
+    what : str
+        What was done, such as "9×9 regions, uniform".
+    random : str
+        The name of the random order among the methods.
     """
 
     outputs: dict[str, NDArray[np.float64]]
@@ -74,23 +99,78 @@ class Curves(Report):
         return np.asarray((curves[:, :1] - curves).mean(axis=1), np.float64)
 
     def aopc(self, method: str) -> Estimate:
-        """Area over the curve, most relevant first: large where what the map marks matters."""
+        """The area over the curve, most relevant regions first: large where what the map marks matters.
+
+        Parameters
+        ----------
+        method : str
+            The map's name.
+
+        Returns
+        -------
+        Estimate
+            1/(L + 1) Σ_k f(x⁽⁰⁾) − f(x⁽ᵏ⁾), the mean over samples.
+        """
         return Estimate.of(self._units(self.outputs[method]))
 
     def aopc_least(self, method: str) -> Estimate:
-        """The same, least relevant first: small where what the map leaves out does not matter."""
+        """The area over the curve, least relevant regions first: small where what the map leaves out does not matter.
+
+        Parameters
+        ----------
+        method : str
+            The map's name.
+
+        Returns
+        -------
+        Estimate
+            1/(L + 1) Σ_k f(x⁽⁰⁾) − f(x⁽ᵏ⁾), the mean over samples.
+        """
         return Estimate.of(self._units(self.outputs_least[method]))
 
     def abpc(self, method: str) -> Estimate:
-        """Area between the two curves: AOPC of the one less that of the other."""
+        """The area between the two curves: `aopc` − `aopc_least`.
+
+        Parameters
+        ----------
+        method : str
+            The map's name.
+
+        Returns
+        -------
+        Estimate
+            The mean over samples.
+        """
         return Estimate.of(self._units(self.outputs[method]) - self._units(self.outputs_least[method]))
 
     def over_random(self, method: str) -> Estimate:
-        """AOPC less that of the random order, sample by sample."""
+        """By how much `aopc` exceeds that of the random order.
+
+        Parameters
+        ----------
+        method : str
+            The map's name.
+
+        Returns
+        -------
+        Estimate
+            The mean over samples of the differences.
+        """
         return Estimate.of(self._units(self.outputs[method]) - self._units(self.outputs[self.random]))
 
     def verdict(self, method: str) -> str:
-        """Whether the map beats the random order beyond its confidence interval."""
+        """Say whether the map beats the random order by more than its confidence interval.
+
+        Parameters
+        ----------
+        method : str
+            The map's name.
+
+        Returns
+        -------
+        str
+            "yes", "no", "not shown", or "unknown (one sample)".
+        """
         gain = self.over_random(method)
         if math.isnan(gain.half_width):
             return "unknown (one sample)"
@@ -133,7 +213,18 @@ class Curves(Report):
         )
 
     def plot(self, ax: Any = None) -> Any:
-        """f along the perturbation: solid with the most relevant regions first, dashed with the least."""
+        """Draw the output along the perturbation: solid with the most relevant regions first, dashed with the least.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            The axes; by default the current ones.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            The axes that were drawn on.
+        """
         ax = axes_or_current(ax)
         for k, (method, curves) in enumerate(self.outputs.items()):
             color = "0.5" if method == self.random else f"C{k}"

@@ -1,4 +1,4 @@
-"""Region perturbation and pixel flipping: does the output fall when what a map calls relevant is taken away?"""
+"""Region perturbation and pixel flipping: whether the output falls when relevant regions are taken away."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ..baselines import sensitivity
 from ..errors import InputError, ShapeError
 from ..explainer import Explainer
 from ..layers import Layer
+from ..options import predicting
 from ..plan.domain import Domain
 from .curves import Curves
 from .operators import RANDOM, operator_of
@@ -51,43 +52,66 @@ def region_perturbation(
     seed: int = 0,
     **options: Any,
 ) -> Curves:
-    """Replace regions in the order of their relevance and follow the explained output.
+    """Replace regions in the order of their relevance, and follow the explained output [1]_.
 
-    Samek et al., "Evaluating the visualization of what a deep neural network has learned" (arXiv:1509.06321, sec. III):
-    a grid of regions, ordered by summed relevance, most relevant first (and least relevant first, for the area between
-    the curves); after L steps AOPC = 1/(L+1) ⟨Σ_k f(x⁽⁰⁾) − f(x⁽ᵏ⁾)⟩. The random order and sensitivity, (∂f/∂x)², are
+    The image is divided by a grid of regions, which are ordered by their summed relevance. They are replaced with the
+    most relevant first, and again with the least relevant first. A random order and sensitivity, (∂f/∂x)², are
     evaluated beside every map.
 
     Parameters
     ----------
-    layers, x : the network with outputs (n, classes), and its input, (n, c, *space) or (n, features) relevance : maps
-    of x's shape, or {name: maps} target : None (the largest output), an int or (n,) ints size : pixels along a region's
-    side; 1 is a single pixel with all of its channels steps : L; at most all regions repeats : repetitions of what is
-    drawn at random; an operator without randomness takes one, and only the random order is repeated operator :
-    {"uniform", "dirichlet", "blur", "flip"}, a number, or one number per channel
-        What replaces a region: noise over the domain; mixtures of the image's own pixels; the blurred image; low + high
-        − x; a constant.
-    probability : follow the softmax of the outputs instead of the outputs as the list gives them seed : int options :
-    backend, n_threads, batch_size, and domain=(low, high), the range of noise; without one, each channel's range over x
+    layers : sequence of Layer
+        The network; its outputs have shape (n, classes).
+    x : array_like
+        The inputs, of shape ``(n, c, *space)`` or (n, features).
+    relevance : array_like or dict of str to array_like
+        Maps of x's shape, or several of them by name.
+    target : int or array_like of int, optional
+        The class that is explained, one for all samples or an array of shape (n,); by default the largest output of
+        each sample.
+    size : int, default 9
+        The pixels along a region's side; 1 is a single pixel with all of its channels.
+    steps : int, default 100
+        L, the number of regions that are replaced; at most all of them.
+    repeats : int, default 10
+        The repetitions of what is drawn at random. An operator without randomness takes one; the random order is still
+        repeated.
+    operator : str, float or sequence of float, default "uniform"
+        What replaces a region: "uniform" is noise over the domain, "dirichlet" mixtures of the image's own pixels,
+        "blur" the blurred image, "flip" low + high − x. A number, or one number per channel, is a constant.
+    probability : bool, default False
+        Whether to follow the softmax of the outputs; else the outputs as the list gives them.
+    seed : int, default 0
+        The seed of what is drawn at random.
+    **options
+        backend, n_threads and batch_size as in `dtdfast.Explainer`, and domain=(low, high), the range of the noise.
+        Without a domain it is each channel's range over x.
 
     Returns
     -------
     Curves
-        Confidence intervals are over samples.
+        The outputs after each step. Confidence intervals are over samples.
 
     Raises
     ------
     ShapeError
         Maps are not of x's shape, the outputs are no classes, or a class is asked for that does not exist.
     InputError
-        An unknown operator, or size, steps or repeats below 1.
+        The operator is unknown, or size, steps or repeats are below 1.
 
     Notes
     -----
-    All L·repeats copies of an image go through the network in as few calls as 256 MiB of copies allow. Quantus's
-    RegionPerturbation agrees where size divides the image and the operator is a constant: its curve is f(x⁽⁰⁾) −
-    f(x⁽ᵏ⁾), k = 1 … L, without the term of k = 0. Elsewhere it pads the image on both sides to whole regions, "uniform"
-    there is one number per image, and ties are broken differently.
+    After L steps, AOPC = 1/(L + 1) ⟨Σ_k f(x⁽⁰⁾) − f(x⁽ᵏ⁾)⟩ [1]_. All L·repeats copies of an image go through the
+    network in as few calls as 256 MiB of copies allow.
+
+    Quantus's RegionPerturbation agrees where size divides the image and the operator is a constant. Its curve is
+    f(x⁽⁰⁾) − f(x⁽ᵏ⁾) for k = 1 … L, without the term of k = 0. Elsewhere it pads the image on both sides to whole
+    regions, "uniform" is one number per image there, and ties are broken differently.
+
+    References
+    ----------
+    .. [1] Samek et al., "Evaluating the visualization of what a deep neural network has learned", arXiv:1509.06321,
+       section III.
     """
     for key, value in (("size", size), ("steps", steps), ("repeats", repeats)):
         if value < 1:
@@ -99,7 +123,7 @@ def region_perturbation(
     for name, values in maps.items():
         if values.shape != point.shape:
             raise ShapeError(f"the maps of {name!r} have shape {values.shape}, expected x's shape {point.shape}")
-    explainer = Explainer(layers, **{k: v for k, v in options.items() if k in ("backend", "n_threads", "batch_size")})
+    explainer = Explainer(layers, **predicting(options))
     outputs = explainer.predict(point)
     if outputs.ndim != 2:
         raise ShapeError(f"the outputs are {outputs.shape}, expected (n, classes)")
@@ -109,7 +133,7 @@ def region_perturbation(
             f"target goes from {index.min()} to {index.max()}, but there are classes 0 to {outputs.shape[1] - 1}"
         )
     if SENSITIVITY not in maps:
-        kept = {k: v for k, v in options.items() if k in ("backend", "n_threads", "batch_size")}
+        kept = predicting(options)
         maps[SENSITIVITY] = sensitivity(layers, point, index, **kept)
     images = point.reshape(len(point), *((1, -1) if point.ndim == 2 else point.shape[1:]))
     numbers = regions(images.shape[2:], size)
@@ -149,20 +173,41 @@ def pixel_flipping(
     steps: int = 100,
     **options: Any,
 ) -> Curves:
-    """Flip single pixels to their opposite in the domain, x → low + high − x, most relevant first.
+    """Flip single pixels to their opposite in the domain, x → low + high − x, the most relevant first [1]_.
 
-    Bach et al. 2015 (doi:10.1371/journal.pone.0130140, experiment on MNIST); `region_perturbation` with size 1 and
-    operator "flip".
+    It is `region_perturbation` with size 1 and the operator "flip".
 
     Parameters
     ----------
-    layers, x, relevance, target, steps : as of `region_perturbation` options : as there: domain=(low, high),
-    probability, repeats (of the random order), seed, backend, n_threads, batch_size
+    layers : sequence of Layer
+        The network; its outputs have shape (n, classes).
+    x : array_like
+        The inputs, of shape ``(n, c, *space)`` or (n, features).
+    relevance : array_like or dict of str to array_like
+        Maps of x's shape, or several of them by name.
+    target : int or array_like of int, optional
+        The class that is explained, one for all samples or an array of shape (n,); by default the largest output of
+        each sample.
+    steps : int, default 100
+        The number of pixels that are flipped.
+    **options
+        As in `region_perturbation`: domain=(low, high), probability, repeats (of the random order), seed, backend,
+        n_threads, batch_size.
+
+    Returns
+    -------
+    Curves
+        The outputs after each step. Confidence intervals are over samples.
 
     Raises
     ------
     ShapeError, InputError
-        As `region_perturbation`.
+        As in `region_perturbation`.
+
+    References
+    ----------
+    .. [1] Bach et al., "On pixel-wise explanations for non-linear classifier decisions by layer-wise relevance
+       propagation", PLOS ONE 10 (2015), doi:10.1371/journal.pone.0130140, the experiment on MNIST.
     """
     return region_perturbation(layers, x, relevance, target, size=1, steps=steps, operator="flip", **options)
 

@@ -1,5 +1,4 @@
-"""What importers make of linear algebra with constants: broadcasting, products in index notation, moves of elements,
-extremes.
+"""What importers make of arithmetic with constants and broadcasting: affine maps, sums, extremes, choices by a mask.
 
 Every function takes `add`, which adds a record: (class, *sources, **fields).  Shapes are those of one sample.
 """
@@ -19,12 +18,28 @@ from .records import Add, Refused, Value
 
 Array = NDArray[Any]
 
+FLOAT_MAX = float(f"{np.finfo(np.float32).max:.7g}")
+"""How frameworks write "no bound", to seven digits."""
+
 
 def one_sided(add: Add, x: Value, low: float | None, high: float | None) -> Value:
     """max(x, low) = relu(x − low) + low, or min(x, high) = high − relu(high − x): piecewise linear, as a ReLU is."""
     bound, sign = (low, 1.0) if high is None else (high, -1.0)
     assert bound is not None
     return scaled(add, add(L.ReLU, scaled(add, x, sign, -sign * bound)), sign, bound)
+
+
+def bounded(add: Add, x: Value, low: float | None, high: float | None) -> Value:
+    """min(max(x, low), high); None and numbers that float32 does not reach do not bound."""
+    low = None if low is None or low <= -FLOAT_MAX else low
+    high = None if high is None or high >= FLOAT_MAX else high
+    if low is None and high is None:
+        return x
+    if low == 0 and high is None:
+        return add(L.ReLU, x)
+    if low is None or high is None:
+        return one_sided(add, x, low, high)
+    return add(L.Activation, x, kind="clip", alpha=low, beta=high)
 
 
 def of_sample(constant: Array, rank: int, n_batch: int) -> Array:
@@ -46,7 +61,13 @@ def of_sample(constant: Array, rank: int, n_batch: int) -> Array:
     return sample
 
 
+def vector(x: Value) -> Value:
+    """One number per sample is a vector of one element."""
+    return Value(x.position, x.shape or (1,))
+
+
 def reshaped(add: Add, x: Value, shape: Shape) -> Value:
+    shape = shape or (1,)
     if x.shape == shape:
         return x
     return add(L.Flatten, x) if len(shape) == 1 else add(L.Reshape, x, shape=shape)
@@ -101,11 +122,11 @@ def difference(add: Add, a: Value, b: Value, factor: float = 1.0) -> Value:
 
 
 def total(add: Add, a: Value, b: Value) -> Value:
-    _aligned(a, b)
+    aligned(a, b)
     return add(L.Add, a, b)
 
 
-def _aligned(a: Value, b: Value) -> None:
+def aligned(a: Value, b: Value) -> None:
     """Shapes of different lengths meet from the right, where the batch axis of one would meet another axis of the
     other.
     """
@@ -118,7 +139,7 @@ def larger(add: Add, values: Sequence[Value]) -> Value:
     """The largest, element by element; all of one shape."""
     if len({v.shape for v in values}) > 1:
         for v in values[1:]:
-            _aligned(values[0], v)
+            aligned(values[0], v)
         shape = np.broadcast_shapes(*(v.shape for v in values))
         values = [expanded(add, v, tuple(shape)) for v in values]
     stacked = add(L.Concat, *(reshaped(add, v, (1, *v.shape)) for v in values), axis=1)
@@ -139,125 +160,27 @@ def at_most(add: Add, x: Value, high: Any) -> Value:
     return scaled(add, add(L.ReLU, scaled(add, x, -1.0, high)), -1.0, high)
 
 
-# ------------------------------------------------------------------------------------------------ products in index
-# notation
+def absolute(add: Add, x: Value) -> Value:
+    """|x| = relu(x) + relu(−x)."""
+    return add(L.Add, add(L.ReLU, x), add(L.ReLU, scaled(add, x, -1.0)))
 
 
-def contracted(add: Add, x: Value, of_x: str, weight: Array, of_weight: str, result: str) -> Value:
-    """Σ x·weight over the letters that `result` lacks, one letter per axis of a sample; none stands twice in one
-    operand.
-    """
-    for letters in (of_x, of_weight, result):
-        if len(set(letters)) < len(letters):
-            raise Refused("an index that stands twice in one operand has no record")
-    sizes = dict(zip(of_x, x.shape, strict=True)) | dict(zip(of_weight, weight.shape, strict=True))
-    if gone := tuple(i for i, k in enumerate(of_weight) if k not in of_x + result):
-        weight = weight.sum(axis=gone)
-    of_weight = "".join(k for k in of_weight if k in of_x + result)
-    alone = tuple(i + 1 for i, k in enumerate(of_x) if k not in of_weight + result)
-    if alone:
-        x, of_x = add(L.Reduce, x, kind="sum", axes=alone), "".join(k for k in of_x if k in of_weight + result)
-    summed = "".join(k for k in of_x if k in of_weight and k not in result)
-    shared = "".join(k for k in of_x if k in of_weight and k in result)
-    kept = "".join(k for k in of_x if k not in of_weight)
-    new = "".join(k for k in of_weight if k not in of_x)
-    count = {
-        name: math.prod(sizes[k] for k in letters)
-        for name, letters in dict(summed=summed, shared=shared, new=new).items()
-    }
-
-    def arranged(array: Array, letters: str) -> Array:
-        return array.transpose([of_weight.index(k) for k in letters])
-
-    if not summed and not new:
-        aligned = arranged(weight, shared).reshape([sizes[k] if k in shared else 1 for k in of_x])
-        return permuted(add, scaled(add, x, aligned), [of_x.index(k) for k in result])
-    if not shared and len(summed) == 1 and len(new) == 1:  # in place
-        x = add(L.Linear, x, weight=arranged(weight, new + summed), axis=of_x.index(summed) + 1)
-        of_x = of_x.replace(summed, new)
-    elif not shared:
-        x = permuted(add, x, [of_x.index(k) for k in kept + summed])
-        x = reshaped(add, x, (*(sizes[k] for k in kept), count["summed"]))
-        x = add(L.Linear, x, weight=arranged(weight, new + summed).reshape(count["new"], count["summed"]), axis=-1)
-        of_x = kept + new
-        x = reshaped(add, x, tuple(sizes[k] for k in of_x) or (1,))
-    else:  # one matrix for each value of the shared letters: a convolution of one element in as many groups
-        x = permuted(add, x, [of_x.index(k) for k in shared + summed + kept])
-        x = reshaped(add, x, (count["shared"] * count["summed"], math.prod(sizes[k] for k in kept)))
-        kernel = arranged(weight, shared + new + summed).reshape(count["shared"] * count["new"], count["summed"], 1)
-        x = add(L.Conv, x, weight=kernel, groups=count["shared"])
-        of_x = shared + new + kept
-        x = reshaped(add, x, tuple(sizes[k] for k in of_x))
-    return permuted(add, x, [of_x.index(k) for k in result])
-
-
-def product(add: Add, x: Value, weight: Array, left: bool = False) -> Value:
-    """x @ weight, or with `left` weight @ x, by NumPy's rules; weight as one sample meets it."""
-    rank = len(x.shape)
-    if rank == 0 or (left and rank == 1):
-        raise Refused("it sums over the batch, so that samples would be mixed")
-    if weight.ndim == 1:
-        axis = rank - 1 if left else rank
-        y = add(L.Linear, x, weight=weight[None], axis=axis)
-        shape = (*x.shape[: axis - 1], *x.shape[axis:])
-        return reshaped(add, y, shape) if shape else y
-    letters = "abcdefgh"[: max(rank, weight.ndim) - 2]
-    of_x = letters[len(letters) - max(rank - 2, 0) :] + ("ij" if rank > 1 else "j")
-    leads = [k for k, s in zip(letters[len(letters) - weight.ndim + 2 :], weight.shape[:-2], strict=True) if s > 1]
-    weight = weight.reshape(*(s for s in weight.shape[:-2] if s > 1), *weight.shape[-2:])
-    lead = "".join(leads)
-    sizes = dict(zip(of_x, x.shape, strict=True))
-    if any(sizes.get(k) != s for k, s in zip(lead, weight.shape, strict=False)):
-        raise Refused(f"matrices of shape {weight.shape} do not meet (n, {', '.join(map(str, x.shape))}) one by one")
-    if left:  # k i, i j → k j
-        return contracted(add, x, of_x, weight, lead + "ki", of_x[:-2] + "kj")
-    return contracted(add, x, of_x, weight, lead + "jk", of_x[:-1] + "k")
-
-
-# --------------------------------------------------------------------------------------------------------- moves of
-# elements
-
-
-def moved(add: Add, x: Value, index: NDArray[np.int64]) -> Value:
-    """Elements of x in new places: index holds, for every element of a sample of the result, its number in a sample of
-    x.
-    """
-    shape = tuple(index.shape)
-    if math.prod(shape) == math.prod(x.shape) and (index.ravel() == np.arange(math.prod(x.shape))).all():
-        return reshaped(add, x, shape)
-    if len(shape) == len(x.shape):
-        axes = [
-            np.unravel_index(np.moveaxis(index, a, 0).reshape(shape[a], -1)[:, 0], x.shape)[a]
-            for a in range(len(shape))
-        ]
-        strides = [math.prod(x.shape[a + 1 :]) for a in range(len(shape))]
-        separate = sum(
-            np.expand_dims(i * s, [b for b in range(len(shape)) if b != a])
-            for a, (i, s) in enumerate(zip(axes, strides, strict=True))
-        )
-        if np.array_equal(np.broadcast_to(separate, shape), index):
-            return _along_axes(add, x, axes)
-    flat = add(L.Gather, reshaped(add, x, (math.prod(x.shape),)), indices=index.ravel(), axis=1)
-    return reshaped(add, flat, shape)
-
-
-def _along_axes(add: Add, x: Value, axes: Sequence[NDArray[np.int64]]) -> Value:
-    """Axis by axis: what repeats an axis of size 1 last."""
-    for axis, numbers in enumerate(axes):
-        size = x.shape[axis]
-        if size == 1 or np.array_equal(numbers, np.arange(size)):
-            continue
-        step = int(numbers[1] - numbers[0]) if len(numbers) > 1 else 1
-        if step > 0 and (np.diff(numbers) == step).all():
-            x = add(L.Slice, x, axis=axis + 1, start=int(numbers[0]), stop=int(numbers[-1]) + 1, step=step)
+def chosen(add: Add, mask: Array, a: Value | Array, b: Value | Array, n_batch: int) -> Value:
+    """By a constant mask a or b, of which one at least is computed."""
+    rank = max(len(v.shape) for v in (a, b) if isinstance(v, Value))
+    where = of_sample(np.asarray(mask) != 0, rank, n_batch)
+    parts, shift = [], np.zeros(())
+    for operand, taken in ((a, where), (b, ~where)):
+        if isinstance(operand, Value):
+            parts.append(scaled(add, vector(operand), taken.astype(np.float64)))
         else:
-            x = add(L.Gather, x, indices=numbers, axis=axis + 1)
-    return expanded(add, x, tuple(map(len, axes)))
+            shift = shift + np.where(taken, of_sample(np.asarray(operand, np.float64), rank, n_batch), 0.0)
+    if not np.isfinite(shift).all():
+        raise Refused(FILLS)
+    return scaled(add, total(add, *parts) if len(parts) > 1 else parts[0], 1.0, shift)
 
 
-def resampled(add: Add, x: Value, matrices: Sequence[Array | None]) -> Value:
-    """A matrix (out, in) per spatial axis, None where the axis stays."""
-    matrices = [
-        None if m is None or (m.shape[0] == m.shape[1] and np.array_equal(m, np.eye(len(m)))) else m for m in matrices
-    ]
-    return x if all(m is None for m in matrices) else add(L.Resample, x, weights=tuple(matrices))
+FILLS = (
+    "it fills in infinity or NaN, as masks before a softmax do; explain the part before or after it as a network of "
+    "its own"
+)

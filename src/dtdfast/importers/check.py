@@ -10,12 +10,21 @@ from numpy.typing import NDArray
 
 from ..errors import ModelError
 from ..explainer import predict
-from ..layers import Layer
+from ..layers import INPUT, Embedding, Layer
 
 Array = NDArray[Any]
 
 # of `predict` against the model, relative to its largest output; more where the model computes in half precision
 TOLERANCE = 1e-4
+
+
+def random_input(layers: list[Layer], shape: tuple[int, ...]) -> Array:
+    """Numbers, or words where an Embedding reads the input."""
+    rng = np.random.default_rng(0)
+    first = layers[0]
+    if isinstance(first, Embedding) and first.inputs in (None, (INPUT,)):
+        return rng.integers(len(first.weight), size=shape)
+    return rng.standard_normal(shape, dtype=np.float32)
 
 
 def difference(ours: Array, theirs: Array) -> float:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from ..errors import InputError, ModelError
 
@@ -30,3 +32,18 @@ def chosen(names: Sequence[str], output: int | str | None, what: str) -> str:
     if isinstance(output, int) and not isinstance(output, bool) and 0 <= output < len(names):
         return names[output]
     raise InputError(f"output is {output!r}; {what} returns {listed if any(names) else 'one tensor, number 0'}")
+
+
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Everything that a model returns, by name: keys, fields and positions, joined by dots."""
+    if isinstance(value, Mapping):
+        items: Any = value.items()
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        items = vars(value).items()
+    elif isinstance(value, (tuple, list)):
+        items = zip(value._fields, value, strict=True) if hasattr(value, "_fields") else enumerate(value)
+    else:
+        yield path, value
+        return
+    for key, inner in items:
+        yield from leaves(inner, f"{path}.{key}" if path else str(key))

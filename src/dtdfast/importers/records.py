@@ -36,6 +36,14 @@ class Value:
     integer: bool = False
 
 
+@dataclass(frozen=True)
+class Turned:
+    """A computed value with its axes, the batch counted, in an order in which the batch is not the first."""
+
+    value: Value
+    order: tuple[int, ...]
+
+
 @dataclass(eq=False)
 class Layers:
     """The layer list while it grows."""
@@ -93,9 +101,11 @@ class Layers:
             self._held[key] = (value, copy)
         return self._held[key][1]
 
-    def finished(self) -> tuple[list[Layer], list[int]]:
-        """The list without what nothing reads, and the positions that its entries' outputs had."""
-        return finished(self.records)
+    def finished(self, output: Value) -> tuple[list[Layer], list[int]]:
+        """The list that ends in `output`, without what that does not need, and the positions that its entries' outputs
+        had.
+        """
+        return finished(self.records[: output.position + 1])
 
 
 Add = Callable[..., Value]

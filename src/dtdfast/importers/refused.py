@@ -11,3 +11,18 @@ STATISTICS = (
 )
 CONTROL_FLOW = "control flow has no record; make the branch to be explained a network of its own"
 QUANTISED = "quantised operations have no record; import the float model that it was made from"
+SIZE_OR_SIGN = (
+    "what only knows the size or the sign of a number has no rule for its relevance; use a ReLU of x and one of −x "
+    "instead"
+)
+CHOICE = (
+    "it makes a choice by the data, which has no relevance rule; write relu, clamp, maximum or max-pooling, or "
+    "explain what comes before it"
+)
+ORDER = (
+    "it orders elements by their size, and only the largest (max, max-pooling) has a rule; explain the part before it"
+)
+STATISTIC = (
+    "a statistic of the very sample has no rule known to be sound; explain the part before or after it as a network "
+    "of its own"
+)

@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 
 from ..layers import Layer
 from ..plan import units as U
-from ..rules import Share
+from ..rules import Share, conserves
 from ..show import OneLine, preformatted
 from .account import Account
 
 CAUSES = ("bias", "stabilizer", "zero denominator", "surplus", "constant")
-"""What absorbs relevance: the bias in a denominator, ε, d = 0, αβ or a doubling add (negative: it grew), padding and
-Constants."""
+"""What absorbs relevance: the bias in a denominator; ε; d = 0; coefficients, or an Add, that hand on less than came
+(negative: more); padding and Constants."""
 
 NARROW = {"tf32": 2.0**-11, "bfloat16": 2.0**-8, "mixed": 2.0**-8}
 """Unit roundoff of the precisions with narrow operands."""
@@ -39,8 +39,24 @@ def total(values: NDArray[Any]) -> Vector:
 
 @dataclass
 class Row(OneLine):
-    """One unit of the plan: relevance that came (on its outputs), that went (to its inputs), and what it absorbed.
-    Arrays (n,).
+    """The account of one step of the plan: a layer of neurons, a pool, or another thing that relevance passes.
+
+    Attributes
+    ----------
+    entries : tuple of int
+        The positions of its entries in the list.
+    title : str
+        Their names.
+    rule : str
+        The rule.
+    came : ndarray of shape (n,)
+        The relevance on its outputs.
+    went : ndarray of shape (n,)
+        The relevance that it handed to its inputs.
+    absorbed : dict of str to ndarray of shape (n,)
+        What it absorbed, by cause; negative where it handed on more than came.
+    bound : ndarray of shape (n,)
+        The bound on rounding errors.
     """
 
     entries: tuple[int, ...]
@@ -53,7 +69,7 @@ class Row(OneLine):
 
     @property
     def residual(self) -> Vector:
-        """Went − (came − absorbed): rounding alone if every kernel is right."""
+        """went − (came − absorbed): rounding only, if every kernel is right."""
         return self.went - (self.came - sum(self.absorbed.values(), np.zeros_like(self.came)))
 
     @property
@@ -64,12 +80,23 @@ class Row(OneLine):
 
 @dataclass
 class Ledger:
-    """Rows from the output down, and the totals.
+    """The account of the relevance in every layer, from the output down; prints as a table.
 
     Attributes
     ----------
     rows : list of Row
-    start, end : (n,) relevance that entered, and that arrived at the input (or at `stop`)
+        One per layer of neurons and per other step that relevance passes.
+    start : ndarray of shape (n,)
+        The relevance that entered.
+    end : ndarray of shape (n,)
+        The relevance that arrived at the input, or at the entry `stop`.
+
+    Notes
+    -----
+    Every rule is R_i = Σ_j n_ij R_j / d_j. With κ_j = Σ_i n_ij / d_j a layer absorbs Σ_j (1 − κ_j) R_j exactly. This is
+    computed from the κ_j, cause by cause, and not as a difference of sums. The causes are the bias in a denominator,
+    the stabiliser, a zero denominator, surplus (coefficients that do not sum to 1, or an Add that gives all relevance
+    to every operand), and constants.
     """
 
     rows: list[Row]
@@ -78,7 +105,20 @@ class Ledger:
 
     @classmethod
     def join(cls, blocks: list[list[Row]], start: Vector, end: Vector) -> Ledger:
-        """One ledger from those of consecutive blocks of samples."""
+        """One ledger from those of consecutive blocks of samples.
+
+        Parameters
+        ----------
+        blocks : list of list of Row
+            The rows of each block.
+        start, end : ndarray of shape (n,)
+            The totals of all samples.
+
+        Returns
+        -------
+        Ledger
+            That of all samples.
+        """
         rows = []
         for parts in zip(*blocks, strict=True):
             first = parts[0]
@@ -90,22 +130,23 @@ class Ledger:
 
     @property
     def absorbed(self) -> dict[str, Vector]:
-        """Per cause, over all layers."""
+        """What all layers absorbed, by cause, as arrays of shape (n,)."""
         zero = np.zeros_like(self.start)
         return {cause: sum((r.absorbed[cause] for r in self.rows if cause in r.absorbed), zero) for cause in CAUSES}
 
     @property
     def residual(self) -> Vector:
-        """End − (start − absorbed)."""
+        """end − (start − absorbed), of shape (n,)."""
         return self.end - (self.start - sum(self.absorbed.values(), np.zeros_like(self.start)))
 
     @property
     def bound(self) -> Vector:
+        """The sum of the bounds of all rows, of shape (n,)."""
         return sum((r.bound for r in self.rows), np.zeros_like(self.start))
 
     @property
     def closed(self) -> bool:
-        """Whether the account closes: every row's residual, and the whole's, lies within its bound."""
+        """Whether the account closes: the residual of every row, and that of the whole, lies within its bound."""
         return all(r.closed for r in self.rows) and bool((np.abs(self.residual) <= self.bound).all())
 
     def __repr__(self) -> str:
@@ -178,6 +219,7 @@ def _neuron(account: Account, unit: U.Neuron, r: Vector) -> tuple[dict[str, Vect
     absorbed = {cause: np.zeros(r.shape) for cause in CAUSES}
     size = np.zeros(r.shape)
     selected_any = np.zeros(r.shape, bool)
+    given = np.zeros(r.shape)  # the coefficients' sum
     d_of = []
     for a in account.shares:
         plain = a.terms.astype(np.float64) + a.bias
@@ -187,6 +229,7 @@ def _neuron(account: Account, unit: U.Neuron, r: Vector) -> tuple[dict[str, Vect
         d = plain + stabiliser
         chosen = _selected(share, account.y, r)
         selected_any |= chosen
+        given += np.where(chosen, share.coefficient, 0.0)
         coefficient: Any = share.coefficient
         if share.coefficient < 0:  # of αβ: where there is no negative term, β is not taken from anywhere
             empty = np.broadcast_to(a.terms == 0, r.shape)
@@ -201,6 +244,8 @@ def _neuron(account: Account, unit: U.Neuron, r: Vector) -> tuple[dict[str, Vect
         absorbed["zero denominator"] += np.where(chosen & (d == 0), coefficient * r, 0)
         size += np.abs(s) * (a.magnitude + np.abs(a.bias) + np.abs(stabiliser))
     absorbed["zero denominator"] += np.where(selected_any, 0, r)
+    if not (row.by_sign or conserves(row.shares)):  # a rule that hands on more or less than came
+        absorbed["surplus"] += np.where(selected_any & (np.abs(given - 1) > 1e-12), (1 - given) * r, 0)
     return {c: v.reshape(n, -1).sum(axis=1) for c, v in absorbed.items() if v.any()}, size.reshape(n, -1).sum(axis=1)
 
 

@@ -112,13 +112,13 @@ class Oracle:
         """Per share: (Σ terms, d)."""
         result = []
         for number, share in enumerate(row.shares):
-            n = np.zeros((1, unit.out.channels, *unit.out.space))
+            terms = np.zeros((1, unit.out.channels, *unit.out.space))
             for part in unit.parts:
                 for term in part.terms[number]:
-                    n = n + self._sum(part, term, row.gamma)
-            d = n + self._bias(unit, share, row)
+                    terms = terms + self._sum(part, term, row.gamma)
+            d = terms + self._bias(unit, share, row)
             d = d + row.stabilizer * np.where(d < 0, -1.0, 1.0)
-            result.append((n, d))
+            result.append((terms, d))
         return result
 
     @staticmethod
@@ -139,10 +139,9 @@ class Oracle:
         assert row is not None
         r = r.reshape(-1, unit.out.channels, *unit.out.space)
         if self.gradient:
-            slope = derivative(unit.activation, self.pre[unit.out.index]).reshape(
-                -1, unit.out.channels, *unit.out.space
-            )
-            s = np.repeat(slope, self.repeat, axis=0) * r
+            factor = derivative(unit.activation, self.pre[unit.out.index])
+            factor = factor.reshape(-1, unit.out.channels, *unit.out.space)
+            s = np.repeat(factor, self.repeat, axis=0) * r
             messages = []
             for part in unit.parts:
                 w, per_output = self._weight(part, Term("x", "w"), 0.0)
@@ -162,8 +161,8 @@ class Oracle:
                     message += (self._mapped(part, term) * scatter(s * per_output, w, part.taps)).reshape(message.shape)
         return messages
 
-    # --------------------------------------------------------------------------------------------------------- other
-    # units
+    # ------------------------------------------------------------------------------------------------------------------
+    # other units
 
     def _winner_forward(self, unit: U.Winner) -> Array:
         self.repeat = 1
@@ -173,20 +172,20 @@ class Oracle:
         padded[interior(taps, x.shape[2:])] = x
         best = np.full((*x.shape[:2], *taps.out_size), -np.inf)
         winner = np.zeros(best.shape, np.intp)
-        for number, (_, places) in enumerate(tap_slices(taps, taps.out_size)):
-            candidate = padded[places]
-            wins = (candidate > best) | (np.isnan(candidate) & ~np.isnan(best))
-            best, winner = np.where(wins, candidate, best), np.where(wins, number, winner)
+        for k, (_, places) in enumerate(tap_slices(taps, taps.out_size)):
+            v = padded[places]
+            wins = (v > best) | (np.isnan(v) & ~np.isnan(best))
+            best, winner = np.where(wins, v, best), np.where(wins, k, winner)
         self.winners[unit.out.index] = winner
         return best.reshape(len(best), *unit.out.shape)
 
     def _winner_relevance(self, unit: U.Winner, r: Array) -> list[Array]:
         taps, (source,) = unit.taps, unit.sources
-        winner = np.repeat(self.winners[unit.out.index], self.repeat, axis=0)
+        winner = np.repeat(self.winners[unit.decided], self.repeat, axis=0)
         r = r.reshape(winner.shape)
         padded = np.zeros((*r.shape[:2], *canvas(taps.x_size, taps, taps.out_size)))
-        for number, (_, places) in enumerate(tap_slices(taps, taps.out_size)):
-            padded[places] += np.where(winner == number, r, 0)
+        for k, (_, places) in enumerate(tap_slices(taps, taps.out_size)):
+            padded[places] += np.where(winner == k, r, 0)
         inner = interior(taps, taps.x_size)
         return [padded[inner].reshape(-1, *source.shape)]
 
@@ -284,8 +283,8 @@ class Oracle:
             row = unit.row
             assert row is not None
             account.y = self.pre[unit.out.index]
-            for number, (share, (n, _)) in enumerate(zip(row.shares, self._denominators(unit, row), strict=True)):
-                size = np.zeros(n.shape)
+            for number, (share, (terms, _)) in enumerate(zip(row.shares, self._denominators(unit, row), strict=True)):
+                size = np.zeros(terms.shape)
                 for part in unit.parts:
                     for term in part.terms[number]:
                         w, per_output = self._weight(part, term, row.gamma)
@@ -293,8 +292,8 @@ class Oracle:
                             per_output
                         )
                 shape = (-1, *unit.out.shape)
-                bias = np.broadcast_to(self._bias(unit, share, row), n.shape[1:])
-                account.shares.append(ShareAccount(n.reshape(shape), bias.reshape(shape), size.reshape(shape)))
+                bias = np.broadcast_to(self._bias(unit, share, row), terms.shape[1:])
+                account.shares.append(ShareAccount(terms.reshape(shape), bias.reshape(shape), size.reshape(shape)))
         return account
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from math import erf
+from math import erfc
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,8 @@ from ..plan.tensors import Box
 
 Array = NDArray[Any]
 
-# ---------------------------------------------------------------------------------------------------------------- rule
-# maps
+# --------------------------------------------------------------------------------------------------------------------
+# rule maps
 
 WEIGHT_MAPS: dict[str, Callable[[Array, float], Array]] = {
     "w": lambda w, gamma: w,
@@ -108,9 +108,10 @@ def activate(record: L.ReLU | L.Activation | None, x: Array) -> Any:
         case "silu":
             return x * _sigmoid(a * x)
         case "gelu":
-            return 0.5 * x * (1 + np.vectorize(erf)(x / np.sqrt(2)))
+            # 1 + erf cancels in the tail, where the sign still counts
+            return 0.5 * x * np.vectorize(erfc)(-x / np.sqrt(2))
         case "gelu_tanh":
-            return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+            return x * _sigmoid(2 * np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))
         case "mish":
             return x * np.tanh(_softplus(x))
         case "sigmoid":
@@ -160,7 +161,7 @@ def derivative(record: L.ReLU | L.Activation | None, x: Array) -> Any:
             s = _sigmoid(a * x)
             return s * (1 + a * x * (1 - s))
         case "gelu":
-            return 0.5 * (1 + np.vectorize(erf)(x / np.sqrt(2))) + x * np.exp(-x * x / 2) / np.sqrt(2 * np.pi)
+            return 0.5 * np.vectorize(erfc)(-x / np.sqrt(2)) + x * np.exp(-x * x / 2) / np.sqrt(2 * np.pi)
         case "gelu_tanh":
             k = np.sqrt(2 / np.pi)
             t = np.tanh(k * (x + 0.044715 * x**3))
@@ -215,7 +216,7 @@ def tap_slices(taps: Taps, count: Triple) -> Iterator[tuple[Any, Any]]:
         )
 
 
-def _mix(x: Array, w: Array, groups: int) -> Any:
+def _product(x: Array, w: Array, groups: int) -> Any:
     """out[n,g,o,p] = Σ_c x[n,g,c,p] w[g,o,c] for one tap; x (n, c_in, d, h, w), w (c_out, c_in/groups)."""
     n, _, *space = x.shape
     if groups == x.shape[1] == w.shape[0]:
@@ -224,31 +225,31 @@ def _mix(x: Array, w: Array, groups: int) -> Any:
     return (grouped @ x.reshape(n, groups, w.shape[1], -1)).reshape(n, w.shape[0], *space)
 
 
-def _dense(x: Array, w: Array, taps: Taps, out_size: Triple) -> Array:
-    """out[p] = Σ_t w[t] x[p·stride − before + t·dilation]."""
+def _gather_taps(x: Array, w: Array, taps: Taps, out_size: Triple) -> Array:
+    """out[p] = Σ_k w[k] x[p·stride − before + k·dilation]."""
     size = canvas(x.shape[2:], taps, out_size)
     padded = np.zeros((*x.shape[:2], *size))
     inner = interior(taps, x.shape[2:])
     padded[inner] = x
     out = np.zeros((x.shape[0], w.shape[0], *out_size))
-    for tap, places in tap_slices(taps, out_size):
-        out += _mix(padded[places], w[tap], taps.groups)
+    for k, places in tap_slices(taps, out_size):
+        out += _product(padded[places], w[k], taps.groups)
     return out
 
 
-def _spread(x: Array, w: Array, taps: Taps, out_size: Triple) -> Any:
-    """out[q·stride − before + t·dilation] += w[t] x[q]: the adjoint of _dense when w is transposed."""
+def _scatter_taps(x: Array, w: Array, taps: Taps, out_size: Triple) -> Any:
+    """out[q·stride − before + k·dilation] += w[k] x[q]: the adjoint of `_gather_taps` when w is transposed."""
     size = canvas(out_size, taps, x.shape[2:])
     padded = np.zeros((x.shape[0], w.shape[0], *size))
-    for tap, places in tap_slices(taps, x.shape[2:]):
-        padded[places] += _mix(x, w[tap], taps.groups)
+    for k, places in tap_slices(taps, x.shape[2:]):
+        padded[places] += _product(x, w[k], taps.groups)
     inner = interior(taps, out_size)
     return padded[inner]
 
 
 def gather(x: Array, w: Array, taps: Taps) -> Any:
     """z[n,j] = Σ_i x[n,i] w[j,i]; x (n, c_in, d, h, w), w (c_out, c_in/groups, *kernel)."""
-    return (_spread if taps.transposed else _dense)(x, w, taps, taps.out_size)
+    return (_scatter_taps if taps.transposed else _gather_taps)(x, w, taps, taps.out_size)
 
 
 def scatter(s: Array, w: Array, taps: Taps) -> Array:
@@ -256,4 +257,4 @@ def scatter(s: Array, w: Array, taps: Taps) -> Array:
     c_out, c_group = w.shape[:2]
     grouped = w.reshape(taps.groups, c_out // taps.groups, c_group, *taps.kernel)
     transposed = np.swapaxes(grouped, 1, 2).reshape(taps.c_in, c_out // taps.groups, *taps.kernel)
-    return (_dense if taps.transposed else _spread)(s, transposed, taps, taps.x_size)
+    return (_gather_taps if taps.transposed else _scatter_taps)(s, transposed, taps, taps.x_size)

@@ -1,0 +1,1 @@
+"""The plan: what is computed for a network, in which steps, with which memory."""

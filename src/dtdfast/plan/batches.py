@@ -71,6 +71,8 @@ class Batches:
 
     def samples(self, n: int, n_targets: int) -> int:
         """Samples per pass; the passes are of about one size."""
+        if n == 1:
+            return 1
         if self.batch_size is not None:
             return min(n, self.batch_size)
         # values leave the caches as samples are added, weights are read again as they are taken away: about as much of

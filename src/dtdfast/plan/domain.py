@@ -96,7 +96,7 @@ class Domain:
         """Raise DomainError where x lies outside."""
         if self.kind == "nonnegative":
             flat = x.ravel("K")
-            if x.size and flat[flat.argmin()] < 0:  # as min() says, which is slow to start
+            if x.size and flat.item(flat.argmin()) < 0:  # as min() says, which is slow to start
                 raise DomainError(
                     f'domain is "nonnegative", but x goes down to {x.min():g}; use domain="real" or (low, high)'
                 )

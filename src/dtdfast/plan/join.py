@@ -25,7 +25,10 @@ from ..vocabulary import WEIGHT_MAPS, W, X
 from .entries import Entry
 from .network import Network
 from .tensors import Floats, Tensor, take
-from .units import Affine, Copy, Move, Neuron, Reshaping, Unit
+from .units import Affine, Copy, Fixed, Move, Neuron, Reshaping, Unit, Winner
+
+MOVES = (Move, Reshaping, Copy, Winner)
+"""What hands on the values of a neuron as they are, so that their twins take the same way."""
 
 REFLECTED = {name: row.mirror for name, row in WEIGHT_MAPS.items() if row.mirror != name and row.sign is not None}
 Mask = NDArray[np.bool_]
@@ -41,7 +44,7 @@ def join(network: Network, leaves: Tensor, entries: dict[int, Entry]) -> None:
     twins = _Twins(network, leaves)
     for unit in joined:
         # α differs by neuron: a twin sums over readers first
-        if unit.falls_back and twins.linear(unit.sources[0]).any():
+        if unit.falls_back and twins.linear(unit.sources[0], through=True).any():
             raise RuleError(
                 f"{entries[unit.position]} is one neuron with the linear layer behind it, and for that AlphaBeta has "
                 "no fallback; "
@@ -62,12 +65,15 @@ class _Twins:
         self.maker = {u.out.index: u for u in network.units}
         self.twins: dict[tuple[int, int], Tensor] = {}
         self.after: dict[int, list[Unit]] = {}  # a unit's output → its twins
-        self.known: dict[int, Mask] = {}
+        self.known: dict[tuple[int, bool], Mask] = {}
 
     def spread(self, unit: Affine, into: Affine, side: int) -> None:
-        """What `into` hands to which source: for the readers of unit.out with a scale of this sign."""
-        source, (alpha, beta) = unit.sources[0], unit.split or (1.0, 0.0)
-        joined = self.linear(source).reshape(source.channels, -1).all(axis=1)
+        """What `into`, the unit itself or its twin for readers with a scale of this sign, hands to which source."""
+        source = unit.sources[0]
+        joined, based = (self.linear(source, through=t).reshape(source.channels, -1).all(axis=1) for t in (False, True))
+        # of several affines in a row the last one splits, and only what is one neuron with a linear layer
+        split = unit.split if into is unit and unit.split is not None else (1.0, 0.0)
+        alpha, beta = np.where(based, split[0], 1.0), np.where(based, split[1], 0.0)
         scale = side * np.sign(unit.scale)
         sources, whole, shares = [source], np.zeros(len(scale)), []
         apart = bool((joined == self.linear(source).reshape(source.channels, -1).any(axis=1)).all())
@@ -101,9 +107,14 @@ class _Twins:
         key = tensor.index, 0
         if key not in self.twins:
             numbers = [n for n, s in enumerate(unit.sources) if not self.linear(s).all()]
-            made = self._moved(unit, numbers, tuple(self.rest(unit.sources[n]) for n in numbers))
-            if isinstance(made, Move) and isinstance(unit, Move):
-                made.fill = unit.fill  # what takes relevance as a constant
+            made: Unit
+            if numbers:
+                made = self._moved(unit, numbers, tuple(self.rest(unit.sources[n]) for n in numbers))
+                if isinstance(made, Move) and isinstance(unit, Move):
+                    made.fill = unit.fill  # what takes relevance as a constant
+            else:  # nothing but a frame around what is linear
+                made = Fixed(unit.entries, (), self.tensor(unit.out, False), value=np.zeros(1), twin=True)
+                made.out.valueless = True
             self._keep(tensor, made)
             self.twins[key] = made.out
         return self.twins[key]
@@ -114,21 +125,29 @@ class _Twins:
             if made not in source.readers:
                 source.readers.append(made)
 
-    def linear(self, tensor: Tensor) -> Mask:
-        """Which elements a linear layer without an activation made."""
-        if tensor.index not in self.known:
-            self.known[tensor.index] = self._linear(tensor)
-        return self.known[tensor.index]
+    def linear(self, tensor: Tensor, *, through: bool = False) -> Mask:
+        """Which elements a linear layer without an activation made; an affine counts as one, or `through` it what it
+        reads is seen.
+        """
+        key = tensor.index, through
+        if key not in self.known:
+            self.known[key] = self._linear(tensor, through)
+        return self.known[key]
 
-    def _linear(self, tensor: Tensor) -> Mask:
+    def _linear(self, tensor: Tensor, through: bool) -> Mask:
         unit, result = self.maker.get(tensor.index), np.zeros(tensor.shape, bool)
         if isinstance(unit, Move):
             for to, number, of in unit.pairs:
-                take(result, to)[...] = take(self.linear(unit.sources[number]), of)
+                take(result, to)[...] = take(self.linear(unit.sources[number], through=through), of)
         elif isinstance(unit, Reshaping):
-            return self.linear(unit.sources[0]).reshape(tensor.shape)
+            return self.linear(unit.sources[0], through=through).reshape(tensor.shape)
         elif isinstance(unit, Copy):
-            return unit.apply(self.linear(unit.sources[0]))
+            return unit.apply(self.linear(unit.sources[0], through=through))
+        elif isinstance(unit, Winner):
+            mask = self.linear(unit.sources[0], through=through).reshape(tensor.channels, -1).all(axis=1)
+            result[...] = mask.reshape(-1, *(1,) * (len(tensor.shape) - 1))
+        elif isinstance(unit, Affine) and unit.split is not None and through:
+            return self.linear(unit.sources[0], through=True)
         elif isinstance(unit, Neuron) or (isinstance(unit, Affine) and unit.split is not None):
             result[...] = getattr(unit, "activation", None) is None
         return result
@@ -146,7 +165,7 @@ class _Twins:
             return tensor
         key = tensor.index, side
         if key not in self.twins:
-            made = self._move(unit, side) if isinstance(unit, (Move, Reshaping, Copy)) else self._neuron(unit, side)
+            made = self._move(unit, side) if isinstance(unit, MOVES) else self._neuron(unit, side)
             self.twins[key] = tensor if made is None else made.out
             if made is not None:
                 self._keep(tensor, made)
@@ -192,7 +211,7 @@ class _Twins:
             twin=True,
         )
 
-    def _move(self, unit: Move | Reshaping | Copy, side: int) -> Unit | None:
+    def _move(self, unit: Move | Reshaping | Copy | Winner, side: int) -> Unit | None:
         """The same move of the twins; pieces that nothing linear made take no relevance this way."""
         numbers = [n for n, s in enumerate(unit.sources) if self.linear(s).any()]
         sources = tuple(self.twin(unit.sources[n], side) for n in numbers)
@@ -200,11 +219,13 @@ class _Twins:
             return None
         return self._moved(unit, numbers, sources)
 
-    def _moved(self, unit: Move | Reshaping | Copy, numbers: list[int], sources: tuple[Tensor, ...]) -> Unit:
+    def _moved(self, unit: Move | Reshaping | Copy | Winner, numbers: list[int], sources: tuple[Tensor, ...]) -> Unit:
         out = self.tensor(unit.out, all(s.nonnegative for s in sources))
         out.valueless = True
         if isinstance(unit, Reshaping):
             return Reshaping(unit.entries, sources, out, twin=True)
+        if isinstance(unit, Winner):
+            return Winner(unit.entries, sources, out, taps=unit.taps, beside=unit.beside or unit.out, twin=True)
         if isinstance(unit, Copy):
             return replace(unit, sources=sources, out=out, part=replace(unit.part, source=sources[0]), twin=True)
         pairs = [(to, numbers.index(n), of) for to, n, of in unit.pairs if n in numbers]

@@ -72,7 +72,7 @@ def bias_map(bias: Floats, share: Share, gamma: float) -> NDArray[np.float64]:
 
 
 def window_scale(window: NDArray[np.float64] | None, weight_map: str) -> NDArray[np.float64] | None:
-    """How an average pool's 1/divisor stands in a rule's sum: wm(s·w) = s^power wm(w) for s > 0."""
+    """What a pool's 1/divisor makes of a rule's weight map: wm(s·w) = s^power·wm(w)."""
     power = WEIGHT_MAPS[weight_map].power
     return None if window is None or power == 0 else window**power
 

@@ -24,8 +24,12 @@ class Plan:
     Attributes
     ----------
     n_constant : forward begins with so many steps that depend on no x: an arena keeps their results from call to call
-    forward, relevance : list of Step arena : bytes of working memory pieces : so many of these run side by side, one
-    thread through all steps of each (the last piece may have fewer samples)
+    forward, relevance : list of Step
+    arena : bytes of working memory
+    pieces : so many of these run side by side, one thread through all steps of each (the last piece may have fewer
+        samples)
+    bodies : of every step, the body that runs it, if the executor has several for its operation; empty if it does not
+        say
     """
 
     program: Program
@@ -42,6 +46,7 @@ class Plan:
     kept: dict[int, Kept]  # neuron's output tensor → what the ledger reads
     factors: dict[int, list[tuple[Buffer, str]]]  # neuron's output tensor → per share (factor, "gate" or "denominator")
     pieces: int = 1
+    bodies: tuple[str, ...] = ()
 
     @property
     def macs(self) -> int:
@@ -126,10 +131,13 @@ def describe(plan: Plan) -> str:
         lines.append(f"entry {position} folded into {', '.join(map(str, takers))}")
     if plan.n_constant:
         lines.append(f"steps 0 to {plan.n_constant - 1} depend on no x: an arena keeps their results from call to call")
+    if plan.bodies:
+        lines.append(
+            "body: what runs a step, chosen by its shape; what stands in brackets runs instead if x is mostly 0"
+        )
     lines.append("")
-    rows: list[tuple[str, ...]] = [
-        ("step", "entries", "operation", "detail", "rule", "to", "form", "shape", "multiply-adds", "bytes")
-    ]
+    titles = ("step", "entries", "operation", "detail", "rule", "to", "form", "shape", "multiply-adds", "bytes")
+    rows: list[tuple[str, ...]] = [(*titles, "body" if plan.bodies else "")]
     forms = {id(b.root): network.tensors[i].form for i, b in plan.relevances.items()}
     number = 0
     for steps in (plan.forward, plan.relevance):
@@ -148,6 +156,7 @@ def describe(plan: Plan) -> str:
                     shape_of(step.out),
                     f"{step.macs:,}" if step.macs else "",
                     f"{step_bytes(step, n, t):,}",
+                    plan.bodies[number] if plan.bodies else "",
                 )
             )
             number += 1

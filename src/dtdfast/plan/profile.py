@@ -12,7 +12,9 @@ from .text import step_bytes
 
 @dataclass(frozen=True)
 class Timing:
-    """One step: seconds, multiply-adds, and the bytes that it must move at least."""
+    """One step: seconds, multiply-adds, the bytes that it must move at least, and which body ran it where an executor
+    has several.
+    """
 
     number: int
     entries: tuple[int, ...]
@@ -20,11 +22,12 @@ class Timing:
     seconds: float
     macs: int
     nbytes: int
+    body: str = ""
 
     @classmethod
-    def of(cls, plan: Plan, number: int, step: Step, seconds: float) -> Timing:
+    def of(cls, plan: Plan, number: int, step: Step, seconds: float, body: str = "") -> Timing:
         entries = step.unit.entries if step.unit else ()
-        return cls(number, entries, step.op.lower(), seconds, step.macs, step_bytes(step, plan.n, plan.t))
+        return cls(number, entries, step.op.lower(), seconds, step.macs, step_bytes(step, plan.n, plan.t), body)
 
 
 @dataclass(frozen=True)
@@ -44,13 +47,13 @@ class Profile:
         return preformatted(str(self))
 
     def __str__(self) -> str:
-        lines = [f"{'step':>4}  {'entries':<12}  {'operation':<14}  {'ms':>8}  {'GFLOP/s':>8}  {'GB/s':>6}"]
+        lines = [f"{'step':>4}  {'entries':<12}  {'operation':<14}  {'ms':>8}  {'GFLOP/s':>8}  {'GB/s':>6}  body"]
         for t in self.timings:
             entries = "+".join(map(str, t.entries)) or "-"
             rate = f"{2e-9 * t.macs / t.seconds:8.1f}" if t.macs else " " * 8
             lines.append(
                 f"{t.number:4}  {entries:<12}  {t.operation:<14}  {1e3 * t.seconds:8.3f}  {rate}  "
-                f"{1e-9 * t.nbytes / t.seconds:6.1f}"
+                f"{1e-9 * t.nbytes / t.seconds:6.1f}  {t.body}".rstrip()
             )
         macs = sum(t.macs for t in self.timings)
         lines.append(f"all steps: {1e3 * self.seconds:.2f} ms, {2e-9 * macs / self.seconds:.1f} GFLOP/s")

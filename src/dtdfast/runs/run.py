@@ -19,6 +19,7 @@ from ..explainer import Explainer
 from ..extras import require
 from ..images import Preparation
 from ..layers import Layer
+from ..options import PLACE
 from ..presets import PRESETS
 from ..threads import MOST, default_threads
 from .local import AHEAD, run_locally, streams
@@ -31,8 +32,6 @@ from .work import Work
 
 CHUNK_BYTES = 1 << 24  # of samples or relevance per chunk, whichever is more; what a kill can cost
 CHUNK_MOST = 4096  # samples
-# options on which no bit depends; the backend that was chosen is recorded
-NO_BITS = ("backend", "batch_size", "n_threads", "device")
 
 
 @dataclass(frozen=True)
@@ -41,10 +40,14 @@ class Run:
 
     Attributes
     ----------
-    path : of the Zarr group
-    samples : of the whole data set
-    explained : by this call; the rest was finished before
-    seconds : that this call took for them
+    path : Path
+        The Zarr group.
+    samples : int
+        The number of samples of the whole data set.
+    explained : int
+        The number that this call explained; the others were finished before.
+    seconds : float
+        The time that this call took for them.
     """
 
     path: Path
@@ -82,43 +85,63 @@ def run(
     progress: bool = False,
     **options: Any,
 ) -> Run:
-    """Explain every sample of a data set and store relevance, outputs and totals in a Zarr group.
+    """Explain every sample of a data set, and store relevance, outputs and totals in a Zarr group.
 
-    Only a few chunks are in memory at any time. Killed at whatever instant, the run continues with ``resume=True`` and
-    ends in the same bits as one that was never interrupted.
+    Only a few chunks are in memory at any time. A run that was killed, at whatever instant, continues with
+    ``resume=True`` and gives the same bits as one that was never interrupted.
 
     Parameters
     ----------
-    layers : the network
-    data : array (n, ...), path, or sequence of paths of images
-        A path names a folder or glob of images, a .npy file, a Zarr array, or an HDF5 file (``file.h5:dataset``).
-        Floats and word numbers are fed as they are; images, and pictures (n, height, width[, 3]) as uint8, by
-        `preparation`.
-    out : path of the Zarr group, which this creates; `dtdfast.runs.store` says what is in it
-    target : None, int, tuple of ints or (n,) ints
-        As in `Explainer.explain`: the largest output of each sample, one output, or one for each.
-    preparation : how images are fed
-    resume : continue what is there (or begin, if nothing is)
-    strict : stop at a sample that cannot be explained, instead of keeping it as NaN with its error
-    dtype : {"float32", "float16"}
-        Of the stored relevance.  float16 has 11 bits, and below 6e-5 steps of 6e-8.
-    sum_channels : store the sum over the channels (axis 1; the last with a preparation whose layout is "nhwc"), taken
-    in float64 ledger : follow every cause of absorption, as `Explainer.ledger` does, which costs many times the
-    explanation chunk : samples that are stored, and finished, at once; None: 16 MiB of them workers : processes of a
-    Dask cluster on this machine; None: this process alone scheduler : address of a running Dask scheduler instead
-    progress : show samples per second and the time left (needs dtdfast[progress]) **options : of the `Explainer`
+    layers : sequence of Layer
+        The network.
+    data : array_like, path or sequence of paths
+        The samples. A path names a folder or glob of images, a .npy file, a Zarr array, or an HDF5 file
+        (``file.h5:dataset``). Floats and word numbers are taken as they are. Images, and arrays of uint8 of shape (n,
+        height, width[, 3]), are prepared by `preparation`.
+    out : str or path-like
+        The path of the Zarr group, which this call creates.
+    target : int, tuple or array_like of int, optional
+        What is explained, as in `Explainer.explain`: by default the largest output of each sample, else one output for
+        all samples, or one for each.
+    preparation : Preparation, optional
+        How images are cropped, resized and normalised.
+    resume : bool, default False
+        Whether to continue what is there, or to begin if nothing is.
+    strict : bool, default False
+        Whether to stop at a sample that cannot be explained. Otherwise its relevance is NaN, and its error is stored.
+    dtype : {"float32", "float16"}, default "float32"
+        The type of the stored relevance. float16 has 11 bits, and steps of 6e-8 below 6e-5.
+    sum_channels : bool, default False
+        Whether to store the sum over the channels, taken in float64. The channels are axis 1, or the last axis with a
+        preparation whose layout is "nhwc".
+    ledger : bool, default False
+        Whether to store every cause of absorption, as `Explainer.ledger` finds them. This takes many times the
+        explanation.
+    chunk : int, optional
+        The number of samples that are stored and finished together; by default 16 MiB of them.
+    workers : int, optional
+        The number of processes of a Dask cluster on this machine; by default this process alone.
+    scheduler : str, optional
+        The address of a running Dask scheduler to use instead.
+    progress : bool, default False
+        Whether to show samples per second and the time left; needs the extra `progress`.
+    **options
+        Options of the `Explainer`.
 
     Returns
     -------
     Run
+        Where the results are, and how many samples were explained.
 
     Raises
     ------
     RunError
-        The output exists, is of another run, is being written by another process; or the run was stopped, by a full
+        The output exists, is of another run, or is being written by another process; or the run was stopped, by a full
         disk for example, and can be continued.
     InputError
-        Nothing to read, or (strict) a bad sample.
+        There is nothing to read, or a sample is bad with `strict`.
+    TargetError
+        `target` does not fit the samples.
     DtdError
         What `Explainer` raises, before any work.
     """
@@ -152,7 +175,7 @@ def run(
             "data": source.identity(),
             "preparation": described(preparation, layers),
             "target": described(target, layers),
-            "options": {key: described(v, layers) for key, v in explainer.options.items() if key not in NO_BITS},
+            "options": {key: described(v, layers) for key, v in explainer.options.items() if key not in PLACE},
             "stored": {"dtype": dtype, "sum over channels": sum_channels, "ledger": ledger},
             **begun,
         }
@@ -178,8 +201,8 @@ def run(
         return Run(path, len(source), n_left, time.perf_counter() - clock)
 
 
-# ------------------------------------------------------------------------------------------------------------- before
-# any work
+# ----------------------------------------------------------------------------------------------------------------------
+# before any work
 
 
 def _checked(target: Any, n: int) -> Any:
@@ -255,8 +278,8 @@ def _chunk(source: Source, preparation: Preparation | None, work: Work, given: i
     return chunk
 
 
-# ------------------------------------------------------------------------------------------------------------------ the
-# output
+# ----------------------------------------------------------------------------------------------------------------------
+# the output
 
 
 def _opened(path: Path, resume: bool, manifest: dict[str, Any], any_chunk: bool, work: Work, source: Source) -> Store:

@@ -30,9 +30,11 @@ class Chunk:
 
     Attributes
     ----------
-    errors : for each of k samples what is wrong with it, or "" target : None, int, tuple or (k,) ints names : how a
-    message calls each sample relevance, outputs, ledger : (k, ...); anything where there is an error, and `ledger`
-    empty where no cause is followed
+    errors : for each of k samples what is wrong with it, or ""
+    target : None, int, tuple or (k,) ints
+    names : how a message calls each sample
+    relevance, outputs, ledger : (k, ...); anything where there is an error, and `ledger` empty where no cause is
+        followed
     """
 
     errors: list[str]

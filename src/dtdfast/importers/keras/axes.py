@@ -1,9 +1,10 @@
-"""What Keras layers and operations do along any axes: picks, reductions, differences, resizing; and augmentation, which
-does nothing.
+"""What Keras layers and operations do along any axes: picks, joins, reductions, resizing; and augmentation, which does
+nothing.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ... import layers as L
-from .. import algebra
-from ..records import Add, Refused, Value
-from .call import Call, Handler, Tensor
+from .. import algebra, moves
+from ..records import Refused, Value
+from .arithmetic import operands
+from .call import SAMPLES, Call, Handler, Tensor, pair
 
 AUGMENTATIONS = (
     "RandomFlip", "RandomRotation", "RandomZoom", "RandomTranslation", "RandomContrast", "RandomBrightness",
@@ -26,10 +28,6 @@ AUGMENTATIONS = (
 )  # fmt: skip
 
 
-def _add(call: Call) -> Add:
-    return lambda cls, *sources, **fields: call.add(cls, *sources, **fields)
-
-
 def _augmentation(call: Call) -> Tensor:
     sizes = getattr(call.layer, "height", None), getattr(call.layer, "width", None)
     if None not in sizes and sizes != call.x.shape[:2]:
@@ -39,46 +37,95 @@ def _augmentation(call: Call) -> Tensor:
     return call.x
 
 
-def _picked(pick: Callable[[Call, NDArray[Any]], Any]) -> Handler:
-    """Elements in other places: NumPy says of numbered elements which these are."""
+def _taken(call: Call, made: NDArray[Any]) -> Tensor:
+    """Elements in other places, by where their numbers are."""
+    if made.ndim < 1 or len(made) != SAMPLES:
+        raise Refused("it takes the batch apart, or does not keep it first")
+    x = call.plain if call.x.shape else algebra.vector(call.x.value)
+    return Tensor(moves.rearranged(call.add, x, made))
+
+
+def _numbers(call: Call) -> NDArray[np.int64]:
+    return np.arange(1, SAMPLES * math.prod(call.x.shape) + 1).reshape(SAMPLES, *call.x.shape)
+
+
+def _moved(call: Call) -> Tensor | list[Tensor]:
+    """What moves elements, once, several times or never: known by where the layer itself puts their numbers."""
+    made = [_taken(call, result) for result in call.probe(_numbers(call))]
+    return made if len(made) > 1 else made[0]
+
+
+def _item(call: Call) -> Tensor:
+    """By NumPy's indexing, which has steps that some backends lack."""
+    key = call.arguments[1]
+    try:
+        return _taken(call, np.asarray(_numbers(call)[tuple(key) if isinstance(key, list) else key]))
+    except (IndexError, TypeError, ValueError) as error:
+        raise Refused(f"it cannot be followed: {error}") from None
+
+
+def _axis(call: Call, axis: Any) -> int:
+    """The batch counted, and not the batch's."""
+    if not isinstance(axis, int) or not axis % (len(call.x.shape) + 1):
+        raise Refused("it works along the batch axis, so that samples would be mixed; give it another axis")
+    return axis % (len(call.x.shape) + 1)
+
+
+def _along(matrix: Callable[[Call, NDArray[Any]], NDArray[Any]]) -> Handler:
+    """A linear map along one axis, known by what it does to the unit vectors (the columns of its matrix)."""
 
     def handle(call: Call) -> Tensor:
-        x = call.records.plain(call.x)
-        numbers = np.arange(2 * int(np.prod(x.shape))).reshape(2, *x.shape)
-        try:
-            index = np.asarray(pick(call, numbers))
-        except (IndexError, TypeError, ValueError) as error:
-            raise Refused(f"it cannot be followed: {error}") from None
-        if index.ndim < 2 or len(index) != 2 or (index[1] - index[0] != numbers[1].flat[0]).any():
-            raise Refused("it takes the batch apart")
-        return Tensor(algebra.moved(_add(call), x, index[0]))
+        axis = _axis(call, call.axis)
+        return Tensor(call.add(L.Linear, call.plain, weight=matrix(call, np.eye(call.x.shape[axis - 1])), axis=axis))
 
     return handle
 
 
-def _key(call: Call) -> Any:
-    key = call.arguments[1]
-    return tuple(key) if isinstance(key, list) else key
+def _pad(call: Call) -> Tensor | list[Tensor]:
+    """Widths for every axis, or one pair for all."""
+    pairs = [(int(before), int(after)) for before, after in call.pad_width]
+    pairs = pairs * (len(call.x.shape) + 1) if len(pairs) == 1 else pairs
+    if call.mode != "constant":
+        return _moved(call)
+    if any(pairs[0]):
+        raise Refused("it pads the batch axis")
+    value = next((float(call.constant(a)) for a in call.arguments[1:] if a is not None), 0.0)
+    return Tensor(moves.padded(call.add, call.plain, pairs[1:], value))
+
+
+def _joined(join: Callable[..., Value], more: int) -> Handler:
+    """Of tensors and constants; `more` axes has the result."""
+
+    def handle(call: Call) -> Tensor:
+        parts = [
+            o if isinstance(o, np.ndarray) else Value(call.records.plain(o).position, o.shape) for o in operands(call)
+        ]
+        axis = (
+            _axis(call.of([call.tensors[0]]), call.axis)
+            if not more
+            else call.axis % (len(call.tensors[0].shape) + 1 + more)
+        )
+        return Tensor(join(call.add, parts, axis, call.n_batch))
+
+    return handle
 
 
 def _reduction(kind: str) -> Handler:
     def handle(call: Call) -> Tensor:
-        x, given = call.records.plain(call.x), call.axis
-        n = len(x.shape) + 1
-        axes = () if given is None else tuple(a % n for a in (given if isinstance(given, (list, tuple)) else (given,)))
+        x, given = call.plain, call.axis
+        n = len(call.x.shape) + 1
+        axes = (
+            ()
+            if given is None
+            else tuple(sorted({a % n for a in (given if isinstance(given, (list, tuple)) else (given,))}))
+        )
         if not axes or 0 in axes:
             raise Refused("it reduces the batch axis, so that samples would be mixed; give it the other axes")
-        return Tensor(call.add(L.Reduce, x, kind=kind, axes=axes, keepdims=bool(call.keepdims)))
-
-    return handle
-
-
-def _two(combine: Callable[[Add, Value, Value], Value]) -> Handler:
-    def handle(call: Call) -> Tensor:
-        if len(call.tensors) != 2:
-            raise Refused(f"it reads {len(call.tensors)} tensors, expected two")
-        a, b = (call.records.plain(t) for t in call.tensors)
-        return Tensor(combine(_add(call), a, b))
+        keep = bool(call.keepdims)
+        x = algebra.scaled(call.add, x, -1.0) if kind == "min" else x
+        y = call.add(L.Reduce, x, kind="max" if kind == "min" else kind, axes=axes, keepdims=keep or len(axes) == n - 1)
+        y = algebra.scaled(call.add, y, -1.0) if kind == "min" else y
+        return Tensor(y if keep or len(axes) < n - 1 else algebra.reshaped(call.add, y, (1,)))
 
     return handle
 
@@ -95,21 +142,50 @@ def linear(n_in: int, n_out: int) -> NDArray[np.float64]:
 
 def resized(call: Call, x: Value, sizes: tuple[int, ...]) -> Value:
     """Bilinear, channels on axis 1."""
-    return algebra.resampled(
-        _add(call), x, [linear(s, o) if s != o else None for s, o in zip(x.shape[1:], sizes, strict=True)]
+    return moves.resampled(
+        call.add, x, [linear(s, o) if s != o else None for s, o in zip(x.shape[1:], sizes, strict=True)]
     )
 
 
-def _resizing(call: Call) -> Tensor:
-    x, moved = call.channels(call.x)
-    sizes = (call.height, call.width)
-    if sizes == x.shape[1:]:
+def _resizing(call: Call) -> Tensor | list[Tensor]:
+    first = call.data_format == "channels_first"
+    space = call.x.shape[1:] if first else call.x.shape[:-1]
+    sizes = tuple(call.size) if hasattr(call.layer, "size") else (call.height, call.width)
+    keeps = any(getattr(call.layer, key, False) for key in ("crop_to_aspect_ratio", "pad_to_aspect_ratio"))
+    if sizes == space:
         return call.x
-    if getattr(call.layer, "interpolation", None) != "bilinear" or any(
-        getattr(call.layer, key, False) for key in ("crop_to_aspect_ratio", "pad_to_aspect_ratio", "antialias")
-    ):
-        raise Refused("only bilinear resizing without antialiasing and aspect ratios has a record")
-    return Tensor(resized(call, x, sizes), moved)
+    if call.interpolation == "nearest" and not keeps:
+        return _moved(call)
+    if keeps:
+        raise Refused("only resizing that keeps no aspect ratio has a record")
+    x, moved = call.channels(call.x)
+    if call.interpolation == "bilinear" and not call.antialias:
+        return Tensor(resized(call, x, sizes), moved)
+    return Tensor(moves.resampled(call.add, x, [_response(call, axis, first) for axis in (0, 1)]), moved)
+
+
+def _response(call: Call, axis: int, first: bool) -> NDArray[Any]:
+    """The matrix (out, in) of one spatial axis: what the layer makes of the unit vectors, as channels, along another
+    axis of size 2.
+    """
+    size = call.x.shape[axis + first]
+    unit = (
+        np.eye(size, dtype=np.float32)
+        .reshape(1, *((size, 1) if axis == 0 else (1, size)), size)
+        .repeat(2, axis=2 - axis)
+    )
+    (made,) = call.probe(np.moveaxis(unit, -1, 1) if first else unit)
+    made = np.moveaxis(made, 1, -1) if first else made
+    return np.asarray((made[0, :, 0] if axis == 0 else made[0, 0]), np.float64)
+
+
+def _adaptive(average: bool) -> Handler:
+    def handle(call: Call) -> Tensor:
+        x, moved = call.channels(call.x)
+        wanted = pair(call.output_size, len(x.shape) - 1)
+        return Tensor(moves.adaptive(call.add, x, wanted, average), moved)
+
+    return handle
 
 
 def _center_crop(call: Call) -> Tensor:
@@ -125,23 +201,30 @@ def _center_crop(call: Call) -> Tensor:
     return Tensor(value, moved)
 
 
+MOVES = (
+    "Flip", "Roll", "Squeeze", "ExpandDims", "Repeat", "Tile", "Take", "TakeAlongAxis", "Rot90", "Diagonal", "Slice",
+    "Split",
+    "ArraySplit", "Unstack", "DepthToSpace", "SpaceToDepth", "Triu", "Tril",
+)  # fmt: skip
+"""Operations that put elements in other places, or zeros."""
+
 HANDLERS: dict[str, Handler] = {
     **dict.fromkeys(AUGMENTATIONS, _augmentation),
     "Resizing": _resizing,
     "CenterCrop": _center_crop,
-    "ops.GetItem": _picked(lambda call, numbers: numbers[_key(call)]),
-    "ops.Flip": _picked(lambda call, numbers: np.flip(numbers, call.axis) if call.axis is not None else None),
-    "ops.Roll": _picked(
-        lambda call, numbers: np.roll(numbers, call.shift, call.axis) if call.axis is not None else None
-    ),
-    "ops.Squeeze": _picked(lambda call, numbers: np.squeeze(numbers, call.axis)),
-    "ops.ExpandDims": _picked(lambda call, numbers: np.expand_dims(numbers, call.axis)),
-    "ops.Transpose": _picked(lambda call, numbers: np.transpose(numbers, call.axes)),
-    "RepeatVector": _picked(lambda call, numbers: np.repeat(numbers[:, None], call.n, axis=1)),
+    "ops.GetItem": _item,
+    **{f"ops.{name}": _moved for name in MOVES},
+    "RepeatVector": _moved,
+    "ops.Pad": _pad,
+    "ops.Stack": _joined(moves.stacked, 1),
+    "ops.Hstack": _joined(moves.joined, 0),
+    "ops.Cumsum": _along(lambda call, unit: np.cumsum(unit, axis=0)),
+    "ops.Diff": _along(lambda call, unit: np.diff(unit, n=call.n, axis=0)),
     "ops.Mean": _reduction("mean"),
     "ops.Sum": _reduction("sum"),
-    "ops.Max": _reduction("max"),
-    "Subtract": _two(lambda add, a, b: algebra.difference(add, a, b)),
-    "Maximum": _two(lambda add, a, b: algebra.larger(add, [a, b])),
-    "Minimum": _two(lambda add, a, b: algebra.smaller(add, [a, b])),
+    **dict.fromkeys(("ops.Max", "ops.Amax"), _reduction("max")),
+    **dict.fromkeys(("ops.Min", "ops.Amin"), _reduction("min")),
+    "ops.Resize": _resizing,
+    **{f"AdaptiveAveragePooling{n}D": _adaptive(True) for n in (1, 2, 3)},
+    **{f"AdaptiveMaxPooling{n}D": _adaptive(False) for n in (1, 2, 3)},
 }

@@ -7,6 +7,7 @@ convolution, and before a Flatten.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +17,11 @@ from numpy.typing import NDArray
 
 from ... import layers as L
 from ...plan.shapes import Shape
+from ..algebra import reshaped, vector
 from ..records import Layers, Refused, Value
 
 Array = NDArray[Any]
+SAMPLES = 2  # of what is tried where no example is given
 
 
 @dataclass(frozen=True)
@@ -30,16 +33,36 @@ class Tensor:
 
     @property
     def shape(self) -> Shape:
-        """Of one sample, in Keras's order."""
-        c, *space = self.value.shape
-        return (*space, c) if self.moved else self.value.shape
+        """Of one sample, in Keras's order; () for one number."""
+        shape = self.value.shape
+        return (*shape[1:], shape[0]) if self.moved else shape
 
 
 class Call:
-    """One call of a layer: its tensors, its other arguments, and the list that it adds to."""
+    """One call of a layer: its tensors, its other arguments, and the list that it adds to.
 
-    def __init__(self, layer: Any, name: str, tensors: list[Tensor], arguments: list[Any], records: Records) -> None:
-        self.layer, self.name, self.tensors, self.arguments, self.records = layer, name, tensors, arguments, records
+    Attributes
+    ----------
+    probe : what the layer makes of numbers (a batch of them) in the place of its tensors
+    """
+
+    def __init__(
+        self,
+        layer: Any,
+        name: str,
+        tensors: list[Tensor],
+        arguments: list[Any],
+        records: Records,
+        probe: Callable[[Array], list[Array]],
+    ) -> None:
+        self.layer, self.name, self.tensors, self.arguments, self.records, self.probe = (
+            layer,
+            name,
+            tensors,
+            arguments,
+            records,
+            probe,
+        )
 
     def __getattr__(self, key: str) -> Any:
         try:
@@ -52,6 +75,23 @@ class Call:
         if len(self.tensors) != 1:
             raise Refused(f"it reads {len(self.tensors)} tensors, expected one")
         return self.tensors[0]
+
+    def of(self, tensors: list[Tensor]) -> Call:
+        """The same call of other tensors."""
+        return Call(self.layer, self.name, tensors, self.arguments, self.records, self.probe)
+
+    @property
+    def plain(self) -> Value:
+        """The one tensor in Keras's order."""
+        return self.records.plain(self.x)
+
+    def constant(self, value: Any) -> Array:
+        """An argument that is no tensor of the network's."""
+        return np.asarray(self.records.numpy(value), np.float64)
+
+    @property
+    def n_batch(self) -> int:
+        return self.records.layers.batch
 
     def weights(self, name: str) -> Array:
         return np.asarray(self.records.numpy(getattr(self, name)))
@@ -68,7 +108,8 @@ class Call:
         return (self.records.moved(tensor), True) if last else (self.records.plain(tensor), False)
 
 
-Handler = Callable[[Call], Tensor]
+Handler = Callable[[Call], Tensor | list[Tensor]]
+"""What reads one kind of layer: its output, or its outputs."""
 
 
 class Records:
@@ -82,15 +123,18 @@ class Records:
     def add(self, cls: type[L.Layer], sources: tuple[Value, ...], name: str | None, **fields: Any) -> Value:
         return self.layers.add(cls, sources, name, **fields)
 
+    def _named(self, name: str | None, cls: type[L.Layer], *sources: Value, **fields: Any) -> Value:
+        return self.add(cls, sources, name, **fields)
+
     def plain(self, tensor: Tensor) -> Value:
         """In Keras's order."""
         n = len(tensor.value.shape)
-        return tensor.value if not tensor.moved or n < 2 else self._permuted(tensor, (0, *range(2, n + 1), 1))
+        return vector(tensor.value) if not tensor.moved or n < 2 else self._permuted(tensor, (0, *range(2, n + 1), 1))
 
     def moved(self, tensor: Tensor) -> Value:
         """With Keras's last axis as axis 1."""
         n = len(tensor.value.shape)
-        return tensor.value if tensor.moved or n < 2 else self._permuted(tensor, (0, n, *range(1, n)))
+        return vector(tensor.value) if tensor.moved or n < 2 else self._permuted(tensor, (0, n, *range(1, n)))
 
     def _permuted(self, tensor: Tensor, order: tuple[int, ...]) -> Value:
         if tensor not in self._other:
@@ -101,6 +145,14 @@ class Records:
         """To a shape in Keras's order; nothing moves where all but the channels have size 1 before and after."""
         if shape == tensor.shape:
             return tensor
+        if math.prod(shape) == 1:
+            return Tensor(
+                reshaped(
+                    lambda cls, *sources, **fields: self.add(cls, sources, name, **fields),
+                    self.plain(tensor),
+                    shape or (1,),
+                )
+            )
         flat = max(tensor.shape) == tensor.shape[-1] == shape[-1] and int(np.prod(tensor.shape)) == shape[-1]
         source = tensor.value if flat else self.plain(tensor)
         if len(shape) == 1:

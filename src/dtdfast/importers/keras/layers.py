@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from ... import layers as L
-from ..records import Refused, Value
+from .. import algebra
+from ..records import Add, Refused, Value
 from .call import Array, Call, Handler, Tensor, pair
 
 Pairs = tuple[tuple[int, int], ...]
@@ -17,7 +18,7 @@ Pairs = tuple[tuple[int, int], ...]
 # -------------------------------------------------------------------------------------------------------- activations
 
 ACTIVATIONS: dict[str, dict[str, Any] | None] = {  # name → fields of an Activation; None: records of its own
-    "linear": None, "relu": None, "softmax": None,
+    "linear": None, "relu": None, "softmax": None, "log_softmax": None,
     "relu6": dict(kind="clip", alpha=0.0, beta=6.0),
     "hard_tanh": dict(kind="clip", alpha=-1.0, beta=1.0),
     "leaky_relu": dict(kind="leaky_relu", alpha=0.2),
@@ -42,8 +43,8 @@ def activated(call: Call, tensor: Tensor) -> Tensor:
         raise Refused(f"its activation {name!r} has no record; there are {', '.join(ACTIVATIONS)}")
     if name == "linear":
         return tensor
-    if name == "softmax":
-        return _softmax(call, tensor, -1)
+    if name in ("softmax", "log_softmax"):
+        return _softmax(call, tensor, -1, log=name == "log_softmax")
     fields = ACTIVATIONS[name]
     return _same(call, tensor, L.ReLU) if fields is None else _same(call, tensor, L.Activation, **fields)
 
@@ -53,10 +54,10 @@ def _same(call: Call, tensor: Tensor, cls: type[L.Layer], **fields: Any) -> Tens
     return Tensor(call.add(cls, tensor.value, **fields), tensor.moved)
 
 
-def _softmax(call: Call, tensor: Tensor, axis: Any) -> Tensor:
+def _softmax(call: Call, tensor: Tensor, axis: Any, log: bool = False) -> Tensor:
     if not isinstance(axis, int):
         raise Refused(f"it normalises over axes {axis} together; one axis has a record")
-    return Tensor(call.add(L.Softmax, call.records.plain(tensor), axis=axis))
+    return Tensor(call.add(L.Softmax, call.records.plain(tensor), axis=axis, log=log))
 
 
 def _glu(call: Call, tensor: Tensor, axis: int) -> Tensor:
@@ -218,30 +219,30 @@ def on_axis(call: Call, tensor: Tensor, axis: int, add: Callable[[Value], Value]
 
 
 def scaled(call: Call, tensor: Tensor, scale: Any, shift: Any) -> Tensor:
-    """x·scale + shift, each a number or one per element of the last axis."""
-    c = tensor.shape[-1]
-    columns = []
-    for array in (np.asarray(scale, np.float64), np.asarray(shift, np.float64)):
-        if array.size not in (1, c) or array.shape[-1:] not in ((), (1,), (c,)):
-            raise Refused(
-                f"a constant of shape {array.shape} meets (n, {', '.join(map(str, tensor.shape))}); expected one per "
-                "channel"
-            )
-        columns.append(array)
-    one = all(a.size == 1 for a in columns)  # number for all, whatever axis 1 is
-    weight, offset = (np.broadcast_to(a.ravel(), (tensor.value.shape[0] if one else c,)) for a in columns)
-    if (weight == 1).all() and not offset.any():
-        return tensor
-    add = partial(call.add, L.Scale, scale=weight, shift=offset if offset.any() else None)
-    return Tensor(add(tensor.value), tensor.moved) if one else on_axis(call, tensor, -1, add)
+    """x·scale + shift; the order of axes stays for numbers, and channels move to axis 1 for one number per channel."""
+    rank = len(tensor.shape)
+    factor, offset = (algebra.of_sample(np.asarray(a, np.float64), rank, call.n_batch) for a in (scale, shift))
+    if factor.size == offset.size == 1:
+        return Tensor(
+            algebra.scaled(call.add, algebra.vector(tensor.value), factor.reshape(()), offset.reshape(())), tensor.moved
+        )
+    if rank > 1 and all(a.size == 1 or (a.size,) == a.shape[-1:] == tensor.shape[-1:] for a in (factor, offset)):
+        factor, offset = (a.reshape(-1, *(1,) * (rank - 1)) for a in (factor, offset))
+        return Tensor(algebra.scaled(call.add, call.records.moved(tensor), factor, offset), moved=True)
+    return Tensor(algebra.scaled(call.add, call.records.plain(tensor), factor, offset))
 
 
 def _batch_norm(call: Call) -> Tensor:
     arrays = dict(mean=call.weights("moving_mean"), weight=call.optional("gamma"), bias=call.optional("beta"))
     if getattr(call.layer, "renorm", False):
         raise Refused("renorm=True keeps other statistics; train without it")
-    add = partial(call.add, L.BatchNorm, variance=call.weights("moving_variance"), eps=float(call.epsilon), **arrays)
-    return on_axis(call, call.x, call.axis, add)
+    variance, eps, n = call.weights("moving_variance"), float(call.epsilon), len(call.x.shape) + 1
+    if 1 < call.axis % n < n - 1:  # of an axis that records do not call channels
+        weight, bias = (np.float64(d) if a is None else a for a, d in ((arrays["weight"], 1), (arrays["bias"], 0)))
+        scale = weight / np.sqrt(np.asarray(variance, np.float64) + eps)
+        behind = (-1, *(1,) * (n - 1 - call.axis % n))
+        return scaled(call, call.x, scale.reshape(behind), (bias - call.weights("moving_mean") * scale).reshape(behind))
+    return on_axis(call, call.x, call.axis, partial(call.add, L.BatchNorm, variance=variance, eps=eps, **arrays))
 
 
 def _rescaling(call: Call) -> Tensor:
@@ -265,8 +266,15 @@ def together(call: Call) -> tuple[list[Value], bool]:
     return [call.records.moved(t) if moved else call.records.plain(t) for t in call.tensors], moved
 
 
+def merged(call: Call) -> tuple[list[Value], bool]:
+    """The operands of a layer that merges: those with fewer axes get axes of size 1 behind the batch."""
+    rank = max(len(t.shape) for t in call.tensors)
+    wide = [call.records.reshaped(t, (*(1,) * (rank - len(t.shape)), *t.shape), None) for t in call.tensors]
+    return together(call.of(wide))
+
+
 def _add(call: Call) -> Tensor:
-    values, moved = together(call)
+    values, moved = merged(call)
     return Tensor(call.add(L.Add, *values), moved)
 
 
@@ -278,35 +286,18 @@ def _average(call: Call) -> Tensor:
 def _multiply(call: Call) -> Tensor:
     if len(call.tensors) != 2:
         raise Refused(f"it multiplies {len(call.tensors)} tensors; a signal and a gate made by a sigmoid have a rule")
-    values, moved = together(call)
+    values, moved = merged(call)
     return Tensor(call.add(L.Mul, *values), moved)
 
 
-def _binary(several: Handler | None, constant: Callable[[Any, bool], tuple[Any, Any]]) -> Handler:
-    """An operator of keras.ops: of two tensors, or of one and a constant, which comes to (scale, shift); the constant
-    may stand left.
-    """
-
+def _combined(combine: Callable[[Add, list[Value]], Value], count: int | None = None) -> Handler:
     def handle(call: Call) -> Tensor:
-        if len(call.tensors) > 1:
-            if several is None:
-                raise Refused("of two computed tensors it has no rule; sums and gates have")
-            return several(call)
-        left = not hasattr(call.arguments[0], "_keras_history")
-        other = call.arguments[0 if left else 1]
-        return scaled(call, call.x, *constant(np.asarray(call.records.numpy(other), np.float64), left))
+        if count not in (None, len(call.tensors)):
+            raise Refused(f"it reads {len(call.tensors)} tensors, expected {count}")
+        values, moved = merged(call)
+        return Tensor(combine(call.add, values), moved)
 
     return handle
-
-
-def _over(constant: Any, left: bool) -> tuple[Any, Any]:
-    if left or not constant.all():
-        raise Refused("only a division by constants other than 0 has a record")
-    return 1 / constant, 0.0
-
-
-def _negative(call: Call) -> Tensor:
-    return scaled(call, call.x, -1.0, 0.0)
 
 
 HANDLERS: dict[str, Handler] = {
@@ -328,11 +319,9 @@ HANDLERS: dict[str, Handler] = {
     "Add": _add,
     "Average": _average,
     "Multiply": _multiply,
-    "ops.Add": _binary(_add, lambda c, left: (1.0, c)),
-    "ops.Subtract": _binary(None, lambda c, left: (-1.0, c) if left else (1.0, -c)),
-    "ops.Multiply": _binary(_multiply, lambda c, left: (c, 0.0)),
-    **dict.fromkeys(("ops.Divide", "ops.TrueDivide"), _binary(None, _over)),
-    "ops.Negative": _negative,
+    "Subtract": _combined(lambda add, values: algebra.difference(add, values[0], values[1]), 2),
+    "Maximum": _combined(algebra.larger),
+    "Minimum": _combined(algebra.smaller),
     "ops.Relu": lambda call: _same(call, call.x, L.ReLU),
     "ops.Relu6": lambda call: _same(call, call.x, L.Activation, kind="clip", alpha=0.0, beta=6.0),
     "ops.Gelu": _gelu,
@@ -353,4 +342,5 @@ HANDLERS: dict[str, Handler] = {
     "ops.HardSigmoid": _elementwise("hard_sigmoid"),
     "ops.HardSilu": _elementwise("hard_swish"),
     "ops.Softmax": lambda call: _softmax(call, call.x, call.axis),
+    "ops.LogSoftmax": lambda call: _softmax(call, call.x, call.axis, log=True),
 }

@@ -5,8 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from ... import layers as L
+from ..moves import joined
 from ..records import Refused
+from .arithmetic import operands
 from .axes import resized
 from .call import Call, Handler, Tensor, pair
 from .layers import same_padding, together
@@ -19,7 +23,7 @@ def _pool(cls: type[L.Layer]) -> Handler:
     def handle(call: Call) -> Tensor:
         x, moved = call.channels(call.x)
         n = len(x.shape) - 1
-        kernel, stride = pair(call.pool_size, n), pair(call.strides, n)
+        kernel, stride = pair(call.pool_size, n), pair(call.pool_size if call.strides is None else call.strides, n)
         if call.padding not in ("valid", "same"):
             raise Refused(f"padding {call.padding!r} is not known")
         padding = same_padding(x.shape[1:], kernel, stride) if call.padding == "same" else 0
@@ -43,6 +47,13 @@ def _global(average: bool) -> Handler:
 
 
 def _same(call: Call) -> Tensor:
+    return call.x
+
+
+def _cast(call: Call) -> Tensor:
+    """Between floating types: values are float32 throughout."""
+    if "float" not in str(call.dtype):
+        raise Refused(f"it turns numbers into {call.dtype}, and only floating types can be explained")
     return call.x
 
 
@@ -70,6 +81,9 @@ def _permute(call: Call) -> Tensor:
 
 
 def _concat(call: Call) -> Tensor:
+    if len(parts := operands(call)) > len(call.tensors):
+        given = [o if isinstance(o, np.ndarray) else call.records.plain(o) for o in parts]
+        return Tensor(joined(call.add, given, call.axis % (len(call.tensors[0].shape) + 1), call.n_batch))
     values, moved = together(call)
     n = len(values[0].shape) + 1
     axis = call.axis % n
@@ -129,6 +143,10 @@ HANDLERS: dict[str, Handler] = {
     "Flatten": _flatten,
     "Reshape": _reshape,
     "ops.Reshape": _reshape,
+    **dict.fromkeys(("ops.StopGradient", "ops.ConvertToTensor", "ops.Copy"), _same),
+    "ops.Cast": _cast,
+    "ops.MaxPool": _pool(L.MaxPool),
+    "ops.AveragePool": _pool(L.AvgPool),
     "Permute": _permute,
     "Concatenate": _concat,
     "ops.Concatenate": _concat,

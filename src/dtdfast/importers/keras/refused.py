@@ -1,8 +1,13 @@
-"""Keras layers that are refused by name, each with what would be possible instead."""
+"""Keras layers and operations that are refused by name, each with what would be possible instead."""
 
-from ..refused import ATTENTION, RECURRENCE, STATISTICS
+from ..refused import ATTENTION, CHOICE, ORDER, RECURRENCE, SIZE_OR_SIGN, STATISTIC, STATISTICS
 
 _PREPARES = "it prepares data; apply it before the network, and import what follows"
+
+
+def _operations(names: str, reason: str) -> dict[str, str]:
+    return {f"ops.{name}": reason for name in names.split()}
+
 
 REFUSED: dict[str, str] = {
     **dict.fromkeys(
@@ -18,4 +23,10 @@ REFUSED: dict[str, str] = {
     "TimeDistributed": "use the layer on all steps at once: Dense works along the last axis",
     "Masking": "masks are not followed; cut the samples to their length",
     "Dot": "it multiplies two computed values; only a gate made by a sigmoid has a rule",
+    "ops.DotProductAttention": ATTENTION,
+    "ops.Sign": SIZE_OR_SIGN,
+    **_operations("Greater GreaterEqual Less LessEqual Equal NotEqual Argmax Argmin Nonzero Round Floor Ceil", CHOICE),
+    **_operations("TopK Sort Argsort Argpartition Median Quantile Percentile", ORDER),
+    **_operations("Var Std Norm Logsumexp Prod Moments", STATISTIC),
+    **_operations("Normalize LayerNorm RMSNormalization", STATISTICS),
 }

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from ... import layers as L
-from ..algebra import one_sided
+from ..algebra import FLOAT_MAX, bounded
 from ..records import Refused, Value
 from .graph import Node, Reader, scalar, weights
 
@@ -18,10 +18,6 @@ LACKS = {
     "silu": "before opset 24 no operator makes it; written out it is a gate, which takes no relevance either",
 }
 """What of the vocabulary no operator makes, and why."""
-
-
-FLOAT_MAX = float(f"{np.finfo(np.float32).max:.7g}")
-"""How frameworks write "no bound", to seven digits."""
 
 
 def activation(node: Node, kind: str, **parameters: tuple[str, float]) -> Value:
@@ -37,14 +33,7 @@ def clip(node: Node) -> Value:
     else:
         low = -math.inf if (a := node.optional(1, "min")) is None else scalar(a, "min")
         high = math.inf if (b := node.optional(2, "max")) is None else scalar(b, "max")
-    bounds = (None if low <= -FLOAT_MAX else low), (None if high >= FLOAT_MAX else high)
-    if bounds == (None, None):
-        return x
-    if bounds == (0.0, None):
-        return node.add(L.ReLU, x)
-    if None in bounds:
-        return one_sided(node.add, x, *bounds)
-    return node.add(L.Activation, x, kind="clip", alpha=low, beta=high)
+    return bounded(node.add, x, low, high)
 
 
 def prelu(node: Node) -> Value:
@@ -85,13 +74,6 @@ def shrink(node: Node) -> Value:
     return node.add(L.Activation, node.value(), kind="soft_shrink" if bias else "hard_shrink", alpha=lambd)
 
 
-def sign_or_size(node: Node) -> Value:
-    raise Refused(
-        "what only knows the size or the sign of a number has no rule for its relevance; use a ReLU of x and one of "
-        "−x instead"
-    )
-
-
 OPERATORS: dict[str, Reader] = {
     "LeakyRelu": partial(activation, kind="leaky_relu", alpha=("alpha", 0.01)),
     "PRelu": prelu,
@@ -109,5 +91,4 @@ OPERATORS: dict[str, Reader] = {
     "Tanh": partial(activation, kind="tanh"),
     "Softplus": partial(activation, kind="softplus"),
     "Softsign": partial(activation, kind="softsign"),
-    "Sign": sign_or_size,
 }

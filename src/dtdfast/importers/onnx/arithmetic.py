@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from ... import layers as L
-from .. import algebra
+from .. import algebra, products
 from ..records import Refused, Value
 from ..refused import ATTENTION
 from .graph import Array, Node, Reader, rank, scalar, weights
@@ -131,9 +131,8 @@ def negate(node: Node) -> Value:
 
 
 def absolute(node: Node) -> Value:
-    """|x| = x⁺ + (−x)⁺."""
     x = node.value()
-    return node.add(L.Add, node.add(L.ReLU, x), node.add(L.ReLU, negative(node, x)))
+    return Value(algebra.absolute(node.add, algebra.vector(x)).position, x.shape)
 
 
 def sum_(node: Node, mean: bool = False) -> Value:
@@ -225,30 +224,8 @@ def contracted(node: Node, x: Value, constant: Array, labels: str, others: str, 
             raise Refused(f"{wanted} multiplies a constant by a sum, which has no record")
         whole = node.add(L.Reduce, x, kind="sum", axes=tuple(range(1, rank(x))), keepdims=True)
         return affine(node, reshaped(node, whole, (node.layers.batch,)), constant.sum(), 0.0)
-    made = algebra.contracted(node.add, x, labels[1:], constant, others, result[1:])
+    made = products.contracted(node.add, x, labels[1:], constant, others, result[1:])
     return made if len(result) > 1 else Value(made.position, ())
-
-
-def einsum_labels(equation: str, ranks: list[int]) -> tuple[list[str], str]:
-    """The labels of all operands and of the result of an equation, an ellipsis replaced by letters of its own."""
-    left, arrow, right = equation.replace(" ", "").partition("->")
-    operands = left.split(",")
-    if len(operands) != len(ranks):
-        raise Refused(f"equation {equation!r:.60} has {len(operands)} operands, but there are {len(ranks)}")
-    letters = {c for c in left + right if c not in ".,"}
-    if not all(c.isascii() and c.isalpha() for c in letters):
-        raise Refused(f"equation is {equation!r:.60}")
-    if not arrow:
-        right = ("..." if "..." in left else "") + "".join(sorted(c for c in letters if left.count(c) == 1))
-    spare = [c for c in "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz" if c not in letters]
-    widest = 0
-    for i, (names, axes) in enumerate(zip(operands, ranks, strict=True)):
-        hidden = axes - len(names.replace("...", "", 1))
-        if hidden < 0 or ("..." not in names and hidden) or hidden > len(spare):
-            raise Refused(f"operand {i} has {axes} axes, but equation {equation!r:.60} names others")
-        operands[i] = names.replace("...", "".join(spare[:hidden][::-1]))  # aligned at the right
-        widest = max(widest, hidden)
-    return operands, right.replace("...", "".join(spare[:widest][::-1]))
 
 
 def matmul(node: Node) -> Value:
@@ -285,17 +262,15 @@ def matmul(node: Node) -> Value:
 
 
 def einsum(node: Node) -> Value:
-    if sum(isinstance(a, Value) for a in node.operands) > 1:
-        raise Refused(ATTENTION)
-    index = next(i for i, a in enumerate(node.operands) if isinstance(a, Value))
-    x = node.value(index)
-    arrays = [node.constant(i, "its factor") if i != index else None for i in range(len(node.operands))]
-    operands, result = einsum_labels(node.text("equation", ""), [rank(x) if a is None else a.ndim for a in arrays])
-    labels = operands.pop(index)
-    factors = [weights(a, "its constant") for a in arrays if a is not None]
-    if len(factors) > 1:
-        raise Refused("it has more than one constant factor; only one has a record")
-    return contracted(node, x, factors[0] if factors else np.ones((), np.float32), labels, "".join(operands), result)
+    """One operand is computed, the others are constants."""
+    operands = [
+        a if isinstance(a, Value) else weights(node.constant(i, "its factor"), "its factor")
+        for i, a in enumerate(node.operands)
+    ]
+    equation = node.text("equation", "")
+    made = products.einsum(node.add, equation, operands, node.layers.batch)
+    _, result = products.terms(equation, [a.ndim if isinstance(a, np.ndarray) else rank(a) for a in operands])
+    return made if len(result) > 1 else Value(made.position, ())
 
 
 OPERATORS: dict[str, Reader] = {

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ...layers import Layer
 from ...plan.shapes import Shape
-from ..records import Layers, Refused, Value
+from ..records import Layers, Refused, Turned, Value
 
 Array = NDArray[Any]
 
@@ -31,14 +31,6 @@ FLAGS = frozenset(
     "reverse", "allowzero",
      "training_mode", "spatial", "antialias", "exclude_outside", "is_test", "broadcast")
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Turned:
-    """A computed value with its axes, the batch counted, in an order in which the batch is not the first."""
-
-    value: Value
-    order: tuple[int, ...]
 
 
 Operand = Value | Turned | Array

@@ -17,6 +17,7 @@ from ...extras import require
 from ...layers import Layer
 from ...plan.shapes import MAX_AXES, MAX_ELEMENTS, Shape
 from .. import outputs
+from .check import check
 from .graph import BATCH
 from .opsets import check_opset
 from .tensors import FLOATS, TOKENS, Proto, Tensors, element_type
@@ -33,28 +34,40 @@ HELD = {
 
 
 def from_onnx(model: Any, *, sample_shape: Sequence[int] | None = None, output: str | int | None = None) -> list[Layer]:
-    """Turn an ONNX model into a layer list.
+    """Import an ONNX model.
 
     Parameters
     ----------
     model : path-like or onnx.ModelProto
-        Opset 6 or later, with one input. Tensors kept in other files are read from the model's folder alone.
+        A model of opset 6 to 26 with one input. Tensors that are kept in other files are read from the model's folder
+        only.
     sample_shape : sequence of int, optional
-        Shape of one sample of the input, (channels, height, width) for example: needed where the file leaves it open,
-        and allowed where another shape than the declared one is to be explained. The batch axis may always be open.
+        The shape of one sample of the input, such as (channels, height, width). It is needed where the file leaves
+        sizes open, and allowed where another shape than the declared one is explained. The batch axis may always be
+        open.
     output : str or int, optional
-        Name or position of the output that is to be explained, where the model has several. What it does not need is
-        not read.
+        The name or number of the output that is explained, where the model has several. What it does not need is not
+        read.
 
     Returns
     -------
-    list of records
-        Named after the nodes; a final Softmax is kept. Weights narrower than float32 become float32.
+    list of Layer
+        The network, named after the nodes. A final Softmax is kept: `predict` includes it, and `explain` starts before
+        it. Weights narrower than float32 become float32.
 
     Raises
     ------
     ModelError
-        When the file is corrupt, or a node has no record: all such nodes are named, each with the reason.
+        The file is corrupt, or nodes have no record: all of them are named, each with the reason. Or
+        onnxruntime is installed, and `predict` differs from it by more than 1e-4 of the largest output.
+    InputError
+        `output` names none of the model's outputs, or `sample_shape` does not fit.
+    BackendError
+        onnx is not installed.
+
+    Examples
+    --------
+    >>> layers = dtdfast.from_onnx("squeezenet1_1.onnx")
     """
     return OnnxModel(model, output).layers(sample_shape)
 
@@ -100,6 +113,9 @@ class OnnxModel:
             shown = "; ".join(imported.refusals[:5])
             more = f"; and {len(imported.refusals) - 5} more" if len(imported.refusals) > 5 else ""
             raise ModelError(f"{self._title} cannot be imported: {shown}{more}")
+        with _titled(self._title):
+            batch, sample = self._sample(sample_shape)
+            check(imported.layers, self._graph, self._opset, self._folder, self._input, self._output, batch, sample)
         return imported.layers
 
     def _entrance(self) -> Proto:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ... import layers as L
 from ...budget import require
-from ..algebra import resampled
+from ..moves import resampled
 from ..records import Refused, Value
 from .activations import OPERATORS as ACTIVATIONS
 from .arithmetic import absolute, negative

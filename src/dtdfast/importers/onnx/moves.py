@@ -9,8 +9,8 @@ import numpy as np
 from ... import layers as L
 from ...budget import require
 from ..algebra import scaled
-from ..records import Refused, Value
-from .graph import Array, Node, Operand, Reader, Turned, rank, scalar, weights
+from ..records import Refused, Turned, Value
+from .graph import Array, Node, Operand, Reader, rank, scalar, weights
 from .tensors import TOKENS
 from .turned import transposed
 

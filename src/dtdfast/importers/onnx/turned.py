@@ -7,8 +7,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ... import layers as L
-from ..records import Refused, Value
-from .graph import Node, Operand, Turned
+from ..records import Refused, Turned, Value
+from .graph import Node, Operand
 
 SINGLE = {
     "Abs", "Cast", "Celu", "Clip", "Dropout", "Elu", "Gelu", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu",

@@ -18,11 +18,11 @@ from ...errors import ModelError
 from ...extras import require
 from ...layers import INPUT, Dropout, Layer
 from ...plan.shapes import Shape
-from ..records import Layers, Refused, Value
-from ..refused import ATTENTION, CONTROL_FLOW, QUANTISED, RECURRENCE, STATISTICS
+from ..records import Layers, Refused, Turned, Value
+from ..refused import ATTENTION, CHOICE, CONTROL_FLOW, ORDER, QUANTISED, RECURRENCE, SIZE_OR_SIGN, STATISTIC, STATISTICS
 from .arithmetic import OPERATORS as ARITHMETIC
 from .constants import FOLDABLE, Folder
-from .graph import Array, Node, Operand, Reader, Turned
+from .graph import Array, Node, Operand, Reader
 from .layers import OPERATORS as LAYERS
 from .moves import OPERATORS as MOVES
 from .opsets import check_version
@@ -41,6 +41,33 @@ REFUSED = {
     ),
     **dict.fromkeys(("MeanVarianceNormalization", "SimplifiedLayerNormalization", "LpNormalization"), STATISTICS),
     **dict.fromkeys(("Attention", "MultiHeadAttention"), ATTENTION),
+}
+
+NO_RECORD = "this operator has no record"
+OF_COMPUTED = {  # why there is no record of what is computed; of constants alone, some are computed on import
+    "Sign": SIZE_OR_SIGN,
+    **dict.fromkeys(
+        (
+            "Greater",
+            "GreaterOrEqual",
+            "Less",
+            "LessOrEqual",
+            "Equal",
+            "ArgMax",
+            "ArgMin",
+            "NonZero",
+            "Round",
+            "Floor",
+            "Ceil",
+            "Bernoulli",
+        ),
+        CHOICE,
+    ),
+    **dict.fromkeys(("TopK", "Unique"), ORDER),
+    **dict.fromkeys(
+        ("ReduceL2", "ReduceSumSquare", "ReduceLogSumExp", "ReduceLogSum", "ReduceProd", "LpPool", "GlobalLpPool"),
+        STATISTIC,
+    ),
 }
 
 
@@ -97,8 +124,7 @@ class Walk:
                 self._refusals.append(f"node {number}{name} ({node.op_type:.60}): {reason}")
         if self._refusals:
             return Imported(self._layers.records, self._sample, self._refusals)
-        self._end(output)
-        return Imported(self._layers.finished()[0], self._sample, [])
+        return Imported(self._layers.finished(self._end(output))[0], self._sample, [])
 
     def shape(self, name: str) -> Shape | None:
         """Shape of one sample of what was computed under a name."""
@@ -144,7 +170,7 @@ class Walk:
         check_version(operator, self._opset)
         if any(name and name not in self._known and name not in self._stored for name in node.input):
             if operator not in OPERATORS and operator not in FOLDABLE and operator != "Shape":
-                raise Refused("this operator has no record")
+                raise Refused(OF_COMPUTED.get(operator, NO_RECORD))
             if not self._refusals:
                 missing = next(n for n in node.input if n and n not in self._known and n not in self._stored)
                 raise Refused(f"it reads {missing!r:.80}, which no node before it and no initializer makes")
@@ -169,7 +195,7 @@ class Walk:
         if len(constants) == len(operands):
             return self._folder.fold(node, constants, self._opset)
         if operator not in OPERATORS:
-            raise Refused("this operator has no record")
+            raise Refused(OF_COMPUTED.get(operator, NO_RECORD))
         reading = Node(
             operator=operator,
             name=node.name or node.output[0],
@@ -204,8 +230,8 @@ class Walk:
         bounds = {a.name: int(a.i) for a in node.attribute}
         return np.array(full[bounds.get("start") : bounds.get("end")], np.int64)
 
-    def _end(self, output: str) -> None:
-        """A list's output is that of its last entry."""
+    def _end(self, output: str) -> Value:
+        """What the list ends in; the identity where that is the input."""
         value = self._known.get(output)
         if isinstance(value, Turned):
             raise ModelError(
@@ -214,5 +240,4 @@ class Walk:
         if not isinstance(value, Value):
             reason = "is made by no node" if value is None else "does not depend on its input"
             raise ModelError(f"its output {output!r:.80} {reason}")
-        if not self._layers.records or value.position != len(self._layers.records) - 1:
-            self._layers.add(Dropout, (value,), output)  # the identity
+        return value if value.position != INPUT else self._layers.add(Dropout, (value,), output)

@@ -20,43 +20,49 @@ SAMPLES = 4  # of the example that is made where none is given
 
 
 def from_sklearn(estimator: Any, example: Any = None) -> list[Layer]:
-    """A fitted scikit-learn estimator or pipeline as a list of records, checked against it on an example.
+    """Import a fitted scikit-learn estimator or pipeline, and check the result against it on an example.
 
-    Multi-layer perceptrons and linear models become linear layers and activations. What scalers before them do to each
-    column is a `Preparation`: relevance is that of the scaled values, one number per raw column, and does not change
-    with the columns' units (nor with their zero, where the scaler centres). Principal components are multiplied into
-    the first layer in float64, their centring is part of the preparation. A classifier's outputs are its decision
-    values (log-odds or margins), one per class, or one where there are two: positive for `classes_[1]`, which the last
-    record's name says.
-
-    KMeans becomes the network of Kauffmann et al., From Clustering to Cluster Explanations via Neural Networks (IEEE
-    TNNLS 2022): output c is the minimum over k ≠ c of ‖x − μ_k‖² − ‖x − μ_c‖², positive for the cluster that x is
-    assigned to. Explained with ``rules="lrp-0"``, R_i = 2 (μ_ci − μ_ki)(x_i − (μ_ci + μ_ki)/2) for the nearest
-    competitor k, which sums to the output: their rule for the distances, with all of the minimum's relevance on the
-    competitor that attains it (their stiffness β → ∞).
+    Multi-layer perceptrons and linear models become linear layers and activations. The scalers before them become a
+    `Preparation`. Relevance is then that of the scaled values, one number per raw column. It does not change with the
+    columns' units, nor with their zero where the scaler centres.
 
     Parameters
     ----------
     estimator : fitted estimator or Pipeline
-        MLPClassifier, MLPRegressor, a linear model or KMeans; before it StandardScaler, MinMaxScaler, MaxAbsScaler,
-        RobustScaler, PCA, TruncatedSVD.
-    example : array (n, n_features), optional
-        The input of the check; random numbers where it is left out.
+        MLPClassifier, MLPRegressor, a linear model or KMeans. Before it may come StandardScaler, MinMaxScaler,
+        MaxAbsScaler, RobustScaler, PCA and TruncatedSVD.
+    example : array_like of shape (n, n_features), optional
+        The input of the check; by default random numbers.
 
     Returns
     -------
-    layers : list of Layer
-        Named after the pipeline's steps.
+    list of Layer
+        The network, named after the pipeline's steps. A classifier's outputs are its decision values (log-odds or
+        margins): one per class, or one for two classes. That one is positive for `classes_[1]`, and the last record's
+        name says so.
 
     Raises
     ------
     ModelError
-        For an estimator that is not fitted or has no records (named, with the reason), or where `predict` differs from
-        the estimator by more than 1e-4 of the largest output.
+        The estimator is not fitted or has no records (it is named, with the reason), or `predict` differs from it by
+        more than 1e-4 of the largest output.
     InputError
-        Where the example does not fit the estimator.
+        The example does not fit the estimator.
     BackendError
-        Where scikit-learn is not installed.
+        scikit-learn is not installed.
+
+    Notes
+    -----
+    Principal components are multiplied into the first layer in float64; their centring is part of the preparation.
+
+    KMeans becomes the network of [1]_. Output c is the minimum over k ≠ c of ‖x − μ_k‖² − ‖x − μ_c‖², which is positive
+    for the cluster that x is assigned to. Explained with ``rules="lrp-0"``, R_i = 2 (μ_ci − μ_ki)(x_i − (μ_ci +
+    μ_ki)/2) for the nearest competitor k, which sums to the output. This is their rule for the distances, with all of
+    the minimum's relevance on the competitor that attains it (their stiffness β → ∞).
+
+    References
+    ----------
+    .. [1] Kauffmann et al., "From clustering to cluster explanations via neural networks", IEEE TNNLS (2022).
 
     Examples
     --------

@@ -141,7 +141,9 @@ class Model:
     Attributes
     ----------
     add : appends the records to the list, reading a value of which the steps before make an affine map (columns apart,
-    none) reference : the estimator's own answer link : what makes that answer of the records' outputs
+        none)
+    reference : the estimator's own answer
+    link : what makes that answer of the records' outputs
     """
 
     add: Callable[[Layers, Value, Affine, str], Value]

@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 
 from ... import layers as L
-from ..algebra import one_sided
+from ..algebra import bounded
 from ..records import Refused, Value
 from .call import Call, Handler, Records
 
@@ -25,17 +25,6 @@ def activation(kind: str, **fields: str) -> Handler:
         )
 
     return handle
-
-
-def bounded(records: Records, x: Value, low: float | None, high: float | None) -> Value:
-    """min(max(x, low), high); None does not bound."""
-    if low is None and high is None:
-        return x
-    if low == 0 and high is None:
-        return records.add(L.ReLU, x)
-    if low is None or high is None:
-        return one_sided(records.add, x, low, high)
-    return records.add(L.Activation, x, kind="clip", alpha=low, beta=high)
 
 
 def _elu(records: Records, call: Call) -> Value:
@@ -84,7 +73,7 @@ def _glu(records: Records, call: Call) -> Value:
 
 
 HANDLERS: dict[str, Handler] = {
-    "clamp_max": lambda records, call: bounded(records, call.x(), None, call.max),
+    "clamp_max": lambda records, call: bounded(records.add, call.x(), None, call.max),
     "threshold": activation("threshold", alpha="threshold", beta="value"),
     "hardshrink": activation("hard_shrink", alpha="lambd"),
     "softshrink": activation("soft_shrink", alpha="lambd"),

@@ -12,18 +12,14 @@ from typing import Any
 import numpy as np
 
 from ... import layers as L
-from .. import algebra
+from .. import algebra, products
+from ..algebra import vector
 from ..records import Refused, Value
 from ..refused import ATTENTION
 from .call import Array, Call, Handler, Pieces, Records, each, viewed
 
 # ------------------------------------------------------------------------------------------------------------ sums,
 # products
-
-
-def _vector(value: Value) -> Value:
-    """One number per sample is a vector of one element."""
-    return Value(value.position, value.shape or (1,))
 
 
 def constant(records: Records, x: Value, value: Any, what: str = "constant operand") -> Array:
@@ -33,7 +29,7 @@ def constant(records: Records, x: Value, value: Any, what: str = "constant opera
 
 def _affine(records: Records, call: Call, x: Value, scale: Any, shift: Any) -> Value:
     factor, offset = (constant(records, x, a) for a in (scale, shift))
-    return algebra.scaled(records.add, _vector(x), factor, offset, call.shape or (1,))
+    return algebra.scaled(records.add, vector(x), factor, offset, call.shape or (1,))
 
 
 def _sum(records: Records, call: Call, a: Any, b: Any, factor: float = 1.0) -> Value:
@@ -44,7 +40,7 @@ def _sum(records: Records, call: Call, a: Any, b: Any, factor: float = 1.0) -> V
         return _affine(records, call, b, factor, a)
     if len(a.shape) != len(b.shape):
         algebra.total(records.add, a, b)  # which says why not
-    return algebra.difference(records.add, _vector(a), _vector(b), -factor)
+    return algebra.difference(records.add, vector(a), vector(b), -factor)
 
 
 def _number(records: Records, value: Any, what: str) -> float:
@@ -75,15 +71,18 @@ def _times(records: Records, call: Call, a: Any, b: Any) -> Value:
         return _affine(records, call, a, b, 0.0)
     if len(a.shape) != len(b.shape):
         algebra.total(records.add, a, b)
-    return records.add(L.Mul, _vector(a), _vector(b))
+    return records.add(L.Mul, vector(a), vector(b))
+
+
+QUOTIENT = (
+    "it divides by what is computed, and only a division by constants has a rule; "
+    "divide before the network, or explain the part after it as a network of its own"
+)
 
 
 def _div(records: Records, call: Call) -> Value:
     if isinstance(call.other, Value):
-        raise Refused(
-            "it divides by what is computed, and only a division by constants has a rule; "
-            "divide before the network, or explain the part after it as a network of its own"
-        )
+        raise Refused(QUOTIENT)
     if call.get("rounding_mode") is not None:
         raise Refused("it rounds, and only a true division has a rule")
     divisor = np.asarray(records.array(call.other, "divisor"), np.float64)
@@ -98,20 +97,27 @@ def _neg(records: Records, call: Call) -> Value:
 
 def _lerp(records: Records, call: Call) -> Value:
     """self + weight·(end − self)."""
-    weight = _number(records, call.weight, "weight")
+    weight = np.asarray(records.array(call.weight, "weight"), np.float64)
     a, b = call.self, call.end
-    if isinstance(a, Value):
-        return _sum(records, call, _affine(records, call, a, 1 - weight, 0.0), b, weight)
-    return (
-        _sum(records, call, b, a, (1 - weight) / weight)
-        if weight == 1
-        else _affine(records, call, b, weight, (1 - weight) * constant(records, b, a))
+    if not isinstance(a, Value):
+        return _affine(
+            records, call, b, weight, (1 - weight) * np.asarray(records.array(a, "self operand"), np.float64)
+        )
+    more = (
+        _times(records, call, b, weight)
+        if isinstance(b, Value)
+        else weight * np.asarray(records.array(b, "end"), np.float64)
     )
+    return _sum(records, call, _affine(records, call, a, 1 - weight, 0.0), more)
 
 
 def _addcmul(records: Records, call: Call) -> Value:
-    """self + value·tensor1·tensor2."""
+    """self + value·tensor1·tensor2, or self + value·tensor1/tensor2."""
     a, b = call.tensor1, call.tensor2
+    if call.name == "addcdiv":
+        if isinstance(b, Value):
+            raise Refused(QUOTIENT)
+        b = 1.0 / np.asarray(records.array(b, "divisor"), np.float64)
     if not isinstance(a, Value) and not isinstance(b, Value):
         return _sum(records, call, call.self, records.array(a, "tensor1") * records.array(b, "tensor2"), call.value)
     return _sum(records, call, call.self, _times(records, call, a, b), call.value)
@@ -123,7 +129,7 @@ def _pow(records: Records, call: Call) -> Value:
         return call.x()
     if exponent != 2:
         raise Refused(f"the power {exponent} has no record; 1 and 2 have")
-    return records.add(L.Mul, _vector(call.x()), _vector(call.x()))
+    return records.add(L.Mul, vector(call.x()), vector(call.x()))
 
 
 # -----------------------------------------------------------------------------------------------------------------
@@ -138,23 +144,21 @@ def _extreme(largest: bool) -> Handler:
         if isinstance(a, Value) and isinstance(b, Value):
             if len(a.shape) != len(b.shape):
                 algebra.total(records.add, a, b)
-            return (algebra.larger if largest else algebra.smaller)(records.add, [_vector(a), _vector(b)])
+            return (algebra.larger if largest else algebra.smaller)(records.add, [vector(a), vector(b)])
         x, bound = (a, b) if isinstance(a, Value) else (b, a)
-        return (algebra.at_least if largest else algebra.at_most)(records.add, _vector(x), constant(records, x, bound))
+        return (algebra.at_least if largest else algebra.at_most)(records.add, vector(x), constant(records, x, bound))
 
     return handle
 
 
 def _abs(records: Records, call: Call) -> Value:
-    """relu(x) + relu(−x)."""
-    x = _vector(call.x())
-    return records.add(L.Add, records.add(L.ReLU, x), records.add(L.ReLU, algebra.scaled(records.add, x, -1.0)))
+    return algebra.absolute(records.add, vector(call.x()))
 
 
 def clamped(records: Records, call: Call) -> Value:
     """Bounds that are tensors, each its own step."""
     x = call.x()
-    value = _vector(x)
+    value = vector(x)
     for apply, bound in ((algebra.at_least, call.get("min")), (algebra.at_most, call.get("max"))):
         if bound is not None:
             value = apply(records.add, value, constant(records, x, bound, "bound"))
@@ -194,10 +198,16 @@ def _reduced(kind: str) -> Callable[[Records, Call], Value]:
         elif kind == "max" and small and math.prod(window) < 2**16:
             value = records.add(L.MaxPool, x, kernel=window)
         elif kind == "min":
-            highest = records.add(L.Reduce, algebra.scaled(records.add, x, -1.0), kind="max", axes=axes)
+            highest = records.add(
+                L.Reduce,
+                algebra.scaled(records.add, x, -1.0),
+                kind="max",
+                axes=axes,
+                keepdims=len(axes) == len(x.shape),
+            )
             value = algebra.scaled(records.add, highest, -1.0)
         else:
-            value = records.add(L.Reduce, x, kind=kind, axes=axes)
+            value = records.add(L.Reduce, x, kind=kind, axes=axes, keepdims=len(axes) == len(x.shape))
         return viewed(value, call)
 
     return handle
@@ -224,8 +234,7 @@ def _max(kind: str) -> Handler:
 
 def _matrix(records: Records, x: Value, value: Any, what: str) -> Array:
     """A constant factor as one sample meets it; a vector or matrix has no batch axis."""
-    array = np.asarray(records.array(value, what), np.float64)
-    return array if array.ndim <= 2 else algebra.of_sample(array, max(len(x.shape), array.ndim - 1), records.n_batch)
+    return products.of_matrices(np.asarray(records.array(value, what), np.float64), x, records.n_batch)
 
 
 def _multiplied(records: Records, call: Call, a: Any, b: Any) -> Value:
@@ -233,8 +242,8 @@ def _multiplied(records: Records, call: Call, a: Any, b: Any) -> Value:
     if isinstance(a, Value) and isinstance(b, Value):
         raise Refused(ATTENTION)
     if isinstance(a, Value):
-        return algebra.product(records.add, a, _matrix(records, a, b, "right operand"))
-    return algebra.product(records.add, b, _matrix(records, b, a, "left operand"), left=True)
+        return products.product(records.add, a, _matrix(records, a, b, "right operand"))
+    return products.product(records.add, b, _matrix(records, b, a, "left operand"), left=True)
 
 
 def _matmul(records: Records, call: Call) -> Value:
@@ -264,47 +273,10 @@ def _addmm(records: Records, call: Call) -> Value:
     return _sum(records, call, y, other, beta) if beta else y
 
 
-def _terms(equation: str, ranks: list[int]) -> tuple[list[str], str]:
-    """The indices of every operand and of the result, written out."""
-    inputs, arrow, result = equation.replace(" ", "").partition("->")
-    terms = inputs.split(",")
-    open_axes = [rank - len(term) + 3 if "..." in term else 0 for term, rank in zip(terms, ranks, strict=True)]
-    spare = [k for k in "ABCDEFGHIJKLMNOPQRSTUVWXYZ" if k not in equation]
-    names = spare[: max(open_axes)]
-    terms = [t.replace("...", "".join(names[len(names) - n :])) for t, n in zip(terms, open_axes, strict=True)]
-    if not arrow:
-        letters = "".join(terms)
-        result = "".join(names) + "".join(sorted(k for k in set(letters) if letters.count(k) == 1 and k not in names))
-    return terms, result.replace("...", "".join(names))
-
-
 def _einsum(records: Records, call: Call) -> Value:
     """One operand from the input, the others constant."""
-    operands = call.tensors
-    at = [i for i, o in enumerate(operands) if isinstance(o, Value)]
-    if len(at) > 1:
-        raise Refused(ATTENTION)
-    terms, result = _terms(call.equation, [len(o.shape) + isinstance(o, Value) for o in operands])
-    x, of_x, batch = operands[at[0]], terms[at[0]], terms[at[0]][0]
-    if result[:1] != batch:
-        raise Refused(f"the equation {call.equation!r} does not keep the batch axis first")
-    constants, names = [], []
-    for i, operand in enumerate(operands):
-        if i in at:
-            continue
-        array, letters = np.asarray(records.array(operand, "operand"), np.float64), terms[i]
-        if batch in letters:
-            place = letters.index(batch)
-            array = algebra.of_sample(np.moveaxis(array, place, 0), array.ndim - 1, records.n_batch)
-            letters = letters.replace(batch, "")
-        constants.append(array)
-        names.append(letters)
-    weight, of_weight = np.ones(()), ""
-    if constants:
-        letters = "".join(dict.fromkeys("".join(names)))
-        keep = "".join(k for k in letters if k in of_x or k in result)
-        weight, of_weight = np.einsum(",".join(names) + "->" + keep, *constants), keep
-    return algebra.contracted(records.add, x, of_x[1:], weight, of_weight, result[1:])
+    operands = [o if isinstance(o, Value) else records.array(o, "operand") for o in call.tensors]
+    return products.einsum(records.add, call.equation, operands, records.n_batch)
 
 
 def _along(function: Callable[[Array], Array]) -> Callable[[Records, Call], Value]:
@@ -320,30 +292,43 @@ def _along(function: Callable[[Array], Array]) -> Callable[[Records, Call], Valu
     return handle
 
 
+def _index_add(records: Records, call: Call) -> Value:
+    """self + alpha·(the elements of source, each added where index says): a matrix along one axis."""
+    source = call.x("source")
+    axis, index = call.dim % (len(source.shape) + 1), records.array(call.index, "index").astype(np.int64)
+    if axis == 0:
+        raise Refused("it adds along the batch axis, so that samples would be mixed")
+    weight = np.zeros((call.shape[axis - 1], source.shape[axis - 1]))
+    weight[index, np.arange(len(index))] = _number(records, call.alpha, "alpha")
+    return _sum(records, call, records.add(L.Linear, source, weight=weight, axis=axis), call.self)
+
+
 def _diff(records: Records, call: Call) -> Value:
-    if call.get("n") != 1 or call.get("prepend") is not None or call.get("append") is not None:
-        raise Refused("only first differences without prepend or append have a record")
-    return _along(lambda unit: np.diff(unit, axis=0))(records, call)
+    if call.get("prepend") is not None or call.get("append") is not None:
+        raise Refused("only differences without prepend or append have a record")
+    return _along(lambda unit: np.diff(unit, n=call.n, axis=0))(records, call)
 
 
-def _tensordot(records: Records, call: Call) -> Value:
-    letters = "abcdefghijkl"
+def _inner(records: Records, call: Call) -> Value:
+    """Over the last axes of both."""
     a, b = call.self, call.other
     if isinstance(a, Value) and isinstance(b, Value):
         raise Refused(ATTENTION)
-    x, weight = (
-        (a, records.array(b, "other operand")) if isinstance(a, Value) else (b, records.array(a, "self operand"))
+    if not isinstance(a, Value):
+        raise Refused("the batch axis does not stay first; write x @ w.T for a constant w")
+    weight = np.asarray(records.array(b, "other operand"), np.float64)
+    return products.tensordot(records.add, a, weight, [len(a.shape)], [weight.ndim - 1])
+
+
+def _tensordot(records: Records, call: Call) -> Value:
+    a, b = call.self, call.other
+    if isinstance(a, Value) and isinstance(b, Value):
+        raise Refused(ATTENTION)
+    if isinstance(a, Value):
+        return products.tensordot(records.add, a, records.array(b, "other operand"), call.dims_self, call.dims_other)
+    return products.tensordot(
+        records.add, b, records.array(a, "self operand"), call.dims_other, call.dims_self, left=True
     )
-    of_x = letters[: len(x.shape) + 1]
-    of_weight = letters[len(of_x) : len(of_x) + weight.ndim]
-    dims = (call.dims_self, call.dims_other) if isinstance(a, Value) else (call.dims_other, call.dims_self)
-    for i, j in zip(*dims, strict=True):
-        of_weight = of_weight.replace(of_weight[j], of_x[i])
-    rest = [[k for k in one if k not in other] for one, other in ((of_x, of_weight), (of_weight, of_x))]
-    result = "".join(rest[0] + rest[1] if isinstance(a, Value) else rest[1] + rest[0])
-    if result[:1] != of_x[0]:
-        raise Refused("the batch axis does not stay first")
-    return algebra.contracted(records.add, x, of_x[1:], np.asarray(weight, np.float64), of_weight, result[1:])
 
 
 # ------------------------------------------------------------------------------------------------------------ constant
@@ -359,10 +344,7 @@ def _masked(records: Records, call: Call) -> Value:
         raise Refused("more than one of its operands is computed from the network's input")
     zero, one = (records.probed(x, np.full((records.n_batch, *x.shape), v)) for v in (0.0, 1.0))
     if not np.isfinite(zero).all() or not np.isfinite(one).all():
-        raise Refused(
-            "it fills in infinity or NaN, as masks before a softmax do; explain the part before or after it as a "
-            "network of its own"
-        )
+        raise Refused(algebra.FILLS)
     return _affine(records, call, x, one - zero, zero)
 
 
@@ -376,8 +358,7 @@ def _where(records: Records, call: Call) -> Value:
         )
     if not (isinstance(a, Value) and isinstance(b, Value)):
         return _masked(records, call)
-    mask = np.asarray(records.array(condition, "condition"), np.float64)
-    return _sum(records, call, _affine(records, call, a, mask, 0.0), _affine(records, call, b, 1 - mask, 0.0))
+    return algebra.chosen(records.add, records.array(condition, "condition"), a, b, records.n_batch)
 
 
 HANDLERS: dict[str, Handler] = {
@@ -387,7 +368,7 @@ HANDLERS: dict[str, Handler] = {
     **each("div divide true_divide", _div),
     "neg": _neg,
     "lerp": _lerp,
-    "addcmul": _addcmul,
+    **each("addcmul addcdiv", _addcmul),
     **each("pow square", _pow),
     "abs": _abs,
     **each("maximum fmax", _extreme(True)),
@@ -402,8 +383,10 @@ HANDLERS: dict[str, Handler] = {
     **each("addmm baddbmm addmv", _addmm),
     "einsum": _einsum,
     "tensordot": _tensordot,
+    "inner": _inner,
     "cumsum": _along(lambda unit: np.cumsum(unit, axis=0)),
     "diff": _diff,
+    "index_add": _index_add,
     **each("masked_fill tril triu nan_to_num", _masked),
     "where": _where,
 }

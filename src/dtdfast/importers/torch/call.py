@@ -29,7 +29,9 @@ class Records(Protocol):
     def array(self, value: object, what: str) -> Array: ...
 
     def probed(self, value: Value, stand_in: Array) -> Array:
-        """What the operator that is being read makes of other numbers in the place of a value, for one sample."""
+        """What the operator that is being read makes of other numbers in the place of a value (all samples), and of 0
+        for other values.
+        """
 
 
 class Call:

@@ -16,36 +16,38 @@ from .refused import STATE
 
 
 def from_torch(module: Any, example: Any = None, *, output: int | str | None = None) -> list[Layer]:
-    """A PyTorch module as a list of records, checked against the module on an example.
+    """Import a PyTorch module, and check the result against the module on an example.
 
     Parameters
     ----------
     module : torch.nn.Module, torch.export.ExportedProgram or path-like
-        A module in evaluation mode, an exported program, or the path of one (.pt2, as torch.export.save writes it; load
-        no file that you do not trust: it is PyTorch that opens it). One tensor in; out a tensor, or tuples, lists,
-        dicts or dataclasses of them. Weights are copied: later changes of the module do not reach the list.
-    example : torch.Tensor (n, ...), optional for a program that keeps its own
-        Decides the sizes and is the input of the check: a real one, or random numbers of the usual range.
+        A module in evaluation mode, an exported program, or the path of one (.pt2, as torch.export.save writes it).
+        PyTorch opens the file: load none that you do not trust. The module takes one tensor, and returns a tensor, or
+        tuples, lists, dicts or dataclasses of them. Weights are copied: later changes of the module do not reach the
+        list.
+    example : torch.Tensor of shape (n, ...), optional
+        The input of the check, which decides the sizes: a real one, or random numbers of the usual range. A program
+        that keeps its own example needs none.
     output : str or int, optional
-        Which tensor is explained where the module returns several: its key, field or position (of nested ones joined by
-        dots, such as "heads.0"), or its number in their order.
+        The tensor that is explained, where the module returns several: its key, field or position (of nested ones
+        joined by dots, such as "heads.0"), or its number in their order.
 
     Returns
     -------
-    layers : list of Layer
-        Named after the module's parts. An output of shape (n,) becomes one of shape (n, 1), so that target 0 explains
-        it.
+    list of Layer
+        The network, named after the module's parts. An output of shape (n,) becomes one of shape (n, 1), so that target
+        0 explains it.
 
     Raises
     ------
     ModelError
-        For a module in training mode, one whose answer changes from call to call, one that returns several tensors
-        without `output`, or an operation without a record; where `predict` differs from the module by more than 1e-4 of
-        the largest output, the first entry that differs is named.
+        The module is in training mode, its answer changes from call to call, it returns several tensors without
+        `output`, or an operation has no record. Also if `predict` differs from the module by more than 1e-4 of the
+        largest output: the message names the first entry that differs.
     InputError
-        Where the example is missing or is not what the module or program takes, or `output` names none of its outputs.
+        The example is missing or does not fit, or `output` names none of the outputs.
     BackendError
-        Where torch is not installed.
+        torch is not installed.
 
     Examples
     --------

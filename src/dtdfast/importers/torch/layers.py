@@ -7,9 +7,10 @@ from __future__ import annotations
 from functools import partial
 
 from ... import layers as L
+from ..algebra import bounded
 from ..records import Refused, Value
 from .activations import HANDLERS as ACTIVATIONS
-from .activations import activation, bounded
+from .activations import activation
 from .arithmetic import clamped
 from .call import Array, Call, Handler, Pieces, Records, each, ints, spread
 
@@ -79,7 +80,7 @@ def _clamp(records: Records, call: Call) -> Value:
     low, high = call.min, call.get("max")
     if any(bound is not None and not isinstance(bound, (int, float)) for bound in (low, high)):
         return clamped(records, call)
-    return bounded(records, call.x(), low, high)
+    return bounded(records.add, call.x(), low, high)
 
 
 def _gelu(records: Records, call: Call) -> Value:

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 
 from ... import layers as L
-from .. import algebra
+from .. import algebra, moves
 from ..records import Refused, Value
-from .arithmetic import constant
-from .call import Call, Handler, Pieces, Records, each, viewed
+from .call import Call, Handler, Pieces, Records, each, spread, viewed
 
 
 def _view(records: Records, call: Call) -> Value:
@@ -28,24 +27,20 @@ def _same(records: Records, call: Call) -> Value:
 def _moved(records: Records, call: Call) -> Value:
     """Elements in new places, once, several times or never: known by where the operator puts their numbers.
 
-    0 marks what the operator fills in, so that elements count from 1.
+    Of what writes one tensor into another both may be computed: each is followed while the other is 0.
     """
-    (x,) = call.values() or (None,)
-    if x is None or len(call.values()) > 1:
+    values, n = call.values(), records.n_batch
+    if not values or len(set(values)) < len(values) or (len(values) > 1 and call.name not in SCATTERS.split()):
         raise Refused("more than one of its operands is computed from the network's input")
-    size, n = math.prod(x.shape), records.n_batch
-    numbers = records.probed(x, np.arange(1.0, n * size + 1).reshape(n, *x.shape))
-    if numbers.ndim != len(call.shape) + 1 or len(numbers) != n:
+    filled = records.probed(values[0], np.zeros((n, *values[0].shape)))
+    if filled.ndim != len(call.shape) + 1 or len(filled) != n:
         raise Refused("the batch axis does not stay first")
-    index = numbers[0].astype(np.int64) - 1
-    others = np.where(numbers > 0, numbers - size * np.arange(n).reshape(n, *(1,) * index.ndim), 0) - 1
-    if index.max() >= size or (others != index).any():
-        raise Refused("it moves elements from one sample to another")
-    if (index >= 0).all():
-        return algebra.moved(records.add, x, index)
-    zero = records.add(L.Constant, value=np.zeros(1))
-    whole = records.add(L.Concat, algebra.reshaped(records.add, x, (size,)), zero, axis=1)
-    return algebra.moved(records.add, whole, np.where(index < 0, size, index))
+    parts = []
+    for x in values:
+        numbers = np.arange(1.0, n * math.prod(x.shape) + 1).reshape(n, *x.shape)
+        parts.append(moves.rearranged(records.add, x, records.probed(x, numbers) - filled))
+    y = parts[0] if len(parts) == 1 else algebra.total(records.add, *parts)
+    return algebra.scaled(records.add, y, 1.0, algebra.of_sample(filled, len(y.shape), n)) if filled.any() else y
 
 
 def _expand(records: Records, call: Call) -> Value:
@@ -53,6 +48,11 @@ def _expand(records: Records, call: Call) -> Value:
     if call.x().shape == call.shape or (call.users == {"mul"} and len(call.x().shape) == len(call.shape)):
         return call.x()
     return _moved(records, call)
+
+
+def _copy(records: Records, call: Call) -> Value:
+    """What is copied, repeated to the shape of what it replaces."""
+    return algebra.expanded(records.add, call.x("src"), call.shape)
 
 
 def _pixel_shuffle(records: Records, call: Call) -> Value:
@@ -67,6 +67,26 @@ def _pixel_unshuffle(records: Records, call: Call) -> Value:
     (c, h, w), r = call.x().shape, call.downscale_factor
     x = algebra.reshaped(records.add, call.x(), (c, h // r, r, w // r, r))
     return viewed(algebra.permuted(records.add, x, (0, 2, 4, 1, 3)), call)
+
+
+def _fold(records: Records, call: Call) -> Value:
+    """Patches (c·k·k, n) added up in their places: a transposed convolution of each channel by ones."""
+    x, kernel = call.x(), spread(call.kernel_size, 2)
+    geometry = {key: spread(getattr(call, key), 2) for key in ("stride", "padding", "dilation")}
+    lengths = [
+        (size + 2 * p - d * (k - 1) - 1) // s + 1
+        for size, k, s, p, d in zip(spread(call.output_size, 2), kernel, *geometry.values(), strict=True)
+    ]
+    taps = math.prod(kernel)
+    reach = [
+        (m - 1) * s - 2 * p + d * (k - 1) + 1 for m, k, s, p, d in zip(lengths, kernel, *geometry.values(), strict=True)
+    ]
+    more = tuple(size - r for size, r in zip(spread(call.output_size, 2), reach, strict=True))
+    weight = np.tile(np.eye(taps).reshape(taps, 1, *kernel), (x.shape[0] // taps, 1, 1, 1))
+    patches = algebra.reshaped(records.add, x, (x.shape[0], *lengths))
+    return records.add(
+        L.ConvTranspose, patches, weight=weight, groups=x.shape[0] // taps, output_padding=more, **geometry
+    )
 
 
 def _channel_shuffle(records: Records, call: Call) -> Value:
@@ -139,12 +159,12 @@ def _unbind(records: Records, call: Call) -> Pieces:
 
 
 def _joined(records: Records, operands: list[Any], axis: int) -> Value:
-    """One after the other along an axis; constants, the same for all samples, among them."""
-    (x, *_) = [o for o in operands if isinstance(o, Value)]
-    if axis == 0:
-        raise Refused("it joins tensors along the batch axis")
-    values = [o if isinstance(o, Value) else records.add(L.Constant, value=constant(records, x, o)) for o in operands]
-    return values[0] if len(values) == 1 else records.add(L.Concat, *values, axis=axis)
+    return moves.joined(
+        records.add,
+        [o if isinstance(o, Value) else records.array(o, "constant operand") for o in operands],
+        axis,
+        records.n_batch,
+    )
 
 
 def _cat(records: Records, call: Call) -> Value:
@@ -185,32 +205,26 @@ def _pad(records: Records, call: Call) -> Value:
     for axis, (before, after) in enumerate(pairs, 1):
         x = _cut(records, x, axis, max(-before, 0), x.shape[axis - 1] - max(-after, 0))
     pairs = [(max(b, 0), max(a, 0)) for b, a in pairs]
-    if any(map(any, pairs[1:])) and 2 <= len(x.shape) <= 4:
-        x, pairs = records.add(L.Pad, x, padding=pairs[1:], value=value), pairs[:1]
-    for axis, sides in enumerate(pairs, 1):
-        parts: list[Value] = [x]
-        for place, width in zip((0, len(parts)), sides, strict=True):
-            if width:
-                shape = (*x.shape[: axis - 1], width, *x.shape[axis:])
-                parts.insert(place * len(parts), records.add(L.Constant, value=np.full(shape, value)))
-        x = x if len(parts) == 1 else records.add(L.Concat, *parts, axis=axis)
-    return x
+    return moves.padded(records.add, x, pairs, value)
 
 
 MOVES = """
     flip roll rot90 fliplr flipud repeat tile repeat_interleave index index_select gather take_along_dim diagonal
     unfold im2col reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d
     replication_pad3d
-    narrow_copy
+    narrow_copy diag_embed
 """
+SCATTERS = "slice_scatter select_scatter diagonal_scatter index_copy index_put"
 
 HANDLERS: dict[str, Handler] = {
     **each("view _unsafe_view reshape squeeze unsqueeze flatten unflatten", _view),
     **each("clone detach _to_copy alias lift_fresh_copy lift_fresh contiguous type_as to dropout view_of", _same),
     "expand": _expand,
+    "copy": _copy,
     "pixel_shuffle": _pixel_shuffle,
     "pixel_unshuffle": _pixel_unshuffle,
     "channel_shuffle": _channel_shuffle,
+    "col2im": _fold,
     "slice": _slice,
     "select": _select,
     **each("split split_with_sizes", _split),
@@ -218,5 +232,5 @@ HANDLERS: dict[str, Handler] = {
     **each("cat hstack column_stack dstack vstack", _cat),
     "stack": _stack,
     **each("pad constant_pad_nd", _pad),
-    **each(MOVES, _moved),
+    **each(f"{MOVES} {SCATTERS}", _moved),
 }

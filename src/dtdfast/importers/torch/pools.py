@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ... import layers as L
-from .. import algebra
+from .. import algebra, moves
 from ..records import Refused, Value
 from .call import Array, Call, Handler, Records, each, first, ints
 
@@ -37,49 +37,15 @@ def _avg_pool(records: Records, call: Call) -> Value:
     return algebra.scaled(records.add, records.add(L.SumPool, call.x(), **_pool_fields(call)), 1 / divisor)
 
 
-def _windows(n_in: int, n_out: int) -> list[tuple[int, int]]:
-    """First and last + 1 of each window of an adaptive pool: ⌊i·n_in/n_out⌋ and ⌈(i + 1)·n_in/n_out⌉."""
-    return [(i * n_in // n_out, -(-(i + 1) * n_in // n_out)) for i in range(n_out)]
-
-
 def _adaptive(average: bool, n_space: int) -> Callable[[Records, Call], Value]:
     def handle(records: Records, call: Call) -> Value:
         x = call.x()
-        size, wanted = x.shape[-n_space:], call.shape[-n_space:]
+        wanted = call.shape[-n_space:]
         if len(x.shape) != n_space + 1:
             raise Refused("its input has no batch axis; give every tensor one (pass example[None] for one sample)")
-        if size == wanted and not average:
-            return x
-        if not any(s % w for s, w in zip(size, wanted, strict=True)):
-            kernel = tuple(s // w for s, w in zip(size, wanted, strict=True))
-            if average:
-                return records.add(L.GlobalAvgPool, x) if kernel == size else records.add(L.AvgPool, x, kernel=kernel)
-            return records.add(L.MaxPool, x, kernel=kernel)
-        windows = [_windows(s, w) for s, w in zip(size, wanted, strict=True)]
-        return (
-            algebra.resampled(records.add, x, [_means(w, s) for w, s in zip(windows, size, strict=True)])
-            if average
-            else _maxima(records, x, windows)
-        )
+        return moves.adaptive(records.add, x, wanted, average)
 
     return handle
-
-
-def _means(windows: list[tuple[int, int]], size: int) -> Array:
-    places = np.arange(size)
-    return np.array([((places >= start) & (places < stop)) / (stop - start) for start, stop in windows])
-
-
-def _maxima(records: Records, x: Value, windows: list[list[tuple[int, int]]]) -> Value:
-    """Windows side by side, all as long as the longest (the shorter repeat their last element, which no maximum
-    sees).
-    """
-    longest = [max(stop - start for start, stop in axis) for axis in windows]
-    for axis, (spans, length) in enumerate(zip(windows, longest, strict=True), 2):
-        indices = np.array([min(start + i, stop - 1) for start, stop in spans for i in range(length)])
-        if not np.array_equal(indices, np.arange(x.shape[axis - 1])):
-            x = records.add(L.Gather, x, indices=indices, axis=axis)
-    return records.add(L.MaxPool, x, kernel=tuple(longest))
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -87,8 +53,10 @@ def _maxima(records: Records, x: Value, windows: list[list[tuple[int, int]]]) ->
 
 
 def _resize(call: Call, axis: int) -> Array:
-    """The matrix (out, in) of one spatial axis: what the operator makes of the unit vectors, as channels, with all
-    other axes of size 1.
+    """The matrix (out, in) of one spatial axis: what the operator makes of the unit vectors, as channels, along other
+    axes of size 2.
+
+    Of size 1, PyTorch's antialiasing gives every row the first one's weights.
     """
     import torch
 
@@ -99,20 +67,22 @@ def _resize(call: Call, axis: int) -> Array:
     given[name] = torch.eye(size, dtype=torch.float64).reshape(
         1, size, *(size if a == axis else 1 for a in range(n_space))
     )
+    given[name] = given[name].expand(1, size, *(size if a == axis else 2 for a in range(n_space))).contiguous()
     if given.get("output_size") is not None:
-        given["output_size"] = [call.shape[a + 1] if a == axis else 1 for a in range(n_space)]
+        given["output_size"] = [call.shape[a + 1] if a == axis else 2 for a in range(n_space)]
     if given.get("scale_factors") is not None:
         given["scale_factors"] = [f if a == axis else 1.0 for a, f in enumerate(call.scale_factors)]
     for a, key in enumerate(["scales"] if n_space == 1 else ["scales_d", "scales_h", "scales_w"][3 - n_space :]):
         if key in given and a != axis:
             given[key] = None
-    result: Array = call.target(**given).reshape(size, -1).numpy().T
+    made = call.target(**given)[(0, slice(None), *(slice(None) if a == axis else 0 for a in range(n_space)))]
+    result: Array = made.numpy().T
     return result
 
 
 def _interpolate(records: Records, call: Call) -> Value:
     x = call.x("input" if "input" in call.arguments else "self")
-    return algebra.resampled(records.add, x, [_resize(call, axis) for axis in range(len(x.shape) - 1)])
+    return moves.resampled(records.add, x, [_resize(call, axis) for axis in range(len(x.shape) - 1)])
 
 
 def _nearest(records: Records, call: Call) -> Value:

@@ -9,12 +9,12 @@ import dataclasses
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ...errors import InputError, ModelError
-from ..outputs import chosen
+from ..outputs import chosen, leaves
 from ..refused import QUANTISED
 from .refused import BRANCH, WEIGHTS, quantised
 
@@ -172,21 +172,6 @@ def export(module: Any, x: Any) -> Any:
 
 # ------------------------------------------------------------------------------------------------------------------
 # outputs
-
-
-def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Everything that a module returns, by name: keys, fields and positions, joined by dots."""
-    if isinstance(value, Mapping):
-        items: Any = value.items()
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        items = vars(value).items()
-    elif isinstance(value, (tuple, list)):
-        items = zip(value._fields, value, strict=True) if hasattr(value, "_fields") else enumerate(value)
-    else:
-        yield path, value
-        return
-    for key, inner in items:
-        yield from leaves(inner, f"{path}.{key}" if path else str(key))
 
 
 def output_tensor(result: Any, output: int | str | None) -> Any:

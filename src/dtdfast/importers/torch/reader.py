@@ -25,6 +25,7 @@ from .refused import STATE, TRAINING, UNKNOWN, advice
 from .turned import PERMUTES, Turned, permuted, turned
 
 HANDLERS: dict[str, Handler] = LAYERS | ARITHMETIC | POOLS | MOVES
+FILLED = ("zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full", "fill", "copy")
 
 
 class Reader:
@@ -75,10 +76,10 @@ class Reader:
             )
         if not isinstance(value, Value):
             raise ModelError("the module's output does not depend on its input")
-        self.entry(value)
-        if not self.layers.records:
+        value = self.entry(value)
+        if value.position == INPUT:
             raise ModelError("the module returns its input: there is nothing to explain")
-        layers, kept = self.layers.finished()
+        layers, kept = self.layers.finished(value)
         self.made = [self.made[position] for position in kept]
         return layers
 
@@ -136,6 +137,8 @@ class Reader:
                 raise Refused("it takes all results of an operator together; only the first can be used")
             if not any(isinstance(v, (Value, Turned)) for v in flat):
                 return self.constant(node)
+            if name in FILLED and [v for v in flat if isinstance(v, (Value, Turned))] == [arguments["self"]]:
+                return self.filled(node)
             if name is None or (name not in HANDLERS and name not in PERMUTES):
                 raise Refused(UNKNOWN)
             result = self.made_by(
@@ -189,14 +192,30 @@ class Reader:
             raise Refused("it draws random numbers")
         return node.target(*self.argument(node.args), **{k: self.argument(v) for k, v in node.kwargs.items()})
 
+    def filled(self, node: Any) -> Any:
+        """A constant of which the network's input only decides the shape."""
+        import torch
+
+        like = node.args[0].meta["val"]
+        stand_in = torch.zeros(tuple(like.shape), dtype=like.dtype)
+        return node.target(
+            stand_in, *self.argument(node.args[1:]), **{k: self.argument(v) for k, v in node.kwargs.items()}
+        )
+
     def probed(self, value: Value, stand_in: Array) -> Array:
-        """What the present node makes of other numbers in the place of a value (all samples)."""
+        """What the present node makes of other numbers in the place of a value (all samples), and of 0 for other
+        values.
+        """
         import torch
 
         def argument(a: Any) -> Any:
             if isinstance(a, (list, tuple)):
                 return [argument(v) for v in a]
             found = self.values[a] if hasattr(a, "op") else a
+            if isinstance(found, Value) and found != value:
+                return torch.zeros((self.n_batch, *found.shape), dtype=torch.float64)
+            if isinstance(found, torch.Tensor) and found.is_floating_point():
+                return found.double()
             return torch.from_numpy(stand_in) if isinstance(found, Value) else found
 
         result = self.node.target(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..refused import ATTENTION, QUANTISED, RECURRENCE, STATISTICS
+from ..refused import ATTENTION, CHOICE, ORDER, QUANTISED, RECURRENCE, SIZE_OR_SIGN, STATISTIC, STATISTICS
 from .call import operation
 
 BRANCH = "a branch in its code depends on the data; make the branch to be explained a module of its own"
@@ -14,56 +14,35 @@ WEIGHTS = (
     "the weight)"
 )
 TRAINING = "it was exported in training mode; export the module after module.eval()"
-SIZE_OR_SIGN = (
-    "what only knows the size or the sign of a number has no rule for its relevance; use a ReLU of x and one of −x "
-    "instead"
-)
-
 UNKNOWN = "this operator has no record; explain the part before or after it as a network of its own"
-CHOICE = (
-    "it makes a choice by the data, which has no relevance rule; write relu, clamp, maximum or max-pooling, or explain "
-    "what comes before it"
-)
-ORDER = (
-    "it orders elements by their size, and only the largest (max, max-pooling) has a rule; explain the part before it"
-)
-STATISTIC = (
-    "a statistic of the very sample has no rule known to be sound; explain the part before or after it as a network of "
-    "its own"
-)
 
+# fmt: off
 OPERATORS: dict[str, str] = {
     **dict.fromkeys(("scaled_dot_product_attention", "bilinear", "cdist", "dot", "outer", "cross"), ATTENTION),
     **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), RECURRENCE),
+    **dict.fromkeys(("layer_norm", "native_layer_norm", "group_norm", "native_group_norm", "instance_norm",
+    "rms_norm"), STATISTICS),
     **dict.fromkeys(
-        ("layer_norm", "native_layer_norm", "group_norm", "native_group_norm", "instance_norm", "rms_norm"), STATISTICS
-    ),
-    **dict.fromkeys(
-        ("var", "var_mean", "std", "std_mean", "norm", "linalg_vector_norm", "cosine_similarity"), STATISTIC
+        (
+            "var", "var_mean", "std", "std_mean", "norm", "linalg_vector_norm", "cosine_similarity", "logsumexp",
+            "logcumsumexp", "prod",
+            "cumprod", "renorm",
+        ),
+        STATISTIC,
     ),
     **dict.fromkeys(
         (
-            "gt",
-            "lt",
-            "ge",
-            "le",
-            "eq",
-            "ne",
-            "sign",
-            "argmax",
-            "argmin",
-            "nonzero",
-            "round",
-            "floor",
-            "ceil",
-            "bernoulli",
+            "gt", "lt", "ge", "le", "eq", "ne", "sgn", "argmax", "argmin", "nonzero", "round", "floor", "ceil",
+            "bernoulli", "floor_divide",
+            "remainder", "fmod",
         ),
         CHOICE,
     ),
     **dict.fromkeys(("topk", "sort", "argsort", "median", "kthvalue", "unique"), ORDER),
     "native_dropout": TRAINING,
-    **dict.fromkeys(("sign", "abs"), SIZE_OR_SIGN),
+    "sign": SIZE_OR_SIGN,
 }
+# fmt: on
 PARTS: dict[str, str] = {
     "MultiheadAttention": ATTENTION,
     **dict.fromkeys(("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell"), RECURRENCE),

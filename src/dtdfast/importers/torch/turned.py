@@ -127,7 +127,9 @@ def turned(records: Records, call: Call, full: Shape, handler: Callable[[Records
         raise Refused("it meets tensors whose batch axes stand in different places; transpose one of them first")
     (axis,) = axes
     n_axes = len(operands[0].value.shape) + 1
-    arguments = {key: _straight(value, axis, n_axes) for key, value in call.arguments.items()}
+    # the constants of other operators have axes of their own
+    with_constants = call.name in POINTWISE or call.name == "cat"
+    arguments = {key: _straight(value, axis, n_axes, with_constants) for key, value in call.arguments.items()}
     after = axis
     if call.name in ALONG and "dim" in arguments:
         dims = arguments["dim"] if isinstance(arguments["dim"], list) else [arguments["dim"]]
@@ -165,15 +167,15 @@ def _operands(arguments: dict[str, Any]) -> list[Any]:
     return [v for v in flat if isinstance(v, (Value, Turned))]
 
 
-def _straight(value: Any, axis: int, n_axes: int) -> Any:
+def _straight(value: Any, axis: int, n_axes: int, constants: bool) -> Any:
     """An argument as the batch-first call takes it; constants that have as many axes as their batch partner turn with
     it.
     """
     if isinstance(value, Turned):
         return value.value
     if isinstance(value, list):
-        return [_straight(v, axis, n_axes) for v in value]
-    if getattr(value, "ndim", 0) and value.ndim > n_axes - 1 - axis and value.ndim <= n_axes:
+        return [_straight(v, axis, n_axes, constants) for v in value]
+    if constants and hasattr(value, "ndim") and n_axes - 1 - axis < value.ndim <= n_axes:
         full: Sequence[int] = (1,) * (n_axes - value.ndim) + tuple(value.shape)
         return value.reshape(full).movedim(axis, 0)
     return value

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from ... import layers as L
 from ...errors import LayerError, ShapeError
 from ...rules import Pass, Row, Rule, ZBox
-from ...vocabulary import WEIGHT_MAPS
 from ..builder import Builder
 from ..entries import Entry
 from ..fold import affine, per_channel
@@ -67,7 +66,7 @@ class Affine(Unit):
     def box(self, given: list[Box]) -> Box | None:
         column = full_column(self.out.shape)
         scale, shift = self.scale.reshape(column), 0.0 if self.shift is None else self.shift.reshape(column)
-        ends = [bound * scale + shift for bound in given[0]]
+        ends = [np.where(scale == 0, 0.0, bound) * scale + shift for bound in given[0]]  # a bound may be infinite
         return np.minimum(*ends), np.maximum(*ends)
 
     @property
@@ -243,13 +242,8 @@ def full(values: NDArray[Any], shape: Shape) -> Vector:
 
 
 def splits(row: Row) -> tuple[float, float] | None:
-    """Of a row that shares by products of one sign, without a bias: how much goes by those of y's sign, and by the
-    others.
-    """
-    terms = [term for share in row.shares for term in share.terms]
-    signed = all(WEIGHT_MAPS[t.w].sign is not None and WEIGHT_MAPS[t.w].mirror != t.w for t in terms)
-    signed = signed and row.product_form
-    if row.holds_bias or not signed:
+    """Of a row that shares by products of one sign: how much goes by those of y's sign, and by the others."""
+    if not row.splits:
         return None
     return row.shares[0].coefficient, 0.0 if row.by_sign or len(row.shares) == 1 else row.shares[1].coefficient
 

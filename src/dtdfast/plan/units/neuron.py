@@ -50,7 +50,7 @@ class Neuron(Sum, Unit):
         assert row is not None
         if self.out.form == "c" and self.activation is not None and self.activation.function.product and not gradient:
             # R = x ⊙ c is 0 where y <= 0, so a share that holds there passes nothing
-            shares = tuple(s for s in row.shares if s.select != "y<0")
+            shares = tuple(s for s in row.shares if s.select != "y<0") or row.shares[:1]
             if len(shares) == 1 and shares[0].select == "y>0":
                 shares = (replace(shares[0], select="all"),)
             self.row = row = replace(row, shares=shares)

@@ -251,8 +251,16 @@ def relevance(lowering: Lowering, unit: Sum, r: Buffer) -> None:
             lowering.emit(Step("DIVIDE", unit, View(s), View(r), m=View(factor), mode=mode, repeat=lowering.t))
         for part, term in pairs:
             lowering.scatter(part, term, s, row.gamma)
-    # nothing to share by: the ledger says so
-    if unit.half and not any(unit.parts[k].terms[0] for k in range(len(unit.parts))):
-        for source in {t.index: t for t in unit.sources if t.wanted}.values():
+    unshared(lowering, unit)
+
+
+def unshared(lowering: Lowering, unit: Sum) -> None:
+    """An operand may have no term: x⁻ where x ≥ 0, or what a half neuron leaves out. What nobody wrote yet is 0 there,
+    and the ledger has a step to look at.
+    """
+    shared = {p.source.index for p in unit.parts if (p.terms[0] if unit.half else any(p.terms))}
+    for source in {p.source.index: p.source for p in unit.parts if p.source.wanted}.values():
+        if source.index not in shared:
             out, accumulate = lowering.sink(source)
-            lowering.emit(Step("MOVE", unit, View(out), bound=lowering.constant([0.0]), accumulate=accumulate))
+            if not (accumulate and shared):
+                lowering.emit(Step("MOVE", unit, View(out), bound=lowering.constant([0.0]), accumulate=accumulate))

@@ -24,10 +24,16 @@ from .pools import pool_shape
 
 @dataclass(eq=False, repr=False)
 class Winner(Unit):
-    """Max-pool: all to the winner."""
+    """Max-pool: all to the winner; a twin has the winners of the pool that it stands beside."""
 
     transparent = False
     taps: Taps = field(kw_only=True)
+    beside: Tensor | None = None
+
+    @property
+    def decided(self) -> int:
+        """The number of the tensor that says who won."""
+        return (self.beside or self.out).index
 
     @property
     def tables(self) -> tuple[Taps, ...]:
@@ -69,7 +75,7 @@ class Winner(Unit):
         lowering.emit(step)
 
     def relevance(self, lowering: Lowering, r: Buffer) -> None:
-        winners = lowering.winners[self.out.index]
+        winners = lowering.winners[self.decided]
 
         def write(out: Buffer, accumulate: bool) -> None:
             fields: dict[str, Any] = dict(

@@ -1,0 +1,1 @@
+"""Kernels to machine code, without a GPU: specialised, translated, assembled, kept on disk."""

@@ -1,0 +1,90 @@
+"""Compiled kernels kept on disk, so that a process compiles only what no other did before it.
+
+Machine code is good whatever made it, so the key holds the sources here and the major version of CUDA, which drivers go
+by, not the compilers: a folder that was filled elsewhere (bench/gpu.py fills one without a GPU) serves machines where
+nothing can be compiled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+from .compiler import compile_kernel
+from .kernel import Binary, Kernel
+
+_DIGEST = hashlib.sha256().digest_size
+
+
+def folder() -> Path:
+    """DTDFAST_CACHE, else dtdfast in the user's cache folder (XDG_CACHE_HOME or ~/.cache)."""
+    given = os.environ.get("DTDFAST_CACHE")
+    if given:
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dtdfast"
+
+
+def sources() -> list[Path]:
+    """The files that machine code follows from: all of compile/ and kernels/."""
+    here = Path(__file__).parent
+    return sorted(path for room in (here, here.parent / "kernels") for path in room.glob("*.py"))
+
+
+@cache
+def _environment() -> bytes:
+    """What else decides whether a kernel's machine code can be used."""
+    digest = hashlib.sha256(metadata.version("cuda-bindings").partition(".")[0].encode())
+    for path in sources():
+        digest.update(path.read_bytes())
+    return digest.digest()
+
+
+def _text(value: Any) -> str:
+    """Constants of a kernel, the same in every process."""
+    if isinstance(value, FunctionType):
+        return f"{value.__module__}.{value.__qualname__}"
+    if isinstance(value, tuple):
+        return f"({','.join(map(_text, value))})"
+    return repr(value)
+
+
+def path_of(kernel: Kernel, cc: tuple[int, int]) -> Path:
+    """Where a kernel's machine code is kept."""
+    numbers = (kernel.n_integers, kernel.n_floats, kernel.threads, kernel.min_blocks, *cc)
+    text = f"{kernel.name} {_text(kernel.factory)} {_text(kernel.constants)} {numbers}"
+    key = hashlib.sha256(_environment() + text.encode()).hexdigest()
+    return folder() / f"{kernel.name}-sm{cc[0]}{cc[1]}-{key[:40]}.cubin"
+
+
+def stored(kernel: Kernel, cc: tuple[int, int]) -> Binary | None:
+    """What an earlier process compiled; None if there is nothing, or it is damaged."""
+    try:
+        content = path_of(kernel, cc).read_bytes()
+    except OSError:
+        return None
+    digest, image = content[:_DIGEST], content[_DIGEST:]
+    return Binary(image, kernel.name) if hashlib.sha256(image).digest() == digest else None
+
+
+def compiled(
+    kernel: Kernel, cc: tuple[int, int], compile_kernel: Callable[[Kernel, tuple[int, int]], Binary] = compile_kernel
+) -> Binary:
+    """Compile, and keep the result where the folder can be written."""
+    binary = compile_kernel(kernel, cc)
+    path = path_of(kernel, cc)
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(hashlib.sha256(binary.image).digest() + binary.image)
+        Path(name).replace(path)  # at once: other processes see all of it or nothing
+    except OSError:
+        pass  # a read-only home: the kernel is compiled again next time
+    return binary

@@ -1,0 +1,59 @@
+"""Kernels to machine code, with no GPU and no driver needed: numba makes PTX, nvJitLink assembles it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from ...errors import BackendError
+from . import language
+from .kernel import Binary, Kernel
+from .specialise import specialised
+
+
+def ptx_of(kernel: Kernel, cc: tuple[int, int]) -> str:
+    """The kernel's PTX, its entry named `kernel.name`."""
+    from . import ptx
+
+    function = kernel.function(ptx)
+    if not language.is_translated(function):
+        function = specialised(function)
+    text = ptx.text_of(function, kernel.n_integers, kernel.n_floats, cc, (kernel.threads, kernel.min_blocks))
+    found = re.search(r"\.entry\s+([\w$]+)", text)
+    assert found is not None
+    return text.replace(found[1], kernel.name)
+
+
+def compile_kernel(kernel: Kernel, cc: tuple[int, int]) -> Binary:
+    """The kernel's machine code for one compute capability.
+
+    Raises
+    ------
+    BackendError
+        nvJitLink refused what numba made.
+    """
+    from cuda.bindings import nvjitlink
+
+    text = ptx_of(kernel, cc).encode()
+    options = [f"-arch=sm_{cc[0]}{cc[1]}", "-O3"]
+    handle = nvjitlink.create(len(options), options)
+    try:
+        nvjitlink.add_data(handle, nvjitlink.InputType.PTX, text, len(text), kernel.name)
+        nvjitlink.complete(handle)
+        image = bytearray(nvjitlink.get_linked_cubin_size(handle))
+        nvjitlink.get_linked_cubin(handle, image)
+    except nvjitlink.nvJitLinkError as error:
+        raise BackendError(
+            f"kernel {kernel.name} {kernel.constants} cannot be assembled for sm_{cc[0]}{cc[1]}: {_log(handle)}"
+        ) from error
+    finally:
+        nvjitlink.destroy(handle)
+    return Binary(bytes(image), kernel.name)
+
+
+def _log(handle: Any) -> str:
+    from cuda.bindings import nvjitlink
+
+    log = bytearray(nvjitlink.get_error_log_size(handle))
+    nvjitlink.get_error_log(handle, log)
+    return log.decode(errors="replace").strip("\0\n ")

@@ -1,0 +1,52 @@
+"""A kernel before it is compiled, and its machine code.
+
+Conventions of every kernel of this backend:
+
+- A kernel is a Python function `kernel(a, f)` of two tuples: `a` holds int64 numbers (device addresses in bytes,
+  strides in elements, sizes), `f` float32 numbers. On the device every entry is a parameter of its own: first all of
+  `a`, then all of `f`, 8 and 4 bytes. No arrays, no descriptors in memory.
+- A *factory* makes the function: `factory(ptx, *constants)`. `ptx` is the module of named instructions (`ptx.py` on a
+  device, an emulation in the tests); the constants (integers, strings, booleans, tuples of them) specialise it. Kernels
+  import nothing from numba.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A specialised kernel: hashable, printable, compiled when first needed.
+
+    Attributes
+    ----------
+    name : entry point, the same for all specialisations of a factory
+    factory : `factory(ptx, *constants)` returns the function
+    constants : what it is specialised by
+    n_integers, n_floats : lengths of its two tuples (at least one float)
+    threads : threads of a block
+    min_blocks : blocks that must fit on a multiprocessor together: with `threads` it bounds the registers
+    """
+
+    name: str
+    factory: Callable[..., Callable[..., None]]
+    constants: tuple[Hashable, ...]
+    n_integers: int
+    n_floats: int
+    threads: int
+    min_blocks: int = 1
+
+    def function(self, ptx: Any) -> Callable[..., None]:
+        """The kernel's Python function over a module of instructions."""
+        return self.factory(ptx, *self.constants)
+
+
+@dataclass(frozen=True)
+class Binary:
+    """A compiled kernel: what cuModuleLoadData takes, and the name to ask it for."""
+
+    image: bytes
+    entry: str

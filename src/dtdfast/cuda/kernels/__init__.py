@@ -1,0 +1,1 @@
+"""Kernels: what a GPU runs, written in the words of compile/language.py."""

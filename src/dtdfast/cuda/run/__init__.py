@@ -1,0 +1,1 @@
+"""Plans on a GPU: its memory, launches and graphs."""

@@ -1,0 +1,148 @@
+"""The CUDA executor: plans run as graphs of kernels on one GPU."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...arrays.checks import Check
+from ...errors import BackendError
+from ...plan.batches import Batches
+from ...plan.lower import lower
+from ...plan.plan import Plan
+from ...plan.profile import Profile, Timing
+from ...plan.program import EXPLAIN, Program, refuse_cancelling
+from . import contraction
+from .device import Device, OutOfMemory
+from .memory import Memory
+from .prepared import Prepared
+from .session import CudaSession
+
+Array = NDArray[Any]
+
+BUDGET = 2**33
+"""Bytes of an arena where the caller gives no batch_size, or half of the free memory where that is less."""
+
+REALS = {"bfloat16": ("bf16", "bf16"), "mixed": ("f4", "bf16")}
+"""How values, and how gates and relevance lie in memory, in the precisions that keep them in two bytes."""
+
+ANY = 2**62
+
+
+class Workplace:
+    """What the executors of one Explainer share: a device, its memory, and the lock under which one call at a time uses
+    them.
+    """
+
+    def __init__(self, device: Device, precision: str) -> None:
+        self.device, self.precision = device, precision
+        self.reals = REALS.get(precision, ("f4", "f4"))
+        self.memory = Memory(device, contraction)
+        self.lock = threading.RLock()
+
+
+@dataclass(frozen=True)
+class _Key:
+    n: int
+    t: int
+    ledger: bool
+    chunked: bool
+
+
+class CudaExecutor:
+    """Runs one program; plans are made per batch shape and kept, with their graphs."""
+
+    def __init__(self, program: Program, batch_size: int | None, place: Workplace, check: Check) -> None:
+        self.program, self._place, self._check = program, place, check
+        if place.precision != "float32" and program.relevant:
+            refuse_cancelling(program, place.precision)
+        self._prepared: dict[_Key, Prepared] = {}
+        # samples and targets, halved when memory ran out; a ledger keeps more
+        self._most = {False: (ANY, ANY), True: (ANY, ANY)}
+        self._lock = place.lock
+        free, _ = place.device.memory()
+        self._batches = Batches(program, batch_size, min(BUDGET, free // 2), reals=place.reals)
+        self._bounds = check.bounds(program.input_shape) if program.kind == EXPLAIN else (None, None)
+
+    # -------------------------------------------------------------------------------------------------------------
+    # sizes
+
+    def batch_size(self, n: int, n_targets: int, *, ledger: bool = False) -> int:
+        """Samples per pass, with memory for them at hand: halved until they fit."""
+        with self._lock:
+            while True:
+                samples, targets = self._sizes(n, n_targets, ledger)
+                prepared = self._plan(samples, n_targets, ledger)
+                try:
+                    prepared.bind()
+                    return samples
+                except OutOfMemory as problem:
+                    # a smaller one follows, and what failed may have been a weight beside it
+                    self._place.memory.drop_arena()
+                    if samples == 1 and targets == 1:
+                        raise self._too_large(prepared, problem) from None
+                    self._most[ledger] = (
+                        (-(-samples // 2), self._most[ledger][1]) if samples > 1 else (1, -(-targets // 2))
+                    )
+                    self._forget(prepared)
+
+    def _sizes(self, n: int, n_targets: int, ledger: bool) -> tuple[int, int]:
+        samples, targets = self._most[ledger]
+        return min(samples, self._batches.samples(n, n_targets)), min(targets, self._batches.targets(n_targets))
+
+    def _forget(self, prepared: Prepared) -> None:
+        prepared.unbind()
+        self._prepared = {k: p for k, p in self._prepared.items() if p is not prepared}
+
+    def _too_large(self, prepared: Prepared, problem: OutOfMemory) -> BackendError:
+        free, total = self._place.device.memory()
+        return BackendError(
+            f"the GPU is out of memory: one sample with one target needs {prepared.nbytes:,} bytes beside the "
+            "weights, and an allocation "
+            f"of {problem.wanted:,} bytes failed with {free:,} of {total:,} free; free memory there, choose another "
+            "by device=, or use "
+            "backend='cpu'"
+        )
+
+    # -------------------------------------------------------------------------------------------------------------
+    # plans
+
+    def _plan(self, n: int, n_targets: int, ledger: bool) -> Prepared:
+        t = self._sizes(n, n_targets, ledger)[1]
+        key = _Key(n, t, ledger, t < n_targets)
+        if key not in self._prepared:
+            plan = lower(self.program, n, t, ledger=ledger, chunked=key.chunked, reals=self._place.reals)
+            self._prepared[key] = Prepared(plan, self._place.memory, contraction, self._place.precision, self._bounds)
+        return self._prepared[key]
+
+    def plan(self, n: int, n_targets: int) -> Plan:
+        with self._lock:
+            prepared = self._plan(n, n_targets, False)
+            return replace(prepared.plan, bodies=prepared.bodies)
+
+    @contextmanager
+    def session(self, n: int, n_targets: int, *, ledger: bool = False) -> Iterator[CudaSession]:
+        with self._lock:
+            prepared = self._plan(n, n_targets, ledger)
+            try:
+                prepared.bind()
+            except OutOfMemory as problem:
+                raise self._too_large(prepared, problem) from None
+            yield CudaSession(prepared, self._place.device, self._check)
+
+    def profile(self, x: Any, start: Callable[[Array], Array]) -> Profile:
+        """Every step timed alone by events of the GPU; the least of ten runs counts."""
+        with self.session(len(x), 1) as session:
+            outputs = session.forward(x)
+            session.relevance(start(outputs)[:, :1], np.empty((len(x), 1, *self.program.leaves.shape), np.float32))
+            prepared, plan = session.prepared, session.prepared.plan
+            steps = [*plan.forward, *plan.relevance]
+            seconds = [self._place.device.seconds(prepared.steps(i, i + 1), 10) for i in range(len(steps))]
+        rows = zip(steps, seconds, prepared.bodies, strict=True)
+        return Profile([Timing.of(plan, i, *row) for i, row in enumerate(rows)])

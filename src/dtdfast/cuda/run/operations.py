@@ -1,0 +1,320 @@
+"""A step of the plan as launches: its views become addresses and byte strides, its fields the constants and numbers of
+a body.
+
+No decisions and no maths: csrc/README.md says what each operation does with its fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ...plan.plan import Plan
+from ...plan.steps import SIZES, Buffer, Step, View, bound_strides
+from ..kernels import depthwise, elementwise, embedding, normalise, pool
+from ..kernels.formulas import SELECTS
+from .launch import AddressOf, Launch
+from .strided import ABSENT, C, D, H, Strided, W, coordinate, launches, without
+
+SPACE = (D, H, W)
+
+
+class Site:
+    """One step of a plan, as the bodies see it."""
+
+    def __init__(self, step: Step, plan: Plan, address_of: AddressOf) -> None:
+        self.step, self.plan, self.address_of = step, plan, address_of
+
+    def view(self, view: View | None, *, kept: bool = False) -> Strided:
+        """A view of the plan; steps of a phase walk x by the phase's own step."""
+        if view is None:
+            return ABSENT
+        size = SIZES[view.buffer.root.dtype]
+        _, _, strides = view.layout()
+        sample = 0 if view.buffer.batch == "1" else view.buffer.strides()[2]
+        return Strided(self.address_of(view), tuple(size * s for s in (sample, *strides)), kept, view.buffer.root.dtype)
+
+    def shape(self, view: View) -> tuple[int, ...]:
+        """Six sizes."""
+        _, shape, _ = view.layout()
+        return ({"n": self.plan.n, "nt": self.plan.n * self.plan.t, "1": 1}[view.buffer.batch], *shape)
+
+    def per_channel(self, vector: np.ndarray[Any, Any] | None) -> Strided:
+        return ABSENT if vector is None else Strided(self.address_of(vector), (0, 4, 0, 0, 0, 0))
+
+    def window(self) -> Strided:
+        """Per output position (d, h, w)."""
+        window = self.step.window
+        if window is None:
+            return ABSENT
+        _, h, w = window.shape
+        return Strided(self.address_of(window), (0, 0, 4 * h * w, 4 * w, 4, 0))
+
+    def bound(self) -> Strided:
+        """A constant of one sample's shape, repeated along axes of size 1."""
+        bound = self.step.bound
+        if bound is None:
+            return ABSENT
+        return Strided(self.address_of(bound), (0, *(4 * s for s in bound_strides(bound, self.step.out.buffer.shape))))
+
+    def run(
+        self, body: tuple[Any, ...], views: list[Strided], longs: tuple[int, ...] = (), floats: tuple[float, ...] = ()
+    ) -> list[Launch]:
+        """The body over the elements of the result."""
+        return launches(body, self.shape(self.step.out), views, longs, floats, self.step.repeat)
+
+
+# --------------------------------------------------------------------------------------------------------------
+# elementwise
+
+
+def clear_border(site: Site) -> list[Launch]:
+    buffer = site.step.out.buffer.root
+    size = SIZES[buffer.dtype]
+    places = _frame(buffer) * size
+    table = Strided(site.address_of(places), (0, 0, 0, 0, 8, 0))
+    count = {"n": site.plan.n, "nt": site.plan.n * site.plan.t, "1": 1}[buffer.batch]
+    offset = size * buffer.strides()[0]  # a sample's frame starts before its first element
+    strides = (size * buffer.strides()[2], size, 0, 0, 0, 0)
+    channels = Strided(site.view(site.step.out).at - offset, strides, dtype=buffer.dtype)
+    return launches((elementwise.clear_border,), (count, buffer.shape[0], 1, 1, len(places), 1), [channels, table])
+
+
+def _frame(buffer: Buffer) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Offsets in elements of the pixels around a channels-last buffer, from the start of its frame."""
+    size = (1,) * (4 - len(buffer.shape)) + buffer.shape[1:]
+    whole = np.arange(np.prod([s + b + a for s, (b, a) in zip(size, buffer.border, strict=True)], dtype=np.int64))
+    places = whole.reshape([s + b + a for s, (b, a) in zip(size, buffer.border, strict=True)])
+    around = np.ones(places.shape, bool)
+    around[tuple(slice(b, b + s) for s, (b, _) in zip(size, buffer.border, strict=True))] = False
+    return places[around] * buffer.shape[0]
+
+
+def move(site: Site) -> list[Launch]:
+    x = site.view(site.step.x) if site.step.bound is None else site.bound()
+    return site.run((elementwise.move,), [site.view(site.step.out), x], (int(site.step.accumulate),))
+
+
+def map_input(site: Site) -> list[Launch]:
+    step = site.step
+    return site.run((elementwise.map_input, step.mode), [site.view(step.out), site.view(step.x), site.bound()])
+
+
+def multiply(site: Site) -> list[Launch]:
+    step = site.step
+    views = [site.view(step.out), site.view(step.x), site.view(step.m, kept=True)]
+    return site.run((elementwise.multiply, step.mode), views, (int(step.accumulate),))
+
+
+def divide(site: Site) -> list[Launch]:
+    step = site.step
+    mode = step.mode if isinstance(step.mode, str) else "none"
+    views = [site.view(step.out), site.view(step.x), site.view(step.m, kept=True)]
+    return site.run((elementwise.divide, mode), views, (int(step.accumulate),))
+
+
+def activate(site: Site) -> list[Launch]:
+    step = site.step
+    kind, alpha, beta = step.activation
+    views = [site.view(step.out), site.view(step.x), site.bound()]
+    return site.run((elementwise.activate, kind, step.mode == "derivative"), views, (), (alpha, beta))
+
+
+def affine(site: Site) -> list[Launch]:
+    step = site.step
+    views = [site.view(step.out), site.view(step.x), site.per_channel(step.vector), site.per_channel(step.bias)]
+    return site.run((elementwise.affine,), views, (int(step.accumulate),))
+
+
+def factor(site: Site) -> list[Launch]:
+    step = site.step
+    views = [
+        site.view(step.factor), site.view(step.terms), site.per_channel(step.bias_d), site.view(step.x),
+            site.view(step.m),
+        site.per_channel(step.bias), site.window(), site.view(step.terms_prev),
+    ]  # fmt: skip
+    return site.run(
+        (elementwise.factor, step.mode), views, (SELECTS[step.select],), (step.coefficient, step.stabilizer)
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# taps
+
+
+def _taps(site: Site) -> tuple[Strided, int, int]:
+    """x as the taps of a phase walk it; the address of their byte offsets from it, and how many there are."""
+    step = site.step
+    assert step.x is not None
+    assert step.phase is not None
+    x = site.view(step.x)
+    table = [sum(o * x.strides[a] for o, a in zip(offset, SPACE, strict=True)) for _, offset in step.phase.taps]
+    scaled = list(x.strides)
+    for a, by in zip(SPACE, step.phase.x_step, strict=True):
+        scaled[a] *= by
+    address = site.address_of(np.array(table, np.int64)) if table else 0
+    return Strided(x.at, tuple(scaled), dtype=x.dtype), address, len(table)
+
+
+def _weights(site: Site) -> tuple[Strided, int]:
+    """Weights [tap][c], and the bytes between two taps."""
+    weights = site.step.weights
+    if weights is None or not weights.taps:
+        return ABSENT, 0
+    return Strided(site.address_of(weights), (0, 4, 0, 0, 0, 0)), 4 * site.shape(site.step.out)[C]
+
+
+def neuron_channel(site: Site) -> list[Launch]:
+    step = site.step
+    (x, taps, n_taps), (weight, row) = _taps(site), _weights(site)
+    kind, alpha, beta = step.activation
+    views = [
+        site.view(step.out), site.view(step.factor), site.view(step.terms), x, weight, site.view(step.y_prev),
+            site.view(step.terms_prev),
+        site.window(), site.per_channel(step.bias), site.per_channel(step.bias_d),
+    ]  # fmt: skip
+    mode = step.mode if step.factor is not None else "none"
+    numbers = (step.coefficient, step.stabilizer, alpha, beta)
+    return site.run(
+        (depthwise.neuron_channel, kind, mode, step.dual), views, (taps, n_taps, row, SELECTS[step.select]), numbers
+    )
+
+
+def taps_channel(site: Site) -> list[Launch]:
+    step = site.step
+    (x, taps, n_taps), (weight, row) = _taps(site), _weights(site)
+    views = [site.view(step.out), x, weight, site.view(step.m, kept=True), site.window()]
+    body = (depthwise.taps_channel, step.weight_map, step.mode)
+    return site.run(body, views, (taps, n_taps, row, int(step.accumulate)), (step.gamma,))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# pools
+
+
+def _space(view: Strided) -> tuple[int, ...]:
+    return tuple(view.strides[a] for a in SPACE)
+
+
+def _channels_at_once(
+    site: Site, body: tuple[Any, ...], views: list[Strided], longs: tuple[int, ...], apart: list[Strided]
+) -> list[Launch]:
+    """A body whose threads compute several channels each, or one where the channels do not divide.
+
+    apart : the views that need the bytes from one of these channels to the next
+    """
+    n, channels, *space = site.shape(site.step.out)
+    together = pool.CHANNELS if channels % pool.CHANNELS == 0 else 1
+    steps = tuple(channels // together * view.strides[C] for view in apart)
+    return launches((*body, together), (n, channels // together, *space), views, (*longs, *steps), (), site.step.repeat)
+
+
+def max_pool(site: Site) -> list[Launch]:
+    step = site.step
+    assert step.x is not None
+    assert step.phase is not None
+    assert step.table is not None
+    x = site.view(step.x)
+    coordinates = [coordinate(a, by) for a, by in zip(SPACE, step.phase.x_step, strict=True)]
+    views = [site.view(step.out), site.view(step.m), without(x, *SPACE), *coordinates]
+    size = site.shape(step.x)[D : W + 1]
+    longs = (site.address_of(step.table), len(step.table), *size, *_space(x))
+    return _channels_at_once(site, (pool.max_pool,), views, longs, [*views[:2], x])
+
+
+def max_unpool(site: Site) -> list[Launch]:
+    step = site.step
+    assert step.x is not None
+    assert step.table is not None
+    x, m = site.view(step.x), site.view(step.m, kept=True)
+    factor = site.view(step.factor, kept=True)
+    views = [site.view(step.out), factor, without(x, *SPACE), without(m, *SPACE), *(coordinate(a) for a in SPACE)]
+    size = site.shape(step.x)[D : W + 1]
+    taps = site.address_of(step.table) if len(step.table) else 0
+    longs = (taps, *size, *_space(x), *_space(m), int(step.accumulate))
+    return _channels_at_once(site, (pool.max_unpool, step.factor is not None, len(step.table)), views, longs, views[:4])
+
+
+def max_scatter(site: Site) -> list[Launch]:
+    """As MAX_UNPOOL, tap by tap."""
+    step = site.step
+    assert step.x is not None
+    assert step.table is not None
+    assert step.phase is not None
+    windows, result = step.phase, []
+    for k, start in enumerate(step.table.tolist()):
+        place = ((start[0], start[1], start[2]), windows.x_step, windows.count)
+        factor = None if step.factor is None else step.factor.phase(*place)
+        tap = replace(step, out=step.out.phase(*place), factor=factor, table=np.array([(k, 0, 0, 0)], np.int64))
+        result += max_unpool(Site(tap, site.plan, site.address_of))
+    return result
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# along an axis
+
+
+def lrn(site: Site) -> list[Launch]:
+    step = site.step
+    x = site.view(step.x)
+    _, alpha, beta = step.activation
+    longs = (site.shape(step.out)[C], step.size, x.strides[C])
+    return site.run((normalise.lrn,), [site.view(step.out), x, coordinate(C)], longs, (alpha, beta, step.stabilizer))
+
+
+def _lines(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    return tuple(1 if a == axis else s for a, s in enumerate(shape))
+
+
+def softmax(site: Site) -> list[Launch]:
+    step = site.step
+    axis, shape, out, x = int(step.mode), site.shape(step.out), site.view(step.out), site.view(step.x)
+    body = normalise.log_softmax if step.op == "LOG_SOFTMAX" else normalise.softmax
+    return launches((body,), _lines(shape, axis), [out, x], (shape[axis], out.strides[axis], x.strides[axis]))
+
+
+def embed(site: Site) -> list[Launch]:
+    step = site.step
+    assert step.vector is not None
+    axis = int(step.mode)
+    ids = without(site.view(step.x), axis)
+    longs = (site.address_of(step.vector), 4 * site.shape(step.out)[axis])
+    return site.run((embedding.embed,), [site.view(step.out), ids, coordinate(axis)], longs)
+
+
+def embed_sum(site: Site) -> list[Launch]:
+    step = site.step
+    assert step.x is not None
+    axis, shape, x, m = int(step.mode), site.shape(step.x), site.view(step.x), site.view(step.m, kept=True)
+    longs = (shape[axis], x.strides[axis], m.strides[axis], int(step.accumulate))
+    return launches((embedding.embed_sum,), _lines(shape, axis), [site.view(step.out), x, m], longs, (), step.repeat)
+
+
+OPERATIONS: dict[str, Callable[[Site], list[Launch]]] = {
+    "CLEAR_BORDER": clear_border,
+    "MOVE": move,
+    "MAP": map_input,
+    "NEURON_CHANNEL": neuron_channel,
+    "TAPS_CHANNEL": taps_channel,
+    "FACTOR": factor,
+    "MULTIPLY": multiply,
+    "DIVIDE": divide,
+    "ACTIVATE": activate,
+    "AFFINE": affine,
+    "LRN": lrn,
+    "SOFTMAX": softmax,
+    "LOG_SOFTMAX": softmax,
+    "MAX_POOL": max_pool,
+    "MAX_UNPOOL": max_unpool,
+    "MAX_SCATTER": max_scatter,
+    "EMBED": embed,
+    "EMBED_SUM": embed_sum,
+}
+
+
+def step_launches(step: Step, plan: Plan, address_of: AddressOf) -> list[Launch]:
+    """The launches of a step that is no contraction."""
+    return OPERATIONS[step.op](Site(step, plan, address_of))

@@ -1,0 +1,191 @@
+"""One batch on its way through a prepared plan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...arrays.checks import Check
+from ...arrays.device import device_array
+from ...errors import InputError, NumericsError
+from ...ledger.account import Account
+from ...ledger.accounting import Accounts
+from ...plan.steps import SIZES, Buffer
+from ...targets import Entry
+from ...underflow import Rows, in_doubt
+from .device import Device
+from .prepared import FLAGS, GIVEN, LARGEST, NUMBERS, Entrance, Prepared
+
+Array = NDArray[Any]
+
+
+class CudaSession(Accounts):
+    """Uploads, graph launches, and one download at the end; nothing in between waits for the device."""
+
+    def __init__(self, prepared: Prepared, device: Device, check: Check) -> None:
+        self.plan = prepared.plan
+        self.prepared, self._device, self._check = prepared, device, check
+        self._stream = device.stream
+        self.doubtful: Sequence[int] = ()  # nothing is checked here
+        self.empty: Rows = ()
+        self._flags: list[Array] = []  # of every pass
+        self._waiting: list[Array] = []  # arrays that copies under way still read
+
+    # ---------------------------------------------------------------------------------------------------------------
+    # calls
+
+    def explain(self, x: Any, entry: Entry, result: Any, outputs: Any = None) -> None:
+        """Relevance (n, t, *leaves) of x into `result`, the outputs (n, *out) into `outputs` if wanted."""
+        plan = self.plan
+        kind = GIVEN if entry.start is not None else LARGEST if entry.numbers is None else NUMBERS
+        entrance = Entrance(kind, entry.unit, entry.clip)
+        self._give("x", x)
+        if entry.count <= plan.t:
+            self._enter(entry, 0)
+            self._replay("forward", entrance, "relevance")
+            self._take(result, "result")
+            self._take_flags()
+        else:  # in chunks on one forward pass; their flags stay set
+            self._replay("forward")
+            for chunk in range(0, entry.count, plan.t):
+                self._enter(entry, chunk)
+                self._replay(*(["again"] if chunk else []), entrance, "relevance")
+                self._take_chunk(result, chunk)
+                self._take_flags()
+        if outputs is not None:
+            self._take(outputs, "outputs")
+        self._finish(x, "relevance")
+        found = np.concatenate([flags[len(FLAGS) :].reshape(plan.n, plan.t) for flags in self._flags], axis=1)[
+            :, : entry.count
+        ]
+        self.empty = [(int(i), int(k)) for i, k in np.argwhere(found == 0)]
+        if self.empty:
+            values = self._fetch("outputs", (plan.n, *plan.program.network.output.shape))
+            self.empty = in_doubt(self.empty, entry.start, values, entry.relevance(values))
+
+    def forward(self, x: Any) -> Array:
+        """Outputs (n, *out) of x, on the host."""
+        outputs = np.empty((self.plan.n, *self.plan.program.network.output.shape), np.float32)
+        self.predict(x, outputs)
+        return outputs
+
+    def predict(self, x: Any, outputs: Any) -> None:
+        self._give("x", x)
+        self._replay("forward")
+        self._take(outputs, "outputs")
+        self._take_flags()
+        alone = not self.plan.program.relevant
+        self._finish(x, "output" if alone else "")
+        if alone:
+            self.empty = [(int(i), 0) for i in np.flatnonzero(self._flags[-1][len(FLAGS) :] == 0)]
+
+    def relevance(self, start: Array, result: Array, accounts: list[Account] | None = None) -> None:
+        """Start (n, 1, *out) → result after `forward`; with `accounts`, unit by unit."""
+        self._give("start", np.ascontiguousarray(start, np.float32))
+        if accounts is None:
+            self._replay("relevance")
+        else:
+            self.run_accounts(accounts)
+        self._take(result, "result")
+        self._device.synchronize(self._stream)
+
+    # ------------------------------------------------------------------------------------------------------------------
+    # the ledger
+
+    def run(self, first: int, last: int) -> None:
+        self._device.launch(self.prepared.steps(first, last), self._stream)
+
+    def read_root(self, root: Buffer) -> Array:
+        """All bytes of a buffer, as its numbers."""
+        size = root.nbytes(self.plan.n, self.plan.t)
+        memory = np.empty(size // SIZES[root.dtype], "u2" if root.dtype == "bf16" else root.dtype)
+        self._device.download(memory, self.prepared.buffer_address(root), self._stream)
+        self._device.synchronize(self._stream)
+        return (memory.astype(np.uint32) << 16).view(np.float32) if root.dtype == "bf16" else memory
+
+    # --------------------------------------------------------------------------------------------------------------
+    # pieces
+
+    def _enter(self, entry: Entry, chunk: int) -> None:
+        """Upload what says where relevance enters, for targets chunk … chunk + t − 1; those beyond the last get
+        none.
+        """
+        plan = self.plan
+        missing = max(0, chunk + plan.t - entry.count)
+        if entry.start is not None:
+            piece = np.asarray(entry.start[:, chunk : chunk + plan.t], np.float32)
+            if entry.clip:
+                piece = np.maximum(piece, 0)
+            self._give("start", np.pad(piece, [(0, 0), (0, missing), *[(0, 0)] * (piece.ndim - 2)]))
+        elif entry.numbers is not None:
+            piece = np.asarray(entry.numbers[:, chunk : chunk + plan.t], np.int64)
+            self._give("numbers", np.pad(piece, [(0, 0), (0, missing)], constant_values=-1))
+
+    def _give(self, name: str, array: Any) -> None:
+        to, here = self.prepared.at(name), device_array(array)
+        if here is not None:
+            if here.device != self._device.number:
+                raise InputError(
+                    f"x lies on GPU {here.device}, but this Explainer computes on GPU {self._device.number}: "
+                    f"make it with device={here.device}, or move x"
+                )
+            self._stream = here.stream
+            self._device.copy(to, here.address, here.nbytes, self._stream)
+            return
+        array = np.ascontiguousarray(array)
+        self._waiting.append(array)
+        self._device.upload(to, array, self._stream)
+
+    def _take(self, into: Any, name: str) -> None:
+        there = device_array(into)
+        if there is not None:
+            self._device.copy(there.address, self.prepared.at(name), there.nbytes, self._stream)
+        elif into.flags.c_contiguous:
+            self._device.download(into, self.prepared.at(name), self._stream)
+        else:
+            into[...] = self._fetch(name, into.shape)
+
+    def _take_chunk(self, result: Any, chunk: int) -> None:
+        plan = self.plan
+        count = min(plan.t, result.shape[1] - chunk)
+        leaves = plan.program.leaves.shape
+        there = device_array(result)
+        if there is None:
+            result[:, chunk : chunk + count] = self._fetch("result", (plan.n, plan.t, *leaves))[:, :count]
+            return
+        row = there.nbytes // (plan.n * result.shape[1])
+        for n in range(plan.n):
+            to, source = (
+                there.address + (n * result.shape[1] + chunk) * row,
+                self.prepared.at("result") + n * plan.t * row,
+            )
+            self._device.copy(to, source, count * row, self._stream)
+
+    def _take_flags(self) -> None:
+        flags = np.zeros(len(FLAGS) + self.plan.n * self.plan.t, np.int64)
+        self._device.download(flags, self.prepared.at("flags"), self._stream)
+        self._flags.append(flags)
+
+    def _fetch(self, name: str, shape: tuple[int, ...]) -> Array:
+        array = np.empty(shape, np.float32)
+        self._device.download(array, self.prepared.at(name), self._stream)
+        self._device.synchronize(self._stream)
+        return array
+
+    def _replay(self, *parts: Any) -> None:
+        self._device.replay(self.prepared.graph(parts), self._stream)
+
+    def _finish(self, x: Any, what: str) -> None:
+        """Wait, and say what the device found wrong."""
+        self._device.synchronize(self._stream)
+        self._waiting.clear()
+        found = dict(zip(FLAGS, self._flags[-1], strict=False))
+        if found["input"] or found["domain"]:
+            self._check.refuse(x)
+        if what and found[what]:
+            raise NumericsError(
+                f"the {what} overflowed float32; rescale the network, or see with backend='oracle' where"
+            )

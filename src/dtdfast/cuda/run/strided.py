@@ -1,0 +1,112 @@
+"""Strided views and launches over them: a body of `kernels/` runs once per element of the result.
+
+A view is a base address and byte strides over the axes (n, c, d, h, w, extra); stride 0 repeats it. An absent view has
+address 0 everywhere. A coordinate is a view too: base 0, stride 1 along its axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+from ...errors import BackendError
+from ..kernels.strided import THREADS, kernel, reciprocal
+from .launch import Launch
+
+MOST_ITEMS = 2**31 - THREADS  # per launch: items are 32-bit numbers, and so are the strides of all axes but the first
+AXES = 6
+N, C, D, H, W, EXTRA = range(AXES)
+
+
+@dataclass(frozen=True)
+class Strided:
+    """A view in device memory: the address of its first element, and strides in bytes.
+
+    kept : batch of n samples beside a result of n·t, indexed by sample / t (what the forward pass kept)
+    dtype : of the numbers, in the words of plan.steps.SIZES
+    """
+
+    at: int = 0
+    strides: tuple[int, ...] = (0,) * AXES
+    kept: bool = False
+    dtype: str = "f4"
+
+
+ABSENT = Strided()
+
+
+def coordinate(axis: int, step: int = 1) -> Strided:
+    """The index along an axis, times step, in the place of an address."""
+    return Strided(0, tuple(step if a == axis else 0 for a in range(AXES)))
+
+
+def without(view: Strided, *axes: int) -> Strided:
+    """The view at index 0 along these axes."""
+    return replace(view, strides=tuple(0 if a in axes else s for a, s in enumerate(view.strides)))
+
+
+def launches(
+    body: tuple[Any, ...],
+    shape: Sequence[int],
+    views: Sequence[Strided],
+    longs: Sequence[int] = (),
+    floats: Sequence[float] = (),
+    repeat: int = 1,
+) -> list[Launch]:
+    """Launches that run a body once per index of `shape` (n, c, d, h, w, extra).
+
+    Parameters
+    ----------
+    body : (make_body, *constants)
+    views : the result first; its strides decide which index runs fastest over the threads
+    repeat : targets per sample, for views that are kept
+    """
+    sizes, strides = _simplified(*_split(shape, views, repeat))
+    if prod(sizes) == 0:
+        return []
+    result = []
+    for start, count in _pieces(sizes):
+        here = (count, *sizes[1:])
+        integers = [prod(here)]
+        for size in here[1:]:
+            integers += [*reciprocal(size), size]
+        for view, stride in zip(views, strides, strict=True):
+            integers += [view.at + start * stride[0], *stride]
+        if any(abs(s) >= 2**31 for stride in strides for s in stride[1:]):
+            raise BackendError("a tensor of more than 2 GiB per sample cannot be explained on a GPU")
+        made = kernel(body[0], tuple(v.dtype for v in views), tuple(body[1:]), len(here), len(longs), len(floats))
+        grid = (-(-prod(here) // THREADS), 1, 1)
+        result.append(Launch(made, grid, 0, (*integers, *longs), tuple(floats) or (0.0,)))
+    return result
+
+
+def _split(shape: Sequence[int], views: Sequence[Strided], repeat: int) -> tuple[list[int], list[list[int]]]:
+    """The batch axis as (sample, target): a kept view does not move along the second."""
+    sizes = [shape[N] // repeat, repeat, *shape[1:]]
+    strides = []
+    for view in views:
+        n = view.strides[N]
+        strides.append([n if view.kept else n * repeat, 0 if view.kept else n, *view.strides[1:]])
+    return sizes, strides
+
+
+def _simplified(sizes: list[int], strides: list[list[int]]) -> tuple[list[int], list[list[int]]]:
+    """Axes of size 1 dropped, the rest ordered by the result's strides, slow to fast, and merged where all views allow
+    it.
+    """
+    kept = sorted((a for a, size in enumerate(sizes) if size != 1), key=lambda a: -abs(strides[0][a])) or [0]
+    sizes, strides = [sizes[a] for a in kept], [[s[a] for a in kept] for s in strides]
+    for a in range(len(sizes) - 2, -1, -1):
+        if all(s[a] == s[a + 1] * sizes[a + 1] for s in strides):
+            sizes[a] *= sizes.pop(a + 1)
+            for s in strides:
+                s[a] = s.pop(a + 1)
+    return sizes, strides
+
+
+def _pieces(sizes: list[int]) -> list[tuple[int, int]]:
+    """Ranges of the first axis small enough for one launch."""
+    at_once = max(1, min(sizes[0], MOST_ITEMS // prod(sizes[1:])))
+    return [(start, min(at_once, sizes[0] - start)) for start in range(0, sizes[0], at_once)]

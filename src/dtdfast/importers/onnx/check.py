@@ -1,0 +1,106 @@
+"""Whether the layers of an ONNX model compute what onnxruntime makes of it, where that is installed and can run it.
+
+onnxruntime sees the nodes that were read, their constants and nothing else of the file.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...budget import require as require_memory
+from ...errors import BackendError, MemoryBudgetError
+from ...extras import require
+from ...layers import Layer
+from ...plan.shapes import Shape
+from ..check import TOLERANCE, check_outputs, random_input
+from .graph import BATCH
+from .tensors import EXTERNAL, Proto, Tensors
+
+MOST_WEIGHTS, MOST_INPUTS = 1 << 28, 1 << 21
+"""Elements beyond which the check would take too long."""
+EPS = {10: 2.0**-10}  # of TensorProto.DataType float16
+IR_VERSION = 8
+
+
+def check(
+    layers: list[Layer],
+    graph: Proto,
+    opset: int,
+    folder: Path | None,
+    source: Proto,
+    output: Proto,
+    batch: int,
+    sample: Shape,
+) -> None:
+    """Raise ModelError where `predict` differs from onnxruntime by more than 1e-4 of the largest output.
+
+    Parameters
+    ----------
+    source, output : the graph's input, and the output that was read
+    batch, sample : of the input
+    """
+    try:
+        onnxruntime = require("onnxruntime", "onnx")
+    except BackendError:
+        return
+    n = 2 if batch == BATCH else batch
+    nodes, constants = _needed(graph, output.name)
+    elements = sum(math.prod(t.dims) for t in constants)
+    if elements > MOST_WEIGHTS or n * math.prod(sample) > MOST_INPUTS:
+        return
+    try:
+        # the bytes, as onnxruntime holds them, and packed twice
+        require_memory(16 * elements, "the check of an import")
+        x = random_input(layers, (n, *sample))
+        expected = _run(onnxruntime, _model(nodes, constants, opset, folder, source, output, x.shape), source, x)
+        if expected is not None and np.isfinite(expected).all():
+            kind = source.type.tensor_type.elem_type
+            check_outputs(layers, x, np.asarray(expected, np.float64), max(TOLERANCE, 16 * EPS.get(kind, 0.0)))
+    except MemoryBudgetError:
+        return
+
+
+def _needed(graph: Proto, output: str) -> tuple[list[Proto], list[Proto]]:
+    """The nodes that the output depends on, and the stored tensors that they read."""
+    wanted, nodes = {output}, []
+    for node in reversed(graph.node):
+        if wanted.intersection(o for o in node.output if o):
+            wanted.update(i for i in node.input if i)
+            nodes.append(node)
+    return nodes[::-1], [t for t in graph.initializer if t.name in wanted]
+
+
+def _model(
+    nodes: list[Proto],
+    constants: list[Proto],
+    opset: int,
+    folder: Path | None,
+    source: Proto,
+    output: Proto,
+    shape: tuple[int, ...],
+) -> bytes:
+    helper, numpy_helper = require("onnx.helper", "onnx"), require("onnx.numpy_helper", "onnx")
+    tensors = Tensors(folder)
+    held = [numpy_helper.from_array(tensors.array(t), t.name) if t.data_location == EXTERNAL else t for t in constants]
+    info = helper.make_tensor_value_info(source.name, source.type.tensor_type.elem_type, shape)
+    result = helper.make_tensor_value_info(output.name, output.type.tensor_type.elem_type, None)
+    graph = helper.make_graph(nodes, "checked", [info], [result], held)
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=IR_VERSION)
+    return bytes(made.SerializeToString())
+
+
+def _run(onnxruntime: Any, model: bytes, source: Proto, x: Any) -> Any | None:
+    """What onnxruntime makes of x; None where it cannot run the model."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level, options.intra_op_num_threads, options.inter_op_num_threads = 4, 1, 1
+    kind = require("onnx.helper", "onnx").tensor_dtype_to_np_dtype(source.type.tensor_type.elem_type)
+    try:
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        (result,) = session.run(None, {source.name: x.astype(kind)})
+        return np.asarray(result)
+    except Exception:  # whatever it raises on operators, versions or types that it does not have
+        return None

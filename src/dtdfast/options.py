@@ -1,0 +1,77 @@
+"""The options of an Explainer, once: names, defaults, checks, and what each group of them decides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from .errors import LayerError, RuleError
+from .plan.program import EXPLAIN
+from .presets import Rules
+from .threads import MOST
+
+PREDICTING = ("backend", "batch_size", "n_threads")
+"""Options that predictions take."""
+
+PLACE = (*PREDICTING, "device")
+"""Options that say where and how results are computed. No bit depends on them, but on the backend that is chosen."""
+
+
+@dataclass(frozen=True, eq=False)
+class Options:
+    """Everything that an `Explainer` is made with beside its layers; `Explainer` documents them."""
+
+    rules: Rules = "dtd"
+    domain: Any = "real"
+    convention: str = "dtd"
+    backend: str = "auto"
+    precision: str = "float32"
+    batch_size: int | None = None
+    n_threads: int | None = None
+    device: Any = None
+    start: int | None = None
+    stop: int | None = None
+    kind: str = EXPLAIN
+
+    def checked(self, n_entries: int) -> Options:
+        """The same with plain integers, of a network of so many entries; the other options are checked where they are
+        read.
+
+        Raises
+        ------
+        LayerError
+            Sizes below 1, positions that no entry has.
+        RuleError
+            Rules of positions that no entry has.
+        """
+        sized = replace(
+            self, batch_size=_size("batch_size", self.batch_size), n_threads=_size("n_threads", self.n_threads, MOST)
+        )
+        for key, value in (("start", self.start), ("stop", self.stop)):
+            if value is not None and (
+                isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 0 <= value < n_entries
+            ):
+                raise LayerError(f"{key} is {value!r}, expected a position from 0 to {n_entries - 1}")
+        if self.start is not None and self.stop is not None and self.stop > self.start:
+            raise LayerError(f"stop={self.stop} comes after start={self.start}: relevance runs from start down to stop")
+        if isinstance(self.rules, dict):
+            for position in self.rules:
+                if not 0 <= position < n_entries:
+                    raise RuleError(f"rules names entry {position}, but the network has entries 0 to {n_entries - 1}")
+        return sized
+
+
+def predicting(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those options of an explanation that its predictions take."""
+    return {key: value for key, value in options.items() if key in PREDICTING}
+
+
+def _size(key: str, value: int | None, most: int | None = None) -> int | None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1):
+        raise LayerError(f"{key} is {value!r:.80}, expected an integer of at least 1")
+    if value is not None and most is not None and value > most:
+        raise LayerError(f"{key} is {value}, expected at most {most}")
+    return None if value is None else int(value)

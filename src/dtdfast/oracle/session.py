@@ -1,0 +1,59 @@
+"""The oracle as an executor: batches on their way through it, and how many samples fit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import BackendError
+from ..ledger.account import Account
+from ..plan.lower import lower
+from ..plan.program import Program
+from ..session import HostSession
+from .executor import Oracle
+
+Array = NDArray[Any]
+
+
+class OracleSession(HostSession):
+    """A session of the float64 reference."""
+
+    def __init__(self, program: Program) -> None:
+        self._oracle = Oracle(program.network, program.leaves, program.gradient)
+
+    def forward(self, x: Array) -> Array:
+        return self._oracle.forward(x)
+
+    def relevance(self, start: Array, result: Array, accounts: list[Account] | None = None) -> None:
+        result[...] = self._oracle.relevance(start, accounts)
+
+
+class OracleExecutor:
+    """NumPy float64, a few samples at a time."""
+
+    ELEMENTS = 2**27  # values held per pass, about a gigabyte
+
+    def __init__(self, program: Program, batch_size: int | None) -> None:
+        self.program, self._batch_size = program, batch_size
+
+    def batch_size(self, n: int, n_targets: int, *, ledger: bool = False) -> int:
+        if self._batch_size is not None:
+            return min(n, self._batch_size)
+        per_sample = sum(math.prod(t.shape) for t in self.program.network.tensors) * (1 + n_targets)
+        return max(1, min(n, self.ELEMENTS // max(per_sample, 1)))
+
+    @contextmanager
+    def session(self, n: int, n_targets: int, *, ledger: bool = False) -> Iterator[OracleSession]:
+        with np.errstate(all="ignore"):
+            yield OracleSession(self.program)
+
+    def plan(self, n: int, n_targets: int) -> Any:
+        return lower(self.program, n, n_targets)
+
+    def profile(self, x: Array, start: Callable[[Array], Array]) -> Any:
+        raise BackendError("the oracle has no kernels to profile; use backend='cpu'")

@@ -1,0 +1,74 @@
+"""Every kind of contraction kernel: one per unit, tile and direction, for NVIDIA's assembler."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from dtdfast.cuda.compile.kernel import Kernel
+from dtdfast.cuda.kernels.dense import Tile, dense
+from dtdfast.cuda.kernels.epilogue import FIRST_VIEW, N_FLOATS, PER_VIEW, Finish
+from dtdfast.cuda.run.tiles import EVEN, EVEN_UNITS, NAMED, SHALLOW, TILES, UNEVEN
+
+REGISTERS = 65536  # of a multiprocessor, sm_80 and sm_90
+UNITS = ("fma", "tf32x3", "tf32", "bf16_rounded", "bf16")
+Case = tuple[str, bool, int, bool, Tile]
+
+
+def kernel_of(unit: str, even: bool, n_products: int, transposed: bool, tile: Tile) -> Kernel:
+    real, wide = ("bf16", 8) if unit == "bf16" else ("f4", 4)
+    if n_products == 2:
+        ending, maps = Finish(True, "relu", "gate", True, ("out", "factor"), (real, real), wide), ("w", "w+")
+    else:
+        ending, maps = Finish(False, "identity", "times", False, ("out", "m"), (real, real), wide), ("w+",)
+    vector = 1 if unit == "fma" else wide
+    constants = (unit, maps, transposed, tile.constants, vector, vector, even, ending.constants)
+    return Kernel(
+        "dtd_dense",
+        dense,
+        constants,
+        FIRST_VIEW + PER_VIEW * len(ending.views),
+        N_FLOATS,
+        tile.threads,
+        tile.min_blocks,
+    )
+
+
+def tiles_for(unit: str, products: int, *forms: str) -> list[Tile]:
+    return [
+        row.tile
+        for row in TILES
+        if row.pays(unit) is not None and products in row.products and set(forms) & set(row.forms)
+    ]
+
+
+def specialisations() -> Iterator[Case]:
+    """The dual product, which no plan asks for transposed, and the single product both ways, for every tile.
+
+    Of uneven ones with one product the largest stands for all: the others have as many registers and fewer sums.
+    """
+    for unit, even in [*((u, True) for u in EVEN_UNITS), *((u, False) for u in UNITS)]:
+        for tile in tiles_for(unit, 2, *((EVEN,) if even else (UNEVEN, SHALLOW))):
+            yield unit, even, 2, False, tile
+        for tile in tiles_for(unit, 1, EVEN) if even else tiles_for(unit, 1, UNEVEN)[:1]:
+            yield unit, even, 1, True, tile
+            yield unit, even, 1, False, tile
+        yield unit, even, 1, True, NAMED["thin"].tile
+
+
+def kinds(case: Case) -> set[tuple[Any, ...]]:
+    """What the tables need one kernel of, at least: every unit as it is fed and used, every tile as it is used."""
+    unit, even, n_products, transposed, tile = case
+    return {(unit, even, n_products, transposed), (tile, n_products, transposed)}
+
+
+def selected() -> list[Case]:
+    """The fewest kernels that have every kind, those with most sums to a thread first, since these take most
+    registers.
+    """
+    chosen, known = [], set[tuple[Any, ...]]()
+    every = sorted(specialisations(), key=lambda case: -case[2] * case[4].warp_pixels * case[4].warp_channels)
+    while lacking := [case for case in every if kinds(case) - known]:
+        chosen.append(max(lacking, key=lambda case: len(kinds(case) - known)))
+        known |= kinds(chosen[-1])
+    return chosen

@@ -1,0 +1,140 @@
+"""The words of `dtdfast.cuda.compile.language` for the host, compiled by numba: much faster than by Python itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.core import config
+from numba.extending import intrinsic
+
+from dtdfast.cuda.compile import language
+
+_cell = np.zeros(1, np.int64)  # the number of the thread that runs
+CELL = _cell.ctypes.data
+
+_LOW = {
+    types.float32: ir.FloatType(),
+    types.uint8: ir.IntType(8),
+    types.uint16: ir.IntType(16),
+    types.int64: ir.IntType(64),
+}
+
+
+def _pointer(context: Any, builder: Any, at: Any, given: Any, kind: Any) -> Any:
+    return builder.inttoptr(context.cast(builder, at, given, types.int64), ir.PointerType(_LOW[kind]))
+
+
+def _loading(kind: Any, result: Any) -> Any:
+    @intrinsic
+    def load(typing: Any, at: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            value = builder.load(_pointer(context, builder, args[0], signature.args[0], kind))
+            return context.cast(builder, value, kind, result)
+
+        return result(at), codegen
+
+    return load
+
+
+def _storing(kind: Any) -> Any:
+    @intrinsic
+    def store(typing: Any, at: Any, value: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            number = context.cast(builder, args[1], signature.args[1], kind)
+            builder.store(number, _pointer(context, builder, args[0], signature.args[0], kind))
+            return context.get_dummy_value()
+
+        return types.void(at, value), codegen
+
+    return store
+
+
+@intrinsic
+def _load_bf16(typing: Any, at: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        short = builder.load(_pointer(context, builder, args[0], signature.args[0], types.uint16))
+        word = builder.shl(builder.zext(short, ir.IntType(32)), ir.IntType(32)(16))
+        return builder.bitcast(word, ir.FloatType())
+
+    return types.float32(at), codegen
+
+
+@intrinsic
+def _store_bf16(typing: Any, at: Any, value: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        word = ir.IntType(32)
+        number = context.cast(builder, args[1], signature.args[1], types.float32)
+        bits = builder.bitcast(number, word)
+        odd = builder.and_(builder.lshr(bits, word(16)), word(1))
+        rounded = builder.lshr(builder.add(builder.add(bits, word(0x7FFF)), odd), word(16))
+        rounded = builder.select(builder.fcmp_unordered("uno", number, number), word(0x7FFF), rounded)
+        builder.store(
+            builder.trunc(rounded, ir.IntType(16)), _pointer(context, builder, args[0], signature.args[0], types.uint16)
+        )
+        return context.get_dummy_value()
+
+    return types.void(at, value), codegen
+
+
+load_long, store_long = _loading(types.int64, types.int64), _storing(types.int64)
+
+
+# Kernels run for a moment each, so that compiling them is what takes time: nothing is inlined or wrapped for other
+# callers.
+inline = njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+
+@inline
+def _item() -> Any:
+    return load_long(CELL)
+
+
+@inline
+def _quotient_by(n: Any, magic: Any, shift: Any) -> Any:
+    return (n * magic) >> shift
+
+
+@inline
+def _times(i: Any, stride: Any) -> Any:
+    return i * stride
+
+
+WORDS = {
+    language.item: _item,
+    language.quotient_by: _quotient_by,
+    language.times: _times,
+    language.load: _loading(types.float32, types.float32),
+    language.load_bf16: _load_bf16,
+    language.load_byte: _loading(types.uint8, types.int64),
+    language.load_short: _loading(types.uint16, types.int64),
+    language.load_long: load_long,
+    language.store: _storing(types.float32),
+    language.store_bf16: _store_bf16,
+    language.store_byte: _storing(types.uint8),
+    language.store_short: _storing(types.uint16),
+    language.store_long: store_long,
+}
+
+
+def loop(kernel: Any) -> Any:
+    """Run a kernel's threads one after the other."""
+    body = inline(kernel)
+
+    @njit(error_model="numpy", no_cfunc_wrapper=True)
+    def run(count: Any, a: Any, f: Any) -> None:
+        for i in range(count):
+            store_long(CELL, i)
+            body(a, f)
+
+    def quickly(count: int, a: Any, f: Any) -> None:
+        # nor optimised; the level is shared with numba-cuda, so it is put back
+        level, config.OPT = config.OPT, type(config.OPT)(0)
+        try:
+            run(count, a, f)
+        finally:
+            config.OPT = level
+
+    return quickly

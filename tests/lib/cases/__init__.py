@@ -1,0 +1,111 @@
+"""The shared list of (geometry, rule) cases: awkward shapes on purpose, random signed relevance, numbers that float32
+holds exactly.
+
+A `Case` is a geometry (cases/geometries.py) under a rule (cases/rules.py).
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+import explicit
+from cases.geometries import GEOMETRIES, Geometry
+from cases.rules import RULES, RuleRow
+
+
+@cache
+def _network(geometry):
+    return geometry.build(geometry.rng, geometry.x_shape[1:])
+
+
+@dataclass(frozen=True)
+class Case:
+    geometry: Geometry
+    row: RuleRow
+    nonnegative: bool  # inputs and domain; a box decides by itself
+
+    @property
+    def id(self):
+        return f"{self.geometry.id}-{self.row.id}" + ("" if self.row.box else "-x>=0" if self.nonnegative else "-real")
+
+    @property
+    def layers(self):
+        return _network(self.geometry).layers
+
+    @property
+    def taps(self):
+        return _network(self.geometry).taps
+
+    def _box(self):
+        """Low and high in the form the case asks for, and broadcast to one sample."""
+        rng, sample = self.geometry.rng, self.geometry.x_shape[1:]
+        shape = {"scalar": (), "channel": sample[:1], "full": sample}[self.row.box]
+        low, high = (sign * rng.uniform(0.5, 2, shape).astype(np.float32) for sign in (-1, 1))
+        wide = shape + (1,) * (len(sample) - len(shape)) if shape else ()
+        whole = tuple(np.broadcast_to(a.reshape(wide), sample).astype(np.float64) for a in (low, high))
+        return ((float(low), float(high)) if not shape else (low, high)), whole
+
+    @property
+    def domain(self):
+        return self._box()[0] if self.row.box else "nonnegative" if self.nonnegative else "real"
+
+    @property
+    def x(self):
+        """Random inputs with exact zeros among them; in a box, some on its faces."""
+        x = (
+            np.random.default_rng([zlib.crc32(self.id.encode()), 1])
+            .standard_normal(self.geometry.x_shape)
+            .astype(np.float32)
+        )
+        if self.row.box:
+            low, high = self._box()[1]
+            return np.clip(x, low, high).astype(np.float32)
+        return np.where((x < 0) if self.nonnegative else (abs(x) < 0.1), np.float32(0), x)
+
+    @property
+    def r_out(self):
+        """Random signed relevance on the outputs."""
+        shape = (self.geometry.x_shape[0], *self.taps.out_shape)
+        return np.random.default_rng([zlib.crc32(self.id.encode()), 2]).standard_normal(shape).astype(np.float32)
+
+    def options(self, backend):
+        return {"rules": self.row.rule, "domain": self.domain, "backend": backend}
+
+    def terms(self, sample):
+        """The rule's terms for one sample of x."""
+        copies = _network(self.geometry).copies
+        box = [np.tile(a.ravel(), copies) for a in self._box()[1]] if self.row.box else []
+        return self.row.terms(self.taps, np.tile(sample.astype(np.float64).ravel(), copies), *box)
+
+    def expected(self, x, r_out, tolerance):
+        """The relevance of each sample and the bound on its error, by the explicit matrix."""
+        copies = _network(self.geometry).copies
+        results = [
+            explicit.propagate(
+                self.terms(sample), r.astype(np.float64).ravel(), self.row.rule.stabilizer or 0.0, tolerance
+            )
+            for sample, r in zip(x, r_out, strict=True)
+        ]
+        r_in, bound = (
+            np.array(a).reshape(len(x), copies, -1).sum(1).reshape(x.shape) for a in zip(*results, strict=True)
+        )
+        return r_in, bound
+
+    def tolerance(self, unit):
+        """(fan-in + fan-out + c)·u: the additions behind one d and one r_in, and the c roundings of each product,
+        quotient and gate.
+        """
+        valid = self.taps.valid
+        return (valid.sum(1).max() + valid.sum(0).max() * _network(self.geometry).copies + 12) * unit
+
+
+CASES = [
+    Case(geometry, row, (g + r) % 2 == 0)
+    for g, geometry in enumerate(GEOMETRIES)
+    for r, row in enumerate(RULES)
+    if geometry.has_bias or not row.on_bias
+]

@@ -1,0 +1,55 @@
+"""Small networks, and comparison with NumPy, for tests of meaning rather than of arithmetic."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+import dtdfast as dtd
+import explicit
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def normal(rng, *shape):
+    return rng.standard_normal(shape).astype(np.float32)
+
+
+def classifier(rng):
+    return [
+        dtd.Conv(normal(rng, 6, 3, 3, 3), normal(rng, 6), padding=1, name="stem"),
+        dtd.ReLU(),
+        dtd.MaxPool(2),
+        dtd.Flatten(),
+        dtd.Linear(normal(rng, 5, 54), normal(rng, 5), name="head"),
+    ]
+
+
+def segmenter(rng):
+    """Outputs (n, 4, 6, 6)."""
+    return [dtd.Conv(normal(rng, 8, 3, 3, 3), padding=1), dtd.ReLU(), dtd.Conv(normal(rng, 4, 8, 1, 1))]
+
+
+def close(a, b, backend):
+    """Equal up to the rounding of small networks."""
+    np.testing.assert_allclose(a, b, rtol=0, atol=(1e-12 if backend == "oracle" else 2e-5) * abs(np.asarray(b)).max())
+
+
+def by_matrix(terms, start):
+    return np.array([explicit.propagate(t, s.astype(np.float64).ravel())[0] for t, s in zip(terms, start, strict=True)])
+
+
+def kinds(layers):
+    """What a list is made of, in order: activations by their kind."""
+    return " ".join(layer.kind if isinstance(layer, dtd.Activation) else type(layer).__name__ for layer in layers)
+
+
+def run_page(name):
+    """Run the code of a page of docs, block after block; what its names are in the end."""
+    blocks = re.findall(
+        r"^```python\n(.*?)^```", (DOCS / name).read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
+    )
+    names = {}
+    for block in blocks:
+        exec(block, names)  # assertions in the block are the test
+    return names

@@ -1,0 +1,155 @@
+"""A rule that a user makes of `Share` and `Term` runs like any other; what no executor could follow is refused."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+import dtdfast as dtd
+import explicit
+import user_rules
+from dtdfast.vocabulary import WEIGHT_MAPS, X_ABS
+from support import close, normal
+
+
+@pytest.mark.parametrize("backend", ["oracle", "cpu"])
+@pytest.mark.parametrize("name", user_rules.RULES)
+@pytest.mark.parametrize("rectified", [True, False])
+def test_it_is_its_formula(name, rectified, backend, rng):
+    """Two layers against the explicit matrix: inputs and relevance of both signs, a ReLU between them or none."""
+    rule, terms = user_rules.RULES[name]
+    a, b = (normal(rng, 4, 1, 3), normal(rng, 4)), (normal(rng, 3, 20), normal(rng, 3))
+    layers = [dtd.Conv(*a, padding=1, groups=2), *[dtd.ReLU()] * rectified, dtd.Flatten(), dtd.Linear(*b)]
+    x, start = normal(rng, 3, 2, 5), normal(rng, 3, 3)
+    below, above = explicit.conv((2, 5), *a, padding=1, groups=2), explicit.linear((20,), *b)
+    expected = []
+    for sample, r in zip(x.astype(float), start.astype(float), strict=True):
+        y = below.matrix @ sample.ravel() + below.bias
+        r, _ = explicit.propagate(terms(above, np.maximum(y, 0) if rectified else y), r, rule.stabilizer or 0.0)
+        r, _ = explicit.propagate(terms(below, sample.ravel()), r, rule.stabilizer or 0.0)
+        expected.append(r.reshape(2, 5))
+    close(dtd.explain(layers, x, start, rules=rule, backend=backend), np.array(expected), backend)
+
+
+@pytest.mark.parametrize("name", user_rules.RULES)
+def test_network(name, rng):
+    """Everything that shares by a rule: the CPU's map is the oracle's, and both ledgers close."""
+    rule, _ = user_rules.RULES[name]
+    layers, x = user_rules.network(rng), normal(rng, 3, 2, 4, 4)
+    close(
+        dtd.explain(layers, x, 0, rules=rule, backend="cpu"),
+        dtd.explain(layers, x, 0, rules=rule, backend="oracle"),
+        "cpu",
+    )
+    for backend in ("cpu", "oracle"):
+        ledger = dtd.Explainer(layers, rules=rule, backend=backend).ledger(x, 0)
+        assert ledger.closed, str(ledger)
+
+
+def test_the_ledger_says_what_coefficients_take_away(rng):
+    class Half(dtd.Rule):
+        def shares(self, convention):
+            return (dtd.Share((dtd.Term("1", "1"),), 0.5),)
+
+    ledger = dtd.Explainer([dtd.Linear(normal(rng, 3, 4))], rules=Half(), backend="oracle").ledger(normal(rng, 2, 4), 0)
+    np.testing.assert_allclose(ledger.absorbed["surplus"], ledger.start / 2)
+    assert ledger.closed
+
+
+def test_it_is_kept_like_any_other_rule(rng):
+    """By its class and fields: equal ones are one Explainer's, and it travels with a pickled Explainer."""
+    assert user_rules.Magnitude() == user_rules.Magnitude()
+    assert hash(user_rules.Magnitude()) == hash(user_rules.Magnitude())
+    assert user_rules.Magnitude(0.5) != user_rules.Magnitude()
+    assert user_rules.Excitatory() != user_rules.Inhibitory()
+    layers, x = [dtd.Linear(normal(rng, 3, 4))], normal(rng, 2, 4)
+    explainer = dtd.Explainer(layers, rules=user_rules.Magnitude(), backend="cpu")
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(explainer)).explain(x, 0), explainer.explain(x, 0))
+
+
+def term(x="x", w="w"):
+    return dtd.Term(x, w)
+
+
+@pytest.mark.parametrize(
+    ("shares", "message"),
+    [
+        ((), "at least one Share"),
+        ((dtd.Share(()),), "at least one Term"),
+        ((term(),), "at least one Share"),
+        ((dtd.Share((term("x²"),)),), "has x='x²', expected one of x, x+"),
+        ((dtd.Share((term(X_ABS),)),), "has x='.x.', expected one of x, x+"),
+        ((dtd.Share((term(w="w³"),)),), "has w='w³', expected one of w, w+"),
+        ((dtd.Share((term("x-low", "w+"),)),), "needs the box of the layer's input; make the rule a subclass of ZBox"),
+        ((dtd.Share((term(),), select="y>=0"),), "select is 'y>=0', expected one of all, y>0, y<0"),
+        ((dtd.Share((term("1", "w2"), term("1", "w+"))),), "weight maps of one degree"),
+        ((dtd.Share((term(),)), dtd.Share((term(),), -0.5)), "has 1 weight maps, expected one for each of 2 shares"),
+    ],
+)
+@pytest.mark.parametrize("backend", ["oracle", "cpu"])
+def test_what_no_executor_could_follow_is_refused(shares, message, backend):
+    class Wrong(dtd.Rule):
+        def shares(self, convention):
+            return shares
+
+    with pytest.raises(dtd.RuleError, match=f"Wrong.*{message}"):
+        dtd.explain([dtd.Linear(np.ones((2, 3)))], np.ones((1, 3)), rules=Wrong(), backend=backend)
+
+
+@pytest.mark.parametrize("weight_map", WEIGHT_MAPS)
+def test_every_weight_map_is_one_of_the_bias_too(weight_map, rng):
+    """As a neuron that is always 1 with the bias as its weight."""
+
+    @dataclass(frozen=True)
+    class Biased(dtd.Rule):
+        gamma: float = 0.5
+        biases: ClassVar[dict[str, tuple[str | None, ...]]] = {"none": (weight_map,)}
+
+        def shares(self, convention):
+            return (dtd.Share((term("1", weight_map),)),)
+
+    weight, bias, x = normal(rng, 3, 4), normal(rng, 3), normal(rng, 2, 4)
+    whole = dtd.Linear(np.concatenate([weight, bias[:, None]], axis=1))
+    rule = Biased(stabilizer=0.25)
+    start = normal(rng, 2, 3)
+    without = dtd.explain(
+        [whole], np.concatenate([x, np.ones((2, 1), np.float32)], axis=1), start, rules=rule, backend="oracle"
+    )[:, :4]
+    for backend in ("oracle", "cpu"):
+        explainer = dtd.Explainer([dtd.Linear(weight, bias)], rules=rule, backend=backend)
+        close(explainer.explain(x, start), without, backend)
+        assert explainer.ledger(x, start).closed
+
+
+def test_a_bias_of_no_weight_map_is_refused():
+    class Wrong(dtd.Rule):
+        biases = {"none": ("b",)}  # noqa: RUF012
+
+        def shares(self, convention):
+            return (dtd.Share((term(),)),)
+
+    with pytest.raises(dtd.RuleError, match=r"Wrong.biases: 'b' is not one of w, w\+"):
+        dtd.explain([dtd.Linear(np.ones((2, 3)))], np.ones((1, 3)), rules=Wrong())
+
+
+@pytest.mark.parametrize("backend", ["oracle", "cpu"])
+def test_a_rule_of_a_box(backend, rng):
+    """A subclass of ZBox has its box: only the way to the lower corner, so (x − low) w / Σ."""
+
+    @dataclass(frozen=True)
+    class Lower(dtd.ZBox):
+        def shares(self, convention):
+            return (dtd.Share((term("x-low", "w+"),)),)
+
+    weight, x = normal(rng, 3, 4), rng.random((2, 4)).astype(np.float32)
+    n = np.maximum(weight.astype(float), 0) * (x.astype(float)[:, None] + 1)
+    expected = n[:, 1] / n[:, 1].sum(-1, keepdims=True)
+    start = np.tile([0.0, 1.0, 0.0], (2, 1))
+    close(
+        dtd.explain([dtd.Linear(weight)], x, start, rules=Lower(), domain=(-1, 1), backend=backend), expected, backend
+    )
+    close(dtd.explain([dtd.Linear(weight)], x, start, rules=Lower(-1.0, 2.0), backend=backend), expected, backend)
