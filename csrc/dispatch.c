@@ -1,7 +1,11 @@
-/* dispatch.c: which instruction sets there are, and the loop over steps.  Compiled for the machine's baseline alone. */
+/* dispatch.c: the instruction sets, and the loop over steps.
+ *
+ * This file is compiled for the machine's baseline alone.
+ */
 #define _GNU_SOURCE
 #define DTD_ISA baseline
-#include "kernel.h"
+#include "base/kernel.h"
+#include "verify.h"
 
 #ifdef DTD_BF16
 #include <cpuid.h>
@@ -18,14 +22,18 @@ extern const dtd_kernel_table dtd_kernels_baseline_float, dtd_kernels_baseline_d
 static int usable_baseline(void) { return 1; }
 
 #ifdef DTD_X86_64
-extern const dtd_kernel_table dtd_kernels_avx2_float, dtd_kernels_avx2_double, dtd_kernels_avx512_float, dtd_kernels_avx512_double;
+extern const dtd_kernel_table dtd_kernels_avx2_float, dtd_kernels_avx2_double, dtd_kernels_avx512_float,
+    dtd_kernels_avx512_double;
 
-static int usable_avx2(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi"); }
+static int usable_avx2(void)
+{
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi");
+}
 
 static int usable_avx512(void)
 {
-    return usable_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("avx512dq");
+    return usable_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
 }
 #endif
 
@@ -62,7 +70,11 @@ static const struct {
     {"avx512", {&dtd_kernels_avx512_float, &dtd_kernels_avx512_double}, usable_avx512, 0, 0},
 #endif
 #ifdef DTD_BF16
-    {"avx512bf16", {&dtd_kernels_avx512bf16_float, &dtd_kernels_avx512_double}, usable_avx512bf16, 1, DTD_SCRATCH_BYTES},
+    {"avx512bf16",
+     {&dtd_kernels_avx512bf16_float, &dtd_kernels_avx512_double},
+     usable_avx512bf16,
+     1,
+     DTD_SCRATCH_BYTES},
     {"amx", {&dtd_kernels_amx_float, &dtd_kernels_avx512_double}, usable_amx, 1, DTD_SCRATCH_BYTES},
 #endif
 };
@@ -74,7 +86,8 @@ int dtd_isa_bfloat16(int isa) { return isa >= 0 && isa < dtd_isa_count() && ISAS
 
 int dtd_isa_usable(int isa)
 {
-    static int known[sizeof ISAS / sizeof *ISAS]; /* 1: no, 2: yes; a virtual machine may take 10 us to answer, and every run asks */
+    /* 1: no, 2: yes; a virtual machine may take 10 us to answer, and every run asks */
+    static int known[sizeof ISAS / sizeof *ISAS];
     if (isa < 0 || isa >= dtd_isa_count())
         return 0;
     if (!known[isa])
@@ -111,22 +124,6 @@ int dtd_max_threads(void)
 
 int dtd_step_size(void) { return (int)sizeof(dtd_step); }
 
-/* What the kernels take for granted about a step's numbers; NULL when it holds. */
-static const char *fault(const dtd_step *s, int isa)
-{
-    if (s->precision != DTD_FLOAT32 && !ISAS[isa].bfloat16)
-        return "this instruction set has no bfloat16";
-    if (s->op < 0 || s->op >= DTD_N_OPS)
-        return "unknown operation";
-    if (s->weight_map < 0 || s->weight_map >= DTD_N_WEIGHT_MAPS)
-        return "unknown weight map";
-    if (s->activation < 0 || s->activation >= DTD_N_ACTIVATIONS)
-        return "unknown activation";
-    if (s->groups < 1 || s->repeat < 1)
-        return "groups and repeat are at least 1";
-    return NULL;
-}
-
 typedef struct {
     const dtd_kernel_table *kernels;
     const dtd_step *steps;
@@ -136,7 +133,7 @@ typedef struct {
 } pieces_job;
 
 /* Of a view of n samples (or n·t), the first m (or m·t). */
-static void narrow(dtd_view *v, int64_t n, int64_t m)
+static void limit_samples(dtd_view *v, int64_t n, int64_t m)
 {
     if (present(v) && v->shape[AXIS_N] >= n)
         v->shape[AXIS_N] = v->shape[AXIS_N] / n * m;
@@ -151,20 +148,20 @@ static void run_pieces(void *context, int64_t first, int64_t last)
         const int64_t samples = piece + 1 < pieces->count ? pieces->samples : pieces->last_samples;
         for (int64_t i = job->first; i < job->last; i++) {
             if (samples == pieces->samples) {
-                job->kernels->of[job->steps[i].op](&job->steps[i], bases, 1);
+                job->kernels->of[job->steps[i].op].run(&job->steps[i], bases, 1);
                 continue;
             }
             dtd_step s = job->steps[i];
             dtd_view *views[] = {&s.out, &s.factor, &s.terms, &s.x, &s.y_prev, &s.terms_prev, &s.m};
             for (size_t k = 0; k < sizeof views / sizeof *views; k++)
-                narrow(views[k], pieces->samples, samples);
-            job->kernels->of[s.op](&s, bases, 1);
+                limit_samples(views[k], pieces->samples, samples);
+            job->kernels->of[s.op].run(&s, bases, 1);
         }
     }
 }
 
-const char *dtd_run(int isa, int real, const dtd_step *steps, int64_t first, int64_t last, void *const *bases, int n_threads,
-                    const dtd_pieces *pieces)
+const char *dtd_run(int isa, int real, const dtd_step *steps, int64_t first, int64_t last, void *const *bases,
+                    int n_threads, const dtd_pieces *pieces)
 {
     if (!dtd_isa_usable(isa))
         return "this CPU does not have the instruction set asked for";
@@ -172,7 +169,7 @@ const char *dtd_run(int isa, int real, const dtd_step *steps, int64_t first, int
         return "unknown type of numbers";
     const dtd_kernel_table *kernels = ISAS[isa].kernels[real];
     for (int64_t i = first; i < last; i++) {
-        const char *message = fault(&steps[i], isa);
+        const char *message = dtd_refusal(&steps[i], ISAS[isa].bfloat16);
         if (message)
             return message;
     }
@@ -182,6 +179,14 @@ const char *dtd_run(int isa, int real, const dtd_step *steps, int64_t first, int
         return NULL;
     }
     for (int64_t i = first; i < last; i++)
-        kernels->of[steps[i].op](&steps[i], bases, n_threads);
+        kernels->of[steps[i].op].run(&steps[i], bases, n_threads);
     return NULL;
+}
+
+const char *dtd_body(int isa, int real, const dtd_step *step, void *const *bases, int choice)
+{
+    if (!dtd_isa_usable(isa) || real < 0 || real >= DTD_N_REALS || dtd_refusal(step, ISAS[isa].bfloat16))
+        return NULL;
+    const dtd_body_name name = ISAS[isa].kernels[real]->of[step->op].body;
+    return name ? name(step, bases, choice) : NULL;
 }

@@ -1,8 +1,8 @@
-/* dtdfast.h: everything that Python and the kernels share.
+/* dtdfast.h: the ABI: everything that Python and the kernels share.
  *
- * Python writes a plan as an array of dtd_step; dtd_run executes a range of it.  Addresses are (base, offset): bases[] is a
- * table of pointers given with each call (arena, arrays of the caller, packed weights), offsets and strides count elements.
- * The kernels allocate nothing, keep nothing and print nothing.
+ * Python writes a plan as an array of dtd_step; dtd_run executes a range of it.  An address is (base, offset): bases[]
+ * is a table of pointers given with each call (arena, arrays of the caller, packed weights).  Offsets and strides count
+ * elements.  The kernels allocate nothing, keep nothing and print nothing.
  */
 #ifndef DTDFAST_H
 #define DTDFAST_H
@@ -39,11 +39,11 @@ typedef enum {
     DTD_SCATTER_LINEAR, /* out[n,i] (+)= multiplier * sum_j wm(w[j,i]) * x[n,j] */
     DTD_FACTOR,         /* factor from terms, see dtd_factor */
     DTD_MULTIPLY,       /* out (+)= multiplier(m) * x */
-    DTD_DIVIDE,         /* out = x / m, 0 where m is 0, or has not the sign that `mode` asks for */
+    DTD_DIVIDE,         /* out (+)= x / m, 0 where m is 0 or has not the sign of `select` */
     DTD_ACTIVATE,       /* out = act(x), or act'(x) */
     DTD_AFFINE,         /* out (+)= x * weight[c] + bias[c] */
     DTD_LRN,
-    DTD_SOFTMAX,     /* along axis `mode` */
+    DTD_SOFTMAX,     /* over the axis `axis` */
     DTD_LOG_SOFTMAX, /* its logarithm */
     DTD_MAX_POOL,    /* out = max over taps of x, m = number of the winning tap */
     DTD_MAX_UNPOOL,  /* out (+)= sum over windows won by this element */
@@ -70,10 +70,11 @@ typedef enum {
 typedef enum {
     DTD_X_POSITIVE,   /* x+ */
     DTD_X_NEGATIVE,   /* x- */
-    DTD_X_ABOVE_LOW,  /* x - m, where m is the lower bound; x+ where m is -inf */
-    DTD_X_BELOW_HIGH, /* x - m, where m is the upper bound; x- where m is +inf */
+    DTD_X_ABOVE_LOW,  /* x - m, where m is the lower bound; x+ where m is -inf, 0 where it is +inf */
+    DTD_X_BELOW_HIGH, /* x - m, where m is the upper bound; x- where m is +inf, 0 where it is -inf */
     DTD_X_ONE,        /* 1 */
-    DTD_X_ABS         /* |x| */
+    DTD_X_ABS,        /* |x| */
+    DTD_N_INPUT_MAPS
 } dtd_input_map;
 
 /* multiplier(m) */
@@ -83,7 +84,8 @@ typedef enum {
     DTD_M_POSITIVE,       /* 1[m > 0] */
     DTD_M_NEGATIVE,       /* 1[m < 0] */
     DTD_M_TIMES_POSITIVE, /* m+ */
-    DTD_M_TIMES_NEGATIVE  /* m- */
+    DTD_M_TIMES_NEGATIVE, /* m- */
+    DTD_N_MULTIPLIERS
 } dtd_multiplier;
 
 /* what NEURON_* and FACTOR store; d = terms + bias_d + stabilizer * sgn(terms + bias_d), sgn 0 = +1 */
@@ -92,13 +94,16 @@ typedef enum {
     DTD_F_GATE,        /* coefficient * act(y) / d * scale, 0 where d is 0 or not selected */
     DTD_F_DENOMINATOR, /* d / (coefficient * scale), 0 where not selected */
     DTD_F_DERIVATIVE,  /* act'(y) * scale */
-    DTD_F_SIGNED       /* (terms + stabilizer) / scale where y >= 0, (min(0, y - bias - terms) - stabilizer) / scale where y < 0 */
+    /* (terms + stabilizer) / scale where y >= 0, (min(0, y - bias - terms) - stabilizer) / scale where y < 0 */
+    DTD_F_SIGNED,
+    DTD_N_FACTORS
 } dtd_factor;
 
 /* of products: as float32 makes them, in bfloat16, or in bfloat16 where they make the terms of a dual step alone */
-typedef enum { DTD_FLOAT32, DTD_BFLOAT16, DTD_BFLOAT16_TERMS } dtd_precision;
+typedef enum { DTD_FLOAT32, DTD_BFLOAT16, DTD_BFLOAT16_TERMS, DTD_N_PRECISIONS } dtd_precision;
 
-typedef enum { DTD_ALL, DTD_Y_POSITIVE, DTD_Y_NEGATIVE } dtd_select;
+/* the sign that y must have (NEURON_*, FACTOR), or m (DIVIDE): the result is 0 where it has not */
+typedef enum { DTD_ANY_SIGN, DTD_POSITIVE, DTD_NEGATIVE, DTD_N_SIGNS } dtd_sign;
 
 typedef enum {
     DTD_IDENTITY,
@@ -126,12 +131,23 @@ typedef enum {
     DTD_N_ACTIVATIONS
 } dtd_activation;
 
-/* One step.  Unused views and refs are absent (base -1).  See csrc/README.md for each operation's use of the fields. */
+/* One step.  verify.c says which fields each operation needs and takes; all others keep their defaults: views and refs
+ * absent (base -1), groups, repeat and coefficient 1, numbers 0. */
 typedef struct {
-    int32_t op, weight_map, mode, select, activation, dual, precision;
-    int32_t groups, n_taps, accumulate, repeat;
-    int32_t x_step[3], border[6];
-    double coefficient, stabilizer, gamma, act_alpha, act_beta;
+    int32_t op, precision;                   /* dtd_op, dtd_precision */
+    int32_t weight_map, input_map;           /* dtd_weight_map, dtd_input_map */
+    int32_t multiplier, factor_kind, select; /* dtd_multiplier, dtd_factor, dtd_sign */
+    int32_t activation, derivative;          /* dtd_activation; ACTIVATE: its derivative instead */
+    int32_t dual;                            /* NEURON_*: terms from w+, beside y from w */
+    int32_t accumulate;                      /* out += .. instead of out = .. */
+    int32_t groups, n_taps, repeat;          /* repeat: targets per sample */
+    int32_t axis;                            /* of out (EMBED_SUM: of x) that a step works along */
+    int32_t winner_bytes;                    /* of a winner of a max-pool: 1 or 2 */
+    int32_t lrn_size;                        /* channels of a sum */
+    int32_t x_step[3], border[6];            /* d, h, w; border: before and after of each */
+    double coefficient, stabilizer, gamma;
+    double act_alpha, act_beta;        /* parameters of the activation */
+    double lrn_k, lrn_alpha, lrn_beta; /* out = x / (k + alpha · sum x²)^beta */
     dtd_view out, factor, terms, x, y_prev, terms_prev, m, scale;
     dtd_ref weight, bias, bias_d, taps;
 } dtd_step;
@@ -145,10 +161,17 @@ typedef struct {
     int64_t n_bases;                      /* a piece's table of pointers, the next one's follows it */
 } dtd_pieces;
 
-/* Run steps first .. last-1 with the kernels of instruction set `isa` for `real` on n_threads threads, which share every step, or (`pieces`
- * not NULL) take a piece each; NULL, or a message that C owns. */
-const char *dtd_run(int isa, int real, const dtd_step *steps, int64_t first, int64_t last, void *const *bases, int n_threads,
-                    const dtd_pieces *pieces);
+/* Run steps first .. last-1 with the kernels of instruction set `isa` for `real` on n_threads threads, which share
+ * every step, or (`pieces` not NULL) take a piece each; NULL, or a message that C owns. */
+const char *dtd_run(int isa, int real, const dtd_step *steps, int64_t first, int64_t last, void *const *bases,
+                    int n_threads, const dtd_pieces *pieces);
+
+/* The name of the body that runs a step, of those that an operation has; NULL if it has one alone, or no such choice.
+ * The choice is DTD_BY_SHAPE: by the shape alone; 1, 2 ..: a body that runs instead if x is mostly 0; DTD_BY_DATA: with
+ * the x that is in memory now.  A choice by shape reads the taps, and otherwise asks whether bases[DTD_SCRATCH] is
+ * NULL. */
+typedef enum { DTD_BY_DATA = -1, DTD_BY_SHAPE = 0 } dtd_choice;
+const char *dtd_body(int isa, int real, const dtd_step *step, void *const *bases, int choice);
 
 int dtd_isa_count(void);
 const char *dtd_isa_name(int isa); /* "baseline", "avx2", "avx512", ... slowest first */
@@ -160,10 +183,12 @@ int dtd_openmp_version(void); /* 0 without OpenMP */
 int dtd_max_threads(void);    /* what OpenMP was told to use at most; 1 without OpenMP */
 int dtd_step_size(void);      /* sizeof(dtd_step), checked by Python */
 
-/* So many of n_threads threads can be had by regions of the thread that calls: OpenMP ends the process where it can start none. */
+/* So many of n_threads threads can be had by regions of the thread that calls: OpenMP ends the process where it can
+ * start none. */
 int dtd_secure_threads(int n_threads);
 
-/* A sum over pairs of 64-bit words that changes where words change or change places; the same for any number of threads. */
+/* A sum over pairs of 64-bit words that changes where words change or change places; the same for any number of
+ * threads. */
 uint64_t dtd_checksum(const void *pairs, int64_t n_pairs, int n_threads);
 
 #endif

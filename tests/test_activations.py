@@ -8,6 +8,7 @@ import pytest
 
 import dtdfast as dtd
 from dtdfast.activations import ACTIVATIONS, LARGEST
+from dtdfast.cuda.kernels import formulas
 from dtdfast.oracle import maths as oracle_maths
 from support import close, normal
 
@@ -222,3 +223,78 @@ def test_two_gates_are_refused(signal, rng):
     scaled = [*layers[:5], dtd.Scale(np.full(4, 2.0), inputs=1), dtd.Mul(inputs=(4, 5))]
     with pytest.raises(dtd.LayerError, match="2 of its operands"):
         dtd.explain(scaled, normal(rng, 3, 3), 0)
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# precision
+
+WIDE = np.concatenate([np.logspace(-30, 30, 61), np.linspace(0.013, 40, 60)])
+WIDE = np.unique(np.concatenate([-WIDE, WIDE]).astype(np.float32))
+KINDS = {  # value at x, in arithmetic of any precision
+    "tanh_shrink": lambda mp, x: x - mp.tanh(x),
+    "elu": lambda mp, x: x if x > 0 else mp.expm1(x),
+    "selu": lambda mp, x: SELU[1] * (x if x > 0 else SELU[0] * mp.expm1(x)),
+    "celu": lambda mp, x: x if x > 0 else mp.expm1(x),
+    "silu": lambda mp, x: x / (1 + mp.exp(-x)),
+    "gelu": lambda mp, x: x * mp.erfc(-x / mp.sqrt(2)) / 2,
+    "gelu_tanh": lambda mp, x: x / (1 + mp.exp(-2 * mp.sqrt(2 / mp.pi) * (x + 0.044715 * x**3))),
+    "mish": lambda mp, x: x * mp.tanh(mp.log1p(mp.exp(x))),
+    "sigmoid": lambda mp, x: 1 / (1 + mp.exp(-x)),
+    "log_sigmoid": lambda mp, x: -mp.log1p(mp.exp(-x)),
+    "hard_swish": lambda mp, x: x * min(max(x + 3, 0), 6) / 6,
+    "tanh": lambda mp, x: mp.tanh(x),
+    "softplus": lambda mp, x: mp.log1p(mp.exp(x)),
+    "softsign": lambda mp, x: x / (1 + abs(x)),
+}
+SELU = (oracle_maths.SELU_ALPHA, oracle_maths.SELU_SCALE)
+
+
+def emulated(kind, derivative):
+    """The CUDA formulas, in NumPy's float32."""
+    act = record(kind)
+    function = (formulas.DERIVATIVES if derivative else formulas.ACTIVATIONS)[kind]
+    a, b = (np.float32(v or 0) for v in (act.alpha, act.beta))
+    erfc = np.vectorize(math.erfc, otypes=[np.float32])
+    float32 = {
+        "exp": np.exp,
+        "expm1": np.expm1,
+        "log1p": np.log1p,
+        "tanh": np.tanh,
+        "erfc": lambda v: np.float32(erfc(v)),
+    }
+    with pytest.MonkeyPatch.context() as patch, np.errstate(all="ignore"):
+        patch.setattr(formulas, "math", type("Math", (), {k: staticmethod(f) for k, f in float32.items()}))
+        return np.array([function(v, a, b) for v in WIDE])
+
+
+@pytest.mark.parametrize("backend", ["oracle", "cpu", "cuda formulas"])
+@pytest.mark.parametrize("derivative", [False, True], ids=["value", "derivative"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_digits_are_lost_from_1e_30_to_1e30(kind, derivative, backend):
+    """|error| ≤ 16 u (|f| + |x f'|): at most 16 roundings, of what is computed and of arguments, and one of what
+    underflows.
+    """
+    mpmath = pytest.importorskip("mpmath")
+    if backend == "cuda formulas":
+        found = emulated(kind, derivative)
+    elif derivative:
+        found = dtd.baselines.gradient([record(kind)], WIDE[None], np.ones((1, len(WIDE))), backend=backend)[0]
+    else:
+        found = dtd.predict([record(kind)], WIDE[None], backend=backend)[0]
+    with mpmath.workdps(450):
+        exact, slope = np.array([derivatives(mpmath, kind, float(v), derivative) for v in WIDE]).T
+    u, least = (2.0**-53, 0.0) if backend == "oracle" else (2.0**-24, 2.0**-149)
+    underflow = (least + 2.0**-1022) * (4 + 4 * abs(WIDE.astype(float)).clip(max=200))
+    wrong = ~(abs(found - exact) <= 16 * u * (abs(exact) + abs(WIDE * slope)) + underflow)
+    assert not wrong.any(), (WIDE[wrong], found[wrong], exact[wrong])
+
+
+def derivatives(mpmath, kind, x, derivative):
+    """Value and slope of the function or of its derivative; beyond ±1000 it is straight to the last digit, or decays to
+    its limit.
+    """
+    x, h = mpmath.mpf(x), mpmath.mpf(10) ** -50 * abs(x)
+    with np.errstate(all="ignore"):
+        below, here, above = (KINDS[kind](mpmath, v) for v in (x - h, x, x + h))
+    first, second = (above - below) / (2 * h), (above - 2 * here + below) / h**2
+    return (float(first), float(second)) if derivative else (float(here), float(first))

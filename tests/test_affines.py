@@ -280,6 +280,39 @@ def test_a_scale_of_0_ends_a_box_of_any_size(backend: str, rng: np.random.Genera
     close(found, expected, backend)
 
 
+SIZES = {
+    "no width": np.zeros(4),
+    "some no width": np.array([1.0, 0.0, -2.0, 0.0]),
+    "narrow": np.array([1e-6, -1e-5, 1e-6, 3e-6]),
+    "one narrow": np.array([1.0, -1e-6, 0.5, 1.0]),
+    "wide": np.array([1.3, -0.7, 0.4, 2.1]),
+}
+
+
+@pytest.mark.parametrize("inputs", ["inside", "low", "high"])
+@pytest.mark.parametrize("sign", [-1, 0, 1])
+@pytest.mark.parametrize("size", SIZES)
+def test_a_box_behind_affines_that_do_not_fold(
+    size: str, sign: int, inputs: str, backend: str, rng: np.random.Generator
+) -> None:
+    """(ax + b − low)w is (x − low)aw or (x − high)aw, whatever is left of the box: exactly nothing where x lies on its
+    corner.
+    """
+    low, high = -0.7, 1.3
+    x = {"inside": rng.uniform(low, high, (3, 4, 5)), "low": np.full((3, 4, 5), low), "high": np.full((3, 4, 5), high)}[
+        inputs
+    ]
+    weight, start, second = normal(rng, 5, 4, 3), normal(rng, 3, 5, 5), rng.uniform(0.5, 2, 4)
+    weight = weight if sign == 0 else sign * abs(weight)
+    layers = [dtd.Scale(SIZES[size], normal(rng, 4)), dtd.Scale(second, normal(rng, 4)), dtd.Conv(weight, padding=1)]
+    found = dtd.explain(layers, x, start, domain=(low, high), backend=backend)
+    scale = (SIZES[size] * second)[None, :, None]
+    taps = explicit.conv((4, 5), weight.astype(float) * scale, padding=1)
+    ends = [np.full(20, end) for end in (low, high)]
+    expected = by_matrix([explicit.zbox(taps, v.ravel(), *ends) for v in x], start).reshape(x.shape)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=(1e-5 if backend == "cpu" else 1e-8) * abs(start).max())
+
+
 def test_preactivation_blocks_conserve(backend: str, rng: np.random.Generator) -> None:
     """Sums read by a BatchNorm and by the next sum: ΣR is the logit's and R ≥ 0 where biases take nothing."""
 

@@ -8,6 +8,8 @@ import pytest
 
 import dtdfast as dtd
 from cases import CASES
+from dtdfast.cpu.encode import Encoded
+from dtdfast.packing import WeightStore
 
 UNITS = {"float32": 2.0**-24, "float64": 2.0**-53}
 UNIT = UNITS["float32"]
@@ -163,3 +165,15 @@ def test_results_do_not_alias_the_arena(network, rng):
     np.testing.assert_array_equal(first, kept)
     first[:] = np.nan
     np.testing.assert_array_equal(explainer.explain(x), kept)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("activation", ("bogus", 0.0, 0.0)), ("weight_map", "bogus"), ("mode", "bogus"), ("select", "bogus")],
+)
+def test_what_the_kernels_do_not_know_is_refused_by_name(network, field, value, rng):
+    plan = _explainer(network, "dtd").plan_for((1, 3, 8, 8))
+    step = next(s for s in plan.forward if s.op == "NEURON_DENSE")
+    setattr(step, field, value)
+    with pytest.raises(dtd.BackendError, match=r"NEURON_DENSE.*bogus"):
+        Encoded(plan, WeightStore(), "float32")

@@ -4,7 +4,9 @@ and batch.
 
 from __future__ import annotations
 
+import re
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ import kernel_reference as ref
 from dtdfast._kernels import ffi
 from kernel_checks import LAYOUTS, agree, each, each_kernels, same_bits
 from kernel_layers import Taps, bare_taps_step, some_layer, taps_step
-from kernel_steps import USABLE_ISAS, Kernels, Step, isa_name, lib, place, vector
+from kernel_steps import REFS, USABLE_ISAS, VIEWS, Kernels, Step, isa_name, lib, place, vector
 
 CASES = [(kind, seed) for kind in ("DENSE", "SPARSE", "CHANNEL", "LINEAR") for seed in range(30)]
 each_case = each("kind,seed", CASES, 4)
@@ -34,15 +36,15 @@ def test_neuron(kernels: Kernels, kind: str, seed: int) -> None:
         str(rng.choice(["NONE", "GATE", "DENOMINATOR", "DERIVATIVE", "SIGNED"])),
     )
     select, stabilizer, coefficient = (
-        str(rng.choice(["ALL", "Y_POSITIVE", "Y_NEGATIVE"])),
+        str(rng.choice(["ANY_SIGN", "POSITIVE", "NEGATIVE"])),
         float(rng.choice([0, 0.1])),
         -1.5,
     )
     if mode == "SIGNED":
-        select, bias_d = "ALL", None
+        select, bias_d = "ANY_SIGN", None
         activation = str(rng.choice(["IDENTITY", activation]))  # most of them, in one pass too
     if seed % 3 == 0:  # what most steps are, which the kernels finish in one pass
-        activation, mode, select = "RELU", "GATE", "ALL"
+        activation, mode, select = "RELU", "GATE", "ANY_SIGN"
         bias_d = scale = None
 
     results = {k: layer.place(kernels.zeros(*layer.shape), order) for k in ("out", "terms", "factor")}
@@ -57,8 +59,8 @@ def test_neuron(kernels: Kernels, kind: str, seed: int) -> None:
     }
     numbers = {
         **layer.numbers(), "dual": int(dual), "coefficient": coefficient, "stabilizer": stabilizer, "act_alpha": 0.25,
-        "mode": getattr(lib, f"DTD_F_{mode}"), "activation": getattr(lib, f"DTD_{activation}"),
-        "select": getattr(lib, "DTD_ALL" if select == "ALL" else f"DTD_{select}"),
+        "factor_kind": getattr(lib, f"DTD_F_{mode}"), "activation": getattr(lib, f"DTD_{activation}"),
+        "select": getattr(lib, f"DTD_{select}"),
     }  # fmt: skip
     Step(f"NEURON_{layer.kind}", arrays, numbers).run(kernels)
 
@@ -94,8 +96,8 @@ def test_neuron(kernels: Kernels, kind: str, seed: int) -> None:
         agree(results["factor"], factor, error + 6 * kernels.u * abs(factor))
         return
     factor = ref.quotient(coefficient * out, d) * s if mode == "GATE" else d / (coefficient * s)
-    if select != "ALL":
-        factor = np.where(out > 0 if select == "Y_POSITIVE" else out < 0, factor, 0)
+    if select != "ANY_SIGN":
+        factor = np.where(out > 0 if select == "POSITIVE" else out < 0, factor, 0)
     cancelled = np.abs(results["terms"].astype(kernels.wide)) + np.abs(b_d) + stabilizer
     agree(
         results["factor"],
@@ -106,7 +108,9 @@ def test_neuron(kernels: Kernels, kind: str, seed: int) -> None:
 
 def test_each_weight_map_and_multiplier_has_a_name() -> None:
     assert len(ref.WEIGHT_MAPS) == lib.DTD_N_WEIGHT_MAPS
-    assert len(ref.MULTIPLIERS) == lib.DTD_M_TIMES_NEGATIVE + 1
+    assert len(ref.MULTIPLIERS) == lib.DTD_N_MULTIPLIERS
+    assert len(ref.INPUT_MAPS) == lib.DTD_N_INPUT_MAPS
+    assert len(ref.ACTIVATIONS) == lib.DTD_N_ACTIVATIONS
 
 
 @each_kernels
@@ -143,7 +147,7 @@ def test_nan_reaches_what_it_should(kernels: Kernels, kind: str, seed: int) -> N
     values[tuple(int(layer.rng.integers(s)) for s in values.shape)] = np.nan
     layer.refill(values)
     out, factor = (layer.place(kernels.zeros(*layer.shape)) for _ in range(2))
-    numbers = {**layer.numbers(), "dual": 1, "mode": lib.DTD_F_GATE, "activation": lib.DTD_RELU}
+    numbers = {**layer.numbers(), "dual": 1, "factor_kind": lib.DTD_F_GATE, "activation": lib.DTD_RELU}
     Step(f"NEURON_{layer.kind}", {**layer.operands(), "out": out, "factor": factor}, numbers).run(kernels)
     expected = np.isnan(layer.sums()[0])
     assert expected.any() or not layer.taps or max(layer.step) > 1
@@ -198,7 +202,7 @@ def test_bits_do_not_depend_on_threads_or_batch(kernels: Kernels, name: str) -> 
     steps = [bare_taps_step(layer, "W_POSITIVE", "M_TIMES", False, 1, scatter)]
     if not scatter:
         arrays = {**layer.operands(), **{k: layer.place(kernels.zeros(*layer.shape)) for k in ("out", "factor")}}
-        numbers = {**layer.numbers(), "dual": 1, "mode": lib.DTD_F_GATE, "activation": lib.DTD_GELU}
+        numbers = {**layer.numbers(), "dual": 1, "factor_kind": lib.DTD_F_GATE, "activation": lib.DTD_GELU}
         steps.append(Step(f"NEURON_{layer.kind}", arrays, numbers))
     for step in steps:
         step.run(kernels, 1)
@@ -234,13 +238,33 @@ def test_instruction_sets() -> None:
 @pytest.mark.parametrize(
     ("numbers", "message"),
     [
-        ({"op": -1}, "unknown operation"),
-        ({"op": lib.DTD_N_OPS}, "unknown operation"),
-        ({"weight_map": lib.DTD_N_WEIGHT_MAPS}, "unknown weight map"),
-        ({"activation": -1}, "unknown activation"),
-        ({"activation": lib.DTD_N_ACTIVATIONS}, "unknown activation"),
-        ({"groups": 0}, "groups and repeat"),
-        ({"repeat": 0}, "groups and repeat"),
+        ({"op": -1}, "unknown operation -1"),
+        ({"op": lib.DTD_N_OPS}, f"unknown operation {lib.DTD_N_OPS}"),
+        (
+            {"op": lib.DTD_TAPS_DENSE, "weight_map": lib.DTD_N_WEIGHT_MAPS},
+            f"TAPS_DENSE: unknown weight_map {lib.DTD_N_WEIGHT_MAPS}",
+        ),
+        ({"op": lib.DTD_ACTIVATE, "activation": -1}, "ACTIVATE: unknown activation -1"),
+        (
+            {"op": lib.DTD_ACTIVATE, "activation": lib.DTD_N_ACTIVATIONS},
+            f"ACTIVATE: unknown activation {lib.DTD_N_ACTIVATIONS}",
+        ),
+        ({"op": lib.DTD_MAP, "input_map": lib.DTD_N_INPUT_MAPS}, f"MAP: unknown input_map {lib.DTD_N_INPUT_MAPS}"),
+        (
+            {"op": lib.DTD_MULTIPLY, "multiplier": lib.DTD_N_MULTIPLIERS},
+            f"MULTIPLY: unknown multiplier {lib.DTD_N_MULTIPLIERS}",
+        ),
+        (
+            {"op": lib.DTD_NEURON_DENSE, "factor_kind": lib.DTD_N_FACTORS},
+            f"NEURON_DENSE: unknown factor_kind {lib.DTD_N_FACTORS}",
+        ),
+        ({"op": lib.DTD_FACTOR, "select": lib.DTD_N_SIGNS}, f"FACTOR: unknown select {lib.DTD_N_SIGNS}"),
+        (
+            {"op": lib.DTD_TAPS_DENSE, "precision": lib.DTD_N_PRECISIONS},
+            f"TAPS_DENSE: unknown precision {lib.DTD_N_PRECISIONS}",
+        ),
+        ({"groups": 0}, "CLEAR_BORDER: impossible groups 0"),
+        ({"repeat": 0}, "CLEAR_BORDER: impossible repeat 0"),
     ],
 )
 def test_faulty_steps_are_refused(numbers: dict[str, int], message: str) -> None:
@@ -251,3 +275,71 @@ def test_faulty_steps_are_refused(numbers: dict[str, int], message: str) -> None
     given = lib.dtd_run(0, lib.DTD_F4, steps, 0, 1, ffi.new("void *[1]"), 1, ffi.NULL)
     assert message in ffi.string(given).decode()
     assert "instruction set" in ffi.string(lib.dtd_run(99, lib.DTD_F4, steps, 0, 1, ffi.NULL, 1, ffi.NULL)).decode()
+
+
+def refusal(op: str, given: str, **numbers: int) -> str:
+    """Why a step with these views and numbers is refused."""
+    steps = ffi.new("dtd_step[1]")
+    steps[0].op = getattr(lib, f"DTD_{op}")
+    steps[0].groups = steps[0].repeat = steps[0].coefficient = 1
+    for name in VIEWS + REFS:
+        getattr(steps[0], name).base = 0 if name in given.split() else -1
+    for name, number in numbers.items():
+        setattr(steps[0], name, number)
+    return str(ffi.string(lib.dtd_run(0, lib.DTD_F4, steps, 0, 1, ffi.new("void *[1]"), 1, ffi.NULL)).decode())
+
+
+@pytest.mark.parametrize(
+    ("op", "given", "numbers", "message"),
+    [
+        ("MOVE", "out", {}, "MOVE needs x"),
+        ("MOVE", "out x bias", {}, "MOVE does not take bias"),
+        ("MOVE", "out x", {"select": lib.DTD_POSITIVE}, "MOVE does not take select"),
+        ("MAP", "out", {"input_map": lib.DTD_X_POSITIVE}, "MAP needs x"),
+        ("MAP", "out x", {"input_map": lib.DTD_X_BELOW_HIGH}, "MAP needs m"),
+        ("NEURON_DENSE", "out x", {}, "NEURON_DENSE needs weight"),
+        ("NEURON_DENSE", "out x weight factor", {}, "NEURON_DENSE needs factor_kind"),
+        ("NEURON_LINEAR", "out x weight", {"factor_kind": lib.DTD_F_GATE}, "NEURON_LINEAR needs factor"),
+        ("NEURON_CHANNEL", "out x terms_prev", {}, "NEURON_CHANNEL needs y_prev"),
+        ("NEURON_CHANNEL", "out x", {"precision": lib.DTD_BFLOAT16}, "NEURON_CHANNEL does not take precision"),
+        ("NEURON_LINEAR", "out x weight m", {}, "NEURON_LINEAR does not take m"),
+        ("TAPS_DENSE", "out x weight", {"multiplier": lib.DTD_M_TIMES}, "TAPS_DENSE needs m"),
+        ("TAPS_LINEAR", "out x weight", {"activation": lib.DTD_RELU}, "TAPS_LINEAR does not take activation"),
+        ("SCATTER_LINEAR", "out x weight scale", {}, "SCATTER_LINEAR does not take scale"),
+        ("FACTOR", "factor terms", {"factor_kind": lib.DTD_F_GATE}, "FACTOR needs x"),
+        (
+            "FACTOR",
+            "factor terms",
+            {"factor_kind": lib.DTD_F_DENOMINATOR, "select": lib.DTD_NEGATIVE},
+            "FACTOR needs m",
+        ),
+        ("DIVIDE", "out x m", {"multiplier": lib.DTD_M_TIMES}, "DIVIDE does not take multiplier"),
+        ("LRN", "out x", {}, "LRN needs lrn_size"),
+        ("LRN", "out x", {"lrn_size": 3, "act_alpha": 1}, "LRN does not take activation"),
+        ("LRN", "out x", {"lrn_size": 3, "stabilizer": 1}, "LRN does not take stabilizer"),
+        ("SOFTMAX", "out x", {}, "SOFTMAX needs axis"),
+        ("MAX_POOL", "out x taps", {}, "MAX_POOL needs winner_bytes"),
+        ("EMBED_SUM", "out x", {"axis": 4, "weight_map": lib.DTD_W_ONE}, "EMBED_SUM does not take weight_map"),
+    ],
+)
+def test_fields_are_those_of_the_operation(op: str, given: str, numbers: dict[str, int], message: str) -> None:
+    assert refusal(op, given, **numbers) == message
+
+
+def test_operations_are_documented() -> None:
+    rows = [
+        line
+        for line in (Path(__file__).parents[1] / "csrc" / "README.md").read_text().splitlines()
+        if line.startswith("| `")
+    ]
+    documented = {name for row in rows for name in re.findall(r"`([A-Z][A-Z_]+)`", row.split("|")[1])}
+    names = {refusal_name(op) for op in range(lib.DTD_N_OPS)}
+    assert documented == names
+
+
+def refusal_name(op: int) -> str:
+    """The name of an operation, as every refusal begins with it."""
+    steps = ffi.new("dtd_step[1]", [{"op": op}])
+    return str(ffi.string(lib.dtd_run(0, lib.DTD_F4, steps, 0, 1, ffi.new("void *[1]"), 1, ffi.NULL)).decode()).split(
+        ":"
+    )[0]

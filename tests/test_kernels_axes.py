@@ -36,7 +36,7 @@ def test_max_pool_and_unpool(kernels: Kernels, size: Any, kernel: Any, step: Any
     kind = np.uint8 if len(taps) <= 256 else np.uint16
     shape = (n, channels, *count, 1)
     x, out, m = place(values, gap=1), place(kernels.zeros(*shape)), place(np.zeros(shape, kind))
-    numbers = {"n_taps": len(taps), "x_step": step, "mode": np.dtype(kind).itemsize}
+    numbers = {"n_taps": len(taps), "x_step": step, "winner_bytes": np.dtype(kind).itemsize}
     Step("MAX_POOL", {"x": x, "out": out, "m": m, "taps": vector(np.array(taps, np.int64))}, numbers).run(kernels)
 
     padded = np.full((n, channels, *(size[a] + 2 * before[a] for a in range(3)), 1), -np.inf)
@@ -85,7 +85,7 @@ def test_max_pool_and_unpool(kernels: Kernels, size: Any, kernel: Any, step: Any
                 "taps": vector(np.array(rows, np.int64).reshape(-1, 4)),
             }
             for accumulate, to in ((1, back), (0, fresh)):
-                numbers = {"n_taps": len(rows), "mode": m.itemsize, "repeat": repeat, "accumulate": accumulate}
+                numbers = {"n_taps": len(rows), "winner_bytes": m.itemsize, "repeat": repeat, "accumulate": accumulate}
                 Step("MAX_UNPOOL", {**arrays, "out": to[every]}, numbers).run(kernels)
     agree(back, expected, (len(taps) + 2) * kernels.u * sizes)
     agree(fresh, fresh_expected, (len(taps) + 1) * kernels.u * fresh_sizes)
@@ -108,7 +108,7 @@ def test_windows_apart_at_once(kernels: Kernels, kernel: Any, layout: str, scale
     held = kernels.normal(rng, n * repeat, channels, *size, 1)
     for accumulate in (0, 1):
         phased, at_once = place(held, order=order), place(held, order=order, frame=(0, 0, 0, 1, 1, 0))
-        numbers = {"mode": m.itemsize, "repeat": repeat, "accumulate": accumulate}
+        numbers = {"winner_bytes": m.itemsize, "repeat": repeat, "accumulate": accumulate}
         for k, tap in enumerate(taps):
             every = (..., *(slice(tap[a], None, kernel[a]) for a in range(3)), slice(None))
             arrays = {"x": x, "m": m, "out": phased[every], "factor": None if factor is None else factor[every]}
@@ -129,7 +129,7 @@ def test_lrn(kernels: Kernels, size: int, shape: Any) -> None:
     rng = np.random.default_rng(12)
     x, out = operand(kernels, rng, shape), operand(kernels, rng, shape)
     alpha, beta, k = 0.5, 0.75, 2.0
-    numbers = {"n_taps": size, "act_alpha": alpha / size, "act_beta": beta, "stabilizer": k}
+    numbers = {"lrn_size": size, "lrn_alpha": alpha / size, "lrn_beta": beta, "lrn_k": k}
     Step("LRN", {"x": x, "out": out}, numbers).run(kernels)
     squares = x.astype(kernels.wide) ** 2
     total = np.zeros_like(squares)
@@ -145,7 +145,7 @@ def test_softmax(kernels: Kernels, axis: int) -> None:
     rng = np.random.default_rng(13)
     x, out = operand(kernels, rng, (3, 17, 5, 7)), operand(kernels, rng, (3, 17, 5, 7))
     x *= 30
-    Step("SOFTMAX", {"x": x, "out": out}, {"mode": axis}).run(kernels)
+    Step("SOFTMAX", {"x": x, "out": out}, {"axis": axis}).run(kernels)
     e = np.exp(x.astype(kernels.wide) - x.max(axis, keepdims=True))
     expected = e / e.sum(axis, keepdims=True)
     agree(
@@ -153,7 +153,7 @@ def test_softmax(kernels: Kernels, axis: int) -> None:
         expected,
         (x.shape[axis] + 4 + 2 * np.abs(x).max()) * kernels.u * expected + np.finfo(kernels.dtype).smallest_subnormal,
     )
-    Step("LOG_SOFTMAX", {"x": x, "out": out}, {"mode": axis}).run(kernels)
+    Step("LOG_SOFTMAX", {"x": x, "out": out}, {"axis": axis}).run(kernels)
     expected = x.astype(kernels.wide) - x.max(axis, keepdims=True) - np.log(e.sum(axis, keepdims=True))
     agree(out, expected, (x.shape[axis] + 6 + 4 * np.abs(x).max()) * kernels.u)
 
@@ -167,14 +167,14 @@ def test_embed_and_sum(kernels: Kernels, axis: int) -> None:
     one = tuple(1 if a == axis else s for a, s in enumerate(shape))
     ids, weight = place(rng.integers(0, vocabulary, one)), kernels.normal(rng, vocabulary, features)
     out = place(kernels.zeros(*shape))
-    Step("EMBED", {"x": ids, "weight": vector(weight), "out": out}, {"mode": axis}).run(kernels)
+    Step("EMBED", {"x": ids, "weight": vector(weight), "out": out}, {"axis": axis}).run(kernels)
     assert same_bits(out, np.moveaxis(weight[np.squeeze(ids, axis)], -1, axis))
 
     repeat = 2
     x, sums = place(kernels.normal(rng, n * repeat, *shape[1:])), place(kernels.normal(rng, n * repeat, *one[1:]))
     for m in (out, None):
         start = sums.astype(kernels.wide)
-        numbers = {"mode": axis, "repeat": repeat, "accumulate": 1}
+        numbers = {"axis": axis, "repeat": repeat, "accumulate": 1}
         Step("EMBED_SUM", {"x": x, "m": m, "out": sums}, numbers).run(kernels)
         terms = x.astype(kernels.wide) * (1 if m is None else np.repeat(m, repeat, 0))
         agree(

@@ -24,8 +24,9 @@ def test_map(kernels: Kernels, shape: Any, mode: str) -> None:
     x.reshape(-1)[0] = x[0, 0, 0, 0, 0, 0] = np.nan
     bounds = kernels.normal(rng, 1, shape[1], 1, 1, 1, 1)
     bounds[0, 0] = -np.inf if mode == "X_ABOVE_LOW" else np.inf
+    bounds[0, 1:2] = -bounds[0, 0]  # a box without width
     m = np.broadcast_to(place(bounds), x.shape) if mode in ("X_ABOVE_LOW", "X_BELOW_HIGH") else None
-    Step("MAP", {"x": x, "out": out, "m": m}, {"mode": getattr(lib, f"DTD_{mode}")}).run(kernels)
+    Step("MAP", {"x": x, "out": out, "m": m}, {"input_map": getattr(lib, f"DTD_{mode}")}).run(kernels)
     expected = ref.INPUT_MAPS[mode](x.astype(kernels.wide), np.broadcast_to(bounds, x.shape).astype(kernels.wide))
     agree(out, expected, kernels.u * np.abs(expected))
 
@@ -56,7 +57,7 @@ def test_multiply(kernels: Kernels, shape: Any, multiplier: str) -> None:
     m[0, -1, 0, 0, 0, 0] = np.nan
     start = out.astype(kernels.wide)
     for accumulate in (0, 1):
-        numbers = {"mode": getattr(lib, f"DTD_{multiplier}"), "accumulate": accumulate, "repeat": repeat}
+        numbers = {"multiplier": getattr(lib, f"DTD_{multiplier}"), "accumulate": accumulate, "repeat": repeat}
         Step("MULTIPLY", {"x": x, "out": out, "m": m}, numbers).run(kernels)
         term = ref.MULTIPLIERS[multiplier](np.repeat(m.astype(kernels.wide), repeat, 0)) * x
         if multiplier == "M_NONE":
@@ -65,7 +66,7 @@ def test_multiply(kernels: Kernels, shape: Any, multiplier: str) -> None:
         start = out.astype(kernels.wide)
 
 
-@pytest.mark.parametrize("sign", ["NONE", "POSITIVE", "NEGATIVE"])
+@pytest.mark.parametrize("sign", ["ANY_SIGN", "POSITIVE", "NEGATIVE"])
 @each_shape
 def test_divide(kernels: Kernels, shape: Any, sign: str) -> None:
     rng = np.random.default_rng(3)
@@ -75,9 +76,9 @@ def test_divide(kernels: Kernels, shape: Any, sign: str) -> None:
         operand(kernels, rng, shape),
         operand(kernels, rng, (shape[0] // repeat, *shape[1:]), zeros=True),
     )
-    Step("DIVIDE", {"x": x, "out": out, "m": m}, {"repeat": repeat, "mode": getattr(lib, f"DTD_M_{sign}")}).run(kernels)
+    Step("DIVIDE", {"x": x, "out": out, "m": m}, {"repeat": repeat, "select": getattr(lib, f"DTD_{sign}")}).run(kernels)
     divisor = np.repeat(m.astype(kernels.wide), repeat, 0)
-    has = {"NONE": divisor != 0, "POSITIVE": divisor > 0, "NEGATIVE": divisor < 0}[sign]
+    has = {"ANY_SIGN": divisor != 0, "POSITIVE": divisor > 0, "NEGATIVE": divisor < 0}[sign]
     expected = np.where(has, ref.quotient(x.astype(kernels.wide), divisor), 0)
     agree(out, expected, kernels.u * np.abs(expected))
 
@@ -99,7 +100,7 @@ def test_activate(kernels: Kernels, kind: str, derivative: bool) -> None:
     x = place(grid.reshape(1, -1, 1, 1, 1, 1))
     out = place(np.zeros_like(x))
     numbers = {"activation": getattr(lib, f"DTD_{kind}"), "act_alpha": alpha, "act_beta": beta}
-    Step("ACTIVATE", {"x": x, "out": out}, {**numbers, "mode": lib.DTD_F_DERIVATIVE if derivative else 0}).run(kernels)
+    Step("ACTIVATE", {"x": x, "out": out}, {**numbers, "derivative": int(derivative)}).run(kernels)
     with np.errstate(over="ignore"):
         expected = ref.ACTIVATIONS[kind][derivative](x.astype(kernels.wide), alpha, beta)
     # rounding x·(…) inside exp and tanh costs |x| ulp; the tanh of the reference cancels for large negative x
@@ -124,7 +125,7 @@ def test_activate_with_slopes(kernels: Kernels, shape: Any, derivative: bool, pe
     x[0, 0, 0, 0, 0, 0] = np.nan
     slopes = kernels.normal(rng, 1, *((shape[1], 1, 1, 1, 1) if per_channel else x.shape[1:]))
     m = np.broadcast_to(place(slopes), x.shape)
-    numbers = {"mode": lib.DTD_F_DERIVATIVE if derivative else 0, "activation": lib.DTD_LEAKY_RELU}
+    numbers = {"derivative": int(derivative), "activation": lib.DTD_LEAKY_RELU}
     Step("ACTIVATE", {"x": x, "out": out, "m": m}, numbers).run(kernels, 2)
     expected = ref.ACTIVATIONS["LEAKY_RELU"][derivative](x.astype(kernels.wide), m.astype(kernels.wide), 0)
     expected[np.isnan(x)] = np.nan
@@ -164,7 +165,7 @@ def test_signed_factor(kernels: Kernels, seed: int) -> None:
     stabilizer = 0.1 * (seed % 2)
     arrays = {"factor": factor, "terms": terms, "m": m, "bias": vector(bias) if has[0] else None,
               "scale": np.broadcast_to(place(scale), m.shape) if has[1] else None}  # fmt: skip
-    Step("FACTOR", arrays, {"mode": lib.DTD_F_SIGNED, "stabilizer": stabilizer}).run(kernels)
+    Step("FACTOR", arrays, {"factor_kind": lib.DTD_F_SIGNED, "stabilizer": stabilizer}).run(kernels)
     y = m + has[0] * bias[:, None, None, None, None]
     s = scale.astype(kernels.wide) if has[1] else 1.0
     expected = (
@@ -178,7 +179,7 @@ def test_signed_factor(kernels: Kernels, seed: int) -> None:
 
 @each_kernels
 @pytest.mark.parametrize("mode", ["GATE", "DENOMINATOR", "DERIVATIVE"])
-@pytest.mark.parametrize("select", ["ALL", "Y_POSITIVE", "Y_NEGATIVE"])
+@pytest.mark.parametrize("select", ["ANY_SIGN", "POSITIVE", "NEGATIVE"])
 @pytest.mark.parametrize("seed", range(4))
 def test_factor(kernels: Kernels, mode: str, select: str, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -194,8 +195,7 @@ def test_factor(kernels: Kernels, mode: str, select: str, seed: int) -> None:
         "scale": np.broadcast_to(place(scale), x.shape) if has[3] else None,
     }  # fmt: skip
     numbers = {
-        "mode": getattr(lib, f"DTD_F_{mode}"), "select": getattr(lib,
-        "DTD_ALL" if select == "ALL" else f"DTD_{select}"),
+        "factor_kind": getattr(lib, f"DTD_F_{mode}"), "select": getattr(lib, f"DTD_{select}"),
         "coefficient": 2.0, "stabilizer": stabilizer, "activation": lib.DTD_SIGMOID,
     }  # fmt: skip
     Step("FACTOR", arrays, numbers).run(kernels)
@@ -209,8 +209,8 @@ def test_factor(kernels: Kernels, mode: str, select: str, seed: int) -> None:
         agree(factor, expected, 16 * kernels.u * np.abs(expected) * (1 + np.abs(y)))
         return
     expected = ref.quotient(coefficient * x, d) * s if mode == "GATE" else d / (coefficient * s)
-    if select != "ALL":
-        expected = np.where(y > 0 if select == "Y_POSITIVE" else y < 0, expected, 0)
+    if select != "ANY_SIGN":
+        expected = np.where(y > 0 if select == "POSITIVE" else y < 0, expected, 0)
     cancelled = (np.abs(terms) + np.abs(b_d) + stabilizer) / np.abs(np.where(d == 0, 1, d))
     agree(factor, expected, np.abs(expected) * kernels.u * (6 + 4 * cancelled))
 

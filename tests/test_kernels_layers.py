@@ -20,7 +20,13 @@ def test_neuron(kernels: Kernels, name: str, rng: np.random.Generator) -> None:
     """Out = relu(y), terms = z⁺, factor = the gate out / z⁺, from one pass over x and w."""
     layer = named_layer(kernels, rng, **LAYERS[name])
     out, terms, factor = (layer.place(kernels.zeros(*layer.shape)) for _ in range(3))
-    numbers = {**layer.numbers(), "dual": 1, "mode": lib.DTD_F_GATE, "activation": lib.DTD_RELU, "coefficient": 1.0}
+    numbers = {
+        **layer.numbers(),
+        "dual": 1,
+        "factor_kind": lib.DTD_F_GATE,
+        "activation": lib.DTD_RELU,
+        "coefficient": 1.0,
+    }
     Step("NEURON_DENSE", {**layer.operands(), "out": out, "terms": terms, "factor": factor}, numbers).run(kernels)
     y, size = layer.sums()
     agree(out, np.maximum(y, 0), (layer.n_terms + 4) * kernels.u * size)

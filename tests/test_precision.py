@@ -1,4 +1,4 @@
-"""precision="bfloat16" and "mixed" on CPUs that multiply bfloat16; the products themselves: test_kernels_parts.py."""
+"""precision="bfloat16" and "mixed" on CPUs that multiply bfloat16; the products themselves: test_kernels_bf16.py."""
 
 import numpy as np
 import pytest

@@ -10,6 +10,7 @@ import pytest
 import dtdfast as dtd
 import explicit
 from cases import CASES
+from support import normal
 
 BOTH = pytest.mark.parametrize("backend", ["oracle", "cpu"])
 UNIT = {"oracle": 2.0**-53, "cpu": 2.0**-24}
@@ -313,3 +314,46 @@ def test_digits_conserve_and_are_positive(backend):
         sums = r_in.reshape(len(r_in), -1).sum(axis=1, dtype=np.float64)
         assert (abs(sums - f) <= rounding(layers, backend) * f).all()
     assert (outputs.argmax(axis=1) == labels).mean() > 0.95
+
+
+JOINED = {
+    "add": [dtd.Add(inputs=(1, 3))],
+    "add of scaled": [dtd.Scale([1.0, -2.0, 0.5, -1.0], [0.5, -0.5, 1.0, 0.0], inputs=1), dtd.Add(inputs=(4, 3))],
+    "concat": [dtd.Concat(inputs=(1, 3))],
+    "concat, scaled": [dtd.Concat(inputs=(1, 3)), dtd.Scale([1.0, -2.0, 0.5, -1.0] * 2, [0.5, -0.5, 1.0, 0.0] * 2)],
+    "add, scaled": [dtd.Add(inputs=(1, 3)), dtd.Scale([1.0, -2.0, 0.5, -1.0], [0.5, -0.5, 1.0, 0.0])],
+    "slice of concat": [dtd.Concat(inputs=(1, 3)), dtd.Slice(1, 2, 7)],
+    "add that doubles": [dtd.Add(inputs=(1, 3))],
+}
+SHARED = {
+    "dtd": "dtd",
+    "lrp-epsilon": "lrp-epsilon",
+    "excitation-backprop": "excitation-backprop",
+    "alpha 2 beta 1": dtd.AlphaBeta(bias="by_sign", stabilizer=0.1),
+    "gamma": dtd.Gamma(),
+}
+
+
+@BOTH
+@pytest.mark.parametrize("rules", SHARED)
+@pytest.mark.parametrize("joined", JOINED)
+def test_the_ledger_names_what_goes_around_stop(joined, rules, backend, rng):
+    """It closes at either of two operands, and what it says to go around the one is what arrives at the other."""
+    x, start = normal(rng, 3, 5), normal(rng, 3, 2)
+    layers = [
+        dtd.Linear(normal(rng, 4, 5)),
+        dtd.ReLU(),
+        dtd.Linear(normal(rng, 4, 5), inputs=dtd.INPUT),
+        dtd.ReLU(),
+        *JOINED[joined],
+    ]
+    layers.append(dtd.Linear(normal(rng, 2, dtd.predict(layers, x).shape[1])))
+    given = {4: dtd.Pass()} if joined == "add that doubles" else SHARED[rules]
+    left, right = (dtd.Explainer(layers, rules=given, backend=backend, stop=stop).ledger(x, start) for stop in (1, 3))
+    for ledger, other in ((left, right), (right, left)):
+        assert ledger.closed, str(ledger)
+        if joined == "add of scaled":  # the scale, too, absorbs, at the one operand alone
+            continue
+        atol = 64 * UNIT[backend] * (abs(ledger.end) + abs(other.end) + abs(start).sum(1)).max()
+        np.testing.assert_allclose(ledger.absorbed["around stop"], other.end, rtol=0, atol=atol)
+    assert not dtd.Explainer(layers, rules=given, backend=backend).ledger(x, start).absorbed["around stop"].any()

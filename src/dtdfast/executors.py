@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from . import layers as L
@@ -34,13 +35,21 @@ class Executors:
     backend : the one that was chosen
     book, domain : rules and domain that the options name
     check : of x, where the device itself looks at it
+    taken : the type in which x is taken
     """
 
     def __init__(
-        self, layers: list[L.Layer], options: Options, backend: str, book: RuleBook, domain: Domain, check: Check
+        self,
+        layers: list[L.Layer],
+        options: Options,
+        backend: str,
+        book: RuleBook,
+        domain: Domain,
+        check: Check,
+        taken: type,
     ) -> None:
         self._layers, self._options, self._backend = layers, options, backend
-        self._book, self._domain, self._check = book, domain, check
+        self._book, self._domain, self._check, self._taken = book, domain, check, taken
         self._shared: Any = None
         if backend == "cuda":
             from .cuda.run.driver import open_device
@@ -84,7 +93,7 @@ class Executors:
             return executor
 
     def _program(self, sample: Shape, kind: str, exact: bool) -> Program:
-        book, domain = self._book, self._domain
+        book, domain = self._book, replace(self._domain, real=self._taken)
         if kind != EXPLAIN:
             book, domain = RuleBook("dtd", convention_of("dtd")), Domain("real")
         start = self._options.start if kind != PREDICT else None
@@ -94,15 +103,17 @@ class Executors:
 
     def _executor(self, program: Program) -> Executor:
         options, wide = self._options, program.real == "f8"
-        if self._backend == "oracle" or (self._backend == "cuda" and wide):
+        if self._backend == "oracle":
             from .oracle.session import OracleExecutor
 
             return OracleExecutor(program, options.batch_size)
-        if self._backend == "cuda":
+        if self._backend == "cuda" and not wide:
             from .cuda.run.executor import CudaExecutor
 
             return CudaExecutor(program, options.batch_size, self._shared, self._check)
         from .cpu.executor import CpuExecutor
+        from .packing import WeightStore
 
+        store = WeightStore() if self._backend == "cuda" else self._shared  # float64 is for the CPU
         precision = "float64" if wide else options.precision
-        return CpuExecutor(program, options.batch_size, options.n_threads, self._shared, precision)
+        return CpuExecutor(program, options.batch_size, options.n_threads, store, precision)

@@ -136,7 +136,9 @@ class Explainer:
         self._kind = kind
         self._words = _find_words(self._layers, reads, last_entry(self._layers, start, kind))
         self._check = Check(self._words, self._domain)
-        self._executor = Executors(self._layers, options, self._backend, self._book, self._domain, self._check)
+        self._executor = Executors(
+            self._layers, options, self._backend, self._book, self._domain, self._check, self._taken
+        )
         self._nbytes = sum(
             a.nbytes for record in self._layers for a in vars(record).values() if isinstance(a, np.ndarray)
         )

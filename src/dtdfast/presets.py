@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass, replace
+from typing import Any
 
 from .errors import RuleError
-from .layers import Layer, Linear
-from .rules import AlphaBeta, Convention, Epsilon, Flat, Gamma, Pass, Rule, ZBox, Zero, ZPlus, ZPlusBySign
+from .layers import BatchNorm, Layer, Linear, Scale
+from .rules import AlphaBeta, Convention, Epsilon, Flat, Gamma, Pass, Rule, Slope, ZBox, Zero, ZPlus, ZPlusBySign
 
 DOMAIN = "domain"
 """As a preset's `first`: the rule that the input domain asks for."""
@@ -97,6 +98,15 @@ class RuleBook:
                 )
             return rule
         return None
+
+    def kept(self, entries: Iterable[Any]) -> frozenset[int]:
+        """The affine entries that do not fold, since they have a rule of their own: passed as they are, or one tap with
+        their shift.
+        """
+        norms = (e for e in entries if isinstance(e.record, (BatchNorm, Scale)))
+        return frozenset(
+            e.position for e in norms if isinstance(self.explicit(e.position, e.record), (Pass, Slope, Zero))
+        )
 
     def everywhere(self) -> Rule | None:
         """One rule for every entry that takes one."""

@@ -143,6 +143,13 @@ class Row:
         return plain and len(others) < 2 and first <= WITH_Y and all(other <= AGAINST_Y for other in others)
 
     @property
+    def split(self) -> tuple[float, float] | None:
+        """Of a row that `splits`: how much goes by the products of y's sign, and by the others."""
+        if not self.splits:
+            return None
+        return self.shares[0].coefficient, 0.0 if self.by_sign or len(self.shares) == 1 else self.shares[1].coefficient
+
+    @property
     def product_form(self) -> bool:
         return all(INPUT_MAPS[term.x].product is not None for share in self.shares for term in share.terms)
 
@@ -642,8 +649,8 @@ class Flat(Rule):
 class Pass(Rule):
     """Relevance passes unchanged.
 
-    It is a rule for a Scale or BatchNorm that cannot fold, and for an Add, which then gives all of its relevance to
-    every operand.
+    It is a rule for a Scale or BatchNorm, which then folds nowhere, and for an Add, which then gives all of its
+    relevance to every operand.
 
     Parameters
     ----------
@@ -651,6 +658,13 @@ class Pass(Rule):
         Without meaning here.
     stabilizer : float, optional
         Without meaning here.
+    """
+
+
+class Slope(Rule):
+    """Relevance times the derivative: an affine's scale, an activation's slope.
+
+    It is the rule of zennit's parts that have none, as its drop-in says them.
     """
 
 

@@ -9,6 +9,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+import test_slopes as slopes
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
@@ -18,7 +19,7 @@ from cases.axes import CASES as ALONG_AXES
 from cases.networks import BOXED, N_BATCH, PRESETS, positive_start, rounding, small
 from graphs import UNIT, graphs, perturbed
 from nets import SMALL
-from support import close
+from support import close, normal
 
 # every geometry under a rule, every rule on a geometry; a stride that shares no factor with the number of rules
 LONG = bool(os.environ.get("DTDFAST_LONG"))  # every case, every network under every preset
@@ -120,6 +121,22 @@ def test_records_along_any_axes(name, explainer, rng):
     assert ledger.closed, str(ledger)
 
 
+def test_boxes_without_width(explainer, rng):
+    """Behind affines that do not fold; a narrow box is refused, since there is no float64."""
+    x, start = rng.uniform(0, 1, (3, 4, 5)).astype(np.float32), normal(rng, 3, 5, 5)
+
+    def layers(scale):
+        affines = [dtd.Scale(scale, [0.3, -1.1, 0.7, 0.9]), dtd.Scale([1.7, 0.9, -1.3, 0.6], [0.1, 0.2, 0.3, 0.4])]
+        return [*affines, dtd.Conv(weight, padding=1)]
+
+    weight = normal(rng, 5, 4, 3)
+    for scale in (np.zeros(4), np.array([1.0, 0.0, -2.0, 0.0])):
+        expected = dtd.explain(layers(scale), x, start, domain=(0, 1), backend="oracle")
+        close(explainer(layers(scale), domain=(0, 1)).explain(x, start), expected, "cuda")
+    with pytest.raises(dtd.DomainError, match=r"layer 2 \(Conv\).*narrow"):
+        explainer(layers(np.array([1.0, 1e-6, 1.0, 1.0])), domain=(0, 1)).explain(x, start)
+
+
 @settings(max_examples=15, suppress_health_check=list(HealthCheck))
 @given(graph=graphs(max_blocks=8), seed=st.integers(0, 2**32 - 1))
 def test_graphs(explainer, graph, seed):
@@ -145,3 +162,12 @@ def test_gradients(name, explainer):
     found = explainer(net.layers, kind="gradient").explain(x, 1)
     # another float32 executor shows how far rounding moves them
     assert abs(found - expected).sum() <= 4 * abs(moved - expected).sum() + 2**8 * UNIT * abs(expected).sum()
+
+
+@pytest.mark.parametrize("rule", slopes.RULES)
+def test_slopes(rule, explainer, rng):
+    layers, x, start = slopes.network(rng), rng.standard_normal((4, 6)).astype(np.float32), rng.standard_normal((4, 3))
+    for norm in (slopes.Slope(), slopes.Pass()):
+        rules = slopes.rules_for(slopes.RULES[rule], norm)
+        expected = dtd.explain(layers, x, start, rules=rules, backend="oracle")
+        close(explainer(layers, rules=rules).explain(x, start.astype(np.float32)), expected, "cuda")

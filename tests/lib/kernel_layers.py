@@ -186,7 +186,7 @@ def bare_taps_step(layer: Taps, weight_map: str, multiplier: str, accumulate: bo
         arrays["weight"] = vector(np.ascontiguousarray(layer.weight[:, :, 0].T))
     numbers = {
         **layer.numbers(), "weight_map": getattr(lib, f"DTD_{weight_map}"), "gamma": 0.25,
-        "mode": getattr(lib, f"DTD_{multiplier}"),
+        "multiplier": getattr(lib, f"DTD_{multiplier}"),
         "accumulate": int(accumulate), "repeat": repeat,
     }  # fmt: skip
     return Step("SCATTER_LINEAR" if scatter else f"TAPS_{layer.kind}", arrays, numbers)

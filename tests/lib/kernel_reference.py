@@ -31,8 +31,8 @@ WEIGHT_MAPS: dict[str, Callable[[Array, float], Array]] = {
 INPUT_MAPS: dict[str, Callable[[Array, Array], Array]] = {
     "X_POSITIVE": lambda x, m: np.maximum(x, 0),
     "X_NEGATIVE": lambda x, m: np.minimum(x, 0),
-    "X_ABOVE_LOW": lambda x, m: np.where(np.isinf(m), np.maximum(x, 0), x - np.where(np.isinf(m), 0, m)),
-    "X_BELOW_HIGH": lambda x, m: np.where(np.isinf(m), np.minimum(x, 0), x - np.where(np.isinf(m), 0, m)),
+    "X_ABOVE_LOW": lambda x, m: np.where(m == -np.inf, np.maximum(x, 0), x - np.where(np.isinf(m), x, m)),
+    "X_BELOW_HIGH": lambda x, m: np.where(m == np.inf, np.minimum(x, 0), x - np.where(np.isinf(m), x, m)),
     "X_ONE": lambda x, m: np.ones_like(x),
     "X_ABS": lambda x, m: np.abs(x),
 }

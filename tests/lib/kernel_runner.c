@@ -1,7 +1,9 @@
-/* kernel_runner.c: runs steps sent over a pipe, so that kernels of another machine's instructions can be tested under an emulator.
+/* kernel_runner.c: runs steps sent over a pipe, so that kernels of another machine's instructions can be tested under
+ * an emulator.
  *
- * Request: int64 {bytes of a step, isa, real, n_threads, n_blocks, bytes of each block}, the step, the blocks.  Answer: int64 {length of
- * the message of a step that is refused, else 0}, the message, the blocks as they are then.  Ends with its input.
+ * Request: int64 {bytes of a step, isa, real, n_threads, n_blocks, bytes of each block}, the step, the blocks.  Answer:
+ * int64 {length of the message of a step that is refused, else 0}, the message, the blocks as they are then.  Ends with
+ * its input.
  */
 #include "dtdfast.h"
 

@@ -150,14 +150,7 @@ class Step:
         fail.
         """
         print(f"{kernels}, {n_threads} threads: {self}")
-        steps = ffi.new("dtd_step[1]")
-        blocks: list[Array] = []
-        self._write(steps[0], blocks)
-        scratch = np.empty(64 + n_threads * lib.dtd_isa_scratch(kernels.isa), np.uint8)
-        start = scratch.ctypes.data + -scratch.ctypes.data % 64
-        bases = ffi.new(
-            "void *[]", [ffi.cast("void *", p) for p in (start, *(b.__array_interface__["data"][0] for b in blocks))]
-        )
+        steps, blocks, bases, scratch = self._prepare(kernels, n_threads)
         before = [b.copy() for b in blocks]
         if RUNNER:
             message = run_elsewhere(steps, blocks, kernels, n_threads)
@@ -165,6 +158,7 @@ class Step:
             answer = lib.dtd_run(kernels.isa, kernels.real, steps, 0, 1, bases, n_threads, ffi.NULL)
             message = "" if answer == ffi.NULL else ffi.string(answer).decode()
         assert not message, message
+        del scratch
         results = {id(block_of(a)) for name in self.results if (a := self.arrays.get(name)) is not None}
         for block, old in zip(blocks, before, strict=True):
             if id(block) not in results:
@@ -182,6 +176,31 @@ class Step:
         lacks = [name for name, array in self.arrays.items() if array is None]
         numbers = [f"{name} {_spelled(name, number)}" for name, number in self.numbers.items() if number]
         return f"{self.op} with {', '.join(has)}; without {', '.join(lacks) or 'nothing'}; {', '.join(numbers)}"
+
+    def bodies(self, kernels: Kernels) -> tuple[str, list[str], str]:
+        """The bodies of dtd_body: by the shape alone, those for an x that is mostly 0, and the one for this x."""
+        steps, _, bases, scratch = self._prepare(kernels, 1)
+
+        def name(choice: int) -> str:
+            given = lib.dtd_body(kernels.isa, kernels.real, steps, bases, choice)
+            return "" if given == ffi.NULL else str(ffi.string(given).decode())
+
+        sparse = [found for choice in range(1, 9) if (found := name(choice))]
+        by_shape, by_data = name(lib.DTD_BY_SHAPE), name(lib.DTD_BY_DATA)
+        del scratch
+        return by_shape, sparse, by_data
+
+    def _prepare(self, kernels: Kernels, n_threads: int) -> tuple[Any, list[Array], Any, Array]:
+        """The step in C, its memory, the table of pointers to it, and scratch memory to be kept meanwhile."""
+        steps = ffi.new("dtd_step[1]")
+        blocks: list[Array] = []
+        self._write(steps[0], blocks)
+        scratch = np.empty(64 + n_threads * lib.dtd_isa_scratch(kernels.isa), np.uint8)
+        start = scratch.ctypes.data + -scratch.ctypes.data % 64
+        bases = ffi.new(
+            "void *[]", [ffi.cast("void *", p) for p in (start, *(b.__array_interface__["data"][0] for b in blocks))]
+        )
+        return steps, blocks, bases, scratch
 
     @property
     def results(self) -> tuple[str, ...]:

@@ -146,10 +146,16 @@ class Skip(nn.Module):
         return self.add(self.linear(x), x)
 
 
-@pytest.mark.parametrize("marked", [True, False])
-def test_additions(marked: bool) -> None:
-    relevance = LRP(Skip(marked)).attribute(torch.tensor([[2.0, 3.0]]), target=1)
-    torch.testing.assert_close(relevance, torch.tensor([[10.0, 18.0]]))
+@pytest.mark.parametrize(("marked", "captum"), [(True, [10.0, 18.0]), (False, [28 * 10 / 25, 28 * 15 / 25 + 28 * 3])])
+def test_additions(marked: bool, captum: list[float]) -> None:
+    """y₁ = 28. Unmarked, captum hands 28 to both operands, and what comes over x itself is multiplied by x once
+    more.
+    """
+    model, x = Skip(marked), torch.tensor([[2.0, 3.0]])
+    torch.testing.assert_close(LRP(model).attribute(x, target=1), torch.tensor([[10.0, 18.0]]))
+    torch.testing.assert_close(
+        CaptumLRP(model).attribute(x.clone().requires_grad_(), target=1).detach(), torch.tensor([captum])
+    )
 
 
 def test_the_epsilon_of_an_addition_stands_for_itself() -> None:

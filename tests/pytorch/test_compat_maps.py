@@ -135,6 +135,6 @@ def test_captum(name: str, rules: str, signed: bool, report: Report) -> None:
             .attribute(x.to(dtype, copy=True).requires_grad_(), target)
             .detach()
         )
-        pairs[dtype] = LRP(ruled(model(name, dtype))).attribute(x.to(dtype), target), theirs
+        pairs[dtype] = LRP(ruled(merged(copy.deepcopy(model(name, dtype))))).attribute(x.to(dtype), target), theirs
     row = (name, "captum", rules, "signed" if signed else "x ≥ 0")
     compare(report, row, pairs)

@@ -5,6 +5,7 @@ it refuses.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,9 +15,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from zennit import composites as zc
 from zennit.attribution import Gradient as ZennitGradient
-from zennit.canonizers import CompositeCanonizer, NamedMergeBatchNorm, SequentialMergeBatchNorm
+from zennit.canonizers import (
+    AttributeCanonizer,
+    Canonizer,
+    CompositeCanonizer,
+    NamedMergeBatchNorm,
+    SequentialMergeBatchNorm,
+)
 from zennit.core import Composite, Stabilizer
-from zennit.types import Convolution, Linear
+from zennit.layer import Sum
+from zennit.types import Convolution, Linear, MaxPool
 
 import dtdfast as dtd
 from dtdfast.compat.zennit import NAMES, Gradient
@@ -138,20 +146,158 @@ class Residual(nn.Module):
         return self.fc(F.adaptive_avg_pool2d(F.relu(self.norm(self.a(x)) + self.b(x)), 1).flatten(1))
 
 
-def test_canonizers_are_not_needed() -> None:
-    """Additions in proportion, average pools too, BatchNorm merged: as written out by hand."""
+class AddedBySum(AttributeCanonizer):
+    """Marks the addition in `Residual`."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            lambda name, part: (
+                dict(sum=Sum(), forward=partial(self.forward, part)) if isinstance(part, Residual) else None
+            )
+        )
+
+    @staticmethod
+    def forward(part: Any, x: Tensor) -> Tensor:
+        added = part.sum(torch.stack([part.norm(part.a(x)), part.b(x)], dim=-1))
+        return part.fc(F.adaptive_avg_pool2d(F.relu(added), 1).flatten(1))
+
+
+MERGE = NamedMergeBatchNorm([(("a",), "norm")])
+SETS: dict[str, Callable[[], list[Any]]] = {
+    "none": list,
+    "a merge": lambda: [MERGE],
+    "a mark": lambda: [AddedBySum()],
+    "both": lambda: [CompositeCanonizer([MERGE, AddedBySum()])],
+}
+
+
+@pytest.mark.parametrize("canonizers", SETS)
+def test_canonizers_decide_what_is_merged_and_added(canonizers: str) -> None:
+    """As in zennit: without them BatchNorms pass relevance or multiply it, additions give all of it to both, functions
+    are gradients.
+    """
+    torch.manual_seed(0)
+    model, x = Residual().double().eval(), torch.randn(2, 3, 5, 5, dtype=torch.float64)
+    for cls in LRP:
+        same(model, x, cls(**BOX.get(cls, {}), canonizers=SETS[canonizers]()))
+
+
+def test_names_merge_and_add_as_the_package_does() -> None:
+    """A composite's name has no canonizers: additions and average pools in proportion, BatchNorms merged, as in
+    `explain`.
+    """
     torch.manual_seed(0)
     model = Residual().double().eval()
     x = torch.randn(2, 3, 5, 5, dtype=torch.float64)
     layers = dtd.from_torch(model, x)
     expected = dtd.explain(layers, x, model(x).detach(), rules="epsilon-plus", convention="zennit", backend="oracle")
-    _, ours = Gradient(model, zc.EpsilonPlus())(x)
+    _, ours = Gradient(model, "epsilon_plus")(x)
     torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
-    merge = NamedMergeBatchNorm([(("a",), "norm")])
-    output, _ = Gradient(model, zc.EpsilonPlus(canonizers=[merge]))(x)
-    theirs, _ = ZennitGradient(model, zc.EpsilonPlus(canonizers=[merge]))(x.clone())
-    torch.testing.assert_close(output, theirs.detach(), rtol=1e-12, atol=1e-12)
-    assert not torch.equal(output, model(x))
+
+
+def test_canonizers_that_are_not_understood() -> None:
+    class Another(Canonizer):
+        def apply(self, root_module: nn.Module) -> list[Any]:
+            return []
+
+        def register(self) -> None: ...
+
+        def remove(self) -> None: ...
+
+    model, x = Residual().double().eval(), torch.randn(2, 3, 5, 5, dtype=torch.float64)
+    shorter = AttributeCanonizer(lambda name, part: dict(forward=part.forward) if name == "norm" else None)
+    for canonizer, message in (
+        (Another(), "Another has no equal"),
+        (shorter, "BatchNorm2d 'norm'; only a forward that marks additions"),
+    ):
+        with pytest.raises(dtd.RuleError, match=message):
+            Gradient(model, zc.EpsilonPlus(canonizers=[canonizer]))(x)
+
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    **{f.__name__: lambda f=f: Function(f) for f in (F.relu, F.silu, F.hardtanh, F.leaky_relu, F.sigmoid, F.softplus)},
+    "modules": nn.ReLU,
+    "ELU": nn.ELU,
+    "PReLU": lambda: nn.PReLU(4),
+}
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_without_a_rule_multiply_relevance_by_their_slope(name: str) -> None:
+    """Relevance of a flat rule comes where an activation is 0 too, that of the others where its slope is not 1."""
+    torch.manual_seed(0)
+    make = ACTIVATIONS[name]
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), make(), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), make(), nn.Flatten())
+    model, x = randomise(model).double(), torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    for rule in (zr.Flat, zr.ZPlus, zr.Epsilon):
+        same(model, x, zc.LayerMapComposite([(Linear, rule())]))
+
+
+def test_fixed_shifts_and_scales_multiply_relevance_by_their_scale() -> None:
+    torch.manual_seed(0)
+    scale = torch.rand(3, 1, 1, dtype=torch.float64) + 0.5
+    before = Function(lambda x: (x - 0.3) * scale)
+    model = (
+        nn.Sequential(before, nn.Conv2d(3, 4, 3), Function(lambda x: 2 * x), nn.ReLU(), nn.Flatten(), nn.Linear(64, 4))
+        .double()
+        .eval()
+    )
+    x = torch.randn(2, 3, 6, 6, dtype=torch.float64)
+    for cls in LRP:
+        same(model, x, cls(**BOX.get(cls, {})))
+
+
+def test_layers_with_computed_weights_are_layers() -> None:
+    torch.manual_seed(0)
+    conv = nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 3))
+    model = nn.Sequential(conv, nn.ReLU(), nn.Flatten(), nn.Linear(64, 4)).double().eval()
+    same(
+        model,
+        torch.randn(2, 3, 6, 6, dtype=torch.float64),
+        zc.LayerMapComposite([*zc.layer_map_base(), (Linear, zr.Epsilon())]),
+    )
+
+
+class Squeeze(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(x.mean((2, 3), keepdim=True))
+
+
+UNLIKE: dict[str, tuple[Callable[[], nn.Module], Any, str]] = {
+    "a gate": (Squeeze, zc.EpsilonPlus(), "gradient through it is not implemented"),
+    "a normalisation": (lambda: nn.LocalResponseNorm(3), zc.EpsilonPlus(), "gradient through it is not implemented"),
+    "a rule on a max-pool": (
+        lambda: nn.MaxPool2d(2),
+        zc.LayerMapComposite([(Linear, zr.ZPlus()), (MaxPool, zr.Norm())]),
+        "MaxPool2d '1': Norm on what shares no relevance",
+    ),
+    "a rule on an activation": (
+        nn.Tanh,
+        zc.LayerMapComposite([(Linear, zr.ZPlus()), (nn.Tanh, zr.Norm())]),
+        "Norm is refused there",
+    ),
+    "a rule on a container": (
+        nn.ReLU,
+        zc.NameMapComposite([(("0", "3"), zr.ZPlus()), (("",), zr.Pass())]),
+        "holds other parts",
+    ),
+    "padding that counts": (
+        lambda: Function(lambda x: F.avg_pool2d(x, 3, padding=1)),
+        zc.EpsilonPlus(),
+        "no rule in this composite",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNLIKE)
+def test_what_zennit_answers_otherwise_is_refused(name: str) -> None:
+    make, composite, message = UNLIKE[name]
+    body = nn.Sequential(nn.Conv2d(3, 4, 3), make(), nn.Flatten())
+    wide = body(torch.rand(1, 3, 6, 6)).shape[1]
+    with pytest.raises(dtd.RuleError, match=message):
+        Gradient(nn.Sequential(*body, nn.Linear(wide, 4)).double().eval(), composite)(
+            torch.randn(2, 3, 6, 6, dtype=torch.float64)
+        )
 
 
 @pytest.mark.parametrize("cls", [zc.EpsilonPlus, zc.EpsilonAlpha2Beta1])

@@ -1,37 +1,56 @@
-"""What zennit's canonizers that merge BatchNorms leave of them, found by trying the ones that are installed."""
+"""What zennit's canonizers do: BatchNorms merged, found by trying the installed ones, and additions marked."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from copy import copy
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import lru_cache
+from typing import Any, cast
 
 import numpy as np
 
 from .. import layers as L
 from ..errors import RuleError
 from ..extras import require
-from ..rules import Convention, Flat, Rule, Share, WSquare, ZPlus
+from ..rules import Convention, Flat, Rule, Share, WSquare
 from .model import Imported
 
 
-def left_by(canonizers: Iterable[Any], network: Imported, model: Any) -> dict[int, float]:
-    """The factors by which merged BatchNorms still multiply their outputs, by position; those that leave nothing are
-    left out.
+@dataclass(frozen=True)
+class Canonized:
+    """What canonizers make of a model.
 
-    zennit 0.5.1 makes a BatchNorm the identity but for its eps, which leaves 1/√(1 + eps); 1.0.0 sets eps to 0.
+    Attributes
+    ----------
+    left : by position of every merged BatchNorm the factor by which it still multiplies its output
+    sums : name of a part whose additions are marked → (name, zennit's `Sum`) of the marks
+    """
+
+    left: dict[int, float]
+    sums: dict[str, list[tuple[str, Any]]]
+
+
+def canonized(canonizers: Iterable[Any], network: Imported, model: Any) -> Canonized:
+    """zennit 0.5.1 makes a merged BatchNorm the identity but for its eps, which leaves 1/√(1 + eps); 1.0.0 sets eps to
+    0.
 
     Raises
     ------
     RuleError
         A canonizer merges a BatchNorm into a layer that does not compute its input alone, which changes the model's
-        answers.
+        answers; one that changes a part in another way than by a forward with its additions marked; one of another
+        kind.
     """
+    every = [*_each(canonizers)]
+    return Canonized(_left_by((c for c in every if _is_a(c, "MergeBatchNorm")), network, model), _marked(every, model))
+
+
+def _left_by(canonizers: Iterable[Any], network: Imported, model: Any) -> dict[int, float]:
     folded, parts, found = network.folded(), network.parts(model), {}
     names = {id(part): name for name, part in model.named_modules()}
-    for canonizer in _merging(canonizers):
+    for canonizer in canonizers:
         for linears, norm in _pairs(canonizer, model):
             into = {id(part) for part in linears}
             for position in (p for p, part in enumerate(parts) if part is norm):
@@ -44,7 +63,7 @@ def left_by(canonizers: Iterable[Any], network: Imported, model: Any) -> dict[in
                         "name what belongs together with zennit.canonizers.NamedMergeBatchNorm"
                     )
                 found[position] = _left(canonizer, norm.eps)
-    return {position: factor for position, factor in sorted(found.items()) if factor != 1.0}
+    return dict(sorted(found.items()))
 
 
 def with_factors(network: Imported, left: dict[int, float]) -> Imported:
@@ -59,7 +78,7 @@ def with_factors(network: Imported, left: dict[int, float]) -> Imported:
     return replace(network, layers=layers, explainers=OrderedDict(), variants={})
 
 
-def scaled(rule: Rule, factor: float, *, passes: bool, where: str) -> Rule:
+def scaled(rule: Rule, factor: float, *, passes: bool) -> Rule:
     """The rule of a layer whose weights hold a factor that stays with its BatchNorm in zennit.
 
     Its stabilizer keeps its share of the sum. A BatchNorm that does not pass relevance, for want of a rule, multiplies
@@ -67,40 +86,62 @@ def scaled(rule: Rule, factor: float, *, passes: bool, where: str) -> Rule:
     """
     if not isinstance(rule, Flat) and rule.stabilizer is not None:
         rule = replace(rule, stabilizer=rule.stabilizer * (factor**2 if isinstance(rule, WSquare) else factor))
-    if passes:
-        return rule
-    if type(rule) is not ZPlus:
-        raise RuleError(
-            f"{where}: the BatchNorm behind it has no rule in this composite; zennit would multiply relevance by "
-            f"{factor:.6g}"
-        )
-    return Damped(rule.bias, rule.stabilizer, factor)
+    if not passes:
+        rule, kind = copy(rule), cast(Hashable, type(rule))
+        object.__setattr__(rule, "__class__", _damped(kind, factor))  # which keeps all that the rule was made with
+    return rule
 
 
-@dataclass(frozen=True)
-class Damped(ZPlus):
-    """z⁺ times a factor."""
+@lru_cache(64)
+def _damped(kind: Any, factor: float) -> Any:
+    """A kind of rule, its relevance times a factor."""
 
-    bias: str | None = None
-    stabilizer: float | None = None
-    factor: float = 1.0
+    def shares(self: Rule, convention: Convention) -> tuple[Share, ...]:
+        return tuple(replace(share, coefficient=factor * share.coefficient) for share in kind.shares(self, convention))
 
-    @property
-    def name(self) -> str:
-        return "ZPlus"
-
-    def shares(self, convention: Convention) -> tuple[Share, ...]:
-        return tuple(
-            replace(share, coefficient=self.factor * share.coefficient) for share in super().shares(convention)
-        )
+    return type(kind.__name__, (kind,), {"shares": shares})
 
 
-def _merging(canonizers: Iterable[Any]) -> Iterator[Any]:
-    """Those that merge BatchNorms, also within others."""
+def _marked(canonizers: Iterable[Any], model: Any) -> dict[str, list[tuple[str, Any]]]:
+    """The parts that are given a forward which adds by `Sum`."""
+    found: dict[str, list[tuple[str, Any]]] = {}
     for canonizer in canonizers:
-        if any(cls.__name__ == "MergeBatchNorm" for cls in type(canonizer).__mro__):
+        if not _is_a(canonizer, "AttributeCanonizer"):
+            continue
+        for name, part in model.named_modules():
+            attributes = canonizer.attribute_map(name, part)
+            if attributes is None:
+                continue
+            sums = [
+                (f"{name}.{key}".lstrip("."), mark) for key, mark in attributes.items() if type(mark).__name__ == "Sum"
+            ]
+            others = set(attributes) - {key.rpartition(".")[2] for key, _ in sums} - {"forward"}
+            if not sums or others:
+                raise RuleError(
+                    f"{type(canonizer).__name__} changes {', '.join(attributes)} of the {type(part).__name__} "
+                    f"{name!r}; only a forward "
+                    "that marks additions with zennit.layer.Sum is known; apply it to the model, then leave it out"
+                )
+            found[name] = sums
+    return found
+
+
+def _each(canonizers: Iterable[Any]) -> Iterator[Any]:
+    """Those that do something, also within others."""
+    for canonizer in canonizers:
+        if _is_a(canonizer, "CompositeCanonizer"):
+            yield from _each(canonizer.canonizers)
+        elif _is_a(canonizer, "MergeBatchNorm") or _is_a(canonizer, "AttributeCanonizer"):
             yield canonizer
-        yield from _merging(getattr(canonizer, "canonizers", ()))
+        else:
+            raise RuleError(
+                f"the canonizer {type(canonizer).__name__} has no equal here; known are those that merge BatchNorms "
+                "(MergeBatchNorm) and those that mark additions (AttributeCanonizer)"
+            )
+
+
+def _is_a(canonizer: Any, name: str) -> bool:
+    return any(cls.__name__ == name for cls in type(canonizer).__mro__)
 
 
 def _pairs(canonizer: Any, model: Any) -> list[tuple[Any, Any]]:

@@ -149,8 +149,8 @@ class LRP(_Tool):
     denominator, average pools and additions in proportion. They differ where captum's answer depends on how a model is
     written rather than on what it computes:
 
-    - Additions in a `forward` are treated as captum's `Addition_Module`, and BatchNorms are merged into the layers
-      before them. A merged BatchNorm has no rule of its own: its ε and identity rules are accepted, others are refused.
+    - Additions in a `forward` are treated as captum's `Addition_Module`.
+    - BatchNorms stay layers of their own, as there, with the ε or identity rule. Other rules on them are refused.
     - Operations called as functions are treated as modules of their kind. Convolutions and pools of one and three
       dimensions, and activations with f(0) = 0, are explained too.
     - The model is taken in evaluation mode: Dropout is left out. BatchNorms in training mode are refused.
@@ -330,7 +330,12 @@ class _Call:
     def chosen(self, stop: int | None) -> Chosen:
         rules: dict[int, Rule] = {}
         skipped, idle = [], self.network.idle()
-        for position in self.network.takers(stop=stop):
+        norms = [
+            p
+            for p, record in enumerate(self.network.layers)
+            if isinstance(record, L.BatchNorm) and self.parts[p] is not None
+        ]
+        for position in self.network.takers(stop, norms):
             record, part = self.network.layers[position], self.parts[position]
             given = getattr(part, "rule", None)
             if _kind(given) == "IdentityRule" and not isinstance(record, (*NORMS, L.Add)):
@@ -367,8 +372,7 @@ def rule_for(record: L.Layer, given: Any, where: str) -> Rule:
     if weighted:
         return ZPlus(stabilizer=stabilizer, bias=bias)
     raise UnsuitableRuleError(
-        f"{where}: {kind} is for layers with weights; a BatchNorm that cannot be merged takes EpsilonRule or "
-        "IdentityRule"
+        f"{where}: {kind} is for layers with weights; a BatchNorm takes EpsilonRule or IdentityRule"
     )
 
 
@@ -399,7 +403,7 @@ def _check_parts(model: Any) -> None:
         elif kind is not None and kind not in KNOWN:
             reason = f"its rule is a {kind}; known are {', '.join(KNOWN)} and the rules of dtdfast"
         elif isinstance(part, norms) and kind in ("GammaRule", "Alpha1_Beta0_Rule"):
-            reason = f"{kind} does not suit a BatchNorm; give it to the layer that it is merged into"
+            reason = f"{kind} does not suit a BatchNorm; give it to the layer before it"
         elif kind == "EpsilonRule" and type(part).__name__.startswith("MaxPool") and epsilon != 1e-9:
             reason = f"the ε of a max-pool is 1e-9 and cannot be {epsilon}"
         if reason is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -77,22 +77,24 @@ class Imported:
                 self.variants[name] = make(self)
             return self.variants[name]
 
-    def takers(self, stop: int | None = None) -> list[int]:
+    def takers(self, stop: int | None = None, kept: Collection[int] = ()) -> list[int]:
         """The entries that take a rule when relevance runs down to `stop`: those that share by weights and are not
         folded away.
         """
-        folded = self.folded(stop)
+        folded = self.folded(stop, kept)
         return [
             p
             for p, record in enumerate(self.layers)
             if p not in folded and (shares(record) or isinstance(record, NORMS))
         ]
 
-    def folded(self, stop: int | None = None) -> dict[int, tuple[int, ...]]:
-        """The entries that the plan folds away, each with the entries that take it."""
+    def folded(self, stop: int | None = None, kept: Collection[int] = ()) -> dict[int, tuple[int, ...]]:
+        """The entries that the plan folds away, each with the entries that take it; affine maps that are `kept`
+        stay.
+        """
         last = len(self.layers) - 1
         entries = wire(self.layers, self.shape, tokens=self.tokens, last=last)
-        return fold(entries, (last,) if stop is None else (last, stop)).taken
+        return fold(entries, (last,) if stop is None else (last, stop), kept).taken
 
     def idle(self) -> set[int]:
         """The pools that give back what they take."""
@@ -249,7 +251,9 @@ def _read(graph: Graph | None, model: Any, x: Any, arguments: tuple[Any, ...]) -
             f"{error}; forward hooks are part of what is explained, here those of {', '.join(names)}"
         ) from error
     if arguments:  # paths lead through the wrapper
-        origins = [replace(o, path=o.path and o.path.partition(".")[2]) for o in origins]
+        origins = [
+            replace(o, path=o.path and o.path.partition(".")[2], within=o.within.partition(".")[2]) for o in origins
+        ]
     return graph, Imported(layers, origins, tuple(x.shape[1:]), graph.dtype)
 
 

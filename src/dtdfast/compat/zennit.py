@@ -5,7 +5,7 @@ Gradient`.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,10 @@ from .. import layers as L
 from ..arrays.foreign import take
 from ..errors import InputError, RuleError, at
 from ..extras import require
-from ..plan.fold import LINEAR
-from ..rules import AlphaBeta, Epsilon, Flat, Gamma, Pass, Rule, WSquare, ZBox, Zero, ZPlus
-from .canonizers import left_by, scaled, with_factors
+from ..plan.units import shares
+from ..plan.wiring import sources
+from ..rules import AlphaBeta, Epsilon, Flat, Gamma, Pass, Rule, Slope, WSquare, ZBox, Zero, ZPlus
+from .canonizers import Canonized, canonized, scaled, with_factors
 from .model import NORMS, Imported, executor_for, imported
 from .relevance import Chosen, relevance
 
@@ -24,6 +25,10 @@ NAMES = (
     "epsilon_plus", "epsilon_plus_flat", "epsilon_alpha2_beta1", "epsilon_alpha2_beta1_flat", "epsilon_gamma_box",
     "excitation_backprop",
 )  # fmt: skip
+
+PASSED = (*NORMS, L.ReLU, L.Activation)
+GRADIENTS = (L.LRN, L.Mul)
+BY_NAME = 'a composite\'s name, such as "epsilon_plus", explains it as dtdfast does'
 
 
 class Gradient:
@@ -57,17 +62,21 @@ class Gradient:
 
     Notes
     -----
-    The maps are zennit's (convention="zennit": b⁺ in z⁺, 1e-6 in every denominator, average pools and additions in
-    proportion) with its canonizers applied, whether the composite names them or not:
+    The maps are zennit's on the module as it is, with the canonizers that the composite names and no others: what has
+    no rule there takes the gradient. Under a composite's name the maps are those of `dtdfast.explain`
+    (convention="zennit"): BatchNorms merged, average pools and additions in proportion, activations passed.
 
-    - BatchNorms are merged into the layers before them: exactly, or where a canonizer of the composite merges them, as
-      the installed one does (0.5.1 leaves a factor 1/√(1 + eps) on their outputs). A canonizer that merges one into a
-      layer that does not feed it alone is refused. A BatchNorm that cannot be merged passes relevance; rules other than
-      `Pass` on one are refused, and so is the want of a rule, for which zennit would multiply relevance by its scale.
-    - Every addition takes the rule that the composite gives to zennit's `Sum`, or 1e-6 in proportion; without
-      `ResNetCanonizer` zennit gives all relevance to both operands.
-    - Operations called as functions take the rule of a module of their kind; activations and max-pools pass relevance,
-      whatever they are. Weights without a rule, by which zennit would multiply relevance, are refused.
+    - BatchNorms that a canonizer merges are merged as the installed one does it (0.5.1 leaves a factor 1/√(1 + eps) on
+      their outputs); a canonizer that merges one into a layer that does not feed it alone is refused. The others stay:
+      under `Pass` relevance passes them, without a rule it is multiplied by their scale. Other rules on them are
+      refused.
+    - Additions that a canonizer has done by zennit's `Sum`, as `ResNetCanonizer` does, take the rule of that `Sum`;
+      others hand all relevance to every operand. Canonizers that do neither are refused.
+    - Operations called as functions have no rule: activations multiply relevance by their slope, average pools spread
+      it evenly, shifts and scales multiply it by their scale. So do modules without a rule.
+    - Refused, since zennit would take a gradient that is not implemented: weights, and average pools whose padding
+      counts, without a rule; products of two computed tensors; LRN without `Pass`. So are rules on parts that hold
+      other parts, on max-pools, and others than `Pass` on activations.
     - The rules are `Epsilon`, `Gamma`, `ZPlus`, `AlphaBeta`, `ZBox`, `WSquare`, `Flat`, `Norm` and `Pass`, with the
       parameters that they were made with; rules that change gradients (`ReLUDeconvNet`, `ReLUGuidedBackprop`,
       `ReLUBetaSmooth`), hooks of one's own and stabilizers other than a number are refused.
@@ -141,10 +150,11 @@ class Gradient:
             if hooks.none:
                 return self._gradient(torch, input, start)
             network = imported(self.model, input)
-            left = left_by(self.composite.canonizers, network, self.model)
+            done = canonized(self.composite.canonizers, network, self.model)
+            left = {position: factor for position, factor in done.left.items() if factor != 1.0}
             if left:
                 network = network.variant(tuple(left.items()), lambda exact: with_factors(exact, left))
-            chosen = _choose(network, self.model, hooks, left)
+            chosen = _choose(network, self.model, hooks, done)
         options = dict(convention="zennit", **executor_for(network, self.backend), domain=self.domain)
         if start is None or callable(start):
             output = network.explainer(chosen.rules, **options).predict(input).to(network.dtype)
@@ -190,50 +200,51 @@ class _Hooks:
     def of(self, part: Any) -> Any:
         return self._of[id(part)]
 
-    def functional(self, record: L.Layer) -> Any:
-        """The hook of a module of this record's kind, for what a `forward` computes itself."""
-        nn = require("torch", "peers").nn
-        if isinstance(record, NORMS):
-            return None
-        if isinstance(record, L.Add):
-            part = require("zennit.layer", "peers").Sum()
-        elif isinstance(record, LINEAR):
-            part = nn.Linear(1, 1) if isinstance(record, L.Linear) else nn.Conv2d(1, 1, 1)
-        else:
-            part = nn.AvgPool2d(1)
-        return self._map(self._context, "", part)
+    def asked(self, name: str, part: Any) -> Any:
+        """The hook of a part that canonizers put in."""
+        return self._map(self._context, name, part)
 
 
-def _choose(network: Imported, model: Any, hooks: _Hooks, left: dict[int, float]) -> Chosen:
-    for name, part in model.named_modules():
-        _check_hook(f"{type(part).__name__} {name!r}", hooks.of(part))
+def _choose(network: Imported, model: Any, hooks: _Hooks, done: Canonized) -> Chosen:
+    """The rule of every entry: that of its part's hook, or the gradient, which zennit takes through what has none."""
+    parts = _layers(network, model)
+    kept = [p for p, record in enumerate(network.layers) if isinstance(record, NORMS) and p not in done.left]
+    folded = network.folded(kept=kept)
+    _check_hooks(network, model, hooks, parts, folded)
     rules: dict[int, Rule] = {}
     skipped, idle = [], network.idle()
-    parts = network.parts(model)
     merged = {
-        taker: (left[norm], parts[norm])
-        for norm, takers in network.folded().items()
-        if norm in left
-        for taker in takers
+        taker: (factor, parts[norm]) for norm, factor in done.left.items() if factor != 1.0 for taker in folded[norm]
     }
-    for position in network.takers():
-        record, part = network.layers[position], parts[position]
-        where = at(position, record)
-        hook = hooks.functional(record) if part is None or isinstance(record, L.Add) else hooks.of(part)
+    for position, record in enumerate(network.layers):
+        if position in folded:
+            continue
+        part, where = parts[position], at(position, record)
+        hook = None if part is None else hooks.of(part)
+        if isinstance(record, L.Add):
+            hook = _mark(done.sums.get(network.origins[position].within, ()), hooks, where) or hook
         kind = None if hook is None else _kind(hook)
-        if isinstance(record, NORMS):
+        if isinstance(record, PASSED):
             if kind not in (None, "Pass"):
                 raise RuleError(
-                    f"{where} cannot be merged into a layer before it and passes relevance; {kind} is refused there"
+                    f"{where} shares no relevance by weights; {kind} is refused there, Pass or no rule is accepted"
                 )
-            if hook is None and part is not None:
-                raise RuleError(
-                    f"{where} has no rule in this composite; zennit would multiply relevance by its scale; give it Pass"
-                )
+            if hook is None:
+                rules[position] = Slope()
+            elif isinstance(record, NORMS):
+                rules[position] = Pass()
+        elif isinstance(record, GRADIENTS) and kind != "Pass":
+            raise RuleError(
+                f"{where} has no rule in this composite, and zennit's gradient through it is not implemented; {BY_NAME}"
+            )
+        elif not shares(record):
+            continue
         elif position in idle and (part is None or kind == "Pass"):
             rules[position] = Flat(stabilizer=0.0)  # a function that computes nothing is nothing
         elif hook is None and not (_averages(record) or isinstance(record, L.Add)):
-            raise RuleError(f"{where} has no rule in this composite; zennit would multiply relevance by its weights")
+            raise RuleError(
+                f"{where} has no rule in this composite; zennit would multiply relevance by its weights; {BY_NAME}"
+            )
         elif kind == "Pass" and not isinstance(record, L.Add):
             skipped.append(position)
             rules[position] = Epsilon()
@@ -241,36 +252,78 @@ def _choose(network: Imported, model: Any, hooks: _Hooks, left: dict[int, float]
             rules[position] = _rule(hook, record, where)
             if position in merged:
                 factor, norm = merged[position]
-                rules[position] = scaled(rules[position], factor, passes=hooks.of(norm) is not None, where=where)
+                rules[position] = scaled(rules[position], factor, passes=hooks.of(norm) is not None)
     return Chosen(rules, tuple(skipped))
 
 
+def _layers(network: Imported, model: Any) -> list[Any]:
+    """Of every entry the part that zennit may hook; None for functions."""
+    nn = require("torch", "peers").nn
+    found, parts = dict(model.named_modules(remove_duplicate=False)), network.parts(model)
+    for position, origin in enumerate(network.origins):
+        within = found.get(origin.within)  # a layer whose weights are computed is a layer all the same
+        if parts[position] is None and not origin.hooked and isinstance(within, (nn.Linear, nn.modules.conv._ConvNd)):
+            parts[position] = within
+    return parts
+
+
+def _mark(marks: Sequence[tuple[str, Any]], hooks: _Hooks, where: str) -> Any:
+    """The hook of the `Sum` by which a canonizer has an addition done."""
+    found = [hooks.asked(name, mark) for name, mark in marks]
+    if len({None if hook is None else _rule_of_sum(hook, where) for hook in found}) > 1:
+        raise RuleError(
+            f"{where}: its part has {len(found)} additions under different rules, and which one it is cannot be told"
+        )
+    return found[0] if found else None
+
+
+def _check_hooks(network: Imported, model: Any, hooks: _Hooks, parts: list[Any], folded: Collection[int]) -> None:
+    """Refuse the rules that are not understood, and those of parts that take none here."""
+    entries: dict[int, list[int]] = {}
+    for position, part in enumerate(parts):
+        if position not in folded or isinstance(network.layers[position], NORMS):
+            entries.setdefault(id(part), []).append(position)
+    within = {o.within.rpartition(".")[0] if o.path is not None else o.within for o in network.origins}
+    shapes, reads = network.shapes(), sources(network.layers)
+    for name, part in model.named_modules():
+        hook, where = hooks.of(part), f"{type(part).__name__} {name!r}"
+        if hook is None:
+            continue
+        kind, own = _kind(hook), entries.get(id(part), [])
+        if kind != "Pass" and kind not in READERS:
+            raise RuleError(
+                f"{where}: the rule {type(hook).__name__} has no equal here; known are Pass, {', '.join(READERS)}"
+            )
+        if not own and any(path == name or path.startswith(f"{name}." if name else "") for path in within):
+            raise RuleError(f"{where}: {kind} on a part that holds other parts is not supported")
+        if any(shares(network.layers[p]) or isinstance(network.layers[p], (*PASSED, *GRADIENTS)) for p in own):
+            continue
+        if own and (kind != "Pass" or any(shapes[p] != shapes[reads[p][0]] for p in own)):
+            raise RuleError(f"{where}: {kind} on what shares no relevance by weights is not supported")
+
+
 def _averages(record: L.Layer) -> bool:
-    """Whether every output is a plain mean, along which a gradient is what the flat rule says."""
+    """Whether every output is a plain mean, along which a gradient is what the flat rule says: not where padding
+    counts.
+    """
+    if isinstance(record, L.AvgPool):
+        return not (record.count_include_pad and np.any(record.padding))
     if isinstance(record, L.Resample):
         return all(w is None or np.allclose(w * (w != 0).sum(axis=1, keepdims=True), w != 0) for w in record.weights)
-    return isinstance(record, (L.AvgPool, L.GlobalAvgPool)) or (isinstance(record, L.Reduce) and record.kind == "mean")
+    return isinstance(record, L.GlobalAvgPool) or (isinstance(record, L.Reduce) and record.kind == "mean")
 
 
 def _rule(hook: Any, record: L.Layer, where: str) -> Rule:
-    if hook is None:
-        return Zero() if isinstance(record, L.Add) else Flat(stabilizer=0.0)
-    kind = _kind(hook)
     if isinstance(record, L.Add):
-        if kind not in ("Norm", "Pass"):
-            raise RuleError(f"{where}: zennit's {kind} on an addition is not supported, only Norm and Pass")
-        return Pass() if kind == "Pass" else Zero(stabilizer=_stabilizer(hook, where))
-    return READERS[kind](hook, record, where)
+        return Pass() if hook is None else _rule_of_sum(hook, where)
+    return Flat(stabilizer=0.0) if hook is None else READERS[_kind(hook)](hook, record, where)
 
 
-def _check_hook(where: str, hook: Any) -> None:
-    if hook is None:
-        return
+def _rule_of_sum(hook: Any, where: str) -> Rule:
     kind = _kind(hook)
-    if kind != "Pass" and kind not in READERS:
-        raise RuleError(
-            f"{where}: the rule {type(hook).__name__} has no equal here; known are Pass, {', '.join(READERS)}"
-        )
+    if kind not in ("Norm", "Pass"):
+        raise RuleError(f"{where}: zennit's {kind} on an addition is not supported, only Norm and Pass")
+    return Pass() if kind == "Pass" else Zero(stabilizer=_stabilizer(hook, where))
 
 
 def _kind(hook: Any) -> str:

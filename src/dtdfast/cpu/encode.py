@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from .. import vocabulary
 from .._kernels import ffi, lib
+from ..errors import BackendError
 from ..packing import WeightStore
 from ..plan.plan import Plan
 from ..plan.steps import SIZES, Buffer, Reals, Step, View, bound_strides
@@ -20,19 +21,36 @@ PLACES = {"scratch": 0, "arena": 1, "x": 2, "start": 3, "outputs": 4, "result": 
 REALS = {"f4": lib.DTD_F4, "f8": lib.DTD_F8}
 
 WEIGHT_MAPS = {name: getattr(lib, f"DTD_{row.c}") for name, row in vocabulary.WEIGHT_MAPS.items()}
-MODES = {
-    **{name: getattr(lib, f"DTD_{row.c}") for name, row in vocabulary.INPUT_MAPS.items() if row.c is not None},
-    "none": lib.DTD_M_NONE, "times": lib.DTD_M_TIMES, "positive": lib.DTD_M_POSITIVE, "negative": lib.DTD_M_NEGATIVE,
+INPUT_MAPS = {name: getattr(lib, f"DTD_{row.c}") for name, row in vocabulary.INPUT_MAPS.items() if row.c is not None}
+MULTIPLIERS = {
+    0: lib.DTD_M_NONE, "none": lib.DTD_M_NONE, "times": lib.DTD_M_TIMES, "positive": lib.DTD_M_POSITIVE,
+    "negative": lib.DTD_M_NEGATIVE,
     "times positive": lib.DTD_M_TIMES_POSITIVE, "times negative": lib.DTD_M_TIMES_NEGATIVE,
-    "gate": lib.DTD_F_GATE, "denominator": lib.DTD_F_DENOMINATOR, "derivative": lib.DTD_F_DERIVATIVE,
+}  # fmt: skip
+FACTORS = {
+    0: lib.DTD_F_NONE, "gate": lib.DTD_F_GATE, "denominator": lib.DTD_F_DENOMINATOR, "derivative": lib.DTD_F_DERIVATIVE,
     "signed": lib.DTD_F_SIGNED,
 }  # fmt: skip
+SELECTS = {"all": lib.DTD_ANY_SIGN, "y>0": lib.DTD_POSITIVE, "y<0": lib.DTD_NEGATIVE}
+SIGNS = {0: lib.DTD_ANY_SIGN, "none": lib.DTD_ANY_SIGN, "positive": lib.DTD_POSITIVE, "negative": lib.DTD_NEGATIVE}
+NEURONS = ("NEURON_DENSE", "NEURON_CHANNEL", "NEURON_LINEAR")
+PRODUCTS = ("TAPS_DENSE", "TAPS_CHANNEL", "TAPS_LINEAR", "SCATTER_LINEAR")
+MODES: dict[str, tuple[str, dict[Any, int]]] = {
+    "MAP": ("input_map", INPUT_MAPS),
+    **dict.fromkeys((*NEURONS, "FACTOR"), ("factor_kind", FACTORS)),
+    **dict.fromkeys((*PRODUCTS, "MULTIPLY"), ("multiplier", MULTIPLIERS)),
+    "DIVIDE": ("select", SIGNS),
+    "ACTIVATE": ("derivative", {0: 0, "derivative": 1}),
+    **dict.fromkeys(("SOFTMAX", "LOG_SOFTMAX", "EMBED", "EMBED_SUM"), ("axis", {axis: axis for axis in range(1, 6)})),
+    **dict.fromkeys(("MAX_POOL", "MAX_UNPOOL", "MAX_SCATTER"), ("winner_bytes", {1: 1, 2: 2})),
+}
+"""What the mode of a step says, by its operation: a field of dtd_step, and the numbers of what it may be (0: the step
+says nothing)."""
 NARROW = {
     "bfloat16": {"NEURON_DENSE": lib.DTD_BFLOAT16, "TAPS_DENSE": lib.DTD_BFLOAT16},
     "mixed": {"NEURON_DENSE": lib.DTD_BFLOAT16_TERMS, "TAPS_DENSE": lib.DTD_BFLOAT16},
 }
 """The precision of each product, by that of the program; those of other operations are bound by memory, and float32."""
-SELECTS = {"all": lib.DTD_ALL, "y>0": lib.DTD_Y_POSITIVE, "y<0": lib.DTD_Y_NEGATIVE}
 ACTIVATIONS = {kind: getattr(lib, f"DTD_{kind.upper()}") for kind in vocabulary.KERNELS}
 
 
@@ -42,7 +60,7 @@ def _operation(name: str) -> int:
 
 
 _VIEWS = ("out", "x", "factor", "terms", "y_prev", "terms_prev", "m")
-_NUMBERS = ("groups", "repeat", "coefficient", "stabilizer", "gamma")
+_NUMBERS = ("groups", "repeat", "coefficient", "gamma")
 
 
 class Encoded:
@@ -56,7 +74,10 @@ class Encoded:
         steps = [*plan.forward, *plan.relevance]
         self.c_steps = ffi.new("dtd_step[]", max(1, len(steps)))
         for target, step in zip(self.c_steps, steps, strict=False):
-            self._encode(target, step)
+            try:
+                self._encode(target, step)
+            except KeyError as unknown:
+                raise BackendError(f"{step.op}: the CPU's kernels do not know {unknown}") from None
         self.spans = spans(steps)
         first = plan.n_constant
         self.constant_runs = plan.segments(plan.forward[:first], 0) if first else []
@@ -76,6 +97,24 @@ class Encoded:
         for piece in range(pieces):
             bases[piece * self.n_bases + PLACES["arena"]] = start + piece * nbytes
         return bases
+
+    def body(self, isa: int, number: int, bases: Any, choice: int) -> str:
+        """The name of the body that runs a step, for a choice of dtd_body; "" if there is no such choice."""
+        name = lib.dtd_body(isa, self.spans[number][0], self.c_steps + number, bases, choice)
+        return "" if name == ffi.NULL else ffi.string(name).decode()
+
+    def bodies(self, isa: int) -> tuple[str, ...]:
+        """Of every step, the body that runs it by its shape, and those that run instead if x is mostly 0."""
+        bases = ffi.new("void *[]", list(self._bases))
+        bases[PLACES["scratch"]] = bases  # not read: an instruction set that wants scratch memory has it
+        result = []
+        for number in range(len(self.spans)):
+            names = [self.body(isa, number, bases, lib.DTD_BY_SHAPE)]
+            while names[-1]:
+                names.append(self.body(isa, number, bases, len(names)))
+            sparse = " or ".join(names[1:-1])
+            result.append(f"{names[0]} (x mostly 0: {sparse})" if sparse else names[0])
+        return tuple(result)
 
     def _constant(self, array: NDArray[Any]) -> int:
         """The place of an array in the table of pointers."""
@@ -100,10 +139,15 @@ class Encoded:
         c.scale.base = -1
         for key in _NUMBERS:
             setattr(c, key, getattr(step, key))
-        c.mode = MODES[step.mode] if isinstance(step.mode, str) else step.mode
         c.weight_map, c.select = WEIGHT_MAPS[step.weight_map], SELECTS[step.select]
-        kind, c.act_alpha, c.act_beta = step.activation
-        c.activation = ACTIVATIONS[kind]
+        if step.op in MODES:
+            name, numbers = MODES[step.op]
+            setattr(c, name, numbers[step.mode])
+        if step.op == "LRN":
+            c.lrn_size, c.lrn_k, (_, c.lrn_alpha, c.lrn_beta) = step.size, step.stabilizer, step.activation
+        else:
+            kind, c.act_alpha, c.act_beta = step.activation
+            c.activation, c.stabilizer = ACTIVATIONS[kind], step.stabilizer
         c.dual, c.accumulate = step.dual, step.accumulate
         for key, vector in (("bias", step.bias), ("bias_d", step.bias_d), ("weight", step.vector)):
             if vector is not None:
@@ -117,8 +161,6 @@ class Encoded:
         if step.op == "CLEAR_BORDER":
             for a in range(6):
                 c.border[a] = step.out.buffer.border[a // 2][a % 2]
-        elif step.op == "LRN":
-            c.n_taps = step.size
         elif step.table is not None:
             c.n_taps, c.taps.base = len(step.table), self._constant(step.table)
         elif step.phase is not None:

@@ -168,10 +168,10 @@ class CpuSession(Accounts, HostSession):
         for first, last in self._encoded.relevance_runs:
             self.run(first, last)
 
-    def timings(self, x: Array, start: Callable[[Array], Array], repeats: int = 3) -> list[float]:
-        """Seconds of every step, the least of `repeats` runs."""
+    def timings(self, x: Array, start: Callable[[Array], Array], repeats: int = 3) -> list[tuple[float, str]]:
+        """Seconds of every step, the least of `repeats` runs, and the body that ran it."""
         n_forward, n_steps = len(self.plan.forward), len(self.plan.forward) + len(self.plan.relevance)
-        best = [np.inf] * n_steps
+        best, bodies = [np.inf] * n_steps, [""] * n_steps
         for _ in range(repeats):
             outputs = self.forward(x)
             self.relevance(
@@ -179,10 +179,11 @@ class CpuSession(Accounts, HostSession):
             )
             for steps in (range(n_forward), range(n_forward, n_steps)):
                 for i in steps:
+                    bodies[i] = self._encoded.body(self._isa, i, self._bases, lib.DTD_BY_DATA)
                     begin = time.perf_counter()
                     self.run(i, i + 1)
                     best[i] = min(best[i], time.perf_counter() - begin)
-        return best
+        return list(zip(best, bodies, strict=True))
 
     def _place(self, samples: int, **arrays: Array) -> None:
         """Where the kernels find these externals, of so many samples for each piece; the session keeps them alive."""
@@ -250,7 +251,8 @@ class CpuExecutor:
 
     def plan(self, n: int, n_targets: int) -> Plan:
         piece = self.batches.piece(n, self._threads())
-        return replace(self._encoded(piece, n_targets, False)[0], pieces=-(-n // piece))
+        plan, encoded = self._encoded(piece, n_targets, False)
+        return replace(plan, pieces=-(-n // piece), bodies=encoded.bodies(self._isa))
 
     def _threads(self) -> int:
         return started(threads_for_run(self._n_threads, lib.dtd_max_threads()), lib.dtd_secure_threads)
@@ -287,7 +289,9 @@ class CpuExecutor:
     def profile(self, x: Array, start: Callable[[Array], Array]) -> Profile:
         """Every step run alone, on the whole batch; the least of three runs counts."""
         with self.session(len(x), 1, whole=True) as session:
-            seconds = session.timings(x, start)
+            timings = session.timings(x, start)
             plan = session.plan
         steps = [*plan.forward, *plan.relevance]
-        return Profile([Timing.of(plan, i, s, t) for i, (s, t) in enumerate(zip(steps, seconds, strict=True))])
+        return Profile(
+            [Timing.of(plan, i, s, *timing) for i, (s, timing) in enumerate(zip(steps, timings, strict=True))]
+        )

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..plan.tensors import Handed
 from ..plan.units import Unit
 from ..show import OneLine
 
@@ -19,6 +20,7 @@ class ShareAccount(OneLine):
     """One share of a neuron's row; arrays of shape (n, *out) or broadcastable to it."""
 
     terms: NDArray[Any]  # Σ_i n_ij
+    around: NDArray[Any]  # of these, what belongs to operands from which relevance does not come to `stop`
     bias: NDArray[Any]  # the bias in the denominator
     magnitude: NDArray[Any]  # Σ_i |in(x_i)| |wm(w_ij)|, for the rounding bound
 
@@ -31,7 +33,6 @@ class Account(OneLine):
     r_out: Float64  # (n, *out)
     r_in: Float64  # (n,): the sum handed to all sources
     handed: Float64  # (n,): the sum of absolute values now on those sources, for the rounding bound
-    # how much of every output's relevance an affine unit hands on, of a shape that fits r_out
-    passed: NDArray[Any] | None = None
+    passed: Handed | None = None  # of an affine unit
     y: NDArray[Any] | None = None  # pre-activations, where a share selects by their sign
     shares: list[ShareAccount] = field(default_factory=list)

@@ -95,14 +95,15 @@ class Accounts(ABC):
         bias = np.zeros(1, real) if unit.bias is None else np.asarray(unit.bias, real)
         if kept.y is not None:
             account.y = self.read(kept.y) + bias.reshape(column)
-        for share, terms, magnitude in zip(row.shares, kept.terms, kept.magnitude, strict=True):
+        for share, terms, magnitude, apart in zip(row.shares, kept.terms, kept.magnitude, kept.around, strict=True):
             in_share = (
                 np.zeros(1)
                 if unit.bias is None or share.bias is None
                 else bias_map(unit.bias, share, row.gamma).astype(real)
             )
             size = np.abs(self.read(magnitude)) * (1.0 if magnitude is terms else 1.0 + row.gamma)
-            account.shares.append(ShareAccount(self.read(terms), in_share.reshape(column), size))
+            around = np.zeros(1) if apart is None else self.read(apart)
+            account.shares.append(ShareAccount(self.read(terms), around, in_share.reshape(column), size))
 
 
 def _sums(r: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -22,9 +22,9 @@ from ..rules import Share, conserves
 from ..show import OneLine, preformatted
 from .account import Account
 
-CAUSES = ("bias", "stabilizer", "zero denominator", "surplus", "constant")
+CAUSES = ("bias", "stabilizer", "zero denominator", "surplus", "constant", "around stop")
 """What absorbs relevance: the bias in a denominator; ε; d = 0; coefficients, or an Add, that hand on less than came
-(negative: more); padding and Constants."""
+(negative: more); padding and Constants; operands from which nothing comes to the entry that `stop` names."""
 
 NARROW = {"tf32": 2.0**-11, "bfloat16": 2.0**-8, "mixed": 2.0**-8}
 """Unit roundoff of the precisions with narrow operands."""
@@ -240,6 +240,7 @@ def _neuron(account: Account, unit: U.Neuron, r: Vector) -> tuple[dict[str, Vect
             coefficient = np.where(account.shares[1].terms == 0, 1.0, coefficient)
         s = np.where(chosen & (d != 0), coefficient * r / np.where(d == 0, 1, d), 0)
         absorbed["bias"] += s * a.bias
+        absorbed["around stop"] += s * a.around
         absorbed["stabilizer"] += s * stabiliser
         absorbed["zero denominator"] += np.where(chosen & (d == 0), coefficient * r, 0)
         size += np.abs(s) * (a.magnitude + np.abs(a.bias) + np.abs(stabiliser))

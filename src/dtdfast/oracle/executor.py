@@ -147,6 +147,8 @@ class Oracle:
                 w, per_output = self._weight(part, Term("x", "w"), 0.0)
                 messages.append(scatter(s * per_output, w, part.taps).reshape(-1, *part.source.shape))
             return messages
+        if unit.sloped:
+            r = r * (np.repeat(self.pre[unit.out.index], self.repeat, axis=0) > 0).reshape(r.shape)
         denominators = self._denominators(unit, row)
         messages = [np.zeros((len(r), *part.source.shape)) for part in unit.parts]
         for number, (share, (_, d)) in enumerate(zip(row.shares, denominators, strict=True)):
@@ -193,7 +195,7 @@ class Oracle:
         return activate(unit.activation, self.values[unit.sources[0].index])
 
     def _elementwise_relevance(self, unit: U.Elementwise, r: Array) -> list[Array]:
-        return [r * derivative(unit.activation, self.x(unit.sources[0])) if self.gradient else r]
+        return [r * derivative(unit.activation, self.x(unit.sources[0])) if self.gradient or unit.sloped else r]
 
     def _affine_forward(self, unit: U.Affine) -> Array:
         column = (-1, *(1,) * (len(unit.out.shape) - 1))
@@ -284,16 +286,20 @@ class Oracle:
             assert row is not None
             account.y = self.pre[unit.out.index]
             for number, (share, (terms, _)) in enumerate(zip(row.shares, self._denominators(unit, row), strict=True)):
-                size = np.zeros(terms.shape)
+                size, around = np.zeros(terms.shape), np.zeros(terms.shape)
                 for part in unit.parts:
                     for term in part.terms[number]:
                         w, per_output = self._weight(part, term, row.gamma)
                         size = size + gather(np.abs(self._mapped(part, term)), np.abs(w), part.taps) * np.abs(
                             per_output
                         )
+                        if not part.source.wanted:
+                            around = around + self._sum(part, term, row.gamma)
                 shape = (-1, *unit.out.shape)
                 bias = np.broadcast_to(self._bias(unit, share, row), terms.shape[1:])
-                account.shares.append(ShareAccount(terms.reshape(shape), bias.reshape(shape), size.reshape(shape)))
+                account.shares.append(
+                    ShareAccount(terms.reshape(shape), around.reshape(shape), bias.reshape(shape), size.reshape(shape))
+                )
         return account
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from math import erfc
+from math import erfc, factorial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import layers as L
+from ..plan.domain import widthless
 from ..plan.taps import Taps, Triple
 from ..plan.tensors import Box
 
@@ -30,14 +31,20 @@ WEIGHT_MAPS: dict[str, Callable[[Array, float], Array]] = {
 }
 
 
-def _above(x: Array, low: Array) -> Array:
+def _above(x: Array, box: Box | None) -> Array:
     """x − low; x⁺ where there is no lower bound."""
-    return np.where(np.isinf(low), np.where(x < 0, 0, x), x - np.where(np.isinf(low), 0, low))
+    assert box is not None
+    low = box[0]
+    mapped = np.where(np.isinf(low), np.where(x < 0, 0, x), x - np.where(np.isinf(low), 0, low))
+    return np.where(widthless(box), 0, mapped)  # what cannot vary contributes nothing
 
 
-def _below(x: Array, high: Array) -> Array:
+def _below(x: Array, box: Box | None) -> Array:
     """x − high; x⁻ where there is no upper bound."""
-    return np.where(np.isinf(high), np.where(x > 0, 0, x), x - np.where(np.isinf(high), 0, high))
+    assert box is not None
+    high = box[1]
+    mapped = np.where(np.isinf(high), np.where(x > 0, 0, x), x - np.where(np.isinf(high), 0, high))
+    return np.where(widthless(box), 0, mapped)
 
 
 INPUT_MAPS: dict[str, Callable[[Array, Box | None], Array]] = {
@@ -46,14 +53,9 @@ INPUT_MAPS: dict[str, Callable[[Array, Box | None], Array]] = {
     "x-": lambda x, box: np.where(x > 0, 0, x),
     "1": lambda x, box: np.ones_like(x),
     "|x|": lambda x, box: np.abs(x),
-    "x-low": lambda x, box: _above(x, _bounds(box)[0]),
-    "x-high": lambda x, box: _below(x, _bounds(box)[1]),
+    "x-low": _above,
+    "x-high": _below,
 }
-
-
-def _bounds(box: Box | None) -> Box:
-    assert box is not None
-    return box
 
 
 # --------------------------------------------------------------------------------------------------------------
@@ -77,6 +79,12 @@ def _flat(x: Array, a: float) -> Any:
     return np.abs(x) <= a
 
 
+def _tanh_shrink(x: Array) -> Any:
+    """x − tanh x = (x cosh x − sinh x)/cosh x; the numerator's series Σ 2k/(2k+1)!·x^(2k+1) has one sign.  |x| ≤ 1."""
+    terms = [2 * k / factorial(2 * k + 1) for k in range(1, 12)]
+    return x**3 * np.polyval(terms[::-1], x * x) / np.cosh(x)
+
+
 def activate(record: L.ReLU | L.Activation | None, x: Array) -> Any:
     """act(x); x (n, *shape), channels on axis 1."""
     if record is None:
@@ -98,7 +106,7 @@ def activate(record: L.ReLU | L.Activation | None, x: Array) -> Any:
         case "soft_shrink":
             return x - np.clip(x, -a, a)
         case "tanh_shrink":
-            return x - np.tanh(x)
+            return np.where(np.abs(x) < 1, _tanh_shrink(np.clip(x, -1, 1)), x - np.tanh(x))
         case "elu":
             return np.where(x < 0, a * np.expm1(np.minimum(x, 0)), x)
         case "selu":
@@ -121,7 +129,7 @@ def activate(record: L.ReLU | L.Activation | None, x: Array) -> Any:
         case "log_sigmoid":
             return -_softplus(-x)
         case "hard_swish":
-            return x * np.clip(x / 6 + 0.5, 0, 1)
+            return x * np.clip((x + 3) / 6, 0, 1)
         case "tanh":
             return np.tanh(x)
         case "softplus":
@@ -158,28 +166,26 @@ def derivative(record: L.ReLU | L.Activation | None, x: Array) -> Any:
         case "celu":
             return np.where(x > 0, 1.0, np.exp(np.minimum(x, 0) / a))
         case "silu":
-            s = _sigmoid(a * x)
-            return s * (1 + a * x * (1 - s))
+            return _sigmoid(a * x) * (1 + a * x * _sigmoid(-a * x))
         case "gelu":
             return 0.5 * np.vectorize(erfc)(-x / np.sqrt(2)) + x * np.exp(-x * x / 2) / np.sqrt(2 * np.pi)
         case "gelu_tanh":
-            k = np.sqrt(2 / np.pi)
-            t = np.tanh(k * (x + 0.044715 * x**3))
-            return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * k * (1 + 3 * 0.044715 * x * x)
+            k, x = 2 * np.sqrt(2 / np.pi), np.clip(x, -32, 32)  # 0 and 1 beyond
+            u = k * (x + 0.044715 * x**3)
+            return _sigmoid(u) * (1 + x * _sigmoid(-u) * k * (1 + 3 * 0.044715 * x * x))
         case "mish":
             t = np.tanh(_softplus(x))
-            return t + x * (1 - t * t) * _sigmoid(x)
+            return t + x * np.cosh(np.minimum(_softplus(x), 700)) ** -2.0 * _sigmoid(x)
         case "sigmoid":
-            s = _sigmoid(x)
-            return s * (1 - s)
+            return _sigmoid(x) * _sigmoid(-x)
         case "hard_sigmoid":
             return np.where((a * x + b > 0) & (a * x + b < 1), a, 0.0)
         case "log_sigmoid":
             return _sigmoid(-x)
         case "hard_swish":
-            return np.where(x <= -3, 0.0, np.where(x >= 3, 1.0, x / 3 + 0.5))
+            return np.where(x <= -3, 0.0, np.where(x >= 3, 1.0, (2 * x + 3) / 6))
         case "tanh":
-            return 1 - np.tanh(x) ** 2
+            return 4 * _sigmoid(2 * x) * _sigmoid(-2 * x)  # 1 − tanh² cancels
         case "softplus":
             return _sigmoid(a * x)
         case "softsign":

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from .. import layers as L
 from ..errors import RuleError, ShapeError
 from ..presets import RuleBook
-from ..rules import Pass, Rule, ZBox
+from ..rules import Pass, Rule, Slope, ZBox
 from .entries import Entry
 from .fold import Folding
 from .parts import Sum
@@ -77,9 +77,10 @@ class Builder:
     def rule_for(self, entry: Entry, default: Rule) -> tuple[Rule, bool]:
         """The rule of a neuron, and whether it was said of this very entry."""
         rule = self.book.explicit(entry.position, entry.record) or self.book.everywhere()
-        if isinstance(rule, Pass):
+        if isinstance(rule, (Pass, Slope)):
             raise RuleError(
-                f"{entry}: Pass is a rule for Scale, an unfolded BatchNorm and Add; this layer shares by its weights"
+                f"{entry}: {rule} is no rule for a layer that shares by its weights; Pass is one for Scale, BatchNorm "
+                "and Add"
             )
         return (rule, True) if rule is not None else (default, False)
 

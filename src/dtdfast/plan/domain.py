@@ -16,6 +16,10 @@ from ..rules import Rule, WSquare, ZBox, ZPlus
 from .shapes import Shape
 from .tensors import Box
 
+POINT, NARROW = 2.0**-44, 2.0**-8
+"""Widths of a box against its bounds: up to the first it is a point; below the second float32's u = 2⁻²⁴ leaves x − low
+no four digits."""
+
 RULES: dict[str, Rule] = {"real": WSquare(), "nonnegative": ZPlus(), "box": ZBox()}
 
 
@@ -60,6 +64,7 @@ class Domain:
     kind: str
     low: Any = None
     high: Any = None
+    real: Any = np.float64  # the type in which a network takes x
     _boxes: dict[tuple[Shape, np.dtype[Any]], Box] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
@@ -80,7 +85,12 @@ class Domain:
         return RULES[self.kind]
 
     def bounds(self, shape: Shape) -> Box | None:
-        return broadcast_bounds(self.low, self.high, shape, "domain") if self.kind == "box" else None
+        """Of a box, as numbers of the type of x: a pixel on a bound equals it in every precision that follows."""
+        if self.kind != "box":
+            return None
+        low, high = broadcast_bounds(self.low, self.high, shape, "domain")
+        with np.errstate(over="ignore"):
+            return low.astype(self.real).astype(np.float64), high.astype(self.real).astype(np.float64)
 
     def rounded(self, shape: Shape, dtype: np.dtype[Any]) -> Box:
         """The bounds of a box as x has them, so that a pixel on the bound stays inside; one number where it is the same
@@ -111,3 +121,34 @@ class Domain:
 
 def _narrowed(bound: NDArray[Any]) -> NDArray[Any]:
     return bound.reshape(-1)[:1].copy() if (bound == bound.flat[0]).all() else bound
+
+
+def single(box: Box) -> Box:
+    """The bounds in float32."""
+    with np.errstate(over="ignore"):  # beyond float32 there is no bound
+        return box[0].astype(np.float32), box[1].astype(np.float32)
+
+
+def widthless(box: Box) -> NDArray[np.bool_]:
+    """Where a box is a point, but for the rounding of float64 on the way there: its x − low and x − high are nothing
+    else.
+    """
+    return _relative_width(box) <= POINT
+
+
+def narrow(box: Box) -> NDArray[np.bool_]:
+    """Where x − low and x − high would be mostly the rounding of x to float32."""
+    width = _relative_width(box)
+    return (width > POINT) & (width < NARROW)
+
+
+def _relative_width(box: Box) -> NDArray[np.float64]:
+    """High − low against the larger bound."""
+    low, high = box
+    largest = np.maximum(np.abs(low), np.abs(high))
+    bounded = np.isfinite(largest)
+    width = np.subtract(high, low, out=np.full(largest.shape, np.inf), where=bounded)
+    result: NDArray[np.float64] = np.divide(
+        width, largest, out=np.where(width > 0, np.inf, 0.0), where=bounded & (largest > 0)
+    )
+    return result

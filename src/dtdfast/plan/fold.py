@@ -5,6 +5,7 @@ them.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -119,8 +120,10 @@ def _channel_axis(entry: Entry) -> int:
     return axis_of(entry.record.axis, entry.shape, "Linear") if isinstance(entry.record, L.Linear) else 0
 
 
-def fold(entries: dict[int, Entry], outside: tuple[int, ...]) -> Folding:
-    """Fold what folds exactly; `outside` are the positions that someone outside reads (output, stop)."""
+def fold(entries: dict[int, Entry], outside: tuple[int, ...], kept: Collection[int] = ()) -> Folding:
+    """Fold what folds exactly; `outside` are the positions that someone outside reads (output, stop), `kept` affine
+    maps that stay.
+    """
     readers: dict[int, list[int]] = defaultdict(list)
     for entry in entries.values():
         for source in entry.sources:
@@ -135,7 +138,7 @@ def fold(entries: dict[int, Entry], outside: tuple[int, ...]) -> Folding:
         if isinstance(entry.record, L.Pad):
             _fold_pad(folding, entries, entry)
     for entry in entries.values():
-        if isinstance(entry.record, (L.BatchNorm, L.Scale)):
+        if isinstance(entry.record, (L.BatchNorm, L.Scale)) and entry.position not in kept:
             _fold_affine(folding, entries, entry)
     folding.settle()
     return folding

@@ -10,6 +10,7 @@ import numpy as np
 from .. import layers as L
 from ..rules import Term
 from ..vocabulary import INPUT_MAPS, W_ONE, X_ONE, W, X
+from .domain import widthless
 from .parts import Part, is_identity, is_whole
 from .steps import Buffer, Kept, Reals, Step, View, Weights
 from .taps import Phase, phases
@@ -143,8 +144,11 @@ class Lowering:
         if term.x == X:
             return source
         buffer = self.buffer(f"m{self.label(part.source)}", part.source.shape, batch if term.x == X_ONE else "n")
-        bound = INPUT_MAPS[term.x].bound
-        values = None if bound is None or part.box is None else self.constant(part.box[bound])
+        bound, values = INPUT_MAPS[term.x].bound, None
+        # the other side's infinity says that an element contributes nothing
+        if bound is not None and part.box is not None:
+            box = part.box if part.rounded is None or self.numbers == "f8" else part.rounded
+            values = self.constant(np.where(widthless(part.box), (np.inf, -np.inf)[bound], box[bound]))
         self.emit(
             Step("MAP", self.unit, View(buffer), None if term.x == X_ONE else View(source), mode=term.x, bound=values)
         )
@@ -242,6 +246,21 @@ class Lowering:
     def times_x(self, tensor: Tensor, c: Buffer, out: Buffer, accumulate: bool) -> None:
         x = View(self.value(tensor))
         self.emit(Step("MULTIPLY", None, View(out), View(c), m=x, mode="times", accumulate=accumulate, repeat=self.t))
+
+    def whole(self, unit: Node, r: Buffer) -> Buffer:
+        """R itself, whatever the form."""
+        if unit.out.form == "R":
+            return r
+        whole = self.buffer(f"r{self.label(unit.out)}", unit.out.shape, "nt")
+        self.times_x(unit.out, r, whole, False)
+        return whole
+
+    def rectified(self, unit: Node, r: Buffer) -> Buffer:
+        """R where a ReLU is active."""
+        active = self.buffer(f"r{self.label(unit.out)}", unit.out.shape, "nt")
+        m = View(self.value(unit.out))
+        self.emit(Step("MULTIPLY", unit, View(active), View(r), m=m, mode="positive", repeat=self.t))
+        return active
 
     def passes(self, unit: Node, source: Tensor, r: Buffer) -> None:
         """R_in = R_out; from the c form, R_out = x_out ⊙ c."""

@@ -10,6 +10,7 @@ import numpy as np
 from .. import layers as L
 from ..errors import RuleError
 from ..presets import RuleBook
+from ..rules import Slope
 from .builder import Builder
 from .domain import Domain
 from .entries import Entry
@@ -39,7 +40,7 @@ def build(
     entries: dict[int, Entry], input_shape: Shape, last: int, stop: int | None, book: RuleBook, domain: Domain
 ) -> Network:
     """Units of the network that ends at `last`; `stop` is the entry whose relevance is wanted (None: the input)."""
-    folding = fold(entries, (last,) if stop is None else (last, stop))
+    folding = fold(entries, (last,) if stop is None else (last, stop), book.kept(entries.values()))
     if domain.kind == "real" and any(isinstance(entry.record, L.Preparation) for entry in entries.values()):
         book = book.of_prepared_inputs()
     builder = Builder(entries, input_shape, folding, book)
@@ -77,7 +78,8 @@ def check_taker(builder: Builder, entry: Entry) -> None:
     if entry.position in folding.taken:
         takers = ", ".join(str(entries[t]) for t in folding.taken[entry.position])
         raise RuleError(f"{entry} is folded into {takers} and takes no rule of its own; give {rule} to {takers}")
-    if shares(entry.record) or isinstance(entry.record, (L.BatchNorm, L.Scale)):
+    takes = (L.BatchNorm, L.Scale, *((L.ReLU, L.Activation) if isinstance(rule, Slope) else ()))
+    if shares(entry.record) or isinstance(entry.record, takes):
         return
     source = entry.position
     while source != L.INPUT and not shares(entries[source].record):

@@ -25,6 +25,7 @@ class Part(OneLine):
     weight: Floats | None = None
     window: NDArray[np.float64] | None = None  # average pool: 1 / divisor per output position (d, h, w)
     box: Box | None = None
+    rounded: Box | None = None  # the box as float32 steps compute it, so that x on a bound equals it
     linear: bool = False
     nonnegative: bool = False  # no weight is negative
     support: Part | None = None  # with a weight of 1 where this one's is not 0: all that are taps
@@ -40,6 +41,7 @@ class Sum(Node):
     bias: Floats | None = None
     activation: L.ReLU | L.Activation | None = None
     row: Row | None = None
+    sloped: bool = False  # relevance takes the slope of its ReLU
     half: bool = False  # its value is the sum of what it shares by, without bias and activation
 
     @property

@@ -11,10 +11,10 @@ from functools import cached_property
 import numpy as np
 
 from .. import layers as L
-from ..errors import LayerError, RuleError, at
+from ..errors import DomainError, LayerError, RuleError, at
 from ..presets import RuleBook
 from ..rules import Convention
-from .domain import Domain
+from .domain import Domain, narrow
 from .join import join
 from .network import Network, build
 from .resolve import resolve
@@ -65,7 +65,7 @@ class Program:
         made = {}
         for unit in self.network.units:
             for part in unit.parts if isinstance(unit, Neuron) else ():
-                for array in (part.weight, part.window, *(part.box or ())):
+                for array in (part.weight, part.window, *(part.box or ()), *(part.rounded or ())):
                     if array is not None:
                         root = array.base if isinstance(array.base, np.ndarray) else array
                         made[id(root)] = 0 if not array.flags.writeable else array.nbytes
@@ -144,8 +144,11 @@ def prepare(
         program.real, program.because = "f8", "as asked for"
     elif precision == "float32":
         _exact_preparation(program)
+        _choose_narrow(program)
         if kind == EXPLAIN and book.convention.unheld:
             _choose_float64(program, book.convention)
+    else:
+        _refuse_narrow(program, layers, precision or "float32")
     return program
 
 
@@ -158,6 +161,43 @@ def _exact_preparation(program: Program) -> None:
     ]
     if prepared and prepared[-1] + 1 < len(program.network.units):
         program.wide, program.because = prepared[-1] + 1, "as the input is prepared in float64"
+
+
+def _narrow(program: Program) -> list[int]:
+    """Numbers of the units that share by zB in a box that the rounding of x to float32 would fill."""
+    found = []
+    for number, unit in enumerate(program.network.units):
+        boxes = (
+            [p.box for p in unit.parts if p.box is not None] if isinstance(unit, Neuron) and unit.in_relevance else []
+        )
+        if any(narrow(box).any() for box in boxes):
+            found.append(number)
+    return found
+
+
+def _choose_narrow(program: Program) -> None:
+    """Float64 up to the last unit with such a box."""
+    if found := _narrow(program):
+        _up_to(program, found[-1])
+        program.because = "because an affine makes the input's box narrow for the size of its bounds"
+
+
+def _refuse_narrow(program: Program, layers: list[L.Layer], precision: str) -> None:
+    if found := _narrow(program):
+        position = program.network.units[found[-1]].position
+        raise DomainError(
+            f"{at(position, layers[position])}: an affine makes the input's box so narrow for the size of its bounds "
+            "that x − low and "
+            f"x − high in {precision} would be rounding; backend='cpu' computes them in float64"
+        )
+
+
+def _up_to(program: Program, number: int) -> None:
+    """Float64 up to this unit."""
+    if number == len(program.network.units) - 1:
+        program.real, program.wide = "f8", 0  # all of it
+    elif program.real == "f4":
+        program.wide = max(number + 1, program.wide)
 
 
 def _choose_float64(program: Program, convention: Convention) -> None:
@@ -189,10 +229,7 @@ def _choose_float64(program: Program, convention: Convention) -> None:
     unit = units[number]
     assert isinstance(unit, Neuron)
     assert unit.row is not None
-    if number == len(units) - 1:
-        program.real, program.wide = "f8", 0  # all of it
-    else:
-        program.wide = max(number + 1, program.wide)
+    _up_to(program, number)
     entries = "+".join(map(str, unit.entries))
     sums = f"sums that {convention.name}'s rules divide by may cancel"
     program.because = f"because {sums} (last in {entries}, {unit.row.label}: {doubts[number]})"

@@ -2,46 +2,61 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 
 from ..errors import DomainError, RuleError
 from ..rules import Rule, ZBox, ZPlus, ZPlusBySign
 from .builder import Builder
-from .domain import Domain, broadcast_bounds
+from .domain import Domain, broadcast_bounds, single
 from .parts import Part
 from .tensors import Box, Tensor
 from .units import Copy, Move, Neuron, Reshaping, Unit, Words
 
 
+class Boxes(NamedTuple):
+    """Of tensors, by their numbers."""
+
+    exact: dict[int, Box]
+    rounded: dict[int, Box]  # as float32 steps compute them
+
+
 def assign_rows(builder: Builder, units: list[Unit], domain: Domain) -> None:
     """Each neuron's row: what was said of it, else the first-layer rule where it reads the input, else its kind's."""
-    boxes: dict[int, Box] = {}
+    boxes = Boxes({}, {})
     words = any(isinstance(u, Words) for u in units)
     bounds = domain.bounds(builder.input.shape) if domain.kind == "box" and not words else None
     if bounds is not None:
-        boxes[0] = bounds
+        boxes.exact[0], boxes.rounded[0] = bounds, single(bounds)
     for unit in units:
         if isinstance(unit, Words) and domain.kind == "box":
-            boxes[unit.out.index] = words_box(builder, unit, domain)
-        elif boxes and (box := carry(boxes, unit)) is not None:
-            boxes[unit.out.index] = box
+            boxes.exact[unit.out.index] = words_box(builder, unit, domain)
+        elif boxes.exact and (box := carry(boxes.exact, unit)) is not None:
+            boxes.exact[unit.out.index] = box
+        for index in boxes.exact.keys() - boxes.rounded.keys():
+            boxes.rounded[index] = carry(boxes.rounded, unit) or single(boxes.exact[index])
         if isinstance(unit, Neuron):
             assign_row(builder, unit, boxes, domain)
 
 
 def carry(boxes: dict[int, Box], unit: Unit) -> Box | None:
-    """The box behind a unit of data flow; operands that are not the input are unbounded (−∞, ∞)."""
+    """The box behind a unit of data flow, in the bounds' type; operands that are not the input are unbounded (−∞,
+    ∞).
+    """
     sources = [boxes.get(t.index) for t in unit.sources]
-    if all(b is None for b in sources):
+    known = [b for b in sources if b is not None]
+    if not known:
         return None
-    return unit.box([b or _unbounded(t) for b, t in zip(sources, unit.sources, strict=True)])
+    real = known[0][0].dtype
+    return unit.box([b or _unbounded(t, real) for b, t in zip(sources, unit.sources, strict=True)])
 
 
-def _unbounded(tensor: Tensor) -> Box:
-    return np.full(tensor.shape, -np.inf), np.full(tensor.shape, np.inf)
+def _unbounded(tensor: Tensor, real: Any) -> Box:
+    return np.full(tensor.shape, -np.inf, real), np.full(tensor.shape, np.inf, real)
 
 
-def assign_row(builder: Builder, unit: Neuron, boxes: dict[int, Box], domain: Domain) -> None:
+def assign_row(builder: Builder, unit: Neuron, boxes: Boxes, domain: Domain) -> None:
     rule, said = builder.rule[unit.parts[0].position]
     reads_input = any(p.source.is_input for p in unit.parts)
     first = builder.book.preset.first
@@ -56,13 +71,13 @@ def assign_row(builder: Builder, unit: Neuron, boxes: dict[int, Box], domain: Do
     unit.row = rule.row(builder.book.convention)
 
 
-def assign_boxes(builder: Builder, unit: Neuron, rule: ZBox, reads_input: bool, boxes: dict[int, Box]) -> None:
+def assign_boxes(builder: Builder, unit: Neuron, rule: ZBox, reads_input: bool, boxes: Boxes) -> None:
     for part in unit.parts:
         where = builder.entries[part.position]
         if rule.low is not None:
             part.box = given_box(builder, part, rule, f"{where}: ZBox")
-        elif part.source.index in boxes:
-            part.box = boxes[part.source.index]
+        elif part.source.index in boxes.exact:
+            part.box, part.rounded = boxes.exact[part.source.index], boxes.rounded[part.source.index]
         elif not reads_input:
             raise RuleError(f"{where}: ZBox without bounds is for layers that read the input; give ZBox(low, high)")
         elif part.source.is_input:

@@ -110,6 +110,8 @@ class Kept:
 
     terms: list[Buffer] = field(default_factory=list)
     magnitude: list[Buffer] = field(default_factory=list)
+    # of the terms, those of operands that pass nothing on to where it is wanted
+    around: list[Buffer | None] = field(default_factory=list)
     y: Buffer | None = None
 
 

@@ -84,6 +84,13 @@ class Node(OneLine):
         return ()
 
 
+class Handed(NamedTuple):
+    """How much of every output's relevance an affine unit hands on; arrays of shapes that fit it."""
+
+    total: NDArray[np.float64]
+    around: NDArray[np.float64]  # of that, to sources from which none comes to the entry that `stop` names
+
+
 class Region(NamedTuple):
     """A part of a tensor: per axis of one sample (start, step, count), then its axes reordered."""
 

@@ -20,6 +20,8 @@ SQRT_HALF, INV_SQRT_2_PI = np.float32(math.sqrt(0.5)), np.float32(1 / math.sqrt(
 TWO_SQRT_2_OVER_PI, GELU_CUBIC = np.float32(2 * math.sqrt(2 / math.pi)), np.float32(0.044715)
 SELU_ALPHA, SELU_SCALE = np.float32(1.6732632423543772), np.float32(1.0507009873554805)
 INFINITY = np.float32(np.inf)
+NEAR = np.float32(32)
+FIVE, SEVEN, NINE, ELEVEN, THIRTEEN = (np.float32(v) for v in (5, 7, 9, 11, 13))
 
 
 def positive(t: Scalar) -> Scalar:
@@ -101,7 +103,14 @@ def soft_shrink(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
 
 
 def tanh_shrink(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
-    return t - math.tanh(t)
+    """Near 0, where that cancels, t q / (1 + q) with tanh(t) = t / (1 + q) and Lambert's q = t²/(3 + t²/(5 + t²/(7 +
+    ...))).
+    """
+    if not magnitude(t) < ONE:
+        return t - math.tanh(t)
+    z = t * t
+    q = z / (THREE + z / (FIVE + z / (SEVEN + z / (NINE + z / (ELEVEN + z / THIRTEEN)))))
+    return t * q / (ONE + q)
 
 
 def elu(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
@@ -152,7 +161,7 @@ def log_sigmoid(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
 
 
 def hard_swish(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
-    return t * clip(t / SIX + HALF, ZERO, ONE)
+    return t * clip((t + THREE) / SIX, ZERO, ONE)
 
 
 def tanh(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
@@ -227,9 +236,11 @@ def gelu_derivative(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
 
 
 def gelu_tanh_derivative(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
-    u = gelu_argument(t)
+    """0 and 1 beyond the clip, where t² may overflow."""
+    x = clip(t, -NEAR, NEAR)
+    u = gelu_argument(x)
     p = sigmoid(u)
-    return p + t * p * sigmoid(-u) * TWO_SQRT_2_OVER_PI * (ONE + THREE * GELU_CUBIC * t * t)
+    return p + x * p * sigmoid(-u) * TWO_SQRT_2_OVER_PI * (ONE + THREE * GELU_CUBIC * x * x)
 
 
 def mish_derivative(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
@@ -252,7 +263,7 @@ def log_sigmoid_derivative(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
 
 
 def hard_swish_derivative(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
-    return ZERO if t <= -THREE else ONE if t >= THREE else t / THREE + HALF
+    return ZERO if t <= -THREE else ONE if t >= THREE else (TWO * t + THREE) / SIX
 
 
 def tanh_derivative(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
@@ -265,7 +276,7 @@ def softplus_derivative(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
 
 
 def softsign_derivative(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
-    return ONE / ((ONE + magnitude(t)) * (ONE + magnitude(t)))
+    return (ONE / (ONE + magnitude(t))) * (ONE / (ONE + magnitude(t)))
 
 
 DERIVATIVES: dict[str, Function] = {
@@ -283,13 +294,13 @@ DERIVATIVES: dict[str, Function] = {
 
 
 def above_low(x: Scalar, m: Scalar) -> Scalar:
-    """x − low; x⁺ where there is no lower bound."""
-    return positive(x) if m == -INFINITY else x - m
+    """x − low; x⁺ where there is no lower bound, 0 where low = ∞: a box without width."""
+    return positive(x) if m == -INFINITY else x - (x if m == INFINITY else m)
 
 
 def below_high(x: Scalar, m: Scalar) -> Scalar:
-    """x − high; x⁻ where there is no upper bound."""
-    return negative(x) if m == INFINITY else x - m
+    """x − high; x⁻ where there is no upper bound, 0 where high = −∞: a box without width."""
+    return negative(x) if m == INFINITY else x - (x if m == -INFINITY else m)
 
 
 INPUT_MAPS: dict[str, Function] = {

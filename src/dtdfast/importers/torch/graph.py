@@ -29,11 +29,13 @@ class Origin:
         what a larger part computes itself, such as an addition in its `forward`
     calls : which call of every part, from the outermost in
     hooked : whether a forward hook of the part computes it
+    within : the path of the innermost part whose `forward` computes it
     """
 
     path: str | None
     calls: tuple[str, ...]
     hooked: bool
+    within: str
 
 
 class Graph:
@@ -107,7 +109,7 @@ class _Present(Reader):
     def origin(self, node: Any) -> Origin:
         path = (paths(node) or [""])[-1]
         calls = tuple(node.meta.get("nn_module_stack") or ())
-        return Origin(None if path in self.containers else path, calls, self.hooked(node))
+        return Origin(None if path in self.containers else path, calls, self.hooked(node), path)
 
     def hooked(self, node: Any) -> bool:
         """Whether a hook of its part computes this node: no line of its part's `forward` had called it."""

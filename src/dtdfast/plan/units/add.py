@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ... import layers as L
-from ...errors import ShapeError
-from ...rules import Pass
+from ...errors import RuleError, ShapeError
+from ...rules import Pass, Slope
 from ..builder import Builder, same
 from ..entries import Entry
 from ..fold import LINEAR
@@ -37,6 +37,8 @@ def add(builder: Builder, entry: Entry, sources: tuple[Tensor, ...]) -> Tensor:
         merged = [u for u in mergeable if said is not None and same(builder.rule[u.parts[0].position][0], rule)]
     if isinstance(rule, Pass):
         return builder.put(Total((entry.position,), sources, builder.tensor(entry)))
+    if isinstance(rule, Slope):
+        raise RuleError(f"{entry}: Slope is no rule for an Add, whose slope is 1; give it Pass()")
     turn, merged = common_turn(builder, sources, merged)
     own = {id(u) for u in merged}
     turns = [builder.turned[s.index] for s in sources if s.index in builder.turned]

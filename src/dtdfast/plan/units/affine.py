@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ... import layers as L
 from ...errors import LayerError, ShapeError
-from ...rules import Pass, Row, Rule, ZBox
+from ...rules import Pass, Rule, Slope, ZBox
 from ..builder import Builder
 from ..entries import Entry
 from ..fold import affine, per_channel
@@ -23,7 +23,7 @@ from ..parts import Part
 from ..shapes import Shape, check_channels, join
 from ..steps import Buffer, Step, View
 from ..taps import identity
-from ..tensors import Box, Floats, Tensor
+from ..tensors import Box, Floats, Handed, Tensor
 from .axes import reshaped, turned, turned_back
 from .base import Balance, Recipe, Unit, Vector, full_column, passes
 from .neuron import Neuron
@@ -64,8 +64,10 @@ class Affine(Unit):
         return positive and bool((self.scale >= 0).all()) and (self.shift is None or bool((self.shift >= 0).all()))
 
     def box(self, given: list[Box]) -> Box | None:
-        column = full_column(self.out.shape)
-        scale, shift = self.scale.reshape(column), 0.0 if self.shift is None else self.shift.reshape(column)
+        column, real = full_column(self.out.shape), given[0][0].dtype
+        scale, shift = (np.zeros(1) if v is None else v.reshape(column) for v in (self.scale, self.shift))
+        with np.errstate(over="ignore"):
+            scale, shift = scale.astype(real), shift.astype(real)
         ends = [np.where(scale == 0, 0.0, bound) * scale + shift for bound in given[0]]  # a bound may be infinite
         return np.minimum(*ends), np.maximum(*ends)
 
@@ -118,11 +120,7 @@ class Affine(Unit):
 
     def _spread(self, lowering: Lowering, shares: tuple[Floats, ...], r: Buffer) -> None:
         """To every source its share per channel, to the first where its taps are open."""
-        if self.out.form == "c":
-            whole = lowering.buffer(f"r{lowering.label(self.out)}", self.out.shape, "nt")
-            lowering.times_x(self.out, r, whole, False)
-            r = whole
-        carriers = self.carriers
+        r, carriers = lowering.whole(self, r), self.carriers
         for number, (source, share) in enumerate(zip(self.sources, shares, strict=True)):
             if not source.wanted or source not in carriers:
                 continue
@@ -146,11 +144,11 @@ class Affine(Unit):
                     Step("AFFINE", self, View(out), View(r), vector=lowering.constant(share), accumulate=accumulate)
                 )
 
-    def balance(self, r: Vector, passed: NDArray[Any] | None) -> Balance:
+    def balance(self, r: Vector, passed: Handed | None) -> Balance:
         if passed is None:
             return passes()
-        absorbed: Vector = (r * (1.0 - passed)).reshape(len(r), -1).sum(axis=1)
-        return Balance("scale", {"zero denominator": absorbed}, 8.0)
+        absorbed = {"zero denominator": r * (1.0 - passed.total), "around stop": r * passed.around}
+        return Balance("scale", {cause: v.reshape(len(r), -1).sum(axis=1) for cause, v in absorbed.items()}, 8.0)
 
 
 # ------------------------------------------------------------------------------------------------------------- records
@@ -173,12 +171,13 @@ def mapped(builder: Builder, entry: Entry, source: Tensor, n_axes: int | None = 
     scale, shift = affine(record)
     said = builder.book.explicit(entry.position, record)
     rule = said or builder.book.affine((n_axes or len(entry.shape)) == 1)
-    row = None if isinstance(rule, Pass) else rule.row(builder.book.convention)
-    split = None if row is None else splits(row)
-    if isinstance(rule, Pass) or split or (said is None and transparent(builder, rule, source)):
+    row = None if isinstance(rule, (Pass, Slope)) else rule.row(builder.book.convention)
+    split = None if row is None else row.split
+    if row is None or split or (said is None and transparent(builder, rule, source)):
         unit = Affine(
             (entry.position,), (source,), builder.tensor(entry), scale=scale, shift=shift if shift.any() else None
         )
+        unit.shares = (scale,) if isinstance(rule, Slope) else None
         unit.split = None if said is None and source.is_input else split
         unit.falls_back = row is not None and row.falls_back
         return builder.put(unit)
@@ -239,13 +238,6 @@ def full(values: NDArray[Any], shape: Shape) -> Vector:
     """An array that broadcasts against a sample (of one axis: per channel), flattened at the sample's size."""
     column = values.reshape(-1, *(1,) * (len(shape) - 1)) if values.ndim == 1 else values
     return np.ascontiguousarray(np.broadcast_to(np.asarray(column, np.float64), shape)).reshape(-1)
-
-
-def splits(row: Row) -> tuple[float, float] | None:
-    """Of a row that shares by products of one sign: how much goes by those of y's sign, and by the others."""
-    if not row.splits:
-        return None
-    return row.shares[0].coefficient, 0.0 if row.by_sign or len(row.shares) == 1 else row.shares[1].coefficient
 
 
 def norm_shape(record: L.BatchNorm | L.Preparation, shape: Shape) -> Shape:

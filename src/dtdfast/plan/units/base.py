@@ -15,7 +15,7 @@ from ..entries import Entry
 from ..lowering import Lowering
 from ..shapes import Shape
 from ..steps import Buffer
-from ..tensors import Box, Node, Tensor
+from ..tensors import Box, Handed, Node, Tensor
 
 Vector = NDArray[np.float64]
 
@@ -64,7 +64,7 @@ class Unit(Node):
 
     @abstractmethod
     def box(self, given: list[Box]) -> Box | None:
-        """The box behind it, of its sources' (unbounded ones are −∞, ∞); None: it is no data flow."""
+        """The box behind it, of its sources' and in their type (unbounded ones are −∞, ∞); None: it is no data flow."""
 
     @abstractmethod
     def refusal(self, *, gradient: bool) -> str:
@@ -79,7 +79,7 @@ class Unit(Node):
         """Emit the steps that hand on relevance r."""
 
     @abstractmethod
-    def balance(self, r: Vector, passed: NDArray[Any] | None) -> Balance:
+    def balance(self, r: Vector, passed: Handed | None) -> Balance:
         """What it absorbs of relevance r (n, *out) and how it rounds; `passed` as an Account has it."""
 
     def forward_twin(self, lowering: Lowering) -> None:

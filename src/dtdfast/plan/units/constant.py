@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ... import layers as L
 from ..builder import Builder
@@ -14,7 +12,7 @@ from ..entries import Entry
 from ..lowering import Lowering
 from ..shapes import Shape
 from ..steps import Buffer, Step, View
-from ..tensors import Box, Floats, Tensor
+from ..tensors import Box, Floats, Handed, Tensor
 from .base import Balance, Recipe, Unit, Vector
 
 
@@ -45,7 +43,7 @@ class Fixed(Unit):
     def relevance(self, lowering: Lowering, r: Buffer) -> None:
         raise AssertionError("nothing stands behind a constant that could be wanted")
 
-    def balance(self, r: Vector, passed: NDArray[Any] | None) -> Balance:
+    def balance(self, r: Vector, passed: Handed | None) -> Balance:
         return Balance("pass", {"constant": r.reshape(len(r), -1).sum(axis=1)}, 4.0)
 
 

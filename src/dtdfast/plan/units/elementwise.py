@@ -1,30 +1,29 @@
-"""Activations: part of the neuron before them, or units of their own, which relevance passes. Dropout is nothing."""
+"""Activations: part of the neuron before them, or units of their own. Dropout is nothing."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
-
-from numpy.typing import NDArray
 
 from ... import layers as L
 from ...errors import ShapeError
+from ...rules import Slope
 from ..builder import Builder
 from ..entries import Entry
 from ..lowering import Lowering
 from ..parts import Sum
 from ..shapes import Shape, join
 from ..steps import Buffer, Step, View
-from ..tensors import Box, Tensor
+from ..tensors import Box, Handed, Tensor
 from .base import Balance, Recipe, Unit, Vector, passes, same_shape
 
 
 @dataclass(eq=False, repr=False)
 class Elementwise(Unit):
-    """An activation on its own: relevance passes."""
+    """An activation on its own: relevance passes, or takes its slope."""
 
     transparent = False
     activation: L.ReLU | L.Activation = field(kw_only=True)
+    sloped: bool = False
 
     def sign(self) -> bool:
         return self.activation.function.sign(self.activation, self.sources[0].nonnegative)
@@ -44,21 +43,23 @@ class Elementwise(Unit):
         lowering.activate(self, self.activation, lowering.new_value(self), source)
 
     def relevance(self, lowering: Lowering, r: Buffer) -> None:
-        (source,) = self.sources
-        if not lowering.gradient and source.form != "c":
-            lowering.passes(self, source, r)
+        (source,), slope = self.sources, lowering.gradient or (self.sloped and not self.activation.function.product)
+        if not slope and source.form != "c":
+            rectifies = self.sloped and self.out.form == "R"  # x ⊙ c is 0 where x is
+            lowering.passes(self, source, lowering.rectified(self, r) if rectifies else r)
             return
-        if lowering.gradient:
+        if slope:
+            r = r if lowering.gradient else lowering.whole(self, r)
             m = lowering.buffer(f"g{lowering.label(self.out)}", self.out.shape)
             lowering.activate(self, self.activation, m, lowering.value(source), "derivative")
         else:  # a ReLU: x = max(0, y), so c passes where it is active
             m = lowering.value(self.out)
         out, accumulate = lowering.sink(source)
         step = Step("MULTIPLY", self, View(out), View(r), m=View(m), accumulate=accumulate, repeat=lowering.t)
-        step.mode = "times" if lowering.gradient else "positive"
+        step.mode = "times" if slope else "positive"
         lowering.emit(step)
 
-    def balance(self, r: Vector, passed: NDArray[Any] | None) -> Balance:
+    def balance(self, r: Vector, passed: Handed | None) -> Balance:
         return passes()
 
 
@@ -70,14 +71,17 @@ def activation(builder: Builder, entry: Entry, sources: tuple[Tensor, ...]) -> T
     turned = source.index in builder.turned
     unit = builder.turned[source.index].neuron if turned else builder.maker.get(source.index)
     slopes = isinstance(record, L.Activation) and record.slopes is not None
+    sloped = isinstance(builder.book.explicit(entry.position, record), Slope)
+    if sloped and not record.function.product:
+        unit = None  # whose derivative is that of its own input
     if isinstance(unit, Sum) and slopes and (unit.parts[0].window is not None or turned):
         unit = None  # a derivative per channel does not meet a factor per position, nor channels that lie elsewhere
     if isinstance(unit, Sum) and unit.activation is None and builder.folding.readers[last] == [entry.position]:
-        unit.activation = record
+        unit.activation, unit.sloped = record, sloped
         unit.entries = (*unit.entries, entry.position)
         source.position = entry.position
         return source
-    return builder.put(Elementwise((entry.position,), sources, builder.tensor(entry), activation=record))
+    return builder.put(Elementwise((entry.position,), sources, builder.tensor(entry), activation=record, sloped=sloped))
 
 
 def activation_shape(record: L.Activation, shape: Shape) -> Shape:

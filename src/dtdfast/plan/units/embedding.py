@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ... import layers as L
 from ..builder import Builder
@@ -14,7 +12,7 @@ from ..entries import Entry
 from ..lowering import Lowering
 from ..shapes import Shape
 from ..steps import Buffer, Step, View
-from ..tensors import Box, Floats, Tensor
+from ..tensors import Box, Floats, Handed, Tensor
 from .base import Balance, Recipe, Unit, Vector, passes
 
 
@@ -55,7 +53,7 @@ class Words(Unit):
         step.accumulate = accumulate
         lowering.emit(step)
 
-    def balance(self, r: Vector, passed: NDArray[Any] | None) -> Balance:
+    def balance(self, r: Vector, passed: Handed | None) -> Balance:
         return passes(4.0 + self.out.shape[-1])
 
 

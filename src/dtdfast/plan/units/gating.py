@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ... import layers as L
 from ..builder import Builder
 from ..entries import Entry
 from ..lowering import Lowering
 from ..steps import Buffer, Step, View
-from ..tensors import Box, Region, Tensor
+from ..tensors import Box, Handed, Region, Tensor
 from .add import broadcast_shape
 from .affine import scaled
 from .base import Balance, Recipe, Unit, Vector, passes
@@ -99,7 +97,7 @@ class Gating(Unit):
                 Step("MOVE", self, View(out), View(product, Region(ranges)), accumulate=accumulate or number > 0)
             )
 
-    def balance(self, r: Vector, passed: NDArray[Any] | None) -> Balance:
+    def balance(self, r: Vector, passed: Handed | None) -> Balance:
         return passes()
 
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
-
-from numpy.typing import NDArray
 
 from ... import layers as L
 from ..builder import Builder
 from ..entries import Entry
 from ..lowering import Lowering
 from ..steps import Buffer, Step, View
-from ..tensors import Box, Tensor
+from ..tensors import Box, Handed, Tensor
 from .base import Balance, Recipe, Unit, Vector, passes, same_shape
 
 
@@ -47,7 +44,7 @@ class Normalise(Unit):
     def relevance(self, lowering: Lowering, r: Buffer) -> None:
         lowering.passes(self, self.sources[0], r)
 
-    def balance(self, r: Vector, passed: NDArray[Any] | None) -> Balance:
+    def balance(self, r: Vector, passed: Handed | None) -> Balance:
         return passes()
 
 

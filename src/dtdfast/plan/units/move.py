@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ... import layers as L
 from ...errors import ShapeError
@@ -18,8 +17,8 @@ from ..entries import Entry
 from ..lowering import Lowering
 from ..shapes import MAX_COPIES, MAX_ELEMENTS, Shape, axis_of, join, pairs, spatial, spatial_rank
 from ..steps import Buffer, Step, View
-from ..tensors import Box, Region, Tensor, take, whole
-from .base import Balance, Recipe, Unit, Vector, passes
+from ..tensors import Box, Handed, Region, Tensor, take, whole
+from .base import Balance, Recipe, Unit, Vector
 
 Pairs = list[tuple[Region, int, Region]]  # (in out, number of the source, in the source)
 
@@ -38,7 +37,7 @@ class Move(Unit):
     def box(self, given: list[Box]) -> Box | None:
         result = []
         for side in (0, 1):
-            array = np.full(self.out.shape, self.fill or 0.0)
+            array = np.full(self.out.shape, self.fill or 0.0, given[0][0].dtype)
             for to, source, of in self.pairs:
                 take(array, to)[...] = take(given[source][side], of)
             result.append(array)
@@ -77,13 +76,19 @@ class Move(Unit):
             lowering.emit(Step("MOVE", self, View(out, of), View(r, to), accumulate=accumulate))
             accumulate = True
 
-    def balance(self, r: Vector, passed: NDArray[Any] | None) -> Balance:
+    def balance(self, r: Vector, passed: Handed | None) -> Balance:
+        n = len(r)
+        apart = [
+            take(r, to, 1).reshape(n, -1).sum(axis=1) for to, number, _ in self.pairs if not self.sources[number].wanted
+        ]
+        absorbed = {"around stop": sum(apart, np.zeros(n))}
         if self.fill is None:
-            return passes(4.0 + len(self.pairs))
+            return Balance("pass", absorbed, 4.0 + len(self.pairs))
         outside = np.ones(self.out.shape, bool)
         for to, _, _ in self.pairs:
             take(outside, to)[...] = False
-        return Balance("pass", {"constant": (r * outside).reshape(len(r), -1).sum(axis=1)}, 4.0)
+        absorbed["constant"] = (r * outside).reshape(n, -1).sum(axis=1)
+        return Balance("pass", absorbed, 4.0)
 
 
 def covers(region: Region, shape: Shape) -> bool:

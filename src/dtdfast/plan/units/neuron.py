@@ -5,16 +5,13 @@ in weighted.py, pools.py, add.py and resample.py.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
-
-from numpy.typing import NDArray
 
 from ...rules import GRADIENT
 from ...vocabulary import WEIGHT_MAPS, W, X
 from ..lowering import Lowering
 from ..parts import Sum, reduce_terms, sign_of_term
 from ..steps import Buffer
-from ..tensors import Box, Floats
+from ..tensors import Box, Floats, Handed
 from . import neuron_steps
 from .base import Balance, Unit, Vector
 
@@ -65,11 +62,16 @@ class Neuron(Sum, Unit):
     def relevance(self, lowering: Lowering, r: Buffer) -> None:
         neuron_steps.relevance(lowering, self, r)
 
-    def balance(self, r: Vector, passed: NDArray[Any] | None) -> Balance:
+    def balance(self, r: Vector, passed: Handed | None) -> Balance:
         """What it absorbs hangs on its sums, and rounding counts from their terms: the ledger works them out."""
         assert self.row is not None
         terms = max(len(t) for p in self.parts for t in p.terms)
         fan_in = sum(p.taps.n_taps * p.taps.c_in // p.taps.groups for p in self.parts) * terms
+        fan_in += sum(
+            p.taps.n_taps * p.taps.c_in // p.taps.groups * max(map(len, p.terms))
+            for p in self.parts
+            if not p.source.wanted
+        )
         fan_out = max(p.taps.n_taps * p.taps.c_out // p.taps.groups for p in self.parts)
         return Balance(self.row.label, {}, fan_in + fan_out + 12.0)
 

@@ -50,7 +50,9 @@ def forward(lowering: Lowering, unit: Sum) -> None:
     if lowering.ledger:
         terms = lowering.buffer(f"n{lowering.label(unit.out)}", unit.out.shape)
         fields["terms"] = View(terms)
-        lowering.kept[unit.out.index] = Kept([terms], [magnitude(lowering, unit, 0) or terms])
+        lowering.kept[unit.out.index] = Kept(
+            [terms], [magnitude(lowering, unit, 0) or terms], [around(lowering, unit, 0)]
+        )
     sums(lowering, unit, out, fields)
 
 
@@ -127,6 +129,7 @@ def general(lowering: Lowering, unit: Sum, out: Buffer, kind: str) -> None:
         if lowering.ledger:
             kept.terms.append(totals[-1])
             kept.magnitude.append(magnitude(lowering, unit, number) or totals[-1])
+            kept.around.append(around(lowering, unit, number))
     lowering.kept[unit.out.index] = kept
     factors = []
     for number, share in enumerate(row.shares):
@@ -170,7 +173,7 @@ def half(lowering: Lowering, unit: Sum, out: Buffer, kind: str) -> None:
         lowering.emit(Step("FACTOR", unit, View(factor), factor=View(factor), window=window, **fields))
     lowering.factors[unit.out.index] = [(factor, kind)]
     if lowering.ledger:
-        lowering.kept[unit.out.index] = Kept([out], [magnitude(lowering, unit, 0) or out])
+        lowering.kept[unit.out.index] = Kept([out], [magnitude(lowering, unit, 0) or out], [around(lowering, unit, 0)])
 
 
 def by_sign(lowering: Lowering, unit: Sum, out: Buffer) -> None:
@@ -192,12 +195,25 @@ def by_sign(lowering: Lowering, unit: Sum, out: Buffer) -> None:
     if lowering.ledger:
         sizes = lowering.buffer(f"a{label}", unit.out.shape)
         accumulate(lowering, [(part, Term(X_ABS, W_ABS)) for part in unit.parts], sizes, 0.0)
-        lowering.kept[unit.out.index] = Kept([terms, share_terms(lowering, unit, 1)], [terms, sizes], y)
+        lowering.kept[unit.out.index] = Kept(
+            [terms, share_terms(lowering, unit, 1)], [terms, sizes], [around(lowering, unit, k) for k in (0, 1)], y
+        )
 
 
 def window_of(lowering: Lowering, unit: Sum, weight_map: str) -> Reals | None:
     scale = window_scale(unit.parts[0].window, weight_map)
     return None if scale is None else lowering.constant(scale)
+
+
+def around(lowering: Lowering, unit: Sum, number: int) -> Buffer | None:
+    """Σ_i in(x_i) wm(w_ij) over the operands from which relevance does not come to `stop`, None without one."""
+    assert unit.row is not None
+    pairs = [(part, term) for part in unit.parts if not part.source.wanted for term in part.terms[number]]
+    if not pairs:
+        return None
+    total = lowering.buffer(f"o{lowering.label(unit.out)}", unit.out.shape)
+    accumulate(lowering, pairs, total, unit.row.gamma)
+    return total
 
 
 def share_terms(lowering: Lowering, unit: Sum, number: int) -> Buffer:
@@ -237,6 +253,8 @@ def relevance(lowering: Lowering, unit: Sum, r: Buffer) -> None:
     row = unit.row
     assert row is not None
     factors = lowering.factors[unit.out.index]
+    if unit.sloped and unit.out.form == "R":
+        r = lowering.rectified(unit, r)
     if row.by_sign and not lowering.gradient:  # one factor, whose sign says which share holds
         factors = [(factors[0][0], "positive"), (factors[0][0], "negative")]
     for number, (factor, kind) in enumerate(factors):

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
-
-from numpy.typing import NDArray
 
 from ... import layers as L
 from ...errors import ShapeError
 from ..lowering import Lowering
 from ..shapes import Shape, join
 from ..steps import Buffer, Step, View
-from ..tensors import Box
+from ..tensors import Box, Handed
 from .base import Balance, Recipe, Unit, Vector, made, passes
 
 
@@ -46,7 +43,7 @@ class Reshaping(Unit):
 
         lowering.deliver(self, self.sources[0], write)
 
-    def balance(self, r: Vector, passed: NDArray[Any] | None) -> Balance:
+    def balance(self, r: Vector, passed: Handed | None) -> Balance:
         return passes()
 
 

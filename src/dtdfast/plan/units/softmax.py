@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
-
-from numpy.typing import NDArray
 
 from ... import layers as L
 from ..builder import Builder
@@ -13,7 +10,7 @@ from ..entries import Entry
 from ..lowering import Lowering
 from ..shapes import Shape, axis_of
 from ..steps import Buffer, Step, View
-from ..tensors import Box, Tensor
+from ..tensors import Box, Handed, Tensor
 from .base import Balance, Recipe, Unit, Vector
 
 
@@ -48,7 +45,7 @@ class Probabilities(Unit):
     def relevance(self, lowering: Lowering, r: Buffer) -> None:
         raise AssertionError(self.refusal(gradient=lowering.gradient))
 
-    def balance(self, r: Vector, passed: NDArray[Any] | None) -> Balance:
+    def balance(self, r: Vector, passed: Handed | None) -> Balance:
         raise AssertionError(self.refusal(gradient=False))
 
 

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from numpy.typing import NDArray
-
 from ..lowering import Lowering
 from ..steps import Buffer, Step, View
-from ..tensors import Box
+from ..tensors import Box, Handed
 from .base import Balance, Unit, Vector
 
 
@@ -45,6 +41,7 @@ class Total(Unit):
             else:
                 lowering.passes(self, source, r)
 
-    def balance(self, r: Vector, passed: NDArray[Any] | None) -> Balance:
+    def balance(self, r: Vector, passed: Handed | None) -> Balance:
         surplus = -(len(self.sources) - 1.0) * r.reshape(len(r), -1).sum(axis=1)
-        return Balance("pass", {"surplus": surplus}, 4.0)
+        around = sum(not s.wanted for s in self.sources) * r.reshape(len(r), -1).sum(axis=1)
+        return Balance("pass", {"surplus": surplus, "around stop": around}, 4.0)

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ... import layers as L
 from ..builder import Builder
@@ -16,7 +15,7 @@ from ..lowering import Lowering
 from ..parts import Part
 from ..steps import Buffer, Step, View
 from ..taps import Taps, identity, phases
-from ..tensors import Box, Tensor
+from ..tensors import Box, Handed, Tensor
 from .base import Balance, Recipe, Unit, Vector
 from .neuron import Neuron
 from .pools import pool_shape
@@ -100,7 +99,7 @@ class Winner(Unit):
 
         lowering.deliver(self, self.sources[0], write)
 
-    def balance(self, r: Vector, passed: NDArray[Any] | None) -> Balance:
+    def balance(self, r: Vector, passed: Handed | None) -> Balance:
         return Balance("winner", {}, 4.0 + self.taps.n_taps)
 
 

@@ -1,0 +1,117 @@
+/* parallel.c: loops on several threads; the only file that calls OpenMP. */
+#define _GNU_SOURCE /* nanosleep, pthreads */
+#include "parallel.h"
+
+#include "dtdfast.h"
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+/* Ranges per thread: enough that a thread which lost its core for a while holds up no other for long. */
+enum { RANGES = 8 };
+
+int dtd_thread(void)
+{
+#ifdef _OPENMP
+    return omp_get_thread_num();
+#else
+    return 0;
+#endif
+}
+
+#if defined(_OPENMP) && !defined(_WIN32)
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <time.h>
+
+/* Threads that OpenMP keeps for the thread that calls, itself included: what its last region had. */
+static _Thread_local int at_hand = 1;
+
+typedef struct {
+    pthread_mutex_t lock;
+    pthread_cond_t opened;
+    int open;
+} gate;
+
+static void *wait_at(void *context)
+{
+    gate *g = context;
+    pthread_mutex_lock(&g->lock);
+    while (!g->open)
+        pthread_cond_wait(&g->opened, &g->lock);
+    pthread_mutex_unlock(&g->lock);
+    return NULL;
+}
+
+/* Threads of this process, 0 where the system does not say. */
+static long count_threads(void)
+{
+    struct stat tasks;
+    return stat("/proc/self/task", &tasks) ? 0 : (long)tasks.st_nlink;
+}
+
+/* How many of `wanted` threads can be started beside those that there are. */
+static int startable(int wanted)
+{
+    gate g = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0};
+    pthread_t *threads = malloc((size_t)wanted * sizeof *threads);
+    if (!threads)
+        return 0;
+    const long before = count_threads();
+    int started = 0;
+    while (started < wanted && !pthread_create(&threads[started], NULL, wait_at, &g))
+        started++;
+    pthread_mutex_lock(&g.lock);
+    g.open = 1;
+    pthread_cond_broadcast(&g.opened);
+    pthread_mutex_unlock(&g.lock);
+    for (int i = 0; i < started; i++)
+        pthread_join(threads[i], NULL);
+    free(threads);
+    /* joined is not yet gone: the system counts a thread against the limits for a moment more */
+    const struct timespec moment = {0, 50000};
+    for (int i = 0; i < 400 && count_threads() > before; i++)
+        nanosleep(&moment, NULL);
+    return started;
+}
+#endif
+
+int dtd_secure_threads(int n_threads)
+{
+#if defined(_OPENMP) && !defined(_WIN32)
+    if (n_threads <= at_hand)
+        return n_threads;
+    const int more = n_threads - at_hand, started = startable(more);
+    /* at the limit, half of what is left stays for others: they may ask between now and the region */
+    return started == more ? n_threads : at_hand + started / 2;
+#else
+    return n_threads;
+#endif
+}
+
+/* A region has n_threads threads even for fewer ranges: OpenMP ends those that a region leaves out, and would have to
+ * start them again. */
+void dtd_parallel(int n_threads, int64_t n_items, int64_t grain, dtd_task task, void *job)
+{
+    int64_t most = n_items / (grain > 0 ? grain : 1); /* ranges of at least `grain` items */
+#ifdef _OPENMP
+    if (n_threads > 1 && most > 1) {
+        int64_t ranges = (int64_t)n_threads * RANGES;
+        if (ranges > most)
+            ranges = most;
+#pragma omp parallel for num_threads(n_threads) schedule(dynamic, 1)
+        for (int64_t r = 0; r < ranges; r++)
+            task(job, n_items * r / ranges, n_items * (r + 1) / ranges);
+#ifndef _WIN32
+        at_hand = n_threads;
+#endif
+        return;
+    }
+#else
+    (void)n_threads, (void)most;
+#endif
+    if (n_items > 0)
+        task(job, 0, n_items);
+}

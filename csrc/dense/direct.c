@@ -1,0 +1,167 @@
+/* direct.c: direct convolution, and every other dense tap layer, on channels-last views.
+ *
+ *     sum[p,j] = sum_k sum_i x[p + tap_k, i] wm(w[k,i,j])
+ *
+ * A register tile holds some pixels of one row by one or two blocks of output channels.  x is read in place, with one
+ * broadcast per pixel; weights are read in their packed order.  Each sum is one chain over (k, i), in every tile.
+ */
+#include "dense.h"
+#include "base/simd.h"
+
+typedef struct {
+    const real *x, *w;
+    const int64_t *taps;
+    int64_t n_taps, c_in, pixel, block; /* block: elements of one packed block of weights */
+    real gamma;
+    real *sum, *terms; /* [block][pixel < DTD_TILE_PIXELS][DTD_BLOCK] */
+} direct_tile;
+
+/* One register tile; `pixels`, `vectors` and `map` are constants wherever this is inlined. */
+ALWAYS_INLINE void run_tile(const direct_tile *t, const int pixels, const int vectors, const int map, int lane)
+{
+    const int dual = map == DUAL_MAP;
+    const int64_t c_in = t->c_in, pixel = t->pixel, block = t->block;
+    const real *w = t->w + lane;
+    /* registers: every index below is a constant once the loops are unrolled */
+    vec a[PIXELS][VECTORS], b[PIXELS][VECTORS];
+#pragma GCC unroll 16
+    for (int p = 0; p < pixels; p++)
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; v++)
+            a[p][v] = b[p][v] = (vec){0};
+    for (int64_t k = 0; k < t->n_taps; k++) {
+        const real *x = t->x + t->taps[k];
+        for (int64_t c = 0; c < c_in; c++, w += DTD_BLOCK) {
+            vec q[VECTORS], r[VECTORS];
+#pragma GCC unroll 4
+            for (int v = 0; v < vectors; v++) {
+                vec weight = load(w + v * VL / DTD_BLOCK * block + v * VL % DTD_BLOCK);
+                q[v] = map_weight(dual ? DTD_W : map, weight, t->gamma);
+                r[v] = vec_positive(weight);
+            }
+#pragma GCC unroll 16
+            for (int p = 0; p < pixels; p++) {
+                vec xv = splat(x[p * pixel + c]);
+#pragma GCC unroll 4
+                for (int v = 0; v < vectors; v++) {
+                    a[p][v] += xv * q[v];
+                    if (dual)
+                        b[p][v] += xv * r[v];
+                }
+            }
+        }
+    }
+#pragma GCC unroll 16
+    for (int p = 0; p < pixels; p++)
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; v++) {
+            int to = (v * VL / DTD_BLOCK * DTD_TILE_PIXELS + p) * DTD_BLOCK + v * VL % DTD_BLOCK + lane;
+            store(t->sum + to, a[p][v] + splat(0)); /* -0 becomes 0, as in sparse_gather.c */
+            if (dual)
+                store(t->terms + to, b[p][v] + splat(0));
+        }
+}
+
+enum { SUMS = 28 }; /* vectors of sums in the largest tile */
+
+/* Every number of pixels up to the tile's, so that a row of any width divides into tiles of nearly equal size. */
+ALWAYS_INLINE void run_pixels(const direct_tile *t, int pixels, const int vectors, const int map, int lane)
+{
+    const int per_pixel = vectors * (map == DUAL_MAP ? 2 : 1);
+#define CASE(n)                                                                                                        \
+    case n:                                                                                                            \
+        if (n <= PIXELS && n * per_pixel <= SUMS)                                                                      \
+            run_tile(t, n, vectors, map, lane);                                                                        \
+        break;
+    switch (pixels) {
+        CASE(1)
+        CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12) CASE(13) CASE(14)
+    }
+#undef CASE
+}
+
+typedef void (*tile_function)(const direct_tile *t, int pixels);
+
+/* The tiles of one weight map: of one block, in passes over its vectors, and of a pair of blocks. */
+#define TILES(map)                                                                                                     \
+    static void block_##map(const direct_tile *t, int pixels)                                                          \
+    {                                                                                                                  \
+        const int vectors = map == DUAL_MAP ? DUAL_VECTORS : SINGLE_VECTORS;                                           \
+        for (int lane = 0; lane < DTD_BLOCK; lane += vectors * VL)                                                     \
+            run_pixels(t, pixels, vectors, map, lane);                                                                 \
+    }                                                                                                                  \
+    static void pair_##map(const direct_tile *t, int pixels)                                                           \
+    {                                                                                                                  \
+        if (PAIRS)                                                                                                     \
+            run_pixels(t, pixels, 2, map, 0);                                                                          \
+    }
+
+EACH_MAP(TILES)
+
+#define ENTRY(map) [map] = {block_##map, pair_##map},
+static const tile_function TILE_FUNCTIONS[][2] = {EACH_MAP(ENTRY)};
+
+/* ----------------------------------------------------------------------------------------------------------- driver */
+
+/* Weights of a group that stay in a core's second cache: then x passes once, else the weights do. */
+enum { CACHED_WEIGHTS = (1 << 19) / sizeof(real) };
+
+static void run_direct(void *context, int64_t first, int64_t last)
+{
+    const dense_job *job = context;
+    const dtd_step *s = &job->s;
+    const int64_t *shape = s->out.shape, *x_stride = s->x.stride;
+    const real *x = reals(&s->x, job->bases), *weight = vector(&s->weight, job->bases);
+    real sums[2][2][DTD_TILE_PIXELS * DTD_BLOCK];
+    direct_tile tile = {.taps = table(&s->taps, job->bases),
+                        .n_taps = s->n_taps,
+                        .c_in = job->c_in,
+                        .pixel = x_stride[AXIS_W],
+                        .block = job->block,
+                        .gamma = s->gamma,
+                        .sum = sums[0][0],
+                        .terms = sums[1][0]};
+    const int64_t n_tiles = job->rows * job->tiles;
+    for (int64_t item = first; item < last; item++) {
+        int64_t group = item / (n_tiles * job->units), rest = item % (n_tiles * job->units);
+        int64_t unit = job->tiles_outside ? rest % job->units : rest / n_tiles,
+                row_tile = job->tiles_outside ? rest / job->units : rest % n_tiles;
+        int64_t block = unit * job->span, n_blocks = min64(job->span, job->blocks - block);
+        int64_t t = row_tile % job->tiles, row = row_tile / job->tiles;
+        int64_t h = row % shape[AXIS_H], d = row / shape[AXIS_H] % shape[AXIS_D],
+                n = row / shape[AXIS_H] / shape[AXIS_D];
+        int64_t w = shape[AXIS_W] * t / job->tiles;
+        int pixels = (int)(shape[AXIS_W] * (t + 1) / job->tiles - w);
+        tile.x = x + n * x_stride[AXIS_N] + group * job->c_in + d * x_stride[AXIS_D] + h * x_stride[AXIS_H] +
+                 w * x_stride[AXIS_W];
+        tile.w = weight + (group * job->blocks + block) * job->block;
+        dtd_site sites[2];
+        for (int64_t b = 0; b < n_blocks; b++) {
+            int64_t c = (block + b) * DTD_BLOCK;
+            sites[b] = (dtd_site){.n_pixels = pixels, .n_channels = (int)min64(DTD_BLOCK, job->c_out - c)};
+            NAME(locate)(&sites[b], s, job->bases, n, group * job->c_out + c, d, h, w);
+            NAME(fetch)(s, &sites[b]);
+        }
+        TILE_FUNCTIONS[job->map][n_blocks - 1](&tile, pixels);
+        for (int64_t b = 0; b < n_blocks; b++)
+            if (job->neuron)
+                NAME(finish_neuron)(s, &sites[b], sums[0][b], s->dual ? sums[1][b] : NULL);
+            else
+                NAME(finish_taps)(s, &sites[b], sums[0][b]);
+    }
+}
+
+void NAME(direct)(dense_job *job, int n_threads)
+{
+    const dtd_step *s = &job->s;
+    const int64_t *shape = s->out.shape;
+    int few = shape[AXIS_W] <= PIXELS / 2; /* a dual pair of blocks fits when half a tile of pixels is all there is */
+    job->span = PAIRS && job->blocks > 1 && (job->map != DUAL_MAP || few) ? 2 : 1;
+    job->units = ceil_div(job->blocks, job->span);
+    job->tiles = ceil_div(shape[AXIS_W], PIXELS);
+    job->tiles_outside = job->blocks * job->block <= CACHED_WEIGHTS;
+    int64_t items = s->groups * job->units * job->rows * job->tiles;
+    /* multiply-adds of an item */
+    int64_t work = max64(1, s->n_taps * job->c_in * DTD_BLOCK * min64(shape[AXIS_W], PIXELS));
+    dtd_parallel(n_threads, items, ceil_div(1 << 18, work), run_direct, job);
+}

@@ -1,0 +1,207 @@
+/* strided.c: strided views as rows of contiguous numbers (strided.h). */
+#include "strided.h"
+
+#include <string.h>
+
+typedef struct {
+    const dtd_step *s;
+    dtd_row_function row;
+    int n_axes, n_views; /* view 0 is the result */
+    int64_t shape[DTD_STRIDED_AXES], stride[DTD_STRIDED_VIEWS][DTD_STRIDED_AXES];
+    real *at[DTD_STRIDED_VIEWS];
+    int64_t piece, pieces; /* the innermost axis in rows of `piece` elements */
+    int64_t across;        /* steps of the axis before it that are taken between two rows */
+} strided_job;
+
+dtd_view NAME(per_channel)(const dtd_ref *r)
+{
+    return (dtd_view){.base = r->base, .offset = r->offset, .stride = {[AXIS_C] = 1}};
+}
+
+static int64_t magnitude(int64_t a) { return a < 0 ? -a : a; }
+
+static void swap_axes(strided_job *job, int a, int b)
+{
+    int64_t t = job->shape[a];
+    job->shape[a] = job->shape[b];
+    job->shape[b] = t;
+    for (int k = 0; k < job->n_views; k++) {
+        t = job->stride[k][a];
+        job->stride[k][a] = job->stride[k][b];
+        job->stride[k][b] = t;
+    }
+}
+
+static int mergeable(const strided_job *job, int outer, int inner)
+{
+    for (int k = 0; k < job->n_views; k++)
+        if (job->at[k] && job->stride[k][outer] != job->stride[k][inner] * job->shape[inner])
+            return 0;
+    return 1;
+}
+
+static void drop_axis(strided_job *job, int axis)
+{
+    for (int a = axis; a + 1 < job->n_axes; a++)
+        swap_axes(job, a, a + 1);
+    job->n_axes--;
+}
+
+/* Drop axes of size 1, order by the result's strides, merge what is contiguous everywhere. */
+static void simplify(strided_job *job)
+{
+    for (int a = job->n_axes - 1; a >= 0; a--)
+        if (job->shape[a] == 1 && job->n_axes > 1)
+            drop_axis(job, a);
+    for (int a = 1; a < job->n_axes; a++)
+        for (int b = a; b > 0 && magnitude(job->stride[0][b]) > magnitude(job->stride[0][b - 1]); b--)
+            swap_axes(job, b, b - 1);
+    for (int a = job->n_axes - 2; a >= 0; a--)
+        if (mergeable(job, a, a + 1)) {
+            job->shape[a + 1] *= job->shape[a];
+            drop_axis(job, a);
+        }
+}
+
+/* Rows run along the result's fastest axis, unless that is too short for a row (3 channels) and the next one is
+ * longer. */
+static void choose_row(strided_job *job)
+{
+    int inner = job->n_axes - 1;
+    if (inner > 0 && job->shape[inner] < 8 && job->shape[inner - 1] > job->shape[inner])
+        swap_axes(job, inner, inner - 1);
+}
+
+/* The axis along which some view is contiguous while the innermost is not, or -1. */
+static int transposed_axis(const strided_job *job)
+{
+    int inner = job->n_axes - 1;
+    for (int a = 0; a < inner; a++)
+        for (int k = 1; k < job->n_views; k++)
+            if (job->at[k] && job->stride[k][a] == 1 && job->stride[k][inner] > 1)
+                return a;
+    return -1;
+}
+
+/* Divide the innermost axis into rows. */
+static void divide_rows(strided_job *job)
+{
+    int inner = job->n_axes - 1, axis = transposed_axis(job);
+    job->piece = axis < 0 ? DTD_ROW : DTD_ROW / 8;
+    job->across = axis < 0 ? 1 : job->shape[axis];
+    for (int a = axis; axis >= 0 && a + 1 < inner; a++)
+        swap_axes(job, a, a + 1);
+    job->pieces = ceil_div(job->shape[inner], job->piece);
+}
+
+/* to[i] (+)= from[i] */
+static void copy(real *to, int64_t to_stride, const real *from, int64_t from_stride, int64_t n, int accumulate)
+{
+    if (accumulate)
+        for (int64_t i = 0; i < n; i++)
+            to[i * to_stride] += from[i * from_stride];
+    else if (to_stride == 1 && from_stride == 1)
+        memmove(to, from, (size_t)n * sizeof *to);
+    else
+        for (int64_t i = 0; i < n; i++)
+            to[i * to_stride] = from[i * from_stride];
+}
+
+static const real *gather(const real *from, int64_t stride, int64_t n, real *row)
+{
+    if (!from || stride == 1)
+        return from;
+    for (int64_t i = 0; i < n; i++)
+        row[i] = from[i * stride];
+    return row;
+}
+
+static void run_piece(const strided_job *job, real *const *at, const int64_t *stride, int64_t n)
+{
+    real rows[DTD_STRIDED_VIEWS][DTD_ROW], *out = at[0];
+    const real *operand[DTD_STRIDED_VIEWS];
+    if (!job->row) {
+        copy(out, stride[0], at[1], stride[1], n, job->s->accumulate);
+        return;
+    }
+    for (int k = 1; k < job->n_views; k++)
+        operand[k - 1] = gather(at[k], stride[k], n, rows[k]);
+    int direct = stride[0] == 1 && !job->s->accumulate;
+    real *result = direct ? out : rows[0];
+    job->row(job->s, operand, result, n);
+    if (!direct)
+        copy(out, stride[0], result, 1, n, job->s->accumulate);
+}
+
+/* Where a row begins: pieces of the innermost axis are counted, indices along the others. */
+typedef struct {
+    int64_t index[DTD_STRIDED_AXES], offset[DTD_STRIDED_VIEWS];
+} row_place;
+
+/* One axis further by `steps`. */
+static void move_along(const strided_job *job, int axis, int64_t steps, row_place *p)
+{
+    const int64_t length = axis == job->n_axes - 1 ? job->piece : 1;
+    p->index[axis] += steps;
+    for (int k = 0; k < job->n_views; k++)
+        p->offset[k] += steps * length * job->stride[k][axis];
+}
+
+static void run_strided(void *context, int64_t first, int64_t last)
+{
+    const strided_job *job = context;
+    const int inner = job->n_axes - 1;
+    int order[DTD_STRIDED_AXES]; /* of the axes, from the one along which rows follow one another */
+    int64_t stride[DTD_STRIDED_VIEWS], count[DTD_STRIDED_AXES];
+    row_place p = {{0}, {0}};
+    for (int k = 0; k < job->n_views; k++)
+        stride[k] = job->stride[k][inner];
+    for (int a = 0; a <= inner; a++) {
+        order[a] = inner - a;
+        count[a] = a == inner ? job->pieces : job->shape[a];
+    }
+    if (job->across > 1)
+        order[0] = inner - 1, order[1] = inner;
+    int64_t rest = first;
+    for (int i = 0; i <= inner; rest /= count[order[i]], i++)
+        move_along(job, order[i], rest % count[order[i]], &p);
+    for (int64_t item = first; item < last; item++) {
+        real *at[DTD_STRIDED_VIEWS];
+        for (int k = 0; k < job->n_views; k++)
+            at[k] = job->at[k] ? job->at[k] + p.offset[k] : NULL;
+        run_piece(job, at, stride, min64(job->piece, job->shape[inner] - p.index[inner] * job->piece));
+        for (int i = 0; i <= inner; i++) {
+            move_along(job, order[i], 1, &p);
+            if (p.index[order[i]] < count[order[i]])
+                break;
+            move_along(job, order[i], -count[order[i]], &p);
+        }
+    }
+}
+
+void NAME(strided)(const dtd_step *s, void *const *bases, int n_threads, dtd_row_function row,
+                   const dtd_view *const *operands, int n_operands, unsigned kept)
+{
+    strided_job job = {.s = s, .row = row, .n_axes = DTD_STRIDED_AXES, .n_views = n_operands + 1};
+    const int64_t repeat = max64(1, s->repeat);
+    int64_t items = 1;
+    for (int a = 1; a < DTD_STRIDED_AXES; a++)
+        job.shape[a] = a == 1 ? repeat : s->out.shape[a - 1];
+    job.shape[0] = s->out.shape[AXIS_N] / repeat;
+    for (int k = 0; k < job.n_views; k++) {
+        const dtd_view *v = k == 0 ? &s->out : operands[k - 1];
+        int is_kept = k > 0 && (kept >> (k - 1) & 1);
+        job.at[k] = reals(v, bases);
+        job.stride[k][0] = is_kept ? v->stride[AXIS_N] : v->stride[AXIS_N] * repeat;
+        job.stride[k][1] = is_kept ? 0 : v->stride[AXIS_N];
+        for (int a = 2; a < DTD_STRIDED_AXES; a++)
+            job.stride[k][a] = v->stride[a - 1];
+    }
+    simplify(&job);
+    choose_row(&job);
+    divide_rows(&job);
+    for (int a = 0; a < job.n_axes - 1; a++)
+        items *= job.shape[a];
+    int64_t length = max64(1, min64(job.piece, job.shape[job.n_axes - 1]));
+    dtd_parallel(n_threads, items * job.pieces, ceil_div(1 << 14, length), run_strided, &job);
+}

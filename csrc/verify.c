@@ -1,0 +1,188 @@
+/* verify.c: the operations, and which fields of a step each one needs and takes.  Every step is checked before it runs.
+ */
+#include "verify.h"
+
+#include <stddef.h>
+#include <stdio.h>
+
+/* Fields as bits; FIELDS holds their names in this order. */
+enum {
+    OUT = 1 << 0, /* views and refs: given if their base is not -1 */
+    FACTOR = 1 << 1,
+    TERMS = 1 << 2,
+    X = 1 << 3,
+    Y_PREV = 1 << 4,
+    TERMS_PREV = 1 << 5,
+    M = 1 << 6,
+    SCALE = 1 << 7,
+    WEIGHT = 1 << 8,
+    BIAS = 1 << 9,
+    BIAS_D = 1 << 10,
+    TAPS = 1 << 11,
+    PRECISION = 1 << 12, /* numbers: given if they differ from their defaults */
+    WEIGHT_MAP = 1 << 13,
+    INPUT_MAP = 1 << 14,
+    MULTIPLIER = 1 << 15,
+    KIND = 1 << 16,
+    SELECT = 1 << 17,
+    ACTIVATION = 1 << 18,
+    DERIVATIVE = 1 << 19,
+    DUAL = 1 << 20,
+    ACCUMULATE = 1 << 21,
+    GROUPS = 1 << 22,
+    REPEAT = 1 << 23,
+    AXIS = 1 << 24,
+    WINNER_BYTES = 1 << 25,
+    LRN_SIZE = 1 << 26,
+    BORDER = 1 << 27,
+    COEFFICIENT = 1 << 28,
+    STABILIZER = 1 << 29,
+};
+
+static const char *const FIELDS[] = {
+    "out",         "factor",       "terms",      "x",          "y_prev",      "terms_prev", "m",         "scale",
+    "weight",      "bias",         "bias_d",     "taps",       "precision",   "weight_map", "input_map", "multiplier",
+    "factor_kind", "select",       "activation", "derivative", "dual",        "accumulate", "groups",    "repeat",
+    "axis",        "winner_bytes", "lrn_size",   "border",     "coefficient", "stabilizer",
+};
+
+enum {
+    NEURON = FACTOR | TERMS | Y_PREV | TERMS_PREV | SCALE | BIAS | BIAS_D | TAPS | KIND | SELECT | ACTIVATION | DUAL |
+             COEFFICIENT | STABILIZER,
+    PRODUCT = M | MULTIPLIER | SCALE | TAPS | WEIGHT_MAP | ACCUMULATE | REPEAT,
+    DENSE = GROUPS | PRECISION,
+    TARGETS = ACCUMULATE | REPEAT,
+};
+
+/* Every operation: what it needs, and what it takes besides.  conditions() adds what one field asks of another. */
+static const struct {
+    const char *name;
+    int needs, takes;
+} OPERATIONS[] = {
+    [DTD_CLEAR_BORDER] = {"CLEAR_BORDER", OUT, BORDER},
+    [DTD_MOVE] = {"MOVE", OUT | X, TARGETS},
+    [DTD_CONVERT] = {"CONVERT", OUT | X, 0},
+    [DTD_MAP] = {"MAP", OUT, X | M | INPUT_MAP},
+    [DTD_NEURON_DENSE] = {"NEURON_DENSE", OUT | X | WEIGHT, NEURON | DENSE},
+    [DTD_NEURON_CHANNEL] = {"NEURON_CHANNEL", OUT | X, NEURON | WEIGHT | GROUPS},
+    [DTD_NEURON_LINEAR] = {"NEURON_LINEAR", OUT | X | WEIGHT, NEURON},
+    [DTD_TAPS_DENSE] = {"TAPS_DENSE", OUT | X | WEIGHT, PRODUCT | DENSE},
+    [DTD_TAPS_CHANNEL] = {"TAPS_CHANNEL", OUT | X, PRODUCT | WEIGHT | GROUPS},
+    [DTD_TAPS_LINEAR] = {"TAPS_LINEAR", OUT | X | WEIGHT, PRODUCT},
+    [DTD_SCATTER_LINEAR] = {"SCATTER_LINEAR", OUT | X | WEIGHT, PRODUCT & ~SCALE},
+    [DTD_FACTOR] = {"FACTOR", FACTOR | TERMS | KIND,
+                    OUT | X | M | TERMS_PREV | SCALE | BIAS | BIAS_D | SELECT | ACTIVATION | COEFFICIENT | STABILIZER},
+    [DTD_MULTIPLY] = {"MULTIPLY", OUT | X, M | MULTIPLIER | TARGETS},
+    [DTD_DIVIDE] = {"DIVIDE", OUT | X | M, SELECT | TARGETS},
+    [DTD_ACTIVATE] = {"ACTIVATE", OUT | X, M | ACTIVATION | DERIVATIVE},
+    [DTD_AFFINE] = {"AFFINE", OUT | X | WEIGHT, BIAS | ACCUMULATE},
+    [DTD_LRN] = {"LRN", OUT | X | LRN_SIZE, 0},
+    [DTD_SOFTMAX] = {"SOFTMAX", OUT | X | AXIS, 0},
+    [DTD_LOG_SOFTMAX] = {"LOG_SOFTMAX", OUT | X | AXIS, 0},
+    [DTD_MAX_POOL] = {"MAX_POOL", OUT | X | TAPS | WINNER_BYTES, M},
+    [DTD_MAX_UNPOOL] = {"MAX_UNPOOL", OUT | X | M | TAPS | WINNER_BYTES, FACTOR | TARGETS},
+    [DTD_MAX_SCATTER] = {"MAX_SCATTER", OUT | X | M | TAPS | WINNER_BYTES, FACTOR | TARGETS},
+    [DTD_EMBED] = {"EMBED", OUT | X | WEIGHT | AXIS, 0},
+    [DTD_EMBED_SUM] = {"EMBED_SUM", OUT | X | AXIS, M | TARGETS},
+};
+
+static int given_if(int given, int field) { return given ? field : 0; }
+
+static int given_fields(const dtd_step *s)
+{
+    int border = 0;
+    for (int i = 0; i < 6; i++)
+        border |= s->border[i];
+    return given_if(s->out.base >= 0, OUT) | given_if(s->factor.base >= 0, FACTOR) |
+           given_if(s->terms.base >= 0, TERMS) | given_if(s->x.base >= 0, X) | given_if(s->y_prev.base >= 0, Y_PREV) |
+           given_if(s->terms_prev.base >= 0, TERMS_PREV) | given_if(s->m.base >= 0, M) |
+           given_if(s->scale.base >= 0, SCALE) | given_if(s->weight.base >= 0, WEIGHT) |
+           given_if(s->bias.base >= 0, BIAS) | given_if(s->bias_d.base >= 0, BIAS_D) |
+           given_if(s->taps.base >= 0, TAPS) | given_if(s->precision != DTD_FLOAT32, PRECISION) |
+           given_if(s->weight_map != DTD_W || s->gamma != 0, WEIGHT_MAP) | given_if(s->input_map != 0, INPUT_MAP) |
+           given_if(s->multiplier != DTD_M_NONE, MULTIPLIER) | given_if(s->factor_kind != DTD_F_NONE, KIND) |
+           given_if(s->select != DTD_ANY_SIGN, SELECT) |
+           given_if(s->activation != DTD_IDENTITY || s->act_alpha != 0 || s->act_beta != 0, ACTIVATION) |
+           given_if(s->derivative, DERIVATIVE) | given_if(s->dual, DUAL) | given_if(s->accumulate, ACCUMULATE) |
+           given_if(s->groups != 1, GROUPS) | given_if(s->repeat != 1, REPEAT) | given_if(s->axis, AXIS) |
+           given_if(s->winner_bytes, WINNER_BYTES) |
+           given_if(s->lrn_size || s->lrn_k != 0 || s->lrn_alpha != 0 || s->lrn_beta != 0, LRN_SIZE) |
+           given_if(border, BORDER) | given_if(s->coefficient != 1, COEFFICIENT) |
+           given_if(s->stabilizer != 0, STABILIZER);
+}
+
+/* What some values of a step's fields need of its other fields. */
+static int conditions(const dtd_step *s, int given)
+{
+    int needs = given & MULTIPLIER ? M : 0;
+    if (s->op == DTD_MAP) {
+        needs |= s->input_map == DTD_X_ONE ? 0 : X;
+        needs |= s->input_map == DTD_X_ABOVE_LOW || s->input_map == DTD_X_BELOW_HIGH ? M : 0;
+    } else if (s->op == DTD_FACTOR) {
+        needs |= s->factor_kind == DTD_F_GATE ? X : 0;
+        needs |= s->factor_kind == DTD_F_DERIVATIVE || s->factor_kind == DTD_F_SIGNED || given & SELECT ? M : 0;
+    } else if (OPERATIONS[s->op].takes & KIND) {
+        needs |= given & (KIND | FACTOR) ? KIND | FACTOR : 0;
+        needs |= given & TERMS_PREV ? Y_PREV | DUAL : 0;
+    }
+    return needs;
+}
+
+static _Thread_local char message[200];
+
+static const char *refuse(const char *operation, const char *what, const char *field)
+{
+    snprintf(message, sizeof message, "%s %s %s", operation, what, field);
+    return message;
+}
+
+static const char *first_of(int fields) { return FIELDS[__builtin_ctz((unsigned)fields)]; }
+
+/* NULL, or the first number that stands for nothing. */
+static const char *unknown(const dtd_step *s, const char *operation)
+{
+    const struct {
+        int32_t value, least, count;
+        const char *what;
+    } numbers[] = {
+        {s->precision, 0, DTD_N_PRECISIONS, "unknown precision"},
+        {s->weight_map, 0, DTD_N_WEIGHT_MAPS, "unknown weight_map"},
+        {s->input_map, 0, DTD_N_INPUT_MAPS, "unknown input_map"},
+        {s->multiplier, 0, DTD_N_MULTIPLIERS, "unknown multiplier"},
+        {s->factor_kind, 0, DTD_N_FACTORS, "unknown factor_kind"},
+        {s->select, 0, DTD_N_SIGNS, "unknown select"},
+        {s->activation, 0, DTD_N_ACTIVATIONS, "unknown activation"},
+        {s->derivative, 0, 2, "unknown derivative"},
+        {s->axis, 0, 6, "unknown axis"},
+        {s->winner_bytes, 0, 3, "unknown winner_bytes"},
+        {s->groups, 1, INT32_MAX, "impossible groups"},
+        {s->repeat, 1, INT32_MAX, "impossible repeat"},
+        {s->n_taps, 0, INT32_MAX, "impossible n_taps"},
+        {s->lrn_size, 0, INT32_MAX, "impossible lrn_size"},
+    };
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        if (numbers[i].value < numbers[i].least || numbers[i].value >= numbers[i].count) {
+            snprintf(message, sizeof message, "%s: %s %d", operation, numbers[i].what, numbers[i].value);
+            return message;
+        }
+    return NULL;
+}
+
+const char *dtd_refusal(const dtd_step *s, int bfloat16)
+{
+    if (s->op < 0 || s->op >= DTD_N_OPS) {
+        snprintf(message, sizeof message, "unknown operation %d", s->op);
+        return message;
+    }
+    const char *operation = OPERATIONS[s->op].name;
+    if (unknown(s, operation))
+        return message;
+    const int given = given_fields(s), needed = OPERATIONS[s->op].needs | conditions(s, given);
+    if (needed & ~given)
+        return refuse(operation, "needs", first_of(needed & ~given));
+    if (given & ~(needed | OPERATIONS[s->op].takes))
+        return refuse(operation, "does not take", first_of(given & ~(needed | OPERATIONS[s->op].takes)));
+    if (s->precision != DTD_FLOAT32 && !bfloat16)
+        return "this instruction set has no bfloat16";
+    return NULL;
+}
