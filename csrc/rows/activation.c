@@ -7,7 +7,8 @@ static const real SQRT_HALF = 0.70710678118654752, SQRT_2_OVER_PI = 0.7978845608
                   INV_SQRT_2_PI = 0.39894228040143268, GELU_CUBIC = 0.044715, SELU_ALPHA = 1.6732632423543772,
                   SELU_SCALE = 1.0507009873554805;
 
-enum { LAMBERT = 19 }; /* the last odd number of tanh's continued fraction: what is left out is 2e-19 of x - tanh(x), |x| < 1 */
+/* the last odd number of tanh's continued fraction: what is left out is 2e-19 of x - tanh(x), |x| < 1 */
+enum { LAMBERT = 19 };
 
 /* 1 / (1 + exp(-x)) without overflow */
 ALWAYS_INLINE real sigmoid(real x)
@@ -64,7 +65,8 @@ ALWAYS_INLINE real mish_derivative(real x)
     return mish_gate(x) + x * 4 * e * (1 + e) * (x < 0 ? 1 : e) / (d * d);
 }
 
-/* x - tanh(x), which cancels near 0: there x q / (1 + q), with tanh(x) = x / (1 + q) and Lambert's q = x²/(3 + x²/(5 + x²/(7 + ...))) */
+/* x - tanh(x), which cancels near 0: there x q / (1 + q), with tanh(x) = x / (1 + q) and Lambert's
+ * q = x²/(3 + x²/(5 + x²/(7 + ...))) */
 ALWAYS_INLINE real tanh_shrink(real x)
 {
     real q = 0;

@@ -29,7 +29,13 @@ RUNNER = shlex.split(os.environ.get("DTDFAST_RUNNER", ""))
 USABLE_ISAS = [isa for isa in range(lib.dtd_isa_count()) if lib.dtd_isa_usable(isa)]
 VIEWS = ("out", "factor", "terms", "x", "y_prev", "terms_prev", "m", "scale")
 REFS = ("weight", "bias", "bias_d", "taps")
-_ENUMERATIONS = {name: ffi.typeof(f"dtd_{name}") for name in ("activation", "precision", "select", "weight_map")}
+_ENUMERATIONS = {
+    name: ffi.typeof(f"dtd_{kind}")
+    for name, kind in (
+        ("activation", "activation"), ("precision", "precision"), ("weight_map", "weight_map"),
+        ("input_map", "input_map"), ("multiplier", "multiplier"), ("factor_kind", "factor"), ("select", "sign"),
+    )
+}  # fmt: skip
 
 
 def isa_name(isa: int) -> str:
@@ -239,9 +245,7 @@ class Step:
 
 
 def _spelled(name: str, number: Any) -> Any:
-    """A number as the enumeration that shares its field's name has it; `mode` means something else to every
-    operation.
-    """
+    """A number as its field's enumeration names it."""
     return _ENUMERATIONS[name].elements[number].removeprefix("DTD_") if name in _ENUMERATIONS else number
 
 

@@ -62,8 +62,14 @@ def model(name: str, dtype: torch.dtype) -> nn.Module:
 
 
 @lru_cache(maxsize=1)
+def merged_model(name: str) -> nn.Module:
+    """The network with BatchNorms merged, then rounded: in float64 it is the same network."""
+    return merged(copy.deepcopy(model(name, torch.float64))).float()
+
+
+@lru_cache(maxsize=1)
 def merged_layers(name: str) -> list[dtd.Layer]:
-    return dtd.from_torch(merged(copy.deepcopy(model(name, torch.float64))), images(n=1))
+    return dtd.from_torch(copy.deepcopy(merged_model(name)).double(), images(n=1))
 
 
 @lru_cache(maxsize=2)
@@ -135,6 +141,6 @@ def test_captum(name: str, rules: str, signed: bool, report: Report) -> None:
             .attribute(x.to(dtype, copy=True).requires_grad_(), target)
             .detach()
         )
-        pairs[dtype] = LRP(ruled(merged(copy.deepcopy(model(name, dtype))))).attribute(x.to(dtype), target), theirs
+        pairs[dtype] = LRP(ruled(copy.deepcopy(merged_model(name)).to(dtype))).attribute(x.to(dtype), target), theirs
     row = (name, "captum", rules, "signed" if signed else "x ≥ 0")
     compare(report, row, pairs)

@@ -134,7 +134,10 @@ COMPOSITES: dict[str, Callable[..., Any]] = {
     "Flat": every(Flat),
     "Flat, nothing else": lambda **options: zc.LayerMapComposite([(Linear, Flat())], **options),
 }
-SOME = {  # where not all: VGG has every composite without canonizers and with NamedMergeBatchNorm
+# where not all: VGG has every composite without canonizers and with NamedMergeBatchNorm, ResNet with
+# SequentialMergeBatchNorm
+SOME = {
+    ("VGG-11-bn", "VGGCanonizer"): ("EpsilonPlus", "EpsilonGammaBox", "Flat"),  # a SequentialMergeBatchNorm
     ("ResNet-18", "none"): ("EpsilonPlus", "ExcitationBackprop", "Flat, nothing else"),
     ("DenseNet-121", "none"): ("EpsilonPlusFlat", "ExcitationBackprop", "Flat, nothing else"),
     ("DenseNet-121", "NamedMergeBatchNorm"): ("EpsilonAlpha2Beta1", "EpsilonGammaBox"),
