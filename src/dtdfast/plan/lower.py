@@ -78,7 +78,7 @@ def widen(lowering: Lowering, program: Program) -> None:
 
 def finish(lowering: Lowering, program: Program) -> None:
     """Relevance R (a gradient: c) of the tensor that is wanted, into the caller's array."""
-    leaves = program.leaves
+    leaves, lowering.real = program.leaves, program.result
     found = lowering.relevances[leaves.index]
     if leaves.form == "c" and not program.gradient:
         product, m = lowering.wanted(leaves, "R"), View(lowering.value(leaves))

@@ -77,6 +77,12 @@ class Program:
         return "f8" if self.wide else self.real
 
     @property
+    def result(self) -> str:
+        """The type of relevance where it leaves, which may be above what computes in float64."""
+        above = any(unit.out is self.leaves for unit in self.network.units[self.wide :])
+        return self.real if above else self.low
+
+    @property
     def relevant(self) -> bool:
         return self.kind != PREDICT
 
