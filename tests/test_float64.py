@@ -212,6 +212,29 @@ def test_a_preparation_under_a_convention_that_takes_float64(rng):
         np.testing.assert_allclose(dtd.explain(layers, x, start, backend="cpu", **options), expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("stop", [None, *range(6)])
+@pytest.mark.parametrize("kind", ["dtd", "lrp-epsilon", "gradient"])
+def test_relevance_leaves_above_what_takes_float64(kind, stop, rng):
+    """At `stop` in the float32 part of a network with a Preparation, and everywhere else."""
+    layers = [
+        dtd.Preparation(normal(rng, 3), abs(normal(rng, 3)) + 0.5),
+        dtd.Conv(normal(rng, 6, 3, 3, 3), normal(rng, 6)),
+        dtd.ReLU(),
+        dtd.Flatten(),
+        dtd.Linear(normal(rng, 5, 96), normal(rng, 5)),
+        dtd.ReLU(),
+        dtd.Linear(normal(rng, 4, 5), normal(rng, 4)),
+    ]
+    x, options = normal(rng, 3, 3, 6, 6), dict(kind=kind) if kind == "gradient" else dict(rules=kind)
+    found, exact = (dtd.Explainer(layers, stop=stop, backend=b, **options) for b in ("cpu", "oracle"))
+    expected = exact.explain(x, [0, 1, 3])
+    np.testing.assert_allclose(
+        found.explain(x, [0, 1, 3]), expected, rtol=1e-4, atol=1e-6 * abs(expected).max(), err_msg=str(stop)
+    )
+    if kind != "gradient":
+        assert found.ledger(x, 0).closed
+
+
 def test_the_ledger_reads_the_bias_that_a_wide_unit_computed_with(rng):
     """Float64 below, float32 above: a bias that nearly cancels its terms must not be rounded on its way into the
     account.

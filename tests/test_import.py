@@ -17,7 +17,7 @@ CORE = {
     "dtdfast",
     *(
         f"dtdfast.{name}"
-        for name in ("activations", "backends", "errors", "layers", "presets", "record", "rules", "show")
+        for name in ("activations", "backends", "errors", "layers", "presets", "record", "rules", "show", "vocabulary")
     ),
     *(f"dtdfast.layers.{name}" for name in ("affine", "axes", "combining", "moves", "normalise", "pools", "weighted")),
 }

@@ -75,3 +75,6 @@ def test_slope_elsewhere_is_refused(rng: np.random.Generator) -> None:
         dtd.explain(network(rng), normal(rng, 4, 6), 1, rules={0: Slope()})
     with pytest.raises(dtd.RuleError, match="Flatten"):
         dtd.explain([dtd.Flatten(), *network(rng)], normal(rng, 4, 6), 1, rules={0: Slope()})
+    adding = [dtd.Linear(np.eye(3)), dtd.ReLU(), dtd.Add(inputs=(0, 1))]
+    with pytest.raises(dtd.RuleError, match=r"layer 2 \(Add\): Slope is no rule for an Add"):
+        dtd.explain(adding, normal(rng, 4, 3), 1, rules={2: Slope()})

@@ -12,7 +12,7 @@ import pytest
 import dtdfast as dtd
 import explicit
 import user_rules
-from dtdfast.rules import OF_RULES, X_ABS
+from dtdfast.vocabulary import WEIGHT_MAPS, X_ABS
 from support import close, normal
 
 
@@ -100,7 +100,7 @@ def test_what_no_executor_could_follow_is_refused(shares, message, backend):
         dtd.explain([dtd.Linear(np.ones((2, 3)))], np.ones((1, 3)), rules=Wrong(), backend=backend)
 
 
-@pytest.mark.parametrize("weight_map", OF_RULES["w"])
+@pytest.mark.parametrize("weight_map", WEIGHT_MAPS)
 def test_every_weight_map_is_one_of_the_bias_too(weight_map, rng):
     """As a neuron that is always 1 with the bias as its weight."""
 

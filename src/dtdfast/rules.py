@@ -17,32 +17,29 @@ from numpy.typing import ArrayLike
 
 from .errors import RuleError
 from .show import OneLine
-
-# Input maps of a term.  "x", "x+" and "x-" are of product form (R_i = x_i c_i); the others are not.
-X, X_POS, X_NEG, X_ONE, X_ABOVE_LOW, X_BELOW_HIGH, X_ABS = "x", "x+", "x-", "1", "x-low", "x-high", "|x|"
-# Weight maps of a term, also applied to the bias (the weight of a neuron that is always 1).
-W, W_POS, W_NEG, W_SQUARE, W_ONE, W_ABS, W_GAMMA_POS, W_GAMMA_NEG = (
-    "w",
-    "w+",
-    "w-",
-    "w2",
-    "1",
-    "|w|",
-    "w+g.w+",
-    "w+g.w-",
+from .vocabulary import (
+    INPUT_MAPS,
+    W_GAMMA_NEG,
+    W_GAMMA_POS,
+    W_NEG,
+    W_ONE,
+    W_POS,
+    W_SQUARE,
+    WEIGHT_MAPS,
+    X_ABOVE_LOW,
+    X_BELOW_HIGH,
+    X_NEG,
+    X_ONE,
+    X_POS,
+    W,
+    X,
 )
 
-PRODUCT_FORM = frozenset((X, X_POS, X_NEG))
-OF_RULES = {  # the maps that a rule may name, and those that need a box
-    "x": (X, X_POS, X_NEG, X_ONE, X_ABOVE_LOW, X_BELOW_HIGH),
-    "w": (W, W_POS, W_NEG, W_SQUARE, W_ONE, W_ABS, W_GAMMA_POS, W_GAMMA_NEG),
-}
-BOXED = (X_ABOVE_LOW, X_BELOW_HIGH)
-DEGREES = {W_ONE: 0, W_SQUARE: 2}
-"""How weight maps scale, wm(s·w) = s^degree·wm(w) for s > 0; others: 1. A pool divides a sum of terms once."""
 SELECTS = ("all", "y>0", "y<0")
 WITH_Y = {(X, W_POS), (X_POS, W_POS), (X_NEG, W_NEG)}  # products that are ≥ 0, (X, W_POS) where x ≥ 0
 AGAINST_Y = {(X_POS, W_NEG), (X_NEG, W_POS)}
+OF_RULES = {"x": tuple(name for name, row in INPUT_MAPS.items() if row.times is not None), "w": tuple(WEIGHT_MAPS)}
+"""The maps that a rule may name."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +151,7 @@ class Row:
 
     @property
     def product_form(self) -> bool:
-        return all(term.x in PRODUCT_FORM for share in self.shares for term in share.terms)
+        return all(INPUT_MAPS[term.x].product is not None for share in self.shares for term in share.terms)
 
 
 @dataclass(frozen=True)
@@ -170,9 +167,8 @@ class Convention:
     affine: Rule | None = None  # rule of an affine that cannot fold; None: that of the linear layers of its kind
     winner: Rule | None = None  # how a max-pool's output shares with its winner; None: all of it
     pairs_signs: bool = True  # z⁺ and γ of a negative input: x⁻w⁻, x⁻(w+γw⁻) (True) or x·w⁺, x(w+γw⁺) (False)
-    unheld: bool = (
-        False  # nothing that counts in float32 keeps its denominators from 0: where they may cancel it takes float64
-    )
+    # nothing that counts in float32 keeps its denominators from 0: where they may cancel it takes float64
+    unheld: bool = False
 
 
 @dataclass(frozen=True)
@@ -297,11 +293,6 @@ class Rule:
         for share in shares:
             if share.select not in SELECTS and shares != BY_SIGN:
                 raise RuleError(f"{self.name}.shares: select is {share.select!r}, expected one of {', '.join(SELECTS)}")
-            if len({DEGREES.get(term.w, 1) for term in share.terms}) > 1:
-                raise RuleError(
-                    f"{self.name}.shares: terms of one Share must have weight maps of one degree "
-                    "(w2: 2, 1: 0, others: 1)"
-                )
             for term in share.terms:
                 for key, maps in OF_RULES.items():
                     if getattr(term, key) not in maps:
@@ -309,11 +300,16 @@ class Rule:
                             f"{self.name}.shares: {term} has {key}={getattr(term, key)!r}, "
                             f"expected one of {', '.join(maps)}"
                         )
-                if term.x in BOXED and not isinstance(self, ZBox):
+                if INPUT_MAPS[term.x].bound is not None and not isinstance(self, ZBox):
                     raise RuleError(
                         f"{self.name}.shares: {term} needs the box of the layer's input; "
                         "make the rule a subclass of ZBox"
                     )
+            if len({WEIGHT_MAPS[term.w].power for term in share.terms}) > 1:
+                raise RuleError(
+                    f"{self.name}.shares: terms of one Share must have weight maps of one degree "
+                    "(w2: 2, 1: 0, others: 1)"
+                )
         for weight_map in biases:
             if weight_map is not None and weight_map not in OF_RULES["w"]:
                 raise RuleError(f"{self.name}.biases: {weight_map!r} is not one of {', '.join(OF_RULES['w'])}")
@@ -323,7 +319,6 @@ class Rule:
         return self.name
 
 
-@dataclass(frozen=True)
 class ZPlus(Rule):
     """z⁺: n_ij = x_i⁺ w_ij⁺ + x_i⁻ w_ij⁻, the products x_i w_ij that are positive.
 
@@ -351,7 +346,6 @@ class ZPlus(Rule):
         return (Share((Term(X_POS, W_POS), Term(X_NEG, W_NEG))),)
 
 
-@dataclass(frozen=True)
 class ZPlusBySign(Rule):
     """z⁺ by the sign of the output's value y: n_ij = (sgn(y_j) x_i w_ij)⁺, with sgn 0 = 1.
 
@@ -382,7 +376,6 @@ class ZPlusBySign(Rule):
         return BY_SIGN
 
 
-@dataclass(frozen=True)
 class WSquare(Rule):
     """w²: n_ij = w_ij², over the weights that meet an input.
 
@@ -449,7 +442,6 @@ class ZBox(OneLine, Rule):
         return (Share((Term(X_ABOVE_LOW, W_POS), Term(X_BELOW_HIGH, W_NEG))),)
 
 
-@dataclass(frozen=True)
 class Zero(Rule):
     """LRP-0: n_ij = x_i w_ij, and d_j = y_j if the bias is in the denominator [1]_.
 
@@ -632,7 +624,6 @@ class AlphaBeta(Rule):
         return f"AlphaBeta({self.alpha:g},{self.beta:g})"
 
 
-@dataclass(frozen=True)
 class Flat(Rule):
     """Flat: n_ij = 1, so every input of a neuron gets the same [1]_.
 
@@ -655,7 +646,6 @@ class Flat(Rule):
         return (Share((Term(X_ONE, W_ONE),)),)
 
 
-@dataclass(frozen=True)
 class Pass(Rule):
     """Relevance passes unchanged.
 
@@ -671,7 +661,6 @@ class Pass(Rule):
     """
 
 
-@dataclass(frozen=True)
 class Slope(Rule):
     """Relevance times the derivative: an affine's scale, an activation's slope.
 

@@ -9,7 +9,7 @@ import pytest
 
 import dtdfast as dtd
 import user_rules
-from dtdfast.cuda import usable
+from dtdfast.cuda.run import driver, usable
 from dtdfast.explainer import Explainer
 from support import close, normal
 from test_plans_emulated import EmulatingDevice
@@ -30,7 +30,7 @@ def test_emulated(name: str, rng: np.random.Generator, monkeypatch: pytest.Monke
     monkeypatch.setattr(usable, "survey", lambda: (None, "the host"))
     device = EmulatingDevice(compiled=True)
     device.contractions = set()
-    monkeypatch.setattr(usable, "open_device", lambda number: device)
+    monkeypatch.setattr(driver, "open_device", lambda number: device)
     rule, _ = user_rules.RULES[name]
     layers = [
         dtd.Conv(normal(rng, 8, 3, 3, 3), normal(rng, 8), padding=1),

@@ -21,11 +21,13 @@ VALUES = {  # (rule, field) → what is drawn; `bias` is drawn from the rule's o
 
 
 def rule_classes():
-    """Every rule there is, Pass included."""
+    """Every public rule, Pass included."""
     found, stack = [], [rules.Rule]
     while stack:
         for cls in stack.pop().__subclasses__():
-            if cls.__module__ == rules.__name__:  # and not one that a drop-in needs for itself
+            if (
+                cls.__module__ == rules.__name__ and cls is not rules.Slope
+            ):  # nor others that a drop-in needs for itself
                 found.append(cls)
                 stack.append(cls)
     return sorted(found, key=lambda cls: cls.__name__)

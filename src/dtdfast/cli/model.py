@@ -11,7 +11,8 @@ from ..errors import DtdError, InputError, ShapeError, at
 from ..explainer import Explainer
 from ..importers.onnx.importer import OnnxModel
 from ..layers import INPUT, Layer
-from ..plan.shapes import Shape, output_shape
+from ..plan.shapes import Shape
+from ..plan.units import output_shape
 from ..plan.wiring import sources
 from ..targets import Targets
 from .feeding import OF_PICTURES, Fed, fed_as_it_is, fed_pictures, is_onnx, opened, takes_pictures

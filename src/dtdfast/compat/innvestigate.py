@@ -18,7 +18,7 @@ from ..explainer import Explainer
 from ..extras import require
 from ..importers.keras.importer import from_keras
 from ..plan.fold import LINEAR
-from ..plan.network import shares
+from ..plan.units import shares
 from ..plan.wiring import sources
 from ..rules import AlphaBeta, Epsilon, Flat, Rule, WSquare, ZBox, Zero, ZPlus
 

@@ -19,8 +19,8 @@ from ..extras import require
 from ..importers.check import TOLERANCE
 from ..importers.torch.graph import Graph, Origin
 from ..plan.fold import fold
-from ..plan.network import shares
 from ..plan.shapes import Shape
+from ..plan.units import shares
 from ..plan.wiring import sources, wire
 from ..presets import Rules
 from ..rules import Rule

@@ -12,7 +12,7 @@ import numpy as np
 from .. import layers as L
 from ..errors import InputError, RuleError, at
 from ..extras import require
-from ..plan.network import shares
+from ..plan.units import shares
 from ..plan.wiring import sources
 from ..rules import Epsilon, Flat, Pass, Rule, Slope
 from .canonizers import Canonized, canonized, scaled, with_factors

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import vocabulary
 from .._kernels import ffi, lib
 from ..errors import BackendError
 from ..packing import WeightStore
@@ -19,16 +20,8 @@ PLACES = {"scratch": 0, "arena": 1, "x": 2, "start": 3, "outputs": 4, "result": 
 
 REALS = {"f4": lib.DTD_F4, "f8": lib.DTD_F8}
 
-WEIGHT_MAPS = {
-    "w": lib.DTD_W, "w+": lib.DTD_W_POSITIVE, "w-": lib.DTD_W_NEGATIVE, "w2": lib.DTD_W_SQUARE, "1": lib.DTD_W_ONE,
-    "|w|": lib.DTD_W_ABS,
-    "w+g.w+": lib.DTD_W_GAMMA_POSITIVE, "w+g.w-": lib.DTD_W_GAMMA_NEGATIVE,
-}  # fmt: skip
-INPUT_MAPS = {
-    "x+": lib.DTD_X_POSITIVE, "x-": lib.DTD_X_NEGATIVE, "x-low": lib.DTD_X_ABOVE_LOW, "x-high": lib.DTD_X_BELOW_HIGH,
-    "1": lib.DTD_X_ONE,
-    "|x|": lib.DTD_X_ABS,
-}  # fmt: skip
+WEIGHT_MAPS = {name: getattr(lib, f"DTD_{row.c}") for name, row in vocabulary.WEIGHT_MAPS.items()}
+INPUT_MAPS = {name: getattr(lib, f"DTD_{row.c}") for name, row in vocabulary.INPUT_MAPS.items() if row.c is not None}
 MULTIPLIERS = {
     0: lib.DTD_M_NONE, "none": lib.DTD_M_NONE, "times": lib.DTD_M_TIMES, "positive": lib.DTD_M_POSITIVE,
     "negative": lib.DTD_M_NEGATIVE,
@@ -58,16 +51,7 @@ NARROW = {
     "mixed": {"NEURON_DENSE": lib.DTD_BFLOAT16_TERMS, "TAPS_DENSE": lib.DTD_BFLOAT16},
 }
 """The precision of each product, by that of the program; those of other operations are bound by memory, and float32."""
-ACTIVATIONS = {
-    "identity": lib.DTD_IDENTITY, "relu": lib.DTD_RELU, "leaky_relu": lib.DTD_LEAKY_RELU, "clip": lib.DTD_CLIP,
-    "threshold": lib.DTD_THRESHOLD, "hard_shrink": lib.DTD_HARD_SHRINK, "soft_shrink": lib.DTD_SOFT_SHRINK,
-    "tanh_shrink": lib.DTD_TANH_SHRINK, "elu": lib.DTD_ELU, "selu": lib.DTD_SELU, "celu": lib.DTD_CELU,
-    "silu": lib.DTD_SILU,
-    "gelu": lib.DTD_GELU, "gelu_tanh": lib.DTD_GELU_TANH, "mish": lib.DTD_MISH, "sigmoid": lib.DTD_SIGMOID,
-    "hard_sigmoid": lib.DTD_HARD_SIGMOID, "log_sigmoid": lib.DTD_LOG_SIGMOID, "hard_swish": lib.DTD_HARD_SWISH,
-    "tanh": lib.DTD_TANH,
-    "softplus": lib.DTD_SOFTPLUS, "softsign": lib.DTD_SOFTSIGN,
-}  # fmt: skip
+ACTIVATIONS = {kind: getattr(lib, f"DTD_{kind.upper()}") for kind in vocabulary.KERNELS}
 
 
 @cache

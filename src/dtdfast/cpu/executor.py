@@ -19,7 +19,8 @@ from ..ledger.accounting import Accounts
 from ..locks import renewed
 from ..packing import WeightStore
 from ..plan.batches import Batches
-from ..plan.lower import bias_map, lower
+from ..plan.lower import lower
+from ..plan.parts import bias_map
 from ..plan.plan import Plan
 from ..plan.profile import Profile, Timing
 from ..plan.program import Program, refuse_cancelling, uncollected
@@ -147,14 +148,15 @@ class CpuSession(Accounts, HostSession):
     def relevance(self, start: Array, result: Array, accounts: list[Account] | None = None) -> None:
         plan = self.plan
         self.doubtful = self._find_doubtful(start)
+        real = plan.program.result
         for chunk in range(0, start.shape[1], plan.t):
             piece = np.ascontiguousarray(start[:, chunk : chunk + plan.t], self._real)
             short = plan.t - piece.shape[1]
             if short:  # the last chunk is filled up with targets of no relevance
                 piece = np.concatenate([piece, np.zeros((len(piece), short, *piece.shape[2:]), self._real)], axis=1)
             target = result[:, chunk : chunk + plan.t]
-            direct = not short and target.flags.c_contiguous and target.dtype == self._low
-            into = target if direct else np.empty((self._n, plan.t, *plan.program.leaves.shape), self._low)
+            direct = not short and target.flags.c_contiguous and target.dtype == real
+            into = target if direct else np.empty((self._n, plan.t, *plan.program.leaves.shape), real)
             self._place(plan.n, start=piece, result=into)
             self._relevance_steps(accounts)
             if not direct:

@@ -18,10 +18,10 @@ from ..errors import LayerError, at
 from ..explainer import Explainer
 from ..layers import Layer, ReLU
 from ..oracle.executor import Oracle
-from ..oracle.maths import WEIGHT_MAPS, input_map
+from ..oracle.maths import INPUT_MAPS, WEIGHT_MAPS
 from ..plan import units as U
 from ..report import Report, axes_or_current
-from ..rules import W_NEG, W_ONE, W_POS, W_SQUARE, X_ABOVE_LOW, X_BELOW_HIGH, X_NEG, X_ONE, X_POS, X
+from ..vocabulary import W_NEG, W_ONE, W_POS, W_SQUARE, X_ABOVE_LOW, X_BELOW_HIGH, X_NEG, X_ONE, X_POS, X
 from .piecewise import network_of
 
 Array = NDArray[Any]
@@ -188,7 +188,7 @@ def _messages(unit: U.Neuron, x: Array, y: Array) -> Array:
     for share, terms in zip(row.shares, part.terms, strict=True):
         taken = {"all": np.ones(y.shape, bool), "y>=0": y >= 0, "y<0": y < 0}[share.select]
         for term in terms:
-            n += taken * input_map(term.x, x, part.box)[:, None] * WEIGHT_MAPS[term.w](w, 0.0)
+            n += taken * INPUT_MAPS[term.x](x, part.box)[:, None] * WEIGHT_MAPS[term.w](w, 0.0)
     d = n.sum(axis=0)
     messages: Array = np.divide(n, d, out=np.zeros_like(n), where=d != 0)
     return messages

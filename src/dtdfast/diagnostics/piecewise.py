@@ -22,8 +22,8 @@ from ..explainer import Explainer
 from ..oracle.executor import FORWARD, RELEVANCE, Oracle
 from ..oracle.maths import canvas, derivative, gather, interior, tap_slices
 from ..plan import units as U
-from ..plan.domain import take
 from ..plan.network import Network
+from ..plan.tensors import take
 from ..rules import Term
 
 Array = NDArray[Any]

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import LayerError, RuleError
 from ..layers import Layer
-from ..oracle.maths import WEIGHT_MAPS, input_map
+from ..oracle.maths import INPUT_MAPS, WEIGHT_MAPS
 from ..plan import units as U
 from ..plan.network import Network
 from ..rules import Share
@@ -88,7 +88,7 @@ class NeuronLayer(OneLine):
             d = self._bias(share, c)
             for part, places, w in taps:
                 for term in part.terms[k]:
-                    x = input_map(term.x, self.frozen.values[part.source.index][0], part.box).ravel()[places]
+                    x = INPUT_MAPS[term.x](self.frozen.values[part.source.index][0], part.box).ravel()[places]
                     values = x * WEIGHT_MAPS[term.w](w, row.gamma)
                     np.add.at(n[part.source.index], places, values)
                     d += values.sum()

@@ -11,7 +11,8 @@ import numpy as np
 from ..budget import require
 from ..errors import DtdError, MemoryBudgetError
 from ..layers import INPUT, Activation, Conv, Layer, Linear, Permute, Scale
-from ..plan.shapes import Shape, output_shape
+from ..plan.shapes import Shape
+from ..plan.units import output_shape
 from ..plan.wiring import check_shape
 from ..record import immutable
 from .activations import written_out

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..plan.tensors import Handed
 from ..plan.units import Unit
 from ..show import OneLine
 
@@ -32,8 +33,6 @@ class Account(OneLine):
     r_out: Float64  # (n, *out)
     r_in: Float64  # (n,): the sum handed to all sources
     handed: Float64  # (n,): the sum of absolute values now on those sources, for the rounding bound
-    # how much of every output's relevance an affine unit hands on, of a shape that fits r_out
-    passed: NDArray[Any] | None = None
-    around: NDArray[Any] | None = None  # of that, what goes to sources from which it does not come to `stop`
+    passed: Handed | None = None  # of an affine unit
     y: NDArray[Any] | None = None  # pre-activations, where a share selects by their sign
     shares: list[ShareAccount] = field(default_factory=list)

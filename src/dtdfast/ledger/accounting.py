@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..plan import units as U
 from ..plan.join import handed_on
-from ..plan.lower import bias_map
+from ..plan.parts import bias_map
 from ..plan.plan import Plan
 from ..plan.steps import Buffer
 from .account import Account, ShareAccount
@@ -84,7 +84,7 @@ class Accounts(ABC):
         if isinstance(unit, U.Neuron):
             self._account_terms(unit, account)
         elif isinstance(unit, U.Affine) and unit.shares is not None:
-            account.passed, account.around = handed_on(unit, self.read(self.plan.values[unit.sources[0].index]))
+            account.passed = handed_on(unit, self.read(self.plan.values[unit.sources[0].index]))
         return account
 
     def _account_terms(self, unit: U.Neuron, account: Account) -> None:

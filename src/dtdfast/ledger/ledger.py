@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from ..layers import Layer
 from ..plan import units as U
-from ..plan.domain import take
 from ..rules import Share, conserves
 from ..show import OneLine, preformatted
 from .account import Account
@@ -194,54 +193,18 @@ def row_of(account: Account, layers: list[Layer], u: float) -> Row:
     """One row from what the executor reported."""
     unit, r = account.unit, account.r_out.astype(np.float64)
     n = len(r)
-    absorbed: dict[str, Vector] = {}
     size = np.abs(r).reshape(n, -1).sum(axis=1)
-    rounding = 4.0 * size
-    rule = "pass"
+    balance = unit.balance(r, account.passed)
+    absorbed, rounding = balance.absorbed, balance.rounding * size
     if isinstance(unit, U.Neuron):
-        assert unit.row is not None
-        rule = unit.row.label
+        rounding = 4.0 * size
         absorbed, size = _neuron(account, unit, r)
-        fan_in = sum(p.taps.n_taps * p.taps.c_in // p.taps.groups for p in unit.parts) * max(
-            len(t) for p in unit.parts for t in p.terms
-        )
-        fan_in += sum(
-            p.taps.n_taps * p.taps.c_in // p.taps.groups * max(map(len, p.terms))
-            for p in unit.parts
-            if not p.source.wanted
-        )
-        fan_out = max(p.taps.n_taps * p.taps.c_out // p.taps.groups for p in unit.parts)
-        rounding = rounding + (fan_in + fan_out + 12.0) * size
-    elif isinstance(unit, U.Winner):
-        rule, rounding = "winner", (4.0 + unit.taps.n_taps) * size
-    elif account.passed is not None and account.around is not None:
-        rule, rounding = "scale", 8.0 * size
-        absorbed["zero denominator"] = (r * (1.0 - account.passed)).reshape(n, -1).sum(axis=1)
-        absorbed["around stop"] = (r * account.around).reshape(n, -1).sum(axis=1)
-    elif isinstance(unit, U.Total):
-        absorbed["surplus"] = -(len(unit.sources) - 1.0) * r.reshape(n, -1).sum(axis=1)
-        absorbed["around stop"] = sum(not s.wanted for s in unit.sources) * r.reshape(n, -1).sum(axis=1)
-    elif isinstance(unit, U.Fixed):
-        absorbed["constant"] = r.reshape(n, -1).sum(axis=1)
-    elif isinstance(unit, U.Copy):
-        rounding = (4.0 + unit.part.taps.n_taps * unit.part.taps.c_out // unit.part.taps.groups) * size
-    elif isinstance(unit, U.Move) and unit.fill is not None:
-        outside = np.ones(unit.out.shape, bool)
-        for to, _, _ in unit.pairs:
-            take(outside, to)[...] = False
-        absorbed["constant"] = (r * outside).reshape(n, -1).sum(axis=1)
-    elif isinstance(unit, (U.Move, U.Words)):
-        rounding = (4.0 + (len(unit.pairs) if isinstance(unit, U.Move) else unit.out.shape[-1])) * size
-    if isinstance(unit, U.Move):
-        apart = [
-            take(r, to, 1).reshape(n, -1).sum(axis=1) for to, number, _ in unit.pairs if not unit.sources[number].wanted
-        ]
-        absorbed["around stop"] = sum(apart, np.zeros(n))
+        rounding = rounding + balance.rounding * size
     # the ledger's own sums: NumPy adds pairwise, blocks of 128 in eight chains of 16
     own = 2.0**-53 * (18.0 + np.log2(r[0].size)) * (size + account.handed)
     bound = u * (rounding + 4.0 * account.handed) + own
     title = " + ".join(_title(layers[e]) for e in unit.entries)
-    return Row(unit.entries, title, rule, r.reshape(n, -1).sum(axis=1), account.r_in, absorbed, bound)
+    return Row(unit.entries, title, balance.rule, r.reshape(n, -1).sum(axis=1), account.r_in, absorbed, bound)
 
 
 def _title(record: Layer) -> str:

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from ..ledger.account import Account, ShareAccount
 from ..plan import units as U
-from ..plan.domain import take
 from ..plan.join import handed_on
 from ..plan.network import Network
+from ..plan.tensors import take
 from ..rules import Row, Share, Term
-from .maths import WEIGHT_MAPS, activate, canvas, derivative, gather, input_map, interior, scatter, tap_slices
+from .maths import INPUT_MAPS, WEIGHT_MAPS, activate, canvas, derivative, gather, interior, scatter, tap_slices
 
 Array = NDArray[Any]
 
@@ -100,7 +100,7 @@ class Oracle:
         return WEIGHT_MAPS[term.w](weight, gamma), one
 
     def _mapped(self, part: U.Part, term: Term) -> Array:
-        mapped = input_map(term.x, self.x(part.source), part.box)
+        mapped = INPUT_MAPS[term.x](self.x(part.source), part.box)
         return mapped.reshape(-1, part.source.channels, *part.source.space)
 
     def _sum(self, part: U.Part, term: Term, gamma: float) -> Any:
@@ -280,7 +280,7 @@ class Oracle:
         sizes = [np.abs(h).reshape(len(h), -1).sum(axis=1) for h in handed]
         account = Account(unit, r_out, sum(sums, nothing), sum(sizes, nothing))
         if isinstance(unit, U.Affine) and unit.shares is not None:
-            account.passed, account.around = handed_on(unit, self.x(unit.sources[0]))
+            account.passed = handed_on(unit, self.x(unit.sources[0]))
         if isinstance(unit, U.Neuron):
             row = unit.row
             assert row is not None

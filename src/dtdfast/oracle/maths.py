@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from .. import layers as L
 from ..plan.domain import widthless
 from ..plan.taps import Taps, Triple
-from ..plan.units import Box
+from ..plan.tensors import Box
 
 Array = NDArray[Any]
 
@@ -31,21 +31,31 @@ WEIGHT_MAPS: dict[str, Callable[[Array, float], Array]] = {
 }
 
 
-def input_map(name: str, x: Array, box: Box | None) -> Array:
-    if name == "x":
-        return x
-    if name == "x+":
-        return np.where(x < 0, 0, x)
-    if name == "x-":
-        return np.where(x > 0, 0, x)
-    if name == "1":
-        return np.ones_like(x)
+def _above(x: Array, box: Box | None) -> Array:
+    """x − low; x⁺ where there is no lower bound."""
     assert box is not None
-    if name == "x-low":  # x⁺ where there is no lower bound
-        mapped = np.where(np.isinf(box[0]), np.where(x < 0, 0, x), x - np.where(np.isinf(box[0]), 0, box[0]))
-    else:
-        mapped = np.where(np.isinf(box[1]), np.where(x > 0, 0, x), x - np.where(np.isinf(box[1]), 0, box[1]))
+    low = box[0]
+    mapped = np.where(np.isinf(low), np.where(x < 0, 0, x), x - np.where(np.isinf(low), 0, low))
     return np.where(widthless(box), 0, mapped)  # what cannot vary contributes nothing
+
+
+def _below(x: Array, box: Box | None) -> Array:
+    """x − high; x⁻ where there is no upper bound."""
+    assert box is not None
+    high = box[1]
+    mapped = np.where(np.isinf(high), np.where(x > 0, 0, x), x - np.where(np.isinf(high), 0, high))
+    return np.where(widthless(box), 0, mapped)
+
+
+INPUT_MAPS: dict[str, Callable[[Array, Box | None], Array]] = {
+    "x": lambda x, box: x,
+    "x+": lambda x, box: np.where(x < 0, 0, x),
+    "x-": lambda x, box: np.where(x > 0, 0, x),
+    "1": lambda x, box: np.ones_like(x),
+    "|x|": lambda x, box: np.abs(x),
+    "x-low": _above,
+    "x-high": _below,
+}
 
 
 # --------------------------------------------------------------------------------------------------------------

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from .lower import lower
+from .parts import Sum
+from .plan import Plan
+from .program import Program
 from .steps import SIZES
-from .units import Neuron
-
-if TYPE_CHECKING:
-    from .plan import Plan
-    from .program import Program
 
 NEAR = 3 * 2**19
 """Bytes of weights that stay in a core's own cache beside what it computes."""
@@ -49,7 +46,7 @@ class Batches:
         self.batch_size, self.budget, self.enough = batch_size, budget, enough
         self._one: Plan | None = lower(program, 1, 1, reals=reals)
         self.per_sample, self.macs = max(1, self._one.arena), self._one.macs
-        parts = [part for unit in program.network.units if isinstance(unit, Neuron) for part in unit.parts]
+        parts = [part for unit in program.network.units if isinstance(unit, Sum) for part in unit.parts]
         self.weights = sum(SIZES[program.real] * part.weight.size for part in parts if part.weight is not None)
         self._program, self._reals = program, reals
 

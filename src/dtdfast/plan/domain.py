@@ -1,6 +1,4 @@
-"""The input domain: which first-layer rule it asks for, and the box carried by data flow to the layers that read the
-input.
-"""
+"""The input domain: which first-layer rule it asks for, and the box of its bounds."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ from ..arrays.foreign import take as take_foreign
 from ..errors import DomainError
 from ..rules import Rule, WSquare, ZBox, ZPlus
 from .shapes import Shape
-from .units import Affine, Box, Copy, Move, Region, Reshaping, Tensor, Unit, Words
+from .tensors import Box
 
 POINT, NARROW = 2.0**-44, 2.0**-8
 """Widths of a box against its bounds: up to the first it is a point; below the second float32's u = 2⁻²⁴ leaves x − low
@@ -125,54 +123,6 @@ def _narrowed(bound: NDArray[Any]) -> NDArray[Any]:
     return bound.reshape(-1)[:1].copy() if (bound == bound.flat[0]).all() else bound
 
 
-def take(array: NDArray[Any], region: Region, lead: int = 0) -> NDArray[Any]:
-    """The region of an array with `lead` axes before the sample's (a view)."""
-    index = (slice(None),) * lead + tuple(_slice(*r) for r in region.ranges)
-    view = array[index]
-    if region.order is not None:
-        view = view.transpose(*range(lead), *(lead + a for a in region.order))
-    return view
-
-
-def _slice(start: int, step: int, count: int) -> slice:
-    stop = start + step * (count - 1) + (1 if step > 0 else -1)
-    return slice(start, stop if stop >= 0 else None, step)
-
-
-def carry(box: dict[int, Box], unit: Unit) -> Box | None:
-    """The box behind a unit of data flow, in the bounds' type; operands that are not the input are unbounded (−∞,
-    ∞).
-    """
-    sources = [box.get(t.index) for t in unit.sources]
-    known = [b for b in sources if b is not None]
-    if not known:
-        return None
-    real = known[0][0].dtype
-    if isinstance(unit, Words):
-        return None
-    given = [b or _unbounded(t, real) for b, t in zip(sources, unit.sources, strict=True)]
-    if isinstance(unit, Reshaping):
-        return given[0][0].reshape(unit.out.shape), given[0][1].reshape(unit.out.shape)
-    if isinstance(unit, Copy):
-        return unit.apply(given[0][0]), unit.apply(given[0][1])
-    if isinstance(unit, Affine):
-        column = (-1, *(1,) * (len(unit.out.shape) - 1))
-        scale, shift = (np.zeros(1) if v is None else v.reshape(column) for v in (unit.scale, unit.shift))
-        with np.errstate(over="ignore"):
-            scale, shift = scale.astype(real), shift.astype(real)
-        ends = [np.where(scale == 0, 0.0, bound) * scale + shift for bound in given[0]]  # a bound may be infinite
-        return np.minimum(*ends), np.maximum(*ends)
-    if isinstance(unit, Move):
-        result = []
-        for side in (0, 1):
-            array = np.full(unit.out.shape, unit.fill or 0.0, real)
-            for to, source, of in unit.pairs:
-                take(array, to)[...] = take(given[source][side], of)
-            result.append(array)
-        return result[0], result[1]
-    return None
-
-
 def single(box: Box) -> Box:
     """The bounds in float32."""
     with np.errstate(over="ignore"):  # beyond float32 there is no bound
@@ -202,7 +152,3 @@ def _relative_width(box: Box) -> NDArray[np.float64]:
         width, largest, out=np.where(width > 0, np.inf, 0.0), where=bounded & (largest > 0)
     )
     return result
-
-
-def _unbounded(tensor: Tensor, real: Any) -> Box:
-    return np.full(tensor.shape, -np.inf, real), np.full(tensor.shape, np.inf, real)

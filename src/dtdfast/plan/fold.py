@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import layers as L
+from .entries import Entry
 from .shapes import Shape, axis_of, pairs
-from .wiring import Entry
 
 LINEAR = (L.Linear, L.Conv, L.ConvTranspose)
 OUTSIDE = -2  # reads the explained output, or the entry where relevance leaves

@@ -10,8 +10,8 @@ from bisect import bisect_left
 from collections import defaultdict
 from dataclasses import replace
 
-from . import units as U
 from .steps import REALS, Buffer, Step, View
+from .tensors import whole as whole_of
 
 UNPOOLS = ("MAX_UNPOOL", "MAX_SCATTER")
 MULTIPLIES = ("TAPS_DENSE", "TAPS_CHANNEL", "TAPS_LINEAR", "SCATTER_LINEAR", "MOVE", *UNPOOLS)
@@ -48,9 +48,9 @@ def _channels(step: Step, part: View, whole: View) -> int | None:
         return None
     start, stride, count = region.ranges[0]
     block = (count, *part.buffer.shape[1:])
-    if stride != 1 or region.ranges[1:] != U.whole(block).ranges[1:] or block != whole.buffer.shape:
+    if stride != 1 or region.ranges[1:] != whole_of(block).ranges[1:] or block != whole.buffer.shape:
         return None
-    if whole.region is not None and whole.region != U.whole(block):
+    if whole.region is not None and whole.region != whole_of(block):
         return None
     alike = part.buffer.batch == whole.buffer.batch and part.buffer.dtype == whole.buffer.dtype
     return start if alike else None

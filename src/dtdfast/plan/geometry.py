@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 
 from .. import layers as L
 from ..errors import ShapeError
+from .entries import Entry
 from .fold import Folding
+from .parts import Part
 from .shapes import Shape, pairs, spatial
 from .taps import Taps, Triple
-from .units import Floats, Part, Region, Tensor, whole
-from .wiring import Entry
+from .tensors import Floats, Tensor
 
 
 def triple(values: tuple[int, ...], lead: int = 1) -> Triple:
@@ -137,40 +138,3 @@ def winner_taps(record: L.MaxPool, source: Tensor, entry: Entry) -> Taps:
         if not ((nearest < taps.kernel[a]) & (first + nearest * step < taps.x_size[a])).all():
             raise ShapeError(f"{entry}: some window holds padding alone; reduce the padding")
     return taps
-
-
-def move_pairs(
-    record: L.Layer, sources: tuple[Tensor, ...], shape: Shape
-) -> tuple[list[tuple[Region, int, Region]], float | None]:
-    """(region of the output, number of the source, region of the source) for every piece that moves, and the fill of
-    the rest.
-    """
-    full = whole(shape)
-    given = sources[0].shape
-    if isinstance(record, L.Concat):
-        axis = record.axis % (len(shape) + 1) - 1
-        pieces, start = [], 0
-        for number, source in enumerate(sources):
-            count = source.shape[axis]
-            ranges = (*full.ranges[:axis], (start, 1, count), *full.ranges[axis + 1 :])
-            pieces.append((Region(ranges), number, whole(source.shape)))
-            start += count
-        return pieces, None
-    if isinstance(record, L.Slice):
-        axis = record.axis % (len(given) + 1) - 1
-        start, _, step = slice(record.start, record.stop, record.step).indices(given[axis])
-        ranges = whole(given).ranges
-        return [(full, 0, Region((*ranges[:axis], (start, step, shape[axis]), *ranges[axis + 1 :])))], None
-    if isinstance(record, L.Permute):
-        return [(full, 0, Region(whole(given).ranges, tuple(a - 1 for a in record.order[1:])))], None
-    if isinstance(record, L.Pad):
-        widths = pairs(record.padding, len(given) - 1, "padding")
-        inner = ((0, 1, given[0]), *((before, 1, s) for (before, _), s in zip(widths, given[1:], strict=True)))
-        return [(Region(inner), 0, whole(given))], float(record.value)
-    assert isinstance(record, L.Upsample)
-    factors = spatial(record.factor, len(given) - 1, "factor")
-    pieces = []
-    for offset in np.ndindex(*factors):
-        ranges = ((0, 1, given[0]), *((o, f, s) for o, f, s in zip(offset, factors, given[1:], strict=True)))
-        pieces.append((Region(ranges), 0, whole(given)))
-    return pieces, None

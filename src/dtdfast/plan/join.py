@@ -20,16 +20,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import RuleError
-from ..rules import W_NEG, W_POS, Row, Share, Term, W, X
-from .domain import take
+from ..rules import Row, Share, Term
+from ..vocabulary import WEIGHT_MAPS, W, X
+from .entries import Entry
 from .network import Network
-from .units import Affine, Copy, Fixed, Floats, Move, Neuron, Reshaping, Tensor, Unit, Winner
-from .wiring import Entry
+from .tensors import Floats, Handed, Tensor, take
+from .units import Affine, Copy, Fixed, Move, Neuron, Reshaping, Unit, Winner
 
 MOVES = (Move, Reshaping, Copy, Winner)
 """What hands on the values of a neuron as they are, so that their twins take the same way."""
 
-REFLECTED = {W_POS: W_NEG, W_NEG: W_POS}
+REFLECTED = {name: row.mirror for name, row in WEIGHT_MAPS.items() if row.mirror != name and row.sign is not None}
 Mask = NDArray[np.bool_]
 
 
@@ -249,7 +250,7 @@ class _Twins:
                 self.value(source)
 
 
-def handed_on(unit: Affine, x: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def handed_on(unit: Affine, x: Floats) -> Handed:
     """How much of an output's relevance such a unit hands on, 0 or 1 but for αβ, and of that to sources from which none
     is wanted.
 
@@ -264,4 +265,4 @@ def handed_on(unit: Affine, x: Floats) -> tuple[NDArray[np.float64], NDArray[np.
             handed = handed + (unit.tapped.reshape(column) * x > 0)
         total = total + handed
         around = around if source.wanted else around + handed
-    return total, around
+    return Handed(total, around)

@@ -1,452 +1,92 @@
-"""From units to steps: the forward pass, and what it keeps for the relevance."""
+"""From a program to the plan of one batch: forward and relevance steps, and their memory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
-
-from .. import layers as L
-from ..rules import W_ABS, W_GAMMA_NEG, W_GAMMA_POS, W_NEG, W_ONE, W_POS, X_ABS, X_ONE, Share, Term, W, X
-from . import units as U
 from .fuse import fuse_products, join_channels, without_unread
-from .lower_base import LoweringBase, activation_of, feature_slot, is_identity
-from .lower_relevance import RelevanceLowering
+from .lowering import Lowering
 from .memory import insert_clears, live_ranges, place
-from .plan import Kept, Plan
-from .resolve import window_scale
-from .signs import sign_of_term
-from .steps import Buffer, Reals, Step, View
-from .taps import phases
-
-if TYPE_CHECKING:
-    from .program import Program
-
-Triple = tuple[int, int, int]
+from .plan import Plan
+from .program import Program
+from .steps import Step, View
 
 
-def bias_map(bias: U.Floats, share: Share, gamma: float) -> NDArray[np.float64]:
-    """The bias as it stands in a share's denominator: wm(b)."""
-    b = np.asarray(bias, np.float64)
-    positive, negative = np.maximum(b, 0), np.minimum(b, 0)
-    maps = {
-        W: b,
-        W_POS: positive,
-        W_NEG: negative,
-        "w2": b * b,
-        W_ONE: np.ones_like(b),
-        W_ABS: np.abs(b),
-        W_GAMMA_POS: b + gamma * positive,
-        W_GAMMA_NEG: b + gamma * negative,
-    }
-    return maps[share.bias or W]
-
-
-class Lowering(LoweringBase):
-    """Emits the forward steps."""
-
-    # --------------------------------------------------------------------------------------------------------------
-    # forward
-
-    def forward(self) -> None:
-        source = self.network.input
-        external = self.external("x", source.shape)
-        if self.program.tokens:
-            external.dtype = "i8"
-        self.values[source.index] = external
-        for number, unit in enumerate(self.network.units):
-            if number and number == self.program.wide:
-                self.narrow()
-            self.unit = unit
-            if unit.twin and (unit.out.valueless or not unit.in_relevance):
-                if isinstance(unit, U.Affine) and unit.tapped is not None and unit.in_relevance:
-                    self.taps_open(unit)
-                continue
-            FORWARD[type(unit)](self, unit)
-        output = self.network.output
-        self.unit = None
-        result = self.external("outputs", output.shape)
-        self.emit(Step("MOVE", None, View(result), View(self.value(output))))
-
-    def narrow(self) -> None:
-        """Float32 from here on: what is read of what was computed in float64 is rounded."""
-        self.unit, self.real, self.gates = None, self.program.real, self.program.real
-        read = {source.index for unit in self.network.units[self.program.wide :] for source in unit.sources}
-        for tensor in self.network.tensors:
-            if tensor.index in read and tensor.index in self.values and self.value(tensor).root.dtype == "f8":
-                self.wide[tensor.index] = self.value(tensor)
-                self.values[tensor.index] = self.converted(self.value(tensor), tensor, "x")
-
-    def new_value(self, unit: U.Unit, *, plain: bool = False) -> Buffer:
-        # x as it is, since bounds are subtracted from it; and predictions, which are the relevance that enters
-        exact = unit.out.is_input or unit.out is self.network.output
-        buffer = self.buffer(
-            f"x{self.label(unit.out)}", unit.out.shape, plain=plain, dtype=self.numbers if exact else ""
-        )
-        self.values[unit.out.index] = buffer
-        return buffer
-
-    def neuron(self, unit: U.Neuron) -> None:
-        for part in unit.parts:
-            self.spatial(part.source)
-        out = self.new_value(unit)
-        relevant = self.program.relevant and unit.out is not self.program.leaves and unit.in_relevance
-        if not relevant:
-            self.sums(unit, out, {})
-            return
-        row = unit.row
-        assert row is not None
-        if self.program.gradient:
-            factor = self.buffer(f"g{self.label(unit.out)}", unit.out.shape, dtype=self.gates)
-            self.factors[unit.out.index] = [(factor, "gate")]
-            self.sums(unit, out, dict(factor=View(factor), mode="derivative"))
-            return
-        kind = "signed" if row.by_sign else "gate" if unit.out.form == "c" else "denominator"
-        if unit.half:
-            self.half(unit, out, kind)
-            return
-        if row.by_sign and (self.ledger or not fusable(unit) or has_slopes(unit)):
-            self.by_sign(unit, out)
-            return
-        if not fusable(unit):
-            self.general(unit, out, kind)
-            return
-        share = row.shares[0]
-        factor = self.buffer(
-            f"{'g' if kind == 'gate' else 'd'}{self.label(unit.out)}", unit.out.shape, dtype=self.gates
-        )
-        self.factors[unit.out.index] = [(factor, kind)]
-        fields = dict(
-            factor=View(factor), mode=kind, dual=is_dual(unit), coefficient=share.coefficient, stabilizer=row.stabilizer
-        )
-        if unit.bias is not None and share.bias is not None:
-            fields["bias_d"] = self.constant(bias_map(unit.bias, share, row.gamma))
-        if self.ledger:
-            terms = self.buffer(f"n{self.label(unit.out)}", unit.out.shape)
-            fields["terms"] = View(terms)
-            self.kept[unit.out.index] = Kept([terms], [self.magnitude(unit, 0) or terms], [self.around(unit, 0)])
-        self.sums(unit, out, fields)
-
-    def sums(self, unit: U.Neuron, out: Buffer, last: dict[str, Any]) -> None:
-        """Out = act(y), y = Σ_parts x w + b, and of `last` a factor and terms: in one epilogue, unless the activation
-        is a prelu.
-        """
-        if has_slopes(unit):
-            self.activated_apart(unit, out, last)
+def forward(lowering: Lowering, program: Program) -> list[Step]:
+    """The steps of values, and what the relevance needs of them."""
+    network = program.network
+    external = lowering.external("x", network.input.shape)
+    if program.tokens:
+        external.dtype = "i8"
+    lowering.values[network.input.index] = external
+    for number, unit in enumerate(network.units):
+        if number and number == program.wide:
+            narrow(lowering, program)
+        lowering.unit = unit
+        if unit.twin and (unit.out.valueless or not unit.in_relevance):
+            unit.forward_twin(lowering)
         else:
-            self.pre_activations(unit, out, {**last, "activation": activation_of(unit.activation)})
-
-    def activated_apart(self, unit: U.Neuron, out: Buffer, last: dict[str, Any]) -> None:
-        """The same with steps of its own for the activation, which has parameters per channel, and for the factor."""
-        label, mode = self.label(unit.out), last.pop("mode", None)
-        y, factor, fields = self.buffer(f"y{label}", unit.out.shape), last.pop("factor", None), {}
-        if mode in ("gate", "denominator"):
-            fields = {key: last.pop(key) for key in ("coefficient", "stabilizer", "bias_d") if key in last}
-            last.setdefault("terms", View(self.buffer(f"n{label}", unit.out.shape)))
-        self.pre_activations(unit, y, last)
-        self.activate(unit, out, y)
-        if mode == "derivative":
-            self.activate(unit, factor.buffer, y, mode)
-        elif mode is not None:
-            self.emit(
-                Step("FACTOR", unit, factor, factor=factor, terms=last["terms"], x=View(out), mode=mode, **fields)
-            )
-
-    def pre_activations(self, unit: U.Neuron, out: Buffer, last: dict[str, Any]) -> None:
-        """Y = Σ_parts x w + b into `out`, operand by operand; the last one's epilogue takes the fields `last`."""
-        parts = list(unit.parts)
-        dual = bool(last.get("dual"))
-        previous: tuple[View, View] | None = None
-        # an operand of weight 1 starts both sums: as it is, or without its negative values
-        if len(parts) > 1 and is_identity(parts[0]):
-            part = parts.pop(0)
-            first = View(self.value(part.source))
-            previous = (first, View(self.mapped(part, part.terms[0][0])) if dual else first)
-        for number, part in enumerate(parts):
-            fields: dict[str, Any] = dict(dual=dual)
-            if number < len(parts) - 1:
-                y = self.buffer(f"y{self.label(unit.out)}", unit.out.shape)
-                fields["out"] = View(y)
-                if dual:
-                    z = self.buffer(f"z{self.label(unit.out)}", unit.out.shape)
-                    fields["terms"] = View(z)
-                following = (View(y), View(z) if dual else View(y))
-            else:
-                bias = self.constant(unit.bias) if unit.bias is not None else None
-                fields.update(out=View(out), bias=bias, **last)
-            if previous is not None:
-                fields["y_prev"] = previous[0]
-                if dual:
-                    fields["terms_prev"] = previous[1]
-            self.taps("NEURON", part, View(self.value(part.source)), fields, window=part.window)
-            if number < len(parts) - 1:
-                previous = following
-
-    def general(self, unit: U.Neuron, out: Buffer, kind: str) -> None:
-        """A row of any terms: y first, then per share its denominator from mapped inputs, then the factor."""
-        row = unit.row
-        assert row is not None
-        label = self.label(unit.out)
-        selects = any(s.select != "all" for s in row.shares)
-        y = self.buffer(f"y{label}", unit.out.shape) if selects else None
-        self.sums(unit, out, dict(terms=View(y)) if y is not None else {})
-        kept = Kept(y=y)
-        sums = []
-        for number, _ in enumerate(row.shares):
-            sums.append(self.share_terms(unit, number))
-            if self.ledger:
-                kept.terms.append(sums[-1])
-                kept.magnitude.append(self.magnitude(unit, number) or sums[-1])
-                kept.around.append(self.around(unit, number))
-        self.kept[unit.out.index] = kept
-        factors = []
-        for number, share in enumerate(row.shares):
-            constant = kind == "denominator" and sums[number].batch == "1" and share.select == "all"
-            batch = "1" if constant else "n"
-            factor = self.buffer(f"{'g' if kind == 'gate' else 'd'}{label}", unit.out.shape, batch, dtype=self.gates)
-            fields: dict[str, Any] = dict(terms=View(sums[number]), mode=kind, select=share.select)
-            fields.update(coefficient=share.coefficient, stabilizer=row.stabilizer)
-            if kind == "gate":
-                fields["x"] = View(out)
-            if share.select != "all":
-                assert y is not None
-                fields.update(m=View(y), bias=self.constant(unit.bias) if unit.bias is not None else None)
-            if unit.bias is not None and share.bias is not None:
-                fields["bias_d"] = self.constant(bias_map(unit.bias, share, row.gamma))
-            if row.falls_back and number == 0:
-                fields["terms_prev"] = View(sums[1])
-            window = self.window(unit, share.terms[0].w)
-            self.emit(Step("FACTOR", unit, View(factor), factor=View(factor), window=window, **fields))
-            factors.append((factor, kind))
-        self.factors[unit.out.index] = factors
-
-    def half(self, unit: U.Neuron, out: Buffer, kind: str) -> None:
-        """The sum of what is shared, and the denominator: that sum itself where nothing is added to it."""
-        row = unit.row
-        assert row is not None
-        pairs = [(part, term) for part in unit.parts for term in part.terms[0]]
-        self.accumulate(pairs, out, row.gamma)
-        factor, (share,) = out, row.shares
-        window = self.window(unit, W)
-        if kind == "gate" or row.stabilizer or window is not None or (unit.bias is not None and share.bias is not None):
-            factor = self.buffer(
-                f"{'g' if kind == 'gate' else 'd'}{self.label(unit.out)}", unit.out.shape, dtype=self.gates
-            )
-            fields: dict[str, Any] = dict(terms=View(out), x=View(out), mode=kind, stabilizer=row.stabilizer)
-            if unit.bias is not None and share.bias is not None:
-                fields["bias_d"] = self.constant(bias_map(unit.bias, share, row.gamma))
-            self.emit(Step("FACTOR", unit, View(factor), factor=View(factor), window=window, **fields))
-        self.factors[unit.out.index] = [(factor, kind)]
-        if self.ledger:
-            self.kept[unit.out.index] = Kept([out], [self.magnitude(unit, 0) or out], [self.around(unit, 0)])
-
-    def by_sign(self, unit: U.Neuron, out: Buffer) -> None:
-        """Y, the first share's sum, and one factor: the second share's sum is what y has beside the first's and its
-        bias.
-        """
-        row, label = unit.row, self.label(unit.out)
-        assert row is not None
-        y = self.buffer(f"y{label}", unit.out.shape)
-        self.sums(unit, out, dict(terms=View(y)))
-        terms = self.share_terms(unit, 0)
-        factor = self.buffer(f"d{label}", unit.out.shape, dtype=self.gates)
-        bias = self.constant(unit.bias) if unit.bias is not None else None
-        fields: dict[str, Any] = dict(terms=View(terms), m=View(y), bias=bias, mode="signed", stabilizer=row.stabilizer)
-        self.emit(Step("FACTOR", unit, View(factor), factor=View(factor), window=self.window(unit, W), **fields))
-        self.factors[unit.out.index] = [(factor, "signed")]
-        if self.ledger:
-            sizes = self.buffer(f"a{label}", unit.out.shape)
-            self.accumulate([(part, Term(X_ABS, "|w|")) for part in unit.parts], sizes, 0.0)
-            self.kept[unit.out.index] = Kept(
-                [terms, self.share_terms(unit, 1)], [terms, sizes], [self.around(unit, k) for k in (0, 1)], y
-            )
-
-    def window(self, unit: U.Neuron, weight_map: str) -> Reals | None:
-        scale = window_scale(unit.parts[0].window, weight_map)
-        return None if scale is None else self.constant(scale)
-
-    def around(self, unit: U.Neuron, number: int) -> Buffer | None:
-        """Σ_i in(x_i) wm(w_ij) over the operands from which relevance does not come to `stop`, None without one."""
-        assert unit.row is not None
-        pairs = [(part, term) for part in unit.parts if not part.source.wanted for term in part.terms[number]]
-        if not pairs:
-            return None
-        total = self.buffer(f"o{self.label(unit.out)}", unit.out.shape)
-        self.accumulate(pairs, total, unit.row.gamma)
-        return total
-
-    def share_terms(self, unit: U.Neuron, number: int) -> Buffer:
-        """Σ_i in(x_i) wm(w_ij) over all operands of one share; for every sample the same if only 1s are summed."""
-        row = unit.row
-        assert row is not None
-        pairs = [(part, term) for part in unit.parts for term in part.terms[number]]
-        batch = "1" if all(term.x == X_ONE for _, term in pairs) else "n"
-        total = self.buffer(f"n{self.label(unit.out)}", unit.out.shape, batch)
-        self.accumulate(pairs, total, row.gamma)
-        return total
-
-    def accumulate(self, pairs: list[tuple[U.Part, Term]], total: Buffer, gamma: float) -> None:
-        if not pairs:  # every term vanished by sign: the sum is 0
-            self.emit(Step("MOVE", self.unit, View(total), bound=self.constant([0.0])))
-        for number, (part, term) in enumerate(pairs):
-            fields: dict[str, Any] = dict(
-                out=View(total), weight_map=term.w, accumulate=number > 0, mode="none", gamma=gamma
-            )
-            scale = window_scale(part.window, term.w)
-            self.taps("TAPS", part, View(self.mapped(part, term, total.batch)), fields, window=scale)
-
-    def magnitude(self, unit: U.Neuron, number: int) -> Buffer | None:
-        """Σ_i |in(x_i)| |w_ij| for the ledger's bound; None where all terms have one sign, so that |Σ terms| serves."""
-        pairs = [(part, term) for part in unit.parts for term in part.terms[number]]
-        if all(sign_of_term(part, term) is not None for part, term in pairs):
-            return None
-        total = self.buffer(f"a{self.label(unit.out)}", unit.out.shape)
-        self.accumulate([(part, Term(X_ABS, "|w|")) for part in unit.parts], total, 0.0)
-        return total
-
-    # ---------------------------------------------------------------------------------------------------------- other
-    # units
-
-    def winner(self, unit: U.Winner) -> None:
-        x = self.spatial(unit.sources[0])
-        out = self.new_value(unit)
-        dtype = "u1" if unit.taps.n_taps <= 255 else "u2"
-        winners = self.winners[unit.out.index] = self.buffer(f"k{self.label(unit.out)}", unit.out.shape, dtype=dtype)
-        (phase,) = phases(unit.taps)
-        taps = np.indices(unit.taps.kernel).reshape(3, -1).T  # every tap, so that its number is its place in the kernel
-        table = np.ascontiguousarray(taps * unit.taps.dilation - unit.taps.before, np.int64)
-        step = Step(
-            "MAX_POOL",
-            unit,
-            View(out),
-            View(x),
-            m=View(winners),
-            phase=phase,
-            table=table,
-            mode=1 if dtype == "u1" else 2,
-        )
-        self.emit(step)
-
-    def elementwise(self, unit: U.Elementwise) -> None:
-        source = self.value(unit.sources[0])
-        self.activate(unit, self.new_value(unit), source)
-
-    def affine(self, unit: U.Affine) -> None:
-        source = self.value(unit.sources[0])
-        shift = None if unit.shift is None else self.constant(unit.shift)
-        self.emit(
-            Step("AFFINE", unit, View(self.new_value(unit)), View(source), vector=self.constant(unit.scale), bias=shift)
-        )
-        if unit.tapped is not None:
-            self.taps_open(unit)
-
-    def taps_open(self, unit: U.Affine) -> None:
-        """What is positive where the affine hands relevance to its first source."""
-        assert unit.tapped is not None
-        assert unit.shares is not None
-        source = unit.sources[0]
-        passes = self.passing[unit.out.index] = self.buffer(f"p{self.label(unit.out)}", unit.out.shape)
-        x, vector, bias = View(self.value(source)), self.constant(unit.tapped), self.constant(unit.shares[unit.open_to])
-        self.emit(Step("AFFINE", unit, View(passes), x, vector=vector, bias=bias))
-
-    def normalise(self, unit: U.Normalise) -> None:
-        r = unit.record
-        step = Step(
-            "LRN", unit, View(self.new_value(unit)), View(self.value(unit.sources[0])), size=r.size, stabilizer=r.k
-        )
-        step.activation = ("identity", r.alpha / r.size, r.beta)
-        self.emit(step)
-
-    def probabilities(self, unit: U.Probabilities) -> None:
-        n_axes = len(unit.out.shape)
-        slot = unit.axis if unit.axis == 1 else unit.axis + max(0, 4 - n_axes)  # axis (batch counted) → slot of a view
-        op = "LOG_SOFTMAX" if unit.log else "SOFTMAX"
-        self.emit(Step(op, unit, View(self.new_value(unit)), View(self.value(unit.sources[0])), mode=slot))
-
-    def total(self, unit: U.Total) -> None:
-        out = self.new_value(unit)
-        for number, source in enumerate(unit.sources):
-            self.emit(Step("MOVE", unit, View(out), View(self.value(source)), accumulate=number > 0))
-
-    def gating(self, unit: U.Gating) -> None:
-        signal, gate = (View(self.value(s), expand=unit.out.shape) for s in unit.sources)
-        self.emit(Step("MULTIPLY", unit, View(self.new_value(unit)), signal, m=gate, mode="times"))
-
-    def move(self, unit: U.Move) -> None:
-        out = self.new_value(unit)
-        if unit.fill is not None:
-            self.emit(Step("MOVE", unit, View(out), bound=self.constant([unit.fill])))
-        for to, number, of in unit.pairs:
-            self.emit(Step("MOVE", unit, View(out, to), View(self.value(unit.sources[number]), of)))
-
-    def copy(self, unit: U.Copy) -> None:
-        x, out = View(self.value(unit.sources[0])), View(self.new_value(unit))
-        if unit.picks is None:
-            self.emit(Step("MOVE", unit, out, replace(x, expand=unit.out.shape)))
-        else:
-            x = View(self.spatial(unit.sources[0]))
-            self.taps("NEURON", unit.part, x, dict(out=out, activation=activation_of(None)))
-
-    def fixed(self, unit: U.Fixed) -> None:
-        self.emit(Step("MOVE", unit, View(self.new_value(unit)), bound=self.constant(unit.value)))
-
-    def reshape(self, unit: U.Reshaping) -> None:
-        self.values[unit.out.index] = self.reshaped(
-            self.value(unit.sources[0]), unit.out.shape, f"x{self.label(unit.out)}"
-        )
-
-    def words(self, unit: U.Words) -> None:
-        out = self.new_value(unit, plain=True)
-        ids = View(self.value(unit.sources[0]), trailing=True)
-        self.emit(Step("EMBED", unit, View(out), ids, vector=self.constant(unit.weight), mode=feature_slot(unit)))
+            unit.forward(lowering)
+    lowering.unit = None
+    result = lowering.external("outputs", network.output.shape)
+    lowering.emit(Step("MOVE", None, View(result), View(lowering.value(network.output))))
+    return lowering.taken()
 
 
-def has_slopes(unit: U.Neuron) -> bool:
-    """Whether its activation is a prelu, which no epilogue knows."""
-    return isinstance(unit.activation, L.Activation) and unit.activation.slopes is not None
+def narrow(lowering: Lowering, program: Program) -> None:
+    """Float32 from here on: what is read of what was computed in float64 is rounded."""
+    lowering.unit, lowering.real, lowering.gates = None, program.real, program.real
+    read = {source.index for unit in program.network.units[program.wide :] for source in unit.sources}
+    for tensor in program.network.tensors:
+        value = lowering.values.get(tensor.index)
+        if tensor.index in read and value is not None and value.root.dtype == "f8":
+            lowering.wide[tensor.index] = value
+            lowering.values[tensor.index] = lowering.converted(value, tensor, "x")
 
 
-def fusable(unit: U.Neuron) -> bool:
-    """One share, one denominator that y's own pass over x and w can sum: Σ x w⁺ (z⁺ on x ≥ 0) or Σ x w."""
-    row = unit.row
-    assert row is not None
-    terms = [(part, part.terms[0]) for part in unit.parts]
-    if row.by_sign:
-        first = len(terms) > 1 and is_identity(unit.parts[0]) and len(terms[0][1]) == 1
-        rest = terms[1:] if first else terms
-        return is_dual(unit) and all(len(t) == 1 and t[0].x == X for _, t in rest)
-    if len(row.shares) != 1 or row.shares[0].select != "all":
-        return False
-    if any(len(t) != 1 or t[0].x != X for _, t in terms):
-        return False
-    maps = {t[0].w for _, t in terms}
-    if maps == {W}:
-        return row.shares[0].terms[0].w == W or all(p.weight is None for p in unit.parts)
-    return all(t[0].w == W_POS or (t[0].w == W and part.weight is None) for part, t in terms)
+def relevance(lowering: Lowering, program: Program) -> list[Step]:
+    """The steps of relevance on its way down, in the form that each tensor takes (resolve.py)."""
+    network, leaves = program.network, program.leaves
+    lowering.real = lowering.gates
+    output = network.output
+    start = lowering.external("start", output.shape, "nt")
+    lowering.relevances[output.index] = start
+    if len(output.shape) > 1:
+        moved = lowering.buffer(f"r{lowering.label(output)}", output.shape, "nt")
+        lowering.emit(Step("MOVE", None, View(moved), View(start)))
+        lowering.relevances[output.index] = moved
+    for number, unit in reversed([*enumerate(network.units)]):
+        if number == program.wide - 1:
+            widen(lowering, program)
+        if unit.out is leaves or not unit.in_relevance or unit.out.index not in lowering.relevances:
+            continue
+        lowering.unit = unit
+        unit.relevance(lowering, lowering.relevances[unit.out.index])
+    lowering.unit = None
+    finish(lowering, program)
+    return lowering.taken()
 
 
-def is_dual(unit: U.Neuron) -> bool:
-    return any(part.terms[0] and part.terms[0][0].w == W_POS for part in unit.parts)
+def widen(lowering: Lowering, program: Program) -> None:
+    """Float64 from here on: relevance so far is taken over, and values are those before they were rounded."""
+    lowering.unit, lowering.real, lowering.gates = None, program.low, program.low
+    lowering.values.update(lowering.wide)
+    for tensor in program.network.tensors:
+        if tensor.index in lowering.wide and tensor.index in lowering.relevances:
+            lowering.above[tensor.index] = lowering.relevances[tensor.index]
+            stem = "r" if tensor.form == "R" else "c"
+            lowering.relevances[tensor.index] = lowering.converted(lowering.above[tensor.index], tensor, stem)
 
 
-FORWARD: dict[type[U.Unit], Callable[[Lowering, Any], None]] = {
-    U.Neuron: Lowering.neuron,
-    U.Winner: Lowering.winner,
-    U.Elementwise: Lowering.elementwise,
-    U.Affine: Lowering.affine,
-    U.Normalise: Lowering.normalise,
-    U.Probabilities: Lowering.probabilities,
-    U.Total: Lowering.total,
-    U.Gating: Lowering.gating,
-    U.Move: Lowering.move,
-    U.Copy: Lowering.copy,
-    U.Fixed: Lowering.fixed,
-    U.Reshaping: Lowering.reshape,
-    U.Words: Lowering.words,
-}
+def finish(lowering: Lowering, program: Program) -> None:
+    """Relevance R (a gradient: c) of the tensor that is wanted, into the caller's array."""
+    leaves, lowering.real = program.leaves, program.result
+    found = lowering.relevances[leaves.index]
+    if leaves.form == "c" and not program.gradient:
+        product, m = lowering.wanted(leaves, "R"), View(lowering.value(leaves))
+        lowering.emit(Step("MULTIPLY", None, View(product), View(found), m=m, mode="times", repeat=lowering.t))
+        found = product
+    if found.external != "result":
+        result = lowering.external("result", leaves.shape, "nt")
+        lowering.emit(Step("MOVE", None, View(result), View(found)))
 
 
 def lower(
@@ -466,28 +106,30 @@ def lower(
     chunked : the relevance steps run several times on one forward pass, so what they read of it stays
     reals : how values, and how gates and relevance are kept, where that is not the type of the program's numbers
     """
-    forward = Lowering(program, ledger, reals or (program.low, program.low))
-    forward.forward()
-    relevance: list[Step] = []
-    relevances: dict[int, Buffer] = {}
-    above: dict[int, Buffer] = {}
-    if program.relevant:
-        downward = RelevanceLowering(forward, t)
-        downward.run()
-        relevance, relevances, above = downward.steps, downward.relevances, downward.above
-    steps = forward.steps
+    lowering = Lowering(
+        program.real,
+        reals or (program.low, program.low),
+        program.network.output,
+        program.leaves,
+        relevant=program.relevant,
+        gradient=program.gradient,
+        ledger=ledger,
+        t=t,
+    )
+    steps = forward(lowering, program)
+    downward = relevance(lowering, program) if program.relevant else []
     if not ledger:  # which reads every tensor's relevance
-        steps, relevance = join_channels(steps, fuse_products(without_unread(relevance)))
+        steps, downward = join_channels(steps, fuse_products(without_unread(downward)))
     steps.sort(key=lambda step: not step.constant)
     known: set[int] = set()
     steps = insert_clears(steps, known)
-    relevance = insert_clears(relevance, known)
-    buffers = live_ranges([*steps, *relevance])
+    downward = insert_clears(downward, known)
+    buffers = live_ranges([*steps, *downward])
     n_constant = sum(step.constant for step in steps)
     for buffer in buffers:  # what outlives the constant steps is there in the next call too
         if buffer.first < n_constant <= buffer.last or (chunked and buffer.first < len(steps) <= buffer.last):
-            buffer.last = len(steps) + len(relevance)
-    for step in (*steps, *relevance):
+            buffer.last = len(steps) + len(downward)
+    for step in (*steps, *downward):
         step.macs *= {"n": n, "nt": n * t, "1": 1}[step.out.buffer.batch]
     arena = place(buffers, n, t, reuse=not ledger)
     return Plan(
@@ -496,12 +138,12 @@ def lower(
         t,
         n_constant,
         steps,
-        relevance,
+        downward,
         buffers,
         arena,
-        forward.values,
-        relevances,
-        above,
-        forward.kept,
-        forward.factors,
+        lowering.values,
+        lowering.relevances,
+        lowering.above,
+        lowering.kept,
+        lowering.factors,
     )

@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+
+import numpy as np
 
 from ..show import preformatted
-from .steps import Buffer, Step
-from .text import describe
+from .parts import Sum
+from .program import Program
+from .steps import Buffer, Kept, Step
+from .text import detail_of, shape_of, step_bytes
 from .units import Unit
-
-if TYPE_CHECKING:
-    from .program import Program
 
 SEGMENT_MACS = 20_000_000_000
 """Multiply-adds after which a run returns to Python, so that Ctrl-C works: at most about half a second."""
-
-
-@dataclass(eq=False)
-class Kept:
-    """What the forward pass stores of a neuron for the ledger: per share Σ terms and Σ |terms|; y where shares select
-    by it.
-    """
-
-    terms: list[Buffer] = field(default_factory=list)
-    magnitude: list[Buffer] = field(default_factory=list)
-    # of the terms, those of operands that pass nothing on to where it is wanted
-    around: list[Buffer | None] = field(default_factory=list)
-    y: Buffer | None = None
 
 
 @dataclass(eq=False)
@@ -85,7 +72,7 @@ class Plan:
         """The ranges of relevance steps of each unit, in order."""
         ranges: list[tuple[Unit, int, int]] = []
         for number, step in enumerate(self.relevance):
-            if step.unit is None:
+            if not isinstance(step.unit, Unit):
                 continue
             if ranges and ranges[-1][0] is step.unit:
                 ranges[-1] = (step.unit, ranges[-1][1], number + 1)
@@ -114,3 +101,70 @@ class Plan:
 
     def _repr_html_(self) -> str:
         return preformatted(str(self))
+
+
+def describe(plan: Plan) -> str:
+    """One line per step with shape, rule, multiply-adds and bytes."""
+    program, n, t = plan.program, plan.n, plan.t
+    network = program.network
+    lines = [
+        f"plan to {program.kind} for {n} sample(s) of {program.input_shape} with {t} target(s) each",
+        f"arena {plan.arena:,} bytes, {plan.macs:,} multiply-adds",
+    ]
+    if plan.pieces > 1:
+        lines.append(
+            f"{plan.pieces} such pieces of a batch side by side, one thread through all steps of each: "
+            f"{plan.memory:,} bytes"
+        )
+    if program.because:
+        upto = f" up to entry {network.units[program.wide - 1].position} and float32 above" if program.wide else ""
+        lines.append(f"arithmetic: {np.dtype(program.low)}{upto}, {program.because}")
+    if program.checked is not None:
+        entry = program.checked.position
+        lines.append(
+            f"checked in every sample: where the bias of entry {entry} outweighs what it is added to, float64 "
+            "throughout"
+        )
+    if program.pruned:
+        lines.append("pruned, since nothing wanted reads them: " + ", ".join(map(str, program.pruned)))
+    for position, takers in sorted(network.folding.taken.items()):
+        lines.append(f"entry {position} folded into {', '.join(map(str, takers))}")
+    if plan.n_constant:
+        lines.append(f"steps 0 to {plan.n_constant - 1} depend on no x: an arena keeps their results from call to call")
+    if plan.bodies:
+        lines.append(
+            "body: what runs a step, chosen by its shape; what stands in brackets runs instead if x is mostly 0"
+        )
+    lines.append("")
+    titles = ("step", "entries", "operation", "detail", "rule", "to", "form", "shape", "multiply-adds", "bytes")
+    rows: list[tuple[str, ...]] = [(*titles, "body" if plan.bodies else "")]
+    forms = {id(b.root): network.tensors[i].form for i, b in plan.relevances.items()}
+    number = 0
+    for steps in (plan.forward, plan.relevance):
+        for step in steps:
+            unit = step.unit
+            rule = unit.row.label if isinstance(unit, Sum) and unit.row is not None and program.relevant else ""
+            rows.append(
+                (
+                    str(number),
+                    "+".join(map(str, unit.entries)) if unit else "-",
+                    step.op.lower(),
+                    detail_of(step),
+                    rule if step.op.startswith(("NEURON", "TAPS", "SCATTER", "FACTOR")) else "",
+                    step.out.buffer.name,
+                    forms.get(id(step.out.buffer.root), ""),
+                    shape_of(step.out),
+                    f"{step.macs:,}" if step.macs else "",
+                    f"{step_bytes(step, n, t):,}",
+                    plan.bodies[number] if plan.bodies else "",
+                )
+            )
+            number += 1
+        if steps is plan.forward and plan.relevance:
+            rows.append(("",) * len(rows[0]))
+    widths = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
+    right = (0, 8, 9)
+    for row in rows:
+        cells = (c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)

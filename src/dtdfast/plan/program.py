@@ -19,8 +19,9 @@ from .join import join
 from .network import Network, build
 from .resolve import resolve
 from .shapes import Shape
-from .signs import SIGNED_BIAS, cancels, doubt
-from .units import Affine, Neuron, Tensor
+from .tensors import Tensor
+from .units import Affine, Neuron
+from .units.neuron import SIGNED_BIAS
 from .wiring import sources, wire
 
 PREDICT, EXPLAIN, GRADIENT = "predict", "explain", "gradient"
@@ -76,6 +77,12 @@ class Program:
         return "f8" if self.wide else self.real
 
     @property
+    def result(self) -> str:
+        """The type of relevance where it leaves, which may be above what computes in float64."""
+        above = any(unit.out is self.leaves for unit in self.network.units[self.wide :])
+        return self.real if above else self.low
+
+    @property
     def relevant(self) -> bool:
         return self.kind != PREDICT
 
@@ -89,7 +96,7 @@ def refuse_cancelling(program: Program, precision: str) -> None:
     them.
     """
     for unit in program.network.units:
-        if cancels(unit) and isinstance(unit, Neuron) and unit.in_relevance and unit.row is not None:
+        if isinstance(unit, Neuron) and unit.cancels and unit.in_relevance and unit.row is not None:
             raise RuleError(
                 f"layer {unit.entries[-1]}: the rule {unit.row.label} sums terms of both signs, which cancel; with "
                 f"operands in {precision} "
@@ -213,7 +220,9 @@ def _choose_float64(program: Program, convention: Convention) -> None:
     units, output = program.network.units, program.network.output
     if not units:  # nothing is computed, and nothing divided
         return
-    doubts = {number: reason for number, unit in enumerate(units) if (reason := doubt(unit))}
+    doubts = {
+        number: reason for number, unit in enumerate(units) if isinstance(unit, Neuron) and (reason := unit.doubt())
+    }
     last = units[-1]
     explained = isinstance(last, Neuron) and last.row is not None and len(last.row.shares) == 1
     if doubts.get(len(units) - 1) == SIGNED_BIAS and explained and last.out is output and len(output.shape) == 1:

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-import numpy as np
-
 from .. import layers as L
 from ..errors import LayerError, at
-from ..rules import DEGREES, GRADIENT
 from .network import Network
-from .signs import reduce_terms
-from .units import Affine, Elementwise, Fixed, Gating, Neuron, Normalise, Probabilities, Tensor, Total, Unit, Words
+from .tensors import Node, Tensor
+from .units import Fixed, Neuron
 
 
 def resolve(network: Network, layers: list[L.Layer], stop: int | None, *, gradient: bool) -> None:
@@ -31,7 +26,8 @@ def resolve(network: Network, layers: list[L.Layer], stop: int | None, *, gradie
     for unit in reversed(network.units):
         if not (unit.out.wanted and unit.out.index in below) or unit.out is leaves:
             continue
-        _check(unit, layers, gradient)
+        if refusal := unit.refusal(gradient=gradient):
+            raise LayerError(f"{at(unit.position, layers[unit.position])}: {refusal}")
         for source in unit.sources if gradient else unit.carriers:
             source.wanted = source.wanted or source.index in below
     for tensor in network.tensors:
@@ -42,29 +38,7 @@ def resolve(network: Network, layers: list[L.Layer], stop: int | None, *, gradie
     _forms(network, leaves, gradient)
     for unit in network.units:
         if isinstance(unit, Neuron) and unit.in_relevance and unit.out is not leaves:
-            _reduce(unit, gradient)
-
-
-def _check(unit: Unit, layers: list[L.Layer], gradient: bool) -> None:
-    where = at(unit.position, layers[unit.position])
-    if isinstance(unit, Probabilities):
-        raise LayerError(
-            f"{where}: a Softmax inside the network has no relevance rule; end the network before it, or explain with "
-            "start="
-        )
-    if isinstance(unit, Gating) and unit.gates != 1 and not gradient:
-        raise LayerError(
-            f"{where}: {unit.gates} of its operands are made by a sigmoid, expected exactly one (the gate); "
-            "relevance goes to the signal, and which one that is cannot be told"
-        )
-    if isinstance(unit, Gating) and not gradient and unit.sources[0].shape != unit.out.shape:
-        raise LayerError(
-            f"{where}: its signal (n, {unit.sources[0].shape}) is smaller than its gate; only the gate may be repeated"
-        )
-    if isinstance(unit, Normalise) and gradient:
-        raise LayerError(
-            f"{where}: the gradient through LRN is not implemented; relevance passes through it under every rule"
-        )
+            unit.reduce(gradient=gradient)
 
 
 def _forms(network: Network, leaves: Tensor, gradient: bool) -> None:
@@ -72,7 +46,7 @@ def _forms(network: Network, leaves: Tensor, gradient: bool) -> None:
     signed = {u.out.index for u in network.units if isinstance(u, Neuron) and u.row is not None and u.row.by_sign}
     known: dict[int, set[int]] = {}
 
-    def carried(unit: Unit) -> set[int]:
+    def carried(unit: Node) -> set[int]:
         """Tensors to which it hands relevance, for as many readers as it has."""
         if id(unit) not in known:
             known[id(unit)] = {t.index for t in unit.carriers}
@@ -83,40 +57,5 @@ def _forms(network: Network, leaves: Tensor, gradient: bool) -> None:
             continue
         readers = [u for u in tensor.readers if u.out.wanted and (gradient or tensor.index in carried(u))]
         # whose d has two signs
-        product = bool(readers) and all(delivers(u) == "c" for u in readers) and tensor.index not in signed
+        product = bool(readers) and all(u.form == "c" for u in readers) and tensor.index not in signed
         tensor.form = "c" if gradient or (product and not tensor.valueless) else "R"
-
-
-def delivers(unit: Unit) -> str:
-    """The form in which a unit hands relevance to its sources."""
-    if isinstance(unit, Neuron):
-        assert unit.row is not None
-        return "c" if unit.row.product_form else "R"
-    if isinstance(unit, (Affine, Normalise, Total, Words)):
-        return "R"
-    if isinstance(unit, Elementwise) and not isinstance(unit.activation, L.ReLU):
-        return "R"
-    return unit.out.form
-
-
-def _reduce(unit: Neuron, gradient: bool) -> None:
-    if gradient:
-        unit.row = GRADIENT
-    row = unit.row
-    assert row is not None
-    if unit.out.form == "c" and isinstance(unit.activation, L.ReLU) and not gradient:
-        # R = x ⊙ c is 0 where y <= 0, so a share that holds there passes nothing
-        shares = tuple(s for s in row.shares if s.select != "y<0") or row.shares[:1]
-        if len(shares) == 1 and shares[0].select == "y>0":
-            shares = (replace(shares[0], select="all"),)
-        unit.row = row = replace(row, shares=shares)
-    for part in unit.parts:
-        part.terms = reduce_terms(row, part)
-        if gradient:
-            part.box = None
-
-
-def window_scale(window: np.ndarray | None, row_weight: str) -> np.ndarray | None:
-    """What a pool's 1/divisor makes of a rule's weight map: wm(s·w) = s^degree·wm(w)."""
-    power = DEGREES.get(row_weight, 1)
-    return None if window is None or power == 0 else window**power

@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..show import OneLine
+from .parts import Part
 from .shapes import Shape
 from .taps import Phase, Triple
-from .units import Part, Region, Unit
+from .tensors import Node, Region
 
 REALS = {"f4": 4, "f8": 8, "bf16": 2}
 SIZES = {**REALS, "u1": 1, "u2": 2, "i8": 8}
@@ -101,6 +102,19 @@ class Buffer:
         return self.elements(n, t) * SIZES[self.dtype]
 
 
+@dataclass(eq=False)
+class Kept:
+    """What the forward pass stores of a neuron for the ledger: per share Σ terms and Σ |terms|; y where shares select
+    by it.
+    """
+
+    terms: list[Buffer] = field(default_factory=list)
+    magnitude: list[Buffer] = field(default_factory=list)
+    # of the terms, those of operands that pass nothing on to where it is wanted
+    around: list[Buffer | None] = field(default_factory=list)
+    y: Buffer | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class View(OneLine):
     """A buffer, or a region of it.
@@ -175,7 +189,7 @@ class Step:
     """One operation of csrc/README.md; fields are those of dtd_step."""
 
     op: str
-    unit: Unit | None
+    unit: Node | None
     out: View
     x: View | None = None
     factor: View | None = None

@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
+from typing import NamedTuple
 
 Triple = tuple[int, int, int]
 
@@ -21,8 +22,7 @@ PHASE = 64
 """Entries of a table that a phase, which is a step of its own, counts as."""
 
 
-@dataclass(frozen=True)
-class Taps:
+class Taps(NamedTuple):
     """Geometry of a tap layer; three spatial axes, the leading ones of size 1 where the layer has fewer."""
 
     transposed: bool
@@ -98,11 +98,10 @@ class Phase:
         return (before[0], before[1], before[2]), (after[0], after[1], after[2])
 
 
-@dataclass(frozen=True)
-class _AxisPhase:
+class _AxisPhase(NamedTuple):
     start: int
     step: int
-    count: int
+    n: int
     x_step: int
     taps: tuple[tuple[int, int], ...]
 
@@ -154,7 +153,7 @@ def phases(taps: Taps, *, scatter: bool = False) -> tuple[Phase, ...]:
             Phase(
                 (d.start, h.start, w.start),
                 (d.step, h.step, w.step),
-                (d.count, h.count, w.count),
+                (d.n, h.n, w.n),
                 (d.x_step, h.x_step, w.x_step),
                 numbered,
             )

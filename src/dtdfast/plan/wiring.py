@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from .. import layers as L
 from ..budget import budget, require
 from ..errors import LayerError, ShapeError, WiringError, at
-from .shapes import MAX_AXES, MAX_ELEMENTS, Shape, aligned, output_shape
+from .entries import Entry
+from .shapes import MAX_AXES, MAX_ELEMENTS, Shape
+from .units import aligned, output_shape
 
 MAX_LAYERS = 100_000
 
@@ -45,19 +46,6 @@ def sources(layers: Sequence[L.Layer]) -> list[tuple[int, ...]]:
                 )
         result.append(reads)
     return result
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One record in its place."""
-
-    position: int
-    record: L.Layer
-    sources: tuple[int, ...]
-    shape: Shape  # of one sample of its output
-
-    def __str__(self) -> str:
-        return at(self.position, self.record)
 
 
 def is_constant(layers: Sequence[L.Layer], position: int) -> bool:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 import emulation
 from dtdfast.cuda.run import contraction
-from dtdfast.plan.lower_base import LoweringBase
+from dtdfast.plan.lowering import Lowering
 from dtdfast.plan.steps import SIZES, Buffer, Step, View, Weights
 from dtdfast.plan.taps import Taps
 from dtdfast.plan.units import Part, Tensor
@@ -53,7 +53,7 @@ class World:
 
     def __init__(self, n: int, t: int = 1, *, shift: int = 0, real: str = "f4") -> None:
         self.n, self.t, self.shift = n, t, shift  # shift: elements by which every array misses its alignment
-        self.lowering = LoweringBase(SimpleNamespace(network=None, real="f4"), False, (real, real))  # type: ignore[arg-type]
+        self.lowering = Lowering("f4", (real, real))
         self.memory = emulation.Memory()
         self.arrays: dict[int, Array] = {}
         self.values: dict[int, Array] = {}

@@ -1,0 +1,297 @@
+"""From units to steps: the state of one lowering, and what the steps of several kinds share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .. import layers as L
+from ..rules import Term
+from ..vocabulary import INPUT_MAPS, W_ONE, X_ONE, W, X
+from .domain import widthless
+from .parts import Part, is_identity, is_whole
+from .steps import Buffer, Kept, Reals, Step, View, Weights
+from .taps import Phase, phases
+from .tensors import Node, Tensor
+
+
+def activation_of(record: L.ReLU | L.Activation | None) -> tuple[str, float, float]:
+    if record is None:
+        return "identity", 0.0, 0.0
+    if isinstance(record, L.ReLU):
+        return "relu", 0.0, 0.0
+    kind = record.function.kernel or record.kind  # with slopes, which the step brings along
+    return kind, float(record.alpha or 0.0), float(record.beta or 0.0)
+
+
+class Lowering:
+    """Emits steps; holds the buffers of values and of relevance, and what the forward steps keep for the relevance.
+
+    Parameters
+    ----------
+    real : the type of the program's numbers, and of what the caller gives and gets
+    reals : how values, and how gates and relevance are kept
+    output, leaves : the tensors at which relevance enters and leaves
+    relevant, gradient : whether there is a relevance pass, and whether that is the gradient's
+    ledger : keep what the ledger reads
+    """
+
+    def __init__(
+        self,
+        real: str,
+        reals: tuple[str, str],
+        output: Tensor | None = None,
+        leaves: Tensor | None = None,
+        *,
+        relevant: bool = False,
+        gradient: bool = False,
+        ledger: bool = False,
+        t: int = 1,
+    ) -> None:
+        self.exact, self.output, self.leaves = real, output, leaves
+        self.relevant, self.gradient, self.ledger, self.t = relevant, gradient, ledger, t
+        self.real, self.gates = reals  # of a buffer where nothing else is said, and of gates
+        self.wide: dict[int, Buffer] = {}  # values in float64 of tensors that float32 units read too
+        self.steps: list[Step] = []
+        self.unit: Node | None = None
+        self.values: dict[int, Buffer] = {}
+        # neuron's output → per share (factor, "gate" or "denominator")
+        self.factors: dict[int, list[tuple[Buffer, str]]] = {}
+        self.winners: dict[int, Buffer] = {}
+        self.passing: dict[int, Buffer] = {}  # affine's output → positive where relevance passes to its first source
+        self.kept: dict[int, Kept] = {}
+        self.names: dict[str, int] = {}
+        self.relevances: dict[int, Buffer] = {}
+        self.above: dict[int, Buffer] = {}  # where float32 units put relevance that float64 units take on
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # buffers
+
+    def buffer(
+        self, stem: str, tensor_shape: tuple[int, ...], batch: str = "n", *, plain: bool = False, dtype: str = ""
+    ) -> Buffer:
+        count = self.names.get(stem, 0)
+        self.names[stem] = count + 1
+        name = f"{stem}.{count}" if count else stem
+        return Buffer(name, tensor_shape, batch, dtype or self.real, plain=plain or len(tensor_shape) < 2)
+
+    @property
+    def numbers(self) -> str:
+        """The type of what is not rounded to a narrow one."""
+        return "f8" if self.real == "f8" else self.exact
+
+    def external(self, name: str, tensor_shape: tuple[int, ...], batch: str = "n") -> Buffer:
+        """An array of the caller's."""
+        return Buffer(name, tensor_shape, batch, self.numbers, external=name)
+
+    def constant(self, array: Any) -> Reals:
+        """Numbers as the program computes with them."""
+        with np.errstate(over="ignore"):  # what becomes infinite shows in the result
+            return np.ascontiguousarray(array, self.numbers)
+
+    def value(self, tensor: Tensor) -> Buffer:
+        return self.values[tensor.index]
+
+    def spatial(self, tensor: Tensor) -> Buffer:
+        """The tensor's values channels-last, for kernels that ask for it."""
+        buffer = self.values[tensor.index]
+        if buffer.plain and len(buffer.shape) > 1:
+            moved = self.buffer(f"x{self.label(tensor)}", tensor.shape, dtype=buffer.dtype)
+            self.emit(Step("MOVE", self.unit, View(moved), View(buffer)))
+            self.values[tensor.index] = buffer = moved
+        return buffer
+
+    @staticmethod
+    def label(tensor: Tensor) -> str:
+        return "in" if tensor.position == L.INPUT else str(tensor.position)
+
+    def converted(self, source: Buffer, tensor: Tensor, stem: str) -> Buffer:
+        """The same in the type of what comes next."""
+        buffer = self.buffer(f"{stem}{self.label(tensor)}", tensor.shape, source.batch, plain=source.plain)
+        self.emit(Step("CONVERT", None, View(buffer), View(source)))
+        return buffer
+
+    def new_value(self, unit: Node, *, plain: bool = False) -> Buffer:
+        # x as it is, since bounds are subtracted from it; and predictions, which are the relevance that enters
+        exact = unit.out.is_input or unit.out is self.output
+        buffer = self.buffer(
+            f"x{self.label(unit.out)}", unit.out.shape, plain=plain, dtype=self.numbers if exact else ""
+        )
+        self.values[unit.out.index] = buffer
+        return buffer
+
+    def reshaped(self, source: Buffer, shape: tuple[int, ...], stem: str) -> Buffer:
+        """The same elements under another shape, in row-major order: a copy only where a channels-last array is in the
+        way.
+        """
+        if not source.plain:
+            flat = self.buffer(stem, source.shape, source.batch, plain=True, dtype=source.dtype)
+            self.emit(Step("MOVE", self.unit, View(flat), View(source)))
+            source = flat
+        seen = self.buffer(stem, shape, source.batch, plain=True)
+        seen.alias, seen.dtype, seen.external = source, source.dtype, source.external
+        if len(shape) < 2:
+            return seen
+        moved = self.buffer(stem, shape, source.batch, dtype=source.dtype)
+        self.emit(Step("MOVE", self.unit, View(moved), View(seen)))
+        return moved
+
+    def mapped(self, part: Part, term: Term, batch: str = "n") -> Buffer:
+        """in(x) of an operand, in a buffer of its own where it is not x itself."""
+        source = self.value(part.source)
+        if term.x == X:
+            return source
+        buffer = self.buffer(f"m{self.label(part.source)}", part.source.shape, batch if term.x == X_ONE else "n")
+        bound, values = INPUT_MAPS[term.x].bound, None
+        # the other side's infinity says that an element contributes nothing
+        if bound is not None and part.box is not None:
+            box = part.box if part.rounded is None or self.numbers == "f8" else part.rounded
+            values = self.constant(np.where(widthless(part.box), (np.inf, -np.inf)[bound], box[bound]))
+        self.emit(
+            Step("MAP", self.unit, View(buffer), None if term.x == X_ONE else View(source), mode=term.x, bound=values)
+        )
+        return buffer
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # steps
+
+    def taken(self) -> list[Step]:
+        """The steps emitted since this was last asked."""
+        steps, self.steps = self.steps, []
+        return steps
+
+    def emit(self, step: Step) -> None:
+        if step.unit is None:
+            step.unit = self.unit
+        self.steps.append(step)
+
+    def activate(
+        self, unit: Node, record: L.ReLU | L.Activation | None, out: Buffer, x: Buffer, mode: str | int = 0
+    ) -> None:
+        """Out = act(x), or act'(x) by the mode "derivative"."""
+        slopes = (
+            record.slopes_for(len(unit.out.shape))
+            if isinstance(record, L.Activation) and record.slopes is not None
+            else None
+        )
+        bound = None if slopes is None else self.constant(slopes)
+        self.emit(Step("ACTIVATE", unit, View(out), View(x), activation=activation_of(record), bound=bound, mode=mode))
+
+    def taps(
+        self, verb: str, part: Part, x: View, fields: dict[str, Any], window: Any = None, *, scatter: bool = False
+    ) -> None:
+        """Emit a sum over taps, one step per phase; `fields` are whole-tensor views, cut to each phase here."""
+        if part.support is not None and fields.get("weight_map") == W_ONE:
+            part, fields = part.support, {**fields, "weight_map": W}
+        taps = part.taps
+        all_phases = phases(taps, scatter=scatter)
+        if window is not None:
+            fields["window"] = self.constant(window)
+        x_size = taps.out_size if scatter else taps.x_size
+        dense = part.weight is not None and not taps.depthwise
+        for phase in all_phases:
+            numbers = tuple(k for k, _ in phase.taps)
+            cut = {k: self.cut(v, phase, len(all_phases)) for k, v in fields.items()}
+            weights: Weights | None = None
+            real = x.buffer.root.dtype
+            if part.linear:
+                op = "SCATTER_LINEAR" if scatter else f"{verb}_LINEAR"
+                weights = Weights(part, "rows", real=real)
+            elif dense:
+                op, weights = f"{verb}_DENSE", Weights(part, "dense", scatter, numbers, real)
+            else:
+                op = f"{verb}_CHANNEL"
+                weights = Weights(part, "channel", False, numbers, self.numbers) if part.weight is not None else None
+            if not part.linear:
+                x.buffer.root.widen(*phase.border(x_size))
+            inner = (taps.c_out if scatter else taps.c_in) // taps.groups
+            outer = taps.c_in if scatter else taps.c_out
+            points = phase.count[0] * phase.count[1] * phase.count[2] * len(phase.taps)
+            macs = points * inner * outer * (2 if fields.get("dual") else 1)
+            self.emit(Step(op, self.unit, x=x, weights=weights, phase=phase, groups=taps.groups, macs=macs, **cut))
+
+    @staticmethod
+    def cut(value: Any, phase: Phase, n_phases: int) -> Any:
+        return value.phase(phase.start, phase.step, phase.count) if isinstance(value, View) and n_phases > 1 else value
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # relevance
+
+    def sink(self, tensor: Tensor) -> tuple[Buffer, bool]:
+        """Where a contribution to a tensor's relevance goes, and whether others came before."""
+        if tensor.index in self.relevances:
+            return self.relevances[tensor.index], True
+        letter = "r" if tensor.form == "R" else "c"
+        leaves = tensor is self.leaves
+        if leaves and (tensor.form == "R" or self.gradient):
+            buffer = self.wanted(tensor, letter)
+        else:
+            dtype = self.numbers if leaves else ""  # what is handed out is not rounded
+            buffer = self.buffer(f"{letter}{self.label(tensor)}", tensor.shape, "nt", dtype=dtype)
+        self.relevances[tensor.index] = buffer
+        return buffer, False
+
+    def deliver(self, unit: Node, source: Tensor, write: Callable[[Buffer, bool], None]) -> None:
+        """`write` a contribution in the form of unit.out; where R is wanted and c was written, multiply by x."""
+        buffer, accumulate = self.sink(source)
+        if source.form == unit.out.form:
+            write(buffer, accumulate)
+            return
+        temporary = self.buffer(f"t{self.label(source)}", source.shape, "nt")
+        write(temporary, False)
+        self.times_x(source, temporary, buffer, accumulate)
+
+    def times_x(self, tensor: Tensor, c: Buffer, out: Buffer, accumulate: bool) -> None:
+        x = View(self.value(tensor))
+        self.emit(Step("MULTIPLY", None, View(out), View(c), m=x, mode="times", accumulate=accumulate, repeat=self.t))
+
+    def whole(self, unit: Node, r: Buffer) -> Buffer:
+        """R itself, whatever the form."""
+        if unit.out.form == "R":
+            return r
+        whole = self.buffer(f"r{self.label(unit.out)}", unit.out.shape, "nt")
+        self.times_x(unit.out, r, whole, False)
+        return whole
+
+    def rectified(self, unit: Node, r: Buffer) -> Buffer:
+        """R where a ReLU is active."""
+        active = self.buffer(f"r{self.label(unit.out)}", unit.out.shape, "nt")
+        m = View(self.value(unit.out))
+        self.emit(Step("MULTIPLY", unit, View(active), View(r), m=m, mode="positive", repeat=self.t))
+        return active
+
+    def passes(self, unit: Node, source: Tensor, r: Buffer) -> None:
+        """R_in = R_out; from the c form, R_out = x_out ⊙ c."""
+        out, accumulate = self.sink(source)
+        if unit.out.form == "c":
+            self.times_x(unit.out, r, out, accumulate)
+        else:
+            self.emit(Step("MOVE", unit, View(out), View(r), accumulate=accumulate))
+
+    def scatter(self, part: Part, term: Term, s: Buffer, gamma: float) -> None:
+        """r_in[i] (+)= in(x_i) · Σ_j wm(w_ij) s_j (without x in the c form)."""
+        buffer, accumulate = self.sink(part.source)
+        form = "c" if self.gradient else part.source.form
+        row = INPUT_MAPS[term.x]
+        multiplier = row.product if form == "c" else row.times
+        assert multiplier is not None
+        fields: dict[str, Any] = dict(
+            out=View(buffer), weight_map=term.w, mode=multiplier, accumulate=accumulate, gamma=gamma, repeat=self.t
+        )
+        if multiplier != "none":
+            own = row.bound is not None
+            fields["m"] = View(self.mapped(part, term) if own else self.value(part.source))
+        if (is_identity(part) or is_whole(part)) and term.w == W:
+            del fields["weight_map"], fields["gamma"]
+            x = View(s) if is_identity(part) else View(s, expand=part.source.shape)
+            self.emit(Step("MOVE" if multiplier == "none" else "MULTIPLY", self.unit, x=x, **fields))
+        else:
+            self.taps("TAPS", part, View(s), fields, scatter=True)
+
+    def wanted(self, leaves: Tensor, letter: str) -> Buffer:
+        """Where what the caller gets comes about: in his array, if it has no channels to turn around."""
+        if len(leaves.shape) == 1:
+            return self.external("result", leaves.shape, "nt")
+        return self.buffer(f"{letter}{self.label(leaves)}", leaves.shape, "nt", dtype=self.numbers)

@@ -1,0 +1,132 @@
+"""The operands of a neuron, and what remains of a rule's terms for each once signs are known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import layers as L
+from ..rules import Row, Share, Term
+from ..show import OneLine
+from ..vocabulary import INPUT_MAPS, W_POS, WEIGHT_MAPS, W, X
+from .taps import Taps
+from .tensors import Box, Floats, Node, Tensor
+
+
+@dataclass(eq=False)
+class Part(OneLine):
+    """One operand of a neuron: source ∗ weight by taps; weight (c_out, c_in/groups, *kernel), None for ones."""
+
+    position: int
+    source: Tensor
+    taps: Taps
+    weight: Floats | None = None
+    window: NDArray[np.float64] | None = None  # average pool: 1 / divisor per output position (d, h, w)
+    box: Box | None = None
+    rounded: Box | None = None  # the box as float32 steps compute it, so that x on a bound equals it
+    linear: bool = False
+    nonnegative: bool = False  # no weight is negative
+    support: Part | None = None  # with a weight of 1 where this one's is not 0: all that are taps
+    variant: tuple[int, int] = (0, 0)  # how many affine maps were folded in, before and after: tells its weights apart
+    terms: list[list[Term]] = field(default_factory=list)  # per share of the row, reduced by the signs known here
+
+
+@dataclass(eq=False)
+class Sum(Node):
+    """y = Σ_parts + bias, out = activation(y); relevance by a row. Neurons are sums."""
+
+    parts: list[Part] = field(default_factory=list)
+    bias: Floats | None = None
+    activation: L.ReLU | L.Activation | None = None
+    row: Row | None = None
+    sloped: bool = False  # relevance takes the slope of its ReLU
+    half: bool = False  # its value is the sum of what it shares by, without bias and activation
+
+    @property
+    def tables(self) -> tuple[Taps, ...]:
+        return tuple(part.taps for part in self.parts)
+
+
+def is_identity(part: Part) -> bool:
+    """An operand that enters with weight 1 and no taps."""
+    return part.weight is None and part.window is None and part.taps.n_taps == 1 and part.taps.stride == (1, 1, 1)
+
+
+def is_whole(part: Part) -> bool:
+    """One window that is the whole of its operand, as in a global pool: going back, every element gets the same."""
+    taps = part.taps
+    return (
+        part.weight is None
+        and not taps.transposed
+        and taps.kernel == taps.x_size
+        and taps.out_size == (1, 1, 1)
+        and not any(taps.before)
+    )
+
+
+def bias_map(bias: Floats, share: Share, gamma: float) -> NDArray[np.float64]:
+    """The bias as it stands in a share's denominator: wm(b)."""
+    assert share.bias is not None
+    mapped: NDArray[np.float64] = WEIGHT_MAPS[share.bias].of(np.asarray(bias, np.float64), gamma)
+    return mapped
+
+
+def window_scale(window: NDArray[np.float64] | None, weight_map: str) -> NDArray[np.float64] | None:
+    """What a pool's 1/divisor makes of a rule's weight map: wm(s·w) = s^power·wm(w)."""
+    power = WEIGHT_MAPS[weight_map].power
+    return None if window is None or power == 0 else window**power
+
+
+def reduce_terms(row: Row, part: Part) -> list[list[Term]]:
+    """The row's terms for one operand, per share: x⁺ is x and x⁻ is nothing where x ≥ 0, likewise for weights of 1."""
+    result = []
+    for share in row.shares:
+        terms = []
+        for term in share.terms:
+            x: str | None = term.x
+            w: str | None = term.w
+            if part.source.nonnegative:
+                x = INPUT_MAPS[term.x].positive
+            if part.weight is None or part.nonnegative:
+                w = WEIGHT_MAPS[term.w].positive
+            if x is not None and w is not None:
+                terms.append(Term(x, w))
+        result.append(terms)
+    return result
+
+
+def sign_of_term(part: Part, term: Term) -> int | None:
+    """The sign of all of a term's products in(x_i)·wm(w_ij), if it is known: 1 (≥ 0) or -1 (≤ 0)."""
+    x = INPUT_MAPS[term.x].sign or (1 if part.source.nonnegative else None)
+    w = WEIGHT_MAPS[term.w].sign or (1 if part.weight is None or part.nonnegative else None)
+    return x * w if x and w else None
+
+
+def has_slopes(unit: Sum) -> bool:
+    """Whether its activation is a prelu, which no epilogue knows."""
+    return isinstance(unit.activation, L.Activation) and unit.activation.slopes is not None
+
+
+def fusable(unit: Sum) -> bool:
+    """One share, one denominator that y's own pass over x and w can sum: Σ x w⁺ (z⁺ on x ≥ 0) or Σ x w."""
+    row = unit.row
+    assert row is not None
+    terms = [(part, part.terms[0]) for part in unit.parts]
+    if row.by_sign:
+        first = len(terms) > 1 and is_identity(unit.parts[0]) and len(terms[0][1]) == 1
+        rest = terms[1:] if first else terms
+        return is_dual(unit) and all(len(t) == 1 and t[0].x == X for _, t in rest)
+    if len(row.shares) != 1 or row.shares[0].select != "all":
+        return False
+    if any(len(t) != 1 or t[0].x != X for _, t in terms):
+        return False
+    maps = {t[0].w for _, t in terms}
+    if maps == {W}:
+        return row.shares[0].terms[0].w == W or all(p.weight is None for p in unit.parts)
+    return all(t[0].w == W_POS or (t[0].w == W and part.weight is None) for part, t in terms)
+
+
+def is_dual(unit: Sum) -> bool:
+    return any(part.terms[0] and part.terms[0][0].w == W_POS for part in unit.parts)

@@ -1,0 +1,116 @@
+"""What a network is, before anything is said of its kinds: tensors, the nodes between them, and regions of them."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..show import OneLine, shown
+from .shapes import Shape
+from .taps import Taps
+
+Floats = NDArray[np.floating[Any]]
+Box = tuple[Floats, Floats]  # lower and upper bound, of one sample's shape
+
+
+@dataclass(eq=False, repr=False)
+class Tensor:
+    """Values that one unit writes and others read."""
+
+    index: int
+    shape: Shape  # of one sample
+    position: int  # the caller's entry whose output it is
+    nonnegative: bool = False
+    is_input: bool = False  # the network's input by data flow
+    readers: list[Node] = field(default_factory=list)
+    wanted: bool = False  # relevance is wanted here
+    form: str = "R"  # of its relevance: "R", or "c" with R = x ⊙ c
+    valueless: bool = False  # it carries relevance alone (join.py)
+
+    def __repr__(self) -> str:
+        return f"Tensor({self.index}, shape={self.shape}, entry {self.position})"
+
+    @property
+    def channels(self) -> int:
+        return self.shape[0]
+
+    @property
+    def space(self) -> tuple[int, int, int]:
+        """The spatial sizes as (d, h, w)."""
+        d, h, w = (1,) * (4 - len(self.shape)) + self.shape[1:]
+        return d, h, w
+
+
+@dataclass(eq=False)
+class Node(OneLine):
+    """What every unit has (units/base.py); `entries` are the positions of the caller's list that it stands for."""
+
+    entries: tuple[int, ...]
+    sources: tuple[Tensor, ...]
+    out: Tensor
+    twin: bool = field(default=False, kw_only=True)  # stands beside another unit, for relevance alone (join.py)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(entries={shown(self.entries)}, out={self.out.shape})"
+
+    transparent: ClassVar[bool]  # whether behind it the network's input is still its input
+
+    @property
+    def position(self) -> int:
+        return self.entries[-1]
+
+    @property
+    @abstractmethod
+    def form(self) -> str:
+        """The form in which it hands relevance to its sources: "R", or "c" with R = x ⊙ c."""
+
+    @property
+    def in_relevance(self) -> bool:
+        """Relevance flows through it: wanted above and below."""
+        return self.out.wanted and any(s.wanted for s in self.carriers)
+
+    @property
+    def carriers(self) -> tuple[Tensor, ...]:
+        """The sources that receive relevance."""
+        return self.sources
+
+    @property
+    def tables(self) -> tuple[Taps, ...]:
+        """The geometries of its taps."""
+        return ()
+
+
+class Handed(NamedTuple):
+    """How much of every output's relevance an affine unit hands on; arrays of shapes that fit it."""
+
+    total: NDArray[np.float64]
+    around: NDArray[np.float64]  # of that, to sources from which none comes to the entry that `stop` names
+
+
+class Region(NamedTuple):
+    """A part of a tensor: per axis of one sample (start, step, count), then its axes reordered."""
+
+    ranges: tuple[tuple[int, int, int], ...]
+    order: tuple[int, ...] | None = None
+
+
+def whole(shape: Shape) -> Region:
+    return Region(tuple((0, 1, s) for s in shape))
+
+
+def take(array: NDArray[Any], region: Region, lead: int = 0) -> NDArray[Any]:
+    """The region of an array with `lead` axes before the sample's (a view)."""
+    index = (slice(None),) * lead + tuple(_slice(*r) for r in region.ranges)
+    view = array[index]
+    if region.order is not None:
+        view = view.transpose(*range(lead), *(lead + a for a in region.order))
+    return view
+
+
+def _slice(start: int, step: int, count: int) -> slice:
+    stop = start + step * (count - 1) + (1 if step > 0 else -1)
+    return slice(start, stop if stop >= 0 else None, step)

@@ -1,0 +1,284 @@
+"""Steps of neurons: y and what their relevance is divided by, then one scatter per operand and term."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...rules import Term
+from ...vocabulary import W_ABS, X_ABS, X_ONE, W
+from ..lowering import Lowering, activation_of
+from ..parts import Part, Sum, bias_map, fusable, has_slopes, is_dual, is_identity, sign_of_term, window_scale
+from ..steps import Buffer, Kept, Reals, Step, View
+
+
+def forward(lowering: Lowering, unit: Sum) -> None:
+    """Values, and what the relevance needs: by the rule's row."""
+    for part in unit.parts:
+        lowering.spatial(part.source)
+    out = lowering.new_value(unit)
+    relevant = lowering.relevant and unit.out is not lowering.leaves and unit.in_relevance
+    if not relevant:
+        sums(lowering, unit, out, {})
+        return
+    row = unit.row
+    assert row is not None
+    if lowering.gradient:
+        factor = lowering.buffer(f"g{lowering.label(unit.out)}", unit.out.shape, dtype=lowering.gates)
+        lowering.factors[unit.out.index] = [(factor, "gate")]
+        sums(lowering, unit, out, dict(factor=View(factor), mode="derivative"))
+        return
+    kind = "signed" if row.by_sign else "gate" if unit.out.form == "c" else "denominator"
+    if unit.half:
+        half(lowering, unit, out, kind)
+        return
+    if row.by_sign and (lowering.ledger or not fusable(unit) or has_slopes(unit)):
+        by_sign(lowering, unit, out)
+        return
+    if not fusable(unit):
+        general(lowering, unit, out, kind)
+        return
+    share = row.shares[0]
+    factor = lowering.buffer(
+        f"{'g' if kind == 'gate' else 'd'}{lowering.label(unit.out)}", unit.out.shape, dtype=lowering.gates
+    )
+    lowering.factors[unit.out.index] = [(factor, kind)]
+    fields = dict(
+        factor=View(factor), mode=kind, dual=is_dual(unit), coefficient=share.coefficient, stabilizer=row.stabilizer
+    )
+    if unit.bias is not None and share.bias is not None:
+        fields["bias_d"] = lowering.constant(bias_map(unit.bias, share, row.gamma))
+    if lowering.ledger:
+        terms = lowering.buffer(f"n{lowering.label(unit.out)}", unit.out.shape)
+        fields["terms"] = View(terms)
+        lowering.kept[unit.out.index] = Kept(
+            [terms], [magnitude(lowering, unit, 0) or terms], [around(lowering, unit, 0)]
+        )
+    sums(lowering, unit, out, fields)
+
+
+def sums(lowering: Lowering, unit: Sum, out: Buffer, last: dict[str, Any]) -> None:
+    """Out = act(y), y = Σ_parts x w + b, and of `last` a factor and terms: in one epilogue, unless the activation
+    is a prelu.
+    """
+    if has_slopes(unit):
+        activated_apart(lowering, unit, out, last)
+    else:
+        pre_activations(lowering, unit, out, {**last, "activation": activation_of(unit.activation)})
+
+
+def activated_apart(lowering: Lowering, unit: Sum, out: Buffer, last: dict[str, Any]) -> None:
+    """The same with steps of its own for the activation, which has parameters per channel, and for the factor."""
+    label, mode = lowering.label(unit.out), last.pop("mode", None)
+    y, factor, fields = lowering.buffer(f"y{label}", unit.out.shape), last.pop("factor", None), {}
+    if mode in ("gate", "denominator"):
+        fields = {key: last.pop(key) for key in ("coefficient", "stabilizer", "bias_d") if key in last}
+        last.setdefault("terms", View(lowering.buffer(f"n{label}", unit.out.shape)))
+    pre_activations(lowering, unit, y, last)
+    lowering.activate(unit, unit.activation, out, y)
+    if mode == "derivative":
+        lowering.activate(unit, unit.activation, factor.buffer, y, mode)
+    elif mode is not None:
+        lowering.emit(
+            Step("FACTOR", unit, factor, factor=factor, terms=last["terms"], x=View(out), mode=mode, **fields)
+        )
+
+
+def pre_activations(lowering: Lowering, unit: Sum, out: Buffer, last: dict[str, Any]) -> None:
+    """Y = Σ_parts x w + b into `out`, operand by operand; the last one's epilogue takes the fields `last`."""
+    parts = list(unit.parts)
+    dual = bool(last.get("dual"))
+    previous: tuple[View, View] | None = None
+    # an operand of weight 1 starts both sums: as it is, or without its negative values
+    if len(parts) > 1 and is_identity(parts[0]):
+        part = parts.pop(0)
+        first = View(lowering.value(part.source))
+        previous = (first, View(lowering.mapped(part, part.terms[0][0])) if dual else first)
+    for number, part in enumerate(parts):
+        fields: dict[str, Any] = dict(dual=dual)
+        if number < len(parts) - 1:
+            y = lowering.buffer(f"y{lowering.label(unit.out)}", unit.out.shape)
+            fields["out"] = View(y)
+            if dual:
+                z = lowering.buffer(f"z{lowering.label(unit.out)}", unit.out.shape)
+                fields["terms"] = View(z)
+            following = (View(y), View(z) if dual else View(y))
+        else:
+            bias = lowering.constant(unit.bias) if unit.bias is not None else None
+            fields.update(out=View(out), bias=bias, **last)
+        if previous is not None:
+            fields["y_prev"] = previous[0]
+            if dual:
+                fields["terms_prev"] = previous[1]
+        lowering.taps("NEURON", part, View(lowering.value(part.source)), fields, window=part.window)
+        if number < len(parts) - 1:
+            previous = following
+
+
+def general(lowering: Lowering, unit: Sum, out: Buffer, kind: str) -> None:
+    """A row of any terms: y first, then per share its denominator from mapped inputs, then the factor."""
+    row = unit.row
+    assert row is not None
+    label = lowering.label(unit.out)
+    selects = any(s.select != "all" for s in row.shares)
+    y = lowering.buffer(f"y{label}", unit.out.shape) if selects else None
+    sums(lowering, unit, out, dict(terms=View(y)) if y is not None else {})
+    kept = Kept(y=y)
+    totals = []
+    for number, _ in enumerate(row.shares):
+        totals.append(share_terms(lowering, unit, number))
+        if lowering.ledger:
+            kept.terms.append(totals[-1])
+            kept.magnitude.append(magnitude(lowering, unit, number) or totals[-1])
+            kept.around.append(around(lowering, unit, number))
+    lowering.kept[unit.out.index] = kept
+    factors = []
+    for number, share in enumerate(row.shares):
+        constant = kind == "denominator" and totals[number].batch == "1" and share.select == "all"
+        batch = "1" if constant else "n"
+        factor = lowering.buffer(
+            f"{'g' if kind == 'gate' else 'd'}{label}", unit.out.shape, batch, dtype=lowering.gates
+        )
+        fields: dict[str, Any] = dict(terms=View(totals[number]), mode=kind, select=share.select)
+        fields.update(coefficient=share.coefficient, stabilizer=row.stabilizer)
+        if kind == "gate":
+            fields["x"] = View(out)
+        if share.select != "all":
+            assert y is not None
+            fields.update(m=View(y), bias=lowering.constant(unit.bias) if unit.bias is not None else None)
+        if unit.bias is not None and share.bias is not None:
+            fields["bias_d"] = lowering.constant(bias_map(unit.bias, share, row.gamma))
+        if row.falls_back and number == 0:
+            fields["terms_prev"] = View(totals[1])
+        window = window_of(lowering, unit, share.terms[0].w)
+        lowering.emit(Step("FACTOR", unit, View(factor), factor=View(factor), window=window, **fields))
+        factors.append((factor, kind))
+    lowering.factors[unit.out.index] = factors
+
+
+def half(lowering: Lowering, unit: Sum, out: Buffer, kind: str) -> None:
+    """The sum of what is shared, and the denominator: that sum itself where nothing is added to it."""
+    row = unit.row
+    assert row is not None
+    pairs = [(part, term) for part in unit.parts for term in part.terms[0]]
+    accumulate(lowering, pairs, out, row.gamma)
+    factor, (share,) = out, row.shares
+    window = window_of(lowering, unit, W)
+    if kind == "gate" or row.stabilizer or window is not None or (unit.bias is not None and share.bias is not None):
+        factor = lowering.buffer(
+            f"{'g' if kind == 'gate' else 'd'}{lowering.label(unit.out)}", unit.out.shape, dtype=lowering.gates
+        )
+        fields: dict[str, Any] = dict(terms=View(out), x=View(out), mode=kind, stabilizer=row.stabilizer)
+        if unit.bias is not None and share.bias is not None:
+            fields["bias_d"] = lowering.constant(bias_map(unit.bias, share, row.gamma))
+        lowering.emit(Step("FACTOR", unit, View(factor), factor=View(factor), window=window, **fields))
+    lowering.factors[unit.out.index] = [(factor, kind)]
+    if lowering.ledger:
+        lowering.kept[unit.out.index] = Kept([out], [magnitude(lowering, unit, 0) or out], [around(lowering, unit, 0)])
+
+
+def by_sign(lowering: Lowering, unit: Sum, out: Buffer) -> None:
+    """Y, the first share's sum, and one factor: the second share's sum is what y has beside the first's and its
+    bias.
+    """
+    row, label = unit.row, lowering.label(unit.out)
+    assert row is not None
+    y = lowering.buffer(f"y{label}", unit.out.shape)
+    sums(lowering, unit, out, dict(terms=View(y)))
+    terms = share_terms(lowering, unit, 0)
+    factor = lowering.buffer(f"d{label}", unit.out.shape, dtype=lowering.gates)
+    bias = lowering.constant(unit.bias) if unit.bias is not None else None
+    fields: dict[str, Any] = dict(terms=View(terms), m=View(y), bias=bias, mode="signed", stabilizer=row.stabilizer)
+    lowering.emit(
+        Step("FACTOR", unit, View(factor), factor=View(factor), window=window_of(lowering, unit, W), **fields)
+    )
+    lowering.factors[unit.out.index] = [(factor, "signed")]
+    if lowering.ledger:
+        sizes = lowering.buffer(f"a{label}", unit.out.shape)
+        accumulate(lowering, [(part, Term(X_ABS, W_ABS)) for part in unit.parts], sizes, 0.0)
+        lowering.kept[unit.out.index] = Kept(
+            [terms, share_terms(lowering, unit, 1)], [terms, sizes], [around(lowering, unit, k) for k in (0, 1)], y
+        )
+
+
+def window_of(lowering: Lowering, unit: Sum, weight_map: str) -> Reals | None:
+    scale = window_scale(unit.parts[0].window, weight_map)
+    return None if scale is None else lowering.constant(scale)
+
+
+def around(lowering: Lowering, unit: Sum, number: int) -> Buffer | None:
+    """Σ_i in(x_i) wm(w_ij) over the operands from which relevance does not come to `stop`, None without one."""
+    assert unit.row is not None
+    pairs = [(part, term) for part in unit.parts if not part.source.wanted for term in part.terms[number]]
+    if not pairs:
+        return None
+    total = lowering.buffer(f"o{lowering.label(unit.out)}", unit.out.shape)
+    accumulate(lowering, pairs, total, unit.row.gamma)
+    return total
+
+
+def share_terms(lowering: Lowering, unit: Sum, number: int) -> Buffer:
+    """Σ_i in(x_i) wm(w_ij) over all operands of one share; for every sample the same if only 1s are summed."""
+    row = unit.row
+    assert row is not None
+    pairs = [(part, term) for part in unit.parts for term in part.terms[number]]
+    batch = "1" if all(term.x == X_ONE for _, term in pairs) else "n"
+    total = lowering.buffer(f"n{lowering.label(unit.out)}", unit.out.shape, batch)
+    accumulate(lowering, pairs, total, row.gamma)
+    return total
+
+
+def accumulate(lowering: Lowering, pairs: list[tuple[Part, Term]], total: Buffer, gamma: float) -> None:
+    if not pairs:  # every term vanished by sign: the sum is 0
+        lowering.emit(Step("MOVE", lowering.unit, View(total), bound=lowering.constant([0.0])))
+    for number, (part, term) in enumerate(pairs):
+        fields: dict[str, Any] = dict(
+            out=View(total), weight_map=term.w, accumulate=number > 0, mode="none", gamma=gamma
+        )
+        scale = window_scale(part.window, term.w)
+        lowering.taps("TAPS", part, View(lowering.mapped(part, term, total.batch)), fields, window=scale)
+
+
+def magnitude(lowering: Lowering, unit: Sum, number: int) -> Buffer | None:
+    """Σ_i |in(x_i)| |w_ij| for the ledger's bound; None where all terms have one sign, so that |Σ terms| serves."""
+    pairs = [(part, term) for part in unit.parts for term in part.terms[number]]
+    if all(sign_of_term(part, term) is not None for part, term in pairs):
+        return None
+    total = lowering.buffer(f"a{lowering.label(unit.out)}", unit.out.shape)
+    accumulate(lowering, [(part, Term(X_ABS, W_ABS)) for part in unit.parts], total, 0.0)
+    return total
+
+
+def relevance(lowering: Lowering, unit: Sum, r: Buffer) -> None:
+    """S = factor ⊙ c or R / d per share, then one scatter per operand and term."""
+    row = unit.row
+    assert row is not None
+    factors = lowering.factors[unit.out.index]
+    if unit.sloped and unit.out.form == "R":
+        r = lowering.rectified(unit, r)
+    if row.by_sign and not lowering.gradient:  # one factor, whose sign says which share holds
+        factors = [(factors[0][0], "positive"), (factors[0][0], "negative")]
+    for number, (factor, kind) in enumerate(factors):
+        pairs = [(p, term) for p in unit.parts for term in p.terms[number] if p.source.wanted]
+        if not pairs:
+            continue
+        s = lowering.buffer(f"s{lowering.label(unit.out)}", unit.out.shape, "nt")
+        if kind == "gate":
+            lowering.emit(Step("MULTIPLY", unit, View(s), View(r), m=View(factor), mode="times", repeat=lowering.t))
+        else:
+            mode = "none" if kind == "denominator" else kind
+            lowering.emit(Step("DIVIDE", unit, View(s), View(r), m=View(factor), mode=mode, repeat=lowering.t))
+        for part, term in pairs:
+            lowering.scatter(part, term, s, row.gamma)
+    unshared(lowering, unit)
+
+
+def unshared(lowering: Lowering, unit: Sum) -> None:
+    """An operand may have no term: x⁻ where x ≥ 0, or what a half neuron leaves out. What nobody wrote yet is 0 there,
+    and the ledger has a step to look at.
+    """
+    shared = {p.source.index for p in unit.parts if (p.terms[0] if unit.half else any(p.terms))}
+    for source in {p.source.index: p.source for p in unit.parts if p.source.wanted}.values():
+        if source.index not in shared:
+            out, accumulate = lowering.sink(source)
+            if not (accumulate and shared):
+                lowering.emit(Step("MOVE", unit, View(out), bound=lowering.constant([0.0]), accumulate=accumulate))
