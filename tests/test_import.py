@@ -19,6 +19,7 @@ CORE = {
         f"dtdfast.{name}"
         for name in ("activations", "backends", "errors", "layers", "presets", "record", "rules", "show", "vocabulary")
     ),
+    *(f"dtdfast.rules.{name}" for name in ("base", "conventions", "lrp", "rows", "taylor")),
     *(f"dtdfast.layers.{name}" for name in ("affine", "axes", "combining", "moves", "normalise", "pools", "weighted")),
 }
 

@@ -3,7 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from . import layers
+from . import layers, rules
 from .backends import Backend, backends
 from .errors import (
     BackendError,
@@ -23,7 +23,7 @@ from .errors import (
 )
 from .layers import *  # noqa: F403  records are public where they are listed
 from .presets import PRESETS
-from .rules import AlphaBeta, Epsilon, Flat, Gamma, Pass, Rule, Share, Term, WSquare, ZBox, Zero, ZPlus, ZPlusBySign
+from .rules import *  # noqa: F403
 
 if TYPE_CHECKING:
     from . import baselines, compat, diagnostics, evaluation, plot
@@ -41,14 +41,14 @@ if TYPE_CHECKING:
     from .version import __version__
 
 __all__ = [
-    "PRESETS", "AlphaBeta", "Backend", "BackendError", "DomainError", "DtdError", "Epsilon", "Explainer", "Flat",
-    "Gamma", "InputError", "LayerError", "Ledger", "MemoryBudgetError", "ModelError", "NumericsError", "Pass",
-    "Rule", "RuleError", "RunError", "ShapeError", "Share", "StorageError", "TargetError", "Term", "WSquare",
-    "WiringError", "ZBox", "ZPlus", "ZPlusBySign", "Zero", "__version__", "backends", "baselines", "build_config",
+    "PRESETS", "Backend", "BackendError", "DomainError", "DtdError", "Explainer", "InputError", "LayerError",
+    "Ledger", "MemoryBudgetError", "ModelError", "NumericsError", "RuleError", "RunError", "ShapeError",
+    "StorageError", "TargetError", "WiringError", "__version__", "backends", "baselines", "build_config",
     "clear_cache", "compat", "diagnostics", "evaluation", "explain", "from_keras", "from_onnx", "from_sklearn",
     "from_torch", "load", "plot", "predict", "run", "save",
 ]  # fmt: skip
 __all__ += layers.__all__
+__all__ += rules.__all__
 
 
 MODULES = ("baselines", "compat", "diagnostics", "evaluation", "plot")

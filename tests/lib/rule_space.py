@@ -1,4 +1,4 @@
-"""Every rule with every option, found by looking at rules.py: what the random networks draw from.
+"""Every rule with every option, found by looking at dtdfast.rules: what the random networks draw from.
 
 A rule or a field that has no values here fails by name.
 """
@@ -26,7 +26,7 @@ def rule_classes():
     while stack:
         for cls in stack.pop().__subclasses__():
             if (
-                cls.__module__ == rules.__name__ and cls is not rules.Slope
+                cls.__module__.startswith(f"{rules.__name__}.") and cls is not rules.Slope
             ):  # nor others that a drop-in needs for itself
                 found.append(cls)
                 stack.append(cls)

@@ -1,0 +1,40 @@
+"""What other tools do with biases, stabilisers, pools and additions."""
+
+from __future__ import annotations
+
+from ..errors import RuleError
+from .lrp import Epsilon, Pass, Zero
+
+CONVENTIONS = {
+    c.name: c
+    for c in (
+        Convention("dtd"),
+        Convention(
+            "zennit",
+            {"ZPlus": "positive", "AlphaBeta": "by_sign", "WSquare": "square"},
+            stabilizer=1e-6,
+            pool=Zero(),
+            add=Zero(),
+            affine=Pass(),
+        ),
+        Convention(
+            "captum",
+            {"ZPlus": "signed", "Gamma": "full"},
+            stabilizer=1e-9,
+            epsilon=1e-9,
+            pool=Zero(),
+            add=Zero(),
+            affine=Epsilon(),
+            winner=Zero(),
+            pairs_signs=False,
+            unheld=True,
+        ),
+        Convention("innvestigate", {"AlphaBeta": "full"}, epsilon=1e-7, pool=Zero(), add=Zero(), affine=Pass()),
+    )
+}
+
+
+def convention_of(name: str) -> Convention:
+    if name not in CONVENTIONS:
+        raise RuleError(f"convention {name!r} is not one of {', '.join(CONVENTIONS)}")
+    return CONVENTIONS[name]

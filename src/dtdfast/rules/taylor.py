@@ -1,0 +1,149 @@
+"""The rules of Deep Taylor Decomposition: z⁺, its form by sign, w² and zB."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from numpy.typing import ArrayLike
+
+from ..errors import RuleError
+from ..show import OneLine
+from ..vocabulary import (
+    W_NEG,
+    W_POS,
+    W_SQUARE,
+    X_ABOVE_LOW,
+    X_BELOW_HIGH,
+    X_NEG,
+    X_ONE,
+    X_POS,
+    W,
+    X,
+)
+from .base import Convention, Rule
+from .rows import BY_SIGN, Share, Term
+
+
+class ZPlus(Rule):
+    """z⁺: n_ij = x_i⁺ w_ij⁺ + x_i⁻ w_ij⁻, the products x_i w_ij that are positive.
+
+    For x ≥ 0 this is x w⁺ / Σ x w⁺ [1]_, the Deep Taylor rule of hidden layers.
+
+    Parameters
+    ----------
+    bias : {"none", "positive", "signed"}, optional
+        The part of the bias in the denominator, where it absorbs relevance: "none" is nothing, "positive" max(b, 0),
+        "signed" b. By default the convention's choice, "none" under "dtd".
+    stabilizer : float, optional
+        ε ≥ 0: the denominator d becomes d + ε·sgn d, with sgn 0 = 1. By default the convention's choice, 0 under "dtd".
+
+    References
+    ----------
+    .. [1] Montavon et al., "Explaining nonlinear classification decisions with deep Taylor decomposition",
+       arXiv:1512.02479, eq. 14.
+    """
+
+    biases: ClassVar[dict[str, tuple[str | None, ...]]] = {"none": (None,), "positive": (W_POS,), "signed": (W,)}
+
+    def shares(self, convention: Convention) -> tuple[Share, ...]:
+        if not convention.pairs_signs:
+            return (Share((Term(X, W_POS),)),)
+        return (Share((Term(X_POS, W_POS), Term(X_NEG, W_NEG))),)
+
+
+class ZPlusBySign(Rule):
+    """z⁺ by the sign of the output's value y: n_ij = (sgn(y_j) x_i w_ij)⁺, with sgn 0 = 1.
+
+    Where y ≥ 0 this is z⁺. Where y < 0 it is z⁺ of the neuron −y = Σ x (−w) − b, so the relevance of a negative value
+    goes to the inputs that made it negative. A neuron that cannot be negative, such as one behind a ReLU, takes
+    `ZPlus`. It is the rule of the preset "dtd" inside a network.
+
+    Parameters
+    ----------
+    bias : {"none"}, optional
+        The part of the bias in the denominator: nothing.
+    stabilizer : float, optional
+        ε ≥ 0: the denominator d becomes d + ε·sgn d, with sgn 0 = 1. By default the convention's choice, 0 under "dtd".
+
+    Notes
+    -----
+    The reflection y → −y, w → −w of z⁺ [1]_.
+
+    References
+    ----------
+    .. [1] Montavon et al., "Explaining nonlinear classification decisions with deep Taylor decomposition",
+       arXiv:1512.02479, eq. 14.
+    """
+
+    biases: ClassVar[dict[str, tuple[str | None, ...]]] = {"none": (None, None)}
+
+    def shares(self, convention: Convention) -> tuple[Share, ...]:
+        return BY_SIGN
+
+
+class WSquare(Rule):
+    """w²: n_ij = w_ij², over the weights that meet an input.
+
+    It is the Deep Taylor rule of a first layer with real inputs [1]_.
+
+    Parameters
+    ----------
+    bias : {"none", "square"}, optional
+        The part of the bias in the denominator, where it absorbs relevance: "none" is nothing, "square" b². By default
+        the convention's choice, "none" under "dtd".
+    stabilizer : float, optional
+        ε ≥ 0: the denominator d becomes d + ε·sgn d, with sgn 0 = 1. By default the convention's choice, 0 under "dtd".
+
+    References
+    ----------
+    .. [1] Montavon et al., "Explaining nonlinear classification decisions with deep Taylor decomposition",
+       arXiv:1512.02479, eq. 10.
+    """
+
+    biases: ClassVar[dict[str, tuple[str | None, ...]]] = {"none": (None,), "square": (W_SQUARE,)}
+
+    def shares(self, convention: Convention) -> tuple[Share, ...]:
+        return (Share((Term(X_ONE, W_SQUARE),)),)
+
+
+@dataclass(frozen=True)
+class ZBox(OneLine, Rule):
+    """zB: n_ij = (x_i − low_i) w_ij⁺ + (x_i − high_i) w_ij⁻, for inputs in a box low ≤ x ≤ high.
+
+    It is the Deep Taylor rule of a first layer with bounded inputs, such as pixels [1]_, in the form of two terms of
+    one sign, which never cancel.
+
+    Parameters
+    ----------
+    low, high : float or array_like, optional
+        The box of this layer's input: numbers, arrays of one value per channel, or arrays of the input's shape. Give
+        both or neither; by default the `domain` of the call. An operand without a box, such as an inner activation that
+        is added to the input, takes [min(0, x), max(0, x)], which makes zB to z⁺.
+    bias : {"none"}, optional
+        The part of the bias in the denominator: nothing.
+    stabilizer : float, optional
+        ε ≥ 0: the denominator d becomes d + ε·sgn d, with sgn 0 = 1. By default the convention's choice, 0 under "dtd".
+
+    Raises
+    ------
+    RuleError
+        Only one of low and high is given.
+
+    References
+    ----------
+    .. [1] Montavon et al., "Explaining nonlinear classification decisions with deep Taylor decomposition",
+       arXiv:1512.02479, eq. 17.
+    """
+
+    takes_box: ClassVar[bool] = True
+    low: ArrayLike | None = None
+    high: ArrayLike | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.low is None) != (self.high is None):
+            raise RuleError("ZBox: give both low and high, or neither (then `domain` says the box)")
+
+    def shares(self, convention: Convention) -> tuple[Share, ...]:
+        return (Share((Term(X_ABOVE_LOW, W_POS), Term(X_BELOW_HIGH, W_NEG))),)
