@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..errors import RuleError
+from .base import Convention
 from .lrp import Epsilon, Pass, Zero
 
 CONVENTIONS = {
