@@ -169,7 +169,13 @@ def test_results_do_not_alias_the_arena(network, rng):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("activation", ("bogus", 0.0, 0.0)), ("weight_map", "bogus"), ("mode", "bogus"), ("select", "bogus")],
+    [
+        ("activation", ("bogus", 0.0, 0.0)),
+        ("weight_map", "bogus"),
+        ("factor_kind", "bogus"),
+        ("multiplier", "bogus"),
+        ("select", "bogus"),
+    ],
 )
 def test_what_the_kernels_do_not_know_is_refused_by_name(network, field, value, rng):
     plan = _explainer(network, "dtd").plan_for((1, 3, 8, 8))

@@ -97,7 +97,7 @@ def test_neuron(case: str, unit: str, rng: np.random.Generator) -> None:
     x = kept(np.abs(rng.standard_normal((2, *part.source.shape), dtype=np.float32)), real)
     bias = rng.standard_normal(part.taps.c_out, dtype=np.float32)
     world = World(2, real=real)
-    results = neuron(part, world, x, dual=True, mode="gate", bias=bias, activation=("relu", 0.0, 0.0))
+    results = neuron(part, world, x, dual=True, factor_kind="gate", bias=bias, activation=("relu", 0.0, 0.0))
     ((found, even),) = {(launch.kernel.constants[0], launch.kernel.constants[6]) for launch in world.run(precision)}
     assert even == (found in tiles.EVEN_UNITS and EVEN.get(case, (False, False))[0])
     assert found == ("fma" if unit == "tf32x3" and part.taps.c_in // part.taps.groups % 4 else unit)
@@ -132,7 +132,7 @@ def test_scatter(case: str, unit: str, rng: np.random.Generator) -> None:
         world.buffer(x.shape[1:], x),
         world.buffer(x.shape[1:], before, "nt"),
     )
-    fields = dict(out=View(out), m=View(m), mode="times", weight_map="w+", repeat=t, accumulate=True)
+    fields = dict(out=View(out), m=View(m), multiplier="times", weight_map="w+", repeat=t, accumulate=True)
     world.lowering.taps("TAPS", part, View(given), fields, scatter=True)
     constants = [launch.kernel.constants for launch in world.run(precision)]
     units = {c[0] for c in constants}
@@ -158,7 +158,7 @@ def test_weight_maps(weight_map: str, unit: str, scattered: bool, rng: np.random
     x = kept(rng.standard_normal((2, *shapes[scattered]), dtype=np.float32), real)
     world = World(2, real=real)
     out = world.buffer(shapes[not scattered])
-    fields = dict(out=View(out), weight_map=weight_map, mode="none", gamma=gamma)
+    fields = dict(out=View(out), weight_map=weight_map, gamma=gamma)
     world.lowering.taps("TAPS", part, View(world.buffer(x.shape[1:], x)), fields, scatter=scattered)
     world.run(precision)
     mapped, sum_over = (
@@ -179,7 +179,7 @@ def test_multipliers(multiplier: str, rng: np.random.Generator) -> None:
     x = rng.standard_normal((1, *part.source.shape), dtype=np.float32)
     world = World(1)
     out = world.buffer(m.shape[1:])
-    fields = dict(out=View(out), mode=multiplier, m=View(world.buffer(m.shape[1:], m)))
+    fields = dict(out=View(out), multiplier=multiplier, m=View(world.buffer(m.shape[1:], m)))
     world.lowering.taps("TAPS", part, View(world.buffer(x.shape[1:], x)), fields)
     world.run()
     factor = ref.MULTIPLIERS["M_" + multiplier.upper().replace(" ", "_")](m.astype(np.float64))
@@ -188,9 +188,9 @@ def test_multipliers(multiplier: str, rng: np.random.Generator) -> None:
     near(world.view_of(out), factor * gather(x, weight, part.taps), 7 * U * size)
 
 
-@pytest.mark.parametrize("mode", ["gate", "denominator", "derivative", 0])
+@pytest.mark.parametrize("kind", ["gate", "denominator", "derivative", "none"])
 @pytest.mark.parametrize("dual", [False, True])
-def test_every_field_of_a_neuron(mode: str | int, dual: bool, rng: np.random.Generator) -> None:
+def test_every_field_of_a_neuron(kind: str, dual: bool, rng: np.random.Generator) -> None:
     """Shares of a sum, a number per pixel, bias of the denominator, stabiliser, coefficient, an activation with
     parameters.
     """
@@ -202,14 +202,19 @@ def test_every_field_of_a_neuron(mode: str | int, dual: bool, rng: np.random.Gen
     world = World(2)
     terms = world.buffer(shape)
     fields = dict(
-        terms=View(terms), y_prev=View(world.buffer(shape, y_prev)), bias=bias, bias_d=bias_d, dual=dual, mode=mode
+        terms=View(terms),
+        y_prev=View(world.buffer(shape, y_prev)),
+        bias=bias,
+        bias_d=bias_d,
+        dual=dual,
+        factor_kind=kind,
     )
     fields.update(coefficient=2.0, stabilizer=0.25, activation=("leaky_relu", 0.125, 0.0))
     if dual:
         fields["terms_prev"] = View(world.buffer(shape, terms_prev))
     buffers = {name: world.buffer(shape) for name in ("out", "factor")}
     fields["out"] = View(buffers["out"])
-    if mode:
+    if kind != "none":
         fields["factor"] = View(buffers["factor"])
     world.lowering.taps("NEURON", part, View(world.buffer(part.source.shape, x)), fields, window=window)
     world.run()
@@ -222,7 +227,7 @@ def test_every_field_of_a_neuron(mode: str | int, dual: bool, rng: np.random.Gen
     out, d = np.where(y < 0, 0.125 * y, y), ref.stabilised(acc_n + bias_d[column], 0.25)
     near(world.view_of(buffers["out"]), out, e * (size + np.abs(bias[column])))
     near(world.view_of(terms), acc_n, e * size)
-    if mode == "gate":
+    if kind == "gate":
         error = (
             2
             * window
@@ -231,13 +236,13 @@ def test_every_field_of_a_neuron(mode: str | int, dual: bool, rng: np.random.Gen
             * (size + np.abs(bias[column]) + np.abs(bias_d[column]) + 0.25)
         )
         near(world.view_of(buffers["factor"]), 2 * window * ref.quotient(out, d), 1.01 * error / np.abs(d))
-    elif mode == "denominator":
+    elif kind == "denominator":
         near(
             world.view_of(buffers["factor"]),
             ref.quotient(d, 2 * window),
             e * (size + np.abs(bias_d[column]) + 0.25) / (2 * window),
         )
-    elif mode == "derivative":
+    elif kind == "derivative":
         near(world.view_of(buffers["factor"]), np.where(y > 0, 1.0, 0.125) * window, U)
 
 
@@ -253,7 +258,7 @@ def test_linear(n_in: int, n_out: int, scattered: bool, unit: str, rng: np.rando
     x = kept(rng.standard_normal((3, sizes[scattered]), dtype=np.float32), real)
     world = World(3, real=real)
     out, given = world.buffer((sizes[not scattered],)), world.buffer((sizes[scattered],), x)
-    world.lowering.taps("TAPS", part, View(given), dict(out=View(out), mode="none"), scatter=scattered)
+    world.lowering.taps("TAPS", part, View(given), dict(out=View(out)), scatter=scattered)
     (launch,) = world.run(precision)
     weight = part.weight.reshape(n_out, n_in).astype(np.float64)
     weight = weight if scattered else weight.T
@@ -289,9 +294,7 @@ def test_bits_are_the_same_for_every_tile_and_batch(
         world = World(n, real=real)
         out = world.buffer((channels, *part.taps.x_size))
         given = world.buffer(x.shape[1:], x[2 - n :])
-        world.lowering.taps(
-            "TAPS", part, View(given), dict(out=View(out), mode="none", weight_map="w+"), scatter=transposed
-        )
+        world.lowering.taps("TAPS", part, View(given), dict(out=View(out), weight_map="w+"), scatter=transposed)
         (launch,) = world.run(precision)
         assert (launch.kernel.constants[3], launch.kernel.constants[6]) == (chosen.tile.constants, inner == 64)
         results.append(world.view_of(out)[-1].copy())
@@ -347,7 +350,7 @@ def test_float32_errs_no_more_than_multiply_adds(dual: bool, rng: np.random.Gene
     part = geometry(rng, 64, 32, (1, 4, 4), (1, 3, 3), before=1, after=1)
     x = np.abs(rng.standard_normal((1, *part.source.shape), dtype=np.float32))
     world = World(1)
-    results = neuron(part, world, x, dual=dual, mode="denominator", coefficient=1.0)  # the factor is z itself
+    results = neuron(part, world, x, dual=dual, factor_kind="denominator", coefficient=1.0)  # the factor is z itself
     (launch,) = world.run()
     assert launch.kernel.constants[0] == "tf32x3"
     weight = np.maximum(part.weight, 0) if dual else part.weight

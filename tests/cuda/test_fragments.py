@@ -174,9 +174,7 @@ def test_kernels_need_this_layout(
     def found() -> Any:
         world = World(1, real=real)
         out = world.lowering.buffer("out", x.shape[1:], dtype="f4")
-        world.lowering.taps(
-            "TAPS", part, View(world.buffer(x.shape[1:], x)), dict(out=View(out), mode="none"), scatter=scattered
-        )
+        world.lowering.taps("TAPS", part, View(world.buffer(x.shape[1:], x)), dict(out=View(out)), scatter=scattered)
         world.run(precision)
         return world.view_of(out)
 

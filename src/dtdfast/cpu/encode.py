@@ -23,29 +23,18 @@ REALS = {"f4": lib.DTD_F4, "f8": lib.DTD_F8}
 WEIGHT_MAPS = {name: getattr(lib, f"DTD_{row.c}") for name, row in vocabulary.WEIGHT_MAPS.items()}
 INPUT_MAPS = {name: getattr(lib, f"DTD_{row.c}") for name, row in vocabulary.INPUT_MAPS.items() if row.c is not None}
 MULTIPLIERS = {
-    0: lib.DTD_M_NONE, "none": lib.DTD_M_NONE, "times": lib.DTD_M_TIMES, "positive": lib.DTD_M_POSITIVE,
-    "negative": lib.DTD_M_NEGATIVE,
-    "times positive": lib.DTD_M_TIMES_POSITIVE, "times negative": lib.DTD_M_TIMES_NEGATIVE,
+    "none": lib.DTD_M_NONE, "times": lib.DTD_M_TIMES, "positive": lib.DTD_M_POSITIVE,
+    "negative": lib.DTD_M_NEGATIVE, "times positive": lib.DTD_M_TIMES_POSITIVE,
+    "times negative": lib.DTD_M_TIMES_NEGATIVE,
 }  # fmt: skip
 FACTORS = {
-    0: lib.DTD_F_NONE, "gate": lib.DTD_F_GATE, "denominator": lib.DTD_F_DENOMINATOR, "derivative": lib.DTD_F_DERIVATIVE,
-    "signed": lib.DTD_F_SIGNED,
+    "none": lib.DTD_F_NONE, "gate": lib.DTD_F_GATE, "denominator": lib.DTD_F_DENOMINATOR,
+    "derivative": lib.DTD_F_DERIVATIVE, "signed": lib.DTD_F_SIGNED,
 }  # fmt: skip
 SELECTS = {"all": lib.DTD_ANY_SIGN, "y>0": lib.DTD_POSITIVE, "y<0": lib.DTD_NEGATIVE}
-SIGNS = {0: lib.DTD_ANY_SIGN, "none": lib.DTD_ANY_SIGN, "positive": lib.DTD_POSITIVE, "negative": lib.DTD_NEGATIVE}
-NEURONS = ("NEURON_DENSE", "NEURON_CHANNEL", "NEURON_LINEAR")
-PRODUCTS = ("TAPS_DENSE", "TAPS_CHANNEL", "TAPS_LINEAR", "SCATTER_LINEAR")
-MODES: dict[str, tuple[str, dict[Any, int]]] = {
-    "MAP": ("input_map", INPUT_MAPS),
-    **dict.fromkeys((*NEURONS, "FACTOR"), ("factor_kind", FACTORS)),
-    **dict.fromkeys((*PRODUCTS, "MULTIPLY"), ("multiplier", MULTIPLIERS)),
-    "DIVIDE": ("select", SIGNS),
-    "ACTIVATE": ("derivative", {0: 0, "derivative": 1}),
-    **dict.fromkeys(("SOFTMAX", "LOG_SOFTMAX", "EMBED", "EMBED_SUM"), ("axis", {axis: axis for axis in range(1, 6)})),
-    **dict.fromkeys(("MAX_POOL", "MAX_UNPOOL", "MAX_SCATTER"), ("winner_bytes", {1: 1, 2: 2})),
-}
-"""What the mode of a step says, by its operation: a field of dtd_step, and the numbers of what it may be (0: the step
-says nothing)."""
+SIGNS = {"none": lib.DTD_ANY_SIGN, "positive": lib.DTD_POSITIVE, "negative": lib.DTD_NEGATIVE}
+NAMES = {"weight_map": WEIGHT_MAPS, "multiplier": MULTIPLIERS, "factor_kind": FACTORS}
+"""Fields of a step that say by a name what dtd_step says by a number."""
 NARROW = {
     "bfloat16": {"NEURON_DENSE": lib.DTD_BFLOAT16, "TAPS_DENSE": lib.DTD_BFLOAT16},
     "mixed": {"NEURON_DENSE": lib.DTD_BFLOAT16_TERMS, "TAPS_DENSE": lib.DTD_BFLOAT16},
@@ -60,7 +49,9 @@ def _operation(name: str) -> int:
 
 
 _VIEWS = ("out", "x", "factor", "terms", "y_prev", "terms_prev", "m")
-_NUMBERS = ("groups", "repeat", "coefficient", "gamma")
+_NUMBERS = (
+    "derivative", "dual", "accumulate", "groups", "repeat", "axis", "winner_bytes", "coefficient", "stabilizer", "gamma"
+)  # fmt: skip
 
 
 class Encoded:
@@ -139,16 +130,14 @@ class Encoded:
         c.scale.base = -1
         for key in _NUMBERS:
             setattr(c, key, getattr(step, key))
-        c.weight_map, c.select = WEIGHT_MAPS[step.weight_map], SELECTS[step.select]
-        if step.op in MODES:
-            name, numbers = MODES[step.op]
-            setattr(c, name, numbers[step.mode])
-        if step.op == "LRN":
-            c.lrn_size, c.lrn_k, (_, c.lrn_alpha, c.lrn_beta) = step.size, step.stabilizer, step.activation
-        else:
-            kind, c.act_alpha, c.act_beta = step.activation
-            c.activation, c.stabilizer = ACTIVATIONS[kind], step.stabilizer
-        c.dual, c.accumulate = step.dual, step.accumulate
+        for key, numbers in NAMES.items():
+            setattr(c, key, numbers[getattr(step, key)])
+        if step.op == "MAP":
+            c.input_map = INPUT_MAPS[step.input_map]
+        c.select = SIGNS[step.sign] if step.op == "DIVIDE" else SELECTS[step.select]
+        kind, c.act_alpha, c.act_beta = step.activation
+        c.activation = ACTIVATIONS[kind]
+        c.lrn_size, (c.lrn_k, c.lrn_alpha, c.lrn_beta) = step.size, step.lrn
         for key, vector in (("bias", step.bias), ("bias_d", step.bias_d), ("weight", step.vector)):
             if vector is not None:
                 getattr(c, key).base = self._constant(vector)

@@ -118,7 +118,7 @@ def fuse_products(steps: list[Step]) -> list[Step]:
     touched = _touched(steps)
     dropped = set()
     for number, step in enumerate(steps):
-        if step.op != "MULTIPLY" or step.mode != "times" or step.x is None or step.m is None:
+        if step.op != "MULTIPLY" or step.multiplier != "times" or step.x is None or step.m is None:
             continue
         r, out = step.x.buffer, step.out
         writers = touched[id(r.root)][:-1]
@@ -156,7 +156,7 @@ def _takes_product(step: Step, r: Buffer) -> bool:
         return False
     if step.op == "MOVE":
         return step.x is not None and step.x.region is None and step.out.region is None
-    return step.factor is None if step.op in UNPOOLS else step.mode == "none"
+    return step.factor is None if step.op in UNPOOLS else step.multiplier == "none"
 
 
 def _with_product(step: Step, product: Step) -> Step:
@@ -167,6 +167,6 @@ def _with_product(step: Step, product: Step) -> Step:
     if step.op in UNPOOLS:
         fused.factor = m
     else:
-        fused.m, fused.mode = m, "times"
+        fused.m, fused.multiplier = m, "times"
         fused.op = "MULTIPLY" if step.op == "MOVE" else step.op
     return fused

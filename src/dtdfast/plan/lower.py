@@ -82,7 +82,7 @@ def finish(lowering: Lowering, program: Program) -> None:
     found = lowering.relevances[leaves.index]
     if leaves.form == "c" and not program.gradient:
         product, m = lowering.wanted(leaves, "R"), View(lowering.value(leaves))
-        lowering.emit(Step("MULTIPLY", None, View(product), View(found), m=m, mode="times", repeat=lowering.t))
+        lowering.emit(Step("MULTIPLY", None, View(product), View(found), m=m, multiplier="times", repeat=lowering.t))
         found = product
     if found.external != "result":
         result = lowering.external("result", leaves.shape, "nt")

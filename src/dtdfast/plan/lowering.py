@@ -149,9 +149,8 @@ class Lowering:
         if bound is not None and part.box is not None:
             box = part.box if part.rounded is None or self.numbers == "f8" else part.rounded
             values = self.constant(np.where(widthless(part.box), (np.inf, -np.inf)[bound], box[bound]))
-        self.emit(
-            Step("MAP", self.unit, View(buffer), None if term.x == X_ONE else View(source), mode=term.x, bound=values)
-        )
+        x = None if term.x == X_ONE else View(source)
+        self.emit(Step("MAP", self.unit, View(buffer), x, input_map=term.x, bound=values))
         return buffer
 
     # ----------------------------------------------------------------------------------------------------------------
@@ -168,16 +167,18 @@ class Lowering:
         self.steps.append(step)
 
     def activate(
-        self, unit: Node, record: L.ReLU | L.Activation | None, out: Buffer, x: Buffer, mode: str | int = 0
+        self, unit: Node, record: L.ReLU | L.Activation | None, out: Buffer, x: Buffer, *, derivative: bool = False
     ) -> None:
-        """Out = act(x), or act'(x) by the mode "derivative"."""
+        """Out = act(x), or its derivative act'(x)."""
         slopes = (
             record.slopes_for(len(unit.out.shape))
             if isinstance(record, L.Activation) and record.slopes is not None
             else None
         )
         bound = None if slopes is None else self.constant(slopes)
-        self.emit(Step("ACTIVATE", unit, View(out), View(x), activation=activation_of(record), bound=bound, mode=mode))
+        step = Step("ACTIVATE", unit, View(out), View(x), activation=activation_of(record), bound=bound)
+        step.derivative = derivative
+        self.emit(step)
 
     def taps(
         self, verb: str, part: Part, x: View, fields: dict[str, Any], window: Any = None, *, scatter: bool = False
@@ -245,7 +246,9 @@ class Lowering:
 
     def times_x(self, tensor: Tensor, c: Buffer, out: Buffer, accumulate: bool) -> None:
         x = View(self.value(tensor))
-        self.emit(Step("MULTIPLY", None, View(out), View(c), m=x, mode="times", accumulate=accumulate, repeat=self.t))
+        self.emit(
+            Step("MULTIPLY", None, View(out), View(c), m=x, multiplier="times", accumulate=accumulate, repeat=self.t)
+        )
 
     def whole(self, unit: Node, r: Buffer) -> Buffer:
         """R itself, whatever the form."""
@@ -259,7 +262,7 @@ class Lowering:
         """R where a ReLU is active."""
         active = self.buffer(f"r{self.label(unit.out)}", unit.out.shape, "nt")
         m = View(self.value(unit.out))
-        self.emit(Step("MULTIPLY", unit, View(active), View(r), m=m, mode="positive", repeat=self.t))
+        self.emit(Step("MULTIPLY", unit, View(active), View(r), m=m, multiplier="positive", repeat=self.t))
         return active
 
     def passes(self, unit: Node, source: Tensor, r: Buffer) -> None:
@@ -278,7 +281,12 @@ class Lowering:
         multiplier = row.product if form == "c" else row.times
         assert multiplier is not None
         fields: dict[str, Any] = dict(
-            out=View(buffer), weight_map=term.w, mode=multiplier, accumulate=accumulate, gamma=gamma, repeat=self.t
+            out=View(buffer),
+            weight_map=term.w,
+            multiplier=multiplier,
+            accumulate=accumulate,
+            gamma=gamma,
+            repeat=self.t,
         )
         if multiplier != "none":
             own = row.bound is not None

@@ -205,10 +205,14 @@ class Step:
     bound: Reals | None = None  # of one sample's shape, or 1 along an axis: the m of a MAP or ACTIVATE, the x of a MOVE
     table: NDArray[np.int64] | None = None  # taps of max-pools
     phase: Phase | None = None
-    mode: str | int = 0
     weight_map: str = "w"
-    select: str = "all"
+    input_map: str = "x"  # MAP: that of x
+    multiplier: str = "none"  # MULTIPLY and products: what m multiplies by
+    factor_kind: str = "none"  # NEURON_* and FACTOR: "gate", "denominator", "derivative" or "signed"
+    select: str = "all"  # NEURON_* and FACTOR: by the sign of y
+    sign: str = "none"  # DIVIDE: "positive" or "negative", which m must be; the select of dtd_step
     activation: tuple[str, float, float] = ("identity", 0.0, 0.0)
+    derivative: bool = False  # ACTIVATE
     dual: bool = False
     groups: int = 1
     accumulate: bool = False
@@ -216,7 +220,10 @@ class Step:
     coefficient: float = 1.0
     stabilizer: float = 0.0
     gamma: float = 0.0
-    size: int = 0  # LRN
+    axis: int = 0  # along which SOFTMAX, LOG_SOFTMAX, EMBED and EMBED_SUM work
+    winner_bytes: int = 0  # MAX_*
+    size: int = 0  # LRN: channels of a sum
+    lrn: tuple[float, float, float] = (0.0, 0.0, 0.0)  # k, alpha / size, beta
     macs: int = 0
 
     def __repr__(self) -> str:

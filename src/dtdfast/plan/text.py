@@ -34,13 +34,19 @@ def detail_of(step: Step) -> str:
         if step.activation[0] != "identity":
             parts.append(step.activation[0])
         if step.factor is not None:
-            parts.append(f"-> {step.mode}")
+            parts.append(f"-> {step.factor_kind}")
     elif step.op.startswith(("TAPS", "SCATTER")):
         parts.append(step.weight_map)
-        if step.mode != "none":
-            parts.append(f"x {step.mode}")
-    elif step.op in ("MAP", "MULTIPLY", "FACTOR") or (step.op == "DIVIDE" and step.mode != "none"):
-        parts.append(str(step.mode))
+        if step.multiplier != "none":
+            parts.append(f"x {step.multiplier}")
+    elif step.op == "MAP":
+        parts.append(step.input_map)
+    elif step.op == "MULTIPLY":
+        parts.append(step.multiplier)
+    elif step.op == "FACTOR":
+        parts.append(step.factor_kind)
+    elif step.op == "DIVIDE" and step.sign != "none":
+        parts.append(step.sign)
     if step.accumulate:
         parts.append("+=")
     return " ".join(parts)

@@ -110,7 +110,7 @@ class World:
         done = []
         for step in self.lowering.steps:
             has = {name for name, value in vars(step).items() if isinstance(value, (View, Weights, np.ndarray))}
-            numbers = f"mode {step.mode}, {step.weight_map}, {step.activation[0]}"
+            numbers = f"x {step.multiplier}, -> {step.factor_kind}, {step.weight_map}, {step.activation[0]}"
             print(f"{precision}: {step.op} with {', '.join(sorted(has))}; {numbers}")
             for launch in contraction.launches(step, plan, self.address_of, precision, multiprocessors):
                 emulation.run(launch, self.memory)

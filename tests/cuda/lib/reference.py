@@ -106,9 +106,9 @@ def _product(site: Site) -> None:
     step, shape = site.step, site.shape(site.step.out)
     out, scale = site.view(step.out), array_at(site.window(), shape)
     result = _sums(site, step.weight_map) * (1 if scale is None else scale)
-    if step.mode != "none":
+    if step.multiplier != "none":
         result = (
-            _MULTIPLIERS[step.mode](array_at(site.view(step.m, kept=True), shape, step.repeat).astype(np.float64))
+            _MULTIPLIERS[step.multiplier](array_at(site.view(step.m, kept=True), shape, step.repeat).astype(np.float64))
             * result
         )
     put(out, shape, array_at(out, shape) + result if step.accumulate else result)
@@ -145,7 +145,7 @@ def _neuron(site: Site) -> None:
         "derivative": lambda: slope(y, alpha, beta) * s,
         "signed": lambda: np.where(y < 0, np.minimum(before - z, 0) - step.stabilizer, z + step.stabilizer) / s,
     }
-    result = factors[step.mode]()
+    result = factors[step.factor_kind]()
     if step.select != "all":
         result = np.where(y > 0 if step.select == "y>0" else y < 0, result, 0)
     put(site.view(step.factor), shape, result)

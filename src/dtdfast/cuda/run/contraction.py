@@ -155,7 +155,7 @@ def launches(
         views.setdefault("m", _Other(x.dtype))
     if step.window is not None:
         views["window"] = _window(step.window, address_of)
-    mode = str(step.mode or "none") if neuron or step.m is not None else "times"
+    mode = step.factor_kind if neuron else step.multiplier if step.m is not None else "times"
     kind, alpha, beta = step.activation
     types = tuple(v.dtype for v in views.values())
     width = 8 if "bf16" in types else 4

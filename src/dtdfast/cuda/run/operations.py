@@ -100,27 +100,26 @@ def move(site: Site) -> list[Launch]:
 
 def map_input(site: Site) -> list[Launch]:
     step = site.step
-    return site.run((elementwise.map_input, step.mode), [site.view(step.out), site.view(step.x), site.bound()])
+    return site.run((elementwise.map_input, step.input_map), [site.view(step.out), site.view(step.x), site.bound()])
 
 
 def multiply(site: Site) -> list[Launch]:
     step = site.step
     views = [site.view(step.out), site.view(step.x), site.view(step.m, kept=True)]
-    return site.run((elementwise.multiply, step.mode), views, (int(step.accumulate),))
+    return site.run((elementwise.multiply, step.multiplier), views, (int(step.accumulate),))
 
 
 def divide(site: Site) -> list[Launch]:
     step = site.step
-    mode = step.mode if isinstance(step.mode, str) else "none"
     views = [site.view(step.out), site.view(step.x), site.view(step.m, kept=True)]
-    return site.run((elementwise.divide, mode), views, (int(step.accumulate),))
+    return site.run((elementwise.divide, step.sign), views, (int(step.accumulate),))
 
 
 def activate(site: Site) -> list[Launch]:
     step = site.step
     kind, alpha, beta = step.activation
     views = [site.view(step.out), site.view(step.x), site.bound()]
-    return site.run((elementwise.activate, kind, step.mode == "derivative"), views, (), (alpha, beta))
+    return site.run((elementwise.activate, kind, step.derivative), views, (), (alpha, beta))
 
 
 def affine(site: Site) -> list[Launch]:
@@ -137,7 +136,7 @@ def factor(site: Site) -> list[Launch]:
         site.per_channel(step.bias), site.window(), site.view(step.terms_prev),
     ]  # fmt: skip
     return site.run(
-        (elementwise.factor, step.mode), views, (SELECTS[step.select],), (step.coefficient, step.stabilizer)
+        (elementwise.factor, step.factor_kind), views, (SELECTS[step.select],), (step.coefficient, step.stabilizer)
     )
 
 
@@ -176,18 +175,17 @@ def neuron_channel(site: Site) -> list[Launch]:
             site.view(step.terms_prev),
         site.window(), site.per_channel(step.bias), site.per_channel(step.bias_d),
     ]  # fmt: skip
-    mode = step.mode if step.factor is not None else "none"
+    factor_kind = step.factor_kind if step.factor is not None else "none"
     numbers = (step.coefficient, step.stabilizer, alpha, beta)
-    return site.run(
-        (depthwise.neuron_channel, kind, mode, step.dual), views, (taps, n_taps, row, SELECTS[step.select]), numbers
-    )
+    body = (depthwise.neuron_channel, kind, factor_kind, step.dual)
+    return site.run(body, views, (taps, n_taps, row, SELECTS[step.select]), numbers)
 
 
 def taps_channel(site: Site) -> list[Launch]:
     step = site.step
     (x, taps, n_taps), (weight, row) = _taps(site), _weights(site)
     views = [site.view(step.out), x, weight, site.view(step.m, kept=True), site.window()]
-    body = (depthwise.taps_channel, step.weight_map, step.mode)
+    body = (depthwise.taps_channel, step.weight_map, step.multiplier)
     return site.run(body, views, (taps, n_taps, row, int(step.accumulate)), (step.gamma,))
 
 
@@ -260,9 +258,9 @@ def max_scatter(site: Site) -> list[Launch]:
 def lrn(site: Site) -> list[Launch]:
     step = site.step
     x = site.view(step.x)
-    _, alpha, beta = step.activation
+    k, alpha, beta = step.lrn
     longs = (site.shape(step.out)[C], step.size, x.strides[C])
-    return site.run((normalise.lrn,), [site.view(step.out), x, coordinate(C)], longs, (alpha, beta, step.stabilizer))
+    return site.run((normalise.lrn,), [site.view(step.out), x, coordinate(C)], longs, (alpha, beta, k))
 
 
 def _lines(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
@@ -271,7 +269,7 @@ def _lines(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
 
 def softmax(site: Site) -> list[Launch]:
     step = site.step
-    axis, shape, out, x = int(step.mode), site.shape(step.out), site.view(step.out), site.view(step.x)
+    axis, shape, out, x = step.axis, site.shape(step.out), site.view(step.out), site.view(step.x)
     body = normalise.log_softmax if step.op == "LOG_SOFTMAX" else normalise.softmax
     return launches((body,), _lines(shape, axis), [out, x], (shape[axis], out.strides[axis], x.strides[axis]))
 
@@ -279,7 +277,7 @@ def softmax(site: Site) -> list[Launch]:
 def embed(site: Site) -> list[Launch]:
     step = site.step
     assert step.vector is not None
-    axis = int(step.mode)
+    axis = step.axis
     ids = without(site.view(step.x), axis)
     longs = (site.address_of(step.vector), 4 * site.shape(step.out)[axis])
     return site.run((embedding.embed,), [site.view(step.out), ids, coordinate(axis)], longs)
@@ -288,7 +286,7 @@ def embed(site: Site) -> list[Launch]:
 def embed_sum(site: Site) -> list[Launch]:
     step = site.step
     assert step.x is not None
-    axis, shape, x, m = int(step.mode), site.shape(step.x), site.view(step.x), site.view(step.m, kept=True)
+    axis, shape, x, m = step.axis, site.shape(step.x), site.view(step.x), site.view(step.m, kept=True)
     longs = (shape[axis], x.strides[axis], m.strides[axis], int(step.accumulate))
     return launches((embedding.embed_sum,), _lines(shape, axis), [site.view(step.out), x, m], longs, (), step.repeat)
 

@@ -134,7 +134,7 @@ class Affine(Unit):
                         View(out),
                         View(r),
                         m=m,
-                        mode="positive",
+                        multiplier="positive",
                         accumulate=accumulate,
                         repeat=lowering.t,
                     )

@@ -72,9 +72,7 @@ class Copy(Unit):
         """Every element gets the sum over its copies."""
 
         def write(out: Buffer, accumulate: bool) -> None:
-            fields: dict[str, Any] = dict(
-                out=View(out), weight_map=W, mode="none", accumulate=accumulate, repeat=lowering.t
-            )
+            fields: dict[str, Any] = dict(out=View(out), weight_map=W, accumulate=accumulate, repeat=lowering.t)
             lowering.taps("TAPS", self.part, View(r), fields, scatter=True)
 
         lowering.deliver(self, self.sources[0], write)

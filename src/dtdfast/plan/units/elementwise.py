@@ -51,12 +51,12 @@ class Elementwise(Unit):
         if slope:
             r = r if lowering.gradient else lowering.whole(self, r)
             m = lowering.buffer(f"g{lowering.label(self.out)}", self.out.shape)
-            lowering.activate(self, self.activation, m, lowering.value(source), "derivative")
+            lowering.activate(self, self.activation, m, lowering.value(source), derivative=True)
         else:  # a ReLU: x = max(0, y), so c passes where it is active
             m = lowering.value(self.out)
         out, accumulate = lowering.sink(source)
         step = Step("MULTIPLY", self, View(out), View(r), m=View(m), accumulate=accumulate, repeat=lowering.t)
-        step.mode = "times" if slope else "positive"
+        step.multiplier = "times" if slope else "positive"
         lowering.emit(step)
 
     def balance(self, r: Vector, passed: Handed | None) -> Balance:

@@ -44,12 +44,12 @@ class Words(Unit):
     def forward(self, lowering: Lowering) -> None:
         out = View(lowering.new_value(self, plain=True))
         ids = View(lowering.value(self.sources[0]), trailing=True)
-        lowering.emit(Step("EMBED", self, out, ids, vector=lowering.constant(self.weight), mode=self.slot))
+        lowering.emit(Step("EMBED", self, out, ids, vector=lowering.constant(self.weight), axis=self.slot))
 
     def relevance(self, lowering: Lowering, r: Buffer) -> None:
         out, accumulate = lowering.sink(self.sources[0])
         m = View(lowering.value(self.out)) if self.out.form == "c" else None
-        step = Step("EMBED_SUM", self, View(out, trailing=True), View(r), m=m, mode=self.slot, repeat=lowering.t)
+        step = Step("EMBED_SUM", self, View(out, trailing=True), View(r), m=m, axis=self.slot, repeat=lowering.t)
         step.accumulate = accumulate
         lowering.emit(step)
 

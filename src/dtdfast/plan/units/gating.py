@@ -57,7 +57,7 @@ class Gating(Unit):
 
     def forward(self, lowering: Lowering) -> None:
         signal, gate = (View(lowering.value(s), expand=self.out.shape) for s in self.sources)
-        lowering.emit(Step("MULTIPLY", self, View(lowering.new_value(self)), signal, m=gate, mode="times"))
+        lowering.emit(Step("MULTIPLY", self, View(lowering.new_value(self)), signal, m=gate, multiplier="times"))
 
     def relevance(self, lowering: Lowering, r: Buffer) -> None:
         signal, gate = self.sources
@@ -72,9 +72,9 @@ class Gating(Unit):
                 lowering.emit(Step("MOVE", self, View(out), View(r), accumulate=accumulate))
                 return
             m = View(lowering.value(gate), expand=self.out.shape)
-            lowering.emit(
-                Step("MULTIPLY", self, View(out), View(r), m=m, mode="times", accumulate=accumulate, repeat=lowering.t)
-            )
+            step = Step("MULTIPLY", self, View(out), View(r), m=m, multiplier="times", repeat=lowering.t)
+            step.accumulate = accumulate
+            lowering.emit(step)
 
         lowering.deliver(self, signal, write)
 
@@ -83,12 +83,12 @@ class Gating(Unit):
         out, accumulate = lowering.sink(operand)
         m = View(lowering.value(other), expand=self.out.shape)
         if operand.shape == self.out.shape:
-            lowering.emit(
-                Step("MULTIPLY", self, View(out), View(r), m=m, mode="times", accumulate=accumulate, repeat=lowering.t)
-            )
+            step = Step("MULTIPLY", self, View(out), View(r), m=m, multiplier="times", repeat=lowering.t)
+            step.accumulate = accumulate
+            lowering.emit(step)
             return
         product = lowering.buffer(f"t{lowering.label(self.out)}", self.out.shape, "nt")
-        lowering.emit(Step("MULTIPLY", self, View(product), View(r), m=m, mode="times", repeat=lowering.t))
+        lowering.emit(Step("MULTIPLY", self, View(product), View(r), m=m, multiplier="times", repeat=lowering.t))
         index: tuple[int, ...]
         axes = tuple(size if small == 1 else 1 for size, small in zip(self.out.shape, operand.shape, strict=True))
         for number, index in enumerate(np.ndindex(*axes)):

@@ -37,8 +37,8 @@ class Normalise(Unit):
 
     def forward(self, lowering: Lowering) -> None:
         r, x = self.record, View(lowering.value(self.sources[0]))
-        step = Step("LRN", self, View(lowering.new_value(self)), x, size=r.size, stabilizer=r.k)
-        step.activation = ("identity", r.alpha / r.size, r.beta)
+        step = Step("LRN", self, View(lowering.new_value(self)), x, size=r.size)
+        step.lrn = (r.k, r.alpha / r.size, r.beta)
         lowering.emit(step)
 
     def relevance(self, lowering: Lowering, r: Buffer) -> None:

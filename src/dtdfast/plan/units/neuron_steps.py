@@ -25,7 +25,7 @@ def forward(lowering: Lowering, unit: Sum) -> None:
     if lowering.gradient:
         factor = lowering.buffer(f"g{lowering.label(unit.out)}", unit.out.shape, dtype=lowering.gates)
         lowering.factors[unit.out.index] = [(factor, "gate")]
-        sums(lowering, unit, out, dict(factor=View(factor), mode="derivative"))
+        sums(lowering, unit, out, dict(factor=View(factor), factor_kind="derivative"))
         return
     kind = "signed" if row.by_sign else "gate" if unit.out.form == "c" else "denominator"
     if unit.half:
@@ -43,7 +43,11 @@ def forward(lowering: Lowering, unit: Sum) -> None:
     )
     lowering.factors[unit.out.index] = [(factor, kind)]
     fields = dict(
-        factor=View(factor), mode=kind, dual=is_dual(unit), coefficient=share.coefficient, stabilizer=row.stabilizer
+        factor=View(factor),
+        factor_kind=kind,
+        dual=is_dual(unit),
+        coefficient=share.coefficient,
+        stabilizer=row.stabilizer,
     )
     if unit.bias is not None and share.bias is not None:
         fields["bias_d"] = lowering.constant(bias_map(unit.bias, share, row.gamma))
@@ -68,18 +72,18 @@ def sums(lowering: Lowering, unit: Sum, out: Buffer, last: dict[str, Any]) -> No
 
 def activated_apart(lowering: Lowering, unit: Sum, out: Buffer, last: dict[str, Any]) -> None:
     """The same with steps of its own for the activation, which has parameters per channel, and for the factor."""
-    label, mode = lowering.label(unit.out), last.pop("mode", None)
+    label, kind = lowering.label(unit.out), last.pop("factor_kind", "none")
     y, factor, fields = lowering.buffer(f"y{label}", unit.out.shape), last.pop("factor", None), {}
-    if mode in ("gate", "denominator"):
+    if kind in ("gate", "denominator"):
         fields = {key: last.pop(key) for key in ("coefficient", "stabilizer", "bias_d") if key in last}
         last.setdefault("terms", View(lowering.buffer(f"n{label}", unit.out.shape)))
     pre_activations(lowering, unit, y, last)
     lowering.activate(unit, unit.activation, out, y)
-    if mode == "derivative":
-        lowering.activate(unit, unit.activation, factor.buffer, y, mode)
-    elif mode is not None:
+    if kind == "derivative":
+        lowering.activate(unit, unit.activation, factor.buffer, y, derivative=True)
+    elif kind != "none":
         lowering.emit(
-            Step("FACTOR", unit, factor, factor=factor, terms=last["terms"], x=View(out), mode=mode, **fields)
+            Step("FACTOR", unit, factor, factor=factor, terms=last["terms"], x=View(out), factor_kind=kind, **fields)
         )
 
 
@@ -138,7 +142,7 @@ def general(lowering: Lowering, unit: Sum, out: Buffer, kind: str) -> None:
         factor = lowering.buffer(
             f"{'g' if kind == 'gate' else 'd'}{label}", unit.out.shape, batch, dtype=lowering.gates
         )
-        fields: dict[str, Any] = dict(terms=View(totals[number]), mode=kind, select=share.select)
+        fields: dict[str, Any] = dict(terms=View(totals[number]), factor_kind=kind, select=share.select)
         fields.update(coefficient=share.coefficient, stabilizer=row.stabilizer)
         if kind == "gate":
             fields["x"] = View(out)
@@ -167,7 +171,7 @@ def half(lowering: Lowering, unit: Sum, out: Buffer, kind: str) -> None:
         factor = lowering.buffer(
             f"{'g' if kind == 'gate' else 'd'}{lowering.label(unit.out)}", unit.out.shape, dtype=lowering.gates
         )
-        fields: dict[str, Any] = dict(terms=View(out), x=View(out), mode=kind, stabilizer=row.stabilizer)
+        fields: dict[str, Any] = dict(terms=View(out), x=View(out), factor_kind=kind, stabilizer=row.stabilizer)
         if unit.bias is not None and share.bias is not None:
             fields["bias_d"] = lowering.constant(bias_map(unit.bias, share, row.gamma))
         lowering.emit(Step("FACTOR", unit, View(factor), factor=View(factor), window=window, **fields))
@@ -187,7 +191,9 @@ def by_sign(lowering: Lowering, unit: Sum, out: Buffer) -> None:
     terms = share_terms(lowering, unit, 0)
     factor = lowering.buffer(f"d{label}", unit.out.shape, dtype=lowering.gates)
     bias = lowering.constant(unit.bias) if unit.bias is not None else None
-    fields: dict[str, Any] = dict(terms=View(terms), m=View(y), bias=bias, mode="signed", stabilizer=row.stabilizer)
+    fields: dict[str, Any] = dict(
+        terms=View(terms), m=View(y), bias=bias, factor_kind="signed", stabilizer=row.stabilizer
+    )
     lowering.emit(
         Step("FACTOR", unit, View(factor), factor=View(factor), window=window_of(lowering, unit, W), **fields)
     )
@@ -231,9 +237,7 @@ def accumulate(lowering: Lowering, pairs: list[tuple[Part, Term]], total: Buffer
     if not pairs:  # every term vanished by sign: the sum is 0
         lowering.emit(Step("MOVE", lowering.unit, View(total), bound=lowering.constant([0.0])))
     for number, (part, term) in enumerate(pairs):
-        fields: dict[str, Any] = dict(
-            out=View(total), weight_map=term.w, accumulate=number > 0, mode="none", gamma=gamma
-        )
+        fields: dict[str, Any] = dict(out=View(total), weight_map=term.w, accumulate=number > 0, gamma=gamma)
         scale = window_scale(part.window, term.w)
         lowering.taps("TAPS", part, View(lowering.mapped(part, term, total.batch)), fields, window=scale)
 
@@ -263,10 +267,12 @@ def relevance(lowering: Lowering, unit: Sum, r: Buffer) -> None:
             continue
         s = lowering.buffer(f"s{lowering.label(unit.out)}", unit.out.shape, "nt")
         if kind == "gate":
-            lowering.emit(Step("MULTIPLY", unit, View(s), View(r), m=View(factor), mode="times", repeat=lowering.t))
+            lowering.emit(
+                Step("MULTIPLY", unit, View(s), View(r), m=View(factor), multiplier="times", repeat=lowering.t)
+            )
         else:
-            mode = "none" if kind == "denominator" else kind
-            lowering.emit(Step("DIVIDE", unit, View(s), View(r), m=View(factor), mode=mode, repeat=lowering.t))
+            sign = "none" if kind == "denominator" else kind
+            lowering.emit(Step("DIVIDE", unit, View(s), View(r), m=View(factor), sign=sign, repeat=lowering.t))
         for part, term in pairs:
             lowering.scatter(part, term, s, row.gamma)
     unshared(lowering, unit)

@@ -40,7 +40,7 @@ class Probabilities(Unit):
         slot = self.axis if self.axis == 1 else self.axis + max(0, 4 - len(self.out.shape))
         op = "LOG_SOFTMAX" if self.log else "SOFTMAX"
         out, x = View(lowering.new_value(self)), View(lowering.value(self.sources[0]))
-        lowering.emit(Step(op, self, out, x, mode=slot))
+        lowering.emit(Step(op, self, out, x, axis=slot))
 
     def relevance(self, lowering: Lowering, r: Buffer) -> None:
         raise AssertionError(self.refusal(gradient=lowering.gradient))

@@ -69,7 +69,7 @@ class Winner(Unit):
             m=View(winners),
             phase=phase,
             table=table,
-            mode=1 if dtype == "u1" else 2,
+            winner_bytes=1 if dtype == "u1" else 2,
         )
         lowering.emit(step)
 
@@ -80,7 +80,7 @@ class Winner(Unit):
             fields: dict[str, Any] = dict(
                 x=View(r),
                 m=View(winners),
-                mode=1 if winners.dtype == "u1" else 2,
+                winner_bytes=1 if winners.dtype == "u1" else 2,
                 accumulate=accumulate,
                 repeat=lowering.t,
             )
