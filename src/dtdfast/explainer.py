@@ -9,17 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import layers as L
-from .arrays.checks import Check, apart, check_input, check_out, finite, is_dask
-from .arrays.device import on_device, to_host
+from .arrays.checks import Check, apart, check_input, check_out, check_range, is_dask
+from .arrays.device import on_device
 from .arrays.foreign import NUMPY, Home, take, take_out
 from .backends import choose
-from .errors import InputError, NumericsError, RuleError, TargetError, at, translated
+from .errors import InputError, RuleError, TargetError, at, translated
+from .exact import Exact
 from .executors import Executors
 from .ledger.account import Account
 from .ledger.ledger import NARROW, Ledger, row_of, total
 from .options import Options
 from .plan.domain import Domain
-from .plan.program import EXPLAIN, GRADIENT, PREDICT, last_entry
+from .plan.program import EXPLAIN, GRADIENT, PREDICT, last_entry, words_of
 from .plan.wiring import sources
 from .presets import RuleBook, Rules
 from .progress import blocks
@@ -134,11 +135,12 @@ class Explainer:
         self._taken: type = np.float64 if any(isinstance(r, L.Preparation) for r in self._layers) else self._dtype
         options = given.checked(len(self._layers))
         self._kind = kind
-        self._words = _find_words(self._layers, reads, last_entry(self._layers, start, kind))
+        self._words = words_of(self._layers, reads, last_entry(self._layers, start, kind))
         self._check = Check(self._words, self._domain)
         self._executor = Executors(
             self._layers, options, self._backend, self._book, self._domain, self._check, self._taken
         )
+        self._exact = Exact(self._executor, kind, self._book.preset.clip_start)
         self._nbytes = sum(
             a.nbytes for record in self._layers for a in vars(record).values() if isinstance(a, np.ndarray)
         )
@@ -224,7 +226,9 @@ class Explainer:
                 raise InputError(
                     "x is a Dask array, explained when its result is computed: out and progress do not apply"
                 )
-            return _lazy().lazy_explain(self, x, target, return_outputs)
+            from .arrays import dask
+
+            return dask.lazy_explain(self, x, target, return_outputs)
         x, executor, home = self._prepare(x, self._kind)
         program = executor.program
         targets = Targets.parse(take(target)[0], len(x), program.network.output.shape)
@@ -244,16 +248,12 @@ class Explainer:
                 again, lost = session.doubtful, session.empty
             for i in again:
                 i += block.start
-                self._explain_exactly(x, i, targets, view[i : i + 1], None if outputs is None else outputs[i : i + 1])
+                self._exact.explain(x, i, targets, view[i : i + 1], None if outputs is None else outputs[i : i + 1])
             if lost:
-                refill(
-                    "relevance",
-                    view,
-                    [(block.start + i, k) for i, k in lost],
-                    lambda i: self._exact_maps(x, i, targets),
-                    REMEDY,
-                )
-        self._check_finite("relevance", result)
+                rows = [(block.start + i, k) for i, k in lost]
+                refill("relevance", view, rows, lambda i: self._exact.maps(x, i, targets), REMEDY)
+        if self._backend != "cuda":  # which finds it out itself
+            check_range("relevance", result)
         relevance = home.give(result) if out is None else out
         return relevance if outputs is None else (relevance, home.give(outputs))
 
@@ -280,7 +280,9 @@ class Explainer:
             An output overflowed its number type.
         """
         if is_dask(x):
-            return _lazy().lazy_predict(self, x)
+            from .arrays import dask
+
+            return dask.lazy_predict(self, x)
         x, executor, home = self._prepare(x, PREDICT)
         result = check_out(None, (len(x), *executor.program.network.output.shape), self._dtype, x)
         for block in blocks(len(x), executor.batch_size(len(x), 1), False):
@@ -289,8 +291,9 @@ class Explainer:
                 lost = session.empty
             if lost:
                 rows = [(block.start + i, k) for i, k in lost]
-                refill("output", result[:, None], rows, lambda i: self._exact_outputs(x, i), REMEDY)
-        self._check_finite("output", result)
+                refill("output", result[:, None], rows, lambda i: self._exact.outputs(x, i), REMEDY)
+        if self._backend != "cuda":
+            check_range("output", result)
         return home.give(result)
 
     @translated
@@ -377,41 +380,6 @@ class Explainer:
         block = slice(0, executor.batch_size(len(x), targets.count))
         return executor.profile(x[block], targets.entry(block).relevance)
 
-    # --------------------------------------------------------------------------------------------------------------
-    # checking
-
-    def _explain_exactly(self, x: Any, i: int, targets: Targets, view: Array, outputs: Array | None = None) -> None:
-        """Sample i's relevance (1, t, *leaves) in float64 into `view`."""
-        executor = self._executor(tuple(x.shape[1:]), self._kind, exact=True)
-        program, one = executor.program, slice(i, i + 1)
-        clip = self._book.preset.clip_start and not program.gradient
-        with executor.session(1, targets.count) as session:
-            session.explain(to_host(x[one]), targets.entry(one, unit=program.gradient, clip=clip), view, outputs)
-
-    def _exact_maps(self, x: Any, i: int, targets: Targets) -> Array:
-        """The same, (t, *leaves)."""
-        view: Array = np.zeros(
-            (1, targets.count, *self._executor(tuple(x.shape[1:]), self._kind, exact=True).program.leaves.shape)
-        )
-        self._explain_exactly(x, i, targets, view)
-        return np.asarray(view[0])
-
-    def _exact_outputs(self, x: Any, i: int) -> Array:
-        """Sample i's outputs in float64, as one row of its own (1, *out)."""
-        executor = self._executor(tuple(x.shape[1:]), PREDICT, exact=True)
-        outputs = np.zeros((1, *executor.program.network.output.shape))
-        with executor.session(1, 1) as session:
-            session.predict(to_host(x[i : i + 1]), outputs)
-        return np.asarray(outputs)
-
-    def _check_finite(self, what: str, values: Array) -> None:
-        """What the CUDA executor finds out on its device."""
-        if self._backend != "cuda" and not finite(values):
-            precision = np.dtype(self._dtype)
-            raise NumericsError(
-                f"the {what} overflowed {precision}; rescale the network, or see with backend='oracle' where"
-            )
-
     def _prepare(self, x: Any, kind: str) -> tuple[Any, Executor, Home]:
         """X as the executor takes it, checked; the executor; where results go (on a GPU they are there already)."""
         host, home = (x, NUMPY) if self._backend == "cuda" and on_device(x) else take(x)
@@ -431,21 +399,6 @@ class Explainer:
 
 def _rebuild(layers: list[L.Layer], arguments: dict[str, Any]) -> Explainer:
     return Explainer(layers, **arguments)
-
-
-def _lazy() -> Any:
-    """What explains Dask arrays; imported when there is one."""
-    from .arrays import dask
-
-    return dask
-
-
-def _find_words(layers: list[L.Layer], reads: Any, last: int) -> tuple[int, int] | None:
-    """Position and number of words of an Embedding that reads the input, if there is one."""
-    for position, record in enumerate(layers[: last + 1]):
-        if isinstance(record, L.Embedding) and L.INPUT in reads[position]:
-            return position, np.shape(record.weight)[0]
-    return None
 
 
 __all__ = ["GRADIENT", "Explainer"]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..budget import FREE, require
-from ..errors import InputError, ShapeError
+from ..errors import InputError, NumericsError, ShapeError
 from ..plan.domain import Domain
 from ..plan.shapes import Shape
 from .device import contiguous, copy_of, device_array, dtype_of, empty_beside, library_of, on_device, to_host
@@ -39,6 +39,14 @@ def finite(values: Array) -> bool:
         return all(finite(values[i : i + some]) for i in range(0, len(values), some))
     found = np.isfinite(values).ravel("K")
     return bool(found.item(found.argmin()))  # as all() says, which is slow to start
+
+
+def check_range(what: str, values: Array) -> None:
+    """A result beyond its type's numbers is an error."""
+    if not finite(values):
+        raise NumericsError(
+            f"the {what} overflowed {values.dtype}; rescale the network, or see with backend='oracle' where"
+        )
 
 
 def check_input(x: Any, words: tuple[int, int] | None, dtype: type) -> Array:

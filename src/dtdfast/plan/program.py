@@ -116,6 +116,14 @@ def last_entry(layers: Sequence[L.Layer], start: int | None, kind: str) -> int:
     return last
 
 
+def words_of(layers: Sequence[L.Layer], reads: Sequence[Sequence[int]], last: int) -> tuple[int, int] | None:
+    """Position and number of words of an Embedding that reads the input, if there is one."""
+    for position, record in enumerate(layers[: last + 1]):
+        if isinstance(record, L.Embedding) and L.INPUT in reads[position]:
+            return position, np.shape(record.weight)[0]
+    return None
+
+
 def prepare(
     layers: list[L.Layer],
     input_shape: Shape,
