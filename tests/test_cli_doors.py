@@ -183,7 +183,7 @@ def test_a_damaged_chunk_is_of_bad_samples(here: Path) -> None:
         raw.write(b"damaged!")
     expected = dtd.explain(NET, X)
     for name in ("x.zarr", "x.h5"):
-        assert explain(name, out=f"maps-{name}.zarr") == 0
+        assert explain(name, out=f"maps-{name}.zarr") == 1  # some samples are bad
         assert [bool(error) for error in stored(Path(f"maps-{name}.zarr"), "error")] == [
             False,
             False,

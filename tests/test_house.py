@@ -17,7 +17,7 @@ import dtdfast as dtd
 from dtdfast import calls, explainer
 from dtdfast.options import Options
 
-ROOT = Path(dtd.__file__).parents[1]
+PACKAGE = Path(dtd.__file__).parent
 
 
 def name_of(path: Path, root: Path) -> str:
@@ -39,7 +39,7 @@ def imported(path: Path, root: Path, modules: set[str]) -> set[str]:
     """The modules that this one imports at any time, within functions and by importlib too."""
     name, found = name_of(path, root), set()
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    for node in statements(ast.parse(path.read_text())):
+    for node in statements(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -53,9 +53,10 @@ def imported(path: Path, root: Path, modules: set[str]) -> set[str]:
     return (found & modules) - {name}
 
 
-def circles(root: Path) -> list[list[str]]:
+def circles(package: Path) -> list[list[str]]:
     """Sets of modules of which each imports each other one, if only by way of others."""
-    paths = {name_of(path, root): path for path in root.rglob("*.py")}
+    root = package.parent
+    paths = {name_of(path, root): path for path in package.rglob("*.py")}
     direct = {name: imported(path, root, set(paths)) for name, path in paths.items()}
 
     def reached(name: str) -> set[str]:
@@ -72,7 +73,7 @@ def circles(root: Path) -> list[list[str]]:
 
 
 def test_no_circles_of_imports() -> None:
-    assert circles(ROOT) == []
+    assert circles(PACKAGE) == []
 
 
 def test_a_circle_is_found(tmp_path: Path) -> None:
@@ -89,11 +90,11 @@ def test_a_circle_is_found(tmp_path: Path) -> None:
     (package / "a.py").write_text(
         (package / "a.py").read_text() + "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .d import g\n"
     )
-    assert circles(tmp_path) == [["p.a", "p.c", "p.room.b"]]
+    assert circles(package) == [["p.a", "p.c", "p.room.b"]]
 
 
 def test_the_first_line_says_what_a_file_holds() -> None:
-    texts = {path.relative_to(ROOT): path.read_text() for path in ROOT.rglob("*.py")}
+    texts = {path.relative_to(PACKAGE): path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py")}
     assert [str(path) for path, text in texts.items() if text and not text.startswith('"""')] == []
 
 
