@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from .arrays.foreign import take
 from .errors import ShapeError
-from .explainer import GRADIENT, Explainer
+from .explainer import Explainer
 from .layers import Layer
+from .plan.program import GRADIENT
 
 Array = NDArray[Any]
 

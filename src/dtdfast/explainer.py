@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from . import layers as L
-from .arrays.checks import Check, apart, check_input, check_out, check_range, is_dask
+from .arrays.checks import Array, Check, apart, check_input, check_out, check_range, is_dask
 from .arrays.device import on_device
 from .arrays.foreign import NUMPY, Home, take, take_out
 from .backends import choose
@@ -20,7 +19,7 @@ from .ledger.account import Account
 from .ledger.ledger import NARROW, Ledger, row_of, total
 from .options import Options
 from .plan.domain import Domain
-from .plan.program import EXPLAIN, GRADIENT, PREDICT, last_entry, words_of
+from .plan.program import EXPLAIN, PREDICT, last_entry, words_of
 from .plan.wiring import sources
 from .presets import RuleBook, Rules
 from .progress import blocks
@@ -31,8 +30,6 @@ from .underflow import REMEDY, refill
 
 if TYPE_CHECKING:
     from .session import Executor
-
-Array = NDArray[Any]
 
 
 class Explainer:
@@ -399,6 +396,3 @@ class Explainer:
 
 def _rebuild(layers: list[L.Layer], arguments: dict[str, Any]) -> Explainer:
     return Explainer(layers, **arguments)
-
-
-__all__ = ["GRADIENT", "Explainer"]
