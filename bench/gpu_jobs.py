@@ -60,8 +60,7 @@ def distance(found: Any, exact: Any) -> float:
     return float(np.abs(np.asarray(found, np.float64) - exact).sum() / np.abs(exact).sum())
 
 
-# -----------------------------------------------------------------------------------------------------------------
-# small networks
+# ----------------------------------------------------------------------------------------------------- small networks
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,8 +127,7 @@ def small(job: Row) -> Iterator[Row]:
         yield {**row, "error": error, "bound": bound, "right": error <= bound}
 
 
-# ------------------------------------------------------------------------------------------------------------- one
-# network, dtdfast
+# ----------------------------------------------------------------------------------------------- one network, dtdfast
 
 
 def references(job: Row, net: Net, x: Any) -> tuple[Any, float]:
@@ -219,8 +217,7 @@ def profile(net: Net, precision: str, x: Any) -> list[Row]:
     return rows
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# timing
+# ------------------------------------------------------------------------------------------------------------- timing
 
 
 def timings(tool: str, net: Net, case: Row) -> Iterator[Row]:

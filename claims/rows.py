@@ -68,8 +68,7 @@ def several(claims: list[tuple[str, float, float]], source: str, measure: Callab
         CLAIMS.append(Claim(text, source, expected, nth(k), unit=unit))
 
 
-# ------------------------------------------------------------------------------------------------- 1 to 4: exact
-# identities
+# ------------------------------------------------------------------------------------------- 1 to 4: exact identities
 
 
 def firsts() -> Iterator[dict[str, Any]]:
@@ -152,8 +151,7 @@ def _zero(seed: int) -> float:
     return float(np.abs(dtd.explain(layers, x, rules="lrp-0", **ORACLE) - expected).max() / np.abs(expected).max())
 
 
-# ----------------------------------------------------------------------------------------------------------- 5: root
-# points
+# ----------------------------------------------------------------------------------------------------- 5: root points
 
 
 def critique_roots(
@@ -200,8 +198,7 @@ several(
 )
 
 
-# ------------------------------------------------------------------------------------------- 6 to 8: depth, class,
-# weights
+# -------------------------------------------------------------------------------------- 6 to 8: depth, class, weights
 
 
 def deep(hidden: int, seed: int) -> list[dtd.Layer]:

@@ -121,8 +121,7 @@ def test_relevance_passes(act, rule, backend, rng):
     assert explainer.ledger(x, 1).closed
 
 
-# --------------------------------------------------------------------------------------------------------------
-# parameters
+# --------------------------------------------------------------------------------------------------------- parameters
 
 
 def test_open_ends():
@@ -148,8 +147,7 @@ def test_refused_parameters(arguments, words):
     assert all(word in str(info.value) for word in words)
 
 
-# ------------------------------------------------------------------------------------------------------------------
-# slopes
+# ------------------------------------------------------------------------------------------------------------- slopes
 
 
 def test_slopes_that_do_not_fit(rng):
@@ -178,8 +176,7 @@ def test_slopes(shape, pooled, backend, rng):
     close(dtd.baselines.gradient(layers, x, start, backend=backend), expected, backend)
 
 
-# -------------------------------------------------------------------------------------------------------------------
-# gates
+# -------------------------------------------------------------------------------------------------------------- gates
 
 AFFINE = {"1 + sigmoid": (1.0, 1.0), "2 sigmoid": (2.0, None), "1 - sigmoid": (-1.0, 1.0), "2 sigmoid - 1": (2.0, -1.0)}
 
@@ -225,8 +222,7 @@ def test_two_gates_are_refused(signal, rng):
         dtd.explain(scaled, normal(rng, 3, 3), 0)
 
 
-# ----------------------------------------------------------------------------------------------------------------
-# precision
+# ---------------------------------------------------------------------------------------------------------- precision
 
 WIDE = np.concatenate([np.logspace(-30, 30, 61), np.linspace(0.013, 40, 60)])
 WIDE = np.unique(np.concatenate([-WIDE, WIDE]).astype(np.float32))

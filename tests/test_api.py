@@ -12,8 +12,7 @@ from support import classifier, close, normal, segmenter
 pytestmark = pytest.mark.parametrize("backend", ["oracle", "cpu"])
 
 
-# -----------------------------------------------------------------------------------------------------------------
-# outputs
+# ------------------------------------------------------------------------------------------------------------ outputs
 
 
 def test_predict_includes_the_softmax_and_explain_does_not(backend, rng):
@@ -85,8 +84,7 @@ def test_local_response_normalisation(backend, rng):
     np.testing.assert_allclose(dtd.predict([dtd.LRN(5, alpha=0.5, k=2.0)], x, backend=backend), expected, rtol=1e-5)
 
 
-# -----------------------------------------------------------------------------------------------------------------
-# targets
+# ------------------------------------------------------------------------------------------------------------ targets
 
 
 def test_none_explains_the_largest_output(backend, rng):
@@ -142,8 +140,7 @@ def test_the_largest_output_is_the_first_of_equals(backend):
     np.testing.assert_array_equal(dtd.explain(layers, np.array([[2.0, 3.0]]), None, backend=backend), [[2.0, 0.0]])
 
 
-# ------------------------------------------------------------------------------------------------------ start, stop,
-# out
+# --------------------------------------------------------------------------------------------------- start, stop, out
 
 
 def test_start_and_stop(backend, rng):
@@ -225,8 +222,7 @@ def test_records_copy_their_arrays(backend, rng):
     np.testing.assert_array_equal(dtd.explain(layers, x, 0, backend=backend), before)
 
 
-# ------------------------------------------------------------------------------------------------------- reuse,
-# reflection
+# -------------------------------------------------------------------------------------------------- reuse, reflection
 
 
 def test_one_explainer_for_many_shapes(backend, rng):

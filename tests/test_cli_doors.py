@@ -50,8 +50,7 @@ def explain(*arguments: Any, out: str = "out") -> int:
     return cli.main(["explain", "net.safetensors", *map(str, arguments), "-o", out])
 
 
-# -----------------------------------------------------------------------------------------------------------------
-# streams
+# ------------------------------------------------------------------------------------------------------------ streams
 
 
 def printed_into(target: Any, *arguments: str) -> tuple[int, str]:
@@ -106,8 +105,7 @@ def test_ctrl_c_between_photographs(here: Path) -> None:
     assert not [path for path in Path("out").iterdir() if path.name.startswith(".")]
 
 
-# -----------------------------------------------------------------------------------------------------------------
-# pictures
+# ----------------------------------------------------------------------------------------------------------- pictures
 
 
 def test_a_tiff_whose_white_is_zero(tmp_path: Path) -> None:
@@ -142,8 +140,7 @@ def test_pictures_of_images_with_one_name(here: Path) -> None:
     assert "photo-1-heatmap.png" in [entry["heatmap"] for entry in entries]  # of photo-1.png, whose name is its own
 
 
-# -------------------------------------------------------------------------------------------------------------------
-# layout
+# ------------------------------------------------------------------------------------------------------------- layout
 
 
 def test_the_layout_is_what_a_saved_list_begins_with(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -169,8 +166,7 @@ def test_the_layout_is_what_a_saved_list_begins_with(here: Path, capsys: pytest.
     assert cli.main(["explain", "last.safetensors", "photo.png", "--size", "8", "--layout", "nchw", "-o", "wrong"]) == 2
 
 
-# ------------------------------------------------------------------------------------------------------- arrays of
-# others
+# --------------------------------------------------------------------------------------------------- arrays of others
 
 
 def test_a_damaged_chunk_is_of_bad_samples(here: Path) -> None:
@@ -249,8 +245,7 @@ def test_masked_arrays_are_refused(out: Path) -> None:
         dtd.Linear(np.ma.masked_array(np.eye(3), np.eye(3) > 0))
 
 
-# ---------------------------------------------------------------------------------------------------------- files of
-# others
+# ---------------------------------------------------------------------------------------------------- files of others
 
 
 def test_a_lock_of_others_stays(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

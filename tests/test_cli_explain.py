@@ -165,8 +165,7 @@ def test_overlay_is_checked() -> None:
         plot.overlay(np.ones((3, 5, 5)), np.ones((4, 4)))
 
 
-# ------------------------------------------------------------------------------------------------------- inspect and
-# plan
+# --------------------------------------------------------------------------------------------------- inspect and plan
 
 
 def test_inspect(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -203,8 +202,7 @@ def test_plan(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"{dtd.Explainer(layers, rules='lrp-epsilon').plan_for((1, 3, 9, 9))}\n"
 
 
-# -----------------------------------------------------------------------------------------------------------------
-# errors
+# ------------------------------------------------------------------------------------------------------------- errors
 
 
 @pytest.mark.parametrize(

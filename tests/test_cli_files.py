@@ -56,8 +56,7 @@ def everything(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-# ----------------------------------------------------------------------------------------------------------------
-# pictures
+# ----------------------------------------------------------------------------------------------------------- pictures
 
 DEEP: dict[str, tuple[str, Any]] = {  # as deep as PHOTO's first colour, in 0 to 1
     "16-bit grey PNG": ("a.png", GREY.astype(np.uint16) * 257),
@@ -130,8 +129,7 @@ def test_the_layout_is_what_the_file_declares(here: Path, declared: str, layout:
     assert found == again
 
 
-# ---------------------------------------------------------------------------------------------------------- files of
-# others
+# ---------------------------------------------------------------------------------------------------- files of others
 
 
 def test_other_peoples_files_stay(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,8 +36,7 @@ def chain(rng: np.random.Generator, *widths: int, shift: float = 0.05) -> list[d
     return layers[:-1]
 
 
-# ------------------------------------------------------------------------------------------------------------------
-# measures
+# ----------------------------------------------------------------------------------------------------------- measures
 
 
 def test_measures_agree_with_scipy_and_skimage(rng: np.random.Generator) -> None:
@@ -70,8 +69,7 @@ def test_total_variation_of_disjoint_maps_is_one() -> None:
     np.testing.assert_allclose(similarity.total_variation(a, a[:, ::-1]), 1)
 
 
-# ---------------------------------------------------------------------------------------------------------------
-# instruments
+# -------------------------------------------------------------------------------------------------------- instruments
 
 
 def test_relevance_converges_under_zplus_and_not_in_one_layer(rng: np.random.Generator) -> None:

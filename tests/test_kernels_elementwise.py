@@ -215,8 +215,7 @@ def test_factor(kernels: Kernels, mode: str, select: str, seed: int) -> None:
     agree(factor, expected, np.abs(expected) * kernels.u * (6 + 4 * cancelled))
 
 
-# ----------------------------------------------------------------------------------------------------- copies and
-# borders
+# ------------------------------------------------------------------------------------------------- copies and borders
 
 
 @each_shape

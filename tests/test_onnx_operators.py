@@ -134,8 +134,7 @@ def test_lrp_0_is_gradient_times_input(name: str) -> None:
     np.testing.assert_allclose(relevance.ravel(), slopes * x.ravel(), rtol=0, atol=1e-7 * max(1, np.abs(slopes).max()))
 
 
-# -----------------------------------------------------------------------------------------------------------------
-# resampling
+# --------------------------------------------------------------------------------------------------------- resampling
 
 WHERE = ("half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric", "half_pixel_symmetric")
 GOALS = (
@@ -167,8 +166,7 @@ def test_resize_is_right_or_refused(mode: str, where: str) -> None:
     assert n_right
 
 
-# --------------------------------------------------------------------------------------------------------------------
-# outputs
+# ------------------------------------------------------------------------------------------------------------ outputs
 
 TWO = dict(body="a = Relu(x) y = Sigmoid(a) z = Neg(a)", y="float[] y, float[] z")
 
@@ -232,8 +230,7 @@ def test_outputs_that_are_no_numbers_are_named(info: Any, message: str) -> None:
         from_onnx(proto)
 
 
-# ------------------------------------------------------------------------------------------------------------------
-# no-ops
+# ------------------------------------------------------------------------------------------------------------- no-ops
 
 NOTHING = {
     "slices": ("a = Slice(x, o, e, c) y = Relu(a)", ("int64[3] o = {0,0,0}, int64[3] e = {9223372036854775807,4,9}, "
@@ -255,8 +252,7 @@ def test_what_does_nothing_leaves_nothing(name: str) -> None:
     assert kinds(from_onnx(model(*NOTHING[name]))) == "ReLU"
 
 
-# ------------------------------------------------------------------------------------------------------ the forms of
-# opset 6
+# ----------------------------------------------------------------------------------------------- the forms of opset 6
 
 OPSET_6 = {
     "per channel by its axis": ("y = Add<broadcast=1, axis=1>(x, c)", "float[4] c", lambda x, c: x + c[:, None, None]),
@@ -316,8 +312,7 @@ def test_opsets_that_are_not_known(opset: int, message: str) -> None:
         from_onnx(model("y = Relu(x)", opset=opset))
 
 
-# ------------------------------------------------------------------------------------------------------------ never one
-# of these
+# ------------------------------------------------------------------------------------------------- never one of these
 
 REFUSED = {
     "batch of the matrix": (dict(body="y = MatMul(w, x)", given="float[3,2] w", x="float[N,7] x"), ("may not be an "

@@ -14,8 +14,7 @@ from support import by_matrix, classifier, close, normal
 pytestmark = pytest.mark.parametrize("backend", ["oracle", "cpu"])
 
 
-# -----------------------------------------------------------------------------------------------------------------
-# domains
+# ------------------------------------------------------------------------------------------------------------ domains
 
 
 @pytest.mark.parametrize("domain", ["real", "nonnegative", "box"])
@@ -120,8 +119,7 @@ def test_every_layer_that_reads_the_input_takes_its_rule(backend, rng):
     close(dtd.explain(layers, x, start, backend=backend), expected, backend)
 
 
-# -------------------------------------------------------------------------------------------------------------------
-# rules
+# -------------------------------------------------------------------------------------------------------------- rules
 
 
 def residual(rng):
@@ -224,8 +222,7 @@ def test_every_preset_under_every_convention_closes_its_ledger(preset, conventio
     )
 
 
-# -----------------------------------------------------------------------------------------------------------------
-# folding
+# ------------------------------------------------------------------------------------------------------------ folding
 
 
 def norm(rng, n):

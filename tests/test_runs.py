@@ -28,8 +28,7 @@ BOX = (0.0, 1.0)
 FED = Preparation(size=(6, 6))
 
 
-# ------------------------------------------------------------------------------------------------------------ what is
-# written
+# ---------------------------------------------------------------------------------------------------- what is written
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 32, 1000])
@@ -118,8 +117,7 @@ def test_halves_are_numpy_s(dtype: type, rng: np.random.Generator) -> None:
             np.testing.assert_array_equal(halves(signed).view(np.uint16), expected.view(np.uint16))
 
 
-# --------------------------------------------------------------------------------------------------------------------
-# sources
+# ------------------------------------------------------------------------------------------------------------ sources
 
 
 def test_arrays_on_disk_give_what_the_array_gives(tmp_path: Path) -> None:
@@ -197,8 +195,7 @@ def test_a_picture_file_of_any_name(tmp_path: Path, out: Path, rng: np.random.Ge
     assert stored(out, "name").tolist() == [r"\xff\xe9.png"]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# errors
+# ------------------------------------------------------------------------------------------------------------- errors
 
 
 def test_bad_samples_are_kept_apart(out: Path) -> None:

@@ -133,8 +133,7 @@ def test_no_warning_on_import() -> None:
             dtd.from_sklearn(model)
 
 
-# ------------------------------------------------------------------------------------------------------- units and
-# zeros
+# ---------------------------------------------------------------------------------------------------- units and zeros
 
 CENTRED = {  # scalers, and whether they take the columns' zero away
     "StandardScaler": (pre.StandardScaler(), True),
@@ -268,8 +267,7 @@ def test_k_means(n_clusters: int, scaled: bool) -> None:
     np.testing.assert_array_less(np.abs(ledger.end - ledger.start), ledger.bound)
 
 
-# ---------------------------------------------------------------------------------------------------------------
-# refusals
+# ----------------------------------------------------------------------------------------------------------- refusals
 
 
 class Own(linear_model.Ridge):

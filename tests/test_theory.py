@@ -208,8 +208,7 @@ def test_relevance_is_linear_in_its_start(backend, rng):
     assert (abs(together - parts) <= 3 * rounding(layers, backend) * size).all()
 
 
-# ------------------------------------------------------------------------------------------------------------------
-# ledger
+# ------------------------------------------------------------------------------------------------------------- ledger
 
 CANCELS = (explicit.epsilon, explicit.gamma)
 WELL_CONDITIONED = [case for case in CASES if case.row.terms.func not in CANCELS and case.row.rule.bias != "full"]
@@ -295,8 +294,7 @@ def test_ledger_exposes_a_wrong_oracle(rng, monkeypatch):
     assert not dtd.Explainer(layers, backend="oracle").ledger(x).closed
 
 
-# ------------------------------------------------------------------------------------------------------- a trained
-# network
+# -------------------------------------------------------------------------------------------------- a trained network
 
 
 @BOTH

@@ -160,8 +160,7 @@ class Explainer:
         """All options that this Explainer was made with, defaults included."""
         return dict(vars(self._given))
 
-    # ----------------------------------------------------------------------------------------------------------------
-    # calls
+    # ---------------------------------------------------------------------------------------------------------- calls
 
     @translated
     def explain(

@@ -108,8 +108,7 @@ def test_start_and_stop(explainer, network, rng):
         assert abs(found - expected).max() <= 2e-5 * abs(expected).max()
 
 
-# ----------------------------------------------------------------------------------------------------------------
-# refusals
+# ----------------------------------------------------------------------------------------------------------- refusals
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
@@ -221,8 +220,7 @@ def test_word_numbers(explainer, rng):
         made.explain(np.array([[0, 1, 2, 3, 7]]))
 
 
-# ------------------------------------------------------------------------------------------------------------------
-# memory
+# ------------------------------------------------------------------------------------------------------------- memory
 
 
 def test_a_batch_that_does_not_fit_is_split(explainer, network, rng):
@@ -320,8 +318,7 @@ def test_reciprocals(d):
             assert (n * magic) >> shift == n // d
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# threads, pickles
+# --------------------------------------------------------------------------------------------------- threads, pickles
 
 
 def test_threads_share_one_explainer(explainer, network, rng):

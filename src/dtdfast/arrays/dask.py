@@ -66,8 +66,7 @@ def lazy_predict(explainer: Explains, x: Any) -> Any:
     return _blocks(_outputs, explainer, x, None, outputs.shape[1:], outputs.dtype)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# before any work
+# ---------------------------------------------------------------------------------------------------- before any work
 
 
 def _whole_samples(x: Any) -> Any:
@@ -101,8 +100,7 @@ def _rows(target: Any, x: Any) -> tuple[Any, Any]:
     return np.zeros((1, *array.shape[1:]), array.dtype), rows.rechunk((x.chunks[0], *array.shape[1:]))
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# the graph
+# ---------------------------------------------------------------------------------------------------------- the graph
 
 
 def _blocks(call: Call, given: Any, x: Any, target: Any, shape: Shape, dtype: np.dtype[Any]) -> Any:

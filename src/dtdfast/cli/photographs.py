@@ -139,8 +139,7 @@ class Folder:
         self._open = True
 
 
-# ------------------------------------------------------------------------------------------------------------- before
-# any work
+# ---------------------------------------------------------------------------------------------------- before any work
 
 
 def _refuse_run_options(arguments: argparse.Namespace) -> None:
@@ -205,8 +204,7 @@ def _names(paths: Sequence[Path]) -> list[str]:
     return names
 
 
-# ---------------------------------------------------------------------------------------------------------------- one
-# image
+# ---------------------------------------------------------------------------------------------------------- one image
 
 
 def _explained(
@@ -266,8 +264,7 @@ def _write(folder: Folder, name: str, values: Array, draw: Callable[[Axes], obje
         canvas.savefig(part, dpi=dpi, format="png", metadata={"Software": SOFTWARE})
 
 
-# ------------------------------------------------------------------------------------------------------------- what is
-# printed
+# ---------------------------------------------------------------------------------------------------- what is printed
 
 
 def _line(entry: dict[str, Any]) -> tuple[str, ...]:

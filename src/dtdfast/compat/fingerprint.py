@@ -119,8 +119,7 @@ class _Walk:
                     found.append((name, self.of(value, 2)))
         self.classes[id(cls)] = id(cls), tuple(found)
 
-    # ------------------------------------------------------------------------------------------------------------
-    # tensors
+    # -------------------------------------------------------------------------------------------------------- tensors
 
     def weight(self, tensor: Any) -> Any:
         """What of a parameter or buffer decides the graph; its values are kept apart."""
@@ -142,8 +141,7 @@ class _Walk:
             return *kind, id(tensor)
         return *kind, tensor.storage_offset(), tensor.stride(), self.sums[address]
 
-    # -----------------------------------------------------------------------------------------------------------
-    # settings
+    # ------------------------------------------------------------------------------------------------------- settings
 
     def of(self, value: Any, depth: int) -> Any:
         """A setting as something that compares by content."""

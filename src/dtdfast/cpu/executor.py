@@ -46,8 +46,7 @@ if lib.dtd_step_size() != ffi.sizeof("dtd_step"):
     raise ImportError("the compiled kernels do not fit this version's Python; reinstall dtdfast")
 
 
-# ---------------------------------------------------------------------------------------------------------- instruction
-# sets
+# --------------------------------------------------------------------------------------------------- instruction sets
 
 
 def isa_names() -> list[str]:
@@ -87,8 +86,7 @@ def kernel_config() -> dict[str, Any]:
     }
 
 
-# ------------------------------------------------------------------------------------------------------------------
-# sessions
+# ----------------------------------------------------------------------------------------------------------- sessions
 
 
 class Layout(NamedTuple):

@@ -108,8 +108,7 @@ class Frozen(Oracle):
     def pre_activation(self, unit: U.Unit) -> Array:
         return self.pre[unit.out.index] if isinstance(unit, U.Neuron) else self.values[unit.sources[0].index]
 
-    # ----------------------------------------------------------------------------------------------------------
-    # derivatives
+    # ---------------------------------------------------------------------------------------------------- derivatives
 
     def along(self, seeds: Seeds, own: Own | None = None) -> tuple[Array, Array]:
         """Per direction: t at which the pattern first changes (inf: never), and the derivative of the output (m,
@@ -159,8 +158,7 @@ class Frozen(Oracle):
                 r[source.index] = r[source.index] + message if source.index in r else message
         return [r.get(t.index, np.zeros((len(start), *t.shape))) for t in tensors]
 
-    # ------------------------------------------------------------------------------------------------------- unit by
-    # unit
+    # --------------------------------------------------------------------------------------------------- unit by unit
 
     def _hinges(self, unit: U.Unit, y_dot: Array) -> tuple[Array, list[Array]]:
         """Derivative behind an activation, and when each pre-activation reaches its next kink: t = (k − y)/ẏ."""

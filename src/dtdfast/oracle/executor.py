@@ -23,8 +23,7 @@ from .maths import INPUT_MAPS, WEIGHT_MAPS, activate, canvas, derivative, gather
 
 Array = NDArray[Any]
 
-# -----------------------------------------------------------------------------------------------------------------
-# executor
+# ----------------------------------------------------------------------------------------------------------- executor
 
 
 class Oracle:
@@ -73,8 +72,7 @@ class Oracle:
     def spatial(self, tensor: U.Tensor) -> Array:
         return self.x(tensor).reshape(-1, tensor.channels, *tensor.space)
 
-    # -------------------------------------------------------------------------------------------------------------
-    # neurons
+    # -------------------------------------------------------------------------------------------------------- neurons
 
     def _neuron_forward(self, unit: U.Neuron) -> Any:
         self.repeat = 1
@@ -163,8 +161,7 @@ class Oracle:
                     message += (self._mapped(part, term) * scatter(s * per_output, w, part.taps)).reshape(message.shape)
         return messages
 
-    # ------------------------------------------------------------------------------------------------------------------
-    # other units
+    # ---------------------------------------------------------------------------------------------------- other units
 
     def _winner_forward(self, unit: U.Winner) -> Array:
         self.repeat = 1
@@ -270,8 +267,7 @@ class Oracle:
     def _words_forward(self, unit: U.Words) -> Array:
         return np.asarray(unit.weight, np.float64)[self.values[0]]
 
-    # --------------------------------------------------------------------------------------------------------------
-    # ledger
+    # --------------------------------------------------------------------------------------------------------- ledger
 
     def account(self, unit: U.Unit, handed: list[Array]) -> Account:
         r_out = self.r[unit.out.index]

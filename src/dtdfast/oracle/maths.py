@@ -16,8 +16,7 @@ from ..plan.tensors import Box
 
 Array = NDArray[Any]
 
-# --------------------------------------------------------------------------------------------------------------------
-# rule maps
+# ---------------------------------------------------------------------------------------------------------- rule maps
 
 WEIGHT_MAPS: dict[str, Callable[[Array, float], Array]] = {
     "w": lambda w, gamma: w,
@@ -58,8 +57,7 @@ INPUT_MAPS: dict[str, Callable[[Array, Box | None], Array]] = {
 }
 
 
-# --------------------------------------------------------------------------------------------------------------
-# activations
+# -------------------------------------------------------------------------------------------------------- activations
 
 
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805  # arXiv:1706.02515
@@ -193,8 +191,7 @@ def derivative(record: L.ReLU | L.Activation | None, x: Array) -> Any:
     raise NotImplementedError(f"the oracle does not know the derivative of {record.kind!r}")
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# taps
+# --------------------------------------------------------------------------------------------------------------- taps
 
 
 def canvas(size: Triple, taps: Taps, other: Triple) -> list[int]:

@@ -66,8 +66,7 @@ class Lowering:
         self.relevances: dict[int, Buffer] = {}
         self.above: dict[int, Buffer] = {}  # where float32 units put relevance that float64 units take on
 
-    # ----------------------------------------------------------------------------------------------------------------
-    # buffers
+    # -------------------------------------------------------------------------------------------------------- buffers
 
     def buffer(
         self, stem: str, tensor_shape: tuple[int, ...], batch: str = "n", *, plain: bool = False, dtype: str = ""
@@ -153,8 +152,7 @@ class Lowering:
         self.emit(Step("MAP", self.unit, View(buffer), x, input_map=term.x, bound=values))
         return buffer
 
-    # ----------------------------------------------------------------------------------------------------------------
-    # steps
+    # ---------------------------------------------------------------------------------------------------------- steps
 
     def taken(self) -> list[Step]:
         """The steps emitted since this was last asked."""
@@ -217,8 +215,7 @@ class Lowering:
     def cut(value: Any, phase: Phase, n_phases: int) -> Any:
         return value.phase(phase.start, phase.step, phase.count) if isinstance(value, View) and n_phases > 1 else value
 
-    # ----------------------------------------------------------------------------------------------------------------
-    # relevance
+    # ------------------------------------------------------------------------------------------------------ relevance
 
     def sink(self, tensor: Tensor) -> tuple[Buffer, bool]:
         """Where a contribution to a tensor's relevance goes, and whether others came before."""

@@ -201,8 +201,7 @@ def run(
         return Run(path, len(source), n_left, time.perf_counter() - clock)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# before any work
+# ---------------------------------------------------------------------------------------------------- before any work
 
 
 def _checked(target: Any, n: int) -> Any:
@@ -278,8 +277,7 @@ def _chunk(source: Source, preparation: Preparation | None, work: Work, given: i
     return chunk
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# the output
+# --------------------------------------------------------------------------------------------------------- the output
 
 
 def _opened(path: Path, resume: bool, manifest: dict[str, Any], any_chunk: bool, work: Work, source: Source) -> Store:

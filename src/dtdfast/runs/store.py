@@ -85,8 +85,7 @@ class Store:
             self._group = require("zarr", "run").open_group(str(self.path), mode="r+")
         return self._group
 
-    # --------------------------------------------------------------------------------------------------------------
-    # begin
+    # ---------------------------------------------------------------------------------------------------------- begin
 
     @classmethod
     def create(
@@ -155,8 +154,7 @@ class Store:
                     f"{self.path}: its array {name!r} was changed after the run was begun; begin the run anew elsewhere"
                 )
 
-    # -------------------------------------------------------------------------------------------------------------
-    # commit
+    # --------------------------------------------------------------------------------------------------------- commit
 
     def finished(self) -> set[int]:
         """Numbers of the complete chunks."""
@@ -224,8 +222,7 @@ class Store:
             for part in _partial(folder) if folder.is_dir() else ():
                 (folder / part).unlink(missing_ok=True)
 
-    # --------------------------------------------------------------------------------------------------------------
-    # after
+    # ---------------------------------------------------------------------------------------------------------- after
 
     def errors(self) -> Iterator[tuple[int, str, str]]:
         """Of every bad sample in a finished chunk: its number, name ("" without names) and what is wrong with it."""

@@ -46,8 +46,7 @@ class HostDevice:
         self.blocks: dict[int, Any] = {}
         self.log: list[str] = []  # what was asked for, in order
 
-    # ----------------------------------------------------------------------------------------------------------------
-    # memory
+    # --------------------------------------------------------------------------------------------------------- memory
 
     @property
     def used(self) -> int:
@@ -74,8 +73,7 @@ class HostDevice:
         assert (block[:start] == SENTINEL).all(), "a kernel wrote before its memory"
         assert (block[start + size :] == SENTINEL).all(), "a kernel wrote behind its memory"
 
-    # ------------------------------------------------------------------------------------------------------------------
-    # copies, streams
+    # ------------------------------------------------------------------------------------------------ copies, streams
 
     def upload(self, address: int, array: Any, stream: int) -> None:
         assert array.flags.c_contiguous
@@ -94,8 +92,7 @@ class HostDevice:
     def synchronize(self, stream: int) -> None:
         self.log.append("synchronize")
 
-    # ---------------------------------------------------------------------------------------------------------------
-    # launches
+    # ------------------------------------------------------------------------------------------------------- launches
 
     def prepare(self, launches: Sequence[Any]) -> None:
         pass

@@ -128,8 +128,7 @@ class Builder:
         self._shapes.append(tuple(shape))
         return self.last
 
-    # -------------------------------------------------------------------------------------------------------------
-    # weights
+    # -------------------------------------------------------------------------------------------------------- weights
 
     def normal(self, shape: Sequence[int], std: float) -> NDArray[np.float32]:
         if self._rng is None:
@@ -153,8 +152,7 @@ class Builder:
         values = self.normal((n,), 0.1)
         return -np.abs(values) if self._bias == "nonpositive" else values
 
-    # --------------------------------------------------------------------------------------------------------------
-    # linear
+    # --------------------------------------------------------------------------------------------------------- linear
 
     def linear(self, n_out: int, at: int | None = None, bias: bool = True) -> int:
         (n_in,) = self.shape(at)
@@ -211,8 +209,7 @@ class Builder:
             mean = np.abs(mean) if self._bias == "nonpositive" else np.zeros_like(mean)
         return self.put(dtd.BatchNorm(mean, self.uniform(c, 0.5, 1.5), weight, self.shift(c), inputs=at), shape)
 
-    # ---------------------------------------------------------------------------------------------------------
-    # element-wise
+    # --------------------------------------------------------------------------------------------------- element-wise
 
     def relu(self, at: int | None = None) -> int:
         return self.put(dtd.ReLU(inputs=at), self.shape(at))
@@ -232,8 +229,7 @@ class Builder:
     def gate(self, signal: int, gate: int) -> int:
         return self.put(dtd.Mul(inputs=(signal, gate)), self.shape(signal))
 
-    # ----------------------------------------------------------------------------------------------------------------
-    # pools
+    # ---------------------------------------------------------------------------------------------------------- pools
 
     def max_pool(
         self,
@@ -261,8 +257,7 @@ class Builder:
         c, *size = self.shape(at)
         return self.put(dtd.Upsample(factor, inputs=at), (c, *(s * factor for s in size)))
 
-    # -------------------------------------------------------------------------------------------------------------
-    # movement
+    # ------------------------------------------------------------------------------------------------------- movement
 
     def concat(self, *at: int) -> int:
         _, *size = self.shape(at[0])

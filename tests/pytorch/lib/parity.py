@@ -110,8 +110,7 @@ def network(name: str, merge: bool = True) -> Network:
     return Network(name, module, canonizer, dtd.from_torch(module, images()), images())
 
 
-# -----------------------------------------------------------------------------------------------------------------
-# peers
+# -------------------------------------------------------------------------------------------------------------- peers
 
 
 def every_linear_zplus(**options: Any) -> Any:

@@ -83,8 +83,7 @@ LOADS: dict[str, Any] = {"f4": load, "bf16": load_bf16, "u1": load_byte, "u2": l
 STORES: dict[str, Any] = {"f4": store, "bf16": store_bf16, "u1": store_byte, "u2": store_short, "i8": store_long}
 """By the type that a view's numbers have in memory; arithmetic is float32 whatever that is."""
 
-# --------------------------------------------------------------------------------------------------------------
-# translation
+# -------------------------------------------------------------------------------------------------------- translation
 
 WORDS: dict[Any, Any] = {}  # to Python the words mean what they say
 

@@ -30,8 +30,7 @@ _TYPES = {
     "l": (types.int64, ir.IntType(64), "l"),
 }
 
-# ----------------------------------------------------------------------------------------------------------------------
-# making an intrinsic
+# ------------------------------------------------------------------------------------------------ making an intrinsic
 
 
 def _operand(context: Any, builder: Any, value: Any, given: Any, wanted: str) -> Any:
@@ -109,8 +108,7 @@ def improved(text: str) -> str:
     return text
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# threads and registers
+# ---------------------------------------------------------------------------------------------- threads and registers
 
 thread = _instruction("mov.u32 $0, %tid.x;", "i")
 block_x = _instruction("mov.u32 $0, %ctaid.x;", "i")
@@ -140,8 +138,7 @@ registers = _register_array(ir.FloatType(), types.float32)  # n of them; every i
 words = _register_array(ir.IntType(32), types.uint32)
 integers = _register_array(ir.IntType(32), types.int32)
 
-# ----------------------------------------------------------------------------------------------------------------------
-# memory
+# ------------------------------------------------------------------------------------------------------------- memory
 
 load = _instruction("ld.global.f32 $0, [$1];", "f", "l", memory=True)
 load4 = _instruction("ld.global.v4.f32 {$0,$1,$2,$3}, [$4];", "ffff", "l", memory=True)
@@ -201,8 +198,7 @@ def shared(context):  # type: ignore[no-untyped-def]
     return types.uint32(), codegen
 
 
-# -------------------------------------------------------------------------------------------------------------------
-# arithmetic
+# --------------------------------------------------------------------------------------------------------- arithmetic
 
 times = _instruction("mul.wide.s32 $0, $1, $2;", "l", "ii")  # of two 32-bit integers, in 64 bits
 fma = _instruction("fma.rn.f32 $0, $1, $2, $3;", "f", "fff")
@@ -227,8 +223,7 @@ low_bf16 = _instruction("{.reg .b32 w; shl.b32 w, $1, 16; mov.b32 $0, w;}", "f",
 high_bf16 = _instruction("{.reg .b32 w; and.b32 w, $1, 0xFFFF0000; mov.b32 $0, w;}", "f", "r")
 positive_bf16 = _instruction("{.reg .b32 z; mov.b32 z, 0; max.bf16x2 $0, $1, z;}", "r", "r")  # of both halves
 
-# -----------------------------------------------------------------------------------------------------------------
-# tensor cores
+# ------------------------------------------------------------------------------------------------------- tensor cores
 
 
 def _in_place(
@@ -304,8 +299,7 @@ mma_tf32 = _mma("m16n8k8", "tf32.tf32")
 mma_bf16 = _mma("m16n8k16", "bf16.bf16")
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# the words of language.py, translated
+# ------------------------------------------------------------------------------- the words of language.py, translated
 
 inline = cuda.jit(device=True, inline="always")
 _ITEM = (

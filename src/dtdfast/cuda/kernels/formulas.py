@@ -54,8 +54,7 @@ def stabilised(d: Scalar, stabilizer: Scalar) -> Scalar:
     return d - stabilizer if d < ZERO else d + stabilizer
 
 
-# --------------------------------------------------------------------------------------------------------------
-# activations
+# -------------------------------------------------------------------------------------------------------- activations
 
 
 def sigmoid(x: Scalar) -> Scalar:
@@ -185,8 +184,7 @@ ACTIVATIONS: dict[str, Function] = {
     "softplus": softplus, "softsign": softsign,
 }  # fmt: skip
 
-# ------------------------------------------------------------------------------------------------------------------
-# derivatives, from the left at a kink
+# ------------------------------------------------------------------------------- derivatives, from the left at a kink
 
 
 def identity_derivative(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
@@ -289,8 +287,7 @@ DERIVATIVES: dict[str, Function] = {
     "softsign": softsign_derivative,
 }  # fmt: skip
 
-# ------------------------------------------------------------------------------------------------------------------
-# maps, multipliers
+# -------------------------------------------------------------------------------------------------- maps, multipliers
 
 
 def above_low(x: Scalar, m: Scalar) -> Scalar:
@@ -332,8 +329,7 @@ MULTIPLIERS: dict[str, Function] = {
     "times negative": lambda m, r: negative(m) * r,
 }
 
-# ------------------------------------------------------------------------------------------------------------------
-# factors
+# ------------------------------------------------------------------------------------------------------------ factors
 
 SELECTS = {"all": 0, "y>0": 1, "y<0": 2}
 

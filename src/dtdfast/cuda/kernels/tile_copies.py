@@ -85,8 +85,7 @@ def tile_copies(
         for u in range(X_TURNS):
             x_row[u] = ptx.shared_load_int(offsets + 4 * ((thread >> COLUMN_BITS) + u * ROWS)) + group * a[INNER]
 
-    # ----------------------------------------------------------------------------------------------------------------
-    # even
+    # ----------------------------------------------------------------------------------------------------------- even
 
     def begin_evenly(a: Any, place: Any, x_row: Any, offsets: int, thread: int, group: int) -> None:
         rows_of_x(a, x_row, offsets, thread, group)
@@ -124,8 +123,7 @@ def tile_copies(
             place[CHANNEL] = 0
             find(place, 0, place[TAP] + 1, a)
 
-    # --------------------------------------------------------------------------------------------------------------
-    # uneven
+    # --------------------------------------------------------------------------------------------------------- uneven
 
     def step_on(place: Any, k: int, a: Any) -> None:
         """A tile's columns further; beyond the last tap the table has spare ones."""

@@ -105,8 +105,7 @@ def tile_product(
                 for i in range(I):
                     mma(acc, ((p * I + i) * J + j) * 4, a, 4 * i, b0, b1)
 
-    # -------------------------------------------------------------------------------------------------------------
-    # fragments
+    # ------------------------------------------------------------------------------------------------------ fragments
 
     def turned(row: int) -> int:
         return ((row >> TURN_FROM) & TURN_MASK) << TURN_BY
@@ -134,8 +133,7 @@ def tile_product(
                 )
                 ptx.ldmatrix(of_w, into * 2 * J + 4 * j, at)
 
-    # -----------------------------------------------------------------------------------------------------------------
-    # units
+    # ---------------------------------------------------------------------------------------------------------- units
 
     def tf32(k: int, acc: Any, x: int, weights: int, row: int, column: int, lane: int, gamma: Any) -> None:
         of_x, of_w, a = ptx.registers(4 * I), ptx.registers(2 * J), ptx.words(4 * I)

@@ -103,8 +103,7 @@ class Gpu:
         finally:
             self._call("cuCtxPopCurrent")
 
-    # ----------------------------------------------------------------------------------------------------------------
-    # memory
+    # --------------------------------------------------------------------------------------------------------- memory
 
     def memory(self) -> tuple[int, int]:
         with self._current():
@@ -124,8 +123,7 @@ class Gpu:
         with self._current():
             self._call("cuMemFree", address)
 
-    # ----------------------------------------------------------------------------------------------------------------
-    # copies
+    # --------------------------------------------------------------------------------------------------------- copies
 
     def upload(self, address: int, array: Array, stream: int) -> None:
         with self._current():
@@ -143,8 +141,7 @@ class Gpu:
         with self._current():
             self._call("cuStreamSynchronize", stream)
 
-    # --------------------------------------------------------------------------------------------------------------
-    # launches
+    # ------------------------------------------------------------------------------------------------------- launches
 
     def prepare(self, launches: Sequence[Launch]) -> None:
         functions = self._loaded.functions

@@ -70,8 +70,7 @@ class CudaExecutor:
         self._batches = Batches(program, batch_size, min(BUDGET, free // 2), reals=place.reals)
         self._bounds = check.bounds(program.input_shape) if program.kind == EXPLAIN else (None, None)
 
-    # -------------------------------------------------------------------------------------------------------------
-    # sizes
+    # ---------------------------------------------------------------------------------------------------------- sizes
 
     def batch_size(self, n: int, n_targets: int, *, ledger: bool = False) -> int:
         """Samples per pass, with memory for them at hand: halved until they fit."""
@@ -110,8 +109,7 @@ class CudaExecutor:
             "backend='cpu'"
         )
 
-    # -------------------------------------------------------------------------------------------------------------
-    # plans
+    # ---------------------------------------------------------------------------------------------------------- plans
 
     def _plan(self, n: int, n_targets: int, ledger: bool) -> Prepared:
         t = self._sizes(n, n_targets, ledger)[1]

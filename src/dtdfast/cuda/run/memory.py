@@ -35,8 +35,7 @@ class Memory:
         # at exit the process's memory goes by itself, and the driver may have gone before
         weakref.finalize(self, _release, device, self._addresses).atexit = False
 
-    # ----------------------------------------------------------------------------------------------------------
-    # constants
+    # ------------------------------------------------------------------------------------------------------ constants
 
     def _upload(self, key: Hashable, make: Callable[[], Array]) -> int:
         """The address of an array that is uploaded when its key is first seen."""
@@ -65,8 +64,7 @@ class Memory:
             self._kept.append(array)
         return self._upload(key, lambda: array)
 
-    # --------------------------------------------------------------------------------------------------------------
-    # arena
+    # ---------------------------------------------------------------------------------------------------------- arena
 
     def arena(self, nbytes: int) -> int:
         """The address of at least so many bytes; a larger arena replaces the old one, and moves."""

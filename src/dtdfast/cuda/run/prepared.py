@@ -88,8 +88,7 @@ class Prepared:
         )
         return made
 
-    # ----------------------------------------------------------------------------------------------------------
-    # addresses
+    # ------------------------------------------------------------------------------------------------------ addresses
 
     def at(self, name: str) -> int:
         """The address of one of the plan's arrays."""
@@ -107,8 +106,7 @@ class Prepared:
             return self._memory.weights(thing)
         return self._memory.constant(thing)
 
-    # -----------------------------------------------------------------------------------------------------------
-    # launches
+    # ------------------------------------------------------------------------------------------------------- launches
 
     def bind(self) -> None:
         """Make launches for where the arena lies now; OutOfMemory if it, or the weights, do not fit."""
@@ -212,8 +210,7 @@ class Prepared:
             self._graphs[parts] = self._memory.device.record(together)
         return self._graphs[parts]
 
-    # -------------------------------------------------------------------------------------------------------------
-    # checks
+    # --------------------------------------------------------------------------------------------------------- checks
 
     def _bound(self, bound: Array | None) -> Strided:
         if bound is None:

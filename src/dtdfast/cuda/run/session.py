@@ -34,8 +34,7 @@ class CudaSession(Accounts):
         self._flags: list[Array] = []  # of every pass
         self._waiting: list[Array] = []  # arrays that copies under way still read
 
-    # ---------------------------------------------------------------------------------------------------------------
-    # calls
+    # ---------------------------------------------------------------------------------------------------------- calls
 
     def explain(self, x: Any, entry: Entry, result: Any, outputs: Any = None) -> None:
         """Relevance (n, t, *leaves) of x into `result`, the outputs (n, *out) into `outputs` if wanted."""
@@ -92,8 +91,7 @@ class CudaSession(Accounts):
         self._take(result, "result")
         self._device.synchronize(self._stream)
 
-    # ------------------------------------------------------------------------------------------------------------------
-    # the ledger
+    # ----------------------------------------------------------------------------------------------------- the ledger
 
     def run(self, first: int, last: int) -> None:
         self._device.launch(self.prepared.steps(first, last), self._stream)
@@ -106,8 +104,7 @@ class CudaSession(Accounts):
         self._device.synchronize(self._stream)
         return (memory.astype(np.uint32) << 16).view(np.float32) if root.dtype == "bf16" else memory
 
-    # --------------------------------------------------------------------------------------------------------------
-    # pieces
+    # --------------------------------------------------------------------------------------------------------- pieces
 
     def _enter(self, entry: Entry, chunk: int) -> None:
         """Upload what says where relevance enters, for targets chunk … chunk + t − 1; those beyond the last get

@@ -15,8 +15,7 @@ from ..refused import ATTENTION, CHOICE
 from .call import Array, Call, Handler, Tensor
 from .layers import activated, scaled, together
 
-# -------------------------------------------------------------------------------------------------------- sums and
-# products
+# -------------------------------------------------------------------------------------------------- sums and products
 
 
 def operands(call: Call) -> list[Tensor | Array]:
@@ -78,8 +77,7 @@ def _power(call: Call) -> Tensor:
     return a if b == 1 else Tensor(call.add(L.Mul, a.value, a.value), a.moved)
 
 
-# ----------------------------------------------------------------------------------------------------- extremes and
-# choices
+# ----------------------------------------------------------------------------------------------- extremes and choices
 
 
 def _elementwise(make: Callable[[Add, Value], Value]) -> Handler:
@@ -130,8 +128,7 @@ def _where(call: Call) -> Tensor:
     return Tensor(algebra.chosen(call.add, condition, a, b, call.n_batch))
 
 
-# -----------------------------------------------------------------------------------------------------------------
-# products
+# ----------------------------------------------------------------------------------------------------------- products
 
 
 def _factors(call: Call) -> tuple[Tensor, Array, bool]:

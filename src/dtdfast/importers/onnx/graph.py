@@ -55,8 +55,7 @@ class Node:
     layers: Layers
     looked_at: set[str] = field(default_factory=set)
 
-    # -------------------------------------------------------------------------------------------------------------
-    # operands
+    # ------------------------------------------------------------------------------------------------------- operands
 
     def operand(self, index: int) -> Operand | None:
         return self.operands[index] if index < len(self.operands) else None
@@ -99,8 +98,7 @@ class Node:
             raise Refused(f"{key} is {array.dtype} of shape {array.shape}, expected a few integers")
         return tuple(int(v) for v in array.ravel())
 
-    # -----------------------------------------------------------------------------------------------------------
-    # attributes
+    # ----------------------------------------------------------------------------------------------------- attributes
 
     def _attribute(self, key: str, kind: type | tuple[type, ...], default: Any) -> Any:
         self.looked_at.add(key)
@@ -152,8 +150,7 @@ class Node:
         if unread := self.attributes.keys() - self.looked_at - IGNORED:
             raise Refused(f"attribute {min(unread)} of this operator is not known")
 
-    # --------------------------------------------------------------------------------------------------------------
-    # results
+    # -------------------------------------------------------------------------------------------------------- results
 
     def add(self, cls: type[Layer], *sources: Value, **fields: Any) -> Value:
         return self.layers.add(cls, sources, self.name, **fields)

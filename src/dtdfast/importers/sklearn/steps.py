@@ -69,8 +69,7 @@ class Steps:
         return (prepared - self.columns.shift) / np.where(self.columns.matrix == 0, 1, self.columns.matrix)
 
 
-# -----------------------------------------------------------------------------------------------------------
-# transformers
+# ------------------------------------------------------------------------------------------------------- transformers
 
 
 def _scaler(center: str | None, scale: str) -> Callable[[Any], tuple[Affine, ...]]:
@@ -130,8 +129,7 @@ TRANSFORMERS: dict[str, Callable[[Any], tuple[Affine, ...]]] = {
     "FunctionTransformer": _function,
 }
 
-# -----------------------------------------------------------------------------------------------------------------
-# models
+# ------------------------------------------------------------------------------------------------------------- models
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,7 @@ from ..records import Refused, Value
 from ..refused import ATTENTION
 from .call import Array, Call, Handler, Pieces, Records, each, viewed
 
-# ------------------------------------------------------------------------------------------------------------ sums,
-# products
+# ----------------------------------------------------------------------------------------------------- sums, products
 
 
 def constant(records: Records, x: Value, value: Any, what: str = "constant operand") -> Array:
@@ -132,8 +131,7 @@ def _pow(records: Records, call: Call) -> Value:
     return records.add(L.Mul, vector(call.x()), vector(call.x()))
 
 
-# -----------------------------------------------------------------------------------------------------------------
-# extremes
+# ----------------------------------------------------------------------------------------------------------- extremes
 
 
 def _extreme(largest: bool) -> Handler:
@@ -165,8 +163,7 @@ def clamped(records: Records, call: Call) -> Value:
     return value
 
 
-# ---------------------------------------------------------------------------------------------------------------
-# reductions
+# --------------------------------------------------------------------------------------------------------- reductions
 
 
 def _axes(call: Call, dims: Any) -> tuple[int, ...]:
@@ -228,8 +225,7 @@ def _max(kind: str) -> Handler:
     return handle
 
 
-# -----------------------------------------------------------------------------------------------------------------
-# products
+# ----------------------------------------------------------------------------------------------------------- products
 
 
 def _matrix(records: Records, x: Value, value: Any, what: str) -> Array:
@@ -331,8 +327,7 @@ def _tensordot(records: Records, call: Call) -> Value:
     )
 
 
-# ------------------------------------------------------------------------------------------------------------ constant
-# masks
+# ----------------------------------------------------------------------------------------------------- constant masks
 
 
 def _masked(records: Records, call: Call) -> Value:

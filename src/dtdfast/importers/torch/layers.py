@@ -14,8 +14,7 @@ from .activations import activation
 from .arithmetic import clamped
 from .call import Array, Call, Handler, Pieces, Records, each, ints, spread
 
-# ------------------------------------------------------------------------------------------------------ layers with
-# weights
+# ------------------------------------------------------------------------------------------------ layers with weights
 
 
 def _bias(records: Records, call: Call) -> Array | None:
@@ -64,8 +63,7 @@ def _batch_norm(records: Records, call: Call) -> Pieces:
     return Pieces([partial(records.add, L.BatchNorm, call.x("input"), **arrays, eps=call.eps)])
 
 
-# -------------------------------------------------------------------------------------------------------------
-# element-wise
+# ------------------------------------------------------------------------------------------------------- element-wise
 
 
 def _relu(records: Records, call: Call) -> Value:

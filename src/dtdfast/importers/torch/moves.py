@@ -95,8 +95,7 @@ def _channel_shuffle(records: Records, call: Call) -> Value:
     return viewed(algebra.permuted(records.add, x, (1, 0, 2)), call)
 
 
-# ------------------------------------------------------------------------------------------------------------- taking
-# apart
+# ------------------------------------------------------------------------------------------------------- taking apart
 
 
 def _cut(records: Records, x: Value, axis: int, start: int, stop: int, step: int = 1) -> Value:
@@ -154,8 +153,7 @@ def _unbind(records: Records, call: Call) -> Pieces:
     return Pieces([partial(piece, i) for i in range(size)])
 
 
-# ------------------------------------------------------------------------------------------------------------------
-# joining
+# ------------------------------------------------------------------------------------------------------------ joining
 
 
 def _joined(records: Records, operands: list[Any], axis: int) -> Value:

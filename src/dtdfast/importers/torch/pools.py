@@ -13,8 +13,7 @@ from .. import algebra, moves
 from ..records import Refused, Value
 from .call import Array, Call, Handler, Records, each, first, ints
 
-# -------------------------------------------------------------------------------------------------------------------
-# pools
+# -------------------------------------------------------------------------------------------------------------- pools
 
 
 def _pool_fields(call: Call) -> dict[str, Any]:
@@ -48,8 +47,7 @@ def _adaptive(average: bool, n_space: int) -> Callable[[Records, Call], Value]:
     return handle
 
 
-# ----------------------------------------------------------------------------------------------------------------
-# resizing
+# ----------------------------------------------------------------------------------------------------------- resizing
 
 
 def _resize(call: Call, axis: int) -> Array:

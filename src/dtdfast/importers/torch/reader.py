@@ -223,8 +223,7 @@ class Reader:
         )
         return np.asarray(result.numpy())
 
-    # ------------------------------------------------------------------------------------------------ what the handlers
-    # use
+    # ------------------------------------------------------------------------------------------ what the handlers use
 
     def add(self, cls: type[Layer], *sources: Value, **fields: Any) -> Value:
         return self.put(cls, tuple(self.entry(s) for s in sources), self.name(), **fields)
