@@ -159,6 +159,22 @@ class Layer(OneLine):
         else:
             self._set(key, numbers)
 
+    def _integers(self, key: str) -> None:
+        """One integer or a non-empty sequence of them, of any sign; becomes a tuple."""
+        value = getattr(self, key)
+        given = (
+            value
+            if isinstance(value, (tuple, list)) or (isinstance(value, np.ndarray) and value.ndim == 1)
+            else (value,)
+        )
+        try:
+            numbers = tuple(operator.index(v) for v in given)
+        except TypeError:
+            raise LayerError(f"{self._type}: {key} is {value!r:.80}, expected integers") from None
+        if not numbers or any(isinstance(v, (bool, np.bool_)) for v in given):
+            raise LayerError(f"{self._type}: {key} is {value!r:.80}, expected at least one integer")
+        self._set(key, numbers)
+
     def _padding(self, key: str, n: int | None) -> None:
         """An integer, one per spatial axis, or (before, after) pairs; becomes pairs when n is known."""
         value = getattr(self, key)

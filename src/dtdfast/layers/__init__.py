@@ -11,9 +11,9 @@ from ..activations import Activation, ReLU
 from ..record import INPUT, Layer
 from .affine import BatchNorm, Dropout, Preparation, Scale
 from .axes import Constant, Expand, Gather, Reduce, Resample
-from .combining import Add, Concat, Mul
+from .combining import Add, Concat, MatMul, Mul
 from .moves import Flatten, Pad, Permute, Reshape, Slice, Upsample
-from .normalise import LRN, Softmax
+from .normalise import LRN, GroupNorm, InstanceNorm, LayerNorm, RMSNorm, Softmax
 from .pools import AvgPool, GlobalAvgPool, MaxPool, SumPool
 from .weighted import Conv, ConvTranspose, Embedding, Linear
 
@@ -22,13 +22,13 @@ RECORDS: dict[str, type[Layer]] = {
     for cls in (
         Linear, Conv, ConvTranspose, Embedding, ReLU, Activation, Softmax, Dropout, MaxPool, AvgPool, SumPool,
         GlobalAvgPool, BatchNorm, Scale, Preparation, LRN, Add, Mul, Concat, Flatten, Reshape, Permute, Slice, Pad,
-        Upsample, Constant, Reduce, Gather, Expand, Resample,
+        Upsample, Constant, Reduce, Gather, Expand, Resample, MatMul, LayerNorm, RMSNorm, GroupNorm, InstanceNorm,
     )
 }  # fmt: skip
 
 __all__ = [
     "INPUT", "LRN", "Activation", "Add", "AvgPool", "BatchNorm", "Concat", "Constant", "Conv", "ConvTranspose",
-    "Dropout", "Embedding", "Expand", "Flatten", "Gather", "GlobalAvgPool", "Layer", "Linear", "MaxPool", "Mul",
-    "Pad", "Permute", "Preparation", "ReLU", "Reduce", "Resample", "Reshape", "Scale", "Slice", "Softmax",
-    "SumPool", "Upsample",
+    "Dropout", "Embedding", "Expand", "Flatten", "Gather", "GlobalAvgPool", "GroupNorm", "InstanceNorm", "Layer",
+    "LayerNorm", "Linear", "MatMul", "MaxPool", "Mul", "Pad", "Permute", "Preparation", "RMSNorm", "ReLU",
+    "Reduce", "Resample", "Reshape", "Scale", "Slice", "Softmax", "SumPool", "Upsample",
 ]  # fmt: skip

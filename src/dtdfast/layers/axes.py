@@ -67,7 +67,7 @@ class Reduce(Layer):
     def _check(self) -> None:
         if not isinstance(self.kind, str) or self.kind not in REDUCTIONS:
             raise LayerError(f"Reduce: kind is {self.kind!r}, expected {', '.join(REDUCTIONS)}")
-        self._set("axes", _integers("Reduce", "axes", self.axes))
+        self._integers("axes")
         self._bool("keepdims")
 
 
@@ -89,7 +89,7 @@ class Gather(Layer):
     axis: int
 
     def _check(self) -> None:
-        self._set("indices", _integers("Gather", "indices", self.indices))
+        self._integers("indices")
         self._int("axis", None)
 
 
@@ -114,7 +114,7 @@ class Expand(Layer):
     shape: Sequence[int]
 
     def _check(self) -> None:
-        self._set("shape", _integers("Expand", "shape", self.shape))
+        self._integers("shape")
         if min(self.shape) < 1:
             raise LayerError(f"Expand: shape is {self.shape!r}, expected positive sizes without the batch axis")
 
@@ -150,20 +150,6 @@ class Resample(Layer):
         self._set(
             "weights", tuple(None if w is None else self._checked(f"weights[{a}]", w, 2) for a, w in enumerate(given))
         )
-
-
-def _integers(kind: str, key: str, value: object) -> tuple[int, ...]:
-    """One integer or a non-empty sequence of them."""
-    given = (
-        value if isinstance(value, (tuple, list)) or (isinstance(value, np.ndarray) and value.ndim == 1) else (value,)
-    )
-    try:
-        numbers = tuple(operator.index(v) for v in given)
-    except TypeError:
-        raise LayerError(f"{kind}: {key} is {value!r:.80}, expected integers") from None
-    if not numbers or any(isinstance(v, (bool, np.bool_)) for v in given):
-        raise LayerError(f"{kind}: {key} is {value!r:.80}, expected at least one integer")
-    return numbers
 
 
 __all__ = ["Constant", "Expand", "Gather", "Reduce", "Resample"]

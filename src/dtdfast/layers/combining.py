@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from ..errors import LayerError
 from ..record import Layer
 
 
@@ -28,16 +29,68 @@ class Add(Layer):
 class Mul(Layer):
     """The product of two operands, which broadcast as those of `Add`.
 
-    The operands are a signal and a gate that a sigmoid made, or any operand and a Constant. A signal takes all
-    relevance, and its gate none; with a Constant it is a `Scale`.
+    With a Constant it is a `Scale`. Of two computed operands one is the signal, which takes all relevance, and the other
+    the gate, which takes none: the operand that a sigmoid or a softmax made, else the one that another activation made
+    where the other is linear. Under ``attention="taylor"`` each takes half.
 
     Parameters
     ----------
+    share : float, optional
+        The part of the relevance that the first operand takes, from 0 to 1, whatever the operands are.
     inputs, name : optional
         As in `Layer`.
+
+    Raises
+    ------
+    LayerError
+        The share is not from 0 to 1.
     """
 
+    share: float | None = None
     arity: ClassVar[int | None] = 2
+
+    def _check(self) -> None:
+        if self.share is None:
+            return
+        self._number("share")
+        if not 0 <= self.share <= 1:
+            raise LayerError(f"Mul: share is {self.share}, expected a number from 0 to 1")
+
+
+@dataclass(frozen=True, eq=False)
+class MatMul(Layer):
+    """The matrix product of two computed operands over their last two axes, scale·A B; the axes before broadcast.
+
+    Relevance takes the operand that a Softmax made for constants of the sample, so that the product is a linear layer
+    of the other, which shares by its rule. The option `attention` of `explain` changes that. A product with a Constant
+    is a `Linear`.
+
+    Parameters
+    ----------
+    transpose_a, transpose_b : bool, default False
+        Whether the last two axes of the first and of the second operand are exchanged.
+    scale : float, default 1.0
+        A factor of the product.
+    inputs, name : optional
+        As in `Layer`.
+
+    Raises
+    ------
+    LayerError
+        The scale is 0 or not finite.
+    """
+
+    transpose_a: bool = False
+    transpose_b: bool = False
+    scale: float = 1.0
+    arity: ClassVar[int | None] = 2
+
+    def _check(self) -> None:
+        self._bool("transpose_a")
+        self._bool("transpose_b")
+        self._number("scale")
+        if self.scale == 0:
+            raise LayerError("MatMul: scale is 0, expected another number")
 
 
 @dataclass(frozen=True, eq=False)

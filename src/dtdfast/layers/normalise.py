@@ -1,18 +1,21 @@
-"""Records that divide by sums over channels or outputs."""
+"""Records that divide by sums over channels, features or outputs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from ..errors import LayerError
-from ..record import Layer
+from ..record import Array, Ints, Layer
 
 
 @dataclass(frozen=True, eq=False)
 class Softmax(Layer):
     """exp(x)/Σ exp(x) along an axis, or its logarithm.
 
-    `explain` starts before a final Softmax. One inside a network is refused.
+    `explain` starts before a final Softmax. What one inside a network makes of its relevance is said by the option
+    `attention` of `explain`.
 
     Parameters
     ----------
@@ -20,16 +23,159 @@ class Softmax(Layer):
         The axis, the batch axis counted.
     log : bool, default False
         Whether to take the logarithm.
+    mask : array_like of bool, optional
+        The elements that are kept, of a shape that broadcasts to one sample's. The others are 0, take no relevance and
+        count in no sum; where none is kept, all are 0.
     inputs, name : optional
         As in `Layer`.
+
+    Raises
+    ------
+    LayerError
+        The mask is not boolean, or is given for the logarithm.
     """
 
     axis: int = 1
     log: bool = False
+    mask: Array | None = None
 
     def _check(self) -> None:
         self._int("axis", None)
         self._bool("log")
+        if self.mask is None:
+            return
+        mask = np.array(self.mask)
+        if mask.dtype != bool or mask.ndim == 0:
+            raise LayerError(
+                f"Softmax: mask has dtype {mask.dtype} and {mask.ndim} axes, expected a boolean array of the scores' "
+                "axes; add a mask of numbers to the scores with Add and Constant"
+            )
+        if self.log:
+            raise LayerError("Softmax: a logarithm takes no mask, since log 0 is not finite")
+        mask.setflags(write=False)
+        self._set("mask", mask)
+
+
+@dataclass(frozen=True, eq=False)
+class LayerNorm(Layer):
+    """(x − mean)/√(variance + eps) · weight + bias, over some axes of each sample.
+
+    Relevance takes the factor 1/√(variance + eps) for a constant of the sample. What is left is a linear layer, which
+    shares by its rule (Ali et al. [1]_).
+
+    Parameters
+    ----------
+    axes : int or sequence of int, default -1
+        The axes over which mean and variance are taken. The batch axis counts, and is refused.
+    weight, bias : array_like, optional
+        Of the sizes of those axes, in their order; 1 and 0 if they are not given.
+    eps : float, default 1e-5
+        What is added to the variance, at least 0.
+    inputs, name : optional
+        As in `Layer`.
+
+    References
+    ----------
+    .. [1] A. Ali et al., XAI for Transformers: Better Explanations through Conservative Propagation, ICML 2022.
+    """
+
+    axes: Ints = -1
+    weight: Array | None = None
+    bias: Array | None = None
+    eps: float = 1e-5
+
+    def _check(self) -> None:
+        self._integers("axes")
+        _check_affine(self)
+
+
+@dataclass(frozen=True, eq=False)
+class RMSNorm(Layer):
+    """x/√(mean(x²) + eps) · weight, over some axes of each sample.
+
+    Relevance takes the factor 1/√(mean(x²) + eps) for a constant of the sample, as in `LayerNorm`.
+
+    Parameters
+    ----------
+    axes : int or sequence of int, default -1
+        The axes over which the mean is taken. The batch axis counts, and is refused.
+    weight : array_like, optional
+        Of the sizes of those axes, in their order; 1 if it is not given.
+    eps : float, default 1e-6
+        What is added to the mean of the squares, at least 0.
+    inputs, name : optional
+        As in `Layer`.
+    """
+
+    axes: Ints = -1
+    weight: Array | None = None
+    eps: float = 1e-6
+
+    def _check(self) -> None:
+        self._integers("axes")
+        _check_affine(self)
+
+
+@dataclass(frozen=True, eq=False)
+class GroupNorm(Layer):
+    """(x − mean)/√(variance + eps) · weight + bias, over groups of neighbouring channels and all axes behind them.
+
+    Relevance is shared as in `LayerNorm`.
+
+    Parameters
+    ----------
+    groups : int
+        The number of groups that the channels (axis 1) divide into.
+    weight, bias : array_like of shape (channels,), optional
+        One number per channel; 1 and 0 if they are not given.
+    eps : float, default 1e-5
+        What is added to the variance, at least 0.
+    inputs, name : optional
+        As in `Layer`.
+    """
+
+    groups: int
+    weight: Array | None = None
+    bias: Array | None = None
+    eps: float = 1e-5
+
+    def _check(self) -> None:
+        self._int("groups", 1)
+        _check_affine(self, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class InstanceNorm(Layer):
+    """(x − mean)/√(variance + eps) · weight + bias, over the axes behind each channel.
+
+    Relevance is shared as in `LayerNorm`.
+
+    Parameters
+    ----------
+    weight, bias : array_like of shape (channels,), optional
+        One number per channel; 1 and 0 if they are not given.
+    eps : float, default 1e-5
+        What is added to the variance, at least 0.
+    inputs, name : optional
+        As in `Layer`.
+    """
+
+    weight: Array | None = None
+    bias: Array | None = None
+    eps: float = 1e-5
+
+    def _check(self) -> None:
+        _check_affine(self, 1)
+
+
+def _check_affine(record: LayerNorm | RMSNorm | GroupNorm | InstanceNorm, ndim: int | None = None) -> None:
+    """Weight and bias of one shape, and eps."""
+    given = [key for key in ("weight", "bias") if getattr(record, key, None) is not None]
+    for key in given:
+        record._array(key, ndim, getattr(record, given[0]).shape if key != given[0] else None)
+    record._number("eps")
+    if record.eps < 0:
+        raise LayerError(f"{record._type}: eps is {record.eps}, expected a number of at least 0")
 
 
 @dataclass(frozen=True, eq=False)
