@@ -29,9 +29,9 @@ class Add(Layer):
 class Mul(Layer):
     """The product of two operands, which broadcast as those of `Add`.
 
-    With a Constant it is a `Scale`. Of two computed operands one is the signal, which takes all relevance, and the other
-    the gate, which takes none: the operand that a sigmoid or a softmax made, else the one that another activation made
-    where the other is linear. Under ``attention="taylor"`` each takes half.
+    With a Constant it is a `Scale`. Of two computed operands one is the signal, which takes all relevance, and the
+    other the gate, which takes none: the operand that a sigmoid or a softmax made, else the one that another activation
+    made where the other is linear. Under ``attention="taylor"`` each takes half.
 
     Parameters
     ----------
