@@ -35,6 +35,13 @@ def row_major(shape: Shape) -> tuple[int, ...]:
     return tuple(strides)
 
 
+def strided(region: Region, offset: int, strides: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
+    """(offset, strides) of a region of an array that has these."""
+    offset += sum(start * s for (start, _, _), s in zip(region.ranges, strides, strict=True))
+    strides = tuple(step * s for (_, step, _), s in zip(region.ranges, strides, strict=True))
+    return offset, strides if region.order is None else tuple(strides[a] for a in region.order)
+
+
 @dataclass(eq=False)
 class Buffer:
     """An array in device memory.
@@ -49,9 +56,11 @@ class Buffer:
     dtype: str = "f4"
     plain: bool = True  # row-major; else channels last
     external: str = ""
-    # in the memory of another buffer: under another shape (both plain), or a block of its channels
+    # in the memory of another buffer: under another shape (row-major), a block of its channels, or a region of it
     alias: Buffer | None = None
     channel: int = 0  # the first of that block
+    seen: Region | None = None  # that region
+    frozen: bool = False  # seen under another shape, so that no border may come into it
     border: list[list[int]] = field(default_factory=lambda: [[0, 0], [0, 0], [0, 0]])  # before, after; d, h, w
     offset: int = 0  # bytes from the start of the arena
     first: int = -1  # steps that use it
@@ -62,9 +71,10 @@ class Buffer:
 
     @property
     def root(self) -> Buffer:
-        while self.alias is not None and self.alias.alias is not None:  # the way gets shorter for whoever asks next
+        # the way gets shorter for whoever asks next
+        while self.alias is not None and self.alias.alias is not None and not (self.seen or self.alias.seen):
             self.alias, self.channel = self.alias.alias, self.channel + self.alias.channel
-        return self if self.alias is None else self.alias
+        return self if self.alias is None else self.alias.root if self.seen or self.alias.seen else self.alias
 
     @property
     def framed(self) -> bool:
@@ -80,6 +90,10 @@ class Buffer:
 
     def strides(self) -> tuple[int, tuple[int, ...], int]:
         """(offset of the first element, strides per sample axis, elements of one sample)."""
+        if self.seen is not None:
+            assert self.alias is not None
+            first, strides, per_sample = self.alias.strides()
+            return *strided(self.seen, first, strides), per_sample
         if self.plain:
             return 0, row_major(self.shape), math.prod(self.shape)
         if self.alias is not None:
@@ -141,14 +155,10 @@ class View(OneLine):
         offset, strides, _ = self.buffer.strides()
         shape: tuple[int, ...] = self.buffer.shape
         if self.region is not None:
-            offset += sum(start * s for (start, _, _), s in zip(self.region.ranges, strides, strict=True))
-            strides = tuple(step * s for (_, step, _), s in zip(self.region.ranges, strides, strict=True))
+            offset, strides = strided(self.region, offset, strides)
             shape = tuple(count for _, _, count in self.region.ranges)
             if self.region.order is not None:
-                shape, strides = (
-                    tuple(shape[a] for a in self.region.order),
-                    tuple(strides[a] for a in self.region.order),
-                )
+                shape = tuple(shape[a] for a in self.region.order)
         if self.expand is not None:
             strides = tuple(0 if s == 1 else st for s, st in zip(shape, strides, strict=True))
             shape = self.expand
