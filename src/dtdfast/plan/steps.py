@@ -207,11 +207,17 @@ class Step:
     y_prev: View | None = None
     terms_prev: View | None = None
     m: View | None = None
+    other: View | None = None  # MATMUL: the second operand
+    shift: View | None = None
+    scale: View | None = None  # NORM_*: what NORM stored as its factor
     weights: Weights | None = None
     bias: Reals | None = None  # arrays of the program's type
     bias_d: Reals | None = None
     vector: Reals | None = None  # per-channel factors, or an embedding's rows
     window: Reals | None = None  # per output position (d, h, w)
+    norm_weight: Reals | None = None  # NORM*: of one sample's shape, or 1 along an axis; the other of dtd_step
+    norm_bias: Reals | None = None  # NORM: likewise; its shift
+    selector: Reals | None = None  # SOFTMAX: likewise, 0 where an element is left out; its other
     bound: Reals | None = None  # of one sample's shape, or 1 along an axis: the m of a MAP or ACTIVATE, the x of a MOVE
     table: NDArray[np.int64] | None = None  # taps of max-pools
     phase: Phase | None = None
@@ -222,7 +228,7 @@ class Step:
     select: str = "all"  # NEURON_* and FACTOR: by the sign of y
     sign: str = "none"  # DIVIDE: "positive" or "negative", which m must be; the select of dtd_step
     activation: tuple[str, float, float] = ("identity", 0.0, 0.0)
-    derivative: bool = False  # ACTIVATE
+    derivative: bool = False  # ACTIVATE and NORM_SCATTER
     dual: bool = False
     groups: int = 1
     accumulate: bool = False
@@ -230,7 +236,9 @@ class Step:
     coefficient: float = 1.0
     stabilizer: float = 0.0
     gamma: float = 0.0
-    axis: int = 0  # along which SOFTMAX, LOG_SOFTMAX, EMBED and EMBED_SUM work
+    epsilon: float = 0.0  # NORM*: beside the variance
+    centred: bool = False  # NORM*: the mean is subtracted
+    axis: int = 0  # along which SOFTMAX*, LOG_SOFTMAX, EMBED and EMBED_SUM work
     winner_bytes: int = 0  # MAX_*
     size: int = 0  # LRN: channels of a sum
     lrn: tuple[float, float, float] = (0.0, 0.0, 0.0)  # k, alpha / size, beta
@@ -240,7 +248,10 @@ class Step:
         return f"Step({self.op!r}, unit={self.unit!r}, out={self.out.buffer!r})"
 
     def views(self) -> list[View]:
-        given = (self.out, self.x, self.factor, self.terms, self.y_prev, self.terms_prev, self.m)
+        given = (
+            self.out, self.x, self.factor, self.terms, self.y_prev, self.terms_prev, self.m, self.other, self.shift,
+            self.scale,
+        )  # fmt: skip
         return [v for v in given if v is not None]
 
     @property
