@@ -18,7 +18,8 @@
     ROW(TAPS_LINEAR, NAME, taps_linear, NULL, OUT | X | WEIGHT, PRODUCT)                                               \
     ROW(SCATTER_LINEAR, NAME, scatter_linear, NAME(scatter_body), OUT | X | WEIGHT, PRODUCT & ~SCALE)                  \
     ROW(FACTOR, NAME, factor, NULL, FACTOR | TERMS | KIND,                                                             \
-        OUT | X | M | TERMS_PREV | SCALE | BIAS | BIAS_D | SELECT | ACTIVATION | COEFFICIENT | STABILIZER)             \
+        OUT | X | M | TERMS_PREV | SCALE | BIAS | BIAS_D | SHIFT | OTHER | SELECT | ACTIVATION | COEFFICIENT |         \
+            STABILIZER)                                                                                                \
     ROW(MULTIPLY, NAME, multiply, NULL, OUT | X, M | MULTIPLIER | TARGETS)                                             \
     ROW(DIVIDE, NAME, divide, NULL, OUT | X | M, SELECT | TARGETS)                                                     \
     ROW(ACTIVATE, NAME, activate, NULL, OUT | X, M | ACTIVATION | DERIVATIVE)                                          \

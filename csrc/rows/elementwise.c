@@ -148,7 +148,9 @@ static void row_factor(const dtd_step *s, const real *const *operand, real *resu
 
 void NAME(factor)(const dtd_step *s, void *const *bases, int n_threads)
 {
-    const dtd_view bias_d = NAME(per_channel)(&s->bias_d), bias = NAME(per_channel)(&s->bias);
+    /* a bias that varies along other axes too is a view */
+    const dtd_view bias_d = present(&s->other) ? s->other : NAME(per_channel)(&s->bias_d),
+                   bias = present(&s->shift) ? s->shift : NAME(per_channel)(&s->bias);
     const dtd_view *operands[] = {&s->terms, &bias_d, &s->x, &s->m, &bias, &s->scale, &s->terms_prev};
     dtd_step step = *s; /* its result goes to the view `factor` */
     step.out = s->factor;

@@ -141,7 +141,9 @@ class Encoded:
         c.activation = ACTIVATIONS[kind]
         c.lrn_size, (c.lrn_k, c.lrn_alpha, c.lrn_beta) = step.size, step.lrn
         for key, vector in (("bias", step.bias), ("bias_d", step.bias_d), ("weight", step.vector)):
-            if vector is not None:
+            if vector is not None and vector.ndim > 1:
+                self._bound(getattr(c, {"bias": "shift", "bias_d": "other"}[key]), step, vector)
+            elif vector is not None:
                 getattr(c, key).base = self._constant(vector)
         if step.weights is not None:
             c.weight.base = self._constant(self._store.get(step.weights))

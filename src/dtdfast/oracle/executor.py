@@ -109,14 +109,14 @@ class Oracle:
         return self._applied(part, term, gamma, self._mapped(part, term))
 
     def _applied(self, part: U.Part, term: Term, gamma: float, u: Array) -> Any:
-        """Σ_i u_i wm(w_ij)"""
+        """Σ_i u_i wm(w_ij)."""
         if isinstance(part, Held):
             return held.applied(self, part, u, weight_map(part, term.w, gamma))
         w, per_output = self._weight(part, term, gamma)
         return gather(u, w, part.taps) * per_output
 
     def _size(self, part: U.Part, term: Term, gamma: float) -> Any:
-        """Σ_i |in(x_i)| |wm(w_ij)|"""
+        """Σ_i |in(x_i)| |wm(w_ij)|."""
         size = np.abs(self._mapped(part, term))
         if isinstance(part, Held):
             wm = weight_map(part, term.w, gamma)
@@ -125,7 +125,7 @@ class Oracle:
         return gather(size, np.abs(w), part.taps) * np.abs(per_output)
 
     def _back(self, part: U.Part, term: Term, gamma: float, s: Array) -> Any:
-        """Σ_j wm(w_ij) s_j"""
+        """Σ_j wm(w_ij) s_j."""
         if isinstance(part, Held):
             return held.back(self, part, s, weight_map(part, term.w, gamma))
         w, per_output = self._weight(part, term, gamma)

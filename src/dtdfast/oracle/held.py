@@ -13,7 +13,7 @@ from ..plan.held import Held, Normed, Weighted
 Array = NDArray[Any]
 WeightMap = Callable[[Array], Array]
 
-# --------------------------------------------------------------------------------------- norms along axis 1: (n, C, ...)
+# -------------------------------------------------------------------------------------- norms along axis 1: (n, C, ...)
 
 
 def standardised(x: Array, *, centred: bool, epsilon: float) -> tuple[Array, Array]:
@@ -42,13 +42,13 @@ def all_but_own(u: Array) -> Array:
 
 
 def norm_sum(part: Normed, scale: Array, u: Array, wm: WeightMap) -> Array:
-    """Σ_i u_i wm(w_ij)"""
+    """Σ_i u_i wm(w_ij)."""
     own, other = entries(part, scale, wm)
     return u * own if other is None else u * own + all_but_own(u) * other
 
 
 def norm_back(part: Normed, scale: Array, s: Array, wm: WeightMap) -> Array:
-    """Σ_j wm(w_ij) s_j"""
+    """Σ_j wm(w_ij) s_j."""
     own, other = entries(part, scale, wm)
     return s * own if other is None else s * own + all_but_own(s * other)
 

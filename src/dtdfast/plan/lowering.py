@@ -13,7 +13,7 @@ from ..rules import Term
 from ..vocabulary import INPUT_MAPS, W_ONE, X_ONE, W, X
 from .domain import widthless
 from .held import Held
-from .order import Axes, channels_last, default_order, order_below, row_major_memory
+from .order import Axes, channels_last, default_order, order_above, order_below, row_major_memory
 from .parts import Part, is_identity, is_whole
 from .steps import Buffer, Kept, Reals, Step, View, Weights
 from .taps import Phase, phases

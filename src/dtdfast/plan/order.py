@@ -36,6 +36,11 @@ def row_major_memory(buffer: Buffer) -> bool:
     return dense and whole and not root.framed and root.strides()[2] == per_sample
 
 
+def order_of(tensor: Tensor) -> Axes:
+    """As its one reader wants it, else row-major."""
+    return order_above(tensor) or tuple(range(len(tensor.shape)))
+
+
 def order_above(tensor: Tensor) -> Axes | None:
     """The order in which the one reader of a tensor's values wants them; None: it does not mind."""
     if len(tensor.readers) != 1:

@@ -23,7 +23,7 @@ from .origin import is_activation, is_gate, made_by
 
 @dataclass(eq=False, repr=False)
 class Gating(Unit):
-    """signal · gate; sources = (signal, gate). The gate may have size 1 where the signal has more, if it takes nothing."""
+    """signal · gate; sources = (signal, gate). A gate that takes nothing may have size 1 where the signal has more."""
 
     transparent = False
     shares: tuple[float, float] = (1.0, 0.0)  # of the relevance, that signal and gate take
@@ -68,7 +68,7 @@ class Gating(Unit):
                 lowering.deliver(self, operand, partial(self._share, lowering, self._part(lowering, r, share), other))
 
     def _part(self, lowering: Lowering, r: Buffer, share: float) -> Buffer:
-        """share · r"""
+        """Share · r."""
         if share == 1.0:
             return r
         part = lowering.buffer(f"t{lowering.label(self.out)}", self.out.shape, "nt")
@@ -133,9 +133,9 @@ def mul(builder: Builder, entry: Entry, sources: tuple[Tensor, ...]) -> Tensor:
         shares = (0.5, 0.5)
     elif sum(found) != 1:
         unclear = (
-            f"{sum(found)} of its operands are made by a sigmoid, a softmax or another activation, expected exactly one "
-            "(the gate); relevance goes to the signal, and which one that is cannot be told: give share= to the record, "
-            'or attention="taylor" for half each'
+            f"{sum(found)} of its operands are made by a sigmoid, a softmax or another activation, expected exactly "
+            "one (the gate); relevance goes to the signal, and which one that is cannot be told: give share= to the "
+            'record, or attention="taylor" for half each'
         )
     operands = [
         expanded(builder, entry, s, entry.shape) if share or k == 0 else s

@@ -14,7 +14,7 @@ from ..builder import Builder
 from ..entries import Entry
 from ..held import Weighted, emit_product, exchanged
 from ..lowering import Lowering
-from ..order import order_above
+from ..order import order_of
 from ..shapes import Shape, join
 from ..steps import Buffer, View
 from ..taps import identity
@@ -44,7 +44,7 @@ class Attention(HeldNeuron):
         return self.sources[:1]
 
     def place(self, lowering: Lowering) -> Buffer:
-        return lowering.new_value(self, order=order_above(self.out) or tuple(range(len(self.out.shape))))
+        return lowering.new_value(self, order=order_of(self.out))
 
     def value(self, lowering: Lowering, out: Buffer) -> None:
         x = View(lowering.value(self.sources[0]))
@@ -90,7 +90,7 @@ class Product(Unit):
         )
 
     def forward(self, lowering: Lowering) -> None:
-        out = lowering.new_value(self, order=order_above(self.out) or tuple(range(len(self.out.shape))))
+        out = lowering.new_value(self, order=order_of(self.out))
         first, second = (
             exchanged(View(lowering.value(s)), e) for s, e in zip(self.sources, self.transposed, strict=True)
         )

@@ -72,9 +72,8 @@ def normed(
     part = Normed(entry.position, source, identity(source.channels, source.space), centred=centred)
     part.epsilon, part.weights = record.eps, None if weight is None else column(weight, source.shape)
     part.nonnegative = not centred and (weight is None or bool(weight.min() >= 0))
-    builder.rule[entry.position] = builder.rule_for(
-        entry, builder.book.norm(isinstance(record, (L.LayerNorm, L.RMSNorm)))
-    )
+    vectors = isinstance(record, (L.LayerNorm, L.RMSNorm))
+    builder.rule[entry.position] = builder.rule_for(entry, builder.book.norm(vectors))
     return Norm((entry.position,), (source,), out, parts=[part], bias=bias)
 
 

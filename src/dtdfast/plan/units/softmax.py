@@ -11,7 +11,7 @@ from ...errors import ShapeError
 from ..builder import Builder
 from ..entries import Entry
 from ..lowering import Lowering
-from ..order import order_above
+from ..order import order_of
 from ..shapes import Shape, axis_of, join
 from ..steps import Buffer, Step, View
 from ..tensors import Box, Handed, Tensor
@@ -57,7 +57,7 @@ class Probabilities(Unit):
 
     def forward(self, lowering: Lowering) -> None:
         out, x = (
-            View(lowering.new_value(self, order=order_above(self.out) or tuple(range(len(self.out.shape))))),
+            View(lowering.new_value(self, order=order_of(self.out))),
             View(lowering.value(self.sources[0])),
         )
         step = Step("LOG_SOFTMAX" if self.log else "SOFTMAX", self, out, x, axis=self.slot)
