@@ -26,6 +26,9 @@ typedef struct {
     real *sum;               /* [block][row < DTD_TILE_PIXELS][DTD_BLOCK] */
 } matmul_tile;
 
+/* Of a row and vector, among the sums. */
+ALWAYS_INLINE int place(int r, int v) { return v * VL / DTD_BLOCK * SUMS + r * DTD_BLOCK + v * VL % DTD_BLOCK; }
+
 /* One register tile; `rows`, `vectors` and `across` (rows of x are side by side, else terms) are constants wherever
  * this is inlined. */
 ALWAYS_INLINE void run_tile(const matmul_tile *t, const int rows, const int vectors, const int across, int lane)
@@ -33,13 +36,19 @@ ALWAYS_INLINE void run_tile(const matmul_tile *t, const int rows, const int vect
     const int64_t row = t->row, term = t->term, w_term = t->w_term, w_block = t->w_block;
     const real *x = t->x, *w = t->w + lane;
     real *const sum = t->sum + lane;
-    vec a[PIXELS][VECTORS]; /* registers: every index below is a constant once the loops are unrolled */
-#define EACH_SUM(r, v)                                                                                                 \
-    _Pragma("GCC unroll 16") for (int r = 0; r < rows; r++) _Pragma("GCC unroll 4") for (int v = 0; v < vectors; v++)
-#define PLACE(r, v) ((v) * VL / DTD_BLOCK * SUMS + (r) * DTD_BLOCK + (v) * VL % DTD_BLOCK)
-    EACH_SUM(r, v) a[r][v] = (vec){0};
+    /* registers: every index below is a constant once the loops are unrolled */
+    vec a[PIXELS][VECTORS];
+#pragma GCC unroll 16
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; v++)
+            a[r][v] = (vec){0};
     if (!t->begin)
-        EACH_SUM(r, v) a[r][v] = load(sum + PLACE(r, v));
+#pragma GCC unroll 16
+        for (int r = 0; r < rows; r++)
+#pragma GCC unroll 4
+            for (int v = 0; v < vectors; v++)
+                a[r][v] = load(sum + place(r, v));
     for (int64_t k = 0; k < t->n; k++, w += w_term) {
         vec q[VECTORS];
 #pragma GCC unroll 4
@@ -54,9 +63,11 @@ ALWAYS_INLINE void run_tile(const matmul_tile *t, const int rows, const int vect
         }
         x += across ? term : 1;
     }
-    EACH_SUM(r, v) store(sum + PLACE(r, v), a[r][v]);
-#undef PLACE
-#undef EACH_SUM
+#pragma GCC unroll 16
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; v++)
+            store(sum + place(r, v), a[r][v]);
 }
 
 /* Every number of rows up to the tile's, so that a matrix of any height divides into tiles of nearly equal size. */
