@@ -173,9 +173,7 @@ def attention(
             if mixing:
                 weights = np.einsum("gh,h...->g...", mix.astype(np.float64), weights)
             values = sample[first:].reshape(v_shape)
-            return product_matrix(
-                weights, values, size, left=left, exchanged=exchanged, scale=scale, first=first
-            )
+            return product_matrix(weights, values, size, left=left, exchanged=exchanged, scale=scale, first=first)
 
         return Network(layers, matrix)
 
