@@ -50,7 +50,7 @@ def test_one_rule_for_all_is_the_entry_s_own(case):
     )
 
 
-# ---------------------------------------------------------------------------- the sums of a norm, without its d² weights
+# --------------------------------------------------------------------------- the sums of a norm, without its d² weights
 
 
 def _messages_of_a_norm(x, r, sign):
@@ -116,7 +116,7 @@ ROWS = [
 @pytest.mark.parametrize(("rule", "function"), ROWS, ids=[type(rule).__name__ for rule, _ in ROWS])
 @pytest.mark.parametrize(("shape", "axis", "mask"), SHAPES, ids=str)
 def test_softmax_by_its_own_rule(shape, axis, mask, rule, function, rng):
-    """R_i = x_i (R_i − s_i Σ_j R_j) along each line, masked logits taken as 0; R of s by the Linear's rule behind it."""
+    """R_i = x_i (R_i − s_i Σ_j R_j) along each line, masked logits taken as 0; R of s by the rule of a Linear."""
     weight = rng.standard_normal((4, np.prod(shape)))
     layers = [dtd.Softmax(axis, mask=mask), dtd.Flatten(), dtd.Linear(weight)]
     x, r_out = rng.standard_normal((2, *shape)), rng.standard_normal((2, 4))
@@ -146,7 +146,7 @@ PRODUCTS = [  # heads of A, heads of B, rows, inner, columns, transposed, scale
 
 @pytest.mark.parametrize(("first", "second", "rows", "inner", "columns", "turned", "scale"), PRODUCTS, ids=str)
 def test_half_to_each_factor(first, second, rows, inner, columns, turned, scale, rng):
-    """R_A[j, i] = Σ_p A_ji B_ip R_jp / (2 O_jp), R_B[i, p] = Σ_j A_ji B_ip R_jp / (2 O_jp), heads summed where shared."""
+    """R_A[j, i] = Σ_p A_ji B_ip R_jp / (2 O_jp), R_B[i, p] = Σ_j A_ji B_ip R_jp / (2 O_jp), over heads that share."""
     a_shape, b_shape = (
         (*heads, *(size[::-1] if turn else size))
         for heads, size, turn in zip((first, second), ((rows, inner), (inner, columns)), turned, strict=True)
