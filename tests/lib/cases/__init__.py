@@ -12,6 +12,7 @@ from functools import cache
 
 import numpy as np
 
+import dtdfast as dtd
 import explicit
 from cases.geometries import GEOMETRIES, Geometry
 from cases.held import HELD
@@ -120,6 +121,13 @@ class HeldCase(Case):
     @property
     def taps(self):
         return self.taps_of(self.x[0])
+
+    def tolerance(self, unit):
+        """And the roundings of the weights: a sum over no more terms than the neuron's, exponents of differences below
+        8 to which a constant is added, a root, a quotient.
+        """
+        added = max((abs(r.value).max() for r in self.layers if isinstance(r, dtd.Constant)), default=0)
+        return super().tolerance(unit) + (self.taps.valid.sum(1).max() + 16 + added) * unit
 
 
 def _every_rule(kind, geometries):

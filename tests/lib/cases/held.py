@@ -183,7 +183,8 @@ def attention(
 CAUSAL = np.tril(np.ones((5, 5), bool))
 SOME = np.array([[1, 0, 1], [0, 0, 0], [1, 1, 1], [0, 1, 0]], bool)  # one row is masked wholly
 PADDING = np.array([1, 1, 0, 1, 0], bool)
-FINITE = np.where(SOME, 0, np.float32(-1e4)).astype(np.float32)  # which gives uniform weights where it masks all
+# which leaves the scores' own weights where it masks all; e⁻¹⁰²⁴ is 0 in float64 as well
+FINITE = np.where(SOME, 0, np.float32(-1024)).astype(np.float32)
 SLOPE = -0.5 * np.abs(np.subtract.outer(np.arange(4.0), np.arange(3.0)))  # a bias of positions
 
 HELD = [
