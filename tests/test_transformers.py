@@ -311,6 +311,27 @@ REFUSED = {  # layers, options, what the message says
         {"rules": {**dict.fromkeys((0, 1, 2, 3), dtd.Zero()), 7: dtd.ZPlus()}, "attention": "taylor"},
         r"'head'.*ZPlus",
     ),
+    **{
+        f"taylor with {rule}": (
+            _attention(HEAD),
+            {"rules": rule, "attention": "taylor"},
+            rf"{type(rule).__name__}.*taylor",
+        )
+        for rule in (
+            dtd.ZPlus(bias="positive"),
+            dtd.ZPlus(stabilizer=1e-3),
+            dtd.AlphaBeta(bias="full"),
+            dtd.AlphaBeta(fallback=True),
+        )
+    },
+    **{
+        f"taylor under {rule}": (
+            _attention(HEAD),
+            {"rules": {**dict.fromkeys((0, 1, 2, 3), dtd.Zero()), 7: rule}, "attention": "taylor"},
+            rf"'head'.*{type(rule).__name__} gives relevance to values of 0.*'scores'",
+        )
+        for rule in (dtd.Flat(), dtd.WSquare(), dtd.ZBox(-9.0, 9.0))
+    },
     "scores alone": (_attention()[:5], {"rules": "cp-lrp"}, r"'scores'.*two computed operands.*taylor"),
     "two softmaxes": (
         [*_attention(), dtd.Softmax(1), dtd.MatMul(transpose_a=True, inputs=(7, 5), name="both")],
@@ -340,6 +361,18 @@ def test_what_has_no_rule_is_refused_by_name(name, backend):
         dtd.explain(
             layers, x, np.ones((1, *dtd.predict(layers, x, backend=backend).shape[1:])), backend=backend, **options
         )
+
+
+@BOTH
+@pytest.mark.parametrize("rule", [dtd.Flat(), dtd.WSquare(), dtd.ZBox(-9.0, 9.0)], ids=str)
+def test_taylor_takes_any_rule_of_the_first_layer(rule, backend, rng):
+    """Nothing divides by what it reads."""
+    layers = _attention(HEAD)
+    rules = {**dict.fromkeys(range(len(layers)), dtd.Zero()), 0: rule}
+    rules = {p: r for p, r in rules.items() if isinstance(layers[p], dtd.Linear)}
+    explainer = dtd.Explainer(layers, rules=rules, attention="taylor", backend=backend)
+    x, start = rng.standard_normal((2, *TOKENS)).astype(np.float32), np.ones((2, 4, 2), np.float32)
+    assert explainer.ledger(x, start).closed
 
 
 SHAPES = {  # what does not fit, and what the message says
