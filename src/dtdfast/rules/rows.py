@@ -158,6 +158,12 @@ class Row:
         return self.shares[0].coefficient, 0.0 if self.by_sign or len(self.shares) == 1 else self.shares[1].coefficient
 
     @property
+    def one_signed(self) -> bool:
+        """Whether some term sums products of one sign of the weights alone."""
+        terms = {term for share in self.shares for term in share.terms}
+        return self.product_form and any(WEIGHT_MAPS[term.w].sign is not None for term in terms)
+
+    @property
     def product_form(self) -> bool:
         return all(INPUT_MAPS[term.x].product is not None for share in self.shares for term in share.terms)
 
