@@ -26,3 +26,7 @@ STATISTIC = (
     "a statistic of the very sample has no rule known to be sound; explain the part before or after it as a network "
     "of its own"
 )
+FILLS = (
+    "it fills in infinity or NaN, and something else than a softmax reads that; explain the part before or after it as "
+    "a network of its own"
+)

@@ -42,7 +42,7 @@ class Reader:
         self.n_batch = len(x)
         self.x = x
         self.output = output
-        self.layers = Layers(len(x))
+        self.layers = Layers(len(x), sample=tuple(x.shape[1:]))
         self.values: dict[Any, Any] = {}
         self.views: dict[tuple[int, Shape], Value] = {}
         self.shapes: dict[int, Shape] = {INPUT: tuple(x.shape[1:])}
@@ -230,8 +230,8 @@ class Reader:
 
     def put(self, cls: type[Layer], sources: tuple[Value, ...], name: str | None, **fields: Any) -> Value:
         value = self.layers.add(cls, sources, name, **fields)
-        self.shapes[value.position] = value.shape
-        self.made.append(self.node)
+        self.shapes |= {p: shape for p, shape in enumerate(self.layers.shapes) if p not in self.shapes}
+        self.made.extend([self.node] * (len(self.layers.records) - len(self.made)))
         return value
 
     def name(self) -> str:
