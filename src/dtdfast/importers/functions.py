@@ -64,26 +64,34 @@ class Function:
         return Refused(f"{self.begun} has no record, and no known activation or norm is made of it")
 
 
-def chain(layers: Layers, position: int) -> list[tuple[int, Callable[[Array], Array]]]:
-    """What computes an entry element by element: (position, the function that the next one is of it), from the last to
-    the first; the first has the identity.
-    """
-    found: list[tuple[int, Callable[[Array], Array]]] = []
-    while position != L.INPUT:
-        record = layers.records[position]
-        step = _step(record)
-        if step is None:
-            break
-        found.append((position, step))
-        position = layers.reads(position)[0]
-    return [*found, (position, lambda x: x)]
+def _reads(layers: Layers, position: int) -> tuple[int, ...]:
+    """What an entry is an element-wise function of; nothing where it is none."""
+    record = None if position == L.INPUT else layers.records[position]
+    if record is None or not (isinstance(record, (L.Add, L.Mul)) or _step(record) is not None):
+        return ()
+    reads = layers.reads(position)
+    views = isinstance(record, (L.Reshape, L.Flatten, L.Expand))
+    return reads if views or all(layers.shape(r) == layers.shape(position) for r in reads) else ()
 
 
-def _step(record: L.Layer) -> Callable[[Array], Array] | None:
+def root(layers: Layers, position: int) -> int:
+    """The one entry that all of this one is an element-wise function of, as far back as there is one."""
+    if position not in layers.roots:
+        found = {root(layers, r) for r in _reads(layers, position)}
+        layers.roots[position] = found.pop() if len(found) == 1 else position
+    return layers.roots[position]
+
+
+def _step(record: L.Layer) -> Callable[..., Array] | None:
+    """What a record makes of its operands, element by element."""
     if isinstance(record, (L.Dropout, L.Reshape, L.Flatten, L.Expand)):
         return lambda x: x
     if isinstance(record, L.ReLU) or (isinstance(record, L.Activation) and record.slopes is None):
         return lambda x: np.asarray(activate(record, x))
+    if isinstance(record, L.Mul):
+        return lambda a, b: a * b
+    if isinstance(record, L.Add):
+        return lambda *x: np.sum(x, axis=0)
     if isinstance(record, L.Scale):
         factor, offset = record.scale, np.zeros(1) if record.shift is None else record.shift
         if (factor == factor.flat[0]).all() and (offset == offset.flat[0]).all():
@@ -91,17 +99,15 @@ def _step(record: L.Layer) -> Callable[[Array], Array] | None:
     return None
 
 
-def on_grid(layers: Layers, position: int, root: int) -> Array | None:
-    """An entry's values on the grid as a function of an earlier one's; None where it is no such function."""
-    if position == root:
+def on_grid(layers: Layers, position: int, start: int) -> Array | None:
+    """An entry's values on the grid as a function of its root's; None where that is another entry than `start`."""
+    if position == start:
         return GRID
-    path = chain(layers, position)
-    if root not in (p for p, _ in path):
+    if root(layers, position) != start:
         return None
-    values = GRID
-    for _, step in reversed(path[: [p for p, _ in path].index(root)]):
-        values = step(values)
-    return values
+    step = _step(layers.records[position])
+    operands = [on_grid(layers, r, start) for r in layers.reads(position)]
+    return None if step is None or any(o is None for o in operands) else step(*operands)
 
 
 def composed(
@@ -117,16 +123,14 @@ def composed(
     """
     functions = [o for o in operands if isinstance(o, Function)]
     values = [o for o in operands if isinstance(o, Value)]
-    if functions:
-        root, begun = functions[0].root, functions[0].begun
-    else:
-        root = chain(layers, values[0].position)[-1][0]
+    start = functions[0].root if functions else root(layers, values[0].position)
+    begun = functions[0].begun if functions else begun
     arrays = []
     for operand in operands:
         if isinstance(operand, Function):
-            array = operand.values if operand.root == root else None
+            array = operand.values if operand.root == start else None
         elif isinstance(operand, Value):
-            array = on_grid(layers, operand.position, root) if math.prod(operand.shape) == math.prod(shape) else None
+            array = on_grid(layers, operand.position, start) if math.prod(operand.shape) == math.prod(shape) else None
         else:
             number = np.asarray(operand, np.float64)
             array = np.full(GRID.shape, number.flat[0]) if number.size and (number == number.flat[0]).all() else None
@@ -134,7 +138,7 @@ def composed(
             return None
         arrays.append(array)
     with np.errstate(all="ignore"):
-        return Function(root, shape, np.asarray(apply(*arrays), np.float64), begun)
+        return Function(start, shape, np.asarray(apply(*arrays), np.float64), begun)
 
 
 def known(add: Add, layers: Layers, function: Function) -> Value | Function:
@@ -156,9 +160,9 @@ def _candidates(layers: Layers, function: Function) -> list[tuple[int, Array]]:
     """Every entry that is an element-wise function of the root, with its values on the grid: the root first."""
     found = [(function.root, GRID)]
     for position in range(function.root + 1, len(layers.records)):
-        step = _step(layers.records[position])
-        if step is not None and (source := dict(found).get(layers.reads(position)[0])) is not None:
-            found.append((position, step(source)))
+        values = on_grid(layers, position, function.root)
+        if values is not None:
+            found.append((position, values))
     return found
 
 

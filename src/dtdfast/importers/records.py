@@ -63,6 +63,7 @@ class Layers:
     records: list[Layer] = field(default_factory=list)
     shapes: list[Shape] = field(default_factory=list)  # of one sample of every record's output
     sample: Shape | None = None  # shape of one sample of the network's input
+    roots: dict[int, int] = field(default_factory=dict)  # an entry → what it is an element-wise function of
     # arrays as they came, and as records hold them
     _held: dict[tuple[Any, ...], tuple[Any, Any]] = field(default_factory=dict)
     _bytes: int = 0
