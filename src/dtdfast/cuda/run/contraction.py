@@ -22,7 +22,7 @@ from ..kernels.warp_product import ROW_BYTES
 from . import tiles
 from .launch import AddressOf, Launch
 
-OPERATIONS = frozenset(("NEURON_DENSE", "TAPS_DENSE", "NEURON_LINEAR", "TAPS_LINEAR", "SCATTER_LINEAR"))
+OPERATIONS = frozenset(("NEURON_DENSE", "TAPS_DENSE", "NEURON_LINEAR", "TAPS_LINEAR", "SCATTER_LINEAR", "MATMUL"))
 """Operations that `launches` takes."""
 
 PIECE = 2**15  # numbers that are rounded at once
