@@ -104,7 +104,7 @@ def matmul(
             sums[i] = ZERO
         fetch(of_x, 1, x, x_line, a[X + 4], a[MATRIX_ROWS], x_term, a[X + 5], a[TERMS])
         fetch(of_other, 2, other, other_line, a[OTHER + 5], a[MATRIX_COLUMNS], other_term, a[OTHER + 4], a[TERMS])
-        for first in range(0, a[TERMS], DEPTH):
+        for _first in range(0, a[TERMS], DEPTH):
             ptx.barrier()
             put(of_x, 1, to_x)
             put(of_other, 2, to_other)
