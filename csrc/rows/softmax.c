@@ -54,13 +54,9 @@ ALWAYS_INLINE mask first_lanes(int64_t n)
 /* The vector at p, of whose lanes n are in the row, if it is the last one. */
 ALWAYS_INLINE vec load_row(const real *p, int64_t n) { return n < VL ? load_some(p, n) : load(p); }
 
-/* Rows of exponentials have whole vectors: behind their elements lie zeros. */
-typedef struct {
-    vec largest, sum;
-} softmax_row;
-
-/* coefficient·x of a piece, -infinity for what is left out, and the largest */
-static void scale_piece(const real *x, const real *selector, real coefficient, real *row, int64_t n, softmax_row *r)
+/* coefficient·x of a piece, -infinity for what is left out and for the rest of the last vector; the largest, or that of
+ * the pieces before */
+static vec scale_piece(const real *x, const real *selector, real coefficient, real *row, int64_t n, vec largest)
 {
     const vec least = splat(-INFINITY);
     for (int64_t i = 0; i < n; i += VL) {
@@ -70,18 +66,20 @@ static void scale_piece(const real *x, const real *selector, real coefficient, r
         if (selector)
             v = choose((mask)(load_row(selector + i, n - i) != 0), v, least);
         store(row + i, v);
-        r->largest = choose((mask)(v > r->largest), v, r->largest);
+        largest = choose((mask)(v > largest), v, largest);
     }
+    return largest;
 }
 
-/* row[i] = exp(row[i] - largest), and their sum */
-static void exponentials(real *row, int64_t n, real largest, softmax_row *r)
+/* row[i] = exp(row[i] - largest), added to the sum of the pieces before */
+static vec exponentials(real *row, int64_t n, real largest, vec sum)
 {
     for (int64_t i = 0; i < n; i += VL) {
         const vec e = vec_exp(load(row + i) - largest);
         store(row + i, e);
-        r->sum += e;
+        sum += e;
     }
+    return sum;
 }
 
 /* row[i] = e[i]·inverse, 0 where it is left out */
@@ -119,22 +117,22 @@ static void run_softmax(void *context, int64_t first, int64_t last)
     unravel(first, s->out.shape, job->axis, p);
     for (int64_t item = first; item < last; item++, next_line(s->out.shape, job->axis, p)) {
         const dtd_line x = line_of(job, &s->x, p), kept = line_of(job, &s->other, p), out = line_of(job, &s->out, p);
-        softmax_row r = {.largest = splat(-INFINITY)};
+        vec most = splat(-INFINITY), sum = {0};
         EACH_PIECE(at, length, n)
-        scale_piece(piece_of(x, at, length, x_row), piece_of(kept, at, length, selector_row), s->coefficient, row,
-                    length, &r);
-        const real largest = largest_lane(r.largest);
+        most = scale_piece(piece_of(x, at, length, x_row), piece_of(kept, at, length, selector_row), s->coefficient,
+                           row, length, most);
+        const real largest = largest_lane(most);
         EACH_PIECE(at, length, n)
         {
             if (pieces)
                 scale_piece(piece_of(x, at, length, x_row), piece_of(kept, at, length, selector_row), s->coefficient,
-                            row, length, &r);
-            exponentials(row, length, largest, &r);
+                            row, length, most);
+            sum = exponentials(row, length, largest, sum);
             if (pieces)
                 put_piece(out, at, row, length, 0);
         }
         /* a row that is left out wholly: its exponentials are NaN, but none is read */
-        const real inverse = 1 / add_lanes(r.sum);
+        const real inverse = 1 / add_lanes(sum);
         EACH_PIECE(at, length, n)
         {
             quotients(pieces ? piece_of(out, at, length, x_row) : row, piece_of(kept, at, length, selector_row),
