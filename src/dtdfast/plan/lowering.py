@@ -52,7 +52,7 @@ class Lowering:
     ) -> None:
         self.exact, self.output, self.leaves = real, output, leaves
         self.relevant, self.gradient, self.ledger, self.t = relevant, gradient, ledger, t
-        self.real, self.gates = reals  # of a buffer where nothing else is said, and of gates
+        self.real, self.gates = reals  # of a buffer by default, and of gates
         self.wide: dict[int, Buffer] = {}  # values in float64 of tensors that float32 units read too
         self.steps: list[Step] = []
         self.unit: Node | None = None
