@@ -14,11 +14,14 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import dtdfast as dtd
+import reference
 from cases import CASES, RULES
 from cases.axes import CASES as ALONG_AXES
 from cases.networks import BOXED, N_BATCH, PRESETS, positive_start, rounding, small
 from graphs import UNIT, graphs, perturbed
+from host import HostDevice
 from nets import SMALL
+from nets.transformers import TRANSFORMERS
 from support import close, normal
 
 # every geometry under a rule, every rule on a geometry; a stride that shares no factor with the number of rules
@@ -41,6 +44,11 @@ def test_cases(case, explainer):
     assert (abs(r_in - expected) <= bound).all()
 
 
+def device_for(name):
+    """A transformer has many kernels and few numbers: Python runs them sooner than they are compiled."""
+    return HostDevice(compiled=name not in TRANSFORMERS)
+
+
 # each once
 PAIRS = list(product(SMALL, PRESETS)) if LONG else [(name, PRESETS[k % len(PRESETS)]) for k, name in enumerate(SMALL)]
 
@@ -55,7 +63,7 @@ def test_networks(name, rules, explainer):
         return dtd.explain(net.layers, x, start, rules=rules, domain=domain, backend="oracle")
 
     exact = oracle(net)
-    made = explainer(net.layers, rules=rules, domain=domain)
+    made = explainer(net.layers, device_for(name), rules=rules, domain=domain)
     bound = rounding(net, exact, oracle)
     assert np.abs(made.explain(x, start) - exact).sum() <= bound
     ledger = made.ledger(x, net.target)
@@ -93,7 +101,7 @@ def test_networks_in_two_bytes(name, precision, rules, explainer):
         return dtd.explain(net.layers, x, start, backend="oracle", **options)
 
     exact = oracle(net)
-    made = explainer(net.layers, precision=precision, **options)
+    made = explainer(net.layers, device_for(name), precision=precision, **options)
     bound = 10 * max(np.abs(oracle(net.perturbed(u, seed)) - exact).sum() for seed in range(2))
     found = made.explain(x, start)
     assert found.dtype == np.float32
@@ -102,6 +110,26 @@ def test_networks_in_two_bytes(name, precision, rules, explainer):
     assert ledger.closed, str(ledger)
     if precision == "mixed":
         np.testing.assert_array_equal(made.predict(x), explainer(net.layers).predict(x))
+
+
+ATTENTION = {"dtd": "dtd", "cp-lrp": "cp-lrp", "attnlrp": "attnlrp", "gamma": dtd.Gamma(0.25)}
+TRANSFORMED = list(product(TRANSFORMERS, ATTENTION))
+
+
+@pytest.mark.parametrize(("name", "rules"), TRANSFORMED if LONG else TRANSFORMED[::3])
+def test_transformers(name, rules, explainer):
+    """Two targets of every sample, each operation by its own kernel but for products, which NumPy computes."""
+    net, targets = small(name), np.array([[0, 1], [2, 0]])
+    x = net.sample(N_BATCH)
+
+    def oracle(net):
+        return dtd.explain(net.layers, x, targets, rules=ATTENTION[rules], backend="oracle")
+
+    exact = oracle(net)
+    made = explainer(net.layers, device_for(name), rules=ATTENTION[rules])
+    assert np.abs(made.explain(x, targets) - exact).sum() <= rounding(net, exact, oracle)
+    ledger = made.ledger(x, 0)
+    assert ledger.closed, str(ledger)
 
 
 ALONG = list(ALONG_AXES) if LONG else list(ALONG_AXES)[::6]
@@ -153,13 +181,13 @@ def test_graphs(explainer, graph, seed):
     np.testing.assert_allclose(made.predict(graph.x), outputs, rtol=1e-4, atol=1e-4 * max(1, abs(outputs).max()))
 
 
-@pytest.mark.parametrize("name", ["cnn", "mobilenet_v2", "squeeze_excite"])
+@pytest.mark.parametrize("name", ["cnn", "mobilenet_v2", "squeeze_excite", "gpt2", "llama"])
 def test_gradients(name, explainer):
     net = small(name)
     x = net.sample(N_BATCH)
     expected = dtd.baselines.gradient(net.layers, x, 1, backend="oracle")
     moved = dtd.baselines.gradient(net.layers, x, 1, backend="cpu")
-    found = explainer(net.layers, kind="gradient").explain(x, 1)
+    found = explainer(net.layers, device_for(name), kind="gradient").explain(x, 1)
     # another float32 executor shows how far rounding moves them
     assert abs(found - expected).sum() <= 4 * abs(moved - expected).sum() + 2**8 * UNIT * abs(expected).sum()
 
@@ -171,3 +199,13 @@ def test_slopes(rule, explainer, rng):
         rules = slopes.rules_for(slopes.RULES[rule], norm)
         expected = dtd.explain(layers, x, start, rules=rules, backend="oracle")
         close(explainer(layers, rules=rules).explain(x, start.astype(np.float32)), expected, "cuda")
+
+
+def test_what_cannot_be_done_is_refused_by_name(explainer, rng, monkeypatch):
+    def refuse(*arguments):
+        raise dtd.BackendError("its channels do not lie next to each other")
+
+    layers = [dtd.ReLU(), dtd.MatMul(transpose_b=True, inputs=(0, 0)), dtd.Flatten(), dtd.Linear(normal(rng, 3, 25))]
+    monkeypatch.setattr(reference, "launches", refuse)
+    with pytest.raises(dtd.BackendError, match="layer 1: matmul: its channels"):
+        explainer(layers, HostDevice(), rules="attnlrp").explain(normal(rng, 2, 5, 6), 0)

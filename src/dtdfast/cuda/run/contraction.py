@@ -136,6 +136,8 @@ def launches(
     assert step.x is not None
     assert step.weights is not None
     assert step.phase is not None
+    if any(bias is not None and bias.ndim > 1 for bias in (step.bias, step.bias_d)):
+        raise BackendError("its bias varies along several axes, but this kernel asks for one number per channel")
     transposed = step.weights.scatter or step.op == "SCATTER_LINEAR"
     weight = step.weights.part.weight
     assert weight is not None
