@@ -206,7 +206,7 @@ def launches(
 def body(kernel: Kernel) -> str:
     """What runs a contraction, as the printed plan says it: its unit and its tile."""
     if kernel.name == matmul.NAME:
-        return f"fma, {matmul.TILE}×{matmul.TILE}"
+        return matmul.BODY
     unit, _, _, tile, *_ = kernel.constants
     made = Tile(*tile, kernel.min_blocks)  # type: ignore[call-arg, misc]
     name = next((row.name for row in tiles.TILES if row.tile == made), "tile")  # one that is only tried has no name
