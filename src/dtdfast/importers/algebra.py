@@ -7,16 +7,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import layers as L
-from ..plan.shapes import Shape
+from ..plan.shapes import MAX_AXES, Shape
 from .records import Add, Refused, Value
+from .refused import FILLS
+from .rewrites import varying
 
 Array = NDArray[Any]
+
+LARGEST = float(np.finfo(np.float32).max)
 
 FLOAT_MAX = float(f"{np.finfo(np.float32).max:.7g}")
 """How frameworks write "no bound", to seven digits."""
@@ -63,7 +68,7 @@ def of_sample(constant: Array, rank: int, n_batch: int) -> Array:
 
 def vector(x: Value) -> Value:
     """One number per sample is a vector of one element."""
-    return Value(x.position, x.shape or (1,))
+    return x if x.shape else x.under((1,))
 
 
 def reshaped(add: Add, x: Value, shape: Shape) -> Value:
@@ -74,22 +79,31 @@ def reshaped(add: Add, x: Value, shape: Shape) -> Value:
 
 
 def permuted(add: Add, x: Value, axes: Sequence[int]) -> Value:
-    """The axes of a sample in another order."""
-    return x if list(axes) == list(range(len(axes))) else add(L.Permute, x, order=(0, *(a + 1 for a in axes)))
+    """The axes of a sample in another order; more of them than records have where those that stay side by side are one
+    axis to them.
+    """
+    if list(axes) == list(range(len(axes))):
+        return x
+    if len(axes) <= MAX_AXES:
+        return add(L.Permute, x, order=(0, *(a + 1 for a in axes)))
+    groups: list[list[int]] = []
+    for a in axes:
+        if x.shape[a] == 1:
+            continue
+        if groups and groups[-1][-1] == a - 1:
+            groups[-1].append(a)
+        else:
+            groups.append([a])
+    sizes = {g[0]: math.prod(x.shape[a] for a in g) for g in groups}
+    firsts = sorted(sizes)
+    y = reshaped(add, x, tuple(sizes[f] for f in firsts))
+    y = add(L.Permute, y, order=(0, *(firsts.index(g[0]) + 1 for g in groups)))
+    return y.under(tuple(x.shape[a] for a in axes))
 
 
 def expanded(add: Add, x: Value, shape: Shape) -> Value:
     """Repeated along axes of size 1."""
     return x if x.shape == shape else add(L.Expand, x, shape=shape)
-
-
-def varying(array: Array) -> Array:
-    """With size 1 along the axes on which nothing changes."""
-    for axis, size in enumerate(array.shape):
-        first = array.take([0], axis)
-        if size > 1 and (array == first).all():
-            array = first
-    return array
 
 
 def scaled(add: Add, x: Value, scale: Any, shift: Any = 0.0, shape: Shape | None = None) -> Value:
@@ -101,6 +115,13 @@ def scaled(add: Add, x: Value, scale: Any, shift: Any = 0.0, shape: Shape | None
     """
     rank = len(x.shape)
     arrays = [np.asarray(a, np.float64) for a in (scale, shift)]
+    hides = np.isneginf(arrays[1])
+    if x.kept is not None or hides.any():
+        if not (arrays[0] > 0).all():
+            raise Refused(FILLS)
+        y = scaled(add, replace(x, kept=None), scale, np.where(hides, 0.0, arrays[1]), shape)
+        return hidden(hidden(y, x.kept), ~hides)
+    arrays[1] = np.where(np.isinf(arrays[1]), arrays[1], np.clip(arrays[1], -LARGEST, LARGEST))
     arrays = [a.reshape((1,) * (rank - a.ndim) + a.shape) for a in arrays]
     try:
         x = expanded(add, x, shape or tuple(np.broadcast_shapes(x.shape, *(a.shape for a in arrays))))
@@ -111,9 +132,24 @@ def scaled(add: Add, x: Value, scale: Any, shift: Any = 0.0, shape: Shape | None
     factor, offset = np.broadcast_arrays(*(varying(a) for a in arrays))
     if (factor == 1).all() and not offset.any():
         return x
+    if (factor == 1).all() and sum(size > 1 for size in offset.shape) > 1:  # a table, such as one of positions
+        return add(L.Add, x, add(L.Constant, value=np.broadcast_to(offset, x.shape)))
     if rank and math.prod(factor.shape[1:]) == 1:  # one number per channel
         factor, offset = (np.broadcast_to(a.reshape(-1), x.shape[:1]) for a in (factor, offset))
     return add(L.Scale, x, scale=factor, shift=offset if offset.any() else None)
+
+
+def hidden(x: Value, keep: Any) -> Value:
+    """x, of which a softmax keeps these elements only."""
+    if keep is None or keep.all():
+        return x
+    try:
+        fits = np.broadcast_shapes(keep.shape, x.shape) == x.shape
+    except ValueError:
+        fits = False
+    if not fits:
+        raise Refused(f"a mask of shape {keep.shape} does not fit (n, {', '.join(map(str, x.shape))})")
+    return replace(x, kept=keep if x.kept is None else x.kept & keep)
 
 
 def difference(add: Add, a: Value, b: Value, factor: float = 1.0) -> Value:
@@ -169,6 +205,11 @@ def chosen(add: Add, mask: Array, a: Value | Array, b: Value | Array, n_batch: i
     """By a constant mask a or b, of which one at least is computed."""
     rank = max(len(v.shape) for v in (a, b) if isinstance(v, Value))
     where = of_sample(np.asarray(mask) != 0, rank, n_batch)
+    for operand, other, keep in ((a, b, where), (b, a, ~where)):
+        if isinstance(operand, Value) and not isinstance(other, Value):
+            fill = np.where(keep, 0.0, of_sample(np.asarray(other, np.float64), rank, n_batch))
+            if np.isneginf(fill[np.broadcast_to(~keep, fill.shape)]).all():
+                return scaled(add, vector(operand), 1.0, fill)
     parts, shift = [], np.zeros(())
     for operand, taken in ((a, where), (b, ~where)):
         if isinstance(operand, Value):
@@ -178,9 +219,3 @@ def chosen(add: Add, mask: Array, a: Value | Array, b: Value | Array, n_batch: i
     if not np.isfinite(shift).all():
         raise Refused(FILLS)
     return scaled(add, total(add, *parts) if len(parts) > 1 else parts[0], 1.0, shift)
-
-
-FILLS = (
-    "it fills in infinity or NaN, as masks before a softmax do; explain the part before or after it as a network of "
-    "its own"
-)

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from .. import layers as L
 from .algebra import of_sample, permuted, reshaped, scaled, vector
+from .attention import contraction
 from .records import Add, Refused, Value
-from .refused import ATTENTION
 
 Array = NDArray[Any]
 
@@ -102,11 +102,13 @@ def terms(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:
 
 
 def einsum(add: Add, equation: str, operands: Sequence[Value | Array], n_batch: int) -> Value:
-    """One operand is computed, and its first letter is the batch's; the others are constant."""
+    """One operand is computed, and its first letter is the batch's; the others are constant. Two operands may be
+    computed where there is no other.
+    """
     at = [i for i, o in enumerate(operands) if isinstance(o, Value)]
-    if len(at) > 1:
-        raise Refused(ATTENTION)
     named, result = terms(equation, [len(o.shape) + isinstance(o, Value) for o in operands])
+    if len(at) > 1:
+        return _of_computed(add, equation, operands, named, result)
     x, of_x = operands[at[0]], named[at[0]]
     assert isinstance(x, Value)
     batch = of_x[:1]
@@ -141,6 +143,16 @@ def einsum(add: Add, equation: str, operands: Sequence[Value | Array], n_batch: 
         if x.shape
         else scaled(add, vector(x), weight)
     )
+
+
+def _of_computed(add: Add, equation: str, operands: Sequence[Value | Array], named: list[str], result: str) -> Value:
+    """Two operands, both computed, the batch first in both and in the result."""
+    a, b, *others = operands
+    if others or not isinstance(a, Value) or not isinstance(b, Value):
+        raise Refused(f"the equation {equation!r:.60} has more than two operands; multiply two at a time")
+    if not result or any(letters[:1] != result[0] or result[0] in letters[1:] for letters in named):
+        raise Refused(f"the equation {equation!r:.60} does not keep the batch axis first")
+    return contraction(add, vector(a), named[0][1:], vector(b), named[1][1:], result[1:])
 
 
 def tensordot(

@@ -7,16 +7,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..budget import require
 from ..errors import DtdError, MemoryBudgetError
-from ..layers import INPUT, Activation, Conv, Layer, Linear, Permute, Scale
+from ..layers import INPUT, Activation, Conv, Layer, Linear, MatMul, Permute, Scale, Softmax
 from ..plan.shapes import Shape
 from ..plan.units import output_shape
 from ..plan.wiring import check_shape
 from ..record import immutable
 from .activations import written_out
-from .rewrites import finished, hard_sigmoid, permuted
+from .refused import FILLS
+from .rewrites import finished, hard_sigmoid, permuted, scaled_product, turned_round, varying, with_affine
 from .rewrites import positions as field_inputs
 
 SHARED = 1 << 16
@@ -34,6 +36,15 @@ class Value:
     position: int
     shape: Shape  # of one sample; () for one number, of which records make an axis of size 1
     integer: bool = False
+    # what a softmax keeps of it, the rest being −∞; broadcasts to one sample
+    kept: NDArray[np.bool_] | None = field(default=None, compare=False)
+
+    def under(self, shape: Shape) -> Value:
+        """The same elements under another shape."""
+        if self.kept is None:
+            return Value(self.position, shape, self.integer)
+        kept = np.broadcast_to(self.kept, self.shape).reshape(shape)
+        return Value(self.position, shape, self.integer, kept)
 
 
 @dataclass(frozen=True)
@@ -50,6 +61,9 @@ class Layers:
 
     batch: int  # as the model has it, or a number that stands for any
     records: list[Layer] = field(default_factory=list)
+    shapes: list[Shape] = field(default_factory=list)  # of one sample of every record's output
+    sample: Shape | None = None  # shape of one sample of the network's input
+    roots: dict[int, int] = field(default_factory=dict)  # an entry → what it is an element-wise function of
     # arrays as they came, and as records hold them
     _held: dict[tuple[Any, ...], tuple[Any, Any]] = field(default_factory=dict)
     _bytes: int = 0
@@ -69,6 +83,17 @@ class Layers:
             sources, fields = (Value(position, sizes),), {"order": order}
             if order == tuple(range(len(order))):
                 return sources[0]
+        if cls is MatMul:
+            sources, fields = self._straight(sources, fields)
+        if cls is Scale and (norm := with_affine(self.records, sources[0].position, sources[0].shape, fields)):
+            source, kind, fields = norm
+            return self.add(kind, (Value(source, sources[0].shape),), name, **fields)
+        if cls is Scale and (record := scaled_product(self.records, sources[0].position, fields)):
+            return self._appended(record, sources[0].shape)
+        if any(v.kept is not None for v in sources):
+            if cls is not Softmax:
+                raise Refused(FILLS)
+            fields = fields | {"mask": varying(sources[0].kept)}
         positions = tuple(v.position for v in sources)
         last = len(self.records) - 1 if self.records else INPUT
         try:
@@ -82,9 +107,33 @@ class Layers:
             raise
         except DtdError as error:
             raise Refused(str(error)) from None
-        self.records.append(record)
         numbers = bool(sources) and shape == (1,) and not any(v.shape for v in sources)
-        return Value(len(self.records) - 1, () if numbers else shape)
+        return self._appended(record, shape).under(() if numbers else shape)
+
+    def reads(self, position: int) -> tuple[int, ...]:
+        """The positions that an entry reads."""
+        record = self.records[position]
+        return ((position - 1,) if record.arity else ()) if record.inputs is None else record.inputs
+
+    def shape(self, position: int) -> Shape | None:
+        """Of one sample of an entry's output, or of the network's input."""
+        return self.sample if position == INPUT else self.shapes[position]
+
+    def _appended(self, record: Layer, shape: Shape) -> Value:
+        self.records.append(record)
+        self.shapes.append(shape)
+        return Value(len(self.records) - 1, shape)
+
+    def _straight(self, sources: tuple[Value, ...], fields: dict[str, Any]) -> tuple[tuple[Value, ...], dict[str, Any]]:
+        """The operands of a MatMul without the Permutes that only exchange their last two axes."""
+        straight = []
+        for source, key in zip(sources, ("transpose_a", "transpose_b"), strict=True):
+            order = turned_round(self.records, source.position)
+            if order is not None:
+                source = self.add(Permute, (source,), None, order=order)
+                fields = fields | {key: not fields.get(key, False)}
+            straight.append(source)
+        return tuple(straight), fields
 
     def _shared(self, value: Any, cls: type[Layer], name: str | None) -> Any:
         """A large array as all records hold it that are made from the same memory, once for all; within the memory

@@ -9,7 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from ..layers import INPUT, Activation, Conv, ConvTranspose, Layer, Linear, Permute, Scale
+from ..layers import (
+    INPUT,
+    Activation,
+    Conv,
+    ConvTranspose,
+    GroupNorm,
+    InstanceNorm,
+    Layer,
+    LayerNorm,
+    Linear,
+    MatMul,
+    Permute,
+    RMSNorm,
+    Scale,
+)  # fmt: skip
 from ..plan.shapes import Shape
 from ..plan.wiring import sources
 
@@ -42,6 +56,73 @@ def permuted(
         tuple(sizes[axis] for axis in sorted(sizes)),
         tuple(int(before.order[a]) for a in order),
     )
+
+
+def turned_round(records: list[Layer], position: int) -> tuple[int, ...] | None:
+    """The order of a Permute that exchanges the last two axes of this entry, where it is a Permute that only a
+    transposed product needs: one that brings the later of two axes forward.
+    """
+    record = record_at(records, position, Permute)
+    if record is None or record.order[-1] > record.order[-2]:
+        return None
+    n = len(record.order)
+    return (*range(n - 2), n - 1, n - 2)
+
+
+def with_affine(
+    records: list[Layer], position: int, shape: Shape, fields: dict[str, Any]
+) -> tuple[int, type[Layer], dict[str, Any]] | None:
+    """(position of y, kind of record, its fields) where a Scale of this entry is a norm of y with weight and bias."""
+    record: Any = records[position] if position != INPUT else None
+    scale, shift = (np.asarray(0.0 if v is None else v) for v in (fields["scale"], fields.get("shift")))
+    if isinstance(record, (GroupNorm, InstanceNorm)):
+        axes: tuple[int, ...] = (0,)
+    elif isinstance(record, (LayerNorm, RMSNorm)):
+        axes = tuple(int(a) % (len(shape) + 1) - 1 for a in np.atleast_1d(record.axes))
+    else:
+        return None
+    if isinstance(record, RMSNorm) and shift.any():
+        return None
+    sizes = tuple(shape[a] for a in axes)
+    arrays = []
+    for array in (scale, shift):
+        full = varying(array.reshape(-1, *(1,) * (len(shape) - 1)) if array.ndim == 1 else array)
+        full = full.reshape((1,) * (len(shape) - full.ndim) + full.shape)
+        if any(size > 1 and a not in axes for a, size in enumerate(full.shape)):
+            return None
+        others = tuple(a for a in range(len(shape)) if a not in axes)
+        arrays.append(np.broadcast_to(_ordered(full.squeeze(others), axes), sizes))
+    bias = getattr(record, "bias", None)
+    weight = arrays[0] if record.weight is None else record.weight * arrays[0]
+    offset = arrays[1] if bias is None else bias * arrays[0] + arrays[1]
+    kept = {key: getattr(record, key) for key in ("axes", "groups", "eps") if hasattr(record, key)}
+    if not isinstance(record, RMSNorm) and offset.any():
+        kept["bias"] = np.array(offset)
+    return source_of(records, position), type(record), kept | {"weight": np.array(weight)}
+
+
+def _ordered(array: Any, axes: tuple[int, ...]) -> Any:
+    """Axes that stand in ascending order, in the order of a record's."""
+    ranks = sorted(axes)
+    return array.transpose([ranks.index(a) for a in axes])
+
+
+def varying(array: Any) -> Any:
+    """With size 1 along the axes on which nothing changes."""
+    for axis, size in enumerate(array.shape):
+        first = array.take([0], axis)
+        if size > 1 and (array == first).all():
+            array = first
+    return array
+
+
+def scaled_product(records: list[Layer], position: int, fields: dict[str, Any]) -> Layer | None:
+    """A product of two computed operands that takes in the number which a Scale multiplies it with."""
+    product: MatMul | None = record_at(records, position, MatMul)
+    scale = np.asarray(fields["scale"])
+    if product is None or fields.get("shift") is not None or not scale.flat[0] or (scale != scale.flat[0]).any():
+        return None
+    return replace(product, scale=product.scale * float(scale.flat[0]), inputs=tuple(sources(records)[position]))
 
 
 def record_at(records: list[Layer], position: int, kind: type[Any]) -> Any:

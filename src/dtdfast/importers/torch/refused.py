@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..refused import ATTENTION, CHOICE, ORDER, QUANTISED, RECURRENCE, SIZE_OR_SIGN, STATISTIC, STATISTICS
+from ..refused import CHOICE, ORDER, PAIRS, QUANTISED, RECURRENCE, SIZE_OR_SIGN, STATISTIC, WORDS
 from .call import operation
 
 BRANCH = "a branch in its code depends on the data; make the branch to be explained a module of its own"
@@ -14,37 +14,29 @@ WEIGHTS = (
     "the weight)"
 )
 TRAINING = "it was exported in training mode; export the module after module.eval()"
+FUSED = (
+    "its program was exported with PyTorch's fused kernel; export it after "
+    "torch.backends.mha.set_fastpath_enabled(False)"
+)
 UNKNOWN = "this operator has no record; explain the part before or after it as a network of its own"
 
 # fmt: off
+CHOICES = (
+    "gt", "lt", "ge", "le", "eq", "ne", "sgn", "argmax", "argmin", "nonzero", "round", "floor", "ceil", "bernoulli",
+    "floor_divide", "remainder", "fmod",
+)
 OPERATORS: dict[str, str] = {
-    **dict.fromkeys(("scaled_dot_product_attention", "bilinear", "cdist", "dot", "outer", "cross"), ATTENTION),
+    **dict.fromkeys(("bilinear", "cdist", "dot", "outer", "cross"), PAIRS),
     **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), RECURRENCE),
-    **dict.fromkeys(("layer_norm", "native_layer_norm", "group_norm", "native_group_norm", "instance_norm",
-    "rms_norm"), STATISTICS),
-    **dict.fromkeys(
-        (
-            "var", "var_mean", "std", "std_mean", "norm", "linalg_vector_norm", "cosine_similarity", "logsumexp",
-            "logcumsumexp", "prod",
-            "cumprod", "renorm",
-        ),
-        STATISTIC,
-    ),
-    **dict.fromkeys(
-        (
-            "gt", "lt", "ge", "le", "eq", "ne", "sgn", "argmax", "argmin", "nonzero", "round", "floor", "ceil",
-            "bernoulli", "floor_divide",
-            "remainder", "fmod",
-        ),
-        CHOICE,
-    ),
+    **dict.fromkeys(("cosine_similarity", "logsumexp", "logcumsumexp", "prod", "cumprod", "renorm"), STATISTIC),
+    **dict.fromkeys(CHOICES, CHOICE),
     **dict.fromkeys(("topk", "sort", "argsort", "median", "kthvalue", "unique"), ORDER),
+    **dict.fromkeys(("_transformer_encoder_layer_fwd", "_native_multi_head_attention"), FUSED),
     "native_dropout": TRAINING,
     "sign": SIZE_OR_SIGN,
 }
 # fmt: on
 PARTS: dict[str, str] = {
-    "MultiheadAttention": ATTENTION,
     **dict.fromkeys(("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell"), RECURRENCE),
 }
 
@@ -55,9 +47,17 @@ def advice(node: Any, reason: str) -> str:
     known = next((kind for kind in kinds if kind in PARTS), None)
     if known is not None:
         return f"it is part of {known}: {PARTS[known]}"
+    if _of_words(node):
+        return WORDS
     if "quantized" in getattr(node.target, "namespace", ""):
         return QUANTISED
     return OPERATORS.get(operation(node) or "", reason)
+
+
+def _of_words(node: Any) -> bool:
+    """Whether it compares or counts words."""
+    read = [n.meta["val"] for n in node.all_input_nodes]
+    return operation(node) in CHOICES and any(hasattr(v, "dtype") and not v.dtype.is_floating_point for v in read)
 
 
 def quantised(module: Any) -> str | None:
