@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import dtdfast as dtd
 import reference
-from cases import CASES, RULES
+from cases import CASES, HELD_CASES, RULES, HeldCase
 from cases.axes import CASES as ALONG_AXES
 from cases.networks import BOXED, N_BATCH, PRESETS, positive_start, rounding, small
 from graphs import UNIT, graphs, perturbed
@@ -31,14 +31,17 @@ SOME_CASES = (
 )
 
 
-@pytest.mark.parametrize("case", SOME_CASES, ids=lambda case: case.id)
+SOME_HELD = HELD_CASES[:: 1 if LONG else 14]
+
+
+@pytest.mark.parametrize("case", [*SOME_CASES, *SOME_HELD], ids=lambda case: case.id)
 def test_cases(case, explainer):
     x, r_out = case.x, case.r_out
     options = case.options("oracle")
     _, bound = case.expected(x, r_out, case.tolerance(UNIT))
     expected = dtd.explain(case.layers, x, r_out, **options)
     del options["backend"]
-    r_in = explainer(case.layers, **options).explain(x, r_out)
+    r_in = explainer(case.layers, HostDevice(compiled=not isinstance(case, HeldCase)), **options).explain(x, r_out)
     assert r_in.dtype == np.float32
     assert np.isfinite(r_in).all()
     assert (abs(r_in - expected) <= bound).all()
