@@ -357,7 +357,7 @@ def test_what_has_no_rule_is_refused_by_name(name, backend):
 
 
 @BOTH
-@pytest.mark.parametrize("rule", [dtd.Flat(), dtd.WSquare(), dtd.ZBox(-9.0, 9.0)], ids=str)
+@pytest.mark.parametrize("rule", [dtd.Flat(), dtd.WSquare(), dtd.ZBox(-9.0, 9.0), dtd.ZPlus()], ids=str)
 def test_taylor_takes_any_rule_of_the_first_layer(rule, backend, rng):
     """Nothing divides by what it reads."""
     layers = _attention(HEAD)
