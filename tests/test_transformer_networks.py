@@ -77,8 +77,9 @@ def test_relevance_is_input_times_what_is_held(name, rules):
     net = network(name)
     x, start = inputs(net), start_of(net)
     expected = forward_mode.relevance(net.layers, x, start, MODES[rules])
-    got = dtd.explain(net.layers, x, start, rules=rules, backend="oracle")
-    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-9 * abs(expected).max())
+    for backend, precision in (("oracle", "float32"), ("cpu", "float64")):
+        got = dtd.explain(net.layers, x, start, rules=rules, backend=backend, precision=precision)
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-9 * abs(expected).max())
 
 
 @EVERY
