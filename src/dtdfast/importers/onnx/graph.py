@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ...layers import Layer
 from ...plan.shapes import Shape
+from ..functions import Function, refuse
 from ..records import Layers, Refused, Turned, Value
 
 Array = NDArray[Any]
@@ -33,7 +34,7 @@ FLAGS = frozenset(
 )  # fmt: skip
 
 
-Operand = Value | Turned | Array
+Operand = Value | Turned | Function | Array
 
 
 @dataclass(eq=False)
@@ -53,6 +54,7 @@ class Node:
     outputs: list[str]
     attributes: Mapping[str, Any]
     layers: Layers
+    label: str  # number, name and operator, as messages have it
     looked_at: set[str] = field(default_factory=set)
 
     # ------------------------------------------------------------------------------------------------------- operands
@@ -62,6 +64,8 @@ class Node:
 
     def value(self, index: int = 0) -> Value:
         operand = self.operand(index)
+        if isinstance(operand, Function):
+            raise refuse(operand)
         if not isinstance(operand, Value):
             raise Refused(
                 f"input {index} is {'missing' if operand is None else 'a constant'}, expected what an earlier layer "
@@ -83,7 +87,7 @@ class Node:
     def optional(self, index: int, what: str) -> Array | None:
         """A constant operand, None where it is left out."""
         operand = self.operand(index)
-        if isinstance(operand, (Value, Turned)):
+        if isinstance(operand, (Value, Turned, Function)):
             raise Refused(f"{what} (input {index}) depends on the network's input, expected a constant")
         return operand
 
@@ -97,6 +101,13 @@ class Node:
         if array.dtype.kind not in "iu" or array.size > 64:
             raise Refused(f"{key} is {array.dtype} of shape {array.shape}, expected a few integers")
         return tuple(int(v) for v in array.ravel())
+
+    def of_sample(self, array: Array, what: str) -> Array:
+        """A constant with a batch axis, along which it must not vary, as one sample meets it."""
+        repeated = array.shape[0] == 1 or not array.strides[0] or (array.shape[0] < BATCH and (array == array[:1]).all())
+        if not repeated or array.shape[0] not in (1, self.layers.batch):
+            raise Refused(f"{what} of shape {array.shape} may not vary along the batch axis")
+        return np.asarray(array[0])
 
     # ----------------------------------------------------------------------------------------------------- attributes
 
@@ -169,7 +180,7 @@ class Node:
         return (self.layers.batch, *value.shape)
 
 
-Reader = Callable[[Node], Operand | tuple[Value | None, ...]]
+Reader = Callable[[Node], Operand | tuple[Operand | None, ...]]
 """What reads one operator: adds records, and returns the node's output or outputs."""
 
 
