@@ -152,7 +152,8 @@ static void run_pieces(void *context, int64_t first, int64_t last)
                 continue;
             }
             dtd_step s = job->steps[i];
-            dtd_view *views[] = {&s.out, &s.factor, &s.terms, &s.x, &s.y_prev, &s.terms_prev, &s.m};
+            dtd_view *views[] = {&s.out,        &s.factor, &s.terms, &s.x,     &s.y_prev,
+                                 &s.terms_prev, &s.m,      &s.scale, &s.other, &s.shift};
             for (size_t k = 0; k < sizeof views / sizeof *views; k++)
                 limit_samples(views[k], pieces->samples, samples);
             job->kernels->of[s.op].run(&s, bases, 1);

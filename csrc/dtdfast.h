@@ -43,13 +43,19 @@ typedef enum {
     DTD_ACTIVATE,       /* out = act(x), or act'(x) */
     DTD_AFFINE,         /* out (+)= x * weight[c] + bias[c] */
     DTD_LRN,
-    DTD_SOFTMAX,     /* over the axis `axis` */
-    DTD_LOG_SOFTMAX, /* its logarithm */
-    DTD_MAX_POOL,    /* out = max over taps of x, m = number of the winning tap */
-    DTD_MAX_UNPOOL,  /* out (+)= sum over windows won by this element */
-    DTD_MAX_SCATTER, /* the same, all of out at once, where every element has one window */
-    DTD_EMBED,       /* out[..., :] = weight[ids, :] */
-    DTD_EMBED_SUM,   /* out = sum over the last axis of x * m */
+    DTD_SOFTMAX,      /* over the axis `axis` */
+    DTD_LOG_SOFTMAX,  /* its logarithm */
+    DTD_MAX_POOL,     /* out = max over taps of x, m = number of the winning tap */
+    DTD_MAX_UNPOOL,   /* out (+)= sum over windows won by this element */
+    DTD_MAX_SCATTER,  /* the same, all of out at once, where every element has one window */
+    DTD_EMBED,        /* out[..., :] = weight[ids, :] */
+    DTD_EMBED_SUM,    /* out = sum over the last axis of x * m */
+    DTD_MATMUL,       /* out (+)= coefficient * multiplier * x other, per (n, c, d): rows are h, columns w */
+    DTD_NORM,         /* out = (x - mean x) * rho * other + shift along c, rho = 1/sqrt(variance + epsilon) */
+    DTD_NORM_TAPS,    /* out[j] (+)= sum_i x[i] wm(m_ij), the matrix m of that norm, see norm.c */
+    DTD_NORM_SCATTER, /* out[i] (+)= multiplier * sum_j wm(m_ij) x[j], or its true derivative */
+    DTD_SOFTMAX_BACK, /* out (+)= coefficient * m * (x - sum m x) over the axis `axis` */
+    DTD_MAP_WEIGHT,   /* out = wm(x), but for "1": 1 where x is not 0 */
     DTD_N_OPS
 } dtd_op;
 
@@ -137,18 +143,19 @@ typedef struct {
     int32_t op, precision;                   /* dtd_op, dtd_precision */
     int32_t weight_map, input_map;           /* dtd_weight_map, dtd_input_map */
     int32_t multiplier, factor_kind, select; /* dtd_multiplier, dtd_factor, dtd_sign */
-    int32_t activation, derivative;          /* dtd_activation; ACTIVATE: its derivative instead */
+    int32_t activation, derivative;          /* dtd_activation; ACTIVATE, NORM_SCATTER: the derivative instead */
     int32_t dual;                            /* NEURON_*: terms from w+, beside y from w */
     int32_t accumulate;                      /* out += .. instead of out = .. */
     int32_t groups, n_taps, repeat;          /* repeat: targets per sample */
     int32_t axis;                            /* of out (EMBED_SUM: of x) that a step works along */
     int32_t winner_bytes;                    /* of a winner of a max-pool: 1 or 2 */
     int32_t lrn_size;                        /* channels of a sum */
+    int32_t centred;                         /* NORM*: the mean is subtracted */
     int32_t x_step[3], border[6];            /* d, h, w; border: before and after of each */
-    double coefficient, stabilizer, gamma;
+    double coefficient, stabilizer, gamma, epsilon;
     double act_alpha, act_beta;        /* parameters of the activation */
     double lrn_k, lrn_alpha, lrn_beta; /* out = x / (k + alpha · sum x²)^beta */
-    dtd_view out, factor, terms, x, y_prev, terms_prev, m, scale;
+    dtd_view out, factor, terms, x, y_prev, terms_prev, m, scale, other, shift; /* other: a second operand */
     dtd_ref weight, bias, bias_d, taps;
 } dtd_step;
 

@@ -18,18 +18,26 @@
     ROW(TAPS_LINEAR, NAME, taps_linear, NULL, OUT | X | WEIGHT, PRODUCT)                                               \
     ROW(SCATTER_LINEAR, NAME, scatter_linear, NAME(scatter_body), OUT | X | WEIGHT, PRODUCT & ~SCALE)                  \
     ROW(FACTOR, NAME, factor, NULL, FACTOR | TERMS | KIND,                                                             \
-        OUT | X | M | TERMS_PREV | SCALE | BIAS | BIAS_D | SELECT | ACTIVATION | COEFFICIENT | STABILIZER)             \
+        OUT | X | M | TERMS_PREV | SCALE | BIAS | BIAS_D | SHIFT | OTHER | SELECT | ACTIVATION | COEFFICIENT |         \
+            STABILIZER)                                                                                                \
     ROW(MULTIPLY, NAME, multiply, NULL, OUT | X, M | MULTIPLIER | TARGETS)                                             \
     ROW(DIVIDE, NAME, divide, NULL, OUT | X | M, SELECT | TARGETS)                                                     \
     ROW(ACTIVATE, NAME, activate, NULL, OUT | X, M | ACTIVATION | DERIVATIVE)                                          \
     ROW(AFFINE, NAME, affine, NULL, OUT | X | WEIGHT, BIAS | ACCUMULATE)                                               \
     ROW(LRN, NAME, lrn, NULL, OUT | X | LRN_SIZE, 0)                                                                   \
-    ROW(SOFTMAX, NAME, softmax, NULL, OUT | X | AXIS, 0)                                                               \
+    ROW(SOFTMAX, NAME, softmax, NULL, OUT | X | AXIS, OTHER | COEFFICIENT)                                             \
     ROW(LOG_SOFTMAX, NAME, log_softmax, NULL, OUT | X | AXIS, 0)                                                       \
     ROW(MAX_POOL, NAME, max_pool, NULL, OUT | X | TAPS | WINNER_BYTES, M)                                              \
     ROW(MAX_UNPOOL, NAME, max_unpool, NULL, OUT | X | M | TAPS | WINNER_BYTES, FACTOR | TARGETS)                       \
     ROW(MAX_SCATTER, NAME, max_scatter, NULL, OUT | X | M | TAPS | WINNER_BYTES, FACTOR | TARGETS)                     \
     ROW(EMBED, NAME, embed, NULL, OUT | X | WEIGHT | AXIS, 0)                                                          \
-    ROW(EMBED_SUM, NAME, embed_sum, NULL, OUT | X | AXIS, M | TARGETS)
+    ROW(EMBED_SUM, NAME, embed_sum, NULL, OUT | X | AXIS, M | TARGETS)                                                 \
+    ROW(MATMUL, NAME, matmul, NULL, OUT | X | OTHER, M | MULTIPLIER | COEFFICIENT | TARGETS)                           \
+    ROW(NORM, NAME, norm, NULL, OUT | X, FACTOR | OTHER | SHIFT | EPSILON | CENTRED)                                   \
+    ROW(NORM_TAPS, NAME, norm_taps, NULL, OUT | X | SCALE, OTHER | WEIGHT_MAP | CENTRED | TARGETS)                     \
+    ROW(NORM_SCATTER, NAME, norm_scatter, NULL, OUT | X,                                                               \
+        SCALE | OTHER | M | WEIGHT_MAP | MULTIPLIER | DERIVATIVE | EPSILON | CENTRED | TARGETS)                        \
+    ROW(SOFTMAX_BACK, NAME, softmax_back, NULL, OUT | X | M | AXIS, COEFFICIENT | TARGETS)                             \
+    ROW(MAP_WEIGHT, NAME, map_weight, NULL, OUT | X, WEIGHT_MAP)
 
 #endif

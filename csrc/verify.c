@@ -1,7 +1,8 @@
 /* verify.c: the operations, and which fields of a step each one needs and takes.  Every step is checked before it runs.
  */
+#define DTD_ISA baseline
+#include "base/kernel.h"
 #include "verify.h"
-#include "operations.h"
 
 #include <stddef.h>
 #include <stdio.h>
@@ -38,13 +39,18 @@ enum {
     BORDER = 1 << 27,
     COEFFICIENT = 1 << 28,
     STABILIZER = 1 << 29,
+    OTHER = 1 << 30, /* views */
+    SHIFT = 1ll << 31,
+    EPSILON = 1ll << 32, /* numbers */
+    CENTRED = 1ll << 33,
 };
 
 static const char *const FIELDS[] = {
-    "out",         "factor",       "terms",      "x",          "y_prev",      "terms_prev", "m",         "scale",
-    "weight",      "bias",         "bias_d",     "taps",       "precision",   "weight_map", "input_map", "multiplier",
-    "factor_kind", "select",       "activation", "derivative", "dual",        "accumulate", "groups",    "repeat",
-    "axis",        "winner_bytes", "lrn_size",   "border",     "coefficient", "stabilizer",
+    "out",         "factor",     "terms",       "x",      "y_prev",       "terms_prev", "m",
+    "scale",       "weight",     "bias",        "bias_d", "taps",         "precision",  "weight_map",
+    "input_map",   "multiplier", "factor_kind", "select", "activation",   "derivative", "dual",
+    "accumulate",  "groups",     "repeat",      "axis",   "winner_bytes", "lrn_size",   "border",
+    "coefficient", "stabilizer", "other",       "shift",  "epsilon",      "centred",
 };
 
 enum {
@@ -59,15 +65,15 @@ enum {
 #define FIELDS_OF(op, of, kernel, body, needs, takes) [DTD_##op] = {#op, needs, takes},
 static const struct {
     const char *name;
-    int needs, takes;
+    int64_t needs, takes;
 } OPERATION[] = {OPERATIONS(FIELDS_OF)};
 
 #define ONE(op, of, kernel, body, needs, takes) +1
 _Static_assert(0 OPERATIONS(ONE) == DTD_N_OPS, "every operation has a row in operations.h");
 
-static int given_if(int given, int field) { return given ? field : 0; }
+static int64_t given_if(int given, int64_t field) { return given ? field : 0; }
 
-static int given_fields(const dtd_step *s)
+static int64_t given_fields(const dtd_step *s)
 {
     int border = 0;
     for (int i = 0; i < 6; i++)
@@ -87,24 +93,33 @@ static int given_fields(const dtd_step *s)
            given_if(s->winner_bytes, WINNER_BYTES) |
            given_if(s->lrn_size || s->lrn_k != 0 || s->lrn_alpha != 0 || s->lrn_beta != 0, LRN_SIZE) |
            given_if(border, BORDER) | given_if(s->coefficient != 1, COEFFICIENT) |
-           given_if(s->stabilizer != 0, STABILIZER);
+           given_if(s->stabilizer != 0, STABILIZER) | given_if(s->other.base >= 0, OTHER) |
+           given_if(s->shift.base >= 0, SHIFT) | given_if(s->epsilon != 0, EPSILON) | given_if(s->centred, CENTRED);
 }
 
 /* What some values of a step's fields need of its other fields. */
-static int conditions(const dtd_step *s, int given)
+static int64_t conditions(const dtd_step *s, int64_t given)
 {
-    int needs = given & MULTIPLIER ? M : 0;
+    int64_t needs = given & MULTIPLIER ? M : 0;
     if (s->op == DTD_MAP) {
         needs |= s->input_map == DTD_X_ONE ? 0 : X;
         needs |= s->input_map == DTD_X_ABOVE_LOW || s->input_map == DTD_X_BELOW_HIGH ? M : 0;
     } else if (s->op == DTD_FACTOR) {
         needs |= s->factor_kind == DTD_F_GATE ? X : 0;
         needs |= s->factor_kind == DTD_F_DERIVATIVE || s->factor_kind == DTD_F_SIGNED || given & SELECT ? M : 0;
+    } else if (s->op == DTD_NORM_SCATTER) {
+        needs |= s->derivative ? M : SCALE;
     } else if (OPERATION[s->op].takes & KIND) {
         needs |= given & (KIND | FACTOR) ? KIND | FACTOR : 0;
         needs |= given & TERMS_PREV ? Y_PREV | DUAL : 0;
     }
     return needs;
+}
+
+/* Fields that an operation takes, but not together with the others that are given. */
+static int64_t excluded(const dtd_step *s)
+{
+    return s->op == DTD_NORM_SCATTER && s->derivative ? SCALE | WEIGHT_MAP | MULTIPLIER : 0;
 }
 
 static _Thread_local char message[200];
@@ -115,7 +130,7 @@ static const char *refuse(const char *operation, const char *what, const char *f
     return message;
 }
 
-static const char *first_of(int fields) { return FIELDS[__builtin_ctz((unsigned)fields)]; }
+static const char *first_of(int64_t fields) { return FIELDS[__builtin_ctzll((unsigned long long)fields)]; }
 
 /* NULL, or the first number that stands for nothing. */
 static const char *unknown(const dtd_step *s, const char *operation)
@@ -132,6 +147,7 @@ static const char *unknown(const dtd_step *s, const char *operation)
         {s->select, 0, DTD_N_SIGNS, "unknown select"},
         {s->activation, 0, DTD_N_ACTIVATIONS, "unknown activation"},
         {s->derivative, 0, 2, "unknown derivative"},
+        {s->centred, 0, 2, "unknown centred"},
         {s->axis, 0, 6, "unknown axis"},
         {s->winner_bytes, 0, 3, "unknown winner_bytes"},
         {s->groups, 1, INT32_MAX, "impossible groups"},
@@ -147,6 +163,34 @@ static const char *unknown(const dtd_step *s, const char *operation)
     return NULL;
 }
 
+/* Whether an operand's samples are those of out, or shared by the targets of a sample, or one that is repeated. */
+static int samples_fit(const dtd_step *s, const dtd_view *v)
+{
+    const int64_t n = s->out.shape[AXIS_N], m = v->shape[AXIS_N];
+    return v->base < 0 || m == n || m * s->repeat == n || v->stride[AXIS_N] == 0;
+}
+
+/* Whether views of a MATMUL or a norm, whose kernels share operands, are of shapes that do not fit. */
+static int shapes_differ(const dtd_step *s, const char *operation)
+{
+    const dtd_view *views[] = {&s->x, &s->m, &s->scale, &s->other, &s->shift};
+    const char *const names[] = {"x", "m", "scale", "other", "shift"};
+    if (s->op < DTD_MATMUL || s->op > DTD_NORM_SCATTER)
+        return 0;
+    for (size_t i = 0; i < sizeof views / sizeof *views; i++)
+        if (!samples_fit(s, views[i])) {
+            snprintf(message, sizeof message, "%s: %s has %lld samples, out %lld", operation, names[i],
+                     (long long)views[i]->shape[AXIS_N], (long long)s->out.shape[AXIS_N]);
+            return 1;
+        }
+    if (s->op == DTD_MATMUL && s->x.shape[AXIS_W] != s->other.shape[AXIS_H]) {
+        snprintf(message, sizeof message, "%s: x has %lld columns, other %lld rows", operation,
+                 (long long)s->x.shape[AXIS_W], (long long)s->other.shape[AXIS_H]);
+        return 1;
+    }
+    return 0;
+}
+
 const char *dtd_refusal(const dtd_step *s, int bfloat16)
 {
     if (s->op < 0 || s->op >= DTD_N_OPS) {
@@ -156,11 +200,14 @@ const char *dtd_refusal(const dtd_step *s, int bfloat16)
     const char *operation = OPERATION[s->op].name;
     if (unknown(s, operation))
         return message;
-    const int given = given_fields(s), needed = OPERATION[s->op].needs | conditions(s, given);
+    const int64_t given = given_fields(s), needed = OPERATION[s->op].needs | conditions(s, given),
+                  known = (needed | OPERATION[s->op].takes) & ~excluded(s);
     if (needed & ~given)
         return refuse(operation, "needs", first_of(needed & ~given));
-    if (given & ~(needed | OPERATION[s->op].takes))
-        return refuse(operation, "does not take", first_of(given & ~(needed | OPERATION[s->op].takes)));
+    if (given & ~known)
+        return refuse(operation, "does not take", first_of(given & ~known));
+    if (shapes_differ(s, operation))
+        return message;
     if (s->precision != DTD_FLOAT32 && !bfloat16)
         return "this instruction set has no bfloat16";
     return NULL;

@@ -320,10 +320,43 @@ def refusal(op: str, given: str, **numbers: int) -> str:
         ("SOFTMAX", "out x", {}, "SOFTMAX needs axis"),
         ("MAX_POOL", "out x taps", {}, "MAX_POOL needs winner_bytes"),
         ("EMBED_SUM", "out x", {"axis": 4, "weight_map": lib.DTD_W_ONE}, "EMBED_SUM does not take weight_map"),
+        ("MATMUL", "out x", {}, "MATMUL needs other"),
+        ("MATMUL", "out x other", {"multiplier": lib.DTD_M_TIMES}, "MATMUL needs m"),
+        ("MATMUL", "out x other", {"weight_map": lib.DTD_W_ABS}, "MATMUL does not take weight_map"),
+        ("NORM", "out x", {"accumulate": 1}, "NORM does not take accumulate"),
+        ("NORM", "out x m", {}, "NORM does not take m"),
+        ("NORM_TAPS", "out x", {}, "NORM_TAPS needs scale"),
+        ("NORM_TAPS", "out x scale", {"epsilon": 1}, "NORM_TAPS does not take epsilon"),
+        ("NORM_SCATTER", "out x", {}, "NORM_SCATTER needs scale"),
+        ("NORM_SCATTER", "out x", {"derivative": 1}, "NORM_SCATTER needs m"),
+        ("NORM_SCATTER", "out x m scale", {"derivative": 1}, "NORM_SCATTER does not take scale"),
+        ("NORM_SCATTER", "out x m", {"derivative": 1, "gamma": 1}, "NORM_SCATTER does not take weight_map"),
+        ("SOFTMAX", "out x other", {"axis": 4, "centred": 1}, "SOFTMAX does not take centred"),
+        ("LOG_SOFTMAX", "out x other", {"axis": 4}, "LOG_SOFTMAX does not take other"),
+        ("SOFTMAX_BACK", "out x", {"axis": 4}, "SOFTMAX_BACK needs m"),
+        ("MAP_WEIGHT", "out x shift", {}, "MAP_WEIGHT does not take shift"),
     ],
 )
 def test_fields_are_those_of_the_operation(op: str, given: str, numbers: dict[str, int], message: str) -> None:
     assert refusal(op, given, **numbers) == message
+
+
+def test_operands_that_do_not_fit_are_refused() -> None:
+    steps = ffi.new("dtd_step[1]")
+    step = steps[0]
+    step.op, step.groups, step.repeat, step.coefficient = lib.DTD_MATMUL, 1, 2, 1
+    for name in VIEWS + REFS:
+        getattr(step, name).base = -1
+    for name, samples, shape in (("out", 4, (3, 5)), ("x", 4, (3, 6)), ("other", 2, (7, 5))):
+        view = getattr(step, name)
+        view.base, view.shape, view.stride = 0, [samples, 1, 1, *shape, 1], [35, 0, 0, shape[1], 1, 0]
+
+    def message() -> str:
+        return str(ffi.string(lib.dtd_run(0, lib.DTD_F4, steps, 0, 1, ffi.new("void *[1]"), 1, ffi.NULL)).decode())
+
+    assert message() == "MATMUL: x has 6 columns, other 7 rows"
+    step.other.shape[0] = 3
+    assert message() == "MATMUL: other has 3 samples, out 4"
 
 
 def test_operations_are_documented() -> None:

@@ -109,6 +109,12 @@ ALWAYS_INLINE int64_t offset_of(const dtd_view *v, const int64_t *index)
 /* The sample of what the forward pass kept: of m and factor. */
 ALWAYS_INLINE int64_t kept_sample(const dtd_step *s, int64_t n) { return s->repeat > 1 ? n / s->repeat : n; }
 
+/* The sample of a view that the targets of a sample may share. */
+ALWAYS_INLINE int64_t sample_of(const dtd_step *s, const dtd_view *v, int64_t n)
+{
+    return v->shape[AXIS_N] * s->repeat == s->out.shape[AXIS_N] ? n / s->repeat : n;
+}
+
 /* ------------------------------------------------------------------------------------------ scalars that NaN passes */
 
 ALWAYS_INLINE real positive(real t) { return t < 0 ? 0 : t; }

@@ -191,9 +191,10 @@ ALWAYS_INLINE void add_lanes_of(const vec *v, int64_t step, real *to)
 #define DUAL_MAP DTD_N_WEIGHT_MAPS /* beside the weight maps: w and w+ at once */
 
 /* Kernels are compiled once per weight map. */
-#define EACH_MAP(define)                                                                                               \
+#define EACH_WEIGHT_MAP(define)                                                                                        \
     define(DTD_W) define(DTD_W_POSITIVE) define(DTD_W_NEGATIVE) define(DTD_W_SQUARE) define(DTD_W_ONE)                 \
-        define(DTD_W_ABS) define(DTD_W_GAMMA_POSITIVE) define(DTD_W_GAMMA_NEGATIVE) define(DUAL_MAP)
+        define(DTD_W_ABS) define(DTD_W_GAMMA_POSITIVE) define(DTD_W_GAMMA_NEGATIVE)
+#define EACH_MAP(define) EACH_WEIGHT_MAP(define) define(DUAL_MAP)
 
 /* wm(w), see dtd_weight_map; `map` is a constant wherever this is inlined */
 ALWAYS_INLINE vec map_weight(int map, vec w, real gamma)

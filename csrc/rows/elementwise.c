@@ -1,6 +1,8 @@
 /* elementwise.c: steps whose result elements each depend on the same element of the operands. */
 #include "strided.h"
 
+#include "base/simd.h"
+
 #include <tgmath.h>
 #include <string.h>
 
@@ -31,6 +33,26 @@ void NAME(map)(const dtd_step *s, void *const *bases, int n_threads)
 {
     const dtd_view *operands[] = {&s->x, &s->m};
     NAME(strided)(s, bases, n_threads, row_map, operands, COUNT(operands), 0);
+}
+
+/* wm(x), but that "1" is 1[x != 0] */
+static void row_map_weight(const dtd_step *s, const real *const *operand, real *result, int64_t n)
+{
+    const real *x = operand[0], gamma = s->gamma;
+    if (s->weight_map == DTD_W_ONE)
+        for (int64_t i = 0; i < n; i++)
+            result[i] = x[i] != 0;
+    else
+        for (int64_t i = 0; i < n; i += VL) {
+            const int64_t lanes = min64(VL, n - i);
+            store_some(result + i, map_any(s->weight_map, load_some(x + i, lanes), gamma), lanes);
+        }
+}
+
+void NAME(map_weight)(const dtd_step *s, void *const *bases, int n_threads)
+{
+    const dtd_view *operands[] = {&s->x};
+    NAME(strided)(s, bases, n_threads, row_map_weight, operands, COUNT(operands), 0);
 }
 
 /* ---------------------------------------------------------------------------------------------- products, quotients */
@@ -126,7 +148,9 @@ static void row_factor(const dtd_step *s, const real *const *operand, real *resu
 
 void NAME(factor)(const dtd_step *s, void *const *bases, int n_threads)
 {
-    const dtd_view bias_d = NAME(per_channel)(&s->bias_d), bias = NAME(per_channel)(&s->bias);
+    /* a bias that varies along other axes too is a view */
+    const dtd_view bias_d = present(&s->other) ? s->other : NAME(per_channel)(&s->bias_d),
+                   bias = present(&s->shift) ? s->shift : NAME(per_channel)(&s->bias);
     const dtd_view *operands[] = {&s->terms, &bias_d, &s->x, &s->m, &bias, &s->scale, &s->terms_prev};
     dtd_step step = *s; /* its result goes to the view `factor` */
     step.out = s->factor;

@@ -1,5 +1,7 @@
-/* normalise.c: steps that divide by a sum over one axis: LRN, softmax and its logarithm. */
+/* normalise.c: steps that divide by a sum over the channels: LRN, and norms (layer and RMS) with their relevance. */
 #include "one_axis.h"
+
+#include "base/simd.h"
 
 #include <tgmath.h>
 
@@ -31,53 +33,235 @@ void NAME(lrn)(const dtd_step *s, void *const *bases, int n_threads)
     each_line(s, bases, n_threads, s->out.shape, AXIS_C, run_lrn);
 }
 
-/* ---------------------------------------------------------------------------------------------------------- softmax */
+/* ------------------------------------------------------------------------------------------------------------- norms
+ *
+ *     y_j = (x_j - mean x)·rho·w_j + b_j = sum_i x_i m_ij + b_j,   m_ij = (delta_ij - kappa)·rho·w_j
+ *
+ * kappa is 1/channels if `centred`; else there is no mean and no m_ij but on the diagonal.  All is computed in double,
+ * and each result is rounded once: where the diagonal is taken from a sum over all of a row of m, the sum cancels. */
 
-/* out[i] = exp(x[i] - max x) / sum_j exp(x[j] - max x) */
-static void run_softmax(void *context, int64_t first, int64_t last)
+/* The mean of a line. */
+static double mean_of(dtd_line x, int64_t n)
+{
+    real row[DTD_ROW];
+    double terms[DTD_ROW], sum = 0;
+    EACH_PIECE(at, length, n)
+    {
+        const real *values = piece_of(x, at, length, row);
+        for (int64_t i = 0; i < length; i++)
+            terms[i] = values[i];
+        sum += sum_of(terms, length);
+    }
+    return sum / n;
+}
+
+/* 1 / sqrt(mean (x - mean)² + epsilon) */
+static double rho_of(dtd_line x, int64_t n, double mean, double epsilon)
+{
+    real row[DTD_ROW];
+    double terms[DTD_ROW], sum = 0;
+    EACH_PIECE(at, length, n)
+    {
+        const real *values = piece_of(x, at, length, row);
+        for (int64_t i = 0; i < length; i++)
+            terms[i] = (values[i] - mean) * (values[i] - mean);
+        sum += sum_of(terms, length);
+    }
+    return 1 / sqrt(sum / n + epsilon);
+}
+
+static void run_norm(void *context, int64_t first, int64_t last)
 {
     const line_job *job = context;
     const dtd_step *s = job->s;
-    int64_t n = s->out.shape[job->axis], from = s->x.stride[job->axis], to = s->out.stride[job->axis], p[6];
+    const int64_t n = s->out.shape[AXIS_C];
+    int64_t p[6];
+    real x_row[DTD_ROW], weight_row[DTD_ROW], bias_row[DTD_ROW], result[DTD_ROW];
     for (int64_t item = first; item < last; item++) {
-        unravel(item, s->out.shape, job->axis, p);
-        const real *x = reals(&s->x, job->bases) + offset_of(&s->x, p);
-        real *out = reals(&s->out, job->bases) + offset_of(&s->out, p), largest = x[0], sum = 0;
-        for (int64_t i = 1; i < n; i++)
-            largest = x[i * from] > largest ? x[i * from] : largest;
-        for (int64_t i = 0; i < n; i++)
-            sum += out[i * to] = exp(x[i * from] - largest);
-        for (int64_t i = 0; i < n; i++)
-            out[i * to] /= sum;
+        unravel(item, s->out.shape, AXIS_C, p);
+        const dtd_line x = line_of(job, &s->x, p), w = line_of(job, &s->other, p), b = line_of(job, &s->shift, p),
+                       out = line_of(job, &s->out, p), factor = line_of(job, &s->factor, p);
+        const double mean = s->centred ? mean_of(x, n) : 0, rho = rho_of(x, n, mean, s->epsilon);
+        if (factor.at)
+            *factor.at = (real)rho;
+        EACH_PIECE(at, length, n)
+        {
+            const real *values = piece_of(x, at, length, x_row), *weight = piece_of(w, at, length, weight_row),
+                       *bias = piece_of(b, at, length, bias_row);
+            for (int64_t i = 0; i < length; i++)
+                result[i] = (real)((values[i] - mean) * rho * (weight ? weight[i] : 1.0) + (bias ? bias[i] : 0.0));
+            put_piece(out, at, result, length, 0);
+        }
     }
 }
 
-void NAME(softmax)(const dtd_step *s, void *const *bases, int n_threads)
+void NAME(norm)(const dtd_step *s, void *const *bases, int n_threads)
 {
-    each_line(s, bases, n_threads, s->out.shape, s->axis, run_softmax);
+    each_line(s, bases, n_threads, s->out.shape, AXIS_C, run_norm);
 }
 
-/* out[i] = x[i] - max x - log sum_j exp(x[j] - max x) */
-static void run_log_softmax(void *context, int64_t first, int64_t last)
+/* --------------------------------------------------------------------------------------------- products with its
+ * matrix */
+
+/* wm(w) in double; `map` is a constant wherever this is inlined */
+ALWAYS_INLINE double map_double(int map, double w, double gamma)
+{
+    switch ((dtd_weight_map)map) {
+    case DTD_W: return w;
+    case DTD_W_POSITIVE: return w < 0 ? 0 : w;
+    case DTD_W_NEGATIVE: return w > 0 ? 0 : w;
+    case DTD_W_SQUARE: return w * w;
+    case DTD_W_ONE: return 1;
+    case DTD_W_ABS: return w < 0 ? -w : w;
+    case DTD_W_GAMMA_POSITIVE: return w + gamma * (w < 0 ? 0 : w);
+    case DTD_W_GAMMA_NEGATIVE: return w + gamma * (w > 0 ? 0 : w);
+    case DTD_N_WEIGHT_MAPS: break;
+    }
+    __builtin_unreachable(); /* verify.c refuses all others */
+}
+
+/* A column j of m: what is on the diagonal and what is not. */
+typedef struct {
+    double kappa, rho, gamma;
+} norm_matrix;
+
+ALWAYS_INLINE double diagonal(const norm_matrix *m, const int map, const real *weight, int64_t j)
+{
+    return map_double(map, (1 - m->kappa) * m->rho * (weight ? weight[j] : 1.0), m->gamma);
+}
+
+ALWAYS_INLINE double beside(const norm_matrix *m, const int map, const real *weight, int64_t j)
+{
+    return map_double(map, -m->kappa * m->rho * (weight ? weight[j] : 1.0), m->gamma);
+}
+
+/* The terms of the sum over all of a row (taps: of x alone; scatter: with what is beside the diagonal). */
+ALWAYS_INLINE void terms_of(const norm_matrix *m, const real *x, const real *weight, double *terms, int64_t n,
+                            const int map, const int scatter)
+{
+    for (int64_t i = 0; i < n; i++)
+        terms[i] = scatter ? x[i] * beside(m, map, weight, i) : x[i];
+}
+
+/* The products, given that sum. */
+ALWAYS_INLINE void products_of(const norm_matrix *m, const real *x, const real *weight, double sum, real *result,
+                               int64_t n, const int map, const int scatter, const int centred)
+{
+    for (int64_t i = 0; i < n; i++) {
+        double own = x[i] * diagonal(m, map, weight, i), off = centred ? beside(m, map, weight, i) : 0;
+        double others = scatter ? sum - x[i] * off : (sum - x[i]) * off;
+        result[i] = (real)(centred ? own + others : own);
+    }
+}
+
+/* One line; all from `map` on are constants wherever this is inlined. */
+ALWAYS_INLINE void run_line(const line_job *job, const int64_t *p, const int map, const int scatter, const int centred)
+{
+    const dtd_step *s = job->s;
+    const int64_t n = s->out.shape[AXIS_C];
+    const dtd_line x = line_of(job, &s->x, p), w = line_of(job, &s->other, p), kept = line_of(job, &s->m, p),
+                   out = line_of(job, &s->out, p);
+    const norm_matrix m = {centred ? 1.0 / n : 0, *line_of(job, &s->scale, p).at, s->gamma};
+    real x_row[DTD_ROW], weight_row[DTD_ROW], kept_row[DTD_ROW], result[DTD_ROW];
+    double terms[DTD_ROW], sum = 0;
+    if (centred)
+        EACH_PIECE(at, length, n)
+        {
+            terms_of(&m, piece_of(x, at, length, x_row), piece_of(w, at, length, weight_row), terms, length, map,
+                     scatter);
+            sum += sum_of(terms, length);
+        }
+    EACH_PIECE(at, length, n)
+    {
+        products_of(&m, piece_of(x, at, length, x_row), piece_of(w, at, length, weight_row), sum, result, length, map,
+                    scatter, centred);
+        if (scatter && s->multiplier != DTD_M_NONE)
+            NAME(row_multiplier)(s->multiplier, piece_of(kept, at, length, kept_row), result, length);
+        put_piece(out, at, result, length, s->accumulate);
+    }
+}
+
+#define LINES(map)                                                                                                     \
+    static void taps_##map(const line_job *job, const int64_t *p)                                                      \
+    {                                                                                                                  \
+        if (job->s->centred)                                                                                           \
+            run_line(job, p, map, 0, 1);                                                                               \
+        else                                                                                                           \
+            run_line(job, p, map, 0, 0);                                                                               \
+    }                                                                                                                  \
+    static void scatter_##map(const line_job *job, const int64_t *p)                                                   \
+    {                                                                                                                  \
+        if (job->s->centred)                                                                                           \
+            run_line(job, p, map, 1, 1);                                                                               \
+        else                                                                                                           \
+            run_line(job, p, map, 1, 0);                                                                               \
+    }
+
+EACH_WEIGHT_MAP(LINES)
+
+#define ENTRY(map) [map] = {taps_##map, scatter_##map},
+static void (*const LINE_FUNCTIONS[][2])(const line_job *job, const int64_t *p) = {EACH_WEIGHT_MAP(ENTRY)};
+
+static void run_products(void *context, int64_t first, int64_t last)
+{
+    const line_job *job = context;
+    int64_t p[6];
+    for (int64_t item = first; item < last; item++) {
+        unravel(item, job->s->out.shape, AXIS_C, p);
+        LINE_FUNCTIONS[job->s->weight_map][job->s->op == DTD_NORM_SCATTER](job, p);
+    }
+}
+
+void NAME(norm_taps)(const dtd_step *s, void *const *bases, int n_threads)
+{
+    each_line(s, bases, n_threads, s->out.shape, AXIS_C, run_products);
+}
+
+/* ------------------------------------------------------------------------------------------------- the true derivative
+ */
+
+/* out (+)= rho·(g - mean g - x̂·mean(g·x̂)), where g = w·x and x̂ = (m - mean m)·rho; no means of m and g without
+ * `centred` */
+static void run_derivative(void *context, int64_t first, int64_t last)
 {
     const line_job *job = context;
     const dtd_step *s = job->s;
-    int64_t n = s->out.shape[job->axis], from = s->x.stride[job->axis], to = s->out.stride[job->axis], p[6];
+    const int64_t n = s->out.shape[AXIS_C];
+    int64_t p[6];
+    real x_row[DTD_ROW], weight_row[DTD_ROW], m_row[DTD_ROW], result[DTD_ROW];
+    double plain[DTD_ROW], along[DTD_ROW];
     for (int64_t item = first; item < last; item++) {
-        unravel(item, s->out.shape, job->axis, p);
-        const real *x = reals(&s->x, job->bases) + offset_of(&s->x, p);
-        real *out = reals(&s->out, job->bases) + offset_of(&s->out, p), largest = x[0], sum = 0;
-        for (int64_t i = 1; i < n; i++)
-            largest = x[i * from] > largest ? x[i * from] : largest;
-        for (int64_t i = 0; i < n; i++)
-            sum += exp(x[i * from] - largest);
-        sum = log(sum);
-        for (int64_t i = 0; i < n; i++)
-            out[i * to] = x[i * from] - largest - sum;
+        unravel(item, s->out.shape, AXIS_C, p);
+        const dtd_line x = line_of(job, &s->x, p), w = line_of(job, &s->other, p), m = line_of(job, &s->m, p),
+                       out = line_of(job, &s->out, p);
+        const double mean = s->centred ? mean_of(m, n) : 0, rho = rho_of(m, n, mean, s->epsilon);
+        double mean_g = 0, mean_along = 0;
+        EACH_PIECE(at, length, n)
+        {
+            const real *c = piece_of(x, at, length, x_row), *weight = piece_of(w, at, length, weight_row),
+                       *y = piece_of(m, at, length, m_row);
+            for (int64_t i = 0; i < length; i++) {
+                plain[i] = c[i] * (weight ? weight[i] : 1.0);
+                along[i] = plain[i] * ((y[i] - mean) * rho);
+            }
+            mean_g += sum_of(plain, length);
+            mean_along += sum_of(along, length);
+        }
+        mean_g = s->centred ? mean_g / n : 0;
+        mean_along /= n;
+        EACH_PIECE(at, length, n)
+        {
+            const real *c = piece_of(x, at, length, x_row), *weight = piece_of(w, at, length, weight_row),
+                       *y = piece_of(m, at, length, m_row);
+            for (int64_t i = 0; i < length; i++)
+                result[i] =
+                    (real)(rho * (c[i] * (weight ? weight[i] : 1.0) - mean_g - (y[i] - mean) * rho * mean_along));
+            put_piece(out, at, result, length, s->accumulate);
+        }
     }
 }
 
-void NAME(log_softmax)(const dtd_step *s, void *const *bases, int n_threads)
+void NAME(norm_scatter)(const dtd_step *s, void *const *bases, int n_threads)
 {
-    each_line(s, bases, n_threads, s->out.shape, s->axis, run_log_softmax);
+    each_line(s, bases, n_threads, s->out.shape, AXIS_C, s->derivative ? run_derivative : run_products);
 }

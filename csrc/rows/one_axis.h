@@ -2,7 +2,9 @@
 #ifndef DTD_ONE_AXIS_H
 #define DTD_ONE_AXIS_H
 
-#include "base/kernel.h"
+#include "rows.h"
+
+#include <string.h>
 
 typedef struct {
     const dtd_step *s;
@@ -16,6 +18,68 @@ ALWAYS_INLINE void each_line(const dtd_step *s, void *const *bases, int n_thread
 {
     line_job job = {s, bases, axis};
     dtd_parallel(n_threads, count_without(shape, axis), ceil_div(1 << 12, max64(1, shape[axis])), task, &job);
+}
+
+/* A view's elements along the axis; at is NULL where the view is absent. */
+typedef struct {
+    real *at;
+    int64_t step;
+} dtd_line;
+
+/* The line through p, an index of out; targets of a sample may share it. */
+ALWAYS_INLINE dtd_line line_of(const line_job *job, const dtd_view *v, const int64_t *p)
+{
+    dtd_line line = {reals(v, job->bases), v->stride[job->axis]};
+    if (line.at)
+        line.at += offset_of(v, p) + (sample_of(job->s, v, p[AXIS_N]) - p[AXIS_N]) * v->stride[AXIS_N];
+    return line;
+}
+
+/* Elements first .. first+n-1 side by side, n <= DTD_ROW: in place, or gathered into `row`; NULL where absent. */
+ALWAYS_INLINE const real *piece_of(dtd_line line, int64_t first, int64_t n, real *row)
+{
+    if (!line.at)
+        return NULL;
+    const real *from = line.at + first * line.step;
+    if (line.step == 1)
+        return from;
+    for (int64_t i = 0; i < n; i++)
+        row[i] = from[i * line.step];
+    return row;
+}
+
+/* line[first + i] (+)= row[i] */
+ALWAYS_INLINE void put_piece(dtd_line line, int64_t first, const real *row, int64_t n, int accumulate)
+{
+    real *to = line.at + first * line.step;
+    if (line.step == 1 && accumulate)
+        for (int64_t i = 0; i < n; i++)
+            to[i] += row[i];
+    else if (line.step == 1)
+        memcpy(to, row, (size_t)n * sizeof *to);
+    else
+        for (int64_t i = 0; i < n; i++)
+            to[i * line.step] = accumulate ? to[i * line.step] + row[i] : row[i];
+}
+
+/* The pieces of a line of n elements. */
+#define EACH_PIECE(first, length, n)                                                                                   \
+    for (int64_t first = 0, length; length = min64(DTD_ROW, (n) - first), first < (n); first += DTD_ROW)
+
+/* Several chains, in an order that n alone decides. */
+ALWAYS_INLINE double sum_of(const double *terms, int64_t n)
+{
+    enum { CHAINS = 32 };
+    double sum[CHAINS] = {0}, total = 0;
+    int64_t i = 0;
+    for (; i + CHAINS <= n; i += CHAINS)
+        for (int k = 0; k < CHAINS; k++)
+            sum[k] += terms[i + k];
+    for (int k = 0; i + k < n; k++)
+        sum[k] += terms[i + k];
+    for (int k = 0; k < CHAINS; k++)
+        total += sum[k];
+    return total;
 }
 
 #endif

@@ -36,6 +36,7 @@ def explain(
     rules: Rules = "dtd",
     domain: Any = "real",
     convention: str = "dtd",
+    attention: str | None = None,
     backend: str = "auto",
     precision: str = "float32",
     batch_size: int | None = None,
@@ -78,6 +79,14 @@ def explain(
         the layers that read the input: w² for "real", z⁺ for "nonnegative", zB for (low, high).
     convention : {"dtd", "zennit", "captum", "innvestigate"}, default "dtd"
         The tool whose treatment of biases, stabilisers, pools and additions is followed where a rule leaves them open.
+    attention : {"held", "taylor"}, optional
+        What relevance makes of attention and of products of two computed operands; by default the preset's choice,
+        which is "taylor" for "attnlrp" and "held" for all others.
+
+        - "held": attention weights, the scales of norms and gates are constants of the sample, so that relevance goes
+          through values alone, by the rules of linear layers (CP-LRP [4]_).
+        - "taylor": a softmax has its own Taylor rule, and each operand of a product takes half (AttnLRP [5]_). Rules
+          that share by the signs of terms alone (z⁺, αβ) refuse it.
     backend : {"auto", "cpu", "cuda", "oracle"}, default "auto"
         The executor. "auto" is CUDA if a GPU is usable, else the CPU; "oracle" is the reference in NumPy. `backends`
         lists which of them are usable here.
@@ -177,7 +186,9 @@ def explain(
     >>> layers = [dtdfast.Linear(weight, bias), dtdfast.ReLU(), dtdfast.Linear(weight_2, bias_2)]
     >>> relevance = dtdfast.explain(layers, x, target=3, domain=(0.0, 1.0))
     """
-    options = Options(rules, domain, convention, backend, precision, batch_size, n_threads, device, start, stop)
+    options = Options(
+        rules, domain, convention, attention, backend, precision, batch_size, n_threads, device, start, stop
+    )
     return _cached(layers, options).explain(x, target, return_outputs=return_outputs, out=out, progress=progress)
 
 

@@ -52,6 +52,14 @@ class Explainer:
         the layers that read the input: w² for "real", z⁺ for "nonnegative", zB for (low, high).
     convention : {"dtd", "zennit", "captum", "innvestigate"}, default "dtd"
         The tool whose treatment of biases, stabilisers, pools and additions is followed where a rule leaves them open.
+    attention : {"held", "taylor"}, optional
+        What relevance makes of attention and of products of two computed operands; by default the preset's choice,
+        which is "taylor" for "attnlrp" and "held" for all others.
+
+        - "held": attention weights, the scales of norms and gates are constants of the sample, so that relevance goes
+          through values alone, by the rules of linear layers (CP-LRP of Ali et al.).
+        - "taylor": a softmax has its own Taylor rule, and each operand of a product takes half (AttnLRP of Achtibat et
+          al.). Rules that share by the signs of terms alone (z⁺, αβ) refuse it.
     backend : {"auto", "cpu", "cuda", "oracle"}, default "auto"
         The executor. "auto" is CUDA if a GPU is usable, else the CPU; "oracle" is the reference in NumPy. `backends`
         lists which of them are usable here.
@@ -112,6 +120,7 @@ class Explainer:
         rules: Rules = "dtd",
         domain: Any = "real",
         convention: str = "dtd",
+        attention: str | None = None,
         backend: str = "auto",
         precision: str = "float32",
         batch_size: int | None = None,
@@ -121,10 +130,12 @@ class Explainer:
         stop: int | None = None,
         kind: str = EXPLAIN,
     ) -> None:
-        given = Options(rules, domain, convention, backend, precision, batch_size, n_threads, device, start, stop, kind)
+        given = Options(
+            rules, domain, convention, attention, backend, precision, batch_size, n_threads, device, start, stop, kind
+        )
         reads = sources(layers)
         self._given, self._layers = given, list(layers)
-        self._book = RuleBook(rules, convention_of(convention))
+        self._book = RuleBook(rules, convention_of(convention), attention)
         self._domain = Domain.parse(domain)
         self._backend = choose(backend, precision, device)
         self._dtype: type = np.float64 if self._backend == "oracle" or precision == "float64" else np.float32

@@ -27,6 +27,7 @@ class Options:
     rules: Rules = "dtd"
     domain: Any = "real"
     convention: str = "dtd"
+    attention: str | None = None
     backend: str = "auto"
     precision: str = "float32"
     batch_size: int | None = None

@@ -28,6 +28,7 @@ class Preset:
     add: Rule | None = None
     # the preset that it stands for where a Preparation makes real inputs, of both signs around 0
     prepared: str | None = None
+    attention: str = "held"
 
 
 _EPSILON_PLUS = Preset(Epsilon(), ZPlus(), ZPlus())
@@ -44,9 +45,14 @@ PRESETS: dict[str, Preset] = {
     "epsilon-alpha2-beta1-flat": replace(_EPSILON_ALPHA_BETA, first=Flat()),
     "epsilon-gamma-box": Preset(Epsilon(), Gamma(0.25), ZPlus(), first=ZBox()),
     "excitation-backprop": Preset(ZPlus(), ZPlus(), ZPlus()),
+    "cp-lrp": Preset(Zero(), Zero(), Zero()),
+    "attnlrp": Preset(Zero(), Zero(), Zero(), attention="taylor"),
     "deep_taylor": _DEEP_TAYLOR,
     "deep_taylor.bounded": replace(_DEEP_TAYLOR, first=ZBox()),
 }
+
+ATTENTION = ("held", "taylor")
+"""What relevance makes of attention weights and of products of two computed operands."""
 
 Rules = str | Rule | Mapping[int, Rule] | Callable[[int, Layer], Rule | None]
 
@@ -58,10 +64,13 @@ class RuleBook:
     ----------
     rules : str, Rule, {position: Rule} or callable (position, record) → Rule or None
     convention : Convention
+    attention : of ATTENTION; None: the preset's
     """
 
-    def __init__(self, rules: Rules, convention: Convention) -> None:
+    def __init__(self, rules: Rules, convention: Convention, attention: str | None = None) -> None:
         self.convention = convention
+        if attention is not None and attention not in ATTENTION:
+            raise RuleError(f"attention is {attention!r}, expected {' or '.join(map(repr, ATTENTION))}")
         self.rules = rules
         self.preset = PRESETS["dtd"]
         if isinstance(rules, str):
@@ -76,6 +85,7 @@ class RuleBook:
                     raise RuleError(f"rules[{position}] is {rule!r}, expected a rule such as dtdfast.ZPlus()")
         elif not isinstance(rules, Rule) and not callable(rules):
             raise RuleError(f"rules is {rules!r}, expected a preset's name, a Rule, {{position: Rule}} or a callable")
+        self.holds = (attention or self.preset.attention) == "held"
         self.by_sign = self.preset.first == DOMAIN and convention.name == "dtd"
         if self.preset.first == DOMAIN and not self.by_sign:
             self.preset = replace(self.preset, linear=ZPlus(), conv=ZPlus(), taps=ZPlus())  # as the peers have it
@@ -118,6 +128,14 @@ class RuleBook:
     def affine(self, vectors: bool) -> Rule:
         """Of an affine that cannot fold, on vectors or on channels with axes behind them."""
         return self.everywhere() or self.convention.affine or (self.preset.linear if vectors else self.preset.conv)
+
+    def norm(self, vectors: bool) -> Rule:
+        """Of a norm by statistics of the sample, on features or on channels with axes behind them."""
+        return self.preset.linear if vectors else self.preset.conv
+
+    def attention(self) -> Rule:
+        """Of a product with attention weights."""
+        return self.preset.linear
 
     def pool(self) -> Rule:
         if self.convention.name == "innvestigate" and self.preset.pool:

@@ -27,7 +27,7 @@ RUNNER = shlex.split(os.environ.get("DTDFAST_RUNNER", ""))
 """A command that runs single steps on kernels of another machine, in place of this one's (.ci/neon)."""
 
 USABLE_ISAS = [isa for isa in range(lib.dtd_isa_count()) if lib.dtd_isa_usable(isa)]
-VIEWS = ("out", "factor", "terms", "x", "y_prev", "terms_prev", "m", "scale")
+VIEWS = ("out", "factor", "terms", "x", "y_prev", "terms_prev", "m", "scale", "other", "shift")
 REFS = ("weight", "bias", "bias_d", "taps")
 _ENUMERATIONS = {
     name: ffi.typeof(f"dtd_{kind}")
@@ -214,7 +214,9 @@ class Step:
             return ("whole",)  # the memory that holds out and its frame
         if self.op.startswith("NEURON"):
             return ("out", "factor", "terms")
-        return ("out", "m") if self.op == "MAX_POOL" else ("factor",) if self.op == "FACTOR" else ("out",)
+        if self.op in ("MAX_POOL", "NORM"):
+            return ("out", "m" if self.op == "MAX_POOL" else "factor")
+        return ("factor",) if self.op == "FACTOR" else ("out",)
 
     def _write(self, step: Any, blocks: list[Array]) -> None:
         step.op = getattr(lib, f"DTD_{self.op}")

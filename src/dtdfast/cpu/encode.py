@@ -48,9 +48,12 @@ def _operation(name: str) -> int:
     return int(getattr(lib, f"DTD_{name}"))
 
 
-_VIEWS = ("out", "x", "factor", "terms", "y_prev", "terms_prev", "m")
+_VIEWS = ("out", "x", "factor", "terms", "y_prev", "terms_prev", "m", "scale", "other", "shift")
+_CONSTANTS = {"norm_weight": "other", "norm_bias": "shift", "selector": "other"}
+"""Views of dtd_step that are constants of one sample's shape."""
 _NUMBERS = (
-    "derivative", "dual", "accumulate", "groups", "repeat", "axis", "winner_bytes", "coefficient", "stabilizer", "gamma"
+    "derivative", "dual", "accumulate", "groups", "repeat", "axis", "winner_bytes", "coefficient", "stabilizer",
+    "gamma", "epsilon", "centred",
 )  # fmt: skip
 
 
@@ -127,7 +130,6 @@ class Encoded:
                 self._view(field, view)
         for key in ("weight", "bias", "bias_d", "taps"):
             getattr(c, key).base = -1
-        c.scale.base = -1
         for key in _NUMBERS:
             setattr(c, key, getattr(step, key))
         for key, numbers in NAMES.items():
@@ -139,14 +141,19 @@ class Encoded:
         c.activation = ACTIVATIONS[kind]
         c.lrn_size, (c.lrn_k, c.lrn_alpha, c.lrn_beta) = step.size, step.lrn
         for key, vector in (("bias", step.bias), ("bias_d", step.bias_d), ("weight", step.vector)):
-            if vector is not None:
+            if vector is not None and vector.ndim > 1:
+                self._bound(getattr(c, {"bias": "shift", "bias_d": "other"}[key]), step, vector)
+            elif vector is not None:
                 getattr(c, key).base = self._constant(vector)
         if step.weights is not None:
             c.weight.base = self._constant(self._store.get(step.weights))
         if step.window is not None:
             self._window(c.scale, step.window)
         if step.bound is not None:
-            self._bound(c.x if step.op == "MOVE" else c.m, step)
+            self._bound(c.x if step.op == "MOVE" else c.m, step, step.bound)
+        for key, name in _CONSTANTS.items():
+            if (constant := getattr(step, key)) is not None:
+                self._bound(getattr(c, name), step, constant)
         if step.op == "CLEAR_BORDER":
             for a in range(6):
                 c.border[a] = step.out.buffer.border[a // 2][a % 2]
@@ -180,12 +187,11 @@ class Encoded:
         field.shape = [1, 1, d, h, w, 1]
         field.stride = [0, 0, h * w, w, 1, 0]
 
-    def _bound(self, field: Any, step: Step) -> None:
+    def _bound(self, field: Any, step: Step, constant: Reals) -> None:
         """A constant of one sample's shape, repeated along axes of size 1."""
-        assert step.bound is not None
-        field.base = self._constant(step.bound)
+        field.base = self._constant(constant)
         field.shape = [1, *step.out.layout()[1]]
-        field.stride = [0, *bound_strides(step.bound, step.out.buffer.shape)]
+        field.stride = [0, *bound_strides(constant, step.out.buffer.shape)]
         if step.op == "MOVE":
             field.shape = list(step_shape(step, self._n, self._t))
 

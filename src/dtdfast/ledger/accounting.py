@@ -85,25 +85,26 @@ class Accounts(ABC):
             self._account_terms(unit, account)
         elif isinstance(unit, U.Affine) and unit.shares is not None:
             account.passed = handed_on(unit, self.read(self.plan.values[unit.sources[0].index]))
+        elif isinstance(unit, U.Probabilities):
+            x, s = (self.read(self.plan.values[t.index]).astype(np.float64) for t in (unit.sources[0], unit.out))
+            account.passed = unit.handed(x, s)
         return account
 
     def _account_terms(self, unit: U.Neuron, account: Account) -> None:
         row, kept = unit.row, self.plan.kept[unit.out.index]
         assert row is not None
-        column = (-1, *(1,) * (len(unit.out.shape) - 1))
+        column = unit.column
         real = "f8" if kept.terms[0].root.dtype == "f8" else self.plan.program.real  # what the unit computed with
         bias = np.zeros(1, real) if unit.bias is None else np.asarray(unit.bias, real)
         if kept.y is not None:
             account.y = self.read(kept.y) + bias.reshape(column)
         for share, terms, magnitude, apart in zip(row.shares, kept.terms, kept.magnitude, kept.around, strict=True):
-            in_share = (
-                np.zeros(1)
-                if unit.bias is None or share.bias is None
-                else bias_map(unit.bias, share, row.gamma).astype(real)
-            )
+            in_share = np.zeros((1,) * len(unit.out.shape))
+            if unit.bias is not None and share.bias is not None:
+                in_share = bias_map(unit.bias, share, row.gamma).astype(real).reshape(unit.column)
             size = np.abs(self.read(magnitude)) * (1.0 if magnitude is terms else 1.0 + row.gamma)
             around = np.zeros(1) if apart is None else self.read(apart)
-            account.shares.append(ShareAccount(self.read(terms), around, in_share.reshape(column), size))
+            account.shares.append(ShareAccount(self.read(terms), around, in_share, size))
 
 
 def _sums(r: NDArray[np.float64]) -> NDArray[np.float64]:

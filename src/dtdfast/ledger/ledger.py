@@ -22,7 +22,7 @@ from ..rules import Share, conserves
 from ..show import OneLine, preformatted
 from .account import Account
 
-CAUSES = ("bias", "stabilizer", "zero denominator", "surplus", "constant", "around stop")
+CAUSES = ("bias", "stabilizer", "zero denominator", "surplus", "softmax", "constant", "around stop")
 """What absorbs relevance: the bias in a denominator; ε; d = 0; coefficients, or an Add, that hand on less than came
 (negative: more); padding and Constants; operands from which nothing comes to the entry that `stop` names."""
 

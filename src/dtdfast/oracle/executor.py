@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 
 from ..ledger.account import Account, ShareAccount
 from ..plan import units as U
+from ..plan.held import Held, Weighted
 from ..plan.join import handed_on
 from ..plan.network import Network
 from ..plan.tensors import take
 from ..rules import Row, Share, Term
+from . import held
 from .maths import INPUT_MAPS, WEIGHT_MAPS, activate, canvas, derivative, gather, interior, scatter, tap_slices
 
 Array = NDArray[Any]
@@ -34,6 +36,7 @@ class Oracle:
         self.values: dict[int, Array] = {}
         self.pre: dict[int, Array] = {}  # unit's output → pre-activations
         self.winners: dict[int, Array] = {}
+        self.scales: dict[int, Array] = {}  # id of a norm's operand → ρ
 
     def forward(self, x: Array) -> Array:
         """Values of every tensor; returns the output (n, *out)."""
@@ -103,8 +106,30 @@ class Oracle:
 
     def _sum(self, part: U.Part, term: Term, gamma: float) -> Any:
         """Σ_i in(x_i) wm(w_ij) of one operand."""
+        return self._applied(part, term, gamma, self._mapped(part, term))
+
+    def _applied(self, part: U.Part, term: Term, gamma: float, u: Array) -> Any:
+        """Σ_i u_i wm(w_ij)."""
+        if isinstance(part, Held):
+            return held.applied(self, part, u, weight_map(part, term.w, gamma))
         w, per_output = self._weight(part, term, gamma)
-        return gather(self._mapped(part, term), w, part.taps) * per_output
+        return gather(u, w, part.taps) * per_output
+
+    def _size(self, part: U.Part, term: Term, gamma: float) -> Any:
+        """Σ_i |in(x_i)| |wm(w_ij)|."""
+        size = np.abs(self._mapped(part, term))
+        if isinstance(part, Held):
+            wm = weight_map(part, term.w, gamma)
+            return held.applied(self, part, size, lambda w: np.abs(wm(w)))
+        w, per_output = self._weight(part, term, gamma)
+        return gather(size, np.abs(w), part.taps) * np.abs(per_output)
+
+    def _back(self, part: U.Part, term: Term, gamma: float, s: Array) -> Any:
+        """Σ_j wm(w_ij) s_j."""
+        if isinstance(part, Held):
+            return held.back(self, part, s, weight_map(part, term.w, gamma))
+        w, per_output = self._weight(part, term, gamma)
+        return scatter(s * per_output, w, part.taps)
 
     def _denominators(self, unit: U.Neuron, row: Row) -> list[tuple[Array, Array]]:
         """Per share: (Σ terms, d)."""
@@ -123,7 +148,8 @@ class Oracle:
     def _bias(unit: U.Neuron, share: Share, row: Row) -> Array:
         if unit.bias is None or share.bias is None:
             return np.zeros((unit.out.channels, 1, 1, 1))
-        return WEIGHT_MAPS[share.bias](np.asarray(unit.bias, np.float64), row.gamma).reshape(-1, 1, 1, 1)
+        bias = WEIGHT_MAPS[share.bias](np.asarray(unit.bias, np.float64), row.gamma).reshape(unit.column)
+        return bias.reshape(bias.shape[0], *(1,) * (4 - bias.ndim), *bias.shape[1:])
 
     def _selected(self, unit: U.Neuron, share: Share) -> Array:
         y = np.repeat(self.pre[unit.out.index], self.repeat, axis=0).reshape(-1, unit.out.channels, *unit.out.space)
@@ -157,9 +183,54 @@ class Oracle:
             s = self._selected(unit, share) * coefficient * r * usable / np.where(usable, d, 1)
             for part, message in zip(unit.parts, messages, strict=True):
                 for term in part.terms[number]:
-                    w, per_output = self._weight(part, term, row.gamma)
-                    message += (self._mapped(part, term) * scatter(s * per_output, w, part.taps)).reshape(message.shape)
+                    back = self._back(part, term, row.gamma, s)
+                    message += (self._mapped(part, term) * back).reshape(message.shape)
         return messages
+
+    # ------------------------------------------------------------------------------- neurons with weights of the sample
+
+    def _norm_forward(self, unit: U.Norm) -> Any:
+        self.repeat, part = 1, unit.normed
+        x = self.spatial(part.source)
+        hat, self.scales[id(part)] = held.standardised(x, centred=part.centred, epsilon=part.epsilon)
+        weight = 1.0 if part.weights is None else np.asarray(part.weights, np.float64)
+        bias = 0.0 if unit.bias is None else np.asarray(unit.bias, np.float64).reshape(unit.column)
+        self.pre[unit.out.index] = (hat.reshape(len(x), *unit.out.shape) * weight) + bias
+        return self.pre[unit.out.index]
+
+    def _norm_relevance(self, unit: U.Norm, r: Array) -> list[Array]:
+        if not self.gradient:
+            return self._neuron_relevance(unit, r)
+        return [held.norm_derivative(unit.normed, self.x(unit.sources[0]), r)]
+
+    def _attention_forward(self, unit: U.Attention) -> Any:
+        x, matrix = (self.values[s.index] for s in unit.sources)
+        self.pre[unit.out.index] = held.product_sum(unit.weighted, matrix, x, lambda w: w)
+        return self.pre[unit.out.index]
+
+    def _attention_relevance(self, unit: U.Attention, r: Array) -> list[Array | None]:
+        if not self.gradient:
+            return [*self._neuron_relevance(unit, r), None]
+        part = unit.weighted
+        order = (1, 0) if part.left else (0, 1)
+        operands = [self.x(unit.sources[k]) for k in order]
+        exchange = [part.transposed[k] for k in order]
+        both = held.product_derivatives(operands[0], operands[1], (exchange[0], exchange[1]), r, 1.0)
+        return [both[order.index(0)], both[order.index(1)]]
+
+    def _product_forward(self, unit: U.Product) -> Any:
+        a, b = (held.exchanged(self.values[s.index], e) for s, e in zip(unit.sources, unit.transposed, strict=True))
+        return unit.scale * (a @ b)
+
+    def _product_relevance(self, unit: U.Product, r: Array) -> list[Array]:
+        """R_A = A ⊙ ½ (R/y) Bᵀ, R_B = B ⊙ ½ Aᵀ (R/y)."""
+        a, b = (self.x(s) for s in unit.sources)
+        if self.gradient:
+            return list(held.product_derivatives(a, b, unit.transposed, r, unit.scale))
+        y = self.x(unit.out)
+        c = np.divide(r, y, out=np.zeros_like(r), where=y != 0)
+        both = held.product_derivatives(a, b, unit.transposed, c, 0.5 * unit.scale)
+        return [a * both[0], b * both[1]]
 
     # ---------------------------------------------------------------------------------------------------- other units
 
@@ -219,9 +290,20 @@ class Oracle:
 
     def _probabilities_forward(self, unit: U.Probabilities) -> Any:
         x = self.values[unit.sources[0].index]
-        below = x - x.max(axis=unit.axis, keepdims=True)
-        total = np.exp(below).sum(axis=unit.axis, keepdims=True)
-        return below - np.log(total) if unit.log else np.exp(below) / total
+        kept = np.broadcast_to(True if unit.mask is None else unit.mask, x.shape)
+        largest = np.max(x, axis=unit.axis, keepdims=True, where=kept, initial=-np.inf)
+        below = x - np.where(kept.any(axis=unit.axis, keepdims=True), largest, 0.0)
+        each = np.where(kept, np.exp(np.where(kept, below, 0.0)), 0.0)
+        total = each.sum(axis=unit.axis, keepdims=True)
+        return below - np.log(total) if unit.log else np.divide(each, total, out=each, where=total != 0)
+
+    def _probabilities_relevance(self, unit: U.Probabilities, r: Array) -> list[Array]:
+        """R_i = x_i (R_i − s_i Σ_j R_j); a gradient: s ⊙ (c − Σ s c)."""
+        s, x = self.x(unit.out), self.x(unit.sources[0])
+        if self.gradient:
+            return [s * (r - (s * r).sum(axis=unit.axis, keepdims=True))]
+        r = np.where(s == 0, 0.0, r)
+        return [x * (r - s * r.sum(axis=unit.axis, keepdims=True))]
 
     def _total_forward(self, unit: U.Total) -> Array:
         return sum((self.values[s.index] for s in unit.sources), np.zeros((1,)))
@@ -231,7 +313,7 @@ class Oracle:
 
     def _gating_relevance(self, unit: U.Gating, r: Array) -> list[Array | None]:
         if not self.gradient:
-            return [r, None]
+            return [r * share if share else None for share in unit.shares]
         return [_unbroadcast(r * self.x(unit.sources[1 - k]), unit.sources[k].shape) for k in (0, 1)]
 
     def _move_forward(self, unit: U.Move) -> Array:
@@ -277,6 +359,8 @@ class Oracle:
         account = Account(unit, r_out, sum(sums, nothing), sum(sizes, nothing))
         if isinstance(unit, U.Affine) and unit.shares is not None:
             account.passed = handed_on(unit, self.x(unit.sources[0]))
+        if isinstance(unit, U.Probabilities):
+            account.passed = unit.handed(self.x(unit.sources[0]), self.x(unit.out))
         if isinstance(unit, U.Neuron):
             row = unit.row
             assert row is not None
@@ -285,10 +369,7 @@ class Oracle:
                 size, around = np.zeros(terms.shape), np.zeros(terms.shape)
                 for part in unit.parts:
                     for term in part.terms[number]:
-                        w, per_output = self._weight(part, term, row.gamma)
-                        size = size + gather(np.abs(self._mapped(part, term)), np.abs(w), part.taps) * np.abs(
-                            per_output
-                        )
+                        size = size + self._size(part, term, row.gamma)
                         if not part.source.wanted:
                             around = around + self._sum(part, term, row.gamma)
                 shape = (-1, *unit.out.shape)
@@ -299,6 +380,13 @@ class Oracle:
         return account
 
 
+def weight_map(part: Held, name: str, gamma: float) -> Callable[[Array], Array]:
+    """wm(w); of a matrix "1" stands for what is there, as a mask's zeros are not."""
+    if name == "1" and isinstance(part, Weighted):
+        return lambda w: 1.0 * (w != 0)
+    return lambda w: WEIGHT_MAPS[name](w, gamma)
+
+
 def _unbroadcast(r: Array, shape: tuple[int, ...]) -> Any:
     axes = tuple(a + 1 for a, (s, big) in enumerate(zip(shape, r.shape[1:], strict=True)) if s == 1 and big != 1)
     return r.sum(axis=axes, keepdims=True)
@@ -306,6 +394,9 @@ def _unbroadcast(r: Array, shape: tuple[int, ...]) -> Any:
 
 FORWARD: dict[type[U.Unit], Callable[..., Any]] = {
     U.Neuron: Oracle._neuron_forward,
+    U.Norm: Oracle._norm_forward,
+    U.Attention: Oracle._attention_forward,
+    U.Product: Oracle._product_forward,
     U.Winner: Oracle._winner_forward,
     U.Elementwise: Oracle._elementwise_forward,
     U.Affine: Oracle._affine_forward,
@@ -322,6 +413,10 @@ FORWARD: dict[type[U.Unit], Callable[..., Any]] = {
 
 RELEVANCE: dict[type[U.Unit], Callable[..., Any]] = {
     U.Neuron: Oracle._neuron_relevance,
+    U.Norm: Oracle._norm_relevance,
+    U.Attention: Oracle._attention_relevance,
+    U.Product: Oracle._product_relevance,
+    U.Probabilities: Oracle._probabilities_relevance,
     U.Winner: Oracle._winner_relevance,
     U.Elementwise: Oracle._elementwise_relevance,
     U.Affine: Oracle._affine_relevance,

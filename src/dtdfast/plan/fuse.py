@@ -28,8 +28,8 @@ def _touched(steps: list[Step]) -> dict[int, list[int]]:
 
 
 def _own(buffer: Buffer) -> bool:
-    """Numbers in the arena, in memory of their own."""
-    return buffer.alias is None and not buffer.external and buffer.dtype in REALS
+    """Numbers in the arena, in memory of their own that may still be laid out otherwise."""
+    return buffer.alias is None and not buffer.frozen and not buffer.external and buffer.dtype in REALS
 
 
 def _channels(step: Step, part: View, whole: View) -> int | None:

@@ -25,7 +25,7 @@ from ..vocabulary import WEIGHT_MAPS, W, X
 from .entries import Entry
 from .network import Network
 from .tensors import Floats, Handed, Tensor, take
-from .units import Affine, Copy, Fixed, Move, Neuron, Reshaping, Unit, Winner
+from .units import Affine, Copy, Fixed, HeldNeuron, Move, Neuron, Reshaping, Unit, Winner
 
 MOVES = (Move, Reshaping, Copy, Winner)
 """What hands on the values of a neuron as they are, so that their twins take the same way."""
@@ -57,6 +57,11 @@ def join(network: Network, leaves: Tensor, entries: dict[int, Entry]) -> None:
 def halves(row: Row) -> bool:
     """Whether a row shares otherwise with w than with −w: by products of one sign."""
     return all(term.w in REFLECTED for share in row.shares for term in share.terms)
+
+
+def joins(unit: Unit | None) -> bool:
+    """Whether an affine behind it is one neuron with it; its weights are the network's and not the sample's."""
+    return isinstance(unit, Neuron) and not isinstance(unit, HeldNeuron)
 
 
 class _Twins:
@@ -148,7 +153,7 @@ class _Twins:
             result[...] = mask.reshape(-1, *(1,) * (len(tensor.shape) - 1))
         elif isinstance(unit, Affine) and unit.split is not None and through:
             return self.linear(unit.sources[0], through=True)
-        elif isinstance(unit, Neuron) or (isinstance(unit, Affine) and unit.split is not None):
+        elif joins(unit) or (isinstance(unit, Affine) and unit.split is not None):
             result[...] = getattr(unit, "activation", None) is None
         return result
 
@@ -160,6 +165,7 @@ class _Twins:
         if (
             tensor is self.leaves
             or unit is None
+            or isinstance(unit, HeldNeuron)
             or (isinstance(unit, Neuron) and unit.row is not None and not halves(unit.row))
         ):
             return tensor

@@ -13,6 +13,7 @@ from .steps import Step, View
 def forward(lowering: Lowering, program: Program) -> list[Step]:
     """The steps of values, and what the relevance needs of them."""
     network = program.network
+    lowering.makers = {unit.out.index: unit for unit in network.units}
     external = lowering.external("x", network.input.shape)
     if program.tokens:
         external.dtype = "i8"

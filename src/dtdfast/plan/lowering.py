@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,12 @@ from .. import layers as L
 from ..rules import Term
 from ..vocabulary import INPUT_MAPS, W_ONE, X_ONE, W, X
 from .domain import widthless
+from .held import Held
+from .order import Axes, channels_last, default_order, order_above, order_below, row_major_memory
 from .parts import Part, is_identity, is_whole
 from .steps import Buffer, Kept, Reals, Step, View, Weights
 from .taps import Phase, phases
-from .tensors import Node, Tensor
+from .tensors import Node, Region, Tensor, whole
 
 
 def activation_of(record: L.ReLU | L.Activation | None) -> tuple[str, float, float]:
@@ -53,6 +56,8 @@ class Lowering:
         self.exact, self.output, self.leaves = real, output, leaves
         self.relevant, self.gradient, self.ledger, self.t = relevant, gradient, ledger, t
         self.real, self.gates = reals  # of a buffer where nothing else is said, and of gates
+        self.held: dict[int, Buffer] = {}  # id of a norm's operand → its scales
+        self.makers: dict[int, Node] = {}  # tensor → the unit that writes it
         self.wide: dict[int, Buffer] = {}  # values in float64 of tensors that float32 units read too
         self.steps: list[Step] = []
         self.unit: Node | None = None
@@ -93,14 +98,18 @@ class Lowering:
     def value(self, tensor: Tensor) -> Buffer:
         return self.values[tensor.index]
 
-    def spatial(self, tensor: Tensor) -> Buffer:
-        """The tensor's values channels-last, for kernels that ask for it."""
+    def spatial(self, tensor: Tensor, *, framed: bool = False) -> Buffer:
+        """The tensor's values channels-last, for kernels that ask for it; with a border where they are `framed`."""
         buffer = self.values[tensor.index]
-        if buffer.plain and len(buffer.shape) > 1:
-            moved = self.buffer(f"x{self.label(tensor)}", tensor.shape, dtype=buffer.dtype)
-            self.emit(Step("MOVE", self.unit, View(moved), View(buffer)))
-            self.values[tensor.index] = buffer = moved
+        if not channels_last(buffer, framed):
+            self.values[tensor.index] = buffer = self.channels_last(buffer, f"x{self.label(tensor)}")
         return buffer
+
+    def channels_last(self, buffer: Buffer, name: str) -> Buffer:
+        """A copy that is so."""
+        moved = self.buffer(name, buffer.shape, buffer.batch, dtype=buffer.root.dtype)
+        self.emit(Step("MOVE", self.unit, View(moved), View(buffer)))
+        return moved
 
     @staticmethod
     def label(tensor: Tensor) -> str:
@@ -112,30 +121,56 @@ class Lowering:
         self.emit(Step("CONVERT", None, View(buffer), View(source)))
         return buffer
 
-    def new_value(self, unit: Node, *, plain: bool = False) -> Buffer:
+    def new_value(self, unit: Node, *, plain: bool = False, order: Axes | None = None) -> Buffer:
+        """Where a unit's values go: channels-last, row-major, or in the order of axes (outermost first)."""
         # x as it is, since bounds are subtracted from it; and predictions, which are the relevance that enters
         exact = unit.out.is_input or unit.out is self.output
-        buffer = self.buffer(
-            f"x{self.label(unit.out)}", unit.out.shape, plain=plain, dtype=self.numbers if exact else ""
-        )
+        name, dtype = f"x{self.label(unit.out)}", self.numbers if exact else ""
+        if order is None:
+            buffer = self.buffer(name, unit.out.shape, plain=plain, dtype=dtype)
+        else:
+            buffer = self.ordered(name, unit.out.shape, order, dtype=dtype)
         self.values[unit.out.index] = buffer
         return buffer
+
+    def like(self, unit: Node, source: Buffer) -> Buffer:
+        """Where values go that are made element by element: as the source lies, if that is not channels-last."""
+        rank = len(source.shape)
+        if rank < 2 or source.shape != unit.out.shape or (not source.plain and source.seen is None):
+            return self.new_value(unit)
+        strides = source.strides()[1]
+        inward = tuple(sorted(range(rank), key=lambda a: -strides[a]))
+        return self.new_value(unit, order=order_above(unit.out) or inward)
+
+    def ordered(self, name: str, shape: tuple[int, ...], order: Axes, batch: str = "n", *, dtype: str = "") -> Buffer:
+        """A buffer whose memory runs along the axes in this order, the outermost first."""
+        if order == tuple(range(len(shape))) or order == default_order(len(shape)):
+            return self.buffer(name, shape, batch, plain=order[-1] != 0, dtype=dtype)
+        base = self.buffer(name, tuple(shape[a] for a in order), batch, plain=True, dtype=dtype)
+        return self.region(base, Region(whole(base.shape).ranges, tuple(order.index(a) for a in range(len(shape)))))
+
+    def region(self, buffer: Buffer, region: Region) -> Buffer:
+        """A buffer in the memory of another one, a region of it."""
+        shape = tuple(count for _, _, count in region.ranges)
+        shape = shape if region.order is None else tuple(shape[a] for a in region.order)
+        seen = Buffer(buffer.name, shape, buffer.batch, buffer.dtype, plain=False, external=buffer.external)
+        seen.alias, seen.seen = buffer, region
+        return seen
 
     def reshaped(self, source: Buffer, shape: tuple[int, ...], stem: str) -> Buffer:
         """The same elements under another shape, in row-major order: a copy only where a channels-last array is in the
         way.
         """
-        if not source.plain:
+        if not source.plain and row_major_memory(source):
+            source = source.root
+            source.frozen = True
+        elif not source.plain:
             flat = self.buffer(stem, source.shape, source.batch, plain=True, dtype=source.dtype)
             self.emit(Step("MOVE", self.unit, View(flat), View(source)))
             source = flat
         seen = self.buffer(stem, shape, source.batch, plain=True)
         seen.alias, seen.dtype, seen.external = source, source.dtype, source.external
-        if len(shape) < 2:
-            return seen
-        moved = self.buffer(stem, shape, source.batch, dtype=source.dtype)
-        self.emit(Step("MOVE", self.unit, View(moved), View(seen)))
-        return moved
+        return seen
 
     def mapped(self, part: Part, term: Term, batch: str = "n") -> Buffer:
         """in(x) of an operand, in a buffer of its own where it is not x itself."""
@@ -182,6 +217,9 @@ class Lowering:
         self, verb: str, part: Part, x: View, fields: dict[str, Any], window: Any = None, *, scatter: bool = False
     ) -> None:
         """Emit a sum over taps, one step per phase; `fields` are whole-tensor views, cut to each phase here."""
+        if isinstance(part, Held):
+            part.product(self, x, fields, scatter=scatter)
+            return
         if part.support is not None and fields.get("weight_map") == W_ONE:
             part, fields = part.support, {**fields, "weight_map": W}
         taps = part.taps
@@ -189,6 +227,9 @@ class Lowering:
         if window is not None:
             fields["window"] = self.constant(window)
         x_size = taps.out_size if scatter else taps.x_size
+        framed = any(map(any, (side for phase in all_phases for side in phase.border(x_size))))
+        if not part.linear and x.region is None and not channels_last(x.buffer, framed):
+            x = replace(x, buffer=self.channels_last(x.buffer, x.buffer.name))
         dense = part.weight is not None and not taps.depthwise
         for phase in all_phases:
             numbers = tuple(k for k, _ in phase.taps)
@@ -212,13 +253,32 @@ class Lowering:
             self.emit(Step(op, self.unit, x=x, weights=weights, phase=phase, groups=taps.groups, macs=macs, **cut))
 
     @staticmethod
+    def framed(part: Part) -> bool:
+        """Whether a sum over its taps reads beyond its operand."""
+        if part.held or part.linear:
+            return False
+        borders = (phase.border(part.taps.x_size) for phase in phases(part.taps, scatter=False))
+        return any(any(side) for border in borders for side in border)
+
+    @staticmethod
     def cut(value: Any, phase: Phase, n_phases: int) -> Any:
         return value.phase(phase.start, phase.step, phase.count) if isinstance(value, View) and n_phases > 1 else value
 
     # ------------------------------------------------------------------------------------------------------ relevance
 
-    def sink(self, tensor: Tensor) -> tuple[Buffer, bool]:
-        """Where a contribution to a tensor's relevance goes, and whether others came before."""
+    def quotient(self, unit: Node, r: Buffer) -> Buffer:
+        """The c of R = x ⊙ c on a unit's output, whatever the form; 0 where x is 0."""
+        if unit.out.form == "c":
+            return r
+        c = self.buffer(f"c{self.label(unit.out)}", unit.out.shape, "nt", plain=True)
+        m = View(self.value(unit.out))
+        self.emit(Step("DIVIDE", unit, View(c), View(r), m=m, repeat=self.t))
+        return c
+
+    def sink(self, tensor: Tensor, *, free: bool = False) -> tuple[Buffer, bool]:
+        """Where a contribution to a tensor's relevance goes, and whether others came before; `free` in any order of
+        axes.
+        """
         if tensor.index in self.relevances:
             return self.relevances[tensor.index], True
         letter = "r" if tensor.form == "R" else "c"
@@ -227,9 +287,18 @@ class Lowering:
             buffer = self.wanted(tensor, letter)
         else:
             dtype = self.numbers if leaves else ""  # what is handed out is not rounded
-            buffer = self.buffer(f"{letter}{self.label(tensor)}", tensor.shape, "nt", dtype=dtype)
+            order = None if leaves else order_below(tensor, self.makers)
+            if order is None or not (free or order[-1] == 0):
+                order = default_order(len(tensor.shape))
+            buffer = self.ordered(f"{letter}{self.label(tensor)}", tensor.shape, order, "nt", dtype=dtype)
         self.relevances[tensor.index] = buffer
         return buffer, False
+
+    def hands_over(self, unit: Node, source: Tensor, r: Buffer) -> bool:
+        """Whether a source's relevance can lie where r does: it is the first, and r is read by nobody else."""
+        first = source.index not in self.relevances and source is not self.leaves
+        same = source.wanted and source.form == unit.out.form
+        return first and same and not self.ledger and not r.root.external and r.root.dtype == self.real
 
     def deliver(self, unit: Node, source: Tensor, write: Callable[[Buffer, bool], None]) -> None:
         """`write` a contribution in the form of unit.out; where R is wanted and c was written, multiply by x."""
@@ -272,7 +341,7 @@ class Lowering:
 
     def scatter(self, part: Part, term: Term, s: Buffer, gamma: float) -> None:
         """r_in[i] (+)= in(x_i) · Σ_j wm(w_ij) s_j (without x in the c form)."""
-        buffer, accumulate = self.sink(part.source)
+        buffer, accumulate = self.sink(part.source, free=part.held)
         form = "c" if self.gradient else part.source.form
         row = INPUT_MAPS[term.x]
         multiplier = row.product if form == "c" else row.times

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,16 @@ class Part(OneLine):
     variant: tuple[int, int] = (0, 0)  # how many affine maps were folded in, before and after: tells its weights apart
     terms: list[list[Term]] = field(default_factory=list)  # per share of the row, reduced by the signs known here
 
+    @property
+    def positive(self) -> bool:
+        """Whether all its weights are known to be ≥ 0."""
+        return self.weight is None or self.nonnegative
+
+    @property
+    def held(self) -> bool:
+        """Whether its weights are numbers of the sample, held constant (held.py)."""
+        return False
+
 
 @dataclass(eq=False)
 class Sum(Node):
@@ -42,7 +53,15 @@ class Sum(Node):
     activation: L.ReLU | L.Activation | None = None
     row: Row | None = None
     sloped: bool = False  # relevance takes the slope of its ReLU
+    fuses: ClassVar[bool] = True  # whether an activation behind it may become its own
     half: bool = False  # its value is the sum of what it shares by, without bias and activation
+
+    @property
+    def column(self) -> tuple[int, ...]:
+        """The shape in which its bias meets a sample."""
+        if self.bias is not None and self.bias.ndim > 1:
+            return self.bias.shape
+        return (-1, *(1,) * (len(self.out.shape) - 1))
 
     @property
     def tables(self) -> tuple[Taps, ...]:
@@ -51,14 +70,18 @@ class Sum(Node):
 
 def is_identity(part: Part) -> bool:
     """An operand that enters with weight 1 and no taps."""
-    return part.weight is None and part.window is None and part.taps.n_taps == 1 and part.taps.stride == (1, 1, 1)
+    taps = part.taps
+    return (
+        not part.held and part.weight is None and part.window is None and taps.n_taps == 1 and taps.stride == (1, 1, 1)
+    )
 
 
 def is_whole(part: Part) -> bool:
     """One window that is the whole of its operand, as in a global pool: going back, every element gets the same."""
     taps = part.taps
     return (
-        part.weight is None
+        not part.held
+        and part.weight is None
         and not taps.transposed
         and taps.kernel == taps.x_size
         and taps.out_size == (1, 1, 1)
@@ -89,7 +112,7 @@ def reduce_terms(row: Row, part: Part) -> list[list[Term]]:
             w: str | None = term.w
             if part.source.nonnegative:
                 x = INPUT_MAPS[term.x].positive
-            if part.weight is None or part.nonnegative:
+            if part.positive:
                 w = WEIGHT_MAPS[term.w].positive
             if x is not None and w is not None:
                 terms.append(Term(x, w))
@@ -100,7 +123,7 @@ def reduce_terms(row: Row, part: Part) -> list[list[Term]]:
 def sign_of_term(part: Part, term: Term) -> int | None:
     """The sign of all of a term's products in(x_i)·wm(w_ij), if it is known: 1 (≥ 0) or -1 (≤ 0)."""
     x = INPUT_MAPS[term.x].sign or (1 if part.source.nonnegative else None)
-    w = WEIGHT_MAPS[term.w].sign or (1 if part.weight is None or part.nonnegative else None)
+    w = WEIGHT_MAPS[term.w].sign or (1 if part.positive else None)
     return x * w if x and w else None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .. import layers as L
-from ..errors import LayerError, at
+from ..errors import LayerError, RuleError, at
 from .network import Network
 from .tensors import Node, Tensor
 from .units import Fixed, Neuron
@@ -35,10 +35,27 @@ def resolve(network: Network, layers: list[L.Layer], stop: int | None, *, gradie
     if not leaves.wanted or not network.output.wanted:
         where = "the network's input" if stop is None else at(stop, layers[stop])
         raise LayerError(f"no relevance reaches {where}: nothing that is explained is computed from it")
+    if not gradient:
+        _refuse_signs(network, layers)
     _forms(network, leaves, gradient)
     for unit in network.units:
         if isinstance(unit, Neuron) and unit.in_relevance and unit.out is not leaves:
             unit.reduce(gradient=gradient)
+
+
+def _refuse_signs(network: Network, layers: list[L.Layer]) -> None:
+    """RuleError where a softmax's or a product's Taylor rule meets a rule that shares by the signs of terms alone."""
+    taylor = next((u for u in network.units if u.taylor and u.in_relevance), None)
+    if taylor is None:
+        return
+    for unit in network.units:
+        row = unit.row if isinstance(unit, Neuron) and unit.in_relevance else None
+        if row is not None and row.splits:
+            raise RuleError(
+                f"{at(unit.position, layers[unit.position])}: {row.label} leaves values without relevance, and "
+                f'attention="taylor" (at {at(taylor.position, layers[taylor.position])}) divides by them; give '
+                'attention="held", or a rule such as Zero, Epsilon or Gamma'
+            )
 
 
 def _forms(network: Network, leaves: Tensor, gradient: bool) -> None:

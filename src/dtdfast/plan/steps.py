@@ -35,6 +35,13 @@ def row_major(shape: Shape) -> tuple[int, ...]:
     return tuple(strides)
 
 
+def strided(region: Region, offset: int, strides: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
+    """(offset, strides) of a region of an array that has these."""
+    offset += sum(start * s for (start, _, _), s in zip(region.ranges, strides, strict=True))
+    strides = tuple(step * s for (_, step, _), s in zip(region.ranges, strides, strict=True))
+    return offset, strides if region.order is None else tuple(strides[a] for a in region.order)
+
+
 @dataclass(eq=False)
 class Buffer:
     """An array in device memory.
@@ -49,9 +56,11 @@ class Buffer:
     dtype: str = "f4"
     plain: bool = True  # row-major; else channels last
     external: str = ""
-    # in the memory of another buffer: under another shape (both plain), or a block of its channels
+    # in the memory of another buffer: under another shape (row-major), a block of its channels, or a region of it
     alias: Buffer | None = None
     channel: int = 0  # the first of that block
+    seen: Region | None = None  # that region
+    frozen: bool = False  # seen under another shape, so that no border may come into it
     border: list[list[int]] = field(default_factory=lambda: [[0, 0], [0, 0], [0, 0]])  # before, after; d, h, w
     offset: int = 0  # bytes from the start of the arena
     first: int = -1  # steps that use it
@@ -62,9 +71,10 @@ class Buffer:
 
     @property
     def root(self) -> Buffer:
-        while self.alias is not None and self.alias.alias is not None:  # the way gets shorter for whoever asks next
+        # the way gets shorter for whoever asks next
+        while self.alias is not None and self.alias.alias is not None and not (self.seen or self.alias.seen):
             self.alias, self.channel = self.alias.alias, self.channel + self.alias.channel
-        return self if self.alias is None else self.alias
+        return self if self.alias is None else self.alias.root if self.seen or self.alias.seen else self.alias
 
     @property
     def framed(self) -> bool:
@@ -80,6 +90,10 @@ class Buffer:
 
     def strides(self) -> tuple[int, tuple[int, ...], int]:
         """(offset of the first element, strides per sample axis, elements of one sample)."""
+        if self.seen is not None:
+            assert self.alias is not None
+            first, strides, per_sample = self.alias.strides()
+            return *strided(self.seen, first, strides), per_sample
         if self.plain:
             return 0, row_major(self.shape), math.prod(self.shape)
         if self.alias is not None:
@@ -141,14 +155,10 @@ class View(OneLine):
         offset, strides, _ = self.buffer.strides()
         shape: tuple[int, ...] = self.buffer.shape
         if self.region is not None:
-            offset += sum(start * s for (start, _, _), s in zip(self.region.ranges, strides, strict=True))
-            strides = tuple(step * s for (_, step, _), s in zip(self.region.ranges, strides, strict=True))
+            offset, strides = strided(self.region, offset, strides)
             shape = tuple(count for _, _, count in self.region.ranges)
             if self.region.order is not None:
-                shape, strides = (
-                    tuple(shape[a] for a in self.region.order),
-                    tuple(strides[a] for a in self.region.order),
-                )
+                shape = tuple(shape[a] for a in self.region.order)
         if self.expand is not None:
             strides = tuple(0 if s == 1 else st for s, st in zip(shape, strides, strict=True))
             shape = self.expand
@@ -197,11 +207,17 @@ class Step:
     y_prev: View | None = None
     terms_prev: View | None = None
     m: View | None = None
+    other: View | None = None  # MATMUL: the second operand
+    shift: View | None = None
+    scale: View | None = None  # NORM_*: what NORM stored as its factor
     weights: Weights | None = None
     bias: Reals | None = None  # arrays of the program's type
     bias_d: Reals | None = None
     vector: Reals | None = None  # per-channel factors, or an embedding's rows
     window: Reals | None = None  # per output position (d, h, w)
+    norm_weight: Reals | None = None  # NORM*: of one sample's shape, or 1 along an axis; the other of dtd_step
+    norm_bias: Reals | None = None  # NORM: likewise; its shift
+    selector: Reals | None = None  # SOFTMAX: likewise, 0 where an element is left out; its other
     bound: Reals | None = None  # of one sample's shape, or 1 along an axis: the m of a MAP or ACTIVATE, the x of a MOVE
     table: NDArray[np.int64] | None = None  # taps of max-pools
     phase: Phase | None = None
@@ -212,7 +228,7 @@ class Step:
     select: str = "all"  # NEURON_* and FACTOR: by the sign of y
     sign: str = "none"  # DIVIDE: "positive" or "negative", which m must be; the select of dtd_step
     activation: tuple[str, float, float] = ("identity", 0.0, 0.0)
-    derivative: bool = False  # ACTIVATE
+    derivative: bool = False  # ACTIVATE and NORM_SCATTER
     dual: bool = False
     groups: int = 1
     accumulate: bool = False
@@ -220,7 +236,9 @@ class Step:
     coefficient: float = 1.0
     stabilizer: float = 0.0
     gamma: float = 0.0
-    axis: int = 0  # along which SOFTMAX, LOG_SOFTMAX, EMBED and EMBED_SUM work
+    epsilon: float = 0.0  # NORM*: beside the variance
+    centred: bool = False  # NORM*: the mean is subtracted
+    axis: int = 0  # along which SOFTMAX*, LOG_SOFTMAX, EMBED and EMBED_SUM work
     winner_bytes: int = 0  # MAX_*
     size: int = 0  # LRN: channels of a sum
     lrn: tuple[float, float, float] = (0.0, 0.0, 0.0)  # k, alpha / size, beta
@@ -230,7 +248,10 @@ class Step:
         return f"Step({self.op!r}, unit={self.unit!r}, out={self.out.buffer!r})"
 
     def views(self) -> list[View]:
-        given = (self.out, self.x, self.factor, self.terms, self.y_prev, self.terms_prev, self.m)
+        given = (
+            self.out, self.x, self.factor, self.terms, self.y_prev, self.terms_prev, self.m, self.other, self.shift,
+            self.scale,
+        )  # fmt: skip
         return [v for v in given if v is not None]
 
     @property

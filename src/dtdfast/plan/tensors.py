@@ -79,6 +79,16 @@ class Node(OneLine):
         return self.sources
 
     @property
+    def order(self) -> tuple[int, ...] | None:
+        """Of a unit that only permutes axes: for each axis of its output, that of its source."""
+        return None
+
+    @property
+    def reshapes(self) -> bool:
+        """Whether it sees the elements of its source in row-major order under another shape."""
+        return False
+
+    @property
     def tables(self) -> tuple[Taps, ...]:
         """The geometries of its taps."""
         return ()

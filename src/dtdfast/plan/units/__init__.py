@@ -24,7 +24,9 @@ from . import (
     embedding,
     gating,
     lrn,
+    matmul,
     move,
+    norm,
     pools,
     reduction,
     resample,
@@ -42,9 +44,12 @@ from .copies import Copy
 from .elementwise import Elementwise
 from .embedding import Words
 from .gating import Gating
+from .held import HeldNeuron
 from .lrn import Normalise
+from .matmul import Attention, Product
 from .move import Move
 from .neuron import Neuron
+from .norm import Norm
 from .reshape import Reshaping
 from .softmax import Probabilities
 from .total import Total
@@ -52,6 +57,9 @@ from .winner import Winner
 
 KINDS: tuple[type[Unit], ...] = (
     Neuron,
+    Norm,
+    Attention,
+    Product,
     Winner,
     Elementwise,
     Affine,
@@ -77,6 +85,8 @@ RECIPES: dict[type[L.Layer], Recipe] = {
     **affine.RECORDS,
     **lrn.RECORDS,
     **softmax.RECORDS,
+    **norm.RECORDS,
+    **matmul.RECORDS,
     **gating.RECORDS,
     **move.RECORDS,
     **copies.RECORDS,
@@ -113,7 +123,7 @@ def shares(record: L.Layer) -> bool:
 
 
 __all__ = [
-    "KINDS", "RECIPES", "Affine", "Balance", "Box", "Copy", "Elementwise", "Fixed", "Floats", "Gating", "Move",
-    "Neuron", "Normalise", "Part", "Probabilities", "Recipe", "Region", "Reshaping", "Tensor", "Total", "Unit",
-    "Winner", "Words", "aligned", "output_shape", "shares", "whole",
+    "KINDS", "RECIPES", "Affine", "Attention", "Balance", "Box", "Copy", "Elementwise", "Fixed", "Floats", "Gating",
+    "HeldNeuron", "Move", "Neuron", "Norm", "Normalise", "Part", "Probabilities", "Product", "Recipe", "Region",
+    "Reshaping", "Tensor", "Total", "Unit", "Winner", "Words", "aligned", "output_shape", "shares", "whole",
 ]  # fmt: skip

@@ -48,6 +48,8 @@ class Balance(NamedTuple):
 class Unit(Node):
     """Base of the kinds."""
 
+    taylor = False  # whether it hands on relevance by a Taylor rule of its own, which divides by its values
+
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         missing = [

@@ -40,7 +40,7 @@ class Elementwise(Unit):
 
     def forward(self, lowering: Lowering) -> None:
         source = lowering.value(self.sources[0])
-        lowering.activate(self, self.activation, lowering.new_value(self), source)
+        lowering.activate(self, self.activation, lowering.like(self, source), source)
 
     def relevance(self, lowering: Lowering, r: Buffer) -> None:
         (source,), slope = self.sources, lowering.gradient or (self.sloped and not self.activation.function.product)
@@ -76,7 +76,12 @@ def activation(builder: Builder, entry: Entry, sources: tuple[Tensor, ...]) -> T
         unit = None  # whose derivative is that of its own input
     if isinstance(unit, Sum) and slopes and (unit.parts[0].window is not None or turned):
         unit = None  # a derivative per channel does not meet a factor per position, nor channels that lie elsewhere
-    if isinstance(unit, Sum) and unit.activation is None and builder.folding.readers[last] == [entry.position]:
+    if (
+        isinstance(unit, Sum)
+        and unit.fuses
+        and unit.activation is None
+        and builder.folding.readers[last] == [entry.position]
+    ):
         unit.activation, unit.sloped = record, sloped
         unit.entries = (*unit.entries, entry.position)
         source.position = entry.position

@@ -1,8 +1,9 @@
-"""Products: a signal and a gate, whose relevance goes to the signal; with a constant it is a Scale."""
+"""Products of two operands: relevance goes to the signal and not to the gate, or by shares; with a constant a Scale."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -17,21 +18,20 @@ from .affine import scaled
 from .base import Balance, Recipe, Unit, Vector, passes
 from .constant import Fixed
 from .copies import expanded
-from .move import MOVES
+from .origin import is_activation, is_gate, made_by
 
 
 @dataclass(eq=False, repr=False)
 class Gating(Unit):
-    """signal · gate: relevance to the signal. sources = (signal, gate); the gate may have size 1 where the signal has
-    more.
-    """
+    """signal · gate; sources = (signal, gate). A gate that takes nothing may have size 1 where the signal has more."""
 
     transparent = False
-    gates: int = 1  # how many operands a sigmoid made; relevance needs exactly one
+    shares: tuple[float, float] = (1.0, 0.0)  # of the relevance, that signal and gate take
+    unclear: str = ""  # why it cannot be told which operand is the gate
 
     @property
     def carriers(self) -> tuple[Tensor, ...]:
-        return self.sources[:1]
+        return tuple(s for s, share in zip(self.sources, self.shares, strict=True) if share)
 
     def sign(self) -> bool:
         return all(s.nonnegative for s in self.sources)
@@ -46,37 +46,44 @@ class Gating(Unit):
     def refusal(self, *, gradient: bool) -> str:
         if gradient:
             return ""
-        if self.gates != 1:
-            return (
-                f"{self.gates} of its operands are made by a sigmoid, expected exactly one (the gate); "
-                "relevance goes to the signal, and which one that is cannot be told"
-            )
-        if self.sources[0].shape != self.out.shape:
+        if self.unclear:
+            return self.unclear
+        if any(share and s.shape != self.out.shape for s, share in zip(self.sources, self.shares, strict=True)):
             return f"its signal (n, {self.sources[0].shape}) is smaller than its gate; only the gate may be repeated"
         return ""
 
     def forward(self, lowering: Lowering) -> None:
         signal, gate = (View(lowering.value(s), expand=self.out.shape) for s in self.sources)
-        lowering.emit(Step("MULTIPLY", self, View(lowering.new_value(self)), signal, m=gate, multiplier="times"))
+        out = lowering.like(self, lowering.value(self.sources[0]))
+        lowering.emit(Step("MULTIPLY", self, View(out), signal, m=gate, multiplier="times"))
 
     def relevance(self, lowering: Lowering, r: Buffer) -> None:
         signal, gate = self.sources
-        if lowering.gradient:
-            for operand, other in ((signal, gate), (gate, signal)):
-                if operand.wanted:
-                    self._gradient(lowering, operand, other, r)
+        for operand, other, share in ((signal, gate, self.shares[0]), (gate, signal, self.shares[1])):
+            if not operand.wanted:
+                continue
+            if lowering.gradient:
+                self._gradient(lowering, operand, other, r)
+            elif share:
+                lowering.deliver(self, operand, partial(self._share, lowering, self._part(lowering, r, share), other))
+
+    def _part(self, lowering: Lowering, r: Buffer, share: float) -> Buffer:
+        """Share · r."""
+        if share == 1.0:
+            return r
+        part = lowering.buffer(f"t{lowering.label(self.out)}", self.out.shape, "nt")
+        step = Step("MULTIPLY", self, View(part), View(r), bound=lowering.constant([share]), multiplier="times")
+        lowering.emit(step)
+        return part
+
+    def _share(self, lowering: Lowering, r: Buffer, other: Tensor, out: Buffer, accumulate: bool) -> None:
+        if self.out.form == "R":
+            lowering.emit(Step("MOVE", self, View(out), View(r), accumulate=accumulate))
             return
-
-        def write(out: Buffer, accumulate: bool) -> None:
-            if self.out.form == "R":
-                lowering.emit(Step("MOVE", self, View(out), View(r), accumulate=accumulate))
-                return
-            m = View(lowering.value(gate), expand=self.out.shape)
-            step = Step("MULTIPLY", self, View(out), View(r), m=m, multiplier="times", repeat=lowering.t)
-            step.accumulate = accumulate
-            lowering.emit(step)
-
-        lowering.deliver(self, signal, write)
+        m = View(lowering.value(other), expand=self.out.shape)
+        step = Step("MULTIPLY", self, View(out), View(r), m=m, multiplier="times", repeat=lowering.t)
+        step.accumulate = accumulate
+        lowering.emit(step)
 
     def _gradient(self, lowering: Lowering, operand: Tensor, other: Tensor, r: Buffer) -> None:
         """c_operand = other ⊙ c, summed over space where the operand was repeated."""
@@ -98,12 +105,13 @@ class Gating(Unit):
             )
 
     def balance(self, r: Vector, passed: Handed | None) -> Balance:
-        return passes()
+        lost = sum(share for s, share in zip(self.sources, self.shares, strict=True) if share and not s.wanted)
+        return passes() if not lost else Balance("pass", {"around stop": lost * r.reshape(len(r), -1).sum(axis=1)}, 4.0)
 
 
 def mul(builder: Builder, entry: Entry, sources: tuple[Tensor, ...]) -> Tensor:
-    """A product with a constant is a Scale; else the signal is repeated to its full size, and the gate read as it
-    is.
+    """A product with a constant is a Scale; else what takes relevance is repeated to its full size, and a gate that
+    takes none read as it is.
     """
     fixed = [isinstance(builder.maker.get(s.index), Fixed) for s in sources]
     if any(fixed):
@@ -112,47 +120,40 @@ def mul(builder: Builder, entry: Entry, sources: tuple[Tensor, ...]) -> Tensor:
         assert isinstance(maker, Fixed)
         value = maker.value.reshape((1,) * (len(entry.shape) - maker.value.ndim) + maker.value.shape)
         return scaled(builder, entry, expanded(builder, entry, signal, entry.shape), value, None)
-    unit = gated(builder, entry, sources)
-    signal = expanded(builder, entry, unit.sources[0], entry.shape)
-    return builder.put(replace(unit, sources=(signal, unit.sources[1])))
+    record = entry.record
+    assert isinstance(record, L.Mul)
+    found = gates(builder, entry)
+    turn = found[0] if record.share is None else record.share < 0.5
+    if record.share is None and sum(found) != 1:
+        turn = sources[0].shape != entry.shape
+    unclear, shares = "", (1.0, 0.0)
+    if record.share is not None:
+        shares = (1.0 - record.share, record.share) if turn else (record.share, 1.0 - record.share)
+    elif not builder.book.holds:
+        shares = (0.5, 0.5)
+    elif sum(found) != 1:
+        unclear = (
+            f"{sum(found)} of its operands are made by a sigmoid, a softmax or another activation, expected exactly "
+            "one (the gate); relevance goes to the signal, and which one that is cannot be told: give share= to the "
+            'record, or attention="taylor" for half each'
+        )
+    operands = [
+        expanded(builder, entry, s, entry.shape) if share or k == 0 else s
+        for k, (s, share) in enumerate(zip(sources[::-1] if turn else sources, shares, strict=True))
+    ]
+    unit = Gating((entry.position,), (operands[0], operands[1]), builder.tensor(entry), shares=shares, unclear=unclear)
+    return builder.put(unit)
 
 
-def gated(builder: Builder, entry: Entry, sources: tuple[Tensor, ...]) -> Gating:
-    """Order the operands as (signal, gate): the gate is the one made by a sigmoid, else the one that is an affine
-    image of such.
+def gates(builder: Builder, entry: Entry) -> list[bool]:
+    """Which operands are gates: made by a sigmoid or softmax; else an affine image of such, as in 1 + σ(x), 2σ(x) or 1
+    − σ(x); else made by another activation.
     """
-    gates = [is_gate(builder, s, affine=False) for s in entry.sources]
-    if not any(gates):
-        gates = [is_gate(builder, s, affine=True) for s in entry.sources]
-    signal, gate = sources if not gates[0] else sources[::-1]
-    if sum(gates) != 1:  # fine for predict; explaining refuses it (resolve.py)
-        signal, gate = sources if sources[0].shape == entry.shape else sources[::-1]
-    unit = Gating((entry.position,), (signal, gate), builder.tensor(entry))
-    unit.gates = sum(gates)
-    return unit
-
-
-def is_gate(builder: Builder, position: int, *, affine: bool) -> bool:
-    """Made by a sigmoid and perhaps moved since; with `affine` also scaled and shifted, as in 1 + σ(x), 2σ(x) or 1
-    − σ(x).
-    """
-    passed = (
-        L.Dropout,
-        L.Flatten,
-        L.Reshape,
-        L.Gather,
-        L.Expand,
-        *MOVES,
-        *((L.Scale, L.BatchNorm) if affine else ()),
-    )
-    while position != L.INPUT:
-        entry = builder.entries[position]
-        if isinstance(entry.record, L.Activation):
-            return entry.record.function.gates
-        if not isinstance(entry.record, passed) or len(entry.sources) != 1:
-            return False
-        (position,) = entry.sources
-    return False
+    for wanted, through in ((is_gate, ()), (is_gate, (L.Scale, L.BatchNorm)), (is_activation, ())):
+        found = [made_by(builder, position, wanted, through) for position in entry.sources]
+        if any(found):
+            break
+    return found
 
 
 RECORDS: dict[type[L.Layer], Recipe] = {L.Mul: Recipe(broadcast_shape, mul)}

@@ -50,15 +50,42 @@ class Move(Unit):
     def refusal(self, *, gradient: bool) -> str:
         return ""
 
+    @property
+    def order(self) -> tuple[int, ...] | None:
+        if len(self.pairs) != 1 or self.fill is not None:
+            return None
+        ((to, _, of),) = self.pairs
+        plain = to == whole(self.out.shape) and of.ranges == whole(self.sources[0].shape).ranges
+        return of.order if plain else None
+
     def forward(self, lowering: Lowering) -> None:
+        if (seen := self._seen(lowering)) is not None:
+            lowering.values[self.out.index] = seen
+            return
         out = lowering.new_value(self)
         if self.fill is not None:
             lowering.emit(Step("MOVE", self, View(out), bound=lowering.constant([self.fill])))
         for to, number, of in self.pairs:
             lowering.emit(Step("MOVE", self, View(out, to), View(lowering.value(self.sources[number]), of)))
 
+    def _seen(self, lowering: Lowering) -> Buffer | None:
+        """Its values in the memory of its source: of a permutation, or a piece of what does not lie channels-last."""
+        if len(self.pairs) != 1 or self.fill is not None or self.pairs[0][0] != whole(self.out.shape):
+            return None
+        source = lowering.value(self.sources[0])
+        exact = lowering.numbers if self.out.is_input or self.out is lowering.output else lowering.real
+        apart = self.order is None and not source.plain and source.seen is None
+        if apart or len(self.out.shape) < 2 or source.root.dtype != exact or source.batch != "n":
+            return None
+        return lowering.region(source, self.pairs[0][2])
+
     def relevance(self, lowering: Lowering, r: Buffer) -> None:
         """Every piece goes back where it came from; what was not read keeps 0."""
+        if self.order is not None and lowering.hands_over(self, self.sources[0], r):
+            back = tuple(self.order.index(a) for a in range(len(self.order)))
+            seen = lowering.region(r, Region(whole(r.shape).ranges, back))
+            lowering.relevances[self.sources[0].index] = seen
+            return
         pieces: list[list[tuple[Region, Region]]] = [[] for _ in self.sources]
         for to, number, of in self.pairs:
             pieces[number].append((to, of))

@@ -25,7 +25,7 @@ class Neuron(Sum, Unit):
 
     def sign(self) -> bool:
         least = all(s.nonnegative for s in self.sources) and _least(self.bias)
-        least = least and all(p.nonnegative or _least(p.weight) for p in self.parts)
+        least = least and all(p.positive or (not p.held and _least(p.weight)) for p in self.parts)
         return least if self.activation is None else self.activation.function.sign(self.activation, least)
 
     def box(self, given: list[Box]) -> Box | None:
@@ -85,7 +85,7 @@ class Neuron(Sum, Unit):
         return any(
             WEIGHT_MAPS[term.w].sign is None
             for part in self.parts
-            if part.weight is not None and not part.nonnegative
+            if not part.positive
             for share in part.terms
             for term in share
         )

@@ -14,7 +14,7 @@ from ..steps import Buffer, Kept, Reals, Step, View
 def forward(lowering: Lowering, unit: Sum) -> None:
     """Values, and what the relevance needs: by the rule's row."""
     for part in unit.parts:
-        lowering.spatial(part.source)
+        lowering.spatial(part.source, framed=lowering.framed(part))
     out = lowering.new_value(unit)
     relevant = lowering.relevant and unit.out is not lowering.leaves and unit.in_relevance
     if not relevant:
@@ -227,7 +227,7 @@ def share_terms(lowering: Lowering, unit: Sum, number: int) -> Buffer:
     row = unit.row
     assert row is not None
     pairs = [(part, term) for part in unit.parts for term in part.terms[number]]
-    batch = "1" if all(term.x == X_ONE for _, term in pairs) else "n"
+    batch = "1" if all(term.x == X_ONE and not part.held for part, term in pairs) else "n"
     total = lowering.buffer(f"n{lowering.label(unit.out)}", unit.out.shape, batch)
     accumulate(lowering, pairs, total, row.gamma)
     return total
@@ -266,7 +266,9 @@ def relevance(lowering: Lowering, unit: Sum, r: Buffer) -> None:
         if not pairs:
             continue
         s = lowering.buffer(f"s{lowering.label(unit.out)}", unit.out.shape, "nt")
-        if kind == "gate":
+        if kind == "open":
+            s = r
+        elif kind == "gate":
             lowering.emit(
                 Step("MULTIPLY", unit, View(s), View(r), m=View(factor), multiplier="times", repeat=lowering.t)
             )

@@ -7,6 +7,7 @@ import math
 from ... import layers as L
 from ...errors import ShapeError
 from ..lowering import Lowering
+from ..order import row_major_memory
 from ..shapes import Shape, join
 from ..steps import Buffer, Step, View
 from ..tensors import Box, Handed
@@ -32,16 +33,25 @@ class Reshaping(Unit):
     def refusal(self, *, gradient: bool) -> str:
         return ""
 
+    @property
+    def reshapes(self) -> bool:
+        return True
+
     def forward(self, lowering: Lowering) -> None:
         x, stem = lowering.value(self.sources[0]), f"x{lowering.label(self.out)}"
         lowering.values[self.out.index] = lowering.reshaped(x, self.out.shape, stem)
 
     def relevance(self, lowering: Lowering, r: Buffer) -> None:
+        (source,), name = self.sources, f"t{lowering.label(self.out)}"
+        if lowering.hands_over(self, source, r) and (r.plain or row_major_memory(r)):
+            lowering.relevances[source.index] = lowering.reshaped(r, source.shape, name)
+            return
+
         def write(out: Buffer, accumulate: bool) -> None:
-            back = lowering.reshaped(r, self.sources[0].shape, f"t{lowering.label(self.out)}")
+            back = lowering.reshaped(r, source.shape, name)
             lowering.emit(Step("MOVE", self, View(out), View(back), accumulate=accumulate))
 
-        lowering.deliver(self, self.sources[0], write)
+        lowering.deliver(self, source, write)
 
     def balance(self, r: Vector, passed: Handed | None) -> Balance:
         return passes()

@@ -1,14 +1,18 @@
-"""Softmax: predicted, never explained."""
+"""Softmax: held where it weighs something; by its own Taylor rule under attention="taylor"."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from ... import layers as L
+from ...errors import ShapeError
 from ..builder import Builder
 from ..entries import Entry
 from ..lowering import Lowering
-from ..shapes import Shape, axis_of
+from ..order import order_of
+from ..shapes import Shape, axis_of, join
 from ..steps import Buffer, Step, View
 from ..tensors import Box, Handed, Tensor
 from .base import Balance, Recipe, Unit, Vector
@@ -16,11 +20,15 @@ from .base import Balance, Recipe, Unit, Vector
 
 @dataclass(eq=False, repr=False)
 class Probabilities(Unit):
-    """Softmax: predicted, never explained."""
+    """exp(x)/Σ exp(x), or its logarithm. R_i = x_i (R_i − s_i Σ_j R_j) (Achtibat et al. 2024, prop. 3.1): in the form c
+    the softmax's own derivative, s ⊙ (c − Σ s c).
+    """
 
     transparent = False
     axis: int = field(kw_only=True)  # batch counted
     log: bool = False
+    mask: np.ndarray | None = None
+    taylor: bool = False
 
     def sign(self) -> bool:
         return not self.log
@@ -30,23 +38,64 @@ class Probabilities(Unit):
 
     @property
     def form(self) -> str:
-        return self.out.form
+        return "c"
 
     def refusal(self, *, gradient: bool) -> str:
-        return "a Softmax inside the network has no relevance rule; end the network before it, or explain with start="
+        if self.log:
+            return "the logarithm of a softmax inside a network has no relevance rule; end the network before it"
+        if self.taylor or gradient:
+            return ""
+        return (
+            "a Softmax inside the network that is no attention's weights has no rule of its own; give "
+            'attention="taylor", end the network before it, or explain with start='
+        )
+
+    @property
+    def slot(self) -> int:
+        """The axis of a view."""
+        return self.axis if self.axis == 1 else self.axis + max(0, 4 - len(self.out.shape))
 
     def forward(self, lowering: Lowering) -> None:
-        # axis (batch counted) → slot of a view
-        slot = self.axis if self.axis == 1 else self.axis + max(0, 4 - len(self.out.shape))
-        op = "LOG_SOFTMAX" if self.log else "SOFTMAX"
-        out, x = View(lowering.new_value(self)), View(lowering.value(self.sources[0]))
-        lowering.emit(Step(op, self, out, x, axis=slot))
+        out, x = (
+            View(lowering.new_value(self, order=order_of(self.out))),
+            View(lowering.value(self.sources[0])),
+        )
+        step = Step("LOG_SOFTMAX" if self.log else "SOFTMAX", self, out, x, axis=self.slot)
+        if self.mask is not None:
+            step.selector = lowering.constant(self.mask.reshape(aligned(self.mask.shape, len(self.out.shape))))
+        lowering.emit(step)
 
     def relevance(self, lowering: Lowering, r: Buffer) -> None:
-        raise AssertionError(self.refusal(gradient=lowering.gradient))
+        c, m = lowering.quotient(self, r), View(lowering.value(self.out))
+
+        def write(out: Buffer, accumulate: bool) -> None:
+            step = Step("SOFTMAX_BACK", self, View(out), View(c), m=m, axis=self.slot, repeat=lowering.t)
+            step.accumulate = accumulate
+            lowering.emit(step)
+
+        (source,) = self.sources
+        out, accumulate = lowering.sink(source, free=True)
+        if source.form == "c":
+            write(out, accumulate)
+        else:
+            temporary = lowering.buffer(f"t{lowering.label(source)}", source.shape, "nt")
+            write(temporary, False)
+            lowering.times_x(source, temporary, out, accumulate)
+
+    def handed(self, x: Vector, s: Vector) -> Handed:
+        """Of R_j, x_j − Σ_i s_i x_i is handed on."""
+        share = np.where(s == 0, 0.0, x - (s * x).sum(axis=self.axis, keepdims=True))
+        return Handed(share, np.zeros((1,) * share.ndim))
 
     def balance(self, r: Vector, passed: Handed | None) -> Balance:
-        raise AssertionError(self.refusal(gradient=False))
+        assert passed is not None
+        absorbed = (r * (1.0 - passed.total)).reshape(len(r), -1).sum(axis=1)
+        return Balance("softmax", {"softmax": absorbed}, 16.0 + 2.0 * self.out.shape[self.axis - 1])
+
+
+def aligned(shape: Shape, rank: int) -> Shape:
+    """A shape with axes of size 1 before it."""
+    return (1,) * (rank - len(shape)) + shape
 
 
 def softmax(builder: Builder, entry: Entry, sources: tuple[Tensor, ...]) -> Tensor:
@@ -54,11 +103,19 @@ def softmax(builder: Builder, entry: Entry, sources: tuple[Tensor, ...]) -> Tens
     assert isinstance(record, L.Softmax)
     axis = record.axis % (len(entry.shape) + 1)
     unit = Probabilities((entry.position,), sources, builder.tensor(entry), axis=axis, log=record.log)
+    unit.mask, unit.taylor = record.mask, not builder.book.holds
     return builder.put(unit)
 
 
 def softmax_shape(record: L.Softmax, shape: Shape) -> Shape:
     axis_of(record.axis, shape, "Softmax")
+    if record.mask is not None:
+        mask = record.mask.shape
+        fits = len(mask) <= len(shape) and all(
+            m in (1, s) for m, s in zip(aligned(mask, len(shape)), shape, strict=True)
+        )
+        if not fits:
+            raise ShapeError(f"mask has shape {mask}, which does not broadcast to its input (n, {join(shape)})")
     return shape
 
 

@@ -1,0 +1,197 @@
+/* softmax.c: softmax, its logarithm, and relevance through it. */
+#include "one_axis.h"
+
+#include "base/simd.h"
+
+#include <tgmath.h>
+
+#ifdef DTD_DOUBLE
+/* numbers below LEAST have no exponential but 0; TERMS of the series leave out less than 2^-54 for |r| < ln 2 / 2;
+ * ROUNDER + t rounds t to an integer, which is then in its lowest bits */
+enum { MANTISSA = 52, BIAS = 1023, TERMS = 13 };
+static const real LEAST = -750, ROUNDER = 0x1.8p52, LN_2_HIGH = 0.6931471804855391, LN_2_LOW = 7.440617110012397e-11;
+#else
+enum { MANTISSA = 23, BIAS = 127, TERMS = 7 };
+static const real LEAST = -110, ROUNDER = 0x1.8p23f, LN_2_HIGH = 0.693359375f, LN_2_LOW = -2.1219444e-4f;
+#endif
+
+static const real INVERSE_LN_2 = 1.4426950408889634;
+
+/* 1 / k! */
+static const double INVERSE_FACTORIAL[] = {
+    1,         1,          1. / 2,      1. / 6,       1. / 24,       1. / 120,       1. / 720,
+    1. / 5040, 1. / 40320, 1. / 362880, 1. / 3628800, 1. / 39916800, 1. / 479001600, 1. / 6227020800};
+
+/* exp(x) for x <= 0 and NaN: 2^k exp(r) with the integer k nearest to x / ln 2; the power in two factors, so that
+ * subnormal results are rounded but once */
+ALWAYS_INLINE vec vec_exp(vec x)
+{
+    const mask low = x < splat(LEAST);
+    x = (vec)(((mask)x & ~low) | ((mask)splat(LEAST) & low));
+    const vec rounded = x * INVERSE_LN_2 + ROUNDER, k = rounded - ROUNDER;
+    const vec r = (x - k * LN_2_HIGH) - k * LN_2_LOW;
+    vec sum = splat((real)INVERSE_FACTORIAL[TERMS]);
+#pragma GCC unroll 16
+    for (int i = TERMS - 1; i >= 2; i--)
+        sum = sum * r + (real)INVERSE_FACTORIAL[i];
+    sum = (sum * r * r + r) + 1;
+    const mask power = (mask)rounded - (mask)splat(ROUNDER), half = power >> 1;
+    return sum * (vec)((half + BIAS) << MANTISSA) * (vec)((power - half + BIAS) << MANTISSA);
+}
+
+/* ---------------------------------------------------------------------------------------------------------- softmax */
+
+/* coefficient·x of a piece, −∞ where the selector is 0 and in the rest of the last vector; whether there is another */
+static int scale_piece(const dtd_step *s, const real *x, const real *selector, real *row, int64_t n)
+{
+    const real coefficient = s->coefficient;
+    int any = !selector;
+    for (int64_t i = 0; i < n; i++)
+        row[i] = coefficient * x[i];
+    for (int64_t i = 0; i < n && selector; i++) {
+        row[i] = selector[i] != 0 ? row[i] : -INFINITY;
+        any |= selector[i] != 0;
+    }
+    for (int64_t i = n; i % VL; i++)
+        row[i] = -INFINITY;
+    return any;
+}
+
+static real largest_of(const real *row, int64_t n)
+{
+    vec largest = splat(-INFINITY);
+    for (int64_t i = 0; i < n; i += VL) {
+        const vec v = load(row + i);
+        const mask more = v > largest;
+        largest = (vec)(((mask)v & more) | ((mask)largest & ~more));
+    }
+    real lane[VL], result = -INFINITY;
+    store(lane, largest);
+    for (int l = 0; l < VL; l++)
+        result = lane[l] > result ? lane[l] : result;
+    return result;
+}
+
+/* row[i] = exp(row[i] - largest), which are added to `sum` */
+static void exponentials(real *row, int64_t n, real largest, vec *sum)
+{
+    vec total = *sum;
+    for (int64_t i = 0; i < n; i += VL) {
+        const vec e = vec_exp(load(row + i) - largest);
+        store(row + i, e);
+        total += e;
+    }
+    *sum = total;
+}
+
+/* out[i] = exp(x[i] - max x) / sum_j exp(x[j] - max x), x times the coefficient, over those that are selected; 0 for
+ * the others */
+static void run_softmax(void *context, int64_t first, int64_t last)
+{
+    const line_job *job = context;
+    const dtd_step *s = job->s;
+    const int64_t n = s->out.shape[job->axis];
+    int64_t p[6];
+    real x_row[DTD_ROW], selector_row[DTD_ROW];
+    _Alignas(64) real row[DTD_ROW];
+    for (int64_t item = first; item < last; item++) {
+        unravel(item, s->out.shape, job->axis, p);
+        const dtd_line x = line_of(job, &s->x, p), kept = line_of(job, &s->other, p), out = line_of(job, &s->out, p);
+        real largest = -INFINITY;
+        int any = 0;
+        EACH_PIECE(at, length, n)
+        {
+            any |=
+                scale_piece(s, piece_of(x, at, length, x_row), piece_of(kept, at, length, selector_row), row, length);
+            const real here = largest_of(row, length);
+            largest = here > largest ? here : largest;
+        }
+        vec sums = {0};
+        EACH_PIECE(at, length, n)
+        {
+            if (n > DTD_ROW) /* else it is still there */
+                scale_piece(s, piece_of(x, at, length, x_row), piece_of(kept, at, length, selector_row), row, length);
+            exponentials(row, length, largest, &sums);
+            if (n > DTD_ROW)
+                put_piece(out, at, row, length, 0);
+        }
+        const real inverse = 1 / add_lanes(sums);
+        EACH_PIECE(at, length, n)
+        {
+            const real *e = n > DTD_ROW ? piece_of(out, at, length, x_row) : row;
+            const real *selector = piece_of(kept, at, length, selector_row);
+            for (int64_t i = 0; i < length; i++)
+                row[i] = any ? e[i] * inverse : 0;
+            for (int64_t i = 0; i < length && selector; i++)
+                row[i] = selector[i] != 0 ? row[i] : 0;
+            put_piece(out, at, row, length, 0);
+        }
+    }
+}
+
+void NAME(softmax)(const dtd_step *s, void *const *bases, int n_threads)
+{
+    each_line(s, bases, n_threads, s->out.shape, s->axis, run_softmax);
+}
+
+/* out[i] = x[i] - max x - log sum_j exp(x[j] - max x) */
+static void run_log_softmax(void *context, int64_t first, int64_t last)
+{
+    const line_job *job = context;
+    const dtd_step *s = job->s;
+    int64_t n = s->out.shape[job->axis], from = s->x.stride[job->axis], to = s->out.stride[job->axis], p[6];
+    for (int64_t item = first; item < last; item++) {
+        unravel(item, s->out.shape, job->axis, p);
+        const real *x = reals(&s->x, job->bases) + offset_of(&s->x, p);
+        real *out = reals(&s->out, job->bases) + offset_of(&s->out, p), largest = x[0], sum = 0;
+        for (int64_t i = 1; i < n; i++)
+            largest = x[i * from] > largest ? x[i * from] : largest;
+        for (int64_t i = 0; i < n; i++)
+            sum += exp(x[i * from] - largest);
+        sum = log(sum);
+        for (int64_t i = 0; i < n; i++)
+            out[i * to] = x[i * from] - largest - sum;
+    }
+}
+
+void NAME(log_softmax)(const dtd_step *s, void *const *bases, int n_threads)
+{
+    each_line(s, bases, n_threads, s->out.shape, s->axis, run_log_softmax);
+}
+
+/* -------------------------------------------------------------------------------------------------------- relevance */
+
+/* out[i] (+)= coefficient·m[i]·(x[i] - sum_j m[j]·x[j]) in double, rounded once */
+static void run_softmax_back(void *context, int64_t first, int64_t last)
+{
+    const line_job *job = context;
+    const dtd_step *s = job->s;
+    const int64_t n = s->out.shape[job->axis];
+    int64_t p[6];
+    real x_row[DTD_ROW], m_row[DTD_ROW], result[DTD_ROW];
+    double terms[DTD_ROW];
+    for (int64_t item = first; item < last; item++) {
+        unravel(item, s->out.shape, job->axis, p);
+        const dtd_line x = line_of(job, &s->x, p), m = line_of(job, &s->m, p), out = line_of(job, &s->out, p);
+        double sum = 0;
+        EACH_PIECE(at, length, n)
+        {
+            const real *c = piece_of(x, at, length, x_row), *y = piece_of(m, at, length, m_row);
+            for (int64_t i = 0; i < length; i++)
+                terms[i] = (double)y[i] * c[i];
+            sum += sum_of(terms, length);
+        }
+        EACH_PIECE(at, length, n)
+        {
+            const real *c = piece_of(x, at, length, x_row), *y = piece_of(m, at, length, m_row);
+            for (int64_t i = 0; i < length; i++)
+                result[i] = (real)(y[i] * (c[i] - sum) * s->coefficient);
+            put_piece(out, at, result, length, s->accumulate);
+        }
+    }
+}
+
+void NAME(softmax_back)(const dtd_step *s, void *const *bases, int n_threads)
+{
+    each_line(s, bases, n_threads, s->out.shape, s->axis, run_softmax_back);
+}
