@@ -34,7 +34,7 @@ ALONE = ("Pow", "Sqrt", "Exp", "Log", "Reciprocal", "Erf", "Sin", "Cos")
 NO_RECORD = "this operator has no record"
 LACKS = {"Div": "it divides by what is computed, which has no record; only division by a constant has"}
 
-VIEWS = ("Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Expand", "Flatten")
+VIEWS = ("Identity", "Cast", "Expand")
 """Operators that keep the order of the elements."""
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ...layers import Layer
 from ...plan.shapes import Shape
 from ..functions import Function, refuse
-from ..records import Layers, Refused, Turned, Value
+from ..records import Layers, Refused, Value
 
 Array = NDArray[Any]
 
@@ -32,6 +32,23 @@ FLAGS = frozenset(
     "reverse", "allowzero",
      "training_mode", "spatial", "antialias", "exclude_outside", "is_test", "broadcast")
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Turned:
+    """A value whose batch axis is not the first of its tensor, or is merged there with others.
+
+    Attributes
+    ----------
+    value : the batch axis first; then the axes that are merged before it and behind it; then the others
+    place : of the batch axis in the tensor
+    before, after : how many axes are merged before it, and behind it (0 or 1)
+    """
+
+    value: Value | Function
+    place: int
+    before: int = 0
+    after: int = 0
 
 
 Operand = Value | Turned | Function | Array
@@ -175,9 +192,18 @@ class Node:
             raise Refused(f"axis is {axis}, but its input has {rank} axes")
         return index
 
-    def full(self, value: Value) -> tuple[int, ...]:
-        """A value's shape with the batch axis."""
-        return (self.layers.batch, *value.shape)
+    def full(self, x: Operand) -> tuple[int, ...]:
+        """The shape of a tensor, the batch axis counted."""
+        return full_shape(x, self.layers.batch)
+
+
+def full_shape(x: Operand, batch: int) -> tuple[int, ...]:
+    if isinstance(x, np.ndarray):
+        return x.shape
+    if isinstance(x, Turned):
+        merged, others = x.value.shape[: x.before + x.after], x.value.shape[x.before + x.after :]
+        return (*others[: x.place], batch * math.prod(merged), *others[x.place :])
+    return (batch, *x.shape)
 
 
 Reader = Callable[[Node], Operand | tuple[Operand | None, ...]]

@@ -19,14 +19,14 @@ from ...extras import require
 from ...layers import INPUT, Dropout, Layer
 from ...plan.shapes import Shape
 from ..functions import Function, refuse
-from ..records import Layers, Refused, Turned, Value
+from ..records import Layers, Refused, Value
 from ..refused import CHOICE, CONTROL_FLOW, ORDER, QUANTISED, RECURRENCE, SIZE_OR_SIGN, STATISTIC
 from .arithmetic import OPERATORS as ARITHMETIC
 from .attention import OPERATORS as ATTENTION
 from .constants import FOLDABLE, Folder
 from .functions import OPERATORS as FUNCTIONS
 from .functions import reader as reader_of_functions
-from .graph import Array, Node, Operand, Reader
+from .graph import Array, Node, Operand, Reader, Turned, full_shape
 from .layers import OPERATORS as LAYERS
 from .moves import OPERATORS as MOVES
 from .norms import OPERATORS as NORMS
@@ -34,9 +34,10 @@ from .opsets import check_version
 from .products import OPERATORS as PRODUCTS
 from .sampling import OPERATORS as SAMPLING
 from .tensors import Proto, Tensors
-from .turned import straight
+from .turned import OPERATORS as TURNED
+from .turned import turned
 
-OPERATORS: dict[str, Reader] = LAYERS | NORMS | ARITHMETIC | FUNCTIONS | PRODUCTS | ATTENTION | MOVES | SAMPLING
+OPERATORS: dict[str, Reader] = LAYERS | NORMS | ARITHMETIC | FUNCTIONS | PRODUCTS | ATTENTION | MOVES | SAMPLING | TURNED
 BRANCHES = ("If", "Loop", "Scan", "SequenceMap")
 REFUSED = {
     **dict.fromkeys(BRANCHES, CONTROL_FLOW),
@@ -176,7 +177,7 @@ class Walk:
 
     def _results(self, node: Proto, operands: list[Operand | None], label: str) -> tuple[Operand | None, ...]:
         operator = node.op_type
-        if operator in ("Shape", "Size") and len(operands) == 1 and not isinstance(operands[0], (Turned, type(None))):
+        if operator in ("Shape", "Size") and len(operands) == 1 and operands[0] is not None:
             return (self._shape(node, operands[0]),)
         constants = [a for a in operands if not isinstance(a, (Value, Turned, Function))]
         if len(constants) == len(operands):
@@ -193,10 +194,9 @@ class Walk:
             layers=self._layers,
             label=label,
         )
-        read = reader_of_functions(operator, operands) or OPERATORS[operator]
-        moved = straight(reading) if operator != "Transpose" and any(isinstance(a, Turned) for a in operands) else None
         try:
-            result = read(reading) if moved is None else moved.turned(read(moved.node))
+            around = operator not in TURNED and any(isinstance(a, Turned) for a in operands)
+            result = turned(reading, _reader) if around else _reader(reading)
         # of attributes and constants that make no sense together
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:
             raise Refused(
@@ -211,9 +211,9 @@ class Walk:
         except Exception as error:  # onnx raises ValueError, TypeError or AttributeError on a damaged attribute
             raise Refused(f"its attributes cannot be read: {error}") from None
 
-    def _shape(self, node: Proto, value: Value | Array) -> Array:
+    def _shape(self, node: Proto, value: Operand) -> Array:
         """Shape, perhaps of the axes from attribute start to end alone, and Size."""
-        full = (self._layers.batch, *value.shape) if isinstance(value, Value) else value.shape
+        full = full_shape(value, self._layers.batch)
         if node.op_type == "Size":
             return np.array(math.prod(full), np.int64)
         bounds = {a.name: int(a.i) for a in node.attribute}
@@ -223,10 +223,14 @@ class Walk:
         """What the list ends in; the identity where that is the input."""
         value = self._known.get(output)
         if isinstance(value, Turned):
-            raise ModelError(
-                f"its output {output!r:.80} has the batch axis at place {value.order.index(0)}; transpose it back"
-            )
+            merged = value.before + value.after
+            where = f"merged with {merged} other axis" if merged else f"at place {value.place}"
+            raise ModelError(f"its output {output!r:.80} has the batch axis {where}; bring it back to the front")
         if not isinstance(value, Value):
             reason = "is made by no node" if value is None else "does not depend on its input"
             raise ModelError(f"its output {output!r:.80} {reason}")
         return value if value.position != INPUT else self._layers.add(Dropout, (value,), output)
+
+
+def _reader(node: Node) -> Operand | tuple[Operand | None, ...]:
+    return (reader_of_functions(node.operator, node.operands) or OPERATORS[node.operator])(node)
