@@ -91,6 +91,8 @@ typedef enum {
     DTD_M_NEGATIVE,       /* 1[m < 0] */
     DTD_M_TIMES_POSITIVE, /* m+ */
     DTD_M_TIMES_NEGATIVE, /* m- */
+    DTD_M_SIGN,           /* -1 where m < 0, else 1 */
+    DTD_M_ABSOLUTE,       /* |m| */
     DTD_N_MULTIPLIERS
 } dtd_multiplier;
 
@@ -102,6 +104,9 @@ typedef enum {
     DTD_F_DERIVATIVE,  /* act'(y) * scale */
     /* (terms + stabilizer) / scale where y >= 0, (min(0, y - bias - terms) - stabilizer) / scale where y < 0 */
     DTD_F_SIGNED,
+    /* FACTOR alone: y + bias_d' + coefficient·sgn(y)·(terms + |bias_d'|), y without the bias; sgn 0 = 1, or with the
+     * select NONZERO the result is 0 where y is 0.  terms = sum |x w| */
+    DTD_F_PAIRED,
     DTD_N_FACTORS
 } dtd_factor;
 
@@ -109,7 +114,7 @@ typedef enum {
 typedef enum { DTD_FLOAT32, DTD_BFLOAT16, DTD_BFLOAT16_TERMS, DTD_N_PRECISIONS } dtd_precision;
 
 /* the sign that y must have (NEURON_*, FACTOR), or m (DIVIDE): the result is 0 where it has not */
-typedef enum { DTD_ANY_SIGN, DTD_POSITIVE, DTD_NEGATIVE, DTD_N_SIGNS } dtd_sign;
+typedef enum { DTD_ANY_SIGN, DTD_POSITIVE, DTD_NEGATIVE, DTD_NONZERO, DTD_N_SIGNS } dtd_sign;
 
 typedef enum {
     DTD_IDENTITY,

@@ -20,7 +20,7 @@
     ROW(FACTOR, NAME, factor, NULL, FACTOR | TERMS | KIND,                                                             \
         OUT | X | M | TERMS_PREV | SCALE | BIAS | BIAS_D | SHIFT | OTHER | SELECT | ACTIVATION | COEFFICIENT |         \
             STABILIZER)                                                                                                \
-    ROW(MULTIPLY, NAME, multiply, NULL, OUT | X, M | MULTIPLIER | TARGETS)                                             \
+    ROW(MULTIPLY, NAME, multiply, NULL, OUT | X, M | MULTIPLIER | COEFFICIENT | TARGETS)                               \
     ROW(DIVIDE, NAME, divide, NULL, OUT | X | M, SELECT | TARGETS)                                                     \
     ROW(ACTIVATE, NAME, activate, NULL, OUT | X, M | ACTIVATION | DERIVATIVE)                                          \
     ROW(AFFINE, NAME, affine, NULL, OUT | X | WEIGHT, BIAS | ACCUMULATE)                                               \

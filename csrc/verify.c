@@ -106,7 +106,10 @@ static int64_t conditions(const dtd_step *s, int64_t given)
         needs |= s->input_map == DTD_X_ABOVE_LOW || s->input_map == DTD_X_BELOW_HIGH ? M : 0;
     } else if (s->op == DTD_FACTOR) {
         needs |= s->factor_kind == DTD_F_GATE ? X : 0;
-        needs |= s->factor_kind == DTD_F_DERIVATIVE || s->factor_kind == DTD_F_SIGNED || given & SELECT ? M : 0;
+        needs |= s->factor_kind == DTD_F_DERIVATIVE || s->factor_kind == DTD_F_SIGNED ||
+                         s->factor_kind == DTD_F_PAIRED || given & SELECT
+                     ? M
+                     : 0;
     } else if (s->op == DTD_NORM_SCATTER) {
         needs |= s->derivative ? M : SCALE;
     } else if (OPERATION[s->op].takes & KIND) {

@@ -242,7 +242,8 @@ static void finish_usual_neuron(const dtd_step *s, const dtd_site *site, const r
 
 static int usual_taps(const dtd_step *s, const dtd_site *site)
 {
-    return plain(site) && (s->multiplier == DTD_M_NONE || s->multiplier == DTD_M_TIMES);
+    return plain(site) &&
+           (s->multiplier == DTD_M_NONE || s->multiplier == DTD_M_TIMES || s->multiplier == DTD_M_SIGN);
 }
 
 ALWAYS_INLINE void finish_taps_vector(const dtd_step *s, const dtd_site *site, const real *sum, int p, int c, int n,
@@ -252,6 +253,10 @@ ALWAYS_INLINE void finish_taps_vector(const dtd_step *s, const dtd_site *site, c
     vec result = load(sum);
     if (s->multiplier == DTD_M_TIMES)
         result = load_lanes(site->m.at + p * site->m.pixel + c, n, full) * result;
+    if (s->multiplier == DTD_M_SIGN) {
+        const mask below = load_lanes(site->m.at + p * site->m.pixel + c, n, full) < 0;
+        result = (vec)(((mask)-result & below) | ((mask)result & ~below));
+    }
     store_lanes(out, s->accumulate ? load_lanes(out, n, full) + result : result, n, full);
 }
 

@@ -61,6 +61,9 @@ static void row_multiply(const dtd_step *s, const real *const *operand, real *re
 {
     memmove(result, operand[0], (size_t)n * sizeof *result);
     NAME(row_multiplier)(s->multiplier, operand[1], result, n);
+    const real coefficient = s->coefficient;
+    for (int64_t i = 0; i < n && coefficient != 1; i++)
+        result[i] *= coefficient;
 }
 
 void NAME(multiply)(const dtd_step *s, void *const *bases, int n_threads)
@@ -130,19 +133,32 @@ void NAME(affine)(const dtd_step *s, void *const *bases, int n_threads)
     NAME(strided)(s, bases, n_threads, row_affine, operands, COUNT(operands), 0);
 }
 
+/* d = m + bias_d + coefficient·sgn(y)·(terms + |bias_d|), m = y - bias */
+static void paired(real coefficient, const real *terms, const real *m, const real *y, const real *bias_d, real *d,
+                   int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        real b = bias_d ? bias_d[i] : 0, size = coefficient * (terms[i] + (b < 0 ? -b : b));
+        d[i] = m[i] + b + (y[i] < 0 ? -size : size);
+    }
+}
+
 /* operands: terms, bias_d, act(y), y - bias, bias, scale, terms_prev */
 static void row_factor(const dtd_step *s, const real *const *operand, real *result, int64_t n)
 {
     const real *terms = operand[0], *bias_d = operand[1], *m = operand[3], *bias = operand[4];
     real d[DTD_ROW], sum[DTD_ROW];
     const real *y = m;
-    for (int64_t i = 0; i < n; i++)
-        d[i] = bias_d ? terms[i] + bias_d[i] : terms[i];
     if (m && bias) {
         for (int64_t i = 0; i < n; i++)
             sum[i] = m[i] + bias[i];
         y = sum;
     }
+    if (s->factor_kind == DTD_F_PAIRED)
+        paired(s->coefficient, terms, m, y, bias_d, d, n);
+    else
+        for (int64_t i = 0; i < n; i++)
+            d[i] = bias_d ? terms[i] + bias_d[i] : terms[i];
     NAME(row_factor)(s, d, y, operand[2], operand[5], s->factor_kind == DTD_F_SIGNED ? m : operand[6], result, n);
 }
 

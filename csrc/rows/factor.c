@@ -7,7 +7,7 @@ ALWAYS_INLINE real stabilised(real d, real stabilizer) { return d + (d < 0 ? -st
 /* f where y has the selected sign, else 0; a NaN passes */
 ALWAYS_INLINE real selected(int select, real y, real f)
 {
-    int dropped = select == DTD_POSITIVE ? y <= 0 : y >= 0;
+    int dropped = select == DTD_POSITIVE ? y <= 0 : select == DTD_NEGATIVE ? y >= 0 : y == 0;
     return dropped ? 0 : f;
 }
 
@@ -78,6 +78,11 @@ void NAME(row_factor)(const dtd_step *s, const real *d, const real *y, const rea
         for (int64_t i = 0; i < n; i++)
             factor[i] = scale ? c[i] * scale[i] : c[i];
         break;
+    case DTD_F_PAIRED:
+        for (int64_t i = 0; i < n; i++)
+            c[i] = stabilised(d[i], stabilizer);
+        select_by_sign(s, y, c, factor, n);
+        break;
     case DTD_F_SIGNED:
         for (int64_t i = 0; i < n; i++)
             c[i] = y[i] < 0 ? negative(other[i] - d[i]) - stabilizer : d[i] + stabilizer;
@@ -100,6 +105,11 @@ void NAME(row_multiplier)(int multiplier, const real *m, real *r, int64_t n)
     case DTD_M_NEGATIVE: MULTIPLY_BY(is_negative(m[i]));
     case DTD_M_TIMES_POSITIVE: MULTIPLY_BY(positive(m[i]));
     case DTD_M_TIMES_NEGATIVE: MULTIPLY_BY(negative(m[i]));
+    case DTD_M_SIGN:
+        for (int64_t i = 0; i < n; i++)
+            r[i] = m[i] < 0 ? -r[i] : r[i];
+        break;
+    case DTD_M_ABSOLUTE: MULTIPLY_BY(m[i] < 0 ? -m[i] : m[i]);
     case DTD_N_MULTIPLIERS: break;
     }
 }

@@ -37,7 +37,7 @@ class InputMap(NamedTuple):
     sign: int | None  # of in(x) whatever x: 1 (≥ 0), -1 (≤ 0); None: x's
     positive: str | None  # the map that it is where x ≥ 0; None: 0
     product: str | None  # how in(x) = x·m multiplies c in R = x ⊙ c; None: not of product form
-    times: str | None  # how in(x) multiplies R; None: it stands in sums alone, and in no rule
+    times: str  # how in(x) multiplies R
     bound: int | None = None  # which bound of the box is subtracted, in a buffer of its own: 0 low, 1 high
 
 
@@ -96,7 +96,7 @@ INPUT_MAPS: dict[str, InputMap] = {
     X_ONE: InputMap("X_ONE", 1, X_ONE, None, "none"),
     X_ABOVE_LOW: InputMap("X_ABOVE_LOW", 1, X_ABOVE_LOW, None, "times", bound=0),
     X_BELOW_HIGH: InputMap("X_BELOW_HIGH", -1, X_BELOW_HIGH, None, "times", bound=1),
-    X_ABS: InputMap("X_ABS", 1, X_ABS, None, None),
+    X_ABS: InputMap("X_ABS", 1, X_ABS, "sign", "absolute"),
 }
 
 RELU = Function("max(0, x)", _always, rectifies=lambda record: True, product=True)

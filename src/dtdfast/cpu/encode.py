@@ -25,13 +25,13 @@ INPUT_MAPS = {name: getattr(lib, f"DTD_{row.c}") for name, row in vocabulary.INP
 MULTIPLIERS = {
     "none": lib.DTD_M_NONE, "times": lib.DTD_M_TIMES, "positive": lib.DTD_M_POSITIVE,
     "negative": lib.DTD_M_NEGATIVE, "times positive": lib.DTD_M_TIMES_POSITIVE,
-    "times negative": lib.DTD_M_TIMES_NEGATIVE,
+    "times negative": lib.DTD_M_TIMES_NEGATIVE, "sign": lib.DTD_M_SIGN, "absolute": lib.DTD_M_ABSOLUTE,
 }  # fmt: skip
 FACTORS = {
     "none": lib.DTD_F_NONE, "gate": lib.DTD_F_GATE, "denominator": lib.DTD_F_DENOMINATOR,
-    "derivative": lib.DTD_F_DERIVATIVE, "signed": lib.DTD_F_SIGNED,
+    "derivative": lib.DTD_F_DERIVATIVE, "signed": lib.DTD_F_SIGNED, "paired": lib.DTD_F_PAIRED,
 }  # fmt: skip
-SELECTS = {"all": lib.DTD_ANY_SIGN, "y>0": lib.DTD_POSITIVE, "y<0": lib.DTD_NEGATIVE}
+SELECTS = {"all": lib.DTD_ANY_SIGN, "y>0": lib.DTD_POSITIVE, "y<0": lib.DTD_NEGATIVE, "y!=0": lib.DTD_NONZERO}
 SIGNS = {"none": lib.DTD_ANY_SIGN, "positive": lib.DTD_POSITIVE, "negative": lib.DTD_NEGATIVE}
 NAMES = {"weight_map": WEIGHT_MAPS, "multiplier": MULTIPLIERS, "factor_kind": FACTORS}
 """Fields of a step that say by a name what dtd_step says by a number."""

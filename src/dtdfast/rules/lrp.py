@@ -19,7 +19,7 @@ from ..vocabulary import (
     X,
 )
 from .base import Convention, Rule
-from .rows import Share, Term
+from .rows import GAMMA, Share, Term
 
 
 class Zero(Rule):
@@ -136,10 +136,7 @@ class Gamma(Rule):
     def shares(self, convention: Convention) -> tuple[Share, ...]:
         if not convention.pairs_signs:
             return (Share((Term(X, W_GAMMA_POS),)),)
-        return (
-            Share((Term(X_POS, W_GAMMA_POS), Term(X_NEG, W_GAMMA_NEG)), select="y>0"),
-            Share((Term(X_POS, W_GAMMA_NEG), Term(X_NEG, W_GAMMA_POS)), select="y<0"),
-        )
+        return GAMMA
 
     def __str__(self) -> str:
         return f"Gamma({self.gamma:g})"

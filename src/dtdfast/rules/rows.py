@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..vocabulary import (
     INPUT_MAPS,
+    W_GAMMA_NEG,
+    W_GAMMA_POS,
     W_NEG,
     W_POS,
     WEIGHT_MAPS,
+    X_ABS,
     X_NEG,
     X_POS,
     W,
@@ -24,7 +27,7 @@ WITH_Y = {(X, W_POS), (X_POS, W_POS), (X_NEG, W_NEG)}  # products that are ≥ 0
 AGAINST_Y = {(X_POS, W_NEG), (X_NEG, W_POS)}
 
 
-OF_RULES = {"x": tuple(name for name, row in INPUT_MAPS.items() if row.times is not None), "w": tuple(WEIGHT_MAPS)}
+OF_RULES = {"x": tuple(name for name in INPUT_MAPS if name != X_ABS), "w": tuple(WEIGHT_MAPS)}
 """The maps that a rule may name."""
 
 
@@ -94,6 +97,13 @@ BY_SIGN = (
 """The shares of `ZPlusBySign`, which alone select "y>=0": with the bias they make up y, so one factor serves both."""
 
 
+GAMMA = (
+    Share((Term(X_POS, W_GAMMA_POS), Term(X_NEG, W_GAMMA_NEG)), select="y>0"),
+    Share((Term(X_POS, W_GAMMA_NEG), Term(X_NEG, W_GAMMA_POS)), select="y<0"),
+)
+"""The shares of `Gamma` where signs are paired."""
+
+
 @dataclass(frozen=True)
 class Row:
     """A rule under a convention, ready for an executor."""
@@ -118,6 +128,18 @@ class Row:
     def by_sign(self) -> bool:
         """Whether every neuron takes one of two shares, whose sums with its bias make up y."""
         return self.shares == BY_SIGN
+
+    @property
+    def paired(self) -> float | None:
+        """ρ, where n_ij = x w + ρ·sgn(y)·|x w| up to a factor that cancels: 1 for z⁺ by the sign of y, γ/(2 + γ) for γ;
+        None for other rows.
+        """
+        if self.by_sign:
+            return 1.0
+        biases = tuple(share.bias for share in self.shares)
+        bare = tuple(replace(share, bias=None) for share in self.shares)
+        known = bare == GAMMA and biases in ((None, None), (W_GAMMA_POS, W_GAMMA_NEG))
+        return self.gamma / (2.0 + self.gamma) if known else None
 
     @property
     def splits(self) -> bool:

@@ -11,6 +11,7 @@ from .builder import Bias, Builder, Net, readers, wiring
 from .classic import alexnet, googlenet, lenet5, squeezenet, vgg16
 from .residual import densenet121, mobilenet_v2, resnet50, resnext, shufflenet, squeeze_excite
 from .small import cnn, digits_mlp, mnist_mlp, text_cnn, unet, video_cnn
+from .transformers import bert, gpt2, llama, vit
 
 SMALL: dict[str, Callable[..., Net]] = {  # quick enough for the float64 oracle; keywords seed and bias
     "digits_mlp": digits_mlp,
@@ -29,11 +30,14 @@ SMALL: dict[str, Callable[..., Net]] = {  # quick enough for the float64 oracle;
     "unet": partial(unet, 16, 8),
     "video_cnn": partial(video_cnn, 8, 8),
     "text_cnn": partial(text_cnn, 12, 8),
+    "vit": partial(vit, 24, 32, 10, 2, patch=8),
+    "bert": partial(bert, 7, 32, 3, 2, n_words=50),
+    "gpt2": partial(gpt2, 7, 32, 2, n_words=50),
+    "llama": partial(llama, 6, 32, 2, n_words=50),
 }
 
 __all__ = [
-    "SMALL", "Bias", "Builder", "Net", "alexnet", "cnn", "densenet121", "digits_mlp", "googlenet", "lenet5",
-    "mnist_mlp", "mobilenet_v2",
-    "readers", "resnet50", "resnext", "shufflenet", "squeeze_excite", "squeezenet", "text_cnn", "unet", "vgg16",
-    "video_cnn", "wiring",
+    "SMALL", "Bias", "Builder", "Net", "alexnet", "bert", "cnn", "densenet121", "digits_mlp", "googlenet", "gpt2",
+    "lenet5", "llama", "mnist_mlp", "mobilenet_v2", "readers", "resnet50", "resnext", "shufflenet", "squeeze_excite",
+    "squeezenet", "text_cnn", "unet", "vgg16", "video_cnn", "vit", "wiring",
 ]  # fmt: skip

@@ -72,8 +72,7 @@ class Gating(Unit):
         if share == 1.0:
             return r
         part = lowering.buffer(f"t{lowering.label(self.out)}", self.out.shape, "nt")
-        step = Step("MULTIPLY", self, View(part), View(r), bound=lowering.constant([share]), multiplier="times")
-        lowering.emit(step)
+        lowering.emit(Step("MULTIPLY", self, View(part), View(r), coefficient=share))
         return part
 
     def _share(self, lowering: Lowering, r: Buffer, other: Tensor, out: Buffer, accumulate: bool) -> None:

@@ -5,10 +5,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Any
 
-import numpy as np
-
-from ...rules import Share, Term
-from ...vocabulary import W, X
 from ..held import Held
 from ..lowering import Lowering
 from ..steps import Buffer
@@ -40,17 +36,6 @@ class HeldNeuron(Neuron):
     def derivative(self, lowering: Lowering, r: Buffer) -> None:
         """Emit the steps of the gradient, for which nothing is held."""
 
-    @property
-    def is_open(self) -> bool:
-        """Whether d = y, so that y serves as the denominator, and the gate is 1."""
-        row = self.row
-        assert row is not None
-        if row.stabilizer or len(row.shares) != 1:
-            return False
-        share: Share = row.shares[0]
-        whole = self.bias is None or not np.any(self.bias) or share.bias == W
-        return share.terms == (Term(X, W),) and share.select == "all" and share.coefficient == 1.0 and whole
-
     def forward(self, lowering: Lowering) -> None:
         out = self.place(lowering)
         self.value(lowering, out)
@@ -58,7 +43,7 @@ class HeldNeuron(Neuron):
             return
         row, kind = self.row, "gate" if self.out.form == "c" else "denominator"
         assert row is not None
-        if self.is_open and not lowering.ledger:
+        if neuron_steps.is_open(self) and not lowering.ledger:
             lowering.factors[self.out.index] = [(out, "open" if kind == "gate" else kind)]
         elif row.by_sign:
             neuron_steps.by_sign(lowering, self, out)

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
+from ... import layers as L
 from ...rules import Term
-from ...vocabulary import W_ABS, X_ABS, X_ONE, W
+from ...vocabulary import W_ABS, X_ABS, X_ONE, W, X
 from ..lowering import Lowering, activation_of
 from ..parts import Part, Sum, bias_map, fusable, has_slopes, is_dual, is_identity, sign_of_term, window_scale
 from ..steps import Buffer, Kept, Reals, Step, View
+
+SIGNED = ("gelu", "gelu_tanh", "silu")
+"""Activations with values of the sign of y."""
 
 
 def forward(lowering: Lowering, unit: Sum) -> None:
@@ -30,6 +36,13 @@ def forward(lowering: Lowering, unit: Sum) -> None:
     kind = "signed" if row.by_sign else "gate" if unit.out.form == "c" else "denominator"
     if unit.half:
         half(lowering, unit, out, kind)
+        return
+    if is_open(unit) and not lowering.ledger:
+        lowering.factors[unit.out.index] = [(out, "open" if kind == "gate" else kind)]
+        sums(lowering, unit, out, {})
+        return
+    if not lowering.ledger and is_paired(unit):
+        paired(lowering, unit, out, kind)
         return
     if row.by_sign and (lowering.ledger or not fusable(unit) or has_slopes(unit)):
         by_sign(lowering, unit, out)
@@ -58,6 +71,17 @@ def forward(lowering: Lowering, unit: Sum) -> None:
             [terms], [magnitude(lowering, unit, 0) or terms], [around(lowering, unit, 0)]
         )
     sums(lowering, unit, out, fields)
+
+
+def is_open(unit: Sum) -> bool:
+    """Whether d = y, and y is the value: then it is the denominator itself, and a gate would be 1."""
+    row = unit.row
+    assert row is not None
+    share, *more = row.shares
+    if more or row.stabilizer or unit.activation is not None or any(part.window is not None for part in unit.parts):
+        return False
+    whole = unit.bias is None or not np.any(unit.bias) or share.bias == W
+    return share.terms == (Term(X, W),) and share.select == "all" and share.coefficient == 1.0 and whole
 
 
 def sums(lowering: Lowering, unit: Sum, out: Buffer, last: dict[str, Any]) -> None:
@@ -206,6 +230,48 @@ def by_sign(lowering: Lowering, unit: Sum, out: Buffer) -> None:
         )
 
 
+def is_paired(unit: Sum) -> bool:
+    """Whether two products each way serve a rule with a share for each sign of y: inputs and weights of both signs, and
+    a value of y's sign.
+    """
+    row, act = unit.row, unit.activation
+    assert row is not None
+    mixed = any(not part.source.nonnegative and not part.positive for part in unit.parts)
+    plain = all(part.window is None and part.box is None for part in unit.parts)
+    signed = act is None or (isinstance(act, L.Activation) and act.kind in SIGNED)
+    return row.paired is not None and mixed and plain and signed
+
+
+def paired(lowering: Lowering, unit: Sum, out: Buffer, kind: str) -> None:
+    """d = y + ρ·sgn(y)·Σ|x w|, the bias as one more w of x = 1 where the row holds it."""
+    row, label = unit.row, lowering.label(unit.out)
+    assert row is not None
+    ratio = row.paired
+    assert ratio is not None
+    y, sizes = (lowering.buffer(f"{letter}{label}", unit.out.shape) for letter in "ya")
+    sums(lowering, unit, out, dict(terms=View(y)))
+    accumulate(lowering, [(part, absolute(part)) for part in unit.parts], sizes, 0.0)
+    d = lowering.buffer(f"d{label}", unit.out.shape, dtype=lowering.gates)
+    fields: dict[str, Any] = dict(m=View(y), factor_kind="paired", coefficient=ratio, stabilizer=row.stabilizer)
+    fields["select"] = "all" if row.by_sign else "y!=0"
+    if unit.bias is not None:
+        fields["bias"] = lowering.constant(unit.bias)
+        if row.holds_bias:
+            fields["bias_d"] = lowering.constant(unit.bias)
+    lowering.emit(Step("FACTOR", unit, View(d), factor=View(d), terms=View(sizes), **fields))
+    factor = d
+    if kind == "gate":
+        factor = lowering.buffer(f"g{label}", unit.out.shape, dtype=lowering.gates)
+        lowering.emit(Step("DIVIDE", unit, View(factor), View(out), m=View(d)))
+    lowering.factors[unit.out.index] = [(factor, "gate" if kind == "gate" else "denominator")]
+    lowering.paired[unit.out.index] = ratio
+
+
+def absolute(part: Part) -> Term:
+    """The term |x| |w|."""
+    return Term(X_ABS, W if part.positive else W_ABS)
+
+
 def window_of(lowering: Lowering, unit: Sum, weight_map: str) -> Reals | None:
     scale = window_scale(unit.parts[0].window, weight_map)
     return None if scale is None else lowering.constant(scale)
@@ -259,11 +325,14 @@ def relevance(lowering: Lowering, unit: Sum, r: Buffer) -> None:
     factors = lowering.factors[unit.out.index]
     if unit.sloped and unit.out.form == "R":
         r = lowering.rectified(unit, r)
-    if row.by_sign and not lowering.gradient:  # one factor, whose sign says which share holds
+    if (
+        row.by_sign and not lowering.gradient and unit.out.index not in lowering.paired
+    ):  # one factor, whose sign says which share holds
         factors = [(factors[0][0], "positive"), (factors[0][0], "negative")]
+    ratio = lowering.paired.get(unit.out.index)
     for number, (factor, kind) in enumerate(factors):
         pairs = [(p, term) for p in unit.parts for term in p.terms[number] if p.source.wanted]
-        if not pairs:
+        if not pairs and ratio is None:
             continue
         s = lowering.buffer(f"s{lowering.label(unit.out)}", unit.out.shape, "nt")
         if kind == "open":
@@ -275,9 +344,24 @@ def relevance(lowering: Lowering, unit: Sum, r: Buffer) -> None:
         else:
             sign = "none" if kind == "denominator" else kind
             lowering.emit(Step("DIVIDE", unit, View(s), View(r), m=View(factor), sign=sign, repeat=lowering.t))
+        if ratio is not None:
+            paired_relevance(lowering, unit, s, ratio)
+            return
         for part, term in pairs:
             lowering.scatter(part, term, s, row.gamma)
     unshared(lowering, unit)
+
+
+def paired_relevance(lowering: Lowering, unit: Sum, s: Buffer, ratio: float) -> None:
+    """R_i = x_i Σ_j w_ij s_j + ρ |x_i| Σ_j |w_ij| sgn(y_j) s_j."""
+    signed = lowering.buffer(f"s{lowering.label(unit.out)}", unit.out.shape, "nt")
+    m = View(lowering.value(unit.out))
+    step = Step("MULTIPLY", unit, View(signed), View(s), m=m, multiplier="sign", coefficient=ratio, repeat=lowering.t)
+    lowering.emit(step)
+    for part in unit.parts:
+        if part.source.wanted:
+            lowering.scatter(part, Term(X, W), s, 0.0)
+            lowering.scatter(part, absolute(part), signed, 0.0)
 
 
 def unshared(lowering: Lowering, unit: Sum) -> None:

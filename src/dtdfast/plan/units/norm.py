@@ -49,10 +49,10 @@ class Norm(HeldNeuron):
     def derivative(self, lowering: Lowering, r: Buffer) -> None:
         part = self.normed
         out, accumulate = lowering.sink(part.source)
-        fields: dict[str, Any] = dict(
-            out=View(out), m=View(lowering.value(part.source)), derivative=True, accumulate=accumulate
-        )
-        part.product(lowering, View(r), {**fields, "repeat": lowering.t}, scatter=True)
+        m = View(lowering.value(part.source))
+        step = Step("NORM_SCATTER", self, View(out), View(r), m=m, derivative=True, **part.constants(lowering))
+        step.accumulate, step.repeat, step.epsilon = accumulate, lowering.t, part.epsilon
+        lowering.emit(step)
 
 
 def column(values: Floats, shape: Shape) -> Floats:
