@@ -20,6 +20,8 @@ def written_out(
         for x, gate in (positions, positions[::-1]):
             if _is_tanh_of_softplus(records, gate, x):
                 return x, {"kind": "mish"}
+            if (alpha := _sigmoid_of(records, gate, x)) is not None:
+                return x, {"kind": "silu", "alpha": alpha}
             sixth = record_at(records, x, Scale)
             if (
                 sixth is not None
@@ -67,6 +69,21 @@ def _is_relu6_of_3_more(records: list[Layer], position: int, x: int) -> bool:
     if shift is None or shift.shift is None or not (np.all(shift.scale == 1) and np.all(shift.shift == 3)):
         return False
     return source_of(records, source_of(records, position)) == x
+
+
+def _sigmoid_of(records: list[Layer], position: int, x: int) -> float | None:
+    """The a > 0 of which this entry is sigmoid(a·x)."""
+    gate = record_at(records, position, Activation)
+    if gate is None or gate.kind != "sigmoid":
+        return None
+    position = source_of(records, position)
+    scale = record_at(records, position, Scale)
+    if position == x:
+        return 1.0
+    if scale is None or scale.shift is not None or source_of(records, position) != x or np.ptp(scale.scale) > 0:
+        return None
+    slope = float(scale.scale.flat[0])
+    return slope if slope > 0 else None
 
 
 def _is_tanh_of_softplus(records: list[Layer], position: int, x: int) -> bool:

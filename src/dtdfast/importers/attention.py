@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import layers as L
-from .algebra import hidden, permuted, reshaped, scaled
+from .algebra import hidden, permuted, reshaped, scaled, total
 from .records import Add, Refused, Value
 
 Array = NDArray[Any]
@@ -77,7 +77,7 @@ def attention(
     k: Value,
     v: Value,
     *,
-    mask: Array | None = None,
+    mask: Array | Value | None = None,
     causal: bool = False,
     scale: float | None = None,
     softcap: float = 0.0,
@@ -86,7 +86,8 @@ def attention(
 
     Parameters
     ----------
-    mask : of one sample: boolean, True where a score stays, or numbers that are added, of which −∞ hides a score
+    mask : of one sample: boolean, True where a score stays, or numbers that are added, of which −∞ hides a score; or
+        computed numbers that are added
     causal : whether row i only sees columns up to i
     scale : by default 1/√(size of the last axis)
     softcap : if it is not 0, scores s become softcap·tanh(s/softcap) before they are masked
@@ -110,7 +111,9 @@ def attention(
         scores = scaled(add, add(L.Activation, scaled(add, scores, 1 / softcap), kind="tanh"), softcap)
     if causal:
         scores = hidden(scores, np.tri(*full[-2:], dtype=bool))
-    if mask is not None:
+    if isinstance(mask, Value):
+        scores = total(add, scores, reshaped(add, mask, scores.shape) if groups > 1 else mask)
+    elif mask is not None:
         if groups > 1 and mask.ndim > 2:
             mask = np.broadcast_to(mask, full).reshape(scores.shape)
         scores = hidden(scores, mask) if mask.dtype == bool else scaled(add, scores, 1.0, mask)

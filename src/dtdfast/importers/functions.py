@@ -48,17 +48,20 @@ class Function:
     Attributes
     ----------
     root : position of the entry
-    begun : the operation that has no record, and why it is refused where nothing is known in the function
+    begun : the operation that has no record
     """
 
     root: int
     shape: Shape
     values: Array
-    begun: Any
+    begun: str
 
     def under(self, shape: Shape) -> Function:
         """The same elements under another shape, perhaps repeated."""
         return replace(self, shape=shape)
+
+    def refused(self) -> Refused:
+        return Refused(f"{self.begun} has no record, and no known activation or norm is made of it")
 
 
 def chain(layers: Layers, position: int) -> list[tuple[int, Callable[[Array], Array]]]:
@@ -102,7 +105,7 @@ def on_grid(layers: Layers, position: int, root: int) -> Array | None:
 
 
 def composed(
-    layers: Layers, apply: Callable[..., Any], operands: Sequence[Value | Function | Array], shape: Shape, begun: Any
+    layers: Layers, apply: Callable[..., Any], operands: Sequence[Value | Function | Array], shape: Shape, begun: str
 ) -> Function | None:
     """An element-wise operation of functions, values and numbers; None where they are not functions of one entry.
 
@@ -180,11 +183,8 @@ def divisor(function: Function) -> tuple[float, float] | None:
         return None
     squares = values**-2.0
     k = float((squares[-1] - squares[0]) / (points[-1] - points[0]))
+    k = 1.0 if abs(k - 1) < 1e-12 else k
     e = float(squares[0] - k * points[0])
     if k <= 0 or not np.allclose(k * points + e, squares, rtol=NEAR, atol=0):
         return None
     return k, e if e > 1e-14 * k else TINY * k
-
-
-def refuse(function: Function) -> Refused:
-    return Refused(f"{function.begun}: no known activation or norm is made of it")

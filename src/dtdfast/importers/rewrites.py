@@ -86,8 +86,8 @@ def with_affine(
     sizes = tuple(shape[a] for a in axes)
     arrays = []
     for array in (scale, shift):
-        full = array.reshape(-1, *(1,) * (len(shape) - 1)) if array.ndim == 1 else array
-        full = varying(full.reshape((1,) * (len(shape) - full.ndim) + full.shape))
+        full = varying(array.reshape(-1, *(1,) * (len(shape) - 1)) if array.ndim == 1 else array)
+        full = full.reshape((1,) * (len(shape) - full.ndim) + full.shape)
         if any(size > 1 and a not in axes for a, size in enumerate(full.shape)):
             return None
         others = tuple(a for a in range(len(shape)) if a not in axes)

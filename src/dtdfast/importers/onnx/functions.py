@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ... import layers as L
-from ..functions import Function, composed, known, refuse
+from ..functions import Function, composed, known
 from ..norms import normalised, squares
 from ..records import Layers, Refused, Value
 from .graph import Array, Node, Operand, Reader, rank, scalar
@@ -31,8 +31,8 @@ APPLIED: dict[str, Callable[..., Any]] = {
 ALONE = ("Pow", "Sqrt", "Exp", "Log", "Reciprocal", "Erf", "Sin", "Cos")
 """Those that no record computes."""
 
-NO_RECORD = "this operator has no record"
-LACKS = {"Div": "it divides by what is computed, which has no record; only division by a constant has"}
+BEGUN = {"Div": "division by what is computed"}
+"""What operators with a record do where they have none; the others are named by their label."""
 
 VIEWS = ("Identity", "Cast", "Expand")
 """Operators that keep the order of the elements."""
@@ -59,7 +59,7 @@ def function(node: Node) -> Value | Function:
     made = _norm(node) or _composed(node)
     if made is None:
         first = next((a for a in node.operands if isinstance(a, Function)), None)
-        raise refuse(first) if first is not None else Refused(LACKS.get(node.operator, NO_RECORD))
+        raise first.refused() if first is not None else Refused(f"{BEGUN.get(node.operator, 'this operator')} has no record")
     return known(node.add, node.layers, made) if isinstance(made, Function) else made
 
 
@@ -110,7 +110,7 @@ def _composed(node: Node) -> Function | None:
 
 
 def _begun(node: Node) -> str:
-    return f"{node.label}: {LACKS.get(node.operator, NO_RECORD)}"
+    return f"{node.label}: {BEGUN.get(node.operator, 'this operator')}"
 
 
 def _clip(node: Node) -> Callable[[Array], Array]:

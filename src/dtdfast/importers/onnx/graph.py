@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ...layers import Layer
 from ...plan.shapes import Shape
-from ..functions import Function, refuse
+from ..functions import Function
 from ..records import Layers, Refused, Value
 
 Array = NDArray[Any]
@@ -82,7 +82,7 @@ class Node:
     def value(self, index: int = 0) -> Value:
         operand = self.operand(index)
         if isinstance(operand, Function):
-            raise refuse(operand)
+            raise operand.refused()
         if not isinstance(operand, Value):
             raise Refused(
                 f"input {index} is {'missing' if operand is None else 'a constant'}, expected what an earlier layer "

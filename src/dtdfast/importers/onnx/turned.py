@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..algebra import permuted, reshaped
-from ..functions import Function, refuse
+from ..functions import Function
 from ..records import Refused, Value
 from .graph import Array, Node, Operand, Reader, Turned
 from .moves import goal
@@ -69,7 +69,7 @@ def transpose(node: Node) -> Operand:
 def plain(value: Value | Function) -> Value:
     """What can be moved."""
     if isinstance(value, Function):
-        raise refuse(value)
+        raise value.refused()
     if value.integer:
         raise Refused("it reads the network's integer input, which only Gather (an embedding) can")
     return value

@@ -18,7 +18,7 @@ from ...errors import ModelError
 from ...extras import require
 from ...layers import INPUT, Dropout, Layer
 from ...plan.shapes import Shape
-from ..functions import Function, refuse
+from ..functions import Function
 from ..records import Layers, Refused, Value
 from ..refused import CHOICE, CONTROL_FLOW, ORDER, QUANTISED, RECURRENCE, SIZE_OR_SIGN, STATISTIC
 from .arithmetic import OPERATORS as ARITHMETIC
@@ -121,7 +121,7 @@ class Walk:
             except (Refused, ModelError) as reason:
                 self._refuse(str(reason), label)
         if isinstance(made := self._known.get(output), Function):
-            self._refuse(str(refuse(made)), "")
+            self._refuse(str(made.refused()), "")
         if self._refusals:
             return Imported(self._layers.records, self._sample, self._refusals)
         return Imported(self._layers.finished(self._end(output))[0], self._sample, [])

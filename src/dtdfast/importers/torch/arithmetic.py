@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from ... import layers as L
-from .. import algebra, products
+from .. import algebra
 from ..algebra import vector
 from ..records import Refused, Value
-from ..refused import ATTENTION
+from ..refused import FILLS
 from .call import Array, Call, Handler, Pieces, Records, each, viewed
 
 # ----------------------------------------------------------------------------------------------------- sums, products
@@ -26,23 +26,23 @@ def constant(records: Records, x: Value, value: Any, what: str = "constant opera
     return algebra.of_sample(np.asarray(records.array(value, what), np.float64), len(x.shape), records.n_batch)
 
 
-def _affine(records: Records, call: Call, x: Value, scale: Any, shift: Any) -> Value:
+def affine(records: Records, call: Call, x: Value, scale: Any, shift: Any) -> Value:
     factor, offset = (constant(records, x, a) for a in (scale, shift))
     return algebra.scaled(records.add, vector(x), factor, offset, call.shape or (1,))
 
 
-def _sum(records: Records, call: Call, a: Any, b: Any, factor: float = 1.0) -> Value:
+def added(records: Records, call: Call, a: Any, b: Any, factor: float = 1.0) -> Value:
     """The sum a + factor·b; one of them may be constant."""
     if not isinstance(b, Value):
-        return _affine(records, call, a, 1.0, factor * constant(records, a, b))
+        return affine(records, call, a, 1.0, factor * constant(records, a, b))
     if not isinstance(a, Value):
-        return _affine(records, call, b, factor, a)
+        return affine(records, call, b, factor, a)
     if len(a.shape) != len(b.shape):
         algebra.total(records.add, a, b)  # which says why not
     return algebra.difference(records.add, vector(a), vector(b), -factor)
 
 
-def _number(records: Records, value: Any, what: str) -> float:
+def number(records: Records, value: Any, what: str) -> float:
     number = records.array(value, what)
     if number.size != 1:
         raise Refused(f"its {what} has shape {number.shape}, expected one number")
@@ -50,13 +50,13 @@ def _number(records: Records, value: Any, what: str) -> float:
 
 
 def _add(records: Records, call: Call) -> Value:
-    factor = _number(records, call.get("alpha") or 1, "alpha")
-    return _sum(records, call, call.self, call.other, factor if call.name == "add" else -factor)
+    factor = number(records, call.get("alpha") or 1, "alpha")
+    return added(records, call, call.self, call.other, factor if call.name == "add" else -factor)
 
 
 def _rsub(records: Records, call: Call) -> Value:
     """The difference other − alpha·self."""
-    return _sum(records, call, call.other, call.self, -_number(records, call.alpha, "alpha"))
+    return added(records, call, call.other, call.self, -number(records, call.alpha, "alpha"))
 
 
 def _mul(records: Records, call: Call) -> Value:
@@ -67,7 +67,7 @@ def _times(records: Records, call: Call, a: Any, b: Any) -> Value:
     if not isinstance(a, Value):
         a, b = b, a
     if not isinstance(b, Value):
-        return _affine(records, call, a, b, 0.0)
+        return affine(records, call, a, b, 0.0)
     if len(a.shape) != len(b.shape):
         algebra.total(records.add, a, b)
     return records.add(L.Mul, vector(a), vector(b))
@@ -87,11 +87,11 @@ def _div(records: Records, call: Call) -> Value:
     divisor = np.asarray(records.array(call.other, "divisor"), np.float64)
     if not divisor.all():
         raise Refused("it divides by a constant that holds 0")
-    return _affine(records, call, call.x(), 1.0 / divisor, 0.0)
+    return affine(records, call, call.x(), 1.0 / divisor, 0.0)
 
 
 def _neg(records: Records, call: Call) -> Value:
-    return _affine(records, call, call.x(), -1.0, 0.0)
+    return affine(records, call, call.x(), -1.0, 0.0)
 
 
 def _lerp(records: Records, call: Call) -> Value:
@@ -99,15 +99,13 @@ def _lerp(records: Records, call: Call) -> Value:
     weight = np.asarray(records.array(call.weight, "weight"), np.float64)
     a, b = call.self, call.end
     if not isinstance(a, Value):
-        return _affine(
-            records, call, b, weight, (1 - weight) * np.asarray(records.array(a, "self operand"), np.float64)
-        )
+        return affine(records, call, b, weight, (1 - weight) * np.asarray(records.array(a, "self operand"), np.float64))
     more = (
         _times(records, call, b, weight)
         if isinstance(b, Value)
         else weight * np.asarray(records.array(b, "end"), np.float64)
     )
-    return _sum(records, call, _affine(records, call, a, 1 - weight, 0.0), more)
+    return added(records, call, affine(records, call, a, 1 - weight, 0.0), more)
 
 
 def _addcmul(records: Records, call: Call) -> Value:
@@ -118,8 +116,8 @@ def _addcmul(records: Records, call: Call) -> Value:
             raise Refused(QUOTIENT)
         b = 1.0 / np.asarray(records.array(b, "divisor"), np.float64)
     if not isinstance(a, Value) and not isinstance(b, Value):
-        return _sum(records, call, call.self, records.array(a, "tensor1") * records.array(b, "tensor2"), call.value)
-    return _sum(records, call, call.self, _times(records, call, a, b), call.value)
+        return added(records, call, call.self, records.array(a, "tensor1") * records.array(b, "tensor2"), call.value)
+    return added(records, call, call.self, _times(records, call, a, b), call.value)
 
 
 def _pow(records: Records, call: Call) -> Value:
@@ -225,108 +223,6 @@ def _max(kind: str) -> Handler:
     return handle
 
 
-# ----------------------------------------------------------------------------------------------------------- products
-
-
-def _matrix(records: Records, x: Value, value: Any, what: str) -> Array:
-    """A constant factor as one sample meets it; a vector or matrix has no batch axis."""
-    return products.of_matrices(np.asarray(records.array(value, what), np.float64), x, records.n_batch)
-
-
-def _multiplied(records: Records, call: Call, a: Any, b: Any) -> Value:
-    """The matrix product a @ b; one of them is constant."""
-    if isinstance(a, Value) and isinstance(b, Value):
-        raise Refused(ATTENTION)
-    if isinstance(a, Value):
-        return products.product(records.add, a, _matrix(records, a, b, "right operand"))
-    return products.product(records.add, b, _matrix(records, b, a, "left operand"), left=True)
-
-
-def _matmul(records: Records, call: Call) -> Value:
-    names = {"mm": ("self", "mat2"), "bmm": ("self", "mat2"), "mv": ("self", "vec")}.get(call.name, ("self", "other"))
-    return _multiplied(records, call, *(getattr(call, n) for n in names))
-
-
-def _addmm(records: Records, call: Call) -> Value:
-    """beta·self + alpha·(a @ b)."""
-    names = {"addmm": ("mat1", "mat2"), "baddbmm": ("batch1", "batch2"), "addmv": ("mat", "vec")}[call.name]
-    a, b = (getattr(call, n) for n in names)
-    beta, alpha = (_number(records, call.arguments[k], k) for k in ("beta", "alpha"))
-    if not isinstance(a, Value) and not isinstance(b, Value):
-        value: Any = records.array(a, names[0]) @ records.array(b, names[1])
-        return _sum(
-            records, call, call.self if beta == 1 else _affine(records, call, call.self, beta, 0.0), value, alpha
-        )
-    y = _multiplied(records, call, a, b)
-    y = y if alpha == 1 else algebra.scaled(records.add, y, alpha)
-    other = call.self
-    if not isinstance(other, Value):
-        return (
-            _affine(records, call, y, 1.0, beta * np.asarray(records.array(other, "self operand"), np.float64))
-            if beta
-            else y
-        )
-    return _sum(records, call, y, other, beta) if beta else y
-
-
-def _einsum(records: Records, call: Call) -> Value:
-    """One operand from the input, the others constant."""
-    operands = [o if isinstance(o, Value) else records.array(o, "operand") for o in call.tensors]
-    return products.einsum(records.add, call.equation, operands, records.n_batch)
-
-
-def _along(function: Callable[[Array], Array]) -> Callable[[Records, Call], Value]:
-    """A linear map along one axis, known by what it does to the unit vectors (the columns of its matrix)."""
-
-    def handle(records: Records, call: Call) -> Value:
-        x = call.x()
-        axis = call.dim % (len(x.shape) + 1)
-        if axis == 0:
-            raise Refused("it runs along the batch axis, so that samples would be mixed")
-        return records.add(L.Linear, x, weight=function(np.eye(x.shape[axis - 1])), axis=axis)
-
-    return handle
-
-
-def _index_add(records: Records, call: Call) -> Value:
-    """self + alpha·(the elements of source, each added where index says): a matrix along one axis."""
-    source = call.x("source")
-    axis, index = call.dim % (len(source.shape) + 1), records.array(call.index, "index").astype(np.int64)
-    if axis == 0:
-        raise Refused("it adds along the batch axis, so that samples would be mixed")
-    weight = np.zeros((call.shape[axis - 1], source.shape[axis - 1]))
-    weight[index, np.arange(len(index))] = _number(records, call.alpha, "alpha")
-    return _sum(records, call, records.add(L.Linear, source, weight=weight, axis=axis), call.self)
-
-
-def _diff(records: Records, call: Call) -> Value:
-    if call.get("prepend") is not None or call.get("append") is not None:
-        raise Refused("only differences without prepend or append have a record")
-    return _along(lambda unit: np.diff(unit, n=call.n, axis=0))(records, call)
-
-
-def _inner(records: Records, call: Call) -> Value:
-    """Over the last axes of both."""
-    a, b = call.self, call.other
-    if isinstance(a, Value) and isinstance(b, Value):
-        raise Refused(ATTENTION)
-    if not isinstance(a, Value):
-        raise Refused("the batch axis does not stay first; write x @ w.T for a constant w")
-    weight = np.asarray(records.array(b, "other operand"), np.float64)
-    return products.tensordot(records.add, a, weight, [len(a.shape)], [weight.ndim - 1])
-
-
-def _tensordot(records: Records, call: Call) -> Value:
-    a, b = call.self, call.other
-    if isinstance(a, Value) and isinstance(b, Value):
-        raise Refused(ATTENTION)
-    if isinstance(a, Value):
-        return products.tensordot(records.add, a, records.array(b, "other operand"), call.dims_self, call.dims_other)
-    return products.tensordot(
-        records.add, b, records.array(a, "self operand"), call.dims_other, call.dims_self, left=True
-    )
-
-
 # ----------------------------------------------------------------------------------------------------- constant masks
 
 
@@ -338,9 +234,10 @@ def _masked(records: Records, call: Call) -> Value:
     if x is None or len(call.values()) > 1:
         raise Refused("more than one of its operands is computed from the network's input")
     zero, one = (records.probed(x, np.full((records.n_batch, *x.shape), v)) for v in (0.0, 1.0))
-    if not np.isfinite(zero).all() or not np.isfinite(one).all():
-        raise Refused(algebra.FILLS)
-    return _affine(records, call, x, one - zero, zero)
+    hides = np.isneginf(zero) & np.isneginf(one)
+    if not (hides | np.isfinite(zero + one)).all():
+        raise Refused(FILLS)
+    return affine(records, call, x, np.where(hides, 1.0, np.where(hides, 0.0, one) - np.where(hides, 0.0, zero)), zero)
 
 
 def _where(records: Records, call: Call) -> Value:
@@ -374,14 +271,6 @@ HANDLERS: dict[str, Handler] = {
     "amin": _reduced("min"),
     "max": _max("max"),
     "min": _max("min"),
-    **each("matmul mm bmm mv", _matmul),
-    **each("addmm baddbmm addmv", _addmm),
-    "einsum": _einsum,
-    "tensordot": _tensordot,
-    "inner": _inner,
-    "cumsum": _along(lambda unit: np.cumsum(unit, axis=0)),
-    "diff": _diff,
-    "index_add": _index_add,
     **each("masked_fill tril triu nan_to_num", _masked),
     "where": _where,
 }

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from ... import layers as L
 from ...plan.shapes import Shape
-from ..records import Refused, Value
+from ..functions import Function
+from ..records import Layers, Refused, Value
 
 Array = NDArray[Any]
 
@@ -23,10 +24,14 @@ class Records(Protocol):
     """The list under construction."""
 
     n_batch: int
+    layers: Layers
 
     def add(self, cls: type[L.Layer], *sources: Value, **fields: Any) -> Value: ...
 
     def array(self, value: object, what: str) -> Array: ...
+
+    def entry(self, value: Value) -> Value:
+        """A value whose shape is its entry's own."""
 
     def probed(self, value: Value, stand_in: Array) -> Array:
         """What the operator that is being read makes of other numbers in the place of a value (all samples), and of 0
@@ -38,13 +43,14 @@ class Call:
     """One call: `arguments` by name; values where the network's input takes part, constants elsewhere."""
 
     def __init__(
-        self, name: str, arguments: dict[str, Any], shape: Shape, users: set[str | None], target: Any = None
+        self, name: str, arguments: dict[str, Any], shape: Shape, users: set[str | None], target: Any, dtype: Any
     ) -> None:
         self.name = name
         self.arguments = arguments
         self.shape = shape  # of one sample of the (first) result
         self.users = users  # operators that read the result
         self.target = target  # the operator itself
+        self.dtype = dtype  # of the (first) result
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -54,6 +60,8 @@ class Call:
 
     def x(self, name: str = "self") -> Value:
         value = getattr(self, name)
+        if isinstance(value, Function):
+            raise value.refused()
         if not isinstance(value, Value):
             raise Refused(f"its {name} is not computed from the network's input")
         return value
@@ -61,10 +69,10 @@ class Call:
     def get(self, name: str, default: Any = None) -> Any:
         return self.arguments.get(name, default)
 
-    def values(self) -> list[Value]:
+    def values(self) -> list[Any]:
         """The operands that are computed from the network's input, lists of them included."""
         flat = [v for a in self.arguments.values() for v in (a if isinstance(a, list) else [a])]
-        return [v for v in flat if isinstance(v, Value)]
+        return [v for v in flat if isinstance(v, (Value, Function))]
 
 
 Handler = Callable[[Records, Call], Value | Pieces]
@@ -97,7 +105,7 @@ def first(handler: Callable[[Records, Call], Value]) -> Handler:
 
 def viewed(value: Value, call: Call) -> Value:
     """The same elements under the shape of the call's result."""
-    return Value(value.position, call.shape)
+    return value.under(call.shape)
 
 
 def operation(node: Any) -> str | None:

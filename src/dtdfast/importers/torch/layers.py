@@ -86,7 +86,7 @@ def _gelu(records: Records, call: Call) -> Value:
 
 
 def _softmax(records: Records, call: Call) -> Value:
-    return records.add(L.Softmax, call.x(), axis=call.dim, log=call.name == "log_softmax")
+    return records.add(L.Softmax, call.x(), axis=call.dim, log="log_softmax" in call.name)
 
 
 def _lrn(records: Records, call: Call) -> Value:
@@ -113,6 +113,6 @@ HANDLERS: dict[str, Handler] = {
     "hardsigmoid": activation("hard_sigmoid"),
     "hardswish": activation("hard_swish"),
     "tanh": activation("tanh"),
-    **each("softmax log_softmax _softmax _log_softmax", _softmax),
+    **each("softmax log_softmax _softmax _log_softmax _safe_softmax", _softmax),
     "local_response_norm": _lrn,
 }

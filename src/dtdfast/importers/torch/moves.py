@@ -16,10 +16,6 @@ from ..records import Refused, Value
 from .call import Call, Handler, Pieces, Records, each, spread, viewed
 
 
-def _view(records: Records, call: Call) -> Value:
-    return viewed(call.x(), call)
-
-
 def _same(records: Records, call: Call) -> Value:
     return call.x()
 
@@ -47,6 +43,8 @@ def _expand(records: Records, call: Call) -> Value:
     """Where it is only multiplied, the multiplication repeats it."""
     if call.x().shape == call.shape or (call.users == {"mul"} and len(call.x().shape) == len(call.shape)):
         return call.x()
+    if len(call.x().shape) == len(call.shape):
+        return algebra.expanded(records.add, call.x(), call.shape)
     return _moved(records, call)
 
 
@@ -123,7 +121,7 @@ def _slice(records: Records, call: Call) -> Value:
 
 def _without(x: Value, axis: int) -> Value:
     """Without an axis of size 1."""
-    return Value(x.position, x.shape[: axis - 1] + x.shape[axis:])
+    return x.under(x.shape[: axis - 1] + x.shape[axis:])
 
 
 def _select(records: Records, call: Call) -> Value:
@@ -176,7 +174,7 @@ def _to_rank(operand: Any, rank: int) -> Any:
     """With axes of size 1 after its own, as hstack, column_stack and dstack give what has too few."""
     if not isinstance(operand, Value):
         return operand.reshape(*operand.shape, *(1,) * (rank + 1 - operand.ndim))
-    return Value(operand.position, operand.shape + (1,) * (rank - len(operand.shape)))
+    return operand.under(operand.shape + (1,) * (rank - len(operand.shape)))
 
 
 def _stack(records: Records, call: Call) -> Value:
@@ -185,7 +183,7 @@ def _stack(records: Records, call: Call) -> Value:
     def widened(operand: Any) -> Any:
         if not isinstance(operand, Value):
             return operand.unsqueeze(axis)
-        return Value(operand.position, (*operand.shape[: axis - 1], 1, *operand.shape[axis - 1 :]))
+        return operand.under((*operand.shape[: axis - 1], 1, *operand.shape[axis - 1 :]))
 
     return _joined(records, [widened(o) for o in call.tensors], axis)
 
@@ -215,7 +213,6 @@ MOVES = """
 SCATTERS = "slice_scatter select_scatter diagonal_scatter index_copy index_put"
 
 HANDLERS: dict[str, Handler] = {
-    **each("view _unsafe_view reshape squeeze unsqueeze flatten unflatten", _view),
     **each("clone detach _to_copy alias lift_fresh_copy lift_fresh contiguous type_as to dropout view_of", _same),
     "expand": _expand,
     "copy": _copy,

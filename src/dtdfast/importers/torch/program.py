@@ -127,6 +127,19 @@ def _hint(module: Any, x: Any) -> str:
 
 
 @contextlib.contextmanager
+def _operators() -> Iterator[None]:
+    """nn.TransformerEncoder and nn.MultiheadAttention in single operators, not in their one fused kernel."""
+    import torch
+
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+@contextlib.contextmanager
 def _silence() -> Iterator[None]:
     """PyTorch's own messages about what it exports stay out of the terminal; what was asked for with TORCH_LOGS has
     other handlers.
@@ -152,7 +165,7 @@ def export(module: Any, x: Any) -> Any:
     import torch
 
     try:
-        with _silence():
+        with _silence(), _operators():
             exported = torch.export.export(module, (x,))
             return exported.run_decompositions({})
     except Exception as error:  # whatever the module's own code raises while it is traced

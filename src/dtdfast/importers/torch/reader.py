@@ -12,19 +12,26 @@ from ...errors import ModelError
 from ...layers import INPUT, Flatten, Layer, Reshape, Softmax
 from ...plan.shapes import Shape
 from ..check import Array
+from ..functions import Function
 from ..records import Layers, Refused, Value
-from ..refused import CONTROL_FLOW
+from ..refused import CONTROL_FLOW, FILLS
 from .arithmetic import HANDLERS as ARITHMETIC
+from .attention import HANDLERS as ATTENTION
 from .call import Call, Handler, Pieces, operation, paths, title
+from .functions import ELEMENTWISE, followed
 from .layers import HANDLERS as LAYERS
 from .moves import HANDLERS as MOVES
+from .norms import HANDLERS as NORMS
 from .patterns import written_out
 from .pools import HANDLERS as POOLS
+from .products import HANDLERS as PRODUCTS
 from .program import output_node, output_tensor
 from .refused import STATE, TRAINING, UNKNOWN, advice
-from .turned import PERMUTES, Turned, permuted, turned
+from .turned import PERMUTES, VIEWS, Turned, permuted, turned, viewed
 
-HANDLERS: dict[str, Handler] = LAYERS | ARITHMETIC | POOLS | MOVES
+HANDLERS: dict[str, Handler] = LAYERS | ARITHMETIC | PRODUCTS | NORMS | ATTENTION | POOLS | MOVES
+OPERATORS = {*HANDLERS, *PERMUTES, *VIEWS, *ELEMENTWISE}
+COMPUTED = (Value, Turned, Function)
 FILLED = ("zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full", "fill", "copy")
 
 
@@ -45,7 +52,6 @@ class Reader:
         self.layers = Layers(len(x), sample=tuple(x.shape[1:]))
         self.values: dict[Any, Any] = {}
         self.views: dict[tuple[int, Shape], Value] = {}
-        self.shapes: dict[int, Shape] = {INPUT: tuple(x.shape[1:])}
         self.made: list[Any] = []  # per entry, the node that it was made for
         self.node: Any = None
         self.containers = {path for node in self.graph.nodes for path in paths(node)[:-1]}
@@ -74,6 +80,8 @@ class Reader:
             raise ModelError(
                 f"the module's output has its batch axis at place {value.axis}; return it with the batch axis first"
             )
+        if isinstance(value, Function):
+            raise ModelError(f"the module's output: {value.refused()}")
         if not isinstance(value, Value):
             raise ModelError("the module's output does not depend on its input")
         value = self.entry(value)
@@ -93,6 +101,8 @@ class Reader:
         for node in self.graph.nodes:
             if node.op != "call_function" or node not in needed or not reached.intersection(node.all_input_nodes):
                 continue
+            if operation(node) in FILLED and reached.intersection(node.all_input_nodes) == {node.args[0]}:
+                continue
             reached.add(node)
             control = node.target is not operator.getitem and operation(node) is None
             reason = CONTROL_FLOW if control else advice(node, "")
@@ -102,7 +112,10 @@ class Reader:
     def placeholders(self) -> Iterator[tuple[Any, Any]]:
         """The graph's inputs: the network's own, and what it holds."""
         for node, value in zip(self.graph.find_nodes(op="placeholder"), self.feeds(), strict=True):
-            yield node, Value(INPUT, self.shapes[INPUT], not self.x.is_floating_point()) if value is self.x else value
+            yield (
+                node,
+                Value(INPUT, tuple(self.x.shape[1:]), not self.x.is_floating_point()) if value is self.x else value,
+            )
 
     def feeds(self) -> Iterator[Any]:
         """What runs the graph: x, parameters, buffers and constants, in the graph's order."""
@@ -135,15 +148,15 @@ class Reader:
             flat = list(_flat(arguments.values()))
             if any(isinstance(v, Pieces) for v in flat):
                 raise Refused("it takes all results of an operator together; only the first can be used")
-            if not any(isinstance(v, (Value, Turned)) for v in flat):
+            if not any(isinstance(v, COMPUTED) for v in flat):
                 return self.constant(node)
-            if name in FILLED and [v for v in flat if isinstance(v, (Value, Turned))] == [arguments["self"]]:
+            if name in FILLED and [v for v in flat if isinstance(v, COMPUTED)] == [arguments["self"]]:
                 return self.filled(node)
-            if name is None or (name not in HANDLERS and name not in PERMUTES):
-                raise Refused(UNKNOWN)
-            result = self.made_by(
-                name, Call(name, arguments, _shape(node)[1:], {operation(u) for u in node.users}, node.target)
-            )
+            if name is None or name not in OPERATORS:
+                function = next((v for v in flat if isinstance(v, Function)), None)
+                raise Refused(UNKNOWN) if function is None else function.refused()
+            users = {operation(u) for u in node.users}
+            result = self.made_by(name, Call(name, arguments, _shape(node)[1:], users, node.target, _dtype(node)))
         if isinstance(result, Turned):
             if result.full(self.n_batch) != _shape(node):
                 raise Refused(f"its record gives {result.full(self.n_batch)}, PyTorch gives {_shape(node)}")
@@ -156,9 +169,11 @@ class Reader:
     def made_by(self, name: str, call: Call) -> Any:
         if name in PERMUTES:
             return permuted(self, call)
+        if name in VIEWS:
+            return viewed(self, call.self, _shape(self.node))
         if any(isinstance(v, Turned) for v in _flat(call.arguments.values())):
-            return turned(self, call, _shape(self.node), HANDLERS[name])
-        return HANDLERS[name](self, call)
+            return turned(self, call, _shape(self.node), _straight)
+        return _straight(self, call)
 
     def piece(self, pieces: Any, index: int) -> Any:
         """One of several results: of records, or of a constant node."""
@@ -169,7 +184,7 @@ class Reader:
         return pieces[index]()
 
     def check_shape(self, name: str | None, value: Value, expected: Shape) -> None:
-        if not _floating(self.node) and not value.integer:
+        if not _dtype(self.node).is_floating_point and not value.integer:
             raise Refused("its result is not of a floating type, and only such can be explained")
         if expected[0] != self.n_batch:
             raise Refused(
@@ -230,7 +245,6 @@ class Reader:
 
     def put(self, cls: type[Layer], sources: tuple[Value, ...], name: str | None, **fields: Any) -> Value:
         value = self.layers.add(cls, sources, name, **fields)
-        self.shapes |= {p: shape for p, shape in enumerate(self.layers.shapes) if p not in self.shapes}
         self.made.extend([self.node] * (len(self.layers.records) - len(self.made)))
         return value
 
@@ -248,11 +262,15 @@ class Reader:
         the same.
         """
         shape = value.shape or (1,)
-        if self.shapes[value.position] == shape:
-            return Value(value.position, shape)
+        if self.layers.shape(value.position) == shape:
+            return value.under(shape)
+        if value.kept is not None:
+            raise Refused(FILLS)
         key = (value.position, shape)
         if key not in self.views:
-            source = Value(value.position, self.shapes[value.position])
+            held = self.layers.shape(value.position)
+            assert held is not None
+            source = Value(value.position, held)
             self.views[key] = self.softmax(source, shape) or self.reshaped(source, shape)
         return self.views[key]
 
@@ -291,6 +309,16 @@ class Reader:
         return np.asarray(value.float().numpy())
 
 
+def _straight(records: Reader, call: Call) -> Any:
+    """A call whose operands have the batch axis first."""
+    result = followed(records, call)
+    if result is not None:
+        return result
+    if call.name not in HANDLERS:
+        raise Refused(UNKNOWN)
+    return HANDLERS[call.name](records, call)
+
+
 def _bind(node: Any) -> dict[str, Any]:
     """A call's arguments by the names of the operator's schema, defaults filled in."""
     named = {}
@@ -306,10 +334,9 @@ def _shape(node: Any) -> Shape:
     return tuple((value[0] if isinstance(value, (tuple, list)) else value).shape)
 
 
-def _floating(node: Any) -> bool:
+def _dtype(node: Any) -> Any:
     value = node.meta["val"]
-    dtype = (value[0] if isinstance(value, (tuple, list)) else value).dtype
-    return bool(dtype.is_floating_point)
+    return (value[0] if isinstance(value, (tuple, list)) else value).dtype
 
 
 def _flat(values: Any) -> Iterator[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..refused import ATTENTION, CHOICE, ORDER, QUANTISED, RECURRENCE, SIZE_OR_SIGN, STATISTIC, STATISTICS
+from ..refused import ATTENTION, CHOICE, ORDER, QUANTISED, RECURRENCE, SIZE_OR_SIGN, STATISTIC
 from .call import operation
 
 BRANCH = "a branch in its code depends on the data; make the branch to be explained a module of its own"
@@ -14,19 +14,19 @@ WEIGHTS = (
     "the weight)"
 )
 TRAINING = "it was exported in training mode; export the module after module.eval()"
+FUSED = (
+    "its program was exported with PyTorch's fused kernel; export it after "
+    "torch.backends.mha.set_fastpath_enabled(False)"
+)
 UNKNOWN = "this operator has no record; explain the part before or after it as a network of its own"
 
 # fmt: off
 OPERATORS: dict[str, str] = {
-    **dict.fromkeys(("scaled_dot_product_attention", "bilinear", "cdist", "dot", "outer", "cross"), ATTENTION),
+    **dict.fromkeys(("bilinear", "cdist", "dot", "outer", "cross"), ATTENTION),
     **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), RECURRENCE),
-    **dict.fromkeys(("layer_norm", "native_layer_norm", "group_norm", "native_group_norm", "instance_norm",
-    "rms_norm"), STATISTICS),
     **dict.fromkeys(
         (
-            "var", "var_mean", "std", "std_mean", "norm", "linalg_vector_norm", "cosine_similarity", "logsumexp",
-            "logcumsumexp", "prod",
-            "cumprod", "renorm",
+            "cosine_similarity", "logsumexp", "logcumsumexp", "prod", "cumprod", "renorm",
         ),
         STATISTIC,
     ),
@@ -39,12 +39,12 @@ OPERATORS: dict[str, str] = {
         CHOICE,
     ),
     **dict.fromkeys(("topk", "sort", "argsort", "median", "kthvalue", "unique"), ORDER),
+    **dict.fromkeys(("_transformer_encoder_layer_fwd", "_native_multi_head_attention"), FUSED),
     "native_dropout": TRAINING,
     "sign": SIZE_OR_SIGN,
 }
 # fmt: on
 PARTS: dict[str, str] = {
-    "MultiheadAttention": ATTENTION,
     **dict.fromkeys(("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell"), RECURRENCE),
 }
 

@@ -1,181 +1,218 @@
-"""Tensors whose batch axis is not the first for a while: transposed, computed with, and transposed back.
+"""Tensors whose batch axis is not the first for a while, or shares its axis with another: moved, computed with, and
+brought back.
 
 Records keep the batch first. A `Turned` value is one of them together with the place where PyTorch has its batch axis,
-so that a permutation of axes with the batch among them costs nothing.
+so that a permutation of axes with the batch among them, and a view that merges the batch with the axis after it (heads,
+windows), cost nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from ... import layers as L
 from ...plan.shapes import Shape
+from ..functions import Function
 from ..records import Refused, Value
 from .call import Call, Pieces, Records
 
-PERMUTES = ("permute", "transpose", "t", "numpy_T")
-ALONG = [
-    "mean",
-    "sum",
-    "amax",
-    "amin",
-    "max",
-    "min",
-    "select",
-    "slice",
-    "softmax",
-    "log_softmax",
-    "cat",
-    "flip",
-    "cumsum",
-    "split",
-    "split_with_sizes",
-    "unbind",
-    "glu",
-    "index_select",
-]  # by dim
-POINTWISE = [
-    "add",
-    "sub",
-    "rsub",
-    "mul",
-    "div",
-    "neg",
-    "relu",
-    "relu6",
-    "clamp",
-    "clamp_min",
-    "clamp_max",
-    "hardtanh",
-    "leaky_relu",
-    "prelu",
-    "elu",
-    "selu",
-    "celu",
-    "gelu",
-    "silu",
-    "mish",
-    "sigmoid",
-    "hardsigmoid",
-    "hardswish",
-    "tanh",
-    "softplus",
-    "softsign",
-    "abs",
-    "maximum",
-    "minimum",
-    "where",
-    "masked_fill",
-    "clone",
-    "detach",
-    "_to_copy",
-    "alias",
-    "contiguous",
-    "type_as",
-    "to",
-    "dropout",
-]
+PERMUTES = ("permute", "transpose", "t", "numpy_T", "mT")
+VIEWS = ("view", "_unsafe_view", "reshape", "squeeze", "unsqueeze", "flatten", "unflatten", "view_as", "reshape_as")
+# fmt: off
+ALONG = (  # by dim
+    "mean", "sum", "amax", "amin", "max", "min", "select", "slice", "softmax", "log_softmax", "_softmax",
+    "_safe_softmax", "cat", "stack", "flip", "cumsum", "split", "split_with_sizes", "unbind", "glu", "index_select",
+    "var", "var_mean", "std", "norm", "linalg_vector_norm",
+)
+POINTWISE = (
+    "add", "sub", "rsub", "mul", "div", "neg", "pow", "square", "relu", "relu6", "clamp", "clamp_min", "clamp_max",
+    "hardtanh", "leaky_relu", "prelu", "elu", "selu", "celu", "gelu", "silu", "mish", "sigmoid", "hardsigmoid",
+    "hardswish", "tanh", "softplus", "softsign", "abs", "maximum", "minimum", "where", "masked_fill", "erf", "exp",
+    "sqrt", "rsqrt", "reciprocal", "clone", "detach", "_to_copy", "alias", "contiguous", "type_as", "to", "dropout",
+    "expand",
+)
+PRODUCTS = ("matmul", "mm", "bmm", "addmm", "baddbmm")
+ATTENTION = "scaled_dot_product_attention"
+# fmt: on
 
 
 @dataclass(frozen=True)
 class Turned:
-    """A value whose batch axis stands at `axis`, which is not 0."""
+    """A value, or a function of one, whose batch axis stands before its axis number `axis`; with `outer` the tensor has
+    the batch and the value's axis before it as one, with `inner` the batch and the value's axis after it.
+    """
 
-    value: Value
+    value: Value | Function
     axis: int
+    outer: bool = False
+    inner: bool = False
+
+    @property
+    def place(self) -> int:
+        """The tensor's axis that holds the batch."""
+        return self.axis - self.outer
+
+    @property
+    def n_axes(self) -> int:
+        """Of the tensor."""
+        return len(self.value.shape) + 1 - self.outer - self.inner
+
+    @property
+    def merged(self) -> tuple[int, int]:
+        """How many elements the batch's axis holds outside and inside of every sample."""
+        shape = self.value.shape
+        return shape[self.axis - 1] if self.outer else 1, shape[self.axis] if self.inner else 1
 
     def full(self, n_batch: int) -> Shape:
-        return (*self.value.shape[: self.axis], n_batch, *self.value.shape[self.axis :])
+        shape, (outside, inside) = self.value.shape, self.merged
+        return (*shape[: self.place], outside * n_batch * inside, *shape[self.axis + self.inner :])
+
+    def to_first(self, dim: int) -> int:
+        """The number of one of the tensor's other axes where the batch is first."""
+        return dim + 1 if dim < self.place else dim + self.outer + self.inner
+
+    def over(self, value: Any, place: int) -> Any:
+        """Another value whose batch is merged in the same way, at this place of the tensor."""
+        return plain(Turned(value, place + self.outer, self.outer, self.inner))
+
+    def constant(self, value: Any, n_batch: int) -> Any:
+        """A constant that meets the tensor, as it meets the value."""
+        missing = self.n_axes - value.ndim
+        if missing > self.place or missing < 0:
+            return value
+        value = value.reshape((1,) * missing + tuple(value.shape))
+        before, size, after = value.shape[: self.place], value.shape[self.place], value.shape[self.place + 1 :]
+        outside, inside = (1, 1) if size == 1 else self.merged
+        parts = (outside,) * self.outer + (1 if size == 1 else n_batch,) + (inside,) * self.inner
+        return value.reshape(*before, *parts, *after).movedim(self.axis, 0)
 
 
-def _with(value: Value, axis: int) -> Value | Turned:
-    return Turned(value, axis) if axis else value
+def plain(x: Turned) -> Any:
+    """The value itself where its batch axis is the first and no other."""
+    return x if x.axis or x.inner else x.value
 
 
-def permuted(records: Records, call: Call) -> Value | Turned:
+def _turned(x: Any) -> Turned:
+    return x if isinstance(x, Turned) else Turned(x, 0)
+
+
+def permuted(records: Records, call: Call) -> Any:
     """The axes in another order, the batch axis as any other."""
-    x = call.self
-    value, axis = (x.value, x.axis) if isinstance(x, Turned) else (x, 0)
-    labels = list(range(1, len(value.shape) + 1))
-    labels.insert(axis, 0)
-    order = list(range(len(labels)))
+    x = _turned(call.self)
+    value, n_axes = x.value, x.n_axes
+    own = [[x.to_first(d)] for d in range(n_axes)]  # of every axis of the tensor, those of the value, counted from 1
+    own[x.place] = list(range(x.axis + 1 - x.outer, x.axis + 1 + x.inner))
+    order = list(range(n_axes))
     if call.name == "permute":
-        order = [d % len(labels) for d in call.dims]
-    elif len(labels) > 1:
-        a, b = (call.dim0, call.dim1) if call.name == "transpose" else (0, 1)
+        order = [d % n_axes for d in call.dims]
+    elif n_axes > 1:
+        a, b = {"transpose": (call.get("dim0"), call.get("dim1")), "mT": (-2, -1)}.get(call.name, (0, 1))
         order[a], order[b] = order[b], order[a]
-    new = [labels[o] for o in order]
-    sample = [k for k in new if k]
+    sample = [k for d in order for k in own[d]]
     if sample != sorted(sample):
+        if isinstance(value, Function):
+            raise value.refused()
         value = records.add(L.Permute, value, order=(0, *sample))
-    return _with(value, new.index(0))
+    place = order.index(x.place)
+    return plain(Turned(value, sum(len(own[d]) for d in order[:place]) + x.outer, x.outer, x.inner))
 
 
-def turned(records: Records, call: Call, full: Shape, handler: Callable[[Records, Call], Value | Pieces]) -> Any:
+def viewed(records: Records, x: Any, full: Shape) -> Any:
+    """The same elements under another shape, the batch counted."""
+    x = _turned(x)
+    n, before = records.n_batch, math.prod(x.value.shape[: x.axis])
+    for place, size in enumerate(full):
+        outside, rest = divmod(before, math.prod(full[:place]))
+        if rest or not outside:
+            break
+        if size % (outside * n) == 0:
+            inside = size // (outside * n)
+            parts = tuple(s for s in (outside, inside) if s > 1)
+            value = x.value.under((*full[:place], *parts, *full[place + 1 :]))
+            return plain(Turned(value, place + (outside > 1), outside > 1, inside > 1))
+    raise Refused(f"its result has shape {full}, which tears the batch axis of {n} samples apart")
+
+
+def turned(records: Records, call: Call, full: Shape, handler: Callable[[Records, Call], Any]) -> Any:
     """A call with turned operands: the same call with the batch axis first, and its result turned.
 
     Parameters
     ----------
     full : shape of the (first) result, the batch axis counted
     """
-    operands = _operands(call.arguments)
-    axes = {o.axis if isinstance(o, Turned) else 0 for o in operands}
-    if len(axes) > 1:
+    operands = [_turned(o) for o in _operands(call.arguments)]
+    if len({(o.axis, o.outer, o.inner, o.merged) for o in operands}) > 1:
         raise Refused("it meets tensors whose batch axes stand in different places; transpose one of them first")
-    (axis,) = axes
-    n_axes = len(operands[0].value.shape) + 1
+    x = operands[0]
     # the constants of other operators have axes of their own
-    with_constants = call.name in POINTWISE or call.name == "cat"
-    arguments = {key: _straight(value, axis, n_axes, with_constants) for key, value in call.arguments.items()}
-    after = axis
+    with_constants = call.name in (*POINTWISE, *PRODUCTS, "cat", ATTENTION)
+    least = 3 if call.name in PRODUCTS else 1  # a matrix or a vector is the same for all that it meets
+    meets = x if with_constants else None
+    arguments = {key: _straight(value, meets, least, records.n_batch) for key, value in call.arguments.items()}
+    place = x.place
     if call.name in ALONG and "dim" in arguments:
-        dims = arguments["dim"] if isinstance(arguments["dim"], list) else [arguments["dim"]]
-        dims = [d % n_axes for d in dims]
-        if axis in dims:
-            raise Refused("it works along the batch axis, so that samples would be mixed or taken apart")
-        moved = [d + 1 if d < axis else d for d in dims]
-        arguments["dim"] = moved if isinstance(arguments["dim"], list) else moved[0]
-        after = axis - (sum(d < axis for d in dims) if len(full) < n_axes else 0)
-    elif call.name in ("linear", "matmul", "mm"):
-        left = not isinstance(call.arguments["input" if call.name == "linear" else "self"], Turned)
-        if axis == n_axes - 1 and left:  # weight @ x.t() is a linear layer of x
-            return _with(
-                records.add(L.Linear, operands[0].value, weight=records.array(call.self, "self operand")), axis
-            )
-        if axis >= n_axes - 1 - left:
+        arguments["dim"], place = _along(call.name, arguments["dim"], x, len(full))
+    elif call.name in ("matmul", "mm") and x.axis == len(x.value.shape) and not isinstance(call.self, Turned):
+        # weight @ x.t() is a linear layer of x
+        weight = records.array(call.self, "self operand")
+        return x.over(records.add(L.Linear, x.value, weight=weight), place)
+    elif (last := _summed(call)) is not None:
+        if place >= x.n_axes - last:
             raise Refused("it sums over the batch axis, so that samples would be mixed")
-    elif call.name not in POINTWISE or len(full) != n_axes:
-        raise Refused(
-            f"its operand has the batch axis at place {axis}; transpose it to the first before this operation"
-        )
-    inner = Call(call.name, arguments, full[:after] + full[after + 1 :], call.users, call.target)
-    result = handler(records, inner)
+    elif call.name not in POINTWISE or len(full) != x.n_axes:
+        what = f"the batch {'within' if x.outer or x.inner else 'at'} place {place}"
+        raise Refused(f"its operand has {what}; give it an axis of its own, the first, before this operation")
+    parts = tuple(size for size, there in zip(x.merged, (x.outer, x.inner), strict=True) if there)
+    shape = (*full[:place], *parts, *full[place + 1 :])
+    result = handler(records, Call(call.name, arguments, shape, call.users, call.target, call.dtype))
     if isinstance(result, Pieces):
-        return Pieces([partial(_later, piece, after) for piece in result])
-    return _with(result, after)
+        return Pieces([partial(_later, x, piece, place) for piece in result])
+    return x.over(result, place)
 
 
-def _later(piece: Callable[[], Value], axis: int) -> Any:
-    return _with(piece(), axis)
+def _summed(call: Call) -> int | None:
+    """How many of the last axes an operation works over, or does not keep apart."""
+    if call.name in ("linear", "embedding"):
+        return 1
+    if call.name in PRODUCTS:
+        right = {"addmm": "mat2", "baddbmm": "batch2", "mm": "mat2", "bmm": "mat2"}.get(call.name, "other")
+        return 1 if hasattr(call.arguments[right], "ndim") and call.arguments[right].ndim <= 2 else 2
+    if call.name in ("layer_norm", "native_layer_norm", "rms_norm", "_fused_rms_norm"):
+        return len(call.normalized_shape)
+    return 2 if call.name == ATTENTION else None
+
+
+def _along(name: str, dim: Any, x: Turned, n_after: int) -> tuple[Any, int]:
+    """(argument dim with the batch axis first, place of the batch axis in the result)."""
+    several = isinstance(dim, list)
+    place, n_axes = x.place, x.n_axes + (name == "stack")
+    dims = [d % n_axes for d in (dim if several else [dim])]
+    if name == "stack":  # the new axis is not one of x's
+        moved = [d + 1 if d <= place else d + x.outer + x.inner for d in dims]
+        return moved[0], place + (dims[0] <= place)
+    if place in dims:
+        raise Refused("it works along the batch axis, so that samples would be mixed or taken apart")
+    moved = [x.to_first(d) for d in dims]
+    return moved if several else moved[0], place - (sum(d < place for d in dims) if n_after < n_axes else 0)
+
+
+def _later(x: Turned, piece: Callable[[], Value], place: int) -> Any:
+    return x.over(piece(), place)
 
 
 def _operands(arguments: dict[str, Any]) -> list[Any]:
     flat = [v for a in arguments.values() for v in (a if isinstance(a, list) else [a])]
-    return [v for v in flat if isinstance(v, (Value, Turned))]
+    return [v for v in flat if isinstance(v, (Value, Turned, Function))]
 
 
-def _straight(value: Any, axis: int, n_axes: int, constants: bool) -> Any:
-    """An argument as the batch-first call takes it; constants that have as many axes as their batch partner turn with
-    it.
-    """
+def _straight(value: Any, x: Turned | None, least: int, n_batch: int) -> Any:
+    """An argument as the batch-first call takes it; constants of enough axes turn with the operand x that they meet."""
     if isinstance(value, Turned):
         return value.value
     if isinstance(value, list):
-        return [_straight(v, axis, n_axes, constants) for v in value]
-    if constants and hasattr(value, "ndim") and n_axes - 1 - axis < value.ndim <= n_axes:
-        full: Sequence[int] = (1,) * (n_axes - value.ndim) + tuple(value.shape)
-        return value.reshape(full).movedim(axis, 0)
-    return value
+        return [_straight(v, x, least, n_batch) for v in value]
+    return x.constant(value, n_batch) if x is not None and getattr(value, "ndim", 0) >= least else value
