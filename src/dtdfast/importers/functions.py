@@ -25,6 +25,9 @@ NEAR = 2e-6
 
 TINY = 1e-24
 
+DEPTH = 32
+"""Records through which a function is followed at most."""
+
 KINDS: tuple[str, ...] = (
     "gelu",
     "gelu_tanh",
@@ -64,19 +67,11 @@ class Function:
         return Refused(f"{self.begun} has no record, and no known activation or norm is made of it")
 
 
-def chain(layers: Layers, position: int) -> list[tuple[int, Callable[[Array], Array]]]:
-    """What computes an entry element by element: (position, the function that the next one is of it), from the last to
-    the first; the first has the identity.
-    """
-    found: list[tuple[int, Callable[[Array], Array]]] = []
-    while position != L.INPUT:
-        record = layers.records[position]
-        step = _step(record)
-        if step is None:
-            break
-        found.append((position, step))
+def origin(layers: Layers, position: int) -> int:
+    """The entry that this one is computed from element by element, through records of one operand."""
+    while position != L.INPUT and _step(layers.records[position]) is not None:
         position = layers.reads(position)[0]
-    return [*found, (position, lambda x: x)]
+    return position
 
 
 def _step(record: L.Layer) -> Callable[[Array], Array] | None:
@@ -93,15 +88,21 @@ def _step(record: L.Layer) -> Callable[[Array], Array] | None:
 
 def on_grid(layers: Layers, position: int, root: int) -> Array | None:
     """An entry's values on the grid as a function of an earlier one's; None where it is no such function."""
-    if position == root:
-        return GRID
-    path = chain(layers, position)
-    if root not in (p for p, _ in path):
-        return None
-    values = GRID
-    for _, step in reversed(path[: [p for p, _ in path].index(root)]):
-        values = step(values)
-    return values
+    return _followed(layers, position, {root: GRID}, root, DEPTH)
+
+
+def _followed(layers: Layers, position: int, held: dict[int, Array | None], root: int, depth: int) -> Array | None:
+    if position not in held:
+        held[position] = None
+        record = layers.records[position] if position > root and depth else None
+        step = None if record is None else _step(record)
+        if step is not None or isinstance(record, (L.Add, L.Mul)):
+            operands = [_followed(layers, source, held, root, depth - 1) for source in layers.reads(position)]
+            values = [v for v in operands if v is not None]
+            if len(values) == len(operands):
+                total = sum(values) if isinstance(record, L.Add) else math.prod(values)
+                held[position] = np.asarray(total) if step is None else step(values[0])
+    return held[position]
 
 
 def composed(
@@ -120,7 +121,7 @@ def composed(
     if functions:
         root, begun = functions[0].root, functions[0].begun
     else:
-        root = chain(layers, values[0].position)[-1][0]
+        root = min(origin(layers, v.position) for v in values)
     arrays = []
     for operand in operands:
         if isinstance(operand, Function):
@@ -166,7 +167,9 @@ def _silu(values: Array, inner: Array) -> list[dict[str, Any]]:
     """x·sigmoid(αx) for the α that the last number of the grid below 3 says."""
     place = int(np.argmin(np.abs(inner - 1.0)))
     part = values[place] / inner[place]
-    return [{"kind": "silu", "alpha": math.log(part / (1 - part)) / inner[place]}] if 0 < part < 1 else []
+    if not 0 < part < 1:
+        return []
+    return [{"kind": "silu", "alpha": float(f"{math.log(part / (1 - part)) / inner[place]:.7g}")}]
 
 
 def _near(a: Any, b: Array) -> bool:

@@ -64,7 +64,7 @@ def normalised(add: Add, layers: Layers, x: Value, factor: Function) -> Value | 
         kind, source = L.LayerNorm, Value(centre[0], x.shape)
     elif _plain(layers, x.position) != y:
         return None
-    return scaled(add, add(kind, source, axes=mean.axes, eps=e / k), 1 / math.sqrt(k))
+    return scaled(add, add(kind, source, axes=mean.axes, eps=float(f"{e / k:.7g}")), 1 / math.sqrt(k))
 
 
 def _meets(layers: Layers, product: int, mean: Mean, factor: Function, x: Value) -> bool:
