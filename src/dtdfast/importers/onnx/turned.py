@@ -166,8 +166,7 @@ def turned(node: Node, read: Reader) -> Operand | tuple[Operand | None, ...]:
     if node.operator in ("MatMul", "Gemm"):
         result = _product(frame, read)
     if result is None:
-        where = "merged with others" if before or after else f"at place {place}"
-        raise Refused(f"its input has the batch axis {where}; bring it back to the front before this operator")
+        raise Refused(f"its input has the batch axis {frame.where}; bring it back to the front before this operator")
     return result
 
 
@@ -189,14 +188,17 @@ class Frame:
     def __init__(self, node: Node, place: int, before: int, after: int, rank: int) -> None:
         self.node, self.place, self.before, self.after, self.rank = node, place, before, after, rank
 
-    def axis(self, axis: int, rank: int | None = None) -> int:
+    @property
+    def where(self) -> str:
+        return f"at place {self.place}" + (", merged with others" if self.before + self.after else "")
+
+    def axis(self, axis: int) -> int:
         """The same axis where the batch axis is first, and merged axes come after it."""
-        rank = self.rank if rank is None else rank
-        index = axis + rank if axis < 0 else axis
+        index = axis + self.rank if axis < 0 else axis
         if index == self.place:
-            raise Refused(f"it works along the batch axis ({axis})")
-        if not 0 <= index < rank:
-            raise Refused(f"axis is {axis}, but its input has {rank} axes")
+            raise Refused(f"it works along axis {axis}, but its input has the batch axis {self.where}")
+        if not 0 <= index < self.rank:
+            raise Refused(f"axis is {axis}, but its input has {self.rank} axes")
         return self.before + self.after + index + (index < self.place)
 
     def constant(self, array: Array) -> Array:

@@ -223,9 +223,10 @@ class Walk:
         """What the list ends in; the identity where that is the input."""
         value = self._known.get(output)
         if isinstance(value, Turned):
-            merged = value.before + value.after
-            where = f"merged with {merged} other axis" if merged else f"at place {value.place}"
-            raise ModelError(f"its output {output!r:.80} has the batch axis {where}; bring it back to the front")
+            merged = ", merged with others" if value.before + value.after else ""
+            raise ModelError(
+                f"its output {output!r:.80} has the batch axis at place {value.place}{merged}; bring it back to the front"
+            )
         if not isinstance(value, Value):
             reason = "is made by no node" if value is None else "does not depend on its input"
             raise ModelError(f"its output {output!r:.80} {reason}")
