@@ -140,9 +140,11 @@ class Encoded:
         kind, c.act_alpha, c.act_beta = step.activation
         c.activation = ACTIVATIONS[kind]
         c.lrn_size, (c.lrn_k, c.lrn_alpha, c.lrn_beta) = step.size, step.lrn
-        for key, vector in (("bias", step.bias), ("bias_d", step.bias_d), ("weight", step.vector)):
-            if vector is not None and vector.ndim > 1:
-                self._bound(getattr(c, {"bias": "shift", "bias_d": "other"}[key]), step, vector)
+        if step.vector is not None:
+            c.weight.base = self._constant(step.vector)
+        for key, view, vector in (("bias", c.shift, step.bias), ("bias_d", c.other, step.bias_d)):
+            if vector is not None and vector.ndim > 1:  # which varies along other axes than the channels too
+                self._bound(view, step, vector)
             elif vector is not None:
                 getattr(c, key).base = self._constant(vector)
         if step.weights is not None:

@@ -88,7 +88,10 @@ def sums(lowering: Lowering, unit: Sum, out: Buffer, last: dict[str, Any]) -> No
     """Out = act(y), y = Σ_parts x w + b, and of `last` a factor and terms: in one epilogue, unless the activation
     is a prelu.
     """
-    if has_slopes(unit):
+    if unit.parts[0].held:  # its value is there; `terms` are y without the bias
+        if "terms" in last:
+            accumulate(lowering, [(unit.parts[0], Term(X, W))], last["terms"].buffer, 0.0)
+    elif has_slopes(unit):
         activated_apart(lowering, unit, out, last)
     else:
         pre_activations(lowering, unit, out, {**last, "activation": activation_of(unit.activation)})
