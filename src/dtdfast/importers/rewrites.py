@@ -121,7 +121,8 @@ def varying(array: Any) -> Any:
 
 def scaled_product(records: list[Layer], position: int, fields: dict[str, Any]) -> Layer | None:
     """A product of two computed operands that takes in the number which a Scale multiplies it with."""
-    product, scale = record_at(records, position, MatMul), np.asarray(fields["scale"])
+    product: MatMul | None = record_at(records, position, MatMul)
+    scale = np.asarray(fields["scale"])
     if product is None or fields.get("shift") is not None or not scale.flat[0] or (scale != scale.flat[0]).any():
         return None
     return replace(product, scale=product.scale * float(scale.flat[0]), inputs=tuple(sources(records)[position]))

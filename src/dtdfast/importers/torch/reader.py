@@ -17,7 +17,7 @@ from ..records import Layers, Refused, Value
 from ..refused import CONTROL_FLOW, FILLS
 from .arithmetic import HANDLERS as ARITHMETIC
 from .attention import HANDLERS as ATTENTION
-from .call import Call, Handler, Pieces, operation, paths, title
+from .call import Call, Handler, Pieces, Records, operation, paths, title
 from .functions import ELEMENTWISE, followed
 from .layers import HANDLERS as LAYERS
 from .moves import HANDLERS as MOVES
@@ -309,7 +309,7 @@ class Reader:
         return np.asarray(value.float().numpy())
 
 
-def _straight(records: Reader, call: Call) -> Any:
+def _straight(records: Records, call: Call) -> Any:
     """A call whose operands have the batch axis first."""
     result = followed(records, call)
     if result is not None:

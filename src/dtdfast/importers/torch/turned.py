@@ -158,6 +158,8 @@ def turned(records: Records, call: Call, full: Shape, handler: Callable[[Records
         arguments["dim"], place = _along(call.name, arguments["dim"], x, len(full))
     elif call.name in ("matmul", "mm") and x.axis == len(x.value.shape) and not isinstance(call.self, Turned):
         # weight @ x.t() is a linear layer of x
+        if isinstance(x.value, Function):
+            raise x.value.refused()
         weight = records.array(call.self, "self operand")
         return x.over(records.add(L.Linear, x.value, weight=weight), place)
     elif (last := _summed(call)) is not None:
