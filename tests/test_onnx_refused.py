@@ -51,11 +51,17 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "quotient": (dict(body="y = Div(c, x)", given="float c = {1}"), "division by what is computed has no record"),
     "divide_by_zero": (dict(body="y = Div(x, c)", given="float c = {0}"), "divides by zero"),
     "shrink": (dict(body="y = Shrink<lambd=0.3, bias=0.1>(x)"), "bias=0.1 have no record"),
-    "batch_reshape": (dict(body="y = Reshape(x, s)", given="int64[2] s = {-1, 10}"), "batch axis at place 0, merged with others"),
+    "batch_reshape": (
+        dict(body="y = Reshape(x, s)", given="int64[2] s = {-1, 10}"),
+        "batch axis at place 0, merged with others",
+    ),
     "batch_flatten": (dict(body="y = Flatten<axis=2>(x)"), "batch axis at place 0, merged with others"),
     "batch_transpose": (dict(body="y = Transpose(x)"), "has the batch axis at place 3"),
     "batch_squeeze": (dict(body="y = Squeeze(x)", x="float[1,4,9] x"), "batch axis at place 0, merged with others"),
-    "batch_unsqueeze": (dict(body="y = Unsqueeze(x, s)", given="int64[1] s = {0}"), "batch axis at place 1; bring it back"),
+    "batch_unsqueeze": (
+        dict(body="y = Unsqueeze(x, s)", given="int64[1] s = {0}"),
+        "batch axis at place 1; bring it back",
+    ),
     "batch_slice": (
         dict(body="y = Slice(x, a, b)", given="int64[1] a = {0}, int64[1] b = {1}"),
         "along the batch axis",

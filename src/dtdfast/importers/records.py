@@ -113,7 +113,7 @@ class Layers:
             if source is not sources[0] and source.shape == target:
                 return source
             sources = (source,)
-            if norm := group_norm(self.records, self.shapes, source.position, target):
+            if norm := group_norm(self.records, self.shape, source.position, target):
                 position, fields = norm
                 return self.add(GroupNorm, (Value(position, target),), name, **fields)
         if cls is Softmax and (masked := selected(self.records, sources[0].position, sources[0].shape, fields)):

@@ -4,6 +4,7 @@ complete.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -137,7 +138,7 @@ def uniform(records: list[Layer], position: int) -> float:
 
 
 def group_norm(
-    records: list[Layer], shapes: list[Shape], position: int, shape: Shape
+    records: list[Layer], shape_of: Callable[[int], Shape | None], position: int, shape: Shape
 ) -> tuple[int, dict[str, Any]] | None:
     """(position of y, fields of a GroupNorm of y) where this entry is an InstanceNorm of y with its channels in groups,
     and is brought back to y's shape.
@@ -146,12 +147,12 @@ def group_norm(
     before = None if norm is None else record_at(records, source_of(records, position), Reshape)
     if norm is None or before is None:
         return None
-    source, groups = source_of(records, source_of(records, position)), shapes[position][0]
-    if source == INPUT or shapes[source] != shape or shape[0] % groups:
+    source, inner = source_of(records, source_of(records, position)), shape_of(position)
+    if inner is None or shape_of(source) != shape or shape[0] % inner[0]:
         return None
     each = {key: getattr(norm, key) for key in ("weight", "bias") if getattr(norm, key) is not None}
-    affine = {key: np.repeat(array, shape[0] // groups) for key, array in each.items()}
-    return source, {"groups": groups, "eps": norm.eps, **affine}
+    affine = {key: np.repeat(array, shape[0] // inner[0]) for key, array in each.items()}
+    return source, {"groups": inner[0], "eps": norm.eps, **affine}
 
 
 LOWEST = -1e30
@@ -167,12 +168,12 @@ def selected(
     record: Any = records[position] if position != INPUT else None
     if isinstance(record, Scale) and record.shift is not None and record.scale.ndim == len(shape):
         source, shift, plain = source_of(records, position), record.shift, record.scale
-    elif isinstance(record, Add) and len(record.inputs) == 2:
+    elif isinstance(record, Add) and record.inputs is not None and len(record.inputs) == 2:
         tables = [p for p in record.inputs if record_at(records, p, Constant) is not None]
         if len(tables) != 1:
             return None
         (source,) = (p for p in record.inputs if p != tables[0])
-        shift, plain = records[tables[0]].value, np.ones(())
+        shift, plain = record_at(records, tables[0], Constant).value, np.ones(())
     else:
         return None
     if fields.get("log") or source == INPUT:
@@ -182,7 +183,7 @@ def selected(
     factor = np.where(low, 1.0, np.broadcast_to(plain, shape))
     if not low.any() or rest.any() or (factor != 1).any() or low.all(axis=fields["axis"] % (len(shape) + 1) - 1).any():
         return None
-    return source, fields | {"mask": ~low}
+    return source, fields | {"mask": varying(~low)}
 
 
 def record_at(records: list[Layer], position: int, kind: type[Any]) -> Any:

@@ -27,7 +27,8 @@ def placed(node: Node, array: Array, x: Value) -> Array:
         array = _by_attribute(node, array, rank(x))
     if array.ndim > rank(x):
         raise Refused(
-            f"a constant of shape {array.shape} meets ({shape_text(x)}), which has fewer axes; the batch axis would move"
+            f"a constant of shape {array.shape} meets ({shape_text(x)}), which has fewer axes; the batch axis "
+            "would move"
         )
     if array.ndim == rank(x):
         array = node.of_sample(array, "a constant")
@@ -143,12 +144,11 @@ def where(node: Node) -> Value:
     """Between two operands, by a constant mask."""
     if not isinstance(node.operand(0), np.ndarray):
         raise Refused("its condition is computed, which has no record; only a constant mask has")
-    mask = node.constant(0, "its condition") != 0
     computed = [node.value(i) for i in (1, 2) if not isinstance(node.operand(i), np.ndarray)]
     x = computed[0]
     operands = [node.operand(i) for i in (1, 2)]
     a, b = (aligned(node, o, x) if isinstance(o, np.ndarray) else node.value(i) for i, o in enumerate(operands, 1))
-    made = algebra.chosen(node.add, placed(node, mask, x), a, b, node.layers.batch)
+    made = algebra.chosen(node.add, placed(node, node.constant(0, "its condition"), x), a, b, node.layers.batch)
     return made.under(()) if not x.shape and made.shape == (1,) else made
 
 

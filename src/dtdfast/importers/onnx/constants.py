@@ -156,7 +156,7 @@ def result_size(operator: str, node: Proto, operands: list[Array | None]) -> int
     if operator == "Tile":
         return given[0].size * math.prod(int(times) for times in given[1])
     if operator in ("MatMul", "Gemm"):  # at most, and the work is bounded alike
-        return given[0].size * given[1].size // max(min(given[0].shape[-1:] + given[1].shape[-2:]), 1)
+        return int(given[0].size * given[1].size // max(1, *given[0].shape[-1:]))
     if operator == "GatherElements":
         return given[1].size
     if operator == "GatherND":

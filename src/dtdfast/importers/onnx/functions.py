@@ -59,7 +59,9 @@ def function(node: Node) -> Value | Function:
     made = _norm(node) or _composed(node)
     if made is None:
         first = next((a for a in node.operands if isinstance(a, Function)), None)
-        raise first.refused() if first is not None else Refused(f"{BEGUN.get(node.operator, 'this operator')} has no record")
+        if first is not None:
+            raise first.refused()
+        raise Refused(f"{BEGUN.get(node.operator, 'this operator')} has no record")
     return known(node.add, node.layers, made) if isinstance(made, Function) else made
 
 
@@ -117,8 +119,8 @@ def _clip(node: Node) -> Callable[[Array], Array]:
     if node.opset < 11:
         low, high = node.number("min", -math.inf), node.number("max", math.inf)
     else:
-        bounds = (node.optional(1, "min"), node.optional(2, "max"))
-        low, high = (d if b is None else scalar(b, "its bound") for b, d in zip(bounds, (-math.inf, math.inf), strict=True))
+        low = -math.inf if (a := node.optional(1, "min")) is None else scalar(a, "min")
+        high = math.inf if (b := node.optional(2, "max")) is None else scalar(b, "max")
     return lambda x: np.clip(x, low, high)
 
 

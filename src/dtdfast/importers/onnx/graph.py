@@ -121,7 +121,7 @@ class Node:
 
     def of_sample(self, array: Array, what: str) -> Array:
         """A constant with a batch axis, along which it must not vary, as one sample meets it."""
-        repeated = array.shape[0] == 1 or not array.strides[0] or (array.shape[0] < BATCH and (array == array[:1]).all())
+        repeated = not array.strides[0] or (array.shape[0] < BATCH and bool((array == array[:1]).all()))
         if not repeated or array.shape[0] not in (1, self.layers.batch):
             raise Refused(f"{what} of shape {array.shape} may not vary along the batch axis")
         return np.asarray(array[0])

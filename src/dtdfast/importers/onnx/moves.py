@@ -10,6 +10,7 @@ import numpy as np
 from ... import layers as L
 from ...budget import require
 from ..algebra import scaled
+from ..functions import Function
 from ..records import Refused, Value
 from .graph import Array, Node, Operand, Reader, Turned, rank, scalar, weights
 from .tensors import TOKENS
@@ -44,7 +45,7 @@ def cast(node: Node) -> Operand:
 
 def cast_like(node: Node) -> Operand:
     like = node.operand(1)
-    if like is None or isinstance(like, Turned):
+    if like is None or isinstance(like, (Turned, Function)):
         raise Refused("its second input is missing, or has its batch axis moved")
     return _cast(identity(node), 1 if isinstance(like, Value) and not like.integer else _element_type(like))
 

@@ -45,10 +45,8 @@ def layer_norm(node: Node) -> Value:
     axes = _trailing(node, x)
     shape = x.shape[axes[0] - 1 :]
     _precision(node)
-    return node.add(
-        L.LayerNorm, x, axes=axes, weight=_affine(node, 1, "its scale", shape), bias=_affine(node, 2, "its bias", shape),
-        eps=node.number("epsilon", 1e-5),
-    )  # fmt: skip
+    weight, bias = (_affine(node, i, what, shape) for i, what in ((1, "its scale"), (2, "its bias")))
+    return node.add(L.LayerNorm, x, axes=axes, weight=weight, bias=bias, eps=node.number("epsilon", 1e-5))
 
 
 def rms_norm(node: Node) -> Value:

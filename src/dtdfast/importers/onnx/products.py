@@ -47,7 +47,9 @@ def matmul(node: Node) -> Value:
     )
     axes = rank(x)
     if axes < 2 + left or constant.ndim < 1:
-        raise Refused(f"it multiplies ({shape_text(x)}) and {constant.shape}; the batch may not be an axis of the matrices")
+        raise Refused(
+            f"it multiplies ({shape_text(x)}) and {constant.shape}; the batch may not be an axis of the matrices"
+        )
     labels = string.ascii_lowercase[:axes]
     shared = labels[-2] if left else labels[-1]
     own = ("Z" + shared if left else shared + "Z") if constant.ndim > 1 else shared
@@ -56,7 +58,8 @@ def matmul(node: Node) -> Value:
         stack = stack[1:]
     if len(stack) > len(lead):
         raise Refused(
-            f"it multiplies ({shape_text(x)}) and {constant.shape}; the stack of matrices may not vary along the batch axis"
+            f"it multiplies ({shape_text(x)}) and {constant.shape}; the stack of matrices may not "
+            "vary along the batch axis"
         )
     result, names = list(labels), []
     for i, size in enumerate(stack, len(lead) - len(stack)):
@@ -79,7 +82,6 @@ def einsum(node: Node) -> Value:
     made = products.einsum(node.add, equation, operands, node.layers.batch)
     _, result = products.terms(equation, [a.ndim if isinstance(a, np.ndarray) else rank(a) for a in operands])
     return made if len(result) > 1 else Value(made.position, ())
-
 
 
 OPERATORS: dict[str, Reader] = {"MatMul": matmul, "Einsum": einsum}

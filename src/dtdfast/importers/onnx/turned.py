@@ -1,5 +1,5 @@
-"""Values whose batch axis a Transpose has moved away from the front, or a Reshape has merged with others: no record holds
-one, but most operators work on what is behind it, and later nodes bring the batch axis back.
+"""Values whose batch axis a Transpose has moved away from the front, or a Reshape has merged with others: no record
+holds one, but most operators work on what is behind it, and later nodes bring the batch axis back.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ TRAILING = ("LayerNormalization", "RMSNormalization")
 BY_AXES = {"ReduceL1": 18, "ReduceL2": 18, "ReduceMax": 18, "ReduceMean": 18, "ReduceMin": 18, "ReduceSum": 13,
            "ReduceSumSquare": 18}  # fmt: skip
 """Operators along several axes → the opset from which they are an input."""
+Result = Operand | tuple[Operand | None, ...]
 RESHAPES = ("Flatten", "Reshape", "Squeeze", "Unsqueeze")
 
 
@@ -48,13 +49,20 @@ def parts(x: Operand | None) -> tuple[Value | Function, int, int, int]:
     return x, 0, 0, 0
 
 
+def _full(node: Node) -> tuple[int, ...]:
+    """The shape of what a node reads first."""
+    x = node.operands[0]
+    assert x is not None
+    return node.full(x)
+
+
 # ----------------------------------------------------------------------------------------------------------- moves
 
 
 def transpose(node: Node) -> Operand:
     """The axes in another order, the batch axis as any other."""
     value, place, before, after = parts(node.operands[0])
-    axes = len(node.full(node.operands[0]))
+    axes = len(_full(node))
     order = node.integer_list("perm") or tuple(reversed(range(axes)))
     if sorted(order) != list(range(axes)):
         raise Refused(f"attribute perm is {order}, but its input has {axes} axes")
@@ -77,9 +85,8 @@ def plain(value: Value | Function) -> Value:
 
 def reshape(node: Node) -> Operand:
     """To any shape in which the batch axis is found again, perhaps merged with others."""
-    x = node.operands[0]
-    value, place, before, after = parts(x)
-    full = node.full(x)
+    value, place, before, after = parts(node.operands[0])
+    full = _full(node)
     target = goal(node, full)
     if target == full:
         return view(value, place, before, after)
@@ -139,10 +146,10 @@ def _text(node: Node, full: tuple[int, ...]) -> str:
     return f"({', '.join(sizes)})"
 
 
-# ------------------------------------------------------------------------------------------------------- other operators
+# -------------------------------------------------------------------------------------------------- other operators
 
 
-def turned(node: Node, read: Reader) -> Operand | tuple[Operand | None, ...]:
+def turned(node: Node, read: Reader) -> Result:
     """A node whose operands have a turned one among them, read as it is with the batch axis first."""
     computed = [a for a in node.operands if isinstance(a, (Value, Function, Turned))]
     layouts = {_layout(a) for a in computed}
@@ -159,8 +166,11 @@ def turned(node: Node, read: Reader) -> Operand | tuple[Operand | None, ...]:
     if node.operator in ELEMENTWISE:
         if min(ranks) < max(ranks):
             raise Refused("its operands have different numbers of axes, and their batch axes do not meet")
-        return frame.back(read(frame.straight()), place)
-    result = _along(frame, read) if node.operator in (*ALONG, *BY_ATTRIBUTE, *TRAILING, *BY_AXES) else None
+        made: Result = frame.back(read(frame.straight()), place)
+        return made
+    result: Result | None = None
+    if node.operator in (*ALONG, *BY_ATTRIBUTE, *TRAILING, *BY_AXES):
+        result = _along(frame, read)
     if node.operator == "Expand":
         result = _expanded(frame, read)
     if node.operator in ("MatMul", "Gemm"):
@@ -211,7 +221,7 @@ class Frame:
             whole = np.moveaxis(array, reach, 0)
             if array.strides[reach] and (held > 1 << 16 or (whole != whole[:1]).any()):
                 raise Refused(f"a constant of shape {array.shape} may not vary along the batch axis")
-        return np.take(array, 0, reach)
+        return np.asarray(np.take(array, 0, reach))
 
     def straight(self, constants: bool = True, **attributes: Any) -> Node:
         """The node with what is behind its operands."""
@@ -304,7 +314,7 @@ def _expanded(frame: Frame, read: Reader) -> Any:
     target, place = frame.node.setting("shape", 1, 8), frame.place
     if target is None or len(target) > frame.rank:
         return None
-    value, full = parts(frame.node.operand(0))[0], frame.node.full(frame.node.operand(0))
+    value, full = parts(frame.node.operands[0])[0], _full(frame.node)
     wide = [max(t, s) for t, s in zip((1,) * (frame.rank - len(target)) + target, full, strict=True)]
     if wide[place] != full[place]:
         return None
@@ -324,7 +334,6 @@ def _product(frame: Frame, read: Reader) -> Any:
     if node.operator == "Gemm":
         return frame.back(read(frame.straight(constants=False)), frame.place)
     return frame.back(read(frame.straight(constants=own == 2)), frame.place)
-
 
 
 OPERATORS: dict[str, Reader] = {"Transpose": transpose, **dict.fromkeys(RESHAPES, reshape)}

@@ -37,7 +37,9 @@ from .tensors import Proto, Tensors
 from .turned import OPERATORS as TURNED
 from .turned import turned
 
-OPERATORS: dict[str, Reader] = LAYERS | NORMS | ARITHMETIC | FUNCTIONS | PRODUCTS | ATTENTION | MOVES | SAMPLING | TURNED
+OPERATORS: dict[str, Reader] = (
+    LAYERS | NORMS | ARITHMETIC | FUNCTIONS | PRODUCTS | ATTENTION | MOVES | SAMPLING | TURNED
+)
 BRANCHES = ("If", "Loop", "Scan", "SequenceMap")
 REFUSED = {
     **dict.fromkeys(BRANCHES, CONTROL_FLOW),
@@ -225,7 +227,8 @@ class Walk:
         if isinstance(value, Turned):
             merged = ", merged with others" if value.before + value.after else ""
             raise ModelError(
-                f"its output {output!r:.80} has the batch axis at place {value.place}{merged}; bring it back to the front"
+                f"its output {output!r:.80} has the batch axis at place {value.place}{merged}; bring it back to the "
+                "front"
             )
         if not isinstance(value, Value):
             reason = "is made by no node" if value is None else "does not depend on its input"
