@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..budget import require
 from ..layers import (
     INPUT,
     Activation,
@@ -150,6 +151,7 @@ def group_norm(
     source, inner = source_of(records, source_of(records, position)), shape_of(position)
     if inner is None or shape_of(source) != shape or shape[0] % inner[0]:
         return None
+    require(8 * shape[0], f"GroupNorm: its factors for {shape[0]} channels")
     each = {key: getattr(norm, key) for key in ("weight", "bias") if getattr(norm, key) is not None}
     affine = {key: np.repeat(array, shape[0] // inner[0]) for key, array in each.items()}
     return source, {"groups": inner[0], "eps": norm.eps, **affine}
@@ -178,9 +180,8 @@ def selected(
         return None
     if fields.get("log") or source == INPUT:
         return None
-    low = np.broadcast_to(shift < LOWEST, shape)
-    rest = np.where(low, 0.0, np.broadcast_to(shift, shape))
-    factor = np.where(low, 1.0, np.broadcast_to(plain, shape))
+    low = (shift < LOWEST).reshape((1,) * (len(shape) - shift.ndim) + shift.shape)
+    rest, factor = np.where(shift < LOWEST, 0.0, shift), np.where(low, 1.0, plain)
     if not low.any() or rest.any() or (factor != 1).any() or low.all(axis=fields["axis"] % (len(shape) + 1) - 1).any():
         return None
     return source, fields | {"mask": varying(~low)}

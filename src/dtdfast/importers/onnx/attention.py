@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from ... import layers as L
+from ...budget import require
 from .. import attention as products
 from ..algebra import permuted, scaled
 from ..records import Refused, Value
@@ -43,6 +44,7 @@ def _heads(node: Node, operand: Operand | None, count: int, what: str) -> Value:
 
 def _window(node: Node, queries: int, keys: int) -> Array:
     """Which keys a query sees, by its place."""
+    require(16 * queries * keys, f"Attention {node.name!r:.80}: its mask of {queries} x {keys}")
     left, right = node.integer("left_window_size", -1), node.integer("right_window_size", -1)
     ahead = np.arange(keys) - np.arange(queries)[:, None]
     keep = np.ones((queries, keys), bool)
@@ -108,6 +110,7 @@ def rotary(node: Node) -> Value:
     if turned % 2 or not 0 < turned <= width:
         raise Refused(f"rotary_embedding_dim is {turned}, but a head has {width} features")
     cos, sin = (_table(node, i, what, tokens, turned // 2) for i, what in ((1, "cos_cache"), (2, "sin_cache")))
+    require(32 * tokens * width, f"RotaryEmbedding {node.name!r:.80}: its factors for {tokens} tokens")
     half = np.arange(turned // 2)
     first, second = (2 * half, 2 * half + 1) if interleaved else (half, half + turned // 2)
     places, factor, cross = np.arange(width), np.ones((tokens, width)), np.zeros((tokens, width))

@@ -75,7 +75,8 @@ def product(node: Node) -> Value:
 def viewed(node: Node) -> Function:
     """A function under the shape that a value would get."""
     held = node.operands[0]
-    assert isinstance(held, Function)
+    if not isinstance(held, Function):
+        raise next(a for a in node.operands if isinstance(a, Function)).refused()
     scratch = Layers(node.layers.batch, sample=held.shape)
     operands: list[Operand | None] = [Value(L.INPUT, held.shape), *node.operands[1:]]
     made = MOVES[node.operator](replace(node, operands=operands, layers=scratch))

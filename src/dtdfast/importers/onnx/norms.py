@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from ... import layers as L
+from ...budget import require
 from ..records import Refused, Value
 from .graph import Array, Node, Reader, rank, weights
 
@@ -63,6 +64,7 @@ def group_norm(node: Node) -> Value:
     channels = x.shape[0] if x.shape else 0
     if groups < 1 or not channels or channels % groups:
         raise Refused(f"{channels} channels do not divide into {groups} groups")
+    require(8 * channels, f"GroupNormalization {node.name!r:.80}: its factors for {channels} channels")
     numbers = channels if node.opset >= 21 else groups
     weight, bias = (_affine(node, i, what, (numbers,)) for i, what in ((1, "its scale"), (2, "its bias")))
     if numbers == groups:
@@ -95,6 +97,7 @@ def lp_norm(node: Node) -> Value:
 def _unit(node: Node, x: Value, axes: tuple[int, ...], eps: float) -> Value:
     """x/√(Σx² + eps) over these axes."""
     sizes = [x.shape[a - 1] for a in axes]
+    require(8 * math.prod(sizes), f"{node.operator} {node.name!r:.80}: its factors")
     weight = np.full(sizes, 1 / math.sqrt(math.prod(sizes)))
     return node.add(L.RMSNorm, x, axes=axes, weight=weight, eps=eps / math.prod(sizes))
 

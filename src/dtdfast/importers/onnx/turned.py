@@ -45,14 +45,17 @@ def parts(x: Operand | None) -> tuple[Value | Function, int, int, int]:
     """(value, place of the batch axis, how many axes are merged before it, and behind it)."""
     if isinstance(x, Turned):
         return x.value, x.place, x.before, x.after
-    assert isinstance(x, (Value, Function))
+    if not isinstance(x, (Value, Function)):
+        what = "missing" if x is None else "a constant"
+        raise Refused(f"its input is {what}, expected what an earlier layer computes")
     return x, 0, 0, 0
 
 
 def _full(node: Node) -> tuple[int, ...]:
     """The shape of what a node reads first."""
     x = node.operands[0]
-    assert x is not None
+    if x is None:
+        raise Refused("its input is missing")
     return node.full(x)
 
 
