@@ -1,4 +1,5 @@
 /* activation.c: activations and their derivatives, on rows. */
+#include "elementary.h"
 #include "rows.h"
 
 #include <tgmath.h>
@@ -10,12 +11,20 @@ static const real SQRT_HALF = 0.70710678118654752, SQRT_2_OVER_PI = 0.7978845608
 /* the last odd number of tanh's continued fraction: what is left out is 2e-19 of x - tanh(x), |x| < 1 */
 enum { LAMBERT = 19 };
 
+#ifdef DTD_DOUBLE
 /* 1 / (1 + exp(-x)) without overflow */
 ALWAYS_INLINE real sigmoid(real x)
 {
     real e = exp(x < 0 ? x : -x);
     return (x < 0 ? e : 1) / (1 + e);
 }
+
+ALWAYS_INLINE real gelu(real x) { return 0.5 * x * erfc(-x * SQRT_HALF); }
+#else
+ALWAYS_INLINE real sigmoid(real x) { return (real)sigmoid_of(x); }
+
+ALWAYS_INLINE real gelu(real x) { return (real)gelu_of(x); }
+#endif
 
 ALWAYS_INLINE real clip(real x, real low, real high) { return x < low ? low : x > high ? high : x; }
 
@@ -104,7 +113,7 @@ void NAME(row_activation)(const dtd_step *s, const real *x, real *y, int64_t n)
     case DTD_SELU: ROW(SELU_SCALE * (t > 0 ? t : SELU_ALPHA * expm1(t)));
     case DTD_CELU: ROW(t > 0 ? t : a * expm1(t / a));
     case DTD_SILU: ROW(t * sigmoid(a * t));
-    case DTD_GELU: ROW(0.5f * t * erfc(-t * SQRT_HALF));
+    case DTD_GELU: ROW(gelu(t));
     case DTD_GELU_TANH: ROW(t * sigmoid(gelu_argument(t)));
     case DTD_MISH: ROW(t * mish_gate(t));
     case DTD_SIGMOID: ROW(sigmoid(t));

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import layers as L
-from ..plan.shapes import Shape
+from ..plan.shapes import MAX_AXES, Shape
 from .records import Add, Refused, Value
 from .refused import FILLS
 from .rewrites import varying
@@ -79,8 +79,26 @@ def reshaped(add: Add, x: Value, shape: Shape) -> Value:
 
 
 def permuted(add: Add, x: Value, axes: Sequence[int]) -> Value:
-    """The axes of a sample in another order."""
-    return x if list(axes) == list(range(len(axes))) else add(L.Permute, x, order=(0, *(a + 1 for a in axes)))
+    """The axes of a sample in another order; more of them than records have where those that stay side by side are one
+    axis to them.
+    """
+    if list(axes) == list(range(len(axes))):
+        return x
+    if len(axes) <= MAX_AXES:
+        return add(L.Permute, x, order=(0, *(a + 1 for a in axes)))
+    groups: list[list[int]] = []
+    for a in axes:
+        if x.shape[a] == 1:
+            continue
+        if groups and groups[-1][-1] == a - 1:
+            groups[-1].append(a)
+        else:
+            groups.append([a])
+    sizes = {g[0]: math.prod(x.shape[a] for a in g) for g in groups}
+    firsts = sorted(sizes)
+    y = reshaped(add, x, tuple(sizes[f] for f in firsts))
+    y = add(L.Permute, y, order=(0, *(firsts.index(g[0]) + 1 for g in groups)))
+    return y.under(tuple(x.shape[a] for a in axes))
 
 
 def expanded(add: Add, x: Value, shape: Shape) -> Value:

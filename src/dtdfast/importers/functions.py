@@ -25,8 +25,8 @@ NEAR = 2e-6
 
 TINY = 1e-24
 
-DEPTH = 32
-"""Records through which a function is followed at most."""
+MOST = 64
+"""Entries among which what an activation is of is looked for, so that the time does not grow with the network."""
 
 KINDS: tuple[str, ...] = (
     "gelu",
@@ -67,42 +67,46 @@ class Function:
         return Refused(f"{self.begun} has no record, and no known activation or norm is made of it")
 
 
-def origin(layers: Layers, position: int) -> int:
-    """The entry that this one is computed from element by element, through records of one operand."""
-    while position != L.INPUT and _step(layers.records[position]) is not None:
-        position = layers.reads(position)[0]
-    return position
+def _reads(layers: Layers, position: int) -> tuple[int, ...]:
+    """What an entry is an element-wise function of; nothing where it is none."""
+    record = None if position == L.INPUT else layers.records[position]
+    if record is None or not (isinstance(record, (L.Add, L.Mul)) or _step(record) is not None):
+        return ()
+    reads = layers.reads(position)
+    views = isinstance(record, (L.Reshape, L.Flatten, L.Expand))
+    return reads if views or all(layers.shape(r) == layers.shape(position) for r in reads) else ()
 
 
-def _step(record: L.Layer) -> Callable[[Array], Array] | None:
+def traced(layers: Layers, position: int) -> tuple[int, Array]:
+    """The one entry that all of this one is an element-wise function of, as far back as there is one, and this one's
+    values where that is the grid.
+    """
+    for p in range(len(layers.roots), position + 1):
+        operands = [traced(layers, r) for r in _reads(layers, p)]
+        step = _step(layers.records[p])
+        if step is None or len({root for root, _ in operands}) != 1:
+            layers.roots[p] = p, GRID
+        else:
+            with np.errstate(all="ignore"):
+                layers.roots[p] = operands[0][0], step(*(values for _, values in operands))
+    return layers.roots.get(position, (position, GRID))
+
+
+def _step(record: L.Layer) -> Callable[..., Array] | None:
+    """What a record makes of its operands, element by element."""
     if isinstance(record, (L.Dropout, L.Reshape, L.Flatten, L.Expand)):
         return lambda x: x
     if isinstance(record, L.ReLU) or (isinstance(record, L.Activation) and record.slopes is None):
         return lambda x: np.asarray(activate(record, x))
+    if isinstance(record, L.Mul):
+        return lambda a, b: a * b
+    if isinstance(record, L.Add):
+        return lambda *x: np.sum(x, axis=0)
     if isinstance(record, L.Scale):
         factor, offset = record.scale, np.zeros(1) if record.shift is None else record.shift
         if (factor == factor.flat[0]).all() and (offset == offset.flat[0]).all():
             return lambda x: x * float(factor.flat[0]) + float(offset.flat[0])
     return None
-
-
-def on_grid(layers: Layers, position: int, root: int) -> Array | None:
-    """An entry's values on the grid as a function of an earlier one's; None where it is no such function."""
-    return _followed(layers, position, {root: GRID}, root, DEPTH)
-
-
-def _followed(layers: Layers, position: int, held: dict[int, Array | None], root: int, depth: int) -> Array | None:
-    if position not in held:
-        held[position] = None
-        record = layers.records[position] if position > root and depth else None
-        step = None if record is None else _step(record)
-        if step is not None or isinstance(record, (L.Add, L.Mul)):
-            operands = [_followed(layers, source, held, root, depth - 1) for source in layers.reads(position)]
-            values = [v for v in operands if v is not None]
-            if len(values) == len(operands):
-                total = sum(values) if isinstance(record, L.Add) else math.prod(values)
-                held[position] = np.asarray(total) if step is None else step(values[0])
-    return held[position]
 
 
 def composed(
@@ -118,16 +122,15 @@ def composed(
     """
     functions = [o for o in operands if isinstance(o, Function)]
     values = [o for o in operands if isinstance(o, Value)]
-    if functions:
-        root, begun = functions[0].root, functions[0].begun
-    else:
-        root = min(origin(layers, v.position) for v in values)
+    start = functions[0].root if functions else traced(layers, values[0].position)[0]
+    begun = functions[0].begun if functions else begun
     arrays = []
     for operand in operands:
         if isinstance(operand, Function):
-            array = operand.values if operand.root == root else None
+            array = operand.values if operand.root == start else None
         elif isinstance(operand, Value):
-            array = on_grid(layers, operand.position, root) if math.prod(operand.shape) == math.prod(shape) else None
+            root, values_of = traced(layers, operand.position)
+            array = values_of if root == start and math.prod(operand.shape) == math.prod(shape) else None
         else:
             number = np.asarray(operand, np.float64)
             array = np.full(GRID.shape, number.flat[0]) if number.size and (number == number.flat[0]).all() else None
@@ -135,12 +138,12 @@ def composed(
             return None
         arrays.append(array)
     with np.errstate(all="ignore"):
-        return Function(root, shape, np.asarray(apply(*arrays), np.float64), begun)
+        return Function(start, shape, np.asarray(apply(*arrays), np.float64), begun)
 
 
 def known(add: Add, layers: Layers, function: Function) -> Value | Function:
     """An Activation where the function is one of a value that it was made from, else the function."""
-    if not np.isfinite(function.values).all():
+    if not np.isfinite(function.values).all() or (function.values == function.values[0]).all():
         return function
     size = math.prod(function.shape)
     for position, inner in _candidates(layers, function):
@@ -148,25 +151,27 @@ def known(add: Add, layers: Layers, function: Function) -> Value | Function:
         if shape is None or math.prod(shape) != size:
             continue
         for fields in (*({"kind": kind} for kind in KINDS), *_silu(function.values, inner)):
-            if _near(activate(L.Activation(**fields), inner), function.values):
+            with np.errstate(all="ignore"):
+                same = _near(activate(L.Activation(**fields), inner), function.values)
+            if same:
                 return add(L.Activation, Value(position, shape), **fields).under(function.shape)
     return function
 
 
 def _candidates(layers: Layers, function: Function) -> list[tuple[int, Array]]:
-    """Every entry that is an element-wise function of the root, with its values on the grid: the root first."""
+    """The root, and the latest entries that are element-wise functions of it, with their values on the grid."""
     found = [(function.root, GRID)]
-    for position in range(function.root + 1, len(layers.records)):
-        step = _step(layers.records[position])
-        if step is not None and (source := dict(found).get(layers.reads(position)[0])) is not None:
-            found.append((position, step(source)))
+    for position in range(max(function.root + 1, len(layers.records) - MOST), len(layers.records)):
+        root, values = traced(layers, position)
+        if root == function.root:
+            found.append((position, values))
     return found
 
 
 def _silu(values: Array, inner: Array) -> list[dict[str, Any]]:
     """x·sigmoid(αx) for the α that the last number of the grid below 3 says."""
     place = int(np.argmin(np.abs(inner - 1.0)))
-    part = values[place] / inner[place]
+    part = values[place] / inner[place] if inner[place] else 0.0
     if not 0 < part < 1:
         return []
     return [{"kind": "silu", "alpha": float(f"{math.log(part / (1 - part)) / inner[place]:.7g}")}]

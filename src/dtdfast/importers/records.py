@@ -88,6 +88,8 @@ class Layers:
     records: list[Layer] = field(default_factory=list)
     shapes: list[Shape] = field(default_factory=list)  # of one sample of every record's output
     sample: Shape | None = None  # shape of one sample of the network's input
+    # an entry → (the entry that it is an element-wise function of, its values on a grid of that one's): functions.py
+    roots: dict[int, tuple[int, NDArray[Any]]] = field(default_factory=dict)
     # arrays as they came, and as records hold them
     _held: dict[tuple[Any, ...], tuple[Any, Any]] = field(default_factory=dict)
     _bytes: int = 0

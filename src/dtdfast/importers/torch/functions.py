@@ -26,7 +26,7 @@ def followed(records: Records, call: Call) -> Any:
     operands = call.values()
     functions = [o for o in operands if isinstance(o, Function)]
     if not functions and not _begins(call):
-        return None
+        return _product(records, call) if call.name == "mul" else None
     if functions and call.name in SAME:
         return functions[0].under(call.shape)
     if call.name not in ELEMENTWISE:
@@ -49,6 +49,16 @@ def _begins(call: Call) -> bool:
     if call.name == "pow":
         return call.get("exponent") not in (1, 2)
     return call.name != "div" or not isinstance(call.self, Value)
+
+
+def _product(records: Records, call: Call) -> Value | None:
+    """An activation that ends in a product of records."""
+    operands = [call.self, call.other]
+    if not all(isinstance(o, Value) for o in operands):
+        return None
+    function = composed(records.layers, np.multiply, operands, call.shape, call.name)
+    found = None if function is None else known(records.add, records.layers, function)
+    return found if isinstance(found, Value) else None
 
 
 def _tensor(value: Any) -> bool:

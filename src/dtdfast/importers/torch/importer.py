@@ -68,7 +68,8 @@ def from_torch(module: Any, example: Any = None, *, output: int | str | None = N
         example = kept_example(module)
     if not isinstance(example, torch.Tensor):
         raise InputError(
-            f"example is a {type(example).__name__}, expected one torch.Tensor: several inputs are not supported"
+            f"example is a {type(example).__name__}, expected one torch.Tensor; put the network into a module that "
+            "takes one and calls it with masks and positions that are constants"
         )
     if example.ndim < 2 or not example.numel():
         raise InputError(f"example has shape {tuple(example.shape)}, expected (n, ...): the batch axis first")

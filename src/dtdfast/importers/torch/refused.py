@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..refused import ATTENTION, CHOICE, ORDER, QUANTISED, RECURRENCE, SIZE_OR_SIGN, STATISTIC
+from ..refused import CHOICE, ORDER, PAIRS, QUANTISED, RECURRENCE, SIZE_OR_SIGN, STATISTIC, WORDS
 from .call import operation
 
 BRANCH = "a branch in its code depends on the data; make the branch to be explained a module of its own"
@@ -21,23 +21,15 @@ FUSED = (
 UNKNOWN = "this operator has no record; explain the part before or after it as a network of its own"
 
 # fmt: off
+CHOICES = (
+    "gt", "lt", "ge", "le", "eq", "ne", "sgn", "argmax", "argmin", "nonzero", "round", "floor", "ceil", "bernoulli",
+    "floor_divide", "remainder", "fmod",
+)
 OPERATORS: dict[str, str] = {
-    **dict.fromkeys(("bilinear", "cdist", "dot", "outer", "cross"), ATTENTION),
+    **dict.fromkeys(("bilinear", "cdist", "dot", "outer", "cross"), PAIRS),
     **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), RECURRENCE),
-    **dict.fromkeys(
-        (
-            "cosine_similarity", "logsumexp", "logcumsumexp", "prod", "cumprod", "renorm",
-        ),
-        STATISTIC,
-    ),
-    **dict.fromkeys(
-        (
-            "gt", "lt", "ge", "le", "eq", "ne", "sgn", "argmax", "argmin", "nonzero", "round", "floor", "ceil",
-            "bernoulli", "floor_divide",
-            "remainder", "fmod",
-        ),
-        CHOICE,
-    ),
+    **dict.fromkeys(("cosine_similarity", "logsumexp", "logcumsumexp", "prod", "cumprod", "renorm"), STATISTIC),
+    **dict.fromkeys(CHOICES, CHOICE),
     **dict.fromkeys(("topk", "sort", "argsort", "median", "kthvalue", "unique"), ORDER),
     **dict.fromkeys(("_transformer_encoder_layer_fwd", "_native_multi_head_attention"), FUSED),
     "native_dropout": TRAINING,
@@ -55,9 +47,17 @@ def advice(node: Any, reason: str) -> str:
     known = next((kind for kind in kinds if kind in PARTS), None)
     if known is not None:
         return f"it is part of {known}: {PARTS[known]}"
+    if _of_words(node):
+        return WORDS
     if "quantized" in getattr(node.target, "namespace", ""):
         return QUANTISED
     return OPERATORS.get(operation(node) or "", reason)
+
+
+def _of_words(node: Any) -> bool:
+    """Whether it compares or counts words."""
+    read = [n.meta["val"] for n in node.all_input_nodes]
+    return operation(node) in CHOICES and any(hasattr(v, "dtype") and not v.dtype.is_floating_point for v in read)
 
 
 def quantised(module: Any) -> str | None:

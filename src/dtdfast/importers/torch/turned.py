@@ -16,6 +16,7 @@ from typing import Any
 
 from ... import layers as L
 from ...plan.shapes import Shape
+from .. import algebra
 from ..functions import Function
 from ..records import Refused, Value
 from .call import Call, Pieces, Records
@@ -116,7 +117,7 @@ def permuted(records: Records, call: Call) -> Any:
     if sample != sorted(sample):
         if isinstance(value, Function):
             raise value.refused()
-        value = records.add(L.Permute, value, order=(0, *sample))
+        value = algebra.permuted(records.add, value, [k - 1 for k in sample])
     place = order.index(x.place)
     return plain(Turned(value, sum(len(own[d]) for d in order[:place]) + x.outer, x.outer, x.inner))
 
