@@ -25,7 +25,7 @@ NEAR = 2e-6
 
 TINY = 1e-24
 
-MOST = 64
+MOST = 16
 """Entries among which what an activation is of is looked for, so that the time does not grow with the network."""
 
 KINDS: tuple[str, ...] = (
