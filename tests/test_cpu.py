@@ -1,5 +1,6 @@
 """The C kernels: against the oracle within a derived bound, conserving on their own, and repeatable to the bit."""
 
+import os
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 
@@ -7,16 +8,17 @@ import numpy as np
 import pytest
 
 import dtdfast as dtd
-from cases import CASES
+from cases import CASES, HELD_CASES
 from dtdfast.cpu.encode import Encoded
 from dtdfast.packing import WeightStore
 
 UNITS = {"float32": 2.0**-24, "float64": 2.0**-53}
 UNIT = UNITS["float32"]
-SOME = CASES[:: len(CASES) // 40]  # for what does not depend on the arithmetic of each rule
+EVERY = CASES + HELD_CASES[:: 1 if os.environ.get("DTDFAST_LONG") else 2]
+SOME = EVERY[:: len(EVERY) // 60]  # for what does not depend on the arithmetic of each rule
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+@pytest.mark.parametrize("case", EVERY, ids=lambda case: case.id)
 def test_oracle(case):
     x, r_out = case.x, case.r_out
     _, bound = case.expected(x, r_out, case.tolerance(UNIT))
@@ -40,7 +42,7 @@ def test_oracle_in_float64(case):
     assert (abs(r_in - expected) <= bound).all()
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if c.row.conserves], ids=lambda case: case.id)
+@pytest.mark.parametrize("case", [c for c in EVERY if c.row.conserves], ids=lambda case: case.id)
 def test_conservation(case):
     """Sum in = sum out, over the neurons that have a denominator; needs no oracle."""
     x, r_out = case.x, case.r_out

@@ -23,11 +23,15 @@ typedef struct {
     int64_t w_term, w_block; /* strides of w */
     int64_t n;               /* terms */
     int begin;               /* these are the first */
-    real *sum;               /* [block][row < DTD_TILE_PIXELS][DTD_BLOCK] */
+    real *sum;
+    int64_t sum_row, sum_block; /* its strides */
 } matmul_tile;
 
 /* Of a row and vector, among the sums. */
-ALWAYS_INLINE int place(int r, int v) { return v * VL / DTD_BLOCK * SUMS + r * DTD_BLOCK + v * VL % DTD_BLOCK; }
+ALWAYS_INLINE int64_t place(const matmul_tile *t, int r, int v)
+{
+    return v * VL / DTD_BLOCK * t->sum_block + r * t->sum_row + v * VL % DTD_BLOCK;
+}
 
 /* One register tile; `rows`, `vectors` and `across` (rows of x are side by side, else terms) are constants wherever
  * this is inlined. */
@@ -48,7 +52,7 @@ ALWAYS_INLINE void run_tile(const matmul_tile *t, const int rows, const int vect
         for (int r = 0; r < rows; r++)
 #pragma GCC unroll 4
             for (int v = 0; v < vectors; v++)
-                a[r][v] = load(sum + place(r, v));
+                a[r][v] = load(sum + place(t, r, v));
     for (int64_t k = 0; k < t->n; k++, w += w_term) {
         vec q[VECTORS];
 #pragma GCC unroll 4
@@ -67,7 +71,7 @@ ALWAYS_INLINE void run_tile(const matmul_tile *t, const int rows, const int vect
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 4
         for (int v = 0; v < vectors; v++)
-            store(sum + place(r, v), a[r][v]);
+            store(sum + place(t, r, v), a[r][v]);
 }
 
 /* Every number of rows up to the tile's, so that a matrix of any height divides into tiles of nearly equal size. */
@@ -134,9 +138,14 @@ static void pack_panel(const real *from, int64_t down, int64_t right, int64_t n,
 /* to[k][r] = from[r·row + k·term] */
 static void pack_rows(const real *from, int64_t row, int64_t term, int64_t n, int rows, real *to)
 {
-    for (int64_t k = 0; k < n; k++)
-        for (int r = 0; r < rows; r++)
-            to[k * DTD_BLOCK + r] = from[r * row + k * term];
+    for (int64_t k = 0; k < n; k++, from += term, to += DTD_BLOCK)
+        if (row == 1) {
+            __builtin_prefetch(from + 2 * PIXELS); /* terms may be pages apart */
+            for (int r = 0; r < rows; r += VL)
+                store(to + r, load_some(from + r, min64(VL, rows - r)));
+        } else
+            for (int r = 0; r < rows; r++)
+                to[r] = from[r * row];
 }
 
 /* ----------------------------------------------------------------------------------------------------------- driver */
@@ -147,6 +156,7 @@ typedef struct {
     int64_t rows, columns, terms;
     int64_t tiles, blocks; /* of rows, of columns */
     int64_t span, group;   /* blocks of a register tile, blocks whose panels are at hand */
+    int direct;            /* sums are results */
 } matmul_job;
 
 /* The matrices of one (n, c, d). */
@@ -188,7 +198,7 @@ static void finish(const matmul_job *job, const matrices *at, int64_t row, int r
 /* Tiles first .. last-1 of the rows of one product. */
 static void run_product(const matmul_job *job, const matrices *at, int64_t first, int64_t last)
 {
-    const int64_t *x = job->s->x.stride, *other = job->s->other.stride;
+    const int64_t *x = job->s->x.stride, *other = job->s->other.stride, *out = job->s->out.stride;
     const int64_t rows = job->rows * last / job->tiles - job->rows * first / job->tiles;
     const int deep = job->terms > DEPTH, in_place = rows <= FEW && other[AXIS_W] == 1;
     const int across = x[AXIS_W] != 1, packed = across && (x[AXIS_H] != 1 || job->blocks > job->span);
@@ -221,9 +231,14 @@ static void run_product(const matmul_job *job, const matrices *at, int64_t first
                         tile.w = b < whole ? w + b * DTD_BLOCK : panels + (b - group) * n * DTD_BLOCK;
                         tile.w_term = b < whole ? other[AXIS_H] : DTD_BLOCK;
                         tile.w_block = b < whole ? DTD_BLOCK : n * DTD_BLOCK;
-                        tile.sum = deep ? sums[t - from][b - group] : sums[0][0];
+                        const int direct = job->direct && (b + n_blocks) * DTD_BLOCK <= job->columns;
+                        tile.sum = direct ? at->out + row * out[AXIS_H] + b * DTD_BLOCK
+                                   : deep ? sums[t - from][b - group]
+                                          : sums[0][0];
+                        tile.sum_row = direct ? out[AXIS_H] : DTD_BLOCK;
+                        tile.sum_block = direct ? DTD_BLOCK : SUMS;
                         TILE_FUNCTIONS[across][n_blocks - 1](&tile, n_rows);
-                        for (int64_t i = 0; i < n_blocks && k + n == job->terms; i++)
+                        for (int64_t i = 0; i < n_blocks && !direct && k + n == job->terms; i++)
                             finish(job, at, row, n_rows, b + i, tile.sum + i * SUMS);
                     }
                 }
@@ -251,6 +266,8 @@ void NAME(matmul)(const dtd_step *s, void *const *bases, int n_threads)
                       .rows = shape[AXIS_H],
                       .columns = shape[AXIS_W],
                       .terms = s->x.shape[AXIS_W],
+                      .direct = s->out.stride[AXIS_W] == 1 && s->coefficient == 1 && s->multiplier == DTD_M_NONE &&
+                                !s->accumulate,
                       .tiles = ceil_div(shape[AXIS_H], PIXELS),
                       .blocks = ceil_div(shape[AXIS_W], DTD_BLOCK)};
     job.span = PAIRS && job.blocks > 1 ? 2 : 1;

@@ -1,8 +1,6 @@
 /* normalise.c: steps that divide by a sum over the channels: LRN, and norms (layer and RMS) with their relevance. */
 #include "one_axis.h"
 
-#include "base/simd.h"
-
 #include <tgmath.h>
 
 /* -------------------------------------------------------------------------------------------------------------- LRN */
@@ -77,8 +75,9 @@ static void run_norm(void *context, int64_t first, int64_t last)
     const int64_t n = s->out.shape[AXIS_C];
     int64_t p[6];
     real x_row[DTD_ROW], weight_row[DTD_ROW], bias_row[DTD_ROW], result[DTD_ROW];
-    for (int64_t item = first; item < last; item++) {
-        unravel(item, s->out.shape, AXIS_C, p);
+    double y[DTD_ROW];
+    unravel(first, s->out.shape, AXIS_C, p);
+    for (int64_t item = first; item < last; item++, next_line(s->out.shape, AXIS_C, p)) {
         const dtd_line x = line_of(job, &s->x, p), w = line_of(job, &s->other, p), b = line_of(job, &s->shift, p),
                        out = line_of(job, &s->out, p), factor = line_of(job, &s->factor, p);
         const double mean = s->centred ? mean_of(x, n) : 0, rho = rho_of(x, n, mean, s->epsilon);
@@ -89,7 +88,13 @@ static void run_norm(void *context, int64_t first, int64_t last)
             const real *values = piece_of(x, at, length, x_row), *weight = piece_of(w, at, length, weight_row),
                        *bias = piece_of(b, at, length, bias_row);
             for (int64_t i = 0; i < length; i++)
-                result[i] = (real)((values[i] - mean) * rho * (weight ? weight[i] : 1.0) + (bias ? bias[i] : 0.0));
+                y[i] = (values[i] - mean) * rho;
+            for (int64_t i = 0; i < length && weight; i++)
+                y[i] *= weight[i];
+            for (int64_t i = 0; i < length && bias; i++)
+                y[i] += bias[i];
+            for (int64_t i = 0; i < length; i++)
+                result[i] = (real)y[i];
             put_piece(out, at, result, length, 0);
         }
     }
@@ -206,10 +211,9 @@ static void run_products(void *context, int64_t first, int64_t last)
 {
     const line_job *job = context;
     int64_t p[6];
-    for (int64_t item = first; item < last; item++) {
-        unravel(item, job->s->out.shape, AXIS_C, p);
+    unravel(first, job->s->out.shape, AXIS_C, p);
+    for (int64_t item = first; item < last; item++, next_line(job->s->out.shape, AXIS_C, p))
         LINE_FUNCTIONS[job->s->weight_map][job->s->op == DTD_NORM_SCATTER](job, p);
-    }
 }
 
 void NAME(norm_taps)(const dtd_step *s, void *const *bases, int n_threads)
@@ -230,8 +234,8 @@ static void run_derivative(void *context, int64_t first, int64_t last)
     int64_t p[6];
     real x_row[DTD_ROW], weight_row[DTD_ROW], m_row[DTD_ROW], result[DTD_ROW];
     double plain[DTD_ROW], along[DTD_ROW];
-    for (int64_t item = first; item < last; item++) {
-        unravel(item, s->out.shape, AXIS_C, p);
+    unravel(first, s->out.shape, AXIS_C, p);
+    for (int64_t item = first; item < last; item++, next_line(s->out.shape, AXIS_C, p)) {
         const dtd_line x = line_of(job, &s->x, p), w = line_of(job, &s->other, p), m = line_of(job, &s->m, p),
                        out = line_of(job, &s->out, p);
         const double mean = s->centred ? mean_of(m, n) : 0, rho = rho_of(m, n, mean, s->epsilon);

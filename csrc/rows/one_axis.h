@@ -2,9 +2,8 @@
 #ifndef DTD_ONE_AXIS_H
 #define DTD_ONE_AXIS_H
 
+#include "base/simd.h"
 #include "rows.h"
-
-#include <string.h>
 
 typedef struct {
     const dtd_step *s;
@@ -20,6 +19,16 @@ ALWAYS_INLINE void each_line(const dtd_step *s, void *const *bases, int n_thread
     dtd_parallel(n_threads, count_without(shape, axis), ceil_div(1 << 12, max64(1, shape[axis])), task, &job);
 }
 
+/* The index of the next line. */
+ALWAYS_INLINE void next_line(const int64_t *shape, int axis, int64_t *p)
+{
+    for (int a = AXIS_EXTRA; a >= 0; a--) {
+        if (a != axis && ++p[a] < shape[a])
+            return;
+        p[a] = 0;
+    }
+}
+
 /* A view's elements along the axis; at is NULL where the view is absent. */
 typedef struct {
     real *at;
@@ -30,8 +39,9 @@ typedef struct {
 ALWAYS_INLINE dtd_line line_of(const line_job *job, const dtd_view *v, const int64_t *p)
 {
     dtd_line line = {reals(v, job->bases), v->stride[job->axis]};
+    const int64_t sample = job->s->repeat > 1 ? sample_of(job->s, v, p[AXIS_N]) : p[AXIS_N];
     if (line.at)
-        line.at += offset_of(v, p) + (sample_of(job->s, v, p[AXIS_N]) - p[AXIS_N]) * v->stride[AXIS_N];
+        line.at += offset_of(v, p) + (sample - p[AXIS_N]) * v->stride[AXIS_N];
     return line;
 }
 
@@ -66,19 +76,25 @@ ALWAYS_INLINE void put_piece(dtd_line line, int64_t first, const real *row, int6
 #define EACH_PIECE(first, length, n)                                                                                   \
     for (int64_t first = 0, length; length = min64(DTD_ROW, (n) - first), first < (n); first += DTD_ROW)
 
-/* Several chains, in an order that n alone decides. */
+typedef double wide __attribute__((vector_size(VECTOR), aligned(sizeof(double)), may_alias));
+
+/* The sum of a row, in an order that n alone decides. */
 ALWAYS_INLINE double sum_of(const double *terms, int64_t n)
 {
-    enum { CHAINS = 32 };
-    double sum[CHAINS] = {0}, total = 0;
+    enum { WIDE_LANES = VECTOR / sizeof(double), CHAINS = 4 };
+    wide sum[CHAINS] = {{0}};
     int64_t i = 0;
-    for (; i + CHAINS <= n; i += CHAINS)
+    for (; i + CHAINS * WIDE_LANES <= n; i += CHAINS * WIDE_LANES)
         for (int k = 0; k < CHAINS; k++)
-            sum[k] += terms[i + k];
-    for (int k = 0; i + k < n; k++)
-        sum[k] += terms[i + k];
-    for (int k = 0; k < CHAINS; k++)
-        total += sum[k];
+            sum[k] += *(const wide *)(terms + i + k * WIDE_LANES);
+    for (; i + WIDE_LANES <= n; i += WIDE_LANES)
+        sum[0] += *(const wide *)(terms + i);
+    const wide lanes = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+    double total = 0;
+    for (int l = 0; l < WIDE_LANES; l++)
+        total += lanes[l];
+    for (; i < n; i++)
+        total += terms[i];
     return total;
 }
 

@@ -1,18 +1,16 @@
 /* softmax.c: softmax, its logarithm, and relevance through it. */
 #include "one_axis.h"
 
-#include "base/simd.h"
-
 #include <tgmath.h>
 
 #ifdef DTD_DOUBLE
 /* numbers below LEAST have no exponential but 0; TERMS of the series leave out less than 2^-54 for |r| < ln 2 / 2;
  * ROUNDER + t rounds t to an integer, which is then in its lowest bits */
 enum { MANTISSA = 52, BIAS = 1023, TERMS = 13 };
-static const real LEAST = -750, ROUNDER = 0x1.8p52, LN_2_HIGH = 0.6931471804855391, LN_2_LOW = 7.440617110012397e-11;
+static const real LEAST = -745.14, ROUNDER = 0x1.8p52, LN_2_HIGH = 0.6931471804855391, LN_2_LOW = 7.440617110012397e-11;
 #else
 enum { MANTISSA = 23, BIAS = 127, TERMS = 7 };
-static const real LEAST = -110, ROUNDER = 0x1.8p23f, LN_2_HIGH = 0.693359375f, LN_2_LOW = -2.1219444e-4f;
+static const real LEAST = -103.98f, ROUNDER = 0x1.8p23f, LN_2_HIGH = 0.693359375f, LN_2_LOW = -2.1219444e-4f;
 #endif
 
 static const real INVERSE_LN_2 = 1.4426950408889634;
@@ -26,8 +24,8 @@ static const double INVERSE_FACTORIAL[] = {
  * subnormal results are rounded but once */
 ALWAYS_INLINE vec vec_exp(vec x)
 {
-    const mask low = x < splat(LEAST);
-    x = (vec)(((mask)x & ~low) | ((mask)splat(LEAST) & low));
+    const mask low = (mask)(x < LEAST);
+    x = (vec)((mask)x & ~low);
     const vec rounded = x * INVERSE_LN_2 + ROUNDER, k = rounded - ROUNDER;
     const vec r = (x - k * LN_2_HIGH) - k * LN_2_LOW;
     vec sum = splat((real)INVERSE_FACTORIAL[TERMS]);
@@ -36,52 +34,73 @@ ALWAYS_INLINE vec vec_exp(vec x)
         sum = sum * r + (real)INVERSE_FACTORIAL[i];
     sum = (sum * r * r + r) + 1;
     const mask power = (mask)rounded - (mask)splat(ROUNDER), half = power >> 1;
-    return sum * (vec)((half + BIAS) << MANTISSA) * (vec)((power - half + BIAS) << MANTISSA);
+    sum = sum * (vec)((half + BIAS) << MANTISSA) * (vec)((power - half + BIAS) << MANTISSA);
+    return (vec)((mask)sum & ~low);
 }
 
 /* ---------------------------------------------------------------------------------------------------------- softmax */
 
-/* coefficient·x of a piece, −∞ where the selector is 0 and in the rest of the last vector; whether there is another */
-static int scale_piece(const dtd_step *s, const real *x, const real *selector, real *row, int64_t n)
-{
-    const real coefficient = s->coefficient;
-    int any = !selector;
-    for (int64_t i = 0; i < n; i++)
-        row[i] = coefficient * x[i];
-    for (int64_t i = 0; i < n && selector; i++) {
-        row[i] = selector[i] != 0 ? row[i] : -INFINITY;
-        any |= selector[i] != 0;
-    }
-    for (int64_t i = n; i % VL; i++)
-        row[i] = -INFINITY;
-    return any;
-}
+/* a where chosen, else b */
+ALWAYS_INLINE vec choose(mask chosen, vec a, vec b) { return (vec)(((mask)a & chosen) | ((mask)b & ~chosen)); }
 
-static real largest_of(const real *row, int64_t n)
+ALWAYS_INLINE mask first_lanes(int64_t n)
 {
-    vec largest = splat(-INFINITY);
-    for (int64_t i = 0; i < n; i += VL) {
-        const vec v = load(row + i);
-        const mask more = v > largest;
-        largest = (vec)(((mask)v & more) | ((mask)largest & ~more));
-    }
-    real lane[VL], result = -INFINITY;
-    store(lane, largest);
+    mask lane;
     for (int l = 0; l < VL; l++)
-        result = lane[l] > result ? lane[l] : result;
-    return result;
+        lane[l] = l;
+    return (mask)(lane < (bits)n);
 }
 
-/* row[i] = exp(row[i] - largest), which are added to `sum` */
-static void exponentials(real *row, int64_t n, real largest, vec *sum)
+/* The vector at p, of whose lanes n are in the row, if it is the last one. */
+ALWAYS_INLINE vec load_row(const real *p, int64_t n) { return n < VL ? load_some(p, n) : load(p); }
+
+/* coefficient·x of a piece, -infinity for what is left out and for the rest of the last vector; the largest, or that of
+ * the pieces before */
+static vec scale_piece(const real *x, const real *selector, real coefficient, real *row, int64_t n, vec largest)
 {
-    vec total = *sum;
+    const vec least = splat(-INFINITY);
+    for (int64_t i = 0; i < n; i += VL) {
+        vec v = coefficient * load_row(x + i, n - i);
+        if (n - i < VL)
+            v = choose(first_lanes(n - i), v, least);
+        if (selector)
+            v = choose((mask)(load_row(selector + i, n - i) != 0), v, least);
+        store(row + i, v);
+        largest = choose((mask)(v > largest), v, largest);
+    }
+    return largest;
+}
+
+/* row[i] = exp(row[i] - largest), added to the sum of the pieces before */
+static vec exponentials(real *row, int64_t n, real largest, vec sum)
+{
     for (int64_t i = 0; i < n; i += VL) {
         const vec e = vec_exp(load(row + i) - largest);
         store(row + i, e);
-        total += e;
+        sum += e;
     }
-    *sum = total;
+    return sum;
+}
+
+/* row[i] = e[i]·inverse, 0 where it is left out */
+static void quotients(const real *e, const real *selector, real inverse, real *row, int64_t n)
+{
+    for (int64_t i = 0; i < n; i += VL) {
+        vec v = load_row(e + i, n - i) * inverse;
+        if (selector)
+            v = (vec)((mask)v & (mask)(load_row(selector + i, n - i) != 0));
+        store(row + i, v);
+    }
+}
+
+static real largest_lane(vec v)
+{
+    real lane[VL];
+    store(lane, v);
+    for (int half = VL / 2; half > 0; half /= 2)
+        for (int l = 0; l < half; l++)
+            lane[l] = lane[l] > lane[l + half] ? lane[l] : lane[l + half];
+    return lane[0];
 }
 
 /* out[i] = exp(x[i] - max x) / sum_j exp(x[j] - max x), x times the coefficient, over those that are selected; 0 for
@@ -91,39 +110,33 @@ static void run_softmax(void *context, int64_t first, int64_t last)
     const line_job *job = context;
     const dtd_step *s = job->s;
     const int64_t n = s->out.shape[job->axis];
+    const int pieces = n > DTD_ROW; /* else the exponentials stay in `row` until they are divided */
     int64_t p[6];
     real x_row[DTD_ROW], selector_row[DTD_ROW];
     _Alignas(64) real row[DTD_ROW];
-    for (int64_t item = first; item < last; item++) {
-        unravel(item, s->out.shape, job->axis, p);
+    unravel(first, s->out.shape, job->axis, p);
+    for (int64_t item = first; item < last; item++, next_line(s->out.shape, job->axis, p)) {
         const dtd_line x = line_of(job, &s->x, p), kept = line_of(job, &s->other, p), out = line_of(job, &s->out, p);
-        real largest = -INFINITY;
-        int any = 0;
+        vec most = splat(-INFINITY), sum = {0};
+        EACH_PIECE(at, length, n)
+        most = scale_piece(piece_of(x, at, length, x_row), piece_of(kept, at, length, selector_row), s->coefficient,
+                           row, length, most);
+        const real largest = largest_lane(most);
         EACH_PIECE(at, length, n)
         {
-            any |=
-                scale_piece(s, piece_of(x, at, length, x_row), piece_of(kept, at, length, selector_row), row, length);
-            const real here = largest_of(row, length);
-            largest = here > largest ? here : largest;
-        }
-        vec sums = {0};
-        EACH_PIECE(at, length, n)
-        {
-            if (n > DTD_ROW) /* else it is still there */
-                scale_piece(s, piece_of(x, at, length, x_row), piece_of(kept, at, length, selector_row), row, length);
-            exponentials(row, length, largest, &sums);
-            if (n > DTD_ROW)
+            if (pieces)
+                scale_piece(piece_of(x, at, length, x_row), piece_of(kept, at, length, selector_row), s->coefficient,
+                            row, length, most);
+            sum = exponentials(row, length, largest, sum);
+            if (pieces)
                 put_piece(out, at, row, length, 0);
         }
-        const real inverse = 1 / add_lanes(sums);
+        /* a row that is left out wholly: its exponentials are NaN, but none is read */
+        const real inverse = 1 / add_lanes(sum);
         EACH_PIECE(at, length, n)
         {
-            const real *e = n > DTD_ROW ? piece_of(out, at, length, x_row) : row;
-            const real *selector = piece_of(kept, at, length, selector_row);
-            for (int64_t i = 0; i < length; i++)
-                row[i] = any ? e[i] * inverse : 0;
-            for (int64_t i = 0; i < length && selector; i++)
-                row[i] = selector[i] != 0 ? row[i] : 0;
+            quotients(pieces ? piece_of(out, at, length, x_row) : row, piece_of(kept, at, length, selector_row),
+                      inverse, row, length);
             put_piece(out, at, row, length, 0);
         }
     }
@@ -170,8 +183,8 @@ static void run_softmax_back(void *context, int64_t first, int64_t last)
     int64_t p[6];
     real x_row[DTD_ROW], m_row[DTD_ROW], result[DTD_ROW];
     double terms[DTD_ROW];
-    for (int64_t item = first; item < last; item++) {
-        unravel(item, s->out.shape, job->axis, p);
+    unravel(first, s->out.shape, job->axis, p);
+    for (int64_t item = first; item < last; item++, next_line(s->out.shape, job->axis, p)) {
         const dtd_line x = line_of(job, &s->x, p), m = line_of(job, &s->m, p), out = line_of(job, &s->out, p);
         double sum = 0;
         EACH_PIECE(at, length, n)

@@ -77,6 +77,8 @@ def _symmetric(padding: Sequence[tuple[int, int]]) -> tuple[int, ...]:
 
 
 def _linear(layer: Any, dtype: torch.dtype) -> nn.Module:
+    if layer.axis != -1:
+        raise NotImplementedError("a Linear along an axis but the last")
     n_out, n_in = layer.weight.shape
     return _load(nn.Linear(n_in, n_out, device="meta"), layer, dtype)
 
@@ -167,9 +169,66 @@ def _scale(layer: Any, dtype: torch.dtype) -> Operation:
 
     def run(x: Tensor) -> Tensor:
         column = (-1, *(1,) * (x.dim() - 2))
-        return x * scale.reshape(column) + shift.reshape(column)
+        factor, added = (a.reshape(column) if a.dim() < 2 else a for a in (scale, shift))
+        return x * factor + added
 
     return run
+
+
+def _softmax(layer: Any, dtype: torch.dtype) -> Operation:
+    mask = None if layer.mask is None else torch.tensor(np.asarray(layer.mask))
+
+    def run(x: Tensor) -> Tensor:
+        if mask is None:
+            return x.log_softmax(layer.axis) if layer.log else x.softmax(layer.axis)
+        return x.masked_fill(~mask, -torch.inf).softmax(layer.axis).nan_to_num()  # NaN where it keeps nothing
+
+    return run
+
+
+def _constant(layer: Any, dtype: torch.dtype) -> Operation:
+    value = _tensor(layer.value, dtype)[None]
+    return lambda: value
+
+
+def _concat(layer: Any, dtype: torch.dtype) -> Operation:
+    def run(*operands: Tensor) -> Tensor:
+        n = max(map(len, operands))  # constants have one sample
+        return torch.cat([o.expand(n, *o.shape[1:]) for o in operands], layer.axis)
+
+    return run
+
+
+def _affine(layer: Any, dtype: torch.dtype) -> tuple[Tensor | None, Tensor | None]:
+    weight, bias = (getattr(layer, key, None) for key in ("weight", "bias"))
+    return None if weight is None else _tensor(weight, dtype), None if bias is None else _tensor(bias, dtype)
+
+
+def _layer_norm(layer: Any, dtype: torch.dtype) -> Operation:
+    (weight, bias), n_axes = _affine(layer, dtype), len(layer.axes)
+    if sorted(layer.axes) != list(range(-n_axes, 0)):
+        raise NotImplementedError("a norm over axes but the last")
+    if isinstance(layer, dtd.RMSNorm):
+        return lambda x: F.rms_norm(x, x.shape[-n_axes:], weight, layer.eps)
+    return lambda x: F.layer_norm(x, x.shape[-n_axes:], weight, bias, layer.eps)
+
+
+def _group_norm(layer: Any, dtype: torch.dtype) -> Operation:
+    weight, bias = _affine(layer, dtype)
+    groups = layer.groups if isinstance(layer, dtd.GroupNorm) else None
+    return lambda x: F.group_norm(x, groups or x.shape[1], weight, bias, layer.eps)
+
+
+def _matmul(layer: Any, dtype: torch.dtype) -> Operation:
+    def turned(x: Tensor, exchange: bool) -> Tensor:
+        return x.transpose(-1, -2) if exchange else x
+
+    return lambda a, b: layer.scale * (turned(a, layer.transpose_a) @ turned(b, layer.transpose_b))
+
+
+def _gather(layer: Any, dtype: torch.dtype) -> Operation:
+    picks = torch.tensor(layer.indices)
+    return lambda x: x[(slice(None),) * (layer.axis % x.dim()) + (picks,)]
 
 
 OPERATIONS: dict[type[dtd.Layer], Callable[[Any, torch.dtype], Operation]] = {
@@ -184,11 +243,19 @@ OPERATIONS: dict[type[dtd.Layer], Callable[[Any, torch.dtype], Operation]] = {
     dtd.ReLU: lambda layer, dtype: nn.ReLU(),
     dtd.Activation: _activation,
     dtd.LRN: lambda layer, dtype: nn.LocalResponseNorm(layer.size, layer.alpha, layer.beta, layer.k),
-    dtd.Softmax: lambda layer, dtype: lambda x: x.log_softmax(layer.axis) if layer.log else x.softmax(layer.axis),
+    dtd.LayerNorm: _layer_norm,
+    dtd.RMSNorm: _layer_norm,
+    dtd.GroupNorm: _group_norm,
+    dtd.InstanceNorm: _group_norm,
+    dtd.Softmax: _softmax,
     dtd.Dropout: lambda layer, dtype: lambda x: x,
     dtd.Add: lambda layer, dtype: lambda *operands: sum(operands[1:], operands[0]),
     dtd.Mul: lambda layer, dtype: lambda x, gate: x * gate,
-    dtd.Concat: lambda layer, dtype: lambda *operands: torch.cat(operands, layer.axis),
+    dtd.MatMul: _matmul,
+    dtd.Constant: _constant,
+    dtd.Concat: _concat,
+    dtd.Gather: _gather,
+    dtd.Expand: lambda layer, dtype: lambda x: x.expand(len(x), *layer.shape),
     dtd.Flatten: lambda layer, dtype: lambda x: x.flatten(1),
     dtd.Reshape: lambda layer, dtype: lambda x: x.reshape(len(x), *layer.shape),
     dtd.Permute: lambda layer, dtype: lambda x: x.permute(layer.order),

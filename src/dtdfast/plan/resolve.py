@@ -44,18 +44,25 @@ def resolve(network: Network, layers: list[L.Layer], stop: int | None, *, gradie
 
 
 def _refuse_signs(network: Network, layers: list[L.Layer]) -> None:
-    """RuleError where a softmax's or a product's Taylor rule meets a rule that shares by the signs of terms alone."""
+    """RuleError where a softmax's or a product's Taylor rule, which divides relevance by values, meets a rule that
+    shares by the signs of terms, or one that gives relevance to values of 0 that such a unit made.
+    """
     taylor = next((u for u in network.units if u.taylor and u.in_relevance), None)
     if taylor is None:
         return
+    behind: set[int] = set()
     for unit in network.units:
+        made = bool(unit.taylor) or any(s.index in behind for s in unit.sources)
         row = unit.row if isinstance(unit, Neuron) and unit.in_relevance else None
-        if row is not None and row.splits:
+        if row is not None and (row.one_signed or (made and not row.product_form)):
+            what = "leaves values without relevance" if row.one_signed else "gives relevance to values of 0"
             raise RuleError(
-                f"{at(unit.position, layers[unit.position])}: {row.label} leaves values without relevance, and "
+                f"{at(unit.position, layers[unit.position])}: {row.label} {what}, and "
                 f'attention="taylor" (at {at(taylor.position, layers[taylor.position])}) divides by them; give '
                 'attention="held", or a rule such as Zero, Epsilon or Gamma'
             )
+        if made:
+            behind.add(unit.out.index)
 
 
 def _forms(network: Network, leaves: Tensor, gradient: bool) -> None:

@@ -1,4 +1,4 @@
-"""Rows, shares and terms: what an executor follows, and what can be said of them."""
+"""Rows, shares and terms: what an executor follows, and what follows from them."""
 
 from __future__ import annotations
 
@@ -130,16 +130,16 @@ class Row:
         return self.shares == BY_SIGN
 
     @property
-    def paired(self) -> float | None:
-        """ρ, where n_ij = x w + ρ·sgn(y)·|x w| up to a factor that cancels: 1 for z⁺ by the sign of y, γ/(2 + γ) for γ;
+    def paired(self) -> tuple[float, float] | None:
+        """(ρ, p), where n_ij = p·(x w + ρ·sgn(y)·|x w|): (1, 1/2) for z⁺ by the sign of y, (γ/(2 + γ), 1 + γ/2) for γ;
         None for other rows.
         """
         if self.by_sign:
-            return 1.0
+            return 1.0, 0.5
         biases = tuple(share.bias for share in self.shares)
         bare = tuple(replace(share, bias=None) for share in self.shares)
         known = bare == GAMMA and biases in ((None, None), (W_GAMMA_POS, W_GAMMA_NEG))
-        return self.gamma / (2.0 + self.gamma) if known else None
+        return (self.gamma / (2.0 + self.gamma), 1.0 + self.gamma / 2.0) if known else None
 
     @property
     def splits(self) -> bool:
@@ -156,6 +156,12 @@ class Row:
         if not self.splits:
             return None
         return self.shares[0].coefficient, 0.0 if self.by_sign or len(self.shares) == 1 else self.shares[1].coefficient
+
+    @property
+    def one_signed(self) -> bool:
+        """Whether some term sums products of one sign of the weights alone."""
+        terms = {term for share in self.shares for term in share.terms}
+        return self.product_form and any(WEIGHT_MAPS[term.w].sign is not None for term in terms)
 
     @property
     def product_form(self) -> bool:

@@ -16,6 +16,7 @@ from greenlet import getcurrent, greenlet
 from numpy.typing import NDArray
 
 import tensor_cores
+from dtdfast.cuda.compile import language
 from dtdfast.cuda.compile.specialise import specialised
 from dtdfast.cuda.run.launch import Launch
 from tensor_cores import bits as _bits
@@ -65,6 +66,7 @@ class _Thread:
 
 class _State:
     memory: Memory
+    threads: int  # of a block
     shared: NDArray[np.uint8]
     current: _Thread
     scheduler: Any
@@ -149,11 +151,13 @@ load_byte = _loader(_global, np.uint8, 1)
 load_short = _loader(_global, np.uint16, 1)
 store = _storer(_global, np.float32, 1)
 store4 = _storer(_global, np.float32, 4)
+store_long = _storer(_global, np.int64, 1)
 store_byte = _storer(_global, np.uint8, 1)
 store_short = _storer(_global, np.uint16, 1)
 shared_load = _loader(_shared_at, np.float32, 1)
 shared_load4 = _loader(_shared_at, np.float32, 4)
 shared_load_int = _loader(_shared_at, np.int32, 1)
+shared_store = _storer(_shared_at, np.float32, 1)
 shared_store2 = _storer(_shared_at, np.float32, 2)
 shared_store_int = _storer(_shared_at, np.int32, 1)
 
@@ -327,6 +331,51 @@ _COLLECTIVES: dict[str, Callable[[list[Any]], list[Any]]] = {
     "bf16": tensor_cores.bf16,
 }
 
+# ----------------------------------------------------------------------------------------- the words of language.py
+
+
+def _item() -> int:
+    return _S.current.block[0] * _S.threads + _S.current.number
+
+
+def inline(function: Any) -> Any:
+    return function
+
+
+WORDS = {
+    language.item: _item,
+    language.line: lambda: _item() // 32,
+    language.lane: lambda: _S.current.number % 32,
+    language.lanes: lambda: 32,
+    language.sum_of_lanes: lambda value: _together("sum of lanes", 32, value),
+    language.largest_of_lanes: lambda value: _together("largest of lanes", 32, value),
+    language.wide: language.wide,
+    language.single: language.single,
+    language.quotient_by: language.quotient_by,
+    language.times: times,
+    language.load: load,
+    language.load_bf16: load_bf16,
+    language.load_byte: load_byte,
+    language.load_short: load_short,
+    language.load_long: read_long,
+    language.store: store,
+    language.store_bf16: store_bf16,
+    language.store_byte: store_byte,
+    language.store_short: store_short,
+    language.store_long: store_long,
+}
+
+
+def _butterfly(values: list[Any], combine: Callable[[Any, Any], Any]) -> list[Any]:
+    """What every lane has when each combined its value with that of the lane beyond, 16, 8, … 1 away."""
+    for bit in (16, 8, 4, 2, 1):
+        values = [combine(value, values[lane ^ bit]) for lane, value in enumerate(values)]
+    return values
+
+
+_COLLECTIVES["sum of lanes"] = lambda values: _butterfly(values, lambda a, b: a + b)
+_COLLECTIVES["largest of lanes"] = lambda values: _butterfly(values, lambda a, b: b if b > a else a)
+
 # ------------------------------------------------------------------------------------------------------------ running
 
 
@@ -364,11 +413,13 @@ def run(launch: Launch, memory: Memory) -> None:
     """Run one launch, block by block in random order."""
     import sys
 
-    _S.memory = memory
+    _S.memory, _S.threads = memory, launch.kernel.threads
     rng = np.random.default_rng(0)
     assert len(launch.integers) == launch.kernel.n_integers
     assert len(launch.floats) == launch.kernel.n_floats
-    kernel = specialised(launch.kernel.function(sys.modules[__name__]))  # the very source that is compiled
+    kernel = launch.kernel.function(sys.modules[__name__])
+    if not language.is_translated(kernel):
+        kernel = specialised(kernel)  # the very source that is compiled
     x, y, z = launch.grid
     with np.errstate(all="ignore"):
         for number in rng.permutation(x * y * z):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 import emulation
 from dtdfast.cuda.run import contraction
+from dtdfast.cuda.run.operations import OPERATIONS, step_launches
 from dtdfast.plan.lowering import Lowering
 from dtdfast.plan.steps import SIZES, Buffer, Step, View, Weights
 from dtdfast.plan.taps import Taps
@@ -59,9 +60,14 @@ class World:
         self.values: dict[int, Array] = {}
         self.constants: dict[int, tuple[Any, int]] = {}
 
-    def buffer(self, shape: tuple[int, ...], values: Array | None = None, batch: str = "n") -> Buffer:
-        """A buffer; `values` (batch, *shape) are put there once its border is known."""
-        buffer = self.lowering.buffer("b", shape, batch, plain=len(shape) == 1)
+    def buffer(
+        self, shape: tuple[int, ...], values: Array | None = None, batch: str = "n", *, order: tuple[int, ...] = ()
+    ) -> Buffer:
+        """A buffer; `values` (batch, *shape) are put there once its border is known; `order` of its axes in memory."""
+        if order:
+            buffer = self.lowering.ordered("b", shape, order, batch)
+        else:
+            buffer = self.lowering.buffer("b", shape, batch, plain=len(shape) == 1)
         if values is not None:
             self.values[id(buffer)] = np.asarray(values, np.float32)
         return buffer
@@ -112,7 +118,11 @@ class World:
             has = {name for name, value in vars(step).items() if isinstance(value, (View, Weights, np.ndarray))}
             numbers = f"x {step.multiplier}, -> {step.factor_kind}, {step.weight_map}, {step.activation[0]}"
             print(f"{precision}: {step.op} with {', '.join(sorted(has))}; {numbers}")
-            for launch in contraction.launches(step, plan, self.address_of, precision, multiprocessors):
+            if step.op in OPERATIONS:
+                launches = step_launches(step, plan, self.address_of)
+            else:
+                launches = contraction.launches(step, plan, self.address_of, precision, multiprocessors)
+            for launch in launches:
                 emulation.run(launch, self.memory)
                 done.append(launch)
         return done

@@ -102,8 +102,40 @@ def _times(i: Any, stride: Any) -> Any:
     return i * stride
 
 
+@inline
+def _one_lane() -> Any:
+    return 1
+
+
+@inline
+def _first_lane() -> Any:
+    return 0
+
+
+@inline
+def _own(value: Any) -> Any:
+    return value
+
+
+@inline
+def _wide(value: Any) -> Any:
+    return np.float64(value)
+
+
+@inline
+def _single(value: Any) -> Any:
+    return np.float32(value)
+
+
 WORDS = {
     language.item: _item,
+    language.line: _item,
+    language.lane: _first_lane,
+    language.lanes: _one_lane,
+    language.sum_of_lanes: _own,
+    language.largest_of_lanes: _own,
+    language.wide: _wide,
+    language.single: _single,
     language.quotient_by: _quotient_by,
     language.times: _times,
     language.load: _loading(types.float32, types.float32),

@@ -21,6 +21,7 @@ from kernel_reference import ACTIVATIONS, MULTIPLIERS, WEIGHT_MAPS, quotient, st
 
 _WEIGHT_MAPS = dict(zip(("w", "w+", "w-", "w2", "1", "|w|", "w+g.w+", "w+g.w-"), WEIGHT_MAPS.values(), strict=True))
 _MULTIPLIERS = {name.removeprefix("M_").replace("_", " ").lower(): f for name, f in MULTIPLIERS.items()}
+_MULTIPLIERS |= {"sign": lambda m: np.where(m < 0, -1.0, 1.0), "absolute": np.abs}
 
 
 def packing_key(weights: Weights) -> Any:
@@ -68,10 +69,26 @@ def put(view: Strided, shape: tuple[int, ...], values: Any) -> None:
 def launches(step: Step, plan: Plan, address_of: Any, *ignored: Any) -> list[HostCall]:
     weak = WeakMethod(address_of)  # a graph of the device keeps no plan alive, and so does one of these
     site = Site(step, plan, lambda thing: weak()(thing))
+    if step.op == "MATMUL":
+        return [HostCall(lambda: _matmul(site))]
     address_of(step.weights)  # NumPy has its own, but the device is given them
     # nothing may be uploaded later
     _taps(site), site.window(), site.per_channel(step.bias), site.per_channel(step.bias_d)
     return [HostCall(lambda: _run(site))]
+
+
+def _matmul(site: Site) -> None:
+    step, shape = site.step, site.shape(site.step.out)
+
+    def values(view: Any) -> Any:
+        return array_at(site.operand(view), (shape[0], *site.shape(view)[1:]), step.repeat).astype(np.float64)
+
+    with np.errstate(all="ignore"):
+        result = step.coefficient * np.einsum("ncdike,ncdkje->ncdije", values(step.x), values(step.other))
+        if step.multiplier != "none":
+            result = _MULTIPLIERS[step.multiplier](values(step.m)) * result
+        out = site.view(step.out)
+        put(out, shape, array_at(out, shape) + result if step.accumulate else result)
 
 
 def _sums(site: Site, weight_map: str) -> Any:

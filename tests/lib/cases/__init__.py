@@ -12,8 +12,10 @@ from functools import cache
 
 import numpy as np
 
+import dtdfast as dtd
 import explicit
 from cases.geometries import GEOMETRIES, Geometry
+from cases.held import HELD
 from cases.rules import RULES, RuleRow
 
 
@@ -75,11 +77,15 @@ class Case:
     def options(self, backend):
         return {"rules": self.row.rule, "domain": self.domain, "backend": backend}
 
+    def taps_of(self, sample):
+        """The matrix that one sample of x meets."""
+        return self.taps
+
     def terms(self, sample):
         """The rule's terms for one sample of x."""
         copies = _network(self.geometry).copies
         box = [np.tile(a.ravel(), copies) for a in self._box()[1]] if self.row.box else []
-        return self.row.terms(self.taps, np.tile(sample.astype(np.float64).ravel(), copies), *box)
+        return self.row.terms(self.taps_of(sample), np.tile(sample.astype(np.float64).ravel(), copies), *box)
 
     def expected(self, x, r_out, tolerance):
         """The relevance of each sample and the bound on its error, by the explicit matrix."""
@@ -103,9 +109,35 @@ class Case:
         return (valid.sum(1).max() + valid.sum(0).max() * _network(self.geometry).copies + 12) * unit
 
 
-CASES = [
-    Case(geometry, row, (g + r) % 2 == 0)
-    for g, geometry in enumerate(GEOMETRIES)
-    for r, row in enumerate(RULES)
-    if geometry.has_bias or not row.on_bias
-]
+class HeldCase(Case):
+    """A case whose matrix is of the sample; the rule is said of the last entry, which alone takes one."""
+
+    def options(self, backend):
+        return super().options(backend) | {"rules": {len(self.layers) - 1: self.row.rule}}
+
+    def taps_of(self, sample):
+        return _network(self.geometry).taps(sample)
+
+    @property
+    def taps(self):
+        return self.taps_of(self.x[0])
+
+    def tolerance(self, unit):
+        """And the roundings of the weights: a sum over no more terms than the neuron's, exponents of differences below
+        8 to which a constant is added, a root, a quotient.
+        """
+        added = max((abs(r.value).max() for r in self.layers if isinstance(r, dtd.Constant)), default=0)
+        return super().tolerance(unit) + (self.taps.valid.sum(1).max() + 16 + added) * unit
+
+
+def _every_rule(kind, geometries):
+    return [
+        kind(geometry, row, (g + r) % 2 == 0)
+        for g, geometry in enumerate(geometries)
+        for r, row in enumerate(RULES)
+        if geometry.has_bias or not row.on_bias
+    ]
+
+
+CASES = _every_rule(Case, GEOMETRIES)
+HELD_CASES = _every_rule(HeldCase, HELD)

@@ -15,7 +15,7 @@ from nets import SMALL, Net
 PRESETS = (
     "dtd", "lrp-0", "lrp-epsilon", "epsilon-plus", "epsilon-plus-flat", "epsilon-alpha2-beta1",
     "epsilon-alpha2-beta1-flat",
-    "epsilon-gamma-box", "excitation-backprop", "deep_taylor", "deep_taylor.bounded",
+    "epsilon-gamma-box", "excitation-backprop", "cp-lrp", "attnlrp", "deep_taylor", "deep_taylor.bounded",
 )  # fmt: skip
 BOXED = ("epsilon-gamma-box", "deep_taylor.bounded")
 N_BATCH = 2

@@ -309,4 +309,5 @@ def readers(layers: Sequence[dtd.Layer]) -> list[list[int]]:
 def wiring(layers: Sequence[dtd.Layer]) -> Iterator[Shape]:
     """For every entry, the positions that it reads, `None` spelt out."""
     for position, layer in enumerate(layers):
-        yield (position - 1,) if layer.inputs is None else tuple(layer.inputs)
+        before = (position - 1,) if layer.arity != 0 else ()
+        yield before if layer.inputs is None else tuple(layer.inputs)

@@ -11,6 +11,8 @@ import dtdfast as dtd
 
 from .builder import Bias, Builder, Net
 
+BOX = (-6.0, 6.0)  # of word vectors
+
 
 class Blocks(Builder):
     """A builder of layers on tokens, (tokens, features)."""
@@ -119,7 +121,7 @@ def bert(
     seed: int | None = 0, bias: Bias = "random",
 ) -> Net:  # fmt: skip
     """BERT-base: norms behind attention and MLP, a pooler on the first token."""
-    net, width, heads = Blocks((tokens,), seed, bias), 768 // divisor, max(1, 12 // divisor)
+    net, width, heads = Blocks((tokens,), seed, bias, BOX), 768 // divisor, max(1, 12 // divisor)
     words = net.embedding(n_words, width)
     x = net.layer_norm(net.add(words, net.constant(tokens, width)), 1e-12)
     for _ in range(depth):
@@ -135,7 +137,7 @@ def gpt2(
     bias: Bias = "random",
 ) -> Net:  # fmt: skip
     """GPT-2: causal attention; the logits of the last token."""
-    net, width, heads = Blocks((tokens,), seed, bias), 768 // divisor, max(1, 12 // divisor)
+    net, width, heads = Blocks((tokens,), seed, bias, BOX), 768 // divisor, max(1, 12 // divisor)
     words = net.embedding(n_words, width)
     x = net.add(words, net.constant(tokens, width))
     for _ in range(depth):
@@ -152,7 +154,7 @@ def llama(
     bias: Bias = "none",
 ) -> Net:  # fmt: skip
     """Llama's blocks: RMSNorm, rotary embeddings, grouped queries, a gated MLP; the logits of the last token."""
-    net, width, heads = Blocks((tokens,), seed, bias), 768 // divisor, max(2, 12 // divisor)
+    net, width, heads = Blocks((tokens,), seed, bias, BOX), 768 // divisor, max(2, 12 // divisor)
     x = net.embedding(n_words, width)
     for _ in range(depth):
         attended = net.attention(net.rms_norm(x), heads, n_groups=heads // 2, causal=True, bias=False, rotary=True)

@@ -27,6 +27,41 @@ def item() -> int:
     return Place.item
 
 
+def line() -> int:
+    """Number of this thread's line in the launch: on a GPU a warp works along each, whose lanes are lane() = 0 …
+    lanes() − 1; here one thread.
+    """
+    return Place.item
+
+
+def lane() -> int:
+    return 0
+
+
+def lanes() -> int:
+    return 1
+
+
+def sum_of_lanes(value: Any) -> Any:
+    """The sum of a float64 over the lanes of a line, the same in each of them; all of them must come here."""
+    return value
+
+
+def largest_of_lanes(value: Any) -> Any:
+    """The largest of a float32 likewise; not a NaN where there is a number."""
+    return value
+
+
+def wide(value: Any) -> Any:
+    """A float32 as a float64."""
+    return np.float64(value)
+
+
+def single(value: Any) -> Any:
+    """A float64 rounded to float32."""
+    return np.float32(value)
+
+
 def quotient_by(n: int, magic: int, shift: int) -> int:
     """N // d for 0 ≤ n < 2³¹, where (magic, shift) is the reciprocal of d (kernels/strided.py): by multiplying."""
     return (n * magic) >> shift

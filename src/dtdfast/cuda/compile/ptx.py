@@ -28,6 +28,7 @@ _TYPES = {
     "i": (types.int32, ir.IntType(32), "r"),
     "r": (types.uint32, ir.IntType(32), "r"),
     "l": (types.int64, ir.IntType(64), "l"),
+    "d": (types.float64, ir.DoubleType(), "d"),
 }
 
 # ------------------------------------------------------------------------------------------------ making an intrinsic
@@ -57,7 +58,7 @@ def _instruction(
     Parameters
     ----------
     text : $0, $1 … are its operands, results first
-    outs, ins : a letter per operand: f float32, i an integer, r a word, l a 64-bit integer
+    outs, ins : a letter per operand: f float32, d float64, i an integer, r a word, l a 64-bit integer
     memory : touches memory, or must stay where it is
     tied : inputs that share the register of a result
     """
@@ -169,6 +170,7 @@ store_short = _instruction("{.reg .b16 t; cvt.u16.u32 t, $1; st.global.b16 [$0],
 shared_load = _instruction("ld.shared.f32 $0, [$1];", "f", "r", memory=True)
 shared_load4 = _instruction("ld.shared.v4.f32 {$0,$1,$2,$3}, [$4];", "ffff", "r", memory=True)
 shared_load_int = _instruction("ld.shared.s32 $0, [$1];", "i", "r", memory=True)
+shared_store = _instruction("st.shared.f32 [$0], $1;", "", "rf", memory=True)
 shared_store2 = _instruction("st.shared.v2.f32 [$0], {$1,$2};", "", "rff", memory=True)
 shared_store_int = _instruction("st.shared.s32 [$0], $1;", "", "ri", memory=True)
 
@@ -304,10 +306,54 @@ mma_bf16 = _mma("m16n8k16", "bf16.bf16")
 inline = cuda.jit(device=True, inline="always")
 _ITEM = (
     "{.reg .u32 b, n, t; .reg .u64 w; mov.u32 b, %ctaid.x; mov.u32 n, %ntid.x; mov.u32 t, %tid.x; cvt.u64.u32 w, t; "
-    "mad.wide.u32 $0, b, n, w;}"
+    "mad.wide.u32 w, b, n, w; "
 )
+# a value of the lane whose number differs by the last operand's bit
+_EXCHANGE = "shfl.sync.bfly.b32 $0, $1, $2, 31, 0xffffffff;"
+exchange = _instruction(_EXCHANGE, "f", "fi", memory=True)
+exchange_wide = _instruction(
+    "{.reg .b32 l, h; mov.b64 {l, h}, $1; shfl.sync.bfly.b32 l, l, $2, 31, 0xffffffff; "
+    "shfl.sync.bfly.b32 h, h, $2, 31, 0xffffffff; mov.b64 $0, {l, h};}",
+    "d",
+    "di",
+    memory=True,
+)
+
+
+def _lanes() -> int:
+    return 32
+
+
+def _sum_of_lanes(value: Any) -> Any:
+    v = value + exchange_wide(value, 16)
+    v = v + exchange_wide(v, 8)
+    v = v + exchange_wide(v, 4)
+    v = v + exchange_wide(v, 2)
+    return v + exchange_wide(v, 1)
+
+
+def _largest_of_lanes(value: Any) -> Any:
+    other = exchange(value, 16)
+    v = other if other > value else value
+    other = exchange(v, 8)
+    v = other if other > v else v
+    other = exchange(v, 4)
+    v = other if other > v else v
+    other = exchange(v, 2)
+    v = other if other > v else v
+    other = exchange(v, 1)
+    return other if other > v else v
+
+
 WORDS = {
-    language.item: _instruction(_ITEM, "l"),
+    language.line: _instruction(_ITEM + "shr.u64 $0, w, 5;}", "l"),  # a warp's
+    language.lane: _instruction("{.reg .u32 t; mov.u32 t, %tid.x; and.b32 $0, t, 31;}", "i"),
+    language.lanes: inline(_lanes),
+    language.sum_of_lanes: inline(_sum_of_lanes),
+    language.largest_of_lanes: inline(_largest_of_lanes),
+    language.wide: _instruction("cvt.f64.f32 $0, $1;", "d", "f"),
+    language.single: _instruction("cvt.rn.f32.f64 $0, $1;", "f", "d"),
+    language.item: _instruction(_ITEM + "mov.u64 $0, w;}", "l"),
     language.quotient_by: _instruction("{.reg .u64 w; mul.wide.u32 w, $1, $2; shr.u64 $0, w, $3;}", "l", "iii"),
     language.times: times,
     language.load: load,

@@ -18,8 +18,10 @@ from .formulas import (
     MULTIPLIERS,
     ONE,
     QUOTIENTS,
+    WEIGHT_MAPS,
     ZERO,
     Scalar,
+    paired,
     quotient,
     selected,
     signed,
@@ -80,13 +82,29 @@ def map_input(types: Types, mode: str) -> Body:
     return body
 
 
+def map_weight(types: Types, mode: str) -> Body:
+    """out = wm(x), but for "1": 1 where x is not 0."""
+    store, get = STORES[types[0]], LOADS[types[1]]
+    formula = WEIGHT_MAPS[mode]
+    ones = mode == "1"
+
+    def body(out: int, x: int, gamma: Scalar) -> None:
+        v = get(x)
+        if ones and v == ZERO:
+            store(out, ZERO)
+        else:
+            store(out, formula(v, gamma))
+
+    return body
+
+
 def multiply(types: Types, mode: str) -> Body:
-    """out (+)= multiplier(m) · x."""
+    """out (+)= coefficient · multiplier(m) · x."""
     put, get, get_m = putter(types[0]), LOADS[types[1]], LOADS[types[2]]
     formula = MULTIPLIERS[mode]
 
-    def body(out: int, x: int, m: int, accumulate: int) -> None:
-        put(out, formula(get_m(m), get(x)), accumulate)
+    def body(out: int, x: int, m: int, accumulate: int, coefficient: Scalar) -> None:
+        put(out, formula(get_m(m) if m != 0 else ZERO, get(x)) * coefficient, accumulate)
 
     return body
 
@@ -125,11 +143,11 @@ def affine(types: Types) -> Body:
 
 
 def factor(types: Types, mode: str) -> Body:
-    """The factor of a share from its terms: see formulas.gate and formulas.denominator."""
+    """The factor of a share from its terms: see formulas.gate, denominator, signed and paired."""
     store = STORES[types[0]]
     get_terms, get_x, get_m, get_other = (LOADS[types[k]] for k in (1, 3, 4, 7))
     formula = FACTORS.get(mode, FACTORS["gate"])
-    by_sign = mode == "signed"
+    by_sign, in_pairs = mode == "signed", mode == "paired"
 
     def body(
         out: int,
@@ -144,9 +162,8 @@ def factor(types: Types, mode: str) -> Body:
         coefficient: Scalar,
         stabilizer: Scalar,
     ) -> None:
-        d = get_terms(terms)
-        if bias_d != 0:
-            d = d + load(bias_d)
+        b = load(bias_d) if bias_d != 0 else ZERO
+        d = get_terms(terms) + b
         a = get_x(x) if x != 0 else ZERO
         y = get_m(m) if m != 0 else ZERO
         if bias != 0:
@@ -157,6 +174,9 @@ def factor(types: Types, mode: str) -> Body:
         s = load(scale) if scale != 0 else ONE
         if by_sign:
             store(out, quotient(signed(d, get_m(m) - d, y, stabilizer), s))
+        elif in_pairs:
+            size = paired(get_terms(terms), get_m(m), y, b, coefficient)
+            store(out, selected(select, y, stabilised(size, stabilizer)))
         else:
             store(out, selected(select, y, formula(stabilised(d, stabilizer), a, s, c)))
 

@@ -327,16 +327,19 @@ MULTIPLIERS: dict[str, Function] = {
     "negative": lambda m, r: is_negative(m) * r,
     "times positive": lambda m, r: positive(m) * r,
     "times negative": lambda m, r: negative(m) * r,
+    "sign": lambda m, r: -r if m < ZERO else r,
+    "absolute": lambda m, r: magnitude(m) * r,
 }
 
 # ------------------------------------------------------------------------------------------------------------ factors
 
-SELECTS = {"all": 0, "y>0": 1, "y<0": 2}
+SELECTS = {"all": 0, "y>0": 1, "y<0": 2, "y!=0": 3}
 
 
 def selected(select: int, y: Scalar, f: Scalar) -> Scalar:
-    """f where y has the selected sign (1: y > 0, 2: y < 0), else 0; a NaN passes."""
-    return ZERO if (select == 1 and y <= ZERO) or (select == 2 and y >= ZERO) else f
+    """f where y has the selected sign (1: y > 0, 2: y < 0, 3: either), else 0; a NaN passes."""
+    dropped = (select == 1 and y <= ZERO) or (select == 2 and y >= ZERO) or (select == 3 and y == ZERO)
+    return ZERO if dropped else f
 
 
 def gate(d: Scalar, a: Scalar, scale: Scalar, c: Scalar) -> Scalar:
@@ -352,6 +355,12 @@ def denominator(d: Scalar, a: Scalar, scale: Scalar, c: Scalar) -> Scalar:
 def signed(terms: Scalar, rest: Scalar, y: Scalar, stabilizer: Scalar) -> Scalar:
     """The denominator of the share that y's sign takes: terms where y ≥ 0, rest = Σ x w − terms (≤ 0) where y < 0."""
     return negative(rest) - stabilizer if y < ZERO else terms + stabilizer
+
+
+def paired(terms: Scalar, m: Scalar, y: Scalar, b: Scalar, coefficient: Scalar) -> Scalar:
+    """m + b + coefficient·sgn(y)·(terms + |b|), m = y without its bias, b = bias_d."""
+    size = coefficient * (terms + magnitude(b))
+    return m + b + (-size if y < ZERO else size)
 
 
 QUOTIENTS: dict[str, Function] = {

@@ -1,4 +1,4 @@
-"""The skeleton of every kernel that is no contraction: one thread for each element of strided views.
+"""The skeleton of every kernel that is no contraction: one thread, or one warp, for each element of strided views.
 
     thread i  →  p[0], p[1], … (i's index along each axis)  →  address of each view: at[k] + Σ_a p[a]·stride[k][a]
 
@@ -13,9 +13,10 @@ from functools import cache
 from typing import Any
 
 from ..compile.kernel import Kernel
-from ..compile.language import item, quotient_by, times, translate
+from ..compile.language import item, line, quotient_by, times, translate
 
 THREADS = 256
+LANES = 32  # threads of a line
 
 Body = Callable[..., None]
 
@@ -31,7 +32,7 @@ def reciprocal(d: int) -> tuple[int, int]:
 
 _SOURCE = """
 def kernel(a, f):
-    i = item()
+    i = {number}()
     if i < a[0]:
 {indices}
         body({arguments})
@@ -46,8 +47,9 @@ def skeleton(
     n_axes: int,
     n_longs: int,
     n_floats: int,
+    per_line: bool,
 ) -> Any:
-    """The kernel of a body over views of these types.
+    """The kernel of a body over views of these types; `per_line` says that a warp runs it together (language.line).
 
     Its integers: items; magic, shift and size of each axis but the first; per view its address and strides; longs.
     """
@@ -68,9 +70,14 @@ def skeleton(
     ]
     longs = first + len(types) * (1 + n_axes)
     arguments = [*addresses, *(f"a[{longs + k}]" for k in range(n_longs)), *(f"f[{k}]" for k in range(n_floats))]
-    source = _SOURCE.format(indices="\n".join(" " * 8 + line for line in lines), arguments=", ".join(arguments))
+    source = _SOURCE.format(
+        number="line" if per_line else "item",
+        indices="\n".join(" " * 8 + line for line in lines),
+        arguments=", ".join(arguments),
+    )
     space: dict[str, Any] = {
         "item": item,
+        "line": line,
         "quotient_by": quotient_by,
         "times": times,
         "body": make_body(types, *constants),
@@ -88,8 +95,9 @@ def kernel(
     n_axes: int,
     n_longs: int,
     n_floats: int,
+    per_line: bool = False,
 ) -> Kernel:
     """One kernel object for each specialisation."""
     n_integers = 1 + 3 * (n_axes - 1) + len(types) * (1 + n_axes) + n_longs
-    factory_constants = (make_body, types, constants, n_axes, n_longs, n_floats)
+    factory_constants = (make_body, types, constants, n_axes, n_longs, n_floats, per_line)
     return Kernel(make_body.__name__, skeleton, factory_constants, n_integers, max(1, n_floats), THREADS)

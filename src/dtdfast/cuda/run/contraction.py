@@ -19,10 +19,10 @@ from ..kernels import dense
 from ..kernels.dense import Tile
 from ..kernels.epilogue import FIRST_VIEW, N_FLOATS, PER_VIEW, Finish
 from ..kernels.warp_product import ROW_BYTES
-from . import tiles
+from . import matmul, tiles
 from .launch import AddressOf, Launch
 
-OPERATIONS = frozenset(("NEURON_DENSE", "TAPS_DENSE", "NEURON_LINEAR", "TAPS_LINEAR", "SCATTER_LINEAR"))
+OPERATIONS = frozenset(("NEURON_DENSE", "TAPS_DENSE", "NEURON_LINEAR", "TAPS_LINEAR", "SCATTER_LINEAR", "MATMUL"))
 """Operations that `launches` takes."""
 
 PIECE = 2**15  # numbers that are rounded at once
@@ -123,7 +123,7 @@ def launches(
     multiprocessors: int = tiles.MULTIPROCESSORS,
     shared_bytes: int = tiles.SHARED_BYTES,
 ) -> list[Launch]:
-    """The launch that computes a dense step of a plan.
+    """The launch that computes a product of a plan.
 
     Parameters
     ----------
@@ -131,6 +131,8 @@ def launches(
     precision : a key of tiles.UNITS, of float32 operands; sums are float32
     multiprocessors, shared_bytes : of the device, and what one block may have
     """
+    if step.op == "MATMUL":
+        return matmul.launches(step, plan, address_of)
     assert step.x is not None
     assert step.weights is not None
     assert step.phase is not None
@@ -201,6 +203,8 @@ def launches(
 
 def body(kernel: Kernel) -> str:
     """What runs a contraction, as the printed plan says it: its unit and its tile."""
+    if kernel.name == matmul.NAME:
+        return f"fma, {matmul.TILE}×{matmul.TILE}"
     unit, _, _, tile, *_ = kernel.constants
     made = Tile(*tile, kernel.min_blocks)  # type: ignore[call-arg, misc]
     name = next((row.name for row in tiles.TILES if row.tile == made), "tile")  # one that is only tried has no name

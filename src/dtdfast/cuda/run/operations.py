@@ -42,7 +42,14 @@ class Site:
         _, shape, _ = view.layout()
         return ({"n": self.plan.n, "nt": self.plan.n * self.plan.t, "1": 1}[view.buffer.batch], *shape)
 
+    def operand(self, view: View | None) -> Strided:
+        """A view that the targets of a sample may share."""
+        return self.view(view, kept=view is not None and view.buffer.batch == "n")
+
     def per_channel(self, vector: np.ndarray[Any, Any] | None) -> Strided:
+        """Numbers per channel, or of as many axes as a sample."""
+        if vector is not None and vector.ndim > 1:
+            return self.constant(vector)
         return ABSENT if vector is None else Strided(self.address_of(vector), (0, 4, 0, 0, 0, 0))
 
     def window(self) -> Strided:
@@ -53,12 +60,14 @@ class Site:
         _, h, w = window.shape
         return Strided(self.address_of(window), (0, 0, 4 * h * w, 4 * w, 4, 0))
 
-    def bound(self) -> Strided:
-        """A constant of one sample's shape, repeated along axes of size 1."""
-        bound = self.step.bound
-        if bound is None:
+    def constant(self, array: np.ndarray[Any, Any] | None) -> Strided:
+        """Of one sample's shape, repeated along axes of size 1."""
+        if array is None:
             return ABSENT
-        return Strided(self.address_of(bound), (0, *(4 * s for s in bound_strides(bound, self.step.out.buffer.shape))))
+        return Strided(self.address_of(array), (0, *(4 * s for s in bound_strides(array, self.step.out.buffer.shape))))
+
+    def bound(self) -> Strided:
+        return self.constant(self.step.bound)
 
     def run(
         self, body: tuple[Any, ...], views: list[Strided], longs: tuple[int, ...] = (), floats: tuple[float, ...] = ()
@@ -102,10 +111,18 @@ def map_input(site: Site) -> list[Launch]:
     return site.run((elementwise.map_input, step.input_map), [site.view(step.out), site.view(step.x), site.bound()])
 
 
+def map_weight(site: Site) -> list[Launch]:
+    step = site.step
+    return site.run(
+        (elementwise.map_weight, step.weight_map), [site.view(step.out), site.view(step.x)], (), (step.gamma,)
+    )
+
+
 def multiply(site: Site) -> list[Launch]:
     step = site.step
     views = [site.view(step.out), site.view(step.x), site.view(step.m, kept=True)]
-    return site.run((elementwise.multiply, step.multiplier), views, (int(step.accumulate),))
+    body = (elementwise.multiply, step.multiplier)
+    return site.run(body, views, (int(step.accumulate),), (step.coefficient,))
 
 
 def divide(site: Site) -> list[Launch]:
@@ -263,11 +280,55 @@ def _lines(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
     return tuple(1 if a == axis else s for a, s in enumerate(shape))
 
 
+def _along(
+    site: Site, body: tuple[Any, ...], axis: int, views: list[Strided], walked: list[Strided],
+    more: tuple[int, ...] = (), floats: tuple[float, ...] = (),
+) -> list[Launch]:  # fmt: skip
+    """A body over the lines of an axis, a warp for each; it gets their length and the stride of each view in `walked`
+    along them.
+    """
+    shape = site.shape(site.step.out)
+    longs = (shape[axis], *(view.strides[axis] for view in walked), *more)
+    return launches(body, _lines(shape, axis), views, longs, floats, site.step.repeat, per_line=True)
+
+
 def softmax(site: Site) -> list[Launch]:
     step = site.step
-    axis, shape, out, x = step.axis, site.shape(step.out), site.view(step.out), site.view(step.x)
-    body = normalise.log_softmax if step.op == "LOG_SOFTMAX" else normalise.softmax
-    return launches((body,), _lines(shape, axis), [out, x], (shape[axis], out.strides[axis], x.strides[axis]))
+    views = [site.view(step.out), site.view(step.x), site.constant(step.selector)]
+    return _along(site, (normalise.softmax,), step.axis, views, views, (), (step.coefficient,))
+
+
+def log_softmax(site: Site) -> list[Launch]:
+    views = [site.view(site.step.out), site.view(site.step.x)]
+    return _along(site, (normalise.log_softmax,), site.step.axis, views, views)
+
+
+def softmax_back(site: Site) -> list[Launch]:
+    step = site.step
+    views = [site.view(step.out), site.operand(step.x), site.operand(step.m)]
+    return _along(
+        site, (normalise.softmax_back,), step.axis, views, views, (int(step.accumulate),), (step.coefficient,)
+    )
+
+
+def norm(site: Site) -> list[Launch]:
+    step = site.step
+    out, factor, x = site.view(step.out), site.view(step.factor), site.view(step.x)
+    w, b = site.constant(step.norm_weight), site.constant(step.norm_bias)
+    return _along(site, (normalise.norm, step.centred), C, [out, factor, x, w, b], [out, x, w, b], (), (step.epsilon,))
+
+
+def norm_products(site: Site) -> list[Launch]:
+    """NORM_TAPS, NORM_SCATTER."""
+    step = site.step
+    out, x, m, w = site.view(step.out), site.operand(step.x), site.operand(step.m), site.constant(step.norm_weight)
+    more = (int(step.accumulate),)
+    if step.derivative:
+        views = [out, x, m, w]
+        return _along(site, (normalise.norm_derivative, step.centred), C, views, views, more, (step.epsilon,))
+    body = (normalise.norm_products, step.weight_map, step.multiplier, step.centred, step.op == "NORM_SCATTER")
+    views = [out, x, site.operand(step.scale), w, m]
+    return _along(site, body, C, views, [out, x, w, m], more, (step.gamma,))
 
 
 def embed(site: Site) -> list[Launch]:
@@ -294,13 +355,18 @@ OPERATIONS: dict[str, Callable[[Site], list[Launch]]] = {
     "NEURON_CHANNEL": neuron_channel,
     "TAPS_CHANNEL": taps_channel,
     "FACTOR": factor,
+    "MAP_WEIGHT": map_weight,
     "MULTIPLY": multiply,
     "DIVIDE": divide,
     "ACTIVATE": activate,
     "AFFINE": affine,
     "LRN": lrn,
     "SOFTMAX": softmax,
-    "LOG_SOFTMAX": softmax,
+    "LOG_SOFTMAX": log_softmax,
+    "SOFTMAX_BACK": softmax_back,
+    "NORM": norm,
+    "NORM_TAPS": norm_products,
+    "NORM_SCATTER": norm_products,
     "MAX_POOL": max_pool,
     "MAX_UNPOOL": max_unpool,
     "MAX_SCATTER": max_scatter,

@@ -12,7 +12,7 @@ from math import prod
 from typing import Any
 
 from ...errors import BackendError
-from ..kernels.strided import THREADS, kernel, reciprocal
+from ..kernels.strided import LANES, THREADS, kernel, reciprocal
 from .launch import Launch
 
 MOST_ITEMS = 2**31 - THREADS  # per launch: items are 32-bit numbers, and so are the strides of all axes but the first
@@ -54,6 +54,8 @@ def launches(
     longs: Sequence[int] = (),
     floats: Sequence[float] = (),
     repeat: int = 1,
+    *,
+    per_line: bool = False,
 ) -> list[Launch]:
     """Launches that run a body once per index of `shape` (n, c, d, h, w, extra).
 
@@ -62,6 +64,7 @@ def launches(
     body : (make_body, *constants)
     views : the result first; its strides decide which index runs fastest over the threads
     repeat : targets per sample, for views that are kept
+    per_line : a warp for each index instead of a thread
     """
     sizes, strides = _simplified(*_split(shape, views, repeat))
     if prod(sizes) == 0:
@@ -76,8 +79,9 @@ def launches(
             integers += [view.at + start * stride[0], *stride]
         if any(abs(s) >= 2**31 for stride in strides for s in stride[1:]):
             raise BackendError("a tensor of more than 2 GiB per sample cannot be explained on a GPU")
-        made = kernel(body[0], tuple(v.dtype for v in views), tuple(body[1:]), len(here), len(longs), len(floats))
-        grid = (-(-prod(here) // THREADS), 1, 1)
+        types = tuple(v.dtype for v in views)
+        made = kernel(body[0], types, tuple(body[1:]), len(here), len(longs), len(floats), per_line)
+        grid = (-(-prod(here) * (LANES if per_line else 1) // THREADS), 1, 1)
         result.append(Launch(made, grid, 0, (*integers, *longs), tuple(floats) or (0.0,)))
     return result
 

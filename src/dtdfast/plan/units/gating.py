@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,7 +19,9 @@ from .affine import scaled
 from .base import Balance, Recipe, Unit, Vector, passes
 from .constant import Fixed
 from .copies import expanded
-from .origin import is_activation, is_gate, made_by
+from .origin import is_activation, is_gate, is_rectifier, made_by
+
+AFFINE = (L.Scale, L.BatchNorm)
 
 
 @dataclass(eq=False, repr=False)
@@ -146,13 +149,18 @@ def mul(builder: Builder, entry: Entry, sources: tuple[Tensor, ...]) -> Tensor:
 
 def gates(builder: Builder, entry: Entry) -> list[bool]:
     """Which operands are gates: made by a sigmoid or softmax; else an affine image of such, as in 1 + σ(x), 2σ(x) or 1
-    − σ(x); else made by another activation.
+    − σ(x); else made by another activation, or an affine image of such, where the other operand was made by none.
     """
-    for wanted, through in ((is_gate, ()), (is_gate, (L.Scale, L.BatchNorm)), (is_activation, ())):
-        found = [made_by(builder, position, wanted, through) for position in entry.sources]
+
+    def made(wanted: Callable[[L.Layer], bool], through: tuple[type[L.Layer], ...] = AFFINE) -> list[bool]:
+        return [made_by(builder, position, wanted, through) for position in entry.sources]
+
+    for through in ((), AFFINE):
+        found = made(is_gate, through)
         if any(found):
-            break
-    return found
+            return found
+    found, rectified = made(is_activation), made(is_rectifier)
+    return [True, True] if any(found) and any(rectified) else found
 
 
 RECORDS: dict[type[L.Layer], Recipe] = {L.Mul: Recipe(broadcast_shape, mul)}

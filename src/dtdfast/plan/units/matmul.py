@@ -19,7 +19,7 @@ from ..shapes import Shape, join
 from ..steps import Buffer, View
 from ..taps import identity
 from ..tensors import Box, Handed, Tensor
-from .affine import scaled
+from .affine import Affine
 from .axes import own, reshaped
 from .base import Balance, Recipe, Unit, Vector, always
 from .constant import Fixed
@@ -143,19 +143,24 @@ def matmul(builder: Builder, entry: Entry, sources: tuple[Tensor, ...]) -> Tenso
     made: Tensor
     if sum(held) == 1 and (any(isinstance(builder.maker.get(s.index), Fixed) for s in sources) or builder.book.holds):
         matrix = held.index(True)
-        x = operands[1 - matrix]
-        part = Weighted(entry.position, x, identity(x.channels, x.space), matrix=operands[matrix])
+        x, weights = operands[1 - matrix], times(builder, entry, operands[matrix], record.scale)
+        part = Weighted(entry.position, x, identity(x.channels, x.space), matrix=weights)
         part.left, part.transposed = matrix == 0, (transposed[1 - matrix], transposed[matrix])
         builder.rule[entry.position] = builder.rule_for(entry, builder.book.attention())
-        made = builder.put(Attention((entry.position,), (x, operands[matrix]), out, parts=[part]))
+        made = builder.put(Attention((entry.position,), (x, weights), out, parts=[part]))
     else:
         unit = Product((entry.position,), (operands[0], operands[1]), out, transposed=transposed)
         unit.scale, unit.halved = record.scale, not builder.book.holds
         made = builder.put(unit)
-    made = reshaped(builder, entry, made, entry.shape)
-    if isinstance(builder.maker.get(out.index), Attention) and record.scale != 1.0:
-        made = scaled(builder, entry, made, np.array([record.scale]), None)
-    return own(builder, entry, sources, made)
+    return own(builder, entry, sources, reshaped(builder, entry, made, entry.shape))
+
+
+def times(builder: Builder, entry: Entry, matrix: Tensor, factor: float) -> Tensor:
+    """A held matrix times a number, so that the product is one neuron with one rule."""
+    if factor == 1.0:
+        return matrix
+    scale = np.full(matrix.channels, factor)
+    return builder.put(Affine((entry.position,), (matrix,), builder.inner(entry, matrix.shape), scale=scale))
 
 
 def matmul_shape(record: L.MatMul, first: Shape, second: Shape) -> Shape:

@@ -246,27 +246,28 @@ def is_paired(unit: Sum) -> bool:
 
 
 def paired(lowering: Lowering, unit: Sum, out: Buffer, kind: str) -> None:
-    """d = y + ρ·sgn(y)·Σ|x w|, the bias as one more w of x = 1 where the row holds it."""
+    """d/p = y + ρ·sgn(y)·Σ|x w|, the bias as one more w of x = 1 where the row holds it (Row.paired)."""
     row, label = unit.row, lowering.label(unit.out)
     assert row is not None
-    ratio = row.paired
-    assert ratio is not None
+    assert row.paired is not None
+    ratio, factor = row.paired
     y, sizes = (lowering.buffer(f"{letter}{label}", unit.out.shape) for letter in "ya")
     sums(lowering, unit, out, dict(terms=View(y)))
     accumulate(lowering, [(part, absolute(part)) for part in unit.parts], sizes, 0.0)
     d = lowering.buffer(f"d{label}", unit.out.shape, dtype=lowering.gates)
-    fields: dict[str, Any] = dict(m=View(y), factor_kind="paired", coefficient=ratio, stabilizer=row.stabilizer)
+    fields: dict[str, Any] = dict(m=View(y), factor_kind="paired", coefficient=ratio)
+    fields["stabilizer"] = row.stabilizer / factor
     fields["select"] = "all" if row.by_sign else "y!=0"
     if unit.bias is not None:
         fields["bias"] = lowering.constant(unit.bias)
         if row.holds_bias:
             fields["bias_d"] = lowering.constant(unit.bias)
     lowering.emit(Step("FACTOR", unit, View(d), factor=View(d), terms=View(sizes), **fields))
-    factor = d
     if kind == "gate":
-        factor = lowering.buffer(f"g{label}", unit.out.shape, dtype=lowering.gates)
-        lowering.emit(Step("DIVIDE", unit, View(factor), View(out), m=View(d)))
-    lowering.factors[unit.out.index] = [(factor, "gate" if kind == "gate" else "denominator")]
+        gate = lowering.buffer(f"g{label}", unit.out.shape, dtype=lowering.gates)
+        lowering.emit(Step("DIVIDE", unit, View(gate), View(out), m=View(d)))
+        d = gate
+    lowering.factors[unit.out.index] = [(d, "gate" if kind == "gate" else "denominator")]
     lowering.paired[unit.out.index] = ratio
 
 

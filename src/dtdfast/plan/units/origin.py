@@ -42,3 +42,7 @@ def is_gate(record: L.Layer) -> bool:
 
 def is_activation(record: L.Layer) -> bool:
     return isinstance(record, L.Activation)
+
+
+def is_rectifier(record: L.Layer) -> bool:
+    return isinstance(record, L.ReLU)

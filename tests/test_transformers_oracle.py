@@ -1,0 +1,328 @@
+"""Attention, norms, softmax and gates against explicit message matrices and the equations that define them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import dtdfast as dtd
+import explicit
+from cases import HELD_CASES
+from cases.held import CAUSAL, SOME, softmax
+from dtdfast.activations import ACTIVATIONS
+
+TOLERANCE = 1e-12  # as in test_oracle.py
+
+
+def test_there_are_enough_cases():
+    assert len(HELD_CASES) >= 400
+    assert len({case.id for case in HELD_CASES}) == len(HELD_CASES)
+
+
+@pytest.mark.parametrize("case", HELD_CASES, ids=lambda case: case.id)
+def test_explicit(case):
+    x, r_out = case.x.astype(np.float64), case.r_out.astype(np.float64)
+    expected, bound = case.expected(x, r_out, TOLERANCE)
+    r_in = dtd.explain(case.layers, x, r_out, **case.options("oracle"))
+    assert r_in.shape == x.shape
+    assert np.isfinite(r_in).all()
+    assert (abs(r_in - expected) <= bound).all()
+    assert np.isfinite(bound).mean() > 0.9
+
+
+@pytest.mark.parametrize("case", HELD_CASES[::13], ids=lambda case: case.id)
+def test_predict(case):
+    x = case.x.astype(np.float64)
+    taps = [case.taps_of(sample) for sample in x]
+    expected = np.array([t.matrix @ sample.ravel() + t.bias for t, sample in zip(taps, x, strict=True)])
+    outputs = dtd.predict(case.layers, x, backend="oracle").reshape(expected.shape)
+    np.testing.assert_allclose(outputs, expected, rtol=0, atol=1e-12 * max(1, abs(expected).max()) * taps[0].bias.size)
+
+
+@pytest.mark.parametrize("case", HELD_CASES[::17], ids=lambda case: case.id)
+def test_one_rule_for_all_is_the_entry_s_own(case):
+    if any(isinstance(record, dtd.Linear) for record in case.layers):
+        pytest.skip("a Linear mixes the heads, and would take the rule")
+    options = case.options("oracle")
+    own = dtd.explain(case.layers, case.x, case.r_out, **options)
+    np.testing.assert_array_equal(
+        dtd.explain(case.layers, case.x, case.r_out, **options | {"rules": case.row.rule}), own
+    )
+
+
+# --------------------------------------------------------------------------- the sums of a norm, without its d² weights
+
+
+def _messages_of_a_norm(x, r, sign):
+    """R_i of z⁺ with held σ for one vector, by its sums; `sign`: of the weights, turned by that of y where y says."""
+    p, m, d = np.maximum(x, 0), np.maximum(-x, 0), x.size
+    whole_p, whole_m = p.sum(), m.sum()
+    z = np.where(
+        sign > 0,
+        p * (1 - 1 / d) + (whole_m - m) / d,
+        np.where(sign < 0, m * (1 - 1 / d) + (whole_p - p) / d, 0),
+    )
+    u = np.divide(r, z, out=np.zeros(d), where=z != 0)
+    up, down = np.where(sign > 0, u, 0), np.where(sign < 0, u, 0)
+    return p * ((1 - 1 / d) * up + (down.sum() - down) / d) + m * ((1 - 1 / d) * down + (up.sum() - up) / d)
+
+
+@pytest.mark.parametrize("d", [1, 2, 3, 7, 16])
+@pytest.mark.parametrize("by_sign", [False, True], ids=["zplus", "dtd"])
+def test_sums_of_a_norm(by_sign, d, rng):
+    """|w_j| and 1/σ cancel under the bias "none"; "dtd" turns the sign of w_j where y_j < 0."""
+    x, r, weight, bias = rng.standard_normal((4, d))
+    weight[d // 2 :: 5] = 0
+    norm = dtd.LayerNorm(weight=weight, bias=bias)
+    y = dtd.predict([norm], x[None], backend="oracle")[0]
+    turned = np.sign(weight) * (np.where(y < 0, -1, 1) if by_sign else 1)
+    rule = dtd.ZPlusBySign() if by_sign else dtd.ZPlus()
+    got = dtd.explain([norm], x[None], r[None], rules={0: rule}, backend="oracle")[0]
+    expected = _messages_of_a_norm(x, r, turned)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-11 * d * max(abs(r).sum(), 1e-300))
+
+
+def test_dtd_takes_the_norm_by_the_sign_of_y(rng):
+    """Behind the first layer, which the domain has its own rule for."""
+    x, r, weight, bias, other = rng.standard_normal((5, 6))
+    first = dtd.Linear(np.eye(6) + 0.1 * np.outer(other, other))
+    layers = [first, dtd.LayerNorm(weight=weight, bias=bias)]
+    inner = dtd.predict([first], x[None], backend="oracle")[0]
+    y = dtd.predict(layers, x[None], backend="oracle")[0]
+    got = dtd.explain(layers, x[None], r[None], stop=0, backend="oracle")[0]
+    expected = _messages_of_a_norm(inner, r, np.sign(weight) * np.where(y < 0, -1, 1))
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-11)
+
+
+# ------------------------------------------------------------------------------------------------- AttnLRP's equations
+
+SHAPES = [  # rows (that a softmax runs along), columns, axis
+    ((2, 3, 5), -1, None),
+    ((2, 3, 5), 2, None),
+    ((4, 3), 1, None),
+    ((1, 1, 1), -1, None),
+    ((3, 1, 4), 2, None),
+    ((2, 4, 3), -1, SOME),
+    ((5, 5), -1, CAUSAL),
+    ((6,), 1, None),
+]
+ROWS = [
+    (dtd.Zero(), explicit.epsilon),
+    (dtd.Epsilon(stabilizer=0.125), explicit.epsilon),
+    (dtd.Gamma(0.25), explicit.gamma),
+]
+
+
+@pytest.mark.parametrize(("rule", "function"), ROWS, ids=[type(rule).__name__ for rule, _ in ROWS])
+@pytest.mark.parametrize(("shape", "axis", "mask"), SHAPES, ids=str)
+def test_softmax_by_its_own_rule(shape, axis, mask, rule, function, rng):
+    """R_i = x_i (R_i − s_i Σ_j R_j) along each line, masked logits taken as 0; R of s by the rule of a Linear."""
+    weight = rng.standard_normal((4, np.prod(shape)))
+    layers = [dtd.Softmax(axis, mask=mask), dtd.Flatten(), dtd.Linear(weight)]
+    x, r_out = rng.standard_normal((2, *shape)), rng.standard_normal((2, 4))
+    r_in = dtd.explain(layers, x, r_out, rules=rule, attention="taylor", backend="oracle")
+    place = axis - 1 if axis > 0 else axis
+    for sample, r, got in zip(x, r_out, r_in, strict=True):
+        s = softmax(sample, axis, mask)
+        r_s = explicit.propagate(function(explicit.linear((s.size,), weight), s.ravel()), r, rule.stabilizer or 0.0)[0]
+        r_s = r_s.reshape(shape)
+        expected = sample * (r_s - s * r_s.sum(axis=place, keepdims=True))
+        if mask is not None:
+            expected = np.where(mask, expected, 0)
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-10 * abs(r_s).sum())
+
+
+PRODUCTS = [  # heads of A, heads of B, rows, inner, columns, transposed, scale
+    ((2,), (2,), 3, 4, 2, (False, False), 1.0),
+    ((2,), (2,), 3, 4, 2, (False, True), 0.5),
+    ((2,), (2,), 3, 4, 2, (True, False), -2.0),
+    ((), (), 3, 4, 5, (True, True), 1.0),
+    ((3,), (1,), 2, 3, 2, (False, True), 1.0),
+    ((1,), (3,), 2, 3, 2, (False, False), 1.0),
+    ((2, 2), (2, 2), 2, 1, 3, (False, True), 1.0),
+    ((1,), (1,), 1, 1, 1, (False, False), 1.0),
+]
+
+
+@pytest.mark.parametrize(("first", "second", "rows", "inner", "columns", "turned", "scale"), PRODUCTS, ids=str)
+def test_half_to_each_factor(first, second, rows, inner, columns, turned, scale, rng):
+    """R_A[j, i] = Σ_p A_ji B_ip R_jp / (2 O_jp), R_B[i, p] = Σ_j A_ji B_ip R_jp / (2 O_jp), over heads that share."""
+    a_shape, b_shape = (
+        (*heads, *(size[::-1] if turn else size))
+        for heads, size, turn in zip((first, second), ((rows, inner), (inner, columns)), turned, strict=True)
+    )
+    middle = int(np.prod(a_shape))
+    layers = [
+        dtd.Slice(1, 0, middle),
+        dtd.Reshape(a_shape),
+        dtd.Slice(1, middle, inputs=dtd.INPUT),
+        dtd.Reshape(b_shape),
+        dtd.MatMul(*turned, scale, inputs=(1, 3)),
+    ]
+    heads = np.broadcast_shapes(first, second)
+    x = rng.standard_normal((2, middle + int(np.prod(b_shape))))
+    r_out = rng.standard_normal((2, *heads, rows, columns))
+    r_in = dtd.explain(layers, x, r_out, rules="attnlrp", backend="oracle")
+    for sample, r, got in zip(x, r_out, r_in, strict=True):
+        a, b = sample[:middle].reshape(a_shape), sample[middle:].reshape(b_shape)
+        r_a, r_b = np.zeros(a_shape), np.zeros(b_shape)
+        views = [
+            v.swapaxes(-1, -2) if turn else v for v, turn in zip((a, b, r_a, r_b), (*turned, *turned), strict=True)
+        ]
+        for h in np.ndindex(*heads):
+            of_a, of_b = ([0 if n == 1 else i for i, n in zip(h, own, strict=True)] for own in (first, second))
+            one, two, to_one, to_two = (v[tuple(k)] for v, k in zip(views, (of_a, of_b, of_a, of_b), strict=True))
+            outputs = scale * one @ two
+            for j, i, p in np.ndindex(rows, inner, columns):
+                message = scale * one[j, i] * two[i, p] * r[(*h, j, p)] / (2 * outputs[j, p])
+                to_one[j, i] += message
+                to_two[i, p] += message
+        expected = np.concatenate([r_a.ravel(), r_b.ravel()])
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-10 * max(abs(expected).max(), abs(r).max()))
+
+
+@pytest.mark.parametrize("tokens", [1, 4])
+@pytest.mark.parametrize("mask", [None, "causal"])
+def test_attention_by_attnlrp(tokens, mask, rng):
+    """softmax(s)·v of scores and values that lie beside each other: halves, then the softmax's own rule."""
+    kept = np.tril(np.ones((tokens, tokens), bool)) if mask else np.ones((tokens, tokens), bool)
+    n = tokens * tokens
+    layers = [
+        dtd.Slice(1, 0, n),
+        dtd.Reshape((tokens, tokens)),
+        dtd.Softmax(-1, mask=kept if mask else None),
+        dtd.Slice(1, n, inputs=dtd.INPUT),
+        dtd.Reshape((tokens, 3)),
+        dtd.MatMul(inputs=(2, 4)),
+    ]
+    x, r = rng.standard_normal(n + 3 * tokens), rng.standard_normal((tokens, 3))
+    got = dtd.explain(layers, x[None], r[None], rules="attnlrp", backend="oracle")[0]
+    scores, values = x[:n].reshape(tokens, tokens), x[n:].reshape(tokens, 3)
+    a = softmax(scores, -1, kept)
+    outputs = a @ values
+    r_a = np.array([[sum(a[j, i] * values[i] * r[j] / (2 * outputs[j])) for i in range(tokens)] for j in range(tokens)])
+    r_v = np.array([sum(a[j, i] * values[i] * r[j] / (2 * outputs[j]) for j in range(tokens)) for i in range(tokens)])
+    r_s = scores * (r_a - a * r_a.sum(axis=1, keepdims=True))
+    expected = np.concatenate([r_s.ravel(), r_v.ravel()])
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-11 * abs(expected).max())
+    if tokens == 1:
+        assert got[:n] == 0
+        np.testing.assert_allclose(got.sum(), r.sum() / 2, rtol=1e-12)
+
+
+# ------------------------------------------------------------------------------------------------ element-wise products
+
+
+def _halves(n):
+    """Two halves of the features as operands."""
+    return [dtd.Slice(1, 0, n, inputs=dtd.INPUT), dtd.Slice(1, n, inputs=dtd.INPUT)]
+
+
+@pytest.mark.parametrize("attention", ["held", "taylor"])
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 1.0, None])
+def test_shares_of_a_product(share, attention, rng):
+    x, r = rng.standard_normal((2, 3, 10))
+    r = r[:, :5]
+    layers = [*_halves(5), dtd.Mul(share=share, inputs=(0, 1))]
+    options = {"rules": "lrp-0", "attention": attention, "backend": "oracle"}
+    if share is None and attention == "held":
+        with pytest.raises(dtd.LayerError, match="share="):
+            dtd.explain(layers, x, r, **options)
+        return
+    part = 0.5 if share is None else share
+    np.testing.assert_allclose(
+        dtd.explain(layers, x, r, **options), np.concatenate([part * r, (1 - part) * r], axis=1), rtol=1e-15
+    )
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+@pytest.mark.parametrize(("first", "second"), [((3, 4), (3, 1)), ((1, 4), (3, 4)), ((3, 1), (1, 4))], ids=str)
+def test_shares_of_operands_that_repeat(first, second, share, rng):
+    """What was repeated sums what its copies take."""
+    middle = int(np.prod(first))
+    layers = [*_halves(middle), dtd.Reshape(first, inputs=0), dtd.Reshape(second, inputs=1)]
+    layers.append(dtd.Mul(share=share, inputs=(2, 3)))
+    x = rng.standard_normal((2, middle + int(np.prod(second))))
+    r = rng.standard_normal((2, *np.broadcast_shapes(first, second)))
+    got = dtd.explain(layers, x, r, rules="lrp-0", backend="oracle")
+    parts = []
+    for shape, part in ((first, share), (second, 1 - share)):
+        axes = tuple(a + 1 for a, n in enumerate(shape) if n == 1 and r.shape[a + 1] > 1)
+        parts.append(part * r.sum(axis=axes, keepdims=True).reshape(2, -1))
+    np.testing.assert_allclose(got, np.concatenate(parts, axis=1), rtol=0, atol=1e-13 * abs(r).sum())
+
+
+def _activation(kind):
+    return dtd.Activation(kind, slopes=np.full(5, 0.5) if kind == "prelu" else None)
+
+
+GATES = {kind: [_activation(kind)] for kind in ACTIVATIONS} | {
+    "softmax": [dtd.Softmax()],
+    "1 + sigmoid": [dtd.Activation("sigmoid"), dtd.Scale(np.ones(5), np.ones(5))],
+    "moved tanh": [dtd.Activation("tanh"), dtd.Gather((4, 3, 2, 1, 0), 1), dtd.Dropout()],
+    "0.5 tanh": [dtd.Activation("tanh"), dtd.Scale(np.full(5, 0.5))],
+}
+
+
+@pytest.mark.parametrize("first", [False, True], ids=["signal first", "gate first"])
+@pytest.mark.parametrize("name", GATES)
+def test_the_gate_takes_nothing(name, first, rng):
+    """Under "held"; half under "taylor"."""
+    halves, made = _halves(5), GATES[name]
+    layers = [*halves, *made]
+    gate = len(layers) - 1
+    layers.append(dtd.Mul(inputs=(gate, 0) if first else (0, gate)))
+    x, r = rng.standard_normal((2, 2, 10))
+    r = r[:, :5]
+    nothing = np.zeros((2, 5))
+    got = dtd.explain(layers, x, r, rules="cp-lrp", backend="oracle")
+    np.testing.assert_allclose(got, np.concatenate([r, nothing], axis=1), rtol=1e-14)
+    got = dtd.explain(layers, x, r, rules="attnlrp", backend="oracle")
+    np.testing.assert_allclose(got[:, :5], r / 2, rtol=1e-14)
+    if name in ACTIVATIONS:
+        np.testing.assert_allclose(got[:, 5:], r / 2, rtol=1e-14)
+
+
+UNCLEAR = {  # what is made of either half, such that none of them is the gate for certain
+    "two linear": ([], []),
+    "two sigmoids": ([dtd.Activation("sigmoid")], [dtd.Activation("sigmoid")]),
+    "two activations": ([dtd.Activation("silu")], [dtd.Activation("gelu")]),
+    "silu and a clipped gate": ([dtd.Activation("silu")], [dtd.Activation("clip"), dtd.Scale(np.full(5, 1 / 6))]),
+    "silu and relu": ([dtd.Activation("silu")], [dtd.ReLU()]),
+    "relu and linear": ([dtd.ReLU()], []),
+}
+
+
+@pytest.mark.parametrize("name", UNCLEAR)
+def test_a_gate_that_cannot_be_told_is_refused(name, rng):
+    layers, ends = [], []
+    for number, records in enumerate(UNCLEAR[name]):
+        layers.append(dtd.Slice(1, 5 * number, 5 * number + 5, inputs=dtd.INPUT))
+        layers.extend(records)
+        ends.append(len(layers) - 1)
+    layers.append(dtd.Mul(inputs=tuple(ends), name="gating"))
+    x = rng.standard_normal((2, 10))
+    for backend in ("oracle", "cpu"):
+        with pytest.raises(dtd.LayerError, match=r"'gating'.*share="):
+            dtd.explain(layers, x.astype(np.float32), 0, rules="cp-lrp", backend=backend)
+    assert dtd.explain(layers, x, 0, rules="attnlrp", backend="oracle").shape == x.shape
+
+
+# -------------------------------------------------------------------------------------------------- constant operands
+
+
+@pytest.mark.parametrize("attention", ["held", "taylor"])
+@pytest.mark.parametrize("left", [False, True], ids=["x C", "C x"])
+def test_a_product_with_a_constant_is_linear(left, attention, rng):
+    """Under every rule, as a Linear along an axis; the constant is no computed operand."""
+    constant, x = rng.standard_normal((3, 3)), rng.standard_normal((2, 2, 3, 3))
+    r = rng.standard_normal(x.shape)
+    layers = [dtd.Constant(constant[None]), dtd.MatMul(inputs=(0, dtd.INPUT) if left else (dtd.INPUT, 0), scale=0.5)]
+    weight = 0.5 * (constant if left else constant.T)
+    linear = [dtd.Linear(weight, axis=-2 if left else -1)]
+    for rule in (dtd.Zero(), dtd.Epsilon(stabilizer=0.125), dtd.Gamma(0.25), dtd.ZPlus(), dtd.ZPlusBySign()):
+        refused = attention == "taylor" and isinstance(rule, (dtd.ZPlus, dtd.ZPlusBySign))
+        options = {"backend": "oracle", "attention": "held" if refused else attention}
+        got = dtd.explain(layers, x, r, rules={1: rule}, **options)
+        expected = dtd.explain(linear, x, r, rules={0: rule}, **options)
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-11 * abs(expected).max())
