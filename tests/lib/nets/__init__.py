@@ -46,7 +46,7 @@ SMALL: dict[str, Callable[..., Net]] = {  # quick enough for the float64 oracle;
 }
 
 __all__ = [
-    "FULL", "SMALL", "Bias", "Builder", "Net", "alexnet", "bert", "cnn", "densenet121", "digits_mlp", "googlenet", "gpt2",
-    "lenet5", "llama", "mnist_mlp", "mobilenet_v2", "readers", "resnet50", "resnext", "shufflenet", "squeeze_excite",
-    "squeezenet", "text_cnn", "unet", "vgg16", "video_cnn", "vit", "wiring",
+    "FULL", "SMALL", "Bias", "Builder", "Net", "alexnet", "bert", "cnn", "densenet121", "digits_mlp",
+    "googlenet", "gpt2", "lenet5", "llama", "mnist_mlp", "mobilenet_v2", "readers", "resnet50", "resnext",
+    "shufflenet", "squeeze_excite", "squeezenet", "text_cnn", "unet", "vgg16", "video_cnn", "vit", "wiring",
 ]  # fmt: skip
