@@ -91,7 +91,8 @@ class Words:
         colour = FOR if value > 0 else AGAINST
         share = abs(value) / self._limit
         rgb = ",".join(str(round(255 - share * (255 - c))) for c in colour)
-        return f'<span style="color:#000;background:rgb({rgb})" title="{value:+.3g}">{html.escape(_printable(word))}</span>'
+        style = f"color:#000;background:rgb({rgb})"
+        return f'<span style="{style}" title="{value:+.3g}">{html.escape(_printable(word))}</span>'
 
 
 def words(tokens: Sequence[Any], relevance: ArrayLike | Sequence[ArrayLike], *, join: bool = False) -> Words:
