@@ -252,7 +252,7 @@ class Explainer:
             with executor.session(block.stop - block.start, targets.count) as session:
                 entry = targets.entry(block, unit=program.gradient, clip=clip)
                 session.explain(x[block], entry, view[block], None if outputs is None else outputs[block])
-                again, lost = session.doubtful, session.empty
+                again, lost = session.inexact, session.empty
             for i in again:
                 i += block.start
                 self._exact.explain(x, i, targets, view[i : i + 1], None if outputs is None else outputs[i : i + 1])

@@ -96,8 +96,7 @@ def permuted(add: Add, x: Value, axes: Sequence[int]) -> Value:
             groups.append([a])
     sizes = {g[0]: math.prod(x.shape[a] for a in g) for g in groups}
     firsts = sorted(sizes)
-    y = reshaped(add, x, tuple(sizes[f] for f in firsts))
-    y = add(L.Permute, y, order=(0, *(firsts.index(g[0]) + 1 for g in groups)))
+    y = add(L.Permute, x.under(tuple(sizes[f] for f in firsts)), order=(0, *(firsts.index(g[0]) + 1 for g in groups)))
     return y.under(tuple(x.shape[a] for a in axes))
 
 

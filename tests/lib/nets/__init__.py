@@ -13,6 +13,15 @@ from .residual import densenet121, mobilenet_v2, resnet50, resnext, shufflenet, 
 from .small import cnn, digits_mlp, mnist_mlp, text_cnn, unet, video_cnn
 from .transformers import bert, gpt2, llama, vit
 
+FULL: dict[str, Callable[..., Net]] = {  # as published, by the names that benchmarks print
+    "VGG-16": vgg16,
+    "ResNet-50": resnet50,
+    "GoogLeNet": googlenet,
+    "DenseNet-121": densenet121,
+    "AlexNet": alexnet,
+    "SqueezeNet": squeezenet,
+    "MobileNetV2": mobilenet_v2,
+}
 SMALL: dict[str, Callable[..., Net]] = {  # quick enough for the float64 oracle; keywords seed and bias
     "digits_mlp": digits_mlp,
     "cnn": cnn,
@@ -37,7 +46,7 @@ SMALL: dict[str, Callable[..., Net]] = {  # quick enough for the float64 oracle;
 }
 
 __all__ = [
-    "SMALL", "Bias", "Builder", "Net", "alexnet", "bert", "cnn", "densenet121", "digits_mlp", "googlenet", "gpt2",
+    "FULL", "SMALL", "Bias", "Builder", "Net", "alexnet", "bert", "cnn", "densenet121", "digits_mlp", "googlenet", "gpt2",
     "lenet5", "llama", "mnist_mlp", "mobilenet_v2", "readers", "resnet50", "resnext", "shufflenet", "squeeze_excite",
     "squeezenet", "text_cnn", "unet", "vgg16", "video_cnn", "vit", "wiring",
 ]  # fmt: skip

@@ -15,7 +15,7 @@ from ...ledger.account import Account
 from ...ledger.accounting import Accounts
 from ...plan.steps import SIZES, Buffer
 from ...targets import Entry
-from ...underflow import Rows, in_doubt
+from ...underflow import Rows, may_underflow
 from .device import Device
 from .prepared import FLAGS, GIVEN, LARGEST, NUMBERS, Entrance, Prepared
 
@@ -29,7 +29,7 @@ class CudaSession(Accounts):
         self.plan = prepared.plan
         self.prepared, self._device, self._check = prepared, device, check
         self._stream = device.stream
-        self.doubtful: Sequence[int] = ()  # nothing is checked here
+        self.inexact: Sequence[int] = ()  # nothing is checked here
         self.empty: Rows = ()
         self._flags: list[Array] = []  # of every pass
         self._waiting: list[Array] = []  # arrays that copies under way still read
@@ -63,7 +63,7 @@ class CudaSession(Accounts):
         self.empty = [(int(i), int(k)) for i, k in np.argwhere(found == 0)]
         if self.empty:
             values = self._fetch("outputs", (plan.n, *plan.program.network.output.shape))
-            self.empty = in_doubt(self.empty, entry.start, values, entry.relevance(values))
+            self.empty = may_underflow(self.empty, entry.start, values, entry.relevance(values))
 
     def forward(self, x: Any) -> Array:
         """Outputs (n, *out) of x, on the host."""
