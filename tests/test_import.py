@@ -13,7 +13,7 @@ EXPENSIVE = (
     "PIL", "cffi", "cuda", "dask", "h5py", "keras", "matplotlib", "numba", "onnx", "safetensors", "sklearn", "torch",
     "tqdm", "zarr",
 )  # fmt: skip
-CORE = {f"dtdfast{name}" for name in ("", ".backends", ".errors", ".show")}
+CORE = {f"dtdfast{name}" for name in ("", ".backends", ".errors")}
 
 
 def loaded(code: str) -> set[str]:

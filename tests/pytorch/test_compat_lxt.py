@@ -118,7 +118,7 @@ BACKENDS = ("oracle", "cpu")
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_block(backend: str) -> None:
-    """"attnlrp" is LXT's default map, also with a second call's other weights; "cp-lrp" the held gradient."""
+    """ "attnlrp" is LXT's default map, also with a second call's other weights; "cp-lrp" the held gradient."""
     module, x = small()
     for _ in range(2):
         outputs = module(x)

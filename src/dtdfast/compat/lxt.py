@@ -112,8 +112,14 @@ def relevance(
             rows = {key: a[k : k + 1] if key in own else a for key, a in arguments.items()}
             results.append(
                 relevance(
-                    model, inputs[k : k + 1], _of(target, k, n), rules=rules, attention=attention, keyword=keyword,
-                    backend=backend, **rows,
+                    model,
+                    inputs[k : k + 1],
+                    _of(target, k, n),
+                    rules=rules,
+                    attention=attention,
+                    keyword=keyword,
+                    backend=backend,
+                    **rows,
                 )  # fmt: skip
             )
         return torch.cat(results)
