@@ -13,7 +13,7 @@ from ..rules import Term
 from ..vocabulary import INPUT_MAPS, W_ONE, X_ONE, W, X
 from .domain import widthless
 from .held import Held, Weighted
-from .order import Axes, channels_last, default_order, order_above, order_below, order_in, row_major_memory
+from .order import Axes, channels_last, default_order, order_above, order_below, order_in, row_major_memory, undone
 from .parts import Part, is_identity, is_whole
 from .steps import Buffer, Kept, Reals, Step, View, Weights
 from .taps import Phase, phases
@@ -159,7 +159,10 @@ class Lowering:
         return self.region(base, Region(whole(base.shape).ranges, tuple(order.index(a) for a in range(len(shape)))))
 
     def region(self, buffer: Buffer, region: Region) -> Buffer:
-        """A buffer in the memory of another one, a region of it."""
+        """A buffer in the memory of another one, a region of it; that one itself where a permutation is undone."""
+        if buffer.seen is not None and undone(buffer.seen, region, buffer.shape):
+            assert buffer.alias is not None
+            return buffer.alias
         shape = tuple(count for _, _, count in region.ranges)
         shape = shape if region.order is None else tuple(shape[a] for a in region.order)
         seen = Buffer(buffer.name, shape, buffer.batch, buffer.dtype, plain=False, external=buffer.external)
