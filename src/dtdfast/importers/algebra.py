@@ -212,9 +212,12 @@ def chosen(add: Add, mask: Array, a: Value | Array, b: Value | Array, n_batch: i
     parts, shift = [], np.zeros(())
     for operand, taken in ((a, where), (b, ~where)):
         if isinstance(operand, Value):
-            parts.append(scaled(add, vector(operand), taken.astype(np.float64)))
+            parts.append((vector(operand), taken.astype(np.float64)))
         else:
             shift = shift + np.where(taken, of_sample(np.asarray(operand, np.float64), rank, n_batch), 0.0)
     if not np.isfinite(shift).all():
         raise Refused(FILLS)
-    return scaled(add, total(add, *parts) if len(parts) > 1 else parts[0], 1.0, shift)
+    if len(parts) > 1:
+        return total(add, *(scaled(add, x, factor) for x, factor in parts))
+    ((x, factor),) = parts
+    return scaled(add, x, factor, shift)

@@ -8,8 +8,9 @@ from typing import Any
 from ..held import Held
 from ..lowering import Lowering
 from ..steps import Buffer
+from ..tensors import Handed
 from . import neuron_steps
-from .base import Balance, Handed, Vector
+from .base import Balance, Vector
 from .neuron import Neuron
 
 
