@@ -211,7 +211,7 @@ def _reduced(kind: str) -> Callable[[Records, Call], Value]:
 def _max(kind: str) -> Handler:
     """`max` and `min` are three operators: of two tensors, over an axis with its indices, over everything."""
 
-    def handle(records: Records, call: Call) -> Value | Pieces:
+    def handle(records: Records, call: Call) -> Any:
         if "other" in call.arguments:
             return _extreme(kind == "max")(records, call)
         return (

@@ -80,13 +80,19 @@ class Call:
 
         return np.asarray(self.target(**{key: argument(a) for key, a in self.arguments.items()}).numpy())
 
+    def nothing(self, records: Records) -> Any:
+        """Its result where that has no elements."""
+        import torch
+
+        return torch.zeros((records.n_batch, *self.shape), dtype=self.dtype)
+
     def values(self) -> list[Any]:
         """The operands that are computed from the network's input, lists of them included."""
         flat = [v for a in self.arguments.values() for v in (a if isinstance(a, list) else [a])]
         return [v for v in flat if isinstance(v, (Value, Function))]
 
 
-Handler = Callable[[Records, Call], Value | Pieces]
+Handler = Callable[[Records, Call], Any]
 
 
 def ints(value: Any) -> Any:

@@ -113,9 +113,11 @@ def _size(records: Records, x: Value, dim: int) -> tuple[int, int]:
     return dim % len(full), full[dim % len(full)]
 
 
-def _slice(records: Records, call: Call) -> Value:
+def _slice(records: Records, call: Call) -> Any:
     axis, size = _size(records, call.x(), call.dim)
     start, stop, step = slice(call.start, call.end, call.step).indices(size)
+    if stop <= start:  # nothing, which a cat leaves out
+        return call.nothing(records)
     return _cut(records, call.x(), axis, start, stop, step)
 
 
