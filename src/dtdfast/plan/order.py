@@ -26,6 +26,12 @@ def channels_last(buffer: Buffer, framed: bool) -> bool:
     return buffer.shape[0] == 1 or buffer.strides()[1][0] == 1 if buffer.seen is not None else not buffer.plain
 
 
+def order_in(buffer: Buffer) -> Axes:
+    """The order of axes in which a buffer lies."""
+    strides = buffer.strides()[1]
+    return tuple(sorted(range(len(strides)), key=lambda a: -strides[a]))
+
+
 def row_major_memory(buffer: Buffer) -> bool:
     """Whether its samples lie row-major, without a border, in memory that holds nothing else."""
     offset, strides, per_sample = buffer.strides()
