@@ -235,16 +235,15 @@ def by_sign(lowering: Lowering, unit: Sum, out: Buffer) -> None:
 
 
 def is_paired(unit: Sum) -> bool:
-    """Whether two products each way serve a rule with a share for each sign of y: inputs and weights of both signs, and
-    a value of y's sign.
-    """
+    """Whether two products each way serve γ: inputs of both signs, and a value of y's sign."""
     row, act = unit.row, unit.activation
     assert row is not None
-    # by the sign of y alone, weights of one sign leave one product for each sign of x
-    mixed = any(not p.source.nonnegative and not (row.by_sign and p.positive) for p in unit.parts)
+    mixed = any(not part.source.nonnegative for part in unit.parts)
+    # with all of y in it d is at least ρ·Σ|x w|; a bias left out may leave next to nothing of it
+    held = row.holds_bias or unit.bias is None or not np.any(unit.bias)
     plain = all(part.window is None and part.box is None for part in unit.parts)
     signed = act is None or (isinstance(act, L.Activation) and act.kind in SIGNED)
-    return row.paired is not None and mixed and plain and signed
+    return row.paired is not None and mixed and held and plain and signed
 
 
 def paired(lowering: Lowering, unit: Sum, out: Buffer, kind: str) -> None:
@@ -263,7 +262,7 @@ def paired(lowering: Lowering, unit: Sum, out: Buffer, kind: str) -> None:
     d = lowering.buffer(f"d{label}", unit.out.shape, dtype=lowering.gates, like=out)
     fields: dict[str, Any] = dict(m=View(y), factor_kind="paired", coefficient=ratio)
     fields["stabilizer"] = row.stabilizer / factor
-    fields["select"] = "all" if row.by_sign else "y!=0"
+    fields["select"] = "y!=0"
     if unit.bias is not None:
         fields["bias"] = lowering.constant(unit.bias)
         if row.holds_bias:
@@ -336,9 +335,7 @@ def relevance(lowering: Lowering, unit: Sum, r: Buffer) -> None:
     factors = lowering.factors[unit.out.index]
     if unit.sloped and unit.out.form == "R":
         r = lowering.rectified(unit, r)
-    if (
-        row.by_sign and not lowering.gradient and unit.out.index not in lowering.paired
-    ):  # one factor, whose sign says which share holds
+    if row.by_sign and not lowering.gradient:  # one factor, whose sign says which share holds
         factors = [(factors[0][0], "positive"), (factors[0][0], "negative")]
     ratio = lowering.paired.get(unit.out.index)
     for number, (factor, kind) in enumerate(factors):
