@@ -257,6 +257,7 @@ class Term(NamedTuple):
     size: Matrix
     coefficient: Matrix | float = 1.0
     undecided: Matrix | float = 0.0  # sum of |summands| / |value| of a sign that selects this term
+    apart: Matrix | float = 0.0  # |n| of what may be summed with it, and taken away again
 
 
 def _term(n, bias=0.0, **kwargs):
@@ -274,11 +275,11 @@ def zplus_by_sign(taps, x, bias="none"):
     y = n.sum(1) + b
     with np.errstate(invalid="ignore", divide="ignore"):
         undecided = np.where(y == 0, 0, (abs(n).sum(1) + abs(b)) / abs(y))
-    # what is found as the rest of y has the error of all its terms
+    # what is found as the rest of y, or of Σ|x w|, has the error of all its terms; so has what it hands on
     whole = abs(n).sum(1)
-    return [_term(np.maximum(n, 0), coefficient=1.0 * (y >= 0), undecided=undecided),
-            _term(np.minimum(n, 0), coefficient=1.0 * (y < 0),
-                undecided=undecided)._replace(size=2 * whole)]  # fmt: skip
+    return [_term(np.maximum(n, 0), coefficient=1.0 * (y >= 0), undecided=undecided, apart=np.maximum(-n, 0)),
+            _term(np.minimum(n, 0), coefficient=1.0 * (y < 0), undecided=undecided,
+                apart=np.maximum(n, 0))._replace(size=2 * whole)]  # fmt: skip
 
 
 def wsquare(taps, x, bias="none"):
@@ -332,7 +333,7 @@ def propagate(terms, r_out, stabilizer=0.0, tolerance=0.0):
     """
     r_in = np.zeros(terms[0].n.shape[1])
     bound = np.zeros_like(r_in)
-    for n, t, size, coefficient, undecided in terms:
+    for n, t, size, coefficient, undecided, apart in terms:
         d = t + stabilizer * np.where(t < 0, -1, 1)
         s = coefficient * np.divide(r_out, d, out=np.zeros_like(d), where=d != 0)
         r_in += n.T @ s
@@ -343,5 +344,6 @@ def propagate(terms, r_out, stabilizer=0.0, tolerance=0.0):
         growth = np.where(risk < 1, np.maximum(condition, 1) / np.where(risk < 1, 1 - risk, 1), np.inf)
         reach = np.where(risk < 1, abs(s), r_out != 0)  # a neuron at risk may have any s, a 0 included
         weight = np.multiply(tolerance * reach, growth, out=np.zeros_like(d), where=reach > 0)
-        bound += (abs(n) * np.where(n != 0, weight[:, None], 0)).sum(0)
+        spread = abs(n) + apart
+        bound += (spread * np.where(spread != 0, weight[:, None], 0)).sum(0)
     return r_in, bound

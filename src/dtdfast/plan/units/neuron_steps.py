@@ -235,7 +235,8 @@ def by_sign(lowering: Lowering, unit: Sum, out: Buffer) -> None:
 
 def is_paired(unit: Sum) -> bool:
     """Whether two products each way serve a rule with a share for each sign of y: inputs and weights of both signs, and
-    a value of y's sign.
+    a value of y's sign. Not where a stabilizer alone is the denominator of a neuron without terms of y's sign, so that
+    products which must cancel are multiplied by its inverse.
     """
     row, act = unit.row, unit.activation
     assert row is not None
@@ -243,7 +244,8 @@ def is_paired(unit: Sum) -> bool:
     mixed = any(not p.source.nonnegative and not (row.by_sign and p.positive) for p in unit.parts)
     plain = all(part.window is None and part.box is None for part in unit.parts)
     signed = act is None or (isinstance(act, L.Activation) and act.kind in SIGNED)
-    return row.paired is not None and mixed and plain and signed
+    stable = not (row.by_sign and row.stabilizer)
+    return row.paired is not None and mixed and plain and signed and stable
 
 
 def paired(lowering: Lowering, unit: Sum, out: Buffer, kind: str) -> None:
