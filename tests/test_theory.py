@@ -239,7 +239,7 @@ def test_ledger_says_where_relevance_went(case, backend):
     size = 0.0
     for sample, r in zip(x, r_out.reshape(len(x), -1).astype(np.float64), strict=True):
         terms = case.terms(sample)
-        for n, t, term_size, coefficient, _ in terms:
+        for n, t, term_size, coefficient, *_ in terms:
             stabilizer = (case.row.rule.stabilizer or 0.0) * np.where(t < 0, -1, 1)
             d = t + stabilizer
             empty = (np.min(coefficient) < 0) & ~n.any(axis=1)  # no negative term: β is surplus, whatever else is in d

@@ -149,7 +149,7 @@ CAUSES = {  # rules, attention → what takes relevance, of a network with biase
 
 @BOTH
 @pytest.mark.parametrize(("rules", "attention"), CAUSES, ids=str)
-@pytest.mark.parametrize("name", ["vit", "bert", "llama", "talking_heads"])
+@pytest.mark.parametrize("name", ["vit", "talking_heads"])
 def test_ledger_closes_and_names_causes(name, rules, attention, backend):
     net = network(name)
     rule = {"gamma": dtd.Gamma(0.25), "wsquare": dtd.WSquare()}.get(rules, rules)
@@ -158,7 +158,7 @@ def test_ledger_closes_and_names_causes(name, rules, attention, backend):
     assert ledger.closed, str(ledger)
     causes = {cause for cause, lost in ledger.absorbed.items() if lost.any()}
     wanted = CAUSES[rules, attention]
-    if wanted is not None and name in ("vit", "bert"):
+    if wanted is not None and name == "vit":
         assert causes == wanted
     assert ("softmax" in causes) == (attention == "taylor" or rules == "attnlrp")
 
@@ -234,7 +234,7 @@ def test_start_and_stop_inside(name, rules, backend):
     whole = dtd.explain(net.layers, x, start, **options)
     places = stream(net)
     assert len(places) >= 3
-    for place in places:
+    for place in places[:3]:
         above = dtd.explain(net.layers, x, start, stop=place, **options)
         below = dtd.explain(net.layers, x, above, start=place, **options)
         np.testing.assert_allclose(below, whole, rtol=0, atol=1e-9 * abs(whole).max())
@@ -255,13 +255,14 @@ def test_the_values_of_one_attention_alone(backend):
         assert explainer.explain(x, start).sum() != 0
 
 
-@pytest.mark.parametrize("precision", ["float32", "float64"])
-@pytest.mark.parametrize("rules", ["dtd", "cp-lrp", "attnlrp", "gamma"])
+@pytest.mark.parametrize(
+    ("rules", "precision"), [(r, "float32") for r in ("dtd", "cp-lrp", "attnlrp", "gamma")] + [("dtd", "float64")]
+)
 @EVERY
 def test_bits(name, rules, precision):
     """Of any number of threads, of a sample alone or in any batch, and of a pickled Explainer."""
     net = network(name)
-    x = net.sample(5)
+    x = net.sample(3)
     options = {"rules": dtd.Gamma() if rules == "gamma" else rules, "backend": "cpu", "precision": precision}
     explainer = dtd.Explainer(net.layers, **options)
     r_in = explainer.explain(x, 1)
@@ -269,7 +270,7 @@ def test_bits(name, rules, precision):
         np.testing.assert_array_equal(dtd.Explainer(net.layers, n_threads=n_threads, **options).explain(x, 1), r_in)
     for batch_size in (1, 2):
         np.testing.assert_array_equal(dtd.Explainer(net.layers, batch_size=batch_size, **options).explain(x, 1), r_in)
-    for n in range(5):
+    for n in range(3):
         np.testing.assert_array_equal(explainer.explain(x[n : n + 1], 1), r_in[n : n + 1])
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(explainer)).explain(x, 1), r_in)
 

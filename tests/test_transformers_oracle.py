@@ -398,3 +398,19 @@ def test_scores_of_any_size(backend, rng):
     np.testing.assert_allclose(outputs[1, 0], x[1, 4:].reshape(4, 2).mean(axis=0), rtol=1e-5, atol=1e-6)
     for rules in ("cp-lrp", "attnlrp"):
         assert np.isfinite(dtd.explain(layers, x, np.ones((2, 1, 2), np.float32), rules=rules, backend=backend)).all()
+
+
+@pytest.mark.parametrize("beside", [1, 2], ids=["plain", "turned"])
+def test_an_operand_of_a_product_that_is_read_elsewhere(beside, rng):
+    """What the product hands it is c, and what the Concat does R: both executors add them up alike."""
+    layers = [
+        dtd.Linear(rng.standard_normal((3, 3)), inputs=dtd.INPUT),
+        dtd.Linear(rng.standard_normal((3, 3)), inputs=dtd.INPUT),
+        dtd.Permute((0, 1, 3, 2), inputs=0),
+        dtd.MatMul(inputs=(2, 1)),
+        dtd.Concat(3, inputs=(3, beside)),
+    ]
+    x, r = rng.standard_normal((2, 2, 3, 3)), rng.standard_normal((2, 2, 3, 6))
+    expected = dtd.explain(layers, x, r, rules="attnlrp", backend="oracle")
+    got = dtd.explain(layers, x, r, rules="attnlrp", backend="cpu", precision="float64")
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-10 * abs(expected).max())

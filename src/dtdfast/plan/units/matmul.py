@@ -111,10 +111,14 @@ def derivative(lowering: Lowering, sources: tuple[Tensor, Tensor], transposed: P
         if not source.wanted:
             continue
         sink, accumulate = lowering.sink(source, free=True)
-        fields: dict[str, Any] = dict(out=exchanged(View(sink), exchange), accumulate=accumulate, repeat=lowering.t)
+        plain = source.form == "c"  # else another reader hands R
+        out = sink if plain else lowering.buffer(f"t{lowering.label(source)}", source.shape, "nt", plain=True)
+        fields: dict[str, Any] = dict(out=exchanged(View(out), exchange), repeat=lowering.t)
         other = exchanged(values[1 - number], True)
         operands = (View(r), other) if number == 0 else (other, View(r))
-        emit_product(lowering, operands, {**fields, "coefficient": factor})
+        emit_product(lowering, operands, {**fields, "accumulate": accumulate and plain, "coefficient": factor})
+        if not plain:
+            lowering.times_x(source, out, sink, accumulate)
 
 
 # ------------------------------------------------------------------------------------------------------------- records
