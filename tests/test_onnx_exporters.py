@@ -43,7 +43,7 @@ PATTERNS: dict[str, tuple[dict[str, Any], str]] = {
         ),
         "gelu",
     ),
-    "SiLU": (dict(body="a = Sigmoid(x) y = Mul(x, a)"), "sigmoid Mul"),
+    "SiLU": (dict(body="a = Sigmoid(x) y = Mul(x, a)"), "silu"),
 }
 
 
