@@ -147,7 +147,8 @@ OPERATIONS: dict[str, tuple[Function, str]] = {
     "add_": (lambda x: x.relu().add_(x), "ReLU Add"),
     "mul": (lambda x: x * x.flip(1).sigmoid(), "Gather sigmoid Mul"),
     "squeeze and excitation": (attention, "GlobalAvgPool Flatten Linear sigmoid Reshape Mul"),
-    "a gate written out": (lambda x: x * (F.relu6(x + 3) / 6), "hard_sigmoid Mul"),
+    "a gate written out": (lambda x: x * (F.relu6(x.flip(1) + 3) / 6), "Gather hard_sigmoid Mul"),
+    "gates of their own input": (lambda x: x * (F.relu6(x + 3) / 6) + x * x.sigmoid(), "hard_swish silu Add"),
     "a gate written out, its parts read": (lambda x: F.relu6(x + 3) / 6 + F.relu6(x + 3), ("hard_sigmoid Scale clip "
     "Add")),
     "not quite a gate": (lambda x: F.relu6(x + 2) / 6, "Scale clip Scale"),
