@@ -113,7 +113,7 @@ class Transformer:
 
 
 ERF = np.vectorize(math.erf)
-SHAPES = {key: (WIDTH, WIDTH) for key in "qkvo"} | {"up": (4 * WIDTH, WIDTH), "down": (WIDTH, 4 * WIDTH)}
+SHAPES = dict.fromkeys("qkvo", (WIDTH, WIDTH)) | {"up": (4 * WIDTH, WIDTH), "down": (WIDTH, 4 * WIDTH)}
 
 
 # ------------------------------------------------------------------------------- 10: how a product of three is written
@@ -135,7 +135,7 @@ def _right_first(seed: int) -> float:
     return float(np.abs(of_three(dtd.Mul(inputs=(1, 2)), dtd.Mul(inputs=(0, 3))) - [12, 6, 6]).max())
 
 
-# ------------------------------------------------------------------------------------- 11: what AttnLRP does not hand on
+# ------------------------------------------------------------------------------------ 11: what AttnLRP does not hand on
 
 
 @claim(
