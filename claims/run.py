@@ -12,6 +12,7 @@ import time
 
 import numpy as np
 
+import attention  # noqa: F401  its claims are registered
 from rows import CLAIMS, Claim
 
 

@@ -103,7 +103,7 @@ def test_the_readme_has_code():
     assert len(BLOCKS) >= 2
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=["a network", "a model file", "the demo's network"])
+@pytest.mark.parametrize("block", BLOCKS, ids=["a network", "a model file", "a text", "the demo's network"])
 def test_readme_code_runs(block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     classifier = "h = Conv <strides = [32, 32]> (x, w) r = Relu(h) f = Flatten(r) y = Gemm <transB = 1> (f, v)"

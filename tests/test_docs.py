@@ -32,6 +32,13 @@ def test_onnx_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert "node 0 (Exp): this operator has no record" in capsys.readouterr().out
 
 
+def test_transformers_page() -> None:
+    names = run_page("transformers.md")
+    held, taylor, by_sign = names["shares"].values()
+    assert set(held) == set(by_sign) == {"constant"}
+    assert set(taylor) == {"constant", "softmax"}
+
+
 # ----------------------------------------------------------------------------------------------------------- docstrings
 
 

@@ -24,6 +24,7 @@ PUBLIC = {  # modules without an __all__ of their own
     "dtdfast.baselines": ("gradient", "input_x_gradient", "sensitivity", "simple_taylor"),
     "dtdfast.compat.captum": ("LRP", "LayerLRP"),
     "dtdfast.compat.zennit": ("Gradient",),
+    "dtdfast.compat.lxt": ("monkey_patch", "relevance"),
     "dtdfast.compat.quantus": ("explain",),
     "dtdfast.compat.innvestigate": ("Analyzer", "create_analyzer", "model_wo_softmax"),
 }

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from support import run_page
 
@@ -19,6 +21,13 @@ def test_torch_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = run_page("torch.md")
     assert names["relevance"].shape == (4, 3, 32, 32)
     assert [type(a) for a in names["from_file"]] == [type(a) for a in names["layers"]]
+
+
+def test_lxt_page() -> None:
+    names = run_page("lxt.md")
+    maps = [names[key] for key in ("attnlrp", "cp", "gamma")]
+    assert all(r.shape == (1, 6) for r in maps)
+    assert not any(torch.equal(a, b) for a, b in itertools.combinations(maps, 2))
 
 
 def test_keras_page() -> None:

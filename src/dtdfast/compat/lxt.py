@@ -11,7 +11,7 @@ from ..errors import InputError, RuleError, TargetError
 from ..extras import require
 from ..plan.shapes import Shape
 from ..presets import Rules
-from .model import Imported, Named, executor_for, imported
+from .model import Imported, Named, executor_for, imported, per_sample
 
 
 def monkey_patch(module: Any, patch_map: Any = None, verbose: bool = False) -> None:
@@ -33,8 +33,8 @@ def monkey_patch(module: Any, patch_map: Any = None, verbose: bool = False) -> N
     """
     if patch_map is not None:
         raise RuleError(
-            "patch_map is not read; choose the rules by relevance(..., rules=): 'attnlrp' (LXT's default map), 'cp-lrp', "
-            "or a rule such as dtdfast.Gamma(0.25) with attention='taylor'"
+            "patch_map is not read; choose the rules by relevance(..., rules=): 'attnlrp' (LXT's attnLRP maps), "
+            "'cp-lrp' (its cp_LRP maps), or a rule such as dtdfast.Gamma(0.25)"
         )
     if verbose:
         print(f"{getattr(module, '__name__', module)} is left as it is; dtdfast patches nothing")
@@ -104,30 +104,20 @@ def relevance(
     torch = require("torch", "peers")
     if not isinstance(inputs, torch.Tensor):
         raise InputError(f"inputs is a {type(inputs).__name__}, expected one torch.Tensor")
-    n = len(inputs)
-    own = {k for k, a in arguments.items() if isinstance(a, torch.Tensor) and a.ndim > 0 and len(a) == n > 1}
-    if own:
-        results = []
-        for k in range(n):
-            rows = {key: a[k : k + 1] if key in own else a for key, a in arguments.items()}
-            results.append(
-                relevance(
-                    model,
-                    inputs[k : k + 1],
-                    _of(target, k, n),
-                    rules=rules,
-                    attention=attention,
-                    keyword=keyword,
-                    backend=backend,
-                    **rows,
-                )  # fmt: skip
-            )
-        return torch.cat(results)
-    network = imported(model, inputs, named=Named(keyword, arguments))
-    explainer = network.explainer(rules, attention=attention, **executor_for(network, backend))
-    x = inputs.detach()
-    result = explainer.explain(x, _target(target, network, lambda: explainer.predict(x), n))
-    return result.to(network.dtype)
+    names, n = list(arguments), len(inputs)
+
+    def call(x: Any, *values: Any) -> Any:
+        named = dict(zip(names, values, strict=True))
+        return model(**{keyword: x}, **named) if keyword else model(x, **named)
+
+    results = []
+    for x, values, samples in per_sample(model, inputs, tuple(arguments.values()), [*range(n)], call):
+        chosen = target if len(samples) == n else _of(target, samples[0], n)
+        network = imported(model, x, named=Named(keyword, dict(zip(names, values, strict=True))))
+        explainer = network.explainer(rules, attention=attention, **executor_for(network, backend))
+        start = _target(chosen, network, lambda: explainer.predict(x.detach()), len(x))  # noqa: B023  called here
+        results.append(explainer.explain(x.detach(), start).to(network.dtype))
+    return torch.cat(results) if len(results) > 1 else results[0]
 
 
 def _of(target: Any, k: int, n: int) -> Any:

@@ -187,7 +187,7 @@ def imported(model: Any, x: Any, arguments: tuple[Any, ...] = (), named: Named |
 
 
 def per_sample(
-    model: Any, x: Any, arguments: tuple[Any, ...], entries: list[Any]
+    model: Any, x: Any, arguments: tuple[Any, ...], entries: list[Any], call: Callable[..., Any] | None = None
 ) -> Iterator[tuple[Any, tuple[Any, ...], Any]]:
     """The samples together, or one by one where tensors among the arguments of `forward` hold one row for each: every
     sample then has a network of its own.
@@ -198,6 +198,7 @@ def per_sample(
     Parameters
     ----------
     entries : what else belongs to each sample, (n,)
+    call : how the model is called with x and the arguments, where not by these alone
     """
     torch = require("torch", "peers")
     rows = [isinstance(a, torch.Tensor) and a.ndim > 0 and len(a) == len(x) for a in arguments]
@@ -206,9 +207,10 @@ def per_sample(
         return
     _check_mode(model)
     with _lock, evaluation(model), torch.no_grad():
-        expected = _first(torch, model(x.clone(), *arguments))[:1]
+        call = call or model
+        expected = _first(torch, call(x.clone(), *arguments))[:1]
         try:
-            shared = _first(torch, model(x[:1].clone(), *arguments))
+            shared = _first(torch, call(x[:1].clone(), *arguments))
         except RuntimeError:
             shared = expected[:0]
     if shared.shape == expected.shape and (shared - expected).abs().max() <= TOLERANCE * expected.abs().max():
@@ -281,7 +283,7 @@ def _with_arguments(model: Any, arguments: tuple[Any, ...], named: Named | None)
     """
     import torch
 
-    given = dict(enumerate(arguments)) | (dict(named.arguments) if named else {})
+    given: dict[Any, Any] = dict(named.arguments) if named else dict(enumerate(arguments))
 
     class Call(torch.nn.Module):
         def __init__(self) -> None:
@@ -295,6 +297,9 @@ def _with_arguments(model: Any, arguments: tuple[Any, ...], named: Named | None)
             held = {key: getattr(self, f"argument_{key}", argument) for key, argument in given.items()}
             if named is None:
                 return self.model(x, *held.values())
+            for key, value in held.items():  # one row stands for all samples
+                if isinstance(value, torch.Tensor) and value.ndim > 1 and len(value) == 1:
+                    held[key] = value.expand(len(x), *value.shape[1:])
             first = {named.keyword: x} if named.keyword else {}
             return _first(torch, self.model(*(() if named.keyword else (x,)), **first, **held))
 

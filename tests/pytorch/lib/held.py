@@ -107,8 +107,12 @@ class Held(TorchFunctionMode):
         return result
 
 
-def held_relevance(module: nn.Module, x: Tensor, start: Tensor, gates: Sequence[str] = ()) -> Any:
-    """x ⊙ ∂(start·outputs)/∂x with everything held, summed over an Embedding's numbers where x holds words."""
+def held_relevance(
+    module: nn.Module, x: Tensor, start: Tensor, gates: Sequence[str] = (), mode: TorchFunctionMode | None = None
+) -> Any:
+    """x ⊙ ∂(start·outputs)/∂x with everything held, or under another `mode`, summed over an Embedding's numbers where
+    x holds words.
+    """
     reads: list[Tensor] = []
 
     def keep(part: nn.Module, given: Any, made: Tensor) -> Tensor:
@@ -120,7 +124,7 @@ def held_relevance(module: nn.Module, x: Tensor, start: Tensor, gates: Sequence[
     if x.is_floating_point():
         reads.append(x.clone().requires_grad_())
     handles = [part.register_forward_hook(keep) for part in module.modules() if isinstance(part, nn.Embedding)]
-    with Held(gates):
+    with mode or Held(gates):
         outputs = module(reads[0] if x.is_floating_point() else x)
     for handle in handles:
         handle.remove()
