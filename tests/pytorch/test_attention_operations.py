@@ -297,7 +297,7 @@ REFUSALS: dict[str, tuple[Function, str]] = {
     "samples attend to samples": (
         lambda h: (h.flatten(1) @ h.flatten(1).T).softmax(-1) @ h.flatten(1), "batch axes stand in different"),
     "matrices of other ranks": (lambda h: h[:, None] @ h.mT, "the batch first and a matrix last"),
-    "an outer product": (lambda h: torch.tensordot(h, h, dims=([2], [2])), "all of one computed operand with all"),
+    "an outer product": (lambda h: torch.tensordot(h, h, dims=([2], [2])), "write it as matmul or einsum"),
     "a norm over the samples": (lambda h: F.layer_norm(h, (2, T, D)), "over the batch axis"),
     "a norm of another order": (lambda h: h / h.norm(1, -1, keepdim=True), "norm of order 1"),
     "dropout": (
