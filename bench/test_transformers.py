@@ -1,4 +1,4 @@
-"""Milliseconds per explanation of ViT-B/16 and BERT-base, dtdfast beside gradient × input, zennit and autoLRP in one run.
+"""Milliseconds per explanation of ViT-B/16 and BERT-base: dtdfast, gradient × input, zennit and autoLRP in one run.
 
 `pip install --no-deps autolrp==0.2.0` brings the last of these; it is left out where it is not there.
 """

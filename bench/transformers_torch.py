@@ -52,6 +52,8 @@ class Block(nn.Module):
 
 
 class ViT(nn.Module):
+    """A class token, learned positions, and blocks with norms before attention and MLP."""
+
     def __init__(self, net: Net) -> None:
         super().__init__()
         records = iter([r for r in net.layers if isinstance(r, (dtd.Conv, dtd.Constant, dtd.Linear, dtd.LayerNorm))])
