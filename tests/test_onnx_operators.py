@@ -342,13 +342,8 @@ REFUSED = {
     "the data")),
     "an order": (dict(body="v, y = TopK(x, k)", given="int64[1] k = {2}", x=ROWS, y="float[] v"), ("orders elements by "
     "their size")),
-<<<<<<< HEAD
     "three factors computed": (dict(body='a = Relu(x) y = Einsum<equation="bnc,bmc,bmd->bnd">(x, a, x)', x=ROWS),
     "more than two operands"),
-=======
-    "three factors computed": (
-        dict(body='a = Relu(x) y = Einsum<equation="bnc,bmc,bmd->bnd">(x, a, x)', x=ROWS), "multiply two at a time"),
->>>>>>> refs/heads/torch
 }  # fmt: skip
 
 
