@@ -307,3 +307,20 @@ def test_plans_and_accounts_name_the_entries() -> None:
     layers[0] = dtd.Linear(weight(4, 2), axis=2, name="tokens")
     assert "neuron" in str(dtd.Explainer(layers, backend="cpu").plan_for(x.shape))
     assert "tokens" in str(dtd.Explainer(layers, backend="cpu").ledger(x, normal(RNG, 1, 5)))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("rules", ["dtd", "lrp-0", "lrp-epsilon", "epsilon-gamma-box", dtd.WSquare(), dtd.AlphaBeta()])
+def test_patches_are_windows(rules: Any, backend: str) -> None:
+    """A convolution of patches is seen as one tap; with a row and a column of zeros more it is not, and the same."""
+    rng = np.random.default_rng(0)
+    weight, bias, x = rng.normal(size=(7, 3, 4, 5)), rng.normal(size=7), rng.uniform(-1, 1, size=(2, 3, 8, 15))
+    behind = [dtd.Activation("gelu"), dtd.Flatten(), dtd.Linear(rng.normal(size=(2, 7 * 2 * 3)))]
+    wider = np.pad(weight, ((0, 0), (0, 0), (0, 1), (0, 1)))
+    patches = [dtd.Conv(weight, bias, stride=(4, 5)), *behind]
+    windows = [dtd.Conv(wider, bias, stride=(4, 5), padding=((0, 1), (0, 1))), *behind]
+    found, expected = (
+        dtd.explain(layers, x, 1, rules=rules, domain=(-1.0, 1.0), backend=backend) for layers in (patches, windows)
+    )
+    # sums of 60 terms, whose condition is below 2**6, in another order
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2.0**12 * np.finfo(found.dtype).eps * abs(expected).max())

@@ -9,7 +9,7 @@ from ..entries import Entry
 from ..geometry import conv_part, linear_part
 from ..shapes import Shape, axis_of, join, pairs, spatial
 from ..tensors import Tensor
-from .axes import turn_back, turned, turned_shape
+from .axes import ordered, reshaped, turn_back, turned, turned_shape
 from .base import Recipe, always
 from .neuron import Neuron
 
@@ -35,7 +35,38 @@ def linear(builder: Builder, entry: Entry, sources: tuple[Tensor, ...]) -> Tenso
 
 
 def conv(builder: Builder, entry: Entry, sources: tuple[Tensor, ...]) -> Tensor:
+    if isinstance(entry.record, L.Conv) and reads_patches(builder, entry.record, entry, sources[0]):
+        return patches(builder, entry, sources[0])
     return builder.put(weighted(builder, entry, sources[0], builder.tensor(entry)))
+
+
+PATCH = 16
+"""Taps from which on windows that lie side by side are seen as channels: going back, each tap would be a step."""
+
+
+def reads_patches(builder: Builder, record: L.Conv, entry: Entry, source: Tensor) -> bool:
+    """Whether its windows are plane patches that share nothing and leave nothing out, as in a ViT's first layer."""
+    _, _, *kernel = record.weight.shape
+    folding = builder.folding
+    plain = not any(map(any, pairs(record.padding, len(kernel), "padding"))) and entry.position not in folding.padding
+    apart = tuple(kernel) == spatial(record.stride, len(kernel), "stride")
+    divides = all(size % k == 0 for size, k in zip(source.shape[1:], kernel, strict=True))
+    alone = record.groups == 1 and set(spatial(record.dilation, len(kernel), "dilation")) == {1}
+    whole = len(kernel) == 2 and kernel[0] * kernel[1] >= PATCH and not folding.before.get(entry.position)
+    return plain and apart and divides and alone and whole
+
+
+def patches(builder: Builder, entry: Entry, source: Tensor) -> Tensor:
+    """(c, h·a, w·b) as (c·a·b, h, w), and one tap."""
+    record = entry.record
+    assert isinstance(record, L.Conv)
+    c_out, c_in, a, b = record.weight.shape
+    h, w = entry.shape[1:]
+    read = reshaped(builder, entry, source, (c_in, h, a, w, b))
+    read = reshaped(builder, entry, ordered(builder, entry, read, (0, 2, 4, 1, 3)), (c_in * a * b, h, w))
+    weight = record.weight.reshape(c_out, c_in * a * b, 1, 1)
+    seen = Entry(entry.position, L.Conv(weight, record.bias, name=record.name), entry.sources, entry.shape)
+    return builder.put(weighted(builder, seen, read, builder.tensor(entry)))
 
 
 def linear_shape(record: L.Linear, shape: Shape) -> Shape:
