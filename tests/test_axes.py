@@ -15,6 +15,8 @@ from cases.axes import CASES, INPUT, RNG, weight
 from dtdfast.plan import units as U
 from support import by_matrix, close, normal
 
+BACKENDS = [b.name for b in dtd.backends().values() if b.usable]
+
 
 @pytest.mark.parametrize("name", CASES)
 def test_values_and_gradients(name: str) -> None:
