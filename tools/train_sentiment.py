@@ -52,7 +52,7 @@ def sentences(rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.i
 
 
 class Network(nn.Module):
-    """One block with norms before attention and MLP, a mean over tokens, two outputs; noise on what it reads in training."""
+    """One block with norms before attention and MLP, a mean over tokens, two outputs; noisy words in training."""
 
     def __init__(self) -> None:
         super().__init__()
