@@ -9,6 +9,7 @@ import pytest
 
 import dtdfast as dtd
 import explicit
+import nets
 from cases import CASES
 from support import normal
 
@@ -161,6 +162,20 @@ def test_zero_is_gradient_times_input(kind, rng):
     assert abs(r_in - expected).max() <= 1e-12 * abs(expected).max()
 
 
+def test_zero_is_gradient_times_input_of_words_and_inside(rng):
+    """Of words, vectors times gradients; at `stop`, what stands there."""
+    words = nets.text_cnn(12, 8, bias="none")
+    for layers, x, options in (
+        (words.layers, words.sample(3), {}),
+        (words.layers, words.sample(3), {"stop": 0}),
+        (convnet(rng, lambda b: 0 * b), rng.standard_normal((2, 3, 16, 16)), {"stop": 1}),
+    ):
+        expected = dtd.baselines.input_x_gradient(layers, x, 1, backend="oracle", **options)
+        r_in = dtd.explain(layers, x, 1, rules="lrp-0", backend="oracle", **options)
+        assert expected.shape == r_in.shape
+        assert abs(r_in - expected).max() <= 1e-12 * abs(expected).max()
+
+
 @BOTH
 def test_gate_form_is_message_form(backend, rng):
     """R_i = x_i c_i, c_i = sum_j w+_ij g_j c_j, g_j = x_j / z+_j, written out against the messages x_i w+_ij R_j /
@@ -224,7 +239,7 @@ def test_ledger_says_where_relevance_went(case, backend):
     size = 0.0
     for sample, r in zip(x, r_out.reshape(len(x), -1).astype(np.float64), strict=True):
         terms = case.terms(sample)
-        for n, t, term_size, coefficient, _ in terms:
+        for n, t, term_size, coefficient, *_ in terms:
             stabilizer = (case.row.rule.stabilizer or 0.0) * np.where(t < 0, -1, 1)
             d = t + stabilizer
             empty = (np.min(coefficient) < 0) & ~n.any(axis=1)  # no negative term: β is surplus, whatever else is in d

@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arrays.foreign import take
+from .calls import predict
 from .errors import ShapeError
 from .explainer import Explainer
-from .layers import Layer
+from .layers import Embedding, Layer
+from .options import PREDICTING
 from .plan.program import GRADIENT
 
 Array = NDArray[Any]
@@ -45,7 +47,7 @@ def gradient(layers: Sequence[Layer], x: Any, target: Any = None, **options: Any
 
 
 def input_x_gradient(layers: Sequence[Layer], x: Any, target: Any = None, **options: Any) -> Any:
-    """Gradient × input: x ⊙ ∂f/∂x.
+    """Gradient × input: x ⊙ ∂f/∂x; of words, vectors ⊙ gradients, summed over each vector.
 
     On ReLU networks it equals LRP-0 with the bias in the denominator [1]_.
 
@@ -76,8 +78,23 @@ def input_x_gradient(layers: Sequence[Layer], x: Any, target: Any = None, **opti
        arXiv:1711.06104, proposition 1.
     """
     host, home = take(x)
+    array = np.asarray(host)
+    if array.dtype.kind in "iu" and options.get("stop") is None:
+        places = [p for p, record in enumerate(layers) if isinstance(record, Embedding)]
+        maps = [_at(layers, host, target, p, options).sum(axis=-1) for p in places]
+        return home.give(sum(maps[1:], maps[0]))
+    if options.get("stop") is not None:
+        return home.give(_at(layers, host, target, options["stop"], options))
     g = gradient(layers, host, target, **options)
-    return home.give(_over_targets(np.asarray(host), g) * g)
+    return home.give(_over_targets(array, g) * g)
+
+
+def _at(layers: Sequence[Layer], x: Any, target: Any, stop: int, options: dict[str, Any]) -> Array:
+    """Value × gradient at an entry."""
+    g = gradient(layers, x, target, **{**options, "stop": stop})
+    kept = {key: value for key, value in options.items() if key in PREDICTING}
+    product: Array = _over_targets(np.asarray(predict(layers[: stop + 1], x, **kept)), g) * g
+    return product
 
 
 def sensitivity(layers: Sequence[Layer], x: Any, target: Any = None, **options: Any) -> Any:

@@ -94,6 +94,10 @@ def permuted(add: Add, x: Value, axes: Sequence[int]) -> Value:
             groups[-1].append(a)
         else:
             groups.append([a])
+    if len(groups) > MAX_AXES:  # one axis after the other comes to its place
+        place = next(i for i, a in enumerate(axes) if a != i)
+        order = [*range(place), axes[place], *(i for i in range(place, len(axes)) if i != axes[place])]
+        return permuted(add, permuted(add, x, order), [order.index(a) for a in axes])
     sizes = {g[0]: math.prod(x.shape[a] for a in g) for g in groups}
     firsts = sorted(sizes)
     y = add(L.Permute, x.under(tuple(sizes[f] for f in firsts)), order=(0, *(firsts.index(g[0]) + 1 for g in groups)))
@@ -212,9 +216,12 @@ def chosen(add: Add, mask: Array, a: Value | Array, b: Value | Array, n_batch: i
     parts, shift = [], np.zeros(())
     for operand, taken in ((a, where), (b, ~where)):
         if isinstance(operand, Value):
-            parts.append(scaled(add, vector(operand), taken.astype(np.float64)))
+            parts.append((vector(operand), taken.astype(np.float64)))
         else:
             shift = shift + np.where(taken, of_sample(np.asarray(operand, np.float64), rank, n_batch), 0.0)
     if not np.isfinite(shift).all():
         raise Refused(FILLS)
-    return scaled(add, total(add, *parts) if len(parts) > 1 else parts[0], 1.0, shift)
+    if len(parts) > 1:
+        return total(add, *(scaled(add, x, factor) for x, factor in parts))
+    ((x, factor),) = parts
+    return scaled(add, x, factor, shift)

@@ -12,10 +12,9 @@ import numpy as np
 from ... import layers as L
 from .. import algebra, attention, products
 from ..records import Refused, Value
+from ..refused import PAIRS
 from .arithmetic import added, affine, number
 from .call import Array, Call, Handler, Records, each
-
-PAIRWISE = "it multiplies all of one computed operand with all of another; write it as matmul or einsum"
 
 
 def _matrix(records: Records, x: Value, value: Any, what: str) -> Array:
@@ -99,7 +98,7 @@ def _inner(records: Records, call: Call) -> Value:
     """Over the last axes of both."""
     a, b = call.self, call.other
     if isinstance(a, Value) and isinstance(b, Value):
-        raise Refused(PAIRWISE)
+        raise Refused(PAIRS)
     if not isinstance(a, Value):
         raise Refused("the batch axis does not stay first; write x @ w.T for a constant w")
     weight = np.asarray(records.array(b, "other operand"), np.float64)
@@ -109,7 +108,7 @@ def _inner(records: Records, call: Call) -> Value:
 def _tensordot(records: Records, call: Call) -> Value:
     a, b = call.self, call.other
     if isinstance(a, Value) and isinstance(b, Value):
-        raise Refused(PAIRWISE)
+        raise Refused(PAIRS)
     if isinstance(a, Value):
         return products.tensordot(records.add, a, records.array(b, "other operand"), call.dims_self, call.dims_other)
     return products.tensordot(
