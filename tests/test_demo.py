@@ -11,7 +11,7 @@ import dtdfast as dtd
 import onnx_models
 from dtdfast import plot
 from dtdfast.cli.demo import demo
-from dtdfast.data import digits
+from dtdfast.data import digits, sentiment
 from dtdfast.errors import BackendError, DtdError
 
 matplotlib = pytest.importorskip("matplotlib")
@@ -43,9 +43,19 @@ def test_biases_are_such_that_relevance_is_conserved(shipped):
     assert relevance.min() >= 0
 
 
+def test_the_transformer_reads_sentences_it_never_saw():
+    layers, words, ids, labels = sentiment()
+    assert ids.shape == (500, 8)
+    assert ids.max() < len(words)
+    assert set(labels) == {0, 1}
+    assert (dtd.predict(layers, ids).argmax(axis=1) == labels).mean() > 0.98
+    for rules in ("cp-lrp", "attnlrp", "dtd"):
+        assert dtd.Explainer(layers, rules=rules).ledger(ids, labels).closed
+
+
 def test_shipped_files_are_small():
-    files = list((Path(dtd.__file__).parent / "data").glob("digits*"))
-    assert len(files) == 2
+    files = [file for kind in ("digits", "sentiment") for file in (Path(dtd.__file__).parent / "data").glob(f"{kind}*")]
+    assert len(files) == 4
     assert sum(file.stat().st_size for file in files) < 300_000
 
 

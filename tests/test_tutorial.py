@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from run_support import LONG
-from tutorial import MODEL, PAGE, blocks, differences, names, run
+from tutorial import MODEL, PAGE, WORDS, blocks, differences, names, run
 
 
 def check(photographs: bool) -> None:
@@ -34,6 +34,17 @@ def test_the_digits() -> None:
 @pytest.mark.skipif(not MODEL.exists(), reason="SqueezeNet's weights are not in ../shared/data")
 def test_the_photographs() -> None:
     check(photographs=True)
+
+
+def test_the_words() -> None:
+    space: dict[str, Any] = {}
+    compared = 0
+    for _, code, expected, _ in blocks(WORDS.read_text(encoding="utf-8")):
+        printed = run(code, space)
+        if expected is not None:
+            assert differences(expected, printed) == []
+            compared += 1
+    assert compared == 6
 
 
 def test_a_changed_number_or_word_is_noticed() -> None:

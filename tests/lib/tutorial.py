@@ -1,6 +1,6 @@
-"""The code of docs/trust.md: run it, and compare what it prints with what the page says it prints.
+"""The code of docs/trust.md and docs/words.md: run it, and compare what it prints with what the page says it prints.
 
-python tests/lib/tutorial.py --write      writes the page's outputs anew (all of them where SqueezeNet's file is there)
+python tests/lib/tutorial.py --write      writes the pages' outputs anew (all of them where SqueezeNet's file is there)
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "trust.md"
+PAGE, WORDS = (ROOT / "docs" / name for name in ("trust.md", "words.md"))
 FOLDER = ROOT.parent / "shared" / "data"
 MODEL, LABELS = FOLDER / "squeezenet1_1.onnx", FOLDER / "imagenet_labels.txt"
 BLOCK = re.compile(r"```python( squeezenet)?\n(.*?)```\n(?:\n```text\n(.*?)```\n)?", re.DOTALL)
@@ -62,7 +62,12 @@ def _alike(a: str, b: str) -> bool:
 
 
 def write() -> None:
-    text, space = PAGE.read_text(encoding="utf-8"), {}
+    for page in (PAGE, WORDS):
+        _write(page)
+
+
+def _write(page: Path) -> None:
+    text, space = page.read_text(encoding="utf-8"), {}
     pieces, done = [], 0
     for photographs, code, expected, (begin, end) in blocks(text):
         if photographs and not MODEL.exists():
@@ -73,7 +78,7 @@ def write() -> None:
         if expected is not None:
             pieces += [text[done:begin], printed]
             done = end
-    PAGE.write_text("".join([*pieces, text[done:]]), encoding="utf-8")
+    page.write_text("".join([*pieces, text[done:]]), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Real data that ships with the package: a trained network and images it never saw."""
+"""Data that ships with the package: trained networks, and images and sentences that they never saw."""
 
 from __future__ import annotations
 
@@ -27,3 +27,22 @@ def digits() -> tuple[list[Layer], NDArray[np.float32], NDArray[np.int64]]:
     with np.load(HERE / "digits_test.npz", allow_pickle=False) as file:
         images, labels = file["images"], file["labels"]
     return load(HERE / "digits.safetensors"), images[:, None].astype(np.float32) / 16, labels.astype(np.int64)
+
+
+def sentiment() -> tuple[list[Layer], list[str], NDArray[np.int64], NDArray[np.int64]]:
+    """A small transformer that tells praise from blame, and made-up sentences held out from its training.
+
+    Returns
+    -------
+    layers : list of records
+        One block of attention; the outputs are "negative" and "positive".
+    words : list of str
+        The vocabulary.
+    ids : ndarray (500, 8)
+        The sentences, as positions in the vocabulary.
+    labels : ndarray (500,)
+        1 for praise, 0 for blame.
+    """
+    with np.load(HERE / "sentiment_test.npz", allow_pickle=False) as file:
+        words, ids, labels = file["words"].tolist(), file["ids"], file["labels"]
+    return load(HERE / "sentiment.safetensors"), words, ids.astype(np.int64), labels.astype(np.int64)
