@@ -47,6 +47,7 @@ def explain(
     return_outputs: bool = False,
     out: Any = None,
     progress: bool = False,
+    **given: Any,
 ) -> Any:
     """Explain the outputs of a network by Deep Taylor Decomposition, or by another rule of the LRP family.
 
@@ -121,6 +122,8 @@ def explain(
         An array to write the result into: of the result's shape and type, of x's kind and on x's device.
     progress : bool, default False
         Whether to show a progress bar over the samples; needs the extra `progress`.
+    **given : array_like
+        What the network's Givens are called: the values of all samples, for example ``attention_mask=mask``.
 
     Returns
     -------
@@ -189,7 +192,9 @@ def explain(
     options = Options(
         rules, domain, convention, attention, backend, precision, batch_size, n_threads, device, start, stop
     )
-    return _cached(layers, options).explain(x, target, return_outputs=return_outputs, out=out, progress=progress)
+    return _cached(layers, options).explain(
+        x, target, return_outputs=return_outputs, out=out, progress=progress, **given
+    )
 
 
 def predict(
@@ -199,6 +204,7 @@ def predict(
     backend: str = "auto",
     batch_size: int | None = None,
     n_threads: int | None = None,
+    **given: Any,
 ) -> Any:
     """Compute the outputs of a network.
 
@@ -215,6 +221,8 @@ def predict(
     n_threads : int, optional
         The number of threads on the CPU; by default OMP_NUM_THREADS, else the number of cores that this process may
         use.
+    **given : array_like
+        What the network's Givens are called, as in `explain`.
 
     Returns
     -------
@@ -227,4 +235,4 @@ def predict(
     DtdError
         What `explain` raises for the network, its options and x.
     """
-    return _cached(layers, Options(backend=backend, batch_size=batch_size, n_threads=n_threads)).predict(x)
+    return _cached(layers, Options(backend=backend, batch_size=batch_size, n_threads=n_threads)).predict(x, **given)
