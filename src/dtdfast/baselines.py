@@ -12,6 +12,7 @@ from .arrays.foreign import take
 from .errors import ShapeError
 from .explainer import Explainer
 from .layers import Layer
+from .options import split
 from .plan.program import GRADIENT
 
 Array = NDArray[Any]
@@ -29,7 +30,8 @@ def gradient(layers: Sequence[Layer], x: Any, target: Any = None, **options: Any
     target : int, tuple, array_like or None, default None
         As in `dtdfast.explain`. A float start is multiplied with the Jacobian from the left.
     **options
-        Options of `dtdfast.Explainer`: backend, batch_size, n_threads, device, start, stop.
+        Options of `dtdfast.Explainer`: backend, batch_size, n_threads, device, start, stop; and what the network's
+        Givens are called, as in `dtdfast.explain`.
 
     Returns
     -------
@@ -41,7 +43,8 @@ def gradient(layers: Sequence[Layer], x: Any, target: Any = None, **options: Any
     LayerError
         The network holds an LRN, which has no gradient here.
     """
-    return Explainer(layers, kind=GRADIENT, **options).explain(x, target)
+    known, given = split(options)
+    return Explainer(layers, kind=GRADIENT, **known).explain(x, target, **given)
 
 
 def input_x_gradient(layers: Sequence[Layer], x: Any, target: Any = None, **options: Any) -> Any:
@@ -58,7 +61,8 @@ def input_x_gradient(layers: Sequence[Layer], x: Any, target: Any = None, **opti
     target : int, tuple, array_like or None, default None
         As in `dtdfast.explain`.
     **options
-        Options of `dtdfast.Explainer`: backend, batch_size, n_threads, device, start, stop.
+        Options of `dtdfast.Explainer`: backend, batch_size, n_threads, device, start, stop; and what the network's
+        Givens are called, as in `dtdfast.explain`.
 
     Returns
     -------
@@ -92,7 +96,8 @@ def sensitivity(layers: Sequence[Layer], x: Any, target: Any = None, **options: 
     target : int, tuple, array_like or None, default None
         As in `dtdfast.explain`.
     **options
-        Options of `dtdfast.Explainer`: backend, batch_size, n_threads, device, start, stop.
+        Options of `dtdfast.Explainer`: backend, batch_size, n_threads, device, start, stop; and what the network's
+        Givens are called, as in `dtdfast.explain`.
 
     Returns
     -------
@@ -126,7 +131,8 @@ def simple_taylor(layers: Sequence[Layer], x: Any, root: Any, target: Any = None
     target : int, tuple, array_like or None, default None
         As in `dtdfast.explain`.
     **options
-        Options of `dtdfast.Explainer`: backend, batch_size, n_threads, device, start, stop.
+        Options of `dtdfast.Explainer`: backend, batch_size, n_threads, device, start, stop; and what the network's
+        Givens are called, as in `dtdfast.explain`.
 
     Returns
     -------

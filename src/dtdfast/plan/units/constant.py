@@ -16,15 +16,19 @@ from ..tensors import Box, Floats, Handed, Tensor
 from .base import Balance, Recipe, Unit, Vector
 
 
-class Ends:
-    """What units say where relevance ends."""
+@dataclass(eq=False, repr=False)
+class Fixed(Unit):
+    """A constant: it reads nothing, and relevance ends here."""
 
     transparent = False
-    out: Tensor
+    value: Floats = field(kw_only=True)
 
     @property
     def absorbs(self) -> bool:
         return True
+
+    def sign(self) -> bool:
+        return bool(self.value.min() >= 0)
 
     def box(self, given: list[Box]) -> Box | None:
         return None
@@ -36,6 +40,10 @@ class Ends:
     def refusal(self, *, gradient: bool) -> str:
         return ""
 
+    def forward(self, lowering: Lowering) -> None:
+        bound = lowering.constant(self.value)
+        lowering.emit(Step("MOVE", self, View(lowering.new_value(self)), bound=bound))
+
     def relevance(self, lowering: Lowering, r: Buffer) -> None:
         raise AssertionError("nothing stands behind a constant that could be wanted")
 
@@ -44,23 +52,10 @@ class Ends:
 
 
 @dataclass(eq=False, repr=False)
-class Fixed(Ends, Unit):
-    """A constant."""
+class Supplied(Unit):
+    """An array of the caller's beside x, with values of every sample; as a constant, it takes relevance no further."""
 
-    value: Floats = field(kw_only=True)
-
-    def sign(self) -> bool:
-        return bool(self.value.min() >= 0)
-
-    def forward(self, lowering: Lowering) -> None:
-        bound = lowering.constant(self.value)
-        lowering.emit(Step("MOVE", self, View(lowering.new_value(self)), bound=bound))
-
-
-@dataclass(eq=False, repr=False)
-class Supplied(Ends, Unit):
-    """An array of the caller's beside x, with values of every sample."""
-
+    transparent = False
     name: str = field(kw_only=True)
     integer: bool = False
 
@@ -69,11 +64,31 @@ class Supplied(Ends, Unit):
         """The name of the array among those of the caller's."""
         return f"given {self.name}"
 
+    @property
+    def absorbs(self) -> bool:
+        return True
+
     def sign(self) -> bool:
         return False
 
+    def box(self, given: list[Box]) -> Box | None:
+        return None
+
+    @property
+    def form(self) -> str:
+        return self.out.form
+
+    def refusal(self, *, gradient: bool) -> str:
+        return ""
+
     def forward(self, lowering: Lowering) -> None:
         """The caller has its values: lower.py says where."""
+
+    def relevance(self, lowering: Lowering, r: Buffer) -> None:
+        raise AssertionError("nothing stands behind what is given that could be wanted")
+
+    def balance(self, r: Vector, passed: Handed | None) -> Balance:
+        return absorbed(r)
 
 
 def absorbed(r: Vector) -> Balance:
