@@ -18,7 +18,6 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,7 +30,7 @@ from torch import nn  # noqa: E402
 import conftest as torchvision_made_importable  # noqa: E402, F401
 import dtdfast as dtd  # noqa: E402
 from machine import threads  # noqa: E402
-from modules import CASES, REFUSED, Case  # noqa: E402
+from modules import CASES, Case  # noqa: E402
 
 PAGE = ROOT / "docs" / "architectures.md"
 HEADER = "| network | `from_torch` | `from_onnx` | predict | maps | ledger | least R | dtdfast, ms | zennit |"
@@ -147,18 +146,10 @@ def main() -> None:
                 cells += times(case) if arguments.times else before.get(name, ["", ""])
             rows.append([name, *cells])
             print("|", " | ".join(rows[-1]), "|", flush=True)
-    refused = []
-    for name, case in REFUSED.items():
-        refused.append(f"- **{name}**: `{refusal(partial(dtd.from_torch, case.module(), case.sample()))}`")
-        print(refused[-1], flush=True)
     lines = [
         HEADER,
         "|---" * (HEADER.count("|") - 1) + "|",
         *(f"| {' | '.join(row)} |" for row in rows),
-        "",
-        "Refused:",
-        "",
-        *refused,
     ]
     table = "\n".join(lines)
     made = re.sub(

@@ -2,7 +2,8 @@
 is at hand too.
 
 A contraction is bound by its instructions on the tensor cores, by the latency of its loop where few blocks are under
-way, or by memory; everything else by memory. The figures are data sheets' and published measurements', not this
+way, or by memory; a product of computed matrices by its multiply-adds or by what it fetches; everything else by memory.
+The figures are data sheets' and published measurements', not this
 package's.
 """
 
@@ -12,9 +13,11 @@ from math import prod
 
 from dtdfast.cuda.kernels.dense import Tile
 from dtdfast.cuda.kernels.epilogue import FIRST_VIEW, PER_VIEW, Finish
+from dtdfast.cuda.kernels.matmul import TERMS, TILE
 from dtdfast.cuda.kernels.tile_copies import CHANNELS, INNER, N_TAPS, PIXELS
 from dtdfast.cuda.kernels.warp_product import ROW_BYTES, bytes_of
 from dtdfast.cuda.run.launch import Launch
+from dtdfast.cuda.run.matmul import MIN_BLOCKS, NAME
 from dtdfast.plan.steps import SIZES
 
 MULTIPROCESSORS, CLOCK = 132, 1.75e9
@@ -53,12 +56,22 @@ def of_contraction(launch: Launch) -> float:
     return float(max(compute, fetched, moved / MEMORY))
 
 
+def of_product(launch: Launch) -> float:
+    """Blocks that share a multiprocessor take turns; two loads of shared memory to eleven multiply-adds."""
+    blocks, terms = prod(launch.grid), launch.integers[TERMS]
+    cycles = TILE * TILE / 128 * terms * 1.3
+    waves = -(-blocks // (MULTIPROCESSORS * MIN_BLOCKS))
+    together = min(MIN_BLOCKS, -(-blocks // MULTIPROCESSORS))
+    return max(waves * together * cycles / CLOCK, blocks * 2 * TILE * terms * 4 / CACHE)
+
+
 def of_elements(launch: Launch) -> float:
-    """Every view that is there and moves along is read or written once."""
-    _, types, constants, n_axes, _, _ = launch.kernel.constants
+    """Every view that is there and moves along is read or written once; of a line, each of its elements."""
+    _, types, constants, n_axes, _, _, per_line = launch.kernel.constants
     a = launch.integers
     lanes = constants[-1] if launch.kernel.name.startswith("max_") else 1  # type: ignore[index]
     first = 1 + 3 * (n_axes - 1)  # type: ignore[operator]
+    lanes = a[first + len(types) * (1 + n_axes)] if per_line else lanes  # type: ignore[arg-type, operator]
     moved = 0
     for k, dtype in enumerate(types):  # type: ignore[arg-type, var-annotated]
         address, *strides = a[first + k * (1 + n_axes) : first + (k + 1) * (1 + n_axes)]  # type: ignore[operator]
@@ -67,4 +80,5 @@ def of_elements(launch: Launch) -> float:
 
 
 def seconds(launches: list[Launch]) -> float:
-    return sum(LAUNCH + (of_contraction(x) if x.kernel.name == "dtd_dense" else of_elements(x)) for x in launches)
+    of = {"dtd_dense": of_contraction, NAME: of_product}
+    return sum(LAUNCH + of.get(x.kernel.name, of_elements)(x) for x in launches)

@@ -93,7 +93,7 @@ def compile_everything(device: PaperDevice, clock: Clock, workers: int | None = 
         pool = ProcessPoolExecutor(workers)
         futures = [
             pool.submit(kept.compiled, kernel, device.capability)
-            for kernel in sorted(missing, key=lambda k: k.name != "dtd_dense")
+            for kernel in sorted(missing, key=lambda k: k.name not in ("dtd_dense", "dtd_matmul"))
         ]
         try:
             for future in as_completed(futures, timeout=max(1.0, clock.left - clock.seconds / 8)):

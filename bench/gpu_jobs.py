@@ -28,9 +28,7 @@ import nets
 from dtdfast.cuda.run import driver
 from nets import SMALL, Net
 
-NETS: dict[str, Callable[..., Net]] = {
-    "VGG-16": nets.vgg16, "ResNet-50": nets.resnet50, "GoogLeNet": nets.googlenet, "MobileNetV2": nets.mobilenet_v2,
-}  # fmt: skip
+NETS = {name: nets.FULL[name] for name in ("VGG-16", "ResNet-50", "GoogLeNet", "MobileNetV2")}
 BATCHES = (1, 16, 64)
 PRECISIONS = ("float32", "tf32", "bfloat16")
 ROUNDING = {"float32": 2.0**-24, "tf32": 2.0**-11, "bfloat16": 2.0**-8, "mixed": 2.0**-8}

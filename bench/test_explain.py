@@ -24,17 +24,7 @@ from machine import threads
 from nets import Net
 from ours import NARROW, dtdfast, forward
 
-NETS: dict[str, Callable[[], Net]] = {
-    "VGG-16": nets.vgg16,
-    "ResNet-50": nets.resnet50,
-    "GoogLeNet": nets.googlenet,
-    "DenseNet-121": nets.densenet121,
-    "AlexNet": nets.alexnet,
-    "SqueezeNet": nets.squeezenet,
-    "MobileNetV2": nets.mobilenet_v2,
-    "LeNet-5": nets.lenet5,
-    "MLP": nets.mnist_mlp,
-}
+NETS: dict[str, Callable[[], Net]] = {**nets.FULL, "LeNet-5": nets.lenet5, "MLP": nets.mnist_mlp}
 BATCHES = {"LeNet-5": (1, 32), "MLP": (1, 32, 256)}
 TOOLS = {"dtdfast": dtdfast, **NARROW, "dtdfast forward": forward, "PyTorch forward": peers.forward, **peers.PEERS}
 FORWARD = ("dtdfast forward", "PyTorch forward")

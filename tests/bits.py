@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 
 import dtdfast as dtd
 import nets
-from cases import CASES
+from cases import CASES, HELD_CASES
 from dtdfast.cpu.executor import isa_names, precisions
 from dtdfast.presets import PRESETS
 from graphs import graphs
@@ -84,7 +84,7 @@ def network_lines(precision: str) -> Iterator[tuple[str, Compute]]:
 
 
 def case_lines(precision: str) -> Iterator[tuple[str, Compute]]:
-    for case in CASES[::SOME_CASES]:
+    for case in (CASES + HELD_CASES)[::SOME_CASES]:
         options = {**case.options("cpu"), "precision": precision}
         yield (
             f"case {case.id}",

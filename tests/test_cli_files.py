@@ -44,7 +44,7 @@ def explain(*arguments: Any, out: str = "out") -> int:
     return cli.main(["explain", "net.safetensors", *map(str, arguments), "-o", out])
 
 
-def said(capsys: pytest.CaptureFixture[str]) -> str:
+def refusal(capsys: pytest.CaptureFixture[str]) -> str:
     """What a refused call says: one line, no traceback."""
     error = capsys.readouterr().err
     assert error.startswith("dtdfast: ")
@@ -95,7 +95,7 @@ def test_floats_beyond_white_are_refused(tmp_path: Path) -> None:
 def test_a_picture_is_no_program(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("script.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n")
     assert explain("script.png", "--size", 8) == 2
-    assert "cannot be read as an image" in said(capsys)
+    assert "cannot be read as an image" in refusal(capsys)
 
 
 def test_a_decompression_bomb(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +150,7 @@ def test_a_folder_of_others_is_no_run(here: Path, capsys: pytest.CaptureFixture[
     Path("maps.zarr").mkdir()
     Path("maps.zarr/notes.txt").write_text("mine")
     assert explain("x.npy", out="maps.zarr") == 2
-    said(capsys)
+    refusal(capsys)
     assert everything(Path("maps.zarr")) == {"notes.txt": b"mine"}
 
 
@@ -224,7 +224,7 @@ def test_hdf5_reads_no_other_files_unasked(here: Path, link: str, capsys: pytest
             layout[:] = h5py.VirtualSource("other.h5", "x", x.shape)
             file.create_virtual_dataset("x", layout)
     assert explain("x.h5:x", out="maps.zarr") == 2
-    assert "--external" in said(capsys)
+    assert "--external" in refusal(capsys)
     assert explain("x.h5:x", "--external", out="maps.zarr") == 0
 
 
@@ -236,7 +236,7 @@ def test_a_manifest_edited_by_hand_is_noticed(here: Path, capsys: pytest.Capture
     assert manifest.read_text() != text
     capsys.readouterr()
     assert explain("x.npy", "--chunk", 2, "--resume", out="maps.zarr") == 2
-    said(capsys)
+    refusal(capsys)
 
 
 def test_save_writes_whole_files(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,7 +249,7 @@ def test_save_writes_whole_files(here: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_the_demo_names_its_formats(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = everything(here)
     assert cli.main(["demo", "-o", "x.xyz"]) == 2
-    assert "xyz" in said(capsys)
+    assert "xyz" in refusal(capsys)
     assert everything(here) == before
 
 

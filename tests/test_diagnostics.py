@@ -20,7 +20,7 @@ import dtdfast as dtd
 import nets
 from dtdfast import diagnostics
 from dtdfast.data import digits
-from dtdfast.diagnostics import similarity
+from dtdfast.diagnostics import randomization, similarity
 
 mpl.use("agg")
 BOX: dict[str, Any] = {"domain": (0.0, 1.0)}
@@ -214,6 +214,66 @@ def test_gradient_equivalence_names_what_differs(rng: np.random.Generator) -> No
     assert [cause.split(":")[0] for cause in result.causes] == ["layer 1 (Activation)", "layer 4 (Mul)"]
     assert "gelu" in result.reading
     assert "gate" in result.reading
+
+
+def test_gradient_equivalence_names_attention_norms_and_gates() -> None:
+    """In the order in which they come; of words, vectors stand for the input."""
+    net = nets.SMALL["llama"]()
+    result = diagnostics.gradient_equivalence(net.layers, net.sample(2), rules="cp-lrp", backend="oracle")
+    np.testing.assert_allclose(result.lrp0, result.distance, rtol=0, atol=1e-12)  # one map
+    assert result.lrp0.min() > 0.01
+    found = {net.layers[int(cause.split()[1])].__class__ for cause in result.causes}
+    assert found == {dtd.RMSNorm, dtd.MatMul, dtd.Mul}  # its SiLU makes gates alone
+    scores = [p for p, record in enumerate(net.layers) if isinstance(record, dtd.MatMul) and record.transpose_b]
+    assert not any(cause.startswith(f"layer {p} ") for p in scores for cause in result.causes)
+    for word in ("the scale for a constant", "to the attention weights too"):
+        assert word in result.reading
+    linear = [dtd.Embedding(np.eye(5)), dtd.Linear(np.ones((2, 5))), dtd.Flatten(), dtd.Linear(np.ones((2, 6)))]
+    same = diagnostics.gradient_equivalence(linear, np.array([[0, 4, 2]]), backend="oracle")
+    assert same.lrp0.max() <= 1e-12
+
+
+def test_transformers_conserve_as_their_ledgers_say() -> None:
+    """CP-LRP of a network without biases and positions loses nothing; AttnLRP to its softmaxes."""
+    net = nets.SMALL["llama"]()
+    kept = diagnostics.conservation(net.layers, net.sample(3), rules="cp-lrp")
+    np.testing.assert_allclose(kept.shares["arrived"], 1, atol=1e-4)
+    assert "adds up" in kept.reading
+    lost = diagnostics.conservation(net.layers, net.sample(3), rules="attnlrp")
+    assert "due to: softmax" in lost.reading
+    np.testing.assert_allclose(lost.shares["arrived"] + lost.shares["softmax"], 1, atol=1e-4)
+
+
+def test_randomization_goes_through_norms_and_around_constants() -> None:
+    net = nets.SMALL["vit"]()
+    result = diagnostics.parameter_randomization(net.layers, net.sample(2), rules="cp-lrp")
+    kinds = [type(net.layers[p]) for p in result.positions]
+    assert set(kinds) == {dtd.Linear, dtd.Conv, dtd.LayerNorm}
+    assert len(kinds) == sum(isinstance(r, (dtd.Linear, dtd.Conv, dtd.LayerNorm)) for r in net.layers)
+    norm = next(r for r in net.layers if isinstance(r, dtd.LayerNorm))
+    untrained = randomization.randomized(norm, np.random.default_rng(0))
+    assert untrained.weight is None
+    assert untrained.bias is None
+    assert untrained.eps == norm.eps
+
+
+NORMED = [dtd.Linear(np.eye(5) - 0.2), dtd.LayerNorm(name="norm"), dtd.ReLU(), dtd.Linear(np.ones((2, 5)))]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: diagnostics.root_audit(NORMED, x),
+        lambda x: diagnostics.root_points(NORMED, x, [0], layer=1),
+        lambda x: diagnostics.root_points(NORMED, x, [0]),
+        lambda x: diagnostics.same_region(NORMED, x, x),
+        lambda x: diagnostics.region_reach(NORMED, x, x),
+        lambda x: diagnostics.mixing_bound(NORMED, x, domain="nonnegative"),
+    ],
+)
+def test_what_needs_linear_regions_refuses_a_norm_by_name(call: Any) -> None:
+    with pytest.raises(dtd.LayerError, match=r"layer 1 \(LayerNorm 'norm'\)|'norm'"):
+        call(np.array([[1.0, 2.0, 0.5, 3.0, 1.5]]))
 
 
 def test_conservation_names_the_cause(rng: np.random.Generator) -> None:

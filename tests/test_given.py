@@ -250,6 +250,8 @@ def test_baselines():
     got = dtd.baselines.gradient(net.layers, IDS, 1, backend="oracle", stop=1, **GIVEN)
     assert got.shape == (4, TOKENS, 8)
     assert not got[REAL == 0].any()
+    r = dtd.baselines.input_x_gradient(net.layers, IDS, 1, backend="oracle", **GIVEN)
+    np.testing.assert_allclose(r, (net.layers[1].weight[IDS] * got).sum(axis=-1), rtol=1e-12)
     h = 1e-6
     outputs = []
     for sign in (1, -1):

@@ -342,7 +342,8 @@ REFUSED = {
     "the data")),
     "an order": (dict(body="v, y = TopK(x, k)", given="int64[1] k = {2}", x=ROWS, y="float[] v"), ("orders elements by "
     "their size")),
-    "two factors computed": (dict(body='a = Relu(x) y = Einsum<equation="bnc,bmc->bnm">(x, a)', x=ROWS), "attention"),
+    "three factors computed": (dict(body='a = Relu(x) y = Einsum<equation="bnc,bmc,bmd->bnd">(x, a, x)', x=ROWS),
+    "more than two operands"),
 }  # fmt: skip
 
 

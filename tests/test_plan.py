@@ -89,6 +89,37 @@ def _text() -> list[dtd.Layer]:
     ]
 
 
+def _attention() -> list[dtd.Layer]:
+    """Two heads on four tokens, causal; a gated MLP behind it."""
+
+    def heads(of: int) -> list[dtd.Layer]:
+        return [dtd.Linear(_weights(6, 6), _weights(6), inputs=of), dtd.Reshape((4, 2, 3)), dtd.Permute((0, 2, 1, 3))]
+
+    return [
+        dtd.LayerNorm(-1, _weights(6), _weights(6)),
+        *heads(0),
+        *heads(0),
+        *heads(0),
+        dtd.MatMul(transpose_b=True, scale=3**-0.5, inputs=(3, 6)),
+        dtd.Softmax(-1, mask=np.tri(4, dtype=bool)),
+        dtd.MatMul(inputs=(11, 9)),
+        dtd.Permute((0, 2, 1, 3)),
+        dtd.Reshape((4, 6)),
+        dtd.Linear(_weights(6, 6)),
+        dtd.Add(inputs=(dtd.INPUT, 15)),
+        dtd.RMSNorm(-1, _weights(6)),
+        dtd.Linear(_weights(5, 6)),
+        dtd.Activation("silu"),
+        dtd.Linear(_weights(5, 6), inputs=17),
+        dtd.Mul(inputs=(19, 20)),
+        dtd.Linear(_weights(6, 5)),
+        dtd.Add(inputs=(16, 22)),
+        dtd.Gather((0,), 1),
+        dtd.Flatten(),
+        dtd.Linear(_weights(3, 6)),
+    ]
+
+
 CASES = {
     "residual": (_residual, (2, 3, 8, 8), dict(domain="nonnegative")),
     "residual-box": (_residual, (1, 3, 8, 8), dict(domain=(-1.0, 2.0))),
@@ -96,6 +127,9 @@ CASES = {
     "dense-block": (_dense_block, (1, 3, 4, 4), {}),
     "hourglass": (_hourglass, (1, 1, 8, 8), dict(domain="nonnegative")),
     "text": (_text, (2, 7), {}),
+    "attention": (_attention, (2, 4, 6), {}),
+    "attention-held": (_attention, (2, 4, 6), dict(rules="cp-lrp")),
+    "attention-taylor": (_attention, (2, 4, 6), dict(rules="attnlrp")),
 }
 
 

@@ -151,9 +151,9 @@ def test_rules_of_every_form_are_described() -> None:
     def by_hand(position: int, record: dtd.Layer) -> dtd.Rule | None:
         return dtd.Epsilon(0.5) if isinstance(record, dtd.Linear) else None
 
-    said = described(by_hand, LAYERS)
+    found = described(by_hand, LAYERS)
     linear = [str(i) for i, record in enumerate(LAYERS) if isinstance(record, dtd.Linear)]
-    assert said == dict.fromkeys(linear, repr(dtd.Epsilon(0.5)))
+    assert found == dict.fromkeys(linear, repr(dtd.Epsilon(0.5)))
     assert described({3: dtd.ZPlus()}, LAYERS) == {"3": repr(dtd.ZPlus())}
     assert described(dtd.Gamma(0.5), LAYERS) != described(dtd.Gamma(0.25), LAYERS)
     assert re.fullmatch(r"[0-9a-f]{64}", described(np.zeros(3), LAYERS)["sha256"])

@@ -44,6 +44,14 @@ EVERY_KIND = [
     records.LRN(5, alpha=2e-4, beta=0.5, k=2.0),
     records.Add(inputs=(0, records.INPUT)),
     records.Mul(inputs=(3, 14)),
+    records.Mul(0.25, inputs=(3, 14)),
+    records.MatMul(transpose_b=True, scale=8**-0.5, inputs=(3, 14)),
+    records.MatMul(inputs=(records.INPUT, 0)),
+    records.LayerNorm((-2, -1), array(3, 4), array(3, 4), eps=1e-12),
+    records.LayerNorm(),
+    records.RMSNorm(1, array(4, dtype=np.float64)),
+    records.GroupNorm(2, array(4), array(4)),
+    records.InstanceNorm(bias=array(4)),
     records.Concat(axis=2, inputs=(0, 1, 2)),
     records.Dropout(),
     records.Upsample((2, 3)),
@@ -60,6 +68,8 @@ EVERY_KIND = [
     records.Expand((2, 3, 4)),
     records.Resample((array(3, 2), None)),
     records.Softmax(log=True),
+    records.Softmax(-1, mask=np.tri(3, dtype=bool)),
+    records.Softmax(2, mask=np.zeros((1, 3, 1), bool)),
 ]  # fmt: skip
 
 
@@ -106,6 +116,16 @@ def test_round_trip_of_every_record(tmp_path):
     assert {type(record).__name__ for record in EVERY_KIND} == set(RECORDS)
     storage.save(EVERY_KIND, tmp_path / "net.safetensors")
     assert_equal(storage.load(tmp_path / "net.safetensors"), EVERY_KIND)
+
+
+@pytest.mark.parametrize(
+    ("saved", "record"),
+    [(entry("Mul"), records.Mul()), (entry("Softmax", axis=2), records.Softmax(2))],
+    ids=["Mul without share", "Softmax without log"],
+)
+def test_files_from_before_a_field(saved, record, tmp_path):
+    (tmp_path / "net").write_bytes(described([saved]))
+    assert_equal(storage.load(tmp_path / "net"), [record])
 
 
 def test_equal_lists_make_equal_files(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 
 import dtdfast as dtd
 import explicit
+import nets
 from cases import CASES
 from support import normal
 
@@ -159,6 +160,20 @@ def test_zero_is_gradient_times_input(kind, rng):
     # the start is f, and the gradient's is 1: R = f / f * x * gradient only through s = R / y; so each agrees to its
     # own rounding
     assert abs(r_in - expected).max() <= 1e-12 * abs(expected).max()
+
+
+def test_zero_is_gradient_times_input_of_words_and_inside(rng):
+    """Of words, vectors times gradients; at `stop`, what stands there."""
+    words = nets.text_cnn(12, 8, bias="none")
+    for layers, x, options in (
+        (words.layers, words.sample(3), {}),
+        (words.layers, words.sample(3), {"stop": 0}),
+        (convnet(rng, lambda b: 0 * b), rng.standard_normal((2, 3, 16, 16)), {"stop": 1}),
+    ):
+        expected = dtd.baselines.input_x_gradient(layers, x, 1, backend="oracle", **options)
+        r_in = dtd.explain(layers, x, 1, rules="lrp-0", backend="oracle", **options)
+        assert expected.shape == r_in.shape
+        assert abs(r_in - expected).max() <= 1e-12 * abs(expected).max()
 
 
 @BOTH

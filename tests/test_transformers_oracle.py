@@ -326,3 +326,75 @@ def test_a_product_with_a_constant_is_linear(left, attention, rng):
         got = dtd.explain(layers, x, r, rules={1: rule}, **options)
         expected = dtd.explain(linear, x, r, rules={0: rule}, **options)
         np.testing.assert_allclose(got, expected, rtol=0, atol=1e-11 * abs(expected).max())
+
+
+# ------------------------------------------------------------------------------------------------------ what is extreme
+
+
+FLATTENED = [
+    case
+    for case in HELD_CASES
+    if "norm" in case.id and case.row.id in ("zero", "epsilon", "zplus", "zplus-by-sign", "gamma")
+]
+
+
+@pytest.mark.parametrize("backend", ["oracle", "cpu"])
+@pytest.mark.parametrize("case", FLATTENED, ids=lambda case: case.id)
+def test_norms_of_equal_elements(case, backend):
+    """Their variance is 0, and each sum over a row of weights; zeros have no relevance. None comes where y is 0, which
+    rounding would decide.
+    """
+    x = np.zeros_like(case.x)
+    x[0] = 0.75
+    r_out = np.where(abs(dtd.predict(case.layers, x.astype(np.float64), backend="oracle")) > 1e-9, case.r_out, 0)
+    unit = {"oracle": 2.0**-53, "cpu": 2.0**-24}[backend]
+    expected, bound = case.expected(x.astype(np.float64), r_out, case.tolerance(unit))
+    r_in = dtd.explain(case.layers, x, r_out, **case.options(backend))
+    assert np.isfinite(r_in).all()
+    assert (abs(r_in - expected) <= bound).all()
+    if len(x) > 1:
+        np.testing.assert_array_equal(r_in[1:], 0)
+    ledger = dtd.Explainer(case.layers, **case.options(backend)).ledger(x, r_out)
+    assert ledger.closed, str(ledger)
+
+
+@pytest.mark.parametrize("backend", ["oracle", "cpu"])
+@pytest.mark.parametrize("least", [np.finfo(np.float32).min, -1e30])
+def test_a_finite_mask_that_masks_all_gives_uniform_weights(least, backend, rng):
+    """Since no score is large enough to tell its keys apart; it selects where it does not mask all."""
+    added = np.zeros((2, 4), np.float32)
+    added[0], added[1, 2:] = least, least
+    layers = [
+        dtd.Slice(1, 0, 8),
+        dtd.Reshape((2, 4)),
+        dtd.Constant(added),
+        dtd.Add(inputs=(1, 2)),
+        dtd.Softmax(-1),
+        dtd.Slice(1, 8, inputs=dtd.INPUT),
+        dtd.Reshape((4, 3)),
+        dtd.MatMul(inputs=(4, 6)),
+    ]
+    x, r = rng.standard_normal((1, 20)).astype(np.float32), np.ones((1, 2, 3), np.float32)
+    values = x[0, 8:].reshape(4, 3)
+    outputs = dtd.predict(layers, x, backend=backend)[0]
+    np.testing.assert_allclose(outputs[0], values.mean(axis=0), rtol=1e-5, atol=1e-6)
+    weights = softmax(x[0, 4:6], -1)
+    np.testing.assert_allclose(outputs[1], weights @ values[:2], rtol=1e-5, atol=1e-6)
+    r[0, 0] = 0
+    r_in = dtd.explain(layers, x, r, rules="lrp-0", backend=backend)[0, 8:].reshape(4, 3)
+    np.testing.assert_array_equal(r_in[2:], 0)
+    np.testing.assert_allclose(r_in[:2].sum(axis=0), 1, rtol=1e-4)
+
+
+@pytest.mark.parametrize("backend", ["oracle", "cpu"])
+def test_scores_of_any_size(backend, rng):
+    """exp is of differences to the largest: finite, and 1 at it."""
+    layers = [dtd.Slice(1, 0, 4), dtd.Reshape((1, 4)), dtd.Softmax(-1), dtd.Slice(1, 4, inputs=dtd.INPUT),
+              dtd.Reshape((4, 2)), dtd.MatMul(inputs=(2, 4))]  # fmt: skip
+    x = rng.standard_normal((2, 12)).astype(np.float32)
+    x[0, :4], x[1, :4] = [3e38, -3e38, 0, 1e38], [-3e38, -3e38, -3e38, -3e38]
+    outputs = dtd.predict(layers, x, backend=backend)
+    np.testing.assert_allclose(outputs[0, 0], x[0, 4:6], rtol=1e-6)
+    np.testing.assert_allclose(outputs[1, 0], x[1, 4:].reshape(4, 2).mean(axis=0), rtol=1e-5, atol=1e-6)
+    for rules in ("cp-lrp", "attnlrp"):
+        assert np.isfinite(dtd.explain(layers, x, np.ones((2, 1, 2), np.float32), rules=rules, backend=backend)).all()

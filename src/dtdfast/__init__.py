@@ -3,7 +3,6 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from . import layers, rules
 from .backends import Backend, backends
 from .errors import (
     BackendError,
@@ -21,12 +20,9 @@ from .errors import (
     TargetError,
     WiringError,
 )
-from .layers import *  # noqa: F403  records are public where they are listed
-from .presets import PRESETS
-from .rules import *  # noqa: F403
 
 if TYPE_CHECKING:
-    from . import baselines, compat, diagnostics, evaluation, plot
+    from . import baselines, compat, diagnostics, evaluation, layers, plot, rules
     from .cache import clear_cache
     from .calls import explain, predict
     from .config import build_config
@@ -35,24 +31,29 @@ if TYPE_CHECKING:
     from .importers.onnx.importer import from_onnx
     from .importers.sklearn.importer import from_sklearn
     from .importers.torch.importer import from_torch
+    from .layers import *  # noqa: F403
     from .ledger.ledger import Ledger
+    from .presets import PRESETS
+    from .rules import *  # noqa: F403
     from .runs.run import run
     from .storage import load, save
     from .version import __version__
 
-__all__ = [
-    "PRESETS", "Backend", "BackendError", "DomainError", "DtdError", "Explainer", "InputError", "LayerError",
-    "Ledger", "MemoryBudgetError", "ModelError", "NumericsError", "RuleError", "RunError", "ShapeError",
-    "StorageError", "TargetError", "WiringError", "__version__", "backends", "baselines", "build_config",
-    "clear_cache", "compat", "diagnostics", "evaluation", "explain", "from_keras", "from_onnx", "from_sklearn",
-    "from_torch", "load", "plot", "predict", "run", "save",
-]  # fmt: skip
-__all__ += layers.__all__
-__all__ += rules.__all__
+    __all__ = [
+        "PRESETS", "Backend", "BackendError", "DomainError", "DtdError", "Explainer", "InputError", "LayerError",
+        "Ledger", "MemoryBudgetError", "ModelError", "NumericsError", "RuleError", "RunError", "ShapeError",
+        "StorageError", "TargetError", "WiringError", "__version__", "backends", "baselines", "build_config",
+        "clear_cache", "compat", "diagnostics", "evaluation", "explain", "from_keras", "from_onnx", "from_sklearn",
+        "from_torch", "load", "plot", "predict", "run", "save",
+    ]  # fmt: skip
+    __all__ += layers.__all__
+    __all__ += rules.__all__
 
-
-MODULES = ("baselines", "compat", "diagnostics", "evaluation", "plot")
+MODULES = ("baselines", "compat", "diagnostics", "evaluation", "layers", "plot", "rules")
+LISTS = ("layers", "rules")
+"""Modules whose names are public here too: records and rules are listed where they are made."""
 HOMES = {
+    "PRESETS": "presets",
     "Explainer": "explainer",
     "Ledger": "ledger.ledger",
     "__version__": "version",
@@ -68,8 +69,12 @@ HOMES = {
     "run": "runs.run",
     "save": "storage",
 }
-"""Where names are that are imported when they are first used, so that a script pays for what it uses: beside records
-and rules, all."""
+"""Where the other names are. All are imported when they are first used, so that a script pays for what it uses."""
+EAGER = (
+    "Backend", "BackendError", "DomainError", "DtdError", "InputError", "LayerError", "MemoryBudgetError",
+    "ModelError", "NumericsError", "RuleError", "RunError", "ShapeError", "StorageError", "TargetError",
+    "WiringError", "backends",
+)  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
@@ -78,8 +83,17 @@ def __getattr__(name: str) -> Any:
     if name in HOMES:
         value = globals()[name] = getattr(importlib.import_module(f".{HOMES[name]}", __name__), name)
         return value
+    if not name.startswith("_") or name == "__all__":
+        lists = [importlib.import_module(f".{module}", __name__) for module in LISTS]
+        if name == "__all__":
+            public = [*EAGER, *HOMES, *MODULES, *(entry for found in lists for entry in found.__all__)]
+            return sorted(set(public) - set(LISTS))
+        for found in lists:
+            if name in found.__all__:
+                value = globals()[name] = getattr(found, name)
+                return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__getattr__("__all__")})

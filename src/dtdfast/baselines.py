@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arrays.foreign import take
+from .calls import predict
 from .errors import ShapeError
 from .explainer import Explainer
-from .layers import Layer
-from .options import split
+from .layers import INPUT, Embedding, Given, Layer
+from .options import PREDICTING, split
 from .plan.program import GRADIENT
+from .plan.wiring import sources
 
 Array = NDArray[Any]
 
@@ -48,7 +50,7 @@ def gradient(layers: Sequence[Layer], x: Any, target: Any = None, **options: Any
 
 
 def input_x_gradient(layers: Sequence[Layer], x: Any, target: Any = None, **options: Any) -> Any:
-    """Gradient × input: x ⊙ ∂f/∂x.
+    """Gradient × input: x ⊙ ∂f/∂x; of words, vectors ⊙ gradients, summed over each vector.
 
     On ReLU networks it equals LRP-0 with the bias in the denominator [1]_.
 
@@ -80,8 +82,26 @@ def input_x_gradient(layers: Sequence[Layer], x: Any, target: Any = None, **opti
        arXiv:1711.06104, proposition 1.
     """
     host, home = take(x)
+    array = np.asarray(host)
+    if array.dtype.kind in "iu" and options.get("stop") is None:
+        reads = sources(layers)
+        places = [p for p, record in enumerate(layers) if isinstance(record, Embedding) and INPUT in reads[p]]
+        maps = [_at(layers, host, target, p, options).sum(axis=-1) for p in places]
+        return home.give(sum(maps[1:], maps[0]))
+    if options.get("stop") is not None:
+        return home.give(_at(layers, host, target, options["stop"], options))
     g = gradient(layers, host, target, **options)
-    return home.give(_over_targets(np.asarray(host), g) * g)
+    return home.give(_over_targets(array, g) * g)
+
+
+def _at(layers: Sequence[Layer], x: Any, target: Any, stop: int, options: dict[str, Any]) -> Array:
+    """Value × gradient at an entry."""
+    g = gradient(layers, x, target, **{**options, "stop": stop})
+    below = layers[: stop + 1]
+    read = {*PREDICTING, *(record.name for record in below if isinstance(record, Given))}
+    kept = {key: value for key, value in options.items() if key in read}
+    product: Array = _over_targets(np.asarray(predict(below, x, **kept)), g) * g
+    return product
 
 
 def sensitivity(layers: Sequence[Layer], x: Any, target: Any = None, **options: Any) -> Any:

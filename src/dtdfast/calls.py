@@ -85,9 +85,9 @@ def explain(
         which is "taylor" for "attnlrp" and "held" for all others.
 
         - "held": attention weights, the scales of norms and gates are constants of the sample, so that relevance goes
-          through values alone, by the rules of linear layers (CP-LRP [4]_).
-        - "taylor": a softmax has its own Taylor rule, and each operand of a product takes half (AttnLRP [5]_). Rules
-          that share by the signs of terms alone (z⁺, αβ) refuse it.
+          through values alone, by the rules of linear layers (CP-LRP).
+        - "taylor": a softmax has its own Taylor rule, and each operand of a product takes half (AttnLRP). Rules that
+          share by the signs of terms (z⁺, αβ) refuse it, and so do flat, w² and zB on what it made.
     backend : {"auto", "cpu", "cuda", "oracle"}, default "auto"
         The executor. "auto" is CUDA if a GPU is usable, else the CPU; "oracle" is the reference in NumPy. `backends`
         lists which of them are usable here.
@@ -169,9 +169,9 @@ def explain(
         R_i = Σ_j n_ij / d_j · R_j,    d_j = Σ_i n_ij (+ bias and stabiliser, by rule).
 
     The rules' docstrings give n_ij and its source. w², z⁺ and zB follow from a first-order Taylor expansion of each
-    neuron at a root point [1]_. LRP-0, ε and αβ are those of [2]_, γ is that of [3]_. Under the convention "captum" the
-    CPU computes in float64 up to the last layer whose denominators may cancel, and returns float32; the printed plan
-    says which layer that is.
+    neuron at a root point [1]_. LRP-0, ε and αβ are those of [2]_, γ is that of [3]_. CP-LRP is that of [4]_, AttnLRP
+    that of [5]_. Under the convention "captum" the CPU computes in float64 up to the last layer whose denominators may
+    cancel, and returns float32; the printed plan says which layer that is.
 
     The bits of the result are the same from call to call, for any number of threads, and for a sample alone or within a
     batch.
@@ -183,6 +183,9 @@ def explain(
     .. [2] Bach et al., "On pixel-wise explanations for non-linear classifier decisions by layer-wise relevance
        propagation", PLOS ONE 10 (2015), doi:10.1371/journal.pone.0130140.
     .. [3] Montavon et al., "Layer-wise relevance propagation: an overview" (2019), doi:10.1007/978-3-030-28954-6_10.
+    .. [4] Ali et al., "XAI for transformers: better explanations through conservative propagation", arXiv:2202.07304.
+    .. [5] Achtibat et al., "AttnLRP: attention-aware layer-wise relevance propagation for transformers",
+       arXiv:2402.05602.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Single samples in float64: where denominators are in doubt, or where all was 0 in float32."""
+"""Single samples in float64: where denominators are too small for float32, or where a map is all 0."""
 
 from __future__ import annotations
 

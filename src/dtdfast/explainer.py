@@ -56,9 +56,9 @@ class Explainer:
         which is "taylor" for "attnlrp" and "held" for all others.
 
         - "held": attention weights, the scales of norms and gates are constants of the sample, so that relevance goes
-          through values alone, by the rules of linear layers (CP-LRP of Ali et al.).
-        - "taylor": a softmax has its own Taylor rule, and each operand of a product takes half (AttnLRP of Achtibat et
-          al.). Rules that share by the signs of terms alone (z⁺, αβ) refuse it.
+          through values alone, by the rules of linear layers (CP-LRP).
+        - "taylor": a softmax has its own Taylor rule, and each operand of a product takes half (AttnLRP). Rules that
+          share by the signs of terms (z⁺, αβ) refuse it, and so do flat, w² and zB on what it made.
     backend : {"auto", "cpu", "cuda", "oracle"}, default "auto"
         The executor. "auto" is CUDA if a GPU is usable, else the CPU; "oracle" is the reference in NumPy. `backends`
         lists which of them are usable here.
@@ -262,7 +262,7 @@ class Explainer:
             with executor.session(block.stop - block.start, targets.count, rows(beside, block)) as session:
                 entry = targets.entry(block, unit=program.gradient, clip=clip)
                 session.explain(x[block], entry, view[block], None if outputs is None else outputs[block])
-                again, lost = session.doubtful, session.empty
+                again, lost = session.inexact, session.empty
             for i in again:
                 i += block.start
                 self._exact.explain(

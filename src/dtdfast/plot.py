@@ -1,4 +1,4 @@
-"""Relevance as a picture, on the caller's matplotlib axes."""
+"""Relevance as a picture, on the caller's matplotlib axes, and as coloured text."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from .errors import InputError, ShapeError
 from .extras import require
+from .text import Words, words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.image import AxesImage
 
+__all__ = ["Words", "heatmap", "overlay", "words"]
 
 LUMA = np.array((0.299, 0.587, 0.114))  # how bright red, green and blue look
 FADE = 0.6  # of the picture under an overlay: its darkest grey is this far from white

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from .ledger.account import Account
 from .plan.program import Program
 from .targets import Entry
-from .underflow import Rows, empty, empty_maps, in_doubt
+from .underflow import Rows, empty, empty_maps, may_underflow
 
 Array = NDArray[Any]
 Beside = Mapping[str, Array]  # what samples bring along beside x, by the names of the Givens
@@ -35,14 +35,14 @@ class Session(Protocol):
 
     Attributes
     ----------
-    doubtful : sequence of int
+    inexact : sequence of int
         The samples of the last explanation whose denominators were checked and found wanting.
     empty : Rows
         (sample, target) of the last explanation (samples and 0 of a prediction) for which all is 0, but perhaps not in
         float64.
     """
 
-    doubtful: Sequence[int]
+    inexact: Sequence[int]
     empty: Rows
 
     def explain(self, x: Array, entry: Entry, result: Array, outputs: Array | None = None) -> None:
@@ -77,7 +77,7 @@ class Executor(Protocol):
 class HostSession(ABC):
     """A session whose results are at hand at once."""
 
-    doubtful: Sequence[int] = ()
+    inexact: Sequence[int] = ()
     empty: Rows = ()
     narrow = False  # its numbers are float32, so that float64 may know more
 
@@ -93,7 +93,7 @@ class HostSession(ABC):
         self.relevance(start, result)
         self.empty = empty_maps(result) if self.narrow else ()
         if self.empty:
-            self.empty = in_doubt(self.empty, entry.start, values, start)
+            self.empty = may_underflow(self.empty, entry.start, values, start)
         if outputs is not None:
             put(values, outputs)
 

@@ -28,13 +28,13 @@ from .record import Array
 
 VERSION = 1
 # fields that files of this version may lack: their defaults are what was meant
-LATER = {"Linear": {"axis"}, "Softmax": {"log"}}
+LATER = {"Linear": {"axis"}, "Softmax": {"log"}, "Mul": {"share"}}
 KEY = "dtdfast"
 MAX_HEADER = 1 << 24  # bytes
 MAX_LAYERS = 1 << 16
 MAX_ARRAYS = 8  # in one tuple
 MAX_ELEMENTS = 1 << 33  # 32 GiB in float32
-ITEMSIZE = {"F32": 4, "F64": 8}
+ITEMSIZE = {"F32": 4, "F64": 8, "BOOL": 1}
 
 
 def save(layers: Sequence[Layer], path: str | os.PathLike[str]) -> None:

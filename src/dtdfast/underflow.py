@@ -1,7 +1,7 @@
 """Results that are all 0: right (a dead neuron), or because something was too small for float32?  Float64 tells.
 
-Every executor in float32 says which rows of a result are in doubt (`Session.empty`); the Explainer computes these
-again.
+Every executor in float32 says which rows of a result may have underflowed (`Session.empty`); the Explainer computes
+these again.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def _middle(shape: tuple[int, ...]) -> tuple[slice | int, ...]:
     return (slice(None), slice(None), *(size // 2 for size in shape[2:]))
 
 
-def in_doubt(found: Rows, given: Array | None, outputs: Array, start: Array) -> list[tuple[int, int]]:
+def may_underflow(found: Rows, given: Array | None, outputs: Array, start: Array) -> list[tuple[int, int]]:
     """Of maps that are all 0, those that float64 may know better.
 
     Where no relevance enters, none arrives. But that an output is 0 may itself be for want of digits: where all of a

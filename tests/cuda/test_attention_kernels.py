@@ -23,8 +23,7 @@ from layers import World
 U, NARROW = 2.0**-24, 2.0**-8
 N, T = 2, 3
 MAPS = dict(zip(WEIGHT_MAPS, ref.WEIGHT_MAPS.values(), strict=True))
-SIGNS = {"sign": lambda m: np.where(m < 0, -1.0, 1.0), "absolute": np.abs}
-TIMES = {**{name.removeprefix("M_").replace("_", " ").lower(): f for name, f in ref.MULTIPLIERS.items()}, **SIGNS}
+TIMES = {name.removeprefix("M_").replace("_", " ").lower(): f for name, f in ref.MULTIPLIERS.items()}
 
 
 class Operands(World):

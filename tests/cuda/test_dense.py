@@ -19,8 +19,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+import dtdfast as dtd
 import kernel_reference as ref
 from cases.layers import LAYERS
+from dtdfast.cuda.kernels.formulas import MULTIPLIERS
 from dtdfast.cuda.run import contraction, tiles
 from dtdfast.oracle.maths import WEIGHT_MAPS, gather, scatter
 from dtdfast.plan.steps import View
@@ -171,7 +173,7 @@ def test_weight_maps(weight_map: str, unit: str, scattered: bool, rng: np.random
     near(world.view_of(out), expected, with_rounding(error * size, expected, real))
 
 
-@pytest.mark.parametrize("multiplier", ["none", "times", "positive", "negative", "times positive", "times negative"])
+@pytest.mark.parametrize("multiplier", MULTIPLIERS)
 def test_multipliers(multiplier: str, rng: np.random.Generator) -> None:
     part = geometry(rng, 5, 9, (1, 1, 4), (1, 1, 1))
     m = rng.standard_normal((1, 9, 1, 1, 4), dtype=np.float32)
@@ -362,3 +364,12 @@ def test_float32_errs_no_more_than_multiply_adds(dual: bool, rng: np.random.Gene
         chain[:, 0] = (chain[:, 0] + products).astype(np.float32)
     found, usual = (np.abs(a - exact[0]).sum() for a in (world.view_of(results["factor"])[0], chain))
     assert found <= 4 * usual
+
+
+def test_channels_apart_are_refused(rng: np.random.Generator) -> None:
+    part, world = geometry(rng, 4, 8, (1, 1, 3), (1, 1, 1)), World(1)
+    given = View(world.buffer((4, 1, 1, 3), order=(0, 1, 2, 3)))
+    world.lowering.taps("TAPS", part, View(world.buffer((4, 1, 1, 3))), dict(out=View(world.buffer((8, 1, 1, 3)))))
+    world.steps[-1].x = given
+    with pytest.raises(dtd.BackendError, match=r"the channels of b.* do not lie next to each other"):
+        world.run()

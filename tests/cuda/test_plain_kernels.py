@@ -14,9 +14,11 @@ import pytest
 import dtdfast as dtd
 from assembler import resources
 from dtdfast.cuda.compile import cache, parallel
-from dtdfast.cuda.compile.kernel import Binary
+from dtdfast.cuda.compile.kernel import Binary, Kernel
 from dtdfast.cuda.kernels import checks, depthwise, elementwise, embedding, normalise, pool, start, strided
 from dtdfast.cuda.kernels.formulas import ACTIVATIONS, FACTORS, INPUT_MAPS, MULTIPLIERS, WEIGHT_MAPS
+from dtdfast.cuda.kernels.matmul import N_INTEGERS, THREADS, matmul
+from dtdfast.cuda.run.matmul import MIN_BLOCKS, NAME
 from host import HostDevice
 from support import classifier, normal
 
@@ -28,13 +30,14 @@ BODIES = [
     (elementwise.clear_border, (), 2, 0, 0),
     (elementwise.move, (), 2, 1, 0),
     *((elementwise.map_input, (mode,), 3, 0, 0) for mode in list(INPUT_MAPS)[::2]),
-    *((elementwise.multiply, (mode,), 3, 1, 0) for mode in list(MULTIPLIERS)[1::2]),
+    *((elementwise.multiply, (mode,), 3, 1, 1) for mode in list(MULTIPLIERS)[1::2]),
     (elementwise.divide, ("none",), 3, 1, 0),
     (elementwise.divide, ("positive",), 3, 1, 0),
     (elementwise.divide, ("negative",), 3, 1, 0),
     *((elementwise.activate, (kind, bool(k % 2)), 3, 0, 2) for k, kind in enumerate(ACTIVATIONS)),
     (elementwise.affine, (), 4, 1, 0),
-    *((elementwise.factor, (mode,), 8, 1, 2) for mode in (*FACTORS, "signed")),
+    *((elementwise.factor, (mode,), 8, 1, 2) for mode in (*FACTORS, "signed", "paired")),
+    *((elementwise.map_weight, (mode,), 2, 0, 1) for mode in ("1", "w+g.w-")),
     *((depthwise.neuron_channel, ("clip", mode, True), 10, 4, 4) for mode in ("none", "gate", "denominator",
     "derivative", "signed")),
     (depthwise.neuron_channel, ("gelu_tanh", "gate", False), 10, 4, 4),
@@ -46,12 +49,10 @@ BODIES = [
     (pool.max_unpool, (True, 1, 4), ("bf16", "bf16", "bf16", "u1", *["f4"] * 3), 15, 0),
     (elementwise.clear_border, (), ("bf16", "f4"), 0, 0),
     (elementwise.move, (), ("bf16", "f4"), 1, 0),
-    (elementwise.multiply, ("times",), ("f4", "bf16", "bf16"), 1, 0),
+    (elementwise.multiply, ("times",), ("f4", "bf16", "bf16"), 1, 1),
     (depthwise.neuron_channel, ("relu", "gate", True),
      ("bf16", "bf16", "bf16", "bf16", "f4", "bf16", "bf16", "f4", "f4", "f4"), 4, 4),
     (normalise.lrn, (), 3, 3, 3),
-    (normalise.softmax, (), 2, 3, 0),
-    (normalise.log_softmax, (), 2, 3, 0),
     (embedding.embed, (), 3, 2, 0),
     (embedding.embed_sum, (), 3, 4, 0),
     (checks.check, (), 3, 2, 1),
@@ -59,19 +60,43 @@ BODIES = [
     (start.start, (), 4, 2, 0),
 ]  # fmt: skip
 
+LINES = [  # a warp each, with sums in float64
+    (normalise.softmax, (), 3, 4, 1),
+    (normalise.log_softmax, (), ("bf16", "f4"), 3, 0),
+    (normalise.softmax_back, (), 3, 5, 1),
+    (normalise.norm, (True,), ("bf16", "f4", "bf16", "f4", "f4"), 5, 1),
+    (normalise.norm, (False,), 5, 5, 1),
+    (normalise.norm_products, ("w+", "none", True, False), 5, 6, 1),
+    (normalise.norm_products, ("w+g.w-", "times positive", True, True), 5, 6, 1),
+    (normalise.norm_products, ("w", "times", False, True), ("bf16", "bf16", "f4", "f4", "bf16"), 6, 1),
+    (normalise.norm_derivative, (True,), 4, 6, 1),
+]
+
 
 def kernels():
     return [
         strided.kernel(
-            body, views if isinstance(views, tuple) else ("f4",) * views, constants, 1 + number % 4, longs, floats
+            body, views if isinstance(views, tuple) else ("f4",) * views, constants, 1 + number % 4, longs, floats,
+            number >= len(BODIES),
         )
-        for number, (body, constants, views, longs, floats) in enumerate(BODIES)
+        for number, (body, constants, views, longs, floats) in enumerate([*BODIES, *LINES])
+    ]  # fmt: skip
+
+
+def products():
+    """Of computed matrices: both ways through either operand, operands of two bytes, one of them of all targets."""
+    cases = [
+        (("f4",) * 4, "none", (False,) * 4, (True, True)),
+        (("bf16",) * 4, "absolute", (False, True, False, True), (False, False)),
     ]
+    return [Kernel(NAME, matmul, case, N_INTEGERS, 1, THREADS, MIN_BLOCKS) for case in cases]
 
 
 def test_assembled():
-    """Nothing spilled, no local memory, no float64, and few enough registers for memory to be kept busy."""
-    made = kernels()
+    """Nothing spilled, no local memory, float64 in sums along lines alone, and few enough registers for memory to be
+    kept busy; for products of matrices, as many as their blocks may use.
+    """
+    made = [*kernels(), *products()]
     # processes of their own: what compiled for the host in this one has set numba to another level of optimisation
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as workers:
         found = dict(zip(made, workers.map(resources, made), strict=True))
@@ -81,7 +106,8 @@ def test_assembled():
         print(
             f"{kernel.name:16}{cache._text(kernel.constants[2]):28}{[r['registers'] for r in row['targets'].values()]}"
         )
-        if row["float64"] or any(r["registers"] > REGISTERS or r["local"] for r in row["targets"].values()):
+        wide, most = kernel.constants[-1] is True, 65536 // (THREADS * MIN_BLOCKS) if kernel.name == NAME else REGISTERS
+        if row["float64"] != wide or any(r["registers"] > most or r["local"] for r in row["targets"].values()):
             bad.append((kernel.name, kernel.constants[1:3], row))
     assert not bad
 
@@ -117,7 +143,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def some_kernel(mode="times", n_axes=2):
-    return strided.kernel(elementwise.multiply, ("f4",) * 3, (mode,), n_axes, 1, 0)
+    return strided.kernel(elementwise.multiply, ("f4",) * 3, (mode,), n_axes, 1, 1)
 
 
 def test_cache(folder):
@@ -179,7 +205,7 @@ def test_what_the_executor_loads(folder):
 
 def kernels_for_two():
     return [
-        strided.kernel(elementwise.multiply, ("f4",) * 3, (mode,), n_axes, 1, 0)
+        strided.kernel(elementwise.multiply, ("f4",) * 3, (mode,), n_axes, 1, 1)
         for mode in ("times", "positive")
         for n_axes in (1, 2)
     ]

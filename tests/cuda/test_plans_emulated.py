@@ -13,26 +13,36 @@ import pytest
 
 import dtdfast as dtd
 import emulation
+from dtdfast.cuda.compile.kernel import Kernel
+from dtdfast.cuda.kernels.strided import skeleton
 from dtdfast.cuda.run import driver, usable
 from dtdfast.explainer import Explainer
 from host import HostDevice
+from nets import gpt2, llama
+from support import close
+
+
+def together(kernel: Kernel) -> bool:
+    """Whether threads of a block, or of a warp, work together."""
+    return kernel.factory is not skeleton or bool(kernel.constants[-1])
 
 
 class EmulatingDevice(HostDevice):
-    """A host device whose contractions run thread by thread."""
+    """A host device whose contractions, and kernels that give a line to a warp, run thread by thread."""
 
     def launch(self, launches: Sequence[Any], stream: int) -> None:
         for launch in launches:
-            if launch.kernel.name != "dtd_dense":
+            if not together(launch.kernel):
                 super().launch([launch], stream)
                 continue
             memory = emulation.Memory()
             for block in self.blocks.values():
                 memory.add(block)
             emulation.run(launch, memory)
-            self.contractions.add(launch.kernel.constants[0])
+            name = launch.kernel.name
+            self.contractions.add(launch.kernel.constants[0] if name == "dtd_dense" else name)
 
-    contractions: set[str]
+    contractions: set[str]  # units of contractions, and other kernels whose threads work together
 
 
 def network(rng: np.random.Generator) -> list[Any]:
@@ -149,3 +159,23 @@ def test_network_along_axes(rng: np.random.Generator, monkeypatch: pytest.Monkey
     ]
     rounding = np.abs(dtd.explain(shaken, x, targets, domain="nonnegative", backend="oracle") - exact).sum()
     assert np.abs(found - exact).sum() <= 10 * rounding
+
+
+BLOCKS = {  # one block each: grouped queries, rotary positions, RMS norms; causal masks, layer norms
+    "llama": (llama(3, 96, 1, n_words=9), "dtd", {"norm", "norm_products", "softmax", "dtd_matmul"}),
+    "gpt2": (gpt2(3, 96, 1, n_words=9), "attnlrp", {"norm", "norm_products", "softmax", "softmax_back", "dtd_matmul"}),
+}
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_transformer_blocks(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two targets, in memory seen through permutations."""
+    device = EmulatingDevice()
+    device.contractions = set()
+    monkeypatch.setattr(usable, "survey", lambda: (None, "the host"))
+    monkeypatch.setattr(driver, "open_device", lambda number: device)
+    net, rules, kernels = BLOCKS[name]
+    x, targets = net.sample(2), np.array([[0, 3], [4, 1]])
+    found = Explainer(net.layers, backend="cuda", rules=rules).explain(x, targets)
+    assert device.contractions >= kernels
+    close(found, dtd.explain(net.layers, x, targets, rules=rules, backend="oracle"), "cuda")

@@ -14,11 +14,14 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import dtdfast as dtd
-from cases import CASES, RULES
+import reference
+from cases import CASES, HELD_CASES, RULES, HeldCase
 from cases.axes import CASES as ALONG_AXES
 from cases.networks import BOXED, N_BATCH, PRESETS, positive_start, rounding, small
 from graphs import UNIT, graphs, perturbed
+from host import HostDevice
 from nets import SMALL
+from nets.transformers import TRANSFORMERS
 from support import close, normal
 
 # every geometry under a rule, every rule on a geometry; a stride that shares no factor with the number of rules
@@ -28,17 +31,25 @@ SOME_CASES = (
 )
 
 
-@pytest.mark.parametrize("case", SOME_CASES, ids=lambda case: case.id)
+SOME_HELD = HELD_CASES[:: 1 if LONG else 14]
+
+
+@pytest.mark.parametrize("case", [*SOME_CASES, *SOME_HELD], ids=lambda case: case.id)
 def test_cases(case, explainer):
     x, r_out = case.x, case.r_out
     options = case.options("oracle")
     _, bound = case.expected(x, r_out, case.tolerance(UNIT))
     expected = dtd.explain(case.layers, x, r_out, **options)
     del options["backend"]
-    r_in = explainer(case.layers, **options).explain(x, r_out)
+    r_in = explainer(case.layers, HostDevice(compiled=not isinstance(case, HeldCase)), **options).explain(x, r_out)
     assert r_in.dtype == np.float32
     assert np.isfinite(r_in).all()
     assert (abs(r_in - expected) <= bound).all()
+
+
+def device_for(name):
+    """A transformer has many kernels and few numbers: Python runs them sooner than they are compiled."""
+    return HostDevice(compiled=name not in TRANSFORMERS)
 
 
 # each once
@@ -55,7 +66,7 @@ def test_networks(name, rules, explainer):
         return dtd.explain(net.layers, x, start, rules=rules, domain=domain, backend="oracle")
 
     exact = oracle(net)
-    made = explainer(net.layers, rules=rules, domain=domain)
+    made = explainer(net.layers, device_for(name), rules=rules, domain=domain)
     bound = rounding(net, exact, oracle)
     assert np.abs(made.explain(x, start) - exact).sum() <= bound
     ledger = made.ledger(x, net.target)
@@ -93,7 +104,7 @@ def test_networks_in_two_bytes(name, precision, rules, explainer):
         return dtd.explain(net.layers, x, start, backend="oracle", **options)
 
     exact = oracle(net)
-    made = explainer(net.layers, precision=precision, **options)
+    made = explainer(net.layers, device_for(name), precision=precision, **options)
     bound = 10 * max(np.abs(oracle(net.perturbed(u, seed)) - exact).sum() for seed in range(2))
     found = made.explain(x, start)
     assert found.dtype == np.float32
@@ -102,6 +113,26 @@ def test_networks_in_two_bytes(name, precision, rules, explainer):
     assert ledger.closed, str(ledger)
     if precision == "mixed":
         np.testing.assert_array_equal(made.predict(x), explainer(net.layers).predict(x))
+
+
+ATTENTION = {"dtd": "dtd", "cp-lrp": "cp-lrp", "attnlrp": "attnlrp", "gamma": dtd.Gamma(0.25)}
+TRANSFORMED = list(product(TRANSFORMERS, ATTENTION))
+
+
+@pytest.mark.parametrize(("name", "rules"), TRANSFORMED if LONG else TRANSFORMED[::3])
+def test_transformers(name, rules, explainer):
+    """Two targets of every sample, each operation by its own kernel but for products, which NumPy computes."""
+    net, targets = small(name), np.array([[0, 1], [2, 0]])
+    x = net.sample(N_BATCH)
+
+    def oracle(net):
+        return dtd.explain(net.layers, x, targets, rules=ATTENTION[rules], backend="oracle")
+
+    exact = oracle(net)
+    made = explainer(net.layers, device_for(name), rules=ATTENTION[rules])
+    assert np.abs(made.explain(x, targets) - exact).sum() <= rounding(net, exact, oracle)
+    ledger = made.ledger(x, 0)
+    assert ledger.closed, str(ledger)
 
 
 ALONG = list(ALONG_AXES) if LONG else list(ALONG_AXES)[::6]
@@ -153,13 +184,13 @@ def test_graphs(explainer, graph, seed):
     np.testing.assert_allclose(made.predict(graph.x), outputs, rtol=1e-4, atol=1e-4 * max(1, abs(outputs).max()))
 
 
-@pytest.mark.parametrize("name", ["cnn", "mobilenet_v2", "squeeze_excite"])
+@pytest.mark.parametrize("name", ["cnn", "mobilenet_v2", "squeeze_excite", "gpt2", "llama"])
 def test_gradients(name, explainer):
     net = small(name)
     x = net.sample(N_BATCH)
     expected = dtd.baselines.gradient(net.layers, x, 1, backend="oracle")
     moved = dtd.baselines.gradient(net.layers, x, 1, backend="cpu")
-    found = explainer(net.layers, kind="gradient").explain(x, 1)
+    found = explainer(net.layers, device_for(name), kind="gradient").explain(x, 1)
     # another float32 executor shows how far rounding moves them
     assert abs(found - expected).sum() <= 4 * abs(moved - expected).sum() + 2**8 * UNIT * abs(expected).sum()
 
@@ -171,3 +202,13 @@ def test_slopes(rule, explainer, rng):
         rules = slopes.rules_for(slopes.RULES[rule], norm)
         expected = dtd.explain(layers, x, start, rules=rules, backend="oracle")
         close(explainer(layers, rules=rules).explain(x, start.astype(np.float32)), expected, "cuda")
+
+
+def test_what_cannot_be_done_is_refused_by_name(explainer, rng, monkeypatch):
+    def refuse(*arguments):
+        raise dtd.BackendError("its channels do not lie next to each other")
+
+    layers = [dtd.ReLU(), dtd.MatMul(transpose_b=True, inputs=(0, 0)), dtd.Flatten(), dtd.Linear(normal(rng, 3, 25))]
+    monkeypatch.setattr(reference, "launches", refuse)
+    with pytest.raises(dtd.BackendError, match="layer 1: matmul: its channels"):
+        explainer(layers, HostDevice(), rules="attnlrp").explain(normal(rng, 2, 5, 6), 0)

@@ -342,6 +342,6 @@ def propagate(terms, r_out, stabilizer=0.0, tolerance=0.0):
             risk = np.maximum(risk, tolerance * np.divide(size, abs(t), out=np.zeros_like(d), where=t != 0))
         growth = np.where(risk < 1, np.maximum(condition, 1) / np.where(risk < 1, 1 - risk, 1), np.inf)
         reach = np.where(risk < 1, abs(s), r_out != 0)  # a neuron at risk may have any s, a 0 included
-        weight = np.where(reach > 0, tolerance * reach * growth, 0)
+        weight = np.multiply(tolerance * reach, growth, out=np.zeros_like(d), where=reach > 0)
         bound += (abs(n) * np.where(n != 0, weight[:, None], 0)).sum(0)
     return r_in, bound

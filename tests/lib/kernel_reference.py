@@ -44,6 +44,8 @@ MULTIPLIERS: dict[str, Callable[[Array], Array]] = {
     "M_NEGATIVE": lambda m: np.where(np.isnan(m), m, m < 0),
     "M_TIMES_POSITIVE": lambda m: np.maximum(m, 0),
     "M_TIMES_NEGATIVE": lambda m: np.minimum(m, 0),
+    "M_SIGN": lambda m: np.where(m < 0, -1, 1).astype(m.dtype),
+    "M_ABSOLUTE": np.abs,
 }
 
 _erfc = np.vectorize(math.erfc, otypes=[np.float64])

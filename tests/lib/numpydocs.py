@@ -22,7 +22,6 @@ SECTIONS = (
 )  # in numpydoc's order
 PUBLIC = {  # modules without an __all__ of their own
     "dtdfast.baselines": ("gradient", "input_x_gradient", "sensitivity", "simple_taylor"),
-    "dtdfast.plot": ("heatmap", "overlay"),
     "dtdfast.compat.captum": ("LRP", "LayerLRP"),
     "dtdfast.compat.zennit": ("Gradient",),
     "dtdfast.compat.quantus": ("explain",),
@@ -71,7 +70,7 @@ def public() -> Iterator[tuple[str, Any]]:
     importlib.import_module("dtdfast.compat.captum")
     modules = {
         name: importlib.import_module(name)
-        for name in ("dtdfast", "dtdfast.diagnostics", "dtdfast.evaluation", *PUBLIC)
+        for name in ("dtdfast", "dtdfast.diagnostics", "dtdfast.evaluation", "dtdfast.plot", *PUBLIC)
     }
     for name, module in modules.items():
         for key in PUBLIC.get(name) or module.__all__:

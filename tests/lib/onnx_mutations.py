@@ -66,6 +66,33 @@ MODELS = [
         "float[N,3,4,4] x",
         opset=6,
     ),
+    model(
+        "n = LayerNormalization<axis=2>(x, g, b) q = MatMul(n, u) k = MatMul(n, v) z = MatMul(n, u) "
+        "a = Attention<q_num_heads=4, kv_num_heads=2, is_causal=1>(q, k, k, m) "
+        "r = RotaryEmbedding<num_heads=2>(z, c, c) s = Add(a, r) p = Pow(s, two) "
+        "e = ReduceMean(p, last) f = Add(e, eps) i = Sqrt(f) o = Div(s, i) w = Mul(o, g) y = RMSNormalization(w, b)",
+        "float[8] g, float[8] b, float[8,8] u, float[8,4] v, bool[1,1,5,5] m = {" + "1, " * 24 + "1}, float[1,5,2] c, "
+        "float two = {2}, int64[1] last = {2}, float eps = {0.001}",
+        "float[1,5,8] x",
+        opset=23,
+    ),
+    model(
+        "t = Transpose<perm=[1,0,2]>(x) h = Reshape(t, s) q = Transpose<perm=[1,0,2]>(h) "
+        "k = Transpose<perm=[1,2,0]>(h) p = MatMul(q, k) l = Where(m, p, low) f = Softmax(l) "
+        "v = MatMul(f, q) b = Transpose<perm=[1,0,2]>(v) "
+        "r = Reshape(b, back) d = Gemm(r, w) e = Reshape(d, again) "
+        "g = Transpose<perm=[1,0,2]>(e) z = Neg(g) j = Exp(z) o = Add(j, one) y = Div(g, o)",
+        "int64[3] s = {5, -1, 4}, bool[1,5] m = {1, 1, 0, 1, 1}, float low = {-3e38}, int64[2] back = {-1, 8}, "
+        "float[8,8] w, int64[3] again = {5, -1, 8}, float one = {1}",
+        "float[N,5,8] x",
+    ),
+    model(
+        "s = Shape(x) o = ConstantOfShape<value=int64[1]{1}>(s) c = CumSum(o, one) p = Sub(c, one) e = Gather(w, p) "
+        "f = Gather(w, x) a = Add(e, f) i = InstanceNormalization(a, g, g) u = Unsqueeze(o, two) m = Cast<to=1>(u) "
+        "n = Mul(m, low) y = Add(i, n)",
+        "float[9,4] w, int64 one = {1}, float[5] g, int64[1] two = {2}, float low = {-1}",
+        "int64[N,5] x",
+    ),
 ]
 
 

@@ -76,11 +76,10 @@ def _symmetric(padding: Sequence[tuple[int, int]]) -> tuple[int, ...]:
     return tuple(before for before, _ in padding)
 
 
-def _linear(layer: Any, dtype: torch.dtype) -> nn.Module:
-    if layer.axis != -1:
-        raise NotImplementedError("a Linear along an axis but the last")
+def _linear(layer: Any, dtype: torch.dtype) -> Operation:
     n_out, n_in = layer.weight.shape
-    return _load(nn.Linear(n_in, n_out, device="meta"), layer, dtype)
+    module = _load(nn.Linear(n_in, n_out, device="meta"), layer, dtype)
+    return module if layer.axis == -1 else lambda x: module(x.movedim(layer.axis, -1)).movedim(-1, layer.axis)
 
 
 def _conv(layer: Any, dtype: torch.dtype) -> nn.Module:
@@ -226,6 +225,11 @@ def _matmul(layer: Any, dtype: torch.dtype) -> Operation:
     return lambda a, b: layer.scale * (turned(a, layer.transpose_a) @ turned(b, layer.transpose_b))
 
 
+def _reduce(layer: Any, dtype: torch.dtype) -> Operation:
+    function = {"mean": torch.mean, "sum": torch.sum, "max": torch.amax}[layer.kind]
+    return lambda x: function(x, dim=layer.axes, keepdim=layer.keepdims)
+
+
 def _gather(layer: Any, dtype: torch.dtype) -> Operation:
     picks = torch.tensor(layer.indices)
     return lambda x: x[(slice(None),) * (layer.axis % x.dim()) + (picks,)]
@@ -255,6 +259,7 @@ OPERATIONS: dict[type[dtd.Layer], Callable[[Any, torch.dtype], Operation]] = {
     dtd.Constant: _constant,
     dtd.Concat: _concat,
     dtd.Gather: _gather,
+    dtd.Reduce: _reduce,
     dtd.Expand: lambda layer, dtype: lambda x: x.expand(len(x), *layer.shape),
     dtd.Flatten: lambda layer, dtype: lambda x: x.flatten(1),
     dtd.Reshape: lambda layer, dtype: lambda x: x.reshape(len(x), *layer.shape),

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 import dtdfast as dtd
-from modules import CASES, REFUSED
+from modules import CASES
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 
@@ -85,16 +85,3 @@ def test_from_onnx(network: Network, tmp_path: Path, request: pytest.FixtureRequ
         # rounding, all of
         # the window's relevance moves
         assert np.abs(ours - network.relevance).sum() <= 1e-4 * np.abs(network.relevance).sum()
-
-
-@pytest.mark.parametrize(
-    ("name", "part"),
-    [
-        ("convnext_tiny", r"in 'features\.0\.1'\): it divides by statistics"),
-        ("vit_b_16", r"ln_1'\): it divides by statistics"),
-    ],
-)
-def test_refused(name: str, part: str) -> None:
-    case = REFUSED[name]
-    with pytest.raises(dtd.ModelError, match=part):
-        dtd.from_torch(case.module(), case.sample())

@@ -99,17 +99,13 @@ class Last(nn.Module):
         self.part, self.head = part, nn.Linear(n, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.part(x, x, x) if isinstance(self.part, nn.MultiheadAttention) else self.part(x)
-        return self.head((y[0] if isinstance(y, tuple) else y)[:, -1])
+        return self.head(self.part(x)[0][:, -1])
 
 
-ATTENTION = "MultiheadAttention: attention multiplies what is computed by what is computed, .* as a network of its own"
 SEQUENCES: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "LSTM": (lambda: Last(nn.LSTM(4, 5, batch_first=True), 5),
     r"in 'part'\): it is part of LSTM: recurrence .* convolutions"),
     "GRU": (lambda: Last(nn.GRU(4, 5, batch_first=True), 5), "it is part of GRU: recurrence has no record"),
-    "attention": (lambda: Last(nn.MultiheadAttention(4, 2, batch_first=True), 4), ATTENTION),
-    "transformer": (lambda: Last(nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), 4), ATTENTION),
 }  # fmt: skip
 
 

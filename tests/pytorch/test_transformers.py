@@ -36,7 +36,7 @@ def test_held_gradient(name: str) -> None:
     case = CASES[name]
     available(case)
     module, x, layers = imported(name)
-    check_held(module, layers, x, case.gates, case.rtol)
+    check_held(module, layers, x, case.gates, case.rtol, held=case.held)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -80,7 +80,8 @@ class Fed:
         return self.preparation
 
     @property
-    def said(self) -> str:
+    def domain_text(self) -> str:
+        """The domain as it is printed."""
         return self.domain if isinstance(self.domain, str) else "{:g} to {:g}".format(*self.domain)
 
     def explainer(self, arguments: argparse.Namespace) -> Explainer:

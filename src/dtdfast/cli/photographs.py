@@ -77,7 +77,7 @@ def explain(arguments: argparse.Namespace) -> tuple[str, int]:
     lines = [*aligned([_line(e) for e in entries if "error" not in e]), *(f"{e['file']}: {e['error']}" for e in bad)]
     told = f"{len(entries)} image(s), {len(bad)} bad: {arguments.output}"
     return "\n".join(
-        [*lines, f"fed as {fed.photographs}; rules {arguments.rules}, domain {fed.said}", told]
+        [*lines, f"fed as {fed.photographs}; rules {arguments.rules}, domain {fed.domain_text}", told]
     ), 1 if bad else 0
 
 

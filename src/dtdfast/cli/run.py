@@ -45,7 +45,7 @@ def _told(done: Run, fed: Fed, rules: str) -> tuple[str, int]:
     before = f", {done.samples - done.explained} of them before" if done.explained < done.samples else ""
     often = ", ".join(f"{target} ({count})" for target, count in done.often(3))
     lines.append(
-        f"fed as {fed.preparation or 'they are'}; rules {rules}, domain {fed.said}; explained most often: output "
-        f"{often}"
+        f"fed as {fed.preparation or 'they are'}; rules {rules}, domain {fed.domain_text}; explained most often: "
+        f"output {often}"
     )
     return "\n".join([*lines, f"{done.samples} sample(s){before}{rate}, {len(bad)} bad: {done.path}"]), 1 if bad else 0

@@ -127,7 +127,21 @@ _models: weakref.WeakKeyDictionary[Any, OrderedDict[Any, _Known]] = weakref.Weak
 _lock = threading.RLock()
 
 
-def imported(model: Any, x: Any, arguments: tuple[Any, ...] = ()) -> Imported:
+@dataclass(frozen=True)
+class Named:
+    """A call by keywords, of whose answer the first tensor is explained.
+
+    Attributes
+    ----------
+    keyword : by which `forward` takes x; None: x is its first argument
+    arguments : what else `forward` is called with
+    """
+
+    keyword: str | None
+    arguments: dict[str, Any]
+
+
+def imported(model: Any, x: Any, arguments: tuple[Any, ...] = (), named: Named | None = None) -> Imported:
     """The layers of a model for samples like x, as it is now.
 
     Parameters
@@ -136,6 +150,7 @@ def imported(model: Any, x: Any, arguments: tuple[Any, ...] = ()) -> Imported:
         Taken in evaluation mode, whatever mode it is in.
     x : torch.Tensor (n, ...)
     arguments : what else its `forward` is called with, after x
+    named : how it is called instead, where not by x and `arguments` alone
 
     Raises
     ------
@@ -150,19 +165,20 @@ def imported(model: Any, x: Any, arguments: tuple[Any, ...] = ()) -> Imported:
             f"the input is a {type(x).__name__}, expected one torch.Tensor: several inputs are not supported"
         )
     _check_mode(model)
-    kinds = tuple(_kind(torch, a) for a in arguments)
+    others = (*arguments, *named.arguments.values()) if named else arguments
+    kinds = tuple(_kind(torch, a) for a in others)
     if not all(kinds):  # what may change unseen is not kept
         with _lock, evaluation(model):
-            return _read(None, model, x, arguments)[1]
-    sample = tuple(x.shape[1:]), x.dtype, x.device, kinds
-    key, values = _state(model, arguments, sample)
+            return _read(None, model, x, arguments, named)[1]
+    sample = tuple(x.shape[1:]), x.dtype, x.device, kinds, named and (named.keyword, *named.arguments)
+    key, values = _state(model, others, sample)
     with _lock:
         known = _models.setdefault(model, OrderedDict())
         found = known.get(key)
         if found is None or found.values != values:
             with evaluation(model):
-                graph, fresh = _read(None if found is None else found.graph, model, x, arguments)
-            key, _ = _state(model, arguments, sample)  # of what a `forward` may keep in its module
+                graph, fresh = _read(None if found is None else found.graph, model, x, arguments, named)
+            key, _ = _state(model, others, sample)  # of what a `forward` may keep in its module
             found = known[key] = _Known(graph, values, fresh)
         known.move_to_end(key)
         while len(known) > GRAPHS:
@@ -233,9 +249,11 @@ def _state(model: Any, arguments: tuple[Any, ...], sample: Any) -> tuple[Any, An
     return (now.structure, sample), (now.weights, [_values(a) for a in arguments])
 
 
-def _read(graph: Graph | None, model: Any, x: Any, arguments: tuple[Any, ...]) -> tuple[Graph, Imported]:
+def _read(
+    graph: Graph | None, model: Any, x: Any, arguments: tuple[Any, ...], named: Named | None
+) -> tuple[Graph, Imported]:
     """The layers by a graph that is known already, or one made now."""
-    callee = _with_arguments(model, arguments) if arguments else model
+    callee = _with_arguments(model, arguments, named) if arguments or named else model
     try:
         graph = graph or Graph(callee, x[:1])
         layers, origins = graph.read(callee)
@@ -250,30 +268,35 @@ def _read(graph: Graph | None, model: Any, x: Any, arguments: tuple[Any, ...]) -
         raise ModelError(
             f"{error}; forward hooks are part of what is explained, here those of {', '.join(names)}"
         ) from error
-    if arguments:  # paths lead through the wrapper
+    if callee is not model:  # paths lead through the wrapper
         origins = [
             replace(o, path=o.path and o.path.partition(".")[2], within=o.within.partition(".")[2]) for o in origins
         ]
     return graph, Imported(layers, origins, tuple(x.shape[1:]), graph.dtype)
 
 
-def _with_arguments(model: Any, arguments: tuple[Any, ...]) -> Any:
+def _with_arguments(model: Any, arguments: tuple[Any, ...], named: Named | None) -> Any:
     """The model as a module of x alone; tensors are buffers of it, so that its graph serves for others of their
     shapes.
     """
     import torch
 
+    given = dict(enumerate(arguments)) | (dict(named.arguments) if named else {})
+
     class Call(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.model = model
-            self.arguments = arguments
-            for index, argument in enumerate(arguments):
+            for key, argument in given.items():
                 if isinstance(argument, torch.Tensor):
-                    self.register_buffer(f"argument_{index}", argument.detach().clone())
+                    self.register_buffer(f"argument_{key}", argument.detach().clone())
 
         def forward(self, x: Any) -> Any:
-            return self.model(x, *(getattr(self, f"argument_{i}", a) for i, a in enumerate(self.arguments)))
+            held = {key: getattr(self, f"argument_{key}", argument) for key, argument in given.items()}
+            if named is None:
+                return self.model(x, *held.values())
+            first = {named.keyword: x} if named.keyword else {}
+            return _first(torch, self.model(*(() if named.keyword else (x,)), **first, **held))
 
     return Call().eval()
 

@@ -149,7 +149,7 @@ class CpuSession(Accounts, HostSession):
 
     def relevance(self, start: Array, result: Array, accounts: list[Account] | None = None) -> None:
         plan = self.plan
-        self.doubtful = self._find_doubtful(start)
+        self.inexact = self._find_inexact(start)
         real = plan.program.result
         for chunk in range(0, start.shape[1], plan.t):
             piece = np.ascontiguousarray(start[:, chunk : chunk + plan.t], self._real)
@@ -212,7 +212,7 @@ class CpuSession(Accounts, HostSession):
                 raise BackendError(f"the kernels refused a step: {ffi.string(message).decode()}")
             first = end
 
-    def _find_doubtful(self, start: Array) -> list[int]:
+    def _find_inexact(self, start: Array) -> list[int]:
         """Samples with relevance on an output whose denominator d = Σ x w⁺ + b is less than its bias.
 
         Elsewhere Σ x w⁺ ≤ |d| + |b| ≤ 2|d|: d is off by no more than three times the relative error of what it is the

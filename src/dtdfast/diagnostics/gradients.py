@@ -139,8 +139,8 @@ def gradient_equivalence(layers: Sequence[Layer], x: Any, target: Any = None, **
 
 
 def _causes(layers: Sequence[Layer], x: Any, options: dict[str, Any]) -> tuple[str, ...]:
-    """The units through which LRP-0 and gradient × input go different ways: f(y)/y is not f'(y), or one factor takes
-    all.
+    """The units through which LRP-0 and gradient × input go different ways: f(y)/y is not f'(y), one factor takes all,
+    or weights that depend on x are held.
     """
     network = Explainer(layers, rules="lrp-0", **options).plan_for(np.shape(x)).program.network
     causes = []
@@ -152,4 +152,8 @@ def _causes(layers: Sequence[Layer], x: Any, options: dict[str, Any]) -> tuple[s
             causes.append(f"{where}: the quotient of {activation.kind} and its input is not its slope")
         elif isinstance(unit, U.Gating):
             causes.append(f"{where}: relevance goes to the signal, the gradient to the gate too")
+        elif isinstance(unit, U.Norm):
+            causes.append(f"{where}: relevance takes the scale for a constant, the gradient does not")
+        elif isinstance(unit, U.Attention):
+            causes.append(f"{where}: relevance goes to the values, the gradient to the attention weights too")
     return tuple(causes)

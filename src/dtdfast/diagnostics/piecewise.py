@@ -68,13 +68,14 @@ KINKS: dict[str, Callable[[float, float], tuple[float, ...]]] = {  # kind → wh
 }
 
 
+PIECEWISE_LINEAR = (U.Neuron, U.Winner, U.Elementwise, U.Affine, U.Total, U.Move, U.Reshaping, U.Copy, U.Fixed)
+
+
 def check_piecewise_linear(network: Network, layers: list[L.Layer]) -> None:
     """Refuse what has no linear regions, by name."""
     for unit in forward_units(network):
         where = at(unit.position, layers[unit.position])
-        if not isinstance(
-            unit, (U.Neuron, U.Winner, U.Elementwise, U.Affine, U.Total, U.Move, U.Reshaping, U.Copy, U.Fixed)
-        ):
+        if isinstance(unit, U.HeldNeuron) or not isinstance(unit, PIECEWISE_LINEAR):
             raise LayerError(f"{where}: the network has no linear regions, because this layer is not piecewise linear")
         activation = getattr(unit, "activation", None)
         if isinstance(activation, L.Activation) and activation.kind not in KINKS:

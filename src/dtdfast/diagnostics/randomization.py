@@ -22,6 +22,7 @@ from .similarity import MEASURES, compare, median
 
 WEIGHTED = (L.Linear, L.Conv, L.ConvTranspose)
 NORMS = (L.BatchNorm, L.Scale)
+STATISTICAL = (L.LayerNorm, L.RMSNorm, L.GroupNorm, L.InstanceNorm)
 SAME = 0.9  # |cosine| above which a map counts as the original
 
 
@@ -103,13 +104,16 @@ class Randomization(Report):
 
 def randomized(record: L.Layer, rng: np.random.Generator) -> L.Layer:
     """The record untrained: weights N(0, 2 / fan-in) (He et al., arXiv:1502.01852), biases 0; a BatchNorm or Scale the
-    identity.
+    identity, other norms without weight and bias.
     """
     if isinstance(record, L.BatchNorm):
         ones = np.ones_like(record.variance)
         return replace(record, mean=np.zeros_like(record.mean), variance=ones, weight=None, bias=None)
     if isinstance(record, L.Scale):
         return replace(record, scale=np.ones_like(record.scale), shift=None)
+    if isinstance(record, STATISTICAL):
+        absent: dict[str, Any] = {key: None for key in ("weight", "bias") if hasattr(record, key)}
+        return replace(record, **absent)
     assert isinstance(record, WEIGHTED)
     shape = record.weight.shape
     fan_in = int(np.prod(shape[1:]))
@@ -120,12 +124,19 @@ def randomized(record: L.Layer, rng: np.random.Generator) -> L.Layer:
     return replace(record, weight=weight, bias=None if record.bias is None else np.zeros_like(record.bias))
 
 
+def _affine(record: L.Layer) -> bool:
+    return any(getattr(record, key, None) is not None for key in ("weight", "bias"))
+
+
 def _steps(layers: list[L.Layer]) -> list[tuple[int, ...]]:
-    """From the output down: each weighted layer with the norms that read it."""
-    steps: dict[int, list[int]] = {p: [p] for p, r in enumerate(layers) if isinstance(r, WEIGHTED)}
-    for position, (record, (source, *_)) in enumerate(zip(layers, sources(layers), strict=True)):
-        if isinstance(record, NORMS) and source in steps:
-            steps[source].append(position)
+    """From the output down: each weighted layer with the affine maps that read it, and each norm that has a weight or
+    a bias.
+    """
+    trained = {p for p, r in enumerate(layers) if isinstance(r, STATISTICAL) and _affine(r)}
+    steps: dict[int, list[int]] = {p: [p] for p, r in enumerate(layers) if isinstance(r, WEIGHTED) or p in trained}
+    for position, (record, read) in enumerate(zip(layers, sources(layers), strict=True)):
+        if isinstance(record, NORMS) and read[0] in steps:
+            steps[read[0]].append(position)
     return [tuple(steps[p]) for p in sorted(steps, reverse=True)]
 
 

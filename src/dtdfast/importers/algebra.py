@@ -96,8 +96,7 @@ def permuted(add: Add, x: Value, axes: Sequence[int]) -> Value:
             groups.append([a])
     sizes = {g[0]: math.prod(x.shape[a] for a in g) for g in groups}
     firsts = sorted(sizes)
-    y = reshaped(add, x, tuple(sizes[f] for f in firsts))
-    y = add(L.Permute, y, order=(0, *(firsts.index(g[0]) + 1 for g in groups)))
+    y = add(L.Permute, x.under(tuple(sizes[f] for f in firsts)), order=(0, *(firsts.index(g[0]) + 1 for g in groups)))
     return y.under(tuple(x.shape[a] for a in axes))
 
 
@@ -213,9 +212,12 @@ def chosen(add: Add, mask: Array, a: Value | Array, b: Value | Array, n_batch: i
     parts, shift = [], np.zeros(())
     for operand, taken in ((a, where), (b, ~where)):
         if isinstance(operand, Value):
-            parts.append(scaled(add, vector(operand), taken.astype(np.float64)))
+            parts.append((vector(operand), taken.astype(np.float64)))
         else:
             shift = shift + np.where(taken, of_sample(np.asarray(operand, np.float64), rank, n_batch), 0.0)
     if not np.isfinite(shift).all():
         raise Refused(FILLS)
-    return scaled(add, total(add, *parts) if len(parts) > 1 else parts[0], 1.0, shift)
+    if len(parts) > 1:
+        return total(add, *(scaled(add, x, factor) for x, factor in parts))
+    ((x, factor),) = parts
+    return scaled(add, x, factor, shift)

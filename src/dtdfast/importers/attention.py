@@ -80,6 +80,7 @@ def attention(
     mask: Array | Value | None = None,
     causal: bool = False,
     scale: float | None = None,
+    softcap: float = 0.0,
 ) -> Value:
     """softmax(scale·q kᵀ, masked) v over the last two axes; q may have several times the heads of k and v.
 
@@ -89,6 +90,7 @@ def attention(
         computed numbers that are added
     causal : whether row i only sees columns up to i
     scale : by default 1/√(size of the last axis)
+    softcap : if it is not 0, scores s become softcap·tanh(s/softcap) before they are masked
     """
     if len({len(x.shape) for x in (q, k, v)}) > 1 or len(q.shape) < 2:
         raise Refused(
@@ -105,6 +107,8 @@ def attention(
             raise Refused(f"{q.shape[-3]} heads of queries do not divide into {k.shape[-3]} of keys")
         q, k, v = (_grouped(add, x, k.shape[-3]) for x in (q, k, v))
     scores = product(add, q, k, transpose_b=True, scale=scale)
+    if softcap:
+        scores = scaled(add, add(L.Activation, scaled(add, scores, 1 / softcap), kind="tanh"), softcap)
     if causal:
         scores = hidden(scores, np.tri(*full[-2:], dtype=bool))
     if isinstance(mask, Value):

@@ -25,6 +25,9 @@ NEAR = 2e-6
 
 TINY = 1e-24
 
+MOST = 16
+"""Entries among which what an activation is of is looked for, so that the time does not grow with the network."""
+
 KINDS: tuple[str, ...] = (
     "gelu",
     "gelu_tanh",
@@ -74,12 +77,19 @@ def _reads(layers: Layers, position: int) -> tuple[int, ...]:
     return reads if views or all(layers.shape(r) == layers.shape(position) for r in reads) else ()
 
 
-def root(layers: Layers, position: int) -> int:
-    """The one entry that all of this one is an element-wise function of, as far back as there is one."""
-    if position not in layers.roots:
-        found = {root(layers, r) for r in _reads(layers, position)}
-        layers.roots[position] = found.pop() if len(found) == 1 else position
-    return layers.roots[position]
+def traced(layers: Layers, position: int) -> tuple[int, Array]:
+    """The one entry that all of this one is an element-wise function of, as far back as there is one, and this one's
+    values where that is the grid.
+    """
+    for p in range(len(layers.roots), position + 1):
+        operands = [traced(layers, r) for r in _reads(layers, p)]
+        step = _step(layers.records[p])
+        if step is None or len({root for root, _ in operands}) != 1:
+            layers.roots[p] = p, GRID
+        else:
+            with np.errstate(all="ignore"):
+                layers.roots[p] = operands[0][0], step(*(values for _, values in operands))
+    return layers.roots.get(position, (position, GRID))
 
 
 def _step(record: L.Layer) -> Callable[..., Array] | None:
@@ -99,17 +109,6 @@ def _step(record: L.Layer) -> Callable[..., Array] | None:
     return None
 
 
-def on_grid(layers: Layers, position: int, start: int) -> Array | None:
-    """An entry's values on the grid as a function of its root's; None where that is another entry than `start`."""
-    if position == start:
-        return GRID
-    if root(layers, position) != start:
-        return None
-    step = _step(layers.records[position])
-    operands = [on_grid(layers, r, start) for r in layers.reads(position)]
-    return None if step is None or any(o is None for o in operands) else step(*operands)
-
-
 def composed(
     layers: Layers, apply: Callable[..., Any], operands: Sequence[Value | Function | Array], shape: Shape, begun: str
 ) -> Function | None:
@@ -123,14 +122,15 @@ def composed(
     """
     functions = [o for o in operands if isinstance(o, Function)]
     values = [o for o in operands if isinstance(o, Value)]
-    start = functions[0].root if functions else root(layers, values[0].position)
+    start = functions[0].root if functions else traced(layers, values[0].position)[0]
     begun = functions[0].begun if functions else begun
     arrays = []
     for operand in operands:
         if isinstance(operand, Function):
             array = operand.values if operand.root == start else None
         elif isinstance(operand, Value):
-            array = on_grid(layers, operand.position, start) if math.prod(operand.shape) == math.prod(shape) else None
+            root, values_of = traced(layers, operand.position)
+            array = values_of if root == start and math.prod(operand.shape) == math.prod(shape) else None
         else:
             number = np.asarray(operand, np.float64)
             array = np.full(GRID.shape, number.flat[0]) if number.size and (number == number.flat[0]).all() else None
@@ -143,7 +143,7 @@ def composed(
 
 def known(add: Add, layers: Layers, function: Function) -> Value | Function:
     """An Activation where the function is one of a value that it was made from, else the function."""
-    if not np.isfinite(function.values).all():
+    if not np.isfinite(function.values).all() or (function.values == function.values[0]).all():
         return function
     size = math.prod(function.shape)
     for position, inner in _candidates(layers, function):
@@ -151,17 +151,19 @@ def known(add: Add, layers: Layers, function: Function) -> Value | Function:
         if shape is None or math.prod(shape) != size:
             continue
         for fields in (*({"kind": kind} for kind in KINDS), *_silu(function.values, inner)):
-            if _near(activate(L.Activation(**fields), inner), function.values):
+            with np.errstate(all="ignore"):
+                same = _near(activate(L.Activation(**fields), inner), function.values)
+            if same:
                 return add(L.Activation, Value(position, shape), **fields).under(function.shape)
     return function
 
 
 def _candidates(layers: Layers, function: Function) -> list[tuple[int, Array]]:
-    """Every entry that is an element-wise function of the root, with its values on the grid: the root first."""
+    """The root, and the latest entries that are element-wise functions of it, with their values on the grid."""
     found = [(function.root, GRID)]
-    for position in range(function.root + 1, len(layers.records)):
-        values = on_grid(layers, position, function.root)
-        if values is not None:
+    for position in range(max(function.root + 1, len(layers.records) - MOST), len(layers.records)):
+        root, values = traced(layers, position)
+        if root == function.root:
             found.append((position, values))
     return found
 
@@ -169,8 +171,10 @@ def _candidates(layers: Layers, function: Function) -> list[tuple[int, Array]]:
 def _silu(values: Array, inner: Array) -> list[dict[str, Any]]:
     """x·sigmoid(αx) for the α that the last number of the grid below 3 says."""
     place = int(np.argmin(np.abs(inner - 1.0)))
-    part = values[place] / inner[place]
-    return [{"kind": "silu", "alpha": math.log(part / (1 - part)) / inner[place]}] if 0 < part < 1 else []
+    part = values[place] / inner[place] if inner[place] else 0.0
+    if not 0 < part < 1:
+        return []
+    return [{"kind": "silu", "alpha": float(f"{math.log(part / (1 - part)) / inner[place]:.7g}")}]
 
 
 def _near(a: Any, b: Array) -> bool:

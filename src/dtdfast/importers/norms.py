@@ -32,13 +32,14 @@ def variance(add: Add, x: Value, axes: Sequence[int], correction: float, *, keep
     centred = difference(add, x, mean)
     y = add(L.Reduce, add(L.Mul, centred, centred), kind="mean", axes=tuple(axes), keepdims=True)
     y = scaled(add, y, count / (count - correction)) if correction else y
-    return y.under(shape if keepdims else tuple(s for a, s in enumerate(shape, 1) if a not in axes))
+    return reshaped(add, y, shape if keepdims else tuple(s for a, s in enumerate(shape, 1) if a not in axes))
 
 
 def squares(add: Add, x: Value, axes: Sequence[int], *, keepdims: bool) -> Value:
     """Σ x² over some axes (the batch counted)."""
     y = add(L.Reduce, add(L.Mul, x, x), kind="sum", axes=tuple(axes), keepdims=True)
-    return y.under(tuple(1 if a in axes else s for a, s in enumerate(x.shape, 1) if keepdims or a not in axes))
+    shape = tuple(1 if a in axes else s for a, s in enumerate(x.shape, 1) if keepdims or a not in axes)
+    return reshaped(add, y, shape)
 
 
 def normalised(add: Add, layers: Layers, x: Value, factor: Function) -> Value | None:
@@ -64,7 +65,7 @@ def normalised(add: Add, layers: Layers, x: Value, factor: Function) -> Value | 
         kind, source = L.LayerNorm, Value(centre[0], x.shape)
     elif _plain(layers, x.position) != y:
         return None
-    return scaled(add, add(kind, source, axes=mean.axes, eps=e / k), 1 / math.sqrt(k))
+    return scaled(add, add(kind, source, axes=mean.axes, eps=float(f"{e / k:.7g}")), 1 / math.sqrt(k))
 
 
 def _meets(layers: Layers, product: int, mean: Mean, factor: Function, x: Value) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,14 +12,38 @@ from numpy.typing import NDArray
 
 from ..budget import require
 from ..errors import DtdError, MemoryBudgetError
-from ..layers import INPUT, Activation, Conv, Layer, Linear, MatMul, Permute, Scale, Softmax
+from ..layers import (
+    INPUT,
+    Activation,
+    Conv,
+    Flatten,
+    GroupNorm,
+    Layer,
+    Linear,
+    MatMul,
+    Permute,
+    Reshape,
+    Scale,
+    Softmax,
+)
 from ..plan.shapes import Shape
 from ..plan.units import output_shape
 from ..plan.wiring import check_shape
 from ..record import immutable
 from .activations import written_out
 from .refused import FILLS
-from .rewrites import finished, hard_sigmoid, permuted, scaled_product, turned_round, varying, with_affine
+from .rewrites import (
+    finished,
+    group_norm,
+    hard_sigmoid,
+    permuted,
+    scaled_product,
+    selected,
+    turned_round,
+    uniform,
+    varying,
+    with_affine,
+)
 from .rewrites import positions as field_inputs
 
 SHARED = 1 << 16
@@ -63,7 +88,8 @@ class Layers:
     records: list[Layer] = field(default_factory=list)
     shapes: list[Shape] = field(default_factory=list)  # of one sample of every record's output
     sample: Shape | None = None  # shape of one sample of the network's input
-    roots: dict[int, int] = field(default_factory=dict)  # an entry → what it is an element-wise function of
+    # an entry → (the entry that it is an element-wise function of, its values on a grid of that one's): functions.py
+    roots: dict[int, tuple[int, NDArray[Any]]] = field(default_factory=dict)
     # arrays as they came, and as records hold them
     _held: dict[tuple[Any, ...], tuple[Any, Any]] = field(default_factory=dict)
     _bytes: int = 0
@@ -83,17 +109,30 @@ class Layers:
             sources, fields = (Value(position, sizes),), {"order": order}
             if order == tuple(range(len(order))):
                 return sources[0]
+        if cls in (Reshape, Flatten) and sources[0].kept is None:
+            target = tuple(fields.get("shape", (math.prod(sources[0].shape),)))
+            source = self._unshaped(sources[0])
+            if source is not sources[0] and source.shape == target:
+                return source
+            sources = (source,)
+            if norm := group_norm(self.records, self.shape, source.position, target):
+                position, fields = norm
+                return self.add(GroupNorm, (Value(position, target),), name, **fields)
+        if cls is Softmax and (masked := selected(self.records, sources[0].position, sources[0].shape, fields)):
+            position, fields = masked
+            sources = (Value(position, sources[0].shape, kept=sources[0].kept),)
         if cls is MatMul:
             sources, fields = self._straight(sources, fields)
-        if cls is Scale and (norm := with_affine(self.records, sources[0].position, sources[0].shape, fields)):
-            source, kind, fields = norm
-            return self.add(kind, (Value(source, sources[0].shape),), name, **fields)
+        if cls is Scale and (affine := with_affine(self.records, sources[0].position, sources[0].shape, fields)):
+            position, kind, fields = affine
+            return self.add(kind, (Value(position, sources[0].shape),), name, **fields)
         if cls is Scale and (record := scaled_product(self.records, sources[0].position, fields)):
             return self._appended(record, sources[0].shape)
         if any(v.kept is not None for v in sources):
             if cls is not Softmax:
                 raise Refused(FILLS)
-            fields = fields | {"mask": varying(sources[0].kept)}
+            kept = sources[0].kept
+            fields = fields | {"mask": varying(fields["mask"] & kept if "mask" in fields else kept)}
         positions = tuple(v.position for v in sources)
         last = len(self.records) - 1 if self.records else INPUT
         try:
@@ -125,15 +164,28 @@ class Layers:
         return Value(len(self.records) - 1, shape)
 
     def _straight(self, sources: tuple[Value, ...], fields: dict[str, Any]) -> tuple[tuple[Value, ...], dict[str, Any]]:
-        """The operands of a MatMul without the Permutes that only exchange their last two axes."""
+        """The operands of a MatMul without numbers that scale them and Permutes that only exchange their last two
+        axes.
+        """
         straight = []
         for source, key in zip(sources, ("transpose_a", "transpose_b"), strict=True):
+            while factor := uniform(self.records, source.position):
+                source = Value(self.reads(source.position)[0], source.shape)
+                fields = fields | {"scale": fields.get("scale", 1.0) * factor}
             order = turned_round(self.records, source.position)
             if order is not None:
                 source = self.add(Permute, (source,), None, order=order)
                 fields = fields | {key: not fields.get(key, False)}
             straight.append(source)
         return tuple(straight), fields
+
+    def _unshaped(self, x: Value) -> Value:
+        """What the Reshapes before an entry read: its elements in the same order."""
+        position = x.position
+        while position != INPUT and isinstance(self.records[position], (Flatten, Reshape)):
+            (position,) = self.reads(position)
+        shape = self.shape(position)
+        return x if position == x.position or shape is None else Value(position, shape)
 
     def _shared(self, value: Any, cls: type[Layer], name: str | None) -> Any:
         """A large array as all records hold it that are made from the same memory, once for all; within the memory

@@ -4,14 +4,18 @@ complete.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from ..budget import require
 from ..layers import (
     INPUT,
     Activation,
+    Add,
+    Constant,
     Conv,
     ConvTranspose,
     GroupNorm,
@@ -21,6 +25,7 @@ from ..layers import (
     Linear,
     MatMul,
     Permute,
+    Reshape,
     RMSNorm,
     Scale,
 )  # fmt: skip
@@ -123,6 +128,63 @@ def scaled_product(records: list[Layer], position: int, fields: dict[str, Any]) 
     if product is None or fields.get("shift") is not None or not scale.flat[0] or (scale != scale.flat[0]).any():
         return None
     return replace(product, scale=product.scale * float(scale.flat[0]), inputs=tuple(sources(records)[position]))
+
+
+def uniform(records: list[Layer], position: int) -> float:
+    """The number that this entry multiplies all elements with, and does nothing else; 0 where it is no such entry."""
+    scale = record_at(records, position, Scale)
+    if scale is None or scale.shift is not None or (scale.scale != scale.scale.flat[0]).any():
+        return 0.0
+    return float(scale.scale.flat[0])
+
+
+def group_norm(
+    records: list[Layer], shape_of: Callable[[int], Shape | None], position: int, shape: Shape
+) -> tuple[int, dict[str, Any]] | None:
+    """(position of y, fields of a GroupNorm of y) where this entry is an InstanceNorm of y with its channels in groups,
+    and is brought back to y's shape.
+    """
+    norm = record_at(records, position, InstanceNorm)
+    before = None if norm is None else record_at(records, source_of(records, position), Reshape)
+    if norm is None or before is None:
+        return None
+    source, inner = source_of(records, source_of(records, position)), shape_of(position)
+    if inner is None or shape_of(source) != shape or shape[0] % inner[0]:
+        return None
+    require(8 * shape[0], f"GroupNorm: its factors for {shape[0]} channels")
+    each = {key: getattr(norm, key) for key in ("weight", "bias") if getattr(norm, key) is not None}
+    affine = {key: np.repeat(array, shape[0] // inner[0]) for key, array in each.items()}
+    return source, {"groups": inner[0], "eps": norm.eps, **affine}
+
+
+LOWEST = -1e30
+"""Scores below it get the weight 0 in a row that has others, as −∞ does."""
+
+
+def selected(
+    records: list[Layer], position: int, shape: Shape, fields: dict[str, Any]
+) -> tuple[int, dict[str, Any]] | None:
+    """(position of the scores, fields of their Softmax) where this entry puts low numbers in the place of some, or adds
+    them: a mask.
+    """
+    record: Any = records[position] if position != INPUT else None
+    if isinstance(record, Scale) and record.shift is not None and record.scale.ndim == len(shape):
+        source, shift, plain = source_of(records, position), record.shift, record.scale
+    elif isinstance(record, Add) and record.inputs is not None and len(record.inputs) == 2:
+        tables = [p for p in record.inputs if record_at(records, p, Constant) is not None]
+        if len(tables) != 1:
+            return None
+        (source,) = (p for p in record.inputs if p != tables[0])
+        shift, plain = record_at(records, tables[0], Constant).value, np.ones(())
+    else:
+        return None
+    if fields.get("log") or source == INPUT:
+        return None
+    low = (shift < LOWEST).reshape((1,) * (len(shape) - shift.ndim) + shift.shape)
+    rest, factor = np.where(shift < LOWEST, 0.0, shift), np.where(low, 1.0, plain)
+    if not low.any() or rest.any() or (factor != 1).any() or low.all(axis=fields["axis"] % (len(shape) + 1) - 1).any():
+        return None
+    return source, fields | {"mask": varying(~low)}
 
 
 def record_at(records: list[Layer], position: int, kind: type[Any]) -> Any:

@@ -33,7 +33,7 @@ class Builder:
     gone : ids of units that became part of another
     maker : tensor → the unit that writes it
     at : the caller's position → the tensor that stands for its output
-    rule : neuron's entry → (rule, said of this very entry)
+    rule : neuron's entry → (rule, whether it was given for this very entry)
     turned : tensor → the neuron that made it along another axis
     known : entries that are computed from constants and Givens alone, and not from the input
     """
@@ -80,7 +80,7 @@ class Builder:
         return unit.out
 
     def rule_for(self, entry: Entry, default: Rule) -> tuple[Rule, bool]:
-        """The rule of a neuron, and whether it was said of this very entry."""
+        """The rule of a neuron, and whether it was given for this very entry."""
         rule = self.book.explicit(entry.position, entry.record) or self.book.everywhere()
         if isinstance(rule, (Pass, Slope)):
             raise RuleError(

@@ -55,7 +55,7 @@ class Lowering:
     ) -> None:
         self.exact, self.output, self.leaves = real, output, leaves
         self.relevant, self.gradient, self.ledger, self.t = relevant, gradient, ledger, t
-        self.real, self.gates = reals  # of a buffer where nothing else is said, and of gates
+        self.real, self.gates = reals  # of a buffer by default, and of gates
         self.paired: dict[int, float] = {}  # neuron's output → ρ, where two products each way serve (rules/rows.py)
         self.held: dict[int, Buffer] = {}  # id of a norm's operand → its scales
         self.makers: dict[int, Node] = {}  # tensor → the unit that writes it

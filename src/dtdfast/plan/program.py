@@ -164,7 +164,7 @@ def prepare(
     elif precision == "float32":
         _exact_preparation(program)
         _choose_narrow(program)
-        if kind == EXPLAIN and book.convention.unheld:
+        if kind == EXPLAIN and book.convention.needs_float64:
             _choose_float64(program, book.convention)
     else:
         _refuse_narrow(program, layers, precision or "float32")
@@ -233,22 +233,24 @@ def _choose_float64(program: Program, convention: Convention) -> None:
     units, output = program.network.units, program.network.output
     if not units:  # nothing is computed, and nothing divided
         return
-    doubts = {
-        number: reason for number, unit in enumerate(units) if isinstance(unit, Neuron) and (reason := unit.doubt())
+    reasons = {
+        number: reason
+        for number, unit in enumerate(units)
+        if isinstance(unit, Neuron) and (reason := unit.cancellation())
     }
     last = units[-1]
     explained = isinstance(last, Neuron) and last.row is not None and len(last.row.shares) == 1
-    if doubts.get(len(units) - 1) == SIGNED_BIAS and explained and last.out is output and len(output.shape) == 1:
+    if reasons.get(len(units) - 1) == SIGNED_BIAS and explained and last.out is output and len(output.shape) == 1:
         assert isinstance(last, Neuron)
-        del doubts[len(units) - 1]
+        del reasons[len(units) - 1]
         program.checked = last
-    if not doubts:
+    if not reasons:
         return
-    number = max(doubts)
+    number = max(reasons)
     unit = units[number]
     assert isinstance(unit, Neuron)
     assert unit.row is not None
     _up_to(program, number)
     entries = "+".join(map(str, unit.entries))
     sums = f"sums that {convention.name}'s rules divide by may cancel"
-    program.because = f"because {sums} (last in {entries}, {unit.row.label}: {doubts[number]})"
+    program.because = f"because {sums} (last in {entries}, {unit.row.label}: {reasons[number]})"

@@ -45,7 +45,8 @@ def resolve(network: Network, layers: list[L.Layer], stop: int | None, *, gradie
 
 def _refuse_signs(network: Network, layers: list[L.Layer]) -> None:
     """RuleError where a softmax's or a product's Taylor rule, which divides relevance by values, meets a rule that
-    shares by the signs of terms, or one that gives relevance to values of 0 that such a unit made.
+    shares by the signs of terms, or one that gives relevance to values of 0 that such a unit made. Not in a layer that
+    reads the input, by whose values nothing divides.
     """
     taylor = next((u for u in network.units if u.taylor and u.in_relevance), None)
     if taylor is None:
@@ -54,6 +55,8 @@ def _refuse_signs(network: Network, layers: list[L.Layer]) -> None:
     for unit in network.units:
         made = bool(unit.taylor) or any(s.index in behind for s in unit.sources)
         row = unit.row if isinstance(unit, Neuron) and unit.in_relevance else None
+        if isinstance(unit, Neuron) and all(part.source.is_input for part in unit.parts):
+            row = None
         if row is not None and (row.one_signed or (made and not row.product_form)):
             what = "leaves values without relevance" if row.one_signed else "gives relevance to values of 0"
             raise RuleError(

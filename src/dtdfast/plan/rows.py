@@ -23,7 +23,7 @@ class Boxes(NamedTuple):
 
 
 def assign_rows(builder: Builder, units: list[Unit], domain: Domain) -> None:
-    """Each neuron's row: what was said of it, else the first-layer rule where it reads the input, else its kind's."""
+    """Each neuron's row: the one given for it, else the first-layer rule where it reads the input, else its kind's."""
     boxes = Boxes({}, {})
     words = any(isinstance(u, Words) and not u.absorbs for u in units)
     bounds = domain.bounds(builder.input.shape) if domain.kind == "box" and not words else None
@@ -57,10 +57,10 @@ def _unbounded(tensor: Tensor, real: Any) -> Box:
 
 
 def assign_row(builder: Builder, unit: Neuron, boxes: Boxes, domain: Domain) -> None:
-    rule, said = builder.rule[unit.parts[0].position]
+    rule, explicit = builder.rule[unit.parts[0].position]
     reads_input = any(p.source.is_input for p in unit.parts)
     first = builder.book.preset.first
-    if reads_input and not said and first is not None:
+    if reads_input and not explicit and first is not None:
         rule = first if isinstance(first, Rule) else domain.rule
         if isinstance(rule, ZPlus) and builder.book.by_sign:
             rule = ZPlusBySign()

@@ -1,4 +1,4 @@
-"""What a network is, before anything is said of its kinds: tensors, the nodes between them, and regions of them."""
+"""What a network is, whatever its kinds: tensors, the nodes between them, and regions of them."""
 
 from __future__ import annotations
 

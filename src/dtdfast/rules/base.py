@@ -26,8 +26,8 @@ class Convention:
     affine: Rule | None = None  # rule of an affine that cannot fold; None: that of the linear layers of its kind
     winner: Rule | None = None  # how a max-pool's output shares with its winner; None: all of it
     pairs_signs: bool = True  # z⁺ and γ of a negative input: x⁻w⁻, x⁻(w+γw⁻) (True) or x·w⁺, x(w+γw⁺) (False)
-    # nothing that counts in float32 keeps its denominators from 0: where they may cancel it takes float64
-    unheld: bool = False
+    # whether layers whose denominators may cancel compute in float64: no stabilizer keeps these from 0 in float32
+    needs_float64: bool = False
 
 
 @dataclass(frozen=True)

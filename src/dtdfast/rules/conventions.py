@@ -28,7 +28,7 @@ CONVENTIONS = {
             affine=Epsilon(),
             winner=Zero(),
             pairs_signs=False,
-            unheld=True,
+            needs_float64=True,
         ),
         Convention("innvestigate", {"AlphaBeta": "full"}, epsilon=1e-7, pool=Zero(), add=Zero(), affine=Pass()),
     )

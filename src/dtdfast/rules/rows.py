@@ -1,4 +1,4 @@
-"""Rows, shares and terms: what an executor follows, and what can be said of them."""
+"""Rows, shares and terms: what an executor follows, and what follows from them."""
 
 from __future__ import annotations
 

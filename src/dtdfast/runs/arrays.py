@@ -18,7 +18,7 @@ from ..extras import require
 from ..files import readable, regular
 from ..images import Preparation
 from ..plan.shapes import Shape
-from .containers import check_codecs, dataset_of, said
+from .containers import check_codecs, dataset_of, message
 from .pictures import needed
 
 Array = NDArray[Any]
@@ -78,7 +78,7 @@ class Rows:
             if len(x) > 1:
                 return [self._one(i).read(x[i : i + 1])[0] for i in range(len(x))]
             x[...] = 0
-            return [f"cannot be read from {self.location}: {said(error)}"]
+            return [f"cannot be read from {self.location}: {message(error)}"]
         return [""] * len(x)
 
     def _one(self, i: int) -> Rows:
@@ -113,7 +113,7 @@ class Samples:
         except (FileNotFoundError, PermissionError):
             raise
         except Exception as error:  # whatever NumPy, Zarr and HDF5 raise on a damaged file
-            raise InputError(f"{location} cannot be read as an array: {said(error)}") from None
+            raise InputError(f"{location} cannot be read as an array: {message(error)}") from None
         if masked:
             raise InputError(
                 f"{location} is masked, and its mask would be lost; fill it, for example with filled(0), or leave "

@@ -105,5 +105,6 @@ def _check_links(h5py: Any, group: Any, name: str, where: str, depth: int) -> No
         group = group.get(part) if link is not None else None
 
 
-def said(error: Exception) -> str:
+def message(error: Exception) -> str:
+    """What an exception says, on one line."""
     return " ".join(str(error).split()) or type(error).__name__

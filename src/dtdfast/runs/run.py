@@ -308,14 +308,14 @@ def _resumable(path: Path) -> Iterator[None]:
         raise KeyboardInterrupt(_state(path, _in_samples)) from None
 
 
-def _state(path: Path, said: Callable[[Path, int, int, set[int]], str]) -> str:
+def _state(path: Path, describe: Callable[[Path, int, int, set[int]], str]) -> str:
     """What is finished, and how to go on."""
     try:
         store = Store(path)
         begun, finished = store.manifest(), store.finished()
     except (OSError, RunError):
         return f"nothing of {path} was written"
-    return said(path, begun["samples"], begun["chunk"], finished)
+    return describe(path, begun["samples"], begun["chunk"], finished)
 
 
 def _in_chunks(path: Path, n: int, chunk: int, finished: set[int]) -> str:

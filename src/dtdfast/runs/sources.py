@@ -18,7 +18,7 @@ from ..files import readable, regular
 from ..images import SUFFIXES, Preparation
 from ..plan.shapes import Shape
 from .arrays import Location, Samples
-from .containers import dataset_of, said
+from .containers import dataset_of, message
 from .pictures import Files
 
 Array = NDArray[Any]
@@ -178,7 +178,7 @@ def _hdf5(path: str, dataset: str | None, external: bool) -> Location:
     except (InputError, FileNotFoundError, PermissionError):
         raise
     except Exception as error:  # whatever HDF5 raises on a damaged file
-        raise InputError(f"{readable(path)} cannot be read as an HDF5 file: {said(error)}") from None
+        raise InputError(f"{readable(path)} cannot be read as an HDF5 file: {message(error)}") from None
     if not there:
         asked = "say which dataset" if dataset is None else f"there is no dataset {dataset!r}"
         raise InputError(

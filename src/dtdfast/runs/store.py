@@ -39,7 +39,7 @@ from ..errors import RunError
 from ..extras import require
 from ..files import PART, beside, readable, unfinished
 from ..plan.shapes import Shape
-from .containers import said
+from .containers import message
 
 Array = NDArray[Any]
 
@@ -122,7 +122,7 @@ class Store:
             digest = manifest.pop(DIGEST)
         except Exception as error:  # whatever Zarr raises on what is no group, or a damaged one
             raise RunError(
-                f"{self.path} is not the output of a dtdfast run; choose another output ({said(error)})"
+                f"{self.path} is not the output of a dtdfast run; choose another output ({message(error)})"
             ) from None
         if digest != _digest(manifest):
             raise RunError(
@@ -147,7 +147,7 @@ class Store:
                 found = _described(self.group[name])
             except Exception as error:  # whatever Zarr raises on a damaged array
                 raise RunError(
-                    f"{self.path}: its array {name!r} is damaged ({said(error)}); begin the run anew elsewhere"
+                    f"{self.path}: its array {name!r} is damaged ({message(error)}); begin the run anew elsewhere"
                 ) from None
             if found != _described(array):
                 raise RunError(

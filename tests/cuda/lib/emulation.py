@@ -7,7 +7,6 @@ it cannot prove is its own reading of how the tensor cores lay out their fragmen
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +15,7 @@ from greenlet import getcurrent, greenlet
 from numpy.typing import NDArray
 
 import tensor_cores
+from device_memory import Memory
 from dtdfast.cuda.compile import language
 from dtdfast.cuda.compile.specialise import specialised
 from dtdfast.cuda.run.launch import Launch
@@ -23,37 +23,6 @@ from tensor_cores import bits as _bits
 
 SHARED = 4096  # address of the dynamic shared memory
 _F = np.float32
-
-
-class Memory:
-    """Arrays that kernels may touch, by address."""
-
-    def __init__(self) -> None:
-        self.starts: list[int] = []
-        self.blocks: list[NDArray[np.uint8]] = []
-        self.kept: list[Any] = []
-
-    def add(self, array: NDArray[Any]) -> int:
-        """Make an array known; returns its address."""
-        base = array
-        while isinstance(base.base, np.ndarray):
-            base = base.base
-        address = int(base.__array_interface__["data"][0])
-        at = bisect_right(self.starts, address)
-        if not (at and self.starts[at - 1] == address):
-            self.starts.insert(at, address)
-            self.blocks.insert(at, base.reshape(-1).view(np.uint8))
-            self.kept.append(base)
-        return int(array.__array_interface__["data"][0])
-
-    def bytes_at(self, address: int, size: int) -> NDArray[np.uint8]:
-        address = int(address)
-        assert address % size == 0, f"global address {address:#x} is not a multiple of {size}"
-        at = bisect_right(self.starts, address) - 1
-        assert at >= 0, f"global address {address:#x} is nowhere"
-        place = address - self.starts[at]
-        assert place + size <= self.blocks[at].size, f"global address {address:#x} is outside of every array"
-        return self.blocks[at][place : place + size]
 
 
 class _Thread:

@@ -21,7 +21,6 @@ from kernel_reference import ACTIVATIONS, MULTIPLIERS, WEIGHT_MAPS, quotient, st
 
 _WEIGHT_MAPS = dict(zip(("w", "w+", "w-", "w2", "1", "|w|", "w+g.w+", "w+g.w-"), WEIGHT_MAPS.values(), strict=True))
 _MULTIPLIERS = {name.removeprefix("M_").replace("_", " ").lower(): f for name, f in MULTIPLIERS.items()}
-_MULTIPLIERS |= {"sign": lambda m: np.where(m < 0, -1.0, 1.0), "absolute": np.abs}
 
 
 def packing_key(weights: Weights) -> Any:

@@ -22,6 +22,7 @@ from dtdfast.rules import CONVENTIONS
 from graphs.along import ALONG, reduce, scale
 from graphs.blocks import FLAT, SPATIAL, add, relu, slices
 from graphs.builder import Builder, bind
+from graphs.tokens import attention, layer_norm
 from rule_space import draw_rule, rule_classes
 
 UNIT = 2.0**-24
@@ -29,6 +30,8 @@ MAX_ELEMENTS = 1500  # of one tensor of one sample
 WEIGHTED = (dtd.Linear, dtd.Conv, dtd.ConvTranspose)
 POOLED = (dtd.AvgPool, dtd.SumPool, dtd.GlobalAvgPool, dtd.Resample)
 AGES = [0, 0, 0, 0, 0, 1, 2, 3]  # how far back a block reads
+NORMS = (dtd.LayerNorm, dtd.RMSNorm, dtd.GroupNorm, dtd.InstanceNorm)
+TAYLOR = ("lrp-0", "lrp-epsilon", "cp-lrp", "attnlrp", dtd.Zero, dtd.Epsilon, dtd.Gamma)  # rules that it takes
 SHARING = [cls for cls in rule_classes() if cls is not dtd.Pass]
 
 
@@ -62,7 +65,9 @@ def perturbed(graph, rng):
     layers = []
     for record in graph.layers:
         arrays = {
-            f.name: shake(v) for f in dataclasses.fields(record) if isinstance(v := getattr(record, f.name), np.ndarray)
+            f.name: shake(v)
+            for f in dataclasses.fields(record)
+            if isinstance(v := getattr(record, f.name), np.ndarray) and v.dtype != bool
         }
         layers.append(dataclasses.replace(record, **arrays))
     x = graph.x if graph.x.dtype.kind == "i" else shake(graph.x)
@@ -101,9 +106,15 @@ def _input(draw, rng):
 
 
 def options(rng, b, domain):
-    """The default, a preset, one rule for all, or rules of all kinds on some of the layers that take one; and a
-    convention.
+    """The default, a preset, one rule for all, or rules of all kinds on some of the layers that take one; a convention;
+    and what becomes of attention.
     """
+    attention = "taylor" if b.alike else [None, None, "held", "taylor"][int(rng.integers(4))]
+    convention = str(rng.choice(list(CONVENTIONS)))
+    if attention == "taylor" and b.weighs:
+        rules = TAYLOR[int(rng.integers(len(TAYLOR)))]
+        rules = rules if isinstance(rules, str) else draw_rule(rng, rules)
+        return {"rules": rules, "domain": domain, "convention": "dtd", "attention": attention}
     choice = rng.random()
     if choice < 0.2:
         rules = "dtd"
@@ -124,41 +135,46 @@ def options(rng, b, domain):
         rules = {
             p: rule
             for p, record in enumerate(b.layers)
-            if rng.random() < 0.5 and (rule := _rule_of(rng, b, p, record)) is not None
+            if rng.random() < 0.5 and (rule := _rule_of(rng, b, p, record, attention)) is not None
         }
-    return {"rules": rules, "domain": domain, "convention": str(rng.choice(list(CONVENTIONS)))}
+    return {"rules": rules, "domain": domain, "convention": convention, "attention": attention}
 
 
-def _rule_of(rng, b, p, record):
+def _rule_of(rng, b, p, record, attention):
     if isinstance(record, dtd.Add):
         return draw_rule(rng, rng.choice([dtd.Pass, *SHARING]))
-    if not isinstance(record, (*WEIGHTED, *POOLED)):
+    if p in b.attends:
+        return draw_rule(rng, rng.choice(SHARING)) if attention != "taylor" else None
+    if not isinstance(record, (*WEIGHTED, *POOLED, *NORMS)):
         return None
     source = p - 1 if record.inputs is None else record.inputs[0]
     before = b.layers[source] if source != dtd.INPUT else None
-    moved = isinstance(before, (dtd.Pad, dtd.Dropout))  # which may fold, so that another shape is read
-    return draw_rule(rng, rng.choice(SHARING), None if moved else b.shape(source))
+    # what may fold, or an Add's operands of several shapes: no box of the source's shape
+    moved = isinstance(before, (dtd.Pad, dtd.Dropout))
+    joined = isinstance(b.layers[min(p + 1, len(b.layers) - 1)], dtd.Add) and b.shape(p) != b.shape(source)
+    return draw_rule(rng, rng.choice(SHARING), None if moved or joined else b.shape(source))
 
 
 @st.composite
-def graphs(draw, max_blocks=10):
-    """A valid network with its input, start relevance and options."""
+def graphs(draw, max_blocks=10, taylor=True):
+    """A valid network with its input, start relevance and options; `taylor`: with what only AttnLRP has a rule for."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     x, b, domain = _input(draw, rng)
+    b.taylor = taylor and draw(st.integers(0, 3)) == 0
     p = len(b.layers) - 1
     count = draw(st.sampled_from(range(1, max_blocks + 1)))
     for number, age in draw(
         st.lists(st.tuples(st.integers(0, 99), st.sampled_from(AGES)), min_size=count, max_size=count)
     ):
         source = max(p - age, b.first)  # reading an older entry gives it several readers, or leaves a dead branch
-        if source != dtd.INPUT and isinstance(b.layers[source], dtd.Constant):
+        while source in b.inner or (source != dtd.INPUT and isinstance(b.layers[source], dtd.Constant)):
             source += 1  # nothing is to be learnt of constants alone
         blocks = FLAT if len(b.shape(source)) == 1 else SPATIAL
         if len(b.shape(source)) > 4 or math.prod(b.shape(source)) > MAX_ELEMENTS:
             blocks = (
                 [slices, relu, reduce]
                 if math.prod(b.shape(source)) > MAX_ELEMENTS
-                else [slices, relu, add, scale, *ALONG]
+                else [slices, relu, add, scale, layer_norm, attention, *ALONG]
             )
         before = len(b.layers)
         blocks[number % len(blocks)](b, source)

@@ -21,6 +21,7 @@ from graphs.spatial import (
     sum_pool,
     upsample,
 )
+from graphs.tokens import TOKENS
 
 
 def relu(b, p):
@@ -49,7 +50,7 @@ def slices(b, p):
 
 def _partner(b, p, fits):
     """An earlier entry of a fitting shape, or p itself."""
-    choices = [q for q in range(b.first, len(b.layers)) if fits(b.shape(q))]
+    choices = [q for q in range(b.first, len(b.layers)) if q not in b.inner and fits(b.shape(q))]
     return int(b.rng.choice(choices)) if choices else p
 
 
@@ -108,7 +109,20 @@ def squeeze_excite(b, p):
     return b.put(bind(dtd.Mul), (q, p) if b.rng.random() < 0.5 else (p, q), b.shape(p))
 
 
-ANYWHERE = [relu, activation, dropout, batch_norm, scale, slices, concat, add, residual, squeeze_excite, *ALONG]
+ANYWHERE = [
+    relu,
+    activation,
+    dropout,
+    batch_norm,
+    scale,
+    slices,
+    concat,
+    add,
+    residual,
+    squeeze_excite,
+    *ALONG,
+    *TOKENS,
+]
 FLAT = [linear, linear, linear, reshape, *ANYWHERE]
 SPATIAL = [conv, conv, conv, conv, conv_transpose, conv_transpose, max_pool, max_pool, max_pool, avg_pool, sum_pool,
 global_avg_pool,

@@ -10,9 +10,20 @@ import dtdfast as dtd
 
 
 class Builder:
-    """A network under construction."""
+    """A network under construction.
+
+    Attributes
+    ----------
+    taylor : whether what only attention="taylor" has a rule for may be drawn
+    alike : such a record was drawn
+    weighs : a softmax inside, or a product of operands that are alike
+    attends : products with attention weights, which take a rule where these are held
+    inner : what only the records around it can read, as a softmax that is held
+    """
 
     def __init__(self, rng, input_shape, ties=0, words=False):
+        self.taylor = self.alike = self.weighs = False
+        self.attends, self.inner = [], set()
         self.rng = rng
         self.first = 0 if words else dtd.INPUT  # the oldest tensor that blocks may read
         self.layers, self.shapes, self.ties = [], [], []

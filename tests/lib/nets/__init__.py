@@ -11,8 +11,17 @@ from .builder import Bias, Builder, Net, readers, wiring
 from .classic import alexnet, googlenet, lenet5, squeezenet, vgg16
 from .residual import densenet121, mobilenet_v2, resnet50, resnext, shufflenet, squeeze_excite
 from .small import cnn, digits_mlp, mnist_mlp, text_cnn, unet, video_cnn
-from .transformers import bert, gpt2, llama, vit
+from .transformers import bert, gpt2, llama, talking_heads, vit
 
+FULL: dict[str, Callable[..., Net]] = {  # as published, by the names that benchmarks print
+    "VGG-16": vgg16,
+    "ResNet-50": resnet50,
+    "GoogLeNet": googlenet,
+    "DenseNet-121": densenet121,
+    "AlexNet": alexnet,
+    "SqueezeNet": squeezenet,
+    "MobileNetV2": mobilenet_v2,
+}
 SMALL: dict[str, Callable[..., Net]] = {  # quick enough for the float64 oracle; keywords seed and bias
     "digits_mlp": digits_mlp,
     "cnn": cnn,
@@ -34,10 +43,12 @@ SMALL: dict[str, Callable[..., Net]] = {  # quick enough for the float64 oracle;
     "bert": partial(bert, 7, 32, 3, 2, n_words=50),
     "gpt2": partial(gpt2, 7, 32, 2, n_words=50),
     "llama": partial(llama, 6, 32, 2, n_words=50),
+    "talking_heads": talking_heads,
 }
 
 __all__ = [
-    "SMALL", "Bias", "Builder", "Net", "alexnet", "bert", "cnn", "densenet121", "digits_mlp", "googlenet", "gpt2",
-    "lenet5", "llama", "mnist_mlp", "mobilenet_v2", "readers", "resnet50", "resnext", "shufflenet", "squeeze_excite",
-    "squeezenet", "text_cnn", "unet", "vgg16", "video_cnn", "vit", "wiring",
+    "FULL", "SMALL", "Bias", "Builder", "Net", "alexnet", "bert", "cnn", "densenet121", "digits_mlp",
+    "googlenet", "gpt2", "lenet5", "llama", "mnist_mlp", "mobilenet_v2", "readers", "resnet50", "resnext",
+    "shufflenet", "squeeze_excite", "squeezenet", "talking_heads", "text_cnn", "unet", "vgg16", "video_cnn", "vit",
+    "wiring",
 ]  # fmt: skip

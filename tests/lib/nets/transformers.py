@@ -166,4 +166,40 @@ def llama(
     return net.net("llama", n_words)
 
 
-TRANSFORMERS: dict[str, Callable[..., Any]] = {"vit": vit, "bert": bert, "gpt2": gpt2, "llama": llama}
+def talking_heads(n_classes: int = 3, *, seed: int | None = 0, bias: Bias = "random") -> Net:
+    """What the published ones lack: heads that are mixed before and behind the softmax, positions as a bias of the
+    scores, a token without keys, norms of groups, gates by tanh, a mean over tokens.
+    """
+    net, heads, tokens, width = Blocks((3, 5, 2), seed, bias), 2, 5, 6
+    scores = (heads, tokens, tokens)
+    mask = np.tril(np.ones((tokens, tokens), bool))
+    mask[0] = False
+
+    def mixed(at: int | None = None) -> int:
+        return net.put(dtd.Linear(net.normal((heads, heads), 1.0), axis=1, inputs=at), scores)
+
+    net.conv(width, (1, 2))
+    net.put(dtd.GroupNorm(3, net.uniform(width, 0.7, 1.3), net.shift(width)), net.shape())
+    net.reshape(width, tokens)
+    x = net.permute(0, 2, 1)
+    for _ in range(2):
+        at = net.layer_norm(x)
+        q, k, v = (net.heads(heads, net.dense(width, at)) for _ in range(3))
+        product = net.put(dtd.MatMul(transpose_b=True, scale=0.5, inputs=(q, k)), scores)
+        mixed(net.add(product, net.constant(*scores)))
+        net.put(dtd.Softmax(-1, mask=mask), scores)
+        net.put(dtd.MatMul(inputs=(mixed(), v)), (heads, tokens, width // heads))
+        net.permute(0, 2, 1, 3)
+        x = net.add(x, net.dense(width, net.reshape(tokens, width)))
+        up = net.dense(7, net.rms_norm(x))
+        gate = net.activation("tanh", net.dense(7, x))
+        net.put(dtd.Mul(inputs=(up, gate)), (tokens, 7))
+        x = net.add(x, net.dense(width))
+    net.put(dtd.Reduce("mean", 1), (width,))
+    net.dense(n_classes)
+    return net.net("talking heads")
+
+
+TRANSFORMERS: dict[str, Callable[..., Any]] = {
+    "vit": vit, "bert": bert, "gpt2": gpt2, "llama": llama, "talking_heads": talking_heads,
+}  # fmt: skip

@@ -68,6 +68,7 @@ class Case:
     gates : activations that make the gate of a product
     rtol : of its outputs; more where the network itself computes in float32
     held : whether its held gradient is written easily
+    needs : the package that defines it
     """
 
     make: Callable[[], nn.Module]
@@ -174,9 +175,9 @@ CASES: dict[str, Case] = {
         vocab_size=WORDS),
     "RoBERTa": _transformers(
         "Roberta", "RobertaForSequenceClassification", constants={"position_ids": torch.arange(1, 8)[None]}, **SMALL),
-    "GPT-2": _transformers("GPT2", "GPT2LMHeadModel", **GPT2),
-    "GPT-2, plain attention": _transformers(
-        "GPT2", "GPT2LMHeadModel", implementation="eager", **GPT2, options=dict(rtol=1e-5)),
+    "GPT-2": _transformers("GPT2", "GPT2LMHeadModel", activation_function="gelu_pytorch_tanh", **GPT2),
+    "GPT-2, plain attention and a GELU written out": _transformers(
+        "GPT2", "GPT2LMHeadModel", implementation="eager", **GPT2, options=dict(rtol=1e-5, held=False)),
     "Llama": _transformers("Llama", "LlamaForCausalLM", **LLAMA),
     "Mistral": _transformers("Mistral", "MistralForCausalLM", sliding_window=3, **LLAMA),
     "Whisper": _transformers("Whisper", "WhisperEncoder", "last_hidden_state", **WHISPER),

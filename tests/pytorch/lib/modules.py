@@ -162,5 +162,3 @@ CASES = {
     "text_cnn": Case(TextCNN, (2, 20), n_words=50, full=(1, 200)),
     "video_cnn": Case(VideoCNN, (2, 3, 4, 16, 16), full=(1, 3, 16, 112, 112)),
 }
-
-REFUSED = {"convnext_tiny": _images(tv.convnext_tiny, 32), "vit_b_16": _images(tv.vit_b_16, 32, image_size=32)}

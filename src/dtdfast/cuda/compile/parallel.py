@@ -21,7 +21,8 @@ def compile_all(kernels: Sequence[Kernel], cc: tuple[int, int]) -> dict[Kernel, 
     What a process does not bring back is compiled here, so that errors show where they can be read.
     """
     count = max(1, min(default_threads(), len(kernels) // FEW))
-    by_cost = sorted(kernels, key=lambda k: k.name != "dtd_dense")  # contractions take ten times as long as others
+    # products take ten times as long as others
+    by_cost = sorted(kernels, key=lambda k: k.name not in ("dtd_dense", "dtd_matmul"))
     shares = [by_cost[i::count] for i in range(count)]
     workers = [worker for share in shares[1:] if (worker := _start(share, cc)) is not None]
     try:

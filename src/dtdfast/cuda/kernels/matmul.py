@@ -4,7 +4,8 @@
 
 A block owns a tile of out, 64 rows × 64 columns, a thread 8 × 4 of it. Tiles of both operands, 16 terms deep, come to
 shared memory as [k][row] and [k][column], whatever the strides of the operands; the next ones are on their way in
-registers while these are multiplied. Each sum is one chain over k, in every tile: its bits depend on x and `other` alone.
+registers while these are multiplied. Each sum is one chain over k, in every tile: its bits depend on x and `other`
+alone.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def matmul(
     def fetch(
         to: Any, view: int, at: Any, line: int, line_step: Any, lines: int, k: int, term_step: Any, terms: int
     ) -> None:
-        """This thread's numbers of a tile, from its own first on; zeros beyond the matrix."""
+        """Numbers of a tile, from the thread's first one on; zeros beyond the matrix."""
         for u in unroll(TURNS):
             by_line = u * (THREADS // DEPTH) if along[view - 1] else 0
             by_term = 0 if along[view - 1] else u * (THREADS // TILE)
@@ -104,7 +105,7 @@ def matmul(
             sums[i] = ZERO
         fetch(of_x, 1, x, x_line, a[X + 4], a[MATRIX_ROWS], x_term, a[X + 5], a[TERMS])
         fetch(of_other, 2, other, other_line, a[OTHER + 5], a[MATRIX_COLUMNS], other_term, a[OTHER + 4], a[TERMS])
-        for _first in range(0, a[TERMS], DEPTH):
+        for _ in range(0, a[TERMS], DEPTH):
             ptx.barrier()
             put(of_x, 1, to_x)
             put(of_other, 2, to_other)

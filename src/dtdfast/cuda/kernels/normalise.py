@@ -77,7 +77,7 @@ def softmax(types: Types) -> Body:
         largest = largest_of_lanes(largest)
         total = WIDE_ZERO
         for i in range(lane(), n, lanes()):
-            e = ZERO
+            e: Scalar = ZERO
             if chosen(selector, i, selector_stride):
                 e = math.exp(coefficient * get(x + times(i, x_stride)) - largest)
             total += wide(e)

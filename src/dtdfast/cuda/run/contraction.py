@@ -136,6 +136,8 @@ def launches(
     assert step.x is not None
     assert step.weights is not None
     assert step.phase is not None
+    if any(bias is not None and bias.ndim > 1 for bias in (step.bias, step.bias_d)):
+        raise BackendError("its bias varies along several axes, but this kernel asks for one number per channel")
     transposed = step.weights.scatter or step.op == "SCATTER_LINEAR"
     weight = step.weights.part.weight
     assert weight is not None
@@ -204,7 +206,7 @@ def launches(
 def body(kernel: Kernel) -> str:
     """What runs a contraction, as the printed plan says it: its unit and its tile."""
     if kernel.name == matmul.NAME:
-        return f"fma, {matmul.TILE}×{matmul.TILE}"
+        return matmul.BODY
     unit, _, _, tile, *_ = kernel.constants
     made = Tile(*tile, kernel.min_blocks)  # type: ignore[call-arg, misc]
     name = next((row.name for row in tiles.TILES if row.tile == made), "tile")  # one that is only tried has no name

@@ -14,6 +14,7 @@ from .operations import Site
 from .strided import C, D, H, N, Strided, W
 
 NAME = "dtd_matmul"
+BODY = f"fma, {TILE}×{TILE}"  # as the printed plan says it
 MOST = 2**31  # blocks of a launch
 MIN_BLOCKS = 4
 

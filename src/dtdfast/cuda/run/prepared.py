@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...errors import BackendError
 from ...plan.plan import Plan
 from ...plan.steps import SIZES, Buffer, Step, View, Weights
 from ..kernels import checks, elementwise, start
@@ -128,6 +129,13 @@ class Prepared:
         self._steps, self._base = [], -1
 
     def _launches(self, step: Step) -> list[Launch]:
+        try:
+            return self._launches_of(step)
+        except BackendError as problem:
+            where = "" if step.unit is None else f"layer {step.unit.position}: "
+            raise BackendError(f"{where}{step.op.lower()}: {problem}") from None
+
+    def _launches_of(self, step: Step) -> list[Launch]:
         if step.op in OPERATIONS:
             return step_launches(step, self.plan, self.address_of)
         device = self._memory.device

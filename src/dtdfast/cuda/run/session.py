@@ -16,7 +16,7 @@ from ...ledger.accounting import Accounts
 from ...plan.steps import SIZES, Buffer
 from ...session import Beside
 from ...targets import Entry
-from ...underflow import Rows, in_doubt
+from ...underflow import Rows, may_underflow
 from .device import Device
 from .prepared import FLAGS, GIVEN, LARGEST, NUMBERS, Entrance, Prepared
 
@@ -30,7 +30,7 @@ class CudaSession(Accounts):
         self.plan = prepared.plan
         self.prepared, self._device, self._check = prepared, device, check
         self._stream, self._beside = device.stream, beside
-        self.doubtful: Sequence[int] = ()  # nothing is checked here
+        self.inexact: Sequence[int] = ()  # nothing is checked here
         self.empty: Rows = ()
         self._flags: list[Array] = []  # of every pass
         self._waiting: list[Array] = []  # arrays that copies under way still read
@@ -64,7 +64,7 @@ class CudaSession(Accounts):
         self.empty = [(int(i), int(k)) for i, k in np.argwhere(found == 0)]
         if self.empty:
             values = self._fetch("outputs", (plan.n, *plan.program.network.output.shape))
-            self.empty = in_doubt(self.empty, entry.start, values, entry.relevance(values))
+            self.empty = may_underflow(self.empty, entry.start, values, entry.relevance(values))
 
     def forward(self, x: Any) -> Array:
         """Outputs (n, *out) of x, on the host."""

@@ -11,9 +11,9 @@ import numpy as np
 from ... import layers as L
 from .. import algebra, products
 from ..records import Add, Refused, Value
-from ..refused import ATTENTION, CHOICE
+from ..refused import CHOICE
 from .call import Array, Call, Handler, Tensor
-from .layers import activated, scaled, together
+from .layers import scaled, together
 
 # -------------------------------------------------------------------------------------------------- sums and products
 
@@ -135,18 +135,12 @@ def _factors(call: Call) -> tuple[Tensor, Array, bool]:
     """The tensor, the constant, and whether that stands left."""
     a, b = _pair(call)
     if isinstance(a, Tensor) and isinstance(b, Tensor):
-        raise Refused(ATTENTION)
+        raise Refused("of two tensors it has no record; use matmul or einsum, which multiply sample by sample")
     if isinstance(a, Tensor):
         assert not isinstance(b, Tensor)
         return a, b, False
     assert isinstance(b, Tensor)
     return b, a, True
-
-
-def _matmul(call: Call) -> Tensor:
-    x, weight, left = _factors(call)
-    value = call.records.plain(x)
-    return Tensor(products.product(call.add, value, products.of_matrices(weight, value, call.n_batch), left))
 
 
 def _dot(call: Call) -> Tensor:
@@ -177,12 +171,6 @@ def _einsum(call: Call) -> Tensor:
     return Tensor(products.einsum(call.add, call.subscripts, parts, call.n_batch))
 
 
-def _einsum_dense(call: Call) -> Tensor:
-    y = products.einsum(call.add, call.equation, [call.plain, call.weights("kernel")], call.n_batch)
-    bias = call.optional("bias")
-    return activated(call, Tensor(y if bias is None else algebra.scaled(call.add, y, 1.0, bias)))
-
-
 HANDLERS: dict[str, Handler] = {
     "ops.Add": _sum(1.0),
     "ops.Subtract": _sum(-1.0),
@@ -195,9 +183,7 @@ HANDLERS: dict[str, Handler] = {
     "ops.Minimum": _extreme(False),
     "ops.Clip": _clip,
     "ops.Where": _where,
-    "ops.Matmul": _matmul,
     "ops.Dot": _dot,
     "ops.Tensordot": _tensordot,
     "ops.Einsum": _einsum,
-    "EinsumDense": _einsum_dense,
 }

@@ -51,18 +51,12 @@ class Call:
         layer: Any,
         name: str,
         tensors: list[Tensor],
-        arguments: list[Any],
+        node: Any,
         records: Records,
         probe: Callable[[Array], list[Array]],
     ) -> None:
-        self.layer, self.name, self.tensors, self.arguments, self.records, self.probe = (
-            layer,
-            name,
-            tensors,
-            arguments,
-            records,
-            probe,
-        )
+        self.layer, self.name, self.tensors, self.node = layer, name, tensors, node
+        self.records, self.probe = records, probe
 
     def __getattr__(self, key: str) -> Any:
         try:
@@ -78,7 +72,24 @@ class Call:
 
     def of(self, tensors: list[Tensor]) -> Call:
         """The same call of other tensors."""
-        return Call(self.layer, self.name, tensors, self.arguments, self.records, self.probe)
+        return Call(self.layer, self.name, tensors, self.node, self.records, self.probe)
+
+    @property
+    def positional(self) -> tuple[Any, ...]:
+        return tuple(self.node.arguments.args)
+
+    @property
+    def named(self) -> dict[str, Any]:
+        return dict(self.node.arguments.kwargs)
+
+    @property
+    def arguments(self) -> list[Any]:
+        return [*self.positional, *self.named.values()]
+
+    @property
+    def symbols(self) -> list[Any]:
+        """The symbolic tensors that it reads, in the order of `tensors`."""
+        return list(self.node.input_tensors)
 
     @property
     def plain(self) -> Value:

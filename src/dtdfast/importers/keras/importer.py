@@ -13,8 +13,9 @@ from ...plan.shapes import Shape
 from ..check import TOLERANCE, Array, check_outputs, random_input
 from ..outputs import chosen, leaves
 from ..records import Layers, Refused, Turned, Value
-from ..refused import QUANTISED
+from ..refused import FILLS, QUANTISED
 from .arithmetic import HANDLERS as ARITHMETIC
+from .attention import HANDLERS as ATTENTION
 from .axes import HANDLERS as AXES
 from .call import SAMPLES, Call, Handler, Records, Tensor
 from .layers import HANDLERS as LAYERS
@@ -22,7 +23,7 @@ from .moves import HANDLERS as MOVES
 from .refused import REFUSED
 from .turned import ORDERS, as_turned, straight, transposed
 
-HANDLERS: dict[str, Handler] = LAYERS | ARITHMETIC | MOVES | AXES
+HANDLERS: dict[str, Handler] = LAYERS | ARITHMETIC | ATTENTION | MOVES | AXES
 EPS = {"float16": 2.0**-10, "bfloat16": 2.0**-7}
 
 
@@ -158,7 +159,7 @@ class _Reader:
     def __init__(self, keras: Any, source: Any, sample: Shape) -> None:
         self.keras = keras
         self.sample = sample
-        self.layers = Layers(SAMPLES)
+        self.layers = Layers(SAMPLES, sample=sample)
         self.open = source.shape[0] is None
         self.records = Records(self.layers, keras.ops.convert_to_numpy)
         self.known: dict[int, Tensor | Turned] = {id(source): Tensor(Value(INPUT, sample))}
@@ -170,6 +171,8 @@ class _Reader:
                 f"the model's output has its batch axis at place {made.order.index(0)}; transpose it to the first"
             )
         value = self.records.plain(made)
+        if value.kept is not None:
+            raise ModelError(f"the model's output: {FILLS}")
         if value.position == INPUT:
             raise ModelError("the model returns its input: there is nothing to explain")
         return self.layers.finished(value)[0]
@@ -251,10 +254,9 @@ class _Reader:
             raise Refused("this layer has no record")
         if getattr(layer, "quantization_mode", None):
             raise Refused(f"{layer.quantization_mode}: {QUANTISED}")
-        arguments = [*node.arguments.args, *node.arguments.kwargs.values()]
         found = [self.known[id(s)] for s in node.input_tensors]
         tensors = [t for t in found if isinstance(t, Tensor)]
-        call = Call(layer, name, tensors, arguments, self.records, lambda x: self.probed(layer, node, x))
+        call = Call(layer, name, tensors, node, self.records, lambda x: self.probed(layer, node, x))
         if kind in ORDERS:
             return transposed(kind, call, found[0])
         return HANDLERS[kind](call) if len(tensors) == len(found) else straight(kind, call, found, HANDLERS[kind])

@@ -190,9 +190,9 @@ def _conv_transpose(call: Call) -> Tensor:
 
 
 def _dense(call: Call) -> Tensor:
-    """Along the last axis: with further axes it is a convolution of one element."""
+    """Along the last axis: of images, and of what has its channels on axis 1, it is a convolution of one element."""
     kernel, bias, n = call.weights("kernel"), call.optional("bias"), len(call.x.shape)
-    if n == 1:
+    if n == 1 or (n == 2 and not call.x.moved):
         return activated(call, Tensor(call.add(L.Linear, call.x.value, weight=kernel.T, bias=bias)))
     weight = kernel.T.reshape(*kernel.T.shape, *(1,) * (n - 1))
     return activated(call, Tensor(call.add(L.Conv, call.records.moved(call.x), weight=weight, bias=bias), moved=True))

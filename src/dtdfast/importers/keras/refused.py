@@ -13,8 +13,7 @@ REFUSED: dict[str, str] = {
     **dict.fromkeys(
         ("LSTM", "GRU", "SimpleRNN", "RNN", "Bidirectional", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"), RECURRENCE
     ),
-    **dict.fromkeys(("MultiHeadAttention", "GroupQueryAttention", "Attention", "AdditiveAttention"), ATTENTION),
-    **dict.fromkeys(("LayerNormalization", "GroupNormalization", "RMSNormalization", "UnitNormalization"), STATISTICS),
+    "AdditiveAttention": ATTENTION,
     **dict.fromkeys(
         ("TextVectorization", "StringLookup", "IntegerLookup", "Discretization", "CategoryEncoding", "Hashing"),
         _PREPARES,
@@ -22,8 +21,6 @@ REFUSED: dict[str, str] = {
     "Lambda": "Python code has no record; write it with Keras's layers",
     "TimeDistributed": "use the layer on all steps at once: Dense works along the last axis",
     "Masking": "masks are not followed; cut the samples to their length",
-    "Dot": "it multiplies two computed values; only a gate made by a sigmoid has a rule",
-    "ops.DotProductAttention": ATTENTION,
     "ops.Sign": SIZE_OR_SIGN,
     **_operations("Greater GreaterEqual Less LessEqual Equal NotEqual Argmax Argmin Nonzero Round Floor Ceil", CHOICE),
     **_operations("TopK Sort Argsort Argpartition Median Quantile Percentile", ORDER),

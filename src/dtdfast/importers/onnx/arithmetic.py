@@ -1,49 +1,45 @@
-"""Readers of the ONNX operators that combine values and constants element by element, or by products: one function per
-operator.
-"""
+"""Readers of the ONNX operators that combine values and constants element by element: one function per operator."""
 
 from __future__ import annotations
 
-import string
 from functools import partial
 
 import numpy as np
 
 from ... import layers as L
-from .. import algebra, products
+from .. import algebra
 from ..records import Refused, Value
-from ..refused import ATTENTION
 from .graph import Array, Node, Reader, rank, scalar, weights
-from .moves import reshaped
 
 # ------------------------------------------------------------------------------------------------------ constants
 
 
 def aligned(node: Node, constant: Array, x: Value) -> Array:
-    """A constant without the batch axis, along which all of it must be equal; its other axes are the last ones of a
+    """Floats without the batch axis, along which all of them must be equal; their other axes are the last ones of a
     sample.
     """
-    array = weights(constant, "its constant")
+    return placed(node, weights(constant, "its constant"), x)
+
+
+def placed(node: Node, array: Array, x: Value) -> Array:
+    """The same of an array of any type."""
     if node.opset < 7:
-        array = _placed(node, array, rank(x))
+        array = _by_attribute(node, array, rank(x))
     if array.ndim > rank(x):
         raise Refused(
-            f"a constant of shape {array.shape} meets ({_sizes(x)}), which has fewer axes; the batch axis would move"
+            f"a constant of shape {array.shape} meets ({shape_text(x)}), which has fewer axes; the batch axis "
+            "would move"
         )
     if array.ndim == rank(x):
-        if array.shape[0] != 1 and (array.shape[0] != node.layers.batch or array.strides[0]):
-            raise Refused(
-                f"a constant of shape {array.shape} meets ({_sizes(x)}): it may not vary along the batch axis"
-            )
-        array = array[0]
+        array = node.of_sample(array, "a constant")
     try:
         np.broadcast_shapes(array.shape, x.shape)
     except ValueError:
-        raise Refused(f"a constant of shape {array.shape} does not fit ({_sizes(x)})") from None
+        raise Refused(f"a constant of shape {array.shape} does not fit ({shape_text(x)})") from None
     return array
 
 
-def _placed(node: Node, array: Array, axes: int) -> Array:
+def _by_attribute(node: Node, array: Array, axes: int) -> Array:
     """Before opset 7, operands are of one shape, or attribute broadcast is 1 and the second one's axes begin at
     attribute axis.
     """
@@ -59,14 +55,14 @@ def _placed(node: Node, array: Array, axes: int) -> Array:
     return array.reshape(array.shape + (1,) * (axes - axis - array.ndim))
 
 
-def _sizes(x: Value) -> str:
+def shape_text(x: Value) -> str:
     return ", ".join(("n", *map(str, x.shape)))
 
 
 def affine(node: Node, x: Value, scale: Array | float, shift: Array | float) -> Value:
     """x·scale + shift; a value that is smaller than its constant is repeated first, and one number stays one."""
-    made = algebra.scaled(node.add, Value(x.position, x.shape or (1,)), scale, shift)
-    return Value(made.position, x.shape) if made.shape == (1,) else made
+    made = algebra.scaled(node.add, algebra.vector(x), scale, shift)
+    return made.under(x.shape) if made.shape == (1,) else made
 
 
 def negative(node: Node, x: Value) -> Value:
@@ -146,22 +142,14 @@ def sum_(node: Node, mean: bool = False) -> Value:
 
 def where(node: Node) -> Value:
     """Between two operands, by a constant mask."""
-    if isinstance(node.operand(0), Value):
+    if not isinstance(node.operand(0), np.ndarray):
         raise Refused("its condition is computed, which has no record; only a constant mask has")
-    mask = node.constant(0, "its condition") != 0
-    total = None
-    for index, chosen in ((1, mask), (2, ~mask)):
-        operand = node.operand(index)
-        if isinstance(operand, Value):
-            part = affine(node, node.value(index), aligned(node, chosen.astype(np.float32), operand), 0.0)
-            total = part if total is None else node.add(L.Add, total, part)
-    assert total is not None
-    for index, chosen in ((1, mask), (2, ~mask)):
-        operand = node.operand(index)
-        if not isinstance(operand, Value):
-            constant = weights(node.constant(index, "its constant"), "its constant")
-            total = affine(node, total, 1.0, aligned(node, np.where(chosen, constant, constant.dtype.type(0)), total))
-    return total
+    computed = [node.value(i) for i in (1, 2) if not isinstance(node.operand(i), np.ndarray)]
+    x = computed[0]
+    operands = [node.operand(i) for i in (1, 2)]
+    a, b = (aligned(node, o, x) if isinstance(o, np.ndarray) else node.value(i) for i, o in enumerate(operands, 1))
+    made = algebra.chosen(node.add, placed(node, node.constant(0, "its condition"), x), a, b, node.layers.batch)
+    return made.under(()) if not x.shape and made.shape == (1,) else made
 
 
 # ----------------------------------------------------------------------------------------------- largest and smallest
@@ -192,7 +180,7 @@ def extreme(node: Node, lowest: bool) -> Value:
     try:
         np.broadcast_shapes(*(v.shape for v in values))
     except ValueError:
-        raise Refused(f"it compares ({') and ('.join(map(_sizes, values))}), which do not fit each other") from None
+        raise Refused(f"it compares ({') and ('.join(map(shape_text, values))}), which do not fit each other") from None
     vectors = [Value(v.position, v.shape or (1,)) for v in values]
     made = vectors[0] if len(vectors) == 1 else (algebra.smaller if lowest else algebra.larger)(node.add, vectors)
     for i, operand in enumerate(node.operands):
@@ -200,75 +188,6 @@ def extreme(node: Node, lowest: bool) -> Value:
             bound = aligned(node, node.constant(i, "its constant"), made)
             made = (algebra.at_most if lowest else algebra.at_least)(node.add, made, bound)
     return made if any(v.shape for v in values) else Value(made.position, ())
-
-
-# ------------------------------------------------------------------------------------------------------ matrix products
-
-
-def contracted(node: Node, x: Value, constant: Array, labels: str, others: str, result: str) -> Value:
-    """einsum of what is computed and a constant: one letter per axis of x, the batch first, of the constant, and of the
-    result.
-    """
-    every, wanted = (labels, others, result), f"'{labels},{others}->{result}'"
-    if any(len(set(names)) < len(names) for names in every) or not set(result) <= set(labels + others):
-        raise Refused(f"{wanted} names one axis twice, or one that no operand has")
-    if labels[0] in others or result[:1] != labels[:1]:
-        raise Refused(f"{wanted} would mix, move or remove the batch axis")
-    sizes = dict(zip(labels[1:], x.shape, strict=True))
-    if any(sizes.setdefault(k, s) != s for k, s in zip(others, constant.shape, strict=True)):
-        raise Refused(f"a constant of shape {constant.shape} does not fit its other factor ({_sizes(x)})")
-    if not set(labels[1:]) & set(others + result):  # all of a sample is summed
-        if len(result) > 1:
-            raise Refused(f"{wanted} multiplies a constant by a sum, which has no record")
-        whole = node.add(L.Reduce, x, kind="sum", axes=tuple(range(1, rank(x))), keepdims=True)
-        return affine(node, reshaped(node, whole, (node.layers.batch,)), constant.sum(), 0.0)
-    made = products.contracted(node.add, x, labels[1:], constant, others, result[1:])
-    return made if len(result) > 1 else Value(made.position, ())
-
-
-def matmul(node: Node) -> Value:
-    """By a constant from either side, with further axes of its own."""
-    if isinstance(node.operand(0), Value) and isinstance(node.operand(1), Value):
-        raise Refused(ATTENTION)
-    left = not isinstance(node.operand(0), Value)
-    x, constant = (
-        node.value(int(left)),
-        weights(node.constant(int(not left), "its constant factor"), "its constant factor"),
-    )
-    axes = rank(x)
-    if axes < 2 + left or constant.ndim < 1:
-        raise Refused(f"it multiplies ({_sizes(x)}) and {constant.shape}; the batch may not be an axis of the matrices")
-    labels = string.ascii_lowercase[:axes]
-    shared = labels[-2] if left else labels[-1]
-    own = ("Z" + shared if left else shared + "Z") if constant.ndim > 1 else shared
-    stack, lead = constant.shape[:-2], labels[1:-2]
-    while len(stack) > len(lead) and stack[0] == 1:
-        stack = stack[1:]
-    if len(stack) > len(lead):
-        raise Refused(
-            f"it multiplies ({_sizes(x)}) and {constant.shape}; the stack of matrices may not vary along the batch axis"
-        )
-    result, names = list(labels), []
-    for i, size in enumerate(stack, len(lead) - len(stack)):
-        if size != 1:
-            name = lead[i] if x.shape[i] != 1 else string.ascii_uppercase[i]
-            names.append(name)
-            result[1 + i] = name
-    constant = constant.reshape(tuple(s for s in stack if s != 1) + constant.shape[-2:])
-    result[axes - 2 if left else axes - 1] = "Z" if constant.ndim > len(names) + 1 else ""
-    return contracted(node, x, constant, labels, "".join(names) + own, "".join(result))
-
-
-def einsum(node: Node) -> Value:
-    """One operand is computed, the others are constants."""
-    operands = [
-        a if isinstance(a, Value) else weights(node.constant(i, "its factor"), "its factor")
-        for i, a in enumerate(node.operands)
-    ]
-    equation = node.text("equation", "")
-    made = products.einsum(node.add, equation, operands, node.layers.batch)
-    _, result = products.terms(equation, [a.ndim if isinstance(a, np.ndarray) else rank(a) for a in operands])
-    return made if len(result) > 1 else Value(made.position, ())
 
 
 OPERATORS: dict[str, Reader] = {
@@ -283,6 +202,4 @@ OPERATORS: dict[str, Reader] = {
     "Where": where,
     "Min": minimum,
     "Max": maximum,
-    "MatMul": matmul,
-    "Einsum": einsum,
 }

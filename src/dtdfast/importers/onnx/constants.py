@@ -19,15 +19,18 @@ from .tensors import Proto, Tensors, plain
 
 BROADCAST = {  # the result has the broadcast shape of its operands
     "Add", "And", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Min", "Mod", "Mul", "Or",
-    "Pow",
-    "Sub", "Sum", "Where",
+    "Pow", "Sub", "Sum", "Where", "Xor",
 }  # fmt: skip
 SAME_OR_SMALLER = {
-    "Abs", "Cast", "Ceil", "Exp", "Flatten", "Floor", "Identity", "Neg", "Not", "Reciprocal", "ReduceMax", "ReduceMin",
-    "ReduceProd",
-    "ReduceSum", "Reshape", "Round", "Slice", "Split", "Sqrt", "Squeeze", "Transpose", "Unsqueeze",
+    "Abs", "Cast", "CastLike", "Ceil", "Clip", "Cos", "CumSum", "Erf", "Exp", "Flatten", "Floor", "Identity", "IsInf",
+    "IsNaN", "Log", "Neg", "Not", "Reciprocal", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum",
+    "Relu", "Reshape", "Round", "ScatterElements", "ScatterND", "Sigmoid", "Sign", "Sin", "Slice", "Softmax", "Split",
+    "Sqrt", "Squeeze", "Tanh", "Transpose", "Trilu", "Unsqueeze",
 }  # fmt: skip
-FOLDABLE = BROADCAST | SAME_OR_SMALLER | {"Concat", "ConstantOfShape", "Expand", "Gather", "Range", "Size"}
+FOLDABLE = BROADCAST | SAME_OR_SMALLER | {
+    "Concat", "ConstantOfShape", "Expand", "Gather", "GatherElements", "GatherND", "Gemm", "MatMul", "Range", "Size",
+    "Tile",
+}  # fmt: skip
 PLAIN_ATTRIBUTES = (1, 2, 3, 6, 7, 8)  # AttributeProto.AttributeType: float, int, string, and lists of them
 FREE = 1 << 23
 """Elements that a folded constant may have in any case; beyond that, at most four times those decoded from the file."""
@@ -55,6 +58,12 @@ class Folder:
             return (self._constant(node),)
         if operator not in FOLDABLE:
             raise Refused("it reads constants alone, and is not among the operators that are computed on import")
+        if self._grows(operands):
+            return self._repeated(node, operands, opset)
+        return self._computed(node, operands, opset)
+
+    def _computed(self, node: Proto, operands: list[Array | None], opset: int) -> tuple[Array, ...]:
+        operator = node.op_type
         try:
             if operator == "ConstantOfShape":
                 return (self._filled(node, operands),)
@@ -71,6 +80,23 @@ class Folder:
         results = self._evaluate(node, operands, opset)
         self._held += sum(r.nbytes for r in results)
         return results
+
+    def _grows(self, operands: list[Array | None]) -> bool:
+        """Whether a constant has the open batch axis, which only what is repeated along it can have."""
+        return self._batch == BATCH and any(a is not None and BATCH in a.shape for a in operands)
+
+    def _repeated(self, node: Proto, operands: list[Array | None], opset: int) -> tuple[Array, ...]:
+        """Of a batch of one sample, where the same is made of the second of two."""
+        one, two = (self._computed(node, [_of_batch(a, n) for a in operands], opset) for n in (1, 2))
+        results = []
+        for a, b in zip(one, two, strict=True):
+            grown = [axis for axis, size in enumerate(b.shape) if a.ndim == b.ndim and size != a.shape[axis]]
+            if a.ndim != b.ndim or [(a.shape[x], b.shape[x]) for x in grown] not in ([], [(1, 2)]):
+                raise Refused("its constant result grows with the batch")
+            if not np.array_equal(np.broadcast_to(a, b.shape), b, equal_nan=a.dtype.kind == "f"):
+                raise Refused("its constant result differs from sample to sample")
+            results.append(np.broadcast_to(a, [BATCH if x in grown else s for x, s in enumerate(a.shape)]))
+        return tuple(results)
 
     def _constant(self, node: Proto) -> Array:
         if len(node.attribute) != 1:
@@ -127,6 +153,14 @@ def result_size(operator: str, node: Proto, operands: list[Array | None]) -> int
     if operator == "Range":
         start, limit, delta = (float(a.item()) for a in given)
         return max(math.ceil((limit - start) / delta), 0) if delta else 0
+    if operator == "Tile":
+        return given[0].size * math.prod(int(times) for times in given[1])
+    if operator in ("MatMul", "Gemm"):  # at most, and the work is bounded alike
+        return int(given[0].size * given[1].size // max(1, *given[0].shape[-1:]))
+    if operator == "GatherElements":
+        return given[1].size
+    if operator == "GatherND":
+        return math.prod(given[1].shape[:-1]) * math.prod(given[0].shape[given[1].shape[-1] :])
     if operator == "Concat":
         return sum(a.size for a in given)
     if operator == "Gather":
@@ -135,6 +169,16 @@ def result_size(operator: str, node: Proto, operands: list[Array | None]) -> int
     if operator in BROADCAST:
         return math.prod(np.broadcast_shapes(*(a.shape for a in given)))
     return max((a.size for a in given), default=0)
+
+
+def _of_batch(operand: Array | None, n: int) -> Array | None:
+    """A constant as it is where the batch axis has n elements, also where it holds that size as a number."""
+    if operand is None:
+        return None
+    for axis, size in enumerate(operand.shape):
+        if size == BATCH and operand.strides[axis] == 0:
+            operand = operand[(slice(None),) * axis + (slice(n),)]
+    return np.where(operand == BATCH, n, operand) if operand.dtype.kind == "i" and operand.size <= 64 else operand
 
 
 def _expanded(operands: list[Array | None]) -> Array:

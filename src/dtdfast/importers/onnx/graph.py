@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from ...layers import Layer
 from ...plan.shapes import Shape
-from ..records import Layers, Refused, Turned, Value
+from ..functions import Function
+from ..records import Layers, Refused, Value
 
 Array = NDArray[Any]
 
@@ -33,7 +34,24 @@ FLAGS = frozenset(
 )  # fmt: skip
 
 
-Operand = Value | Turned | Array
+@dataclass(frozen=True)
+class Turned:
+    """A value whose batch axis is not the first of its tensor, or is merged there with others.
+
+    Attributes
+    ----------
+    value : the batch axis first; then the axes that are merged before it and behind it; then the others
+    place : of the batch axis in the tensor
+    before, after : how many axes are merged before it, and behind it (0 or 1)
+    """
+
+    value: Value | Function
+    place: int
+    before: int = 0
+    after: int = 0
+
+
+Operand = Value | Turned | Function | Array
 
 
 @dataclass(eq=False)
@@ -53,6 +71,7 @@ class Node:
     outputs: list[str]
     attributes: Mapping[str, Any]
     layers: Layers
+    label: str  # number, name and operator, as messages have it
     looked_at: set[str] = field(default_factory=set)
 
     # ------------------------------------------------------------------------------------------------------- operands
@@ -62,6 +81,8 @@ class Node:
 
     def value(self, index: int = 0) -> Value:
         operand = self.operand(index)
+        if isinstance(operand, Function):
+            raise operand.refused()
         if not isinstance(operand, Value):
             raise Refused(
                 f"input {index} is {'missing' if operand is None else 'a constant'}, expected what an earlier layer "
@@ -83,7 +104,7 @@ class Node:
     def optional(self, index: int, what: str) -> Array | None:
         """A constant operand, None where it is left out."""
         operand = self.operand(index)
-        if isinstance(operand, (Value, Turned)):
+        if isinstance(operand, (Value, Turned, Function)):
             raise Refused(f"{what} (input {index}) depends on the network's input, expected a constant")
         return operand
 
@@ -97,6 +118,13 @@ class Node:
         if array.dtype.kind not in "iu" or array.size > 64:
             raise Refused(f"{key} is {array.dtype} of shape {array.shape}, expected a few integers")
         return tuple(int(v) for v in array.ravel())
+
+    def of_sample(self, array: Array, what: str) -> Array:
+        """A constant with a batch axis, along which it must not vary, as one sample meets it."""
+        repeated = not array.strides[0] or (array.shape[0] < BATCH and bool((array == array[:1]).all()))
+        if not repeated or array.shape[0] not in (1, self.layers.batch):
+            raise Refused(f"{what} of shape {array.shape} may not vary along the batch axis")
+        return np.asarray(array[0])
 
     # ----------------------------------------------------------------------------------------------------- attributes
 
@@ -164,12 +192,21 @@ class Node:
             raise Refused(f"axis is {axis}, but its input has {rank} axes")
         return index
 
-    def full(self, value: Value) -> tuple[int, ...]:
-        """A value's shape with the batch axis."""
-        return (self.layers.batch, *value.shape)
+    def full(self, x: Operand) -> tuple[int, ...]:
+        """The shape of a tensor, the batch axis counted."""
+        return full_shape(x, self.layers.batch)
 
 
-Reader = Callable[[Node], Operand | tuple[Value | None, ...]]
+def full_shape(x: Operand, batch: int) -> tuple[int, ...]:
+    if isinstance(x, np.ndarray):
+        return x.shape
+    if isinstance(x, Turned):
+        merged, others = x.value.shape[: x.before + x.after], x.value.shape[x.before + x.after :]
+        return (*others[: x.place], batch * math.prod(merged), *others[x.place :])
+    return (batch, *x.shape)
+
+
+Reader = Callable[[Node], Operand | tuple[Operand | None, ...]]
 """What reads one operator: adds records, and returns the node's output or outputs."""
 
 

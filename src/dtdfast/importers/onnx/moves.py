@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
 from ... import layers as L
 from ...budget import require
 from ..algebra import scaled
-from ..records import Refused, Turned, Value
-from .graph import Array, Node, Operand, Reader, rank, scalar, weights
+from ..functions import Function
+from ..records import Refused, Value
+from .graph import Array, Node, Operand, Reader, Turned, rank, scalar, weights
 from .tensors import TOKENS
-from .turned import transposed
 
 MOST = 1 << 20
 """Elements that are picked one by one along an axis."""
@@ -44,7 +45,7 @@ def cast(node: Node) -> Operand:
 
 def cast_like(node: Node) -> Operand:
     like = node.operand(1)
-    if like is None or isinstance(like, Turned):
+    if like is None or isinstance(like, (Turned, Function)):
         raise Refused("its second input is missing, or has its batch axis moved")
     return _cast(identity(node), 1 if isinstance(like, Value) and not like.integer else _element_type(like))
 
@@ -79,49 +80,54 @@ def reshaped(node: Node, x: Value, full: tuple[int, ...]) -> Value:
     return Value(made.position, full[1:])
 
 
-def flatten(node: Node) -> Value:
-    x = node.value()
+def goal(node: Node, full: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape to which a Reshape, Flatten, Squeeze or Unsqueeze takes this one, the batch counted."""
+    return GOALS[node.operator](node, full)
+
+
+def _flat(node: Node, full: tuple[int, ...]) -> tuple[int, ...]:
     axis = node.integer("axis", 1)
-    axis = axis + rank(x) if axis < 0 else axis
-    full = node.full(x)
-    rows, columns = math.prod(full[:axis]), math.prod(full[axis:])
-    return reshaped(node, x, (rows, columns))
+    axis = axis + len(full) if axis < 0 else axis
+    return math.prod(full[:axis]), math.prod(full[axis:])
 
 
-def reshape(node: Node) -> Value:
-    x, target = node.value(), node.setting("shape", 1, 5)
+def _as_said(node: Node, full: tuple[int, ...]) -> tuple[int, ...]:
+    target = node.setting("shape", 1, 5)
     if target is None:
         raise Refused("its shape is missing")
-    full, total = node.full(x), node.layers.batch * math.prod(x.shape)
-    copies = not node.integer("allowzero", 0)
+    total, copies = math.prod(full), not node.integer("allowzero", 0)
     sizes = [full[i] if s == 0 and copies and i < len(full) else s for i, s in enumerate(target)]
     if sizes.count(-1) > 1 or any(s < 1 and s != -1 for s in sizes):
         raise Refused(f"its shape is {target}")
     known = math.prod(s for s in sizes if s != -1)
     if total % known or (-1 not in sizes and known != total):
-        raise Refused(f"shape {target} does not fit its input {('n', *x.shape)}")
-    return reshaped(node, x, tuple(total // known if s == -1 else s for s in sizes))
+        raise Refused(f"shape {target} does not fit its input {('n', *full[1:])}")
+    return tuple(total // known if s == -1 else s for s in sizes)
 
 
-def squeeze(node: Node) -> Value:
-    x, axes = node.value(), node.setting("axes", 1, 13)
-    full = node.full(x)
+def _squeezed(node: Node, full: tuple[int, ...]) -> tuple[int, ...]:
+    axes = node.setting("axes", 1, 13)
     chosen = {a % len(full) for a in axes} if axes else {a for a, s in enumerate(full) if s == 1}
     if any(full[a] != 1 for a in chosen - {0}):
-        raise Refused(f"axes {axes} of its input {('n', *x.shape)} are not all of size 1")
-    return reshaped(node, x, tuple(s for a, s in enumerate(full) if a not in chosen))
+        raise Refused(f"axes {axes} of its input {('n', *full[1:])} are not all of size 1")
+    return tuple(s for a, s in enumerate(full) if a not in chosen)
 
 
-def unsqueeze(node: Node) -> Value:
-    x, axes = node.value(), node.setting("axes", 1, 13)
-    full = list(node.full(x))
+def _unsqueezed(node: Node, full: tuple[int, ...]) -> tuple[int, ...]:
+    axes, sizes = node.setting("axes", 1, 13), list(full)
     if not axes:
         raise Refused("its axes are missing")
     for axis in sorted(a % (len(full) + len(axes)) for a in axes):
-        full.insert(axis, 1)
-    if 0 in {a % len(full) for a in axes}:
-        raise Refused("it puts an axis before the batch axis")
-    return reshaped(node, x, tuple(full))
+        sizes.insert(axis, 1)
+    return tuple(sizes)
+
+
+GOALS: dict[str, Callable[[Node, tuple[int, ...]], tuple[int, ...]]] = {
+    "Reshape": _as_said,
+    "Flatten": _flat,
+    "Squeeze": _squeezed,
+    "Unsqueeze": _unsqueezed,
+}
 
 
 def expand(node: Node) -> Value:
@@ -152,16 +158,6 @@ def tile(node: Node) -> Value:
         if times > 1:
             x = node.add(L.Concat, *(x,) * times, axis=axis)
     return x
-
-
-def transpose(node: Node) -> Operand:
-    x = node.operand(0)
-    inner = x.value if isinstance(x, Turned) else node.value()
-    axes = rank(inner)
-    order = node.integer_list("perm") or tuple(reversed(range(axes)))
-    if sorted(order) != list(range(axes)):
-        raise Refused(f"attribute perm is {order}, but its input has {axes} axes")
-    return transposed(node, order)
 
 
 def depth_to_space(node: Node) -> Value:
@@ -217,11 +213,11 @@ def concat(node: Node) -> Value:
 def _beside(node: Node, constant: Array, x: Value) -> Value:
     if constant.ndim != rank(x):
         raise Refused(f"a constant of shape {constant.shape} lies beside {('n', *x.shape)}")
-    if constant.shape[0] != node.layers.batch or (constant.shape[0] != 1 and constant.strides[0]):
+    if constant.shape[0] != node.layers.batch:
         raise Refused(
             f"a constant of shape {constant.shape} lies beside {('n', *x.shape)}, but is not repeated along the batch"
         )
-    return node.add(L.Constant, value=weights(constant, "its constant")[0])
+    return node.add(L.Constant, value=weights(node.of_sample(constant, "its constant"), "its constant"))
 
 
 # --------------------------------------------------------------------------------------------------- parts of a value
@@ -339,13 +335,8 @@ OPERATORS: dict[str, Reader] = {
     "Dropout": dropout,
     "Cast": cast,
     "CastLike": cast_like,
-    "Flatten": flatten,
-    "Reshape": reshape,
-    "Squeeze": squeeze,
-    "Unsqueeze": unsqueeze,
     "Expand": expand,
     "Tile": tile,
-    "Transpose": transpose,
     "DepthToSpace": depth_to_space,
     "SpaceToDepth": space_to_depth,
     "Concat": concat,

@@ -14,9 +14,9 @@ from ..records import Refused
 
 FIRST, WRITTEN_FOR = 6, 23
 SAME_LATER = {  # versions after WRITTEN_FOR that brought element types, or attributes that the readers ask for
-    "Cast": 28, "CastLike": 25, "Celu": 28, "Constant": 25, "ConstantOfShape": 25, "DepthToSpace": 28, "Einsum": 28,
-    "Flatten": 25,
-    "Identity": 25, "Pad": 25, "Reshape": 25, "Shape": 25, "Size": 25, "SpaceToDepth": 28, "Squeeze": 25, "Swish": 24,
+    "Attention": 25, "Cast": 28, "CastLike": 25, "Celu": 28, "Constant": 25, "ConstantOfShape": 25, "DepthToSpace": 28,
+    "Einsum": 28, "Flatten": 25, "Identity": 25, "Pad": 25, "Reshape": 25, "Shape": 25, "Size": 25,
+    "SpaceToDepth": 28, "Squeeze": 25, "Swish": 24,
     "Transpose": 25,
     "Unsqueeze": 25,
 }  # fmt: skip

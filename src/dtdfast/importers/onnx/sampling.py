@@ -222,7 +222,7 @@ def _upsampled(node: Node, scales: Array | None) -> Value:
     if scales is None or scales.size != rank(x) or not (np.isfinite(scales).all() and (scales > 0).all()):
         raise Refused(f"its scales are {scales!s:.80}, expected a positive number per axis ({rank(x)})")
     if mode == "nearest" and (scales < 1).any():
-        raise Refused(f"in opset {node.opset}, which neighbour is the nearest is not said where an axis shrinks")
+        raise Refused(f"in opset {node.opset}, the nearest neighbour is not defined where an axis shrinks")
     factors = [float(s) for s in scales.ravel()]
     sizes = [int(np.floor(np.float32(f) * np.float32(s))) for f, s in zip(factors[1:], x.shape, strict=True)]
     if factors[0] != 1:

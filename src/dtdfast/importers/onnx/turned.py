@@ -1,55 +1,343 @@
-"""Values whose batch axis a Transpose has moved away from the front: no record holds one, but a later Transpose may
-move it back.
+"""Values whose batch axis a Transpose has moved away from the front, or a Reshape has merged with others: no record
+holds one, but most operators work on what is behind it, and later nodes bring the batch axis back.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
 
-from ... import layers as L
-from ..records import Refused, Turned, Value
-from .graph import Node, Operand
+import numpy as np
 
-SINGLE = {
-    "Abs", "Cast", "Celu", "Clip", "Dropout", "Elu", "Gelu", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu",
-    "Mish", "Neg", "Relu",
-    "Selu", "Sigmoid", "Softplus", "Softsign", "Swish", "Tanh", "ThresholdedRelu",
+from ..algebra import permuted, reshaped
+from ..functions import Function
+from ..records import Refused, Value
+from .graph import Array, Node, Operand, Reader, Turned
+from .moves import goal
+
+ELEMENTWISE = {
+    "Abs", "Add", "Cast", "CastLike", "Celu", "Clip", "Cos", "Div", "Dropout", "Elu", "Erf", "Exp", "Gelu",
+    "HardSigmoid", "HardSwish", "Identity", "IsInf", "IsNaN", "LeakyRelu", "Log", "Max", "Mean", "Min", "Mish", "Mul",
+    "Neg", "Pow", "Reciprocal", "Relu", "Selu", "Sigmoid", "Sin", "Softplus", "Softsign", "Sqrt", "Sub", "Sum", "Swish",
+    "Tanh", "ThresholdedRelu", "Where",
 }  # fmt: skip
-SEVERAL = {"Add", "Max", "Mean", "Min", "Mul", "Sub", "Sum"}
+BY_ATTRIBUTE = {"Concat": 1, "Gather": 0, "LogSoftmax": -1, "Softmax": -1, "Split": 0}
+"""Operators along the axis of attribute axis → its default."""
+ALONG = ("Slice",)
+"""Operators along several axes, of which each has numbers of its own."""
+TRAILING = ("LayerNormalization", "RMSNormalization")
+"""Operators over the axis of attribute axis and all behind it."""
+BY_AXES = {"ReduceL1": 18, "ReduceL2": 18, "ReduceMax": 18, "ReduceMean": 18, "ReduceMin": 18, "ReduceSum": 13,
+           "ReduceSumSquare": 18}  # fmt: skip
+"""Operators along several axes → the opset from which they are an input."""
+Result = Operand | tuple[Operand | None, ...]
+RESHAPES = ("Flatten", "Reshape", "Squeeze", "Unsqueeze")
 
 
-@dataclass(frozen=True)
-class Straight:
-    """A node that works element by element, as it is with the batch axis first, and how its result is turned back."""
-
-    node: Node
-    order: tuple[int, ...]
-
-    def turned(self, result: object) -> Turned:
-        assert isinstance(result, Value)
-        return Turned(result, self.order)
+def view(value: Value | Function, place: int, before: int = 0, after: int = 0) -> Operand:
+    """A value, or what stands for it."""
+    return Turned(value, place, before, after) if place or before or after else value
 
 
-def transposed(node: Node, order: tuple[int, ...]) -> Operand:
-    """Axes of the node's operand in another order; nothing is added where none moves, or where the batch axis does not
-    stay first.
-    """
-    x = node.operands[0]
+def parts(x: Operand | None) -> tuple[Value | Function, int, int, int]:
+    """(value, place of the batch axis, how many axes are merged before it, and behind it)."""
     if isinstance(x, Turned):
-        order, x = tuple(x.order[axis] for axis in order), x.value
-    assert isinstance(x, Value)
-    if order[0] != 0:
-        return Turned(x, order)
-    return x if order == tuple(range(len(order))) else node.add(L.Permute, x, order=order)
+        return x.value, x.place, x.before, x.after
+    if not isinstance(x, (Value, Function)):
+        what = "missing" if x is None else "a constant"
+        raise Refused(f"its input is {what}, expected what an earlier layer computes")
+    return x, 0, 0, 0
 
 
-def straight(node: Node) -> Straight:
-    """The node with what is behind its turned operands, which must all be turned alike."""
-    turned = [a for a in node.operands if isinstance(a, Turned)]
-    order, count = turned[0].order, len(node.operands)
-    single = node.operator in SINGLE and isinstance(node.operands[0], Turned)
-    several = node.operator in SEVERAL and len(turned) == count and all(a.order == order for a in turned)
-    if not single and not several:
-        raise Refused(f"its input has the batch axis at place {order.index(0)}; transpose it back before this operator")
-    operands: list[Operand | None] = [a.value if isinstance(a, Turned) else a for a in node.operands]
-    return Straight(replace(node, operands=operands), order)
+def _full(node: Node) -> tuple[int, ...]:
+    """The shape of what a node reads first."""
+    x = node.operands[0]
+    if x is None:
+        raise Refused("its input is missing")
+    return node.full(x)
+
+
+# ----------------------------------------------------------------------------------------------------------- moves
+
+
+def transpose(node: Node) -> Operand:
+    """The axes in another order, the batch axis as any other."""
+    value, place, before, after = parts(node.operands[0])
+    axes = len(_full(node))
+    order = node.integer_list("perm") or tuple(reversed(range(axes)))
+    if sorted(order) != list(range(axes)):
+        raise Refused(f"attribute perm is {order}, but its input has {axes} axes")
+    merged = before + after
+    others = [a for a in order if a != place]
+    moved = [*range(merged), *(merged + a - (a > place) for a in others)]
+    if moved != sorted(moved):
+        value = permuted(node.add, plain(value), moved)
+    return view(value, order.index(place), before, after)
+
+
+def plain(value: Value | Function) -> Value:
+    """What can be moved."""
+    if isinstance(value, Function):
+        raise value.refused()
+    if value.integer:
+        raise Refused("it reads the network's integer input, which only Gather (an embedding) can")
+    return value
+
+
+def reshape(node: Node) -> Operand:
+    """To any shape in which the batch axis is found again, perhaps merged with others."""
+    value, place, before, after = parts(node.operands[0])
+    full = _full(node)
+    target = goal(node, full)
+    if target == full:
+        return view(value, place, before, after)
+    inner = value.shape
+    merged, others = inner[: before + after], inner[before + after :]
+    outer = math.prod(others[:place]) * math.prod(merged[:before])
+    found = list(_places(target, outer, node.layers.batch, math.prod(inner)))
+    if not found:
+        raise Refused(f"it would mix or remove the batch axis: {_text(node, full)} to {_text(node, target)}")
+    new, more_before, more_after = min(found, key=lambda p: (p[1] * p[2] > 1, p[0]))
+    rest = target[:new], target[new + 1 :]
+    # as the elements lie in the tensor, without the batch axis
+    first, last = range(before + after, before + after + place), range(before + after + place, len(inner))
+    order = [*first, *range(before + after), *last]
+    lies = [*rest[0], *(size for size in (more_before, more_after) if size > 1), *rest[1]]
+    n_merged = (more_before > 1) + (more_after > 1)
+    back = [*range(new, new + n_merged), *range(new), *range(new + n_merged, len(lies))]
+    if order == sorted(order) and back == sorted(back):
+        made: Value | Function = _under(node, value, tuple(lies))
+    else:
+        apart = permuted(node.add, plain(value), order)
+        made = permuted(node.add, _under(node, apart, tuple(lies)), back)
+    return view(made, new, int(more_before > 1), int(more_after > 1))
+
+
+def _under(node: Node, value: Any, shape: tuple[int, ...]) -> Any:
+    if isinstance(value, Function) or (isinstance(value, Value) and not shape):
+        return value.under(shape)
+    if value.shape == shape:
+        return value
+    value = plain(value)
+    made = reshaped(node.add, value if value.shape else value.under((1,)), shape)
+    return made.under(shape)
+
+
+def _places(target: tuple[int, ...], outer: int, batch: int, size: int) -> Iterable[tuple[int, int, int]]:
+    """(place of the batch axis, elements merged before it, elements merged behind it) wherever it may be in a shape.
+
+    Parameters
+    ----------
+    outer : elements before the batch axis
+    size : of a sample
+    """
+    for place, extent in enumerate(target):
+        ahead = math.prod(target[:place])
+        if ahead and outer % ahead == 0 and extent % (outer // ahead * batch) == 0:
+            before = outer // ahead
+            after = extent // (before * batch)
+            if ahead * before * after * math.prod(target[place + 1 :]) == size:
+                yield place, before, after
+
+
+def _text(node: Node, full: tuple[int, ...]) -> str:
+    """A shape in which n stands for the batch axis."""
+    n = node.layers.batch
+    sizes = (("n" if s == n else f"{s // n}·n") if s % n == 0 and n > 1 else str(s) for s in full)
+    return f"({', '.join(sizes)})"
+
+
+# -------------------------------------------------------------------------------------------------- other operators
+
+
+def turned(node: Node, read: Reader) -> Result:
+    """A node whose operands have a turned one among them, read as it is with the batch axis first."""
+    computed = [a for a in node.operands if isinstance(a, (Value, Function, Turned))]
+    layouts = {_layout(a) for a in computed}
+    if len(layouts) > 1:
+        raise Refused(
+            "its operands have the batch axis in different places, or merged with different axes; transpose them alike "
+            "before this operator"
+        )
+    _, place, before, after = parts(computed[0])
+    ranks = [len(node.full(a)) for a in computed]
+    if place >= min(ranks):
+        raise Refused("its operands have different numbers of axes")
+    frame = Frame(node, place, before, after, max(ranks))
+    if node.operator in ELEMENTWISE:
+        if min(ranks) < max(ranks):
+            raise Refused("its operands have different numbers of axes, and their batch axes do not meet")
+        made: Result = frame.back(read(frame.straight()), place)
+        return made
+    result: Result | None = None
+    if node.operator in (*ALONG, *BY_ATTRIBUTE, *TRAILING, *BY_AXES):
+        result = _along(frame, read)
+    if node.operator == "Expand":
+        result = _expanded(frame, read)
+    if node.operator in ("MatMul", "Gemm"):
+        result = _product(frame, read)
+    if result is None:
+        raise Refused(f"its input has the batch axis {frame.where}; bring it back to the front before this operator")
+    return result
+
+
+def _layout(x: Operand) -> tuple[Any, ...]:
+    """What must be alike in operands that meet: place of the batch axis, and sizes of the axes merged with it."""
+    value, place, before, after = parts(x)
+    return place, value.shape[:before], value.shape[before : before + after]
+
+
+class Frame:
+    """How a node with turned operands is read with the batch axis first.
+
+    Attributes
+    ----------
+    place, before, after : as in Turned
+    rank : axes of the tensors, the batch counted
+    """
+
+    def __init__(self, node: Node, place: int, before: int, after: int, rank: int) -> None:
+        self.node, self.place, self.before, self.after, self.rank = node, place, before, after, rank
+
+    @property
+    def where(self) -> str:
+        return f"at place {self.place}" + (", merged with others" if self.before + self.after else "")
+
+    def axis(self, axis: int) -> int:
+        """The same axis where the batch axis is first, and merged axes come after it."""
+        index = axis + self.rank if axis < 0 else axis
+        if index == self.place:
+            raise Refused(f"it works along axis {axis}, but its input has the batch axis {self.where}")
+        if not 0 <= index < self.rank:
+            raise Refused(f"axis is {axis}, but its input has {self.rank} axes")
+        return self.before + self.after + index + (index < self.place)
+
+    def constant(self, array: Array) -> Array:
+        """A constant that meets the tensor, without the batch axis."""
+        reach = array.ndim - (self.rank - self.place)
+        if reach < 0:
+            return array
+        held = array.shape[reach]
+        if held != 1:
+            whole = np.moveaxis(array, reach, 0)
+            if array.strides[reach] and (held > 1 << 16 or (whole != whole[:1]).any()):
+                raise Refused(f"a constant of shape {array.shape} may not vary along the batch axis")
+        return np.asarray(np.take(array, 0, reach))
+
+    def straight(self, constants: bool = True, **attributes: Any) -> Node:
+        """The node with what is behind its operands."""
+        operands: list[Operand | None] = []
+        for a in self.node.operands:
+            if isinstance(a, (Value, Function, Turned)):
+                a = parts(a)[0]
+            elif a is not None and constants:
+                a = self.constant(a)
+            operands.append(a)
+        return replace(self.node, operands=operands, attributes={**self.node.attributes, **attributes})
+
+    def back(self, result: Any, place: int) -> Any:
+        """Results as the node makes them."""
+        if isinstance(result, tuple):
+            return tuple(None if r is None else self.back(r, place) for r in result)
+        if isinstance(result, (Value, Function)):
+            return view(result, place, self.before, self.after)
+        return self.widened(result)
+
+    def widened(self, array: Array) -> Array:
+        """A constant that the node makes: the same for every sample."""
+        merged = 1 + self.before + self.after
+        others = array[(0,) * merged] if array.ndim >= merged else array
+        sizes = [s for a in self.node.operands if isinstance(a, Turned) for s in (self.node.full(a)[self.place],)]
+        return np.broadcast_to(np.expand_dims(others, self.place), [
+            *others.shape[: self.place], sizes[0], *others.shape[self.place :]
+        ])  # fmt: skip
+
+
+def _along(frame: Frame, read: Reader) -> Any:
+    """Operators along axes that are not the batch's."""
+    node, place = frame.node, frame.place
+    if node.operator == "Gather" and isinstance(node.operand(1), Turned):  # an embedding
+        return frame.back(read(frame.straight(constants=False)), place)
+    if node.operator == "Slice":
+        return frame.back(read(_sliced(frame)), place)
+    if node.operator in BY_AXES:
+        given = node.setting("axes", 1, BY_AXES[node.operator])
+        if not given:
+            raise Refused("it reduces all axes, the batch too")
+        axes = [a + frame.rank if a < 0 else a for a in given]
+        inner = frame.straight(constants=False)
+        moved = [frame.axis(a) for a in axes]
+        if node.opset < BY_AXES[node.operator]:
+            inner = replace(inner, attributes={**inner.attributes, "axes": moved})
+        else:
+            inner.operands[1] = np.array(moved, np.int64)
+        return frame.back(read(inner), place - (0 if node.integer("keepdims", 1) else sum(a < place for a in axes)))
+    axis = node.integer("axis", BY_ATTRIBUTE.get(node.operator, -1))
+    if node.operator in ("Softmax", "LogSoftmax") and node.opset < 13:
+        axis = node.integer("axis", 1)
+        if axis not in (-1, frame.rank - 1):
+            raise Refused("before opset 13 it joins all axes from its own on, which may not be turned ones")
+    index = axis + frame.rank if axis < 0 else axis
+    if node.operator in TRAILING and place >= index:
+        raise Refused("it works along the batch axis")
+    inner = frame.straight(constants=False, axis=frame.axis(axis))
+    if node.operator == "Concat":
+        inner.operands = [_beside(frame, a) if isinstance(a, np.ndarray) else a for a in inner.operands]
+    if node.operator == "Gather":
+        indices = node.operand(1)
+        if not isinstance(indices, np.ndarray):
+            raise Refused("its indices are computed; only the network's integer input can index a table")
+        place += (indices.ndim - 1) * (index < place)
+    return frame.back(read(inner), place)
+
+
+def _sliced(frame: Frame) -> Node:
+    node = frame.node
+    starts = node.setting("starts", 1, 10) or ()
+    axes = [frame.axis(a) for a in node.setting("axes", 3, 10) or range(len(starts))]
+    if node.opset < 10:
+        return frame.straight(axes=axes)
+    inner = frame.straight(constants=False)
+    inner.operands[3:4] = [np.array(axes, np.int64)]
+    return inner
+
+
+def _beside(frame: Frame, array: Array) -> Array:
+    """A constant beside turned values, as it stands beside what is behind them."""
+    value = next(parts(a)[0] for a in frame.node.operands if isinstance(a, Turned))
+    merged = value.shape[: frame.before + frame.after]
+    sample = frame.constant(array)
+    return np.broadcast_to(sample, (frame.node.layers.batch, *merged, *sample.shape))
+
+
+def _expanded(frame: Frame, read: Reader) -> Any:
+    """Axes that are not the batch's, repeated."""
+    target, place = frame.node.setting("shape", 1, 8), frame.place
+    if target is None or len(target) > frame.rank:
+        return None
+    value, full = parts(frame.node.operands[0])[0], _full(frame.node)
+    wide = [max(t, s) for t, s in zip((1,) * (frame.rank - len(target)) + target, full, strict=True)]
+    if wide[place] != full[place]:
+        return None
+    inner = frame.straight(constants=False)
+    merged = value.shape[: frame.before + frame.after]
+    inner.operands[1] = np.array([frame.node.layers.batch, *merged, *wide[:place], *wide[place + 1 :]], np.int64)
+    return frame.back(read(inner), place)
+
+
+def _product(frame: Frame, read: Reader) -> Any:
+    """Matrix products whose matrices do not lie along the batch axis."""
+    node = frame.node
+    right = node.operand(1)
+    own = 1 if isinstance(right, np.ndarray) and right.ndim <= 2 else 2
+    if not isinstance(node.operand(0), Turned) or frame.place >= frame.rank - own:
+        return None
+    if node.operator == "Gemm":
+        return frame.back(read(frame.straight(constants=False)), frame.place)
+    return frame.back(read(frame.straight(constants=own == 2)), frame.place)
+
+
+OPERATORS: dict[str, Reader] = {"Transpose": transpose, **dict.fromkeys(RESHAPES, reshape)}
+"""What reads turned values as they are."""

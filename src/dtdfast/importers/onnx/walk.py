@@ -18,29 +18,32 @@ from ...errors import ModelError
 from ...extras import require
 from ...layers import INPUT, Dropout, Layer
 from ...plan.shapes import Shape
-from ..records import Layers, Refused, Turned, Value
-from ..refused import ATTENTION, CHOICE, CONTROL_FLOW, ORDER, QUANTISED, RECURRENCE, SIZE_OR_SIGN, STATISTIC, STATISTICS
+from ..functions import Function
+from ..records import Layers, Refused, Value
+from ..refused import CHOICE, CONTROL_FLOW, ORDER, QUANTISED, RECURRENCE, SIZE_OR_SIGN, STATISTIC
 from .arithmetic import OPERATORS as ARITHMETIC
+from .attention import OPERATORS as ATTENTION
 from .constants import FOLDABLE, Folder
-from .graph import Array, Node, Operand, Reader
+from .functions import OPERATORS as FUNCTIONS
+from .functions import reader as reader_of_functions
+from .graph import Array, Node, Operand, Reader, Turned, full_shape
 from .layers import OPERATORS as LAYERS
 from .moves import OPERATORS as MOVES
+from .norms import OPERATORS as NORMS
 from .opsets import check_version
-from .patterns import gelus
+from .products import OPERATORS as PRODUCTS
 from .sampling import OPERATORS as SAMPLING
 from .tensors import Proto, Tensors
-from .turned import straight
+from .turned import OPERATORS as TURNED
+from .turned import turned
 
-OPERATORS: dict[str, Reader] = LAYERS | ARITHMETIC | MOVES | SAMPLING
+OPERATORS: dict[str, Reader] = (
+    LAYERS | NORMS | ARITHMETIC | FUNCTIONS | PRODUCTS | ATTENTION | MOVES | SAMPLING | TURNED
+)
 BRANCHES = ("If", "Loop", "Scan", "SequenceMap")
 REFUSED = {
     **dict.fromkeys(BRANCHES, CONTROL_FLOW),
     **dict.fromkeys(("LSTM", "GRU", "RNN"), RECURRENCE),
-    **dict.fromkeys(
-        ("LayerNormalization", "GroupNormalization", "InstanceNormalization", "RMSNormalization"), STATISTICS
-    ),
-    **dict.fromkeys(("MeanVarianceNormalization", "SimplifiedLayerNormalization", "LpNormalization"), STATISTICS),
-    **dict.fromkeys(("Attention", "MultiHeadAttention"), ATTENTION),
 }
 
 NO_RECORD = "this operator has no record"
@@ -65,7 +68,7 @@ OF_COMPUTED = {  # why there is no record of what is computed; of constants alon
     ),
     **dict.fromkeys(("TopK", "Unique"), ORDER),
     **dict.fromkeys(
-        ("ReduceL2", "ReduceSumSquare", "ReduceLogSumExp", "ReduceLogSum", "ReduceProd", "LpPool", "GlobalLpPool"),
+        ("ReduceLogSumExp", "ReduceLogSum", "ReduceProd", "LpPool", "GlobalLpPool"),
         STATISTIC,
     ),
 }
@@ -104,27 +107,32 @@ class Walk:
         self._helper = require("onnx.helper", "onnx")
         self._stored = {t.name: t for t in graph.initializer}
         self._folder = Folder(tensors, batch)
-        self._layers = Layers(batch)
+        self._layers = Layers(batch, sample=sample)
         self._known: dict[str, Operand] = {name: Value(INPUT, sample, integer)}
         self._readers: Counter[str] = Counter()
         self._refusals: list[str] = []
-        self._constants = {n.output[0]: n for n in graph.node if n.op_type == "Constant" and len(n.output) == 1}
-        self._gelus: dict[str, str] = {}  # its output → what a GELU reads that the file writes out
 
     def imported(self, output: str) -> Imported:
         """Read the nodes that the output depends on."""
-        self._gelus = gelus(list(self._graph.node), self._number)
         nodes = self._needed(output)
         self._readers = Counter([output, *(name for _, node in nodes for name in node.input)])
         for number, node in nodes:
+            label = f"node {number}{f' {node.name!r:.120}' if node.name else ''} ({node.op_type:.60})"
             try:
-                self._read(node)
+                self._read(node, label)
             except (Refused, ModelError) as reason:
-                name = f" {node.name!r:.120}" if node.name else ""
-                self._refusals.append(f"node {number}{name} ({node.op_type:.60}): {reason}")
+                self._refuse(str(reason), label)
+        if isinstance(made := self._known.get(output), Function):
+            self._refuse(str(made.refused()), "")
         if self._refusals:
             return Imported(self._layers.records, self._sample, self._refusals)
         return Imported(self._layers.finished(self._end(output))[0], self._sample, [])
+
+    def _refuse(self, reason: str, label: str) -> None:
+        """Add a line; what is read of a function that came to nothing names the node that began it."""
+        line = reason if reason.startswith("node ") else f"{label}: {reason}"
+        if line not in self._refusals:
+            self._refusals.append(line)
 
     def shape(self, name: str) -> Shape | None:
         """Shape of one sample of what was computed under a name."""
@@ -137,29 +145,11 @@ class Walk:
         for number in range(len(self._graph.node) - 1, -1, -1):
             node = self._graph.node[number]
             if wanted.intersection(o for o in node.output if o):
-                if node.output[0] in self._gelus:
-                    node = type(node)(
-                        op_type="Gelu", name=node.name, input=[self._gelus[node.output[0]]], output=node.output
-                    )
                 wanted.update(i for i in node.input if i)
                 result.append((number, node))
         return result[::-1]
 
-    def _number(self, name: str) -> float | None:
-        """A stored tensor or a Constant of one element; None for anything else, also what cannot be read (the walk says
-        why).
-        """
-        tensor, maker = self._stored.get(name), self._constants.get(name)
-        try:
-            if tensor is not None:
-                array = self._tensors.array(tensor) if math.prod(tensor.dims) == 1 else None
-            else:
-                array = None if maker is None else self._folder.fold(maker, [], self._opset)[0]
-        except (Refused, ModelError):
-            return None
-        return float(array.ravel()[0]) if array is not None and array.size == 1 else None
-
-    def _read(self, node: Proto) -> None:
+    def _read(self, node: Proto, label: str) -> None:
         operator = node.op_type
         if node.domain not in ("", "ai.onnx"):
             raise Refused(f"operators of the domain {node.domain!r:.60} are not ONNX's own")
@@ -176,7 +166,7 @@ class Walk:
                 raise Refused(f"it reads {missing!r:.80}, which no node before it and no initializer makes")
             return  # behind a node that was refused
         operands = [self._operand(name) for name in node.input]
-        for name, result in zip(node.output, self._results(node, operands), strict=False):
+        for name, result in zip(node.output, self._results(node, operands, label), strict=False):
             if name in self._known or name in self._stored:
                 raise Refused(f"it makes {name!r:.80} a second time")
             if name and result is not None:
@@ -187,11 +177,11 @@ class Walk:
             self._known[name] = self._tensors.array(self._stored[name])
         return self._known[name] if name else None
 
-    def _results(self, node: Proto, operands: list[Operand | None]) -> tuple[Operand | None, ...]:
+    def _results(self, node: Proto, operands: list[Operand | None], label: str) -> tuple[Operand | None, ...]:
         operator = node.op_type
-        if operator in ("Shape", "Size") and len(operands) == 1 and not isinstance(operands[0], (Turned, type(None))):
+        if operator in ("Shape", "Size") and len(operands) == 1 and operands[0] is not None:
             return (self._shape(node, operands[0]),)
-        constants = [a for a in operands if not isinstance(a, (Value, Turned))]
+        constants = [a for a in operands if not isinstance(a, (Value, Turned, Function))]
         if len(constants) == len(operands):
             return self._folder.fold(node, constants, self._opset)
         if operator not in OPERATORS:
@@ -204,10 +194,11 @@ class Walk:
             outputs=[o if self._readers[o] else "" for o in node.output],
             attributes=self._attributes(node),
             layers=self._layers,
+            label=label,
         )
-        moved = straight(reading) if operator != "Transpose" and any(isinstance(a, Turned) for a in operands) else None
         try:
-            result = OPERATORS[operator](reading) if moved is None else moved.turned(OPERATORS[operator](moved.node))
+            around = operator not in TURNED and any(isinstance(a, Turned) for a in operands)
+            result = turned(reading, _reader) if around else _reader(reading)
         # of attributes and constants that make no sense together
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:
             raise Refused(
@@ -222,9 +213,9 @@ class Walk:
         except Exception as error:  # onnx raises ValueError, TypeError or AttributeError on a damaged attribute
             raise Refused(f"its attributes cannot be read: {error}") from None
 
-    def _shape(self, node: Proto, value: Value | Array) -> Array:
+    def _shape(self, node: Proto, value: Operand) -> Array:
         """Shape, perhaps of the axes from attribute start to end alone, and Size."""
-        full = (self._layers.batch, *value.shape) if isinstance(value, Value) else value.shape
+        full = full_shape(value, self._layers.batch)
         if node.op_type == "Size":
             return np.array(math.prod(full), np.int64)
         bounds = {a.name: int(a.i) for a in node.attribute}
@@ -234,10 +225,16 @@ class Walk:
         """What the list ends in; the identity where that is the input."""
         value = self._known.get(output)
         if isinstance(value, Turned):
+            merged = ", merged with others" if value.before + value.after else ""
             raise ModelError(
-                f"its output {output!r:.80} has the batch axis at place {value.order.index(0)}; transpose it back"
+                f"its output {output!r:.80} has the batch axis at place {value.place}{merged}; bring it back to the "
+                "front"
             )
         if not isinstance(value, Value):
             reason = "is made by no node" if value is None else "does not depend on its input"
             raise ModelError(f"its output {output!r:.80} {reason}")
         return value if value.position != INPUT else self._layers.add(Dropout, (value,), output)
+
+
+def _reader(node: Node) -> Operand | tuple[Operand | None, ...]:
+    return (reader_of_functions(node.operator, node.operands) or OPERATORS[node.operator])(node)

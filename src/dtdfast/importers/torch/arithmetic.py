@@ -211,7 +211,7 @@ def _reduced(kind: str) -> Callable[[Records, Call], Value]:
 def _max(kind: str) -> Handler:
     """`max` and `min` are three operators: of two tensors, over an axis with its indices, over everything."""
 
-    def handle(records: Records, call: Call) -> Value | Pieces:
+    def handle(records: Records, call: Call) -> Any:
         if "other" in call.arguments:
             return _extreme(kind == "max")(records, call)
         return (
@@ -233,7 +233,7 @@ def _masked(records: Records, call: Call) -> Value:
     (x,) = call.values() or (None,)
     if x is None or len(call.values()) > 1:
         raise Refused("more than one of its operands is computed from the network's input")
-    zero, one = (records.probed(x, np.full((records.n_batch, *x.shape), v)) for v in (0.0, 1.0))
+    zero, one = (call.probed(x, np.full((records.n_batch, *x.shape), v), records) for v in (0.0, 1.0))
     hides = np.isneginf(zero) & np.isneginf(one)
     if not (hides | np.isfinite(zero + one)).all():
         raise Refused(FILLS)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ... import layers as L
@@ -32,11 +33,6 @@ class Records(Protocol):
 
     def entry(self, value: Value) -> Value:
         """A value whose shape is its entry's own."""
-
-    def probed(self, value: Value, stand_in: Array) -> Array:
-        """What the operator that is being read makes of other numbers in the place of a value (all samples), and of 0
-        for other values.
-        """
 
 
 class Call:
@@ -69,13 +65,34 @@ class Call:
     def get(self, name: str, default: Any = None) -> Any:
         return self.arguments.get(name, default)
 
+    def probed(self, value: Value, stand_in: Array, records: Records) -> Array:
+        """What the operator makes of other numbers in the place of a value (all samples), and of 0 for other values."""
+        import torch
+
+        def argument(a: Any) -> Any:
+            if isinstance(a, (list, tuple)):
+                return [argument(v) for v in a]
+            if isinstance(a, Value):
+                if a == value:
+                    return torch.from_numpy(stand_in)
+                return torch.zeros((records.n_batch, *a.shape), dtype=torch.float64)
+            return a.double() if isinstance(a, torch.Tensor) and a.is_floating_point() else a
+
+        return np.asarray(self.target(**{key: argument(a) for key, a in self.arguments.items()}).numpy())
+
+    def nothing(self, records: Records) -> Any:
+        """Its result where that has no elements."""
+        import torch
+
+        return torch.zeros((records.n_batch, *self.shape), dtype=self.dtype)
+
     def values(self) -> list[Any]:
         """The operands that are computed from the network's input, lists of them included."""
         flat = [v for a in self.arguments.values() for v in (a if isinstance(a, list) else [a])]
         return [v for v in flat if isinstance(v, (Value, Function))]
 
 
-Handler = Callable[[Records, Call], Value | Pieces]
+Handler = Callable[[Records, Call], Any]
 
 
 def ints(value: Any) -> Any:

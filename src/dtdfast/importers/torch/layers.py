@@ -6,7 +6,10 @@ from __future__ import annotations
 
 from functools import partial
 
+import numpy as np
+
 from ... import layers as L
+from .. import algebra
 from ..algebra import bounded
 from ..records import Refused, Value
 from .activations import HANDLERS as ACTIVATIONS
@@ -60,7 +63,13 @@ def _batch_norm(records: Records, call: Call) -> Pieces:
         raise Refused("it normalises by the batch's own statistics; only stored statistics can be explained")
     named = dict(mean=call.running_mean, variance=call.running_var, weight=call.weight, bias=call.bias)
     arrays = {key: records.array(value, key) for key, value in named.items() if value is not None}
-    return Pieces([partial(records.add, L.BatchNorm, call.x("input"), **arrays, eps=call.eps)])
+    if call.get("axis", 1) == 1:
+        return Pieces([partial(records.add, L.BatchNorm, call.x("input"), **arrays, eps=call.eps)])
+    scale = arrays.get("weight", 1.0) / np.sqrt(np.asarray(arrays["variance"], np.float64) + call.eps)
+    shift = arrays.get("bias", 0.0) - arrays["mean"] * scale
+    column = (-1, *(1,) * (len(call.x("input").shape) - call.axis))
+    shifted = partial(algebra.scaled, records.add, call.x("input"), scale.reshape(column), shift.reshape(column))
+    return Pieces([shifted])
 
 
 # ------------------------------------------------------------------------------------------------------- element-wise

@@ -28,13 +28,13 @@ def _moved(records: Records, call: Call) -> Value:
     values, n = call.values(), records.n_batch
     if not values or len(set(values)) < len(values) or (len(values) > 1 and call.name not in SCATTERS.split()):
         raise Refused("more than one of its operands is computed from the network's input")
-    filled = records.probed(values[0], np.zeros((n, *values[0].shape)))
+    filled = call.probed(values[0], np.zeros((n, *values[0].shape)), records)
     if filled.ndim != len(call.shape) + 1 or len(filled) != n:
         raise Refused("the batch axis does not stay first")
     parts = []
     for x in values:
         numbers = np.arange(1.0, n * math.prod(x.shape) + 1).reshape(n, *x.shape)
-        parts.append(moves.rearranged(records.add, x, records.probed(x, numbers) - filled))
+        parts.append(moves.rearranged(records.add, x, call.probed(x, numbers, records) - filled))
     y = parts[0] if len(parts) == 1 else algebra.total(records.add, *parts)
     return algebra.scaled(records.add, y, 1.0, algebra.of_sample(filled, len(y.shape), n)) if filled.any() else y
 
@@ -113,9 +113,11 @@ def _size(records: Records, x: Value, dim: int) -> tuple[int, int]:
     return dim % len(full), full[dim % len(full)]
 
 
-def _slice(records: Records, call: Call) -> Value:
+def _slice(records: Records, call: Call) -> Any:
     axis, size = _size(records, call.x(), call.dim)
     start, stop, step = slice(call.start, call.end, call.step).indices(size)
+    if stop <= start:  # nothing, which a cat leaves out
+        return call.nothing(records)
     return _cut(records, call.x(), axis, start, stop, step)
 
 

@@ -5,7 +5,6 @@ it returns.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import io
 import logging
 import warnings
@@ -212,18 +211,19 @@ def output_node(exported: Any, output: int | str | None) -> Any:
 
 
 def _plain(module: Any, result: Any) -> Any:
-    """The module, or one with the same parts that returns dicts where it returns dataclasses that torch.export does not
-    know.
+    """The module, or one with the same parts that returns a dict of its tensors where it returns what torch.export does
+    not know, such as dataclasses or caches.
     """
     import torch
     from torch.utils import _pytree
 
-    if not any(dataclasses.is_dataclass(leaf) for leaf in _pytree.tree_leaves(result)):
+    if all(isinstance(leaf, (torch.Tensor, int, float, str, type(None))) for leaf in _pytree.tree_leaves(result)):
         return module
 
     class Plain(torch.nn.Module):
         def forward(self, x: Any) -> Any:
-            return dict(leaves(type(module).forward(self, x)))
+            made = leaves(type(module).forward(self, x))
+            return {name: leaf for name, leaf in made if isinstance(leaf, torch.Tensor)}
 
     twin: Any = Plain.__new__(type(type(module).__name__, (Plain, type(module)), {}))
     twin.__dict__.update(vars(module))

@@ -27,7 +27,7 @@ from .pools import HANDLERS as POOLS
 from .products import HANDLERS as PRODUCTS
 from .program import output_node, output_tensor
 from .refused import STATE, TRAINING, UNKNOWN, advice
-from .turned import PERMUTES, VIEWS, Turned, permuted, turned, viewed
+from .turned import PERMUTES, VIEWS, Turned, permuted, stacked_first, turned, viewed
 
 HANDLERS: dict[str, Handler] = LAYERS | ARITHMETIC | PRODUCTS | NORMS | ATTENTION | POOLS | MOVES
 OPERATORS = {*HANDLERS, *PERMUTES, *VIEWS, *ELEMENTWISE}
@@ -173,6 +173,8 @@ class Reader:
             return viewed(self, call.self, _shape(self.node))
         if any(isinstance(v, Turned) for v in _flat(call.arguments.values())):
             return turned(self, call, _shape(self.node), _straight)
+        if name == "stack" and call.dim % len(_shape(self.node)) == 0:
+            return stacked_first(self, call)
         return _straight(self, call)
 
     def piece(self, pieces: Any, index: int) -> Any:
@@ -216,27 +218,6 @@ class Reader:
         return node.target(
             stand_in, *self.argument(node.args[1:]), **{k: self.argument(v) for k, v in node.kwargs.items()}
         )
-
-    def probed(self, value: Value, stand_in: Array) -> Array:
-        """What the present node makes of other numbers in the place of a value (all samples), and of 0 for other
-        values.
-        """
-        import torch
-
-        def argument(a: Any) -> Any:
-            if isinstance(a, (list, tuple)):
-                return [argument(v) for v in a]
-            found = self.values[a] if hasattr(a, "op") else a
-            if isinstance(found, Value) and found != value:
-                return torch.zeros((self.n_batch, *found.shape), dtype=torch.float64)
-            if isinstance(found, torch.Tensor) and found.is_floating_point():
-                return found.double()
-            return torch.from_numpy(stand_in) if isinstance(found, Value) else found
-
-        result = self.node.target(
-            *map(argument, self.node.args), **{k: argument(v) for k, v in self.node.kwargs.items()}
-        )
-        return np.asarray(result.numpy())
 
     # ------------------------------------------------------------------------------------------ what the handlers use
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from ... import layers as L
 from ...plan.shapes import Shape
-from .. import algebra
+from .. import algebra, moves
 from ..functions import Function
 from ..records import Refused, Value
 from .call import Call, Pieces, Records
@@ -26,8 +26,8 @@ VIEWS = ("view", "_unsafe_view", "reshape", "squeeze", "unsqueeze", "flatten", "
 # fmt: off
 ALONG = (  # by dim
     "mean", "sum", "amax", "amin", "max", "min", "select", "slice", "softmax", "log_softmax", "_softmax",
-    "_safe_softmax", "cat", "stack", "flip", "cumsum", "split", "split_with_sizes", "unbind", "glu", "index_select",
-    "var", "var_mean", "std", "norm", "linalg_vector_norm",
+    "_safe_softmax", "cat", "stack", "flip", "roll", "gather", "cumsum", "split", "split_with_sizes", "unbind", "glu",
+    "index_select", "var", "var_mean", "std", "norm", "linalg_vector_norm",
 )
 POINTWISE = (
     "add", "sub", "rsub", "mul", "div", "neg", "pow", "square", "relu", "relu6", "clamp", "clamp_min", "clamp_max",
@@ -37,6 +37,7 @@ POINTWISE = (
     "expand",
 )
 PRODUCTS = ("matmul", "mm", "bmm", "addmm", "baddbmm")
+BATCH_NORMS = ("_native_batch_norm_legit", "_native_batch_norm_legit_no_training")
 ATTENTION = "scaled_dot_product_attention"
 # fmt: on
 
@@ -122,6 +123,12 @@ def permuted(records: Records, call: Call) -> Any:
     return plain(Turned(value, sum(len(own[d]) for d in order[:place]) + x.outer, x.outer, x.inner))
 
 
+def stacked_first(records: Records, call: Call) -> Turned:
+    """Side by side along a new axis in front of the batch's."""
+    operands = [o if isinstance(o, Value) else records.array(o, "constant operand") for o in call.tensors]
+    return Turned(moves.stacked(records.add, operands, 1, records.n_batch), 1)
+
+
 def viewed(records: Records, x: Any, full: Shape) -> Any:
     """The same elements under another shape, the batch counted."""
     x = _turned(x)
@@ -150,19 +157,22 @@ def turned(records: Records, call: Call, full: Shape, handler: Callable[[Records
         raise Refused("it meets tensors whose batch axes stand in different places; transpose one of them first")
     x = operands[0]
     # the constants of other operators have axes of their own
-    with_constants = call.name in (*POINTWISE, *PRODUCTS, "cat", ATTENTION)
+    with_constants = call.name in (*POINTWISE, *PRODUCTS, "cat", "gather", ATTENTION)
     least = 3 if call.name in PRODUCTS else 1  # a matrix or a vector is the same for all that it meets
     meets = x if with_constants else None
     arguments = {key: _straight(value, meets, least, records.n_batch) for key, value in call.arguments.items()}
     place = x.place
-    if call.name in ALONG and "dim" in arguments:
-        arguments["dim"], place = _along(call.name, arguments["dim"], x, len(full))
+    dim = "dims" if "dims" in arguments else "dim"
+    if call.name in ALONG and dim in arguments:
+        arguments[dim], place = _along(call.name, arguments[dim], x, len(full))
     elif call.name in ("matmul", "mm") and x.axis == len(x.value.shape) and not isinstance(call.self, Turned):
         # weight @ x.t() is a linear layer of x
         if isinstance(x.value, Function):
             raise x.value.refused()
         weight = records.array(call.self, "self operand")
         return x.over(records.add(L.Linear, x.value, weight=weight), place)
+    elif call.name in BATCH_NORMS and place != 1:
+        arguments["axis"] = x.to_first(1)
     elif (last := _summed(call)) is not None:
         if place >= x.n_axes - last:
             raise Refused("it sums over the batch axis, so that samples would be mixed")
@@ -180,7 +190,7 @@ def turned(records: Records, call: Call, full: Shape, handler: Callable[[Records
 def _summed(call: Call) -> int | None:
     """How many of the last axes an operation works over, or does not keep apart."""
     if call.name in ("linear", "embedding"):
-        return 1
+        return int(call.name == "linear")
     if call.name in PRODUCTS:
         right = {"addmm": "mat2", "baddbmm": "batch2", "mm": "mat2", "bmm": "mat2"}.get(call.name, "other")
         return 1 if hasattr(call.arguments[right], "ndim") and call.arguments[right].ndim <= 2 else 2

@@ -24,8 +24,8 @@ from .total import Total
 def add(builder: Builder, entry: Entry, sources: tuple[Tensor, ...]) -> Tensor:
     """One neuron together with those linear operands, under the same rule, that nobody else reads."""
     sources = tuple(expanded(builder, entry, s, entry.shape) for s in sources)
-    said = builder.book.explicit(entry.position, entry.record) or builder.book.everywhere()
-    rule = said or builder.book.add()
+    own_rule = builder.book.explicit(entry.position, entry.record) or builder.book.everywhere()
+    rule = own_rule or builder.book.add()
     makers = [
         builder.turned[s.index].neuron if s.index in builder.turned else builder.maker.get(s.index) for s in sources
     ]
@@ -34,7 +34,7 @@ def add(builder: Builder, entry: Entry, sources: tuple[Tensor, ...]) -> Tensor:
         rule = builder.rule[mergeable[0].parts[0].position][0] if mergeable else builder.book.preset.taps
         merged = [u for u in mergeable if same(builder.rule[u.parts[0].position][0], rule)]
     else:
-        merged = [u for u in mergeable if said is not None and same(builder.rule[u.parts[0].position][0], rule)]
+        merged = [u for u in mergeable if own_rule is not None and same(builder.rule[u.parts[0].position][0], rule)]
     if isinstance(rule, Pass):
         return builder.put(Total((entry.position,), sources, builder.tensor(entry)))
     if isinstance(rule, Slope):
@@ -46,7 +46,7 @@ def add(builder: Builder, entry: Entry, sources: tuple[Tensor, ...]) -> Tensor:
     parts: list[Part] = []
     entries: list[int] = []
     bias: Floats | None = None
-    explicit = said is not None or any(builder.rule[u.parts[0].position][1] for u in merged)
+    explicit = own_rule is not None or any(builder.rule[u.parts[0].position][1] for u in merged)
     for source, unit in zip(sources, makers, strict=True):
         if not isinstance(unit, Sum) or id(unit) not in own:
             source = source if turn is None else turned(builder, entry, source, turn)

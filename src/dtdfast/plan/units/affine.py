@@ -1,6 +1,6 @@
 """Affine maps that fold into nothing: a linear layer of one tap, or passed by relevance, or where join.py says.
 
-Which of them fold into the layers beside them is said in fold.py.
+fold.py decides which of them fold into the layers beside them.
 """
 
 from __future__ import annotations
@@ -169,20 +169,20 @@ def mapped(builder: Builder, entry: Entry, source: Tensor, n_axes: int | None = 
     if len(source.shape) > 4:
         return broad(builder, entry, source)
     scale, shift = affine(record)
-    said = builder.book.explicit(entry.position, record)
-    rule = said or builder.book.affine((n_axes or len(entry.shape)) == 1)
+    own_rule = builder.book.explicit(entry.position, record)
+    rule = own_rule or builder.book.affine((n_axes or len(entry.shape)) == 1)
     row = None if isinstance(rule, (Pass, Slope)) else rule.row(builder.book.convention)
     split = None if row is None else row.split
-    if row is None or split or (said is None and transparent(builder, rule, source)):
+    if row is None or split or (own_rule is None and transparent(builder, rule, source)):
         unit = Affine(
             (entry.position,), (source,), builder.tensor(entry), scale=scale, shift=shift if shift.any() else None
         )
         unit.shares = (scale,) if isinstance(rule, Slope) else None
-        unit.split = None if said is None and source.is_input else split
+        unit.split = None if own_rule is None and source.is_input else split
         unit.falls_back = row is not None and row.falls_back
         return builder.put(unit)
     part = Part(entry.position, source, identity(source.channels, source.space), scale.reshape(-1, 1, 1, 1, 1))
-    builder.rule[entry.position] = (rule, said is not None)
+    builder.rule[entry.position] = (rule, own_rule is not None)
     bias = shift if shift.any() else None
     return builder.put(Neuron((entry.position,), (source,), builder.tensor(entry), parts=[part], bias=bias))
 

@@ -8,8 +8,9 @@ from typing import Any
 from ..held import Held
 from ..lowering import Lowering
 from ..steps import Buffer
+from ..tensors import Handed
 from . import neuron_steps
-from .base import Balance, Handed, Vector
+from .base import Balance, Vector
 from .neuron import Neuron
 
 
@@ -45,6 +46,8 @@ class HeldNeuron(Neuron):
         assert row is not None
         if neuron_steps.is_open(self) and not lowering.ledger:
             lowering.factors[self.out.index] = [(out, "open" if kind == "gate" else kind)]
+        elif not lowering.ledger and neuron_steps.is_paired(self):
+            neuron_steps.paired(lowering, self, out, kind)
         elif row.by_sign:
             neuron_steps.by_sign(lowering, self, out)
         else:

@@ -59,16 +59,12 @@ class Attention(HeldNeuron):
 
 @dataclass(eq=False, repr=False)
 class Product(Unit):
-    """scale · A B of operands that are alike: each takes half of the relevance, or none can be told (`halved`)."""
+    """scale · A B of operands that are alike: each takes half of the relevance, or none can be told (`taylor`)."""
 
     transparent = False
     transposed: Pair = field(default=(False, False), kw_only=True)
     scale: float = field(default=1.0, kw_only=True)
-    halved: bool = field(default=False, kw_only=True)
-
-    @property
-    def taylor(self) -> bool:
-        return self.halved
+    taylor: bool = field(default=False, kw_only=True)
 
     def sign(self) -> bool:
         return self.scale > 0 and all(s.nonnegative for s in self.sources)
@@ -81,7 +77,7 @@ class Product(Unit):
         return "c"
 
     def refusal(self, *, gradient: bool) -> str:
-        if gradient or self.halved:
+        if gradient or self.taylor:
             return ""
         return (
             "it multiplies two computed operands, and not exactly one of them was made by a Softmax; which one is the "
@@ -152,7 +148,7 @@ def matmul(builder: Builder, entry: Entry, sources: tuple[Tensor, ...]) -> Tenso
         made = builder.put(Attention((entry.position,), (x, weights), out, parts=[part]))
     else:
         unit = Product((entry.position,), (operands[0], operands[1]), out, transposed=transposed)
-        unit.scale, unit.halved = record.scale, not builder.book.holds
+        unit.scale, unit.taylor = record.scale, not builder.book.holds
         made = builder.put(unit)
     return own(builder, entry, sources, reshaped(builder, entry, made, entry.shape))
 

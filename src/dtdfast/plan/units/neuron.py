@@ -1,5 +1,6 @@
-"""Neurons: everything that makes up one layer of them; relevance by a rule's row. Which records become neurons is said
-in weighted.py, pools.py, add.py and resample.py.
+"""Neurons: everything that makes up one layer of them; relevance by a rule's row.
+
+weighted.py, pools.py, add.py and resample.py decide which records become neurons.
 """
 
 from __future__ import annotations
@@ -90,8 +91,8 @@ class Neuron(Sum, Unit):
             for term in share
         )
 
-    def doubt(self) -> str:
-        """Why nothing known here keeps a denominator of its rule away from 0; "" where something does.
+    def cancellation(self) -> str:
+        """Why a denominator of its rule may cancel; "" where something known here keeps it away from 0.
 
         Terms and bias of one sign cannot cancel. And where a ReLU follows, a denominator d that exceeds y = Σ x w + b
         term by term is held by it: relevance R = max(0, y)·c comes only where 0 < y ≤ d, so that the gate g = y/d is at
@@ -111,9 +112,9 @@ class Neuron(Sum, Unit):
                 found = SIGNED_TERMS
             elif bias is not None and signs and signs != {bias}:
                 found = found or SIGNED_BIAS
-        return "" if found and self._held() else found
+        return "" if found and self._bounded() else found
 
-    def _held(self) -> bool:
+    def _bounded(self) -> bool:
         """Whether 0 < y ≤ d wherever relevance comes."""
         row, act = self.row, self.activation
         assert row is not None

@@ -239,7 +239,8 @@ def is_paired(unit: Sum) -> bool:
     """
     row, act = unit.row, unit.activation
     assert row is not None
-    mixed = any(not part.source.nonnegative and not part.positive for part in unit.parts)
+    # by the sign of y alone, weights of one sign leave one product for each sign of x
+    mixed = any(not p.source.nonnegative and not (row.by_sign and p.positive) for p in unit.parts)
     plain = all(part.window is None and part.box is None for part in unit.parts)
     signed = act is None or (isinstance(act, L.Activation) and act.kind in SIGNED)
     return row.paired is not None and mixed and plain and signed
@@ -251,8 +252,12 @@ def paired(lowering: Lowering, unit: Sum, out: Buffer, kind: str) -> None:
     assert row is not None
     assert row.paired is not None
     ratio, factor = row.paired
-    y, sizes = (lowering.buffer(f"{letter}{label}", unit.out.shape) for letter in "ya")
-    sums(lowering, unit, out, dict(terms=View(y)))
+    y, sizes = out, lowering.buffer(f"a{label}", unit.out.shape)
+    if unit.bias is not None or unit.activation is not None:
+        y = lowering.buffer(f"y{label}", unit.out.shape)
+        sums(lowering, unit, out, dict(terms=View(y)))
+    else:
+        sums(lowering, unit, out, {})
     accumulate(lowering, [(part, absolute(part)) for part in unit.parts], sizes, 0.0)
     d = lowering.buffer(f"d{label}", unit.out.shape, dtype=lowering.gates)
     fields: dict[str, Any] = dict(m=View(y), factor_kind="paired", coefficient=ratio)

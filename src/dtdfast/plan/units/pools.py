@@ -33,8 +33,8 @@ def idle(builder: Builder, entry: Entry, source: Tensor) -> bool:
     if not isinstance(entry.record, L.GlobalAvgPool):
         kernel = spatial(getattr(entry.record, "kernel", 1), len(kernel), "kernel")
     alone = entry.shape == source.shape and set(kernel) == {1}
-    said = builder.book.explicit(entry.position, entry.record) or builder.book.everywhere()
-    return alone and builder.book.convention.stabilizer == 0 and said is None
+    own_rule = builder.book.explicit(entry.position, entry.record) or builder.book.everywhere()
+    return alone and builder.book.convention.stabilizer == 0 and own_rule is None
 
 
 def pool_shape(record: L.MaxPool | L.AvgPool | L.SumPool, shape: Shape) -> Shape:

@@ -3,48 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from functools import cache
+import pickle
+from functools import cache, partial
 
 import numpy as np
 import pytest
 
 import dtdfast as dtd
 import forward_mode
-from nets import SMALL, Net
+from nets import SMALL, Net, vit
 from nets.transformers import Blocks
 
 BACKENDS = ["oracle"]
-
-
-def talking(*, seed=0, bias="random"):
-    """All that the published ones lack: heads that are mixed, a bias of positions, rows without keys, groups,
-    softmax and tanh gates, a mean over tokens.
-    """
-    net, heads, tokens, width = Blocks((3, 5, 2), seed, bias), 2, 5, 6
-    net.conv(width, (1, 2))
-    net.put(dtd.GroupNorm(3, net.uniform(width, 0.7, 1.3), net.shift(width)), net.shape())
-    net.reshape(width, tokens)
-    x = net.permute(0, 2, 1)
-    for _ in range(2):
-        at = net.layer_norm(x)
-        q, k, v = (net.heads(heads, net.dense(width, at)) for _ in range(3))
-        net.put(dtd.MatMul(transpose_b=True, scale=0.5, inputs=(q, k)), (heads, tokens, tokens))
-        net.add(net.last, net.constant(heads, tokens, tokens))
-        net.put(dtd.Linear(net.normal((heads, heads), 1.0), axis=1), (heads, tokens, tokens))
-        mask = np.tril(np.ones((tokens, tokens), bool))
-        mask[0] = False
-        net.put(dtd.Softmax(-1, mask=mask), (heads, tokens, tokens))
-        weights = net.put(dtd.Linear(net.normal((heads, heads), 1.0), axis=1), (heads, tokens, tokens))
-        net.put(dtd.MatMul(inputs=(weights, v)), (heads, tokens, width // heads))
-        net.permute(0, 2, 1, 3)
-        x = net.add(x, net.dense(width, net.reshape(tokens, width)))
-        up = net.dense(7, net.rms_norm(x))
-        gate = net.activation("tanh", net.dense(7, x))
-        net.put(dtd.Mul(inputs=(up, gate)), (tokens, 7))
-        x = net.add(x, net.dense(width))
-    net.put(dtd.Reduce("mean", 1), (width,))
-    net.dense(3)
-    return net.net("talking")
 
 
 def one_token(*, seed=0, bias="none"):
@@ -57,7 +27,11 @@ def one_token(*, seed=0, bias="none"):
     return net.net("one token")
 
 
-NETS = {name: SMALL[name] for name in ("vit", "bert", "gpt2", "llama")} | {"talking": talking, "one token": one_token}
+NETS = {
+    "vit": partial(vit, 6, 32, 10, 2, patch=2),  # few pixels, each of which carries a derivative
+    **{name: SMALL[name] for name in ("bert", "gpt2", "llama", "talking_heads")},
+    "one token": one_token,
+}
 
 
 @cache
@@ -103,8 +77,9 @@ def test_relevance_is_input_times_what_is_held(name, rules):
     net = network(name)
     x, start = inputs(net), start_of(net)
     expected = forward_mode.relevance(net.layers, x, start, MODES[rules])
-    got = dtd.explain(net.layers, x, start, rules=rules, backend="oracle")
-    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-9 * abs(expected).max())
+    for backend, precision in (("oracle", "float32"), ("cpu", "float64")):
+        got = dtd.explain(net.layers, x, start, rules=rules, backend=backend, precision=precision)
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-9 * abs(expected).max())
 
 
 @EVERY
@@ -174,7 +149,7 @@ CAUSES = {  # rules, attention → what takes relevance, of a network with biase
 
 @BOTH
 @pytest.mark.parametrize(("rules", "attention"), CAUSES, ids=str)
-@pytest.mark.parametrize("name", ["vit", "bert", "llama", "talking"])
+@pytest.mark.parametrize("name", ["vit", "bert", "llama", "talking_heads"])
 def test_ledger_closes_and_names_causes(name, rules, attention, backend):
     net = network(name)
     rule = {"gamma": dtd.Gamma(0.25), "wsquare": dtd.WSquare()}.get(rules, rules)
@@ -250,7 +225,7 @@ def stream(net):
 
 @BOTH
 @pytest.mark.parametrize("rules", ["dtd", "cp-lrp", "attnlrp", "lrp-epsilon"])
-@pytest.mark.parametrize("name", ["bert", "gpt2", "llama", "talking"])
+@pytest.mark.parametrize("name", ["bert", "gpt2", "llama", "talking_heads"])
 def test_start_and_stop_inside(name, rules, backend):
     """From the output to the residual stream, and from there to the input: the whole way."""
     net = network(name)
@@ -278,6 +253,25 @@ def test_the_values_of_one_attention_alone(backend):
         assert ledger.closed, str(ledger)
         assert ledger.absorbed["around stop"].all()
         assert explainer.explain(x, start).sum() != 0
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize("rules", ["dtd", "cp-lrp", "attnlrp", "gamma"])
+@EVERY
+def test_bits(name, rules, precision):
+    """Of any number of threads, of a sample alone or in any batch, and of a pickled Explainer."""
+    net = network(name)
+    x = net.sample(5)
+    options = {"rules": dtd.Gamma() if rules == "gamma" else rules, "backend": "cpu", "precision": precision}
+    explainer = dtd.Explainer(net.layers, **options)
+    r_in = explainer.explain(x, 1)
+    for n_threads in (1, 2, 3):
+        np.testing.assert_array_equal(dtd.Explainer(net.layers, n_threads=n_threads, **options).explain(x, 1), r_in)
+    for batch_size in (1, 2):
+        np.testing.assert_array_equal(dtd.Explainer(net.layers, batch_size=batch_size, **options).explain(x, 1), r_in)
+    for n in range(5):
+        np.testing.assert_array_equal(explainer.explain(x[n : n + 1], 1), r_in[n : n + 1])
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(explainer)).explain(x, 1), r_in)
 
 
 # ------------------------------------------------------------------------------------------------------------- refusals
@@ -364,7 +358,7 @@ def test_what_has_no_rule_is_refused_by_name(name, backend):
 
 
 @BOTH
-@pytest.mark.parametrize("rule", [dtd.Flat(), dtd.WSquare(), dtd.ZBox(-9.0, 9.0)], ids=str)
+@pytest.mark.parametrize("rule", [dtd.Flat(), dtd.WSquare(), dtd.ZBox(-9.0, 9.0), dtd.ZPlus()], ids=str)
 def test_taylor_takes_any_rule_of_the_first_layer(rule, backend, rng):
     """Nothing divides by what it reads."""
     layers = _attention(HEAD)

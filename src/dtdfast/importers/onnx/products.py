@@ -1,0 +1,87 @@
+"""Readers of the ONNX operators that are matrix products, and what products of two computed operands become."""
+
+from __future__ import annotations
+
+import string
+
+import numpy as np
+
+from ... import layers as L
+from .. import products
+from ..attention import product
+from ..records import Refused, Value
+from .arithmetic import affine, shape_text
+from .graph import Array, Node, Reader, rank, weights
+from .moves import reshaped
+
+
+def contracted(node: Node, x: Value, constant: Array, labels: str, others: str, result: str) -> Value:
+    """einsum of what is computed and a constant: one letter per axis of x, the batch first, of the constant, and of the
+    result.
+    """
+    every, wanted = (labels, others, result), f"'{labels},{others}->{result}'"
+    if any(len(set(names)) < len(names) for names in every) or not set(result) <= set(labels + others):
+        raise Refused(f"{wanted} names one axis twice, or one that no operand has")
+    if labels[0] in others or result[:1] != labels[:1]:
+        raise Refused(f"{wanted} would mix, move or remove the batch axis")
+    sizes = dict(zip(labels[1:], x.shape, strict=True))
+    if any(sizes.setdefault(k, s) != s for k, s in zip(others, constant.shape, strict=True)):
+        raise Refused(f"a constant of shape {constant.shape} does not fit its other factor ({shape_text(x)})")
+    if not set(labels[1:]) & set(others + result):  # all of a sample is summed
+        if len(result) > 1:
+            raise Refused(f"{wanted} multiplies a constant by a sum, which has no record")
+        whole = node.add(L.Reduce, x, kind="sum", axes=tuple(range(1, rank(x))), keepdims=True)
+        return affine(node, reshaped(node, whole, (node.layers.batch,)), constant.sum(), 0.0)
+    made = products.contracted(node.add, x, labels[1:], constant, others, result[1:])
+    return made if len(result) > 1 else Value(made.position, ())
+
+
+def matmul(node: Node) -> Value:
+    """Of two computed operands, or by a constant from either side, with further axes of its own."""
+    if isinstance(node.operand(0), Value) and isinstance(node.operand(1), Value):
+        return product(node.add, node.value(0), node.value(1))
+    left = not isinstance(node.operand(0), Value)
+    x, constant = (
+        node.value(int(left)),
+        weights(node.constant(int(not left), "its constant factor"), "its constant factor"),
+    )
+    axes = rank(x)
+    if axes < 2 + left or constant.ndim < 1:
+        raise Refused(
+            f"it multiplies ({shape_text(x)}) and {constant.shape}; the batch may not be an axis of the matrices"
+        )
+    labels = string.ascii_lowercase[:axes]
+    shared = labels[-2] if left else labels[-1]
+    own = ("Z" + shared if left else shared + "Z") if constant.ndim > 1 else shared
+    stack, lead = constant.shape[:-2], labels[1:-2]
+    while len(stack) > len(lead) and stack[0] == 1:
+        stack = stack[1:]
+    if len(stack) > len(lead):
+        raise Refused(
+            f"it multiplies ({shape_text(x)}) and {constant.shape}; the stack of matrices may not "
+            "vary along the batch axis"
+        )
+    result, names = list(labels), []
+    for i, size in enumerate(stack, len(lead) - len(stack)):
+        if size != 1:
+            name = lead[i] if x.shape[i] != 1 else string.ascii_uppercase[i]
+            names.append(name)
+            result[1 + i] = name
+    constant = constant.reshape(tuple(s for s in stack if s != 1) + constant.shape[-2:])
+    result[axes - 2 if left else axes - 1] = "Z" if constant.ndim > len(names) + 1 else ""
+    return contracted(node, x, constant, labels, "".join(names) + own, "".join(result))
+
+
+def einsum(node: Node) -> Value:
+    """One operand is computed, or two are; the others are constants."""
+    operands = [
+        a if isinstance(a, Value) else weights(node.constant(i, "its factor"), "its factor")
+        for i, a in enumerate(node.operands)
+    ]
+    equation = node.text("equation", "")
+    made = products.einsum(node.add, equation, operands, node.layers.batch)
+    _, result = products.terms(equation, [a.ndim if isinstance(a, np.ndarray) else rank(a) for a in operands])
+    return made if len(result) > 1 else Value(made.position, ())
+
+
+OPERATORS: dict[str, Reader] = {"MatMul": matmul, "Einsum": einsum}

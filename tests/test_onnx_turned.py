@@ -1,0 +1,155 @@
+"""ONNX import of graphs whose batch axis is not the first for a while, shares its axis with heads, windows or tokens,
+or is an axis of constants.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import dtdfast as dtd
+from dtdfast import ModelError, from_onnx
+from onnx_models import feed, model, run
+from support import kinds
+
+TOKENS, IMAGE = "float[N,6,8] x", "float[N,6,5,4] x"
+
+CASES: dict[str, tuple[dict[str, Any], str]] = {
+    "tokens before samples": (
+        dict(
+            body="a = Transpose(x) g = Gather(w, a) y = Transpose<perm=[1,0,2]>(g)", given="float[9,4] w",
+            x="int64[N,5] x"
+        ),
+        "Embedding",
+    ),
+    "samples second": (
+        dict(
+            body="a = Transpose<perm=[1,0,2]>(x) q = MatMul(a, u) r = Add(q, b) s = Softmax(r) m = "
+            "LayerNormalization(s, b) y = Transpose<perm=[1,0,2]>(m)",
+            given="float[8,8] u, float[8] b",
+            x=TOKENS,
+        ),
+        "Linear Softmax LayerNorm",
+    ),
+    "samples second, one token": (
+        dict(
+            body="a = Transpose<perm=[1,0,2]>(x) m = LayerNormalization(a, b) g = Gather(m, o) y = Relu(g)",
+            given="float[8] b, int64 o = {0}",
+            x=TOKENS,
+        ),
+        "LayerNorm Slice Flatten ReLU",
+    ),
+    "samples last": (
+        dict(
+            body="a = Transpose<perm=[2,1,0]>(x) s = Slice(a, i, j, i) r = ReduceMean<axes=[0], keepdims=0>(s) "
+            "y = Transpose<perm=[1,0]>(r)",
+            given="int64[1] i = {1}, int64[1] j = {4}",
+            x=TOKENS,
+        ),
+        "Permute Slice Reduce",
+    ),
+    "tokens and samples in rows": (
+        dict(
+            body="a = Transpose<perm=[1,0,2]>(x) f = Reshape(a, m) q = Gemm(f, u, b) r = Reshape(q, s) "
+            "y = Transpose<perm=[1,0,2]>(r)",
+            given="float[8,8] u, float[8] b, int64[2] m = {-1, 8}, int64[3] s = {6, -1, 8}",
+            x=TOKENS,
+        ),
+        "Linear",
+    ),
+    "samples and heads in one axis": (
+        dict(
+            body="a = Transpose<perm=[1,0,2]>(x) r = Reshape(a, s) q = Transpose<perm=[1,0,2]>(r) "
+            "k = Transpose<perm=[1,2,0]>(r) p = MatMul(q, k) c = Add(p, m) f = Softmax(c) v = MatMul(f, q) "
+            "h = Transpose<perm=[1,0,2]>(v) j = Reshape(h, back) y = Transpose<perm=[1,0,2]>(j)",
+            given="int64[3] s = {6, -1, 4}, int64[3] back = {6, -1, 8}, float[1,6,6] m",
+            x=TOKENS,
+        ),
+        "Reshape Permute Permute MatMul Constant Add Softmax MatMul Permute Reshape",
+    ),
+    "samples and windows in one axis": (
+        dict(
+            body="a = Reshape(x, s) b = Transpose<perm=[0,1,3,2,4,5]>(a) c = Reshape(b, u) q = MatMul(c, w) "
+            "k = Transpose<perm=[0,2,1]>(q) p = MatMul(q, k) f = Softmax(p) v = MatMul(f, c) d = Reshape(v, s) "
+            "e = Transpose<perm=[0,1,3,2,4,5]>(d) y = Reshape(e, t)",
+            given="float[3,3] w, int64[6] s = {-1, 2, 2, 2, 2, 3}, int64[3] u = {-1, 4, 3}, int64[4] t = {-1, 4, 4, 3}",
+            x="float[N,4,4,3] x",
+        ),
+        "Reshape Permute Reshape Linear MatMul Softmax MatMul Reshape Permute Reshape",
+    ),
+    "positions of tokens": (
+        dict(
+            body="s = Shape(x) n = Gather(s, i) r = Range(o, n, i) u = Unsqueeze(r, a) ones = "
+            "ConstantOfShape<value=int64[1]{1}>(s) p = Mul(ones, u) e = Gather(w, p) f = Gather(w, x) y = Add(e, f)",
+            given="float[9,4] w, int64 i = {1}, int64 o = {0}, int64[1] a = {0}",
+            x="int64[N,5] x",
+        ),
+        "Embedding Constant Add",
+    ),
+    "positions counted along a mask of ones": (
+        dict(
+            body="s = Shape(x) ones = ConstantOfShape<value=int64[1]{1}>(s) c = CumSum(ones, i) p = Sub(c, i) "
+            "e = Gather(w, p) f = Gather(w, x) y = Add(e, f)",
+            given="float[9,4] w, int64 i = {1}",
+            x="int64[N,5] x",
+        ),
+        "Embedding Constant Add",
+    ),
+    "a mask of ones": (
+        dict(
+            body="s = Shape(x) ones = ConstantOfShape<value=float[1]{1}>(s) u = Unsqueeze(ones, a) n = Sub(one, u) "
+            "m = Mul(n, low) e = Gather(w, x) t = Transpose<perm=[0,2,1]>(e) q = MatMul(e, t) z = Add(q, m) "
+            "f = Softmax(z) y = MatMul(f, e)",
+            given="float[9,4] w, int64[1] a = {1}, float one = {1}, float low = {-3e38}",
+            x="int64[N,5] x",
+        ),
+        "Embedding MatMul Softmax MatMul",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("batch", ["N", "2"])
+def test_equals_onnxruntime(name: str, batch: str) -> None:
+    """With an open batch axis, and with a declared one, whose size other axes have too."""
+    case, expected = CASES[name]
+    proto = model(**case | {"x": case["x"].replace("N", batch)})
+    layers, x = from_onnx(proto), feed(proto)
+    outputs = run(proto, x)
+    assert kinds(layers) == expected
+    # both sides compute in float32: sums of at most 48 terms, a few one after the other
+    np.testing.assert_allclose(dtd.predict(layers, x), outputs, rtol=0, atol=128 * 2.0**-24 * np.abs(outputs).max())
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "a softmax over samples": (
+        dict(body="a = Transpose<perm=[1,2,0]>(x) s = Softmax(a) y = Transpose<perm=[2,0,1]>(s)", x=TOKENS),
+        "its input has the batch axis at place 2",
+    ),
+    "a convolution of windows": (
+        dict(body="a = Reshape(x, s) y = Conv(a, w)", given="int64[4] s = {-1, 1, 5, 4}, float[1,1,2,2] w", x=IMAGE),
+        "its input has the batch axis at place 0, merged with others",
+    ),
+    "samples in different places": (
+        dict(body="a = Transpose<perm=[1,0,2]>(x) y = Add(a, x)", x="float[N,6,6] x"),
+        "the batch axis in different places",
+    ),
+    "samples that are merged backwards": (
+        dict(body="a = Reshape(x, s) y = Relu(a)", given="int64[2] s = {16, -1}", x=TOKENS),
+        "mix or remove the batch axis",
+    ),
+    "numbers of samples": (
+        dict(body="s = Shape(x) n = Gather(s, o) r = Range(o, n, i) e = Gather(w, r) y = Add(x, e)",
+             given="float[9,8] w, int64 o = {0}, int64 i = {1}", x=TOKENS),
+        "grows with the batch",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_by_name(name: str) -> None:
+    case, message = REFUSED[name]
+    with pytest.raises(ModelError, match=message):
+        from_onnx(model(**case))
