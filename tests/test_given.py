@@ -331,3 +331,80 @@ def test_dask_arrays_are_refused():
     dask = pytest.importorskip("dask.array")
     with pytest.raises(dtd.InputError, match="Dask"):
         dtd.explain(encoder("added").layers, dask.from_array(IDS), 0, backend="cpu", **GIVEN)
+
+
+# ------------------------------------------------------------------------------------------------- targets at tokens
+
+LAST = [3, 5, 0, 4]  # of the real tokens of each sample
+
+
+def elements(outputs: np.ndarray, tokens: Any, classes: Any) -> np.ndarray:
+    """The start relevance of one output of each sample."""
+    start = np.zeros_like(outputs)
+    place = np.arange(len(outputs)), tokens, classes
+    start[place] = outputs[place]
+    return start
+
+
+@BOTH
+def test_targets_at_tokens(backend):
+    net = encoder("added", "tokens")
+    explainer = dtd.Explainer(net.layers, rules="cp-lrp", backend=backend)
+    outputs = explainer.predict(IDS, **GIVEN)
+    largest = outputs.argmax(axis=-1)
+    wanted = {
+        (-1, 2): (5, 2), (-6, 0): (0, 0), (4, None): (4, largest[:, 4]), (-2, None): (4, largest[:, 4]),
+        "last": (LAST, largest[range(4), LAST]), ("last", None): (LAST, largest[range(4), LAST]),
+        ("last", 1): (LAST, 1), (2, 1): (2, 1),
+    }  # fmt: skip
+    for target, (tokens, classes) in wanted.items():
+        start = elements(outputs, tokens, classes)
+        expected = explainer.explain(IDS, start, **GIVEN)
+        np.testing.assert_array_equal(explainer.explain(IDS, target, **GIVEN), expected, err_msg=str(target))
+        np.testing.assert_array_equal(
+            dtd.explain(net.layers, IDS, target, rules="cp-lrp", backend=backend, batch_size=3, **GIVEN), expected
+        )
+        np.testing.assert_array_equal(explainer.ledger(IDS, target, **GIVEN).start, start.sum(axis=(1, 2), dtype=float))
+    assert explainer.profile(IDS, "last", **GIVEN).seconds > 0 if backend == "cpu" else True
+
+
+def test_the_last_token_without_a_mask():
+    layers = [dtd.Linear(np.eye(2, 3, dtype=np.float32), axis=-1)]
+    x = np.arange(12.0, dtype=np.float32).reshape(1, 4, 3)
+    for backend in ("oracle", "cpu"):
+        options = {"rules": "lrp-0", "backend": backend}
+        r = dtd.explain(layers, x, "last", **options)
+        np.testing.assert_array_equal(r[0], [[0, 0, 0], [0, 0, 0], [0, 0, 0], [0, 10, 0]])
+        np.testing.assert_array_equal(dtd.explain(layers, x, (-1, None), **options), r)
+        np.testing.assert_array_equal(dtd.explain(layers, x, (-4, 1), **options)[0, 0], [0, 1, 0])
+
+
+WRONG = {
+    "first": ["'first'", '"last"'],
+    ("first", 1): ["'first'", '"last"'],
+    (-7, 0): ["-7", "-6 to 5"],
+    (6, None): ["6 tokens", "-6 to 5"],
+    ("last", 3): ["3", "axis 2", "0 to 2"],
+    ("last", -1): ["-1", "axis 2"],
+    (1, True): ["(1, True)"],
+    (None, 1): ["(None, 1)"],
+}
+
+
+@pytest.mark.parametrize("target", WRONG, ids=str)
+def test_wrong_targets_at_tokens(target):
+    with pytest.raises(dtd.TargetError) as raised:
+        dtd.explain(encoder("added", "tokens").layers, IDS, target, backend="cpu", **GIVEN)
+    for word in WRONG[target]:
+        assert word in str(raised.value)
+
+
+def test_tokens_that_are_not_there():
+    with pytest.raises(dtd.TargetError, match=r"names a token.*\(n, 3\)"):
+        dtd.explain(encoder("added").layers, IDS, "last", backend="cpu", **GIVEN)
+    given = GIVEN | {"attention_mask": REAL * np.array([[1], [0], [1], [1]])}
+    with pytest.raises(dtd.TargetError, match="sample 1 leaves no token"):
+        dtd.explain(encoder("added", "tokens").layers, IDS, "last", backend="cpu", **given)
+    short = [dtd.Given("attention_mask", (2,)), dtd.Linear(np.ones((2, 3)), axis=-1, inputs=dtd.INPUT)]
+    with pytest.raises(dtd.TargetError, match=r"shape \(1, 2\), but there are 4 tokens"):
+        dtd.explain(short, np.ones((1, 4, 3)), "last", backend="cpu", attention_mask=[[1, 1]])

@@ -61,12 +61,15 @@ def explain(
         The inputs: floats of shape ``(n, c, *space)`` or (n, features), or integers of shape (n, ...) for an Embedding.
         NumPy arrays, and arrays of PyTorch and CuPy, are taken; those on a GPU are read there by backend "cuda". A Dask
         array is explained lazily.
-    target : int, tuple, array_like or None, default None
+    target : int, tuple, str, array_like or None, default None
         What is explained.
 
         - None: the largest output of each sample.
         - An int: this output of every sample, counted along axis 1.
         - A tuple (c, i, j): this output of every sample, for outputs with more than one axis.
+        - A pair (token, c), for outputs (n, tokens, classes): output c of one token, counted from the end where it
+          is negative. "last" is the last token that `attention_mask` leaves in, or simply the last one where the
+          network has no Given of this name. None for c is the token's largest output, as is "last" alone.
         - Integers of shape (n,): one output per sample.
         - Integers of shape (n, t) or (1, t): several outputs per sample.
         - Floats of shape ``(n, *out)`` or ``(n, t, *out)``: the start relevance itself, one or several per sample.

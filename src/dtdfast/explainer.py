@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import layers as L
-from .arrays.beside import Givens
+from .arrays.beside import MASK, Givens
 from .arrays.checks import Array, Check, apart, check_input, check_out, check_range, is_dask
 from .arrays.device import on_device
 from .arrays.foreign import NUMPY, Home, take, take_out
@@ -192,12 +192,15 @@ class Explainer:
             The inputs: floats of shape ``(n, c, *space)`` or (n, features), or integers of shape (n, ...) for an
             Embedding. NumPy arrays, and arrays of PyTorch and CuPy, are taken; those on a GPU are read there by backend
             "cuda". A Dask array is explained lazily.
-        target : int, tuple, array_like or None, default None
+        target : int, tuple, str, array_like or None, default None
             What is explained.
 
             - None: the largest output of each sample.
             - An int: this output of every sample, counted along axis 1.
             - A tuple (c, i, j): this output of every sample, for outputs with more than one axis.
+            - A pair (token, c), for outputs (n, tokens, classes): output c of one token, counted from the end where it
+              is negative. "last" is the last token that `attention_mask` leaves in, or simply the last one where the
+              network has no Given of this name. None for c is the token's largest output, as is "last" alone.
             - Integers of shape (n,): one output per sample.
             - Integers of shape (n, t) or (1, t): several outputs per sample.
             - Floats of shape ``(n, *out)`` or ``(n, t, *out)``: the start relevance itself, one or several per sample.
@@ -248,7 +251,7 @@ class Explainer:
             return dask.lazy_explain(self, x, target, return_outputs)
         x, beside, executor, home = self._prepare(x, given, self._kind)
         program = executor.program
-        targets = Targets.parse(take(target)[0], len(x), program.network.output.shape)
+        targets = self._targets(target, len(x), executor, beside)
         leaves = program.leaves.shape
         shape = (len(x), targets.count, *leaves) if targets.several else (len(x), *leaves)
         result = check_out(out if on_device(x) else take_out(out), shape, self._dtype, x)
@@ -344,7 +347,7 @@ class Explainer:
             The Explainer is one of gradients, which are not conserved.
         """
         x, beside, executor, _ = self._prepare(take(x)[0], given, self._kind)
-        targets = Targets.parse(take(target)[0], len(x), executor.program.network.output.shape)
+        targets = self._targets(target, len(x), executor, beside)
         if targets.several:
             raise TargetError("the ledger follows one target per sample; call it once per target")
         if executor.program.gradient:
@@ -402,9 +405,13 @@ class Explainer:
             Seconds, multiply-adds and bytes of every step; prints as a table.
         """
         x, beside, executor, _ = self._prepare(take(x)[0], given, self._kind)
-        targets = Targets.parse(take(target)[0], len(x), executor.program.network.output.shape)
+        targets = self._targets(target, len(x), executor, beside)
         block = slice(0, executor.batch_size(len(x), targets.count))
         return executor.profile(x[block], rows(beside, block), targets.entry(block).relevance)
+
+    @staticmethod
+    def _targets(target: Any, n: int, executor: Executor, beside: Beside) -> Targets:
+        return Targets.parse(take(target)[0], n, executor.program.network.output.shape, beside.get(MASK))
 
     def _refuse_lazy(self, given: Mapping[str, Any]) -> None:
         if given or self._givens:

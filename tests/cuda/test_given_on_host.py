@@ -35,3 +35,15 @@ def test_refused_before_anything_is_uploaded(explainer: Callable[..., Explainer]
     given: dict[str, Any] = GIVEN | {"attention_mask": REAL[:1]}
     with pytest.raises(dtd.ShapeError, match="attention_mask"):
         made.explain(IDS, 0, **given)
+
+
+def test_targets_at_tokens(explainer: Callable[..., Explainer]) -> None:
+    """The last real token of each sample; which of its outputs is the largest shows in the forward pass."""
+    net = encoder("boolean", "tokens")
+    made = explainer(net.layers)
+    outputs = made.predict(IDS, **GIVEN)
+    tokens = [3, 5, 0, 4]
+    for target, classes in (("last", outputs[range(4), tokens].argmax(axis=-1)), (("last", 1), 1)):
+        start = np.zeros_like(outputs)
+        start[range(4), tokens, classes] = outputs[range(4), tokens, classes]
+        np.testing.assert_array_equal(made.explain(IDS, target, **GIVEN), made.explain(IDS, start, **GIVEN))

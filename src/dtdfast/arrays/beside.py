@@ -23,6 +23,10 @@ TAKEN = {"self", "layers", "x", "target", "root", "return_outputs", "out", "prog
 """Keywords that calls have already."""
 
 
+MASK = "attention_mask"
+"""The Given that is 0 at padding, by which a target counts tokens."""
+
+
 class Givens:
     """The Givens of one network.
 
