@@ -37,15 +37,6 @@ HEADER = "| network | `from_torch` | `from_onnx` | predict | maps | ledger | lea
 SECONDS = 3.0  # per tool, for at least 3 rounds
 
 
-def refusal(read: Callable[[], object]) -> str:
-    """Why this is refused."""
-    try:
-        read()
-    except dtd.ModelError as error:
-        return str(error)
-    raise AssertionError("expected a refusal")
-
-
 def imported(case: Case, folder: Path) -> list[str]:
     """The cells of a network that imports."""
     module, x = case.module(), case.sample()

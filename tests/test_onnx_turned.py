@@ -97,6 +97,16 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
         ),
         "Embedding Constant Add",
     ),
+    "positions asked for sample by sample": (
+        dict(
+            body="s = Shape(x) n = Gather(s, o) r = Range(o, n, i) u = Unsqueeze(r, a) ones = "
+            "ConstantOfShape<value=int64[1]{1}>(s) c = CumSum(ones, i) p = Sub(c, i) q = GatherND(p, u) "
+            "e = Gather(w, q) f = Gather(w, x) y = Add(e, f)",
+            given="float[9,4] w, int64 i = {1}, int64 o = {0}, int64[1] a = {1}",
+            x="int64[N,5] x",
+        ),
+        "Embedding Constant Add",
+    ),
     "a mask of ones": (
         dict(
             body="s = Shape(x) ones = ConstantOfShape<value=float[1]{1}>(s) u = Unsqueeze(ones, a) n = Sub(one, u) "

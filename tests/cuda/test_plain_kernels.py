@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from concurrent.futures import ProcessPoolExecutor
+from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -19,7 +20,11 @@ from dtdfast.cuda.kernels import checks, depthwise, elementwise, embedding, norm
 from dtdfast.cuda.kernels.formulas import ACTIVATIONS, FACTORS, INPUT_MAPS, MULTIPLIERS, WEIGHT_MAPS
 from dtdfast.cuda.kernels.matmul import N_INTEGERS, THREADS, matmul
 from dtdfast.cuda.run.matmul import MIN_BLOCKS, NAME
+from dtdfast.explainer import Explainer
 from host import HostDevice
+from nets import SMALL
+from nets.transformers import TRANSFORMERS
+from paper import on_paper
 from support import classifier, normal
 
 REGISTERS = 80  # of a thread: three blocks of 256 on a multiprocessor
@@ -56,6 +61,7 @@ BODIES = [
     (embedding.embed, (), 3, 2, 0),
     (embedding.embed_sum, (), 3, 4, 0),
     (checks.check, (), 3, 2, 1),
+    (checks.check_row, (), 2, 1, 1),
     (start.largest, (), 5, 2, 0),
     (start.start, (), 4, 2, 0),
 ]  # fmt: skip
@@ -110,6 +116,21 @@ def test_assembled():
         if row["float64"] != wide or any(r["registers"] > most or r["local"] for r in row["targets"].values()):
             bad.append((kernel.name, kernel.constants[1:3], row))
     assert not bad
+
+
+def test_what_transformers_ask_for():
+    """Every body stands in the tables above, those of lines with a warp each."""
+    with on_paper() as device:
+        for name, rules in product(TRANSFORMERS, ("dtd", "attnlrp")):
+            net = SMALL[name]()
+            made = Explainer(net.layers, backend="cuda", rules=rules)
+            made.explain(net.sample(2), [[0, 1], [1, 0]])
+            Explainer(net.layers, backend="cuda", kind="gradient").explain(net.sample(2), 0)
+    asked = {(k.constants[0], k.constants[-1]) for k in device.kernels if k.factory is strided.skeleton}
+    assert asked <= {(row[0], rows is LINES) for rows in (BODIES, LINES) for row in rows}
+    lines = {body for body, per_line in asked if per_line}
+    assert lines == {row[0] for row in LINES} - {normalise.log_softmax}
+    assert any(k.name == NAME for k in device.kernels)
 
 
 def test_every_operation_has_a_kernel():

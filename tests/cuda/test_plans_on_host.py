@@ -31,7 +31,7 @@ SOME_CASES = (
 )
 
 
-SOME_HELD = HELD_CASES[:: 1 if LONG else 14]
+SOME_HELD = HELD_CASES[:: 1 if LONG else 15]
 
 
 @pytest.mark.parametrize("case", [*SOME_CASES, *SOME_HELD], ids=lambda case: case.id)

@@ -78,6 +78,11 @@ def windows(h: Tensor) -> Tensor:
     return y.view(-1, 2, 2, 3, 2, 3).permute(0, 1, 3, 2, 4, 5).reshape(-1, 4, 6, 3)
 
 
+def halves(y: Tensor) -> Tensor:
+    """(n·2, 4, 3, 3): two windows beside the samples."""
+    return y.view(-1, 4, 2, 3, 3).transpose(1, 2).reshape(-1, 4, 3, 3)
+
+
 def rotary(h: Tensor) -> Tensor:
     def turned(x: Tensor) -> Tensor:
         low, high = x.chunk(2, -1)
@@ -164,6 +169,16 @@ IMAGES: dict[str, Function] = {  # (n, 4, 6, 3)
         (y - y.mean(1, keepdim=True)) / (y.var(1, unbiased=False, keepdim=True) + 0.1).sqrt() * constant(4, 1, 1)
     ),
     "windows": windows,
+    "a convolution in windows": lambda y: F.conv2d(halves(y), constant(5, 4, 2, 2), constant(5)).view(-1, 2, 5, 2, 2),
+    "pools in windows": lambda y: (F.max_pool2d(halves(y), 2, 1) + F.avg_pool2d(halves(y), 2, 1)).view(-1, 2, 4, 2, 2),
+    "padded windows": lambda y: F.pad(halves(y), (1, 0, 0, 2)).view(-1, 2, 4, 5, 4),
+    "BatchNorm beside": lambda y: F.batch_norm(
+        y.permute(0, 2, 3, 1).flatten(0, 2), constant(4), constant(4).abs() + 1, constant(4)
+    ).view(-1, 18, 4),
+    "a sample for all its windows": lambda y: (halves(y) + y.mean((2, 3), keepdim=True).repeat_interleave(2, 0)).view(
+        -1, 2, 4, 3, 3
+    ),
+    "stacked before the samples": lambda y: torch.stack([y, y.flip(1) * 2]).mean(0),
     "channels attend": lambda y: (y.flatten(2) @ y.flatten(2).mT).softmax(-1) @ y.flatten(2),
 }
 CASES = [("image", name, f) for name, f in IMAGES.items()] + [("tokens", name, f) for name, f in TOKENS.items()]
@@ -235,6 +250,27 @@ def test_products_read_their_operands_without_transposing_them() -> None:
     assert product.transpose_b
     assert not product.transpose_a
     assert product.inputs == (0, 0)
+
+
+def test_moves_of_more_axes_than_records_have() -> None:
+    """Two orders of six axes: one that five would do for, and one that they would not."""
+    x = torch.randn(2, 3, dtype=torch.float64)
+    for order in ((0, 2, 4, 6, 1, 3, 5), (0, 6, 4, 2, 5, 3, 1)):
+        first = nn.Linear(3, 96).double()
+        module = Calls(lambda x, f=first, o=order: f(x).view(-1, 2, 2, 3, 2, 2, 2).permute(o).reshape(-1, 12, 8))
+        layers = dtd.from_torch(module.eval(), x)
+        np.testing.assert_allclose(
+            dtd.predict(layers, x.numpy(), backend="oracle"), module(x).detach().numpy(), rtol=0, atol=1e-12
+        )
+
+
+class Calls(nn.Module):
+    def __init__(self, function: Function) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
 
 
 def test_batches_of_any_size() -> None:

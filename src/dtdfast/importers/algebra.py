@@ -94,6 +94,10 @@ def permuted(add: Add, x: Value, axes: Sequence[int]) -> Value:
             groups[-1].append(a)
         else:
             groups.append([a])
+    if len(groups) > MAX_AXES:  # one axis after the other comes to its place
+        place = next(i for i, a in enumerate(axes) if a != i)
+        order = [*range(place), axes[place], *(i for i in range(place, len(axes)) if i != axes[place])]
+        return permuted(add, permuted(add, x, order), [order.index(a) for a in axes])
     sizes = {g[0]: math.prod(x.shape[a] for a in g) for g in groups}
     firsts = sorted(sizes)
     y = add(L.Permute, x.under(tuple(sizes[f] for f in firsts)), order=(0, *(firsts.index(g[0]) + 1 for g in groups)))

@@ -118,7 +118,8 @@ def fuse_products(steps: list[Step]) -> list[Step]:
     touched = _touched(steps)
     dropped = set()
     for number, step in enumerate(steps):
-        if step.op != "MULTIPLY" or step.multiplier != "times" or step.x is None or step.m is None:
+        times = step.op == "MULTIPLY" and step.multiplier == "times" and step.coefficient == 1.0
+        if not times or step.x is None or step.m is None:
             continue
         r, out = step.x.buffer, step.out
         writers = touched[id(r.root)][:-1]

@@ -12,8 +12,8 @@ from .. import layers as L
 from ..rules import Term
 from ..vocabulary import INPUT_MAPS, W_ONE, X_ONE, W, X
 from .domain import widthless
-from .held import Held
-from .order import Axes, channels_last, default_order, order_above, order_below, row_major_memory
+from .held import Held, Weighted
+from .order import Axes, channels_last, default_order, order_above, order_below, order_in, row_major_memory, undone
 from .parts import Part, is_identity, is_whole
 from .steps import Buffer, Kept, Reals, Step, View, Weights
 from .taps import Phase, phases
@@ -75,8 +75,18 @@ class Lowering:
     # -------------------------------------------------------------------------------------------------------- buffers
 
     def buffer(
-        self, stem: str, tensor_shape: tuple[int, ...], batch: str = "n", *, plain: bool = False, dtype: str = ""
+        self,
+        stem: str,
+        tensor_shape: tuple[int, ...],
+        batch: str = "n",
+        *,
+        plain: bool = False,
+        dtype: str = "",
+        like: Buffer | None = None,
     ) -> Buffer:
+        """Memory of its own; `like` a buffer of this shape whose axes lie in another order than channels-last."""
+        if like is not None and not channels_last(like, framed=False):
+            return self.ordered(stem, tensor_shape, order_in(like), batch, dtype=dtype)
         count = self.names.get(stem, 0)
         self.names[stem] = count + 1
         name = f"{stem}.{count}" if count else stem
@@ -139,9 +149,7 @@ class Lowering:
         rank = len(source.shape)
         if rank < 2 or source.shape != unit.out.shape or (not source.plain and source.seen is None):
             return self.new_value(unit)
-        strides = source.strides()[1]
-        inward = tuple(sorted(range(rank), key=lambda a: -strides[a]))
-        return self.new_value(unit, order=order_above(unit.out) or inward)
+        return self.new_value(unit, order=order_above(unit.out) or order_in(source))
 
     def ordered(self, name: str, shape: tuple[int, ...], order: Axes, batch: str = "n", *, dtype: str = "") -> Buffer:
         """A buffer whose memory runs along the axes in this order, the outermost first."""
@@ -151,7 +159,10 @@ class Lowering:
         return self.region(base, Region(whole(base.shape).ranges, tuple(order.index(a) for a in range(len(shape)))))
 
     def region(self, buffer: Buffer, region: Region) -> Buffer:
-        """A buffer in the memory of another one, a region of it."""
+        """A buffer in the memory of another one, a region of it; that one itself where a permutation is undone."""
+        if buffer.seen is not None and undone(buffer.seen, region, buffer.shape):
+            assert buffer.alias is not None
+            return buffer.alias
         shape = tuple(count for _, _, count in region.ranges)
         shape = shape if region.order is None else tuple(shape[a] for a in region.order)
         seen = Buffer(buffer.name, shape, buffer.batch, buffer.dtype, plain=False, external=buffer.external)
@@ -178,7 +189,12 @@ class Lowering:
         source = self.value(part.source)
         if term.x == X:
             return source
-        buffer = self.buffer(f"m{self.label(part.source)}", part.source.shape, batch if term.x == X_ONE else "n")
+        buffer = self.buffer(
+            f"m{self.label(part.source)}",
+            part.source.shape,
+            batch if term.x == X_ONE else "n",
+            like=source if part.held else None,
+        )
         bound, values = INPUT_MAPS[term.x].bound, None
         # the other side's infinity says that an element contributes nothing
         if bound is not None and part.box is not None:
@@ -271,7 +287,7 @@ class Lowering:
         """The c of R = x ⊙ c on a unit's output, whatever the form; 0 where x is 0."""
         if unit.out.form == "c":
             return r
-        c = self.buffer(f"c{self.label(unit.out)}", unit.out.shape, "nt", plain=True)
+        c = self.buffer(f"c{self.label(unit.out)}", unit.out.shape, "nt", like=r)
         m = View(self.value(unit.out))
         self.emit(Step("DIVIDE", unit, View(c), View(r), m=m, repeat=self.t))
         return c
@@ -290,7 +306,7 @@ class Lowering:
             dtype = self.numbers if leaves else ""  # what is handed out is not rounded
             order = None if leaves else order_below(tensor, self.makers)
             if order is None or not (free or order[-1] == 0):
-                order = default_order(len(tensor.shape))
+                order = tuple(range(len(tensor.shape))) if free else default_order(len(tensor.shape))
             buffer = self.ordered(f"{letter}{self.label(tensor)}", tensor.shape, order, "nt", dtype=dtype)
         self.relevances[tensor.index] = buffer
         return buffer, False
@@ -342,7 +358,7 @@ class Lowering:
 
     def scatter(self, part: Part, term: Term, s: Buffer, gamma: float) -> None:
         """r_in[i] (+)= in(x_i) · Σ_j wm(w_ij) s_j (without x in the c form)."""
-        buffer, accumulate = self.sink(part.source, free=part.held)
+        buffer, accumulate = self.sink(part.source, free=isinstance(part, Weighted))
         form = "c" if self.gradient else part.source.form
         row = INPUT_MAPS[term.x]
         multiplier = row.product if form == "c" else row.times

@@ -7,7 +7,7 @@ wants it.
 from __future__ import annotations
 
 from .steps import Buffer, row_major
-from .tensors import Node, Tensor
+from .tensors import Node, Region, Tensor, whole
 
 Axes = tuple[int, ...]  # of one sample, the outermost in memory first
 
@@ -24,6 +24,20 @@ def channels_last(buffer: Buffer, framed: bool) -> bool:
     if framed and (buffer.seen is not None or buffer.root.frozen):
         return False
     return buffer.shape[0] == 1 or buffer.strides()[1][0] == 1 if buffer.seen is not None else not buffer.plain
+
+
+def undone(first: Region, second: Region, between: Axes) -> bool:
+    """Whether the second of two regions takes back the first, a permutation; `between` is the shape between them."""
+    if first.order is None or second.order is None or second.ranges != whole(between).ranges:
+        return False
+    whole_first = first.ranges == whole(tuple(count for _, _, count in first.ranges)).ranges
+    return whole_first and all(first.order[a] == number for number, a in enumerate(second.order))
+
+
+def order_in(buffer: Buffer) -> Axes:
+    """The order of axes in which a buffer lies."""
+    strides = buffer.strides()[1]
+    return tuple(sorted(range(len(strides)), key=lambda a: -strides[a]))
 
 
 def row_major_memory(buffer: Buffer) -> bool:

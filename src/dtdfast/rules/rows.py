@@ -131,11 +131,11 @@ class Row:
 
     @property
     def paired(self) -> tuple[float, float] | None:
-        """(ρ, p), where n_ij = p·(x w + ρ·sgn(y)·|x w|): (1, 1/2) for z⁺ by the sign of y, (γ/(2 + γ), 1 + γ/2) for γ;
-        None for other rows.
+        """(ρ, p) = (γ/(2 + γ), 1 + γ/2) of γ, where n_ij = p·(x w + ρ·sgn(y)·|x w|); None for other rows.
+
+        z⁺ by the sign of y is of this form too (ρ = 1), but what it leaves out would then be a difference that rounding
+        keeps from being 0.
         """
-        if self.by_sign:
-            return 1.0, 0.5
         biases = tuple(share.bias for share in self.shares)
         bare = tuple(replace(share, bias=None) for share in self.shares)
         known = bare == GAMMA and biases in ((None, None), (W_GAMMA_POS, W_GAMMA_NEG))

@@ -13,9 +13,9 @@ from ..records import Refused, Value
 from .graph import Node, Reader, scalar, weights
 
 LACKS = {
-    "log_sigmoid": "no operator makes it; written out, its logarithm has no record",
+    "log_sigmoid": "no operator makes it; written out, a logarithm of a sigmoid, it is known",
     "tanh_shrink": "no operator makes it; written out it is a difference",
-    "silu": "before opset 24 no operator makes it; written out it is a gate, which takes no relevance either",
+    "silu": "before opset 24 no operator makes it; written out, a product with its sigmoid, it is known",
 }
 """What of the vocabulary no operator makes, and why."""
 

@@ -7,6 +7,7 @@ its own.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from ...budget import require as require_memory
 from ...extras import require
 from ..records import Refused
-from .graph import BATCH, Array
+from .graph import BATCH, Array, Grown
 from .tensors import Proto, Tensors, plain
 
 BROADCAST = {  # the result has the broadcast shape of its operands
@@ -32,6 +33,8 @@ FOLDABLE = BROADCAST | SAME_OR_SMALLER | {
     "Tile",
 }  # fmt: skip
 PLAIN_ATTRIBUTES = (1, 2, 3, 6, 7, 8)  # AttributeProto.AttributeType: float, int, string, and lists of them
+FEW = 64
+"""Integers that may be sizes."""
 FREE = 1 << 23
 """Elements that a folded constant may have in any case; beyond that, at most four times those decoded from the file."""
 
@@ -51,18 +54,25 @@ class Folder:
         self._tensors, self._batch = tensors, batch
         self._held = 0  # bytes of all results
 
-    def fold(self, node: Proto, operands: list[Array | None], opset: int) -> tuple[Array, ...]:
+    def fold(self, node: Proto, operands: Sequence[Array | Grown | None], opset: int) -> tuple[Array | Grown, ...]:
         """The outputs of a node whose operands are all constants."""
         operator = node.op_type
         if operator == "Constant":
             return (self._constant(node),)
         if operator not in FOLDABLE:
             raise Refused("it reads constants alone, and is not among the operators that are computed on import")
-        if self._grows(operands):
-            return self._repeated(node, operands, opset)
-        return self._computed(node, operands, opset)
+        if self._batch == BATCH and any(isinstance(a, Grown) or (a is not None and BATCH in a.shape) for a in operands):
+            return self._followed(node, operands, opset)
+        arrays = [a for a in operands if not isinstance(a, Grown)]
+        return self._computed(node, arrays, opset) or self._followed(node, operands, opset)
+
+    def _followed(self, node: Proto, operands: Sequence[Array | Grown | None], opset: int) -> tuple[Array | Grown, ...]:
+        """For a batch of two and one of three, and what that says of any."""
+        two, three = (self._computed(node, [_of_batch(a, n) for a in operands], opset) for n in (2, 3))
+        return tuple(_for_any(a, b) for a, b in zip(two, three, strict=True))
 
     def _computed(self, node: Proto, operands: list[Array | None], opset: int) -> tuple[Array, ...]:
+        """Nothing where the result has the open batch axis."""
         operator = node.op_type
         try:
             if operator == "ConstantOfShape":
@@ -73,30 +83,13 @@ class Folder:
         except (ValueError, OverflowError, IndexError, AttributeError, TypeError):
             raise Refused("its operands do not fit each other") from None
         if size >= self._batch == BATCH and size % BATCH == 0:
-            raise Refused("its constant result grows with the batch")
+            return ()
         if size > FREE + 4 * self._tensors.decoded:
             raise Refused(f"its constant result of {size} elements is too large to be computed on import")
         require_memory(self._held + 8 * size, f"{operator} {node.name or node.output[0]!r:.80}: the constants up to it")
         results = self._evaluate(node, operands, opset)
         self._held += sum(r.nbytes for r in results)
         return results
-
-    def _grows(self, operands: list[Array | None]) -> bool:
-        """Whether a constant has the open batch axis, which only what is repeated along it can have."""
-        return self._batch == BATCH and any(a is not None and BATCH in a.shape for a in operands)
-
-    def _repeated(self, node: Proto, operands: list[Array | None], opset: int) -> tuple[Array, ...]:
-        """Of a batch of one sample, where the same is made of the second of two."""
-        one, two = (self._computed(node, [_of_batch(a, n) for a in operands], opset) for n in (1, 2))
-        results = []
-        for a, b in zip(one, two, strict=True):
-            grown = [axis for axis, size in enumerate(b.shape) if a.ndim == b.ndim and size != a.shape[axis]]
-            if a.ndim != b.ndim or [(a.shape[x], b.shape[x]) for x in grown] not in ([], [(1, 2)]):
-                raise Refused("its constant result grows with the batch")
-            if not np.array_equal(np.broadcast_to(a, b.shape), b, equal_nan=a.dtype.kind == "f"):
-                raise Refused("its constant result differs from sample to sample")
-            results.append(np.broadcast_to(a, [BATCH if x in grown else s for x, s in enumerate(a.shape)]))
-        return tuple(results)
 
     def _constant(self, node: Proto) -> Array:
         if len(node.attribute) != 1:
@@ -171,14 +164,37 @@ def result_size(operator: str, node: Proto, operands: list[Array | None]) -> int
     return max((a.size for a in given), default=0)
 
 
-def _of_batch(operand: Array | None, n: int) -> Array | None:
-    """A constant as it is where the batch axis has n elements, also where it holds that size as a number."""
+def _of_batch(operand: Array | Grown | None, n: int) -> Array | None:
+    """A constant for a batch of two or three, also where it holds that size, or a multiple of it, as a number."""
     if operand is None:
         return None
+    if isinstance(operand, Grown):
+        return operand.two if n == 2 else operand.three
     for axis, size in enumerate(operand.shape):
         if size == BATCH and operand.strides[axis] == 0:
             operand = operand[(slice(None),) * axis + (slice(n),)]
-    return np.where(operand == BATCH, n, operand) if operand.dtype.kind == "i" and operand.size <= 64 else operand
+    if operand.dtype.kind != "i" or operand.size > FEW:
+        return operand
+    return np.where(operand % BATCH == 0, operand // BATCH * n, operand).astype(operand.dtype)
+
+
+def _for_any(two: Array, three: Array) -> Array | Grown:
+    """A constant for any batch: one array where it is the same, or the same for every sample."""
+    if two.ndim != three.ndim:
+        raise Refused("its constant result has other axes for other batches")
+    grown = [axis for axis, (a, b) in enumerate(zip(two.shape, three.shape, strict=True)) if a != b]
+    nan = two.dtype.kind == "f"
+    if not grown and np.array_equal(two, three, equal_nan=nan):
+        return two
+    if not grown and two.dtype.kind == "i" and two.size <= FEW and (2 * three == 3 * two).all():  # multiples of it
+        return np.asarray(two // 2 * BATCH)
+    if [(two.shape[a], three.shape[a]) for a in grown] == [(2, 3)]:
+        first = three.take([0], grown[0])
+        if np.array_equal(np.broadcast_to(first, three.shape), three, equal_nan=nan) and np.array_equal(
+            np.broadcast_to(first, two.shape), two, equal_nan=nan
+        ):
+            return np.broadcast_to(first, [BATCH if a in grown else s for a, s in enumerate(three.shape)])
+    return Grown(two, three)
 
 
 def _expanded(operands: list[Array | None]) -> Array:

@@ -132,6 +132,7 @@ def _is_number(operand: Operand | None, number: float) -> bool:
 def length(node: Node, root: bool) -> Value | Function:
     """The sum of squares over some axes, or its square root."""
     x, given = node.value(), node.setting("axes", 1, 18)
+    node.integer("noop_with_empty_axes", 0)
     if not given:
         raise Refused("it reduces all axes, the batch too")
     axes = tuple(sorted({node.axis(a, rank(x)) for a in given}))

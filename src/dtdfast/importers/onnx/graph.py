@@ -51,7 +51,20 @@ class Turned:
     after: int = 0
 
 
-Operand = Value | Turned | Function | Array
+@dataclass(frozen=True, eq=False)
+class Grown:
+    """A constant that follows the open batch axis, and is not the same for every sample.
+
+    Attributes
+    ----------
+    two, three : what it is for a batch of two, and of three
+    """
+
+    two: Array
+    three: Array
+
+
+Operand = Value | Turned | Function | Grown | Array
 
 
 @dataclass(eq=False)
@@ -104,7 +117,7 @@ class Node:
     def optional(self, index: int, what: str) -> Array | None:
         """A constant operand, None where it is left out."""
         operand = self.operand(index)
-        if isinstance(operand, (Value, Turned, Function)):
+        if isinstance(operand, (Value, Turned, Function, Grown)):
             raise Refused(f"{what} (input {index}) depends on the network's input, expected a constant")
         return operand
 
@@ -198,6 +211,8 @@ class Node:
 
 
 def full_shape(x: Operand, batch: int) -> tuple[int, ...]:
+    if isinstance(x, Grown):
+        return tuple(a if a == b else a // 2 * batch for a, b in zip(x.two.shape, x.three.shape, strict=True))
     if isinstance(x, np.ndarray):
         return x.shape
     if isinstance(x, Turned):

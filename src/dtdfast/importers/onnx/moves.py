@@ -12,7 +12,7 @@ from ...budget import require
 from ..algebra import scaled
 from ..functions import Function
 from ..records import Refused, Value
-from .graph import Array, Node, Operand, Reader, Turned, rank, scalar, weights
+from .graph import Array, Grown, Node, Operand, Reader, Turned, rank, scalar, weights
 from .tensors import TOKENS
 
 MOST = 1 << 20
@@ -45,7 +45,7 @@ def cast(node: Node) -> Operand:
 
 def cast_like(node: Node) -> Operand:
     like = node.operand(1)
-    if like is None or isinstance(like, (Turned, Function)):
+    if like is None or isinstance(like, (Turned, Function, Grown)):
         raise Refused("its second input is missing, or has its batch axis moved")
     return _cast(identity(node), 1 if isinstance(like, Value) and not like.integer else _element_type(like))
 

@@ -232,7 +232,7 @@ class Frame:
         for a in self.node.operands:
             if isinstance(a, (Value, Function, Turned)):
                 a = parts(a)[0]
-            elif a is not None and constants:
+            elif isinstance(a, np.ndarray) and constants:
                 a = self.constant(a)
             operands.append(a)
         return replace(self.node, operands=operands, attributes={**self.node.attributes, **attributes})

@@ -26,7 +26,7 @@ from .attention import OPERATORS as ATTENTION
 from .constants import FOLDABLE, Folder
 from .functions import OPERATORS as FUNCTIONS
 from .functions import reader as reader_of_functions
-from .graph import Array, Node, Operand, Reader, Turned, full_shape
+from .graph import Array, Grown, Node, Operand, Reader, Turned, full_shape
 from .layers import OPERATORS as LAYERS
 from .moves import OPERATORS as MOVES
 from .norms import OPERATORS as NORMS
@@ -184,6 +184,8 @@ class Walk:
         constants = [a for a in operands if not isinstance(a, (Value, Turned, Function))]
         if len(constants) == len(operands):
             return self._folder.fold(node, constants, self._opset)
+        if any(isinstance(a, Grown) for a in operands):
+            raise Refused("it reads a constant that grows with the batch, or differs from sample to sample")
         if operator not in OPERATORS:
             raise Refused(OF_COMPUTED.get(operator, NO_RECORD))
         reading = Node(

@@ -27,7 +27,7 @@ from .pools import HANDLERS as POOLS
 from .products import HANDLERS as PRODUCTS
 from .program import output_node, output_tensor
 from .refused import STATE, TRAINING, UNKNOWN, advice
-from .turned import PERMUTES, VIEWS, Turned, permuted, stacked_first, turned, viewed
+from .turned import PERMUTES, VIEWS, Turned, permuted, repeated, stacked_first, turned, viewed
 
 HANDLERS: dict[str, Handler] = LAYERS | ARITHMETIC | PRODUCTS | NORMS | ATTENTION | POOLS | MOVES
 OPERATORS = {*HANDLERS, *PERMUTES, *VIEWS, *ELEMENTWISE}
@@ -171,6 +171,8 @@ class Reader:
             return permuted(self, call)
         if name in VIEWS:
             return viewed(self, call.self, _shape(self.node))
+        if name == "repeat_interleave" and call.get("dim") == 0 and isinstance(call.repeats, int):
+            return repeated(self, call)
         if any(isinstance(v, Turned) for v in _flat(call.arguments.values())):
             return turned(self, call, _shape(self.node), _straight)
         if name == "stack" and call.dim % len(_shape(self.node)) == 0:

@@ -19,6 +19,7 @@ from ...plan.shapes import Shape
 from .. import algebra, moves
 from ..functions import Function
 from ..records import Refused, Value
+from .beside import SPACES, exchanged, spatial, widened
 from .call import Call, Pieces, Records
 
 PERMUTES = ("permute", "transpose", "t", "numpy_T", "mT")
@@ -129,6 +130,16 @@ def stacked_first(records: Records, call: Call) -> Turned:
     return Turned(moves.stacked(records.add, operands, 1, records.n_batch), 1)
 
 
+def repeated(records: Records, call: Call) -> Any:
+    """Every sample several times in a row: one more axis beside the samples."""
+    value = _turned(call.self)
+    if value.axis or value.inner or isinstance(value.value, Function):
+        raise Refused("it repeats samples that stand beside something else")
+    shape = value.value.shape
+    once = algebra.reshaped(records.add, value.value, (1, *shape))
+    return Turned(algebra.expanded(records.add, once, (call.repeats, *shape)), 0, inner=True)
+
+
 def viewed(records: Records, x: Any, full: Shape) -> Any:
     """The same elements under another shape, the batch counted."""
     x = _turned(x)
@@ -171,6 +182,16 @@ def turned(records: Records, call: Call, full: Shape, handler: Callable[[Records
             raise x.value.refused()
         weight = records.array(call.self, "self operand")
         return x.over(records.add(L.Linear, x.value, weight=weight), place)
+    elif call.name in SPACES and place == 0 and isinstance(x.value, Value):
+        arguments = {k: v for k, v in widened(call).items() if k != "input"} | {
+            k: spatial(records, x.value, call) for k in ("input", "self") if k in arguments
+        }
+        made = handler(records, Call(call.name, arguments, full[1:], call.users, call.target, call.dtype))
+        return x.over(exchanged(records, made), 0)
+    elif call.name in ("pad", "constant_pad_nd") and place < x.n_axes - len(call.pad) // 2:
+        arguments.setdefault("mode", "constant")
+        if arguments["mode"] != "constant":
+            raise Refused(f"only constant padding is read beside windows, this is {arguments['mode']!r}")
     elif call.name in BATCH_NORMS and place != 1:
         arguments["axis"] = x.to_first(1)
     elif (last := _summed(call)) is not None:

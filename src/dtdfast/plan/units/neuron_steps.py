@@ -213,10 +213,11 @@ def by_sign(lowering: Lowering, unit: Sum, out: Buffer) -> None:
     """
     row, label = unit.row, lowering.label(unit.out)
     assert row is not None
-    y = lowering.buffer(f"y{label}", unit.out.shape)
+    like = out if unit.parts[0].held else None
+    y = lowering.buffer(f"y{label}", unit.out.shape, like=like)
     sums(lowering, unit, out, dict(terms=View(y)))
     terms = share_terms(lowering, unit, 0)
-    factor = lowering.buffer(f"d{label}", unit.out.shape, dtype=lowering.gates)
+    factor = lowering.buffer(f"d{label}", unit.out.shape, dtype=lowering.gates, like=like)
     bias = lowering.constant(unit.bias) if unit.bias is not None else None
     fields: dict[str, Any] = dict(
         terms=View(terms), m=View(y), bias=bias, factor_kind="signed", stabilizer=row.stabilizer
@@ -234,16 +235,15 @@ def by_sign(lowering: Lowering, unit: Sum, out: Buffer) -> None:
 
 
 def is_paired(unit: Sum) -> bool:
-    """Whether two products each way serve a rule with a share for each sign of y: inputs and weights of both signs, and
-    a value of y's sign.
-    """
+    """Whether two products each way serve γ: inputs of both signs, and a value of y's sign."""
     row, act = unit.row, unit.activation
     assert row is not None
-    # by the sign of y alone, weights of one sign leave one product for each sign of x
-    mixed = any(not p.source.nonnegative and not (row.by_sign and p.positive) for p in unit.parts)
+    mixed = any(not part.source.nonnegative for part in unit.parts)
+    # with all of y in it d is at least ρ·Σ|x w|; a bias left out may leave next to nothing of it
+    held = row.holds_bias or unit.bias is None or not np.any(unit.bias)
     plain = all(part.window is None and part.box is None for part in unit.parts)
     signed = act is None or (isinstance(act, L.Activation) and act.kind in SIGNED)
-    return row.paired is not None and mixed and plain and signed
+    return row.paired is not None and mixed and held and plain and signed
 
 
 def paired(lowering: Lowering, unit: Sum, out: Buffer, kind: str) -> None:
@@ -252,24 +252,24 @@ def paired(lowering: Lowering, unit: Sum, out: Buffer, kind: str) -> None:
     assert row is not None
     assert row.paired is not None
     ratio, factor = row.paired
-    y, sizes = out, lowering.buffer(f"a{label}", unit.out.shape)
+    y, sizes = out, lowering.buffer(f"a{label}", unit.out.shape, like=out)
     if unit.bias is not None or unit.activation is not None:
-        y = lowering.buffer(f"y{label}", unit.out.shape)
+        y = lowering.buffer(f"y{label}", unit.out.shape, like=out)
         sums(lowering, unit, out, dict(terms=View(y)))
     else:
         sums(lowering, unit, out, {})
     accumulate(lowering, [(part, absolute(part)) for part in unit.parts], sizes, 0.0)
-    d = lowering.buffer(f"d{label}", unit.out.shape, dtype=lowering.gates)
+    d = lowering.buffer(f"d{label}", unit.out.shape, dtype=lowering.gates, like=out)
     fields: dict[str, Any] = dict(m=View(y), factor_kind="paired", coefficient=ratio)
     fields["stabilizer"] = row.stabilizer / factor
-    fields["select"] = "all" if row.by_sign else "y!=0"
+    fields["select"] = "y!=0"
     if unit.bias is not None:
         fields["bias"] = lowering.constant(unit.bias)
         if row.holds_bias:
             fields["bias_d"] = lowering.constant(unit.bias)
     lowering.emit(Step("FACTOR", unit, View(d), factor=View(d), terms=View(sizes), **fields))
     if kind == "gate":
-        gate = lowering.buffer(f"g{label}", unit.out.shape, dtype=lowering.gates)
+        gate = lowering.buffer(f"g{label}", unit.out.shape, dtype=lowering.gates, like=out)
         lowering.emit(Step("DIVIDE", unit, View(gate), View(out), m=View(d)))
         d = gate
     lowering.factors[unit.out.index] = [(d, "gate" if kind == "gate" else "denominator")]
@@ -303,7 +303,8 @@ def share_terms(lowering: Lowering, unit: Sum, number: int) -> Buffer:
     assert row is not None
     pairs = [(part, term) for part in unit.parts for term in part.terms[number]]
     batch = "1" if all(term.x == X_ONE and not part.held for part, term in pairs) else "n"
-    total = lowering.buffer(f"n{lowering.label(unit.out)}", unit.out.shape, batch)
+    like = lowering.value(unit.out) if unit.parts[0].held else None
+    total = lowering.buffer(f"n{lowering.label(unit.out)}", unit.out.shape, batch, like=like)
     accumulate(lowering, pairs, total, row.gamma)
     return total
 
@@ -334,16 +335,15 @@ def relevance(lowering: Lowering, unit: Sum, r: Buffer) -> None:
     factors = lowering.factors[unit.out.index]
     if unit.sloped and unit.out.form == "R":
         r = lowering.rectified(unit, r)
-    if (
-        row.by_sign and not lowering.gradient and unit.out.index not in lowering.paired
-    ):  # one factor, whose sign says which share holds
+    if row.by_sign and not lowering.gradient:  # one factor, whose sign says which share holds
         factors = [(factors[0][0], "positive"), (factors[0][0], "negative")]
     ratio = lowering.paired.get(unit.out.index)
     for number, (factor, kind) in enumerate(factors):
         pairs = [(p, term) for p in unit.parts for term in p.terms[number] if p.source.wanted]
         if not pairs and ratio is None:
             continue
-        s = lowering.buffer(f"s{lowering.label(unit.out)}", unit.out.shape, "nt")
+        like = r if unit.parts[0].held else None
+        s = lowering.buffer(f"s{lowering.label(unit.out)}", unit.out.shape, "nt", like=like)
         if kind == "open":
             s = r
         elif kind == "gate":
@@ -363,7 +363,7 @@ def relevance(lowering: Lowering, unit: Sum, r: Buffer) -> None:
 
 def paired_relevance(lowering: Lowering, unit: Sum, s: Buffer, ratio: float) -> None:
     """R_i = x_i Σ_j w_ij s_j + ρ |x_i| Σ_j |w_ij| sgn(y_j) s_j."""
-    signed = lowering.buffer(f"s{lowering.label(unit.out)}", unit.out.shape, "nt")
+    signed = lowering.buffer(f"s{lowering.label(unit.out)}", unit.out.shape, "nt", like=s)
     m = View(lowering.value(unit.out))
     step = Step("MULTIPLY", unit, View(signed), View(s), m=m, multiplier="sign", coefficient=ratio, repeat=lowering.t)
     lowering.emit(step)
