@@ -424,7 +424,7 @@ class Explainer:
         host, home = (x, NUMPY) if self._backend == "cuda" and on_device(x) else take(x)
         if self._backend == "cuda":
             array = self._check.admit(host)
-            beside = self._givens.check(given, len(array), self._taken)
+            beside = self._givens.check(given, len(array), np.float32)
             return array, beside, self._executor(tuple(array.shape[1:]), kind), home
         array = check_input(host, self._words, self._taken)
         beside = self._givens.check(given, len(array), self._taken)

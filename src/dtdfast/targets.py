@@ -199,7 +199,8 @@ def last_tokens(n: int, count: int, real: Floats | None) -> NDArray[np.int64]:
     if not (real != 0).any(axis=1).all():
         sample = int(np.flatnonzero(~(real != 0).any(axis=1))[0])
         raise TargetError(f'target is "last", but the attention_mask of sample {sample} leaves no token')
-    return count - 1 - (real[:, ::-1] != 0).argmax(axis=1)
+    places: NDArray[np.int64] = count - 1 - (real[:, ::-1] != 0).argmax(axis=1)
+    return places
 
 
 @lru_cache(maxsize=8)

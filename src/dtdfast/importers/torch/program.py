@@ -25,7 +25,7 @@ def two(x: Any) -> Any:
     return torch.cat([x, x]) if len(x) == 1 else x
 
 
-def from_module(module: Any, x: Any, given: dict[str, Any]) -> tuple[Any, Any, Any]:
+def from_module(module: Any, x: Any, given: dict[str, Any] | None = None) -> tuple[Any, Any, Any]:
     """(what answers, its graph, the samples)."""
     if (part := quantised(module)) is not None:
         raise ModelError(f"part {part!r}: {QUANTISED}")
@@ -34,7 +34,7 @@ def from_module(module: Any, x: Any, given: dict[str, Any]) -> tuple[Any, Any, A
             where = f"its part {name!r}" if name else "the module"
             raise ModelError(f"{where} is in training mode; call module.eval() first")
     twice = two(x)
-    result = _called(module, twice, x, given)
+    result = _called(module, twice, x, given or {})
     return module, export(_plain(module, result), twice, given), twice
 
 
