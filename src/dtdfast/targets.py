@@ -41,7 +41,7 @@ class Targets:
         """Check `target` against n samples with outputs of shape (n, *out); `real`: a mask (n, tokens) that is 0 at
         padding.
         """
-        if isinstance(target, str):
+        if isinstance(target, str) and (target == "last" or len(out) == 2):
             target = (target, None)
         if isinstance(target, tuple) and names_token(target):
             return cls._token(target, n, out, real)
