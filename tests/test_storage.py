@@ -60,6 +60,8 @@ EVERY_KIND = [
     records.Reshape((2, -1)),
     records.Flatten(),
     records.Linear(np.array([[np.float32(1e-45), -0.0]], np.float32), array(1)),
+    records.Given("attention_mask", (5,)),
+    records.Given("position_ids", (5, 2), integer=True),
     records.Constant(array(2, 3)),
     records.Reduce("max", (1, -1), keepdims=True),
     records.Gather((2, 0, 0), -1),

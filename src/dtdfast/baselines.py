@@ -12,9 +12,10 @@ from .arrays.foreign import take
 from .calls import predict
 from .errors import ShapeError
 from .explainer import Explainer
-from .layers import Embedding, Layer
-from .options import PREDICTING
+from .layers import INPUT, Embedding, Given, Layer
+from .options import PREDICTING, split
 from .plan.program import GRADIENT
+from .plan.wiring import sources
 
 Array = NDArray[Any]
 
@@ -31,7 +32,8 @@ def gradient(layers: Sequence[Layer], x: Any, target: Any = None, **options: Any
     target : int, tuple, array_like or None, default None
         As in `dtdfast.explain`. A float start is multiplied with the Jacobian from the left.
     **options
-        Options of `dtdfast.Explainer`: backend, batch_size, n_threads, device, start, stop.
+        Options of `dtdfast.Explainer`: backend, batch_size, n_threads, device, start, stop; and what the network's
+        Givens are called, as in `dtdfast.explain`.
 
     Returns
     -------
@@ -43,7 +45,8 @@ def gradient(layers: Sequence[Layer], x: Any, target: Any = None, **options: Any
     LayerError
         The network holds an LRN, which has no gradient here.
     """
-    return Explainer(layers, kind=GRADIENT, **options).explain(x, target)
+    known, given = split(options)
+    return Explainer(layers, kind=GRADIENT, **known).explain(x, target, **given)
 
 
 def input_x_gradient(layers: Sequence[Layer], x: Any, target: Any = None, **options: Any) -> Any:
@@ -60,7 +63,8 @@ def input_x_gradient(layers: Sequence[Layer], x: Any, target: Any = None, **opti
     target : int, tuple, array_like or None, default None
         As in `dtdfast.explain`.
     **options
-        Options of `dtdfast.Explainer`: backend, batch_size, n_threads, device, start, stop.
+        Options of `dtdfast.Explainer`: backend, batch_size, n_threads, device, start, stop; and what the network's
+        Givens are called, as in `dtdfast.explain`.
 
     Returns
     -------
@@ -80,7 +84,8 @@ def input_x_gradient(layers: Sequence[Layer], x: Any, target: Any = None, **opti
     host, home = take(x)
     array = np.asarray(host)
     if array.dtype.kind in "iu" and options.get("stop") is None:
-        places = [p for p, record in enumerate(layers) if isinstance(record, Embedding)]
+        reads = sources(layers)
+        places = [p for p, record in enumerate(layers) if isinstance(record, Embedding) and INPUT in reads[p]]
         maps = [_at(layers, host, target, p, options).sum(axis=-1) for p in places]
         return home.give(sum(maps[1:], maps[0]))
     if options.get("stop") is not None:
@@ -92,8 +97,10 @@ def input_x_gradient(layers: Sequence[Layer], x: Any, target: Any = None, **opti
 def _at(layers: Sequence[Layer], x: Any, target: Any, stop: int, options: dict[str, Any]) -> Array:
     """Value × gradient at an entry."""
     g = gradient(layers, x, target, **{**options, "stop": stop})
-    kept = {key: value for key, value in options.items() if key in PREDICTING}
-    product: Array = _over_targets(np.asarray(predict(layers[: stop + 1], x, **kept)), g) * g
+    below = layers[: stop + 1]
+    read = {*PREDICTING, *(record.name for record in below if isinstance(record, Given))}
+    kept = {key: value for key, value in options.items() if key in read}
+    product: Array = _over_targets(np.asarray(predict(below, x, **kept)), g) * g
     return product
 
 
@@ -109,7 +116,8 @@ def sensitivity(layers: Sequence[Layer], x: Any, target: Any = None, **options: 
     target : int, tuple, array_like or None, default None
         As in `dtdfast.explain`.
     **options
-        Options of `dtdfast.Explainer`: backend, batch_size, n_threads, device, start, stop.
+        Options of `dtdfast.Explainer`: backend, batch_size, n_threads, device, start, stop; and what the network's
+        Givens are called, as in `dtdfast.explain`.
 
     Returns
     -------
@@ -143,7 +151,8 @@ def simple_taylor(layers: Sequence[Layer], x: Any, root: Any, target: Any = None
     target : int, tuple, array_like or None, default None
         As in `dtdfast.explain`.
     **options
-        Options of `dtdfast.Explainer`: backend, batch_size, n_threads, device, start, stop.
+        Options of `dtdfast.Explainer`: backend, batch_size, n_threads, device, start, stop; and what the network's
+        Givens are called, as in `dtdfast.explain`.
 
     Returns
     -------

@@ -47,6 +47,7 @@ def explain(
     return_outputs: bool = False,
     out: Any = None,
     progress: bool = False,
+    **given: Any,
 ) -> Any:
     """Explain the outputs of a network by Deep Taylor Decomposition, or by another rule of the LRP family.
 
@@ -60,12 +61,15 @@ def explain(
         The inputs: floats of shape ``(n, c, *space)`` or (n, features), or integers of shape (n, ...) for an Embedding.
         NumPy arrays, and arrays of PyTorch and CuPy, are taken; those on a GPU are read there by backend "cuda". A Dask
         array is explained lazily.
-    target : int, tuple, array_like or None, default None
+    target : int, tuple, str, array_like or None, default None
         What is explained.
 
         - None: the largest output of each sample.
         - An int: this output of every sample, counted along axis 1.
         - A tuple (c, i, j): this output of every sample, for outputs with more than one axis.
+        - A pair (token, c), for outputs (n, tokens, classes): output c of one token, counted from the end where it
+          is negative. "last" is the last token that `attention_mask` leaves in, or simply the last one where the
+          network has no Given of this name. None for c is the token's largest output, as is "last" alone.
         - Integers of shape (n,): one output per sample.
         - Integers of shape (n, t) or (1, t): several outputs per sample.
         - Floats of shape ``(n, *out)`` or ``(n, t, *out)``: the start relevance itself, one or several per sample.
@@ -121,6 +125,8 @@ def explain(
         An array to write the result into: of the result's shape and type, of x's kind and on x's device.
     progress : bool, default False
         Whether to show a progress bar over the samples; needs the extra `progress`.
+    **given : array_like
+        What the network's Givens are called: the values of all samples, for example ``attention_mask=mask``.
 
     Returns
     -------
@@ -192,7 +198,9 @@ def explain(
     options = Options(
         rules, domain, convention, attention, backend, precision, batch_size, n_threads, device, start, stop
     )
-    return _cached(layers, options).explain(x, target, return_outputs=return_outputs, out=out, progress=progress)
+    return _cached(layers, options).explain(
+        x, target, return_outputs=return_outputs, out=out, progress=progress, **given
+    )
 
 
 def predict(
@@ -202,6 +210,7 @@ def predict(
     backend: str = "auto",
     batch_size: int | None = None,
     n_threads: int | None = None,
+    **given: Any,
 ) -> Any:
     """Compute the outputs of a network.
 
@@ -218,6 +227,8 @@ def predict(
     n_threads : int, optional
         The number of threads on the CPU; by default OMP_NUM_THREADS, else the number of cores that this process may
         use.
+    **given : array_like
+        What the network's Givens are called, as in `explain`.
 
     Returns
     -------
@@ -230,4 +241,4 @@ def predict(
     DtdError
         What `explain` raises for the network, its options and x.
     """
-    return _cached(layers, Options(backend=backend, batch_size=batch_size, n_threads=n_threads)).predict(x)
+    return _cached(layers, Options(backend=backend, batch_size=batch_size, n_threads=n_threads)).predict(x, **given)

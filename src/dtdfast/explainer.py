@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from . import layers as L
+from .arrays.beside import MASK, Givens
 from .arrays.checks import Array, Check, apart, check_input, check_out, check_range, is_dask
 from .arrays.device import on_device
 from .arrays.foreign import NUMPY, Home, take, take_out
@@ -24,12 +25,10 @@ from .plan.wiring import sources
 from .presets import RuleBook, Rules
 from .progress import blocks
 from .rules import convention_of
+from .session import Beside, Executor, rows
 from .show import shown
 from .targets import Targets
 from .underflow import REMEDY, refill
-
-if TYPE_CHECKING:
-    from .session import Executor
 
 
 class Explainer:
@@ -145,6 +144,7 @@ class Explainer:
         self._kind = kind
         self._words = words_of(self._layers, reads, last_entry(self._layers, start, kind))
         self._check = Check(self._words, self._domain)
+        self._givens = Givens(self._layers, reads)
         self._executor = Executors(
             self._layers, options, self._backend, self._book, self._domain, self._check, self._taken
         )
@@ -175,7 +175,14 @@ class Explainer:
 
     @translated
     def explain(
-        self, x: Any, target: Any = None, *, return_outputs: bool = False, out: Any = None, progress: bool = False
+        self,
+        x: Any,
+        target: Any = None,
+        *,
+        return_outputs: bool = False,
+        out: Any = None,
+        progress: bool = False,
+        **given: Any,
     ) -> Any:
         """Explain the outputs that `target` selects: the relevance of every element of x.
 
@@ -185,12 +192,15 @@ class Explainer:
             The inputs: floats of shape ``(n, c, *space)`` or (n, features), or integers of shape (n, ...) for an
             Embedding. NumPy arrays, and arrays of PyTorch and CuPy, are taken; those on a GPU are read there by backend
             "cuda". A Dask array is explained lazily.
-        target : int, tuple, array_like or None, default None
+        target : int, tuple, str, array_like or None, default None
             What is explained.
 
             - None: the largest output of each sample.
             - An int: this output of every sample, counted along axis 1.
             - A tuple (c, i, j): this output of every sample, for outputs with more than one axis.
+            - A pair (token, c), for outputs (n, tokens, classes): output c of one token, counted from the end where it
+              is negative. "last" is the last token that `attention_mask` leaves in, or simply the last one where the
+              network has no Given of this name. None for c is the token's largest output, as is "last" alone.
             - Integers of shape (n,): one output per sample.
             - Integers of shape (n, t) or (1, t): several outputs per sample.
             - Floats of shape ``(n, *out)`` or ``(n, t, *out)``: the start relevance itself, one or several per sample.
@@ -200,6 +210,8 @@ class Explainer:
             An array to write the result into: of the result's shape and type, of x's kind and on x's device.
         progress : bool, default False
             Whether to show a progress bar over the samples; needs the extra `progress`.
+        **given : array_like
+            What the network's Givens are called: the values of all samples, for example ``attention_mask=mask``.
 
         Returns
         -------
@@ -235,10 +247,11 @@ class Explainer:
                 )
             from .arrays import dask
 
+            self._refuse_lazy(given)
             return dask.lazy_explain(self, x, target, return_outputs)
-        x, executor, home = self._prepare(x, self._kind)
+        x, beside, executor, home = self._prepare(x, given, self._kind)
         program = executor.program
-        targets = Targets.parse(take(target)[0], len(x), program.network.output.shape)
+        targets = self._targets(target, len(x), executor, beside)
         leaves = program.leaves.shape
         shape = (len(x), targets.count, *leaves) if targets.several else (len(x), *leaves)
         result = check_out(out if on_device(x) else take_out(out), shape, self._dtype, x)
@@ -249,29 +262,33 @@ class Explainer:
         outputs = check_out(None, (len(x), *program.network.output.shape), self._dtype, x) if return_outputs else None
         clip = self._book.preset.clip_start and not program.gradient
         for block in blocks(len(x), executor.batch_size(len(x), targets.count), progress):
-            with executor.session(block.stop - block.start, targets.count) as session:
+            with executor.session(block.stop - block.start, targets.count, rows(beside, block)) as session:
                 entry = targets.entry(block, unit=program.gradient, clip=clip)
                 session.explain(x[block], entry, view[block], None if outputs is None else outputs[block])
                 again, lost = session.inexact, session.empty
             for i in again:
                 i += block.start
-                self._exact.explain(x, i, targets, view[i : i + 1], None if outputs is None else outputs[i : i + 1])
+                self._exact.explain(
+                    x, beside, i, targets, view[i : i + 1], None if outputs is None else outputs[i : i + 1]
+                )
             if lost:
-                rows = [(block.start + i, k) for i, k in lost]
-                refill("relevance", view, rows, lambda i: self._exact.maps(x, i, targets), REMEDY)
+                empty = [(block.start + i, k) for i, k in lost]
+                refill("relevance", view, empty, lambda i: self._exact.maps(x, beside, i, targets), REMEDY)
         if self._backend != "cuda":  # which finds it out itself
             check_range("relevance", result)
         relevance = home.give(result) if out is None else out
         return relevance if outputs is None else (relevance, home.give(outputs))
 
     @translated
-    def predict(self, x: Any) -> Any:
+    def predict(self, x: Any, **given: Any) -> Any:
         """Compute the network's outputs.
 
         Parameters
         ----------
         x : array_like
             The inputs, as `explain` takes them.
+        **given : array_like
+            As in `explain`.
 
         Returns
         -------
@@ -289,22 +306,23 @@ class Explainer:
         if is_dask(x):
             from .arrays import dask
 
+            self._refuse_lazy(given)
             return dask.lazy_predict(self, x)
-        x, executor, home = self._prepare(x, PREDICT)
+        x, beside, executor, home = self._prepare(x, given, PREDICT)
         result = check_out(None, (len(x), *executor.program.network.output.shape), self._dtype, x)
         for block in blocks(len(x), executor.batch_size(len(x), 1), False):
-            with executor.session(block.stop - block.start, 1) as session:
+            with executor.session(block.stop - block.start, 1, rows(beside, block)) as session:
                 session.predict(x[block], result[block])
                 lost = session.empty
             if lost:
-                rows = [(block.start + i, k) for i, k in lost]
-                refill("output", result[:, None], rows, lambda i: self._exact.outputs(x, i), REMEDY)
+                empty = [(block.start + i, k) for i, k in lost]
+                refill("output", result[:, None], empty, lambda i: self._exact.outputs(x, beside, i), REMEDY)
         if self._backend != "cuda":
             check_range("output", result)
         return home.give(result)
 
     @translated
-    def ledger(self, x: Any, target: Any = None) -> Ledger:
+    def ledger(self, x: Any, target: Any = None, **given: Any) -> Ledger:
         """Account for the relevance of every layer.
 
         Parameters
@@ -313,6 +331,8 @@ class Explainer:
             The inputs, as `explain` takes them.
         target : int, tuple, array_like or None, default None
             As in `explain`, with one target per sample.
+        **given : array_like
+            As in `explain`.
 
         Returns
         -------
@@ -326,25 +346,25 @@ class Explainer:
         RuleError
             The Explainer is one of gradients, which are not conserved.
         """
-        x, executor, _ = self._prepare(take(x)[0], self._kind)
-        targets = Targets.parse(take(target)[0], len(x), executor.program.network.output.shape)
+        x, beside, executor, _ = self._prepare(take(x)[0], given, self._kind)
+        targets = self._targets(target, len(x), executor, beside)
         if targets.several:
             raise TargetError("the ledger follows one target per sample; call it once per target")
         if executor.program.gradient:
             raise RuleError("a gradient is not conserved, so it has no ledger")
-        rows, starts, ends = [], [], []
+        accounted, starts, ends = [], [], []
         real = np.float64 if self._backend == "oracle" else np.dtype(executor.program.real)
         u = max(float(np.finfo(real).epsneg), NARROW.get(str(self._given.precision), 0.0))
         for block in blocks(len(x), executor.batch_size(len(x), 1, ledger=True), False):
-            with executor.session(block.stop - block.start, 1, ledger=True) as session:
+            with executor.session(block.stop - block.start, 1, rows(beside, block), ledger=True) as session:
                 start = targets.entry(block, clip=self._book.preset.clip_start).relevance(session.forward(x[block]))
                 accounts: list[Account] = []
                 end: Array = np.empty((len(start), 1, *executor.program.leaves.shape), real)
                 session.relevance(start, end, accounts)
-                rows.append([row_of(a, self._layers, u) for a in accounts])
+                accounted.append([row_of(a, self._layers, u) for a in accounts])
                 starts.append(total(start))
                 ends.append(total(end))
-        return Ledger.join(rows, np.concatenate(starts), np.concatenate(ends))
+        return Ledger.join(accounted, np.concatenate(starts), np.concatenate(ends))
 
     @translated
     def plan_for(self, input_shape: Sequence[int], n_targets: int = 1) -> Any:
@@ -367,7 +387,7 @@ class Explainer:
         return executor.plan(min(shape[0], executor.batch_size(shape[0], n_targets)), n_targets)
 
     @translated
-    def profile(self, x: Any, target: Any = None) -> Any:
+    def profile(self, x: Any, target: Any = None, **given: Any) -> Any:
         """Measure every step of one explanation.
 
         Parameters
@@ -376,28 +396,42 @@ class Explainer:
             The inputs, as `explain` takes them; as many samples are used as go through the network in one pass.
         target : int, tuple, array_like or None, default None
             As in `explain`.
+        **given : array_like
+            As in `explain`.
 
         Returns
         -------
         Profile
             Seconds, multiply-adds and bytes of every step; prints as a table.
         """
-        x, executor, _ = self._prepare(take(x)[0], self._kind)
-        targets = Targets.parse(take(target)[0], len(x), executor.program.network.output.shape)
+        x, beside, executor, _ = self._prepare(take(x)[0], given, self._kind)
+        targets = self._targets(target, len(x), executor, beside)
         block = slice(0, executor.batch_size(len(x), targets.count))
-        return executor.profile(x[block], targets.entry(block).relevance)
+        return executor.profile(x[block], rows(beside, block), targets.entry(block).relevance)
 
-    def _prepare(self, x: Any, kind: str) -> tuple[Any, Executor, Home]:
-        """X as the executor takes it, checked; the executor; where results go (on a GPU they are there already)."""
+    @staticmethod
+    def _targets(target: Any, n: int, executor: Executor, beside: Beside) -> Targets:
+        return Targets.parse(take(target)[0], n, executor.program.network.output.shape, beside.get(MASK))
+
+    def _refuse_lazy(self, given: Mapping[str, Any]) -> None:
+        if given or self._givens:
+            raise InputError("x is a Dask array, which takes no other input beside it: explain its blocks one by one")
+
+    def _prepare(self, x: Any, given: Mapping[str, Any], kind: str) -> tuple[Any, Beside, Executor, Home]:
+        """X as the executor takes it, checked, and what comes beside it; the executor; where results go (on a GPU they
+        are there already).
+        """
         host, home = (x, NUMPY) if self._backend == "cuda" and on_device(x) else take(x)
         if self._backend == "cuda":
             array = self._check.admit(host)
-            return array, self._executor(tuple(array.shape[1:]), kind), home
+            beside = self._givens.check(given, len(array), np.float32)
+            return array, beside, self._executor(tuple(array.shape[1:]), kind), home
         array = check_input(host, self._words, self._taken)
+        beside = self._givens.check(given, len(array), self._taken)
         executor = self._executor(array.shape[1:], kind)
         if kind == EXPLAIN and self._words is None:
             self._domain.check(np.asarray(host))  # in the caller's own precision
-        return array, executor, home
+        return array, beside, executor, home
 
     def __repr__(self) -> str:
         kinds = ", ".join(at(None, r) for r in self._layers[:3]) + (", ..." if len(self._layers) > 3 else "")

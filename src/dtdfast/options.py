@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -68,6 +68,13 @@ class Options:
 def predicting(options: Mapping[str, Any]) -> dict[str, Any]:
     """Those options of an explanation that its predictions take."""
     return {key: value for key, value in options.items() if key in PREDICTING}
+
+
+def split(keywords: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Those that are options of an Explainer, and the others, which a network's Givens may be called."""
+    known = {f.name for f in fields(Options)}
+    options = {key: value for key, value in keywords.items() if key in known}
+    return options, {key: value for key, value in keywords.items() if key not in known}
 
 
 def _size(key: str, value: int | None, most: int | None = None) -> int | None:

@@ -58,6 +58,7 @@ class Layer(OneLine):
     name: str | None = field(default=None, kw_only=True)
 
     arity: ClassVar[int | None] = 1  # None: one or more operands
+    optional: ClassVar[int] = 0  # operands that may follow
 
     def __post_init__(self) -> None:
         if self.inputs is not None:
@@ -88,8 +89,9 @@ class Layer(OneLine):
             raise WiringError(f"{self._type}: inputs is {inputs!r}, but it reads nothing; leave inputs out")
         if not positions and self.arity != 0:
             raise WiringError(f"{self._type}: inputs is empty; leave it None to read the entry before")
-        if self.arity is not None and len(positions) != self.arity:
-            raise WiringError(f"{self._type}: inputs has {len(positions)} entries, expected {self.arity}")
+        if self.arity is not None and not self.arity <= len(positions) <= self.arity + self.optional:
+            expected = " or ".join(str(self.arity + more) for more in range(self.optional + 1))
+            raise WiringError(f"{self._type}: inputs has {len(positions)} entries, expected {expected}")
         return positions
 
     def _array(self, key: str, ndim: int | tuple[int, ...] | None = None, shape: tuple[int, ...] | None = None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -16,6 +16,12 @@ from .targets import Entry
 from .underflow import Rows, empty, empty_maps, may_underflow
 
 Array = NDArray[Any]
+Beside = Mapping[str, Array]  # what samples bring along beside x, by the names of the Givens
+
+
+def rows(beside: Beside, block: slice) -> Beside:
+    """What a block of samples brings along."""
+    return {name: values[block] for name, values in beside.items()}
 
 
 def put(values: Array, into: Array) -> None:
@@ -59,11 +65,13 @@ class Executor(Protocol):
 
     def batch_size(self, n: int, n_targets: int, *, ledger: bool = False) -> int: ...
 
-    def session(self, n: int, n_targets: int, *, ledger: bool = False) -> AbstractContextManager[Session]: ...
+    def session(
+        self, n: int, n_targets: int, beside: Beside, *, ledger: bool = False
+    ) -> AbstractContextManager[Session]: ...
 
     def plan(self, n: int, n_targets: int) -> Any: ...
 
-    def profile(self, x: Array, start: Callable[[Array], Array]) -> Any: ...
+    def profile(self, x: Array, beside: Beside, start: Callable[[Array], Array]) -> Any: ...
 
 
 class HostSession(ABC):

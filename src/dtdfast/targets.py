@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -27,16 +27,24 @@ class Targets:
     numbers : (n, t) integers, which element of the flattened outputs, or None
     start : (n, t, *out) floats, or None
     several : whether the result has a target axis
+    tokens : (n,) integers, at which of the first axis of the outputs the largest one is explained, or None
     """
 
     numbers: NDArray[np.int64] | None
     start: Floats | None
     several: bool
     count: int
+    tokens: NDArray[np.int64] | None = None
 
     @classmethod
-    def parse(cls, target: Any, n: int, out: Shape) -> Targets:
-        """Check `target` against n samples with outputs of shape (n, *out)."""
+    def parse(cls, target: Any, n: int, out: Shape, real: Floats | None = None) -> Targets:
+        """Check `target` against n samples with outputs of shape (n, *out); `real`: a mask (n, tokens) that is 0 at
+        padding.
+        """
+        if isinstance(target, str) and (target == "last" or len(out) == 2):
+            target = (target, None)
+        if isinstance(target, tuple) and names_token(target):
+            return cls._token(target, n, out, real)
         if target is None or isinstance(target, (int, np.integer)):
             if isinstance(target, (bool, np.bool_)):
                 raise TargetError(f"target is {target!r}, expected integers, a tuple or a float start")
@@ -72,6 +80,26 @@ class Targets:
         raise TargetError(f"target has dtype {array.dtype}, expected integers or a float start")
 
     @classmethod
+    def _token(cls, target: tuple[Any, ...], n: int, out: Shape, real: Floats | None) -> Targets:
+        """One token of every sample, and there one output or the largest."""
+        token, number = target
+        if len(out) != 2:
+            raise TargetError(
+                f"target {target!r} names a token, but the outputs are {_of(out)}, not (n, tokens, classes)"
+            )
+        if isinstance(token, str):
+            if token != "last":
+                raise TargetError(f'target names the token {token!r:.40}; expected an integer or "last"')
+            tokens = last_tokens(n, out[0], real)
+        else:
+            tokens = np.full(n, token + out[0] if token < 0 else token, np.int64)
+        if not 0 <= tokens[0] < out[0]:
+            raise TargetError(f"target {token} is outside the {out[0]} tokens; expected {-out[0]} to {out[0] - 1}")
+        if number is None:
+            return cls(None, None, False, 1, tokens)
+        return cls(_checked(np.stack([tokens, np.full(n, number)], axis=-1)[:, None], out), None, False, 1)
+
+    @classmethod
     def _integers(cls, array: NDArray[Any], n: int, out: Shape) -> Targets:
         if len(out) != 1:
             raise TargetError(
@@ -101,13 +129,14 @@ class Targets:
 
     def apart(self, out: Any) -> Targets:
         """The same, safe from what is written into `out`."""
-        return Targets(self.numbers, apart(self.start, out), self.several, self.count)
+        return Targets(self.numbers, apart(self.start, out), self.several, self.count, self.tokens)
 
     def entry(self, block: slice, *, unit: bool = False, clip: bool = False) -> Entry:
         """Where relevance enters a block of samples."""
         numbers = None if self.numbers is None else self.numbers[block]
         start = None if self.start is None else self.start[block]
-        return Entry(numbers, start, self.count, unit, clip)
+        tokens = None if self.tokens is None else self.tokens[block]
+        return Entry(numbers, start, self.count, unit, clip, tokens)
 
 
 @dataclass(slots=True)
@@ -122,6 +151,15 @@ class Entry:
     count: int
     unit: bool
     clip: bool
+    tokens: NDArray[np.int64] | None = None
+
+    def numbered(self, outputs: Floats) -> Entry:
+        """The same with the numbers of the elements that its tokens' largest outputs are."""
+        if self.tokens is None:
+            return self
+        n, _, classes = outputs.shape
+        largest = outputs[np.arange(n), self.tokens].argmax(axis=1)
+        return replace(self, numbers=(self.tokens * classes + largest)[:, None], tokens=None)
 
     def relevance(self, outputs: Floats) -> Floats:
         """Start relevance (n, t, *out): the outputs themselves at the targets, 0 elsewhere."""
@@ -129,13 +167,40 @@ class Entry:
             with np.errstate(over="ignore"):  # the Explainer finds what becomes infinite
                 start = self.start.astype(outputs.dtype)
             return np.maximum(start, 0) if self.clip else start
-        n = len(outputs)
-        numbers = outputs.reshape(n, -1).argmax(axis=1, keepdims=True) if self.numbers is None else self.numbers
+        n, numbers = len(outputs), self.numbered(outputs).numbers
+        if numbers is None:
+            numbers = outputs.reshape(n, -1).argmax(axis=1, keepdims=True)
         first, first_of_start = _firsts(n, self.count, outputs.size // n)
         values = outputs.take(numbers + first)
         start = np.zeros((n, self.count, *outputs.shape[1:]), outputs.dtype)
         start.put(numbers + first_of_start, 1 if self.unit else np.maximum(values, 0) if self.clip else values)
         return start
+
+
+def names_token(target: tuple[Any, ...]) -> bool:
+    """Whether a tuple is (token, output) with a token from the end or by name, or with its largest output."""
+    if len(target) != 2 or isinstance(target[0], (bool, np.bool_)) or isinstance(target[1], (bool, np.bool_)):
+        return False
+    named = isinstance(target[0], str)
+    if not (named or isinstance(target[0], (int, np.integer))):
+        return False
+    return target[1] is None or (isinstance(target[1], (int, np.integer)) and (named or target[0] < 0))
+
+
+def last_tokens(n: int, count: int, real: Floats | None) -> NDArray[np.int64]:
+    """The last of `count` tokens of every sample, or of those where `real` is not 0."""
+    if real is None:
+        return np.full(n, count - 1, np.int64)
+    if real.shape != (n, count):
+        raise TargetError(
+            f'target "last" counts by the attention_mask, which has shape {real.shape}, but there are {count} tokens: '
+            "name the token by its number"
+        )
+    if not (real != 0).any(axis=1).all():
+        sample = int(np.flatnonzero(~(real != 0).any(axis=1))[0])
+        raise TargetError(f'target is "last", but the attention_mask of sample {sample} leaves no token')
+    places: NDArray[np.int64] = count - 1 - (real[:, ::-1] != 0).argmax(axis=1)
+    return places
 
 
 @lru_cache(maxsize=8)

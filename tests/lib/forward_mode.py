@@ -252,7 +252,7 @@ def _apply(record, read, mode):
         function, slope = ACTIVATIONS[record.kind]
         return Flow(function(v), t * (slope(v) if mode == "gradient" else function(v) / v), gates=True)
     if isinstance(record, dtd.Softmax):
-        return Flow(*_softmax(record, v, t, mode), weighs=True, gates=True)
+        return Flow(*_softmax(record, v, t, mode), weighs=True, gates=True, fixed=fixed)
     return Flow(*_norm(record, v, t, mode))
 
 

@@ -60,7 +60,7 @@ def check_input(x: Any, words: tuple[int, int] | None, dtype: type) -> Array:
     ------
     InputError : wrong type, no samples, NaN or infinity, a word number out of range
     """
-    array = _structure(_as_array(x), words)
+    array = _structure(as_array(x), words)
     fits = array.dtype == (np.int64 if words is not None else dtype)
     ready = fits and array.flags.c_contiguous
     if not ready:
@@ -89,15 +89,16 @@ def check_input(x: Any, words: tuple[int, int] | None, dtype: type) -> Array:
     return converted
 
 
-def _as_array(x: Any) -> Array:
+def as_array(x: Any, name: str = "x") -> Array:
+    """What NumPy makes of an array; `name` names it in messages."""
     if type(x) is np.ndarray:
         return x
     if masked(x):
-        raise InputError("x is a masked array; say what stands for its masked values: x.filled(value)")
+        raise InputError(f"{name} is a masked array; say what stands for its masked values: {name}.filled(value)")
     try:
         return np.asarray(x)
     except (TypeError, ValueError, RuntimeError, OverflowError, MemoryError) as error:
-        raise InputError(f"x cannot be read as an array: {error}") from None
+        raise InputError(f"{name} cannot be read as an array: {error}") from None
 
 
 def _structure(array: Any, words: tuple[int, int] | None) -> Any:
@@ -142,7 +143,7 @@ class Check:
         if self.words is not None and not on_device(x):
             return check_input(x, self.words, np.float32)
         if not on_device(x):
-            array = _structure(_as_array(x), None)
+            array = _structure(as_array(x), None)
             return np.ascontiguousarray(array) if array.dtype == np.float32 else check_input(array, None, np.float32)
         there = contiguous(_structure(x, self.words), "float32" if self.words is None else "int64")
         if self.words is not None:

@@ -86,7 +86,7 @@ def _rows(target: Any, x: Any) -> tuple[Any, Any]:
     """The target of one sample, for the trial; and that of every chunk: a Dask array with x's chunks, or one for
     all.
     """
-    if target is None or isinstance(target, tuple):
+    if target is None or isinstance(target, (tuple, str)):
         return target, target
     lazy = is_dask(target)
     array: Any = target if lazy else np.asarray(target)

@@ -16,7 +16,7 @@ from ..plan.plan import Plan
 from ..plan.steps import SIZES, Buffer, Reals, Step, View, bound_strides
 
 PLACES = {"scratch": 0, "arena": 1, "x": 2, "start": 3, "outputs": 4, "result": 5}
-"""Of the externals in the table of pointers, which begins with them."""
+"""Of the externals in the table of pointers, which begins with them; behind them what samples bring along."""
 
 REALS = {"f4": lib.DTD_F4, "f8": lib.DTD_F8}
 
@@ -64,7 +64,8 @@ class Encoded:
         self._precisions = NARROW.get(precision, {})
         self._n, self._t, self._store = plan.n, plan.t, store
         self.constants: list[NDArray[Any]] = []  # kept alive; pointers follow the externals in the table
-        self._places: dict[int, int] = {}
+        self.places = PLACES | {u.external: len(PLACES) + k for k, u in enumerate(plan.program.supplied)}
+        self._places: dict[int, int] = {}  # of constants, by id
         steps = [*plan.forward, *plan.relevance]
         self.c_steps = ffi.new("dtd_step[]", max(1, len(steps)))
         for target, step in zip(self.c_steps, steps, strict=False):
@@ -77,7 +78,7 @@ class Encoded:
         self.constant_runs = plan.segments(plan.forward[:first], 0) if first else []
         self.forward_runs = plan.segments(plan.forward[first:], first)
         self.relevance_runs = plan.segments(plan.relevance, len(plan.forward))
-        absent = [ffi.NULL] * len(PLACES)
+        absent = [ffi.NULL] * len(self.places)
         self.n_bases = len(absent) + len(self.constants)
         self._bases = ffi.new("void *[]", absent + [ffi.from_buffer(c) if c.size else ffi.NULL for c in self.constants])
 
@@ -114,7 +115,7 @@ class Encoded:
         """The place of an array in the table of pointers."""
         place = self._places.get(id(array))
         if place is None:
-            place = self._places[id(array)] = len(PLACES) + len(self.constants)
+            place = self._places[id(array)] = len(self.places) + len(self.constants)
             self.constants.append(array)
         return place
 
@@ -176,11 +177,10 @@ class Encoded:
         field.shape = [{"n": self._n, "nt": self._n * self._t, "1": 1}[buffer.batch], *shape]
         field.stride = [0 if buffer.batch == "1" else per_sample, *strides]
 
-    @staticmethod
-    def _base(buffer: Buffer, offset: int) -> tuple[int, int]:
+    def _base(self, buffer: Buffer, offset: int) -> tuple[int, int]:
         root = buffer.root
         if root.external:
-            return PLACES[root.external], offset
+            return self.places[root.external], offset
         return PLACES["arena"], root.offset // SIZES[root.dtype] + offset
 
     def _window(self, field: Any, window: Reals) -> None:

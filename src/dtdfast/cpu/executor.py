@@ -25,10 +25,10 @@ from ..plan.plan import Plan
 from ..plan.profile import Profile, Timing
 from ..plan.program import Program, refuse_cancelling, uncollected
 from ..plan.steps import Buffer
-from ..session import HostSession, put
+from ..session import Beside, HostSession, put
 from ..threads import default_threads, started, threads_for_run
 from .arenas import ARENAS, SCRATCH, Shelf
-from .encode import NARROW, PLACES, Encoded
+from .encode import NARROW, Encoded
 
 Array = NDArray[Any]
 
@@ -110,9 +110,9 @@ class Layout(NamedTuple):
 class CpuSession(Accounts, HostSession):
     """One batch: forward once, relevance as often as there are chunks of targets."""
 
-    def __init__(self, layout: Layout, isa: int, n_threads: int, n: int) -> None:
+    def __init__(self, layout: Layout, isa: int, n_threads: int, n: int, beside: Beside) -> None:
         self.plan, self._encoded, self._pieces, self._c_pieces, self._shelf = layout
-        self._isa, self._n_threads, self._n = isa, n_threads, n
+        self._isa, self._n_threads, self._n, self._beside = isa, n_threads, n, beside
         self._real, self._low = self.plan.program.real, self.plan.program.low
         self.narrow = self._real == "f4"
         self._externals: dict[str, Array] = {}
@@ -138,7 +138,11 @@ class CpuSession(Accounts, HostSession):
         program = self.plan.program
         outputs = np.empty((self._n, *program.network.output.shape), self._real)
         given = x if program.tokens else np.ascontiguousarray(x, self._low)
-        self._place(self.plan.n, x=given, outputs=outputs)
+        beside = {
+            unit.external: np.ascontiguousarray(self._beside[unit.name], None if unit.integer else self._low)
+            for unit in program.supplied
+        }
+        self._place(self.plan.n, x=given, outputs=outputs, **beside)
         for first, last in self._encoded.forward_runs:
             self.run(first, last)
         return outputs
@@ -188,7 +192,7 @@ class CpuSession(Accounts, HostSession):
         """Where the kernels find these externals, of so many samples for each piece; the session keeps them alive."""
         self._externals.update(arrays)
         for name, array in arrays.items():
-            place, start = PLACES[name], ffi.from_buffer(array)
+            place, start = self._encoded.places[name], ffi.from_buffer(array)
             self._bases[place] = start
             if self._pieces > 1:
                 step = array.nbytes // self._n * samples
@@ -271,7 +275,9 @@ class CpuExecutor:
                     self._plans.pop(next(iter(self._plans)))
             return self._plans[key]
 
-    def session(self, n: int, n_targets: int, *, ledger: bool = False, whole: bool = False) -> CpuSession:
+    def session(
+        self, n: int, n_targets: int, beside: Beside, *, ledger: bool = False, whole: bool = False
+    ) -> CpuSession:
         """A session in one piece where its numbers are read or `whole` is asked for, else in as many as pay."""
         threads = self._threads()
         key = n, n_targets, threads, ledger, whole
@@ -283,11 +289,11 @@ class CpuExecutor:
                 self._layouts[key] = layout
                 while len(self._layouts) > MOST_PLANS:
                     self._layouts.pop(next(iter(self._layouts)))
-        return CpuSession(layout, self._isa, threads, n)
+        return CpuSession(layout, self._isa, threads, n, beside)
 
-    def profile(self, x: Array, start: Callable[[Array], Array]) -> Profile:
+    def profile(self, x: Array, beside: Beside, start: Callable[[Array], Array]) -> Profile:
         """Every step run alone, on the whole batch; the least of three runs counts."""
-        with self.session(len(x), 1, whole=True) as session:
+        with self.session(len(x), 1, beside, whole=True) as session:
             timings = session.timings(x, start)
             plan = session.plan
         steps = [*plan.forward, *plan.relevance]

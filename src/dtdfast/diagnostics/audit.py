@@ -242,7 +242,7 @@ def root_audit(
 
 def _nth(target: Any, n: int, count: int) -> Any:
     """The target of one sample of many."""
-    if target is None or isinstance(target, (int, np.integer, tuple)):
+    if target is None or isinstance(target, (int, np.integer, tuple, str)):
         return target
     array = np.asarray(target)
     return array[n : n + 1] if len(array) == count else array

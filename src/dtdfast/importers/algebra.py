@@ -155,6 +155,15 @@ def hidden(x: Value, keep: Any) -> Value:
     return replace(x, kept=keep if x.kept is None else x.kept & keep)
 
 
+def left_out(x: Value, mask: Value) -> Value:
+    """x, of which a softmax leaves out what a mask of the sample says by 0."""
+    if x.given is not None:
+        raise Refused("two masks of the sample hide the same scores; multiply them before")
+    if len(mask.shape) > len(x.shape) and mask.shape[: len(mask.shape) - len(x.shape)] != (1,):
+        raise Refused(f"a mask of shape {mask.shape} does not fit (n, {', '.join(map(str, x.shape))})")
+    return replace(x, given=mask)
+
+
 def difference(add: Add, a: Value, b: Value, factor: float = 1.0) -> Value:
     """a − factor·b."""
     return total(add, a, scaled(add, b, -factor))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import layers as L
-from .algebra import hidden, permuted, reshaped, scaled, total
+from .algebra import hidden, left_out, permuted, reshaped, scaled, total
 from .records import Add, Refused, Value
 
 Array = NDArray[Any]
@@ -111,7 +111,11 @@ def attention(
         scores = scaled(add, add(L.Activation, scaled(add, scores, 1 / softcap), kind="tanh"), softcap)
     if causal:
         scores = hidden(scores, np.tri(*full[-2:], dtype=bool))
-    if isinstance(mask, Value):
+    if isinstance(mask, Value) and mask.truth:
+        if groups > 1 and any(s > 1 for s in mask.shape[:-2]):
+            raise Refused("a mask that differs from head to head meets heads that share keys")
+        scores = left_out(scores, mask)
+    elif isinstance(mask, Value):
         scores = total(add, scores, reshaped(add, mask, scores.shape) if groups > 1 else mask)
     elif mask is not None:
         if groups > 1 and mask.ndim > 2:

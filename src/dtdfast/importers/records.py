@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -64,12 +64,17 @@ class Value:
     # what a softmax keeps of it, the rest being −∞; broadcasts to one sample
     kept: NDArray[np.bool_] | None = field(default=None, compare=False)
 
+    truth: bool = field(default=False, compare=False)  # a mask that the model is called with: 0 and 1, no floats
+    given: Value | None = field(default=None, compare=False)  # such a mask: where it is 0 a softmax leaves x out
+
     def under(self, shape: Shape) -> Value:
         """The same elements under another shape."""
-        if self.kept is None:
-            return Value(self.position, shape, self.integer)
-        kept = np.broadcast_to(self.kept, self.shape).reshape(shape)
-        return Value(self.position, shape, self.integer, kept)
+        if shape == self.shape:
+            return self
+        if self.given is not None:
+            raise Refused(FILLS)
+        kept = None if self.kept is None else np.broadcast_to(self.kept, self.shape).reshape(shape)
+        return Value(self.position, shape, self.integer, kept, self.truth)
 
 
 @dataclass(frozen=True)
@@ -120,7 +125,7 @@ class Layers:
                 return self.add(GroupNorm, (Value(position, target),), name, **fields)
         if cls is Softmax and (masked := selected(self.records, sources[0].position, sources[0].shape, fields)):
             position, fields = masked
-            sources = (Value(position, sources[0].shape, kept=sources[0].kept),)
+            sources = (replace(sources[0], position=position),)
         if cls is MatMul:
             sources, fields = self._straight(sources, fields)
         if cls is Scale and (affine := with_affine(self.records, sources[0].position, sources[0].shape, fields)):
@@ -128,11 +133,14 @@ class Layers:
             return self.add(kind, (Value(position, sources[0].shape),), name, **fields)
         if cls is Scale and (record := scaled_product(self.records, sources[0].position, fields)):
             return self._appended(record, sources[0].shape)
-        if any(v.kept is not None for v in sources):
+        if any(v.kept is not None or v.given is not None for v in sources):
             if cls is not Softmax:
                 raise Refused(FILLS)
-            kept = sources[0].kept
-            fields = fields | {"mask": varying(fields["mask"] & kept if "mask" in fields else kept)}
+            (x,) = sources
+            if x.kept is not None:
+                fields = fields | {"mask": varying(fields["mask"] & x.kept if "mask" in fields else x.kept)}
+            if x.given is not None:
+                sources = (x, x.given)
         positions = tuple(v.position for v in sources)
         last = len(self.records) - 1 if self.records else INPUT
         try:

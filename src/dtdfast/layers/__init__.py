@@ -12,6 +12,7 @@ from ..record import INPUT, Layer
 from .affine import BatchNorm, Dropout, Preparation, Scale
 from .axes import Constant, Expand, Gather, Reduce, Resample
 from .combining import Add, Concat, MatMul, Mul
+from .given import Given
 from .moves import Flatten, Pad, Permute, Reshape, Slice, Upsample
 from .normalise import LRN, GroupNorm, InstanceNorm, LayerNorm, RMSNorm, Softmax
 from .pools import AvgPool, GlobalAvgPool, MaxPool, SumPool
@@ -23,12 +24,13 @@ RECORDS: dict[str, type[Layer]] = {
         Linear, Conv, ConvTranspose, Embedding, ReLU, Activation, Softmax, Dropout, MaxPool, AvgPool, SumPool,
         GlobalAvgPool, BatchNorm, Scale, Preparation, LRN, Add, Mul, Concat, Flatten, Reshape, Permute, Slice, Pad,
         Upsample, Constant, Reduce, Gather, Expand, Resample, MatMul, LayerNorm, RMSNorm, GroupNorm, InstanceNorm,
+        Given,
     )
 }  # fmt: skip
 
 __all__ = [
     "INPUT", "LRN", "Activation", "Add", "AvgPool", "BatchNorm", "Concat", "Constant", "Conv", "ConvTranspose",
-    "Dropout", "Embedding", "Expand", "Flatten", "Gather", "GlobalAvgPool", "GroupNorm", "InstanceNorm", "Layer",
-    "LayerNorm", "Linear", "MatMul", "MaxPool", "Mul", "Pad", "Permute", "Preparation", "RMSNorm", "ReLU",
+    "Dropout", "Embedding", "Expand", "Flatten", "Gather", "Given", "GlobalAvgPool", "GroupNorm", "InstanceNorm",
+    "Layer", "LayerNorm", "Linear", "MatMul", "MaxPool", "Mul", "Pad", "Permute", "Preparation", "RMSNorm", "ReLU",
     "Reduce", "Resample", "Reshape", "Scale", "Slice", "Softmax", "SumPool", "Upsample",
 ]  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -26,7 +27,10 @@ class Softmax(Layer):
     mask : array_like of bool, optional
         The elements that are kept, of a shape that broadcasts to one sample's. The others are 0, take no relevance and
         count in no sum; where none is kept, all are 0.
-    inputs, name : optional
+    inputs : int or sequence of int, optional
+        As in `Layer`. A second operand is a mask of the sample, made of Givens and Constants: elements where it is 0
+        are left out as those of `mask` are. It broadcasts as NumPy does.
+    name : optional
         As in `Layer`.
 
     Raises
@@ -38,10 +42,13 @@ class Softmax(Layer):
     axis: int = 1
     log: bool = False
     mask: Array | None = None
+    optional: ClassVar[int] = 1
 
     def _check(self) -> None:
         self._int("axis", None)
         self._bool("log")
+        if self.log and self.inputs is not None and len(self.inputs) > 1:
+            raise LayerError("Softmax: a logarithm takes no mask, since log 0 is not finite")
         if self.mask is None:
             return
         mask = np.array(self.mask)

@@ -51,7 +51,7 @@ class Accounts(ABC):
             done = end
         self.run(first + done, first + len(self.plan.relevance))
         for unit in program.network.units:  # constants take no steps
-            if isinstance(unit, U.Fixed) and unit.out.index in self.plan.relevances:
+            if unit.absorbs and unit.out.index in self.plan.relevances:
                 accounts.append(
                     Account(unit, self._relevance_of(unit.out), np.zeros(self.plan.n), np.zeros(self.plan.n))
                 )
@@ -88,6 +88,8 @@ class Accounts(ABC):
         elif isinstance(unit, U.Probabilities):
             x, s = (self.read(self.plan.values[t.index]).astype(np.float64) for t in (unit.sources[0], unit.out))
             account.passed = unit.handed(x, s)
+        elif isinstance(unit, U.Gating) and unit.masks:
+            account.passed = unit.handed(self.read(self.plan.values[unit.sources[1].index]))
         return account
 
     def _account_terms(self, unit: U.Neuron, account: Account) -> None:

@@ -20,6 +20,7 @@ from ..plan.join import handed_on
 from ..plan.network import Network
 from ..plan.tensors import take
 from ..rules import Row, Share, Term
+from ..session import Beside
 from . import held
 from .maths import INPUT_MAPS, WEIGHT_MAPS, activate, canvas, derivative, gather, interior, scatter, tap_slices
 
@@ -31,8 +32,8 @@ Array = NDArray[Any]
 class Oracle:
     """One network, run on batches."""
 
-    def __init__(self, network: Network, leaves: U.Tensor, gradient: bool) -> None:
-        self.network, self.leaves, self.gradient = network, leaves, gradient
+    def __init__(self, network: Network, leaves: U.Tensor, gradient: bool, beside: Beside | None = None) -> None:
+        self.network, self.leaves, self.gradient, self.beside = network, leaves, gradient, beside or {}
         self.values: dict[int, Array] = {}
         self.pre: dict[int, Array] = {}  # unit's output → pre-activations
         self.winners: dict[int, Array] = {}
@@ -290,20 +291,24 @@ class Oracle:
 
     def _probabilities_forward(self, unit: U.Probabilities) -> Any:
         x = self.values[unit.sources[0].index]
-        kept = np.broadcast_to(True if unit.mask is None else unit.mask, x.shape)
+        kept: Any = True if unit.mask is None else unit.mask
+        if len(unit.sources) > 1:
+            kept = self.values[unit.sources[1].index] != 0
+        kept = np.broadcast_to(kept, x.shape)
         largest = np.max(x, axis=unit.axis, keepdims=True, where=kept, initial=-np.inf)
         below = x - np.where(kept.any(axis=unit.axis, keepdims=True), largest, 0.0)
         each = np.where(kept, np.exp(np.where(kept, below, 0.0)), 0.0)
         total = each.sum(axis=unit.axis, keepdims=True)
         return below - np.log(total) if unit.log else np.divide(each, total, out=each, where=total != 0)
 
-    def _probabilities_relevance(self, unit: U.Probabilities, r: Array) -> list[Array]:
-        """R_i = x_i (R_i − s_i Σ_j R_j); a gradient: s ⊙ (c − Σ s c)."""
+    def _probabilities_relevance(self, unit: U.Probabilities, r: Array) -> list[Array | None]:
+        """R_i = x_i (R_i − s_i Σ_j R_j); a gradient: s ⊙ (c − Σ s c); nothing for a mask."""
+        none = [None] * (len(unit.sources) - 1)
         s, x = self.x(unit.out), self.x(unit.sources[0])
         if self.gradient:
-            return [s * (r - (s * r).sum(axis=unit.axis, keepdims=True))]
+            return [s * (r - (s * r).sum(axis=unit.axis, keepdims=True)), *none]
         r = np.where(s == 0, 0.0, r)
-        return [x * (r - s * r.sum(axis=unit.axis, keepdims=True))]
+        return [x * (r - s * r.sum(axis=unit.axis, keepdims=True)), *none]
 
     def _total_forward(self, unit: U.Total) -> Array:
         return sum((self.values[s.index] for s in unit.sources), np.zeros((1,)))
@@ -313,6 +318,8 @@ class Oracle:
 
     def _gating_relevance(self, unit: U.Gating, r: Array) -> list[Array | None]:
         if not self.gradient:
+            if unit.masks:
+                r = np.where(self.x(unit.sources[1]) != 0, r, 0.0)
             return [r * share if share else None for share in unit.shares]
         return [_unbroadcast(r * self.x(unit.sources[1 - k]), unit.sources[k].shape) for k in (0, 1)]
 
@@ -342,12 +349,16 @@ class Oracle:
     def _fixed_forward(self, unit: U.Fixed) -> Any:
         return np.broadcast_to(np.asarray(unit.value, np.float64), (len(self.values[0]), *unit.out.shape))
 
+    def _supplied_forward(self, unit: U.Supplied) -> Any:
+        values = self.beside[unit.name]
+        return values if unit.integer else values.astype(np.float64)
+
     def _reshape_forward(self, unit: U.Reshaping) -> Array:
         x = self.values[unit.sources[0].index]
         return x.reshape(len(x), *unit.out.shape)
 
     def _words_forward(self, unit: U.Words) -> Array:
-        return np.asarray(unit.weight, np.float64)[self.values[0]]
+        return np.asarray(unit.weight, np.float64)[self.values[unit.sources[0].index]]
 
     # --------------------------------------------------------------------------------------------------------- ledger
 
@@ -361,6 +372,8 @@ class Oracle:
             account.passed = handed_on(unit, self.x(unit.sources[0]))
         if isinstance(unit, U.Probabilities):
             account.passed = unit.handed(self.x(unit.sources[0]), self.x(unit.out))
+        if isinstance(unit, U.Gating) and unit.masks:
+            account.passed = unit.handed(self.x(unit.sources[1]))
         if isinstance(unit, U.Neuron):
             row = unit.row
             assert row is not None
@@ -407,6 +420,7 @@ FORWARD: dict[type[U.Unit], Callable[..., Any]] = {
     U.Move: Oracle._move_forward,
     U.Copy: lambda oracle, unit: unit.apply(oracle.values[unit.sources[0].index], 1),
     U.Fixed: Oracle._fixed_forward,
+    U.Supplied: Oracle._supplied_forward,
     U.Reshaping: Oracle._reshape_forward,
     U.Words: Oracle._words_forward,
 }
@@ -426,6 +440,7 @@ RELEVANCE: dict[type[U.Unit], Callable[..., Any]] = {
     U.Move: Oracle._move_relevance,
     U.Copy: Oracle._copy_relevance,
     U.Fixed: lambda oracle, unit, r: [],
+    U.Supplied: lambda oracle, unit, r: [],
     U.Reshaping: lambda oracle, unit, r: [r.reshape(-1, *unit.sources[0].shape)],
     U.Words: lambda oracle, unit, r: [r.sum(axis=-1)],
 }

@@ -14,7 +14,7 @@ from ..errors import BackendError
 from ..ledger.account import Account
 from ..plan.lower import lower
 from ..plan.program import Program
-from ..session import HostSession
+from ..session import Beside, HostSession
 from .executor import Oracle
 
 Array = NDArray[Any]
@@ -23,8 +23,8 @@ Array = NDArray[Any]
 class OracleSession(HostSession):
     """A session of the float64 reference."""
 
-    def __init__(self, program: Program) -> None:
-        self._oracle = Oracle(program.network, program.leaves, program.gradient)
+    def __init__(self, program: Program, beside: Beside) -> None:
+        self._oracle = Oracle(program.network, program.leaves, program.gradient, beside)
 
     def forward(self, x: Array) -> Array:
         return self._oracle.forward(x)
@@ -48,12 +48,12 @@ class OracleExecutor:
         return max(1, min(n, self.ELEMENTS // max(per_sample, 1)))
 
     @contextmanager
-    def session(self, n: int, n_targets: int, *, ledger: bool = False) -> Iterator[OracleSession]:
+    def session(self, n: int, n_targets: int, beside: Beside, *, ledger: bool = False) -> Iterator[OracleSession]:
         with np.errstate(all="ignore"):
-            yield OracleSession(self.program)
+            yield OracleSession(self.program, beside)
 
     def plan(self, n: int, n_targets: int) -> Any:
         return lower(self.program, n, n_targets)
 
-    def profile(self, x: Array, start: Callable[[Array], Array]) -> Any:
+    def profile(self, x: Array, beside: Beside, start: Callable[[Array], Array]) -> Any:
         raise BackendError("the oracle has no kernels to profile; use backend='cpu'")

@@ -35,6 +35,7 @@ class Builder:
     at : the caller's position → the tensor that stands for its output
     rule : neuron's entry → (rule, whether it was given for this very entry)
     turned : tensor → the neuron that made it along another axis
+    known : entries that are computed from constants and Givens alone, and not from the input
     """
 
     def __init__(self, entries: dict[int, Entry], input_shape: Shape, folding: Folding, book: RuleBook) -> None:
@@ -47,6 +48,10 @@ class Builder:
         self.at: dict[int, Tensor] = {L.INPUT: self.input}
         self.rule: dict[int, tuple[Rule, bool]] = {}
         self.turned: dict[int, Turn] = {}
+        self.known: set[int] = set()
+        for position, entry in entries.items():
+            if self.known.issuperset(entry.sources):
+                self.known.add(position)
 
     def tensor(self, entry: Entry) -> Tensor:
         """The output of an entry."""

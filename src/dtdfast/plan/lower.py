@@ -18,6 +18,10 @@ def forward(lowering: Lowering, program: Program) -> list[Step]:
     if program.tokens:
         external.dtype = "i8"
     lowering.values[network.input.index] = external
+    for given in program.supplied:
+        lowering.values[given.out.index] = beside = lowering.external(given.external, given.out.shape)
+        if given.integer:
+            beside.dtype = "i8"
     for number, unit in enumerate(network.units):
         if number and number == program.wide:
             narrow(lowering, program)

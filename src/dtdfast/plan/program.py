@@ -20,7 +20,7 @@ from .network import Network, build
 from .resolve import resolve
 from .shapes import Shape
 from .tensors import Tensor
-from .units import Affine, Neuron
+from .units import Affine, Neuron, Supplied
 from .units.neuron import SIGNED_BIAS
 from .wiring import sources, wire
 
@@ -70,6 +70,11 @@ class Program:
                         root = array.base if isinstance(array.base, np.ndarray) else array
                         made[id(root)] = 0 if not array.flags.writeable else array.nbytes
         return sum(made.values())
+
+    @cached_property
+    def supplied(self) -> list[Supplied]:
+        """The units of what samples bring along beside x."""
+        return [unit for unit in self.network.units if isinstance(unit, Supplied)]
 
     @property
     def low(self) -> str:

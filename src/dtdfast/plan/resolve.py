@@ -6,7 +6,7 @@ from .. import layers as L
 from ..errors import LayerError, RuleError, at
 from .network import Network
 from .tensors import Node, Tensor
-from .units import Fixed, Neuron
+from .units import Neuron
 
 
 def resolve(network: Network, layers: list[L.Layer], stop: int | None, *, gradient: bool) -> None:
@@ -17,7 +17,7 @@ def resolve(network: Network, layers: list[L.Layer], stop: int | None, *, gradie
     leaves = network.input if stop is None else network.at[stop]
     below = {leaves.index}  # tensors computed from where relevance leaves, or from constants, which absorb it
     if not gradient:
-        below.update(unit.out.index for unit in network.units if isinstance(unit, Fixed))
+        below.update(unit.out.index for unit in network.units if unit.absorbs)
     for unit in network.units:
         carriers = unit.sources if gradient else unit.carriers
         if unit.out.index not in below and any(s.index in below for s in carriers):

@@ -25,12 +25,12 @@ class Boxes(NamedTuple):
 def assign_rows(builder: Builder, units: list[Unit], domain: Domain) -> None:
     """Each neuron's row: the one given for it, else the first-layer rule where it reads the input, else its kind's."""
     boxes = Boxes({}, {})
-    words = any(isinstance(u, Words) for u in units)
+    words = any(isinstance(u, Words) and not u.absorbs for u in units)
     bounds = domain.bounds(builder.input.shape) if domain.kind == "box" and not words else None
     if bounds is not None:
         boxes.exact[0], boxes.rounded[0] = bounds, single(bounds)
     for unit in units:
-        if isinstance(unit, Words) and domain.kind == "box":
+        if isinstance(unit, Words) and not unit.absorbs and domain.kind == "box":
             boxes.exact[unit.out.index] = words_box(builder, unit, domain)
         elif boxes.exact and (box := carry(boxes.exact, unit)) is not None:
             boxes.exact[unit.out.index] = box

@@ -74,6 +74,11 @@ class Node(OneLine):
         return self.out.wanted and any(s.wanted for s in self.carriers)
 
     @property
+    def absorbs(self) -> bool:
+        """Whether relevance that reaches its output ends there, since nothing that it reads takes any."""
+        return False
+
+    @property
     def carriers(self) -> tuple[Tensor, ...]:
         """The sources that receive relevance."""
         return self.sources

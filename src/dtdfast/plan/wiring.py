@@ -52,6 +52,12 @@ def is_constant(layers: Sequence[L.Layer], position: int) -> bool:
     return position != L.INPUT and isinstance(layers[position], L.Constant)
 
 
+def is_integer(layers: Sequence[L.Layer], position: int) -> bool:
+    """Whether an entry holds integers beside the network's input."""
+    record = layers[position]
+    return isinstance(record, L.Given) and record.integer
+
+
 def check_shape(shape: Shape, where: str) -> None:
     """Refuse what no machine could hold, before anything is allocated."""
     if len(shape) > MAX_AXES:
@@ -88,14 +94,15 @@ def wire(layers: Sequence[L.Layer], input_shape: Shape, *, tokens: bool, last: i
     for position in sorted(needed):
         record = layers[position]
         where = at(position, record)
-        if isinstance(record, L.Embedding) != (tokens and L.INPUT in reads[position]):
+        integers = [s for s in reads[position] if (tokens if s == L.INPUT else is_integer(layers, s))]
+        if isinstance(record, L.Embedding) != bool(integers):
             if isinstance(record, L.Embedding):
                 raise LayerError(
-                    f"{where}: an Embedding reads the network's input, and that must be integers (word numbers)"
+                    f"{where}: an Embedding reads the network's input, and that must be integers (word numbers); or a "
+                    "Given of integers"
                 )
-            raise LayerError(
-                f"{where}: reads the network's input, which holds integers; integers go into an Embedding only"
-            )
+            what = "the network's input" if integers[0] == L.INPUT else at(integers[0], layers[integers[0]])
+            raise LayerError(f"{where}: reads {what}, which holds integers; integers go into an Embedding only")
         try:
             operands = [shapes[s] for s in reads[position]]
             shape = output_shape(record, *aligned(record, operands, [is_constant(layers, s) for s in reads[position]]))

@@ -18,6 +18,7 @@ from ...plan.lower import lower
 from ...plan.plan import Plan
 from ...plan.profile import Profile, Timing
 from ...plan.program import EXPLAIN, Program, refuse_cancelling
+from ...session import Beside
 from . import contraction
 from .device import Device, OutOfMemory
 from .memory import Memory
@@ -125,18 +126,18 @@ class CudaExecutor:
             return replace(prepared.plan, bodies=prepared.bodies)
 
     @contextmanager
-    def session(self, n: int, n_targets: int, *, ledger: bool = False) -> Iterator[CudaSession]:
+    def session(self, n: int, n_targets: int, beside: Beside, *, ledger: bool = False) -> Iterator[CudaSession]:
         with self._lock:
             prepared = self._plan(n, n_targets, ledger)
             try:
                 prepared.bind()
             except OutOfMemory as problem:
                 raise self._too_large(prepared, problem) from None
-            yield CudaSession(prepared, self._place.device, self._check)
+            yield CudaSession(prepared, self._place.device, self._check, beside)
 
-    def profile(self, x: Any, start: Callable[[Array], Array]) -> Profile:
+    def profile(self, x: Any, beside: Beside, start: Callable[[Array], Array]) -> Profile:
         """Every step timed alone by events of the GPU; the least of ten runs counts."""
-        with self.session(len(x), 1) as session:
+        with self.session(len(x), 1, beside) as session:
             outputs = session.forward(x)
             session.relevance(start(outputs)[:, :1], np.empty((len(x), 1, *self.program.leaves.shape), np.float32))
             prepared, plan = session.prepared, session.prepared.plan

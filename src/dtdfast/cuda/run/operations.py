@@ -294,7 +294,8 @@ def _along(
 
 def softmax(site: Site) -> list[Launch]:
     step = site.step
-    views = [site.view(step.out), site.view(step.x), site.constant(step.selector)]
+    selector = site.constant(step.selector) if step.other is None else site.view(step.other)
+    views = [site.view(step.out), site.view(step.x), selector]
     return _along(site, (normalise.softmax,), step.axis, views, views, (), (step.coefficient,))
 
 

@@ -74,6 +74,8 @@ class Prepared:
             "partial numbers": 8 * n * start.PARTIALS,
             "value": 4 * n, "flags": 8 * (len(FLAGS) + n * t),
         }  # fmt: skip
+        for unit in plan.program.supplied:
+            sizes[unit.external] = (8 if unit.integer else 4) * n * math.prod(unit.out.shape)
         self._offsets, top = {}, 0
         for name, size in sizes.items():
             self._offsets[name] = top

@@ -14,6 +14,7 @@ from ...errors import InputError, NumericsError
 from ...ledger.account import Account
 from ...ledger.accounting import Accounts
 from ...plan.steps import SIZES, Buffer
+from ...session import Beside
 from ...targets import Entry
 from ...underflow import Rows, may_underflow
 from .device import Device
@@ -25,10 +26,10 @@ Array = NDArray[Any]
 class CudaSession(Accounts):
     """Uploads, graph launches, and one download at the end; nothing in between waits for the device."""
 
-    def __init__(self, prepared: Prepared, device: Device, check: Check) -> None:
+    def __init__(self, prepared: Prepared, device: Device, check: Check, beside: Beside) -> None:
         self.plan = prepared.plan
         self.prepared, self._device, self._check = prepared, device, check
-        self._stream = device.stream
+        self._stream, self._beside = device.stream, beside
         self.inexact: Sequence[int] = ()  # nothing is checked here
         self.empty: Rows = ()
         self._flags: list[Array] = []  # of every pass
@@ -39,9 +40,12 @@ class CudaSession(Accounts):
     def explain(self, x: Any, entry: Entry, result: Any, outputs: Any = None) -> None:
         """Relevance (n, t, *leaves) of x into `result`, the outputs (n, *out) into `outputs` if wanted."""
         plan = self.plan
+        if entry.tokens is not None:
+            entry = entry.numbered(self.forward(x))
+            self._flags.clear()
         kind = GIVEN if entry.start is not None else LARGEST if entry.numbers is None else NUMBERS
         entrance = Entrance(kind, entry.unit, entry.clip)
-        self._give("x", x)
+        self._give_inputs(x)
         if entry.count <= plan.t:
             self._enter(entry, 0)
             self._replay("forward", entrance, "relevance")
@@ -72,7 +76,7 @@ class CudaSession(Accounts):
         return outputs
 
     def predict(self, x: Any, outputs: Any) -> None:
-        self._give("x", x)
+        self._give_inputs(x)
         self._replay("forward")
         self._take(outputs, "outputs")
         self._take_flags()
@@ -120,6 +124,11 @@ class CudaSession(Accounts):
         elif entry.numbers is not None:
             piece = np.asarray(entry.numbers[:, chunk : chunk + plan.t], np.int64)
             self._give("numbers", np.pad(piece, [(0, 0), (0, missing)], constant_values=-1))
+
+    def _give_inputs(self, x: Any) -> None:
+        self._give("x", x)
+        for unit in self.plan.program.supplied:
+            self._give(unit.external, self._beside[unit.name])
 
     def _give(self, name: str, array: Any) -> None:
         to, here = self.prepared.at(name), device_array(array)

@@ -124,7 +124,8 @@ class OnnxModel:
         infos = [v for v in self._graph.input if v.name not in stored]
         if len(infos) != 1:
             raise ModelError(
-                f"has {len(infos)} inputs ({_listed(infos)}), expected one; export the model with one input"
+                f"has {len(infos)} inputs ({_listed(infos)}), expected one; export the model with one input, "
+                "masks and positions being constants, or import the module with from_torch, which takes them by name"
             )
         return _tensor(infos[0], "input", (*FLOATS, *TOKENS))
 

@@ -7,15 +7,15 @@ from typing import Any
 
 from ...calls import predict
 from ...errors import BackendError, InputError, ModelError, at
-from ...layers import Layer
+from ...layers import Given, Layer
 from ..check import TOLERANCE, difference
 from .call import title
-from .program import from_module, from_program, kept_example, load
+from .program import from_module, from_program, kept_example, load, two
 from .reader import Reader
 from .refused import STATE
 
 
-def from_torch(module: Any, example: Any = None, *, output: int | str | None = None) -> list[Layer]:
+def from_torch(module: Any, example: Any = None, *, output: int | str | None = None, **given: Any) -> list[Layer]:
     """Import a PyTorch module, and check the result against the module on an example.
 
     Parameters
@@ -31,6 +31,10 @@ def from_torch(module: Any, example: Any = None, *, output: int | str | None = N
     output : str or int, optional
         The tensor that is explained, where the module returns several: its key, field or position (of nested ones
         joined by dots, such as "heads.0"), or its number in their order.
+    **given : torch.Tensor of shape (n, ...)
+        Other tensors that the module takes, by the names of its parameters: masks of 0 and 1 such as
+        ``attention_mask=``, numbers for embeddings such as ``position_ids=``, or floats. Each becomes a `Given` of this
+        name, so that `explain` takes it too.
 
     Returns
     -------
@@ -73,10 +77,16 @@ def from_torch(module: Any, example: Any = None, *, output: int | str | None = N
         )
     if example.ndim < 2 or not example.numel():
         raise InputError(f"example has shape {tuple(example.shape)}, expected (n, ...): the batch axis first")
+    for name, tensor in given.items():
+        if not isinstance(tensor, torch.Tensor) or tensor.ndim < 2 or len(tensor) != len(example):
+            raise InputError(f"{name} is no torch.Tensor of shape ({len(example)}, ...), as the example's samples need")
+    if program and given:
+        raise ModelError(f"the module is a program, which takes no {', '.join(given)} here; import the module itself")
     x = example.detach().clone()
+    given = {name: two(tensor.detach().clone()) for name, tensor in given.items()}
     with torch.no_grad():
-        run, exported, x = from_program(module, x) if program else from_module(module, x)
-        reader = Reader(exported, x, output)
+        run, exported, x = from_program(module, x) if program else from_module(module, x, given)
+        reader = Reader(exported, x, output, given)
         layers = reader.read()
         _check(layers, reader, x, run)
     return layers
@@ -86,15 +96,19 @@ def _check(layers: list[Layer], reader: Reader, x: Any, run: Any) -> None:
     """Compare `predict` with the module, called twice; where they differ, say from which entry on."""
     import torch
 
-    expected = reader.chosen(run(x.clone()))
+    expected = reader.chosen(run(x.clone(), **reader.given))
     if not expected.is_floating_point():
         raise ModelError(f"the module's output has type {expected.dtype}; explain the scores that it is made from")
     tolerance = max(TOLERANCE, 16 * torch.finfo(expected.dtype).eps)
     outputs = reader.array(expected, "output")
-    if difference(reader.array(reader.chosen(run(x.clone())), "output"), outputs) > tolerance:
+    if difference(reader.array(reader.chosen(run(x.clone(), **reader.given)), "output"), outputs) > tolerance:
         raise ModelError(f"the module gives another answer when it is called again with the same input; {STATE}")
     given = reader.array(x, "example") if x.is_floating_point() else x.cpu().numpy()
-    error = difference(predict(layers, given), outputs)
+
+    def predicted(some: list[Layer]) -> Any:
+        return predict(some, given, **{r.name: reader.given[r.name].cpu() for r in some if isinstance(r, Given)})
+
+    error = difference(predicted(layers), outputs)
     if error <= tolerance:
         return
     seen: dict[Any, Any] = {}
@@ -107,7 +121,7 @@ def _check(layers: list[Layer], reader: Reader, x: Any, run: Any) -> None:
     Recorder(reader.exported.graph_module).run(*reader.feeds())
     last = {node: position for position, node in enumerate(reader.made)}  # a node may have made several entries
     for node, position in sorted(last.items(), key=lambda item: item[1]):
-        off = difference(predict(layers[: position + 1], given), reader.array(seen[node], "value"))
+        off = difference(predicted(layers[: position + 1]), reader.array(seen[node], "value"))
         if not off <= tolerance:
             raise ModelError(
                 f"{at(position, layers[position])} is the first entry that differs from the module ({title(node)}): "

@@ -25,7 +25,7 @@ def two(x: Any) -> Any:
     return torch.cat([x, x]) if len(x) == 1 else x
 
 
-def from_module(module: Any, x: Any) -> tuple[Any, Any, Any]:
+def from_module(module: Any, x: Any, given: dict[str, Any] | None = None) -> tuple[Any, Any, Any]:
     """(what answers, its graph, the samples)."""
     if (part := quantised(module)) is not None:
         raise ModelError(f"part {part!r}: {QUANTISED}")
@@ -34,8 +34,8 @@ def from_module(module: Any, x: Any) -> tuple[Any, Any, Any]:
             where = f"its part {name!r}" if name else "the module"
             raise ModelError(f"{where} is in training mode; call module.eval() first")
     twice = two(x)
-    result = _called(module, twice, x)
-    return module, export(_plain(module, result), twice), twice
+    result = _called(module, twice, x, given or {})
+    return module, export(_plain(module, result), twice, given), twice
 
 
 def from_program(program: Any, x: Any) -> tuple[Any, Any, Any]:
@@ -84,11 +84,11 @@ def _weights(module: Any) -> dict[str, tuple[int, int]]:
     return {name: (id(value), value.data_ptr()) for name, value in module.named_parameters(remove_duplicate=False)}
 
 
-def _called(module: Any, x: Any, example: Any) -> Any:
+def _called(module: Any, x: Any, example: Any, given: dict[str, Any]) -> Any:
     """What the module returns for x; says what is wrong with the example that x was made of where it cannot take it."""
     before = _weights(module)
     try:
-        result = module(x.clone())
+        result = module(x.clone(), **given)
     except Exception as error:  # whatever the module's own code raises
         reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]:.200}"
         raise InputError(
@@ -159,13 +159,13 @@ def _silence() -> Iterator[None]:
             handler.removeFilter(nothing)
 
 
-def export(module: Any, x: Any) -> Any:
+def export(module: Any, x: Any, given: dict[str, Any] | None = None) -> Any:
     """The module's graph without in-place operations, in the operators that it was written with."""
     import torch
 
     try:
         with _silence(), _operators():
-            exported = torch.export.export(module, (x,))
+            exported = torch.export.export(module, (x,), given or None)
             return exported.run_decompositions({})
     except Exception as error:  # whatever the module's own code raises while it is traced
         name, lines = type(error).__name__, str(error).strip().splitlines() or [""]
@@ -221,8 +221,8 @@ def _plain(module: Any, result: Any) -> Any:
         return module
 
     class Plain(torch.nn.Module):
-        def forward(self, x: Any) -> Any:
-            made = leaves(type(module).forward(self, x))
+        def forward(self, x: Any, **given: Any) -> Any:
+            made = leaves(type(module).forward(self, x, **given))
             return {name: leaf for name, leaf in made if isinstance(leaf, torch.Tensor)}
 
     twin: Any = Plain.__new__(type(type(module).__name__, (Plain, type(module)), {}))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ...errors import ModelError
-from ...layers import INPUT, Flatten, Layer, Reshape, Softmax
+from ...layers import INPUT, Flatten, Given, Layer, Reshape, Softmax
 from ...plan.shapes import Shape
 from ..check import Array
 from ..functions import Function
@@ -20,6 +21,7 @@ from .attention import HANDLERS as ATTENTION
 from .call import Call, Handler, Pieces, Records, operation, paths, title
 from .functions import ELEMENTWISE, followed
 from .layers import HANDLERS as LAYERS
+from .masks import KEPT, truth
 from .moves import HANDLERS as MOVES
 from .norms import HANDLERS as NORMS
 from .patterns import written_out
@@ -43,11 +45,13 @@ class Reader:
     values : node → what stands for its result: a Value, Pieces of one, or a constant
     """
 
-    def __init__(self, exported: Any, x: Any, output: int | str | None = None) -> None:
+    def __init__(
+        self, exported: Any, x: Any, output: int | str | None = None, given: dict[str, Any] | None = None
+    ) -> None:
         self.graph = exported.graph_module.graph
         self.exported = exported
         self.n_batch = len(x)
-        self.x = x
+        self.x, self.given = x, given or {}
         self.output = output
         self.layers = Layers(len(x), sample=tuple(x.shape[1:]))
         self.values: dict[Any, Any] = {}
@@ -97,7 +101,7 @@ class Reader:
 
     def check_names(self, needed: set[Any]) -> None:
         """Refuse what has a name before anything smaller inside it is stumbled over."""
-        reached = {node for node, value in self.values.items() if isinstance(value, Value)}
+        reached = {node for node, value in self.values.items() if isinstance(value, Value) and not value.truth}
         for node in self.graph.nodes:
             if node.op != "call_function" or node not in needed or not reached.intersection(node.all_input_nodes):
                 continue
@@ -112,16 +116,28 @@ class Reader:
     def placeholders(self) -> Iterator[tuple[Any, Any]]:
         """The graph's inputs: the network's own, and what it holds."""
         for node, value in zip(self.graph.find_nodes(op="placeholder"), self.feeds(), strict=True):
-            yield (
-                node,
-                Value(INPUT, tuple(self.x.shape[1:]), not self.x.is_floating_point()) if value is self.x else value,
-            )
+            if value is self.x:
+                yield node, Value(INPUT, tuple(self.x.shape[1:]), not self.x.is_floating_point())
+            elif name := next((name for name, tensor in self.given.items() if tensor is value), ""):
+                self.node = node
+                yield node, self.beside(name, value, words="embedding" in map(operation, node.users))
+            else:
+                yield node, value
+
+    def beside(self, name: str, tensor: Any, *, words: bool) -> Value:
+        """A tensor that the module is called with beside x: numbers of words, or a mask."""
+        whole = not tensor.is_floating_point()
+        if whole and not words and bool(((tensor != 0) & (tensor != 1)).any()):
+            raise ModelError(f"{name} holds other integers than 0 and 1, and no embedding reads it")
+        value = self.put(Given, (), name, shape=tuple(tensor.shape[1:]), integer=whole and words)
+        return replace(value, integer=whole and words, truth=whole and not words)
 
     def feeds(self) -> Iterator[Any]:
         """What runs the graph: x, parameters, buffers and constants, in the graph's order."""
         held = {**self.exported.state_dict, **self.exported.constants}
         for spec in self.exported.graph_signature.input_specs:
-            yield self.x if spec.kind.name == "USER_INPUT" else held[spec.target]
+            own = spec.kind.name == "USER_INPUT"
+            yield self.given.get(spec.arg.name, self.x) if own else held[spec.target]
 
     def operands(self, node: Any) -> list[Any]:
         return [self.norms[node]["self"]] if node in self.norms else list(node.all_input_nodes)
@@ -150,6 +166,8 @@ class Reader:
                 raise Refused("it takes all results of an operator together; only the first can be used")
             if not any(isinstance(v, COMPUTED) for v in flat):
                 return self.constant(node)
+            if any(isinstance(v, Value) and v.truth for v in flat):
+                return self.masked(node, arguments)
             if name in FILLED and [v for v in flat if isinstance(v, COMPUTED)] == [arguments["self"]]:
                 return self.filled(node)
             if name is None or name not in OPERATORS:
@@ -157,6 +175,22 @@ class Reader:
                 raise Refused(UNKNOWN) if function is None else function.refused()
             users = {operation(u) for u in node.users}
             result = self.made_by(name, Call(name, arguments, _shape(node)[1:], users, node.target, _dtype(node)))
+        return self.checked(node, name, result)
+
+    def masked(self, node: Any, arguments: dict[str, Any]) -> Any:
+        """The result of an operator that takes a mask."""
+        name = operation(node) or ""
+        call = Call(name, arguments, _shape(node)[1:], {operation(u) for u in node.users}, node.target, _dtype(node))
+        result = truth(self, call)
+        if result is None:
+            if name not in OPERATORS:
+                raise Refused(UNKNOWN)
+            result = self.made_by(name, call)
+            whole = not call.dtype.is_floating_point and (name in KEPT or name in VIEWS)
+            result = replace(result, truth=whole) if isinstance(result, Value) else result
+        return self.checked(node, name, result)
+
+    def checked(self, node: Any, name: str | None, result: Any) -> Any:
         if isinstance(result, Turned):
             if result.full(self.n_batch) != _shape(node):
                 raise Refused(f"its record gives {result.full(self.n_batch)}, PyTorch gives {_shape(node)}")
@@ -188,7 +222,7 @@ class Reader:
         return pieces[index]()
 
     def check_shape(self, name: str | None, value: Value, expected: Shape) -> None:
-        if not _dtype(self.node).is_floating_point and not value.integer:
+        if not _dtype(self.node).is_floating_point and not (value.integer or value.truth):
             raise Refused("its result is not of a floating type, and only such can be explained")
         if expected[0] != self.n_batch:
             raise Refused(
@@ -247,7 +281,7 @@ class Reader:
         shape = value.shape or (1,)
         if self.layers.shape(value.position) == shape:
             return value.under(shape)
-        if value.kept is not None:
+        if value.kept is not None or value.given is not None:
             raise Refused(FILLS)
         key = (value.position, shape)
         if key not in self.views:
@@ -266,6 +300,8 @@ class Reader:
         """A Softmax under a shape that differs in axes of size 1 only, so that it stays the last entry."""
         record = self.layers.records[source.position] if source.position != INPUT else None
         if not isinstance(record, Softmax) or [s for s in source.shape if s > 1] != [s for s in shape if s > 1]:
+            return None
+        if record.mask is not None or len(record.inputs or ()) > 1:
             return None
         axis = record.axis % (len(source.shape) + 1) - 1
         if source.shape[axis] == 1:

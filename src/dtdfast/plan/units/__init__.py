@@ -39,7 +39,7 @@ from .affine import Affine
 from .base import Balance as Balance
 from .base import Recipe as Recipe
 from .base import Unit as Unit
-from .constant import Fixed
+from .constant import Fixed, Supplied
 from .copies import Copy
 from .elementwise import Elementwise
 from .embedding import Words
@@ -71,6 +71,7 @@ KINDS: tuple[type[Unit], ...] = (
     Copy,
     Reshaping,
     Fixed,
+    Supplied,
     Words,
 )
 
@@ -125,5 +126,5 @@ def shares(record: L.Layer) -> bool:
 __all__ = [
     "KINDS", "RECIPES", "Affine", "Attention", "Balance", "Box", "Copy", "Elementwise", "Fixed", "Floats", "Gating",
     "HeldNeuron", "Move", "Neuron", "Norm", "Normalise", "Part", "Probabilities", "Product", "Recipe", "Region",
-    "Reshaping", "Tensor", "Total", "Unit", "Winner", "Words", "aligned", "output_shape", "shares", "whole",
+    "Reshaping", "Supplied", "Tensor", "Total", "Unit", "Winner", "Words", "aligned", "output_shape", "shares", "whole",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Constants: they read nothing, and relevance ends here."""
+"""Constants and what samples bring along: they read nothing, and relevance ends here."""
 
 from __future__ import annotations
 
@@ -23,6 +23,10 @@ class Fixed(Unit):
     transparent = False
     value: Floats = field(kw_only=True)
 
+    @property
+    def absorbs(self) -> bool:
+        return True
+
     def sign(self) -> bool:
         return bool(self.value.min() >= 0)
 
@@ -44,7 +48,52 @@ class Fixed(Unit):
         raise AssertionError("nothing stands behind a constant that could be wanted")
 
     def balance(self, r: Vector, passed: Handed | None) -> Balance:
-        return Balance("pass", {"constant": r.reshape(len(r), -1).sum(axis=1)}, 4.0)
+        return absorbed(r)
+
+
+@dataclass(eq=False, repr=False)
+class Supplied(Unit):
+    """An array of the caller's beside x, with values of every sample; as a constant, it takes relevance no further."""
+
+    transparent = False
+    name: str = field(kw_only=True)
+    integer: bool = False
+
+    @property
+    def external(self) -> str:
+        """The name of the array among those of the caller's."""
+        return f"given {self.name}"
+
+    @property
+    def absorbs(self) -> bool:
+        return True
+
+    def sign(self) -> bool:
+        return False
+
+    def box(self, given: list[Box]) -> Box | None:
+        return None
+
+    @property
+    def form(self) -> str:
+        return self.out.form
+
+    def refusal(self, *, gradient: bool) -> str:
+        return ""
+
+    def forward(self, lowering: Lowering) -> None:
+        """The caller has its values: lower.py says where."""
+
+    def relevance(self, lowering: Lowering, r: Buffer) -> None:
+        raise AssertionError("nothing stands behind what is given that could be wanted")
+
+    def balance(self, r: Vector, passed: Handed | None) -> Balance:
+        return absorbed(r)
+
+
+def absorbed(r: Vector) -> Balance:
+    """All relevance ends here."""
+    return Balance("pass", {"constant": r.reshape(len(r), -1).sum(axis=1)}, 4.0)
 
 
 def constant(builder: Builder, entry: Entry, sources: tuple[Tensor, ...]) -> Tensor:
@@ -57,4 +106,19 @@ def constant_shape(record: L.Constant) -> Shape:
     return record.value.shape
 
 
-RECORDS: dict[type[L.Layer], Recipe] = {L.Constant: Recipe(constant_shape, constant)}
+def given(builder: Builder, entry: Entry, sources: tuple[Tensor, ...]) -> Tensor:
+    record = entry.record
+    assert isinstance(record, L.Given)
+    unit = Supplied((entry.position,), (), builder.tensor(entry), name=record.name)
+    unit.integer = record.integer
+    return builder.put(unit)
+
+
+def given_shape(record: L.Given) -> Shape:
+    return tuple(record.shape)
+
+
+RECORDS: dict[type[L.Layer], Recipe] = {
+    L.Constant: Recipe(constant_shape, constant),
+    L.Given: Recipe(given_shape, given),
+}

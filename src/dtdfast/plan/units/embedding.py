@@ -1,4 +1,4 @@
-"""Embeddings: the network's input; relevance is summed over each word's vector."""
+"""Embeddings: of the network's input, where relevance is summed over each word's vector, or of integers beside it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from ..shapes import Shape
 from ..steps import Buffer, Step, View
 from ..tensors import Box, Floats, Handed, Tensor
 from .base import Balance, Recipe, Unit, Vector, passes
+from .constant import absorbed
 
 
 @dataclass(eq=False, repr=False)
 class Words(Unit):
-    """Embedding: the network's input; relevance is summed over each word's vector."""
+    """Embedding of the network's input; relevance is summed over each word's vector. Of what samples bring along it is
+    as a constant.
+    """
 
     transparent = True
     weight: Floats = field(kw_only=True)
@@ -27,6 +30,14 @@ class Words(Unit):
     def slot(self) -> int:
         """The slot of a view (n, c, d, h, w, extra) that holds the features, the last axis."""
         return 4 if len(self.out.shape) <= 4 else 5
+
+    @property
+    def absorbs(self) -> bool:
+        return not self.sources[0].is_input
+
+    @property
+    def carriers(self) -> tuple[Tensor, ...]:
+        return () if self.absorbs else self.sources
 
     def sign(self) -> bool:
         return bool(self.weight.min() >= 0)
@@ -54,7 +65,7 @@ class Words(Unit):
         lowering.emit(step)
 
     def balance(self, r: Vector, passed: Handed | None) -> Balance:
-        return passes(4.0 + self.out.shape[-1])
+        return absorbed(r) if self.absorbs else passes(4.0 + self.out.shape[-1])
 
 
 def words(builder: Builder, entry: Entry, sources: tuple[Tensor, ...]) -> Tensor:

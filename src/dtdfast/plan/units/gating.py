@@ -31,6 +31,7 @@ class Gating(Unit):
     transparent = False
     shares: tuple[float, float] = (1.0, 0.0)  # of the relevance, that signal and gate take
     unclear: str = ""  # why it cannot be told which operand is the gate
+    masks: bool = False  # the gate is computed from no input: what comes to where it is 0 is absorbed there
 
     @property
     def carriers(self) -> tuple[Tensor, ...]:
@@ -79,13 +80,27 @@ class Gating(Unit):
         return part
 
     def _share(self, lowering: Lowering, r: Buffer, other: Tensor, out: Buffer, accumulate: bool) -> None:
-        if self.out.form == "R":
+        if self.out.form == "R" and not self.masks:
             lowering.emit(Step("MOVE", self, View(out), View(r), accumulate=accumulate))
+            return
+        if self.out.form == "R":
+            step = Step("MULTIPLY", self, View(out), View(r), m=self._size(lowering, other), multiplier="positive")
+            step.accumulate, step.repeat = accumulate, lowering.t
+            lowering.emit(step)
             return
         m = View(lowering.value(other), expand=self.out.shape)
         step = Step("MULTIPLY", self, View(out), View(r), m=m, multiplier="times", repeat=lowering.t)
         step.accumulate = accumulate
         lowering.emit(step)
+
+    def _size(self, lowering: Lowering, gate: Tensor) -> View:
+        """|gate|, which is positive where it lets pass."""
+        value = lowering.value(gate)
+        if not gate.nonnegative:
+            size = lowering.buffer(f"m{lowering.label(gate)}", gate.shape, plain=True)
+            lowering.emit(Step("MULTIPLY", self, View(size), View(value), m=View(value), multiplier="sign"))
+            value = size
+        return View(value, expand=self.out.shape)
 
     def _gradient(self, lowering: Lowering, operand: Tensor, other: Tensor, r: Buffer) -> None:
         """c_operand = other ⊙ c, summed over space where the operand was repeated."""
@@ -106,7 +121,14 @@ class Gating(Unit):
                 Step("MOVE", self, View(out), View(product, Region(ranges)), accumulate=accumulate or number > 0)
             )
 
+    def handed(self, gate: Vector) -> Handed:
+        """Of a mask: what comes to where it is 0 is not handed on."""
+        total = np.where(gate != 0, 1.0, 0.0)
+        return Handed(total, np.zeros((1,) * total.ndim))
+
     def balance(self, r: Vector, passed: Handed | None) -> Balance:
+        if passed is not None:
+            return Balance("pass", {"constant": (r * (1.0 - passed.total)).reshape(len(r), -1).sum(axis=1)}, 4.0)
         lost = sum(share for s, share in zip(self.sources, self.shares, strict=True) if share and not s.wanted)
         return passes() if not lost else Balance("pass", {"around stop": lost * r.reshape(len(r), -1).sum(axis=1)}, 4.0)
 
@@ -124,14 +146,16 @@ def mul(builder: Builder, entry: Entry, sources: tuple[Tensor, ...]) -> Tensor:
         return scaled(builder, entry, expanded(builder, entry, signal, entry.shape), value, None)
     record = entry.record
     assert isinstance(record, L.Mul)
-    found = gates(builder, entry)
+    known = [position in builder.known for position in entry.sources]
+    masks = any(known) and record.share is None
+    found = [known[0] and not known[1], known[1]] if masks else gates(builder, entry)
     turn = found[0] if record.share is None else record.share < 0.5
     if record.share is None and sum(found) != 1:
         turn = sources[0].shape != entry.shape
     unclear, shares = "", (1.0, 0.0)
     if record.share is not None:
         shares = (1.0 - record.share, record.share) if turn else (record.share, 1.0 - record.share)
-    elif not builder.book.holds:
+    elif not builder.book.holds and not masks:
         shares = (0.5, 0.5)
     elif sum(found) != 1:
         unclear = (
@@ -144,6 +168,7 @@ def mul(builder: Builder, entry: Entry, sources: tuple[Tensor, ...]) -> Tensor:
         for k, (s, share) in enumerate(zip(sources[::-1] if turn else sources, shares, strict=True))
     ]
     unit = Gating((entry.position,), (operands[0], operands[1]), builder.tensor(entry), shares=shares, unclear=unclear)
+    unit.masks = masks
     return builder.put(unit)
 
 

@@ -22,7 +22,6 @@ from ..tensors import Box, Handed, Tensor
 from .affine import Affine
 from .axes import own, reshaped
 from .base import Balance, Recipe, Unit, Vector, always
-from .constant import Fixed
 from .copies import expanded
 from .held import HeldNeuron
 from .origin import made_by_softmax
@@ -136,12 +135,15 @@ def matmul(builder: Builder, entry: Entry, sources: tuple[Tensor, ...]) -> Tenso
         source = expanded(builder, entry, source, full)
         operands.append(reshaped(builder, entry, source, (*merged, *full[-2:])))
     transposed = (record.transpose_a, record.transpose_b)
-    held = [isinstance(builder.maker.get(s.index), Fixed) for s in sources]
-    if not any(held):
+    held = [position in builder.known for position in entry.sources]
+    known = any(held)
+    if all(held):
+        held = [True, False]
+    if not known:
         held = [made_by_softmax(builder, position) for position in entry.sources]
     out = builder.inner(entry, (*merged, *entry.shape[-2:]))
     made: Tensor
-    if sum(held) == 1 and (any(isinstance(builder.maker.get(s.index), Fixed) for s in sources) or builder.book.holds):
+    if sum(held) == 1 and (known or builder.book.holds):
         matrix = held.index(True)
         x, weights = operands[1 - matrix], times(builder, entry, operands[matrix], record.scale)
         part = Weighted(entry.position, x, identity(x.channels, x.space), matrix=weights)

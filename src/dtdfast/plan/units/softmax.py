@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ... import layers as L
-from ...errors import ShapeError
+from ...errors import LayerError, ShapeError
 from ..builder import Builder
 from ..entries import Entry
 from ..lowering import Lowering
@@ -15,7 +15,10 @@ from ..order import order_of
 from ..shapes import Shape, axis_of, join
 from ..steps import Buffer, Step, View
 from ..tensors import Box, Handed, Tensor
+from .axes import reshaped
 from .base import Balance, Recipe, Unit, Vector
+from .constant import Fixed
+from .gating import Gating
 
 
 @dataclass(eq=False, repr=False)
@@ -29,6 +32,10 @@ class Probabilities(Unit):
     log: bool = False
     mask: np.ndarray | None = None
     taylor: bool = False
+
+    @property
+    def carriers(self) -> tuple[Tensor, ...]:
+        return self.sources[:1]
 
     def sign(self) -> bool:
         return not self.log
@@ -61,7 +68,9 @@ class Probabilities(Unit):
             View(lowering.value(self.sources[0])),
         )
         step = Step("LOG_SOFTMAX" if self.log else "SOFTMAX", self, out, x, axis=self.slot)
-        if self.mask is not None:
+        if len(self.sources) > 1:
+            step.other = View(lowering.value(self.sources[1]), expand=self.out.shape)
+        elif self.mask is not None:
             step.selector = lowering.constant(self.mask.reshape(aligned(self.mask.shape, len(self.out.shape))))
         lowering.emit(step)
 
@@ -73,7 +82,7 @@ class Probabilities(Unit):
             step.accumulate = accumulate
             lowering.emit(step)
 
-        (source,) = self.sources
+        source = self.sources[0]
         out, accumulate = lowering.sink(source, free=True)
         if source.form == "c":
             write(out, accumulate)
@@ -101,16 +110,33 @@ def aligned(shape: Shape, rank: int) -> Shape:
 def softmax(builder: Builder, entry: Entry, sources: tuple[Tensor, ...]) -> Tensor:
     record = entry.record
     assert isinstance(record, L.Softmax)
-    axis = record.axis % (len(entry.shape) + 1)
-    unit = Probabilities((entry.position,), sources, builder.tensor(entry), axis=axis, log=record.log)
-    unit.mask, unit.taylor = record.mask, not builder.book.holds
+    axis, mask = record.axis % (len(entry.shape) + 1), record.mask
+    operands = sources
+    if len(sources) > 1:
+        if entry.sources[1] not in builder.known:
+            raise LayerError(
+                f"{entry}: its second operand, the mask, is computed from the network's input; make it of Givens and "
+                "Constants"
+            )
+        kept = reshaped(builder, entry, sources[1], aligned(sources[1].shape, len(entry.shape)))
+        if mask is not None:
+            value = mask.reshape(aligned(mask.shape, len(entry.shape))).astype(np.float64)
+            both = np.broadcast_shapes(kept.shape, value.shape)
+            value = np.ascontiguousarray(np.broadcast_to(value, both))
+            fixed = Fixed((entry.position,), (), builder.inner(entry, both), value=value)
+            pair = (builder.put(fixed), kept)
+            kept, mask = builder.put(Gating((entry.position,), pair, builder.inner(entry, both))), None
+        operands = (sources[0], kept)
+    unit = Probabilities((entry.position,), operands, builder.tensor(entry), axis=axis, log=record.log)
+    unit.mask, unit.taylor = mask, not builder.book.holds
     return builder.put(unit)
 
 
-def softmax_shape(record: L.Softmax, shape: Shape) -> Shape:
+def softmax_shape(record: L.Softmax, shape: Shape, given: Shape | None = None) -> Shape:
     axis_of(record.axis, shape, "Softmax")
-    if record.mask is not None:
-        mask = record.mask.shape
+    for mask in (None if record.mask is None else record.mask.shape, given):
+        if mask is None:
+            continue
         fits = len(mask) <= len(shape) and all(
             m in (1, s) for m, s in zip(aligned(mask, len(shape)), shape, strict=True)
         )
