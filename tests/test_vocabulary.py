@@ -4,6 +4,8 @@ no table is refused by name.
 
 from __future__ import annotations
 
+import ast
+import inspect
 import re
 from dataclasses import dataclass
 
@@ -56,6 +58,18 @@ def test_every_device_has_the_operations() -> None:
     """But for conversions: CUDA has one type of numbers."""
     names = {name.removeprefix("DTD_") for name in encode.ffi.typeof("dtd_op").relements} - {"N_OPS", "CONVERT"}
     assert operations.OPERATIONS.keys() | contraction.OPERATIONS == names
+
+
+def test_every_launch_has_its_body() -> None:
+    """A launch looks its body up when it is called; a body that is forgotten is named here."""
+    named = [
+        (module, node.attr)
+        for node in ast.walk(ast.parse(inspect.getsource(operations)))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+        if inspect.ismodule(module := getattr(operations, node.value.id, None))
+    ]
+    assert (operations.normalise, "lrn") in named
+    assert not [f"{module.__name__}.{name}" for module, name in named if not hasattr(module, name)]
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.25])

@@ -213,7 +213,24 @@ ALWAYS_INLINE vec map_weight(int map, vec w, real gamma)
     __builtin_unreachable(); /* verify.c refuses all others */
 }
 
-/* The same where `map` is not a constant. */
+/* wm(w) in double, likewise */
+ALWAYS_INLINE double map_double(int map, double w, double gamma)
+{
+    switch ((dtd_weight_map)map) {
+    case DTD_W: return w;
+    case DTD_W_POSITIVE: return w < 0 ? 0 : w;
+    case DTD_W_NEGATIVE: return w > 0 ? 0 : w;
+    case DTD_W_SQUARE: return w * w;
+    case DTD_W_ONE: return 1;
+    case DTD_W_ABS: return w < 0 ? -w : w;
+    case DTD_W_GAMMA_POSITIVE: return w + gamma * (w < 0 ? 0 : w);
+    case DTD_W_GAMMA_NEGATIVE: return w + gamma * (w > 0 ? 0 : w);
+    case DTD_N_WEIGHT_MAPS: break;
+    }
+    __builtin_unreachable(); /* verify.c refuses all others */
+}
+
+/* map_weight where `map` is not a constant. */
 ALWAYS_INLINE vec map_any(int map, vec w, real gamma)
 {
 #define CASE(each)                                                                                                     \

@@ -108,23 +108,6 @@ void NAME(norm)(const dtd_step *s, void *const *bases, int n_threads)
 /* --------------------------------------------------------------------------------------------- products with its
  * matrix */
 
-/* wm(w) in double; `map` is a constant wherever this is inlined */
-ALWAYS_INLINE double map_double(int map, double w, double gamma)
-{
-    switch ((dtd_weight_map)map) {
-    case DTD_W: return w;
-    case DTD_W_POSITIVE: return w < 0 ? 0 : w;
-    case DTD_W_NEGATIVE: return w > 0 ? 0 : w;
-    case DTD_W_SQUARE: return w * w;
-    case DTD_W_ONE: return 1;
-    case DTD_W_ABS: return w < 0 ? -w : w;
-    case DTD_W_GAMMA_POSITIVE: return w + gamma * (w < 0 ? 0 : w);
-    case DTD_W_GAMMA_NEGATIVE: return w + gamma * (w > 0 ? 0 : w);
-    case DTD_N_WEIGHT_MAPS: break;
-    }
-    __builtin_unreachable(); /* verify.c refuses all others */
-}
-
 /* A column j of m: what is on the diagonal and what is not. */
 typedef struct {
     double kappa, rho, gamma;

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from . import layers as L
-from .arrays.beside import MASK, Givens
-from .arrays.checks import Array, Check, apart, check_input, check_out, check_range, is_dask
+from .arrays.beside import Givens
+from .arrays.checks import Check, apart, check_out, check_range, is_dask
 from .arrays.device import on_device
-from .arrays.foreign import NUMPY, Home, take, take_out
+from .arrays.foreign import take, take_out
 from .backends import choose
 from .errors import InputError, RuleError, TargetError, at, translated
 from .exact import Exact
 from .executors import Executors
-from .ledger.account import Account
-from .ledger.ledger import NARROW, Ledger, row_of, total
+from .intake import Intake, targets_of
+from .ledger.ledger import NARROW, Ledger
+from .ledger.run import ledger_of
 from .options import Options
 from .plan.domain import Domain
 from .plan.program import EXPLAIN, PREDICT, last_entry, words_of
@@ -25,9 +26,8 @@ from .plan.wiring import sources
 from .presets import RuleBook, Rules
 from .progress import blocks
 from .rules import convention_of
-from .session import Beside, Executor, rows
+from .session import rows
 from .show import shown
-from .targets import Targets
 from .underflow import REMEDY, refill
 
 
@@ -148,6 +148,9 @@ class Explainer:
         self._executor = Executors(
             self._layers, options, self._backend, self._book, self._domain, self._check, self._taken
         )
+        self._intake = Intake(
+            self._backend, self._words, self._domain, self._givens, self._check, self._taken, self._executor
+        )
         self._exact = Exact(self._executor, kind, self._book.preset.clip_start)
         self._nbytes = sum(
             a.nbytes for record in self._layers for a in vars(record).values() if isinstance(a, np.ndarray)
@@ -247,11 +250,11 @@ class Explainer:
                 )
             from .arrays import dask
 
-            self._refuse_lazy(given)
+            self._intake.refuse_lazy(given)
             return dask.lazy_explain(self, x, target, return_outputs)
-        x, beside, executor, home = self._prepare(x, given, self._kind)
+        x, beside, executor, home = self._intake(x, given, self._kind)
         program = executor.program
-        targets = self._targets(target, len(x), executor, beside)
+        targets = targets_of(target, len(x), executor, beside)
         leaves = program.leaves.shape
         shape = (len(x), targets.count, *leaves) if targets.several else (len(x), *leaves)
         result = check_out(out if on_device(x) else take_out(out), shape, self._dtype, x)
@@ -306,9 +309,9 @@ class Explainer:
         if is_dask(x):
             from .arrays import dask
 
-            self._refuse_lazy(given)
+            self._intake.refuse_lazy(given)
             return dask.lazy_predict(self, x)
-        x, beside, executor, home = self._prepare(x, given, PREDICT)
+        x, beside, executor, home = self._intake(x, given, PREDICT)
         result = check_out(None, (len(x), *executor.program.network.output.shape), self._dtype, x)
         for block in blocks(len(x), executor.batch_size(len(x), 1), False):
             with executor.session(block.stop - block.start, 1, rows(beside, block)) as session:
@@ -346,25 +349,15 @@ class Explainer:
         RuleError
             The Explainer is one of gradients, which are not conserved.
         """
-        x, beside, executor, _ = self._prepare(take(x)[0], given, self._kind)
-        targets = self._targets(target, len(x), executor, beside)
+        x, beside, executor, _ = self._intake(take(x)[0], given, self._kind)
+        targets = targets_of(target, len(x), executor, beside)
         if targets.several:
             raise TargetError("the ledger follows one target per sample; call it once per target")
         if executor.program.gradient:
             raise RuleError("a gradient is not conserved, so it has no ledger")
-        accounted, starts, ends = [], [], []
         real = np.float64 if self._backend == "oracle" else np.dtype(executor.program.real)
         u = max(float(np.finfo(real).epsneg), NARROW.get(str(self._given.precision), 0.0))
-        for block in blocks(len(x), executor.batch_size(len(x), 1, ledger=True), False):
-            with executor.session(block.stop - block.start, 1, rows(beside, block), ledger=True) as session:
-                start = targets.entry(block, clip=self._book.preset.clip_start).relevance(session.forward(x[block]))
-                accounts: list[Account] = []
-                end: Array = np.empty((len(start), 1, *executor.program.leaves.shape), real)
-                session.relevance(start, end, accounts)
-                accounted.append([row_of(a, self._layers, u) for a in accounts])
-                starts.append(total(start))
-                ends.append(total(end))
-        return Ledger.join(accounted, np.concatenate(starts), np.concatenate(ends))
+        return ledger_of(self._layers, executor, x, beside, targets, u, real, clip=self._book.preset.clip_start)
 
     @translated
     def plan_for(self, input_shape: Sequence[int], n_targets: int = 1) -> Any:
@@ -404,34 +397,10 @@ class Explainer:
         Profile
             Seconds, multiply-adds and bytes of every step; prints as a table.
         """
-        x, beside, executor, _ = self._prepare(take(x)[0], given, self._kind)
-        targets = self._targets(target, len(x), executor, beside)
+        x, beside, executor, _ = self._intake(take(x)[0], given, self._kind)
+        targets = targets_of(target, len(x), executor, beside)
         block = slice(0, executor.batch_size(len(x), targets.count))
         return executor.profile(x[block], rows(beside, block), targets.entry(block).relevance)
-
-    @staticmethod
-    def _targets(target: Any, n: int, executor: Executor, beside: Beside) -> Targets:
-        return Targets.parse(take(target)[0], n, executor.program.network.output.shape, beside.get(MASK))
-
-    def _refuse_lazy(self, given: Mapping[str, Any]) -> None:
-        if given or self._givens:
-            raise InputError("x is a Dask array, which takes no other input beside it: explain its blocks one by one")
-
-    def _prepare(self, x: Any, given: Mapping[str, Any], kind: str) -> tuple[Any, Beside, Executor, Home]:
-        """X as the executor takes it, checked, and what comes beside it; the executor; where results go (on a GPU they
-        are there already).
-        """
-        host, home = (x, NUMPY) if self._backend == "cuda" and on_device(x) else take(x)
-        if self._backend == "cuda":
-            array = self._check.admit(host)
-            beside = self._givens.check(given, len(array), np.float32)
-            return array, beside, self._executor(tuple(array.shape[1:]), kind), home
-        array = check_input(host, self._words, self._taken)
-        beside = self._givens.check(given, len(array), self._taken)
-        executor = self._executor(array.shape[1:], kind)
-        if kind == EXPLAIN and self._words is None:
-            self._domain.check(np.asarray(host))  # in the caller's own precision
-        return array, beside, executor, home
 
     def __repr__(self) -> str:
         kinds = ", ".join(at(None, r) for r in self._layers[:3]) + (", ..." if len(self._layers) > 3 else "")

@@ -158,7 +158,7 @@ class Oracle:
             share.select
         ]
 
-    def _neuron_relevance(self, unit: U.Neuron, r: Array) -> list[Array]:
+    def neuron_relevance(self, unit: U.Neuron, r: Array) -> list[Array]:
         """R_i = Σ_shares coefficient · Σ_terms in(x_i) Σ_j wm(w_ij) R_j / d_j."""
         row = unit.row
         assert row is not None
@@ -187,51 +187,6 @@ class Oracle:
                     back = self._back(part, term, row.gamma, s)
                     message += (self._mapped(part, term) * back).reshape(message.shape)
         return messages
-
-    # ------------------------------------------------------------------------------- neurons with weights of the sample
-
-    def _norm_forward(self, unit: U.Norm) -> Any:
-        self.repeat, part = 1, unit.normed
-        x = self.spatial(part.source)
-        hat, self.scales[id(part)] = held.standardised(x, centred=part.centred, epsilon=part.epsilon)
-        weight = 1.0 if part.weights is None else np.asarray(part.weights, np.float64)
-        bias = 0.0 if unit.bias is None else np.asarray(unit.bias, np.float64).reshape(unit.column)
-        self.pre[unit.out.index] = (hat.reshape(len(x), *unit.out.shape) * weight) + bias
-        return self.pre[unit.out.index]
-
-    def _norm_relevance(self, unit: U.Norm, r: Array) -> list[Array]:
-        if not self.gradient:
-            return self._neuron_relevance(unit, r)
-        return [held.norm_derivative(unit.normed, self.x(unit.sources[0]), r)]
-
-    def _attention_forward(self, unit: U.Attention) -> Any:
-        x, matrix = (self.values[s.index] for s in unit.sources)
-        self.pre[unit.out.index] = held.product_sum(unit.weighted, matrix, x, lambda w: w)
-        return self.pre[unit.out.index]
-
-    def _attention_relevance(self, unit: U.Attention, r: Array) -> list[Array | None]:
-        if not self.gradient:
-            return [*self._neuron_relevance(unit, r), None]
-        part = unit.weighted
-        order = (1, 0) if part.left else (0, 1)
-        operands = [self.x(unit.sources[k]) for k in order]
-        exchange = [part.transposed[k] for k in order]
-        both = held.product_derivatives(operands[0], operands[1], (exchange[0], exchange[1]), r, 1.0)
-        return [both[order.index(0)], both[order.index(1)]]
-
-    def _product_forward(self, unit: U.Product) -> Any:
-        a, b = (held.exchanged(self.values[s.index], e) for s, e in zip(unit.sources, unit.transposed, strict=True))
-        return unit.scale * (a @ b)
-
-    def _product_relevance(self, unit: U.Product, r: Array) -> list[Array]:
-        """R_A = A ⊙ ½ (R/y) Bᵀ, R_B = B ⊙ ½ Aᵀ (R/y)."""
-        a, b = (self.x(s) for s in unit.sources)
-        if self.gradient:
-            return list(held.product_derivatives(a, b, unit.transposed, r, unit.scale))
-        y = self.x(unit.out)
-        c = np.divide(r, y, out=np.zeros_like(r), where=y != 0)
-        both = held.product_derivatives(a, b, unit.transposed, c, 0.5 * unit.scale)
-        return [a * both[0], b * both[1]]
 
     # ---------------------------------------------------------------------------------------------------- other units
 
@@ -288,27 +243,6 @@ class Oracle:
         for c in range(x.shape[1]):
             squares[:, c] = (x[:, max(0, c - (record.size - 1) // 2) : c + record.size // 2 + 1] ** 2).sum(axis=1)
         return x / (record.k + record.alpha / record.size * squares) ** record.beta
-
-    def _probabilities_forward(self, unit: U.Probabilities) -> Any:
-        x = self.values[unit.sources[0].index]
-        kept: Any = True if unit.mask is None else unit.mask
-        if len(unit.sources) > 1:
-            kept = self.values[unit.sources[1].index] != 0
-        kept = np.broadcast_to(kept, x.shape)
-        largest = np.max(x, axis=unit.axis, keepdims=True, where=kept, initial=-np.inf)
-        below = x - np.where(kept.any(axis=unit.axis, keepdims=True), largest, 0.0)
-        each = np.where(kept, np.exp(np.where(kept, below, 0.0)), 0.0)
-        total = each.sum(axis=unit.axis, keepdims=True)
-        return below - np.log(total) if unit.log else np.divide(each, total, out=each, where=total != 0)
-
-    def _probabilities_relevance(self, unit: U.Probabilities, r: Array) -> list[Array | None]:
-        """R_i = x_i (R_i − s_i Σ_j R_j); a gradient: s ⊙ (c − Σ s c); nothing for a mask."""
-        none = [None] * (len(unit.sources) - 1)
-        s, x = self.x(unit.out), self.x(unit.sources[0])
-        if self.gradient:
-            return [s * (r - (s * r).sum(axis=unit.axis, keepdims=True)), *none]
-        r = np.where(s == 0, 0.0, r)
-        return [x * (r - s * r.sum(axis=unit.axis, keepdims=True)), *none]
 
     def _total_forward(self, unit: U.Total) -> Array:
         return sum((self.values[s.index] for s in unit.sources), np.zeros((1,)))
@@ -407,14 +341,14 @@ def _unbroadcast(r: Array, shape: tuple[int, ...]) -> Any:
 
 FORWARD: dict[type[U.Unit], Callable[..., Any]] = {
     U.Neuron: Oracle._neuron_forward,
-    U.Norm: Oracle._norm_forward,
-    U.Attention: Oracle._attention_forward,
-    U.Product: Oracle._product_forward,
+    U.Norm: held.norm_forward,
+    U.Attention: held.attention_forward,
+    U.Product: held.product_forward,
     U.Winner: Oracle._winner_forward,
     U.Elementwise: Oracle._elementwise_forward,
     U.Affine: Oracle._affine_forward,
     U.Normalise: Oracle._normalise_forward,
-    U.Probabilities: Oracle._probabilities_forward,
+    U.Probabilities: held.probabilities_forward,
     U.Total: Oracle._total_forward,
     U.Gating: Oracle._gating_forward,
     U.Move: Oracle._move_forward,
@@ -426,11 +360,11 @@ FORWARD: dict[type[U.Unit], Callable[..., Any]] = {
 }
 
 RELEVANCE: dict[type[U.Unit], Callable[..., Any]] = {
-    U.Neuron: Oracle._neuron_relevance,
-    U.Norm: Oracle._norm_relevance,
-    U.Attention: Oracle._attention_relevance,
-    U.Product: Oracle._product_relevance,
-    U.Probabilities: Oracle._probabilities_relevance,
+    U.Neuron: Oracle.neuron_relevance,
+    U.Norm: held.norm_relevance,
+    U.Attention: held.attention_relevance,
+    U.Product: held.product_relevance,
+    U.Probabilities: held.probabilities_relevance,
     U.Winner: Oracle._winner_relevance,
     U.Elementwise: Oracle._elementwise_relevance,
     U.Affine: Oracle._affine_relevance,

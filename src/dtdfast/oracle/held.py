@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..plan import units as U
 from ..plan.held import Held, Normed, Weighted
 
 Array = NDArray[Any]
@@ -113,3 +114,78 @@ def back(oracle: Any, part: Held, s: Array, wm: WeightMap) -> Array:
 def spatial(a: Array) -> Array:
     """(n, C, *space) with three spatial axes."""
     return a.reshape(*a.shape[:2], *(1,) * (5 - a.ndim), *a.shape[2:])
+
+
+# ----------------------------------------------------------------------------------- units, as the executor asks
+
+
+def norm_forward(oracle: Any, unit: U.Norm) -> Any:
+    oracle.repeat, part = 1, unit.normed
+    x = oracle.spatial(part.source)
+    hat, oracle.scales[id(part)] = standardised(x, centred=part.centred, epsilon=part.epsilon)
+    weight = 1.0 if part.weights is None else np.asarray(part.weights, np.float64)
+    bias = 0.0 if unit.bias is None else np.asarray(unit.bias, np.float64).reshape(unit.column)
+    oracle.pre[unit.out.index] = (hat.reshape(len(x), *unit.out.shape) * weight) + bias
+    return oracle.pre[unit.out.index]
+
+
+def norm_relevance(oracle: Any, unit: U.Norm, r: Array) -> list[Array]:
+    if not oracle.gradient:
+        return [*oracle.neuron_relevance(unit, r)]
+    return [norm_derivative(unit.normed, oracle.x(unit.sources[0]), r)]
+
+
+def attention_forward(oracle: Any, unit: U.Attention) -> Any:
+    x, matrix = (oracle.values[s.index] for s in unit.sources)
+    oracle.pre[unit.out.index] = product_sum(unit.weighted, matrix, x, lambda w: w)
+    return oracle.pre[unit.out.index]
+
+
+def attention_relevance(oracle: Any, unit: U.Attention, r: Array) -> list[Array | None]:
+    if not oracle.gradient:
+        return [*oracle.neuron_relevance(unit, r), None]
+    part = unit.weighted
+    order = (1, 0) if part.left else (0, 1)
+    operands = [oracle.x(unit.sources[k]) for k in order]
+    exchange = [part.transposed[k] for k in order]
+    both = product_derivatives(operands[0], operands[1], (exchange[0], exchange[1]), r, 1.0)
+    return [both[order.index(0)], both[order.index(1)]]
+
+
+def product_forward(oracle: Any, unit: U.Product) -> Any:
+    a, b = (exchanged(oracle.values[s.index], e) for s, e in zip(unit.sources, unit.transposed, strict=True))
+    return unit.scale * (a @ b)
+
+
+def product_relevance(oracle: Any, unit: U.Product, r: Array) -> list[Array]:
+    """R_A = A ⊙ ½ (R/y) Bᵀ, R_B = B ⊙ ½ Aᵀ (R/y)."""
+    a, b = (oracle.x(s) for s in unit.sources)
+    if oracle.gradient:
+        return list(product_derivatives(a, b, unit.transposed, r, unit.scale))
+    y = oracle.x(unit.out)
+    c = np.divide(r, y, out=np.zeros_like(r), where=y != 0)
+    both = product_derivatives(a, b, unit.transposed, c, 0.5 * unit.scale)
+    return [a * both[0], b * both[1]]
+
+
+def probabilities_forward(oracle: Any, unit: U.Probabilities) -> Any:
+    x = oracle.values[unit.sources[0].index]
+    kept: Any = True if unit.mask is None else unit.mask
+    if len(unit.sources) > 1:
+        kept = oracle.values[unit.sources[1].index] != 0
+    kept = np.broadcast_to(kept, x.shape)
+    largest = np.max(x, axis=unit.axis, keepdims=True, where=kept, initial=-np.inf)
+    below = x - np.where(kept.any(axis=unit.axis, keepdims=True), largest, 0.0)
+    each = np.where(kept, np.exp(np.where(kept, below, 0.0)), 0.0)
+    total = each.sum(axis=unit.axis, keepdims=True)
+    return below - np.log(total) if unit.log else np.divide(each, total, out=each, where=total != 0)
+
+
+def probabilities_relevance(oracle: Any, unit: U.Probabilities, r: Array) -> list[Array | None]:
+    """R_i = x_i (R_i − s_i Σ_j R_j); a gradient: s ⊙ (c − Σ s c); nothing for a mask."""
+    none = [None] * (len(unit.sources) - 1)
+    s, x = oracle.x(unit.out), oracle.x(unit.sources[0])
+    if oracle.gradient:
+        return [s * (r - (s * r).sum(axis=unit.axis, keepdims=True)), *none]
+    r = np.where(s == 0, 0.0, r)
+    return [x * (r - s * r.sum(axis=unit.axis, keepdims=True)), *none]

@@ -11,6 +11,7 @@ from weakref import WeakMethod
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
+from dtdfast import vocabulary
 from dtdfast.cuda.run.contraction import bf16, bodies  # noqa: F401 (the executor asks for it)
 from dtdfast.cuda.run.operations import Site, _taps
 from dtdfast.cuda.run.strided import D, Strided, W
@@ -19,7 +20,7 @@ from dtdfast.plan.steps import Step, Weights
 from host import HostCall
 from kernel_reference import ACTIVATIONS, MULTIPLIERS, WEIGHT_MAPS, quotient, stabilised
 
-_WEIGHT_MAPS = dict(zip(("w", "w+", "w-", "w2", "1", "|w|", "w+g.w+", "w+g.w-"), WEIGHT_MAPS.values(), strict=True))
+_WEIGHT_MAPS = {name: WEIGHT_MAPS[row.c] for name, row in vocabulary.WEIGHT_MAPS.items()}
 _MULTIPLIERS = {name.removeprefix("M_").replace("_", " ").lower(): f for name, f in MULTIPLIERS.items()}
 
 
