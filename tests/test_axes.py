@@ -326,3 +326,17 @@ def test_patches_are_windows(rules: Any, backend: str) -> None:
     )
     # sums of 60 terms, whose condition is below 2**6, in another order
     np.testing.assert_allclose(found, expected, rtol=0, atol=2.0**12 * np.finfo(found.dtype).eps * abs(expected).max())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_is_seen_keeps_its_layout(backend: str) -> None:
+    """A piece of a Concat lies in it; not where a product has seen that piece with its axes exchanged."""
+    rng = np.random.default_rng(0)
+    weight, x = rng.normal(size=(3, 8)), rng.normal(size=(2, 2, 8))
+    layers = [
+        dtd.Slice(1, 0, 1, inputs=dtd.INPUT), dtd.Slice(1, 1, 2, inputs=dtd.INPUT), dtd.Concat(1, inputs=(0, 1)),
+        dtd.Slice(1, 0, 1, inputs=2), dtd.Linear(weight),
+    ]  # fmt: skip
+    found = dtd.predict(layers, x, backend=backend)
+    # sums of 8 terms whose sizes sum to less than 20
+    np.testing.assert_allclose(found, x[:, :1] @ weight.T, rtol=0, atol=20 * 8 * np.finfo(found.dtype).eps)

@@ -112,9 +112,17 @@ class Lowering:
     def spatial(self, tensor: Tensor, *, framed: bool = False) -> Buffer:
         """The tensor's values channels-last, for kernels that ask for it; with a border where they are `framed`."""
         buffer = self.values[tensor.index]
-        if not channels_last(buffer, framed):
+        if not self.fits(buffer, framed):
             self.values[tensor.index] = buffer = self.channels_last(buffer, f"x{self.label(tensor)}")
         return buffer
+
+    @staticmethod
+    def fits(buffer: Buffer, framed: bool) -> bool:
+        """Whether kernels that want channels last can read it; then what it is seen in keeps the layout that it has."""
+        found = channels_last(buffer, framed)
+        if found and buffer.seen is not None:
+            buffer.root.frozen = True
+        return found
 
     def channels_last(self, buffer: Buffer, name: str) -> Buffer:
         """A copy that is so."""
@@ -245,7 +253,7 @@ class Lowering:
             fields["window"] = self.constant(window)
         x_size = taps.out_size if scatter else taps.x_size
         framed = any(map(any, (side for phase in all_phases for side in phase.border(x_size))))
-        if not part.linear and x.region is None and not channels_last(x.buffer, framed):
+        if not part.linear and x.region is None and not self.fits(x.buffer, framed):
             x = replace(x, buffer=self.channels_last(x.buffer, x.buffer.name))
         dense = part.weight is not None and not taps.depthwise
         for phase in all_phases:
