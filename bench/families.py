@@ -38,7 +38,7 @@ import dtdfast as dtd  # noqa: E402
 
 PAGE = ROOT / "docs" / "architectures.md"
 HEADER = "| | network | image | entries | predict | dtd | attnlrp | |"
-SIZES = (96, 112, 128, 160, 192, 224, 256, 384)
+SIZES = (96, 112, 128, 160, 192, 224, 240, 256, 384)
 LARGEST = 60_000_000
 PREDICTED = 1e-4  # of float32, relative to the largest output
 

@@ -171,6 +171,8 @@ IMAGES: dict[str, Function] = {  # (n, 4, 6, 3)
     "windows": windows,
     "a convolution in windows": lambda y: F.conv2d(halves(y), constant(5, 4, 2, 2), constant(5)).view(-1, 2, 5, 2, 2),
     "pools in windows": lambda y: (F.max_pool2d(halves(y), 2, 1) + F.avg_pool2d(halves(y), 2, 1)).view(-1, 2, 4, 2, 2),
+    "chosen channels of windows": lambda y: halves(y)[:, [2, 0, 3]].view(-1, 2, 3, 3, 3),
+    "chosen columns before the batch": lambda y: y.permute(3, 0, 1, 2)[[2, 0, 0]].permute(1, 0, 2, 3),
     "padded windows": lambda y: F.pad(halves(y), (1, 0, 0, 2)).view(-1, 2, 4, 5, 4),
     "BatchNorm beside": lambda y: F.batch_norm(
         y.permute(0, 2, 3, 1).flatten(0, 2), constant(4), constant(4).abs() + 1, constant(4)
