@@ -107,6 +107,8 @@ OPERATIONS: dict[str, tuple[Function, str]] = {
     "clamp from above": (lambda x: x.clamp(max=0.5), "Scale ReLU Scale"),
     "clamp_min, not at 0": (lambda x: x.clamp_min(-0.5), "Scale ReLU Scale"),
     "clamp_max": (lambda x: x.clamp_max(0.5), "Scale ReLU Scale"),
+    "clamp by tensors that do not bound": (
+        lambda x: F.relu(x.clamp(torch.tensor(-torch.inf), torch.tensor(torch.inf))), "ReLU"),
     "prelu": (lambda x: F.prelu(x, constant(4)), "prelu"),
     "prelu of one slope": (lambda x: F.prelu(x, constant(1)), "leaky_relu"),
     "rrelu": (lambda x: F.rrelu(x, 0.1, 0.4), "leaky_relu"),
