@@ -1,7 +1,7 @@
 """The breadth of from_torch: one small network of every family of timm, torchvision's classifiers, and transformers.
 
-    python bench/families.py timm torchvision transformers --results families.jsonl   # what the file lacks is run
-    python bench/families.py --results families.jsonl --write                         # the tables of docs/architectures.md
+    python bench/families.py timm torchvision transformers --results families.jsonl  # runs what the file lacks
+    python bench/families.py --results families.jsonl --write                        # tables of docs/architectures.md
 
 Weights are random, statistics and factors of norms neither 0 nor 1, images as small as the network takes. Each network
 has a process of its own, and a time limit. It is imported, predicts two images that it was not exported with, and
@@ -27,17 +27,19 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / folder) for folder in ("tests/pytorch", "tests/pytorch/lib")]
 
 import conftest as torchvision_made_importable  # noqa: E402, F401
+
+# isort: split
 import numpy as np  # noqa: E402
 import timm  # noqa: E402
 import torch  # noqa: E402
 import torchvision.models as tv  # noqa: E402
-from attention_models import CASES  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 import dtdfast as dtd  # noqa: E402
+from attention_models import CASES  # noqa: E402
 
 PAGE = ROOT / "docs" / "architectures.md"
-HEADER = "| | network | image | entries | predict | dtd | attnlrp | |"
+HEADER = "| family | network | input | graph nodes | entries | predict | dtd | attnlrp | |"
 SIZES = (96, 112, 128, 160, 192, 224, 240, 256, 384)
 LARGEST = 60_000_000
 PREDICTED = 1e-4  # of float32, relative to the largest output
@@ -46,7 +48,7 @@ Row = dict[str, Any]
 Make = Callable[[], tuple[nn.Module, Tensor]]
 
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = json.loads((Path(__file__).with_suffix(".json")).read_text())
-"""A member of each family of timm, and what makes it small: depths, where even its smallest has more than 60 M weights."""
+"""A member of each family of timm; with fewer blocks where even the smallest has more than 60 M weights."""
 
 
 def randomised(module: nn.Module) -> nn.Module:
@@ -208,8 +210,8 @@ def line(row: Row) -> str:
     cells = [row["family"], row["name"] if row["name"] != row["family"] else ""]
     cells.append(" × ".join(map(str, row.get("shape", []))))
     if "predict" not in row:
-        return f"| {' | '.join([*cells, '', '', '', ''])} | {row.get('refused') or row['failed']} |"
-    cells += [f"{row['entries']} of {row['nodes']} nodes", f"{row['predict']:.0e}"]
+        return f"| {' | '.join([*cells, '', '', '', '', ''])} | {row.get('refused') or row['failed']} |"
+    cells += [f"{row['nodes']}", f"{row['entries']}", f"{row['predict']:.0e}"]
     notes = []
     if row["predict"] > PREDICTED:
         notes.append(f"from float64: ours {row['ours_off']:.0e}, PyTorch's {row['torch_off']:.0e}")
