@@ -87,6 +87,18 @@ def _fold(records: Records, call: Call) -> Value:
     )
 
 
+def _windows(records: Records, call: Call) -> Value:
+    """Windows along one axis, side by side in its place; their elements become the last axis."""
+    (axis, size), x = _size(records, call.x(), call.dimension), call.x()
+    starts = range(0, size - call.size + 1, call.step)
+    if len(starts) > MOST_WINDOWS:
+        return _moved(records, call)
+    parts = [_cut(records, x, axis, i, i + call.size) for i in starts]
+    y = moves.stacked(records.add, parts, axis, records.n_batch)
+    order = [k for k in range(len(y.shape)) if k != axis]
+    return viewed(algebra.permuted(records.add, y, [*order, axis]), call)
+
+
 def _channel_shuffle(records: Records, call: Call) -> Value:
     c, *space = call.x().shape
     x = algebra.reshaped(records.add, call.x(), (call.groups, c // call.groups, math.prod(space)))
@@ -206,9 +218,12 @@ def _pad(records: Records, call: Call) -> Value:
     return moves.padded(records.add, x, pairs, value)
 
 
+MOST_WINDOWS = 64
+"""Along one axis, each an entry of its own; more of them are one Gather."""
+
 MOVES = """
     flip roll rot90 fliplr flipud repeat tile repeat_interleave index index_select gather take_along_dim diagonal
-    unfold im2col reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d
+    im2col reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d
     replication_pad3d
     narrow_copy diag_embed
 """
@@ -221,6 +236,7 @@ HANDLERS: dict[str, Handler] = {
     "pixel_shuffle": _pixel_shuffle,
     "pixel_unshuffle": _pixel_unshuffle,
     "channel_shuffle": _channel_shuffle,
+    "unfold": _windows,
     "col2im": _fold,
     "slice": _slice,
     "select": _select,
