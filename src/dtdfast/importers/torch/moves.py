@@ -13,7 +13,7 @@ import numpy as np
 from ... import layers as L
 from .. import algebra, moves
 from ..records import Refused, Value
-from .call import Call, Handler, Pieces, Records, each, spread, viewed
+from .call import MAX_POOLS, MAX_POOLS_WITH_INDICES, Bordered, Call, Handler, Pieces, Records, each, spread, viewed
 
 
 def _same(records: Records, call: Call) -> Value:
@@ -215,6 +215,10 @@ def _pad(records: Records, call: Call) -> Value:
     for axis, (before, after) in enumerate(pairs, 1):
         x = _cut(records, x, axis, max(-before, 0), x.shape[axis - 1] - max(-after, 0))
     pairs = [(max(b, 0), max(a, 0)) for b, a in pairs]
+    if value == -math.inf:
+        if not call.users <= {*MAX_POOLS, *MAX_POOLS_WITH_INDICES}:
+            raise Refused("it pads by −∞, which only max pools take; pad by a number")
+        return Bordered(x.position, call.shape, inner=x, border=tuple(pairs))
     return moves.padded(records.add, x, pairs, value)
 
 
