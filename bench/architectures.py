@@ -117,7 +117,8 @@ def zennit(module: nn.Module, x: torch.Tensor, start: torch.Tensor) -> Callable[
 
 def kept(text: str) -> dict[str, list[str]]:
     """The times that the page has, by network."""
-    cells = ([c.strip() for c in line.strip("| ").split("|")] for line in text.splitlines() if line.startswith("|"))
+    lines = text.partition("<!-- end -->")[0].splitlines()
+    cells = ([c.strip() for c in line.strip("| ").split("|")] for line in lines if line.startswith("|"))
     return {row[0]: row[-2:] for row in cells if len(row) == HEADER.count("|") - 1}
 
 
@@ -144,7 +145,10 @@ def main() -> None:
     ]
     table = "\n".join(lines)
     made = re.sub(
-        r"(<!-- made .*?-->\n).*?(<!-- end -->)", lambda m: f"{m[1]}\n{table}\n\n{m[2]}", page, flags=re.DOTALL
+        r"(<!-- made by: python bench/architectures.py .*?-->\n).*?(<!-- end -->)",
+        lambda m: f"{m[1]}\n{table}\n\n{m[2]}",
+        page,
+        flags=re.DOTALL,
     )
     PAGE.write_text(made, encoding="utf-8")
 

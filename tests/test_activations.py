@@ -224,6 +224,19 @@ def test_two_gates_are_refused(signal, rng):
         dtd.explain(scaled, normal(rng, 3, 3), 0)
 
 
+@each_backend
+@pytest.mark.parametrize("kind", ["sigmoid", None])
+def test_a_square_hands_all_to_its_operand(kind, backend, rng):
+    """Whether a gate or none: its two operands are one."""
+    layers = [dtd.Linear(normal(rng, 4, 3)), *([dtd.Activation(kind)] if kind else [])]
+    squared = [*layers, dtd.Mul(inputs=(len(layers) - 1,) * 2)]
+    x, start = normal(rng, 3, 3), normal(rng, 3, 4)
+    expected = dtd.explain(layers, x, start, backend=backend)
+    close(dtd.explain(squared, x, start, backend=backend), expected, backend)
+    assert dtd.Explainer(squared, backend=backend).ledger(x, start).closed
+    close(dtd.explain(squared, x, start, backend=backend, attention="taylor"), expected, backend)
+
+
 # ---------------------------------------------------------------------------------------------------------- precision
 
 WIDE = np.concatenate([np.logspace(-30, 30, 61), np.linspace(0.013, 40, 60)])

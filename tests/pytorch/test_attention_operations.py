@@ -61,6 +61,12 @@ def sdpa(mask: Tensor | None = None, **options: float | bool) -> Function:
     )
 
 
+def pooled(h: Tensor) -> Tensor:
+    """Attention with a learned query."""
+    query = heads(constant(1, D)[None].expand(len(h), -1, -1))
+    return joined(F.scaled_dot_product_attention(query, heads(h * constant(D)), heads(h)))
+
+
 def folded(h: Tensor) -> Tensor:
     """Heads beside the samples, as nn.MultiheadAttention has them."""
     q, k, v = (heads(h * constant(i, D)[0]).reshape(-1, T, D // 2) for i in (1, 2, 3))
@@ -101,6 +107,7 @@ TOKENS: dict[str, Function] = {
     "scaled_dot_product_attention": sdpa(),
     "scale": sdpa(scale=0.3),
     "causal": sdpa(is_causal=True),
+    "a learned query": pooled,
     "boolean mask": sdpa(~UPPER),
     "a mask for each head": sdpa(torch.stack([~UPPER, UPPER | torch.eye(T).bool()])),
     "a row that sees nothing": sdpa(~BLIND),
@@ -171,6 +178,10 @@ IMAGES: dict[str, Function] = {  # (n, 4, 6, 3)
     "windows": windows,
     "a convolution in windows": lambda y: F.conv2d(halves(y), constant(5, 4, 2, 2), constant(5)).view(-1, 2, 5, 2, 2),
     "pools in windows": lambda y: (F.max_pool2d(halves(y), 2, 1) + F.avg_pool2d(halves(y), 2, 1)).view(-1, 2, 4, 2, 2),
+    "overlapping windows": lambda y: y.unfold(2, 3, 1).unfold(3, 2, 1),
+    "overlapping windows of the channels": lambda y: y.unfold(1, 2, 2),
+    "chosen channels of windows": lambda y: halves(y)[:, [2, 0, 3]].view(-1, 2, 3, 3, 3),
+    "chosen columns before the batch": lambda y: y.permute(3, 0, 1, 2)[[2, 0, 0]].permute(1, 0, 2, 3),
     "padded windows": lambda y: F.pad(halves(y), (1, 0, 0, 2)).view(-1, 2, 4, 5, 4),
     "BatchNorm beside": lambda y: F.batch_norm(
         y.permute(0, 2, 3, 1).flatten(0, 2), constant(4), constant(4).abs() + 1, constant(4)

@@ -107,6 +107,8 @@ OPERATIONS: dict[str, tuple[Function, str]] = {
     "clamp from above": (lambda x: x.clamp(max=0.5), "Scale ReLU Scale"),
     "clamp_min, not at 0": (lambda x: x.clamp_min(-0.5), "Scale ReLU Scale"),
     "clamp_max": (lambda x: x.clamp_max(0.5), "Scale ReLU Scale"),
+    "clamp by tensors that do not bound": (
+        lambda x: F.relu(x.clamp(torch.tensor(-torch.inf), torch.tensor(torch.inf))), "ReLU"),
     "prelu": (lambda x: F.prelu(x, constant(4)), "prelu"),
     "prelu of one slope": (lambda x: F.prelu(x, constant(1)), "leaky_relu"),
     "rrelu": (lambda x: F.rrelu(x, 0.1, 0.4), "leaky_relu"),
@@ -129,6 +131,8 @@ OPERATIONS: dict[str, tuple[Function, str]] = {
     "softmax": (lambda x: x.softmax(1), "Softmax"),
     "dropout": (lambda x: F.dropout(F.relu(x), 0.5, training=False), "ReLU"),
     "max_pool2d": (lambda x: F.max_pool2d(x, 3, 2, 1, ceil_mode=True), "MaxPool"),
+    "max_pool2d, padded before": (
+        lambda x: F.max_pool2d(F.pad(x, (0, 1, 1, 0), value=-torch.inf), 3, 2, (1, 0)), "MaxPool"),
     "max_pool2d with indices": (lambda x: F.max_pool2d(x, 2, return_indices=True)[0], "MaxPool"),
     "max_pool1d": (lambda x: F.max_pool1d(lines(x), 3, 1, 1, 2), "Reshape MaxPool"),
     "avg_pool2d": (lambda x: F.avg_pool2d(x, 3, 2, 1, True, False), "AvgPool"),
@@ -200,6 +204,9 @@ REFUSALS: dict[str, tuple[Function, str]] = {
     "logsumexp": (lambda x: x.logsumexp(1), "a statistic of the very sample"),
     "a rounding": (lambda x: x % 2, "makes a choice by the data"),
     "even normalisation": (lambda x: F.local_response_norm(x, 2), "only odd sizes"),
+    "infinite padding": (lambda x: F.pad(x, (0, 1), value=-torch.inf).relu(), "pads by −∞"),
+    "infinite padding and ceil_mode": (
+        lambda x: F.max_pool2d(F.pad(x, (0, 1), value=-torch.inf), 2, ceil_mode=True), "pools with ceil_mode"),
     "indices": (lambda x: F.max_pool2d(x, 2, return_indices=True)[1].relu(), "only the first result"),
     "nothing": (lambda x: x * 1, "there is nothing to explain"),
     "no input": (lambda x: torch.ones(2, 3), "does not depend on its input"),

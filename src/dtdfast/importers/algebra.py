@@ -199,12 +199,16 @@ def smaller(add: Add, values: Sequence[Value]) -> Value:
 
 
 def at_least(add: Add, x: Value, low: Any) -> Value:
-    """max(x, low) = relu(x − low) + low."""
+    """max(x, low) = relu(x − low) + low; numbers that float32 does not reach do not bound."""
+    if (np.asarray(low) <= -FLOAT_MAX).all():
+        return x
     return scaled(add, add(L.ReLU, scaled(add, x, 1.0, -np.asarray(low, np.float64))), 1.0, low)
 
 
 def at_most(add: Add, x: Value, high: Any) -> Value:
-    """min(x, high) = high − relu(high − x)."""
+    """min(x, high) = high − relu(high − x); numbers that float32 does not reach do not bound."""
+    if (np.asarray(high) >= FLOAT_MAX).all():
+        return x
     return scaled(add, add(L.ReLU, scaled(add, x, -1.0, high)), -1.0, high)
 
 

@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from ... import layers as L
 from ..algebra import of_sample
 from ..attention import attention
+from ..functions import Function
 from ..records import Refused, Value
 from .call import Call, Handler, Records, each, first
 from .refused import TRAINING
@@ -16,11 +18,22 @@ from .refused import TRAINING
 def _attention(records: Records, call: Call) -> Value:
     if call.get("dropout_p"):
         raise Refused(f"it draws a dropout of {call.dropout_p}: {TRAINING}")
-    q, k, v = (call.x(name) for name in ("query", "key", "value"))
+    rank = max((len(x.shape) for x in call.values()), default=0)
+    q, k, v = (_operand(records, call, name, rank) for name in ("query", "key", "value"))
     mask = call.get("attn_mask", call.get("attn_bias"))
     if mask is not None and not isinstance(mask, Value):
         mask = _of_sample(records, mask, len(q.shape))
     return attention(records.add, q, k, v, mask=mask, causal=bool(call.get("is_causal")), scale=call.get("scale"))
+
+
+def _operand(records: Records, call: Call, name: str, rank: int) -> Value:
+    """A computed operand, or one that is the same for all samples, as a learned query is."""
+    value = getattr(call, name)
+    if isinstance(value, (Value, Function)):
+        return call.x(name)
+    return records.add(
+        L.Constant, value=of_sample(np.asarray(records.array(value, name), np.float64), rank, records.n_batch)
+    )
 
 
 def _of_sample(records: Records, mask: Any, rank: int) -> Any:

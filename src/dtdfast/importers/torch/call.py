@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
@@ -19,6 +20,18 @@ Array = NDArray[Any]
 
 class Pieces(list[Callable[[], Value]]):
     """Results of an operator that has several, each made when it is read."""
+
+
+@dataclass(frozen=True)
+class Bordered(Value):
+    """A value with −∞ around it, which only max pools read: they make it their padding."""
+
+    inner: Value = field(kw_only=True)
+    border: tuple[tuple[int, int], ...] = field(kw_only=True)  # per axis of a sample
+
+
+MAX_POOLS = ("max_pool1d", "max_pool2d", "max_pool3d")
+MAX_POOLS_WITH_INDICES = tuple(f"{name}_with_indices" for name in MAX_POOLS)
 
 
 class Records(Protocol):

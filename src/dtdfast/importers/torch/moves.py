@@ -13,7 +13,7 @@ import numpy as np
 from ... import layers as L
 from .. import algebra, moves
 from ..records import Refused, Value
-from .call import Call, Handler, Pieces, Records, each, spread, viewed
+from .call import MAX_POOLS, MAX_POOLS_WITH_INDICES, Bordered, Call, Handler, Pieces, Records, each, spread, viewed
 
 
 def _same(records: Records, call: Call) -> Value:
@@ -85,6 +85,18 @@ def _fold(records: Records, call: Call) -> Value:
     return records.add(
         L.ConvTranspose, patches, weight=weight, groups=x.shape[0] // taps, output_padding=more, **geometry
     )
+
+
+def _windows(records: Records, call: Call) -> Value:
+    """Windows along one axis, side by side in its place; their elements become the last axis."""
+    (axis, size), x = _size(records, call.x(), call.dimension), call.x()
+    starts = range(0, size - call.size + 1, call.step)
+    if len(starts) > MOST_WINDOWS:
+        return _moved(records, call)
+    parts = [_cut(records, x, axis, i, i + call.size) for i in starts]
+    y = moves.stacked(records.add, parts, axis, records.n_batch)
+    order = [k for k in range(len(y.shape)) if k != axis]
+    return viewed(algebra.permuted(records.add, y, [*order, axis]), call)
 
 
 def _channel_shuffle(records: Records, call: Call) -> Value:
@@ -203,12 +215,19 @@ def _pad(records: Records, call: Call) -> Value:
     for axis, (before, after) in enumerate(pairs, 1):
         x = _cut(records, x, axis, max(-before, 0), x.shape[axis - 1] - max(-after, 0))
     pairs = [(max(b, 0), max(a, 0)) for b, a in pairs]
+    if value == -math.inf:
+        if not call.users <= {*MAX_POOLS, *MAX_POOLS_WITH_INDICES}:
+            raise Refused("it pads by −∞, which only max pools take; pad by a number")
+        return Bordered(x.position, call.shape, inner=x, border=tuple(pairs))
     return moves.padded(records.add, x, pairs, value)
 
 
+MOST_WINDOWS = 64
+"""Along one axis, each an entry of its own; more of them are one Gather."""
+
 MOVES = """
     flip roll rot90 fliplr flipud repeat tile repeat_interleave index index_select gather take_along_dim diagonal
-    unfold im2col reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d
+    im2col reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d
     replication_pad3d
     narrow_copy diag_embed
 """
@@ -221,6 +240,7 @@ HANDLERS: dict[str, Handler] = {
     "pixel_shuffle": _pixel_shuffle,
     "pixel_unshuffle": _pixel_unshuffle,
     "channel_shuffle": _channel_shuffle,
+    "unfold": _windows,
     "col2im": _fold,
     "slice": _slice,
     "select": _select,

@@ -11,7 +11,19 @@ import numpy as np
 from ... import layers as L
 from .. import algebra, moves
 from ..records import Refused, Value
-from .call import Array, Call, Handler, Records, each, first, ints
+from .call import (
+    MAX_POOLS,
+    MAX_POOLS_WITH_INDICES,
+    Array,
+    Bordered,
+    Call,
+    Handler,
+    Records,
+    each,
+    first,
+    ints,
+    spread,
+)
 
 # -------------------------------------------------------------------------------------------------------------- pools
 
@@ -26,7 +38,15 @@ def _pool_fields(call: Call) -> dict[str, Any]:
 
 
 def _max_pool(records: Records, call: Call) -> Value:
-    return records.add(L.MaxPool, call.x(), **_pool_fields(call), dilation=ints(call.dilation))
+    x, fields = call.x(), _pool_fields(call)
+    if isinstance(x, Bordered):
+        n_space = len(call.shape) - 1
+        if fields["ceil_mode"] or any(x.border[0]):
+            raise Refused("it pools with ceil_mode, or across channels, what was padded by −∞; give it the padding")
+        own = spread(call.padding, n_space)
+        fields["padding"] = [(p + before, p + after) for p, (before, after) in zip(own, x.border[1:], strict=True)]
+        x = x.inner
+    return records.add(L.MaxPool, x, **fields, dilation=ints(call.dilation))
 
 
 def _avg_pool(records: Records, call: Call) -> Value:
@@ -100,8 +120,8 @@ def _nearest(records: Records, call: Call) -> Value:
 
 
 HANDLERS: dict[str, Handler] = {
-    **each("max_pool1d max_pool2d max_pool3d", _max_pool),
-    **each("max_pool1d_with_indices max_pool2d_with_indices max_pool3d_with_indices", first(_max_pool)),
+    **dict.fromkeys(MAX_POOLS, _max_pool),
+    **dict.fromkeys(MAX_POOLS_WITH_INDICES, first(_max_pool)),
     **each("avg_pool1d avg_pool2d avg_pool3d", _avg_pool),
     **{f"adaptive_avg_pool{n}d": _adaptive(True, n) for n in (1, 2, 3)},
     **{f"_adaptive_avg_pool{n}d": _adaptive(True, n) for n in (2, 3)},

@@ -194,6 +194,8 @@ def turned(records: Records, call: Call, full: Shape, handler: Callable[[Records
             raise Refused(f"only constant padding is read beside windows, this is {arguments['mode']!r}")
     elif call.name in BATCH_NORMS and place != 1:
         arguments["axis"] = x.to_first(1)
+    elif call.name == "index" and (indices := _indices(call, x)) is not None:
+        arguments["indices"] = indices
     elif (last := _summed(call)) is not None:
         if place >= x.n_axes - last:
             raise Refused("it sums over the batch axis, so that samples would be mixed")
@@ -232,6 +234,14 @@ def _along(name: str, dim: Any, x: Turned, n_after: int) -> tuple[Any, int]:
         raise Refused("it works along the batch axis, so that samples would be mixed or taken apart")
     moved = [x.to_first(d) for d in dims]
     return moved if several else moved[0], place - (sum(d < place for d in dims) if n_after < n_axes else 0)
+
+
+def _indices(call: Call, x: Turned) -> list[Any] | None:
+    """Indices with the batch axis first, where one axis other than the batch's is indexed and keeps its place."""
+    (dim, index), *more = [(d, i) for d, i in enumerate(call.indices) if i is not None]
+    if more or dim == x.place or index.ndim != 1:
+        return None
+    return [None] * x.to_first(dim) + [index]
 
 
 def _later(x: Turned, piece: Callable[[], Value], place: int) -> Any:

@@ -157,7 +157,7 @@ def mul(builder: Builder, entry: Entry, sources: tuple[Tensor, ...]) -> Tensor:
         shares = (1.0 - record.share, record.share) if turn else (record.share, 1.0 - record.share)
     elif not builder.book.holds and not masks:
         shares = (0.5, 0.5)
-    elif sum(found) != 1:
+    elif sum(found) != 1 and sources[0] is not sources[1]:  # a square's signal and gate are one
         unclear = (
             f"{sum(found)} of its operands are made by a sigmoid, a softmax or another activation, expected exactly "
             "one (the gate); relevance goes to the signal, and which one that is cannot be told: give share= to the "
