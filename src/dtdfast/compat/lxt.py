@@ -137,7 +137,9 @@ def _target(target: Any, network: Imported, predict: Any, n: int) -> Any:
     if isinstance(target, tuple):
         if len(target) != len(out):
             raise TargetError(f"target is {target!r}; the outputs have {len(out)} axes behind the batch's")
-        return tuple(i + size if i < 0 else i for i, size in zip(target, out, strict=True))
+        if not all(-size <= i < size for i, size in zip(target, out, strict=True)):
+            raise TargetError(f"target is {target!r}; the outputs of a sample have the sizes {out}")
+        return tuple(i % size for i, size in zip(target, out, strict=True))
     if target is not None and not isinstance(target, int):
         target = np.asarray(take(target)[0])
         if target.dtype.kind == "f" or len(out) == 1:
