@@ -39,10 +39,12 @@ def test_predict(case):
     np.testing.assert_allclose(outputs, expected, rtol=0, atol=1e-12 * max(1, abs(expected).max()) * taps[0].bias.size)
 
 
-@pytest.mark.parametrize("case", HELD_CASES[::17], ids=lambda case: case.id)
+# a Linear that mixes heads would take the rule too
+ALONE = [case for case in HELD_CASES[::17] if not any(isinstance(record, dtd.Linear) for record in case.layers)]
+
+
+@pytest.mark.parametrize("case", ALONE, ids=lambda case: case.id)
 def test_one_rule_for_all_is_the_entry_s_own(case):
-    if any(isinstance(record, dtd.Linear) for record in case.layers):
-        pytest.skip("a Linear mixes the heads, and would take the rule")
     options = case.options("oracle")
     own = dtd.explain(case.layers, case.x, case.r_out, **options)
     np.testing.assert_array_equal(
