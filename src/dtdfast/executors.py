@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from . import layers as L
-from .arrays.checks import Check
 from .budget import budget
 from .errors import LayerError
+from .intake import Intake
 from .locks import renewed
 from .options import Options
 from .plan.domain import Domain
@@ -33,23 +33,13 @@ class Executors:
     ----------
     options : of the Explainer, checked
     backend : the one that was chosen
-    book, domain : rules and domain that the options name
-    check : of x, where the device itself looks at it
-    taken : the type in which x is taken
+    book : rules that the options name
+    intake : what calls are checked by
     """
 
-    def __init__(
-        self,
-        layers: list[L.Layer],
-        options: Options,
-        backend: str,
-        book: RuleBook,
-        domain: Domain,
-        check: Check,
-        taken: type,
-    ) -> None:
+    def __init__(self, layers: list[L.Layer], options: Options, backend: str, book: RuleBook, intake: Intake) -> None:
         self._layers, self._options, self._backend = layers, options, backend
-        self._book, self._domain, self._check, self._taken = book, domain, check, taken
+        self._book, self._domain, self._check, self._taken = book, intake.domain, intake.check, intake.taken
         self._shared: Any = None
         if backend == "cuda":
             from .cuda.run.driver import open_device

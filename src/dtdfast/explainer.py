@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import layers as L
-from .arrays.beside import Givens
-from .arrays.checks import Check, apart, check_out, check_range, is_dask
+from .arrays.checks import apart, check_out, check_range, is_dask
 from .arrays.device import on_device
 from .arrays.foreign import take, take_out
 from .backends import choose
@@ -21,7 +20,7 @@ from .ledger.ledger import NARROW, Ledger
 from .ledger.run import ledger_of
 from .options import Options
 from .plan.domain import Domain
-from .plan.program import EXPLAIN, PREDICT, last_entry, words_of
+from .plan.program import EXPLAIN, PREDICT, last_entry
 from .plan.wiring import sources
 from .presets import RuleBook, Rules
 from .progress import blocks
@@ -135,22 +134,13 @@ class Explainer:
         reads = sources(layers)
         self._given, self._layers = given, list(layers)
         self._book = RuleBook(rules, convention_of(convention), attention)
-        self._domain = Domain.parse(domain)
         self._backend = choose(backend, precision, device)
         self._dtype: type = np.float64 if self._backend == "oracle" or precision == "float64" else np.float32
-        # a Preparation needs all digits of x: it may subtract nearly all of it
-        self._taken: type = np.float64 if any(isinstance(r, L.Preparation) for r in self._layers) else self._dtype
         options = given.checked(len(self._layers))
         self._kind = kind
-        self._words = words_of(self._layers, reads, last_entry(self._layers, start, kind))
-        self._check = Check(self._words, self._domain)
-        self._givens = Givens(self._layers, reads)
-        self._executor = Executors(
-            self._layers, options, self._backend, self._book, self._domain, self._check, self._taken
-        )
-        self._intake = Intake(
-            self._backend, self._words, self._domain, self._givens, self._check, self._taken, self._executor
-        )
+        last = last_entry(self._layers, start, kind)
+        self._intake = Intake(self._layers, reads, last, Domain.parse(domain), self._backend, self._dtype)
+        self._executor = Executors(self._layers, options, self._backend, self._book, self._intake)
         self._exact = Exact(self._executor, kind, self._book.preset.clip_start)
         self._nbytes = sum(
             a.nbytes for record in self._layers for a in vars(record).values() if isinstance(a, np.ndarray)
@@ -252,11 +242,10 @@ class Explainer:
 
             self._intake.refuse_lazy(given)
             return dask.lazy_explain(self, x, target, return_outputs)
-        x, beside, executor, home = self._intake(x, given, self._kind)
+        x, beside, executor, home = self._intake(x, given, self._kind, self._executor)
         program = executor.program
         targets = targets_of(target, len(x), executor, beside)
-        leaves = program.leaves.shape
-        shape = (len(x), targets.count, *leaves) if targets.several else (len(x), *leaves)
+        shape = (len(x), *((targets.count,) if targets.several else ()), *program.leaves.shape)
         result = check_out(out if on_device(x) else take_out(out), shape, self._dtype, x)
         if out is not None:
             x, targets = apart(x, result), targets.apart(result)
@@ -311,7 +300,7 @@ class Explainer:
 
             self._intake.refuse_lazy(given)
             return dask.lazy_predict(self, x)
-        x, beside, executor, home = self._intake(x, given, PREDICT)
+        x, beside, executor, home = self._intake(x, given, PREDICT, self._executor)
         result = check_out(None, (len(x), *executor.program.network.output.shape), self._dtype, x)
         for block in blocks(len(x), executor.batch_size(len(x), 1), False):
             with executor.session(block.stop - block.start, 1, rows(beside, block)) as session:
@@ -349,7 +338,7 @@ class Explainer:
         RuleError
             The Explainer is one of gradients, which are not conserved.
         """
-        x, beside, executor, _ = self._intake(take(x)[0], given, self._kind)
+        x, beside, executor, _ = self._intake(take(x)[0], given, self._kind, self._executor)
         targets = targets_of(target, len(x), executor, beside)
         if targets.several:
             raise TargetError("the ledger follows one target per sample; call it once per target")
@@ -397,7 +386,7 @@ class Explainer:
         Profile
             Seconds, multiply-adds and bytes of every step; prints as a table.
         """
-        x, beside, executor, _ = self._intake(take(x)[0], given, self._kind)
+        x, beside, executor, _ = self._intake(take(x)[0], given, self._kind, self._executor)
         targets = targets_of(target, len(x), executor, beside)
         block = slice(0, executor.batch_size(len(x), targets.count))
         return executor.profile(x[block], rows(beside, block), targets.entry(block).relevance)

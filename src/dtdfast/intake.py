@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from . import layers as L
 from .arrays.beside import MASK, Givens
 from .arrays.checks import Check, check_input
 from .arrays.device import on_device
 from .arrays.foreign import NUMPY, Home, take
 from .errors import InputError
-from .executors import Executors
 from .plan.domain import Domain
-from .plan.program import EXPLAIN
+from .plan.program import EXPLAIN, words_of
+from .plan.shapes import Shape
 from .targets import Targets
 
 if TYPE_CHECKING:
@@ -26,40 +27,42 @@ class Intake:
 
     Parameters
     ----------
-    backend : of the Explainer
+    layers, reads : the network, and what each of its entries reads
+    last : position of the entry that is predicted or explained
+    domain, backend : of the Explainer
+    real : type of its results
+
+    Attributes
+    ----------
     words : position and number of words of an Embedding that reads the input, if there is one
-    domain, givens, check : of the Explainer
+    check : of what comes from a GPU
     taken : type of the numbers that the executor takes
-    executors : that make the executor for a shape of samples
     """
 
     def __init__(
-        self,
-        backend: str,
-        words: tuple[int, int] | None,
-        domain: Domain,
-        givens: Givens,
-        check: Check,
-        taken: type,
-        executors: Executors,
+        self, layers: list[L.Layer], reads: list[tuple[int, ...]], last: int, domain: Domain, backend: str, real: type
     ) -> None:
-        self._backend, self._words, self._domain = backend, words, domain
-        self._givens, self._check, self._taken, self._executors = givens, check, taken, executors
+        self.domain, self.words, self._backend = domain, words_of(layers, reads, last), backend
+        self.check, self._givens = Check(self.words, domain), Givens(layers, reads)
+        # a Preparation needs all digits of x: it may subtract nearly all of it
+        self.taken: type = np.float64 if any(isinstance(r, L.Preparation) for r in layers) else real
 
-    def __call__(self, x: Any, given: Mapping[str, Any], kind: str) -> tuple[Any, Beside, Executor, Home]:
+    def __call__(
+        self, x: Any, given: Mapping[str, Any], kind: str, executors: Callable[[Shape, str], Executor]
+    ) -> tuple[Any, Beside, Executor, Home]:
         """X as the executor takes it, checked, and what comes beside it; the executor; where results go (on a GPU they
         are there already).
         """
         host, home = (x, NUMPY) if self._backend == "cuda" and on_device(x) else take(x)
         if self._backend == "cuda":
-            array = self._check.admit(host)
+            array = self.check.admit(host)
             beside = self._givens.check(given, len(array), np.float32)
-            return array, beside, self._executors(tuple(array.shape[1:]), kind), home
-        array = check_input(host, self._words, self._taken)
-        beside = self._givens.check(given, len(array), self._taken)
-        executor = self._executors(array.shape[1:], kind)
-        if kind == EXPLAIN and self._words is None:
-            self._domain.check(np.asarray(host))  # in the caller's own precision
+            return array, beside, executors(tuple(array.shape[1:]), kind), home
+        array = check_input(host, self.words, self.taken)
+        beside = self._givens.check(given, len(array), self.taken)
+        executor = executors(array.shape[1:], kind)
+        if kind == EXPLAIN and self.words is None:
+            self.domain.check(np.asarray(host))  # in the caller's own precision
         return array, beside, executor, home
 
     def refuse_lazy(self, given: Mapping[str, Any]) -> None:
