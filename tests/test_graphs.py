@@ -66,7 +66,8 @@ def test_every_record_is_drawn():
                 given = {f.name for f in dataclasses.fields(record) if getattr(record, f.name) is not f.default}
                 seen |= {type(record), *(given & optional)}
     at_the_input = {dtd.Embedding, dtd.Preparation}
-    assert seen | at_the_input == {*RECORDS.values(), *optional}
+    beside_it = {dtd.Given}  # test_given.py
+    assert seen | at_the_input | beside_it == {*RECORDS.values(), *optional}
 
 
 @given(graphs(), st.integers(0, 2**32 - 1))
@@ -299,9 +300,11 @@ MUTATIONS = {
     "slice of the batch": _append(lambda p, s: dtd.Slice(0, 0, 1)),
     "axis beyond the rank": _append(lambda p, s: dtd.Slice(len(s) + 1)),
     "empty slice": _append(lambda p, s: dtd.Slice(1, s[0])),
-    "mul without a gate": lambda layers, shapes, rng: layers.extend([dtd.ReLU(), dtd.Mul(inputs=(len(layers),) * 2)]),
+    "mul without a gate": lambda layers, shapes, rng: layers.extend(
+        [dtd.ReLU(), dtd.Activation("softplus"), dtd.Mul(inputs=(len(layers), len(layers) + 1))]
+    ),
     "mul of two gates": lambda layers, shapes, rng: layers.extend(
-        [dtd.Activation("sigmoid"), dtd.Mul(inputs=(len(layers),) * 2)]
+        [dtd.Activation("sigmoid"), dtd.Activation("sigmoid"), dtd.Mul(inputs=(len(layers), len(layers) + 1))]
     ),
     "window too large": _append(lambda p, s: dtd.MaxPool(s[-1] + 1)),
     "kernel too large": _append(lambda p, s: dtd.Conv(np.ones((1, s[0], *(h + 1 for h in (s[1:] or s)))))),
