@@ -242,8 +242,7 @@ static void finish_usual_neuron(const dtd_step *s, const dtd_site *site, const r
 
 static int usual_taps(const dtd_step *s, const dtd_site *site)
 {
-    return plain(site) &&
-           (s->multiplier == DTD_M_NONE || s->multiplier == DTD_M_TIMES || s->multiplier == DTD_M_SIGN);
+    return plain(site) && (s->multiplier == DTD_M_NONE || s->multiplier == DTD_M_TIMES || s->multiplier == DTD_M_SIGN);
 }
 
 ALWAYS_INLINE void finish_taps_vector(const dtd_step *s, const dtd_site *site, const real *sum, int p, int c, int n,
