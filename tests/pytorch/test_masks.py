@@ -131,3 +131,12 @@ class Compared(nn.Module):
 def test_a_fill_that_is_not_low():
     with pytest.raises(dtd.ModelError, match="at most -10000"):
         dtd.from_torch(Compared().eval(), torch.randn(2, 3), mask=torch.tensor([[1, 0, 1], [1, 1, 0]]))
+
+
+def test_tensors_beside_tensors():
+    """Masks and numbers may be tensors, and the map is one where the words are."""
+    layers = dtd.from_torch(encoder(), IDS, **GIVEN)
+    expected = dtd.explain(layers, IDS.numpy(), 0, backend="cpu", **{key: t.numpy() for key, t in GIVEN.items()})
+    found = dtd.explain(layers, IDS, 0, backend="cpu", **GIVEN)
+    assert isinstance(found, torch.Tensor)
+    torch.testing.assert_close(found, torch.from_numpy(expected), rtol=0, atol=0)
