@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "lib")
 
 import dtdfast as dtd
 import nets
+from ours import Z_PLUS
 
 
 def main() -> None:
@@ -23,9 +24,9 @@ def main() -> None:
     for build in (nets.vgg16, nets.resnet50, nets.googlenet, nets.mobilenet_v2):
         net = build(bias="nonpositive")
         x = net.sample(1, box=(0.0, 1.0))
-        truth = dtd.explain(net.layers, x, 0, domain="nonnegative", backend="oracle")
+        truth = dtd.explain(net.layers, x, 0, **Z_PLUS, backend="oracle")
         for precision in (p for p in dtd.backends()["cpu"].precisions if p != "float64"):
-            fast = dtd.Explainer(net.layers, domain="nonnegative", backend="cpu", precision=precision)
+            fast = dtd.Explainer(net.layers, **Z_PLUS, backend="cpu", precision=precision)
             difference = np.abs(fast.explain(x, 0) - truth)
             ledger = fast.ledger(x, 0)
             residual = np.abs(ledger.residual / ledger.start).max()

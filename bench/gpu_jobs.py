@@ -27,6 +27,7 @@ import expect
 import nets
 from dtdfast.cuda.run import driver
 from nets import SMALL, Net
+from ours import Z_PLUS
 
 NETS = {name: nets.FULL[name] for name in ("VGG-16", "ResNet-50", "GoogLeNet", "MobileNetV2")}
 BATCHES = (1, 16, 64)
@@ -45,7 +46,7 @@ def network(name: str) -> Net:
 
 
 def explainer(net: Net, precision: str, **options: Any) -> dtd.Explainer:
-    return dtd.Explainer(net.layers, domain="nonnegative", backend="cuda", precision=precision, **options)
+    return dtd.Explainer(net.layers, **Z_PLUS, backend="cuda", precision=precision, **options)
 
 
 def weight_bytes(net: Net, precision: str) -> int:
@@ -132,8 +133,8 @@ def references(job: Row, net: Net, x: Any) -> tuple[Any, float]:
     """The oracle's map of the first image, and the CPU's error; computed by the first process that asks."""
     kept = Path(job["scratch"]) / f"{job['network']}.npz"
     if not kept.exists():
-        exact = dtd.explain(net.layers, x, 0, domain="nonnegative", backend="oracle")
-        usual = distance(dtd.explain(net.layers, x, 0, domain="nonnegative", backend="cpu"), exact)
+        exact = dtd.explain(net.layers, x, 0, **Z_PLUS, backend="oracle")
+        usual = distance(dtd.explain(net.layers, x, 0, **Z_PLUS, backend="cpu"), exact)
         np.savez(kept, exact=exact, usual=usual)
     stored = np.load(kept)
     return stored["exact"], float(stored["usual"])

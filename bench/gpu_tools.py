@@ -16,6 +16,7 @@ import peers
 from folding import folded
 from handwritten import ZPlus
 from nets import Net
+from ours import Z_PLUS
 from torch_reference import TorchNet
 
 Run = Callable[[Tensor], Any]
@@ -37,7 +38,7 @@ def tensor_cores(precision: str):  # type: ignore[no-untyped-def]
 
 
 def ours(net: Net, precision: str) -> Run:
-    explainer = dtd.Explainer(net.layers, domain="nonnegative", backend="cuda", precision=precision)
+    explainer = dtd.Explainer(net.layers, **Z_PLUS, backend="cuda", precision=precision)
     return lambda x: explainer.explain(x, TARGET)
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from types import ModuleType
 
 import numpy as np
@@ -73,8 +77,10 @@ def relevance_of(module: nn.Module, x: Tensor, target: int) -> Tensor:
     return torch.autograd.grad(y, x, start)[0]
 
 
-def zennit(net: Net) -> Explain:
-    module = zennit_module(net)
+def zennit(net: Net, folder: str | None = None) -> Explain:
+    """The installed version, or the one that lies in `folder`."""
+    with _imported_from(folder) if folder else nullcontext():
+        module = zennit_module(net)
     return lambda images, target: relevance_of(module, torch.from_numpy(images), target).numpy()
 
 
@@ -110,8 +116,28 @@ def _stand_in_for_torchvision() -> None:
         sys.modules["torchvision"].ops.FrozenBatchNorm2d = type("FrozenBatchNorm2d", (), {})
 
 
+@contextmanager
+def _imported_from(folder: str) -> Iterator[None]:
+    """zennit from `folder`: its modules go by their names while they are imported, then those before are back."""
+
+    def taken_out() -> dict[str, ModuleType]:
+        return {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] == "zennit"}
+
+    before = taken_out()
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
+        taken_out()
+        sys.modules.update(before)
+
+
 PEERS: dict[str, Callable[[Net], Explain]] = {
     "hand-written PyTorch": handwritten,
     "zennit": zennit,
     "captum": captum,
 }
+if OTHER := os.environ.get("OTHER_ZENNIT"):
+    (found,) = importlib.metadata.distributions(name="zennit", path=[OTHER])
+    PEERS[f"zennit {found.version}"] = partial(zennit, folder=OTHER)
