@@ -184,9 +184,7 @@ def networks(source: str) -> Iterator[tuple[str, str, Make]]:
             yield family, name, partial(of_timm, name, options)
     elif source == "torchvision":
         for name in tv.list_models(module=tv):
-            with torch.device("meta"):
-                weights = sum(p.numel() for p in tv.get_model(name, weights=None).parameters())
-            if weights <= LARGEST:
+            if tv.get_model_weights(name).DEFAULT.meta["num_params"] <= LARGEST:
                 yield name, name, partial(of_torchvision, name)
     else:
         for name in CASES:
