@@ -1,0 +1,152 @@
+"""Taylor terms of first and second order of a smooth network, and what they leave out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..arrays.foreign import take
+from ..errors import ShapeError, TargetError
+from ..explainer import Explainer
+from ..layers import Layer
+from ..options import split
+from ..plan.program import GRADIENT
+from ..report import Report, number
+
+Floats = NDArray[np.float64]
+
+STEP = float(np.finfo(np.float64).eps) ** (1 / 3)
+"""Step of the central difference, relative to the way from the root to x: its own error and rounding are then both of
+size u^(2/3)."""
+
+
+@dataclass
+class TaylorTerms(Report):
+    """The expansion of outputs at root points.
+
+    Attributes
+    ----------
+    first, second : ndarray of shape (n, ...)
+        The terms of first and of second order, each input's own; of x's shape.
+    outputs, at_root : ndarray of shape (n,)
+        The explained outputs at x and at the root.
+    """
+
+    first: Floats
+    second: Floats
+    outputs: Floats
+    at_root: Floats
+
+    header = ("sample", "f(x) − f(root)", "first order", "second order", "left out")
+
+    @property
+    def left_out(self) -> Floats:
+        """f(x) − f(root) − Σ first: what a map of first order leaves out, of shape (n,)."""
+        return self.outputs - self.at_root - _sums(self.first)
+
+    @property
+    def rest(self) -> Floats:
+        """What both orders leave out, of shape (n,)."""
+        return self.left_out - _sums(self.second)
+
+    def rows(self) -> list[tuple[str, ...]]:
+        columns = (self.outputs - self.at_root, _sums(self.first), _sums(self.second), self.rest)
+        return [(str(i), *map(number, cells)) for i, cells in enumerate(zip(*columns, strict=True))]
+
+    @property
+    def reading(self) -> str:
+        change = np.abs(self.outputs - self.at_root)
+        known = change > 0
+        if not known.any():
+            return "The outputs at x and at the root are equal: there is nothing to share out."
+        shares = [f"{np.median(np.abs(part[known]) / change[known]):.0%}" for part in (self.left_out, self.rest)]
+        return (
+            f"A map of first order leaves out {shares[0]} of f(x) − f(root), both orders leave out {shares[1]} "
+            f"(medians of {int(known.sum())} sample(s))."
+        )
+
+
+def taylor_terms(
+    layers: Sequence[Layer], x: Any, target: Any = None, *, root: Any = 0.0, **options: Any
+) -> TaylorTerms:
+    """Expand outputs at a root point to second order, with H the Hessian of f.
+
+        first_i = v_i ∂f/∂x_i(root),    second_i = v_i (H(root) v)_i / 2,    v = x − root
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+        The network.
+    x : array_like of float
+        The inputs, n of them.
+    target : int, array_like of int or None, default None
+        The output that is expanded, as in `dtdfast.explain`, one for each sample; by default its largest one at x.
+    root : float or array_like, default 0.0
+        Where it is expanded: a number, or an array that broadcasts to x.
+    **options
+        Options of `dtdfast.Explainer`: backend ("cpu" by default), n_threads, device; and what the network's Givens are
+        called.
+
+    Returns
+    -------
+    TaylorTerms
+        The terms, and properties that say what they leave out.
+
+    Raises
+    ------
+    ShapeError
+        The root does not fit x, or the outputs are no classes.
+    TargetError
+        `target` is no integer, nor one for each sample, or no such output exists.
+    LayerError
+        The network holds an LRN, which has no gradient here.
+
+    Notes
+    -----
+    H v is a central difference of two gradients in float64. Within a linear region of a ReLU network all terms beyond
+    the first vanish: there Σ first = f(x) − f(root) exactly. Where the way from the root to x leaves the region, they
+    still vanish at the root, and say nothing about what first order leaves out; `left_out` says it. Terms of second
+    order speak where activations are smooth (softplus, GELU, tanh) or where inputs are multiplied.
+    """
+    known, given = split(options)
+    exact = {"backend": "cpu", "precision": "float64"} | known
+    array = np.asarray(take(x)[0], np.float64)
+    try:
+        at = np.broadcast_to(np.asarray(root, np.float64), array.shape)
+    except ValueError:
+        raise ShapeError(f"root has shape {np.shape(root)}, but x has shape {array.shape}") from None
+    explainer = Explainer(layers, kind=GRADIENT, **exact)
+
+    def gradients(where: Floats, classes: NDArray[np.int64]) -> tuple[Floats, Floats]:
+        """∂f/∂x of each sample's class, and that output."""
+        found, outputs = explainer.explain(where, classes, return_outputs=True, **given)
+        return found, outputs[np.arange(len(where)), classes]
+
+    index = _classes(explainer, array, target, given)
+    way = array - at
+    _, outputs = gradients(array, index)
+    slope, at_root = gradients(at, index)
+    bent = (gradients(at + STEP * way, index)[0] - gradients(at - STEP * way, index)[0]) / (2 * STEP)
+    return TaylorTerms(way * slope, way * bent / 2, outputs, at_root)
+
+
+def _classes(explainer: Explainer, x: Floats, target: Any, given: dict[str, Any]) -> NDArray[np.int64]:
+    """The class of each sample that is expanded."""
+    outputs = explainer.predict(x, **given)
+    if outputs.ndim != 2:
+        raise ShapeError(f"the outputs are {outputs.shape}, expected (n, classes)")
+    if target is None:
+        return np.asarray(outputs.argmax(axis=1), np.int64)
+    index = np.asarray(take(target)[0])
+    if index.dtype.kind not in "iu" or index.shape not in ((), (len(x),)):
+        raise TargetError(f"target is {target!r:.60}, expected one integer, or one for each of {len(x)} samples")
+    return np.full(len(x), index, np.int64)
+
+
+def _sums(terms: Floats) -> Floats:
+    result: Floats = terms.reshape(len(terms), -1).sum(axis=1)
+    return result
