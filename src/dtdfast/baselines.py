@@ -90,8 +90,8 @@ def input_x_gradient(layers: Sequence[Layer], x: Any, target: Any = None, **opti
         return home.give(sum(maps[1:], maps[0]))
     if options.get("stop") is not None:
         return home.give(_at(layers, host, target, options["stop"], options))
-    g = gradient(layers, host, target, **options)
-    return home.give(_over_targets(array, g) * g)
+    g = gradient(layers, array, target, **options)
+    return home.of_inputs(_over_targets(array, g) * g)
 
 
 def _at(layers: Sequence[Layer], x: Any, target: Any, stop: int, options: dict[str, Any]) -> Array:
@@ -177,7 +177,7 @@ def simple_taylor(layers: Sequence[Layer], x: Any, root: Any, target: Any = None
     if origin.shape != point.shape:
         raise ShapeError(f"root has shape {origin.shape}, expected x's shape {point.shape}")
     g = gradient(layers, origin, target, **options)
-    return home.give(_over_targets(point - origin, g) * g)
+    return home.of_inputs(_over_targets(point - origin, g) * g)
 
 
 def _over_targets(x: Array, g: Array) -> Array:

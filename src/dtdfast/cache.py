@@ -83,6 +83,9 @@ def clear_cache() -> None:
     calls = sys.modules.get("dtdfast.calls")
     if calls is not None:
         calls.CACHE.clear()
+    models = sys.modules.get("dtdfast.models")
+    if models is not None:
+        models.forget()
     arenas = sys.modules.get("dtdfast.cpu.arenas")
     if arenas is not None:
         arenas.ARENAS.clear()

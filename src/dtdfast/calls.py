@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-from . import layers as L
 from .cache import Cache, key_of
 from .explainer import Explainer
+from .models import layers_of
 from .options import Options
 from .presets import Rules
 
 CACHE: Cache[Explainer] = Cache()
 
 
-def _cached(layers: Sequence[L.Layer], options: Options) -> Explainer:
+def _cached(model: Any, options: Options, x: Any, given: dict[str, Any]) -> Explainer:
     """An Explainer for these very records and options; the cache holds them, so an id cannot be reused meanwhile."""
+    layers = layers_of(model, x, given)
 
     def make() -> Explainer:
         return Explainer(layers, **vars(options))
@@ -29,7 +29,7 @@ def _cached(layers: Sequence[L.Layer], options: Options) -> Explainer:
 
 
 def explain(
-    layers: Sequence[L.Layer],
+    layers: Any,
     x: Any,
     target: Any = None,
     *,
@@ -55,8 +55,10 @@ def explain(
 
     Parameters
     ----------
-    layers : sequence of Layer
-        The network: a list of records in topological order.
+    layers : sequence of Layer, model or path-like
+        The network: a list of records in topological order. Or a PyTorch module, a Keras model, a scikit-learn
+        estimator, an ONNX model, or the path of a file (.onnx, .pt2, or .safetensors as `save` writes it): it is
+        imported on the way, and again when its weights or settings have changed.
     x : array_like
         The inputs: floats of shape ``(n, c, *space)`` or (n, features), or integers of shape (n, ...) for an Embedding.
         NumPy arrays, and arrays of PyTorch and CuPy, are taken; those on a GPU are read there by backend "cuda". A Dask
@@ -134,7 +136,7 @@ def explain(
         The relevance of every element of x: of x's shape, or of shape ``(n, t, *x.shape[1:])`` for several targets.
         With `stop`, the shape of that entry's output stands for x's. Its type is float32; float64 with precision
         "float64" and backend "oracle". Its unit is that of the outputs. Its kind is x's: NumPy, PyTorch or CuPy on x's
-        device, or a lazy Dask array.
+        device, a lazy Dask array, or a DataFrame with x's index and columns (one target, without `stop`).
     outputs : array
         Only with return_outputs: the outputs that were explained, of shape ``(n, *out)``.
 
@@ -155,6 +157,8 @@ def explain(
         `domain` is malformed, or x lies outside it.
     TargetError
         `target` selects no outputs of the network.
+    ModelError
+        A model or file cannot be imported.
     MemoryBudgetError
         One sample needs more memory than the budget, which is DTDFAST_MEMORY or half of the memory here.
     NumericsError
@@ -198,13 +202,13 @@ def explain(
     options = Options(
         rules, domain, convention, attention, backend, precision, batch_size, n_threads, device, start, stop
     )
-    return _cached(layers, options).explain(
+    return _cached(layers, options, x, given).explain(
         x, target, return_outputs=return_outputs, out=out, progress=progress, **given
     )
 
 
 def predict(
-    layers: Sequence[L.Layer],
+    layers: Any,
     x: Any,
     *,
     backend: str = "auto",
@@ -216,8 +220,10 @@ def predict(
 
     Parameters
     ----------
-    layers : sequence of Layer
-        The network: a list of records in topological order.
+    layers : sequence of Layer, model or path-like
+        The network: a list of records in topological order. Or a PyTorch module, a Keras model, a scikit-learn
+        estimator, an ONNX model, or the path of a file (.onnx, .pt2, or .safetensors as `save` writes it): it is
+        imported on the way, and again when its weights or settings have changed.
     x : array_like
         The inputs: floats of shape ``(n, c, *space)`` or (n, features), or integers of shape (n, ...) for an Embedding.
     backend : {"auto", "cpu", "cuda", "oracle"}, default "auto"
@@ -241,4 +247,5 @@ def predict(
     DtdError
         What `explain` raises for the network, its options and x.
     """
-    return _cached(layers, Options(backend=backend, batch_size=batch_size, n_threads=n_threads)).predict(x, **given)
+    options = Options(backend=backend, batch_size=batch_size, n_threads=n_threads)
+    return _cached(layers, options, x, given).predict(x, **given)

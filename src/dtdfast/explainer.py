@@ -212,7 +212,7 @@ class Explainer:
             The relevance of every element of x: of x's shape, or of shape ``(n, t, *x.shape[1:])`` for several targets.
             With `stop`, the shape of that entry's output stands for x's. Its type is float32; float64 with precision
             "float64" and backend "oracle". Its unit is that of the outputs. Its kind is x's: NumPy, PyTorch or CuPy on
-            x's device, or a lazy Dask array.
+            x's device, a lazy Dask array, or a DataFrame with x's index and columns (one target, without `stop`).
         outputs : array
             Only with return_outputs: the outputs that were explained, of shape ``(n, *out)``.
 
@@ -268,7 +268,7 @@ class Explainer:
                 refill("relevance", view, empty, lambda i: self._exact.maps(x, beside, i, targets), REMEDY)
         if self._backend != "cuda":  # which finds it out itself
             check_range("relevance", result)
-        relevance = home.give(result) if out is None else out
+        relevance = out if out is not None else (home.of_inputs if self._given.stop is None else home.give)(result)
         return relevance if outputs is None else (relevance, home.give(outputs))
 
     @translated

@@ -24,14 +24,22 @@ class Home:
 
     Attributes
     ----------
-    library : "numpy" (also for lists and whatever else NumPy reads), "torch" or "cupy"
+    library : "numpy" (also for lists and whatever else NumPy reads), "torch", "cupy" or "pandas"
     device : the library's own name of the device
     here : whether `take` shares the array's memory instead of copying it from another device
+    labels : index and columns of a DataFrame
     """
 
     library: str = "numpy"
     device: Any = None
     here: bool = True
+    labels: tuple[Any, Any] | None = None
+
+    def of_inputs(self, result: Array) -> Any:
+        """One number for each input: as `give`, but with the rows' and columns' names of a DataFrame."""
+        if self.labels is not None and result.shape == tuple(map(len, self.labels)):
+            return sys.modules["pandas"].DataFrame(result, *self.labels)
+        return self.give(result)
 
     def give(self, result: Array) -> Any:
         """A result as an array of this kind: without a copy on the CPU, copied to the device elsewhere."""
@@ -64,6 +72,8 @@ def take(x: Any) -> tuple[Any, Home]:
         return _take_tensor(x)
     if _is(x, "cupy", "ndarray"):
         return x.get(), Home("cupy", x.device.id, here=False)
+    if _is(x, "pandas", "DataFrame"):
+        return x, Home("pandas", labels=(x.index, x.columns))
     return x, NUMPY
 
 

@@ -122,9 +122,9 @@ def gradient_equivalence(layers: Sequence[Layer], x: Any, target: Any = None, **
     if target is not None and np.asarray(target).dtype.kind == "f":
         raise TargetError("target is a float start, expected classes: LRP-0 begins with the output itself")
     kept = {k: v for k, v in options.items() if k in (*PREDICTING, "start", "stop")}
-    expected = input_x_gradient(layers, x, target, **kept)
-    zero = explain(layers, x, target, rules="lrp-0", **kept)
-    relevance = explain(layers, x, target, **options)
+    expected = np.asarray(input_x_gradient(layers, x, target, **kept))
+    zero = np.asarray(explain(layers, x, target, rules="lrp-0", **kept))
+    relevance = np.asarray(explain(layers, x, target, **options))
     n = len(relevance)
     size = np.abs(expected).reshape(n, -1).sum(axis=1, dtype=np.float64)
 

@@ -91,7 +91,7 @@ MEASURES = {"cosine": cosine, "Spearman": spearman, "SSIM": ssim, "total variati
 
 def compare(a: Array, b: Array) -> dict[str, Vector]:
     """All measures of two batches of maps, channels summed first."""
-    u, v = per_pixel(a), per_pixel(b)
+    u, v = per_pixel(np.asarray(a)), per_pixel(np.asarray(b))
     return {name: measure(u, v) for name, measure in MEASURES.items()}
 
 

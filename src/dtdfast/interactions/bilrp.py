@@ -118,8 +118,8 @@ def _sides(
     """Of each pair of samples: the maps of both, (m, p) and (m, q), and their similarity."""
     known, given = split(options)
     explainer = Explainer(_flat(layers, known), **known)
-    first = take(x)[0]
-    second = None if other is None else take(other)[0]
+    first = np.asarray(take(x)[0])
+    second = None if other is None else np.asarray(take(other)[0])
     if second is not None and len(second) != len(first):
         raise ShapeError(f"there are {len(first)} samples, but {len(second)} to compare them with")
     for i in range(len(first)):

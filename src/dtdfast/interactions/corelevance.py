@@ -66,7 +66,7 @@ def co_relevance(
     """
     known, given = split(options)
     above, below = Explainer(layers, **{**known, "stop": position}), Explainer(layers, **{**known, "start": position})
-    host = take(x)[0]
+    host = np.asarray(take(x)[0])
     matrices, totals = [], []
     for i in range(len(host)):
         one, beside = host[i : i + 1], {name: take(values)[0][i : i + 1] for name, values in given.items()}

@@ -18,7 +18,10 @@ MAX_LAYERS = 100_000
 def sources(layers: Sequence[L.Layer]) -> list[tuple[int, ...]]:
     """The positions that each entry reads; L.INPUT is the network's input."""
     if not isinstance(layers, (list, tuple)):
-        raise LayerError(f"layers is a {type(layers).__name__}, expected a list of dtdfast records")
+        raise LayerError(
+            f"layers is a {type(layers).__name__}, expected a list of records, which from_torch, from_onnx, "
+            "from_keras or from_sklearn makes of a model"
+        )
     if not layers:
         raise LayerError("layers is empty; a network needs at least one record")
     if len(layers) > MAX_LAYERS:

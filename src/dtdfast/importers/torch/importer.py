@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from ...calls import predict
 from ...errors import BackendError, InputError, ModelError, at
+from ...explainer import Explainer
 from ...layers import Given, Layer
 from ..check import TOLERANCE, difference
 from .call import title
@@ -106,7 +106,9 @@ def _check(layers: list[Layer], reader: Reader, x: Any, run: Any) -> None:
     given = reader.array(x, "example") if x.is_floating_point() else x.cpu().numpy()
 
     def predicted(some: list[Layer]) -> Any:
-        return predict(some, given, **{r.name: reader.given[r.name].cpu() for r in some if isinstance(r, Given)})
+        return Explainer(some).predict(
+            given, **{r.name: reader.given[r.name].cpu() for r in some if isinstance(r, Given)}
+        )
 
     error = difference(predicted(layers), outputs)
     if error <= tolerance:

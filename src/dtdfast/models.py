@@ -1,0 +1,161 @@
+"""What a caller names as the network, as a list of records: a list as it is, a model or a file imported on the way."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .arrays.checks import is_dask
+from .arrays.foreign import take
+from .errors import InputError, ModelError
+from .layers import Layer
+
+KEPT = 4
+"""Imported networks that are kept, beside PyTorch's, which live as long as their modules."""
+
+SUFFIXES = (".onnx", ".pt2", ".safetensors")
+
+_kept: OrderedDict[Any, list[Layer]] = OrderedDict()
+_lock = threading.Lock()
+
+
+def layers_of(model: Any, x: Any = None, given: Mapping[str, Any] | None = None) -> Sequence[Layer]:
+    """The records of a model for inputs like x; a list of records is returned as it is.
+
+    A model is read again when what decides its answer has changed: weights, settings, hooks; or the file.
+
+    Raises
+    ------
+    ModelError
+        The importer refuses the model, or a path has none of the known suffixes.
+    InputError
+        x is lazy, or there are other inputs beside it: what imports a model needs to see them.
+    """
+    if isinstance(model, (list, tuple)):
+        return model
+    family = family_of(model)
+    if family is None:
+        return model  # type: ignore[no-any-return]  # `sources` says what it expects
+    if given:
+        raise InputError(
+            f"{', '.join(given)}: a model that is imported on the way takes x alone; import it first, with "
+            f"{IMPORTERS[family]}, and explain the list"
+        )
+    if is_dask(x):
+        raise InputError(f"x is a Dask array: import the model first, with {IMPORTERS[family]}, and explain the list")
+    return READERS[family](model, np.asarray(take(x)[0]))
+
+
+def family_of(model: Any) -> str | None:
+    """The library that a model is of, or "file"."""
+    if isinstance(model, (str, os.PathLike)):
+        return "file"
+    names = {cls.__module__.partition(".")[0] for cls in type(model).__mro__}
+    return next((name for name in READERS if name in names), None)
+
+
+def _torch(model: Any, x: Any) -> Sequence[Layer]:
+    import torch
+
+    if not isinstance(model, torch.nn.Module):  # a program, for example
+        from .importers.torch.importer import from_torch
+
+        return from_torch(model)
+    from .compat.model import imported
+
+    first = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+    tensor = torch.from_numpy(np.ascontiguousarray(x[:1])).to(first.device)
+    return imported(model, tensor.to(first.dtype) if tensor.is_floating_point() else tensor).layers
+
+
+def _keras(model: Any, x: Any) -> Sequence[Layer]:
+    from .importers.keras.importer import from_keras
+
+    weights = (np.ascontiguousarray(w) for w in model.get_weights())
+    state = _digest(model.to_json().encode(), *weights), x.shape[1:]
+    return _kept_or(("keras", *state), lambda: from_keras(model, x[:1]))
+
+
+def _sklearn(model: Any, x: Any) -> Sequence[Layer]:
+    from .importers.sklearn.importer import from_sklearn
+
+    return _kept_or(("sklearn", _digest(pickle.dumps(model))), lambda: from_sklearn(model))
+
+
+def _onnx(model: Any, x: Any) -> Sequence[Layer]:
+    from .importers.onnx.importer import from_onnx
+
+    shape = x.shape[1:]
+    return _kept_or(("onnx", _digest(model.SerializeToString()), shape), lambda: from_onnx(model, sample_shape=shape))
+
+
+def _file(model: Any, x: Any) -> Sequence[Layer]:
+    path = Path(model)
+    if path.suffix.lower() not in SUFFIXES:
+        raise ModelError(f"{path}: expected the path of a model that ends in {', '.join(SUFFIXES)}")
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
+    shape = x.shape[1:]
+
+    def read() -> list[Layer]:
+        if path.suffix.lower() == ".safetensors":
+            from .storage import load
+
+            return load(path)
+        if path.suffix.lower() == ".pt2":
+            from .importers.torch.importer import from_torch
+
+            return from_torch(path)
+        from .importers.onnx.importer import from_onnx
+
+        return from_onnx(path, sample_shape=shape)
+
+    return _kept_or((str(path.resolve()), stat.st_mtime_ns, stat.st_size, stat.st_ino, shape), read)
+
+
+READERS: dict[str, Callable[[Any, Any], Sequence[Layer]]] = {
+    "torch": _torch, "keras": _keras, "sklearn": _sklearn, "onnx": _onnx, "file": _file,
+}  # fmt: skip
+IMPORTERS = {
+    "torch": "from_torch(model, example)",
+    "keras": "from_keras(model)",
+    "sklearn": "from_sklearn(estimator)",
+    "onnx": "from_onnx(model)",
+    "file": "from_onnx(path), from_torch(path) or load(path)",
+}
+
+
+def forget() -> None:
+    """Let go of the networks that are kept here."""
+    with _lock:
+        _kept.clear()
+
+
+def _digest(*parts: Any) -> str:
+    found = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            found.update(f"{part.shape}{part.dtype.str}".encode())
+        found.update(memoryview(part).cast("B") if not isinstance(part, np.ndarray) else part.tobytes())
+    return found.hexdigest()
+
+
+def _kept_or(key: Any, make: Callable[[], list[Layer]]) -> list[Layer]:
+    """What was made for this key, or is now."""
+    with _lock:
+        if key not in _kept:
+            _kept[key] = make()
+        _kept.move_to_end(key)
+        while len(_kept) > KEPT:
+            _kept.popitem(last=False)
+        return _kept[key]
