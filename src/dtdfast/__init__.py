@@ -22,7 +22,7 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
-    from . import baselines, compat, diagnostics, evaluation, interactions, layers, plot, rules
+    from . import baselines, compat, concepts, diagnostics, evaluation, interactions, layers, plot, rules
     from .cache import clear_cache
     from .calls import explain, predict
     from .config import build_config
@@ -43,13 +43,13 @@ if TYPE_CHECKING:
         "PRESETS", "Backend", "BackendError", "DomainError", "DtdError", "Explainer", "InputError", "LayerError",
         "Ledger", "MemoryBudgetError", "ModelError", "NumericsError", "RuleError", "RunError", "ShapeError",
         "StorageError", "TargetError", "WiringError", "__version__", "backends", "baselines", "build_config",
-        "clear_cache", "compat", "diagnostics", "evaluation", "explain", "from_keras", "from_onnx", "from_sklearn",
-        "from_torch", "interactions", "load", "plot", "predict", "run", "save",
+        "clear_cache", "compat", "concepts", "diagnostics", "evaluation", "explain", "from_keras", "from_onnx",
+        "from_sklearn", "from_torch", "interactions", "load", "plot", "predict", "run", "save",
     ]  # fmt: skip
     __all__ += layers.__all__
     __all__ += rules.__all__
 
-MODULES = ("baselines", "compat", "diagnostics", "evaluation", "interactions", "layers", "plot", "rules")
+MODULES = ("baselines", "compat", "concepts", "diagnostics", "evaluation", "interactions", "layers", "plot", "rules")
 LISTS = ("layers", "rules")
 """Modules whose names are public here too: records and rules are listed where they are made."""
 HOMES = {
