@@ -1,11 +1,10 @@
-"""Masks, position numbers and type numbers beside the input: what they do to maps, and what is refused."""
+"""Masks, position numbers and type numbers beside the input: what they do to maps and ledgers."""
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from functools import cache
+from itertools import product
 
 import numpy as np
 import pytest
@@ -13,8 +12,9 @@ import pytest
 import dtdfast as dtd
 import forward_mode
 from nets import Net
-from nets.masked import GIVEN, IDS, OTHERS, REAL, TOKENS, encoder
+from nets.masked import GIVEN, IDS, OTHERS, REAL, encoder
 from nets.transformers import BOX
+from support import LONG
 
 
 def fixed(net: Net, sample: int) -> list[dtd.Layer]:
@@ -35,26 +35,31 @@ def fixed(net: Net, sample: int) -> list[dtd.Layer]:
     return layers
 
 
-KINDS = pytest.mark.parametrize("kind", ["added", "boolean", "causal"])
+MASKS, ENDS = ["added", "boolean", "causal"], ["mean", "tokens"]
+KINDS = pytest.mark.parametrize("kind", MASKS)
 BOTH = pytest.mark.parametrize("backend", ["oracle", "cpu"])
-HEADS_OF = pytest.mark.parametrize("head", ["mean", "tokens"])
+HEADS_OF = pytest.mark.parametrize("head", ENDS)
+OPTIONS = list(product(dtd.PRESETS, ("held", "taylor")))
 
 
-def explainers(net: Net, backend: str, **options: Any) -> list[dtd.Explainer]:
-    """Of every preset, attention held and by its Taylor rule where that is taken."""
+@cache
+def explainers(kind: str, head: str, backend: str, precision: str = "float32") -> list[dtd.Explainer]:
+    """Of every preset, attention held and by its Taylor rule where that is taken: each with every head, and with
+    another mask for another head, unless DTDFAST_LONG=1.
+    """
     made = []
-    for rules in dtd.PRESETS:
-        for attention in ("held", "taylor"):
-            explainer = dtd.Explainer(
-                net.layers, rules=rules, attention=attention, domain=BOX, backend=backend, **options
-            )
-            try:
-                explainer.plan_for((1, TOKENS))
-            except dtd.RuleError:
-                assert attention == "taylor"
-                continue
-            made.append(explainer)
-    assert len(made) > len(dtd.PRESETS)
+    for rules, attention in OPTIONS if LONG else OPTIONS[(MASKS.index(kind) + ENDS.index(head)) % 3 :: 3]:
+        explainer = dtd.Explainer(
+            encoder(kind, head).layers, rules=rules, attention=attention, domain=BOX, backend=backend,
+            precision=precision,
+        )  # fmt: skip
+        try:
+            explainer.plan_for(IDS.shape)
+        except dtd.RuleError:
+            assert attention == "taylor"
+            continue
+        made.append(explainer)
+    assert {explainer.options["attention"] for explainer in made} == {"held", "taylor"}
     return made
 
 
@@ -73,9 +78,9 @@ def start_of(net: Net, token: int | None = None) -> np.ndarray:
 def test_every_sample_as_with_constants(kind, head):
     net = encoder(kind, head)
     start = start_of(net, None if head == "mean" else 0)
-    for explainer in explainers(net, "oracle"):
+    for number, explainer in enumerate(explainers(kind, head, "oracle")):
         maps = explainer.explain(IDS, start, **GIVEN)
-        for i in range(4):
+        for i in range(4) if LONG else [number % 4]:
             alone = dtd.Explainer(fixed(net, i), **explainer.options).explain(IDS[[i]], start[[i]])
             np.testing.assert_allclose(maps[[i]], alone, rtol=0, atol=1e-12 * abs(alone).max())
 
@@ -115,7 +120,7 @@ def test_mean_over_real_tokens():
 def test_the_cpu_and_the_oracle(kind, head):
     net = encoder(kind, head)
     start = start_of(net, None if head == "mean" else 0)
-    for exact, fast in zip(explainers(net, "oracle"), explainers(net, "cpu", precision="float64"), strict=True):
+    for exact, fast in zip(explainers(kind, head, "oracle"), explainers(kind, head, "cpu", "float64"), strict=True):
         expected = exact.explain(IDS, start, **GIVEN)
         np.testing.assert_allclose(
             fast.explain(IDS, start, **GIVEN), expected, rtol=0, atol=1e-11 * abs(expected).max()
@@ -132,7 +137,7 @@ def test_padding_takes_nothing_and_changes_no_bit(kind, head, backend):
     """Under every preset, with the start at a real token, whatever the padding holds."""
     net = encoder(kind, head)
     start = start_of(net, None if head == "mean" else 0)
-    for explainer in explainers(net, backend):
+    for explainer in explainers(kind, head, backend):
         maps = explainer.explain(IDS, start, **GIVEN)
         assert np.isfinite(maps).all()
         assert not maps[REAL == 0].any(), explainer
@@ -146,7 +151,7 @@ def test_padding_takes_nothing_and_changes_no_bit(kind, head, backend):
 def test_ledgers_close_and_say_what_givens_take(kind, head, backend):
     net = encoder(kind, head)
     start = start_of(net, None if head == "mean" else 0)
-    for explainer in explainers(net, backend):
+    for explainer in explainers(kind, head, backend):
         ledger = explainer.ledger(IDS, start, **GIVEN)
         assert ledger.closed, str(ledger)
         (row,) = [r for r in ledger.rows if r.entries == (3,)]  # the vectors of positions
@@ -195,211 +200,3 @@ def test_matrices_and_gates_that_are_given(backend):
     layers = [dtd.Given("gate", (4, 5)), dtd.Mul(inputs=(0, dtd.INPUT))]
     r = dtd.explain(layers, x, 2 * x, rules=dtd.Zero(), backend=backend, precision="float64", gate=1 + abs(x))
     np.testing.assert_allclose(r, 2 * x, rtol=1e-12)
-
-
-# --------------------------------------------------------------------------------------------------------------- calls
-
-
-def test_blocks_targets_threads_and_copies_of_an_explainer(tmp_path):
-    net = encoder("added")
-    explainer = dtd.Explainer(net.layers, backend="cpu")
-    maps = explainer.explain(IDS, [[0, 1, 2]], **GIVEN)
-    for k in range(3):
-        np.testing.assert_array_equal(explainer.explain(IDS, k, **GIVEN), maps[:, k])
-    for options in ({"batch_size": 1}, {"batch_size": 3, "n_threads": 2}, {"n_threads": 4}):
-        np.testing.assert_array_equal(
-            dtd.explain(net.layers, IDS, [[0, 1, 2]], backend="cpu", **options, **GIVEN), maps
-        )
-    np.testing.assert_array_equal(pickle.loads(pickle.dumps(explainer)).explain(IDS, [[0, 1, 2]], **GIVEN), maps)
-    for i in range(4):
-        alone = {name: values[[i]] for name, values in GIVEN.items()}
-        np.testing.assert_array_equal(explainer.explain(IDS[[i]], [[0, 1, 2]], **alone), maps[[i]])
-    assert explainer.profile(IDS, **GIVEN).seconds > 0
-    dtd.save(net.layers, tmp_path / "net")
-    loaded = dtd.load(tmp_path / "net")
-    np.testing.assert_array_equal(dtd.explain(loaded, IDS, [[0, 1, 2]], backend="cpu", **GIVEN), maps)
-
-
-def test_pieces_of_a_batch():
-    """Pieces of a batch that threads take side by side have their own rows."""
-    net = encoder("added")
-    many = {name: np.tile(values, (16, 1)) for name, values in GIVEN.items()}
-    ids = np.tile(IDS, (16, 1))
-    maps = dtd.explain(net.layers, ids, 0, backend="cpu", n_threads=4, **many)
-    plan = dtd.Explainer(net.layers, backend="cpu", n_threads=4).plan_for(ids.shape)
-    assert plan.pieces > 1
-    np.testing.assert_array_equal(maps, np.tile(dtd.explain(net.layers, IDS, 0, backend="cpu", **GIVEN), (16, 1)))
-
-
-def test_kinds_of_arrays():
-    net = encoder("added")
-    expected = dtd.explain(net.layers, IDS, 0, backend="cpu", **GIVEN)
-    for mask in (REAL.astype(bool), REAL.astype(np.uint8), REAL.astype(np.float64), REAL.tolist(), REAL.T.copy().T):
-        given = GIVEN | {"attention_mask": mask}
-        np.testing.assert_array_equal(dtd.explain(net.layers, IDS, 0, backend="cpu", **given), expected)
-
-
-def test_baselines():
-    """The derivative of word vectors, by differences of the outputs."""
-    net = encoder("boolean")
-    got = dtd.baselines.gradient(net.layers, IDS, 1, backend="oracle", stop=1, **GIVEN)
-    assert got.shape == (4, TOKENS, 8)
-    assert not got[REAL == 0].any()
-    r = dtd.baselines.input_x_gradient(net.layers, IDS, 1, backend="oracle", **GIVEN)
-    np.testing.assert_allclose(r, (net.layers[1].weight[IDS] * got).sum(axis=-1), rtol=1e-12)
-    h = 1e-6
-    outputs = []
-    for sign in (1, -1):
-        weight = np.asarray(net.layers[1].weight, np.float64).copy()
-        weight[:, 0] += sign * h
-        layers = [*net.layers[:1], dtd.Embedding(weight, inputs=dtd.INPUT), *net.layers[2:]]
-        outputs.append(dtd.predict(layers, IDS, backend="oracle", **GIVEN)[:, 1])
-    np.testing.assert_allclose(got[..., 0].sum(axis=1), (outputs[0] - outputs[1]) / (2 * h), rtol=0, atol=1e-7)
-
-
-# ------------------------------------------------------------------------------------------------------------- refusals
-
-
-def explained(**changes: Any) -> Callable[[], Any]:
-    given = {name: value for name, value in (GIVEN | changes).items() if value is not None}
-    return lambda: dtd.explain(encoder("added").layers, IDS, 0, backend="cpu", **given)
-
-
-def wired(*layers: dtd.Layer, **given: Any) -> Callable[[], Any]:
-    return lambda: dtd.explain(list(layers), np.ones((2, 3), np.float32), 0, backend="cpu", **given)
-
-
-MASK = dtd.Given("mask", (3,))
-REFUSED = {
-    "missing": (explained(attention_mask=None), dtd.InputError, ["attention_mask=", "missing", "(n, 6)"]),
-    "unknown": (explained(mask=REAL), dtd.InputError, ["mask=", "attention_mask=, position_ids="]),
-    "unknown, and none there": (wired(dtd.ReLU(), rule="dtd"), dtd.InputError, ["rule=", "x alone"]),
-    "shape": (explained(attention_mask=REAL[:, 1:]), dtd.ShapeError, ["attention_mask", "(4, 5)", "(4, 6)"]),
-    "samples": (explained(attention_mask=REAL[:1]), dtd.ShapeError, ["attention_mask", "(1, 6)", "4 samples"]),
-    "text": (explained(attention_mask=REAL.astype(str)), dtd.InputError, ["attention_mask", "<U21"]),
-    "NaN": (explained(attention_mask=REAL * np.nan), dtd.InputError, ["attention_mask", "NaN"]),
-    "beyond float32": (explained(attention_mask=REAL * 1e39), dtd.InputError, ["attention_mask", "float32"]),
-    "masked array": (explained(attention_mask=np.ma.array(REAL)), dtd.InputError, ["attention_mask.filled"]),
-    "fractions": (explained(position_ids=REAL * 1.0), dtd.InputError, ["position_ids", "float64", "integers"]),
-    "beyond the table": (explained(position_ids=REAL * 6), dtd.InputError, ["position_ids", "0 to 6", "0 to 5"]),
-    "negative": (explained(token_type_ids=-REAL), dtd.InputError, ["token_type_ids", "-1 to 0"]),
-    "integers into an Add": (
-        wired(dtd.Given("mask", (3,), integer=True), dtd.Add(inputs=(dtd.INPUT, 0)), mask=np.ones((2, 3), int)),
-        dtd.LayerError, ["layer 1 (Add)", "layer 0 (Given 'mask')", "Embedding only"],
-    ),
-    "an Embedding of numbers": (
-        wired(MASK, dtd.Embedding(np.ones((2, 3))), mask=np.ones((2, 3))), dtd.LayerError,
-        ["layer 1 (Embedding)", "Given of integers"],
-    ),
-    "a mask of the input": (
-        wired(dtd.ReLU(), dtd.Softmax(1, inputs=(dtd.INPUT, 0)), dtd.Linear(np.ones((1, 3)))), dtd.LayerError,
-        ["layer 1 (Softmax)", "computed from the network's input"],
-    ),
-    "a mask of another size": (
-        wired(dtd.Given("mask", (2,)), dtd.Softmax(1, inputs=(dtd.INPUT, 0)), dtd.Linear(np.ones((1, 3))),
-              mask=np.ones((2, 2))),
-        dtd.ShapeError, ["layer 1 (Softmax)", "mask has shape (2,)", "(n, 3)"],
-    ),
-    "a logarithm": (lambda: dtd.Softmax(1, log=True, inputs=(0, 1)), dtd.LayerError, ["Softmax", "logarithm"]),
-    "three operands": (lambda: dtd.Softmax(1, inputs=(0, 1, 2)), dtd.WiringError, ["3 entries", "1 or 2"]),
-    "two of one name": (wired(MASK, MASK, dtd.ReLU(inputs=dtd.INPUT)), dtd.LayerError, ["layer 1", "same name"]),
-    "the name of an option": (
-        wired(dtd.Given("rules", (3,)), dtd.ReLU(inputs=dtd.INPUT)), dtd.LayerError, ["'rules'", "option"],
-    ),
-    "no keyword": (lambda: dtd.Given("attention mask", (3,)), dtd.LayerError, ["'attention mask'", "keyword"]),
-    "reads": (lambda: dtd.Given("mask", (3,), inputs=0), dtd.WiringError, ["Given", "reads nothing"]),
-    "no size": (lambda: dtd.Given("mask", (0, 3)), dtd.LayerError, ["Given", "(0, 3)"]),
-    "nothing else": (wired(MASK, dtd.Linear(np.ones((1, 3))), mask=np.ones((2, 3))), dtd.LayerError, ["no relevance"]),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_refused(name):
-    call, error, words = REFUSED[name]
-    with pytest.raises(error) as raised:
-        call()
-    for word in words:
-        assert word in str(raised.value)
-
-
-def test_dask_arrays_are_refused():
-    dask = pytest.importorskip("dask.array")
-    with pytest.raises(dtd.InputError, match="Dask"):
-        dtd.explain(encoder("added").layers, dask.from_array(IDS), 0, backend="cpu", **GIVEN)
-
-
-# ------------------------------------------------------------------------------------------------- targets at tokens
-
-LAST = [3, 5, 0, 4]  # of the real tokens of each sample
-
-
-def elements(outputs: np.ndarray, tokens: Any, classes: Any) -> np.ndarray:
-    """The start relevance of one output of each sample."""
-    start = np.zeros_like(outputs)
-    place = np.arange(len(outputs)), tokens, classes
-    start[place] = outputs[place]
-    return start
-
-
-@BOTH
-def test_targets_at_tokens(backend):
-    net = encoder("added", "tokens")
-    explainer = dtd.Explainer(net.layers, rules="cp-lrp", backend=backend)
-    outputs = explainer.predict(IDS, **GIVEN)
-    largest = outputs.argmax(axis=-1)
-    wanted = {
-        (-1, 2): (5, 2), (-6, 0): (0, 0), (4, None): (4, largest[:, 4]), (-2, None): (4, largest[:, 4]),
-        "last": (LAST, largest[range(4), LAST]), ("last", None): (LAST, largest[range(4), LAST]),
-        ("last", 1): (LAST, 1), (2, 1): (2, 1),
-    }  # fmt: skip
-    for target, (tokens, classes) in wanted.items():
-        start = elements(outputs, tokens, classes)
-        expected = explainer.explain(IDS, start, **GIVEN)
-        np.testing.assert_array_equal(explainer.explain(IDS, target, **GIVEN), expected, err_msg=str(target))
-        np.testing.assert_array_equal(
-            dtd.explain(net.layers, IDS, target, rules="cp-lrp", backend=backend, batch_size=3, **GIVEN), expected
-        )
-        np.testing.assert_array_equal(explainer.ledger(IDS, target, **GIVEN).start, start.sum(axis=(1, 2), dtype=float))
-    assert explainer.profile(IDS, "last", **GIVEN).seconds > 0 if backend == "cpu" else True
-
-
-def test_the_last_token_without_a_mask():
-    layers = [dtd.Linear(np.eye(2, 3, dtype=np.float32), axis=-1)]
-    x = np.arange(12.0, dtype=np.float32).reshape(1, 4, 3)
-    for backend in ("oracle", "cpu"):
-        options = {"rules": "lrp-0", "backend": backend}
-        r = dtd.explain(layers, x, "last", **options)
-        np.testing.assert_array_equal(r[0], [[0, 0, 0], [0, 0, 0], [0, 0, 0], [0, 10, 0]])
-        np.testing.assert_array_equal(dtd.explain(layers, x, (-1, None), **options), r)
-        np.testing.assert_array_equal(dtd.explain(layers, x, (-4, 1), **options)[0, 0], [0, 1, 0])
-
-
-WRONG = {
-    "first": ["'first'", '"last"'],
-    ("first", 1): ["'first'", '"last"'],
-    (-7, 0): ["-7", "-6 to 5"],
-    (6, None): ["6 tokens", "-6 to 5"],
-    ("last", 3): ["3", "axis 2", "0 to 2"],
-    ("last", -1): ["-1", "axis 2"],
-    (1, True): ["(1, True)"],
-    (None, 1): ["(None, 1)"],
-}
-
-
-@pytest.mark.parametrize("target", WRONG, ids=str)
-def test_wrong_targets_at_tokens(target):
-    with pytest.raises(dtd.TargetError) as raised:
-        dtd.explain(encoder("added", "tokens").layers, IDS, target, backend="cpu", **GIVEN)
-    for word in WRONG[target]:
-        assert word in str(raised.value)
-
-
-def test_tokens_that_are_not_there():
-    with pytest.raises(dtd.TargetError, match=r"names a token.*\(n, 3\)"):
-        dtd.explain(encoder("added").layers, IDS, "last", backend="cpu", **GIVEN)
-    given = GIVEN | {"attention_mask": REAL * np.array([[1], [0], [1], [1]])}
-    with pytest.raises(dtd.TargetError, match="sample 1 leaves no token"):
-        dtd.explain(encoder("added", "tokens").layers, IDS, "last", backend="cpu", **given)
-    short = [dtd.Given("attention_mask", (2,)), dtd.Linear(np.ones((2, 3)), axis=-1, inputs=dtd.INPUT)]
-    with pytest.raises(dtd.TargetError, match=r"shape \(1, 2\), but there are 4 tokens"):
-        dtd.explain(short, np.ones((1, 4, 3)), "last", backend="cpu", attention_mask=[[1, 1]])

@@ -4,7 +4,6 @@ against oracle.
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,8 @@ import dtdfast as dtd
 import nets
 from cases.networks import BOXED, N_BATCH, PRESETS, positive_start, rounding, small
 from nets import SMALL, Net
+from support import chosen
 
-LONG = bool(os.environ.get("DTDFAST_LONG"))
 BACKENDS = [b.name for b in dtd.backends().values() if b.usable]
 EXECUTORS = [*((name, "float32") for name in BACKENDS), *[("cpu", "float64")] * ("cpu" in BACKENDS)]
 
@@ -68,9 +67,7 @@ def test_predict_matches_pytorch(name: str) -> None:
 # --------------------------------------------------------------------------------------------------------- explanations
 
 
-PAIRS = [  # every second one, so that each network meets half of the presets and each preset half of the networks
-    (name, rules) for n, name in enumerate(SMALL) for r, rules in enumerate(PRESETS) if LONG or (n + r) % 2 == 0
-]
+PAIRS = chosen(SMALL, PRESETS)
 
 
 @pytest.mark.parametrize(("name", "rules"), PAIRS)

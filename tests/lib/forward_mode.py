@@ -75,19 +75,24 @@ def flow(layers, x, mode):
 
 def relevance(layers, x, start, mode):
     """Input ⊙ Σ start/output · derivative; of words the sum over each vector."""
-    start = start / predict(layers, x)
+    found = flow(layers, x, mode)
+    c = _summed(found.tangent, start / found.value[:, 0])
     if x.dtype.kind == "i":
         first = next(record for record in layers if isinstance(record, dtd.Embedding))
         vectors = np.asarray(first.weight, np.float64)[x]
-        return (vectors * derivative(layers, x, start, mode).reshape(vectors.shape)).sum(axis=-1)
-    return x * derivative(layers, x, start, mode)
+        return (vectors * c.reshape(vectors.shape)).sum(axis=-1)
+    return x * c.reshape(x.shape)
 
 
 def derivative(layers, x, start, mode):
     """Σ start · derivative; of words by the numbers of their vectors."""
-    found = flow(layers, x, mode).tangent
-    c = (found * start[:, None]).reshape(*found.shape[:2], -1).sum(axis=-1)
+    c = _summed(flow(layers, x, mode).tangent, start)
     return c if x.dtype.kind == "i" else c.reshape(x.shape)
+
+
+def _summed(tangent, start):
+    """Σ start · tangent over the outputs: (n, m)."""
+    return (tangent * start[:, None]).reshape(*tangent.shape[:2], -1).sum(axis=-1)
 
 
 def predict(layers, x):

@@ -1,6 +1,8 @@
 """Small networks, and comparison with NumPy, for tests of meaning rather than of arithmetic."""
 
+import os
 import re
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,15 @@ import dtdfast as dtd
 import explicit
 
 DOCS = Path(__file__).parents[2] / "docs"
+LONG = bool(os.environ.get("DTDFAST_LONG"))
+
+
+def chosen(*lists, every=2):
+    """Of all combinations those whose positions add up to a multiple of `every`, so that each value meets one in so
+    many of another list; all with DTDFAST_LONG=1.
+    """
+    numbered = (zip(*pairs, strict=True) for pairs in product(*map(enumerate, lists)))
+    return [values for places, values in numbered if LONG or sum(places) % every == 0]
 
 
 def normal(rng, *shape):
