@@ -5,7 +5,7 @@ import pytest
 
 import dtdfast as dtd
 import explicit
-from cases import CASES, RULES
+from cases import CASES, RULES, by_oracle
 from rule_space import rule_classes
 
 TOLERANCE = 1e-12  # times sum_j |n_ij s_j| and the condition number of each denominator
@@ -26,7 +26,7 @@ def test_there_are_enough_cases():
 def test_explicit(case):
     x, r_out = case.x.astype(np.float64), case.r_out.astype(np.float64)
     expected, bound = case.expected(x, r_out, TOLERANCE)
-    r_in = dtd.explain(case.layers, x, r_out, **case.options("oracle"))
+    r_in = by_oracle(case)
     assert r_in.dtype == np.float64
     assert r_in.shape == x.shape
     assert np.isfinite(r_in).all()

@@ -227,13 +227,10 @@ def stream(net):
     return [p for p in sums if all(q >= p or q in fixed for k in range(p + 1, len(net.layers)) for q in reads(k))]
 
 
-PLACES = range(3)
-
-
 @BOTH
 @pytest.mark.parametrize(
     ("name", "rules", "place"),
-    chosen(["bert", "gpt2", "llama", "talking_heads"], ["dtd", "cp-lrp", "attnlrp", "lrp-epsilon"], PLACES, every=3),
+    chosen(["bert", "gpt2", "llama", "talking_heads"], ["dtd", "cp-lrp", "attnlrp", "lrp-epsilon"], range(3), every=3),
 )
 def test_start_and_stop_inside(name, rules, place, backend):
     """From the output to the residual stream, and from there to the input: the whole way."""

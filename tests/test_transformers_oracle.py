@@ -7,7 +7,7 @@ import pytest
 
 import dtdfast as dtd
 import explicit
-from cases import HELD_CASES
+from cases import HELD_CASES, by_oracle
 from cases.held import CAUSAL, SOME, softmax
 
 TOLERANCE = 1e-12  # as in test_oracle.py
@@ -22,7 +22,7 @@ def test_there_are_enough_cases():
 def test_explicit(case):
     x, r_out = case.x.astype(np.float64), case.r_out.astype(np.float64)
     expected, bound = case.expected(x, r_out, TOLERANCE)
-    r_in = dtd.explain(case.layers, x, r_out, **case.options("oracle"))
+    r_in = by_oracle(case)
     assert r_in.shape == x.shape
     assert np.isfinite(r_in).all()
     assert (abs(r_in - expected) <= bound).all()

@@ -39,10 +39,10 @@ each_kernels = pytest.mark.parametrize("kernels", FLOATS + DOUBLES, ids=str)
 
 def each(names: str, cases: Iterable[Any], every: int) -> pytest.MarkDecorator:
     """All cases by the kernels for float, and by those for double, compiled from the same text, every so many of
-    them.
+    them. One case after the other, so that instruction sets share its reference (ref.remembered).
     """
     known = [case if "," in names else (case,) for case in cases]
-    rows = [(k, *case) for k in FLOATS for case in known] + [(k, *case) for k in DOUBLES for case in known[::every]]
+    rows = [(k, *case) for n, case in enumerate(known) for k in FLOATS + (DOUBLES if n % every == 0 else [])]
     return pytest.mark.parametrize(
         f"kernels,{names}", rows, ids=lambda v: "x".join(map(str, v)) if isinstance(v, tuple) else str(v)
     )

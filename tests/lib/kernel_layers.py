@@ -87,11 +87,12 @@ class Taps:
     def place(self, values: Any, order: tuple[int, ...] = LAYOUTS["channels last"]) -> Any:
         return place(values, order=order, frame=(0, 0, 0, 1, 2, 0), gap=self.gap, phase=self.phase)
 
-    def sums(self, weight_map: str = "W", gamma: float = 0) -> tuple[Any, Any]:
+    def sums(self, weight_map: str = "W", gamma: float = 0) -> tuple[Any, ...]:
         """Σ x·wm(w) and Σ|x·wm(w)|."""
-        weight = ref.WEIGHT_MAPS[weight_map](self.weight.astype(self.kernels.wide), gamma)
-        args = (self.values.astype(self.kernels.wide), weight, self.taps, self.frame, self.count, self.step)
-        return ref.channel(*args) if self.kind == "CHANNEL" else ref.dense(*args, self.groups)
+        return ref.layer(
+            self.kind, self.values, self.weight, self.taps, self.frame, self.count, self.step, self.groups, weight_map,
+            gamma, self.kernels.wide,
+        )  # fmt: skip
 
 
 def some_taps(rng: np.random.Generator) -> tuple[tuple[int, int, int], ...]:

@@ -139,5 +139,11 @@ def _every_rule(kind, geometries):
     ]
 
 
+@cache
+def by_oracle(case):
+    """The oracle's relevance of a case, which is compared both with the explicit matrix and with the CPU's."""
+    return dtd.explain(case.layers, case.x.astype(np.float64), case.r_out.astype(np.float64), **case.options("oracle"))
+
+
 CASES = _every_rule(Case, GEOMETRIES)
 HELD_CASES = _every_rule(HeldCase, HELD)
