@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -45,6 +46,20 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generat
     photographs(Path("photos"), 8, side=48)
     Path("photos/00004.jpg").write_bytes(b"no image")
     return layers
+
+
+Main = Callable[..., tuple[str, str]]
+
+
+@pytest.fixture
+def main(capsys: pytest.CaptureFixture[str]) -> Main:
+    """As run_support.run, but in this process, where only the command's answers matter."""
+
+    def call(*arguments: object, code: int = 0) -> tuple[str, str]:
+        assert cli.main([*map(str, arguments)]) == code
+        return tuple(capsys.readouterr())
+
+    return call
 
 
 def often(path: str) -> str:
@@ -93,35 +108,35 @@ def test_help_tells_the_exit_status(capsys: pytest.CaptureFixture[str]) -> None:
     assert "the exit status is 1 if there are such, 2 if all are" in " ".join(capsys.readouterr().out.split())
 
 
-def test_resume_and_what_is_refused(here: list[dtd.Layer]) -> None:
+def test_resume_and_what_is_refused(here: list[dtd.Layer], main: Main) -> None:
     command = ("explain", "net.safetensors", "photos/*.jpg", "-o", "maps.zarr", *OPTIONS, "--target", 3)
-    run(*command, code=1)  # one photograph is bad, the others are explained
-    _, errors = run(*command, code=2)
+    main(*command, code=1)  # one photograph is bad, the others are explained
+    _, errors = main(*command, code=2)
     assert "maps.zarr exists; continue it with resume=True (--resume)" in errors
-    printed, _ = run(*command, "--resume", code=1)
+    printed, _ = main(*command, "--resume", code=1)
     assert "8 sample(s), 8 of them before, 1 bad" in printed
     assert (zarr.open_group("maps.zarr")["target"][:] == [3, 3, 3, 3, -1, 3, 3, 3]).all()
     Path("good").mkdir()
     for number in (0, 1):
         shutil.copy(f"photos/0000{number}.jpg", "good")
-    run("explain", "net.safetensors", "good", "-o", "good.zarr", *OPTIONS)  # none is bad: 0
+    main("explain", "net.safetensors", "good", "-o", "good.zarr", *OPTIONS)  # none is bad: 0
     for mode in ("bad.zarr", "bad"):  # all are bad
-        run("explain", "net.safetensors", "photos/00004.jpg", "-o", mode, *OPTIONS, code=2)
-    run("explain", "net.safetensors", "photos/00003.jpg", "photos/00004.jpg", "-o", "maps", *OPTIONS, code=1)
-    _, errors = run(*command, "--resume", "--rules", "lrp-0", code=2)
+        main("explain", "net.safetensors", "photos/00004.jpg", "-o", mode, *OPTIONS, code=2)
+    main("explain", "net.safetensors", "photos/00003.jpg", "photos/00004.jpg", "-o", "maps", *OPTIONS, code=1)
+    _, errors = main(*command, "--resume", "--rules", "lrp-0", code=2)
     assert "options, rules was 'dtd' and is 'lrp-0'" in errors
 
 
-def test_arrays_of_floats_and_of_pictures(here: list[dtd.Layer], rng: np.random.Generator) -> None:
+def test_arrays_of_floats_and_of_pictures(here: list[dtd.Layer], main: Main, rng: np.random.Generator) -> None:
     pictures = rng.integers(0, 256, (5, 6, 6, 3), np.uint8)
     x = np.stack([FED.normalised(picture) for picture in pictures])
     with h5py.File("data.h5", "w") as file:
         file["pictures"], file["x"] = pictures, x
-    run("explain", "net.safetensors", "data.h5:x", "-o", "x.zarr", "--ledger")
+    main("explain", "net.safetensors", "data.h5:x", "-o", "x.zarr", "--ledger")
     group = zarr.open_group("x.zarr")
     np.testing.assert_array_equal(group["relevance"][:], dtd.explain(here, x))
     assert (abs(group["ledger"][:, -2]) <= group["ledger"][:, -1]).all()  # the residual within its bound
-    run("explain", "net.safetensors", "data.h5:pictures", "-o", "pictures.zarr", *OPTIONS)
+    main("explain", "net.safetensors", "data.h5:pictures", "-o", "pictures.zarr", *OPTIONS)
     np.testing.assert_array_equal(
         zarr.open_group("pictures.zarr")["relevance"][:], dtd.explain(here, x, domain=FED.domain)
     )

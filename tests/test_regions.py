@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 import dtdfast as dtd
 from dtdfast.diagnostics import region_reach, root_audit, root_points, same_region
+from support import LONG
 
 Array = NDArray[np.float64]
-SEGMENTS = 10_000
+SEGMENTS = 10_000 if LONG else 2_000
 
 
 @dataclass
@@ -114,7 +115,7 @@ def bisected(twin: Twin, x: Array, d: Array, longest: float) -> Array:
 
 @pytest.mark.parametrize("make", [dense, pooled])
 def test_reach_is_where_bisection_leaves_the_region(make: Any) -> None:
-    """On 10,000 random segments.  t = (k − y)/ẏ errs by the rounding of y, about n·u·Σ|xw| ≈ 1e-14, over |ẏ|.
+    """On thousands of random segments.  t = (k − y)/ẏ errs by the rounding of y, about n·u·Σ|xw| ≈ 1e-14, over |ẏ|.
 
     So t is wrong by at most 1e-9 unless |ẏ| is below 1e-5 of its size, which a few of the millions of units in the test
     are, but hardly ever the one that comes first; the tolerance takes |ẏ| ≥ 1e-6.

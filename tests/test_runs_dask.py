@@ -19,6 +19,7 @@ import pytest
 import zarr
 
 import dtdfast as dtd
+from dtdfast import cli
 from dtdfast.data import digits
 from run_support import LONG, PATIENCE, contents, finished, run, start, wait_for
 from support import classifier, segmenter
@@ -186,9 +187,10 @@ def test_errors_of_workers_arrive(cluster: distributed.LocalCluster, tmp_path: P
     assert [number for number, _, _ in done.errors()] == [33]
 
 
-def test_no_scheduler_there(command: tuple[object, ...], tmp_path: Path) -> None:
+def test_no_scheduler_there(command: tuple[object, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for address in ("tcp://127.0.0.1:9", "nowhere", "tcp://"):
-        _, errors = run(*command, "-o", tmp_path / "out.zarr", "--scheduler", address, code=2)
+        assert cli.main([*map(str, command), "-o", str(tmp_path / "out.zarr"), "--scheduler", address]) == 2
+        errors = capsys.readouterr().err
         assert errors.startswith(f"dtdfast: no Dask scheduler answers at {address} (")
         assert errors.count("\n") == 1
     assert not list(tmp_path.iterdir())

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -146,11 +147,27 @@ CENTRED = {  # scalers, and whether they take the columns' zero away
 OFFSETS = np.array([0, 273.15, 0, -1e4, 0, 32, 1e3])
 
 
-def shares(estimator: Any, y: Any, x: Any, **options: Any) -> Any:
-    """(prediction, relevance of each column over the sum of their sizes) of an estimator fitted on these columns."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        layers = dtd.from_sklearn(estimator.fit(x, y))
+UNITS = 2.0 ** np.array([-20, 20, 0, -7, 3, 0, 1])  # powers of two, so that fitting finds the same weights
+
+
+@cache
+def fitted(name: str) -> tuple[list[dtd.Layer], list[dtd.Layer]]:
+    """A perceptron behind this scaler, fitted on the columns and on the columns in other units.
+
+    On the mean of the training data as it comes, so that float64 alone tells the two apart; lbfgs has no random order
+    of samples.
+    """
+    made = []
+    for x in (X, X * UNITS):
+        regressor = MLPRegressor(hidden_layer_sizes=6, solver="lbfgs", max_iter=20, random_state=0, alpha=0.1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            made.append(dtd.from_sklearn(make_pipeline(CENTRED[name][0], regressor).fit(x, NUMBERS[:, 0])))
+    return made[0], made[1]
+
+
+def shares(layers: list[dtd.Layer], x: Any, **options: Any) -> Any:
+    """(prediction, relevance of each column over the sum of their sizes)."""
     r = dtd.explain(layers, x, **options)
     return dtd.predict(layers, x), r / np.maximum(np.abs(r).sum(axis=1, keepdims=True), np.finfo(np.float32).tiny)
 
@@ -158,23 +175,13 @@ def shares(estimator: Any, y: Any, x: Any, **options: Any) -> Any:
 @pytest.mark.parametrize("rules", ["dtd", "lrp-0", "lrp-epsilon", "epsilon-plus", dtd.ZPlus(), dtd.Gamma()])
 @pytest.mark.parametrize("name", CENTRED)
 def test_shares_do_not_change_with_units_and_zeros(name: str, rules: Any) -> None:
-    scaler, centred = CENTRED[name]
-
-    # the mean of the training data as it comes, so that float64 alone tells the runs apart; lbfgs has no random order
-    # of samples
-    def model() -> Any:
-        return make_pipeline(
-            scaler, MLPRegressor(hidden_layer_sizes=6, solver="lbfgs", max_iter=20, random_state=0, alpha=0.1)
-        )
-
-    units = 2.0 ** np.array([-20, 20, 0, -7, 3, 0, 1])  # powers of two, so that fitting finds the same weights
-    y, expected = shares(model(), NUMBERS[:, 0], X, rules=rules)
-    moved, found = shares(model(), NUMBERS[:, 0], X * units, rules=rules)
+    layers, other = fitted(name)
+    y, expected = shares(layers, X, rules=rules)
+    moved, found = shares(other, X * UNITS, rules=rules)
     np.testing.assert_allclose(moved, y, rtol=0, atol=1e-5 * np.abs(y).max())
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
-    if centred:
+    if CENTRED[name][1]:
         # the very weights: another zero changes the last bits of the fit
-        layers = dtd.from_sklearn(fit(model(), NUMBERS[:, 0]))
         start = np.ones((len(X), 1))
         with_zero = dtd.Preparation(layers[0].scale, layers[0].shift - OFFSETS * layers[0].scale)
         there = dtd.explain([with_zero, *layers[1:]], X + OFFSETS, start, rules=rules)

@@ -1,4 +1,6 @@
-"""docs/trust.md runs, and prints what it says; its last block on photographs with DTDFAST_LONG=1 alone."""
+"""docs/trust.md runs, and prints what it says; of its photographs the first lines alone, their classes, without
+DTDFAST_LONG=1.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +22,14 @@ def check(photographs: bool) -> None:
             continue
         if photographs and compared and not LONG:
             break
+        if squeezenet and not LONG:
+            code = code.partition("for rules in")[0]
         printed = run(code, space)
         if expected is not None and squeezenet == photographs:
-            assert differences(expected, printed) == []
+            lines = expected.splitlines(keepends=True)
+            shown = len(printed.splitlines()) if squeezenet and not LONG else len(lines)
+            assert shown >= 2
+            assert differences("".join(lines[:shown]), printed) == []
             compared += 1
     assert compared == (8 if not photographs else 2 if LONG else 1)
 
