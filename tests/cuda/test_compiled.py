@@ -3,7 +3,7 @@ spilled, and the instructions that it is written for.
 
 The cost of a kernel in registers decides which units a row of `tiles.TILES` is for, so this is a table: one row per
 unit, tile and direction with DTDFAST_LONG=1 (69 kernels, three seconds each), else one for every unit as it is fed
-and used, and one for every tile.
+and as it is used, and one for every tile.
 """
 
 from __future__ import annotations

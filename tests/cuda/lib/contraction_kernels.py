@@ -57,9 +57,9 @@ def specialisations() -> Iterator[Case]:
 
 
 def kinds(case: Case) -> set[tuple[Any, ...]]:
-    """What the tables need one kernel of, at least: every unit as it is fed and used, every tile as it is used."""
+    """What the tables need one kernel of, at least: every unit as it is fed and as it is used, every tile."""
     unit, even, n_products, transposed, tile = case
-    return {(unit, even, n_products, transposed), (tile, n_products, transposed)}
+    return {(unit, even, n_products), (unit, n_products, transposed), (tile, n_products)}
 
 
 def selected() -> list[Case]:
