@@ -1,5 +1,6 @@
 """Fixtures and hypothesis profiles shared by the tests."""
 
+import gc
 import os
 import zlib
 from pathlib import Path
@@ -15,6 +16,12 @@ _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, Hea
 settings.register_profile("short", max_examples=100, derandomize=True, **_COMMON)
 settings.register_profile("long", max_examples=2000, **_COMMON)
 settings.load_profile("long" if os.environ.get("DTDFAST_LONG") else "short")
+
+
+def pytest_collection_finish() -> None:
+    """What thousands of tests are made of stays until the end: the garbage collector need not go through it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

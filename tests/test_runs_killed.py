@@ -15,6 +15,7 @@ import pytest
 import zarr
 
 import dtdfast as dtd
+from dtdfast import cli
 from dtdfast.data import digits
 from photographs import photographs
 from run_support import COMMAND, LONG, contents, finished, killed_again_and_again, run, start, wait_for
@@ -65,7 +66,7 @@ CHUNKS = {"digits_command": N_DIGITS // DIGITS_IN_A_CHUNK, "photographs_command"
 
 @pytest.mark.parametrize(("which", "n_chunks"), CHUNKS.items())
 def test_killed_at_random_moments_and_resumed(
-    which: str, n_chunks: int, tmp_path: Path, request: pytest.FixtureRequest
+    which: str, n_chunks: int, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = request.getfixturevalue(which)
     printed, progress = run(*command, "-o", tmp_path / "whole.zarr")
@@ -79,12 +80,12 @@ def test_killed_at_random_moments_and_resumed(
     group = zarr.open_group(tmp_path / "whole.zarr", mode="r")
     assert np.isfinite(group["relevance"][:]).all()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["killed.zarr", "whole.zarr"]
-    again, _ = run(*command, "-o", tmp_path / "killed.zarr", "--resume")
-    assert f"{group['target'].shape[0]} of them before" in again
+    assert cli.main([*map(str, command), "-o", str(tmp_path / "killed.zarr"), "--resume"]) == 0
+    assert f"{group['target'].shape[0]} of them before" in capsys.readouterr().out
 
 
 def test_ctrl_c_ends_in_one_line_and_a_state_that_can_be_continued(
-    digits_command: tuple[object, ...], tmp_path: Path
+    digits_command: tuple[object, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = (*digits_command[:-1], 4, "-o", tmp_path / "out.zarr")
     process = start(*command)
@@ -101,8 +102,8 @@ def test_ctrl_c_ends_in_one_line_and_a_state_that_can_be_continued(
     assert 2 < finished(tmp_path / "out.zarr") < N_DIGITS // 4
     assert int(told[1]) == 4 * finished(tmp_path / "out.zarr")
     assert not list((tmp_path / "out.zarr").rglob("*.partial"))
-    again, _ = run(*command, "--resume")
-    assert f"{told[1]} of them before" in again
+    assert cli.main([*map(str, command), "--resume"]) == 0
+    assert f"{told[1]} of them before" in capsys.readouterr().out
 
 
 def test_two_at_once_are_refused(digits_command: tuple[object, ...], tmp_path: Path) -> None:
@@ -130,8 +131,8 @@ def test_a_disk_that_takes_no_more(digits_command: tuple[object, ...], tmp_path:
     message = errors.splitlines()[-1]
     assert message.startswith("dtdfast: [Errno 27] File too large")
     assert f"0 of {N_DIGITS // 500} chunks of {out} are finished; continue with resume=True (--resume)" in message
-    run(*command, "-o", out, "--resume")
-    run(*command, "-o", tmp_path / "whole.zarr")
+    for ending in ("-o", out, "--resume"), ("-o", tmp_path / "whole.zarr"):
+        assert cli.main([*map(str, (*command, *ending))]) == 0
     assert contents(out) == contents(tmp_path / "whole.zarr")
 
 

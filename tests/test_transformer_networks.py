@@ -271,7 +271,7 @@ def test_bits(name, choice):
     options = BITS[choice] | {"backend": "cpu"}
     explainer = dtd.Explainer(net.layers, **options)
     r_in = explainer.explain(x, 1)
-    for n_threads in (1, 2, 3):
+    for n_threads in (1, 3):  # it takes those that there are, two or more
         np.testing.assert_array_equal(dtd.Explainer(net.layers, n_threads=n_threads, **options).explain(x, 1), r_in)
     for batch_size in (1, 2):
         np.testing.assert_array_equal(dtd.Explainer(net.layers, batch_size=batch_size, **options).explain(x, 1), r_in)

@@ -2,8 +2,8 @@
 the launch bounds.
 
 What a contraction takes of registers follows from its unit, products, direction, feeding and tile.  Tiles are what
-test_compiled.py's table is about; of all else one kernel of each kind is assembled that the table lacks, the one with
-the most views.  DTDFAST_LONG=1: every kernel (ten minutes on two cores).
+test_compiled.py's table is about; of every second kind that the table lacks one kernel is assembled, the one with the
+most views.  DTDFAST_LONG=1: every kernel (ten minutes on two cores).
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def test_published_networks(asked_for: list[Kernel]) -> None:
     for kernel in sorted((k for k in asked_for if k.name == "dtd_dense"), key=lambda k: k.n_integers):
         if kind_of(kernel) not in kinds:
             lacking[kind_of(kernel)] = kernel
-    assert not wrong(asked_for if LONG else lacking.values())
+    assert not wrong(asked_for if LONG else list(lacking.values())[::2])
 
 
 def with_ending(unit: str, maps: tuple[str, ...], ending: Finish) -> Kernel:
@@ -93,7 +93,7 @@ def with_ending(unit: str, maps: tuple[str, ...], ending: Finish) -> Kernel:
 
 
 def test_formulas() -> None:
-    """Every activation, factor, weight map and multiplier within a contraction; without DTDFAST_LONG one in five."""
+    """Every activation, factor, weight map and multiplier within a contraction; without DTDFAST_LONG one in ten."""
     modes = ("gate", "derivative", "denominator")
     kernels = [
         with_ending(
@@ -106,4 +106,4 @@ def test_formulas() -> None:
             multiplier = list(MULTIPLIERS)[(number + (unit == "bf16")) % len(MULTIPLIERS)]
             ending = Finish(False, "identity", multiplier, False, ("out", "m"), (real, real), vector)
             kernels.append(with_ending(unit, (weight_map,), ending))
-    assert not wrong(kernels if LONG else kernels[::5])
+    assert not wrong(kernels if LONG else kernels[::10])
