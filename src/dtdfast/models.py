@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import pickle
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -85,6 +83,8 @@ def _keras(model: Any, x: Any) -> Sequence[Layer]:
 
 
 def _sklearn(model: Any, x: Any) -> Sequence[Layer]:
+    import pickle  # here, as few need it
+
     from .importers.sklearn.importer import from_sklearn
 
     return _kept_or(("sklearn", _digest(pickle.dumps(model))), lambda: from_sklearn(model))
@@ -142,6 +142,8 @@ def forget() -> None:
 
 
 def _digest(*parts: Any) -> str:
+    import hashlib  # here, as few need it
+
     found = hashlib.blake2b(digest_size=16)
     for part in parts:
         if isinstance(part, np.ndarray):
