@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .cache import clear_cache
     from .calls import explain, predict
     from .config import build_config
+    from .contrast import Contrast
     from .explainer import Explainer
     from .importers.keras.importer import from_keras
     from .importers.onnx.importer import from_onnx
@@ -40,11 +41,11 @@ if TYPE_CHECKING:
     from .version import __version__
 
     __all__ = [
-        "PRESETS", "Backend", "BackendError", "DomainError", "DtdError", "Explainer", "InputError", "LayerError",
-        "Ledger", "MemoryBudgetError", "ModelError", "NumericsError", "RuleError", "RunError", "ShapeError",
-        "StorageError", "TargetError", "WiringError", "__version__", "backends", "baselines", "build_config",
-        "clear_cache", "compat", "concepts", "diagnostics", "evaluation", "explain", "from_keras", "from_onnx",
-        "from_sklearn", "from_torch", "interactions", "load", "plot", "predict", "run", "save",
+        "PRESETS", "Backend", "BackendError", "Contrast", "DomainError", "DtdError", "Explainer", "InputError",
+        "LayerError", "Ledger", "MemoryBudgetError", "ModelError", "NumericsError", "RuleError", "RunError",
+        "ShapeError", "StorageError", "TargetError", "WiringError", "__version__", "backends", "baselines",
+        "build_config", "clear_cache", "compat", "concepts", "diagnostics", "evaluation", "explain", "from_keras",
+        "from_onnx", "from_sklearn", "from_torch", "interactions", "load", "plot", "predict", "run", "save",
     ]  # fmt: skip
     __all__ += layers.__all__
     __all__ += rules.__all__
@@ -54,6 +55,7 @@ LISTS = ("layers", "rules")
 """Modules whose names are public here too: records and rules are listed where they are made."""
 HOMES = {
     "PRESETS": "presets",
+    "Contrast": "contrast",
     "Explainer": "explainer",
     "Ledger": "ledger.ledger",
     "__version__": "version",

@@ -197,6 +197,7 @@ class Explainer:
             - Integers of shape (n,): one output per sample.
             - Integers of shape (n, t) or (1, t): several outputs per sample.
             - Floats of shape ``(n, *out)`` or ``(n, t, *out)``: the start relevance itself, one or several per sample.
+            - A `Contrast`: one output set against others.
         return_outputs : bool, default False
             Whether to return the network's outputs too.
         out : array, optional

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from .arrays.checks import apart
 from .arrays.foreign import masked
 from .budget import require
+from .contrast import Contrast, Numbers, checked, start_of
 from .errors import TargetError
 from .plan.shapes import Shape
 
@@ -28,6 +29,7 @@ class Targets:
     start : (n, t, *out) floats, or None
     several : whether the result has a target axis
     tokens : (n,) integers, at which of the first axis of the outputs the largest one is explained, or None
+    against : what the outputs are set against, see contrast.py, or None
     """
 
     numbers: NDArray[np.int64] | None
@@ -35,12 +37,15 @@ class Targets:
     several: bool
     count: int
     tokens: NDArray[np.int64] | None = None
+    against: Numbers | str | None = None
 
     @classmethod
     def parse(cls, target: Any, n: int, out: Shape, real: Floats | None = None) -> Targets:
         """Check `target` against n samples with outputs of shape (n, *out); `real`: a mask (n, tokens) that is 0 at
         padding.
         """
+        if isinstance(target, Contrast):
+            return cls._contrast(target, n, out, real)
         if isinstance(target, str) and (target == "last" or len(out) == 2):
             target = (target, None)
         if isinstance(target, tuple) and names_token(target):
@@ -78,6 +83,15 @@ class Targets:
         if array.dtype.kind == "f":
             return cls._floats(array, n, out)
         raise TargetError(f"target has dtype {array.dtype}, expected integers or a float start")
+
+    @classmethod
+    def _contrast(cls, target: Contrast, n: int, out: Shape, real: Floats | None) -> Targets:
+        if len(out) != 1:
+            raise TargetError(f"the outputs are {_of(out)}: only outputs (n, classes) can be set against each other")
+        found = cls.parse(target.target, n, out, real)
+        if found.start is not None:
+            raise TargetError("target is a float start, which can say itself what it is set against")
+        return replace(found, against=checked(target.against, n, out[0]))
 
     @classmethod
     def _token(cls, target: tuple[Any, ...], n: int, out: Shape, real: Floats | None) -> Targets:
@@ -129,14 +143,17 @@ class Targets:
 
     def apart(self, out: Any) -> Targets:
         """The same, safe from what is written into `out`."""
-        return Targets(self.numbers, apart(self.start, out), self.several, self.count, self.tokens)
+        return replace(self, start=apart(self.start, out))
 
     def entry(self, block: slice, *, unit: bool = False, clip: bool = False) -> Entry:
         """Where relevance enters a block of samples."""
         numbers = None if self.numbers is None else self.numbers[block]
         start = None if self.start is None else self.start[block]
         tokens = None if self.tokens is None else self.tokens[block]
-        return Entry(numbers, start, self.count, unit, clip, tokens)
+        against = self.against[block] if isinstance(self.against, np.ndarray) else self.against
+        if clip and against is not None:
+            raise TargetError("the preset raises a negative start to 0, and a contrast has one; choose another preset")
+        return Entry(numbers, start, self.count, unit, clip, tokens, against)
 
 
 @dataclass(slots=True)
@@ -152,9 +169,19 @@ class Entry:
     unit: bool
     clip: bool
     tokens: NDArray[np.int64] | None = None
+    against: Numbers | str | None = None
 
-    def numbered(self, outputs: Floats) -> Entry:
-        """The same with the numbers of the elements that its tokens' largest outputs are."""
+    @property
+    def settled(self) -> bool:
+        """Whether it says where relevance enters before the outputs are known, or that the largest one is."""
+        return self.tokens is None and self.against is None
+
+    def settle(self, outputs: Floats) -> Entry:
+        """The same with the numbers of the elements that its tokens' largest outputs are, or a contrast's start."""
+        if self.against is not None:
+            numbers = outputs.argmax(axis=1, keepdims=True) if self.numbers is None else self.numbers
+            start = start_of(outputs, numbers, self.against, unit=self.unit)
+            return replace(self, start=start, numbers=None, against=None)
         if self.tokens is None:
             return self
         n, _, classes = outputs.shape
@@ -163,11 +190,13 @@ class Entry:
 
     def relevance(self, outputs: Floats) -> Floats:
         """Start relevance (n, t, *out): the outputs themselves at the targets, 0 elsewhere."""
+        if not self.settled:
+            return self.settle(outputs).relevance(outputs)
         if self.start is not None:
             with np.errstate(over="ignore"):  # the Explainer finds what becomes infinite
                 start = self.start.astype(outputs.dtype)
             return np.maximum(start, 0) if self.clip else start
-        n, numbers = len(outputs), self.numbered(outputs).numbers
+        n, numbers = len(outputs), self.numbers
         if numbers is None:
             numbers = outputs.reshape(n, -1).argmax(axis=1, keepdims=True)
         first, first_of_start = _firsts(n, self.count, outputs.size // n)

@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
+from ..contrast import Contrast
 from ..errors import InputError, TargetError
 from ..extras import require
 from ..plan.shapes import Shape
@@ -87,6 +88,10 @@ def _rows(target: Any, x: Any) -> tuple[Any, Any]:
     all.
     """
     if target is None or isinstance(target, (tuple, str)):
+        return target, target
+    if isinstance(target, Contrast):
+        if not target.common:
+            raise TargetError("x is a Dask array: a contrast must be the same for all samples, of integers and words")
         return target, target
     lazy = is_dask(target)
     array: Any = target if lazy else np.asarray(target)

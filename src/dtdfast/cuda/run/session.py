@@ -40,8 +40,8 @@ class CudaSession(Accounts):
     def explain(self, x: Any, entry: Entry, result: Any, outputs: Any = None) -> None:
         """Relevance (n, t, *leaves) of x into `result`, the outputs (n, *out) into `outputs` if wanted."""
         plan = self.plan
-        if entry.tokens is not None:
-            entry = entry.numbered(self.forward(x))
+        if not entry.settled:
+            entry = entry.settle(self.forward(x))
             self._flags.clear()
         kind = GIVEN if entry.start is not None else LARGEST if entry.numbers is None else NUMBERS
         entrance = Entrance(kind, entry.unit, entry.clip)
