@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import InputError, StorageError
+from .show import printable
 from .version import __version__
 
 PART = ".part"  # how names end that are not complete yet
@@ -109,8 +110,7 @@ def replaceable(path: Path) -> None:
 
 def readable(name: str) -> str:
     """A name as text that can be stored and printed in one line, whatever bytes it has."""
-    text = os.fsencode(name).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return printable(os.fsencode(name).decode("utf-8", "backslashreplace"))
 
 
 def _to_disk(path: Path) -> None:

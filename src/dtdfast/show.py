@@ -51,6 +51,13 @@ class OneLine:
         return one_line(self)
 
 
+def printable(text: str) -> str:
+    """The text in one line, without what a terminal or a page would obey: escape sequences, marks of direction, and
+    characters that nobody sees.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def preformatted(text: str) -> str:
     """Text for a notebook, as it is."""
     import html  # here, since few need it

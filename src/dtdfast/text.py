@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .errors import InputError, ShapeError
+from .show import printable
 
 FOR, AGAINST = (255, 135, 0), (0, 135, 255)  # orange and blue, which colour-blind readers tell apart; mirror images
 STEPS = ((5, 4, 3), (5, 3, 1), (5, 2, 0))  # of orange in a terminal's cube of 6×6×6 colours; blue is the mirror image
@@ -80,19 +81,19 @@ class Words:
     def _coloured(self, word: str, value: float) -> str:
         step = round(abs(value) / self._limit * len(STEPS))
         if step == 0:
-            return _printable(word)
+            return printable(word)
         red, green, blue = STEPS[step - 1][:: 1 if value > 0 else -1]
-        return f"\x1b[38;5;16;48;5;{16 + 36 * red + 6 * green + blue}m{_printable(word)}\x1b[0m"
+        return f"\x1b[38;5;16;48;5;{16 + 36 * red + 6 * green + blue}m{printable(word)}\x1b[0m"
 
     def _signed(self, word: str, value: float) -> str:
-        return f"{_printable(word)}({value:+.2g})" if value else f"{_printable(word)}(0)"
+        return f"{printable(word)}({value:+.2g})" if value else f"{printable(word)}(0)"
 
     def _marked(self, word: str, value: float) -> str:
         colour = FOR if value > 0 else AGAINST
         share = abs(value) / self._limit
         rgb = ",".join(str(round(255 - share * (255 - c))) for c in colour)
         style = f"color:#000;background:rgb({rgb})"
-        return f'<span style="{style}" title="{value:+.3g}">{html.escape(_printable(word))}</span>'
+        return f'<span style="{style}" title="{value:+.3g}">{html.escape(printable(word))}</span>'
 
 
 def words(tokens: Sequence[Any], relevance: ArrayLike | Sequence[ArrayLike], *, join: bool = False) -> Words:
@@ -181,8 +182,3 @@ def _joined(tokens: list[str], relevance: NDArray[np.float64]) -> tuple[list[str
             sums.append(value)
         closed = special
     return found, np.array(sums, np.float64)
-
-
-def _printable(word: str) -> str:
-    """The word without what a terminal would obey, such as escape sequences."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in word)

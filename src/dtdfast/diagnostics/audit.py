@@ -20,8 +20,9 @@ from ..oracle.executor import Oracle
 from ..plan import units as U
 from ..plan.domain import Domain
 from ..plan.network import Network
-from ..report import Report, axes_or_current, number, percent
+from ..results import Report, axes_or_current, number, percent
 from ..targets import Targets
+from ..verdicts import ROOTS
 from .piecewise import Frozen, network_of
 from .roots import NeuronLayer, find_layer
 
@@ -125,7 +126,7 @@ class RootAudit(Report):
         audited = (
             f"{len(self.reach)} roots of {self.title} in {self.n_samples} input{'s' if self.n_samples > 1 else ''}"
         )
-        if self.share_of_relevance > 0.9:
+        if ROOTS.band(self.share_of_relevance):
             return f"{share} of the relevance rests on valid root points ({audited}): here the Taylor argument holds."
         return (
             f"Only {share} of the relevance rests on valid root points ({audited}): for the rest the expansion is "

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from ..explainer import Explainer
 from ..layers import Layer
 from ..ledger.ledger import CAUSES, Ledger
-from ..report import Report, axes_or_current, percent
+from ..results import Report, axes_or_current, percent
+from ..verdicts import ACCOUNT
 
 
 @dataclass
@@ -51,7 +52,7 @@ class Conservation(Report):
         state = (
             "every layer's account closes" if self.ledger.closed else "SOME ACCOUNTS DO NOT CLOSE: a kernel is wrong"
         )
-        if np.nanmax(np.abs(arrived - 1)) < 1e-3:
+        if not ACCOUNT.band(float(np.nanmax(np.abs(arrived - 1)))):
             return f"What the maps of {n} inputs hold adds up to the explained output; {state}."
         share = percent(float(np.nanmean(arrived)))
         cause = max(CAUSES, key=lambda c: float(np.nanmean(np.abs(shares[c]))))

@@ -20,7 +20,7 @@ from ..layers import INPUT, Layer
 from ..options import predicting
 from ..plan import units as U
 from ..plan.network import Network
-from ..report import Report, axes_or_current
+from ..results import Report, axes_or_current
 from .similarity import median
 
 Array = NDArray[Any]

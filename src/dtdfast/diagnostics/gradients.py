@@ -16,7 +16,7 @@ from ..explainer import Explainer
 from ..layers import Activation, Layer
 from ..options import PREDICTING
 from ..plan import units as U
-from ..report import Report, axes_or_current
+from ..results import Report, axes_or_current
 from .attribution import name_of
 from .similarity import cosine, median, per_pixel
 

@@ -20,7 +20,7 @@ from ..layers import Layer, ReLU
 from ..oracle.executor import Oracle
 from ..oracle.maths import INPUT_MAPS, WEIGHT_MAPS
 from ..plan import units as U
-from ..report import Report, axes_or_current
+from ..results import Report, axes_or_current
 from ..vocabulary import W_NEG, W_ONE, W_POS, W_SQUARE, X_ABOVE_LOW, X_BELOW_HIGH, X_NEG, X_ONE, X_POS, X
 from .piecewise import network_of
 

@@ -16,14 +16,15 @@ from .. import layers as L
 from ..calls import explain
 from ..errors import LayerError, at
 from ..plan.wiring import sources
-from ..report import Report, axes_or_current
+from ..results import Report, axes_or_current
+from ..verdicts import WEIGHTS
 from .attribution import Array, Attribution, classes, name_of, one_hot
 from .similarity import MEASURES, compare, median
 
 WEIGHTED = (L.Linear, L.Conv, L.ConvTranspose)
 NORMS = (L.BatchNorm, L.Scale)
 STATISTICAL = (L.LayerNorm, L.RMSNorm, L.GroupNorm, L.InstanceNorm)
-SAME = 0.9  # |cosine| above which a map counts as the original
+SAME = WEIGHTS.bounds[-1]  # |cosine| above which a map counts as the original
 
 
 @dataclass

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from ..calls import explain
 from ..errors import ShapeError
 from ..layers import Layer
-from ..report import Report, axes_or_current
+from ..results import Report, axes_or_current
+from ..verdicts import CLASS
 from .attribution import Array, Attribution, classes, name_of, one_hot
 from .similarity import MEASURES, compare, median
 
@@ -51,9 +52,10 @@ class ClassSensitivity(Report):
     def reading(self) -> str:
         alike = median(self.similarity["|cosine|"])
         start = f"{self.method}: the maps of two classes have a median |cosine| of {alike:.3f}"
-        if alike > 0.95:
+        largely, wholly = CLASS.bounds
+        if alike > wholly:
             return f"{start}: they are one map, so it shows what the network responds to, not why it chose this class."
-        if alike > 0.7:
+        if alike > largely:
             return f"{start}: they are largely the same, so only their difference speaks of the class."
         return f"{start}: they depend on the class."
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..report import Report, axes_or_current
+from ..results import Report, axes_or_current
 from ..show import OneLine
+from ..verdicts import PERTURBATION
 
 Array = NDArray[Any]
 
@@ -61,6 +62,13 @@ class Estimate(OneLine):
         n = len(values)
         spread = float(np.std(values, ddof=1)) / math.sqrt(n) if n > 1 else math.nan
         return cls(float(np.mean(values)), student(n - 1) * spread)
+
+    @property
+    def in_half_widths(self) -> float:
+        """The mean in units of the half-width: beyond ±1 the interval does not hold 0."""
+        if self.half_width:
+            return self.mean / self.half_width
+        return math.copysign(math.inf, self.mean) if self.mean else 0.0
 
     def __str__(self) -> str:
         return f"{self.mean:.4f}" + ("" if math.isnan(self.half_width) else f" ± {self.half_width:.4f}")
@@ -158,6 +166,24 @@ class Curves(Report):
         """
         return Estimate.of(self._units(self.outputs[method]) - self._units(self.outputs[self.random]))
 
+    def band(self, method: str) -> tuple[Array, Array]:
+        """The mean curve of a method, and half the width of its 95 % interval.
+
+        Parameters
+        ----------
+        method : str
+            The map's name.
+
+        Returns
+        -------
+        mean : ndarray of shape (L + 1,)
+            The mean over samples.
+        half_width : ndarray of shape (L + 1,)
+            As in `Estimate`; NaN for one sample.
+        """
+        points = [Estimate.of(column) for column in self.outputs[method].T]
+        return np.array([p.mean for p in points]), np.array([p.half_width for p in points])
+
     def verdict(self, method: str) -> str:
         """Say whether the map beats the random order by more than its confidence interval.
 
@@ -174,7 +200,7 @@ class Curves(Report):
         gain = self.over_random(method)
         if math.isnan(gain.half_width):
             return "unknown (one sample)"
-        return "yes" if gain.mean > gain.half_width else "no" if gain.mean < -gain.half_width else "not shown"
+        return ("no", "not shown", "yes")[PERTURBATION.band(gain.in_half_widths)]
 
     def rows(self) -> list[tuple[str, ...]]:
         ordered = sorted(self.outputs, key=lambda m: -self.aopc(m).mean)
@@ -225,12 +251,8 @@ class Curves(Report):
         matplotlib.axes.Axes
             The axes that were drawn on.
         """
+        from ..plot.charts import curves  # which needs matplotlib
+
         ax = axes_or_current(ax)
-        for k, (method, curves) in enumerate(self.outputs.items()):
-            color = "0.5" if method == self.random else f"C{k}"
-            ax.plot(curves.mean(axis=0), color=color, label=method)
-            if method != self.random:
-                ax.plot(self.outputs_least[method].mean(axis=0), color=color, linestyle="dashed")
-        ax.set(xlabel="regions replaced", ylabel="explained output", title=self.what)
-        ax.legend()
+        curves(self, ax)
         return ax

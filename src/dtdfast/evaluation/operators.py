@@ -4,7 +4,6 @@ hold.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..smoothing import smoothed
 
 Array = NDArray[Any]
 Operator = Callable[[Array, np.random.Generator], Array]
@@ -38,14 +38,7 @@ def constant(value: Any) -> Operator:
 
 def blur(x: Array, rng: np.random.Generator) -> Array:
     """The image under a Gaussian of 3 pixels' standard deviation, mirrored at its borders."""
-    radius = math.ceil(4 * SIGMA)
-    kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / SIGMA) ** 2)
-    kernel /= kernel.sum()
-    result = x.astype(np.float64)
-    for axis in range(1, x.ndim):
-        padded = np.pad(result, [(radius, radius) if a == axis else (0, 0) for a in range(x.ndim)], mode="symmetric")
-        result = np.apply_along_axis(np.convolve, axis, padded, kernel, "valid")
-    return result
+    return smoothed(x, SIGMA, first=1)
 
 
 def dirichlet(x: Array, rng: np.random.Generator) -> Array:
@@ -66,12 +59,22 @@ def flip(low: Array, high: Array) -> Operator:
     return lambda x, rng: low + high - x
 
 
-RANDOM = ("uniform", "dirichlet")
+def resample(images: Array) -> Operator:
+    """Every value from the same place of one of these samples, drawn for each place anew."""
+
+    def fill(x: Array, rng: np.random.Generator) -> Array:
+        drawn = rng.integers(0, len(images), x.shape[1:])
+        return np.asarray(np.take_along_axis(images, drawn[None, None], axis=0)[0])
+
+    return fill
+
+
+RANDOM = ("uniform", "dirichlet", "resample")
 NAMES = (*RANDOM, "blur", "flip")
 
 
-def operator_of(operator: Any, low: Array, high: Array) -> Operator:
-    """By name, or a number or numbers per channel for a constant."""
+def operator_of(operator: Any, low: Array, high: Array, images: Array) -> Operator:
+    """By name, or a number or numbers per channel for a constant; `images` are all samples, (n, c, *space)."""
     if isinstance(operator, str):
         if operator not in NAMES:
             raise InputError(
@@ -82,6 +85,7 @@ def operator_of(operator: Any, low: Array, high: Array) -> Operator:
             "dirichlet": dirichlet,
             "blur": blur,
             "flip": flip(low, high),
+            "resample": resample(images),
         }
         return named[operator]
     return constant(operator)

@@ -78,7 +78,9 @@ def region_perturbation(
         repeated.
     operator : str, float or sequence of float, default "uniform"
         What replaces a region: "uniform" is noise over the domain, "dirichlet" mixtures of the image's own pixels,
-        "blur" the blurred image, "flip" low + high − x. A number, or one number per channel, is a constant.
+        "blur" the blurred image, "flip" low + high − x, "resample" what other samples of x hold at the same place
+        (for words, and for tables, whose columns have units of their own). A number, or one number per channel, is a
+        constant.
     probability : bool, default False
         Whether to follow the softmax of the outputs; else the outputs as the list gives them.
     seed : int, default 0
@@ -139,7 +141,7 @@ def region_perturbation(
     numbers = regions(images.shape[2:], size)
     steps = min(steps, int(numbers.max()) + 1)
     scores = {name: region_scores(values.reshape(images.shape), numbers) for name, values in maps.items()}
-    replace = operator_of(operator, *_range(images, options.get("domain")))
+    replace = operator_of(operator, *_range(images, options.get("domain")), images)
     draws = repeats if operator in RANDOM else 1
 
     def follow(n: int, copies: Array) -> Array:

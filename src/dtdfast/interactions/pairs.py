@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..report import Report, number
+from ..results import Report, number
 
 Floats = NDArray[np.float64]
 

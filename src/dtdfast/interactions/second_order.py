@@ -15,7 +15,7 @@ from ..explainer import Explainer
 from ..layers import Layer
 from ..options import split
 from ..plan.program import GRADIENT
-from ..report import Report, number
+from ..results import Report, number
 
 Floats = NDArray[np.float64]
 

@@ -128,6 +128,16 @@ class Ledger:
             rows.append(Row(first.entries, first.title, first.rule, came, went, absorbed, bound))
         return cls(rows, start, end)
 
+    def steps(self) -> list[Row]:
+        """The rows that share relevance or absorb some, without those that only pass it on.
+
+        Returns
+        -------
+        list of Row
+            From the output down.
+        """
+        return [r for r in self.rows if r.rule != "pass" or any(v.any() for v in r.absorbed.values())]
+
     @property
     def absorbed(self) -> dict[str, Vector]:
         """What all layers absorbed, by cause, as arrays of shape (n,)."""

@@ -1,0 +1,70 @@
+"""Relevance as colours, without any plotting library: symmetric about zero, and told apart by colour-blind readers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .errors import InputError, ShapeError
+from .smoothing import smoothed
+
+# ColorBrewer's RdBu turned round: what matplotlib calls "RdBu_r"
+ANCHORS = ("053061", "2166ac", "4393c3", "92c5de", "d1e5f0", "f7f7f7", "fddbc7", "f4a582", "d6604d", "b2182b", "67001f")
+FOR, AGAINST, NEUTRAL = "#b2182b", "#2166ac", "#8a8a8a"
+# of lines and causes: Okabe and Ito's, without its yellow, which is too light on white
+LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555")
+LUMA = np.array((0.299, 0.587, 0.114))  # how bright red, green and blue look
+FADE = 0.6  # of the picture under an overlay: its darkest grey is this far from white
+PERCENTILE = 99.5
+
+
+def palette() -> NDArray[np.uint8]:
+    """256 colours (256, 3) from blue over white to red."""
+    anchors = np.array([[int(a[i : i + 2], 16) for i in (0, 2, 4)] for a in ANCHORS], np.float64)
+    places = np.linspace(0, len(anchors) - 1, 256)
+    channels = [np.interp(places, np.arange(len(anchors)), column) for column in anchors.T]
+    return np.rint(np.stack(channels, axis=1)).astype(np.uint8)
+
+
+def of_pixels(relevance: ArrayLike, smooth: float = 0.0) -> NDArray[np.float64]:
+    """The relevance of every pixel (h, w) of one image: channels summed; under a Gaussian if that is asked for.
+
+    Raises
+    ------
+    ShapeError, InputError
+    """
+    values = np.asarray(relevance, np.float64)
+    if values.ndim not in (2, 3):
+        raise ShapeError(f"relevance has shape {values.shape}, expected one image: (h, w) or (c, h, w)")
+    if not np.isfinite(values).all():
+        raise InputError("relevance holds NaN or infinity")
+    if not (np.isfinite(smooth) and smooth >= 0):
+        raise InputError(f"smooth is {smooth}, expected the standard deviation of a Gaussian in pixels, at least 0")
+    values = values.sum(axis=0) if values.ndim == 3 else values
+    return smoothed(values, smooth) if smooth else values
+
+
+def limit_of(values: NDArray[Any], percentile: float = PERCENTILE) -> float:
+    """Where the colours end."""
+    return float(np.percentile(np.abs(values), percentile)) or float(np.abs(values).max()) or 1.0
+
+
+def levels(values: NDArray[Any], limit: float) -> NDArray[np.uint8]:
+    """Positions in the palette, from −limit to limit; 0 in its middle."""
+    share = np.clip(values / limit, -1, 1)
+    return np.minimum((share + 1) * 128, 255).astype(np.uint8)
+
+
+def grey_of(picture: ArrayLike) -> NDArray[np.float64]:
+    """A picture (h, w) or (h, w, 3) of bytes, or of floats from 0 to 1, as faded grey from 1 − FADE to 1."""
+    grey = np.asarray(picture, np.float64) / (255 if np.asarray(picture).dtype == np.uint8 else 1)
+    if grey.ndim == 3:
+        grey = grey @ LUMA
+    return np.asarray(1 - FADE * (1 - grey))
+
+
+def opacity(values: NDArray[Any], limit: float) -> NDArray[np.float64]:
+    """How much of an overlay covers the picture."""
+    return np.clip(np.abs(values) / limit, 0, 1)
