@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .layers import *  # noqa: F403
     from .ledger.ledger import Ledger
     from .presets import PRESETS
+    from .reports.report import report
     from .rules import *  # noqa: F403
     from .runs.run import run
     from .storage import load, save
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
         "LayerError", "Ledger", "MemoryBudgetError", "ModelError", "NumericsError", "RuleError", "RunError",
         "ShapeError", "StorageError", "TargetError", "WiringError", "__version__", "backends", "baselines",
         "build_config", "clear_cache", "compat", "concepts", "diagnostics", "evaluation", "explain", "from_keras",
-        "from_onnx", "from_sklearn", "from_torch", "interactions", "load", "plot", "predict", "run", "save",
+        "from_onnx", "from_sklearn", "from_torch", "interactions", "load", "plot", "predict", "report", "run", "save",
     ]  # fmt: skip
     __all__ += layers.__all__
     __all__ += rules.__all__
@@ -68,6 +69,7 @@ HOMES = {
     "from_torch": "importers.torch.importer",
     "load": "storage",
     "predict": "calls",
+    "report": "reports.report",
     "run": "runs.run",
     "save": "storage",
 }

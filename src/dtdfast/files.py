@@ -1,9 +1,9 @@
 """Files that are read and written: read only if they are files; written complete or not at all; nothing of others
 replaced or removed.
 
-What dtdfast may replace or remove carries its mark: the first key of a summary, the software that a PNG names, the text
-of a lock, the manifest of a run (runs/store.py). What is not complete yet has a name of its own, which nothing had
-before.
+What dtdfast may replace or remove carries its mark: the first key of a summary, a comment in a page, the software that
+a PNG names, the text of a lock, the manifest of a run (runs/store.py). What is not complete yet has a name of its own,
+which nothing had before.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ LOCK = b"dtdfast: one process writes here\n"
 SOFTWARE = f"dtdfast {__version__}"
 PNG = b"\x89PNG\r\n\x1a\n"
 SUMMARY = b'{\n  "dtdfast": '
+PAGE = b"<!DOCTYPE html>\n<!-- dtdfast report -->\n"
 HEAD = 1 << 12  # bytes in which the mark is found
 KINDS = {
     stat.S_IFDIR: "a folder",
@@ -92,7 +93,9 @@ def marked(path: Path) -> bool:
         return False
     with path.open("rb") as file:
         head = file.read(HEAD)
-    return head.startswith(SUMMARY) or head == LOCK or (head.startswith(PNG) and b"tEXtSoftware\0dtdfast " in head)
+    return (
+        head.startswith((SUMMARY, PAGE)) or head == LOCK or (head.startswith(PNG) and b"tEXtSoftware\0dtdfast " in head)
+    )
 
 
 def replaceable(path: Path) -> None:

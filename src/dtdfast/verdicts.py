@@ -70,8 +70,8 @@ ROOTS = Threshold(
     "share of relevance on valid root points",
     (0.9,),
     (
-        (BAD, "this map is no Taylor decomposition of this network: a share of {} has valid root points"),
-        (GOOD, "this map is a Taylor decomposition of this network: a share of {} has valid root points"),
+        (BAD, "this map is no Taylor decomposition of this network: share of relevance with valid roots {}"),
+        (GOOD, "this map is a Taylor decomposition of this network: share of relevance with valid roots {}"),
     ),
 )
 PERTURBATION = Threshold(

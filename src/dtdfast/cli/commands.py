@@ -1,4 +1,4 @@
-"""The command line: what it takes; what it does stands in demo.py, doctor.py, cli/model.py and cli/run.py."""
+"""The command line: what it takes; each command has a file of its own."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import Any, NoReturn, TextIO
 
 from ..errors import DtdError, InputError
 from ..presets import PRESETS
+from ..verdicts import TABLE as TESTS
 from ..version import __version__
 
 NEGATIVE = re.compile(r"-(\d|\.\d|inf|nan)")  # how a negative number begins
@@ -118,6 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="command", required=True)
     _demo(commands.add_parser("demo", help="explain handwritten digits with a small trained network; writes a picture"))
     _explain(commands.add_parser("explain", help="explain photographs, or a whole data set", description=EXPLAIN))
+    _report(commands.add_parser("report", help="explanations and their tests as one page of HTML", description=REPORT))
     _inspect(commands.add_parser("inspect", help="a model's layers, and what of it would be refused"))
     _plan(commands.add_parser("plan", help="every step of one explanation, with rules, sizes and memory"))
     commands.add_parser("doctor", help="what is usable on this machine, and why not").set_defaults(
@@ -132,6 +134,12 @@ told and does not stop the others: the exit status is 1 if there are such, 2 if 
 photograph is cropped to its centre, resized, and fed as x = (scale·p − mean)/std with pixels p from 0 to 1. Without
 any of --mean, --std and --scale, ImageNet's mean and standard deviation are taken for colours; with one of them, 0, 1
 and 1 for the others."""
+
+
+REPORT = """One page of HTML that needs no other file and no network: of each sample its input, map, largest outputs,
+contrast with the runner-up, several rules side by side, and where its relevance went; then what the tests of
+docs/trust.md say of these maps, with hashes, versions and options. DATA are photographs, fed as `explain` feeds them,
+or an array of a table's rows or of word numbers."""
 
 
 def _demo(parser: argparse.ArgumentParser) -> None:
@@ -164,13 +172,14 @@ def _explain(parser: argparse.ArgumentParser) -> None:
         help="a folder for pictures and summary.json, or NAME.zarr",
     )
     _fed(parser)
+    _rule(parser)
     add("--labels", type=Path, metavar="FILE", help="names of the outputs, one per line")
     _data_set(parser.add_argument_group("with -o NAME.zarr"))
     parser.set_defaults(run=lambda arguments: _of("run" if _is_run(arguments) else "photographs", "explain")(arguments))
 
 
 def _fed(parser: argparse.ArgumentParser) -> None:
-    """How the network is fed, and what is explained by which rules: of `explain` and of `plan`, which shows what
+    """How the network is fed, and what is explained: of `explain`, of `report`, and of `plan`, which shows what
     `explain` would run.
     """
     add = parser.add_argument
@@ -193,9 +202,32 @@ def _fed(parser: argparse.ArgumentParser) -> None:
         metavar="D",
         help="pixels, real, nonnegative or LOW,HIGH (pixels; real for arrays of floats)",
     )
-    add("--rules", choices=tuple(PRESETS), default="dtd", metavar="PRESET", help=f"{', '.join(PRESETS)} (%(default)s)")
     add("--backend", default="auto", metavar="B", help="auto, cpu, cuda or oracle (%(default)s)")
     add("--threads", type=_count, metavar="N", help="threads (all cores)")
+
+
+def _rule(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--rules", choices=tuple(PRESETS), default="dtd", metavar="PRESET", help=f"{', '.join(PRESETS)} (%(default)s)"
+    )
+
+
+def _report(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    _model(parser)
+    add("data", nargs="+", metavar="DATA", help="images, a folder or glob of them, or a .npy, Zarr or HDF5 array")
+    add("-o", "--output", type=Path, default=Path("report.html"), metavar="OUT", help="the page (%(default)s)")
+    add("--json", type=Path, nargs="?", const="", metavar="FILE", help="all numbers too (beside the page)")
+    _fed(parser)
+    add("--rules", type=_presets, metavar="PRESET,...", help="compared; the first is tested (dtd and two others)")
+    add("--against", type=int, metavar="I", help="the output to set against (the largest of the others)")
+    add("--labels", type=Path, metavar="FILE", help="names of the outputs, one per line")
+    add("--names", type=Path, metavar="FILE", help="names of a table's columns, or a text's words, one per line")
+    add("--samples", type=_count, default=100, metavar="N", help="read, the first ones (%(default)s)")
+    add("--shown", type=_count, metavar="N", help="on the page (4; photographs: up to 12)")
+    add("--tests", type=_tests, metavar="T,...", help=f"{', '.join(TESTS)} (all)")
+    add("--title", metavar="TEXT", help="of the page")
+    parser.set_defaults(run=lambda arguments: _of("report", "report")(arguments))
 
 
 def _is_run(arguments: argparse.Namespace) -> bool:
@@ -228,6 +260,7 @@ def _plan(parser: argparse.ArgumentParser) -> None:
     _shape(parser)
     parser.add_argument("--batch", type=_count, default=1, metavar="N", help="samples (%(default)s)")
     _fed(parser)
+    _rule(parser)
     parser.set_defaults(run=lambda arguments: _of("model", "plan")(arguments))
 
 
@@ -273,6 +306,22 @@ def _count(text: str) -> int:
 
 def _integers(text: str) -> tuple[int, ...]:
     return tuple(map(_count, text.split(",")))
+
+
+def _some(text: str, known: Sequence[str]) -> tuple[str, ...]:
+    """Several of what is known."""
+    names = tuple(text.split(","))
+    if unknown := [name for name in names if name not in known]:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r:.40} is none of {', '.join(known)}")
+    return names
+
+
+def _presets(text: str) -> tuple[str, ...]:
+    return _some(text, tuple(PRESETS))
+
+
+def _tests(text: str) -> tuple[str, ...]:
+    return _some(text, tuple(TESTS))
 
 
 def _size(text: str) -> tuple[int, int]:

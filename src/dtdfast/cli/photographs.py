@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..errors import DomainError, InputError, NumericsError, RunError
 from ..explainer import Explainer
 from ..extras import require
-from ..files import SOFTWARE, readable, regular, replaceable, written
+from ..files import SOFTWARE, readable, replaceable, written
 from ..layers import Softmax
 from ..ledger.ledger import Ledger
 from ..plot import heatmap, overlay
@@ -26,7 +26,7 @@ from ..runs.lock import locked
 from ..runs.sources import array_kind
 from ..version import __version__
 from .feeding import Fed, fed_pictures
-from .text import aligned, ranked
+from .text import aligned, lines_in, ranked
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,7 +36,6 @@ Array = NDArray[Any]
 PIXELS = 448  # of a written picture's shorter side, at least
 RUN_OPTIONS = ("resume", "strict", "sum_channels", "ledger", "external", "chunk", "workers", "scheduler")
 KINDS = ("heatmap", "overlay")  # pictures of each photograph
-LABELS_BYTES = 1 << 26  # of a file of labels, at most
 OF_ONE = (InputError, DomainError, NumericsError, OSError)  # what is wrong with one photograph alone
 
 
@@ -44,7 +43,7 @@ def explain(arguments: argparse.Namespace) -> tuple[str, int]:
     """Write heatmaps and overlays of photographs, and summary.json; returns a few lines, and whether some were bad."""
     _refuse_run_options(arguments)
     images = _images(arguments)
-    labels = None if arguments.labels is None else _labels(arguments.labels)
+    labels = None if arguments.labels is None else lines_in(arguments.labels)
     fed = fed_pictures(arguments)
     explainer = fed.explainer(arguments)
     _check_outputs(arguments, explainer, fed, labels)
@@ -163,14 +162,6 @@ def _images(arguments: argparse.Namespace) -> list[Path]:
                 f"{arguments.output}"
             )
     return [Path(path) for path in arguments.data]
-
-
-def _labels(path: Path) -> list[str]:
-    """One name per line; empty lines at the end do not count."""
-    if regular(path).stat().st_size > LABELS_BYTES:
-        raise InputError(f"{path} is no list of labels: it is larger than {LABELS_BYTES >> 20} MiB")
-    text = path.read_text(encoding="utf-8-sig", errors="replace").rstrip()
-    return [line.rstrip("\r") for line in text.split("\n")] if text else []
 
 
 def _check_outputs(arguments: argparse.Namespace, explainer: Explainer, fed: Fed, labels: list[str] | None) -> None:

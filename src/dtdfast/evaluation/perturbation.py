@@ -146,7 +146,7 @@ def region_perturbation(
 
     def follow(n: int, copies: Array) -> Array:
         values = explainer.predict(copies.reshape(-1, *point.shape[1:]))
-        return (_softmax(values) if probability else values)[:, index[n]].astype(np.float64)
+        return (softmax(values) if probability else values)[:, index[n]].astype(np.float64)
 
     most: dict[str, list[Array]] = {name: [] for name in (*maps, RANDOM_ORDER)}
     least: dict[str, list[Array]] = {name: [] for name in (*maps, RANDOM_ORDER)}
@@ -263,6 +263,7 @@ def _range(images: Array, domain: Any) -> tuple[Array, Array]:
     return low.reshape(column), high.reshape(column)
 
 
-def _softmax(outputs: Array) -> Array:
+def softmax(outputs: Array) -> Array:
+    """Probabilities (n, classes) of outputs."""
     e = np.exp(outputs - outputs.max(axis=1, keepdims=True))
     return np.asarray(e / e.sum(axis=1, keepdims=True))

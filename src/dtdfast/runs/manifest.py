@@ -23,6 +23,11 @@ FORMAT = 1
 PACKAGES = ("numpy", "zarr")  # and Pillow, where it decodes
 
 
+def digest_of(value: Any) -> str:
+    """SHA-256 of an array's bytes, in C order."""
+    return hashlib.sha256(np.ascontiguousarray(value).data).hexdigest()
+
+
 def model_digest(layers: Sequence[Layer]) -> str:
     """SHA-256 of every record: its kind, settings and arrays, names included."""
     digest = hashlib.sha256()
@@ -57,8 +62,7 @@ def described(value: Any, layers: Sequence[Layer]) -> Any:
     if isinstance(value, (tuple, list)):
         return [described(v, layers) for v in value]
     if isinstance(value, np.ndarray):
-        digest = hashlib.sha256(np.ascontiguousarray(value).data).hexdigest()
-        return {"shape": list(value.shape), "dtype": value.dtype.str, "sha256": digest}
+        return {"shape": list(value.shape), "dtype": value.dtype.str, "sha256": digest_of(value)}
     if isinstance(value, np.generic):
         return value.item()
     return value

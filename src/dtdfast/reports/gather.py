@@ -1,0 +1,244 @@
+"""Every number of a report, as plain data that is stored as JSON beside the page, and the arrays that are drawn."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import DtdError, InputError, ShapeError
+from ..evaluation.perturbation import softmax
+from ..explainer import Explainer
+from ..files import readable, regular
+from ..images import Preparation
+from ..layers import Layer, Softmax
+from ..ledger.ledger import Ledger
+from ..rules import Rule
+from ..runs.manifest import described, digest_of, model_digest
+from ..version import __version__
+from .checks import TESTS, Case, checked
+from .inputs import PICTURES, TEXT, Array, Inputs
+
+TOP = 5  # classes that are listed
+BLOCK = 1 << 20  # bytes of a file that are hashed at once
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What a page is made of.
+
+    Parameters
+    ----------
+    data : all numbers and names, as JSON takes them
+    maps : per rule, the relevance of the samples that are shown, summed over channels
+    contrast : maps (shown, 2, …) of the explained class and of the other, relevance starting with 1 at each
+    """
+
+    data: dict[str, Any]
+    inputs: Inputs
+    maps: dict[str, Array]
+    contrast: Array | None
+    ledger: Ledger
+    layers: list[Layer]
+
+
+def gathered(
+    layers: Sequence[Layer],
+    inputs: Inputs,
+    target: Any,
+    against: Any,
+    rules: Sequence[Any],
+    labels: Sequence[str] | None,
+    preparation: Preparation | None,
+    shown: int,
+    tests: Sequence[str],
+    files: Sequence[Any],
+    title: str | None,
+    seed: int,
+    options: dict[str, Any],
+) -> Gathered:
+    """Compute everything."""
+    layers = list(layers)
+    if unknown := [name for name in tests if name not in TESTS]:
+        raise InputError(f"tests holds {unknown[0]!r}, expected some of {', '.join(TESTS)}")
+    named = _named(rules)
+    main = next(iter(named))
+    explainer = Explainer(layers, **options, rules=named[main])
+    predictions = explainer.predict(inputs.x)
+    if predictions.ndim != 2:
+        raise ShapeError(f"the outputs are {predictions.shape}, expected (n, classes): explain them from Python")
+    n_classes = predictions.shape[1]
+    if labels is not None and len(labels) != n_classes:
+        raise ShapeError(f"labels holds {len(labels)}, but the network has {n_classes} outputs")
+    index = _classes("target", target, predictions.argmax(axis=1), n_classes)
+    other = None
+    if n_classes > 1:
+        second = np.where(np.arange(n_classes) == index[:, None], -np.inf, predictions).argmax(axis=1)
+        other = _classes("against", against, second, n_classes)
+        if (other == index).any():
+            raise InputError(f"against is {int(other[other == index][0])}, the class that is explained: name another")
+    maps, good, outputs = _maps(layers, inputs, index, named, options)
+    ledger = explainer.ledger(inputs.x[:shown], index[:shown])
+    contrast = None
+    if other is not None:
+        start = np.eye(n_classes, dtype=np.float32)[np.stack([index[:shown], other[:shown]], axis=1)]
+        raw = explainer.explain(inputs.x[:shown], start)
+        contrast = np.stack([inputs.summed(raw[:, k]) for k in range(2)], axis=1)
+    own = isinstance(layers[-1], Softmax) and not layers[-1].log
+    chances = predictions if own else softmax(outputs) if n_classes > 1 else None
+
+    def class_of(n: int, k: int) -> dict[str, Any]:
+        return {
+            "target": k,
+            "label": None if labels is None else str(labels[k]),
+            "output": float(outputs[n, k]),
+            "probability": None if chances is None else float(chances[n, k]),
+        }
+
+    samples = []
+    for n in range(min(shown, len(inputs.x))):
+        order = np.argsort(-outputs[n], kind="stable")[:TOP]
+        sample = {
+            "name": inputs.names[n],
+            "sha256": digest_of(inputs.x[n]),
+            **class_of(n, int(index[n])),
+            "against": None if other is None else class_of(n, int(other[n])),
+            "top": [class_of(n, int(k)) for k in order],
+            "rules": {k: {"error": v} if isinstance(v, str) else {"sum": _sum(v[n])} for k, v in maps.items()},
+            "ledger": _account(ledger, n),
+        }
+        if inputs.kind != PICTURES:
+            sample["inputs"] = _each(inputs, maps, n)
+        samples.append(sample)
+    used = {name: inputs.summed(values[:shown]) for name, values in good.items()}
+    case = Case(layers, inputs, index, other, {k: named[k] for k in good}, options, seed)
+    checks = checked(case, good, tests)
+    parameters = sum(v.size for r in layers for v in vars(r).values() if isinstance(v, np.ndarray))
+    about = {
+        "dtdfast": __version__,
+        "title": title or "Explanations",
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "model": {"layers": len(layers), "parameters": parameters, "sha256": model_digest(layers)},
+        "data": {
+            "kind": inputs.kind,
+            "samples": len(inputs.x),
+            "shape": list(inputs.x.shape),
+            "dtype": inputs.x.dtype.str,
+            "sha256": digest_of(inputs.x),
+        },
+        "files": [{"name": readable(str(path)), "sha256": _of_file(path)} for path in files],
+        "preparation": None if preparation is None else {"text": str(preparation), **asdict(preparation)},
+        "options": {
+            "rules": {name: described(rule, layers) for name, rule in named.items()},
+            "seed": seed,
+            **described(options, layers),
+        },
+        "environment": {
+            "dtdfast": __version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+            "system": platform.platform(),
+            "backend": explainer.backend,
+        },
+        "rule": main,
+        "probability": None if chances is None else "the network's" if own else "softmax of the outputs",
+        "samples": samples,
+        "tests": [asdict(check) for check in checks],
+    }
+    return Gathered(about, inputs, used, contrast, ledger, layers)
+
+
+def _named(rules: Sequence[Any]) -> dict[str, Any]:
+    """Name → rules."""
+    found: dict[str, Any] = {}
+    for rule in rules:
+        name = rule if isinstance(rule, str) else str(rule) if isinstance(rule, Rule) else f"rules {len(found) + 1}"
+        if name in found:
+            raise InputError(f"rules holds {name!r} twice")
+        found[name] = rule
+    if not found:
+        raise InputError("rules is empty, expected presets or rules; the first is what the report is about")
+    return found
+
+
+def _classes(key: str, given: Any, default: Array, n_classes: int) -> Array:
+    index = default if given is None else np.broadcast_to(np.asarray(given), default.shape)
+    if index.dtype.kind not in "iu" or not (index.min() >= 0 and index.max() < n_classes):
+        raise InputError(f"{key} is {given!r:.60}, expected outputs from 0 to {n_classes - 1}, one or one per sample")
+    return index.astype(np.intp)
+
+
+def _maps(
+    layers: list[Layer], inputs: Inputs, index: Array, named: Mapping[str, Any], options: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Array], Array]:
+    """Per rule, its maps or why there are none; the maps alone; the outputs.  The first rule must succeed."""
+    maps: dict[str, Any] = {}
+    outputs = None
+    for name, rules in named.items():
+        try:
+            explainer = Explainer(layers, **options, rules=rules)
+            maps[name], found = explainer.explain(inputs.x, index, return_outputs=True)
+        except DtdError as error:
+            if outputs is None:
+                raise
+            maps[name] = str(error)
+            continue
+        outputs = found if outputs is None else outputs
+    assert outputs is not None
+    return maps, {k: v for k, v in maps.items() if not isinstance(v, str)}, outputs
+
+
+def _each(inputs: Inputs, maps: dict[str, Any], n: int) -> list[dict[str, Any]]:
+    """Per feature or word: its name, its value, and its relevance under every rule."""
+    names = inputs.tokens[n] if inputs.kind == TEXT else inputs.columns
+    drawn = {name: values[n].tolist() for name, values in maps.items() if not isinstance(values, str)}
+    return [
+        {"name": name, "value": inputs.x[n, k].item(), "relevance": {rule: r[k] for rule, r in drawn.items()}}
+        for k, name in enumerate(names)
+    ]
+
+
+def _account(ledger: Ledger, n: int) -> dict[str, Any]:
+    """The ledger of one sample."""
+    rows = [
+        {
+            "entries": list(row.entries),
+            "title": row.title,
+            "rule": row.rule,
+            "came": float(row.came[n]),
+            "went": float(row.went[n]),
+            "absorbed": {cause: float(v[n]) for cause, v in row.absorbed.items() if v[n]},
+            "residual": float(row.residual[n]),
+            "bound": float(row.bound[n]),
+        }
+        for row in ledger.rows
+    ]
+    absorbed = {cause: float(v[n]) for cause, v in ledger.absorbed.items() if v[n]}
+    closed = bool(abs(ledger.residual[n]) <= ledger.bound[n]) and all(abs(r["residual"]) <= r["bound"] for r in rows)
+    return {
+        "start": float(ledger.start[n]),
+        "end": float(ledger.end[n]),
+        "absorbed": absorbed,
+        "residual": float(ledger.residual[n]),
+        "bound": float(ledger.bound[n]),
+        "closed": closed,
+        "rows": rows,
+    }
+
+
+def _sum(values: Array) -> float:
+    return float(values.sum(dtype=np.float64))
+
+
+def _of_file(path: Any) -> str:
+    digest = hashlib.sha256()
+    with regular(Path(path)).open("rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
