@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 from scipy import ndimage, stats
 
 import dtdfast as dtd
-from dtdfast import evaluation
-from dtdfast.data import digits
+from dtdfast import diagnostics, evaluation
+from dtdfast.data import digits, sentiment
 from dtdfast.evaluation import curves, operators, perturbation
+from dtdfast.evaluation.comparison import gini
 
 mpl.use("agg")
 
@@ -151,3 +152,54 @@ def test_every_map_of_the_digits_beats_random(operator: Any) -> None:
     assert "every map marks" in result.reading
     ax = Figure().subplots()
     assert len(result.plot(ax).lines) == 2 * 3 + 1
+
+
+# --------------------------------------------------------------------------------------------------------- comparison
+
+
+def test_compare_is_what_the_single_calls_return() -> None:
+    layers, x, _ = digits()
+    x, box = x[:6], (0.0, 1.0)
+    methods = ["dtd", dtd.Gamma(0.25), dtd.baselines.input_x_gradient]
+    found = evaluation.compare(layers, x, methods=methods, size=1, steps=10, repeats=2, domain=box)
+    assert set(found.methods) == {"dtd", "Gamma(0.25)", "input x gradient"}
+    start = np.eye(10, dtype=np.float32)[dtd.predict(layers, x).argmax(axis=1)]
+    maps = dtd.explain(layers, x, start, domain=box)
+    curves = evaluation.region_perturbation(layers, x, {"dtd": maps}, size=1, steps=10, repeats=2, domain=box)
+    numbers = found.numbers("dtd")
+    assert numbers["AOPC"] == curves.aopc("dtd").mean
+    alike = diagnostics.class_sensitivity(layers, x, domain=box)
+    assert numbers["two classes' |cosine|"] == np.median(alike.similarity["|cosine|"])
+    assert 0 < numbers["sensitivity"] < found.numbers("Gamma(0.25)")["sensitivity"]
+    assert str(found).splitlines()[0].split("  ")[0] == "method"
+    assert "dtd changes least under noise; the maps of" in found.reading
+    axes = found.plot(Figure().subplots())
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == found.methods
+
+
+def test_compare_words_and_one_output(rng: np.random.Generator) -> None:
+    layers, _, ids, _ = sentiment()
+    found = evaluation.compare(layers, ids[:5], methods={"held": "cp-lrp"}, size=1, steps=3, operator="resample")
+    assert np.isnan(found.numbers("held")["sensitivity"])
+    single = [dtd.Linear(rng.standard_normal((1, 6)))]
+    found = evaluation.compare(single, rng.random((5, 6)), methods=["lrp-0"], size=1, steps=3, operator="resample")
+    assert np.isnan(found.numbers("lrp-0")["two classes' |cosine|"])
+    assert "class" not in found.reading
+    assert found.rows()[0][-1] == "-"
+    with pytest.raises(dtd.InputError, match="two methods are called 'dtd'"):
+        evaluation.compare(single, rng.random((2, 6)), methods=["dtd", "dtd"])
+    with pytest.raises(dtd.InputError, match="methods is empty"):
+        evaluation.compare(single, rng.random((2, 6)), methods=[])
+
+
+def test_gini() -> None:
+    values = np.array([[1.0, 1, 1, 1], [0, 0, 0, -5], [0, 0, 0, 0]])
+    np.testing.assert_allclose(gini(values), [0, 0.75, np.nan])
+
+
+def test_resampled_values_come_from_the_same_place(rng: np.random.Generator) -> None:
+    images = np.arange(5 * 2 * 6).reshape(5, 2, 6)
+    drawn = operators.resample(images)(images[0], rng)
+    for place in range(6):
+        assert any((drawn[:, place] == image[:, place]).all() for image in images)
+    assert (drawn != images[0]).any()

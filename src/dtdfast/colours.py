@@ -24,8 +24,8 @@ def palette() -> NDArray[np.uint8]:
     """256 colours (256, 3) from blue over white to red."""
     anchors = np.array([[int(a[i : i + 2], 16) for i in (0, 2, 4)] for a in ANCHORS], np.float64)
     places = np.linspace(0, len(anchors) - 1, 256)
-    channels = [np.interp(places, np.arange(len(anchors)), column) for column in anchors.T]
-    return np.rint(np.stack(channels, axis=1)).astype(np.uint8)
+    channels: list[NDArray[np.float64]] = [np.interp(places, np.arange(len(anchors)), column) for column in anchors.T]
+    return np.asarray(np.rint(np.stack(channels, axis=1)), np.uint8)
 
 
 def of_pixels(relevance: ArrayLike, smooth: float = 0.0) -> NDArray[np.float64]:
@@ -67,4 +67,4 @@ def grey_of(picture: ArrayLike) -> NDArray[np.float64]:
 
 def opacity(values: NDArray[Any], limit: float) -> NDArray[np.float64]:
     """How much of an overlay covers the picture."""
-    return np.clip(np.abs(values) / limit, 0, 1)
+    return np.asarray(np.clip(np.abs(values) / limit, 0, 1), np.float64)

@@ -14,7 +14,7 @@ from .errors import LayerError, TargetError
 from .explainer import Explainer
 from .layers import Layer
 from .options import split
-from .report import Report, number
+from .results import Report, number
 
 __all__ = ["TopSamples", "channel_relevance", "conditional", "top_channels", "top_samples"]
 

@@ -51,7 +51,9 @@ def _box(row: Mapping[str, Any], at: Point, width: float, most: float, causes: S
     x = left + kept
     for cause, value in row["absorbed"].items():
         share = min(abs(value) / most * width, max(left + size - x, 0.0))
-        parts.append(_rect(x, y, share, f"cause c{causes.index(cause) % 6}{' added' if value < 0 else ''}"))
+        parts.append(
+            _rect(x, y, share, f"cause c{causes.index(cause) % 6}{' added' if value * row['came'] < 0 else ''}")
+        )
         x += share
     booked = ", ".join(f"{cause} {value:+.3g}" for cause, value in row["absorbed"].items())
     fits = max(int(width / 6.6), 8)

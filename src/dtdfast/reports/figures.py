@@ -71,7 +71,7 @@ class Figures:
             told = f"their difference: red speaks for {names[0]}, blue for {names[1]}"
             parts += [
                 tag("h3", "Contrast: ", named(names[0]), " against ", named(names[1])),
-                tag("p", "Relevance starts with 1 at each class; the first two maps have one scale.", class_="faint"),
+                tag("p", f"{margin(sample)} The first two maps have one scale.", class_="faint"),
                 tag(
                     "div",
                     *(self._map(m, f"for {name}", common) for m, name in zip(pair, names, strict=True)),
@@ -107,6 +107,7 @@ class Figures:
             difference = self.found.contrast[n, 0] - self.found.contrast[n, 1]
             parts += [
                 tag("h3", "Contrast: ", named(names[0]), " against ", named(names[1])),
+                tag("p", margin(sample), class_="faint"),
                 self._words(
                     tokens, difference, f"difference of the two maps: orange for {names[0]}, blue for {names[1]}"
                 ),
@@ -143,7 +144,7 @@ class Figures:
             parts += [
                 tag("h3", "Contrast: ", named(names[0]), " against ", named(names[1])),
                 table(
-                    "Relevance starts with 1 at each class",
+                    margin(sample),
                     ("feature", named(names[0]), named(names[1]), "difference", "against / for"),
                     [
                         (
@@ -171,6 +172,15 @@ class Figures:
 def class_name(entry: dict[str, Any]) -> str:
     """An output as people call it."""
     return f"output {entry['target']}" if entry["label"] is None else short(entry["label"])
+
+
+def margin(sample: dict[str, Any]) -> str:
+    """What a contrast adds up to."""
+    outputs = sample["output"], sample["against"]["output"]
+    return (
+        f"The maps start from the outputs {outputs[0]:.4g} and {outputs[1]:.4g}, their difference from "
+        f"{outputs[0] - outputs[1]:.4g}."
+    )
 
 
 def where(values: Array) -> str:

@@ -37,7 +37,7 @@ class Gathered:
     ----------
     data : all numbers and names, as JSON takes them
     maps : per rule, the relevance of the samples that are shown, summed over channels
-    contrast : maps (shown, 2, …) of the explained class and of the other, relevance starting with 1 at each
+    contrast : maps (shown, 2, …) of the explained class and of the other
     """
 
     data: dict[str, Any]
@@ -87,8 +87,7 @@ def gathered(
     ledger = explainer.ledger(inputs.x[:shown], index[:shown])
     contrast = None
     if other is not None:
-        start = np.eye(n_classes, dtype=np.float32)[np.stack([index[:shown], other[:shown]], axis=1)]
-        raw = explainer.explain(inputs.x[:shown], start)
+        raw = explainer.explain(inputs.x[:shown], np.stack([index, other], axis=1)[:shown])
         contrast = np.stack([inputs.summed(raw[:, k]) for k in range(2)], axis=1)
     own = isinstance(layers[-1], Softmax) and not layers[-1].log
     chances = predictions if own else softmax(outputs) if n_classes > 1 else None
@@ -132,7 +131,7 @@ def gathered(
             "dtype": inputs.x.dtype.str,
             "sha256": digest_of(inputs.x),
         },
-        "files": [{"name": readable(str(path)), "sha256": _of_file(path)} for path in files],
+        "files": [{"name": readable(Path(path).name), "sha256": _of_file(path)} for path in files],
         "preparation": None if preparation is None else {"text": str(preparation), **asdict(preparation)},
         "options": {
             "rules": {name: described(rule, layers) for name, rule in named.items()},

@@ -226,4 +226,11 @@ def _audit(found: Gathered) -> Markup:
 
 
 def _option(value: Any) -> str:
-    return short(value, 400)
+    """An option in words."""
+    if isinstance(value, dict) and "sha256" in value:
+        return f"array {value['shape']} {value['dtype']}, SHA-256 {value['sha256']}"
+    if isinstance(value, dict):
+        return short("; ".join(k if k == v else f"{k}: {_option(v)}" for k, v in value.items()), 2000)
+    if isinstance(value, list):
+        return short(" to ".join(map(_option, value)) if len(value) == 2 else str(value), 2000)
+    return short("default" if value is None else value, 400)

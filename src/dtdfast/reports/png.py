@@ -62,4 +62,4 @@ def shrunk(values: NDArray[Any], factor: int) -> NDArray[Any]:
     h, w = (s // factor for s in values.shape[:2])
     cut = values[: h * factor, : w * factor]
     means = cut.reshape(h, factor, w, factor, *values.shape[2:]).mean(axis=(1, 3))
-    return np.rint(means).astype(np.uint8) if values.dtype == np.uint8 else means
+    return np.asarray(np.rint(means), np.uint8) if values.dtype == np.uint8 else np.asarray(means)

@@ -13,6 +13,7 @@ from ..errors import InputError
 from ..files import replaceable, written
 from ..images import Preparation
 from ..layers import Layer
+from ..rules import Gamma
 from .checks import TESTS
 from .gather import gathered
 from .inputs import PICTURES, TABLE, TEXT, inputs_of
@@ -20,9 +21,9 @@ from .page import page
 
 LARGEST = 5_000_000  # bytes of a page
 SHOWN = 4
-RULES = {
+RULES: dict[str, tuple[Any, ...]] = {
     PICTURES: ("dtd", "epsilon-plus", "lrp-epsilon"),
-    TABLE: ("dtd", "lrp-epsilon", "excitation-backprop"),
+    TABLE: ("dtd", Gamma(0.25), "excitation-backprop"),
     TEXT: ("cp-lrp", "attnlrp", "dtd"),
 }
 """What is compared where nothing is said; the first is what the tests are about."""

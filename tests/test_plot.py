@@ -1,0 +1,127 @@
+"""Charts on the caller's axes: what is drawn, in which colours, and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+import dtdfast as dtd
+from dtdfast import evaluation, plot
+from dtdfast.colours import AGAINST, FOR
+from dtdfast.data import sentiment
+
+mpl.use("agg")
+
+
+def drawn(figure: Figure) -> None:
+    figure.savefig("/dev/null", format="png", dpi=20)
+
+
+def test_bars_are_ranked_and_signed() -> None:
+    axes = Figure().subplots()
+    found = plot.bars([0.5, -3.0, 1.0, 0.25], ["a", "$b_", "c\u202e", "d"], axes, top=2)
+    assert [bar.get_width() for bar in found] == [-3.0, 1.0, 0.75]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["$b_", "c\\u202e", "all others (2)"]
+    assert [to_hex(bar.get_facecolor()) for bar in found] == [AGAINST, FOR, FOR]
+    drawn(axes.figure)  # a lone dollar sign is no formula
+
+
+def test_bars_take_the_names_of_a_series() -> None:
+    class Series(list[float]):
+        index = ("x", "y")
+
+        def to_numpy(self) -> Any:
+            return np.array(self)
+
+    axes = Figure().subplots()
+    plot.bars(Series([1.0, 2.0]), ax=axes)
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["y", "x"]
+
+
+@pytest.mark.parametrize(
+    ("relevance", "options", "message"),
+    [
+        ([[1.0]], {}, r"relevance has shape \(1, 1\)"),
+        ([1.0, np.nan], {}, "NaN"),
+        ([1.0], {"names": ["a", "b"]}, "names holds 2"),
+        ([1.0], {"top": 0}, "top is 0"),
+    ],
+)
+def test_bars_refuse(relevance: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(dtd.DtdError, match=message):
+        plot.bars(relevance, ax=Figure().subplots(), **options)
+
+
+@pytest.mark.parametrize(
+    ("scale", "limits"),
+    [("each", [[1, 2], [3, 40]]), ("method", [[2, 2], [40, 40]]), ("input", [[3, 40], [3, 40]]), ("all", [[40] * 2] * 2)],
+)
+def test_grid_shares_scales(scale: str, limits: list[list[float]]) -> None:
+    one = np.ones((2, 3, 3))
+    maps = {"a": one * np.array([1, -2]).reshape(2, 1, 1), "b": one * np.array([3, 40]).reshape(2, 1, 1)}
+    axes = Figure().subplots(3, 2)
+    images = plot.grid(
+        maps, axes, pictures=np.zeros((2, 3, 3)), labels=["cat", "$dog"], probabilities=[0.5, 0.25], scale=scale,
+        percentile=100,
+    )  # fmt: skip
+    assert [[image.get_clim()[1] for image in row] for row in images] == limits
+    assert [ax.get_title() for ax in axes[0]] == ["cat, 50.0 %", "$dog, 25.0 %"]
+    assert [ax.get_ylabel() for ax in axes[:, 0]] == ["", "a", "b"]
+    drawn(axes[0, 0].figure)
+
+
+def test_grid_smooths_what_is_shown_alone() -> None:
+    relevance = np.zeros((1, 21, 21))
+    relevance[0, 10, 10] = 1
+    (image,) = plot.grid({"a": relevance}, Figure().subplots(squeeze=False), smooth=1.5)[0]
+    shown = image.get_array()
+    assert shown is not None
+    assert shown.sum() == pytest.approx(1, rel=1e-12)
+    assert 0 < shown[10, 13] < shown[10, 10] < 0.2
+    assert relevance.sum() == relevance[0, 10, 10]
+
+
+@pytest.mark.parametrize(
+    ("maps", "options", "message"),
+    [
+        ({}, {}, "maps is empty"),
+        ({"a": np.zeros((1, 2, 2))}, {"scale": "some"}, "scale is 'some'"),
+        ({"a": np.zeros((1, 2, 2))}, {"labels": ["a", "b"]}, "labels holds 2"),
+        ({"a": np.zeros((1, 2, 2))}, {"smooth": -1.0}, "smooth is -1"),
+        ({"a": np.zeros((3, 2, 2))}, {}, "axes has shape"),
+    ],
+)
+def test_grid_refuses(maps: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(dtd.DtdError, match=message):
+        plot.grid(maps, Figure().subplots(squeeze=False), **options)
+
+
+def test_flow_shows_the_ledger() -> None:
+    layers, _, ids, _ = sentiment()
+    ledger = dtd.Explainer(layers, rules="attnlrp").ledger(ids[:3])
+    axes = Figure().subplots()
+    went, *causes = plot.flow(ledger, axes)
+    steps = ledger.steps()
+    assert [bar.get_width() for bar in went] == [row.went.sum() for row in steps]
+    assert [label.get_text() for label in axes.get_yticklabels()] == [f"{r.title} ({r.rule})" for r in steps]
+    totals = {c.get_label(): sum(bar.get_width() for bar in c) for c in causes}
+    assert totals == pytest.approx({c: v.sum() for c, v in ledger.absorbed.items() if v.any()})
+
+
+def test_curves_draw_means_and_intervals(rng: np.random.Generator) -> None:
+    layers, x = [dtd.Flatten(), dtd.Linear(rng.standard_normal((2, 16)))], rng.random((4, 1, 4, 4))
+    found = evaluation.region_perturbation(layers, x, x, 1, size=1, steps=5, repeats=2, domain=(0.0, 1.0))
+    axes = Figure().subplots()
+    lines = plot.curves(found, axes)
+    assert [line.get_label() for line in lines] == ["relevance", "sensitivity", "random order"]
+    np.testing.assert_allclose(lines[0].get_ydata(), found.outputs["relevance"].mean(axis=0))
+    (solid,) = plot.curves(found, Figure().subplots(), methods=["relevance"])
+    assert solid.get_label() == "relevance"
+    with pytest.raises(dtd.InputError, match="no method 'luck'"):
+        plot.curves(found, axes, methods=["luck"])
+    assert found.plot(axes) is axes
