@@ -59,7 +59,12 @@ def test_bars_refuse(relevance: Any, options: dict[str, Any], message: str) -> N
 
 @pytest.mark.parametrize(
     ("scale", "limits"),
-    [("each", [[1, 2], [3, 40]]), ("method", [[2, 2], [40, 40]]), ("input", [[3, 40], [3, 40]]), ("all", [[40] * 2] * 2)],
+    [
+        ("each", [[1, 2], [3, 40]]),
+        ("method", [[2, 2], [40, 40]]),
+        ("input", [[3, 40], [3, 40]]),
+        ("all", [[40] * 2] * 2),
+    ],
 )
 def test_grid_shares_scales(scale: str, limits: list[list[float]]) -> None:
     one = np.ones((2, 3, 3))

@@ -1,5 +1,5 @@
-"""`dtdfast.report`: a page that is sound HTML, asks nothing of a network, escapes every name, and shows the numbers that
-the tests return.
+"""`dtdfast.report`: a page that is sound HTML, asks nothing of a network, escapes every name, and shows the numbers
+that the tests return.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ BOX = (0.0, 1.0)
 QUICK = ("account", "class")
 LABELS = [f"digit {k}" for k in range(10)]
 HOSTILE = [
-    "<script>alert(1)</script>", "\"' onerror='alert(1)", "right\u202eto\u200bleft", "]]></style><b>", "x" * 500, "&lt;b&gt;",
-    "\ud800", "\x00\x1b[31m", "\u0645\u0631\u062d\u0628\u0627", "</title><img src=https://example.org/a>",
+    "<script>alert(1)</script>", "\"' onerror='alert(1)", "right\u202eto\u200bleft", "]]></style><b>", "x" * 500,
+    "&lt;b&gt;", "\ud800", "\x00\x1b[31m", "\u0645\u0631\u062d\u0628\u0627", "</title><img src=https://example.org/a>",
 ]  # fmt: skip
 
 
@@ -98,7 +98,7 @@ def checked(page: Page) -> Reader:
     assert not re.search(r"url\(|@import|http", style[1])
     assert "prefers-color-scheme: dark" in style[1]
     assert all(image["alt"] for image in read.all("img"))
-    assert all(svg.get("role") == "img" and svg["aria-label"] or svg.get("aria-hidden") for svg in read.all("svg"))
+    assert all((svg.get("role") == "img" and svg["aria-label"]) or svg.get("aria-hidden") for svg in read.all("svg"))
     assert {th.get("scope") for th in read.all("th")} <= {"row", "col"}
     assert len(read.all("h1")) == 1
     assert len(read.all("caption")) == len(read.all("table"))
@@ -142,7 +142,9 @@ def test_numbers_are_what_the_calls_return() -> None:
         assert sample["rules"]["dtd"]["sum"] == pytest.approx(float(relevance[n].sum(dtype=np.float64)), rel=1e-12)
         assert f"relevance adds up to {relevance[n].sum(dtype=np.float64):.4g}" in page.html
         share = np.exp(outputs[n] - outputs[n].max())
-        assert [t["probability"] for t in sample["top"]] == pytest.approx(np.sort(share / share.sum())[::-1][:5], rel=1e-5)
+        assert [t["probability"] for t in sample["top"]] == pytest.approx(
+            np.sort(share / share.sum())[::-1][:5], rel=1e-5
+        )
     ledger = dtd.Explainer(layers, domain=BOX).ledger(x[:2], first[:2])
     assert [row["came"] for row in page.data["samples"][1]["ledger"]["rows"]] == [r.came[1] for r in ledger.rows]
 

@@ -154,7 +154,7 @@ def curves(found: Curves, ax: Axes | None = None, *, methods: Sequence[str] | No
     if unknown := [m for m in chosen if m not in found.outputs]:
         raise InputError(f"there is no method {unknown[0]!r}; the methods are {', '.join(found.outputs)}")
     ax = axes_or_current(ax)
-    drawn = []
+    drawn: list[Line2D] = []
     for k, method in enumerate(chosen):
         color = NEUTRAL if method == found.random else LINES[k % len(LINES)]
         mean, half = found.band(method)

@@ -110,10 +110,12 @@ def _levels(rows: Sequence[Mapping[str, Any]], reads: Sequence[tuple[int, ...]])
 
 
 def _edge(a: Point, b: Point) -> Markup:
+    """A line from below the words of one box to the next; one that skips levels goes round what lies between."""
     (x0, y0), (x1, y1) = (a[0], a[1] + (BAR + 30 if a[1] > ROW / 2 else 8)), b
-    half = (y1 - y0) / 2
-    return tag("path", d=f"M{x0:.1f} {y0:.1f}C{x0:.1f} {y0 + half:.1f} {x1:.1f} {y1 - half:.1f} {x1:.1f} {y1:.1f}",
-               class_="edge")  # fmt: skip
+    half, aside = (y1 - y0) / 2, 0.6 * (y1 - y0) if y1 - y0 > ROW else 0.0
+    aside = min(aside, WIDTH / 2) * (-1 if x0 > WIDTH / 2 else 1)
+    bend = f"C{x0 + aside:.1f} {y0 + half:.1f} {x1 + aside:.1f} {y1 - half:.1f} {x1:.1f} {y1:.1f}"
+    return tag("path", d=f"M{x0:.1f} {y0:.1f}{bend}", class_="edge")
 
 
 def curves(lines: Mapping[str, Sequence[float]], across: str, along: str, what: str) -> Markup:

@@ -128,7 +128,7 @@ class Figures:
         columns = self.inputs.columns
         most = float(np.abs(values).max()) or 1.0
         told = f"{class_name(sample)}, {rule}: the {len(order)} of {len(values)} features with most relevance"
-        cells = [
+        cells: list[tuple[str, ...]] = [
             (named(columns[k]), f"{self.inputs.x[n, k]:.5g}", f"{values[k]:+.4g}", _bar(values[k] / most))
             for k in order
         ]

@@ -205,7 +205,7 @@ def _each(inputs: Inputs, maps: dict[str, Any], n: int) -> list[dict[str, Any]]:
 
 def _account(ledger: Ledger, n: int) -> dict[str, Any]:
     """The ledger of one sample."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "entries": list(row.entries),
             "title": row.title,

@@ -88,7 +88,7 @@ def _samples(found: Gathered) -> Iterator[Markup]:
         )
 
 
-def _top(sample: Mapping[str, Any], probability: str | None) -> Markup:
+def _top(sample: dict[str, Any], probability: str | None) -> Markup:
     header = ["class", "output", *([f"probability ({probability})"] if probability else [])]
     rows = []
     for entry in sample["top"]:
@@ -193,10 +193,9 @@ def _drawn(test: Mapping[str, Any], data: Mapping[str, Any]) -> Markup:
             )
         )
     if test["name"] == "perturbation":
+        rows = [(named(row["method"]), *list(row.values())[1:]) for row in numbers["table"]]
         chart = curves(numbers["outputs"], "inputs replaced", "explained output", test["question"])
-        header = list(numbers["table"][0])
-        rows = [[named(row[header[0]]), *(row[key] for key in header[1:])] for row in numbers["table"]]
-        return joined((scrolled("Chart", chart), table(numbers["what"], header, rows)))
+        return joined((scrolled("Chart", chart), table(numbers["what"], list(numbers["table"][0]), rows)))
     if test["name"] == "account":
         shares = [(cause, f"{value:.4g}") for cause, value in numbers["shares"].items() if value]
         return details("Causes", table("Mean share of the explained output", ("part", "share"), shares))
