@@ -242,10 +242,18 @@ def test_channels_last(rng: np.random.Generator) -> None:
     assert [i["src"] for i in checked(a).all("img")] == [i["src"] for i in checked(b).all("img")]
 
 
+def test_a_model_by_its_path(tmp_path: Path) -> None:
+    layers, x, _ = digits()
+    dtd.save(layers, tmp_path / "digits.safetensors")
+    page = dtd.report(tmp_path / "digits.safetensors", x[:2], tests=(), domain=BOX)
+    assert [file["name"] for file in page.data["files"]] == ["digits.safetensors"]
+    assert page.data["model"] == dtd.report(layers, x[:2], tests=(), domain=BOX).data["model"]
+
+
 def test_large_pictures_shrink(rng: np.random.Generator) -> None:
-    layers = [dtd.GlobalAvgPool(), dtd.Flatten(), dtd.Linear(rng.standard_normal((2, 3)))]
+    layers = [dtd.Conv(rng.standard_normal((1, 3, 10, 10)), stride=10), dtd.Flatten(), dtd.Linear(np.eye(2, 3500))]
     x = rng.random((3, 3, 700, 500), dtype=np.float32)
-    page = dtd.report(layers, x, tests=(), domain=BOX, shown=3)
+    page = dtd.report(layers, x, tests=(), rules=["dtd"], domain=BOX, shown=3)
     assert 5e5 < len(page.html) < LARGEST
     checked(page)
 

@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import InputError
 from ..files import replaceable, written
 from ..images import Preparation
-from ..layers import Layer
+from ..models import layers_of
 from ..rules import Gamma
 from .checks import TESTS
 from .gather import gathered
@@ -81,7 +81,7 @@ class Page:
 
 
 def report(
-    layers: Sequence[Layer],
+    layers: Any,
     x: Any,
     target: Any = None,
     *,
@@ -108,8 +108,8 @@ def report(
 
     Parameters
     ----------
-    layers : sequence of Layer
-        The network; its outputs have shape (n, classes).
+    layers : sequence of Layer, model or path-like
+        The network, as `explain` takes it; its outputs have shape (n, classes).
     x : array_like or DataFrame
         Pictures (n, channels, height, width); the rows of a table (n, features), where a DataFrame brings names; or
         texts as integers (n, words).
@@ -139,7 +139,7 @@ def report(
         Some of "account", "class", "weights", "roots" and "perturbation". "weights" and "roots" take long for large
         networks.
     files : sequence of paths, optional
-        Files whose SHA-256 the page holds, such as the model's.
+        Files whose SHA-256 the page holds; the model's is there if `layers` is its path.
     title : str, optional
         The page's title.
     seed : int, default 0
@@ -182,8 +182,21 @@ def report(
         domain=options.get("domain"),
     )
     chosen = RULES[inputs.kind] if rules is None else [rules] if isinstance(rules, str) else rules
+    held = [layers, *files] if isinstance(layers, (str, os.PathLike)) else files
     found = gathered(
-        layers, inputs, target, against, chosen, labels, preparation, shown, tests, files, title, seed, options
+        layers_of(layers, inputs.x),
+        inputs,
+        target,
+        against,
+        chosen,
+        labels,
+        preparation,
+        shown,
+        tests,
+        held,
+        title,
+        seed,
+        options,
     )
     html = page(found)
     if (size := len(html.encode("utf-8", "backslashreplace"))) > LARGEST:
