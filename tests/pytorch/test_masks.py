@@ -140,3 +140,186 @@ def test_tensors_beside_tensors():
     found = dtd.explain(layers, IDS, 0, backend="cpu", **GIVEN)
     assert isinstance(found, torch.Tensor)
     torch.testing.assert_close(found, torch.from_numpy(expected), rtol=0, atol=0)
+
+
+# ------------------------------------------------------------------------------------------- padding, True = ignored
+
+PADDED = ~MASK.bool()
+CAUSAL = torch.ones(5, 5, dtype=torch.bool).triu(1)
+
+
+class Heads(nn.Module):
+    """nn.MultiheadAttention; its fused product, or the weights as well."""
+
+    def __init__(self, weights=False, causal=False, tokens_first=False):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=not tokens_first)
+        self.weights, self.causal, self.tokens_first = weights, causal, tokens_first
+
+    def forward(self, x, padding):
+        x = x.transpose(0, 1) if self.tokens_first else x
+        options = {"need_weights": self.weights, "attn_mask": CAUSAL if self.causal else None}
+        y = self.attention(x, x, x, key_padding_mask=padding, **options)[0]
+        return y.transpose(0, 1) if self.tokens_first else y
+
+
+class Stack(nn.Module):
+    def __init__(self, causal=False, **options):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(8, 2, 12, batch_first=True, **options)
+        self.encoder, self.causal = nn.TransformerEncoder(layer, 2, enable_nested_tensor=not options), causal
+
+    def forward(self, x, padding):
+        options = {"mask": CAUSAL.float().masked_fill(CAUSAL, -math.inf), "is_causal": True} if self.causal else {}
+        return self.encoder(x, src_key_padding_mask=padding, **options)
+
+
+PADDING = {
+    "attention": Heads,
+    "attention with weights": lambda: Heads(weights=True),
+    "causal attention": lambda: Heads(causal=True),
+    "causal attention with weights": lambda: Heads(weights=True, causal=True),
+    "tokens first": lambda: Heads(tokens_first=True),
+    "encoder": Stack,
+    "encoder, norm first": lambda: Stack(norm_first=True),
+    "causal encoder": lambda: Stack(causal=True, norm_first=True),
+}
+
+
+@pytest.mark.parametrize("name", PADDING)
+def test_padding_that_is_true_where_ignored(name):
+    """Imported on one mask, the list answers as the module does on others, where there are words."""
+    torch.manual_seed(1)
+    module, x = PADDING[name]().eval(), torch.randn(3, 5, 8)
+    layers = dtd.from_torch(module, x, padding=PADDED)
+    assert next(r.mask is not None for r in layers if isinstance(r, dtd.Softmax)) == ("causal" in name)
+    for padded in (PADDED, PADDED.flip(0)):
+        outputs = dtd.predict(layers, x, backend="cpu", padding=padded)
+        expected = module(x, padded).detach()
+        torch.testing.assert_close(outputs[~padded], expected[~padded], rtol=0, atol=1e-5)
+        start = outputs * ~padded[..., None]
+        r = dtd.explain(layers, x, start, rules="cp-lrp", backend="cpu", padding=padded)
+        assert not r[padded].any()
+        assert r[~padded].any(dim=-1).all()
+
+
+class Built(nn.Module):
+    """A sum of a learned table of 0 and −∞ with the mask's: no scores between them."""
+
+    def __init__(self, low=-math.inf):
+        super().__init__()
+        self.low = low
+
+    def forward(self, x, mask):
+        hidden = torch.where(mask.bool(), 0.0, -math.inf)[:, None, :]
+        table = torch.zeros(5, 5).masked_fill(CAUSAL, self.low)
+        return (x @ x.mT + (table + hidden)).softmax(-1) @ x
+
+
+def test_masks_written_as_numbers():
+    torch.manual_seed(0)
+    module, x = Built().eval(), torch.randn(3, 5, 4)
+    layers = dtd.from_torch(module, x, mask=MASK)
+    assert [type(record) for record in layers] == [dtd.Given, dtd.MatMul, dtd.Reshape, dtd.Softmax, dtd.MatMul]
+    torch.testing.assert_close(dtd.predict(layers, x, backend="cpu", mask=MASK), module(x, MASK), rtol=0, atol=1e-5)
+    with pytest.raises(dtd.ModelError, match="adds numbers to a mask of 0 and −∞"):
+        dtd.from_torch(Built(-1.0).eval(), x, mask=MASK)
+
+
+# --------------------------------------------------------------------------------------------------- the mean of words
+
+MEANS = {  # tokens (n, t, d), a mask (n, t) → (n, d)
+    "as sentence-transformers has it": lambda x, m: (
+        (x * m.unsqueeze(-1).expand(x.shape).float()).sum(1)
+        / torch.clamp(m.unsqueeze(-1).expand(x.shape).float().sum(1), min=1e-9)
+    ),
+    "by integers": lambda x, m: (x * m[..., None]).sum(1) / m.sum(1, keepdim=True),
+    "filled with zeros": lambda x, m: x.masked_fill(m[..., None] == 0, 0.0).sum(1) / m.sum(-1)[:, None],
+    "weights first": lambda x, m: (x * (m / m.sum(1, keepdim=True))[..., None]).sum(1),
+    "at least one": lambda x, m: (x * m[..., None]).sum(1) / m.sum(1, keepdim=True).clamp(min=1),
+    "a product": lambda x, m: ((m / m.sum(1, keepdim=True))[:, None, :] @ x)[:, 0],
+}
+
+
+class Mean(nn.Module):
+    def __init__(self, kind):
+        super().__init__()
+        self.words, self.kind = nn.Embedding(20, 8), kind
+
+    def forward(self, ids, mask):
+        return MEANS[self.kind](self.words(ids), mask)
+
+
+@pytest.mark.parametrize("kind", MEANS)
+def test_the_mean_of_words(kind):
+    torch.manual_seed(0)
+    module = Mean(kind).eval()
+    layers = dtd.from_torch(module, IDS, mask=MASK)
+    for mask in (MASK, MASK.flip(1), torch.ones_like(MASK)):
+        outputs, expected = dtd.predict(layers, IDS, backend="oracle", mask=mask), module(IDS, mask).detach()
+        torch.testing.assert_close(outputs.float(), expected, rtol=0, atol=1e-6)
+        for rules in ("cp-lrp", "attnlrp", "dtd"):
+            start = torch.ones_like(outputs) if rules == "dtd" else outputs
+            explainer = dtd.Explainer(layers, rules=rules, backend="oracle")
+            r = explainer.explain(IDS, start, mask=mask)
+            assert not r[mask == 0].any()
+            if rules != "dtd":  # every word gives its vector's part of the mean
+                parts = (module.words.weight.detach()[IDS].sum(-1) * mask).double() / mask.sum(1, keepdim=True)
+                torch.testing.assert_close(r, parts, rtol=0, atol=1e-5)
+            assert explainer.ledger(IDS, start, mask=mask).closed
+
+
+def test_a_divisor_that_is_no_count():
+    class Weighted(nn.Module):
+        def forward(self, x, weights):
+            return (x * weights[..., None]).sum(1) / weights.sum(1, keepdim=True)
+
+    x = torch.randn(3, 5, 2)
+    with pytest.raises(dtd.ModelError, match="only a division by constants"):
+        dtd.from_torch(Weighted().eval(), x, weights=torch.rand(3, 5))
+    dtd.from_torch(Weighted().eval(), x, weights=MASK)
+
+
+# --------------------------------------------------------------------------------------------------- of `transformers`
+
+
+def network(kind, attention):
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    options = {"vocab_size": 20, "attn_implementation": attention}
+    makers = {
+        "BERT": lambda: transformers.BertForSequenceClassification(transformers.BertConfig(**sizes, **options)),
+        "GPT-2": lambda: transformers.GPT2LMHeadModel(
+            transformers.GPT2Config(
+                n_embd=8, n_layer=1, n_head=2, n_positions=9, bos_token_id=0, eos_token_id=0, use_cache=False, **options
+            )
+        ),
+        "Llama": lambda: transformers.LlamaForCausalLM(
+            transformers.LlamaConfig(**sizes, num_key_value_heads=1, use_cache=False, **options)
+        ),
+    }
+    torch.manual_seed(0)
+    return makers[kind]().eval()
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("kind", ["BERT", "GPT-2", "Llama"])
+def test_masks_of_transformers(kind, attention):
+    """The library's own attention_mask, whatever it makes of it inside."""
+    module = network(kind, attention)
+    layers = dtd.from_torch(module, IDS, attention_mask=MASK, output="logits")
+    for mask in (MASK, torch.ones_like(MASK)):
+        outputs = dtd.predict(layers, IDS, backend="cpu", attention_mask=mask)
+        expected = module(IDS, attention_mask=mask).logits.detach()
+        real = mask.bool() if expected.ndim == 3 else slice(None)
+        torch.testing.assert_close(outputs[real], expected[real], rtol=0, atol=1e-5)
+
+
+class Picked(nn.Module):
+    def forward(self, x, mask):
+        return x * mask[torch.tensor([0, 1, 2])[:, None], torch.tensor([[0, 1], [1, 0], [0, 0]])]
+
+
+def test_elements_of_a_mask_that_differ_from_sample_to_sample():
+    with pytest.raises(dtd.ModelError, match="takes other elements of a mask"):
+        dtd.from_torch(Picked().eval(), torch.randn(3, 2), mask=MASK)

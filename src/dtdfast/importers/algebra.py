@@ -161,7 +161,7 @@ def left_out(x: Value, mask: Value) -> Value:
         raise Refused("two masks of the sample hide the same scores; multiply them before")
     if len(mask.shape) > len(x.shape) and mask.shape[: len(mask.shape) - len(x.shape)] != (1,):
         raise Refused(f"a mask of shape {mask.shape} does not fit (n, {', '.join(map(str, x.shape))})")
-    return replace(x, given=mask)
+    return replace(x, given=replace(mask, truth=False, hides=False))
 
 
 def difference(add: Add, a: Value, b: Value, factor: float = 1.0) -> Value:

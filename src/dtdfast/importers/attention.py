@@ -111,7 +111,7 @@ def attention(
         scores = scaled(add, add(L.Activation, scaled(add, scores, 1 / softcap), kind="tanh"), softcap)
     if causal:
         scores = hidden(scores, np.tri(*full[-2:], dtype=bool))
-    if isinstance(mask, Value) and mask.truth:
+    if isinstance(mask, Value) and (mask.truth or mask.hides):
         if groups > 1 and any(s > 1 for s in mask.shape[:-2]):
             raise Refused("a mask that differs from head to head meets heads that share keys")
         scores = left_out(scores, mask)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ from .rewrites import (
     permuted,
     scaled_product,
     selected,
+    shared,
     turned_round,
     uniform,
     varying,
@@ -65,6 +67,7 @@ class Value:
     kept: NDArray[np.bool_] | None = field(default=None, compare=False)
 
     truth: bool = field(default=False, compare=False)  # a mask that the model is called with: 0 and 1, no floats
+    hides: bool = field(default=False, compare=False)  # such a mask written as numbers to add: 0 for 1, −∞ for 0
     given: Value | None = field(default=None, compare=False)  # such a mask: where it is 0 a softmax leaves x out
 
     def under(self, shape: Shape) -> Value:
@@ -74,7 +77,7 @@ class Value:
         if self.given is not None:
             raise Refused(FILLS)
         kept = None if self.kept is None else np.broadcast_to(self.kept, self.shape).reshape(shape)
-        return Value(self.position, shape, self.integer, kept, self.truth)
+        return Value(self.position, shape, self.integer, kept, self.truth, self.hides)
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,7 @@ class Layers:
     sample: Shape | None = None  # shape of one sample of the network's input
     # an entry → (the entry that it is an element-wise function of, its values on a grid of that one's): functions.py
     roots: dict[int, tuple[int, NDArray[Any]]] = field(default_factory=dict)
+    masks: set[int] = field(default_factory=set)  # entries that hold 0 and 1, made of what the model is called with
     # arrays as they came, and as records hold them
     _held: dict[tuple[Any, ...], tuple[Any, Any]] = field(default_factory=dict)
     _bytes: int = 0
@@ -133,14 +137,17 @@ class Layers:
             return self.add(kind, (Value(position, sources[0].shape),), name, **fields)
         if cls is Scale and (record := scaled_product(self.records, sources[0].position, fields)):
             return self._appended(record, sources[0].shape)
-        if any(v.kept is not None or v.given is not None for v in sources):
-            if cls is not Softmax:
+        if any(v.kept is not None or v.given is not None or v.hides for v in sources):
+            if cls is not Softmax or sources[0].hides:
                 raise Refused(FILLS)
             (x,) = sources
-            if x.kept is not None:
-                fields = fields | {"mask": varying(fields["mask"] & x.kept if "mask" in fields else x.kept)}
+            kept = [fields.get("mask"), x.kept]
             if x.given is not None:
-                sources = (x, x.given)
+                position, fixed = shared(self.records, self.shape, x.given.position, len(x.shape))
+                sources = (x, x.given if position == x.given.position else Value(position, self.shapes[position]))
+                kept.append(fixed)
+            if masks := [m for m in kept if m is not None]:
+                fields = fields | {"mask": varying(reduce(np.logical_and, masks))}
         positions = tuple(v.position for v in sources)
         last = len(self.records) - 1 if self.records else INPUT
         try:

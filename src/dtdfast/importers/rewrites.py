@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..budget import require
 from ..layers import (
@@ -18,6 +19,7 @@ from ..layers import (
     Constant,
     Conv,
     ConvTranspose,
+    Expand,
     GroupNorm,
     InstanceNorm,
     Layer,
@@ -185,6 +187,25 @@ def selected(
     if not low.any() or rest.any() or (factor != 1).any() or low.all(axis=fields["axis"] % (len(shape) + 1) - 1).any():
         return None
     return source, fields | {"mask": varying(~low)}
+
+
+def shared(
+    records: list[Layer], shape_of: Callable[[int], Shape | None], position: int, rank: int
+) -> tuple[int, NDArray[np.bool_] | None]:
+    """(position of the mask that samples have of their own, the mask that is the same for all) of an entry that is
+    both, without the repeats that broadcasting makes.
+    """
+    fixed: NDArray[np.bool_] | None = None
+    while len(shape_of(position) or ()) == rank:
+        scale = record_at(records, position, Scale)
+        if scale is not None:
+            if scale.shift is not None or scale.scale.ndim != rank or ((scale.scale != 0) & (scale.scale != 1)).any():
+                break
+            fixed = scale.scale != 0 if fixed is None else fixed & (scale.scale != 0)
+        elif record_at(records, position, Expand) is None:
+            break
+        position = source_of(records, position)
+    return position, fixed
 
 
 def record_at(records: list[Layer], position: int, kind: type[Any]) -> Any:

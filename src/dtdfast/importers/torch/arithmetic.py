@@ -14,9 +14,11 @@ import numpy as np
 from ... import layers as L
 from .. import algebra
 from ..algebra import vector
+from ..masks import quotient, unrepeated
 from ..records import Refused, Value
 from ..refused import FILLS
 from .call import Array, Call, Handler, Pieces, Records, each, viewed
+from .masks import hidden
 
 # ----------------------------------------------------------------------------------------------------- sums, products
 
@@ -33,6 +35,8 @@ def affine(records: Records, call: Call, x: Value, scale: Any, shift: Any) -> Va
 
 def added(records: Records, call: Call, a: Any, b: Any, factor: float = 1.0) -> Value:
     """The sum a + factor·b; one of them may be constant."""
+    if factor == 1 and (found := hidden(records, call, [a, b])) is not None:
+        return found
     if not isinstance(b, Value):
         return affine(records, call, a, 1.0, factor * constant(records, a, b))
     if not isinstance(a, Value):
@@ -68,6 +72,7 @@ def _times(records: Records, call: Call, a: Any, b: Any) -> Value:
         a, b = b, a
     if not isinstance(b, Value):
         return affine(records, call, a, b, 0.0)
+    a, b = (unrepeated(records.layers, v) for v in (a, b))
     if len(a.shape) != len(b.shape):
         algebra.total(records.add, a, b)
     return records.add(L.Mul, vector(a), vector(b))
@@ -80,10 +85,13 @@ QUOTIENT = (
 
 
 def _div(records: Records, call: Call) -> Value:
-    if isinstance(call.other, Value):
-        raise Refused(QUOTIENT)
     if call.get("rounding_mode") is not None:
         raise Refused("it rounds, and only a true division has a rule")
+    if isinstance(call.other, Value):
+        made = quotient(records.add, records.layers, call.x(), call.other)
+        if made is None:
+            raise Refused(QUOTIENT)
+        return viewed(made, call)
     divisor = np.asarray(records.array(call.other, "divisor"), np.float64)
     if not divisor.all():
         raise Refused("it divides by a constant that holds 0")

@@ -10,7 +10,7 @@ from ...explainer import Explainer
 from ...layers import Given, Layer
 from ..check import TOLERANCE, difference
 from .call import title
-from .program import from_module, from_program, kept_example, load, two
+from .program import from_module, from_program, kept_example, load, operators, two
 from .reader import Reader
 from .refused import STATE
 
@@ -96,12 +96,16 @@ def _check(layers: list[Layer], reader: Reader, x: Any, run: Any) -> None:
     """Compare `predict` with the module, called twice; where they differ, say from which entry on."""
     import torch
 
-    expected = reader.chosen(run(x.clone(), **reader.given))
+    def called() -> Any:
+        with operators():
+            return reader.chosen(run(x.clone(), **reader.given))
+
+    expected = called()
     if not expected.is_floating_point():
         raise ModelError(f"the module's output has type {expected.dtype}; explain the scores that it is made from")
     tolerance = max(TOLERANCE, 16 * torch.finfo(expected.dtype).eps)
     outputs = reader.array(expected, "output")
-    if difference(reader.array(reader.chosen(run(x.clone(), **reader.given)), "output"), outputs) > tolerance:
+    if difference(reader.array(called(), "output"), outputs) > tolerance:
         raise ModelError(f"the module gives another answer when it is called again with the same input; {STATE}")
     given = reader.array(x, "example") if x.is_floating_point() else x.cpu().numpy()
 
@@ -123,7 +127,9 @@ def _check(layers: list[Layer], reader: Reader, x: Any, run: Any) -> None:
     Recorder(reader.exported.graph_module).run(*reader.feeds())
     last = {node: position for position, node in enumerate(reader.made)}  # a node may have made several entries
     for node, position in sorted(last.items(), key=lambda item: item[1]):
-        off = difference(predicted(layers[: position + 1]), reader.array(seen[node], "value"))
+        if (value := reader.batch_first(node, seen[node])) is None:
+            continue
+        off = difference(predicted(layers[: position + 1]), value)
         if not off <= tolerance:
             raise ModelError(
                 f"{at(position, layers[position])} is the first entry that differs from the module ({title(node)}): "

@@ -10,69 +10,121 @@ from typing import Any
 import numpy as np
 
 from ... import layers as L
-from ..algebra import left_out, of_sample, scaled, total
+from .. import masks
+from ..algebra import of_sample
+from ..masks import added, both, filled, turned_round
 from ..records import Refused, Value
-from .call import Call, Records
-
-LOWEST = -1e4
-"""What is filled in has to be at most this to be added instead."""
+from .call import Array, Call, Records
+from .turned import PERMUTES, VIEWS, Turned
 
 COMPARED: dict[str, Callable[[Any, Any], Any]] = {
     name: getattr(operator, name) for name in ("eq", "ne", "gt", "ge", "lt", "le")
 }
-KEPT = ("_to_copy", "to", "clone", "detach", "alias", "contiguous", "expand", "slice", "unsqueeze", "squeeze")
+JOINED = ("__and__", "bitwise_and", "logical_and")
+TURNED_ROUND = ("logical_not", "bitwise_not")
+OF_MASKS = (*COMPARED, *JOINED, *TURNED_ROUND)
+"""Operators that only masks have a record for."""
+MOVED = (*PERMUTES, *VIEWS, "_to_copy", "to", "clone", "detach", "alias", "contiguous", "expand", "slice", "select")
 """Operators whose results are 0 and 1 where their operand's are."""
+
+
+def is_mask(x: Any) -> bool:
+    return isinstance(x, Value) and (x.truth or x.hides)
+
+
+def carried(x: Any) -> Value | None:
+    """The mask that an operand is, or is turned."""
+    value: Any = x.value if isinstance(x, Turned) else x
+    return value if is_mask(value) else None
+
+
+def moved_mask(records: Records, call: Call, make: Callable[[str, Call], Any]) -> Any:
+    """A mask, moved as numbers are; as floats it is one of numbers."""
+    x, mask = call.get("self"), carried(call.get("self"))
+    assert mask is not None
+    plain = replace(mask, truth=False, hides=False)
+    arguments = call.arguments | {"self": replace(x, value=plain) if isinstance(x, Turned) else plain}
+    result = make(call.name, Call(call.name, arguments, call.shape, call.users, call.target, call.dtype))
+    value: Any = result.value if isinstance(result, Turned) else result
+    value = replace(value, truth=mask.truth and not call.dtype.is_floating_point, hides=mask.hides)
+    records.layers.masks.add(value.position)
+    return replace(result, value=value) if isinstance(result, Turned) else value
 
 
 def truth(records: Records, call: Call) -> Value | None:
     """What an operator makes of a mask; None where it takes it for numbers."""
     x = call.get("self")
-    if call.name in COMPARED and isinstance(x, Value) and not isinstance(call.other, Value):
+    if call.name in COMPARED and is_mask(x) and not isinstance(call.other, Value):
         outcome = [bool(COMPARED[call.name](v, float(call.other))) for v in (0, 1)]
         if outcome[0] == outcome[1]:
             raise Refused("it compares a mask of 0 and 1 with another number")
-        return x if outcome[1] else turned_round(records, x)
-    if call.name in ("logical_not", "bitwise_not"):
+        return x if outcome[1] else turned_round(records.add, x)
+    if call.name in TURNED_ROUND:
         if "bool" not in str(call.dtype):
             raise Refused("it turns the bits of integers round; give the mask as booleans")
-        return turned_round(records, call.x())
+        return turned_round(records.add, call.x())
     if call.name == "rsub" and not call.dtype.is_floating_point and call.other == 1 and call.get("alpha", 1) == 1:
-        return turned_round(records, call.x())
-    if call.name in ("__and__", "bitwise_and", "logical_and"):
-        return both(records, call)
-    if call.name == "masked_fill" and isinstance(call.mask, Value):
-        return filled(records, call.x(), call.mask, records.array(call.value, "value"))
-    if call.name == "where" and isinstance(call.condition, Value):
-        chosen, other = call.get("self"), call.other
-        if isinstance(chosen, Value):
-            return filled(records, chosen, turned_round(records, call.condition), records.array(other, "other"))
-        return filled(records, call.x("other"), call.condition, records.array(chosen, "self"))
+        return turned_round(records.add, call.x())
+    if call.name in JOINED:
+        return _both(records, call)
+    if call.name == "index" and is_mask(x):
+        return _of_batch(records, call)
+    if call.name == "masked_fill" and is_mask(call.mask):
+        return _filled(records, call, call.mask, records.array(call.value, "value"), x)
+    if call.name == "where" and is_mask(call.condition):
+        if isinstance(x, Value):
+            return filled(records.add, x, turned_round(records.add, call.condition), _number(records, call.other))
+        return _filled(records, call, call.condition, _number(records, x), call.other)
     return None
 
 
-def turned_round(records: Records, mask: Value) -> Value:
-    """1 − mask."""
-    one = np.ones((1,) * len(mask.shape))
-    return replace(records.add(L.Scale, mask, scale=-one, shift=one), truth=True)
+def _number(records: Records, value: Any) -> Array:
+    return np.asarray(records.array(value, "constant operand"), np.float64)
 
 
-def both(records: Records, call: Call) -> Value:
-    """1 where two masks are, of which one may be the same for all samples."""
+def _filled(records: Records, call: Call, mask: Value, number: Array, x: Any) -> Value:
+    """x with a number where the mask is 1; of a constant x by the mask one of two constants."""
+    if isinstance(x, Value):
+        return filled(records.add, x, mask, number)
+    rank = len(mask.shape)
+    a, b = (of_sample(_number(records, value), rank, records.n_batch) for value in (number, x))
+    return masks.chosen(records.add, mask, a, b)
+
+
+def _both(records: Records, call: Call) -> Value:
     pair = [call.get("self"), call.other]
     if all(isinstance(m, Value) for m in pair):
-        return replace(records.add(L.Mul, *pair), truth=True)
+        return both(records.add, pair[0], pair[1], call.shape)
     mask, fixed = pair if isinstance(pair[0], Value) else pair[::-1]
     table = of_sample(np.asarray(records.array(fixed, "mask"), np.float64), len(mask.shape), records.n_batch)
-    full = np.broadcast_shapes(mask.shape, table.shape)
-    whole = mask if mask.shape == full else records.add(L.Expand, mask, shape=full)
-    return replace(records.add(L.Scale, whole, scale=np.broadcast_to(table != 0, full).astype(float)), truth=True)
+    return both(records.add, mask, table, call.shape)
 
 
-def filled(records: Records, x: Value, mask: Value, number: Any) -> Value:
-    """x with a low number where the mask is 1."""
-    if number.size != 1 or not number.item() <= LOWEST:
-        raise Refused(f"it fills in other numbers than −∞ or at most {LOWEST:g} where the mask is")
-    if np.isneginf(number.item()):
-        return left_out(x, turned_round(records, mask))
-    mask = records.entry(mask.under((1,) * (len(x.shape) - len(mask.shape)) + mask.shape))
-    return total(records.add, x, scaled(records.add, mask, float(number.item())))
+def hidden(records: Records, call: Call, pair: list[Any]) -> Value | None:
+    """The sum of two, where one is a mask written as 0 and −∞ and the other scores, or another such mask; else None."""
+    masks_of = [m for m in pair if isinstance(m, Value) and m.hides]
+    if not masks_of:
+        return None
+    mask = masks_of[-1]
+    x = pair[0] if mask is pair[1] else pair[1]
+    if isinstance(x, Value):
+        return added(records.add, x, mask)
+    table = of_sample(_number(records, x), len(mask.shape), records.n_batch)
+    if not (np.isneginf(table) | (table == 0)).all():
+        raise Refused("it adds numbers to a mask of 0 and −∞; add them to the scores first")
+    return masks.hiding(both(records.add, replace(mask, hides=False), table == 0, call.shape))
+
+
+def _of_batch(records: Records, call: Call) -> Value:
+    """mask[samples, places], the samples in their order: places of the mask's one axis in any shape."""
+    x, indices = call.x(), [i for i in call.indices if i is not None]
+    if len(x.shape) == 1 and len(indices) == len(call.indices) == 2 and not any(isinstance(i, Value) for i in indices):
+        full = (records.n_batch, *call.shape)
+        samples, places = (np.broadcast_to(records.array(i, "indices").astype(np.int64), full) for i in indices)
+        order = np.arange(records.n_batch).reshape(-1, *(1,) * len(call.shape))
+        if (samples == order).all() and (places == places[:1]).all():
+            chosen = places[0].ravel() % x.shape[0]
+            if not np.array_equal(chosen, np.arange(x.shape[0])):
+                x = records.add(L.Gather, x, indices=chosen, axis=1)
+            return replace(x, truth=True).under(call.shape)
+    raise Refused("it takes other elements of a mask than a table of places, the same for all samples, in their order")

@@ -88,7 +88,8 @@ def _called(module: Any, x: Any, example: Any, given: dict[str, Any]) -> Any:
     """What the module returns for x; says what is wrong with the example that x was made of where it cannot take it."""
     before = _weights(module)
     try:
-        result = module(x.clone(), **given)
+        with operators():
+            result = module(x.clone(), **given)
     except Exception as error:  # whatever the module's own code raises
         reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]:.200}"
         raise InputError(
@@ -126,8 +127,10 @@ def _hint(module: Any, x: Any) -> str:
 
 
 @contextlib.contextmanager
-def _operators() -> Iterator[None]:
-    """nn.TransformerEncoder and nn.MultiheadAttention in single operators, not in their one fused kernel."""
+def operators() -> Iterator[None]:
+    """nn.TransformerEncoder and nn.MultiheadAttention in single operators, not in their one fused kernel, which makes
+    padded tokens 0.
+    """
     import torch
 
     before = torch.backends.mha.get_fastpath_enabled()
@@ -164,7 +167,7 @@ def export(module: Any, x: Any, given: dict[str, Any] | None = None) -> Any:
     import torch
 
     try:
-        with _silence(), _operators():
+        with _silence(), operators():
             exported = torch.export.export(module, (x,), given or None)
             return exported.run_decompositions({})
     except Exception as error:  # whatever the module's own code raises while it is traced

@@ -21,7 +21,7 @@ from .attention import HANDLERS as ATTENTION
 from .call import Call, Handler, Pieces, Records, operation, paths, title
 from .functions import ELEMENTWISE, followed
 from .layers import HANDLERS as LAYERS
-from .masks import KEPT, truth
+from .masks import MOVED, OF_MASKS, carried, is_mask, moved_mask, truth
 from .moves import HANDLERS as MOVES
 from .norms import HANDLERS as NORMS
 from .patterns import written_out
@@ -43,6 +43,7 @@ class Reader:
     Attributes
     ----------
     values : node → what stands for its result: a Value, Pieces of one, or a constant
+    reached : nodes that are computed from x, or from numbers beside it, and not from masks and constants alone
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Reader:
         self.layers = Layers(len(x), sample=tuple(x.shape[1:]))
         self.values: dict[Any, Any] = {}
         self.views: dict[tuple[int, Shape], Value] = {}
+        self.reached: set[Any] = set()
         self.made: list[Any] = []  # per entry, the node that it was made for
         self.node: Any = None
         self.containers = {path for node in self.graph.nodes for path in paths(node)[:-1]}
@@ -99,9 +101,18 @@ class Reader:
         """The tensor that is explained, of what the module returned."""
         return output_tensor(result, self.output)
 
+    def batch_first(self, node: Any, tensor: Any) -> Array | None:
+        """A node's result as its record has it; None where they are not the same numbers."""
+        value = self.values[node]
+        if isinstance(value, Turned):
+            tensor, value = value.straight(tensor, self.n_batch), value.value
+        if not isinstance(value, Value) or value.hides or value.given is not None or value.kept is not None:
+            return None
+        return self.array(tensor, "value")
+
     def check_names(self, needed: set[Any]) -> None:
         """Refuse what has a name before anything smaller inside it is stumbled over."""
-        reached = {node for node, value in self.values.items() if isinstance(value, Value) and not value.truth}
+        self.reached = reached = {n for n, value in self.values.items() if isinstance(value, Value) and not value.truth}
         for node in self.graph.nodes:
             if node.op != "call_function" or node not in needed or not reached.intersection(node.all_input_nodes):
                 continue
@@ -130,6 +141,8 @@ class Reader:
         if whole and not words and bool(((tensor != 0) & (tensor != 1)).any()):
             raise ModelError(f"{name} holds other integers than 0 and 1, and no embedding reads it")
         value = self.put(Given, (), name, shape=tuple(tensor.shape[1:]), integer=whole and words)
+        if whole and not words:
+            self.layers.masks.add(value.position)
         return replace(value, integer=whole and words, truth=whole and not words)
 
     def feeds(self) -> Iterator[Any]:
@@ -166,28 +179,15 @@ class Reader:
                 raise Refused("it takes all results of an operator together; only the first can be used")
             if not any(isinstance(v, COMPUTED) for v in flat):
                 return self.constant(node)
-            if any(isinstance(v, Value) and v.truth for v in flat):
-                return self.masked(node, arguments)
             if name in FILLED and [v for v in flat if isinstance(v, COMPUTED)] == [arguments["self"]]:
                 return self.filled(node)
-            if name is None or name not in OPERATORS:
+            if name is None or name not in (*OPERATORS, *(OF_MASKS if any(map(is_mask, flat)) else ())):
                 function = next((v for v in flat if isinstance(v, Function)), None)
                 raise Refused(UNKNOWN) if function is None else function.refused()
             users = {operation(u) for u in node.users}
-            result = self.made_by(name, Call(name, arguments, _shape(node)[1:], users, node.target, _dtype(node)))
-        return self.checked(node, name, result)
-
-    def masked(self, node: Any, arguments: dict[str, Any]) -> Any:
-        """The result of an operator that takes a mask."""
-        name = operation(node) or ""
-        call = Call(name, arguments, _shape(node)[1:], {operation(u) for u in node.users}, node.target, _dtype(node))
-        result = truth(self, call)
-        if result is None:
-            if name not in OPERATORS:
-                raise Refused(UNKNOWN)
-            result = self.made_by(name, call)
-            whole = not call.dtype.is_floating_point and (name in KEPT or name in VIEWS)
-            result = replace(result, truth=whole) if isinstance(result, Value) else result
+            call = Call(name, arguments, _shape(node)[1:], users, node.target, _dtype(node))
+            moved = name in MOVED and carried(call.get("self"))
+            result = moved_mask(self, call, self.made_by) if moved else self.made_by(name, call)
         return self.checked(node, name, result)
 
     def checked(self, node: Any, name: str | None, result: Any) -> Any:
@@ -197,6 +197,8 @@ class Reader:
         elif isinstance(result, Value):
             if result.shape == (1,) and _shape(node) == (self.n_batch,):
                 result = Value(result.position, ())
+            if result.truth or result.hides:
+                self.layers.masks.add(result.position)
             self.check_shape(name, result, _shape(node))
         return result
 
@@ -222,7 +224,8 @@ class Reader:
         return pieces[index]()
 
     def check_shape(self, name: str | None, value: Value, expected: Shape) -> None:
-        if not _dtype(self.node).is_floating_point and not (value.integer or value.truth):
+        of_input = self.node in self.reached
+        if of_input and not _dtype(self.node).is_floating_point and not (value.integer or value.truth):
             raise Refused("its result is not of a floating type, and only such can be explained")
         if expected[0] != self.n_batch:
             raise Refused(
@@ -258,7 +261,12 @@ class Reader:
     # ------------------------------------------------------------------------------------------ what the handlers use
 
     def add(self, cls: type[Layer], *sources: Value, **fields: Any) -> Value:
-        return self.put(cls, tuple(self.entry(s) for s in sources), self.name(), **fields)
+        return self.put(cls, tuple(self.whole(s) for s in sources), self.name(), **fields)
+
+    def whole(self, value: Value) -> Value:
+        """A value and its mask whose shapes are those of their entries."""
+        value = self.entry(value)
+        return value if value.given is None else replace(value, given=self.entry(value.given))
 
     def put(self, cls: type[Layer], sources: tuple[Value, ...], name: str | None, **fields: Any) -> Value:
         value = self.layers.add(cls, sources, name, **fields)
@@ -289,7 +297,9 @@ class Reader:
             assert held is not None
             source = Value(value.position, held)
             self.views[key] = self.softmax(source, shape) or self.reshaped(source, shape)
-        return self.views[key]
+            if value.position in self.layers.masks:
+                self.layers.masks.add(self.views[key].position)
+        return replace(self.views[key], hides=value.hides)
 
     def reshaped(self, source: Value, shape: Shape) -> Value:
         return (
@@ -330,6 +340,8 @@ class Reader:
 
 def _straight(records: Records, call: Call) -> Any:
     """A call whose operands have the batch axis first."""
+    if any(map(is_mask, call.values())) and (made := truth(records, call)) is not None:
+        return made
     result = followed(records, call)
     if result is not None:
         return result

@@ -74,6 +74,13 @@ class Turned:
         shape, (outside, inside) = self.value.shape, self.merged
         return (*shape[: self.place], outside * n_batch * inside, *shape[self.axis + self.inner :])
 
+    def straight(self, tensor: Any, n_batch: int) -> Any:
+        """The tensor that it stands for with the batch axis first, and nothing merged with it."""
+        outside, inside = self.merged
+        parts = (outside,) * self.outer + (n_batch,) + (inside,) * self.inner
+        apart = tensor.reshape(*tensor.shape[: self.place], *parts, *tensor.shape[self.place + 1 :])
+        return apart.movedim(self.axis, 0)
+
     def to_first(self, dim: int) -> int:
         """The number of one of the tensor's other axes where the batch is first."""
         return dim + 1 if dim < self.place else dim + self.outer + self.inner
