@@ -81,7 +81,42 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         r"declared as \(\?, 12\), but its nodes make \(\?, 360\)",
     ),
     "constant_output": (dict(body="y = Identity(c)", given="float[4] c"), "does not depend on its input"),
-    "two_inputs": (dict(body="y = Add(x, z)", x="float[N,4] x, float[N,4] z"), r"has 2 inputs \(x, z\)"),
+    "an input of one axis": (
+        dict(body="y = Add(x, z)", x="float[N,4] x, float[4] z"),
+        r"input 'z' is declared as \(4\), expected \(n, ...\)",
+    ),
+    "an input without a size": (
+        dict(body="y = Add(x, z)", x="float[N,4] x, float[N,M] z"),
+        r"input 'z' is declared as \(\?, \?\)",
+    ),
+    "inputs of two batches": (
+        dict(body="y = Add(x, z)", x="float[2,4] x, float[3,4] z"),
+        "'z' has 3 samples, the first input has 2",
+    ),
+    "an input of another type": (
+        dict(body="z2 = CastLike(z, x) y = Add(x, z2)", x="float[N,4] x, uint8[N,4] z"),
+        "'z' has element type uint8",
+    ),
+    "a mask as an index": (
+        dict(body="i = Cast<to=7>(z) y = Gather<axis=1>(x, i)", x="float[N,4] x, bool[N,4] z"),
+        r"its table \(input 0\) depends",
+    ),
+    "a mask compared with a mask": (
+        dict(body="e = Equal(z, z) y = Where(e, x, low)", given="float low = {-1e9}", x="float[N,4] x, int64[N,4] z"),
+        "compares a mask with something else than a number",
+    ),
+    "a mask that fills in ones": (
+        dict(body="y = Where(z, x, one)", given="float one = {1}", x="float[N,4] x, bool[N,4] z"),
+        "fills in other numbers than 0, −∞ or at most",
+    ),
+    "numbers added to a hiding mask": (
+        dict(
+            body="h = Where(z, zero, low) a = Add(h, one) b = Add(x, a) y = Softmax(b)",
+            given="float zero = {0}, float low = {-inf}, float one = {1}",
+            x="float[N,4] x, bool[N,4] z",
+        ),
+        "adds numbers to a mask",
+    ),
     "two_outputs": (
         dict(body="y = Relu(x) z = Tanh(x)", y="float[] y, float[] z"),
         r"returns 2 tensors: 0 \('y'\), 1 \('z'\); choose one",

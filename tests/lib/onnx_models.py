@@ -47,9 +47,9 @@ def feed(proto: onnx.ModelProto, n: int = 2, seed: int = 1, words: int = 5) -> n
     return rng.standard_normal(shape).astype(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))
 
 
-def run(proto: onnx.ModelProto, x: np.ndarray[Any, Any]) -> Any:
-    """Its output, by onnxruntime."""
+def run(proto: onnx.ModelProto, x: np.ndarray[Any, Any], **beside: np.ndarray[Any, Any]) -> Any:
+    """Its output, by onnxruntime; `beside`: its other inputs."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return session.run(None, {session.get_inputs()[0].name: x})[0]
+    return session.run(None, {session.get_inputs()[0].name: x, **beside})[0]

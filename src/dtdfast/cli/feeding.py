@@ -104,6 +104,17 @@ def opened(path: Path) -> OnnxModel | list[Layer]:
     return OnnxModel(path) if is_onnx(path) else load(path)
 
 
+def _alone(path: Path) -> OnnxModel | list[Layer]:
+    """The file, read, if its network takes one input."""
+    model = opened(path)
+    if isinstance(model, OnnxModel) and model.beside:
+        raise ModelError(
+            f"{path}: it takes {', '.join(model.beside)} beside its input; explain it from Python, with "
+            "keywords of these names"
+        )
+    return model
+
+
 def fed_pictures(arguments: argparse.Namespace) -> Fed:
     """The network for pictures of the size that the options or its file say, and how they are fed to it.
 
@@ -112,7 +123,7 @@ def fed_pictures(arguments: argparse.Namespace) -> Fed:
     ModelError : its input is no picture
     ShapeError : it takes other channels than it would be fed, or nothing tells their place
     """
-    model = opened(arguments.model)
+    model = _alone(arguments.model)
     declared = (model.declared if isinstance(model, OnnxModel) else None) or OPEN
     if isinstance(model, OnnxModel) and (model.integer or len(declared) != len(OPEN)):
         raise ModelError(
@@ -140,7 +151,7 @@ def fed_as_it_is(arguments: argparse.Namespace, sample: Shape) -> Fed:
         raise InputError(f"--{given[0]} is for images; the samples of this array are fed to the network as they are")
     if arguments.domain == "pixels":
         raise InputError("--domain pixels is for images; of an array of floats say real, nonnegative or LOW,HIGH")
-    model = opened(arguments.model)
+    model = _alone(arguments.model)
     domain = arguments.domain or "real"
     if not isinstance(model, OnnxModel):
         return Fed(model, None, domain)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ..errors import ModelError
 from ..explainer import Explainer
 from ..layers import INPUT, Embedding, Layer
+from ..plan.wiring import sources
 
 Array = NDArray[Any]
 
@@ -18,12 +19,12 @@ Array = NDArray[Any]
 TOLERANCE = 1e-4
 
 
-def random_input(layers: list[Layer], shape: tuple[int, ...]) -> Array:
-    """Numbers, or words where an Embedding reads the input."""
+def random_input(layers: list[Layer], shape: tuple[int, ...], source: int = INPUT) -> Array:
+    """Numbers, or words where an Embedding reads the input, or the entry `source` that stands for one."""
     rng = np.random.default_rng(0)
-    first = layers[0]
-    if isinstance(first, Embedding) and first.inputs in (None, (INPUT,)):
-        return rng.integers(len(first.weight), size=shape)
+    for position, record in enumerate(layers):
+        if isinstance(record, Embedding) and source in sources(layers)[position]:
+            return rng.integers(len(record.weight), size=shape)
     return rng.standard_normal(shape, dtype=np.float32)
 
 
@@ -39,9 +40,10 @@ def check_outputs(
     expected: Array,
     tolerance: float = TOLERANCE,
     link: Callable[[Array], Array] = lambda y: y,
+    given: Mapping[str, Any] | None = None,
 ) -> None:
     """Raise ModelError where `predict`, through `link`, gives something else than the model did."""
-    error = difference(link(Explainer(layers).predict(x)), expected)
+    error = difference(link(Explainer(layers).predict(x, **(given or {}))), expected)
     if not error <= tolerance:
         raise ModelError(
             f"the output differs from the model's by {error:.1e} of its largest value; at most {tolerance:.0e} is "

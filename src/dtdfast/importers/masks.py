@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .. import layers as L
 from ..plan.shapes import Shape
-from .algebra import expanded, left_out, scaled, total, vector
+from .algebra import aligned, expanded, left_out, reshaped, scaled, total, vector
 from .functions import GRID, NEAR, traced
 from .records import Add, Layers, Refused, Value
 from .refused import FILLS
@@ -53,17 +53,17 @@ def added(add: Add, x: Value, mask: Value) -> Value:
     return hiding(both(add, first, second, x.shape))
 
 
-def filled(add: Add, x: Value, mask: Value, number: Any) -> Value:
-    """x with 0 or a low number where the mask is 1."""
-    if number.size == 1 and number.item() == 0:
-        kept = turned_round(add, mask)
-        return add(L.Mul, vector(x), kept.under((1,) * (len(x.shape) - len(kept.shape)) + kept.shape))
-    if number.size != 1 or not number.item() <= LOWEST:
+def filled(add: Add, x: Value, mask: Value, number: Any, *, where: int) -> Value:
+    """x with 0 or a low number where the mask is `where` (0 or 1)."""
+    if number.size != 1 or (number.item() and not number.item() <= LOWEST):
         raise Refused(f"it fills in other numbers than 0, −∞ or at most {LOWEST:g} where the mask is")
-    if np.isneginf(number.item()):
-        return left_out(x, turned_round(add, mask))
-    mask = mask.under((1,) * (len(x.shape) - len(mask.shape)) + mask.shape)
-    return total(add, x, scaled(add, mask, float(number.item())))
+    low = float(number.item())
+    if np.isneginf(low):
+        return left_out(x, turned_round(add, mask) if where else mask)
+    mask = reshaped(add, mask, (1,) * (len(x.shape) - len(mask.shape)) + mask.shape)
+    if not low:
+        return add(L.Mul, vector(x), turned_round(add, mask) if where else mask)
+    return total(add, x, scaled(add, mask, low) if where else scaled(add, mask, -low, low))
 
 
 def chosen(add: Add, mask: Value, a: Array, b: Array) -> Value:
@@ -93,6 +93,8 @@ def quotient(add: Add, layers: Layers, x: Value, divisor: Value) -> Value | None
 
     Softmax makes 1/count of zeros wherever the mask is 1, and the largest of them is 1/count.
     """
+    if divisor.position == L.INPUT:
+        return None
     root, values = traced(layers, divisor.position)
     large = GRID >= 1
     reduced = record_at(layers.records, root, L.Reduce)
@@ -110,9 +112,10 @@ def quotient(add: Add, layers: Layers, x: Value, divisor: Value) -> Value | None
     zeros = add(L.Constant, value=np.zeros(mask.shape))
     ones = add(L.Reduce, replace(add(L.Softmax, replace(zeros, given=mask), axis=counted[0])), kind="max",
                axes=tuple(sorted(axes)), keepdims=True)  # fmt: skip
+    aligned(x, divisor)
     shape = divisor.shape
     if max(ones.shape) == 1:
         shape = (1,) * max(len(x.shape), 1)
     elif np.prod(ones.shape) != np.prod(shape):
         return None
-    return add(L.Mul, vector(x), ones.under(shape))
+    return add(L.Mul, vector(x), reshaped(add, ones, shape))

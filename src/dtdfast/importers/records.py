@@ -17,7 +17,9 @@ from ..layers import (
     INPUT,
     Activation,
     Conv,
+    Expand,
     Flatten,
+    Gather,
     GroupNorm,
     Layer,
     Linear,
@@ -25,6 +27,7 @@ from ..layers import (
     Permute,
     Reshape,
     Scale,
+    Slice,
     Softmax,
 )
 from ..plan.shapes import Shape
@@ -48,6 +51,7 @@ from .rewrites import (
 )
 from .rewrites import positions as field_inputs
 
+MOVED = (Reshape, Flatten, Permute, Expand, Slice, Gather)
 SHARED = 1 << 16
 """Bytes from which an array is worth being looked up."""
 
@@ -176,6 +180,8 @@ class Layers:
     def _appended(self, record: Layer, shape: Shape) -> Value:
         self.records.append(record)
         self.shapes.append(shape)
+        if isinstance(record, MOVED) and self.masks.issuperset(self.reads(len(self.records) - 1)):
+            self.masks.add(len(self.records) - 1)
         return Value(len(self.records) - 1, shape)
 
     def _straight(self, sources: tuple[Value, ...], fields: dict[str, Any]) -> tuple[tuple[Value, ...], dict[str, Any]]:

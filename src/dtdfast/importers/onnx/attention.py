@@ -10,6 +10,7 @@ from ... import layers as L
 from ...budget import require
 from .. import attention as products
 from ..algebra import permuted, scaled
+from ..masks import both
 from ..records import Refused, Value
 from .arithmetic import placed
 from .graph import Array, Node, Operand, Reader, rank, weights
@@ -57,9 +58,15 @@ def _window(node: Node, queries: int, keys: int) -> Array:
     return keep
 
 
-def _mask(node: Node, q: Value, k: Value) -> Array | None:
-    """The constant mask with the window that a query sees, of one sample; None where it sees all."""
+def _mask(node: Node, q: Value, k: Value) -> Array | Value | None:
+    """The mask with the window that a query sees, of one sample; None where it sees all."""
     window = _window(node, q.shape[-2], k.shape[-2])
+    if isinstance(given := node.operand(3), Value):
+        if window.all():
+            return given
+        if not given.truth:
+            raise Refused("a mask of the sample meets a window of its own; give the mask as booleans")
+        return both(node.add, given, window, tuple(np.broadcast_shapes(given.shape, window.shape)))
     mask = node.optional(3, "its mask")
     if mask is None:
         return None if window.all() else window

@@ -6,6 +6,7 @@ onnxruntime sees the nodes that were read, their constants and nothing else of t
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ import numpy as np
 from ...budget import require as require_memory
 from ...errors import BackendError, MemoryBudgetError
 from ...extras import require
-from ...layers import Layer
+from ...layers import Given, Layer
 from ...plan.shapes import Shape
 from ..check import TOLERANCE, check_outputs, random_input
+from .beside import Beside
 from .graph import BATCH
 from .tensors import EXTERNAL, Proto, Tensors
 
@@ -26,13 +28,21 @@ EPS = {10: 2.0**-10}  # of TensorProto.DataType float16
 IR_VERSION = 8
 
 
+@dataclass(frozen=True)
+class Ends:
+    """The graph's own input, those beside it, and the output that was read."""
+
+    source: Proto
+    beside: list[Beside]
+    output: Proto
+
+
 def check(
     layers: list[Layer],
     graph: Proto,
     opset: int,
     folder: Path | None,
-    source: Proto,
-    output: Proto,
+    ends: Ends,
     batch: int,
     sample: Shape,
 ) -> None:
@@ -40,7 +50,6 @@ def check(
 
     Parameters
     ----------
-    source, output : the graph's input, and the output that was read
     batch, sample : of the input
     """
     try:
@@ -48,7 +57,7 @@ def check(
     except BackendError:
         return
     n = 2 if batch == BATCH else batch
-    nodes, constants = _needed(graph, output.name)
+    nodes, constants = _needed(graph, ends.output.name)
     elements = sum(math.prod(t.dims) for t in constants)
     if elements > MOST_WEIGHTS or n * math.prod(sample) > MOST_INPUTS:
         return
@@ -56,10 +65,16 @@ def check(
         # the bytes, as onnxruntime holds them, and packed twice
         require_memory(16 * elements, "the check of an import")
         x = random_input(layers, (n, *sample))
-        expected = _run(onnxruntime, _model(nodes, constants, opset, folder, source, output, x.shape), source, x)
+        read = {name for node in nodes for name in node.input}
+        given = {one.name: one.example(layers, n) for one in ends.beside if one.name in read}
+        feeds = {ends.source.name: x.astype(_type(ends.source)), **given}
+        expected = _run(onnxruntime, _model(nodes, constants, opset, folder, ends, feeds), feeds)
         if expected is not None and np.isfinite(expected).all():
-            kind = source.type.tensor_type.elem_type
-            check_outputs(layers, x, np.asarray(expected, np.float64), max(TOLERANCE, 16 * EPS.get(kind, 0.0)))
+            kind = ends.source.type.tensor_type.elem_type
+            tolerance = max(TOLERANCE, 16 * EPS.get(kind, 0.0))
+            kept = {record.name for record in layers if isinstance(record, Given)}
+            given = {name: array for name, array in given.items() if name in kept}
+            check_outputs(layers, x, np.asarray(expected, np.float64), tolerance, given=given)
     except MemoryBudgetError:
         return
 
@@ -79,28 +94,34 @@ def _model(
     constants: list[Proto],
     opset: int,
     folder: Path | None,
-    source: Proto,
-    output: Proto,
-    shape: tuple[int, ...],
+    ends: Ends,
+    feeds: dict[str, Any],
 ) -> bytes:
     helper, numpy_helper = require("onnx.helper", "onnx"), require("onnx.numpy_helper", "onnx")
     tensors = Tensors(folder)
     held = [numpy_helper.from_array(tensors.array(t), t.name) if t.data_location == EXTERNAL else t for t in constants]
-    info = helper.make_tensor_value_info(source.name, source.type.tensor_type.elem_type, shape)
-    result = helper.make_tensor_value_info(output.name, output.type.tensor_type.elem_type, None)
-    graph = helper.make_graph(nodes, "checked", [info], [result], held)
+    infos = [
+        helper.make_tensor_value_info(info.name, info.type.tensor_type.elem_type, feeds[info.name].shape)
+        for info in (ends.source, *(one.info for one in ends.beside))
+        if info.name in feeds
+    ]
+    result = helper.make_tensor_value_info(ends.output.name, ends.output.type.tensor_type.elem_type, None)
+    graph = helper.make_graph(nodes, "checked", infos, [result], held)
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=IR_VERSION)
     return bytes(made.SerializeToString())
 
 
-def _run(onnxruntime: Any, model: bytes, source: Proto, x: Any) -> Any | None:
-    """What onnxruntime makes of x; None where it cannot run the model."""
+def _type(info: Proto) -> Any:
+    return require("onnx.helper", "onnx").tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type)
+
+
+def _run(onnxruntime: Any, model: bytes, feeds: dict[str, Any]) -> Any | None:
+    """What onnxruntime makes of the inputs; None where it cannot run the model."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level, options.intra_op_num_threads, options.inter_op_num_threads = 4, 1, 1
-    kind = require("onnx.helper", "onnx").tensor_dtype_to_np_dtype(source.type.tensor_type.elem_type)
     try:
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        (result,) = session.run(None, {source.name: x.astype(kind)})
+        (result,) = session.run(None, feeds)
         return np.asarray(result)
     except Exception:  # whatever it raises on operators, versions or types that it does not have
         return None

@@ -79,6 +79,8 @@ class Folder:
                 return (self._filled(node, operands),)
             if operator == "Expand":
                 return (_expanded(operands),)
+            if operator == "GatherElements":
+                return (_taken(node, operands),)
             size = result_size(operator, node, operands)
         except (ValueError, OverflowError, IndexError, AttributeError, TypeError):
             raise Refused("its operands do not fit each other") from None
@@ -195,6 +197,14 @@ def _for_any(two: Array, three: Array) -> Array | Grown:
         ):
             return np.broadcast_to(first, [BATCH if a in grown else s for a, s in enumerate(three.shape)])
     return Grown(two, three)
+
+
+def _taken(node: Proto, operands: list[Array | None]) -> Array:
+    """Elements along an axis; onnx's evaluator refuses some whose other axes have size 1."""
+    data, index = (a for a in operands if a is not None)
+    axis: int = next((a.i for a in node.attribute if a.name == "axis"), 0) % data.ndim
+    corner = tuple(slice(None) if a == axis else slice(size) for a, size in enumerate(index.shape))
+    return np.asarray(np.take_along_axis(data[corner], index, axis))
 
 
 def _expanded(operands: list[Array | None]) -> Array:

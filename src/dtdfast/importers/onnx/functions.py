@@ -14,6 +14,7 @@ import numpy as np
 
 from ... import layers as L
 from ..functions import Function, composed, known
+from ..masks import quotient, unrepeated
 from ..norms import normalised, squares
 from ..records import Layers, Refused, Value
 from .graph import Array, Node, Operand, Reader, rank, scalar
@@ -56,6 +57,10 @@ def function(node: Node) -> Value | Function:
     """A function of each element: an activation, a norm, or what may become one."""
     if node.operator == "Pow" and isinstance(node.operand(0), Value) and _is_number(node.operand(1), 2.0):
         return node.add(L.Mul, node.value(), node.value())
+    if node.operator == "Div" and all(isinstance(a, Value) for a in node.operands[:2]):
+        mean = quotient(node.add, node.layers, node.value(0), node.value(1))
+        if mean is not None:
+            return mean
     made = _norm(node) or _composed(node)
     if made is None:
         first = next((a for a in node.operands if isinstance(a, Function)), None)
@@ -69,7 +74,9 @@ def product(node: Node) -> Value:
     """Of two computed operands: an activation, or a record."""
     made = _composed(node)
     found = None if made is None else known(node.add, node.layers, made)
-    return found if isinstance(found, Value) else node.add(L.Mul, node.value(0), node.value(1))
+    if isinstance(found, Value):
+        return found
+    return node.add(L.Mul, *(unrepeated(node.layers, node.value(i)) for i in (0, 1)))
 
 
 def viewed(node: Node) -> Function:

@@ -17,10 +17,11 @@ from ...extras import require
 from ...layers import Layer
 from ...plan.shapes import MAX_AXES, MAX_ELEMENTS, Shape
 from .. import outputs
-from .check import check
+from .beside import Beside, beside
+from .check import Ends, check
 from .graph import BATCH
 from .opsets import check_opset
-from .tensors import FLOATS, TOKENS, Proto, Tensors, element_type
+from .tensors import BOOL, FLOATS, TOKENS, Proto, Tensors, element_type
 from .walk import Imported, Walk
 
 MAX_BYTES = 1 << 31  # of a protobuf message
@@ -39,8 +40,10 @@ def from_onnx(model: Any, *, sample_shape: Sequence[int] | None = None, output: 
     Parameters
     ----------
     model : path-like or onnx.ModelProto
-        A model of opset 6 to 26 with one input. Tensors that are kept in other files are read from the model's folder
-        only.
+        A model of opset 6 to 26. Its first input is the network's; each other one becomes a `Given` of its name, which
+        `explain` takes as a keyword, such as ``attention_mask=``: integers that an embedding reads, masks of 0 and 1
+        (all other integers and booleans), or floats. Tensors that are kept in other files are read from the model's
+        folder only.
     sample_shape : sequence of int, optional
         The shape of one sample of the input, such as (channels, height, width). It is needed where the file leaves
         sizes open, and allowed where another shape than the declared one is explained. The batch axis may always be
@@ -73,12 +76,13 @@ def from_onnx(model: Any, *, sample_shape: Sequence[int] | None = None, output: 
 
 
 class OnnxModel:
-    """An opened model with one input, and the one output that is asked for, its weights not yet decoded.
+    """An opened model with the one output that is asked for, its weights not yet decoded.
 
     Attributes
     ----------
     declared : the input's sizes, batch first, 0 where the file leaves one open; None where it says nothing
     integer : the input holds integers
+    beside : names of its other inputs
     """
 
     def __init__(self, model: Any, output: str | int | None = None) -> None:
@@ -89,7 +93,8 @@ class OnnxModel:
             self._opset = _opset(proto)
             if any(isinstance(name, bytes) for name in _names(self._graph)):
                 raise ModelError("is corrupt: a name in it is not UTF-8")
-            self._input, self._output = self._entrance(), self._exit(output)
+            (self._input, *self._others), self._output = self._entrances(), self._exit(output)
+        self.beside = [str(info.name) for info in self._others]
         self.declared = _declared(self._input)
         self.integer = self._input.type.tensor_type.elem_type in TOKENS
 
@@ -97,7 +102,17 @@ class OnnxModel:
         """The layers, and the nodes that have none."""
         with _titled(self._title):
             batch, sample = self._sample(sample_shape)
-            walk = Walk(self._graph, self._opset, Tensors(self._folder), self._input.name, batch, sample, self.integer)
+            others = self._beside(batch, sample)
+            walk = Walk(
+                self._graph,
+                self._opset,
+                Tensors(self._folder),
+                self._input.name,
+                batch,
+                sample,
+                self.integer,
+                others,
+            )
             imported = walk.imported(self._output.name)
             as_declared = self.declared is not None and fits(self.declared, sample)
             declared, made = _declared(self._output), walk.shape(self._output.name)
@@ -115,19 +130,25 @@ class OnnxModel:
             raise ModelError(f"{self._title} cannot be imported: {shown}{more}")
         with _titled(self._title):
             batch, sample = self._sample(sample_shape)
-            check(imported.layers, self._graph, self._opset, self._folder, self._input, self._output, batch, sample)
+            ends = Ends(self._input, self._beside(batch, sample), self._output)
+            check(imported.layers, self._graph, self._opset, self._folder, ends, batch, sample)
         return imported.layers
 
-    def _entrance(self) -> Proto:
-        """The graph's one input; initializers may be listed among the inputs."""
+    def _entrances(self) -> list[Proto]:
+        """The graph's inputs, the network's own first; initializers may be listed among them."""
         stored = {t.name for t in self._graph.initializer}
         infos = [v for v in self._graph.input if v.name not in stored]
-        if len(infos) != 1:
-            raise ModelError(
-                f"has {len(infos)} inputs ({_listed(infos)}), expected one; export the model with one input, "
-                "masks and positions being constants, or import the module with from_torch, which takes them by name"
-            )
-        return _tensor(infos[0], "input", (*FLOATS, *TOKENS))
+        if not infos:
+            raise ModelError("has no input")
+        first = _tensor(infos[0], "input", (*FLOATS, *TOKENS))
+        return [first, *(_tensor(info, "input", (*FLOATS, *TOKENS, BOOL)) for info in infos[1:])]
+
+    def _beside(self, batch: int, sample: Shape) -> list[Beside]:
+        """The other inputs; what the first one calls an axis has the same size in them."""
+        dims = self._input.type.tensor_type.shape.dim
+        named = zip(dims, (0, *sample), strict=False)
+        sizes = {d.dim_param: size for d, size in named if d.dim_param}
+        return [beside(self._graph, info, sizes, batch) for info in self._others]
 
     def _exit(self, chosen: str | int | None) -> Proto:
         """The graph's one output, or the chosen one."""
@@ -195,10 +216,6 @@ def _opset(model: Proto) -> int:
         raise ModelError("is corrupt or not an ONNX file: it has no graph or no opset")
     check_opset(versions[0])
     return int(versions[0])
-
-
-def _listed(infos: Sequence[Proto]) -> str:
-    return ", ".join(f"{v.name:.80}" for v in infos[:8]) + (", …" if len(infos) > 8 else "") if infos else "none"
 
 
 def _tensor(info: Proto, kind: str, types: tuple[int, ...]) -> Proto:

@@ -9,25 +9,28 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ...errors import ModelError
 from ...extras import require
-from ...layers import INPUT, Dropout, Layer
+from ...layers import INPUT, Dropout, Given, Layer
 from ...plan.shapes import Shape
 from ..functions import Function
 from ..records import Layers, Refused, Value
 from ..refused import CHOICE, CONTROL_FLOW, ORDER, QUANTISED, RECURRENCE, SIZE_OR_SIGN, STATISTIC
 from .arithmetic import OPERATORS as ARITHMETIC
 from .attention import OPERATORS as ATTENTION
+from .beside import Beside
 from .constants import FOLDABLE, Folder
 from .functions import OPERATORS as FUNCTIONS
 from .functions import reader as reader_of_functions
 from .graph import Array, Grown, Node, Operand, Reader, Turned, full_shape
 from .layers import OPERATORS as LAYERS
+from .masks import MOVED, OF_MASKS, TAKEN, is_mask, moved, truth
 from .moves import OPERATORS as MOVES
 from .norms import OPERATORS as NORMS
 from .opsets import check_version
@@ -98,10 +101,19 @@ class Walk:
     batch : as the file declares it, BATCH where it is open
     sample : shape of one sample of the input
     integer : the input holds integers
+    beside : its other inputs
     """
 
     def __init__(
-        self, graph: Proto, opset: int, tensors: Tensors, name: str, batch: int, sample: Shape, integer: bool
+        self,
+        graph: Proto,
+        opset: int,
+        tensors: Tensors,
+        name: str,
+        batch: int,
+        sample: Shape,
+        integer: bool,
+        beside: Sequence[Beside] = (),
     ) -> None:
         self._graph, self._opset, self._tensors, self._sample = graph, opset, tensors, sample
         self._helper = require("onnx.helper", "onnx")
@@ -109,6 +121,11 @@ class Walk:
         self._folder = Folder(tensors, batch)
         self._layers = Layers(batch, sample=sample)
         self._known: dict[str, Operand] = {name: Value(INPUT, sample, integer)}
+        for one in beside:
+            value = self._layers.add(Given, (), one.name, shape=one.shape, integer=one.words)
+            self._known[one.name] = replace(value, integer=one.words, truth=one.mask)
+            if one.mask:
+                self._layers.masks.add(value.position)
         self._readers: Counter[str] = Counter()
         self._refusals: list[str] = []
 
@@ -184,9 +201,10 @@ class Walk:
         constants = [a for a in operands if not isinstance(a, (Value, Turned, Function))]
         if len(constants) == len(operands):
             return self._folder.fold(node, constants, self._opset)
-        if any(isinstance(a, Grown) for a in operands):
+        masks = any(map(is_mask, operands))
+        if any(isinstance(a, Grown) for a in operands) and not (masks and operator in TAKEN):
             raise Refused("it reads a constant that grows with the batch, or differs from sample to sample")
-        if operator not in OPERATORS:
+        if operator not in OPERATORS and not (masks and operator in OF_MASKS):
             raise Refused(OF_COMPUTED.get(operator, NO_RECORD))
         reading = Node(
             operator=operator,
@@ -199,14 +217,15 @@ class Walk:
             label=label,
         )
         try:
-            around = operator not in TURNED and any(isinstance(a, Turned) for a in operands)
-            result = turned(reading, _reader) if around else _reader(reading)
+            result = moved(reading, _result) if operator in MOVED and is_mask(operands[0]) else _result(reading)
         # of attributes and constants that make no sense together
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:
             raise Refused(
                 f"it cannot be read, since its attributes or constants do not fit ({type(error).__name__}: {error})"
             ) from None
         reading.check_all_read()
+        if isinstance(result, Value) and result.truth:
+            self._layers.masks.add(result.position)
         return result if isinstance(result, tuple) else (result,)
 
     def _attributes(self, node: Proto) -> dict[str, Any]:
@@ -236,6 +255,13 @@ class Walk:
             reason = "is made by no node" if value is None else "does not depend on its input"
             raise ModelError(f"its output {output!r:.80} {reason}")
         return value if value.position != INPUT else self._layers.add(Dropout, (value,), output)
+
+
+def _result(node: Node) -> Operand | tuple[Operand | None, ...]:
+    if node.operator in OF_MASKS and any(map(is_mask, node.operands)) and (made := truth(node)) is not None:
+        return made
+    around = node.operator not in TURNED and any(isinstance(a, Turned) for a in node.operands)
+    return turned(node, _reader) if around else _reader(node)
 
 
 def _reader(node: Node) -> Operand | tuple[Operand | None, ...]:

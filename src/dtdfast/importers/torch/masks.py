@@ -70,11 +70,11 @@ def truth(records: Records, call: Call) -> Value | None:
     if call.name == "index" and is_mask(x):
         return _of_batch(records, call)
     if call.name == "masked_fill" and is_mask(call.mask):
-        return _filled(records, call, call.mask, records.array(call.value, "value"), x)
+        return _filled(records, call.mask, records.array(call.value, "value"), x, where=1)
     if call.name == "where" and is_mask(call.condition):
         if isinstance(x, Value):
-            return filled(records.add, x, turned_round(records.add, call.condition), _number(records, call.other))
-        return _filled(records, call, call.condition, _number(records, x), call.other)
+            return _filled(records, call.condition, _number(records, call.other), x, where=0)
+        return _filled(records, call.condition, _number(records, x), call.other, where=1)
     return None
 
 
@@ -82,13 +82,12 @@ def _number(records: Records, value: Any) -> Array:
     return np.asarray(records.array(value, "constant operand"), np.float64)
 
 
-def _filled(records: Records, call: Call, mask: Value, number: Array, x: Any) -> Value:
-    """x with a number where the mask is 1; of a constant x by the mask one of two constants."""
+def _filled(records: Records, mask: Value, number: Array, x: Any, *, where: int) -> Value:
+    """x with a number where the mask is `where`; of a constant x by the mask one of two constants."""
     if isinstance(x, Value):
-        return filled(records.add, x, mask, number)
-    rank = len(mask.shape)
-    a, b = (of_sample(_number(records, value), rank, records.n_batch) for value in (number, x))
-    return masks.chosen(records.add, mask, a, b)
+        return filled(records.add, x, mask, number, where=where)
+    pair = [of_sample(_number(records, value), len(mask.shape), records.n_batch) for value in (x, number)]
+    return masks.chosen(records.add, mask, pair[where], pair[1 - where])
 
 
 def _both(records: Records, call: Call) -> Value:

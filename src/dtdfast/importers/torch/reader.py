@@ -297,8 +297,6 @@ class Reader:
             assert held is not None
             source = Value(value.position, held)
             self.views[key] = self.softmax(source, shape) or self.reshaped(source, shape)
-            if value.position in self.layers.masks:
-                self.layers.masks.add(self.views[key].position)
         return replace(self.views[key], hides=value.hides)
 
     def reshaped(self, source: Value, shape: Shape) -> Value:

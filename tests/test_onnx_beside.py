@@ -1,0 +1,127 @@
+"""ONNX models with several inputs: masks, numbers of positions and types, and floats become Givens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import dtdfast as dtd
+from dtdfast.cli.commands import main
+from onnx_models import model, run
+
+WORDS, MASK = "int64[N,5] ids", "int64[N,5] mask"
+IDS = np.arange(15).reshape(3, 5) % 9
+REAL = np.array([[1, 1, 1, 0, 0], [1, 0, 0, 0, 0], [1, 1, 1, 1, 1]])
+EMBEDDED = "x = Gather(w, ids) "
+SCORES = EMBEDDED + "t = Transpose<perm=[0,2,1]>(x) s = MatMul(x, t) "
+NUMBERS = (
+    "float one = {1}, float low = {-1e9}, float zero = {0}, float inf = {-inf}, int64[1] a1 = {1}, int64[1] a2 = {2}"
+)
+WEIGHTS = "float[9,4] w, " + NUMBERS + ", int64[1] a1 = {1}, int64[1] a2 = {2}, int64 none = {0}, int64 whole = {1}"
+AT_LEAST = WEIGHTS + ", float few = {1e-9}"
+COLUMN = "f = Cast<to=1>(mask) c = Unsqueeze(f, a2) p = Mul(x, c) "
+
+MODELS: dict[str, tuple[str, str]] = {  # what makes scores into masked ones, or the mean of words; constants
+    "added": ("m = Cast<to=1>(mask) u = Unsqueeze(m, a1) i = Sub(one, u) b = Mul(i, low) q = Add(s, b)", WEIGHTS),
+    "added integers": ("i = Sub(whole, mask) m = Cast<to=1>(i) u = Unsqueeze(m, a1) b = Mul(u, low) q = Add(s, b)",
+                       WEIGHTS),
+    "chosen": ("b = Cast<to=9>(mask) u = Unsqueeze(b, a1) q = Where(u, s, inf)", WEIGHTS),
+    "filled": ("b = Equal(mask, none) u = Unsqueeze(b, a1) q = Where(u, low, s)", WEIGHTS),
+    "turned round": ("b = Cast<to=9>(mask) n = Not(b) u = Unsqueeze(n, a1) q = Where(u, inf, s)", WEIGHTS),
+    "compared": ("g = Greater(mask, none) u = Unsqueeze(g, a1) q = Where(u, s, inf)", WEIGHTS),
+    "numbers that hide": ("b = Cast<to=9>(mask) u = Unsqueeze(b, a1) h = Where(u, zero, inf) q = Add(s, h)", WEIGHTS),
+    "beside a causal one": (
+        "b = Cast<to=9>(mask) u = Unsqueeze(b, a1) j = And(u, causal) q = Where(j, s, inf)",
+        WEIGHTS + ", bool[1,5,5] causal = {" + ", ".join(str(int(j <= i)) for i in range(5) for j in range(5)) + "}",
+    ),
+    "two that hide": (
+        "b = Cast<to=9>(mask) u = Unsqueeze(b, a1) h = Where(u, zero, inf) k = Add(h, causal) q = Add(s, k)",
+        WEIGHTS
+        + ", float[1,5,5] causal = {" + ", ".join("0" if j <= i else "-inf" for i in range(5) for j in range(5)) + "}",
+    ),
+}  # fmt: skip
+MEANS: dict[str, tuple[str, str]] = {
+    "by a clip": ("t = ReduceSum(p, a1) n = ReduceSum(c, a1) d = Clip(n, few) y = Div(t, d)", AT_LEAST),
+    "by a maximum": ("t = ReduceSum(p, a1) n = ReduceSum(c, a1) d = Max(n, few) y = Div(t, d)", AT_LEAST),
+    "expanded": (
+        "h = Shape(x) e = Expand(c, h) r = Mul(x, e) t = ReduceSum(r, a1) n = ReduceSum(e, a1) y = Div(t, n)", WEIGHTS
+    ),
+    "of integers": (
+        "t = ReduceSum(p, a1) k = ReduceSum(mask, a1) n = Cast<to=1>(k) r = Unsqueeze(n, a2) y = Div(t, r)", WEIGHTS
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_masks(name: str) -> None:
+    """Imported, the list answers as onnxruntime does for any mask, and padding takes nothing."""
+    body, given = MODELS[name]
+    proto = model(SCORES + body + " p = Softmax(q) y = MatMul(p, x)", given, f"{WORDS}, {MASK}")
+    layers = dtd.from_onnx(proto)
+    (softmax,) = (r for r in layers if isinstance(r, dtd.Softmax))
+    assert (softmax.mask is not None) == ("causal" in given)
+    for mask in (REAL, np.ones_like(REAL)):
+        outputs = dtd.predict(layers, IDS, backend="oracle", mask=mask)
+        np.testing.assert_allclose(outputs, run(proto, IDS, mask=mask), rtol=0, atol=1e-5)
+        start = outputs * mask[..., None]
+        r = dtd.explain(layers, IDS, start, rules="cp-lrp", backend="oracle", mask=mask)
+        assert not r[mask == 0].any()
+        assert r[mask == 1].all()
+
+
+@pytest.mark.parametrize("name", MEANS)
+def test_means_over_real_words(name: str) -> None:
+    body, given = MEANS[name]
+    proto = model(EMBEDDED + COLUMN + body, given, f"{WORDS}, {MASK}")
+    layers = dtd.from_onnx(proto)
+    for mask in (REAL, REAL[:, ::-1], np.ones_like(REAL)):
+        outputs = dtd.predict(layers, IDS, backend="oracle", mask=mask)
+        np.testing.assert_allclose(outputs, run(proto, IDS, mask=np.ascontiguousarray(mask)), rtol=0, atol=1e-5)
+        ledger = dtd.Explainer(layers, rules="cp-lrp", backend="oracle").ledger(IDS, outputs, mask=mask)
+        assert ledger.closed
+        np.testing.assert_allclose(ledger.end, outputs.sum(axis=(1, 2)), rtol=1e-5)  # nothing is absorbed
+
+
+def test_types_positions_and_floats() -> None:
+    body = EMBEDDED + "k = Gather(v, kinds) a = Add(x, k) y = Mul(a, factor)"
+    given = "float[9,4] w, float[3,4] v"
+    proto = model(body, given, f"{WORDS}, int32[N,5] kinds, float[N,5,4] factor")
+    layers = dtd.from_onnx(proto)
+    assert {r.name: r.integer for r in layers if isinstance(r, dtd.Given)} == {"kinds": True, "factor": False}
+    kinds, factor = IDS.astype(np.int32) % 3, np.random.default_rng(0).standard_normal((3, 5, 4)).astype(np.float32)
+    outputs = dtd.predict(layers, IDS, backend="oracle", kinds=kinds, factor=factor)
+    np.testing.assert_allclose(outputs, run(proto, IDS, kinds=kinds, factor=factor), rtol=0, atol=1e-6)
+
+
+def test_open_sizes_are_those_of_the_first_input() -> None:
+    proto = model(EMBEDDED + COLUMN + "y = Identity(p)", WEIGHTS, "int64[N,L] ids, int64[N,L] mask")
+    with pytest.raises(dtd.ModelError, match="sample_shape"):
+        dtd.from_onnx(proto)
+    layers = dtd.from_onnx(proto, sample_shape=(5,))
+    np.testing.assert_allclose(
+        dtd.predict(layers, IDS, backend="oracle", mask=REAL), run(proto, IDS, mask=REAL), rtol=0, atol=1e-6
+    )
+
+
+def test_an_input_that_the_output_does_not_need() -> None:
+    proto = model(EMBEDDED + "z = Cast<to=1>(mask) y = Identity(x)", WEIGHTS, f"{WORDS}, {MASK}")
+    assert not any(isinstance(r, dtd.Given) for r in dtd.from_onnx(proto))
+
+
+def test_a_name_that_is_no_keyword() -> None:
+    proto = model(EMBEDDED + COLUMN + "y = Identity(p)", WEIGHTS, f"{WORDS}, {MASK}")
+    proto.graph.input[1].name = "mask.1"
+    with pytest.raises(dtd.ModelError, match=r"'mask.1' becomes a keyword of explain, which its name cannot be"):
+        dtd.from_onnx(proto)
+
+
+def test_the_command_line_says_what_it_cannot_give(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    proto = model(EMBEDDED + COLUMN + "y = Flatten(p)", WEIGHTS, f"{WORDS}, {MASK}")
+    (tmp_path / "net.onnx").write_bytes(proto.SerializeToString())
+    np.save(tmp_path / "ids.npy", IDS)
+    network, words, target = (str(tmp_path / name) for name in ("net.onnx", "ids.npy", "out.zarr"))
+    assert main(["explain", network, words, "-o", target]) != 0
+    assert "it takes mask beside its input; explain it from Python" in capsys.readouterr().err
+    assert main(["inspect", network]) == 0
