@@ -33,7 +33,7 @@ class Exact:
         self, x: Any, beside: Beside, i: int, targets: Targets, view: Array, outputs: Array | None = None
     ) -> None:
         """Sample i's relevance (1, t, *leaves) into `view`."""
-        executor = self._executors(tuple(x.shape[1:]), self._kind, exact=True)
+        executor = self._executors(tuple(x.shape[1:]), self._kind, exact=True, token=targets.token)
         gradient, one = executor.program.gradient, slice(i, i + 1)
         entry = targets.entry(one, unit=gradient, clip=self._clip_start and not gradient)
         with executor.session(1, targets.count, rows(beside, one)) as session:
@@ -41,7 +41,8 @@ class Exact:
 
     def maps(self, x: Any, beside: Beside, i: int, targets: Targets) -> Array:
         """The same, (t, *leaves)."""
-        leaves = self._executors(tuple(x.shape[1:]), self._kind, exact=True).program.leaves.shape
+        executor = self._executors(tuple(x.shape[1:]), self._kind, exact=True, token=targets.token)
+        leaves = executor.program.leaves.shape
         view: Array = np.zeros((1, targets.count, *leaves))
         self.explain(x, beside, i, targets, view)
         return np.asarray(view[0])

@@ -13,7 +13,7 @@ from .intake import Intake
 from .locks import renewed
 from .options import Options
 from .plan.domain import Domain
-from .plan.program import EXPLAIN, PREDICT, Program, prepare, uncollected
+from .plan.program import EXPLAIN, PREDICT, Outputs, Program, outputs, prepare, uncollected
 from .plan.shapes import Shape
 from .presets import RuleBook
 from .rules import convention_of
@@ -21,9 +21,21 @@ from .rules import convention_of
 if TYPE_CHECKING:
     from .session import Executor
 
+Key = tuple[Shape, str, bool, int | None]
+
 KEPT = 2**29
 """Bytes of what an Explainer keeps for each shape of sample beside packed weights, or an eighth of the memory budget
 where that is less."""
+
+
+TOKENS = 4
+"""Places of an output's first axis of which each has a plan of its own, for each shape of sample; all others have one
+together."""
+
+
+def check(sample: Shape) -> None:
+    if not sample or min(sample) < 1:
+        raise LayerError(f"a sample of shape {sample} cannot be explained: expected (n, ...) with sizes of at least 1")
 
 
 class Executors:
@@ -50,8 +62,26 @@ class Executors:
             from .packing import WeightStore
 
             self._shared = WeightStore()
-        self.made: OrderedDict[tuple[Shape, str, bool], Executor] = OrderedDict()
+        self.made: OrderedDict[Key, Executor] = OrderedDict()
+        self._outputs: dict[tuple[Shape, str], Outputs] = {}
         self._lock = renewed(self, "_lock")
+
+    def outputs(self, sample: Shape, kind: str) -> Outputs:
+        """What the outputs for samples of this shape are."""
+        check(sample)
+        with self._lock:
+            if (sample, kind) not in self._outputs:
+                start, stop = self._between(kind)
+                self._outputs[sample, kind] = outputs(self._layers, sample, self._words, kind, start, stop)
+            return self._outputs[sample, kind]
+
+    def apart(self, sample: Shape, kind: str, token: int) -> bool:
+        """Whether this token of the outputs has a plan of its own."""
+        found = self.outputs(sample, kind)
+        with self._lock:
+            if self._backend != "oracle" and found.narrows and len(found.planned) < TOKENS:
+                found.planned.add(token)
+            return token in found.planned
 
     @property
     def nbytes(self) -> int:
@@ -60,36 +90,42 @@ class Executors:
             weights = self._shared.nbytes if self._backend == "cpu" else 0
             return int(weights + sum(e.program.nbytes for e in self.made.values()))
 
-    def __call__(self, sample: Shape, kind: str, *, exact: bool = False) -> Executor:
-        """The executor for samples of this shape, made once; with `exact` in float64 whatever precision was asked
-        for.
+    def __call__(self, sample: Shape, kind: str, *, exact: bool = False, token: int | None = None) -> Executor:
+        """The executor for samples of this shape, made once; with `exact` in float64 whatever precision was asked for;
+        with `token` for that place of the outputs alone.
         """
+        key = sample, kind, exact, token
         with self._lock:
-            executor = self.made.get((sample, kind, exact))
+            executor = self.made.get(key)
             if executor is None:
-                if not sample or min(sample) < 1:
-                    raise LayerError(
-                        f"a sample of shape {sample} cannot be explained: expected (n, ...) with sizes of at least 1"
-                    )
+                check(sample)
                 with uncollected():
-                    executor = self._executor(self._program(sample, kind, exact))
-                self.made[sample, kind, exact] = executor
+                    executor = self._executor(self._program(*key))
+                self.made[key] = executor
                 while len(self.made) > 1 and sum(e.program.nbytes for e in self.made.values()) > min(
                     KEPT, budget() // 8
                 ):
                     self.made.popitem(last=False)
-            elif len(self.made) > 1 and next(reversed(self.made)) != (sample, kind, exact):
-                self.made.move_to_end((sample, kind, exact))
+            elif len(self.made) > 1 and next(reversed(self.made)) != key:
+                self.made.move_to_end(key)
             return executor
 
-    def _program(self, sample: Shape, kind: str, exact: bool) -> Program:
+    def _between(self, kind: str) -> tuple[int | None, int | None]:
+        """The options start and stop."""
+        return self._options.start if kind != PREDICT else None, self._options.stop
+
+    @property
+    def _words(self) -> bool:
+        """Whether the input holds integers."""
+        return self._check.words is not None
+
+    def _program(self, sample: Shape, kind: str, exact: bool, token: int | None) -> Program:
         book, domain = self._book, replace(self._domain, real=self._taken)
         if kind != EXPLAIN:
             book, domain = RuleBook("dtd", convention_of("dtd")), Domain("real")
-        start = self._options.start if kind != PREDICT else None
+        start, stop = self._between(kind)
         precision = "float64" if exact else "" if self._backend == "cuda" else self._options.precision
-        tokens = self._check.words is not None
-        return prepare(self._layers, sample, tokens, kind, start, self._options.stop, book, domain, precision)
+        return prepare(self._layers, sample, self._words, kind, start, stop, book, domain, precision, token)
 
     def _executor(self, program: Program) -> Executor:
         options, wide = self._options, program.real == "f8"

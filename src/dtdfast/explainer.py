@@ -15,7 +15,7 @@ from .backends import choose
 from .errors import InputError, RuleError, TargetError, at, translated
 from .exact import Exact
 from .executors import Executors
-from .intake import Intake, targets_of
+from .intake import Intake
 from .ledger.ledger import NARROW, Ledger
 from .ledger.run import ledger_of
 from .options import Options
@@ -164,6 +164,9 @@ class Explainer:
         """All options that this Explainer was made with, defaults included."""
         return dict(vars(self._given))
 
+    def _asked(self, x: Any, target: Any, given: dict[str, Any], *, whole: bool) -> Any:
+        return self._intake.explained(x, target, given, self._kind, self._executor, whole=whole)
+
     # ---------------------------------------------------------------------------------------------------------- calls
 
     @translated
@@ -243,9 +246,8 @@ class Explainer:
 
             self._intake.refuse_lazy(given)
             return dask.lazy_explain(self, x, target, return_outputs)
-        x, beside, executor, home = self._intake(x, given, self._kind, self._executor)
+        x, beside, executor, home, targets = self._asked(x, target, given, whole=return_outputs)
         program = executor.program
-        targets = targets_of(target, len(x), executor, beside)
         shape = (len(x), *((targets.count,) if targets.several else ()), *program.leaves.shape)
         result = check_out(out if on_device(x) else take_out(out), shape, self._dtype, x)
         if out is not None:
@@ -339,8 +341,7 @@ class Explainer:
         RuleError
             The Explainer is one of gradients, which are not conserved.
         """
-        x, beside, executor, _ = self._intake(take(x)[0], given, self._kind, self._executor)
-        targets = targets_of(target, len(x), executor, beside)
+        x, beside, executor, _, targets = self._asked(take(x)[0], target, given, whole=True)
         if targets.several:
             raise TargetError("the ledger follows one target per sample; call it once per target")
         if executor.program.gradient:
@@ -387,8 +388,7 @@ class Explainer:
         Profile
             Seconds, multiply-adds and bytes of every step; prints as a table.
         """
-        x, beside, executor, _ = self._intake(take(x)[0], given, self._kind, self._executor)
-        targets = targets_of(target, len(x), executor, beside)
+        x, beside, executor, _, targets = self._asked(take(x)[0], target, given, whole=False)
         block = slice(0, executor.batch_size(len(x), targets.count))
         return executor.profile(x[block], rows(beside, block), targets.entry(block).relevance)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,10 +15,10 @@ from .arrays.foreign import NUMPY, Home, take
 from .errors import InputError
 from .plan.domain import Domain
 from .plan.program import EXPLAIN, words_of
-from .plan.shapes import Shape
 from .targets import Targets
 
 if TYPE_CHECKING:
+    from .executors import Executors
     from .session import Beside, Executor
 
 
@@ -48,27 +48,58 @@ class Intake:
         self.taken: type = np.float64 if any(isinstance(r, L.Preparation) for r in layers) else real
 
     def __call__(
-        self, x: Any, given: Mapping[str, Any], kind: str, executors: Callable[[Shape, str], Executor]
+        self, x: Any, given: Mapping[str, Any], kind: str, executors: Executors
     ) -> tuple[Any, Beside, Executor, Home]:
         """X as the executor takes it, checked, and what comes beside it; the executor; where results go (on a GPU they
         are there already).
         """
-        host, home = (x, NUMPY) if self._backend == "cuda" and on_device(x) else take(x)
-        if self._backend == "cuda":
-            array = self.check.admit(host)
-            beside = self._givens.check(given, len(array), np.float32)
-            return array, beside, executors(tuple(array.shape[1:]), kind), home
-        array = check_input(host, self.words, self.taken)
-        beside = self._givens.check(given, len(array), self.taken)
-        executor = executors(array.shape[1:], kind)
-        if kind == EXPLAIN and self.words is None:
-            self.domain.check(np.asarray(host))  # in the caller's own precision
+        array, host, beside, home = self._taken(x, given)
+        executor = executors(tuple(array.shape[1:]), kind)
+        self._inside(host, kind)
         return array, beside, executor, home
+
+    def explained(
+        self, x: Any, target: Any, given: Mapping[str, Any], kind: str, executors: Executors, *, whole: bool
+    ) -> tuple[Any, Beside, Executor, Home, Targets]:
+        """The same with its targets, and the executor for them: for one token alone where they read no other, unless
+        `whole`.
+        """
+        array, host, beside, home = self._taken(x, given)
+        sample = tuple(array.shape[1:])
+        if whole or not may_narrow(target):
+            executor = executors(sample, kind)
+            self._inside(host, kind)
+            return array, beside, executor, home, targets_of(target, len(array), executor, beside)
+        out = executors.outputs(sample, kind).shape
+        targets = Targets.parse(take(target)[0], len(array), out, beside.get(MASK))
+        token = targets.one_token(out)
+        if token is not None and executors.apart(sample, kind, token):
+            targets = targets.narrowed(out, token)
+        executor = executors(sample, kind, token=targets.token)
+        self._inside(host, kind)
+        return array, beside, executor, home, targets
+
+    def _taken(self, x: Any, given: Mapping[str, Any]) -> tuple[Any, Any, Beside, Home]:
+        """X as the executor takes it and as it was, what comes beside it, and where results go."""
+        host, home = (x, NUMPY) if self._backend == "cuda" and on_device(x) else take(x)
+        array = self.check.admit(host) if self._backend == "cuda" else check_input(host, self.words, self.taken)
+        real = np.float32 if self._backend == "cuda" else self.taken
+        return array, host, self._givens.check(given, len(array), real), home
+
+    def _inside(self, host: Any, kind: str) -> None:
+        """DomainError where x, in the caller's own precision, lies outside its domain; a GPU finds it out itself."""
+        if self._backend != "cuda" and kind == EXPLAIN and self.words is None:
+            self.domain.check(np.asarray(host))
 
     def refuse_lazy(self, given: Mapping[str, Any]) -> None:
         """InputError where a Dask array comes with other inputs."""
         if given or self._givens:
             raise InputError("x is a Dask array, which takes no other input beside it: explain its blocks one by one")
+
+
+def may_narrow(target: Any) -> bool:
+    """Whether a target may read one token alone: it names it, or is a start of (n, tokens, classes)."""
+    return isinstance(target, (str, tuple)) or getattr(target, "ndim", 0) >= 3
 
 
 def targets_of(target: Any, n: int, executor: Executor, beside: Beside) -> Targets:

@@ -30,6 +30,7 @@ class Targets:
     several : whether the result has a target axis
     tokens : (n,) integers, at which of the first axis of the outputs the largest one is explained, or None
     against : what the outputs are set against, see contrast.py, or None
+    token : the place of that axis to which `narrowed` has brought them, or None
     """
 
     numbers: NDArray[np.int64] | None
@@ -38,6 +39,7 @@ class Targets:
     count: int
     tokens: NDArray[np.int64] | None = None
     against: Numbers | str | None = None
+    token: int | None = None
 
     @classmethod
     def parse(cls, target: Any, n: int, out: Shape, real: Floats | None = None) -> Targets:
@@ -140,6 +142,25 @@ class Targets:
             f"target (a float start) has shape {array.shape}, expected that of the outputs {_of(out)}, or (n, t, ...) "
             "for t targets"
         )
+
+    def one_token(self, out: Shape) -> int | None:
+        """The place of the first axis of outputs (n, *out) that all targets read, where that is one."""
+        if len(out) != 2:
+            return None
+        if self.start is not None:
+            places = np.flatnonzero(np.any(self.start, axis=(0, 1, 3)))
+        elif self.numbers is not None:
+            places = np.unique(self.numbers // out[1])
+        else:
+            places = np.unique(self.tokens) if self.tokens is not None else np.arange(0)
+        return int(places[0]) if len(places) == 1 else None
+
+    def narrowed(self, out: Shape, token: int) -> Targets:
+        """The same for outputs (n, 1, ...) of this one token."""
+        start = None if self.start is None else self.start[:, :, token : token + 1]
+        numbers = None if self.numbers is None else self.numbers - token * out[1]
+        tokens = None if self.tokens is None else self.tokens - token
+        return replace(self, numbers=numbers, start=start, tokens=tokens, token=token)
 
     def apart(self, out: Any) -> Targets:
         """The same, safe from what is written into `out`."""

@@ -15,10 +15,12 @@ from .builder import Builder
 from .domain import Domain
 from .entries import Entry
 from .fold import Folding, fold
+from .narrow import Narrowed
 from .rows import assign_rows
 from .shapes import Shape
 from .tensors import Tensor
 from .units import RECIPES, Unit, shares
+from .units.axes import one_place
 
 
 @dataclass(eq=False)
@@ -37,28 +39,47 @@ class Network:
 
 
 def build(
-    entries: dict[int, Entry], input_shape: Shape, last: int, stop: int | None, book: RuleBook, domain: Domain
+    entries: dict[int, Entry],
+    input_shape: Shape,
+    last: int,
+    stop: int | None,
+    book: RuleBook,
+    domain: Domain,
+    narrow: Narrowed | None = None,
 ) -> Network:
-    """Units of the network that ends at `last`; `stop` is the entry whose relevance is wanted (None: the input)."""
+    """Units of the network that ends at `last`; `stop` is the entry whose relevance is wanted (None: the input);
+    `narrow` says where one token alone is read.
+    """
     folding = fold(entries, (last,) if stop is None else (last, stop), book.kept(entries.values()))
     if domain.kind == "real" and any(isinstance(entry.record, L.Preparation) for entry in entries.values()):
         book = book.of_prepared_inputs()
     builder = Builder(entries, input_shape, folding, book)
     builder.input.nonnegative = domain.kind == "nonnegative" or (domain.kind == "box" and bool(np.min(domain.low) >= 0))
-    units = make_units(builder)
+    units = make_units(builder, narrow)
     for unit in units:
         unit.out.nonnegative = unit.sign()
     assign_rows(builder, units, domain)
     return Network(units, builder.tensors, builder.input, builder.at[last], folding, builder.at)
 
 
-def make_units(builder: Builder) -> list[Unit]:
+def make_units(builder: Builder, narrow: Narrowed | None = None) -> list[Unit]:
     """Entry by entry; then every tensor knows its readers."""
+    cuts: dict[tuple[int, int], Tensor] = {}
+
+    def operand(position: int, slot: int, source: int) -> Tensor:
+        axis = None if narrow is None else narrow.cut(position, slot, source)
+        if narrow is None or axis is None:
+            return at[source]
+        if (source, axis) not in cuts:
+            cuts[source, axis] = one_place(builder, entries[position], at[source], axis, narrow.token)
+        return cuts[source, axis]
+
     folding, entries, at = builder.folding, builder.entries, builder.at
     for position in folding.reads:
         entry = entries[position]
         check_taker(builder, entry)
-        at[position] = RECIPES[type(entry.record)].make(builder, entry, tuple(at[s] for s in folding.reads[position]))
+        sources = tuple(operand(position, slot, s) for slot, s in enumerate(folding.reads[position]))
+        at[position] = RECIPES[type(entry.record)].make(builder, entry, sources)
     for position in folding.alias:
         check_taker(builder, entries[position])
         at[position] = at[folding.resolve(position)]

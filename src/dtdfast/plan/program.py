@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -16,6 +16,7 @@ from ..presets import RuleBook
 from ..rules import Convention
 from .domain import Domain, narrow
 from .join import join
+from .narrow import narrowed
 from .network import Network, build
 from .resolve import resolve
 from .shapes import Shape
@@ -121,6 +122,33 @@ def last_entry(layers: Sequence[L.Layer], start: int | None, kind: str) -> int:
     return last
 
 
+@dataclass(eq=False)
+class Outputs:
+    """What is explained.
+
+    Attributes
+    ----------
+    shape : of one sample
+    narrows : a plan for one place of its first axis spares work
+    planned : the places that have one
+    """
+
+    shape: Shape
+    narrows: bool
+    planned: set[int] = field(default_factory=set)
+
+
+def outputs(
+    layers: list[L.Layer], input_shape: Shape, tokens: bool, kind: str, start: int | None, stop: int | None
+) -> Outputs:
+    last = last_entry(layers, start, kind)
+    entries = wire(layers, input_shape, tokens=tokens, last=last)
+    shape = entries[last].shape
+    if len(shape) != 2 or shape[0] == 1:
+        return Outputs(shape, False)
+    return Outputs(shape, last in narrowed(entries, input_shape, last, stop, 0, held=False).axes)
+
+
 def words_of(layers: Sequence[L.Layer], reads: Sequence[Sequence[int]], last: int) -> tuple[int, int] | None:
     """Position and number of words of an Embedding that reads the input, if there is one."""
     for position, record in enumerate(layers[: last + 1]):
@@ -139,19 +167,24 @@ def prepare(
     book: RuleBook,
     domain: Domain,
     precision: str = "",
+    token: int | None = None,
 ) -> Program:
     """Check, fold, fuse and resolve; raises a DtdError before any work where something does not fit.
 
     Parameters
     ----------
     precision : "float32" or "float64", as asked of an executor that has both; "" for float32 whatever the rules
+    token : the one place of the output's first axis that is explained; None for all
     """
     last = last_entry(layers, start, kind)
     entries = wire(layers, input_shape, tokens=tokens, last=last)
     stop = stop if kind != PREDICT else None
     if stop is not None and stop not in entries:
         raise LayerError(f"stop={stop}: {at(stop, layers[stop])} plays no part in what is explained (entry {last})")
-    network = build(entries, input_shape, last, stop, book, domain)
+    held = book.holds and kind == EXPLAIN
+    narrow = None if token is None else narrowed(entries, input_shape, last, stop, token, held=held)
+    entries = entries if narrow is None else narrow.entries
+    network = build(entries, input_shape, last, stop, book, domain, narrow)
     leaves = network.input if stop is None else network.at[stop]
     if kind == EXPLAIN:
         join(network, leaves, entries)

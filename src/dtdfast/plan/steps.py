@@ -191,7 +191,8 @@ class Weights(OneLine):
 
     @property
     def key(self) -> tuple[Any, ...]:
-        return self.part.position, self.part.variant, self.layout, self.scatter, self.taps, self.real
+        shape = None if self.part.weight is None else self.part.weight.shape  # an affine's depends on that of its input
+        return self.part.position, self.part.variant, shape, self.layout, self.scatter, self.taps, self.real
 
 
 @dataclass(eq=False)

@@ -13,6 +13,7 @@ from ..entries import Entry
 from ..parts import Sum
 from ..shapes import Shape
 from ..tensors import Region, Tensor, whole
+from .constant import Fixed
 from .move import Move
 from .reshape import Reshaping
 
@@ -30,6 +31,16 @@ def moved(builder: Builder, entry: Entry, source: Tensor, region: Region) -> Ten
         shape = tuple(shape[a] for a in region.order)
     out = builder.inner(entry, shape)
     return builder.put(Move((entry.position,), (source,), out, pairs=[(whole(shape), 0, region)]))
+
+
+def one_place(builder: Builder, entry: Entry, source: Tensor, axis: int, place: int) -> Tensor:
+    """One place of an axis, which keeps the size 1; of a constant, a constant."""
+    maker = builder.maker.get(source.index)
+    if isinstance(maker, Fixed):
+        value = maker.value.take([place], axis)
+        return builder.put(Fixed((entry.position,), (), builder.inner(entry, value.shape), value=value))
+    ranges = tuple((place, 1, 1) if a == axis else (0, 1, size) for a, size in enumerate(source.shape))
+    return moved(builder, entry, source, Region(ranges))
 
 
 def ordered(builder: Builder, entry: Entry, source: Tensor, order: Axes) -> Tensor:
