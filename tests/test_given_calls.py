@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -218,3 +219,43 @@ def test_tokens_that_are_not_there():
     short = [dtd.Given("attention_mask", (2,)), dtd.Linear(np.ones((2, 3)), axis=-1, inputs=dtd.INPUT)]
     with pytest.raises(dtd.TargetError, match=r"shape \(1, 2\), but there are 4 tokens"):
         dtd.explain(short, np.ones((1, 4, 3)), "last", backend="cpu", attention_mask=[[1, 1]])
+
+
+# ------------------------------------------------------------------------------- diagnostics, evaluation, baselines
+
+TAKEN: dict[str, Callable[..., Any]] = {
+    "randomisation": dtd.diagnostics.parameter_randomization,
+    "randomisation of gradients": partial(
+        dtd.diagnostics.parameter_randomization, attribution=dtd.baselines.input_x_gradient
+    ),
+    "conservation": dtd.diagnostics.conservation,
+    "gradients": dtd.diagnostics.gradient_equivalence,
+    "class sensitivity": dtd.diagnostics.class_sensitivity,
+}
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_diagnostics_take_what_is_given(name):
+    net = encoder("boolean")
+    assert str(TAKEN[name](net.layers, IDS, **GIVEN))
+    with pytest.raises(dtd.InputError, match="attention_mask= is missing"):
+        TAKEN[name](net.layers, IDS)
+
+
+OF_ONE_INPUT: dict[str, Callable[..., Any]] = {
+    "regions": lambda layers, x: dtd.diagnostics.same_region(layers, x, x),
+    "reach": lambda layers, x: dtd.diagnostics.region_reach(layers, x, x),
+    "roots": lambda layers, x: dtd.diagnostics.root_points(layers, x, [0]),
+    "audit": dtd.diagnostics.root_audit,
+    "mixing": dtd.diagnostics.mixing_bound,
+    "convergence": dtd.diagnostics.cosine_convergence,
+    "perturbation": lambda layers, x: dtd.evaluation.region_perturbation(layers, x, x),
+    "flipping": lambda layers, x: dtd.evaluation.pixel_flipping(layers, x, x),
+}
+
+
+@pytest.mark.parametrize("name", OF_ONE_INPUT)
+def test_diagnostics_of_the_input_alone(name):
+    layers = [dtd.Given("gate", (3,)), dtd.Mul(inputs=(dtd.INPUT, 0)), dtd.Linear(np.ones((2, 3)))]
+    with pytest.raises(dtd.InputError, match="takes gate= beside its input"):
+        OF_ONE_INPUT[name](layers, np.ones((2, 3), np.float32))

@@ -15,6 +15,7 @@ import pytest
 
 import dtdfast as dtd
 from dtdfast.cpu.arenas import ARENAS
+from dtdfast.layers import RECORDS as LAYERS
 from dtdfast.plan import memory
 from dtdfast.plan.steps import Buffer
 
@@ -274,8 +275,18 @@ RECORDS: dict[type[dtd.Layer], dict[str, object]] = {
     dtd.Permute: dict(order=(0, 2, 1, 3)),
     dtd.Softmax: {}, dtd.BatchNorm: dict(mean=np.ones(2), variance=np.ones(2)), dtd.Scale: dict(scale=np.ones(2)),
     dtd.Activation: dict(kind="elu"), dtd.Add: dict(inputs=(-1, -1)), dtd.Concat: dict(inputs=(-1, -1)),
-    dtd.Mul: dict(inputs=(-1, -1)),
+    dtd.Mul: dict(inputs=(-1, -1)), dtd.MatMul: dict(inputs=(-1, -1), transpose_b=True), dtd.LayerNorm: {},
+    dtd.RMSNorm: {}, dtd.GroupNorm: dict(groups=2), dtd.InstanceNorm: {}, dtd.Reduce: dict(kind="mean", axes=2),
+    dtd.Gather: dict(indices=(0, 1), axis=1), dtd.Expand: dict(shape=(2, 6, 6)),
+    dtd.Embedding: dict(weight=np.ones((3, 2))),
+    dtd.Constant: dict(value=np.ones((2, 6, 6))), dtd.Given: dict(name="mask", shape=(2, 6, 6)),
+    dtd.Preparation: dict(scale=np.ones(2)), dtd.GlobalAvgPool: {}, dtd.Flatten: {}, dtd.ReLU: {}, dtd.Dropout: {},
+    dtd.Resample: dict(weights=(np.ones((3, 6)), None)),
 }  # fmt: skip
+
+
+def test_every_record_is_met() -> None:
+    assert RECORDS.keys() == {*LAYERS.values()}
 
 
 @pytest.mark.parametrize("kind", RECORDS, ids=lambda kind: kind.__name__)

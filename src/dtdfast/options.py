@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 
-from .errors import LayerError, RuleError
+from .errors import InputError, LayerError, RuleError
+from .layers import Given, Layer
 from .plan.program import EXPLAIN
 from .presets import Rules
 from .threads import MOST
@@ -75,6 +76,16 @@ def split(keywords: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     known = {f.name for f in fields(Options)}
     options = {key: value for key, value in keywords.items() if key in known}
     return options, {key: value for key, value in keywords.items() if key not in known}
+
+
+def alone(layers: Sequence[Layer], what: str) -> None:
+    """InputError where a network takes arrays beside its input, which `what` does not vary or hold."""
+    names = [record.name for record in layers if isinstance(record, Given)]
+    if names:
+        raise InputError(
+            f"the network takes {', '.join(f'{name}=' for name in names)} beside its input, and {what} takes the input "
+            "alone; put what is the same for all samples into the network as a Constant"
+        )
 
 
 def _size(key: str, value: int | None, most: int | None = None) -> int | None:

@@ -54,7 +54,7 @@ class Layer(OneLine):
         `inputs` is no sequence of positions, or has another number of them than the record reads.
     """
 
-    inputs: tuple[int, ...] | None = field(default=None, kw_only=True)
+    inputs: int | Sequence[int] | None = field(default=None, kw_only=True)
     name: str | None = field(default=None, kw_only=True)
 
     arity: ClassVar[int | None] = 1  # None: one or more operands
@@ -73,6 +73,12 @@ class Layer(OneLine):
     @property
     def _type(self) -> str:
         return type(self).__name__
+
+    @property
+    def positions(self) -> tuple[int, ...] | None:
+        """What `inputs` is kept as; None for the entry before."""
+        assert self.inputs is None or isinstance(self.inputs, tuple)
+        return self.inputs
 
     def _set(self, key: str, value: object) -> None:
         object.__setattr__(self, key, value)

@@ -12,7 +12,7 @@ from ..calls import explain
 from ..errors import ShapeError
 from ..explainer import Explainer
 from ..layers import Layer
-from ..options import Options, predicting
+from ..options import Options, predicting, split
 
 Array = NDArray[Any]
 Attribution = Callable[..., Array]
@@ -25,7 +25,8 @@ elsewhere.
 
 def classes(layers: Sequence[Layer], x: Any, target: Any, options: dict[str, Any]) -> tuple[NDArray[np.intp], int]:
     """The class that is explained of each sample, and the number of classes; None: the largest output."""
-    outputs = Explainer(layers, **predicting(options)).predict(x)
+    known, given = split(options)
+    outputs = Explainer(layers, **predicting(known)).predict(x, **given)
     if outputs.ndim != 2:
         raise ShapeError(f"the outputs are {outputs.shape}, expected (n, classes)")
     index = outputs.argmax(axis=1) if target is None else np.broadcast_to(np.asarray(target, np.intp), (len(outputs),))

@@ -200,6 +200,8 @@ def root_audit(
 
     Raises
     ------
+    InputError
+        The network has a Given.
     LayerError
         The layer does not exist, no relevance reaches it, or the network is not piecewise linear.
     TargetError

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ..explainer import Explainer
 from ..layers import Layer
 from ..ledger.ledger import CAUSES, Ledger
+from ..options import split
 from ..results import Report, axes_or_current, percent
 from ..verdicts import ACCOUNT
 
@@ -105,4 +106,5 @@ def conservation(layers: Sequence[Layer], x: Any, target: Any = None, **options:
     TargetError
         There are several targets per sample.
     """
-    return Conservation(Explainer(layers, **options).ledger(x, target))
+    known, given = split(options)
+    return Conservation(Explainer(layers, **known).ledger(x, target, **given))

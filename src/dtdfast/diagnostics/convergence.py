@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..errors import LayerError, at
 from ..explainer import Explainer
 from ..layers import INPUT, Layer
-from ..options import predicting
+from ..options import alone, predicting
 from ..plan import units as U
 from ..plan.network import Network
 from ..results import Report, axes_or_current
@@ -135,6 +135,8 @@ def cosine_convergence(
 
     Raises
     ------
+    InputError
+        The network has a Given.
     LayerError
         `start` is no layer of neurons that the whole network passes through, or there is none.
 
@@ -150,6 +152,7 @@ def cosine_convergence(
     .. [1] Sixt et al., "When explanations lie: why many modified BP attributions fail", arXiv:1912.09818, section 4.
     """
     layers = list(layers)
+    alone(layers, "cosine_convergence")
     shape = np.shape(x)
     network: Network = Explainer(layers, **{**options, "backend": "oracle"}).plan_for(shape).program.network
     tensors = [t for t in waists(network) if t is not network.output]

@@ -14,7 +14,7 @@ from ..calls import explain
 from ..errors import TargetError, at
 from ..explainer import Explainer
 from ..layers import Activation, Layer
-from ..options import PREDICTING
+from ..options import PREDICTING, split
 from ..plan import units as U
 from ..results import Report, axes_or_current
 from .attribution import name_of
@@ -121,9 +121,10 @@ def gradient_equivalence(layers: Sequence[Layer], x: Any, target: Any = None, **
     """
     if target is not None and np.asarray(target).dtype.kind == "f":
         raise TargetError("target is a float start, expected classes: LRP-0 begins with the output itself")
-    kept = {k: v for k, v in options.items() if k in (*PREDICTING, "start", "stop")}
-    expected = np.asarray(input_x_gradient(layers, x, target, **kept))
-    zero = np.asarray(explain(layers, x, target, rules="lrp-0", **kept))
+    known, given = split(options)
+    kept = {k: v for k, v in known.items() if k in (*PREDICTING, "start", "stop")}
+    expected = np.asarray(input_x_gradient(layers, x, target, **kept, **given))
+    zero = np.asarray(explain(layers, x, target, rules="lrp-0", **kept, **given))
     relevance = np.asarray(explain(layers, x, target, **options))
     n = len(relevance)
     size = np.abs(expected).reshape(n, -1).sum(axis=1, dtype=np.float64)

@@ -128,6 +128,8 @@ def mixing_bound(layers: Sequence[Layer], x: Any, *, seed: int = 0, **options: A
 
     Raises
     ------
+    InputError
+        The network has a Given.
     LayerError
         The network is something else; the message names the layer.
     """

@@ -19,6 +19,7 @@ from .. import layers as L
 from ..arrays.checks import check_input
 from ..errors import LayerError, at
 from ..explainer import Explainer
+from ..options import alone
 from ..oracle.executor import FORWARD, RELEVANCE, Oracle
 from ..oracle.maths import canvas, derivative, gather, interior, tap_slices
 from ..plan import units as U
@@ -34,6 +35,7 @@ Own = tuple[int, Array]
 
 def network_of(layers: list[L.Layer], x: Any, options: Mapping[str, Any]) -> tuple[Network, Array]:
     """The network that `explain` hands relevance down, up to a final Softmax, and x as float64."""
+    alone(layers, "its linear region")
     array = check_input(x, None, np.float64)
     explainer = Explainer(layers, **{**options, "backend": "oracle"})
     network: Network = explainer.plan_for(array.shape).program.network

@@ -34,6 +34,8 @@ def same_region(layers: Sequence[Layer], x: Any, other: Any, **options: Any) -> 
 
     Raises
     ------
+    InputError
+        The network has a Given.
     ShapeError
         x and `other` differ in shape.
     LayerError
@@ -72,6 +74,8 @@ def region_reach(layers: Sequence[Layer], x: Any, direction: Any, **options: Any
 
     Raises
     ------
+    InputError
+        The network has a Given.
     ShapeError
         x and `direction` differ in shape.
     LayerError

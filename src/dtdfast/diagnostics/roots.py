@@ -199,6 +199,8 @@ def root_points(
 
     Raises
     ------
+    InputError
+        The network has a Given.
     LayerError
         The layer does not exist, is not one of neurons, or x holds several samples.
     RuleError

@@ -13,7 +13,7 @@ from ..baselines import sensitivity
 from ..errors import InputError, ShapeError
 from ..explainer import Explainer
 from ..layers import Layer
-from ..options import predicting
+from ..options import alone, predicting
 from ..plan.domain import Domain
 from .curves import Curves
 from .operators import RANDOM, operator_of
@@ -125,6 +125,7 @@ def region_perturbation(
     for name, values in maps.items():
         if values.shape != point.shape:
             raise ShapeError(f"the maps of {name!r} have shape {values.shape}, expected x's shape {point.shape}")
+    alone(layers, "perturbation")
     explainer = Explainer(layers, **predicting(options))
     outputs = explainer.predict(point)
     if outputs.ndim != 2:

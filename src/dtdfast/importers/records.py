@@ -171,7 +171,7 @@ class Layers:
     def reads(self, position: int) -> tuple[int, ...]:
         """The positions that an entry reads."""
         record = self.records[position]
-        return ((position - 1,) if record.arity else ()) if record.inputs is None else record.inputs
+        return ((position - 1,) if record.arity else ()) if record.positions is None else record.positions
 
     def shape(self, position: int) -> Shape | None:
         """Of one sample of an entry's output, or of the network's input."""

@@ -172,11 +172,11 @@ def selected(
     record: Any = records[position] if position != INPUT else None
     if isinstance(record, Scale) and record.shift is not None and record.scale.ndim == len(shape):
         source, shift, plain = source_of(records, position), record.shift, record.scale
-    elif isinstance(record, Add) and record.inputs is not None and len(record.inputs) == 2:
-        tables = [p for p in record.inputs if record_at(records, p, Constant) is not None]
+    elif isinstance(record, Add) and record.positions is not None and len(record.positions) == 2:
+        tables = [p for p in record.positions if record_at(records, p, Constant) is not None]
         if len(tables) != 1:
             return None
-        (source,) = (p for p in record.inputs if p != tables[0])
+        (source,) = (p for p in record.positions if p != tables[0])
         shift, plain = record_at(records, tables[0], Constant).value, np.ones(())
     else:
         return None
@@ -215,7 +215,7 @@ def record_at(records: list[Layer], position: int, kind: type[Any]) -> Any:
 
 def source_of(records: list[Layer], position: int) -> int:
     """What an entry with one operand reads; entry 0 reads INPUT, which is −1."""
-    reads = records[position].inputs
+    reads = records[position].positions
     return position - 1 if reads is None else reads[0]
 
 

@@ -47,7 +47,7 @@ class Softmax(Layer):
     def _check(self) -> None:
         self._int("axis", None)
         self._bool("log")
-        if self.log and self.inputs is not None and len(self.inputs) > 1:
+        if self.log and len(self.positions or ()) > 1:
             raise LayerError("Softmax: a logarithm takes no mask, since log 0 is not finite")
         if self.mask is None:
             return

@@ -32,14 +32,14 @@ def sources(layers: Sequence[L.Layer]) -> list[tuple[int, ...]]:
             raise LayerError(
                 f"layer {position} is {record!r:.80}, expected a record such as dtdfast.Linear(weight, bias)"
             )
-        if record.inputs is None:
+        if record.positions is None:
             if record.arity not in (0, 1):
                 raise WiringError(
                     f"{at(position, record)}: inputs is None; name its operands, for example inputs=({position - 1}, 0)"
                 )
             reads: tuple[int, ...] = (position - 1 if position else L.INPUT,) if record.arity else ()
         else:
-            reads = record.inputs
+            reads = record.positions
         for source in reads:
             if source != L.INPUT and not 0 <= source < position:
                 raise WiringError(

@@ -309,14 +309,14 @@ class Reader:
         record = self.layers.records[source.position] if source.position != INPUT else None
         if not isinstance(record, Softmax) or [s for s in source.shape if s > 1] != [s for s in shape if s > 1]:
             return None
-        if record.mask is not None or len(record.inputs or ()) > 1:
+        if record.mask is not None or len(record.positions or ()) > 1:
             return None
         axis = record.axis % (len(source.shape) + 1) - 1
         if source.shape[axis] == 1:
             return None
         number = sum(s > 1 for s in source.shape[:axis])  # among the axes that have elements
         axes = [a for a, s in enumerate(shape) if s > 1]
-        read = source.position - 1 if record.inputs is None else record.inputs[0]
+        read = source.position - 1 if record.positions is None else record.positions[0]
         before = self.entry(Value(read, shape))
         return self.put(Softmax, (before,), record.name, axis=axes[number] + 1, log=record.log)
 
