@@ -12,7 +12,7 @@ import pytest
 import dtdfast as dtd
 import forward_mode
 from nets import SMALL, Net, vit
-from nets.transformers import Blocks
+from nets.transformers import Blocks, bert, llama
 from support import chosen
 
 
@@ -278,3 +278,45 @@ def test_bits(name, choice):
     for n in range(3):
         np.testing.assert_array_equal(explainer.explain(x[n : n + 1], 1), r_in[n : n + 1])
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(explainer)).explain(x, 1), r_in)
+
+
+# ------------------------------------------------------------------------------------------ what positions receive
+
+
+@pytest.mark.parametrize(("rules", "mode"), [("cp-lrp", "held"), ("attnlrp", "taylor")])
+def test_positions_receive_what_the_ledger_calls_constant(rules, mode):
+    """PA-LRP's relevance of positions, by `stop`: as if the table were the input, and the words constants."""
+    net = bert(6, 32, 3, 2, n_words=11)  # words, the table of positions, their sum, …
+    ids = np.random.default_rng(0).integers(0, 11, (2, 6))
+    words, table, *rest = net.layers
+    start = dtd.predict(net.layers, ids, backend="oracle") * np.array([0, 1, 0])
+    found = dtd.explain(net.layers, ids, start, rules=rules, backend="oracle", stop=1)
+    for i in range(2):
+        turned = [
+            dtd.Constant(words.weight[ids[i]]),
+            dataclasses.replace(rest[0], inputs=(0, dtd.INPUT)),
+            *map(_one_earlier, rest[1:]),
+        ]
+        expected = forward_mode.relevance(turned, table.value[None], start[[i]], mode)
+        np.testing.assert_allclose(found[[i]], expected, rtol=0, atol=1e-9 * abs(expected).max())
+    fast = dtd.explain(net.layers, ids, start, rules=rules, backend="cpu", stop=1)
+    np.testing.assert_allclose(fast, found, rtol=0, atol=1e-4 * abs(found).max())
+    ledger = dtd.Explainer(net.layers, rules=rules, backend="oracle").ledger(ids, start)
+    np.testing.assert_allclose(found.sum(axis=(1, 2)), ledger.absorbed["constant"], rtol=1e-9)
+
+
+def _one_earlier(record):
+    return (
+        record
+        if record.positions is None
+        else dataclasses.replace(record, inputs=tuple(p - 1 for p in record.positions))
+    )
+
+
+def test_rotary_positions_receive_nothing():
+    """They are factors, and a constant factor takes nothing: all of it stays with the words."""
+    net = llama(5, 64, 1, n_words=11)
+    ids = np.random.default_rng(0).integers(0, 11, (2, 5))
+    ledger = dtd.Explainer(net.layers, rules="cp-lrp", backend="oracle").ledger(ids, 1)
+    assert not ledger.absorbed["constant"].any()
+    np.testing.assert_allclose(ledger.end, ledger.start, rtol=1e-9)

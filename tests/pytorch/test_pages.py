@@ -21,6 +21,8 @@ def test_torch_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = run_page("torch.md")
     assert names["relevance"].shape == (4, 3, 32, 32)
     assert [type(a) for a in names["from_file"]] == [type(a) for a in names["layers"]]
+    assert not names["words"][names["padding"]].any()
+    assert names["words"][~names["padding"]].all()
 
 
 def test_lxt_page() -> None:

@@ -32,9 +32,9 @@ def from_torch(module: Any, example: Any = None, *, output: int | str | None = N
         The tensor that is explained, where the module returns several: its key, field or position (of nested ones
         joined by dots, such as "heads.0"), or its number in their order.
     **given : torch.Tensor of shape (n, ...)
-        Other tensors that the module takes, by the names of its parameters: masks of 0 and 1 such as
-        ``attention_mask=``, numbers for embeddings such as ``position_ids=``, or floats. Each becomes a `Given` of this
-        name, so that `explain` takes it too.
+        Other tensors that the module takes, by the names of its parameters: masks of integers 0 and 1 or of booleans,
+        such as ``attention_mask=`` or what the module passes on as a ``key_padding_mask``; numbers for embeddings such
+        as ``position_ids=``; or floats. Each becomes a `Given` of this name, so that `explain` takes it too.
 
     Returns
     -------
