@@ -47,6 +47,10 @@ static int usable_avx512bf16(void)
     return usable_avx512() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && a & AVX512_BF16;
 }
 
+/* Whether dot products of bfloat16 take longer than multiply-adds do: Intel's run at a quarter of their rate, AMD's at
+ * the same. */
+static int slow_dots(void) { return usable_avx512bf16() && __builtin_cpu_is("intel"); }
+
 /* Whether the CPU multiplies tiles of bfloat16, and the system keeps their registers for this process. */
 static int usable_amx(void)
 {
@@ -61,21 +65,25 @@ static const struct {
     const char *name;
     const dtd_kernel_table *kernels[DTD_N_REALS];
     int (*usable)(void);
+    int (*preferred)(void); /* where it is the fastest, if usable; NULL: where no later one is */
     int bfloat16;
     int64_t scratch;
 } ISAS[] = {
-    {"baseline", {&dtd_kernels_baseline_float, &dtd_kernels_baseline_double}, usable_baseline, 0, 0},
+    {"baseline", {&dtd_kernels_baseline_float, &dtd_kernels_baseline_double}, usable_baseline, NULL, 0, 0},
 #ifdef DTD_X86_64
-    {"avx2", {&dtd_kernels_avx2_float, &dtd_kernels_avx2_double}, usable_avx2, 0, 0},
-    {"avx512", {&dtd_kernels_avx512_float, &dtd_kernels_avx512_double}, usable_avx512, 0, 0},
+    {"avx2", {&dtd_kernels_avx2_float, &dtd_kernels_avx2_double}, usable_avx2, NULL, 0, 0},
+    {"avx512", {&dtd_kernels_avx512_float, &dtd_kernels_avx512_double}, usable_avx512, NULL, 0, 0},
 #endif
 #ifdef DTD_BF16
     {"avx512bf16",
      {&dtd_kernels_avx512bf16_float, &dtd_kernels_avx512_double},
      usable_avx512bf16,
+     NULL,
      1,
      DTD_SCRATCH_BYTES},
-    {"amx", {&dtd_kernels_amx_float, &dtd_kernels_avx512_double}, usable_amx, 1, DTD_SCRATCH_BYTES},
+    /* a bfloat16 is a float, and multiply-adds of floats are the fastest products: the kernels of avx512 */
+    {"avx512f32", {&dtd_kernels_avx512_float, &dtd_kernels_avx512_double}, usable_avx512, slow_dots, 1, 0},
+    {"amx", {&dtd_kernels_amx_float, &dtd_kernels_avx512_double}, usable_amx, NULL, 1, DTD_SCRATCH_BYTES},
 #endif
 };
 
@@ -93,6 +101,14 @@ int dtd_isa_usable(int isa)
     if (!known[isa])
         known[isa] = ISAS[isa].usable() ? 2 : 1;
     return known[isa] == 2;
+}
+
+int dtd_isa_fastest(void)
+{
+    int isa = dtd_isa_count() - 1;
+    while (!dtd_isa_usable(isa) || (ISAS[isa].preferred && !ISAS[isa].preferred()))
+        isa--;
+    return isa;
 }
 
 const char *dtd_compiler(void)

@@ -189,7 +189,8 @@ int dtd_isa_count(void);
 const char *dtd_isa_name(int isa); /* "baseline", "avx2", "avx512", ... slowest first */
 int dtd_isa_usable(int isa);       /* 1 when this CPU runs it */
 int64_t dtd_isa_scratch(int isa);  /* bytes of scratch memory that it wants per thread */
-int dtd_isa_bfloat16(int isa);     /* 1 when it multiplies in bfloat16 */
+int dtd_isa_fastest(void);         /* of those that this CPU runs */
+int dtd_isa_bfloat16(int isa);     /* 1 when it takes steps in bfloat16 */
 const char *dtd_compiler(void);
 int dtd_openmp_version(void); /* 0 without OpenMP */
 int dtd_max_threads(void);    /* what OpenMP was told to use at most; 1 without OpenMP */

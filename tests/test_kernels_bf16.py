@@ -1,5 +1,5 @@
 """Products in bfloat16 components (csrc/bf16): float32 on matrix units, bfloat16 and "mixed" on these and on dot
-products.
+products; where neither is faster, they are float32's.
 
 Bounds of one product, v = 2⁻⁸ the unit roundoff of bfloat16: with one component of each operand (2v + v²)|x w|; with
 two, where the product of the second ones is left out, 3v²|x w|; with three, where those of 2⁻²⁴ and less are, 2⁻²³|x
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kernel_checks import FLOATS, LAYOUTS, NARROW, agree, same_bits
+from kernel_checks import FLOATS, LAYOUTS, NARROW, WITHOUT_UNITS, agree, same_bits
 from kernel_layers import Taps, taps_step
 from kernel_steps import Step, isa_name, lib
 
@@ -24,6 +24,7 @@ TERMS = {1: 1, 2: 3, 3: 6}
 COMPONENTS = {"FLOAT32": (3, 3), "BFLOAT16": (2, 1), "BFLOAT16_TERMS": (3, 1)}  # of y, of what stands beside it
 
 MATRIX = [k for k in NARROW if isa_name(k.isa) == "amx"]
+PLAIN = [k for k in NARROW if isa_name(k.isa) in WITHOUT_UNITS]
 
 SQUARE = tuple(product((0,), (-1, 0, 1), (-1, 0, 1)))
 LAYERS: dict[str, dict[str, Any]] = {
@@ -65,7 +66,7 @@ def test_taps_in_bfloat16(kernels: Any, weight_map: str, name: str) -> None:
     # and not only because a better one stood in for it: rounded at random, operands are off by about V/√n of their
     # sum's size, sums by u
     narrow = np.abs(step.arrays["out"] - expected).max() > 16 * kernels.u * size.max()
-    assert narrow == (name not in FEW)
+    assert narrow == (name not in FEW and isa_name(kernels.isa) != "avx512f32")
 
 
 @pytest.mark.skipif(not NARROW, reason="this CPU has no bfloat16")
@@ -100,6 +101,23 @@ def test_float32_takes_the_matrix_units(kernels: Any, name: str) -> None:
         Step("NEURON_DENSE", {**layer.operands(), "out": out}, layer.numbers()).run(which)
         results.append(out)
     assert same_bits(*results) == (name in FEW)
+
+
+@pytest.mark.skipif(not PLAIN, reason="this CPU has no bfloat16")
+@pytest.mark.parametrize("kernels", PLAIN, ids=str)
+@pytest.mark.parametrize("op", ["NEURON_DENSE", "TAPS_DENSE"])
+@each_layer
+def test_float32_stands_in_where_it_is_faster(kernels: Any, op: str, name: str) -> None:
+    """Without matrix units: for every forward product, and on avx512f32 for all."""
+    if op == "TAPS_DENSE" and isa_name(kernels.isa) == "avx512bf16":
+        return
+    layer = Taps("DENSE", kernels, np.random.default_rng(5), **LAYERS[name])
+    results = []
+    for precision in (lib.DTD_FLOAT32, lib.DTD_BFLOAT16):
+        out = layer.place(kernels.zeros(*layer.shape))
+        Step(op, {**layer.operands(), "out": out}, {**layer.numbers(), "precision": precision}).run(kernels)
+        results.append(out)
+    assert same_bits(*results)
 
 
 @pytest.mark.skipif(not NARROW, reason="this CPU has no bfloat16")

@@ -58,7 +58,8 @@ def test_dense_bodies(kernels: Kernels, name: str) -> None:
 def test_narrow_precision(kernels: Kernels) -> None:
     step = step_of(kernels, "many outputs", 0.99)
     step.numbers["precision"] = lib.DTD_BFLOAT16
-    assert step.bodies(kernels) == ("bf16", [], "bf16")
+    plain = step_of(kernels, "many outputs", 0.99).bodies(kernels)
+    assert step.bodies(kernels) == (plain if isa_name(kernels.isa) == "avx512f32" else ("bf16", [], "bf16"))
 
 
 @each_kernels

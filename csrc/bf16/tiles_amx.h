@@ -4,7 +4,7 @@
  */
 #include <immintrin.h>
 
-enum { WORTH_THREE_COMPONENTS = 1, AMX_ROWS = 16, AMX_ROW_BYTES = 64 };
+enum { MOST_COMPONENTS = 3, AMX_ROWS = 16, AMX_ROW_BYTES = 64 };
 
 static void begin_tiles(void)
 {

@@ -1,16 +1,16 @@
 /* tiles_dot.h: the tiles of bf16.c on AVX-512's dot products: each lane adds two products of bfloat16. */
 #include <immintrin.h>
 
-enum { WORTH_THREE_COMPONENTS = 0 }; /* twice the rate of multiply-adds, so that six products cost three */
+/* At twice the rate of multiply-adds at most, three products would take longer than one of float32. */
+enum { MOST_COMPONENTS = 1 };
 
 static void begin_tiles(void) {}
 static void end_tiles(void) {}
 
 enum { AT_ONCE = 8 }; /* pixels, by both halves of the outputs: 16 registers of sums */
 
-/* Pixels p0 .. of a tile by `halves` of outputs; `halves` and the components are constants wherever this is inlined. */
-ALWAYS_INLINE void multiply_pixels(const bf16_tile *t, int tile, int p0, const int halves, const int components_y,
-                                   const int components_terms)
+/* Pixels p0 .. of a tile by `halves` of outputs, a constant wherever this is inlined. */
+ALWAYS_INLINE void multiply_pixels(const bf16_tile *t, int tile, int p0, const int halves)
 {
     const int64_t pixel = t->pixel;
     const char *w = t->w;
@@ -23,30 +23,19 @@ ALWAYS_INLINE void multiply_pixels(const bf16_tile *t, int tile, int p0, const i
         for (int h = 0; h < halves; h++)
             a[p][h] = t->resume ? _mm512_loadu_ps(sum[h] + p * t->row) : _mm512_setzero_ps();
     for (int64_t c = 0; c < t->n_chunks; c++)
-        for (int64_t k = 0; k < t->n_taps; k++, w += components_y * 2 * HALF_BYTES) {
+        for (int64_t k = 0; k < t->n_taps; k++, w += 2 * HALF_BYTES) {
             const char *x = t->x[tile] + p0 * pixel + c * t->chunk + t->taps[k];
             for (int i = 0; i < DTD_BLOCK; i++) {
-                __m512bh w1[2], w2[2];
+                __m512bh wi[2];
 #pragma GCC unroll 2
-                for (int h = 0; h < halves; h++) {
-                    w1[h] = (__m512bh)_mm512_load_si512(w + h * HALF_BYTES + i * CHUNK_BYTES);
-                    if ((h ? components_terms : components_y) == 2)
-                        w2[h] = (__m512bh)_mm512_load_si512(w + (2 + h) * HALF_BYTES + i * CHUNK_BYTES);
-                }
+                for (int h = 0; h < halves; h++)
+                    wi[h] = (__m512bh)_mm512_load_si512(w + h * HALF_BYTES + i * CHUNK_BYTES);
 #pragma GCC unroll 8
-                for (int p = 0; p < AT_ONCE; p++) { /* x1 w1, x1 w2, x2 w1 */
-                    const char *pair = x + p * pixel + i * 4;
-                    const __m512bh x1 = (__m512bh)_mm512_set1_epi32(*(const int32_t *)pair);
-                    const __m512bh x2 =
-                        components_y == 2 ? (__m512bh)_mm512_set1_epi32(*(const int32_t *)(pair + CHUNK_BYTES)) : x1;
+                for (int p = 0; p < AT_ONCE; p++) {
+                    const __m512bh pair = (__m512bh)_mm512_set1_epi32(*(const int32_t *)(x + p * pixel + i * 4));
 #pragma GCC unroll 2
-                    for (int h = 0; h < halves; h++) {
-                        a[p][h] = _mm512_dpbf16_ps(a[p][h], w1[h], x1);
-                        if ((h ? components_terms : components_y) == 2) {
-                            a[p][h] = _mm512_dpbf16_ps(a[p][h], w2[h], x1);
-                            a[p][h] = _mm512_dpbf16_ps(a[p][h], w1[h], x2);
-                        }
-                    }
+                    for (int h = 0; h < halves; h++)
+                        a[p][h] = _mm512_dpbf16_ps(a[p][h], wi[h], pair);
                 }
             }
         }
@@ -59,17 +48,12 @@ ALWAYS_INLINE void multiply_pixels(const bf16_tile *t, int tile, int p0, const i
 
 static void multiply(bf16_tile *t, int tiles, int halves, int components_y, int components_terms)
 {
+    (void)components_y, (void)components_terms; /* MOST_COMPONENTS */
     for (int m = 0; m < tiles; m++)
         for (int p = 0; p < DTD_TILE_PIXELS; p += AT_ONCE)
-            if (halves == 1 && components_y == 1)
-                multiply_pixels(t, m, p, 1, 1, 1);
-            else if (halves == 1)
-                multiply_pixels(t, m, p, 1, 2, 2);
-            else if (components_y == 1)
-                multiply_pixels(t, m, p, 2, 1, 1);
-            else if (components_terms == 1)
-                multiply_pixels(t, m, p, 2, 2, 1);
+            if (halves == 1)
+                multiply_pixels(t, m, p, 1);
             else
-                multiply_pixels(t, m, p, 2, 2, 2);
+                multiply_pixels(t, m, p, 2);
     t->ahead_lines = 0; /* the hardware fetches weights that are read in order */
 }

@@ -110,8 +110,8 @@ def explain(
           little more than twice the time.
         - "tf32", for CUDA: operands are rounded to tf32; sums and the result are float32.
         - "bfloat16", for CUDA and for CPUs with AMX or AVX-512-BF16: operands are rounded to bfloat16; sums and the
-          result are float32. With AVX-512-BF16 alone it may be slower than "float32": measure it. On CUDA, values,
-          gates and relevance are also stored in bfloat16.
+          result are float32. On CUDA, values, gates and relevance are also stored in bfloat16. CPUs without AMX
+          multiply in bfloat16 where that is faster (AMD: the products on the way back; Intel: none), else in float32.
         - "mixed": predicts as "float32" does, and explains in bfloat16.
 
         Rules whose sums may cancel (LRP-0, ε, γ) refuse the last three. The oracle computes in float64, whatever is

@@ -20,10 +20,13 @@ LAYOUTS = {"channels last": (0, 2, 3, 4, 5, 1), "channels first": (0, 1, 2, 3, 4
 
 # where long double is no longer than double, the reference of doubles rounds as often as the kernels do
 _LONG = 1 if np.finfo(np.longdouble).nmant > 52 else 2
-# the others share what they do not compute in bfloat16 components with avx512: all doubles, and on dot products all
-# float32 too
+# the others share what they do not compute in bfloat16 components with avx512: all doubles, and without matrix units
+# all float32 too
+WITHOUT_UNITS = ("avx512bf16", "avx512f32")
 FLOATS = [
-    Kernels(isa, lib.DTD_F4, np.float32, np.float64, 2.0**-24) for isa in USABLE_ISAS if isa_name(isa) != "avx512bf16"
+    Kernels(isa, lib.DTD_F4, np.float32, np.float64, 2.0**-24)
+    for isa in USABLE_ISAS
+    if isa_name(isa) not in WITHOUT_UNITS
 ]
 DOUBLES = [
     Kernels(isa, lib.DTD_F8, np.float64, np.longdouble, _LONG * 2.0**-53)

@@ -63,7 +63,7 @@ def isa_index() -> int:
             usable = ", ".join(n for i, n in enumerate(names) if lib.dtd_isa_usable(i))
             raise BackendError(f"DTDFAST_ISA={forced!r} cannot be used here; this CPU and build have {usable}")
         return names.index(forced)
-    return max(i for i in range(len(names)) if lib.dtd_isa_usable(i))
+    return int(lib.dtd_isa_fastest())
 
 
 def isa_name() -> str:
