@@ -14,6 +14,7 @@ typedef struct {
     int64_t units, rows, tiles;  /* items of a group per pixels at once, rows of pixels, tiles of a row */
     int64_t strip;               /* pixels of an item (sparse_gather.c) */
     int tiles_outside;           /* items are numbered (tile, unit) within a group, else (unit, tile) */
+    int n_threads;
 } dense_job;
 
 /* A step that is not yet divided into items. */

@@ -14,14 +14,18 @@ typedef struct {
     int64_t n_taps, c_in, pixel, block; /* block: elements of one packed block of weights */
     real gamma;
     real *sum, *terms; /* [block][pixel < DTD_TILE_PIXELS][DTD_BLOCK] */
+    const char *ahead; /* NULL, or what the second cache fetches meanwhile, `ahead_step` bytes per input */
+    int64_t ahead_step;
 } direct_tile;
 
-/* One register tile; `pixels`, `vectors` and `map` are constants wherever this is inlined. */
-ALWAYS_INLINE void run_tile(const direct_tile *t, const int pixels, const int vectors, const int map, int lane)
+/* One register tile; `pixels`, `vectors`, `map` and `fetch` are constants wherever this is inlined. */
+ALWAYS_INLINE void run_tile(const direct_tile *t, const int pixels, const int vectors, const int map, int lane,
+                            const int fetch)
 {
     const int dual = map == DUAL_MAP;
     const int64_t c_in = t->c_in, pixel = t->pixel, block = t->block;
     const real *w = t->w + lane;
+    const char *ahead = t->ahead;
     /* registers: every index below is a constant once the loops are unrolled */
     vec a[PIXELS][VECTORS], b[PIXELS][VECTORS];
 #pragma GCC unroll 16
@@ -38,6 +42,10 @@ ALWAYS_INLINE void run_tile(const direct_tile *t, const int pixels, const int ve
                 vec weight = load(w + v * VL / DTD_BLOCK * block + v * VL % DTD_BLOCK);
                 q[v] = map_weight(dual ? DTD_W : map, weight, t->gamma);
                 r[v] = vec_positive(weight);
+            }
+            if (fetch) {
+                __builtin_prefetch(ahead, 0, 2);
+                ahead += t->ahead_step;
             }
 #pragma GCC unroll 16
             for (int p = 0; p < pixels; p++) {
@@ -62,7 +70,10 @@ ALWAYS_INLINE void run_tile(const direct_tile *t, const int pixels, const int ve
         }
 }
 
-enum { SUMS = 28 }; /* vectors of sums in the largest tile */
+enum {
+    SUMS = 28,             /* vectors of sums in the largest tile */
+    FETCHING = PIXELS / 2, /* pixels that leave time to fetch weights meanwhile */
+};
 
 /* Every number of pixels up to the tile's, so that a row of any width divides into tiles of nearly equal size. */
 ALWAYS_INLINE void run_pixels(const direct_tile *t, int pixels, const int vectors, const int map, int lane)
@@ -70,8 +81,10 @@ ALWAYS_INLINE void run_pixels(const direct_tile *t, int pixels, const int vector
     const int per_pixel = vectors * (map == DUAL_MAP ? 2 : 1);
 #define CASE(n)                                                                                                        \
     case n:                                                                                                            \
-        if (n <= PIXELS && n * per_pixel <= SUMS)                                                                      \
-            run_tile(t, n, vectors, map, lane);                                                                        \
+        if (n <= PIXELS && n * per_pixel <= SUMS && n >= FETCHING && t->ahead)                                         \
+            run_tile(t, n, vectors, map, lane, 1);                                                                     \
+        else if (n <= PIXELS && n * per_pixel <= SUMS)                                                                 \
+            run_tile(t, n, vectors, map, lane, 0);                                                                     \
         break;
     switch (pixels) {
         CASE(1)
@@ -106,6 +119,25 @@ static const tile_function TILE_FUNCTIONS[][2] = {EACH_MAP(ENTRY)};
 /* Weights of a group that stay in a core's second cache: then x passes once, else the weights do. */
 enum { CACHED_WEIGHTS = (1 << 19) / sizeof(real) };
 
+/* Where weights come from memory: a share of those that this thread multiplies next, which are in its next range where
+ * this one ends (dtd_parallel hands ranges out in order). */
+static void find_ahead(const dense_job *job, direct_tile *t, int64_t item, int64_t first, int64_t last)
+{
+    const dtd_step *s = &job->s;
+    const int64_t n_tiles = job->rows * job->tiles, tile = item % n_tiles;
+    int64_t next = item + n_tiles;
+    if (next >= last)
+        next += (job->n_threads - 1) * (last - first);
+    t->ahead = NULL;
+    if (job->tiles_outside || next >= s->groups * job->units * n_tiles)
+        return;
+    const int64_t group = next / (n_tiles * job->units), block = next / n_tiles % job->units * job->span,
+                  n = min64(job->span, job->blocks - block) * DTD_BLOCK * (int64_t)sizeof(real);
+    const char *w = (const char *)(vector(&s->weight, job->bases) + (group * job->blocks + block) * job->block);
+    t->ahead = w + n * t->n_taps * t->c_in * tile / n_tiles;
+    t->ahead_step = ceil_div(n, n_tiles);
+}
+
 static void run_direct(void *context, int64_t first, int64_t last)
 {
     const dense_job *job = context;
@@ -135,6 +167,7 @@ static void run_direct(void *context, int64_t first, int64_t last)
         tile.x = x + n * x_stride[AXIS_N] + group * job->c_in + d * x_stride[AXIS_D] + h * x_stride[AXIS_H] +
                  w * x_stride[AXIS_W];
         tile.w = weight + (group * job->blocks + block) * job->block;
+        find_ahead(job, &tile, item, first, last);
         dtd_site sites[2];
         for (int64_t b = 0; b < n_blocks; b++) {
             int64_t c = (block + b) * DTD_BLOCK;
@@ -159,9 +192,14 @@ void NAME(direct)(dense_job *job, int n_threads)
     job->span = PAIRS && job->blocks > 1 && (job->map != DUAL_MAP || few) ? 2 : 1;
     job->units = ceil_div(job->blocks, job->span);
     job->tiles = ceil_div(shape[AXIS_W], PIXELS);
+    job->n_threads = n_threads;
     job->tiles_outside = job->blocks * job->block <= CACHED_WEIGHTS;
     int64_t items = s->groups * job->units * job->rows * job->tiles;
     /* multiply-adds of an item */
     int64_t work = max64(1, s->n_taps * job->c_in * DTD_BLOCK * min64(shape[AXIS_W], PIXELS));
-    dtd_parallel(n_threads, items, ceil_div(1 << 18, work), run_direct, job);
+    int64_t grain = ceil_div(1 << 18, work);
+    const int64_t units = s->groups * job->units;
+    if (!job->tiles_outside && units >= 4 * (int64_t)n_threads) /* whole ones, whose weights are fetched ahead */
+        grain = max64(grain, job->rows * job->tiles * ceil_div(units, 8 * (int64_t)n_threads));
+    dtd_parallel(n_threads, items, grain, run_direct, job);
 }
