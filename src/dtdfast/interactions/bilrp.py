@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,15 @@ BLOCK = 2**22
 """Pairs that are held at once where only the strongest are kept."""
 
 
-def bilrp(layers: Sequence[Layer], x: Any, other: Any = None, *, regions: Any = None, **options: Any) -> Pairs:
+def bilrp(
+    layers: Sequence[Layer],
+    x: Any,
+    other: Any = None,
+    *,
+    regions: Any = None,
+    other_given: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Pairs:
     """Explain the similarity ⟨φ(x), φ(x')⟩ of two samples by pairs of their inputs [1]_.
 
         R_ii' = Σ_m r_i^(m)(x) r_i'^(m)(x'),    r^(m)(x) the relevance for output φ_m(x)
@@ -38,9 +46,10 @@ def bilrp(layers: Sequence[Layer], x: Any, other: Any = None, *, regions: Any = 
     regions : array_like of int, optional
         For each input of one sample the number of the region that it belongs to, such as `patches` gives; relevance is
         added within regions. By default each input is a region of its own.
+    other_given : dict of str to array_like, optional
+        Values of the network's Givens for `other`, such as its attention_mask; by default those for x.
     **options
-        Options of `dtdfast.Explainer`, such as rules; and what the network's Givens are called, the values of all n
-        samples, where both sides share them.
+        Options of `dtdfast.Explainer`, such as rules; and what the network's Givens are called: their values for x.
 
     Returns
     -------
@@ -63,7 +72,7 @@ def bilrp(layers: Sequence[Layer], x: Any, other: Any = None, *, regions: Any = 
     .. [1] Eberle et al., "Building and interpreting deep similarity models", arXiv:2003.05431, equation 5.
     """
     matrices, similarities = [], []
-    for left, right, similarity in _sides(layers, x, other, regions, options):
+    for left, right, similarity in _sides(layers, x, other, regions, options, other_given):
         require(8 * left.shape[1] * right.shape[1], f"the pairs of {left.shape[1]} and {right.shape[1]} inputs")
         matrices.append(left.T @ right)
         similarities.append(similarity)
@@ -71,7 +80,14 @@ def bilrp(layers: Sequence[Layer], x: Any, other: Any = None, *, regions: Any = 
 
 
 def top_pairs(
-    layers: Sequence[Layer], x: Any, other: Any = None, *, k: int = 10, regions: Any = None, **options: Any
+    layers: Sequence[Layer],
+    x: Any,
+    other: Any = None,
+    *,
+    k: int = 10,
+    regions: Any = None,
+    other_given: Mapping[str, Any] | None = None,
+    **options: Any,
 ) -> list[list[Pair]]:
     """List the strongest pairs of BiLRP without holding all of them.
 
@@ -87,6 +103,8 @@ def top_pairs(
         How many pairs.
     regions : array_like of int, optional
         As in `bilrp`.
+    other_given : dict of str to array_like, optional
+        As in `bilrp`.
     **options
         As in `bilrp`.
 
@@ -101,7 +119,7 @@ def top_pairs(
         As in `bilrp`.
     """
     result = []
-    for left, right, _ in _sides(layers, x, other, regions, options):
+    for left, right, _ in _sides(layers, x, other, regions, options, other_given):
         best: list[Pair] = []
         step = max(1, BLOCK // right.shape[1])
         for first in range(0, left.shape[1], step):
@@ -113,7 +131,12 @@ def top_pairs(
 
 
 def _sides(
-    layers: Sequence[Layer], x: Any, other: Any, regions: Any, options: dict[str, Any]
+    layers: Sequence[Layer],
+    x: Any,
+    other: Any,
+    regions: Any,
+    options: dict[str, Any],
+    other_given: Mapping[str, Any] | None,
 ) -> Iterator[tuple[Floats, Floats, float]]:
     """Of each pair of samples: the maps of both, (m, p) and (m, q), and their similarity."""
     known, given = split(options)
@@ -123,10 +146,14 @@ def _sides(
     if second is not None and len(second) != len(first):
         raise ShapeError(f"there are {len(first)} samples, but {len(second)} to compare them with")
     for i in range(len(first)):
-        beside = {name: take(values)[0][i : i + 1] for name, values in given.items()}
-        left, phi = _maps(explainer, first[i : i + 1], regions, beside)
-        right, other_phi = (left, phi) if second is None else _maps(explainer, second[i : i + 1], regions, beside)
+        left, phi = right, other_phi = _maps(explainer, first[i : i + 1], regions, _row(given, i))
+        if second is not None:
+            right, other_phi = _maps(explainer, second[i : i + 1], regions, _row(given | dict(other_given or {}), i))
         yield left, right, float(phi @ other_phi)
+
+
+def _row(given: Mapping[str, Any], i: int) -> dict[str, Any]:
+    return {name: take(values)[0][i : i + 1] for name, values in given.items()}
 
 
 def _flat(layers: Sequence[Layer], options: dict[str, Any]) -> list[Layer]:
