@@ -56,6 +56,8 @@ typedef enum {
     DTD_NORM_SCATTER, /* out[i] (+)= multiplier * sum_j wm(m_ij) x[j], or its true derivative */
     DTD_SOFTMAX_BACK, /* out (+)= coefficient * m * (x - sum m x) over the axis `axis` */
     DTD_MAP_WEIGHT,   /* out = wm(x), but for "1": 1 where x is not 0 */
+    DTD_SUMS,         /* out = sums of multiplier(m) * x and of its absolute values, in double, see sums.c */
+    DTD_ACCOUNT,      /* out = sums of what neurons absorb of x, in double, see sums.c */
     DTD_N_OPS
 } dtd_op;
 

@@ -38,6 +38,10 @@
     ROW(NORM_SCATTER, NAME, norm_scatter, NULL, OUT | X,                                                               \
         SCALE | OTHER | M | WEIGHT_MAP | MULTIPLIER | DERIVATIVE | EPSILON | CENTRED | TARGETS)                        \
     ROW(SOFTMAX_BACK, NAME, softmax_back, NULL, OUT | X | M | AXIS, COEFFICIENT | TARGETS)                             \
-    ROW(MAP_WEIGHT, NAME, map_weight, NULL, OUT | X, WEIGHT_MAP)
+    ROW(MAP_WEIGHT, NAME, map_weight, NULL, OUT | X, WEIGHT_MAP)                                                       \
+    ROW(SUMS, NAME, sums, NULL, OUT | X, M | MULTIPLIER)                                                               \
+    ROW(ACCOUNT, NAME, account, NULL, OUT | X,                                                                         \
+        M | FACTOR | KIND | TERMS | TERMS_PREV | Y_PREV | BIAS | SHIFT | BIAS_D | OTHER | SCALE | SELECT |             \
+            COEFFICIENT | STABILIZER | WEIGHT_MAP)
 
 #endif

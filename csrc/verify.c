@@ -112,6 +112,9 @@ static int64_t conditions(const dtd_step *s, int64_t given)
                      : 0;
     } else if (s->op == DTD_NORM_SCATTER) {
         needs |= s->derivative ? M : SCALE;
+    } else if (s->op == DTD_ACCOUNT) {
+        needs |= given & (KIND | FACTOR) ? KIND | FACTOR : 0;
+        needs |= given & SELECT ? Y_PREV : 0;
     } else if (OPERATION[s->op].takes & KIND) {
         needs |= given & (KIND | FACTOR) ? KIND | FACTOR : 0;
         needs |= given & TERMS_PREV ? Y_PREV | DUAL : 0;
@@ -173,11 +176,17 @@ static int samples_fit(const dtd_step *s, const dtd_view *v)
     return v->base < 0 || m == n || m * s->repeat == n || v->stride[AXIS_N] == 0;
 }
 
-/* Whether views of a MATMUL or a norm, whose kernels share operands, are of shapes that do not fit. */
+/* Whether views of a MATMUL or a norm, whose kernels share operands, or sums are of shapes that do not fit. */
 static int shapes_differ(const dtd_step *s, const char *operation)
 {
     const dtd_view *views[] = {&s->x, &s->m, &s->scale, &s->other, &s->shift};
     const char *const names[] = {"x", "m", "scale", "other", "shift"};
+    const int64_t sums = s->op == DTD_SUMS ? 2 : s->op == DTD_ACCOUNT ? 8 : s->out.shape[AXIS_C];
+    if (s->out.shape[AXIS_C] != sums) {
+        snprintf(message, sizeof message, "%s: out has %lld sums, not %lld", operation, (long long)s->out.shape[AXIS_C],
+                 (long long)sums);
+        return 1;
+    }
     if (s->op < DTD_MATMUL || s->op > DTD_NORM_SCATTER)
         return 0;
     for (size_t i = 0; i < sizeof views / sizeof *views; i++)

@@ -116,8 +116,12 @@ static const real *gather(const real *from, int64_t stride, int64_t n, real *row
     return row;
 }
 
-static void run_piece(const strided_job *job, real *const *at, const int64_t *stride, int64_t n)
+/* What a job does with n elements of its views. */
+typedef void (*piece_function)(const strided_job *job, real *const *at, const int64_t *stride, int64_t n, void *result);
+
+static void run_piece(const strided_job *job, real *const *at, const int64_t *stride, int64_t n, void *unused)
 {
+    (void)unused;
     real rows[DTD_STRIDED_VIEWS][DTD_ROW], *out = at[0];
     const real *operand[DTD_STRIDED_VIEWS];
     if (!job->row) {
@@ -147,9 +151,8 @@ static void move_along(const strided_job *job, int axis, int64_t steps, row_plac
         p->offset[k] += steps * length * job->stride[k][axis];
 }
 
-static void run_strided(void *context, int64_t first, int64_t last)
+static void each_piece(const strided_job *job, int64_t first, int64_t last, piece_function run, void *result)
 {
-    const strided_job *job = context;
     const int inner = job->n_axes - 1;
     int order[DTD_STRIDED_AXES]; /* of the axes, from the one along which rows follow one another */
     int64_t stride[DTD_STRIDED_VIEWS], count[DTD_STRIDED_AXES];
@@ -169,7 +172,7 @@ static void run_strided(void *context, int64_t first, int64_t last)
         real *at[DTD_STRIDED_VIEWS];
         for (int k = 0; k < job->n_views; k++)
             at[k] = job->at[k] ? job->at[k] + p.offset[k] : NULL;
-        run_piece(job, at, stride, min64(job->piece, job->shape[inner] - p.index[inner] * job->piece));
+        run(job, at, stride, min64(job->piece, job->shape[inner] - p.index[inner] * job->piece), result);
         for (int i = 0; i <= inner; i++) {
             move_along(job, order[i], 1, &p);
             if (p.index[order[i]] < count[order[i]])
@@ -179,12 +182,28 @@ static void run_strided(void *context, int64_t first, int64_t last)
     }
 }
 
+static void run_strided(void *context, int64_t first, int64_t last)
+{
+    each_piece(context, first, last, run_piece, NULL);
+}
+
+/* Axes, rows and pieces as the views lie; returns the number of pieces. */
+static int64_t arrange(strided_job *job)
+{
+    simplify(job);
+    choose_row(job);
+    divide_rows(job);
+    int64_t items = job->pieces;
+    for (int a = 0; a < job->n_axes - 1; a++)
+        items *= job->shape[a];
+    return items;
+}
+
 void NAME(strided)(const dtd_step *s, void *const *bases, int n_threads, dtd_row_function row,
                    const dtd_view *const *operands, int n_operands, unsigned kept)
 {
     strided_job job = {.s = s, .row = row, .n_axes = DTD_STRIDED_AXES, .n_views = n_operands + 1};
     const int64_t repeat = max64(1, s->repeat);
-    int64_t items = 1;
     for (int a = 1; a < DTD_STRIDED_AXES; a++)
         job.shape[a] = a == 1 ? repeat : s->out.shape[a - 1];
     job.shape[0] = s->out.shape[AXIS_N] / repeat;
@@ -197,11 +216,125 @@ void NAME(strided)(const dtd_step *s, void *const *bases, int n_threads, dtd_row
         for (int a = 2; a < DTD_STRIDED_AXES; a++)
             job.stride[k][a] = v->stride[a - 1];
     }
-    simplify(&job);
-    choose_row(&job);
-    divide_rows(&job);
-    for (int a = 0; a < job.n_axes - 1; a++)
-        items *= job.shape[a];
+    const int64_t items = arrange(&job);
     int64_t length = max64(1, min64(job.piece, job.shape[job.n_axes - 1]));
-    dtd_parallel(n_threads, items * job.pieces, ceil_div(1 << 14, length), run_strided, &job);
+    dtd_parallel(n_threads, items, ceil_div(1 << 14, length), run_strided, &job);
+}
+
+/* ------------------------------------------------------------------------------------------------------------- sums */
+
+typedef struct {
+    const dtd_step *s;
+    dtd_sum_function row;
+    strided_job sample; /* the views of sample 0; its pieces are what is divided into blocks */
+    int64_t step[DTD_STRIDED_VIEWS], pieces, blocks;
+    double *out;
+} sums_job;
+
+/* A block: its sums so far, those of the last `fresh` elements in lanes, and `n` elements that wait until they fill a
+ * row. */
+typedef struct {
+    const sums_job *job;
+    double sums[DTD_SUMS_MOST], lanes[DTD_SUMS_MOST][DTD_LANES];
+    int64_t fresh, n;
+    real rows[DTD_STRIDED_VIEWS][DTD_ROW];
+} sums_block;
+
+/* Elements that are added up in lanes before those are; elements of a row that is not joined to others. */
+enum { FRESH_MOST = 64 * DTD_LANES, WHOLE_LEAST = 32 };
+
+static void add_lanes_up(sums_block *block)
+{
+    for (int64_t k = 0; k < block->job->s->out.shape[AXIS_C]; k++) {
+        double *lane = block->lanes[k];
+        for (int half = DTD_LANES / 2; half > 0; half /= 2)
+            for (int l = 0; l < half; l++)
+                lane[l] += lane[l + half];
+        block->sums[k] += lane[0];
+        memset(lane, 0, sizeof block->lanes[k]);
+    }
+    block->fresh = 0;
+}
+
+static void add_row(sums_block *block, const real *const *operand, int64_t n)
+{
+    block->job->row(block->job->s, operand, block->lanes, n);
+    block->fresh += n;
+    if (block->fresh >= FRESH_MOST)
+        add_lanes_up(block);
+}
+
+static void add_waiting(sums_block *block)
+{
+    const real *operand[DTD_STRIDED_VIEWS];
+    for (int k = 0; k < block->job->sample.n_views; k++)
+        operand[k] = block->job->sample.at[k] ? block->rows[k] : NULL;
+    const int64_t n = ceil_div(block->n, DTD_LANES) * DTD_LANES;
+    for (int k = 0; k < block->job->sample.n_views; k++)
+        memset(block->rows[k] + block->n, 0, (size_t)(n - block->n) * sizeof **block->rows);
+    if (n)
+        add_row(block, operand, n);
+    block->n = 0;
+}
+
+/* A row that fills lanes where it lies, other elements behind those that wait. */
+static void add_piece(const strided_job *sample, real *const *at, const int64_t *stride, int64_t n, void *result)
+{
+    sums_block *block = result;
+    const real *operand[DTD_STRIDED_VIEWS];
+    int whole = n % DTD_LANES == 0 && n >= WHOLE_LEAST;
+    for (int k = 0; k < sample->n_views; k++) {
+        operand[k] = at[k];
+        whole &= !at[k] || stride[k] == 1;
+    }
+    if (whole) {
+        add_row(block, operand, n);
+        return;
+    }
+    if (block->n + n > DTD_ROW)
+        add_waiting(block);
+    for (int k = 0; k < sample->n_views; k++)
+        if (at[k])
+            copy(block->rows[k] + block->n, 1, at[k], stride[k], n, 0);
+    block->n += n;
+}
+
+/* Items are blocks: (n, b). */
+static void run_sums(void *context, int64_t first, int64_t last)
+{
+    const sums_job *job = context;
+    const dtd_view *out = &job->s->out;
+    for (int64_t item = first; item < last; item++) {
+        const int64_t n = item / job->blocks, b = item % job->blocks;
+        sums_block block; /* its rows need no value */
+        block.job = job, block.fresh = block.n = 0;
+        memset(block.sums, 0, sizeof block.sums);
+        memset(block.lanes, 0, sizeof block.lanes);
+        strided_job sample = job->sample;
+        for (int k = 0; k < sample.n_views; k++)
+            sample.at[k] = sample.at[k] ? sample.at[k] + n * job->step[k] : NULL;
+        each_piece(&sample, job->pieces * b / job->blocks, job->pieces * (b + 1) / job->blocks, add_piece, &block);
+        add_waiting(&block);
+        add_lanes_up(&block);
+        for (int64_t k = 0; k < out->shape[AXIS_C]; k++)
+            job->out[n * out->stride[AXIS_N] + k * out->stride[AXIS_C] + b * out->stride[AXIS_W]] = block.sums[k];
+    }
+}
+
+void NAME(sum_strided)(const dtd_step *s, void *const *bases, int n_threads, dtd_sum_function row,
+                       const dtd_view *const *operands, int n_operands)
+{
+    sums_job job = {.s = s, .row = row, .blocks = s->out.shape[AXIS_W]};
+    job.sample = (strided_job){.s = s, .n_axes = AXIS_EXTRA, .n_views = n_operands};
+    job.out = (double *)bases[s->out.base] + s->out.offset;
+    for (int k = 0; k < n_operands; k++) {
+        job.sample.at[k] = reals(operands[k], bases);
+        job.step[k] = operands[k]->stride[AXIS_N];
+        for (int a = 0; a < AXIS_EXTRA; a++)
+            job.sample.stride[k][a] = operands[k]->stride[a + 1];
+    }
+    memcpy(job.sample.shape, operands[0]->shape + 1, AXIS_EXTRA * sizeof *job.sample.shape);
+    job.pieces = arrange(&job.sample);
+    const int64_t length = max64(1, count_without(operands[0]->shape, AXIS_N) / max64(1, job.blocks));
+    dtd_parallel(n_threads, operands[0]->shape[AXIS_N] * job.blocks, ceil_div(1 << 14, length), run_sums, &job);
 }

@@ -8,9 +8,10 @@
 #ifndef DTD_STRIDED_H
 #define DTD_STRIDED_H
 
+#include "base/simd.h"
 #include "rows.h"
 
-enum { DTD_STRIDED_VIEWS = 8, DTD_STRIDED_AXES = 7 };
+enum { DTD_STRIDED_VIEWS = 9, DTD_STRIDED_AXES = 7 };
 
 /* result[i] from the operands' rows; operand[k] is NULL where the view is absent.  The result may be any of the
  * operands. */
@@ -20,6 +21,18 @@ typedef void (*dtd_row_function)(const dtd_step *s, const real *const *operand, 
  * the forward pass (n / repeat). */
 void NAME(strided)(const dtd_step *s, void *const *bases, int n_threads, dtd_row_function row,
                    const dtd_view *const *operands, int n_operands, unsigned kept);
+
+enum { DTD_SUMS_MOST = 8, DTD_LANES = VECTOR / sizeof(double) }; /* sums of a step; each is added up in so many lanes */
+
+/* lanes[k][..] += what n elements of the operands give, a multiple of DTD_LANES and at most DTD_ROW.  Elements that are
+ * 0 give 0. */
+typedef void (*dtd_sum_function)(const dtd_step *s, const real *const *operand, double (*lanes)[DTD_LANES], int64_t n);
+
+/* out[n, k, .., b] = the sums, in double, over block b of sample n of the operands, which have the shape of the first
+ * one.  The blocks are so many as out is wide, and of about one size.  Their elements, and the order in which they are
+ * added, depend on the layout of one sample alone. */
+void NAME(sum_strided)(const dtd_step *s, void *const *bases, int n_threads, dtd_sum_function row,
+                       const dtd_view *const *operands, int n_operands);
 
 /* A vector over channels as a view. */
 dtd_view NAME(per_channel)(const dtd_ref *r);
