@@ -109,7 +109,7 @@ def test_signatures_have_the_options_and_their_defaults(function: Any) -> None:
     if function is dtd.explain:
         del expected["kind"]
     assert [name for name in shown if name in expected] == list(expected)
-    assert set(shown) - set(expected) <= {"against", "return_outputs", "out", "progress"}
+    assert set(shown) - set(expected) <= {"against", "return_outputs", "return_ledger", "out", "progress"}
     for name, field in expected.items():
         assert shown[name].default is field.default or shown[name].default == field.default
         assert shown[name].annotation == field.type

@@ -47,6 +47,7 @@ def explain(
     start: int | None = None,
     stop: int | None = None,
     return_outputs: bool = False,
+    return_ledger: bool = False,
     out: Any = None,
     progress: bool = False,
     **given: Any,
@@ -130,6 +131,8 @@ def explain(
         The position of the entry for whose output relevance is returned; by default the network's input.
     return_outputs : bool, default False
         Whether to return the network's outputs too.
+    return_ledger : bool, default False
+        Whether to return the ledger too, as `Explainer.ledger` finds it; there is one target per sample then.
     out : array, optional
         An array to write the result into: of the result's shape and type, of x's kind and on x's device.
     progress : bool, default False
@@ -146,6 +149,8 @@ def explain(
         device, a lazy Dask array, or a DataFrame with x's index and columns (one target, without `stop`).
     outputs : array
         Only with return_outputs: the outputs that were explained, of shape ``(n, *out)``.
+    ledger : Ledger
+        Only with return_ledger: where the relevance of every layer went.
 
     Raises
     ------
@@ -211,7 +216,13 @@ def explain(
     )
     chosen = target if against is None else Contrast(target, against)
     return _cached(layers, options, x, given).explain(
-        x, chosen, return_outputs=return_outputs, out=out, progress=progress, **given
+        x,
+        chosen,
+        return_outputs=return_outputs,
+        return_ledger=return_ledger,
+        out=out,
+        progress=progress,
+        **given,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -12,13 +12,13 @@ from .arrays.checks import apart, check_out, check_range, is_dask
 from .arrays.device import on_device
 from .arrays.foreign import take, take_out
 from .backends import choose
-from .errors import InputError, RuleError, TargetError, at, translated
+from .errors import InputError, at, translated
 from .exact import Exact
 from .executors import Executors
 from .intake import Intake
-from .ledger.ledger import NARROW, Ledger
-from .ledger.run import ledger_of
+from .ledger.ledger import Ledger
 from .options import Options
+from .passes import Account, explain_blocks
 from .plan.domain import Domain
 from .plan.program import EXPLAIN, PREDICT, last_entry
 from .plan.wiring import sources
@@ -176,6 +176,7 @@ class Explainer:
         target: Any = None,
         *,
         return_outputs: bool = False,
+        return_ledger: bool = False,
         out: Any = None,
         progress: bool = False,
         **given: Any,
@@ -203,6 +204,8 @@ class Explainer:
             - A `Contrast`: one output set against others.
         return_outputs : bool, default False
             Whether to return the network's outputs too.
+        return_ledger : bool, default False
+            Whether to return the ledger too, as `Explainer.ledger` finds it; there is one target per sample then.
         out : array, optional
             An array to write the result into: of the result's shape and type, of x's kind and on x's device.
         progress : bool, default False
@@ -219,6 +222,8 @@ class Explainer:
             x's device, a lazy Dask array, or a DataFrame with x's index and columns (one target, without `stop`).
         outputs : array
             Only with return_outputs: the outputs that were explained, of shape ``(n, *out)``.
+        ledger : Ledger
+            Only with return_ledger: where the relevance of every layer went.
 
         Raises
         ------
@@ -232,47 +237,48 @@ class Explainer:
             One sample needs more memory than the budget, which is DTDFAST_MEMORY or half of the memory here.
         NumericsError
             The result overflowed its number type.
+        RuleError
+            There is no ledger of gradients, which are not conserved.
 
         See Also
         --------
         dtdfast.explain : The same for a single call, with the formulas.
         """
         if is_dask(x):
-            if out is not None or progress:
+            if out is not None or progress or return_ledger:
                 raise InputError(
-                    "x is a Dask array, explained when its result is computed: out and progress do not apply"
+                    "x is a Dask array, explained when its result is computed: out, progress and return_ledger do not "
+                    "apply"
                 )
             from .arrays import dask
 
             self._intake.refuse_lazy(given)
             return dask.lazy_explain(self, x, target, return_outputs)
-        x, beside, executor, home, targets = self._asked(x, target, given, whole=return_outputs)
-        program = executor.program
+        wanted = return_outputs or return_ledger
+        host, home = take(x) if return_ledger else (x, None)  # sums of a ledger are the host's
+        x, beside, executor, there, targets = self._asked(host, target, given, whole=wanted)
+        program, home = executor.program, home or there
+        account = None
+        if return_ledger:
+            oracle, precision = self._backend == "oracle", str(self._given.precision)
+            account = Account.of(self._layers, program, targets, "f8" if oracle else program.real, precision)
         shape = (len(x), *((targets.count,) if targets.several else ()), *program.leaves.shape)
         result = check_out(out if on_device(x) else take_out(out), shape, self._dtype, x)
         if out is not None:
             x, targets = apart(x, result), targets.apart(result)
         # a strided `out` cannot be seen as (n, t, ...) without a copy, so index the target axis instead
         view = result if targets.several else result[:, None]
-        outputs = check_out(None, (len(x), *program.network.output.shape), self._dtype, x) if return_outputs else None
+        outputs: Any = check_out(None, (len(x), *program.network.output.shape), self._dtype, x) if wanted else None
         clip = self._book.preset.clip_start and not program.gradient
-        for block in blocks(len(x), executor.batch_size(len(x), targets.count), progress):
-            with executor.session(block.stop - block.start, targets.count, rows(beside, block)) as session:
-                entry = targets.entry(block, unit=program.gradient, clip=clip)
-                session.explain(x[block], entry, view[block], None if outputs is None else outputs[block])
-                again, lost = session.inexact, session.empty
-            for i in again:
-                i += block.start
-                self._exact.explain(
-                    x, beside, i, targets, view[i : i + 1], None if outputs is None else outputs[i : i + 1]
-                )
-            if lost:
-                empty = [(block.start + i, k) for i, k in lost]
-                refill("relevance", view, empty, lambda i: self._exact.maps(x, beside, i, targets), REMEDY)
+        ledger = explain_blocks(
+            executor, self._exact, x, beside, targets, view, outputs, clip=clip, progress=progress, account=account
+        )
         if self._backend != "cuda":  # which finds it out itself
             check_range("relevance", result)
         relevance = out if out is not None else (home.of_inputs if self._given.stop is None else home.give)(result)
-        return relevance if outputs is None else (relevance, home.give(outputs))
+        more = [home.give(outputs)] if return_outputs else []
+        more += [ledger] if return_ledger else []
+        return (relevance, *more) if more else relevance
 
     @translated
     def predict(self, x: Any, **given: Any) -> Any:
@@ -341,14 +347,7 @@ class Explainer:
         RuleError
             The Explainer is one of gradients, which are not conserved.
         """
-        x, beside, executor, _, targets = self._asked(take(x)[0], target, given, whole=True)
-        if targets.several:
-            raise TargetError("the ledger follows one target per sample; call it once per target")
-        if executor.program.gradient:
-            raise RuleError("a gradient is not conserved, so it has no ledger")
-        real = np.float64 if self._backend == "oracle" else np.dtype(executor.program.real)
-        u = max(float(np.finfo(real).epsneg), NARROW.get(str(self._given.precision), 0.0))
-        return ledger_of(self._layers, executor, x, beside, targets, u, real, clip=self._book.preset.clip_start)
+        return cast(Ledger, self.explain(take(x)[0], target, return_ledger=True, **given)[1])
 
     @translated
     def plan_for(self, input_shape: Sequence[int], n_targets: int = 1) -> Any:

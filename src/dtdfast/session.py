@@ -10,7 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .ledger.account import Account
+from .layers import Layer
+from .ledger.ledger import Row
 from .plan.program import Program
 from .targets import Entry
 from .underflow import Rows, empty, empty_maps, may_underflow
@@ -54,8 +55,11 @@ class Session(Protocol):
     def forward(self, x: Array) -> Array:
         """Outputs (n, *out) of x (n, *in)."""
 
-    def relevance(self, start: Array, result: Array, accounts: list[Account] | None = None) -> None:
-        """Start (n, t, *out) → result (n, t, *leaves); with a ledger session, one account per unit."""
+    def relevance(self, start: Array, result: Array) -> None:
+        """Start (n, t, *out) → result (n, t, *leaves)."""
+
+    def rows(self, layers: list[Layer], u: float) -> list[Row]:
+        """Of a session with a ledger: what became of the last relevance, for a unit roundoff u."""
 
 
 class Executor(Protocol):
@@ -85,7 +89,7 @@ class HostSession(ABC):
     def forward(self, x: Array) -> Array: ...
 
     @abstractmethod
-    def relevance(self, start: Array, result: Array, accounts: list[Account] | None = None) -> None: ...
+    def relevance(self, start: Array, result: Array) -> None: ...
 
     def explain(self, x: Array, entry: Entry, result: Array, outputs: Array | None = None) -> None:
         values = self.forward(x)

@@ -16,7 +16,7 @@ import dtdfast as dtd
 from assembler import resources
 from dtdfast.cuda.compile import cache, parallel
 from dtdfast.cuda.compile.kernel import Binary, Kernel
-from dtdfast.cuda.kernels import checks, depthwise, elementwise, embedding, normalise, pool, start, strided
+from dtdfast.cuda.kernels import checks, depthwise, elementwise, embedding, normalise, pool, start, strided, sums
 from dtdfast.cuda.kernels.formulas import ACTIVATIONS, FACTORS, INPUT_MAPS, MULTIPLIERS, WEIGHT_MAPS
 from dtdfast.cuda.kernels.matmul import N_INTEGERS, THREADS, matmul
 from dtdfast.cuda.run.matmul import MIN_BLOCKS, NAME
@@ -79,6 +79,15 @@ LINES = [  # a warp each, with sums in float64
 ]
 
 
+SUMS = [  # a warp for each block of a sample
+    (sums.sums, ("times",), ("f4", "f4"), 0, 0),
+    (sums.sums, ("positive",), ("bf16", "f4"), 0, 0),
+    (sums.account, ("none",), ("f4",) * 9, 1, 3),
+    (sums.account, ("gate",), ("bf16", "f4", "bf16", *("f4",) * 6), 1, 3),
+    (sums.account, ("denominator",), ("f4",) * 9, 1, 3),
+]
+
+
 def kernels():
     return [
         strided.kernel(
@@ -86,6 +95,9 @@ def kernels():
             number >= len(BODIES),
         )
         for number, (body, constants, views, longs, floats) in enumerate([*BODIES, *LINES])
+    ] + [
+        sums.kernel(body, types, constants, 1 + number % 4, longs, floats)
+        for number, (body, constants, types, longs, floats) in enumerate(SUMS)
     ]  # fmt: skip
 
 
@@ -112,7 +124,8 @@ def test_assembled():
         print(
             f"{kernel.name:16}{cache._text(kernel.constants[2]):28}{[r['registers'] for r in row['targets'].values()]}"
         )
-        wide, most = kernel.constants[-1] is True, 65536 // (THREADS * MIN_BLOCKS) if kernel.name == NAME else REGISTERS
+        most = {NAME: 65536 // (THREADS * MIN_BLOCKS), "account": 65536 // 512}.get(kernel.name, REGISTERS)
+        wide = kernel.constants[-1] is True
         if row["float64"] != wide or any(r["registers"] > most or r["local"] for r in row["targets"].values()):
             bad.append((kernel.name, kernel.constants[1:3], row))
     assert not bad

@@ -241,7 +241,9 @@ def _data_set(group: argparse._ArgumentGroup) -> None:
     add("--dtype", choices=("float32", "float16"), default="float32", help="of the stored relevance (%(default)s)")
     add("--sum-channels", action="store_true", help="store the sum over channels")
     add(
-        "--ledger", action="store_true", help="follow every cause of absorption, which costs many times the explanation"
+        "--ledger",
+        action="store_true",
+        help="follow every cause of absorption, which takes a fifth to the whole of the explanation's time more",
     )
     add("--external", action="store_true", help="read what an HDF5 file keeps in other files")
     add("--chunk", type=_count, metavar="N", help="samples stored and finished at once (16 MiB of them)")

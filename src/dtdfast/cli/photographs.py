@@ -204,8 +204,7 @@ def _explained(
     """What the summary says of an image, and what writes its pictures."""
     picture = fed.photographs.picture(path)
     x = fed.photographs.normalised(picture)[None]
-    relevance, outputs = explainer.explain(x, target, return_outputs=True)
-    ledger = explainer.ledger(x, target)
+    relevance, outputs, ledger = explainer.explain(x, target, return_outputs=True, return_ledger=True)
     chosen = int(outputs[0].argmax()) if target is None else target
     probabilities = explainer.predict(x)[0] if isinstance(fed.layers[-1], Softmax) and not fed.layers[-1].log else None
     values = relevance[0].sum(axis=0 if fed.photographs.layout == "nchw" else -1)

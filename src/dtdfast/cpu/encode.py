@@ -15,7 +15,7 @@ from ..packing import WeightStore
 from ..plan.plan import Plan
 from ..plan.steps import SIZES, Buffer, Reals, Step, View, bound_strides
 
-PLACES = {"scratch": 0, "arena": 1, "x": 2, "start": 3, "outputs": 4, "result": 5}
+PLACES = {"scratch": 0, "arena": 1, "x": 2, "start": 3, "outputs": 4, "result": 5, "ledger": 6}
 """Of the externals in the table of pointers, which begins with them; behind them what samples bring along."""
 
 REALS = {"f4": lib.DTD_F4, "f8": lib.DTD_F8}
@@ -192,8 +192,8 @@ class Encoded:
     def _bound(self, field: Any, step: Step, constant: Reals) -> None:
         """A constant of one sample's shape, repeated along axes of size 1."""
         field.base = self._constant(constant)
-        field.shape = [1, *step.out.layout()[1]]
-        field.stride = [0, *bound_strides(constant, step.out.buffer.shape)]
+        field.shape = [1, *step.domain.layout()[1]]
+        field.stride = [0, *bound_strides(constant, step.domain.buffer.shape)]
         if step.op == "MOVE":
             field.shape = list(step_shape(step, self._n, self._t))
 

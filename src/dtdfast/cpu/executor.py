@@ -9,13 +9,15 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from .._kernels import ffi, lib
 from ..budget import require
 from ..errors import BackendError
-from ..ledger.account import Account
-from ..ledger.accounting import Accounts
+from ..layers import Layer
+from ..ledger.ledger import Row
+from ..ledger.rows import rows_of
 from ..locks import renewed
 from ..packing import WeightStore
 from ..plan.batches import Batches
@@ -107,7 +109,7 @@ class Layout(NamedTuple):
         return cls(plan, encoded, pieces, c_pieces, Shelf())
 
 
-class CpuSession(Accounts, HostSession):
+class CpuSession(HostSession):
     """One batch: forward once, relevance as often as there are chunks of targets."""
 
     def __init__(self, layout: Layout, isa: int, n_threads: int, n: int, beside: Beside) -> None:
@@ -147,7 +149,7 @@ class CpuSession(Accounts, HostSession):
             self.run(first, last)
         return outputs
 
-    def relevance(self, start: Array, result: Array, accounts: list[Account] | None = None) -> None:
+    def relevance(self, start: Array, result: Array) -> None:
         plan = self.plan
         self.inexact = self._find_inexact(start)
         real = plan.program.result
@@ -160,16 +162,16 @@ class CpuSession(Accounts, HostSession):
             direct = not short and target.flags.c_contiguous and target.dtype == real
             into = target if direct else np.empty((self._n, plan.t, *plan.program.leaves.shape), real)
             self._place(plan.n, start=piece, result=into)
-            self._relevance_steps(accounts)
+            if plan.book is not None:
+                self._place(plan.n, ledger=np.zeros((self._n, *plan.book.buffer.shape)))
+            for first, last in self._encoded.relevance_runs:
+                self.run(first, last)
             if not direct:
                 put(into[:, : target.shape[1]], target)
 
-    def _relevance_steps(self, accounts: list[Account] | None) -> None:
-        if accounts is not None:
-            self.run_accounts(accounts)
-            return
-        for first, last in self._encoded.relevance_runs:
-            self.run(first, last)
+    def rows(self, layers: list[Layer], u: float) -> list[Row]:
+        assert self.plan.book is not None
+        return rows_of(self.plan.book, self._externals["ledger"], layers, u)
 
     def timings(self, x: Array, start: Callable[[Array], Array], repeats: int = 3) -> list[tuple[float, str]]:
         """Seconds of every step, the least of `repeats` runs, and the body that ran it."""
@@ -223,14 +225,19 @@ class CpuSession(Accounts, HostSession):
             return []
         (share,) = unit.row.shares
         ((d, _),) = self.plan.factors[unit.out.index]
-        small = np.abs(self.read(d)) < np.abs(bias_map(unit.bias, share, unit.row.gamma))
+        small = np.abs(self._read(d)) < np.abs(bias_map(unit.bias, share, unit.row.gamma))
         return [int(i) for i in np.flatnonzero(((start != 0).any(axis=1) & small).any(axis=1))]
 
-    def read_root(self, root: Buffer) -> Array:
-        dtype = np.dtype(root.dtype)
+    def _read(self, buffer: Buffer) -> Array:
+        """A buffer's values (n, *shape), of a session in one piece."""
+        root, dtype = buffer.root, np.dtype(buffer.root.dtype)
         if root.external:
-            return self._externals[root.external].reshape(-1).view(dtype)
-        return self._arena.memory[root.offset :][: root.nbytes(self.plan.n, self.plan.t)].view(dtype)
+            flat = self._externals[root.external].reshape(-1).view(dtype)
+        else:
+            flat = self._arena.memory[root.offset :][: root.nbytes(self.plan.n, self.plan.t)].view(dtype)
+        offset, strides, per_sample = buffer.strides()
+        steps = tuple(flat.itemsize * s for s in (per_sample, *strides))
+        return as_strided(flat[offset:], (self.plan.n, *buffer.shape), steps, writeable=False)
 
 
 class CpuExecutor:
@@ -283,7 +290,7 @@ class CpuExecutor:
         key = n, n_targets, threads, ledger, whole
         layout = self._layouts.get(key)
         if layout is None:
-            piece = n if ledger or whole or self.program.checked else self.batches.piece(n, threads)
+            piece = n if whole or self.program.checked else self.batches.piece(n, threads)
             layout = Layout.of(n, *self._encoded(piece, n_targets, ledger))
             with self._lock:
                 self._layouts[key] = layout

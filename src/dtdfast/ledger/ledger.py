@@ -17,10 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..layers import Layer
-from ..plan import units as U
-from ..rules import Share, conserves
 from ..show import OneLine, preformatted
-from .account import Account
 
 CAUSES = ("bias", "stabilizer", "zero denominator", "surplus", "softmax", "constant", "around stop")
 """What absorbs relevance: the bias in a denominator; ε; d = 0; coefficients, or an Add, that hand on less than came
@@ -199,68 +196,6 @@ def _span(entries: tuple[int, ...]) -> str:
     return "+".join(map(str, entries))
 
 
-def row_of(account: Account, layers: list[Layer], u: float) -> Row:
-    """One row from what the executor reported."""
-    unit, r = account.unit, account.r_out.astype(np.float64)
-    n = len(r)
-    size = np.abs(r).reshape(n, -1).sum(axis=1)
-    balance = unit.balance(r, account.passed)
-    absorbed, rounding = balance.absorbed, balance.rounding * size
-    if isinstance(unit, U.Neuron):
-        rounding = 4.0 * size
-        absorbed, size = _neuron(account, unit, r)
-        rounding = rounding + balance.rounding * size
-    # the ledger's own sums: NumPy adds pairwise, blocks of 128 in eight chains of 16
-    own = 2.0**-53 * (18.0 + np.log2(r[0].size)) * (size + account.handed)
-    bound = u * (rounding + 4.0 * account.handed) + own
-    title = " + ".join(_title(layers[e]) for e in unit.entries)
-    return Row(unit.entries, title, balance.rule, r.reshape(n, -1).sum(axis=1), account.r_in, absorbed, bound)
-
-
-def _title(record: Layer) -> str:
-    return record.name or type(record).__name__
-
-
-def _neuron(account: Account, unit: U.Neuron, r: Vector) -> tuple[dict[str, Vector], Vector]:
-    """Absorption by cause, from κ_j; and Σ_ij |n_ij s_j|."""
-    row = unit.row
-    assert row is not None
-    n = len(r)
-    absorbed = {cause: np.zeros(r.shape) for cause in CAUSES}
-    size = np.zeros(r.shape)
-    selected_any = np.zeros(r.shape, bool)
-    given = np.zeros(r.shape)  # the coefficients' sum
-    d_of = []
-    for a in account.shares:
-        plain = a.terms.astype(np.float64) + a.bias
-        d_of.append((plain, np.where(plain < 0, -row.stabilizer, row.stabilizer)))
-    for number, share in enumerate(row.shares):
-        a, (plain, stabiliser) = account.shares[number], d_of[number]
-        d = plain + stabiliser
-        chosen = _selected(share, account.y, r)
-        selected_any |= chosen
-        given += np.where(chosen, share.coefficient, 0.0)
-        coefficient: Any = share.coefficient
-        if share.coefficient < 0:  # of αβ: where there is no negative term, β is not taken from anywhere
-            empty = np.broadcast_to(a.terms == 0, r.shape)
-            if not row.falls_back:
-                absorbed["surplus"] += np.where(chosen & empty, coefficient * r, 0)
-            coefficient = np.where(empty, 0.0, coefficient)
-        elif row.falls_back and number == 0:
-            coefficient = np.where(account.shares[1].terms == 0, 1.0, coefficient)
-        s = np.where(chosen & (d != 0), coefficient * r / np.where(d == 0, 1, d), 0)
-        absorbed["bias"] += s * a.bias
-        absorbed["around stop"] += s * a.around
-        absorbed["stabilizer"] += s * stabiliser
-        absorbed["zero denominator"] += np.where(chosen & (d == 0), coefficient * r, 0)
-        size += np.abs(s) * (a.magnitude + np.abs(a.bias) + np.abs(stabiliser))
-    absorbed["zero denominator"] += np.where(selected_any, 0, r)
-    if not (row.by_sign or conserves(row.shares)):  # a rule that hands on more or less than came
-        absorbed["surplus"] += np.where(selected_any & (np.abs(given - 1) > 1e-12), (1 - given) * r, 0)
-    return {c: v.reshape(n, -1).sum(axis=1) for c, v in absorbed.items() if v.any()}, size.reshape(n, -1).sum(axis=1)
-
-
-def _selected(share: Share, y: NDArray[Any] | None, r: Vector) -> NDArray[np.bool_]:
-    if share.select == "all" or y is None:
-        return np.ones(r.shape, bool)
-    return {"y>0": y > 0, "y>=0": y >= 0, "y<0": y < 0}[share.select]
+def title_of(layers: list[Layer], entries: tuple[int, ...]) -> str:
+    """The names of a unit's entries."""
+    return " + ".join(layers[e].name or type(layers[e]).__name__ for e in entries)

@@ -13,15 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..ledger.account import Account, ShareAccount
 from ..plan import units as U
 from ..plan.held import Held, Weighted
-from ..plan.join import handed_on
 from ..plan.network import Network
 from ..plan.tensors import take
 from ..rules import Row, Share, Term
 from ..session import Beside
 from . import held
+from .account import Account, ShareAccount, handed_on
 from .maths import INPUT_MAPS, WEIGHT_MAPS, activate, canvas, derivative, gather, interior, scatter, tap_slices
 
 Array = NDArray[Any]
@@ -302,12 +301,7 @@ class Oracle:
         sums = [h.reshape(len(h), -1).sum(axis=1) for h in handed]
         sizes = [np.abs(h).reshape(len(h), -1).sum(axis=1) for h in handed]
         account = Account(unit, r_out, sum(sums, nothing), sum(sizes, nothing))
-        if isinstance(unit, U.Affine) and unit.shares is not None:
-            account.passed = handed_on(unit, self.x(unit.sources[0]))
-        if isinstance(unit, U.Probabilities):
-            account.passed = unit.handed(self.x(unit.sources[0]), self.x(unit.out))
-        if isinstance(unit, U.Gating) and unit.masks:
-            account.passed = unit.handed(self.x(unit.sources[1]))
+        account.passed = handed_on(unit, self.x)
         if isinstance(unit, U.Neuron):
             row = unit.row
             assert row is not None

@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BackendError
-from ..ledger.account import Account
+from ..layers import Layer
+from ..ledger.ledger import Row
 from ..plan.lower import lower
 from ..plan.program import Program
 from ..session import Beside, HostSession
+from .account import Account, row_of
 from .executor import Oracle
 
 Array = NDArray[Any]
@@ -23,14 +25,20 @@ Array = NDArray[Any]
 class OracleSession(HostSession):
     """A session of the float64 reference."""
 
-    def __init__(self, program: Program, beside: Beside) -> None:
+    def __init__(self, program: Program, beside: Beside, ledger: bool) -> None:
+        self._ledger = ledger
+        self._accounts: list[Account] | None = None
         self._oracle = Oracle(program.network, program.leaves, program.gradient, beside)
 
     def forward(self, x: Array) -> Array:
         return self._oracle.forward(x)
 
-    def relevance(self, start: Array, result: Array, accounts: list[Account] | None = None) -> None:
-        result[...] = self._oracle.relevance(start, accounts)
+    def relevance(self, start: Array, result: Array) -> None:
+        self._accounts = [] if self._ledger else None
+        result[...] = self._oracle.relevance(start, self._accounts)
+
+    def rows(self, layers: list[Layer], u: float) -> list[Row]:
+        return [row_of(account, layers, u) for account in self._accounts or ()]
 
 
 class OracleExecutor:
@@ -50,7 +58,7 @@ class OracleExecutor:
     @contextmanager
     def session(self, n: int, n_targets: int, beside: Beside, *, ledger: bool = False) -> Iterator[OracleSession]:
         with np.errstate(all="ignore"):
-            yield OracleSession(self.program, beside)
+            yield OracleSession(self.program, beside, ledger)
 
     def plan(self, n: int, n_targets: int) -> Any:
         return lower(self.program, n, n_targets)

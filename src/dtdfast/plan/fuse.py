@@ -10,7 +10,8 @@ from bisect import bisect_left
 from collections import defaultdict
 from dataclasses import replace
 
-from .steps import REALS, Buffer, Step, View
+from .account import Book
+from .steps import REALS, SUMMING, Buffer, Step, View
 from .tensors import whole as whole_of
 
 UNPOOLS = ("MAX_UNPOOL", "MAX_SCATTER")
@@ -113,17 +114,24 @@ def without_unread(steps: list[Step]) -> list[Step]:
     return kept[::-1]
 
 
-def fuse_products(steps: list[Step]) -> list[Step]:
-    """out (+)= m ⊙ r taken into the steps that write r, where nothing else reads r."""
+def fuse_products(steps: list[Step], book: Book | None = None) -> list[Step]:
+    """out (+)= m ⊙ r taken into the steps that write r, where nothing else reads r.
+
+    Where a ledger sums r, it is taken up to them: each writes memory of its own, which is summed and multiplied there.
+    The sums are those of all of r, and the products have the same bits.
+    """
     touched = _touched(steps)
-    dropped = set()
+    dropped: set[int] = set()
+    behind: dict[int, list[Step]] = {}  # steps that follow others
     for number, step in enumerate(steps):
         times = step.op == "MULTIPLY" and step.multiplier == "times" and step.coefficient == 1.0
         if not times or step.x is None or step.m is None:
             continue
         r, out = step.x.buffer, step.out
-        writers = touched[id(r.root)][:-1]
-        if not _own(r) or r.root is out.buffer.root or touched[id(r.root)][-1] != number or not writers:
+        *before, last = touched[id(r.root)]
+        sums = [i for i in before if steps[i].op in SUMMING]
+        writers = [i for i in before if steps[i].op not in SUMMING]
+        if not _own(r) or r.root is out.buffer.root or last != number or not writers:
             continue
         if any(view.region is not None or view.expand is not None for view in (step.x, step.m, out)):
             continue
@@ -135,7 +143,10 @@ def fuse_products(steps: list[Step]) -> list[Step]:
             continue
         if any(steps[i].out.buffer.root is step.m.buffer.root for i in of_m):  # m is not there yet
             continue
-        for w in writers:
+        for group in _groups(steps, writers) if sums else ():
+            assert book is not None
+            behind[group[-1]] = _taken_up(steps, group, [steps[i] for i in sums if i > group[-1]], step, book)
+        for w in writers if not sums else ():
             steps[w] = _with_product(steps[w], step)
         for users in {id(r): touched[id(r)] for r in (out.buffer.root, step.m.buffer.root)}.values():
             del users[bisect_left(users, number)]
@@ -143,8 +154,8 @@ def fuse_products(steps: list[Step]) -> list[Step]:
                 place = bisect_left(users, w)
                 if place == len(users) or users[place] != w:
                     users.insert(place, w)
-        dropped.add(number)
-    return [step for number, step in enumerate(steps) if number not in dropped]
+        dropped.update((number, *sums))
+    return [s for k, step in enumerate(steps) if k not in dropped for s in (step, *behind.get(k, []))]
 
 
 def _takes_product(step: Step, r: Buffer) -> bool:
@@ -158,6 +169,45 @@ def _takes_product(step: Step, r: Buffer) -> bool:
     if step.op == "MOVE":
         return step.x is not None and step.x.region is None and step.out.region is None
     return step.factor is None if step.op in UNPOOLS else step.multiplier == "none"
+
+
+def _groups(steps: list[Step], writers: list[int]) -> list[list[int]]:
+    """Writers one by one, but the phases of a product, which share all elements out among them, together."""
+    groups: list[list[int]] = []
+    for w in writers:
+        group = [steps[other] for other in groups[-1]] if groups else []
+        fresh = all(step.out.region != steps[w].out.region for step in group)
+        if group and fresh and _product_of(group[-1]) == _product_of(steps[w]) is not None:
+            groups[-1].append(w)
+        else:
+            groups.append([w])
+    return groups
+
+
+def _product_of(step: Step) -> tuple[object, ...] | None:
+    """What the phases of one product have in common; None where a step is no phase."""
+    if step.out.region is None:
+        return None
+    part = None if step.weights is None else id(step.weights.part)
+    return id(step.unit), step.op, step.accumulate, part, tuple(by for _, by, _ in step.out.region.ranges)
+
+
+def _taken_up(steps: list[Step], group: list[int], sums: list[Step], product: Step, book: Book) -> list[Step]:
+    """Steps behind a group of writers, which gets memory of its own: sums of that, then the product."""
+    first = steps[group[0]]
+    r = first.out.buffer
+    own = Buffer(r.name, r.shape, r.batch, r.dtype, r.plain)
+    for w in group:
+        steps[w] = replace(steps[w], out=replace(steps[w].out, buffer=own), accumulate=False)
+    more: dict[str | int, Step] = {}
+    for found in sums:
+        key = found.op if found.op == "SUMS" else id(found)  # SUMS are alike: of what was written until then
+        if key not in more:
+            more[key] = replace(found, x=View(own))
+            book.place(more[key])
+        book.divide(found, more[key])
+    accumulate = first.accumulate or product.accumulate
+    return [*more.values(), replace(product, x=View(own), accumulate=accumulate)]
 
 
 def _with_product(step: Step, product: Step) -> Step:

@@ -24,7 +24,7 @@ from ..rules import Row, Share, Term
 from ..vocabulary import WEIGHT_MAPS, W, X
 from .entries import Entry
 from .network import Network
-from .tensors import Floats, Handed, Tensor, take
+from .tensors import Tensor, take
 from .units import Affine, Copy, Fixed, HeldNeuron, Move, Neuron, Reshaping, Unit, Winner
 
 MOVES = (Move, Reshaping, Copy, Winner)
@@ -254,21 +254,3 @@ class _Twins:
         if isinstance(unit, (Move, Reshaping, Copy)):
             for source in unit.sources:
                 self.value(source)
-
-
-def handed_on(unit: Affine, x: Floats) -> Handed:
-    """How much of an output's relevance such a unit hands on, 0 or 1 but for αβ, and of that to sources from which none
-    is wanted.
-
-    x (n, *shape) is the first source; the results have shapes that fit.
-    """
-    assert unit.shares is not None
-    column = (-1, *(1,) * (x.ndim - 2))
-    total, around = np.zeros((1,) * x.ndim), np.zeros((1,) * x.ndim)
-    for number, (source, share) in enumerate(zip(unit.sources, unit.shares, strict=True)):
-        handed = share.reshape(column)[None]
-        if unit.tapped is not None and number == unit.open_to:
-            handed = handed + (unit.tapped.reshape(column) * x > 0)
-        total = total + handed
-        around = around if source.wanted else around + handed
-    return Handed(total, around)

@@ -7,7 +7,8 @@ from .lowering import Lowering
 from .memory import insert_clears, live_ranges, place
 from .plan import Plan
 from .program import Program
-from .steps import Step, View
+from .steps import Buffer, Step, View
+from .units import Unit
 
 
 def forward(lowering: Lowering, program: Program) -> list[Step]:
@@ -64,21 +65,35 @@ def relevance(lowering: Lowering, program: Program) -> list[Step]:
         if unit.out is leaves or not unit.in_relevance or unit.out.index not in lowering.relevances:
             continue
         lowering.unit = unit
-        unit.relevance(lowering, lowering.relevances[unit.out.index])
+        hand_on(lowering, unit, lowering.relevances[unit.out.index])
     lowering.unit = None
+    if lowering.book is not None:
+        for unit in network.units:  # constants take no steps
+            if unit.absorbs and unit.out.index in lowering.relevances:
+                lowering.book.open(unit, lowering.relevances[unit.out.index])
     finish(lowering, program)
     return lowering.taken()
+
+
+def hand_on(lowering: Lowering, unit: Unit, r: Buffer) -> None:
+    """The steps of one unit, between those that sum for a ledger."""
+    if lowering.book is None:
+        unit.relevance(lowering, r)
+        return
+    line = lowering.book.open(unit, r)
+    unit.relevance(lowering, r)
+    lowering.book.close(line, r)
 
 
 def widen(lowering: Lowering, program: Program) -> None:
     """Float64 from here on: relevance so far is taken over, and values are those before they were rounded."""
     lowering.unit, lowering.real, lowering.gates = None, program.low, program.low
     lowering.values.update(lowering.wide)
+    lowering.sizes.clear()
     for tensor in program.network.tensors:
         if tensor.index in lowering.wide and tensor.index in lowering.relevances:
-            lowering.above[tensor.index] = lowering.relevances[tensor.index]
             stem = "r" if tensor.form == "R" else "c"
-            lowering.relevances[tensor.index] = lowering.converted(lowering.above[tensor.index], tensor, stem)
+            lowering.relevances[tensor.index] = lowering.converted(lowering.relevances[tensor.index], tensor, stem)
 
 
 def finish(lowering: Lowering, program: Program) -> None:
@@ -107,7 +122,7 @@ def lower(
 
     Parameters
     ----------
-    ledger : keep what the ledger reads, and let nothing share memory
+    ledger : sum what the ledger reads, beside the steps that there are without one
     chunked : the relevance steps run several times on one forward pass, so what they read of it stays
     reals : how values, and how gates and relevance are kept, where that is not the type of the program's numbers
     """
@@ -123,8 +138,9 @@ def lower(
     )
     steps = forward(lowering, program)
     downward = relevance(lowering, program) if program.relevant else []
-    if not ledger:  # which reads every tensor's relevance
-        steps, downward = join_channels(steps, fuse_products(without_unread(downward)))
+    if lowering.book is not None:
+        downward = lowering.book.merged(downward)
+    steps, downward = join_channels(steps, fuse_products(without_unread(downward), lowering.book))
     steps.sort(key=lambda step: not step.constant)
     known: set[int] = set()
     steps = insert_clears(steps, known)
@@ -136,7 +152,7 @@ def lower(
             buffer.last = len(steps) + len(downward)
     for step in (*steps, *downward):
         step.macs *= {"n": n, "nt": n * t, "1": 1}[step.out.buffer.batch]
-    arena = place(buffers, n, t, reuse=not ledger)
+    arena = place(buffers, n, t, reuse=True)
     return Plan(
         program,
         n,
@@ -148,7 +164,6 @@ def lower(
         arena,
         lowering.values,
         lowering.relevances,
-        lowering.above,
-        lowering.kept,
         lowering.factors,
+        lowering.book,
     )

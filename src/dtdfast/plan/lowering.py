@@ -11,6 +11,7 @@ import numpy as np
 from .. import layers as L
 from ..rules import Term
 from ..vocabulary import INPUT_MAPS, W_ONE, X_ONE, W, X
+from .account import Book
 from .domain import widthless
 from .held import Held, Weighted
 from .order import Axes, channels_last, default_order, order_above, order_below, order_in, row_major_memory, undone
@@ -38,7 +39,7 @@ class Lowering:
     reals : how values, and how gates and relevance are kept
     output, leaves : the tensors at which relevance enters and leaves
     relevant, gradient : whether there is a relevance pass, and whether that is the gradient's
-    ledger : keep what the ledger reads
+    ledger : sum what the ledger reads
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class Lowering:
         t: int = 1,
     ) -> None:
         self.exact, self.output, self.leaves = real, output, leaves
-        self.relevant, self.gradient, self.ledger, self.t = relevant, gradient, ledger, t
+        self.relevant, self.gradient, self.t, self.book = relevant, gradient, t, Book(self) if ledger else None
         self.real, self.gates = reals  # of a buffer by default, and of gates
         self.paired: dict[int, float] = {}  # neuron's output → ρ, where two products each way serve (rules/rows.py)
         self.held: dict[int, Buffer] = {}  # id of a norm's operand → its scales
@@ -68,9 +69,10 @@ class Lowering:
         self.winners: dict[int, Buffer] = {}
         self.passing: dict[int, Buffer] = {}  # affine's output → positive where relevance passes to its first source
         self.kept: dict[int, Kept] = {}
+        self.sizes: dict[int, list[Buffer | None]] = {}  # for a ledger: neuron's output → Σ |terms| of each share
+        self.shared: dict[int, dict[int, Buffer]] = {}  # neuron's output → s, by the number of the share
         self.names: dict[str, int] = {}
         self.relevances: dict[int, Buffer] = {}
-        self.above: dict[int, Buffer] = {}  # where float32 units put relevance that float64 units take on
 
     # -------------------------------------------------------------------------------------------------------- buffers
 
@@ -306,6 +308,8 @@ class Lowering:
         """
         if tensor.index in self.relevances:
             return self.relevances[tensor.index], True
+        if self.book is not None:
+            self.book.prepare(tensor)
         letter = "r" if tensor.form == "R" else "c"
         leaves = tensor is self.leaves
         if leaves and (tensor.form == "R" or self.gradient):
@@ -323,7 +327,7 @@ class Lowering:
         """Whether a source's relevance can lie where r does: it is the first, and r is read by nobody else."""
         first = source.index not in self.relevances and source is not self.leaves
         same = source.wanted and source.form == unit.out.form
-        return first and same and not self.ledger and not r.root.external and r.root.dtype == self.real
+        return first and same and not r.root.external and r.root.dtype == self.real
 
     def deliver(self, unit: Node, source: Tensor, write: Callable[[Buffer, bool], None]) -> None:
         """`write` a contribution in the form of unit.out; where R is wanted and c was written, multiply by x."""

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..show import preformatted
+from .account import Book
 from .parts import Sum
 from .program import Program
-from .steps import Buffer, Kept, Step
+from .steps import Buffer, Step
 from .text import detail_of, shape_of, step_bytes
-from .units import Unit
 
 SEGMENT_MACS = 20_000_000_000
 """Multiply-adds after which a run returns to Python, so that Ctrl-C works: at most about half a second."""
@@ -42,9 +42,8 @@ class Plan:
     arena: int
     values: dict[int, Buffer]  # tensor → its values
     relevances: dict[int, Buffer]  # tensor → its relevance
-    above: dict[int, Buffer]  # the same of float32 units where float64 units take it on
-    kept: dict[int, Kept]  # neuron's output tensor → what the ledger reads
     factors: dict[int, list[tuple[Buffer, str]]]  # neuron's output tensor → per share (factor, "gate" or "denominator")
+    book: Book | None = None  # what is summed for a ledger
     pieces: int = 1
     bodies: tuple[str, ...] = ()
 
@@ -67,18 +66,6 @@ class Plan:
                 begin, macs = number, 0
             macs += step.macs
         return [*result, (first + begin, first + len(steps))]
-
-    def unit_ranges(self) -> list[tuple[Unit, int, int]]:
-        """The ranges of relevance steps of each unit, in order."""
-        ranges: list[tuple[Unit, int, int]] = []
-        for number, step in enumerate(self.relevance):
-            if not isinstance(step.unit, Unit):
-                continue
-            if ranges and ranges[-1][0] is step.unit:
-                ranges[-1] = (step.unit, ranges[-1][1], number + 1)
-            else:
-                ranges.append((step.unit, number, number + 1))
-        return ranges
 
     def largest(self) -> str:
         """The layer whose result takes most of the arena."""

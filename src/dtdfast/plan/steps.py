@@ -25,6 +25,9 @@ SIZES = {**REALS, "u1": 1, "u2": 2, "i8": 8}
 
 Reals = NDArray[np.floating[Any]]
 
+SUMMING = ("SUMS", "ACCOUNT")
+"""Operations whose results are sums over their x, in float64 whatever its type."""
+
 
 @lru_cache(1024)
 def row_major(shape: Shape) -> tuple[int, ...]:
@@ -118,15 +121,11 @@ class Buffer:
 
 @dataclass(eq=False)
 class Kept:
-    """What the forward pass stores of a neuron for the ledger: per share Σ terms and Σ |terms|; y where shares select
-    by it.
-    """
+    """What the forward pass made of a neuron: per share Σ terms, y where shares select by it, and Σ |x w|."""
 
     terms: list[Buffer] = field(default_factory=list)
-    magnitude: list[Buffer] = field(default_factory=list)
-    # of the terms, those of operands that pass nothing on to where it is wanted
-    around: list[Buffer | None] = field(default_factory=list)
     y: Buffer | None = None
+    sizes: Buffer | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,7 +218,9 @@ class Step:
     norm_weight: Reals | None = None  # NORM*: of one sample's shape, or 1 along an axis; the other of dtd_step
     norm_bias: Reals | None = None  # NORM: likewise; its shift
     selector: Reals | None = None  # SOFTMAX: likewise, 0 where an element is left out; its other
-    bound: Reals | None = None  # of one sample's shape, or 1 along an axis: the m of a MAP or ACTIVATE, the x of a MOVE
+    bound: Reals | None = (
+        None  # of one sample's shape, or 1 along an axis: the m of a MAP, ACTIVATE or SUMS, the x of a MOVE
+    )
     table: NDArray[np.int64] | None = None  # taps of max-pools
     phase: Phase | None = None
     weight_map: str = "w"
@@ -256,9 +257,17 @@ class Step:
         return [v for v in given if v is not None]
 
     @property
+    def domain(self) -> View:
+        """The view whose elements it runs over."""
+        if self.op not in SUMMING:
+            return self.out
+        assert self.x is not None
+        return self.x
+
+    @property
     def real(self) -> str:
         """The type of a run that it can stand in."""
-        return self.out.buffer.root.dtype
+        return self.domain.buffer.root.dtype
 
     @property
     def constant(self) -> bool:

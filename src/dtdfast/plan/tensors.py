@@ -73,6 +73,9 @@ class Node(OneLine):
         """Relevance flows through it: wanted above and below."""
         return self.out.wanted and any(s.wanted for s in self.carriers)
 
+    def prepare(self, lowering: Any) -> None:
+        """Emit what its sums for a ledger read beside relevance."""
+
     @property
     def absorbs(self) -> bool:
         """Whether relevance that reaches its output ends there, since nothing that it reads takes any."""
@@ -99,18 +102,27 @@ class Node(OneLine):
         return ()
 
 
-class Handed(NamedTuple):
-    """How much of every output's relevance an affine unit hands on; arrays of shapes that fit it."""
-
-    total: NDArray[np.float64]
-    around: NDArray[np.float64]  # of that, to sources from which none comes to the entry that `stop` names
-
-
 class Region(NamedTuple):
     """A part of a tensor: per axis of one sample (start, step, count), then its axes reordered."""
 
     ranges: tuple[tuple[int, int, int], ...]
     order: tuple[int, ...] | None = None
+
+
+class Handed(NamedTuple):
+    """How much of every output's relevance a unit hands on that weighs it by its values; arrays broadcast to it."""
+
+    total: NDArray[np.float64]
+    around: NDArray[np.float64]  # of that, to sources from which none comes to the entry that `stop` names
+
+
+class Lost(NamedTuple):
+    """What a unit absorbs: factor · Σ R, over all of its output's relevance R or a region of it."""
+
+    cause: str
+    factor: float = 1.0
+    region: Region | None = None
+    handed: str = ""  # "total" or "around": Σ of what it hands on of R, as Handed has it
 
 
 def whole(shape: Shape) -> Region:

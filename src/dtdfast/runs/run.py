@@ -115,8 +115,8 @@ def run(
         Whether to store the sum over the channels, taken in float64. The channels are axis 1, or the last axis with a
         preparation whose layout is "nhwc".
     ledger : bool, default False
-        Whether to store every cause of absorption, as `Explainer.ledger` finds them. This takes many times the
-        explanation.
+        Whether to store every cause of absorption, as `Explainer.ledger` finds them. This takes a fifth to the whole of
+        the explanation's time more.
     chunk : int, optional
         The number of samples that are stored and finished together; by default 16 MiB of them.
     workers : int, optional

@@ -166,9 +166,10 @@ class Work:
         some, target = x[which], chunk.own(which)
         there = chunk.relevance[which] if isinstance(which, slice) else None
         try:
-            relevance, outputs = self.explainer.explain(some, target, return_outputs=True, out=there)
-            if self.ledger:
-                account = self.explainer.ledger(some, target)
+            relevance, outputs, *accounts = self.explainer.explain(
+                some, target, return_outputs=True, return_ledger=self.ledger, out=there
+            )
+            for account in accounts:
                 totals = [account.start, account.end, *account.absorbed.values(), account.residual, account.bound]
                 chunk.ledger[which] = np.stack(totals, axis=1)
         except (InputError, DomainError, NumericsError) as error:

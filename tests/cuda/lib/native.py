@@ -17,6 +17,7 @@ CELL = _cell.ctypes.data
 
 _LOW = {
     types.float32: ir.FloatType(),
+    types.float64: ir.DoubleType(),
     types.uint8: ir.IntType(8),
     types.uint16: ir.IntType(16),
     types.int64: ir.IntType(64),
@@ -144,6 +145,7 @@ WORDS = {
     language.load_short: _loading(types.uint16, types.int64),
     language.load_long: load_long,
     language.store: _storing(types.float32),
+    language.store_wide: _storing(types.float64),
     language.store_bf16: _store_bf16,
     language.store_byte: _storing(types.uint8),
     language.store_short: _storing(types.uint16),

@@ -114,6 +114,11 @@ def store_long(at: int, value: int) -> None:
     ctypes.c_int64.from_address(at).value = value
 
 
+def store_wide(at: int, value: Any) -> None:
+    """A float64."""
+    ctypes.c_double.from_address(at).value = value
+
+
 LOADS: dict[str, Any] = {"f4": load, "bf16": load_bf16, "u1": load_byte, "u2": load_short, "i8": load_long}
 STORES: dict[str, Any] = {"f4": store, "bf16": store_bf16, "u1": store_byte, "u2": store_short, "i8": store_long}
 """By the type that a view's numbers have in memory; arithmetic is float32 whatever that is."""

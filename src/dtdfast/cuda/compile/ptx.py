@@ -362,6 +362,7 @@ WORDS = {
     language.load_short: load_short,
     language.load_long: read_long,
     language.store: store,
+    language.store_wide: _instruction("st.global.f64 [$0], $1;", "", "ld", memory=True),
     language.store_bf16: store_bf16,
     language.store_byte: store_byte,
     language.store_short: store_short,

@@ -64,7 +64,7 @@ class CudaExecutor:
         if place.precision != "float32" and program.relevant:
             refuse_cancelling(program, place.precision)
         self._prepared: dict[_Key, Prepared] = {}
-        # samples and targets, halved when memory ran out; a ledger keeps more
+        # samples and targets, halved when memory ran out; a ledger takes more
         self._most = {False: (ANY, ANY), True: (ANY, ANY)}
         self._lock = place.lock
         free, _ = place.device.memory()

@@ -14,10 +14,10 @@ import numpy as np
 
 from ...plan.plan import Plan
 from ...plan.steps import SIZES, Buffer, Step, View, bound_strides
-from ..kernels import depthwise, elementwise, embedding, normalise, pool
+from ..kernels import depthwise, elementwise, embedding, normalise, pool, sums
 from ..kernels.formulas import SELECTS
 from .launch import AddressOf, Launch
-from .strided import ABSENT, C, D, H, Strided, W, coordinate, launches, without
+from .strided import ABSENT, C, D, H, Strided, W, block_sums, coordinate, launches, without
 
 SPACE = (D, H, W)
 
@@ -64,7 +64,9 @@ class Site:
         """Of one sample's shape, repeated along axes of size 1."""
         if array is None:
             return ABSENT
-        return Strided(self.address_of(array), (0, *(4 * s for s in bound_strides(array, self.step.out.buffer.shape))))
+        return Strided(
+            self.address_of(array), (0, *(4 * s for s in bound_strides(array, self.step.domain.buffer.shape)))
+        )
 
     def bound(self) -> Strided:
         return self.constant(self.step.bound)
@@ -349,6 +351,34 @@ def embed_sum(site: Site) -> list[Launch]:
     return launches((embedding.embed_sum,), _lines(shape, axis), [site.view(step.out), x, m], longs, (), step.repeat)
 
 
+# --------------------------------------------------------------------------------------------------------------- sums
+
+
+def _summed(
+    site: Site, body: tuple[Any, ...], views: list[Strided], longs: tuple[int, ...] = (), floats: tuple[float, ...] = ()
+) -> list[Launch]:
+    assert site.step.x is not None
+    return block_sums(
+        body, site.shape(site.step.x), site.view(site.step.out), site.shape(site.step.out)[W], views, longs, floats
+    )
+
+
+def add_up(site: Site) -> list[Launch]:
+    step = site.step
+    m = site.view(step.m) if step.bound is None else site.bound()
+    return _summed(site, (sums.sums, step.multiplier), [site.view(step.x), m])
+
+
+def account(site: Site) -> list[Launch]:
+    step = site.step
+    views = [
+        site.view(step.x), site.view(step.m), site.view(step.factor), site.view(step.terms), site.view(step.terms_prev),
+        site.view(step.y_prev), site.per_channel(step.bias), site.per_channel(step.bias_d), site.window(),
+    ]  # fmt: skip
+    numbers = (step.coefficient, step.stabilizer, step.gamma)
+    return _summed(site, (sums.account, step.factor_kind), views, (SELECTS[step.select],), numbers)
+
+
 OPERATIONS: dict[str, Callable[[Site], list[Launch]]] = {
     "CLEAR_BORDER": clear_border,
     "MOVE": move,
@@ -373,6 +403,8 @@ OPERATIONS: dict[str, Callable[[Site], list[Launch]]] = {
     "MAX_SCATTER": max_scatter,
     "EMBED": embed,
     "EMBED_SUM": embed_sum,
+    "SUMS": add_up,
+    "ACCOUNT": account,
 }
 
 

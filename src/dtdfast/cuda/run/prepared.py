@@ -74,6 +74,8 @@ class Prepared:
             "partial numbers": 8 * n * start.PARTIALS,
             "value": 4 * n, "flags": 8 * (len(FLAGS) + n * t),
         }  # fmt: skip
+        if plan.book is not None:
+            sizes["ledger"] = plan.book.buffer.nbytes(n, t)
         for unit in plan.program.supplied:
             sizes[unit.external] = (8 if unit.integer else 4) * n * math.prod(unit.out.shape)
         self._offsets, top = {}, 0

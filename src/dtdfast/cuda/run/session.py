@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from ...arrays.checks import Check
 from ...arrays.device import device_array
 from ...errors import InputError, NumericsError
-from ...ledger.account import Account
-from ...ledger.accounting import Accounts
-from ...plan.steps import SIZES, Buffer
+from ...layers import Layer
+from ...ledger.ledger import Row
+from ...ledger.rows import rows_of
 from ...session import Beside
 from ...targets import Entry
 from ...underflow import Rows, may_underflow
@@ -23,7 +23,7 @@ from .prepared import FLAGS, GIVEN, LARGEST, NUMBERS, Entrance, Prepared
 Array = NDArray[Any]
 
 
-class CudaSession(Accounts):
+class CudaSession:
     """Uploads, graph launches, and one download at the end; nothing in between waits for the device."""
 
     def __init__(self, prepared: Prepared, device: Device, check: Check, beside: Beside) -> None:
@@ -85,28 +85,20 @@ class CudaSession(Accounts):
         if alone:
             self.empty = [(int(i), 0) for i in np.flatnonzero(self._flags[-1][len(FLAGS) :] == 0)]
 
-    def relevance(self, start: Array, result: Array, accounts: list[Account] | None = None) -> None:
-        """Start (n, 1, *out) → result after `forward`; with `accounts`, unit by unit."""
+    def relevance(self, start: Array, result: Array) -> None:
+        """Start (n, 1, *out) → result after `forward`."""
         self._give("start", np.ascontiguousarray(start, np.float32))
-        if accounts is None:
-            self._replay("relevance")
-        else:
-            self.run_accounts(accounts)
+        self._replay("relevance")
         self._take(result, "result")
         self._device.synchronize(self._stream)
 
-    # ----------------------------------------------------------------------------------------------------- the ledger
-
-    def run(self, first: int, last: int) -> None:
-        self._device.launch(self.prepared.steps(first, last), self._stream)
-
-    def read_root(self, root: Buffer) -> Array:
-        """All bytes of a buffer, as its numbers."""
-        size = root.nbytes(self.plan.n, self.plan.t)
-        memory = np.empty(size // SIZES[root.dtype], "u2" if root.dtype == "bf16" else root.dtype)
-        self._device.download(memory, self.prepared.buffer_address(root), self._stream)
+    def rows(self, layers: list[Layer], u: float) -> list[Row]:
+        book = self.plan.book
+        assert book is not None
+        sums = np.empty((self.plan.n, *book.buffer.shape))
+        self._device.download(sums, self.prepared.at("ledger"), self._stream)
         self._device.synchronize(self._stream)
-        return (memory.astype(np.uint32) << 16).view(np.float32) if root.dtype == "bf16" else memory
+        return rows_of(book, sums, layers, u)
 
     # --------------------------------------------------------------------------------------------------------- pieces
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from ...errors import BackendError
 from ..kernels.strided import LANES, THREADS, kernel, reciprocal
+from ..kernels.sums import kernel as summing
 from .launch import Launch
 
 MOST_ITEMS = 2**31 - THREADS  # per launch: items are 32-bit numbers, and so are the strides of all axes but the first
@@ -82,6 +83,43 @@ def launches(
         types = tuple(v.dtype for v in views)
         made = kernel(body[0], types, tuple(body[1:]), len(here), len(longs), len(floats), per_line)
         grid = (-(-prod(here) * (LANES if per_line else 1) // THREADS), 1, 1)
+        result.append(Launch(made, grid, 0, (*integers, *longs), tuple(floats) or (0.0,)))
+    return result
+
+
+def block_sums(
+    body: tuple[Any, ...],
+    shape: Sequence[int],
+    out: Strided,
+    blocks: int,
+    views: Sequence[Strided],
+    longs: Sequence[int] = (),
+    floats: Sequence[float] = (),
+) -> list[Launch]:
+    """Launches that sum what a body of kernels/sums.py gives for the elements of each sample, block by block.
+
+    Parameters
+    ----------
+    shape : of the first view, (n, c, d, h, w, extra)
+    out : the sums: blocks along w, sums along c
+    """
+    sizes, strides = _simplified(list(shape[1:]), [list(view.strides[1:]) for view in views])
+    if prod(shape) == 0:
+        return []
+    samples, elements = shape[N], prod(sizes)
+    if elements > MOST_ITEMS or any(abs(s) >= 2**31 for stride in strides for s in stride):
+        raise BackendError("a tensor of more than 2 GiB per sample cannot be explained on a GPU")
+    result = []
+    for start, count in _pieces([samples, blocks * LANES]):
+        integers = [count * blocks, *reciprocal(blocks), blocks, -(-elements // blocks), elements]
+        integers += [out.at + start * out.strides[N], out.strides[N], out.strides[C], out.strides[W]]
+        for size in sizes[1:]:
+            integers += [*reciprocal(size), size]
+        for view, stride in zip(views, strides, strict=True):
+            integers += [view.at + start * view.strides[N], view.strides[N], *stride]
+        types = tuple(v.dtype for v in views)
+        made = summing(body[0], types, tuple(body[1:]), len(sizes), len(longs), len(floats))
+        grid = (-(-count * blocks * LANES // THREADS), 1, 1)
         result.append(Launch(made, grid, 0, (*integers, *longs), tuple(floats) or (0.0,)))
     return result
 

@@ -23,9 +23,9 @@ from ..parts import Part
 from ..shapes import Shape, check_channels, join
 from ..steps import Buffer, Step, View
 from ..taps import identity
-from ..tensors import Box, Floats, Handed, Tensor
+from ..tensors import Box, Floats, Lost, Tensor
 from .axes import reshaped, turned, turned_back
-from .base import Balance, Recipe, Unit, Vector, full_column, passes
+from .base import Balance, Recipe, Summand, Summands, Unit, Vector, full_column, passes
 from .neuron import Neuron
 
 
@@ -144,11 +144,24 @@ class Affine(Unit):
                     Step("AFFINE", self, View(out), View(r), vector=lowering.constant(share), accumulate=accumulate)
                 )
 
-    def balance(self, r: Vector, passed: Handed | None) -> Balance:
-        if passed is None:
+    def balance(self) -> Balance:
+        if self.shares is None:
             return passes()
-        absorbed = {"zero denominator": r * (1.0 - passed.total), "around stop": r * passed.around}
-        return Balance("scale", {cause: v.reshape(len(r), -1).sum(axis=1) for cause, v in absorbed.items()}, 8.0)
+        rest = Lost("zero denominator"), Lost("zero denominator", -1.0, handed="total")
+        return Balance("scale", 8.0, (*rest, Lost("around stop", handed="around")))
+
+    def handed(self, lowering: Lowering, r: Buffer) -> Summands:
+        """Per source R·share, or R where its taps are open."""
+        result: Summands = {"total": [], "around": []}
+        r, column = lowering.whole(self, r), full_column(self.out.shape)
+        for number, (source, share) in enumerate(zip(self.sources, self.shares or (), strict=True)):
+            found: Summand = (View(r), lowering.constant(share.reshape(column)), "times")
+            if number == self.open_to and self.tapped is not None:
+                found = (View(r), View(lowering.passing[self.out.index]), "positive")
+            result["total"].append(found)
+            if not source.wanted:
+                result["around"].append(found)
+        return result
 
 
 # ------------------------------------------------------------------------------------------------------------- records

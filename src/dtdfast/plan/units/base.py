@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...layers import Layer
+from ..account import Line
 from ..builder import Builder
 from ..entries import Entry
 from ..lowering import Lowering
 from ..shapes import Shape
-from ..steps import Buffer
-from ..tensors import Box, Handed, Node, Tensor
+from ..steps import Buffer, Reals, View
+from ..tensors import Box, Lost, Node, Tensor
 
 Vector = NDArray[np.float64]
 
@@ -41,8 +42,12 @@ class Balance(NamedTuple):
     """A unit's line in the ledger."""
 
     rule: str
-    absorbed: dict[str, Vector]  # cause → (n,)
     rounding: float  # errors in units of u times the relevance that passes
+    lost: tuple[Lost, ...] = ()
+
+
+Summand = tuple[View, View | Reals | None, str]  # (x, m, multiplier): Σ multiplier(m)·x
+Summands = dict[str, list[Summand]]  # by the fields of Handed
 
 
 class Unit(Node):
@@ -81,8 +86,18 @@ class Unit(Node):
         """Emit the steps that hand on relevance r."""
 
     @abstractmethod
-    def balance(self, r: Vector, passed: Handed | None) -> Balance:
-        """What it absorbs of relevance r (n, *out) and how it rounds; `passed` as an Account has it."""
+    def balance(self) -> Balance:
+        """What it absorbs of its output's relevance, and how it rounds."""
+
+    def handed(self, lowering: Lowering, r: Buffer) -> Summands:
+        """Emit what a ledger sums of relevance r, where `balance` asks for what is handed on."""
+        return {}
+
+    def account(self, lowering: Lowering, r: Buffer, line: Line) -> None:
+        """Emit what a ledger sums of relevance r beside that, before the steps that hand it on."""
+
+    def around(self, lowering: Lowering, r: Buffer, line: Line) -> None:
+        """The same behind them."""
 
     def forward_twin(self, lowering: Lowering) -> None:
         """Emit what the relevance reads of a twin without a value."""
@@ -91,9 +106,9 @@ class Unit(Node):
 MEMBERS = ("transparent", "sign", "box", "form", "refusal", "forward", "relevance", "balance")
 
 
-def passes(rounding: float = 4.0) -> Balance:
-    """All relevance goes on as it came."""
-    return Balance("pass", {}, rounding)
+def passes(rounding: float = 4.0, *lost: Lost) -> Balance:
+    """Relevance goes on as it came, but for what is lost."""
+    return Balance("pass", rounding, lost)
 
 
 def same_shape(record: Layer, shape: Shape) -> Shape:

@@ -12,8 +12,8 @@ from ..entries import Entry
 from ..lowering import Lowering
 from ..shapes import Shape
 from ..steps import Buffer, Step, View
-from ..tensors import Box, Floats, Handed, Tensor
-from .base import Balance, Recipe, Unit, Vector
+from ..tensors import Box, Floats, Lost, Tensor
+from .base import Balance, Recipe, Unit, passes
 
 
 @dataclass(eq=False, repr=False)
@@ -47,8 +47,8 @@ class Fixed(Unit):
     def relevance(self, lowering: Lowering, r: Buffer) -> None:
         raise AssertionError("nothing stands behind a constant that could be wanted")
 
-    def balance(self, r: Vector, passed: Handed | None) -> Balance:
-        return absorbed(r)
+    def balance(self) -> Balance:
+        return absorbed()
 
 
 @dataclass(eq=False, repr=False)
@@ -87,13 +87,13 @@ class Supplied(Unit):
     def relevance(self, lowering: Lowering, r: Buffer) -> None:
         raise AssertionError("nothing stands behind what is given that could be wanted")
 
-    def balance(self, r: Vector, passed: Handed | None) -> Balance:
-        return absorbed(r)
+    def balance(self) -> Balance:
+        return absorbed()
 
 
-def absorbed(r: Vector) -> Balance:
+def absorbed() -> Balance:
     """All relevance ends here."""
-    return Balance("pass", {"constant": r.reshape(len(r), -1).sum(axis=1)}, 4.0)
+    return passes(4.0, Lost("constant"))
 
 
 def constant(builder: Builder, entry: Entry, sources: tuple[Tensor, ...]) -> Tensor:

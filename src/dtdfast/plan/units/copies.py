@@ -21,9 +21,9 @@ from ..parts import Part
 from ..shapes import Shape, axis_of, join
 from ..steps import Buffer, Step, View
 from ..taps import Taps
-from ..tensors import Box, Handed, Region, Tensor, whole
+from ..tensors import Box, Region, Tensor, whole
 from .axes import ordered, own, reshaped, turned, turned_back
-from .base import Balance, Recipe, Unit, Vector, passes
+from .base import Balance, Recipe, Unit, passes
 from .move import Move
 
 FEW = 16  # runs of indices that are moved one by one; more become a matrix of 0 and 1
@@ -77,7 +77,7 @@ class Copy(Unit):
 
         lowering.deliver(self, self.sources[0], write)
 
-    def balance(self, r: Vector, passed: Handed | None) -> Balance:
+    def balance(self) -> Balance:
         taps = self.part.taps
         return passes(4.0 + taps.n_taps * taps.c_out // taps.groups)
 

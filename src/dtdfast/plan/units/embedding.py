@@ -12,8 +12,8 @@ from ..entries import Entry
 from ..lowering import Lowering
 from ..shapes import Shape
 from ..steps import Buffer, Step, View
-from ..tensors import Box, Floats, Handed, Tensor
-from .base import Balance, Recipe, Unit, Vector, passes
+from ..tensors import Box, Floats, Tensor
+from .base import Balance, Recipe, Unit, passes
 from .constant import absorbed
 
 
@@ -64,8 +64,8 @@ class Words(Unit):
         step.accumulate = accumulate
         lowering.emit(step)
 
-    def balance(self, r: Vector, passed: Handed | None) -> Balance:
-        return absorbed(r) if self.absorbs else passes(4.0 + self.out.shape[-1])
+    def balance(self) -> Balance:
+        return absorbed() if self.absorbs else passes(4.0 + self.out.shape[-1])
 
 
 def words(builder: Builder, entry: Entry, sources: tuple[Tensor, ...]) -> Tensor:

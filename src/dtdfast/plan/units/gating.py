@@ -13,10 +13,10 @@ from ..builder import Builder
 from ..entries import Entry
 from ..lowering import Lowering
 from ..steps import Buffer, Step, View
-from ..tensors import Box, Handed, Region, Tensor
+from ..tensors import Box, Lost, Region, Tensor
 from .add import broadcast_shape
 from .affine import scaled
-from .base import Balance, Recipe, Unit, Vector, passes
+from .base import Balance, Recipe, Summands, Unit, passes
 from .constant import Fixed
 from .copies import expanded
 from .origin import is_activation, is_gate, is_rectifier, made_by
@@ -121,16 +121,18 @@ class Gating(Unit):
                 Step("MOVE", self, View(out), View(product, Region(ranges)), accumulate=accumulate or number > 0)
             )
 
-    def handed(self, gate: Vector) -> Handed:
-        """Of a mask: what comes to where it is 0 is not handed on."""
-        total = np.where(gate != 0, 1.0, 0.0)
-        return Handed(total, np.zeros((1,) * total.ndim))
-
-    def balance(self, r: Vector, passed: Handed | None) -> Balance:
-        if passed is not None:
-            return Balance("pass", {"constant": (r * (1.0 - passed.total)).reshape(len(r), -1).sum(axis=1)}, 4.0)
+    def balance(self) -> Balance:
+        if self.masks:  # what comes to where the mask is 0 is not handed on
+            return passes(4.0, Lost("constant"), Lost("constant", -1.0, handed="total"))
         lost = sum(share for s, share in zip(self.sources, self.shares, strict=True) if share and not s.wanted)
-        return passes() if not lost else Balance("pass", {"around stop": lost * r.reshape(len(r), -1).sum(axis=1)}, 4.0)
+        return passes(4.0, *([Lost("around stop", lost)] if lost else []))
+
+    def handed(self, lowering: Lowering, r: Buffer) -> Summands:
+        if not self.masks:
+            return {}
+        if self.out.form == "c":  # R = x ⊙ c is 0 where the mask is
+            return {"total": [(View(r), View(lowering.value(self.out)), "times")]}
+        return {"total": [(View(r), self._size(lowering, self.sources[1]), "positive")]}
 
 
 def mul(builder: Builder, entry: Entry, sources: tuple[Tensor, ...]) -> Tensor:

@@ -8,9 +8,8 @@ from typing import Any
 from ..held import Held
 from ..lowering import Lowering
 from ..steps import Buffer
-from ..tensors import Handed
 from . import neuron_steps
-from .base import Balance, Vector
+from .base import Balance
 from .neuron import Neuron
 
 
@@ -44,9 +43,9 @@ class HeldNeuron(Neuron):
             return
         row, kind = self.row, "gate" if self.out.form == "c" else "denominator"
         assert row is not None
-        if neuron_steps.is_open(self) and not lowering.ledger:
+        if neuron_steps.is_open(self):
             lowering.factors[self.out.index] = [(out, "open" if kind == "gate" else kind)]
-        elif not lowering.ledger and neuron_steps.is_paired(self):
+        elif neuron_steps.is_paired(self):
             neuron_steps.paired(lowering, self, out, kind)
         elif row.by_sign:
             neuron_steps.by_sign(lowering, self, out)
@@ -59,8 +58,8 @@ class HeldNeuron(Neuron):
         else:
             neuron_steps.relevance(lowering, self, r)
 
-    def balance(self, r: Vector, passed: Handed | None) -> Balance:
+    def balance(self) -> Balance:
         assert self.row is not None
         terms = max(len(t) for t in self.part.terms)
         fans: Any = self.part.fan_in * terms + self.part.fan_out
-        return Balance(self.row.label, {}, fans + 16.0)
+        return Balance(self.row.label, fans + 16.0)

@@ -9,8 +9,8 @@ from ..builder import Builder
 from ..entries import Entry
 from ..lowering import Lowering
 from ..steps import Buffer, Step, View
-from ..tensors import Box, Handed, Tensor
-from .base import Balance, Recipe, Unit, Vector, passes, same_shape
+from ..tensors import Box, Tensor
+from .base import Balance, Recipe, Unit, passes, same_shape
 
 
 @dataclass(eq=False, repr=False)
@@ -44,7 +44,7 @@ class Normalise(Unit):
     def relevance(self, lowering: Lowering, r: Buffer) -> None:
         lowering.passes(self, self.sources[0], r)
 
-    def balance(self, r: Vector, passed: Handed | None) -> Balance:
+    def balance(self) -> Balance:
         return passes()
 
 

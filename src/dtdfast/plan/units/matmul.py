@@ -18,10 +18,10 @@ from ..order import order_of
 from ..shapes import Shape, join
 from ..steps import Buffer, View
 from ..taps import identity
-from ..tensors import Box, Handed, Tensor
+from ..tensors import Box, Lost, Tensor
 from .affine import Affine
 from .axes import own, reshaped
-from .base import Balance, Recipe, Unit, Vector, always
+from .base import Balance, Recipe, Unit, always
 from .copies import expanded
 from .held import HeldNeuron
 from .origin import made_by_softmax
@@ -97,10 +97,10 @@ class Product(Unit):
         c = lowering.quotient(self, r)
         derivative(lowering, (self.sources[0], self.sources[1]), self.transposed, c, part)
 
-    def balance(self, r: Vector, passed: Handed | None) -> Balance:
-        around = sum(not s.wanted for s in self.sources) * 0.5 * r.reshape(len(r), -1).sum(axis=1)
+    def balance(self) -> Balance:
+        around = Lost("around stop", 0.5 * sum(not s.wanted for s in self.sources))
         first, second = self.sources
-        return Balance("halves", {"around stop": around}, 16.0 + 2.0 * max(*first.shape[-2:], *second.shape[-2:]))
+        return Balance("halves", 16.0 + 2.0 * max(*first.shape[-2:], *second.shape[-2:]), (around,))
 
 
 def derivative(lowering: Lowering, sources: tuple[Tensor, Tensor], transposed: Pair, r: Buffer, factor: float) -> None:

@@ -17,8 +17,8 @@ from ..entries import Entry
 from ..lowering import Lowering
 from ..shapes import MAX_COPIES, MAX_ELEMENTS, Shape, axis_of, join, pairs, spatial, spatial_rank
 from ..steps import Buffer, Step, View
-from ..tensors import Box, Handed, Region, Tensor, take, whole
-from .base import Balance, Recipe, Unit, Vector
+from ..tensors import Box, Lost, Region, Tensor, take, whole
+from .base import Balance, Recipe, Unit, passes
 
 Pairs = list[tuple[Region, int, Region]]  # (in out, number of the source, in the source)
 
@@ -103,19 +103,11 @@ class Move(Unit):
             lowering.emit(Step("MOVE", self, View(out, of), View(r, to), accumulate=accumulate))
             accumulate = True
 
-    def balance(self, r: Vector, passed: Handed | None) -> Balance:
-        n = len(r)
-        apart = [
-            take(r, to, 1).reshape(n, -1).sum(axis=1) for to, number, _ in self.pairs if not self.sources[number].wanted
-        ]
-        absorbed = {"around stop": sum(apart, np.zeros(n))}
-        if self.fill is None:
-            return Balance("pass", absorbed, 4.0 + len(self.pairs))
-        outside = np.ones(self.out.shape, bool)
-        for to, _, _ in self.pairs:
-            take(outside, to)[...] = False
-        absorbed["constant"] = (r * outside).reshape(n, -1).sum(axis=1)
-        return Balance("pass", absorbed, 4.0)
+    def balance(self) -> Balance:
+        apart = [Lost("around stop", region=to) for to, number, _ in self.pairs if not self.sources[number].wanted]
+        if self.fill is not None:
+            apart += [Lost("constant"), *(Lost("constant", -1.0, to) for to, _, _ in self.pairs)]
+        return passes(4.0 + len(self.pairs), *apart)
 
 
 def covers(region: Region, shape: Shape) -> bool:

@@ -9,12 +9,13 @@ from dataclasses import replace
 
 from ...rules import GRADIENT
 from ...vocabulary import WEIGHT_MAPS, W, X
+from ..account import Line
 from ..lowering import Lowering
 from ..parts import Sum, reduce_terms, sign_of_term
 from ..steps import Buffer
-from ..tensors import Box, Floats, Handed
-from . import neuron_steps
-from .base import Balance, Unit, Vector
+from ..tensors import Box, Floats
+from . import neuron_account, neuron_steps
+from .base import Balance, Unit
 
 SIGNED_TERMS, SIGNED_BIAS = "its terms are of both signs", "its bias may cancel its terms"
 
@@ -63,7 +64,16 @@ class Neuron(Sum, Unit):
     def relevance(self, lowering: Lowering, r: Buffer) -> None:
         neuron_steps.relevance(lowering, self, r)
 
-    def balance(self, r: Vector, passed: Handed | None) -> Balance:
+    def prepare(self, lowering: Lowering) -> None:
+        neuron_account.prepare(lowering, self)
+
+    def account(self, lowering: Lowering, r: Buffer, line: Line) -> None:
+        neuron_account.account(lowering, self, r, line)
+
+    def around(self, lowering: Lowering, r: Buffer, line: Line) -> None:
+        neuron_account.around(lowering, self, r, line)
+
+    def balance(self) -> Balance:
         """What it absorbs hangs on its sums, and rounding counts from their terms: the ledger works them out."""
         assert self.row is not None
         terms = max(len(t) for p in self.parts for t in p.terms)
@@ -74,7 +84,7 @@ class Neuron(Sum, Unit):
             if not p.source.wanted
         )
         fan_out = max(p.taps.n_taps * p.taps.c_out // p.taps.groups for p in self.parts)
-        return Balance(self.row.label, {}, fan_in + fan_out + 12.0)
+        return Balance(self.row.label, fan_in + fan_out + 12.0)
 
     @property
     def cancels(self) -> bool:

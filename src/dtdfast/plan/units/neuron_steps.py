@@ -10,7 +10,7 @@ from ... import layers as L
 from ...rules import Term
 from ...vocabulary import W_ABS, X_ABS, X_ONE, W, X
 from ..lowering import Lowering, activation_of
-from ..parts import Part, Sum, bias_map, fusable, has_slopes, is_dual, is_identity, sign_of_term, window_scale
+from ..parts import Part, Sum, bias_map, fusable, has_slopes, is_dual, is_identity, window_scale
 from ..steps import Buffer, Kept, Reals, Step, View
 
 SIGNED = ("gelu", "gelu_tanh", "silu")
@@ -37,14 +37,14 @@ def forward(lowering: Lowering, unit: Sum) -> None:
     if unit.half:
         half(lowering, unit, out, kind)
         return
-    if is_open(unit) and not lowering.ledger:
+    if is_open(unit):
         lowering.factors[unit.out.index] = [(out, "open" if kind == "gate" else kind)]
         sums(lowering, unit, out, {})
         return
-    if not lowering.ledger and is_paired(unit):
+    if is_paired(unit):
         paired(lowering, unit, out, kind)
         return
-    if row.by_sign and (lowering.ledger or not fusable(unit) or has_slopes(unit)):
+    if row.by_sign and (not fusable(unit) or has_slopes(unit)):
         by_sign(lowering, unit, out)
         return
     if not fusable(unit):
@@ -64,12 +64,6 @@ def forward(lowering: Lowering, unit: Sum) -> None:
     )
     if unit.bias is not None and share.bias is not None:
         fields["bias_d"] = lowering.constant(bias_map(unit.bias, share, row.gamma))
-    if lowering.ledger:
-        terms = lowering.buffer(f"n{lowering.label(unit.out)}", unit.out.shape)
-        fields["terms"] = View(terms)
-        lowering.kept[unit.out.index] = Kept(
-            [terms], [magnitude(lowering, unit, 0) or terms], [around(lowering, unit, 0)]
-        )
     sums(lowering, unit, out, fields)
 
 
@@ -153,15 +147,8 @@ def general(lowering: Lowering, unit: Sum, out: Buffer, kind: str) -> None:
     selects = any(s.select != "all" for s in row.shares)
     y = lowering.buffer(f"y{label}", unit.out.shape) if selects else None
     sums(lowering, unit, out, dict(terms=View(y)) if y is not None else {})
-    kept = Kept(y=y)
-    totals = []
-    for number, _ in enumerate(row.shares):
-        totals.append(share_terms(lowering, unit, number))
-        if lowering.ledger:
-            kept.terms.append(totals[-1])
-            kept.magnitude.append(magnitude(lowering, unit, number) or totals[-1])
-            kept.around.append(around(lowering, unit, number))
-    lowering.kept[unit.out.index] = kept
+    totals = [share_terms(lowering, unit, number) for number, _ in enumerate(row.shares)]
+    lowering.kept[unit.out.index] = Kept(totals, y)
     factors = []
     for number, share in enumerate(row.shares):
         constant = kind == "denominator" and totals[number].batch == "1" and share.select == "all"
@@ -203,8 +190,6 @@ def half(lowering: Lowering, unit: Sum, out: Buffer, kind: str) -> None:
             fields["bias_d"] = lowering.constant(bias_map(unit.bias, share, row.gamma))
         lowering.emit(Step("FACTOR", unit, View(factor), factor=View(factor), window=window, **fields))
     lowering.factors[unit.out.index] = [(factor, kind)]
-    if lowering.ledger:
-        lowering.kept[unit.out.index] = Kept([out], [magnitude(lowering, unit, 0) or out], [around(lowering, unit, 0)])
 
 
 def by_sign(lowering: Lowering, unit: Sum, out: Buffer) -> None:
@@ -226,12 +211,6 @@ def by_sign(lowering: Lowering, unit: Sum, out: Buffer) -> None:
         Step("FACTOR", unit, View(factor), factor=View(factor), window=window_of(lowering, unit, W), **fields)
     )
     lowering.factors[unit.out.index] = [(factor, "signed")]
-    if lowering.ledger:
-        sizes = lowering.buffer(f"a{label}", unit.out.shape)
-        accumulate(lowering, [(part, Term(X_ABS, W_ABS)) for part in unit.parts], sizes, 0.0)
-        lowering.kept[unit.out.index] = Kept(
-            [terms, share_terms(lowering, unit, 1)], [terms, sizes], [around(lowering, unit, k) for k in (0, 1)], y
-        )
 
 
 def is_paired(unit: Sum) -> bool:
@@ -274,27 +253,17 @@ def paired(lowering: Lowering, unit: Sum, out: Buffer, kind: str) -> None:
         d = gate
     lowering.factors[unit.out.index] = [(d, "gate" if kind == "gate" else "denominator")]
     lowering.paired[unit.out.index] = ratio
+    lowering.kept[unit.out.index] = Kept(sizes=sizes)
 
 
 def absolute(part: Part) -> Term:
     """The term |x| |w|."""
-    return Term(X_ABS, W if part.positive else W_ABS)
+    return Term(X if part.source.nonnegative else X_ABS, W if part.positive else W_ABS)
 
 
 def window_of(lowering: Lowering, unit: Sum, weight_map: str) -> Reals | None:
     scale = window_scale(unit.parts[0].window, weight_map)
     return None if scale is None else lowering.constant(scale)
-
-
-def around(lowering: Lowering, unit: Sum, number: int) -> Buffer | None:
-    """Σ_i in(x_i) wm(w_ij) over the operands from which relevance does not come to `stop`, None without one."""
-    assert unit.row is not None
-    pairs = [(part, term) for part in unit.parts if not part.source.wanted for term in part.terms[number]]
-    if not pairs:
-        return None
-    total = lowering.buffer(f"o{lowering.label(unit.out)}", unit.out.shape)
-    accumulate(lowering, pairs, total, unit.row.gamma)
-    return total
 
 
 def share_terms(lowering: Lowering, unit: Sum, number: int) -> Buffer:
@@ -318,41 +287,19 @@ def accumulate(lowering: Lowering, pairs: list[tuple[Part, Term]], total: Buffer
         lowering.taps("TAPS", part, View(lowering.mapped(part, term, total.batch)), fields, window=scale)
 
 
-def magnitude(lowering: Lowering, unit: Sum, number: int) -> Buffer | None:
-    """Σ_i |in(x_i)| |w_ij| for the ledger's bound; None where all terms have one sign, so that |Σ terms| serves."""
-    pairs = [(part, term) for part in unit.parts for term in part.terms[number]]
-    if all(sign_of_term(part, term) is not None for part, term in pairs):
-        return None
-    total = lowering.buffer(f"a{lowering.label(unit.out)}", unit.out.shape)
-    accumulate(lowering, [(part, Term(X_ABS, W_ABS)) for part in unit.parts], total, 0.0)
-    return total
-
-
 def relevance(lowering: Lowering, unit: Sum, r: Buffer) -> None:
     """S = factor ⊙ c or R / d per share, then one scatter per operand and term."""
     row = unit.row
     assert row is not None
-    factors = lowering.factors[unit.out.index]
     if unit.sloped and unit.out.form == "R":
         r = lowering.rectified(unit, r)
-    if row.by_sign and not lowering.gradient:  # one factor, whose sign says which share holds
-        factors = [(factors[0][0], "positive"), (factors[0][0], "negative")]
     ratio = lowering.paired.get(unit.out.index)
-    for number, (factor, kind) in enumerate(factors):
+    for number, (factor, kind) in enumerate(factors_of(lowering, unit)):
         pairs = [(p, term) for p in unit.parts for term in p.terms[number] if p.source.wanted]
         if not pairs and ratio is None:
             continue
-        like = r if unit.parts[0].held else None
-        s = lowering.buffer(f"s{lowering.label(unit.out)}", unit.out.shape, "nt", like=like)
-        if kind == "open":
-            s = r
-        elif kind == "gate":
-            lowering.emit(
-                Step("MULTIPLY", unit, View(s), View(r), m=View(factor), multiplier="times", repeat=lowering.t)
-            )
-        else:
-            sign = "none" if kind == "denominator" else kind
-            lowering.emit(Step("DIVIDE", unit, View(s), View(r), m=View(factor), sign=sign, repeat=lowering.t))
+        s = shared(lowering, unit, r, factor, kind)
+        lowering.shared.setdefault(unit.out.index, {})[number] = s
         if ratio is not None:
             paired_relevance(lowering, unit, s, ratio)
             return
@@ -361,12 +308,40 @@ def relevance(lowering: Lowering, unit: Sum, r: Buffer) -> None:
     unshared(lowering, unit)
 
 
-def paired_relevance(lowering: Lowering, unit: Sum, s: Buffer, ratio: float) -> None:
-    """R_i = x_i Σ_j w_ij s_j + ρ |x_i| Σ_j |w_ij| sgn(y_j) s_j."""
+def factors_of(lowering: Lowering, unit: Sum) -> list[tuple[Buffer, str]]:
+    """What its relevance meets, share by share."""
+    assert unit.row is not None
+    factors = lowering.factors[unit.out.index]
+    if unit.row.by_sign and not lowering.gradient:  # one factor, whose sign says which share holds
+        return [(factors[0][0], "positive"), (factors[0][0], "negative")]
+    return factors
+
+
+def shared(lowering: Lowering, unit: Sum, r: Buffer, factor: Buffer, kind: str) -> Buffer:
+    """S = factor ⊙ c, or R / d."""
+    if kind == "open":
+        return r
+    s = lowering.buffer(f"s{lowering.label(unit.out)}", unit.out.shape, "nt", like=r if unit.parts[0].held else None)
+    if kind == "gate":
+        lowering.emit(Step("MULTIPLY", unit, View(s), View(r), m=View(factor), multiplier="times", repeat=lowering.t))
+    else:
+        sign = "none" if kind == "denominator" else kind
+        lowering.emit(Step("DIVIDE", unit, View(s), View(r), m=View(factor), sign=sign, repeat=lowering.t))
+    return s
+
+
+def by_sign_of(lowering: Lowering, unit: Sum, s: Buffer, ratio: float) -> Buffer:
+    """ρ sgn(y) s."""
     signed = lowering.buffer(f"s{lowering.label(unit.out)}", unit.out.shape, "nt", like=s)
     m = View(lowering.value(unit.out))
     step = Step("MULTIPLY", unit, View(signed), View(s), m=m, multiplier="sign", coefficient=ratio, repeat=lowering.t)
     lowering.emit(step)
+    return signed
+
+
+def paired_relevance(lowering: Lowering, unit: Sum, s: Buffer, ratio: float) -> None:
+    """R_i = x_i Σ_j w_ij s_j + ρ |x_i| Σ_j |w_ij| sgn(y_j) s_j."""
+    signed = by_sign_of(lowering, unit, s, ratio)
     for part in unit.parts:
         if part.source.wanted:
             lowering.scatter(part, Term(X, W), s, 0.0)
@@ -374,8 +349,8 @@ def paired_relevance(lowering: Lowering, unit: Sum, s: Buffer, ratio: float) -> 
 
 
 def unshared(lowering: Lowering, unit: Sum) -> None:
-    """An operand may have no term: x⁻ where x ≥ 0, or what a half neuron leaves out. What nobody wrote yet is 0 there,
-    and the ledger has a step to look at.
+    """An operand may have no term: x⁻ where x ≥ 0, or what a half neuron leaves out. What nobody wrote yet is 0
+    there.
     """
     shared = {p.source.index for p in unit.parts if (p.terms[0] if unit.half else any(p.terms))}
     for source in {p.source.index: p.source for p in unit.parts if p.source.wanted}.values():

@@ -14,9 +14,9 @@ from ..lowering import Lowering
 from ..order import order_of
 from ..shapes import Shape, axis_of, join
 from ..steps import Buffer, Step, View
-from ..tensors import Box, Handed, Tensor
+from ..tensors import Box, Lost, Tensor
 from .axes import reshaped
-from .base import Balance, Recipe, Unit, Vector
+from .base import Balance, Recipe, Summands, Unit
 from .constant import Fixed
 from .gating import Gating
 
@@ -91,15 +91,16 @@ class Probabilities(Unit):
             write(temporary, False)
             lowering.times_x(source, temporary, out, accumulate)
 
-    def handed(self, x: Vector, s: Vector) -> Handed:
-        """Of R_j, x_j − Σ_i s_i x_i is handed on."""
-        share = np.where(s == 0, 0.0, x - (s * x).sum(axis=self.axis, keepdims=True))
-        return Handed(share, np.zeros((1,) * share.ndim))
+    def balance(self) -> Balance:
+        lost = Lost("softmax"), Lost("softmax", -1.0, handed="total")
+        return Balance("softmax", 16.0 + 2.0 * self.out.shape[self.axis - 1], lost)
 
-    def balance(self, r: Vector, passed: Handed | None) -> Balance:
-        assert passed is not None
-        absorbed = (r * (1.0 - passed.total)).reshape(len(r), -1).sum(axis=1)
-        return Balance("softmax", {"softmax": absorbed}, 16.0 + 2.0 * self.out.shape[self.axis - 1])
+    def handed(self, lowering: Lowering, r: Buffer) -> Summands:
+        """Of R_j = s_j c_j, x_j − Σ_i s_i x_i is handed on: c_j times the softmax's derivative at x."""
+        c, s, x = lowering.quotient(self, r), lowering.value(self.out), lowering.value(self.sources[0])
+        change = lowering.buffer(f"h{lowering.label(self.out)}", self.out.shape, like=s)
+        lowering.emit(Step("SOFTMAX_BACK", self, View(change), View(x), m=View(s), axis=self.slot))
+        return {"total": [(View(c), View(change), "times")]}
 
 
 def aligned(shape: Shape, rank: int) -> Shape:

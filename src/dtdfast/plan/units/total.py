@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ..lowering import Lowering
 from ..steps import Buffer, Step, View
-from ..tensors import Box, Handed
-from .base import Balance, Unit, Vector
+from ..tensors import Box, Lost
+from .base import Balance, Unit, passes
 
 
 class Total(Unit):
@@ -41,7 +41,6 @@ class Total(Unit):
             else:
                 lowering.passes(self, source, r)
 
-    def balance(self, r: Vector, passed: Handed | None) -> Balance:
-        surplus = -(len(self.sources) - 1.0) * r.reshape(len(r), -1).sum(axis=1)
-        around = sum(not s.wanted for s in self.sources) * r.reshape(len(r), -1).sum(axis=1)
-        return Balance("pass", {"surplus": surplus, "around stop": around}, 4.0)
+    def balance(self) -> Balance:
+        surplus, around = 1.0 - len(self.sources), float(sum(not s.wanted for s in self.sources))
+        return passes(4.0, Lost("surplus", surplus), Lost("around stop", around))

@@ -15,8 +15,8 @@ from ..lowering import Lowering
 from ..parts import Part
 from ..steps import Buffer, Step, View
 from ..taps import Taps, identity, phases
-from ..tensors import Box, Handed, Tensor
-from .base import Balance, Recipe, Unit, Vector
+from ..tensors import Box, Tensor
+from .base import Balance, Recipe, Unit
 from .neuron import Neuron
 from .pools import pool_shape
 
@@ -99,8 +99,8 @@ class Winner(Unit):
 
         lowering.deliver(self, self.sources[0], write)
 
-    def balance(self, r: Vector, passed: Handed | None) -> Balance:
-        return Balance("winner", {}, 4.0 + self.taps.n_taps)
+    def balance(self) -> Balance:
+        return Balance("winner", 4.0 + self.taps.n_taps)
 
 
 def winner(builder: Builder, entry: Entry, source: Tensor, out: Tensor, taps: Taps) -> Tensor:

@@ -1,0 +1,99 @@
+"""The ledger beside the map: the same bits in one pass, and the oracle's sums cause by cause."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import pytest
+
+import dtdfast as dtd
+from dtdfast.errors import InputError, RuleError, TargetError
+from nets import SMALL
+from support import classifier, normal
+
+RULES = ("dtd", "lrp-epsilon", dtd.Gamma(0.25), "epsilon-alpha2-beta1", "attnlrp", "excitation-backprop")
+LONG = bool(os.environ.get("DTDFAST_LONG"))
+# those whose products of gates, phases, copies, joined affines, shares and hand-overs differ
+FEW = {"cnn": "epsilon-alpha2-beta1", "squeezenet": "dtd", "resnext": "lrp-epsilon", "mobilenet_v2": "dtd",
+       "unet": dtd.Gamma(0.25), "vit": "lrp-epsilon", "bert": "attnlrp"}  # fmt: skip
+NETWORKS = list(FEW.items()) if not LONG else [(name, rules) for name in SMALL for rules in RULES]
+
+
+def same(a: Any, b: Any) -> bool:
+    return bool(a.tobytes() == b.tobytes())
+
+
+def rows_of(ledger: Any, samples: slice = slice(None)) -> list[Any]:
+    return [(r.entries, *(v[samples].tobytes() for v in (r.came, r.went, r.bound, r.residual))) for r in ledger.rows]
+
+
+@pytest.mark.parametrize(("name", "rules"), NETWORKS, ids=str)
+def test_it_changes_no_bit_of_the_map(name: str, rules: Any) -> None:
+    """Nor of itself, for any number of threads, and for a sample alone."""
+    net = SMALL[name]()
+    x, target = net.sample(3), net.target
+    explainer = dtd.Explainer(net.layers, rules=rules, n_threads=2)
+    relevance, outputs = explainer.explain(x, target, return_outputs=True)
+    beside = explainer.explain(x, target, return_outputs=True, return_ledger=True)
+    assert same(beside[0], relevance)
+    assert same(beside[1], outputs)
+    assert beside[2].closed, str(beside[2])
+    one = dtd.Explainer(net.layers, rules=rules, n_threads=1, batch_size=1).ledger(x, target)
+    assert rows_of(one) == rows_of(beside[2])
+
+
+def test_its_sums_are_those_of_the_oracle(rng: Any) -> None:
+    """Row by row and cause by cause: within the bounds of both, as each is the true sum within its bound."""
+    for name, rules in (("cnn", "epsilon-plus"), ("digits_mlp", dtd.AlphaBeta(bias="by_sign", stabilizer=0.1)),
+                        ("bert", "attnlrp"), ("shufflenet", "dtd"), ("unet", dtd.Gamma(0.25))):  # fmt: skip
+        net = SMALL[name]()
+        x = net.sample(2)
+        ours, exact = (
+            dtd.Explainer(net.layers, rules=rules, backend=b).ledger(x, net.target) for b in ("cpu", "oracle")
+        )
+        for ledger in (ours, exact):  # constants stand where their steps would
+            ledger.rows.sort(key=lambda r: (-max(r.entries), r.rule))
+        assert [(r.entries, r.rule) for r in ours.rows] == [(r.entries, r.rule) for r in exact.rows]
+        spread = np.zeros(len(x))  # what rounding may have moved, down to this row
+        for a, b in zip(ours.rows, exact.rows, strict=True):
+            spread += a.bound + 2.0**-24 * abs(b.came)
+            causes = a.absorbed.keys() | b.absorbed.keys()
+            for cause in causes:
+                nothing = np.zeros(len(x))
+                apart = abs(a.absorbed.get(cause, nothing) - b.absorbed.get(cause, nothing))
+                assert (apart <= 4 * spread).all(), (name, a.title, cause, apart, spread)
+
+
+def test_it_says_the_same_alone(rng: Any) -> None:
+    layers, x = classifier(rng), normal(rng, 3, 3, 6, 6)
+    explainer = dtd.Explainer(layers)
+    relevance, ledger = dtd.explain(layers, x, 1, return_ledger=True)
+    alone = explainer.ledger(x, 1)
+    assert str(ledger) == str(alone)
+    assert rows_of(ledger) == rows_of(alone)
+    np.testing.assert_array_equal(ledger.end, [r.sum(dtype=np.float64) for r in relevance.reshape(3, -1)])
+
+
+def test_it_shares_the_memory_of_the_plan(rng: Any) -> None:
+    """Buffers are reused; what sums read beside that is of a few layers at a time."""
+    from dtdfast.plan.lower import lower
+
+    net = SMALL["vgg16"]()
+    program = dtd.Explainer(net.layers, backend="oracle")._executor(net.sample(1).shape[1:], "explain").program
+    plain, followed = (lower(program, 4, 1, ledger=ledger) for ledger in (False, True))
+    assert followed.arena <= 2.5 * plain.arena
+    operations = [step.op for step in followed.forward]
+    assert operations == [step.op for step in plain.forward]
+
+
+def test_what_has_no_ledger_is_refused(rng: Any) -> None:
+    layers, x = classifier(rng), normal(rng, 2, 3, 6, 6)
+    with pytest.raises(TargetError, match="one target per sample"):
+        dtd.explain(layers, x, [[0, 1]], return_ledger=True)
+    with pytest.raises(RuleError, match="no ledger"):
+        dtd.Explainer(layers, kind="gradient").explain(x, 0, return_ledger=True)
+    array = pytest.importorskip("dask.array")
+    with pytest.raises(InputError, match="return_ledger"):
+        dtd.explain(layers, array.from_array(x), return_ledger=True)
