@@ -140,7 +140,7 @@ def checked(make: Make) -> Row:
         for preset in presets:
             try:
                 explainer = dtd.Explainer(layers, rules=preset, backend="cpu")
-                relevance, ledger = explainer.explain(one, start), explainer.ledger(one, start)
+                relevance, ledger = explainer.explain(one, start, return_ledger=True)
             except dtd.DtdError as error:
                 row[f"{preset}_refused"] = str(error)
                 continue
