@@ -6,14 +6,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ...errors import InputError, ModelError
 from ...layers import Layer
 from ..records import Refused
 from .call import paths
-from .importer import _check
+from .importer import check
 from .program import from_module
 from .reader import Reader
 
@@ -59,12 +59,12 @@ class Graph:
         if example.ndim < 2 or not example.numel():
             raise InputError(f"the input has shape {tuple(example.shape)}, expected (n, ...): the batch axis first")
         with torch.no_grad():
-            _, self._exported, self._x = from_module(module, example.detach().clone())
+            self._opened = from_module(module, example.detach().clone())
 
     @property
     def dtype(self) -> Any:
         """Of the module's output."""
-        (output,) = self._exported.graph.find_nodes(op="output")
+        (output,) = self._opened.exported.program.graph.find_nodes(op="output")
         return output.args[0][-1].meta["val"].dtype
 
     def read(self, module: Any) -> tuple[list[Layer], list[Origin]]:
@@ -78,12 +78,12 @@ class Graph:
         import torch
 
         with torch.no_grad():
-            reader = _Present(self._exported, self._x, module)
+            opened, self._opened = self._opened, replace(self._opened, answer=None)
             try:
-                layers = reader.read()
+                reader, layers = opened.exported.read(lambda graph: _Present(graph, opened.x, module))
             except Refused as reason:  # of the output itself, such as one number per sample without an axis
                 raise ModelError(f"the module's output: {reason}") from None
-            _check(layers, reader, self._x, module)
+            check(layers, reader, replace(opened, run=module))
         return layers, [reader.origin(node) for node in reader.made]
 
 

@@ -9,13 +9,35 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...errors import InputError, ModelError
 from ..outputs import chosen, leaves
 from ..refused import QUANTISED
+from .functional import Exported
 from .refused import BRANCH, WEIGHTS, quantised
+
+
+@dataclass(eq=False)
+class Opened:
+    """A module or program that has been exported.
+
+    Attributes
+    ----------
+    run : what answers
+    exported : its graph
+    x : the samples that it was exported for
+    doubled : whether x holds a single sample twice
+    answer : what it returned for x before, if it was called
+    """
+
+    run: Any
+    exported: Exported
+    x: Any
+    doubled: bool = False
+    answer: Any = None
 
 
 def two(x: Any) -> Any:
@@ -25,8 +47,7 @@ def two(x: Any) -> Any:
     return torch.cat([x, x]) if len(x) == 1 else x
 
 
-def from_module(module: Any, x: Any, given: dict[str, Any] | None = None) -> tuple[Any, Any, Any]:
-    """(what answers, its graph, the samples)."""
+def from_module(module: Any, x: Any, given: dict[str, Any] | None = None) -> Opened:
     if (part := quantised(module)) is not None:
         raise ModelError(f"part {part!r}: {QUANTISED}")
     for name, inner in module.named_modules():
@@ -35,11 +56,11 @@ def from_module(module: Any, x: Any, given: dict[str, Any] | None = None) -> tup
             raise ModelError(f"{where} is in training mode; call module.eval() first")
     twice = two(x)
     result = _called(module, twice, x, given or {})
-    return module, export(_plain(module, result), twice, given), twice
+    return Opened(module, export(_plain(module, result), twice, given), twice, len(x) == 1, result)
 
 
-def from_program(program: Any, x: Any) -> tuple[Any, Any, Any]:
-    """(what answers, its graph, the samples); sizes that the program leaves open become those of the samples."""
+def from_program(program: Any, x: Any) -> Opened:
+    """Sizes that the program leaves open become those of the samples."""
     names = program.graph_signature.user_inputs
     if len(names) != 1:
         raise ModelError(
@@ -48,12 +69,11 @@ def from_program(program: Any, x: Any) -> tuple[Any, Any, Any]:
     sizes = next(n.meta["val"].shape for n in program.graph.find_nodes(op="placeholder") if n.name == names[0])
     run = program.module()
     if not all(isinstance(s, int) for s in sizes):
-        x = two(x)
-        return run, export(run, x), x
+        twice = two(x)
+        return Opened(run, export(run, twice), twice, len(x) == 1)
     if tuple(sizes) != tuple(x.shape):
         raise InputError(f"example has shape {tuple(x.shape)}, but the program was exported for {tuple(sizes)}")
-    with _silence():
-        return run, program.run_decompositions({}), x
+    return Opened(run, Exported(program, decomposed), x)
 
 
 def load(path: Any) -> Any:
@@ -162,14 +182,25 @@ def _silence() -> Iterator[None]:
             handler.removeFilter(nothing)
 
 
-def export(module: Any, x: Any, given: dict[str, Any] | None = None) -> Any:
+def export(module: Any, x: Any, given: dict[str, Any] | None = None) -> Exported:
     """The module's graph without in-place operations, in the operators that it was written with."""
     import torch
 
+    with _readable(), _silence(), operators():
+        return Exported(torch.export.export(module, (x,), given or None), decomposed)
+
+
+def decomposed(program: Any) -> Any:
+    """A program without in-place operations, by PyTorch, which exports it a second time."""
+    with _readable(), _silence(), operators():
+        return program.run_decompositions({})
+
+
+@contextlib.contextmanager
+def _readable() -> Iterator[None]:
+    """What PyTorch stumbles over in a module, as a ModelError."""
     try:
-        with _silence(), operators():
-            exported = torch.export.export(module, (x,), given or None)
-            return exported.run_decompositions({})
+        yield
     except Exception as error:  # whatever the module's own code raises while it is traced
         name, lines = type(error).__name__, str(error).strip().splitlines() or [""]
         if "fake tensor in the exported program" in lines[0]:
