@@ -206,4 +206,24 @@ int dtd_secure_threads(int n_threads);
  * threads. */
 uint64_t dtd_checksum(const void *pairs, int64_t n_pairs, int n_threads);
 
+/* Weights as kernels read them: packed[group][block of outputs][tap][input][lane] = weight[group · group_step + output
+ * · output_step + input · input_step + taps[tap]], and 0 in lanes beyond the outputs. */
+typedef struct {
+    const void *weight;
+    void *packed;
+    int32_t weight_real, packed_real;        /* dtd_real */
+    int64_t groups, outputs, inputs, n_taps; /* outputs and inputs: of a group */
+    int64_t lanes;                           /* DTD_BLOCK; 1: rows */
+    int64_t group_step, output_step, input_step;
+    const int64_t *taps;
+} dtd_packing;
+
+/* 1, or 0 where a number of the result is NaN or infinite. */
+int dtd_pack(const dtd_packing *packing, int n_threads);
+
+/* Offsets of n buffers of a size, each used from step first to step last: in this order, each at the lowest place free
+ * throughout its life. `order` is memory for n numbers. Returns the end of the highest. */
+int64_t dtd_place(int64_t n, const int64_t *size, const int64_t *first, const int64_t *last, int64_t *offset,
+                  int64_t *order);
+
 #endif

@@ -61,7 +61,7 @@ class Executors:
         elif backend == "cpu":
             from .packing import WeightStore
 
-            self._shared = WeightStore()
+            self._shared = WeightStore(options.n_threads)
         self.made: OrderedDict[Key, Executor] = OrderedDict()
         self._outputs: dict[tuple[Shape, str], Outputs] = {}
         self._lock = renewed(self, "_lock")
@@ -140,6 +140,6 @@ class Executors:
         from .cpu.executor import CpuExecutor
         from .packing import WeightStore
 
-        store = WeightStore() if self._backend == "cuda" else self._shared  # float64 is for the CPU
+        store = WeightStore(options.n_threads) if self._backend == "cuda" else self._shared  # float64 is for the CPU
         precision = "float64" if wide else options.precision
         return CpuExecutor(program, options.batch_size, options.n_threads, store, precision)

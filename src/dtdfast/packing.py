@@ -3,65 +3,85 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ._kernels import ffi, lib
 from .errors import NumericsError
 from .locks import renewed
 from .plan.steps import Weights
+from .threads import kernel_threads
 
-BLOCK = 16  # DTD_BLOCK of csrc/dtdfast.h: output channels per packed block
+BLOCK = lib.DTD_BLOCK  # output channels per packed block
+REALS = {"f": lib.DTD_F4, "d": lib.DTD_F8}
 LINE = 64  # bytes of a cache line, and of the widest vector
 
 SMALL = 2**21  # bytes of weights that are copied to lie well
+LARGE = 2**16  # numbers that threads share
 
 Packed = NDArray[np.floating[Any]]
 
 
-def zeros(shape: tuple[int, ...], real: str) -> Packed:
-    """Zeros that start at a cache line: a load that straddles two of them costs two loads."""
+def aligned(shape: tuple[int, ...], real: str) -> Packed:
+    """Memory that starts at a cache line: a load that straddles two of them costs two loads."""
     n, size = math.prod(shape), np.dtype(real).itemsize
-    raw = np.zeros(n + LINE // size, real)
+    raw = np.empty(n + LINE // size, real)
     first = -raw.ctypes.data % LINE // size
     return raw[first : first + n].reshape(shape)
 
 
-def pack_dense(weight: NDArray[Any], groups: int, taps: tuple[int, ...], real: str, *, scatter: bool) -> Packed:
-    """(c_out, c_in/groups, *kernel) → [group][block of 16 outputs][tap][c_in of the group][16]; with `scatter` inputs
-    and outputs swap.
+def blocks(
+    weight: NDArray[Any],
+    groups: int,
+    taps: Sequence[int],
+    real: str,
+    n_threads: int,
+    *,
+    lanes: int = BLOCK,
+    scatter: bool = False,
+) -> tuple[Packed, bool]:
+    """(c_out, c_in/groups, *kernel) → [group][block of `lanes` outputs][tap][input of the group][lane], and whether all
+    of its numbers are finite; with `scatter` inputs and outputs swap.
     """
-    c_out, c_in = weight.shape[:2]
-    w = weight.reshape(groups, c_out // groups, c_in, -1)[..., list(taps)]
+    weight = np.ascontiguousarray(weight)
+    outputs, inputs, n_taps = len(weight) // groups, weight.shape[1], math.prod(weight.shape[2:])
+    steps = (inputs * n_taps, n_taps)
+    group_step = outputs * steps[0]
     if scatter:
-        w = w.swapaxes(1, 2)
-    _, outputs, inputs, n_taps = w.shape
-    blocks = -(-outputs // BLOCK)
-    packed = zeros((groups, blocks, n_taps, inputs, BLOCK), real)
-    for block in range(blocks):
-        piece = w[:, block * BLOCK : (block + 1) * BLOCK]
-        packed[:, block, ..., : piece.shape[1]] = piece.transpose(0, 3, 2, 1)
-    return packed
+        outputs, inputs, steps = inputs, outputs, steps[::-1]
+    result = aligned((groups, -(-outputs // lanes), len(taps), inputs, lanes), real)
+    places = np.array(taps, np.int64)
+    job = ffi.new("dtd_packing *")
+    job.weight, job.weight_real = ffi.from_buffer(weight), REALS[weight.dtype.char]
+    job.packed, job.packed_real = ffi.from_buffer(result), REALS[result.dtype.char]
+    job.taps = ffi.from_buffer("int64_t[]", places)
+    job.groups, job.outputs, job.inputs, job.n_taps, job.lanes = groups, outputs, inputs, len(taps), lanes
+    job.group_step, (job.output_step, job.input_step) = group_step, steps
+    return result, bool(lib.dtd_pack(job, n_threads))
 
 
-@np.errstate(over="ignore")  # what overflows is found here
-def pack(weights: Weights) -> Packed:
+def pack(weights: Weights, n_threads: int | None = None) -> Packed:
     """The packed form that a step asks for."""
-    weight = weights.part.weight
+    part, real, finite = weights.part, weights.real, True
+    weight = part.weight
     assert weight is not None
+    threads = kernel_threads(n_threads) if weight.size > LARGE else 1
     if weights.layout == "dense":
-        packed = pack_dense(weight, weights.part.taps.groups, weights.taps, weights.real, scatter=weights.scatter)
-    elif weights.layout == "channel":  # (c, 1, *kernel) → [tap][c]
-        packed = np.ascontiguousarray(weight.reshape(len(weight), -1)[:, list(weights.taps)].T, weights.real)
+        packed, finite = blocks(weight, part.taps.groups, weights.taps, real, threads, scatter=weights.scatter)
+    elif weights.layout == "channel":  # (c, 1, *kernel) → [tap][c]: one group of as many outputs as taps
+        packed, finite = blocks(weight.reshape(1, len(weight), -1), 1, weights.taps, real, threads, lanes=1)
+        packed = packed.reshape(len(weights.taps), len(weight))
     # rows (n_out, n_in): the record's own array where it is of this type, unless a copy from a cache line on costs next
     # to nothing
+    elif weight.dtype == real and (weight.nbytes > SMALL or not weight.ctypes.data % LINE):
+        packed = np.ascontiguousarray(weight).reshape(weight.shape[:2])
     else:
-        packed = np.ascontiguousarray(weight.reshape(weight.shape[:2]), weights.real)
-        if packed.nbytes <= SMALL and packed.ctypes.data % LINE:
-            packed, unaligned = zeros(packed.shape, weights.real), packed
-            packed[...] = unaligned
-    if weight.dtype.itemsize > packed.itemsize and not np.isfinite(packed).all():
+        packed, finite = blocks(weight, 1, (0,), real, threads, lanes=1)
+        packed = packed.reshape(weight.shape[:2])
+    if weight.dtype.itemsize > packed.itemsize and not finite:
         raise NumericsError(
             f"layer {weights.part.position}: its weights (after folding) overflow float32; rescale them, or use "
             "precision='float64'"
@@ -70,9 +90,15 @@ def pack(weights: Weights) -> Packed:
 
 
 class WeightStore:
-    """Packed weights of one Explainer, shared by its plans."""
+    """Packed weights of one Explainer, shared by its plans.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    n_threads : of the Explainer
+    """
+
+    def __init__(self, n_threads: int | None = None) -> None:
+        self._n_threads = n_threads
         self._packed: dict[tuple[Any, ...], Packed] = {}
         self._lock = renewed(self, "_lock")
         self.nbytes = 0  # of what is no record's own array
@@ -81,7 +107,7 @@ class WeightStore:
         with self._lock:
             found = self._packed.get(weights.key)
             if found is None:
-                found = self._packed[weights.key] = pack(weights)
+                found = self._packed[weights.key] = pack(weights, self._n_threads)
                 if found.flags.writeable:
                     self.nbytes += found.nbytes
             return found

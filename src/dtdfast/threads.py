@@ -87,6 +87,13 @@ def started(count: int, secure: Callable[[int], int]) -> int:
     return found
 
 
+def kernel_threads(wanted: int | None) -> int:
+    """Threads that the kernels get: as `threads_for_run` says, of which the system lets so many start."""
+    from ._kernels import lib
+
+    return started(threads_for_run(wanted, lib.dtd_max_threads()), lib.dtd_secure_threads)
+
+
 def _tell(what: str, message: str) -> None:
     """A warning, once."""
     with _lock:

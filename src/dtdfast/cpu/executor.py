@@ -28,7 +28,7 @@ from ..plan.profile import Profile, Timing
 from ..plan.program import Program, refuse_cancelling, uncollected
 from ..plan.steps import Buffer
 from ..session import Beside, HostSession, put
-from ..threads import default_threads, started, threads_for_run
+from ..threads import default_threads, kernel_threads
 from .arenas import ARENAS, SCRATCH, Shelf
 from .encode import NARROW, Encoded
 
@@ -265,7 +265,7 @@ class CpuExecutor:
         return replace(plan, pieces=-(-n // piece), bodies=encoded.bodies(self._isa))
 
     def _threads(self) -> int:
-        return started(threads_for_run(self._n_threads, lib.dtd_max_threads()), lib.dtd_secure_threads)
+        return kernel_threads(self._n_threads)
 
     def _encoded(self, n: int, n_targets: int, ledger: bool) -> tuple[Plan, Encoded]:
         t = self.batches.targets(n_targets)

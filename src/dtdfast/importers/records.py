@@ -33,7 +33,7 @@ from ..layers import (
 from ..plan.shapes import Shape
 from ..plan.units import output_shape
 from ..plan.wiring import check_shape
-from ..record import immutable
+from ..record import Memory, immutable
 from .activations import written_out
 from .refused import FILLS
 from .rewrites import (
@@ -219,7 +219,7 @@ class Layers:
             require(self._bytes + value.nbytes, f"{cls.__name__} {name!r:.80}: the weights up to it")
             self._bytes += value.nbytes
             same = immutable(value) and value.flags.c_contiguous
-            copy = value if same else np.frombuffer(value.tobytes(), value.dtype).reshape(value.shape)
+            copy = value if same else np.asarray(Memory(value))
             self._held[key] = (value, copy)
         return self._held[key][1]
 

@@ -34,14 +34,12 @@ def _affine_weight(
     channel).
     """
     for scale, shift in folding.before.get(position, ()):
-        grouped = _per_input(scale, weight)
-        column = np.asarray(weight, np.float64)
         if shift.any():
-            extra = (column * _per_input(shift, weight)).reshape(len(weight), -1).sum(axis=1)
+            extra = (weight * _per_input(shift, weight)).reshape(len(weight), -1).sum(axis=1)
             bias = extra if bias is None else bias + extra
-        weight = column * grouped
+        weight = weight * _per_input(scale, weight)
     for scale, shift in folding.after.get(position, ()):
-        weight = np.asarray(weight, np.float64) * scale.reshape(-1, *(1,) * (weight.ndim - 1))
+        weight = weight * scale.reshape(-1, *(1,) * (weight.ndim - 1))
         if bias is not None or shift.any():
             bias = (0.0 if bias is None else np.asarray(bias, np.float64)) * scale + shift
     return weight, bias
