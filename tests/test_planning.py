@@ -83,6 +83,41 @@ def test_twice_the_layers_take_twice_the_work(make: Callable[[int], list[dtd.Lay
     assert calls(make(800)) <= 2.2 * calls(make(400))
 
 
+@pytest.mark.parametrize("make", [chain, residual, fan])
+def test_a_step_takes_so_many_calls(make: Callable[[int], list[dtd.Layer]]) -> None:
+    """Calls and returns, as `calls` counts them: every pass over the steps visits each of them once."""
+    calls(make(20))
+    plan = dtd.Explainer(make(200), domain="nonnegative").plan_for(X.shape)
+    assert calls(make(200)) <= 1000 * (len(plan.forward) + len(plan.relevance))
+
+
+def test_every_buffer_lies_at_the_lowest_free_place(rng: np.random.Generator) -> None:
+    """The largest first, where none that lives at the same time is in the way."""
+    buffers = [Buffer(str(k), (16 * int(rng.integers(1, 6)),), "n", "f4") for k in range(80)]
+    for buffer in buffers:
+        buffer.first = int(rng.integers(0, 60))
+        buffer.last = buffer.first + int(rng.integers(0, 30))
+    arena = memory.place(buffers, 1, 1, reuse=True)
+    placed: list[Buffer] = []
+    for buffer in sorted(buffers, key=lambda b: (-b.nbytes(1, 1), b.first)):
+        rivals = [r for r in placed if r.first <= buffer.last and r.last >= buffer.first]
+        taken = [range(r.offset, r.offset + r.nbytes(1, 1)) for r in rivals]
+        ends = [0, *(r.stop for r in taken)]
+        free = [e for e in ends if all(e >= r.stop or e + buffer.nbytes(1, 1) <= r.start for r in taken)]
+        assert buffer.offset == min(free)
+        placed.append(buffer)
+    assert arena == max(b.offset + b.nbytes(1, 1) for b in buffers)
+
+
+def test_a_step_knows_its_fields() -> None:
+    plan = dtd.Explainer(chain(4), domain="nonnegative").plan_for(X.shape)
+    step = plan.forward[0]
+    other = step.but(coefficient=2.0)
+    assert (other.op, other.out, other.coefficient, step.coefficient) == (step.op, step.out, 2.0, 1.0)
+    with pytest.raises(TypeError, match="a step has no coeficient"):
+        step.but(coeficient=2.0)
+
+
 @pytest.mark.parametrize("count", [50, memory.MANY + 50])
 def test_buffers_that_live_together_lie_apart(count: int, rng: np.random.Generator) -> None:
     """By both ways of placing them; and what lives one after the other shares memory."""

@@ -13,7 +13,8 @@ from .._kernels import ffi, lib
 from ..errors import BackendError
 from ..packing import WeightStore
 from ..plan.plan import Plan
-from ..plan.steps import SIZES, Buffer, Reals, Step, View, bound_strides
+from ..plan.steps import SIZES, VIEWS, Buffer, Reals, Step, View, bound_strides
+from ..plan.taps import Phase
 
 PLACES = {"scratch": 0, "arena": 1, "x": 2, "start": 3, "outputs": 4, "result": 5, "ledger": 6}
 """Of the externals in the table of pointers, which begins with them; behind them what samples bring along."""
@@ -33,7 +34,7 @@ FACTORS = {
 }  # fmt: skip
 SELECTS = {"all": lib.DTD_ANY_SIGN, "y>0": lib.DTD_POSITIVE, "y<0": lib.DTD_NEGATIVE, "y!=0": lib.DTD_NONZERO}
 SIGNS = {"none": lib.DTD_ANY_SIGN, "positive": lib.DTD_POSITIVE, "negative": lib.DTD_NEGATIVE}
-NAMES = {"weight_map": WEIGHT_MAPS, "multiplier": MULTIPLIERS, "factor_kind": FACTORS}
+NAMES = {"weight_map": WEIGHT_MAPS, "multiplier": MULTIPLIERS, "factor_kind": FACTORS, "select": SELECTS}
 """Fields of a step that say by a name what dtd_step says by a number."""
 NARROW = {
     "bfloat16": {"NEURON_DENSE": lib.DTD_BFLOAT16, "TAPS_DENSE": lib.DTD_BFLOAT16},
@@ -48,13 +49,30 @@ def _operation(name: str) -> int:
     return int(getattr(lib, f"DTD_{name}"))
 
 
-_VIEWS = ("out", "x", "factor", "terms", "y_prev", "terms_prev", "m", "scale", "other", "shift")
 _CONSTANTS = {"norm_weight": "other", "norm_bias": "shift", "selector": "other"}
 """Views of dtd_step that are constants of one sample's shape."""
-_NUMBERS = (
+_BIASES = {"bias": "shift", "bias_d": "other"}
+"""Vectors, or such views."""
+_ARRAYS = {"weights", "window", "bound", "vector", *_BIASES, *_CONSTANTS}
+_VIEWS = set(VIEWS)
+_NUMBERS = {
     "derivative", "dual", "accumulate", "groups", "repeat", "axis", "winner_bytes", "coefficient", "stabilizer",
     "gamma", "epsilon", "centred",
-)  # fmt: skip
+}  # fmt: skip
+
+
+def _plain() -> Any:
+    """A dtd_step with the fields that a step has where nothing else is said."""
+    plain = ffi.new("dtd_step *")
+    for key in (*VIEWS, "weight", "bias", "bias_d", "taps"):
+        getattr(plain, key).base = -1
+    for key in _NUMBERS:
+        setattr(plain, key, getattr(Step, key))
+    for key, numbers in NAMES.items():
+        setattr(plain, key, numbers[getattr(Step, key)])
+    kind, plain.act_alpha, plain.act_beta = Step.activation
+    plain.activation, plain.precision = ACTIVATIONS[kind], lib.DTD_FLOAT32
+    return plain
 
 
 class Encoded:
@@ -68,6 +86,11 @@ class Encoded:
         self._places: dict[int, int] = {}  # of constants, by id
         steps = [*plan.forward, *plan.relevance]
         self.c_steps = ffi.new("dtd_step[]", max(1, len(steps)))
+        plain = ffi.buffer(_plain())[:]
+        ffi.memmove(self.c_steps, plain * len(steps), len(plain) * len(steps))
+        self._counts = {"n": self._n, "nt": self._n * self._t, "1": 1}
+        self._views: dict[int, Any] = {}  # of whole buffers, by their ids
+        self._offsets: dict[tuple[int, tuple[int, ...]], NDArray[np.int64]] = {}  # of taps, by ids of their phases
         for target, step in zip(self.c_steps, steps, strict=False):
             try:
                 self._encode(target, step)
@@ -120,62 +143,68 @@ class Encoded:
         return place
 
     def _encode(self, c: Any, step: Step) -> None:
+        own = vars(step)
         c.op = _operation(step.op)
-        c.precision = self._precisions.get(step.op, lib.DTD_FLOAT32)
-        for key in _VIEWS:
-            view = getattr(step, key)
-            field = getattr(c, key)
-            if view is None:
-                field.base = -1
-            else:
-                self._view(field, view)
-        for key in ("weight", "bias", "bias_d", "taps"):
-            getattr(c, key).base = -1
-        for key in _NUMBERS:
-            setattr(c, key, getattr(step, key))
-        for key, numbers in NAMES.items():
-            setattr(c, key, numbers[getattr(step, key)])
+        if self._precisions:
+            c.precision = self._precisions.get(step.op, lib.DTD_FLOAT32)
+        for key, value in own.items():
+            if value is None:
+                continue
+            if key in _VIEWS:
+                setattr(c, key, self._view(value))
+            elif key in _NUMBERS:
+                setattr(c, key, value)
+            elif key in NAMES:
+                setattr(c, key, NAMES[key][value])
+            elif key in _ARRAYS:
+                self._array(c, step, key, value)
         if step.op == "MAP":
             c.input_map = INPUT_MAPS[step.input_map]
-        c.select = SIGNS[step.sign] if step.op == "DIVIDE" else SELECTS[step.select]
-        kind, c.act_alpha, c.act_beta = step.activation
-        c.activation = ACTIVATIONS[kind]
-        c.lrn_size, (c.lrn_k, c.lrn_alpha, c.lrn_beta) = step.size, step.lrn
-        if step.vector is not None:
-            c.weight.base = self._constant(step.vector)
-        for key, view, vector in (("bias", c.shift, step.bias), ("bias_d", c.other, step.bias_d)):
-            if vector is not None and vector.ndim > 1:  # which varies along other axes than the channels too
-                self._bound(view, step, vector)
-            elif vector is not None:
-                getattr(c, key).base = self._constant(vector)
-        if step.weights is not None:
-            c.weight.base = self._constant(self._store.get(step.weights))
-        if step.window is not None:
-            self._window(c.scale, step.window)
-        if step.bound is not None:
-            self._bound(c.x if step.op == "MOVE" else c.m, step, step.bound)
-        for key, name in _CONSTANTS.items():
-            if (constant := getattr(step, key)) is not None:
-                self._bound(getattr(c, name), step, constant)
+        elif step.op == "DIVIDE":
+            c.select = SIGNS[step.sign]
+        elif step.op == "LRN":
+            c.lrn_size, (c.lrn_k, c.lrn_alpha, c.lrn_beta) = step.size, step.lrn
+        if "activation" in own:
+            kind, c.act_alpha, c.act_beta = step.activation
+            c.activation = ACTIVATIONS[kind]
+        phase = own.get("phase")
         if step.op == "CLEAR_BORDER":
-            for a in range(6):
-                c.border[a] = step.out.buffer.border[a // 2][a % 2]
+            c.border = [width for side in step.out.buffer.border for width in side]
         elif step.table is not None:
             c.n_taps, c.taps.base = len(step.table), self._constant(step.table)
-        elif step.phase is not None:
+        elif phase is not None:
             assert step.x is not None
-            self._taps(c, step, step.x)
-        if step.phase is not None:
-            for a in range(3):
-                c.x_step[a] = step.phase.x_step[a]
+            self._taps(c, phase, step.x)
+        if phase is not None:
+            c.x_step = phase.x_step
 
-    def _view(self, field: Any, view: View) -> None:
-        buffer = view.buffer
-        offset, shape, strides = view.layout()
-        field.base, field.offset = self._base(buffer, offset)
-        per_sample = buffer.strides()[2]
-        field.shape = [{"n": self._n, "nt": self._n * self._t, "1": 1}[buffer.batch], *shape]
-        field.stride = [0 if buffer.batch == "1" else per_sample, *strides]
+    def _array(self, c: Any, step: Step, key: str, array: Any) -> None:
+        """Weights, or other numbers that a step brings along."""
+        if key == "weights":
+            c.weight.base = self._constant(self._store.get(array))
+        elif key == "window":
+            self._window(c.scale, array)
+        elif key == "bound":
+            self._bound(c.x if step.op == "MOVE" else c.m, step, array)
+        elif key == "vector" or (key in _BIASES and array.ndim == 1):
+            getattr(c, "weight" if key == "vector" else key).base = self._constant(array)
+        else:  # which varies along other axes than the channels too
+            self._bound(getattr(c, _BIASES[key] if key in _BIASES else _CONSTANTS[key]), step, array)
+
+    def _view(self, view: View) -> Any:
+        """A dtd_view; one for all views of a whole buffer."""
+        whole = view.region is None and view.expand is None and not view.trailing
+        found = self._views.get(id(view.buffer)) if whole else None
+        if found is None:
+            buffer = view.buffer
+            offset, shape, strides = view.layout()
+            base, offset = self._base(buffer, offset)
+            per_sample = 0 if buffer.batch == "1" else buffer.strides()[2]
+            axes = [self._counts[buffer.batch], *shape], [per_sample, *strides]
+            found = ffi.new("dtd_view *", (base, offset, *axes))[0]
+            if whole:
+                self._views[id(buffer)] = found
+        return found
 
     def _base(self, buffer: Buffer, offset: int) -> tuple[int, int]:
         root = buffer.root
@@ -197,15 +226,19 @@ class Encoded:
         if step.op == "MOVE":
             field.shape = list(step_shape(step, self._n, self._t))
 
-    def _taps(self, c: Any, step: Step, x: View) -> None:
+    def _taps(self, c: Any, phase: Phase, x: View) -> None:
         """Element offsets of the taps in x, and x's strides multiplied by its step."""
-        assert step.phase is not None
         _, _, strides = x.layout()
-        place = [sum(o * s for o, s in zip(offset, strides[1:4], strict=True)) for _, offset in step.phase.taps]
-        c.n_taps = len(place)
-        c.taps.base = self._constant(np.array(place, np.int64))
-        for a in range(3):
-            c.x.stride[2 + a] = strides[1 + a] * step.phase.x_step[a]
+        key = id(phase), strides
+        offsets = self._offsets.get(key)
+        if offsets is None:
+            place = [sum(o * s for o, s in zip(offset, strides[1:4], strict=True)) for _, offset in phase.taps]
+            offsets = self._offsets[key] = np.array(place, np.int64)
+        c.n_taps = len(offsets)
+        c.taps.base = self._constant(offsets)
+        if phase.x_step != (1, 1, 1):
+            for a in range(3):
+                c.x.stride[2 + a] = strides[1 + a] * phase.x_step[a]
 
 
 def spans(steps: list[Step]) -> list[tuple[int, int]]:

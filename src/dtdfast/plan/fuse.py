@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from dataclasses import replace
 
 from .account import Book
 from .steps import REALS, SUMMING, Buffer, Step, View
@@ -212,12 +211,9 @@ def _taken_up(steps: list[Step], group: list[int], sums: list[Step], product: St
 
 def _with_product(step: Step, product: Step) -> Step:
     assert product.m is not None
-    out = replace(step.out, buffer=product.out.buffer)
-    m = replace(product.m, region=step.out.region)
-    fused = replace(step, out=out, repeat=product.repeat, accumulate=step.accumulate or product.accumulate)
-    if step.op in UNPOOLS:
-        fused.factor = m
-    else:
-        fused.m, fused.multiplier = m, "times"
-        fused.op = "MULTIPLY" if step.op == "MOVE" else step.op
-    return fused
+    out = View(product.out.buffer, step.out.region, step.out.expand, step.out.trailing)
+    m = View(product.m.buffer, step.out.region, product.m.expand, product.m.trailing)
+    taken = {"factor": m} if step.op in UNPOOLS else {"m": m, "multiplier": "times"}
+    accumulate = step.accumulate or product.accumulate
+    op = "MULTIPLY" if step.op == "MOVE" else step.op
+    return step.but(op=op, out=out, repeat=product.repeat, accumulate=accumulate, **taken)

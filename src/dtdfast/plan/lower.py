@@ -141,12 +141,14 @@ def lower(
     if lowering.book is not None:
         downward = lowering.book.merged(downward)
     steps, downward = join_channels(steps, fuse_products(without_unread(downward), lowering.book))
-    steps.sort(key=lambda step: not step.constant)
+    constant = [step for step in steps if step.constant]
+    if constant:
+        steps = [*constant, *(step for step in steps if not step.constant)]
     known: set[int] = set()
     steps = insert_clears(steps, known)
     downward = insert_clears(downward, known)
     buffers = live_ranges([*steps, *downward])
-    n_constant = sum(step.constant for step in steps)
+    n_constant = sum(step.constant for step in steps) if constant else 0
     for buffer in buffers:  # what outlives the constant steps is there in the next call too
         if buffer.first < n_constant <= buffer.last or (chunked and buffer.first < len(steps) <= buffer.last):
             buffer.last = len(steps) + len(downward)

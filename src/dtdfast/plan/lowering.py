@@ -253,14 +253,13 @@ class Lowering:
         all_phases = phases(taps, scatter=scatter)
         if window is not None:
             fields["window"] = self.constant(window)
-        x_size = taps.out_size if scatter else taps.x_size
-        framed = any(map(any, (side for phase in all_phases for side in phase.border(x_size))))
+        framed = any(any(side) for phase in all_phases for side in phase.border)
         if not part.linear and x.region is None and not self.fits(x.buffer, framed):
             x = replace(x, buffer=self.channels_last(x.buffer, x.buffer.name))
         dense = part.weight is not None and not taps.depthwise
         for phase in all_phases:
             numbers = tuple(k for k, _ in phase.taps)
-            cut = {k: self.cut(v, phase, len(all_phases)) for k, v in fields.items()}
+            cut = fields if len(all_phases) == 1 else {k: self.cut(v, phase) for k, v in fields.items()}
             weights: Weights | None = None
             real = x.buffer.root.dtype
             if part.linear:
@@ -272,7 +271,7 @@ class Lowering:
                 op = f"{verb}_CHANNEL"
                 weights = Weights(part, "channel", False, numbers, self.numbers) if part.weight is not None else None
             if not part.linear:
-                x.buffer.root.widen(*phase.border(x_size))
+                x.buffer.root.widen(*phase.border)
             inner = (taps.c_out if scatter else taps.c_in) // taps.groups
             outer = taps.c_in if scatter else taps.c_out
             points = phase.count[0] * phase.count[1] * phase.count[2] * len(phase.taps)
@@ -284,12 +283,11 @@ class Lowering:
         """Whether a sum over its taps reads beyond its operand."""
         if part.held or part.linear:
             return False
-        borders = (phase.border(part.taps.x_size) for phase in phases(part.taps, scatter=False))
-        return any(any(side) for border in borders for side in border)
+        return any(any(side) for phase in phases(part.taps, scatter=False) for side in phase.border)
 
     @staticmethod
-    def cut(value: Any, phase: Phase, n_phases: int) -> Any:
-        return value.phase(phase.start, phase.step, phase.count) if isinstance(value, View) and n_phases > 1 else value
+    def cut(value: Any, phase: Phase) -> Any:
+        return value.phase(phase.start, phase.step, phase.count) if isinstance(value, View) else value
 
     # ------------------------------------------------------------------------------------------------------ relevance
 

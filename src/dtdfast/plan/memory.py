@@ -7,6 +7,7 @@ from heapq import heappop, heappush
 
 import numpy as np
 
+from .._kernels import ffi, lib
 from .steps import Buffer, Step, View
 
 ALIGN = 64  # bytes
@@ -48,36 +49,28 @@ def live_ranges(steps: list[Step]) -> list[Buffer]:
 
 def place(buffers: list[Buffer], n: int, t: int, *, reuse: bool) -> int:
     """Offsets for buffers; returns the arena's bytes."""
-    sizes = {id(b): -(-b.nbytes(n, t) // ALIGN) * ALIGN for b in buffers}
+    nbytes = {id(b): b.nbytes(n, t) for b in buffers}
+    sizes = {key: -(-size // ALIGN) * ALIGN for key, size in nbytes.items()}
+    if reuse and len(buffers) > MANY:
+        return _in_order(buffers, sizes)
+    largest_first = sorted(buffers, key=lambda b: (-nbytes[id(b)], b.first))
     if not reuse:
         top = 0
-        for buffer in sorted(buffers, key=lambda b: (-b.nbytes(n, t), b.first)):
+        for buffer in largest_first:
             buffer.offset = top
             top += sizes[id(buffer)]
         return top
-    largest_first = sorted(buffers, key=lambda b: (-b.nbytes(n, t), b.first))
-    return _lowest(largest_first, sizes) if len(buffers) <= MANY else _in_order(buffers, sizes)
+    return _lowest(largest_first, sizes)
 
 
 def _lowest(buffers: list[Buffer], sizes: dict[int, int]) -> int:
     """Each buffer at the lowest place free throughout its life: little memory, in time that grows with the square of
     their number.
     """
-    # of those placed, in order of their offsets
-    first, last, start, end = (np.zeros(len(buffers), np.int64) for _ in range(4))
-    top = 0
-    for number, buffer in enumerate(buffers):
-        size = sizes[id(buffer)]
-        rivals = np.flatnonzero((first[:number] <= buffer.last) & (last[:number] >= buffer.first))
-        # what is taken below each rival, and below the sky
-        ends = np.maximum.accumulate(np.concatenate([[0], end[rivals]]))
-        gaps = np.concatenate([start[rivals], [np.iinfo(np.int64).max]]) - ends
-        offset = buffer.offset = int(ends[np.argmax(gaps >= size)])
-        place = int(np.searchsorted(start[:number], offset))
-        for array, value in ((first, buffer.first), (last, buffer.last), (start, offset), (end, offset + size)):
-            array[place + 1 : number + 1] = array[place:number]
-            array[place] = value
-        top = max(top, offset + size)
+    table = np.array([(sizes[id(b)], b.first, b.last, 0, 0) for b in buffers], np.int64).reshape(-1, 5).T.copy()
+    top: int = lib.dtd_place(len(buffers), *(ffi.from_buffer("int64_t[]", row) for row in table))
+    for buffer, offset in zip(buffers, table[3].tolist(), strict=True):
+        buffer.offset = offset
     return top
 
 

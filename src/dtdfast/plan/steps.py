@@ -7,7 +7,7 @@ widest reader needs; all others lie row-major. Offsets and strides count element
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from typing import Any
 
@@ -22,6 +22,8 @@ from .tensors import Node, Region
 
 REALS = {"f4": 4, "f8": 8, "bf16": 2}
 SIZES = {**REALS, "u1": 1, "u2": 2, "i8": 8}
+
+NO_BORDER = ((0, 0), (0, 0), (0, 0))
 
 Reals = NDArray[np.floating[Any]]
 
@@ -64,7 +66,7 @@ class Buffer:
     channel: int = 0  # the first of that block
     seen: Region | None = None  # that region
     frozen: bool = False  # seen under another shape, so that no border may come into it
-    border: list[list[int]] = field(default_factory=lambda: [[0, 0], [0, 0], [0, 0]])  # before, after; d, h, w
+    border: tuple[tuple[int, int], ...] = NO_BORDER  # before, after; d, h, w
     offset: int = 0  # bytes from the start of the arena
     first: int = -1  # steps that use it
     last: int = -1
@@ -74,22 +76,25 @@ class Buffer:
 
     @property
     def root(self) -> Buffer:
+        if self.alias is None:
+            return self
         # the way gets shorter for whoever asks next
         while self.alias is not None and self.alias.alias is not None and not (self.seen or self.alias.seen):
             self.alias, self.channel = self.alias.alias, self.channel + self.alias.channel
-        return self if self.alias is None else self.alias.root if self.seen or self.alias.seen else self.alias
+        return self.alias.root if self.seen or self.alias.seen else self.alias
 
     @property
     def framed(self) -> bool:
-        return any(b or a for b, a in self.border)
+        return self.border != NO_BORDER
 
     def frame(self) -> tuple[Triple, Triple]:
         (d, d1), (h, h1), (w, w1) = self.border
         return (d, h, w), (d1, h1, w1)
 
     def widen(self, before: Triple, after: Triple) -> None:
-        for a in range(3):
-            self.border[a] = [max(self.border[a][0], before[a]), max(self.border[a][1], after[a])]
+        if any(before) or any(after):
+            sides = zip(self.border, before, after, strict=True)
+            self.border = tuple((max(side[0], b), max(side[1], a)) for side, b, a in sides)
 
     def strides(self) -> tuple[int, tuple[int, ...], int]:
         """(offset of the first element, strides per sample axis, elements of one sample)."""
@@ -103,7 +108,7 @@ class Buffer:
             first, strides, per_sample = self.root.strides()
             return first + self.channel, strides, per_sample
         n_space = len(self.shape) - 1
-        border = self.border[-n_space:] if n_space <= 3 else [[0, 0]] * n_space
+        border = self.border[-n_space:] if n_space <= 3 else NO_BORDER[:1] * n_space
         offset, stride, inner = 0, self.shape[0], [1] * len(self.shape)
         for a in range(n_space, 0, -1):
             before, after = border[a - 1]
@@ -163,11 +168,16 @@ class View(OneLine):
             shape = self.expand
         if self.trailing:
             shape, strides = (*shape, 1), (*strides, 0)
-        gap = max(0, 4 - len(shape))  # (c, w) → (c, 1, 1, w)
-        shape = (shape[0], *(1,) * gap, *shape[1:])
-        strides = (strides[0], *(0,) * gap, *strides[1:])
-        tail = 5 - len(shape)
-        return offset, shape + (1,) * tail, strides + (0,) * tail
+        return (offset, *_five(shape, strides))
+
+
+@lru_cache(4096)
+def _five(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The same over (c, d, h, w, extra): (c, w) → (c, 1, 1, w)."""
+    gap = (1,) * max(0, 4 - len(shape))
+    shape, strides = (shape[0], *gap, *shape[1:]), (strides[0], *(0 for _ in gap), *strides[1:])
+    tail = 5 - len(shape)
+    return shape + (1,) * tail, strides + (0,) * tail
 
 
 def bound_strides(bound: Reals, shape: Shape) -> tuple[int, ...]:
@@ -194,9 +204,12 @@ class Weights(OneLine):
         return self.part.position, self.part.variant, shape, self.layout, self.scatter, self.taps, self.real
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, init=False)
 class Step:
-    """One operation of csrc/README.md; fields are those of dtd_step."""
+    """One operation of csrc/README.md; fields are those of dtd_step.
+
+    A step has its own values of few of them: `vars(step)`; all others are those of the class.
+    """
 
     op: str
     unit: Node | None
@@ -246,15 +259,22 @@ class Step:
     lrn: tuple[float, float, float] = (0.0, 0.0, 0.0)  # k, alpha / size, beta
     macs: int = 0
 
+    def __init__(self, op: str, unit: Node | None, out: View, x: View | None = None, **own: Any) -> None:
+        if not own.keys() <= STEP_FIELDS:
+            raise TypeError(f"a step has no {', '.join(own.keys() - STEP_FIELDS)}")
+        self.op, self.unit, self.out, self.x = op, unit, out, x
+        vars(self).update(own)
+
+    def but(self, **own: Any) -> Step:
+        """The same step with other values of some fields."""
+        return Step(**(vars(self) | own))
+
     def __repr__(self) -> str:
         return f"Step({self.op!r}, unit={self.unit!r}, out={self.out.buffer!r})"
 
     def views(self) -> list[View]:
-        given = (
-            self.out, self.x, self.factor, self.terms, self.y_prev, self.terms_prev, self.m, self.other, self.shift,
-            self.scale,
-        )  # fmt: skip
-        return [v for v in given if v is not None]
+        own = self.__dict__
+        return [own[key] for key in VIEWS if key in own and own[key] is not None]
 
     @property
     def domain(self) -> View:
@@ -273,3 +293,8 @@ class Step:
     def constant(self) -> bool:
         """Whether it computes the same for every x."""
         return all(view.buffer.root.batch == "1" for view in self.views())
+
+
+STEP_FIELDS = {f.name for f in fields(Step)}
+VIEWS = ("out", "x", "factor", "terms", "y_prev", "terms_prev", "m", "other", "shift", "scale")
+"""Fields of a step that are views."""

@@ -11,7 +11,7 @@ taps.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass, field
 from functools import lru_cache
 from itertools import product
 from typing import NamedTuple
@@ -87,15 +87,17 @@ class Phase:
     count: Triple
     x_step: Triple
     taps: tuple[tuple[int, Triple], ...]
+    border: tuple[Triple, Triple] = field(init=False)  # how far the taps reach beyond x, before and after, per axis
+    x_size: InitVar[Triple]
 
-    def border(self, x_size: Triple) -> tuple[Triple, Triple]:
-        """How far the taps reach beyond x, before and after, per axis."""
+    def __post_init__(self, x_size: Triple) -> None:
         before, after = [0, 0, 0], [0, 0, 0]
         for _, offset in self.taps:
             for a in range(3):
                 before[a] = max(before[a], -offset[a])
                 after[a] = max(after[a], offset[a] + (self.count[a] - 1) * self.x_step[a] - x_size[a] + 1)
-        return (before[0], before[1], before[2]), (after[0], after[1], after[2])
+        border = (before[0], before[1], before[2]), (after[0], after[1], after[2])
+        object.__setattr__(self, "border", border)
 
 
 class _AxisPhase(NamedTuple):
@@ -156,6 +158,7 @@ def phases(taps: Taps, *, scatter: bool = False) -> tuple[Phase, ...]:
                 (d.n, h.n, w.n),
                 (d.x_step, h.x_step, w.x_step),
                 numbered,
+                x_size,
             )
         )
     return tuple(result)
