@@ -62,13 +62,13 @@ PASSED: dict[str, Callable[[Tensor], Tensor]] = {
     "turned": lambda x: x.permute(0, 2, 3, 1).unflatten(1, (2, 3)).flatten(1, 2).movedim(-1, 1).mT,
     "attention": lambda x: F.scaled_dot_product_attention(*(x.flatten(2).mT,) * 3).mT,
     "a mean and a softmax": lambda x: x.softmax(1) * x.mean((2, 3), keepdim=True),
+    "numbers and masks": lambda x: torch.where((x > 0) & (x < 1), x * torch.tensor(2.0), x.detach()),
     "resized": lambda x: F.interpolate(F.max_pool2d(F.dropout(x, 0.5, False), 2), scale_factor=2),
 }
 LEFT: dict[str, Callable[[Tensor], Tensor]] = {
     "always taken apart": lambda x: F.softshrink(x, 0.1),
     "a view of what was written to": lambda x: (x + 1).relu_(),
     "in place by another operation": lambda x: F.relu6(x * 2, inplace=True),
-    "a constant made on the way": lambda x: x * torch.tensor(2.0),
     "written to after a view of it": written_after_a_view,
     "written to with another type": other_type,
 }
@@ -88,7 +88,10 @@ def text(program: Any) -> list[Any]:
         first = [(v.shape, v.dtype) for v in values[:1] if isinstance(v, Tensor)]
         stack = list((node.meta.get("nn_module_stack") or {}).items()) if node.op == "call_function" else None
         seen.append((node.name, node.op, str(node.target), str(node.args), str(node.kwargs), first, stack))
-    return [*seen, str(program.graph_signature.input_specs), str(program.graph_signature.output_specs)]
+    inputs = sorted((row for row in seen if row[1] == "placeholder"), key=str)  # in any order
+    others = [row for row in seen if row[1] != "placeholder"]
+    signature = program.graph_signature
+    return [inputs, others, sorted(map(str, signature.input_specs)), str(signature.output_specs)]
 
 
 def exported(module: nn.Module) -> Any:

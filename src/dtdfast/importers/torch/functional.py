@@ -149,7 +149,7 @@ class _Walk:
         keys, tags = self.torch._C.DispatchKey, self.torch.Tag
         composite = target.has_kernel_for_dispatch_key(keys.CompositeImplicitAutograd)
         own = keys.Autograd in target.py_kernels and not composite  # of PyTorch: a decomposition that is always run
-        if own or name in LEFT or tags.maybe_aliasing_or_mutating in target.tags or target in self.left:
+        if own or tags.maybe_aliasing_or_mutating in target.tags or target in self.left:
             raise Unknown
         shared = [a for a in target._schema.arguments if a.alias_info is not None]
         if any(a.alias_info.is_write for a in shared):
@@ -166,7 +166,9 @@ class _Walk:
 
     def emit(self, target: Any, args: Any, kwargs: Any, value: Any) -> Any:
         """A node, or those of the several results that it has."""
-        new = self.graph.create_node("call_function", target, args, kwargs, target.overloadpacket.__name__)
+        name = target.overloadpacket.__name__
+        name = name[2:-2] if name.startswith("__") and name.endswith("__") else name
+        new = self.graph.create_node("call_function", target, args, kwargs, name)
         new.meta = {**self.node.meta, "val": value}
         if not isinstance(value, (tuple, list)):
             return new
@@ -244,10 +246,16 @@ def _dropout(walk: _Walk, x: Any, _: float, training: bool) -> Any:
     return walk.made(walk.emit(walk.torch.ops.aten.clone.default, (x,), {}, walk.node.meta["val"]))
 
 
+def _lifted(walk: _Walk, x: Any) -> Any:
+    """A tensor that the module makes of numbers."""
+    return walk.made(walk.emit(walk.torch.ops.aten.clone.default, (x,), {}, walk.node.meta["val"]))
+
+
 ROWS: dict[str, Callable[..., Any]] = {
     "batch_norm": _batch_norm,
     "dropout": _dropout,
+    "lift_fresh_copy": _lifted,
+    "detach_": lambda walk, x: x,
     "_assert_tensor_metadata": lambda walk, *args, **kwargs: None,  # which nothing reads
 }
 """Operators that PyTorch writes in others, though they say that they write to nothing."""
-LEFT = ("lift_fresh_copy", "detach_")
