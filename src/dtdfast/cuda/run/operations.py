@@ -7,7 +7,6 @@ No decisions and no maths: csrc/README.md says what each operation does with its
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -262,7 +261,7 @@ def max_scatter(site: Site) -> list[Launch]:
     for k, start in enumerate(step.table.tolist()):
         place = ((start[0], start[1], start[2]), windows.x_step, windows.count)
         factor = None if step.factor is None else step.factor.phase(*place)
-        tap = replace(step, out=step.out.phase(*place), factor=factor, table=np.array([(k, 0, 0, 0)], np.int64))
+        tap = step.but(out=step.out.phase(*place), factor=factor, table=np.array([(k, 0, 0, 0)], np.int64))
         result += max_unpool(Site(tap, site.plan, site.address_of))
     return result
 
