@@ -59,7 +59,8 @@ class Graph:
         if example.ndim < 2 or not example.numel():
             raise InputError(f"the input has shape {tuple(example.shape)}, expected (n, ...): the batch axis first")
         with torch.no_grad():
-            self._opened = from_module(module, example.detach().clone())
+            # without the module, which may be gone before its graph
+            self._opened = replace(from_module(module, example.detach().clone()), run=None)
 
     @property
     def dtype(self) -> Any:
