@@ -197,16 +197,17 @@ def _taken_up(steps: list[Step], group: list[int], sums: list[Step], product: St
     r = first.out.buffer
     own = Buffer(r.name, r.shape, r.batch, r.dtype, r.plain)
     for w in group:
-        steps[w] = replace(steps[w], out=replace(steps[w].out, buffer=own), accumulate=False)
+        out = steps[w].out
+        steps[w] = steps[w].but(out=View(own, out.region, out.expand, out.trailing), accumulate=False)
     more: dict[str | int, Step] = {}
     for found in sums:
         key = found.op if found.op == "SUMS" else id(found)  # SUMS are alike: of what was written until then
         if key not in more:
-            more[key] = replace(found, x=View(own))
+            more[key] = found.but(x=View(own))
             book.place(more[key])
         book.divide(found, more[key])
     accumulate = first.accumulate or product.accumulate
-    return [*more.values(), replace(product, x=View(own), accumulate=accumulate)]
+    return [*more.values(), product.but(x=View(own), accumulate=accumulate)]
 
 
 def _with_product(step: Step, product: Step) -> Step:
