@@ -21,7 +21,7 @@ def starts(outputs: np.ndarray, numbers: np.ndarray, against: object) -> np.ndar
                 if against == "rest":
                     result[i, j] = f[a] if j == a else -f[a] / (len(f) - 1)
                 else:
-                    result[i, j] = p[a] * ((j == a) - p[j])
+                    result[i, j] = p[a] * (np.delete(p, a).sum() if j == a else -p[j])
         else:
             b = np.broadcast_to(against, len(outputs))[i]
             result[i, a], result[i, b] = f[a], -f[b]
@@ -41,6 +41,16 @@ def test_contrast_is_a_start_of_both_signs(rng: Generator, backend: str, against
     found = dtd.explain(layers, x, target, against=against, **options)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-13 * np.abs(expected).max())
     np.testing.assert_array_equal(found, dtd.explain(layers, x, dtd.Contrast(target, against), **options))
+
+
+def test_softmax_of_a_sure_network() -> None:
+    """In float32 p_a is 1 here, and 1 − p_a is not 0: the sum of p_j that are not rounded, to n_terms · u."""
+    layers, x = [dtd.Linear(np.diag([20.0, 1.0, 2.0]))], np.ones((1, 3), np.float32)
+    for backend in ("cpu", "oracle"):
+        found = dtd.explain(layers, x, 0, against="softmax", rules="lrp-0", backend=backend)[0]
+        p = np.exp([-19.0, -18.0])
+        p_a = 1 / (1 + p.sum())
+        np.testing.assert_allclose(found, p_a**2 * np.array([p.sum(), -p[0], -p[1]]), rtol=32 * 2.0**-24)
 
 
 def test_two_maps_are_subtracted(rng: Generator) -> None:

@@ -81,7 +81,9 @@ def start_of(outputs: Floats, numbers: Numbers, against: Numbers | str, *, unit:
         p = shifted / shifted.sum(axis=1, keepdims=True)
         chosen = np.take_along_axis(p, numbers, axis=1)
         start[...] = -chosen[:, :, None] * p[:, None]
-        np.put_along_axis(start, numbers[:, :, None], (chosen * (1 - chosen))[:, :, None], axis=2)
+        np.put_along_axis(start, numbers[:, :, None], 0, axis=2)
+        others = -start.sum(axis=2, keepdims=True)  # p_a (1 − p_a), whose difference has no digits left where p_a ≈ 1
+        np.put_along_axis(start, numbers[:, :, None], others, axis=2)
         return start
     values = np.ones(numbers.shape, outputs.dtype) if unit else np.take_along_axis(outputs, numbers, axis=1)
     if isinstance(against, str):
