@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays.checks import apart
-from .arrays.foreign import masked
+from .arrays.checks import apart, as_array
 from .budget import require
 from .contrast import Contrast, Numbers, checked, start_of
 from .errors import TargetError
@@ -73,12 +72,7 @@ class Targets:
                     f"target is {target!r}; a tuple names one output of {_of(out)} by {len(out)} integers"
                 )
             return cls(_checked(np.broadcast_to(np.array(target), (n, 1, len(out))), out), None, False, 1)
-        if masked(target):
-            raise TargetError("target is a masked array; say what stands for its masked values: target.filled(value)")
-        try:
-            array = np.asarray(target)
-        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-            raise TargetError(f"target cannot be read as an array: {error}") from None
+        array = as_array(target, "target", TargetError)
         require(8 * max(array.size, n * array.shape[1] if array.ndim == 2 else 0), f"target of shape {array.shape}")
         if array.dtype.kind in "iu":
             return cls._integers(array, n, out)
@@ -90,6 +84,8 @@ class Targets:
     def _contrast(cls, target: Contrast, n: int, out: Shape, real: Floats | None) -> Targets:
         if len(out) != 1:
             raise TargetError(f"the outputs are {_of(out)}: only outputs (n, classes) can be set against each other")
+        if isinstance(target.target, Contrast):
+            raise TargetError("target is a Contrast, which says itself what it is set against: leave `against` out")
         found = cls.parse(target.target, n, out, real)
         if found.start is not None:
             raise TargetError("target is a float start, which can say itself what it is set against")

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..budget import FREE, require
-from ..errors import InputError, NumericsError, ShapeError
+from ..errors import DtdError, InputError, NumericsError, ShapeError
 from ..plan.domain import Domain
 from ..plan.shapes import Shape
 from .device import contiguous, copy_of, device_array, dtype_of, empty_beside, library_of, on_device, to_host
@@ -89,16 +89,16 @@ def check_input(x: Any, words: tuple[int, int] | None, dtype: type) -> Array:
     return converted
 
 
-def as_array(x: Any, name: str = "x") -> Array:
-    """What NumPy makes of an array; `name` names it in messages."""
+def as_array(x: Any, name: str = "x", error: type[DtdError] = InputError) -> Array:
+    """What NumPy makes of an array; `name` names it in messages of an `error`."""
     if type(x) is np.ndarray:
         return x
     if masked(x):
-        raise InputError(f"{name} is a masked array; say what stands for its masked values: {name}.filled(value)")
+        raise error(f"{name} is a masked array; say what stands for its masked values: {name}.filled(value)")
     try:
         return np.asarray(x)
-    except (TypeError, ValueError, RuntimeError, OverflowError, MemoryError) as error:
-        raise InputError(f"{name} cannot be read as an array: {error}") from None
+    except (TypeError, ValueError, RuntimeError, OverflowError, MemoryError) as found:
+        raise error(f"{name} cannot be read as an array: {found}") from None
 
 
 def _structure(array: Any, words: tuple[int, int] | None) -> Any:
