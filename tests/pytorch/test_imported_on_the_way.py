@@ -6,6 +6,7 @@ os.environ.setdefault("KERAS_BACKEND", "torch")
 
 import keras
 import numpy as np
+import pytest
 import torch
 from numpy.random import Generator
 from torch import nn
@@ -50,6 +51,16 @@ def test_float64_and_words(rng: Generator) -> None:
     assert dtd.explain(module().double(), normal(rng, 1, 3, 6, 6).astype(np.float64)).shape == (1, 3, 6, 6)
     words = nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(12, 2)).eval()
     assert dtd.explain(words, np.array([[1, 2, 3]])).shape == (1, 3)
+
+
+def test_numbers_that_pytorch_does_not_know(rng: Generator) -> None:
+    network, x = module().eval(), normal(rng, 2, 3, 6, 6)
+    for kind in (">f4", np.longdouble):
+        np.testing.assert_array_equal(dtd.predict(network, x.astype(kind)), dtd.predict(network, x))
+    for tensor in (torch.empty(2, 3, 6, 6, device="meta"), torch.from_numpy(x).to(torch.float8_e5m2)):
+        for model in (network, dtd.from_torch(network, torch.from_numpy(x))):
+            with pytest.raises(dtd.InputError, match="that NumPy cannot read"):
+                dtd.predict(model, tensor)
 
 
 def test_keras(rng: Generator) -> None:

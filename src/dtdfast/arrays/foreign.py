@@ -64,7 +64,7 @@ def take(x: Any) -> tuple[Any, Home]:
 
     Raises
     ------
-    InputError : a sparse tensor
+    InputError : a sparse tensor, or one without numbers that NumPy knows
     """
     if x is None or isinstance(x, np.ndarray):
         return x, NUMPY
@@ -92,10 +92,13 @@ def _take_tensor(x: Any) -> tuple[Array, Home]:
     if x.layout != torch.strided:
         raise InputError(f"x is a tensor of layout {x.layout}; pass x.to_dense()")
     home = Home("torch", x.device, here=x.device.type == "cpu")
-    plain = x.detach().cpu().resolve_conj().resolve_neg()
-    if plain.dtype == torch.bfloat16:
-        plain = plain.float()
-    return plain.numpy(), home
+    try:
+        plain = x.detach().cpu().resolve_conj().resolve_neg()
+        if plain.dtype == torch.bfloat16:
+            plain = plain.float()
+        return plain.numpy(), home
+    except (NotImplementedError, RuntimeError, TypeError) as error:  # without data, quantized, of 8-bit floats
+        raise InputError(f"x is a {x.dtype} tensor on {x.device} that NumPy cannot read: {error}") from None
 
 
 def take_out(out: Any) -> Any:
