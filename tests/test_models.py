@@ -38,6 +38,22 @@ def test_a_file_is_imported_on_the_way_and_again_when_it_changes(tmp_path: Path)
     np.testing.assert_array_equal(dtd.predict(path, x), [[3, 6]])
 
 
+def test_a_file_beside_the_model_changes(tmp_path: Path) -> None:
+    path, x = tmp_path / "model.onnx", np.eye(2, dtype=np.float32)
+    model = onnx_models.model("y = MatMul(x, w)", "float[2,2] w", "float[N,2] x")
+    weight = onnx.numpy_helper.to_array(model.graph.initializer[0]).copy()
+    onnx.save(model, path, save_as_external_data=True, location="weights", size_threshold=0)
+    np.testing.assert_array_equal(dtd.predict(path, x), weight)
+    assert models.layers_of(path, x) is models.layers_of(path, x)
+    stat = (tmp_path / "weights").stat()
+    (tmp_path / "weights").write_bytes((2 * weight).tobytes())
+    os.utime(tmp_path / "weights", ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    np.testing.assert_array_equal(dtd.predict(path, x), 2 * weight)
+    (tmp_path / "weights").unlink()
+    with pytest.raises(dtd.ModelError, match="weights"):
+        dtd.predict(path, x)
+
+
 def test_a_saved_network(tmp_path: Path, rng: Generator) -> None:
     layers, x = [dtd.Linear(normal(rng, 3, 4), normal(rng, 3))], normal(rng, 2, 4)
     dtd.save(layers, tmp_path / "net.safetensors")
@@ -56,10 +72,34 @@ def test_an_estimator_is_read_again_after_a_fit(rng: Generator) -> None:
     assert not models._kept
 
 
+def test_an_estimator_that_cannot_be_pickled(rng: Generator) -> None:
+    x, y = normal(rng, 40, 3), np.arange(40) % 3
+    estimator = LogisticRegression().fit(x, y)
+    estimator.note = lambda: None
+    np.testing.assert_array_equal(dtd.predict(estimator, x), dtd.predict(dtd.from_sklearn(estimator), x))
+
+
+def test_columns_in_another_order(rng: Generator) -> None:
+    frame = pd.DataFrame(normal(rng, 40, 3), columns=list("abc"))
+    estimator = LogisticRegression().fit(frame, np.arange(40) % 3)
+    np.testing.assert_array_equal(dtd.predict(estimator, frame), dtd.predict(estimator, frame.to_numpy()))
+    for columns, message in ((list("acb"), "x has 'c' as column 1"), (list("ab"), "x has 2 columns")):
+        with pytest.raises(dtd.InputError, match=f"{message}, but the estimator was fitted on 3 columns .* a, b, c"):
+            dtd.explain(estimator, frame[columns])
+
+
+@pytest.mark.parametrize("x", [None, 3.0, "abc", [[1.0], [2.0, 3.0]], np.ones((1, 2), object), np.ones(2)])
+def test_x_that_is_no_batch(tmp_path: Path, x: object) -> None:
+    line(tmp_path / "model.onnx", 2)
+    with pytest.raises(dtd.InputError, match=r"x has shape|x cannot be read"):
+        dtd.predict(tmp_path / "model.onnx", x)
+
+
 def test_refused(tmp_path: Path, rng: Generator) -> None:
     x = normal(rng, 1, 2)
     for model, message in (
         (tmp_path / "none.onnx", "cannot be read: No such file"),
+        ("null\0.onnx", "cannot be read: embedded null byte"),
         (tmp_path / "model.txt", r"ends in \.onnx, \.pt2, \.safetensors"),
     ):
         with pytest.raises(dtd.ModelError, match=message):

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .arrays.checks import is_dask
+from .arrays.checks import as_array, is_dask
 from .arrays.foreign import take
 from .errors import InputError, ModelError
 from .layers import Layer
@@ -21,7 +21,9 @@ KEPT = 4
 
 SUFFIXES = (".onnx", ".pt2", ".safetensors")
 
-_kept: OrderedDict[Any, list[Layer]] = OrderedDict()
+Files = dict[Path, tuple[int, ...]]
+
+_kept: OrderedDict[Any, tuple[list[Layer], Files]] = OrderedDict()
 _lock = threading.Lock()
 
 
@@ -49,7 +51,14 @@ def layers_of(model: Any, x: Any = None, given: Mapping[str, Any] | None = None)
         )
     if is_dask(x):
         raise InputError(f"x is a Dask array: import the model first, with {IMPORTERS[family]}, and explain the list")
-    return READERS[family](model, np.asarray(take(x)[0]))
+    array = as_array(take(x)[0])
+    if array.ndim < 2 or array.dtype.kind not in "fiub":
+        raise InputError(
+            f"x has shape {array.shape} and dtype {array.dtype}, expected numbers (n, ...) with the batch axis first"
+        )
+    if family == "sklearn":
+        _check_columns(model, getattr(x, "columns", None))
+    return READERS[family](model, array)
 
 
 def family_of(model: Any) -> str | None:
@@ -70,7 +79,8 @@ def _torch(model: Any, x: Any) -> Sequence[Layer]:
     from .compat.model import imported
 
     first = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
-    tensor = torch.from_numpy(np.ascontiguousarray(x[:1])).to(first.device)
+    example = x[:1].astype(np.float64) if x.dtype.kind == "f" else x[:1].astype(x.dtype.newbyteorder("="))
+    tensor = torch.from_numpy(example).to(first.device)
     return imported(model, tensor.to(first.dtype) if tensor.is_floating_point() else tensor).layers
 
 
@@ -87,7 +97,24 @@ def _sklearn(model: Any, x: Any) -> Sequence[Layer]:
 
     from .importers.sklearn.importer import from_sklearn
 
-    return _kept_or(("sklearn", _digest(pickle.dumps(model))), lambda: from_sklearn(model))
+    try:
+        state = pickle.dumps(model)
+    except Exception:  # whatever an attribute raises: nothing tells whether it changed
+        return from_sklearn(model)
+    return _kept_or(("sklearn", _digest(state)), lambda: from_sklearn(model))
+
+
+def _check_columns(model: Any, columns: Any) -> None:
+    """InputError where a DataFrame has other columns than the one that an estimator was fitted on."""
+    fitted = getattr(model, "feature_names_in_", None)
+    if columns is None or fitted is None or list(columns) == list(fitted):
+        return
+    wrong = next((i for i, (a, b) in enumerate(zip(columns, fitted, strict=False)) if a != b), None)
+    found = f"{len(columns)} columns" if wrong is None else f"{columns[wrong]!r:.60} as column {wrong}"
+    raise InputError(
+        f"x has {found}, but the estimator was fitted on {len(fitted)} columns in the order "
+        f"{', '.join(map(str, fitted)):.200}; pass x[estimator.feature_names_in_]"
+    )
 
 
 def _onnx(model: Any, x: Any) -> Sequence[Layer]:
@@ -98,14 +125,15 @@ def _onnx(model: Any, x: Any) -> Sequence[Layer]:
 
 
 def _file(model: Any, x: Any) -> Sequence[Layer]:
-    path = Path(model)
+    path = Path(os.fsdecode(model))
     if path.suffix.lower() not in SUFFIXES:
         raise ModelError(f"{path}: expected the path of a model that ends in {', '.join(SUFFIXES)}")
     try:
-        stat = path.stat()
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
+        state = _state(path)
+    except (OSError, ValueError) as error:  # ValueError: a null byte
+        raise ModelError(f"{path}: cannot be read: {getattr(error, 'strerror', error)}") from None
     shape = x.shape[1:]
+    beside: Files = {}
 
     def read() -> list[Layer]:
         if path.suffix.lower() == ".safetensors":
@@ -116,11 +144,20 @@ def _file(model: Any, x: Any) -> Sequence[Layer]:
             from .importers.torch.importer import from_torch
 
             return from_torch(path)
-        from .importers.onnx.importer import from_onnx
+        from .importers.onnx.importer import OnnxModel
 
-        return from_onnx(path, sample_shape=shape)
+        model = OnnxModel(path)
+        layers = model.layers(shape)  # which refuses files outside the model's folder
+        beside.update({file: _state(file) for file in (path.parent / name for name in model.files)})
+        return layers
 
-    return _kept_or((str(path.resolve()), stat.st_mtime_ns, stat.st_size, stat.st_ino, shape), read)
+    return _kept_or((str(path.resolve()), state, shape), read, beside)
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    """What changes with a file, also where its times and size are set back."""
+    stat = path.stat()
+    return stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino
 
 
 READERS: dict[str, Callable[[Any, Any], Sequence[Layer]]] = {
@@ -152,12 +189,19 @@ def _digest(*parts: Any) -> str:
     return found.hexdigest()
 
 
-def _kept_or(key: Any, make: Callable[[], list[Layer]]) -> list[Layer]:
-    """What was made for this key, or is now."""
+def _kept_or(key: Any, make: Callable[[], list[Layer]], beside: Files | None = None) -> list[Layer]:
+    """What was made for this key, or is now; `make` says in `beside` which other files it read."""
     with _lock:
-        if key not in _kept:
-            _kept[key] = make()
+        if key not in _kept or not _unchanged(_kept[key][1]):
+            _kept[key] = make(), beside or {}
         _kept.move_to_end(key)
         while len(_kept) > KEPT:
             _kept.popitem(last=False)
-        return _kept[key]
+        return _kept[key][0]
+
+
+def _unchanged(files: Files) -> bool:
+    try:
+        return all(_state(path) == state for path, state in files.items())
+    except OSError:
+        return False

@@ -83,6 +83,7 @@ class OnnxModel:
     declared : the input's sizes, batch first, 0 where the file leaves one open; None where it says nothing
     integer : the input holds integers
     beside : names of its other inputs
+    files : names of the other files, in the model's folder, that hold tensors
     """
 
     def __init__(self, model: Any, output: str | int | None = None) -> None:
@@ -95,6 +96,7 @@ class OnnxModel:
                 raise ModelError("is corrupt: a name in it is not UTF-8")
             (self._input, *self._others), self._output = self._entrances(), self._exit(output)
         self.beside = [str(info.name) for info in self._others]
+        self.files = {e.value for t in _tensors(self._graph) for e in t.external_data if e.key == "location"}
         self.declared = _declared(self._input)
         self.integer = self._input.type.tensor_type.elem_type in TOKENS
 
@@ -233,11 +235,16 @@ def _names(graph: Proto) -> Iterator[Any]:
     """Every string that the walk uses; protobuf hands out bytes where one is not UTF-8."""
     for info in (*graph.input, *graph.output):
         yield info.name
-    held = (attribute.t for node in graph.node for attribute in node.attribute if attribute.HasField("t"))
-    for tensor in (*graph.initializer, *held):
+    for tensor in _tensors(graph):
         yield from (tensor.name, *(text for entry in tensor.external_data for text in (entry.key, entry.value)))
     for node in graph.node:
         yield from (node.name, node.op_type, node.domain, *node.input, *node.output, *(a.name for a in node.attribute))
+
+
+def _tensors(graph: Proto) -> Iterator[Proto]:
+    """Every tensor that the file holds or names."""
+    yield from graph.initializer
+    yield from (attribute.t for node in graph.node for attribute in node.attribute if attribute.HasField("t"))
 
 
 def _declared(info: Proto) -> tuple[int, ...] | None:
