@@ -114,3 +114,48 @@ def test_more_refused(rng: Generator) -> None:
 
 def test_page() -> None:
     assert run_page("concepts.md")["maps"].shape == (1, 16, 1, 8, 8)
+
+
+@pytest.mark.parametrize("target", [np.array([[0, 1]] * 3), [[0]] * 3, np.ones((3, 2, 5))])
+def test_several_targets_are_no_channels(rng: Generator, target: object) -> None:
+    layers, x = classifier(rng), normal(rng, 3, 3, 6, 6)
+    for call in (
+        lambda: concepts.channel_relevance(layers, x, target, position=1),
+        lambda: concepts.top_samples(layers, x, target, position=1),
+        lambda: concepts.conditional(layers, x, target, conditions={1: [0]}),
+    ):
+        with pytest.raises(dtd.TargetError, match="several outputs for each sample"):
+            call()
+
+
+@pytest.mark.parametrize("axis", [0, 9, -4, 1.5, None, True])
+def test_no_axis_of_channels(rng: Generator, axis: object) -> None:
+    layers, x = classifier(rng), normal(rng, 3, 3, 6, 6)
+    for by in ("relevance", "activation"):
+        with pytest.raises(dtd.TargetError, match="the output of entry 1 has 4 axes"):
+            concepts.top_samples(layers, x, position=1, axis=axis, by=by)
+    with pytest.raises(dtd.TargetError, match="the output of entry 1 has 4 axes"):
+        concepts.channel_relevance(layers, x, position=1, axis=axis)
+
+
+def test_targets_of_many_samples_are_cut_with_them(rng: Generator) -> None:
+    layers, x = classifier(rng), normal(rng, 70, 3, 6, 6)
+    numbers = np.arange(70) % 2
+    for target in (dtd.Contrast(numbers, numbers + 1), np.eye(5)[numbers]):
+        found = concepts.top_samples(layers, x, target, position=1, k=70)
+        whole = concepts.channel_relevance(layers, x, target, position=1)
+        np.testing.assert_allclose(found.scores, -np.sort(-whole.T, axis=1), rtol=1e-6, atol=1e-6 * np.abs(whole).max())
+
+
+def test_no_such_number_or_samples(rng: Generator) -> None:
+    layers, x = classifier(rng), normal(rng, 2, 3, 6, 6)
+    for k in (0, -1, 1.5, None):
+        with pytest.raises(dtd.InputError, match="k is"):
+            concepts.top_channels(np.ones((2, 3)), k)
+        with pytest.raises(dtd.InputError, match="k is"):
+            concepts.top_samples(layers, x, position=1, k=k)
+    for samples in (x[:0], np.ma.array(x, mask=x > 0), None):
+        with pytest.raises(dtd.DtdError, match=r"x has shape|x is a masked array"):
+            concepts.top_samples(layers, samples, position=1)
+    with pytest.raises(dtd.InputError, match="return_outputs= is for `explain`"):
+        concepts.channel_relevance(layers, x, position=1, return_outputs=True)

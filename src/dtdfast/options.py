@@ -71,9 +71,19 @@ def predicting(options: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in options.items() if key in PREDICTING}
 
 
+def at_least_one(key: str, value: Any) -> int:
+    """A number of things that a caller asks for."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise InputError(f"{key} is {value!r:.80}, expected an integer of at least 1")
+    return int(value)
+
+
 def split(keywords: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Those that are options of an Explainer, and the others, which a network's Givens may be called."""
     known = {f.name for f in fields(Options)}
+    for key in ("out", "return_outputs"):
+        if key in keywords:
+            raise InputError(f"{key}= is for `explain` alone; leave it out here")
     options = {key: value for key, value in keywords.items() if key in known}
     return options, {key: value for key, value in keywords.items() if key not in known}
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arrays.checks import apart, as_array
+from .arrays.foreign import take
 from .budget import require
 from .contrast import Contrast, Numbers, checked, start_of
 from .errors import TargetError
@@ -221,6 +222,18 @@ class Entry:
         start = np.zeros((n, self.count, *outputs.shape[1:]), outputs.dtype)
         start.put(numbers + first_of_start, 1 if self.unit else np.maximum(values, 0) if self.clip else values)
         return start
+
+
+def rows_of(target: Any, block: slice, n: int) -> Any:
+    """What a target of n samples says of a block of them."""
+    if isinstance(target, Contrast):
+        return Contrast(*(rows_of(part, block, n) for part in (target.target, target.against)))
+    if target is None or isinstance(target, (str, tuple)):
+        return target
+    array = as_array(take(target)[0], "target", TargetError)
+    if array.ndim and len(array) not in (1, n):
+        raise TargetError(f"target has shape {array.shape}, which is not that of {n} samples")
+    return array[block] if array.ndim and len(array) == n else array
 
 
 def names_token(target: tuple[Any, ...]) -> bool:

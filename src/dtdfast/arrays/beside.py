@@ -111,3 +111,9 @@ class Givens:
                     f"{name} holds {array.min()} to {array.max()}; {reader}, which reads it, knows 0 to {n_words - 1}"
                 )
         return np.ascontiguousarray(array, np.int64)
+
+
+def beside_rows(given: Mapping[str, Any], rows: slice) -> dict[str, Any]:
+    """What some samples bring along, of what a caller gave for all."""
+    arrays = {name: as_array(take(values)[0], name) for name, values in given.items()}
+    return {name: values[rows] if values.ndim else values for name, values in arrays.items()}

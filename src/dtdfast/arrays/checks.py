@@ -15,7 +15,7 @@ from ..errors import DtdError, InputError, NumericsError, ShapeError
 from ..plan.domain import Domain
 from ..plan.shapes import Shape
 from .device import contiguous, copy_of, device_array, dtype_of, empty_beside, library_of, on_device, to_host
-from .foreign import masked
+from .foreign import masked, take
 
 Array = NDArray[Any]
 
@@ -99,6 +99,14 @@ def as_array(x: Any, name: str = "x", error: type[DtdError] = InputError) -> Arr
         return np.asarray(x)
     except (TypeError, ValueError, RuntimeError, OverflowError, MemoryError) as found:
         raise error(f"{name} cannot be read as an array: {found}") from None
+
+
+def samples_of(x: Any, name: str = "x") -> Array:
+    """All samples as an array that is cut up, with at least one in it."""
+    array = as_array(take(x)[0], name)
+    if array.ndim < 2 or not len(array):
+        raise ShapeError(f"{name} has shape {array.shape}, expected (n, ...) with the batch axis first, and n ≥ 1")
+    return array
 
 
 def _structure(array: Any, words: tuple[int, int] | None) -> Any:
