@@ -147,3 +147,43 @@ def test_page(capsys: pytest.CaptureFixture[str]) -> None:
     names = run_page("interactions.md")
     assert names["pairs"].relevance.shape == (1, 64, 64)
     assert "the ten strongest pairs hold" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("x", [3.0, "a", np.ones((0, 3, 6, 6)), np.ma.masked_all((1, 3, 6, 6)), [[1.0], [1.0, 2.0]]])
+def test_x_that_is_no_batch(rng: Generator, x: object) -> None:
+    layers = classifier(rng)
+    for call in (
+        lambda: interactions.bilrp(layers, x),
+        lambda: interactions.bilrp(layers, np.ones((1, 3, 6, 6)), x),
+        lambda: interactions.top_pairs(layers, x),
+        lambda: interactions.co_relevance(layers, x, position=1),
+        lambda: interactions.taylor_terms(layers, x, root=0.0),
+    ):
+        with pytest.raises(dtd.DtdError, match=r"x has|other has|masked array|cannot be read"):
+            call()
+
+
+@pytest.mark.parametrize("label", [27 * 4, 2**40, 2**62, np.uint64(2**63)])
+def test_labels_beyond_the_inputs(rng: Generator, label: object) -> None:
+    layers, x = classifier(rng), normal(rng, 1, 3, 6, 6)
+    regions = np.full((3, 6, 6), label)
+    for call in (interactions.bilrp, interactions.top_pairs):
+        with pytest.raises(dtd.ShapeError, match=f"the label {label}, but there are 108 inputs"):
+            call(layers, x, regions=regions)
+
+
+def test_targets_of_one_sample(rng: Generator) -> None:
+    layers, x = classifier(rng), normal(rng, 2, 3, 6, 6)
+    options = {"position": len(layers) - 2, "regions": np.zeros((3, 6, 6), int), "backend": "cpu"}
+    found = interactions.co_relevance(layers, x, dtd.Contrast([0, 1], [2, 2]), **options)
+    for i in range(2):
+        one = interactions.co_relevance(layers, x[i : i + 1], dtd.Contrast(i, 2), **options)
+        np.testing.assert_array_equal(found.relevance[i], one.relevance[0])
+    np.testing.assert_array_equal(
+        interactions.co_relevance(layers, x, np.array(1), **options).relevance,
+        interactions.co_relevance(layers, x, 1, **options).relevance,
+    )
+    with pytest.raises(dtd.TargetError, match="several outputs for each sample"):
+        interactions.co_relevance(layers, x, [[0, 1]] * 2, **options)
+    with pytest.raises(dtd.InputError, match="k is -1"):
+        interactions.top_pairs(layers, x, k=-1)

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays.foreign import take
+from ..arrays.beside import beside_rows
+from ..arrays.checks import samples_of
 from ..budget import require
 from ..errors import ShapeError
 from ..explainer import Explainer
 from ..layers import Flatten, Layer
-from ..options import split
+from ..options import at_least_one, split
 from ..plan.program import EXPLAIN, last_entry
 from .pairs import Floats, Pair, Pairs, strongest
 from .regions import labels_of, summed
@@ -118,7 +119,7 @@ def top_pairs(
     ShapeError
         As in `bilrp`.
     """
-    result = []
+    k, result = at_least_one("k", k), []
     for left, right, _ in _sides(layers, x, other, regions, options, other_given):
         best: list[Pair] = []
         step = max(1, BLOCK // right.shape[1])
@@ -141,19 +142,16 @@ def _sides(
     """Of each pair of samples: the maps of both, (m, p) and (m, q), and their similarity."""
     known, given = split(options)
     explainer = Explainer(_flat(layers, known), **known)
-    first = np.asarray(take(x)[0])
-    second = None if other is None else np.asarray(take(other)[0])
+    first = samples_of(x)
+    second = None if other is None else samples_of(other, "other")
     if second is not None and len(second) != len(first):
         raise ShapeError(f"there are {len(first)} samples, but {len(second)} to compare them with")
     for i in range(len(first)):
-        left, phi = right, other_phi = _maps(explainer, first[i : i + 1], regions, _row(given, i))
+        left, phi = right, other_phi = _maps(explainer, first[i : i + 1], regions, beside_rows(given, slice(i, i + 1)))
         if second is not None:
-            right, other_phi = _maps(explainer, second[i : i + 1], regions, _row(given | dict(other_given or {}), i))
+            beside = beside_rows(given | dict(other_given or {}), slice(i, i + 1))
+            right, other_phi = _maps(explainer, second[i : i + 1], regions, beside)
         yield left, right, float(phi @ other_phi)
-
-
-def _row(given: Mapping[str, Any], i: int) -> dict[str, Any]:
-    return {name: take(values)[0][i : i + 1] for name, values in given.items()}
 
 
 def _flat(layers: Sequence[Layer], options: dict[str, Any]) -> list[Layer]:

@@ -7,11 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays.foreign import take
+from ..arrays.beside import beside_rows
+from ..arrays.checks import samples_of
 from ..budget import require
+from ..concepts import one_map
 from ..explainer import Explainer
 from ..layers import Layer
 from ..options import split
+from ..targets import rows_of
 from .pairs import Pairs
 from .regions import labels_of, summed
 
@@ -66,11 +69,12 @@ def co_relevance(
     """
     known, given = split(options)
     above, below = Explainer(layers, **{**known, "stop": position}), Explainer(layers, **{**known, "start": position})
-    host = np.asarray(take(x)[0])
+    host = samples_of(x)
     matrices, totals = [], []
     for i in range(len(host)):
-        one, beside = host[i : i + 1], {name: take(values)[0][i : i + 1] for name, values in given.items()}
-        relevance = np.asarray(above.explain(one, _of_sample(target, i, len(host)), **beside)[0], np.float64)
+        row = slice(i, i + 1)
+        one, beside = host[row], beside_rows(given, row)
+        relevance = one_map(above, one, rows_of(target, row, len(host)), beside)[0].astype(np.float64)
         labels = labels_of(regions, one.shape[1:])
         count = int(labels.max()) + 1 if labels.size else 0
         require(8 * count**2, f"the pairs of {count} inputs")
@@ -88,9 +92,3 @@ def co_relevance(
         matrices.append(matrix)
         totals.append(flat.sum())
     return Pairs(np.stack(matrices), np.array(totals), f"relevance at entry {position}")
-
-
-def _of_sample(target: Any, i: int, n: int) -> Any:
-    """What stands for sample i in a target of n samples."""
-    per_sample = hasattr(target, "shape") or isinstance(target, list)
-    return target[i : i + 1] if per_sample and len(target) == n else target

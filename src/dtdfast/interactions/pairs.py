@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..options import at_least_one
 from ..results import Report, number
 
 Floats = NDArray[np.float64]
@@ -60,6 +61,7 @@ class Pairs(Report):
         list of list of Pair
             Of each sample those with the largest ``|relevance|``, the largest first.
         """
+        k = at_least_one("k", k)
         return [strongest(one, k) for one in self.relevance]
 
     def rows(self) -> list[tuple[str, ...]]:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arrays.checks import as_array
+from ..arrays.foreign import take
 from ..errors import ShapeError
 
 Labels = NDArray[np.int64]
@@ -34,10 +36,12 @@ def patches(shape: Sequence[int], size: int) -> Labels:
     ShapeError
         The shape is no image's, or the size is not at least 1.
     """
-    if len(shape) not in (2, 3):
+    whole = [isinstance(s, (int, np.integer)) and not isinstance(s, bool) and s > 0 for s in (*shape, size)]
+    if len(shape) not in (2, 3) or not all(whole[:-1]):
         raise ShapeError(f"patches of the shape {tuple(shape)}: expected that of one image, (c, h, w) or (h, w)")
-    if size < 1:
-        raise ShapeError(f"size is {size}, expected at least 1")
+    if not whole[-1]:
+        raise ShapeError(f"size is {size!r:.60}, expected an integer of at least 1")
+    size = min(size, max(shape))
     height, width = shape[-2:]
     rows, columns = np.arange(height) // size, np.arange(width) // size
     labels = rows[:, None] * (-(-width // size)) + columns
@@ -54,11 +58,16 @@ def labels_of(regions: Any, shape: tuple[int, ...]) -> Labels:
     """
     if regions is None:
         return np.arange(int(np.prod(shape)))
-    labels = np.asarray(regions)
+    labels = as_array(take(regions)[0], "regions", ShapeError)
     if labels.dtype.kind not in "iu" or (labels.size and labels.min() < 0):
         raise ShapeError("regions holds labels: integers from 0")
     if labels.shape != shape:
         raise ShapeError(f"regions has shape {labels.shape}, but the relevance of one sample has shape {shape}")
+    if labels.size and labels.max() >= labels.size:
+        raise ShapeError(
+            f"regions holds the label {labels.max()}, but there are {labels.size} inputs; number the regions from 0 "
+            "without gaps: numpy.unique(regions, return_inverse=True)[1]"
+        )
     return labels.astype(np.int64).reshape(-1)
 
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arrays.checks import as_array
 from ..arrays.foreign import take
-from ..errors import ShapeError, TargetError
+from ..errors import InputError, ShapeError, TargetError
 from ..explainer import Explainer
 from ..layers import Layer
 from ..options import split
@@ -114,9 +115,9 @@ def taylor_terms(
     """
     known, given = split(options)
     exact = {"backend": "cpu", "precision": "float64"} | known
-    array = np.asarray(take(x)[0], np.float64)
+    array, at = (floats_of(values, name) for values, name in ((x, "x"), (root, "root")))
     try:
-        at = np.broadcast_to(np.asarray(root, np.float64), array.shape)
+        at = np.broadcast_to(at, array.shape)
     except ValueError:
         raise ShapeError(f"root has shape {np.shape(root)}, but x has shape {array.shape}") from None
     explainer = Explainer(layers, kind=GRADIENT, **exact)
@@ -132,6 +133,14 @@ def taylor_terms(
     slope, at_root = gradients(at, index)
     bent = (gradients(at + STEP * way, index)[0] - gradients(at - STEP * way, index)[0]) / (2 * STEP)
     return TaylorTerms(way * slope, way * bent / 2, outputs, at_root)
+
+
+def floats_of(values: Any, name: str) -> Floats:
+    """InputError where these are no real numbers."""
+    array = as_array(take(values)[0], name)
+    if array.dtype.kind not in "fiu":
+        raise InputError(f"{name} has dtype {array.dtype}, expected numbers")
+    return array.astype(np.float64)
 
 
 def _classes(explainer: Explainer, x: Floats, target: Any, given: dict[str, Any]) -> NDArray[np.int64]:
