@@ -50,6 +50,9 @@ def test_bars_take_the_names_of_a_series() -> None:
         ([1.0, np.nan], {}, "NaN"),
         ([1.0], {"names": ["a", "b"]}, "names holds 2"),
         ([1.0], {"top": 0}, "top is 0"),
+        ([1.0], {"top": 1.5}, r"top is 1\.5"),
+        (["a"], {}, "relevance has dtype <U1"),
+        (np.ma.array([1.0, 2.0], mask=[True, False]), {}, "relevance is a masked array"),
     ],
 )
 def test_bars_refuse(relevance: Any, options: dict[str, Any], message: str) -> None:
@@ -99,6 +102,9 @@ def test_grid_smooths_what_is_shown_alone() -> None:
         ({"a": np.zeros((1, 2, 2))}, {"labels": ["a", "b"]}, "labels holds 2"),
         ({"a": np.zeros((1, 2, 2))}, {"smooth": -1.0}, "smooth is -1"),
         ({"a": np.zeros((3, 2, 2))}, {}, "axes has shape"),
+        ([np.zeros((1, 2, 2))], {}, "maps is a list"),
+        ({"a": np.ma.masked_all((1, 2, 2))}, {}, "relevance is a masked array"),
+        ({"a": np.zeros((1, 2, 2))}, {"percentile": 101}, "percentile is 101"),
     ],
 )
 def test_grid_refuses(maps: Any, options: dict[str, Any], message: str) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .arrays.checks import as_array
+from .arrays.foreign import take
 from .errors import InputError, ShapeError
 from .smoothing import smoothed
 
@@ -28,6 +30,14 @@ def palette() -> NDArray[np.uint8]:
     return np.asarray(np.rint(np.stack(channels, axis=1)), np.uint8)
 
 
+def numbers_of(relevance: Any) -> NDArray[np.float64]:
+    """Relevance of any kind of array; InputError where it is none, or has masked values."""
+    values = as_array(take(relevance)[0], "relevance")
+    if values.dtype.kind not in "fiub":
+        raise InputError(f"relevance has dtype {values.dtype}, expected numbers")
+    return values.astype(np.float64)
+
+
 def of_pixels(relevance: ArrayLike, smooth: float = 0.0) -> NDArray[np.float64]:
     """The relevance of every pixel (h, w) of one image: channels summed; under a Gaussian if that is asked for.
 
@@ -35,7 +45,7 @@ def of_pixels(relevance: ArrayLike, smooth: float = 0.0) -> NDArray[np.float64]:
     ------
     ShapeError, InputError
     """
-    values = np.asarray(relevance, np.float64)
+    values = numbers_of(relevance)
     if values.ndim not in (2, 3):
         raise ShapeError(f"relevance has shape {values.shape}, expected one image: (h, w) or (c, h, w)")
     if not np.isfinite(values).all():
@@ -48,6 +58,8 @@ def of_pixels(relevance: ArrayLike, smooth: float = 0.0) -> NDArray[np.float64]:
 
 def limit_of(values: NDArray[Any], percentile: float = PERCENTILE) -> float:
     """Where the colours end."""
+    if not 0 <= percentile <= 100:
+        raise InputError(f"percentile is {percentile}, expected a number from 0 to 100")
     return float(np.percentile(np.abs(values), percentile)) or float(np.abs(values).max()) or 1.0
 
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..colours import AGAINST, FOR, LINES, NEUTRAL
+from ..colours import AGAINST, FOR, LINES, NEUTRAL, numbers_of
 from ..errors import InputError, ShapeError
+from ..options import at_least_one
 from ..results import axes_or_current
 from ..show import printable
 
@@ -69,13 +70,12 @@ def ranked_bars(relevance: Any, names: Sequence[str] | None, top: int) -> list[t
     """(name, value) of the largest |R|, and of the rest together where there is a rest."""
     if names is None and hasattr(relevance, "to_numpy"):
         names = [str(name) for name in relevance.index]
-    values = np.asarray(relevance, np.float64)
+    values = numbers_of(relevance)
     if values.ndim != 1:
         raise ShapeError(f"relevance has shape {values.shape}, expected one number per feature, (features,)")
     if not np.isfinite(values).all():
         raise InputError("relevance holds NaN or infinity")
-    if top < 1:
-        raise InputError(f"top is {top}, expected at least 1")
+    top = at_least_one("top", top)
     names = [f"feature {k}" for k in range(len(values))] if names is None else [printable(str(n)) for n in names]
     if len(names) != len(values):
         raise ShapeError(f"names holds {len(names)}, but there are {len(values)} features")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..colours import PERCENTILE, grey_of, limit_of, of_pixels, opacity
+from ..colours import PERCENTILE, grey_of, limit_of, numbers_of, of_pixels, opacity
 from ..errors import InputError, ShapeError
 from ..extras import require
 
@@ -175,7 +175,9 @@ def grid(
     """
     if scale not in SCALES:
         raise InputError(f"scale is {scale!r}, expected {', '.join(SCALES)}")
-    rows = {name: [of_pixels(one, smooth) for one in np.asarray(values)] for name, values in maps.items()}
+    if not isinstance(maps, Mapping):
+        raise InputError(f"maps is a {type(maps).__name__}, expected {{method: maps (n, h, w) or (n, c, h, w)}}")
+    rows = {name: [of_pixels(one, smooth) for one in numbers_of(values)] for name, values in maps.items()}
     if not rows or not len(next(iter(rows.values()))):
         raise InputError("maps is empty, expected {method: maps (n, h, w) or (n, c, h, w)}")
     n = len(next(iter(rows.values())))
