@@ -203,3 +203,32 @@ def test_resampled_values_come_from_the_same_place(rng: np.random.Generator) -> 
     for place in range(6):
         assert any((drawn[:, place] == image[:, place]).all() for image in images)
     assert (drawn != images[0]).any()
+
+
+def test_compare_guards_its_inputs(rng: np.random.Generator) -> None:
+    layers, x = [dtd.Linear(rng.standard_normal((3, 4)))], rng.standard_normal((5, 4)).astype(np.float32)
+    before = x.copy()
+
+    def careless(layers: Any, x: Any, start: Any, **options: Any) -> Any:
+        found = dtd.explain(layers, x, start, **options)
+        x[...] = 0
+        return found
+
+    both = evaluation.compare(layers, x, methods={"a": careless, "b": "dtd"}, size=1, steps=2)
+    np.testing.assert_array_equal(x, before)
+    np.testing.assert_array_equal(both.sensitivity["a"], both.sensitivity["b"])
+    np.testing.assert_array_equal(both.classes["a"].similarity["|cosine|"], both.classes["b"].similarity["|cosine|"])
+
+
+def test_compare_refuses(rng: np.random.Generator) -> None:
+    layers, x = [dtd.Linear(rng.standard_normal((3, 4)))], rng.standard_normal((5, 4))
+    for options, message in (
+        ({"x": np.ma.array(x, mask=x > 0)}, "x is a masked array"),
+        ({"target": 1.5}, "target is 1.5, expected one class"),
+        ({"target": [[0, 1]] * 5}, "target is"),
+        ({"target": dtd.Contrast(0, 1)}, "target is Contrast"),
+        ({"steps": 1.5}, "steps is 1.5"),
+        ({"methods": [lambda layers, x, start, **_: x]}, "one map for each class"),
+    ):
+        with pytest.raises(dtd.DtdError, match=message):
+            evaluation.compare(layers, **{"x": x, "methods": ["dtd"], "size": 1, **options})

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arrays.checks import as_array
+from ..arrays.foreign import take
 from ..calls import explain
-from ..errors import ShapeError
+from ..errors import ShapeError, TargetError
 from ..explainer import Explainer
 from ..layers import Layer
 from ..options import Options, predicting, split
@@ -29,12 +31,20 @@ def classes(layers: Sequence[Layer], x: Any, target: Any, options: dict[str, Any
     outputs = Explainer(layers, **predicting(known)).predict(x, **given)
     if outputs.ndim != 2:
         raise ShapeError(f"the outputs are {outputs.shape}, expected (n, classes)")
-    index = outputs.argmax(axis=1) if target is None else np.broadcast_to(np.asarray(target, np.intp), (len(outputs),))
+    index = outputs.argmax(axis=1) if target is None else chosen(target, len(outputs))
     if index.size and not (index.min() >= 0 and index.max() < outputs.shape[1]):
         raise ShapeError(
             f"target goes from {index.min()} to {index.max()}, but there are classes 0 to {outputs.shape[1] - 1}"
         )
     return index, outputs.shape[1]
+
+
+def chosen(target: Any, n: int, name: str = "target") -> NDArray[np.intp]:
+    """One class for each of n samples, of one class or of n of them."""
+    array = as_array(take(target)[0], name, TargetError)
+    if array.dtype.kind not in "iu" or array.shape not in ((), (1,), (n,)):
+        raise TargetError(f"{name} is {target!r:.60}, expected one class, or one for each of {n} samples")
+    return np.broadcast_to(array.astype(np.intp), (n,))
 
 
 def one_hot(index: NDArray[np.intp], n_classes: int) -> Array:

@@ -137,6 +137,11 @@ def class_sensitivity(
         second, _ = classes(layers, x, other, options)
     start = np.stack([one_hot(index, n_classes), one_hot(second, n_classes)], axis=1)
     maps: Array = attribution(layers, x, start, **options)
+    if maps.shape[:2] != start.shape[:2]:
+        raise ShapeError(
+            f"the maps of {name_of(attribution, options)} have shape {maps.shape} for a start (n, 2, classes), not "
+            "(n, 2, ...): one map for each class"
+        )
     similarity = compare(maps[:, 0], maps[:, 1])
     signed = {"cosine", "Spearman"}
     named = {f"|{m}|" if m in signed else m: np.abs(similarity[m]) if m in signed else similarity[m] for m in MEASURES}

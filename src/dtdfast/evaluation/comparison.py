@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arrays.checks import samples_of
 from ..calls import explain
 from ..colours import LINES
 from ..diagnostics.attribution import Array, Attribution, classes, name_of, one_hot
@@ -204,10 +205,11 @@ def compare(
     >>> print(compare(layers, x, methods=["dtd", "lrp-epsilon", baselines.input_x_gradient], domain=(0.0, 1.0)))
     """
     named = _named(methods, options)
-    point = np.asarray(x)
+    point = samples_of(x)
     index, n_classes = classes(layers, point, target, options)
     start = one_hot(index, n_classes)
-    maps = {name: np.asarray(of(layers, point, start, **given)) for name, (of, given) in named.items()}
+    # a method may write into what it is given: copies
+    maps = {name: np.asarray(of(layers, point.copy(), start, **given)) for name, (of, given) in named.items()}
     kept = {k: v for k, v in options.items() if k in (*predicting(options), "domain")}
     curves = region_perturbation(
         layers, point, maps, index, size=size, steps=steps, repeats=repeats, operator=operator, seed=seed, **kept
@@ -215,11 +217,11 @@ def compare(
     noisy = _noisy(point, options.get("domain"), seed)
     moved = {}
     for name, (of, given) in named.items():
-        changes = [_change(maps[name], np.asarray(of(layers, y, start, **given))) for y in noisy]
+        changes = [_change(maps[name], np.asarray(of(layers, y.copy(), start, **given))) for y in noisy]
         moved[name] = np.max(changes, axis=0) if changes else np.full(len(point), np.nan)
     alike = {}
     for name, (of, given) in named.items() if n_classes > 1 else ():
-        alike[name] = class_sensitivity(layers, point, index, other, attribution=of, seed=seed, **given)
+        alike[name] = class_sensitivity(layers, point.copy(), index, other, attribution=of, seed=seed, **given)
     return Comparison(curves, moved, {name: gini(per_pixel(r)) for name, r in maps.items()}, alike)
 
 

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..baselines import sensitivity
-from ..errors import InputError, ShapeError
+from ..errors import ShapeError
 from ..explainer import Explainer
 from ..layers import Layer
-from ..options import alone, predicting
+from ..options import alone, at_least_one, predicting
 from ..plan.domain import Domain
 from .curves import Curves
 from .operators import RANDOM, operator_of
@@ -116,8 +116,7 @@ def region_perturbation(
        section III.
     """
     for key, value in (("size", size), ("steps", steps), ("repeats", repeats)):
-        if value < 1:
-            raise InputError(f"{key} is {value}, expected at least 1")
+        at_least_one(key, value)
     point = np.asarray(x)
     maps = {
         k: np.asarray(v) for k, v in (relevance if isinstance(relevance, Mapping) else {"relevance": relevance}).items()
