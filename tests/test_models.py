@@ -86,6 +86,8 @@ def test_columns_in_another_order(rng: Generator) -> None:
     for columns, message in ((list("acb"), "x has 'c' as column 1"), (list("ab"), "x has 2 columns")):
         with pytest.raises(dtd.InputError, match=f"{message}, but the estimator was fitted on 3 columns .* a, b, c"):
             dtd.explain(estimator, frame[columns])
+        with pytest.raises(dtd.InputError, match=message):
+            dtd.report(estimator, frame[columns], tests=())
 
 
 @pytest.mark.parametrize("x", [None, 3.0, "abc", [[1.0], [2.0, 3.0]], np.ones((1, 2), object), np.ones(2)])

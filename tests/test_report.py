@@ -380,3 +380,22 @@ def test_command_line_of_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_page_of_docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     checked(run_page("report.md")["page"])
+
+
+def test_what_is_no_argument(rng: np.random.Generator, tmp_path: Path) -> None:
+    layers, x = [dtd.Linear(rng.standard_normal((3, 4)))], rng.standard_normal((2, 4))
+    for options, message in (
+        ({"x": np.ma.array(x, mask=x > 0)}, "x is a masked array"),
+        ({"target": [[0, 1]] * 2}, "target is"),
+        ({"target": 0.5}, "target is 0.5"),
+        ({"shown": 1.5}, r"shown is 1\.5"),
+        ({"stop": 0}, "stop= is no option of a report"),
+        ({"mask": x}, "mask= is no option of a report"),
+    ):
+        with pytest.raises(dtd.DtdError, match=message):
+            dtd.report(layers, **{"x": x, "tests": (), **options})
+    page = dtd.report(layers, x, tests=())
+    for places in (("none/a.html",), ("a.html", "none/a.json")):
+        with pytest.raises(dtd.StorageError, match="there is no folder"):
+            page.save(*(tmp_path / place for place in places))
+    assert not list(tmp_path.iterdir()), "all or nothing"

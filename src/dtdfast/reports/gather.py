@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..diagnostics.attribution import chosen
 from ..errors import DtdError, InputError, ShapeError
 from ..evaluation.perturbation import softmax
 from ..explainer import Explainer
@@ -19,6 +20,7 @@ from ..files import readable, regular
 from ..images import Preparation
 from ..layers import Layer, Softmax
 from ..ledger.ledger import Ledger
+from ..options import split
 from ..rules import Rule
 from ..runs.manifest import described, digest_of, model_digest
 from ..version import __version__
@@ -65,6 +67,10 @@ def gathered(
 ) -> Gathered:
     """Compute everything."""
     layers = list(layers)
+    known, given = split(options)
+    if given or "stop" in known:
+        wrong = next(iter(given), "stop")
+        raise InputError(f"{wrong}= is no option of a report, which explains the inputs x alone")
     if unknown := [name for name in tests if name not in TESTS]:
         raise InputError(f"tests holds {unknown[0]!r}, expected some of {', '.join(TESTS)}")
     named = _named(rules)
@@ -167,8 +173,8 @@ def _named(rules: Sequence[Any]) -> dict[str, Any]:
 
 
 def _classes(key: str, given: Any, default: Array, n_classes: int) -> Array:
-    index = default if given is None else np.broadcast_to(np.asarray(given), default.shape)
-    if index.dtype.kind not in "iu" or not (index.min() >= 0 and index.max() < n_classes):
+    index = default if given is None else chosen(given, len(default), key)
+    if not (index.min() >= 0 and index.max() < n_classes):
         raise InputError(f"{key} is {given!r:.60}, expected outputs from 0 to {n_classes - 1}, one or one per sample")
     return index.astype(np.intp)
 

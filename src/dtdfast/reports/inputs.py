@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arrays.checks import as_array
 from ..arrays.foreign import take
 from ..errors import InputError, ShapeError
 from ..images import Preparation
@@ -69,7 +70,7 @@ def inputs_of(
         features = x.columns if features is None else features
         names = x.index if names is None else names
         x = x.to_numpy()
-    array = np.asarray(take(x)[0])
+    array = as_array(take(x)[0])
     if array.ndim not in (2, 4) or not array.size:
         raise ShapeError(
             f"x has shape {array.shape}, expected pictures (n, channels, height, width), the rows of a table (n, "

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, StorageError
 from ..files import replaceable, written
 from ..images import Preparation
 from ..models import layers_of
+from ..options import at_least_one
 from ..rules import Gamma
 from .checks import TESTS
 from .gather import gathered
@@ -61,10 +62,12 @@ class Page:
         Raises
         ------
         StorageError
-            Something else is there.
+            Something else is there, or there is no such folder.
         """
         texts = {path: self.html} if json is None else {path: self.html, json: self.json}
         for place in texts:
+            if not Path(place).parent.is_dir():
+                raise StorageError(f"{place}: there is no folder {Path(place).parent}; make it first")
             replaceable(Path(place))
         for place, text in texts.items():
             with written(place) as part:
@@ -170,8 +173,7 @@ def report(
     --------
     >>> dtdfast.report(layers, x, labels=names, domain=(0.0, 1.0)).save("report.html", json="report.json")
     """
-    if isinstance(shown, bool) or shown < 1:
-        raise InputError(f"shown is {shown}, expected the number of samples on the page, at least 1")
+    shown = at_least_one("shown", shown)
     inputs = inputs_of(
         x,
         names=names,
@@ -184,7 +186,7 @@ def report(
     chosen = RULES[inputs.kind] if rules is None else [rules] if isinstance(rules, str) else rules
     held = [layers, *files] if isinstance(layers, (str, os.PathLike)) else files
     found = gathered(
-        layers_of(layers, inputs.x),
+        layers_of(layers, x),  # whose columns an estimator may know
         inputs,
         target,
         against,
