@@ -63,6 +63,17 @@ def test_numbers_that_pytorch_does_not_know(rng: Generator) -> None:
                 dtd.predict(model, tensor)
 
 
+def test_modules_that_cannot_be_read() -> None:
+    x = np.ones((1, 3), np.float32)
+    for made, message in (
+        (torch.jit.trace(nn.Linear(3, 2), torch.from_numpy(x)), "scripted or traced"),
+        (nn.LazyLinear(2), "weight has no values yet"),
+        (nn.Linear(3, 2, device="meta"), "weight has no values yet"),
+    ):
+        with pytest.raises(dtd.ModelError, match=message):
+            dtd.explain(made, x)
+
+
 def test_keras(rng: Generator) -> None:
     model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4, "relu"), keras.layers.Dense(3)])
     x = normal(rng, 2, 6)

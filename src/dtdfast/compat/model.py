@@ -164,6 +164,7 @@ def imported(model: Any, x: Any, arguments: tuple[Any, ...] = (), named: Named |
         raise InputError(
             f"the input is a {type(x).__name__}, expected one torch.Tensor: several inputs are not supported"
         )
+    _check_readable(torch, model)
     _check_mode(model)
     others = (*arguments, *named.arguments.values()) if named else arguments
     kinds = tuple(_kind(torch, a) for a in others)
@@ -304,6 +305,17 @@ def _with_arguments(model: Any, arguments: tuple[Any, ...], named: Named | None)
             return _first(torch, self.model(*(() if named.keyword else (x,)), **first, **held))
 
     return Call().eval()
+
+
+def _check_readable(torch: Any, model: Any) -> None:
+    """ModelError where a module's code cannot be read, or its weights are not there."""
+    if any(isinstance(part, torch.jit.ScriptModule) for part in model.modules()):
+        raise ModelError(
+            "the module was scripted or traced, so that its code cannot be read; pass the one it is made of"
+        )
+    for name, weight in (*model.named_parameters(), *model.named_buffers()):
+        if weight.is_meta or torch.nn.parameter.is_lazy(weight):
+            raise ModelError(f"{name} has no values yet; load them, or call a lazy module once")
 
 
 def _check_mode(model: Any) -> None:
