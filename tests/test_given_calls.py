@@ -211,6 +211,8 @@ def test_wrong_targets_at_tokens(target):
 
 
 def test_tokens_that_are_not_there():
+    with pytest.raises(dtd.TargetError, match=r"is outside the . tokens"):
+        dtd.explain(encoder("added", "tokens").layers, IDS, (-(2**70), 1), backend="cpu", **GIVEN)
     with pytest.raises(dtd.TargetError, match=r"names a token.*\(n, 3\)"):
         dtd.explain(encoder("added").layers, IDS, "last", backend="cpu", **GIVEN)
     given = GIVEN | {"attention_mask": REAL * np.array([[1], [0], [1], [1]])}

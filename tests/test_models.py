@@ -112,6 +112,19 @@ def test_refused(tmp_path: Path, rng: Generator) -> None:
         dtd.explain(tmp_path / "none.onnx", x, mask=x)
 
 
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"rules": dtd.ZPlus}, dtd.RuleError),
+        ({"backend": ["cpu"]}, dtd.BackendError),
+        ({"domain": ([1, [2]], 3)}, dtd.DomainError),
+    ],
+)
+def test_options_that_are_none(rng: Generator, options: dict, error: type[Exception]) -> None:
+    with pytest.raises(error, match=next(iter(options))):
+        dtd.explain([dtd.Linear(normal(rng, 2, 3))], normal(rng, 1, 3), **options)
+
+
 # ---------------------------------------------------------------------------------------------------------- DataFrames
 
 

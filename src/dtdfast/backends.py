@@ -82,7 +82,7 @@ def _first(precision: str) -> Backend:
 
 def choose(backend: str, precision: str, device: Any) -> str:
     """The executor for these options; BackendError says why not."""
-    if backend != "auto" and backend not in KNOWN:
+    if not isinstance(backend, str) or (backend != "auto" and backend not in KNOWN):
         raise BackendError(f"backend {backend!r} is not one of auto, {', '.join(KNOWN)}")
     # only what is asked for is looked at: whoever wants the CPU does not start the CUDA driver
     chosen = KNOWN[backend]() if backend != "auto" else _first(precision)

@@ -83,7 +83,7 @@ class RuleBook:
                     raise RuleError(f"rules: the key {position!r} is not a position (an integer)")
                 if not isinstance(rule, Rule):
                     raise RuleError(f"rules[{position}] is {rule!r}, expected a rule such as dtdfast.ZPlus()")
-        elif not isinstance(rules, Rule) and not callable(rules):
+        elif isinstance(rules, type) or (not isinstance(rules, Rule) and not callable(rules)):
             raise RuleError(f"rules is {rules!r}, expected a preset's name, a Rule, {{position: Rule}} or a callable")
         self.holds = (attention or self.preset.attention) == "held"
         self.by_sign = self.preset.first == DOMAIN and convention.name == "dtd"

@@ -105,9 +105,9 @@ class Targets:
                 raise TargetError(f'target names the token {token!r:.40}; expected an integer or "last"')
             tokens = last_tokens(n, out[0], real)
         else:
+            if not -out[0] <= token < out[0]:
+                raise TargetError(f"target {token} is outside the {out[0]} tokens; expected {-out[0]} to {out[0] - 1}")
             tokens = np.full(n, token + out[0] if token < 0 else token, np.int64)
-        if not 0 <= tokens[0] < out[0]:
-            raise TargetError(f"target {token} is outside the {out[0]} tokens; expected {-out[0]} to {out[0] - 1}")
         if number is None:
             return cls(None, None, False, 1, tokens)
         return cls(_checked(np.stack([tokens, np.full(n, number)], axis=-1)[:, None], out), None, False, 1)

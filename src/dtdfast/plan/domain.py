@@ -54,6 +54,10 @@ def _own(bound: Any) -> Any:
     host = take_foreign(bound)[0]
     if masked(host):
         raise DomainError("domain holds a masked array; say what stands for its masked values: low.filled(value)")
+    try:
+        np.asarray(host)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DomainError(f"domain cannot be read as arrays: {error}") from None
     return np.array(host) if isinstance(host, np.ndarray) else copy.deepcopy(host)
 
 
