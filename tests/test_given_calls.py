@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import dtdfast as dtd
+from dtdfast import concepts
 from nets.masked import GIVEN, IDS, REAL, TOKENS, encoder
 
 BOTH = pytest.mark.parametrize("backend", ["oracle", "cpu"])
@@ -261,3 +262,14 @@ def test_diagnostics_of_the_input_alone(name):
     layers = [dtd.Given("gate", (3,)), dtd.Mul(inputs=(dtd.INPUT, 0)), dtd.Linear(np.ones((2, 3)))]
     with pytest.raises(dtd.InputError, match="takes gate= beside its input"):
         OF_ONE_INPUT[name](layers, np.ones((2, 3), np.float32))
+
+
+@pytest.mark.parametrize("by", ["relevance", "activation"])
+def test_samples_of_a_channel(by):
+    """Blocks of 64 samples take their own rows of what is given."""
+    layers = encoder("added").layers
+    ids, given = np.tile(IDS, (20, 1)), {name: np.tile(v, (20, *[1] * (np.ndim(v) - 1))) for name, v in GIVEN.items()}
+    options = {"position": len(layers) - 2, "axis": -1, "by": by, "backend": "cpu"}
+    found = concepts.top_samples(layers, ids, 1, k=len(ids), **options, **given)
+    few = concepts.top_samples(layers, IDS, 1, k=len(IDS), **options, **GIVEN)
+    np.testing.assert_array_equal(found.scores[:, ::20], few.scores)
