@@ -156,3 +156,15 @@ def test_diagnostics_take_data_frames(rng: Generator, diagnose: object) -> None:
     layers = [dtd.Linear(normal(rng, 5, 3), normal(rng, 5)), dtd.ReLU(), dtd.Linear(normal(rng, 3, 5))]
     plain = normal(rng, 4, 3)
     assert str(diagnose(layers, pd.DataFrame(plain), backend="cpu")) == str(diagnose(layers, plain, backend="cpu"))
+
+
+def test_baselines_refuse_masked_values(rng: Generator) -> None:
+    layers, x = [dtd.Linear(normal(rng, 5, 3))], normal(rng, 4, 3)
+    hidden = np.ma.array(x, mask=x > 0)
+    for call in (
+        lambda: baselines.input_x_gradient(layers, hidden),
+        lambda: baselines.simple_taylor(layers, hidden, x),
+        lambda: baselines.simple_taylor(layers, x, hidden),
+    ):
+        with pytest.raises(dtd.InputError, match="is a masked array"):
+            call()

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .arrays.checks import as_array
 from .arrays.foreign import take
 from .calls import predict
 from .errors import ShapeError
@@ -82,7 +83,7 @@ def input_x_gradient(layers: Sequence[Layer], x: Any, target: Any = None, **opti
        arXiv:1711.06104, proposition 1.
     """
     host, home = take(x)
-    array = np.asarray(host)
+    array = as_array(host)
     if array.dtype.kind in "iu" and options.get("stop") is None:
         reads = sources(layers)
         places = [p for p, record in enumerate(layers) if isinstance(record, Embedding) and INPUT in reads[p]]
@@ -172,8 +173,8 @@ def simple_taylor(layers: Sequence[Layer], x: Any, root: Any, target: Any = None
        arXiv:1512.02479, eq. 3.
     """
     host, home = take(x)
-    point = np.asarray(host)
-    origin = np.asarray(take(root)[0])
+    point = as_array(host)
+    origin = as_array(take(root)[0], "root")
     if origin.shape != point.shape:
         raise ShapeError(f"root has shape {origin.shape}, expected x's shape {point.shape}")
     g = gradient(layers, origin, target, **options)
