@@ -29,6 +29,11 @@ NARROW = {"tf32": 2.0**-11, "bfloat16": 2.0**-8, "mixed": 2.0**-8}
 Vector = NDArray[np.float64]  # one number per sample
 
 
+def underflow(u: float, elements: int) -> float:
+    """What rounding may lose of so many numbers of unit roundoff u where they are smaller than normal numbers."""
+    return elements * float(np.finfo(np.float64 if u < 2.0**-30 else np.float32).tiny)
+
+
 def total(values: NDArray[Any]) -> Vector:
     """Sums over every sample in float64, one sample after the other, so that none depends on how many there are."""
     return np.array([sample.sum(dtype=np.float64) for sample in values.reshape(len(values), -1)], np.float64)

@@ -11,7 +11,7 @@ from ..layers import Layer
 from ..plan import units as U
 from ..plan.account import Book, Line
 from ..rules import conserves
-from .ledger import CAUSES, Row, Vector, title_of
+from .ledger import CAUSES, Row, Vector, title_of, underflow
 
 Sums = NDArray[np.float64]  # (n, COLUMNS, number of a sum)
 
@@ -41,8 +41,8 @@ def _row(line: Line, book: Book, sums: Sums, layers: list[Layer], u: float) -> R
     rounding, size = balance.rounding * passed, passed
     for cause, factor, numbers in line.lost:
         absorbed[cause] = absorbed.get(cause, 0.0) + factor * added(numbers)
-        weighed = added([k for k in numbers if k != line.came], SIZE)  # which two roundings made
-        rounding, size = rounding + 4.0 * weighed, size + weighed
+        weighed = added([k for k in numbers if k != line.came], SIZE)  # which two roundings made, or all of the unit's
+        rounding, size = rounding + (4.0 if factor else balance.rounding) * weighed, size + weighed
     if isinstance(unit, U.Neuron):
         absorbed, shared = _neuron(unit, line, sums)
         absorbed["around stop"] = added(line.around)
@@ -50,7 +50,8 @@ def _row(line: Line, book: Book, sums: Sums, layers: list[Layer], u: float) -> R
         absorbed = {cause: absorbed[cause] for cause in CAUSES if absorbed.get(cause, came * 0).any()}
     own = 2.0**-53 * max(map(book.depth, (line.came, *line.after))) * (size + handed)
     went = added(line.after) - added(line.before)
-    bound = u * (rounding + 4.0 * handed) + own
+    elements = sum(book.sizes[k] for k in (line.came, *line.after))
+    bound = u * (rounding + 4.0 * handed) + own + underflow(u, elements)
     return Row(unit.entries, title_of(layers, unit.entries), balance.rule, came.copy(), went, absorbed, bound)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..layers import Layer
-from ..ledger.ledger import CAUSES, Row, title_of
+from ..ledger.ledger import CAUSES, Row, title_of, underflow
 from ..plan import units as U
 from ..plan.tensors import Handed, take
 from ..rules import Share, conserves
@@ -47,8 +48,9 @@ def handed_on(unit: U.Unit, x: Callable[[U.Tensor], NDArray[Any]]) -> Handed | N
     nothing = np.zeros((1,) * (1 + len(unit.out.shape)))
     if isinstance(unit, U.Probabilities):  # of R_j, x_j − Σ_i s_i x_i
         values, s = x(unit.sources[0]), x(unit.out)
-        share = np.where(s == 0, 0.0, values - (s * values).sum(axis=unit.axis, keepdims=True))
-        return Handed(share, nothing)
+        means = [(s * v).sum(axis=unit.axis, keepdims=True) for v in (values, np.abs(values))]
+        share = np.where(s == 0, 0.0, values - means[0])
+        return Handed(share, nothing, np.where(s == 0, 0.0, np.abs(values) + means[1]))
     if isinstance(unit, U.Gating) and unit.masks:
         return Handed(np.where(x(unit.sources[1]) != 0, 1.0, 0.0), nothing)
     if not isinstance(unit, U.Affine) or unit.shares is None:
@@ -70,18 +72,21 @@ def row_of(account: Account, layers: list[Layer], u: float) -> Row:
     n = len(r)
     size = np.abs(r).reshape(n, -1).sum(axis=1)
     absorbed: dict[str, Float64] = {}
+    rounding = balance.rounding * size
     for cause, factor, region, handed in balance.lost:
         part = r if region is None else take(r, region, 1)
         part = part * getattr(account.passed, handed) if handed else part
         absorbed[cause] = absorbed.get(cause, 0.0) + factor * part.reshape(n, -1).sum(axis=1)
-    rounding = balance.rounding * size
+        if not factor:
+            rounding = rounding + balance.rounding * np.abs(part).reshape(n, -1).sum(axis=1)
     if isinstance(unit, U.Neuron):
         rounding = 4.0 * size
         absorbed, size = _neuron(account, unit, r)
         rounding = rounding + balance.rounding * size
     # the ledger's own sums: NumPy adds pairwise, blocks of 128 in eight chains of 16
     own = 2.0**-53 * (18.0 + np.log2(r[0].size)) * (size + account.handed)
-    bound = u * (rounding + 4.0 * account.handed) + own
+    elements = r[0].size + sum(math.prod(s.shape) for s in unit.sources)
+    bound = u * (rounding + 4.0 * account.handed) + own + underflow(u, elements)
     came = r.reshape(n, -1).sum(axis=1)
     return Row(unit.entries, title_of(layers, unit.entries), balance.rule, came, account.r_in, absorbed, bound)
 

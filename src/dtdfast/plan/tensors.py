@@ -114,6 +114,7 @@ class Handed(NamedTuple):
 
     total: NDArray[np.float64]
     around: NDArray[np.float64]  # of that, to sources from which none comes to the entry that `stop` names
+    size: NDArray[np.float64] | None = None  # where `total` is a difference: the sum of its terms' sizes
 
 
 class Lost(NamedTuple):
@@ -122,7 +123,7 @@ class Lost(NamedTuple):
     cause: str
     factor: float = 1.0
     region: Region | None = None
-    handed: str = ""  # "total" or "around": Σ of what it hands on of R, as Handed has it
+    handed: str = ""  # "total" or "around": Σ of what it hands on of R, as Handed has it; "size" counts for rounding
 
 
 def whole(shape: Shape) -> Region:

@@ -92,15 +92,26 @@ class Probabilities(Unit):
             lowering.times_x(source, temporary, out, accumulate)
 
     def balance(self) -> Balance:
-        lost = Lost("softmax"), Lost("softmax", -1.0, handed="total")
+        lost = Lost("softmax"), Lost("softmax", -1.0, handed="total"), Lost("softmax", 0.0, handed="size")
         return Balance("softmax", 16.0 + 2.0 * self.out.shape[self.axis - 1], lost)
 
     def handed(self, lowering: Lowering, r: Buffer) -> Summands:
-        """Of R_j = s_j c_j, x_j − Σ_i s_i x_i is handed on: c_j times the softmax's derivative at x."""
+        """Of R_j = s_j c_j, x_j − Σ_i s_i x_i is handed on: c_j times the softmax's derivative at x.
+
+        Its terms have the size |x_j| + Σ_i s_i |x_i| ≤ 2|x_j| + ||x_j| − Σ_i s_i |x_i||.
+        """
         c, s, x = lowering.quotient(self, r), lowering.value(self.out), lowering.value(self.sources[0])
         change = lowering.buffer(f"h{lowering.label(self.out)}", self.out.shape, like=s)
         lowering.emit(Step("SOFTMAX_BACK", self, View(change), View(x), m=View(s), axis=self.slot))
-        return {"total": [(View(c), View(change), "times")]}
+        own, sizes, rest = (
+            lowering.buffer(f"{name}{lowering.label(self.out)}", self.out.shape, like=s) for name in "uvw"
+        )
+        lowering.emit(Step("MULTIPLY", self, View(own), View(x), m=View(s), multiplier="times"))
+        lowering.emit(Step("MULTIPLY", self, View(sizes), View(x), m=View(x), multiplier="sign"))
+        lowering.emit(Step("SOFTMAX_BACK", self, View(rest), View(sizes), m=View(s), axis=self.slot))
+        summands: Summands = {"total": [(View(c), View(change), "times")]}
+        summands["size"] = [(View(c), View(part), "times") for part in (own, own, rest)]
+        return summands
 
 
 def aligned(shape: Shape, rank: int) -> Shape:
