@@ -252,3 +252,42 @@ def test_a_picture_that_would_fill_the_memory_is_refused(
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     assert run("net.onnx", "photo.png") == 2
     assert "decompression bomb" in capsys.readouterr().err
+
+
+def test_outputs_by_label_and_against_each_other(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("labels.txt").write_text("\n".join(("ash, tree", "beech, tree", "cedar", "deal", "elm")))
+    assert run("net.onnx", "photo.png", "--labels", "labels.txt", "--target", "CEDAR", "--against", "ash") == 0
+    (entry,) = entries()
+    assert (entry["target"], entry["against"]["target"], entry["against"]["label"]) == (2, 0, "ash, tree")
+    fed = Preparation(size=(16, 24))
+    x = fed.normalised(fed.picture(Path("photo.png")))[None]
+    layers = dtd.from_onnx("net.onnx")
+    relevance = dtd.explain(layers, x, 2, against=0, domain=fed.domain)
+    assert entry["relevance"] == pytest.approx(float(relevance.sum(dtype=np.float64)), rel=1e-6)
+    assert entry["account_closes"]
+    assert run("net.onnx", "photo.png", "--target", "2", "--against", "rest") == 0
+    assert entries()[0]["against"] == "rest"
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--target", "cedar"), "--labels FILE, which is not given"),
+        (("--target", "oak", "--labels", "labels.txt"), "no output is called 'oak'"),
+        (("--target", "eec", "--labels", "labels.txt"), "it is part of 'beech'"),
+        (("--target", "2", "--against", "7"), "--against is 7, but the network has 5 outputs"),
+        (("--target", "2", "--against", "2"), "is set against itself"),
+    ],
+)
+def test_outputs_that_are_none(
+    here: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], message: str
+) -> None:
+    assert run("net.onnx", "photo.png", *options) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_label_of_several_outputs(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("labels.txt").write_text("\n".join(("ash, tree", "beech, tree", "cedar", "deal", "elm")))
+    assert run("net.onnx", "photo.png", "--labels", "labels.txt", "--target", "tree") == 2
+    assert "2 outputs are called 'tree': 0 (ash, tree), 1 (beech, tree)" in capsys.readouterr().err

@@ -173,6 +173,12 @@ def _explain(parser: argparse.ArgumentParser) -> None:
     )
     _fed(parser)
     _rule(parser)
+    add(
+        "--against",
+        type=_output,
+        metavar="I|LABEL",
+        help="why the target and not this output; rest: all others, softmax: by their probabilities",
+    )
     add("--labels", type=Path, metavar="FILE", help="names of the outputs, one per line")
     _data_set(parser.add_argument_group("with -o NAME.zarr"))
     parser.set_defaults(run=lambda arguments: _of("run" if _is_run(arguments) else "photographs", "explain")(arguments))
@@ -195,7 +201,7 @@ def _fed(parser: argparse.ArgumentParser) -> None:
     )
     add("--channels", choices=("rgb", "bgr", "gray"), help="the network's order (rgb; gray if it takes one channel)")
     add("--layout", choices=("nchw", "nhwc"), help="of the network's input (as its file tells)")
-    add("--target", type=int, metavar="I", help="the output to explain (the largest)")
+    add("--target", type=_output, metavar="I|LABEL", help="the output to explain (the largest)")
     add(
         "--domain",
         type=_domain,
@@ -220,7 +226,7 @@ def _report(parser: argparse.ArgumentParser) -> None:
     add("--json", type=Path, nargs="?", const="", metavar="FILE", help="all numbers too (beside the page)")
     _fed(parser)
     add("--rules", type=_presets, metavar="PRESET,...", help="compared; the first is tested (dtd and two others)")
-    add("--against", type=int, metavar="I", help="the output to set against (the largest of the others)")
+    add("--against", type=_output, metavar="I|LABEL", help="the output to set against (the largest of the others)")
     add("--labels", type=Path, metavar="FILE", help="names of the outputs, one per line")
     add("--names", type=Path, metavar="FILE", help="names of a table's columns, or a text's words, one per line")
     add("--samples", type=_count, default=100, metavar="N", help="read, the first ones (%(default)s)")
@@ -297,6 +303,11 @@ def _number(text: str) -> float:
 
 def _numbers(text: str) -> tuple[float, ...]:
     return tuple(map(_number, text.split(",")))
+
+
+def _output(text: str) -> int | str:
+    """The number of an output, or a label that is looked up."""
+    return int(text) if text.lstrip("+-").isdecimal() else text
 
 
 def _count(text: str) -> int:

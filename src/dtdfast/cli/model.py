@@ -16,6 +16,7 @@ from ..plan.units import output_shape
 from ..plan.wiring import sources
 from ..targets import Targets
 from .feeding import OF_PICTURES, Fed, fed_as_it_is, fed_pictures, is_onnx, opened, takes_pictures
+from .outputs import numbered
 from .text import aligned
 
 TRAINED = ("weight", "bias", "scale", "shift")
@@ -89,7 +90,7 @@ def plan(arguments: argparse.Namespace) -> str:
     fed, sample = _fed(arguments)
     explainer = fed.explainer(arguments)
     planned = explainer.plan_for((arguments.batch, *sample))
-    Targets.parse(arguments.target, arguments.batch, planned.program.network.output.shape)
+    Targets.parse(numbered("--target", arguments.target, None), arguments.batch, planned.program.network.output.shape)
     return str(planned)
 
 

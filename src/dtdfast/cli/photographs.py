@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DomainError, InputError, NumericsError, RunError
+from ..contrast import Contrast
+from ..errors import DomainError, InputError, NumericsError, RunError, TargetError
 from ..explainer import Explainer
 from ..extras import require
 from ..files import SOFTWARE, readable, replaceable, written
@@ -26,6 +27,7 @@ from ..runs.lock import locked
 from ..runs.sources import array_kind
 from ..version import __version__
 from .feeding import Fed, fed_pictures
+from .outputs import WORDS, numbered
 from .text import aligned, lines_in, ranked
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ Array = NDArray[Any]
 PIXELS = 448  # of a written picture's shorter side, at least
 RUN_OPTIONS = ("resume", "strict", "sum_channels", "ledger", "external", "chunk", "workers", "scheduler")
 KINDS = ("heatmap", "overlay")  # pictures of each photograph
-OF_ONE = (InputError, DomainError, NumericsError, OSError)  # what is wrong with one photograph alone
+OF_ONE = (InputError, DomainError, NumericsError, TargetError, OSError)  # what is wrong with one photograph alone
 
 
 def explain(arguments: argparse.Namespace) -> tuple[str, int]:
@@ -44,6 +46,8 @@ def explain(arguments: argparse.Namespace) -> tuple[str, int]:
     _refuse_run_options(arguments)
     images = _images(arguments)
     labels = None if arguments.labels is None else lines_in(arguments.labels)
+    arguments.target = numbered("--target", arguments.target, arguments.labels)
+    arguments.against = numbered("--against", arguments.against, arguments.labels, WORDS)
     fed = fed_pictures(arguments)
     explainer = fed.explainer(arguments)
     _check_outputs(arguments, explainer, fed, labels)
@@ -55,7 +59,7 @@ def explain(arguments: argparse.Namespace) -> tuple[str, int]:
         try:
             for path, name in _progress(list(zip(images, names, strict=True))):
                 try:
-                    entry, draw = _explained(explainer, fed, path, name, arguments.target, labels)
+                    entry, draw = _explained(explainer, fed, path, name, arguments, labels)
                 except OF_ONE as error:
                     first = first or error
                     entries.append({"file": readable(str(path)), "error": " ".join(str(error).split())})
@@ -165,8 +169,10 @@ def _images(arguments: argparse.Namespace) -> list[Path]:
 
 
 def _check_outputs(arguments: argparse.Namespace, explainer: Explainer, fed: Fed, labels: list[str] | None) -> None:
-    """Compare target and labels with the outputs of one black picture."""
-    if arguments.target is None and labels is None:
+    """Compare what names outputs, and labels, with the outputs of one black picture."""
+    named = {"--target": arguments.target, "--against": arguments.against}
+    numbers = {option: number for option, number in named.items() if isinstance(number, int)}
+    if not numbers and labels is None:
         return
     x = fed.photographs.normalised(np.zeros((*fed.photographs.size, fed.photographs.n_channels), np.uint8))
     n = explainer.predict(x[None]).shape[1]
@@ -174,8 +180,9 @@ def _check_outputs(arguments: argparse.Namespace, explainer: Explainer, fed: Fed
         raise InputError(
             f"the labels file has {len(labels)} lines, but the network has {n} outputs; give one line for each"
         )
-    if arguments.target is not None and not 0 <= arguments.target < n:
-        raise InputError(f"--target is {arguments.target}, but the network has {n} outputs: 0 to {n - 1}")
+    for option, number in numbers.items():
+        if not 0 <= number < n:
+            raise InputError(f"{option} is {number}, but the network has {n} outputs: 0 to {n - 1}")
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
@@ -199,12 +206,14 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 
 def _explained(
-    explainer: Explainer, fed: Fed, path: Path, name: str, target: int | None, labels: list[str] | None
+    explainer: Explainer, fed: Fed, path: Path, name: str, arguments: argparse.Namespace, labels: list[str] | None
 ) -> tuple[dict[str, Any], Callable[[Folder], None]]:
     """What the summary says of an image, and what writes its pictures."""
     picture = fed.photographs.picture(path)
     x = fed.photographs.normalised(picture)[None]
-    relevance, outputs, ledger = explainer.explain(x, target, return_outputs=True, return_ledger=True)
+    target, against = arguments.target, arguments.against
+    start = target if against is None else Contrast(target, against)
+    relevance, outputs, ledger = explainer.explain(x, start, return_outputs=True, return_ledger=True)
     chosen = int(outputs[0].argmax()) if target is None else target
     probabilities = explainer.predict(x)[0] if isinstance(fed.layers[-1], Softmax) and not fed.layers[-1].log else None
     values = relevance[0].sum(axis=0 if fed.photographs.layout == "nchw" else -1)
@@ -224,6 +233,7 @@ def _explained(
     entry = {
         "file": readable(str(path)),
         **named(chosen),
+        **({} if against is None else {"against": named(against) if isinstance(against, int) else against}),
         "top": [named(index) for index in ranked(outputs[0])],
         "relevance": float(values.sum(dtype=np.float64)),
         **_totals(ledger),

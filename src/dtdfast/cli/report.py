@@ -15,6 +15,7 @@ from ..reports.report import report as made
 from ..runs.pictures import Files
 from ..runs.sources import Source, open_source
 from .feeding import Fed, fed_as_it_is, fed_pictures
+from .outputs import numbered
 from .text import aligned, lines_in
 
 PHOTOGRAPHS = 12  # on a page where nothing is said
@@ -43,8 +44,9 @@ def report(arguments: argparse.Namespace) -> tuple[str, int]:
 
 def _page(arguments: argparse.Namespace, fed: Fed, given: dict[str, Any]) -> Page:
     usual = min(PHOTOGRAPHS, len(given["x"])) if fed.preparation is not None else SHOWN
+    target, against = (numbered(f"--{k}", getattr(arguments, k), arguments.labels) for k in ("target", "against"))
     return made(
-        fed.layers, target=arguments.target, against=arguments.against, rules=arguments.rules,
+        fed.layers, target=target, against=against, rules=arguments.rules,
         labels=None if arguments.labels is None else lines_in(arguments.labels), preparation=fed.preparation,
         shown=arguments.shown or usual, title=arguments.title or f"{arguments.model.name} explained",
         domain=fed.bounds, backend=arguments.backend, n_threads=arguments.threads, **given,

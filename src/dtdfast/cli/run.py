@@ -9,6 +9,7 @@ from ..errors import InputError, RunError
 from ..runs import Run, run
 from ..runs.sources import open_source
 from .feeding import Fed, fed_as_it_is, fed_pictures
+from .outputs import numbered
 
 TOLD = 5  # bad samples that are named in the end; the output holds all of them
 
@@ -19,6 +20,9 @@ def explain(arguments: argparse.Namespace) -> tuple[str, int]:
     """
     if arguments.labels:
         raise InputError("--labels is for summary.json, which a run into NAME.zarr does not write; leave it out")
+    if arguments.against is not None:
+        raise InputError("--against is for pictures of photographs; a run into NAME.zarr explains one output each")
+    arguments.target = numbered("--target", arguments.target, None)
     source = open_source(arguments.data, external=arguments.external)
     fed = fed_pictures(arguments) if source.pictures else fed_as_it_is(arguments, source.sample(None)[0])
     done = run(
