@@ -284,8 +284,8 @@ def test_ledger_exposes_a_wrong_kernel(defect, rules, rng, monkeypatch):
     packing = pytest.importorskip("dtdfast.packing")
     right = packing.pack
 
-    def wrong(weights):
-        packed = right(weights)
+    def wrong(weights, *threads):
+        packed = right(weights, *threads)
         if weights.scatter and weights.part.position == 2:
             packed = packed.copy()
             defect(packed)
