@@ -394,8 +394,7 @@ def test_what_is_no_argument(rng: np.random.Generator, tmp_path: Path) -> None:
     ):
         with pytest.raises(dtd.DtdError, match=message):
             dtd.report(layers, **{"x": x, "tests": (), **options})
-    page = dtd.report(layers, x, tests=())
     for places in (("none/a.html",), ("a.html", "none/a.json")):
         with pytest.raises(dtd.StorageError, match="there is no folder"):
-            page.save(*(tmp_path / place for place in places))
+            dtd.report(layers, x, tests=()).save(*(tmp_path / place for place in places))
     assert not list(tmp_path.iterdir()), "all or nothing"

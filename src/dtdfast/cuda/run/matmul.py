@@ -10,7 +10,7 @@ from ...plan.steps import Step
 from ..compile.kernel import Kernel
 from ..kernels.matmul import N_INTEGERS, SHARED_BYTES, THREADS, TILE, matmul
 from .launch import AddressOf, Launch
-from .operations import Site
+from .site import Site
 from .strided import C, D, H, N, Strided, W
 
 NAME = "dtd_matmul"
