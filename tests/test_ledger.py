@@ -97,3 +97,14 @@ def test_what_has_no_ledger_is_refused(rng: Any) -> None:
     array = pytest.importorskip("dask.array")
     with pytest.raises(InputError, match="return_ledger"):
         dtd.explain(layers, array.from_array(x), return_ledger=True)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize("name", ["lenet5", "squeeze_excite", "unet", "vit", "talking_heads"])
+def test_it_closes_whatever_the_size_of_inputs(name: str, precision: str) -> None:
+    """Large scores leave a softmax little but one 1, small inputs little but biases; some relevance underflows."""
+    net = SMALL[name]()
+    explainer = dtd.Explainer(net.layers, rules="attnlrp", backend="cpu", precision=precision)
+    for scale in (1e-3, 30.0):
+        ledger = explainer.ledger((scale * net.sample(2)).astype(np.float32), net.target)
+        assert ledger.closed, str(ledger)

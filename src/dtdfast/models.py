@@ -155,7 +155,7 @@ def _file(model: Any, x: Any) -> Sequence[Layer]:
 
 
 def _state(path: Path) -> tuple[int, ...]:
-    """What changes with a file, also where its times and size are set back."""
+    """Numbers of which one changes with every write, even if the modification time and size are restored."""
     stat = path.stat()
     return stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino
 

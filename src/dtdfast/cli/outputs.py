@@ -17,7 +17,7 @@ SHOWN = 5
 def numbered(
     option: str, given: int | str | None, labels: Path | None, words: tuple[str, ...] = ()
 ) -> int | str | None:
-    """The number of the output that an option names; numbers, None and `words` are what they are.
+    """The number of the output that an option names; numbers, None and `words` are returned unchanged.
 
     A label is found whatever its capitals, by its whole line or by one of the names on it that commas divide.
 

@@ -30,7 +30,7 @@ Vector = NDArray[np.float64]  # one number per sample
 
 
 def underflow(u: float, elements: int) -> float:
-    """What rounding may lose of so many numbers of unit roundoff u where they are smaller than normal numbers."""
+    """Bound on what so many numbers of unit roundoff u lose by underflow: the smallest normal number each."""
     return elements * float(np.finfo(np.float64 if u < 2.0**-30 else np.float32).tiny)
 
 
