@@ -115,7 +115,7 @@ def last_entry(layers: Sequence[L.Layer], start: int | None, kind: str) -> int:
     if start is not None:
         return start
     last = len(layers) - 1
-    if kind != PREDICT:
+    if kind != PREDICT and isinstance(layers[last], (L.Softmax, L.Dropout)):
         reads = sources(layers)
         while isinstance(layers[last], (L.Softmax, L.Dropout)) and reads[last][0] != L.INPUT:
             last = reads[last][0]

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..errors import DomainError, RuleError
-from ..rules import Rule, ZBox, ZPlus, ZPlusBySign
+from ..rules import Row, Rule, ZBox, ZPlus, ZPlusBySign
 from .builder import Builder
 from .domain import Domain, broadcast_bounds, single
 from .parts import Part
 from .tensors import Box, Tensor
 from .units import Copy, Move, Neuron, Reshaping, Unit, Words
+
+
+BY_SIGN = ZPlusBySign()
 
 
 class Boxes(NamedTuple):
@@ -24,7 +28,7 @@ class Boxes(NamedTuple):
 
 def assign_rows(builder: Builder, units: list[Unit], domain: Domain) -> None:
     """Each neuron's row: the one given for it, else the first-layer rule where it reads the input, else its kind's."""
-    boxes = Boxes({}, {})
+    boxes, rows = Boxes({}, {}), dict[int, Row]()  # by ids of the rules, which are those of the builder
     words = any(isinstance(u, Words) and not u.absorbs for u in units)
     bounds = domain.bounds(builder.input.shape) if domain.kind == "box" and not words else None
     if bounds is not None:
@@ -37,7 +41,12 @@ def assign_rows(builder: Builder, units: list[Unit], domain: Domain) -> None:
         for index in boxes.exact.keys() - boxes.rounded.keys():
             boxes.rounded[index] = carry(boxes.rounded, unit) or single(boxes.exact[index])
         if isinstance(unit, Neuron):
-            assign_row(builder, unit, boxes, domain)
+            rule = rule_of(builder, unit, domain)
+            if isinstance(rule, ZBox):
+                assign_boxes(builder, unit, rule, any(p.source.is_input for p in unit.parts), boxes)
+            if id(rule) not in rows:
+                rows[id(rule)] = rule.row(builder.book.convention)
+            unit.row = rows[id(rule)]
 
 
 def carry(boxes: dict[int, Box], unit: Unit) -> Box | None:
@@ -56,19 +65,23 @@ def _unbounded(tensor: Tensor, real: Any) -> Box:
     return np.full(tensor.shape, -np.inf, real), np.full(tensor.shape, np.inf, real)
 
 
-def assign_row(builder: Builder, unit: Neuron, boxes: Boxes, domain: Domain) -> None:
+def rule_of(builder: Builder, unit: Neuron, domain: Domain) -> Rule:
+    """The rule of a neuron where it is; the same object for all neurons that share it."""
     rule, explicit = builder.rule[unit.parts[0].position]
-    reads_input = any(p.source.is_input for p in unit.parts)
     first = builder.book.preset.first
-    if reads_input and not explicit and first is not None:
+    if not explicit and first is not None and any(p.source.is_input for p in unit.parts):
         rule = first if isinstance(first, Rule) else domain.rule
         if isinstance(rule, ZPlus) and builder.book.by_sign:
-            rule = ZPlusBySign()
+            rule = BY_SIGN
     if isinstance(rule, ZPlusBySign) and unit.out.nonnegative:
-        rule = ZPlus(bias="none", stabilizer=rule.stabilizer)
-    if isinstance(rule, ZBox):
-        assign_boxes(builder, unit, rule, reads_input, boxes)
-    unit.row = rule.row(builder.book.convention)
+        rule = one_sided(rule.stabilizer)
+    return rule
+
+
+@cache
+def one_sided(stabilizer: float | None) -> Rule:
+    """Z⁺ by the sign of y, where y is known to be ≥ 0."""
+    return ZPlus(bias="none", stabilizer=stabilizer)
 
 
 def assign_boxes(builder: Builder, unit: Neuron, rule: ZBox, reads_input: bool, boxes: Boxes) -> None:

@@ -9,10 +9,12 @@ from .. import layers as L
 from ..budget import budget, require
 from ..errors import LayerError, ShapeError, WiringError, at
 from .entries import Entry
-from .shapes import MAX_AXES, MAX_ELEMENTS, Shape
+from .shapes import MAX_AXES, MAX_ELEMENTS, Shape, join
 from .units import aligned, output_shape
 
 MAX_LAYERS = 100_000
+
+KINDS = frozenset(L.RECORDS.values())
 
 
 def sources(layers: Sequence[L.Layer]) -> list[tuple[int, ...]]:
@@ -28,7 +30,7 @@ def sources(layers: Sequence[L.Layer]) -> list[tuple[int, ...]]:
         raise LayerError(f"layers has {len(layers)} entries, at most {MAX_LAYERS} are supported")
     result = []
     for position, record in enumerate(layers):
-        if not isinstance(record, L.Layer) or type(record) not in L.RECORDS.values():
+        if type(record) not in KINDS:
             raise LayerError(
                 f"layer {position} is {record!r:.80}, expected a record such as dtdfast.Linear(weight, bias)"
             )
@@ -65,14 +67,26 @@ def check_shape(shape: Shape, where: str) -> None:
     """Refuse what no machine could hold, before anything is allocated."""
     if len(shape) > MAX_AXES:
         raise ShapeError(
-            f"{where}: output (n, {', '.join(map(str, shape))}) has {len(shape) + 1} axes, at most {MAX_AXES + 1} are "
+            f"{where}: output (n, {join(shape)}) has {len(shape) + 1} axes, at most {MAX_AXES + 1} are "
             "supported"
         )
     if math.prod(shape) > MAX_ELEMENTS:
         raise ShapeError(
-            f"{where}: output (n, {', '.join(map(str, shape))}) would hold {math.prod(shape):,} elements, at most "
+            f"{where}: output (n, {join(shape)}) would hold {math.prod(shape):,} elements, at most "
             f"{MAX_ELEMENTS:,}"
         )
+
+
+def refuse_integers(layers: Sequence[L.Layer], position: int, integers: list[int]) -> None:
+    """LayerError where an Embedding reads no integers, or another record does."""
+    where = at(position, layers[position])
+    if not integers:
+        raise LayerError(
+            f"{where}: an Embedding reads the network's input, and that must be integers (word numbers); or a "
+            "Given of integers"
+        )
+    what = "the network's input" if integers[0] == L.INPUT else at(integers[0], layers[integers[0]])
+    raise LayerError(f"{where}: reads {what}, which holds integers; integers go into an Embedding only")
 
 
 def wire(layers: Sequence[L.Layer], input_shape: Shape, *, tokens: bool, last: int) -> dict[int, Entry]:
@@ -91,29 +105,25 @@ def wire(layers: Sequence[L.Layer], input_shape: Shape, *, tokens: bool, last: i
         if position != L.INPUT and position not in needed:
             needed.add(position)
             stack.extend(reads[position])
-    most = budget() // 4
+    integers = {s for s in needed if is_integer(layers, s)} | ({L.INPUT} if tokens else set())
+    large = min(budget() // 4, MAX_ELEMENTS)
     shapes: dict[int, Shape] = {L.INPUT: input_shape}
     entries = {}
     for position in sorted(needed):
-        record = layers[position]
-        where = at(position, record)
-        integers = [s for s in reads[position] if (tokens if s == L.INPUT else is_integer(layers, s))]
-        if isinstance(record, L.Embedding) != bool(integers):
-            if isinstance(record, L.Embedding):
-                raise LayerError(
-                    f"{where}: an Embedding reads the network's input, and that must be integers (word numbers); or a "
-                    "Given of integers"
-                )
-            what = "the network's input" if integers[0] == L.INPUT else at(integers[0], layers[integers[0]])
-            raise LayerError(f"{where}: reads {what}, which holds integers; integers go into an Embedding only")
+        record, read = layers[position], reads[position]
+        if isinstance(record, L.Embedding) == integers.isdisjoint(read):
+            refuse_integers(layers, position, [s for s in read if s in integers])
         try:
-            operands = [shapes[s] for s in reads[position]]
-            shape = output_shape(record, *aligned(record, operands, [is_constant(layers, s) for s in reads[position]]))
+            operands = [shapes[s] for s in read]
+            if isinstance(record, (L.Add, L.Mul)):
+                operands = aligned(operands, [is_constant(layers, s) for s in read])
+            shape = output_shape(record, *operands)
         except ShapeError as error:
-            raise ShapeError(f"{where}: {error}") from None
-        check_shape(shape, where)
-        if math.prod(shape) > most:
-            require(4 * math.prod(shape), f"{where}: its output (n, {', '.join(map(str, shape))}) for one sample")
+            raise ShapeError(f"{at(position, record)}: {error}") from None
+        if len(shape) > MAX_AXES or math.prod(shape) > large:
+            where = at(position, record)
+            check_shape(shape, where)
+            require(4 * math.prod(shape), f"{where}: its output (n, {join(shape)}) for one sample")
         shapes[position] = shape
-        entries[position] = Entry(position, record, reads[position], shape)
+        entries[position] = Entry(position, record, read, shape)
     return entries

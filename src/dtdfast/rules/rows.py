@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from ..vocabulary import (
     INPUT_MAPS,
@@ -124,12 +125,12 @@ class Row:
         """Whether a bias stands in a denominator, and so absorbs relevance."""
         return any(share.bias is not None for share in self.shares)
 
-    @property
+    @cached_property
     def by_sign(self) -> bool:
         """Whether every neuron takes one of two shares, whose sums with its bias make up y."""
         return self.shares == BY_SIGN
 
-    @property
+    @cached_property
     def paired(self) -> tuple[float, float] | None:
         """(ρ, p) = (γ/(2 + γ), 1 + γ/2) of γ, where n_ij = p·(x w + ρ·sgn(y)·|x w|); None for other rows.
 
@@ -157,13 +158,23 @@ class Row:
             return None
         return self.shares[0].coefficient, 0.0 if self.by_sign or len(self.shares) == 1 else self.shares[1].coefficient
 
-    @property
+    @cached_property
     def one_signed(self) -> bool:
         """Whether some term sums products of one sign of the weights alone."""
         terms = {term for share in self.shares for term in share.terms}
         return self.product_form and any(WEIGHT_MAPS[term.w].sign is not None for term in terms)
 
-    @property
+    @cached_property
+    def of_rectified(self) -> Row:
+        """What is left of it where R = x ⊙ c is 0 for y <= 0, as behind a ReLU: a share that holds there passes
+        nothing.
+        """
+        shares = tuple(s for s in self.shares if s.select != "y<0") or self.shares[:1]
+        if len(shares) == 1 and shares[0].select == "y>0":
+            shares = (replace(shares[0], select="all"),)
+        return self if shares == self.shares else replace(self, shares=shares)
+
+    @cached_property
     def product_form(self) -> bool:
         return all(INPUT_MAPS[term.x].product is not None for share in self.shares for term in share.terms)
 

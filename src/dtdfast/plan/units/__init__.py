@@ -108,12 +108,10 @@ def output_shape(record: L.Layer, *shapes: Shape) -> Shape:
     return recipe.shape(record, *shapes)
 
 
-def aligned(record: L.Layer, shapes: list[Shape], constant: list[bool]) -> list[Shape]:
-    """Shapes of the operands, those of constants of an Add or Mul with as many axes as the others' (in front, of size
+def aligned(shapes: list[Shape], constant: list[bool]) -> list[Shape]:
+    """Shapes of the operands of an Add or Mul, those of constants with as many axes as the others' (in front, of size
     1).
     """
-    if not isinstance(record, (L.Add, L.Mul)):
-        return shapes
     rank = max(len(s) for s in shapes)
     return [(1,) * (rank - len(s)) + s if c else s for s, c in zip(shapes, constant, strict=True)]
 

@@ -5,8 +5,6 @@ weighted.py, pools.py, add.py and resample.py decide which records become neuron
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ...rules import GRADIENT
 from ...vocabulary import WEIGHT_MAPS, W, X
 from ..account import Line
@@ -48,11 +46,7 @@ class Neuron(Sum, Unit):
         row = self.row
         assert row is not None
         if self.out.form == "c" and self.activation is not None and self.activation.function.product and not gradient:
-            # R = x ⊙ c is 0 where y <= 0, so a share that holds there passes nothing
-            shares = tuple(s for s in row.shares if s.select != "y<0") or row.shares[:1]
-            if len(shares) == 1 and shares[0].select == "y>0":
-                shares = (replace(shares[0], select="all"),)
-            self.row = row = replace(row, shares=shares)
+            self.row = row = row.of_rectified
         for part in self.parts:
             part.terms = reduce_terms(row, part)
             if gradient:
