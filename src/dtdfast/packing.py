@@ -105,9 +105,10 @@ class WeightStore:
 
     def get(self, weights: Weights) -> Packed:
         with self._lock:
-            found = self._packed.get(weights.key)
+            key = weights.key
+            found = self._packed.get(key)
             if found is None:
-                found = self._packed[weights.key] = pack(weights, self._n_threads)
+                found = self._packed[key] = pack(weights, self._n_threads)
                 if found.flags.writeable:
                     self.nbytes += found.nbytes
             return found

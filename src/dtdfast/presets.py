@@ -98,16 +98,14 @@ class RuleBook:
 
     def explicit(self, position: int, record: Layer) -> Rule | None:
         """The rule that the caller gave this very entry."""
+        if isinstance(self.rules, (str, Rule)):
+            return None
         if isinstance(self.rules, Mapping):
             return self.rules.get(position)
-        if callable(self.rules) and not isinstance(self.rules, Rule):
-            rule = self.rules(position, record)
-            if rule is not None and not isinstance(rule, Rule):
-                raise RuleError(
-                    f"rules({position}, {type(record).__name__}) returned {rule!r}, expected a Rule or None"
-                )
-            return rule
-        return None
+        rule = self.rules(position, record)
+        if rule is not None and not isinstance(rule, Rule):
+            raise RuleError(f"rules({position}, {type(record).__name__}) returned {rule!r}, expected a Rule or None")
+        return rule
 
     def kept(self, entries: Iterable[Any]) -> frozenset[int]:
         """The affine entries that do not fold, since they have a rule of their own: passed as they are, or one tap with

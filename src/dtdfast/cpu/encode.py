@@ -193,7 +193,7 @@ class Encoded:
 
     def _view(self, view: View) -> Any:
         """A dtd_view; one for all views of a whole buffer."""
-        whole = view.region is None and view.expand is None and not view.trailing
+        whole = view.whole
         found = self._views.get(id(view.buffer)) if whole else None
         if found is None:
             buffer = view.buffer

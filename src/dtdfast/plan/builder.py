@@ -69,7 +69,7 @@ class Builder:
     def put(self, unit: Node) -> Tensor:
         """The unit comes next; returns its output."""
         for taps in unit.tables:
-            if taps.table > MAX_TABLE:
+            if taps.at_most > MAX_TABLE and taps.table > MAX_TABLE:
                 raise ShapeError(
                     f"{self.entries[unit.position]}: its windows of {taps.kernel} elements with stride {taps.stride} "
                     f"take a table of {taps.table:,} entries, at most {MAX_TABLE:,} are supported"

@@ -7,7 +7,7 @@ Both passes rewrite a list of steps before memory is laid out, and only where no
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 from .account import Book
 from .steps import REALS, SUMMING, Buffer, Step, View
@@ -22,8 +22,10 @@ def _touched(steps: list[Step]) -> dict[int, list[int]]:
     """Memory (by id of its buffer) → numbers of the steps that use it."""
     touched: dict[int, list[int]] = defaultdict(list)
     for number, step in enumerate(steps):
-        for root in {id(view.buffer.root) for view in step.views()}:
-            touched[root].append(number)
+        for view in step.views():
+            users = touched[id(view.buffer.root)]
+            if not users or users[-1] != number:
+                users.append(number)
     return touched
 
 
@@ -37,14 +39,7 @@ def _channels(step: Step, part: View, whole: View) -> int | None:
     of channels.
     """
     region = part.region
-    if (
-        step.op != "MOVE"
-        or step.accumulate
-        or region is None
-        or region.order is not None
-        or part.expand
-        or whole.expand
-    ):
+    if step.accumulate or region is None or region.order is not None or part.expand or whole.expand:
         return None
     start, stride, count = region.ranges[0]
     block = (count, *part.buffer.shape[1:])
@@ -67,18 +62,19 @@ def join_channels(forward: list[Step], relevance: list[Step]) -> tuple[list[Step
     else.
     """
     steps = [*forward, *relevance]
+    copies = [
+        (number, step.x, step.out, _channels(step, step.out, step.x), _channels(step, step.x, step.out))
+        for number, step in enumerate(steps)
+        if step.op == "MOVE" and step.x is not None and not (step.x.region is None and step.out.region is None)
+    ]
+    if not copies:
+        return forward, relevance
     writers: dict[int, list[int]] = defaultdict(list)
-    joined: dict[int, int] = defaultdict(int)
     for number, step in enumerate(steps):
         writers[id(step.out.buffer.root)].append(number)
-        if step.x is not None and step.op == "MOVE" and step.out.region is not None:
-            joined[id(step.x.buffer)] += 1
+    joined = Counter(id(x.buffer) for _, x, out, _, _ in copies if out.region is not None)
     dropped = set()
-    for number, step in enumerate(steps):
-        if step.x is None:
-            continue
-        x, out = step.x, step.out
-        inward, outward = _channels(step, out, x), _channels(step, x, out)
+    for number, x, out, inward, outward in copies:
         if not (_own(x.buffer) and _own(out.buffer)) or x.buffer.plain or out.buffer.plain or out.buffer is x.buffer:
             continue
         pieces = (steps[w] for w in writers[id(out.buffer)])
@@ -109,7 +105,9 @@ def without_unread(steps: list[Step]) -> list[Step]:
         root = step.out.buffer.root
         if root.external or id(root) in read:
             kept.append(step)
-            read.update(id(view.buffer.root) for view in step.views() if view is not step.out)
+            for view in step.views():
+                if view is not step.out:
+                    read.add(id(view.buffer.root))
     return kept[::-1]
 
 
@@ -123,38 +121,44 @@ def fuse_products(steps: list[Step], book: Book | None = None) -> list[Step]:
     dropped: set[int] = set()
     behind: dict[int, list[Step]] = {}  # steps that follow others
     for number, step in enumerate(steps):
-        times = step.op == "MULTIPLY" and step.multiplier == "times" and step.coefficient == 1.0
-        if not times or step.x is None or step.m is None:
+        if step.op != "MULTIPLY" or step.multiplier != "times" or step.coefficient != 1.0:
             continue
-        r, out = step.x.buffer, step.out
+        x, m, out = step.x, step.m, step.out
+        if x is None or m is None or not (x.whole and m.whole and out.whole):
+            continue
+        r = x.buffer
         *before, last = touched[id(r.root)]
-        sums = [i for i in before if steps[i].op in SUMMING]
-        writers = [i for i in before if steps[i].op not in SUMMING]
+        sums = [] if book is None else [i for i in before if steps[i].op in SUMMING]
+        writers = [i for i in before if i not in sums] if sums else before
         if not _own(r) or r.root is out.buffer.root or last != number or not writers:
-            continue
-        if any(view.region is not None or view.expand is not None for view in (step.x, step.m, out)):
             continue
         if not all(_takes_product(steps[w], r) for w in writers):
             continue
-        own, others = set(writers), (touched[id(view.buffer.root)] for view in (out, step.m))
-        of_out, of_m = (users[bisect_left(users, writers[0]) : bisect_left(users, number)] for users in others)
-        if any(i not in own for i in of_out):
+        of_out, of_m = touched[id(out.buffer.root)], touched[id(m.buffer.root)]
+        if any(i not in writers for i in _between(of_out, writers[0], number)):
             continue
-        if any(steps[i].out.buffer.root is step.m.buffer.root for i in of_m):  # m is not there yet
-            continue
+        if any(steps[i].out.buffer.root is m.buffer.root for i in _between(of_m, writers[0], number)):
+            continue  # m is not there yet
         for group in _groups(steps, writers) if sums else ():
             assert book is not None
             behind[group[-1]] = _taken_up(steps, group, [steps[i] for i in sums if i > group[-1]], step, book)
         for w in writers if not sums else ():
             steps[w] = _with_product(steps[w], step)
-        for users in {id(r): touched[id(r)] for r in (out.buffer.root, step.m.buffer.root)}.values():
+        for users in (of_out,) if of_out is of_m else (of_out, of_m):
             del users[bisect_left(users, number)]
             for w in writers:
                 place = bisect_left(users, w)
                 if place == len(users) or users[place] != w:
                     users.insert(place, w)
         dropped.update((number, *sums))
+    if not behind:
+        return [step for k, step in enumerate(steps) if k not in dropped]
     return [s for k, step in enumerate(steps) if k not in dropped for s in (step, *behind.get(k, []))]
+
+
+def _between(users: list[int], first: int, last: int) -> list[int]:
+    """Those from the first on and before the last."""
+    return users[bisect_left(users, first) : bisect_left(users, last)]
 
 
 def _takes_product(step: Step, r: Buffer) -> bool:

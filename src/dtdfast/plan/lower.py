@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .fuse import fuse_products, join_channels, without_unread
 from .lowering import Lowering
-from .memory import insert_clears, live_ranges, place
+from .memory import place, with_clears
 from .plan import Plan
 from .program import Program
 from .steps import Buffer, Step, View
@@ -144,16 +144,18 @@ def lower(
     constant = [step for step in steps if step.constant]
     if constant:
         steps = [*constant, *(step for step in steps if not step.constant)]
-    known: set[int] = set()
-    steps = insert_clears(steps, known)
-    downward = insert_clears(downward, known)
-    buffers = live_ranges([*steps, *downward])
+    used: dict[int, Buffer] = {}
+    steps = with_clears(steps, 0, used)
+    downward = with_clears(downward, len(steps), used)
+    buffers = [buffer for buffer in used.values() if not buffer.external]
     n_constant = sum(step.constant for step in steps) if constant else 0
     for buffer in buffers:  # what outlives the constant steps is there in the next call too
         if buffer.first < n_constant <= buffer.last or (chunked and buffer.first < len(steps) <= buffer.last):
             buffer.last = len(steps) + len(downward)
+    counts = {"n": n, "nt": n * t, "1": 1}
     for step in (*steps, *downward):
-        step.macs *= {"n": n, "nt": n * t, "1": 1}[step.out.buffer.batch]
+        if step.macs:
+            step.macs *= counts[step.out.buffer.batch]
     arena = place(buffers, n, t, reuse=True)
     return Plan(
         program,

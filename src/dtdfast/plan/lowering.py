@@ -253,8 +253,7 @@ class Lowering:
         all_phases = phases(taps, scatter=scatter)
         if window is not None:
             fields["window"] = self.constant(window)
-        framed = any(any(side) for phase in all_phases for side in phase.border)
-        if not part.linear and x.region is None and not self.fits(x.buffer, framed):
+        if not part.linear and x.region is None and not self.fits(x.buffer, any(phase.framed for phase in all_phases)):
             x = replace(x, buffer=self.channels_last(x.buffer, x.buffer.name))
         dense = part.weight is not None and not taps.depthwise
         for phase in all_phases:
@@ -270,7 +269,7 @@ class Lowering:
             else:
                 op = f"{verb}_CHANNEL"
                 weights = Weights(part, "channel", False, numbers, self.numbers) if part.weight is not None else None
-            if not part.linear:
+            if phase.framed and not part.linear:
                 x.buffer.root.widen(*phase.border)
             inner = (taps.c_out if scatter else taps.c_in) // taps.groups
             outer = taps.c_in if scatter else taps.c_out
@@ -283,7 +282,7 @@ class Lowering:
         """Whether a sum over its taps reads beyond its operand."""
         if part.held or part.linear:
             return False
-        return any(any(side) for phase in phases(part.taps, scatter=False) for side in phase.border)
+        return any(phase.framed for phase in phases(part.taps, scatter=False))
 
     @staticmethod
     def cut(value: Any, phase: Phase) -> Any:

@@ -17,34 +17,26 @@ MANY = 4096
 their number."""
 
 
-def insert_clears(steps: list[Step], known: set[int]) -> list[Step]:
-    """Before the first step that writes a framed buffer, a step that zeroes its frame; `known` holds ids of buffers
-    done.
+def with_clears(steps: list[Step], number: int, buffers: dict[int, Buffer]) -> list[Step]:
+    """The steps, the first of which has this number, and before the first one that writes a framed buffer a step that
+    zeroes its frame. Of arena buffers, their first and last steps are set; `buffers` holds, by id, those of all steps
+    so far in the order of first use.
     """
     result = []
     for step in steps:
-        for view in step.views():
-            buffer = view.buffer.root
-            if buffer.framed and id(buffer) not in known:
-                known.add(id(buffer))
-                result.append(Step("CLEAR_BORDER", step.unit, View(buffer)))
+        roots = [view.buffer.root for view in step.views()]
+        for root in roots:
+            if root.framed and id(root) not in buffers:
+                buffers[id(root)], root.first = root, number
+                result.append(Step("CLEAR_BORDER", step.unit, View(root)))
+                number += 1
+        for root in roots:
+            if id(root) not in buffers:
+                buffers[id(root)], root.first = root, number
+            root.last = number
         result.append(step)
+        number += 1
     return result
-
-
-def live_ranges(steps: list[Step]) -> list[Buffer]:
-    """Set every arena buffer's first and last step; returns them in order of first use."""
-    buffers: dict[int, Buffer] = {}
-    for number, step in enumerate(steps):
-        for view in step.views():
-            buffer = view.buffer.root
-            if buffer.external:
-                continue
-            if id(buffer) not in buffers:
-                buffers[id(buffer)] = buffer
-                buffer.first = number
-            buffer.last = number
-    return list(buffers.values())
 
 
 def place(buffers: list[Buffer], n: int, t: int, *, reuse: bool) -> int:

@@ -146,6 +146,11 @@ class View(OneLine):
     expand: Shape | None = None
     trailing: bool = False
 
+    @property
+    def whole(self) -> bool:
+        """Whether it is all of the buffer, as it is."""
+        return self.region is None and self.expand is None and not self.trailing
+
     def phase(self, start: Triple, step: Triple, count: Triple) -> View:
         """The outputs of one phase; axes are the last of (d, h, w) that the buffer has."""
         n_space = len(self.buffer.shape) - 1
@@ -292,7 +297,7 @@ class Step:
     @property
     def constant(self) -> bool:
         """Whether it computes the same for every x."""
-        return all(view.buffer.root.batch == "1" for view in self.views())
+        return self.out.buffer.root.batch == "1" and all(view.buffer.root.batch == "1" for view in self.views())
 
 
 STEP_FIELDS = {f.name for f in fields(Step)}

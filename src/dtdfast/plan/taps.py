@@ -67,6 +67,11 @@ class Taps(NamedTuple):
         return met + PHASE * phases
 
     @property
+    def at_most(self) -> int:
+        """What `table` cannot exceed."""
+        return self.n_taps + PHASE * self.stride[0] * self.stride[1] * self.stride[2]
+
+    @property
     def macs(self) -> int:
         """Multiply-adds of one product for one sample (padding counted, as usual)."""
         size = self.x_size if self.transposed else self.out_size
@@ -88,6 +93,7 @@ class Phase:
     x_step: Triple
     taps: tuple[tuple[int, Triple], ...]
     border: tuple[Triple, Triple] = field(init=False)  # how far the taps reach beyond x, before and after, per axis
+    framed: bool = field(init=False)  # whether they do
     x_size: InitVar[Triple]
 
     def __post_init__(self, x_size: Triple) -> None:
@@ -98,6 +104,7 @@ class Phase:
                 after[a] = max(after[a], offset[a] + (self.count[a] - 1) * self.x_step[a] - x_size[a] + 1)
         border = (before[0], before[1], before[2]), (after[0], after[1], after[2])
         object.__setattr__(self, "border", border)
+        object.__setattr__(self, "framed", any(before) or any(after))
 
 
 class _AxisPhase(NamedTuple):
