@@ -25,11 +25,16 @@ LARGE = 2**16  # numbers that threads share
 Packed = NDArray[np.floating[Any]]
 
 
+def address(array: NDArray[Any]) -> int:
+    """Of its first number, as array.ctypes.data, which is slow to start."""
+    return int(ffi.cast("intptr_t", ffi.from_buffer(array)))
+
+
 def aligned(shape: tuple[int, ...], real: str) -> Packed:
     """Memory that starts at a cache line: a load that straddles two of them costs two loads."""
     n, size = math.prod(shape), np.dtype(real).itemsize
     raw = np.empty(n + LINE // size, real)
-    first = -raw.ctypes.data % LINE // size
+    first = -address(raw) % LINE // size
     return raw[first : first + n].reshape(shape)
 
 
@@ -76,7 +81,7 @@ def pack(weights: Weights, n_threads: int | None = None) -> Packed:
         packed = packed.reshape(len(weights.taps), len(weight))
     # rows (n_out, n_in): the record's own array where it is of this type, unless a copy from a cache line on costs next
     # to nothing
-    elif weight.dtype == real and (weight.nbytes > SMALL or not weight.ctypes.data % LINE):
+    elif weight.dtype == real and (weight.nbytes > SMALL or not address(weight) % LINE):
         packed = np.ascontiguousarray(weight).reshape(weight.shape[:2])
     else:
         packed, finite = blocks(weight, 1, (0,), real, threads, lanes=1)

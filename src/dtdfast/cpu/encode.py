@@ -19,6 +19,9 @@ from ..plan.taps import Phase
 PLACES = {"scratch": 0, "arena": 1, "x": 2, "start": 3, "outputs": 4, "result": 5, "ledger": 6}
 """Of the externals in the table of pointers, which begins with them; behind them what samples bring along."""
 
+ALONE = np.zeros(1, np.int64)
+"""The offset of one tap that lies where its output does."""
+
 REALS = {"f4": lib.DTD_F4, "f8": lib.DTD_F8}
 
 WEIGHT_MAPS = {name: getattr(lib, f"DTD_{row.c}") for name, row in vocabulary.WEIGHT_MAPS.items()}
@@ -197,10 +200,9 @@ class Encoded:
         found = self._views.get(id(view.buffer)) if whole else None
         if found is None:
             buffer = view.buffer
-            offset, shape, strides = view.layout()
+            offset, shape, strides, per_sample = view.sample_layout()
             base, offset = self._base(buffer, offset)
-            per_sample = 0 if buffer.batch == "1" else buffer.strides()[2]
-            axes = [self._counts[buffer.batch], *shape], [per_sample, *strides]
+            axes = (self._counts[buffer.batch], *shape), (0 if buffer.batch == "1" else per_sample, *strides)
             found = ffi.new("dtd_view *", (base, offset, *axes))[0]
             if whole:
                 self._views[id(buffer)] = found
@@ -228,6 +230,9 @@ class Encoded:
 
     def _taps(self, c: Any, phase: Phase, x: View) -> None:
         """Element offsets of the taps in x, and x's strides multiplied by its step."""
+        if phase.alone:
+            c.n_taps, c.taps.base = 1, self._constant(ALONE)
+            return
         _, _, strides = x.layout()
         key = id(phase), strides
         offsets = self._offsets.get(key)

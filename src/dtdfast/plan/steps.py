@@ -161,7 +161,11 @@ class View(OneLine):
 
     def layout(self) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
         """(offset, shape, strides) over (c, d, h, w, extra), without the batch axis."""
-        offset, strides, _ = self.buffer.strides()
+        return self.sample_layout()[:3]
+
+    def sample_layout(self) -> tuple[int, tuple[int, ...], tuple[int, ...], int]:
+        """The same, and the elements of a sample."""
+        offset, strides, per_sample = self.buffer.strides()
         shape: tuple[int, ...] = self.buffer.shape
         if self.region is not None:
             offset, strides = strided(self.region, offset, strides)
@@ -173,7 +177,7 @@ class View(OneLine):
             shape = self.expand
         if self.trailing:
             shape, strides = (*shape, 1), (*strides, 0)
-        return (offset, *_five(shape, strides))
+        return (offset, *_five(shape, strides), per_sample)
 
 
 @lru_cache(4096)

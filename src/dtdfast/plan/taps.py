@@ -94,6 +94,7 @@ class Phase:
     taps: tuple[tuple[int, Triple], ...]
     border: tuple[Triple, Triple] = field(init=False)  # how far the taps reach beyond x, before and after, per axis
     framed: bool = field(init=False)  # whether they do
+    alone: bool = field(init=False)  # whether it is one tap where the output is
     x_size: InitVar[Triple]
 
     def __post_init__(self, x_size: Triple) -> None:
@@ -105,6 +106,8 @@ class Phase:
         border = (before[0], before[1], before[2]), (after[0], after[1], after[2])
         object.__setattr__(self, "border", border)
         object.__setattr__(self, "framed", any(before) or any(after))
+        offsets = tuple(offset for _, offset in self.taps)
+        object.__setattr__(self, "alone", offsets == ((0, 0, 0),) and self.x_step == (1, 1, 1))
 
 
 class _AxisPhase(NamedTuple):
