@@ -237,8 +237,8 @@ class Encoded:
         key = id(phase), strides
         offsets = self._offsets.get(key)
         if offsets is None:
-            place = [sum(o * s for o, s in zip(offset, strides[1:4], strict=True)) for _, offset in phase.taps]
-            offsets = self._offsets[key] = np.array(place, np.int64)
+            places = np.array([offset for _, offset in phase.taps], np.int64).reshape(-1, 3)
+            offsets = self._offsets[key] = places @ np.array(strides[1:4], np.int64)
         c.n_taps = len(offsets)
         c.taps.base = self._constant(offsets)
         if phase.x_step != (1, 1, 1):

@@ -11,8 +11,8 @@ taps.
 
 from __future__ import annotations
 
-from dataclasses import InitVar, dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from itertools import product
 from typing import NamedTuple
 
@@ -92,22 +92,17 @@ class Phase:
     count: Triple
     x_step: Triple
     taps: tuple[tuple[int, Triple], ...]
-    border: tuple[Triple, Triple] = field(init=False)  # how far the taps reach beyond x, before and after, per axis
-    framed: bool = field(init=False)  # whether they do
-    alone: bool = field(init=False)  # whether it is one tap where the output is
-    x_size: InitVar[Triple]
+    border: tuple[Triple, Triple]  # how far the taps reach beyond x, before and after, per axis
 
-    def __post_init__(self, x_size: Triple) -> None:
-        before, after = [0, 0, 0], [0, 0, 0]
-        for _, offset in self.taps:
-            for a in range(3):
-                before[a] = max(before[a], -offset[a])
-                after[a] = max(after[a], offset[a] + (self.count[a] - 1) * self.x_step[a] - x_size[a] + 1)
-        border = (before[0], before[1], before[2]), (after[0], after[1], after[2])
-        object.__setattr__(self, "border", border)
-        object.__setattr__(self, "framed", any(before) or any(after))
-        offsets = tuple(offset for _, offset in self.taps)
-        object.__setattr__(self, "alone", offsets == ((0, 0, 0),) and self.x_step == (1, 1, 1))
+    @cached_property
+    def framed(self) -> bool:
+        """Whether the taps reach beyond x."""
+        return self.border != ((0, 0, 0), (0, 0, 0))
+
+    @cached_property
+    def alone(self) -> bool:
+        """Whether it is one tap, where the output is."""
+        return len(self.taps) == 1 and self.taps[0][1] == (0, 0, 0) and self.x_step == (1, 1, 1)
 
 
 class _AxisPhase(NamedTuple):
@@ -116,6 +111,11 @@ class _AxisPhase(NamedTuple):
     n: int
     x_step: int
     taps: tuple[tuple[int, int], ...]
+
+    def border(self, x_size: int) -> tuple[int, int]:
+        """How far its taps, of which there are some, reach beyond x, before and after."""
+        offsets = [offset for _, offset in self.taps]
+        return max(0, -min(offsets)), max(0, max(offsets) + (self.n - 1) * self.x_step - x_size + 1)
 
 
 def _axis_taps(transposed: bool, kernel: int, stride: int, dilation: int, before: int, x: int, out: int) -> range:
@@ -161,6 +161,9 @@ def phases(taps: Taps, *, scatter: bool = False) -> tuple[Phase, ...]:
             ((td * k_h + th) * k_w + tw, (od, oh, ow))
             for (td, od), (th, oh), (tw, ow) in product(d.taps, h.taps, w.taps)
         )
+        (d0, d1), (h0, h1), (w0, w1) = (
+            axis.border(size) if numbered else (0, 0) for axis, size in zip((d, h, w), x_size, strict=True)
+        )
         result.append(
             Phase(
                 (d.start, h.start, w.start),
@@ -168,7 +171,7 @@ def phases(taps: Taps, *, scatter: bool = False) -> tuple[Phase, ...]:
                 (d.n, h.n, w.n),
                 (d.x_step, h.x_step, w.x_step),
                 numbered,
-                x_size,
+                ((d0, h0, w0), (d1, h1, w1)),
             )
         )
     return tuple(result)
