@@ -39,6 +39,8 @@ def empty_maps(maps: Array) -> list[tuple[int, int]]:
     n, t = maps.shape[:2]
     if np.count_nonzero(maps[_middle(maps.shape)]) == n * t:  # that of each map usually is not
         return []
+    if n * t == 1:
+        return [] if maps.any() else [(0, 0)]
     return [(i, k) for k in range(t) for i in empty(maps[:, k])]
 
 

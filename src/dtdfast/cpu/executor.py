@@ -154,11 +154,12 @@ class CpuSession(HostSession):
         self.inexact = self._find_inexact(start)
         real = plan.program.result
         for chunk in range(0, start.shape[1], plan.t):
-            piece = np.ascontiguousarray(start[:, chunk : chunk + plan.t], self._real)
+            one = start.shape[1] == plan.t  # the only chunk
+            piece = np.ascontiguousarray(start if one else start[:, chunk : chunk + plan.t], self._real)
             short = plan.t - piece.shape[1]
             if short:  # the last chunk is filled up with targets of no relevance
                 piece = np.concatenate([piece, np.zeros((len(piece), short, *piece.shape[2:]), self._real)], axis=1)
-            target = result[:, chunk : chunk + plan.t]
+            target = result if one else result[:, chunk : chunk + plan.t]
             direct = not short and target.flags.c_contiguous and target.dtype == real
             into = target if direct else np.empty((self._n, plan.t, *plan.program.leaves.shape), real)
             self._place(plan.n, start=piece, result=into)

@@ -82,7 +82,7 @@ class Program:
         """The type of the numbers at the input."""
         return "f8" if self.wide else self.real
 
-    @property
+    @cached_property
     def result(self) -> str:
         """The type of relevance where it leaves, which may be above what computes in float64."""
         above = any(unit.out is self.leaves for unit in self.network.units[self.wide :])
