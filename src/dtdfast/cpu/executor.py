@@ -13,6 +13,7 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from .._kernels import ffi, lib
+from ..arrays.checks import finite
 from ..budget import require
 from ..errors import BackendError
 from ..layers import Layer
@@ -169,6 +170,9 @@ class CpuSession(HostSession):
                 self.run(first, last)
             if not direct:
                 put(into[:, : target.shape[1]], target)
+        if plan.program.halved and not finite(result):  # gates multiply: float64 may hold what float32 does not
+            beyond = (i for i, maps in enumerate(result) if not finite(maps))
+            self.inexact = sorted({*self.inexact, *beyond})
 
     def rows(self, layers: list[Layer], u: float) -> list[Row]:
         assert self.plan.book is not None

@@ -31,6 +31,10 @@ def forward(lowering: Lowering, program: Program) -> list[Step]:
             unit.forward_twin(lowering)
         else:
             unit.forward(lowering)
+        if program.halved and number < program.wide:
+            halve_gates(lowering, unit, program.real)
+    if program.wide == len(network.units) > 0:
+        narrow(lowering, program)
     lowering.unit = None
     result = lowering.external("outputs", network.output.shape)
     lowering.emit(Step("MOVE", None, View(result), View(lowering.value(network.output))))
@@ -41,6 +45,8 @@ def narrow(lowering: Lowering, program: Program) -> None:
     """Float32 from here on: what is read of what was computed in float64 is rounded."""
     lowering.unit, lowering.real, lowering.gates = None, program.real, program.real
     read = {source.index for unit in program.network.units[program.wide :] for source in unit.sources}
+    if program.wide == len(program.network.units):
+        read.add(program.network.output.index)
     for tensor in program.network.tensors:
         value = lowering.values.get(tensor.index)
         if tensor.index in read and value is not None and value.root.dtype == "f8":
@@ -48,10 +54,34 @@ def narrow(lowering: Lowering, program: Program) -> None:
             lowering.values[tensor.index] = lowering.converted(value, tensor, "x")
 
 
+def halve_gates(lowering: Lowering, unit: Unit, real: str) -> None:
+    """What relevance in float32 meets at a unit, rounded as soon as it is there."""
+    factors = lowering.factors.get(unit.out.index, [])
+    for number, (factor, kind) in enumerate(factors):
+        if kind != "open":  # which is the value itself, and not read
+            stem = "g" if kind == "gate" else "d"
+            factors[number] = lowering.converted(factor, unit.out, stem, real), kind
+
+
+def halve_values(lowering: Lowering, program: Program) -> None:
+    """Values that relevance in float32 may read, rounded; what it does not read takes no step in the end."""
+    for tensor in program.network.tensors:
+        value = lowering.values.get(tensor.index)
+        if value is not None and value.root.dtype == "f8":
+            lowering.values[tensor.index] = lowering.converted(value, tensor, "x")
+        kept = lowering.kept.get(tensor.index)
+        if kept is not None:
+            kept.terms = [lowering.converted(each, tensor, "n") for each in kept.terms]
+            kept.y = None if kept.y is None else lowering.converted(kept.y, tensor, "y")
+            kept.sizes = None if kept.sizes is None else lowering.converted(kept.sizes, tensor, "a")
+
+
 def relevance(lowering: Lowering, program: Program) -> list[Step]:
     """The steps of relevance on its way down, in the form that each tensor takes (resolve.py)."""
     network, leaves = program.network, program.leaves
     lowering.real = lowering.gates
+    if program.halved:
+        halve_values(lowering, program)
     output = network.output
     start = lowering.external("start", output.shape, "nt")
     lowering.relevances[output.index] = start
@@ -60,7 +90,7 @@ def relevance(lowering: Lowering, program: Program) -> list[Step]:
         lowering.emit(Step("MOVE", None, View(moved), View(start)))
         lowering.relevances[output.index] = moved
     for number, unit in reversed([*enumerate(network.units)]):
-        if number == program.wide - 1:
+        if number == program.wide - 1 and not program.halved:
             widen(lowering, program)
         if unit.out is leaves or not unit.in_relevance or unit.out.index not in lowering.relevances:
             continue

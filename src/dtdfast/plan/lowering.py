@@ -136,9 +136,10 @@ class Lowering:
     def label(tensor: Tensor) -> str:
         return "in" if tensor.position == L.INPUT else str(tensor.position)
 
-    def converted(self, source: Buffer, tensor: Tensor, stem: str) -> Buffer:
-        """The same in the type of what comes next."""
-        buffer = self.buffer(f"{stem}{self.label(tensor)}", tensor.shape, source.batch, plain=source.plain)
+    def converted(self, source: Buffer, tensor: Tensor, stem: str, dtype: str = "") -> Buffer:
+        """The same in another type: by default that of what comes next."""
+        name = f"{stem}{self.label(tensor)}"
+        buffer = self.buffer(name, tensor.shape, source.batch, plain=source.plain, dtype=dtype)
         self.emit(Step("CONVERT", None, View(buffer), View(source)))
         return buffer
 

@@ -104,8 +104,10 @@ def describe(plan: Plan) -> str:
             f"{plan.memory:,} bytes"
         )
     if program.because:
-        upto = f" up to entry {network.units[program.wide - 1].position} and float32 above" if program.wide else ""
-        lines.append(f"arithmetic: {np.dtype(program.low)}{upto}, {program.because}")
+        some = 0 < program.wide < len(network.units)
+        upto = f" up to entry {network.units[program.wide - 1].position} and float32 above" if some else ""
+        values, relevance = (" for values", ", float32 for relevance") if program.halved else ("", "")
+        lines.append(f"arithmetic: {np.dtype(program.low)}{values}{upto}{relevance}, {program.because}")
     if program.checked is not None:
         entry = program.checked.position
         lines.append(

@@ -21,7 +21,7 @@ from .network import Network, build
 from .resolve import resolve
 from .shapes import Shape
 from .tensors import Tensor
-from .units import Affine, Neuron, Supplied
+from .units import Affine, Copy, Elementwise, Move, Neuron, Reshaping, Supplied, Unit, Winner
 from .units.neuron import SIGNED_BIAS
 from .wiring import sources, wire
 
@@ -54,6 +54,8 @@ class Program:
     pruned: tuple[int, ...]  # entries that play no part
     real: str = "f4"  # the type of its numbers
     wide: int = 0  # so many units, from the input on, compute in float64 where the others do not
+    # relevance stays float32 there too: what it reads is computed in float64 and rounded
+    halved: bool = False
     because: str = ""  # why not all is float32
     checked: Neuron | None = None  # whose denominators decide, sample by sample, whether float32 will do
 
@@ -85,7 +87,7 @@ class Program:
     @cached_property
     def result(self) -> str:
         """The type of relevance where it leaves, which may be above what computes in float64."""
-        above = any(unit.out is self.leaves for unit in self.network.units[self.wide :])
+        above = self.halved or any(unit.out is self.leaves for unit in self.network.units[self.wide :])
         return self.real if above else self.low
 
     @property
@@ -253,7 +255,8 @@ def _up_to(program: Program, number: int) -> None:
 
 
 def _choose_float64(program: Program, convention: Convention) -> None:
-    """Float64 up to the last unit whose denominators may vanish, float32 above it.
+    """Float64 up to the last unit whose denominators may vanish, float32 above it; for values alone where relevance
+    in float32 is as good (`_relative`).
 
     A denominator whose terms are of one sign is as exact as they are. Where it may cancel, its rounding errors, and
     those of all that it is computed from, are divided by whatever is left. Under most conventions that has a bound that
@@ -283,7 +286,27 @@ def _choose_float64(program: Program, convention: Convention) -> None:
     unit = units[number]
     assert isinstance(unit, Neuron)
     assert unit.row is not None
-    _up_to(program, number)
+    program.halved = program.real == "f4" and all(_relative(u, output) for u in units[: max(number + 1, program.wide)])
+    if program.halved:
+        program.wide = max(number + 1, program.wide)
+    else:
+        _up_to(program, number)
     entries = "+".join(map(str, unit.entries))
     sums = f"sums that {convention.name}'s rules divide by may cancel"
     program.because = f"because {sums} (last in {entries}, {unit.row.label}: {reasons[number]})"
+
+
+def _relative(unit: Unit, output: Tensor) -> bool:
+    """Whether relevance in float32 is off by the rounding of its own messages alone, once what it reads is computed in
+    float64.
+
+    In the form c, with R = x ⊙ c, a neuron hands on Σ_j w_ij g_j c_j. Its gates g = x/d, rounded from float64, have
+    float32's relative error, and the winners of pools none, so every message has a relative error too. Values in
+    float32 have no such bound: where rounding gives y the other sign, or a pool another winner, whole messages appear
+    or vanish. Where a neuron divides R itself, R's errors would be divided too; at the network's output it has none.
+    """
+    if not unit.in_relevance:
+        return True
+    if isinstance(unit, Neuron):
+        return not any(part.held for part in unit.parts) and (unit.out.form == "c" or unit.out is output)
+    return isinstance(unit, (Copy, Move, Reshaping, Winner)) or (isinstance(unit, Elementwise) and unit.out.form == "c")

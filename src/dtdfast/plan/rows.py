@@ -15,7 +15,6 @@ from .parts import Part
 from .tensors import Box, Tensor
 from .units import Copy, Move, Neuron, Reshaping, Unit, Words
 
-
 BY_SIGN = ZPlusBySign()
 
 

@@ -71,12 +71,7 @@ class Node(OneLine):
     @property
     def in_relevance(self) -> bool:
         """Relevance flows through it: wanted above and below."""
-        if not self.out.wanted:
-            return False
-        for source in self.carriers:  # as any(), which is slow to start
-            if source.wanted:
-                return True
-        return False
+        return self.out.wanted and any(s.wanted for s in self.carriers)
 
     def prepare(self, lowering: Any) -> None:
         """Emit what its sums for a ledger read beside relevance."""

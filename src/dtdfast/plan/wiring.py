@@ -67,13 +67,11 @@ def check_shape(shape: Shape, where: str) -> None:
     """Refuse what no machine could hold, before anything is allocated."""
     if len(shape) > MAX_AXES:
         raise ShapeError(
-            f"{where}: output (n, {join(shape)}) has {len(shape) + 1} axes, at most {MAX_AXES + 1} are "
-            "supported"
+            f"{where}: output (n, {join(shape)}) has {len(shape) + 1} axes, at most {MAX_AXES + 1} are supported"
         )
     if math.prod(shape) > MAX_ELEMENTS:
         raise ShapeError(
-            f"{where}: output (n, {join(shape)}) would hold {math.prod(shape):,} elements, at most "
-            f"{MAX_ELEMENTS:,}"
+            f"{where}: output (n, {join(shape)}) would hold {math.prod(shape):,} elements, at most {MAX_ELEMENTS:,}"
         )
 
 
