@@ -107,8 +107,8 @@ class Explainer:
 
     Notes
     -----
-    Under the convention "captum", denominators may cancel. The CPU then computes in float64 up to the last layer where
-    they may, and returns float32; the printed plan says which layer that is.
+    Under the convention "captum", denominators may cancel. The CPU then computes values in float64 up to the last layer
+    where they may, and returns float32; the printed plan says which layer that is, and whether relevance is float32.
     """
 
     def __init__(

@@ -151,8 +151,9 @@ class LRP(_Tool):
       dimensions, and activations with f(0) = 0, are explained too.
     - The model is taken in evaluation mode: Dropout is left out. BatchNorms in training mode are refused.
     - Rules stay on the layers after a call; captum takes them away.
-    - On the CPU, what float32 cannot hold is computed in float64: all up to the last layer whose sums may cancel, under
-      the ε, γ and α1β0 rules. For float32 inputs the map is captum's of `model.double()`, except for rounding.
+    - On the CPU, what float32 cannot hold is computed in float64: values up to the last layer whose sums may cancel,
+      under the ε, γ and α1β0 rules, and relevance where a layer divides it. For float32 inputs the map is captum's of
+      `model.double()`, except for the rounding of relevance.
     - Results carry no gradient: explanations of explanations need captum.
     - There is one input tensor; several are refused.
     """
