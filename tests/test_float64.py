@@ -68,6 +68,10 @@ def test_relevance_in_float32_on_values_in_float64(rules, rng):
     flipped = (np.float32(weight @ x[0]) + bias > 0) != (left > 0)
     assert flipped.sum() > n_hidden // 10
     assert np.all(abs(r_in[0] - exact[0]) <= (n_hidden + 12) * 2.0**-24 * sizes)
+    single = dtd.Explainer(layers, rules=rules, convention="captum", backend="cpu", precision="single")
+    assert "float64" not in str(single.plan_for(x.shape))
+    off = abs(single.explain(x, 0)[0] - exact[0])  # the messages of neurons that fell to the other side
+    assert np.any(off > (n_hidden + 12) * 2.0**-24 * sizes)
 
 
 def test_what_float32_cannot_hold_on_the_way_back() -> None:

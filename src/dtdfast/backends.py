@@ -53,6 +53,8 @@ def _oracle() -> Backend:
     return Backend("oracle", True, "NumPy float64, the reference", ("float64",))
 
 
+PRECISIONS = ("float32", "float64", "single", "tf32", "bfloat16", "mixed")
+
 KNOWN: dict[str, Callable[[], Backend]] = {"cuda": _cuda, "cpu": _cpu, "oracle": _oracle}
 """In the order in which backend="auto" prefers them."""
 
@@ -89,8 +91,8 @@ def choose(backend: str, precision: str, device: Any) -> str:
     name = chosen.name
     if not chosen.usable:
         raise BackendError(f"backend {name!r} is not usable: {chosen.reason}")
-    if precision not in ("float32", "float64", "tf32", "bfloat16", "mixed"):
-        raise BackendError(f"precision {precision!r} is not one of float32, float64, tf32, bfloat16, mixed")
+    if precision not in PRECISIONS:
+        raise BackendError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}")
     if precision != "float32" and precision not in chosen.precisions:
         raise BackendError(
             f"precision {precision!r} is not available on backend {name!r}, which computes in "

@@ -61,11 +61,12 @@ class Explainer:
     backend : {"auto", "cpu", "cuda", "oracle"}, default "auto"
         The executor. "auto" is CUDA if a GPU is usable, else the CPU; "oracle" is the reference in NumPy. `backends`
         lists which of them are usable here.
-    precision : {"float32", "float64", "tf32", "bfloat16", "mixed"}, default "float32"
+    precision : {"float32", "float64", "single", "tf32", "bfloat16", "mixed"}, default "float32"
         The number type of the operands of products.
 
         - "float32" and "float64": products, sums and the result have this type. "float64" is for the CPU; it takes a
           little more than twice the time.
+        - "single", for the CPU: float32 also where "float32" would compute in float64, as captum's rules need.
         - "tf32", for CUDA: operands are rounded to tf32; sums and the result are float32.
         - "bfloat16", for CUDA and for CPUs with AMX or AVX-512-BF16: operands are rounded to bfloat16; sums and the
           result are float32. On CUDA, values, gates and relevance are also stored in bfloat16. CPUs without AMX
@@ -108,7 +109,7 @@ class Explainer:
     Notes
     -----
     Under the convention "captum", denominators may cancel. The CPU then computes values in float64 up to the last layer
-    where they may, and returns float32; the printed plan says which layer that is, and whether relevance is float32.
+    where they may, and returns float32; the printed plan says so, and what that costs.
     """
 
     def __init__(

@@ -63,6 +63,17 @@ def test_a_convolution_exactly() -> None:
         torch.testing.assert_close(found.double(), exact, rtol=4 * u, atol=15 * 4 * 2 * u)
 
 
+def test_single_precision_when_asked_for() -> None:
+    model = ConvNet()
+    network = dtd.from_torch(ConvNet().eval(), PIXELS)
+    options = dict(rules=dtd.Epsilon(), convention="captum", domain="nonnegative", backend="cpu", precision="single")
+    expected = dtd.explain(network, PIXELS, 0, **options)
+    torch.testing.assert_close(LRP(model, precision="single").attribute(PIXELS, 0), expected, rtol=0, atol=0)
+    first = LayerLRP(model, next(model.children()), precision="single")
+    found = first.attribute(PIXELS, 0, attribute_to_layer_input=True)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
 def test_more_arguments_of_forward() -> None:
     lrp = LRP(ConvNet())
     plain = lrp.attribute(PIXELS, 0)

@@ -39,9 +39,9 @@ def _wrapped(method: Callable[..., Any]) -> Callable[..., Any]:
 class _Tool:
     """What both have: what captum's own tools, such as NoiseTunnel, ask of a method."""
 
-    def __init__(self, model: Any, *, backend: str | None = None) -> None:
+    def __init__(self, model: Any, *, backend: str | None = None, precision: str | None = None) -> None:
         self.model = model
-        self.backend = backend
+        self.backend, self.precision = backend, precision
         for name, part in model.named_modules():
             rule = getattr(part, "rule", None)
             if rule is not None and not isinstance(rule, Rule) and not is_captums(rule):
@@ -133,6 +133,9 @@ class LRP(_Tool):
         read at every call.
     backend : str, optional
         As in `dtdfast.explain`; by default "auto". float64 inputs are computed in float64 by every backend but "cuda".
+    precision : str, optional
+        As in `dtdfast.explain`; by default "float64" for float64 models, else "float32". "single" is as close to
+        captum's float64 maps as captum's own float32 maps are.
 
     Raises
     ------
@@ -212,7 +215,7 @@ class LayerLRP(_Tool):
         As in `LRP`.
     layer : torch.nn.Module or list of torch.nn.Module
         The layers.
-    backend : str, optional
+    backend, precision : str, optional
         As in `LRP`.
 
     Raises
@@ -221,8 +224,8 @@ class LayerLRP(_Tool):
         A layer's `rule` is no rule.
     """
 
-    def __init__(self, model: Any, layer: Any, *, backend: str | None = None) -> None:
-        super().__init__(model, backend=backend)
+    def __init__(self, model: Any, layer: Any, *, backend: str | None = None, precision: str | None = None) -> None:
+        super().__init__(model, backend=backend, precision=precision)
         self.layer = layer
 
     @_wrapped
@@ -294,7 +297,9 @@ class _Call:
         self.index = output_index(target, len(self.x), self.network.shapes()[len(self.network.layers) - 1])
         # decides what float32 can hold
         domain = "nonnegative" if self.x.is_floating_point() and bool((self.x >= 0).all()) else "real"
-        self.options = dict(convention="captum", domain=domain, **executor_for(self.network, tool.backend))
+        self.options = dict(
+            convention="captum", domain=domain, **executor_for(self.network, tool.backend, tool.precision)
+        )
         self.outputs: Any = None
 
     def position(self, layer: Any, before: bool) -> int | None:

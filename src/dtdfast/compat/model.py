@@ -353,7 +353,11 @@ def _content(value: Any) -> Any:
     return value
 
 
-def executor_for(network: Imported, backend: str | None) -> dict[str, str]:
-    """Options of the executor: float64 models are computed in float64, unless CUDA is named, which has none."""
+def executor_for(network: Imported, backend: str | None, precision: str | None = None) -> dict[str, str]:
+    """Options of the executor: float64 models are computed in float64, unless CUDA is named, which has none, or a
+    precision.
+    """
+    if precision is not None:
+        return dict(backend=backend or "auto", precision=precision)
     double = str(network.dtype) == "torch.float64" and backend != "cuda"
     return dict(backend=backend or "auto", precision="float64" if double else "float32")

@@ -75,7 +75,7 @@ def isa_name() -> str:
 
 def precisions() -> tuple[str, ...]:
     """What the instruction set in use computes in."""
-    return ("float32", "float64", *(NARROW if lib.dtd_isa_bfloat16(isa_index()) else ()))
+    return ("float32", "float64", "single", *(NARROW if lib.dtd_isa_bfloat16(isa_index()) else ()))
 
 
 def kernel_config() -> dict[str, Any]:

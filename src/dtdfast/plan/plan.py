@@ -108,6 +108,11 @@ def describe(plan: Plan) -> str:
         upto = f" up to entry {network.units[program.wide - 1].position} and float32 above" if some else ""
         values, relevance = (" for values", ", float32 for relevance") if program.halved else ("", "")
         lines.append(f"arithmetic: {np.dtype(program.low)}{values}{upto}{relevance}, {program.because}")
+        if program.needs:
+            lines.append(
+                f"up to {1.7 if program.halved else 2.3} times the time of precision='single', whose rounding may add "
+                "or drop messages of neurons close to 0"
+            )
     if program.checked is not None:
         entry = program.checked.position
         lines.append(

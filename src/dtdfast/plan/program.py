@@ -57,6 +57,7 @@ class Program:
     # relevance stays float32 there too: what it reads is computed in float64 and rounded
     halved: bool = False
     because: str = ""  # why not all is float32
+    needs: bool = False  # as a convention's rules do
     checked: Neuron | None = None  # whose denominators decide, sample by sample, whether float32 will do
 
     def __repr__(self) -> str:
@@ -175,7 +176,8 @@ def prepare(
 
     Parameters
     ----------
-    precision : "float32" or "float64", as asked of an executor that has both; "" for float32 whatever the rules
+    precision : "float32", "float64" or "single", as asked of an executor that has them; "" for float32 whatever the
+        rules
     token : the one place of the output's first axis that is explained; None for all
     """
     last = last_entry(layers, start, kind)
@@ -196,10 +198,10 @@ def prepare(
     program = Program(network, kind, input_shape, tokens, leaves, pruned)
     if precision == "float64":
         program.real, program.because = "f8", "as asked for"
-    elif precision == "float32":
+    elif precision in ("float32", "single"):
         _exact_preparation(program)
         _choose_narrow(program)
-        if kind == EXPLAIN and book.convention.needs_float64:
+        if precision == "float32" and kind == EXPLAIN and book.convention.needs_float64:
             _choose_float64(program, book.convention)
     else:
         _refuse_narrow(program, layers, precision or "float32")
@@ -291,7 +293,7 @@ def _choose_float64(program: Program, convention: Convention) -> None:
         program.wide = max(number + 1, program.wide)
     else:
         _up_to(program, number)
-    entries = "+".join(map(str, unit.entries))
+    program.needs, entries = True, "+".join(map(str, unit.entries))
     sums = f"sums that {convention.name}'s rules divide by may cancel"
     program.because = f"because {sums} (last in {entries}, {unit.row.label}: {reasons[number]})"
 
