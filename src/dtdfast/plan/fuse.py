@@ -135,7 +135,7 @@ def fuse_products(steps: list[Step], book: Book | None = None) -> list[Step]:
         if not all(_takes_product(steps[w], r) for w in writers):
             continue
         of_out, of_m = touched[id(out.buffer.root)], touched[id(m.buffer.root)]
-        if any(i not in writers for i in _between(of_out, writers[0], number)):
+        if not set(_between(of_out, writers[0], number)) <= set(writers):
             continue
         if any(steps[i].out.buffer.root is m.buffer.root for i in _between(of_m, writers[0], number)):
             continue  # m is not there yet

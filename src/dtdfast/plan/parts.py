@@ -115,7 +115,7 @@ def reduce_terms(row: Row, part: Part) -> list[list[Term]]:
             if part.positive:
                 w = WEIGHT_MAPS[term.w].positive
             if x is not None and w is not None:
-                terms.append(Term(x, w))
+                terms.append(term if (x, w) == (term.x, term.w) else Term(x, w))
         result.append(terms)
     return result
 

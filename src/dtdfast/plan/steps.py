@@ -47,7 +47,7 @@ def strided(region: Region, offset: int, strides: tuple[int, ...]) -> tuple[int,
     return offset, strides if region.order is None else tuple(strides[a] for a in region.order)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Buffer:
     """An array in device memory.
 
@@ -133,9 +133,9 @@ class Kept:
     sizes: Buffer | None = None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class View(OneLine):
-    """A buffer, or a region of it.
+    """A buffer, or a region of it; never changed. (There are many, and frozen ones take three times as long to make.)
 
     expand : repeat axes of size 1 to this shape
     trailing : one more axis of size 1 behind (word numbers beside their vectors)
@@ -197,9 +197,9 @@ def bound_strides(bound: Reals, shape: Shape) -> tuple[int, ...]:
     return View(Buffer("", whole.shape, "1"), expand=shape).layout()[2]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, slots=True)
 class Weights(OneLine):
-    """Weights of a part, as a kernel wants them: packed for the taps of one phase."""
+    """Weights of a part, as a kernel wants them: packed for the taps of one phase. Never changed, as a view."""
 
     part: Part
     layout: str  # "dense", "channel" or "rows"
