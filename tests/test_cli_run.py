@@ -165,7 +165,13 @@ def test_an_onnx_file_takes_the_size_of_the_array(here: list[dtd.Layer], rng: np
             "--resume is for a run over a data set: write it to NAME.zarr, not to maps",
         ),
         (("photos/00000.jpg", "-o", "maps", "--sum-channels"), "--sum-channels is for a run"),
-        (("photos", "-o", "maps.zarr", "--labels", "labels.txt"), "--labels is for summary.json"),
+        (("photos", "-o", "maps.zarr", "--labels", "labels.txt", "--size", "6"), "the labels file has 2 lines"),
+        (("photos", "-o", "maps.zarr", "--labels", "labels.txt", "--target", "ash,elm"), "--target names 2 outputs"),
+        (("photos", "-o", "maps.zarr", "--target", "99", "--size", "6"), "--target is 99"),
+        (("photos", "-o", "maps.zarr", "--rules", "dtd,lrp-0"), "--rules dtd,lrp-0: a run into NAME.zarr stores"),
+        (("photos", "-o", "maps.zarr", "--rules", "dtd,best"), "'best' is none of dtd, lrp-0"),
+        (("photos", "-o", "maps.zarr", "--top", "2"), "--top is for pictures"),
+        (("photos", "-o", "maps.zarr", "--smooth", "2"), "--smooth is for pictures"),
         (("x.npy", "-o", "maps.zarr", "--mean", "1"), "--mean is for images"),
         (("x.npy", "-o", "maps.zarr", "--domain", "pixels"), "--domain pixels is for images"),
         (("x.npy", "-o", "maps.zarr", "--workers", "1", "--scheduler", "tcp://a:1"), "give one of them"),
@@ -183,6 +189,7 @@ def test_errors_are_one_line(
 ) -> None:
     np.save("x.npy", rng.random((3, 3, 6, 6)))
     Path("broken.npy").write_bytes(b"no array")
+    Path("labels.txt").write_text("ash\nelm\n")
     assert cli.main(["explain", "net.safetensors", *arguments]) == 2
     captured = capsys.readouterr()
     assert message in captured.err

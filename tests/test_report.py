@@ -17,12 +17,11 @@ import pytest
 from PIL import Image
 
 import dtdfast as dtd
-from dtdfast import cli, diagnostics
+from dtdfast import cli, diagnostics, png
 from dtdfast.colours import palette
 from dtdfast.data import digits, sentiment
 from dtdfast.diagnostics.similarity import median
 from dtdfast.images import Preparation
-from dtdfast.reports import png
 from dtdfast.reports.charts import _edges
 from dtdfast.reports.elements import VOID, tag
 from dtdfast.reports.report import LARGEST, Page

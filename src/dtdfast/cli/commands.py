@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
-import math
 import os
 import re
 import sys
@@ -18,6 +17,7 @@ from ..errors import DtdError, InputError
 from ..presets import PRESETS
 from ..verdicts import TABLE as TESTS
 from ..version import __version__
+from . import types
 
 NEGATIVE = re.compile(r"-(\d|\.\d|inf|nan)")  # how a negative number begins
 
@@ -117,9 +117,22 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="dtdfast", description="Deep Taylor Decomposition: which inputs made a network decide so.")
     parser.add_argument("--version", action="version", version=f"dtdfast {__version__}")
     commands = parser.add_subparsers(metavar="command", required=True)
-    _demo(commands.add_parser("demo", help="explain handwritten digits with a small trained network; writes a picture"))
-    _explain(commands.add_parser("explain", help="explain photographs, or a whole data set", description=EXPLAIN))
-    _report(commands.add_parser("report", help="explanations and their tests as one page of HTML", description=REPORT))
+    _demo(commands.add_parser("demo", help="explain small trained networks that ship with dtdfast; writes pictures"))
+    of_data = "%(prog)s MODEL DATA ... -o OUT [options]"
+    _explain(
+        commands.add_parser(
+            "explain", usage=of_data, help="explain photographs, or a whole data set", description=EXPLAIN
+        )
+    )
+    _browse(commands.add_parser("browse", help="a contact sheet of a run over a data set, as HTML", description=BROWSE))
+    _report(
+        commands.add_parser(
+            "report",
+            usage=of_data,
+            help="explanations and their tests as one page of HTML",
+            description=REPORT,
+        )
+    )
     _inspect(commands.add_parser("inspect", help="a model's layers, and what of it would be refused"))
     _plan(commands.add_parser("plan", help="every step of one explanation, with rules, sizes and memory"))
     commands.add_parser("doctor", help="what is usable on this machine, and why not").set_defaults(
@@ -129,17 +142,27 @@ def _parser() -> argparse.ArgumentParser:
 
 
 EXPLAIN = """With -o DIR: heatmaps and overlays of photographs, and summary.json. With -o NAME.zarr: a run over a data
-set, which may be interrupted and continued, into a Zarr group. A photograph or sample that cannot be explained is
-told and does not stop the others: the exit status is 1 if there are such, 2 if all are, or if nothing was done. Every
-photograph is cropped to its centre, resized, and fed as x = (scale·p − mean)/std with pixels p from 0 to 1. Without
-any of --mean, --std and --scale, ImageNet's mean and standard deviation are taken for colours; with one of them, 0, 1
-and 1 for the others."""
+set, which may be interrupted and continued, into a Zarr group; `dtdfast browse` shows it. A photograph or sample that
+cannot be explained is told and does not stop the others: the exit status is 1 if there are such, 2 if all are, or if
+nothing was done."""
+
+
+BROWSE = """One page of HTML that needs no other file and no network: of a run into NAME.zarr, the samples of which most
+was absorbed, those with the highest scores, and those that could not be explained. The run may still be going on."""
 
 
 REPORT = """One page of HTML that needs no other file and no network: of each sample its input, map, largest outputs,
 contrast with the runner-up, several rules side by side, and where its relevance went; then what the tests of
 docs/trust.md say of these maps, with hashes, versions and options. DATA are photographs, fed as `explain` feeds them,
 or an array of a table's rows or of word numbers."""
+
+
+FED = """A photograph is cropped to its centre, resized, and fed as x = (scale·p − mean)/std with pixels p from 0 to 1.
+Without any of --mean, --std and --scale, ImageNet's mean and standard deviation are taken for colours; with one of
+them, 0, 1 and 1 for the others."""
+
+
+DISPLAY = "Display only: they change no number that is stored or printed."
 
 
 def _demo(parser: argparse.ArgumentParser) -> None:
@@ -161,7 +184,7 @@ def _explain(parser: argparse.ArgumentParser) -> None:
         "data",
         nargs="+",
         metavar="DATA",
-        help="images; with -o NAME.zarr also a folder or glob of them, a .npy, Zarr or HDF5 array",
+        help="images, or a folder or glob of them; with -o NAME.zarr also a .npy, Zarr or HDF5 array",
     )
     add(
         "-o",
@@ -171,51 +194,100 @@ def _explain(parser: argparse.ArgumentParser) -> None:
         metavar="OUT",
         help="a folder for pictures and summary.json, or NAME.zarr",
     )
-    _fed(parser)
-    _rule(parser)
+    add("--json", action="store_true", help="print the summary as JSON")
+    add = parser.add_argument_group("what is explained").add_argument
+    add(
+        "--target",
+        type=types.outputs,
+        metavar="I|LABEL,...",
+        help="outputs, by number or label (the largest)",
+    )
+    add("--top", type=types.count, metavar="N", help="photographs: the N largest outputs (1)")
     add(
         "--against",
-        type=_output,
+        type=types.output,
         metavar="I|LABEL",
-        help="why the target and not this output; rest: all others, softmax: by their probabilities",
+        help="photographs: why the target and not this output; rest: all others, softmax: by their probabilities",
     )
     add("--labels", type=Path, metavar="FILE", help="names of the outputs, one per line")
+    add(
+        "--rules",
+        type=types.presets,
+        default=("dtd",),
+        metavar="PRESET,...",
+        help=f"{', '.join(PRESETS)} (dtd); photographs: several, side by side",
+    )
+    _range(add)
+    add(
+        "--ledger",
+        action=argparse.BooleanOptionalAction,
+        help="follow every cause of absorption, which takes a fifth to the whole of the explanation's time more "
+        "(photographs: yes; data sets: no)",
+    )
+    _photographs(parser)
+    _display(parser.add_argument_group("pictures of photographs", DISPLAY))
+    _machine(parser)
     _data_set(parser.add_argument_group("with -o NAME.zarr"))
     parser.set_defaults(run=lambda arguments: _of("run" if _is_run(arguments) else "photographs", "explain")(arguments))
 
 
-def _fed(parser: argparse.ArgumentParser) -> None:
-    """How the network is fed, and what is explained: of `explain`, of `report`, and of `plan`, which shows what
-    `explain` would run.
-    """
+def _browse(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--size", type=_size, metavar="N|HxW", help="of the network's input (as the file declares, else 224)")
-    add("--crop", type=_number, default=0.875, metavar="SHARE", help="share of the centre that is kept (%(default)s)")
-    add("--mean", type=_numbers, metavar="M,...", help="one, or one per channel in the network's order")
-    add("--std", type=_numbers, metavar="S,...", help="one, or one per channel in the network's order")
+    add("run_path", type=Path, metavar="NAME.zarr", help="what `dtdfast explain -o NAME.zarr` writes")
+    add("-o", "--output", type=Path, metavar="OUT", help="the page (NAME.html)")
+    add("--data", nargs="+", metavar="DATA", help="the images of the run, to be shown beside the maps")
+    add("--labels", type=Path, metavar="FILE", help="names of the outputs, one per line")
+    add("--shown", type=types.count, default=24, metavar="N", help="samples of each kind (%(default)s)")
+    add("--json", action="store_true", help="print what is on the page as JSON")
+    _display(parser.add_argument_group("pictures", DISPLAY))
+    parser.set_defaults(run=lambda arguments: _of("browse", "browse")(arguments))
+
+
+def _photographs(parser: argparse.ArgumentParser) -> None:
+    """How the network is fed with photographs: of `explain`, of `report`, and of `plan`, which shows what `explain`
+    would run.
+    """
+    add = parser.add_argument_group("how photographs are fed", FED).add_argument
+    add("--size", type=types.size, metavar="N|HxW", help="of the network's input (as the file declares, else 224)")
+    add(
+        "--crop",
+        type=types.number,
+        default=0.875,
+        metavar="SHARE",
+        help="share of the centre that is kept (%(default)s)",
+    )
+    add("--mean", type=types.numbers, metavar="M,...", help="one, or one per channel in the network's order")
+    add("--std", type=types.numbers, metavar="S,...", help="one, or one per channel in the network's order")
     add(
         "--scale",
-        type=_number,
+        type=types.number,
         metavar="A",
         help="what a white pixel is before the mean is subtracted, for example 255",
     )
     add("--channels", choices=("rgb", "bgr", "gray"), help="the network's order (rgb; gray if it takes one channel)")
     add("--layout", choices=("nchw", "nhwc"), help="of the network's input (as its file tells)")
-    add("--target", type=_output, metavar="I|LABEL", help="the output to explain (the largest)")
+
+
+def _range(add: Any) -> None:
     add(
         "--domain",
-        type=_domain,
+        type=types.domain,
         metavar="D",
-        help="pixels, real, nonnegative or LOW,HIGH (pixels; real for arrays of floats)",
+        help="values of the input: pixels, real, nonnegative or LOW,HIGH (pixels; real for arrays of floats)",
     )
+
+
+def _display(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--smooth", type=types.smoothness, metavar="S", help="a Gaussian of so many pixels over what is shown (none)")
+    add("--percentile", type=types.percentile, metavar="P", help="of |relevance|, where the colours end (99.5)")
+    add("--colormap", metavar="NAME", help="one of matplotlib's, best a diverging one (RdBu_r)")
+
+
+def _machine(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("this machine").add_argument
     add("--backend", default="auto", metavar="B", help="auto, cpu, cuda or oracle (%(default)s)")
-    add("--threads", type=_count, metavar="N", help="threads (all cores)")
-
-
-def _rule(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--rules", choices=tuple(PRESETS), default="dtd", metavar="PRESET", help=f"{', '.join(PRESETS)} (%(default)s)"
-    )
+    add("--threads", type=types.count, metavar="N", help="threads (all cores)")
 
 
 def _report(parser: argparse.ArgumentParser) -> None:
@@ -224,15 +296,19 @@ def _report(parser: argparse.ArgumentParser) -> None:
     add("data", nargs="+", metavar="DATA", help="images, a folder or glob of them, or a .npy, Zarr or HDF5 array")
     add("-o", "--output", type=Path, default=Path("report.html"), metavar="OUT", help="the page (%(default)s)")
     add("--json", type=Path, nargs="?", const="", metavar="FILE", help="all numbers too (beside the page)")
-    _fed(parser)
-    add("--rules", type=_presets, metavar="PRESET,...", help="compared; the first is tested (dtd and two others)")
-    add("--against", type=_output, metavar="I|LABEL", help="the output to set against (the largest of the others)")
+    add("--title", metavar="TEXT", help="of the page")
+    add = parser.add_argument_group("what is explained").add_argument
+    add("--target", type=types.output, metavar="I|LABEL", help="the output to explain (the largest)")
+    add("--against", type=types.output, metavar="I|LABEL", help="the output to set against (the largest of the others)")
     add("--labels", type=Path, metavar="FILE", help="names of the outputs, one per line")
     add("--names", type=Path, metavar="FILE", help="names of a table's columns, or a text's words, one per line")
-    add("--samples", type=_count, default=100, metavar="N", help="read, the first ones (%(default)s)")
-    add("--shown", type=_count, metavar="N", help="on the page (4; photographs: up to 12)")
-    add("--tests", type=_tests, metavar="T,...", help=f"{', '.join(TESTS)} (all)")
-    add("--title", metavar="TEXT", help="of the page")
+    add("--rules", type=types.presets, metavar="PRESET,...", help="compared; the first is tested (dtd and two others)")
+    _range(add)
+    add("--samples", type=types.count, default=100, metavar="N", help="read, the first ones (%(default)s)")
+    add("--shown", type=types.count, metavar="N", help="on the page (4; photographs: up to 12)")
+    add("--tests", type=types.tests, metavar="T,...", help=f"{', '.join(TESTS)} (all)")
+    _photographs(parser)
+    _machine(parser)
     parser.set_defaults(run=lambda arguments: _of("report", "report")(arguments))
 
 
@@ -246,14 +322,9 @@ def _data_set(group: argparse._ArgumentGroup) -> None:
     add("--strict", action="store_true", help="stop at a bad sample (it becomes NaN, with its error)")
     add("--dtype", choices=("float32", "float16"), default="float32", help="of the stored relevance (%(default)s)")
     add("--sum-channels", action="store_true", help="store the sum over channels")
-    add(
-        "--ledger",
-        action="store_true",
-        help="follow every cause of absorption, which takes a fifth to the whole of the explanation's time more",
-    )
     add("--external", action="store_true", help="read what an HDF5 file keeps in other files")
-    add("--chunk", type=_count, metavar="N", help="samples stored and finished at once (16 MiB of them)")
-    add("--workers", type=_count, metavar="N", help="processes of a Dask cluster on this machine")
+    add("--chunk", type=types.count, metavar="N", help="samples stored and finished at once (16 MiB of them)")
+    add("--workers", type=types.count, metavar="N", help="processes of a Dask cluster on this machine")
     add("--scheduler", metavar="ADDRESS", help="of a running Dask scheduler, such as tcp://host:8786")
 
 
@@ -266,88 +337,32 @@ def _inspect(parser: argparse.ArgumentParser) -> None:
 def _plan(parser: argparse.ArgumentParser) -> None:
     _model(parser)
     _shape(parser)
-    parser.add_argument("--batch", type=_count, default=1, metavar="N", help="samples (%(default)s)")
-    _fed(parser)
-    _rule(parser)
+    add = parser.add_argument
+    add("--batch", type=types.count, default=1, metavar="N", help="samples (%(default)s)")
+    add("--target", type=types.output, metavar="I|LABEL", help="the output to explain (the largest)")
+    add("--labels", type=Path, metavar="FILE", help="names of the outputs, one per line")
+    add("--rules", choices=tuple(PRESETS), default="dtd", metavar="PRESET", help=f"{', '.join(PRESETS)} (%(default)s)")
+    _range(add)
+    _photographs(parser)
+    _machine(parser)
     parser.set_defaults(run=lambda arguments: _of("model", "plan")(arguments))
 
 
 def _model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "model", type=Path, metavar="MODEL", help="an .onnx file, or a .safetensors file written by dtdfast.save"
+        "model",
+        type=Path,
+        metavar="MODEL",
+        help="an .onnx file, or a .safetensors file written by dtdfast.save, which also keeps what from_torch, "
+        "from_keras and from_sklearn return",
     )
 
 
 def _shape(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--shape", type=_integers, metavar="C,H,W", help="of one sample (as the file declares)")
+    parser.add_argument("--shape", type=types.integers, metavar="C,H,W", help="of one sample (as the file declares)")
 
 
 def _of(module: str, function: str) -> Callable[..., str | tuple[str, int]]:
     """A command's function, imported when the command is run: it returns what to print, and perhaps an exit status."""
     found: Callable[..., str | tuple[str, int]] = getattr(importlib.import_module(f"{__package__}.{module}"), function)
     return found
-
-
-# --------------------------------------------------------------------------------------------------- types of options
-
-
-def _number(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise argparse.ArgumentTypeError(f"{text!r:.40} is not a finite number")
-    return number
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(map(_number, text.split(",")))
-
-
-def _output(text: str) -> int | str:
-    """The number of an output, or a label that is looked up."""
-    return int(text) if text.lstrip("+-").isdecimal() else text
-
-
-def _count(text: str) -> int:
-    """A positive integer."""
-    if not re.fullmatch(r"\+?\d{1,18}", text, re.ASCII) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r:.40} is not an integer of at least 1")
-    return int(text)
-
-
-def _integers(text: str) -> tuple[int, ...]:
-    return tuple(map(_count, text.split(",")))
-
-
-def _some(text: str, known: Sequence[str]) -> tuple[str, ...]:
-    """Several of what is known."""
-    names = tuple(text.split(","))
-    if unknown := [name for name in names if name not in known]:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r:.40} is none of {', '.join(known)}")
-    return names
-
-
-def _presets(text: str) -> tuple[str, ...]:
-    return _some(text, tuple(PRESETS))
-
-
-def _tests(text: str) -> tuple[str, ...]:
-    return _some(text, tuple(TESTS))
-
-
-def _size(text: str) -> tuple[int, int]:
-    height, _, width = text.partition("x")
-    return _count(height), _count(width or height)
-
-
-def _domain(text: str) -> Any:
-    if text in ("pixels", "real", "nonnegative"):
-        return text
-    bounds = _numbers(text) if "," in text else ()
-    if len(bounds) != 2:
-        raise argparse.ArgumentTypeError(
-            f"{text!r:.40} is neither pixels, real nor nonnegative, nor two numbers LOW,HIGH"
-        )
-    return bounds

@@ -33,6 +33,7 @@ from ..layers import (
 from ..plan.shapes import Shape
 from ..plan.wiring import sources
 from ..storage import load
+from ..threads import default_threads
 
 OPEN = (0, 0, 0, 0)  # what a file declares that says nothing: four axes
 SIDE = 224  # where neither the file nor the caller says a size
@@ -51,6 +52,12 @@ TRANSPARENT = (
     SumPool,
     Upsample,
 )
+WAYS = {  # from models that are not read here, by the ends of their names
+    ".pt .pth .bin .ckpt": "dtdfast.from_torch(module.eval(), example)",
+    ".pt2": "dtdfast.from_torch(path)",
+    ".keras .h5 .hdf5": "dtdfast.from_keras(keras.models.load_model(path))",
+    ".pkl .pickle .joblib .skops": "dtdfast.from_sklearn(estimator)",
+}
 OF_PICTURES = ("size", "mean", "std", "scale", "channels", "layout")
 
 
@@ -84,19 +91,23 @@ class Fed:
         """The domain as it is printed."""
         return self.domain if isinstance(self.domain, str) else "{:g} to {:g}".format(*self.domain)
 
-    def explainer(self, arguments: argparse.Namespace) -> Explainer:
-        options: dict[str, Any] = dict(rules=arguments.rules, backend=arguments.backend, n_threads=arguments.threads)
-        return Explainer(self.layers, domain=self.bounds, **options)
+    def explainer(self, arguments: argparse.Namespace, rules: str, passes: int = 1) -> Explainer:
+        """One that shares the threads with others, where several passes run side by side."""
+        threads = arguments.threads if passes == 1 else (arguments.threads or default_threads()) // passes
+        return Explainer(self.layers, domain=self.bounds, rules=rules, backend=arguments.backend, n_threads=threads)
 
 
 def is_onnx(path: Path) -> bool:
     """Whether a model's file, which exists, is ONNX and not a saved list."""
-    if path.suffix not in (".onnx", ".safetensors"):
+    suffix = path.suffix.lower()
+    if suffix not in (".onnx", ".safetensors"):
+        way = next((of for suffixes, of in WAYS.items() if suffix in suffixes.split()), None)
         raise ModelError(
             f"{readable(str(path))}: expected a file that ends in .onnx, or in .safetensors (written by dtdfast.save)"
+            + ("" if way is None else f"; save it once from Python: dtdfast.save({way}, 'model.safetensors')")
         )
     regular(path)
-    return path.suffix == ".onnx"
+    return suffix == ".onnx"
 
 
 def opened(path: Path) -> OnnxModel | list[Layer]:

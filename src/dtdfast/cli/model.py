@@ -88,9 +88,11 @@ def _shapes(model: Model) -> dict[int, Shape | None]:
 def plan(arguments: argparse.Namespace) -> str:
     """The plan as text: every step of one explanation, as `explain` would do it with the same options."""
     fed, sample = _fed(arguments)
-    explainer = fed.explainer(arguments)
+    explainer = fed.explainer(arguments, arguments.rules)
     planned = explainer.plan_for((arguments.batch, *sample))
-    Targets.parse(numbered("--target", arguments.target, None), arguments.batch, planned.program.network.output.shape)
+    Targets.parse(
+        numbered("--target", arguments.target, arguments.labels), arguments.batch, planned.program.network.output.shape
+    )
     return str(planned)
 
 

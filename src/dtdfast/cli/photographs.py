@@ -3,143 +3,87 @@
 from __future__ import annotations
 
 import argparse
-import json
-import os
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..contrast import Contrast
-from ..errors import DomainError, InputError, NumericsError, RunError, TargetError
-from ..explainer import Explainer
+from ..errors import InputError, RunError
 from ..extras import require
-from ..files import SOFTWARE, readable, replaceable, written
+from ..files import marked, readable
 from ..layers import Softmax
-from ..ledger.ledger import Ledger
-from ..plot import heatmap, overlay
-from ..runs.lock import locked
-from ..runs.sources import array_kind
+from ..runs.sources import array_kind, images_at
 from ..version import __version__
+from . import drawing
+from .drawing import Style
 from .feeding import Fed, fed_pictures
-from .outputs import WORDS, numbered
-from .text import aligned, lines_in, ranked
+from .folder import Folder, names_of
+from .outputs import WORDS, check_outputs, numbered, numbered_all, output_told
+from .passes import Found, Question, explained, side_by_side
+from .text import TOP, aligned, as_json, lines_in, ranked
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-Array = NDArray[Any]
-
-PIXELS = 448  # of a written picture's shorter side, at least
-RUN_OPTIONS = ("resume", "strict", "sum_channels", "ledger", "external", "chunk", "workers", "scheduler")
-KINDS = ("heatmap", "overlay")  # pictures of each photograph
-OF_ONE = (InputError, DomainError, NumericsError, TargetError, OSError)  # what is wrong with one photograph alone
+RUN_OPTIONS = ("resume", "strict", "sum_channels", "external", "chunk", "workers", "scheduler")
+KINDS = ("heatmap", "overlay")  # pictures of each map
+GRID = "grid"  # the picture of all maps of a photograph, where there are several
+SUMMARY = "summary.json"
 
 
 def explain(arguments: argparse.Namespace) -> tuple[str, int]:
-    """Write heatmaps and overlays of photographs, and summary.json; returns a few lines, and whether some were bad."""
+    """Write heatmaps and overlays of photographs, and summary.json; returns a few lines, or the summary as JSON, and
+    whether some were bad.
+    """
     _refuse_run_options(arguments)
+    style = Style.of(arguments)
     images = _images(arguments)
     labels = None if arguments.labels is None else lines_in(arguments.labels)
-    arguments.target = numbered("--target", arguments.target, arguments.labels)
-    arguments.against = numbered("--against", arguments.against, arguments.labels, WORDS)
+    question = _question(arguments)
     fed = fed_pictures(arguments)
-    explainer = fed.explainer(arguments)
-    _check_outputs(arguments, explainer, fed, labels)
-    entries: list[dict[str, Any]] = []
+    passes = side_by_side(len(images), arguments.threads, fed.explainer(arguments, arguments.rules[0]).backend)
+    explainers = {rule: fed.explainer(arguments, rule, passes) for rule in arguments.rules}
+    _check(explainers, fed, question, labels)
+    album = Album(arguments, fed, style, labels, question, names_of(images), images)
+    done: dict[int, dict[str, Any]] = {}
     first: Exception | None = None
     with Folder(arguments.output) as folder:
-        names = _names(images)
-        folder.claim(["summary.json", *(f"{name}-{kind}.png" for name in names for kind in KINDS)], images)
+        folder.claim([SUMMARY, *album.files()], images)
+
+        def draw(number: int, found: Found) -> dict[str, Any]:
+            entry, pictures = album.made(number, found)
+            for name, data in pictures:
+                folder.write(name, data)
+            return entry
+
         try:
-            for path, name in _progress(list(zip(images, names, strict=True))):
-                try:
-                    entry, draw = _explained(explainer, fed, path, name, arguments, labels)
-                except OF_ONE as error:
-                    first = first or error
-                    entries.append({"file": readable(str(path)), "error": " ".join(str(error).split())})
-                    continue
-                draw(folder)
-                entries.append(entry)
+            answers = explained(explainers, fed.photographs, question, images, passes, draw)
+            for number, answer in _progress(answers, len(images)):
+                if isinstance(answer, Exception):
+                    first = first or answer
+                    answer = {"file": readable(str(images[number])), "error": " ".join(str(answer).split())}
+                done[number] = answer
         except KeyboardInterrupt:
-            folder.summarise(arguments, fed, entries)
-            raise KeyboardInterrupt(f"{len(entries)} of {len(images)} image(s) done: {arguments.output}") from None
-        bad = [entry for entry in entries if "error" in entry]
-        if first is not None and len(bad) == len(entries):
+            album.summarise(folder, done)
+            raise KeyboardInterrupt(f"{len(done)} of {len(images)} image(s) done: {arguments.output}") from None
+        bad = [entry for entry in done.values() if "error" in entry]
+        if first is not None and len(bad) == len(images):
             raise (
                 first
                 if len(bad) == 1
                 else RunError(f"none of the {len(bad)} images can be explained; the first: {first}")
             )
-        folder.summarise(arguments, fed, entries)
-    lines = [*aligned([_line(e) for e in entries if "error" not in e]), *(f"{e['file']}: {e['error']}" for e in bad)]
-    told = f"{len(entries)} image(s), {len(bad)} bad: {arguments.output}"
-    return "\n".join(
-        [*lines, f"fed as {fed.photographs}; rules {arguments.rules}, domain {fed.domain_text}", told]
-    ), 1 if bad else 0
-
-
-class Folder:
-    """Where pictures and summary go: made with the first of them, and written by one process at a time."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._stack = ExitStack()
-        self._open = False
-        self._made: list[Path] = []
-
-    def __enter__(self) -> Folder:
-        if self.path.exists():
-            self._enter()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._stack.close()
-        for path in self._made:
-            with suppress(OSError):
-                path.rmdir()  # if nothing came of it
-
-    def claim(self, names: list[str], images: list[Path]) -> None:
-        """Refuse to replace what was not made by dtdfast, or what is read."""
-        if not self.path.exists():
-            return
-        read = {os.path.realpath(path) for path in images}
-        for name in names:
-            replaceable(self.path / name)
-            if os.path.realpath(self.path / name) in read:
-                raise InputError(f"{self.path / name} is to be explained and would be replaced; choose another output")
-
-    def file(self, name: str) -> Any:
-        """A new file of this name, as `written` gives it."""
-        self._enter()
-        replaceable(self.path / name)
-        return written(self.path / name)
-
-    def summarise(self, arguments: argparse.Namespace, fed: Fed, entries: list[dict[str, Any]]) -> None:
-        """Write summary.json, whose first key marks it as ours."""
-        if not self._open:
-            return
-        settings = {"model": readable(str(arguments.model)), "rules": arguments.rules, "domain": fed.domain}
-        summary = {"dtdfast": __version__, **settings, "preparation": asdict(fed.photographs), "images": entries}
-        with self.file("summary.json") as part:
-            part.write_text(
-                json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", errors="backslashreplace"
-            )
-
-    def _enter(self) -> None:
-        if self._open:
-            return
-        if self.path.exists() and not self.path.is_dir():
-            raise InputError(f"{self.path} is a file, expected a folder for the pictures (or NAME.zarr)")
-        self._made = [path for path in (self.path, *self.path.parents) if not path.exists()]
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._stack.enter_context(locked(self.path / ".dtdfast.lock", self.path))
-        self._open = True
+        summary = album.summarise(folder, done)
+    if arguments.json:
+        return as_json(summary), 1 if bad else 0
+    good = [line for entry in done.values() if "error" not in entry for line in _lines(entry)]
+    told = f"{len(done)} image(s), {len(bad)} bad: {arguments.output}"
+    rules = ", ".join(arguments.rules)
+    return "\n".join([
+        *aligned(good),
+        *(f"{e['file']}: {e['error']}" for e in bad),
+        f"fed as {fed.photographs}; rules {rules}, domain {fed.domain_text}",
+        told,
+    ]), 1 if bad else 0  # fmt: skip
 
 
 # ---------------------------------------------------------------------------------------------------- before any work
@@ -157,138 +101,206 @@ def _refuse_run_options(arguments: argparse.Namespace) -> None:
 
 
 def _images(arguments: argparse.Namespace) -> list[Path]:
-    """The files; arrays and folders are for runs."""
+    """The files, folders among them as the images below them, without what dtdfast has drawn; arrays are for runs."""
+    found: list[Path] = []
     for path in arguments.data:
-        kind = array_kind(path) or ("a folder" if Path(path).is_dir() else None)
-        if kind is not None:
+        if kind := array_kind(path):
             raise InputError(
                 f"{readable(path)} is {kind}: that is for a run over a data set, so write to NAME.zarr, not to "
                 f"{arguments.output}"
             )
-    return [Path(path) for path in arguments.data]
+        below = images_at(path)
+        own = [p for p in below if not marked(p)] if Path(path).is_dir() else below
+        if not own:
+            raise InputError(f"{readable(path)}: no images there but those that dtdfast has drawn")
+        found += own
+    return found
 
 
-def _check_outputs(arguments: argparse.Namespace, explainer: Explainer, fed: Fed, labels: list[str] | None) -> None:
-    """Compare what names outputs, and labels, with the outputs of one black picture."""
-    named = {"--target": arguments.target, "--against": arguments.against}
-    numbers = {option: number for option, number in named.items() if isinstance(number, int)}
-    if not numbers and labels is None:
-        return
-    x = fed.photographs.normalised(np.zeros((*fed.photographs.size, fed.photographs.n_channels), np.uint8))
-    n = explainer.predict(x[None]).shape[1]
-    if labels is not None and len(labels) != n:
+def _question(arguments: argparse.Namespace) -> Question:
+    targets = numbered_all("--target", arguments.target, arguments.labels)
+    against = numbered("--against", arguments.against, arguments.labels, WORDS)
+    top = arguments.top or 1
+    if targets and arguments.top is not None:
+        raise InputError("--top is for the largest outputs, and --target names others; give one of them")
+    if isinstance(against, int) and top > 1:
         raise InputError(
-            f"the labels file has {len(labels)} lines, but the network has {n} outputs; give one line for each"
+            f"--top {top} may meet output {against}, which --against names; name the others by --target, or set them "
+            "against rest"
         )
-    for option, number in numbers.items():
-        if not 0 <= number < n:
-            raise InputError(f"{option} is {number}, but the network has {n} outputs: 0 to {n - 1}")
+    if against in targets:
+        raise InputError(f"--target: output {against} is set against itself; name another one as --against")
+    return Question(tuple(targets), top, against, arguments.ledger is not False)
 
 
-def _names(paths: Sequence[Path]) -> list[str]:
-    """A name for the pictures of each image, different even where capitals are not told apart; those that several share
-    are numbered.
+def _check(explainers: dict[str, Any], fed: Fed, question: Question, labels: list[str] | None) -> None:
+    """Plan every rule; compare what names outputs, and labels, with the network's outputs."""
+    for rule, explainer in explainers.items():
+        try:
+            plan = explainer.plan_for((1, *fed.photographs.shape))
+        except InputError as error:
+            raise InputError(f"--rules {rule}: {error}") from None
+        n = plan.program.network.output.shape[0]
+    named = {"--against": question.against, "--top": None}
+    check_outputs(named, labels, n)
+    for target in question.targets:
+        check_outputs({"--target": target}, None, n)
+    if question.top > n:
+        raise InputError(f"--top is {question.top}, but the network has {n} outputs")
+
+
+# ------------------------------------------------------------------------------------------------- what is made of them
+
+
+@dataclass(frozen=True)
+class Album:
+    """The pictures and the summary of some photographs.
+
+    Parameters
+    ----------
+    names : how the names of each photograph's pictures begin
     """
-    stems = [readable(p.stem).replace("\\", "_").encode()[:150].decode(errors="ignore") for p in paths]
-    counts = Counter(stem.casefold() for stem in stems)
-    taken = {stem for stem, count in counts.items() if count == 1}
-    names = []
-    for number, stem in enumerate(stems, 1):
-        name = stem
-        while counts[stem.casefold()] > 1 and (name := f"{stem}-{number}").casefold() in taken:
-            number += len(stems)
-        taken.add(name.casefold())
-        names.append(name)
-    return names
 
+    arguments: argparse.Namespace
+    fed: Fed
+    style: Style
+    labels: list[str] | None
+    question: Question
+    names: Sequence[str]
+    images: Sequence[Path]
 
-# ---------------------------------------------------------------------------------------------------------- one image
+    @property
+    def several(self) -> bool:
+        """Whether there are several maps of each photograph."""
+        return len(self.arguments.rules) * self.question.count > 1
 
+    def files(self) -> Iterator[str]:
+        """Names of the pictures; those of the largest outputs are known by their rank alone."""
+        for name in self.names:
+            for rule in self.arguments.rules:
+                for rank in range(self.question.count):
+                    yield from self._of_map(name, rule, rank).values()
+            if self.several:
+                yield f"{name}-{GRID}.png"
 
-def _explained(
-    explainer: Explainer, fed: Fed, path: Path, name: str, arguments: argparse.Namespace, labels: list[str] | None
-) -> tuple[dict[str, Any], Callable[[Folder], None]]:
-    """What the summary says of an image, and what writes its pictures."""
-    picture = fed.photographs.picture(path)
-    x = fed.photographs.normalised(picture)[None]
-    target, against = arguments.target, arguments.against
-    start = target if against is None else Contrast(target, against)
-    relevance, outputs, ledger = explainer.explain(x, start, return_outputs=True, return_ledger=True)
-    chosen = int(outputs[0].argmax()) if target is None else target
-    probabilities = explainer.predict(x)[0] if isinstance(fed.layers[-1], Softmax) and not fed.layers[-1].log else None
-    values = relevance[0].sum(axis=0 if fed.photographs.layout == "nchw" else -1)
+    def _of_map(self, name: str, rule: str, rank: int) -> dict[str, str]:
+        parts = [name]
+        if len(self.arguments.rules) > 1:
+            parts.append(rule)
+        if self.question.count > 1:
+            parts.append(str(self.question.targets[rank]) if self.question.targets else f"top{rank + 1}")
+        return {kind: f"{'-'.join([*parts, kind])}.png" for kind in KINDS}
 
-    def draw(folder: Folder) -> None:
-        _write(folder, f"{name}-heatmap.png", values, lambda ax: heatmap(values, ax))
-        _write(folder, f"{name}-overlay.png", values, lambda ax: overlay(values, picture, ax))
+    def made(self, number: int, found: Found) -> tuple[dict[str, Any], list[tuple[str, bytes]]]:
+        """What the summary says of a photograph, and its pictures."""
+        name, file = self.names[number], readable(str(self.images[number]))
+        probabilities = self._probabilities(found)
+        tiles: list[list[Any]] = []
+        pictures: list[tuple[str, bytes]] = []
+        maps: list[dict[str, Any]] = []
 
-    def named(index: int) -> dict[str, Any]:
-        return {
-            "target": index,
-            "label": None if labels is None else labels[index],
-            "output": float(outputs[0, index]),
-            "probability": None if probabilities is None else float(probabilities[index]),
+        def of(index: int) -> dict[str, Any]:
+            return {
+                "target": index,
+                "label": None if self.labels is None else self.labels[index],
+                "output": float(found.outputs[index]),
+                "probability": None if probabilities is None else float(probabilities[index]),
+            }
+
+        against = self.question.against
+        other = {} if against is None else {"against": of(against) if isinstance(against, int) else against}
+        for rule, values in found.maps.items():
+            tiles.append([])
+            for rank, index in enumerate(found.numbers):
+                told = of(index)
+                files = self._of_map(name, rule, rank)
+                title, detail = _title(told, other.get("against")), f"{_chance(told)} · {rule}"
+                drawn = drawing.heatmap(values[rank], self.style, title, detail)
+                over = drawing.overlay(values[rank], found.picture, self.style, title, detail)
+                pictures += zip(files.values(), map(drawing.as_png, (drawn, over)), strict=True)
+                tiles[-1].append(drawn)
+                account = found.accounts[rule][rank] if found.accounts[rule] else NO_ACCOUNT
+                total = float(values[rank].sum(dtype=np.float64))
+                maps.append({"rule": rule, **told, **other, "relevance": total, **account, **files})
+        if self.several:
+            seen = drawing.photograph(found.picture, Path(file).name)
+            pictures.append((f"{name}-{GRID}.png", drawing.as_png(drawing.table(seen, tiles))))
+        entry = {
+            "file": file,
+            **{key: value for key, value in maps[0].items() if key != "rule"},
+            "top": [of(index) for index in ranked(found.outputs, max(TOP, self.question.top))],
+            **({GRID: f"{name}-{GRID}.png"} if self.several else {}),
+            "maps": maps,
         }
+        return entry, pictures
 
-    entry = {
-        "file": readable(str(path)),
-        **named(chosen),
-        **({} if against is None else {"against": named(against) if isinstance(against, int) else against}),
-        "top": [named(index) for index in ranked(outputs[0])],
-        "relevance": float(values.sum(dtype=np.float64)),
-        **_totals(ledger),
-        **{kind: f"{name}-{kind}.png" for kind in KINDS},
-    }
-    return entry, draw
+    def _probabilities(self, found: Found) -> Any:
+        """The network's own, where it ends with a Softmax over its classes."""
+        last = self.fed.layers[-1]
+        if not isinstance(last, Softmax) or last.log or last.mask is not None or found.outputs.ndim != 1:
+            return None
+        e = np.exp(found.outputs - found.outputs.max())
+        return e / e.sum()
+
+    def summarise(self, folder: Folder, done: dict[int, dict[str, Any]]) -> dict[str, Any]:
+        """Write the summary, whose first key marks it as ours, of the photographs in their order."""
+        arguments = self.arguments
+        display = {key: getattr(arguments, key) for key in ("smooth", "percentile", "colormap")}
+        summary = {
+            "dtdfast": __version__,
+            "model": readable(str(arguments.model)),
+            "rules": ",".join(arguments.rules),
+            "domain": self.fed.domain,
+            "preparation": asdict(self.fed.photographs),
+            "display": display,
+            "images": [done[number] for number in sorted(done)],
+        }
+        if folder.begun:
+            folder.write(SUMMARY, (as_json(summary) + "\n").encode("utf-8", "backslashreplace"))
+        return summary
 
 
-def _totals(ledger: Ledger) -> dict[str, Any]:
-    """The ledger of one sample in a few numbers."""
-    absorbed = {cause: float(v[0]) for cause, v in ledger.absorbed.items()}
-    return {
-        "absorbed": absorbed,
-        "residual": float(ledger.residual[0]),
-        "bound": float(ledger.bound[0]),
-        "account_closes": ledger.closed,
-    }
+NO_ACCOUNT: dict[str, Any] = {"absorbed": None, "residual": None, "bound": None, "account_closes": None}
 
 
-def _write(folder: Folder, name: str, values: Array, draw: Callable[[Axes], object]) -> None:
-    """A PNG with a whole number of its pixels for each of the network's."""
-    figure = require("matplotlib.figure", "plot").Figure
-    height, width = values.shape
-    dpi = 100 * max(1, -(-PIXELS // min(values.shape)))
-    canvas = figure(figsize=(width / 100, height / 100), dpi=dpi)
-    draw(canvas.add_axes((0, 0, 1, 1)))
-    with folder.file(name) as part:
-        canvas.savefig(part, dpi=dpi, format="png", metadata={"Software": SOFTWARE})
+def _title(told: dict[str, Any], against: Any) -> str:
+    """What is explained, as people call it."""
+    if against is None:
+        return _called(told)
+    return f"{_called(told)} against {against if isinstance(against, str) else _called(against)}"
+
+
+def _called(told: dict[str, Any]) -> str:
+    return f"output {told['target']}" if told["label"] is None else str(told["label"])
+
+
+def _chance(told: dict[str, Any]) -> str:
+    return f"f = {told['output']:.4g}" if told["probability"] is None else f"p = {told['probability']:.3f}"
 
 
 # ---------------------------------------------------------------------------------------------------- what is printed
 
 
-def _line(entry: dict[str, Any]) -> tuple[str, ...]:
-    probability = "" if entry["probability"] is None else f"p = {entry['probability']:.3f}"
+def _lines(entry: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    """One for each map of a photograph."""
     top = ", ".join(
-        f"{_output(e)} {e['output' if e['probability'] is None else 'probability']:.3g}" for e in entry["top"]
+        f"{output_told(e)} {e['output' if e['probability'] is None else 'probability']:.3g}" for e in entry["top"]
     )
-    return (
-        entry["file"],
-        _output(entry),
-        f"f = {entry['output']:.5g}",
-        probability,
-        f"ΣR = {entry['relevance']:.5g}",
-        f"absorbed {sum(entry['absorbed'].values()):.2g}",
-        "account closes" if entry["account_closes"] else "ACCOUNT STAYS OPEN",
-        f"top: {top}",
-    )
+    rules = {m["rule"] for m in entry["maps"]}
+    for number, told in enumerate(entry["maps"]):
+        closes = {True: "account closes", False: "ACCOUNT STAYS OPEN", None: "no ledger"}[told["account_closes"]]
+        yield (
+            entry["file"],
+            *([told["rule"]] if len(rules) > 1 else []),
+            output_told(told),
+            f"f = {told['output']:.5g}",
+            "" if told["probability"] is None else f"p = {told['probability']:.3f}",
+            f"ΣR = {told['relevance']:.5g}",
+            "" if told["absorbed"] is None else f"absorbed {sum(told['absorbed'].values()):.2g}",
+            closes,
+            "" if number else f"top: {top}",
+        )
 
 
-def _output(entry: dict[str, Any]) -> str:
-    return f"{entry['target']} {readable(entry['label'] or '')}".rstrip()
-
-
-def _progress(items: list[Any]) -> Iterator[Any]:
-    if len(items) < 2:
-        return iter(items)
-    return iter(require("tqdm", "progress").tqdm(items, unit="image"))
+def _progress(items: Iterator[Any], n: int) -> Iterator[Any]:
+    return items if n < 2 else iter(require("tqdm", "progress").tqdm(items, total=n, unit="image"))

@@ -1,5 +1,5 @@
 """A report: one page of HTML about some explanations, with the tests that say what they are worth.
 
 `inputs` says what is explained, `checks` and `gather` compute every number, `figures`, `charts` and `page` show them;
-`elements` and `png` make HTML and pictures without any library.
+`elements` makes HTML without any library.
 """

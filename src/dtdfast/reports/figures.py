@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from ..colours import limit_of
+from ..png import address, encoded, heatmap, overlay, shrunk
 from ..text import words
 from .elements import Markup, joined, named, short, table, tag
 from .gather import Gathered
 from .inputs import PICTURES, TEXT, Array
-from .png import address, encoded, heatmap, overlay, shrunk
 
 SMALL = 64  # pixels; below that they are shown as squares
 BYTES = 4_000_000  # of all pictures of a page, as an estimate from above

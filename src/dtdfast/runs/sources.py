@@ -112,6 +112,20 @@ def array_kind(path: str) -> str | None:
     return "a Zarr array" if any((Path(path) / name).exists() for name in ZARR) else None
 
 
+def images_at(path: str) -> list[Path]:
+    """The images that a path names: those below a folder, those of a glob, or the path itself, whatever is there.
+
+    Raises
+    ------
+    InputError : a folder or glob without any
+    """
+    if "\0" not in path and Path(path).is_dir():
+        return [Path(path) / name for name in _some(_below(Path(path)), path)]
+    if glob.has_magic(path) and not os.path.lexists(path):
+        return [Path(name) for name in _some(_matching(path), path)]
+    return [Path(path)]
+
+
 def _at(path: str, external: bool) -> Source:
     if not path:
         raise InputError("a path of DATA is empty")
@@ -133,8 +147,12 @@ def _at(path: str, external: bool) -> Source:
         return Samples(_hdf5(str(regular(found["file"]).absolute()), found["dataset"], external))
     if folder.exists():
         return Files(regular(folder).absolute().parent, [folder.name])
-    names = sorted(name for name in glob.glob(path, recursive=True) if Path(name).is_file())  # noqa: PTH207 (absolute ones too)
-    return Files(Path.cwd(), _some(names, path))
+    return Files(Path.cwd(), _some(_matching(path), path))
+
+
+def _matching(path: str) -> list[str]:
+    """Files of a glob."""
+    return sorted(name for name in glob.glob(path, recursive=True) if Path(name).is_file())  # noqa: PTH207 (absolute ones too)
 
 
 def _below(folder: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Pictures within a page: PNG by zlib alone."""
+"""PNG by zlib alone: pictures within a page, and of the command line."""
 
 from __future__ import annotations
 
@@ -10,28 +10,40 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..colours import grey_of, levels, opacity, palette
-from ..files import PNG
+from .colours import grey_of, levels, opacity, palette
+from .files import PNG
 
 GREY, RGB, INDEXED = 0, 2, 3  # PNG's colour types
-PLAIN, LEFT = 0, 1  # PNG's filters: bytes as they are, or less the pixel on the left
+PLAIN, LEFT, UP = 0, 1, 2  # PNG's filters: bytes as they are, less the pixel on the left, less the one above
+SMALLEST, QUICK = (9, zlib.Z_DEFAULT_STRATEGY), (6, zlib.Z_RLE)
+"""Level and strategy of zlib: for a page; and for files, a tenth larger in a fifth of the time."""
 
 
-def encoded(pixels: NDArray[np.uint8], colours: NDArray[np.uint8] | None = None) -> bytes:
+def encoded(
+    pixels: NDArray[np.uint8],
+    colours: NDArray[np.uint8] | None = None,
+    *,
+    effort: tuple[int, int] = SMALLEST,
+    software: str | None = None,
+) -> bytes:
     """A PNG of grey levels (h, w), of colours (h, w, 3), or of positions (h, w) in a palette (256, 3)."""
     height, width = pixels.shape[:2]
     kind = RGB if pixels.ndim == 3 else GREY if colours is None else INDEXED
-    rows = pixels
+    lines = np.empty((height, 1 + pixels[0].size), np.uint8)
+    lines[:, 0], lines[:, 1:] = PLAIN, pixels.reshape(height, -1)
     if kind == RGB:  # photographs: differences are smaller numbers
-        rows = np.concatenate([pixels[:, :1], pixels[:, 1:] - pixels[:, :-1]], axis=1)  # modulo 256
-    lines = np.empty((height, 1 + rows[0].size), np.uint8)
-    lines[:, 0] = LEFT if kind == RGB else PLAIN
-    lines[:, 1:] = rows.reshape(height, -1)
+        lines[:, 0], lines[:, 4:] = LEFT, lines[:, 4:] - lines[:, 1:-3]  # modulo 256
+        same = 1 + np.flatnonzero((pixels[1:] == pixels[:-1]).all(axis=(1, 2)))  # of what was enlarged
+        lines[same, 0], lines[same, 1:] = UP, 0
     header = struct.pack(">2I5B", width, height, 8, kind, 0, 0, 0)
     parts = [_chunk(b"IHDR", header)]
+    if software is not None:
+        parts.append(_chunk(b"tEXt", b"Software\0" + software.encode("latin-1")))
     if colours is not None:
         parts.append(_chunk(b"PLTE", colours.tobytes()))
-    return b"".join((PNG, *parts, _chunk(b"IDAT", zlib.compress(lines.tobytes(), 9)), _chunk(b"IEND", b"")))
+    packer = zlib.compressobj(effort[0], strategy=effort[1])
+    data = packer.compress(lines.data) + packer.flush()
+    return b"".join((PNG, *parts, _chunk(b"IDAT", data), _chunk(b"IEND", b"")))
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:
@@ -50,9 +62,14 @@ def heatmap(values: NDArray[Any], limit: float) -> bytes:
 
 def overlay(values: NDArray[Any], limit: float, picture: NDArray[Any]) -> bytes:
     """A map over its picture in faded grey: the more relevant, the more opaque."""
+    return encoded(covered(values, limit, picture, palette()))
+
+
+def covered(values: NDArray[Any], limit: float, picture: NDArray[Any], colours: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The colours (h, w, 3) of an overlay."""
     grey, cover = grey_of(picture)[..., None] * 255, opacity(values, limit)[..., None]
-    mixed = grey + cover * (palette()[levels(values, limit)] - grey)
-    return encoded(np.rint(mixed).astype(np.uint8))
+    mixed = grey + cover * (colours[levels(values, limit)] - grey)
+    return np.asarray(np.rint(mixed), np.uint8)
 
 
 def shrunk(values: NDArray[Any], factor: int) -> NDArray[Any]:
