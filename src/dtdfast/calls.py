@@ -64,8 +64,8 @@ def explain(
         imported on the way, and again when its weights or settings have changed.
     x : array_like
         The inputs: floats of shape ``(n, c, *space)`` or (n, features), or integers of shape (n, ...) for an Embedding.
-        NumPy arrays, and arrays of PyTorch and CuPy, are taken; those on a GPU are read there by backend "cuda". A Dask
-        array is explained lazily.
+        Arrays of NumPy, PyTorch, CuPy and JAX or over DLPack are taken, and tables of pandas and polars; those of
+        PyTorch and CuPy on a GPU are read there by backend "cuda". A Dask array is explained lazily.
     target : int, tuple, str, array_like or None, default None
         What is explained.
 
@@ -146,8 +146,9 @@ def explain(
     relevance : array
         The relevance of every element of x: of x's shape, or of shape ``(n, t, *x.shape[1:])`` for several targets.
         With `stop`, the shape of that entry's output stands for x's. Its type is float32; float64 with precision
-        "float64" and backend "oracle". Its unit is that of the outputs. Its kind is x's: NumPy, PyTorch or CuPy on x's
-        device, a lazy Dask array, or a DataFrame with x's index and columns (one target, without `stop`).
+        "float64" and backend "oracle". Its unit is that of the outputs. Its kind is x's: NumPy, also for DLPack;
+        PyTorch, CuPy or JAX on x's device; a lazy Dask array; a table with x's index and columns (one target, without
+        `stop`).
     outputs : array
         Only with return_outputs: the outputs that were explained, of shape ``(n, *out)``.
     ledger : Ledger

@@ -7,6 +7,7 @@ Nothing here imports such a library: whoever passes one of its arrays has import
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,10 +25,10 @@ class Home:
 
     Attributes
     ----------
-    library : "numpy" (also for lists and whatever else NumPy reads), "torch", "cupy" or "pandas"
+    library : "numpy" (also for lists and whatever else NumPy reads), "torch", "cupy", "jax", "pandas" or "polars"
     device : the library's own name of the device
     here : whether `take` shares the array's memory instead of copying it from another device
-    labels : index and columns of a DataFrame
+    labels : index and columns of a DataFrame; polars has no index, so the numbers of its rows
     """
 
     library: str = "numpy"
@@ -38,7 +39,8 @@ class Home:
     def of_inputs(self, result: Array) -> Any:
         """One number for each input: as `give`, but with the rows' and columns' names of a DataFrame."""
         if self.labels is not None and result.shape == tuple(map(len, self.labels)):
-            return sys.modules["pandas"].DataFrame(result, *self.labels)
+            frame, (index, columns) = sys.modules[self.library].DataFrame, self.labels
+            return frame(result, index, columns) if self.library == "pandas" else frame(result, schema=columns)
         return self.give(result)
 
     def give(self, result: Array) -> Any:
@@ -50,6 +52,8 @@ class Home:
             cupy = sys.modules["cupy"]
             with cupy.cuda.Device(self.device):
                 return cupy.asarray(result)
+        if self.library == "jax":  # float64 becomes float32 there, unless jax_enable_x64 is set
+            return sys.modules["jax"].device_put(result, self.device)
         return result
 
 
@@ -60,21 +64,67 @@ def take(x: Any) -> tuple[Any, Home]:
     """X as something that NumPy reads, and where results for it go.
 
     A tensor of PyTorch in main memory becomes an array of the same memory, with its strides; bfloat16, which NumPy does
-    not know, is widened. Arrays on a GPU are copied to main memory. Everything else passes unchanged.
+    not know, is widened. Arrays on a GPU are copied to main memory. What NumPy cannot read by itself is asked for its
+    memory by DLPack. Everything else passes unchanged.
 
     Raises
     ------
-    InputError : a sparse tensor, or one without numbers that NumPy knows
+    InputError : a sparse tensor, one without numbers that NumPy knows, an array that JAX traces, or a lazy table
     """
-    if x is None or isinstance(x, np.ndarray):
+    if x is None:
         return x, NUMPY
+    if isinstance(x, np.ndarray):
+        return _widened(x), NUMPY
     if _is(x, "torch", "Tensor"):
         return _take_tensor(x)
     if _is(x, "cupy", "ndarray"):
         return x.get(), Home("cupy", x.device.id, here=False)
+    if _is(x, "jax", "Array"):
+        return _take_jax(x)
     if _is(x, "pandas", "DataFrame"):
+        _refuse_words((name, t) for name, t in x.dtypes.items() if getattr(t, "kind", "O") not in "fiubc")
         return x, Home("pandas", labels=(x.index, x.columns))
+    if _is(x, "polars", "LazyFrame"):
+        raise InputError("x is a LazyFrame of polars, whose rows are not there yet; pass x.collect()")
+    if _is(x, "polars", "DataFrame"):
+        _refuse_words(
+            (name, t) for name, t in x.schema.items() if not t.is_numeric() and t != sys.modules["polars"].Boolean
+        )
+        return x.to_numpy(), Home("polars", labels=(range(x.height), x.columns))
+    if hasattr(x, "__dlpack__") and not hasattr(x, "__array__"):
+        return _widened(_from_dlpack(x)), NUMPY
     return x, NUMPY
+
+
+def _refuse_words(columns: Iterable[tuple[Any, Any]]) -> None:
+    """InputError that names the columns of a table, and their types, which hold no numbers."""
+    if found := [f"{str(name)!r:.60} ({kind})" for name, kind in columns]:
+        raise InputError(f"x has columns that hold no numbers: {', '.join(found[:5])}; leave them out, or encode them")
+
+
+def _widened(x: Array) -> Array:
+    """Float32 in place of ml_dtypes' bfloat16, with which JAX extends NumPy."""
+    return x.astype(np.float32) if x.dtype.kind == "V" and x.dtype.name == "bfloat16" else x
+
+
+def _take_jax(x: Any) -> tuple[Array, Home]:
+    jax = sys.modules["jax"]
+    if isinstance(x, jax.core.Tracer):
+        raise InputError(
+            "x is traced by JAX (jit, grad, vmap), so it has no values yet; call this outside, or by jax.pure_callback"
+        )
+    devices = x.devices()
+    return _widened(np.asarray(x)), Home("jax", next(iter(devices)) if len(devices) == 1 else None, here=False)
+
+
+def _from_dlpack(x: Any) -> Array:
+    try:
+        return np.from_dlpack(x)
+    except (BufferError, RuntimeError, TypeError, ValueError, AttributeError) as error:  # other devices and types
+        raise InputError(
+            f"x is a {type(x).__name__} whose memory NumPy cannot read by DLPack: {error}; copy it to main memory as "
+            "float32"
+        ) from None
 
 
 def masked(x: Any) -> bool:
@@ -110,6 +160,8 @@ def take_out(out: Any) -> Any:
     is read)
     """
     host, home = take(out)
+    if home.library == "jax":
+        raise InputError("out is an array of JAX, which cannot be written into; leave out=None")
     if not home.here:
         raise InputError(
             f"out lies on device {home.device}; results are written into main memory only, so leave out=None"

@@ -68,7 +68,7 @@ def inputs_of(
     """Raises ShapeError, InputError."""
     if hasattr(x, "columns") and hasattr(x, "to_numpy"):  # a DataFrame
         features = x.columns if features is None else features
-        names = x.index if names is None else names
+        names = getattr(x, "index", None) if names is None else names  # polars has none
         x = x.to_numpy()
     array = as_array(take(x)[0])
     if array.ndim not in (2, 4) or not array.size:
