@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -80,3 +81,24 @@ def grey_of(picture: ArrayLike) -> NDArray[np.float64]:
 def opacity(values: NDArray[Any], limit: float) -> NDArray[np.float64]:
     """How much of an overlay covers the picture."""
     return np.asarray(np.clip(np.abs(values) / limit, 0, 1), np.float64)
+
+
+@dataclass(frozen=True)
+class Style:
+    """How relevance is shown, which changes no number of it.
+
+    Parameters
+    ----------
+    smooth : standard deviation of a Gaussian, in pixels
+    percentile : of |relevance|, where the colours end
+    colours : (256, 3), from what speaks against to what speaks for
+    """
+
+    smooth: float
+    percentile: float
+    colours: NDArray[np.uint8]
+
+    def shown(self, values: NDArray[Any]) -> tuple[NDArray[Any], float]:
+        """What is drawn of a map (h, w), and where its colours end."""
+        drawn = smoothed(values, self.smooth) if self.smooth else values
+        return drawn, limit_of(drawn, self.percentile)

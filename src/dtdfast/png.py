@@ -55,9 +55,9 @@ def address(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
-def heatmap(values: NDArray[Any], limit: float) -> bytes:
+def heatmap(values: NDArray[Any], limit: float, colours: NDArray[np.uint8] | None = None) -> bytes:
     """A map (h, w), its colours from −limit to limit."""
-    return encoded(levels(values, limit), palette())
+    return encoded(levels(values, limit), palette() if colours is None else colours)
 
 
 def overlay(values: NDArray[Any], limit: float, picture: NDArray[Any]) -> bytes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 from collections.abc import Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
@@ -14,12 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..colours import PERCENTILE, levels, limit_of, palette
+from ..colours import PERCENTILE, Style, levels, palette
 from ..errors import InputError
 from ..extras import require
 from ..files import SOFTWARE, readable
 from ..png import QUICK, covered, encoded
-from ..smoothing import smoothed
 
 Array = NDArray[Any]
 Pixels = NDArray[np.uint8]
@@ -31,31 +29,10 @@ INK, PAPER, GAP = 26, 255, 8
 FONT = "mpl-data/fonts/ttf/DejaVuSans.ttf"
 
 
-@dataclass(frozen=True)
-class Style:
-    """How relevance is shown, which changes no number of it.
-
-    Parameters
-    ----------
-    smooth : pixels of a Gaussian
-    percentile : of |relevance|, where the colours end
-    colours : (256, 3)
-    """
-
-    smooth: float
-    percentile: float
-    colours: Pixels
-
-    @classmethod
-    def of(cls, arguments: argparse.Namespace) -> Style:
-        """Raises InputError where matplotlib has no such colours."""
-        percentile = PERCENTILE if arguments.percentile is None else arguments.percentile
-        return cls(arguments.smooth or 0.0, percentile, _colours(arguments.colormap or COLORMAP))
-
-    def shown(self, values: Array) -> tuple[Array, float]:
-        """What is drawn of a map (h, w), and where its colours end."""
-        drawn = smoothed(values, self.smooth) if self.smooth else values
-        return drawn, limit_of(drawn, self.percentile)
+def style_of(arguments: argparse.Namespace) -> Style:
+    """Raises InputError where matplotlib has no such colours."""
+    percentile = PERCENTILE if arguments.percentile is None else arguments.percentile
+    return Style(arguments.smooth or 0.0, percentile, _colours(arguments.colormap or COLORMAP))
 
 
 def _colours(name: str) -> Pixels:
@@ -120,8 +97,9 @@ def _titled(pixels: Pixels, title: str, detail: str) -> Pixels:
     strip = image.new("L", (width, STRIP), PAPER)
     pen, font = draw.Draw(strip), _font()
     rest = f" · {detail}" if title and detail else detail
-    room = width - 2 * LEFT - font.getlength(rest)
-    pen.text((LEFT, 4), _fitting(readable(title), room, font) + rest, font=font, fill=INK)
+    shown = _fitting(readable(title), width - 2 * LEFT - font.getlength(rest), font)
+    pen.text((LEFT, 4), shown, font=font, fill=INK)  # apart from the rest, which a title in Arabic would turn round
+    pen.text((LEFT + font.getlength(shown), 4), rest, font=font, fill=INK)
     lines = np.repeat(np.asarray(strip)[..., None], 3, axis=2)
     return np.concatenate([lines, pixels])
 

@@ -10,19 +10,21 @@ from typing import Any
 
 import numpy as np
 
+from ..colours import Style
 from ..errors import InputError, RunError
 from ..extras import require
 from ..files import marked, readable
 from ..layers import Softmax
+from ..reports.elements import short
 from ..runs.sources import array_kind, images_at
+from ..show import as_json
 from ..version import __version__
 from . import drawing
-from .drawing import Style
 from .feeding import Fed, fed_pictures
 from .folder import Folder, names_of
 from .outputs import WORDS, check_outputs, numbered, numbered_all, output_told
 from .passes import Found, Question, explained, side_by_side
-from .text import TOP, aligned, as_json, lines_in, ranked
+from .text import TOP, aligned, lines_in, ranked
 
 RUN_OPTIONS = ("resume", "strict", "sum_channels", "external", "chunk", "workers", "scheduler")
 KINDS = ("heatmap", "overlay")  # pictures of each map
@@ -35,7 +37,7 @@ def explain(arguments: argparse.Namespace) -> tuple[str, int]:
     whether some were bad.
     """
     _refuse_run_options(arguments)
-    style = Style.of(arguments)
+    style = drawing.style_of(arguments)
     images = _images(arguments)
     labels = None if arguments.labels is None else lines_in(arguments.labels)
     question = _question(arguments)
@@ -135,14 +137,9 @@ def _question(arguments: argparse.Namespace) -> Question:
 
 def _check(explainers: dict[str, Any], fed: Fed, question: Question, labels: list[str] | None) -> None:
     """Plan every rule; compare what names outputs, and labels, with the network's outputs."""
-    for rule, explainer in explainers.items():
-        try:
-            plan = explainer.plan_for((1, *fed.photographs.shape))
-        except InputError as error:
-            raise InputError(f"--rules {rule}: {error}") from None
-        n = plan.program.network.output.shape[0]
-    named = {"--against": question.against, "--top": None}
-    check_outputs(named, labels, n)
+    for explainer in explainers.values():
+        n = explainer.plan_for((1, *fed.photographs.shape)).program.network.output.shape[0]
+    check_outputs({"--against": question.against}, labels, n)
     for target in question.targets:
         check_outputs({"--target": target}, None, n)
     if question.top > n:
@@ -284,15 +281,16 @@ def _chance(told: dict[str, Any]) -> str:
 def _lines(entry: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     """One for each map of a photograph."""
     top = ", ".join(
-        f"{output_told(e)} {e['output' if e['probability'] is None else 'probability']:.3g}" for e in entry["top"]
+        f"{short(output_told(e))} {e['output' if e['probability'] is None else 'probability']:.3g}"
+        for e in entry["top"]
     )
     rules = {m["rule"] for m in entry["maps"]}
     for number, told in enumerate(entry["maps"]):
         closes = {True: "account closes", False: "ACCOUNT STAYS OPEN", None: "no ledger"}[told["account_closes"]]
         yield (
-            entry["file"],
+            short(entry["file"]),
             *([told["rule"]] if len(rules) > 1 else []),
-            output_told(told),
+            short(output_told(told)),
             f"f = {told['output']:.5g}",
             "" if told["probability"] is None else f"p = {told['probability']:.3f}",
             f"ΣR = {told['relevance']:.5g}",

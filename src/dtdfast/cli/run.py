@@ -12,10 +12,11 @@ from ..files import readable
 from ..plan.shapes import Shape
 from ..runs import Run, run
 from ..runs.sources import open_source
+from ..show import as_json
 from ..version import __version__
 from .feeding import Fed, fed_as_it_is, fed_pictures
 from .outputs import check_outputs, numbered_all, output_told
-from .text import as_json, lines_in
+from .text import lines_in
 
 TOLD = 5  # bad samples that are named in the end; the output holds all of them
 OFTEN = 3  # outputs that are named

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,16 +33,3 @@ def lines_in(path: Path) -> list[str]:
         raise InputError(f"{path} is no list of names: it is larger than {BYTES >> 20} MiB")
     text = path.read_text(encoding="utf-8-sig", errors="replace").rstrip()
     return [line.rstrip("\r") for line in text.split("\n")] if text else []
-
-
-def as_json(value: Any) -> str:
-    """Text that any JSON reader takes: NaN and infinity, which JSON lacks, become null."""
-    return json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(v) for key, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

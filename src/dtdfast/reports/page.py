@@ -5,12 +5,13 @@ It holds no script and asks nothing of any network, which its policy tells the b
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..files import PAGE
 from ..verdicts import TABLE
+from ..version import __version__
 from .charts import curves, flow
 from .elements import Markup, details, joined, named, scrolled, short, table, tag
 from .figures import Figures, class_name
@@ -21,43 +22,43 @@ STYLE = Path(__file__).with_name("style.css")
 
 
 def page(found: Gathered) -> str:
-    """The whole text."""
+    """The whole text of a report."""
     data = found.data
-    title = short(data["title"])
+    total, shown = data["data"]["samples"], len(data["samples"])
+    cut = "" if shown == total else f", {shown} of which are shown"
+    opening = tag(
+        "p", f"{found.inputs.spoken(total)} explained{cut}. The tests are about the rule ", named(data["rule"]), "."
+    )
+    links = [(f"sample-{n}", s["name"]) for n, s in enumerate(data["samples"])]
+    links += [("tests", "tests"), ("audit", "for the auditor")]
+    parts = [_brief(data), *_samples(found), _tests(data), _audit(found)]
+    return document(data["title"], opening, links, parts, data["made"])
+
+
+def document(title: str, opening: Markup, links: Sequence[tuple[str, str]], parts: Sequence[Markup], made: str) -> str:
+    """A page: its opening, links to places on it, and its parts."""
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
         tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="generator", content=f"dtdfast {data['dtdfast']}"),
-        tag("title", title),
+        tag("meta", name="generator", content=f"dtdfast {__version__}"),
+        tag("title", short(title)),
         tag("style", Markup(STYLE.read_text(encoding="utf-8"))),
+    )
+    contents = tag(
+        "nav",
+        tag("ul", *(tag("li", tag("a", named(name), href=f"#{place}")) for place, name in links), class_="keys"),
+        aria_label="Contents",
     )
     body = tag(
         "body",
-        tag("a", "Skip to the samples", href="#sample-0", class_="skip"),
-        tag("header", tag("h1", tag("bdi", title)), _opening(found)),
-        tag("main", _brief(data), *_samples(found), _tests(data), _audit(found)),
-        tag("footer", tag("p", f"Made by dtdfast {data['dtdfast']}, {data['made']}.", class_="faint")),
+        tag("a", "Skip to the samples", href=f"#{links[0][0]}", class_="skip"),
+        tag("header", tag("h1", tag("bdi", short(title))), opening, contents),
+        tag("main", *parts),
+        tag("footer", tag("p", f"Made by dtdfast {__version__}, {made}.", class_="faint")),
     )
     return PAGE.decode() + tag("html", head, body, lang="en") + "\n"
-
-
-def _opening(found: Gathered) -> Markup:
-    data = found.data
-    total, shown = data["data"]["samples"], len(data["samples"])
-    cut = "" if shown == total else f", {shown} of which are shown"
-    return joined(
-        (
-            tag("p", f"{found.inputs.spoken(total)} explained{cut}. The tests are about the rule ", named(data["rule"]),
-                "."),
-            tag("nav", tag("ul", *(tag("li", tag("a", named(s["name"]), href=f"#sample-{n}")) for n, s in
-                                   enumerate(data["samples"])),
-                           tag("li", tag("a", "tests", href="#tests")),
-                           tag("li", tag("a", "for the auditor", href="#audit")), class_="keys"),
-                aria_label="Contents"),
-        )
-    )  # fmt: skip
 
 
 def _brief(data: Mapping[str, Any]) -> Markup:

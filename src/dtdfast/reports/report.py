@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +13,7 @@ from ..images import Preparation
 from ..models import layers_of
 from ..options import at_least_one
 from ..rules import Gamma
+from ..show import as_json
 from .checks import TESTS
 from .gather import gathered
 from .inputs import PICTURES, TABLE, TEXT, inputs_of
@@ -47,7 +46,7 @@ class Page:
     @property
     def json(self) -> str:
         """The data as text; what is undefined is null."""
-        return json.dumps(_plain(self.data), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        return as_json(self.data) + "\n"
 
     def save(self, path: str | os.PathLike[str], json: str | os.PathLike[str] | None = None) -> None:
         """Write the page.
@@ -204,16 +203,3 @@ def report(
     if (size := len(html.encode("utf-8", "backslashreplace"))) > LARGEST:
         raise InputError(f"the page would hold {size / 1e6:.1f} MB; show fewer samples: shown={max(1, shown // 2)}")
     return Page(html, found.data)
-
-
-def _plain(value: Any) -> Any:
-    """As JSON takes it: numbers that are none become null, text what can be encoded."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode("utf-8")
-    if isinstance(value, dict):
-        return {_plain(str(k)): _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    return value

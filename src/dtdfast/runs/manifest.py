@@ -76,7 +76,7 @@ def as_stored(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 def differences(begun: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """One line for each entry that differs: its name, what it was and what it is."""
-    before, after = dict(_flat(begun)), dict(_flat(now))
+    before, after = dict(flat(begun)), dict(flat(now))
     keys = [*before, *(key for key in after if key not in before)]
     return [
         f"{key} was {before.get(key, 'absent')!r:.80} and is {after.get(key, 'absent')!r:.80}"
@@ -85,9 +85,10 @@ def differences(begun: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Its leaves, each under the keys that lead to it."""
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}, ")
+            yield from flat(value, f"{prefix}{key}, ")
         else:
             yield prefix + key, value

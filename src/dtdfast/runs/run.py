@@ -25,6 +25,7 @@ from ..threads import MOST, default_threads
 from .local import AHEAD, run_locally, streams
 from .lock import locked
 from .manifest import FORMAT, as_stored, described, differences, environment, model_digest
+from .overview import most_often
 from .sources import Source, open_source
 from .store import Store
 from .task import Task, tasks
@@ -61,10 +62,7 @@ class Run:
 
     def often(self, most: int) -> list[tuple[Any, int]]:
         """The outputs that were explained most often, and how often."""
-        targets = Store(self.path).group["target"][:]
-        found, counts = np.unique(targets.reshape(len(targets), -1), axis=0, return_counts=True)
-        ranked = sorted((-int(c), *t.tolist()) for c, t in zip(counts, found, strict=True) if t.min() >= 0)[:most]
-        return [(t[0] if len(t) == 1 else tuple(t), -c) for c, *t in ranked]
+        return most_often(Store(self.path).group["target"][:], most)
 
 
 def run(

@@ -1,0 +1,76 @@
+"""`dtdfast browse NAME.zarr`: a contact sheet of a run."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..files import readable, replaceable
+from ..images import Preparation
+from ..reports.report import LARGEST, Page
+from ..reports.sheet import Picture, gathered, sheet
+from ..runs.arrays import Samples
+from ..runs.overview import Overview
+from ..runs.sources import open_source
+from ..show import as_json
+from .drawing import style_of
+from .outputs import check_outputs
+from .text import lines_in
+
+
+def browse(arguments: argparse.Namespace) -> str:
+    """Write the page; returns what it says in brief, or all of it as JSON."""
+    style = style_of(arguments)
+    run, out = arguments.run_path, arguments.output
+    if out is None:
+        out = run.with_suffix(".html") if run.suffix == ".zarr" else run.with_name(f"{run.name}.html")
+    replaceable(out)  # before any work
+    if not out.absolute().parent.is_dir():
+        raise InputError(f"{readable(str(out))}: there is no folder {readable(str(out.absolute().parent))}")
+    labels = None if arguments.labels is None else lines_in(arguments.labels)
+    overview = Overview.of(run)
+    check_outputs({}, labels, overview.store.group["outputs"].shape[1])
+    picture = None if arguments.data is None else _pictures(arguments.data, overview)
+    data = gathered(overview, labels, arguments.shown)
+    html = sheet(data, overview, style, picture)
+    if (size := len(html.encode("utf-8", "backslashreplace"))) > LARGEST:
+        raise InputError(f"the page would hold {size / 1e6:.1f} MB; show fewer samples: --shown {arguments.shown // 2}")
+    Page(html, data).save(out)
+    if arguments.json:
+        return as_json(data)
+    accounts = {None: "not followed", 0: "all close"}.get(data["accounts_open"], f"{data['accounts_open']} STAY OPEN")
+    return (
+        f"{data['finished']} of {data['samples']} sample(s), {data['bad']} bad; accounts: {accounts}; largest share "
+        f"absorbed {data['absorbed']['largest']:.3g}: {out}"
+    )
+
+
+def _pictures(given: list[str], overview: Overview) -> Picture:
+    """The images of the run, by the numbers of its samples.
+
+    Raises
+    ------
+    InputError : they are not those that were explained
+    """
+    fed: dict[str, Any] | None = overview.manifest["preparation"]
+    if fed is None:
+        raise InputError("--data is for runs over images; this one was over an array of numbers, which has no pictures")
+    preparation = Preparation(**{key: tuple(v) if isinstance(v, list) else v for key, v in fed.items()})
+    source = open_source(given)
+    if source.identity() != overview.manifest["data"]:
+        raise InputError(f"--data {readable(given[0])} is not what the run explained; give DATA as it was given there")
+    if isinstance(source, Samples):
+
+        def at(number: int) -> Any:
+            with source.location.open() as array:
+                return np.asarray(array[number]).reshape(
+                    source.shape[1:] if source.shape[-1] == 3 else source.shape[1:3]
+                )
+
+        return at
+    folder, names = source.folder, source.names or ()
+    return lambda number: preparation.picture(folder / Path(names[number]))

@@ -1,0 +1,137 @@
+"""A run at a glance: totals of every sample that is finished, and which of them to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError, RunError
+from ..files import readable
+from .store import Store
+from .work import TOTALS
+
+Array = NDArray[Any]
+ABSORBED = "absorbed: "  # how the ledger's columns of causes begin
+
+
+def most_often(target: Array, most: int) -> list[tuple[Any, int]]:
+    """The outputs that were explained most often, and how often; bad samples have −1."""
+    found, counts = np.unique(target.reshape(len(target), -1), axis=0, return_counts=True)
+    ranked = sorted((-int(c), *t.tolist()) for c, t in zip(counts, found, strict=True) if t.min() >= 0)[:most]
+    return [(t[0] if len(t) == 1 else tuple(t), -c) for c, *t in ranked]
+
+
+@dataclass(frozen=True)
+class Overview:
+    """What is known of a run's finished samples.
+
+    Parameters
+    ----------
+    manifest : as the run was begun
+    number : of every finished sample, in order
+    target : (n, axes of the outputs), -1 where there was an error
+    score : the explained output, NaN there
+    ledger : (n, columns)
+    columns : of the ledger
+    errors : number, name and text of every bad sample
+    """
+
+    store: Store
+    manifest: dict[str, Any]
+    number: NDArray[np.int64]
+    target: NDArray[np.int64]
+    score: NDArray[np.float64]
+    ledger: NDArray[np.float64]
+    columns: list[str]
+    errors: list[tuple[int, str, str]]
+
+    @classmethod
+    def of(cls, path: Path) -> Overview:
+        """Read all but the maps.
+
+        Raises
+        ------
+        RunError, InputError : no run is there, or none of its chunks is finished
+        """
+        if not path.exists():
+            raise InputError(
+                f"{readable(str(path))}: nothing is there; expected what `dtdfast explain -o NAME.zarr` writes"
+            )
+        store = Store(path)
+        manifest = store.manifest()
+        n, chunk = manifest["samples"], manifest["chunk"]
+        rows = [np.arange(k * chunk, min((k + 1) * chunk, n)) for k in sorted(store.finished())]
+        if not rows:
+            raise RunError(f"{path}: no chunk is finished yet; look at it later, or continue it with --resume")
+        columns = list(store.group["ledger"].attrs["columns"])
+        if columns[:2] != list(TOTALS):
+            raise RunError(f"{path}: its array 'ledger' was changed after the run was begun")
+        parts = [cls._chunk(store, row) for row in rows]
+        target, score, ledger = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return cls(store, manifest, np.concatenate(rows), target, score, ledger, columns, list(store.errors()))
+
+    @staticmethod
+    def _chunk(store: Store, row: NDArray[np.int64]) -> tuple[Array, Array, Array]:
+        where = slice(int(row[0]), int(row[-1]) + 1)
+        outputs, target, ledger = (store.group[name][where] for name in ("outputs", "target", "ledger"))
+        target = target.reshape(len(row), -1)
+        good = target.min(axis=1) >= 0
+        score = np.full(len(row), np.nan)
+        score[good] = outputs[(np.flatnonzero(good), *target[good].T)]
+        return target, score, ledger
+
+    @property
+    def absorbed(self) -> NDArray[np.float64]:
+        """Of every sample the share of the relevance that entered which did not arrive; NaN where none entered."""
+        entered, arrived = self.ledger[:, 0], self.ledger[:, 1]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(entered != 0, (entered - arrived) / np.abs(entered), np.nan)
+
+    @property
+    def open(self) -> NDArray[np.int64] | None:
+        """Places of the samples whose account stays open; None without the ledger's columns for it."""
+        if "residual" not in self.columns:
+            return None
+        residual, bound = (self.ledger[:, self.columns.index(name)] for name in ("residual", "bound"))
+        return np.flatnonzero(np.abs(residual) > bound)
+
+    def causes(self, place: int) -> dict[str, float]:
+        """What absorbed relevance of one sample, where the run followed it."""
+        found = {
+            name.removeprefix(ABSORBED): float(value)
+            for name, value in zip(self.columns, self.ledger[place], strict=True)
+            if name.startswith(ABSORBED)
+        }
+        return {cause: value for cause, value in found.items() if value}
+
+    def largest(self, values: Array, most: int) -> list[int]:
+        """Places of the largest values, of equal ones the first; NaN is none of them."""
+        order = np.argsort(-np.where(np.isnan(values), -np.inf, values), kind="stable")[:most]
+        return [int(i) for i in order if not np.isnan(values[i])]
+
+    def named(self, place: int) -> str:
+        """A sample's name, or its number."""
+        number, names = int(self.number[place]), self.store.group.get("name")
+        return f"sample {number}" if names is None else str(names[number])
+
+    def maps(self, places: list[int]) -> Iterator[tuple[int, Array]]:
+        """Place and map (h, w) of some samples: channels summed, and what has one axis as one row; a chunk that has
+        several of them is read once.
+        """
+        stored, chunk = self.store.group["relevance"], self.manifest["chunk"]
+        fed = self.manifest["preparation"] or {}
+        last = fed.get("layout") == "nhwc" and stored.attrs.get("summed over axis") is None
+        read: dict[int, Array] = {}
+        for place in sorted(places):
+            k, within = divmod(int(self.number[place]), chunk)
+            if k not in read:
+                read = {k: stored[k * chunk : (k + 1) * chunk]}
+            values = read[k][within].astype(np.float64)
+            if last and values.ndim == 3:
+                values = values.sum(axis=-1)
+            yield place, values.reshape(-1, *values.shape[-2:]).sum(axis=0) if values.ndim > 1 else values[None]
