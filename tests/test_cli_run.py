@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -125,6 +126,22 @@ def test_resume_and_what_is_refused(here: list[dtd.Layer], main: Main) -> None:
     main("explain", "net.safetensors", "photos/00003.jpg", "photos/00004.jpg", "-o", "maps", *OPTIONS, code=1)
     _, errors = main(*command, "--resume", "--rules", "lrp-0", code=2)
     assert "options, rules was 'dtd' and is 'lrp-0'" in errors
+
+
+def test_labels_and_the_summary_as_json(here: list[dtd.Layer], main: Main) -> None:
+    Path("labels.txt").write_text("\n".join(f"kind {k}" for k in range(5)))
+    command = ("explain", "net.safetensors", "photos", *OPTIONS, "--labels", "labels.txt", "--target", "kind 3")
+    printed, _ = main(*command, "-o", "text.zarr", "--no-ledger", code=1)
+    assert "explained most often: output 3 kind 3 (7)" in printed
+    printed, _ = main(*command, "-o", "json.zarr", "--json", code=1)
+    summary = json.loads(printed)
+    assert list(summary) == [
+        "dtdfast", "model", "rules", "domain", "preparation", "output", "samples", "explained", "seconds", "often",
+        "bad",
+    ]  # fmt: skip
+    assert (summary["samples"], summary["explained"], summary["rules"]) == (8, 8, "dtd")
+    assert summary["often"] == [{"target": 3, "label": "kind 3", "count": 7}]
+    assert [(of["sample"], of["name"]) for of in summary["bad"]] == [(4, "00004.jpg")]
 
 
 def test_arrays_of_floats_and_of_pictures(here: list[dtd.Layer], main: Main, rng: np.random.Generator) -> None:

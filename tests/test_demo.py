@@ -10,8 +10,9 @@ import pytest
 import dtdfast as dtd
 import onnx_models
 from dtdfast import plot
+from dtdfast.cli import drawing
 from dtdfast.cli.demo import demo
-from dtdfast.data import digits, sentiment
+from dtdfast.data import digits, photograph, sentiment
 from dtdfast.errors import BackendError, DtdError
 
 matplotlib = pytest.importorskip("matplotlib")
@@ -54,14 +55,20 @@ def test_the_transformer_reads_sentences_it_never_saw():
 
 
 def test_shipped_files_are_small():
-    files = [file for kind in ("digits", "sentiment") for file in (Path(dtd.__file__).parent / "data").glob(f"{kind}*")]
-    assert len(files) == 4
-    assert sum(file.stat().st_size for file in files) < 300_000
+    files = [
+        file
+        for kind in ("digits", "sentiment", "photographs")
+        for file in (Path(dtd.__file__).parent / "data").glob(f"{kind}*")
+    ]
+    assert len(files) == 6
+    assert sum(file.stat().st_size for file in files) < 450_000
 
 
 def test_demo_writes_a_picture_and_says_what_it_measured(tmp_path):
     text = demo(tmp_path / "demo.png")
-    rows = dict(re.split(r"  +", line, maxsplit=1) for line in text.splitlines())
+    lines = [re.split(r"  +", line, maxsplit=1) for line in text.splitlines()]
+    assert [key for key, _ in lines[5:]] == ["photograph", "picture", "conclusion", "your own"]
+    rows = dict(lines[:5])
     assert list(rows) == ["network", "accuracy", "conservation", "time", "picture"]
     assert float(re.search(r"= (\S+),", rows["conservation"])[1]) < 1e-5
     assert float(re.match(r"[\d.]+", rows["time"])[0]) > 0
@@ -71,6 +78,20 @@ def test_demo_writes_a_picture_and_says_what_it_measured(tmp_path):
     red, blue = pixels[..., 0] - pixels[..., 2] > 0.5, pixels[..., 2] - pixels[..., 0] > 0.3
     assert red.mean() > 0.02  # heatmaps are there, in both colours
     assert blue.mean() > 0.002
+
+
+def test_demo_explains_a_photograph(tmp_path):
+    text = demo(tmp_path / "demo.png")
+    second = tmp_path / "demo-photograph.png"
+    assert f"picture       {second.resolve()}" in text
+    pixels = matplotlib.image.imread(second)
+    assert pixels.shape == (448 + drawing.STRIP, 4 * 448 + 3 * drawing.GAP, 3)
+    found = re.search(r"photograph +cat, p = ([\d.]+).*ΣR = ([\d.]+), f = ([\d.]+)", text)
+    assert float(found[1]) > 0.9
+    assert float(found[2]) == pytest.approx(float(found[3]), abs=0.002)
+    layers, picture, kinds = photograph()
+    assert picture.shape == (224, 224, 3)
+    assert dtd.predict(layers, picture.transpose(2, 0, 1)[None] / 255).shape == (1, len(kinds))
 
 
 def test_heatmap_is_symmetric_sums_channels_and_clips():

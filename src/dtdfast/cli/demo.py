@@ -12,28 +12,43 @@ from numpy.typing import NDArray
 
 from ..backends import backends, choose
 from ..baselines import input_x_gradient, sensitivity
-from ..data import digits
+from ..calls import explain
+from ..colours import PERCENTILE, Style, palette
+from ..data import digits, photograph
 from ..errors import InputError
+from ..evaluation.perturbation import softmax
 from ..explainer import Explainer
 from ..extras import require
 from ..files import SOFTWARE, readable, replaceable, written
 from ..plot import heatmap
+from . import drawing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+SIGNED = "lrp-epsilon"  # a preset whose maps have both signs
 DOMAIN = (0.0, 1.0)  # of a pixel: the first layer takes the zB rule
+CONCLUSION = (
+    "dtd shows where the network looked, and adds up to its output; lrp-epsilon tells for (red) from against (blue); "
+    "dtdfast report measures which to trust"
+)
+NEXT = (
+    "squeezenet1.1-7.onnx of huggingface.co/onnxmodelzoo/legacy_models, or torch.onnx.export; then dtdfast explain "
+    "MODEL.onnx PHOTOGRAPHS -o maps"
+)
 INK, FAINT, WRONG = "#1a1a1a", "#767676", "#b2182b"
 
 
 def demo(path: Path) -> str:
-    """Write the picture to `path`, a PNG that nobody else has made; the returned text says what it shows and how it was
-    reached.
+    """Write the picture to `path` and another beside it, PNGs that nobody else has made; the returned text says what
+    they show, how it was reached, and what to conclude.
     """
     require("matplotlib", "plot")
     if path.suffix.lower() != ".png":
         raise InputError(f"{readable(str(path))}: the picture is a PNG, so expected a name that ends in .png")
-    replaceable(path)
+    second = path.with_stem(f"{path.stem}-photograph")
+    for place in (path, second):
+        replaceable(place)
     if not path.absolute().parent.is_dir():
         raise InputError(f"{readable(str(path))}: there is no folder {readable(str(path.absolute().parent))}")
     layers, images, labels = digits()
@@ -68,8 +83,32 @@ def demo(path: Path) -> str:
             f"conservation  max |ΣR − f| / f = {error:.1e}, R ≥ {relevance.min():.1g}",
             f"time          {ms:.4f} ms per image ({len(images)} in one call; {backend.name}, {backend.reason})",
             f"picture       {path.resolve()}",
+            *_photograph(second, backend.name),
+            f"conclusion    {CONCLUSION}",
+            f"your own      {NEXT}",
         )
     )
+
+
+def _photograph(path: Path, backend: str) -> tuple[str, str]:
+    """Draw what the second network saw in a photograph; what it is, and where the picture is."""
+    layers, picture, kinds = photograph()
+    x = (picture.transpose(2, 0, 1)[None] / 255).astype(np.float32)
+    relevance, outputs = explain(layers, x, domain=DOMAIN, backend=backend, return_outputs=True)
+    signed = explain(layers, x, domain=DOMAIN, backend=backend, rules=SIGNED)[0].sum(axis=0)
+    first, chances = int(outputs[0].argmax()), softmax(outputs)[0]
+    values, style = relevance[0].sum(axis=0), Style(2.0, PERCENTILE, palette())
+    told = f"p = {chances[first]:.2f}"
+    tiles = [
+        drawing.heatmap(values, style, kinds[first], f"{told} · dtd"),
+        drawing.overlay(values, picture, style, kinds[first], f"{told} · dtd"),
+        drawing.overlay(signed, picture, style, kinds[first], f"{told} · {SIGNED}"),
+    ]
+    with written(path) as part:
+        part.write_bytes(drawing.as_png(drawing.table(drawing.photograph(picture, "224 × 224 pixels"), [tiles])))
+    toy = "from a toy that knows four photographs and nothing else"
+    sums = f"ΣR = {relevance.sum():.3f}, f = {outputs[0, first]:.3f}"
+    return f"photograph    {kinds[first]}, {told}, {toy}; {sums}", f"picture       {path.resolve()}"
 
 
 def figure(

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..extras import require
 from ..layers import Layer
 from ..storage import load
 
 HERE = Path(__file__).parent
+KINDS = ("astronaut", "cat", "coffee", "rocket")
 
 
 def digits() -> tuple[list[Layer], NDArray[np.float32], NDArray[np.int64]]:
@@ -46,3 +48,20 @@ def sentiment() -> tuple[list[Layer], list[str], NDArray[np.int64], NDArray[np.i
     with np.load(HERE / "sentiment_test.npz", allow_pickle=False) as file:
         words, ids, labels = file["words"].tolist(), file["ids"], file["labels"]
     return load(HERE / "sentiment.safetensors"), words, ids.astype(np.int64), labels.astype(np.int64)
+
+
+def photograph() -> tuple[list[Layer], NDArray[np.uint8], tuple[str, ...]]:
+    """A small convolutional network that tells crops of four photographs apart and knows nothing else, and one of them.
+
+    Returns
+    -------
+    layers : list of records
+        Its input is (n, 3, 224, 224), red, green and blue from 0 to 1.
+    picture : ndarray (224, 224, 3)
+        A cat, as bytes.
+    kinds : tuple of str
+        What the outputs stand for.
+    """
+    with require("PIL.Image", "images").open(HERE / "photographs_cat.jpg", formats=["JPEG"]) as file:
+        picture = np.asarray(file)
+    return load(HERE / "photographs.safetensors"), picture, KINDS
