@@ -1,4 +1,10 @@
-"""dtdfast: Deep Taylor Decomposition and the LRP family, by hand-written fused kernels over a flat list of layers."""
+"""dtdfast: Deep Taylor Decomposition and the LRP family, by hand-written fused kernels over a flat list of layers.
+
+Where to begin: `explain(model, x)` says which inputs an output comes from, and `predict` gives the outputs, for a list
+of records or a model of PyTorch, Keras, scikit-learn or ONNX, which `from_torch`, `from_keras`, `from_sklearn` and
+`from_onnx` import. `Explainer` keeps a network for many calls, `report` makes a page with tests, `run` explains a data
+set, `plot` draws, and `diagnostics` and `evaluation` measure what a map is worth.
+"""
 
 import importlib
 from typing import TYPE_CHECKING, Any

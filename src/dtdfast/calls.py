@@ -146,9 +146,8 @@ def explain(
     relevance : array
         The relevance of every element of x: of x's shape, or of shape ``(n, t, *x.shape[1:])`` for several targets.
         With `stop`, the shape of that entry's output stands for x's. Its type is float32; float64 with precision
-        "float64" and backend "oracle". Its unit is that of the outputs. Its kind is x's: NumPy, also for DLPack;
-        PyTorch, CuPy or JAX on x's device; a lazy Dask array; a table with x's index and columns (one target, without
-        `stop`).
+        "float64" and backend "oracle". Its unit is that of the outputs. Its kind is x's: NumPy (also for DLPack),
+        PyTorch, CuPy or JAX on x's device, lazy Dask, or a table with x's labels (one target, no `stop`).
     outputs : array
         Only with return_outputs: the outputs that were explained, of shape ``(n, *out)``.
     ledger : Ledger
@@ -212,6 +211,7 @@ def explain(
     --------
     >>> layers = [dtdfast.Linear(weight, bias), dtdfast.ReLU(), dtdfast.Linear(weight_2, bias_2)]
     >>> relevance = dtdfast.explain(layers, x, target=3, domain=(0.0, 1.0))
+    >>> relevance = dtdfast.explain("model.onnx", x)  # a file or a model is imported on the way
     """
     options = Options(
         rules, domain, convention, attention, backend, precision, batch_size, n_threads, device, start, stop
@@ -267,6 +267,14 @@ def predict(
     ------
     DtdError
         What `explain` raises for the network, its options and x.
+
+    See Also
+    --------
+    explain : Which inputs an output comes from.
+
+    Examples
+    --------
+    >>> classes = dtdfast.predict("model.onnx", x).argmax(axis=1)
     """
     options = Options(backend=backend, batch_size=batch_size, n_threads=n_threads)
     return _cached(layers, options, x, given).predict(x, **given)

@@ -106,10 +106,10 @@ class Explainer:
     --------
     explain : The same for a single call.
 
-    Notes
-    -----
-    Under the convention "captum", denominators may cancel. The CPU then computes values in float64 up to the last layer
-    where they may, and returns float32; the printed plan says so, and what that costs.
+    Examples
+    --------
+    >>> explainer = dtdfast.Explainer(layers, rules="epsilon-plus")
+    >>> relevance, ledger = explainer.explain(x, target=3, return_ledger=True)
     """
 
     def __init__(
@@ -219,9 +219,8 @@ class Explainer:
         relevance : array
             The relevance of every element of x: of x's shape, or of shape ``(n, t, *x.shape[1:])`` for several targets.
             With `stop`, the shape of that entry's output stands for x's. Its type is float32; float64 with precision
-            "float64" and backend "oracle". Its unit is that of the outputs. Its kind is x's: NumPy, also for DLPack;
-            PyTorch, CuPy or JAX on x's device; a lazy Dask array; a table with x's index and columns (one target,
-            without `stop`).
+            "float64" and backend "oracle". Its unit is that of the outputs. Its kind is x's: NumPy (also for DLPack),
+            PyTorch, CuPy or JAX on x's device, lazy Dask, or a table with x's labels (one target, no `stop`).
         outputs : array
             Only with return_outputs: the outputs that were explained, of shape ``(n, *out)``.
         ledger : Ledger

@@ -55,6 +55,10 @@ def save(layers: Sequence[Layer], path: str | os.PathLike[str]) -> None:
         The network is larger than `load` would read.
     BackendError
         The package safetensors is missing (extra `io`).
+
+    Examples
+    --------
+    >>> dtdfast.save(dtdfast.from_torch(module.eval(), example), "model.safetensors")  # for the command line
     """
     safetensors = _safetensors()
     tensors: dict[str, Any] = {}

@@ -61,6 +61,11 @@ def heatmap(
         The relevance holds NaN or infinity, or `smooth` is negative.
     BackendError
         matplotlib is missing (extra `plot`).
+
+    Examples
+    --------
+    >>> relevance = dtdfast.explain(layers, x)
+    >>> dtdfast.plot.heatmap(relevance[0], smooth=1.0)
     """
     values = of_pixels(relevance, smooth)
     if ax is None:

@@ -142,6 +142,13 @@ def run(
         `target` does not fit the samples.
     DtdError
         What `Explainer` raises, before any work.
+
+    Examples
+    --------
+    >>> from dtdfast.images import Preparation
+    >>> fed = Preparation(size=(224, 224))
+    >>> dtdfast.run(layers, "photographs", "maps.zarr", preparation=fed, domain=fed.domain)
+    >>> zarr.open_group("maps.zarr")["relevance"][0]  # on the command line, `dtdfast browse` shows it
     """
     path = Path(out).absolute()
     if workers is not None and scheduler is not None:

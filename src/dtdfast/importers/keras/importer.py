@@ -65,6 +65,7 @@ def from_keras(model: Any, example: Any = None, *, output: int | str | None = No
     Examples
     --------
     >>> layers = dtdfast.from_keras(keras.applications.MobileNetV2())
+    >>> relevance = dtdfast.explain(layers, x)  # x prepared as for training
     """
     keras = require("keras", "keras")
     if not isinstance(model, keras.Model):

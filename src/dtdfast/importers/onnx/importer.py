@@ -71,6 +71,7 @@ def from_onnx(model: Any, *, sample_shape: Sequence[int] | None = None, output: 
     Examples
     --------
     >>> layers = dtdfast.from_onnx("squeezenet1_1.onnx")
+    >>> relevance = dtdfast.explain(layers, x)  # x prepared as for training
     """
     return OnnxModel(model, output).layers(sample_shape)
 

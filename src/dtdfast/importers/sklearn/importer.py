@@ -67,6 +67,7 @@ def from_sklearn(estimator: Any, example: Any = None) -> list[Layer]:
     Examples
     --------
     >>> layers = dtdfast.from_sklearn(make_pipeline(StandardScaler(), MLPClassifier()).fit(x, y))
+    >>> relevance = dtdfast.explain(layers, x)  # raw columns: the list scales them
     """
     require("sklearn", "sklearn")
     steps = [_fitted(name, step) for name, step in _steps(estimator)]

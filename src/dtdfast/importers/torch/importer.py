@@ -60,6 +60,7 @@ def from_torch(module: Any, example: Any = None, *, output: int | str | None = N
     Examples
     --------
     >>> layers = dtdfast.from_torch(torchvision.models.resnet18(weights="DEFAULT").eval(), torch.rand(1, 3, 224, 224))
+    >>> relevance = dtdfast.explain(layers, x)  # x prepared as for training
     """
     try:
         import torch
