@@ -68,7 +68,7 @@ def test_photographs(pictures: list[dtd.Layer], capsys: pytest.CaptureFixture[st
     data = json.loads(capsys.readouterr().out)
     group = zarr.open_group("maps.zarr", mode="r")
     assert (data["samples"], data["finished"], data["bad"], data["accounts_open"]) == (5, 5, 1, 0)
-    for key in ("most absorbed", "highest scores"):
+    for key in ("most_absorbed", "highest_scores"):
         assert len(data[key]) == 4
         for sample in data[key]:
             number = sample["sample"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from ..reports.report import LARGEST, Page
 from ..reports.sheet import Picture, gathered, sheet
 from ..runs.arrays import Samples
 from ..runs.overview import Overview
+from ..runs.pictures import Files
 from ..runs.sources import open_source
 from ..show import as_json
 from .drawing import style_of
@@ -59,18 +59,19 @@ def _pictures(given: list[str], overview: Overview) -> Picture:
     fed: dict[str, Any] | None = overview.manifest["preparation"]
     if fed is None:
         raise InputError("--data is for runs over images; this one was over an array of numbers, which has no pictures")
-    preparation = Preparation(**{key: tuple(v) if isinstance(v, list) else v for key, v in fed.items()})
+    settings: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in fed.items()}
+    preparation = Preparation(**settings)
     source = open_source(given)
     if source.identity() != overview.manifest["data"]:
         raise InputError(f"--data {readable(given[0])} is not what the run explained; give DATA as it was given there")
-    if isinstance(source, Samples):
+    if isinstance(source, Files):
+        folder, names = source.folder, source.names or ()
+        return lambda number: preparation.picture(folder / names[number])
+    assert isinstance(source, Samples)
+    location, shape = source.location, source.shape[1:] if source.shape[-1] == 3 else source.shape[1:3]
 
-        def at(number: int) -> Any:
-            with source.location.open() as array:
-                return np.asarray(array[number]).reshape(
-                    source.shape[1:] if source.shape[-1] == 3 else source.shape[1:3]
-                )
+    def at(number: int) -> Any:
+        with location.open() as array:
+            return np.asarray(array[number]).reshape(shape)
 
-        return at
-    folder, names = source.folder, source.names or ()
-    return lambda number: preparation.picture(folder / Path(names[number]))
+    return at

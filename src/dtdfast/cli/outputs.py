@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +79,11 @@ def _one(option: str, given: str, lines: list[str]) -> int:
         several = ", ".join(f"{i} ({readable(lines[i])})" for i in found[:SHOWN])
         raise InputError(f"{option}: {len(found)} outputs are called {readable(given)!r}: {several}; give the number")
     wanted = given.strip().casefold()
-    near = [line for line in lines if wanted in line.casefold()][:SHOWN] if wanted else []
-    hint = f"; it is part of {', '.join(repr(readable(line)) for line in near)}" if near else ""
+    within = [line for line in lines if wanted in line.casefold()][:SHOWN] if wanted else []
+    names = {name.strip().casefold(): name.strip() for line in lines for name in (line, *line.split(","))}
+    near = within or [names[name] for name in get_close_matches(wanted, names)]
+    told = ", ".join(repr(readable(name)) for name in near)
+    hint = f"; it is part of {told}" if within else f"; near are {told}" if near else ""
     raise InputError(f"{option}: no output is called {readable(given)!r}{hint}")
 
 

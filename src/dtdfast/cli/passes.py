@@ -91,6 +91,7 @@ def explained(
     question: Question,
     paths: Sequence[Path],
     passes: int,
+    threads: int | None,
     draw: Callable[[int, Found], Any],
 ) -> Iterator[tuple[int, Any]]:
     """For every photograph, in order: its number, and what `draw` made of it or the exception that it raised.
@@ -100,7 +101,7 @@ def explained(
     size = max(1, min(BATCH, -(-len(paths) // passes)))
     batches = iter([range(i, min(i + size, len(paths))) for i in range(0, len(paths), size)])
     running = ThreadPoolExecutor(passes, "dtdfast-explain")
-    drawing = ThreadPoolExecutor(default_threads(), "dtdfast-draw")
+    drawing = ThreadPoolExecutor(threads or default_threads(), "dtdfast-draw")
     flowing: deque[tuple[range, Future[list[Any]]]] = deque()
 
     def one_pass(batch: range) -> list[Any]:

@@ -58,7 +58,7 @@ def explain(arguments: argparse.Namespace) -> tuple[str, int]:
             return entry
 
         try:
-            answers = explained(explainers, fed.photographs, question, images, passes, draw)
+            answers = explained(explainers, fed.photographs, question, images, passes, arguments.threads, draw)
             for number, answer in _progress(answers, len(images)):
                 if isinstance(answer, Exception):
                     first = first or answer

@@ -43,7 +43,6 @@ def gathered(overview: Overview, labels: Sequence[str] | None, shown: int) -> di
     def sample(place: int) -> dict[str, Any]:
         target = overview.target[place].tolist()
         return {
-            "place": place,
             "sample": int(overview.number[place]),
             "name": overview.named(place),
             "target": target[0] if len(target) == 1 else target,
@@ -69,8 +68,8 @@ def gathered(overview: Overview, labels: Sequence[str] | None, shown: int) -> di
             {"target": t, "label": labels[t] if labels is not None and isinstance(t, int) else None, "count": count}
             for t, count in most_often(overview.target, OFTEN)
         ],
-        "most absorbed": [sample(place) for place in worst],
-        "highest scores": [sample(place) for place in highest],
+        "most_absorbed": [sample(place) for place in worst],
+        "highest_scores": [sample(place) for place in highest],
         "errors": [{"sample": n, "name": name or None, "error": text} for n, name, text in overview.errors],
         "manifest": overview.manifest,
     }
@@ -84,12 +83,12 @@ def _median(values: Array) -> float:
 
 
 SECTIONS = {
-    "most absorbed": (
+    "most_absorbed": (
         "absorbed",
         "Most absorbed",
         "Of these samples, the largest share of the relevance that entered did not arrive at the input.",
     ),
-    "highest scores": ("highest", "Highest scores", "The explained output is largest here."),
+    "highest_scores": ("highest", "Highest scores", "The explained output is largest here."),
 }
 
 
@@ -100,7 +99,7 @@ def sheet(data: Mapping[str, Any], overview: Overview, style: Style, picture: Pi
     parts = [tag("section", tag("h2", "In brief"), _brief(data))]
     for key, (place, heading, told) in SECTIONS.items():
         drawn = [figures.of(sample) for sample in data[key]]
-        if key == "most absorbed" and data["absorbed"]["largest"] < ROUNDING:
+        if key == "most_absorbed" and data["absorbed"]["largest"] < ROUNDING:
             told += " Here all shares are rounding."
         parts.append(
             tag(
@@ -158,8 +157,9 @@ class _Figures:
     """What is drawn of each sample, small enough that all fit on the page."""
 
     def __init__(self, data: Mapping[str, Any], overview: Overview, style: Style, picture: Picture | None) -> None:
-        places = sorted({sample["place"] for key in SECTIONS for sample in data[key]})
-        self.maps = dict(overview.maps(places))
+        shown = sorted({sample["sample"] for key in SECTIONS for sample in data[key]})
+        places = np.searchsorted(overview.number, shown).tolist()
+        self.maps = {int(overview.number[place]): values for place, values in overview.maps(places)}
         self.style, self.picture = style, picture
         h, w = next(iter(self.maps.values())).shape if self.maps else (1, 1)
         each = 4 / 3 * h * w * (1 if picture is None else 4)
@@ -169,7 +169,7 @@ class _Figures:
         self.small = max(h, w) < SMALL
 
     def of(self, sample: Mapping[str, Any]) -> Markup:
-        values, limit = self.style.shown(self.maps[sample["place"]])
+        values, limit = self.style.shown(self.maps[sample["sample"]])
         values = shrunk(values, self.factor)
         name, called = short(sample["name"]), short(_called(sample))
         told = f"Relevance of {name} for {called}. {where(values)}"
