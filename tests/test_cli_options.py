@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import dtdfast as dtd
 from cli_support import PHOTO, entries, here, run
 from dtdfast import cli
 from dtdfast.images import Preparation
+from support import DOCS
 
 __all__ = ["here"]  # a fixture
 
@@ -144,3 +146,28 @@ def test_names_that_would_do_harm(here: Path) -> None:
     assert run("net.onnx", *names, "--labels", "labels.txt", "--rules", "dtd,lrp-0", "--domain", "real") == 0
     assert [e["file"] for e in entries()][1] == r"\u202eright to left.png"
     assert all(path.name.isprintable() for path in Path("out").iterdir())
+
+
+# ------------------------------------------------------------------------------------------------------ documentation
+
+
+PAGES = "".join((DOCS / name).read_text(encoding="utf-8") for name in ("command-line.md", "scale.md", "report.md"))
+
+
+@pytest.mark.parametrize("command", ["explain", "browse", "report"])
+def test_every_option_is_documented_and_in_a_group(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        cli.main([command, "--help"])
+    options = set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out)) - {"--help"}
+    assert len(options) > 5
+    assert [option for option in sorted(options) if option not in PAGES] == []
+
+
+def test_every_key_of_the_summary_is_documented(here: Path) -> None:
+    assert (
+        run("net.onnx", "photo.png", "--rules", "dtd,lrp-0", "--domain", "real", "--target", "1", "--against", "2") == 0
+    )
+    summary = json.loads(Path("out/summary.json").read_text())
+    (entry,) = summary["images"]
+    keys = {*summary, *summary["display"], *entry, *entry["maps"][0], *entry["top"][0]}
+    assert [key for key in sorted(keys) if f"`{key}`" not in PAGES] == []

@@ -108,8 +108,7 @@ class Explainer:
 
     Examples
     --------
-    >>> explainer = dtdfast.Explainer(layers, rules="epsilon-plus")
-    >>> relevance, ledger = explainer.explain(x, target=3, return_ledger=True)
+    >>> relevance, ledger = dtdfast.Explainer(layers, rules="epsilon-plus").explain(x, 3, return_ledger=True)
     """
 
     def __init__(

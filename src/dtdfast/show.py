@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import MISSING, fields
 from typing import Any
 
@@ -59,6 +58,13 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def preformatted(text: str) -> str:
+    """Text for a notebook, as it is."""
+    import html  # here, since few need it
+
+    return f"<pre>{html.escape(text)}</pre>"
+
+
 def as_json(value: Any) -> str:
     """Text that any reader of JSON takes: numbers that are none become null, text what can be encoded."""
     import json  # here, since few need it
@@ -68,7 +74,7 @@ def as_json(value: Any) -> str:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        return value if np.isfinite(value) else None
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode("utf-8")
     if isinstance(value, dict):
@@ -76,10 +82,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(v) for v in value]
     return value
-
-
-def preformatted(text: str) -> str:
-    """Text for a notebook, as it is."""
-    import html  # here, since few need it
-
-    return f"<pre>{html.escape(text)}</pre>"
