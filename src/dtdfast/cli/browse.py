@@ -11,7 +11,7 @@ from ..errors import InputError
 from ..files import readable, replaceable
 from ..images import Preparation
 from ..reports.report import LARGEST, Page
-from ..reports.sheet import Picture, gathered, sheet
+from ..reports.sheet import Picture, gathered, percent, sheet
 from ..runs.arrays import Samples
 from ..runs.overview import Overview
 from ..runs.pictures import Files
@@ -45,7 +45,7 @@ def browse(arguments: argparse.Namespace) -> str:
     accounts = {None: "not followed", 0: "all close"}.get(data["accounts_open"], f"{data['accounts_open']} STAY OPEN")
     return (
         f"{data['finished']} of {data['samples']} sample(s), {data['bad']} bad; accounts: {accounts}; largest share "
-        f"absorbed {data['absorbed']['largest']:.3g}: {out}"
+        f"absorbed {percent(data['absorbed']['largest'])}: {out}"
     )
 
 

@@ -132,7 +132,7 @@ def _brief(data: Mapping[str, Any]) -> Markup:
         ("bad", str(data["bad"])),
         ("explained most often", often),
         ("score", f"median {scores['median']:.4g}, largest {scores['largest']:.4g}"),
-        ("share absorbed", f"median {_percent(shares['median'])}, largest {_percent(shares['largest'])}"),
+        ("share absorbed", f"median {percent(shares['median'])}, largest {percent(shares['largest'])}"),
         (
             "accounts",
             "not followed: the run was made without --ledger"
@@ -145,7 +145,7 @@ def _brief(data: Mapping[str, Any]) -> Markup:
     return table("The run", ("what", "found"), rows)
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
     return "–" if math.isnan(share) else f"{100 * share:.3g} %"
 
 
@@ -184,7 +184,7 @@ class _Figures:
             tag("strong", named(name)),
             tag("br"),
             named(called),
-            f", score {sample['score']:.4g}, absorbed {_percent(sample['absorbed'])}",
+            f", score {sample['score']:.4g}, absorbed {percent(sample['absorbed'])}",
             f" ({causes})" if causes else "",
         )
         drawn = [tag("img", src=address(png), alt=alt) for png, alt in zip(sources, alts, strict=False)]
