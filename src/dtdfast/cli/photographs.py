@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..backends import choose
 from ..colours import Style
 from ..errors import InputError, RunError
 from ..extras import require
@@ -42,7 +43,7 @@ def explain(arguments: argparse.Namespace) -> tuple[str, int]:
     labels = None if arguments.labels is None else lines_in(arguments.labels)
     question = _question(arguments)
     fed = fed_pictures(arguments)
-    passes = side_by_side(len(images), arguments.threads, fed.explainer(arguments, arguments.rules[0]).backend)
+    passes = side_by_side(len(images), arguments.threads, choose(arguments.backend, "float32", None))
     explainers = {rule: fed.explainer(arguments, rule, passes) for rule in arguments.rules}
     _check(explainers, fed, question, labels)
     album = Album(arguments, fed, style, labels, question, names_of(images), images)
