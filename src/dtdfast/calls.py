@@ -190,8 +190,8 @@ def explain(
 
     The rules' docstrings give n_ij and its source. w², z⁺ and zB follow from a first-order Taylor expansion of each
     neuron at a root point [1]_. LRP-0, ε and αβ are those of [2]_, γ is that of [3]_. CP-LRP is that of [4]_, AttnLRP
-    that of [5]_. Under the convention "captum" the CPU computes in float64 up to the last layer whose denominators may
-    cancel, and returns float32; the printed plan says which layer that is.
+    that of [5]_. Under the convention "captum" the CPU computes values in float64 up to the last layer whose
+    denominators may cancel, and returns float32; the printed plan says which layer that is.
 
     The bits of the result are the same from call to call, for any number of threads, and for a sample alone or within a
     batch.
