@@ -135,7 +135,7 @@ class Kept:
 
 @dataclass(eq=False, slots=True)
 class View(OneLine):
-    """A buffer, or a region of it; never changed. (There are many, and frozen ones take three times as long to make.)
+    """A buffer, or a region of it; never changed, but not frozen, which takes three times as long to make.
 
     expand : repeat axes of size 1 to this shape
     trailing : one more axis of size 1 behind (word numbers beside their vectors)
