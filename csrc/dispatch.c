@@ -13,10 +13,6 @@
 #include <unistd.h>
 #endif
 
-#ifdef _OPENMP
-#include <omp.h>
-#endif
-
 extern const dtd_kernel_table dtd_kernels_baseline_float, dtd_kernels_baseline_double;
 
 static int usable_baseline(void) { return 1; }
@@ -117,24 +113,6 @@ const char *dtd_compiler(void)
     return "clang " __clang_version__;
 #elif defined(__GNUC__)
     return "gcc " __VERSION__;
-#endif
-}
-
-int dtd_openmp_version(void)
-{
-#ifdef _OPENMP
-    return _OPENMP;
-#else
-    return 0;
-#endif
-}
-
-int dtd_max_threads(void)
-{
-#ifdef _OPENMP
-    return omp_get_max_threads();
-#else
-    return 1;
 #endif
 }
 

@@ -10,7 +10,7 @@ enum {
 
 typedef struct {
     const uint64_t *words;
-    uint64_t sum;
+    _Atomic uint64_t sum;
 } checksum_job;
 
 /* The 128 bits of a product, folded: every bit depends on all of both words, and on their place. */
@@ -33,7 +33,6 @@ static void checksum_range(void *given, int64_t first, int64_t last)
     }
     for (; i < last; i++)
         sum += folded(job->words, i);
-#pragma omp atomic
     job->sum += sum; /* modulo 2^64, so that the order of ranges makes no difference */
 }
 

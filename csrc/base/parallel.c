@@ -1,26 +1,11 @@
-/* parallel.c: loops on several threads; the only file that calls OpenMP. */
+/* parallel.c: loops on several threads by OpenMP; the only file that calls it.  team.c stands in its place where there
+ * is none. */
 #define _GNU_SOURCE /* nanosleep, pthreads */
 #include "parallel.h"
 
 #include "dtdfast.h"
 
-#ifdef _OPENMP
 #include <omp.h>
-#endif
-
-/* Ranges per thread: enough that a thread which lost its core for a while holds up no other for long. */
-enum { RANGES = 8 };
-
-int dtd_thread(void)
-{
-#ifdef _OPENMP
-    return omp_get_thread_num();
-#else
-    return 0;
-#endif
-}
-
-#if defined(_OPENMP) && !defined(_WIN32)
 #include <pthread.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -76,42 +61,33 @@ static int startable(int wanted)
         nanosleep(&moment, NULL);
     return started;
 }
-#endif
+
+int dtd_thread(void) { return omp_get_thread_num(); }
+
+int dtd_max_threads(void) { return omp_get_max_threads(); }
+
+int dtd_openmp_version(void) { return _OPENMP; }
 
 int dtd_secure_threads(int n_threads)
 {
-#if defined(_OPENMP) && !defined(_WIN32)
     if (n_threads <= at_hand)
         return n_threads;
     const int more = n_threads - at_hand, started = startable(more);
     /* at the limit, half of what is left stays for others: they may ask between now and the region */
     return started == more ? n_threads : at_hand + started / 2;
-#else
-    return n_threads;
-#endif
 }
 
 /* A region has n_threads threads even for fewer ranges: OpenMP ends those that a region leaves out, and would have to
  * start them again. */
 void dtd_parallel(int n_threads, int64_t n_items, int64_t grain, dtd_task task, void *job)
 {
-    int64_t most = n_items / (grain > 0 ? grain : 1); /* ranges of at least `grain` items */
-#ifdef _OPENMP
-    if (n_threads > 1 && most > 1) {
-        int64_t ranges = (int64_t)n_threads * RANGES;
-        if (ranges > most)
-            ranges = most;
+    const int64_t ranges = count_ranges(n_threads, n_items, grain);
+    if (ranges > 1) {
 #pragma omp parallel for num_threads(n_threads) schedule(dynamic, 1)
         for (int64_t r = 0; r < ranges; r++)
             task(job, n_items * r / ranges, n_items * (r + 1) / ranges);
-#ifndef _WIN32
         at_hand = n_threads;
-#endif
-        return;
-    }
-#else
-    (void)n_threads, (void)most;
-#endif
-    if (n_items > 0)
+    } else if (n_items > 0) {
         task(job, 0, n_items);
+    }
 }

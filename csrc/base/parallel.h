@@ -7,10 +7,18 @@
 /* Items first .. last-1 of the work described by `job`. */
 typedef void (*dtd_task)(void *job, int64_t first, int64_t last);
 
-/* Run the items in contiguous ranges, of at least `grain` items each, on up to n_threads threads; a single range on the
- * caller alone. */
 int dtd_thread(void); /* the number of the thread that runs a task */
 
+/* Run the items in contiguous ranges, of at least `grain` items each, on up to n_threads threads; a single range on the
+ * caller alone. */
 void dtd_parallel(int n_threads, int64_t n_items, int64_t grain, dtd_task task, void *job);
+
+/* Ranges of such a loop: several per thread, so that a thread which lost its core for a while holds up no other for
+ * long; at least `grain` items each; one where that leaves no choice. */
+static inline int64_t count_ranges(int n_threads, int64_t n_items, int64_t grain)
+{
+    const int64_t most = n_items / (grain > 0 ? grain : 1), wanted = n_threads > 1 ? (int64_t)n_threads * 8 : 1;
+    return most < 1 ? 1 : wanted < most ? wanted : most;
+}
 
 #endif

@@ -12,7 +12,7 @@ enum {
 typedef struct {
     const dtd_packing *p;
     int64_t blocks, chunks;
-    int overflow;
+    _Atomic int overflow;
 } pack_job;
 
 /* packed[lane] = weight[lane · step] for the first n lanes, 0 for the others; whether one is NaN or infinite */
@@ -66,10 +66,8 @@ static void pack_range(void *given, int64_t first, int64_t last)
         infinite |=
             bodies[p->weight_real][p->packed_real](p, item / job->chunks / job->blocks, block, job->blocks, begin, end);
     }
-    if (infinite) {
-#pragma omp atomic write
+    if (infinite)
         job->overflow = 1;
-    }
 }
 
 int dtd_pack(const dtd_packing *p, int n_threads)

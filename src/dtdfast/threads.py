@@ -55,18 +55,19 @@ def default_threads() -> int:
     return max(1, math.ceil(min(cores, cgroup_cores())))
 
 
-def threads_for_run(wanted: int | None, limit: int) -> int:
+def threads_for_run(wanted: int | None, limit: int, openmp: bool) -> int:
     """Threads of one run: `wanted`, else the default within `limit` (what OpenMP was told, by threadpoolctl for
     example).
 
-    OpenMP's threads do not survive a fork, and a child that asks for them hangs: one thread there.
+    OpenMP's threads do not survive a fork, and a child that asks for them hangs: one thread there. Kernels compiled
+    without OpenMP start threads of their own in the child.
     """
     global _used_openmp
     if _forked:
         _tell("fork", "dtdfast runs on one thread in a forked process; start workers by 'spawn' to use more")
         return 1
     count = wanted if wanted is not None else min(default_threads(), limit)
-    if count > 1:
+    if count > 1 and openmp:
         _used_openmp = True
     return count
 
@@ -91,7 +92,8 @@ def kernel_threads(wanted: int | None) -> int:
     """Threads that the kernels get: as `threads_for_run` says, of which the system lets so many start."""
     from ._kernels import lib
 
-    return started(threads_for_run(wanted, lib.dtd_max_threads()), lib.dtd_secure_threads)
+    count = threads_for_run(wanted, lib.dtd_max_threads(), bool(lib.dtd_openmp_version()))
+    return started(count, lib.dtd_secure_threads)
 
 
 def _tell(what: str, message: str) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 
 from .._kernels import ffi, lib
 from ..extras import require
-from ..threads import threads_for_run
+from ..threads import kernel_threads
 
 DEPTH, MOST = 5, 10_000
 """How far settings are followed into each other, and how many of them; beyond, an object is known by its identity
@@ -226,8 +226,7 @@ def checksum(torch: Any, device: Any, storage: Any) -> Any:
     rest = tuple(octets[16 * n_pairs :].tolist())
     if device.type != "cpu":
         return _sum_elsewhere(torch, octets[: 16 * n_pairs].view(torch.int64)), rest
-    threads = threads_for_run(None, lib.dtd_max_threads())
-    return lib.dtd_checksum(ffi.cast("void *", octets.data_ptr()), n_pairs, threads), rest
+    return lib.dtd_checksum(ffi.cast("void *", octets.data_ptr()), n_pairs, kernel_threads(None)), rest
 
 
 def _sum_elsewhere(torch: Any, words: Any, chunk: int = 1 << 24) -> tuple[int, ...]:
