@@ -11,14 +11,14 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-/* Looks at the next region before a member sleeps: some microseconds, since the steps of a plan follow each other. */
-enum { LOOKS = 4000, MOST_THREADS = 1024 };
+/* Looks before a thread sleeps: some tens of microseconds, since the steps of a plan follow each other. */
+enum { LOOKS = 1 << 15, MOST_THREADS = 1024 };
 
 typedef struct team {
     pthread_mutex_t lock;
     pthread_cond_t opened, left;
     _Atomic uint64_t region; /* counts regions; a member works once in each */
-    int inside;              /* members that have not left the region */
+    _Atomic int inside;      /* members that have not left the region */
     int over;                /* the leader ends */
     int forks;               /* of the process, when the team was made */
     int members;
@@ -154,6 +154,8 @@ void dtd_parallel(int n_threads, int64_t n_items, int64_t grain, dtd_task task, 
     pthread_cond_broadcast(&t->opened);
     pthread_mutex_unlock(&t->lock);
     take_ranges(t);
+    for (int i = 0; i < LOOKS && atomic_load(&t->inside); i++)
+        ;
     pthread_mutex_lock(&t->lock);
     while (t->inside)
         pthread_cond_wait(&t->left, &t->lock);
