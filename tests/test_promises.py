@@ -1,0 +1,39 @@
+"""Every test that docs/promises.md names exists; the version stands in one place, and where it is repeated it is the same."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PROMISES = (ROOT / "docs/promises.md").read_text(encoding="utf-8")
+NAMED = sorted(set(re.findall(r"`((?:tests|\.ci)/[^`]+)`", PROMISES)))
+
+
+def promises() -> list[str]:
+    """Rows of the tables, without their heads."""
+    rows = [line for line in PROMISES.splitlines() if line.startswith("| ")]
+    return [row for row in rows if not row.startswith("| promise |")]
+
+
+def test_every_promise_names_its_tests() -> None:
+    assert len(promises()) >= 15
+    assert [row for row in promises() if not any(f"`{name}`" in row for name in NAMED)] == []
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_the_test_exists(name: str) -> None:
+    path, _, function = name.partition("::")
+    assert (ROOT / path).is_file()
+    if function:
+        tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+        assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+def test_the_citation_has_the_version() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert f"\nversion: {project['version']}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
