@@ -1,4 +1,4 @@
-"""Every test that docs/promises.md names exists; the version stands in one place, and where it is repeated it is the same."""
+"""Every test that docs/promises.md names exists, and the version is the same wherever it stands."""
 
 from __future__ import annotations
 
