@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Fail when git tracks an archive, a built file or one over 1 MB, or the source distribution is over 1 MB or not what git
-tracks of src/, csrc/ and the top folder.
+"""Fail when git tracks an archive, a built file or one over 1 MB, or when the source distribution is over 1 MB, or is
+not what git tracks of src/, csrc/ and the top folder.
 
 Needs scikit-build-core (the extra `lint`), and no network.
 """
