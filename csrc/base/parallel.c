@@ -74,7 +74,13 @@ int dtd_secure_threads(int n_threads)
         return n_threads;
     const int more = n_threads - at_hand, started = startable(more);
     /* at the limit, half of what is left stays for others: they may ask between now and the region */
-    return started == more ? n_threads : at_hand + started / 2;
+    const int found = started == more ? n_threads : at_hand + started / 2;
+    if (found > 1) { /* started now: small networks have no region that would, and would be asked about in every call */
+#pragma omp parallel num_threads(found)
+        dtd_thread();
+        at_hand = found;
+    }
+    return found;
 }
 
 /* A region has n_threads threads even for fewer ranges: OpenMP ends those that a region leaves out, and would have to
