@@ -85,6 +85,6 @@ def test_rules_that_cancel_are_refused(precision, rules, rng):
 
 def test_precisions_follow_the_instruction_set(monkeypatch):
     monkeypatch.setenv("DTDFAST_ISA", "baseline")
-    assert dtd.backends()["cpu"].precisions == ("float32", "float64")
-    with pytest.raises(dtd.BackendError, match=r"bfloat16.*float32, float64"):
+    assert dtd.backends()["cpu"].precisions == ("float32", "float64", "single")
+    with pytest.raises(dtd.BackendError, match=r"bfloat16.*float32, float64, single"):
         dtd.Explainer([dtd.Linear(np.eye(2))], backend="cpu", precision="bfloat16")
