@@ -36,10 +36,16 @@ def records(weights: list[Array], biases: list[Array]) -> list[dtd.Layer]:
 def trained(
     widths: tuple[int, ...], seed: int, epochs: int = 60, nonpositive: bool = True
 ) -> tuple[list[dtd.Layer], float]:
-    """An MLP trained with Adam on the cross-entropy, biases kept ≤ 0 unless told; and its accuracy on held-out
-    digits.
-    """
+    """An MLP trained on the digits, and its accuracy on those held out."""
     x, x_test, labels, labels_test = digits()
+    layers = fitted(x, labels, widths, seed, epochs, nonpositive)
+    return layers, float((dtd.predict(layers, x_test).argmax(axis=1) == labels_test).mean())
+
+
+def fitted(
+    x: Array, labels: NDArray[np.int64], widths: tuple[int, ...], seed: int, epochs: int, nonpositive: bool = True
+) -> list[dtd.Layer]:
+    """An MLP trained with Adam on the cross-entropy, biases kept ≤ 0 unless told."""
     rng = np.random.default_rng(seed)
     weights = [rng.standard_normal((n_out, n_in)) * np.sqrt(2 / n_in) for n_in, n_out in pairwise(widths)]
     biases = [np.zeros(n) for n in widths[1:]]
@@ -59,9 +65,22 @@ def trained(
             if nonpositive:
                 for b in biases:
                     np.minimum(b, 0, out=b)
-    layers = records(weights, biases)
-    accuracy = (dtd.predict(layers, x_test).argmax(axis=1) == labels_test).mean()
-    return layers, float(accuracy)
+    return records(weights, biases)
+
+
+def two_digits(n: int, seed: int, *, held_out: bool) -> tuple[Array, NDArray[np.int64], NDArray[np.bool_]]:
+    """Pictures of 8 × 16 pixels, flattened: a digit from 0 to 3 on one side, one from 4 to 9 on the other; the former's
+    label, and whether each pixel lies on its side (n, 128).
+    """
+    training, test, labels, labels_test = digits()
+    single, known = (test, labels_test) if held_out else (training, labels)
+    rng = np.random.default_rng([seed, held_out])
+    asked, other = (rng.choice(np.flatnonzero(which), n) for which in (known < 4, known > 3))
+    on_left = rng.random(n) < 0.5
+    left, right = np.where(on_left, asked, other), np.where(on_left, other, asked)
+    x = np.concatenate([single[side].reshape(n, 8, 8) for side in (left, right)], axis=2).reshape(n, 128)
+    column = np.tile(np.arange(16), 8)
+    return x, known[asked], (column < 8) == on_left[:, None]
 
 
 def _gradients(weights: list[Array], biases: list[Array], x: Array, labels: NDArray[np.int64]) -> list[Array]:
