@@ -14,6 +14,7 @@ import zarr
 from PIL import Image
 
 import dtdfast as dtd
+from dtdfast import concepts
 from dtdfast.data import digits
 from dtdfast.images import Preparation
 from dtdfast.runs import store
@@ -87,6 +88,44 @@ def test_targets(tmp_path: Path, rng: np.random.Generator) -> None:
         with pytest.raises(dtd.TargetError):
             dtd.run(LAYERS, IMAGES[:20], tmp_path / "bad.zarr", bad)
     assert not (tmp_path / "bad.zarr").exists()
+
+
+@pytest.mark.parametrize("by", ["relevance", "activation"])
+def test_channels_name_the_samples_that_top_samples_does(out: Path, by: str) -> None:
+    x = IMAGES[:90].copy()
+    x[[3, 40]] = np.nan
+    x[50] = x[7]  # of equal scores the earlier sample comes first
+    good = np.setdiff1d(np.arange(90), [3, 40])
+    dtd.run(LAYERS, x, out, domain=BOX, chunk=20, channels=concepts.Channels(np.int64(3), by))
+    expected = concepts.top_samples(LAYERS, x[good], position=3, k=5, by=by, domain=BOX)
+    found = concepts.stored_samples(out, 5)
+    np.testing.assert_array_equal(found.samples, good[expected.samples])
+    np.testing.assert_array_equal(found.scores, expected.scores)
+    assert found.by == by
+    assert dict(zarr.open_group(out)["channels"].attrs) == {"position": 3, "by": by, "axis": 1}
+    table = stored(out, "channels")
+    assert np.isnan(table[[3, 40]]).all()
+    np.testing.assert_array_equal(table[50], table[7])
+
+
+def test_channels_refused(out: Path, tmp_path: Path) -> None:
+    for channels, error, message in (
+        (3, dtd.RunError, "channels is 3, expected dtdfast.concepts.Channels"),
+        (concepts.Channels(99), dtd.LayerError, "stop is 99"),
+        (concepts.Channels(3, axis=7), dtd.TargetError, "axis is 7"),
+    ):
+        with pytest.raises(error, match=message):
+            dtd.run(LAYERS, IMAGES[:4], out, domain=BOX, channels=channels)
+    assert not out.exists()
+    dtd.run(LAYERS, IMAGES[:4], out, domain=BOX)
+    with pytest.raises(dtd.RunError, match="holds no channels"):
+        concepts.stored_samples(out)
+    with pytest.raises(dtd.RunError, match="is not the output of a dtdfast run"):
+        concepts.stored_samples(tmp_path / "none.zarr")
+    bad = np.full_like(IMAGES[:4], np.nan)
+    dtd.run(LAYERS, bad, tmp_path / "bad.zarr", domain=BOX, channels=concepts.Channels(3))
+    with pytest.raises(dtd.RunError, match="no sample was explained"):
+        concepts.stored_samples(tmp_path / "bad.zarr")
 
 
 def test_narrow_and_summed(tmp_path: Path, rng: np.random.Generator) -> None:

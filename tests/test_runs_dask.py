@@ -19,7 +19,7 @@ import pytest
 import zarr
 
 import dtdfast as dtd
-from dtdfast import cli
+from dtdfast import cli, concepts
 from dtdfast.data import digits
 from run_support import LONG, PATIENCE, contents, finished, run, start, wait_for
 from support import classifier, segmenter
@@ -185,6 +185,12 @@ def test_errors_of_workers_arrive(cluster: distributed.LocalCluster, tmp_path: P
         dtd.run(LAYERS, x, tmp_path / "strict.zarr", scheduler=address, chunk=10, strict=True)
     done = dtd.run(LAYERS, x, tmp_path / "strict.zarr", scheduler=address, resume=True)
     assert [number for number, _, _ in done.errors()] == [33]
+
+
+def test_workers_store_the_same_channels(cluster: distributed.LocalCluster, tmp_path: Path) -> None:
+    for name, where in (("alone", {}), ("workers", {"scheduler": cluster.scheduler_address})):
+        dtd.run(LAYERS, IMAGES[:60], tmp_path / name, domain=BOX, chunk=10, channels=concepts.Channels(3), **where)
+    assert contents(tmp_path / "alone") == contents(tmp_path / "workers")
 
 
 def test_no_scheduler_there(command: tuple[object, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ import pytest
 import zarr
 
 import dtdfast as dtd
+from dtdfast import concepts
 from dtdfast.data import digits
 from dtdfast.runs import store
 from dtdfast.runs.manifest import described, model_digest
@@ -60,6 +61,21 @@ def test_stopped_between_any_two_writes_and_resumed(tmp_path: Path, monkeypatch:
         done = dtd.run(LAYERS, x, path, domain=BOX, resume=True)
         assert contents(path) == contents(whole.path)
         assert done.explained == (9, 5, 1, 0)[complete]
+
+
+def test_channels_are_those_of_an_uninterrupted_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    channels = concepts.Channels(3)
+    whole = dtd.run(LAYERS, IMAGES[:9], tmp_path / "whole.zarr", domain=BOX, chunk=4, channels=channels)
+    path = tmp_path / "stopped.zarr"
+    with monkeypatch.context() as patch:
+        crashing(patch, 15, Crash())  # within the second chunk
+        with pytest.raises(Crash):
+            dtd.run(LAYERS, IMAGES[:9], path, domain=BOX, chunk=4, channels=channels)
+    assert concepts.stored_samples(path, 9).samples.shape == (16, 4)  # of the first chunk
+    with pytest.raises(dtd.RunError, match="stored, channels, by was 'relevance' and is 'activation'"):
+        dtd.run(LAYERS, IMAGES[:9], path, domain=BOX, resume=True, channels=concepts.Channels(3, "activation"))
+    dtd.run(LAYERS, IMAGES[:9], path, domain=BOX, resume=True, channels=channels)
+    assert contents(path) == contents(whole.path)
 
 
 def test_a_full_disk_says_how_to_go_on(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from .arrays.checks import as_array, is_dask
+from .arrays.checks import as_array, is_dask, samples_of
 from .arrays.foreign import take
 from .errors import InputError, ModelError
 from .layers import Layer
+from .plan.wiring import sources
 
 KEPT = 4
 """Imported networks that are kept, beside PyTorch's, which live as long as their modules."""
@@ -59,6 +61,18 @@ def layers_of(model: Any, x: Any = None, given: Mapping[str, Any] | None = None)
     if family == "sklearn":
         _check_columns(model, getattr(x, "columns", None))
     return READERS[family](model, array)
+
+
+def opened(model: Any, x: Any, given: Mapping[str, Any] | None = None) -> tuple[list[Layer], NDArray[Any]]:
+    """The records of a model for samples like x, as a list that may be cut and searched; and these samples as an array.
+
+    Raises
+    ------
+    LayerError, ModelError, ShapeError, InputError
+    """
+    layers = layers_of(model, x, given)
+    sources(layers)  # says what it expects
+    return list(layers), samples_of(x)
 
 
 def family_of(model: Any) -> str | None:

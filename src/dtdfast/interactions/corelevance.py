@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from ..arrays.beside import beside_rows
-from ..arrays.checks import samples_of
 from ..budget import require
-from ..concepts import one_map
+from ..concepts.channels import one_map
 from ..explainer import Explainer
 from ..layers import Layer
+from ..models import opened
 from ..options import split
 from ..targets import rows_of
 from .pairs import Pairs
@@ -31,8 +31,8 @@ def co_relevance(
 
     Parameters
     ----------
-    layers : sequence of Layer
-        The network.
+    layers : sequence of Layer, model or path-like
+        The network, as `explain` takes it.
     x : array_like
         The inputs, as `explain` takes them.
     target : int, tuple, array_like or None, default None
@@ -68,8 +68,8 @@ def co_relevance(
     effect is more than additive.
     """
     known, given = split(options)
+    layers, host = opened(layers, x, given)
     above, below = Explainer(layers, **{**known, "stop": position}), Explainer(layers, **{**known, "start": position})
-    host = samples_of(x)
     matrices, totals = [], []
     for i in range(len(host)):
         row = slice(i, i + 1)

@@ -7,13 +7,14 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .. import budget
+from ..concepts.channels import Channels, ChannelScores
 from ..errors import RunError, TargetError
 from ..explainer import Explainer
 from ..extras import require
@@ -77,6 +78,7 @@ def run(
     dtype: str = "float32",
     sum_channels: bool = False,
     ledger: bool = False,
+    channels: Channels | None = None,
     chunk: int | None = None,
     workers: int | None = None,
     scheduler: str | None = None,
@@ -115,6 +117,9 @@ def run(
     ledger : bool, default False
         Whether to store every cause of absorption, as `Explainer.ledger` finds them. This takes a fifth to the whole of
         the explanation's time more.
+    channels : Channels, optional
+        The entry of which a number per channel is stored, so that `dtdfast.concepts.stored_samples` can say in which
+        samples each channel matters most. This takes another pass, down to that entry.
     chunk : int, optional
         The number of samples that are stored and finished together; by default 16 MiB of them.
     workers : int, optional
@@ -169,7 +174,8 @@ def run(
     alone = workers is None and scheduler is None
     shared, side_by_side = _shared(options, workers, alone)
     explainer = Explainer(layers, **shared)
-    work = _work(explainer, source, preparation, target, dtype, sum_channels, ledger, strict)
+    scores = None if channels is None else _scores(layers, channels, shared)
+    work = _work(explainer, source, preparation, target, dtype, sum_channels, ledger, strict, scores)
     begun = environment(explainer.backend, pictures=source.names is not None)
     manifest = as_stored(
         {
@@ -181,7 +187,7 @@ def run(
             "preparation": described(preparation, layers),
             "target": described(target, layers),
             "options": {key: described(v, layers) for key, v in explainer.options.items() if key not in PLACE},
-            "stored": {"dtype": dtype, "sum over channels": sum_channels, "ledger": ledger},
+            "stored": {"dtype": dtype, "sum over channels": sum_channels, "ledger": ledger, **_kept(channels)},
             **begun,
         }
     )
@@ -248,6 +254,7 @@ def _work(
     sum_channels: bool,
     ledger: bool,
     strict: bool,
+    scores: ChannelScores | None,
 ) -> Work:
     """What is done with every chunk, tried on a sample of zeros, so that wrong options show before anything is
     written.
@@ -256,7 +263,9 @@ def _work(
         raise RunError(f"dtype is {dtype!r}, expected 'float32' or 'float16'")
     shape, kind = source.sample(preparation)
     first = target[:1] if isinstance(target, np.ndarray) else target
-    relevance, outputs = explainer.explain(np.zeros((1, *shape), kind), first, return_outputs=True)
+    zeros = np.zeros((1, *shape), kind)
+    relevance, outputs = explainer.explain(zeros, first, return_outputs=True)
+    n_channels = 0 if scores is None else scores(zeros, first, {}).shape[1]
     axis = None
     if sum_channels:
         if relevance.ndim < 3:
@@ -267,7 +276,20 @@ def _work(
         axis = relevance.ndim - 1 if last else 1
     rules = explainer.options["rules"]
     clip = isinstance(rules, str) and PRESETS[rules].clip_start
-    return Work(explainer, relevance.shape[1:], outputs.shape[1:], axis, dtype, relevance.dtype, ledger, clip, strict)
+    return Work(
+        explainer, relevance.shape[1:], outputs.shape[1:], axis, dtype, relevance.dtype, ledger, clip, strict, scores,
+        n_channels,
+    )  # fmt: skip
+
+
+def _scores(layers: Sequence[Layer], channels: Any, options: dict[str, Any]) -> ChannelScores:
+    if not isinstance(channels, Channels):
+        raise RunError(f"channels is {channels!r:.60}, expected dtdfast.concepts.Channels(position)")
+    return ChannelScores.of(layers, channels, options)
+
+
+def _kept(channels: Channels | None) -> dict[str, Any]:
+    return {} if channels is None else {"channels": asdict(channels)}
 
 
 def _chunk(source: Source, preparation: Preparation | None, work: Work, given: int | None) -> int:

@@ -5,6 +5,7 @@ finished.
     outputs   (n, ...)    those that were explained, before a final Softmax
     target    (n, ...)    index of the output that was explained, -1 where there is none
     ledger    (n, k)      float64, its attribute `columns` says what
+    channels  (n, c)      where an entry's are kept: float64, its attributes say of which entry and what
     name      (n,)        of files alone: of every sample
     error     (n,)        what is wrong with a sample, or ""
     finished  (chunks,)   1 for every chunk that is complete: written last
@@ -47,7 +48,7 @@ KEY = "dtdfast"  # the attribute that holds the manifest
 NAMES = 1 << 14  # names per chunk
 DIGEST = "sha256"  # of the manifest, within it
 ROOT = "zarr.json"  # of the group: where the manifest is
-ARRAYS = ("relevance", "outputs", "target", "ledger", "name", "error", "finished")
+ARRAYS = ("relevance", "outputs", "target", "ledger", "channels", "name", "error", "finished")
 CHUNK = re.compile(r"c\.(\d{1,18})(?:\.0)*", re.ASCII)
 PARTIAL = ".partial"  # how files end that are still being written, Zarr's as well
 

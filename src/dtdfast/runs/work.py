@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..concepts.channels import ChannelScores
 from ..errors import DomainError, InputError, NumericsError
 from ..explainer import Explainer
 from ..ledger.ledger import CAUSES, total
@@ -33,8 +34,8 @@ class Chunk:
     errors : for each of k samples what is wrong with it, or ""
     target : None, int, tuple or (k,) ints
     names : how a message calls each sample
-    relevance, outputs, ledger : (k, ...); anything where there is an error, and `ledger` empty where no cause is
-        followed
+    relevance, outputs, ledger, channels : (k, ...); anything where there is an error, `ledger` empty where no cause is
+        followed, `channels` where none are kept
     """
 
     errors: list[str]
@@ -43,6 +44,7 @@ class Chunk:
     relevance: Array
     outputs: Array
     ledger: Array
+    channels: Array
 
     def own(self, which: Which) -> Any:
         """The targets of these samples."""
@@ -62,6 +64,8 @@ class Work:
     ledger : whether every cause of absorption is followed, instead of what entered and arrived alone
     clip : whether a negative start is raised to 0, as the preset wants it
     strict : whether a bad sample stops the run
+    scores : of the channels that are kept of an entry, or None
+    n_channels : of that entry
     """
 
     explainer: Explainer
@@ -73,18 +77,23 @@ class Work:
     ledger: bool
     clip: bool
     strict: bool
+    scores: ChannelScores | None
+    n_channels: int
 
     def columns(self) -> list[Column]:
         """The arrays that `rows` fills."""
         kept = [s for axis, s in enumerate(self.relevance, 1) if axis != self.sum_axis]
         totals = LEDGER if self.ledger else TOTALS
         index = () if len(self.outputs) == 1 else (len(self.outputs),)
-        return [
+        columns = [
             Column("relevance", tuple(kept), self.dtype, np.nan, {"summed over axis": self.sum_axis}),
             Column("outputs", self.outputs, np.float32, np.nan, {}),
             Column("target", index, np.int64, -1, {}),
             Column("ledger", (len(totals),), np.float64, np.nan, {"columns": list(totals)}),
         ]
+        if self.scores is not None:
+            columns.append(Column("channels", (self.n_channels,), np.float64, np.nan, asdict(self.scores.channels)))
+        return columns
 
     def chunk(self, errors: list[str], target: Any, names: Sequence[str]) -> Chunk:
         """A chunk of which nothing is known but what could not be read.
@@ -95,7 +104,8 @@ class Work:
         """
         n, kind = len(errors), self.computed
         relevance, outputs = np.empty((n, *self.relevance), kind), np.empty((n, *self.outputs), kind)
-        chunk = Chunk(errors, target, names, relevance, outputs, np.empty((n, len(LEDGER) if self.ledger else 0)))
+        ledger, channels = np.empty((n, len(LEDGER) if self.ledger else 0)), np.empty((n, self.n_channels))
+        chunk = Chunk(errors, target, names, relevance, outputs, ledger, channels)
         self.check(chunk)
         return chunk
 
@@ -138,6 +148,8 @@ class Work:
         self.check(chunk)
         index = _index(chunk.target, chunk.outputs)
         rows = {"relevance": relevance, "outputs": chunk.outputs, "target": index, "ledger": self._totals(chunk)}
+        if self.scores is not None:
+            rows["channels"] = chunk.channels
         if bad.any():
             rows = {c.name: _filled(rows[c.name], bad, c) for c in self.columns()}
         return {**rows, "error": np.array(chunk.errors, dtype=object)}
@@ -172,6 +184,8 @@ class Work:
             for account in accounts:
                 totals = [account.start, account.end, *account.absorbed.values(), account.residual, account.bound]
                 chunk.ledger[which] = np.stack(totals, axis=1)
+            if self.scores is not None:
+                chunk.channels[which] = self.scores(some, target, {})
         except (InputError, DomainError, NumericsError) as error:
             if len(some) == 1:
                 chunk.errors[which.start if isinstance(which, slice) else which[0]] = str(error)
