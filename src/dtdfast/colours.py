@@ -21,6 +21,7 @@ LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555
 LUMA = np.array((0.299, 0.587, 0.114))  # how bright red, green and blue look
 FADE = 0.6  # of the picture under an overlay: its darkest grey is this far from white
 PERCENTILE = 99.5
+SMOOTHEST = 1000
 
 
 def palette() -> NDArray[np.uint8]:
@@ -39,6 +40,11 @@ def numbers_of(relevance: Any) -> NDArray[np.float64]:
     return values.astype(np.float64)
 
 
+def is_number(value: Any) -> bool:
+    """Whether it is one real number."""
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+
+
 def of_pixels(relevance: ArrayLike, smooth: float = 0.0) -> NDArray[np.float64]:
     """The relevance of every pixel (h, w) of one image: channels summed; under a Gaussian if that is asked for.
 
@@ -51,16 +57,20 @@ def of_pixels(relevance: ArrayLike, smooth: float = 0.0) -> NDArray[np.float64]:
         raise ShapeError(f"relevance has shape {values.shape}, expected one image: (h, w) or (c, h, w)")
     if not np.isfinite(values).all():
         raise InputError("relevance holds NaN or infinity")
-    if not (np.isfinite(smooth) and smooth >= 0):
-        raise InputError(f"smooth is {smooth}, expected the standard deviation of a Gaussian in pixels, at least 0")
+    if not (is_number(smooth) and 0 <= smooth <= SMOOTHEST):
+        raise InputError(
+            f"smooth is {smooth!r:.60}, expected the standard deviation of a Gaussian in pixels, from 0 to {SMOOTHEST}"
+        )
     values = values.sum(axis=0) if values.ndim == 3 else values
     return smoothed(values, smooth) if smooth else values
 
 
 def limit_of(values: NDArray[Any], percentile: float = PERCENTILE) -> float:
     """Where the colours end."""
-    if not 0 <= percentile <= 100:
-        raise InputError(f"percentile is {percentile}, expected a number from 0 to 100")
+    if not (is_number(percentile) and 0 <= percentile <= 100):
+        raise InputError(f"percentile is {percentile!r:.60}, expected a number from 0 to 100")
+    if not values.size:
+        raise ShapeError(f"relevance has shape {values.shape}: there is nothing to draw")
     return float(np.percentile(np.abs(values), percentile)) or float(np.abs(values).max()) or 1.0
 
 
@@ -70,9 +80,25 @@ def levels(values: NDArray[Any], limit: float) -> NDArray[np.uint8]:
     return np.minimum((share + 1) * 128, 255).astype(np.uint8)
 
 
+def picture_of(picture: Any, name: str = "picture") -> NDArray[Any]:
+    """A picture (h, w), (h, w, 1) or (h, w, 3), of numbers.
+
+    Raises
+    ------
+    ShapeError, InputError
+    """
+    values = as_array(take(picture)[0], name)
+    if values.ndim not in (2, 3) or values.shape[2:] not in ((), (1,), (3,)) or not values.size:
+        raise ShapeError(f"{name} has shape {values.shape}, expected (height, width) or (height, width, 3)")
+    if values.dtype.kind not in "fiub":
+        raise InputError(f"{name} has dtype {values.dtype}, expected bytes, or floats from 0 to 1")
+    return values[..., 0] if values.shape[2:] == (1,) else values
+
+
 def grey_of(picture: ArrayLike) -> NDArray[np.float64]:
     """A picture (h, w) or (h, w, 3) of bytes, or of floats from 0 to 1, as faded grey from 1 − FADE to 1."""
-    grey = np.asarray(picture, np.float64) / (255 if np.asarray(picture).dtype == np.uint8 else 1)
+    values = picture_of(picture)
+    grey = values.astype(np.float64) / (255 if values.dtype == np.uint8 else 1)
     if grey.ndim == 3:
         grey = grey @ LUMA
     return np.asarray(1 - FADE * (1 - grey))

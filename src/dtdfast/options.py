@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 
+from .arrays.checks import as_array
+from .arrays.foreign import take
 from .errors import InputError, LayerError, RuleError
 from .layers import Given, Layer
 from .plan.program import EXPLAIN
@@ -76,6 +78,28 @@ def at_least_one(key: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
         raise InputError(f"{key} is {value!r:.80}, expected an integer of at least 1")
     return int(value)
+
+
+def whole_numbers(key: str, values: Any) -> list[int]:
+    """Some integers that a caller lists."""
+    array = as_array(take(list(values) if isinstance(values, range) else values)[0], key)
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+        raise InputError(f"{key} is {values!r:.60}, expected a list of integers")
+    return [int(v) for v in array]
+
+
+def texts(key: str, values: Any) -> list[str]:
+    """Some names that a caller lists, whatever yields them."""
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable) or getattr(values, "shape", None) == ():
+        raise InputError(f"{key} is {values!r:.60}, expected a list of names")
+    return [str(value) for value in values]
+
+
+def seeded(seed: Any) -> int:
+    """A seed, as NumPy's generators take it."""
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise InputError(f"seed is {seed!r:.60}, expected an integer of at least 0")
+    return int(seed)
 
 
 def split(keywords: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

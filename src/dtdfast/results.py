@@ -5,8 +5,9 @@ plot.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from .errors import InputError
 from .extras import require
 from .show import OneLine, preformatted
 
@@ -56,6 +57,21 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
+T = TypeVar("T")
+
+
+def of_kind(value: Any, kind: type[T], name: str) -> T:
+    """What a function got, if it is such a result.
+
+    Raises
+    ------
+    InputError
+    """
+    if not isinstance(value, kind):
+        raise InputError(f"{name} is {value!r:.60}, expected a {kind.__name__}")
+    return value
+
+
 def number(value: float, digits: int = 3) -> str:
     return f"{value:.{digits}g}"
 
@@ -65,4 +81,15 @@ def percent(share: float) -> str:
 
 
 def axes_or_current(ax: Axes | None) -> Any:
-    return require("matplotlib.pyplot", "plot").gca() if ax is None else ax
+    """The axes that a chart is drawn on.
+
+    Raises
+    ------
+    InputError : they are none of matplotlib's
+    """
+    return require("matplotlib.pyplot", "plot").gca() if ax is None else checked_axes(ax)
+
+
+def checked_axes(ax: Any) -> Any:
+    """The same of one that a caller gives."""
+    return of_kind(ax, require("matplotlib.axes", "plot").Axes, "ax")

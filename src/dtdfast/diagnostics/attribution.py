@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..arrays.checks import as_array
 from ..arrays.foreign import take
 from ..calls import explain
-from ..errors import ShapeError, TargetError
+from ..errors import InputError, ShapeError, TargetError
 from ..explainer import Explainer
 from ..layers import Layer
 from ..options import Options, predicting, split
@@ -50,6 +50,12 @@ def chosen(target: Any, n: int, name: str = "target") -> NDArray[np.intp]:
 def one_hot(index: NDArray[np.intp], n_classes: int) -> Array:
     """Relevance 1 at a class, so that a map does not hang on the sign of its output."""
     return np.eye(n_classes, dtype=np.float32)[index]
+
+
+def given_by(attribution: Any) -> None:
+    """InputError where nothing can make maps."""
+    if not callable(attribution):
+        raise InputError(f"attribution is {attribution!r:.60}, expected a callable (layers, x, start, **options)")
 
 
 def name_of(attribution: Attribution, options: dict[str, Any]) -> str:

@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 from ..errors import LayerError, at
 from ..layers import Layer
-from ..options import Options
+from ..models import opened
+from ..options import Options, at_least_one, seeded, split
 from ..oracle.executor import Oracle
 from ..plan import units as U
 from ..plan.domain import Domain
 from ..plan.network import Network
 from ..results import Report, axes_or_current, number, percent
-from ..targets import Targets
+from ..targets import Targets, rows_of
 from ..verdicts import ROOTS
 from .piecewise import Frozen, network_of
 from .roots import NeuronLayer, find_layer
@@ -178,7 +179,7 @@ def root_audit(
 
     Parameters
     ----------
-    layers : sequence of Layer
+    layers : sequence of Layer, model or path-like
         The network; it must be piecewise linear.
     x : array_like
         The inputs, as `explain` takes them.
@@ -218,16 +219,15 @@ def root_audit(
     ----------
     .. [1] Sixt and Landgraf, "A rigorous study of the deep Taylor decomposition", arXiv:2211.08425, section 4.
     """
-    layers = list(layers)
+    layers, x = opened(layers, x, split(options)[1])
+    n_roots, rng = at_least_one("n_roots", n_roots), np.random.default_rng(seeded(seed))
     network, points = network_of(layers, x, options)
     domain = Domain.parse(options.get("domain", Options.domain))
     unit = find_layer(network, layer)
-    rng = np.random.default_rng(seed)
     found = []
     for n in range(len(points)):
-        found.append(
-            _audit_one(network, layers, points[n : n + 1], _nth(target, n, len(points)), unit, domain, n_roots, rng)
-        )
+        own = rows_of(target, slice(n, n + 1), len(points))
+        found.append(_audit_one(network, layers, points[n : n + 1], own, unit, domain, n_roots, rng))
     sizes = [len(f[0]) for f in found]
     if not sum(sizes):
         raise LayerError("no relevance reaches this layer: there is nothing to audit")
@@ -241,14 +241,6 @@ def root_audit(
     return RootAudit(
         sample, neuron, relevance, reach, in_domain, output, change, of_roots, of_relevance, len(points), title
     )
-
-
-def _nth(target: Any, n: int, count: int) -> Any:
-    """The target of one sample of many."""
-    if target is None or isinstance(target, (int, np.integer, tuple, str)):
-        return target
-    array = np.asarray(target)
-    return array[n : n + 1] if len(array) == count else array
 
 
 def _audit_one(

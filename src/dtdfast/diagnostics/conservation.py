@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ..explainer import Explainer
 from ..layers import Layer
 from ..ledger.ledger import CAUSES, Ledger
+from ..models import opened
 from ..options import split
 from ..results import Report, axes_or_current, percent
 from ..verdicts import ACCOUNT
@@ -87,8 +88,8 @@ def conservation(layers: Sequence[Layer], x: Any, target: Any = None, **options:
 
     Parameters
     ----------
-    layers : sequence of Layer
-        The network.
+    layers : sequence of Layer, model or path-like
+        The network, as `explain` takes it.
     x : array_like
         The inputs, as `explain` takes them.
     target : int, tuple, array_like or None, default None
@@ -107,4 +108,5 @@ def conservation(layers: Sequence[Layer], x: Any, target: Any = None, **options:
         There are several targets per sample.
     """
     known, given = split(options)
+    layers, x = opened(layers, x, given)
     return Conservation(Explainer(layers, **known).ledger(x, target, **given))

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from ..errors import LayerError, at
 from ..explainer import Explainer
 from ..layers import INPUT, Layer
-from ..options import alone, predicting
+from ..models import opened
+from ..options import alone, predicting, seeded, split
 from ..plan import units as U
 from ..plan.network import Network
 from ..results import Report, axes_or_current
@@ -116,8 +117,8 @@ def cosine_convergence(
 
     Parameters
     ----------
-    layers : sequence of Layer
-        The network.
+    layers : sequence of Layer, model or path-like
+        The network, as `explain` takes it.
     x : array_like
         The inputs, as `explain` takes them.
     start : int, optional
@@ -151,21 +152,20 @@ def cosine_convergence(
     ----------
     .. [1] Sixt et al., "When explanations lie: why many modified BP attributions fail", arXiv:1912.09818, section 4.
     """
-    layers = list(layers)
+    layers, x = opened(layers, x, split(options)[1])
+    rng = np.random.default_rng(seeded(seed))
     alone(layers, "cosine_convergence")
-    shape = np.shape(x)
-    network: Network = Explainer(layers, **{**options, "backend": "oracle"}).plan_for(shape).program.network
+    network: Network = Explainer(layers, **{**options, "backend": "oracle"}).plan_for(x.shape).program.network
     tensors = [t for t in waists(network) if t is not network.output]
     if start is not None:
         where = [t.position for t in tensors]
-        if start not in where:
+        if not isinstance(start, (int, np.integer)) or start not in where:
             raise LayerError(
                 f"start={start} is no hidden layer that everything passes through; those end at entries {sorted(where)}"
             )
         tensors = tensors[where.index(start) :]
     if not tensors:
         raise LayerError("the network has no hidden layer that everything passes through")
-    rng = np.random.default_rng(seed)
     (first, *_) = tensors
     active = Explainer(layers[: first.position + 1], **predicting(options)).predict(x) != 0
     relevance = _gaussian(rng, active)

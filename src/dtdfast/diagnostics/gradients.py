@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arrays.checks import as_array
+from ..arrays.foreign import take
 from ..baselines import input_x_gradient
 from ..calls import explain
 from ..errors import TargetError, at
 from ..explainer import Explainer
 from ..layers import Activation, Layer
+from ..models import opened
 from ..options import PREDICTING, split
 from ..plan import units as U
 from ..results import Report, axes_or_current
@@ -93,8 +96,8 @@ def gradient_equivalence(layers: Sequence[Layer], x: Any, target: Any = None, **
 
     Parameters
     ----------
-    layers : sequence of Layer
-        The network.
+    layers : sequence of Layer, model or path-like
+        The network, as `explain` takes it.
     x : array_like
         The inputs, as `explain` takes them.
     target : int or array_like of int, optional
@@ -119,9 +122,10 @@ def gradient_equivalence(layers: Sequence[Layer], x: Any, target: Any = None, **
     .. [1] Ancona et al., "Towards better understanding of gradient-based attribution methods for deep neural networks",
        arXiv:1711.06104, proposition 1.
     """
-    if target is not None and np.asarray(target).dtype.kind == "f":
+    if target is not None and as_array(take(target)[0], "target", TargetError).dtype.kind == "f":
         raise TargetError("target is a float start, expected classes: LRP-0 begins with the output itself")
     known, given = split(options)
+    layers, x = opened(layers, x, given)
     kept = {k: v for k, v in known.items() if k in (*PREDICTING, "start", "stop")}
     expected = np.asarray(input_x_gradient(layers, x, target, **kept, **given))
     zero = np.asarray(explain(layers, x, target, rules="lrp-0", **kept, **given))

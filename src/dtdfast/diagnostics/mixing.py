@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from ..errors import LayerError, at
 from ..explainer import Explainer
 from ..layers import Layer, ReLU
+from ..models import opened
+from ..options import seeded, split
 from ..oracle.executor import Oracle
 from ..oracle.maths import INPUT_MAPS, WEIGHT_MAPS
 from ..plan import units as U
@@ -111,7 +113,7 @@ def mixing_bound(layers: Sequence[Layer], x: Any, *, seed: int = 0, **options: A
 
     Parameters
     ----------
-    layers : sequence of Layer
+    layers : sequence of Layer, model or path-like
         A chain of Linear layers and ReLUs with hidden biases ≤ 0, under z⁺. The first layer may take w², zB or flat
         instead.
     x : array_like of shape (n, features)
@@ -133,7 +135,8 @@ def mixing_bound(layers: Sequence[Layer], x: Any, *, seed: int = 0, **options: A
     LayerError
         The network is something else; the message names the layer.
     """
-    layers = list(layers)
+    layers, x = opened(layers, x, split(options)[1])
+    seed = seeded(seed)
     network, points = network_of(layers, x, options)
     for unit in network.units:
         _check(unit, layers, first=unit is network.units[0])

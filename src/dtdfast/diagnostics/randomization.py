@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from .. import layers as L
 from ..calls import explain
 from ..errors import LayerError, at
+from ..models import opened
+from ..options import seeded, split
 from ..plan.wiring import sources
 from ..results import Report, axes_or_current
 from ..verdicts import WEIGHTS
-from .attribution import Array, Attribution, classes, name_of, one_hot
+from .attribution import Array, Attribution, classes, given_by, name_of, one_hot
 from .similarity import MEASURES, compare, median
 
 WEIGHTED = (L.Linear, L.Conv, L.ConvTranspose)
@@ -141,8 +143,9 @@ def _steps(layers: list[L.Layer]) -> list[tuple[int, ...]]:
     return [tuple(steps[p]) for p in sorted(steps, reverse=True)]
 
 
-def _networks(layers: list[L.Layer], steps: list[tuple[int, ...]], order: str, seed: int) -> Iterator[list[L.Layer]]:
-    rng = np.random.default_rng(seed)
+def _networks(
+    layers: list[L.Layer], steps: list[tuple[int, ...]], order: str, rng: np.random.Generator
+) -> Iterator[list[L.Layer]]:
     current = list(layers)
     for step in steps:
         if order == "independent":
@@ -166,7 +169,7 @@ def parameter_randomization(
 
     Parameters
     ----------
-    layers : sequence of Layer
+    layers : sequence of Layer, model or path-like
         The network; its outputs have shape (n, classes).
     x : array_like
         The inputs, as `explain` takes them.
@@ -209,9 +212,11 @@ def parameter_randomization(
     ----------
     .. [1] Adebayo et al., "Sanity checks for saliency maps", arXiv:1810.03292.
     """
-    layers = list(layers)
-    if order not in ("cascading", "independent"):
-        raise LayerError(f'order is {order!r}, expected "cascading" or "independent"')
+    if not isinstance(order, str) or order not in ("cascading", "independent"):
+        raise LayerError(f'order is {order!r:.60}, expected "cascading" or "independent"')
+    layers, x = opened(layers, x, split(options)[1])
+    rng = np.random.default_rng(seeded(seed))
+    given_by(attribution)
     steps = _steps(layers)
     if not steps:
         raise LayerError("the network has no layer with weights to randomise")
@@ -219,8 +224,7 @@ def parameter_randomization(
     start = one_hot(index, n_classes)
     original: Array = attribution(layers, x, start, **options)
     similarities = [
-        compare(original, attribution(network, x, start, **options))
-        for network in _networks(layers, steps, order, seed)
+        compare(original, attribution(network, x, start, **options)) for network in _networks(layers, steps, order, rng)
     ]
     names = [at(step[0], layers[step[0]]) for step in steps]
     collected = {m: np.stack([s[m] for s in similarities]) for m in MEASURES}

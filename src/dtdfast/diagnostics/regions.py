@@ -8,8 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ShapeError
+from ..arrays.checks import as_array
+from ..arrays.foreign import take
+from ..errors import InputError, ShapeError
 from ..layers import Layer
+from ..models import opened
+from ..options import split
 from .piecewise import Frozen, network_of
 
 
@@ -18,7 +22,7 @@ def same_region(layers: Sequence[Layer], x: Any, other: Any, **options: Any) -> 
 
     Parameters
     ----------
-    layers : sequence of Layer
+    layers : sequence of Layer, model or path-like
         Linear layers, pools, ReLU, leaky ReLU, clip and hard sigmoid; a final Softmax is left out.
     x : array_like
         The inputs, as `explain` takes them.
@@ -41,7 +45,7 @@ def same_region(layers: Sequence[Layer], x: Any, other: Any, **options: Any) -> 
     LayerError
         A layer is not piecewise linear.
     """
-    layers = list(layers)
+    layers, x = opened(layers, x, split(options)[1])
     network, point = network_of(layers, x, options)
     here = Frozen(network, layers, point)
     there = Frozen(network, layers, _like(x, other, "other"))
@@ -58,7 +62,7 @@ def region_reach(layers: Sequence[Layer], x: Any, direction: Any, **options: Any
 
     Parameters
     ----------
-    layers : sequence of Layer
+    layers : sequence of Layer, model or path-like
         As in `same_region`.
     x : array_like
         The inputs, as `explain` takes them.
@@ -87,13 +91,15 @@ def region_reach(layers: Sequence[Layer], x: Any, direction: Any, **options: Any
     activations that approach a kink k, and of (x_w − x_l)/(ẋ_l − ẋ_w) over losers l of max-pools that overtake the
     winner w. This takes one forward pass and one forward-mode derivative in float64, and no search.
     """
-    layers = list(layers)
+    layers, x = opened(layers, x, split(options)[1])
     network, point = network_of(layers, x, options)
     return Frozen(network, layers, point).along({0: _like(x, direction, "direction")})[0]
 
 
 def _like(x: Any, other: Any, what: str) -> NDArray[np.float64]:
-    array = np.asarray(other, np.float64)
+    array = as_array(take(other)[0], what)
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"{what} has dtype {array.dtype}, expected numbers")
     if array.shape != np.shape(x):
         raise ShapeError(f"{what} has shape {array.shape}, expected x's shape {np.shape(x)}")
-    return array
+    return array.astype(np.float64)

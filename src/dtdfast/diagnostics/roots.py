@@ -14,8 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..arrays.checks import as_array
+from ..arrays.foreign import take
 from ..errors import LayerError, RuleError
 from ..layers import Layer
+from ..models import opened
+from ..options import split
 from ..oracle.maths import INPUT_MAPS, WEIGHT_MAPS
 from ..plan import units as U
 from ..plan.network import Network
@@ -167,6 +171,8 @@ def _source_of(part: U.Part, place: tuple[int, int, int], tap: tuple[int, int, i
 def find_layer(network: Network, layer: int | None) -> U.Neuron:
     """The unit of neurons that stands for an entry; None: the first that reads the input."""
     neurons = [u for u in network.units if isinstance(u, U.Neuron) and u.in_relevance and not u.twin]
+    if layer is not None and (isinstance(layer, bool) or not isinstance(layer, (int, np.integer))):
+        raise LayerError(f"layer is {layer!r:.60}, expected the position of an entry")
     for unit in neurons:
         if layer in unit.entries or (layer is None and any(p.source.is_input for p in unit.parts)):
             return unit
@@ -181,7 +187,7 @@ def root_points(
 
     Parameters
     ----------
-    layers : sequence of Layer
+    layers : sequence of Layer, model or path-like
         The network; it must be piecewise linear.
     x : array_like of shape (1, ...)
         One sample.
@@ -219,13 +225,15 @@ def root_points(
     .. [1] Montavon et al., "Explaining nonlinear classification decisions with deep Taylor decomposition",
        arXiv:1512.02479, eq. 7.
     """
-    layers = list(layers)
+    layers, x = opened(layers, x, split(options)[1])
     network, point = network_of(layers, x, options)
     if len(point) != 1:
         raise LayerError(f"x holds {len(point)} samples, expected one: root points belong to one input")
     unit = find_layer(network, layer)
-    index = np.atleast_1d(np.asarray(neurons, np.intp))
+    index = np.atleast_1d(as_array(take(neurons)[0], "neurons", RuleError))
+    if index.ndim != 1 or (index.size and index.dtype.kind not in "iu"):
+        raise RuleError(f"neurons is {neurons!r:.60}, expected a list of integers")
     size = int(np.prod(unit.out.shape))
     if index.size and not (index.min() >= 0 and index.max() < size):
         raise RuleError(f"neurons goes from {index.min()} to {index.max()}, but the layer has neurons 0 to {size - 1}")
-    return NeuronLayer(Frozen(network, layers, point), unit).roots(index)
+    return NeuronLayer(Frozen(network, layers, point), unit).roots(index.astype(np.intp))

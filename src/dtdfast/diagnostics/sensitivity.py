@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from ..calls import explain
 from ..errors import ShapeError
 from ..layers import Layer
+from ..models import opened
+from ..options import seeded, split
 from ..results import Report, axes_or_current
 from ..verdicts import CLASS
-from .attribution import Array, Attribution, classes, name_of, one_hot
+from .attribution import Array, Attribution, classes, given_by, name_of, one_hot
 from .similarity import MEASURES, compare, median
 
 
@@ -94,7 +96,7 @@ def class_sensitivity(
 
     Parameters
     ----------
-    layers : sequence of Layer
+    layers : sequence of Layer, model or path-like
         The network; its outputs have shape (n, classes).
     x : array_like
         The inputs, as `explain` takes them.
@@ -127,16 +129,18 @@ def class_sensitivity(
     ----------
     .. [1] Sixt et al., "When explanations lie: why many modified BP attributions fail", arXiv:1912.09818, section 4.
     """
+    layers, x = opened(layers, x, split(options)[1])
+    rng = np.random.default_rng(seeded(seed))
+    given_by(attribution)
     index, n_classes = classes(layers, x, target, options)
     if n_classes < 2:
         raise ShapeError("the network has one output: there is no other class to compare with")
     if other is None:
-        rng = np.random.default_rng(seed)
         second = (index + rng.integers(1, n_classes, len(index))) % n_classes
     else:
         second, _ = classes(layers, x, other, options)
     start = np.stack([one_hot(index, n_classes), one_hot(second, n_classes)], axis=1)
-    maps: Array = attribution(layers, x, start, **options)
+    maps: Array = np.asarray(attribution(layers, x, start, **options))
     if maps.shape[:2] != start.shape[:2]:
         raise ShapeError(
             f"the maps of {name_of(attribution, options)} have shape {maps.shape} for a start (n, 2, classes), not "

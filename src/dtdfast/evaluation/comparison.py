@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays.checks import samples_of
 from ..calls import explain
 from ..colours import LINES
 from ..diagnostics.attribution import Array, Attribution, classes, name_of, one_hot
@@ -17,7 +16,8 @@ from ..diagnostics.sensitivity import ClassSensitivity, class_sensitivity
 from ..diagnostics.similarity import median, per_pixel
 from ..errors import InputError
 from ..layers import Layer
-from ..options import predicting
+from ..models import opened
+from ..options import predicting, seeded, split
 from ..plan.domain import Domain
 from ..results import Report, axes_or_current
 from ..rules import Rule
@@ -157,7 +157,7 @@ def compare(
 
     Parameters
     ----------
-    layers : sequence of Layer
+    layers : sequence of Layer, model or path-like
         The network; its outputs have shape (n, classes).
     x : array_like
         The inputs, of shape ``(n, c, *space)`` or (n, features), or integers for an Embedding.
@@ -205,7 +205,8 @@ def compare(
     >>> print(compare(layers, x, methods=["dtd", "lrp-epsilon", baselines.input_x_gradient], domain=(0.0, 1.0)))
     """
     named = _named(methods, options)
-    point = samples_of(x)
+    layers, point = opened(layers, x, split(options)[1])
+    seed = seeded(seed)
     index, n_classes = classes(layers, point, target, options)
     start = one_hot(index, n_classes)
     # a method may write into what it is given: copies
@@ -236,7 +237,10 @@ def gini(values: Array) -> NDArray[np.float64]:
 
 def _named(methods: Any, options: dict[str, Any]) -> dict[str, tuple[Attribution, dict[str, Any]]]:
     """Name → what makes the maps, and its options."""
-    pairs = list(methods.items()) if isinstance(methods, Mapping) else [(None, method) for method in methods]
+    if not isinstance(methods, Iterable) or getattr(methods, "shape", None) == ():
+        raise InputError(f"methods is {methods!r:.60}, expected a list of presets, rules or callables")
+    listed: Iterable[Any] = [methods] if isinstance(methods, str) else methods
+    pairs = list(methods.items()) if isinstance(methods, Mapping) else [(None, method) for method in listed]
     if not pairs:
         raise InputError("methods is empty, expected presets, rules or callables to compare")
     result: dict[str, tuple[Attribution, dict[str, Any]]] = {}

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arrays.checks import as_array
+from ..arrays.foreign import take
 from ..errors import InputError
 from ..smoothing import smoothed
 
@@ -88,4 +90,14 @@ def operator_of(operator: Any, low: Array, high: Array, images: Array) -> Operat
             "resample": resample(images),
         }
         return named[operator]
-    return constant(operator)
+    values = as_array(take(operator)[0], "operator")
+    if (
+        values.dtype.kind not in "fiu"
+        or values.shape not in ((), (1,), images.shape[1:2])
+        or not np.isfinite(values).all()
+    ):
+        raise InputError(
+            f"operator is {operator!r:.60}, expected {', '.join(NAMES)}, a number or one number for each of "
+            f"{images.shape[1]} channels"
+        )
+    return constant(values)

@@ -9,11 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arrays.checks import as_array
+from ..arrays.foreign import take
 from ..baselines import sensitivity
-from ..errors import ShapeError
+from ..diagnostics.attribution import chosen
+from ..errors import InputError, ShapeError
 from ..explainer import Explainer
 from ..layers import Layer
-from ..options import alone, at_least_one, predicting
+from ..models import opened
+from ..options import alone, at_least_one, predicting, seeded
 from ..plan.domain import Domain
 from .curves import Curves
 from .operators import RANDOM, operator_of
@@ -60,7 +64,7 @@ def region_perturbation(
 
     Parameters
     ----------
-    layers : sequence of Layer
+    layers : sequence of Layer, model or path-like
         The network; its outputs have shape (n, classes).
     x : array_like
         The inputs, of shape ``(n, c, *space)`` or (n, features).
@@ -117,19 +121,23 @@ def region_perturbation(
     """
     for key, value in (("size", size), ("steps", steps), ("repeats", repeats)):
         at_least_one(key, value)
-    point = np.asarray(x)
-    maps = {
-        k: np.asarray(v) for k, v in (relevance if isinstance(relevance, Mapping) else {"relevance": relevance}).items()
-    }
+    layers, point = opened(layers, x)
+    seed = seeded(seed)
+    named = relevance if isinstance(relevance, Mapping) else {"relevance": relevance}
+    maps = {str(k): as_array(take(v)[0], f"the map {k!r:.60}") for k, v in named.items()}
     for name, values in maps.items():
         if values.shape != point.shape:
             raise ShapeError(f"the maps of {name!r} have shape {values.shape}, expected x's shape {point.shape}")
+        if values.dtype.kind not in "fiub":
+            raise InputError(f"the maps of {name!r} have dtype {values.dtype}, expected numbers")
+    if not isinstance(probability, (bool, np.bool_)):
+        raise InputError(f"probability is {probability!r:.60}, expected True or False")
     alone(layers, "perturbation")
     explainer = Explainer(layers, **predicting(options))
     outputs = explainer.predict(point)
     if outputs.ndim != 2:
         raise ShapeError(f"the outputs are {outputs.shape}, expected (n, classes)")
-    index = outputs.argmax(axis=1) if target is None else np.broadcast_to(np.asarray(target, np.intp), (len(point),))
+    index = outputs.argmax(axis=1) if target is None else chosen(target, len(point))
     if not (index.min() >= 0 and index.max() < outputs.shape[1]):
         raise ShapeError(
             f"target goes from {index.min()} to {index.max()}, but there are classes 0 to {outputs.shape[1] - 1}"
@@ -138,6 +146,7 @@ def region_perturbation(
         kept = predicting(options)
         maps[SENSITIVITY] = sensitivity(layers, point, index, **kept)
     images = point.reshape(len(point), *((1, -1) if point.ndim == 2 else point.shape[1:]))
+    size = min(size, max(images.shape[2:]))
     numbers = regions(images.shape[2:], size)
     steps = min(steps, int(numbers.max()) + 1)
     scores = {name: region_scores(values.reshape(images.shape), numbers) for name, values in maps.items()}
@@ -181,7 +190,7 @@ def pixel_flipping(
 
     Parameters
     ----------
-    layers : sequence of Layer
+    layers : sequence of Layer, model or path-like
         The network; its outputs have shape (n, classes).
     x : array_like
         The inputs, of shape ``(n, c, *space)`` or (n, features).

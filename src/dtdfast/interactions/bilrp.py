@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from ..arrays.beside import beside_rows
 from ..arrays.checks import samples_of
 from ..budget import require
-from ..errors import ShapeError
+from ..errors import InputError, ShapeError
 from ..explainer import Explainer
 from ..layers import Flatten, Layer
+from ..models import opened
 from ..options import at_least_one, split
 from ..plan.program import EXPLAIN, last_entry
 from .pairs import Floats, Pair, Pairs, strongest
@@ -38,7 +39,7 @@ def bilrp(
 
     Parameters
     ----------
-    layers : sequence of Layer
+    layers : sequence of Layer, model or path-like
         The network whose outputs are φ. Outputs with several axes are flattened.
     x : array_like
         The first samples, n of them, as `explain` takes them.
@@ -94,7 +95,7 @@ def top_pairs(
 
     Parameters
     ----------
-    layers : sequence of Layer
+    layers : sequence of Layer, model or path-like
         The network whose outputs are φ, as in `bilrp`.
     x : array_like
         The first samples, n of them.
@@ -141,8 +142,11 @@ def _sides(
 ) -> Iterator[tuple[Floats, Floats, float]]:
     """Of each pair of samples: the maps of both, (m, p) and (m, q), and their similarity."""
     known, given = split(options)
+    layers, first = opened(layers, x, given)
+    named = isinstance(other_given, Mapping) and all(isinstance(key, str) for key in other_given)
+    if other_given is not None and not named:
+        raise InputError(f"other_given is {other_given!r:.60}, expected {{name: values}}")
     explainer = Explainer(_flat(layers, known), **known)
-    first = samples_of(x)
     second = None if other is None else samples_of(other, "other")
     if second is not None and len(second) != len(first):
         raise ShapeError(f"there are {len(first)} samples, but {len(second)} to compare them with")

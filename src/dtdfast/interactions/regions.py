@@ -36,6 +36,8 @@ def patches(shape: Sequence[int], size: int) -> Labels:
     ShapeError
         The shape is no image's, or the size is not at least 1.
     """
+    if not isinstance(shape, Sequence) or isinstance(shape, (str, bytes)):
+        raise ShapeError(f"shape is {shape!r:.60}, expected that of one image, (c, h, w) or (h, w)")
     whole = [isinstance(s, (int, np.integer)) and not isinstance(s, bool) and s > 0 for s in (*shape, size)]
     if len(shape) not in (2, 3) or not all(whole[:-1]):
         raise ShapeError(f"patches of the shape {tuple(shape)}: expected that of one image, (c, h, w) or (h, w)")

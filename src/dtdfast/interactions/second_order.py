@@ -14,6 +14,7 @@ from ..arrays.foreign import take
 from ..errors import InputError, ShapeError, TargetError
 from ..explainer import Explainer
 from ..layers import Layer
+from ..models import opened
 from ..options import split
 from ..plan.program import GRADIENT
 from ..results import Report, number
@@ -80,8 +81,8 @@ def taylor_terms(
 
     Parameters
     ----------
-    layers : sequence of Layer
-        The network.
+    layers : sequence of Layer, model or path-like
+        The network, as `explain` takes it.
     x : array_like of float
         The inputs, n of them.
     target : int, array_like of int or None, default None
@@ -114,6 +115,7 @@ def taylor_terms(
     order speak where activations are smooth (softplus, GELU, tanh) or where inputs are multiplied.
     """
     known, given = split(options)
+    layers, x = opened(layers, x, given)
     exact = {"backend": "cpu", "precision": "float64"} | known
     array, at = (floats_of(values, name) for values, name in ((x, "x"), (root, "root")))
     try:
@@ -150,7 +152,7 @@ def _classes(explainer: Explainer, x: Floats, target: Any, given: dict[str, Any]
         raise ShapeError(f"the outputs are {outputs.shape}, expected (n, classes)")
     if target is None:
         return np.asarray(outputs.argmax(axis=1), np.int64)
-    index = np.asarray(take(target)[0])
+    index = as_array(take(target)[0], "target", TargetError)
     if index.dtype.kind not in "iu" or index.shape not in ((), (len(x),)):
         raise TargetError(f"target is {target!r:.60}, expected one integer, or one for each of {len(x)} samples")
     return np.full(len(x), index, np.int64)

@@ -10,8 +10,9 @@ from numpy.typing import ArrayLike
 
 from ..colours import AGAINST, FOR, LINES, NEUTRAL, numbers_of
 from ..errors import InputError, ShapeError
-from ..options import at_least_one
-from ..results import axes_or_current
+from ..ledger.ledger import Ledger
+from ..options import at_least_one, texts
+from ..results import axes_or_current, of_kind
 from ..show import printable
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
     from ..evaluation.curves import Curves
-    from ..ledger.ledger import Ledger
+
 
 REST = "all others"
 
@@ -76,12 +77,13 @@ def ranked_bars(relevance: Any, names: Sequence[str] | None, top: int) -> list[t
     if not np.isfinite(values).all():
         raise InputError("relevance holds NaN or infinity")
     top = at_least_one("top", top)
-    names = [f"feature {k}" for k in range(len(values))] if names is None else [printable(str(n)) for n in names]
-    if len(names) != len(values):
-        raise ShapeError(f"names holds {len(names)}, but there are {len(values)} features")
+    called = [f"feature {k}" for k in range(len(values))] if names is None else texts("names", names)
+    called = list(map(printable, called))
+    if len(called) != len(values):
+        raise ShapeError(f"names holds {len(called)}, but there are {len(values)} features")
     order = np.argsort(-np.abs(values), kind="stable")
     rest = order[top:]
-    shown = [(names[k], float(values[k])) for k in order[:top]]
+    shown = [(called[k], float(values[k])) for k in order[:top]]
     return [*shown, (f"{REST} ({len(rest)})", float(values[rest].sum()))] if len(rest) else shown
 
 
@@ -105,11 +107,13 @@ def flow(ledger: Ledger, ax: Axes | None = None) -> list[BarContainer]:
 
     Raises
     ------
+    InputError
+        It is no Ledger.
     BackendError
         matplotlib is missing (extra `plot`).
     """
+    rows = of_kind(ledger, Ledger, "ledger").steps()
     ax = axes_or_current(ax)
-    rows = ledger.steps()
     places = np.arange(len(rows))
     went = np.array([row.went.sum() for row in rows])
     drawn = [ax.barh(places, went, color=NEUTRAL, label="handed on")]
@@ -146,13 +150,16 @@ def curves(found: Curves, ax: Axes | None = None, *, methods: Sequence[str] | No
     Raises
     ------
     InputError
-        There is no method of that name.
+        `found` is no Curves, or there is no method of that name.
     BackendError
         matplotlib is missing (extra `plot`).
     """
-    chosen = list(found.outputs if methods is None else methods)
-    if unknown := [m for m in chosen if m not in found.outputs]:
-        raise InputError(f"there is no method {unknown[0]!r}; the methods are {', '.join(found.outputs)}")
+    if not hasattr(found, "band"):  # Curves draw themselves here, so their class is not known here
+        raise InputError(f"found is {found!r:.60}, expected Curves")
+    outputs = found.outputs
+    chosen = list(outputs) if methods is None else texts("methods", methods)
+    if unknown := [m for m in chosen if m not in outputs]:
+        raise InputError(f"there is no method {unknown[0]!r}; the methods are {', '.join(outputs)}")
     ax = axes_or_current(ax)
     drawn: list[Line2D] = []
     for k, method in enumerate(chosen):
