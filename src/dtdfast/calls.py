@@ -14,7 +14,7 @@ from .presets import Rules
 CACHE: Cache[Explainer] = Cache()
 
 
-def _cached(model: Any, options: Options, x: Any, given: dict[str, Any]) -> Explainer:
+def cached(model: Any, options: Options, x: Any, given: dict[str, Any]) -> Explainer:
     """An Explainer for these very records and options; the cache holds them, so an id cannot be reused meanwhile."""
     layers = layers_of(model, x, given)
 
@@ -217,7 +217,7 @@ def explain(
         rules, domain, convention, attention, backend, precision, batch_size, n_threads, device, start, stop
     )
     chosen = target if against is None else Contrast(target, against)
-    return _cached(layers, options, x, given).explain(
+    return cached(layers, options, x, given).explain(
         x,
         chosen,
         return_outputs=return_outputs,
@@ -277,4 +277,4 @@ def predict(
     >>> classes = dtdfast.predict("model.onnx", x).argmax(axis=1)
     """
     options = Options(backend=backend, batch_size=batch_size, n_threads=n_threads)
-    return _cached(layers, options, x, given).predict(x, **given)
+    return cached(layers, options, x, given).predict(x, **given)

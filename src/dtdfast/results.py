@@ -68,7 +68,7 @@ def of_kind(value: Any, kind: type[T], name: str) -> T:
     InputError
     """
     if not isinstance(value, kind):
-        raise InputError(f"{name} is {value!r:.60}, expected a {kind.__name__}")
+        raise InputError(f"{name} is {value!r:.60}, expected {kind.__name__}")
     return value
 
 

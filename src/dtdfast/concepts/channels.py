@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from ..arrays.checks import as_array
 from ..arrays.foreign import take
+from ..calls import cached
 from ..errors import InputError, TargetError
 from ..explainer import Explainer
 from ..layers import Given, Layer
 from ..models import opened
-from ..options import at_least_one, split
+from ..options import Options, at_least_one, split
 
 Array = NDArray[Any]
 
@@ -83,7 +84,7 @@ def channel_relevance(
     """
     known, given = split(options)
     layers, x = opened(layers, x, given)
-    found = one_map(Explainer(layers, **{**known, "stop": position}), x, target, given)
+    found = one_map(cached(layers, Options(**{**known, "stop": position}), x, given), x, target, given)
     return _by_channel(found, axis, position)
 
 

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arrays.checks import as_array
+from ..calls import cached
 from ..errors import LayerError, TargetError
-from ..explainer import Explainer
 from ..layers import Layer
 from ..models import opened
-from ..options import split
+from ..options import Options, split
 from .channels import check_axis, one_map
 
 Array = NDArray[Any]
@@ -86,14 +86,14 @@ def conditional(
     layers, x = opened(layers, x, given)
     outer, start, stop = known.pop("start", None), target, known.pop("stop", None)
     for position in sorted(conditions, reverse=True):
-        above = Explainer(layers, **known, start=outer, stop=position)
+        above = cached(layers, Options(**known, start=outer, stop=position), x, given)
         if start is target:
             found = one_map(above, x, target, given)[:, None]
         else:
             found = np.asarray(above.explain(x, start, **given))
         start = masked(found, conditions[position], axis, position)
         outer = position
-    return np.asarray(Explainer(layers, **known, start=outer, stop=stop).explain(x, start, **given))
+    return np.asarray(cached(layers, Options(**known, start=outer, stop=stop), x, given).explain(x, start, **given))
 
 
 def masked(relevance: Array, conditions: Conditions, axis: int, position: int) -> Array:

@@ -12,6 +12,7 @@ Each returns a small dataclass of arrays that prints as a table with one sentenc
 | `randomization` | does it depend on the weights? |
 | `gradients` | is it gradient × input by another name? |
 | `conservation` | does it add up to the output? |
+| `neurons` | which neurons, channels and branches does it pass through? |
 """
 
 from .audit import RootAudit, root_audit
@@ -19,15 +20,16 @@ from .conservation import Conservation, conservation
 from .convergence import Convergence, cosine_convergence
 from .gradients import GradientEquivalence, gradient_equivalence
 from .mixing import MixingBound, mixing_bound
+from .neurons import Flow, TopNeurons, relevance_flow, top_neurons
 from .randomization import Randomization, parameter_randomization
 from .regions import region_reach, same_region
 from .roots import RootPoints, root_points
 from .sensitivity import ClassSensitivity, class_sensitivity
 
 __all__ = [
-    "ClassSensitivity", "Conservation", "Convergence", "GradientEquivalence", "MixingBound", "Randomization",
-    "RootAudit", "RootPoints",
+    "ClassSensitivity", "Conservation", "Convergence", "Flow", "GradientEquivalence", "MixingBound", "Randomization",
+    "RootAudit", "RootPoints", "TopNeurons",
     "class_sensitivity", "conservation", "cosine_convergence", "gradient_equivalence", "mixing_bound",
     "parameter_randomization",
-    "region_reach", "root_audit", "root_points", "same_region",
+    "region_reach", "relevance_flow", "root_audit", "root_points", "same_region", "top_neurons",
 ]  # fmt: skip
