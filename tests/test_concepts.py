@@ -1,5 +1,7 @@
 """dtdfast.concepts: relevance through single channels, and the samples in which they matter most."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.random import Generator
@@ -112,7 +114,8 @@ def test_more_refused(rng: Generator) -> None:
         concepts.top_samples(layers, x, position=1, by="x")
 
 
-def test_page() -> None:
+def test_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     assert run_page("concepts.md")["maps"].shape == (1, 16, 1, 8, 8)
 
 

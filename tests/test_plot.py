@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 import dtdfast as dtd
 from dtdfast import evaluation, plot
 from dtdfast.colours import AGAINST, FOR
+from dtdfast.concepts import TopSamples
 from dtdfast.data import sentiment
 
 mpl.use("agg")
@@ -136,3 +137,27 @@ def test_curves_draw_means_and_intervals(rng: np.random.Generator) -> None:
     with pytest.raises(dtd.InputError, match="no method 'luck'"):
         plot.curves(found, axes, methods=["luck"])
     assert found.plot(axes) is axes
+
+
+def test_samples_stand_for_channels() -> None:
+    found = TopSamples(np.array([[2, 0], [1, 1], [0, 2]]), np.ones((3, 2)), "relevance")
+    pictures = np.arange(3)[:, None, None, None] * np.ones((3, 4, 4, 1))
+    axes = Figure().subplots(2, 2)
+    images = plot.samples(found, pictures, axes, channels=[2, 0])
+    assert [[int(image.get_array()[0, 0]) for image in row] for row in images] == [[0, 2], [2, 0]]
+    assert [ax.get_ylabel() for ax in axes[:, 0]] == ["channel 2", "channel 0"]
+    assert [ax.get_title() for ax in axes[0]] == ["sample 0", "sample 2"]
+    drawn(axes[0, 0].figure)
+    for given, channels, message in (
+        (pictures[:2], None, "pictures is 2 pictures, expected one for each sample up to 2"),
+        (pictures, [3], "channels holds 3, but there are channels 0 to 2"),
+        (pictures, [], "nothing to draw"),
+    ):
+        with pytest.raises(dtd.InputError, match=message):
+            plot.samples(found, given, channels=channels)
+
+
+@pytest.mark.parametrize("pictures", [np.zeros((2, 3)), np.zeros((2, 3, 3, 2)), [np.zeros((3, 3)), None], 3, "ab"])
+def test_grid_refuses_odd_pictures(pictures: Any) -> None:
+    with pytest.raises(dtd.DtdError, match="pictures"):
+        plot.grid({"a": np.zeros((2, 3, 3))}, Figure().subplots(2, 2), pictures=pictures)
