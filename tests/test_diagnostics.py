@@ -361,3 +361,12 @@ def test_an_explainer_is_needed(rng: np.random.Generator) -> None:
     for call in (diagnostics.top_neurons, diagnostics.relevance_flow):
         with pytest.raises(dtd.InputError, match=r"explainer is .* expected Explainer"):
             call(layers, rng.random((2, 4)), 1)
+
+
+def test_an_output_near_0_is_not_far_off() -> None:
+    layers, x = [dtd.Linear([[1.0, -1.0]], [0.1])], np.array([[1.0, 0.0], [1.0, 1.1 - 1e-6]])
+    found = diagnostics.conservation(layers, x, rules="lrp-0", backend="oracle")  # the bias absorbs 0.1 of each
+    np.testing.assert_allclose(found.ledger.start, [1.1, 1e-6], rtol=1e-9)
+    np.testing.assert_allclose(found.off, [0.1 / 1.1, 0.1 / 0.5500005], rtol=1e-9)
+    nothing = diagnostics.conservation([dtd.Linear([[1.0, -1.0]])], np.ones((2, 2)), backend="oracle")
+    assert nothing.reading.startswith("All outputs of 2 inputs that are explained are 0")

@@ -270,6 +270,13 @@ def test_large_pictures_shrink(rng: np.random.Generator) -> None:
         ({"shown": 0}, "shown is 0"),
         ({"pictures": np.zeros((4, 3, 3), np.uint8)}, r"pictures has shape \(4, 3, 3\)"),
         ({"files": ["missing.onnx"]}, "missing.onnx"),
+        ({"files": "model.onnx"}, "expected a list of paths"),
+        ({"labels": 3}, "labels is 3, expected a list of names"),
+        ({"names": 3}, "names is 3"),
+        ({"rules": 3}, "rules is 3, expected a list of presets or rules"),
+        ({"tests": "account"}, "tests is 'account', expected a list of names"),
+        ({"seed": -1}, "seed is -1"),
+        ({"preparation": 3}, "preparation is 3, expected Preparation"),
     ],
 )
 def test_bad_arguments_are_named(options: dict[str, Any], message: str) -> None:

@@ -41,7 +41,7 @@ class Threshold(OneLine):
 
 
 ACCOUNT = Threshold(
-    "largest |relevance that arrived / output − 1|",
+    "largest |relevance that arrived − output| / |output| (of small outputs, / their mean size)",
     (1e-3,),
     (
         (GOOD, "the map adds up to the explained output: off by {}"),

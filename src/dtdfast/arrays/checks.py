@@ -124,9 +124,8 @@ def _structure(array: Any, words: tuple[int, int] | None) -> Any:
                 f"x has dtype {dtype}, but layer {words[0]} (Embedding) reads it: expected integers (word numbers)"
             )
     elif dtype.kind in "iub":
-        raise InputError(
-            f"x has dtype {dtype}; integers are for an Embedding only: convert to float, for example x / 255"
-        )
+        floats = "x / 255" if dtype == np.uint8 else "x.astype(float)"
+        raise InputError(f"x has dtype {dtype}; integers are for an Embedding only: convert to float, with {floats}")
     elif dtype.kind != "f":
         raise InputError(f"x has dtype {dtype}, expected float32 or float64")
     return array

@@ -43,6 +43,17 @@ class Conservation(Report):
         parts = {"arrived": self.ledger.end, **self.ledger.absorbed, "residual": self.ledger.residual}
         return {k: np.where(start == 0, np.nan, v / size) for k, v in parts.items()}
 
+    @property
+    def off(self) -> NDArray[np.float64]:
+        """How far what arrived is from what entered, relative to it; or to its mean size, if that is larger.
+
+        Of shape (n,). So an output near 0 among larger ones does not count as far off for what is little.
+        """
+        start = np.abs(self.ledger.start)
+        size = np.maximum(start, start.mean())
+        gap = np.abs(self.ledger.end - self.ledger.start)
+        return np.asarray(np.divide(gap, size, out=np.full_like(size, np.nan), where=size > 0), np.float64)
+
     def rows(self) -> list[tuple[str, ...]]:
         kept = {k: v for k, v in self.shares.items() if k in ("arrived", "residual") or np.nan_to_num(v).any()}
         return [(k, f"{np.nanmean(v):.3g}", f"{np.nanmin(v):.3g}", f"{np.nanmax(v):.3g}") for k, v in kept.items()]
@@ -54,7 +65,9 @@ class Conservation(Report):
         state = (
             "every layer's account closes" if self.ledger.closed else "SOME ACCOUNTS DO NOT CLOSE: a kernel is wrong"
         )
-        if not ACCOUNT.band(float(np.nanmax(np.abs(arrived - 1)))):
+        if not np.isfinite(self.off).any():
+            return f"All outputs of {n} inputs that are explained are 0: there is nothing to share out; {state}."
+        if not ACCOUNT.band(float(np.nanmax(self.off))):
             return f"What the maps of {n} inputs hold adds up to the explained output; {state}."
         share = percent(float(np.nanmean(arrived)))
         cause = max(CAUSES, key=lambda c: float(np.nanmean(np.abs(shares[c]))))

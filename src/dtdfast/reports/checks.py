@@ -83,8 +83,7 @@ Found = tuple[float, str, dict[str, Any]]  # the number that is judged, a senten
 
 def _account(case: Case) -> Found:
     result = conservation(case.layers, case.inputs.x[case.some], case.target[case.some], **case.first)
-    arrived = result.shares["arrived"]
-    off = float(np.nanmax(np.abs(arrived - 1))) if np.isfinite(arrived).any() else float("nan")
+    off = float(np.nanmax(result.off)) if np.isfinite(result.off).any() else float("nan")
     shares = {cause: float(np.nanmean(v)) for cause, v in result.shares.items() if np.isfinite(v).any()}
     return off, result.reading, {"closed": result.ledger.closed, "shares": shares}
 

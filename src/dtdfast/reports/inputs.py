@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,9 @@ from ..arrays.checks import as_array
 from ..arrays.foreign import take
 from ..errors import InputError, ShapeError
 from ..images import Preparation
+from ..options import texts
 from ..plan.domain import Domain
+from ..results import of_kind
 
 Array = NDArray[Any]
 PICTURES, TABLE, TEXT = "pictures", "table", "text"
@@ -79,6 +81,8 @@ def inputs_of(
     kind = PICTURES if array.ndim == 4 else TEXT if tokens is not None or array.dtype.kind in "iu" else TABLE
     if kind == TABLE and array.dtype.kind not in "f":
         raise InputError(f"x has dtype {array.dtype}, expected floats, or the numbers of words")
+    if preparation is not None:
+        of_kind(preparation, Preparation, "preparation")
     n = len(array)
     shown = _listed("names", names, n) or [f"sample {k}" for k in range(n)]
     columns = _listed("features", features, array.shape[1]) if kind == TABLE else []
@@ -90,7 +94,7 @@ def inputs_of(
     size = None if pictures is None else np.shape(pictures)[1:3]
     last = preparation is not None and preparation.layout == NHWC
     last = last or (size == array.shape[1:3] and size != array.shape[2:])
-    seen = _seen(array, last, preparation, domain) if pictures is None else np.asarray(pictures)
+    seen = _seen(array, last, preparation, domain) if pictures is None else as_array(take(pictures)[0], "pictures")
     expected = (n, *(array.shape[1:3] if last else array.shape[2:]))
     if seen.dtype != np.uint8 or seen.shape[:3] != expected or seen.shape[3:] not in ((), (3,)):
         raise ShapeError(f"pictures has shape {seen.shape} and dtype {seen.dtype}, expected {(*expected, 3)} and uint8")
@@ -98,7 +102,7 @@ def inputs_of(
 
 
 def _listed(key: str, given: Any, n: int) -> list[str]:
-    found = [] if given is None else [str(name) for name in given]
+    found = [] if given is None else texts(key, given)
     if given is not None and len(found) != n:
         raise ShapeError(f"{key} holds {len(found)}, expected {n}")
     return found
@@ -107,7 +111,9 @@ def _listed(key: str, given: Any, n: int) -> list[str]:
 def _words(tokens: Any, ids: Array) -> list[list[str]]:
     if tokens is None:
         return [[str(i) for i in row] for row in ids]
-    found = [[str(word) for word in text] for text in tokens]
+    if isinstance(tokens, str) or not isinstance(tokens, Iterable):
+        raise InputError(f"tokens is {tokens!r:.60}, expected the words of each text")
+    found = [texts("tokens", text) for text in tokens]
     if [len(text) for text in found] != [ids.shape[1]] * len(ids):
         raise ShapeError(f"tokens does not hold {ids.shape[1]} words for each of {len(ids)} samples")
     return found

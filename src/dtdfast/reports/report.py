@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,8 @@ from ..errors import InputError, StorageError
 from ..files import replaceable, written
 from ..images import Preparation
 from ..models import layers_of
-from ..options import at_least_one
-from ..rules import Gamma
+from ..options import at_least_one, seeded, texts
+from ..rules import Gamma, Rule
 from ..show import as_json
 from .checks import TESTS
 from .gather import gathered
@@ -172,7 +172,9 @@ def report(
     --------
     >>> dtdfast.report(layers, x, labels=names, domain=(0.0, 1.0)).save("report.html", json="report.json")
     """
-    shown = at_least_one("shown", shown)
+    shown, seed = at_least_one("shown", shown), seeded(seed)
+    labels = None if labels is None else texts("labels", labels)
+    tests = texts("tests", tests)
     inputs = inputs_of(
         x,
         names=names,
@@ -182,7 +184,12 @@ def report(
         preparation=preparation,
         domain=options.get("domain"),
     )
-    chosen = RULES[inputs.kind] if rules is None else [rules] if isinstance(rules, str) else rules
+    chosen = RULES[inputs.kind] if rules is None else [rules] if isinstance(rules, (str, Rule)) else rules
+    if not isinstance(chosen, Iterable):
+        raise InputError(f"rules is {rules!r:.60}, expected a list of presets or rules")
+    paths = isinstance(files, Iterable) and not isinstance(files, str)
+    if not paths or not all(isinstance(file, (str, os.PathLike)) for file in files):
+        raise InputError(f"files is {files!r:.60}, expected a list of paths")
     held = [layers, *files] if isinstance(layers, (str, os.PathLike)) else files
     found = gathered(
         layers_of(layers, x),  # whose columns an estimator may know
