@@ -26,6 +26,7 @@ from dtdfast.reports.charts import _edges
 from dtdfast.reports.elements import VOID, tag
 from dtdfast.reports.report import LARGEST, Page
 from dtdfast.verdicts import TABLE
+from nets.masked import GIVEN, IDS, encoder
 from support import DOCS, run_page
 
 BOX = (0.0, 1.0)
@@ -404,3 +405,17 @@ def test_what_is_no_argument(rng: np.random.Generator, tmp_path: Path) -> None:
         with pytest.raises(dtd.StorageError, match="there is no folder"):
             dtd.report(layers, x, tests=()).save(*(tmp_path / place for place in places))
     assert not list(tmp_path.iterdir()), "all or nothing"
+
+
+def test_masks_beside_the_texts() -> None:
+    layers = encoder("added").layers
+    page = dtd.report(layers, IDS, 1, tests=(*QUICK, "weights", "perturbation"), shown=2, **GIVEN)
+    account, of_class, weights, perturbation = page.data["tests"]
+    expected = diagnostics.conservation(layers, IDS, 1, rules="cp-lrp", **GIVEN)
+    assert account["numbers"]["value"] == pytest.approx(np.nanmax(expected.off))
+    assert all(np.isfinite(test["numbers"]["value"]) for test in (of_class, weights))
+    assert perturbation["verdict"] == "not tested"
+    assert set(page.data["data"]["beside"]) == set(GIVEN)
+    first = dtd.explain(layers, IDS, 1, rules="cp-lrp", **GIVEN)
+    shown = [word["relevance"]["cp-lrp"] for word in page.data["samples"][0]["inputs"]]
+    np.testing.assert_allclose(shown, first[0], rtol=1e-6)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays.beside import beside_rows
 from ..calls import explain
 from ..diagnostics import class_sensitivity, conservation, parameter_randomization, root_audit
 from ..diagnostics.attribution import Attribution
@@ -53,12 +54,17 @@ class Case:
     against: Array | None  # None: the network has one output
     rules: dict[str, Any]  # name → rules; the first is tested
     options: dict[str, Any]
+    given: dict[str, Any]  # values of the network's Givens for all samples
     seed: int
 
     @property
     def first(self) -> dict[str, Any]:
         """Options of the rule that is tested."""
         return {**self.options, "rules": next(iter(self.rules.values()))}
+
+    def beside(self, which: slice) -> dict[str, Any]:
+        """Options of the rule that is tested, and what these samples bring along."""
+        return {**self.first, **beside_rows(self.given, which)}
 
     @property
     def attribution(self) -> Attribution:
@@ -82,7 +88,7 @@ Found = tuple[float, str, dict[str, Any]]  # the number that is judged, a senten
 
 
 def _account(case: Case) -> Found:
-    result = conservation(case.layers, case.inputs.x[case.some], case.target[case.some], **case.first)
+    result = conservation(case.layers, case.inputs.x[case.some], case.target[case.some], **case.beside(case.some))
     off = float(np.nanmax(result.off)) if np.isfinite(result.off).any() else float("nan")
     shares = {cause: float(np.nanmean(v)) for cause, v in result.shares.items() if np.isfinite(v).any()}
     return off, result.reading, {"closed": result.ledger.closed, "shares": shares}
@@ -92,7 +98,13 @@ def _class(case: Case) -> Found:
     if case.against is None:
         raise InputError("the network has one output: there is no other class to compare with")
     result = class_sensitivity(
-        case.layers, case.inputs.x, case.target, case.against, attribution=case.attribution, **case.first
+        case.layers,
+        case.inputs.x,
+        case.target,
+        case.against,
+        attribution=case.attribution,
+        **case.first,
+        **case.given,
     )
     cosines = result.similarity["|cosine|"]
     return median(cosines), result.reading, {k: v.tolist() for k, v in result.similarity.items()}
@@ -101,7 +113,7 @@ def _class(case: Case) -> Found:
 def _weights(case: Case) -> Found:
     result = parameter_randomization(
         case.layers, case.inputs.x[case.some], case.target[case.some], attribution=case.attribution, seed=case.seed,
-        **case.first,
+        **case.beside(case.some),
     )  # fmt: skip
     cosines = [median(np.abs(v)) for v in result.similarity["cosine"]]
     return cosines[-1], result.reading, {"layers": result.names, "cosine": cosines}

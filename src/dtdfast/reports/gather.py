@@ -12,13 +12,15 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays.beside import beside_rows
+from ..arrays.foreign import take
 from ..diagnostics.attribution import chosen
 from ..errors import DtdError, InputError, ShapeError
 from ..evaluation.perturbation import softmax
 from ..explainer import Explainer
 from ..files import readable, regular
 from ..images import Preparation
-from ..layers import Layer, Softmax
+from ..layers import Given, Layer, Softmax
 from ..ledger.ledger import Ledger
 from ..options import split
 from ..rules import Rule
@@ -67,16 +69,17 @@ def gathered(
 ) -> Gathered:
     """Compute everything."""
     layers = list(layers)
-    known, given = split(options)
-    if given or "stop" in known:
-        wrong = next(iter(given), "stop")
-        raise InputError(f"{wrong}= is no option of a report, which explains the inputs x alone")
+    options, given = split(options)
+    taken = {record.name for record in layers if isinstance(record, Given)}
+    if (wrong := next((name for name in given if name not in taken), None)) or "stop" in options:
+        raise InputError(f"{wrong or 'stop'}= is no option of a report, nor what a Given of the network is called")
+    first = beside_rows(given, slice(0, shown))
     if unknown := [name for name in tests if name not in TESTS]:
         raise InputError(f"tests holds {unknown[0]!r}, expected some of {', '.join(TESTS)}")
     named = _named(rules)
     main = next(iter(named))
     explainer = Explainer(layers, **options, rules=named[main])
-    predictions = explainer.predict(inputs.x)
+    predictions = explainer.predict(inputs.x, **given)
     if predictions.ndim != 2:
         raise ShapeError(f"the outputs are {predictions.shape}, expected (n, classes): explain them from Python")
     n_classes = predictions.shape[1]
@@ -89,11 +92,11 @@ def gathered(
         other = _classes("against", against, second, n_classes)
         if (other == index).any():
             raise InputError(f"against is {int(other[other == index][0])}, the class that is explained: name another")
-    maps, good, outputs = _maps(layers, inputs, index, named, options)
-    ledger = explainer.ledger(inputs.x[:shown], index[:shown])
+    maps, good, outputs = _maps(layers, inputs, index, named, options, given)
+    ledger = explainer.ledger(inputs.x[:shown], index[:shown], **first)
     contrast = None
     if other is not None:
-        raw = explainer.explain(inputs.x[:shown], np.stack([index, other], axis=1)[:shown])
+        raw = explainer.explain(inputs.x[:shown], np.stack([index, other], axis=1)[:shown], **first)
         contrast = np.stack([inputs.summed(raw[:, k]) for k in range(2)], axis=1)
     own = isinstance(layers[-1], Softmax) and not layers[-1].log
     chances = predictions if own else softmax(outputs) if n_classes > 1 else None
@@ -122,7 +125,7 @@ def gathered(
             sample["inputs"] = _each(inputs, maps, n)
         samples.append(sample)
     used = {name: inputs.summed(values[:shown]) for name, values in good.items()}
-    case = Case(layers, inputs, index, other, {k: named[k] for k in good}, options, seed)
+    case = Case(layers, inputs, index, other, {k: named[k] for k in good}, options, given, seed)
     checks = checked(case, good, tests)
     parameters = sum(v.size for r in layers for v in vars(r).values() if isinstance(v, np.ndarray))
     about = {
@@ -136,6 +139,7 @@ def gathered(
             "shape": list(inputs.x.shape),
             "dtype": inputs.x.dtype.str,
             "sha256": digest_of(inputs.x),
+            "beside": {name: described(np.asarray(take(v)[0]), layers) for name, v in given.items()},
         },
         "files": [{"name": readable(Path(path).name), "sha256": _of_file(path)} for path in files],
         "preparation": None if preparation is None else {"text": str(preparation), **asdict(preparation)},
@@ -180,7 +184,12 @@ def _classes(key: str, given: Any, default: Array, n_classes: int) -> Array:
 
 
 def _maps(
-    layers: list[Layer], inputs: Inputs, index: Array, named: Mapping[str, Any], options: dict[str, Any]
+    layers: list[Layer],
+    inputs: Inputs,
+    index: Array,
+    named: Mapping[str, Any],
+    options: dict[str, Any],
+    given: dict[str, Any],
 ) -> tuple[dict[str, Any], dict[str, Array], Array]:
     """Per rule, its maps or why there are none; the maps alone; the outputs.  The first rule must succeed."""
     maps: dict[str, Any] = {}
@@ -188,7 +197,7 @@ def _maps(
     for name, rules in named.items():
         try:
             explainer = Explainer(layers, **options, rules=rules)
-            maps[name], found = explainer.explain(inputs.x, index, return_outputs=True)
+            maps[name], found = explainer.explain(inputs.x, index, return_outputs=True, **given)
         except DtdError as error:
             if outputs is None:
                 raise

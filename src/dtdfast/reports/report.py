@@ -147,7 +147,9 @@ def report(
     seed : int, default 0
         The seed of what the tests draw at random.
     **options
-        Options of `Explainer` other than rules: domain, convention, backend and others.
+        Options of `Explainer` other than rules: domain, convention, backend and others; and what the network's Givens
+        are called, such as attention_mask: their values for all samples. "roots" and "perturbation" cannot be tested
+        then, and the page says so.
 
     Returns
     -------
