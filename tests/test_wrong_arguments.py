@@ -5,6 +5,7 @@ So a wrong argument is named by the function that got it, and not by NumPy, matp
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable
 from functools import cache
@@ -158,3 +159,23 @@ def test_models_files_and_tables_are_taken_as_explain_takes_them(function: Calla
     dtd.save(valid["layers"], tmp_path / "network.safetensors")
     other = {key: pd.DataFrame(v) if np.ndim(v) == 2 else v for key, v in valid.items()}
     assert str(function(**{**other, "layers": tmp_path / "network.safetensors"})) == str(function(**valid))
+
+
+@pytest.mark.parametrize(
+    "key", ["data", "target", "preparation", "resume", "strict", "dtype", "sum_channels", "ledger"]
+)
+def test_wrong_arguments_of_a_run(key: str, tmp_path: Path) -> None:
+    for number, wrong in enumerate(WRONG):
+        with contextlib.suppress(dtd.DtdError):
+            dtd.run(DENSE, **{"data": ROWS, "out": tmp_path / f"{number}.zarr", key: wrong})
+
+
+def test_integers_become_floats_in_the_way_that_suits_them() -> None:
+    for x, hint in (
+        (np.ones((2, 4), np.uint8), "x / 255"),
+        (pd.DataFrame(np.ones((2, 4), int)), r"x\.astype\(float\)"),
+    ):
+        with pytest.raises(dtd.InputError, match=f"convert to float, with {hint}"):
+            dtd.explain(DENSE, x)
+    with pytest.raises(dtd.InputError, match="integers are for an Embedding only"):
+        dtd.baselines.input_x_gradient(DENSE, np.ones((2, 4), int))

@@ -88,7 +88,8 @@ def input_x_gradient(layers: Sequence[Layer], x: Any, target: Any = None, **opti
         reads = sources(layers)
         places = [p for p, record in enumerate(layers) if isinstance(record, Embedding) and INPUT in reads[p]]
         maps = [_at(layers, host, target, p, options).sum(axis=-1) for p in places]
-        return home.give(sum(maps[1:], maps[0]))
+        if maps:  # else `gradient` says what is wrong
+            return home.give(sum(maps[1:], maps[0]))
     if options.get("stop") is not None:
         return home.give(_at(layers, host, target, options["stop"], options))
     g = gradient(layers, array, target, **options)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from .. import budget
+from ..arrays.checks import as_array
 from ..concepts.channels import Channels, ChannelScores
 from ..errors import RunError, TargetError
 from ..explainer import Explainer
@@ -163,6 +164,10 @@ def run(
     for key, value in (("workers", workers), ("chunk", chunk)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1):
             raise RunError(f"{key} is {value!r}, expected an integer of at least 1")
+    for key, flag in (("resume", resume), ("strict", strict), ("sum_channels", sum_channels), ("ledger", ledger)):
+        if not isinstance(flag, (bool, np.bool_)):
+            raise RunError(f"{key} is {flag!r:.60}, expected True or False")
+    sum_channels, ledger = bool(sum_channels), bool(ledger)  # as the manifest holds them
     if scheduler is not None or workers is not None:
         require("distributed", "dask")
     if scheduler is not None:
@@ -187,7 +192,12 @@ def run(
             "preparation": described(preparation, layers),
             "target": described(target, layers),
             "options": {key: described(v, layers) for key, v in explainer.options.items() if key not in PLACE},
-            "stored": {"dtype": dtype, "sum over channels": sum_channels, "ledger": ledger, **_kept(channels)},
+            "stored": {
+                "dtype": dtype,
+                "sum over channels": bool(sum_channels),
+                "ledger": bool(ledger),
+                **_kept(channels),
+            },
             **begun,
         }
     )
@@ -219,7 +229,7 @@ def _checked(target: Any, n: int) -> Any:
     """None, an int or a tuple for all, or (n,) ints."""
     if target is None or isinstance(target, (tuple, int, np.integer)):
         return target
-    array = np.asarray(target)
+    array = as_array(target, "target", TargetError)
     if array.shape != (n,) or array.dtype.kind not in "iu":
         raise TargetError(
             f"target is {array.dtype} {array.shape}; a run of {n} samples takes None, an int, a tuple of ints or "
@@ -259,8 +269,8 @@ def _work(
     """What is done with every chunk, tried on a sample of zeros, so that wrong options show before anything is
     written.
     """
-    if dtype not in ("float32", "float16"):
-        raise RunError(f"dtype is {dtype!r}, expected 'float32' or 'float16'")
+    if not isinstance(dtype, str) or dtype not in ("float32", "float16"):
+        raise RunError(f"dtype is {dtype!r:.60}, expected 'float32' or 'float16'")
     shape, kind = source.sample(preparation)
     first = target[:1] if isinstance(target, np.ndarray) else target
     zeros = np.zeros((1, *shape), kind)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -88,7 +88,10 @@ def open_source(data: Any, *, external: bool = False) -> Source:
         return Samples(Location(held=data))
     if isinstance(data, (str, os.PathLike)):
         return _at(os.fspath(data), external)
-    paths = sorted(os.fspath(path) for path in data)
+    given: list[Any] = list(data) if isinstance(data, Iterable) and not isinstance(data, (bytes, Mapping)) else [None]
+    if not all(isinstance(path, (str, os.PathLike)) for path in given):
+        raise InputError(f"data is {data!r:.60}, expected an array, a path or a list of paths")
+    paths = sorted(os.fspath(path) for path in given)
     if len(paths) == 1:
         return _at(paths[0], external)
     for path in paths:
