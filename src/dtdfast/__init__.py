@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from .importers.torch.importer import from_torch
     from .layers import *  # noqa: F403
     from .ledger.ledger import Ledger
+    from .listing import summary
     from .presets import PRESETS
     from .reports.report import report
     from .rules import *  # noqa: F403
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
         "ShapeError", "StorageError", "TargetError", "WiringError", "__version__", "backends", "baselines",
         "build_config", "clear_cache", "compat", "concepts", "diagnostics", "evaluation", "explain", "from_keras",
         "from_onnx", "from_sklearn", "from_torch", "interactions", "load", "plot", "predict", "report", "run", "save",
+        "summary",
     ]  # fmt: skip
     __all__ += layers.__all__
     __all__ += rules.__all__
@@ -78,6 +80,7 @@ HOMES = {
     "report": "reports.report",
     "run": "runs.run",
     "save": "storage",
+    "summary": "listing",
 }
 """Where the other names are. All are imported when they are first used, so that a script pays for what it uses."""
 EAGER = (

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from .errors import InputError
 from .extras import require
-from .show import OneLine, preformatted
+from .show import OneLine, tabulated
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,7 +42,7 @@ class Report(OneLine):
         return f"{table(self.header, self.rows())}\n{self.reading}"
 
     def _repr_html_(self) -> str:
-        return preformatted(str(self))
+        return tabulated(self.header, self.rows(), self.reading)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from typing import Any
 
@@ -56,6 +57,24 @@ def printable(text: str) -> str:
     characters that nobody sees.
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines whose cells stand below each other."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def tabulated(header: Sequence[str], rows: Sequence[Sequence[str]], note: str) -> str:
+    """A table and a note for a notebook; whatever they hold is text."""
+    import html  # here, since few need it
+
+    def line(cells: Sequence[str], tag: str) -> str:
+        return "<tr>" + "".join(f"<{tag}>{html.escape(printable(cell))}</{tag}>" for cell in cells) + "</tr>"
+
+    lines = "\n".join(line(row, "td") for row in rows)
+    head = f"<thead>{line(header, 'th')}</thead>"
+    return f"<table>{head}<tbody>\n{lines}\n</tbody></table>\n<p>{html.escape(printable(note))}</p>"
 
 
 def preformatted(text: str) -> str:

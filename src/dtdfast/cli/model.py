@@ -5,21 +5,15 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 
-import numpy as np
-
-from ..errors import DtdError, InputError, ShapeError, at
+from ..errors import DtdError, InputError
 from ..explainer import Explainer
 from ..importers.onnx.importer import OnnxModel
-from ..layers import INPUT, Layer
+from ..layers import Layer
+from ..listing import summary
 from ..plan.shapes import Shape
-from ..plan.units import output_shape
-from ..plan.wiring import sources
 from ..targets import Targets
 from .feeding import OF_PICTURES, Fed, fed_as_it_is, fed_pictures, is_onnx, opened, takes_pictures
 from .outputs import numbered
-from .text import aligned
-
-TRAINED = ("weight", "bias", "scale", "shift")
 
 
 @dataclass(frozen=True)
@@ -44,26 +38,7 @@ def inspect(arguments: argparse.Namespace) -> str:
         model = Model(imported.layers, imported.sample, imported.refusals)
     else:
         model = Model(found, arguments.shape, [])
-    rows = [("position", "record", "name", "reads", "output", "parameters")]
-    shapes = _shapes(model)
-    total = 0
-    for position, (record, reads) in enumerate(
-        zip(model.layers, sources(model.layers) if model.layers else (), strict=True)
-    ):
-        count = sum(np.size(a) for key in TRAINED if (a := getattr(record, key, None)) is not None)
-        total += count
-        names = " ".join("input" if s == INPUT else str(s) for s in reads)
-        rows.append(
-            (
-                str(position),
-                type(record).__name__,
-                record.name or "",
-                names,
-                _shape(shapes[position]),
-                f"{count:,}" if count else "",
-            )
-        )
-    lines = [*aligned(rows), f"input {_shape(model.sample)}, {len(model.layers)} layers, {total:,} parameters"]
+    lines = [str(summary(model.layers, model.sample))] if model.layers else []
     lines += [f"refused: {reason}" for reason in model.refusals]
     if not model.refusals and model.sample is not None:
         try:
@@ -71,18 +46,6 @@ def inspect(arguments: argparse.Namespace) -> str:
         except DtdError as error:
             lines.append(f"predicted, but not explained: {error}")
     return "\n".join(lines)
-
-
-def _shapes(model: Model) -> dict[int, Shape | None]:
-    """Of one sample of every entry's output."""
-    shapes: dict[int, Shape | None] = {INPUT: model.sample}
-    for position, reads in enumerate(sources(model.layers) if model.layers else ()):
-        operands = [s for s in (shapes[r] for r in reads) if s is not None]
-        try:
-            shapes[position] = output_shape(model.layers[position], *operands) if len(operands) == len(reads) else None
-        except ShapeError as error:
-            raise ShapeError(f"{at(position, model.layers[position])}: {error}") from None
-    return shapes
 
 
 def plan(arguments: argparse.Namespace) -> str:
@@ -120,7 +83,3 @@ def _fed(arguments: argparse.Namespace) -> tuple[Fed, Shape]:
             f"--shape is {arguments.shape}, but photographs become {shape} by the other options; leave one out"
         )
     return fed, shape
-
-
-def _shape(shape: Shape | None) -> str:
-    return "?" if shape is None else "(n, " + ", ".join(map(str, shape)) + ")"

@@ -18,14 +18,14 @@ from ..files import marked, readable
 from ..layers import Softmax
 from ..reports.elements import short
 from ..runs.sources import array_kind, images_at
-from ..show import as_json
+from ..show import aligned, as_json
 from ..version import __version__
 from . import drawing
 from .feeding import Fed, fed_pictures
 from .folder import Folder, names_of
 from .outputs import WORDS, check_outputs, numbered, numbered_all, output_told
 from .passes import Found, Question, explained, side_by_side
-from .text import TOP, aligned, lines_in, ranked
+from .text import TOP, lines_in, ranked
 
 RUN_OPTIONS = ("resume", "strict", "sum_channels", "external", "chunk", "workers", "scheduler")
 KINDS = ("heatmap", "overlay")  # pictures of each map

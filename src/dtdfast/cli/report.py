@@ -14,9 +14,10 @@ from ..reports.report import SHOWN, Page
 from ..reports.report import report as made
 from ..runs.pictures import Files
 from ..runs.sources import Source, open_source
+from ..show import aligned
 from .feeding import Fed, fed_as_it_is, fed_pictures
 from .outputs import numbered
-from .text import aligned, lines_in
+from .text import lines_in
 
 PHOTOGRAPHS = 12  # on a page where nothing is said
 

@@ -1,8 +1,7 @@
-"""What the command line prints in columns, which outputs it names, and the names that it reads."""
+"""Which outputs the command line names, and the names that it reads."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,6 @@ from ..files import regular
 
 TOP = 3  # outputs that are named
 BYTES = 1 << 26  # of a file of names, at most
-
-
-def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Lines of columns."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def ranked(values: NDArray[Any], count: int = TOP) -> list[int]:

@@ -17,11 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..layers import Layer
-from ..show import OneLine, preformatted
+from ..show import OneLine, aligned, tabulated
 
 CAUSES = ("bias", "stabilizer", "zero denominator", "surplus", "softmax", "constant", "around stop")
 """What absorbs relevance: the bias in a denominator; ε; d = 0; coefficients, or an Add, that hand on less than came
 (negative: more); padding and Constants; operands from which nothing comes to the entry that `stop` names."""
+
+HEADER = ("entries", "unit", "rule", "came", "went", "absorbed", "by", "residual", "bound")
 
 NARROW = {"tf32": 2.0**-11, "bfloat16": 2.0**-8, "mixed": 2.0**-8}
 """Unit roundoff of the precisions with narrow operands."""
@@ -165,14 +167,16 @@ class Ledger:
         return f"Ledger({len(self.rows)} rows, {len(self.start)} samples, closed={self.closed})"
 
     def _repr_html_(self) -> str:
-        return preformatted(str(self))
+        return tabulated(HEADER, self._cells(), self._reading())
 
     def __str__(self) -> str:
-        header = ("entries", "unit", "rule", "came", "went", "absorbed", "by", "residual", "bound")
-        lines = [header]
+        return "\n".join([*aligned([HEADER, *self._cells()]), self._reading()])
+
+    def _cells(self) -> list[tuple[str, ...]]:
+        rows: list[tuple[str, ...]] = []
         for r in self.rows:
             causes = {c: float(v.sum()) for c, v in r.absorbed.items() if v.any()}
-            lines.append(
+            rows.append(
                 (
                     _span(r.entries),
                     r.title,
@@ -185,13 +189,12 @@ class Ledger:
                     f"{r.bound[np.abs(r.residual).argmax()]:.1e}" + ("" if r.closed else "  <- open"),
                 )
             )
-        widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-        table = "\n".join(
-            "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines
-        )
+        return rows
+
+    def _reading(self) -> str:
         state = "account closes" if self.closed else "ACCOUNT STAYS OPEN: some residual exceeds its rounding bound"
         return (
-            f"{table}\n{len(self.start)} sample(s): {self.start.sum():.6g} entered, {self.end.sum():.6g} arrived, "
+            f"{len(self.start)} sample(s): {self.start.sum():.6g} entered, {self.end.sum():.6g} arrived, "
             f"{np.sum(list(self.absorbed.values())):.3g} absorbed, largest residual "
             f"{np.abs(self.residual).max():.1e}; {state}"
         )
