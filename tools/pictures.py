@@ -103,7 +103,7 @@ def account() -> None:
     found = evaluation.region_perturbation(layers, images[:40], maps, size=1, steps=20, operator=0.0, probability=True)
     figure = canvas(6, 3.6)
     dtd.plot.curves(found, figure.subplots())
-    drawn(figure, "curves", 64)
+    drawn(figure, "curves", 256)
 
 
 def side_by_side(model: str) -> None:

@@ -55,12 +55,21 @@ def kinds(layers):
     return " ".join(layer.kind if isinstance(layer, dtd.Activation) else type(layer).__name__ for layer in layers)
 
 
-def run_page(name):
-    """Run the code of a page of docs, block after block; what its names are in the end."""
+def run_page(name, command=None, kinds=("python",), **given):
+    """Run the code of a page of docs, block after block, with the names that are given; what they are in the end.
+
+    `command` runs a line of its shell blocks; without it they are left out. `kinds` are the fences of what is run.
+    """
     blocks = re.findall(
-        r"^```python\n(.*?)^```", (DOCS / name).read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
+        r"^```((?:python|sh)[ \w]*)\n(.*?)^```",
+        (DOCS / name).read_text(encoding="utf-8"),
+        flags=re.MULTILINE | re.DOTALL,
     )
-    names = {}
-    for block in blocks:
-        exec(block, names)  # assertions in the block are the test
+    names = {"__name__": name, **given}
+    for kind, block in blocks:
+        if kind in kinds:
+            exec(block, names)  # assertions in the block are the test
+        elif kind == "sh" and command:
+            for line in block.replace("\\\n", " ").splitlines():
+                command(line)
     return names

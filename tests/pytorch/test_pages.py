@@ -6,10 +6,15 @@ import itertools
 import os
 from pathlib import Path
 
+import matplotlib as mpl
 import pytest
 import torch
 
+import dtdfast
 from support import run_page
+from tutorial import MODEL
+
+mpl.use("agg")
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
 
@@ -30,6 +35,26 @@ def test_lxt_page() -> None:
     maps = [names[key] for key in ("attnlrp", "cp", "gamma")]
     assert all(r.shape == (1, 6) for r in maps)
     assert not any(torch.equal(a, b) for a, b in itertools.combinations(maps, 2))
+
+
+def test_peers_page() -> None:
+    module = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.ReLU(), torch.nn.Linear(5, 4))
+    x, start = torch.rand(2, 6), torch.eye(4)[[1, 2]]
+    names = run_page("peers.md", dtdfast=dtdfast, model=module, x=x, start=start)
+    assert names["relevance"].shape == (2, 6)
+
+
+def test_captum_and_zennit() -> None:
+    assert run_page("start/captum-zennit.md")["ledger"].closed
+
+
+@pytest.mark.skipif(not MODEL.exists(), reason="SqueezeNet's weights are not in ../shared/data")
+@pytest.mark.filterwarnings("ignore")  # captum's own
+def test_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = run_page("side-by-side.md", kinds=("python squeezenet",), model=str(MODEL))
+    assert list(names["took"]) == ["dtdfast", "captum, integrated gradients", "captum, LRP"]
+    assert {path.name for path in tmp_path.glob("*.png")} == {"side-by-side-dtdfast.png", "side-by-side-captum.png"}
 
 
 def test_keras_page() -> None:
