@@ -56,6 +56,11 @@ def test_it_asks_nothing_of_any_network(site: Path, pages: dict[str, Page]) -> N
         assert not re.search(r"(@import|url\()\s*[\"']?(https?:)?//", style.read_text(encoding="utf-8")), style.name
 
 
+def test_code_is_code(site: Path) -> None:
+    for path in site.rglob("*.html"):
+        assert "```" not in path.read_text(encoding="utf-8"), path.name
+
+
 def test_every_public_name_has_a_place(pages: dict[str, Page]) -> None:
     there = set().union(*(page.ids for name, page in pages.items() if name.startswith("reference/")))
     names = {name for name, _ in numpydocs.public() if not name.endswith((".shares", ".rows", ".reading"))}
