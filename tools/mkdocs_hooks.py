@@ -52,6 +52,7 @@ def page_of(path: Path) -> tuple[str, dict[str, bytes]]:
     if not missing:
         executed(book)
     text, resources = MarkdownExporter().from_notebook_node(book, {"unique_key": path.stem, "output_files_dir": "."})
+    text = text.replace("![png](", "![What the code above draws.](")
     above = f"[The notebook]({path.name}) of this page."
     if missing:
         above = f"{above} It was not run when this site was built, since it needs {' and '.join(missing)}."

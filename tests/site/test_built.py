@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import os
 import re
@@ -75,6 +76,16 @@ def test_every_public_name_has_a_place(pages: dict[str, Page]) -> None:
     own = {name for name in names if f"{name}.{name.rpartition('.')[2]}" in there}  # as its module is called
     assert len(names) > 70
     assert sorted(names - there - own) == []
+
+
+def test_a_notebook_that_cannot_run_is_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    hooks = importlib.import_module("mkdocs_hooks")
+    monkeypatch.setattr(hooks, "DATA", tmp_path)
+    text, pictures = hooks.page_of(ROOT / "docs" / "notebooks" / "photograph.ipynb")
+    assert "was not run when this site was built, since it needs squeezenet1_1.onnx and imagenet_labels.txt." in text
+    assert "dtd.from_onnx" in text
+    assert not pictures
 
 
 def test_notebooks_ran(site: Path) -> None:
