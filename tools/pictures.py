@@ -124,7 +124,7 @@ def main(model: str, labels: str) -> None:
         path = Path(folder) / "demo.png"
         demo(path)
         whole = Image.open(path)
-        saved(whole.resize((1200, round(1200 * whole.height / whole.width)), Image.Resampling.LANCZOS), "demo", 64)
+        saved(whole.resize((1200, round(1200 * whole.height / whole.width)), Image.Resampling.LANCZOS), "demo")
     photograph(model, Path(labels))
     table()
     account()
