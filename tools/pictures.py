@@ -36,10 +36,12 @@ LIMIT = 150_000
 FED = Preparation(size=(227, 227), channels="bgr", mean=(104.0, 117.0, 123.0), scale=255.0)
 
 
-def saved(picture: Image.Image, name: str, colours: int = 256) -> None:
+def saved(
+    picture: Image.Image, name: str, colours: int = 256, method: Image.Quantize = Image.Quantize.MAXCOVERAGE
+) -> None:
     """A PNG of so few colours that it is small."""
     path = FOLDER / f"{name}.png"
-    picture.convert("RGB").quantize(colours, Image.Quantize.MAXCOVERAGE).save(path, optimize=True)
+    picture.convert("RGB").quantize(colours, method).save(path, optimize=True)
     size = path.stat().st_size
     print(f"{path.relative_to(FOLDER.parents[1])}: {picture.width} x {picture.height}, {size:,} bytes")
     if size > LIMIT:
@@ -124,7 +126,8 @@ def main(model: str, labels: str) -> None:
         path = Path(folder) / "demo.png"
         demo(path)
         whole = Image.open(path)
-        saved(whole.resize((1200, round(1200 * whole.height / whole.width)), Image.Resampling.LANCZOS), "demo")
+        small = whole.resize((1200, round(1200 * whole.height / whole.width)), Image.Resampling.LANCZOS)
+        saved(small, "demo", method=Image.Quantize.MEDIANCUT)
     photograph(model, Path(labels))
     table()
     account()
