@@ -11,7 +11,9 @@ from ... import layers as L
 from ...budget import require
 from ..algebra import scaled
 from ..functions import Function
+from ..moves import moved
 from ..records import Refused, Value
+from .arithmetic import shape_text
 from .graph import Array, Grown, Node, Operand, Reader, Turned, rank, scalar, weights
 from .tensors import TOKENS
 
@@ -297,6 +299,24 @@ def gather(node: Node) -> Value:
     return reshaped(node, part, (*full[:axis], *chosen.shape, *full[axis + 1 :]))
 
 
+def gather_elements(node: Node) -> Value:
+    """Elements along an axis by a constant that names one for every place of the result."""
+    x, chosen = node.value(), node.constant(1, "its indices")
+    axis = node.axis(node.integer("axis", 0), rank(x)) - 1
+    if chosen.ndim == rank(x):
+        chosen = node.of_sample(chosen, "its indices")
+    if chosen.ndim != len(x.shape) or chosen.dtype.kind not in "iu" or not chosen.size or chosen.size > MOST:
+        raise Refused(f"its indices have shape {chosen.shape}; expected at most {MOST} integers, of ({shape_text(x)})")
+    size, corner = x.shape[axis], [slice(s) for s in chosen.shape]
+    if chosen.min() < -size or chosen.max() >= size or any(
+        c > s for a, (c, s) in enumerate(zip(chosen.shape, x.shape, strict=True)) if a != axis
+    ):
+        raise Refused(f"its indices have shape {chosen.shape}; expected integers within axis {axis + 1} of size {size}")
+    corner[axis] = slice(None)
+    numbers = np.arange(math.prod(x.shape)).reshape(x.shape)[tuple(corner)]
+    return moved(node.add, x, np.take_along_axis(numbers, chosen.astype(np.int64) % size, axis))
+
+
 def compress(node: Node) -> Value:
     """The elements along an axis where a constant is true."""
     if "axis" not in node.attributes:
@@ -343,6 +363,7 @@ OPERATORS: dict[str, Reader] = {
     "Slice": slice_,
     "Split": split,
     "Gather": gather,
+    "GatherElements": gather_elements,
     "Compress": compress,
     "Trilu": trilu,
     "CumSum": cumulative_sum,

@@ -14,7 +14,7 @@ import numpy as np
 from ..algebra import permuted, reshaped
 from ..functions import Function
 from ..records import Refused, Value
-from .graph import Array, Node, Operand, Reader, Turned
+from .graph import BATCH, Array, Grown, Node, Operand, Reader, Turned
 from .moves import goal
 
 ELEMENTWISE = {
@@ -23,7 +23,7 @@ ELEMENTWISE = {
     "Neg", "Pow", "Reciprocal", "Relu", "Selu", "Sigmoid", "Sin", "Softplus", "Softsign", "Sqrt", "Sub", "Sum", "Swish",
     "Tanh", "ThresholdedRelu", "Where",
 }  # fmt: skip
-BY_ATTRIBUTE = {"Concat": 1, "Gather": 0, "LogSoftmax": -1, "Softmax": -1, "Split": 0}
+BY_ATTRIBUTE = {"Concat": 1, "Gather": 0, "GatherElements": 0, "LogSoftmax": -1, "Softmax": -1, "Split": 0}
 """Operators along the axis of attribute axis → its default."""
 ALONG = ("Slice",)
 """Operators along several axes, of which each has numbers of its own."""
@@ -32,6 +32,8 @@ TRAILING = ("LayerNormalization", "RMSNormalization")
 BY_AXES = {"ReduceL1": 18, "ReduceL2": 18, "ReduceMax": 18, "ReduceMean": 18, "ReduceMin": 18, "ReduceSum": 13,
            "ReduceSumSquare": 18}  # fmt: skip
 """Operators along several axes → the opset from which they are an input."""
+MEETING = {*ELEMENTWISE, "GatherElements", "MatMul"}
+"""Operators whose constants may have the merged axes, and so grow with the batch."""
 Result = Operand | tuple[Operand | None, ...]
 RESHAPES = ("Flatten", "Reshape", "Squeeze", "Unsqueeze")
 
@@ -161,11 +163,11 @@ def turned(node: Node, read: Reader) -> Result:
             "its operands have the batch axis in different places, or merged with different axes; transpose them alike "
             "before this operator"
         )
-    _, place, before, after = parts(computed[0])
     ranks = [len(node.full(a)) for a in computed]
+    frame = Frame(node, computed[0], max(ranks))
+    place = frame.place
     if place >= min(ranks):
         raise Refused("its operands have different numbers of axes")
-    frame = Frame(node, place, before, after, max(ranks))
     if node.operator in ELEMENTWISE:
         if min(ranks) < max(ranks):
             raise Refused("its operands have different numbers of axes, and their batch axes do not meet")
@@ -195,11 +197,14 @@ class Frame:
     Attributes
     ----------
     place, before, after : as in Turned
+    merged : sizes of the axes that are merged with the batch axis
     rank : axes of the tensors, the batch counted
     """
 
-    def __init__(self, node: Node, place: int, before: int, after: int, rank: int) -> None:
-        self.node, self.place, self.before, self.after, self.rank = node, place, before, after, rank
+    def __init__(self, node: Node, x: Operand, rank: int) -> None:
+        self.node, self.rank = node, rank
+        value, self.place, self.before, self.after = parts(x)
+        self.merged = value.shape[: self.before + self.after]
 
     @property
     def where(self) -> str:
@@ -214,17 +219,34 @@ class Frame:
             raise Refused(f"axis is {axis}, but its input has {self.rank} axes")
         return self.before + self.after + index + (index < self.place)
 
-    def constant(self, array: Array) -> Array:
-        """A constant that meets the tensor, without the batch axis."""
+    def constant(self, array: Array | Grown) -> Array:
+        """A constant that meets the tensor, as it meets one sample of the value."""
+        if not isinstance(array, Grown):
+            return self._of_sample(array, self.node.layers.batch)
+        two, three = self._of_sample(array.two, 2), self._of_sample(array.three, 3)
+        if not np.array_equal(two, three):
+            raise Refused("it meets a constant that is another one in batches of another size")
+        return two
+
+    def _of_sample(self, array: Array, n: int) -> Array:
+        """The same of a constant for batches of n: its batch axis may also hold the axes that are merged there."""
         reach = array.ndim - (self.rank - self.place)
         if reach < 0:
             return array
-        held = array.shape[reach]
-        if held != 1:
-            whole = np.moveaxis(array, reach, 0)
-            if array.strides[reach] and (held > 1 << 16 or (whole != whole[:1]).any()):
-                raise Refused(f"a constant of shape {array.shape} may not vary along the batch axis")
-        return np.asarray(np.take(array, 0, reach))
+        held, there = array.shape[reach], self.place
+        merged = [*self.merged[: self.before], n, *self.merged[self.before :]]
+        if held == 1 or not array.strides[reach]:
+            return np.asarray(np.take(array, 0, reach))
+        if held in (n, math.prod(merged)) and held <= 1 << 16 and reach <= there:
+            whole = array.reshape((1,) * (there - reach) + array.shape)
+            if held > n:
+                whole = whole.reshape(*whole.shape[:there], *merged, *whole.shape[there + 1 :])
+                there += self.before
+            own = np.asarray(np.take(whole, 0, there))
+            if (whole == np.expand_dims(own, there)).all():
+                axes = range(self.place, self.place + (len(merged) - 1) * (held > n))
+                return np.moveaxis(own, [*axes], [*range(len(axes))])
+        raise Refused(f"a constant of shape {array.shape} may not vary along the batch axis")
 
     def straight(self, constants: bool = True, **attributes: Any) -> Node:
         """The node with what is behind its operands."""
@@ -232,7 +254,7 @@ class Frame:
         for a in self.node.operands:
             if isinstance(a, (Value, Function, Turned)):
                 a = parts(a)[0]
-            elif isinstance(a, np.ndarray) and constants:
+            elif isinstance(a, (np.ndarray, Grown)) and constants:
                 a = self.constant(a)
             operands.append(a)
         return replace(self.node, operands=operands, attributes={**self.node.attributes, **attributes})
@@ -260,6 +282,8 @@ def _along(frame: Frame, read: Reader) -> Any:
     node, place = frame.node, frame.place
     if node.operator == "Gather" and isinstance(node.operand(1), Turned):  # an embedding
         return frame.back(read(frame.straight(constants=False)), place)
+    if node.operator == "Gather" and frame.rank == 1 and node.integer("axis", 0) in (0, -1):
+        return read(_picked(frame))
     if node.operator == "Slice":
         return frame.back(read(_sliced(frame)), place)
     if node.operator in BY_AXES:
@@ -285,12 +309,28 @@ def _along(frame: Frame, read: Reader) -> Any:
     inner = frame.straight(constants=False, axis=frame.axis(axis))
     if node.operator == "Concat":
         inner.operands = [_beside(frame, a) if isinstance(a, np.ndarray) else a for a in inner.operands]
+    if node.operator == "GatherElements":
+        indices = node.operand(1)
+        inner.operands[1] = frame.constant(indices) if isinstance(indices, (np.ndarray, Grown)) else indices
     if node.operator == "Gather":
         indices = node.operand(1)
         if not isinstance(indices, np.ndarray):
             raise Refused("its indices are computed; only the network's integer input can index a table")
         place += (indices.ndim - 1) * (index < place)
     return frame.back(read(inner), place)
+
+
+def _picked(frame: Frame) -> Node:
+    """Elements of all samples, numbered through (as as_strided is written), that every sample takes of its own."""
+    indices, n, size = frame.node.operand(1), frame.node.layers.batch, math.prod(frame.merged)
+    if isinstance(indices, np.ndarray) and indices.ndim and len(indices) == n < BATCH:
+        own = indices[0]
+        first = size * np.arange(n).reshape(n, *(1,) * own.ndim)
+        if own.size and own.min() >= 0 and own.max() < size and (indices == own + first).all():
+            inner = frame.straight(constants=False, axis=1)
+            inner.operands[1] = own
+            return inner
+    raise Refused("it numbers the elements of all samples, and takes some from one sample to another")
 
 
 def _sliced(frame: Frame) -> Node:
@@ -306,9 +346,8 @@ def _sliced(frame: Frame) -> Node:
 
 def _beside(frame: Frame, array: Array) -> Array:
     """A constant beside turned values, as it stands beside what is behind them."""
-    value = next(parts(a)[0] for a in frame.node.operands if isinstance(a, Turned))
-    merged = value.shape[: frame.before + frame.after]
     sample = frame.constant(array)
+    merged = frame.merged[: len(frame.merged) + frame.rank - 1 - sample.ndim]  # those that it does not have itself
     return np.broadcast_to(sample, (frame.node.layers.batch, *merged, *sample.shape))
 
 
@@ -317,25 +356,24 @@ def _expanded(frame: Frame, read: Reader) -> Any:
     target, place = frame.node.setting("shape", 1, 8), frame.place
     if target is None or len(target) > frame.rank:
         return None
-    value, full = parts(frame.node.operands[0])[0], _full(frame.node)
+    full = _full(frame.node)
     wide = [max(t, s) for t, s in zip((1,) * (frame.rank - len(target)) + target, full, strict=True)]
     if wide[place] != full[place]:
         return None
     inner = frame.straight(constants=False)
-    merged = value.shape[: frame.before + frame.after]
-    inner.operands[1] = np.array([frame.node.layers.batch, *merged, *wide[:place], *wide[place + 1 :]], np.int64)
+    inner.operands[1] = np.array([frame.node.layers.batch, *frame.merged, *wide[:place], *wide[place + 1 :]], np.int64)
     return frame.back(read(inner), place)
 
 
 def _product(frame: Frame, read: Reader) -> Any:
     """Matrix products whose matrices do not lie along the batch axis."""
     node = frame.node
-    right = node.operand(1)
+    left, right = node.operand(0), node.operand(1)
     own = 1 if isinstance(right, np.ndarray) and right.ndim <= 2 else 2
-    if not isinstance(node.operand(0), Turned) or frame.place >= frame.rank - own:
+    if frame.place >= frame.rank - own or (isinstance(left, np.ndarray) and left.ndim < 2):
         return None
     if node.operator == "Gemm":
-        return frame.back(read(frame.straight(constants=False)), frame.place)
+        return frame.back(read(frame.straight(constants=False)), frame.place) if isinstance(left, Turned) else None
     return frame.back(read(frame.straight(constants=own == 2)), frame.place)
 
 

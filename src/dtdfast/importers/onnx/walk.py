@@ -37,6 +37,7 @@ from .opsets import check_version
 from .products import OPERATORS as PRODUCTS
 from .sampling import OPERATORS as SAMPLING
 from .tensors import Proto, Tensors
+from .turned import MEETING
 from .turned import OPERATORS as TURNED
 from .turned import turned
 
@@ -202,7 +203,8 @@ class Walk:
         if len(constants) == len(operands):
             return self._folder.fold(node, constants, self._opset)
         masks = any(map(is_mask, operands))
-        if any(isinstance(a, Grown) for a in operands) and not (masks and operator in TAKEN):
+        meets = operator in MEETING and any(isinstance(a, Turned) for a in operands)
+        if any(isinstance(a, Grown) for a in operands) and not meets and not (masks and operator in TAKEN):
             raise Refused("it reads a constant that grows with the batch, or differs from sample to sample")
         if operator not in OPERATORS and not (masks and operator in OF_MASKS):
             raise Refused(OF_COMPUTED.get(operator, NO_RECORD))
