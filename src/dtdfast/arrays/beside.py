@@ -43,6 +43,7 @@ class Givens:
     def __init__(self, layers: Sequence[L.Layer], reads: Sequence[Sequence[int]]) -> None:
         self.records: dict[str, tuple[str, L.Given]] = {}
         self._words: dict[str, tuple[str, int]] = {}  # the Embedding of fewest words that reads it, and their number
+        self._masks: dict[str, str] = {}  # the Softmax that takes it as its mask
         for position, record in enumerate(layers):
             if isinstance(record, L.Given):
                 where = at(position, record)
@@ -58,6 +59,9 @@ class Givens:
                 known = self._words.get(source.name or "")
                 if isinstance(source, L.Given) and (known is None or n_words < known[1]):
                     self._words[source.name] = at(position, record), n_words
+            elif isinstance(record, L.Softmax) and len(reads[position]) > 1:
+                for name in _made_of(layers, reads, reads[position][1]):
+                    self._masks.setdefault(name, at(position, record))
 
     def __bool__(self) -> bool:
         return bool(self.records)
@@ -99,6 +103,12 @@ class Givens:
             converted: Array = np.ascontiguousarray(array, dtype)
         if not finite(converted):
             raise InputError(f"{name} holds values beyond the range of {np.dtype(dtype)}")
+        if name in self._masks and bool(((converted != 0) & (converted != 1)).any()):
+            odd = converted[(converted != 0) & (converted != 1)][0]
+            raise InputError(
+                f"{name} holds {odd:g}; {self._masks[name]} takes it as a mask: expected 1 for what is kept, and 0 for "
+                "padding"
+            )
         return converted
 
     def _integers(self, name: str, array: Array) -> Array:
@@ -111,6 +121,20 @@ class Givens:
                     f"{name} holds {array.min()} to {array.max()}; {reader}, which reads it, knows 0 to {n_words - 1}"
                 )
         return np.ascontiguousarray(array, np.int64)
+
+
+def _made_of(layers: Sequence[L.Layer], reads: Sequence[Sequence[int]], position: int) -> set[str]:
+    """Names of the Givens that an entry is made of."""
+    names, seen, stack = set(), set(), [position]
+    while stack:
+        position = stack.pop()
+        if position == L.INPUT or position in seen:
+            continue
+        seen.add(position)
+        stack += reads[position]
+        if isinstance(record := layers[position], L.Given):
+            names.add(record.name)
+    return names
 
 
 def beside_rows(given: Mapping[str, Any], rows: slice) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -95,10 +96,21 @@ def as_array(x: Any, name: str = "x", error: type[DtdError] = InputError) -> Arr
         return x
     if masked(x):
         raise error(f"{name} is a masked array; say what stands for its masked values: {name}.filled(value)")
+    if isinstance(x, Mapping):
+        keys = [*x]
+        raise error(
+            f"{name} is a {type(x).__name__} of {', '.join(map(repr, keys)):.80}; give one of its arrays, such as "
+            f"{name}[{keys[0] if keys else ''!r}], and others by their names"
+        )
     try:
-        return np.asarray(x)
+        array = np.asarray(x)
     except (TypeError, ValueError, RuntimeError, OverflowError, MemoryError) as found:
-        raise error(f"{name} cannot be read as an array: {found}") from None
+        ragged = "its rows have different lengths; pad them to one" if "inhomogeneous" in str(found) else found
+        raise error(f"{name} cannot be read as an array: {ragged}") from None
+    if array.dtype.kind in "US":
+        words = ": of words, those that the model's tokenizer gives them" if name == "x" else ""
+        raise error(f"{name} is text, expected numbers{words}")
+    return array
 
 
 def samples_of(x: Any, name: str = "x") -> Array:

@@ -194,7 +194,7 @@ def per_sample(
     sample then has a network of its own.
 
     Which one it is the model itself tells: with tensors for all samples it gives a single sample another answer, or
-    none.
+    none; or it gives every sample the same answer with its own rows.
 
     Parameters
     ----------
@@ -207,19 +207,29 @@ def per_sample(
         yield x, arguments, entries
         return
     _check_mode(model)
+
+    def of(i: int) -> tuple[Any, ...]:
+        return tuple(a[i : i + 1] if row else a for a, row in zip(arguments, rows, strict=True))
+
+    def answers(i: int, values: tuple[Any, ...]) -> bool:
+        """Whether the model gives sample i the same answer with these arguments."""
+        try:
+            alone = _first(torch, call(x[i : i + 1].clone(), *values))
+        except (RuntimeError, ValueError, IndexError):
+            return False
+        same = expected[i : i + 1]
+        return alone.shape == same.shape and bool((alone - same).abs().max() <= TOLERANCE * same.abs().max())
+
     with _lock, evaluation(model), torch.no_grad():
         call = call or model
-        expected = _first(torch, call(x.clone(), *arguments))[:1]
-        try:
-            shared = _first(torch, call(x[:1].clone(), *arguments))
-        except RuntimeError:
-            shared = expected[:0]
-    if shared.shape == expected.shape and (shared - expected).abs().max() <= TOLERANCE * expected.abs().max():
-        yield x, arguments, entries
-        return
+        expected = _first(torch, call(x.clone(), *arguments))
+        differ = any(row and bool((a != a[:1]).any()) for a, row in zip(arguments, rows, strict=True))
+        # a model may take the rows of many samples for one, and read the first
+        if answers(0, arguments) and not (differ and all(answers(i, of(i)) for i in range(len(x)))):
+            yield x, arguments, entries
+            return
     for i, entry in enumerate(entries):
-        own = tuple(a[i : i + 1] if row else a for a, row in zip(arguments, rows, strict=True))
-        yield x[i : i + 1], own, [entry]
+        yield x[i : i + 1], of(i), [entry]
 
 
 def _first(torch: Any, output: Any) -> Any:
@@ -278,6 +288,13 @@ def _read(
     return graph, Imported(layers, origins, tuple(x.shape[1:]), graph.dtype)
 
 
+def _row_for(x: Any, argument: Any) -> Any:
+    """A sample's own row beside it where the sample stands several times in x."""
+    if getattr(argument, "ndim", 0) < 2 or len(argument) != 1 or argument.shape[1] != x.shape[1]:
+        return argument
+    return argument.expand(len(x), *argument.shape[1:])
+
+
 def _with_arguments(model: Any, arguments: tuple[Any, ...], named: Named | None) -> Any:
     """The model as a module of x alone; tensors are buffers of it, so that its graph serves for others of their
     shapes.
@@ -295,7 +312,7 @@ def _with_arguments(model: Any, arguments: tuple[Any, ...], named: Named | None)
                     self.register_buffer(f"argument_{key}", argument.detach().clone())
 
         def forward(self, x: Any) -> Any:
-            held = {key: getattr(self, f"argument_{key}", argument) for key, argument in given.items()}
+            held = {key: _row_for(x, getattr(self, f"argument_{key}", argument)) for key, argument in given.items()}
             if named is None:
                 return self.model(x, *held.values())
             for key, value in held.items():  # one row stands for all samples

@@ -305,6 +305,8 @@ def gather_elements(node: Node) -> Value:
     axis = node.axis(node.integer("axis", 0), rank(x)) - 1
     if chosen.ndim == rank(x):
         chosen = node.of_sample(chosen, "its indices")
+    repeated = x.shape[: max(len(x.shape) - chosen.ndim, 0)]  # axes that are merged with the batch's
+    chosen = np.broadcast_to(chosen, (*repeated, *chosen.shape))
     if chosen.ndim != len(x.shape) or chosen.dtype.kind not in "iu" or not chosen.size or chosen.size > MOST:
         raise Refused(f"its indices have shape {chosen.shape}; expected at most {MOST} integers, of ({shape_text(x)})")
     size, corner = x.shape[axis], [slice(s) for s in chosen.shape]

@@ -236,13 +236,13 @@ class Frame:
         held, there = array.shape[reach], self.place
         merged = [*self.merged[: self.before], n, *self.merged[self.before :]]
         if held == 1 or not array.strides[reach]:
-            return np.asarray(np.take(array, 0, reach))
+            return array[(slice(None),) * reach + (0,)]  # a view: np.take copies what it reads, repeated as it is
         if held in (n, math.prod(merged)) and held <= 1 << 16 and reach <= there:
             whole = array.reshape((1,) * (there - reach) + array.shape)
             if held > n:
                 whole = whole.reshape(*whole.shape[:there], *merged, *whole.shape[there + 1 :])
                 there += self.before
-            own = np.asarray(np.take(whole, 0, there))
+            own = whole[(slice(None),) * there + (0,)]
             if (whole == np.expand_dims(own, there)).all():
                 axes = range(self.place, self.place + (len(merged) - 1) * (held > n))
                 return np.moveaxis(own, [*axes], [*range(len(axes))])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -76,24 +76,66 @@ def from_torch(module: Any, example: Any = None, *, output: int | str | None = N
     if example is None and program:
         example = kept_example(module)
     if not isinstance(example, torch.Tensor):
-        raise InputError(
-            f"example is a {type(example).__name__}, expected one torch.Tensor; put the network into a module that "
-            "takes one and calls it with masks and positions that are constants"
-        )
+        raise InputError(_no_tensor(example, given))
     if example.ndim < 2 or not example.numel():
         raise InputError(f"example has shape {tuple(example.shape)}, expected (n, ...): the batch axis first")
     for name, tensor in given.items():
         if not isinstance(tensor, torch.Tensor) or tensor.ndim < 2 or len(tensor) != len(example):
-            raise InputError(f"{name} is no torch.Tensor of shape ({len(example)}, ...), as the example's samples need")
+            kind = f"has shape {tuple(tensor.shape)}" if isinstance(tensor, torch.Tensor) else f"is a {type(tensor).__name__}"
+            raise InputError(
+                f"{name} {kind}, expected a torch.Tensor of shape ({len(example)}, ...): a row for each sample of the "
+                "example; constants belong into the module"
+            )
     if program and given:
         raise ModelError(f"the module is a program, which takes no {', '.join(given)} here; import the module itself")
     x = example.detach().clone()
     given = {name: two(tensor.detach().clone()) for name, tensor in given.items()}
     with torch.no_grad():
-        opened = from_program(module, x) if program else from_module(module, x, given)
-        reader, layers = opened.exported.read(lambda graph: Reader(graph, opened.x, output, given))
+        try:
+            opened = from_program(module, x) if program else from_module(module, x, given)
+            reader, layers = opened.exported.read(lambda graph: Reader(graph, opened.x, output, given))
+        except (InputError, ModelError) as error:
+            if not (hint := _doubtful(x, given)):
+                raise
+            raise type(error)(f"{error}; {hint}") from error
+        used = {record.name for record in layers if isinstance(record, Given)}
+        if unused := [name for name in given if name not in used]:
+            raise InputError(
+                f"{unused[0]}= changes nothing that is explained: the module ignores it (is its name right?), or the "
+                "output does not need it; leave it out"
+            )
         check(layers, reader, opened)
     return layers
+
+
+def _no_tensor(example: Any, given: dict[str, Any]) -> str:
+    """What to pass instead of an example that is no tensor."""
+    if isinstance(example, Mapping):
+        first, *others = map(str, example)
+        named = "".join(f", {name}=example[{name!r}]" for name in others)
+        return f"example is a {type(example).__name__}; pass its tensors apart: example[{first!r}]{named}"
+    if example is None and given:
+        first = next(iter(given))
+        return f"example is missing: give what is explained first, and by its place, {first} rather than {first}="
+    hint = "pass torch.as_tensor(example)"
+    if isinstance(example, tuple):
+        hint = (
+            "pass what is explained first, and other tensors by the names of forward's parameters, or put the network "
+            "into a module that takes one and calls it with masks and positions that are constants"
+        )
+    elif isinstance(example, str) or not hasattr(example, "__len__"):
+        hint = "for text, the numbers that the model's tokenizer gives"
+    return f"example is a {type(example).__name__}, expected one torch.Tensor; {hint}"
+
+
+def _doubtful(x: Any, given: dict[str, Any]) -> str:
+    """A hint at what may be wrong: a mask or positions for other tokens than the words have, or for floats."""
+    for name, tensor in given.items():
+        if not x.is_floating_point() and tensor.ndim == x.ndim and tensor.shape[1:] != x.shape[1:]:
+            return f"{name} has samples of shape {tuple(tensor.shape[1:])}, the example of {tuple(x.shape[1:])}"
+        if tensor.is_floating_point() and bool(((tensor == 0) | (tensor == 1)).all()):
+            return f"if {name} is a mask, give it as integers or booleans"
+    return ""
 
 
 def check(layers: list[Layer], reader: Reader, opened: Opened) -> None:

@@ -166,7 +166,8 @@ def _silence() -> Iterator[None]:
     """PyTorch's own messages about what it exports stay out of the terminal; what was asked for with TORCH_LOGS has
     other handlers.
     """
-    handlers = list(logging.getLogger("torch").handlers)
+    loggers = [logging.getLogger("torch"), *map(logging.getLogger, _torch_loggers())]
+    handlers = [handler for logger in loggers for handler in logger.handlers]
 
     def nothing(record: logging.LogRecord) -> bool:
         return False
@@ -180,6 +181,11 @@ def _silence() -> Iterator[None]:
     finally:
         for handler in handlers:
             handler.removeFilter(nothing)
+
+
+def _torch_loggers() -> list[str]:
+    """Names of those of its loggers that may have handlers of their own."""
+    return [name for name in list(logging.root.manager.loggerDict) if name.startswith("torch.")]
 
 
 def export(module: Any, x: Any, given: dict[str, Any] | None = None) -> Exported:
