@@ -101,6 +101,36 @@ def terms(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:
     return operands, right.replace("...", "".join(spare[:widest][::-1]))
 
 
+def batch_first(
+    equation: str, ranks: Sequence[int], places: dict[int, int], merged: int, leading: bool
+) -> tuple[str, int]:
+    """An equation of operands whose batch axis is not the first as one of operands where it is, and its place in the
+    result.
+
+    Parameters
+    ----------
+    places : of the batch axis, of every computed operand
+    merged : how many axes are merged with it; each gets a letter of its own
+    leading : whether these stand behind the batch axis, else where that was
+    """
+    named, result = terms(equation, ranks)
+    (batch, *others) = {named[i][place] for i, place in places.items()}
+    if others or any(named[i].count(batch) > 1 for i in places) or result.count(batch) != 1:
+        raise Refused(f"the equation {equation!r:.60} does not keep the batch axis")
+    free = [c for c in string.ascii_letters if c not in "".join([*named, result])]
+    if merged > len(free) or (merged and any(batch in names for i, names in enumerate(named) if i not in places)):
+        raise Refused(f"the equation {equation!r:.60} meets a constant along axes that are merged with the batch's")
+    own = "".join(free[:merged])
+
+    def first(names: str) -> str:
+        place = names.index(batch)
+        apart = names[:place] + own + names[place + 1 :] if not leading else own + names.replace(batch, "")
+        return batch + apart
+
+    operands = [first(names) if i in places else names for i, names in enumerate(named)]
+    return f"{','.join(operands)}->{first(result)}", result.index(batch)
+
+
 def einsum(add: Add, equation: str, operands: Sequence[Value | Array], n_batch: int) -> Value:
     """One operand is computed, and its first letter is the batch's; the others are constant. Two operands may be
     computed where there is no other.

@@ -24,12 +24,12 @@ BROADCAST = {  # the result has the broadcast shape of its operands
 }  # fmt: skip
 SAME_OR_SMALLER = {
     "Abs", "Cast", "CastLike", "Ceil", "Clip", "Cos", "CumSum", "Erf", "Exp", "Flatten", "Floor", "Identity", "IsInf",
-    "IsNaN", "Log", "Neg", "Not", "Reciprocal", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum",
-    "Relu", "Reshape", "Round", "ScatterElements", "ScatterND", "Sigmoid", "Sign", "Sin", "Slice", "Softmax", "Split",
+    "IsNaN", "LayerNormalization", "Log", "Neg", "Not", "Reciprocal", "ReduceL1", "ReduceL2", "ReduceMax",
+    "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare", "Relu", "Reshape", "Round", "ScatterElements", "ScatterND", "Sigmoid", "Sign", "Sin", "Slice", "Softmax", "Split",
     "Sqrt", "Squeeze", "Tanh", "Transpose", "Trilu", "Unsqueeze",
 }  # fmt: skip
 FOLDABLE = BROADCAST | SAME_OR_SMALLER | {
-    "Concat", "ConstantOfShape", "Expand", "Gather", "GatherElements", "GatherND", "Gemm", "MatMul", "Range", "Size",
+    "Concat", "ConstantOfShape", "Einsum", "Expand", "Gather", "GatherElements", "GatherND", "Gemm", "MatMul", "Range", "Size",
     "Tile",
 }  # fmt: skip
 PLAIN_ATTRIBUTES = (1, 2, 3, 6, 7, 8)  # AttributeProto.AttributeType: float, int, string, and lists of them
@@ -152,6 +152,13 @@ def result_size(operator: str, node: Proto, operands: list[Array | None]) -> int
         return given[0].size * math.prod(int(times) for times in given[1])
     if operator in ("MatMul", "Gemm"):  # at most, and the work is bounded alike
         return int(given[0].size * given[1].size // max(1, *given[0].shape[-1:]))
+    if operator == "Einsum":  # the work
+        (equation,) = (a.s.decode() for a in node.attribute)
+        if "." in equation:
+            raise ValueError(equation)
+        names = equation.replace(" ", "").partition("->")[0].split(",")
+        sizes = [(k, s) for letters, a in zip(names, given, strict=True) for k, s in zip(letters, a.shape, strict=True)]
+        return math.prod(max(s for k, s in sizes if k == letter) for letter in dict(sizes))
     if operator == "GatherElements":
         return given[1].size
     if operator == "GatherND":

@@ -85,6 +85,7 @@ class Node:
     attributes: Mapping[str, Any]
     layers: Layers
     label: str  # number, name and operator, as messages have it
+    channels: int = 1  # the axis that BatchNormalization has them on, of a value whose batch axis was elsewhere
     looked_at: set[str] = field(default_factory=set)
 
     # ------------------------------------------------------------------------------------------------------- operands

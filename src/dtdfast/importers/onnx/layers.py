@@ -9,6 +9,7 @@ import numpy as np
 
 from ... import layers as L
 from ...budget import require
+from ..algebra import scaled
 from ..moves import resampled
 from ..records import Refused, Value
 from .activations import OPERATORS as ACTIVATIONS
@@ -151,9 +152,14 @@ def batch_norm(node: Node) -> Value:
         weights(node.constant(i, what), what)
         for i, what in enumerate(("its scale", "its bias", "its mean", "its variance"), 1)
     )
+    x = node.value()
+    if node.channels != 1:
+        factor = scale / np.sqrt(variance.astype(np.float64) + node.number("epsilon", 1e-5))
+        column = (-1, *(1,) * (len(x.shape) - node.channels))
+        return scaled(node.add, x, factor.reshape(column), (shift - mean * factor).reshape(column))
     return node.add(
         L.BatchNorm,
-        node.value(),
+        x,
         mean=mean,
         variance=variance,
         weight=scale,

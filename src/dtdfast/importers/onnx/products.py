@@ -46,6 +46,8 @@ def matmul(node: Node) -> Value:
         weights(node.constant(int(not left), "its constant factor"), "its constant factor"),
     )
     axes = rank(x)
+    if constant.ndim == axes > 2:
+        constant = node.of_sample(constant, "its constant factor")
     if axes < 2 + left or constant.ndim < 1:
         raise Refused(
             f"it multiplies ({shape_text(x)}) and {constant.shape}; the batch may not be an axis of the matrices"

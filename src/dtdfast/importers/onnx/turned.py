@@ -13,6 +13,7 @@ import numpy as np
 
 from ..algebra import permuted, reshaped
 from ..functions import Function
+from ..products import batch_first
 from ..records import Refused, Value
 from .graph import BATCH, Array, Grown, Node, Operand, Reader, Turned
 from .moves import goal
@@ -157,7 +158,7 @@ def _text(node: Node, full: tuple[int, ...]) -> str:
 def turned(node: Node, read: Reader) -> Result:
     """A node whose operands have a turned one among them, read as it is with the batch axis first."""
     computed = [a for a in node.operands if isinstance(a, (Value, Function, Turned))]
-    layouts = {_layout(a) for a in computed}
+    layouts = {_layout(a)[node.operator == "Einsum" :] for a in computed}
     if len(layouts) > 1:
         raise Refused(
             "its operands have the batch axis in different places, or merged with different axes; transpose them alike "
@@ -180,6 +181,10 @@ def turned(node: Node, read: Reader) -> Result:
         result = _expanded(frame, read)
     if node.operator in ("MatMul", "Gemm"):
         result = _product(frame, read)
+    if node.operator == "Einsum":
+        result = _einsum(frame, read)
+    if node.operator == "BatchNormalization" and place != 1:
+        result = frame.back(read(replace(frame.straight(constants=False), channels=frame.axis(1))), place)
     if result is None:
         raise Refused(f"its input has the batch axis {frame.where}; bring it back to the front before this operator")
     return result
@@ -375,6 +380,16 @@ def _product(frame: Frame, read: Reader) -> Any:
     if node.operator == "Gemm":
         return frame.back(read(frame.straight(constants=False)), frame.place) if isinstance(left, Turned) else None
     return frame.back(read(frame.straight(constants=own == 2)), frame.place)
+
+
+def _einsum(frame: Frame, read: Reader) -> Any:
+    """The same sum of operands that have the batch axis first."""
+    node = frame.node
+    ranks = [len(node.full(a)) for a in node.operands if a is not None]
+    places = {i: parts(a)[1] for i, a in enumerate(node.operands) if isinstance(a, (Value, Function, Turned))}
+    equation, place = batch_first(node.text("equation", ""), ranks, places, len(frame.merged), leading=True)
+    inner = frame.straight(constants=False, equation=equation.encode())
+    return frame.back(read(inner), place)
 
 
 OPERATORS: dict[str, Reader] = {"Transpose": transpose, **dict.fromkeys(RESHAPES, reshape)}

@@ -87,11 +87,14 @@ class Imported:
     layers : the records, complete only if nothing was refused
     sample : shape of one sample of the input
     refusals : one line per node that was refused
+    n_nodes, n_read : how many nodes the output needs, and how many of them were read
     """
 
     layers: list[Layer]
     sample: Shape
     refusals: list[str]
+    n_nodes: int = 0
+    n_read: int = 0
 
 
 class Walk:
@@ -142,9 +145,9 @@ class Walk:
                 self._refuse(str(reason), label)
         if isinstance(made := self._known.get(output), Function):
             self._refuse(str(made.refused()), "")
-        if self._refusals:
-            return Imported(self._layers.records, self._sample, self._refusals)
-        return Imported(self._layers.finished(self._end(output))[0], self._sample, [])
+        read = sum(any(name in self._known for name in node.output) for _, node in nodes)
+        layers = self._layers.records if self._refusals else self._layers.finished(self._end(output))[0]
+        return Imported(layers, self._sample, self._refusals, len(nodes), read)
 
     def _refuse(self, reason: str, label: str) -> None:
         """Add a line; what is read of a function that came to nothing names the node that began it."""

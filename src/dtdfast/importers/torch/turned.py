@@ -16,7 +16,7 @@ from typing import Any
 
 from ... import layers as L
 from ...plan.shapes import Shape
-from .. import algebra, moves
+from .. import algebra, moves, products
 from ..functions import Function
 from ..records import Refused, Value
 from .beside import SPACES, exchanged, spatial, widened
@@ -171,9 +171,12 @@ def turned(records: Records, call: Call, full: Shape, handler: Callable[[Records
     full : shape of the (first) result, the batch axis counted
     """
     operands = [_turned(o) for o in _operands(call.arguments)]
-    if len({(o.axis, o.outer, o.inner, o.merged) for o in operands}) > 1:
+    places = {0 if call.name == "einsum" else o.axis for o in operands}
+    if len(places) > 1 or len({(o.outer, o.inner, o.merged) for o in operands}) > 1:
         raise Refused("it meets tensors whose batch axes stand in different places; transpose one of them first")
     x = operands[0]
+    if call.name == "einsum":
+        return _einsum(records, call, x)
     # the constants of other operators have axes of their own
     with_constants = call.name in (*POINTWISE, *PRODUCTS, "cat", "gather", ATTENTION)
     least = 3 if call.name in PRODUCTS else 1  # a matrix or a vector is the same for all that it meets
@@ -215,6 +218,20 @@ def turned(records: Records, call: Call, full: Shape, handler: Callable[[Records
     if isinstance(result, Pieces):
         return Pieces([partial(_later, x, piece, place) for piece in result])
     return x.over(result, place)
+
+
+def _einsum(records: Records, call: Call, x: Turned) -> Any:
+    """The same sum of operands that have the batch axis first."""
+    computed = {i: _turned(o) for i, o in enumerate(call.tensors) if isinstance(o, (Value, Turned, Function))}
+    ranks = [computed[i].n_axes if i in computed else o.ndim for i, o in enumerate(call.tensors)]
+    places = {i: o.place for i, o in computed.items()}
+    equation, place = products.batch_first(call.equation, ranks, places, x.outer + x.inner, leading=False)
+    values = [o.value for o in computed.values()]
+    for value in values:
+        if isinstance(value, Function):
+            raise value.refused()
+    operands = [computed[i].value if i in computed else records.array(o, "operand") for i, o in enumerate(call.tensors)]
+    return x.over(products.einsum(records.add, equation, operands, records.n_batch), place)
 
 
 def _summed(call: Call) -> int | None:
