@@ -276,6 +276,10 @@ BAD = {  # what is wrong: (call, error, words that the message must hold)
     "booleans": (feed(ONES((2, 2, 4, 4), bool)), dtd.InputError, ["bool"]),
     "complex numbers": (feed(ONES((2, 2, 4, 4), complex)), dtd.InputError, ["complex"]),
     "words": (feed([["a"]]), dtd.InputError, ["float"]),
+    "a sentence": (feed("a film"), dtd.InputError, ["text", "tokenizer"]),
+    "what a tokenizer returns": (
+        feed({"input_ids": [[1]], "attention_mask": [[1]]}), dtd.InputError, ["a dict", "x['input_ids']"]),
+    "rows of different lengths": (feed([[1, 2, 3], [4, 5]]), dtd.InputError, ["lengths", "pad"]),
     "NaN in x": (feed(spoilt((2, 2, 4, 4), np.nan)), dtd.InputError, ["NaN"]),
     "infinity in x": (feed(spoilt((2, 2, 4, 4), -np.inf)), dtd.InputError, ["infinity"]),
     "x beyond float32": (feed(spoilt((2, 2, 4, 4), 1e300)), dtd.DtdError, ["float32"]),

@@ -292,3 +292,16 @@ def test_the_ledger_reads_the_bias_that_a_wide_unit_computed_with(rng):
         assert "float64 for values up to entry 1 and float32 above" in str(explainer.plan_for(x.shape))
         ledger = explainer.ledger(x, start)
         assert ledger.closed, str(ledger)
+
+
+def test_relevance_beyond_float32():
+    """All of it goes over a value that SiLU has all but zeroed. A smaller start has the range, as the message says."""
+    layers = [
+        dtd.Linear(np.full((1, 1), -98.0)), dtd.Activation("silu"), dtd.Linear(np.full((1, 1), -1.0), np.ones(1)),
+    ]  # fmt: skip
+    x, explain = np.ones((1, 1)), dtd.Explainer(layers, backend="cpu").explain
+    with pytest.raises(dtd.NumericsError, match=r"start with the outputs' floats times 2\.0\*\*-64"):
+        explain(x, 0)
+    start = dtd.predict(layers, x)
+    # one value, which float32 holds to few bits so near 0; everything is given back
+    np.testing.assert_allclose(explain(x, start * 2.0**-64) * 2.0**64, start, rtol=8 * 2.0**-24)

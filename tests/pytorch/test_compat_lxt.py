@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from attention_models import CASES, SMALL
+import dtdfast as dtd
 from dtdfast.compat.lxt import monkey_patch, relevance
 from dtdfast.errors import DtdError, InputError, RuleError, TargetError
 from held import Held, held_relevance
@@ -196,6 +197,28 @@ def test_rows_of_other_arguments_belong_to_their_samples() -> None:
         assert torch.equal(together[k : k + 1], relevance(square, x[k : k + 1, :3], 1, shift=shared, backend="oracle"))
     with pytest.raises(TargetError, match="2 entries, but there are 3 samples"):
         relevance(module, x, [0, 2], shift=shift)
+
+
+class Tolerant(nn.Module):
+    """Takes from a mask what its samples need, and no more: a single one with the rows of three too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.head = nn.Embedding(9, 4), nn.Linear(4, 2)
+
+    def forward(self, ids: Tensor, attention_mask: Tensor) -> Tensor:
+        x = self.words(ids)
+        kept = attention_mask[torch.arange(len(ids)), None, :].bool().expand(len(ids), ids.shape[1], ids.shape[1])
+        return self.head(nn.functional.scaled_dot_product_attention(x, x, x, kept).mean(1))
+
+
+def test_masks_of_a_model_that_takes_too_many_rows() -> None:
+    torch.manual_seed(0)
+    module, ids = Tolerant().eval().double(), torch.tensor([[3, 1, 4], [1, 5, 2], [6, 5, 3]])
+    mask = torch.tensor([[1, 1, 1], [1, 1, 0], [1, 0, 0]])
+    together = relevance(module, ids, 1, attention_mask=mask, backend="oracle")
+    layers = dtd.from_torch(module, ids, attention_mask=mask)
+    close(together, dtd.explain(layers, ids, 1, rules="attnlrp", attention_mask=mask, backend="oracle"))
 
 
 def test_word_vectors_and_words() -> None:

@@ -106,6 +106,44 @@ def test_numbers_beside_the_input():
     )
 
 
+class Careless(Encoder):
+    """Takes any keyword, as the networks of transformers do."""
+
+    def forward(self, input_ids, attention_mask=None, mask=None, **options):
+        ones = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        return super().forward(input_ids, ones.to(torch.bool), GIVEN["position_ids"], torch.zeros_like(input_ids))
+
+
+CARELESS = {
+    "a keyword that is not read": ((IDS,), {"mask": MASK}, "mask= changes nothing that is explained"),
+    "a tokenizer's dict": (({"input_ids": IDS, "attention_mask": MASK},), {},
+                           r"example\['input_ids'\], attention_mask=example\['attention_mask'\]"),
+    "no example": ((), {"input_ids": IDS}, "by its place, input_ids rather than input_ids="),
+    "lists": ((IDS.tolist(),), {}, r"torch.as_tensor\(example\)"),
+    "text": (("a film",), {}, "tokenizer"),
+    "a mask of floats": ((IDS,), {"attention_mask": MASK.float()}, "give it as integers or booleans"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CARELESS)
+def test_careless_calls(name):
+    """What would be explained silently wrong, or refused without a word on what to pass."""
+    arguments, given, words = CARELESS[name]
+    torch.manual_seed(0)
+    module = Careless("boolean").eval()
+    with pytest.raises((dtd.InputError, dtd.ModelError), match=words):
+        dtd.from_torch(module, *arguments, **given)
+
+
+@pytest.mark.parametrize("value", [2, -1e4, 0.5])
+def test_masks_of_other_numbers(value):
+    """They counted as tokens that are kept: an additive mask was read upside down."""
+    layers = dtd.from_torch(encoder(), IDS, **GIVEN)
+    given = GIVEN | {"attention_mask": torch.where(MASK == 0, value, 1)}
+    with pytest.raises(dtd.InputError, match=r"attention_mask holds .* takes it as a mask: expected 1"):
+        dtd.explain(layers, IDS, 0, **given)
+
+
 REFUSED = {
     "missing": ({"attention_mask": None}, dtd.InputError, "cannot take an example"),
     "unknown": ({"mask": MASK}, dtd.InputError, "unexpected keyword argument 'mask'"),

@@ -45,9 +45,17 @@ def finite(values: Array) -> bool:
 def check_range(what: str, values: Array) -> None:
     """A result beyond its type's numbers is an error."""
     if not finite(values):
-        raise NumericsError(
-            f"the {what} overflowed {values.dtype}; rescale the network, or see with backend='oracle' where"
-        )
+        raise NumericsError(overflow(what, values.dtype))
+
+
+def overflow(what: str, dtype: Any) -> str:
+    """What a result beyond its type's numbers says. The map is in proportion to its start, and relevance over what an
+    activation has all but zeroed (SiLU at −90) needs the numbers below 1.
+    """
+    smaller = "start with the outputs' floats times 2.0**-64, and multiply the map by 2.0**64; or " * (
+        what == "relevance"
+    )
+    return f"the {what} overflowed {dtype}; {smaller}rescale the network, or see with backend='oracle' where"
 
 
 def check_input(x: Any, words: tuple[int, int] | None, dtype: type) -> Array:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import dtdfast as dtd
 from dtdfast.importers.onnx.importer import OnnxModel
 from dtdfast.importers.torch.call import title
-from dtdfast.importers.torch.program import from_module
+from dtdfast.importers.torch.program import from_module, two
 from dtdfast.importers.torch.reader import Reader
 from dtdfast.importers.records import Refused
 
@@ -75,27 +75,22 @@ class Counting(Reader):
 
 def of_torch(module: nn.Module, x: Tensor, output: str | int | None = None, **given: Tensor) -> Covered:
     """Of the graph that torch.export makes."""
-    try:
-        layers, refused = dtd.from_torch(module, x, output=output, **given), ""
-    except dtd.DtdError as error:
-        layers, refused = None, str(error)
     with torch.no_grad():
-        opened = from_module(module, x, given)
-        exported = opened.exported.quick if opened.exported.quick is not None and layers else opened.exported.whole
-        reader = Counting(exported, opened.x, output, given)
-        try:
-            reader.read()
-        except (dtd.ModelError, Refused):
-            assert refused
-    assert bool(reader.refused) <= bool(refused)
-    return Covered(reader.n_read, reader.n_needed, refused, layers)
+        exported = from_module(module, x, given).exported
+        for graph in (exported.quick, exported.whole) if exported.quick is not None else (exported.whole,):
+            reader, layers = Counting(graph, two(x), output, given), None
+            try:
+                layers = reader.read()
+            except (dtd.ModelError, Refused) as error:
+                reader.refused[None] = reader.refused.get(None) or str(error)
+            if layers is not None:
+                break
+    first = "" if layers is not None else next(iter(reader.refused.values()))
+    return Covered(reader.n_read, reader.n_needed, first, layers)
 
 
 def of_onnx(path: Path) -> Covered:
     """Of an ONNX file's graph."""
     imported = OnnxModel(path).read()
-    try:
-        layers, refused = dtd.from_onnx(path), ""
-    except dtd.DtdError as error:
-        layers, refused = None, str(error)
-    return Covered(imported.n_read, imported.n_nodes, refused, layers)
+    first = next(iter(imported.refusals), "")
+    return Covered(imported.n_read, imported.n_nodes, first, None if first else imported.layers)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...arrays.checks import Check
+from ...arrays.checks import Check, overflow
 from ...arrays.device import device_array
 from ...errors import InputError, NumericsError
 from ...layers import Layer
@@ -184,6 +184,4 @@ class CudaSession:
         if found["input"] or found["domain"]:
             self._check.refuse(x)
         if what and found[what]:
-            raise NumericsError(
-                f"the {what} overflowed float32; rescale the network, or see with backend='oracle' where"
-            )
+            raise NumericsError(overflow(what, "float32"))

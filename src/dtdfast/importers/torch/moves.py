@@ -99,6 +99,23 @@ def _windows(records: Records, call: Call) -> Value:
     return viewed(algebra.permuted(records.add, y, [*order, axis]), call)
 
 
+def _patches(records: Records, call: Call) -> Value:
+    """Overlapping patches (c·k·k, n): for every place within a patch a slice of all rows and columns."""
+    x, kernel = call.x(), spread(call.kernel_size, 2)
+    stride, padding, dilation = (spread(getattr(call, key), 2) for key in ("stride", "padding", "dilation"))
+    if math.prod(kernel) > MOST_WINDOWS:
+        return _moved(records, call)
+    if any(padding):
+        x = records.add(L.Pad, x, padding=tuple((p, p) for p in padding), value=0.0)
+    spans = [  # of every place in a patch: its first element and the end behind its last
+        [(i * d, size - d * (k - 1) + i * d) for i in range(k)]
+        for size, k, d in zip(x.shape[1:], kernel, dilation, strict=True)
+    ]
+    rows = [_cut(records, x, 2, *span, stride[0]) for span in spans[0]]
+    parts = [_cut(records, row, 3, *span, stride[1]) for row in rows for span in spans[1]]
+    return viewed(moves.stacked(records.add, parts, 2, records.n_batch), call)
+
+
 def _channel_shuffle(records: Records, call: Call) -> Value:
     c, *space = call.x().shape
     x = algebra.reshaped(records.add, call.x(), (call.groups, c // call.groups, math.prod(space)))
@@ -227,7 +244,7 @@ MOST_WINDOWS = 64
 
 MOVES = """
     flip roll rot90 fliplr flipud repeat tile repeat_interleave index index_select gather take_along_dim diagonal
-    im2col reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d
+    reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d
     replication_pad3d
     narrow_copy diag_embed
 """
@@ -241,6 +258,7 @@ HANDLERS: dict[str, Handler] = {
     "pixel_unshuffle": _pixel_unshuffle,
     "channel_shuffle": _channel_shuffle,
     "unfold": _windows,
+    "im2col": _patches,
     "col2im": _fold,
     "slice": _slice,
     "select": _select,
