@@ -1,7 +1,7 @@
 """Graph nodes that the importers read, of all, per architecture: the first table of docs/architectures.md.
 
     python bench/coverage.py                    # every network, through the three ways in; writes the table (minutes)
-    python bench/coverage.py BERT resnet18      # some, printed alone
+    python bench/coverage.py BERT resnet18      # renews some rows of it
 
 The networks are those of bench/architectures.py, and transformers of few features with all the operations of the
 published ones. Each is read by from_torch, and by from_onnx from the files of PyTorch's two exporters.
@@ -37,7 +37,7 @@ from modules import CASES  # noqa: E402
 
 PAGE = ROOT / "docs" / "architectures.md"
 HEADER = "| network | `from_torch` | `from_onnx`, torch.export | `from_onnx`, traced | predict | maps | |"
-MARKS = r"(<!-- made by: python bench/coverage.py -->\n).*?(<!-- end -->)"
+MARKS = r"(<!-- made by: python bench/coverage.py -->\n)(.*?)(<!-- end -->)"
 
 
 def files(module: nn.Module, x: Tensor, folder: Path) -> tuple[Covered | str, Covered | str]:
@@ -87,22 +87,28 @@ def networks() -> dict[str, Callable[[], tuple[nn.Module, Tensor]]]:
     return convolutions | {name: made(case) for name, case in TRANSFORMERS.items()}
 
 
+def write(rows: dict[str, str]) -> None:
+    """Put rows into the page's table, in the place of older ones of the same networks."""
+    page = PAGE.read_text(encoding="utf-8")
+    (table,) = re.findall(MARKS, page, flags=re.DOTALL)
+    old = {line.split("|")[1].strip(): line for line in table[1].splitlines() if line.startswith("| ")}
+    lines = [HEADER, "|---" * (HEADER.count("|") - 1) + "|", *(r for n in networks() if (r := (old | rows).get(n)))]
+    made = "\n".join(lines)
+    PAGE.write_text(re.sub(MARKS, lambda m: f"{m[1]}\n{made}\n\n{m[3]}", page, flags=re.DOTALL), encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help="networks; all, and the table is written, where none is named")
+    parser.add_argument("names", nargs="*", help="networks; all where none is named")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_grad_enabled(False)
-    rows = []
     with tempfile.TemporaryDirectory() as folder:
         for name, make in networks().items():
             if not arguments.names or name in arguments.names:
-                rows.append(row(name, *make(), Path(folder)))
-                print(rows[-1], flush=True)
-    if not arguments.names:
-        table = "\n".join([HEADER, "|---" * (HEADER.count("|") - 1) + "|", *rows])
-        page = PAGE.read_text(encoding="utf-8")
-        PAGE.write_text(re.sub(MARKS, lambda m: f"{m[1]}\n{table}\n\n{m[2]}", page, flags=re.DOTALL), encoding="utf-8")
+                made = row(name, *make(), Path(folder))
+                write({name: made})
+                print(made, flush=True)
 
 
 if __name__ == "__main__":

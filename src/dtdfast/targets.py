@@ -56,10 +56,10 @@ class Targets:
             if isinstance(target, (bool, np.bool_)):
                 raise TargetError(f"target is {target!r}, expected integers, a tuple or a float start")
             if len(out) != 1:
-                token = ', or "last" for the last token\'s largest' if len(out) == 2 else ""
+                tokens = ' (of a token: (-1, class), or "last" for the last one\'s largest)' if len(out) == 2 else ""
                 raise TargetError(
-                    f"the outputs are {_of(out)}: name one element by a tuple of {len(out)} integers, such as "
-                    f"{(-1, *(1,) * (len(out) - 1)) if len(out) == 2 else (0,) * len(out)}{token}, or give a float start"
+                    f"the outputs are {_of(out)}: name one element by a tuple of {len(out)} integers{tokens}, or give a "
+                    "float start"
                 )
             if target is None:
                 return cls(None, None, False, 1)

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attention_models import CASES, SMALL
 import dtdfast as dtd
+from attention_models import CASES, SMALL
 from dtdfast.compat.lxt import monkey_patch, relevance
 from dtdfast.errors import DtdError, InputError, RuleError, TargetError
 from held import Held, held_relevance

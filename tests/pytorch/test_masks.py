@@ -148,7 +148,7 @@ REFUSED = {
     "missing": ({"attention_mask": None}, dtd.InputError, "cannot take an example"),
     "unknown": ({"mask": MASK}, dtd.InputError, "unexpected keyword argument 'mask'"),
     "samples": ({"attention_mask": MASK[:1]}, dtd.InputError, r"attention_mask .* \(3, ...\)"),
-    "an array": ({"attention_mask": MASK.numpy()}, dtd.InputError, "attention_mask is a ndarray, expected a torch.Tensor"),
+    "an array": ({"attention_mask": MASK.numpy()}, dtd.InputError, "is a ndarray, expected a torch.Tensor"),
     "other integers": ({"attention_mask": 2 * MASK}, dtd.ModelError, "attention_mask holds other integers"),
 }
 

@@ -208,21 +208,22 @@ def per_sample(
         return
     _check_mode(model)
 
+    run = call or model
+
     def of(i: int) -> tuple[Any, ...]:
         return tuple(a[i : i + 1] if row else a for a, row in zip(arguments, rows, strict=True))
 
     def answers(i: int, values: tuple[Any, ...]) -> bool:
         """Whether the model gives sample i the same answer with these arguments."""
         try:
-            alone = _first(torch, call(x[i : i + 1].clone(), *values))
+            alone = _first(torch, run(x[i : i + 1].clone(), *values))
         except (RuntimeError, ValueError, IndexError):
             return False
         same = expected[i : i + 1]
         return alone.shape == same.shape and bool((alone - same).abs().max() <= TOLERANCE * same.abs().max())
 
     with _lock, evaluation(model), torch.no_grad():
-        call = call or model
-        expected = _first(torch, call(x.clone(), *arguments))
+        expected = _first(torch, run(x.clone(), *arguments))
         differ = any(row and bool((a != a[:1]).any()) for a, row in zip(arguments, rows, strict=True))
         # a model may take the rows of many samples for one, and read the first
         if answers(0, arguments) and not (differ and all(answers(i, of(i)) for i in range(len(x)))):

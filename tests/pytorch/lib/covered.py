@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 import dtdfast as dtd
 from dtdfast.importers.onnx.importer import OnnxModel
+from dtdfast.importers.records import Refused
 from dtdfast.importers.torch.call import title
 from dtdfast.importers.torch.program import from_module, two
 from dtdfast.importers.torch.reader import Reader
-from dtdfast.importers.records import Refused
 
 
 @dataclass(frozen=True)

@@ -23,14 +23,15 @@ BROADCAST = {  # the result has the broadcast shape of its operands
     "Pow", "Sub", "Sum", "Where", "Xor",
 }  # fmt: skip
 SAME_OR_SMALLER = {
-    "Abs", "Cast", "CastLike", "Ceil", "Clip", "Cos", "CumSum", "Erf", "Exp", "Flatten", "Floor", "Identity", "IsInf",
-    "IsNaN", "LayerNormalization", "Log", "Neg", "Not", "Reciprocal", "ReduceL1", "ReduceL2", "ReduceMax",
-    "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare", "Relu", "Reshape", "Round", "ScatterElements", "ScatterND", "Sigmoid", "Sign", "Sin", "Slice", "Softmax", "Split",
-    "Sqrt", "Squeeze", "Tanh", "Transpose", "Trilu", "Unsqueeze",
+    "Abs", "Cast", "CastLike", "Ceil", "Clip", "Cos", "CumSum", "Erf", "Exp", "Flatten", "Floor", "Identity",
+    "IsInf", "IsNaN", "LayerNormalization", "Log", "Neg", "Not", "Reciprocal", "ReduceL1", "ReduceL2", "ReduceMax",
+    "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare", "Relu", "Reshape", "Round",
+    "ScatterElements", "ScatterND", "Sigmoid", "Sign", "Sin", "Slice", "Softmax", "Split", "Sqrt", "Squeeze",
+    "Tanh", "Transpose", "Trilu", "Unsqueeze",
 }  # fmt: skip
 FOLDABLE = BROADCAST | SAME_OR_SMALLER | {
-    "Concat", "ConstantOfShape", "Einsum", "Expand", "Gather", "GatherElements", "GatherND", "Gemm", "MatMul", "Range", "Size",
-    "Tile",
+    "Concat", "ConstantOfShape", "Einsum", "Expand", "Gather", "GatherElements", "GatherND", "Gemm", "MatMul", "Range",
+    "Size", "Tile",
 }  # fmt: skip
 PLAIN_ATTRIBUTES = (1, 2, 3, 6, 7, 8)  # AttributeProto.AttributeType: float, int, string, and lists of them
 FEW = 64

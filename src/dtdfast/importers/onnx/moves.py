@@ -310,8 +310,10 @@ def gather_elements(node: Node) -> Value:
     if chosen.ndim != len(x.shape) or chosen.dtype.kind not in "iu" or not chosen.size or chosen.size > MOST:
         raise Refused(f"its indices have shape {chosen.shape}; expected at most {MOST} integers, of ({shape_text(x)})")
     size, corner = x.shape[axis], [slice(s) for s in chosen.shape]
-    if chosen.min() < -size or chosen.max() >= size or any(
-        c > s for a, (c, s) in enumerate(zip(chosen.shape, x.shape, strict=True)) if a != axis
+    if (
+        chosen.min() < -size
+        or chosen.max() >= size
+        or any(c > s for a, (c, s) in enumerate(zip(chosen.shape, x.shape, strict=True)) if a != axis)
     ):
         raise Refused(f"its indices have shape {chosen.shape}; expected integers within axis {axis + 1} of size {size}")
     corner[axis] = slice(None)

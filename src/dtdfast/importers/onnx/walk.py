@@ -37,9 +37,8 @@ from .opsets import check_version
 from .products import OPERATORS as PRODUCTS
 from .sampling import OPERATORS as SAMPLING
 from .tensors import Proto, Tensors
-from .turned import MEETING
+from .turned import MEETING, turned
 from .turned import OPERATORS as TURNED
-from .turned import turned
 
 OPERATORS: dict[str, Reader] = (
     LAYERS | NORMS | ARITHMETIC | FUNCTIONS | PRODUCTS | ATTENTION | MOVES | SAMPLING | TURNED

@@ -81,7 +81,11 @@ def from_torch(module: Any, example: Any = None, *, output: int | str | None = N
         raise InputError(f"example has shape {tuple(example.shape)}, expected (n, ...): the batch axis first")
     for name, tensor in given.items():
         if not isinstance(tensor, torch.Tensor) or tensor.ndim < 2 or len(tensor) != len(example):
-            kind = f"has shape {tuple(tensor.shape)}" if isinstance(tensor, torch.Tensor) else f"is a {type(tensor).__name__}"
+            kind = (
+                f"has shape {tuple(tensor.shape)}"
+                if isinstance(tensor, torch.Tensor)
+                else f"is a {type(tensor).__name__}"
+            )
             raise InputError(
                 f"{name} {kind}, expected a torch.Tensor of shape ({len(example)}, ...): a row for each sample of the "
                 "example; constants belong into the module"

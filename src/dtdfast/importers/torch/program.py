@@ -82,7 +82,8 @@ def load(path: Any) -> Any:
     if not Path(path).is_file():
         raise ModelError(f"{path}: there is no such file")
     try:
-        return torch.export.load(path)
+        with _silence():
+            return torch.export.load(path)
     except Exception as error:  # whatever PyTorch's reader stumbles over
         raise ModelError(
             f"{path}: not a program written by torch.export.save ({type(error).__name__}: {error!s:.100})"

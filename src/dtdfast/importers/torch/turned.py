@@ -226,11 +226,11 @@ def _einsum(records: Records, call: Call, x: Turned) -> Any:
     ranks = [computed[i].n_axes if i in computed else o.ndim for i, o in enumerate(call.tensors)]
     places = {i: o.place for i, o in computed.items()}
     equation, place = products.batch_first(call.equation, ranks, places, x.outer + x.inner, leading=False)
-    values = [o.value for o in computed.values()]
-    for value in values:
+    operands: list[Any] = [computed[i].value if i in computed else o for i, o in enumerate(call.tensors)]
+    for i, value in enumerate(operands):
         if isinstance(value, Function):
             raise value.refused()
-    operands = [computed[i].value if i in computed else records.array(o, "operand") for i, o in enumerate(call.tensors)]
+        operands[i] = value if isinstance(value, Value) else records.array(value, "operand")
     return x.over(products.einsum(records.add, equation, operands, records.n_batch), place)
 
 
