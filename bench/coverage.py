@@ -103,6 +103,7 @@ def main() -> None:
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_grad_enabled(False)
+    torch.backends.mha.set_fastpath_enabled(False)  # its fused kernel has no operator of ONNX
     with tempfile.TemporaryDirectory() as folder:
         for name, make in networks().items():
             if not arguments.names or name in arguments.names:

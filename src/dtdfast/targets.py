@@ -58,8 +58,8 @@ class Targets:
             if len(out) != 1:
                 tokens = ' (of a token: (-1, class), or "last" for the last one\'s largest)' if len(out) == 2 else ""
                 raise TargetError(
-                    f"the outputs are {_of(out)}: name one element by a tuple of {len(out)} integers{tokens}, or give a "
-                    "float start"
+                    f"the outputs are {_of(out)}: name one element by a tuple of {len(out)} integers{tokens}, or give "
+                    "a float start"
                 )
             if target is None:
                 return cls(None, None, False, 1)
