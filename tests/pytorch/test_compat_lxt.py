@@ -208,7 +208,7 @@ class Tolerant(nn.Module):
 
     def forward(self, ids: Tensor, attention_mask: Tensor) -> Tensor:
         x = self.words(ids)
-        kept = attention_mask[torch.arange(len(ids)), None, :].bool().expand(len(ids), ids.shape[1], ids.shape[1])
+        kept = attention_mask[: len(ids), None, :].bool().expand(len(ids), ids.shape[1], ids.shape[1])
         return self.head(nn.functional.scaled_dot_product_attention(x, x, x, kept).mean(1))
 
 
