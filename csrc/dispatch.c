@@ -141,16 +141,20 @@ static void run_pieces(void *context, int64_t first, int64_t last)
         void *const *bases = job->bases + piece * pieces->n_bases;
         const int64_t samples = piece + 1 < pieces->count ? pieces->samples : pieces->last_samples;
         for (int64_t i = job->first; i < job->last; i++) {
-            if (samples == pieces->samples) {
-                job->kernels->of[job->steps[i].op].run(&job->steps[i], bases, 1);
-                continue;
+            const dtd_step *s = &job->steps[i];
+            const int more = s->n_steps;
+            dtd_step some[1 + DTD_MOST_SLICED];
+            if (samples < pieces->samples) {
+                for (int k = 0; k <= more; k++) {
+                    some[k] = s[k];
+                    dtd_view *const views[] = {DTD_VIEWS(&some[k])};
+                    for (size_t v = 0; v < sizeof views / sizeof *views; v++)
+                        limit_samples(views[v], pieces->samples, samples);
+                }
+                s = some;
             }
-            dtd_step s = job->steps[i];
-            dtd_view *views[] = {&s.out,        &s.factor, &s.terms, &s.x,     &s.y_prev,
-                                 &s.terms_prev, &s.m,      &s.scale, &s.other, &s.shift};
-            for (size_t k = 0; k < sizeof views / sizeof *views; k++)
-                limit_samples(views[k], pieces->samples, samples);
-            job->kernels->of[s.op].run(&s, bases, 1);
+            job->kernels->of[s->op].run(s, bases, 1);
+            i += more;
         }
     }
 }
@@ -167,13 +171,18 @@ const char *dtd_run(int isa, int real, const dtd_step *steps, int64_t first, int
         const char *message = dtd_refusal(&steps[i], ISAS[isa].bfloat16);
         if (message)
             return message;
+        if (steps[i].n_steps >= last - i)
+            return "steps of a SLICED are not within the run";
+        for (int k = 1; k <= steps[i].n_steps; k++)
+            if (steps[i + k].n_steps)
+                return "a SLICED stands within another";
     }
     if (pieces) {
         pieces_job job = {kernels, steps, first, last, bases, pieces};
         dtd_parallel(n_threads, pieces->count, 1, run_pieces, &job);
         return NULL;
     }
-    for (int64_t i = first; i < last; i++)
+    for (int64_t i = first; i < last; i += 1 + steps[i].n_steps)
         kernels->of[steps[i].op].run(&steps[i], bases, n_threads);
     return NULL;
 }

@@ -9,7 +9,8 @@
 
 #include <stdint.h>
 
-#define DTD_BLOCK 16 /* output channels per block of packed weights */
+#define DTD_BLOCK 16      /* output channels per block of packed weights */
+#define DTD_MOST_SLICED 8 /* steps that one SLICED runs */
 
 #define DTD_SCRATCH 0               /* bases[DTD_SCRATCH]: memory that kernels may use within a step, or NULL */
 #define DTD_SCRATCH_BYTES (4 << 20) /* of each thread, where the instruction set asks for it */
@@ -18,6 +19,7 @@
 typedef struct {
     int64_t base, offset;
     int64_t shape[6], stride[6];
+    int64_t cut; /* in a step of SLICED: the axis that is cut into blocks; 0: none */
 } dtd_view;
 
 /* A vector or a packed block; base < 0: absent. */
@@ -43,7 +45,7 @@ typedef enum {
     DTD_ACTIVATE,       /* out = act(x), or act'(x) */
     DTD_AFFINE,         /* out (+)= x * weight[c] + bias[c] */
     DTD_LRN,
-    DTD_SOFTMAX,      /* over the axis `axis` */
+    DTD_SOFTMAX,      /* over the axis `axis`; factor, m: (maximum, 1 / sum) of each line */
     DTD_LOG_SOFTMAX,  /* its logarithm */
     DTD_MAX_POOL,     /* out = max over taps of x, m = number of the winning tap */
     DTD_MAX_UNPOOL,   /* out (+)= sum over windows won by this element */
@@ -58,6 +60,7 @@ typedef enum {
     DTD_MAP_WEIGHT,   /* out = wm(x), but for "1": 1 where x is not 0 */
     DTD_SUMS,         /* out = sums of multiplier(m) * x and of its absolute values, in double, see sums.c */
     DTD_ACCOUNT,      /* out = sums of what neurons absorb of x, in double, see sums.c */
+    DTD_SLICED,       /* the n_steps steps behind it, slice by slice of out, see sliced.c */
     DTD_N_OPS
 } dtd_op;
 
@@ -158,12 +161,15 @@ typedef struct {
     int32_t winner_bytes;                    /* of a winner of a max-pool: 1 or 2 */
     int32_t lrn_size;                        /* channels of a sum */
     int32_t centred;                         /* NORM*: the mean is subtracted */
+    int32_t n_steps, block;                  /* SLICED: its steps, which follow it, and the length of a block */
     int32_t x_step[3], border[6];            /* d, h, w; border: before and after of each */
     double coefficient, stabilizer, gamma, epsilon;
     double act_alpha, act_beta;        /* parameters of the activation */
     double lrn_k, lrn_alpha, lrn_beta; /* out = x / (k + alpha · sum x²)^beta */
     dtd_view out, factor, terms, x, y_prev, terms_prev, m, scale, other, shift; /* other: a second operand */
     dtd_ref weight, bias, bias_d, taps;
+    dtd_ref
+        local; /* SLICED: memory of each thread, where views with this base lie; offset: how much of it, in elements */
 } dtd_step;
 
 /* What all numbers of a run are: those of its arrays, and those that it computes with. */

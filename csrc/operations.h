@@ -25,7 +25,7 @@
     ROW(ACTIVATE, NAME, activate, NULL, OUT | X, M | ACTIVATION | DERIVATIVE)                                          \
     ROW(AFFINE, NAME, affine, NULL, OUT | X | WEIGHT, BIAS | ACCUMULATE)                                               \
     ROW(LRN, NAME, lrn, NULL, OUT | X | LRN_SIZE, 0)                                                                   \
-    ROW(SOFTMAX, NAME, softmax, NULL, OUT | X | AXIS, OTHER | COEFFICIENT)                                             \
+    ROW(SOFTMAX, NAME, softmax, NULL, OUT | X | AXIS, OTHER | COEFFICIENT | FACTOR | M)                                \
     ROW(LOG_SOFTMAX, NAME, log_softmax, NULL, OUT | X | AXIS, 0)                                                       \
     ROW(MAX_POOL, NAME, max_pool, NULL, OUT | X | TAPS | WINNER_BYTES, M)                                              \
     ROW(MAX_UNPOOL, NAME, max_unpool, NULL, OUT | X | M | TAPS | WINNER_BYTES, FACTOR | TARGETS)                       \
@@ -37,11 +37,12 @@
     ROW(NORM_TAPS, NAME, norm_taps, NULL, OUT | X | SCALE, OTHER | WEIGHT_MAP | CENTRED | TARGETS)                     \
     ROW(NORM_SCATTER, NAME, norm_scatter, NULL, OUT | X,                                                               \
         SCALE | OTHER | M | WEIGHT_MAP | MULTIPLIER | DERIVATIVE | EPSILON | CENTRED | TARGETS)                        \
-    ROW(SOFTMAX_BACK, NAME, softmax_back, NULL, OUT | X | M | AXIS, COEFFICIENT | TARGETS)                             \
+    ROW(SOFTMAX_BACK, NAME, softmax_back, NULL, OUT | X | M | AXIS, COEFFICIENT | TARGETS | FACTOR | SCALE)            \
     ROW(MAP_WEIGHT, NAME, map_weight, NULL, OUT | X, WEIGHT_MAP)                                                       \
     ROW(SUMS, NAME, sums, NULL, OUT | X, M | MULTIPLIER)                                                               \
     ROW(ACCOUNT, NAME, account, NULL, OUT | X,                                                                         \
         M | FACTOR | KIND | TERMS | TERMS_PREV | Y_PREV | BIAS | SHIFT | BIAS_D | OTHER | SCALE | SELECT |             \
-            COEFFICIENT | STABILIZER | WEIGHT_MAP)
+            COEFFICIENT | STABILIZER | WEIGHT_MAP)                                                                     \
+    ROW(SLICED, NAME, sliced, NULL, OUT | STEPS, 0)
 
 #endif

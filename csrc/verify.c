@@ -43,6 +43,7 @@ enum {
     SHIFT = 1ll << 31,
     EPSILON = 1ll << 32, /* numbers */
     CENTRED = 1ll << 33,
+    STEPS = 1ll << 34,
 };
 
 static const char *const FIELDS[] = {
@@ -50,7 +51,7 @@ static const char *const FIELDS[] = {
     "scale",       "weight",     "bias",        "bias_d", "taps",         "precision",  "weight_map",
     "input_map",   "multiplier", "factor_kind", "select", "activation",   "derivative", "dual",
     "accumulate",  "groups",     "repeat",      "axis",   "winner_bytes", "lrn_size",   "border",
-    "coefficient", "stabilizer", "other",       "shift",  "epsilon",      "centred",
+    "coefficient", "stabilizer", "other",       "shift",  "epsilon",      "centred",    "n_steps",
 };
 
 enum {
@@ -94,7 +95,8 @@ static int64_t given_fields(const dtd_step *s)
            given_if(s->lrn_size || s->lrn_k != 0 || s->lrn_alpha != 0 || s->lrn_beta != 0, LRN_SIZE) |
            given_if(border, BORDER) | given_if(s->coefficient != 1, COEFFICIENT) |
            given_if(s->stabilizer != 0, STABILIZER) | given_if(s->other.base >= 0, OTHER) |
-           given_if(s->shift.base >= 0, SHIFT) | given_if(s->epsilon != 0, EPSILON) | given_if(s->centred, CENTRED);
+           given_if(s->shift.base >= 0, SHIFT) | given_if(s->epsilon != 0, EPSILON) | given_if(s->centred, CENTRED) |
+           given_if(s->n_steps || s->block || s->local.base >= 0, STEPS);
 }
 
 /* What some values of a step's fields need of its other fields. */
@@ -160,6 +162,8 @@ static const char *unknown(const dtd_step *s, const char *operation)
         {s->repeat, 1, INT32_MAX, "impossible repeat"},
         {s->n_taps, 0, INT32_MAX, "impossible n_taps"},
         {s->lrn_size, 0, INT32_MAX, "impossible lrn_size"},
+        {s->n_steps, 0, DTD_MOST_SLICED + 1, "impossible n_steps"},
+        {s->block, 0, INT32_MAX, "impossible block"},
     };
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
         if (numbers[i].value < numbers[i].least || numbers[i].value >= numbers[i].count) {
@@ -220,6 +224,8 @@ const char *dtd_refusal(const dtd_step *s, int bfloat16)
         return refuse(operation, "does not take", first_of(given & ~known));
     if (shapes_differ(s, operation))
         return message;
+    if (s->op == DTD_SLICED && s->out.cut && !s->block)
+        return refuse(operation, "needs", "block");
     if (s->precision != DTD_FLOAT32 && !bfloat16)
         return "this instruction set has no bfloat16";
     return NULL;

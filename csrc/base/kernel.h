@@ -60,6 +60,11 @@ const char *NAME(scatter_body)(const dtd_step *s, void *const *bases, int choice
 
 /* -------------------------------------------------------------------------------------------------------- addresses */
 
+/* All views of a step. */
+#define DTD_VIEWS(s)                                                                                                   \
+    &(s)->out, &(s)->factor, &(s)->terms, &(s)->x, &(s)->y_prev, &(s)->terms_prev, &(s)->m, &(s)->scale, &(s)->other,  \
+        &(s)->shift
+
 ALWAYS_INLINE int present(const dtd_view *v) { return v->base >= 0; }
 
 ALWAYS_INLINE real *reals(const dtd_view *v, void *const *bases)

@@ -93,6 +93,23 @@ static void quotients(const real *e, const real *selector, real inverse, real *r
     }
 }
 
+/* The same in one pass, from x: out[i] = exp(x[i] - largest)·inverse, 0 where it is left out; `step` is 0 where one
+ * selector stands for all. */
+static void known_quotients(const real *x, const real *selector, int64_t step, real largest, real inverse, real *out,
+                            int64_t n)
+{
+    for (int64_t i = 0; i < n; i += VL) {
+        const int64_t lanes = min64(VL, n - i);
+        vec v = vec_exp(load_row(x + i, lanes) - largest) * inverse;
+        if (selector)
+            v = (vec)((mask)v & (mask)((step ? load_row(selector + i, lanes) : splat(*selector)) != 0));
+        if (lanes == VL)
+            store(out + i, v);
+        else
+            memcpy(out + i, &v, (size_t)lanes * sizeof *out);
+    }
+}
+
 static real largest_lane(vec v)
 {
     real lane[VL];
@@ -104,7 +121,7 @@ static real largest_lane(vec v)
 }
 
 /* out[i] = exp(x[i] - max x) / sum_j exp(x[j] - max x), x times the coefficient, over those that are selected; 0 for
- * the others */
+ * the others.  factor gets (max x, 1 / sum); with m = (max x, 1 / sum), out may be some of the elements of a line */
 static void run_softmax(void *context, int64_t first, int64_t last)
 {
     const line_job *job = context;
@@ -116,8 +133,24 @@ static void run_softmax(void *context, int64_t first, int64_t last)
     _Alignas(64) real row[DTD_ROW];
     unravel(first, s->out.shape, job->axis, p);
     for (int64_t item = first; item < last; item++, next_line(s->out.shape, job->axis, p)) {
-        const dtd_line x = line_of(job, &s->x, p), kept = line_of(job, &s->other, p), out = line_of(job, &s->out, p);
+        const dtd_line x = line_of(job, &s->x, p), kept = line_of(job, &s->other, p), out = line_of(job, &s->out, p),
+                       known = line_of(job, &s->m, p), found = line_of(job, &s->factor, p);
         vec most = splat(-INFINITY), sum = {0};
+        if (known.at && x.step == 1 && out.step == 1 && kept.step <= 1 && s->coefficient == 1) {
+            known_quotients(x.at, kept.at, kept.step, known.at[0], known.at[known.step], out.at, n);
+            continue;
+        }
+        if (known.at) {
+            EACH_PIECE(at, length, n)
+            {
+                const real *selector = piece_of(kept, at, length, selector_row);
+                scale_piece(piece_of(x, at, length, x_row), selector, s->coefficient, row, length, most);
+                exponentials(row, length, known.at[0], sum);
+                quotients(row, selector, known.at[known.step], row, length);
+                put_piece(out, at, row, length, 0);
+            }
+            continue;
+        }
         EACH_PIECE(at, length, n)
         most = scale_piece(piece_of(x, at, length, x_row), piece_of(kept, at, length, selector_row), s->coefficient,
                            row, length, most);
@@ -133,6 +166,10 @@ static void run_softmax(void *context, int64_t first, int64_t last)
         }
         /* a row that is left out wholly: its exponentials are NaN, but none is read */
         const real inverse = 1 / add_lanes(sum);
+        if (found.at) {
+            found.at[0] = largest;
+            found.at[found.step] = inverse;
+        }
         EACH_PIECE(at, length, n)
         {
             quotients(pieces ? piece_of(out, at, length, x_row) : row, piece_of(kept, at, length, selector_row),
@@ -174,7 +211,13 @@ void NAME(log_softmax)(const dtd_step *s, void *const *bases, int n_threads)
 
 /* -------------------------------------------------------------------------------------------------------- relevance */
 
-/* out[i] (+)= coefficient·m[i]·(x[i] - sum_j m[j]·x[j]) in double, rounded once */
+static double *sum_at(const line_job *job, const dtd_view *v, const int64_t *p)
+{
+    return present(v) ? (double *)job->bases[v->base] + v->offset + offset_of(v, p) : NULL;
+}
+
+/* out[i] (+)= coefficient·m[i]·(x[i] - sum_j m[j]·x[j]) in double, rounded once.  factor gets the sum, a double; with
+ * it as scale, out may be some of the elements of a line */
 static void run_softmax_back(void *context, int64_t first, int64_t last)
 {
     const line_job *job = context;
@@ -186,14 +229,18 @@ static void run_softmax_back(void *context, int64_t first, int64_t last)
     unravel(first, s->out.shape, job->axis, p);
     for (int64_t item = first; item < last; item++, next_line(s->out.shape, job->axis, p)) {
         const dtd_line x = line_of(job, &s->x, p), m = line_of(job, &s->m, p), out = line_of(job, &s->out, p);
-        double sum = 0;
-        EACH_PIECE(at, length, n)
-        {
-            const real *c = piece_of(x, at, length, x_row), *y = piece_of(m, at, length, m_row);
-            for (int64_t i = 0; i < length; i++)
-                terms[i] = (double)y[i] * c[i];
-            sum += sum_of(terms, length);
-        }
+        const double *known = sum_at(job, &s->scale, p);
+        double sum = known ? *known : 0, *found = sum_at(job, &s->factor, p);
+        if (!known)
+            EACH_PIECE(at, length, n)
+            {
+                const real *c = piece_of(x, at, length, x_row), *y = piece_of(m, at, length, m_row);
+                for (int64_t i = 0; i < length; i++)
+                    terms[i] = (double)y[i] * c[i];
+                sum += sum_of(terms, length);
+            }
+        if (found)
+            *found = sum;
         EACH_PIECE(at, length, n)
         {
             const real *c = piece_of(x, at, length, x_row), *y = piece_of(m, at, length, m_row);

@@ -18,6 +18,7 @@ import reference
 from cases import CASES, HELD_CASES, RULES, HeldCase
 from cases.axes import CASES as ALONG_AXES
 from cases.networks import BOXED, N_BATCH, PRESETS, positive_start, rounding, small
+from dtdfast.plan import attention
 from graphs import UNIT, graphs, perturbed
 from host import HostDevice
 from nets import SMALL
@@ -136,6 +137,21 @@ def test_transformers(name, rules, explainer):
 
 
 ALONG = list(ALONG_AXES) if LONG else list(ALONG_AXES)[::6]
+
+
+@pytest.mark.parametrize("rules", ["cp-lrp", "attnlrp"])
+def test_weights_that_are_made_again(rules, explainer, monkeypatch):
+    """Long rows: the bits of weights that are kept, in an arena without them."""
+    net = small("gpt2")
+    x, found, arenas = net.sample(2), [], []
+    for worth in (attention.WORTH, 0):
+        monkeypatch.setattr(attention, "WORTH", worth)
+        explain = explainer(net.layers, HostDevice(compiled=False), rules=rules)
+        found.append(explain.explain(x, 0))
+        arenas.append(str(explain.plan_for(x.shape)))
+    np.testing.assert_array_equal(*found)
+    assert "kept" in arenas[0]
+    assert "made again" in arenas[1]
 
 
 @pytest.mark.parametrize("name", ALONG)

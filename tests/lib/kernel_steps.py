@@ -28,7 +28,7 @@ RUNNER = shlex.split(os.environ.get("DTDFAST_RUNNER", ""))
 
 USABLE_ISAS = [isa for isa in range(lib.dtd_isa_count()) if lib.dtd_isa_usable(isa)]
 VIEWS = ("out", "factor", "terms", "x", "y_prev", "terms_prev", "m", "scale", "other", "shift")
-REFS = ("weight", "bias", "bias_d", "taps")
+REFS = ("weight", "bias", "bias_d", "taps", "local")
 _ENUMERATIONS = {
     name: ffi.typeof(f"dtd_{kind}")
     for name, kind in (
@@ -132,7 +132,15 @@ def run_elsewhere(steps: Any, blocks: list[Array], kernels: Kernels, n_threads: 
     assert process.stdin is not None
     assert process.stdout is not None
     header = np.array(
-        [ffi.sizeof("dtd_step"), kernels.isa, kernels.real, n_threads, len(blocks), *(b.nbytes for b in blocks)],
+        [
+            ffi.sizeof("dtd_step"),
+            kernels.isa,
+            kernels.real,
+            n_threads,
+            len(steps),
+            len(blocks),
+            *(b.nbytes for b in blocks),
+        ],
         np.int64,
     )
     process.stdin.write(header.tobytes() + bytes(ffi.buffer(steps)) + b"".join(b.tobytes() for b in blocks))
@@ -150,6 +158,8 @@ class Step:
     op: str
     arrays: dict[str, Array | None] = field(default_factory=dict)
     numbers: dict[str, Any] = field(default_factory=dict)
+    behind: list[Step] = field(default_factory=list)  # SLICED: the steps that it runs
+    cuts: dict[str, int] = field(default_factory=dict)  # of such a step: views → the axis that they are cut along
 
     def run(self, kernels: Kernels, n_threads: int = 1) -> None:
         """Run the step and check that nothing but its results changed; what is printed, pytest shows of tests that
@@ -161,16 +171,20 @@ class Step:
         if RUNNER:
             message = run_elsewhere(steps, blocks, kernels, n_threads)
         else:
-            answer = lib.dtd_run(kernels.isa, kernels.real, steps, 0, 1, bases, n_threads, ffi.NULL)
+            answer = lib.dtd_run(kernels.isa, kernels.real, steps, 0, len(steps), bases, n_threads, ffi.NULL)
             message = "" if answer == ffi.NULL else ffi.string(answer).decode()
         assert not message, message
         del scratch
-        results = {id(block_of(a)) for name in self.results if (a := self.arrays.get(name)) is not None}
+        written = [
+            (name, a) for s in (self, *self.behind) for name in s.results if (a := s.arrays.get(name)) is not None
+        ]
+        results = {id(block_of(array)) for _, array in written}
         for block, old in zip(blocks, before, strict=True):
             if id(block) not in results:
                 assert np.array_equal(block.view(np.uint8), old.view(np.uint8)), f"{self.op} wrote to an operand"
-        for name in self.results:
-            if (array := self.arrays.get(name)) is not None:
+        local = self.arrays.get("local")
+        for name, array in written:
+            if array is local or local is None or block_of(array) is not block_of(local):
                 old = next(o for b, o in zip(blocks, before, strict=True) if b is block_of(array))
                 assert untouched(array, old), f"{self.op} wrote beside {name}"
 
@@ -198,9 +212,10 @@ class Step:
 
     def _prepare(self, kernels: Kernels, n_threads: int) -> tuple[Any, list[Array], Any, Array]:
         """The step in C, its memory, the table of pointers to it, and scratch memory to be kept meanwhile."""
-        steps = ffi.new("dtd_step[1]")
+        steps = ffi.new("dtd_step[]", 1 + len(self.behind))
         blocks: list[Array] = []
-        self._write(steps[0], blocks)
+        for target, step in zip(steps, (self, *self.behind), strict=True):
+            step._write(target, blocks)
         scratch = np.empty(64 + n_threads * lib.dtd_isa_scratch(kernels.isa), np.uint8)
         start = scratch.ctypes.data + -scratch.ctypes.data % 64
         bases = ffi.new(
@@ -214,8 +229,10 @@ class Step:
             return ("whole",)  # the memory that holds out and its frame
         if self.op.startswith("NEURON"):
             return ("out", "factor", "terms")
-        if self.op in ("MAX_POOL", "NORM"):
+        if self.op in ("MAX_POOL", "NORM", "SOFTMAX", "SOFTMAX_BACK"):
             return ("out", "m" if self.op == "MAX_POOL" else "factor")
+        if self.op == "SLICED":
+            return ("local",)  # those of the steps behind it are theirs
         return ("factor",) if self.op == "FACTOR" else ("out",)
 
     def _write(self, step: Any, blocks: list[Array]) -> None:
@@ -241,6 +258,10 @@ class Step:
             target.offset = (
                 array.__array_interface__["data"][0] - block.__array_interface__["data"][0]
             ) // array.itemsize
+            if name == "local":  # (threads, elements of each)
+                target.offset = array.shape[1]
+            if name in self.cuts:
+                target.cut = self.cuts[name]
             for axis in range(6 if name in VIEWS else 0):
                 target.shape[axis] = array.shape[axis]
                 target.stride[axis] = array.strides[axis] // array.itemsize

@@ -13,10 +13,11 @@ from .._kernels import ffi, lib
 from ..errors import BackendError
 from ..packing import WeightStore
 from ..plan.plan import Plan
+from ..plan.sliced import Local, Sliced
 from ..plan.steps import SIZES, VIEWS, Buffer, Reals, Step, View, bound_strides
 from ..plan.taps import Phase
 
-PLACES = {"scratch": 0, "arena": 1, "x": 2, "start": 3, "outputs": 4, "result": 5, "ledger": 6}
+PLACES = {"scratch": 0, "arena": 1, "x": 2, "start": 3, "outputs": 4, "result": 5, "ledger": 6, "local": 7}
 """Of the externals in the table of pointers, which begins with them; behind them what samples bring along."""
 
 ALONE = np.zeros(1, np.int64)
@@ -67,7 +68,7 @@ _NUMBERS = {
 def _plain() -> Any:
     """A dtd_step with the fields that a step has where nothing else is said."""
     plain = ffi.new("dtd_step *")
-    for key in (*VIEWS, "weight", "bias", "bias_d", "taps"):
+    for key in (*VIEWS, "weight", "bias", "bias_d", "taps", "local"):
         getattr(plain, key).base = -1
     for key in _NUMBERS:
         setattr(plain, key, getattr(Step, key))
@@ -87,7 +88,11 @@ class Encoded:
         self.constants: list[NDArray[Any]] = []  # kept alive; pointers follow the externals in the table
         self.places = PLACES | {u.external: len(PLACES) + k for k, u in enumerate(plan.program.supplied)}
         self._places: dict[int, int] = {}  # of constants, by id
-        steps = [*plan.forward, *plan.relevance]
+        self.starts, steps = [0], list[Step]()  # of the plan's steps, those in C from which on they are
+        for step in (*plan.forward, *plan.relevance):
+            steps += [step, *step.inner] if isinstance(step, Sliced) else [step]
+            self.starts.append(len(steps))
+        self._local = plan.local
         self.c_steps = ffi.new("dtd_step[]", max(1, len(steps)))
         plain = ffi.buffer(_plain())[:]
         ffi.memmove(self.c_steps, plain * len(steps), len(plain) * len(steps))
@@ -99,6 +104,9 @@ class Encoded:
                 self._encode(target, step)
             except KeyError as unknown:
                 raise BackendError(f"{step.op}: the CPU's kernels do not know {unknown}") from None
+        for number, step in zip(self.starts, (*plan.forward, *plan.relevance), strict=False):
+            if isinstance(step, Sliced):
+                self._slice(self.c_steps + number, step)
         self.spans = spans(steps)
         first = plan.n_constant
         self.constant_runs = plan.segments(plan.forward[:first], 0) if first else []
@@ -121,6 +129,7 @@ class Encoded:
 
     def body(self, isa: int, number: int, bases: Any, choice: int) -> str:
         """The name of the body that runs a step, for a choice of dtd_body; "" if there is no such choice."""
+        number = self.starts[number]
         name = lib.dtd_body(isa, self.spans[number][0], self.c_steps + number, bases, choice)
         return "" if name == ffi.NULL else ffi.string(name).decode()
 
@@ -129,7 +138,7 @@ class Encoded:
         bases = ffi.new("void *[]", list(self._bases))
         bases[PLACES["scratch"]] = bases  # not read: an instruction set that wants scratch memory has it
         result = []
-        for number in range(len(self.spans)):
+        for number in range(len(self.starts) - 1):
             names = [self.body(isa, number, bases, lib.DTD_BY_SHAPE)]
             while names[-1]:
                 names.append(self.body(isa, number, bases, len(names)))
@@ -181,6 +190,15 @@ class Encoded:
         if phase is not None:
             c.x_step = phase.x_step
 
+    def _slice(self, c: Any, step: Sliced) -> None:
+        """A fused step and those behind it: along which axes their views are cut."""
+        c[0].n_steps, c[0].block = len(step.inner), step.block
+        c[0].local = (PLACES["local"], self._local // SIZES[step.real])
+        for number, cuts in enumerate(step.cuts, 1):
+            for key, axis in cuts.items():
+                getattr(c[number], key).cut = axis
+        c[0].out = c[1].out
+
     def _array(self, c: Any, step: Step, key: str, array: Any) -> None:
         """Weights, or other numbers that a step brings along."""
         if key == "weights":
@@ -210,6 +228,8 @@ class Encoded:
 
     def _base(self, buffer: Buffer, offset: int) -> tuple[int, int]:
         root = buffer.root
+        if isinstance(root, Local):
+            return PLACES["local"], root.offset // SIZES[root.dtype] + offset
         if root.external:
             return self.places[root.external], offset
         return PLACES["arena"], root.offset // SIZES[root.dtype] + offset

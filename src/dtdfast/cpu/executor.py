@@ -126,7 +126,9 @@ class CpuSession(HostSession):
         if arena.bases is None:
             arena.bases = encoded.bases(arena.memory, self.plan.arena, pieces)
         self._bases = arena.bases
-        self._place(0, scratch=SCRATCH.take(self._n_threads * lib.dtd_isa_scratch(self._isa)))
+        scratch, local = (self._n_threads * size for size in (lib.dtd_isa_scratch(self._isa), self.plan.local))
+        self._scratch = SCRATCH.take(scratch + local)
+        self._place(0, scratch=self._scratch[:scratch], local=self._scratch[scratch:])
         if not arena.ready:
             for first, last in encoded.constant_runs:
                 self.run(first, last)
@@ -134,7 +136,7 @@ class CpuSession(HostSession):
         return self
 
     def __exit__(self, *raised: object) -> None:
-        SCRATCH.give(self._externals["scratch"])
+        SCRATCH.give(self._scratch)
         ARENAS.give(self._shelf, self._arena)
 
     def forward(self, x: Array) -> Array:
@@ -209,6 +211,7 @@ class CpuSession(HostSession):
     def run(self, first: int, last: int) -> None:
         """Steps first .. last−1, without the interpreter lock."""
         encoded = self._encoded
+        first, last = encoded.starts[first], encoded.starts[last]
         while first < last:
             real, end = encoded.spans[first]
             end = min(end, last)

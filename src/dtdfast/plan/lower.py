@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from .attention import fuse_attention
 from .fuse import fuse_products, join_channels, without_unread
 from .lowering import Lowering
 from .memory import place, with_clears
 from .plan import Plan
 from .program import Program
+from .sliced import place_locals
 from .steps import Buffer, Step, View
 from .units import Unit
 
@@ -147,6 +149,7 @@ def lower(
     ledger: bool = False,
     chunked: bool = False,
     reals: tuple[str, str] | None = None,
+    local: bool = True,
 ) -> Plan:
     """The plan for n samples with t targets each.
 
@@ -155,6 +158,7 @@ def lower(
     ledger : sum what the ledger reads, beside the steps that there are without one
     chunked : the relevance steps run several times on one forward pass, so what they read of it stays
     reals : how values, and how gates and relevance are kept, where that is not the type of the program's numbers
+    local : the executor runs fused steps slice by slice, each thread with memory of its own for what is between them
     """
     lowering = Lowering(
         program.real,
@@ -171,6 +175,7 @@ def lower(
     if lowering.book is not None:
         downward = lowering.book.merged(downward)
     steps, downward = join_channels(steps, fuse_products(without_unread(downward), lowering.book))
+    steps, downward, notes = fuse_attention(steps, downward, t, local=local)
     constant = [step for step in steps if step.constant]
     if constant:
         steps = [*constant, *(step for step in steps if not step.constant)]
@@ -183,7 +188,7 @@ def lower(
         if buffer.first < n_constant <= buffer.last or (chunked and buffer.first < len(steps) <= buffer.last):
             buffer.last = len(steps) + len(downward)
     counts = {"n": n, "nt": n * t, "1": 1}
-    for step in (*steps, *downward):
+    for step in (part for whole in (*steps, *downward) for part in whole.parts()):
         if step.macs:
             step.macs *= counts[step.out.buffer.batch]
     arena = place(buffers, n, t, reuse=True)
@@ -200,4 +205,6 @@ def lower(
         lowering.relevances,
         lowering.factors,
         lowering.book,
+        place_locals((*steps, *downward), t),
+        notes,
     )

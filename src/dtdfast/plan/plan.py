@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -26,6 +26,8 @@ class Plan:
     n_constant : forward begins with so many steps that depend on no x: an arena keeps their results from call to call
     forward, relevance : list of Step
     arena : bytes of working memory
+    local : bytes of memory of each thread, for what stands between the steps of a fused one
+    attention : of every softmax whose attention is fused, what becomes of the weights
     pieces : so many of these run side by side, one thread through all steps of each (the last piece may have fewer
         samples)
     bodies : of every step, the body that runs it, if the executor has several for its operation; empty if it does not
@@ -44,6 +46,8 @@ class Plan:
     relevances: dict[int, Buffer]  # tensor → its relevance
     factors: dict[int, list[tuple[Buffer, str]]]  # neuron's output tensor → per share (factor, "gate" or "denominator")
     book: Book | None = None  # what is summed for a ledger
+    local: int = 0
+    attention: list[tuple[tuple[int, ...], str]] = field(default_factory=list)
     pieces: int = 1
     bodies: tuple[str, ...] = ()
 
@@ -123,6 +127,11 @@ def describe(plan: Plan) -> str:
         lines.append("pruned, since nothing wanted reads them: " + ", ".join(map(str, program.pruned)))
     for position, takers in sorted(network.folding.taken.items()):
         lines.append(f"entry {position} folded into {', '.join(map(str, takers))}")
+    if plan.local:
+        lines.append(f"{plan.local:,} bytes of memory for each thread beside the arena, for slices of fused steps")
+    for what in dict.fromkeys(what for _, what in plan.attention):
+        entries = ", ".join("+".join(map(str, which)) for which, found in plan.attention if found == what)
+        lines.append(f"attention weights of {entries}: {what}")
     if plan.n_constant:
         lines.append(f"steps 0 to {plan.n_constant - 1} depend on no x: an arena keeps their results from call to call")
     if plan.bodies:
@@ -141,7 +150,7 @@ def describe(plan: Plan) -> str:
             rows.append(
                 (
                     str(number),
-                    "+".join(map(str, unit.entries)) if unit else "-",
+                    "+".join(map(str, step.entries)) or "-",
                     step.op.lower(),
                     detail_of(step),
                     rule if step.op.startswith(("NEURON", "TAPS", "SCATTER", "FACTOR")) else "",

@@ -26,8 +26,7 @@ class Timing:
 
     @classmethod
     def of(cls, plan: Plan, number: int, step: Step, seconds: float, body: str = "") -> Timing:
-        entries = step.unit.entries if step.unit else ()
-        return cls(number, entries, step.op.lower(), seconds, step.macs, step_bytes(step, plan.n, plan.t), body)
+        return cls(number, step.entries, step.op.lower(), seconds, step.macs, step_bytes(step, plan.n, plan.t), body)
 
 
 @dataclass(frozen=True)

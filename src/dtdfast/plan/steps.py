@@ -286,6 +286,15 @@ class Step:
         return [own[key] for key in VIEWS if key in own and own[key] is not None]
 
     @property
+    def entries(self) -> tuple[int, ...]:
+        """Positions of the caller's list that it belongs to."""
+        return self.unit.entries if self.unit else ()
+
+    def parts(self) -> list[Step]:
+        """The steps that it is made of: itself, or those of a fused one (sliced.py)."""
+        return [self]
+
+    @property
     def domain(self) -> View:
         """The view whose elements it runs over."""
         if self.op not in SUMMING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .sliced import Sliced
 from .steps import SIZES, Step, View
 
 
@@ -45,6 +46,8 @@ def detail_of(step: Step) -> str:
         parts.append(step.multiplier)
     elif step.op == "FACTOR":
         parts.append(step.factor_kind)
+    elif isinstance(step, Sliced):
+        parts.append(step.detail)
     elif step.op == "DIVIDE" and step.sign != "none":
         parts.append(step.sign)
     if step.accumulate:

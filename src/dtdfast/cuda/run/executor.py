@@ -68,7 +68,7 @@ class CudaExecutor:
         self._most = {False: (ANY, ANY), True: (ANY, ANY)}
         self._lock = place.lock
         free, _ = place.device.memory()
-        self._batches = Batches(program, batch_size, min(BUDGET, free // 2), reals=place.reals)
+        self._batches = Batches(program, batch_size, min(BUDGET, free // 2), reals=place.reals, local=False)
         self._bounds = check.bounds(program.input_shape) if program.kind == EXPLAIN else (None, None)
 
     # ---------------------------------------------------------------------------------------------------------- sizes
@@ -116,7 +116,7 @@ class CudaExecutor:
         t = self._sizes(n, n_targets, ledger)[1]
         key = _Key(n, t, ledger, t < n_targets)
         if key not in self._prepared:
-            plan = lower(self.program, n, t, ledger=ledger, chunked=key.chunked, reals=self._place.reals)
+            plan = lower(self.program, n, t, ledger=ledger, chunked=key.chunked, reals=self._place.reals, local=False)
             self._prepared[key] = Prepared(plan, self._place.memory, contraction, self._place.precision, self._bounds)
         return self._prepared[key]
 

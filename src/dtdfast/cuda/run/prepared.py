@@ -121,7 +121,10 @@ class Prepared:
         self.unbind()
         self._base = base
         try:
-            self._steps = [self._launches(step) for step in (*self.plan.forward, *self.plan.relevance)]
+            self._steps = [
+                [launch for part in step.parts() for launch in self._launches(part)]
+                for step in (*self.plan.forward, *self.plan.relevance)
+            ]
         except BaseException:
             self.unbind()  # half bound is not bound
             raise

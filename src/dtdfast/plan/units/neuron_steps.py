@@ -108,6 +108,16 @@ def activated_apart(lowering: Lowering, unit: Sum, out: Buffer, last: dict[str, 
         )
 
 
+def sum_of(lowering: Lowering, unit: Sum, out: Buffer) -> Buffer:
+    """Out = act(y), and y without the bias: `out` itself where that is all the same and there already."""
+    held = unit.parts[0].held
+    if held and unit.bias is None:
+        return out
+    y = lowering.buffer(f"y{lowering.label(unit.out)}", unit.out.shape, like=out if held else None)
+    sums(lowering, unit, out, dict(terms=View(y)))
+    return y
+
+
 def pre_activations(lowering: Lowering, unit: Sum, out: Buffer, last: dict[str, Any]) -> None:
     """Y = Σ_parts x w + b into `out`, operand by operand; the last one's epilogue takes the fields `last`."""
     parts = list(unit.parts)
@@ -145,8 +155,9 @@ def general(lowering: Lowering, unit: Sum, out: Buffer, kind: str) -> None:
     assert row is not None
     label = lowering.label(unit.out)
     selects = any(s.select != "all" for s in row.shares)
-    y = lowering.buffer(f"y{label}", unit.out.shape) if selects else None
-    sums(lowering, unit, out, dict(terms=View(y)) if y is not None else {})
+    y = sum_of(lowering, unit, out) if selects else None
+    if y is None:
+        sums(lowering, unit, out, {})
     totals = [share_terms(lowering, unit, number) for number, _ in enumerate(row.shares)]
     lowering.kept[unit.out.index] = Kept(totals, y)
     factors = []
@@ -199,8 +210,7 @@ def by_sign(lowering: Lowering, unit: Sum, out: Buffer) -> None:
     row, label = unit.row, lowering.label(unit.out)
     assert row is not None
     like = out if unit.parts[0].held else None
-    y = lowering.buffer(f"y{label}", unit.out.shape, like=like)
-    sums(lowering, unit, out, dict(terms=View(y)))
+    y = sum_of(lowering, unit, out)
     terms = share_terms(lowering, unit, 0)
     factor = lowering.buffer(f"d{label}", unit.out.shape, dtype=lowering.gates, like=like)
     bias = lowering.constant(unit.bias) if unit.bias is not None else None

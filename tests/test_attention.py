@@ -1,0 +1,212 @@
+"""Attention in one step: the bits of its steps one by one, whatever the blocks; what a plan keeps of its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, contextmanager
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+import dtdfast as dtd
+import nets
+from dtdfast.explainer import EXPLAIN
+from dtdfast.plan import attention, lower
+from dtdfast.plan.attention import Fused
+from dtdfast.plan.plan import Plan
+from graphs import Graph, options, tokens
+from graphs.builder import Builder
+from support import LONG
+
+Array = np.ndarray[Any, Any]
+RULES = ("cp-lrp", "dtd", "attnlrp", dtd.Gamma(0.25))
+NONE, SOME = 0, 10**9
+"""Times the size of queries and keys that weights may have to be kept: none are, all are."""
+
+
+@contextmanager
+def blocks(worth: int, nbytes: int, least: int = 4, head: int = 0) -> Any:
+    """Slices of so many bytes; weights kept, or made again, by blocks or where `head` says so by head."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (("WORTH", worth), ("SLICE", nbytes), ("LEAST", least), ("HEAD", head)):
+            patch.setattr(attention, name, value)
+        yield
+
+
+@contextmanager
+def apart() -> Any:
+    """Without fusing."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lower, "fuse_attention", lambda forward, relevance, t, *, local: Fused(forward, relevance, []))
+        yield
+
+
+WAYS = {
+    "kept": lambda: blocks(SOME, 2**10),
+    "again": lambda: blocks(NONE, 2**10),
+    "again, small blocks": lambda: blocks(NONE, 1, 1),
+    "again, by head": lambda: blocks(NONE, 2**20, 32, 2**30),
+}
+
+
+def _masked(kind: str, tokens: int) -> list[dtd.Layer]:
+    """One block of attention with two heads; keys masked by what comes with a sample, or rows left out wholly."""
+    rng = np.random.default_rng(3)
+
+    def linear(n_out: int, of: int) -> dtd.Linear:
+        return dtd.Linear(rng.standard_normal((n_out, 6)) / 2, rng.standard_normal(n_out), axis=-1, inputs=of)
+
+    def heads(of: int) -> list[dtd.Layer]:
+        return [linear(6, of), dtd.Reshape((tokens, 2, 3)), dtd.Permute((0, 2, 1, 3))]
+
+    mask = rng.random((tokens, tokens)) < 0.6
+    mask[0] = kind != "rows"
+    softmax = dtd.Softmax(-1, inputs=(10, 11)) if kind == "given" else dtd.Softmax(-1, mask=mask, inputs=10)
+    return [
+        dtd.Given("keys", (1, 1, tokens)) if kind == "given" else dtd.Constant(np.zeros((1, 1, tokens))),
+        *(layer for _ in range(3) for layer in heads(dtd.INPUT)),
+        dtd.MatMul(transpose_b=True, scale=3**-0.5, inputs=(3, 6)),
+        dtd.Reshape((1, 1, tokens), inputs=0),
+        softmax,
+        dtd.MatMul(inputs=(12, 9)),
+        dtd.Permute((0, 2, 1, 3)),
+        dtd.Reshape((tokens * 6,)),
+        dtd.Linear(rng.standard_normal((4, tokens * 6))),
+    ]
+
+
+@lru_cache
+def network(name: str) -> tuple[list[dtd.Layer], Array, dict[str, Array]]:
+    rng = np.random.default_rng(4)
+    if name in ("gpt2", "llama"):
+        net = {"gpt2": lambda: nets.gpt2(37, 12, 2, n_words=20), "llama": lambda: nets.llama(19, 12, 1, n_words=20)}[
+            name
+        ]()
+        return net.layers, net.sample(3), {}
+    kind, tokens = name.split()
+    x = rng.standard_normal((3, int(tokens), 6)).astype(np.float32)
+    keys = rng.random((3, 1, 1, int(tokens))) < 0.7
+    return _masked(kind, int(tokens)), x, {"keys": keys.astype(np.float32)} if kind == "given" else {}
+
+
+NETWORKS = ("gpt2", "llama", "given 9", "rows 17", "given 1")
+
+
+def results(name: str, rules: Any, way: Callable[[], AbstractContextManager[None]], n_threads: int = 1) -> list[Any]:
+    layers, x, beside = network(name)
+    with way():
+        explainer = dtd.Explainer(layers, backend="cpu", rules=rules, n_threads=n_threads)
+        one = explainer.explain(x, 0, **beside)
+        many = explainer.explain(x, np.array([[1, 0, 1]] * 3), **beside)
+        alone = explainer.explain(x[1:2], 0, **{key: value[1:2] for key, value in beside.items()})
+        ledger = explainer.ledger(x, 0, **beside)
+        return [one, many, alone, explainer.predict(x, **beside), str(ledger)]
+
+
+def same(found: list[Any], expected: list[Any]) -> bool:
+    return all(np.array_equal(a, b, equal_nan=True) for a, b in zip(found[:-1], expected[:-1], strict=True)) and (
+        found[-1] == expected[-1]
+    )
+
+
+@pytest.mark.parametrize("rules", RULES, ids=str)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_fused_attention_has_the_bits_of_its_steps(name: str, rules: Any) -> None:
+    expected = results(name, rules, apart)
+    assert np.isfinite(expected[0]).all()
+    assert np.array_equal(expected[2][0], expected[0][1])
+    for number, way in enumerate(WAYS.values()):
+        assert same(results(name, rules, way, 1 + number % 3), expected)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "given 9"])
+def test_gradients_too(name: str) -> None:
+    layers, x, beside = network(name)
+
+    def gradient() -> Array:
+        return dtd.baselines.gradient(layers, x, 0, backend="cpu", **beside)
+
+    with apart():
+        expected = gradient()
+    for way in WAYS.values():
+        dtd.clear_cache()
+        with way():
+            np.testing.assert_array_equal(gradient(), expected)
+    dtd.clear_cache()
+
+
+def plan(name: str, rules: Any, **options: Any) -> Plan:
+    layers, x, _ = network(name)
+    explainer = dtd.Explainer(layers, backend="cpu", rules=rules)
+    return lower.lower(explainer._executor(x.shape[1:], EXPLAIN).program, 2, 1, **options)
+
+
+@pytest.mark.parametrize("rules", RULES, ids=str)
+def test_nothing_of_the_size_of_weights_is_kept(rules: Any) -> None:
+    with blocks(NONE, 2**10):
+        fused = plan("gpt2", rules)
+    assert not [buffer for buffer in fused.buffers if buffer.shape[-2:] == (37, 37)]
+    assert "attention weights of 14, 36: made again where they are read" in str(fused)
+    assert fused.local <= 2 * 2**10
+    with blocks(SOME, 2**10):
+        kept = plan("gpt2", rules)
+    assert len([buffer for buffer in kept.buffers if buffer.shape[-2:] == (37, 37)]) == 2 + 4 * (rules == "attnlrp")
+
+
+@pytest.mark.parametrize("rules", ["cp-lrp", "attnlrp"])
+def test_long_texts_take_little_memory(rules: str) -> None:
+    """320 tokens, as by default: without n·h·t² numbers of each of 4 layers, but with queries, keys and values."""
+    layers = nets.gpt2(320, 12, 4, n_words=20).layers
+    program = dtd.Explainer(layers, backend="cpu", rules=rules)._executor((320,), EXPLAIN).program
+    fused = lower.lower(program, 1, 1)
+    with apart():
+        single = lower.lower(program, 1, 1)
+    weights, operands = 4 * 320 * 320, 4 * 3 * 320 * 64
+    assert fused.arena <= single.arena - 4 * (weights - operands)
+    assert fused.local <= attention.HEAD
+
+
+def test_without_memory_of_threads_a_plan_has_the_weights_of_one_layer() -> None:
+    """What CUDA runs: all slices of a fused step at once."""
+    with blocks(NONE, 2**10):
+        one, both = (plan("gpt2", "attnlrp", local=local) for local in (False, True))
+    assert one.local == 0
+    assert [step.op for step in one.forward] == [step.op for step in both.forward]
+    tall = [buffer for buffer in one.buffers if buffer.shape[-2:] == (37, 37)]
+    assert all(buffer.first == buffer.last for buffer in tall)
+
+
+def test_the_plan_says_what_becomes_of_weights() -> None:
+    """Short rows are kept; so are weights that a ledger reads, and those of scores that something is added to."""
+    assert "attention weights of 14, 36: kept: no more than 2 times its queries and keys" in str(plan("gpt2", "dtd"))
+    ledger = plan("gpt2", "attnlrp", ledger=True)
+    assert "kept: its scores are more than one product, or others read them" in str(ledger)
+    layers, x, _ = network("rows 17")
+    added = [*layers[:11], dtd.Add(inputs=(10, 11)), *layers[12:]]
+    added[11:12] = [dtd.Constant(np.ones((1, 17, 17))), dtd.Add(inputs=(10, 11)), dtd.Softmax(-1)]
+    added[14:] = [dtd.MatMul(inputs=(13, 9)), *layers[14:]]
+    text = str(dtd.Explainer(added, backend="cpu", rules="cp-lrp").plan_for(x.shape))
+    assert "attention weights of 13: kept: its scores are more than one product, or others read them" in text
+    assert "sliced" not in text
+
+
+@pytest.mark.parametrize("seed", range(2000 if LONG else 24))
+def test_random_attention(seed: int) -> None:
+    """Masks of every shape, operands that lie the other way round, heads that are mixed, rules of all kinds."""
+    rng = np.random.default_rng(seed)
+    shape = [(5,), (7, 6), (2, 9, 3), (2, 3, 5, 4)][seed % 4]
+    b = Builder(rng, shape)
+    while not b.attends:
+        tokens.attention(b, dtd.INPUT)
+    x = rng.standard_normal((2, *shape)).astype(np.float32)
+    start = rng.standard_normal((2, *b.shape(len(b.layers) - 1))).astype(np.float32)
+    graph = Graph(b.layers, b.shapes, x, start, options(rng, b, "real"))
+    found = []
+    for way in (apart, WAYS["kept"], WAYS["again, small blocks"]):
+        dtd.clear_cache()
+        with way():
+            found.append(graph.explain("cpu"))
+    dtd.clear_cache()
+    assert all(np.array_equal(one, found[0], equal_nan=True) for one in found)
