@@ -1,8 +1,9 @@
 """Peak memory beyond the weights: what an explanation of VGG-16 with 8 images adds to a process that holds network and
-images.
+images; and of BERT-base with one long text.
 
 Every tool runs in a process of its own (Linux: the kernel's high-water mark of resident memory is reset before the
-call). What a tool prepares for itself, such as packed or clamped weights, counts.
+call). What a tool prepares for itself, such as packed or clamped weights, counts for VGG-16. For BERT-base it does not:
+the second call is measured, with nothing kept but weights.
 """
 
 from __future__ import annotations
@@ -18,13 +19,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "lib")
 import nets
 
 TOOLS = ("dtdfast", "zennit", "captum")
+LONG = ("dtdfast cp-lrp", "dtdfast attnlrp", "gradient × input")
+TOKENS = (128, 512, 1024)
 N_BATCH = 8
 TARGET = 0
 
 
-def peak_beyond_weights(tool: str) -> int:
-    """Bytes, measured in a fresh process."""
-    done = subprocess.run([sys.executable, __file__, tool], check=True, capture_output=True, text=True)
+def peak_beyond_weights(tool: str, *tokens: int) -> int:
+    """Bytes, measured in a fresh process; with `tokens`, of BERT-base."""
+    command = [sys.executable, __file__, tool, *map(str, tokens)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
     return int(done.stdout)
 
 
@@ -46,6 +50,19 @@ def _measure(tool: str) -> int:
     return _status("VmHWM") - before
 
 
+def _measure_long(tool: str, tokens: int) -> int:
+    import dtdfast as dtd
+    import transformers_torch
+
+    net = nets.bert(tokens, n_words=1000)
+    words, explain = net.sample(1), transformers_torch.TOOLS[tool](net)
+    explain(words, TARGET)
+    dtd.clear_cache()
+    before = _settled()
+    explain(words, TARGET)
+    return _status("VmHWM") - before
+
+
 def _settled() -> int:
     """Resident bytes after garbage is gone and the high-water mark is reset."""
     gc.collect()
@@ -61,12 +78,20 @@ def _status(key: str) -> int:
 
 def main() -> None:
     if len(sys.argv) > 1:
-        print(_measure(sys.argv[1]))
+        tool, *tokens = sys.argv[1:]
+        print(_measure_long(tool, int(tokens[0])) if tokens else _measure(tool))
         return
     print(f"VGG-16, {N_BATCH} images: peak memory beyond the weights")
-    peaks = {tool: peak_beyond_weights(tool) for tool in TOOLS}
+    _print({tool: peak_beyond_weights(tool) for tool in TOOLS})
+    for tokens in TOKENS:
+        print(f"BERT-base, {tokens} tokens: peak memory beyond the weights and their copies")
+        _print({tool: peak_beyond_weights(tool, tokens) for tool in LONG})
+
+
+def _print(peaks: dict[str, int]) -> None:
+    first = next(iter(peaks))
     for tool, peak in peaks.items():
-        print(f"{tool:8} {peak / 2**20:8.0f} MiB  {peak / peaks['dtdfast']:5.2f} x dtdfast")
+        print(f"{tool:16} {peak / 2**20:8.0f} MiB  {peak / peaks[first]:5.2f} x {first}")
 
 
 if __name__ == "__main__":
