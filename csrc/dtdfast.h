@@ -166,7 +166,8 @@ typedef struct {
     double coefficient, stabilizer, gamma, epsilon;
     double act_alpha, act_beta;        /* parameters of the activation */
     double lrn_k, lrn_alpha, lrn_beta; /* out = x / (k + alpha · sum x²)^beta */
-    dtd_view out, factor, terms, x, y_prev, terms_prev, m, scale, other, shift; /* other: a second operand */
+    /* other: a second operand; of NEURON_DENSE it is x+ and shift is x-, and terms = sum x+ w+ + sum x- w- */
+    dtd_view out, factor, terms, x, y_prev, terms_prev, m, scale, other, shift;
     dtd_ref weight, bias, bias_d, taps;
     dtd_ref
         local; /* SLICED: memory of each thread, where views with this base lie; offset: how much of it, in elements */

@@ -10,7 +10,7 @@
     ROW(MOVE, NAME, move, NULL, OUT | X, TARGETS)                                                                      \
     ROW(CONVERT, NAME, convert, NULL, OUT | X, 0)                                                                      \
     ROW(MAP, NAME, map, NULL, OUT, X | M | INPUT_MAP)                                                                  \
-    ROW(NEURON_DENSE, UNIT, neuron_dense, UNIT(dense_body), OUT | X | WEIGHT, NEURON | DENSE)                          \
+    ROW(NEURON_DENSE, UNIT, neuron_dense, UNIT(dense_body), OUT | X | WEIGHT, NEURON | DENSE | OTHER | SHIFT)          \
     ROW(NEURON_CHANNEL, NAME, neuron_channel, NULL, OUT | X, NEURON | WEIGHT | GROUPS)                                 \
     ROW(NEURON_LINEAR, NAME, neuron_linear, NULL, OUT | X | WEIGHT, NEURON)                                            \
     ROW(TAPS_DENSE, UNIT, taps_dense, UNIT(dense_body), OUT | X | WEIGHT, PRODUCT | DENSE)                             \

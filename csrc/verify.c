@@ -120,6 +120,7 @@ static int64_t conditions(const dtd_step *s, int64_t given)
     } else if (OPERATION[s->op].takes & KIND) {
         needs |= given & (KIND | FACTOR) ? KIND | FACTOR : 0;
         needs |= given & TERMS_PREV ? Y_PREV | DUAL : 0;
+        needs |= s->op == DTD_NEURON_DENSE && given & (OTHER | SHIFT) ? OTHER | SHIFT : 0;
     }
     return needs;
 }
@@ -127,6 +128,8 @@ static int64_t conditions(const dtd_step *s, int64_t given)
 /* Fields that an operation takes, but not together with the others that are given. */
 static int64_t excluded(const dtd_step *s)
 {
+    if (s->op == DTD_NEURON_DENSE && s->other.base >= 0)
+        return DUAL;
     return s->op == DTD_NORM_SCATTER && s->derivative ? SCALE | WEIGHT_MAP | MULTIPLIER : 0;
 }
 

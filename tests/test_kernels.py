@@ -45,8 +45,9 @@ def test_neuron(kernels: Kernels, kind: str, seed: int) -> None:
         select, bias_d = "ANY_SIGN", None
         activation = str(rng.choice(["IDENTITY", activation]))  # most of them, in one pass too
     if seed % 3 == 0:  # what most steps are, which the kernels finish in one pass
-        activation, mode, select = "RELU", "GATE", "ANY_SIGN"
+        activation, mode, select = "RELU" if seed % 2 else "CLIP", "GATE", "ANY_SIGN"
         bias_d = scale = None
+    beta = 0.75 if activation == "CLIP" else 0.0
 
     results = {k: layer.place(kernels.zeros(*layer.shape), order) for k in ("out", "terms", "factor")}
     arrays = {
@@ -60,6 +61,7 @@ def test_neuron(kernels: Kernels, kind: str, seed: int) -> None:
     }
     numbers = {
         **layer.numbers(), "dual": int(dual), "coefficient": coefficient, "stabilizer": stabilizer, "act_alpha": 0.25,
+        "act_beta": beta,
         "factor_kind": getattr(lib, f"DTD_F_{mode}"), "activation": getattr(lib, f"DTD_{activation}"),
         "select": getattr(lib, f"DTD_{select}"),
     }  # fmt: skip
@@ -73,7 +75,7 @@ def test_neuron(kernels: Kernels, kind: str, seed: int) -> None:
     y, y_size = s * total + previous[0] + b, s * size + np.abs(previous[0]) + np.abs(b)
     # compare what is stored before the activation; the derivative's kink makes it discontinuous
     act, slope = ref.ACTIVATIONS[activation]
-    agree(results["out"], act(y, 0.25, 0), (layer.n_terms + 4) * kernels.u * y_size)
+    agree(results["out"], act(y, 0.25, beta), (layer.n_terms + 4) * kernels.u * y_size)
     total, size = layer.sums("W_POSITIVE") if dual else (total, size)
     terms = s * total + previous[1 if dual else 0]
     agree(results["terms"], terms, (layer.n_terms + 3) * kernels.u * (s * size + np.abs(previous[1 if dual else 0])))
@@ -304,6 +306,9 @@ def refusal(op: str, given: str, **numbers: int) -> str:
         ("NEURON_CHANNEL", "out x terms_prev", {}, "NEURON_CHANNEL needs y_prev"),
         ("NEURON_CHANNEL", "out x", {"precision": lib.DTD_BFLOAT16}, "NEURON_CHANNEL does not take precision"),
         ("NEURON_LINEAR", "out x weight m", {}, "NEURON_LINEAR does not take m"),
+        ("NEURON_LINEAR", "out x weight other shift", {}, "NEURON_LINEAR does not take other"),
+        ("NEURON_DENSE", "out x weight other", {}, "NEURON_DENSE needs shift"),
+        ("NEURON_DENSE", "out x weight other shift", {"dual": 1}, "NEURON_DENSE does not take dual"),
         ("TAPS_DENSE", "out x weight", {"multiplier": lib.DTD_M_TIMES}, "TAPS_DENSE needs m"),
         ("TAPS_LINEAR", "out x weight", {"activation": lib.DTD_RELU}, "TAPS_LINEAR does not take activation"),
         ("SCATTER_LINEAR", "out x weight scale", {}, "SCATTER_LINEAR does not take scale"),

@@ -8,7 +8,8 @@ enum { TILE = DTD_TILE_PIXELS * DTD_BLOCK };
 /* --------------------------------------------------------------------------------------------------------- geometry */
 
 #define PIXEL_VIEWS(s)                                                                                                 \
-    {&(s)->out, &(s)->factor, &(s)->terms, &(s)->x, &(s)->y_prev, &(s)->terms_prev, &(s)->m, &(s)->scale}
+    {&(s)->out,        &(s)->factor, &(s)->terms, &(s)->x,     &(s)->y_prev,                                           \
+     &(s)->terms_prev, &(s)->m,      &(s)->scale, &(s)->other, &(s)->shift}
 
 static void merge_into_row(dtd_step *s, int axis)
 {
@@ -67,26 +68,21 @@ void NAME(locate)(dtd_site *site, const dtd_step *s, void *const *bases, int64_t
     site->bias_d = bias_d ? bias_d + c : NULL;
 }
 
-static void fetch_strip(const dtd_strip *strip, int n_pixels)
+ALWAYS_INLINE void fetch_strip(const dtd_strip *strip, int n_pixels, int64_t first, int64_t n, const int writing)
 {
     for (int p = 0; p < n_pixels && strip->at; p++)
-        __builtin_prefetch(strip->at + p * strip->pixel);
+        for (int64_t c = first; c < first + n; c += DTD_BLOCK)
+            __builtin_prefetch(strip->at + p * strip->pixel + c * strip->channel, writing);
 }
 
-static void fetch_for_writing(const dtd_strip *strip, int n_pixels)
+void NAME(fetch)(const dtd_step *s, const dtd_site *site, int64_t c, int64_t n)
 {
-    for (int p = 0; p < n_pixels && strip->at; p++)
-        __builtin_prefetch(strip->at + p * strip->pixel, 1);
-}
-
-void NAME(fetch)(const dtd_step *s, const dtd_site *site)
-{
-    fetch_strip(&site->y_prev, site->n_pixels);
-    fetch_strip(&site->terms_prev, site->n_pixels);
-    fetch_strip(&site->m, site->n_pixels);
-    fetch_for_writing(&site->out, site->n_pixels);
+    fetch_strip(&site->y_prev, site->n_pixels, c, n, 0);
+    fetch_strip(&site->terms_prev, site->n_pixels, c, n, 0);
+    fetch_strip(&site->m, site->n_pixels, c, n, 0);
+    fetch_strip(&site->out, site->n_pixels, c, n, 1);
     if (s->factor_kind != DTD_F_NONE)
-        fetch_for_writing(&site->factor, site->n_pixels);
+        fetch_strip(&site->factor, site->n_pixels, c, n, 1);
 }
 
 /* ------------------------------------------------------------------------------- tiles in memory <-> [pixel][block] */
@@ -149,7 +145,8 @@ static int plain(const dtd_site *site)
 
 static int usual_neuron(const dtd_step *s, const dtd_site *site)
 {
-    return plain(site) && (s->activation == DTD_IDENTITY || s->activation == DTD_RELU) &&
+    const int clips = s->activation == DTD_CLIP && s->act_alpha <= s->act_beta;
+    return plain(site) && (s->activation == DTD_IDENTITY || s->activation == DTD_RELU || clips) &&
            (s->factor_kind == DTD_F_NONE || s->factor_kind == DTD_F_SIGNED ||
             (s->factor_kind == DTD_F_GATE && s->select == DTD_ANY_SIGN));
 }
@@ -189,7 +186,9 @@ ALWAYS_INLINE void finish_vector(const dtd_step *s, const dtd_site *site, const 
     }
     const vec before = t;
     t += b.bias;
-    vec a = s->activation == DTD_RELU ? vec_positive(t) : t;
+    vec a = s->activation == DTD_RELU   ? vec_positive(t)
+            : s->activation == DTD_CLIP ? vec_min(splat(s->act_beta), vec_max(splat(s->act_alpha), t))
+                                        : t;
     store_lanes(site->out.at + p * site->out.pixel + c, a, n, full);
     if (site->terms.at)
         store_lanes(site->terms.at + p * site->terms.pixel + c, sum, n, full);
@@ -209,12 +208,6 @@ ALWAYS_INLINE void finish_usual(const dtd_step *s, const dtd_site *site, const r
                                 const int previous)
 {
     const int n = site->n_channels, whole = n - n % VL;
-    if (n < VL) {
-        const biases b = load_biases(site, 0, n, 0);
-        for (int p = 0; p < site->n_pixels; p++)
-            finish_vector(s, site, y + p * row, terms ? terms + p * row : NULL, b, p, 0, n, previous, 0);
-        return;
-    }
     if (n == VL) {
         const biases b = load_biases(site, 0, VL, 1);
         for (int p = 0; p < site->n_pixels; p++)
@@ -242,7 +235,14 @@ static void finish_usual_neuron(const dtd_step *s, const dtd_site *site, const r
 
 static int usual_taps(const dtd_step *s, const dtd_site *site)
 {
-    return plain(site) && (s->multiplier == DTD_M_NONE || s->multiplier == DTD_M_TIMES || s->multiplier == DTD_M_SIGN);
+    return plain(site) && s->multiplier != DTD_M_TIMES_POSITIVE && s->multiplier != DTD_M_TIMES_NEGATIVE &&
+           s->multiplier != DTD_M_ABSOLUTE;
+}
+
+/* 1 where `set`, 0 where `clear`, else m, which is NaN there */
+ALWAYS_INLINE vec one_where(mask set, mask clear, vec m)
+{
+    return (vec)(((mask)splat(1) & set) | ((mask)m & ~(set | clear)));
 }
 
 ALWAYS_INLINE void finish_taps_vector(const dtd_step *s, const dtd_site *site, const real *sum, int p, int c, int n,
@@ -250,12 +250,16 @@ ALWAYS_INLINE void finish_taps_vector(const dtd_step *s, const dtd_site *site, c
 {
     real *out = site->out.at + p * site->out.pixel + c;
     vec result = load(sum);
+    const vec m = s->multiplier == DTD_M_NONE ? result : load_lanes(site->m.at + p * site->m.pixel + c, n, full);
+    const mask below = m < 0;
     if (s->multiplier == DTD_M_TIMES)
-        result = load_lanes(site->m.at + p * site->m.pixel + c, n, full) * result;
-    if (s->multiplier == DTD_M_SIGN) {
-        const mask below = load_lanes(site->m.at + p * site->m.pixel + c, n, full) < 0;
+        result = m * result;
+    if (s->multiplier == DTD_M_POSITIVE)
+        result = one_where(m > 0, m <= 0, m) * result;
+    if (s->multiplier == DTD_M_NEGATIVE)
+        result = one_where(below, m >= 0, m) * result;
+    if (s->multiplier == DTD_M_SIGN)
         result = (vec)(((mask)-result & below) | ((mask)result & ~below));
-    }
     store_lanes(out, s->accumulate ? load_lanes(out, n, full) + result : result, n, full);
 }
 

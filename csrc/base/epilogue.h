@@ -29,9 +29,9 @@ void NAME(merge_pixels)(dtd_step *s);
 void NAME(locate)(dtd_site *site, const dtd_step *s, void *const *bases, int64_t n, int64_t c, int64_t d, int64_t h,
                   int64_t w);
 
-/* Fetch ahead what the epilogue will read and write: lines of one block of channels each, too far apart for the
- * hardware to foresee. */
-void NAME(fetch)(const dtd_step *s, const dtd_site *site);
+/* Fetch ahead what the epilogue will read and write of n channels from c (of the site's): lines of one block of
+ * channels each, too far apart for the hardware to foresee. */
+void NAME(fetch)(const dtd_step *s, const dtd_site *site, int64_t c, int64_t n);
 
 /* y, terms: sums of the tile, [pixel][DTD_BLOCK]; terms is NULL when it is not dual.  Both are overwritten. */
 void NAME(finish_neuron)(const dtd_step *s, const dtd_site *site, real *y, real *terms);

@@ -104,20 +104,35 @@ ALWAYS_INLINE void store_some(real *p, vec v, int64_t n)
 #endif
 }
 
-/* max(0, w) and min(0, w) */
-ALWAYS_INLINE vec vec_positive(vec w)
+/* max(a, w) and min(a, w); w where they are equal, or where one of them is NaN */
+ALWAYS_INLINE vec vec_max(vec a, vec w)
 {
 #if defined(__AVX512F__)
-    return (vec)MM(_mm512_max)(MM(_mm512_setzero)(), (MM_TYPE(__m512))w);
+    return (vec)MM(_mm512_max)((MM_TYPE(__m512))a, (MM_TYPE(__m512))w);
 #elif defined(__AVX2__)
-    return (vec)MM(_mm256_max)(MM(_mm256_setzero)(), (MM_TYPE(__m256))w);
+    return (vec)MM(_mm256_max)((MM_TYPE(__m256))a, (MM_TYPE(__m256))w);
 #elif defined(__SSE2__)
-    return (vec)MM(_mm_max)(MM(_mm_setzero)(), (MM_TYPE(__m128))w);
+    return (vec)MM(_mm_max)((MM_TYPE(__m128))a, (MM_TYPE(__m128))w);
 #else
-    return (vec)((mask)w & ~(mask)(w < 0));
+    return (vec)(((mask)a & (mask)(w < a)) | ((mask)w & ~(mask)(w < a)));
 #endif
 }
 
+ALWAYS_INLINE vec vec_min(vec a, vec w)
+{
+#if defined(__AVX512F__)
+    return (vec)MM(_mm512_min)((MM_TYPE(__m512))a, (MM_TYPE(__m512))w);
+#elif defined(__AVX2__)
+    return (vec)MM(_mm256_min)((MM_TYPE(__m256))a, (MM_TYPE(__m256))w);
+#elif defined(__SSE2__)
+    return (vec)MM(_mm_min)((MM_TYPE(__m128))a, (MM_TYPE(__m128))w);
+#else
+    return (vec)(((mask)a & (mask)(w > a)) | ((mask)w & ~(mask)(w > a)));
+#endif
+}
+
+/* max(0, w) and min(0, w) */
+ALWAYS_INLINE vec vec_positive(vec w) { return vec_max((vec){0}, w); }
 ALWAYS_INLINE vec vec_negative(vec w) { return -vec_positive(-w); }
 
 /* a / b with x/0 := 0 */

@@ -285,7 +285,7 @@ static int find_job(bf16_job *job, const dtd_step *s, void *const *bases, int ne
     job->components = job->components_y;
     job->unit_blocks = dual ? 1 : 2;
     job->units = ceil_div(job->dense.blocks, job->unit_blocks);
-    if (job->components > MOST_COMPONENTS)
+    if (job->components > MOST_COMPONENTS || job->dense.pair)
         return 0;
     return bases[DTD_SCRATCH] && s->n_taps <= MOST_TAPS && suits(job);
 }

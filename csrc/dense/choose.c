@@ -22,6 +22,7 @@ dense_job NAME(dense_job)(const dtd_step *s, void *const *bases, int neuron)
                      .step = s,
                      .bases = bases,
                      .neuron = neuron,
+                     .pair = neuron && present(&s->other),
                      .map = neuron ? (s->dual ? DUAL_MAP : DTD_W) : s->weight_map,
                      .c_in = s->x.shape[AXIS_C] / s->groups,
                      .c_out = s->out.shape[AXIS_C] / s->groups};
@@ -40,6 +41,10 @@ static void dense(const dtd_step *s, void *const *bases, int n_threads, int neur
 {
     dense_job job = NAME(dense_job)(s, bases, neuron);
     merge(&job);
+    if (job.pair) {
+        NAME(direct)(&job, n_threads);
+        return;
+    }
     for (int b = 0;; b++)
         if ((!BODIES[b].suits || BODIES[b].suits(&job)) && (!BODIES[b].pays || BODIES[b].pays(&job))) {
             BODIES[b].run(&job, n_threads);
@@ -53,6 +58,8 @@ void NAME(taps_dense)(const dtd_step *s, void *const *bases, int n_threads) { de
 const char *NAME(dense_body)(const dtd_step *s, void *const *bases, int choice)
 {
     dense_job job = NAME(dense_job)(s, bases, s->op == DTD_NEURON_DENSE);
+    if (job.pair)
+        return choice <= DTD_BY_SHAPE ? "direct" : NULL;
     merge(&job);
     for (int b = 0, sparse = 0;; b++) {
         if (BODIES[b].suits && !BODIES[b].suits(&job))

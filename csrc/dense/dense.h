@@ -8,10 +8,11 @@ typedef struct {
     dtd_step s;           /* with merged pixels */
     const dtd_step *step; /* as it was given */
     void *const *bases;
-    int neuron, map;
+    int neuron, map, pair;       /* pair: terms of x+ and x-, which `other` and `shift` hold */
     int64_t c_in, c_out;         /* of a group */
     int64_t block, blocks, span; /* elements of a block, blocks of a group, blocks of an item */
-    int64_t units, rows, tiles;  /* items of a group per pixels at once, rows of pixels, tiles of a row */
+    int64_t units, rows, tiles;  /* spans of a group, rows of pixels, tiles of a row */
+    int64_t gang;                /* units of an item (direct.c) */
     int64_t strip;               /* pixels of an item (sparse_gather.c) */
     int tiles_outside;           /* items are numbered (tile, unit) within a group, else (unit, tile) */
     int n_threads;

@@ -13,7 +13,8 @@ typedef struct {
     const int64_t *taps;
     int64_t n_taps, c_in, pixel, block; /* block: elements of one packed block of weights */
     real gamma;
-    real *sum, *terms; /* [block][pixel < DTD_TILE_PIXELS][DTD_BLOCK] */
+    int64_t row;       /* sums of a pixel that are there at a time */
+    real *sum, *terms; /* [pixel][row] */
     const char *ahead; /* NULL, or what the second cache fetches meanwhile, `ahead_step` bytes per input */
     int64_t ahead_step;
 } direct_tile;
@@ -63,7 +64,7 @@ ALWAYS_INLINE void run_tile(const direct_tile *t, const int pixels, const int ve
     for (int p = 0; p < pixels; p++)
 #pragma GCC unroll 4
         for (int v = 0; v < vectors; v++) {
-            int to = (v * VL / DTD_BLOCK * DTD_TILE_PIXELS + p) * DTD_BLOCK + v * VL % DTD_BLOCK + lane;
+            const int64_t to = p * t->row + v * VL + lane;
             store(t->sum + to, a[p][v] + splat(0)); /* -0 becomes 0, as in sparse_gather.c */
             if (dual)
                 store(t->terms + to, b[p][v] + splat(0));
@@ -117,7 +118,7 @@ static const tile_function TILE_FUNCTIONS[][2] = {EACH_MAP(ENTRY)};
 /* ----------------------------------------------------------------------------------------------------------- driver */
 
 /* Weights of a group that stay in a core's second cache: then x passes once, else the weights do. */
-enum { CACHED_WEIGHTS = (1 << 19) / sizeof(real) };
+enum { CACHED_WEIGHTS = (1 << 19) / sizeof(real), ITEMS = 16 }; /* ITEMS: of a thread at least, where units share */
 
 /* Where weights come from memory: a share of those that this thread multiplies next, which are in its next range where
  * this one ends (dtd_parallel hands ranges out in order). */
@@ -138,49 +139,67 @@ static void find_ahead(const dense_job *job, direct_tile *t, int64_t item, int64
     t->ahead_step = ceil_div(n, n_tiles);
 }
 
+enum {
+    PRODUCTS = 3, /* of an item: y, and of a pair the terms of x+ and of x- beside it */
+    MOST_ROW = 256,
+};
+
+/* terms = those of x+, and then those of x- */
+static void add_terms(real *terms, const real *more, int64_t n)
+{
+    for (int64_t i = 0; i < n; i += VL)
+        store(terms + i, load(terms + i) + load(more + i));
+}
+
 static void run_direct(void *context, int64_t first, int64_t last)
 {
     const dense_job *job = context;
     const dtd_step *s = &job->s;
-    const int64_t *shape = s->out.shape, *x_stride = s->x.stride;
-    const real *x = reals(&s->x, job->bases), *weight = vector(&s->weight, job->bases);
-    real sums[2][2][DTD_TILE_PIXELS * DTD_BLOCK];
+    const int64_t *shape = s->out.shape;
+    const dtd_view *const inputs[PRODUCTS] = {&s->x, &s->other, &s->shift};
+    const int maps[PRODUCTS] = {job->map, DTD_W_POSITIVE, DTD_W_NEGATIVE}, products = job->pair ? PRODUCTS : 1;
+    const real *weight = vector(&s->weight, job->bases);
+    real sums[PRODUCTS][PIXELS * MOST_ROW] __attribute__((aligned(64)));
     direct_tile tile = {.taps = table(&s->taps, job->bases),
                         .n_taps = s->n_taps,
                         .c_in = job->c_in,
-                        .pixel = x_stride[AXIS_W],
                         .block = job->block,
-                        .gamma = s->gamma,
-                        .sum = sums[0][0],
-                        .terms = sums[1][0]};
-    const int64_t n_tiles = job->rows * job->tiles;
+                        .row = job->gang * job->span * DTD_BLOCK,
+                        .gamma = s->gamma};
+    const int64_t n_tiles = job->rows * job->tiles, gangs = ceil_div(job->units, job->gang);
     for (int64_t item = first; item < last; item++) {
-        int64_t group = item / (n_tiles * job->units), rest = item % (n_tiles * job->units);
-        int64_t unit = job->tiles_outside ? rest % job->units : rest / n_tiles,
-                row_tile = job->tiles_outside ? rest / job->units : rest % n_tiles;
-        int64_t block = unit * job->span, n_blocks = min64(job->span, job->blocks - block);
+        int64_t group = item / (n_tiles * gangs), rest = item % (n_tiles * gangs);
+        int64_t gang = job->tiles_outside ? rest % gangs : rest / n_tiles,
+                row_tile = job->tiles_outside ? rest / gangs : rest % n_tiles;
+        int64_t block = gang * job->gang * job->span, n_blocks = min64(job->gang * job->span, job->blocks - block);
         int64_t t = row_tile % job->tiles, row = row_tile / job->tiles;
         int64_t h = row % shape[AXIS_H], d = row / shape[AXIS_H] % shape[AXIS_D],
                 n = row / shape[AXIS_H] / shape[AXIS_D];
-        int64_t w = shape[AXIS_W] * t / job->tiles;
-        int pixels = (int)(shape[AXIS_W] * (t + 1) / job->tiles - w);
-        tile.x = x + n * x_stride[AXIS_N] + group * job->c_in + d * x_stride[AXIS_D] + h * x_stride[AXIS_H] +
-                 w * x_stride[AXIS_W];
-        tile.w = weight + (group * job->blocks + block) * job->block;
+        int64_t w = shape[AXIS_W] * t / job->tiles, c = block * DTD_BLOCK;
+        dtd_site site = {.n_pixels = (int)(shape[AXIS_W] * (t + 1) / job->tiles - w),
+                         .n_channels = (int)min64(n_blocks * DTD_BLOCK, job->c_out - c)};
+        NAME(locate)(&site, s, job->bases, n, group * job->c_out + c, d, h, w);
         find_ahead(job, &tile, item, first, last);
-        dtd_site sites[2];
-        for (int64_t b = 0; b < n_blocks; b++) {
-            int64_t c = (block + b) * DTD_BLOCK;
-            sites[b] = (dtd_site){.n_pixels = pixels, .n_channels = (int)min64(DTD_BLOCK, job->c_out - c)};
-            NAME(locate)(&sites[b], s, job->bases, n, group * job->c_out + c, d, h, w);
-            NAME(fetch)(s, &sites[b]);
+        for (int64_t b = 0; b < n_blocks; b += job->span) {
+            const int64_t at_once = min64(job->span, n_blocks - b);
+            NAME(fetch)(s, &site, b * DTD_BLOCK, at_once * DTD_BLOCK);
+            tile.w = weight + (group * job->blocks + block + b) * job->block;
+            tile.terms = sums[1] + b * DTD_BLOCK;
+            for (int k = 0; k < products; k++) {
+                const int64_t *stride = inputs[k]->stride;
+                tile.x = reals(inputs[k], job->bases) + n * stride[AXIS_N] + group * job->c_in + d * stride[AXIS_D] +
+                         h * stride[AXIS_H] + w * stride[AXIS_W];
+                tile.pixel = stride[AXIS_W];
+                tile.sum = sums[k] + b * DTD_BLOCK;
+                TILE_FUNCTIONS[maps[k]][at_once - 1](&tile, site.n_pixels);
+            }
         }
-        TILE_FUNCTIONS[job->map][n_blocks - 1](&tile, pixels);
-        for (int64_t b = 0; b < n_blocks; b++)
-            if (job->neuron)
-                NAME(finish_neuron)(s, &sites[b], sums[0][b], s->dual ? sums[1][b] : NULL);
-            else
-                NAME(finish_taps)(s, &sites[b], sums[0][b]);
+        if (job->pair)
+            add_terms(sums[1], sums[2], site.n_pixels * tile.row);
+        if (job->neuron)
+            NAME(finish_neuron_rows)(s, &site, sums[0], s->dual || job->pair ? sums[1] : NULL, tile.row);
+        else
+            NAME(finish_taps_rows)(s, &site, sums[0], tile.row);
     }
 }
 
@@ -194,9 +213,15 @@ void NAME(direct)(dense_job *job, int n_threads)
     job->tiles = ceil_div(shape[AXIS_W], PIXELS);
     job->n_threads = n_threads;
     job->tiles_outside = job->blocks * job->block <= CACHED_WEIGHTS;
-    int64_t items = s->groups * job->units * job->rows * job->tiles;
+    const int64_t n_tiles = s->groups * job->rows * job->tiles;
+    /* an epilogue that walks rows of memory is the faster, but all threads want items */
+    const int64_t most = MOST_ROW / (DTD_BLOCK * job->span),
+                  least = n_threads > 1 ? ceil_div(n_threads * ITEMS, n_tiles) : 1;
+    job->gang = job->tiles_outside ? max64(1, min64(most, job->units / least)) : 1;
+    job->gang = ceil_div(job->units, ceil_div(job->units, job->gang)); /* equal ones, where that goes */
+    int64_t items = n_tiles * ceil_div(job->units, job->gang);
     /* multiply-adds of an item */
-    int64_t work = max64(1, s->n_taps * job->c_in * DTD_BLOCK * min64(shape[AXIS_W], PIXELS));
+    int64_t work = max64(1, s->n_taps * job->c_in * DTD_BLOCK * job->gang * min64(shape[AXIS_W], PIXELS));
     int64_t grain = ceil_div(1 << 18, work);
     const int64_t units = s->groups * job->units;
     if (!job->tiles_outside && units >= 4 * (int64_t)n_threads) /* whole ones, whose weights are fetched ahead */

@@ -185,7 +185,7 @@ static void finish_strip(const dense_job *job, const strip *t, int64_t q0, int64
             real *sum = tile_of(t->sum + from, n_blocks, site.n_pixels, tiles[0]);
             if (next < end) {
                 sites[b] = site_of(job, next, end, c0 + b * DTD_BLOCK);
-                NAME(fetch)(s, &sites[b]);
+                NAME(fetch)(s, &sites[b], 0, DTD_BLOCK);
             }
             real *terms = s->dual ? tile_of(t->terms + from, n_blocks, site.n_pixels, tiles[1]) : NULL;
             if (job->neuron)
