@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import dtdfast as dtd
+from dtdfast.cpu import executor
 from dtdfast.cpu.executor import CpuSession
 from dtdfast.explainer import EXPLAIN
 from dtdfast.plan.lower import lower
@@ -269,6 +270,47 @@ def test_chunks_of_targets_have_the_bits_of_all_at_once(monkeypatch: pytest.Monk
         assert executor.batches.targets(5) == at_once
         assert executor.batch_size(2, 5) == 1
         np.testing.assert_array_equal(explainer.explain(x, targets), expected)
+
+
+def _expansion() -> list[dtd.Layer]:
+    """A linear bottleneck, a pointwise product of its values of both signs, and a residual."""
+    return [
+        dtd.Conv(_weights(6, 3, 3, 3), _weights(6), padding=1),
+        dtd.Conv(_weights(20, 6, 1, 1), _weights(20)),
+        dtd.Activation("clip", 0.0, 6.0),
+        dtd.Conv(_weights(20, 1, 3, 3), groups=20, padding=1),
+        dtd.Activation("clip", 0.0, 6.0),
+        dtd.Conv(_weights(6, 20, 1, 1)),
+        dtd.Add(inputs=(0, 5)),
+        dtd.GlobalAvgPool(),
+        dtd.Flatten(),
+        dtd.Linear(_weights(4, 6)),
+    ]
+
+
+@pytest.mark.parametrize("rules", [dtd.ZPlus(), "dtd"], ids=["z+", "dtd"])
+def test_pairs_of_terms_beside_y_have_the_bits_of_steps_apart(monkeypatch: pytest.MonkeyPatch, rules: object) -> None:
+    monkeypatch.setattr(executor, "MATRIX_UNITS", ())
+    x = _weights(2, 3, 5, 7)
+    fused, words = dtd.Explainer(_expansion(), rules=rules, backend="cpu"), "y, x+ w+ and x- w-"
+    assert str(fused.plan_for(x.shape)).count(words) == 1
+    monkeypatch.setattr(executor, "MATRIX_UNITS", executor.isa_names())
+    whole = dtd.Explainer(_expansion(), rules=rules, backend="cpu")
+    assert words not in str(whole.plan_for(x.shape))
+    assert fused.explain(x).tobytes() == whole.explain(x).tobytes()
+    assert fused.ledger(x).closed
+
+
+@pytest.mark.parametrize(("inputs", "outputs", "together"), [(6, 5, True), (6, 4, False), (193, 5, False)])
+def test_pairs_of_terms_of_many_inputs_or_few_outputs_stay_apart(
+    monkeypatch: pytest.MonkeyPatch, inputs: int, outputs: int, together: bool
+) -> None:
+    """Few outputs are summed in another order where the terms are a step of their own."""
+    monkeypatch.setattr(executor, "MATRIX_UNITS", ())
+    layers = [dtd.Conv(_weights(inputs, 3, 3, 3)), dtd.Conv(_weights(outputs, inputs, 1, 1)), dtd.ReLU()]
+    layers += [dtd.GlobalAvgPool(), dtd.Flatten(), dtd.Linear(_weights(2, outputs))]
+    plan = dtd.Explainer(layers, rules=dtd.ZPlus(), backend="cpu").plan_for((1, 3, 5, 7))
+    assert ("x- w-" in str(plan)) is together
 
 
 if __name__ == "__main__":

@@ -42,6 +42,9 @@ ENOUGH = 5 * 2**25
 """Bytes of arena that leave the caches anyway: beyond them, more samples in a pass spare only the weights' way from
 memory."""
 
+MATRIX_UNITS = ("amx",)
+"""Instruction sets whose products of terms are the faster for being steps of their own."""
+
 MOST_PLANS = 64
 """Plans, and layouts of batches, that are kept for one shape of sample: the oldest goes first."""
 
@@ -262,7 +265,8 @@ class CpuExecutor:
         self._layouts: dict[tuple[int, int, int, bool, bool], Layout] = {}
         self._lock = renewed(self, "_lock")
         self._isa = isa_index()
-        self.batches = Batches(program, batch_size, MEMORY_BUDGET, ENOUGH)
+        self._pairs = isa_names()[self._isa] not in MATRIX_UNITS
+        self.batches = Batches(program, batch_size, MEMORY_BUDGET, ENOUGH, pairs=self._pairs)
 
     def batch_size(self, n: int, n_targets: int, *, ledger: bool = False) -> int:
         return self.batches.samples(n, n_targets)
@@ -283,7 +287,9 @@ class CpuExecutor:
                 alone = key == (1, 1, False, False)
                 with uncollected():
                     plan = (
-                        self.batches.one() if alone else lower(self.program, n, t, ledger=ledger, chunked=t < n_targets)
+                        self.batches.one()
+                        if alone
+                        else lower(self.program, n, t, ledger=ledger, chunked=t < n_targets, pairs=self._pairs)
                     )
                     self._plans[key] = plan, Encoded(plan, self._store, self._precision)
                 while len(self._plans) > MOST_PLANS:

@@ -32,9 +32,9 @@ class Batches:
     ----------
     batch_size : samples per pass as the caller wants them, None for as many as the budget allows
     budget : bytes of arena that a pass may use where there is no batch_size (one sample may need more)
-    reals, local : as in lower
     enough : bytes of arena beyond which more samples spare nothing but reading the weights again; None where they
         always pay
+    reals, local, pairs : as in lower
     """
 
     def __init__(
@@ -44,26 +44,31 @@ class Batches:
         budget: int,
         enough: int | None = None,
         reals: tuple[str, str] | None = None,
+        *,
         local: bool = True,
+        pairs: bool = False,
     ) -> None:
         self.batch_size, self.budget, self.enough = batch_size, budget, enough
-        self._one: Plan | None = lower(program, 1, 1, reals=reals, local=local)
+        self._program, self._reals, self._local, self._pairs = program, reals, local, pairs
+        self._one: Plan | None = self._lower(1)
         self.per_sample, self.macs = max(1, self._one.arena), self._one.macs
         parts = [part for unit in program.network.units if isinstance(unit, Sum) for part in unit.parts]
         self.weights = sum(SIZES[program.real] * part.weight.size for part in parts if part.weight is not None)
-        self._program, self._reals, self._local = program, reals, local
+
+    def _lower(self, t: int) -> Plan:
+        return lower(self._program, 1, t, reals=self._reals, local=self._local, pairs=self._pairs)
 
     def one(self) -> Plan:
         """The plan for one sample, made when the sizes were."""
         found, self._one = self._one, None
-        return found or lower(self._program, 1, 1, reals=self._reals, local=self._local)
+        return found or self._lower(1)
 
     @cached_property
     def per_target(self) -> int:
         """Bytes of arena for one more target."""
         if not self._program.relevant:
             return 1
-        return max(1, lower(self._program, 1, 2, reals=self._reals, local=self._local).arena - self.per_sample)
+        return max(1, self._lower(2).arena - self.per_sample)
 
     def targets(self, n_targets: int) -> int:
         """Targets per relevance pass, so that one sample stays within the budget."""

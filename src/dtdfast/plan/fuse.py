@@ -10,12 +10,17 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 
 from .account import Book
+from .parts import FEW_OUTPUTS
 from .steps import REALS, SUMMING, Buffer, Step, View
 from .tensors import whole as whole_of
 
 UNPOOLS = ("MAX_UNPOOL", "MAX_SCATTER")
 MULTIPLIES = ("TAPS_DENSE", "TAPS_CHANNEL", "TAPS_LINEAR", "SCATTER_LINEAR", "MOVE", *UNPOOLS)
 """Operations whose result a product can join: `m`, for UNPOOLS (whose m are the winners) `factor`."""
+
+
+PAIRED_INPUTS = 192
+"""Inputs of which 14 pixels of x, x⁺ and x⁻ lie in 32 KiB, a first cache beside weights and sums."""
 
 
 def _touched(steps: list[Step]) -> dict[int, list[int]]:
@@ -159,6 +164,69 @@ def fuse_products(steps: list[Step], book: Book | None = None) -> list[Step]:
 def _between(users: list[int], first: int, last: int) -> list[int]:
     """Those from the first on and before the last."""
     return users[bisect_left(users, first) : bisect_left(users, last)]
+
+
+def fuse_pairs(steps: list[Step]) -> list[Step]:
+    """Y, the terms of x⁺ and of x⁻, and their factor in one step, where they are one pointwise product.
+
+    Apart, y and the sum of the terms go to memory and come back: twenty bytes for each of its elements, which few
+    inputs do not outweigh.
+    """
+    touched = _touched(steps)
+    sums: dict[int, int] = {}  # unit, by its id → number of the step of its y, where that is one alone
+    fused: dict[int, Step] = {}
+    dropped: set[int] = set()
+    for number, step in enumerate(steps):
+        if step.op == "NEURON_DENSE":
+            sums[id(step.unit)] = -1 if id(step.unit) in sums else number
+        if step.op != "FACTOR" or step.terms is None or sums.get(id(step.unit), -1) < 0:
+            continue
+        pair = [i for i in touched[id(step.terms.buffer.root)] if i != number]
+        of_y = sums[id(step.unit)]
+        y = steps[of_y]
+        if not _is_pair(y, [steps[i] for i in pair], step) or _between(
+            touched[id(y.out.buffer.root)], of_y + 1, number
+        ):
+            continue
+        added = {key: getattr(step, key) for key in ("factor", "factor_kind", "coefficient", "stabilizer", "bias_d")}
+        plus, minus = (steps[i].x for i in pair)
+        fused[number] = y.but(**added, other=plus, shift=minus, macs=y.macs + sum(steps[i].macs for i in pair))
+        dropped.update((of_y, *pair))
+        del sums[id(step.unit)]
+    return [fused.get(k, step) for k, step in enumerate(steps) if k not in dropped]
+
+
+def _is_pair(y: Step, pair: list[Step], factor: Step) -> bool:
+    """Whether these are Σ x w, Σ x⁺ w⁺ + Σ x⁻ w⁻ and a factor of their epilogue."""
+    bias_d, weights = factor.bias_d, y.weights
+    apart = not y.dual and all(view is None for view in (y.factor, y.terms, y.y_prev, y.scale, y.window))
+    usual = (
+        factor.factor_kind in ("gate", "denominator")
+        and factor.select == "all"
+        and factor.coefficient > 0  # of others a ledger reads the terms
+        and factor.window is None
+        and factor.terms_prev is None
+        and (bias_d is None or bias_d.ndim == 1)
+    )
+    if not (apart and usual) or weights is None or y.phase is None or len(y.phase.taps) != 1 or y.groups != 1:
+        return False
+    if y.phase.x_step != (1, 1, 1) or y.x is None or y.x.buffer.shape[0] > PAIRED_INPUTS:
+        return False
+    if y.out.buffer.shape[0] <= FEW_OUTPUTS or factor.out.buffer.root.dtype != y.out.buffer.root.dtype:
+        return False
+    return [(s.op, s.weight_map, s.accumulate) for s in pair] == [
+        ("TAPS_DENSE", "w+", False),
+        ("TAPS_DENSE", "w-", True),
+    ] and all(
+        s.weights is not None
+        and s.weights.key == weights.key
+        and s.multiplier == "none"
+        and s.window is None
+        and s.x is not None
+        and s.x.buffer.batch == y.x.buffer.batch
+        and s.x.region is None
+        for s in pair
+    )
 
 
 def _takes_product(step: Step, r: Buffer) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .attention import fuse_attention
-from .fuse import fuse_products, join_channels, without_unread
+from .fuse import fuse_pairs, fuse_products, join_channels, without_unread
 from .lowering import Lowering
 from .memory import place, with_clears
 from .plan import Plan
@@ -150,6 +150,7 @@ def lower(
     chunked: bool = False,
     reals: tuple[str, str] | None = None,
     local: bool = True,
+    pairs: bool = False,
 ) -> Plan:
     """The plan for n samples with t targets each.
 
@@ -159,6 +160,7 @@ def lower(
     chunked : the relevance steps run several times on one forward pass, so what they read of it stays
     reals : how values, and how gates and relevance are kept, where that is not the type of the program's numbers
     local : the executor runs fused steps slice by slice, each thread with memory of its own for what is between them
+    pairs : the device takes the terms of x⁺ and of x⁻ in the step of y
     """
     lowering = Lowering(
         program.real,
@@ -174,6 +176,7 @@ def lower(
     downward = relevance(lowering, program) if program.relevant else []
     if lowering.book is not None:
         downward = lowering.book.merged(downward)
+    steps = fuse_pairs(steps) if pairs else steps
     steps, downward = join_channels(steps, fuse_products(without_unread(downward), lowering.book))
     steps, downward, notes = fuse_attention(steps, downward, t, local=local)
     constant = [step for step in steps if step.constant]

@@ -132,18 +132,21 @@ def has_slopes(unit: Sum) -> bool:
     return isinstance(unit.activation, L.Activation) and unit.activation.slopes is not None
 
 
+FEW_OUTPUTS = 4
+"""Outputs whose terms kernels may sum in another order apart than beside y: both orders stay where they were."""
+
+
 def fusable(unit: Sum) -> bool:
     """One share, one denominator that y's own pass over x and w can sum: Σ x w⁺ (z⁺ on x ≥ 0) or Σ x w."""
     row = unit.row
     assert row is not None
     terms = [(part, part.terms[0]) for part in unit.parts]
+    first = len(terms) > 1 and is_identity(unit.parts[0]) and len(terms[0][1]) == 1  # which starts the sums
+    many = row.by_sign or unit.out.shape[0] > FEW_OUTPUTS
+    mapped = any(len(t) != 1 or t[0].x != X for _, t in (terms[1:] if first and many and is_dual(unit) else terms))
     if row.by_sign:
-        first = len(terms) > 1 and is_identity(unit.parts[0]) and len(terms[0][1]) == 1
-        rest = terms[1:] if first else terms
-        return is_dual(unit) and all(len(t) == 1 and t[0].x == X for _, t in rest)
-    if len(row.shares) != 1 or row.shares[0].select != "all":
-        return False
-    if any(len(t) != 1 or t[0].x != X for _, t in terms):
+        return is_dual(unit) and not mapped
+    if len(row.shares) != 1 or row.shares[0].select != "all" or mapped:
         return False
     maps = {t[0].w for _, t in terms}
     if maps == {W}:

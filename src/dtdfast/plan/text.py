@@ -31,7 +31,7 @@ def shape_of(view: View) -> str:
 def detail_of(step: Step) -> str:
     parts = []
     if step.op.startswith("NEURON"):
-        parts.append("y and z+" if step.dual else "y")
+        parts.append("y and z+" if step.dual else "y, x+ w+ and x- w-" if step.other is not None else "y")
         if step.activation[0] != "identity":
             parts.append(step.activation[0])
         if step.factor is not None:
