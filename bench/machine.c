@@ -25,6 +25,10 @@
 #endif
 typedef float vector __attribute__((vector_size(BYTES)));
 
+/* bytes of a core that fit its first and second cache, and its share of a common one */
+enum { LEVELS = 3 };
+static const size_t SIZES[LEVELS] = {32 << 10, 512 << 10, 8 << 20};
+
 enum { LANES = BYTES / sizeof(float), CHAINS = 12, ROUNDS = 7 };  /* 12 chains hide the latency and fit 16 registers */
 
 /* a[i] = a[i] * x + y, CHAINS independent chains per thread */
@@ -86,6 +90,20 @@ static double tile_products(long steps, int n_threads)
 static double tile_products(long steps, int n_threads) { return 0 * steps * n_threads; }
 #endif
 
+/* Bytes read and written of a core's memory, `size` of it in all, again and again: from the cache that it fits into. */
+static double copied_again(char *to, const char *from, size_t size, int n_threads)
+{
+    const size_t part = size / 2, repeats = ((size_t)64 << 20) / part;
+    double start = omp_get_wtime();
+    #pragma omp parallel for num_threads(n_threads)
+    for (int i = 0; i < n_threads; i++)
+        for (size_t k = 0; k < repeats; k++) {
+            memcpy(to + part * i, from + part * i, part);
+            __asm__ volatile("" : : "r"(to), "r"(from) : "memory"); /* each copy is made */
+        }
+    return 2.0 * (double)(part * repeats) * n_threads / (omp_get_wtime() - start);
+}
+
 /* bytes read and written */
 static double copied(char *restrict to, const char *restrict from, size_t size, int n_threads)
 {
@@ -105,15 +123,22 @@ int main(int argc, char **argv)
         return 1;
     memset(from, 1, size);
     memset(to, 2, size);
-    double flops = 0, tile_flops = 0, bandwidth = 0;
+    double flops = 0, tile_flops = 0, bandwidth = 0, cached[LEVELS] = {0};
     for (int round = 0; round < ROUNDS; round++) {
         double f = multiply_adds(50 * 1000 * 1000, n_threads), t = tile_products(2 * 1000 * 1000, n_threads);
         double b = copied(to, from, size, n_threads);
         flops = f > flops ? f : flops;
         tile_flops = t > tile_flops ? t : tile_flops;
         bandwidth = b > bandwidth ? b : bandwidth;
+        for (int level = 0; level < LEVELS; level++) {
+            double c = copied_again(to, from, SIZES[level], n_threads);
+            cached[level] = c > cached[level] ? c : cached[level];
+        }
     }
-    printf("{\"threads\": %d, \"lanes\": %d, \"gflops\": %.1f, \"tile_gflops\": %.1f, \"copy_gb_per_s\": %.1f}\n", n_threads, (int)LANES,
-           flops / 1e9, tile_flops / 1e9, bandwidth / 1e9);
+    printf("{\"threads\": %d, \"lanes\": %d, \"gflops\": %.1f, \"tile_gflops\": %.1f, \"copy_gb_per_s\": %.1f, \"cached\": [", n_threads,
+           (int)LANES, flops / 1e9, tile_flops / 1e9, bandwidth / 1e9);
+    for (int level = 0; level < LEVELS; level++)
+        printf("%s[%zu, %.1f]", level ? ", " : "", SIZES[level], cached[level] / 1e9);
+    printf("]}\n");
     return 0;
 }

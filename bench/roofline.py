@@ -1,11 +1,21 @@
-"""Every step of a network against the machine's roofs, as a picture: python bench/roofline.py OUT.png [NETWORK ...]."""
+"""Every step of a network against the machine's roofs.
+
+    python bench/roofline.py OUT.png [NETWORK ...]           as a picture, of one image
+    python bench/roofline.py --steps NETWORK IMAGES [...]    as a table: what each step could take at least
+
+At least means: its multiply-adds at the measured peak, or its bytes at the rate of copies within the smallest cache
+that they fit into, whichever takes longer. Where a batch goes in pieces, a thread each, the table is of one piece and
+one thread.
+"""
 
 from __future__ import annotations
 
 import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "lib"))
@@ -16,11 +26,56 @@ import nets
 from ours import Z_PLUS
 
 PRODUCTS = 6  # of bfloat16 parts, for one of float32 on matrix units
+PROFILES = 3
 NETWORKS = ("vgg16", "resnet50", "googlenet", "mobilenet_v2")
 
 
 def main() -> None:
-    out, *names = sys.argv[1:]
+    if sys.argv[1] == "--steps":
+        for name, n in zip(sys.argv[2::2], sys.argv[3::2], strict=True):
+            print("\n".join(table(name, int(n))), end="\n\n")
+    else:
+        picture(*sys.argv[1:])
+
+
+def table(name: str, n: int) -> Iterator[str]:
+    """Milliseconds of each step, what bounds it, and how near it is to that; then the sums by operation and body."""
+    net = getattr(nets, name)()
+    x = net.sample(n, box=(0.0, 1.0))
+    options = {**Z_PLUS, "backend": "cpu"}
+    plan = dtd.Explainer(net.layers, **options, n_threads=machine.threads()).plan_for(x.shape)
+    n_threads = 1 if plan.pieces > 1 else machine.threads()
+    explainer, peak = dtd.Explainer(net.layers, **options, n_threads=n_threads), machine.measure(n_threads)
+    profiles = [explainer.profile(x[: plan.n]) for _ in range(PROFILES)]
+    peak = peak.best(machine.measure(n_threads))
+    what = f"{plan.pieces} pieces of {plan.n}, of which one" if plan.pieces > 1 else f"{plan.n} at once"
+    cached = ", ".join(f"{rate:.0f} of {size >> 10} KiB" for size, rate in peak.cached)
+    yield f"{net.name}, {n} images ({what}) on {n_threads} threads: {peak.gflops:.0f} GFLOP/s, copies at"
+    yield f"{cached}, {peak.copy_gb_per_s:.0f} GB/s of memory"
+    heads = f"{'step':>4}  {'entries':<12} {'operation':<14} {'body':<14} {'ms':>7} {'10^6 macs':>9} {'MB':>6}"
+    yield f"{heads}  {'at least':>8} by    share"
+    sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    for step, t in enumerate(profiles[0].timings):
+        if t.operation == "clear_border":
+            t = replace(t, nbytes=0)  # of the frame alone, which is little
+        seconds = min(profile.timings[step].seconds for profile in profiles)
+        by_macs, by_bytes = 2e-9 * t.macs / peak.gflops, 1e-9 * t.nbytes / peak.copies(t.nbytes)
+        least, bound = max((by_macs, "macs"), (by_bytes, "bytes"))
+        for key in (f"{t.operation} {t.body}", "all steps"):
+            sums[key][0] += seconds
+            sums[key][1] += least
+        entries, size = "+".join(map(str, t.entries)), f"{1e-6 * t.macs:9.2f} {1e-6 * t.nbytes:6.2f}"
+        yield (
+            f"{step:4}  {entries:<12} {t.operation:<14} {t.body:<14} {1e3 * seconds:7.3f} {size}  {1e3 * least:8.3f} "
+            f"{bound:<5} {least / seconds:5.0%}"
+        )
+    for key, (seconds, least) in sorted(sums.items(), key=lambda item: -item[1][0]):
+        yield f"{key:<32} {1e3 * seconds:8.3f} ms, at least {1e3 * least:8.3f}, {least / seconds:5.0%}"
+
+
+def picture(out: str, *names: str) -> None:
+    import matplotlib.pyplot as plt
+
     peak = machine.measure()
     figure, axes = plt.subplots(figsize=(9, 6))
     intensity = np.logspace(-2, 3, 200)
