@@ -61,6 +61,8 @@ typedef enum {
     DTD_SUMS,         /* out = sums of multiplier(m) * x and of its absolute values, in double, see sums.c */
     DTD_ACCOUNT,      /* out = sums of what neurons absorb of x, in double, see sums.c */
     DTD_SLICED,       /* the n_steps steps behind it, slice by slice of out, see sliced.c */
+    /* out += sums over samples and positions of x m, in double, see weight_gradient.c */
+    DTD_WEIGHT_GRADIENT,
     DTD_N_OPS
 } dtd_op;
 

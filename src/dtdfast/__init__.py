@@ -28,7 +28,7 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
-    from . import baselines, compat, concepts, diagnostics, evaluation, interactions, layers, plot, rules
+    from . import baselines, compat, concepts, diagnostics, evaluation, interactions, layers, parameters, plot, rules
     from .cache import clear_cache
     from .calls import explain, predict
     from .config import build_config
@@ -53,13 +53,16 @@ if TYPE_CHECKING:
         "LayerError", "Ledger", "MemoryBudgetError", "ModelError", "NumericsError", "RuleError", "RunError",
         "ShapeError", "StorageError", "TargetError", "WiringError", "__version__", "backends", "baselines",
         "build_config", "clear_cache", "compat", "concepts", "diagnostics", "evaluation", "explain", "from_keras",
-        "from_onnx", "from_sklearn", "from_torch", "interactions", "load", "plot", "predict", "report", "run", "save",
-        "summary",
+        "from_onnx", "from_sklearn", "from_torch", "interactions", "load", "parameters", "plot", "predict", "report",
+        "run", "save", "summary",
     ]  # fmt: skip
     __all__ += layers.__all__
     __all__ += rules.__all__
 
-MODULES = ("baselines", "compat", "concepts", "diagnostics", "evaluation", "interactions", "layers", "plot", "rules")
+MODULES = (
+    "baselines", "compat", "concepts", "diagnostics", "evaluation", "interactions", "layers", "parameters", "plot",
+    "rules",
+)  # fmt: skip
 LISTS = ("layers", "rules")
 """Modules whose names are public here too: records and rules are listed where they are made."""
 HOMES = {

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from .layers import Layer
 from .ledger.ledger import Row
 from .plan.program import Program
+from .plan.weights import OfWeights
 from .targets import Entry
 from .underflow import Rows, empty, empty_maps, may_underflow
 
@@ -62,6 +63,13 @@ class Session(Protocol):
         """Of a session with a ledger: what became of the last relevance, for a unit roundoff u."""
 
 
+class WeightSums(Protocol):
+    """What samples have added up for the relevance of weights."""
+
+    def found(self) -> list[OfWeights]:
+        """The relevance of every operand's weights, and of every bias that has some."""
+
+
 class Executor(Protocol):
     """Runs one program."""
 
@@ -69,9 +77,13 @@ class Executor(Protocol):
 
     def batch_size(self, n: int, n_targets: int, *, ledger: bool = False) -> int: ...
 
+    def weight_sums(self, positions: frozenset[int]) -> WeightSums:
+        """Empty sums for the relevance of these entries' weights, which sessions add to."""
+
     def session(
-        self, n: int, n_targets: int, beside: Beside, *, ledger: bool = False
-    ) -> AbstractContextManager[Session]: ...
+        self, n: int, n_targets: int, beside: Beside, *, ledger: bool = False, weights: Any = None
+    ) -> AbstractContextManager[Session]:
+        """A session; with `weights` of `weight_sums` for one target each."""
 
     def plan(self, n: int, n_targets: int) -> Any: ...
 

@@ -17,7 +17,9 @@ from ..plan.sliced import Local, Sliced
 from ..plan.steps import SIZES, VIEWS, Buffer, Reals, Step, View, bound_strides
 from ..plan.taps import Phase
 
-PLACES = {"scratch": 0, "arena": 1, "x": 2, "start": 3, "outputs": 4, "result": 5, "ledger": 6, "local": 7}
+PLACES = {
+    "scratch": 0, "arena": 1, "x": 2, "start": 3, "outputs": 4, "result": 5, "ledger": 6, "local": 7, "weights": 8,
+}  # fmt: skip
 """Of the externals in the table of pointers, which begins with them; behind them what samples bring along."""
 
 ALONE = np.zeros(1, np.int64)

@@ -28,12 +28,14 @@ from ..plan.plan import Plan
 from ..plan.profile import Profile, Timing
 from ..plan.program import Program, refuse_cancelling, uncollected
 from ..plan.steps import Buffer
+from ..plan.weights import ProductSums
 from ..session import Beside, HostSession, put
 from ..threads import default_threads, kernel_threads
 from .arenas import ARENAS, SCRATCH, Shelf
 from .encode import NARROW, Encoded
 
 Array = NDArray[Any]
+Positions = frozenset[int]
 
 MEMORY_BUDGET = 2**28
 """Bytes of arena that a pass may use where the caller gives no batch_size (one sample may need more)."""
@@ -116,12 +118,15 @@ class Layout(NamedTuple):
 class CpuSession(HostSession):
     """One batch: forward once, relevance as often as there are chunks of targets."""
 
-    def __init__(self, layout: Layout, isa: int, n_threads: int, n: int, beside: Beside) -> None:
+    def __init__(
+        self, layout: Layout, isa: int, n_threads: int, n: int, beside: Beside, weights: ProductSums | None
+    ) -> None:
         self.plan, self._encoded, self._pieces, self._c_pieces, self._shelf = layout
         self._isa, self._n_threads, self._n, self._beside = isa, n_threads, n, beside
         self._real, self._low = self.plan.program.real, self.plan.program.low
         self.narrow = self._real == "f4"
         self._externals: dict[str, Array] = {}
+        self._weights = weights
 
     def __enter__(self) -> CpuSession:
         encoded, pieces = self._encoded, self._pieces
@@ -171,6 +176,8 @@ class CpuSession(HostSession):
             self._place(plan.n, start=piece, result=into)
             if plan.book is not None:
                 self._place(plan.n, ledger=np.zeros((self._n, *plan.book.buffer.shape)))
+            if plan.weighing is not None and self._weights is not None:
+                self._place(plan.n, weights=self._weights.of(plan.weighing))
             for first, last in self._encoded.relevance_runs:
                 self.run(first, last)
             if not direct:
@@ -261,8 +268,8 @@ class CpuExecutor:
             refuse_cancelling(program, precision)
         self.program, self._precision = program, precision
         self._n_threads, self._store = n_threads, store
-        self._plans: dict[tuple[int, int, bool, bool], tuple[Plan, Encoded]] = {}
-        self._layouts: dict[tuple[int, int, int, bool, bool], Layout] = {}
+        self._plans: dict[tuple[int, int, bool, Positions, bool], tuple[Plan, Encoded]] = {}
+        self._layouts: dict[tuple[int, int, int, bool, Positions, bool], Layout] = {}
         self._lock = renewed(self, "_lock")
         self._isa = isa_index()
         self._pairs = isa_names()[self._isa] not in MATRIX_UNITS
@@ -273,44 +280,66 @@ class CpuExecutor:
 
     def plan(self, n: int, n_targets: int) -> Plan:
         piece = self.batches.piece(n, self._threads())
-        plan, encoded = self._encoded(piece, n_targets, False)
+        plan, encoded = self._encoded(piece, n_targets)
         return replace(plan, pieces=-(-n // piece), bodies=encoded.bodies(self._isa))
 
     def _threads(self) -> int:
         return kernel_threads(self._n_threads)
 
-    def _encoded(self, n: int, n_targets: int, ledger: bool) -> tuple[Plan, Encoded]:
+    def _encoded(
+        self, n: int, n_targets: int, ledger: bool = False, weights: Positions = frozenset()
+    ) -> tuple[Plan, Encoded]:
         t = self.batches.targets(n_targets)
-        key = (n, t, ledger, t < n_targets)
+        key = (n, t, ledger, weights, t < n_targets)
         with self._lock:
             if key not in self._plans:
-                alone = key == (1, 1, False, False)
+                alone = key == (1, 1, False, frozenset(), False)
                 with uncollected():
                     plan = (
                         self.batches.one()
                         if alone
-                        else lower(self.program, n, t, ledger=ledger, chunked=t < n_targets, pairs=self._pairs)
+                        else lower(
+                            self.program,
+                            n,
+                            t,
+                            ledger=ledger,
+                            weights=weights,
+                            chunked=t < n_targets,
+                            pairs=self._pairs,
+                        )
                     )
                     self._plans[key] = plan, Encoded(plan, self._store, self._precision)
                 while len(self._plans) > MOST_PLANS:
                     self._plans.pop(next(iter(self._plans)))
             return self._plans[key]
 
+    def weight_sums(self, positions: Positions) -> ProductSums:
+        return ProductSums(positions)
+
     def session(
-        self, n: int, n_targets: int, beside: Beside, *, ledger: bool = False, whole: bool = False
+        self,
+        n: int,
+        n_targets: int,
+        beside: Beside,
+        *,
+        ledger: bool = False,
+        weights: ProductSums | None = None,
+        whole: bool = False,
     ) -> CpuSession:
-        """A session in one piece where its numbers are read or `whole` is asked for, else in as many as pay."""
-        threads = self._threads()
-        key = n, n_targets, threads, ledger, whole
+        """A session in one piece where its numbers are read, samples added up, or `whole` is asked for, else in as many
+        as pay.
+        """
+        threads, positions = self._threads(), weights.positions if weights is not None else frozenset()
+        key = n, n_targets, threads, ledger, positions, whole
         layout = self._layouts.get(key)
         if layout is None:
-            piece = n if whole or self.program.checked else self.batches.piece(n, threads)
-            layout = Layout.of(n, *self._encoded(piece, n_targets, ledger))
+            piece = n if whole or positions or self.program.checked else self.batches.piece(n, threads)
+            layout = Layout.of(n, *self._encoded(piece, n_targets, ledger, positions))
             with self._lock:
                 self._layouts[key] = layout
                 while len(self._layouts) > MOST_PLANS:
                     self._layouts.pop(next(iter(self._layouts)))
-        return CpuSession(layout, self._isa, threads, n, beside)
+        return CpuSession(layout, self._isa, threads, n, beside, weights)
 
     def profile(self, x: Array, beside: Beside, start: Callable[[Array], Array]) -> Profile:
         """Every step run alone, on the whole batch; the least of three runs counts."""

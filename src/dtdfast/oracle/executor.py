@@ -22,6 +22,7 @@ from ..session import Beside
 from . import held
 from .account import Account, ShareAccount, handed_on
 from .maths import INPUT_MAPS, WEIGHT_MAPS, activate, canvas, derivative, gather, interior, scatter, tap_slices
+from .weights import Weights
 
 Array = NDArray[Any]
 
@@ -47,7 +48,7 @@ class Oracle:
             self.values[unit.out.index] = FORWARD[type(unit)](self, unit)
         return self.values[self.network.output.index]
 
-    def relevance(self, start: Array, accounts: list[Account] | None = None) -> Array:
+    def relevance(self, start: Array, accounts: list[Account] | None = None, weights: Weights | None = None) -> Array:
         """Start (n, t, *out) → (n, t, *leaves)."""
         n, t = start.shape[:2]
         self.repeat = t
@@ -65,6 +66,8 @@ class Oracle:
                     handed.append(message)
             if accounts is not None:
                 accounts.append(self.account(unit, handed))
+            if weights is not None and isinstance(unit, U.Neuron):
+                weights.add(self, unit, self.r[unit.out.index])
         result = self.r[self.leaves.index]
         return result.reshape(n, t, *result.shape[1:])
 
@@ -171,21 +174,27 @@ class Oracle:
                 w, per_output = self._weight(part, Term("x", "w"), 0.0)
                 messages.append(scatter(s * per_output, w, part.taps).reshape(-1, *part.source.shape))
             return messages
-        if unit.sloped:
-            r = r * (np.repeat(self.pre[unit.out.index], self.repeat, axis=0) > 0).reshape(r.shape)
-        denominators = self._denominators(unit, row)
         messages = [np.zeros((len(r), *part.source.shape)) for part in unit.parts]
-        for number, (share, (_, d)) in enumerate(zip(row.shares, denominators, strict=True)):
-            coefficient = np.full((1, 1, 1, 1, 1), share.coefficient)
-            if row.falls_back and number == 0:  # no negative term: Σ of terms of one sign is 0 where all are
-                coefficient = np.where(denominators[1][0] == 0, 1.0, share.coefficient)
-            usable = d != 0
-            s = self._selected(unit, share) * coefficient * r * usable / np.where(usable, d, 1)
+        for number, s in enumerate(self.shared(unit, row, r)):
             for part, message in zip(unit.parts, messages, strict=True):
                 for term in part.terms[number]:
                     back = self._back(part, term, row.gamma, s)
                     message += (self._mapped(part, term) * back).reshape(message.shape)
         return messages
+
+    def shared(self, unit: U.Neuron, row: Row, r: Array) -> list[Array]:
+        """Per share: s_j = coefficient · R_j / d_j."""
+        r = r.reshape(-1, unit.out.channels, *unit.out.space)
+        if unit.sloped:
+            r = r * (np.repeat(self.pre[unit.out.index], self.repeat, axis=0) > 0).reshape(r.shape)
+        denominators, result = self._denominators(unit, row), []
+        for number, (share, (_, d)) in enumerate(zip(row.shares, denominators, strict=True)):
+            coefficient = np.full((1, 1, 1, 1, 1), share.coefficient)
+            if row.falls_back and number == 0:  # no negative term: Σ of terms of one sign is 0 where all are
+                coefficient = np.where(denominators[1][0] == 0, 1.0, share.coefficient)
+            usable = d != 0
+            result.append(self._selected(unit, share) * coefficient * r * usable / np.where(usable, d, 1))
+        return result
 
     # ---------------------------------------------------------------------------------------------------- other units
 

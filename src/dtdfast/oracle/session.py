@@ -18,6 +18,7 @@ from ..plan.program import Program
 from ..session import Beside, HostSession
 from .account import Account, row_of
 from .executor import Oracle
+from .weights import Weights
 
 Array = NDArray[Any]
 
@@ -25,8 +26,8 @@ Array = NDArray[Any]
 class OracleSession(HostSession):
     """A session of the float64 reference."""
 
-    def __init__(self, program: Program, beside: Beside, ledger: bool) -> None:
-        self._ledger = ledger
+    def __init__(self, program: Program, beside: Beside, ledger: bool, weights: Weights | None) -> None:
+        self._ledger, self._weights = ledger, weights
         self._accounts: list[Account] | None = None
         self._oracle = Oracle(program.network, program.leaves, program.gradient, beside)
 
@@ -35,7 +36,7 @@ class OracleSession(HostSession):
 
     def relevance(self, start: Array, result: Array) -> None:
         self._accounts = [] if self._ledger else None
-        result[...] = self._oracle.relevance(start, self._accounts)
+        result[...] = self._oracle.relevance(start, self._accounts, self._weights)
 
     def rows(self, layers: list[Layer], u: float) -> list[Row]:
         return [row_of(account, layers, u) for account in self._accounts or ()]
@@ -55,10 +56,15 @@ class OracleExecutor:
         per_sample = sum(math.prod(t.shape) for t in self.program.network.tensors) * (1 + n_targets)
         return max(1, min(n, self.ELEMENTS // max(per_sample, 1)))
 
+    def weight_sums(self, positions: frozenset[int]) -> Weights:
+        return Weights(positions)
+
     @contextmanager
-    def session(self, n: int, n_targets: int, beside: Beside, *, ledger: bool = False) -> Iterator[OracleSession]:
+    def session(
+        self, n: int, n_targets: int, beside: Beside, *, ledger: bool = False, weights: Weights | None = None
+    ) -> Iterator[OracleSession]:
         with np.errstate(all="ignore"):
-            yield OracleSession(self.program, beside, ledger)
+            yield OracleSession(self.program, beside, ledger, weights)
 
     def plan(self, n: int, n_targets: int) -> Any:
         return lower(self.program, n, n_targets)

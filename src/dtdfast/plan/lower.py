@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from .attention import fuse_attention
 from .fuse import fuse_pairs, fuse_products, join_channels, without_unread
 from .lowering import Lowering
@@ -111,6 +113,7 @@ def hand_on(lowering: Lowering, unit: Unit, r: Buffer) -> None:
     """The steps of one unit, between those that sum for a ledger."""
     if lowering.book is None:
         unit.relevance(lowering, r)
+        unit.weigh(lowering, r)
         return
     line = lowering.book.open(unit, r)
     unit.relevance(lowering, r)
@@ -147,6 +150,7 @@ def lower(
     t: int,
     *,
     ledger: bool = False,
+    weights: Collection[int] = (),
     chunked: bool = False,
     reals: tuple[str, str] | None = None,
     local: bool = True,
@@ -157,6 +161,7 @@ def lower(
     Parameters
     ----------
     ledger : sum what the ledger reads, beside the steps that there are without one
+    weights : sum what the relevance of these entries' weights needs, likewise; not together with a ledger
     chunked : the relevance steps run several times on one forward pass, so what they read of it stays
     reals : how values, and how gates and relevance are kept, where that is not the type of the program's numbers
     local : the executor runs fused steps slice by slice, each thread with memory of its own for what is between them
@@ -170,6 +175,7 @@ def lower(
         relevant=program.relevant,
         gradient=program.gradient,
         ledger=ledger,
+        weights=weights,
         t=t,
     )
     steps = forward(lowering, program)
@@ -193,7 +199,7 @@ def lower(
     counts = {"n": n, "nt": n * t, "1": 1}
     for step in (part for whole in (*steps, *downward) for part in whole.parts()):
         if step.macs:
-            step.macs *= counts[step.out.buffer.batch]
+            step.macs *= counts[step.domain.buffer.batch]
     arena = place(buffers, n, t, reuse=True)
     return Plan(
         program,
@@ -208,6 +214,7 @@ def lower(
         lowering.relevances,
         lowering.factors,
         lowering.book,
+        lowering.weighing,
         place_locals((*steps, *downward), t),
         notes,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from .parts import Part, is_identity, is_whole
 from .steps import Buffer, Kept, Reals, Step, View, Weights
 from .taps import Phase, phases
 from .tensors import Node, Region, Tensor, whole
+from .weights import Weighing
 
 
 def activation_of(record: L.ReLU | L.Activation | None) -> tuple[str, float, float]:
@@ -40,6 +41,7 @@ class Lowering:
     output, leaves : the tensors at which relevance enters and leaves
     relevant, gradient : whether there is a relevance pass, and whether that is the gradient's
     ledger : sum what the ledger reads
+    weights : positions of entries whose weights' relevance is summed
     """
 
     def __init__(
@@ -52,10 +54,12 @@ class Lowering:
         relevant: bool = False,
         gradient: bool = False,
         ledger: bool = False,
+        weights: Collection[int] = (),
         t: int = 1,
     ) -> None:
         self.exact, self.output, self.leaves = real, output, leaves
         self.relevant, self.gradient, self.t, self.book = relevant, gradient, t, Book(self) if ledger else None
+        self.weighing = Weighing(weights) if weights else None
         self.real, self.gates = reals  # of a buffer by default, and of gates
         self.paired: dict[int, float] = {}  # neuron's output → ρ, where two products each way serve (rules/rows.py)
         self.held: dict[int, Buffer] = {}  # id of a norm's operand → its scales
@@ -301,9 +305,7 @@ class Lowering:
         return c
 
     def sink(self, tensor: Tensor, *, free: bool = False) -> tuple[Buffer, bool]:
-        """Where a contribution to a tensor's relevance goes, and whether others came before; `free` in any order of
-        axes.
-        """
+        """Where a contribution to a tensor's relevance goes, `free` in any order of axes; whether others came."""
         if tensor.index in self.relevances:
             return self.relevances[tensor.index], True
         if self.book is not None:

@@ -12,6 +12,7 @@ from .parts import Sum
 from .program import Program
 from .steps import Buffer, Step
 from .text import detail_of, shape_of, step_bytes
+from .weights import Weighing
 
 SEGMENT_MACS = 20_000_000_000
 """Multiply-adds after which a run returns to Python, so that Ctrl-C works: at most about half a second."""
@@ -46,6 +47,7 @@ class Plan:
     relevances: dict[int, Buffer]  # tensor → its relevance
     factors: dict[int, list[tuple[Buffer, str]]]  # neuron's output tensor → per share (factor, "gate" or "denominator")
     book: Book | None = None  # what is summed for a ledger
+    weighing: Weighing | None = None  # what is summed for the relevance of weights
     local: int = 0
     attention: list[tuple[tuple[int, ...], str]] = field(default_factory=list)
     pieces: int = 1

@@ -30,6 +30,9 @@ Reals = NDArray[np.floating[Any]]
 SUMMING = ("SUMS", "ACCOUNT")
 """Operations whose results are sums over their x, in float64 whatever its type."""
 
+WEIGHT_GRADIENT = "WEIGHT_GRADIENT"
+"""That too, over samples as well, added to what is there."""
+
 
 @lru_cache(1024)
 def row_major(shape: Shape) -> tuple[int, ...]:
@@ -297,7 +300,7 @@ class Step:
     @property
     def domain(self) -> View:
         """The view whose elements it runs over."""
-        if self.op not in SUMMING:
+        if self.op not in SUMMING and self.op != WEIGHT_GRADIENT:
             return self.out
         assert self.x is not None
         return self.x

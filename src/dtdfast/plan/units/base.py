@@ -99,6 +99,9 @@ class Unit(Node):
     def around(self, lowering: Lowering, r: Buffer, line: Line) -> None:
         """The same behind them."""
 
+    def weigh(self, lowering: Lowering, r: Buffer) -> None:
+        """Emit what the relevance of its weights sums of relevance r, behind the steps that hand it on."""
+
     def forward_twin(self, lowering: Lowering) -> None:
         """Emit what the relevance reads of a twin without a value."""
 

@@ -12,7 +12,7 @@ from ..lowering import Lowering
 from ..parts import Sum, reduce_terms, sign_of_term
 from ..steps import Buffer
 from ..tensors import Box, Floats
-from . import neuron_account, neuron_steps
+from . import neuron_account, neuron_steps, neuron_weights
 from .base import Balance, Unit
 
 SIGNED_TERMS, SIGNED_BIAS = "its terms are of both signs", "its bias may cancel its terms"
@@ -66,6 +66,9 @@ class Neuron(Sum, Unit):
 
     def around(self, lowering: Lowering, r: Buffer, line: Line) -> None:
         neuron_account.around(lowering, self, r, line)
+
+    def weigh(self, lowering: Lowering, r: Buffer) -> None:
+        neuron_weights.weigh(lowering, self, r)
 
     def balance(self) -> Balance:
         """What it absorbs hangs on its sums, and rounding counts from their terms: the ledger works them out."""
