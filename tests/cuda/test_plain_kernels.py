@@ -16,7 +16,18 @@ import dtdfast as dtd
 from assembler import resources
 from dtdfast.cuda.compile import cache, parallel
 from dtdfast.cuda.compile.kernel import Binary, Kernel
-from dtdfast.cuda.kernels import checks, depthwise, elementwise, embedding, normalise, pool, start, strided, sums
+from dtdfast.cuda.kernels import (
+    checks,
+    depthwise,
+    elementwise,
+    embedding,
+    normalise,
+    pool,
+    start,
+    strided,
+    sums,
+    weight_gradient,
+)
 from dtdfast.cuda.kernels.formulas import ACTIVATIONS, FACTORS, INPUT_MAPS, MULTIPLIERS, WEIGHT_MAPS
 from dtdfast.cuda.kernels.matmul import N_INTEGERS, THREADS, matmul
 from dtdfast.cuda.run.matmul import MIN_BLOCKS, NAME
@@ -64,6 +75,8 @@ BODIES = [
     (checks.check_row, (), 2, 1, 1),
     (start.largest, (), 5, 2, 0),
     (start.start, (), 4, 2, 0),
+    (weight_gradient.weight_gradient, (), ("f8", "f4", "f4", "i8"), 12, 0),
+    (weight_gradient.weight_gradient, (), ("f8", "bf16", "bf16", "i8"), 12, 0),
 ]  # fmt: skip
 
 LINES = [  # a warp each, with sums in float64
@@ -111,8 +124,8 @@ def products():
 
 
 def test_assembled():
-    """Nothing spilled, no local memory, float64 in sums along lines alone, and few enough registers for memory to be
-    kept busy; for products of matrices, as many as their blocks may use.
+    """Nothing spilled, no local memory, float64 in sums along lines and over samples alone, few enough registers for
+    memory to be kept busy; for products of matrices, as many as their blocks may use.
     """
     made = [*kernels(), *products()]
     # processes of their own: what compiled for the host in this one has set numba to another level of optimisation
@@ -125,7 +138,7 @@ def test_assembled():
             f"{kernel.name:16}{cache._text(kernel.constants[2]):28}{[r['registers'] for r in row['targets'].values()]}"
         )
         most = {NAME: 65536 // (THREADS * MIN_BLOCKS), "account": 65536 // 512}.get(kernel.name, REGISTERS)
-        wide = kernel.constants[-1] is True
+        wide = kernel.constants[-1] is True or kernel.name == weight_gradient.weight_gradient.__name__
         if row["float64"] != wide or any(r["registers"] > most or r["local"] for r in row["targets"].values()):
             bad.append((kernel.name, kernel.constants[1:3], row))
     assert not bad

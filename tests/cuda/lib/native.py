@@ -144,6 +144,7 @@ WORDS = {
     language.load_byte: _loading(types.uint8, types.int64),
     language.load_short: _loading(types.uint16, types.int64),
     language.load_long: load_long,
+    language.load_wide: _loading(types.float64, types.float64),
     language.store: _storing(types.float32),
     language.store_wide: _storing(types.float64),
     language.store_bf16: _store_bf16,

@@ -80,6 +80,11 @@ def load_bf16(at: int) -> Any:
     return np.uint32(ctypes.c_uint16.from_address(at).value << 16).view(np.float32)
 
 
+def load_wide(at: int) -> Any:
+    """A float64."""
+    return np.float64(ctypes.c_double.from_address(at).value)
+
+
 def load_byte(at: int) -> int:
     return ctypes.c_uint8.from_address(at).value
 

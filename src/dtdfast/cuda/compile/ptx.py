@@ -361,6 +361,7 @@ WORDS = {
     language.load_byte: load_byte,
     language.load_short: load_short,
     language.load_long: read_long,
+    language.load_wide: _instruction("ld.global.f64 $0, [$1];", "d", "l", memory=True),
     language.store: store,
     language.store_wide: _instruction("st.global.f64 [$0], $1;", "", "ld", memory=True),
     language.store_bf16: store_bf16,

@@ -18,6 +18,7 @@ from ...plan.lower import lower
 from ...plan.plan import Plan
 from ...plan.profile import Profile, Timing
 from ...plan.program import EXPLAIN, Program, refuse_cancelling
+from ...plan.weights import ProductSums
 from ...session import Beside
 from . import contraction
 from .device import Device, OutOfMemory
@@ -54,6 +55,7 @@ class _Key:
     t: int
     ledger: bool
     chunked: bool
+    weights: frozenset[int] = frozenset()
 
 
 class CudaExecutor:
@@ -112,11 +114,12 @@ class CudaExecutor:
 
     # ---------------------------------------------------------------------------------------------------------- plans
 
-    def _plan(self, n: int, n_targets: int, ledger: bool) -> Prepared:
+    def _plan(self, n: int, n_targets: int, ledger: bool, weights: frozenset[int] = frozenset()) -> Prepared:
         t = self._sizes(n, n_targets, ledger)[1]
-        key = _Key(n, t, ledger, t < n_targets)
+        key = _Key(n, t, ledger, t < n_targets, weights)
         if key not in self._prepared:
-            plan = lower(self.program, n, t, ledger=ledger, chunked=key.chunked, reals=self._place.reals, local=False)
+            chunked, reals = key.chunked, self._place.reals
+            plan = lower(self.program, n, t, ledger=ledger, weights=weights, chunked=chunked, reals=reals, local=False)
             self._prepared[key] = Prepared(plan, self._place.memory, contraction, self._place.precision, self._bounds)
         return self._prepared[key]
 
@@ -125,15 +128,29 @@ class CudaExecutor:
             prepared = self._plan(n, n_targets, False)
             return replace(prepared.plan, bodies=prepared.bodies)
 
+    def weight_sums(self, positions: frozenset[int]) -> ProductSums:
+        return ProductSums(positions)
+
     @contextmanager
-    def session(self, n: int, n_targets: int, beside: Beside, *, ledger: bool = False) -> Iterator[CudaSession]:
+    def session(
+        self, n: int, n_targets: int, beside: Beside, *, ledger: bool = False, weights: ProductSums | None = None
+    ) -> Iterator[CudaSession]:
         with self._lock:
-            prepared = self._plan(n, n_targets, ledger)
+            prepared = self._plan(n, n_targets, ledger, weights.positions if weights is not None else frozenset())
             try:
                 prepared.bind()
             except OutOfMemory as problem:
                 raise self._too_large(prepared, problem) from None
-            yield CudaSession(prepared, self._place.device, self._check, beside)
+            weighing, device = prepared.plan.weighing, self._place.device
+            if weights is None or weighing is None:
+                yield CudaSession(prepared, device, self._check, beside)
+                return
+            sums = weights.of(weighing)
+            device.upload(prepared.at("weights"), sums, device.stream)
+            device.synchronize(device.stream)
+            yield CudaSession(prepared, device, self._check, beside)
+            device.download(sums, prepared.at("weights"), device.stream)
+            device.synchronize(device.stream)
 
     def profile(self, x: Any, beside: Beside, start: Callable[[Array], Array]) -> Profile:
         """Every step timed alone by events of the GPU; the least of ten runs counts."""

@@ -15,6 +15,7 @@ from ...plan.plan import Plan
 from ...plan.steps import SIZES, Buffer, Step
 from ..kernels import depthwise, elementwise, embedding, normalise, pool, sums
 from ..kernels.formulas import SELECTS
+from ..kernels.weight_gradient import weight_gradient
 from .launch import AddressOf, Launch
 from .site import Site
 from .strided import ABSENT, C, D, H, Strided, W, block_sums, coordinate, launches, without
@@ -320,6 +321,26 @@ def account(site: Site) -> list[Launch]:
     return _summed(site, (sums.account, step.factor_kind), views, (SELECTS[step.select],), numbers)
 
 
+def gradient_of_weights(site: Site) -> list[Launch]:
+    """A thread for each output, group, input of a group and tap."""
+    step = site.step
+    assert step.x is not None
+    assert step.m is not None
+    x, table, n_taps = _taps(site)
+    m, groups = site.view(step.m), step.groups
+    inputs, outputs = site.shape(step.x)[C] // groups, site.shape(step.m)[C] // groups
+    row = SIZES["f8"] * outputs * groups
+    views = [
+        Strided(site.view(step.out).at, (0, 8, 8 * outputs, row, row * inputs, 0), dtype="f8"),
+        Strided(x.at, (0, 0, inputs * x.strides[C], x.strides[C], 0, 0), dtype=x.dtype),
+        Strided(m.at, (0, m.strides[C], outputs * m.strides[C], 0, 0, 0), dtype=m.dtype),
+        Strided(table, (0, 0, 0, 0, 8, 0), dtype="i8"),
+    ]
+    samples, _, *space, _ = site.shape(step.m)
+    longs = (samples, x.strides[0], m.strides[0], *space, *(v.strides[a] for v in (x, m) for a in SPACE))
+    return launches((weight_gradient,), (1, outputs, groups, inputs, n_taps, 1), views, longs)
+
+
 OPERATIONS: dict[str, Callable[[Site], list[Launch]]] = {
     "CLEAR_BORDER": clear_border,
     "MOVE": move,
@@ -346,6 +367,7 @@ OPERATIONS: dict[str, Callable[[Site], list[Launch]]] = {
     "EMBED_SUM": embed_sum,
     "SUMS": add_up,
     "ACCOUNT": account,
+    "WEIGHT_GRADIENT": gradient_of_weights,
 }
 
 

@@ -76,6 +76,8 @@ class Prepared:
         }  # fmt: skip
         if plan.book is not None:
             sizes["ledger"] = plan.book.buffer.nbytes(n, t)
+        if plan.weighing is not None:
+            sizes["weights"] = 8 * plan.weighing.size
         for unit in plan.program.supplied:
             sizes[unit.external] = (8 if unit.integer else 4) * n * math.prod(unit.out.shape)
         self._offsets, top = {}, 0
