@@ -6,6 +6,8 @@
  * blocks are added in double, sample by sample, to what out holds.  So a result's bits depend on the samples and their
  * order alone: on no thread, no tile, and not on how a data set is divided into batches.
  *
+ * Where samples have one position, as in a fully connected layer, products are made and added in double.
+ *
  * A register tile holds ROWS rows by COLUMNS channels of m.  A block of m is packed for all rows of an item; x is read
  * in place.  The rows of an item are as many as leave its results in the second cache.
  */
@@ -161,6 +163,73 @@ static void run_channels(const gradient_job *job, int64_t item, int64_t first, i
     }
 }
 
+/* ------------------------------------------------------------------------------------------------------ one position
+ */
+
+/* As many doubles as fill a vector. */
+typedef double wide __attribute__((vector_size(VECTOR), aligned(sizeof(double)), may_alias));
+typedef real narrow
+    __attribute__((vector_size(VECTOR / sizeof(double) * sizeof(real)), aligned(sizeof(real)), may_alias));
+
+enum { LANES = VECTOR / sizeof(double), WIDES = WIDE ? 8 : 4, SPAN = WIDES * LANES, PAIR = 2 };
+
+/* A fully connected layer: out comes from memory, so a pair of its rows is walked from end to end, and all samples are
+ * added to what is in registers.  A product of two floats is exact in double. */
+static void run_pair(const gradient_job *job, int64_t pair)
+{
+    const dtd_view *x = &job->s->x, *m = &job->s->m;
+    const int64_t samples = m->shape[AXIS_N], n_rows = min64(PAIR, job->rows - pair * PAIR);
+    const real *at[PAIR]; /* a row beyond the last is that once more */
+    double *out[PAIR];
+    int empty = 1;
+    for (int r = 0; r < PAIR; r++) {
+        const int64_t row = pair * PAIR + min64(r, n_rows - 1);
+        at[r] = job->x + job->taps[0] + row * x->stride[AXIS_C], out[r] = job->out + row * job->outputs;
+        for (int64_t n = 0; n < samples && empty; n++)
+            empty = at[r][n * x->stride[AXIS_N]] == 0;
+    }
+    if (empty)
+        return;
+    int64_t j = 0;
+    for (; j + SPAN <= job->outputs; j += SPAN) {
+        wide a[PAIR][WIDES];
+#pragma GCC unroll 2
+        for (int r = 0; r < PAIR; r++)
+#pragma GCC unroll 8
+            for (int v = 0; v < WIDES; v++)
+                a[r][v] = *(const wide *)(out[r] + j + v * LANES);
+        for (int64_t n = 0; n < samples; n++) {
+            const real *row = job->m + n * m->stride[AXIS_N] + j;
+            const double x0 = at[0][n * x->stride[AXIS_N]], x1 = at[1][n * x->stride[AXIS_N]];
+#pragma GCC unroll 8
+            for (int v = 0; v < WIDES; v++) {
+                const wide t = __builtin_convertvector(*(const narrow *)(row + v * LANES), wide);
+                a[0][v] += x0 * t;
+                a[1][v] += x1 * t;
+            }
+        }
+        for (int r = 0; r < n_rows; r++)
+            for (int v = 0; v < WIDES; v++)
+                *(wide *)(out[r] + j + v * LANES) = a[r][v];
+    }
+    for (; j < job->outputs; j++)
+        for (int r = 0; r < n_rows; r++) {
+            double sum = out[r][j];
+            for (int64_t n = 0; n < samples; n++)
+                sum += (double)at[r][n * x->stride[AXIS_N]] * (double)job->m[n * m->stride[AXIS_N] + j];
+            out[r][j] = sum;
+        }
+}
+
+static void run_pairs(void *context, int64_t first, int64_t last)
+{
+    for (int64_t pair = first; pair < last; pair++)
+        run_pair(context, pair);
+}
+
+/* --------------------------------------------------------------------------------------------------------------- step
+ */
+
 /* A chunk of blocks after the other, so that x and m come from memory once for all items. */
 static void run_items(void *context, int64_t first, int64_t last)
 {
@@ -186,6 +255,11 @@ void NAME(weight_gradient)(const dtd_step *s, void *const *bases, int n_threads)
         job.inputs == 1 && job.outputs == 1 && s->groups > 1 && x->stride[AXIS_C] == 1 && m->stride[AXIS_C] == 1;
     if (!job.rows || !job.positions)
         return;
+    if (job.positions == 1 && s->n_taps == 1 && s->groups == 1 && m->stride[AXIS_C] == 1) {
+        const int64_t pairs = ceil_div(job.rows, PAIR);
+        dtd_parallel(n_threads, pairs, ceil_div(pairs, n_threads), run_pairs, &job);
+        return;
+    }
     int64_t n_items;
     if (job.channels) {
         job.tiles = ceil_div(job.rows, TAPS);
