@@ -13,7 +13,7 @@ from cases import CASES
 from cases.networks import BOXED, small
 from dtdfast import parameters
 from dtdfast.parameters.found import POSITIONS
-from support import LONG, normal
+from support import LONG, normal, run_page
 
 U = 2.0**-24
 STEP = 11  # shares no factor with the number of rules
@@ -60,8 +60,12 @@ def test_explicit(case: Any) -> None:
         assert found[0].shape == case.layers[0].weight.shape
         assert (abs(found[0] - exact) <= bound).all(), backend
         assert np.isfinite(bound).mean() > 0.8
-        balance = found.against(explainer.ledger(case.x, case.r_out))
+        ledger = explainer.ledger(case.x, case.r_out)
+        balance = found.against(ledger)
         assert balance.closed, str(balance)
+        if not isinstance(case.row.rule, dtd.AlphaBeta):  # whose shares without terms count as surplus
+            biases = sum(bias.sum() for bias in found.biases.values())
+            assert abs(biases - ledger.absorbed["bias"].sum()) <= sum(line[-1] for line in balance.lines)
 
 
 NETWORKS = [
@@ -176,6 +180,35 @@ def test_a_folded_layer_has_the_relevance_of_its_folded_weights(rng: np.random.G
         np.testing.assert_allclose(found[0], by_hand[0], rtol=1e-4, atol=1e-5)
 
 
+def test_between_two_entries(rng: np.random.Generator) -> None:
+    """Layers above `start` or below `stop` play no part, and an operand that leads around `stop` counts."""
+    layers = [
+        dtd.Linear(normal(rng, 6, 6)),
+        dtd.ReLU(),
+        dtd.Linear(normal(rng, 6, 6)),
+        dtd.Linear(normal(rng, 6, 6), inputs=(0,)),
+        dtd.Add(inputs=(2, 3)),
+        dtd.Linear(normal(rng, 3, 6)),
+    ]
+    x = normal(rng, 4, 6)
+    explainer = dtd.Explainer(layers, backend="cpu", start=4, stop=1)
+    found = parameters.relevance(explainer, x, 2)
+    assert list(found) == [2, 3]
+    assert found.left_out == {0: "plays no part in what is explained", 5: "plays no part in what is explained"}
+    balance = found.against(explainer.ledger(x, 2))
+    assert balance.closed, str(balance)
+
+
+@pytest.mark.parametrize("convention", ["zennit", "captum", "innvestigate"])
+def test_conventions(convention: str, rng: np.random.Generator) -> None:
+    layers, x = network(rng), normal(rng, 3, 3, 19, 15)
+    explainer = dtd.Explainer(layers, convention=convention, rules=dtd.Epsilon(), backend="cpu")
+    exact = dtd.Explainer(layers, convention=convention, rules=dtd.Epsilon(), backend="oracle")
+    found, expected = (parameters.relevance(e, x, 1) for e in (explainer, exact))
+    for position in found:
+        assert abs(found[position] - expected[position]).max() <= 1e-4 * abs(expected[position]).max()
+
+
 def test_channels_and_heads(rng: np.random.Generator) -> None:
     layers, x = [dtd.Linear(normal(rng, 12, 6)), dtd.ReLU(), dtd.Linear(normal(rng, 3, 12))], normal(rng, 4, 6)
     explainer = dtd.Explainer(layers, backend="cpu")
@@ -226,3 +259,8 @@ def test_refused(rng: np.random.Generator) -> None:
     ):  # fmt: skip
         with pytest.raises(error, match=message):
             call()
+
+
+def test_page() -> None:
+    names = run_page("parameters.md")
+    assert set(names["shares"]) == {"relevance", "magnitude", "random"}

@@ -137,10 +137,13 @@ class ProductSums:
             unit, part, (n_taps, inputs, outputs) = product.unit, product.part, product.shape
             sums = self._sums[product.first :][: n_taps * inputs * outputs].reshape(product.shape).transpose(2, 1, 0)
             key = unit.out.index, -1 if part is None else unit.parts.index(part)
+            messages, whole = sums * factors(product), 1 if part is None else part.taps.n_taps
+            if key not in result and n_taps == whole:  # many numbers, of which there need be no second copy
+                result[key] = OfWeights(unit, part, messages)
+                continue
             if key not in result:
-                n_taps = 1 if part is None else part.taps.n_taps
-                result[key] = OfWeights(unit, part, np.zeros((outputs, inputs, n_taps)))
-            result[key].relevance[:, :, product.taps] += sums * factors(product)
+                result[key] = OfWeights(unit, part, np.zeros((outputs, inputs, whole)))
+            result[key].relevance[:, :, product.taps] += messages
         return list(result.values())
 
 
