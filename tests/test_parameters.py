@@ -16,7 +16,7 @@ from dtdfast.parameters.found import POSITIONS
 from support import LONG, normal, run_page
 
 U = 2.0**-24
-STEP = 11  # shares no factor with the number of rules
+STEP = 23  # shares no factor with the number of rules
 MATRICES = {dtd.Linear: explicit.linear, dtd.Conv: explicit.conv, dtd.ConvTranspose: explicit.conv_transpose}
 GEOMETRY = ("axis", "stride", "padding", "output_padding", "dilation", "groups")
 
@@ -69,9 +69,8 @@ def test_explicit(case: Any) -> None:
 
 
 NETWORKS = [
-    ("digits_mlp", "dtd"), ("cnn", "epsilon-gamma-box"), ("resnet50", "dtd"), ("densenet121", "dtd"),
-    ("mobilenet_v2", "lrp-epsilon"), ("squeezenet", "epsilon-alpha2-beta1"), ("unet", "epsilon-plus-flat"),
-    ("gpt2", "cp-lrp"), ("llama", "attnlrp"), ("bert", "dtd"),
+    ("resnet50", "dtd"), ("densenet121", "dtd"), ("mobilenet_v2", "lrp-epsilon"), ("cnn", "epsilon-gamma-box"),
+    ("unet", "epsilon-plus-flat"), ("gpt2", "cp-lrp"), ("llama", "attnlrp"),
 ]  # fmt: skip
 
 
