@@ -33,7 +33,7 @@ from photographs import photographs
 FRACTIONS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
 RULES = {"relevance, z⁺": "dtd", "relevance, ε": "lrp-epsilon", "relevance, α2β1": "epsilon-alpha2-beta1"}
 FED = Preparation(size=(227, 227), channels="bgr", mean=(104.0, 117.0, 123.0), scale=255.0)
-CROPS = 24
+CROPS = 48
 
 
 @dataclass
