@@ -45,6 +45,7 @@ typedef enum {
     DTD_ACTIVATE,       /* out = act(x), or act'(x) */
     DTD_AFFINE,         /* out (+)= x * weight[c] + bias[c] */
     DTD_LRN,
+    DTD_LENGTH,       /* out[g] = sqrt(sum x[c]^2) over the channels of block g */
     DTD_SOFTMAX,      /* over the axis `axis`; factor, m: (maximum, 1 / sum) of each line */
     DTD_LOG_SOFTMAX,  /* its logarithm */
     DTD_MAX_POOL,     /* out = max over taps of x, m = number of the winning tap */

@@ -25,6 +25,7 @@
     ROW(ACTIVATE, NAME, activate, NULL, OUT | X, M | ACTIVATION | DERIVATIVE)                                          \
     ROW(AFFINE, NAME, affine, NULL, OUT | X | WEIGHT, BIAS | ACCUMULATE)                                               \
     ROW(LRN, NAME, lrn, NULL, OUT | X | LRN_SIZE, 0)                                                                   \
+    ROW(LENGTH, NAME, length, NULL, OUT | X, 0)                                                                        \
     ROW(SOFTMAX, NAME, softmax, NULL, OUT | X | AXIS, OTHER | COEFFICIENT | FACTOR | M)                                \
     ROW(LOG_SOFTMAX, NAME, log_softmax, NULL, OUT | X | AXIS, 0)                                                       \
     ROW(MAX_POOL, NAME, max_pool, NULL, OUT | X | TAPS | WINNER_BYTES, M)                                              \

@@ -140,6 +140,28 @@ def test_lrn(kernels: Kernels, size: int, shape: Any) -> None:
 
 
 @each_kernels
+@pytest.mark.parametrize(("channels", "blocks"), [(7, 1), (33, 3), (64, 4), (1100, 2), (20, 20)])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_length(kernels: Kernels, channels: int, blocks: int, layout: str) -> None:
+    """At either end of the range too, where squares would under- or overflow."""
+    rng = np.random.default_rng(15)
+    values = kernels.normal(rng, 3, channels, 1, 2, 5, 1)
+    far = float(np.finfo(kernels.dtype).max) ** 0.75
+    sizes = np.array([1 / far, 1.0, far]).reshape(3, 1, 1, 1, 1, 1)
+    values = (values * sizes).astype(kernels.dtype)
+    x, out = place(values, order=LAYOUTS[layout]), place(kernels.zeros(3, blocks, 1, 2, 5, 1), order=LAYOUTS[layout])
+    Step("LENGTH", {"x": x, "out": out}).run(kernels)
+    width = -(-channels // blocks)
+    squares = np.square(values.astype(kernels.wide) / sizes)
+    expected = np.sqrt(np.add.reduceat(squares, range(0, channels, width), axis=1)) * sizes
+    agree(out, expected, (width + 3) * kernels.u * expected)
+    x[0, channels - 1, 0, 1, 3, 0] = np.nan
+    Step("LENGTH", {"x": x, "out": out}).run(kernels)
+    assert np.isnan(out[0, -1, 0, 1, 3, 0])
+    assert np.isnan(out).sum() == 1
+
+
+@each_kernels
 @pytest.mark.parametrize("axis", [1, 3, 4])
 def test_softmax(kernels: Kernels, axis: int) -> None:
     rng = np.random.default_rng(13)

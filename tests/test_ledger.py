@@ -10,6 +10,7 @@ import pytest
 
 import dtdfast as dtd
 from dtdfast.errors import InputError, RuleError, TargetError
+from dtdfast.plan.units import neuron_account
 from nets import SMALL
 from support import classifier, normal
 
@@ -64,6 +65,22 @@ def test_its_sums_are_those_of_the_oracle(rng: Any) -> None:
                 nothing = np.zeros(len(x))
                 apart = abs(a.absorbed.get(cause, nothing) - b.absorbed.get(cause, nothing))
                 assert (apart <= 4 * spread).all(), (name, a.title, cause, apart, spread)
+
+
+@pytest.mark.parametrize("name", ["cnn", "resnext", "densenet121", "unet", "vit"])
+def test_lengths_bound_products(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lengths of blocks in the place of Σ |x w|: no smaller bounds, nor much larger (√16 where one x is not 0)."""
+    net = SMALL[name]()
+    wide, narrow = [], []
+    for found, few in ((wide, neuron_account.FEW), (narrow, 10**9)):
+        monkeypatch.setattr(neuron_account, "FEW", few)
+        ledger = dtd.Explainer(net.layers, rules="lrp-epsilon", backend="cpu").ledger(net.sample(2), net.target)
+        assert ledger.closed
+        found += [row.bound for row in ledger.rows]
+    ratios = np.array(wide) / np.array(narrow)
+    assert ratios.min() >= 1.0 - 2.0**-16  # both are rounded
+    assert 1.2 < ratios.max() < 5.0
+    assert np.sum(wide) < 3.0 * np.sum(narrow)
 
 
 def test_it_says_the_same_alone(rng: Any) -> None:

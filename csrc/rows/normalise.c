@@ -1,6 +1,7 @@
 /* normalise.c: steps that divide by a sum over the channels: LRN, and norms (layer and RMS) with their relevance. */
 #include "one_axis.h"
 
+#include <float.h>
 #include <tgmath.h>
 
 /* -------------------------------------------------------------------------------------------------------------- LRN */
@@ -29,6 +30,113 @@ static void run_lrn(void *context, int64_t first, int64_t last)
 void NAME(lrn)(const dtd_step *s, void *const *bases, int n_threads)
 {
     each_line(s, bases, n_threads, s->out.shape, AXIS_C, run_lrn);
+}
+
+/* ---------------------------------------------------------------------------------------------------------- lengths */
+
+#ifdef __clang__
+#define HALVES(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define HALVES(a, b, ...) __builtin_shuffle(a, b, (longs){__VA_ARGS__})
+#endif
+
+/* a0+ah, b0+bh, a1+a(h+1) .., where h is half the lanes */
+ALWAYS_INLINE wide folded(wide a, wide b)
+{
+#if defined(__AVX512F__)
+    return HALVES(a, b, 0, 8, 1, 9, 2, 10, 3, 11) + HALVES(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
+#elif defined(__AVX2__)
+    return HALVES(a, b, 0, 4, 1, 5) + HALVES(a, b, 2, 6, 3, 7);
+#else
+    return HALVES(a, b, 0, 2) + HALVES(a, b, 1, 3);
+#endif
+}
+
+/* x[l]² + x[l + lanes]² + .. of n elements, a multiple of the lanes */
+ALWAYS_INLINE wide squares_in_lanes(const real *x, int64_t n)
+{
+    wide sum = {0};
+    for (int64_t i = 0; i < n; i += WIDE_LANES) {
+        const wide v = widened(at(x, i));
+        sum += v * v;
+    }
+    return sum;
+}
+
+/* Lengths of as many blocks as a vector has lanes, side by side, their width a multiple of the lanes. */
+ALWAYS_INLINE void lengths_in_lanes(const real *x, int64_t width, double *length)
+{
+    wide sum[WIDE_LANES];
+#pragma GCC unroll 8
+    for (int g = 0; g < WIDE_LANES; g++)
+        sum[g] = squares_in_lanes(x + g * width, width);
+#pragma GCC unroll 3
+    for (int half = WIDE_LANES / 2; half > 0; half /= 2)
+#pragma GCC unroll 4
+        for (int g = 0; g < half; g++)
+            sum[g] = folded(sum[g], sum[g + half]);
+    for (int g = 0; g < WIDE_LANES; g++)
+        length[g] = sqrt(sum[0][g]);
+}
+
+static double scaled_length(dtd_line x, int64_t n, double by)
+{
+    double squares = 0;
+    for (int64_t i = 0; i < n; i++)
+        squares += by * x.at[i * x.step] * (by * x.at[i * x.step]);
+    return sqrt(squares) / by;
+}
+
+ALWAYS_INLINE double length_of(dtd_line x, int64_t n)
+{
+    if (x.step != 1 || n % WIDE_LANES)
+        return scaled_length(x, n, 1);
+    wide sum = squares_in_lanes(x.at, n);
+    double even = 0, odd = 0;
+    for (int l = 0; l < WIDE_LANES; l += 2)
+        even += sum[l], odd += sum[l + 1];
+    return sqrt(even + odd);
+}
+
+/* In double no square of a float under- or overflows; those of doubles are scaled where they do. */
+ALWAYS_INLINE real in_range(double length, dtd_line x, int64_t n)
+{
+    if (sizeof(real) < sizeof(double) || (length > 0x1p-450 && length <= DBL_MAX))
+        return (real)length;
+    return (real)scaled_length(x, n, length > 1 ? 0x1p-600 : 0x1p600);
+}
+
+ALWAYS_INLINE dtd_line line_from(dtd_line x, int64_t first) { return (dtd_line){x.at + first * x.step, x.step}; }
+
+/* out[g] = sqrt(sum_c x[c]²) over the channels c of block g */
+static void run_length(void *context, int64_t first, int64_t last)
+{
+    const line_job *job = context;
+    const dtd_step *s = job->s;
+    const int64_t blocks = s->out.shape[AXIS_C], channels = s->x.shape[AXIS_C], width = ceil_div(channels, blocks);
+    const int together = s->x.stride[AXIS_C] == 1 && width % WIDE_LANES == 0;
+    int64_t p[6];
+    unravel(first, s->out.shape, AXIS_C, p);
+    for (int64_t item = first; item < last; item++, next_line(s->out.shape, AXIS_C, p)) {
+        const dtd_line x = line_of(job, &s->x, p), out = line_of(job, &s->out, p);
+        int64_t g = 0;
+        for (; together && (g + WIDE_LANES) * width <= channels; g += WIDE_LANES) {
+            double length[WIDE_LANES];
+            lengths_in_lanes(x.at + g * width, width, length);
+            for (int b = 0; b < WIDE_LANES; b++)
+                out.at[(g + b) * out.step] = in_range(length[b], line_from(x, (g + b) * width), width);
+        }
+        for (; g < blocks; g++) {
+            const dtd_line block = line_from(x, g * width);
+            const int64_t n = min64(width, channels - g * width);
+            out.at[g * out.step] = in_range(length_of(block, n), block, n);
+        }
+    }
+}
+
+void NAME(length)(const dtd_step *s, void *const *bases, int n_threads)
+{
+    each_line(s, bases, n_threads, s->out.shape, AXIS_C, run_length);
 }
 
 /* ------------------------------------------------------------------------------------------------------------- norms

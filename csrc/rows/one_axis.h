@@ -2,7 +2,7 @@
 #ifndef DTD_ONE_AXIS_H
 #define DTD_ONE_AXIS_H
 
-#include "base/simd.h"
+#include "base/wide.h"
 #include "rows.h"
 
 typedef struct {
@@ -76,12 +76,10 @@ ALWAYS_INLINE void put_piece(dtd_line line, int64_t first, const real *row, int6
 #define EACH_PIECE(first, length, n)                                                                                   \
     for (int64_t first = 0, length; length = min64(DTD_ROW, (n) - first), first < (n); first += DTD_ROW)
 
-typedef double wide __attribute__((vector_size(VECTOR), aligned(sizeof(double)), may_alias));
-
 /* The sum of a row, in an order that n alone decides. */
 ALWAYS_INLINE double sum_of(const double *terms, int64_t n)
 {
-    enum { WIDE_LANES = VECTOR / sizeof(double), CHAINS = 4 };
+    enum { CHAINS = 4 };
     wide sum[CHAINS] = {{0}};
     int64_t i = 0;
     for (; i + CHAINS * WIDE_LANES <= n; i += CHAINS * WIDE_LANES)

@@ -228,6 +228,7 @@ typedef struct {
     dtd_sum_function row;
     strided_job sample; /* the views of sample 0; its pieces are what is divided into blocks */
     int64_t step[DTD_STRIDED_VIEWS], pieces, blocks;
+    int whole; /* rows fill lanes where they lie, several of them at once */
     double *out;
 } sums_job;
 
@@ -240,8 +241,9 @@ typedef struct {
     real rows[DTD_STRIDED_VIEWS][DTD_ROW];
 } sums_block;
 
-/* Elements that are added up in lanes before those are; elements of a row that is not joined to others. */
-enum { FRESH_MOST = 64 * DTD_LANES, WHOLE_LEAST = 32 };
+/* Elements that are added up in lanes before those are; elements of a row that is not joined to others, alone or among
+ * several that go on at one distance. */
+enum { FRESH_MOST = 64 * DTD_LANES, WHOLE_LEAST = 32, AMONG_LEAST = 8 };
 
 static void add_lanes_up(sums_block *block)
 {
@@ -256,24 +258,23 @@ static void add_lanes_up(sums_block *block)
     block->fresh = 0;
 }
 
-static void add_row(sums_block *block, const real *const *operand, int64_t n)
+static void add_rows(sums_block *block, const dtd_rows *rows)
 {
-    block->job->row(block->job->s, operand, block->lanes, n);
-    block->fresh += n;
+    block->job->row(block->job->s, rows, block->lanes);
+    block->fresh += rows->count * rows->n;
     if (block->fresh >= FRESH_MOST)
         add_lanes_up(block);
 }
 
 static void add_waiting(sums_block *block)
 {
-    const real *operand[DTD_STRIDED_VIEWS];
-    for (int k = 0; k < block->job->sample.n_views; k++)
-        operand[k] = block->job->sample.at[k] ? block->rows[k] : NULL;
-    const int64_t n = ceil_div(block->n, DTD_LANES) * DTD_LANES;
-    for (int k = 0; k < block->job->sample.n_views; k++)
-        memset(block->rows[k] + block->n, 0, (size_t)(n - block->n) * sizeof **block->rows);
-    if (n)
-        add_row(block, operand, n);
+    dtd_rows rows = {.count = 1, .n = ceil_div(block->n, DTD_LANES) * DTD_LANES};
+    for (int k = 0; k < block->job->sample.n_views; k++) {
+        rows.operand[k] = block->job->sample.at[k] ? block->rows[k] : NULL;
+        memset(block->rows[k] + block->n, 0, (size_t)(rows.n - block->n) * sizeof **block->rows);
+    }
+    if (rows.n)
+        add_rows(block, &rows);
     block->n = 0;
 }
 
@@ -281,14 +282,14 @@ static void add_waiting(sums_block *block)
 static void add_piece(const strided_job *sample, real *const *at, const int64_t *stride, int64_t n, void *result)
 {
     sums_block *block = result;
-    const real *operand[DTD_STRIDED_VIEWS];
+    dtd_rows row = {.count = 1, .n = n};
     int whole = n % DTD_LANES == 0 && n >= WHOLE_LEAST;
     for (int k = 0; k < sample->n_views; k++) {
-        operand[k] = at[k];
+        row.operand[k] = at[k];
         whole &= !at[k] || stride[k] == 1;
     }
     if (whole) {
-        add_row(block, operand, n);
+        add_rows(block, &row);
         return;
     }
     if (block->n + n > DTD_ROW)
@@ -297,6 +298,41 @@ static void add_piece(const strided_job *sample, real *const *at, const int64_t 
         if (at[k])
             copy(block->rows[k] + block->n, 1, at[k], stride[k], n, 0);
     block->n += n;
+}
+
+/* Whether every row is a piece that fills lanes where it lies. */
+static int rows_are_whole(const strided_job *sample)
+{
+    const int inner = sample->n_axes - 1;
+    const int64_t n = sample->shape[inner];
+    int whole = inner > 0 && sample->pieces == 1 && sample->across == 1 && n % DTD_LANES == 0 && n >= AMONG_LEAST;
+    for (int k = 0; k < sample->n_views; k++)
+        whole &= !sample->at[k] || sample->stride[k][inner] == 1;
+    return whole;
+}
+
+/* Rows first .. last-1, as many at once as lie at one distance and do not exceed DTD_ROW. */
+static void add_whole_rows(const strided_job *sample, int64_t first, int64_t last, sums_block *block)
+{
+    const int axis = sample->n_axes - 2;
+    row_place p = {{0}, {0}};
+    dtd_rows rows = {.n = sample->shape[axis + 1]};
+    for (int k = 0; k < sample->n_views; k++)
+        rows.step[k] = sample->stride[k][axis];
+    int64_t rest = first;
+    for (int a = axis; a >= 0; rest /= sample->shape[a], a--)
+        move_along(sample, a, rest % sample->shape[a], &p);
+    for (int64_t item = first; item < last; item += rows.count) {
+        rows.count = min64(max64(1, DTD_ROW / rows.n), min64(last - item, sample->shape[axis] - p.index[axis]));
+        for (int k = 0; k < sample->n_views; k++)
+            rows.operand[k] = sample->at[k] ? sample->at[k] + p.offset[k] : NULL;
+        add_rows(block, &rows);
+        move_along(sample, axis, rows.count, &p);
+        for (int a = axis; a > 0 && p.index[a] == sample->shape[a]; a--) {
+            move_along(sample, a, -sample->shape[a], &p);
+            move_along(sample, a - 1, 1, &p);
+        }
+    }
 }
 
 /* Items are blocks: (n, b). */
@@ -313,7 +349,11 @@ static void run_sums(void *context, int64_t first, int64_t last)
         strided_job sample = job->sample;
         for (int k = 0; k < sample.n_views; k++)
             sample.at[k] = sample.at[k] ? sample.at[k] + n * job->step[k] : NULL;
-        each_piece(&sample, job->pieces * b / job->blocks, job->pieces * (b + 1) / job->blocks, add_piece, &block);
+        const int64_t from = job->pieces * b / job->blocks, to = job->pieces * (b + 1) / job->blocks;
+        if (job->whole)
+            add_whole_rows(&sample, from, to, &block);
+        else
+            each_piece(&sample, from, to, add_piece, &block);
         add_waiting(&block);
         add_lanes_up(&block);
         for (int64_t k = 0; k < out->shape[AXIS_C]; k++)
@@ -335,6 +375,7 @@ void NAME(sum_strided)(const dtd_step *s, void *const *bases, int n_threads, dtd
     }
     memcpy(job.sample.shape, operands[0]->shape + 1, AXIS_EXTRA * sizeof *job.sample.shape);
     job.pieces = arrange(&job.sample);
+    job.whole = rows_are_whole(&job.sample);
     const int64_t length = max64(1, count_without(operands[0]->shape, AXIS_N) / max64(1, job.blocks));
     dtd_parallel(n_threads, operands[0]->shape[AXIS_N] * job.blocks, ceil_div(1 << 14, length), run_sums, &job);
 }

@@ -24,9 +24,14 @@ void NAME(strided)(const dtd_step *s, void *const *bases, int n_threads, dtd_row
 
 enum { DTD_SUMS_MOST = 8, DTD_LANES = VECTOR / sizeof(double) }; /* sums of a step; each is added up in so many lanes */
 
-/* lanes[k][..] += what n elements of the operands give, a multiple of DTD_LANES and at most DTD_ROW.  Elements that are
- * 0 give 0. */
-typedef void (*dtd_sum_function)(const dtd_step *s, const real *const *operand, double (*lanes)[DTD_LANES], int64_t n);
+/* Rows of n elements, a multiple of DTD_LANES, `step[k]` apart in operand k; at most DTD_ROW elements. */
+typedef struct {
+    const real *operand[DTD_STRIDED_VIEWS]; /* NULL where the view is absent */
+    int64_t step[DTD_STRIDED_VIEWS], count, n;
+} dtd_rows;
+
+/* lanes[k][..] += what the elements of the rows give.  Elements that are 0 give 0. */
+typedef void (*dtd_sum_function)(const dtd_step *s, const dtd_rows *rows, double (*lanes)[DTD_LANES]);
 
 /* out[n, k, .., b] = the sums, in double, over block b of sample n of the operands, which have the shape of the first
  * one.  The blocks are so many as out is wide, and of about one size.  Their elements, and the order in which they are

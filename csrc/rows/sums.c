@@ -1,18 +1,12 @@
 /* sums.c: sums over samples in double, for the ledger (plan/account.py). */
 #include "strided.h"
 
-#include "base/simd.h"
+#include "base/wide.h"
 
 #define COUNT(array) ((int)(sizeof(array) / sizeof *(array)))
 
-/* As many doubles as fill a vector, of which row[..] has so many at i, and a mask of them. */
-typedef double wide __attribute__((vector_size(VECTOR), aligned(sizeof(double)), may_alias));
-typedef int64_t longs __attribute__((vector_size(VECTOR)));
-typedef real narrow __attribute__((vector_size(DTD_LANES * sizeof(real)), aligned(sizeof(real)), may_alias));
-_Static_assert(DTD_LANES * sizeof(double) == VECTOR, "a lane of a vector is a lane of a sum");
+_Static_assert((int)DTD_LANES == (int)WIDE_LANES, "a lane of a vector is a lane of a sum");
 
-ALWAYS_INLINE narrow at(const real *row, int64_t i) { return *(const narrow *)(row + i); }
-ALWAYS_INLINE wide widened(narrow v) { return __builtin_convertvector(v, wide); }
 ALWAYS_INLINE wide where(longs mask, wide v) { return (wide)((longs)v & mask); }
 ALWAYS_INLINE wide otherwise(longs mask, wide v) { return (wide)((longs)v & ~mask); }
 ALWAYS_INLINE wide size_of(wide v) { return (wide)((longs)v & INT64_MAX); }
@@ -35,17 +29,24 @@ ALWAYS_INLINE wide product(int multiplier, wide m, wide x)
     return x;
 }
 
-/* operands: x, m */
-static void row_sums(const dtd_step *s, const real *const *operand, double (*lanes)[DTD_LANES], int64_t n)
+ALWAYS_INLINE const real *row_of(const dtd_rows *rows, int k, int64_t row)
 {
-    const real *x = operand[0], *m = operand[1];
+    return rows->operand[k] ? rows->operand[k] + row * rows->step[k] : NULL;
+}
+
+/* operands: x, m */
+static void row_sums(const dtd_step *s, const dtd_rows *rows, double (*lanes)[DTD_LANES])
+{
     wide sum = *(wide *)lanes[0], size = *(wide *)lanes[1];
-    for (int64_t i = 0; i < n; i += DTD_LANES) {
-        wide r = widened(at(x, i));
-        if (m)
-            r = product(s->multiplier, widened(at(m, i)), r);
-        sum += r;
-        size += size_of(r);
+    for (int64_t row = 0; row < rows->count; row++) {
+        const real *x = row_of(rows, 0, row), *m = row_of(rows, 1, row);
+        for (int64_t i = 0; i < rows->n; i += DTD_LANES) {
+            wide r = widened(at(x, i));
+            if (m)
+                r = product(s->multiplier, widened(at(m, i)), r);
+            sum += r;
+            size += size_of(r);
+        }
     }
     *(wide *)lanes[0] = sum, *(wide *)lanes[1] = size;
 }
@@ -80,77 +81,90 @@ ALWAYS_INLINE longs dropped(int select, wide y)
     return (longs){0};
 }
 
-/* What absorbs relevance beside what has no denominator; ALL: what few rules ask for, too. */
-enum { NOTHING, BESIDE_TERMS, ALL };
+/* What absorbs relevance beside what has no denominator, USUAL of these: R = m x, a gate, terms and no gamma; ALL: what
+ * few rules ask for, too. */
+enum { NOTHING, USUAL, BESIDE_TERMS, ALL };
 
-/* operands: x, m, factor, terms, terms_prev, y - bias, bias, bias_d, scale; bias_d from BESIDE_TERMS on, and for ALL
- * alone terms_prev, y, bias and scale. */
-ALWAYS_INLINE void add_account(const dtd_step *s, const real *const *operand, double (*lanes)[DTD_LANES], int64_t n,
-                               const int what)
+/* operands: x, m, factor, terms, terms_prev, y - bias, bias, bias_d, scale; bias_d from USUAL on, and for ALL alone
+ * terms_prev, y, bias and scale. */
+ALWAYS_INLINE void add_account(const dtd_step *s, const dtd_rows *rows, double (*lanes)[DTD_LANES], const int what)
 {
-    const real *x = operand[0], *m = operand[1], *terms = operand[3];
-    const real *negative_terms = what < ALL ? NULL : operand[4], *y = what < ALL ? NULL : operand[5],
-               *bias = operand[6], *bias_d = what < BESIDE_TERMS ? NULL : operand[7],
-               *scale = what < ALL ? NULL : operand[8];
     wide came = {0}, size = {0}, lost = {0}, by_bias = {0}, by_stabilizer = {0}, bias_size = {0}, t_size = {0},
          terms_size = {0};
-    for (int64_t i = 0; i < n; i += DTD_LANES) {
-        wide r = widened(at(x, i)), t = shared(s, operand[2], i, r), absorbed = {0};
-        if (m)
-            r *= widened(at(m, i));
-        if (y) {
-            narrow value = at(y, i);
-            if (bias)
-                value += at(bias, i);
-            const longs none = dropped(s->select, widened(value));
-            r = otherwise(none, r), t = otherwise(none, t);
+    for (int64_t row = 0; row < rows->count; row++) {
+        const real *x = row_of(rows, 0, row), *m = row_of(rows, 1, row), *factor = row_of(rows, 2, row),
+                   *terms = row_of(rows, 3, row);
+        const real *negative_terms = what < ALL ? NULL : row_of(rows, 4, row),
+                   *y = what < ALL ? NULL : row_of(rows, 5, row), *bias = row_of(rows, 6, row),
+                   *bias_d = what < USUAL ? NULL : row_of(rows, 7, row),
+                   *scale = what < ALL ? NULL : row_of(rows, 8, row);
+        for (int64_t i = 0; i < rows->n; i += DTD_LANES) {
+            wide r = widened(at(x, i)), t, absorbed = {0};
+            if (what == USUAL)
+                t = r * widened(at(factor, i));
+            else
+                t = shared(s, factor, i, r);
+            if (what == USUAL || m)
+                r *= widened(at(m, i));
+            if (y) {
+                narrow value = at(y, i);
+                if (bias)
+                    value += at(bias, i);
+                const longs none = dropped(s->select, widened(value));
+                r = otherwise(none, r), t = otherwise(none, t);
+            }
+            came += r;
+            size += size_of(r);
+            if (negative_terms) {
+                const longs empty = (longs)(widened(at(negative_terms, i)) == 0);
+                const wide there = s->coefficient * r, one = where(empty, r) + otherwise(empty, there);
+                r = s->coefficient > 0 ? one : there;
+                if (s->coefficient < 0)
+                    t = otherwise(empty, t);
+            } else
+                r *= s->coefficient;
+            if (scale) {
+                const wide divisor = widened(at(scale, i));
+                t = otherwise(divisor == 0, t / divisor);
+            }
+            const longs nothing = (longs)(t == 0);
+            lost += where(nothing, r);
+            if (bias_d) {
+                const wide b = widened(at(bias_d, i));
+                absorbed = t * b;
+                if (what != USUAL)
+                    absorbed += with_sign_of(t * r, s->gamma * t * size_of(b));
+                by_bias += absorbed;
+                bias_size += size_of(absorbed);
+            }
+            if (what >= USUAL) { /* |t| sgn r = r / |d| = t sgn d */
+                const wide own = size_of(t), signed_size = with_sign_of(r, own);
+                by_stabilizer += signed_size;
+                t_size += own;
+                absorbed += s->stabilizer * signed_size;
+            }
+            if (what == USUAL || terms)
+                terms_size += size_of(t * widened(at(terms, i)));
+            else
+                terms_size += otherwise(nothing, size_of(r - absorbed));
         }
-        came += r;
-        size += size_of(r);
-        if (negative_terms) {
-            const longs empty = (longs)(widened(at(negative_terms, i)) == 0);
-            const wide there = s->coefficient * r, one = where(empty, r) + otherwise(empty, there);
-            r = s->coefficient > 0 ? one : there;
-            if (s->coefficient < 0)
-                t = otherwise(empty, t);
-        } else
-            r *= s->coefficient;
-        if (scale) {
-            const wide divisor = widened(at(scale, i));
-            t = otherwise(divisor == 0, t / divisor);
-        }
-        const longs nothing = (longs)(t == 0);
-        lost += where(nothing, r);
-        if (bias_d) {
-            const wide b = widened(at(bias_d, i));
-            absorbed = t * b + with_sign_of(t * r, s->gamma * t * size_of(b));
-            by_bias += absorbed;
-            bias_size += size_of(absorbed);
-        }
-        if (what >= BESIDE_TERMS) { /* |t| sgn r = r / |d| = t sgn d */
-            const wide own = size_of(t), signed_size = with_sign_of(r, own);
-            by_stabilizer += signed_size;
-            t_size += own;
-            absorbed += s->stabilizer * signed_size;
-        }
-        if (terms)
-            terms_size += size_of(t * widened(at(terms, i)));
-        else
-            terms_size += otherwise(nothing, size_of(r - absorbed));
     }
     const wide sums[DTD_SUMS_MOST] = {came, size, lost, by_bias, by_stabilizer, bias_size, t_size, terms_size};
     for (int k = 0; k < DTD_SUMS_MOST; k++)
         *(wide *)lanes[k] += sums[k];
 }
 
-static void row_account(const dtd_step *s, const real *const *operand, double (*lanes)[DTD_LANES], int64_t n)
+static void row_account(const dtd_step *s, const dtd_rows *rows, double (*lanes)[DTD_LANES])
 {
+    const real *const *operand = rows->operand;
     if (operand[4] || operand[5] || operand[8])
-        add_account(s, operand, lanes, n, ALL);
+        add_account(s, rows, lanes, ALL);
+    else if (operand[1] && operand[2] && s->factor_kind == DTD_F_GATE && operand[3] && s->gamma == 0)
+        add_account(s, rows, lanes, USUAL);
     else if (operand[7] || s->stabilizer != 0)
-        add_account(s, operand, lanes, n, BESIDE_TERMS);
+        add_account(s, rows, lanes, BESIDE_TERMS);
     else
-        add_account(s, operand, lanes, n, NOTHING);
+        add_account(s, rows, lanes, NOTHING);
 }
 
 /* Of x = R, or R = m x, which neurons share by terms / d with d = terms + bias_d + stabilizer sgn d; t = coefficient R

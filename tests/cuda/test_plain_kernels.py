@@ -69,6 +69,7 @@ BODIES = [
     (depthwise.neuron_channel, ("relu", "gate", True),
      ("bf16", "bf16", "bf16", "bf16", "f4", "bf16", "bf16", "f4", "f4", "f4"), 4, 4),
     (normalise.lrn, (), 3, 3, 3),
+    (normalise.length, (), ("f4", "bf16", "f4"), 3, 0),
     (embedding.embed, (), 3, 2, 0),
     (embedding.embed_sum, (), 3, 4, 0),
     (checks.check, (), 3, 2, 1),

@@ -221,7 +221,7 @@ def _explain(parser: argparse.ArgumentParser) -> None:
     add(
         "--ledger",
         action=argparse.BooleanOptionalAction,
-        help="follow every cause of absorption, which takes a fifth to the whole of the explanation's time more "
+        help="follow every cause of absorption, which takes up to about half of the explanation's time more "
         "(photographs: yes; data sets: no)",
     )
     _photographs(parser)

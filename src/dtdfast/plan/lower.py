@@ -125,6 +125,7 @@ def widen(lowering: Lowering, program: Program) -> None:
     lowering.unit, lowering.real, lowering.gates = None, program.low, program.low
     lowering.values.update(lowering.wide)
     lowering.sizes.clear()
+    lowering.lengths.clear()
     for tensor in program.network.tensors:
         if tensor.index in lowering.wide and tensor.index in lowering.relevances:
             stem = "r" if tensor.form == "R" else "c"

@@ -74,6 +74,7 @@ class Lowering:
         self.passing: dict[int, Buffer] = {}  # affine's output → positive where relevance passes to its first source
         self.kept: dict[int, Kept] = {}
         self.sizes: dict[int, list[Buffer | None]] = {}  # for a ledger: neuron's output → Σ |terms| of each share
+        self.lengths: dict[tuple[Buffer, int], Buffer] = {}  # values, blocks of their channels → √Σ x²
         self.shared: dict[int, dict[int, Buffer]] = {}  # neuron's output → s, by the number of the share
         self.names: dict[str, int] = {}
         self.relevances: dict[int, Buffer] = {}

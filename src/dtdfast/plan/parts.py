@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -14,6 +15,9 @@ from ..show import OneLine
 from ..vocabulary import INPUT_MAPS, W_POS, WEIGHT_MAPS, W, X
 from .taps import Taps
 from .tensors import Box, Floats, Node, Tensor
+
+BLOCK, AT_ONCE = 16, 2**16
+"""Channels of which one length is taken, at most; weights that are squared at once."""
 
 
 @dataclass(eq=False)
@@ -42,6 +46,27 @@ class Part(OneLine):
     def held(self) -> bool:
         """Whether its weights are numbers of the sample, held constant (held.py)."""
         return False
+
+    @cached_property
+    def lengths(self) -> Part:
+        """The operand whose inputs are blocks of this one's channels, and whose weights are their lengths √Σ w².
+
+        Σ |x w| over a block is at most √Σ x² · √Σ w² (Cauchy–Schwarz).
+        """
+        weight, taps = self.weight, self.taps
+        assert weight is not None
+        inner = taps.c_in // taps.groups
+        blocks = 1 if taps.groups > 1 else -(-inner // BLOCK)
+        starts = np.arange(blocks) * -(-inner // blocks)
+        lengths = np.empty((len(weight), blocks, *weight.shape[2:]), weight.dtype)
+        rows = max(1, AT_ONCE // (inner * taps.n_taps))
+        with np.errstate(over="ignore"):
+            for first in range(0, len(weight), rows):
+                squares = np.square(weight[first : first + rows], dtype=np.float64)
+                lengths[first : first + rows] = np.sqrt(np.add.reduceat(squares, starts, axis=1))
+        taps = taps._replace(c_in=taps.groups * blocks)
+        variant = (self.variant[0], -1 - self.variant[1])  # no affine maps have this number
+        return replace(self, weight=lengths, taps=taps, nonnegative=True, support=None, variant=variant)
 
 
 @dataclass(eq=False)

@@ -116,8 +116,8 @@ def run(
         Whether to store the sum over the channels, taken in float64. The channels are axis 1, or the last axis with a
         preparation whose layout is "nhwc".
     ledger : bool, default False
-        Whether to store every cause of absorption, as `Explainer.ledger` finds them. This takes a fifth to the whole of
-        the explanation's time more.
+        Whether to store every cause of absorption, as `Explainer.ledger` finds them. This takes up to about
+        half of the explanation's time more.
     channels : Channels, optional
         The entry of which a number per channel is stored, so that `dtdfast.concepts.stored_samples` can say in which
         samples each channel matters most. This takes another pass, down to that entry.

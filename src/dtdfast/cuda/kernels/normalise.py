@@ -52,6 +52,31 @@ def lrn(types: Types) -> Body:
     return body
 
 
+def length(types: Types) -> Body:
+    """out[g] = √Σ_c x[c]² over the `width` channels of block g, by their largest: no square under- or overflows.
+
+    x is the address of the block's first channel; `stride` the bytes between two channels.
+    """
+    put, get = STORES[types[0]], LOADS[types[1]]
+
+    def body(out: int, x: int, g: int, channels: int, width: int, stride: int) -> None:
+        n, largest, squares = channels - g * width, ZERO, ZERO
+        if n > width:
+            n = width
+        for c in range(n):
+            v = abs(get(x + times(c, stride)))
+            if v > largest:
+                largest = v
+        if largest == ZERO:  # or NaN beside it
+            largest = ONE
+        for c in range(n):
+            v = get(x + times(c, stride)) / largest
+            squares += v * v
+        put(out, largest * math.sqrt(squares))
+
+    return body
+
+
 # ------------------------------------------------------------------------------------------------------------ softmax
 
 

@@ -220,6 +220,15 @@ def lrn(site: Site) -> list[Launch]:
     return site.run((normalise.lrn,), [site.view(step.out), x, coordinate(C)], longs, (alpha, beta, k))
 
 
+def length(site: Site) -> list[Launch]:
+    step = site.step
+    assert step.x is not None
+    x, channels, blocks = site.view(step.x), site.shape(step.x)[C], site.shape(step.out)[C]
+    width, stride = -(-channels // blocks), x.strides[C]
+    starts = Strided(x.at, (x.strides[0], width * stride, *x.strides[2:]), dtype=x.dtype)
+    return site.run((normalise.length,), [site.view(step.out), starts, coordinate(C)], (channels, width, stride))
+
+
 def _lines(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
     return tuple(1 if a == axis else s for a, s in enumerate(shape))
 
@@ -354,6 +363,7 @@ OPERATIONS: dict[str, Callable[[Site], list[Launch]]] = {
     "ACTIVATE": activate,
     "AFFINE": affine,
     "LRN": lrn,
+    "LENGTH": length,
     "SOFTMAX": softmax,
     "LOG_SOFTMAX": log_softmax,
     "SOFTMAX_BACK": softmax_back,

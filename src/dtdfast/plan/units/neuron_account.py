@@ -8,9 +8,12 @@ from ...rules import Term
 from ...vocabulary import W, X
 from ..account import Line
 from ..lowering import Lowering
-from ..parts import Sum, bias_map, sign_of_term
+from ..parts import Part, Sum, bias_map, sign_of_term
 from ..steps import Buffer, Step, View
-from .neuron_steps import absolute, accumulate, by_sign_of, factors_of, shared, window_of
+from .neuron_steps import absolute, accumulate, add, by_sign_of, factors_of, shared, window_of
+
+FEW = 8
+"""Channels of a group, of which lengths save less than they cost."""
 
 
 def prepare(lowering: Lowering, unit: Sum) -> None:
@@ -78,14 +81,31 @@ def of_share(lowering: Lowering, unit: Sum, number: int) -> dict[str, Any]:
 
 
 def magnitude(lowering: Lowering, unit: Sum, number: int) -> Buffer | None:
-    """Σ_i |in(x_i)| |w_ij|; None where all terms have one sign, so that |Σ terms| serves, which R and s tell."""
+    """No less than Σ_i |x_i w_ij|; None where all terms have one sign, so that |Σ terms| serves, which R and s tell."""
     pairs = [(part, term) for part in unit.parts for term in part.terms[number]]
     signs = {sign_of_term(part, term) for part, term in pairs}
     if None not in signs and len(signs) < 2:
         return None
     total = lowering.buffer(f"a{lowering.label(unit.out)}", unit.out.shape)
-    accumulate(lowering, [(part, absolute(part)) for part in unit.parts], total, 0.0)
+    for place, part in enumerate(unit.parts):
+        fields: dict[str, Any] = dict(out=View(total), accumulate=place > 0)
+        if part.held or part.weight is None or part.taps.c_in < FEW * part.taps.groups:
+            term = absolute(part)
+            add(lowering, part, lowering.mapped(part, term), fields | dict(weight_map=term.w))
+        else:
+            add(lowering, part.lengths, lengths(lowering, part), fields | dict(weight_map=W))
     return total
+
+
+def lengths(lowering: Lowering, part: Part) -> Buffer:
+    """√Σ x² over each block of channels: a product with those of the weights takes a sixteenth of |x| · |w|."""
+    x, blocks = lowering.value(part.source), part.lengths.taps.c_in
+    found = lowering.lengths.get((x, blocks))
+    if found is None:
+        found = lowering.buffer(f"l{lowering.label(part.source)}", (blocks, *part.source.shape[1:]))
+        lowering.lengths[x, blocks] = found
+        lowering.emit(Step("LENGTH", lowering.unit, View(found), View(x)))
+    return found
 
 
 def around(lowering: Lowering, unit: Sum, r: Buffer, line: Line) -> None:

@@ -292,9 +292,13 @@ def accumulate(lowering: Lowering, pairs: list[tuple[Part, Term]], total: Buffer
     if not pairs:  # every term vanished by sign: the sum is 0
         lowering.emit(Step("MOVE", lowering.unit, View(total), bound=lowering.constant([0.0])))
     for number, (part, term) in enumerate(pairs):
-        fields: dict[str, Any] = dict(out=View(total), weight_map=term.w, accumulate=number > 0, gamma=gamma)
-        scale = window_scale(part.window, term.w)
-        lowering.taps("TAPS", part, View(lowering.mapped(part, term, total.batch)), fields, window=scale)
+        x = lowering.mapped(part, term, total.batch)
+        add(lowering, part, x, dict(out=View(total), weight_map=term.w, accumulate=number > 0, gamma=gamma))
+
+
+def add(lowering: Lowering, part: Part, x: Buffer, fields: dict[str, Any]) -> None:
+    """out (+)= Σ x wm(w)."""
+    lowering.taps("TAPS", part, View(x), fields, window=window_scale(part.window, fields["weight_map"]))
 
 
 def relevance(lowering: Lowering, unit: Sum, r: Buffer) -> None:
