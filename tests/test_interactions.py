@@ -159,7 +159,7 @@ def test_x_that_is_no_batch(rng: Generator, x: object) -> None:
         lambda: interactions.co_relevance(layers, x, position=1),
         lambda: interactions.taylor_terms(layers, x, root=0.0),
     ):
-        with pytest.raises(dtd.DtdError, match=r"x has|other has|masked array|cannot be read"):
+        with pytest.raises(dtd.DtdError, match=r"x has|other has|is text|masked array|cannot be read"):
             call()
 
 

@@ -52,7 +52,7 @@ def test_bars_take_the_names_of_a_series() -> None:
         ([1.0], {"names": ["a", "b"]}, "names holds 2"),
         ([1.0], {"top": 0}, "top is 0"),
         ([1.0], {"top": 1.5}, r"top is 1\.5"),
-        (["a"], {}, "relevance has dtype <U1"),
+        (["a"], {}, "relevance is text"),
         (np.ma.array([1.0, 2.0], mask=[True, False]), {}, "relevance is a masked array"),
     ],
 )

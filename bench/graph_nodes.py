@@ -1,7 +1,7 @@
 """Graph nodes that the importers read, of all, per architecture: the first table of docs/architectures.md.
 
-    python bench/coverage.py                    # every network, through the three ways in; writes the table (minutes)
-    python bench/coverage.py BERT resnet18      # renews some rows of it
+    python bench/graph_nodes.py                    # every network, through the three ways in; writes the table (minutes)
+    python bench/graph_nodes.py BERT resnet18      # renews some rows of it
 
 The networks are those of bench/architectures.py, and transformers of few features with all the operations of the
 published ones. Each is read by from_torch, and by from_onnx from the files of PyTorch's two exporters.
@@ -37,7 +37,7 @@ from modules import CASES  # noqa: E402
 
 PAGE = ROOT / "docs" / "architectures.md"
 HEADER = "| network | `from_torch` | `from_onnx`, torch.export | `from_onnx`, traced | predict | maps | |"
-MARKS = r"(<!-- made by: python bench/coverage.py -->\n)(.*?)(<!-- end -->)"
+MARKS = r"(<!-- made by: python bench/graph_nodes.py -->\n)(.*?)(<!-- end -->)"
 
 
 def files(module: nn.Module, x: Tensor, folder: Path) -> tuple[Covered | str, Covered | str]:
