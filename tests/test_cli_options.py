@@ -14,6 +14,7 @@ import dtdfast as dtd
 from cli_support import PHOTO, entries, here, run
 from dtdfast import cli
 from dtdfast.images import Preparation
+from dtdfast.runs.sources import open_source
 from support import DOCS
 
 __all__ = ["here"]  # a fixture
@@ -71,6 +72,9 @@ def test_a_folder_without_what_was_drawn(here: Path, capsys: pytest.CaptureFixtu
         found = entries("photos/maps")
         assert [e["file"] for e in found] == ["photos/b.png", "photos/bad.png", "photos/below/a.png"]
         assert ["error" in e for e in found] == [False, True, False]
+        assert list(open_source("photos").names or ()) == ["b.png", "bad.png", "below/a.png"]  # of runs and reports
+    assert run("net.onnx", "photos/maps") == 2
+    assert "photos/maps: no images there but those that dtdfast has drawn" in capsys.readouterr().err
     Path("empty").mkdir()
     assert run("net.onnx", "empty") == 2
     assert "empty: no images there" in capsys.readouterr().err

@@ -14,7 +14,7 @@ from ..backends import choose
 from ..colours import Style
 from ..errors import InputError, RunError
 from ..extras import require
-from ..files import marked, readable
+from ..files import readable
 from ..layers import Softmax
 from ..reports.elements import short
 from ..runs.sources import array_kind, images_at
@@ -104,7 +104,7 @@ def _refuse_run_options(arguments: argparse.Namespace) -> None:
 
 
 def _images(arguments: argparse.Namespace) -> list[Path]:
-    """The files, folders among them as the images below them, without what dtdfast has drawn; arrays are for runs."""
+    """The files, folders among them as the images below them; arrays are for runs."""
     found: list[Path] = []
     for path in arguments.data:
         if kind := array_kind(path):
@@ -112,11 +112,7 @@ def _images(arguments: argparse.Namespace) -> list[Path]:
                 f"{readable(path)} is {kind}: that is for a run over a data set, so write to NAME.zarr, not to "
                 f"{arguments.output}"
             )
-        below = images_at(path)
-        own = [p for p in below if not marked(p)] if Path(path).is_dir() else below
-        if not own:
-            raise InputError(f"{readable(path)}: no images there but those that dtdfast has drawn")
-        found += own
+        found += images_at(path)
     return found
 
 

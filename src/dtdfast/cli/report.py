@@ -35,6 +35,8 @@ def report(arguments: argparse.Namespace) -> tuple[str, int]:
             raise InputError(f"{readable(str(path))}: there is no folder {readable(str(path.absolute().parent))}")
     source = open_source(arguments.data)
     fed = fed_pictures(arguments) if source.pictures else fed_as_it_is(arguments, source.sample(None)[0])
+    if arguments.names is not None and source.pictures:
+        raise InputError("--names is for the columns of a table or the words of a text, and DATA are photographs")
     given, bad = _given(arguments, source, fed)
     page = _page(arguments, fed, given)
     page.save(arguments.output, json)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..extras import require
-from ..files import readable, regular
+from ..files import marked, readable, regular
 from ..images import SUFFIXES, Preparation
 from ..plan.shapes import Shape
 from .arrays import Location, Samples
@@ -75,7 +75,8 @@ def open_source(data: Any, *, external: bool = False) -> Source:
     ----------
     data : array (n, ...), path or sequence of paths, Source
         A path is that of a .npy file, a Zarr array (also within a group), an HDF5 file (`file.h5:dataset`, or `file.h5`
-        when it holds one dataset), an image, a folder of images (with those in folders below), or a glob.
+        when it holds one dataset), an image, a folder of images (with those in folders below, but without what dtdfast
+        has drawn), or a glob.
     external : read what an HDF5 file keeps in other files of this machine, which it names itself
 
     Raises
@@ -123,7 +124,7 @@ def images_at(path: str) -> list[Path]:
     InputError : a folder or glob without any
     """
     if "\0" not in path and Path(path).is_dir():
-        return [Path(path) / name for name in _some(_below(Path(path)), path)]
+        return [Path(path) / name for name in _below(Path(path))]
     if glob.has_magic(path) and not os.path.lexists(path):
         return [Path(name) for name in _some(_matching(path), path)]
     return [Path(path)]
@@ -143,7 +144,7 @@ def _at(path: str, external: bool) -> Source:
     if folder.is_dir():
         if any((folder / name).exists() for name in ZARR):
             return Samples(Location(_zarr(folder.absolute())))
-        return Files(folder.absolute(), _some(_below(folder), path))
+        return Files(folder.absolute(), _below(folder))
     if suffix == ".npy":
         return Samples(Location(str(regular(path).absolute())))
     if found := HDF5.fullmatch(path):
@@ -159,8 +160,26 @@ def _matching(path: str) -> list[str]:
 
 
 def _below(folder: Path) -> list[str]:
-    """Files that are images by their suffix, relative to the folder, in one order everywhere."""
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    """Files that are images by their suffix, relative to the folder, in one order everywhere, without the pictures that
+    dtdfast itself has drawn there.
+
+    Raises
+    ------
+    InputError : there is none
+    """
+    there = [path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES]
+    found = [path for path in there if not _drawn(path)]
+    if there and not found:
+        raise InputError(f"{readable(str(folder))}: no images there but those that dtdfast has drawn")
+    return _some(sorted(str(path.relative_to(folder)) for path in found), str(folder))
+
+
+def _drawn(path: Path) -> bool:
+    """Whether dtdfast has drawn this picture; of a file that cannot be opened, the one who reads it says so."""
+    try:
+        return path.suffix.lower() == ".png" and marked(path)
+    except OSError:
+        return False
 
 
 def _some(names: list[str], where: str) -> list[str]:
