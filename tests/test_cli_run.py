@@ -190,6 +190,7 @@ def test_an_onnx_file_takes_the_size_of_the_array(here: list[dtd.Layer], rng: np
         (("photos", "-o", "maps.zarr", "--top", "2"), "--top is for pictures"),
         (("photos", "-o", "maps.zarr", "--smooth", "2"), "--smooth is for pictures"),
         (("x.npy", "-o", "maps.zarr", "--mean", "1"), "--mean is for images"),
+        (("x.npy", "-o", "maps.zarr", "--crop", "1"), "--crop is for images"),
         (("x.npy", "-o", "maps.zarr", "--domain", "pixels"), "--domain pixels is for images"),
         (("x.npy", "-o", "maps.zarr", "--workers", "1", "--scheduler", "tcp://a:1"), "give one of them"),
         (("none", "-o", "maps.zarr"), "none: no images there"),

@@ -366,6 +366,8 @@ def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     assert data["samples"][0]["label"] == LABELS[data["samples"][0]["target"]]
     assert cli.main([*command, "--rules", "dtd,magic"]) == 2
     assert "'magic' is none of" in capsys.readouterr().err
+    assert cli.main([*command, "--names", "labels.txt"]) == 2
+    assert "--names is for the columns of a table" in capsys.readouterr().err
     assert cli.main(["report", "digits.safetensors", "<b>0.png", "-o", "labels.txt", *fed]) == 2
     assert "was not made by dtdfast" in capsys.readouterr().err
 

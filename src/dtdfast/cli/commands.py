@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from ..errors import DtdError, InputError
+from ..images import Preparation
 from ..presets import PRESETS
 from ..verdicts import TABLE as TESTS
 from ..version import __version__
@@ -252,9 +253,8 @@ def _photographs(parser: argparse.ArgumentParser) -> None:
     add(
         "--crop",
         type=types.number,
-        default=0.875,
         metavar="SHARE",
-        help="share of the centre that is kept (%(default)s)",
+        help=f"share of the centre that is kept ({Preparation.crop})",
     )
     add("--mean", type=types.numbers, metavar="M,...", help="one, or one per channel in the network's order")
     add("--std", type=types.numbers, metavar="S,...", help="one, or one per channel in the network's order")

@@ -58,7 +58,7 @@ WAYS = {  # from models that are not read here, by the ends of their names
     ".keras .h5 .hdf5": "dtdfast.from_keras(keras.models.load_model(path))",
     ".pkl .pickle .joblib .skops": "dtdfast.from_sklearn(estimator)",
 }
-OF_PICTURES = ("size", "mean", "std", "scale", "channels", "layout")
+OF_PICTURES = ("size", "crop", "mean", "std", "scale", "channels", "layout")
 
 
 @dataclass(frozen=True)
@@ -305,7 +305,8 @@ def _preparation(arguments: argparse.Namespace, layout: str, n_channels: int, de
     height, width = declared[2:] if layout == "nchw" else declared[1:3]
     channels = arguments.channels or ("gray" if n_channels == 1 else "rgb")
     return Preparation(
-        size=arguments.size or (height or SIDE, width or SIDE), crop=arguments.crop, channels=channels,
+        size=arguments.size or (height or SIDE, width or SIDE), channels=channels,
+        crop=Preparation.crop if arguments.crop is None else arguments.crop,
         mean=arguments.mean,
         std=arguments.std, scale=arguments.scale, layout=layout,
     )  # fmt: skip
