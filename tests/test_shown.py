@@ -62,5 +62,8 @@ def test_a_summary_counts() -> None:
         dtd.summary(layers(), (2, 6, 6))
     with pytest.raises(dtd.LayerError, match="expected a list of records"):
         dtd.summary(np.ones(3))  # type: ignore[arg-type]
+    for wrong in ("image", 3, (1.5,), (-1, 6, 6)):
+        with pytest.raises(dtd.InputError, match="shape is "):
+            dtd.summary(layers(), wrong)  # type: ignore[arg-type]
     branches = [dtd.Linear(normal(np.random.default_rng(0), 4, 4)), dtd.Add(inputs=(0, dtd.INPUT))]
     assert [row[3] for row in dtd.summary(branches, (4,)).rows] == ["input", "0 input"]

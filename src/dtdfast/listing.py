@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .errors import ShapeError, at
+from .errors import InputError, ShapeError, at
 from .layers import INPUT, Layer
+from .options import whole_numbers
 from .plan.shapes import Shape
 from .plan.units import output_shape
 from .plan.wiring import sources
@@ -60,6 +61,8 @@ def summary(layers: Sequence[Layer], shape: Shape | None = None) -> Summary:
 
     Raises
     ------
+    InputError
+        The shape is not one of positive integers.
     LayerError
         The layers are no list of records.
     WiringError
@@ -79,7 +82,10 @@ def summary(layers: Sequence[Layer], shape: Shape | None = None) -> Summary:
     """
     rows: list[tuple[str, ...]] = []
     total = 0
-    shapes: dict[int, Shape | None] = {INPUT: None if shape is None else tuple(map(int, shape))}
+    sample = None if shape is None else tuple(whole_numbers("shape", shape))
+    if sample is not None and min(sample, default=1) < 1:
+        raise InputError(f"shape is {sample}, expected the sizes of one sample, at least 1 each")
+    shapes: dict[int, Shape | None] = {INPUT: sample}
     for position, (record, reads) in enumerate(zip(layers, sources(layers), strict=True)):
         shapes[position] = _output(position, record, [shapes[r] for r in reads])
         count = sum(np.size(a) for key in TRAINED if (a := getattr(record, key, None)) is not None)
