@@ -11,7 +11,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 import dtdfast as dtd
-from dtdfast import evaluation, plot
+from dtdfast import diagnostics, evaluation, plot
 from dtdfast.colours import AGAINST, FOR
 from dtdfast.concepts import TopSamples
 from dtdfast.data import sentiment
@@ -161,3 +161,29 @@ def test_samples_stand_for_channels() -> None:
 def test_grid_refuses_odd_pictures(pictures: Any) -> None:
     with pytest.raises(dtd.DtdError, match="pictures"):
         plot.grid({"a": np.zeros((2, 3, 3))}, Figure().subplots(2, 2), pictures=pictures)
+
+
+def test_names_are_no_formulas(rng: np.random.Generator) -> None:
+    """Names of layers and methods that matplotlib could not read as formulas, or would leave out of a legend."""
+    name = r"_$\frac$"
+    layers = [dtd.Linear(rng.random((6, 4)), name=name), dtd.ReLU(name=name), dtd.Linear(rng.random((3, 6)), name=name)]
+    x = rng.random((3, 4))
+
+    def mine(*args: Any, **options: Any) -> Any:
+        return dtd.explain(*args, **options)
+
+    mine.__name__ = name
+    compared = evaluation.compare(layers, x, methods={name: "dtd"}, size=1, steps=2, repeats=2)
+    for found in (
+        compared,
+        compared.curves,
+        diagnostics.class_sensitivity(layers, x, attribution=mine),
+        diagnostics.parameter_randomization(layers, x, attribution=mine),
+        diagnostics.top_neurons(layers, x, position=1),
+        diagnostics.relevance_flow(layers, x),
+    ):
+        figure = Figure()
+        ax = found.plot(figure.subplots())
+        drawn(figure)
+        if found in (compared, compared.curves):
+            assert name in ax.get_legend().get_texts()[0].get_text().replace(r"\$", "$")

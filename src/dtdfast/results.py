@@ -90,6 +90,11 @@ def axes_or_current(ax: Axes | None) -> Any:
     return require("matplotlib.pyplot", "plot").gca() if ax is None else checked_axes(ax)
 
 
+def in_legend(name: str) -> str:
+    """A name as it is shown in a legend: for matplotlib dollars hold a formula, and what begins with _ is left out."""
+    return f"{' ' if name.startswith('_') else ''}{name}".replace("$", r"\$")
+
+
 def checked_axes(ax: Any) -> Any:
     """The same of one that a caller gives."""
     return of_kind(ax, require("matplotlib.axes", "plot").Axes, "ax")

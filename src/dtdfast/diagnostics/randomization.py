@@ -99,7 +99,7 @@ class Randomization(Report):
         ax = axes_or_current(ax)
         for name, values in self.similarity.items():
             ax.plot([median(v) for v in values], marker="o", label=name)
-        ax.set_xticks(range(len(self.names)), self.names, rotation=45, ha="right")
+        ax.set_xticks(range(len(self.names)), self.names, rotation=45, ha="right", parse_math=False)
         ax.set(ylabel=f"similarity to the original map ({self.order})", ylim=(-1.02 if ax.dataLim.y0 < 0 else 0, 1.02))
         ax.legend()
         return ax

@@ -78,7 +78,8 @@ class ClassSensitivity(Report):
         values = {k: v[np.isfinite(v)] for k, v in self.similarity.items() if np.isfinite(v).any()}
         ax.boxplot(list(values.values()))
         ax.set_xticks(range(1, len(values) + 1), list(values))
-        ax.set(title=f"{self.method}: two classes", ylim=(0, 1.02))
+        ax.set_title(f"{self.method}: two classes", parse_math=False)
+        ax.set_ylim(0, 1.02)
         return ax
 
 

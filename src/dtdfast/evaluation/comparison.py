@@ -19,7 +19,7 @@ from ..layers import Layer
 from ..models import opened
 from ..options import predicting, seeded, split
 from ..plan.domain import Domain
-from ..results import Report, axes_or_current
+from ..results import Report, axes_or_current, in_legend
 from ..rules import Rule
 from ..verdicts import CLASS
 from .curves import Curves
@@ -131,7 +131,7 @@ class Comparison(Report):
                 fmt="o^sDvPX*"[k % 8],
                 color=LINES[k % len(LINES)],
                 capsize=3,
-                label=name,
+                label=in_legend(name),
             )
         ax.axhline(0, color="0.6", linewidth=0.8)
         ax.set(xlabel=across, ylabel="ABPC", title=self.curves.what)

@@ -12,7 +12,7 @@ from ..colours import AGAINST, FOR, LINES, NEUTRAL, numbers_of
 from ..errors import InputError, ShapeError
 from ..ledger.ledger import Ledger
 from ..options import at_least_one, texts
-from ..results import axes_or_current, of_kind
+from ..results import axes_or_current, in_legend, of_kind
 from ..show import printable
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def curves(found: Curves, ax: Axes | None = None, *, methods: Sequence[str] | No
     for k, method in enumerate(chosen):
         color = NEUTRAL if method == found.random else LINES[k % len(LINES)]
         mean, half = found.band(method)
-        drawn += ax.plot(mean, color=color, label=method)
+        drawn += ax.plot(mean, color=color, label=in_legend(method))
         if np.isfinite(half).all():
             ax.fill_between(np.arange(len(mean)), mean - half, mean + half, color=color, alpha=0.15, linewidth=0)
         if method != found.random:
