@@ -339,28 +339,21 @@ def test_branches_share_what_passes(rng: np.random.Generator) -> None:
         dtd.Linear(rng.random((5, 8))), dtd.ReLU(), dtd.Linear(rng.random((4, 8)), inputs=1), dtd.ReLU(),
         dtd.Concat(inputs=(3, 5)), dtd.Linear(rng.random((3, 9))),
     ]  # fmt: skip
-    x, explainer = rng.random((4, 6)), dtd.Explainer(layers, domain="nonnegative", backend="oracle")
-    flow = diagnostics.relevance_flow(explainer, x)
+    x, options = rng.random((4, 6)), {"domain": "nonnegative", "backend": "oracle"}
+    flow = diagnostics.relevance_flow(layers, x, **options)
     assert (flow.positions, flow.branch_of) == ([5, 3, 1], [6, 6, None])
     np.testing.assert_allclose([flow.share[0] + flow.share[1], flow.share[2]], 1, rtol=1e-12)
     np.testing.assert_allclose([one.sum() for one in flow.channels], flow.share, rtol=1e-12)
     assert [row[3] for row in flow.rows()] == ["4", "5", "8"]
     assert flow.plot(Figure().subplots(), top=2).get_ylim()
-    relevance = dtd.explain(layers, x, stop=1, domain="nonnegative", backend="oracle")
-    top = diagnostics.top_neurons(explainer, x, 1, k=3)
+    relevance = dtd.explain(layers, x, stop=1, **options)
+    top = diagnostics.top_neurons(layers, x, position=1, k=3, **options)
     order = np.argsort(-relevance.mean(axis=0))[:3]
     np.testing.assert_array_equal(top.neurons, order[:, None])
     np.testing.assert_allclose(top.relevance, relevance.mean(axis=0)[order], rtol=1e-12)
     np.testing.assert_allclose(top.share, relevance.mean(axis=0)[order] / relevance.mean(axis=0).sum(), rtol=1e-12)
     assert list(top.samples) == [4, 4, 4]
     assert top.plot(Figure().subplots()).get_title() == "layer 1 (ReLU)"
-
-
-def test_an_explainer_is_needed(rng: np.random.Generator) -> None:
-    layers = chain(rng, 4, 5, 3)
-    for call in (diagnostics.top_neurons, diagnostics.relevance_flow):
-        with pytest.raises(dtd.InputError, match=r"explainer is .* expected Explainer"):
-            call(layers, rng.random((2, 4)), 1)
 
 
 def test_an_output_near_0_is_not_far_off() -> None:

@@ -97,10 +97,10 @@ CALLS: dict[Callable[..., Any], Callable[[], dict[str, Any]]] = {
     diagnostics.region_reach: lambda: {"layers": DENSE, "x": ROWS, "direction": ROWS},
     diagnostics.same_region: lambda: {"layers": DENSE, "x": ROWS, "other": ROWS},
     diagnostics.top_neurons: lambda: {
-        "explainer": dtd.Explainer(IMAGE), "x": PICTURES, "position": 1, "target": 1, "k": 2,
+        "layers": IMAGE, "x": PICTURES, "target": 1, "position": 1, "k": 2,
     },
     diagnostics.relevance_flow: lambda: {
-        "explainer": dtd.Explainer(IMAGE), "x": PICTURES, "target": 1, "positions": [1], "axis": 1,
+        "layers": IMAGE, "x": PICTURES, "target": 1, "positions": [1], "axis": 1,
     },
     concepts.conditional: lambda: {"layers": IMAGE, "x": PICTURES, "target": 1, "conditions": {1: [0]}, "axis": 1},
     concepts.channel_relevance: lambda: {"layers": IMAGE, "x": PICTURES, "target": 1, "position": 1, "axis": 1},

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays.checks import samples_of
 from ..colours import LINES, NEUTRAL
 from ..concepts.channels import check_axis, one_map
 from ..errors import LayerError, at
 from ..explainer import Explainer
 from ..layers import Add, Concat, Layer
-from ..options import at_least_one, whole_numbers
+from ..models import opened
+from ..options import at_least_one, split, whole_numbers
 from ..plan import units as U
 from ..plan.wiring import sources
-from ..results import Report, axes_or_current, number, of_kind, percent
+from ..results import Report, axes_or_current, number, percent
 
 Floats = NDArray[np.float64]
 
@@ -78,29 +78,30 @@ class TopNeurons(Report):
         ax.set_yticks(range(len(self.neurons)), [row[0] for row in self.rows()])
         ax.invert_yaxis()
         ax.axvline(0, color="0.3", linewidth=0.8)
-        ax.set(xlabel="mean relevance", title=self.title)
+        ax.set_xlabel("mean relevance")
+        ax.set_title(self.title, parse_math=False)
         return ax
 
 
 def top_neurons(
-    explainer: Explainer, x: Any, position: int, target: Any = None, *, k: int = 10, **given: Any
+    layers: Sequence[Layer], x: Any, target: Any = None, *, position: int, k: int = 10, **options: Any
 ) -> TopNeurons:
     """List the neurons of an entry that hold the most relevance.
 
     Parameters
     ----------
-    explainer : Explainer
-        The network with its rules.
+    layers : sequence of Layer, model or path-like
+        The network, as `explain` takes it.
     x : array_like
         The inputs, n of them, as `explain` takes them.
-    position : int
-        The position of the entry in the list.
     target : int, tuple, array_like or None, default None
         What is explained, as in `dtdfast.explain`, one for each sample.
+    position : int
+        The position of the entry in the list.
     k : int, default 10
         How many neurons.
-    **given : array_like
-        What the network's Givens are called, as in `explain`.
+    **options
+        Options of `dtdfast.Explainer`, such as rules; and what the network's Givens are called.
 
     Returns
     -------
@@ -110,15 +111,15 @@ def top_neurons(
     Raises
     ------
     InputError
-        `explainer` is none, or k is not at least 1.
+        k is not at least 1.
     LayerError
         No entry has this position, or it plays no part in what is explained.
     """
-    layers, options = parts_of(explainer)
+    k, (known, given) = at_least_one("k", k), split(options)
+    layers, x = opened(layers, x, given)
     if position is None:
         raise LayerError(f"position is None, expected one from 0 to {len(layers) - 1}")
-    k, x = at_least_one("k", k), samples_of(x)
-    found = one_map(Explainer(layers, **{**options, "stop": position}), x, target, given)
+    found = one_map(Explainer(layers, **{**known, "stop": position}), x, target, given)
     flat = found.reshape(len(found), -1).astype(np.float64)
     sizes, mean = np.abs(flat).mean(axis=0), flat.mean(axis=0)
     best = np.argsort(-np.abs(mean), kind="stable")[:k]
@@ -199,20 +200,20 @@ class Flow(Report):
 
 
 def relevance_flow(
-    explainer: Explainer,
+    layers: Sequence[Layer],
     x: Any,
     target: Any = None,
     *,
     positions: Sequence[int] | None = None,
     axis: int = 1,
-    **given: Any,
+    **options: Any,
 ) -> Flow:
     """Measure how much relevance passes through every layer, branch and channel.
 
     Parameters
     ----------
-    explainer : Explainer
-        The network with its rules.
+    layers : sequence of Layer, model or path-like
+        The network, as `explain` takes it.
     x : array_like
         The inputs, n of them, as `explain` takes them.
     target : int, tuple, array_like or None, default None
@@ -221,8 +222,8 @@ def relevance_flow(
         The entries; by default the outputs of all layers of neurons and sums that relevance passes, but the last.
     axis : int, default 1
         The axis of the entries' outputs, the batch's counted, that holds channels; −1 for features of tokens.
-    **given : array_like
-        What the network's Givens are called, as in `explain`.
+    **options
+        Options of `dtdfast.Explainer`, such as rules; and what the network's Givens are called.
 
     Returns
     -------
@@ -231,8 +232,6 @@ def relevance_flow(
 
     Raises
     ------
-    InputError
-        `explainer` is none.
     LayerError
         No entry has such a position, or it plays no part in what is explained.
 
@@ -241,8 +240,9 @@ def relevance_flow(
     Each entry takes one explanation that stops there. An entry that several others read holds what comes from all of
     them. So the part of an Add that goes around a branch is what the Add passes, less what the branch does.
     """
-    layers, options = parts_of(explainer)
-    x = samples_of(x)
+    known, given = split(options)
+    layers, x = opened(layers, x, given)
+    explainer = Explainer(layers, **known)
     network = explainer.plan_for(x.shape).program.network
     if positions is None:
         passed = (u.out for u in network.units if isinstance(u, U.Neuron) and u.in_relevance and not u.twin)
@@ -254,7 +254,7 @@ def relevance_flow(
     start = explainer.ledger(x, target, **given).start
     names, shares, channels = [], [], []
     for position in chosen[::-1]:
-        found = one_map(Explainer(layers, **{**options, "stop": position}), x, target, given)
+        found = one_map(Explainer(layers, **{**known, "stop": position}), x, target, given)
         check_axis(axis, found.ndim, position)
         by_channel = np.moveaxis(found, axis, 1).reshape(len(found), found.shape[axis], -1).astype(np.float64)
         size = np.where(start == 0, np.inf, start)
@@ -262,13 +262,6 @@ def relevance_flow(
         shares.append(float((by_channel.sum(axis=(1, 2)) / size).mean()))
         channels.append((np.abs(by_channel).sum(axis=2) / np.abs(size)[:, None]).mean(axis=0))
     return Flow(chosen[::-1], names, _branches(layers, chosen[::-1]), np.array(shares), channels)
-
-
-def parts_of(explainer: Any) -> tuple[list[Layer], dict[str, Any]]:
-    """The records and options of an Explainer."""
-    of_kind(explainer, Explainer, "explainer")
-    layers, options = explainer.__reduce__()[1]
-    return layers, options
 
 
 def half_of(channels: Floats) -> int:
