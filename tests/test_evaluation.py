@@ -126,6 +126,7 @@ def test_estimates_cover_the_mean(rng: np.random.Generator) -> None:
     [
         ({"size": 0}, dtd.InputError, "size is 0"),
         ({"repeats": 0}, dtd.InputError, "repeats is 0"),
+        ({"size": 8}, dtd.InputError, "one region has no order"),
         ({"operator": "melt"}, dtd.InputError, "operator is 'melt'"),
         ({"target": 3}, dtd.ShapeError, "classes 0 to 2"),
         ({"relevance": np.zeros((1, 2, 7, 8))}, dtd.ShapeError, r"'relevance' have shape \(1, 2, 7, 8\)"),
@@ -136,7 +137,7 @@ def test_bad_arguments_are_named(
 ) -> None:
     layers, x, _ = sums(rng)
     with pytest.raises(error, match=message):
-        evaluation.region_perturbation(layers, x, **{"relevance": x, **options})
+        evaluation.region_perturbation(layers, x, **{"relevance": x, "size": 3, **options})
 
 
 @pytest.mark.parametrize("operator", [0.0, "uniform"])

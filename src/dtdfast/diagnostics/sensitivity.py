@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..calls import explain
-from ..errors import ShapeError
+from ..errors import InputError, ShapeError
 from ..layers import Layer
 from ..models import opened
 from ..options import seeded, split
@@ -125,6 +125,8 @@ def class_sensitivity(
     ------
     ShapeError
         The outputs are no classes, there is only one, or a class is asked for that does not exist.
+    InputError
+        Both classes of a sample are the same.
 
     References
     ----------
@@ -140,6 +142,11 @@ def class_sensitivity(
         second = (index + rng.integers(1, n_classes, len(index))) % n_classes
     else:
         second, _ = classes(layers, x, other, options)
+        if (index == second).any():
+            same = int(np.argmax(index == second))
+            raise InputError(
+                f"other is {second[same]}, the class that is explained of sample {same}: name another, or leave it out"
+            )
     start = np.stack([one_hot(index, n_classes), one_hot(second, n_classes)], axis=1)
     maps: Array = np.asarray(attribution(layers, x, start, **options))
     if maps.shape[:2] != start.shape[:2]:

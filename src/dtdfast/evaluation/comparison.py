@@ -184,7 +184,8 @@ def compare(
     Raises
     ------
     InputError
-        Two methods have one name, or there is none.
+        Two methods have one name, or there is none; one region holds a whole sample; or `other` is the class that is
+        explained.
     ShapeError
         The outputs are no classes, or a class is asked for that does not exist.
 

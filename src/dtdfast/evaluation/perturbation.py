@@ -103,7 +103,7 @@ def region_perturbation(
     ShapeError
         Maps are not of x's shape, the outputs are no classes, or a class is asked for that does not exist.
     InputError
-        The operator is unknown, or size, steps or repeats are below 1.
+        The operator is unknown, size, steps or repeats are below 1, or one region holds the whole sample.
 
     Notes
     -----
@@ -146,8 +146,11 @@ def region_perturbation(
         kept = predicting(options)
         maps[SENSITIVITY] = sensitivity(layers, point, index, **kept)
     images = point.reshape(len(point), *((1, -1) if point.ndim == 2 else point.shape[1:]))
-    size = min(size, max(images.shape[2:]))
-    numbers = regions(images.shape[2:], size)
+    side = min(size, max(images.shape[2:]))
+    numbers = regions(images.shape[2:], side)
+    if not numbers.max():
+        shape = "×".join(map(str, images.shape[2:]))
+        raise InputError(f"size is {size}, and a sample is {shape}: one region has no order; give a smaller size")
     steps = min(steps, int(numbers.max()) + 1)
     scores = {name: region_scores(values.reshape(images.shape), numbers) for name, values in maps.items()}
     replace = operator_of(operator, *_range(images, options.get("domain")), images)
@@ -170,8 +173,8 @@ def region_perturbation(
         at_random = _curve(image, numbers, orders, [fills[k % draws] for k in range(repeats)], partial(follow, n))
         most[RANDOM_ORDER].append(at_random)
         least[RANDOM_ORDER].append(at_random)
-    side = "×".join([str(size)] * (images.ndim - 2)) if images.ndim > 3 else str(size)
-    what = f"{side} regions, {operator if isinstance(operator, str) else 'constant'}"
+    extent = "×".join([str(side)] * (images.ndim - 2))
+    what = f"{extent} regions, {operator if isinstance(operator, str) else 'constant'}"
     return Curves({k: np.array(v) for k, v in most.items()}, {k: np.array(v) for k, v in least.items()}, draws, what)
 
 
