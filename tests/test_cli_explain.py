@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 import dtdfast as dtd
@@ -140,6 +141,14 @@ def test_photographs_are_turned_upright(tmp_path: Path) -> None:
 def test_overlay_is_checked() -> None:
     with pytest.raises(dtd.ShapeError, match=r"picture has shape \(4, 4\)"):
         plot.overlay(np.ones((3, 5, 5)), np.ones((4, 4)))
+    for wrong in (np.full((5, 5), 200.0), np.full((5, 5), 200), -np.ones((5, 5)), np.full((5, 5), np.nan)):
+        with pytest.raises(dtd.InputError, match="expected bytes"):
+            plot.overlay(np.ones((3, 5, 5)), wrong)
+    for options in ({"vmin": 0}, {"alpha": 0.5}):
+        with pytest.raises(dtd.InputError, match="is none of an overlay's options"):
+            plot.overlay(np.ones((5, 5)), np.ones((5, 5)), Figure().subplots(), **options)
+    with pytest.raises(dtd.InputError, match="vmin= would move the colours"):
+        plot.heatmap(np.ones((5, 5)), Figure().subplots(), vmin=0)
 
 
 # --------------------------------------------------------------------------------------------------- inspect and plan

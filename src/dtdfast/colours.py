@@ -96,8 +96,18 @@ def picture_of(picture: Any, name: str = "picture") -> NDArray[Any]:
 
 
 def grey_of(picture: ArrayLike) -> NDArray[np.float64]:
-    """A picture (h, w) or (h, w, 3) of bytes, or of floats from 0 to 1, as faded grey from 1 − FADE to 1."""
+    """A picture (h, w) or (h, w, 3) of bytes, or of floats from 0 to 1, as faded grey from 1 − FADE to 1.
+
+    Raises
+    ------
+    ShapeError, InputError
+    """
     values = picture_of(picture)
+    if values.dtype != np.uint8 and not (values.min() >= 0 and values.max() <= 1):
+        raise InputError(
+            f"picture holds {values.dtype} from {values.min():.4g} to {values.max():.4g}, expected bytes (uint8), or "
+            "floats from 0 to 1"
+        )
     grey = values.astype(np.float64) / (255 if values.dtype == np.uint8 else 1)
     if grey.ndim == 3:
         grey = grey @ LUMA

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
 
 SCALES = ("each", "method", "input", "all")
+OWN = ("vmin", "vmax", "norm")
+"""Options of `Axes.imshow` that a heatmap sets."""
 CHANNELS = 8
 """Channels that are drawn by default."""
 
@@ -63,7 +65,8 @@ def heatmap(
     ShapeError
         The relevance is not that of one image.
     InputError
-        The relevance holds NaN or infinity, `smooth` is negative, or `limit` is not above 0.
+        The relevance holds NaN or infinity, `smooth` is negative, `limit` is not above 0, or one of vmin, vmax and norm
+        is given, which would move the colours off zero.
     BackendError
         matplotlib is missing (extra `plot`).
 
@@ -73,6 +76,8 @@ def heatmap(
     >>> dtdfast.plot.heatmap(relevance[0], smooth=1.0)
     """
     values = of_pixels(relevance, smooth)
+    if taken := [key for key in imshow if key in OWN]:
+        raise InputError(f"{taken[0]}= would move the colours off zero; limit= says where they end on both sides")
     ax = axes_or_current(ax)
     limit = limit_of(values, percentile) if limit is None else limit
     if not (is_number(limit) and 0 < limit < np.inf):
@@ -121,13 +126,16 @@ def overlay(
     ShapeError
         The relevance is not that of one image, or the picture has another size.
     InputError
-        The relevance holds NaN or infinity, or `smooth` is negative.
+        The relevance holds NaN or infinity, `smooth` is negative, the picture's numbers are neither bytes nor from 0 to
+        1, or one of alpha, vmin, vmax and norm is given.
     BackendError
         matplotlib is missing (extra `plot`).
     """
     values, grey = of_pixels(relevance, smooth), grey_of(picture)
     if grey.shape != values.shape:
         raise ShapeError(f"picture has shape {np.shape(picture)}, but the relevance is that of {values.shape} pixels")
+    if taken := [key for key in imshow if key in (*OWN, "alpha")]:
+        raise InputError(f"{taken[0]}= is none of an overlay's options: percentile= says where the colours end")
     ax = axes_or_current(ax)
     ax.imshow(grey, cmap="gray", vmin=0, vmax=1, **imshow)
     limit = limit_of(values, percentile)
