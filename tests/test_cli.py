@@ -31,6 +31,15 @@ def test_doctor(capsys):
     assert "extra test" not in rows
 
 
+def test_doctor_in_a_source_tree(capsys, monkeypatch):
+    def missing(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "requires", missing)
+    assert cli.main(["doctor"]) == 0
+    assert "dtdfast runs from its source tree" in capsys.readouterr().out
+
+
 def test_doctor_names_the_command_for_a_missing_extra(capsys, monkeypatch):
     version = metadata.version
 

@@ -137,3 +137,17 @@ def test_what_is_refused(
     assert message in captured.err
     assert captured.err.count("\n") == 1
     assert not list(Path().glob("*.html"))
+
+
+def test_a_page_that_is_too_large(
+    pictures: list[dtd.Layer], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The number that it advises is one of samples that there are, and suffices."""
+    assert cli.main(["browse", "maps.zarr", "--shown", "5", "-o", "all.html"]) == 0
+    size = Path("all.html").stat().st_size
+    monkeypatch.setattr("dtdfast.cli.browse.LARGEST", size - 1)
+    capsys.readouterr()
+    assert cli.main(["browse", "maps.zarr", "--shown", "1000"]) == 2
+    error = capsys.readouterr().err
+    assert error.endswith("show fewer samples: --shown 3\n")
+    assert cli.main(["browse", "maps.zarr", "--shown", "3"]) == 0

@@ -38,7 +38,8 @@ def browse(arguments: argparse.Namespace) -> str:
     data = gathered(overview, labels, arguments.shown)
     html = sheet(data, overview, style, picture)
     if (size := len(html.encode("utf-8", "backslashreplace"))) > LARGEST:
-        raise InputError(f"the page would hold {size / 1e6:.1f} MB; show fewer samples: --shown {arguments.shown // 2}")
+        fewer = int(0.8 * LARGEST / size * min(arguments.shown, data["finished"]))
+        raise InputError(f"the page would hold {size / 1e6:.1f} MB; show fewer samples: --shown {max(fewer, 1)}")
     Page(html, data).save(out)
     if arguments.json:
         return as_json(data)

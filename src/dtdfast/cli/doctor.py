@@ -25,7 +25,12 @@ def doctor() -> str:
 
 def _extras() -> Iterator[tuple[str, str]]:
     """Each package that an extra brings, from the installed metadata, so that this list is never out of date."""
-    for requirement in metadata.requires("dtdfast") or ():
+    try:
+        requirements = metadata.requires("dtdfast") or ()
+    except metadata.PackageNotFoundError:
+        yield "extras", "unknown: dtdfast runs from its source tree and is not installed"
+        return
+    for requirement in requirements:
         found = re.match(r"""([\w.-]+).*;.*extra\s*==\s*["']([\w-]+)["']""", requirement)
         if found is None or found[1] == "dtdfast" or found[2] in TOOLS:
             continue
