@@ -111,6 +111,8 @@ def test_more_photographs_than_a_batch(here: Path) -> None:
         (("--top", "2", "--target", "1"), "--top is for the largest outputs, and --target names others"),
         (("--top", "6"), "--top is 6, but the network has 5 outputs"),
         (("--top", "0"), "--top: '0' is not an integer of at least 1"),
+        (("",), "a path of DATA is empty"),
+        (("--labels", ""), "--labels: the path is empty"),
         (("--top", "2", "--against", "1"), "--top 2 may meet output 1"),
         (("--target", "1,1"), "--target names output 1 twice"),
         (("--target", "1,7"), "--target is 7, but the network has 5 outputs"),

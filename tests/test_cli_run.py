@@ -186,6 +186,7 @@ def test_an_onnx_file_takes_the_size_of_the_array(here: list[dtd.Layer], rng: np
         (("photos", "-o", "maps.zarr", "--labels", "labels.txt", "--target", "ash,elm"), "--target names 2 outputs"),
         (("photos", "-o", "maps.zarr", "--target", "99", "--size", "6"), "--target is 99"),
         (("photos", "-o", "maps.zarr", "--rules", "dtd,lrp-0"), "--rules dtd,lrp-0: a run into NAME.zarr stores"),
+        (("photos", "-o", "maps.ZARR", "--rules", "dtd,lrp-0"), "--rules dtd,lrp-0: a run into NAME.zarr stores"),
         (("photos", "-o", "maps.zarr", "--rules", "dtd,best"), "'best' is none of dtd, lrp-0"),
         (("photos", "-o", "maps.zarr", "--top", "2"), "--top is for pictures"),
         (("photos", "-o", "maps.zarr", "--smooth", "2"), "--smooth is for pictures"),

@@ -27,7 +27,7 @@ def browse(arguments: argparse.Namespace) -> str:
     style = style_of(arguments)
     run, out = arguments.run_path, arguments.output
     if out is None:
-        out = run.with_suffix(".html") if run.suffix == ".zarr" else run.with_name(f"{run.name}.html")
+        out = run.with_suffix(".html") if run.suffix.lower() == ".zarr" else run.with_name(f"{run.name}.html")
     replaceable(out)  # before any work
     if not out.absolute().parent.is_dir():
         raise InputError(f"{readable(str(out))}: there is no folder {readable(str(out.absolute().parent))}")

@@ -170,7 +170,7 @@ def _demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o",
         "--output",
-        type=Path,
+        type=types.path,
         default=Path("dtdfast-demo.png"),
         metavar="PATH",
         help="where the picture goes (%(default)s)",
@@ -190,7 +190,7 @@ def _explain(parser: argparse.ArgumentParser) -> None:
     add(
         "-o",
         "--output",
-        type=Path,
+        type=types.path,
         required=True,
         metavar="OUT",
         help="a folder for pictures and summary.json, or NAME.zarr",
@@ -210,7 +210,7 @@ def _explain(parser: argparse.ArgumentParser) -> None:
         metavar="I|LABEL",
         help="photographs: why the target and not this output; rest: all others, softmax: by their probabilities",
     )
-    add("--labels", type=Path, metavar="FILE", help="names of the outputs, one per line")
+    add("--labels", type=types.path, metavar="FILE", help="names of the outputs, one per line")
     add(
         "--rules",
         type=types.presets,
@@ -234,10 +234,10 @@ def _explain(parser: argparse.ArgumentParser) -> None:
 
 def _browse(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("run_path", type=Path, metavar="NAME.zarr", help="what `dtdfast explain -o NAME.zarr` writes")
-    add("-o", "--output", type=Path, metavar="OUT", help="the page (NAME.html)")
+    add("run_path", type=types.path, metavar="NAME.zarr", help="what `dtdfast explain -o NAME.zarr` writes")
+    add("-o", "--output", type=types.path, metavar="OUT", help="the page (NAME.html)")
     add("--data", nargs="+", metavar="DATA", help="the images of the run, to be shown beside the maps")
-    add("--labels", type=Path, metavar="FILE", help="names of the outputs, one per line")
+    add("--labels", type=types.path, metavar="FILE", help="names of the outputs, one per line")
     add("--shown", type=types.count, default=24, metavar="N", help="samples of each kind (%(default)s)")
     add("--json", action="store_true", help="print what is on the page as JSON")
     _display(parser.add_argument_group("pictures", DISPLAY))
@@ -294,14 +294,14 @@ def _report(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     _model(parser)
     add("data", nargs="+", metavar="DATA", help="images, a folder or glob of them, or a .npy, Zarr or HDF5 array")
-    add("-o", "--output", type=Path, default=Path("report.html"), metavar="OUT", help="the page (%(default)s)")
-    add("--json", type=Path, nargs="?", const="", metavar="FILE", help="all numbers too (beside the page)")
+    add("-o", "--output", type=types.path, default=Path("report.html"), metavar="OUT", help="the page (%(default)s)")
+    add("--json", type=types.path, nargs="?", const=Path(), metavar="FILE", help="all numbers too (beside the page)")
     add("--title", metavar="TEXT", help="of the page")
     add = parser.add_argument_group("what is explained").add_argument
     add("--target", type=types.output, metavar="I|LABEL", help="the output to explain (the largest)")
     add("--against", type=types.output, metavar="I|LABEL", help="the output to set against (the largest of the others)")
-    add("--labels", type=Path, metavar="FILE", help="names of the outputs, one per line")
-    add("--names", type=Path, metavar="FILE", help="names of a table's columns, or a text's words, one per line")
+    add("--labels", type=types.path, metavar="FILE", help="names of the outputs, one per line")
+    add("--names", type=types.path, metavar="FILE", help="names of a table's columns, or a text's words, one per line")
     add("--rules", type=types.presets, metavar="PRESET,...", help="compared; the first is tested (dtd and two others)")
     _range(add)
     add("--samples", type=types.count, default=100, metavar="N", help="read, the first ones (%(default)s)")
@@ -313,7 +313,7 @@ def _report(parser: argparse.ArgumentParser) -> None:
 
 
 def _is_run(arguments: argparse.Namespace) -> bool:
-    return bool(arguments.output.suffix == ".zarr")
+    return bool(arguments.output.suffix.lower() == ".zarr")
 
 
 def _data_set(group: argparse._ArgumentGroup) -> None:
@@ -340,7 +340,7 @@ def _plan(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--batch", type=types.count, default=1, metavar="N", help="samples (%(default)s)")
     add("--target", type=types.output, metavar="I|LABEL", help="the output to explain (the largest)")
-    add("--labels", type=Path, metavar="FILE", help="names of the outputs, one per line")
+    add("--labels", type=types.path, metavar="FILE", help="names of the outputs, one per line")
     add("--rules", choices=tuple(PRESETS), default="dtd", metavar="PRESET", help=f"{', '.join(PRESETS)} (%(default)s)")
     _range(add)
     _photographs(parser)
@@ -351,7 +351,7 @@ def _plan(parser: argparse.ArgumentParser) -> None:
 def _model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model",
-        type=Path,
+        type=types.path,
         metavar="MODEL",
         help="an .onnx file, or a .safetensors file written by dtdfast.save, which also keeps what from_torch, "
         "from_keras and from_sklearn return",

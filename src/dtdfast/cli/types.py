@@ -6,6 +6,7 @@ import argparse
 import math
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ..presets import PRESETS
@@ -13,6 +14,13 @@ from ..verdicts import TABLE as TESTS
 
 SMOOTHEST = 100
 """Pixels of a Gaussian's standard deviation, at most."""
+
+
+def path(text: str) -> Path:
+    """A path that is not empty, as where a variable of the shell is: Path("") is the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")
+    return Path(text)
 
 
 def number(text: str) -> float:

@@ -121,8 +121,10 @@ def images_at(path: str) -> list[Path]:
 
     Raises
     ------
-    InputError : a folder or glob without any
+    InputError : a folder or glob without any, or an empty path
     """
+    if not path:
+        raise InputError("a path of DATA is empty")
     if "\0" not in path and Path(path).is_dir():
         return [Path(path) / name for name in _below(Path(path))]
     if glob.has_magic(path) and not os.path.lexists(path):
