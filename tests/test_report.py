@@ -178,6 +178,8 @@ def test_hostile_names(tmp_path: Path) -> None:
     page.save(tmp_path / "report.html", json=tmp_path / "report.json")
     assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["title"] == HOSTILE[0]
     page.save(tmp_path / "report.html")  # which dtdfast has made
+    with pytest.raises(dtd.StorageError, match="is the page"):
+        page.save(tmp_path / "report.html", json=f"{tmp_path}/../{tmp_path.name}/report.html")
     (tmp_path / "other.html").write_text("mine")
     with pytest.raises(dtd.StorageError, match="was not made by dtdfast"):
         page.save(tmp_path / "other.html")

@@ -61,8 +61,10 @@ class Page:
         Raises
         ------
         StorageError
-            Something else is there, or there is no such folder.
+            Something else is there, both paths are one, or there is no such folder.
         """
+        if json is not None and os.path.realpath(json) == os.path.realpath(path):
+            raise StorageError(f"{json} is the page; give another name to the JSON")
         texts = {path: self.html} if json is None else {path: self.html, json: self.json}
         for place in texts:
             if not Path(place).parent.is_dir():
