@@ -4,7 +4,6 @@ that the tests return.
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from functools import lru_cache
@@ -17,12 +16,10 @@ import pytest
 from PIL import Image
 
 import dtdfast as dtd
-from dtdfast import cli, diagnostics, png
-from dtdfast.colours import palette
+from dtdfast import cli, diagnostics
 from dtdfast.data import digits, sentiment
 from dtdfast.diagnostics.similarity import median
 from dtdfast.images import Preparation
-from dtdfast.reports.charts import _edges
 from dtdfast.reports.elements import VOID, tag
 from dtdfast.reports.report import LARGEST, Page
 from dtdfast.verdicts import TABLE
@@ -305,40 +302,6 @@ def test_it_needs_no_extra(monkeypatch: pytest.MonkeyPatch, rng: np.random.Gener
         monkeypatch.setitem(__import__("sys").modules, name, None)
     layers = [dtd.Flatten(), dtd.Linear(rng.standard_normal((3, 64)))]
     checked(dtd.report(layers, rng.random((2, 1, 8, 8)), domain=BOX))
-
-
-# ----------------------------------------------------------------------------------------------------------- pictures
-
-
-@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3), (1, 1), (3, 300, 3)])
-def test_png(shape: tuple[int, ...], rng: np.random.Generator) -> None:
-    pixels = rng.integers(0, 256, shape, dtype=np.uint8)
-    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(png.encoded(pixels)))), pixels)
-    if len(shape) == 2:
-        colours = Image.open(io.BytesIO(png.encoded(pixels, palette()))).convert("RGB")
-        np.testing.assert_array_equal(np.asarray(colours), palette()[pixels])
-
-
-def test_colours_are_matplotlibs() -> None:
-    from matplotlib import colormaps
-
-    expected = 255 * colormaps["RdBu_r"](np.arange(256))[:, :3]
-    np.testing.assert_allclose(palette(), expected, atol=1)  # anchors are rounded to bytes here
-    values = np.array([[-2.0, 0.0, 2.0, 9.0]])
-    shown = np.asarray(Image.open(io.BytesIO(png.heatmap(values, 2.0))).convert("RGB"))[0]
-    np.testing.assert_array_equal(shown[[0, 2, 3]], palette()[[0, 255, 255]])
-    assert shown[1].min() > 240
-    plain = np.full((1, 4), 255, np.uint8)
-    over = np.asarray(Image.open(io.BytesIO(png.overlay(values, 2.0, plain))))[0]
-    np.testing.assert_array_equal(over[[0, 2]], palette()[[0, 255]])
-    assert over[1].min() == 255
-
-
-def test_flow_follows_the_wiring() -> None:
-    """input → 0 → (1, 2) → add 3: from the output down, both branches, then the first layer, then the input."""
-    rows = [{"entries": [3]}, {"entries": [2]}, {"entries": [1]}, {"entries": [0]}]
-    reads = [(dtd.layers.INPUT,), (0,), (0,), (1, 2)]
-    assert sorted(_edges(rows, reads)) == [(-1, 0), (0, 1), (0, 2), (1, 3), (2, 3), (3, 4)]
 
 
 # ------------------------------------------------------------------------------------------------- command line, docs
