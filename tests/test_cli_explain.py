@@ -138,6 +138,14 @@ def test_photographs_are_turned_upright(tmp_path: Path) -> None:
     np.testing.assert_array_equal(picture, upright)
 
 
+def test_a_saved_list_does_not_say_its_size(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    layers = [dtd.Conv(np.ones((1, 3, 3, 3)), padding=1), dtd.Flatten(), dtd.Linear(np.ones((2, 16)))]
+    dtd.save(layers, "small.safetensors")
+    assert run("small.safetensors", "photo.png") == 2
+    assert "does not say the size of its pictures, and 224 × 224 was taken: give --size" in capsys.readouterr().err
+    assert run("small.safetensors", "photo.png", "--size", "4", "--domain", "real") == 0
+
+
 def test_overlay_is_checked() -> None:
     with pytest.raises(dtd.ShapeError, match=r"picture has shape \(4, 4\)"):
         plot.overlay(np.ones((3, 5, 5)), np.ones((4, 4)))

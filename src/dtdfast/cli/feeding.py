@@ -30,6 +30,7 @@ from ..layers import (
     SumPool,
     Upsample,
 )
+from ..listing import summary
 from ..plan.shapes import Shape
 from ..plan.wiring import sources
 from ..storage import load
@@ -141,6 +142,15 @@ def fed_pictures(arguments: argparse.Namespace) -> Fed:
             f"{arguments.model}: its input is not an image (n, channels, height, width); explain it from Python"
         )
     layers, preparation = _matched(arguments, model, declared)
+    if not isinstance(model, OnnxModel) and arguments.size is None:
+        try:
+            summary(layers, preparation.shape)
+        except ShapeError as error:
+            side = " × ".join(map(str, preparation.size))
+            raise ShapeError(
+                f"{error}; {readable(str(arguments.model))} does not say the size of its pictures, and {side} was "
+                "taken: give --size"
+            ) from None
     return Fed(layers, preparation, arguments.domain or "pixels")
 
 
