@@ -132,3 +132,20 @@ def test_tables_of_pandas_with_words() -> None:
     table = pd.DataFrame(X, columns=list("abcdef")).assign(c="red")
     with pytest.raises(dtd.InputError, match=r"columns that hold no numbers: 'c' \(.*\); leave them out"):
         dtd.explain(LAYERS, table)
+
+
+def test_tables_of_pandas_that_numpy_makes_objects_of() -> None:
+    """Columns that may hold NA, and truth values beside numbers; the labels stay."""
+    table = pd.DataFrame(X, columns=list("abcdef"))
+    nullable = table.convert_dtypes()
+    assert all(isinstance(t, pd.Float32Dtype) for t in nullable.dtypes)
+    found = dtd.explain(LAYERS, nullable)
+    assert list(found.columns) == list("abcdef")
+    np.testing.assert_array_equal(found.to_numpy(), EXPECTED)
+    mixed, plain = table.assign(b=table["b"] > 0.5), table.assign(b=(table["b"] > 0.5).astype("f4"))
+    np.testing.assert_array_equal(dtd.explain(LAYERS, mixed).to_numpy(), dtd.explain(LAYERS, plain).to_numpy())
+    nullable.iloc[1, 2] = pd.NA
+    with pytest.raises(dtd.InputError, match=r"NaN or infinity, first at \(1, 2\)"):
+        dtd.explain(LAYERS, nullable)
+    words = [dtd.Embedding(np.ones((3, 2))), dtd.Flatten(), dtd.Linear(np.ones((2, 4)))]
+    assert dtd.explain(words, pd.DataFrame([[0, 1], [2, 1]], dtype="Int64")).shape == (2, 2)

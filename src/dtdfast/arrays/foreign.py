@@ -83,7 +83,7 @@ def take(x: Any) -> tuple[Any, Home]:
         return _take_jax(x)
     if _is(x, "pandas", "DataFrame"):
         _refuse_words((name, t) for name, t in x.dtypes.items() if getattr(t, "kind", "O") not in "fiubc")
-        return x, Home("pandas", labels=(x.index, x.columns))
+        return _of_pandas(x), Home("pandas", labels=(x.index, x.columns))
     if _is(x, "polars", "LazyFrame"):
         raise InputError("x is a LazyFrame of polars, whose rows are not there yet; pass x.collect()")
     if _is(x, "polars", "DataFrame"):
@@ -94,6 +94,19 @@ def take(x: Any) -> tuple[Any, Home]:
     if hasattr(x, "__dlpack__") and not hasattr(x, "__array__"):
         return _widened(_from_dlpack(x)), NUMPY
     return x, NUMPY
+
+
+def _of_pandas(x: Any) -> Any:
+    """A table of numbers; as an array where NumPy would make objects of it, because columns may hold NA, or hold truth
+    values beside numbers.
+    """
+    kinds = {t.kind for t in x.dtypes}
+    plain = all(isinstance(t, np.dtype) for t in x.dtypes)
+    if "c" in kinds or (plain and ("b" not in kinds or len(kinds) == 1)):
+        return x
+    if kinds <= {"i", "u"} and not x.isna().to_numpy().any():
+        return x.to_numpy(np.int64)
+    return x.to_numpy(np.float64, na_value=np.nan)
 
 
 def _refuse_words(columns: Iterable[tuple[Any, Any]]) -> None:
