@@ -1,6 +1,6 @@
 """Graph nodes that the importers read, of all, per architecture: the first table of docs/architectures.md.
 
-    python bench/graph_nodes.py                    # every network, through the three ways in; writes the table (minutes)
+    python bench/graph_nodes.py                    # every network, through the three ways in; writes it (minutes)
     python bench/graph_nodes.py BERT resnet18      # renews some rows of it
 
 The networks are those of bench/architectures.py, and transformers of few features with all the operations of the

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 import dtdfast as dtd
+from dtdfast.runs.sources import open_source
 
 RNG = np.random.default_rng(0)
 LAYERS = [dtd.Linear(RNG.standard_normal((4, 6))), dtd.ReLU(), dtd.Linear(RNG.standard_normal((3, 4)))]
@@ -144,6 +145,9 @@ def test_tables_of_pandas_that_numpy_makes_objects_of() -> None:
     np.testing.assert_array_equal(found.to_numpy(), EXPECTED)
     mixed, plain = table.assign(b=table["b"] > 0.5), table.assign(b=(table["b"] > 0.5).astype("f4"))
     np.testing.assert_array_equal(dtd.explain(LAYERS, mixed).to_numpy(), dtd.explain(LAYERS, plain).to_numpy())
+    (page,) = dtd.report(LAYERS, nullable[:1], tests=()).data["samples"]
+    assert [of["name"] for of in page["inputs"]] == list("abcdef")
+    np.testing.assert_array_equal(open_source(nullable).location.held, X)
     nullable.iloc[1, 2] = pd.NA
     with pytest.raises(dtd.InputError, match=r"NaN or infinity, first at \(1, 2\)"):
         dtd.explain(LAYERS, nullable)

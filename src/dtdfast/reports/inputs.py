@@ -71,8 +71,8 @@ def inputs_of(
     if hasattr(x, "columns") and hasattr(x, "to_numpy"):  # a DataFrame
         features = x.columns if features is None else features
         names = getattr(x, "index", None) if names is None else names  # polars has none
-        x = x.to_numpy()
-    array = as_array(take(x)[0])
+    host = take(x)[0]
+    array = as_array(host.to_numpy() if hasattr(host, "to_numpy") else host)
     if array.ndim not in (2, 4) or not array.size:
         raise ShapeError(
             f"x has shape {array.shape}, expected pictures (n, channels, height, width), the rows of a table (n, "

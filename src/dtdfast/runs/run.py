@@ -95,7 +95,7 @@ def run(
     ----------
     layers : sequence of Layer
         The network.
-    data : array_like, path or sequence of paths
+    data : array_like, DataFrame, path or sequence of paths
         The samples. A path names a folder or glob of images, a .npy file, a Zarr array, or an HDF5 file
         (``file.h5:dataset``). Floats and word numbers are taken as they are. Images, and arrays of uint8 of shape (n,
         height, width[, 3]), are prepared by `preparation`.

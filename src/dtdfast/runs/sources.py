@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arrays.foreign import take
 from ..errors import InputError
 from ..extras import require
 from ..files import marked, readable, regular
@@ -73,7 +74,7 @@ def open_source(data: Any, *, external: bool = False) -> Source:
 
     Parameters
     ----------
-    data : array (n, ...), path or sequence of paths, Source
+    data : array (n, ...), DataFrame, path or sequence of paths, Source
         A path is that of a .npy file, a Zarr array (also within a group), an HDF5 file (`file.h5:dataset`, or `file.h5`
         when it holds one dataset), an image, a folder of images (with those in folders below, but without what dtdfast
         has drawn), or a glob.
@@ -85,6 +86,8 @@ def open_source(data: Any, *, external: bool = False) -> Source:
     """
     if isinstance(data, (Files, Samples)):
         return data
+    if hasattr(data, "columns") and hasattr(data, "to_numpy"):  # a DataFrame
+        data = np.asarray(take(data)[0])
     if hasattr(data, "dtype") and hasattr(data, "shape"):
         return Samples(Location(held=data))
     if isinstance(data, (str, os.PathLike)):
