@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any
@@ -16,13 +16,11 @@ from ..errors import DtdError, MemoryBudgetError
 from ..layers import (
     INPUT,
     Activation,
-    Conv,
     Expand,
     Flatten,
     Gather,
     GroupNorm,
     Layer,
-    Linear,
     MatMul,
     Permute,
     Reshape,
@@ -241,31 +239,3 @@ def along(axis: int, add: Add, x: Value, apply: Callable[[Value], Value]) -> Val
     n = len(x.shape) + 1
     order = (0, axis, *(a for a in range(1, n) if a != axis))
     return add(Permute, apply(add(Permute, x, order=order)), order=tuple(order.index(a) for a in range(n)))
-
-
-def along_last(add: Add, x: Value, weight: Any, bias: Any) -> Value:
-    """A linear layer along the last axis: with further axes before it, a convolution of one element."""
-    n = len(x.shape)
-    if n == 1:
-        return add(Linear, x, weight=weight, bias=bias)
-    kernel = weight.reshape(*weight.shape, *(1,) * (n - 1))
-    return along(n, add, x, lambda y: add(Conv, y, weight=kernel, bias=bias))
-
-
-def constant_axis(constants: Sequence[Shape], shape: Shape) -> int:
-    """The one axis (the batch counted) of samples of this shape along which constants vary; 1 where they are
-    numbers.
-    """
-    axes = set()
-    for constant in constants:
-        aligned = (1,) * (len(shape) + 1 - len(constant)) + tuple(constant)
-        axes |= {axis for axis, size in enumerate(aligned) if size != 1}
-        if len(aligned) != len(shape) + 1 or any(s not in (1, f) for s, f in zip(aligned[1:], shape, strict=True)):
-            axes.add(0)
-    if 0 in axes or len(axes) > 1:
-        text = " and ".join(str(tuple(c)) for c in constants if c)
-        raise Refused(
-            f"a constant of shape {text} meets (n, {', '.join(map(str, shape))}); expected one number, or one per "
-            "channel"
-        )
-    return axes.pop() if axes else 1
