@@ -137,6 +137,42 @@ def test_gradients_too(name: str) -> None:
     dtd.clear_cache()
 
 
+def _joined(kind: str) -> list[dtd.Layer]:
+    """Attention of two heads whose steps have memory in common, or of which only the queries take relevance."""
+    rng = np.random.default_rng(5)
+
+    def linear() -> dtd.Layer:
+        return dtd.Linear(rng.standard_normal((3, 3)), axis=-1, inputs=dtd.INPUT)
+
+    weights = [dtd.MatMul(transpose_b=True, inputs=(0, 1)), dtd.Softmax(-1)]
+    last = [dtd.Reshape((2 * 9 * 3,)), dtd.Linear(rng.standard_normal((4, 2 * 9 * 3)))]
+    if kind == "once":  # queries, keys and values in one
+        weights[0] = dtd.MatMul(transpose_b=True, inputs=(dtd.INPUT, dtd.INPUT))
+        return [*weights, dtd.MatMul(inputs=(1, dtd.INPUT)), *last]
+    if kind == "twice":  # a product with the weights of a product with the weights
+        return [linear(), linear(), *weights, dtd.MatMul(inputs=(3, dtd.INPUT)), dtd.MatMul(inputs=(3, 4)), *last]
+    memory = [
+        dtd.Constant(rng.standard_normal((1, 9, 3))),
+        linear() if kind == "values" else dtd.Constant(np.eye(9, 3)[None]),
+    ]
+    return [linear(), memory[0], *weights, memory[1], dtd.MatMul(inputs=(3, 4)), *last]
+
+
+@pytest.mark.parametrize(
+    ("kind", "rules"),
+    [("once", "attnlrp"), ("twice", "cp-lrp"), ("twice", "attnlrp"), ("values", "attnlrp"), ("queries", "attnlrp")],
+)
+def test_slices_meet_nothing_that_another_slice_writes(kind: str, rules: str) -> None:
+    layers, x = _joined(kind), np.random.default_rng(6).standard_normal((2, 2, 9, 3))
+    expected = dtd.explain(layers, x, 0, rules=rules, backend="oracle")
+    for way in (apart, *WAYS.values()):
+        dtd.clear_cache()
+        with way():
+            found = dtd.explain(layers, x, 0, rules=rules, backend="cpu", precision="float64", n_threads=2)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 * abs(expected).max())
+    dtd.clear_cache()
+
+
 def plan(name: str, rules: Any, **options: Any) -> Plan:
     layers, x, _ = network(name)
     explainer = dtd.Explainer(layers, backend="cpu", rules=rules)

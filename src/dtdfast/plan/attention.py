@@ -176,7 +176,11 @@ class _Fusion:
         return numbers[:1]
 
     def _may_wait(self, numbers: list[int]) -> bool:
-        """Whether no step behind one of them, before the last one, reads what it writes or writes what it reads."""
+        """Whether no step behind one of them, before the last one, reads what it writes or writes what it reads; and
+        slices of them have nothing to do with one another.
+        """
+        if not self._sliceable([self.original[number] for number in numbers]):
+            return False
         written, read = set[int](), set[int]()
         for number in range(numbers[0], numbers[-1]):
             step = self.original[number]
@@ -185,6 +189,20 @@ class _Fusion:
                 written.update(_written(step))
                 read |= roots
             elif written & roots or read.intersection(_written(step)):
+                return False
+        return True
+
+    @staticmethod
+    def _sliceable(steps: list[Step]) -> bool:
+        """Whether none of them uses what another one writes but scores and weights, and their relevance: of all else, a
+        slice may meet what another slice has still to write.
+        """
+        through = [step for step in steps if step.op in ("SOFTMAX", "SOFTMAX_BACK")]
+        own = {id(view.buffer.root) for step in through for view in (step.out, step.x) if view is not None}
+        for step in steps:
+            written = set(_written(step)) - own
+            others = (view.buffer.root for other in steps if other is not step for view in other.views())
+            if any(id(root) in written for root in others):
                 return False
         return True
 
@@ -219,7 +237,7 @@ class _Fusion:
         assert back.x is not None
         weights, c, below = softmax.out.buffer, back.x.buffer, back.out.buffer
         scores = self.original[found.scores]
-        fused = [[scores, softmax, *steps]]
+        fused: list[tuple[list[Step], int | None]] = [(steps, None)]
         size = math.prod(weights.shape[-2:]) * SIZES[weights.dtype] * (1 + self.t)
         if self.local and size > HEAD:
             sums = Buffer(f"{weights.name}.sums", (*weights.shape[:-1], 1), c.batch, "f8")
@@ -227,16 +245,14 @@ class _Fusion:
             rows, columns = (
                 [s for s in steps if (_axis(s, below) or _axis(s, weights)) == axis] for axis in (ROWS, COLUMNS)
             )
+            fused = [([maker, back.but(factor=View(sums)), *rows], ROWS)]
             if any(_axis(step, below) == COLUMNS for step in columns):
-                columns.insert(0, back.but(scale=View(sums)))
-            fused = [
-                [scores, softmax, maker, back.but(factor=View(sums)), *rows],
-                [scores, softmax, maker, *columns],
-            ]
+                columns = [maker, back.but(scale=View(sums)), *columns]
+            if columns:  # none where keys and values take nothing
+                fused.append((columns, COLUMNS))
         for number in found.back:
             self.steps[number] = []
-        axes = (None,) if len(fused) == 1 else (ROWS, COLUMNS)
-        self.steps[found.back[-1]] = [self._sliced(group, axis) for group, axis in zip(fused, axes, strict=True)]
+        self.steps[found.back[-1]] = [self._sliced([scores, softmax, *group], axis) for group, axis in fused]
 
     def _sliced(self, steps: list[Step], axis: int | None, *, keep: bool = False) -> Sliced:
         """One step of scores, softmax and others; with memory of its own for scores, for weights that are not kept,
