@@ -202,6 +202,7 @@ def test_long_texts_take_little_memory(rules: str) -> None:
     weights, operands = 4 * 320 * 320, 4 * 3 * 320 * 64
     assert fused.arena <= single.arena - 4 * (weights - operands)
     assert fused.local <= attention.HEAD
+    assert lower.lower(program, 1, 64).local <= attention.HEAD  # of 64 targets, blocks are the shorter
 
 
 def test_without_memory_of_threads_a_plan_has_the_weights_of_one_layer() -> None:

@@ -107,11 +107,11 @@ class Layout(NamedTuple):
     shelf: Shelf  # of its idle arenas
 
     @classmethod
-    def of(cls, n: int, plan: Plan, encoded: Encoded) -> Layout:
+    def of(cls, n: int, threads: int, plan: Plan, encoded: Encoded) -> Layout:
         pieces = -(-n // plan.n)
         last = n - (pieces - 1) * plan.n
         c_pieces = ffi.NULL if pieces == 1 else ffi.new("dtd_pieces *", (pieces, plan.n, last, encoded.n_bases))
-        require(pieces * plan.arena, f"{plan.largest()}: working memory of {n} sample(s)")
+        require(pieces * plan.arena + threads * plan.local, f"{plan.largest()}: working memory of {n} sample(s)")
         return cls(plan, encoded, pieces, c_pieces, Shelf())
 
 
@@ -334,7 +334,7 @@ class CpuExecutor:
         layout = self._layouts.get(key)
         if layout is None:
             piece = n if whole or positions or self.program.checked else self.batches.piece(n, threads)
-            layout = Layout.of(n, *self._encoded(piece, n_targets, ledger, positions))
+            layout = Layout.of(n, threads, *self._encoded(piece, n_targets, ledger, positions))
             with self._lock:
                 self._layouts[key] = layout
                 while len(self._layouts) > MOST_PLANS:

@@ -22,8 +22,8 @@ SLICE = 2**19
 of it, 1,024 tokens took 9 % more of the time of an explanation under held weights."""
 
 HEAD = 2**24
-"""Bytes of scores and their relevance that a thread may have of a whole head, on the way back through a softmax. Blocks
-need two more products: 6 % of the time with 1,024 tokens."""
+"""Bytes of scores and their relevance that a thread may have, on the way back through a softmax: of a whole head, else of
+a block that has LEAST rows or more. Blocks need two more products: 6 % of the time with 1,024 tokens."""
 
 LEAST = 32
 """Rows or columns of a block, and what its length is a multiple of."""
@@ -260,8 +260,8 @@ class _Fusion:
         """
         scores, softmax, *others = steps
         axis = axis if self.local else None
-        block = 0 if axis is None else _block(scores.out.buffer, axis)
         back = [step for step in others if step.op == "SOFTMAX_BACK"]
+        block = 0 if axis is None else _block(scores.out.buffer, axis, self.t if back else 0)
         tall = {id(step.out.buffer) for step in (scores, softmax, *back)}
         tall |= {id(step.x.buffer) for step in back if step.x is not None}
         own: dict[int, Buffer] = {}  # id of a buffer → what stands for it in a slice
@@ -363,11 +363,13 @@ def _small(scores: Step) -> bool:
     return rows * columns <= WORTH * (rows + columns) * scores.x.layout()[1][3]
 
 
-def _block(scores: Buffer, axis: int) -> int:
-    """Rows or columns of a slice: blocks are of about one length."""
+def _block(scores: Buffer, axis: int, t: int) -> int:
+    """Rows or columns of a slice, which has their relevance for t targets too: blocks are of about one length."""
     rows, columns = scores.shape[-2:]
     length, line = (rows, columns) if axis == ROWS else (columns, rows)
-    most = max(LEAST, SLICE // (SIZES[scores.dtype] * line) // LEAST * LEAST)
+    line *= SIZES[scores.dtype]
+    most = min(SLICE // line, HEAD // (line * (1 + t))) if t else SLICE // line
+    most = max(LEAST, most // LEAST * LEAST)
     if length <= most:
         return length
     return -(-length // (-(-length // most) * LEAST)) * LEAST
