@@ -19,7 +19,7 @@ import pytest
 from matplotlib.figure import Figure
 
 import dtdfast as dtd
-from dtdfast import concepts, diagnostics, evaluation, interactions, plot
+from dtdfast import concepts, diagnostics, evaluation, interactions, parameters, plot
 
 mpl.use("agg")
 
@@ -109,6 +109,11 @@ CALLS: dict[Callable[..., Any], Callable[[], dict[str, Any]]] = {
         "layers": IMAGE, "x": PICTURES, "target": 1, "position": 1, "k": 2, "by": "relevance", "axis": 1,
     },
     concepts.stored_samples: lambda: {"path": "nowhere.zarr", "k": 2},
+    parameters.relevance: lambda: {
+        "explainer": dtd.Explainer(IMAGE), "x": PICTURES, "target": 1, "positions": {0, 3}, "per": "head",
+        "heads": {0: 3},
+    },
+    parameters.prune: lambda: {"layers": DENSE, "scores": {0: np.ones(6)}, "fraction": 0.5},
     interactions.bilrp: lambda: {
         "layers": DENSE, "x": ROWS, "other": ROWS, "regions": np.arange(4), "other_given": None,
     },
@@ -145,14 +150,16 @@ def test_wrong_arguments_are_named(function: Callable[..., Any]) -> None:
                 pytest.fail(f"{function.__name__}({key}={wrong!r:.60}): {type(error).__name__}: {error}")
 
 
-@pytest.mark.parametrize("module", [plot, evaluation, diagnostics, concepts, interactions])
+@pytest.mark.parametrize("module", [plot, evaluation, diagnostics, concepts, interactions, parameters])
 def test_every_function_is_tried(module: Any) -> None:
     functions = {f for n in module.__all__ if inspect.isfunction(f := getattr(module, n))}
     assert functions - {plot.words} <= set(CALLS)
 
 
 @pytest.mark.parametrize(
-    "function", [f for f in CALLS if "layers" in inspect.signature(f).parameters], ids=lambda f: f.__name__
+    "function",
+    [f for f in CALLS if "layers" in inspect.signature(f).parameters and f is not parameters.prune],  # returns a list
+    ids=lambda f: f.__name__,
 )
 def test_models_files_and_tables_are_taken_as_explain_takes_them(function: Callable[..., Any], tmp_path: Path) -> None:
     valid = CALLS[function]()

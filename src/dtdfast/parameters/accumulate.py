@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Set
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,10 @@ from ..arrays.checks import is_dask
 from ..arrays.foreign import take
 from ..errors import InputError, LayerError, NumericsError, RuleError, TargetError, at, translated
 from ..explainer import Explainer
+from ..locks import renewed
+from ..options import whole_numbers
 from ..progress import blocks
+from ..results import of_kind
 from ..session import Executor, WeightSums, rows
 from .found import PER, Entry, WeightRelevance, entries_of
 from .records import OTHERS, WEIGHTED, left_out, positions_with_weights
@@ -29,6 +32,8 @@ class Accumulator:
 
     Raises
     ------
+    InputError
+        `explainer` is none.
     LayerError
         An entry of `positions` does not exist, or has no weights that a rule shares by.
     RuleError
@@ -44,12 +49,13 @@ class Accumulator:
     """
 
     def __init__(self, explainer: Explainer, positions: Collection[int] | None = None) -> None:
-        if explainer.options["kind"] != "explain":
+        if of_kind(explainer, Explainer, "explainer").options["kind"] != "explain":
             raise RuleError("the relevance of weights is that of rules; make the Explainer without kind='gradient'")
         self._explainer, self._layers = explainer, explainer._layers
         self._positions = _checked(self._layers, positions)
         self._sums: dict[int, tuple[Executor, WeightSums]] = {}  # by the executor's id: one for each shape of sample
         self.samples = 0
+        self._lock = renewed(self, "_lock")  # threads may share one: kernels add to the sums one call at a time
 
     @translated
     def add(self, x: Any, target: Any = None, **given: Any) -> None:
@@ -83,14 +89,15 @@ class Accumulator:
             raise TargetError("the relevance of weights adds up one target per sample; call it once per target")
         if executor.program.checked is not None:  # whose float32 may be worth nothing, sample by sample
             executor = explainer._executor(tuple(x.shape[1:]), "explain", exact=True, token=targets.token)
-        _, sums = self._sums.setdefault(id(executor), (executor, executor.weight_sums(self._positions)))
         leaves, clip = executor.program.leaves.shape, explainer._book.preset.clip_start
         dtype = np.float64 if executor.program.real == "f8" or explainer.backend == "oracle" else np.float32
-        for block in blocks(len(x), executor.batch_size(len(x), 1), progress=False):
-            n = block.stop - block.start
-            with executor.session(n, 1, rows(beside, block), weights=sums) as session:
-                session.explain(x[block], targets.entry(block, clip=clip), np.empty((n, 1, *leaves), dtype))
-        self.samples += len(x)
+        with self._lock:
+            _, sums = self._sums.setdefault(id(executor), (executor, executor.weight_sums(self._positions)))
+            for block in blocks(len(x), executor.batch_size(len(x), 1), progress=False):
+                n = block.stop - block.start
+                with executor.session(n, 1, rows(beside, block), weights=sums) as session:
+                    session.explain(x[block], targets.entry(block, clip=clip), np.empty((n, 1, *leaves), dtype))
+            self.samples += len(x)
 
     def result(self, *, per: str = "weight", heads: Mapping[int, int] | None = None) -> WeightRelevance:
         """Find the relevance of what was added so far.
@@ -118,7 +125,7 @@ class Accumulator:
         """
         if not self.samples:
             raise InputError("no samples were added")
-        if per not in PER:
+        if not isinstance(per, str) or per not in PER:
             raise InputError(f"per is {per!r:.40}, expected one of {', '.join(PER)}")
         found: dict[int, Entry] = {}
         rest: list[Any] = []
@@ -182,7 +189,7 @@ def relevance(
     Raises
     ------
     InputError
-        x or `per` is not what is expected.
+        `explainer`, x or `per` is not what is expected.
     ShapeError
         x does not fit the network.
     TargetError
@@ -229,9 +236,8 @@ def _checked(layers: list[Any], positions: Collection[int] | None) -> frozenset[
         if not found:
             raise LayerError("the network has no Linear, Conv, ConvTranspose, BatchNorm or Scale")
         return found
+    positions = whole_numbers("positions", list(positions) if isinstance(positions, Set) else positions)
     for position in positions:
-        if isinstance(position, bool) or not isinstance(position, (int, np.integer)):
-            raise LayerError(f"positions holds {position!r:.40}, expected positions of entries")
         if not 0 <= position < len(layers):
             raise LayerError(f"positions names entry {position}, but the network has {len(layers)} entries")
         if not isinstance(layers[position], WEIGHTED):
@@ -239,4 +245,4 @@ def _checked(layers: list[Any], positions: Collection[int] | None) -> frozenset[
             raise LayerError(f"{at(position, layers[position])} has no relevance of weights: {why}")
     if not positions:
         raise LayerError("positions is empty; name at least one entry, or leave it out for all")
-    return frozenset(map(int, positions))
+    return frozenset(positions)

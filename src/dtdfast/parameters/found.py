@@ -15,7 +15,7 @@ from ..ledger.ledger import Ledger, Row
 from ..plan.program import Program
 from ..plan.units import Neuron
 from ..plan.weights import OfWeights
-from ..results import Report, number, percent
+from ..results import Report, number, of_kind, percent
 from .records import Floats, as_record
 
 PER = ("weight", "channel", "head")
@@ -178,7 +178,8 @@ class WeightRelevance(Report, Mapping[int, Floats]):
         InputError
             The ledgers are of other samples or rules.
         """
-        several = [ledgers] if isinstance(ledgers, Ledger) else list(ledgers)
+        several = [ledgers] if isinstance(ledgers, Ledger) or not isinstance(ledgers, Iterable) else ledgers
+        several = [of_kind(ledger, Ledger, "ledgers") for ledger in several]
         if sum(len(ledger.start) for ledger in several) != self.samples:
             counted = sum(len(ledger.start) for ledger in several)
             raise InputError(f"the ledgers are of {counted} samples, the relevance of weights of {self.samples}")
@@ -249,7 +250,7 @@ def _per(record: Layer, entry: Entry, per: str, heads: int) -> Floats:
 
 def _with_heads(layers: list[Layer], found: dict[int, Entry], heads: Mapping[int, int] | None) -> dict[int, Entry]:
     """The entries that heads are said of."""
-    if not heads:
+    if not isinstance(heads, Mapping) or not heads:
         raise LayerError("per='head' needs heads, the number of heads by entry, for example heads={4: 12}")
     for position, count in heads.items():
         if position not in found:

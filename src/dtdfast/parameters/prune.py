@@ -10,7 +10,9 @@ import numpy as np
 
 from .. import layers as L
 from ..arrays.checks import as_array
-from ..errors import LayerError, ShapeError, at
+from ..arrays.foreign import take
+from ..errors import InputError, LayerError, ShapeError, at
+from ..plan.wiring import sources
 
 PRUNED = (L.Linear, L.Conv, L.ConvTranspose)
 
@@ -38,6 +40,8 @@ def prune(layers: Sequence[L.Layer], scores: Mapping[int, Any], fraction: float)
     ------
     LayerError
         An entry has no weights to prune, or `fraction` is no number between 0 and 1.
+    InputError
+        `scores` is no dict, or holds no numbers, or NaN.
     ShapeError
         Scores have neither the shape of the weights nor one number per output channel.
 
@@ -46,7 +50,14 @@ def prune(layers: Sequence[L.Layer], scores: Mapping[int, Any], fraction: float)
     Of equal scores, those that come first in the list go first. The arrays keep their shapes: this shows what pruning
     does to a network, and makes it no faster.
     """
-    if not isinstance(fraction, (int, float, np.floating, np.integer)) or not 0 <= fraction <= 1:
+    sources(layers)  # says what it expects
+    if not isinstance(scores, Mapping):
+        raise InputError(f"scores is {scores!r:.40}, expected a dict of positions to arrays")
+    if (
+        isinstance(fraction, bool)
+        or not isinstance(fraction, (int, float, np.floating, np.integer))
+        or not 0 <= fraction <= 1
+    ):
         raise LayerError(f"fraction is {fraction!r:.40}, expected a number between 0 and 1")
     arrays = {position: _checked(layers, position, score) for position, score in scores.items()}
     ranked = np.concatenate([a.reshape(-1) for a in arrays.values()]) if arrays else np.zeros(0)
@@ -60,10 +71,15 @@ def prune(layers: Sequence[L.Layer], scores: Mapping[int, Any], fraction: float)
 
 
 def _checked(layers: Sequence[L.Layer], position: int, score: Any) -> Any:
+    if isinstance(position, bool) or not isinstance(position, (int, np.integer)):
+        raise LayerError(f"scores holds {position!r:.40}, expected positions of entries")
     if not 0 <= position < len(layers) or not isinstance(layers[position], PRUNED):
         where = at(position, layers[position]) if 0 <= position < len(layers) else f"entry {position}"
         raise LayerError(f"{where} has no weights to prune: expected a Linear, Conv or ConvTranspose")
-    array = np.asarray(as_array(score, f"scores[{position}]", ShapeError), np.float64)
+    array = as_array(take(score)[0], f"scores[{position}]")
+    if array.dtype.kind not in "fiub" or np.isnan(array).any():
+        raise InputError(f"scores[{position}] holds NaN, or no real numbers")
+    array = array.astype(np.float64)
     weight = layers[position].weight  # type: ignore[attr-defined]
     if array.shape not in (weight.shape, (_outputs(layers[position]),)):
         raise ShapeError(

@@ -22,8 +22,8 @@ SLICE = 2**19
 of it, 1,024 tokens took 9 % more of the time of an explanation under held weights."""
 
 HEAD = 2**24
-"""Bytes of scores and their relevance that a thread may have, on the way back through a softmax: of a whole head, else of
-a block that has LEAST rows or more. Blocks need two more products: 6 % of the time with 1,024 tokens."""
+"""Bytes of scores and their relevance that a thread may have, on the way back through a softmax: of a whole head, or of
+a block of at least LEAST rows. Blocks need two more products: 6 % of the time with 1,024 tokens."""
 
 LEAST = 32
 """Rows or columns of a block, and what its length is a multiple of."""
