@@ -151,6 +151,10 @@ def _joined(kind: str) -> list[dtd.Layer]:
         return [*weights, dtd.MatMul(inputs=(1, dtd.INPUT)), *last]
     if kind == "twice":  # a product with the weights of a product with the weights
         return [linear(), linear(), *weights, dtd.MatMul(inputs=(3, dtd.INPUT)), dtd.MatMul(inputs=(3, 4)), *last]
+    if kind == "many":  # values, more than one fused step takes
+        weights[0] = dtd.MatMul(transpose_b=True, inputs=(0, 1))
+        sums = [dtd.MatMul(inputs=(12, k)) for k in range(2, 11)]
+        return [*(linear() for _ in range(11)), *weights, *sums, dtd.Add(inputs=tuple(range(13, 22))), *last]
     memory = [
         dtd.Constant(rng.standard_normal((1, 9, 3))),
         linear() if kind == "values" else dtd.Constant(np.eye(9, 3)[None]),
@@ -160,7 +164,15 @@ def _joined(kind: str) -> list[dtd.Layer]:
 
 @pytest.mark.parametrize(
     ("kind", "rules"),
-    [("once", "attnlrp"), ("twice", "cp-lrp"), ("twice", "attnlrp"), ("values", "attnlrp"), ("queries", "attnlrp")],
+    [
+        ("once", "attnlrp"),
+        ("twice", "cp-lrp"),
+        ("twice", "attnlrp"),
+        ("many", "cp-lrp"),
+        ("many", "attnlrp"),
+        ("values", "attnlrp"),
+        ("queries", "attnlrp"),
+    ],
 )
 def test_slices_meet_nothing_that_another_slice_writes(kind: str, rules: str) -> None:
     layers, x = _joined(kind), np.random.default_rng(6).standard_normal((2, 2, 9, 3))

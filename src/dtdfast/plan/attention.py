@@ -13,7 +13,7 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from .sliced import COLUMNS, ROWS, Cuts, Local, Sliced
+from .sliced import COLUMNS, MOST, ROWS, Cuts, Local, Sliced
 from .steps import SIZES, Buffer, Step, View
 from .tensors import whole
 
@@ -134,7 +134,8 @@ class _Fusion:
         plain = step.coefficient == 1.0 and not step.accumulate and _plain(step.x.buffer) and _plain(step.out.buffer)
         others = [self.original[other] for other in (*makers, *takers)]
         steps = sorted({*makers, *products, number, *takers})
-        fits = own and plain and all(other.op == "MATMUL" for other in others) and self._may_wait(steps)
+        few = len(steps) <= MOST - 2  # beside scores and softmax
+        fits = own and plain and few and all(other.op == "MATMUL" for other in others) and self._may_wait(steps)
         return steps if fits else []
 
     # ----------------------------------------------------------------------------------------------------------- fusing
@@ -143,7 +144,7 @@ class _Fusion:
         """Put fused steps in the place of an attention's; says what becomes of the weights."""
         scores, softmax = self.original[found.scores], self.original[found.softmax]
         forward = [r for r in found.readers if r < self.n_forward]
-        first = self._movable([found.scores, found.softmax, *forward])
+        first = self._movable([found.scores, found.softmax, *forward], MOST)
         rest = [r for r in forward if r not in first]
         later = [r for r in found.readers if r >= self.n_forward]
         needed = [*rest, *later, *found.back]
@@ -163,14 +164,14 @@ class _Fusion:
         for axis in (ROWS, COLUMNS):
             alike = [r for r in (*rest, *later) if _axis(self.original[r], again.out.buffer) == axis]
             while alike:
-                group = self._movable(alike)
+                group = self._movable(alike, MOST - 2)
                 self._put(group, found, again, axis)
                 alike = alike[len(group) :]
         return "made again where they are read" if needed else "not kept: nothing reads them again"
 
-    def _movable(self, numbers: list[int]) -> list[int]:
-        """As many of these steps as may all run in the place of the last one of them."""
-        for end in range(len(numbers), 1, -1):
+    def _movable(self, numbers: list[int], most: int) -> list[int]:
+        """As many of these steps as may all run in the place of the last one of them, `most` of them at most."""
+        for end in range(min(len(numbers), most), 1, -1):
             if self._may_wait(numbers[:end]):
                 return numbers[:end]
         return numbers[:1]

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from .._kernels import lib
 from .memory import ALIGN
 from .steps import Buffer, Step, View, row_major
 
 ROWS, COLUMNS = 3, 4
 """Axes of a view."""
+
+MOST: int = lib.DTD_MOST_SLICED
+"""Steps that a fused one runs at most."""
 
 
 @dataclass(eq=False, repr=False, slots=True)
