@@ -263,3 +263,15 @@ def test_refused(rng: np.random.Generator) -> None:
 def test_page() -> None:
     names = run_page("parameters.md")
     assert set(names["shares"]) == {"relevance", "magnitude", "random"}
+
+
+def test_float64_has_the_bits_of_any_batches(rng: np.random.Generator) -> None:
+    """Products of float64 are rounded with their sum or before it, and all of a sum alike."""
+    for outputs in (1, 2, 5, 9):
+        layers = [dtd.Linear(rng.standard_normal((outputs, 1)))]
+        explainer = dtd.Explainer(layers, backend="cpu", precision="float64", rules="lrp-epsilon")
+        x, start = rng.standard_normal((11, 1)), rng.standard_normal((11, outputs))
+        whole, parts = parameters.relevance(explainer, x, start), parameters.Accumulator(explainer)
+        for piece in (slice(3), slice(3, 4), slice(4, 11)):
+            parts.add(x[piece], start[piece])
+        np.testing.assert_array_equal(parts.result()[0], whole[0])

@@ -212,13 +212,19 @@ static void run_pair(const gradient_job *job, int64_t pair)
             for (int v = 0; v < WIDES; v++)
                 *(wide *)(out[r] + j + v * LANES) = a[r][v];
     }
-    for (; j < job->outputs; j++)
-        for (int r = 0; r < n_rows; r++) {
-            double sum = out[r][j];
-            for (int64_t n = 0; n < samples; n++)
-                sum += (double)at[r][n * x->stride[AXIS_N]] * (double)job->m[n * m->stride[AXIS_N] + j];
-            out[r][j] = sum;
+    /* Sample by sample too: a compiler that makes several products of one sum at a time rounds them apart from it. */
+    const int64_t rest = job->outputs - j;
+    for (int r = 0; rest && r < n_rows; r++) {
+        double a[SPAN];
+        memcpy(a, out[r] + j, (size_t)rest * sizeof *a);
+        for (int64_t n = 0; n < samples; n++) {
+            const real *row = job->m + n * m->stride[AXIS_N] + j;
+            const double x0 = at[r][n * x->stride[AXIS_N]];
+            for (int64_t k = 0; k < rest; k++)
+                a[k] += x0 * (double)row[k];
         }
+        memcpy(out[r] + j, a, (size_t)rest * sizeof *a);
+    }
 }
 
 static void run_pairs(void *context, int64_t first, int64_t last)
