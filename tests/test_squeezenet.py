@@ -169,7 +169,7 @@ def test_the_readme_explains_photographs(
         assert sum(entry["absorbed"].values()) == pytest.approx(0, abs=1e-4 * entry["output"])
         for kind in ("heatmap", "overlay"):
             with Image.open(folder / entry[kind]) as picture:
-                assert picture.size == (454, 454)
+                assert picture.size == (454, 480)  # the map, and its title above it
 
 
 def test_the_readme_inspects_and_plans(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
