@@ -160,18 +160,6 @@ def test_what_transformers_ask_for():
     assert any(k.name == NAME for k in device.kernels)
 
 
-def test_every_operation_has_a_kernel():
-    """All operations of a plan for CUDA, which has no float64 to convert from, are here or with the contractions."""
-    from dtdfast._kernels import lib
-    from dtdfast.cuda.run import contraction
-    from dtdfast.cuda.run.operations import OPERATIONS
-
-    names = {n.removeprefix("DTD_") for n in dir(lib) if n.startswith("DTD_")}
-    assert set(OPERATIONS) | contraction.OPERATIONS <= names
-    assert len(OPERATIONS) + len(contraction.OPERATIONS) == lib.DTD_N_OPS - 1
-    assert "CONVERT" not in OPERATIONS
-
-
 def test_by_python_itself(explainer, rng):
     """Without a compiler the kernels mean the same."""
     layers, x = classifier(rng), normal(rng, 1, 3, 6, 6)
