@@ -45,6 +45,30 @@ class Report(OneLine):
         return tabulated(self.header, self.rows(), self.reading)
 
 
+class Chart(Report):
+    """The base of results that have a plot, too: a subclass gives `_draw`."""
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the result on matplotlib axes.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            The axes; by default the current ones.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            The axes that were drawn on.
+        """
+        ax = axes_or_current(ax)
+        self._draw(ax)
+        return ax
+
+    def _draw(self, ax: Any) -> None:
+        raise NotImplementedError
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns of equal width: the first to the left, the others to the right."""
     lines = [tuple(header), *map(tuple, rows)]

@@ -21,7 +21,7 @@ from ..oracle.executor import Oracle
 from ..plan import units as U
 from ..plan.domain import Domain
 from ..plan.network import Network
-from ..results import Report, axes_or_current, number, percent
+from ..results import Chart, number, percent
 from ..targets import Targets, rows_of
 from ..verdicts import ROOTS
 from .piecewise import Frozen, network_of
@@ -33,7 +33,7 @@ CLOSURE = 1e-9  # t* ≥ 1 up to float64's rounding of y and ẏ
 
 
 @dataclass
-class RootAudit(Report):
+class RootAudit(Chart):
     """What was found about the root points of one layer, as arrays of shape (roots,).
 
     Attributes
@@ -135,20 +135,8 @@ class RootAudit(Report):
             "is another function, so that the rule is a heuristic there and no Taylor decomposition of this network."
         )
 
-    def plot(self, ax: Any = None) -> Any:
-        """Draw how many roots are still inside when the way to them is walked up to t.
-
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, optional
-            The axes; by default the current ones.
-
-        Returns
-        -------
-        matplotlib.axes.Axes
-            The axes that were drawn on.
-        """
-        ax = axes_or_current(ax)
+    def _draw(self, ax: Any) -> None:
+        """How many roots are still inside when the way to them is walked up to t."""
         order = np.argsort(self.reach)
         t = np.minimum(self.reach[order], 10.0)
         ax.step(t, 1 - np.cumsum(self.of_roots[order]), where="post")
@@ -159,7 +147,6 @@ class RootAudit(Report):
             ylabel="roots still in the region of x",
             ylim=(0, 1),
         )
-        return ax
 
 
 def root_audit(

@@ -14,12 +14,12 @@ from ..layers import Layer
 from ..ledger.ledger import CAUSES, Ledger
 from ..models import opened
 from ..options import split
-from ..results import Report, axes_or_current, percent
+from ..results import Chart, percent
 from ..verdicts import ACCOUNT
 
 
 @dataclass
-class Conservation(Report):
+class Conservation(Chart):
     """Where the relevance of many inputs went.
 
     Attributes
@@ -76,24 +76,10 @@ class Conservation(Report):
             f"{cause}; {state}."
         )
 
-    def plot(self, ax: Any = None) -> Any:
-        """Draw the result on matplotlib axes.
-
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, optional
-            The axes; by default the current ones.
-
-        Returns
-        -------
-        matplotlib.axes.Axes
-            The axes that were drawn on.
-        """
-        ax = axes_or_current(ax)
+    def _draw(self, ax: Any) -> None:
         ax.hist(self.shares["arrived"], bins=30)
         ax.axvline(1, color="0.6", linewidth=0.8)
         ax.set(xlabel="relevance that arrived / explained output", ylabel="samples")
-        return ax
 
 
 def conservation(layers: Sequence[Layer], x: Any, target: Any = None, **options: Any) -> Conservation:

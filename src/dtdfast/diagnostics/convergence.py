@@ -21,7 +21,7 @@ from ..models import opened
 from ..options import alone, predicting, seeded, split
 from ..plan import units as U
 from ..plan.network import Network
-from ..results import Report, axes_or_current
+from ..results import Chart
 from .similarity import median
 
 Array = NDArray[Any]
@@ -29,7 +29,7 @@ N_STARTS = 5
 
 
 @dataclass
-class Convergence(Report):
+class Convergence(Chart):
     """How similar relevances become that start independently, from where they enter down to the input.
 
     Attributes
@@ -70,25 +70,11 @@ class Convergence(Report):
             return f"{start}: at most places it points nearly the same way whatever began above."
         return f"{start}: it still depends on what began above."
 
-    def plot(self, ax: Any = None) -> Any:
-        """Draw the result on matplotlib axes.
-
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, optional
-            The axes; by default the current ones.
-
-        Returns
-        -------
-        matplotlib.axes.Axes
-            The axes that were drawn on.
-        """
-        ax = axes_or_current(ax)
+    def _draw(self, ax: Any) -> None:
         ax.plot(self.cosine, marker="o", label="relevance")
         ax.plot(self.baseline, color="0.6", label="random vectors")
         ax.set(xlabel="layers below the start", ylabel="median |cosine|", ylim=(0, 1.02))
         ax.legend()
-        return ax
 
 
 def waists(network: Network) -> list[U.Tensor]:

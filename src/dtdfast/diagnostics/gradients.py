@@ -19,7 +19,7 @@ from ..layers import Activation, Layer
 from ..models import opened
 from ..options import PREDICTING, split
 from ..plan import units as U
-from ..results import Report, axes_or_current
+from ..results import Chart
 from .attribution import name_of
 from .similarity import cosine, median, per_pixel
 
@@ -27,7 +27,7 @@ SAME = 1e-3  # float32 sums over a deep network differ by less
 
 
 @dataclass
-class GradientEquivalence(Report):
+class GradientEquivalence(Chart):
     """Distances to gradient × input, Σ|a − b| / Σ|b|, as arrays of shape (n,).
 
     Attributes
@@ -70,23 +70,9 @@ class GradientEquivalence(Report):
         far = "another explanation" if alike < 0.9 else "almost the same explanation"
         return f"{first}; the map under {self.method} is {far} (median cosine {alike:.2f})."
 
-    def plot(self, ax: Any = None) -> Any:
-        """Draw the result on matplotlib axes.
-
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, optional
-            The axes; by default the current ones.
-
-        Returns
-        -------
-        matplotlib.axes.Axes
-            The axes that were drawn on.
-        """
-        ax = axes_or_current(ax)
+    def _draw(self, ax: Any) -> None:
         ax.hist(self.alike[np.isfinite(self.alike)], bins=20, range=(-1, 1))
         ax.set(xlabel=f"cosine of {self.method} and gradient × input", ylabel="samples")
-        return ax
 
 
 def gradient_equivalence(layers: Sequence[Layer], x: Any, target: Any = None, **options: Any) -> GradientEquivalence:

@@ -22,7 +22,7 @@ from ..options import seeded, split
 from ..oracle.executor import Oracle
 from ..oracle.maths import INPUT_MAPS, WEIGHT_MAPS
 from ..plan import units as U
-from ..results import Report, axes_or_current
+from ..results import Chart
 from ..vocabulary import W_NEG, W_ONE, W_POS, W_SQUARE, X_ABOVE_LOW, X_BELOW_HIGH, X_NEG, X_ONE, X_POS, X
 from .piecewise import network_of
 
@@ -40,7 +40,7 @@ N_PAIRS = 10
 
 
 @dataclass
-class MixingBound(Report):
+class MixingBound(Chart):
     """Dobrushin coefficients, from the output down, and the differences of maps that were seen.
 
     Attributes
@@ -87,25 +87,11 @@ class MixingBound(Report):
             f"the most seen on {self.seen.size} pairs was {100 * seen:.3g} %){verdict}."
         )
 
-    def plot(self, ax: Any = None) -> Any:
-        """Draw the result on matplotlib axes.
-
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, optional
-            The axes; by default the current ones.
-
-        Returns
-        -------
-        matplotlib.axes.Axes
-            The axes that were drawn on.
-        """
-        ax = axes_or_current(ax)
+    def _draw(self, ax: Any) -> None:
         ax.semilogy(np.median(np.cumprod(self.coefficients, axis=1), axis=0), marker="o", label="bound")
         ax.axhline(float(np.nanmedian(self.seen)), color="0.6", label="seen (median)")
         ax.set(xlabel="layers below the output", ylabel="total variation between two maps")
         ax.legend()
-        return ax
 
 
 def mixing_bound(layers: Sequence[Layer], x: Any, *, seed: int = 0, **options: Any) -> MixingBound:

@@ -18,13 +18,13 @@ from ..models import opened
 from ..options import at_least_one, split, whole_numbers
 from ..plan import units as U
 from ..plan.wiring import sources
-from ..results import Report, axes_or_current, number, percent
+from ..results import Chart, Report, axes_or_current, number, percent
 
 Floats = NDArray[np.float64]
 
 
 @dataclass
-class TopNeurons(Report):
+class TopNeurons(Chart):
     """The neurons of an entry with the largest relevance, means over samples.
 
     Attributes
@@ -60,27 +60,13 @@ class TopNeurons(Report):
             f"{len(self.neurons)} neurons of {self.title} hold {percent(float(self.share.sum()))} of its |relevance|."
         )
 
-    def plot(self, ax: Any = None) -> Any:
-        """Draw the result on matplotlib axes.
-
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, optional
-            The axes; by default the current ones.
-
-        Returns
-        -------
-        matplotlib.axes.Axes
-            The axes that were drawn on.
-        """
-        ax = axes_or_current(ax)
+    def _draw(self, ax: Any) -> None:
         ax.barh(range(len(self.neurons)), self.relevance, color=LINES[0])
         ax.set_yticks(range(len(self.neurons)), [row[0] for row in self.rows()])
         ax.invert_yaxis()
         ax.axvline(0, color="0.3", linewidth=0.8)
         ax.set_xlabel("mean relevance")
         ax.set_title(self.title, parse_math=False)
-        return ax
 
 
 def top_neurons(

@@ -18,7 +18,7 @@ from ..errors import LayerError, at
 from ..models import opened
 from ..options import seeded, split
 from ..plan.wiring import sources
-from ..results import Report, axes_or_current
+from ..results import Chart
 from ..verdicts import WEIGHTS
 from .attribution import Array, Attribution, classes, given_by, name_of, one_hot
 from .similarity import MEASURES, compare, median
@@ -30,7 +30,7 @@ SAME = WEIGHTS.bounds[-1]  # |cosine| above which a map counts as the original
 
 
 @dataclass
-class Randomization(Report):
+class Randomization(Chart):
     """The similarity to the original map after each step.
 
     Attributes
@@ -83,26 +83,12 @@ class Randomization(Report):
             f"{alike[kept - 1]:.3f}), so it does not show what these layers have learnt."
         )
 
-    def plot(self, ax: Any = None) -> Any:
-        """Draw the result on matplotlib axes.
-
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, optional
-            The axes; by default the current ones.
-
-        Returns
-        -------
-        matplotlib.axes.Axes
-            The axes that were drawn on.
-        """
-        ax = axes_or_current(ax)
+    def _draw(self, ax: Any) -> None:
         for name, values in self.similarity.items():
             ax.plot([median(v) for v in values], marker="o", label=name)
         ax.set_xticks(range(len(self.names)), self.names, rotation=45, ha="right", parse_math=False)
         ax.set(ylabel=f"similarity to the original map ({self.order})", ylim=(-1.02 if ax.dataLim.y0 < 0 else 0, 1.02))
         ax.legend()
-        return ax
 
 
 def randomized(record: L.Layer, rng: np.random.Generator) -> L.Layer:

@@ -14,14 +14,14 @@ from ..errors import InputError, ShapeError
 from ..layers import Layer
 from ..models import opened
 from ..options import seeded, split
-from ..results import Report, axes_or_current
+from ..results import Chart
 from ..verdicts import CLASS
 from .attribution import Array, Attribution, classes, given_by, name_of, one_hot
 from .similarity import MEASURES, compare, median
 
 
 @dataclass
-class ClassSensitivity(Report):
+class ClassSensitivity(Chart):
     """How similar the maps of two classes of the same inputs are.
 
     Attributes
@@ -61,26 +61,12 @@ class ClassSensitivity(Report):
             return f"{start}: they are largely the same, so only their difference speaks of the class."
         return f"{start}: they depend on the class."
 
-    def plot(self, ax: Any = None) -> Any:
-        """Draw the result on matplotlib axes.
-
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, optional
-            The axes; by default the current ones.
-
-        Returns
-        -------
-        matplotlib.axes.Axes
-            The axes that were drawn on.
-        """
-        ax = axes_or_current(ax)
+    def _draw(self, ax: Any) -> None:
         values = {k: v[np.isfinite(v)] for k, v in self.similarity.items() if np.isfinite(v).any()}
         ax.boxplot(list(values.values()))
         ax.set_xticks(range(1, len(values) + 1), list(values))
         ax.set_title(f"{self.method}: two classes", parse_math=False)
         ax.set_ylim(0, 1.02)
-        return ax
 
 
 def class_sensitivity(
