@@ -284,13 +284,6 @@ class Lowering:
             self.emit(Step(op, self.unit, x=x, weights=weights, phase=phase, groups=taps.groups, macs=macs, **cut))
 
     @staticmethod
-    def framed(part: Part) -> bool:
-        """Whether a sum over its taps reads beyond its operand."""
-        if part.held or part.linear:
-            return False
-        return any(phase.framed for phase in phases(part.taps, scatter=False))
-
-    @staticmethod
     def cut(value: Any, phase: Phase) -> Any:
         return value.phase(phase.start, phase.step, phase.count) if isinstance(value, View) else value
 

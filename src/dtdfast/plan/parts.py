@@ -13,7 +13,7 @@ from .. import layers as L
 from ..rules import Row, Share, Term
 from ..show import OneLine
 from ..vocabulary import INPUT_MAPS, W_POS, WEIGHT_MAPS, W, X
-from .taps import Taps
+from .taps import Taps, phases
 from .tensors import Box, Floats, Node, Tensor
 
 BLOCK, AT_ONCE = 16, 2**16
@@ -46,6 +46,13 @@ class Part(OneLine):
     def held(self) -> bool:
         """Whether its weights are numbers of the sample, held constant (held.py)."""
         return False
+
+    @property
+    def framed(self) -> bool:
+        """Whether a sum over its taps reads beyond its source."""
+        if self.held or self.linear:
+            return False
+        return any(phase.framed for phase in phases(self.taps, scatter=False))
 
     @cached_property
     def lengths(self) -> Part:

@@ -20,7 +20,7 @@ SIGNED = ("gelu", "gelu_tanh", "silu")
 def forward(lowering: Lowering, unit: Sum) -> None:
     """Values, and what the relevance needs: by the rule's row."""
     for part in unit.parts:
-        lowering.spatial(part.source, framed=lowering.framed(part))
+        lowering.spatial(part.source, framed=part.framed)
     out = lowering.new_value(unit)
     relevant = lowering.relevant and unit.out is not lowering.leaves and unit.in_relevance
     if not relevant:

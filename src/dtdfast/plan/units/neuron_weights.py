@@ -26,7 +26,7 @@ def weigh(lowering: Lowering, unit: Sum, r: Buffer) -> None:
             maps[id(part), term.x].append(term.w)
         for (number, input_map), of in maps.items():
             part = parts[number]
-            x = lowering.spatial(part.source, framed=lowering.framed(part))
+            x = lowering.spatial(part.source, framed=part.framed)
             if input_map != X:
                 x = lowering.mapped(part, Term(input_map, W))
             weighing.product(lowering, unit, part, x, s, of)
