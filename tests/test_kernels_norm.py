@@ -133,6 +133,22 @@ def test_norm_scatter(kernels: Kernels, shape: Any, centred: int, weight_map: st
         agree(out, start + by * total, 3 * kernels.u * (np.abs(start) + np.abs(by * total)) + error)
 
 
+@each_kernels
+@pytest.mark.parametrize("op", ["NORM_TAPS", "NORM_SCATTER"])
+@pytest.mark.parametrize("channels", [3, 40, 530])
+def test_a_large_number_hides_no_others(kernels: Kernels, op: str, channels: int) -> None:
+    """With w = −1 and clamped weights nothing is on the diagonal: where x is large, the others alone are summed."""
+    rng = np.random.default_rng(channels)
+    x, scale = place(kernels.uniform(rng, 1, channels, 1, 1, 1, 1)), place(kernels.uniform(rng, 1, 1, 1, 1, 1, 1))
+    large = channels // 2
+    x[0, large] = 1 / np.sqrt(kernels.u)
+    w, out = place(-np.ones_like(x)), place(kernels.zeros(*x.shape))
+    numbers = {"weight_map": lib.DTD_W_POSITIVE, "centred": 1, "multiplier": lib.DTD_M_NONE}
+    Step(op, {"x": x, "out": out, "scale": scale, "other": w}, numbers).run(kernels)
+    terms = np.delete(x.astype(kernels.wide).ravel(), large) * scale.astype(kernels.wide).ravel() / channels
+    assert abs(out.ravel()[large] - terms.sum()) <= ((channels + 12) * U + kernels.u) * terms.sum()
+
+
 @each("shape", [(2, 3, 2, 2), (1, 17, 1, 3), (1, 65, 1, 2), (1, 1, 1, 1)], 1)
 @each_centring
 @pytest.mark.parametrize("seed", range(3))

@@ -144,7 +144,8 @@ void NAME(length)(const dtd_step *s, void *const *bases, int n_threads)
  *     y_j = (x_j - mean x)·rho·w_j + b_j = sum_i x_i m_ij + b_j,   m_ij = (delta_ij - kappa)·rho·w_j
  *
  * kappa is 1/channels if `centred`; else there is no mean and no m_ij but on the diagonal.  All is computed in double,
- * and each result is rounded once: where the diagonal is taken from a sum over all of a row of m, the sum cancels. */
+ * and each result is rounded once: where the diagonal is taken from a sum over all of a row of m, the sum cancels.  In
+ * double alone this is not enough where numbers are doubles: there the sum is kept in two. */
 
 /* The mean of a line. */
 static double mean_of(dtd_line x, int64_t n)
@@ -239,13 +240,49 @@ ALWAYS_INLINE void terms_of(const norm_matrix *m, const real *x, const real *wei
         terms[i] = scatter ? x[i] * beside(m, map, weight, i) : x[i];
 }
 
+/* A sum, and what rounding took from it. */
+typedef struct {
+    double high, low;
+} norm_sum;
+
+/* high + low += term, where the sum of the two is exact */
+ALWAYS_INLINE void add_exactly(double *high, double *low, double term)
+{
+    const double sum = *high + term, added = sum - *high;
+    *low += (*high - (sum - added)) + (term - added);
+    *high = sum;
+}
+
+ALWAYS_INLINE void add_terms(norm_sum *sum, const double *terms, int64_t n)
+{
+    if (sizeof(real) < sizeof(double)) {
+        sum->high += sum_of(terms, n);
+        return;
+    }
+    enum { LANES = 8 };
+    double high[LANES] = {0}, low[LANES] = {0};
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (int l = 0; l < LANES; l++)
+            add_exactly(&high[l], &low[l], terms[i + l]);
+    for (int l = 0; i < n; i++, l++)
+        add_exactly(&high[l], &low[l], terms[i]);
+    for (int l = 0; l < LANES; l++) {
+        add_exactly(&sum->high, &sum->low, high[l]);
+        sum->low += low[l];
+    }
+}
+
+/* The sum without one of its terms. */
+ALWAYS_INLINE double without(const norm_sum *sum, double term) { return sum->high - term + sum->low; }
+
 /* The products, given that sum. */
-ALWAYS_INLINE void products_of(const norm_matrix *m, const real *x, const real *weight, double sum, real *result,
-                               int64_t n, const int map, const int scatter, const int centred)
+ALWAYS_INLINE void products_of(const norm_matrix *m, const real *x, const real *weight, const norm_sum *sum,
+                               real *result, int64_t n, const int map, const int scatter, const int centred)
 {
     for (int64_t i = 0; i < n; i++) {
         double own = x[i] * diagonal(m, map, weight, i), off = centred ? beside(m, map, weight, i) : 0;
-        double others = scatter ? sum - x[i] * off : (sum - x[i]) * off;
+        double others = scatter ? without(sum, x[i] * off) : without(sum, x[i]) * off;
         result[i] = (real)(centred ? own + others : own);
     }
 }
@@ -259,17 +296,18 @@ ALWAYS_INLINE void run_line(const line_job *job, const int64_t *p, const int map
                    out = line_of(job, &s->out, p);
     const norm_matrix m = {centred ? 1.0 / n : 0, *line_of(job, &s->scale, p).at, s->gamma};
     real x_row[DTD_ROW], weight_row[DTD_ROW], kept_row[DTD_ROW], result[DTD_ROW];
-    double terms[DTD_ROW], sum = 0;
+    double terms[DTD_ROW];
+    norm_sum sum = {0, 0};
     if (centred)
         EACH_PIECE(at, length, n)
         {
             terms_of(&m, piece_of(x, at, length, x_row), piece_of(w, at, length, weight_row), terms, length, map,
                      scatter);
-            sum += sum_of(terms, length);
+            add_terms(&sum, terms, length);
         }
     EACH_PIECE(at, length, n)
     {
-        products_of(&m, piece_of(x, at, length, x_row), piece_of(w, at, length, weight_row), sum, result, length, map,
+        products_of(&m, piece_of(x, at, length, x_row), piece_of(w, at, length, weight_row), &sum, result, length, map,
                     scatter, centred);
         if (scatter && s->multiplier != DTD_M_NONE)
             NAME(row_multiplier)(s->multiplier, piece_of(kept, at, length, kept_row), result, length);
