@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import os
 from concurrent.futures import ProcessPoolExecutor
@@ -14,7 +15,7 @@ import pytest
 
 import dtdfast as dtd
 from assembler import resources
-from dtdfast.cuda.compile import cache, parallel
+from dtdfast.cuda.compile import cache, parallel, sources
 from dtdfast.cuda.compile.kernel import Binary, Kernel
 from dtdfast.cuda.kernels import (
     checks,
@@ -202,16 +203,61 @@ def test_cache(folder):
     assert cache.stored(kernel, (9, 0)) is None
 
 
+def test_the_key_follows_from_the_code_alone(tmp_path):
+    """Comments, docstrings and empty lines keep a kernel; a number does not."""
+    source = tmp_path / "kernel.py"
+    code = "def f(x):\n    return x + 1\n"
+    texts = [
+        code,
+        '"""Of the module,\ntwo lines."""\n\n' + code,
+        'def f(x):  # a # comment\n    """Of f."""\n\n    # alone\n    return x + 1\n',
+        code.replace("1", "2"),
+        code.replace("1", '"# no comment"'),
+    ]
+    found = []
+    for text in texts:
+        source.write_text(text)
+        sources.code_of.cache_clear()
+        found.append(sources.code_of(source))
+    assert found[0] == found[1] == found[2]
+    assert len(set(found)) == 3
+    assert b"# no comment" in found[-1]
+
+
 def test_kept_kernels_are_those_of_these_sources():
-    """The key of a kept kernel holds every file that its machine code follows from."""
-    sources = set(cache.sources())
-    for module in (
-        cache,
-        *{inspect.getmodule(part) for kernel in kernels() for part in (kernel.factory, kernel.constants[0])},
-    ):
-        assert Path(module.__file__) in sources
-    package = Path(dtd.__file__).parent / "cuda"
-    assert sources == {*package.glob("compile/*.py"), *package.glob("kernels/*.py")} != set()
+    """The key of a kept kernel holds every module that its machine code follows from, and no other kernel's."""
+    for kernel in [*kernels(), *products()]:
+        parts = {kernel.factory, *(part for part in kernel.constants if inspect.isfunction(part))}
+        files = sources.needed({part.__module__ for part in parts})
+        names = {file.stem for file in files}
+        assert {inspect.getmodule(part).__name__.rpartition(".")[2] for part in parts} <= names
+        assert {"ptx", "language", "specialise", "compiler"} <= names
+        assert ("dense" in names) == (kernel.name == "dtd_dense")
+        for file in files:
+            reached = {node.module for node in ast.walk(ast.parse(file.read_text())) if is_sibling(node)}
+            assert reached <= names, file
+
+
+def is_sibling(node):
+    return isinstance(node, ast.ImportFrom) and node.level == 1 and node.module and node.module != "sources"
+
+
+def test_a_comment_in_a_file_keeps_its_kernels(monkeypatch):
+    """As an edit of the real file would: pool.py is read with one more comment, then with one more line of code."""
+    kernel = strided.kernel(pool.max_pool, ("f4",) * 2, (1,), 1, 3, 0)
+    found = []
+    read = Path.read_text
+    for more in ("", "\n# more\n", "\nMORE = 1\n"):
+        monkeypatch.setattr(
+            Path, "read_text", lambda path, more=more, **given: read(path, **given) + more * (path.stem == "pool")
+        )
+        sources.code_of.cache_clear()
+        cache._environment.cache_clear()
+        found.append(cache.path_of(kernel, (9, 0)))
+    monkeypatch.undo()
+    sources.code_of.cache_clear()
+    cache._environment.cache_clear()
+    assert found[0] == found[1] != found[2]
 
 
 def test_a_cache_that_cannot_be_written(folder):

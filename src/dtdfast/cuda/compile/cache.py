@@ -1,8 +1,8 @@
 """Compiled kernels kept on disk, so that a process compiles only what no other did before it.
 
-Machine code is good whatever made it, so the key holds the sources here and the major version of CUDA, which drivers go
-by, not the compilers: a folder that was filled elsewhere (bench/gpu.py fills one without a GPU) serves machines where
-nothing can be compiled.
+Machine code is good whatever made it, so the key holds the sources that a kernel follows from (sources.py) and the
+major version of CUDA, which drivers go by, not the compilers: a folder that was filled elsewhere (bench/gpu_pack.py
+fills one without a GPU) serves machines where nothing can be compiled.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any
 
 from .compiler import compile_kernel
 from .kernel import Binary, Kernel
+from .sources import code_of, needed
 
 _DIGEST = hashlib.sha256().digest_size
 
@@ -31,19 +32,22 @@ def folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dtdfast"
 
 
-def sources() -> list[Path]:
-    """The files that machine code follows from: all of compile/ and kernels/."""
-    here = Path(__file__).parent
-    return sorted(path for room in (here, here.parent / "kernels") for path in room.glob("*.py"))
-
-
 @cache
-def _environment() -> bytes:
-    """What else decides whether a kernel's machine code can be used."""
+def _environment(modules: frozenset[str]) -> bytes:
+    """What else decides whether a kernel's machine code can be used: CUDA, and the modules that it is made in."""
     digest = hashlib.sha256(metadata.version("cuda-bindings").partition(".")[0].encode())
-    for path in sources():
-        digest.update(path.read_bytes())
+    for path in needed(modules):
+        digest.update(path.name.encode() + code_of(path))
     return digest.digest()
+
+
+def _modules(value: Any) -> Iterator[str]:
+    """Where the functions among a kernel's constants stand."""
+    if isinstance(value, FunctionType):
+        yield value.__module__
+    if isinstance(value, tuple):
+        for part in value:
+            yield from _modules(part)
 
 
 def _text(value: Any) -> str:
@@ -59,7 +63,8 @@ def path_of(kernel: Kernel, cc: tuple[int, int]) -> Path:
     """Where a kernel's machine code is kept."""
     numbers = (kernel.n_integers, kernel.n_floats, kernel.threads, kernel.min_blocks, *cc)
     text = f"{kernel.name} {_text(kernel.factory)} {_text(kernel.constants)} {numbers}"
-    key = hashlib.sha256(_environment() + text.encode()).hexdigest()
+    modules = frozenset(_modules((kernel.factory, kernel.constants)))
+    key = hashlib.sha256(_environment(modules) + text.encode()).hexdigest()
     return folder() / f"{kernel.name}-sm{cc[0]}{cc[1]}-{key[:40]}.cubin"
 
 
