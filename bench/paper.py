@@ -13,6 +13,7 @@ from dtdfast.cuda.compile.kernel import Kernel
 from dtdfast.cuda.run import driver, usable
 from dtdfast.cuda.run.device import ALIGN
 from dtdfast.cuda.run.launch import Launch
+from dtdfast.cuda.run.prepared import FLAGS
 
 GIGABYTES = 140  # of an H200
 
@@ -48,7 +49,11 @@ class PaperDevice:
 
     def upload(self, address: int, array: Any, stream: int) -> None: ...
 
-    def download(self, array: Any, address: int, stream: int) -> None: ...
+    def download(self, array: Any, address: int, stream: int) -> None:
+        """Numbers in the place of results, and flags that found nothing wrong and no row empty."""
+        array[...] = 1
+        if array.dtype.kind == "i":
+            array[: len(FLAGS)] = 0
 
     def copy(self, to: int, source: int, nbytes: int, stream: int) -> None: ...
 

@@ -1,4 +1,6 @@
-"""The CUDA backend on a device that is the host."""
+"""The CUDA backend on a device that is the host; with DTDFAST_GPU=1 on the GPU itself, as far as a test can be asked
+there (lib/on_gpu.py).
+"""
 
 from __future__ import annotations
 
@@ -8,11 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+import emulation
+import on_gpu
 import reference
 from dtdfast.cuda.run import driver, executor, usable
 from dtdfast.explainer import Explainer
 from host import HostDevice
 from support import classifier
+
+
+if on_gpu.WANTED:
+    emulation.run = on_gpu.run
 
 
 @pytest.fixture
@@ -29,10 +37,11 @@ def on_host(monkeypatch: pytest.MonkeyPatch) -> Callable[[HostDevice], None]:
 
 @pytest.fixture
 def explainer(on_host: Callable[[HostDevice], None]) -> Callable[..., Explainer]:
-    """An Explainer for backend "cuda" on a HostDevice."""
+    """An Explainer for backend "cuda" on a HostDevice, or on the GPU."""
 
     def make(layers: Any, device: HostDevice | None = None, **options: Any) -> Explainer:
-        on_host(device or HostDevice(compiled=True))
+        if not on_gpu.WANTED:
+            on_host(device or HostDevice(compiled=True))
         return Explainer(layers, backend="cuda", **options)
 
     return make
