@@ -1,7 +1,9 @@
-"""dtdfast on a GPU beside its rivals: python bench/gpu.py [--json FILE]; ends within eight minutes.
+"""dtdfast on a GPU beside its rivals: python bench/gpu.py [--references FILE] [--json FILE]; ends within eight
+minutes.
 
-First every kernel is compared with the float64 oracle, on small networks of every kind and on one image through each
-network that is timed, and batches with single images; then calls are timed by CUDA events, and every step by itself.
+First every kernel is compared with the float64 oracle's maps (--references: gpu_references.py computes them, on any
+machine), on small networks of every kind and on one image through each network that is timed, and batches with single
+images; then calls are timed by CUDA events, and every step by itself.
 Each network and precision runs in a process of its own (gpu_jobs.py), and the file is written after every row. Without
 a GPU it goes as far as it can: all plans, all launches, all kernels compiled, and with --expect the times that their
 shapes suggest.
@@ -24,7 +26,19 @@ from typing import Any
 
 import dtdfast as dtd
 from dtdfast.cuda.compile import cache as kept
-from gpu_jobs import BATCHES, MARK, NETS, PRECISIONS, Row, checks, explainer, network, weight_bytes
+from gpu_jobs import (
+    BATCHES,
+    MARK,
+    NETS,
+    PRECISIONS,
+    SEED,
+    Row,
+    checks,
+    explainer,
+    network,
+    read_reference,
+    weight_bytes,
+)
 from nets import Net
 from paper import PaperDevice, on_paper
 
@@ -34,7 +48,6 @@ GOALS = {  # milliseconds on an H200
     ("GoogLeNet", 1): (3, 3, 2.5), ("GoogLeNet", 64): (14, 10, 8),
 }  # fmt: skip
 MEMORY = {"float32": 4.5e9, "bfloat16": 2.5e9}  # bytes beyond the weights, VGG-16 with 64 images in one pass
-SEED = int(time.time())
 
 
 class Clock:
@@ -51,6 +64,14 @@ class Clock:
 # --------------------------------------------------------------------------------------------------- without a device
 
 
+def require(references: Path) -> None:
+    """Raise where a check's reference is missing, or of other weights or samples."""
+    for check in checks():
+        read_reference(references, check.what, check.net, check.x)
+    for name in NETS:
+        read_reference(references, name, network(name), network(name).sample(1, SEED, box=(0.0, 1.0)))
+
+
 def plan_everything() -> PaperDevice:
     """Plans and launches of all that will be run, on a device on paper."""
     with on_paper() as device:
@@ -58,7 +79,7 @@ def plan_everything() -> PaperDevice:
             net = network(name)
             for n in BATCHES:
                 explainer(net, precision).explain(net.sample(n, box=(0.0, 1.0)), 0)
-        for check in checks(SEED):
+        for check in checks():
             for precision in check.precisions:
                 check.run("cuda", precision)  # computes nothing: the results are what memory held
     return device
@@ -157,7 +178,10 @@ class Report:
         print(text, flush=True)
 
     def check(self, row: Row) -> str:
-        found = row["why"] if "why" in row else f"error {row['error']:.1e} (CPU {row['cpu']:.1e})"
+        found = row.get("why") or (
+            f"error {row['error']:.1e} (at most {row['bound']:.1e}), "
+            f"of the worst piece {row['of the worst piece']:.1e} ({row['its bound']:.1e})"
+        )
         return f"{'right' if row['right'] else 'WRONG'}  {row['what']:44} {row['precision']:9} {found}"
 
     def time(self, row: Row) -> str:
@@ -188,12 +212,12 @@ class Report:
         return "\n".join(lines)
 
 
-def run_small(report: Report, clock: Clock) -> None:
+def run_small(report: Report, clock: Clock, references: Path) -> None:
     """Small networks; where a case ends its process, another goes on behind it."""
     first = 0
     while clock.left > 30:
         ended = True
-        for row in rows_of({"kind": "small", "first": first, "seed": SEED}, 120):
+        for row in rows_of({"kind": "small", "first": first, "references": str(references)}, 120):
             report.add(row)
             first = row.get("number", first) + 1
             ended = row["kind"] != "failed" and "why" not in row
@@ -201,17 +225,17 @@ def run_small(report: Report, clock: Clock) -> None:
             return
 
 
-def run_all(report: Report, clock: Clock, scratch: str) -> None:
+def run_all(report: Report, clock: Clock, references: Path) -> None:
     """Everything that needs a GPU, dtdfast first; what there was no time for is listed."""
     for row in rows_of({"kind": "limits"}, 60):
         report.add(row)
-    run_small(report, clock)
+    run_small(report, clock, references)
     jobs = [{"kind": k, "network": n, "precision": p} for k, n, p in product(("network", "rivals"), NETS, PRECISIONS)]
     for job in jobs:
         if clock.left < 15:
             report.results["unmeasured"].append({**job, "why": "out of time"})
             continue
-        for row in rows_of({**job, "seed": SEED, "scratch": scratch}, min(clock.left, 120)):
+        for row in rows_of({**job, "references": str(references)}, min(clock.left, 120)):
             report.add(row)
 
 
@@ -241,6 +265,7 @@ def judge(report: Report) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="where to write all numbers")
+    parser.add_argument("--references", type=Path, help="maps of all checks, by bench/gpu_references.py")
     parser.add_argument("--seconds", type=float, default=470, help="time allowed (%(default)s)")
     parser.add_argument("--workers", type=int, help="processes that compile (all cores)")
     parser.add_argument(
@@ -255,6 +280,11 @@ def main() -> int:
                     flush=True,
                 )
         return 0
+    problem = dtd.backends()["cuda"]
+    if problem.usable:
+        if options.references is None:
+            parser.error("a GPU needs --references FILE, which python bench/gpu_references.py FILE makes anywhere")
+        require(options.references)
     clock, report = Clock(options.seconds), Report(options.json)
 
     begin = time.monotonic()
@@ -284,14 +314,12 @@ def main() -> int:
             f"VGG-16, 64 images, {row['precision']:9} arena {row['arena']:,} bytes, beyond the weights {needed:,}: <= "
             f"{goal:.1e} {verdict}"
         )
-    problem = dtd.backends()["cuda"]
     print(problem.reason if problem.usable else f"here a GPU is needed: {problem.reason}")
     if not problem.usable:
         report.results["unmeasured"] = [{"why": problem.reason}]
         report.write()
         return 2
-    with tempfile.TemporaryDirectory() as scratch:
-        run_all(report, clock, scratch)
+    run_all(report, clock, options.references)
     judge(report)
     report.write()
     return 0 if all(row["right"] for row in report.rows("check")) and not report.rows("failed") else 1

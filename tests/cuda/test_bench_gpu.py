@@ -6,10 +6,12 @@ import json
 from dataclasses import dataclass
 from itertools import islice
 
+import numpy as np
 import pytest
 
 import gpu
 import gpu_jobs
+import gpu_references
 from host import HostDevice
 from paper import on_paper
 
@@ -31,10 +33,28 @@ def report(tmp_path):
     return gpu.Report(tmp_path / "gpu.json")
 
 
-def test_small_networks_are_checked(on_host, report):
+@pytest.fixture(scope="module")
+def first_check(tmp_path_factory):
+    """A file with what the first small network is checked against."""
+    file, check = tmp_path_factory.mktemp("references") / "references.npz", gpu_jobs.checks()[0]
+    gpu_jobs.write_references(file, {check.what: gpu_references.of_check(check)})
+    return str(file)
+
+
+@pytest.fixture(scope="module")
+def lenet():
+    return gpu_jobs.SMALL["lenet5"]()
+
+
+@pytest.fixture(scope="module")
+def of_lenet(lenet):
+    return gpu_references.of_network(lenet, compiled=False)
+
+
+def test_small_networks_are_checked(on_host, report, first_check):
     """On a host that computes what a GPU should, all is right, and written row by row."""
-    on_host(HostDevice(compiled=True))
-    rows = list(islice(gpu_jobs.small({"first": 1, "seed": 3}), 2))
+    on_host(HostDevice())
+    rows = list(islice(gpu_jobs.small({"first": 1, "references": first_check}), 2))
     for row in rows:
         report.add(row)
         assert json.loads(report.file.read_text())["rows"][-1]["what"] == row["what"]
@@ -42,7 +62,31 @@ def test_small_networks_are_checked(on_host, report):
     assert all(row["right"] for row in rows)
 
 
-def test_a_kernel_that_fails(on_host, report):
+@pytest.mark.parametrize("precision", gpu_jobs.PRECISIONS)
+def test_what_fails_a_bound(precision, of_lenet):
+    """Nothing at all, and one tile left out of seven, are found in every precision; a relevance never is exact."""
+    exact = of_lenet.exact
+    assert of_lenet.usual[precision].min() > 0
+    assert of_lenet.row(exact, precision)["right"]
+    without_a_tile, with_nan = exact.copy(), exact.copy()
+    without_a_tile.reshape(-1)[gpu_jobs.PIECE : 2 * gpu_jobs.PIECE] = 0
+    with_nan.flat[-1] = np.nan
+    for wrong in (np.zeros_like(exact), without_a_tile, with_nan):
+        assert not of_lenet.row(wrong, precision)["right"]
+
+
+def test_other_weights_have_no_reference(lenet, of_lenet, tmp_path):
+    x = lenet.sample(1, gpu_jobs.SEED, box=(0.0, 1.0))
+    file = tmp_path / "references.npz"
+    gpu_jobs.write_references(file, {"LeNet-5": of_lenet})
+    assert gpu_jobs.read_reference(str(file), "LeNet-5", lenet, x).row(of_lenet.exact, "tf32")["right"]
+    with pytest.raises(ValueError, match="LeNet-5 has other weights"):
+        gpu_jobs.read_reference(str(file), "LeNet-5", lenet.perturbed(1e-3, 0), x)
+    with pytest.raises(ValueError, match="has no VGG-16"):
+        gpu_jobs.read_reference(str(file), "VGG-16", lenet, x)
+
+
+def test_a_kernel_that_fails(on_host, report, first_check):
     """The row says so, and the process ends, since nothing can be trusted after it."""
 
     class Broken(HostDevice):
@@ -50,14 +94,14 @@ def test_a_kernel_that_fails(on_host, report):
             raise RuntimeError("an illegal memory access")
 
     on_host(Broken())
-    (row,) = gpu_jobs.small({"first": 0, "seed": 3})
+    (row,) = gpu_jobs.small({"first": 0, "references": first_check})
     report.add(row)
     assert not row["right"]
     assert "illegal memory access" in row["why"]
 
 
 @pytest.mark.filterwarnings("ignore:invalid value")  # numbers that memory happened to hold
-def test_a_whole_network(monkeypatch, tmp_path, report):
+def test_a_whole_network(monkeypatch, tmp_path, report, of_lenet):
     """On paper nothing is computed, but all is asked for: maps of every batch, and every step's time beside what is
     expected.
     """
@@ -67,8 +111,10 @@ def test_a_whole_network(monkeypatch, tmp_path, report):
         "timings",
         lambda tool, net, case: [{"kind": "time", "tool": tool, **case, "batch": 1, "why": "no GPU"}],
     )
+    file = tmp_path / "references.npz"
+    gpu_jobs.write_references(file, {"small": of_lenet})
     with on_paper():
-        rows = list(gpu_jobs.whole({"network": "small", "precision": "tf32", "seed": 1, "scratch": str(tmp_path)}))
+        rows = list(gpu_jobs.whole({"network": "small", "precision": "tf32", "references": str(file)}))
     for row in rows:
         report.add(json.loads(json.dumps(row, default=str)))
     assert [row["kind"] for row in rows] == ["check"] * 4 + ["time"] + ["profile"] * 2

@@ -1,10 +1,14 @@
 """Contractions as NumPy computes them on host memory: what stands for the tensor-core kernels where the rest of the
 executor is tested.
+
+Operands are rounded as a kernel's unit rounds them, x and the mapped weights; sums are in float64.
 """
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
+from math import prod
 from typing import Any
 from weakref import WeakMethod
 
@@ -12,6 +16,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from dtdfast import vocabulary
+from dtdfast.cuda.run import tiles
 from dtdfast.cuda.run.contraction import bf16, bodies  # noqa: F401 (the executor asks for it)
 from dtdfast.cuda.run.operations import _taps
 from dtdfast.cuda.run.site import Site
@@ -23,6 +28,20 @@ from kernel_reference import ACTIVATIONS, MULTIPLIERS, WEIGHT_MAPS, quotient, st
 
 _WEIGHT_MAPS = {name: WEIGHT_MAPS[row.c] for name, row in vocabulary.WEIGHT_MAPS.items()}
 _MULTIPLIERS = {name.removeprefix("M_").replace("_", " ").lower(): f for name, f in MULTIPLIERS.items()}
+
+
+def _as_bf16(values: Any) -> Any:
+    return widened(bf16(values.astype(np.float32)))
+
+
+def _as_tf32(values: Any) -> Any:
+    """11 bits of significand, to nearest, ties to even."""
+    bits = values.astype(np.float32).view(np.uint32)
+    return ((bits + np.uint32(0xFFF) + (bits >> 13 & 1)) & np.uint32(0xFFFFE000)).view(np.float32)
+
+
+# of units that round; the others keep float32's digits
+_ROUNDING: dict[str, Callable[[Any], Any]] = {"tf32": _as_tf32, "bf16": _as_bf16, "bf16_rounded": _as_bf16}
 
 
 def packing_key(weights: Weights) -> Any:
@@ -67,7 +86,7 @@ def put(view: Strided, shape: tuple[int, ...], values: Any) -> None:
     _memory_of(view, shape)[...] = bf16(values.astype(np.float32)) if view.dtype == "bf16" else values
 
 
-def launches(step: Step, plan: Plan, address_of: Any, *ignored: Any) -> list[HostCall]:
+def launches(step: Step, plan: Plan, address_of: Any, precision: str = "float32", *ignored: Any) -> list[HostCall]:
     weak = WeakMethod(address_of)  # a graph of the device keeps no plan alive, and so does one of these
     site = Site(step, plan, lambda thing: weak()(thing))
     if step.op == "MATMUL":
@@ -75,7 +94,9 @@ def launches(step: Step, plan: Plan, address_of: Any, *ignored: Any) -> list[Hos
     address_of(step.weights)  # NumPy has its own, but the device is given them
     # nothing may be uploaded later
     _taps(site), site.window(), site.per_channel(step.bias), site.per_channel(step.bias_d)
-    return [HostCall(lambda: _run(site))]
+    unit = "bf16" if step.x.buffer.root.dtype == "bf16" else tiles.UNITS[precision][0]
+    rounded = _ROUNDING.get(unit, np.asarray)
+    return [HostCall(lambda: _run(site, rounded))]
 
 
 def _matmul(site: Site) -> None:
@@ -92,15 +113,16 @@ def _matmul(site: Site) -> None:
         put(out, shape, array_at(out, shape) + result if step.accumulate else result)
 
 
-def _sums(site: Site, weight_map: str) -> Any:
-    """Σ x·wm(w) in float64."""
+def _sums(site: Site, weight_map: str, rounded: Callable[[Any], Any]) -> Any:
+    """Σ x·wm(w) in float64, of rounded operands."""
     step, (n, c_out, *space, _) = site.step, site.shape(site.step.out)
     part = step.weights.part
     w = _WEIGHT_MAPS[weight_map](packing(step.weights).astype(np.float64), step.gamma)
     if step.op == "SCATTER_LINEAR":
         w = w.swapaxes(1, 2)
     groups, _, c_in, _ = w.shape
-    total = np.zeros((n, groups, c_out // groups, *space))
+    w = np.ascontiguousarray(np.moveaxis(rounded(w), -1, 0), np.float64)  # [tap][group][out][in]
+    total = np.zeros((n, groups, c_out // groups, prod(space)))
     x, _, _ = _taps(site)
     places = [
         sum(o * s for o, s in zip(o_, site.view(step.x).strides[D : W + 1], strict=True)) for _, o_ in step.phase.taps
@@ -108,22 +130,20 @@ def _sums(site: Site, weight_map: str) -> Any:
     if part.linear:
         places = [0]
     for k, place in enumerate(places):
-        values = array_at(Strided(x.at + place, x.strides, dtype=x.dtype), (n, groups * c_in, *space, 1)).astype(
-            np.float64
-        )
-        total += np.einsum("ngidhw,goi->ngodhw", values.reshape(n, groups, c_in, *space), w[..., k])
+        values = array_at(Strided(x.at + place, x.strides, dtype=x.dtype), (n, groups * c_in, *space, 1))
+        total += w[k] @ rounded(values).reshape(n, groups, c_in, -1).astype(np.float64)
     return total.reshape(n, c_out, *space, 1)
 
 
-def _run(site: Site) -> None:
+def _run(site: Site, rounded: Callable[[Any], Any]) -> None:
     with np.errstate(all="ignore"):
-        (_neuron if site.step.op.startswith("NEURON") else _product)(site)
+        (_neuron if site.step.op.startswith("NEURON") else _product)(site, rounded)
 
 
-def _product(site: Site) -> None:
+def _product(site: Site, rounded: Callable[[Any], Any]) -> None:
     step, shape = site.step, site.shape(site.step.out)
     out, scale = site.view(step.out), array_at(site.window(), shape)
-    result = _sums(site, step.weight_map) * (1 if scale is None else scale)
+    result = _sums(site, step.weight_map, rounded) * (1 if scale is None else scale)
     if step.multiplier != "none":
         result = (
             _MULTIPLIERS[step.multiplier](array_at(site.view(step.m, kept=True), shape, step.repeat).astype(np.float64))
@@ -132,7 +152,7 @@ def _product(site: Site) -> None:
     put(out, shape, array_at(out, shape) + result if step.accumulate else result)
 
 
-def _neuron(site: Site) -> None:
+def _neuron(site: Site, rounded: Callable[[Any], Any]) -> None:
     step, shape = site.step, site.shape(site.step.out)
 
     def read(view: Strided) -> Any:
@@ -141,8 +161,8 @@ def _neuron(site: Site) -> None:
 
     scale = read(site.window())
     s = 1.0 if scale is None else scale
-    y = s * _sums(site, "w")
-    z = s * _sums(site, "w+") if step.dual else y
+    y = s * _sums(site, "w", rounded)
+    z = s * _sums(site, "w+", rounded) if step.dual else y
     y_prev, terms_prev = read(site.view(step.y_prev)), read(site.view(step.terms_prev))
     y = y if y_prev is None else y + y_prev
     z = (z if terms_prev is None else z + terms_prev) if step.dual else y
