@@ -172,10 +172,8 @@ class Report:
         self.write()
         if row["kind"] == "limits":
             self.limits = row
-        text = {"check": self.check, "time": self.time, "profile": self.profile, "failed": str, "limits": str}[
-            row["kind"]
-        ](row)
-        print(text, flush=True)
+        shown = {"check": self.check, "time": self.time, "profile": self.profile}
+        print(shown.get(row["kind"], str)(row), flush=True)
 
     def check(self, row: Row) -> str:
         found = row.get("why") or (

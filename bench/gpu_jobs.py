@@ -8,11 +8,13 @@ Every row is a line of JSON after the mark; what else is printed is for people.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
@@ -23,8 +25,11 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "lib"))
 
 import dtdfast as dtd
+import dtdfast.explainer as explainers
 import expect
+import gpu_first
 import nets
+from dtdfast import passes
 from dtdfast.cuda.run import driver
 from nets import SMALL, Net
 from ours import Z_PLUS
@@ -182,27 +187,47 @@ def small(job: Row) -> Iterator[Row]:
 # ----------------------------------------------------------------------------------------------- one network, dtdfast
 
 
+@contextmanager
+def alone(job: Row) -> Iterator[None]:
+    """While no other process that has the job's lock measures."""
+    if "lock" not in job:
+        yield
+        return
+    with Path(job["lock"]).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def whole(job: Row) -> Iterator[Row]:
-    """One network in one precision: against the oracle, bits from call to call and from batch to batch, times,
-    steps.
-    """
-    net, precision = network(job["network"]), job["precision"]
-    case = {"network": job["network"], "precision": precision}
-    x = net.sample(max(BATCHES), SEED, box=(0.0, 1.0))  # whose first is the one image of a reference
+    """One network: against the oracle, bits from call to call and from batch to batch, times, steps."""
+    import torch  # noqa: F401 (seconds, while others measure)
+
+    net, batches = network(job["network"]), tuple(job.get("batches", BATCHES))
+    x = net.sample(max(batches), SEED, box=(0.0, 1.0))  # whose first is the one image of a reference
     reference = read_reference(job["references"], job["network"], net, x[:1])
+    with alone(job):
+        for precision in job.get("precisions", (job.get("precision"),)):
+            yield from of_precision(net, job["network"], precision, batches, x, reference)
+
+
+def of_precision(
+    net: Net, name: str, precision: str, batches: tuple[int, ...], x: Any, reference: Reference
+) -> Iterator[Row]:
+    case = {"network": name, "precision": precision}
     made = explainer(net, precision)
     alone = made.explain(x[:1], 0)
     row = {"kind": "check", "precision": precision}
-    yield {**row, "what": job["network"], **reference.row(alone, precision)}
-    for n in BATCHES:
+    yield {**row, "what": name, **reference.row(alone, precision)}
+    for n in batches:
         first, second = made.explain(x[:n], 0), made.explain(x[:n], 0)
         last = made.explain(x[n - 1 : n], 0)
         same = np.array_equal(first, second), np.array_equal(first[:1], alone), np.array_equal(first[-1:], last)
-        what = f"{job['network']}, {n} images, bits of two calls, of the first and of the last alone"
-        yield {**row, "what": what, **reference.row(first[:1], precision), "same": same, "right": all(same)}
+        what = f"{name}, {n} images, bits of two calls, of the first and of the last alone"
+        compared = reference.row(first[:1], precision)
+        yield {**row, "what": what, **compared, "same": same, "right": compared["right"] and all(same)}
     del made
-    yield from timings("dtdfast", net, case)
-    for n in (min(BATCHES), max(BATCHES)):
+    yield from timings("dtdfast", net, case, batches)
+    for n in (min(batches), max(batches)):
         yield {"kind": "profile", **case, "batch": n, "steps": profile(net, precision, x[:n])}
 
 
@@ -252,13 +277,13 @@ def profile(net: Net, precision: str, x: Any) -> list[Row]:
 # ------------------------------------------------------------------------------------------------------------- timing
 
 
-def timings(tool: str, net: Net, case: Row) -> Iterator[Row]:
+def timings(tool: str, net: Net, case: Row, batches: tuple[int, ...] = BATCHES) -> Iterator[Row]:
     """A tool with every batch."""
     import torch
 
     import gpu_tools as tools
 
-    for n in BATCHES:
+    for n in batches:
         x = torch.from_numpy(net.sample(n, box=(0.0, 1.0))).to("cuda")
         row = {"kind": "time", "tool": tool, **case, "batch": n}
         try:
@@ -291,10 +316,12 @@ def _measure(tools: Any, torch: Any, net: Net, tool: str, precision: str, x: Any
 def rivals(job: Row) -> Iterator[Row]:
     import gpu_tools as tools
 
-    net, precision = network(job["network"]), job["precision"]
-    for tool in tools.TOOLS:
-        if tool != "dtdfast" and (tool, precision) not in tools.UNSUPPORTED:
-            yield from timings(tool, net, {"network": job["network"], "precision": precision})
+    net, batches = network(job["network"]), tuple(job.get("batches", BATCHES))
+    with alone(job):
+        for precision in job.get("precisions", (job.get("precision"),)):
+            for tool in tools.TOOLS:
+                if tool != "dtdfast" and (tool, precision) not in tools.UNSUPPORTED:
+                    yield from timings(tool, net, {"network": job["network"], "precision": precision}, batches)
 
 
 def limits(job: Row) -> Iterator[Row]:
@@ -310,11 +337,20 @@ KINDS: dict[str, Callable[[Row], Iterator[Row]]] = {
     "network": whole,
     "rivals": rivals,
     "limits": limits,
+    "versions": gpu_first.versions,
+    "kernels": gpu_first.kernels,
+    "smoke": gpu_first.smoke,
 }
+
+
+def refuse(what: str, *ignored: Any) -> None:
+    """In the place of what computes empty rows again on the CPU: these samples have none."""
+    raise AssertionError(f"a {what} of the GPU is all 0")
 
 
 def main() -> None:
     job = json.loads(sys.argv[1])
+    passes.refill = explainers.refill = refuse  # type: ignore[attr-defined]
     for row in KINDS[job["kind"]](job):
         print(MARK + json.dumps(row, default=str), flush=True)
 

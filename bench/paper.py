@@ -75,6 +75,7 @@ class PaperDevice:
     def discard(self, graph: int) -> None: ...
 
     def seconds(self, launches: Sequence[Launch], repeats: int) -> float:
+        self.prepare(launches)
         return expect.seconds(list(launches))
 
 

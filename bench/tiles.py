@@ -1,8 +1,8 @@
-"""Which tile suits which step: python bench/tiles.py [--json FILE] [--network VGG-16] …; what `fetching`
-and `issuing` of cuda/run/tiles.py should say.
+"""Which tile suits which contraction: python bench/tiles.py [--json FILE] [--network VGG-16] …; what the costs of
+cuda/run/tiles.py follow from.
 
-Every contraction of a network is timed alone with each tile that it may take. Without a GPU the times are those of
-expect.py.
+Every contraction of a network is timed alone with each tile that it may take, those that are not in use among them
+(TRIED). Without a GPU the times are those of expect.py.
 """
 
 from __future__ import annotations
@@ -10,71 +10,90 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from contextlib import nullcontext
-from dataclasses import astuple, replace
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from itertools import product
 from pathlib import Path
 
 import dtdfast as dtd
 from dtdfast.cuda.kernels.dense import Tile
-from dtdfast.cuda.run import tiles
-from gpu_jobs import BATCHES, NETS, PRECISIONS, Row, network, profile
+from dtdfast.cuda.kernels.tile_copies import INNER, N_TAPS
+from dtdfast.cuda.run import contraction, tiles
+from dtdfast.cuda.run.prepared import Prepared
+from dtdfast.cuda.run.tiles import EVEN, Row
+from gpu_jobs import NETS, PRECISIONS, explainer, network
 from paper import on_paper
 
 CHOOSE = tiles.choose
-TILES = {row.name: row.tile for row in tiles.TILES}
-NARROW_UNITS = {
-    "wide, two tiles to a step": Tile(128, 128, 64, 32, 2, 2),
-    "two blocks of half": Tile(128, 64, 64, 32, 3, 1, 2),
-}
-TRIED: dict[str, dict[str, Tile]] = {  # not in use: to be measured
-    "tf32": NARROW_UNITS, "bfloat16": NARROW_UNITS,
-    "float32": {"tall": Tile(128, 64, 32, 32, 3), "eight warps": Tile(64, 64, 32, 16, 3, 2)},
-}  # fmt: skip
+BATCHES = (64, 1)
+REPEATS = 2
+TRIED = (  # not in use: to be measured
+    Row("huge", Tile(256, 128, 64, 64, 3), (EVEN,), tiles.ANY),
+    Row("half, eight warps", Tile(128, 64, 32, 32, 3, 1, 2), (EVEN,), tiles.ANY),
+)
 
 
-def steps_with(tile: Tile | None, name: str, precision: str, n: int) -> list[Row]:
-    """All contractions, with this tile wherever it can be had."""
-    net, anywhere = network(name), tile in TRIED[precision].values()
-
-    def choose(shape: tiles.Shape, multiprocessors: int, shared_bytes: int) -> tiles.Row:
-        chosen = CHOOSE(shape, multiprocessors, shared_bytes)
-        suits = any(row.tile == tile for row, _ in tiles.suiting(shape, shared_bytes))
-        if tile is not None and (suits or (anywhere and shape.form != tiles.THIN)):
-            return replace(chosen, tile=tile)
-        return chosen
-
-    tiles.choose = choose
+@contextmanager
+def chosen(row: Row | None) -> Iterator[None]:
+    """Contractions take this row."""
+    tiles.choose = CHOOSE if row is None else lambda *ignored: row
     try:
-        return [s for s in profile(net, precision, net.sample(n, box=(0.0, 1.0))) if "unit" in s]
+        yield
     finally:
         tiles.choose = CHOOSE
 
 
-def compare(name: str, precision: str, n: int) -> Row:
-    """Per contraction milliseconds by tile, with the one chosen."""
-    chosen = steps_with(None, name, precision, n)
-    rows = [{**step, "by tile": {}} for step in chosen]
-    for label, tile in (TILES | TRIED[precision]).items():
-        for row, step in zip(rows, steps_with(tile, name, precision, n), strict=True):
-            if step["tile"] == astuple(tile):
-                row["by tile"][label] = step["ms"]
-    return {"network": name, "precision": precision, "batch": n, "steps": rows}
+def prepared_for(name: str, precision: str, n: int) -> Prepared:
+    net = network(name)
+    made = explainer(net, precision, batch_size=n)
+    made.explain(net.sample(n, box=(0.0, 1.0)), 0)
+    executor = made._executor(net.input_shape, made._kind)
+    return executor._plan(n, 1, False)
 
 
-def show(found: Row) -> None:
-    labels = {astuple(tile): label for label, tile in TILES.items()}
-    chosen = sum(s["by tile"][labels[s["tile"]]] for s in found["steps"])
-    best = sum(min(s["by tile"].values()) for s in found["steps"])
+def compare(name: str, precision: str, n: int) -> dict[str, object]:
+    """Per contraction milliseconds by tile, with the one chosen; one of several alike stands for them."""
+    prepared = prepared_for(name, precision, n)
+    device, plan, found = prepared._memory.device, prepared.plan, {}
+    shapes: list[tiles.Shape] = []
+    for step in (*plan.forward, *plan.relevance):
+        if step.op not in contraction.OPERATIONS or step.op == "MATMUL":
+            continue
+        tiles.choose = lambda shape, *rest: shapes.append(shape) or CHOOSE(shape, *rest)
+        (launch,) = prepared._launches(step)
+        tiles.choose = CHOOSE
+        shape, constants = shapes[-1], launch.kernel.constants
+        taps, inner = launch.integers[N_TAPS], launch.integers[INNER]
+        key = (shape, taps, inner, constants[:3], constants[-1])
+        if key in found:
+            found[key]["count"] += 1
+            continue
+        before, tiles.TILES = tiles.TILES, (*tiles.TILES, *TRIED)
+        rows = list(tiles.suiting(shape, device.shared_bytes))
+        tiles.TILES = before
+        times = {}
+        for row in rows:
+            with chosen(row), suppress(Exception):  # a tile that is only tried may ask for too many registers
+                times[row.name] = 1e3 * device.seconds(prepared._launches(step), REPEATS)
+        named = next(row.name for row in rows if row.tile.constants == constants[3])
+        found[key] = {
+            "count": 1, "operation": step.op, "unit": shape.unit, "form": shape.form, "products": shape.products,
+            "transposed": constants[2], "pixels": shape.pixels, "channels": shape.channels, "groups": shape.groups,
+            "taps": taps, "inner": inner, "macs": step.macs, "chosen": named, "by tile": times,
+        }  # fmt: skip
+    return {"network": name, "precision": precision, "batch": n, "steps": list(found.values())}
+
+
+def show(found: dict[str, object]) -> None:
+    steps: list[dict[str, object]] = found["steps"]
+    now = sum(s["count"] * s["by tile"][s["chosen"]] for s in steps)
+    best = sum(s["count"] * min(s["by tile"].values()) for s in steps)
+    used = sum(s["count"] * min(t for row, t in s["by tile"].items() if row in tiles.NAMED) for s in steps)
     print(
-        f"{found['network']}, {found['batch']} images, {found['precision']}: {chosen:.3f} ms as chosen, {best:.3f} "
-        "with the best tiles"
+        f"{found['network']}, {found['batch']} images, {found['precision']}: {now:.3f} ms as chosen, {used:.3f} with the "
+        f"best tiles in use, {best:.3f} with the best of all",
+        flush=True,
     )
-    for s in found["steps"]:
-        times = "  ".join(f"{label} {ms:.4f}" for label, ms in sorted(s["by tile"].items(), key=lambda item: item[1]))
-        if labels[s["tile"]] != min(s["by tile"], key=s["by tile"].__getitem__):
-            way = "transposed" if s["transposed"] else "plain"
-            print(f"    {s['step']:4} {s['unit']:8} {s['products']} {way:10}  chose {labels[s['tile']]}: {times}")
 
 
 def main() -> None:
@@ -87,9 +106,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     end, results = time.monotonic() + options.seconds, []
-    for name, n, precision in product(
-        options.network or NETS, (max(BATCHES), min(BATCHES)), options.precision or PRECISIONS
-    ):
+    for name, n, precision in product(options.network or NETS, BATCHES, options.precision or PRECISIONS):
         if time.monotonic() < end:
             with nullcontext() if dtd.backends()["cuda"].usable else on_paper():
                 results.append(compare(name, precision, n))

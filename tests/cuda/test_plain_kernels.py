@@ -59,12 +59,12 @@ BODIES = [
     "derivative", "signed")),
     (depthwise.neuron_channel, ("gelu_tanh", "gate", False), 10, 4, 4),
     *((depthwise.taps_channel, (weight_map, "times"), 5, 4, 1) for weight_map in list(WEIGHT_MAPS)[::2]),
-    *((pool.max_pool, (lanes,), (real, winner, real, *["f4"] * 3), 11, 0)
+    *((pool.max_pool, (9, lanes), (real, winner, real, *["f4"] * 3), 10, 0)
       for real, winner, lanes in (("f4", "u1", 4), ("f4", "u2", 1), ("bf16", "u1", 4))),
     *((pool.max_unpool, (scaled, 4, lanes), ("f4", "f4", "f4", winner, *["f4"] * 3), 15, 0)
       for winner, scaled, lanes in (("u1", False, 1), ("u1", True, 4), ("u2", True, 1), ("u2", False, 4))),
     (pool.max_unpool, (True, 1, 4), ("bf16", "bf16", "bf16", "u1", *["f4"] * 3), 15, 0),
-    (elementwise.clear_border, (), ("bf16", "f4"), 0, 0),
+    (elementwise.clear_border, (), ("f4", "bf16"), 0, 0),
     (elementwise.move, (), ("bf16", "f4"), 1, 0),
     (elementwise.multiply, ("times",), ("f4", "bf16", "bf16"), 1, 1),
     (depthwise.neuron_channel, ("relu", "gate", True),
@@ -244,7 +244,7 @@ def is_sibling(node):
 
 def test_a_comment_in_a_file_keeps_its_kernels(monkeypatch):
     """As an edit of the real file would: pool.py is read with one more comment, then with one more line of code."""
-    kernel = strided.kernel(pool.max_pool, ("f4",) * 2, (1,), 1, 3, 0)
+    kernel = strided.kernel(pool.max_pool, ("f4",) * 2, (9, 1), 1, 3, 0)
     found = []
     read = Path.read_text
     for more in ("", "\n# more\n", "\nMORE = 1\n"):

@@ -38,7 +38,7 @@ def tiles_for(unit: str, products: int, *forms: str) -> list[Tile]:
     return [
         row.tile
         for row in TILES
-        if row.pays(unit) is not None and products in row.products and set(forms) & set(row.forms)
+        if (unit, products) in row.costs and set(forms) & set(row.forms)
     ]
 
 

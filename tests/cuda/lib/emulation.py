@@ -319,6 +319,7 @@ WORDS = {
     language.sum_of_lanes: lambda value: _together("sum of lanes", 32, value),
     language.largest_of_lanes: lambda value: _together("largest of lanes", 32, value),
     language.wide: language.wide,
+    language.product: language.product,
     language.single: language.single,
     language.quotient_by: language.quotient_by,
     language.times: times,

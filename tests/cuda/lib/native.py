@@ -136,6 +136,7 @@ WORDS = {
     language.sum_of_lanes: _own,
     language.largest_of_lanes: _own,
     language.wide: _wide,
+    language.product: inline(language.product),
     language.single: _single,
     language.quotient_by: _quotient_by,
     language.times: _times,

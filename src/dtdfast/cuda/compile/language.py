@@ -62,6 +62,13 @@ def single(value: Any) -> Any:
     return np.float32(value)
 
 
+def product(a: Any, b: Any) -> Any:
+    """a·b of float64, rounded, as Python has it: a GPU rounds it once with a sum that follows, unless told not to, and
+    what should cancel leaves a rest.
+    """
+    return a * b
+
+
 def quotient_by(n: int, magic: int, shift: int) -> int:
     """N // d for 0 ≤ n < 2³¹, where (magic, shift) is the reciprocal of d (kernels/strided.py): by multiplying."""
     return (n * magic) >> shift

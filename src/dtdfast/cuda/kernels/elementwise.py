@@ -52,10 +52,13 @@ def fill_long(types: Types) -> Body:
 
 
 def clear_border(types: Types) -> Body:
-    """out[place] = 0 for the places of a frame, byte offsets from the first element of a sample's frame."""
-    store = STORES[types[0]]
+    """out[place] = 0 for the places of a frame, byte offsets from the first element of a sample's frame.
 
-    def body(out: int, place: int) -> None:
+    The places come first: threads side by side clear channels of one place, which lie side by side.
+    """
+    store = STORES[types[1]]
+
+    def body(place: int, out: int) -> None:
         store(out + load_long(place), ZERO)
 
     return body

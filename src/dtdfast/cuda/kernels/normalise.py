@@ -19,6 +19,7 @@ from ..compile.language import (
     lanes,
     largest_of_lanes,
     load,
+    product,
     single,
     sum_of_lanes,
     times,
@@ -228,7 +229,7 @@ def norm_products(types: Types, weight_map: str, mode: str, centred: bool, scatt
             for i in range(lane(), n, lanes()):
                 v = wide(get(x + times(i, x_stride)))
                 if scatter:
-                    v = v * wm(-kappa * rho * element(w, i, w_stride), gamma)
+                    v = product(v, wm(-kappa * rho * element(w, i, w_stride), gamma))
                 total += v
             total = sum_of_lanes(total)
         for i in range(lane(), n, lanes()):
@@ -236,7 +237,7 @@ def norm_products(types: Types, weight_map: str, mode: str, centred: bool, scatt
             r = v * wm((WIDE_ONE - kappa) * rho * weight, gamma)
             if centred:
                 beside = wm(-kappa * rho * weight, gamma)
-                r = r + (total - v * beside if scatter else (total - v) * beside)
+                r = r + (total - product(v, beside) if scatter else (total - v) * beside)
             by = get_m(m + times(i, m_stride)) if m != 0 else ZERO
             put(out + times(i, out_stride), multiplier(by, single(r)), accumulate)
 

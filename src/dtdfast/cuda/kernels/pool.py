@@ -17,7 +17,7 @@ Body = Any
 CHANNELS = 4  # of a thread
 
 
-def max_pool(types: Types, together: int) -> Body:
+def max_pool(types: Types, n_taps: int, together: int) -> Body:
     """out[p,c] = max_k x[p·x_step + tap_k, c] over the taps within x, m[p,c] = the first k that attains it.
 
     d, h, w are p·x_step; x is the address of (n, c) at the pixel 0, x_d, x_h, x_w are its strides; taps are rows
@@ -30,7 +30,7 @@ def max_pool(types: Types, together: int) -> Body:
 
     def body(
         out: int, m: int, x: int, d: int, h: int, w: int,
-        taps: int, n_taps: int, depth: int, height: int, width: int, x_d: int, x_h: int, x_w: int,
+        taps: int, depth: int, height: int, width: int, x_d: int, x_h: int, x_w: int,
         out_c: int, m_c: int, x_c: int,
     ) -> None:  # fmt: skip
         best_0, best_1, best_2, best_3 = -INFINITY, -INFINITY, -INFINITY, -INFINITY

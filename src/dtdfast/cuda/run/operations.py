@@ -32,7 +32,7 @@ def clear_border(site: Site) -> list[Launch]:
     offset = size * buffer.strides()[0]  # a sample's frame starts before its first element
     strides = (size * buffer.strides()[2], size, 0, 0, 0, 0)
     channels = Strided(site.view(site.step.out).at - offset, strides, dtype=buffer.dtype)
-    return launches((elementwise.clear_border,), (count, buffer.shape[0], 1, 1, len(places), 1), [channels, table])
+    return launches((elementwise.clear_border,), (count, buffer.shape[0], 1, 1, len(places), 1), [table, channels])
 
 
 def _frame(buffer: Buffer) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -177,8 +177,8 @@ def max_pool(site: Site) -> list[Launch]:
     coordinates = [coordinate(a, by) for a, by in zip(SPACE, step.phase.x_step, strict=True)]
     views = [site.view(step.out), site.view(step.m), without(x, *SPACE), *coordinates]
     size = site.shape(step.x)[D : W + 1]
-    longs = (site.address_of(step.table), len(step.table), *size, *_space(x))
-    return _channels_at_once(site, (pool.max_pool,), views, longs, [*views[:2], x])
+    longs = (site.address_of(step.table), *size, *_space(x))
+    return _channels_at_once(site, (pool.max_pool, len(step.table)), views, longs, [*views[:2], x])
 
 
 def max_unpool(site: Site) -> list[Launch]:

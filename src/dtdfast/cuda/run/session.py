@@ -112,10 +112,10 @@ class CudaSession:
             piece = np.asarray(entry.start[:, chunk : chunk + plan.t], np.float32)
             if entry.clip:
                 piece = np.maximum(piece, 0)
-            self._give("start", np.pad(piece, [(0, 0), (0, missing), *[(0, 0)] * (piece.ndim - 2)]))
+            self._give("start", _filled(piece, missing, 0))
         elif entry.numbers is not None:
             piece = np.asarray(entry.numbers[:, chunk : chunk + plan.t], np.int64)
-            self._give("numbers", np.pad(piece, [(0, 0), (0, missing)], constant_values=-1))
+            self._give("numbers", _filled(piece, missing, -1))
 
     def _give_inputs(self, x: Any) -> None:
         self._give("x", x)
@@ -185,3 +185,10 @@ class CudaSession:
             self._check.refuse(x)
         if what and found[what]:
             raise NumericsError(overflow(what, "float32"))
+
+
+def _filled(piece: Array, missing: int, value: int) -> Array:
+    """With so many more targets of every sample."""
+    if not missing:
+        return piece
+    return np.pad(piece, [(0, 0), (0, missing), *[(0, 0)] * (piece.ndim - 2)], constant_values=value)

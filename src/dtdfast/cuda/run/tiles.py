@@ -1,4 +1,4 @@
-"""Which tile a contraction takes, by its shape alone: one table, the row of least cost."""
+"""Which tile a contraction takes, by its shape alone: one table of measured times, the row that takes least."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..kernels.dense import Tile
+from ..kernels.warp_product import ROW_BYTES
 
 UNITS = {"float32": ("tf32x3", "fma"), "tf32": ("tf32", "tf32"), "bfloat16": ("bf16_rounded", "bf16_rounded")}
 UNITS["mixed"] = UNITS["float32"]
 """Per precision the unit for rows of float32 x and w that are 16-byte aligned, and for others; what lies in bfloat16
 takes "bf16"."""
-
-ISSUING = ("tf32x3", "fma")
-"""Units that are bound by the instructions they issue; the others are bound by what they fetch."""
 
 EVEN, UNEVEN, SHALLOW, THIN = "even", "uneven", "shallow", "thin"
 """Forms of a contraction: its channels fill tiles, or do not; it is no deeper than one tile, such as 3 × 3 × 3 of an
@@ -29,42 +27,116 @@ MULTIPROCESSORS, SHARED_BYTES = 132, 163 * 1024
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What blocks take, in microseconds, measured on an H200 (bench/tiles.py).
+
+    Attributes
+    ----------
+    shared : of a tile, per block on a multiprocessor, where blocks wait for its units
+    alone : of a tile where a block waits for itself
+    fixed : before the first tile and behind the last
+    """
+
+    shared: float
+    alone: float
+    fixed: float
+
+    def of(self, blocks: int, tiles: int) -> float:
+        """Of some blocks at once on one multiprocessor, so many tiles deep."""
+        return self.fixed + tiles * max(blocks * self.shared, self.alone) if blocks else 0.0
+
+
+@dataclass(frozen=True)
 class Row:
     """A tile, and the contractions that it is for.
 
     Attributes
     ----------
     forms : of the contractions
-    products : how many of them at once (2: the dual product)
-    fetching, issuing : the share of the peak that a multiprocessor full of such tiles is thought to reach, with a unit
-        bound by what it fetches from the second-level cache, or by the instructions it issues (ISSUING). None: the sums
-        do not fit the registers (tests/cuda/test_compiled.py). Predicted, not measured.
+    costs : by unit, and how many products at once (2: the dual product). Where a unit is not among them, the sums do
+        not fit the registers (tests/cuda/test_compiled.py), or it is never the best
     """
 
     name: str
     tile: Tile
     forms: tuple[str, ...]
-    products: tuple[int, ...]
-    fetching: float | None
-    issuing: float | None
+    costs: dict[tuple[str, int], Cost]
 
-    def pays(self, unit: str) -> float | None:
-        return self.issuing if unit in ISSUING else self.fetching
+    def microseconds(self, shape: Shape, multiprocessors: int) -> float:
+        """On the busiest multiprocessor, where `tile.min_blocks` blocks are under way at once."""
+        tile, cost = self.tile, self.costs[shape.unit, shape.products]
+        blocks = -(-shape.pixels // tile.pixels) * -(-shape.channels // tile.channels) * shape.groups
+        full, rest = divmod(-(-blocks // multiprocessors), tile.min_blocks)
+        tiles = -(-shape.depth // (ROW_BYTES * tile.together)) * tile.together
+        return full * cost.of(tile.min_blocks, tiles) + cost.of(rest, tiles)
 
 
-BOTH = (EVEN, UNEVEN)
+def _costs(**given: tuple[float, float, float]) -> dict[tuple[str, int], Cost]:
+    """unit_products=(shared, alone, fixed)."""
+    return {(name[:-2], int(name[-1])): Cost(*numbers) for name, numbers in given.items()}
+
+
+ANY = {
+    (unit, products): Cost(1, 1, 1) for unit in ("fma", "tf32x3", "tf32", "bf16_rounded", "bf16") for products in (1, 2)
+}
+"""Of the only row for a form."""
+
 TILES = (
-    Row("thin", Tile(128, 8, 32, 8, 4), (THIN,), (1, 2), 1.0, 1.0),
-    Row("shallow", Tile(64, 64, 32, 32, 2, 1, 2), (SHALLOW,), (1, 2), 0.7, 0.85),
-    Row("huge", Tile(256, 128, 64, 64, 3), (EVEN,), (1,), 1.0, None),
-    Row("wide", Tile(128, 128, 64, 32, 3), (EVEN,), (2,), 0.95, None),
-    Row("broad", Tile(128, 128, 64, 32, 3, 1, 2), (EVEN,), (1,), 0.95, None),
-    Row("tall", Tile(256, 64, 64, 32, 3), (EVEN,), (1, 2), 0.9, None),
-    Row("narrow", Tile(128, 64, 32, 32, 3, 1, 2), (EVEN,), (1,), None, 0.9),
-    Row("square", Tile(64, 64, 32, 32, 3, 2, 2), BOTH, (1, 2), 0.7, 0.85),
-    Row("small", Tile(32, 32, 16, 16, 4, 2, 2), BOTH, (1, 2), 0.35, 0.65),
-)
-"""bench/tiles.py measures what each would take; of two that cost the same, the first is chosen."""
+    Row("thin", Tile(128, 8, 32, 8, 4), (THIN,), ANY),
+    Row("shallow", Tile(64, 64, 32, 32, 2, 1, 2), (SHALLOW,), ANY),
+    Row("wide", Tile(128, 128, 64, 32, 2, 2), (EVEN,), _costs(tf32_2=(1.24, 1.24, 7.9), bf16_2=(1.17, 1.17, 6.3))),
+    Row("half", Tile(128, 64, 64, 32, 3, 1, 2), (EVEN,), _costs(tf32_2=(0.68, 0.77, 5.5), bf16_2=(0.67, 0.75, 4.4))),
+    Row("broad", Tile(128, 128, 64, 32, 3, 1, 2), (EVEN,), _costs(tf32_1=(0.95, 0.95, 6.4), bf16_1=(0.82, 0.82, 4.3))),
+    Row(
+        "tall", Tile(128, 64, 64, 32, 3, 1, 3), (EVEN,),
+        _costs(tf32x3_1=(1.28, 1.52, 4.4), tf32_1=(0.50, 0.57, 5.4), bf16_1=(0.42, 0.52, 3.8)),
+    ),
+    Row(
+        "square", Tile(64, 64, 32, 32, 3, 1, 3), (EVEN,),
+        _costs(
+            tf32x3_1=(0.74, 1.01, 2.6), tf32_1=(0.30, 0.41, 3.1), bf16_1=(0.26, 0.39, 2.2),
+            tf32x3_2=(1.16, 1.44, 2.9), tf32_2=(0.38, 0.47, 3.7), bf16_2=(0.36, 0.46, 3.2),
+        ),
+    ),
+    Row(
+        "oblong", Tile(32, 64, 16, 32, 4, 2, 2), (EVEN,),
+        _costs(
+            tf32x3_1=(0.43, 0.51, 1.9), tf32_1=(0.26, 0.26, 2.1), bf16_1=(0.23, 0.23, 1.6),
+            tf32x3_2=(0.76, 0.93, 2.0), tf32_2=(0.27, 0.27, 2.4), bf16_2=(0.23, 0.29, 2.1),
+        ),
+    ),
+    Row(
+        "small", Tile(32, 32, 16, 16, 6, 2, 2), (EVEN,),
+        _costs(
+            tf32x3_1=(0.28, 0.34, 1.5), tf32_1=(0.17, 0.24, 1.7), bf16_1=(0.15, 0.21, 1.4),
+            tf32x3_2=(0.38, 0.38, 1.6), tf32_2=(0.16, 0.22, 1.8), bf16_2=(0.16, 0.22, 1.5),
+        ),
+    ),
+    Row(
+        "low", Tile(16, 64, 16, 16, 6, 2, 2), (EVEN,),
+        _costs(
+            tf32x3_1=(0.39, 0.39, 2.6), tf32_1=(0.26, 0.26, 3.0), bf16_1=(0.22, 0.22, 2.4),
+            tf32x3_2=(0.44, 0.44, 2.6), tf32_2=(0.23, 0.23, 3.1), bf16_2=(0.22, 0.22, 2.7),
+        ),
+    ),
+    Row(
+        "uneven square", Tile(64, 64, 32, 32, 3, 2, 2), (UNEVEN,),
+        _costs(
+            fma_1=(1.27, 1.27, 2.0), tf32x3_1=(1.01, 1.33, 2.9), tf32_1=(0.51, 0.66, 3.6), bf16_1=(0.51, 0.59, 2.1),
+            fma_2=(2.54, 2.54, 2.0), tf32x3_2=(1.19, 1.39, 2.8), tf32_2=(0.55, 0.66, 3.6), bf16_2=(0.44, 0.54, 2.2),
+            bf16_rounded_1=(0.60, 0.61, 3.6), bf16_rounded_2=(0.60, 0.61, 3.6),
+        ),
+    ),
+    Row(
+        "uneven small", Tile(32, 32, 16, 16, 4, 2, 2), (UNEVEN,),
+        _costs(
+            fma_1=(0.51, 0.61, 1.0), tf32x3_1=(0.33, 0.48, 1.2), tf32_1=(0.20, 0.33, 1.3), bf16_1=(0.21, 0.32, 0.9),
+            fma_2=(1.02, 1.02, 1.0), tf32x3_2=(0.39, 0.45, 1.6), tf32_2=(0.20, 0.33, 1.3), bf16_2=(0.19, 0.19, 0.8),
+            bf16_rounded_1=(0.30, 0.30, 1.3), bf16_rounded_2=(0.30, 0.30, 1.3),
+        ),
+    ),
+)  # fmt: skip
+"""bench/tiles.py measures what each takes; of two that cost the same, the first is chosen."""
 
 NAMED = {row.name: row for row in TILES}
 
@@ -78,6 +150,7 @@ class Shape:
     unit, form, products : as in a row
     pixels : results per channel, of all samples
     channels, groups : of the results, per group
+    depth : bytes that a result sums over, of x
     views : arrays that the epilogue reads or writes
     """
 
@@ -87,30 +160,21 @@ class Shape:
     pixels: int
     channels: int
     groups: int
+    depth: int
     views: int
 
 
-def suiting(shape: Shape, shared_bytes: int) -> Iterator[tuple[Row, float]]:
-    """The rows for a contraction, and the share of the peak of each, of a device whose blocks may have so much shared
-    memory.
-    """
+def suiting(shape: Shape, shared_bytes: int) -> Iterator[Row]:
+    """The rows for a contraction on a device whose blocks may have so much shared memory."""
     for row in TILES:
-        share = row.pays(shape.unit)
         fits = row.tile.shared_bytes(shape.products, shape.views) <= shared_bytes
-        if shape.form in row.forms and shape.products in row.products and share is not None and fits:
-            yield row, share
+        if shape.form in row.forms and (shape.unit, shape.products) in row.costs and fits:
+            yield row
 
 
 def choose(shape: Shape, multiprocessors: int, shared_bytes: int) -> Row:
-    """The row whose blocks take the least time on the busiest multiprocessor.
+    """The row of least time on the busiest multiprocessor.
 
     The order of summation is the same for all tiles, so the choice may follow the size of the batch.
     """
-
-    def cost(candidate: tuple[Row, float]) -> float:
-        row, share = candidate
-        tile = row.tile
-        blocks = -(-shape.pixels // tile.pixels) * -(-shape.channels // tile.channels) * shape.groups
-        return -(-blocks // multiprocessors) * tile.pixels * tile.channels / share
-
-    return min(suiting(shape, shared_bytes), key=cost)[0]
+    return min(suiting(shape, shared_bytes), key=lambda row: row.microseconds(shape, multiprocessors))
