@@ -29,7 +29,9 @@ from host import HostDevice
 from nets import Net
 from ours import Z_PLUS
 
-ROUNDINGS = 2.0**-22  # of weights, a few u: what rules that cancel and pools with near ties make of it, float32 may too
+ROUNDINGS = 2.0**-20
+"""Of weights at random; in a sum of hundreds of terms that is a rounding or two of float32.  It shows what rules that
+cancel and pools with near ties make of them."""
 
 
 @contextmanager
