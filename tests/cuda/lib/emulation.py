@@ -1,25 +1,44 @@
 """The instructions of `dtdfast.cuda.compile.ptx` in Python: a kernel runs from its own source, one greenlet per thread.
 
 Pessimistic on purpose: shared memory starts as NaN, a copy lands only when it is waited for, threads run in random
-order between barriers, and every address must lie in memory that the test gave, aligned as the instruction asks. What
-it cannot prove is its own reading of how the tensor cores lay out their fragments.
+order between barriers, and every address must lie in memory that the test gave, aligned as the instruction asks. No two
+threads may race (races.py), and what is 32 bits wide on a device must fit there (widths.py). What it cannot prove is
+its own reading of how the tensor cores lay out their fragments.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
 from greenlet import getcurrent, greenlet
 from numpy.typing import NDArray
 
+import races
 import tensor_cores
+import widths
+from arithmetic import (  # noqa: F401 (instructions)
+    fma,
+    high_bf16,
+    high_tf32,
+    low_bf16,
+    pack_bf16,
+    positive,
+    positive_bf16,
+    ratio,
+    round_positive_tf32,
+    round_tf32,
+    rounded_bf16,
+    word,
+)
 from device_memory import Memory
 from dtdfast.cuda.compile import language
+from dtdfast.cuda.compile.kernel import Kernel
 from dtdfast.cuda.compile.specialise import specialised
 from dtdfast.cuda.run.launch import Launch
-from tensor_cores import bits as _bits
 
 SHARED = 4096  # address of the dynamic shared memory
 _F = np.float32
@@ -28,7 +47,9 @@ _F = np.float32
 class _Thread:
     def __init__(self, number: int, block: tuple[int, int, int], body: Callable[[], None]) -> None:
         self.number, self.block = number, block
-        self.copies: list[list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]] = [[]]
+        self.tag = number << races.PLACE_BITS + races.CODE_BITS  # of its accesses of shared memory
+        self.who = number << races.CODE_BITS  # of those of global memory
+        self.copies: list[list[tuple[NDArray[np.uint8], NDArray[np.uint8], int]]] = [[]]
         self.greenlet = greenlet(body)
         self.answer: Any = None
 
@@ -37,18 +58,46 @@ class _State:
     memory: Memory
     threads: int  # of a block
     shared: NDArray[np.uint8]
+    of_shared: races.Shared
+    of_global: races.Global
     current: _Thread
     scheduler: Any
 
 
 _S = _State()
+At = Callable[[int], NDArray[np.uint8]]
 
 
-def _shared_at(address: int, size: int) -> NDArray[np.uint8]:
+def _shared_bytes(address: int, size: int) -> NDArray[np.uint8]:
     place = int(address) - SHARED
     assert place % size == 0, f"shared address {place:#x} is not a multiple of {size}"
     assert 0 <= place <= _S.shared.size - size, f"shared address {place:#x} is outside of {_S.shared.size} bytes"
     return _S.shared[place : place + size]
+
+
+def _shared(name: str, size: int, what: int) -> At:
+    """The bytes at an address of shared memory, for an instruction whose accesses are noted."""
+    number = (races.code(name, size, what) << races.PLACE_BITS) - SHARED
+
+    def at(address: int) -> NDArray[np.uint8]:
+        there = _shared_bytes(address, size)
+        _S.of_shared.log.append(_S.current.tag + number + address)
+        return there
+
+    return at
+
+
+def _global(name: str, size: int, what: int) -> At:
+    """The same of global memory."""
+    code = races.code(name, size, what)
+
+    def at(address: int) -> NDArray[np.uint8]:
+        there = _S.memory.bytes_at(address, size)
+        _S.of_global.who.append(_S.current.who | code)
+        _S.of_global.where.append(int(address))
+        return there
+
+    return at
 
 
 # ------------------------------------------------------------------------------------------------- threads, registers
@@ -67,8 +116,6 @@ def block_y() -> int:
 
 
 def quotient(a: int, b: int) -> int:
-    assert 0 <= a < 2**32
-    assert 0 < b < 2**32
     return int(a) // int(b)
 
 
@@ -80,17 +127,19 @@ def words(n: int) -> list[Any]:
     return [0] * n
 
 
-integers = words
+def integers(n: int) -> list[Any]:
+    return widths.Integers([0] * n)
+
 
 # ------------------------------------------------------------------------------------------------------------- memory
 
 
-def _loader(at: Callable[[int, int], NDArray[np.uint8]], dtype: Any, n: int) -> Callable[[int], Any]:
-    size = np.dtype(dtype).itemsize * n
+def _loader(space: Callable[[str, int, int], At], name: str, dtype: Any, n: int = 1, what: int = races.READ) -> Any:
+    at = space(name, np.dtype(dtype).itemsize * n, what)
     integer = np.dtype(dtype).kind in "iu"
 
     def load(address: int) -> Any:
-        values = at(address, size).view(dtype)
+        values = at(address).view(dtype)
         if n == 1:
             return int(values[0]) if integer else values[0]
         return tuple(values.copy())
@@ -98,41 +147,36 @@ def _loader(at: Callable[[int, int], NDArray[np.uint8]], dtype: Any, n: int) -> 
     return load
 
 
-def _storer(at: Callable[[int, int], NDArray[np.uint8]], dtype: Any, n: int) -> Callable[..., None]:
-    size = np.dtype(dtype).itemsize * n
+def _storer(space: Callable[[str, int, int], At], name: str, dtype: Any, n: int = 1) -> Callable[..., None]:
+    at = space(name, np.dtype(dtype).itemsize * n, races.WRITE)
 
     def store(address: int, *values: Any) -> None:
         assert len(values) == n
-        at(address, size).view(dtype)[:] = values
+        at(address).view(dtype)[:] = values
 
     return store
 
 
-def _global(address: int, size: int) -> NDArray[np.uint8]:
-    return _S.memory.bytes_at(address, size)
-
-
-load = read = _loader(_global, np.float32, 1)
-load4 = read4 = _loader(_global, np.float32, 4)
-read_int = _loader(_global, np.int32, 1)
-read_long = _loader(_global, np.int64, 1)
-load_byte = _loader(_global, np.uint8, 1)
-load_short = _loader(_global, np.uint16, 1)
-store = _storer(_global, np.float32, 1)
-store4 = _storer(_global, np.float32, 4)
-store_long = _storer(_global, np.int64, 1)
-store_byte = _storer(_global, np.uint8, 1)
-store_short = _storer(_global, np.uint16, 1)
-shared_load = _loader(_shared_at, np.float32, 1)
-shared_load4 = _loader(_shared_at, np.float32, 4)
-shared_load_int = _loader(_shared_at, np.int32, 1)
-shared_store = _storer(_shared_at, np.float32, 1)
-shared_store2 = _storer(_shared_at, np.float32, 2)
-shared_store_int = _storer(_shared_at, np.int32, 1)
+load, load4 = _loader(_global, "load", np.float32), _loader(_global, "load4", np.float32, 4)
+read, read4 = (_loader(_global, name, np.float32, n, races.CONSTANT) for name, n in (("read", 1), ("read4", 4)))
+read_int = _loader(_global, "read_int", np.int32, 1, races.CONSTANT)
+read_long = _loader(_global, "read_long", np.int64, 1, races.CONSTANT)
+load_byte, load_short = _loader(_global, "load_byte", np.uint8), _loader(_global, "load_short", np.uint16)
+store, store4 = _storer(_global, "store", np.float32), _storer(_global, "store4", np.float32, 4)
+store_long = _storer(_global, "store_long", np.int64)
+store_byte, store_short = _storer(_global, "store_byte", np.uint8), _storer(_global, "store_short", np.uint16)
+shared_load, shared_load4 = (
+    _loader(_shared, name, np.float32, n) for name, n in (("shared_load", 1), ("shared_load4", 4))
+)
+shared_load_int = _loader(_shared, "shared_load_int", np.int32)
+shared_store = _storer(_shared, "shared_store", np.float32)
+shared_store2 = _storer(_shared, "shared_store2", np.float32, 2)
+shared_store_int = _storer(_shared, "shared_store_int", np.int32)
+_load8, _store8 = _loader(_global, "load8_bf16", np.uint16, 8), _storer(_global, "store8_bf16", np.uint16, 8)
 
 
 def load8_bf16(address: int) -> Any:
-    return tuple((_global(address, 16).view(np.uint16).astype(np.uint32) << 16).view(np.float32))
+    return tuple((np.array(_load8(address), np.uint32) << 16).view(np.float32))
 
 
 def load_bf16(address: int) -> Any:
@@ -140,12 +184,11 @@ def load_bf16(address: int) -> Any:
 
 
 def store8_bf16(address: int, *values: Any) -> None:
-    assert len(values) == 8
-    _global(address, 16).view(np.uint16)[:] = [_bf16(v) for v in values]
+    _store8(address, *map(rounded_bf16, values))
 
 
 def store_bf16(address: int, value: Any) -> None:
-    store_short(address, _bf16(value))
+    store_short(address, rounded_bf16(value))
 
 
 def shared() -> int:
@@ -153,23 +196,28 @@ def shared() -> int:
 
 
 def _copy(size: int) -> Callable[[int, int, int], None]:
+    name = f"copy{size}"
+    to_shared, given = _shared(name, size, races.ISSUE), _global(name, size, races.READ)
+    landing = races.code(name, size, races.LAND) << races.PLACE_BITS
+
     def copy(to: int, source: int, n_bytes: int) -> None:
-        target, data = _shared_at(to, size), np.zeros(size, np.uint8)
+        target, data = to_shared(to), np.zeros(size, np.uint8)
         assert n_bytes in (0, size)
         if n_bytes:
-            data[:] = _global(source, size)
+            data[:] = given(source)
         target[:] = 0xFF  # NaN until it lands
-        _S.current.copies[-1].append((target, data))
+        _S.current.copies[-1].append((target, data, landing | int(to) - SHARED))
 
     return copy
 
 
 copy4, copy16 = _copy(4), _copy(16)
+_to_shared2, _given2 = _shared("copy2", 2, races.WRITE), _global("copy2", 2, races.READ)
 
 
 def copy2(to: int, source: int, n_bytes: int) -> None:
     assert n_bytes in (0, 2)
-    _shared_at(to, 2)[:] = _global(source, 2) if n_bytes else 0
+    _to_shared2(to)[:] = _given2(source) if n_bytes else 0
 
 
 def copy_commit() -> None:
@@ -180,69 +228,18 @@ def _wait(n: int) -> Callable[[], None]:
     def wait() -> None:
         groups = _S.current.copies  # the last one is open
         while len(groups) - 1 > n:
-            for target, data in groups.pop(0):
+            for target, data, landing in groups.pop(0):
                 target[:] = data
+                _S.of_shared.log.append(_S.current.tag | landing)
 
     return wait
 
 
 COPY_WAIT = tuple(_wait(n) for n in range(8))
 
-# --------------------------------------------------------------------------------------------------------- arithmetic
-
 
 def times(i: int, stride: int) -> int:
-    assert -(2**31) <= i < 2**31
     return int(i) * int(stride)
-
-
-def fma(a: Any, b: Any, c: Any) -> Any:
-    return _F(np.float64(a) * np.float64(b) + np.float64(c))  # the product is exact in float64
-
-
-def round_tf32(x: Any) -> int:
-    return _bits(x) if not np.isfinite(x) else (_bits(x) + 0x1000) & 0xFFFFE000
-
-
-word = _bits
-
-
-def high_tf32(x: Any) -> Any:
-    return np.uint32(round_tf32(x)).view(np.float32)
-
-
-def ratio(a: Any, b: Any) -> Any:
-    return _F(0) if b == 0 else _F(a) / _F(b)
-
-
-def positive(x: Any) -> Any:
-    assert np.isfinite(x)
-    return max(_F(x), _F(0))
-
-
-def round_positive_tf32(x: Any) -> int:
-    return round_tf32(positive(x))
-
-
-def _bf16(x: Any) -> int:
-    bits = _bits(x)
-    return 0x7FFF if np.isnan(x) else (bits + 0x7FFF + (bits >> 16 & 1)) >> 16 & 0xFFFF
-
-
-def pack_bf16(low: Any, high: Any) -> int:
-    return _bf16(low) | _bf16(high) << 16
-
-
-def low_bf16(word: int) -> Any:
-    return np.uint32(word << 16 & 0xFFFFFFFF).view(np.float32)
-
-
-def high_bf16(word: int) -> Any:
-    return np.uint32(word & 0xFFFF0000).view(np.float32)
-
-
-def positive_bf16(word: int) -> int:
-    return sum(half for half in (word & 0xFFFF, word & 0xFFFF0000) if not half & 0x80008000)
 
 
 # -------------------------------------------------------------------------------------------------------- collectives
@@ -262,17 +259,16 @@ def warp_barrier() -> None:
 
 
 def _ldmatrix(kind: str) -> Callable[..., None]:
+    at = _shared(kind, 16, races.WARP_READ)
+
     def ldmatrix(to: list[Any], i: int, address: int) -> None:
+        at(address)
         to[i : i + 4] = _together(kind, 32, address)
 
     return ldmatrix
 
 
-ldmatrix, ldmatrix_words, ldmatrix_turned = (
-    _ldmatrix("ldmatrix"),
-    _ldmatrix("ldmatrix words"),
-    _ldmatrix("ldmatrix turned"),
-)
+ldmatrix, ldmatrix_words, ldmatrix_turned = map(_ldmatrix, ("ldmatrix", "ldmatrix words", "ldmatrix turned"))
 
 
 def _mma(kind: str) -> Callable[..., None]:
@@ -289,7 +285,7 @@ def _matrices(addresses: list[int]) -> Any:
     """Four matrices of eight rows of 16 bytes, each read at once: a line of banks is 128 bytes."""
     lines = np.array(addresses).reshape(4, 8)
     assert all(len(set(line)) == 8 for line in lines // 16 % 8), f"rows of a matrix meet in a bank: {lines - SHARED}"
-    return [np.stack([_shared_at(a, 16).view(np.uint16) for a in line]) for line in lines]
+    return [np.stack([_shared_bytes(a, 16).view(np.uint16) for a in line]) for line in lines]
 
 
 _COLLECTIVES: dict[str, Callable[[list[Any]], list[Any]]] = {
@@ -298,6 +294,8 @@ _COLLECTIVES: dict[str, Callable[[list[Any]], list[Any]]] = {
     "ldmatrix turned": lambda addresses: tensor_cores.pairs([m.T for m in _matrices(addresses)]),
     "tf32": tensor_cores.tf32,
     "bf16": tensor_cores.bf16,
+    "sum of lanes": lambda values: tensor_cores.butterfly(values, lambda a, b: a + b),
+    "largest of lanes": lambda values: tensor_cores.butterfly(values, lambda a, b: b if b > a else a),
 }
 
 # ----------------------------------------------------------------------------------------- the words of language.py
@@ -336,15 +334,7 @@ WORDS = {
 }
 
 
-def _butterfly(values: list[Any], combine: Callable[[Any, Any], Any]) -> list[Any]:
-    """What every lane has when each combined its value with that of the lane beyond, 16, 8, … 1 away."""
-    for bit in (16, 8, 4, 2, 1):
-        values = [combine(value, values[lane ^ bit]) for lane, value in enumerate(values)]
-    return values
-
-
-_COLLECTIVES["sum of lanes"] = lambda values: _butterfly(values, lambda a, b: a + b)
-_COLLECTIVES["largest of lanes"] = lambda values: _butterfly(values, lambda a, b: b if b > a else a)
+widths.check(globals(), WORDS)
 
 # ------------------------------------------------------------------------------------------------------------ running
 
@@ -352,10 +342,13 @@ _COLLECTIVES["largest of lanes"] = lambda values: _butterfly(values, lambda a, b
 def _run_block(
     kernel: Callable[..., None], launch: Launch, block: tuple[int, int, int], rng: np.random.Generator
 ) -> None:
-    _S.shared = np.full(launch.shared_bytes, 0xFF, np.uint8)
+    _S.shared, _S.of_shared = np.full(launch.shared_bytes, 0xFF, np.uint8), races.Shared(launch.shared_bytes)
     _S.scheduler = getcurrent()
     integers_, floats = launch.integers, tuple(_F(v) for v in launch.floats)
     threads = [_Thread(i, block, lambda: kernel(integers_, floats)) for i in range(launch.kernel.threads)]
+    before = (block[0] + launch.grid[0] * (block[1] + launch.grid[1] * block[2])) * len(threads)
+    for thread in threads:
+        thread.who += before << races.CODE_BITS
     ready = list(rng.permutation(len(threads)))
     waiting: dict[tuple[str, int], dict[int, Any]] = {}
     live = len(threads)
@@ -375,22 +368,32 @@ def _run_block(
             if key[0] in _COLLECTIVES:
                 for lane, result in zip(lanes, _COLLECTIVES[key[0]]([arrived[i] for i in lanes]), strict=True):
                     threads[lane].answer = result
+            elif key[0] == "warp barrier":
+                for lane in lanes:
+                    threads[lane].tag += races.TURN
+            elif key[0] == "barrier":
+                _S.of_shared.barrier()
             ready += rng.permutation(lanes).tolist()
+    _S.of_shared.barrier()
     assert all(not group for t in threads for group in t.copies), "a copy was never waited for"
+
+
+@cache
+def function_of(kernel: Kernel) -> Callable[..., None]:
+    """The very source that is compiled, over these instructions."""
+    function = kernel.function(sys.modules[__name__])
+    return function if language.is_translated(function) else specialised(function)
 
 
 def run(launch: Launch, memory: Memory) -> None:
     """Run one launch, block by block in random order."""
-    import sys
-
-    _S.memory, _S.threads = memory, launch.kernel.threads
+    _S.memory, _S.threads, _S.of_global = memory, launch.kernel.threads, races.Global()
     rng = np.random.default_rng(0)
     assert len(launch.integers) == launch.kernel.n_integers
     assert len(launch.floats) == launch.kernel.n_floats
-    kernel = launch.kernel.function(sys.modules[__name__])
-    if not language.is_translated(kernel):
-        kernel = specialised(kernel)  # the very source that is compiled
+    function = function_of(launch.kernel)
     x, y, z = launch.grid
     with np.errstate(all="ignore"):
         for number in rng.permutation(x * y * z):
-            _run_block(kernel, launch, (int(number % x), int(number // x % y), int(number // (x * y))), rng)
+            _run_block(function, launch, (int(number % x), int(number // x % y), int(number // (x * y))), rng)
+    _S.of_global.end()

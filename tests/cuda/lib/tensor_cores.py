@@ -1,10 +1,11 @@
-"""What `ldmatrix` and `mma` do for the 32 lanes of a warp: matrices to registers, registers to sums.
+"""What `ldmatrix`, `mma` and exchanges do for the 32 lanes of a warp: matrices to registers, registers to sums.
 
 Sums are pessimistic: products are exact and their sum is truncated, as tensor cores do, which round nothing to nearest.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ G, T = LANE // 4, LANE % 4
 
 def bits(x: Any) -> Any:
     """A word as it is, a float32 as its 32 bits."""
-    return x if isinstance(x, int) else int(np.float32(x).view(np.uint32))
+    return x if isinstance(x, int) else int.from_bytes(np.float32(x).tobytes(), "little")
 
 
 # ----------------------------------------------------------------------------------------------------------- ldmatrix
@@ -81,3 +82,13 @@ def bf16(operands: list[Any]) -> list[Any]:
         for k, row in enumerate((0, 8)):
             b[2 * T + h + row, G] = half[:, 4 + k]
     return _multiply(a, b, operands)
+
+
+# ---------------------------------------------------------------------------------------------------------- exchanges
+
+
+def butterfly(values: list[Any], combine: Callable[[Any, Any], Any]) -> list[Any]:
+    """What every lane has when each combined its value with that of the lane beyond, 16, 8, … 1 away."""
+    for bit in (16, 8, 4, 2, 1):
+        values = [combine(value, values[lane ^ bit]) for lane, value in enumerate(values)]
+    return values
