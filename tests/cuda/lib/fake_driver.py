@@ -71,11 +71,12 @@ def run(launch: Launch) -> None:
         host.run_compiled(launch)
 
 
-@ctypes.CFUNCTYPE(None, ctypes.c_int64)
-def on_graph(graph: int) -> None:
-    if graph not in GRAPHS:
+@ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int)
+def on_graph(graph: int, launched: int) -> None:
+    if not launched:
         GRAPHS[graph] = pending.copy()
         pending.clear()
+        return
     for launch in GRAPHS[graph]:
         run(launch)
 
@@ -84,6 +85,80 @@ def compiled(kernel: Kernel, cc: tuple[int, int]) -> Binary:
     assert cc == (9, 0)
     KERNELS.append(kernel)
     return Binary(b"code%d\0" % len(KERNELS), kernel.name)
+
+
+def on_the_default_stream(gpu: Gpu) -> None:
+    """Number 0 takes copies, launches and graphs, as of libraries that have no stream of their own."""
+    values, result, done = np.arange(8.0), np.zeros(8), []
+    address = gpu.allocate(values.nbytes)
+    launches = [as_launch(host.HostCall(lambda: done.append(1)))]
+    graph = gpu.record(launches)
+    gpu.upload(address, values, 0)
+    gpu.copy(address, address + 32, 32, 0)
+    gpu.launch(launches, 0)
+    gpu.replay(graph, 0)
+    gpu.download(result, address, 0)
+    gpu.synchronize(0)
+    assert done == [1, 1]
+    assert result.tolist() == [4, 5, 6, 7, 4, 5, 6, 7]
+    gpu.discard(graph)
+    gpu.release(address)
+
+
+def interrupted(launches: Any, stream: int) -> None:
+    raise KeyboardInterrupt
+
+
+FAILURES = {  # calls that succeed before, status, what is said of it, graphs that stay
+    "cuModuleLoadData": (1, 2, "cuModuleLoadData: out of memory; free memory there, or choose a smaller batch_size", 0),
+    "cuModuleGetFunction": (0, 2, "cuModuleGetFunction: out of memory; free memory there", 0),
+    "cuLaunchKernel": (1, 1, "cuLaunchKernel: some error", 0),  # in a capture, which then cannot be ended either
+    "cuGraphInstantiateWithFlags": (0, 2, "cuGraphInstantiate: out of memory; free memory there", 0),
+    "cuGraphLaunch": (0, 2, "cuGraphLaunch: out of memory; free memory there", 1),
+}
+
+
+def what_fails_is_told(driver: Any, layers: Any, x: Any) -> None:
+    """The first error is the one shown; nothing is lost, and the same Explainer works afterwards."""
+
+    def held() -> list[int]:
+        names = ("contexts", "streams", "recorded", "events", "graphs", "modules")
+        return [getattr(driver, f"fake_{name}")() for name in names]
+
+    expected = dtd.explain(layers, x, 3, backend="cpu")
+    loaded = driver_module._LOADED[0]
+    for name, (others, status, said, kept) in FAILURES.items():
+        explainer = dtd.Explainer(layers, device="cuda:0")
+        explainer.explain(x)  # numbers of targets need another graph
+        if name.startswith("cuModule"):
+            loaded.functions.clear(), loaded.shared.clear()
+        gc.collect()  # Explainers before this one
+        before = held()
+        driver.fake_fail(name.encode(), others, status)
+        with pytest.raises(dtd.BackendError, match=said) as raised:
+            explainer.explain(x, 3)
+        assert raised.value.__context__ is None
+        after = held()
+        assert after[:4] == before[:4], (name, before, after)
+        assert after[4] == before[4] + kept
+        assert after[5] == before[5] or name != "cuModuleGetFunction"
+        r = explainer.explain(x, 3)
+        assert abs(r - expected).max() <= 2e-5 * abs(expected).max()
+        del raised, explainer
+    explainer = dtd.Explainer(layers, device="cuda:0")
+    explainer.explain(x)
+    gc.collect()
+    before = held()
+    driver.fake_fail(b"cuGraphLaunch", 5, 2)
+    with pytest.raises(dtd.BackendError, match="cuGraphLaunch: out of memory"):
+        explainer.profile(x)
+    assert held()[2:4] == before[2:4]
+    assert held()[4] == before[4] + 2  # those of the plan itself
+    gpu = Gpu(0)
+    gpu._queue = interrupted  # type: ignore[assignment, method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        gpu.record([])
+    assert driver.fake_recorded() == 0
 
 
 def main() -> None:
@@ -125,6 +200,11 @@ def main() -> None:
     dtd.clear_cache()
     gc.collect()
     assert (driver.fake_streams(), driver.fake_graphs(), driver.fake_used()) == (1, 0, 0)  # the stream is that of `gpu`
+    on_the_default_stream(Gpu(0))
+    what_fails_is_told(driver, layers, x)
+    dtd.clear_cache()
+    gc.collect()
+    assert (driver.fake_graphs(), driver.fake_used()) == (0, 0)
     driver_module.CAPABILITY = (9, 1)  # type: ignore[attr-defined]
     with pytest.raises(
         dtd.BackendError, match=r"device=0 is Fake GPU of compute capability 9\.0; at least 9\.1 is needed"

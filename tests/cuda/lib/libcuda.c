@@ -1,4 +1,5 @@
-/* NVIDIA's driver as far as dtdfast calls it, on the host's memory: checks the order of calls and hands launches to a function of the test. */
+/* NVIDIA's driver as far as dtdfast calls it, on the host's memory: checks the order of calls, hands launches to a function of the test,
+   and fails a call when told to. */
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -6,22 +7,41 @@
 #include <dlfcn.h>
 
 typedef int status;
-enum { OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NOT_FOUND = 500 };
+enum { OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NOT_FOUND = 500, CAPTURE_UNSUPPORTED = 900, CAPTURE_INVALIDATED = 901 };
 enum { CAPACITY = 1 << 22 };
 
 typedef void (*launch_function)(int64_t function, const unsigned *sizes, int64_t shared, int64_t stream, void **parameters, int capturing);
 static launch_function on_launch;
-static void (*on_graph)(int64_t graph);
-static int contexts, capturing, mode, streams, live;
+static void (*on_graph)(int64_t graph, int launched); /* 0: it is recorded, number 0: in vain */
+static int contexts, capturing, broken, mode, streams, recorded, live, modules, events;
 static int64_t used, graphs;
+static char failing[64];
+static int fails_after, fails_with;
 
-void fake_connect(launch_function launch, void (*graph)(int64_t)) { on_launch = launch, on_graph = graph; }
+void fake_connect(launch_function launch, void (*graph)(int64_t, int)) { on_launch = launch, on_graph = graph; }
 int fake_contexts(void) { return contexts; }
 int64_t fake_used(void) { return used; }
 int fake_streams(void) { return streams; }
 int fake_graphs(void) { return live; }
+int fake_recorded(void) { return recorded; }
+int fake_modules(void) { return modules; }
+int fake_events(void) { return events; }
+/* The call of this function after so many others of it returns this status, and does nothing. */
+void fake_fail(const char *name, int after, int with) { strncpy(failing, name, sizeof failing - 1), fails_after = after, fails_with = with; }
+
+static status told_to_fail(const char *name)
+{
+    if (strcmp(name, failing) || fails_after-- > 0)
+        return OK;
+    failing[0] = 0;
+    return fails_with;
+}
+
+/* 0 is the default stream: it takes everything but a capture. */
+static int known(void *stream) { return !stream || stream == (void *)0x5; }
 
 #define NEEDS_CONTEXT if (contexts < 1) return 201
+#define MAY_FAIL { status told = told_to_fail(__func__); if (told) return told; }
 
 status cuInit(unsigned flags) { return flags; }
 status cuDriverGetVersion(int *v) { *v = 13000; return OK; }
@@ -44,34 +64,51 @@ status cuMemAlloc_v2(uint64_t *p, size_t n)
     return OK;
 }
 status cuMemFree_v2(uint64_t p) { NEEDS_CONTEXT; if (capturing && mode != 2) return 900; int64_t *b = (int64_t *)p - 32; used -= b[0]; free(b); return OK; }
-status cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t n, void *s) { NEEDS_CONTEXT; memcpy((void *)to, from, n); return s ? OK : INVALID; }
-status cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t n, void *s) { NEEDS_CONTEXT; memcpy(to, (void *)from, n); return s ? OK : INVALID; }
-status cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t n, void *s) { NEEDS_CONTEXT; memcpy((void *)to, (void *)from, n); return s ? OK : INVALID; }
+status cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t n, void *s) { NEEDS_CONTEXT; memcpy((void *)to, from, n); return known(s) ? OK : INVALID; }
+status cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t n, void *s) { NEEDS_CONTEXT; memcpy(to, (void *)from, n); return known(s) ? OK : INVALID; }
+status cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t n, void *s) { NEEDS_CONTEXT; memcpy((void *)to, (void *)from, n); return known(s) ? OK : INVALID; }
 status cuStreamCreate(void **s, unsigned f) { NEEDS_CONTEXT; streams++; *s = (void *)0x5; return f == 1 ? OK : INVALID; }
 status cuStreamDestroy_v2(void *s) { NEEDS_CONTEXT; streams--; return s ? OK : INVALID; }
-status cuStreamSynchronize(void *s) { NEEDS_CONTEXT; return s && !capturing ? OK : INVALID; }
-status cuModuleLoadData(void **m, const void *image) { NEEDS_CONTEXT; *m = (void *)(intptr_t)atoi((const char *)image + 4); return capturing || memcmp(image, "code", 4) ? 200 : OK; }
-status cuModuleGetFunction(void **f, void *m, const char *name) { NEEDS_CONTEXT; *f = m; return name[0] ? OK : NOT_FOUND; }
+status cuStreamSynchronize(void *s) { NEEDS_CONTEXT; MAY_FAIL; return known(s) && !capturing ? OK : INVALID; }
+status cuModuleLoadData(void **m, const void *image) { NEEDS_CONTEXT; MAY_FAIL; *m = (void *)(intptr_t)atoi((const char *)image + 4), modules++; return capturing || memcmp(image, "code", 4) ? 200 : OK; }
+status cuModuleUnload(void *m) { NEEDS_CONTEXT; modules--; return m ? OK : INVALID; }
+status cuModuleGetFunction(void **f, void *m, const char *name) { NEEDS_CONTEXT; MAY_FAIL; *f = m; return name[0] ? OK : NOT_FOUND; }
 status cuFuncSetAttribute(void *f, int a, int v) { NEEDS_CONTEXT; return f && a == 8 && v <= 227 * 1024 ? OK : INVALID; }
 status cuLaunchKernel(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared, void *s, void **p, void **e)
 {
     NEEDS_CONTEXT;
+    status told = told_to_fail(__func__);
+    if (told)
+        broken = capturing;
+    if (told || broken)
+        return told ? told : CAPTURE_INVALIDATED;
     unsigned sizes[6] = {gx, gy, gz, bx, by, bz};
     on_launch((int64_t)(intptr_t)f, sizes, shared, (int64_t)(intptr_t)s, p, capturing);
-    return e ? INVALID : OK;
+    return e || !known(s) ? INVALID : OK;
 }
-status cuStreamBeginCapture_v2(void *s, int m) { NEEDS_CONTEXT; capturing = 1, mode = m; return s ? OK : INVALID; }
-status cuStreamEndCapture(void *s, void **g) { NEEDS_CONTEXT; capturing = 0; *g = (void *)(intptr_t)++graphs; return s ? OK : INVALID; }
-status cuGraphInstantiateWithFlags(void **e, void *g, unsigned long long f) { NEEDS_CONTEXT; live++; *e = g; return (int)f; }
-status cuGraphDestroy(void *g) { NEEDS_CONTEXT; return g ? OK : INVALID; }
+status cuStreamBeginCapture_v2(void *s, int m) { NEEDS_CONTEXT; if (!s || capturing) return CAPTURE_UNSUPPORTED; capturing = 1, broken = 0, mode = m; return OK; }
+status cuStreamEndCapture(void *s, void **g)
+{
+    NEEDS_CONTEXT;
+    if (!s || !capturing)
+        return INVALID;
+    capturing = 0, *g = NULL;
+    on_graph(broken ? 0 : ++graphs, 0);
+    if (broken)
+        return CAPTURE_INVALIDATED;
+    *g = (void *)(intptr_t)graphs, recorded++;
+    return OK;
+}
+status cuGraphInstantiateWithFlags(void **e, void *g, unsigned long long f) { NEEDS_CONTEXT; MAY_FAIL; live++; *e = g; return (int)f; }
+status cuGraphDestroy(void *g) { NEEDS_CONTEXT; recorded--; return g ? OK : INVALID; }
 status cuGraphExecDestroy(void *g) { NEEDS_CONTEXT; live--; return g ? OK : INVALID; }
-status cuGraphLaunch(void *g, void *s) { NEEDS_CONTEXT; on_graph((int64_t)(intptr_t)g); return s ? OK : INVALID; }
-status cuEventCreate(void **e, unsigned f) { NEEDS_CONTEXT; *e = (void *)0x7; return (int)f; }
+status cuGraphLaunch(void *g, void *s) { NEEDS_CONTEXT; MAY_FAIL; on_graph((int64_t)(intptr_t)g, 1); return known(s) ? OK : INVALID; }
+status cuEventCreate(void **e, unsigned f) { NEEDS_CONTEXT; events++; *e = (void *)0x7; return (int)f; }
 status cuEventRecord(void *e, void *s) { NEEDS_CONTEXT; return e && s ? OK : INVALID; }
 status cuEventSynchronize(void *e) { NEEDS_CONTEXT; return e ? OK : INVALID; }
 status cuEventElapsedTime_v2(float *ms, void *a, void *b) { NEEDS_CONTEXT; *ms = 1.5f; return a && b ? OK : INVALID; }
-status cuEventDestroy_v2(void *e) { NEEDS_CONTEXT; return e ? OK : INVALID; }
-status cuGetErrorString(status s, const char **text) { *text = s == 201 ? "invalid device context" : "some error"; return OK; }
+status cuEventDestroy_v2(void *e) { NEEDS_CONTEXT; events--; return e ? OK : INVALID; }
+status cuGetErrorString(status s, const char **text) { *text = s == 201 ? "invalid device context" : s == OUT_OF_MEMORY ? "out of memory" : s == CAPTURE_INVALIDATED ? "capture invalidated" : "some error"; return OK; }
 
 /* The bindings ask for every function of the driver by its name without a version. */
 status cuGetProcAddress_v2(const char *name, void **function, int version, uint64_t flags, int *found)

@@ -9,7 +9,7 @@ import threading
 import weakref
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from numpy.typing import NDArray
@@ -88,7 +88,10 @@ class Gpu:
         status, *results = getattr(self._driver, name)(*args)
         if status != self._driver.CUresult.CUDA_SUCCESS:
             _, text = self._driver.cuGetErrorString(status)
-            raise BackendError(f"the GPU's driver says to {name}: {text.decode() if text else status}")
+            advice = ""
+            if status == self._driver.CUresult.CUDA_ERROR_OUT_OF_MEMORY:
+                advice = "; free memory there, or choose a smaller batch_size, another GPU by device=, or backend='cpu'"
+            raise BackendError(f"the GPU's driver says to {name}: {text.decode() if text else status}{advice}")
         return results[0] if len(results) == 1 else tuple(results)
 
     def _attribute(self, name: str) -> int:
@@ -157,7 +160,11 @@ class Gpu:
                 for kernel, binary in found.items():
                     binary = binary or made[kernel]
                     module = self._call("cuModuleLoadData", binary.image)
-                    functions[kernel] = self._call("cuModuleGetFunction", module, binary.entry.encode())
+                    try:
+                        functions[kernel] = self._call("cuModuleGetFunction", module, binary.entry.encode())
+                    except BackendError:
+                        self._driver.cuModuleUnload(module)
+                        raise
                 self._allow_shared(launches)
 
     def _allow_shared(self, launches: Sequence[Launch]) -> None:
@@ -192,12 +199,16 @@ class Gpu:
             self._call("cuStreamBeginCapture", self.stream, mode)
             try:
                 self._queue(launches, self.stream)
-            finally:
-                graph = self._call("cuStreamEndCapture", self.stream)
+            except BaseException:  # which is the one to show: what ends the capture fails after it
+                _, graph = self._driver.cuStreamEndCapture(self.stream)
+                if graph is not None and int(graph):
+                    self._driver.cuGraphDestroy(graph)
+                raise
+            graph = self._call("cuStreamEndCapture", self.stream)
             try:
                 return self._call("cuGraphInstantiate", graph, 0)
             finally:
-                self._call("cuGraphDestroy", graph)
+                self._driver.cuGraphDestroy(graph)
 
     def replay(self, graph: Any, stream: int) -> None:
         with self._current():
@@ -209,8 +220,11 @@ class Gpu:
 
     def seconds(self, launches: Sequence[Launch], repeats: int) -> float:
         graph = self.record([*launches] * TIMED)  # the events themselves take microseconds
-        with self._current():
+        with self._current(), ExitStack() as used:
+            used.callback(self._driver.cuGraphExecDestroy, graph)
             before, after = (self._call("cuEventCreate", 0) for _ in range(2))
+            for event in (before, after):
+                used.callback(self._driver.cuEventDestroy, event)
             best = float("inf")
             for _ in range(repeats + 1):  # the first one warms up, and never is the least by luck alone
                 self._call("cuEventRecord", before, self.stream)
@@ -218,9 +232,6 @@ class Gpu:
                 self._call("cuEventRecord", after, self.stream)
                 self._call("cuEventSynchronize", after)
                 best = min(best, 1e-3 * self._call("cuEventElapsedTime", before, after) / TIMED)
-            for event in (before, after):
-                self._call("cuEventDestroy", event)
-        self.discard(graph)
         return best
 
 
