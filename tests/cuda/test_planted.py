@@ -65,6 +65,7 @@ def test_each_barrier_is_needed(name: str, monkeypatch: pytest.MonkeyPatch) -> N
             patch.setattr(emulation, "barrier", barrier)
             found_now = found(TESTS[name])
         if not barrier.missed:
+            assert not found_now
             break
         said.append(found_now)
     assert len(said) >= 4
@@ -92,8 +93,7 @@ def test_a_commit_before_its_copies(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found(TESTS["bf16"])
 
 
-@pytest.mark.parametrize("kind", ["ldmatrix words", "ldmatrix turned", "bf16"])
-@pytest.mark.parametrize("lane", [0, 13, 31])
+@pytest.mark.parametrize(("kind", "lane"), [("ldmatrix words", 0), ("ldmatrix turned", 13), ("bf16", 31)])
 def test_a_lane_with_a_column_of_another(kind: str, lane: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of what it loads, or of what it gives to and gets from the tensor core: the lane beside it has that column."""
     right = emulation._COLLECTIVES[kind]
@@ -108,8 +108,8 @@ def test_a_lane_with_a_column_of_another(kind: str, lane: int, monkeypatch: pyte
 
 @pytest.mark.parametrize(("name", "number"), [("bf16", 0), ("bf16", 4), ("bf16, transposed", 0)])
 def test_a_tile_of_zeros(name: str, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In bfloat16, whose tolerance is wide: what a block copies in step `number` is zeros, 64 terms of
-    576 in the last one.
+    """In bfloat16, whose tolerance is wide: what a block copies in step `number` is zeros, 64 terms of 576 in the last
+    one.
     """
     right = emulation.copy16
 
