@@ -15,13 +15,12 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 import dtdfast
-from assembler import SHARED, count, resources
+from assembler import SHARED, between, count, resources
 from contraction_kernels import REGISTERS, Case, kernel_of, selected, specialisations, tiles_for
-from dtdfast.cuda.compile.compiler import compile_kernel, ptx_of
+from dtdfast.cuda.compile.compiler import ptx_of
 from dtdfast.cuda.run.tiles import EVEN, EVEN_UNITS, NAMED, SHALLOW, UNEVEN
 from dtdfast.cuda.run.tiles import THIN as THIN_FORM
 
@@ -34,7 +33,7 @@ TENSOR = {  # of a unit: the instruction that multiplies
 
 
 def assembled(case: Case) -> dict[str, Any]:
-    return resources(kernel_of(*case), disassembled=True)
+    return resources(kernel_of(*case), linked=True)
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +103,36 @@ def test_instructions(table: Any) -> None:
             assert count(code, "F2FP") == 4 * count(code, "STG"), where
 
 
+def test_sums_are_added_as_written(table: Any) -> None:
+    """Tensor cores multiply, and nothing else multiplies and adds at once: what a sum is rounded to does not depend on
+    the tile. In tf32x3 three products of eight terms start from zero, and are added to the sum outside.
+    """
+    for case, row in table.items():
+        code, tensor = row["code"], count(row["code"], "HMMA")
+        if case[0] == "fma":
+            continue
+        assert count(code, "FFMA") == 0, case
+        from_zero = sum(name.startswith("HMMA") and operands.endswith("RZ") for name, operands in row["listing"])
+        if case[0] == "tf32x3":
+            assert 3 * from_zero == tensor, case
+            assert count(code, "FADD") >= 4 * from_zero, case
+
+
+def test_tensor_cores_need_not_wait(table: Any) -> None:
+    """In large tiles, four instructions or more stand between one and that which adds to its sums. But the three
+    products of tf32x3 follow each other as closely as registers ask: four between half of them.
+    """
+    for case, row in table.items():
+        unit, _, _, _, tile = case
+        if unit == "fma" or tile.warp_pixels * tile.warp_channels < 32 * (32 if unit == "tf32x3" else 64):
+            continue
+        found = between(row["listing"])
+        print(*case[:4], tile.constants, sorted(found.items()))
+        close, most = sum(n for distance, n in found.items() if distance < 4), sum(found.values()) // 2
+        assert found, case
+        assert close <= (most if unit == "tf32x3" else 0), (case, found)
+
+
 def test_what_hopper_does_in_one_instruction() -> None:
     kernel = kernel_of("tf32", True, 2, False, SMALL)
     before, since = ptx_of(kernel, (8, 0)), ptx_of(kernel, (9, 0))
@@ -126,14 +155,6 @@ def test_parameters() -> None:
     assert f".maxntid {kernel.threads}, 1, 1" in text
     assert re.search(r"\.extern \.shared \.align 16 \.b8 \w+\[\];", text)  # all of it dynamic
     assert text.count(".shared .align") == 1
-
-
-def test_linking() -> None:
-    """What the executor loads: a cubin with the kernel's name in it."""
-    binary = compile_kernel(kernel_of("tf32", False, 1, True, THIN), (9, 0))
-    assert binary.image.startswith(b"\x7fELF")
-    assert binary.entry.encode() in binary.image
-    assert np.frombuffer(binary.image[18:20], np.uint16)[0] == 190  # EM_CUDA
 
 
 def test_one_module_imports_numba() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 import subprocess
 from collections import Counter
 from functools import cache
@@ -13,7 +14,11 @@ from typing import Any
 from dtdfast.cuda.compile.kernel import Kernel
 
 SHARED = {"sm_80": 163 * 1024, "sm_90": 227 * 1024}  # bytes that one block may have, by target
-OPCODE = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?\w+\s+)?([A-Z][\w.]*)", re.MULTILINE)
+LINE = re.compile(
+    r"^(?P<label>\.L_x_\d+):|^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?\w+\s+)?(?P<name>[A-Z][\w.]*)\s*(?P<operands>[^;]*?)\s*;",
+    re.MULTILINE,
+)
+Listing = list[tuple[str, str]]  # instructions and their operands; "" and a label
 
 
 @cache
@@ -23,42 +28,77 @@ def tool(name: str) -> Path:
     return next(p for root in nvidia.__path__ for p in Path(root).rglob(f"bin/{name}"))
 
 
-def resources(kernel: Kernel, *, disassembled: bool = False) -> dict[str, Any]:
-    """By target the registers and the bytes of local memory; whether there is float64; how often each instruction is in
-    the machine code.
+def resources(kernel: Kernel, *, linked: bool = False) -> dict[str, Any]:
+    """By target the registers and the bytes of local memory; whether there is float64.
 
-    PTX is made once for all targets, since that takes most of the time; what takes the rest is the disassembler, run on
-    the last target.
+    With `linked`, what is said of the last target is said of the machine code that is loaded there, and its
+    instructions are listed and counted. Else its PTX is made from that of the first, since making PTX takes most of
+    the time.
     """
-    from dtdfast.cuda.compile.compiler import ptx_of
+    from dtdfast.cuda.compile.compiler import compile_kernel, ptx_of
     from dtdfast.cuda.compile.ptx import improved
 
     text = ptx_of(kernel, (8, 0))
-    found: dict[str, Any] = {}
+    row: dict[str, Any] = {"targets": {"sm_80": _assembled(text, "sm_80")}, "float64": ".f64" in text}
+    if not linked:
+        row["targets"]["sm_90"] = _assembled(improved(text).replace(".target sm_80", ".target sm_90"), "sm_90")
+        return row
+    binary = compile_kernel(kernel, (9, 0))
+    assert binary.entry == kernel.name
+    row["targets"]["sm_90"] = _described(binary.image, kernel.name)
     with TemporaryDirectory() as folder:
-        for target in SHARED:
-            if target == "sm_90":  # what ptx_of does for it
-                text = improved(text).replace(".target sm_80", ".target sm_90")
-            image = f"{folder}/{target}.cubin"
-            done = subprocess.run(
-                [tool("ptxas"), f"-arch={target}", "-v", "-o", image, "-"],
-                input=text,
-                capture_output=True,
-                text=True,
-                check=True,
-            )
-            said = done.stdout + done.stderr
-            found[target] = {
-                "registers": int(re.search(r"Used (\d+) registers", said)[1]),  # type: ignore[index]
-                "local": sum(int(n) for n in re.findall(r"(\d+) bytes (?:spill|stack)", said)),
-            }
-        row = {"targets": found, "float64": ".f64" in text}
-        if disassembled:
-            code = subprocess.run(
-                [tool("nvdisasm"), "-c", "-ndf", image], capture_output=True, text=True, check=True
-            ).stdout
-            row["code"] = Counter(OPCODE.findall(code))
+        path = Path(folder, "cubin")
+        path.write_bytes(binary.image)
+        code = subprocess.run([tool("nvdisasm"), "-c", "-ndf", path], capture_output=True, text=True, check=True).stdout
+    row["listing"] = [(m["name"] or "", m["operands"] or m["label"]) for m in LINE.finditer(code)]
+    row["code"] = Counter(name for name, _ in row["listing"] if name)
     return row
+
+
+def _assembled(text: str, target: str) -> dict[str, int]:
+    command = [tool("ptxas"), f"-arch={target}", "-v", "-o", "/dev/null", "-"]
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=True)
+    said = done.stdout + done.stderr
+    return {
+        "registers": int(re.search(r"Used (\d+) registers", said)[1]),  # type: ignore[index]
+        "local": sum(int(n) for n in re.findall(r"(\d+) bytes (?:spill|stack)", said)),
+    }
+
+
+CUDA_MACHINE = 190
+REGISTERS, FRAME = 0x2F, 0x11  # attributes of .nv.info: of a kernel, by the number of its symbol
+
+
+def _described(image: bytes, name: str) -> dict[str, int]:
+    """The same, as the ELF file of a kernel says it to the driver."""
+    machine, sections_at = struct.unpack_from("<H", image, 18)[0], struct.unpack_from("<Q", image, 40)[0]
+    size, number, of_names = struct.unpack_from("<HHH", image, 58)
+    assert (image[:4], machine) == (b"\x7fELF", CUDA_MACHINE)
+    sections = [struct.unpack_from("<IIQQQQ", image, sections_at + k * size) for k in range(number)]
+    names = image[sections[of_names][4] :]
+    found = {names[at : names.index(b"\0", at)].decode(): (first, nbytes) for at, _, _, _, first, nbytes in sections}
+    assert f".text.{name}" in found
+    at, nbytes = found[".nv.info"]
+    values, end = {}, at + nbytes
+    while at < end:
+        kind, attribute, length = struct.unpack_from("<BBH", image, at)
+        assert (kind, length) == (4, 8)  # a symbol and a value
+        values[attribute] = struct.unpack_from("<II", image, at + 4)[1]
+        at += 12
+    return {"registers": values[REGISTERS], "local": values[FRAME]}
+
+
+def between(listing: Listing) -> Counter[int]:
+    """How many instructions of tensor cores stand between one and that which adds to its sums, and how often, within a
+    turn of a loop.
+    """
+    found, last = Counter[int](), dict[str, int]()
+    operands = [text.replace(".reuse", "").split(", ") for name, text in listing if name.startswith("HMMA")]
+    for number, (result, _, _, added) in enumerate(operands):
+        if added in last:
+            found[number - last[added] - 1] += 1
+        last[result] = number
+    return found
 
 
 def count(instructions: Counter[str], *parts: str) -> int:
