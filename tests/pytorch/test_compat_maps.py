@@ -26,6 +26,7 @@ from dtdfast.compat.zennit import Gradient
 from modules import randomise
 from nets import Net
 from parity import BOX, CAPTUM, SIZE, gamma_box, images, merged, resnet50, vgg16_bn
+from support import chosen
 from torch_reference import TorchNet
 
 SAME = 1e-4
@@ -102,8 +103,7 @@ def compare(report: Report, row: tuple[str, ...], pairs: dict[torch.dtype, tuple
     assert single <= SAME or own > SAME
 
 
-@pytest.mark.parametrize("rules", COMPOSITES)
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("name", "rules"), chosen(MODELS, COMPOSITES, every=2))
 def test_zennit(name: str, rules: str, report: Report) -> None:
     def explain(tool: Any, module: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
         start = torch.eye(10, dtype=x.dtype)[[3]]
@@ -122,9 +122,7 @@ def test_zennit(name: str, rules: str, report: Report) -> None:
     compare(report, (name, "zennit", rules, "signed"), pairs)
 
 
-@pytest.mark.parametrize("signed", [True, False], ids=["signed", "nonnegative"])
-@pytest.mark.parametrize("rules", RULES)
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("name", "rules", "signed"), chosen(MODELS, RULES, (True, False), every=2))
 def test_captum(name: str, rules: str, signed: bool, report: Report) -> None:
     x, target = images(not signed, n=1), 3
 

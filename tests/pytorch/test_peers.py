@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from parity import CAPTUM, MODULES, ZENNIT, Array, by_captum, by_zennit, images, network, weighted
+from support import chosen
 
 Report = Callable[[str, tuple[str, ...]], None]
 
@@ -29,8 +30,7 @@ def total(ours: Array, exact: Array) -> float:
     return float(np.abs(ours - exact).sum() / np.abs(exact).sum())
 
 
-@pytest.mark.parametrize("rules", ZENNIT)
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize(("name", "rules"), chosen(MODULES, ZENNIT, every=2))
 def test_zennit(name: str, rules: str, report: Report) -> None:
     net = network(name)
     composite, same = ZENNIT[rules]
@@ -41,9 +41,7 @@ def test_zennit(name: str, rules: str, report: Report) -> None:
     assert rounding <= 1e-5
 
 
-@pytest.mark.parametrize("signed", [True, False], ids=["signed", "nonnegative"])
-@pytest.mark.parametrize("rules", CAPTUM)
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize(("name", "rules", "signed"), chosen(MODULES, CAPTUM, (True, False), every=2))
 def test_captum(name: str, rules: str, signed: bool, report: Report) -> None:
     net, x = network(name), images(nonnegative=not signed)
     rule, same = CAPTUM[rules]

@@ -35,11 +35,7 @@ def kernel_of(unit: str, even: bool, n_products: int, transposed: bool, tile: Ti
 
 
 def tiles_for(unit: str, products: int, *forms: str) -> list[Tile]:
-    return [
-        row.tile
-        for row in TILES
-        if (unit, products) in row.costs and set(forms) & set(row.forms)
-    ]
+    return [row.tile for row in TILES if (unit, products) in row.costs and set(forms) & set(row.forms)]
 
 
 def specialisations() -> Iterator[Case]:
