@@ -11,8 +11,27 @@
 #include <sys/stat.h>
 #include <time.h>
 
+enum {
+    RECORDS = 1 << 10 /* bytes, at most, that OpenMP keeps of each thread of a team, and eight times of the team */
+};
+
 /* Threads that OpenMP keeps for the thread that calls, itself included: what its last region had. */
 static _Thread_local int at_hand = 1;
+static _Thread_local int stranded; /* OpenMP still waits for threads that this forked child does not have */
+
+/* A child has the thread that forked and no other, and GNU's OpenMP would wait for those that it kept: so they end
+ * before a fork, whoever made it start them. */
+static void end_threads(void)
+{
+#if _OPENMP >= 201811 || __GNUC__ >= 9
+    if (!omp_pause_resource_all(omp_pause_soft))
+        at_hand = 1;
+#endif
+}
+
+static void look_back(void) { stranded = at_hand > 1; }
+
+__attribute__((constructor)) static void watch_forks(void) { pthread_atfork(end_threads, NULL, look_back); }
 
 typedef struct {
     pthread_mutex_t lock;
@@ -37,13 +56,14 @@ static long count_threads(void)
     return stat("/proc/self/task", &tasks) ? 0 : (long)tasks.st_nlink;
 }
 
-/* How many of `wanted` threads can be started beside those that there are. */
-static int startable(int wanted)
+/* How many of `wanted` threads can be started beside the `kept` ones; negative where OpenMP would find no memory for
+ * its records of them. */
+static int startable(int wanted, int kept)
 {
     gate g = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0};
-    pthread_t *threads = malloc((size_t)wanted * sizeof *threads);
+    pthread_t *threads = malloc((size_t)(wanted + kept + 8) * (sizeof *threads + RECORDS));
     if (!threads)
-        return 0;
+        return -1;
     const long before = count_threads();
     int started = 0;
     while (started < wanted && !pthread_create(&threads[started], NULL, wait_at, &g))
@@ -70,11 +90,11 @@ int dtd_openmp_version(void) { return _OPENMP; }
 
 int dtd_secure_threads(int n_threads)
 {
-    if (n_threads <= at_hand)
-        return n_threads;
-    const int more = n_threads - at_hand, started = startable(more);
+    if (n_threads == at_hand || stranded)
+        return stranded ? 1 : n_threads;
+    const int more = n_threads < at_hand ? 0 : n_threads - at_hand, started = startable(more, n_threads - more);
     /* at the limit, half of what is left stays for others: they may ask between now and the region */
-    const int found = started == more ? n_threads : at_hand + started / 2;
+    const int found = started == more ? n_threads : started < 0 ? 1 : at_hand + started / 2;
     if (found > 1) { /* started now: small networks have no region that would, and would be asked about in every call */
 #pragma omp parallel num_threads(found)
         dtd_thread();

@@ -15,19 +15,8 @@ from .locks import renewed
 MOST = 1024
 """Threads that a run may have."""
 
-_used_openmp = False
-_forked = False
 _told: set[str] = set()
 _lock = renewed(sys.modules[__name__], "_lock")
-
-
-def _after_fork() -> None:
-    global _forked
-    _forked = _used_openmp
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
 
 
 @functools.cache
@@ -55,21 +44,11 @@ def default_threads() -> int:
     return max(1, math.ceil(min(cores, cgroup_cores())))
 
 
-def threads_for_run(wanted: int | None, limit: int, openmp: bool) -> int:
+def threads_for_run(wanted: int | None, limit: int) -> int:
     """Threads of one run: `wanted`, else the default within `limit` (what OpenMP was told, by threadpoolctl for
     example).
-
-    OpenMP's threads do not survive a fork, and a child that asks for them hangs: one thread there. Kernels compiled
-    without OpenMP start threads of their own in the child.
     """
-    global _used_openmp
-    if _forked:
-        _tell("fork", "dtdfast runs on one thread in a forked process; start workers by 'spawn' to use more")
-        return 1
-    count = wanted if wanted is not None else min(default_threads(), limit)
-    if count > 1 and openmp:
-        _used_openmp = True
-    return count
+    return wanted if wanted is not None else min(default_threads(), limit)
 
 
 def started(count: int, secure: Callable[[int], int]) -> int:
@@ -92,8 +71,7 @@ def kernel_threads(wanted: int | None) -> int:
     """Threads that the kernels get: as `threads_for_run` says, of which the system lets so many start."""
     from ._kernels import lib
 
-    count = threads_for_run(wanted, lib.dtd_max_threads(), bool(lib.dtd_openmp_version()))
-    return started(count, lib.dtd_secure_threads)
+    return started(threads_for_run(wanted, lib.dtd_max_threads()), lib.dtd_secure_threads)
 
 
 def _tell(what: str, message: str) -> None:
