@@ -97,9 +97,9 @@ class ArenaPool:
         with self._lock:
             if self._gone:
                 self._sweep()
+            # whichever of these finds no memory, an arena that its shelf knows is one that the pool knows
+            self._idle[id(arena)], self._nbytes = arena.entry, self._nbytes + arena.nbytes
             shelf.idle.append(arena)
-            self._idle[id(arena)] = arena.entry
-            self._nbytes += arena.nbytes
             while self._nbytes > self._limit and len(self._idle) > 1:
                 self._drop_oldest()
 
