@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -74,6 +75,12 @@ def at(position: int | None, record: object) -> str:
     name = getattr(record, "name", None)
     kind = type(record).__name__ + (f" {name!r}" if name else "")
     return kind if position is None else f"layer {position} ({kind})"
+
+
+def starved(error: BaseException) -> bool:
+    """Whether this process had too little memory, or too few file handles: that says nothing of what it read."""
+    handles = isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+    return handles or (isinstance(error, MemoryError) and not isinstance(error, DtdError))
 
 
 def translated(call: Call) -> Call:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import budget
-from .errors import InputError
+from .errors import InputError, starved
 from .extras import require
 from .files import readable, regular
 
@@ -113,6 +113,8 @@ class Preparation:
                 plain = image.fromarray(_bytes(file)) if file.mode[0] in "IF" else file
                 upright = plain if plain.mode == MODES[self.channels] else plain.convert(MODES[self.channels])
         except Exception as error:  # whatever Pillow's decoders raise on a damaged file, decompression bombs included
+            if starved(error):
+                raise
             raise InputError(f"{readable(str(path))} cannot be read as an image: {_said(error)}") from None
         return self.resized(upright)
 

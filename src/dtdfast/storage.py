@@ -52,7 +52,7 @@ def save(layers: Sequence[Layer], path: str | os.PathLike[str]) -> None:
     LayerError
         An entry is not one of dtdfast's records.
     StorageError
-        The network is larger than `load` would read.
+        The network is larger than `load` would read, or the file cannot be written.
     BackendError
         The package safetensors is missing (extra `io`).
 
@@ -77,7 +77,10 @@ def save(layers: Sequence[Layer], path: str | os.PathLike[str]) -> None:
     metadata = json.dumps({"version": VERSION, "layers": entries}, separators=(",", ":"), allow_nan=False)
     _limit("bytes of header", len(json.dumps(metadata)) + sum(len(key) + 200 for key in tensors), MAX_HEADER)
     with written(path) as part:
-        safetensors.numpy.save_file(tensors, part, metadata={KEY: metadata})
+        try:
+            safetensors.numpy.save_file(tensors, part, metadata={KEY: metadata})
+        except safetensors.SafetensorError as error:
+            _refuse(Path(path), f"cannot be written ({error})", "make room, or choose another place")
 
 
 def load(path: str | os.PathLike[str]) -> list[Layer]:

@@ -23,6 +23,10 @@ KEPT = 2**29
 the last one."""
 
 
+MOST_SCRATCH = 8
+"""Pieces of scratch memory that are kept for later calls, however many ran at the same time."""
+
+
 def aligned(nbytes: int) -> Array:
     """Memory that begins on a cache line."""
     try:
@@ -158,7 +162,8 @@ class Scratch:
         return memory if memory.nbytes >= nbytes else aligned(nbytes)  # which replaces it
 
     def give(self, memory: Array) -> None:
-        self._free.append(memory)
+        if len(self._free) < MOST_SCRATCH:
+            self._free.append(memory)
 
     def clear(self) -> None:
         self._free.clear()

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import budget
-from ..errors import InputError
+from ..errors import InputError, starved
 from ..extras import require
 from ..files import readable, regular
 from ..images import Preparation
@@ -75,6 +75,8 @@ class Rows:
             with self.location.open() as array:
                 self._fill(x, array, self.start, self.stop)
         except Exception as error:  # whatever the decoders of NumPy, Zarr and HDF5 raise on a damaged file
+            if starved(error):
+                raise
             if len(x) > 1:
                 return [self._one(i).read(x[i : i + 1])[0] for i in range(len(x))]
             x[...] = 0
@@ -160,7 +162,9 @@ class Samples:
             try:
                 with self.location.open() as array:
                     digest.update(np.ascontiguousarray(array[i]).tobytes())
-            except Exception:  # a damaged sample: the run will tell
+            except Exception as error:  # a damaged sample: the run will tell
+                if starved(error):
+                    raise
                 digest.update(b"unreadable")
         return {"shape": list(self.shape), "dtype": self.dtype.str, "first, middle and last": digest.hexdigest()}
 

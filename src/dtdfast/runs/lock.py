@@ -42,7 +42,7 @@ def _taken(path: Path, output: Path) -> int:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _same(file, path):
                 if new:  # an empty one of others is held like a lock of ours, and left behind
-                    os.pwrite(file, LOCK, 0)
+                    _mark(file, path)
                 return file
         except BlockingIOError:
             os.close(file)
@@ -71,6 +71,14 @@ def _opened(path: Path) -> tuple[int, bool]:
             raise RunError(
                 f"{path} is needed as a lock, but cannot be opened ({error.strerror}); move it away"
             ) from None
+
+
+def _mark(file: int, path: Path) -> None:
+    try:
+        os.pwrite(file, LOCK, 0)
+    except OSError:  # a full disk, on which it would stay
+        path.unlink(missing_ok=True)
+        raise
 
 
 def _same(file: int, path: Path) -> bool:

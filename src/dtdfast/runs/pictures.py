@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError
+from ..errors import InputError, starved
 from ..images import Preparation
 from ..plan.shapes import Shape
 
@@ -41,6 +41,8 @@ class Pictures:
             try:
                 self.preparation.normalised(self.preparation.picture(path), x[i])
             except (InputError, OSError) as error:
+                if starved(error):
+                    raise
                 errors[i] = " ".join(str(error).split())
                 x[i] = 0
         return errors

@@ -336,10 +336,10 @@ def _opened(path: Path, resume: bool, manifest: dict[str, Any], any_chunk: bool,
 
 @contextmanager
 def _resumable(path: Path) -> Iterator[None]:
-    """A full disk, a read-only one and the like: what happened, and that nothing finished is lost."""
+    """A full disk, a read-only one, too little memory: what happened, and that nothing finished is lost."""
     try:
         yield
-    except OSError as error:
+    except (OSError, MemoryError) as error:
         raise RunError(f"{error}; {_state(path, _in_chunks)}") from error
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_state(path, _in_samples)) from None
@@ -347,11 +347,13 @@ def _resumable(path: Path) -> Iterator[None]:
 
 def _state(path: Path, describe: Callable[[Path, int, int, set[int]], str]) -> str:
     """What is finished, and how to go on."""
+    if not os.path.lexists(path):
+        return f"nothing of {path} was written"
     try:
         store = Store(path)
         begun, finished = store.manifest(), store.finished()
-    except (OSError, RunError):
-        return f"nothing of {path} was written"
+    except (OSError, MemoryError, RunError):
+        return f"what is finished of {path} cannot be read now; continue with resume=True (--resume)"
     return describe(path, begun["samples"], begun["chunk"], finished)
 
 

@@ -36,7 +36,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import RunError
+from ..errors import RunError, starved
 from ..extras import require
 from ..files import PART, beside, readable, unfinished
 from ..plan.shapes import Shape
@@ -122,6 +122,8 @@ class Store:
             manifest = dict(self.group.attrs[KEY])
             digest = manifest.pop(DIGEST)
         except Exception as error:  # whatever Zarr raises on what is no group, or a damaged one
+            if starved(error):
+                raise
             raise RunError(
                 f"{self.path} is not the output of a dtdfast run; choose another output ({message(error)})"
             ) from None
@@ -147,6 +149,8 @@ class Store:
             try:
                 found = _described(self.group[name])
             except Exception as error:  # whatever Zarr raises on a damaged array
+                if starved(error):
+                    raise
                 raise RunError(
                     f"{self.path}: its array {name!r} is damaged ({message(error)}); begin the run anew elsewhere"
                 ) from None
