@@ -64,3 +64,10 @@ def test_a_submodule_of_a_function_s_name_does_not_replace_it() -> None:
     assert "dtdfast.runs.run" in loaded(
         f"{submodules}; import dtdfast as dtd; dtd.backends(); assert callable(dtd.run)"
     )
+
+
+def test_a_python_without_its_lock_is_refused_by_name() -> None:
+    code = f"import sys; sys.path[:] = {sys.path!r}; sys._is_gil_enabled = lambda: False; import dtdfast"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "set PYTHON_GIL=1" in done.stderr.splitlines()[-1]
