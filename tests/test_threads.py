@@ -7,11 +7,8 @@ from __future__ import annotations
 import ctypes
 import math
 import os
-import signal
 import subprocess
 import sys
-import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +17,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 import dtdfast as dtd
 from dtdfast import threads
+from processes import in_a_child
 
 
 @pytest.fixture
@@ -92,26 +90,6 @@ def test_checksum_is_the_same_for_any_number_of_threads_and_sees_every_place() -
         words[[i, j]] = words[[j, i]]
     assert len(sums) == 6
     assert checksum(3) in sums
-
-
-def in_a_child(work: Callable[[], bool]) -> tuple[bool, int]:
-    """Whether `work` holds in a forked child, which is killed if it hangs; and how many warnings it gave."""
-    readable, writable = os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # forking with threads around is what is tested
-        child = os.fork()
-    if child == 0:
-        signal.alarm(60)
-        with warnings.catch_warnings(record=True) as told:
-            warnings.simplefilter("always")
-            holds = work()
-        os.write(writable, bytes([holds, len(told)]))
-        os._exit(0)
-    os.close(writable)
-    os.waitpid(child, 0)
-    holds, n_told = os.read(readable, 2) or (0, 0)  # nothing of a child that hung
-    os.close(readable)
-    return bool(holds), n_told
 
 
 def tasks() -> int:
