@@ -38,14 +38,14 @@ def _measure(tool: str) -> int:
     if tool == "dtdfast":
         import ours
 
-        before = _settled()
+        before = settled()
         explain = ours.dtdfast(net)
     else:
         import peers
 
         explain = peers.PEERS[tool](net)  # a copy of the weights in PyTorch, and hooks
         del net
-        before = _settled()
+        before = settled()
     explain(images, TARGET)
     return _status("VmHWM") - before
 
@@ -58,16 +58,21 @@ def _measure_long(tool: str, tokens: int) -> int:
     words, explain = net.sample(1), transformers_torch.TOOLS[tool](net)
     explain(words, TARGET)
     dtd.clear_cache()
-    before = _settled()
+    before = settled()
     explain(words, TARGET)
     return _status("VmHWM") - before
 
 
-def _settled() -> int:
+def settled() -> int:
     """Resident bytes after garbage is gone and the high-water mark is reset."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
+    return resident()
+
+
+def resident() -> int:
+    """Resident bytes of this process."""
     return _status("VmRSS")
 
 

@@ -1,4 +1,4 @@
-"""The tools of bench/ that judge figures: bench/compare.py, and the sections of results.md."""
+"""The tools of bench/ that judge: bench/compare.py, the sections of results.md, and bench/soak.py."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 import compare
+import nets
 import sections
+import soak
 
 
 def files(folder: Path, *turns: tuple[float, float]) -> list[str]:
@@ -56,3 +58,17 @@ def test_a_section_takes_the_place_of_its_own_kind_of_cpu(tmp_path: Path, monkey
     assert [line for line in text.splitlines() if line.startswith("## ")] == ["## Two", "## One", "## Old"]
     assert "first" not in text
     assert all(row in text for row in ("second", "third", "kept"))
+
+
+def test_a_soak_finds_a_result_with_other_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = soak.Soak({"digits_mlp": nets.SMALL["digits_mlp"]()}, seed=0)
+    calls.kinds = calls.kinds[:2]
+    for _ in range(60):
+        calls.call()
+    assert calls.repeated > 20
+    assert calls.differing == []
+    kept = soak.result_of
+    monkeypatch.setattr(soak, "result_of", lambda way, case: kept(way, case) + "!")
+    for _ in range(20):
+        calls.call()
+    assert calls.differing
