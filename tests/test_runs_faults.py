@@ -8,6 +8,7 @@ import errno
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,25 @@ def test_too_little_memory_is_no_bad_sample(
     assert "" in stored(tmp_path / "out.zarr", "error")
     assert not any(stored(tmp_path / "out.zarr", "error"))
     dtd.run(layers, data, tmp_path / "out.zarr", resume=True, **options)
+    assert contents(tmp_path / "out.zarr") == contents(whole.path)
+
+
+@pytest.mark.parametrize("most", [0, 1, 4])
+def test_too_few_threads(most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = dtd.run(LAYERS, IMAGES[:8], tmp_path / "whole.zarr", chunk=2)
+    started, start = [], threading.Thread.start
+
+    def failing(self: threading.Thread) -> None:
+        if len(started) == most:
+            raise RuntimeError("can't start new thread")
+        started.append(self)
+        start(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", failing)
+        with pytest.raises(dtd.RunError, match=r"can't start new thread; .*continue with resume=True"):
+            dtd.run(LAYERS, IMAGES[:8], tmp_path / "out.zarr", chunk=2)
+    dtd.run(LAYERS, IMAGES[:8], tmp_path / "out.zarr", resume=True)
     assert contents(tmp_path / "out.zarr") == contents(whole.path)
 
 

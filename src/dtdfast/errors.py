@@ -78,9 +78,10 @@ def at(position: int | None, record: object) -> str:
 
 
 def starved(error: BaseException) -> bool:
-    """Whether this process had too little memory, or too few file handles: that says nothing of what it read."""
+    """Whether this process had too little memory, file handles or threads: that says nothing of what it read."""
     handles = isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-    return handles or (isinstance(error, MemoryError) and not isinstance(error, DtdError))
+    threads = isinstance(error, RuntimeError) and "can't start new thread" in str(error)  # as Python says it
+    return handles or threads or (isinstance(error, MemoryError) and not isinstance(error, DtdError))
 
 
 def translated(call: Call) -> Call:

@@ -16,7 +16,7 @@ import numpy as np
 from .. import budget
 from ..arrays.checks import as_array
 from ..concepts.channels import Channels, ChannelScores
-from ..errors import RunError, TargetError
+from ..errors import RunError, TargetError, starved
 from ..explainer import Explainer
 from ..extras import require
 from ..images import Preparation
@@ -339,7 +339,9 @@ def _resumable(path: Path) -> Iterator[None]:
     """A full disk, a read-only one, too little memory: what happened, and that nothing finished is lost."""
     try:
         yield
-    except (OSError, MemoryError) as error:
+    except (OSError, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not starved(error):
+            raise
         raise RunError(f"{error}; {_state(path, _in_chunks)}") from error
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_state(path, _in_samples)) from None
@@ -352,7 +354,7 @@ def _state(path: Path, describe: Callable[[Path, int, int, set[int]], str]) -> s
     try:
         store = Store(path)
         begun, finished = store.manifest(), store.finished()
-    except (OSError, MemoryError, RunError):
+    except (OSError, MemoryError, RuntimeError):
         return f"what is finished of {path} cannot be read now; continue with resume=True (--resume)"
     return describe(path, begun["samples"], begun["chunk"], finished)
 
