@@ -1,12 +1,13 @@
 """Dask: lazy arrays chunk by chunk, and runs on workers, one of which dies.
 
-DTDFAST_LONG=1: more than two workers may hold.
+DTDFAST_LONG=1: a worker dies at every phase of a chunk; and more than two workers may hold.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,51 @@ def test_a_worker_that_is_killed_in_the_middle(
     assert 5 <= reached < 45
     assert "0 bad" in printed
     assert contents(out) == alone
+
+
+DYING = """
+import os
+from dtdfast.runs import arrays, cluster, store, work
+owner, calls, kept = {owner}, [], {owner}.{method}
+def dying(*given, **named):
+    calls.append(given)
+    if len(calls) == {call}:
+        if {after}:
+            kept(*given, **named)
+        os._exit(9)
+    return kept(*given, **named)
+owner.{method} = dying
+"""
+PHASES = {  # what one worker dies in, at which call of it, and whether it has done that
+    "written": ("store", "_to_disk", 4, False),
+    "equipped": ("cluster.Equipment", "setup", 1, False),
+    "read": ("arrays.Rows", "read", 2, False),
+    "explained": ("work.Work", "explain", 2, True),
+    "begun to write": ("store", "_to_disk", 1, True),
+    "put in its place": ("store", "_name_to_disk", 1, False),
+    "marked": ("store", "_name_to_disk", 5, False),
+    "finished": ("store.Store", "commit", 1, True),
+}
+
+
+@pytest.mark.parametrize("phase", PHASES if LONG else ["written"])
+def test_a_worker_that_dies_at_every_phase(phase: str, cluster: distributed.LocalCluster, tmp_path: Path) -> None:
+    owner, method, call, after = PHASES[phase]
+    whole = dtd.run(LAYERS, IMAGES[:60], tmp_path / "whole.zarr", domain=BOX, chunk=4)
+    with distributed.Client(cluster, set_as_default=False) as client:
+        victim, pid = next(iter(client.run(os.getpid).items()))
+        client.run(exec, DYING.format(owner=owner, method=method, call=call, after=after), {}, workers=[victim])
+        out, options = tmp_path / "out.zarr", {"domain": BOX, "chunk": 4, "scheduler": cluster.scheduler_address}
+        if phase == "equipped":  # before any work: the run says so
+            with pytest.raises(dtd.RunError, match=r"0 of 15 chunks of .* are finished; continue with resume=True"):
+                dtd.run(LAYERS, IMAGES[:60], out, **options)
+        done = dtd.run(LAYERS, IMAGES[:60], out, resume=True, **options)
+        limit, there = time.monotonic() + PATIENCE, {pid}
+        while pid in there or len(there) < 2:  # until another has taken its place
+            assert time.monotonic() < limit
+            there = set(client.run(os.getpid, on_error="ignore").values())
+    assert done.explained == 60
+    assert contents(done.path) == contents(whole.path)
 
 
 def test_a_driver_that_is_killed_and_resumed(
