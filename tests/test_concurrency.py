@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import subprocess
+import sys
 import threading
 import warnings
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -19,6 +21,7 @@ import pytest
 import dtdfast as dtd
 import support
 from processes import explained, in_a_child
+from run_support import ENVIRONMENT
 
 RNG = np.random.default_rng(0)
 WIDE = dtd.Conv(support.normal(RNG, 32, 3, 3, 3), padding=1)  # enough for two threads
@@ -66,6 +69,44 @@ def test_many_threads_call_the_function(expected: list[bytes]) -> None:
 
     with ThreadPoolExecutor(16) as pool:
         assert list(pool.map(call, range(MANY))) == [alone[i % 12] for i in range(MANY)]
+
+
+FIRST_USE = """
+import sys, threading
+import numpy as np, dtdfast as dtd
+x, wrong, gate = np.ones((2, 3), np.float32), [], threading.Barrier(24)
+calls = [
+    lambda layers: dtd.explain(layers, x, backend="cpu").sum() - 12,
+    lambda layers: dtd.predict(layers, x, backend="cpu").sum() - 18,
+    lambda layers: dtd.Explainer(layers, backend="oracle").explain(x).sum() - 12,
+    lambda layers: dtd.baselines.gradient(layers, x, backend="cpu").sum() - 12,
+    lambda layers: len(dtd.Explainer(layers, backend="cpu").ledger(x).start) - 2,
+    lambda layers: len(dtd.parameters.relevance(dtd.Explainer(layers, backend="cpu"), x)) - 2,
+]
+def call(i):
+    gate.wait()
+    try:
+        off = calls[i % len(calls)]([dtd.Linear(np.eye(3)), dtd.ReLU(), dtd.Linear(np.ones((2, 3)) * [[1], [2]])])
+    except Exception as error:
+        off = repr(error)
+    if off:
+        wrong.append((i, off))
+sys.setswitchinterval(1e-5)
+threads = [threading.Thread(target=call, args=(i,)) for i in range(24)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(wrong)
+"""
+
+
+def test_many_threads_use_it_first() -> None:
+    """What is imported when it is first named is imported by all of them at once."""
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST_USE], capture_output=True, text=True, env=ENVIRONMENT, timeout=300, check=True
+    )
+    assert done.stdout == "[]\n"
 
 
 def test_an_event_loop(expected: list[bytes]) -> None:
