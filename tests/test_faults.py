@@ -7,11 +7,14 @@ DTDFAST_LONG=1: at every line of a first call, too, instead of at some.
 from __future__ import annotations
 
 import gc
+import resource
+import sys
 import tracemalloc
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +24,7 @@ import dtdfast as dtd
 import support
 from dtdfast import baselines, parameters
 from faults import Fault, error_at_line, no_memory
+from processes import in_a_child
 
 RNG = np.random.default_rng(0)
 LAYERS = support.classifier(RNG)
@@ -102,6 +106,24 @@ def test_ctrl_c_between_any_two_lines_of_a_call(name: str) -> None:
 @pytest.mark.parametrize("name", ["explain", "weights"])
 def test_an_error_between_two_lines_of_a_first_call(name: str) -> None:
     assert swept(FIRST[name], error_at_line, LINES) > 5_000 // LINES
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no other system limits a process's addresses")
+def test_where_the_system_gives_no_more_addresses() -> None:
+    """To arrays, to threads' stacks or to OpenMP, by how much room there is: a child ends with the bits or an error."""
+    expected = new().explain(X).tobytes()
+    explainer = new(3)
+
+    def holds(room: int) -> bool:
+        limit = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + room
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        try:
+            return explainer.explain(X).tobytes() == expected
+        except (dtd.DtdError, MemoryError):
+            return True
+
+    for room in range(0, 3 * 2**23 + 2**21, 2**18 if support.LONG else 2**21):  # two stacks of 8 MiB, and all arrays
+        assert in_a_child(partial(holds, room))[0], room
 
 
 def test_nothing_is_lost_on_the_way_to_an_error() -> None:
