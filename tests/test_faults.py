@@ -1,7 +1,7 @@
 """Memory is refused at every place in turn: the call fails with an error that says so, and the next one has the right
 bits.
 
-DTDFAST_LONG=1: at every line of a first call, too, instead of at some.
+DTDFAST_LONG=1: at every array and every 29th line of a first call, instead of at some of them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LAYERS = support.classifier(RNG)
 X = support.normal(RNG, 3, 3, 6, 6)
 Faults = Callable[[int], AbstractContextManager[Fault]]  # by the number of the place
 
-ARRAYS, LINES = (1, 1) if support.LONG else (13, 499)
+ARRAYS, LINES = (1, 29) if support.LONG else (13, 499)
 """From one fault of a first call to the next: it makes hundreds of arrays, and runs some ten thousand lines."""
 
 
