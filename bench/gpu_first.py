@@ -14,11 +14,10 @@ import numpy as np
 
 import dtdfast as dtd
 import nets
+from dtdfast.cuda.compile.cache import DIGEST
 from dtdfast.cuda.kernels import elementwise
 from dtdfast.cuda.run import driver, strided
 from dtdfast.cuda.run.strided import Strided
-
-DIGEST = 32  # bytes before a kept kernel's machine code
 
 
 def versions(job: dict[str, Any]) -> Iterator[dict[str, Any]]:

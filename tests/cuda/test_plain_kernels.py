@@ -199,8 +199,12 @@ def test_cache(folder):
     assert calls == [(9, 0)]
     (file,) = folder.iterdir()
     assert file.stat().st_mode & 0o077 == 0
-    file.write_bytes(file.read_bytes()[:-1] + b"X")  # damaged
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + b"X")  # damaged
     assert cache.stored(kernel, (9, 0)) is None
+    other = some_kernel("none")
+    cache.path_of(other, (9, 0)).write_bytes(content)  # another's
+    assert cache.stored(other, (9, 0)) is None
 
 
 def test_the_key_follows_from_the_code_alone(tmp_path):
@@ -263,6 +267,17 @@ def test_a_comment_in_a_file_keeps_its_kernels(monkeypatch):
 def test_a_cache_that_cannot_be_written(folder):
     folder.parent.joinpath("cache").write_text("a file where the folder should be")
     assert cache.compiled(some_kernel(), (9, 0), lambda k, cc: Binary(b"code", k.name)).image == b"code"
+
+
+def test_a_disk_that_is_full(folder, monkeypatch):
+    """Nothing is left of the kernel that could not be kept."""
+
+    def full(path, to):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    assert cache.compiled(some_kernel(), (9, 0), lambda k, cc: Binary(b"code", k.name)).image == b"code"
+    assert not list(folder.iterdir())
 
 
 def test_where_the_cache_lies(monkeypatch):

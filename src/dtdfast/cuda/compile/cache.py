@@ -21,7 +21,7 @@ from .compiler import compile_kernel
 from .kernel import Binary, Kernel
 from .sources import code_of, needed
 
-_DIGEST = hashlib.sha256().digest_size
+DIGEST = hashlib.sha256().digest_size  # bytes before the machine code
 
 
 def folder() -> Path:
@@ -68,14 +68,20 @@ def path_of(kernel: Kernel, cc: tuple[int, int]) -> Path:
     return folder() / f"{kernel.name}-sm{cc[0]}{cc[1]}-{key[:40]}.cubin"
 
 
+def _digest(path: Path, image: bytes) -> bytes:
+    """Of machine code under its name: a file that is another kernel's is none."""
+    return hashlib.sha256(path.name.encode() + image).digest()
+
+
 def stored(kernel: Kernel, cc: tuple[int, int]) -> Binary | None:
-    """What an earlier process compiled; None if there is nothing, or it is damaged."""
+    """What an earlier process compiled; None if there is nothing, or it is damaged or another kernel's."""
+    path = path_of(kernel, cc)
     try:
-        content = path_of(kernel, cc).read_bytes()
+        content = path.read_bytes()
     except OSError:
         return None
-    digest, image = content[:_DIGEST], content[_DIGEST:]
-    return Binary(image, kernel.name) if hashlib.sha256(image).digest() == digest else None
+    digest, image = content[:DIGEST], content[DIGEST:]
+    return Binary(image, kernel.name) if _digest(path, image) == digest else None
 
 
 def compiled(
@@ -87,9 +93,12 @@ def compiled(
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(hashlib.sha256(binary.image).digest() + binary.image)
-        Path(name).replace(path)  # at once: other processes see all of it or nothing
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(_digest(path, binary.image) + binary.image)
+            Path(name).replace(path)  # at once: other processes see all of it or nothing
+        except OSError:
+            Path(name).unlink(missing_ok=True)
     except OSError:
-        pass  # a read-only home: the kernel is compiled again next time
+        pass  # a read-only home, a full disk: the kernel is compiled again next time
     return binary

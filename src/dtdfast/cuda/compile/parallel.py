@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from ...threads import default_threads
 from . import cache
@@ -46,11 +47,12 @@ def _start(share: list[Kernel], cc: tuple[int, int]) -> tuple[list[Kernel], subp
         process = subprocess.Popen(
             [sys.executable, "-c", _WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
-        assert process.stdin is not None
-        process.stdin.write(pickle.dumps(sys.path) + pickle.dumps((share, cc)))
-        process.stdin.close()
     except OSError:
         return None
+    assert process.stdin is not None
+    with suppress(OSError):  # one that has ended brings nothing back
+        process.stdin.write(pickle.dumps(sys.path) + pickle.dumps((share, cc)))
+        process.stdin.close()
     return share, process
 
 
