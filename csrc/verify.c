@@ -103,6 +103,7 @@ static int64_t given_fields(const dtd_step *s)
 static int64_t conditions(const dtd_step *s, int64_t given)
 {
     int64_t needs = given & MULTIPLIER ? M : 0;
+    needs |= s->n_taps ? TAPS & (OPERATION[s->op].needs | OPERATION[s->op].takes) : 0;
     if (s->op == DTD_MAP) {
         needs |= s->input_map == DTD_X_ONE ? 0 : X;
         needs |= s->input_map == DTD_X_ABOVE_LOW || s->input_map == DTD_X_BELOW_HIGH ? M : 0;
@@ -192,6 +193,12 @@ static int shapes_differ(const dtd_step *s, const char *operation)
     if (s->out.shape[AXIS_C] != sums) {
         snprintf(message, sizeof message, "%s: out has %lld sums, not %lld", operation, (long long)s->out.shape[AXIS_C],
                  (long long)sums);
+        return 1;
+    }
+    const int64_t of_x = s->x.shape[AXIS_C], other = (s->op == DTD_WEIGHT_GRADIENT ? &s->m : &s->out)->shape[AXIS_C];
+    if (s->groups > 1 && (of_x % s->groups || other % s->groups)) {
+        snprintf(message, sizeof message, "%s: %d groups do not divide %lld and %lld channels", operation, s->groups,
+                 (long long)of_x, (long long)other);
         return 1;
     }
     if (s->op < DTD_MATMUL || s->op > DTD_NORM_SCATTER)

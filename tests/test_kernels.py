@@ -310,6 +310,7 @@ def refusal(op: str, given: str, **numbers: int) -> str:
         ("NEURON_DENSE", "out x weight other", {}, "NEURON_DENSE needs shift"),
         ("NEURON_DENSE", "out x weight other shift", {"dual": 1}, "NEURON_DENSE does not take dual"),
         ("TAPS_DENSE", "out x weight", {"multiplier": lib.DTD_M_TIMES}, "TAPS_DENSE needs m"),
+        ("TAPS_DENSE", "out x weight", {"n_taps": 1}, "TAPS_DENSE needs taps"),
         ("TAPS_LINEAR", "out x weight", {"activation": lib.DTD_RELU}, "TAPS_LINEAR does not take activation"),
         ("SCATTER_LINEAR", "out x weight scale", {}, "SCATTER_LINEAR does not take scale"),
         ("FACTOR", "factor terms", {"factor_kind": lib.DTD_F_GATE}, "FACTOR needs x"),
@@ -363,6 +364,12 @@ def test_operands_that_do_not_fit_are_refused() -> None:
     assert message() == "MATMUL: x has 6 columns, other 7 rows"
     step.other.shape[0] = 3
     assert message() == "MATMUL: other has 3 samples, out 4"
+    step.op, step.other.base, step.weight.base, step.repeat, step.groups = lib.DTD_TAPS_DENSE, -1, 0, 1, 4
+    step.x.shape[1], step.out.shape[1] = 8, 6
+    assert message() == "TAPS_DENSE: 4 groups do not divide 8 and 6 channels"
+    step.op, step.m.base, step.taps.base, step.weight.base = lib.DTD_WEIGHT_GRADIENT, 0, 0, -1
+    step.m.shape[1] = 3
+    assert message() == "WEIGHT_GRADIENT: 4 groups do not divide 8 and 3 channels"
 
 
 def test_operations_are_documented() -> None:
