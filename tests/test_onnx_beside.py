@@ -125,3 +125,8 @@ def test_the_command_line_says_what_it_cannot_give(tmp_path: Any, capsys: pytest
     assert main(["explain", network, words, "-o", target]) != 0
     assert "it takes mask beside its input; explain it from Python" in capsys.readouterr().err
     assert main(["inspect", network]) == 0
+
+
+def test_an_input_beside_that_is_too_large() -> None:
+    with pytest.raises(dtd.ModelError, match=r"its input 'm' cannot be read: .* elements, at most"):
+        dtd.from_onnx(model("y = Add(x, m)", "", "float[N,3] x, float[N,9223372036854775807] m"))

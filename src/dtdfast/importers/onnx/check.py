@@ -70,8 +70,8 @@ def check(
         feeds = {ends.source.name: x.astype(_type(ends.source)), **given}
         expected = _run(onnxruntime, _model(nodes, constants, opset, folder, ends, feeds), feeds)
         if expected is not None and np.isfinite(expected).all():
-            kind = ends.source.type.tensor_type.elem_type
-            tolerance = max(TOLERANCE, 16 * EPS.get(kind, 0.0))
+            kinds = [info.type.tensor_type.elem_type for info in (ends.source, ends.output)]
+            tolerance = max(TOLERANCE, *(16 * EPS.get(kind, 0.0) for kind in kinds))
             kept = {record.name for record in layers if isinstance(record, Given)}
             given = {name: array for name, array in given.items() if name in kept}
             check_outputs(layers, x, np.asarray(expected, np.float64), tolerance, given=given)

@@ -17,6 +17,7 @@ from ...extras import require
 from ...layers import Layer
 from ...plan.shapes import MAX_AXES, MAX_ELEMENTS, Shape
 from .. import outputs
+from ..records import Refused
 from .beside import Beside, beside
 from .check import Ends, check
 from .graph import BATCH
@@ -189,7 +190,7 @@ def _title(model: Any) -> str:
 def _titled(title: str) -> Iterator[None]:
     try:
         yield
-    except ModelError as error:
+    except (ModelError, Refused) as error:
         raise ModelError(f"{title}: {error}") from None
 
 

@@ -125,7 +125,10 @@ class Walk:
         self._layers = Layers(batch, sample=sample)
         self._known: dict[str, Operand] = {name: Value(INPUT, sample, integer)}
         for one in beside:
-            value = self._layers.add(Given, (), one.name, shape=one.shape, integer=one.words)
+            try:
+                value = self._layers.add(Given, (), one.name, shape=one.shape, integer=one.words)
+            except Refused as reason:
+                raise ModelError(f"its input {one.name!r:.80} cannot be read: {reason}") from None
             self._known[one.name] = replace(value, integer=one.words, truth=one.mask)
             if one.mask:
                 self._layers.masks.add(value.position)
