@@ -23,6 +23,9 @@ from .pictures import needed
 
 Array = NDArray[Any]
 
+MOST = 1 << 32  # samples
+MOST_PIECES = 1 << 14  # chunks of one sample: Zarr takes seconds to look for so many
+
 
 @dataclass(frozen=True)
 class Location:
@@ -51,7 +54,10 @@ class Location:
         elif self.path.lower().endswith(".npy"):
             yield np.load(regular(self.path), mmap_mode="r", allow_pickle=False)
         else:
-            array = require("zarr", "run").open_array(self.path, mode="r")
+            require("zarr", "run")
+            from .blosc import open_array  # which imports zarr
+
+            array = open_array(self.path)
             check_codecs(array)
             yield array
 
@@ -125,15 +131,22 @@ class Samples:
             raise InputError(f"{location} has shape {self.shape}, expected (n, ...) with samples along the first axis")
         if self.dtype.kind not in "iuf":
             raise InputError(f"{location} has dtype {self.dtype}, expected floats, pictures as uint8, or word numbers")
+        if self.shape[0] > MOST:
+            raise InputError(f"{location} has shape {self.shape}, expected at most {MOST} samples")
         self.pictures = self.dtype == np.uint8
-        stored = (
-            math.prod(unit)
-            if location.held is None and len(unit) == len(self.shape) and all(isinstance(u, int) for u in unit)
-            else 0
+        split = (
+            location.held is None and len(unit) == len(self.shape) and all(isinstance(u, int) and u > 0 for u in unit)
         )
+        stored = math.prod(unit) if split else 0
         budget.require(
             max(math.prod(self.shape[1:]), stored) * self.dtype.itemsize, f"to read one sample of {location}"
         )
+        pieces = math.prod(-(-size // u) for size, u in zip(self.shape[1:], unit[1:], strict=True)) if split else 1
+        if pieces > MOST_PIECES:
+            raise InputError(
+                f"{location} keeps each sample in {pieces} chunks, expected at most {MOST_PIECES}; store it in larger "
+                "ones"
+            )
 
     def __len__(self) -> int:
         return self.shape[0]

@@ -39,6 +39,7 @@ CODECS = frozenset(  # of Zarr; others may run code that a file brings (pickle),
         "zfpy",
     ]
 )
+UNCHECKED = "numcodecs.blosc"  # as format 3 names it where it is no codec of its own: blosc.py checks the others
 LINKS = 32  # soft links that lead to another one
 
 
@@ -56,7 +57,8 @@ def _codecs(metadata: Any) -> Iterator[Any]:
     """Names of a Zarr array's codecs, format 3 and 2, those within sharding included."""
     for key in ("codecs", "index_codecs", "filters", "compressor"):
         for codec in _listed(metadata.get(key)):
-            yield str(codec.get("name", codec.get("id"))).removeprefix("numcodecs.")
+            name = str(codec.get("name", codec.get("id")))
+            yield name if name == UNCHECKED else name.removeprefix("numcodecs.")
             if isinstance(codec.get("configuration"), Mapping):
                 yield from _codecs(codec["configuration"])
 
