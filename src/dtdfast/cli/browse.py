@@ -33,7 +33,7 @@ def browse(arguments: argparse.Namespace) -> str:
         raise InputError(f"{readable(str(out))}: there is no folder {readable(str(out.absolute().parent))}")
     labels = None if arguments.labels is None else lines_in(arguments.labels)
     overview = Overview.of(run)
-    check_outputs({}, labels, overview.store.group["outputs"].shape[1])
+    check_outputs({}, labels, overview.stored.array("outputs").shape[1])
     picture = None if arguments.data is None else _pictures(arguments.data, overview)
     data = gathered(overview, labels, arguments.shown)
     html = sheet(data, overview, style, picture)
@@ -57,13 +57,17 @@ def _pictures(given: list[str], overview: Overview) -> Picture:
     ------
     InputError : they are not those that were explained
     """
-    fed: dict[str, Any] | None = overview.manifest["preparation"]
+    manifest = overview.stored.manifest
+    fed: dict[str, Any] | None = manifest.get("preparation")
     if fed is None:
         raise InputError("--data is for runs over images; this one was over an array of numbers, which has no pictures")
     settings: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in fed.items()}
-    preparation = Preparation(**settings)
+    try:
+        preparation = Preparation(**settings)
+    except TypeError as error:  # not as a run was begun
+        raise overview.stored.damaged("its manifest", str(error)) from None
     source = open_source(given)
-    if source.identity() != overview.manifest["data"]:
+    if source.identity() != manifest.get("data"):
         raise InputError(f"--data {readable(given[0])} is not what the run explained; give DATA as it was given there")
     if isinstance(source, Files):
         folder, names = source.folder, source.names or ()

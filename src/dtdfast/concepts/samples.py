@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -146,16 +145,17 @@ def stored_samples(path: str | os.PathLike[str], k: int = 8) -> TopSamples:
     RunError
         There is no output of a run, it kept no channels, or no sample was explained.
     """
-    from ..runs.store import Store  # here, as few need it
+    from ..runs.stored import Stored  # here, as few need it
 
     if not isinstance(path, (str, os.PathLike)):
         raise InputError(f"path is {path!r:.60}, expected that of a run's output")
-    store, k = Store(Path(path).absolute()), at_least_one("k", k)
-    length, kept = store.manifest()["chunk"], store.group.get("channels")
-    if kept is None:
+    stored, k = Stored(path), at_least_one("k", k)
+    if "channels" not in stored:
         raise RunError(f"{path} holds no channels; begin the run with channels=dtdfast.concepts.Channels(position)")
-    starts = (number * length for number in sorted(store.finished()))
-    found = best_samples(((i, kept[i : i + length]) for i in starts), k, str(kept.attrs["by"]))
+    by = stored.attribute("channels", "by")
+    if by not in ("relevance", "activation") or stored.array("channels").ndim != 2:
+        raise stored.damaged("its array 'channels'", f"by is {by!r:.40}")
+    found = best_samples(((of.start, stored.rows("channels", of.start, of.stop)) for of in stored.finished), k, by)
     if not found.samples.size:
         raise RunError(f"{path}: no sample was explained yet")
     return found

@@ -33,7 +33,7 @@ Picture = Callable[[int], Array]  # of a sample's number: bytes (h, w) or (h, w,
 
 def gathered(overview: Overview, labels: Sequence[str] | None, shown: int) -> dict[str, Any]:
     """All numbers and names of the page, as JSON takes them."""
-    absorbed, store = overview.absorbed, overview.store
+    absorbed, stored = overview.absorbed, overview.stored
     worst = overview.largest(np.abs(absorbed), shown)
     highest = overview.largest(overview.score, shown)
     still_open = overview.open
@@ -56,9 +56,9 @@ def gathered(overview: Overview, labels: Sequence[str] | None, shown: int) -> di
 
     return {
         "dtdfast": __version__,
-        "run": store.path.name,
+        "run": stored.path.name,
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "samples": overview.manifest["samples"],
+        "samples": stored.samples,
         "finished": len(overview.number),
         "bad": len(overview.errors),
         "accounts_open": None if still_open is None else len(still_open),
@@ -71,7 +71,7 @@ def gathered(overview: Overview, labels: Sequence[str] | None, shown: int) -> di
         "most_absorbed": [sample(place) for place in worst],
         "highest_scores": [sample(place) for place in highest],
         "errors": [{"sample": n, "name": name or None, "error": text} for n, name, text in overview.errors],
-        "manifest": overview.manifest,
+        "manifest": stored.manifest,
     }
 
 

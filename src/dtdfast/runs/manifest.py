@@ -85,10 +85,15 @@ def differences(begun: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Its leaves, each under the keys that lead to it."""
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from flat(value, f"{prefix}{key}, ")
+def flat(tree: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Its leaves, each under the keys that lead to it, however deep it is."""
+    left = [("", iter(tree.items()))]
+    while left:
+        prefix, items = left[-1]
+        key, value = next(items, (None, None))
+        if key is None:
+            left.pop()
+        elif isinstance(value, Mapping):
+            left.append((f"{prefix}{key}, ", iter(value.items())))
         else:
             yield prefix + key, value

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError, RunError
 from ..files import readable
-from .store import Store
+from .stored import Stored
 from .work import TOTALS
 
 Array = NDArray[Any]
@@ -32,7 +32,7 @@ class Overview:
 
     Parameters
     ----------
-    manifest : as the run was begun
+    stored : the run's output
     number : of every finished sample, in order
     target : (n, axes of the outputs), -1 where there was an error
     score : the explained output, NaN there
@@ -41,8 +41,7 @@ class Overview:
     errors : number, name and text of every bad sample
     """
 
-    store: Store
-    manifest: dict[str, Any]
+    stored: Stored
     number: NDArray[np.int64]
     target: NDArray[np.int64]
     score: NDArray[np.float64]
@@ -62,26 +61,27 @@ class Overview:
             raise InputError(
                 f"{readable(str(path))}: nothing is there; expected what `dtdfast explain -o NAME.zarr` writes"
             )
-        store = Store(path)
-        manifest = store.manifest()
-        n, chunk = manifest["samples"], manifest["chunk"]
-        rows = [np.arange(k * chunk, min((k + 1) * chunk, n)) for k in sorted(store.finished())]
-        if not rows:
+        stored = Stored(path)
+        if not stored.finished:
             raise RunError(f"{path}: no chunk is finished yet; look at it later, or continue it with --resume")
-        columns = list(store.group["ledger"].attrs["columns"])
-        if columns[:2] != list(TOTALS):
+        columns = stored.attribute("ledger", "columns")
+        whole = isinstance(columns, list) and all(isinstance(name, str) for name in columns)
+        if not whole or columns[:2] != list(TOTALS) or stored.array("ledger").shape[1:] != (len(columns),):
             raise RunError(f"{path}: its array 'ledger' was changed after the run was begun")
-        parts = [cls._chunk(store, row) for row in rows]
-        target, score, ledger = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return cls(store, manifest, np.concatenate(rows), target, score, ledger, columns, list(store.errors()))
+        target, score, ledger = (
+            np.concatenate(part) for part in zip(*(cls._chunk(stored, of) for of in stored.finished), strict=True)
+        )
+        number = np.concatenate([np.arange(of.start, of.stop) for of in stored.finished])
+        return cls(stored, number, target, score, ledger, columns, list(stored.errors()))
 
     @staticmethod
-    def _chunk(store: Store, row: NDArray[np.int64]) -> tuple[Array, Array, Array]:
-        where = slice(int(row[0]), int(row[-1]) + 1)
-        outputs, target, ledger = (store.group[name][where] for name in ("outputs", "target", "ledger"))
-        target = target.reshape(len(row), -1)
+    def _chunk(stored: Stored, of: range) -> tuple[Array, Array, Array]:
+        outputs, target, ledger = (stored.rows(name, of.start, of.stop) for name in ("outputs", "target", "ledger"))
+        target = target.reshape(len(of), -1)
         good = target.min(axis=1) >= 0
-        score = np.full(len(row), np.nan)
+        if target.shape[1] != outputs.ndim - 1 or not (target < outputs.shape[1:]).all():
+            raise stored.damaged("its array 'target'", "it names outputs that are not there")
+        score = np.full(len(of), np.nan)
         score[good] = outputs[(np.flatnonzero(good), *target[good].T)]
         return target, score, ledger
 
@@ -116,21 +116,21 @@ class Overview:
 
     def named(self, place: int) -> str:
         """A sample's name, or its number."""
-        number, names = int(self.number[place]), self.store.group.get("name")
-        return f"sample {number}" if names is None else str(names[number])
+        number = int(self.number[place])
+        return self.stored.name(number) or f"sample {number}"
 
     def maps(self, places: list[int]) -> Iterator[tuple[int, Array]]:
         """Place and map (h, w) of some samples: channels summed, and what has one axis as one row; a chunk that has
         several of them is read once.
         """
-        stored, chunk = self.store.group["relevance"], self.manifest["chunk"]
-        fed = self.manifest["preparation"] or {}
-        last = fed.get("layout") == "nhwc" and stored.attrs.get("summed over axis") is None
+        stored, chunk = self.stored, self.stored.chunk
+        fed = stored.manifest.get("preparation") or {}
+        last = fed.get("layout") == "nhwc" and stored.attribute("relevance", "summed over axis") is None
         read: dict[int, Array] = {}
         for place in sorted(places):
             k, within = divmod(int(self.number[place]), chunk)
             if k not in read:
-                read = {k: stored[k * chunk : (k + 1) * chunk]}
+                read = {k: stored.rows("relevance", k * chunk, (k + 1) * chunk)}
             values = read[k][within].astype(np.float64)
             if last and values.ndim == 3:
                 values = values.sum(axis=-1)

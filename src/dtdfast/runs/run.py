@@ -30,11 +30,13 @@ from .manifest import FORMAT, as_stored, described, differences, environment, mo
 from .overview import most_often
 from .sources import Source, open_source
 from .store import Store
+from .stored import Stored
 from .task import Task, tasks
 from .work import Work
 
 CHUNK_BYTES = 1 << 24  # of samples or relevance per chunk, whichever is more; what a kill can cost
 CHUNK_MOST = 4096  # samples
+NUMBER_BYTES = 40  # of a chunk's number in a list
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,12 @@ class Run:
 
     def errors(self) -> Iterator[tuple[int, str, str]]:
         """Of every bad sample: its number, its file's name ("" in an array) and what is wrong with it."""
-        return Store(self.path).errors()
+        return Stored(self.path).errors()
 
     def often(self, most: int) -> list[tuple[Any, int]]:
         """The outputs that were explained most often, and how often."""
-        return most_often(Store(self.path).group["target"][:], most)
+        stored = Stored(self.path)
+        return most_often(np.concatenate([stored.rows("target", of.start, of.stop) for of in stored.finished]), most)
 
 
 def run(
@@ -311,6 +314,8 @@ def _chunk(source: Source, preparation: Preparation | None, work: Work, given: i
     budget.require(
         AHEAD * chunk * (math.prod(shape) * kind.itemsize + relevance + outputs), f"a run in chunks of {chunk} samples"
     )
+    count = -(-len(source) // chunk)
+    budget.require(NUMBER_BYTES * count, f"a run of {count} chunks")
     return chunk
 
 

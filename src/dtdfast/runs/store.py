@@ -40,6 +40,7 @@ from ..errors import RunError, starved
 from ..extras import require
 from ..files import PART, beside, readable, unfinished
 from ..plan.shapes import Shape
+from .arrays import MOST
 from .containers import message
 
 Array = NDArray[Any]
@@ -120,14 +121,15 @@ class Store:
         """
         try:
             manifest = dict(self.group.attrs[KEY])
-            digest = manifest.pop(DIGEST)
+            changed = manifest.pop(DIGEST) != _digest(manifest)
+            sizes = manifest["samples"], manifest["chunk"]
         except Exception as error:  # whatever Zarr raises on what is no group, or a damaged one
             if starved(error):
                 raise
             raise RunError(
                 f"{self.path} is not the output of a dtdfast run; choose another output ({message(error)})"
             ) from None
-        if digest != _digest(manifest):
+        if changed or not all(type(n) is int for n in sizes) or not 1 <= sizes[1] <= sizes[0] <= MOST:
             raise RunError(
                 f"{self.path}: its manifest was changed after the run was begun; choose another output, or restore "
                 "zarr.json"
@@ -147,14 +149,14 @@ class Store:
         )
         for name, array in anew.items():
             try:
-                found = _described(self.group[name])
+                found = described(self.group[name])
             except Exception as error:  # whatever Zarr raises on a damaged array
                 if starved(error):
                     raise
                 raise RunError(
                     f"{self.path}: its array {name!r} is damaged ({message(error)}); begin the run anew elsewhere"
                 ) from None
-            if found != _described(array):
+            if found != described(array):
                 raise RunError(
                     f"{self.path}: its array {name!r} was changed after the run was begun; begin the run anew elsewhere"
                 )
@@ -163,13 +165,13 @@ class Store:
 
     def finished(self) -> set[int]:
         """Numbers of the complete chunks."""
-        return {number for number, _ in _chunks(self.path / "finished")}
+        return {number for number, _ in chunks(self.path / "finished")}
 
     def whole(self, columns: Sequence[Column]) -> set[int]:
         """Numbers of the complete chunks of which every array still has what was written; the rest is done again."""
         sizes = {c.name: math.prod(self._array(c.name).chunks) * np.dtype(c.dtype).itemsize for c in columns}
         there = [
-            {number for number, size in _chunks(self.path / name) if size == nbytes} for name, nbytes in sizes.items()
+            {number for number, size in chunks(self.path / name) if size == nbytes} for name, nbytes in sizes.items()
         ]
         return self.finished().intersection(*there)
 
@@ -227,19 +229,6 @@ class Store:
             for part in _partial(folder) if folder.is_dir() else ():
                 (folder / part).unlink(missing_ok=True)
 
-    # ---------------------------------------------------------------------------------------------------------- after
-
-    def errors(self) -> Iterator[tuple[int, str, str]]:
-        """Of every bad sample in a finished chunk: its number, name ("" without names) and what is wrong with it."""
-        array = self.group["error"]
-        named = self.group.get("name")
-        numbers = {number for number, _ in _chunks(self.path / "error")}  # chunks without an error have no file
-        for number in sorted(numbers & self.finished()):
-            start = number * array.chunks[0]
-            for i, text in enumerate(array[start : start + array.chunks[0]], start):
-                if text:
-                    yield i, "" if named is None else str(named[i]), str(text)
-
 
 def _digest(manifest: Mapping[str, Any]) -> str:
     """SHA-256 of the manifest, so that an edited one is noticed."""
@@ -268,21 +257,21 @@ def _arrays(group: Any, manifest: Mapping[str, Any], columns: Sequence[Column], 
     """All arrays of a run, new."""
     n, chunk = manifest["samples"], manifest["chunk"]
     arrays = {
-        c.name: _array(group, c.name, (n, *c.shape), (chunk, *c.shape), c.dtype, c.fill, c.attributes) for c in columns
+        c.name: created(group, c.name, (n, *c.shape), (chunk, *c.shape), c.dtype, c.fill, c.attributes) for c in columns
     }
-    arrays["error"] = _array(group, "error", (n,), (chunk,), str, "", {})
-    arrays["finished"] = _array(group, "finished", (-(-n // chunk),), (1,), np.uint8, 0, {})
+    arrays["error"] = created(group, "error", (n,), (chunk,), str, "", {})
+    arrays["finished"] = created(group, "finished", (-(-n // chunk),), (1,), np.uint8, 0, {})
     if named:
-        arrays["name"] = _array(group, "name", (n,), (NAMES,), str, "", {})
+        arrays["name"] = created(group, "name", (n,), (NAMES,), str, "", {})
     return arrays
 
 
-def _described(array: Any) -> str:
+def described(array: Any) -> str:
     """Shape, chunks, type, codecs and attributes of an array, as text (NaN is its own equal there)."""
     return json.dumps(array.metadata.to_dict(), sort_keys=True, default=str)
 
 
-def _array(
+def created(
     group: Any, name: str, shape: Shape, chunks: Shape, dtype: Any, fill: Any, attributes: Mapping[str, Any]
 ) -> Any:
     """One file per chunk, all in one folder; nothing but texts is compressed."""
@@ -296,7 +285,7 @@ def _file(number: int, ndim: int) -> str:
     return ".".join(["c", str(number), *["0"] * (ndim - 1)])
 
 
-def _chunks(folder: Path) -> Iterator[tuple[int, int]]:
+def chunks(folder: Path) -> Iterator[tuple[int, int]]:
     """Number and bytes of the files of whole chunks."""
     with os.scandir(folder) as entries:
         for entry in entries:
