@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -223,17 +221,3 @@ def test_no_onnx_file(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "net.onnx").write_bytes(content)
     with pytest.raises(ModelError, match=r"net\.onnx"):
         from_onnx(tmp_path / "net.onnx")
-
-
-def test_mutated_files_are_refused_or_read_never_worse() -> None:
-    """In a process of its own, whose memory and time are limited: a crash, a hang or gigabytes would end it."""
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).parent / "lib" / "onnx_mutations.py")],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    read, refused = map(int, done.stdout.split())
-    assert read + refused >= 1000
-    assert refused > 300

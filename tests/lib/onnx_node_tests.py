@@ -94,16 +94,12 @@ def _read(path: Path) -> np.ndarray[Any, Any]:
 
 def end(case: Case) -> End:
     """Run one case."""
-    graph = case.model.graph
-    names = [info.name for info in graph.input if info.name not in {t.name for t in graph.initializer}]
-    infos = {info.name: info for info in graph.input}
-    if len(names) < len(case.inputs):  # files of IR version 3: stored values of initializers, too
-        names = [info.name for info in graph.input]
+    infos, names = {info.name: info for info in case.model.graph.input}, _inputs(case)
     kinds = {name: infos[name].type.tensor_type.elem_type for name in names}
     choices = [n for n in names if kinds[n] in FLOATS] or [n for n in names if kinds[n] in TOKENS] or names[:1]
     if not choices:
         return End(case, "refused", "it has no input")
-    ends = [_with(case, names, data) for data in choices]
+    ends = [_with(case, data) for data in choices]
     for kind in ("wrong", "right"):
         for found in ends:
             if found.kind == kind:
@@ -111,20 +107,36 @@ def end(case: Case) -> End:
     return ends[0]
 
 
-def _with(case: Case, names: list[str], data: str) -> End:
-    """With one of the inputs as the data."""
+def with_data(case: Case, data: str) -> tuple[Any, Any]:
+    """The model that reads one of the inputs, the others stored in it; and that input's value."""
     model = onnx.ModelProto()
     model.CopyFrom(case.model)
     graph = model.graph
     stored = {t.name for t in graph.initializer}
     x = None
-    for name, value in zip(names, case.inputs, strict=False):
+    for name, value in zip(_inputs(case), case.inputs, strict=False):
         if name == data:
             x = value
         elif isinstance(value, np.ndarray) and value.dtype.kind in "biufV" and name not in stored:
             info = next(i for i in graph.input if i.name == name)
             graph.initializer.append(numpy_helper.from_array(value, name))
             graph.input.remove(info)
+    return model, x
+
+
+def _inputs(case: Case) -> list[str]:
+    """Names of the inputs that have values."""
+    graph = case.model.graph
+    stored = {t.name for t in graph.initializer}
+    names = [info.name for info in graph.input if info.name not in stored]
+    # files of IR version 3: stored values of initializers, too
+    return names if len(names) >= len(case.inputs) else [info.name for info in graph.input]
+
+
+def _with(case: Case, data: str) -> End:
+    """With one of the inputs as the data."""
+    model, x = with_data(case, data)
+    graph = model.graph
     reason, kind = "", "right"
     for info, expected in zip(graph.output, case.outputs, strict=False):
         try:

@@ -1,23 +1,31 @@
-"""Damages small models and imports each: onnx_mutations.py [COUNT [SEED]] prints how many were read and how many
-refused.
-
-A program of its own, since its address space is limited; whatever is not a DtdError ends it.
-"""
+"""ONNX models to be fuzzed: small ones of many operators, and those that onnx ships for single operators."""
 
 from __future__ import annotations
 
-import random
-import resource
-import sys
+import re
+from collections import Counter
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from random import Random
 
+import numpy as np
 import onnx
 
-from dtdfast import DtdError, from_onnx
+import dtdfast as dtd
+from dtdfast.importers.check import random_input
+from dtdfast.importers.onnx.constants import FOLDABLE
+from dtdfast.importers.onnx.importer import OnnxModel
+from dtdfast.importers.onnx.walk import OPERATORS
 from onnx_models import model
+from onnx_node_tests import generated, with_data
 
-HOSTILE = (0, 1, -1, 2, 7, 1 << 20, 1 << 31, -(1 << 31), (1 << 63) - 1, -(1 << 63))
+from . import mutations
+from .target import Target, held
+
+OUTSIDE = 1 / 3 + 1e-4  # of a tensor in a file outside, which no import may show
+FAR = 0.01  # of an output; less may be the rounding of weights that a mutation made large
+OF_ONE_OPERATOR = 3  # models of onnx's own
+LARGEST = 1 << 14  # bytes
+NAMES = tuple(sorted({*OPERATORS, *FOLDABLE, "Shape", "Constant"}))
 
 MODELS = [
     model(
@@ -96,83 +104,68 @@ MODELS = [
 ]
 
 
-def damaged_bytes(rng: random.Random, whole: bytes) -> bytes:
-    """Flipped bits (mostly), or bytes cut out, repeated or cut off."""
-    data = bytearray(whole)
-    kind = rng.randrange(10)
-    at = rng.randrange(len(data))
-    if kind < 7:
-        data[at] ^= 1 << rng.randrange(8)
-    elif kind == 7:
-        del data[at : at + rng.randint(1, 16)]
-    elif kind == 8:
-        data[at:at] = data[at : at + rng.randint(1, 64)]
-    else:
-        del data[at:]
-    return bytes(data)
+def models() -> list[bytes]:
+    """Those above, and one with weights in another file."""
+    beside = model("y = Gemm(x, w)", "float[3,2] w", "float[N,3] x")
+    onnx.external_data_helper.set_external_data(beside.graph.initializer[0], "weights.bin")
+    beside.graph.initializer[0].ClearField("raw_data")
+    return [one.SerializeToString() for one in (*MODELS, beside)]
 
 
-def damage_structure(rng: random.Random, proto: onnx.ModelProto) -> None:
-    """Hostile numbers in dims, attributes and tensors; names exchanged; nodes moved, repeated or removed."""
-    graph = proto.graph
-    for _ in range(rng.randint(1, 3)):
-        node, tensor = rng.choice(graph.node), rng.choice(graph.initializer)
-        names = ["x", "y", "", *(t.name for t in graph.initializer), *(o for n in graph.node for o in n.output)]
-        kind = rng.randrange(9)
-        if kind == 0 and tensor.dims:
-            tensor.dims[rng.randrange(len(tensor.dims))] = rng.choice(HOSTILE)
-        elif kind == 1 and len(tensor.dims) < 2 and tensor.data_type == onnx.TensorProto.INT64:
-            values = [
-                rng.choice(HOSTILE) for _ in range(tensor.dims[0] if tensor.dims and 0 < tensor.dims[0] < 9 else 1)
-            ]
-            tensor.ClearField("raw_data")
-            tensor.int64_data[:] = values
-        elif kind == 2 and node.attribute:
-            attribute = rng.choice(node.attribute)
-            attribute.i = rng.choice(HOSTILE)
-            for i in range(len(attribute.ints)):
-                attribute.ints[i] = rng.choice(HOSTILE)
-        elif kind == 3 and node.input:
-            node.input[rng.randrange(len(node.input))] = rng.choice(names)
-        elif kind == 4:
-            node.op_type = rng.choice(graph.node).op_type
-        elif kind == 5:
-            graph.node.remove(node)
-        elif kind == 6:
-            graph.node.insert(rng.randrange(len(graph.node)), node)
-        elif kind == 7:
-            tensor.data_type = rng.randrange(20)
-        else:
-            dims = graph.input[0].type.tensor_type.shape.dim
-            rng.choice(dims).dim_value = rng.choice(HOSTILE)
+def of_operators() -> list[bytes]:
+    """Some of onnx's own models of each operator."""
+    found, often = [], Counter[str]()
+    for case in generated():
+        graph = case.model.graph
+        operator = "+".join(sorted({node.op_type for node in graph.node}))
+        if graph.input and often[operator] < OF_ONE_OPERATOR:
+            found.append(with_data(case, graph.input[0].name)[0].SerializeToString())
+            often[operator] += 1
+    return [one for one in found if len(one) < LARGEST]
 
 
-def main(count: int = 1000, seed: int = 0) -> None:
-    # most of it is what the interpreter and its libraries map
-    resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
-    rng = random.Random(seed)
-    read = refused = 0
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "net.onnx"
-        for proto in MODELS:
-            from_onnx(proto)  # they are sound before they are damaged
-        for _ in range(count):
-            proto = rng.choice(MODELS)
-            if rng.random() < 0.5:
-                content = damaged_bytes(rng, proto.SerializeToString())
-            else:
-                copy = onnx.ModelProto()
-                copy.CopyFrom(proto)
-                damage_structure(rng, copy)
-                content = copy.SerializeToString()
-            path.write_bytes(content)
-            try:
-                from_onnx(path)
-                read += 1
-            except DtdError:
-                refused += 1
-    print(read, refused)
+def changed(data: bytes, rng: Random) -> bytes:
+    """Fields of the message changed, seldom bytes."""
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(data)
+    except Exception:
+        return mutations.of_bytes(data, rng)
+    if rng.random() < 0.1:
+        return mutations.of_bytes(data, rng)
+    mutations.of_message(proto, rng, NAMES)
+    return bytes(proto.SerializeToString())
 
 
-if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+def network(data: bytes) -> None:
+    """An import that onnxruntime does not contradict, and which can be explained or says why not."""
+    weights = np.arange(64, dtype=np.float32)
+    weights.tofile(held("weights.bin", b""))
+    np.full(64, OUTSIDE).tofile("../outside.bin")
+    path = held("net.onnx", data)
+    layers = _imported(path)
+    for record in layers:
+        for value in vars(record).values():
+            if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+                assert not np.isclose(value.astype(np.float64), OUTSIDE, rtol=1e-6, atol=0).any(), "read from outside"
+    opened = OnnxModel(path)
+    if opened.beside or opened.declared is None or not all(opened.declared[1:]) or np.prod(opened.declared[1:]) > 4096:
+        return
+    x = random_input(layers, (1, *opened.declared[1:]))
+    relevance = dtd.explain(layers, x, backend="cpu", n_threads=1)
+    assert relevance.shape == x.shape
+    assert np.isfinite(relevance).all()
+
+
+def _imported(path: Path) -> list[dtd.Layer]:
+    try:
+        return dtd.from_onnx(path)
+    except dtd.ModelError as error:
+        far = re.search(r"differs from the model's by (\S+)", str(error))
+        if far is not None and float(far[1]) > FAR:
+            raise AssertionError(error) from None
+        raise
+
+
+MODULES = ("importers/onnx", "importers/records.py", "importers/moves.py")
+TARGETS = {"onnx": Target(models, network, changed, MODULES, of_operators)}
