@@ -18,6 +18,7 @@ enum {
     PLANES = (1 << 16) / sizeof(real),   /* elements of x, channels first, on the stack */
     WEIGHTS = (1 << 16) / sizeof(real),  /* packed weights, on the stack */
     ITEMS_PER_THREAD = 4,
+    TILE = DTD_TILE_PIXELS * DTD_BLOCK,
 };
 
 typedef struct {
@@ -115,11 +116,11 @@ static void rows_as_pixels(dtd_strip *strip, const dtd_view *v)
     strip->pixel = v->stride[AXIS_H];
 }
 
-/* The sums of some pixels, [output][VL], through any epilogue.  -0 becomes 0, as in direct.c. */
-static void finish(const dense_job *job, dtd_site *site, real (*y)[VL], real (*d)[VL])
+/* The sums of some pixels, [output][VL], through any epilogue, which computes all lanes of the tiles.  -0 becomes 0, as
+ * in direct.c. */
+static void finish(const dense_job *job, dtd_site *site, real (*y)[VL], real (*d)[VL], real (*tiles)[TILE])
 {
     const dtd_step *s = &job->s;
-    real tiles[2][DTD_TILE_PIXELS * DTD_BLOCK];
     if (!job->neuron && job->c_out == 1) { /* pixels as the channels of one */
         swap_axes(&site->out), swap_axes(&site->m), swap_axes(&site->scale);
         site->n_channels = site->n_pixels;
@@ -148,6 +149,9 @@ static void sum_tiles(const channels_first_job *p, pixel_tile *tile, const slice
     const int dual = job->map == DUAL_MAP, at_once = VECTORS_OF(job->c_out, dual), usual = has_usual_epilogue(job);
     const int64_t n_segments = of->rows * p->segments, width = s->out.shape[AXIS_W];
     dtd_site start = {.n_channels = (int)job->c_out}, sites[AT_ONCE];
+    real tiles[2][TILE];
+    if (!usual)
+        memset(tiles, 0, sizeof tiles);
     NAME(locate)(&start, s, job->bases, of->n, 0, of->d, of->h, 0);
     for (int64_t segment = 0, h = 0, w = 0; segment < n_segments;) {
         const int many = segment + at_once <= n_segments, vectors = many ? at_once : 1;
@@ -177,7 +181,7 @@ static void sum_tiles(const channels_first_job *p, pixel_tile *tile, const slice
             continue;
         }
         for (int v = 0; v < vectors; v++)
-            finish(job, &sites[v], to->y + v * job->c_out, to->d + v * job->c_out);
+            finish(job, &sites[v], to->y + v * job->c_out, to->d + v * job->c_out, tiles);
     }
 }
 
