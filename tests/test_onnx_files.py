@@ -221,3 +221,26 @@ def test_no_onnx_file(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "net.onnx").write_bytes(content)
     with pytest.raises(ModelError, match=r"net\.onnx"):
         from_onnx(tmp_path / "net.onnx")
+
+
+@pytest.mark.parametrize(
+    "proto",
+    [
+        model(
+            "r = Resize(x, , s) q = Resize(r, , s) y = GlobalAveragePool(q)",
+            "float[4] s = {1,1,40,40}",
+            "float[N,3,4,4] x",
+        ),
+        model(
+            "c = ConstantOfShape(s) k = Shape(c) f = Cast<to=1>(k) g = Slice(f, zero, one, zero) y = Add(x, g)",
+            "int64[2] s = {100000,100000}, int64[1] zero = {0}, int64[1] one = {1}",
+            "float[N,3] x",
+        ),
+    ],
+    ids=["computed", "constant"],
+)
+def test_no_check_makes_what_a_small_file_asks_for(proto: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """onnxruntime knows no budget: it would take gigabytes."""
+    monkeypatch.setenv("DTDFAST_MEMORY", "256M")
+    monkeypatch.setattr("dtdfast.importers.onnx.check._run", lambda *_: pytest.fail("it was run"))
+    from_onnx(proto)

@@ -19,7 +19,7 @@ from ...layers import Given, Layer
 from ...plan.shapes import Shape
 from ..check import TOLERANCE, check_outputs, random_input
 from .beside import Beside
-from .graph import BATCH
+from .graph import batch_of_check
 from .tensors import EXTERNAL, Proto, Tensors
 
 MOST_WEIGHTS, MOST_INPUTS = 1 << 28, 1 << 21
@@ -45,25 +45,27 @@ def check(
     ends: Ends,
     batch: int,
     sample: Shape,
+    made: int,
 ) -> None:
     """Raise ModelError where `predict` differs from onnxruntime by more than 1e-4 of the largest output.
 
     Parameters
     ----------
     batch, sample : of the input
+    made : elements of all that the nodes make; a file of a few bytes may ask for gigabytes of them
     """
     try:
         onnxruntime = require("onnxruntime", "onnx")
     except BackendError:
         return
-    n = 2 if batch == BATCH else batch
+    n = batch_of_check(batch)
     nodes, constants = _needed(graph, ends.output.name)
     elements = sum(math.prod(t.dims) for t in constants)
     if elements > MOST_WEIGHTS or n * math.prod(sample) > MOST_INPUTS:
         return
     try:
-        # the bytes, as onnxruntime holds them, and packed twice
-        require_memory(16 * elements, "the check of an import")
+        # the bytes, as onnxruntime holds them, and packed twice; and what it makes of them
+        require_memory(16 * elements + 4 * made, "the check of an import")
         x = random_input(layers, (n, *sample))
         read = {name for node in nodes for name in node.input}
         given = {one.name: one.example(layers, n) for one in ends.beside if one.name in read}

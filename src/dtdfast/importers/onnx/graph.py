@@ -211,6 +211,11 @@ class Node:
         return full_shape(x, self.layers.batch)
 
 
+def batch_of_check(batch: int) -> int:
+    """The samples of a check's input: two where the batch is open."""
+    return 2 if batch == BATCH else batch
+
+
 def full_shape(x: Operand, batch: int) -> tuple[int, ...]:
     if isinstance(x, Grown):
         return tuple(a if a == b else a // 2 * batch for a, b in zip(x.two.shape, x.three.shape, strict=True))

@@ -135,7 +135,7 @@ class OnnxModel:
         with _titled(self._title):
             batch, sample = self._sample(sample_shape)
             ends = Ends(self._input, self._beside(batch, sample), self._output)
-            check(imported.layers, self._graph, self._opset, self._folder, ends, batch, sample)
+            check(imported.layers, self._graph, self._opset, self._folder, ends, batch, sample, imported.elements)
         return imported.layers
 
     def _entrances(self) -> list[Proto]:

@@ -28,7 +28,7 @@ from .beside import Beside
 from .constants import FOLDABLE, Folder
 from .functions import OPERATORS as FUNCTIONS
 from .functions import reader as reader_of_functions
-from .graph import Array, Grown, Node, Operand, Reader, Turned, full_shape
+from .graph import BATCH, Array, Grown, Node, Operand, Reader, Turned, batch_of_check, full_shape
 from .layers import OPERATORS as LAYERS
 from .masks import MOVED, OF_MASKS, TAKEN, is_mask, moved, truth
 from .moves import OPERATORS as MOVES
@@ -87,13 +87,15 @@ class Imported:
     sample : shape of one sample of the input
     refusals : one line per node that was refused
     n_nodes, n_read : how many nodes the output needs, and how many of them were read
+    elements : of all that they make, for the batch of a check
     """
 
     layers: list[Layer]
     sample: Shape
     refusals: list[str]
-    n_nodes: int = 0
-    n_read: int = 0
+    n_nodes: int
+    n_read: int
+    elements: int
 
 
 class Walk:
@@ -149,7 +151,9 @@ class Walk:
             self._refuse(str(made.refused()), "")
         read = sum(any(name in self._known for name in node.output) for _, node in nodes)
         layers = self._layers.records if self._refusals else self._layers.finished(self._end(output))[0]
-        return Imported(layers, self._sample, self._refusals, len(nodes), read)
+        n = batch_of_check(self._layers.batch)
+        elements = sum(math.prod(_counted(full_shape(x, n), n)) for x in self._known.values() if x is not None)
+        return Imported(layers, self._sample, self._refusals, len(nodes), read, elements)
 
     def _refuse(self, reason: str, label: str) -> None:
         """Add a line; what is read of a function that came to nothing names the node that began it."""
@@ -262,6 +266,11 @@ class Walk:
             reason = "is made by no node" if value is None else "does not depend on its input"
             raise ModelError(f"its output {output!r:.80} {reason}")
         return value if value.position != INPUT else self._layers.add(Dropout, (value,), output)
+
+
+def _counted(shape: tuple[int, ...], n: int) -> tuple[int, ...]:
+    """A shape with n samples where it has the open batch axis, or that merged with others."""
+    return tuple(s // BATCH * n if s % BATCH == 0 else s for s in shape)
 
 
 def _result(node: Node) -> Operand | tuple[Operand | None, ...]:
