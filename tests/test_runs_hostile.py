@@ -64,6 +64,7 @@ def test_a_chunk_of_blosc_is_read_to_its_end_and_not_beyond(compressed: tuple[Pa
         assert not found[0].any()
 
 
+@pytest.mark.filterwarnings("ignore:Numcodecs codecs are not")  # in a standard
 def test_blosc_under_another_name_is_not_read(tmp_path: Path) -> None:
     zarr.create_array(tmp_path / "x", shape=(4, 3), dtype="f4", compressors=zarr.codecs.BloscCodec())
     text = (tmp_path / "x/zarr.json").read_text()
