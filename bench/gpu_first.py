@@ -67,7 +67,7 @@ def kernels(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def smoke(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """A fill, a graph and the default stream, then a contraction."""
-    gpu = driver.Gpu(0)
+    gpu = driver.open_device(0)
     made = np.zeros(1000, np.int64)
     address = gpu.allocate(made.nbytes)
     for stream, value in ((gpu.stream, 7), (0, 8)):

@@ -24,6 +24,7 @@ class PaperDevice:
     Attributes
     ----------
     kernels : every kernel that some launch asked for
+    shared : the most shared memory of their blocks, in bytes
     allocated : bytes by address
     """
 
@@ -31,6 +32,7 @@ class PaperDevice:
 
     def __init__(self) -> None:
         self.kernels: dict[Kernel, int] = {}  # launches of each
+        self.shared: dict[Kernel, int] = {}
         self.allocated: dict[int, int] = {}
         self._next = 2**40
 
@@ -62,6 +64,7 @@ class PaperDevice:
     def prepare(self, launches: Sequence[Launch]) -> None:
         for launch in launches:
             self.kernels[launch.kernel] = self.kernels.get(launch.kernel, 0) + 1
+            self.shared[launch.kernel] = max(self.shared.get(launch.kernel, 0), launch.shared_bytes)
 
     def launch(self, launches: Sequence[Launch], stream: int) -> None:
         self.prepare(launches)
