@@ -70,10 +70,26 @@ status cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t n, void *s) { NEE
 status cuStreamCreate(void **s, unsigned f) { NEEDS_CONTEXT; streams++; *s = (void *)0x5; return f == 1 ? OK : INVALID; }
 status cuStreamDestroy_v2(void *s) { NEEDS_CONTEXT; streams--; return s ? OK : INVALID; }
 status cuStreamSynchronize(void *s) { NEEDS_CONTEXT; MAY_FAIL; return known(s) && !capturing ? OK : INVALID; }
-status cuModuleLoadData(void **m, const void *image) { NEEDS_CONTEXT; MAY_FAIL; *m = (void *)(intptr_t)atoi((const char *)image + 4), modules++; return capturing || memcmp(image, "code", 4) ? 200 : OK; }
+status cuModuleLoadData(void **m, const void *image)
+{
+    NEEDS_CONTEXT;
+    MAY_FAIL;
+    const unsigned char *bytes = image;
+    int binary = !memcmp(bytes, "\177ELF", 4) && (bytes[18] | bytes[19] << 8) == 190; /* machine code for a GPU: to be asked about only */
+    modules++, *m = binary ? (void *)0xe1f : (void *)(intptr_t)atoi((const char *)image + 4);
+    return capturing || !(binary || !memcmp(image, "code", 4)) ? 200 : OK;
+}
 status cuModuleUnload(void *m) { NEEDS_CONTEXT; modules--; return m ? OK : INVALID; }
 status cuModuleGetFunction(void **f, void *m, const char *name) { NEEDS_CONTEXT; MAY_FAIL; *f = m; return name[0] ? OK : NOT_FOUND; }
 status cuFuncSetAttribute(void *f, int a, int v) { NEEDS_CONTEXT; return f && a == 8 && v <= 227 * 1024 ? OK : INVALID; }
+status cuFuncGetAttribute(int *v, int a, void *f) { NEEDS_CONTEXT; *v = a == 4 ? 32 : 0; return f ? OK : INVALID; } /* registers; no local memory */
+status cuOccupancyMaxActiveBlocksPerMultiprocessor(int *n, void *f, int threads, size_t shared)
+{
+    NEEDS_CONTEXT;
+    int by_memory = (int)(228 * 1024 / (shared + 1024)), by_threads = 2048 / threads;
+    *n = by_memory < by_threads ? by_memory : by_threads;
+    return f ? OK : INVALID;
+}
 status cuLaunchKernel(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared, void *s, void **p, void **e)
 {
     NEEDS_CONTEXT;
