@@ -36,7 +36,7 @@ from dtdfast.cuda.compile import cache as kept
 from dtdfast.cuda.compile.kernel import Kernel
 from gpu import Clock, compile_everything, require
 from gpu_call import GOAL_BATCHES, NETWORKS, ROOT, SKIPPED, TESTS
-from gpu_jobs import NETS, PRECISIONS, checks, explainer, network, profile
+from gpu_jobs import PRECISIONS, checks, explainer, network, profile
 from paper import PaperDevice, on_paper
 
 BENCH = ROOT / "bench"
@@ -98,9 +98,9 @@ def of_tests(tests: Sequence[str] = TESTS) -> Shared:
 
 
 def of_tiles() -> Shared:
-    """Of every tile that bench/tiles.py tries."""
+    """Of every tile that bench/tiles.py tries on these networks."""
     with on_paper() as device:
-        for name, n, precision in product(NETS, tiles.BATCHES, PRECISIONS):
+        for name, n, precision in product(NETWORKS, tiles.BATCHES, PRECISIONS):
             tiles.compare(name, precision, n)
     return device.shared
 
