@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from itertools import islice
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -101,25 +103,41 @@ def test_a_kernel_that_fails(on_host, report, first_check):
 
 
 @pytest.mark.filterwarnings("ignore:invalid value")  # numbers that memory happened to hold
-def test_a_whole_network(monkeypatch, tmp_path, report, of_lenet):
+@pytest.mark.parametrize(
+    ("asked", "precisions", "batches"),
+    [
+        ({"precision": "tf32"}, ["tf32"], gpu_jobs.BATCHES),
+        ({"precisions": ["float32", "bfloat16"], "batches": [1, 2]}, ["float32", "bfloat16"], (1, 2)),
+    ],
+)
+def test_a_whole_network(monkeypatch, tmp_path, report, of_lenet, asked, precisions, batches):
     """On paper nothing is computed, but all is asked for: maps of every batch, and every step's time beside what is
     expected.
     """
+    monkeypatch.setitem(sys.modules, "torch", ModuleType("torch"))  # which measures, and nothing is
     monkeypatch.setitem(gpu_jobs.NETS, "small", gpu_jobs.SMALL["lenet5"])
     monkeypatch.setattr(
         gpu_jobs,
         "timings",
-        lambda tool, net, case: [{"kind": "time", "tool": tool, **case, "batch": 1, "why": "no GPU"}],
+        lambda tool, net, case, batches: [
+            {"kind": "time", "tool": tool, **case, "batch": n, "why": "no GPU"} for n in batches
+        ],
     )
     file = tmp_path / "references.npz"
     gpu_jobs.write_references(file, {"small": of_lenet})
     with on_paper():
-        rows = list(gpu_jobs.whole({"network": "small", "precision": "tf32", "references": str(file)}))
+        rows = list(gpu_jobs.whole({"network": "small", "references": str(file), **asked}))
     for row in rows:
         report.add(json.loads(json.dumps(row, default=str)))
-    assert [row["kind"] for row in rows] == ["check"] * 4 + ["time"] + ["profile"] * 2
-    for row in rows[-2:]:
-        assert all(step["ms"] == step["expected ms"] > 0 for step in row["steps"])
+    n = len(batches)
+    kinds = ["check"] * (1 + n) + ["time"] * n + ["profile"] * 2
+    assert [(row["kind"], row["precision"]) for row in rows] == [(k, p) for p in precisions for k in kinds]
+    for part in ("time", "profile"):
+        found = [row["batch"] for row in rows if row["kind"] == part]
+        assert found == [*(batches if part == "time" else (min(batches), max(batches)))] * len(precisions)
+    assert all(
+        step["ms"] == step["expected ms"] > 0 for row in rows if row["kind"] == "profile" for step in row["steps"]
+    )
     gpu.judge(report)
 
 
