@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import subprocess
+import sys
+from importlib import metadata
 
 import numpy as np
 import pytest
 
 import dtdfast as dtd
 from dtdfast.cli.doctor import doctor
+from dtdfast.cuda.compile import cache, parallel
+from dtdfast.cuda.compile.kernel import Binary
+from dtdfast.cuda.kernels import elementwise, strided
 from dtdfast.cuda.run import usable
 from dtdfast.cuda.run.driver import device_number
 from host import HostDevice
@@ -111,6 +117,59 @@ def test_what_is_there(driver):
     )
     assert found.precisions == ("float32", "tf32", "bfloat16", "mixed")
     assert next(iter(b.name for b in dtd.backends().values() if b.usable)) == "cuda"  # what "auto" takes
+
+
+def with_numpy(version, monkeypatch):
+    monkeypatch.setattr(np, "__version__", version)
+    monkeypatch.setattr(metadata, "version", lambda name: {"numba-cuda": "0.30.4", "cuda-bindings": "13.1"}[name])
+
+
+def test_numpy_that_numba_cannot_compile_with(driver, monkeypatch):
+    """The survey says so; what is kept on disk runs all the same."""
+    driver(FakeDriver())
+    with_numpy("2.5.1", monkeypatch)
+    found = dtd.backends()["cuda"]
+    assert found.usable
+    assert found.reason == (
+        "NVIDIA H200 (compute capability 9.0); driver for CUDA 13.1; numba-cuda 0.30.4 cannot compile kernels with "
+        "NumPy 2.5.1: pip install 'numpy<2.5'; until then only kernels that are kept on disk run"
+    )
+    with_numpy("2.4.9", monkeypatch)
+    usable.survey.cache_clear()
+    assert dtd.backends()["cuda"].reason == "NVIDIA H200 (compute capability 9.0); driver for CUDA 13.1"
+
+
+def test_a_kernel_that_must_be_compiled(monkeypatch, tmp_path):
+    """It is refused before anything else is compiled; kept ones are loaded."""
+    monkeypatch.setenv("DTDFAST_CACHE", str(tmp_path))
+    made = strided.kernel(elementwise.multiply, ("f4",) * 3, ("times",), 1, 1, 1)
+    cache.compiled(made, (9, 0), lambda kernel, cc: Binary(b"code", kernel.name))
+    with_numpy("2.5.0rc1", monkeypatch)
+    monkeypatch.setattr(cache, "compiled", lambda *ignored: pytest.fail("compiled"))
+    assert cache.stored(made, (9, 0)) == Binary(b"code", "multiply")
+    reason = "numba-cuda 0.30.4 cannot compile kernels with NumPy 2.5.0rc1: pip install 'numpy<2.5'"
+    with pytest.raises(dtd.BackendError) as error:
+        parallel.compile_all([made], (9, 0))
+    assert str(error.value) == f"1 kernel(s) are not kept in {tmp_path}, and {reason}"
+
+
+FIRST_KERNEL = """
+import numpy as np
+np.__version__ = "2.5.0"
+np.__dict__.pop("row_stack", None)
+from numba import cuda
+from numba.cuda import types
+try:
+    cuda.compile_ptx(lambda a: None, (types.int64,), cc=(9, 0))
+except AttributeError as error:
+    print(error)
+"""
+
+
+def test_numba_still_asks_for_what_numpy_took_away():
+    """Where it does not any more, `parallel.obstacle` and the bound in pyproject.toml can go."""
+    done = subprocess.run([sys.executable, "-c", FIRST_KERNEL], capture_output=True, text=True, check=True)
+    assert done.stdout == "module 'numpy' has no attribute 'row_stack'\n"
 
 
 def test_the_cpu_does_not_start_the_driver(driver, rng):

@@ -7,7 +7,11 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib import metadata
 
+import numpy as np
+
+from ...errors import BackendError
 from ...threads import default_threads
 from . import cache
 from .kernel import Binary, Kernel
@@ -16,11 +20,29 @@ FEW = 2  # kernels that are compiled while another process starts
 _WORKER = f"import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); from {__name__} import work; work()"
 
 
+def obstacle() -> str | None:
+    """Why no kernel can be compiled here, and what to do; those that are kept on disk need no compiler.
+
+    numba-cuda looks for np.row_stack, which NumPy 2.5 does not have, when it compiles its first kernel.
+    """
+    if tuple(map(int, np.__version__.split(".")[:2])) < (2, 5):
+        return None
+    version = metadata.version("numba-cuda")
+    return f"numba-cuda {version} cannot compile kernels with NumPy {np.__version__}: pip install 'numpy<2.5'"
+
+
 def compile_all(kernels: Sequence[Kernel], cc: tuple[int, int]) -> dict[Kernel, Binary]:
     """Machine code of every kernel, by as many processes as there are cores to use; it goes to the cache as well.
 
     What a process does not bring back is compiled here, so that errors show where they can be read.
+
+    Raises
+    ------
+    BackendError
+        The packages installed here cannot compile.
     """
+    if problem := obstacle():
+        raise BackendError(f"{len(kernels)} kernel(s) are not kept in {cache.folder()}, and {problem}")
     count = max(1, min(default_threads(), len(kernels) // FEW))
     # products take ten times as long as others
     by_cost = sorted(kernels, key=lambda k: k.name not in ("dtd_dense", "dtd_matmul"))

@@ -7,6 +7,8 @@ import importlib.util
 from functools import cache
 from typing import Any
 
+from ..compile import parallel
+
 DRIVER = "libcuda.so.1"
 CAPABILITY = (8, 0)  # bfloat16 and tf32 tensor cores, asynchronous copies
 PACKAGES = ("numba", "numba_cuda", "cuda.bindings.driver", "cuda.bindings.nvjitlink")  # what the extras bring
@@ -45,7 +47,9 @@ def survey() -> tuple[str | None, str]:
         )
         return f"{package} is not installed: pip install 'dtdfast[{extra_for(major)}]'", ""
     devices = ", ".join(f"{name} (compute capability {dotted(capability)})" for name, capability in names)
-    return None, f"{devices}; driver for CUDA {major}.{version.value % 1000 // 10}"
+    problem = parallel.obstacle()
+    kept = f"; {problem}; until then only kernels that are kept on disk run" if problem else ""
+    return None, f"{devices}; driver for CUDA {major}.{version.value % 1000 // 10}{kept}"
 
 
 def extra_for(driver_major: int) -> str:
