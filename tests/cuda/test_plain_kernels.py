@@ -125,17 +125,21 @@ def products():
     return [Kernel(NAME, matmul, case, N_INTEGERS, 1, THREADS, MIN_BLOCKS) for case in cases]
 
 
-def test_assembled():
-    """Nothing spilled, no local memory, float64 in sums along lines and over samples alone, few enough registers for
-    memory to be kept busy; for products of matrices, as many as their blocks may use.
-    """
+@pytest.fixture(scope="module")
+def assembled():
     made = [*kernels(), *products()]
     # processes of their own: what compiled for the host in this one has set numba to another level of optimisation
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as workers:
-        found = dict(zip(made, workers.map(resources, made), strict=True))
+        return dict(zip(made, workers.map(resources, made), strict=True))
+
+
+def test_assembled(assembled):
+    """Nothing spilled, no local memory, float64 in sums along lines and over samples alone, few enough registers for
+    memory to be kept busy; for products of matrices, as many as their blocks may use.
+    """
     print()
     bad = []
-    for kernel, row in found.items():
+    for kernel, row in assembled.items():
         print(
             f"{kernel.name:16}{cache._text(kernel.constants[2]):28}{[r['registers'] for r in row['targets'].values()]}"
         )
@@ -144,6 +148,28 @@ def test_assembled():
         if row["float64"] != wide or any(r["registers"] > most or r["local"] for r in row["targets"].values()):
             bad.append((kernel.name, kernel.constants[1:3], row))
     assert not bad
+
+
+def test_what_must_cancel(assembled):
+    """Products are rounded before the sums that may have to be exactly 0, as on the host: of a norm's matrix, of an
+    account, of what is scaled (each tap's product may go unrounded, into y and terms alike), of weight · x + bias.
+
+    A weight map of its own sum, w + γw⁻, is the same with and without the diagonal.
+    """
+    checked = {}
+    for kernel, row in assembled.items():
+        constants = kernel.constants[2]
+        fused, may_be = row["fused"]["f64" if kernel.name in ("account", "norm_products") else "f32"]
+        if kernel.name in ("affine", "multiply"):
+            checked[kernel] = (fused, may_be) == (0, 0)
+        if kernel.name == "norm_products":
+            checked[kernel] = may_be == 0 and (fused == 0 or "w+g.w-" in constants)
+        if kernel.name == "neuron_channel":
+            checked[kernel] = may_be == 0 or constants[1] != "signed"
+        if kernel.name == "account":
+            checked[kernel] = fused == 0
+    assert len(checked) == 1 + 5 + 3 + 7 + 3
+    assert all(checked.values()), [kernel for kernel, right in checked.items() if not right]
 
 
 def test_what_transformers_ask_for():

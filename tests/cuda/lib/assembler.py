@@ -40,6 +40,7 @@ def resources(kernel: Kernel, *, linked: bool = False) -> dict[str, Any]:
 
     text = ptx_of(kernel, (8, 0))
     row: dict[str, Any] = {"targets": {"sm_80": _assembled(text, "sm_80")}, "float64": ".f64" in text}
+    row["fused"] = {real: fused(text, real) for real in ("f32", "f64")}
     if not linked:
         row["targets"]["sm_90"] = _assembled(improved(text).replace(".target sm_80", ".target sm_90"), "sm_90")
         return row
@@ -86,6 +87,15 @@ def _described(image: bytes, name: str) -> dict[str, int]:
         values[attribute] = struct.unpack_from("<II", image, at + 4)[1]
         at += 12
     return {"registers": values[REGISTERS], "local": values[FRAME]}
+
+
+def fused(text: str, real: str) -> tuple[int, int]:
+    """How many sums of PTX a product goes into unrounded, and how many more it may: NVIDIA's assembler joins a `mul`
+    and an `add` that do not say `.rn`.
+    """
+    products = set(re.findall(rf"\bmul\.{real}\s+(%\w+)", text))
+    sums = re.findall(rf"\b(?:add|sub)\.{real}\s+%\w+, (%\w+), (%\w+)", text)
+    return text.count(f"fma.rn.{real}"), sum(not products.isdisjoint(pair) for pair in sums)
 
 
 def between(listing: Listing) -> Counter[int]:

@@ -318,6 +318,7 @@ WORDS = {
     language.largest_of_lanes: lambda value: _together("largest of lanes", 32, value),
     language.wide: language.wide,
     language.product: language.product,
+    language.single_product: language.single_product,
     language.single: language.single,
     language.quotient_by: language.quotient_by,
     language.times: times,

@@ -137,6 +137,7 @@ WORDS = {
     language.largest_of_lanes: _own,
     language.wide: _wide,
     language.product: inline(language.product),
+    language.single_product: inline(language.single_product),
     language.single: _single,
     language.quotient_by: _quotient_by,
     language.times: _times,

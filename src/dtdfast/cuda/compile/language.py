@@ -69,6 +69,11 @@ def product(a: Any, b: Any) -> Any:
     return a * b
 
 
+def single_product(a: Any, b: Any) -> Any:
+    """The same of float32."""
+    return a * b
+
+
 def quotient_by(n: int, magic: int, shift: int) -> int:
     """N // d for 0 ≤ n < 2³¹, where (magic, shift) is the reciprocal of d (kernels/strided.py): by multiplying."""
     return (n * magic) >> shift

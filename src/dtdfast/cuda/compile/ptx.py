@@ -354,6 +354,7 @@ WORDS = {
     language.wide: _instruction("cvt.f64.f32 $0, $1;", "d", "f"),
     language.single: _instruction("cvt.rn.f32.f64 $0, $1;", "f", "d"),
     language.product: _instruction("mul.rn.f64 $0, $1, $2;", "d", "dd"),
+    language.single_product: _instruction("mul.rn.f32 $0, $1, $2;", "f", "ff"),
     language.item: _instruction(_ITEM + "mov.u64 $0, w;}", "l"),
     language.quotient_by: _instruction("{.reg .u64 w; mul.wide.u32 w, $1, $2; shr.u64 $0, w, $3;}", "l", "iii"),
     language.times: times,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..compile.language import LOADS, STORES, load, load_long, times
+from ..compile.language import LOADS, STORES, load, load_long, single_product, times
 from .elementwise import Types, putter
 from .formulas import (
     ACTIVATIONS,
@@ -55,11 +55,11 @@ def neuron_channel(types: Types, activation: str, mode: str, dual: bool) -> Body
             if dual:
                 d += v * positive(w)
         s = load(scale) if scale != 0 else ONE
-        y = y * s
+        y = single_product(y, s)
         if y_prev != 0:
             y = y + get_y_prev(y_prev)
         if dual:
-            d = d * s
+            d = single_product(d, s)
             if terms_prev != 0:
                 d = d + get_terms_prev(terms_prev)
         else:

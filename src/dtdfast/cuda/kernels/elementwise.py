@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..compile.language import LOADS, STORES, load, load_long, store_long
+from ..compile.language import LOADS, STORES, load, load_long, single_product, store_long
 from .formulas import (
     ACTIVATIONS,
     DERIVATIVES,
@@ -107,7 +107,7 @@ def multiply(types: Types, mode: str) -> Body:
     formula = MULTIPLIERS[mode]
 
     def body(out: int, x: int, m: int, accumulate: int, coefficient: Scalar) -> None:
-        put(out, formula(get_m(m) if m != 0 else ZERO, get(x)) * coefficient, accumulate)
+        put(out, single_product(formula(get_m(m) if m != 0 else ZERO, get(x)), coefficient), accumulate)
 
     return body
 
@@ -140,7 +140,7 @@ def affine(types: Types) -> Body:
 
     def body(out: int, x: int, weight: int, bias: int, accumulate: int) -> None:
         shift = load(bias) if bias != 0 else ZERO
-        put(out, get(x) * load(weight) + shift, accumulate)
+        put(out, single_product(get(x), load(weight)) + shift, accumulate)
 
     return body
 

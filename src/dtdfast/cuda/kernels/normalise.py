@@ -229,15 +229,15 @@ def norm_products(types: Types, weight_map: str, mode: str, centred: bool, scatt
             for i in range(lane(), n, lanes()):
                 v = wide(get(x + times(i, x_stride)))
                 if scatter:
-                    v = product(v, wm(-kappa * rho * element(w, i, w_stride), gamma))
+                    v = product(v, wm(product(-kappa * rho, element(w, i, w_stride)), gamma))
                 total += v
             total = sum_of_lanes(total)
         for i in range(lane(), n, lanes()):
             v, weight = wide(get(x + times(i, x_stride))), element(w, i, w_stride)
-            r = v * wm((WIDE_ONE - kappa) * rho * weight, gamma)
+            r = product(v, wm((WIDE_ONE - kappa) * rho * weight, gamma))
             if centred:
-                beside = wm(-kappa * rho * weight, gamma)
-                r = r + (total - product(v, beside) if scatter else (total - v) * beside)
+                beside = wm(product(-kappa * rho, weight), gamma)
+                r = r + (total - product(v, beside) if scatter else product(total - v, beside))
             by = get_m(m + times(i, m_stride)) if m != 0 else ZERO
             put(out + times(i, out_stride), multiplier(by, single(r)), accumulate)
 

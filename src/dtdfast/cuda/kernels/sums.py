@@ -19,6 +19,7 @@ from ..compile.language import (
     lanes,
     line,
     load,
+    product,
     quotient_by,
     store_wide,
     sum_of_lanes,
@@ -96,10 +97,10 @@ def account(types: Types, kind: str) -> Callable[..., Any]:
         absorbed = WIDE_ZERO
         if bias_d != 0:
             b = wide(load(bias_d))
-            part = wide(gamma) * t * abs(b)
-            absorbed = t * b - part if t * r < WIDE_ZERO else t * b + part
+            whole, part = product(t, b), product(wide(gamma) * t, abs(b))
+            absorbed = whole - part if t * r < WIDE_ZERO else whole + part
         empty = r if t == WIDE_ZERO else WIDE_ZERO
-        shared = WIDE_ZERO if t == WIDE_ZERO else abs(r - absorbed - wide(stabilizer) * signed)
+        shared = WIDE_ZERO if t == WIDE_ZERO else abs(r - absorbed - product(wide(stabilizer), signed))
         if terms != 0:
             shared = abs(t * wide(get_terms(terms)))
         return came, abs(came), empty, absorbed, signed, abs(absorbed), size, shared
