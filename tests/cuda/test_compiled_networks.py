@@ -20,10 +20,10 @@ import gpu_jobs
 from assembler import SHARED, resources
 from contraction_kernels import REGISTERS, kernel_of, specialisations
 from dtdfast.cuda.compile.kernel import Kernel
-from dtdfast.cuda.kernels.dense import dense
+from dtdfast.cuda.kernels.dense import Tile, dense
 from dtdfast.cuda.kernels.epilogue import FIRST_VIEW, N_FLOATS, PER_VIEW, Finish
 from dtdfast.cuda.kernels.formulas import ACTIVATIONS, MULTIPLIERS, WEIGHT_MAPS
-from dtdfast.cuda.run.tiles import NAMED
+from dtdfast.cuda.run.tiles import NAMED, TILES
 from paper import on_paper
 
 SMALL = NAMED["small"].tile
@@ -76,6 +76,16 @@ def test_published_networks(asked_for: list[Kernel]) -> None:
         if kind_of(kernel) not in kinds:
             lacking[kind_of(kernel)] = kernel
     assert not wrong(asked_for if LONG else list(lacking.values())[::2])
+
+
+def test_every_tile_is_asked_for(asked_for: list[Kernel]) -> None:
+    """By one of these networks at least: a row that none takes would be a kernel to keep right for nothing."""
+    taken = {
+        Tile(*kernel.constants[3], kernel.min_blocks)  # type: ignore[misc]
+        for kernel in asked_for
+        if kernel.name == "dtd_dense"
+    }
+    assert [row.name for row in TILES if row.tile not in taken] == []
 
 
 def with_ending(unit: str, maps: tuple[str, ...], ending: Finish) -> Kernel:

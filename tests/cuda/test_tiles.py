@@ -1,4 +1,6 @@
-"""The choice of a tile: every contraction has one on every GPU, more work never takes less time, and a full device spends least."""
+"""The choice of a tile: every contraction has one on every GPU, more work never takes less time, and a full device
+spends least.
+"""
 
 from __future__ import annotations
 
