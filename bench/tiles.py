@@ -90,8 +90,8 @@ def show(found: dict[str, object]) -> None:
     best = sum(s["count"] * min(s["by tile"].values()) for s in steps)
     used = sum(s["count"] * min(t for row, t in s["by tile"].items() if row in tiles.NAMED) for s in steps)
     print(
-        f"{found['network']}, {found['batch']} images, {found['precision']}: {now:.3f} ms as chosen, {used:.3f} with the "
-        f"best tiles in use, {best:.3f} with the best of all",
+        f"{found['network']}, {found['batch']} images, {found['precision']}: {now:.3f} ms as chosen, {used:.3f} with "
+        f"the best tiles in use, {best:.3f} with the best of all",
         flush=True,
     )
 
