@@ -14,6 +14,28 @@ REGISTERS = 65536  # of a multiprocessor, sm_80 and sm_90
 UNITS = ("fma", "tf32x3", "tf32", "bf16_rounded", "bf16")
 Case = tuple[str, bool, int, bool, Tile]
 
+SPILLED = {
+    ("tf32x3", 2, False, NAMED["square"].tile): 6,
+    ("tf32x3", 1, False, NAMED["tall"].tile): 4,
+    ("tf32x3", 1, True, NAMED["tall"].tile): 1,
+}
+"""By unit, products, direction and tile: numbers of a thread that the assembler keeps in memory for sm_90, at most. A
+third block on the multiprocessor leaves 168 registers. They are stored before the loop over tiles, and read once in
+each, ahead of 192 products on the tensor cores. On an H200 these tiles were the fastest nonetheless (tiles.py).
+"""
+
+
+def spilled(kernel: Kernel, target: str) -> int:
+    """How many numbers of a thread may spill."""
+    unit, maps, transposed, tile, *_ = kernel.constants
+    found = unit, len(maps), transposed, Tile(*tile, kernel.min_blocks)  # type: ignore[arg-type, misc]
+    return SPILLED.get(found, 0) if target == "sm_90" else 0  # type: ignore[arg-type]
+
+
+def local_bytes(numbers: int) -> int:
+    """Of so many spilled numbers in assembler.resources: of the stack, which is filled up to 8, of stores and loads."""
+    return -(-numbers // 2) * 8 + 2 * 4 * numbers
+
 
 def kernel_of(unit: str, even: bool, n_products: int, transposed: bool, tile: Tile) -> Kernel:
     real, wide = ("bf16", 8) if unit == "bf16" else ("f4", 4)
