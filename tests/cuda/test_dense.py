@@ -317,7 +317,8 @@ def test_bits_are_the_same_for_every_tile_and_batch(
 @pytest.mark.parametrize("unit", UNITS)
 def test_blocks_fit_the_device(unit: str, shared_bytes: int, rng: np.random.Generator) -> None:
     """A GPU of compute capability 8.9 has less shared memory than the largest tiles take."""
-    part, world = geometry(rng, 64, 128, (1, 40, 40), (1, 1, 1)), World(2, real=UNITS[unit][1])
+    part = geometry(rng, 64, 128, (1, 40, 40), (1, 3, 3), before=1, after=1)
+    world = World(2, real=UNITS[unit][1])
     neuron(part, world, np.zeros((2, *part.source.shape)), dual=True)
     plan: Any = SimpleNamespace(n=2, t=1)
     (launch,) = contraction.launches(world.steps[-1], plan, world.address_of, UNITS[unit][0], 4, shared_bytes)
