@@ -42,7 +42,7 @@ TENSOR = {  # of a unit: the instruction that multiplies
 
 
 def assembled(case: Case) -> dict[str, Any]:
-    return resources(kernel_of(*case), linked=True)
+    return resources(kernel_of(*case), loaded=True)
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +55,10 @@ def table() -> dict[Case, dict[str, Any]]:
 def test_registers(table: Any) -> None:
     """As many blocks fit on a multiprocessor as launch bounds promise, and nothing spills but what may."""
     bad = []
-    print(f"\n{'unit':13}{'fed':7}{'products':9}{'':12}{'tile':30}{'registers: ' + ', '.join(SHARED)}")
+    print(f"\n{'unit':13}{'fed':7}{'products':9}{'':12}{'tile':30}registers, sm_80 only in the long form")
     for case, row in table.items():
         unit, even, n_products, transposed, tile = case
-        used = [row["targets"][target]["registers"] for target in SHARED]
+        used = [found["registers"] for found in row["targets"].values()]
         fed, way = "even" if even else "uneven", "transposed" if transposed else "plain"
         print(f"{unit:13}{fed:7}{n_products:<9}{way:12}{tile.constants!s:30}{used}")
         for target, found in row["targets"].items():
@@ -133,7 +133,8 @@ def test_sums_are_added_as_written(table: Any) -> None:
 
 def test_tensor_cores_need_not_wait(table: Any) -> None:
     """In large tiles, four instructions or more stand between one and that which adds to its sums. But the three
-    products of tf32x3 follow each other as closely as registers ask: four between half of them.
+    products of tf32x3 follow each other as closely as registers ask: four between half of them; or as they come, where
+    three blocks share a multiprocessor, and the others' instructions stand between.
     """
     for case, row in table.items():
         unit, _, _, _, tile = case
@@ -143,7 +144,8 @@ def test_tensor_cores_need_not_wait(table: Any) -> None:
         print(*case[:4], tile.constants, sorted(found.items()))
         close, most = sum(n for distance, n in found.items() if distance < 4), sum(found.values()) // 2
         assert found, case
-        assert close <= (most if unit == "tf32x3" else 0), (case, found)
+        allowed = 0 if unit != "tf32x3" else most if tile.min_blocks < 3 else sum(found.values())
+        assert close <= allowed, (case, found)
 
 
 def test_what_hopper_does_in_one_instruction() -> None:

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from dtdfast.cuda.compile.kernel import Kernel
+from support import LONG
 
 SHARED = {"sm_80": 163 * 1024, "sm_90": 227 * 1024}  # bytes that one block may have, by target
 LINE = re.compile(
@@ -28,24 +29,27 @@ def tool(name: str) -> Path:
     return next(p for root in nvidia.__path__ for p in Path(root).rglob(f"bin/{name}"))
 
 
-def resources(kernel: Kernel, *, linked: bool = False) -> dict[str, Any]:
+def resources(kernel: Kernel, *, loaded: bool = False) -> dict[str, Any]:
     """By target the registers and the bytes of local memory; whether there is float64.
 
-    With `linked`, what is said of the last target is said of the machine code that is loaded there, and its
-    instructions are listed and counted. Else its PTX is made from that of the first, since making PTX takes most of
-    the time.
+    With `loaded`, what is said of the last target is said of the machine code that is loaded there, and its
+    instructions are listed and counted; the first target follows in the long form only, since making PTX takes most of
+    the time. Else the last target's PTX is made from that of the first.
     """
-    from dtdfast.cuda.compile.compiler import compile_kernel, ptx_of
+    from dtdfast.cuda.compile.compiler import linked, ptx_of
     from dtdfast.cuda.compile.ptx import improved
 
-    text = ptx_of(kernel, (8, 0))
-    row: dict[str, Any] = {"targets": {"sm_80": _assembled(text, "sm_80")}, "float64": ".f64" in text}
-    row["fused"] = {real: fused(text, real) for real in ("f32", "f64")}
-    if not linked:
+    row: dict[str, Any] = {"targets": {}}
+    if LONG or not loaded:
+        text = ptx_of(kernel, (8, 0))
+        row["targets"]["sm_80"] = _assembled(text, "sm_80")
+    if not loaded:
         row["targets"]["sm_90"] = _assembled(improved(text).replace(".target sm_80", ".target sm_90"), "sm_90")
-        return row
-    binary = compile_kernel(kernel, (9, 0))
+        return row | _said(text)
+    text = ptx_of(kernel, (9, 0))
+    binary = linked(text, kernel, (9, 0))
     assert binary.entry == kernel.name
+    row |= _said(text)
     row["targets"]["sm_90"] = _described(binary.image, kernel.name)
     with TemporaryDirectory() as folder:
         path = Path(folder, "cubin")
@@ -54,6 +58,10 @@ def resources(kernel: Kernel, *, linked: bool = False) -> dict[str, Any]:
     row["listing"] = [(m["name"] or "", m["operands"] or m["label"]) for m in LINE.finditer(code)]
     row["code"] = Counter(name for name, _ in row["listing"] if name)
     return row
+
+
+def _said(text: str) -> dict[str, Any]:
+    return {"float64": ".f64" in text, "fused": {real: fused(text, real) for real in ("f32", "f64")}}
 
 
 def _assembled(text: str, target: str) -> dict[str, int]:

@@ -25,7 +25,12 @@ def ptx_of(kernel: Kernel, cc: tuple[int, int]) -> str:
 
 
 def compile_kernel(kernel: Kernel, cc: tuple[int, int]) -> Binary:
-    """The kernel's machine code for one compute capability.
+    """The kernel's machine code for one compute capability; raises as `linked`."""
+    return linked(ptx_of(kernel, cc), kernel, cc)
+
+
+def linked(ptx: str, kernel: Kernel, cc: tuple[int, int]) -> Binary:
+    """Machine code of a kernel's PTX.
 
     Raises
     ------
@@ -34,7 +39,7 @@ def compile_kernel(kernel: Kernel, cc: tuple[int, int]) -> Binary:
     """
     from cuda.bindings import nvjitlink
 
-    text = ptx_of(kernel, cc).encode()
+    text = ptx.encode()
     options = [f"-arch=sm_{cc[0]}{cc[1]}", "-O3"]
     handle = nvjitlink.create(len(options), options)
     try:
