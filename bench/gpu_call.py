@@ -1,4 +1,4 @@
-"""All that is asked of a rented GPU in one call: python bench/gpu_call.py PACK OUT [--seconds 420] [--stages …].
+"""All that is asked of a rented GPU in one call: python bench/gpu_call.py PACK OUT [--seconds 400] [--stages …].
 
 PACK is what gpu_pack.py made: kernels as machine code, references, a manifest, wheels. Beside it the machine gets
 bench/, tests/ and pyproject.toml of the same commit, and needs Python 3.12, PyTorch, numba-cuda and pytest:
@@ -6,8 +6,8 @@ bench/, tests/ and pyproject.toml of the same commit, and needs Python 3.12, PyT
     pip install --no-index --no-deps --target SITE PACK/wheels/*.whl
     PYTHONPATH=SITE python bench/gpu_call.py PACK OUT
 
-Stages run in this order and end the
-call where one shows that nothing behind it can be trusted; every row is written to OUT/rows.json when it is found:
+Stages run in this order, and end the call where one shows that nothing behind it can be trusted. Every row is written
+to OUT/rows.json when it is found:
 
     versions    what is there
     kernels     every kernel loaded: registers, local memory, blocks on a multiprocessor

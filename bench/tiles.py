@@ -34,9 +34,9 @@ TRIED = (  # not in use: to be measured
 
 
 @contextmanager
-def chosen(row: Row | None) -> Iterator[None]:
+def chosen(row: Row) -> Iterator[None]:
     """Contractions take this row."""
-    tiles.choose = CHOOSE if row is None else lambda *ignored: row
+    tiles.choose = lambda *ignored: row
     try:
         yield
     finally:

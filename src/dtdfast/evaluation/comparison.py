@@ -19,7 +19,7 @@ from ..layers import Layer
 from ..models import opened
 from ..options import predicting, seeded, split
 from ..plan.domain import Domain
-from ..results import Report, axes_or_current, in_legend
+from ..results import Chart, in_legend
 from ..rules import Rule
 from ..verdicts import CLASS
 from .curves import Curves
@@ -31,8 +31,11 @@ DRAWS = 4
 
 
 @dataclass
-class Comparison(Report):
+class Comparison(Chart):
     """What was measured of several methods.
+
+    `plot` draws what each method finds (ABPC, with its interval) against how alike its maps of two classes are: the
+    best ones stand in the upper left. Where there is one class alone, sparsity takes the place of the likeness.
 
     Attributes
     ----------
@@ -103,23 +106,7 @@ class Comparison(Report):
         n = len(next(iter(self.sparsity.values())))
         return f"{self.curves.what}, {n} input{'s' if n > 1 else ''}: {'; '.join(told)}. No single number decides."
 
-    def plot(self, ax: Any = None) -> Any:
-        """Draw what each method finds (ABPC, with its interval) against how alike its maps of two classes are.
-
-        The best methods stand in the upper left. Where there is one class alone, sparsity takes the place of the
-        likeness.
-
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, optional
-            The axes; by default the current ones.
-
-        Returns
-        -------
-        matplotlib.axes.Axes
-            The axes that were drawn on.
-        """
-        ax = axes_or_current(ax)
+    def _draw(self, ax: Any) -> None:
         across = "two classes' |cosine|" if self.classes else "sparsity"
         for k, name in enumerate(self.methods):
             gap = self.curves.abpc(name)
@@ -136,7 +123,6 @@ class Comparison(Report):
         ax.axhline(0, color="0.6", linewidth=0.8)
         ax.set(xlabel=across, ylabel="ABPC", title=self.curves.what)
         ax.legend()
-        return ax
 
 
 def compare(

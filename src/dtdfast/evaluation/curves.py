@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..results import Report, axes_or_current
+from ..results import Chart
 from ..show import OneLine
 from ..verdicts import PERTURBATION
 
@@ -75,8 +75,10 @@ class Estimate(OneLine):
 
 
 @dataclass
-class Curves(Report):
+class Curves(Chart):
     """How the explained output falls while regions are replaced, by method.
+
+    `plot` draws the output along the perturbation: solid with the most relevant regions first, dashed with the least.
 
     Attributes
     ----------
@@ -238,21 +240,7 @@ class Curves(Report):
             "mean little."
         )
 
-    def plot(self, ax: Any = None) -> Any:
-        """Draw the output along the perturbation: solid with the most relevant regions first, dashed with the least.
-
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, optional
-            The axes; by default the current ones.
-
-        Returns
-        -------
-        matplotlib.axes.Axes
-            The axes that were drawn on.
-        """
+    def _draw(self, ax: Any) -> None:
         from ..plot.charts import curves  # which needs matplotlib
 
-        ax = axes_or_current(ax)
         curves(self, ax)
-        return ax

@@ -136,7 +136,11 @@ TILES = (
         ),
     ),
 )  # fmt: skip
-"""bench/tiles.py measures what each takes; of two that cost the same, the first is chosen."""
+"""bench/tiles.py measures what each takes; of two that cost the same, the first is chosen.
+
+Not measured, but estimated from their neighbours: uneven tiles with `bf16_rounded`, with `fma` and one product, and
+with `tf32` and two. The shared memory of "low" leaves room for one block on an H200; its two bound the registers.
+"""
 
 NAMED = {row.name: row for row in TILES}
 
