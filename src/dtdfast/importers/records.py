@@ -28,7 +28,7 @@ from ..layers import (
     Slice,
     Softmax,
 )
-from ..plan.shapes import Shape
+from ..plan.shapes import Shape, join
 from ..plan.units import output_shape
 from ..plan.wiring import check_shape
 from ..record import Memory, immutable
@@ -52,6 +52,9 @@ from .rewrites import positions as field_inputs
 MOVED = (Reshape, Flatten, Permute, Expand, Slice, Gather)
 SHARED = 1 << 16
 """Bytes from which an array is worth being looked up."""
+
+ELEMENT = 32
+"""Bytes for every element of one number broadcast: what it is recognised by is a few arrays of its shape."""
 
 
 class Refused(Exception):
@@ -106,6 +109,9 @@ class Layers:
     _bytes: int = 0
 
     def add(self, cls: type[Layer], sources: tuple[Value, ...], name: str | None, **fields: Any) -> Value:
+        for key, value in fields.items():
+            if isinstance(value, np.ndarray) and 0 in value.strides:
+                require(ELEMENT * value.size, f"{cls.__name__} {name!r:.80}: its {key} ({join(value.shape)})")
         if cls is Scale and fields.get("shift") is None:
             gate = hard_sigmoid(self.records, sources[0].position, fields["scale"])
             if gate is not None:

@@ -133,7 +133,10 @@ def changed(data: bytes, rng: Random) -> bytes:
         return mutations.of_bytes(data, rng)
     if rng.random() < 0.1:
         return mutations.of_bytes(data, rng)
-    mutations.of_message(proto, rng, NAMES)
+    try:
+        mutations.of_message(proto, rng, NAMES)
+    except (TypeError, UnicodeDecodeError):  # a text that is not UTF-8: protobuf hands it out, or does not
+        return mutations.of_bytes(data, rng)
     return bytes(proto.SerializeToString())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from operator import eq
 
 import numpy as np
 
@@ -247,15 +248,26 @@ def slice_(node: Node) -> Value:
 def picked(node: Node, x: Value, axis: int, places: range | list[int]) -> Value:
     """Elements along an axis: all of them in their order (perhaps of the batch), a slice, or any others."""
     size = node.full(x)[axis] if 0 <= axis < rank(x) else 0
-    if places == range(size) or (axis and list(places) == list(range(size))):
+    even = _evenly(places)
+    if even == range(size) and (axis or even is places):
         return x
     axis = node.axis(axis, rank(x))
     if not len(places):
         raise Refused(f"it takes nothing along axis {axis}, and an empty value has no record")
-    step = places[1] - places[0] if len(places) > 1 else 1
-    if step > 0 and list(places) == list(range(places[0], places[-1] + 1, step)):
-        return node.add(L.Slice, x, axis=axis, start=places[0], stop=places[-1] + 1, step=step)
+    if even is not None and (even.step > 0 or len(even) == 1):
+        return node.add(L.Slice, x, axis=axis, start=even[0], stop=even[-1] + 1, step=max(even.step, 1))
     return node.add(L.Gather, x, indices=np.asarray(places, np.int64), axis=axis)
+
+
+def _evenly(places: range | list[int]) -> range | None:
+    """The same places as a range, where there is one; no list of what may be billions."""
+    if isinstance(places, range):
+        return places
+    step = places[1] - places[0] if len(places) > 1 else 1
+    if not places or not step:
+        return None
+    even = range(places[0], places[0] + step * len(places), step)
+    return even if all(map(eq, even, places)) else None
 
 
 def split(node: Node) -> tuple[Value | None, ...]:

@@ -265,6 +265,8 @@ class Walk:
         if not isinstance(value, Value):
             reason = "is made by no node" if value is None else "does not depend on its input"
             raise ModelError(f"its output {output!r:.80} {reason}")
+        if value.integer:
+            raise ModelError(f"its output {output!r:.80} is an input of integers, which take no relevance")
         return value if value.position != INPUT else self._layers.add(Dropout, (value,), output)
 
 
