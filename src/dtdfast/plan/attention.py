@@ -9,10 +9,11 @@ is made again is exp(score − maximum)·(1/sum) of the same score, with the max
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from .scores import APART, Chains, Scores, copies, plain_memory, written
 from .sliced import COLUMNS, MOST, ROWS, Cuts, Local, Sliced
 from .steps import SIZES, Buffer, Step, View
 from .tensors import whole
@@ -58,6 +59,7 @@ def fuse_attention(forward: list[Step], relevance: list[Step], t: int, *, local:
         if found is not None:
             what = f"kept: {found}" if isinstance(found, str) else fusion.fuse(found)
             notes.append((step.entries, what))
+    fusion.drop_given()
     steps = fusion.steps
     return Fused(
         [s for step in steps[: len(forward)] for s in step], [s for step in steps[len(forward) :] for s in step], notes
@@ -68,14 +70,22 @@ def fuse_attention(forward: list[Step], relevance: list[Step], t: int, *, local:
 class _Attention:
     """Numbers of its steps.
 
+    between, added : the steps between scores and softmax, and what is run instead (scores.py)
     readers : products with the weights
     back : the steps of relevance through the softmax, those that read the weights among them
     """
 
     scores: int
     softmax: int
+    between: list[int]
+    added: list[Step]
     readers: list[int]
     back: list[int]
+
+    @property
+    def makers(self) -> list[int]:
+        """The steps that make the weights."""
+        return [self.scores, *self.between, self.softmax]
 
 
 class _Fusion:
@@ -84,13 +94,10 @@ class _Fusion:
     def __init__(self, steps: list[Step], n_forward: int, t: int, *, local: bool) -> None:
         self.original, self.n_forward, self.t, self.local = steps, n_forward, t, local
         self.steps: list[list[Step]] = [[step] for step in steps]
-        self._users: dict[int, list[int]] = defaultdict(list)  # id of a root → numbers of steps
-        self._writers: dict[int, list[int]] = defaultdict(list)
-        for number, step in enumerate(steps):
-            for root in {id(view.buffer.root) for view in step.views()}:
-                self._users[root].append(number)
-            for root in _written(step):
-                self._writers[root].append(number)
+        self._chains = Chains(steps)
+        self._users, self._writers = self._chains.users, self._chains.writers
+        self._tall: set[int] = set()  # ids of buffers that slices have for themselves, beside weights and their c
+        self._gone: set[int] = set()  # numbers of copies that nobody reads any more
 
     # ------------------------------------------------------------------------------------------------------ recognition
 
@@ -98,60 +105,92 @@ class _Fusion:
         """The attention whose weights this softmax makes; why its steps stay apart; None where it makes no weights."""
         step = self.original[softmax]
         assert step.x is not None
-        scores, weights = step.x.buffer, step.out.buffer
-        makers, readers = self._users[id(scores.root)][:-1], self._users[id(weights.root)][1:]
+        weights = step.out.buffer
+        readers = self._users[id(weights.root)][1:]
+        scores = self._chains.scores(step.x, softmax)
         if not any(self.original[r].op == "MATMUL" for r in readers):
-            return None
-        makes = [self.original[number] for number in makers]
-        if len(makers) != 1 or makes[0].op != "MATMUL" or makes[0].out.buffer is not scores:
-            return "its scores are more than one product, or others read them"
-        if not self._may_wait([makers[0], softmax]):
+            made = isinstance(scores, Scores) and readers
+            return f"{self.original[readers[0]].op} reads its weights, and is no product with values" if made else None
+        if isinstance(scores, str):
+            return scores
+        product = self.original[scores.product].out
+        self._tall |= {id(self.original[number].out.buffer.root) for number in (scores.product, *scores.between)}
+        if not self._may_wait([scores.product, *scores.between, softmax]):
             return CHANGED
-        if step.axis != COLUMNS or not all(map(_plain, (scores, weights))) or makes[0].out.region or step.out.region:
-            return "its scores or weights lie in another order"
+        if step.axis != COLUMNS or not all(map(_plain, (product.buffer, weights))) or product.region or step.out.region:
+            return APART
         back = [r for r in readers if self.original[r].op == "SOFTMAX_BACK"]
         products = [r for r in readers if r not in back]
         if len(back) > 1 or any(_axis(self.original[r], weights) is None for r in products):
             return "others read its weights, or change them"
+        room = MOST - 2 - len(scores.added)
+        if room < 3:
+            return "more is added to its scores than one step takes"
         if back:
-            back = self._through(back[0], [r for r in products if r >= self.n_forward])
+            back = self._through(back[0], [r for r in products if r >= self.n_forward], room)
             if not back:
                 return "others read the relevance of scores or weights, or change it"
         readers = [r for r in products if r not in back]
         if any(r < self.n_forward and _axis(self.original[r], weights) != ROWS for r in readers):
             return "its weights are transposed"
-        return _Attention(makers[0], softmax, readers, back)
+        return _Attention(scores.product, softmax, scores.between, scores.added, readers, back)
 
-    def _through(self, number: int, products: list[int]) -> list[int]:
+    def _through(self, number: int, products: list[int], room: int) -> list[int]:
         """The steps of relevance through the softmax and the products on either side of it, to run in one place; none
         where others have a part in it.
         """
         step = self.original[number]
         assert step.x is not None
+        self._read_through(number)
         above, below = (self._users[id(view.buffer)] for view in (step.x, step.out))
         makers, takers = above[:-1], below[1:]
         own = above[-1:] == [number] and below[:1] == [number] and len(makers) == 1
         plain = step.coefficient == 1.0 and not step.accumulate and _plain(step.x.buffer) and _plain(step.out.buffer)
         others = [self.original[other] for other in (*makers, *takers)]
         steps = sorted({*makers, *products, number, *takers})
-        few = len(steps) <= MOST - 2  # beside scores and softmax
-        fits = own and plain and few and all(other.op == "MATMUL" for other in others) and self._may_wait(steps)
+        known = all(other.op == "MATMUL" or (copies(other) and other.x is not step.x) for other in others)
+        fits = own and plain and len(steps) <= room and known and self._may_wait(steps)
         return steps if fits else []
+
+    def _read_through(self, number: int) -> None:
+        """Let products that alone read a copy of what this step writes read that itself."""
+        buffer = self.original[number].out.buffer
+        users = self._users[id(buffer.root)]
+        if self._writers[id(buffer.root)] != [number]:
+            return
+        for copy in users[1:]:
+            step = self.original[copy]
+            other = step.out.buffer
+            first, *readers = self._users[id(other.root)]
+            alone = first == copy and self._writers[id(other.root)] == [copy] and not other.external and readers
+            if not copies(step) or other.alias is not None or not alone:
+                continue
+            if all(_reads(self.original[reader], other) for reader in readers):
+                for reader in readers:
+                    self.original[reader] = _seen(self.original[reader], {id(other): buffer})
+                    self.steps[reader] = [self.original[reader]]
+                self.steps[copy] = []
+                self._gone.add(copy)
+                users[:] = sorted({*users, *readers} - {copy})
 
     # ----------------------------------------------------------------------------------------------------------- fusing
 
     def fuse(self, found: _Attention) -> str:
         """Put fused steps in the place of an attention's; says what becomes of the weights."""
         scores, softmax = self.original[found.scores], self.original[found.softmax]
-        forward = [r for r in found.readers if r < self.n_forward]
-        first = self._movable([found.scores, found.softmax, *forward], MOST)
+        softmax = softmax.but(x=View(scores.out.buffer))
+        forward, room = [r for r in found.readers if r < self.n_forward], MOST - 2 - len(found.added)
+        first = self._movable([*found.makers, *forward], room + len(found.makers))
         rest = [r for r in forward if r not in first]
         later = [r for r in found.readers if r >= self.n_forward]
         needed = [*rest, *later, *found.back]
         if needed and _small(scores):
             self._put(first, found, softmax, ROWS, keep=True)
             return f"kept: no more than {WORTH} times its queries and keys"
-        if needed and not self._lasts(scores, softmax, max(needed)):
+        if needed and any(step.x is not None and _as_large(step.x.buffer, softmax.out.buffer) for step in found.added):
+            self._put(first, found, softmax, ROWS, keep=True)
+            return "kept: what is added to its scores is as large"
+        if needed and not self._lasts([scores, *found.added, softmax], max(needed)):
             self._put(first, found, softmax, ROWS, keep=True)
             return f"kept: {CHANGED}"
         again = softmax
@@ -164,7 +203,7 @@ class _Fusion:
         for axis in (ROWS, COLUMNS):
             alike = [r for r in (*rest, *later) if _axis(self.original[r], again.out.buffer) == axis]
             while alike:
-                group = self._movable(alike, MOST - 2)
+                group = self._movable(alike, room)
                 self._put(group, found, again, axis)
                 alike = alike[len(group) :]
         return "made again where they are read" if needed else "not kept: nothing reads them again"
@@ -182,37 +221,36 @@ class _Fusion:
         """
         if not self._sliceable([self.original[number] for number in numbers]):
             return False
-        written, read = set[int](), set[int]()
+        wrote, read = set[int](), set[int]()
         for number in range(numbers[0], numbers[-1]):
             step = self.original[number]
             roots = {id(view.buffer.root) for view in step.views()}
             if number in numbers:
-                written.update(_written(step))
+                wrote.update(written(step))
                 read |= roots
-            elif written & roots or read.intersection(_written(step)):
+            elif number not in self._gone and (wrote & roots or read.intersection(written(step))):
                 return False
         return True
 
-    @staticmethod
-    def _sliceable(steps: list[Step]) -> bool:
+    def _sliceable(self, steps: list[Step]) -> bool:
         """Whether none of them uses what another one writes but scores and weights, and their relevance: of all else, a
         slice may meet what another slice has still to write.
         """
         through = [step for step in steps if step.op in ("SOFTMAX", "SOFTMAX_BACK")]
-        own = {id(view.buffer.root) for step in through for view in (step.out, step.x) if view is not None}
+        own = {id(view.buffer.root) for step in through for view in (step.out, step.x) if view is not None} | self._tall
         for step in steps:
-            written = set(_written(step)) - own
+            wrote = set(written(step)) - own
             others = (view.buffer.root for other in steps if other is not step for view in other.views())
-            if any(id(root) in written for root in others):
+            if any(id(root) in wrote for root in others):
                 return False
         return True
 
-    def _lasts(self, scores: Step, softmax: Step, until: int) -> bool:
-        """Whether what scores are made of is still there at that step."""
-        views = (scores.x, scores.other, softmax.other)
-        roots = [id(view.buffer.root) for view in views if view is not None]
-        first = self._writers[id(scores.out.buffer)][0]
-        return not any(first < number <= until for root in roots for number in self._writers[root])
+    def _lasts(self, makers: list[Step], until: int) -> bool:
+        """Whether what weights are made of is still there at that step."""
+        scores = makers[0].out.buffer
+        roots = {id(view.buffer.root) for step in makers for view in (step.x, step.other) if view is not None}
+        first = self._writers[id(scores)][0]
+        return not any(first < number <= until for root in roots - {id(scores)} for number in self._writers[root])
 
     @staticmethod
     def _stats(weights: Buffer) -> Buffer:
@@ -223,11 +261,10 @@ class _Fusion:
         self, numbers: list[int], found: _Attention, softmax: Step, axis: int | None, *, keep: bool = False
     ) -> None:
         """One fused step in the place of the last of these: scores and weights, and the others of them."""
-        own = (found.scores, found.softmax)
-        others = [self.original[number] for number in numbers if number not in own]
+        others = [self.original[number] for number in numbers if number not in found.makers]
         for number in numbers[:-1]:
             self.steps[number] = []
-        self.steps[numbers[-1]] = [self._sliced([self.original[found.scores], softmax, *others], axis, keep=keep)]
+        self.steps[numbers[-1]] = [self._sliced(found, softmax, others, axis, keep=keep)]
 
     def _put_back(self, found: _Attention, softmax: Step) -> None:
         """Relevance through the softmax: head by head, or where that takes too much memory by blocks of rows, which
@@ -237,14 +274,14 @@ class _Fusion:
         (back,) = (step for step in steps if step.op == "SOFTMAX_BACK")
         assert back.x is not None
         weights, c, below = softmax.out.buffer, back.x.buffer, back.out.buffer
-        scores = self.original[found.scores]
         fused: list[tuple[list[Step], int | None]] = [(steps, None)]
         size = math.prod(weights.shape[-2:]) * SIZES[weights.dtype] * (1 + self.t)
         if self.local and size > HEAD:
             sums = Buffer(f"{weights.name}.sums", (*weights.shape[:-1], 1), c.batch, "f8")
             maker = next(step for step in steps if step.out.buffer is c)
             rows, columns = (
-                [s for s in steps if (_axis(s, below) or _axis(s, weights)) == axis] for axis in (ROWS, COLUMNS)
+                [s for s in steps if (_axis(s, below) or _axis(s, weights) or _copied(s, below)) == axis]
+                for axis in (ROWS, COLUMNS)
             )
             fused = [([maker, back.but(factor=View(sums)), *rows], ROWS)]
             if any(_axis(step, below) == COLUMNS for step in columns):
@@ -253,13 +290,16 @@ class _Fusion:
                 fused.append((columns, COLUMNS))
         for number in found.back:
             self.steps[number] = []
-        self.steps[found.back[-1]] = [self._sliced([scores, softmax, *group], axis) for group, axis in fused]
+        self.steps[found.back[-1]] = [self._sliced(found, softmax, group, axis) for group, axis in fused]
 
-    def _sliced(self, steps: list[Step], axis: int | None, *, keep: bool = False) -> Sliced:
+    def _sliced(
+        self, found: _Attention, softmax: Step, others: list[Step], axis: int | None, *, keep: bool = False
+    ) -> Sliced:
         """One step of scores, softmax and others; with memory of its own for scores, for weights that are not kept,
         and for relevance of both.
         """
-        scores, softmax, *others = steps
+        scores = self.original[found.scores]
+        steps = [scores, *found.added, softmax, *others]
         axis = axis if self.local else None
         back = [step for step in others if step.op == "SOFTMAX_BACK"]
         block = 0 if axis is None else _block(scores.out.buffer, axis, self.t if back else 0)
@@ -282,6 +322,17 @@ class _Fusion:
         cuts = [{} if axis is None else _cuts(step, axis, tall) for step in steps]
         return Sliced([_seen(step, own) for step in steps], cuts, block)
 
+    def drop_given(self) -> None:
+        """Leave out the steps that made what is read where it comes from, if nobody else reads that."""
+        users = Counter(
+            root for steps in self.steps for step in steps for root in {id(view.buffer.root) for view in step.views()}
+        )
+        for number in sorted(self._chains.given, reverse=True):
+            step = self.original[number]
+            if users[id(step.out.buffer.root)] == 1:
+                self.steps[number] = []
+                users.subtract({id(view.buffer.root) for view in step.views()})
+
     def _own(self, buffer: Buffer, axis: int | None, block: int) -> Buffer:
         if not self.local:
             return replace(buffer)
@@ -295,13 +346,22 @@ class _Fusion:
 
 def _plain(buffer: Buffer) -> bool:
     """Row-major matrices of samples in memory of their own."""
-    own = buffer.alias is None and not buffer.external and not buffer.framed and not buffer.frozen
-    return own and buffer.plain and len(buffer.shape) in (3, 4) and buffer.batch != "1"
+    return plain_memory(buffer) and buffer.plain
 
 
-def _written(step: Step) -> list[int]:
-    views = (step.out, step.factor, step.terms, step.m if step.op == "MAX_POOL" else None)
-    return [id(view.buffer.root) for view in views if view is not None]
+def _as_large(added: Buffer, weights: Buffer) -> bool:
+    return math.prod(added.shape) >= math.prod(weights.shape)
+
+
+def _reads(step: Step, buffer: Buffer) -> bool:
+    """Whether it is a product that reads a buffer, and not other views of its memory."""
+    views = [view for view in step.views() if view.buffer.root is buffer]
+    return step.op == "MATMUL" and step.out not in views and all(view.buffer is buffer for view in views)
+
+
+def _copied(step: Step, c: Buffer) -> int:
+    """The axis along which a copy of the relevance of scores is cut; 0 where it is none."""
+    return ROWS if step.x is not None and step.x.buffer is c and copies(step) else 0
 
 
 def _turned(view: View) -> bool | None:

@@ -75,6 +75,17 @@ def _softmax(b, p, mask=None, axis=-1):
     return b.put(bind(dtd.Softmax, axis, mask=mask), p, shape, ties=int(mask is not None or shape[axis] == 1))
 
 
+def _added(b, p):
+    """Scores with tables added to them: of positions or of a mask, of all heads or of each one."""
+    shape = b.shape(p)
+    for _ in range(b.int(1, 2) if b.rng.random() < 0.5 else 0):
+        own = tuple(s if b.rng.random() < 0.7 else 1 for s in shape)
+        table = b.vector(own) if b.rng.random() < 0.7 else np.where(b.rng.random(own) < 0.7, 0, -20).astype("f4")
+        q = b.put(bind(dtd.Constant, table), (), own)
+        p = b.put(bind(dtd.Add), (p, q) if b.rng.random() < 0.5 else (q, p), shape)
+    return p
+
+
 def _turned(b, p):
     """Its last two axes exchanged, and that the product exchanges them back; or as it is."""
     shape = b.shape(p)
@@ -102,7 +113,7 @@ def attention(b, p):
     q, k, v = (_projected(b, p, width) for _ in range(3))
     scores = (*before, tokens, tokens)
     weights = b.put(bind(dtd.MatMul, transpose_b=True, scale=width**-0.5), (q, k), scores)
-    weights = _softmax(b, weights, _mask(b, scores))
+    weights = _softmax(b, _added(b, weights), _mask(b, scores))
     if before and b.rng.random() < 0.2:
         heads = before[0]
         weights = b.put(bind(dtd.Linear, b.weight(heads, heads, fan_in=heads), axis=1), weights, scores)
