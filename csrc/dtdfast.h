@@ -19,7 +19,8 @@
 typedef struct {
     int64_t base, offset;
     int64_t shape[6], stride[6];
-    int64_t cut; /* in a step of SLICED: the axis that is cut into blocks; 0: none */
+    int64_t cut;  /* in a step of SLICED: the axis that is cut into blocks; 0: none */
+    int64_t span; /* likewise: the axis of which a block has a range of its own; 0: none */
 } dtd_view;
 
 /* A vector or a packed block; base < 0: absent. */

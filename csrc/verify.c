@@ -236,6 +236,8 @@ const char *dtd_refusal(const dtd_step *s, int bfloat16)
         return message;
     if (s->op == DTD_SLICED && s->out.cut && !s->block)
         return refuse(operation, "needs", "block");
+    if (s->op == DTD_SLICED && s->n_taps && (!s->out.cut || s->n_taps != ceil_div(s->out.shape[s->out.cut], s->block)))
+        return refuse(operation, "needs a range for each", "block");
     if (s->precision != DTD_FLOAT32 && !bfloat16)
         return "this instruction set has no bfloat16";
     return NULL;

@@ -52,7 +52,9 @@ WAYS = {
 
 
 def _masked(kind: str, tokens: int) -> list[dtd.Layer]:
-    """One block of attention with two heads; keys masked by what comes with a sample, or rows left out wholly."""
+    """One block of attention with two heads; keys masked by what comes with a sample, rows left out wholly, a causal
+    mask and positions that are added, or a window and a mask of numbers.
+    """
     rng = np.random.default_rng(3)
 
     def linear(n_out: int, of: int) -> dtd.Linear:
@@ -63,13 +65,21 @@ def _masked(kind: str, tokens: int) -> list[dtd.Layer]:
 
     mask = rng.random((tokens, tokens)) < 0.6
     mask[0] = kind != "rows"
+    if kind in ("added", "window"):
+        mask = np.tri(tokens, dtype=bool)
+        mask &= kind == "added" or ~np.tri(tokens, k=-20, dtype=bool)
     softmax = dtd.Softmax(-1, inputs=(10, 11)) if kind == "given" else dtd.Softmax(-1, mask=mask, inputs=10)
+    table = rng.standard_normal((2, tokens, tokens)) if kind == "added" else np.zeros((1, 1, tokens))
+    if kind == "window":
+        table[..., ::3] = -1e4
+    between = [dtd.Reshape((1, 1, tokens), inputs=0), softmax]
+    if kind in ("added", "window"):
+        between = [dtd.Add(inputs=(0, 10)), dtd.Softmax(-1, mask=mask, inputs=11)]
     return [
-        dtd.Given("keys", (1, 1, tokens)) if kind == "given" else dtd.Constant(np.zeros((1, 1, tokens))),
+        dtd.Given("keys", (1, 1, tokens)) if kind == "given" else dtd.Constant(table),
         *(layer for _ in range(3) for layer in heads(dtd.INPUT)),
         dtd.MatMul(transpose_b=True, scale=3**-0.5, inputs=(3, 6)),
-        dtd.Reshape((1, 1, tokens), inputs=0),
-        softmax,
+        *between,
         dtd.MatMul(inputs=(12, 9)),
         dtd.Permute((0, 2, 1, 3)),
         dtd.Reshape((tokens * 6,)),
@@ -91,7 +101,7 @@ def network(name: str) -> tuple[list[dtd.Layer], Array, dict[str, Array]]:
     return _masked(kind, int(tokens)), x, {"keys": keys.astype(np.float32)} if kind == "given" else {}
 
 
-NETWORKS = ("gpt2", "llama", "given 9", "rows 17", "given 1")
+NETWORKS = ("gpt2", "llama", "given 9", "rows 17", "given 1", "added 70")
 
 
 def results(name: str, rules: Any, way: Callable[[], AbstractContextManager[None]], n_threads: int = 1) -> list[Any]:
@@ -119,6 +129,21 @@ def test_fused_attention_has_the_bits_of_its_steps(name: str, rules: Any) -> Non
     assert np.array_equal(expected[2][0], expected[0][1])
     for number, way in enumerate(WAYS.values()):
         assert same(results(name, rules, way, 1 + number % 3), expected)
+
+
+@pytest.mark.parametrize("rules", ["cp-lrp", "attnlrp"])
+def test_blocks_have_the_bits_of_whole_lines_where_a_mask_leaves_a_window(rules: str) -> None:
+    """Ranges that begin and end within a line, which is longer than the sums over it take at once."""
+    layers, x, _ = network("window 530")
+    found = []
+    for way in (apart, WAYS["again"], lambda: blocks(NONE, 2**16, 32)):
+        dtd.clear_cache()
+        with way():
+            found.append(dtd.explain(layers, x[:1], 0, rules=rules, backend="cpu", n_threads=2))
+            text = str(dtd.Explainer(layers, backend="cpu", rules=rules).plan_for(x.shape))
+            assert text.count("as the mask leaves them") == (0 if way is apart else 2 if rules == "cp-lrp" else 3)
+    dtd.clear_cache()
+    assert all(np.array_equal(one, found[0]) for one in found)
 
 
 @pytest.mark.parametrize("name", ["gpt2", "given 9"])
@@ -228,16 +253,24 @@ def test_without_memory_of_threads_a_plan_has_the_weights_of_one_layer() -> None
 
 
 def test_the_plan_says_what_becomes_of_weights() -> None:
-    """Short rows are kept; so are weights that a ledger reads, and those of scores that something is added to."""
+    """Short rows are kept; so are weights that a ledger reads, and those of scores that are more than sums."""
     assert "attention weights of 14, 36: kept: no more than 2 times its queries and keys" in str(plan("gpt2", "dtd"))
     ledger = plan("gpt2", "attnlrp", ledger=True)
-    assert "kept: its scores are more than one product, or others read them" in str(ledger)
-    layers, x, _ = network("rows 17")
-    added = [*layers[:11], dtd.Add(inputs=(10, 11)), *layers[12:]]
-    added[11:12] = [dtd.Constant(np.ones((1, 17, 17))), dtd.Add(inputs=(10, 11)), dtd.Softmax(-1)]
-    added[14:] = [dtd.MatMul(inputs=(13, 9)), *layers[14:]]
-    text = str(dtd.Explainer(added, backend="cpu", rules="cp-lrp").plan_for(x.shape))
-    assert "attention weights of 13: kept: its scores are more than one product, or others read them" in text
+    assert "kept: a ledger reads its scores" in str(ledger)
+    layers, x, _ = network("added 70")
+    for between, what in (
+        (dtd.Add(inputs=(0, 10)), "made again where they are read"),
+        (dtd.Scale(np.full((2, 1, 1), 0.5), inputs=10), "its scores lie in another order"),
+        (dtd.Activation("tanh", inputs=10), "ACTIVATE stands between its product and its softmax"),
+    ):
+        changed = [*layers[:11], between, *layers[12:]]
+        with blocks(NONE, 2**10):
+            text = str(dtd.Explainer(changed, backend="cpu", rules="cp-lrp").plan_for(x.shape))
+        assert f"attention weights of 12: {what}" in text.replace("kept: ", "")
+    mixed = [*layers[:13], dtd.Linear(np.eye(2), axis=1), *layers[13:]]
+    mixed[14:] = [dtd.MatMul(inputs=(13, 9)), *layers[14:]]
+    text = str(dtd.Explainer(mixed, backend="cpu", rules="cp-lrp").plan_for(x.shape))
+    assert "attention weights of 12: kept: NEURON_DENSE reads its weights, and is no product with values" in text
     assert "sliced" not in text
 
 

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dtdfast.plan.cuts import ranges
+from dtdfast.plan.steps import Buffer
 from kernel_checks import agree, each, each_kernels, operand, same_bits
-from kernel_steps import GUARD, SENTINEL, Kernels, Step, ffi, lib, place
+from kernel_steps import GUARD, SENTINEL, Kernels, Step, ffi, lib, place, vector
 
 ROWS, COLUMNS = 3, 4
 SHAPES = [
@@ -64,13 +66,16 @@ class Case:
 
     def scores(self, out: Any, cut: int = 0) -> Step:
         arrays = {"x": self.q, "other": turned(self.k), "out": out}
-        cuts = {"out": cut, "x" if cut == ROWS else "other": cut} if cut else {}
-        return Step("MATMUL", arrays, {"coefficient": self.coefficient}, cuts=cuts)
+        cuts, spans = ({"out": a, "x" if a == ROWS else "other": a} if cut else {} for a in (cut, ROWS + COLUMNS - cut))
+        return Step("MATMUL", arrays, {"coefficient": self.coefficient}, cuts=cuts, spans=spans)
 
     def softmax(self, x: Any, out: Any, cut: int = 0, **stats: Any) -> Step:
         arrays = {"x": x, "out": out, "other": self.selector, **stats}
-        cuts = dict.fromkeys((*("x", "out", "other"), *(stats if cut == ROWS else ())), cut) if cut else {}
-        return Step("SOFTMAX", arrays, {"axis": COLUMNS}, cuts=cuts)
+        cuts, spans = (
+            dict.fromkeys((*("x", "out", "other"), *(stats if a == ROWS else ())), a) if cut else {}
+            for a in (cut, ROWS + COLUMNS - cut)
+        )
+        return Step("SOFTMAX", arrays, {"axis": COLUMNS}, cuts=cuts, spans=spans)
 
     def one_by_one(self) -> tuple[Any, Any, Any, Any]:
         """Weights, (maximum, 1/sum) of rows, values, relevance of the values."""
@@ -86,21 +91,25 @@ class Case:
             step.run(self.kernels)
         return weights, stats, out, back
 
-    def sliced(self, n_threads: int, block: int) -> tuple[Any, Any, Any, Any]:
-        """The same by blocks of rows, and for relevance of columns."""
+    def sliced(self, n_threads: int, block: int, *, sparse: bool = False) -> tuple[Any, Any, Any, Any]:
+        """The same by blocks of rows, and for relevance of columns; `sparse`, as far as the mask leaves something."""
         n, rows, columns = self.n, self.rows, self.columns
         weights, stats = self.empty(n, rows, columns), self.empty(n, rows, 2)
         out, back = self.empty(n, rows, self.width), self.empty(n * self.t, columns, self.width)
         memory, (matrix,) = local(self.kernels, n_threads, rows * columns)
         inside = matrices(matrix, n, self.heads, rows, columns)
-        values = Step("MATMUL", {"x": weights, "other": self.v, "out": out}, cuts={"x": ROWS, "out": ROWS})
+        cuts, spans = {"x": ROWS, "out": ROWS}, {"x": COLUMNS, "other": ROWS}
+        values = Step("MATMUL", {"x": weights, "other": self.v, "out": out}, cuts=cuts, spans=spans)
         forward = [self.scores(inside, ROWS), self.softmax(inside, weights, ROWS, factor=stats), values]
         arrays = {"x": turned(inside), "other": self.s, "out": back}
-        product = Step("MATMUL", arrays, {"repeat": self.t}, cuts={"x": ROWS, "out": ROWS})
+        product = Step("MATMUL", arrays, {"repeat": self.t}, cuts=cuts, spans=spans)
         backward = [self.scores(inside, COLUMNS), self.softmax(inside, inside, COLUMNS, m=stats), product]
         for steps, cut in ((forward, ROWS), (backward, COLUMNS)):
-            numbers = {"n_steps": 3, "block": block}
-            Step("SLICED", {"out": inside, "local": memory}, numbers, steps, {"out": cut}).run(self.kernels, n_threads)
+            numbers, arrays = {"n_steps": 3, "block": block}, {"out": inside, "local": memory}
+            mask = self.selector[0, 0, 0, :, :, 0]
+            if sparse and (found := ranges(mask, Buffer("", (1, rows, columns), "n"), cut, block)) is not None:
+                numbers["n_taps"], arrays["taps"] = len(found), vector(np.array(found, np.int64))
+            Step("SLICED", arrays, numbers, steps, {"out": cut}).run(self.kernels, n_threads)
         return weights, stats, out, back
 
 
@@ -110,7 +119,7 @@ def test_slices_have_the_bits_of_the_steps(kernels: Kernels, shape: Any, seed: i
     case = Case(kernels, shape, np.random.default_rng([*shape, seed]))
     expected = case.one_by_one()
     for n_threads, block in ((1, 1000), (1 + seed, 16), (3, 5)):
-        found = case.sliced(n_threads, block)
+        found = case.sliced(n_threads, block, sparse=block < 1000)
         assert all(same_bits(a, b) for a, b in zip(found, expected, strict=True))
 
 
@@ -181,3 +190,5 @@ def test_what_no_run_of_slices_is(kernels: Kernels) -> None:
     outer.cuts["out"] = ROWS
     assert message(lambda steps: setattr(steps[0], "block", 0)) == "SLICED needs block"
     assert message(lambda steps: setattr(steps[1], "n_steps", 1)) == "a SLICED stands within another"
+    outer.arrays["taps"], outer.numbers["n_taps"] = vector(np.zeros(4, np.int64)), 2
+    assert message(lambda steps: setattr(steps[0], "block", 1)) == "SLICED needs a range for each block"

@@ -160,6 +160,7 @@ class Step:
     numbers: dict[str, Any] = field(default_factory=dict)
     behind: list[Step] = field(default_factory=list)  # SLICED: the steps that it runs
     cuts: dict[str, int] = field(default_factory=dict)  # of such a step: views → the axis that they are cut along
+    spans: dict[str, int] = field(default_factory=dict)  # likewise, of which a block needs a range
 
     def run(self, kernels: Kernels, n_threads: int = 1) -> None:
         """Run the step and check that nothing but its results changed; what is printed, pytest shows of tests that
@@ -262,6 +263,8 @@ class Step:
                 target.offset = array.shape[1]
             if name in self.cuts:
                 target.cut = self.cuts[name]
+            if name in self.spans:
+                target.span = self.spans[name]
             for axis in range(6 if name in VIEWS else 0):
                 target.shape[axis] = array.shape[axis]
                 target.stride[axis] = array.strides[axis] // array.itemsize

@@ -199,6 +199,11 @@ class Encoded:
         for number, cuts in enumerate(step.cuts, 1):
             for key, axis in cuts.items():
                 getattr(c[number], key).cut = axis
+        if step.ranges is not None:
+            c[0].n_taps, c[0].taps.base = len(step.ranges), self._constant(np.array(step.ranges, np.int64))
+            for number, spans in enumerate(step.spans, 1):
+                for key, axis in spans.items():
+                    getattr(c[number], key).span = axis
         c[0].out = c[1].out
 
     def _array(self, c: Any, step: Step, key: str, array: Any) -> None:

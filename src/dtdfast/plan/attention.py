@@ -13,10 +13,10 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from .cuts import axis_of, cuts, ranges, seen, share, spans
 from .scores import APART, Chains, Scores, copies, plain_memory, written
-from .sliced import COLUMNS, MOST, ROWS, Cuts, Local, Sliced
+from .sliced import COLUMNS, MOST, ROWS, Local, Sliced
 from .steps import SIZES, Buffer, Step, View
-from .tensors import whole
 
 SLICE = 2**19
 """Bytes of scores that a slice has at most, if that leaves it LEAST rows: they stay in a core's second cache. With half
@@ -25,6 +25,9 @@ of it, 1,024 tokens took 9 % more of the time of an explanation under held weigh
 HEAD = 2**24
 """Bytes of scores and their relevance that a thread may have, on the way back through a softmax: of a whole head, or of
 a block of at least LEAST rows. Blocks need two more products: 6 % of the time with 1,024 tokens."""
+
+SPARSE = 0.7
+"""The share of the scores that a mask leaves, below which blocks are worth their two products more."""
 
 LEAST = 32
 """Rows or columns of a block, and what its length is a multiple of."""
@@ -109,6 +112,8 @@ class _Fusion:
         readers = self._users[id(weights.root)][1:]
         scores = self._chains.scores(step.x, softmax)
         if not any(self.original[r].op == "MATMUL" for r in readers):
+            while readers and copies(self.original[readers[0]]):
+                readers = self._users[id(self.original[readers[0]].out.buffer.root)][1:]
             made = isinstance(scores, Scores) and readers
             return f"{self.original[readers[0]].op} reads its weights, and is no product with values" if made else None
         if isinstance(scores, str):
@@ -121,7 +126,7 @@ class _Fusion:
             return APART
         back = [r for r in readers if self.original[r].op == "SOFTMAX_BACK"]
         products = [r for r in readers if r not in back]
-        if len(back) > 1 or any(_axis(self.original[r], weights) is None for r in products):
+        if len(back) > 1 or any(axis_of(self.original[r], weights) is None for r in products):
             return "others read its weights, or change them"
         room = MOST - 2 - len(scores.added)
         if room < 3:
@@ -131,7 +136,7 @@ class _Fusion:
             if not back:
                 return "others read the relevance of scores or weights, or change it"
         readers = [r for r in products if r not in back]
-        if any(r < self.n_forward and _axis(self.original[r], weights) != ROWS for r in readers):
+        if any(r < self.n_forward and axis_of(self.original[r], weights) != ROWS for r in readers):
             return "its weights are transposed"
         return _Attention(scores.product, softmax, scores.between, scores.added, readers, back)
 
@@ -167,7 +172,7 @@ class _Fusion:
                 continue
             if all(_reads(self.original[reader], other) for reader in readers):
                 for reader in readers:
-                    self.original[reader] = _seen(self.original[reader], {id(other): buffer})
+                    self.original[reader] = seen(self.original[reader], {id(other): buffer})
                     self.steps[reader] = [self.original[reader]]
                 self.steps[copy] = []
                 self._gone.add(copy)
@@ -201,7 +206,7 @@ class _Fusion:
         if found.back:
             self._put_back(found, again)
         for axis in (ROWS, COLUMNS):
-            alike = [r for r in (*rest, *later) if _axis(self.original[r], again.out.buffer) == axis]
+            alike = [r for r in (*rest, *later) if axis_of(self.original[r], again.out.buffer) == axis]
             while alike:
                 group = self._movable(alike, room)
                 self._put(group, found, again, axis)
@@ -276,15 +281,17 @@ class _Fusion:
         weights, c, below = softmax.out.buffer, back.x.buffer, back.out.buffer
         fused: list[tuple[list[Step], int | None]] = [(steps, None)]
         size = math.prod(weights.shape[-2:]) * SIZES[weights.dtype] * (1 + self.t)
-        if self.local and size > HEAD:
+        block = _block(weights, ROWS, self.t)
+        part = share(self._ranges(softmax, ROWS, block), weights, ROWS, block) if self.local else 1.0
+        if self.local and (size > HEAD or part < SPARSE):
             sums = Buffer(f"{weights.name}.sums", (*weights.shape[:-1], 1), c.batch, "f8")
             maker = next(step for step in steps if step.out.buffer is c)
             rows, columns = (
-                [s for s in steps if (_axis(s, below) or _axis(s, weights) or _copied(s, below)) == axis]
+                [s for s in steps if (axis_of(s, below) or axis_of(s, weights) or _copied(s, below)) == axis]
                 for axis in (ROWS, COLUMNS)
             )
             fused = [([maker, back.but(factor=View(sums)), *rows], ROWS)]
-            if any(_axis(step, below) == COLUMNS for step in columns):
+            if any(axis_of(step, below) == COLUMNS for step in columns):
                 columns = [maker, back.but(scale=View(sums)), *columns]
             if columns:  # none where keys and values take nothing
                 fused.append((columns, COLUMNS))
@@ -319,11 +326,23 @@ class _Fusion:
         for step in back:
             assert step.x is not None
             stand_in(step.x.buffer, step.out.buffer)
-        cuts = [{} if axis is None else _cuts(step, axis, tall) for step in steps]
-        return Sliced([_seen(step, own) for step in steps], cuts, block)
+        steps = [seen(step, own) for step in steps]
+        tall |= {id(buffer) for buffer in own.values()}
+        if axis is None:
+            return Sliced(steps, [{}] * len(steps), block, [], None)
+        some = None if keep or any(map(copies, others)) else self._ranges(softmax, axis, block)
+        if some is not None:  # products take as many fewer terms, or make as many fewer
+            part = share(some, scores.out.buffer, axis, block)
+            steps = [step.but(macs=round(step.macs * part)) if step.macs else step for step in steps]
+        spanned = [] if some is None else [spans(step, ROWS + COLUMNS - axis, tall) for step in steps]
+        return Sliced(steps, [cuts(step, axis, tall) for step in steps], block, spanned, some)
+
+    @staticmethod
+    def _ranges(softmax: Step, axis: int, block: int) -> list[tuple[int, int]] | None:
+        return None if softmax.selector is None else ranges(softmax.selector, softmax.out.buffer, axis, block)
 
     def drop_given(self) -> None:
-        """Leave out the steps that made what is read where it comes from, if nobody else reads that."""
+        """Leave out the steps that move what the plan has at hand, if nobody reads their results."""
         users = Counter(
             root for steps in self.steps for step in steps for root in {id(view.buffer.root) for view in step.views()}
         )
@@ -362,59 +381,6 @@ def _reads(step: Step, buffer: Buffer) -> bool:
 def _copied(step: Step, c: Buffer) -> int:
     """The axis along which a copy of the relevance of scores is cut; 0 where it is none."""
     return ROWS if step.x is not None and step.x.buffer is c and copies(step) else 0
-
-
-def _turned(view: View) -> bool | None:
-    """Whether rows and columns of a whole buffer are exchanged; None where it is not all of it."""
-    if view.expand is not None or view.trailing:
-        return None
-    if view.region is None:
-        return False
-    rank = len(view.buffer.shape)
-    order = (*range(rank - 2), rank - 1, rank - 2)
-    if view.region.ranges != whole(view.buffer.shape).ranges or view.region.order not in (None, order):
-        return None
-    return view.region.order is not None
-
-
-def _held(step: Step, weights: Buffer) -> tuple[str, int] | None:
-    """Of a product with the weights: the field that they are, and the axis of that view which is not summed over."""
-    fields = [key for key in ("x", "other") if (view := getattr(step, key)) is not None and view.buffer is weights]
-    if step.op != "MATMUL" or len(fields) != 1 or _turned(getattr(step, fields[0])) is None:
-        return None
-    others = [view for view in step.views() if view is not getattr(step, fields[0])]
-    if any(view.buffer.root is weights for view in others):
-        return None
-    return fields[0], ROWS if fields[0] == "x" else COLUMNS
-
-
-def _axis(step: Step, weights: Buffer) -> int | None:
-    """The axis of the weights that a product with them does not sum over, and so may be cut."""
-    held = _held(step, weights)
-    if held is None:
-        return None
-    key, axis = held
-    return ROWS + COLUMNS - axis if _turned(getattr(step, key)) else axis
-
-
-def _cuts(step: Step, axis: int, tall: set[int]) -> Cuts:
-    """The views of a step that are cut, where scores and weights, and their relevance, are along an axis."""
-    if step.op != "MATMUL":  # its stored numbers of rows are cut with these
-        rows = ("factor", "scale", *(("m",) if step.op == "SOFTMAX" else ()))
-        same = ("out", "x", "m" if step.op == "SOFTMAX_BACK" else "other")
-        return {**dict.fromkeys(same, axis), **(dict.fromkeys(rows, axis) if axis == ROWS else {})}
-    key = next(key for key in ("out", "x", "other") if id(getattr(step, key).buffer) in tall)
-    if key == "out":
-        at = ROWS + COLUMNS - axis if _turned(step.out) else axis
-        return {"out": at, "x" if at == ROWS else "other": at}
-    at = ROWS if key == "x" else COLUMNS
-    return {"out": at, key: at, "m": at}
-
-
-def _seen(step: Step, own: dict[int, Buffer]) -> Step:
-    """A step with other buffers."""
-    views = {key: value for key, value in vars(step).items() if isinstance(value, View) and id(value.buffer) in own}
-    return step.but(**{key: replace(view, buffer=own[id(view.buffer)]) for key, view in views.items()})
 
 
 def _small(scores: Step) -> bool:

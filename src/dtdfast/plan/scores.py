@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import NamedTuple
 
+import numpy as np
+
 from .steps import SUMMING, Buffer, Reals, Step, View
+from .tensors import Region
 
 LEDGER = "a ledger reads its scores"
 OTHERS = "others read its scores"
@@ -35,7 +38,7 @@ class Chains:
     Attributes
     ----------
     users, writers : id of a root → numbers of the steps that use it, that write it
-    given : numbers of the steps whose results are read where they come from, and perhaps by nobody else
+    given : numbers of the steps that move constants, whose results are perhaps read by nobody
     """
 
     def __init__(self, steps: list[Step]) -> None:
@@ -43,6 +46,7 @@ class Chains:
         self.users: dict[int, list[int]] = defaultdict(list)
         self.writers: dict[int, list[int]] = defaultdict(list)
         self.given: set[int] = set()
+        self._constants: dict[int, Reals | None] = {}  # id of a buffer → its numbers
         for number, step in enumerate(steps):
             for root in {id(view.buffer.root) for view in step.views()}:
                 self.users[root].append(number)
@@ -71,7 +75,7 @@ class Chains:
         assert step.y_prev is not None
         found: Scores | str = OTHERS
         for own, other in ((step.x, step.y_prev), (step.y_prev, step.x)):
-            if isinstance(self._source(own), View):  # no constants
+            if self._constant(own) is None:
                 found = self.scores(own, number)
                 if not isinstance(found, str):
                     return self._with(found, number, other)
@@ -79,32 +83,57 @@ class Chains:
 
     def _with(self, found: Scores, number: int, addend: View) -> Scores | str:
         step, product = self.steps[number], self.steps[found.product].out
-        view = self._source(addend)
-        if not isinstance(view, View):
-            added = Step("MOVE", step.unit, product, bound=view, accumulate=True)
-        elif view.buffer.root.batch != product.buffer.batch or view.buffer.root.dtype != product.buffer.dtype:
+        constant = self._constant(addend)
+        if constant is not None:
+            added = Step("MOVE", step.unit, product, bound=constant, accumulate=True)
+        elif addend.buffer.root.batch != product.buffer.batch or addend.buffer.root.dtype != product.buffer.dtype:
             return "what is added to its scores is of another type"
         else:
-            added = Step("MOVE", step.unit, product, view, accumulate=True)
+            added = Step("MOVE", step.unit, product, addend, accumulate=True)
         return Scores(found.product, [*found.between, number], [*found.added, added])
 
-    def _source(self, view: View) -> View | Reals:
-        """Where a copy comes from: constants of the plan, or a smaller buffer."""
-        dtype = view.buffer.dtype
-        while view.whole and len(self.writers[id(view.buffer.root)]) == 1:
-            (number,) = self.writers[id(view.buffer.root)]
-            step = self.steps[number]
-            if step.op != "MOVE" or step.accumulate or not step.out.whole or step.out.buffer is not view.buffer:
-                break
-            if step.bound is not None and step.bound.dtype.str[1:] == dtype:
-                self.given.add(number)
-                return step.bound
-            x = step.x
-            if x is None or x.region is not None or x.trailing or x.buffer.root.dtype != dtype:
-                break
-            self.given.add(number)
-            view = x
-        return view
+    def _constant(self, view: View) -> Reals | None:
+        """Its numbers, with 1 for the size of an axis that is repeated; None where they are not the plan's own."""
+        key = id(view.buffer)
+        if not view.whole:
+            return None
+        if key not in self._constants:
+            steps: list[int] = []
+            found = self._numbers(view.buffer, steps)
+            if found is not None:
+                self.given.update(steps)
+                once = tuple(slice(1 if stride == 0 else None) for stride in found.strides)
+                found = np.ascontiguousarray(found[once])
+            self._constants[key] = found
+        return self._constants[key]
+
+    def _numbers(self, buffer: Buffer, steps: list[int]) -> Reals | None:
+        """What steps that only move make of constants of the plan; adds the numbers of these steps."""
+        if buffer.alias is not None:
+            source = self._numbers(buffer.alias, steps)
+            if source is None or buffer.seen is not None or not buffer.plain:
+                return None if source is None or buffer.seen is None else _part(source, buffer.seen)
+            in_memory = source if buffer.alias.plain or buffer.alias.seen else np.moveaxis(source, 0, -1)
+            return in_memory.reshape(buffer.shape)
+        writers = self.writers[id(buffer)]
+        step = self.steps[writers[0]] if len(writers) == 1 else None
+        if step is None or step.op != "MOVE" or step.accumulate or not step.out.whole or step.out.buffer is not buffer:
+            return None
+        steps.append(writers[0])
+        if step.bound is not None:
+            return np.broadcast_to(step.bound, buffer.shape) if step.bound.dtype.str[1:] == buffer.dtype else None
+        if step.x is None or step.x.trailing or step.x.buffer.root.dtype != buffer.dtype:
+            return None
+        found = self._numbers(step.x.buffer, steps)
+        if found is None:
+            return None
+        found = found if step.x.region is None else _part(found, step.x.region)
+        return found if step.x.expand is None else np.broadcast_to(found, step.x.expand)
+
+
+def _part(numbers: Reals, region: Region) -> Reals:
+    part = numbers[tuple(slice(start, start + step * count, step) for start, step, count in region.ranges)]
+    return part if region.order is None else part.transpose(region.order)
 
 
 def written(step: Step) -> list[int]:

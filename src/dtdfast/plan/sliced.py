@@ -47,11 +47,15 @@ class Sliced(Step):
     inner : the steps; the first one's result has the axes that slices are made of
     cuts : of each step, the views that are cut into blocks, and along which axis
     block : rows or columns of a block; 0 where nothing is cut
+    spans, ranges : likewise, the views of which a block needs a range alone, and along which axis; of every block, from
+        where to where; None: all
     """
 
-    def __init__(self, inner: list[Step], cuts: list[Cuts], block: int) -> None:
+    def __init__(
+        self, inner: list[Step], cuts: list[Cuts], block: int, spans: list[Cuts], ranges: list[tuple[int, int]] | None
+    ) -> None:
         super().__init__("SLICED", inner[-1].unit, inner[-1].out)
-        self.inner, self.cuts, self.block = inner, cuts, block
+        self.inner, self.cuts, self.block, self.spans, self.ranges = inner, cuts, block, spans, ranges
 
     def views(self) -> list[View]:
         return [view for step in self.inner for view in step.views() if not isinstance(view.buffer.root, Local)]
@@ -71,7 +75,10 @@ class Sliced(Step):
     def detail(self) -> str:
         names = " ".join(step.op.lower() for step in self.inner)
         rows = "columns" if self.cuts[0].get("out") == COLUMNS else "rows"
-        return f"{names}, by {self.block} {rows}" if self.block else f"{names}, by head" if self.locals else names
+        some = ", as the mask leaves them" if self.ranges is not None else ""
+        if self.block:
+            return f"{names}, by {self.block} {rows}{some}"
+        return f"{names}, by head" if self.locals else names
 
     @property
     def locals(self) -> list[Local]:
