@@ -44,7 +44,7 @@
     ROW(ACCOUNT, NAME, account, NULL, OUT | X,                                                                         \
         M | FACTOR | KIND | TERMS | TERMS_PREV | Y_PREV | BIAS | SHIFT | BIAS_D | OTHER | SCALE | SELECT |             \
             COEFFICIENT | STABILIZER | WEIGHT_MAP)                                                                     \
-    ROW(SLICED, NAME, sliced, NULL, OUT | STEPS, TAPS)                                                                    \
+    ROW(SLICED, NAME, sliced, NULL, OUT | STEPS, TAPS)                                                                 \
     ROW(WEIGHT_GRADIENT, NAME, weight_gradient, NULL, OUT | X | M | TAPS, GROUPS)
 
 #endif
