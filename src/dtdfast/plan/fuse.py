@@ -27,8 +27,8 @@ def _touched(steps: list[Step]) -> dict[int, list[int]]:
     """Memory (by id of its buffer) → numbers of the steps that use it."""
     touched: dict[int, list[int]] = defaultdict(list)
     for number, step in enumerate(steps):
-        for view in step.views():
-            users = touched[id(view.buffer.root)]
+        for root in step.roots():
+            users = touched[id(root)]
             if not users or users[-1] != number:
                 users.append(number)
     return touched

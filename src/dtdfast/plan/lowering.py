@@ -17,7 +17,7 @@ from .held import Held, Weighted
 from .order import Axes, channels_last, default_order, order_above, order_below, order_in, row_major_memory, undone
 from .parts import Part, is_identity, is_whole
 from .steps import Buffer, Kept, Reals, Step, View, Weights
-from .taps import Phase, phases
+from .taps import POINT, Phase, phases
 from .tensors import Node, Region, Tensor, whole
 from .weights import Weighing
 
@@ -255,33 +255,42 @@ class Lowering:
             return
         if part.support is not None and fields.get("weight_map") == W_ONE:
             part, fields = part.support, {**fields, "weight_map": W}
+        if part.linear:
+            self._linear(verb, part, x, fields, scatter=scatter)
+            return
         taps = part.taps
         all_phases = phases(taps, scatter=scatter)
         if window is not None:
             fields["window"] = self.constant(window)
-        if not part.linear and x.region is None and not self.fits(x.buffer, any(phase.framed for phase in all_phases)):
+        if x.region is None and not self.fits(x.buffer, any(phase.framed for phase in all_phases)):
             x = replace(x, buffer=self.channels_last(x.buffer, x.buffer.name))
+        root = x.buffer.root
         dense = part.weight is not None and not taps.depthwise
+        op = f"{verb}_DENSE" if dense else f"{verb}_CHANNEL"
+        pairs = taps.c_in * taps.c_out // taps.groups * (2 if fields.get("dual") else 1)
         for phase in all_phases:
-            numbers = tuple(k for k, _ in phase.taps)
-            cut = fields if len(all_phases) == 1 else {k: self.cut(v, phase) for k, v in fields.items()}
-            weights: Weights | None = None
-            real = x.buffer.root.dtype
-            if part.linear:
-                op = "SCATTER_LINEAR" if scatter else f"{verb}_LINEAR"
-                weights = Weights(part, "rows", real=real)
-            elif dense:
-                op, weights = f"{verb}_DENSE", Weights(part, "dense", scatter, numbers, real)
-            else:
-                op = f"{verb}_CHANNEL"
-                weights = Weights(part, "channel", False, numbers, self.numbers) if part.weight is not None else None
-            if phase.framed and not part.linear:
-                x.buffer.root.widen(*phase.border)
-            inner = (taps.c_out if scatter else taps.c_in) // taps.groups
-            outer = taps.c_in if scatter else taps.c_out
-            points = phase.count[0] * phase.count[1] * phase.count[2] * len(phase.taps)
-            macs = points * inner * outer * (2 if fields.get("dual") else 1)
-            self.emit(Step(op, self.unit, x=x, weights=weights, phase=phase, groups=taps.groups, macs=macs, **cut))
+            own: dict[str, Any] = {"op": op, "unit": self.unit, "x": x, "phase": phase, "groups": taps.groups}
+            own |= fields if len(all_phases) == 1 else {k: self.cut(v, phase) for k, v in fields.items()}
+            if dense:
+                own["weights"] = Weights(part, "dense", scatter, phase.numbers, root.dtype)
+            elif part.weight is not None:
+                own["weights"] = Weights(part, "channel", False, phase.numbers, self.numbers)
+            if phase.framed:
+                root.widen(*phase.border)
+            own["macs"] = phase.points * pairs
+            self.steps.append(Step.of(own))
+
+    def _linear(self, verb: str, part: Part, x: View, fields: dict[str, Any], *, scatter: bool) -> None:
+        """The same for fully connected layers: weights in place, one phase."""
+        own: dict[str, Any] = {
+            "op": "SCATTER_LINEAR" if scatter else f"{verb}_LINEAR",
+            "unit": self.unit,
+            "x": x,
+            "weights": Weights(part, "rows", real=x.buffer.root.dtype),
+            "phase": POINT,
+            "macs": part.taps.c_in * part.taps.c_out * (2 if fields.get("dual") else 1),
+        }
+        self.steps.append(Step.of(own | fields))
 
     @staticmethod
     def cut(value: Any, phase: Phase) -> Any:

@@ -24,7 +24,7 @@ def with_clears(steps: list[Step], number: int, buffers: dict[int, Buffer]) -> l
     """
     result = []
     for step in steps:
-        roots = [view.buffer.root for view in step.views()]
+        roots = step.roots()
         for root in roots:
             if root.framed and id(root) not in buffers:
                 buffers[id(root)], root.first = root, number

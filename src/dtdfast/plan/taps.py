@@ -100,9 +100,23 @@ class Phase:
         return self.border != ((0, 0, 0), (0, 0, 0))
 
     @cached_property
+    def numbers(self) -> tuple[int, ...]:
+        """Those of its taps."""
+        return tuple(k for k, _ in self.taps)
+
+    @cached_property
+    def points(self) -> int:
+        """Products of one weight and one number of x, for a pair of channels."""
+        return self.count[0] * self.count[1] * self.count[2] * len(self.taps)
+
+    @cached_property
     def alone(self) -> bool:
         """Whether it is one tap, where the output is."""
         return len(self.taps) == 1 and self.taps[0][1] == (0, 0, 0) and self.x_step == (1, 1, 1)
+
+
+POINT = Phase((0, 0, 0), (1, 1, 1), (1, 1, 1), (1, 1, 1), ((0, (0, 0, 0)),), ((0, 0, 0), (0, 0, 0)))
+"""The one phase of a layer without spatial axes."""
 
 
 class _AxisPhase(NamedTuple):
