@@ -79,13 +79,14 @@ def pack(weights: Weights, n_threads: int | None = None) -> Packed:
     elif weights.layout == "channel":  # (c, 1, *kernel) → [tap][c]: one group of as many outputs as taps
         packed, finite = blocks(weight.reshape(1, len(weight), -1), 1, weights.taps, real, threads, lanes=1)
         packed = packed.reshape(len(weights.taps), len(weight))
-    # rows (n_out, n_in): the record's own array where it is of this type, unless a copy from a cache line on costs next
-    # to nothing
-    elif weight.dtype == real and (weight.nbytes > SMALL or not address(weight) % LINE):
-        packed = np.ascontiguousarray(weight).reshape(weight.shape[:2])
-    else:
+    elif weight.dtype != real:  # rows (n_out, n_in)
         packed, finite = blocks(weight, 1, (0,), real, threads, lanes=1)
         packed = packed.reshape(weight.shape[:2])
+    else:  # the record's own array, unless a copy from a cache line on costs next to nothing
+        packed = np.ascontiguousarray(weight).reshape(weight.shape[:2])
+        if packed.nbytes <= SMALL and address(packed) % LINE:
+            own, packed = packed, aligned(packed.shape, real)
+            packed[...] = own
     if weight.dtype.itemsize > packed.itemsize and not finite:
         raise NumericsError(
             f"layer {weights.part.position}: its weights (after folding) overflow float32; rescale them, or use "

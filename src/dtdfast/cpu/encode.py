@@ -40,7 +40,10 @@ FACTORS = {
 }  # fmt: skip
 SELECTS = {"all": lib.DTD_ANY_SIGN, "y>0": lib.DTD_POSITIVE, "y<0": lib.DTD_NEGATIVE, "y!=0": lib.DTD_NONZERO}
 SIGNS = {"none": lib.DTD_ANY_SIGN, "positive": lib.DTD_POSITIVE, "negative": lib.DTD_NEGATIVE}
-NAMES = {"weight_map": WEIGHT_MAPS, "multiplier": MULTIPLIERS, "factor_kind": FACTORS, "select": SELECTS}
+NAMES = {
+    "weight_map": WEIGHT_MAPS, "input_map": INPUT_MAPS, "multiplier": MULTIPLIERS, "factor_kind": FACTORS,
+    "select": SELECTS,
+}  # fmt: skip
 """Fields of a step that say by a name what dtd_step says by a number."""
 NARROW = {
     "bfloat16": {"NEURON_DENSE": lib.DTD_BFLOAT16, "TAPS_DENSE": lib.DTD_BFLOAT16},
@@ -60,7 +63,7 @@ _CONSTANTS = {"norm_weight": "other", "norm_bias": "shift", "selector": "other"}
 _BIASES = {"bias": "shift", "bias_d": "other"}
 """Vectors, or such views."""
 _ARRAYS = {"weights", "window", "bound", "vector", *_BIASES, *_CONSTANTS}
-_VIEWS = set(VIEWS)
+_VIEW = ffi.typeof("dtd_view *")
 _NUMBERS = {
     "derivative", "dual", "accumulate", "groups", "repeat", "axis", "winner_bytes", "coefficient", "stabilizer",
     "gamma", "epsilon", "centred",
@@ -75,7 +78,7 @@ def _plain() -> Any:
     for key in _NUMBERS:
         setattr(plain, key, getattr(Step, key))
     for key, numbers in NAMES.items():
-        setattr(plain, key, numbers[getattr(Step, key)])
+        setattr(plain, key, numbers.get(getattr(Step, key), 0))
     kind, plain.act_alpha, plain.act_beta = Step.activation
     plain.activation, plain.precision = ACTIVATIONS[kind], lib.DTD_FLOAT32
     return plain
@@ -92,7 +95,9 @@ class Encoded:
         self._places: dict[int, int] = {}  # of constants, by id
         self.starts, steps = [0], list[Step]()  # of the plan's steps, those in C from which on they are
         for step in (*plan.forward, *plan.relevance):
-            steps += [step, *step.inner] if isinstance(step, Sliced) else [step]
+            steps.append(step)
+            if isinstance(step, Sliced):
+                steps += step.inner
             self.starts.append(len(steps))
         self._local = plan.local
         self.c_steps = ffi.new("dtd_step[]", max(1, len(steps)))
@@ -100,6 +105,7 @@ class Encoded:
         ffi.memmove(self.c_steps, plain * len(steps), len(plain) * len(steps))
         self._counts = {"n": self._n, "nt": self._n * self._t, "1": 1}
         self._views: dict[int, Any] = {}  # of whole buffers, by their ids
+        self._layouts: dict[tuple[Any, ...], Any] = {}  # views without a place, by what sizes and strides hang on
         self._offsets: dict[tuple[int, tuple[int, ...]], NDArray[np.int64]] = {}  # of taps, by ids of their phases
         for target, step in zip(self.c_steps, steps, strict=False):
             try:
@@ -141,11 +147,11 @@ class Encoded:
         bases[PLACES["scratch"]] = bases  # not read: an instruction set that wants scratch memory has it
         result = []
         for number in range(len(self.starts) - 1):
-            names = [self.body(isa, number, bases, lib.DTD_BY_SHAPE)]
-            while names[-1]:
-                names.append(self.body(isa, number, bases, len(names)))
-            sparse = " or ".join(names[1:-1])
-            result.append(f"{names[0]} (x mostly 0: {sparse})" if sparse else names[0])
+            names: list[str] = []
+            while name := self.body(isa, number, bases, len(names)):  # DTD_BY_SHAPE is 0
+                names.append(name)
+            name, *sparse = names or [""]
+            result.append(f"{name} (x mostly 0: {' or '.join(sparse)})" if sparse else name)
         return tuple(result)
 
     def _constant(self, array: NDArray[Any]) -> int:
@@ -157,40 +163,36 @@ class Encoded:
         return place
 
     def _encode(self, c: Any, step: Step) -> None:
-        own = vars(step)
-        c.op = _operation(step.op)
+        op, views = step.op, self._views
+        c.op = _operation(op)
         if self._precisions:
-            c.precision = self._precisions.get(step.op, lib.DTD_FLOAT32)
-        for key, value in own.items():
-            if value is None:
-                continue
-            if key in _VIEWS:
-                setattr(c, key, self._view(value))
+            c.precision = self._precisions.get(op, lib.DTD_FLOAT32)
+        for key, value in vars(step).items():
+            if type(value) is View:
+                known = views.get(id(value.buffer)) if value.whole else None
+                setattr(c, key, self._view(value) if known is None else known)
             elif key in _NUMBERS:
                 setattr(c, key, value)
             elif key in NAMES:
                 setattr(c, key, NAMES[key][value])
-            elif key in _ARRAYS:
+            elif value is not None and key in _ARRAYS:
                 self._array(c, step, key, value)
-        if step.op == "MAP":
-            c.input_map = INPUT_MAPS[step.input_map]
-        elif step.op == "DIVIDE":
+            elif key == "activation":
+                kind, c.act_alpha, c.act_beta = value
+                c.activation = ACTIVATIONS[kind]
+        if op == "DIVIDE":
             c.select = SIGNS[step.sign]
-        elif step.op == "LRN":
+        elif op == "LRN":
             c.lrn_size, (c.lrn_k, c.lrn_alpha, c.lrn_beta) = step.size, step.lrn
-        if "activation" in own:
-            kind, c.act_alpha, c.act_beta = step.activation
-            c.activation = ACTIVATIONS[kind]
-        phase = own.get("phase")
-        if step.op == "CLEAR_BORDER":
+        elif op == "CLEAR_BORDER":
             c.border = [width for side in step.out.buffer.border for width in side]
-        elif step.table is not None:
+        if step.table is not None:
             c.n_taps, c.taps.base = len(step.table), self._constant(step.table)
-        elif phase is not None:
+        elif step.phase is not None:
             assert step.x is not None
-            self._taps(c, phase, step.x)
-        if phase is not None:
-            c.x_step = phase.x_step
+            self._taps(c, step.phase, step.x)
+        if step.phase is not None:
+            c.x_step = step.phase.x_step
 
     def _slice(self, c: Any, step: Sliced) -> None:
         """A fused step and those behind it: along which axes their views are cut."""
@@ -220,17 +222,17 @@ class Encoded:
             self._bound(getattr(c, _BIASES[key] if key in _BIASES else _CONSTANTS[key]), step, array)
 
     def _view(self, view: View) -> Any:
-        """A dtd_view; one for all views of a whole buffer."""
-        whole = view.whole
-        found = self._views.get(id(view.buffer)) if whole else None
-        if found is None:
-            buffer = view.buffer
-            offset, shape, strides, per_sample = view.sample_layout()
-            base, offset = self._base(buffer, offset)
+        """A dtd_view; one for all views of a whole buffer, made from one for all buffers of its layout."""
+        buffer, (offset, *layout) = view.buffer, view.sample_layout()
+        like = self._layouts.get(key := (buffer.batch, *layout))
+        if like is None:
+            shape, strides, per_sample = layout
             axes = (self._counts[buffer.batch], *shape), (0 if buffer.batch == "1" else per_sample, *strides)
-            found = ffi.new("dtd_view *", (base, offset, *axes))[0]
-            if whole:
-                self._views[id(buffer)] = found
+            like = self._layouts[key] = ffi.new(_VIEW, (0, 0, *axes))[0]
+        found = ffi.new(_VIEW, like)[0]
+        found.base, found.offset = self._base(buffer, offset)
+        if view.whole:
+            self._views[id(buffer)] = found
         return found
 
     def _base(self, buffer: Buffer, offset: int) -> tuple[int, int]:

@@ -149,23 +149,26 @@ class Kept:
     sizes: Buffer | None = None
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, init=False, slots=True)
 class View(OneLine):
     """A buffer, or a region of it; never changed, but not frozen, which takes three times as long to make.
 
     expand : repeat axes of size 1 to this shape
     trailing : one more axis of size 1 behind (word numbers beside their vectors)
+    whole : whether it is all of the buffer, as it is
     """
 
     buffer: Buffer
     region: Region | None = None
     expand: Shape | None = None
     trailing: bool = False
+    whole: bool = field(init=False, repr=False)
 
-    @property
-    def whole(self) -> bool:
-        """Whether it is all of the buffer, as it is."""
-        return self.region is None and self.expand is None and not self.trailing
+    def __init__(
+        self, buffer: Buffer, region: Region | None = None, expand: Shape | None = None, trailing: bool = False
+    ) -> None:
+        self.buffer, self.region, self.expand, self.trailing = buffer, region, expand, trailing
+        self.whole = region is None and expand is None and not trailing
 
     def phase(self, start: Triple, step: Triple, count: Triple) -> View:
         """The outputs of one phase; axes are the last of (d, h, w) that the buffer has."""
@@ -332,7 +335,8 @@ class Step:
     @property
     def real(self) -> str:
         """The type of a run that it can stand in."""
-        return self.domain.buffer.root.dtype
+        buffer = self.domain.buffer
+        return buffer.dtype if buffer.alias is None else buffer.root.dtype
 
     @property
     def constant(self) -> bool:
