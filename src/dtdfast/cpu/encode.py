@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -14,7 +17,7 @@ from ..errors import BackendError
 from ..packing import WeightStore
 from ..plan.plan import Plan
 from ..plan.sliced import Local, Sliced
-from ..plan.steps import SIZES, VIEWS, Buffer, Reals, Step, View, bound_strides
+from ..plan.steps import SIZES, VIEWS, Buffer, Reals, Step, View, bound_strides, views_among
 from ..plan.taps import Phase
 
 PLACES = {
@@ -84,6 +87,24 @@ def _plain() -> Any:
     return plain
 
 
+@dataclass(eq=False, slots=True)
+class _Form:
+    """Which fields of a step are what, for all steps that have the same ones."""
+
+    views: tuple[str, ...]
+    arrays: tuple[str, ...]
+    numbers: tuple[str, ...]
+    names: tuple[str, ...]
+    facts: Callable[[dict[str, Any]], Any]  # what it says in numbers and names
+
+
+@lru_cache(1024)
+def _form(keys: tuple[str, ...]) -> _Form:
+    arrays, numbers, names = (tuple(key for key in keys if key in some) for some in (_ARRAYS, _NUMBERS, NAMES))
+    others = (key for key in ("activation", "sign", "size", "lrn") if key in keys)
+    return _Form(views_among(keys), arrays, numbers, names, itemgetter("op", *numbers, *names, *others))
+
+
 class Encoded:
     """A plan's steps in C, and the arrays that they point into."""
 
@@ -101,15 +122,14 @@ class Encoded:
             self.starts.append(len(steps))
         self._local = plan.local
         self.c_steps = ffi.new("dtd_step[]", max(1, len(steps)))
-        plain = ffi.buffer(_plain())[:]
-        ffi.memmove(self.c_steps, plain * len(steps), len(plain) * len(steps))
         self._counts = {"n": self._n, "nt": self._n * self._t, "1": 1}
         self._views: dict[int, Any] = {}  # of whole buffers, by their ids
+        self._alike: dict[tuple[_Form, Any], Any] = {}  # steps without views and arrays, by their facts
         self._layouts: dict[tuple[Any, ...], Any] = {}  # views without a place, by what sizes and strides hang on
         self._offsets: dict[tuple[int, tuple[int, ...]], NDArray[np.int64]] = {}  # of taps, by ids of their phases
-        for target, step in zip(self.c_steps, steps, strict=False):
+        for number, step in enumerate(steps):
             try:
-                self._encode(target, step)
+                self._encode(number, step)
             except KeyError as unknown:
                 raise BackendError(f"{step.op}: the CPU's kernels do not know {unknown}") from None
         for number, step in zip(self.starts, (*plan.forward, *plan.relevance), strict=False):
@@ -162,30 +182,23 @@ class Encoded:
             self.constants.append(array)
         return place
 
-    def _encode(self, c: Any, step: Step) -> None:
-        op, views = step.op, self._views
-        c.op = _operation(op)
-        if self._precisions:
-            c.precision = self._precisions.get(op, lib.DTD_FLOAT32)
-        for key, value in vars(step).items():
-            if type(value) is View:
-                known = views.get(id(value.buffer)) if value.whole else None
-                setattr(c, key, self._view(value) if known is None else known)
-            elif key in _NUMBERS:
-                setattr(c, key, value)
-            elif key in NAMES:
-                setattr(c, key, NAMES[key][value])
-            elif value is not None and key in _ARRAYS:
-                self._array(c, step, key, value)
-            elif key == "activation":
-                kind, c.act_alpha, c.act_beta = value
-                c.activation = ACTIVATIONS[kind]
-        if op == "DIVIDE":
-            c.select = SIGNS[step.sign]
-        elif op == "LRN":
-            c.lrn_size, (c.lrn_k, c.lrn_alpha, c.lrn_beta) = step.size, step.lrn
-        elif op == "CLEAR_BORDER":
-            c.border = [width for side in step.out.buffer.border for width in side]
+    def _encode(self, number: int, step: Step) -> None:
+        own = vars(step)
+        form = _form(tuple(own))
+        facts = form, form.facts(own)
+        like = self._alike.get(facts)
+        if like is None:
+            like = self._alike[facts] = self._of_facts(step, form)
+        self.c_steps[number] = like
+        c = self.c_steps[number]
+        for key in form.views:
+            view = own[key]
+            if view is not None:
+                known = self._views.get(id(view.buffer)) if view.whole else None
+                setattr(c, key, self._view(view) if known is None else known)
+        for key in form.arrays:
+            if own[key] is not None:
+                self._array(c, step, key, own[key])
         if step.table is not None:
             c.n_taps, c.taps.base = len(step.table), self._constant(step.table)
         elif step.phase is not None:
@@ -193,6 +206,24 @@ class Encoded:
             self._taps(c, step.phase, step.x)
         if step.phase is not None:
             c.x_step = step.phase.x_step
+        elif step.op == "CLEAR_BORDER":
+            c.border = [width for side in step.out.buffer.border for width in side]
+
+    def _of_facts(self, step: Step, form: _Form) -> Any:
+        """A dtd_step with what a step says in numbers and names."""
+        c = _plain()
+        c.op, c.precision = _operation(step.op), self._precisions.get(step.op, lib.DTD_FLOAT32)
+        for key in form.numbers:
+            setattr(c, key, getattr(step, key))
+        for key in form.names:
+            setattr(c, key, NAMES[key][getattr(step, key)])
+        kind, c.act_alpha, c.act_beta = step.activation
+        c.activation = ACTIVATIONS[kind]
+        if step.op == "DIVIDE":
+            c.select = SIGNS[step.sign]
+        elif step.op == "LRN":
+            c.lrn_size, (c.lrn_k, c.lrn_alpha, c.lrn_beta) = step.size, step.lrn
+        return c[0]
 
     def _slice(self, c: Any, step: Sliced) -> None:
         """A fused step and those behind it: along which axes their views are cut."""
@@ -223,10 +254,10 @@ class Encoded:
 
     def _view(self, view: View) -> Any:
         """A dtd_view; one for all views of a whole buffer, made from one for all buffers of its layout."""
-        buffer, (offset, *layout) = view.buffer, view.sample_layout()
-        like = self._layouts.get(key := (buffer.batch, *layout))
+        buffer = view.buffer
+        offset, shape, strides, per_sample = view.sample_layout()
+        like = self._layouts.get(key := (buffer.batch, shape, strides, per_sample))
         if like is None:
-            shape, strides, per_sample = layout
             axes = (self._counts[buffer.batch], *shape), (0 if buffer.batch == "1" else per_sample, *strides)
             like = self._layouts[key] = ffi.new(_VIEW, (0, 0, *axes))[0]
         found = ffi.new(_VIEW, like)[0]

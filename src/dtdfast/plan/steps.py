@@ -309,7 +309,7 @@ class Step:
 
     def views(self) -> list[View]:
         own = self.__dict__
-        return [own[key] for key in VIEWS if key in own and own[key] is not None]
+        return [view for key in views_among(tuple(own)) if (view := own[key]) is not None]
 
     def roots(self) -> list[Buffer]:
         """The memory of its views."""
@@ -352,3 +352,8 @@ def _check_fields(own: dict[str, Any]) -> None:
 STEP_FIELDS = {f.name for f in fields(Step)}
 VIEWS = ("out", "x", "factor", "terms", "y_prev", "terms_prev", "m", "other", "shift", "scale")
 """Fields of a step that are views."""
+
+
+@lru_cache(1024)  # steps have the same few sets of fields
+def views_among(keys: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(key for key in VIEWS if key in keys)
