@@ -102,8 +102,12 @@ def join_channels(forward: list[Step], relevance: list[Step]) -> tuple[list[Step
     return [s for s in kept[:first] if s is not None], [s for s in kept[first:] if s is not None]
 
 
-def without_unread(steps: list[Step]) -> list[Step]:
+def without_unread(steps: list[Step], touched: dict[int, list[int]]) -> list[Step]:
     """Without the steps whose results nobody reads: what a Constant absorbs."""
+    if all(
+        (root := step.out.buffer.root).external or touched[id(root)][-1] > number for number, step in enumerate(steps)
+    ):
+        return steps
     read: set[int] = set()
     kept = []
     for step in reversed(steps):
@@ -117,12 +121,15 @@ def without_unread(steps: list[Step]) -> list[Step]:
 
 
 def fuse_products(steps: list[Step], book: Book | None = None) -> list[Step]:
-    """out (+)= m ⊙ r taken into the steps that write r, where nothing else reads r.
+    """out (+)= m ⊙ r taken into the steps that write r, where nothing else reads r; without what nobody reads.
 
     Where a ledger sums r, it is taken up to them: each writes memory of its own, which is summed and multiplied there.
     The sums are those of all of r, and the products have the same bits.
     """
     touched = _touched(steps)
+    kept = without_unread(steps, touched)
+    if kept is not steps:
+        steps, touched = kept, _touched(kept)
     dropped: set[int] = set()
     behind: dict[int, list[Step]] = {}  # steps that follow others
     for number, step in enumerate(steps):
@@ -140,7 +147,7 @@ def fuse_products(steps: list[Step], book: Book | None = None) -> list[Step]:
         if not all(_takes_product(steps[w], r) for w in writers):
             continue
         of_out, of_m = touched[id(out.buffer.root)], touched[id(m.buffer.root)]
-        if not set(_between(of_out, writers[0], number)) <= set(writers):
+        if any(i not in writers for i in _between(of_out, writers[0], number)):
             continue
         if any(steps[i].out.buffer.root is m.buffer.root for i in _between(of_m, writers[0], number)):
             continue  # m is not there yet
@@ -172,6 +179,8 @@ def fuse_pairs(steps: list[Step]) -> list[Step]:
     Apart, y and the sum of the terms go to memory and come back: twenty bytes for each of its elements, which few
     inputs do not outweigh.
     """
+    if all(step.op != "FACTOR" for step in steps):
+        return steps
     touched = _touched(steps)
     sums: dict[int, int] = {}  # unit, by its id → number of the step of its y, where that is one alone
     fused: dict[int, Step] = {}
@@ -231,11 +240,7 @@ def _is_pair(y: Step, pair: list[Step], factor: Step) -> bool:
 
 def _takes_product(step: Step, r: Buffer) -> bool:
     """Whether the step writes r, reads it at most to accumulate, and has no multiplier yet."""
-    if (
-        step.op not in MULTIPLIES
-        or step.out.buffer is not r
-        or any(v.buffer.root is r for v in step.views() if v is not step.out)
-    ):
+    if step.op not in MULTIPLIES or step.out.buffer is not r or (step.x is not None and step.x.buffer.root is r):
         return False
     if step.op == "MOVE":
         return step.x is not None and step.x.region is None and step.out.region is None

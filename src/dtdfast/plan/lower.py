@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from .attention import fuse_attention
-from .fuse import fuse_pairs, fuse_products, join_channels, without_unread
+from .fuse import fuse_pairs, fuse_products, join_channels
 from .lowering import Lowering
 from .memory import place, with_clears
 from .plan import Plan
@@ -184,7 +184,7 @@ def lower(
     if lowering.book is not None:
         downward = lowering.book.merged(downward)
     steps = fuse_pairs(steps) if pairs else steps
-    steps, downward = join_channels(steps, fuse_products(without_unread(downward), lowering.book))
+    steps, downward = join_channels(steps, fuse_products(downward, lowering.book))
     steps, downward, notes = fuse_attention(steps, downward, t, local=local)
     constant = [step for step in steps if step.constant]
     if constant:

@@ -19,9 +19,10 @@ def resolve(network: Network, layers: list[L.Layer], stop: int | None, *, gradie
     if not gradient:
         below.update(unit.out.index for unit in network.units if unit.absorbs)
     for unit in network.units:
-        carriers = unit.sources if gradient else unit.carriers
-        if unit.out.index not in below and any(s.index in below for s in carriers):
-            below.add(unit.out.index)
+        for source in unit.sources if gradient else unit.carriers:
+            if source.index in below:
+                below.add(unit.out.index)
+                break
     network.output.wanted = True
     for unit in reversed(network.units):
         if not (unit.out.wanted and unit.out.index in below) or unit.out is leaves:
@@ -29,7 +30,8 @@ def resolve(network: Network, layers: list[L.Layer], stop: int | None, *, gradie
         if refusal := unit.refusal(gradient=gradient):
             raise LayerError(f"{at(unit.position, layers[unit.position])}: {refusal}")
         for source in unit.sources if gradient else unit.carriers:
-            source.wanted = source.wanted or source.index in below
+            if source.index in below:
+                source.wanted = True
     for tensor in network.tensors:
         tensor.wanted = tensor.wanted and tensor.index in below
     if not leaves.wanted or not network.output.wanted:

@@ -60,6 +60,9 @@ class Sliced(Step):
     def views(self) -> list[View]:
         return [view for step in self.inner for view in step.views() if not isinstance(view.buffer.root, Local)]
 
+    def roots(self) -> list[Buffer]:
+        return [view.buffer.root for view in self.views()]
+
     def parts(self) -> list[Step]:
         return self.inner
 

@@ -134,7 +134,8 @@ class Buffer:
         return framed_strides(self.shape, self.border)
 
     def elements(self, n: int, t: int) -> int:
-        return self.strides()[2] * {"n": n, "nt": n * t, "1": 1}[self.batch]
+        samples = 1 if self.batch == "1" else n if self.batch == "n" else n * t
+        return samples * self.strides()[2]
 
     def nbytes(self, n: int, t: int) -> int:
         return self.elements(n, t) * SIZES[self.dtype]
@@ -313,7 +314,12 @@ class Step:
 
     def roots(self) -> list[Buffer]:
         """The memory of its views."""
-        return [b if (b := view.buffer).alias is None else b.root for view in self.views()]
+        own = self.__dict__
+        return [
+            buffer if (buffer := view.buffer).alias is None else buffer.root
+            for key in views_among(tuple(own))
+            if (view := own[key]) is not None
+        ]
 
     @property
     def entries(self) -> tuple[int, ...]:

@@ -71,7 +71,11 @@ class Node(OneLine):
     @property
     def in_relevance(self) -> bool:
         """Relevance flows through it: wanted above and below."""
-        return self.out.wanted and any(s.wanted for s in self.carriers)
+        if self.out.wanted:
+            for source in self.carriers:
+                if source.wanted:
+                    return True
+        return False
 
     def prepare(self, lowering: Any) -> None:
         """Emit what its sums for a ledger read beside relevance."""

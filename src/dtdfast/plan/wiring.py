@@ -10,7 +10,7 @@ from ..budget import budget, require
 from ..errors import LayerError, ShapeError, WiringError, at
 from .entries import Entry
 from .shapes import MAX_AXES, MAX_ELEMENTS, Shape, join
-from .units import aligned, output_shape
+from .units import RECIPES, aligned
 
 MAX_LAYERS = 100_000
 
@@ -28,20 +28,20 @@ def sources(layers: Sequence[L.Layer]) -> list[tuple[int, ...]]:
         raise LayerError("layers is empty; a network needs at least one record")
     if len(layers) > MAX_LAYERS:
         raise LayerError(f"layers has {len(layers)} entries, at most {MAX_LAYERS} are supported")
-    result = []
+    result: list[tuple[int, ...]] = []
     for position, record in enumerate(layers):
         if type(record) not in KINDS:
             raise LayerError(
                 f"layer {position} is {record!r:.80}, expected a record such as dtdfast.Linear(weight, bias)"
             )
-        if record.positions is None:
+        if record.inputs is None:
             if record.arity not in (0, 1):
                 raise WiringError(
                     f"{at(position, record)}: inputs is None; name its operands, for example inputs=({position - 1}, 0)"
                 )
-            reads: tuple[int, ...] = (position - 1 if position else L.INPUT,) if record.arity else ()
-        else:
-            reads = record.positions
+            result.append((position - 1 if position else L.INPUT,) if record.arity else ())
+            continue
+        reads = record.positions or ()
         for source in reads:
             if source != L.INPUT and not 0 <= source < position:
                 raise WiringError(
@@ -55,12 +55,6 @@ def sources(layers: Sequence[L.Layer]) -> list[tuple[int, ...]]:
 
 def is_constant(layers: Sequence[L.Layer], position: int) -> bool:
     return position != L.INPUT and isinstance(layers[position], L.Constant)
-
-
-def is_integer(layers: Sequence[L.Layer], position: int) -> bool:
-    """Whether an entry holds integers beside the network's input."""
-    record = layers[position]
-    return isinstance(record, L.Given) and record.integer
 
 
 def check_shape(shape: Shape, where: str) -> None:
@@ -97,17 +91,17 @@ def wire(layers: Sequence[L.Layer], input_shape: Shape, *, tokens: bool, last: i
     last : position of the entry that is wanted
     """
     reads = sources(layers)
-    needed, stack = set(), [last]
-    while stack:
-        position = stack.pop()
-        if position != L.INPUT and position not in needed:
-            needed.add(position)
-            stack.extend(reads[position])
-    integers = {s for s in needed if is_integer(layers, s)} | ({L.INPUT} if tokens else set())
+    needed = {last}
+    for position in range(last, -1, -1):  # what an entry reads comes before it
+        if position in needed:
+            needed.update(reads[position])
+    integers = {L.INPUT} if tokens else set()
     large = min(budget() // 4, MAX_ELEMENTS)
     shapes: dict[int, Shape] = {L.INPUT: input_shape}
     entries = {}
-    for position in sorted(needed):
+    for position in range(last + 1):
+        if position not in needed:
+            continue
         record, read = layers[position], reads[position]
         if isinstance(record, L.Embedding) == integers.isdisjoint(read):
             refuse_integers(layers, position, [s for s in read if s in integers])
@@ -115,13 +109,15 @@ def wire(layers: Sequence[L.Layer], input_shape: Shape, *, tokens: bool, last: i
             operands = [shapes[s] for s in read]
             if isinstance(record, (L.Add, L.Mul)):
                 operands = aligned(operands, [is_constant(layers, s) for s in read])
-            shape = output_shape(record, *operands)
+            shape = RECIPES[type(record)].shape(record, *operands)
         except ShapeError as error:
             raise ShapeError(f"{at(position, record)}: {error}") from None
         if len(shape) > MAX_AXES or math.prod(shape) > large:
             where = at(position, record)
             check_shape(shape, where)
             require(4 * math.prod(shape), f"{where}: its output (n, {join(shape)}) for one sample")
+        if isinstance(record, L.Given) and record.integer:
+            integers.add(position)
         shapes[position] = shape
         entries[position] = Entry(position, record, read, shape)
     return entries

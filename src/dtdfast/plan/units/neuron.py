@@ -24,8 +24,11 @@ class Neuron(Sum, Unit):
     transparent = False
 
     def sign(self) -> bool:
-        least = all(s.nonnegative for s in self.sources) and _least(self.bias)
-        least = least and all(p.positive or (not p.held and _least(p.weight)) for p in self.parts)
+        least = _least(self.bias)
+        for source in self.sources:
+            least = least and source.nonnegative
+        for part in self.parts:
+            least = least and (part.positive or (not part.held and _least(part.weight)))
         return least if self.activation is None else self.activation.function.sign(self.activation, least)
 
     def box(self, given: list[Box]) -> Box | None:
