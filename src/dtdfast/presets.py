@@ -85,7 +85,7 @@ class RuleBook:
                     raise RuleError(f"rules[{position}] is {rule!r}, expected a rule such as dtdfast.ZPlus()")
         elif isinstance(rules, type) or (not isinstance(rules, Rule) and not callable(rules)):
             raise RuleError(f"rules is {rules!r}, expected a preset's name, a Rule, {{position: Rule}} or a callable")
-        self._listed = None if isinstance(rules, (str, Rule)) else rules  # entry by entry
+        self.listed = None if isinstance(rules, (str, Rule)) else rules  # entry by entry
         self.holds = (attention or self.preset.attention) == "held"
         self.by_sign = self.preset.first == DOMAIN and convention.name == "dtd"
         if self.preset.first == DOMAIN and not self.by_sign:
@@ -99,11 +99,11 @@ class RuleBook:
 
     def explicit(self, position: int, record: Layer) -> Rule | None:
         """The rule that the caller gave this very entry."""
-        if self._listed is None:
+        if self.listed is None:
             return None
-        if isinstance(self._listed, Mapping):
-            return self._listed.get(position)
-        rule = self._listed(position, record)
+        if isinstance(self.listed, Mapping):
+            return self.listed.get(position)
+        rule = self.listed(position, record)
         if rule is not None and not isinstance(rule, Rule):
             raise RuleError(f"rules({position}, {type(record).__name__}) returned {rule!r}, expected a Rule or None")
         return rule
@@ -112,6 +112,8 @@ class RuleBook:
         """The affine entries that do not fold, since they have a rule of their own: passed as they are, or one tap with
         their shift.
         """
+        if self.listed is None:
+            return frozenset()
         norms = (e for e in entries if isinstance(e.record, (BatchNorm, Scale)))
         return frozenset(
             e.position for e in norms if isinstance(self.explicit(e.position, e.record), (Pass, Slope, Zero))

@@ -166,10 +166,10 @@ class Encoded:
         bases = ffi.new("void *[]", list(self._bases))
         bases[PLACES["scratch"]] = bases  # not read: an instruction set that wants scratch memory has it
         result = []
-        for number in range(len(self.starts) - 1):
-            names: list[str] = []
-            while name := self.body(isa, number, bases, len(names)):  # DTD_BY_SHAPE is 0
-                names.append(name)
+        for number in self.starts[:-1]:
+            step, (real, _), names = self.c_steps + number, self.spans[number], list[str]()
+            while (name := lib.dtd_body(isa, real, step, bases, len(names))) != ffi.NULL:  # DTD_BY_SHAPE is 0
+                names.append(ffi.string(name).decode())
             name, *sparse = names or [""]
             result.append(f"{name} (x mostly 0: {' or '.join(sparse)})" if sparse else name)
         return tuple(result)

@@ -70,7 +70,8 @@ class Folding:
 
     def settle(self) -> None:
         """All that was skipped leaves `reads`."""
-        self.reads = {position: tuple(map(self.resolve, sources)) for position, sources in self.reads.items()}
+        if self.alias:
+            self.reads = {position: tuple(map(self.resolve, sources)) for position, sources in self.reads.items()}
         for position, takers in self.taken.items():
             for taker in takers:
                 self.took[taker].append(position)
@@ -131,13 +132,14 @@ def fold(entries: dict[int, Entry], outside: tuple[int, ...], kept: Collection[i
     for position in outside:
         readers[position].append(OUTSIDE)
     folding = Folding({e.position: e.sources for e in entries.values()}, readers)
-    for entry in entries.values():
+    may_go = [e for e in entries.values() if isinstance(e.record, (L.Dropout, L.Pad, L.BatchNorm, L.Scale))]
+    for entry in may_go:
         if isinstance(entry.record, L.Dropout):
             folding._skip(entry.position)
-    for entry in entries.values():
+    for entry in may_go:
         if isinstance(entry.record, L.Pad):
             _fold_pad(folding, entries, entry)
-    for entry in entries.values():
+    for entry in may_go:
         if isinstance(entry.record, (L.BatchNorm, L.Scale)) and entry.position not in kept:
             _fold_affine(folding, entries, entry)
     folding.settle()

@@ -179,9 +179,7 @@ def fuse_pairs(steps: list[Step]) -> list[Step]:
     Apart, y and the sum of the terms go to memory and come back: twenty bytes for each of its elements, which few
     inputs do not outweigh.
     """
-    if all(step.op != "FACTOR" for step in steps):
-        return steps
-    touched = _touched(steps)
+    touched: dict[int, list[int]] = {}  # once there is a candidate
     sums: dict[int, int] = {}  # unit, by its id → number of the step of its y, where that is one alone
     fused: dict[int, Step] = {}
     dropped: set[int] = set()
@@ -190,6 +188,7 @@ def fuse_pairs(steps: list[Step]) -> list[Step]:
             sums[id(step.unit)] = -1 if id(step.unit) in sums else number
         if step.op != "FACTOR" or step.terms is None or sums.get(id(step.unit), -1) < 0:
             continue
+        touched = touched or _touched(steps)
         pair = [i for i in touched[id(step.terms.buffer.root)] if i != number]
         of_y = sums[id(step.unit)]
         y = steps[of_y]
@@ -289,8 +288,10 @@ def _taken_up(steps: list[Step], group: list[int], sums: list[Step], product: St
 
 def _with_product(step: Step, product: Step) -> Step:
     assert product.m is not None
-    out = View(product.out.buffer, step.out.region, step.out.expand, step.out.trailing)
-    m = View(product.m.buffer, step.out.region, product.m.expand, product.m.trailing)
+    out, m = product.out, product.m
+    if not step.out.whole:
+        out = View(out.buffer, step.out.region, step.out.expand, step.out.trailing)
+        m = View(m.buffer, step.out.region)
     taken = {"factor": m} if step.op in UNPOOLS else {"m": m, "multiplier": "times"}
     accumulate = step.accumulate or product.accumulate
     op = "MULTIPLY" if step.op == "MOVE" else step.op

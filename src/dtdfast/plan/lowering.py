@@ -378,14 +378,14 @@ class Lowering:
         row = INPUT_MAPS[term.x]
         multiplier = row.product if form == "c" else row.times
         assert multiplier is not None
-        fields: dict[str, Any] = dict(
-            out=View(buffer),
-            weight_map=term.w,
-            multiplier=multiplier,
-            accumulate=accumulate,
-            gamma=gamma,
-            repeat=self.t,
-        )
+        fields: dict[str, Any] = {
+            "out": View(buffer),
+            "weight_map": term.w,
+            "multiplier": multiplier,
+            "accumulate": accumulate,
+            "gamma": gamma,
+            "repeat": self.t,
+        }
         if multiplier != "none":
             own = row.bound is not None
             fields["m"] = View(self.mapped(part, term) if own else self.value(part.source))

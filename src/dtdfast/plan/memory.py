@@ -6,9 +6,10 @@ from bisect import bisect_left, insort
 from heapq import heappop, heappush
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .._kernels import ffi, lib
-from .steps import Buffer, Step, View
+from .steps import NO_BORDER, Buffer, Step, View
 
 ALIGN = 64  # bytes
 
@@ -26,7 +27,7 @@ def with_clears(steps: list[Step], number: int, buffers: dict[int, Buffer]) -> l
     for step in steps:
         roots = step.roots()
         for root in roots:
-            if root.framed and id(root) not in buffers:
+            if root.border is not NO_BORDER and root.framed and id(root) not in buffers:
                 buffers[id(root)], root.first = root, number
                 result.append(Step("CLEAR_BORDER", step.unit, View(root)))
                 number += 1
@@ -41,32 +42,32 @@ def with_clears(steps: list[Step], number: int, buffers: dict[int, Buffer]) -> l
 
 def place(buffers: list[Buffer], n: int, t: int, *, reuse: bool) -> int:
     """Offsets for buffers; returns the arena's bytes."""
-    nbytes = {id(b): b.nbytes(n, t) for b in buffers}
-    sizes = {key: -(-size // ALIGN) * ALIGN for key, size in nbytes.items()}
+    nbytes, first, last = np.array([(b.nbytes(n, t), b.first, b.last) for b in buffers], np.int64).reshape(-1, 3).T
+    sizes = -(-nbytes // ALIGN) * ALIGN
     if reuse and len(buffers) > MANY:
-        return _in_order(buffers, sizes)
-    largest_first = sorted(buffers, key=lambda b: (-nbytes[id(b)], b.first))
+        return _in_order(buffers, sizes.tolist())
+    order = np.lexsort((first, -nbytes))
+    largest_first, sizes = [buffers[i] for i in order.tolist()], sizes[order]
     if not reuse:
-        top = 0
-        for buffer in largest_first:
-            buffer.offset = top
-            top += sizes[id(buffer)]
-        return top
-    return _lowest(largest_first, sizes)
+        for buffer, end, size in zip(largest_first, np.cumsum(sizes).tolist(), sizes.tolist(), strict=True):
+            buffer.offset = end - size
+        return int(sizes.sum())
+    return _lowest(largest_first, np.stack([sizes, first[order], last[order]]))
 
 
-def _lowest(buffers: list[Buffer], sizes: dict[int, int]) -> int:
-    """Each buffer at the lowest place free throughout its life: little memory, in time that grows with the square of
-    their number.
+def _lowest(buffers: list[Buffer], lives: NDArray[np.int64]) -> int:
+    """Each buffer at the lowest place free throughout its life (bytes, first and last step): little memory, in time
+    that grows with the square of their number.
     """
-    table = np.array([(sizes[id(b)], b.first, b.last, 0, 0) for b in buffers], np.int64).reshape(-1, 5).T.copy()
+    table = np.zeros((5, len(buffers)), np.int64)
+    table[:3] = lives
     top: int = lib.dtd_place(len(buffers), *(ffi.from_buffer("int64_t[]", row) for row in table))
     for buffer, offset in zip(buffers, table[3].tolist(), strict=True):
         buffer.offset = offset
     return top
 
 
-def _in_order(buffers: list[Buffer], sizes: dict[int, int]) -> int:
+def _in_order(buffers: list[Buffer], sizes: list[int]) -> int:
     """Buffers as they come: each in the smallest hole that holds it, what is left of the hole and what has ended become
     holes again.
     """
@@ -92,11 +93,11 @@ def _in_order(buffers: list[Buffer], sizes: dict[int, int]) -> int:
         insort(holes, (size, offset))
         starts[offset], ends[offset + size] = size, offset
 
-    for buffer in sorted(buffers, key=lambda b: b.first):
+    for number in sorted(range(len(buffers)), key=lambda i: buffers[i].first):
+        buffer, size = buffers[number], sizes[number]
         while ending and ending[0][0] < buffer.first:
-            _, offset, size = heappop(ending)
-            give(size, offset)
-        size = sizes[id(buffer)]
+            _, offset, ended = heappop(ending)
+            give(ended, offset)
         found = bisect_left(holes, (size, -1))
         if found < len(holes):
             length, offset = holes[found]

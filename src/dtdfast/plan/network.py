@@ -66,22 +66,28 @@ def make_units(builder: Builder, narrow: Narrowed | None = None) -> list[Unit]:
     """Entry by entry; then every tensor knows its readers."""
     cuts: dict[tuple[int, int], Tensor] = {}
 
-    def operand(position: int, slot: int, source: int) -> Tensor:
-        axis = None if narrow is None else narrow.cut(position, slot, source)
-        if narrow is None or axis is None:
+    def operand(narrow: Narrowed, position: int, slot: int, source: int) -> Tensor:
+        axis = narrow.cut(position, slot, source)
+        if axis is None:
             return at[source]
         if (source, axis) not in cuts:
             cuts[source, axis] = one_place(builder, entries[position], at[source], axis, narrow.token)
         return cuts[source, axis]
 
     folding, entries, at = builder.folding, builder.entries, builder.at
-    for position in folding.reads:
+    listed = builder.book.listed is not None
+    for position, reads in folding.reads.items():
         entry = entries[position]
-        check_taker(builder, entry)
-        sources = tuple(operand(position, slot, s) for slot, s in enumerate(folding.reads[position]))
+        if listed:
+            check_taker(builder, entry)
+        if narrow is None:
+            sources = tuple([at[source] for source in reads])
+        else:
+            sources = tuple(operand(narrow, position, slot, s) for slot, s in enumerate(reads))
         at[position] = RECIPES[type(entry.record)].make(builder, entry, sources)
     for position in folding.alias:
-        check_taker(builder, entries[position])
+        if listed:
+            check_taker(builder, entries[position])
         at[position] = at[folding.resolve(position)]
     units = [cast(Unit, u) for u in builder.units if id(u) not in builder.gone]
     for unit in units:

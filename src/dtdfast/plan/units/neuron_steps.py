@@ -55,13 +55,13 @@ def forward(lowering: Lowering, unit: Sum) -> None:
         f"{'g' if kind == 'gate' else 'd'}{lowering.label(unit.out)}", unit.out.shape, dtype=lowering.gates
     )
     lowering.factors[unit.out.index] = [(factor, kind)]
-    fields = dict(
-        factor=View(factor),
-        factor_kind=kind,
-        dual=is_dual(unit),
-        coefficient=share.coefficient,
-        stabilizer=row.stabilizer,
-    )
+    fields = {
+        "factor": View(factor),
+        "factor_kind": kind,
+        "dual": is_dual(unit),
+        "coefficient": share.coefficient,
+        "stabilizer": row.stabilizer,
+    }
     if unit.bias is not None and share.bias is not None:
         fields["bias_d"] = lowering.constant(bias_map(unit.bias, share, row.gamma))
     sums(lowering, unit, out, fields)
@@ -129,7 +129,7 @@ def pre_activations(lowering: Lowering, unit: Sum, out: Buffer, last: dict[str, 
         first = View(lowering.value(part.source))
         previous = (first, View(lowering.mapped(part, part.terms[0][0])) if dual else first)
     for number, part in enumerate(parts):
-        fields: dict[str, Any] = dict(dual=dual)
+        fields: dict[str, Any] = {"dual": True} if dual else {}
         if number < len(parts) - 1:
             y = lowering.buffer(f"y{lowering.label(unit.out)}", unit.out.shape)
             fields["out"] = View(y)
@@ -138,8 +138,9 @@ def pre_activations(lowering: Lowering, unit: Sum, out: Buffer, last: dict[str, 
                 fields["terms"] = View(z)
             following = (View(y), View(z) if dual else View(y))
         else:
-            bias = lowering.constant(unit.bias) if unit.bias is not None else None
-            fields.update(out=View(out), bias=bias, **last)
+            fields = {"out": View(out), **last}
+            if unit.bias is not None:
+                fields["bias"] = lowering.constant(unit.bias)
         if previous is not None:
             fields["y_prev"] = previous[0]
             if dual:
@@ -227,12 +228,14 @@ def is_paired(unit: Sum) -> bool:
     """Whether two products each way serve γ: inputs of both signs, and a value of y's sign."""
     row, act = unit.row, unit.activation
     assert row is not None
+    if row.paired is None:
+        return False
     mixed = any(not part.source.nonnegative for part in unit.parts)
     # with all of y in it d is at least ρ·Σ|x w|; a bias left out may leave next to nothing of it
     held = row.holds_bias or unit.bias is None or not np.any(unit.bias)
     plain = all(part.window is None and part.box is None for part in unit.parts)
     signed = act is None or (isinstance(act, L.Activation) and act.kind in SIGNED)
-    return row.paired is not None and mixed and held and plain and signed
+    return mixed and held and plain and signed
 
 
 def paired(lowering: Lowering, unit: Sum, out: Buffer, kind: str) -> None:
