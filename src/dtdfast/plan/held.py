@@ -23,9 +23,7 @@ class Held(Part):
     def positive(self) -> bool:
         return self.nonnegative
 
-    @property
-    def held(self) -> bool:
-        return True
+    held = True
 
     @property
     @abstractmethod

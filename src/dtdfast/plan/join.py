@@ -191,7 +191,7 @@ class _Twins:
             return made
         assert isinstance(unit, Neuron)
         assert unit.row is not None
-        share, parts = unit.row.shares[0], [replace(part, terms=[]) for part in unit.parts]
+        share, parts = unit.row.shares[0], [replace(part, terms=()) for part in unit.parts]
         pooled = (
             len(parts) == 1 and (parts[0].weight is None or parts[0].nonnegative) and self.linear(parts[0].source).all()
         )

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from .. import layers as L
 from ..rules import Row, Share, Term
+from ..rules.rows import Terms
 from ..show import OneLine
 from ..vocabulary import INPUT_MAPS, W_POS, WEIGHT_MAPS, W, X
 from .taps import Taps, phases
@@ -35,17 +36,14 @@ class Part(OneLine):
     nonnegative: bool = False  # no weight is negative
     support: Part | None = None  # with a weight of 1 where this one's is not 0: all that are taps
     variant: tuple[int, int] = (0, 0)  # how many affine maps were folded in, before and after: tells its weights apart
-    terms: list[list[Term]] = field(default_factory=list)  # per share of the row, reduced by the signs known here
+    terms: Terms = ()  # per share of the row, reduced by the signs known here
+
+    held: ClassVar[bool] = False  # whether its weights are numbers of the sample, held constant (held.py)
 
     @property
     def positive(self) -> bool:
         """Whether all its weights are known to be ≥ 0."""
         return self.weight is None or self.nonnegative
-
-    @property
-    def held(self) -> bool:
-        """Whether its weights are numbers of the sample, held constant (held.py)."""
-        return False
 
     @property
     def framed(self) -> bool:
@@ -132,24 +130,6 @@ def window_scale(window: NDArray[np.float64] | None, weight_map: str) -> NDArray
     """What a pool's 1/divisor makes of a rule's weight map: wm(s·w) = s^power·wm(w)."""
     power = WEIGHT_MAPS[weight_map].power
     return None if window is None or power == 0 else window**power
-
-
-def reduce_terms(row: Row, part: Part) -> list[list[Term]]:
-    """The row's terms for one operand, per share: x⁺ is x and x⁻ is nothing where x ≥ 0, likewise for weights of 1."""
-    result = []
-    for share in row.shares:
-        terms = []
-        for term in share.terms:
-            x: str | None = term.x
-            w: str | None = term.w
-            if part.source.nonnegative:
-                x = INPUT_MAPS[term.x].positive
-            if part.positive:
-                w = WEIGHT_MAPS[term.w].positive
-            if x is not None and w is not None:
-                terms.append(term if (x, w) == (term.x, term.w) else Term(x, w))
-        result.append(terms)
-    return result
 
 
 def sign_of_term(part: Part, term: Term) -> int | None:

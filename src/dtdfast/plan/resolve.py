@@ -34,6 +34,8 @@ def resolve(network: Network, layers: list[L.Layer], stop: int | None, *, gradie
                 source.wanted = True
     for tensor in network.tensors:
         tensor.wanted = tensor.wanted and tensor.index in below
+    for unit in network.units:
+        unit.in_relevance = unit.out.wanted and any(source.wanted for source in unit.carriers)
     if not leaves.wanted or not network.output.wanted:
         where = "the network's input" if stop is None else at(stop, layers[stop])
         raise LayerError(f"no relevance reaches {where}: nothing that is explained is computed from it")

@@ -93,9 +93,9 @@ class Sliced(Step):
 def place_locals(steps: Iterable[Step], t: int) -> int:
     """Offsets within a thread's memory; returns the bytes that it needs for t targets."""
     most = 0
-    for step in steps:
+    for step in [step for step in steps if isinstance(step, Sliced)]:
         top = 0
-        for buffer in step.locals if isinstance(step, Sliced) else ():
+        for buffer in step.locals:
             buffer.offset = top
             top += -(-buffer.nbytes(1, t) // ALIGN) * ALIGN
         most = max(most, top)

@@ -34,6 +34,8 @@ SUMMING = ("SUMS", "ACCOUNT")
 WEIGHT_GRADIENT = "WEIGHT_GRADIENT"
 """That too, over samples as well, added to what is there."""
 
+REDUCING = (*SUMMING, WEIGHT_GRADIENT)
+
 
 @lru_cache(1024)
 def row_major(shape: Shape) -> tuple[int, ...]:
@@ -187,6 +189,8 @@ class View(OneLine):
         """The same, and the elements of a sample."""
         offset, strides, per_sample = self.buffer.strides()
         shape: tuple[int, ...] = self.buffer.shape
+        if self.whole:
+            return (offset, *_five(shape, strides), per_sample)
         if self.region is not None:
             offset, strides = strided(self.region, offset, strides)
             shape = tuple(count for _, _, count in self.region.ranges)
@@ -333,7 +337,7 @@ class Step:
     @property
     def domain(self) -> View:
         """The view whose elements it runs over."""
-        if self.op not in SUMMING and self.op != WEIGHT_GRADIENT:
+        if self.op not in REDUCING:
             return self.out
         assert self.x is not None
         return self.x

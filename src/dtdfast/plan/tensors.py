@@ -53,6 +53,8 @@ class Node(OneLine):
     sources: tuple[Tensor, ...]
     out: Tensor
     twin: bool = field(default=False, kw_only=True)  # stands beside another unit, for relevance alone (join.py)
+    # relevance flows through it: wanted above and below (resolve.py)
+    in_relevance: bool = field(default=False, init=False, repr=False)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(entries={shown(self.entries)}, out={self.out.shape})"
@@ -67,15 +69,6 @@ class Node(OneLine):
     @abstractmethod
     def form(self) -> str:
         """The form in which it hands relevance to its sources: "R", or "c" with R = x ⊙ c."""
-
-    @property
-    def in_relevance(self) -> bool:
-        """Relevance flows through it: wanted above and below."""
-        if self.out.wanted:
-            for source in self.carriers:
-                if source.wanted:
-                    return True
-        return False
 
     def prepare(self, lowering: Any) -> None:
         """Emit what its sums for a ledger read beside relevance."""

@@ -105,6 +105,16 @@ GAMMA = (
 """The shares of `Gamma` where signs are paired."""
 
 
+Terms = tuple[tuple[Term, ...], ...]
+"""Of every share."""
+
+
+def _reduced(term: Term, x_positive: bool, w_positive: bool) -> Term | None:
+    x = INPUT_MAPS[term.x].positive if x_positive else term.x
+    w = WEIGHT_MAPS[term.w].positive if w_positive else term.w
+    return None if x is None or w is None else Term(x, w)
+
+
 @dataclass(frozen=True)
 class Row:
     """A rule under a convention, ready for an executor."""
@@ -173,6 +183,17 @@ class Row:
         if len(shares) == 1 and shares[0].select == "y>0":
             shares = (replace(shares[0], select="all"),)
         return self if shares == self.shares else replace(self, shares=shares)
+
+    @cached_property
+    def reduced(self) -> dict[tuple[bool, bool], Terms]:
+        """What remains of its terms, per share, where it is known that (all x ≥ 0, all w ≥ 0): x⁺ is x there and x⁻ is
+        nothing, likewise for weights.
+        """
+        return {
+            (x, w): tuple(tuple(t for term in share.terms if (t := _reduced(term, x, w))) for share in self.shares)
+            for x in (False, True)
+            for w in (False, True)
+        }
 
     @cached_property
     def product_form(self) -> bool:

@@ -9,7 +9,7 @@ from ...rules import GRADIENT
 from ...vocabulary import WEIGHT_MAPS, W, X
 from ..account import Line
 from ..lowering import Lowering
-from ..parts import Sum, reduce_terms, sign_of_term
+from ..parts import Sum, sign_of_term
 from ..steps import Buffer
 from ..tensors import Box, Floats
 from . import neuron_account, neuron_steps, neuron_weights
@@ -51,7 +51,7 @@ class Neuron(Sum, Unit):
         if self.out.form == "c" and self.activation is not None and self.activation.function.product and not gradient:
             self.row = row = row.of_rectified
         for part in self.parts:
-            part.terms = reduce_terms(row, part)
+            part.terms = row.reduced[part.source.nonnegative, part.positive]
             if gradient:
                 part.box = None
 
