@@ -60,7 +60,8 @@ def _variant(entry: Entry, folding: Folding) -> tuple[int, int]:
 def linear_part(record: Any, source: Tensor, entry: Entry, folding: Folding) -> tuple[Part, Floats | None]:
     weight, bias = _affine_weight(record.weight, record.bias, entry.position, folding)
     n_out, n_in = weight.shape
-    taps = Taps(False, n_in, n_out, 1, source.space, source.space)
+    space = source.space
+    taps = Taps(False, n_in, n_out, 1, space, space)
     weight, linear = weight.reshape(n_out, n_in, 1, 1, 1), len(source.shape) == 1
     return Part(entry.position, source, taps, weight, linear=linear, variant=_variant(entry, folding)), bias
 

@@ -113,7 +113,8 @@ def hand_on(lowering: Lowering, unit: Unit, r: Buffer) -> None:
     """The steps of one unit, between those that sum for a ledger."""
     if lowering.book is None:
         unit.relevance(lowering, r)
-        unit.weigh(lowering, r)
+        if lowering.weighing is not None:
+            unit.weigh(lowering, r)
         return
     line = lowering.book.open(unit, r)
     unit.relevance(lowering, r)

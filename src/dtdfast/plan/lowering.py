@@ -169,7 +169,7 @@ class Lowering:
 
     def ordered(self, name: str, shape: tuple[int, ...], order: Axes, batch: str = "n", *, dtype: str = "") -> Buffer:
         """A buffer whose memory runs along the axes in this order, the outermost first."""
-        if order == tuple(range(len(shape))) or order == default_order(len(shape)):
+        if len(shape) == 1 or order == tuple(range(len(shape))) or order == default_order(len(shape)):
             return self.buffer(name, shape, batch, plain=order[-1] != 0, dtype=dtype)
         base = self.buffer(name, tuple(shape[a] for a in order), batch, plain=True, dtype=dtype)
         return self.region(base, Region(whole(base.shape).ranges, tuple(order.index(a) for a in range(len(shape)))))
@@ -319,7 +319,7 @@ class Lowering:
             buffer = self.wanted(tensor, letter)
         else:
             dtype = self.numbers if leaves else ""  # what is handed out is not rounded
-            order = None if leaves else order_below(tensor, self.makers)
+            order = None if leaves or len(tensor.shape) == 1 else order_below(tensor, self.makers)
             if order is None or not (free or order[-1] == 0):
                 order = tuple(range(len(tensor.shape))) if free else default_order(len(tensor.shape))
             buffer = self.ordered(f"{letter}{self.label(tensor)}", tensor.shape, order, "nt", dtype=dtype)
@@ -389,7 +389,7 @@ class Lowering:
         if multiplier != "none":
             own = row.bound is not None
             fields["m"] = View(self.mapped(part, term) if own else self.value(part.source))
-        if (is_identity(part) or is_whole(part)) and term.w == W:
+        if part.weight is None and (is_identity(part) or is_whole(part)) and term.w == W:
             del fields["weight_map"], fields["gamma"]
             x = View(s) if is_identity(part) else View(s, expand=part.source.shape)
             self.emit(Step("MOVE" if multiplier == "none" else "MULTIPLY", self.unit, x=x, **fields))

@@ -95,7 +95,7 @@ class Sum(Node):
 
     @property
     def tables(self) -> tuple[Taps, ...]:
-        return tuple(part.taps for part in self.parts)
+        return tuple([part.taps for part in self.parts])
 
 
 def is_identity(part: Part) -> bool:

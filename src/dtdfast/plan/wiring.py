@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from .. import layers as L
 from ..budget import budget, require
@@ -96,6 +96,7 @@ def wire(layers: Sequence[L.Layer], input_shape: Shape, *, tokens: bool, last: i
         if position in needed:
             needed.update(reads[position])
     integers = {L.INPUT} if tokens else set()
+    operands: Iterable[Shape]
     large = min(budget() // 4, MAX_ELEMENTS)
     shapes: dict[int, Shape] = {L.INPUT: input_shape}
     entries = {}
@@ -106,9 +107,9 @@ def wire(layers: Sequence[L.Layer], input_shape: Shape, *, tokens: bool, last: i
         if isinstance(record, L.Embedding) == integers.isdisjoint(read):
             refuse_integers(layers, position, [s for s in read if s in integers])
         try:
-            operands = [shapes[s] for s in read]
+            operands = map(shapes.__getitem__, read)
             if isinstance(record, (L.Add, L.Mul)):
-                operands = aligned(operands, [is_constant(layers, s) for s in read])
+                operands = aligned([*operands], [is_constant(layers, s) for s in read])
             shape = RECIPES[type(record)].shape(record, *operands)
         except ShapeError as error:
             raise ShapeError(f"{at(position, record)}: {error}") from None

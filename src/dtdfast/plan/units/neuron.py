@@ -24,12 +24,15 @@ class Neuron(Sum, Unit):
     transparent = False
 
     def sign(self) -> bool:
+        act = self.activation
+        if act is not None and act.function.sign(act, False):  # whatever the sum
+            return True
         least = _least(self.bias)
         for source in self.sources:
             least = least and source.nonnegative
         for part in self.parts:
             least = least and (part.positive or (not part.held and _least(part.weight)))
-        return least if self.activation is None else self.activation.function.sign(self.activation, least)
+        return least if act is None else act.function.sign(act, least)
 
     def box(self, given: list[Box]) -> Box | None:
         return None

@@ -369,7 +369,10 @@ def unshared(lowering: Lowering, unit: Sum) -> None:
     """An operand may have no term: x⁻ where x ≥ 0, or what a half neuron leaves out. What nobody wrote yet is 0
     there.
     """
-    shared = {p.source.index for p in unit.parts if (p.terms[0] if unit.half else any(p.terms))}
+    used = [any(p.terms[:1] if unit.half else p.terms) for p in unit.parts]
+    if all(used):
+        return
+    shared = {p.source.index for p, terms in zip(unit.parts, used, strict=True) if terms}
     for source in {p.source.index: p.source for p in unit.parts if p.source.wanted}.values():
         if source.index not in shared:
             out, accumulate = lowering.sink(source)

@@ -17,7 +17,8 @@ Messages = tuple[Buffer, list[tuple[Part, Term]], list[str]]  # s, the terms tha
 def weigh(lowering: Lowering, unit: Sum, r: Buffer) -> None:
     """Behind the steps that hand on its relevance r."""
     weighing = lowering.weighing
-    if weighing is None or not weighing.wants(unit):
+    assert weighing is not None
+    if not weighing.wants(unit):
         return
     for s, terms, biases in messages(lowering, unit, r):
         maps: dict[tuple[int, str], list[str]] = defaultdict(list)

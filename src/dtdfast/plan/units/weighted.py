@@ -20,7 +20,8 @@ def weighted(builder: Builder, entry: Entry, source: Tensor, out: Tensor) -> Neu
     part, bias = make(entry.record, source, entry, builder.folding)
     folded = builder.folding.took.get(entry.position, ())
     builder.rule[entry.position] = builder.rule_for(entry, builder.book.weighted(entry.record))
-    return Neuron(tuple(sorted((entry.position, *folded))), (source,), out, parts=[part], bias=bias)
+    entries = tuple(sorted((entry.position, *folded))) if folded else (entry.position,)
+    return Neuron(entries, (source,), out, parts=[part], bias=bias)
 
 
 def linear(builder: Builder, entry: Entry, sources: tuple[Tensor, ...]) -> Tensor:
