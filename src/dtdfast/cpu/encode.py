@@ -183,7 +183,7 @@ class Encoded:
         return place
 
     def _encode(self, number: int, step: Step) -> None:
-        own = vars(step)
+        own, known = vars(step), self._views
         form = _form(tuple(own))
         facts = form, form.facts(own)
         like = self._alike.get(facts)
@@ -192,20 +192,19 @@ class Encoded:
         self.c_steps[number] = like
         c = self.c_steps[number]
         for key in form.views:
-            view = own[key]
-            if view is not None:
-                known = self._views.get(id(view.buffer)) if view.whole else None
-                setattr(c, key, self._view(view) if known is None else known)
+            if (view := own[key]) is not None:
+                found = known.get(id(view.buffer)) if view.whole else None
+                setattr(c, key, self._view(view) if found is None else found)
         for key in form.arrays:
             if own[key] is not None:
                 self._array(c, step, key, own[key])
+        if (phase := step.phase) is not None:
+            c.x_step = phase.x_step
         if step.table is not None:
             c.n_taps, c.taps.base = len(step.table), self._constant(step.table)
-        elif step.phase is not None:
+        elif phase is not None:
             assert step.x is not None
-            self._taps(c, step.phase, step.x)
-        if step.phase is not None:
-            c.x_step = step.phase.x_step
+            self._taps(c, phase, step.x)
         elif step.op == "CLEAR_BORDER":
             c.border = [width for side in step.out.buffer.border for width in side]
 
@@ -267,12 +266,11 @@ class Encoded:
         return found
 
     def _base(self, buffer: Buffer, offset: int) -> tuple[int, int]:
-        root = buffer.root
-        if isinstance(root, Local):
-            return PLACES["local"], root.offset // SIZES[root.dtype] + offset
+        root = buffer if buffer.alias is None else buffer.root
         if root.external:
             return self.places[root.external], offset
-        return PLACES["arena"], root.offset // SIZES[root.dtype] + offset
+        place = PLACES["local" if isinstance(root, Local) else "arena"]
+        return place, root.offset // SIZES[root.dtype] + offset
 
     def _window(self, field: Any, window: Reals) -> None:
         d, h, w = window.shape

@@ -136,13 +136,13 @@ def fuse_products(steps: list[Step], book: Book | None = None) -> list[Step]:
         if step.op != "MULTIPLY" or step.multiplier != "times" or step.coefficient != 1.0:
             continue
         x, m, out = step.x, step.m, step.out
-        if x is None or m is None or not (x.whole and m.whole and out.whole):
+        if x is None or m is None or not (x.whole and m.whole and out.whole) or not _own(x.buffer):
             continue
         r = x.buffer
-        *before, last = touched[id(r.root)]
+        *before, last = touched[id(r)]
         sums = [] if book is None else [i for i in before if steps[i].op in SUMMING]
         writers = [i for i in before if i not in sums] if sums else before
-        if not _own(r) or r.root is out.buffer.root or last != number or not writers:
+        if last != number or not writers or r is out.buffer.root:
             continue
         if not all(_takes_product(steps[w], r) for w in writers):
             continue
@@ -158,7 +158,7 @@ def fuse_products(steps: list[Step], book: Book | None = None) -> list[Step]:
         for w in writers if not sums else ():
             steps[w] = _with_product(steps[w], step)
         for users in (of_out,) if of_out is of_m else (of_out, of_m):
-            del users[bisect_left(users, number)]
+            users.remove(number)
             for w in writers:
                 place = bisect_left(users, w)
                 if place == len(users) or users[place] != w:

@@ -152,18 +152,20 @@ def fusable(unit: Sum) -> bool:
     """One share, one denominator that y's own pass over x and w can sum: Σ x w⁺ (z⁺ on x ≥ 0) or Σ x w."""
     row = unit.row
     assert row is not None
-    terms = [(part, part.terms[0]) for part in unit.parts]
-    first = len(terms) > 1 and is_identity(unit.parts[0]) and len(terms[0][1]) == 1  # which starts the sums
+    parts = unit.parts
+    first = len(parts) > 1 and is_identity(parts[0]) and len(parts[0].terms[0]) == 1  # which starts the sums
     many = row.by_sign or unit.out.shape[0] > FEW_OUTPUTS
-    mapped = any(len(t) != 1 or t[0].x != X for _, t in (terms[1:] if first and many and is_dual(unit) else terms))
+    for part in parts[1:] if first and many and is_dual(unit) else parts:
+        if len(part.terms[0]) != 1 or part.terms[0][0].x != X:
+            return False
     if row.by_sign:
-        return is_dual(unit) and not mapped
-    if len(row.shares) != 1 or row.shares[0].select != "all" or mapped:
+        return is_dual(unit)
+    if len(row.shares) != 1 or row.shares[0].select != "all":
         return False
-    maps = {t[0].w for _, t in terms}
-    if maps == {W}:
-        return row.shares[0].terms[0].w == W or all(p.weight is None for p in unit.parts)
-    return all(t[0].w == W_POS or (t[0].w == W and part.weight is None) for part, t in terms)
+    maps = [part.terms[0][0].w for part in parts]
+    if maps.count(W) == len(maps):
+        return row.shares[0].terms[0].w == W or all(p.weight is None for p in parts)
+    return all(w == W_POS or (w == W and part.weight is None) for part, w in zip(parts, maps, strict=True))
 
 
 def is_dual(unit: Sum) -> bool:

@@ -77,16 +77,19 @@ def _forms(network: Network, leaves: Tensor, gradient: bool) -> None:
     signed = {u.out.index for u in network.units if isinstance(u, Neuron) and u.row is not None and u.row.by_sign}
     known: dict[int, set[int]] = {}
 
-    def carried(unit: Node) -> set[int]:
-        """Tensors to which it hands relevance, for as many readers as it has."""
+    def carries(unit: Node, tensor: Tensor) -> bool:
+        """Whether it hands relevance to this one of its sources; those of a unit with many are looked through once."""
+        if (carriers := unit.carriers) is unit.sources:
+            return True
         if id(unit) not in known:
-            known[id(unit)] = {t.index for t in unit.carriers}
-        return known[id(unit)]
+            known[id(unit)] = {t.index for t in carriers}
+        return tensor.index in known[id(unit)]
 
     for tensor in reversed(network.tensors):
         if tensor is network.output or not tensor.wanted:
             continue
-        readers = [u for u in tensor.readers if u.out.wanted and (gradient or tensor.index in carried(u))]
-        # whose d has two signs
-        product = bool(readers) and all(u.form == "c" for u in readers) and tensor.index not in signed
-        tensor.form = "c" if gradient or (product and not tensor.valueless) else "R"
+        product = gradient
+        if not gradient and tensor.index not in signed and not tensor.valueless:  # signed: d has two signs
+            forms = [u.form for u in tensor.readers if u.out.wanted and carries(u, tensor)]
+            product = bool(forms) and "R" not in forms
+        tensor.form = "c" if product else "R"

@@ -190,7 +190,8 @@ class View(OneLine):
         offset, strides, per_sample = self.buffer.strides()
         shape: tuple[int, ...] = self.buffer.shape
         if self.whole:
-            return (offset, *_five(shape, strides), per_sample)
+            shape, strides = _five(shape, strides)
+            return offset, shape, strides, per_sample
         if self.region is not None:
             offset, strides = strided(self.region, offset, strides)
             shape = tuple(count for _, _, count in self.region.ranges)
