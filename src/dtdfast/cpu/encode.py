@@ -306,10 +306,12 @@ class Encoded:
 
 def spans(steps: list[Step]) -> list[tuple[int, int]]:
     """Of every step, the type of its run and the end of the steps from it on that are of one type."""
-    result: list[tuple[int, int]] = []
-    for number in reversed(range(len(steps))):
-        real, end = REALS[steps[number].real], number + 1
-        result.append((real, result[-1][1] if result and result[-1][0] == real else end))
+    result, span = list[tuple[int, int]](), (-1, 0)
+    for number in range(len(steps) - 1, -1, -1):
+        real = REALS[steps[number].real]
+        if real != span[0]:
+            span = real, number + 1
+        result.append(span)
     return result[::-1]
 
 

@@ -198,10 +198,11 @@ def lower(
     for buffer in buffers:  # what outlives the constant steps is there in the next call too
         if buffer.first < n_constant <= buffer.last or (chunked and buffer.first < len(steps) <= buffer.last):
             buffer.last = len(steps) + len(downward)
-    counts = {"n": n, "nt": n * t, "1": 1}
-    for step in (part for whole in (*steps, *downward) for part in whole.parts()):
-        if step.macs:
-            step.macs *= counts[step.domain.buffer.batch]
+    if n * t > 1:
+        counts = {"n": n, "nt": n * t, "1": 1}
+        for step in (part for whole in (*steps, *downward) for part in whole.parts()):
+            if step.macs:
+                step.macs *= counts[step.domain.buffer.batch]
     arena = place(buffers, n, t, reuse=True)
     return Plan(
         program,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -123,6 +124,7 @@ class Lost(NamedTuple):
     handed: str = ""  # "total" or "around": Σ of what it hands on of R, as Handed has it; "size" counts for rounding
 
 
+@lru_cache(1024)
 def whole(shape: Shape) -> Region:
     return Region(tuple((0, 1, s) for s in shape))
 
