@@ -114,6 +114,7 @@ class Encoded:
         self.constants: list[NDArray[Any]] = []  # kept alive; pointers follow the externals in the table
         self.places = PLACES | {u.external: len(PLACES) + k for k, u in enumerate(plan.program.supplied)}
         self._places: dict[int, int] = {}  # of constants, by id
+        self._alone = self._constant(ALONE)
         self.starts, steps = [0], list[Step]()  # of the plan's steps, those in C from which on they are
         for step in (*plan.forward, *plan.relevance):
             steps.append(step)
@@ -202,6 +203,8 @@ class Encoded:
             c.x_step = phase.x_step
         if step.table is not None:
             c.n_taps, c.taps.base = len(step.table), self._constant(step.table)
+        elif phase is not None and phase.alone:
+            c.n_taps, c.taps.base = 1, self._alone
         elif phase is not None:
             assert step.x is not None
             self._taps(c, phase, step.x)
@@ -288,9 +291,6 @@ class Encoded:
 
     def _taps(self, c: Any, phase: Phase, x: View) -> None:
         """Element offsets of the taps in x, and x's strides multiplied by its step."""
-        if phase.alone:
-            c.n_taps, c.taps.base = 1, self._constant(ALONE)
-            return
         _, _, strides = x.layout()
         key = id(phase), strides
         offsets = self._offsets.get(key)
