@@ -17,7 +17,7 @@ from ..errors import BackendError
 from ..packing import WeightStore
 from ..plan.plan import Plan
 from ..plan.sliced import Local, Sliced
-from ..plan.steps import SIZES, VIEWS, Buffer, Reals, Step, View, bound_strides, views_among
+from ..plan.steps import SIZES, VIEWS, Reals, Step, View, bound_strides, views_among
 from ..plan.taps import Phase
 
 PLACES = {
@@ -263,17 +263,15 @@ class Encoded:
             axes = (self._counts[buffer.batch], *shape), (0 if buffer.batch == "1" else per_sample, *strides)
             like = self._layouts[key] = ffi.new(_VIEW, (0, 0, *axes))[0]
         found = ffi.new(_VIEW, like)[0]
-        found.base, found.offset = self._base(buffer, offset)
+        root = buffer if buffer.alias is None else buffer.root
+        if root.external:
+            found.base, found.offset = self.places[root.external], offset
+        else:
+            found.base = PLACES["local" if isinstance(root, Local) else "arena"]
+            found.offset = root.offset // SIZES[root.dtype] + offset
         if view.whole:
             self._views[id(buffer)] = found
         return found
-
-    def _base(self, buffer: Buffer, offset: int) -> tuple[int, int]:
-        root = buffer if buffer.alias is None else buffer.root
-        if root.external:
-            return self.places[root.external], offset
-        place = PLACES["local" if isinstance(root, Local) else "arena"]
-        return place, root.offset // SIZES[root.dtype] + offset
 
     def _window(self, field: Any, window: Reals) -> None:
         d, h, w = window.shape

@@ -156,7 +156,7 @@ def fuse_products(steps: list[Step], book: Book | None = None) -> list[Step]:
             assert book is not None
             behind[group[-1]] = _taken_up(steps, group, [steps[i] for i in sums if i > group[-1]], step, book)
         for w in writers if not sums else ():
-            steps[w] = _with_product(steps[w], step)
+            _take_product(steps[w], step)
         for users in (of_out,) if of_out is of_m else (of_out, of_m):
             users.remove(number)
             for w in writers:
@@ -287,13 +287,16 @@ def _taken_up(steps: list[Step], group: list[int], sums: list[Step], product: St
     return [*more.values(), product.but(x=View(own), accumulate=accumulate)]
 
 
-def _with_product(step: Step, product: Step) -> Step:
-    assert product.m is not None
+def _take_product(step: Step, product: Step) -> None:
     out, m = product.out, product.m
+    assert m is not None
     if not step.out.whole:
         out = View(out.buffer, step.out.region, step.out.expand, step.out.trailing)
         m = View(m.buffer, step.out.region)
-    taken = {"factor": m} if step.op in UNPOOLS else {"m": m, "multiplier": "times"}
-    accumulate = step.accumulate or product.accumulate
-    op = "MULTIPLY" if step.op == "MOVE" else step.op
-    return step.but(op=op, out=out, repeat=product.repeat, accumulate=accumulate, **taken)
+    step.out, step.repeat, step.accumulate = out, product.repeat, step.accumulate or product.accumulate
+    if step.op in UNPOOLS:
+        step.factor = m
+    else:
+        step.m, step.multiplier = m, "times"
+    if step.op == "MOVE":
+        step.op = "MULTIPLY"

@@ -14,6 +14,7 @@ from .units import RECIPES, aligned
 
 MAX_LAYERS = 100_000
 
+BROADCAST = (L.Add, L.Mul)
 KINDS = frozenset(L.RECORDS.values())
 
 
@@ -100,15 +101,13 @@ def wire(layers: Sequence[L.Layer], input_shape: Shape, *, tokens: bool, last: i
     large = min(budget() // 4, MAX_ELEMENTS)
     shapes: dict[int, Shape] = {L.INPUT: input_shape}
     entries = {}
-    for position in range(last + 1):
-        if position not in needed:
-            continue
+    for position in sorted(needed - {L.INPUT}):
         record, read = layers[position], reads[position]
         if isinstance(record, L.Embedding) == integers.isdisjoint(read):
             refuse_integers(layers, position, [s for s in read if s in integers])
         try:
             operands = map(shapes.__getitem__, read)
-            if isinstance(record, (L.Add, L.Mul)):
+            if isinstance(record, BROADCAST):
                 operands = aligned([*operands], [is_constant(layers, s) for s in read])
             shape = RECIPES[type(record)].shape(record, *operands)
         except ShapeError as error:
