@@ -166,13 +166,14 @@ class Encoded:
         """Of every step, the body that runs it by its shape, and those that run instead if x is mostly 0."""
         bases = ffi.new("void *[]", list(self._bases))
         bases[PLACES["scratch"]] = bases  # not read: an instruction set that wants scratch memory has it
-        result = []
+        result, c_steps, none = [], self.c_steps, ffi.NULL
         for number in self.starts[:-1]:
-            step, (real, _), names = self.c_steps + number, self.spans[number], list[str]()
-            while (name := lib.dtd_body(isa, real, step, bases, len(names))) != ffi.NULL:  # DTD_BY_SHAPE is 0
+            real = self.spans[number][0]
+            names: list[str] = []
+            while (name := lib.dtd_body(isa, real, c_steps + number, bases, len(names))) != none:  # DTD_BY_SHAPE is 0
                 names.append(ffi.string(name).decode())
-            name, *sparse = names or [""]
-            result.append(f"{name} (x mostly 0: {' or '.join(sparse)})" if sparse else name)
+            sparse = " or ".join(names[1:])
+            result.append(f"{names[0]} (x mostly 0: {sparse})" if sparse else "".join(names))
         return tuple(result)
 
     def _constant(self, array: NDArray[Any]) -> int:

@@ -44,7 +44,7 @@ def _channels(step: Step, part: View, whole: View) -> int | None:
     of channels.
     """
     region = part.region
-    if step.accumulate or region is None or region.order is not None or part.expand or whole.expand:
+    if region is None or step.accumulate or region.order is not None or part.expand or whole.expand:
         return None
     start, stride, count = region.ranges[0]
     block = (count, *part.buffer.shape[1:])
@@ -189,19 +189,21 @@ def fuse_pairs(steps: list[Step]) -> list[Step]:
             sums[id(step.unit)] = -1 if id(step.unit) in sums else number
         if step.op != "FACTOR" or step.terms is None or sums.get(id(step.unit), -1) < 0:
             continue
-        touched = touched or _touched(steps)
-        pair = [i for i in touched[id(step.terms.buffer.root)] if i != number]
-        of_y = sums[id(step.unit)]
+        of_y, terms = sums[id(step.unit)], step.terms.buffer
         y = steps[of_y]
-        if not _is_pair(y, [steps[i] for i in pair], step) or _between(
-            touched[id(y.out.buffer.root)], of_y + 1, number
-        ):
+        pair = [i for i in range(of_y + 1, number) if steps[i].out.buffer is terms]
+        if not _is_pair(y, [steps[i] for i in pair], step):
+            continue
+        touched = touched or _touched(steps)
+        if touched[id(terms.root)] != [*pair, number] or _between(touched[id(y.out.buffer.root)], of_y + 1, number):
             continue
         added = {key: getattr(step, key) for key in ("factor", "factor_kind", "coefficient", "stabilizer", "bias_d")}
         plus, minus = (steps[i].x for i in pair)
         fused[number] = y.but(**added, other=plus, shift=minus, macs=y.macs + sum(steps[i].macs for i in pair))
         dropped.update((of_y, *pair))
         del sums[id(step.unit)]
+    if not fused:
+        return steps
     return [fused.get(k, step) for k, step in enumerate(steps) if k not in dropped]
 
 
