@@ -52,8 +52,6 @@ class Batches:
         self._program, self._reals, self._local, self._pairs = program, reals, local, pairs
         self._one: Plan | None = self._lower(1)
         self.per_sample, self.macs = max(1, self._one.arena), self._one.macs
-        parts = [part for unit in program.network.units if isinstance(unit, Sum) for part in unit.parts]
-        self.weights = sum(SIZES[program.real] * part.weight.size for part in parts if part.weight is not None)
 
     def _lower(self, t: int) -> Plan:
         return lower(self._program, 1, t, reals=self._reals, local=self._local, pairs=self._pairs)
@@ -62,6 +60,12 @@ class Batches:
         """The plan for one sample, made when the sizes were."""
         found, self._one = self._one, None
         return found or self._lower(1)
+
+    @cached_property
+    def weights(self) -> int:
+        """Bytes of weights."""
+        parts = [part for unit in self._program.network.units if isinstance(unit, Sum) for part in unit.parts]
+        return SIZES[self._program.real] * sum(part.weight.size for part in parts if part.weight is not None)
 
     @cached_property
     def per_target(self) -> int:

@@ -89,7 +89,7 @@ def make_units(builder: Builder, narrow: Narrowed | None = None) -> list[Unit]:
         if listed:
             check_taker(builder, entries[position])
         at[position] = at[folding.resolve(position)]
-    units = [cast(Unit, u) for u in builder.units if id(u) not in builder.gone]
+    units = cast(list[Unit], [u for u in builder.units if id(u) not in builder.gone])
     for unit in units:
         for source in unit.sources:
             source.readers.append(unit)

@@ -223,11 +223,11 @@ def _narrow(program: Program) -> list[int]:
     """Numbers of the units that share by zB in a box that the rounding of x to float32 would fill."""
     found = []
     for number, unit in enumerate(program.network.units):
-        boxes = (
-            [p.box for p in unit.parts if p.box is not None] if isinstance(unit, Neuron) and unit.in_relevance else []
-        )
-        if any(narrow(box).any() for box in boxes):
-            found.append(number)
+        parts = unit.parts if isinstance(unit, Neuron) and unit.in_relevance else ()
+        for part in parts:
+            if part.box is not None and narrow(part.box).any():
+                found.append(number)
+                break
     return found
 
 

@@ -37,7 +37,7 @@ def assign_rows(builder: Builder, units: list[Unit], domain: Domain) -> None:
             boxes.exact[unit.out.index] = words_box(builder, unit, domain)
         elif boxes.exact and (box := carry(boxes.exact, unit)) is not None:
             boxes.exact[unit.out.index] = box
-        for index in boxes.exact.keys() - boxes.rounded.keys():
+        for index in boxes.exact.keys() - boxes.rounded.keys() if boxes.exact else ():
             boxes.rounded[index] = carry(boxes.rounded, unit) or single(boxes.exact[index])
         if isinstance(unit, Neuron):
             rule = rule_of(builder, unit, domain)

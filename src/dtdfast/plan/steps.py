@@ -136,11 +136,11 @@ class Buffer:
         return framed_strides(self.shape, self.border)
 
     def elements(self, n: int, t: int) -> int:
-        samples = 1 if self.batch == "1" else n if self.batch == "n" else n * t
-        return samples * self.strides()[2]
+        return self.nbytes(n, t) // SIZES[self.dtype]
 
     def nbytes(self, n: int, t: int) -> int:
-        return self.elements(n, t) * SIZES[self.dtype]
+        samples = 1 if self.batch == "1" else n if self.batch == "n" else n * t
+        return samples * self.strides()[2] * SIZES[self.dtype]
 
 
 @dataclass(eq=False)
