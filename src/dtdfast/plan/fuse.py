@@ -158,7 +158,7 @@ def fuse_products(steps: list[Step], book: Book | None = None) -> list[Step]:
         for w in writers if not sums else ():
             _take_product(steps[w], step)
         for users in (of_out,) if of_out is of_m else (of_out, of_m):
-            users.remove(number)
+            del users[bisect_left(users, number)]
             for w in writers:
                 place = bisect_left(users, w)
                 if place == len(users) or users[place] != w:
