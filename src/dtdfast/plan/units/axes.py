@@ -89,9 +89,9 @@ def common_turn(builder: Builder, sources: tuple[Tensor, ...], merged: list[Sum]
     """The axes that an Add turns to the front (None: as they are), and which of its operands lie so that they become
     one neuron with it.
     """
-    turns = {id(t.neuron): t.axes for s in sources if (t := builder.turned.get(s.index)) is not None}
     if not merged:
         return ((0,) if len(sources[0].shape) > 4 else None), merged
+    turns = {id(t.neuron): t.axes for s in sources if (t := builder.turned.get(s.index)) is not None}
     first = turns.get(id(merged[0]))
     return first, [u for u in merged if turns.get(id(u)) == first]
 

@@ -155,6 +155,8 @@ def gather_shape(record: L.Gather, shape: Shape) -> Shape:
 
 def expanded(builder: Builder, entry: Entry, source: Tensor, shape: Shape) -> Tensor:
     """Axes of size 1 repeated; a constant of lower rank is aligned at the right."""
+    if source.shape == shape:
+        return source
     source = reshaped(builder, entry, source, (1,) * (len(shape) - len(source.shape)) + source.shape)
     axes = tuple(a for a, (s, big) in enumerate(zip(source.shape, shape, strict=True)) if s != big)
     if not axes:
