@@ -5,6 +5,7 @@ oracle's.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -139,10 +140,14 @@ def test_transformers(name, rules, explainer):
 ALONG = list(ALONG_AXES) if LONG else list(ALONG_AXES)[::6]
 
 
+@pytest.mark.parametrize("added", [False, True])
 @pytest.mark.parametrize("rules", ["cp-lrp", "attnlrp"])
-def test_weights_that_are_made_again(rules, explainer, monkeypatch):
-    """Long rows: the bits of weights that are kept, in an arena without them."""
+def test_weights_that_are_made_again(rules, added, explainer, monkeypatch):
+    """Long rows: the bits of weights that are kept, in an arena without them; with positions added to their scores."""
     net = small("gpt2")
+    if added:
+        place = next(number for number, layer in enumerate(net.layers) if isinstance(layer, dtd.Softmax))
+        net = with_positions(net, place)
     x, found, arenas = net.sample(2), [], []
     for worth in (attention.WORTH, 0):
         monkeypatch.setattr(attention, "WORTH", worth)
@@ -152,6 +157,24 @@ def test_weights_that_are_made_again(rules, explainer, monkeypatch):
     np.testing.assert_array_equal(*found)
     assert "kept" in arenas[0]
     assert "made again" in arenas[1]
+    exact = dtd.explain(net.layers, x, 0, rules=rules, backend="oracle")
+    close(found[0], exact, "cuda")
+
+
+def with_positions(net, place):
+    """The same with a table added to what a softmax reads; entries behind it move on by two."""
+    mask = net.layers[place].mask
+    table = dtd.Constant(np.random.default_rng(5).standard_normal((1, *mask.shape[-2:])))
+
+    def moved(layer):
+        reads = layer.inputs if isinstance(layer.inputs, tuple) else (layer.inputs,)
+        reads = tuple(r + 2 if r is not None and r >= place else r for r in reads)
+        return replace(layer, inputs=reads if len(reads) > 1 else reads[0])
+
+    softmax = replace(net.layers[place], inputs=None)
+    behind = [moved(layer) for layer in net.layers[place + 1 :]]
+    added = dtd.Add(inputs=(place - 1, place))
+    return replace(net, layers=[*net.layers[:place], table, added, softmax, *behind])
 
 
 @pytest.mark.parametrize("name", ALONG)
