@@ -52,8 +52,8 @@ WAYS = {
 
 
 def _masked(kind: str, tokens: int) -> list[dtd.Layer]:
-    """One block of attention with two heads; keys masked by what comes with a sample, rows left out wholly, a causal
-    mask and positions that are added, or a window and a mask of numbers.
+    """One block of attention with two heads; keys masked by what comes with a sample (many by a causal mask too), rows
+    left out wholly, a causal mask and positions that are added, or a window and a mask of numbers.
     """
     rng = np.random.default_rng(3)
 
@@ -68,7 +68,9 @@ def _masked(kind: str, tokens: int) -> list[dtd.Layer]:
     if kind in ("added", "window"):
         mask = np.tri(tokens, dtype=bool)
         mask &= kind == "added" or ~np.tri(tokens, k=-20, dtype=bool)
-    softmax = dtd.Softmax(-1, inputs=(10, 11)) if kind == "given" else dtd.Softmax(-1, mask=mask, inputs=10)
+    softmax = dtd.Softmax(-1, mask=mask, inputs=10)
+    if kind == "given":
+        softmax = dtd.Softmax(-1, mask=np.tri(tokens, dtype=bool) if tokens > 9 else None, inputs=(10, 11))
     table = rng.standard_normal((2, tokens, tokens)) if kind == "added" else np.zeros((1, 1, tokens))
     if kind == "window":
         table[..., ::3] = -1e4
@@ -101,7 +103,7 @@ def network(name: str) -> tuple[list[dtd.Layer], Array, dict[str, Array]]:
     return _masked(kind, int(tokens)), x, {"keys": keys.astype(np.float32)} if kind == "given" else {}
 
 
-NETWORKS = ("gpt2", "llama", "given 9", "rows 17", "given 1", "added 70")
+NETWORKS = ("gpt2", "llama", "given 9", "rows 17", "given 1", "given 70", "added 70")
 
 
 def results(name: str, rules: Any, way: Callable[[], AbstractContextManager[None]], n_threads: int = 1) -> list[Any]:
@@ -257,6 +259,8 @@ def test_the_plan_says_what_becomes_of_weights() -> None:
     assert "attention weights of 14, 36: kept: no more than 2 times its queries and keys" in str(plan("gpt2", "dtd"))
     ledger = plan("gpt2", "attnlrp", ledger=True)
     assert "kept: a ledger reads its scores" in str(ledger)
+    with blocks(NONE, 2**10):
+        assert str(plan("given 70", "attnlrp")).count("as the mask leaves them") == 3
     layers, x, _ = network("added 70")
     for between, what in (
         (dtd.Add(inputs=(0, 10)), "made again where they are read"),

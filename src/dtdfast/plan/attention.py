@@ -195,7 +195,7 @@ class _Fusion:
         if needed and any(step.x is not None and _as_large(step.x.buffer, softmax.out.buffer) for step in found.added):
             self._put(first, found, softmax, ROWS, keep=True)
             return "kept: what is added to its scores is as large"
-        if needed and not self._lasts([scores, *found.added, softmax], max(needed)):
+        if needed and not self._lasts([scores, *found.added, softmax], found.softmax, max(needed)):
             self._put(first, found, softmax, ROWS, keep=True)
             return f"kept: {CHANGED}"
         again = softmax
@@ -250,12 +250,10 @@ class _Fusion:
                 return False
         return True
 
-    def _lasts(self, makers: list[Step], until: int) -> bool:
-        """Whether what weights are made of is still there at that step."""
-        scores = makers[0].out.buffer
+    def _lasts(self, makers: list[Step], first: int, until: int) -> bool:
+        """Whether what weights were made of at one step is still there at another one."""
         roots = {id(view.buffer.root) for step in makers for view in (step.x, step.other) if view is not None}
-        first = self._writers[id(scores)][0]
-        return not any(first < number <= until for root in roots - {id(scores)} for number in self._writers[root])
+        return not any(first < number <= until for root in roots for number in self._writers[root])
 
     @staticmethod
     def _stats(weights: Buffer) -> Buffer:
@@ -339,7 +337,8 @@ class _Fusion:
 
     @staticmethod
     def _ranges(softmax: Step, axis: int, block: int) -> list[tuple[int, int]] | None:
-        return None if softmax.selector is None else ranges(softmax.selector, softmax.out.buffer, axis, block)
+        mask = softmax.within if softmax.selector is None else softmax.selector
+        return None if mask is None else ranges(mask, softmax.out.buffer, axis, block)
 
     def drop_given(self) -> None:
         """Leave out the steps that move what the plan has at hand, if nobody reads their results."""

@@ -265,6 +265,7 @@ class Step:
     norm_weight: Reals | None = None  # NORM*: of one sample's shape, or 1 along an axis; the other of dtd_step
     norm_bias: Reals | None = None  # NORM: likewise; its shift
     selector: Reals | None = None  # SOFTMAX: likewise, 0 where an element is left out; its other
+    within: Reals | None = None  # SOFTMAX: where this is 0, other is 0 too; no kernel reads it
     bound: Reals | None = (
         None  # of one sample's shape, or 1 along an axis: the m of a MAP, ACTIVATE or SUMS, the x of a MOVE
     )

@@ -31,6 +31,7 @@ class Probabilities(Unit):
     axis: int = field(kw_only=True)  # batch counted
     log: bool = False
     mask: np.ndarray | None = None
+    within: np.ndarray | None = None  # a constant mask that is part of the one that is its second source
     taylor: bool = False
 
     @property
@@ -69,7 +70,7 @@ class Probabilities(Unit):
         )
         step = Step("LOG_SOFTMAX" if self.log else "SOFTMAX", self, out, x, axis=self.slot)
         if len(self.sources) > 1:
-            step.other = View(lowering.value(self.sources[1]), expand=self.out.shape)
+            step.other, step.within = View(lowering.value(self.sources[1]), expand=self.out.shape), self.within
         elif self.mask is not None:
             step.selector = lowering.constant(self.mask.reshape(aligned(self.mask.shape, len(self.out.shape))))
         lowering.emit(step)
@@ -122,7 +123,7 @@ def aligned(shape: Shape, rank: int) -> Shape:
 def softmax(builder: Builder, entry: Entry, sources: tuple[Tensor, ...]) -> Tensor:
     record = entry.record
     assert isinstance(record, L.Softmax)
-    axis, mask = record.axis % (len(entry.shape) + 1), record.mask
+    axis, mask, within = record.axis % (len(entry.shape) + 1), record.mask, None
     operands = sources
     if len(sources) > 1:
         if entry.sources[1] not in builder.known:
@@ -138,9 +139,10 @@ def softmax(builder: Builder, entry: Entry, sources: tuple[Tensor, ...]) -> Tens
             fixed = Fixed((entry.position,), (), builder.inner(entry, both), value=value)
             pair = (builder.put(fixed), kept)
             kept, mask = builder.put(Gating((entry.position,), pair, builder.inner(entry, both))), None
+            within = value
         operands = (sources[0], kept)
     unit = Probabilities((entry.position,), operands, builder.tensor(entry), axis=axis, log=record.log)
-    unit.mask, unit.taylor = mask, not builder.book.holds
+    unit.mask, unit.within, unit.taylor = mask, within, not builder.book.holds
     return builder.put(unit)
 
 
