@@ -9,8 +9,8 @@
 
 #include <stdint.h>
 
-#define DTD_BLOCK 16      /* output channels per block of packed weights */
-#define DTD_MOST_SLICED 8 /* steps that one SLICED runs */
+#define DTD_BLOCK 16       /* output channels per block of packed weights */
+#define DTD_MOST_SLICED 12 /* steps that one SLICED runs */
 
 #define DTD_SCRATCH 0               /* bases[DTD_SCRATCH]: memory that kernels may use within a step, or NULL */
 #define DTD_SCRATCH_BYTES (4 << 20) /* of each thread, where the instruction set asks for it */

@@ -141,7 +141,7 @@ def test_blocks_have_the_bits_of_whole_lines_where_a_mask_leaves_a_window(rules:
     for way in (apart, WAYS["again"], lambda: blocks(NONE, 2**16, 32)):
         dtd.clear_cache()
         with way():
-            found.append(dtd.explain(layers, x[:1], 0, rules=rules, backend="cpu", n_threads=2))
+            found.append(dtd.explain(layers, x[:1], 0, rules=rules, backend="cpu"))
             text = str(dtd.Explainer(layers, backend="cpu", rules=rules).plan_for(x.shape))
             assert text.count("as the mask leaves them") == (0 if way is apart else 2 if rules == "cp-lrp" else 3)
     dtd.clear_cache()
@@ -264,8 +264,10 @@ def test_the_plan_says_what_becomes_of_weights() -> None:
     layers, x, _ = network("added 70")
     for between, what in (
         (dtd.Add(inputs=(0, 10)), "made again where they are read"),
-        (dtd.Scale(np.full((2, 1, 1), 0.5), inputs=10), "its scores lie in another order"),
-        (dtd.Activation("tanh", inputs=10), "ACTIVATE stands between its product and its softmax"),
+        (dtd.Scale(np.full((2, 1, 1), 0.5), inputs=10), "made again where they are read"),
+        (dtd.Activation("tanh", inputs=10), "made again where they are read"),
+        (dtd.Linear(np.eye(2), axis=1, inputs=10), "NEURON_DENSE stands between its product and its softmax"),
+        (dtd.Permute((0, 1, 3, 2), inputs=10), "its scores lie in another order"),
     ):
         changed = [*layers[:11], between, *layers[12:]]
         with blocks(NONE, 2**10):

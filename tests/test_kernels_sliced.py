@@ -186,7 +186,7 @@ def test_what_no_run_of_slices_is(kernels: Kernels) -> None:
         return "" if answer == ffi.NULL else str(ffi.string(answer).decode())
 
     assert message(lambda steps: None, 1) == "steps of a SLICED are not within the run"
-    assert message(lambda steps: setattr(steps[0], "n_steps", 9)) == "SLICED: impossible n_steps 9"
+    assert message(lambda steps: setattr(steps[0], "n_steps", 13)) == "SLICED: impossible n_steps 13"
     outer.cuts["out"] = ROWS
     assert message(lambda steps: setattr(steps[0], "block", 0)) == "SLICED needs block"
     assert message(lambda steps: setattr(steps[1], "n_steps", 1)) == "a SLICED stands within another"

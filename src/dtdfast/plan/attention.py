@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from .cuts import axis_of, cuts, ranges, seen, share, spans
-from .scores import APART, Chains, Scores, copies, plain_memory, written
+from .scores import APART, Chains, Scores, copies, own_memory, same_order, scaled, scales, written
 from .sliced import COLUMNS, MOST, ROWS, Local, Sliced
 from .steps import SIZES, Buffer, Step, View
 
@@ -73,7 +73,7 @@ def fuse_attention(forward: list[Step], relevance: list[Step], t: int, *, local:
 class _Attention:
     """Numbers of its steps.
 
-    between, added : the steps between scores and softmax, and what is run instead (scores.py)
+    between, changes : the steps between scores and softmax, and what is run instead (scores.py)
     readers : products with the weights
     back : the steps of relevance through the softmax, those that read the weights among them
     """
@@ -81,7 +81,7 @@ class _Attention:
     scores: int
     softmax: int
     between: list[int]
-    added: list[Step]
+    changes: list[Step]
     readers: list[int]
     back: list[int]
 
@@ -124,13 +124,15 @@ class _Fusion:
             return CHANGED
         if step.axis != COLUMNS or not all(map(_plain, (product.buffer, weights))) or product.region or step.out.region:
             return APART
+        if product.buffer.shape != weights.shape:
+            return APART
         back = [r for r in readers if self.original[r].op == "SOFTMAX_BACK"]
         products = [r for r in readers if r not in back]
         if len(back) > 1 or any(axis_of(self.original[r], weights) is None for r in products):
             return "others read its weights, or change them"
-        room = MOST - 2 - len(scores.added)
-        if room < 3:
-            return "more is added to its scores than one step takes"
+        room = MOST - 2 - len(scores.changes)
+        if room < 5:
+            return "more becomes of its scores than one step takes"
         if back:
             back = self._through(back[0], [r for r in products if r >= self.n_forward], room)
             if not back:
@@ -138,7 +140,7 @@ class _Fusion:
         readers = [r for r in products if r not in back]
         if any(r < self.n_forward and axis_of(self.original[r], weights) != ROWS for r in readers):
             return "its weights are transposed"
-        return _Attention(scores.product, softmax, scores.between, scores.added, readers, back)
+        return _Attention(scores.product, softmax, scores.between, scores.changes, readers, back)
 
     def _through(self, number: int, products: list[int], room: int) -> list[int]:
         """The steps of relevance through the softmax and the products on either side of it, to run in one place; none
@@ -151,32 +153,48 @@ class _Fusion:
         makers, takers = above[:-1], below[1:]
         own = above[-1:] == [number] and below[:1] == [number] and len(makers) == 1
         plain = step.coefficient == 1.0 and not step.accumulate and _plain(step.x.buffer) and _plain(step.out.buffer)
-        others = [self.original[other] for other in (*makers, *takers)]
         steps = sorted({*makers, *products, number, *takers})
+        changes = [
+            n for n in takers if self.original[n].op == "MULTIPLY" and self.original[n].out.buffer is step.out.buffer
+        ]
+        others = [self.original[other] for other in (*makers, *takers) if other not in changes]
         known = all(other.op == "MATMUL" or (copies(other) and other.x is not step.x) for other in others)
         fits = own and plain and len(steps) <= room and known and self._may_wait(steps)
         return steps if fits else []
 
     def _read_through(self, number: int) -> None:
-        """Let products that alone read a copy of what this step writes read that itself."""
-        buffer = self.original[number].out.buffer
-        users = self._users[id(buffer.root)]
-        if self._writers[id(buffer.root)] != [number]:
-            return
-        for copy in users[1:]:
-            step = self.original[copy]
-            other = step.out.buffer
-            first, *readers = self._users[id(other.root)]
-            alone = first == copy and self._writers[id(other.root)] == [copy] and not other.external and readers
-            if not copies(step) or other.alias is not None or not alone:
+        """Let products that alone read a copy of what this step writes read that itself, factors taken in place."""
+        out = self.original[number].out
+        users = self._users[id(out.buffer.root)]
+        starts = users[1:]
+        for start in starts if self._writers[id(out.buffer.root)] == [number] else ():
+            trail, at, readers = list[int](), out.buffer, [start]
+            while len(readers) == 1 and self._is_copied(self.original[readers[0]], readers[0], at):
+                (last,) = readers
+                trail.append(last)
+                at = self.original[last].out.buffer
+                readers = [reader for reader in self._users[id(at.root)] if reader != last]
+            changes = [copy for copy in trail if scales(self.original[copy])]
+            taken = trail and readers and all(_reads(self.original[reader], at, out.buffer) for reader in readers)
+            if not taken or (changes and len(starts) > 1):
                 continue
-            if all(_reads(self.original[reader], other) for reader in readers):
-                for reader in readers:
-                    self.original[reader] = seen(self.original[reader], {id(other): buffer})
-                    self.steps[reader] = [self.original[reader]]
-                self.steps[copy] = []
-                self._gone.add(copy)
-                users[:] = sorted({*users, *readers} - {copy})
+            for copy in changes:
+                self.original[copy] = scaled(self.original[copy], out)
+            for reader in readers:
+                step = self.original[reader]
+                same = {id(view.buffer): out.buffer for view in step.views() if view.buffer.root is at.root}
+                self.original[reader] = seen(step, same)
+            for place in (*trail, *readers):
+                self.steps[place] = [] if place in trail and place not in changes else [self.original[place]]
+            self._gone.update(set(trail) - set(changes))
+            self._writers[id(out.buffer.root)] = [number, *changes]
+            users[:] = sorted({*users, *changes, *readers} - self._gone)
+
+    def _is_copied(self, step: Step, number: int, buffer: Buffer) -> bool:
+        """Whether a step makes nothing but a copy of a buffer, or one times factors."""
+        x, out = step.x, step.out.buffer
+        alone = own_memory(out.root) and self._writers[id(out.root)] == [number]
+        return alone and (copies(step) or scales(step)) and x is not None and x.whole and same_order(x.buffer, buffer)
 
     # ----------------------------------------------------------------------------------------------------------- fusing
 
@@ -184,7 +202,7 @@ class _Fusion:
         """Put fused steps in the place of an attention's; says what becomes of the weights."""
         scores, softmax = self.original[found.scores], self.original[found.softmax]
         softmax = softmax.but(x=View(scores.out.buffer))
-        forward, room = [r for r in found.readers if r < self.n_forward], MOST - 2 - len(found.added)
+        forward, room = [r for r in found.readers if r < self.n_forward], MOST - 2 - len(found.changes)
         first = self._movable([*found.makers, *forward], room + len(found.makers))
         rest = [r for r in forward if r not in first]
         later = [r for r in found.readers if r >= self.n_forward]
@@ -192,10 +210,10 @@ class _Fusion:
         if needed and _small(scores):
             self._put(first, found, softmax, ROWS, keep=True)
             return f"kept: no more than {WORTH} times its queries and keys"
-        if needed and any(step.x is not None and _as_large(step.x.buffer, softmax.out.buffer) for step in found.added):
+        if needed and any(_as_large(step, softmax.out.buffer) for step in found.changes):
             self._put(first, found, softmax, ROWS, keep=True)
             return "kept: what is added to its scores is as large"
-        if needed and not self._lasts([scores, *found.added, softmax], found.softmax, max(needed)):
+        if needed and not self._lasts([scores, *found.changes, softmax], found.softmax, max(needed)):
             self._put(first, found, softmax, ROWS, keep=True)
             return f"kept: {CHANGED}"
         again = softmax
@@ -288,9 +306,10 @@ class _Fusion:
                 [s for s in steps if (axis_of(s, below) or axis_of(s, weights) or _copied(s, below)) == axis]
                 for axis in (ROWS, COLUMNS)
             )
-            fused = [([maker, back.but(factor=View(sums)), *rows], ROWS)]
+            changes = [step for step in steps if step.op == "MULTIPLY"]
+            fused = [([maker, back.but(factor=View(sums)), *changes, *rows], ROWS)]
             if any(axis_of(step, below) == COLUMNS for step in columns):
-                columns = [maker, back.but(scale=View(sums)), *columns]
+                columns = [maker, back.but(scale=View(sums)), *changes, *columns]
             if columns:  # none where keys and values take nothing
                 fused.append((columns, COLUMNS))
         for number in found.back:
@@ -304,7 +323,7 @@ class _Fusion:
         and for relevance of both.
         """
         scores = self.original[found.scores]
-        steps = [scores, *found.added, softmax, *others]
+        steps = [scores, *found.changes, softmax, *others]
         axis = axis if self.local else None
         back = [step for step in others if step.op == "SOFTMAX_BACK"]
         block = 0 if axis is None else _block(scores.out.buffer, axis, self.t if back else 0)
@@ -364,17 +383,20 @@ class _Fusion:
 
 def _plain(buffer: Buffer) -> bool:
     """Row-major matrices of samples in memory of their own."""
-    return plain_memory(buffer) and buffer.plain
+    return own_memory(buffer) and buffer.plain and len(buffer.shape) in (3, 4)
 
 
-def _as_large(added: Buffer, weights: Buffer) -> bool:
-    return math.prod(added.shape) >= math.prod(weights.shape)
+def _as_large(change: Step, weights: Buffer) -> bool:
+    """Whether it adds what is kept, and as many numbers as weights are."""
+    kept = change.op == "MOVE" and change.x is not None
+    return kept and change.x is not None and math.prod(change.x.buffer.shape) >= math.prod(weights.shape)
 
 
-def _reads(step: Step, buffer: Buffer) -> bool:
-    """Whether it is a product that reads a buffer, and not other views of its memory."""
-    views = [view for view in step.views() if view.buffer.root is buffer]
-    return step.op == "MATMUL" and step.out not in views and all(view.buffer is buffer for view in views)
+def _reads(step: Step, memory: Buffer, like: Buffer) -> bool:
+    """Whether it is a product that reads a buffer's memory, in the shape and order of another one."""
+    views = [view for view in step.views() if view.buffer.root is memory.root]
+    alike = all(view.buffer.shape == like.shape and same_order(view.buffer, memory) for view in views)
+    return step.op == "MATMUL" and step.out not in views and alike
 
 
 def _copied(step: Step, c: Buffer) -> int:

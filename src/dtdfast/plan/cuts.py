@@ -56,7 +56,7 @@ def cuts(step: Step, axis: int, tall: set[int]) -> Cuts:
     """The views of a step that are cut, where scores and weights, and their relevance, are along an axis."""
     if step.op != "MATMUL":  # its stored numbers of rows are cut with these
         rows = ("factor", "scale", *(("m",) if step.op == "SOFTMAX" else ()))
-        same = ("out", "x", "m" if step.op == "SOFTMAX_BACK" else "other")
+        same = ("out", "x", "m" if step.op in ("SOFTMAX_BACK", "MULTIPLY") else "other")
         return {**dict.fromkeys(same, axis), **(dict.fromkeys(rows, axis) if axis == ROWS else {})}
     key = next(key for key in ("out", "x", "other") if id(getattr(step, key).buffer) in tall)
     if key == "out":

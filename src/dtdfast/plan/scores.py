@@ -1,16 +1,19 @@
-"""What an attention's softmax reads: a product of queries and keys, and what is added to it.
+"""What an attention's softmax reads: a product of queries and keys, and what becomes of it element by element.
 
-A sum of the product and numbers that are there already (relative positions, a mask of numbers) becomes steps that add
-to the product's own result, one addition after the other. So a slice of it is all that anyone needs, and the bits stay.
+Sums of the product and numbers that are there already (relative positions, a mask of numbers), factors and activations
+become steps that change the product's own result, one after the other. So a slice of it is all that anyone needs, and
+the bits stay. Whatever shapes it is seen in, its elements keep their order.
 """
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from typing import NamedTuple
 
 import numpy as np
 
+from .shapes import Shape
 from .steps import SUMMING, Buffer, Reals, Step, View
 from .tensors import Region
 
@@ -20,16 +23,16 @@ APART = "its scores lie in another order"
 
 
 class Scores(NamedTuple):
-    """Of a product and what is added to it.
+    """Of a product and what becomes of it.
 
     product : number of its step
-    between : numbers of the steps between it and the softmax: sums and copies
-    added : what to run instead
+    between : numbers of the steps between it and the softmax
+    changes : what to run instead
     """
 
     product: int
     between: list[int]
-    added: list[Step]
+    changes: list[Step]
 
 
 class Chains:
@@ -61,7 +64,7 @@ class Chains:
             return LEDGER if any(op in SUMMING for op in others) else OTHERS
         (number,) = self.writers[root]
         step = self.steps[number]
-        if step.out.buffer is not view.buffer or not (view.whole and plain_memory(view.buffer)):
+        if not (view.whole and own_memory(view.buffer.root) and same_order(step.out.buffer, view.buffer)):
             return APART
         if step.op == "MATMUL":
             return Scores(number, [], [])
@@ -69,6 +72,10 @@ class Chains:
             assert step.x is not None
             copied = self.scores(step.x, number)
             return copied if isinstance(copied, str) else copied._replace(between=[*copied.between, number])
+        if scales(step) or _activates(step):
+            assert step.x is not None
+            changed = self.scores(step.x, number)
+            return changed if isinstance(changed, str) else self._changed(changed, number)
         if not _sums(step):
             return f"{step.op} stands between its product and its softmax"
         assert step.x is not None
@@ -85,12 +92,28 @@ class Chains:
         step, product = self.steps[number], self.steps[found.product].out
         constant = self._constant(addend)
         if constant is not None:
-            added = Step("MOVE", step.unit, product, bound=constant, accumulate=True)
+            bound = like(constant, step.out.buffer.shape, product.buffer.shape)
+            added = Step("MOVE", step.unit, product, bound=bound, accumulate=True)
         elif addend.buffer.root.batch != product.buffer.batch or addend.buffer.root.dtype != product.buffer.dtype:
             return "what is added to its scores is of another type"
+        elif step.out.buffer.shape != product.buffer.shape:
+            return APART
         else:
             added = Step("MOVE", step.unit, product, addend, accumulate=True)
-        return Scores(found.product, [*found.between, number], [*found.added, added])
+        return Scores(found.product, [*found.between, number], [*found.changes, added])
+
+    def _changed(self, found: Scores, number: int) -> Scores:
+        """By factors and a bias of each channel, or an activation."""
+        step, product = self.steps[number], self.steps[found.product].out
+        changes = [*found.changes]
+        if step.op == "ACTIVATE":
+            changes.append(Step("ACTIVATE", step.unit, product, product, activation=step.activation))
+        else:
+            changes.append(scaled(step, product))
+        if step.bias is not None:
+            bound = like(per_channel(step.bias, step), step.out.buffer.shape, product.buffer.shape)
+            changes.append(Step("MOVE", step.unit, product, bound=bound, accumulate=True))
+        return Scores(found.product, [*found.between, number], changes)
 
     def _constant(self, view: View) -> Reals | None:
         """Its numbers, with 1 for the size of an axis that is repeated; None where they are not the plan's own."""
@@ -142,10 +165,60 @@ def written(step: Step) -> list[int]:
     return [id(view.buffer.root) for view in views if view is not None]
 
 
-def plain_memory(buffer: Buffer) -> bool:
-    """Matrices of samples in memory of their own."""
+def own_memory(buffer: Buffer) -> bool:
+    """Samples in memory of their own."""
     own = buffer.alias is None and not buffer.external and not buffer.framed and not buffer.frozen
-    return own and len(buffer.shape) in (3, 4) and buffer.batch != "1"
+    return own and buffer.batch != "1"
+
+
+def same_order(first: Buffer, second: Buffer) -> bool:
+    """Whether both are the same memory, with all of its elements in one order."""
+
+    def row_major(buffer: Buffer) -> bool:
+        below = buffer.alias is None or (buffer.seen is None and row_major(buffer.alias))
+        return buffer.plain and below
+
+    alike = math.prod(first.shape) == math.prod(second.shape) and row_major(first) and row_major(second)
+    return first is second or (first.root is second.root and alike)
+
+
+def per_channel(numbers: Reals, step: Step) -> Reals:
+    """Numbers of its channels, as a column before its samples."""
+    buffer = step.out.buffer
+    return np.ascontiguousarray(numbers, buffer.dtype).reshape(-1, *(1,) * (len(buffer.shape) - 1))
+
+
+def like(numbers: Reals, shape: Shape, other: Shape) -> Reals:
+    """Numbers that meet samples of one shape, for the same ones in another shape; 1 for axes that they repeat along."""
+    if shape == other:
+        return numbers
+    numbers = np.broadcast_to(numbers, shape).reshape(other)
+    for axis in range(len(other)):
+        first = numbers.take([0], axis)
+        numbers = first if np.array_equal(np.broadcast_to(first, numbers.shape), numbers) else numbers
+    return np.ascontiguousarray(numbers)
+
+
+def scaled(step: Step, product: View) -> Step:
+    """What multiplies a product's result by the factors of a step."""
+    weight = None if step.weights is None else step.weights.part.weight
+    assert weight is not None
+    factors = like(per_channel(weight, step), step.out.buffer.shape, product.buffer.shape)
+    return Step("MULTIPLY", step.unit, product, product, bound=factors, multiplier="times")
+
+
+def scales(step: Step) -> bool:
+    """Whether its result is what it reads times a factor of each channel, and a bias at most."""
+    weight = None if step.weights is None else step.weights.part.weight
+    if step.op not in ("NEURON_CHANNEL", "TAPS_CHANNEL") or weight is None or step.phase is None or step.accumulate:
+        return False
+    alone = step.phase.alone and step.window is None and step.weight_map == "w" and len(step.views()) == 2
+    plain = not step.dual and step.multiplier == "none" and step.activation[0] == "identity" and step.out.whole
+    return alone and plain and weight.size == step.out.buffer.shape[0]
+
+
+def _activates(step: Step) -> bool:
+    return step.op == "ACTIVATE" and len(step.views()) == 2 and step.bound is None and not step.derivative
 
 
 def copies(step: Step) -> bool:

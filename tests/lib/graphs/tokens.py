@@ -76,10 +76,16 @@ def _softmax(b, p, mask=None, axis=-1):
 
 
 def _added(b, p):
-    """Scores with tables added to them: of positions or of a mask, of all heads or of each one."""
+    """Scores with tables added to them: of positions or of a mask, of all heads or of each one; scaled or bounded."""
     shape = b.shape(p)
     for _ in range(b.int(1, 2) if b.rng.random() < 0.5 else 0):
         own = tuple(s if b.rng.random() < 0.7 else 1 for s in shape)
+        if b.rng.random() < 0.3:
+            p = b.put(bind(dtd.Scale, b.positive(own), b.vector(own) if b.rng.random() < 0.5 else None), p, shape)
+            continue
+        if b.rng.random() < 0.1:
+            p = b.put(bind(dtd.Activation, "tanh"), p, shape)
+            continue
         table = b.vector(own) if b.rng.random() < 0.7 else np.where(b.rng.random(own) < 0.7, 0, -20).astype("f4")
         q = b.put(bind(dtd.Constant, table), (), own)
         p = b.put(bind(dtd.Add), (p, q) if b.rng.random() < 0.5 else (q, p), shape)

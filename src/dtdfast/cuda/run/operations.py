@@ -64,7 +64,8 @@ def map_weight(site: Site) -> list[Launch]:
 
 def multiply(site: Site) -> list[Launch]:
     step = site.step
-    views = [site.view(step.out), site.view(step.x), site.view(step.m, kept=True)]
+    m = site.view(step.m, kept=True) if step.bound is None else site.bound()
+    views = [site.view(step.out), site.view(step.x), m]
     body = (elementwise.multiply, step.multiplier)
     return site.run(body, views, (int(step.accumulate),), (step.coefficient,))
 
