@@ -143,7 +143,7 @@ ALONG = list(ALONG_AXES) if LONG else list(ALONG_AXES)[::6]
 @pytest.mark.parametrize("added", [False, True])
 @pytest.mark.parametrize("rules", ["cp-lrp", "attnlrp"])
 def test_weights_that_are_made_again(rules, added, explainer, monkeypatch):
-    """Long rows: the bits of weights that are kept, in an arena without them; with positions added to their scores."""
+    """Long rows: the bits of weights that are kept, in an arena without them; with scores that are changed too."""
     net = small("gpt2")
     if added:
         place = next(number for number, layer in enumerate(net.layers) if isinstance(layer, dtd.Softmax))
@@ -162,19 +162,19 @@ def test_weights_that_are_made_again(rules, added, explainer, monkeypatch):
 
 
 def with_positions(net, place):
-    """The same with a table added to what a softmax reads; entries behind it move on by two."""
+    """The same with a table added to what a softmax reads, and a factor; entries behind it move on by three."""
     mask = net.layers[place].mask
     table = dtd.Constant(np.random.default_rng(5).standard_normal((1, *mask.shape[-2:])))
 
     def moved(layer):
         reads = layer.inputs if isinstance(layer.inputs, tuple) else (layer.inputs,)
-        reads = tuple(r + 2 if r is not None and r >= place else r for r in reads)
+        reads = tuple(r + 3 if r is not None and r >= place else r for r in reads)
         return replace(layer, inputs=reads if len(reads) > 1 else reads[0])
 
     softmax = replace(net.layers[place], inputs=None)
     behind = [moved(layer) for layer in net.layers[place + 1 :]]
-    added = dtd.Add(inputs=(place - 1, place))
-    return replace(net, layers=[*net.layers[:place], table, added, softmax, *behind])
+    changed = [dtd.Add(inputs=(place - 1, place)), dtd.Scale(np.full((1, 1, 1), 0.7))]
+    return replace(net, layers=[*net.layers[:place], table, *changed, softmax, *behind])
 
 
 @pytest.mark.parametrize("name", ALONG)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from .cuts import axis_of, cuts, ranges, seen, share, spans
-from .scores import APART, Chains, Scores, copies, own_memory, same_order, scaled, scales, written
+from .scores import APART, Chains, Scores, copies, own_memory, written
 from .sliced import COLUMNS, MOST, ROWS, Local, Sliced
 from .steps import SIZES, Buffer, Step, View
 
@@ -100,7 +100,6 @@ class _Fusion:
         self._chains = Chains(steps)
         self._users, self._writers = self._chains.users, self._chains.writers
         self._tall: set[int] = set()  # ids of buffers that slices have for themselves, beside weights and their c
-        self._gone: set[int] = set()  # numbers of copies that nobody reads any more
 
     # ------------------------------------------------------------------------------------------------------ recognition
 
@@ -148,7 +147,8 @@ class _Fusion:
         """
         step = self.original[number]
         assert step.x is not None
-        self._read_through(number)
+        for place in self._chains.read_through(number):
+            self.steps[place] = [] if place in self._chains.gone else [self.original[place]]
         above, below = (self._users[id(view.buffer)] for view in (step.x, step.out))
         makers, takers = above[:-1], below[1:]
         own = above[-1:] == [number] and below[:1] == [number] and len(makers) == 1
@@ -161,40 +161,6 @@ class _Fusion:
         known = all(other.op == "MATMUL" or (copies(other) and other.x is not step.x) for other in others)
         fits = own and plain and len(steps) <= room and known and self._may_wait(steps)
         return steps if fits else []
-
-    def _read_through(self, number: int) -> None:
-        """Let products that alone read a copy of what this step writes read that itself, factors taken in place."""
-        out = self.original[number].out
-        users = self._users[id(out.buffer.root)]
-        starts = users[1:]
-        for start in starts if self._writers[id(out.buffer.root)] == [number] else ():
-            trail, at, readers = list[int](), out.buffer, [start]
-            while len(readers) == 1 and self._is_copied(self.original[readers[0]], readers[0], at):
-                (last,) = readers
-                trail.append(last)
-                at = self.original[last].out.buffer
-                readers = [reader for reader in self._users[id(at.root)] if reader != last]
-            changes = [copy for copy in trail if scales(self.original[copy])]
-            taken = trail and readers and all(_reads(self.original[reader], at, out.buffer) for reader in readers)
-            if not taken or (changes and len(starts) > 1):
-                continue
-            for copy in changes:
-                self.original[copy] = scaled(self.original[copy], out)
-            for reader in readers:
-                step = self.original[reader]
-                same = {id(view.buffer): out.buffer for view in step.views() if view.buffer.root is at.root}
-                self.original[reader] = seen(step, same)
-            for place in (*trail, *readers):
-                self.steps[place] = [] if place in trail and place not in changes else [self.original[place]]
-            self._gone.update(set(trail) - set(changes))
-            self._writers[id(out.buffer.root)] = [number, *changes]
-            users[:] = sorted({*users, *changes, *readers} - self._gone)
-
-    def _is_copied(self, step: Step, number: int, buffer: Buffer) -> bool:
-        """Whether a step makes nothing but a copy of a buffer, or one times factors."""
-        x, out = step.x, step.out.buffer
-        alone = own_memory(out.root) and self._writers[id(out.root)] == [number]
-        return alone and (copies(step) or scales(step)) and x is not None and x.whole and same_order(x.buffer, buffer)
 
     # ----------------------------------------------------------------------------------------------------------- fusing
 
@@ -251,7 +217,7 @@ class _Fusion:
             if number in numbers:
                 wrote.update(written(step))
                 read |= roots
-            elif number not in self._gone and (wrote & roots or read.intersection(written(step))):
+            elif number not in self._chains.gone and (wrote & roots or read.intersection(written(step))):
                 return False
         return True
 
@@ -390,13 +356,6 @@ def _as_large(change: Step, weights: Buffer) -> bool:
     """Whether it adds what is kept, and as many numbers as weights are."""
     kept = change.op == "MOVE" and change.x is not None
     return kept and change.x is not None and math.prod(change.x.buffer.shape) >= math.prod(weights.shape)
-
-
-def _reads(step: Step, memory: Buffer, like: Buffer) -> bool:
-    """Whether it is a product that reads a buffer's memory, in the shape and order of another one."""
-    views = [view for view in step.views() if view.buffer.root is memory.root]
-    alike = all(view.buffer.shape == like.shape and same_order(view.buffer, memory) for view in views)
-    return step.op == "MATMUL" and step.out not in views and alike
 
 
 def _copied(step: Step, c: Buffer) -> int:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .cuts import seen
 from .shapes import Shape
 from .steps import SUMMING, Buffer, Reals, Step, View
 from .tensors import Region
@@ -42,6 +43,7 @@ class Chains:
     ----------
     users, writers : id of a root → numbers of the steps that use it, that write it
     given : numbers of the steps that move constants, whose results are perhaps read by nobody
+    gone : numbers of copies that nobody reads any more
     """
 
     def __init__(self, steps: list[Step]) -> None:
@@ -49,6 +51,7 @@ class Chains:
         self.users: dict[int, list[int]] = defaultdict(list)
         self.writers: dict[int, list[int]] = defaultdict(list)
         self.given: set[int] = set()
+        self.gone: set[int] = set()
         self._constants: dict[int, Reals | None] = {}  # id of a buffer → its numbers
         for number, step in enumerate(steps):
             for root in {id(view.buffer.root) for view in step.views()}:
@@ -153,6 +156,42 @@ class Chains:
         found = found if step.x.region is None else _part(found, step.x.region)
         return found if step.x.expand is None else np.broadcast_to(found, step.x.expand)
 
+    def read_through(self, number: int) -> list[int]:
+        """Let products that alone read a copy of what this step writes read that itself, factors taken in
+        place; returns the numbers of the steps that change.
+        """
+        out = self.steps[number].out
+        users = self.users[id(out.buffer.root)]
+        starts, places = users[1:], list[int]()
+        for start in starts if self.writers[id(out.buffer.root)] == [number] else ():
+            trail, at, readers = list[int](), out.buffer, [start]
+            while len(readers) == 1 and self._is_copied(self.steps[readers[0]], readers[0], at):
+                (last,) = readers
+                trail.append(last)
+                at = self.steps[last].out.buffer
+                readers = [reader for reader in self.users[id(at.root)] if reader != last]
+            changes = [copy for copy in trail if scales(self.steps[copy])]
+            taken = trail and readers and all(_reads(self.steps[reader], at, out.buffer) for reader in readers)
+            if not taken or (changes and len(starts) > 1):
+                continue
+            for copy in changes:
+                self.steps[copy] = scaled(self.steps[copy], out)
+            for reader in readers:
+                step = self.steps[reader]
+                same = {id(view.buffer): out.buffer for view in step.views() if view.buffer.root is at.root}
+                self.steps[reader] = seen(step, same)
+            places += [*trail, *readers]
+            self.gone.update(set(trail) - set(changes))
+            self.writers[id(out.buffer.root)] = [number, *changes]
+            users[:] = sorted({*users, *changes, *readers} - self.gone)
+        return places
+
+    def _is_copied(self, step: Step, number: int, buffer: Buffer) -> bool:
+        """Whether a step makes nothing but a copy of a buffer, or one times factors."""
+        x, out = step.x, step.out.buffer
+        alone = own_memory(out.root) and self.writers[id(out.root)] == [number]
+        return alone and (copies(step) or scales(step)) and x is not None and x.whole and same_order(x.buffer, buffer)
+
 
 def _part(numbers: Reals, region: Region) -> Reals:
     part = numbers[tuple(slice(start, start + step * count, step) for start, step, count in region.ranges)]
@@ -215,6 +254,13 @@ def scales(step: Step) -> bool:
     alone = step.phase.alone and step.window is None and step.weight_map == "w" and len(step.views()) == 2
     plain = not step.dual and step.multiplier == "none" and step.activation[0] == "identity" and step.out.whole
     return alone and plain and weight.size == step.out.buffer.shape[0]
+
+
+def _reads(step: Step, memory: Buffer, like: Buffer) -> bool:
+    """Whether it is a product that reads a buffer's memory, in the shape and order of another one."""
+    views = [view for view in step.views() if view.buffer.root is memory.root]
+    alike = all(view.buffer.shape == like.shape and same_order(view.buffer, memory) for view in views)
+    return step.op == "MATMUL" and step.out not in views and alike
 
 
 def _activates(step: Step) -> bool:

@@ -267,7 +267,7 @@ class Step:
     selector: Reals | None = None  # SOFTMAX: likewise, 0 where an element is left out; its other
     within: Reals | None = None  # SOFTMAX: where this is 0, other is 0 too; no kernel reads it
     bound: Reals | None = (
-        None  # of one sample's shape, or 1 along an axis: the m of a MAP, ACTIVATE or SUMS, the x of a MOVE
+        None  # of one sample's shape, or 1 along an axis: the m of a MAP, MULTIPLY, ACTIVATE or SUMS, the x of a MOVE
     )
     table: NDArray[np.int64] | None = None  # taps of max-pools
     phase: Phase | None = None
