@@ -53,7 +53,7 @@ WAYS = {
 
 def _masked(kind: str, tokens: int) -> list[dtd.Layer]:
     """One block of attention with two heads; keys masked by what comes with a sample (many by a causal mask too), rows
-    left out wholly, a causal mask and positions that are added, or a window and a mask of numbers.
+    left out wholly, a causal mask and positions that are added, a window and a mask of numbers, or factors of heads.
     """
     rng = np.random.default_rng(3)
 
@@ -77,6 +77,8 @@ def _masked(kind: str, tokens: int) -> list[dtd.Layer]:
     between = [dtd.Reshape((1, 1, tokens), inputs=0), softmax]
     if kind in ("added", "window"):
         between = [dtd.Add(inputs=(0, 10)), dtd.Softmax(-1, mask=mask, inputs=11)]
+    if kind == "scaled":
+        between = [dtd.Scale(np.array([0.5, 1.5]).reshape(2, 1, 1), inputs=10), dtd.Softmax(-1, inputs=11)]
     return [
         dtd.Given("keys", (1, 1, tokens)) if kind == "given" else dtd.Constant(table),
         *(layer for _ in range(3) for layer in heads(dtd.INPUT)),
@@ -103,7 +105,7 @@ def network(name: str) -> tuple[list[dtd.Layer], Array, dict[str, Array]]:
     return _masked(kind, int(tokens)), x, {"keys": keys.astype(np.float32)} if kind == "given" else {}
 
 
-NETWORKS = ("gpt2", "llama", "given 9", "rows 17", "given 1", "given 70", "added 70")
+NETWORKS = ("gpt2", "llama", "given 9", "rows 17", "given 1", "given 70", "added 70", "scaled 9")
 
 
 def results(name: str, rules: Any, way: Callable[[], AbstractContextManager[None]], n_threads: int = 1) -> list[Any]:
@@ -286,6 +288,7 @@ def test_random_attention(seed: int) -> None:
     rng = np.random.default_rng(seed)
     shape = [(5,), (7, 6), (2, 9, 3), (2, 3, 5, 4)][seed % 4]
     b = Builder(rng, shape)
+    b.changes = True
     while not b.attends:
         tokens.attention(b, dtd.INPUT)
     x = rng.standard_normal((2, *shape)).astype(np.float32)
