@@ -282,14 +282,9 @@ class Lowering:
 
     def _linear(self, verb: str, part: Part, x: View, fields: dict[str, Any], *, scatter: bool) -> None:
         """The same for fully connected layers: weights in place, one phase."""
-        own: dict[str, Any] = {
-            "op": "SCATTER_LINEAR" if scatter else f"{verb}_LINEAR",
-            "unit": self.unit,
-            "x": x,
-            "weights": Weights(part, "rows", real=x.buffer.root.dtype),
-            "phase": POINT,
-            "macs": part.taps.c_in * part.taps.c_out * (2 if fields.get("dual") else 1),
-        }
+        op, weights = "SCATTER_LINEAR" if scatter else f"{verb}_LINEAR", Weights(part, "rows", real=x.buffer.root.dtype)
+        macs = part.taps.c_in * part.taps.c_out * (2 if fields.get("dual") else 1)
+        own = {"op": op, "unit": self.unit, "x": x, "weights": weights, "phase": POINT, "macs": macs}
         self.steps.append(Step.of(own | fields))
 
     @staticmethod
