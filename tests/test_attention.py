@@ -288,7 +288,6 @@ def test_random_attention(seed: int) -> None:
     rng = np.random.default_rng(seed)
     shape = [(5,), (7, 6), (2, 9, 3), (2, 3, 5, 4)][seed % 4]
     b = Builder(rng, shape)
-    b.changes = True
     while not b.attends:
         tokens.attention(b, dtd.INPUT)
     x = rng.standard_normal((2, *shape)).astype(np.float32)

@@ -125,3 +125,22 @@ def test_it_closes_whatever_the_size_of_inputs(name: str, precision: str) -> Non
     for scale in (1e-3, 30.0):
         ledger = explainer.ledger((scale * net.sample(2)).astype(np.float32), net.target)
         assert ledger.closed, str(ledger)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "oracle"])
+@pytest.mark.parametrize("above", [[], [dtd.ReLU()], [dtd.Flatten(), dtd.Linear(np.ones((2, 9), np.float32))]], ids=str)
+@pytest.mark.parametrize("stop", [None, 0])
+def test_a_product_that_is_0(backend: Any, above: list[dtd.Layer], stop: int | None) -> None:
+    """Of queries and keys of a token that is 0 in every element: its outputs cannot hand on what comes to them."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, 3, 4)).astype(np.float32)
+    x[:, 1] = 0
+    queries, keys = (dtd.Linear(rng.standard_normal((4, 4)).astype(np.float32), inputs=(dtd.INPUT,)) for _ in range(2))
+    layers = [queries, keys, dtd.MatMul(inputs=(0, 1), transpose_b=True), *above]
+    start = rng.standard_normal(dtd.predict(layers, x).shape).astype(np.float32)
+    asked = {} if stop is None else {"stop": stop}
+    _, ledger = dtd.explain(layers, x, start, rules="attnlrp", backend=backend, return_ledger=True, **asked)
+    assert ledger.closed
+    if not above:
+        lost = start[:, 1].sum(axis=1) + start[:, [0, 2], 1].sum(axis=1)
+        np.testing.assert_allclose(ledger.absorbed["zero denominator"], lost, rtol=1e-6)

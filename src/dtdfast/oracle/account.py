@@ -51,6 +51,8 @@ def handed_on(unit: U.Unit, x: Callable[[U.Tensor], NDArray[Any]]) -> Handed | N
         means = [(s * v).sum(axis=unit.axis, keepdims=True) for v in (values, np.abs(values))]
         share = np.where(s == 0, 0.0, values - means[0])
         return Handed(share, nothing, np.where(s == 0, 0.0, np.abs(values) + means[1]))
+    if isinstance(unit, U.Product):
+        return Handed(np.where(x(unit.out) != 0, 1.0, 0.0), nothing)
     if isinstance(unit, U.Gating) and unit.masks:
         return Handed(np.where(x(unit.sources[1]) != 0, 1.0, 0.0), nothing)
     if not isinstance(unit, U.Affine) or unit.shares is None:

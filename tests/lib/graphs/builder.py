@@ -15,7 +15,6 @@ class Builder:
     Attributes
     ----------
     taylor : whether what only attention="taylor" has a rule for may be drawn
-    changes : whether attention's scores may be scaled and bounded too
     alike : such a record was drawn
     weighs : a softmax inside, or a product of operands that are alike
     attends : products with attention weights, which take a rule where these are held
@@ -23,7 +22,7 @@ class Builder:
     """
 
     def __init__(self, rng, input_shape, ties=0, words=False):
-        self.taylor = self.alike = self.weighs = self.changes = False
+        self.taylor = self.alike = self.weighs = False
         self.attends, self.inner = [], set()
         self.rng = rng
         self.first = 0 if words else dtd.INPUT  # the oldest tensor that blocks may read

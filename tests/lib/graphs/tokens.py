@@ -80,10 +80,10 @@ def _added(b, p):
     shape = b.shape(p)
     for _ in range(b.int(1, 2) if b.rng.random() < 0.5 else 0):
         own = tuple(s if b.rng.random() < 0.7 else 1 for s in shape)
-        if b.changes and b.rng.random() < 0.3:
+        if b.rng.random() < 0.3:
             p = b.put(bind(dtd.Scale, b.positive(own), b.vector(own) if b.rng.random() < 0.5 else None), p, shape)
             continue
-        if b.changes and b.rng.random() < 0.1:
+        if b.rng.random() < 0.1:
             p = b.put(bind(dtd.Activation, "tanh"), p, shape)
             continue
         table = b.vector(own) if b.rng.random() < 0.7 else np.where(b.rng.random(own) < 0.7, 0, -20).astype("f4")

@@ -84,7 +84,7 @@ class Gating(Unit):
             lowering.emit(Step("MOVE", self, View(out), View(r), accumulate=accumulate))
             return
         if self.out.form == "R":
-            step = Step("MULTIPLY", self, View(out), View(r), m=self._size(lowering, other), multiplier="positive")
+            step = Step("MULTIPLY", self, View(out), View(r), m=size(self, lowering, other), multiplier="positive")
             step.accumulate, step.repeat = accumulate, lowering.t
             lowering.emit(step)
             return
@@ -92,15 +92,6 @@ class Gating(Unit):
         step = Step("MULTIPLY", self, View(out), View(r), m=m, multiplier="times", repeat=lowering.t)
         step.accumulate = accumulate
         lowering.emit(step)
-
-    def _size(self, lowering: Lowering, gate: Tensor) -> View:
-        """|gate|, which is positive where it lets pass."""
-        value = lowering.value(gate)
-        if not gate.nonnegative:
-            size = lowering.buffer(f"m{lowering.label(gate)}", gate.shape, plain=True)
-            lowering.emit(Step("MULTIPLY", self, View(size), View(value), m=View(value), multiplier="sign"))
-            value = size
-        return View(value, expand=self.out.shape)
 
     def _gradient(self, lowering: Lowering, operand: Tensor, other: Tensor, r: Buffer) -> None:
         """c_operand = other ⊙ c, summed over space where the operand was repeated."""
@@ -132,7 +123,17 @@ class Gating(Unit):
             return {}
         if self.out.form == "c":  # R = x ⊙ c is 0 where the mask is
             return {"total": [(View(r), View(lowering.value(self.out)), "times")]}
-        return {"total": [(View(r), self._size(lowering, self.sources[1]), "positive")]}
+        return {"total": [(View(r), size(self, lowering, self.sources[1]), "positive")]}
+
+
+def size(unit: Unit, lowering: Lowering, tensor: Tensor) -> View:
+    """|tensor| to the shape of a unit's output: positive where it is not 0."""
+    value = lowering.value(tensor)
+    if not tensor.nonnegative:
+        made = lowering.buffer(f"m{lowering.label(tensor)}", tensor.shape, plain=True)
+        lowering.emit(Step("MULTIPLY", unit, View(made), View(value), m=View(value), multiplier="sign"))
+        value = made
+    return View(value, expand=unit.out.shape)
 
 
 def mul(builder: Builder, entry: Entry, sources: tuple[Tensor, ...]) -> Tensor:

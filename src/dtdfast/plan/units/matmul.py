@@ -21,8 +21,9 @@ from ..taps import identity
 from ..tensors import Box, Lost, Tensor
 from .affine import Affine
 from .axes import own, reshaped
-from .base import Balance, Recipe, Unit, always
+from .base import Balance, Recipe, Summands, Unit, always
 from .copies import expanded
+from .gating import size
 from .held import HeldNeuron
 from .origin import made_by_softmax
 
@@ -98,9 +99,19 @@ class Product(Unit):
         derivative(lowering, (self.sources[0], self.sources[1]), self.transposed, c, part)
 
     def balance(self) -> Balance:
-        around = Lost("around stop", 0.5 * sum(not s.wanted for s in self.sources))
         first, second = self.sources
-        return Balance("halves", 16.0 + 2.0 * max(*first.shape[-2:], *second.shape[-2:]), (around,))
+        rounding, around = (
+            16.0 + 2.0 * max(*first.shape[-2:], *second.shape[-2:]),
+            0.5 * (2 - first.wanted - second.wanted),
+        )
+        if self.out.form == "c":  # R = y ⊙ c is 0 where y is
+            return Balance("halves", rounding, (Lost("around stop", around),))
+        rest = Lost("zero denominator"), Lost("zero denominator", -1.0, handed="total")
+        return Balance("halves", rounding, (*rest, Lost("around stop", around, handed="total")))
+
+    def handed(self, lowering: Lowering, r: Buffer) -> Summands:
+        """R where y is not 0."""
+        return {"total": [(View(r), size(self, lowering, self.out), "positive")]}
 
 
 def derivative(lowering: Lowering, sources: tuple[Tensor, Tensor], transposed: Pair, r: Buffer, factor: float) -> None:
