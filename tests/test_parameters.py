@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import numpy as np
@@ -258,6 +259,14 @@ def test_refused(rng: np.random.Generator) -> None:
     ):  # fmt: skip
         with pytest.raises(error, match=message):
             call()
+
+
+def test_results_can_be_pickled_and_what_makes_them_says_that_it_cannot() -> None:
+    whole = parameters.Accumulator(dtd.Explainer([dtd.Linear(np.ones((2, 3)))]))
+    whole.add(np.ones((1, 3)))
+    assert pickle.loads(pickle.dumps(whole.result()))[0].tolist() == whole.result()[0].tolist()
+    with pytest.raises(dtd.InputError, match="an Accumulator stays in its process"):
+        pickle.dumps(whole)
 
 
 def test_page() -> None:

@@ -228,6 +228,14 @@ def test_a_table_of_one_output(rng: np.random.Generator) -> None:
     assert "one output" in test["found"]
 
 
+def test_a_zero_has_no_sign() -> None:
+    layers, x = [dtd.Linear(np.array([[1.0, -1.0]]))], np.array([[2.0, 0.0]])
+    assert np.signbit(dtd.explain(layers, x, rules="lrp-0")[0, 1])
+    page = dtd.report(layers, x, rules=["lrp-0", "lrp-epsilon"], tests=())
+    assert "<td>+0</td>" in page.html
+    assert "<td>-0</td>" not in page.html
+
+
 def test_channels_last(rng: np.random.Generator) -> None:
     """A picture whose channels are its last axis has the maps and tests of the same network with them first."""
     weight, x = rng.standard_normal((3, 2 * 9 * 7)), rng.random((3, 2, 9, 7))
@@ -276,6 +284,7 @@ def test_large_pictures_shrink(rng: np.random.Generator) -> None:
         ({"rules": 3}, "rules is 3, expected a list of presets or rules"),
         ({"tests": "account"}, "tests is 'account', expected a list of names"),
         ({"seed": -1}, "seed is -1"),
+        ({"title": 3}, "title is 3, expected text"),
         ({"preparation": 3}, "preparation is 3, expected Preparation"),
     ],
 )

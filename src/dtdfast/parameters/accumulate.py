@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Set
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -56,6 +56,9 @@ class Accumulator:
         self._sums: dict[int, tuple[Executor, WeightSums]] = {}  # by the executor's id: one for each shape of sample
         self.samples = 0
         self._lock = renewed(self, "_lock")  # threads may share one: kernels add to the sums one call at a time
+
+    def __reduce__(self) -> NoReturn:
+        raise InputError("an Accumulator stays in its process, as its executors do; send what its `result` returns")
 
     @translated
     def add(self, x: Any, target: Any = None, **given: Any) -> None:

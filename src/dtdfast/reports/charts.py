@@ -55,7 +55,7 @@ def _box(row: Mapping[str, Any], at: Point, width: float, most: float, causes: S
             _rect(x, y, share, f"cause c{causes.index(cause) % 6}{' added' if value * row['came'] < 0 else ''}")
         )
         x += share
-    booked = ", ".join(f"{cause} {value:+.3g}" for cause, value in row["absorbed"].items())
+    booked = ", ".join(f"{cause} {value:+z.3g}" for cause, value in row["absorbed"].items())
     fits = max(int(width / 6.6), 8)
     name = short(f"{row['title']} ({row['rule']})", fits)
     told = f"{row['came']:.4g} came" + (f"; absorbed: {booked}" if booked else "")

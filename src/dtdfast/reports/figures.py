@@ -47,7 +47,7 @@ class Figures:
         picture = shrunk(self.inputs.pictures[n], self.factor)
         maps = {rule: shrunk(values[n], self.factor) for rule, values in self.found.maps.items()}
         rule, values = next(iter(maps.items()))
-        told = f"{class_name(sample)}, {rule}: relevance adds up to {sample['rules'][rule]['sum']:.4g}"
+        told = f"{class_name(sample)}, {rule}: relevance adds up to {sample['rules'][rule]['sum']:z.4g}"
         limit = limit_of(values)
         parts = [
             tag("h3", "Input, map and overlay"),
@@ -80,7 +80,7 @@ class Figures:
                 ),
             ]
         drawn = [
-            self._map(m, f"{name}: adds up to {sample['rules'][name]['sum']:.4g}", limit_of(m))
+            self._map(m, f"{name}: adds up to {sample['rules'][name]['sum']:z.4g}", limit_of(m))
             for name, m in maps.items()
         ]
         return joined((*parts, *self._side_by_side(sample, tag("div", *drawn, class_=self.kind))))
@@ -113,7 +113,7 @@ class Figures:
                 ),
             ]
         header = ("word", *(named(r) for r in rows))
-        cells = [(named(w), *(f"{r[k]:+.4g}" for r in rows.values())) for k, w in enumerate(tokens)]
+        cells = [(named(w), *(f"{r[k]:+z.4g}" for r in rows.values())) for k, w in enumerate(tokens)]
         return joined((*parts, *self._side_by_side(sample, table("Relevance of every word", header, cells))))
 
     def _words(self, tokens: list[str], values: Array, told: str) -> Markup:
@@ -129,11 +129,11 @@ class Figures:
         most = float(np.abs(values).max()) or 1.0
         told = f"{class_name(sample)}, {rule}: the {len(order)} of {len(values)} features with most relevance"
         cells: list[tuple[str, ...]] = [
-            (named(columns[k]), f"{self.inputs.x[n, k]:.5g}", f"{values[k]:+.4g}", _bar(values[k] / most))
+            (named(columns[k]), f"{self.inputs.x[n, k]:.5g}", f"{values[k]:+z.4g}", _bar(values[k] / most))
             for k in order
         ]
         if len(order) < len(values):
-            cells.append((f"all others ({len(values) - len(order)})", "", f"{rest:+.4g}", _bar(rest / most)))
+            cells.append((f"all others ({len(values) - len(order)})", "", f"{rest:+z.4g}", _bar(rest / most)))
         parts = [tag("h3", "Features"), table(told, ("feature", "value", "relevance", "against / for"), cells)]
         if self.found.contrast is not None:
             names = class_name(sample), class_name(sample["against"])
@@ -149,7 +149,7 @@ class Figures:
                     [
                         (
                             named(columns[k]),
-                            *(f"{v:+.4g}" for v in (pair[0, k], pair[1, k], difference[k])),
+                            *(f"{v:+z.4g}" for v in (pair[0, k], pair[1, k], difference[k])),
                             _bar(difference[k] / limit),
                         )
                         for k in top
@@ -157,7 +157,7 @@ class Figures:
                 ),
             ]
         header = ("feature", *(named(r) for r in rows))
-        cells = [(named(columns[k]), *(f"{r[k]:+.4g}" for r in rows.values())) for k in order]
+        cells = [(named(columns[k]), *(f"{r[k]:+z.4g}" for r in rows.values())) for k in order]
         return joined((*parts, *self._side_by_side(sample, table("Relevance under each rule", header, cells))))
 
     def _side_by_side(self, sample: dict[str, Any], drawn: Markup) -> Sequence[Markup]:

@@ -105,7 +105,7 @@ def _top(sample: dict[str, Any], probability: str | None) -> Markup:
 def _ledger(n: int, sample: Mapping[str, Any], found: Gathered) -> Markup:
     of = sample["ledger"]
     state = "the account closes" if of["closed"] else "THE ACCOUNT STAYS OPEN"
-    absorbed = ", ".join(f"{cause} {value:+.4g}" for cause, value in of["absorbed"].items()) or "nothing"
+    absorbed = ", ".join(f"{cause} {value:+z.4g}" for cause, value in of["absorbed"].items()) or "nothing"
     told = f"{of['start']:.6g} entered, {of['end']:.6g} arrived; absorbed: {absorbed}; {state}."
     keys = [
         tag("li", tag("svg", tag("rect", width=14, height=14, class_=kind), width=14, height=14, aria_hidden="true"),
@@ -121,7 +121,7 @@ def _ledger(n: int, sample: Mapping[str, Any], found: Gathered) -> Markup:
             r["rule"],
             f"{r['came']:.5g}",
             f"{r['went']:.5g}",
-            ", ".join(f"{cause} {value:+.3g}" for cause, value in r["absorbed"].items()) or "–",
+            ", ".join(f"{cause} {value:+z.3g}" for cause, value in r["absorbed"].items()) or "–",
             f"{r['residual']:.1e}",
             f"{r['bound']:.1e}",
         )

@@ -194,6 +194,8 @@ def report(
     paths = isinstance(files, Iterable) and not isinstance(files, str)
     if not paths or not all(isinstance(file, (str, os.PathLike)) for file in files):
         raise InputError(f"files is {files!r:.60}, expected a list of paths")
+    if title is not None and not isinstance(title, str):
+        raise InputError(f"title is {title!r:.60}, expected text")
     held = [layers, *files] if isinstance(layers, (str, os.PathLike)) else files
     found = gathered(
         layers_of(layers, x),  # whose columns an estimator may know

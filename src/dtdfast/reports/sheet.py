@@ -178,7 +178,7 @@ class _Figures:
             seen = shrunk(self.picture(sample["sample"]), self.factor)
             sources.append(encoded(covered(values, limit, seen, self.style.colours)))
         alts = [told, f"The same map over {name} in grey."]
-        causes = ", ".join(f"{cause} {value:+.3g}" for cause, value in sample["causes"].items())
+        causes = ", ".join(f"{cause} {value:+z.3g}" for cause, value in sample["causes"].items())
         caption = tag(
             "figcaption",
             tag("strong", named(name)),
