@@ -1,5 +1,6 @@
 """The command line: what it prints, and one clean line with exit code 2 when something is wrong."""
 
+import json
 import subprocess
 import sys
 from importlib import metadata
@@ -29,6 +30,14 @@ def test_doctor(capsys):
     assert rows["backend oracle"].strip().startswith("usable")
     assert {"backend cpu", "backend oracle", "extra io", "extra plot"} <= set(rows)
     assert "extra test" not in rows
+
+
+def test_doctor_as_json(capsys):
+    assert cli.main(["doctor", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["build"]["dtdfast"] == metadata.version("dtdfast")
+    assert {b["name"]: b["usable"] for b in found["backends"]}["oracle"] is True
+    assert {"extra": "io", "package": "safetensors", "version": metadata.version("safetensors")} in found["extras"]
 
 
 def test_doctor_in_a_source_tree(capsys, monkeypatch):

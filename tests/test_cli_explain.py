@@ -4,6 +4,7 @@ line.
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -185,6 +186,20 @@ def test_inspect_says_what_would_be_refused(here: Path, capsys: pytest.CaptureFi
     assert "predicted, but not explained: layer 1 (Mul 'y')" in capsys.readouterr().out
 
 
+def test_inspect_as_json(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["inspect", "net.onnx", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    first = {"position": 0, "record": "Conv", "name": "a", "reads": [-1], "output": [5, 14, 22], "parameters": 135}
+    assert found["layers"][0] == first
+    assert (found["sample"], len(found["layers"]), found["refused"]) == ([3, 16, 24], 5, [])
+    onnx.save(model("a = Relu(x) y = Mul(a, x)"), "gate.onnx")
+    assert cli.main(["inspect", "gate.onnx", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["not explained"].startswith("layer 1 (Mul 'y')")
+    onnx.save(model("y = Hardmax(x)"), "odd.onnx")
+    assert cli.main(["inspect", "odd.onnx", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["refused"] == ["node 0 (Hardmax): this operator has no record"]
+
+
 def test_plan(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["plan", "net.onnx", "--batch", "3"]) == 0
     layers = dtd.from_onnx("net.onnx")
@@ -193,7 +208,13 @@ def test_plan(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["plan", "net.onnx", "--domain", "real"]) == 0
     assert capsys.readouterr().out == f"{dtd.Explainer(layers).plan_for((1, 3, 16, 24))}\n"
     assert cli.main(["plan", "net.safetensors", "--shape", "3,9,9", "--rules", "lrp-epsilon"]) == 0
-    assert capsys.readouterr().out == f"{dtd.Explainer(layers, rules='lrp-epsilon').plan_for((1, 3, 9, 9))}\n"
+    planned = dtd.Explainer(layers, rules="lrp-epsilon").plan_for((1, 3, 9, 9))
+    assert capsys.readouterr().out == f"{planned}\n"
+    assert cli.main(["plan", "net.safetensors", "--shape", "3,9,9", "--rules", "lrp-epsilon", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [s["step"] for s in found["steps"]] == list(range(len(planned.forward) + len(planned.relevance)))
+    assert sum(s["multiply-adds"] for s in found["steps"]) == found["multiply-adds"] == planned.macs
+    assert any(s["rule"] for s in found["steps"])
 
 
 # ------------------------------------------------------------------------------------------------------------- errors

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -25,14 +26,31 @@ class Summary:
 
     Attributes
     ----------
-    rows : list of tuple of str
-        The table's cells below the header.
+    entries : list of dict
+        What the table's columns are called, and what they hold: the position, the record's class, its name or None, the
+        positions that it reads (-1 is the input), the shape of a sample of its output or None, the number of trained
+        parameters.
     reading : str
         The size of the whole, in one line.
     """
 
-    rows: list[tuple[str, ...]]
+    entries: list[dict[str, Any]]
     reading: str
+
+    @property
+    def rows(self) -> list[tuple[str, ...]]:
+        """The table's cells below the header."""
+        return [
+            (
+                str(e["position"]),
+                e["record"],
+                e["name"] or "",
+                " ".join("input" if s == INPUT else str(s) for s in e["reads"]),
+                _written(e["output"]),
+                f"{e['parameters']:,}" if e["parameters"] else "",
+            )
+            for e in self.entries
+        ]
 
     def __str__(self) -> str:
         return "\n".join([*aligned([HEADER, *self.rows]), self.reading])
@@ -80,8 +98,7 @@ def summary(layers: Sequence[Layer], shape: Shape | None = None) -> Summary:
     1         ReLU          0      (n, 3)
     input (n, 4), 2 layers, 12 parameters
     """
-    rows: list[tuple[str, ...]] = []
-    total = 0
+    entries: list[dict[str, Any]] = []
     sample = None if shape is None else tuple(whole_numbers("shape", shape))
     if sample is not None and min(sample, default=1) < 1:
         raise InputError(f"shape is {sample}, expected the sizes of one sample, at least 1 each")
@@ -89,11 +106,10 @@ def summary(layers: Sequence[Layer], shape: Shape | None = None) -> Summary:
     for position, (record, reads) in enumerate(zip(layers, sources(layers), strict=True)):
         shapes[position] = _output(position, record, [shapes[r] for r in reads])
         count = sum(np.size(a) for key in TRAINED if (a := getattr(record, key, None)) is not None)
-        total += count
-        names = " ".join("input" if s == INPUT else str(s) for s in reads)
-        size = f"{count:,}" if count else ""
-        rows.append((str(position), type(record).__name__, record.name or "", names, _written(shapes[position]), size))
-    return Summary(rows, f"input {_written(shapes[INPUT])}, {len(layers)} layers, {total:,} parameters")
+        cells = position, type(record).__name__, record.name, reads, shapes[position], count
+        entries.append(dict(zip(HEADER, cells, strict=True)))
+    total = sum(e["parameters"] for e in entries)
+    return Summary(entries, f"input {_written(shapes[INPUT])}, {len(layers)} layers, {total:,} parameters")
 
 
 def _output(position: int, record: Layer, operands: Sequence[Shape | None]) -> Shape | None:

@@ -136,9 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _inspect(commands.add_parser("inspect", help="a model's layers, and what of it would be refused"))
     _plan(commands.add_parser("plan", help="every step of one explanation, with rules, sizes and memory"))
-    commands.add_parser("doctor", help="what is usable on this machine, and why not").set_defaults(
-        run=lambda _: _of("doctor", "doctor")()
-    )
+    _doctor(commands.add_parser("doctor", help="what is usable on this machine, and why not"))
     return parser
 
 
@@ -328,9 +326,15 @@ def _data_set(group: argparse._ArgumentGroup) -> None:
     add("--scheduler", metavar="ADDRESS", help="of a running Dask scheduler, such as tcp://host:8786")
 
 
+def _doctor(parser: argparse.ArgumentParser) -> None:
+    _json(parser)
+    parser.set_defaults(run=lambda arguments: _of("doctor", "doctor")(arguments))
+
+
 def _inspect(parser: argparse.ArgumentParser) -> None:
     _model(parser)
     _shape(parser)
+    _json(parser)
     parser.set_defaults(run=lambda arguments: _of("model", "inspect")(arguments))
 
 
@@ -345,6 +349,7 @@ def _plan(parser: argparse.ArgumentParser) -> None:
     _range(add)
     _photographs(parser)
     _machine(parser)
+    _json(parser)
     parser.set_defaults(run=lambda arguments: _of("model", "plan")(arguments))
 
 
@@ -360,6 +365,10 @@ def _model(parser: argparse.ArgumentParser) -> None:
 
 def _shape(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shape", type=types.integers, metavar="C,H,W", help="of one sample (as the file declares)")
+
+
+def _json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print the same as JSON")
 
 
 def _of(module: str, function: str) -> Callable[..., str | tuple[str, int]]:

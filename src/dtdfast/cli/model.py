@@ -10,7 +10,9 @@ from ..explainer import Explainer
 from ..importers.onnx.importer import OnnxModel
 from ..layers import Layer
 from ..listing import summary
+from ..plan.plan import listed
 from ..plan.shapes import Shape
+from ..show import as_json
 from ..targets import Targets
 from .feeding import OF_PICTURES, Fed, fed_as_it_is, fed_pictures, is_onnx, opened, takes_pictures
 from .outputs import numbered
@@ -31,32 +33,44 @@ class Model:
 
 
 def inspect(arguments: argparse.Namespace) -> str:
-    """Every layer with its shape and parameters, and what would be refused."""
+    """Every layer with its shape and parameters, and what would be refused: as text, or as JSON."""
     found = opened(arguments.model)
     if isinstance(found, OnnxModel):
         imported = found.read(arguments.shape)
         model = Model(imported.layers, imported.sample, imported.refusals)
     else:
         model = Model(found, arguments.shape, [])
-    lines = [str(summary(model.layers, model.sample))] if model.layers else []
-    lines += [f"refused: {reason}" for reason in model.refusals]
+    table = summary(model.layers, model.sample) if model.layers else None
+    unexplained = None
     if not model.refusals and model.sample is not None:
         try:
             Explainer(model.layers).plan_for((1, *model.sample))
         except DtdError as error:
-            lines.append(f"predicted, but not explained: {error}")
+            unexplained = str(error)
+    if arguments.json:
+        layers = table.entries if table is not None else []
+        return as_json(
+            {"sample": model.sample, "layers": layers, "refused": model.refusals, "not explained": unexplained}
+        )
+    lines = [str(table)] if table is not None else []
+    lines += [f"refused: {reason}" for reason in model.refusals]
+    if unexplained is not None:
+        lines.append(f"predicted, but not explained: {unexplained}")
     return "\n".join(lines)
 
 
 def plan(arguments: argparse.Namespace) -> str:
-    """The plan as text: every step of one explanation, as `explain` would do it with the same options."""
+    """The plan, as text or as JSON: every step of one explanation, as `explain` would do it with the same options."""
     fed, sample = _fed(arguments)
     explainer = fed.explainer(arguments, arguments.rules)
     planned = explainer.plan_for((arguments.batch, *sample))
     Targets.parse(
         numbered("--target", arguments.target, arguments.labels), arguments.batch, planned.program.network.output.shape
     )
-    return str(planned)
+    if not arguments.json:
+        return str(planned)
+    sizes = {"samples": planned.n, "sample": sample, "bytes": planned.memory, "multiply-adds": planned.macs}
+    return as_json({**sizes, "steps": listed(planned)})
 
 
 def _fed(arguments: argparse.Namespace) -> tuple[Fed, Shape]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,10 @@ from .weights import Weighing
 
 SEGMENT_MACS = 20_000_000_000
 """Multiply-adds after which a run returns to Python, so that Ctrl-C works: at most about half a second."""
+
+COLUMNS = (
+    "step", "entries", "operation", "detail", "rule", "to", "form", "shape", "multiply-adds", "bytes", "body"
+)  # fmt: skip
 
 
 @dataclass(eq=False)
@@ -141,35 +146,40 @@ def describe(plan: Plan) -> str:
             "body: what runs a step, chosen by its shape; what stands in brackets runs instead if x is mostly 0"
         )
     lines.append("")
-    titles = ("step", "entries", "operation", "detail", "rule", "to", "form", "shape", "multiply-adds", "bytes")
-    rows: list[tuple[str, ...]] = [(*titles, "body" if plan.bodies else "")]
-    forms = {id(b.root): network.tensors[i].form for i, b in plan.relevances.items()}
-    number = 0
-    for steps in (plan.forward, plan.relevance):
-        for step in steps:
-            unit = step.unit
-            rule = unit.row.label if isinstance(unit, Sum) and unit.row is not None and program.relevant else ""
-            rows.append(
-                (
-                    str(number),
-                    "+".join(map(str, step.entries)) or "-",
-                    step.op.lower(),
-                    detail_of(step),
-                    rule if step.op.startswith(("NEURON", "TAPS", "SCATTER", "FACTOR")) else "",
-                    step.out.buffer.name,
-                    forms.get(id(step.out.buffer.root), ""),
-                    shape_of(step.out),
-                    f"{step.macs:,}" if step.macs else "",
-                    f"{step_bytes(step, n, t):,}",
-                    plan.bodies[number] if plan.bodies else "",
-                )
-            )
-            number += 1
-        if steps is plan.forward and plan.relevance:
-            rows.append(("",) * len(rows[0]))
+    rows: list[tuple[str, ...]] = [(*COLUMNS[:-1], COLUMNS[-1] if plan.bodies else "")]
+    for number, step in enumerate(listed(plan)):
+        if number == len(plan.forward):
+            rows.append(("",) * len(COLUMNS))
+        step.update(entries="+".join(map(str, step["entries"])) or "-", bytes=f"{step['bytes']:,}")
+        step["multiply-adds"] = f"{step['multiply-adds']:,}" if step["multiply-adds"] else ""
+        rows.append(tuple(map(str, step.values())))
     widths = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
     right = (0, 8, 9)
     for row in rows:
         cells = (c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
+
+
+def listed(plan: Plan) -> list[dict[str, Any]]:
+    """Every step as a row of the text, with its numbers."""
+    forms = {id(b.root): plan.program.network.tensors[i].form for i, b in plan.relevances.items()}
+    rows: list[dict[str, Any]] = []
+    for number, step in enumerate((*plan.forward, *plan.relevance)):
+        unit = step.unit
+        rule = unit.row.label if isinstance(unit, Sum) and unit.row is not None and plan.program.relevant else ""
+        cells = (
+            number,
+            step.entries,
+            step.op.lower(),
+            detail_of(step),
+            rule if step.op.startswith(("NEURON", "TAPS", "SCATTER", "FACTOR")) else "",
+            step.out.buffer.name,
+            forms.get(id(step.out.buffer.root), ""),
+            shape_of(step.out),
+            step.macs,
+            step_bytes(step, plan.n, plan.t),
+            plan.bodies[number] if plan.bodies else "",
+        )
+        rows.append(dict(zip(COLUMNS, cells, strict=True)))
+    return rows
