@@ -34,6 +34,11 @@ def test_the_test_exists(name: str) -> None:
         assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
 
 
-def test_the_citation_has_the_version() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert f"\nversion: {project['version']}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+def test_the_version_and_what_is_needed_are_the_same_wherever_they_stand() -> None:
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    version, needed = told["project"]["version"], told["project"]["dependencies"] + told["build-system"]["requires"]
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    recipe = (ROOT / "conda/recipe.yaml").read_text(encoding="utf-8")
+    assert f"\n  version: {version}\n" in recipe
+    assert f'\n  python_min: "{told["project"]["requires-python"].removeprefix(">=")}"\n' in recipe
+    assert [r for r in needed if f"\n    - {r.replace('>=', ' >=')}\n" not in recipe] == []
