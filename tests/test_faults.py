@@ -1,7 +1,7 @@
 """Memory is refused at every place in turn: the call fails with an error that says so, and the next one has the right
 bits.
 
-DTDFAST_LONG=1: at every array and every 29th line of a first call, instead of at some of them.
+DTDFAST_LONG=1: at every array and every line of a first call, instead of at some of them.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ LAYERS = support.classifier(RNG)
 X = support.normal(RNG, 3, 3, 6, 6)
 Faults = Callable[[int], AbstractContextManager[Fault]]  # by the number of the place
 
-ARRAYS, LINES = (1, 29) if support.LONG else (13, 499)
-"""From one fault of a first call to the next: it makes hundreds of arrays, and runs some ten thousand lines."""
+ARRAYS, LINES = (1, 1) if support.LONG else (13, 499)
+"""From one fault of a first call to the next: it makes hundreds of arrays, and runs some 14,000 lines."""
 
 
 def new(threads: int = 1, **options: Any) -> dtd.Explainer:

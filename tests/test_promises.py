@@ -1,28 +1,19 @@
-"""Every test that docs/promises.md names exists, and the version is the same wherever it stands."""
+"""Every test that docs/promises.md names exists; the version is the same wherever it stands."""
 
 from __future__ import annotations
 
 import ast
-import re
 import tomllib
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-PROMISES = (ROOT / "docs/promises.md").read_text(encoding="utf-8")
-NAMED = sorted(set(re.findall(r"`((?:tests|\.ci)/[^`]+)`", PROMISES)))
-
-
-def promises() -> list[str]:
-    """Rows of the tables, without their heads."""
-    rows = [line for line in PROMISES.splitlines() if line.startswith("| ")]
-    return [row for row in rows if not row.startswith("| promise |")]
+from promised import NAMED, ROOT, ROWS
 
 
 def test_every_promise_names_its_tests() -> None:
-    assert len(promises()) >= 15
-    assert [row for row in promises() if not any(f"`{name}`" in row for name in NAMED)] == []
+    promises = [row for row in ROWS if not row.startswith("| promise |")]
+    assert len(promises) >= 15
+    assert [row for row in promises if not any(f"`{name}`" in row for name in NAMED)] == []
 
 
 @pytest.mark.parametrize("name", NAMED)
