@@ -33,3 +33,10 @@ def test_the_version_and_what_is_needed_are_the_same_wherever_they_stand() -> No
     assert f"\n  version: {version}\n" in recipe
     assert f'\n  python_min: "{told["project"]["requires-python"].removeprefix(">=")}"\n' in recipe
     assert [r for r in needed if f"\n    - {r.replace('>=', ' >=')}\n" not in recipe] == []
+
+
+def test_all_data_that_is_shipped_is_listed_with_its_licence() -> None:
+    notice = (ROOT / "NOTICE").read_text(encoding="utf-8")
+    data = [path.name for path in (ROOT / "src/dtdfast/data").iterdir() if path.is_file() and path.suffix != ".py"]
+    assert len(data) >= 6
+    assert [name for name in data if f"src/dtdfast/data/{name} " not in notice] == []
