@@ -7,13 +7,20 @@ import tomllib
 
 import pytest
 
-from promised import NAMED, ROOT, ROWS
+from promised import NAMED, ROOT, ROWS, TESTS, recorded
 
 
 def test_every_promise_names_its_tests() -> None:
     promises = [row for row in ROWS if not row.startswith("| promise |")]
     assert len(promises) >= 15
     assert [row for row in promises if not any(f"`{name}`" in row for name in NAMED)] == []
+
+
+def test_the_record_of_long_forms_has_every_test() -> None:
+    """DTDFAST_LONG=1 writes it: a line for each, and no case of the last long form that ran it failed."""
+    found = recorded()
+    assert sorted(found) == TESTS
+    assert [name for name, (passed, date) in found.items() if (passed == "0") != (date == "never")] == []
 
 
 @pytest.mark.parametrize("name", NAMED)
