@@ -22,15 +22,15 @@ from support import LONG
 
 Array = np.ndarray[Any, Any]
 RULES = ("cp-lrp", "dtd", "attnlrp", dtd.Gamma(0.25))
-NONE, SOME = 0, 10**9
-"""Times the size of queries and keys that weights may have to be kept: none are, all are."""
+NONE, SOME = -np.inf, 1
+"""The part of their bytes beyond which weights are made again where that is spared: none are kept, all are."""
 
 
 @contextmanager
-def blocks(worth: int, nbytes: int, least: int = 4, head: int = 0) -> Any:
+def blocks(spared: float, nbytes: int, least: int = 4, head: int = 0) -> Any:
     """Slices of so many bytes; weights kept, or made again, by blocks or where `head` says so by head."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in (("WORTH", worth), ("SLICE", nbytes), ("LEAST", least), ("HEAD", head)):
+        for name, value in (("SPARED", spared), ("SLICE", nbytes), ("LEAST", least), ("HEAD", head)):
             patch.setattr(attention, name, value)
         yield
 
@@ -258,7 +258,8 @@ def test_without_memory_of_threads_a_plan_has_the_weights_of_one_layer() -> None
 
 def test_the_plan_says_what_becomes_of_weights() -> None:
     """Short rows are kept; so are weights that a ledger reads, and those of scores that are more than sums."""
-    assert "attention weights of 14, 36: kept: no more than 2 times its queries and keys" in str(plan("gpt2", "dtd"))
+    held = "attention weights of 14, 36: kept: made again, they would spare no more than 50% of their bytes"
+    assert held in str(plan("gpt2", "dtd"))
     ledger = plan("gpt2", "attnlrp", ledger=True)
     assert "kept: a ledger reads its scores" in str(ledger)
     with blocks(NONE, 2**10):

@@ -149,8 +149,8 @@ def test_weights_that_are_made_again(rules, added, explainer, monkeypatch):
         place = next(number for number, layer in enumerate(net.layers) if isinstance(layer, dtd.Softmax))
         net = with_positions(net, place)
     x, found, arenas = net.sample(2), [], []
-    for worth in (attention.WORTH, 0):
-        monkeypatch.setattr(attention, "WORTH", worth)
+    for spared in (1, 0):
+        monkeypatch.setattr(attention, "SPARED", spared)
         explain = explainer(net.layers, HostDevice(compiled=False), rules=rules)
         found.append(explain.explain(x, 0))
         arenas.append(str(explain.plan_for(x.shape)))

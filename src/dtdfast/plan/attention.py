@@ -32,9 +32,10 @@ SPARSE = 0.7
 LEAST = 32
 """Rows or columns of a block, and what its length is a multiple of."""
 
-WORTH = 2
-"""Weights so many times the size of the queries and keys that they are made of are kept; larger ones are made again,
-which costs 1 % of the time with 512 tokens under held weights, and nothing with 1,024."""
+SPARED = 0.5
+"""Weights are made again where that spares more than this part of their bytes. What it takes are the queries and keys,
+unless they are kept anyway, as they are for relevance through a softmax. The product and the exponentials are 1 % of
+the time with 128 to 512 tokens, and nothing with 1,024."""
 
 CHANGED = "its queries, keys or mask change"
 
@@ -173,9 +174,9 @@ class _Fusion:
         rest = [r for r in forward if r not in first]
         later = [r for r in found.readers if r >= self.n_forward]
         needed = [*rest, *later, *found.back]
-        if needed and _small(scores):
+        if needed and not self._spares(scores):
             self._put(first, found, softmax, ROWS, keep=True)
-            return f"kept: no more than {WORTH} times its queries and keys"
+            return f"kept: made again, they would spare no more than {SPARED:.0%} of their bytes"
         if needed and any(_as_large(step, softmax.out.buffer) for step in found.changes):
             self._put(first, found, softmax, ROWS, keep=True)
             return "kept: what is added to its scores is as large"
@@ -196,6 +197,13 @@ class _Fusion:
                 self._put(group, found, again, axis)
                 alike = alike[len(group) :]
         return "made again where they are read" if needed else "not kept: nothing reads them again"
+
+    def _spares(self, scores: Step) -> bool:
+        """Whether making weights again takes little memory for what is spared of theirs."""
+        roots = {id(view.buffer.root): view.buffer.root for view in (scores.x, scores.other) if view is not None}
+        operands = sum(root.nbytes(1, 1) for key, root in roots.items() if self._users[key][-1] < self.n_forward)
+        weights = scores.out.buffer.nbytes(1, 1)
+        return weights - operands > SPARED * weights
 
     def _movable(self, numbers: list[int], most: int) -> list[int]:
         """As many of these steps as may all run in the place of the last one of them, `most` of them at most."""
@@ -361,13 +369,6 @@ def _as_large(change: Step, weights: Buffer) -> bool:
 def _copied(step: Step, c: Buffer) -> int:
     """The axis along which a copy of the relevance of scores is cut; 0 where it is none."""
     return ROWS if step.x is not None and step.x.buffer is c and copies(step) else 0
-
-
-def _small(scores: Step) -> bool:
-    """Whether weights are so small that to keep them costs less than to make them again."""
-    assert scores.x is not None
-    rows, columns = scores.out.buffer.shape[-2:]
-    return rows * columns <= WORTH * (rows + columns) * scores.x.layout()[1][3]
 
 
 def _block(scores: Buffer, axis: int, t: int) -> int:
