@@ -276,6 +276,19 @@ def test_one_sample_that_does_not_fit(explainer, network, rng):
     assert np.isfinite(made.explain(normal(rng, 2, 3, 6, 6))).all()
 
 
+def test_one_sample_whose_values_are_made_again(explainer, rng):
+    """As many as fit where all of them do not."""
+    layers = [layer for _ in range(12) for layer in (dtd.Conv(normal(rng, 4, 4, 3, 3), padding=1), dtd.ReLU())]
+    x, roomy = normal(rng, 1, 4, 24, 24), HostDevice(compiled=True)
+    whole = explainer(layers, roomy)
+    expected = whole.explain(x, start := normal(rng, 1, 4, 24, 24))
+    tight = HostDevice(roomy.used - whole.plan_for(x.shape).arena // 3, compiled=True)
+    made = explainer(layers, tight)
+    np.testing.assert_array_equal(made.explain(x, start), expected)
+    assert "made again on the way back" in str(made.plan_for(x.shape))
+    assert made.plan_for(x.shape).arena < whole.plan_for(x.shape).arena * 2 // 3
+
+
 def test_memory_is_freed_with_the_explainer(explainer, network, rng):
     device = HostDevice(compiled=True)
     made = explainer(network, device)

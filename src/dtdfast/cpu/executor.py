@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from .._kernels import ffi, lib
 from ..arrays.checks import finite
-from ..budget import require
+from ..budget import budget, require
 from ..errors import BackendError
 from ..layers import Layer
 from ..ledger.ledger import Row
@@ -273,7 +273,7 @@ class CpuExecutor:
         self._lock = renewed(self, "_lock")
         self._isa = isa_index()
         self._pairs = isa_names()[self._isa] not in MATRIX_UNITS
-        self.batches = Batches(program, batch_size, MEMORY_BUDGET, ENOUGH, pairs=self._pairs)
+        self.batches = Batches(program, batch_size, min(MEMORY_BUDGET, budget()), ENOUGH, pairs=self._pairs)
 
     def batch_size(self, n: int, n_targets: int, *, ledger: bool = False) -> int:
         return self.batches.samples(n, n_targets)
@@ -295,18 +295,12 @@ class CpuExecutor:
             if key not in self._plans:
                 alone = key == (1, 1, False, frozenset(), False)
                 with uncollected():
+                    most, threads = budget(), self._threads()
+                    options: dict[str, Any] = {"ledger": ledger, "weights": weights, "chunked": t < n_targets}
                     plan = (
-                        self.batches.one()
+                        self.batches.one(most, threads)
                         if alone
-                        else lower(
-                            self.program,
-                            n,
-                            t,
-                            ledger=ledger,
-                            weights=weights,
-                            chunked=t < n_targets,
-                            pairs=self._pairs,
-                        )
+                        else lower(self.program, n, t, pairs=self._pairs, most=most, threads=threads, **options)
                     )
                     self._plans[key] = plan, Encoded(plan, self._store, self._precision)
                 while len(self._plans) > MOST_PLANS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Any
 
 from .lower import lower
 from .parts import Sum
@@ -53,13 +54,15 @@ class Batches:
         self._one: Plan | None = self._lower(1)
         self.per_sample, self.macs = max(1, self._one.arena), self._one.macs
 
-    def _lower(self, t: int) -> Plan:
-        return lower(self._program, 1, t, reals=self._reals, local=self._local, pairs=self._pairs)
+    def _lower(self, t: int, most: int | None = None, threads: int = 0) -> Plan:
+        options: dict[str, Any] = {"reals": self._reals, "local": self._local, "pairs": self._pairs}
+        return lower(self._program, 1, t, most=most, threads=threads, **options)
 
-    def one(self) -> Plan:
-        """The plan for one sample, made when the sizes were."""
+    def one(self, most: int, threads: int) -> Plan:
+        """The plan for one sample, made when the sizes were; for the others, see lower."""
         found, self._one = self._one, None
-        return found or self._lower(1)
+        fits = found is not None and found.arena + threads * found.local <= most
+        return found if found is not None and fits else self._lower(1, most, threads)
 
     @cached_property
     def weights(self) -> int:

@@ -4,7 +4,6 @@ axis as far as a mask leaves something of a block.
 
 from __future__ import annotations
 
-from dataclasses import replace
 
 import numpy as np
 
@@ -68,8 +67,7 @@ def cuts(step: Step, axis: int, tall: set[int]) -> Cuts:
 
 def seen(step: Step, own: dict[int, Buffer]) -> Step:
     """A step with other buffers."""
-    views = {key: value for key, value in vars(step).items() if isinstance(value, View) and id(value.buffer) in own}
-    return step.but(**{key: replace(view, buffer=own[id(view.buffer)]) for key, view in views.items()})
+    return step.moved(lambda buffer: own.get(id(buffer), buffer))
 
 
 def spans(step: Step, axis: int, tall: set[int]) -> Cuts:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from .again import Values, make_again
 from .attention import fuse_attention
 from .fuse import fuse_pairs, fuse_products, join_channels
 from .lowering import Lowering
-from .memory import place, with_clears
+from .memory import lay_out
 from .plan import Plan
 from .program import Program
 from .sliced import place_locals
@@ -146,6 +147,12 @@ def finish(lowering: Lowering, program: Program) -> None:
         lowering.emit(Step("MOVE", None, View(result), View(found)))
 
 
+def read_between(lowering: Lowering, program: Program) -> set[int]:
+    """Ids of what executors read between the way through the network and the way back."""
+    checked = () if program.checked is None else lowering.factors[program.checked.out.index]
+    return {id(factor.root) for factor, _ in checked}
+
+
 def lower(
     program: Program,
     n: int,
@@ -157,6 +164,8 @@ def lower(
     reals: tuple[str, str] | None = None,
     local: bool = True,
     pairs: bool = False,
+    most: int | None = None,
+    threads: int = 0,
 ) -> Plan:
     """The plan for n samples with t targets each.
 
@@ -168,6 +177,8 @@ def lower(
     reals : how values, and how gates and relevance are kept, where that is not the type of the program's numbers
     local : the executor runs fused steps slice by slice, each thread with memory of its own for what is between them
     pairs : the device takes the terms of x⁺ and of x⁻ in the step of y
+    most : bytes of memory, with that of so many `threads`; where a plan would take more, values are made again on the
+        way back instead of being kept
     """
     lowering = Lowering(
         program.real,
@@ -190,34 +201,34 @@ def lower(
     constant = [step for step in steps if step.constant]
     if constant:
         steps = [*constant, *(step for step in steps if not step.constant)]
-    used: dict[int, Buffer] = {}
-    steps = with_clears(steps, 0, used)
-    downward = with_clears(downward, len(steps), used)
-    buffers = [buffer for buffer in used.values() if not buffer.external]
-    n_constant = sum(step.constant for step in steps) if constant else 0
-    for buffer in buffers:  # what outlives the constant steps is there in the next call too
-        if buffer.first < n_constant <= buffer.last or (chunked and buffer.first < len(steps) <= buffer.last):
-            buffer.last = len(steps) + len(downward)
+    slices = place_locals((*steps, *downward), t)
+    laid, again = lay_out(steps, downward, n, t, chunked=chunked), ""
+    if most is not None and downward and laid.arena > most - threads * slices:
+        values = Values(steps, downward, (n, t), read_between(lowering, program))
+        laid, again = make_again(
+            values, lambda below: lay_out(steps, below, n, t, chunked=chunked), most - threads * slices
+        )
+    steps, downward = laid.forward, laid.relevance
     if n * t > 1:
         counts = {"n": n, "nt": n * t, "1": 1}
         for step in (part for whole in (*steps, *downward) for part in whole.parts()):
             if step.macs:
                 step.macs *= counts[step.domain.buffer.batch]
-    arena = place(buffers, n, t, reuse=True)
     return Plan(
         program,
         n,
         t,
-        n_constant,
+        laid.n_constant,
         steps,
         downward,
-        buffers,
-        arena,
+        laid.buffers,
+        laid.arena,
         lowering.values,
         lowering.relevances,
         lowering.factors,
         lowering.book,
         lowering.weighing,
-        place_locals((*steps, *downward), t),
+        slices,
         notes,
+        again,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from heapq import heappop, heappush
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,34 @@ def with_clears(steps: list[Step], number: int, buffers: dict[int, Buffer]) -> l
         result.append(step)
         number += 1
     return result
+
+
+class Laid(NamedTuple):
+    """Steps with their borders cleared, and memory for what they use: `arena` bytes."""
+
+    forward: list[Step]
+    relevance: list[Step]
+    n_constant: int
+    buffers: list[Buffer]
+    arena: int
+
+
+def lay_out(forward: list[Step], relevance: list[Step], n: int, t: int, *, chunked: bool) -> Laid:
+    """Memory for n samples with t targets each. The forward steps begin with those that depend on no x.
+
+    Parameters
+    ----------
+    chunked : as in lower
+    """
+    used: dict[int, Buffer] = {}
+    forward = with_clears(forward, 0, used)
+    relevance = with_clears(relevance, len(forward), used)
+    buffers = [buffer for buffer in used.values() if not buffer.external]
+    n_constant = sum(step.constant for step in forward) if forward and forward[0].constant else 0
+    for buffer in buffers:  # what outlives the constant steps is there in the next call too
+        if buffer.first < n_constant <= buffer.last or (chunked and buffer.first < len(forward) <= buffer.last):
+            buffer.last = len(forward) + len(relevance)
+    return Laid(forward, relevance, n_constant, buffers, place(buffers, n, t, reuse=True))
 
 
 def place(buffers: list[Buffer], n: int, t: int, *, reuse: bool) -> int:

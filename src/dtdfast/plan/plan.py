@@ -34,6 +34,7 @@ class Plan:
     arena : bytes of working memory
     local : bytes of memory of each thread, for what stands between the steps of a fused one
     attention : of every softmax whose attention is fused, what becomes of the weights
+    again : the values that are made again on the way back, since the budget does not hold them; "" where it does
     pieces : so many of these run side by side, one thread through all steps of each (the last piece may have fewer
         samples)
     bodies : of every step, the body that runs it, if the executor has several for its operation; empty if it does not
@@ -55,6 +56,7 @@ class Plan:
     weighing: Weighing | None = None  # what is summed for the relevance of weights
     local: int = 0
     attention: list[tuple[tuple[int, ...], str]] = field(default_factory=list)
+    again: str = ""
     pieces: int = 1
     bodies: tuple[str, ...] = ()
 
@@ -139,6 +141,8 @@ def describe(plan: Plan) -> str:
     for what in dict.fromkeys(what for _, what in plan.attention):
         entries = ", ".join("+".join(map(str, which)) for which, found in plan.attention if found == what)
         lines.append(f"attention weights of {entries}: {what}")
+    if plan.again:
+        lines.append(f"made again on the way back, since the memory budget does not hold them: values of {plan.again}")
     if plan.n_constant:
         lines.append(f"steps 0 to {plan.n_constant - 1} depend on no x: an arena keeps their results from call to call")
     if plan.bodies:

@@ -200,8 +200,7 @@ def _part(numbers: Reals, region: Region) -> Reals:
 
 def written(step: Step) -> list[int]:
     """Ids of the roots of what it writes."""
-    views = (step.out, step.factor, step.terms, step.m if step.op == "MAX_POOL" else None)
-    return [id(view.buffer.root) for view in views if view is not None]
+    return [id(view.buffer.root) for view in step.written()]
 
 
 def own_memory(buffer: Buffer) -> bool:

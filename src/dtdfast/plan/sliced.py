@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from .._kernels import lib
@@ -62,6 +62,14 @@ class Sliced(Step):
 
     def roots(self) -> list[Buffer]:
         return [view.buffer.root for view in self.views()]
+
+    def written(self) -> list[View]:
+        written = [view for step in self.inner for view in step.written()]
+        return [view for view in written if not isinstance(view.buffer.root, Local)]
+
+    def moved(self, place: Callable[[Buffer], Buffer]) -> Sliced:
+        inner = [step.moved(place) for step in self.inner]
+        return Sliced(inner, self.cuts, self.block, self.spans, self.ranges)
 
     def parts(self) -> list[Step]:
         return self.inner

@@ -7,6 +7,7 @@ widest reader needs; all others lie row-major. Offsets and strides count element
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from typing import Any
@@ -326,6 +327,18 @@ class Step:
             for key in views_among(tuple(own))
             if (view := own[key]) is not None
         ]
+
+    def written(self) -> list[View]:
+        """Those that it writes, as a step of values."""
+        terms, winners = None if self.op == "FACTOR" else self.terms, self.m if self.op == "MAX_POOL" else None
+        return [view for view in (self.out, self.factor, terms, winners) if view is not None]
+
+    def moved(self, place: Callable[[Buffer], Buffer]) -> Step:
+        """The same step, where each buffer has another place."""
+        views = {key: view for key in VIEWS if (view := self.__dict__.get(key)) is not None}
+        places = {key: place(view.buffer) for key, view in views.items()}
+        found = {key: replace(views[key], buffer=to) for key, to in places.items() if to is not views[key].buffer}
+        return self.but(**found)
 
     @property
     def entries(self) -> tuple[int, ...]:

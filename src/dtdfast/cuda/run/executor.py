@@ -68,6 +68,7 @@ class CudaExecutor:
         self._prepared: dict[_Key, Prepared] = {}
         # samples and targets, halved when memory ran out; a ledger takes more
         self._most = {False: (ANY, ANY), True: (ANY, ANY)}
+        self._room: int | None = None  # bytes of an arena, once one sample with one target ran out of memory
         self._lock = place.lock
         free, _ = place.device.memory()
         self._batches = Batches(program, batch_size, min(BUDGET, free // 2), reals=place.reals, local=False)
@@ -76,7 +77,7 @@ class CudaExecutor:
     # ---------------------------------------------------------------------------------------------------------- sizes
 
     def batch_size(self, n: int, n_targets: int, *, ledger: bool = False) -> int:
-        """Samples per pass, with memory for them at hand: halved until they fit."""
+        """Samples per pass, with memory for them at hand: halved until they fit; then values are made again."""
         with self._lock:
             while True:
                 samples, targets = self._sizes(n, n_targets, ledger)
@@ -88,7 +89,11 @@ class CudaExecutor:
                     # a smaller one follows, and what failed may have been a weight beside it
                     self._place.memory.drop_arena()
                     if samples == 1 and targets == 1:
-                        raise self._too_large(prepared, problem) from None
+                        arena, room = prepared.plan.arena, self._room
+                        self._room = 3 * arena // 4 if room is None or arena <= room else None
+                        if self._room is None:
+                            self._forget(prepared)
+                            raise self._too_large(prepared, problem) from None
                     self._most[ledger] = (
                         (-(-samples // 2), self._most[ledger][1]) if samples > 1 else (1, -(-targets // 2))
                     )
@@ -118,8 +123,8 @@ class CudaExecutor:
         t = self._sizes(n, n_targets, ledger)[1]
         key = _Key(n, t, ledger, t < n_targets, weights)
         if key not in self._prepared:
-            chunked, reals = key.chunked, self._place.reals
-            plan = lower(self.program, n, t, ledger=ledger, weights=weights, chunked=chunked, reals=reals, local=False)
+            options: dict[str, Any] = {"chunked": key.chunked, "reals": self._place.reals, "most": self._room}
+            plan = lower(self.program, n, t, ledger=ledger, weights=weights, local=False, **options)
             self._prepared[key] = Prepared(plan, self._place.memory, contraction, self._place.precision, self._bounds)
         return self._prepared[key]
 
