@@ -1,7 +1,9 @@
-"""Targets that read one token: planned for it alone, with the bits of the whole network's maps."""
+"""Targets, Slices and Gathers that read one token: planned for it alone, with the bits of the whole network's maps."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 
 import dtdfast as dtd
+from dtdfast import executors
 from nets import Net
 from nets.masked import GIVEN, IDS, TOKENS, encoder
 from nets.transformers import BOX, Blocks
@@ -197,3 +200,80 @@ def test_domains_of_inputs_that_are_read_at_one_token():
     for target in ("last", (-1, 2), (-6, 1), (9, None)):
         with pytest.raises(dtd.DtdError):
             dtd.explain([HEAD], x[0, 0], target, backend="cpu")
+
+
+# ------------------------------------------------------------------------------------------ tokens that a network picks
+
+
+@contextmanager
+def whole_plans() -> Iterator[None]:
+    prepare = executors.prepare
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(executors, "prepare", lambda *given: prepare(*given[:-1], True))
+        yield
+
+
+PICKS: dict[str, list[dtd.Layer]] = {
+    "first": [dtd.Slice(1, 0, 1)],
+    "last": [dtd.Gather((-1,), 1)],
+    "stepped": [dtd.Slice(1, 3, None, 4)],
+    "behind what is left out": [dtd.Dropout(), dtd.Slice(-2, -2, -1)],
+}
+
+
+def picking(layers: list[dtd.Layer], pick: list[dtd.Layer], features: int) -> list[dtd.Layer]:
+    weight = np.random.default_rng(7).standard_normal((3, features))
+    return [*layers, *pick, dtd.Flatten(), dtd.Linear(weight)]
+
+
+@pytest.mark.parametrize("pick", PICKS)
+def test_a_picked_token(pick: str) -> None:
+    net = decoder()
+    layers = picking(net.layers[:-1], PICKS[pick], 24)
+    for rules, exact in (("cp-lrp", True), ("attnlrp", False), ("dtd", True), (dtd.Gamma(0.5), True)):
+        explainer = dtd.Explainer(layers, rules=rules, backend="cpu")
+        found, outputs = explainer.explain(WORDS_OF, 1, return_outputs=True)
+        with whole_plans():
+            whole = dtd.Explainer(layers, rules=rules, backend="cpu")
+            expected, predictions = whole.explain(WORDS_OF, 1, return_outputs=True)
+            ledger = str(whole.ledger(WORDS_OF, 1))
+        np.testing.assert_array_equal(outputs, predictions)
+        np.testing.assert_array_equal(explainer.predict(WORDS_OF), predictions)
+        # rows of weights through which nothing goes back are left out of sums: about their roundings
+        np.testing.assert_allclose(found, expected, rtol=0, atol=0 if exact else 2**-20 * abs(expected).max())
+        assert explainer.ledger(WORDS_OF, 1).closed, ledger
+        plan, large = (planned(made, (N_TOKENS,), None) for made in (explainer, whole))
+        assert plan.macs < (0.85 if exact else 0.9) * large.macs
+        assert plan.arena < large.arena
+
+
+def test_two_picked_tokens_and_stops_between() -> None:
+    net = decoder()
+    n = len(net.layers) - 1
+    both = [*net.layers[:-1], *(dtd.Slice(1, k, k + 1, inputs=n - 1) for k in (0, 3))]
+    layers = picking([*both, dtd.Concat(2, inputs=(n, n + 1))], [], 48)
+    with whole_plans():
+        whole = dtd.Explainer(layers, rules="cp-lrp", backend="cpu")
+        expected = whole.explain(WORDS_OF, 1)
+    explainer = dtd.Explainer(layers, rules="cp-lrp", backend="cpu")
+    np.testing.assert_array_equal(explainer.explain(WORDS_OF, 1), expected)
+    assert planned(explainer, (N_TOKENS,), None).macs == planned(whole, (N_TOKENS,), None).macs
+    layers = picking(net.layers[:-1], PICKS["first"], 24)
+    for stop in [position for position, record in enumerate(layers[:n]) if isinstance(record, dtd.Add)]:
+        found = dtd.Explainer(layers, rules="lrp-epsilon", backend="cpu", stop=stop).explain(WORDS_OF, 2)
+        with whole_plans():
+            expected = dtd.Explainer(layers, rules="lrp-epsilon", backend="cpu", stop=stop).explain(WORDS_OF, 2)
+        np.testing.assert_array_equal(found, expected, err_msg=str(stop))
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_neurons_stay_whole_before_a_pick(name: str) -> None:
+    x = np.random.default_rng(1).standard_normal((2, 5, 6)).astype(np.float32)
+    features = dtd.predict(ODD[name], x, backend="cpu").shape[-1]
+    for rules in ("dtd", "lrp-0", "epsilon-alpha2-beta1"):
+        for place in (0, 4):
+            layers = picking(ODD[name], [dtd.Gather((place,), 1)], features)
+            found = dtd.Explainer(layers, rules=rules, backend="cpu").explain(x, 0)
+            with whole_plans():
+                expected = dtd.Explainer(layers, rules=rules, backend="cpu").explain(x, 0)
+            np.testing.assert_array_equal(found, expected, err_msg=str(rules))

@@ -125,7 +125,8 @@ class Executors:
             book, domain = RuleBook("dtd", convention_of("dtd")), Domain("real")
         start, stop = self._between(kind)
         precision = "float64" if exact else "" if self._backend == "cuda" else self._options.precision
-        return prepare(self._layers, sample, self._words, kind, start, stop, book, domain, precision, token)
+        whole = self._backend == "oracle"
+        return prepare(self._layers, sample, self._words, kind, start, stop, book, domain, precision, token, whole)
 
     def _executor(self, program: Program) -> Executor:
         options, wide = self._options, program.real == "f8"

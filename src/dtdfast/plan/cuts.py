@@ -4,7 +4,6 @@ axis as far as a mask leaves something of a block.
 
 from __future__ import annotations
 
-
 import numpy as np
 
 from .sliced import COLUMNS, ROWS, Cuts

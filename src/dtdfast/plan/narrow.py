@@ -1,6 +1,7 @@
-"""A network of whose outputs one token is read: what works token by token is planned for that token alone.
+"""A network of which one token is read, at its output or by a Slice or Gather (a class token): what works token by
+token is planned for that token alone.
 
-From the output back, an entry is narrowed if all that reads it reads this one place of an axis, and if it computes each
+From there back, an entry is narrowed if all that reads it reads this one place of an axis, and if it computes each
 place from its own row. Where a narrowed entry reads one that is not, the row is cut out.
 """
 
@@ -10,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 from .. import layers as L
 from .entries import Entry
@@ -20,42 +21,60 @@ from .units import shares
 Axes = list[int | None]  # of every operand the axis of a sample of which one place is read; None: it is read whole
 
 
+class Place(NamedTuple):
+    """One place along an axis of a sample."""
+
+    axis: int
+    place: int
+
+
 @dataclass
 class Narrowed:
     """Which entries are planned for one token.
 
     Attributes
     ----------
-    token : its place
     entries : all of them, narrowed ones with the shapes that are left
-    axes : position of a narrowed entry → the axis of every operand along which the token alone is read
+    axes : position of a narrowed entry → the axis of every operand along which its token alone is read
+    tokens : position of a narrowed entry → the place of its token
+    picked : position of a Slice or Gather that reads such an entry → what it reads of its operand
     """
 
-    token: int
     entries: dict[int, Entry]
     axes: dict[int, Axes] = field(default_factory=dict)
+    tokens: dict[int, int] = field(default_factory=dict)
+    picked: dict[int, Place] = field(default_factory=dict)
 
-    def cut(self, position: int, slot: int, source: int) -> int | None:
-        """The axis along which an operand has to be cut."""
-        return None if position not in self.axes or source in self.axes else self.axes[position][slot]
+    def cut(self, position: int, slot: int, source: int) -> Place | None:
+        """Where an operand has to be cut."""
+        if source in self.axes:
+            return None
+        axis = self.axes[position][slot] if position in self.axes else None
+        return self.picked.get(position) if axis is None else Place(axis, self.tokens[position])
 
 
 def narrowed(
-    entries: dict[int, Entry], input_shape: Shape, last: int, stop: int | None, token: int, *, held: bool
+    entries: dict[int, Entry], input_shape: Shape, last: int, stop: int | None, token: int | None, *, rows: bool
 ) -> Narrowed:
-    """The entries that only this place of the first axis of the output needs; with attention weights `held`, its rows
-    too: relevance that goes back through a softmax keeps its bits with all of its rows.
+    """The entries that are needed at one place alone: those of a token of the output, the place of its first axis, and
+    those that a Slice or Gather picks.
+
+    Parameters
+    ----------
+    token : None if all of the output is read
+    rows : attention weights are narrowed to a row too; relevance that goes back through a softmax has the bits of the
+        whole network only with all of its rows
     """
     shapes = {L.INPUT: input_shape, **{p: e.shape for p, e in entries.items()}}
     readers = Counter(source for entry in entries.values() for source in entry.sources)
     tables = {p for p, e in entries.items() if isinstance(e.record, L.Constant)}
-    wanted: dict[int, set[int | None]] = {last: {0}}
+    wanted: dict[int, set[Place | None]] = {last: {None if token is None else Place(0, token)}}
 
     def through(position: int, axis: int) -> Axes | None:
         entry = entries[position]
         if isinstance(entry.record, L.Mul) and tables.intersection(entry.sources):
             return None  # the factors would be weights that differ from token to token
-        found = None if isinstance(entry.record, L.Softmax) and not held else _THROUGH.get(type(entry.record))
+        found = None if isinstance(entry.record, L.Softmax) and not rows else _THROUGH.get(type(entry.record))
         return None if found is None else found(entry, axis, [shapes[s] for s in entry.sources])
 
     def torn(source: int, axis: int | None) -> bool:
@@ -63,19 +82,37 @@ def narrowed(
         alone = source != L.INPUT and readers[source] == 1 and shares(entries[source].record)
         return alone and (axis is None or through(source, axis) is None)
 
-    result = Narrowed(token, dict(entries))
+    result = Narrowed(dict(entries))
     for position in sorted(entries, reverse=True):
         entry, reads = entries[position], wanted.get(position, {None})
-        axis = reads.pop() if len(reads) == 1 and position != stop else None
-        axes = None if axis is None else through(position, axis)
-        if axis is None or axes is None or (isinstance(entry.record, ONE) and any(map(torn, entry.sources, axes))):
+        read = reads.pop() if len(reads) == 1 and position != stop else None
+        axes = None if read is None else through(position, read.axis)
+        if read is None or axes is None or (isinstance(entry.record, ONE) and any(map(torn, entry.sources, axes))):
             axes = None
         else:
-            result.axes[position] = axes
-            result.entries[position] = _one(entry, axis, token)
+            result.axes[position], result.tokens[position] = axes, read.place
+            result.entries[position] = _one(entry, *read)
         for slot, source in enumerate(entry.sources):
-            wanted.setdefault(source, set()).add(None if axes is None else axes[slot])
+            axis = None if axes is None else axes[slot]
+            found = None if read is None or axis is None else Place(axis, read.place)
+            wanted.setdefault(source, set()).add(found or _picked(entry, shapes[source]))
+    for position, entry in entries.items():
+        if entry.sources and entry.sources[0] in result.axes and (cut := _picked(entry, shapes[entry.sources[0]])):
+            result.picked[position] = cut
+            first = {"start": 0, "stop": 1, "step": 1} if isinstance(entry.record, L.Slice) else {"indices": (0,)}
+            result.entries[position] = entry._replace(record=replace(entry.record, **first))
     return result
+
+
+def _picked(entry: Entry, shape: Shape) -> Place | None:
+    """The one place of an operand of this shape that a Slice or Gather reads."""
+    record = entry.record
+    if not isinstance(record, (L.Slice, L.Gather)):
+        return None
+    axis = axis_of(record.axis, shape, type(record).__name__)
+    all_of = range(shape[axis])
+    places = all_of[record.start : record.stop : record.step] if isinstance(record, L.Slice) else record.indices
+    return Place(axis, all_of[places[0]]) if len(places) == 1 < len(all_of) else None
 
 
 def _one(entry: Entry, axis: int, token: int) -> Entry:

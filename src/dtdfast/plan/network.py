@@ -15,7 +15,7 @@ from .builder import Builder
 from .domain import Domain
 from .entries import Entry
 from .fold import Folding, fold
-from .narrow import Narrowed
+from .narrow import Narrowed, Place
 from .rows import assign_rows
 from .shapes import Shape
 from .tensors import Tensor
@@ -64,15 +64,15 @@ def build(
 
 def make_units(builder: Builder, narrow: Narrowed | None = None) -> list[Unit]:
     """Entry by entry; then every tensor knows its readers."""
-    cuts: dict[tuple[int, int], Tensor] = {}
+    cuts: dict[tuple[int, Place], Tensor] = {}
 
     def operand(narrow: Narrowed, position: int, slot: int, source: int) -> Tensor:
-        axis = narrow.cut(position, slot, source)
-        if axis is None:
+        cut = narrow.cut(position, slot, source)
+        if cut is None:
             return at[source]
-        if (source, axis) not in cuts:
-            cuts[source, axis] = one_place(builder, entries[position], at[source], axis, narrow.token)
-        return cuts[source, axis]
+        if (source, cut) not in cuts:
+            cuts[source, cut] = one_place(builder, entries[position], at[source], *cut)
+        return cuts[source, cut]
 
     folding, entries, at = builder.folding, builder.entries, builder.at
     listed = builder.book.listed is not None

@@ -149,7 +149,7 @@ def outputs(
     shape = entries[last].shape
     if len(shape) != 2 or shape[0] == 1:
         return Outputs(shape, False)
-    return Outputs(shape, last in narrowed(entries, input_shape, last, stop, 0, held=False).axes)
+    return Outputs(shape, last in narrowed(entries, input_shape, last, stop, 0, rows=False).axes)
 
 
 def words_of(layers: Sequence[L.Layer], reads: Sequence[Sequence[int]], last: int) -> tuple[int, int] | None:
@@ -171,6 +171,7 @@ def prepare(
     domain: Domain,
     precision: str = "",
     token: int | None = None,
+    whole: bool = False,
 ) -> Program:
     """Check, fold, fuse and resolve; raises a DtdError before any work where something does not fit.
 
@@ -179,14 +180,15 @@ def prepare(
     precision : "float32", "float64" or "single", as asked of an executor that has them; "" for float32 whatever the
         rules
     token : the one place of the output's first axis that is explained; None for all
+    whole : nothing is narrowed to places that are read alone
     """
     last = last_entry(layers, start, kind)
     entries = wire(layers, input_shape, tokens=tokens, last=last)
     stop = stop if kind != PREDICT else None
     if stop is not None and stop not in entries:
         raise LayerError(f"stop={stop}: {at(stop, layers[stop])} plays no part in what is explained (entry {last})")
-    held = book.holds and kind == EXPLAIN
-    narrow = None if token is None else narrowed(entries, input_shape, last, stop, token, held=held)
+    rows = token is None or (book.holds and kind == EXPLAIN)
+    narrow = None if whole else narrowed(entries, input_shape, last, stop, token, rows=rows)
     entries = entries if narrow is None else narrow.entries
     network = build(entries, input_shape, last, stop, book, domain, narrow)
     leaves = network.input if stop is None else network.at[stop]
