@@ -72,7 +72,7 @@ class Executors:
         with self._lock:
             if (sample, kind) not in self._outputs:
                 start, stop = self._between(kind)
-                self._outputs[sample, kind] = outputs(self._layers, sample, self._words, kind, start, stop)
+                self._outputs[sample, kind] = outputs(self._layers, sample, self._words, kind, start, stop, self._book)
             return self._outputs[sample, kind]
 
     def apart(self, sample: Shape, kind: str, token: int) -> bool:

@@ -7,6 +7,8 @@ from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from .errors import RuleError
 from .layers import BatchNorm, Layer, Linear, Scale
 from .rules import AlphaBeta, Convention, Epsilon, Flat, Gamma, Pass, Rule, Slope, ZBox, Zero, ZPlus, ZPlusBySign
@@ -107,6 +109,13 @@ class RuleBook:
         if rule is not None and not isinstance(rule, Rule):
             raise RuleError(f"rules({position}, {type(record).__name__}) returned {rule!r}, expected a Rule or None")
         return rule
+
+    def boxed(self, position: int, record: Layer) -> bool:
+        """Whether the rule of this entry has bounds for each of several elements."""
+        rule = self.explicit(position, record) or self.everywhere()
+        return isinstance(rule, ZBox) and any(
+            bound is not None and np.size(bound) > 1 for bound in (rule.low, rule.high)
+        )
 
     def kept(self, entries: Iterable[Any]) -> frozenset[int]:
         """The affine entries that do not fold, since they have a rule of their own: passed as they are, or one tap with

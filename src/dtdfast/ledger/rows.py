@@ -23,11 +23,14 @@ EMPTY, BIAS, STABILIZER, BIAS_SIZE, S, TERMS = range(2, 8)
 
 
 def rows_of(book: Book, blocks: NDArray[np.float64], layers: list[Layer], u: float) -> list[Row]:
-    """One row per unit; `blocks` (n, COLUMNS, blocks) holds the sums of blocks, u is the unit roundoff."""
+    """One row per unit that stands for an entry; `blocks` (n, COLUMNS, blocks) holds the sums of blocks, u is the unit
+    roundoff.
+    """
     sums = np.add.reduceat(blocks, book.starts, axis=2) if book.starts else blocks
     for number, parts in reversed(book.parts.items()):  # parts may have parts, which were found later
         sums[:, :, number] = sums[:, :, parts].sum(axis=2)
-    return [_row(line, book, sums, layers, u) for line in book.lines]
+    listed = (line for line in book.lines if not (isinstance(line.unit, U.Move) and line.unit.unlisted))
+    return [_row(line, book, sums, layers, u) for line in listed]
 
 
 def _row(line: Line, book: Book, sums: Sums, layers: list[Layer], u: float) -> Row:

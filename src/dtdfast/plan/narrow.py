@@ -14,9 +14,9 @@ from math import prod
 from typing import Any, NamedTuple
 
 from .. import layers as L
+from ..presets import RuleBook
 from .entries import Entry
 from .shapes import Shape, axis_of
-from .units import shares
 
 Axes = list[int | None]  # of every operand the axis of a sample of which one place is read; None: it is read whole
 
@@ -54,7 +54,14 @@ class Narrowed:
 
 
 def narrowed(
-    entries: dict[int, Entry], input_shape: Shape, last: int, stop: int | None, token: int | None, *, rows: bool
+    entries: dict[int, Entry],
+    input_shape: Shape,
+    last: int,
+    stop: int | None,
+    token: int | None,
+    book: RuleBook,
+    *,
+    rows: bool,
 ) -> Narrowed:
     """The entries that are needed at one place alone: those of a token of the output, the place of its first axis, and
     those that a Slice or Gather picks.
@@ -74,20 +81,36 @@ def narrowed(
         entry = entries[position]
         if isinstance(entry.record, L.Mul) and tables.intersection(entry.sources):
             return None  # the factors would be weights that differ from token to token
+        if book.boxed(position, entry.record):
+            return None
         found = None if isinstance(entry.record, L.Softmax) and not rows else _THROUGH.get(type(entry.record))
         return None if found is None else found(entry, axis, [shapes[s] for s in entry.sources])
 
-    def torn(source: int, axis: int | None) -> bool:
-        """Whether an entry that is one with this neuron of its own would be cut off from it."""
-        alone = source != L.INPUT and readers[source] == 1 and shares(entries[source].record)
-        return alone and (axis is None or through(source, axis) is None)
+    intact: set[tuple[int, int | None]] = set()
+
+    def torn(sources: tuple[int, ...], axes: Axes) -> bool:
+        """Whether entries that may be one with this neuron of theirs would be cut off from it."""
+        seen, todo = set[tuple[int, int | None]](), [*zip(sources, axes, strict=True)]
+        while todo:
+            source, axis = todo.pop()
+            if source == L.INPUT or readers[source] > 1 or (source, axis) in intact:
+                continue
+            entry = entries[source]
+            found = None if axis is None else through(source, axis)
+            if found is None and not isinstance(entry.record, APART):
+                return True
+            seen.add((source, axis))
+            if found is not None and isinstance(entry.record, (*ONE, L.Dropout)):
+                todo += zip(entry.sources, found, strict=True)
+        intact.update(seen)
+        return False
 
     result = Narrowed(dict(entries))
     for position in sorted(entries, reverse=True):
         entry, reads = entries[position], wanted.get(position, {None})
         read = reads.pop() if len(reads) == 1 and position != stop else None
         axes = None if read is None else through(position, read.axis)
-        if read is None or axes is None or (isinstance(entry.record, ONE) and any(map(torn, entry.sources, axes))):
+        if read is None or axes is None or (isinstance(entry.record, ONE) and torn(entry.sources, axes)):
             axes = None
         else:
             result.axes[position], result.tokens[position] = axes, read.place
@@ -110,6 +133,8 @@ def _picked(entry: Entry, shape: Shape) -> Place | None:
     if not isinstance(record, (L.Slice, L.Gather)):
         return None
     axis = axis_of(record.axis, shape, type(record).__name__)
+    if len(shape) == 1:  # a feature, of which nothing is computed for each alone
+        return None
     all_of = range(shape[axis])
     places = all_of[record.start : record.stop : record.step] if isinstance(record, L.Slice) else record.indices
     return Place(axis, all_of[places[0]]) if len(places) == 1 < len(all_of) else None
@@ -196,6 +221,9 @@ def _reshape(entry: Entry, axis: int, shapes: list[Shape]) -> Axes | None:
 
 ONE = (L.ReLU, L.Activation, L.Add, L.Mul, L.Scale)
 """What may be one neuron with the layer that it reads."""
+
+APART = (L.Constant, L.Given, L.Embedding, L.LayerNorm, L.RMSNorm, L.Softmax)
+"""What is never one with the layer that reads it."""
 
 _THROUGH: dict[type[L.Layer], Callable[[Entry, int, list[Shape]], Axes | None]] = {
     **dict.fromkeys((L.ReLU, L.Activation, L.Dropout), _same),

@@ -142,14 +142,20 @@ class Outputs:
 
 
 def outputs(
-    layers: list[L.Layer], input_shape: Shape, tokens: bool, kind: str, start: int | None, stop: int | None
+    layers: list[L.Layer],
+    input_shape: Shape,
+    tokens: bool,
+    kind: str,
+    start: int | None,
+    stop: int | None,
+    book: RuleBook,
 ) -> Outputs:
     last = last_entry(layers, start, kind)
     entries = wire(layers, input_shape, tokens=tokens, last=last)
     shape = entries[last].shape
     if len(shape) != 2 or shape[0] == 1:
         return Outputs(shape, False)
-    return Outputs(shape, last in narrowed(entries, input_shape, last, stop, 0, rows=False).axes)
+    return Outputs(shape, last in narrowed(entries, input_shape, last, stop, 0, book, rows=False).axes)
 
 
 def words_of(layers: Sequence[L.Layer], reads: Sequence[Sequence[int]], last: int) -> tuple[int, int] | None:
@@ -188,7 +194,7 @@ def prepare(
     if stop is not None and stop not in entries:
         raise LayerError(f"stop={stop}: {at(stop, layers[stop])} plays no part in what is explained (entry {last})")
     rows = token is None or (book.holds and kind == EXPLAIN)
-    narrow = None if whole else narrowed(entries, input_shape, last, stop, token, rows=rows)
+    narrow = None if whole else narrowed(entries, input_shape, last, stop, token, book, rows=rows)
     entries = entries if narrow is None else narrow.entries
     network = build(entries, input_shape, last, stop, book, domain, narrow)
     leaves = network.input if stop is None else network.at[stop]

@@ -24,13 +24,13 @@ def reshaped(builder: Builder, entry: Entry, source: Tensor, shape: Shape) -> Te
     return builder.put(Reshaping((entry.position,), (source,), builder.inner(entry, shape)))
 
 
-def moved(builder: Builder, entry: Entry, source: Tensor, region: Region) -> Tensor:
+def moved(builder: Builder, entry: Entry, source: Tensor, region: Region, *, unlisted: bool = False) -> Tensor:
     """One region of a tensor."""
     shape = tuple(count for _, _, count in region.ranges)
     if region.order is not None:
         shape = tuple(shape[a] for a in region.order)
     out = builder.inner(entry, shape)
-    return builder.put(Move((entry.position,), (source,), out, pairs=[(whole(shape), 0, region)]))
+    return builder.put(Move((entry.position,), (source,), out, pairs=[(whole(shape), 0, region)], unlisted=unlisted))
 
 
 def one_place(builder: Builder, entry: Entry, source: Tensor, axis: int, place: int) -> Tensor:
@@ -40,7 +40,7 @@ def one_place(builder: Builder, entry: Entry, source: Tensor, axis: int, place: 
         value = maker.value.take([place], axis)
         return builder.put(Fixed((entry.position,), (), builder.inner(entry, value.shape), value=value))
     ranges = tuple((place, 1, 1) if a == axis else (0, 1, size) for a, size in enumerate(source.shape))
-    return moved(builder, entry, source, Region(ranges))
+    return moved(builder, entry, source, Region(ranges), unlisted=True)
 
 
 def ordered(builder: Builder, entry: Entry, source: Tensor, order: Axes) -> Tensor:

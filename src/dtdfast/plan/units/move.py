@@ -25,11 +25,17 @@ Pairs = list[tuple[Region, int, Region]]  # (in out, number of the source, in th
 
 @dataclass(eq=False, repr=False)
 class Move(Unit):
-    """out[region] = source[region] for pairs of regions; elements left out hold `fill`."""
+    """out[region] = source[region] for pairs of regions; elements left out hold `fill`.
+
+    Attributes
+    ----------
+    unlisted : it stands for no entry, and has no row of a ledger
+    """
 
     transparent = True
     pairs: Pairs = field(default_factory=list)
     fill: float | None = None
+    unlisted: bool = False
 
     def sign(self) -> bool:
         return all(s.nonnegative for s in self.sources) and (self.fill is None or self.fill >= 0)
