@@ -130,7 +130,7 @@ def narrowed(
 def _picked(entry: Entry, shape: Shape) -> Place | None:
     """The one place of an operand of this shape that a Slice or Gather reads."""
     record = entry.record
-    if not isinstance(record, (L.Slice, L.Gather)):
+    if not isinstance(record, PICKS):
         return None
     axis = axis_of(record.axis, shape, type(record).__name__)
     if len(shape) == 1:  # a feature, of which nothing is computed for each alone
@@ -221,6 +221,9 @@ def _reshape(entry: Entry, axis: int, shapes: list[Shape]) -> Axes | None:
 
 ONE = (L.ReLU, L.Activation, L.Add, L.Mul, L.Scale)
 """What may be one neuron with the layer that it reads."""
+
+PICKS = (L.Slice, L.Gather)
+"""What may read one place of its operand."""
 
 APART = (L.Constant, L.Given, L.Embedding, L.LayerNorm, L.RMSNorm, L.Softmax)
 """What is never one with the layer that reads it."""

@@ -16,7 +16,7 @@ from ..presets import RuleBook
 from ..rules import Convention
 from .domain import Domain, narrow
 from .join import join
-from .narrow import narrowed
+from .narrow import PICKS, narrowed
 from .network import Network, build
 from .resolve import resolve
 from .shapes import Shape
@@ -193,8 +193,10 @@ def prepare(
     stop = stop if kind != PREDICT else None
     if stop is not None and stop not in entries:
         raise LayerError(f"stop={stop}: {at(stop, layers[stop])} plays no part in what is explained (entry {last})")
-    rows = token is None or (book.holds and kind == EXPLAIN)
-    narrow = None if whole else narrowed(entries, input_shape, last, stop, token, book, rows=rows)
+    narrow = None
+    if not whole and (token is not None or any(isinstance(entry.record, PICKS) for entry in entries.values())):
+        rows = token is None or (book.holds and kind == EXPLAIN)
+        narrow = narrowed(entries, input_shape, last, stop, token, book, rows=rows)
     entries = entries if narrow is None else narrow.entries
     network = build(entries, input_shape, last, stop, book, domain, narrow)
     leaves = network.input if stop is None else network.at[stop]
