@@ -11,14 +11,13 @@ from __future__ import annotations
 import ast
 import os
 import re
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import dtdfast
-from assembler import SHARED, between, count, resources
+from assembler import SHARED, between, count, resources, workers
 from contraction_kernels import (
     REGISTERS,
     Case,
@@ -48,8 +47,7 @@ def assembled(case: Case) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def table() -> dict[Case, dict[str, Any]]:
     cases = list(specialisations()) if LONG else selected()
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
-        return dict(zip(cases, pool.map(assembled, cases), strict=True))
+    return dict(zip(cases, workers().map(assembled, cases), strict=True))
 
 
 def test_registers(table: Any) -> None:

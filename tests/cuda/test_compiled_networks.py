@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor
 from itertools import product
 from typing import Any
 
 import pytest
 
 import gpu_jobs
-from assembler import SHARED, resources
+from assembler import SHARED, resources, workers
 from contraction_kernels import REGISTERS, kernel_of, local_bytes, specialisations, spilled
 from dtdfast.cuda.compile.kernel import Kernel
 from dtdfast.cuda.kernels.dense import Tile, dense
@@ -33,18 +32,17 @@ LONG = bool(os.environ.get("DTDFAST_LONG"))
 def wrong(kernels: Iterable[Kernel]) -> list[Any]:
     """Those that do not fit, with what the assembler says; a line for each."""
     kernels, bad = list(kernels), []
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
-        for kernel, row in zip(kernels, pool.map(resources, kernels), strict=True):
-            found = [row["targets"][target] for target in SHARED]
-            print(
-                kernel.name,
-                [f["registers"] for f in found],
-                kernel.constants[:-1] if kernel.name == "dtd_dense" else kernel.constants[1:3],
-            )
-            fits = all(f["registers"] * kernel.threads * kernel.min_blocks <= REGISTERS for f in found)
-            most = [local_bytes(spilled(kernel, t)) if kernel.name == "dtd_dense" else 0 for t in SHARED]
-            if not fits or row["float64"] or any(f["local"] > m for f, m in zip(found, most, strict=True)):
-                bad.append((kernel, row))
+    for kernel, row in zip(kernels, workers().map(resources, kernels), strict=True):
+        found = [row["targets"][target] for target in SHARED]
+        print(
+            kernel.name,
+            [f["registers"] for f in found],
+            kernel.constants[:-1] if kernel.name == "dtd_dense" else kernel.constants[1:3],
+        )
+        fits = all(f["registers"] * kernel.threads * kernel.min_blocks <= REGISTERS for f in found)
+        most = [local_bytes(spilled(kernel, t)) if kernel.name == "dtd_dense" else 0 for t in SHARED]
+        if not fits or row["float64"] or any(f["local"] > m for f, m in zip(found, most, strict=True)):
+            bad.append((kernel, row))
     return bad
 
 

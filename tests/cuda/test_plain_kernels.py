@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import ast
 import inspect
-import os
-from concurrent.futures import ProcessPoolExecutor
 from itertools import product
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import dtdfast as dtd
-from assembler import resources
+from assembler import resources, workers
 from dtdfast.cuda.compile import cache, parallel, sources
 from dtdfast.cuda.compile.kernel import Binary, Kernel
 from dtdfast.cuda.kernels import (
@@ -128,9 +125,7 @@ def products():
 @pytest.fixture(scope="module")
 def assembled():
     made = [*kernels(), *products()]
-    # processes of their own: what compiled for the host in this one has set numba to another level of optimisation
-    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as workers:
-        return dict(zip(made, workers.map(resources, made), strict=True))
+    return dict(zip(made, workers().map(resources, made), strict=True))
 
 
 def test_assembled(assembled):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 import subprocess
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,6 +23,17 @@ LINE = re.compile(
     re.MULTILINE,
 )
 Listing = list[tuple[str, str]]  # instructions and their operands; "" and a label
+
+
+@cache
+def workers() -> ProcessPoolExecutor:
+    """Processes that compile for all tests, as the first kernel of each takes seconds more.
+
+    They are not forked: what this process compiled for the host has set numba to another level of optimisation, and
+    numba works with the little that the heap of a forked process has left, which it takes from the system and gives
+    back a hundred thousand times per kernel.
+    """
+    return ProcessPoolExecutor(os.cpu_count(), get_context("spawn"))
 
 
 @cache
