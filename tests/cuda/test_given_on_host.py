@@ -1,4 +1,7 @@
-"""Givens on a device that is the host: uploaded beside x, read by embeddings, softmax masks and gates."""
+"""Givens on a device that is the host: uploaded beside x, read by embeddings, softmax masks and gates.
+
+Python itself runs the kernels, which are many and have few numbers: sooner than they are compiled.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import pytest
 
 import dtdfast as dtd
 from dtdfast.explainer import Explainer
+from host import HostDevice
 from nets.masked import GIVEN, IDS, OTHERS, REAL, encoder
 
 
@@ -18,7 +22,7 @@ from nets.masked import GIVEN, IDS, OTHERS, REAL, encoder
 )
 def test_masks_on_a_device(explainer: Callable[..., Explainer], kind: str, rules: str) -> None:
     net = encoder(kind)
-    made = explainer(net.layers, rules=rules, batch_size=3)
+    made = explainer(net.layers, HostDevice(compiled=False), rules=rules, batch_size=3)
     maps = made.explain(IDS, [[0, 2]], **GIVEN)
     expected = dtd.explain(net.layers, IDS, [[0, 2]], rules=rules, backend="oracle", **GIVEN)
     np.testing.assert_allclose(maps, expected, rtol=0, atol=3e-5 * abs(expected).max())
@@ -40,7 +44,7 @@ def test_refused_before_anything_is_uploaded(explainer: Callable[..., Explainer]
 def test_targets_at_tokens(explainer: Callable[..., Explainer]) -> None:
     """The last real token of each sample; which of its outputs is the largest shows in the forward pass."""
     net = encoder("boolean", "tokens")
-    made = explainer(net.layers)
+    made = explainer(net.layers, HostDevice(compiled=False))
     outputs = made.predict(IDS, **GIVEN)
     tokens = [3, 5, 0, 4]
     for target, classes in (("last", outputs[range(4), tokens].argmax(axis=-1)), (("last", 1), 1)):

@@ -19,9 +19,11 @@ from dtdfast.cuda.compile import language
 from dtdfast.cuda.compile.kernel import Kernel
 from dtdfast.cuda.run.device import ALIGN, OutOfMemory
 from dtdfast.cuda.run.launch import Launch
+from support import LONG
 
 GUARD = 4096
 SENTINEL = 0xA5
+FEW = 0 if LONG else 8192  # threads, which Python runs sooner than a kernel is compiled
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class HostDevice:
 
     Parameters
     ----------
-    compiled : run kernels through numba's compiler for the host, else by Python itself
+    compiled : run kernels of more than FEW threads through numba's compiler for the host, else by Python itself
     """
 
     number, name, capability, multiprocessors, shared_bytes, stream = 0, "host", (9, 0), 132, 227 * 1024, 1
@@ -103,7 +105,8 @@ class HostDevice:
             if isinstance(launch, HostCall):
                 launch.run()
             else:
-                run_compiled(launch) if self.compiled else run_python(launch)
+                few = launch.grid[0] * launch.kernel.threads <= FEW
+                run_compiled(launch) if self.compiled and not few else run_python(launch)
 
     def record(self, launches: Sequence[Any]) -> list[Any]:
         self.log.append("record")
