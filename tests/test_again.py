@@ -133,16 +133,19 @@ def test_nothing_runs_twice_on_the_way_back_and_targets_share_it() -> None:
         assert all(buffer.batch == "n" for buffer in copies)
 
 
-def test_a_budget_that_was_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was refused is explained; what even so takes too much is refused, with the least that it takes."""
+@pytest.mark.parametrize("n_threads", [1, 2, 3])
+def test_a_budget_that_was_too_small(n_threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was refused is explained, in pieces too; what even so takes too much is refused, with the least that it
+    takes.
+    """
     layers, x = deep(64), np.random.default_rng(2).standard_normal((512, 64)).astype(np.float32)
-    expected = dtd.explain(layers, x, 0, backend="cpu", rules="lrp-epsilon", batch_size=512)
+    expected = dtd.explain(layers, x, 0, backend="cpu", rules="lrp-epsilon", batch_size=512, n_threads=n_threads)
     whole = lower(program(layers, (64,), "lrp-epsilon"), 512, 1)
     dtd.clear_cache()
     monkeypatch.setenv("DTDFAST_MEMORY", str(whole.arena // 2))
-    explainer = dtd.Explainer(layers, backend="cpu", rules="lrp-epsilon", batch_size=512)
+    explainer = dtd.Explainer(layers, backend="cpu", rules="lrp-epsilon", batch_size=512, n_threads=n_threads)
     np.testing.assert_array_equal(explainer.explain(x, 0), expected)
     assert "more multiply-adds" in str(explainer.plan_for(x.shape))
     monkeypatch.setenv("DTDFAST_MEMORY", str(whole.arena // 50))
     with pytest.raises(dtd.MemoryBudgetError, match="working memory of 512 sample"):
-        dtd.Explainer(layers, backend="cpu", rules="lrp-epsilon", batch_size=512).explain(x, 0)
+        dtd.Explainer(layers, backend="cpu", rules="lrp-epsilon", batch_size=512, n_threads=n_threads).explain(x, 0)

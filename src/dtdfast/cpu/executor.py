@@ -268,7 +268,7 @@ class CpuExecutor:
             refuse_cancelling(program, precision)
         self.program, self._precision = program, precision
         self._n_threads, self._store = n_threads, store
-        self._plans: dict[tuple[int, int, bool, Positions, bool], tuple[Plan, Encoded]] = {}
+        self._plans: dict[tuple[int, int, int, bool, Positions, bool], tuple[Plan, Encoded]] = {}
         self._layouts: dict[tuple[int, int, int, bool, Positions, bool], Layout] = {}
         self._lock = renewed(self, "_lock")
         self._isa = isa_index()
@@ -280,22 +280,24 @@ class CpuExecutor:
 
     def plan(self, n: int, n_targets: int) -> Plan:
         piece = self.batches.piece(n, self._threads())
-        plan, encoded = self._encoded(piece, n_targets)
-        return replace(plan, pieces=-(-n // piece), bodies=encoded.bodies(self._isa))
+        pieces = -(-n // piece)
+        plan, encoded = self._encoded(piece, pieces, n_targets)
+        return replace(plan, pieces=pieces, bodies=encoded.bodies(self._isa))
 
     def _threads(self) -> int:
         return kernel_threads(self._n_threads)
 
     def _encoded(
-        self, n: int, n_targets: int, ledger: bool = False, weights: Positions = frozenset()
+        self, n: int, pieces: int, n_targets: int, ledger: bool = False, weights: Positions = frozenset()
     ) -> tuple[Plan, Encoded]:
+        """The plan of a piece; so many share the memory."""
         t = self.batches.targets(n_targets)
-        key = (n, t, ledger, weights, t < n_targets)
+        key = (n, pieces, t, ledger, weights, t < n_targets)
         with self._lock:
             if key not in self._plans:
-                alone = key == (1, 1, False, frozenset(), False)
+                alone = key == (1, 1, 1, False, frozenset(), False)
                 with uncollected():
-                    most, threads = budget(), self._threads()
+                    most, threads = budget() // pieces, -(-self._threads() // pieces)
                     options: dict[str, Any] = {"ledger": ledger, "weights": weights, "chunked": t < n_targets}
                     plan = (
                         self.batches.one(most, threads)
@@ -328,7 +330,7 @@ class CpuExecutor:
         layout = self._layouts.get(key)
         if layout is None:
             piece = n if whole or positions or self.program.checked else self.batches.piece(n, threads)
-            layout = Layout.of(n, threads, *self._encoded(piece, n_targets, ledger, positions))
+            layout = Layout.of(n, threads, *self._encoded(piece, -(-n // piece), n_targets, ledger, positions))
             with self._lock:
                 self._layouts[key] = layout
                 while len(self._layouts) > MOST_PLANS:
