@@ -144,3 +144,20 @@ def test_a_product_that_is_0(backend: Any, above: list[dtd.Layer], stop: int | N
     if not above:
         lost = start[:, 1].sum(axis=1) + start[:, [0, 2], 1].sum(axis=1)
         np.testing.assert_allclose(ledger.absorbed["zero denominator"], lost, rtol=1e-6)
+
+
+def test_float64_as_far_as_captum_needs_it(rng: Any) -> None:
+    """Terms of a layer behind that are float32 already: read as float64 they were numbers of somebody else."""
+    weights = [rng.standard_normal(shape).astype(np.float32) for shape in ((1, 1), (1, 1), (21, 5, 1))]
+    gate, signal, last = weights
+    layers = [
+        dtd.ReLU(), dtd.Linear(signal), dtd.Linear(gate, inputs=(0,)), dtd.Activation("gelu"), dtd.Mul(inputs=(1, 3)),
+        dtd.ReLU(), dtd.Conv(last, rng.standard_normal(21).astype(np.float32)),
+    ]  # fmt: skip
+    x = np.abs(rng.standard_normal((3, 5, 1))).astype(np.float32)
+    start = rng.standard_normal(dtd.predict(layers, x).shape).astype(np.float32)
+    asked: dict[str, Any] = dict(rules="epsilon-alpha2-beta1-flat", convention="captum")
+    ledgers = [dtd.explain(layers, x, start, backend=b, return_ledger=True, **asked)[1] for b in ("cpu", "oracle")]
+    assert all(ledger.closed for ledger in ledgers)
+    found, expected = (ledger.absorbed["surplus"] for ledger in ledgers)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)

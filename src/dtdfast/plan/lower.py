@@ -13,6 +13,7 @@ from .plan import Plan
 from .program import Program
 from .sliced import place_locals
 from .steps import Buffer, Step, View
+from .tensors import Tensor
 from .units import Unit
 
 
@@ -69,16 +70,22 @@ def halve_gates(lowering: Lowering, unit: Unit, real: str) -> None:
 
 
 def halve_values(lowering: Lowering, program: Program) -> None:
-    """Values that relevance in float32 may read, rounded; what it does not read takes no step in the end."""
+    """Values that relevance in float32 may read, rounded where they are wider; what it does not read takes no step in
+    the end.
+    """
+
+    def rounded(value: Buffer, tensor: Tensor, stem: str) -> Buffer:
+        return lowering.converted(value, tensor, stem) if value.root.dtype == "f8" else value
+
     for tensor in program.network.tensors:
         value = lowering.values.get(tensor.index)
-        if value is not None and value.root.dtype == "f8":
-            lowering.values[tensor.index] = lowering.converted(value, tensor, "x")
+        if value is not None:
+            lowering.values[tensor.index] = rounded(value, tensor, "x")
         kept = lowering.kept.get(tensor.index)
         if kept is not None:
-            kept.terms = [lowering.converted(each, tensor, "n") for each in kept.terms]
-            kept.y = None if kept.y is None else lowering.converted(kept.y, tensor, "y")
-            kept.sizes = None if kept.sizes is None else lowering.converted(kept.sizes, tensor, "a")
+            kept.terms = [rounded(each, tensor, "n") for each in kept.terms]
+            kept.y = None if kept.y is None else rounded(kept.y, tensor, "y")
+            kept.sizes = None if kept.sizes is None else rounded(kept.sizes, tensor, "a")
 
 
 def relevance(lowering: Lowering, program: Program) -> list[Step]:

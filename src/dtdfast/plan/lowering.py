@@ -145,6 +145,7 @@ class Lowering:
         """The same in another type: by default that of what comes next."""
         name = f"{stem}{self.label(tensor)}"
         buffer = self.buffer(name, tensor.shape, source.batch, plain=source.plain, dtype=dtype)
+        assert buffer.dtype != source.root.dtype
         self.emit(Step("CONVERT", None, View(buffer), View(source)))
         return buffer
 
