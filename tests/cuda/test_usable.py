@@ -6,6 +6,7 @@ import ctypes
 import importlib.util
 import subprocess
 import sys
+from argparse import Namespace
 from importlib import metadata
 
 import numpy as np
@@ -87,7 +88,7 @@ def test_reasons(driver, monkeypatch, made, reason, rng):
     assert not found.usable
     assert found.reason == reason
     monkeypatch.setattr("dtdfast.cli.doctor.metadata.requires", lambda name: [])
-    assert reason in doctor()
+    assert reason in doctor(Namespace(json=False))
     assert dtd.build_config()["cuda"] == reason
     layers, x = classifier(rng), normal(rng, 1, 3, 6, 6)
     with pytest.raises(dtd.BackendError) as error:
