@@ -161,3 +161,15 @@ def test_float64_as_far_as_captum_needs_it(rng: Any) -> None:
     assert all(ledger.closed for ledger in ledgers)
     found, expected = (ledger.absorbed["surplus"] for ledger in ledgers)
     np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "oracle"])
+def test_more_than_came_is_lost_and_given_back(backend: Any, rng: Any) -> None:
+    """α R and β R of neurons without terms: their sums round, too, and by more than R does."""
+    layers = [dtd.ReLU(), dtd.Linear(rng.standard_normal((300, 5)))]
+    x, rule = np.zeros((40, 5)), dtd.AlphaBeta(1000.0, 999.0, fallback=False)
+    _, ledger = dtd.explain(
+        layers, x, rng.standard_normal((40, 300)), rules=rule, backend=backend, precision="float64", return_ledger=True
+    )
+    assert ledger.closed
+    assert (np.abs(ledger.absorbed["zero denominator"]) > 100).all()

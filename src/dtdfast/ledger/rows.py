@@ -101,4 +101,6 @@ def _neuron(unit: U.Neuron, line: Line, sums: Sums) -> tuple[dict[str, Vector], 
         for selected, more in signs.values():
             if abs(given + more - 1.0) > 1e-12:
                 absorbed["surplus"] += (1.0 - given - more) * selected
-    return absorbed, (1.0 + row.gamma) * size + bias + lowest
+    taken = [abs(share.coefficient) for share in row.shares]
+    more = sum(taken) - 1.0 if max(taken) > 1 else 0.0  # absorbed whole, where a share has no terms
+    return absorbed, (1.0 + row.gamma) * size + bias + lowest + more * passed

@@ -126,6 +126,7 @@ def _neuron(account: Account, unit: U.Neuron, r: Float64) -> tuple[dict[str, Flo
         absorbed["stabilizer"] += s * stabiliser
         absorbed["zero denominator"] += np.where(chosen & (d == 0), coefficient * r, 0)
         size += np.abs(s) * (a.magnitude + np.abs(a.bias) + np.abs(stabiliser))
+        size += np.where((d == 0) | (a.terms == 0), np.abs(share.coefficient * r), 0)  # absorbed whole
     absorbed["zero denominator"] += np.where(selected_any, 0, r)
     if not (row.by_sign or conserves(row.shares)):  # a rule that hands on more or less than came
         absorbed["surplus"] += np.where(selected_any & (np.abs(given - 1) > 1e-12), (1 - given) * r, 0)
