@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 
 import dtdfast as dtd
 import nets
@@ -48,7 +48,10 @@ def results(layers: list[dtd.Layer], x: Array, start: Array, options: dict[str, 
 @settings(max_examples=2000 if LONG else 8)
 def test_random_networks(graph: Graph) -> None:
     layers, options = graph.layers, graph.options
-    maps, ledger, plan = results(layers, graph.x, graph.start, options)
+    try:
+        maps, ledger, plan = results(layers, graph.x, graph.start, options)
+    except dtd.NumericsError:  # it leaves float32, with any plan
+        reject()
     assert not plan.again
     for segments in SEGMENTS:
         with little_memory(segments):
