@@ -9,14 +9,18 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import dtdfast as dtd
+import nets
 from dtdfast.cpu.arenas import ARENAS
+from dtdfast.explainer import EXPLAIN
 from dtdfast.layers import RECORDS as LAYERS
 from dtdfast.plan import memory
+from dtdfast.plan.lower import lower
 from dtdfast.plan.steps import Buffer
 
 W = (0.4 * np.eye(4)).astype(np.float32)
@@ -89,6 +93,18 @@ def test_a_step_takes_so_many_calls(make: Callable[[int], list[dtd.Layer]]) -> N
     calls(make(20))
     plan = dtd.Explainer(make(200), domain="nonnegative").plan_for(X.shape)
     assert calls(make(200)) <= 480 * (len(plan.forward) + len(plan.relevance))
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2", "vit"])
+@pytest.mark.parametrize("rules", ["cp-lrp", "attnlrp", dtd.Gamma(0.25)], ids=str)
+def test_sixteen_targets_share_the_way_up(name: str, rules: Any) -> None:
+    """In multiply-adds at most 1.1 times (F + 16 B) of a way up, F, and ways back, B."""
+    net = nets.SMALL[name]()
+    explainer = dtd.Explainer(net.layers, backend="cpu", rules=rules)
+    program = explainer._executor(net.sample(1).shape[1:], EXPLAIN).program
+    one, several = lower(program, 1, 1), lower(program, 1, 16)
+    up = sum(step.macs for step in one.forward)
+    assert several.macs <= 1.1 * (up + 16 * (one.macs - up))
 
 
 def test_every_buffer_lies_at_the_lowest_free_place(rng: np.random.Generator) -> None:

@@ -11,10 +11,11 @@ from .steps import Buffer, Reals, Step, View
 from .tensors import whole
 
 SUMMED = 32
-"""Terms that sums over a line take at once: such sums of more terms, which are 0, have the same bits."""
+"""A multiple of the numbers in any vector of csrc/: sums over a line keep their bits if terms that are 0 are left out
+behind such a number of them."""
 
 PIECE = 512
-"""Elements of a line that these sums take one after another."""
+"""Elements of a line that these sums take one after another: DTD_ROW of csrc/rows/rows.h."""
 
 
 def turned(view: View) -> bool | None:
