@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -29,7 +30,9 @@ def random_input(layers: list[Layer], shape: tuple[int, ...], source: int = INPU
 
 
 def difference(ours: Array, theirs: Array) -> float:
-    """Largest absolute difference, relative to the largest value."""
+    """Largest absolute difference, relative to the largest value; infinite where one has other elements."""
+    if ours.size != theirs.size or not ours.size:
+        return math.inf
     scale = max(float(np.abs(theirs).max()), float(np.finfo(np.float32).tiny))
     return float(np.abs(ours.reshape(theirs.shape) - theirs).max()) / scale
 

@@ -132,7 +132,8 @@ def composed(
             root, values_of = traced(layers, operand.position)
             array = values_of if root == start and math.prod(operand.shape) == math.prod(shape) else None
         else:
-            number = np.asarray(operand, np.float64)
+            number = np.asarray(operand)
+            number = number[tuple(slice(None if s else 1) for s in number.strides)].astype(np.float64)  # repeats once
             array = np.full(GRID.shape, number.flat[0]) if number.size and (number == number.flat[0]).all() else None
         if array is None:
             return None

@@ -81,9 +81,12 @@ def of_tree(tree: Any, rng: Random) -> Any:
 
 
 def _places(tree: Any) -> Iterator[tuple[Any, Any]]:
-    for key in list(tree) if isinstance(tree, dict) else range(len(tree)) if isinstance(tree, list) else ():
-        yield tree, key
-        yield from _places(tree[key])
+    left = [tree]
+    while left:
+        holder = left.pop()
+        for key in list(holder) if isinstance(holder, dict) else range(len(holder)) if isinstance(holder, list) else ():
+            yield holder, key
+            left.append(holder[key])
 
 
 def of_json(text: bytes, rng: Random) -> bytes:

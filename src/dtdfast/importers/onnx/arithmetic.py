@@ -30,6 +30,8 @@ def placed(node: Node, array: Array, x: Value) -> Array:
             f"a constant of shape {array.shape} meets ({shape_text(x)}), which has fewer axes; the batch axis "
             "would move"
         )
+    if not array.size:
+        raise Refused(f"a constant of shape {array.shape} leaves nothing of ({shape_text(x)})")
     if array.ndim == rank(x):
         array = node.of_sample(array, "a constant")
     try:

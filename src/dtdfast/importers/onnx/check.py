@@ -61,7 +61,8 @@ def check(
     n = batch_of_check(batch)
     nodes, constants = _needed(graph, ends.output.name)
     elements = sum(math.prod(t.dims) for t in constants)
-    if elements > MOST_WEIGHTS or n * math.prod(sample) > MOST_INPUTS:
+    inputs = sum(math.prod(s) for s in (sample, *(one.shape for one in ends.beside)))
+    if elements > MOST_WEIGHTS or n * inputs > MOST_INPUTS:
         return
     try:
         # the bytes, as onnxruntime holds them, and packed twice; and what it makes of them

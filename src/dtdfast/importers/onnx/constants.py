@@ -18,6 +18,9 @@ from ..records import Refused
 from .graph import BATCH, Array, Grown
 from .tensors import Proto, Tensors, plain
 
+FIELDS = {"f": 1, "i": 2, "s": 3, "t": 4, "floats": 6, "ints": 7}
+"""The types of attributes that hold these fields (AttributeProto.AttributeType)."""
+
 BROADCAST = {  # the result has the broadcast shape of its operands
     "Add", "And", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Min", "Mod", "Mul", "Or",
     "Pow", "Sub", "Sum", "Where", "Xor",
@@ -100,15 +103,15 @@ class Folder:
         (attribute,) = node.attribute
         match attribute.name:
             case "value":
-                return self._tensors.array(attribute.t)
+                return self._tensors.array(typed(attribute, "t"))
             case "value_float":
-                return np.array(attribute.f, np.float32)
+                return np.array(typed(attribute, "f"), np.float32)
             case "value_int":
-                return np.array(attribute.i, np.int64)
+                return np.array(typed(attribute, "i"), np.int64)
             case "value_floats":
-                return np.array(attribute.floats, np.float32)
+                return np.array(typed(attribute, "floats"), np.float32)
             case "value_ints":
-                return np.array(attribute.ints, np.int64)
+                return np.array(typed(attribute, "ints"), np.int64)
         raise Refused(f"a constant given as {attribute.name:.40} is not supported")
 
     def _filled(self, node: Proto, operands: list[Array | None]) -> Array:
@@ -117,7 +120,7 @@ class Folder:
             raise Refused("it takes a shape and nothing else")
         fill: Any = np.zeros(1, np.float32)
         for attribute in node.attribute:
-            fill = self._tensors.array(attribute.t)
+            fill = self._tensors.array(typed(attribute, "t"))
         if fill.size != 1:
             raise Refused("its value is not one number")
         return np.broadcast_to(fill.ravel()[0], tuple(int(s) for s in shape))
@@ -154,7 +157,7 @@ def result_size(operator: str, node: Proto, operands: list[Array | None]) -> int
     if operator in ("MatMul", "Gemm"):  # at most, and the work is bounded alike
         return int(given[0].size * given[1].size // max(1, *given[0].shape[-1:]))
     if operator == "Einsum":  # the work
-        (equation,) = (a.s.decode() for a in node.attribute)
+        (equation,) = (typed(a, "s").decode() for a in node.attribute)
         if "." in equation:
             raise ValueError(equation)
         names = equation.replace(" ", "").partition("->")[0].split(",")
@@ -167,11 +170,22 @@ def result_size(operator: str, node: Proto, operands: list[Array | None]) -> int
     if operator == "Concat":
         return sum(a.size for a in given)
     if operator == "Gather":
-        axis: int = next((a.i for a in node.attribute if a.name == "axis"), 0)
+        axis = _axis(node)
         return int(given[1].size * (given[0].size // max(given[0].shape[axis], 1)))
     if operator in BROADCAST:
         return math.prod(np.broadcast_shapes(*(a.shape for a in given)))
     return max((a.size for a in given), default=0)
+
+
+def typed(attribute: Proto, field: str) -> Any:
+    """What an attribute holds in the field that its operator reads; its type must say that field, too."""
+    if attribute.type != FIELDS[field]:
+        raise Refused(f"attribute {attribute.name!r:.40} has type {attribute.type}, expected {FIELDS[field]} ({field})")
+    return getattr(attribute, field)
+
+
+def _axis(node: Proto) -> int:
+    return next((int(typed(a, "i")) for a in node.attribute if a.name == "axis"), 0)
 
 
 def _of_batch(operand: Array | Grown | None, n: int) -> Array | None:
@@ -183,7 +197,7 @@ def _of_batch(operand: Array | Grown | None, n: int) -> Array | None:
     for axis, size in enumerate(operand.shape):
         if size == BATCH and operand.strides[axis] == 0:
             operand = operand[(slice(None),) * axis + (slice(n),)]
-    if operand.dtype.kind != "i" or operand.size > FEW:
+    if operand.dtype.kind != "i" or operand.size > FEW or np.iinfo(operand.dtype).max < BATCH:
         return operand
     return np.where(operand % BATCH == 0, operand // BATCH * n, operand).astype(operand.dtype)
 
@@ -210,7 +224,7 @@ def _for_any(two: Array, three: Array) -> Array | Grown:
 def _taken(node: Proto, operands: list[Array | None]) -> Array:
     """Elements along an axis; onnx's evaluator refuses some whose other axes have size 1."""
     data, index = (a for a in operands if a is not None)
-    axis: int = next((a.i for a in node.attribute if a.name == "axis"), 0) % data.ndim
+    axis = _axis(node) % data.ndim
     corner = tuple(slice(None) if a == axis else slice(size) for a, size in enumerate(index.shape))
     return np.asarray(np.take_along_axis(data[corner], index, axis))
 

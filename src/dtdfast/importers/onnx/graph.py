@@ -30,7 +30,7 @@ IGNORED = frozenset(("momentum", "ratio", "seed", "storage_order", "saturate", "
 FLAGS = frozenset(
     ("keepdims", "noop_with_empty_axes", "transA", "transB", "ceil_mode", "count_include_pad", "upper", "exclusive",
     "reverse", "allowzero",
-     "training_mode", "spatial", "antialias", "exclude_outside", "is_test", "broadcast")
+     "training_mode", "spatial", "antialias", "exclude_outside", "is_test", "broadcast", "is_causal", "interleaved")
 )  # fmt: skip
 
 

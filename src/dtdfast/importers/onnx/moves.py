@@ -157,6 +157,8 @@ def tile(node: Node) -> Value:
     if all(s == 1 or r == 1 for s, r in zip(x.shape, repeats[1:], strict=True)):
         shape = tuple(s * r for s, r in zip(x.shape, repeats[1:], strict=True))
         return x if shape == x.shape else node.add(L.Expand, x, shape=shape)
+    if max(repeats) > MOST:
+        raise Refused(f"it repeats {('n', *x.shape)} by {repeats}, at most {MOST} times are supported")
     for axis, times in enumerate(repeats):
         if times > 1:
             x = node.add(L.Concat, *(x,) * times, axis=axis)
@@ -203,7 +205,7 @@ def _folded(node: Node, x: Value, sizes: tuple[int, ...], order: tuple[int, ...]
 
 def concat(node: Node) -> Value:
     """Constants beside values hold for every sample."""
-    computed = {i: node.value(i) for i, a in enumerate(node.operands) if isinstance(a, Value)}
+    computed = {i: node.value(i) for i, a in enumerate(node.operands) if not isinstance(a, np.ndarray)}
     first = next(iter(computed.values()))
     axis = node.axis(node.integer("axis", 1), rank(first))
     values = tuple(
@@ -329,6 +331,7 @@ def gather_elements(node: Node) -> Value:
     ):
         raise Refused(f"its indices have shape {chosen.shape}; expected integers within axis {axis + 1} of size {size}")
     corner[axis] = slice(None)
+    require(8 * math.prod(x.shape), f"GatherElements {node.name!r:.80}: the numbers of its elements")
     numbers = np.arange(math.prod(x.shape)).reshape(x.shape)[tuple(corner)]
     return moved(node.add, x, np.take_along_axis(numbers, chosen.astype(np.int64) % size, axis))
 

@@ -36,7 +36,7 @@ def check_version(operator: str, opset: int) -> None:
     if opset <= WRITTEN_FOR:
         return
     defs = require("onnx.defs", "onnx")
-    if not defs.has(operator):
+    if not defs.has(operator, opset):
         return  # its reader, or the lack of one, says more
     version = int(defs.get_schema(operator, opset).since_version)
     if version > SAME_LATER.get(operator, WRITTEN_FOR):

@@ -13,6 +13,7 @@ from ..records import Refused, Value, along
 from .graph import Array, Node, Reader, rank, scalar
 from .moves import MOST, picked, reshaped
 
+LONGEST = 1 << 17  # elements that a Resize makes along an axis, each a row of a matrix
 NEAR = 1e-5  # of a coordinate to a place where nearest modes change their choice: what float32 may decide either way
 
 # ---------------------------------------------------------------------------------------------------------- padding
@@ -292,18 +293,19 @@ def _resized(
         or sampling.nearest not in NEAREST
     ):
         raise Refused(f"mode {sampling.mode!r:.40}, {sampling.where!r:.40}, {sampling.nearest!r:.40} is not known")
-    if any(size > MOST for size in made):
-        raise Refused(f"it makes {made} elements along the axes, at most {MOST} are supported")
+    if any(size > LONGEST for size in made):
+        raise Refused(f"it makes {made} elements along the axes, at most {LONGEST} are supported")
     require(16 * max(a * b for a, b in zip(made, x.shape, strict=True)), f"Resize {node.name!r:.80}: its matrices")
     matrices = [sampling.matrix(s, m, f, span) for s, m, f, span in zip(x.shape, made, factors, spans, strict=True)]
     moving = [a for a, m in enumerate(matrices, 1) if m.shape[0] != m.shape[1] or not np.array_equal(m, np.eye(len(m)))]
     if not moving:
         return x
-    times = [m.shape[0] // m.shape[1] for m in matrices]
+    times = [m.shape[0] // m.shape[1] for m in matrices]  # whole ones, where they repeat
     free = [a for a in range(1, rank(x)) if a not in moving]
     spatial = 2 <= len(x.shape) <= 4 and bool(free)
     if spatial and all(
-        np.array_equal(m, np.repeat(np.eye(m.shape[1]), t, axis=0)) for m, t in zip(matrices, times, strict=True)
+        m.shape[0] == t * m.shape[1] and np.array_equal(m, np.repeat(np.eye(m.shape[1]), t, axis=0))
+        for m, t in zip(matrices, times, strict=True)
     ):
         factor = tuple(t for a, t in enumerate(times, 1) if a != free[0])
         return along(free[0], node.add, x, lambda y: node.add(L.Upsample, y, factor=factor))

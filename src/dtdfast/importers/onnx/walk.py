@@ -25,7 +25,7 @@ from ..refused import CHOICE, CONTROL_FLOW, ORDER, QUANTISED, RECURRENCE, SIZE_O
 from .arithmetic import OPERATORS as ARITHMETIC
 from .attention import OPERATORS as ATTENTION
 from .beside import Beside
-from .constants import FOLDABLE, Folder
+from .constants import FOLDABLE, Folder, typed
 from .functions import OPERATORS as FUNCTIONS
 from .functions import reader as reader_of_functions
 from .graph import BATCH, Array, Grown, Node, Operand, Reader, Turned, batch_of_check, full_shape
@@ -250,7 +250,7 @@ class Walk:
         full = full_shape(value, self._layers.batch)
         if node.op_type == "Size":
             return np.array(math.prod(full), np.int64)
-        bounds = {a.name: int(a.i) for a in node.attribute}
+        bounds = {a.name: int(typed(a, "i")) for a in node.attribute}
         return np.array(full[bounds.get("start") : bounds.get("end")], np.int64)
 
     def _end(self, output: str) -> Value:
