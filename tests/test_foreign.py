@@ -39,7 +39,7 @@ def test_dlpack(writeable: bool) -> None:
     x = X.copy()
     x.flags.writeable = writeable
     if not writeable and np.lib.NumpyVersion(np.__version__) < "2.1.0":  # it hands out no read-only arrays by DLPack
-        with pytest.raises(dtd.InputError, match="x is a OverDLPack whose memory NumPy cannot read .*readonly"):
+        with pytest.raises(dtd.InputError, match=r"x is a OverDLPack whose memory NumPy cannot read .*readonly"):
             dtd.explain(LAYERS, OverDLPack(x))
         return
     found = dtd.explain(LAYERS, OverDLPack(x))
