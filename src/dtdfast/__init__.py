@@ -7,13 +7,7 @@ set, `plot` draws, and `diagnostics` and `evaluation` measure what a map is wort
 """
 
 import importlib
-import sys
 from typing import TYPE_CHECKING, Any
-
-if not getattr(sys, "_is_gil_enabled", lambda: True)():
-    raise ImportError(
-        "dtdfast is not made for a Python without its global lock (GIL); set PYTHON_GIL=1, or use a build that has it"
-    )
 
 from .backends import Backend, backends
 from .errors import (
