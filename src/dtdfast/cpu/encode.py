@@ -125,7 +125,7 @@ class Encoded:
         self.c_steps = ffi.new("dtd_step[]", max(1, len(steps)))
         self._counts = {"n": self._n, "nt": self._n * self._t, "1": 1}
         self._views: dict[int, Any] = {}  # of whole buffers, by their ids
-        self._alike: dict[tuple[_Form, Any], Any] = {}  # steps without views and arrays, by their facts
+        self._alike: dict[tuple[Any, ...], Any] = {}  # steps without views and arrays, by their facts
         self._layouts: dict[tuple[Any, ...], Any] = {}  # views without a place, by what sizes and strides hang on
         self._offsets: dict[tuple[int, tuple[int, ...]], NDArray[np.int64]] = {}  # of taps, by ids of their phases
         for number, step in enumerate(steps):
@@ -187,7 +187,8 @@ class Encoded:
     def _encode(self, number: int, step: Step) -> None:
         own, known = vars(step), self._views
         form = _form(tuple(own))
-        facts = form, form.facts(own)
+        phase = own.get("phase")
+        facts = form, form.facts(own), None if phase is None else (phase.x_step, phase.alone)
         like = self._alike.get(facts)
         if like is None:
             like = self._alike[facts] = self._of_facts(step, form)
@@ -200,20 +201,16 @@ class Encoded:
         for key in form.arrays:
             if own[key] is not None:
                 self._array(c, step, key, own[key])
-        if (phase := step.phase) is not None:
-            c.x_step = phase.x_step
         if step.table is not None:
             c.n_taps, c.taps.base = len(step.table), self._constant(step.table)
-        elif phase is not None and phase.alone:
-            c.n_taps, c.taps.base = 1, self._alone
-        elif phase is not None:
+        elif phase is not None and not phase.alone:
             assert step.x is not None
             self._taps(c, phase, step.x)
         elif step.op == "CLEAR_BORDER":
             c.border = [width for side in step.out.buffer.border for width in side]
 
     def _of_facts(self, step: Step, form: _Form) -> Any:
-        """A dtd_step with what a step says in numbers and names."""
+        """A dtd_step with what a step says in numbers and names, and the one tap of a phase that has no more."""
         c = _plain()
         c.op, c.precision = _operation(step.op), self._precisions.get(step.op, lib.DTD_FLOAT32)
         for key in form.numbers:
@@ -222,6 +219,10 @@ class Encoded:
             setattr(c, key, NAMES[key][getattr(step, key)])
         kind, c.act_alpha, c.act_beta = step.activation
         c.activation = ACTIVATIONS[kind]
+        if step.phase is not None:
+            c.x_step = step.phase.x_step
+            if step.phase.alone:
+                c.n_taps, c.taps.base = 1, self._alone
         if step.op == "DIVIDE":
             c.select = SIGNS[step.sign]
         elif step.op == "LRN":
