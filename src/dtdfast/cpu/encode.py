@@ -259,9 +259,13 @@ class Encoded:
     def _view(self, view: View) -> Any:
         """A dtd_view; one for all views of a whole buffer, made from one for all buffers of its layout."""
         buffer = view.buffer
-        offset, shape, strides, per_sample = view.sample_layout()
+        if view.whole:  # five axes are not needed to find it
+            (offset, strides, per_sample), shape = buffer.strides(), buffer.shape
+        else:
+            offset, shape, strides, per_sample = view.sample_layout()
         like = self._layouts.get(key := (buffer.batch, shape, strides, per_sample))
         if like is None:
+            _, shape, strides = view.layout()
             axes = (self._counts[buffer.batch], *shape), (0 if buffer.batch == "1" else per_sample, *strides)
             like = self._layouts[key] = ffi.new(_VIEW, (0, 0, *axes))[0]
         found = ffi.new(_VIEW, like)[0]
