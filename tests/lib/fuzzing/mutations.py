@@ -63,7 +63,7 @@ def of_tree(tree: Any, rng: Random) -> Any:
         holder, key = rng.choice(places)
         kind = rng.randrange(8)
         if kind < 3:
-            holder[key] = rng.choice(VALUES)
+            holder[key] = copy.deepcopy(rng.choice(VALUES))  # which a later change may reach
         elif kind == 3:
             other, place = rng.choice(places)
             holder[key] = copy.deepcopy(other[place])
@@ -81,12 +81,9 @@ def of_tree(tree: Any, rng: Random) -> Any:
 
 
 def _places(tree: Any) -> Iterator[tuple[Any, Any]]:
-    left = [tree]
-    while left:
-        holder = left.pop()
-        for key in list(holder) if isinstance(holder, dict) else range(len(holder)) if isinstance(holder, list) else ():
-            yield holder, key
-            left.append(holder[key])
+    for key in list(tree) if isinstance(tree, dict) else range(len(tree)) if isinstance(tree, list) else ():
+        yield tree, key
+        yield from _places(tree[key])
 
 
 def of_json(text: bytes, rng: Random) -> bytes:

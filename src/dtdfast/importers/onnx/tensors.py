@@ -37,6 +37,7 @@ BOOL, BFLOAT16 = 9, 16
 EXTERNAL = 1  # TensorProto.DataLocation
 # all others: int32_data
 TYPED = {1: "float_data", 11: "double_data", 7: "int64_data", 12: "uint64_data", 13: "uint64_data"}
+WHOLE = (1, 11, 6, 7, 13)  # types whose field holds nothing else; halves stand there as bits
 
 
 class Tensors:
@@ -76,11 +77,14 @@ class Tensors:
             if tensor.HasField("raw_data"):
                 _expect(what, tensor.dims, "bytes", len(tensor.raw_data), count * itemsize)
                 return self._raw(tensor, what, tensor.raw_data)
-            _expect(
-                what, tensor.dims, "numbers", len(getattr(tensor, TYPED.get(tensor.data_type, "int32_data"))), count
-            )
+            numbers = getattr(tensor, TYPED.get(tensor.data_type, "int32_data"))
+            _expect(what, tensor.dims, "numbers", len(numbers), count)
             self._take(what, count * itemsize)
+            if tensor.data_type not in WHOLE:
+                _check_range(what, numbers, tensor.data_type)
             return plain(self._helper.to_array(tensor))
+        except ModelError:
+            raise
         except (ValueError, TypeError, OverflowError) as error:  # of NumPy, protobuf or onnx
             raise ModelError(f"{what} cannot be read: {error!s:.200}") from None
 
@@ -92,6 +96,8 @@ class Tensors:
         """A view of its bytes, where they are float32, float64 or integers."""
         self._take(what, len(content))
         array = np.frombuffer(content, RAW[tensor.data_type]).reshape(tuple(tensor.dims))
+        if tensor.data_type == BOOL:
+            _check_range(what, array.ravel(), BOOL)
         if tensor.data_type == BFLOAT16:
             return (array.astype(np.uint32) << 16).view(np.float32)
         return array != 0 if tensor.data_type == BOOL else plain(array)
@@ -155,6 +161,15 @@ def element_type(number: int) -> str:
 def _expect(what: str, dims: Any, unit: str, given: int, expected: int) -> None:
     if given != expected:
         raise ModelError(f"{what} has shape {tuple(dims)}: {expected} {unit}, but the file has {given}")
+
+
+def _check_range(what: str, numbers: Any, data_type: int) -> None:
+    """Readers differ in what they make of a 2 in booleans, or of 300 in a byte."""
+    bits = 8 * np.dtype(RAW[data_type]).itemsize
+    signed = np.dtype(RAW[data_type]).kind == "i"
+    least, most = (0, 1) if data_type == BOOL else (-(1 << bits - 1) if signed else 0, (1 << bits - signed) - 1)
+    if len(numbers) and (np.min(numbers) < least or np.max(numbers) > most):
+        raise ModelError(f"{what} is of {element_type(data_type)}, but holds numbers beyond {least} to {most}")
 
 
 def plain(value: Any) -> Array:
