@@ -136,7 +136,8 @@ def test_maps_compose(graph, seed):
     Not from a pool that an affine may read as one neuron with what the pool reads, nor from an average one that goes by
     the sign of y without its ReLU.
     """
-    affine = any(isinstance(record, (dtd.BatchNorm, dtd.Scale)) for record in graph.layers)
+    scales = (dtd.BatchNorm, dtd.Scale, dtd.Constant)  # a Mul by a Constant is a Scale
+    affine = any(isinstance(record, scales) for record in graph.layers)
     means = (dtd.AvgPool, dtd.SumPool, dtd.GlobalAvgPool) if isinstance(graph.options["rules"], str) else ()
     pools = () if affine else (dtd.MaxPool, *means)
 
