@@ -14,6 +14,9 @@
 /* Looks before a thread sleeps: some tens of microseconds, since the steps of a plan follow each other. */
 enum { LOOKS = 1 << 15, MOST_THREADS = 1024 };
 
+/* Bytes of a member's stack, which holds the blocks of kernels: musl's own choice, 128 KiB, is too small for them. */
+enum { STACK = 1 << 21 };
+
 typedef struct team {
     pthread_mutex_t lock;
     pthread_cond_t opened, left;
@@ -116,14 +119,18 @@ static team *muster(int n_threads)
         own = t;
         pthread_setspecific(leader, t);
     }
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, STACK);
     while (t->members < n_threads - 1 && t->members < MOST_THREADS) {
         struct member *m = &t->member[t->members];
         m->team = t;
         m->number = t->members + 1;
-        if (pthread_create(&m->thread, NULL, work, m))
+        if (pthread_create(&m->thread, &attributes, work, m))
             break;
         t->members++;
     }
+    pthread_attr_destroy(&attributes);
     return t;
 }
 
