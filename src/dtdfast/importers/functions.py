@@ -133,7 +133,7 @@ def composed(
             array = values_of if root == start and math.prod(operand.shape) == math.prod(shape) else None
         else:
             number = np.asarray(operand)
-            number = number[tuple(slice(None if s else 1) for s in number.strides)].astype(np.float64)  # repeats once
+            number = number[tuple(slice(None if s else 1) for s in number.strides)].astype(np.float64)  # once each
             array = np.full(GRID.shape, number.flat[0]) if number.size and (number == number.flat[0]).all() else None
         if array is None:
             return None

@@ -300,7 +300,7 @@ def _resized(
     moving = [a for a, m in enumerate(matrices, 1) if m.shape[0] != m.shape[1] or not np.array_equal(m, np.eye(len(m)))]
     if not moving:
         return x
-    times = [m.shape[0] // m.shape[1] for m in matrices]  # whole ones, where they repeat
+    times = [m.shape[0] // m.shape[1] for m in matrices]
     free = [a for a in range(1, rank(x)) if a not in moving]
     spatial = 2 <= len(x.shape) <= 4 and bool(free)
     if spatial and all(
