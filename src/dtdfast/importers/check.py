@@ -44,11 +44,13 @@ def check_outputs(
     tolerance: float = TOLERANCE,
     link: Callable[[Array], Array] = lambda y: y,
     given: Mapping[str, Any] | None = None,
+    by: str = "the model",
+    hint: str = "",
 ) -> None:
     """Raise ModelError where `predict`, through `link`, gives something else than the model did."""
     error = difference(link(Explainer(layers).predict(x, **(given or {}))), expected)
     if not error <= tolerance:
         raise ModelError(
-            f"the output differs from the model's by {error:.1e} of its largest value; at most {tolerance:.0e} is "
-            "accepted"
+            f"the output differs from {by}'s by {error:.1e} of its largest value; at most {tolerance:.0e} is "
+            f"accepted{hint}"
         )

@@ -164,7 +164,7 @@ def _imported(path: Path) -> list[dtd.Layer]:
     try:
         return dtd.from_onnx(path)
     except dtd.ModelError as error:
-        far = re.search(r"differs from the model's by (\S+)", str(error))
+        far = re.search(r"differs from onnxruntime \S+'s by (\S+)", str(error))
         if far is not None and float(far[1]) > FAR:
             raise AssertionError(error) from None
         raise
