@@ -18,7 +18,8 @@ from ..extras import require
 from ..files import readable, regular
 from ..images import Preparation
 from ..plan.shapes import Shape
-from .containers import check_codecs, dataset_of, message
+from .containers import check_codecs, message
+from .hdf5 import dataset_of
 from .pictures import needed
 
 Array = NDArray[Any]

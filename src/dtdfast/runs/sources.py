@@ -19,7 +19,8 @@ from ..files import marked, readable, regular
 from ..images import SUFFIXES, Preparation
 from ..plan.shapes import Shape
 from .arrays import Location, Samples
-from .containers import dataset_of, message
+from .containers import message
+from .hdf5 import dataset_of, datasets
 from .pictures import Files
 
 Array = NDArray[Any]
@@ -214,10 +215,9 @@ def _zarr(folder: Path) -> str:
 
 def _hdf5(path: str, dataset: str | None, external: bool) -> Location:
     h5py = require("h5py", "run")
-    found: list[str] = []
     try:
         with h5py.File(path, "r") as file:
-            file.visititems(lambda name, item: found.append(str(name)) if isinstance(item, h5py.Dataset) else None)
+            found = datasets(file)
             named = dataset if dataset is not None else found[0] if len(found) == 1 else None
             there = named is not None and isinstance(dataset_of(file, named, external=external), h5py.Dataset)
     except (InputError, FileNotFoundError, PermissionError):

@@ -1,0 +1,59 @@
+"""Where a dataset of an HDF5 file is kept, found without opening it, and the ways that lead to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from dtdfast import InputError
+from dtdfast.runs.hdf5 import dataset_of, datasets
+
+
+def written(path: Path, n_attributes: int, **options: Any) -> None:
+    with h5py.File(path, "w", **options) as file:
+        file["group/plain"] = np.arange(3.0)
+        file["group/same"] = file["group/plain"]
+        file["group/soft"] = h5py.SoftLink("/virtual")
+        file["packed"] = np.arange(3.0)
+        file.create_dataset("outside", (3,), "f8", external=[("outside.raw", 0, 24)])
+        layout = h5py.VirtualLayout((3,), "f8")
+        layout[:] = h5py.VirtualSource("other.h5", "x", (3,))
+        file.create_virtual_dataset("virtual", layout)
+        for name in ("group", "group/plain", "outside", "virtual"):
+            for number in range(n_attributes):  # more than the header's first block holds
+                file[name].attrs[f"attribute {number}"] = "a text" * number
+
+
+@pytest.mark.parametrize("n_attributes", [0, 1, 7, 40])
+@pytest.mark.parametrize("userblock", [0, 1024])
+@pytest.mark.parametrize("libver", [("earliest", "v108"), "v110", "v114", "latest"])
+def test_a_header_says_what_is_kept_elsewhere(
+    tmp_path: Path, libver: Any, userblock: int, n_attributes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.h5"
+    try:
+        written(path, n_attributes, libver=libver, userblock_size=userblock)
+    except (ValueError, TypeError, OSError):
+        assert libver[0] == "earliest"  # which knows no virtual dataset
+        written(path, n_attributes, libver=("earliest", "latest"), userblock_size=userblock)
+    with h5py.File(path, "r") as file:
+        assert dataset_of(file, "group/plain", external=False).name == "/group/plain"
+        with pytest.raises(InputError, match=":/virtual is a virtual dataset, which names other files"):
+            dataset_of(file, "group/soft", external=False)
+        monkeypatch.setattr(h5py.Group, "__getitem__", lambda *_: pytest.fail("it was opened"))
+        assert sorted(datasets(file)) == ["group/plain", "outside", "packed", "virtual"]
+        for name, kind in (("virtual", "a virtual dataset"), ("outside", "a dataset in external files")):
+            with pytest.raises(InputError, match=f"x.h5:{name} is {kind}, which names other files"):
+                dataset_of(file, name, external=False)
+
+
+@pytest.mark.parametrize("name", [".", "/", "", "group/.", "./group/plain", "group//plain", "none", "group/plain/x"])
+def test_odd_names(tmp_path: Path, name: str) -> None:
+    written(tmp_path / "x.h5", 0)
+    with h5py.File(tmp_path / "x.h5", "r") as file:
+        found = dataset_of(file, name, external=False)
+        assert isinstance(found, h5py.Dataset) == (name.endswith("plain")), found
