@@ -1,6 +1,8 @@
 """What the public names mean: outputs, targets, start and stop, arrays, reuse.  Values by NumPy, backend by backend."""
 
+import copy
 import dataclasses
+import pickle
 
 import numpy as np
 import pytest
@@ -220,6 +222,37 @@ def test_records_copy_their_arrays(backend, rng):
     before = dtd.explain(layers, x, 0, backend=backend)
     weight[:] = 0
     np.testing.assert_array_equal(dtd.explain(layers, x, 0, backend=backend), before)
+
+
+def test_copies_of_records_are_as_read_only(backend, rng):
+    records = [dtd.Linear(normal(rng, 2, 4)), dtd.Resample((normal(rng, 2, 4), None))]
+    for made in (copy.deepcopy(records), pickle.loads(pickle.dumps(records))):
+        for array in (made[0].weight, made[0].bias, made[1].weights[0]):
+            assert array is None or not array.flags.writeable
+
+
+def test_rules_and_domain_are_read_once(backend, rng):
+    """What the caller's dict, callable or arrays become later changes neither an Explainer, nor its copies, nor what
+    `explain` keeps.
+    """
+    layers = [*segmenter(rng), dtd.GlobalAvgPool(), dtd.Flatten()]
+    first, second = abs(normal(rng, 2, 3, 6, 6)), abs(normal(rng, 2, 3, 5, 7))
+    high = np.full(3, 9.0)
+    listed = {np.int64(0): dtd.ZBox(np.zeros(3), high)}
+    forms = [dict(rules=listed), dict(rules=lambda p, record: listed.get(p)), dict(domain=(np.zeros(3), high))]
+    expected = [dtd.Explainer(layers, backend=backend, **form).explain(second, 1) for form in forms]
+    explainers = [dtd.Explainer(layers, backend=backend, **form) for form in forms]
+    for form in forms:
+        dtd.explain(layers, first, 1, backend=backend, **form)
+    kept, listed[0] = listed[0], dtd.Flat()
+    high[:] = 90
+    for explainer, same in zip(explainers, expected, strict=True):
+        np.testing.assert_array_equal(explainer.explain(second, 1), same)
+        np.testing.assert_array_equal(pickle.loads(pickle.dumps(explainer)).explain(second, 1), same)
+    for form in ({0: kept}, lambda p, record: {0: kept}.get(p)):
+        np.testing.assert_array_equal(dtd.explain(layers, second, 1, rules=form, backend=backend), expected[0])
+    flat = dtd.explain(layers, first, 1, rules={0: dtd.Flat()}, backend=backend)
+    np.testing.assert_array_equal(dtd.explain(layers, first, 1, rules=forms[1]["rules"], backend=backend), flat)
 
 
 # -------------------------------------------------------------------------------------------------- reuse, reflection

@@ -172,4 +172,6 @@ def test_rules_of_every_form_are_described() -> None:
     assert found == dict.fromkeys(linear, repr(dtd.Epsilon(0.5)))
     assert described({3: dtd.ZPlus()}, LAYERS) == {"3": repr(dtd.ZPlus())}
     assert described(dtd.Gamma(0.5), LAYERS) != described(dtd.Gamma(0.25), LAYERS)
+    boxes = [dtd.ZBox(0, 1), *(dtd.ZBox(np.zeros(2), high) for high in (np.ones(2), [1, 2], [1, 2]))]
+    assert len({str(described({0: box}, LAYERS)) for box in boxes}) == 3
     assert re.fullmatch(r"[0-9a-f]{64}", described(np.zeros(3), LAYERS)["sha256"])

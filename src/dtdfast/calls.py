@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from .cache import Cache, key_of
@@ -9,7 +10,7 @@ from .contrast import Contrast
 from .explainer import Explainer
 from .models import layers_of
 from .options import Options
-from .presets import Rules
+from .presets import Rules, settled
 
 CACHE: Cache[Explainer] = Cache()
 
@@ -22,6 +23,7 @@ def cached(model: Any, options: Options, x: Any, given: dict[str, Any]) -> Expla
         return Explainer(layers, **vars(options))
 
     try:
+        options = replace(options, rules=settled(options.rules, layers))
         key = (tuple(map(id, layers)), key_of(tuple(vars(options).values())))
         hash(key)
     except (TypeError, ValueError, RuntimeError):  # not a list, or something that cannot be compared among the options
@@ -86,7 +88,7 @@ def explain(
     rules : str, Rule, dict or callable, default "dtd"
         The rule of every layer: the name of a preset (a key of `PRESETS`); one `Rule` for all layers that take one; a
         dict {position: Rule}; or a callable of (position, record) that returns a Rule or None. A layer that the dict or
-        the callable leaves out takes the rule of the preset "dtd".
+        the callable leaves out takes the rule of the preset "dtd". Both are read once.
     domain : {"real", "nonnegative"} or (low, high), default "real"
         The values that the network's input can have. low and high are numbers, arrays of one value per channel, or
         arrays of the shape of one sample, with low ≤ 0 ≤ high. Under the preset "dtd" the domain chooses the rule of

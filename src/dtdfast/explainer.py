@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -22,7 +23,7 @@ from .passes import Account, explain_blocks
 from .plan.domain import Domain
 from .plan.program import EXPLAIN, PREDICT, last_entry
 from .plan.wiring import sources
-from .presets import RuleBook, Rules
+from .presets import RuleBook, Rules, settled
 from .progress import blocks
 from .rules import convention_of
 from .session import rows
@@ -43,7 +44,7 @@ class Explainer:
     rules : str, Rule, dict or callable, default "dtd"
         The rule of every layer: the name of a preset (a key of `PRESETS`); one `Rule` for all layers that take one; a
         dict {position: Rule}; or a callable of (position, record) that returns a Rule or None. A layer that the dict or
-        the callable leaves out takes the rule of the preset "dtd".
+        the callable leaves out takes the rule of the preset "dtd". Both are read once.
     domain : {"real", "nonnegative"} or (low, high), default "real"
         The values that the network's input can have. low and high are numbers, arrays of one value per channel, or
         arrays of the shape of one sample, with low ≤ 0 ≤ high. Under the preset "dtd" the domain chooses the rule of
@@ -131,15 +132,14 @@ class Explainer:
         given = Options(
             rules, domain, convention, attention, backend, precision, batch_size, n_threads, device, start, stop, kind
         )
-        reads = sources(layers)
-        self._given, self._layers = given, list(layers)
+        reads, rules, box = sources(layers), settled(rules, layers), Domain.parse(domain)
+        self._given, self._layers, self._kind = replace(given, rules=rules, domain=box.option), list(layers), kind
         self._book = RuleBook(rules, convention_of(convention), attention)
         self._backend = choose(backend, precision, device)
         self._dtype: type = np.float64 if self._backend == "oracle" or precision == "float64" else np.float32
-        options = given.checked(len(self._layers))
-        self._kind = kind
+        options = self._given.checked(len(self._layers))
         last = last_entry(self._layers, start, kind)
-        self._intake = Intake(self._layers, reads, last, Domain.parse(domain), self._backend, self._dtype)
+        self._intake = Intake(self._layers, reads, last, box, self._backend, self._dtype)
         self._executor = Executors(self._layers, options, self._backend, self._book, self._intake)
         self._exact = Exact(self._executor, kind, self._book.preset.clip_start)
         self._nbytes = sum(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
@@ -59,12 +59,38 @@ ATTENTION = ("held", "taylor")
 Rules = str | Rule | Mapping[int, Rule] | Callable[[int, Layer], Rule | None]
 
 
+def settled(rules: Rules, layers: Sequence[Layer]) -> Rules:
+    """The rules as they are now, whatever the caller's dict holds, or callable says, later."""
+    if isinstance(rules, Mapping):
+        return {_position(position): _rule(f"rules[{position}]", rule) for position, rule in rules.items()}
+    if isinstance(rules, (str, Rule, type)) or not callable(rules):
+        return rules
+    found = ((position, record, rules(position, record)) for position, record in enumerate(layers))
+    return {
+        position: _rule(f"rules({position}, {type(record).__name__})", rule, " or None")
+        for position, record, rule in found
+        if rule is not None
+    }
+
+
+def _position(key: Any) -> int:
+    if isinstance(key, bool) or not isinstance(key, (int, np.integer)):
+        raise RuleError(f"rules: the key {key!r} is not a position (an integer)")
+    return int(key)
+
+
+def _rule(what: str, rule: Any, more: str = "") -> Rule:
+    if not isinstance(rule, Rule):
+        raise RuleError(f"{what} is {rule!r:.60}, expected a rule such as dtdfast.ZPlus(){more}")
+    return rule
+
+
 class RuleBook:
     """Who says what: an explicit rule of an entry, else the preset's for its kind.
 
     Parameters
     ----------
-    rules : str, Rule, {position: Rule} or callable (position, record) → Rule or None
+    rules : str, Rule or {position: Rule}, `settled`
     convention : Convention
     attention : of ATTENTION; None: the preset's
     """
@@ -79,13 +105,7 @@ class RuleBook:
             if rules not in PRESETS:
                 raise RuleError(f"rules {rules!r} is not a preset; the presets are {', '.join(PRESETS)}")
             self.preset = PRESETS[rules]
-        elif isinstance(rules, Mapping):
-            for position, rule in rules.items():
-                if isinstance(position, bool) or not isinstance(position, int):
-                    raise RuleError(f"rules: the key {position!r} is not a position (an integer)")
-                if not isinstance(rule, Rule):
-                    raise RuleError(f"rules[{position}] is {rule!r}, expected a rule such as dtdfast.ZPlus()")
-        elif isinstance(rules, type) or (not isinstance(rules, Rule) and not callable(rules)):
+        elif not isinstance(rules, (Rule, dict)):
             raise RuleError(f"rules is {rules!r}, expected a preset's name, a Rule, {{position: Rule}} or a callable")
         self.listed = None if isinstance(rules, (str, Rule)) else rules  # entry by entry
         self.holds = (attention or self.preset.attention) == "held"
@@ -99,20 +119,13 @@ class RuleBook:
         book.preset = self.preset if self.preset.prepared is None else PRESETS[self.preset.prepared]
         return book
 
-    def explicit(self, position: int, record: Layer) -> Rule | None:
+    def explicit(self, position: int) -> Rule | None:
         """The rule that the caller gave this very entry."""
-        if self.listed is None:
-            return None
-        if isinstance(self.listed, Mapping):
-            return self.listed.get(position)
-        rule = self.listed(position, record)
-        if rule is not None and not isinstance(rule, Rule):
-            raise RuleError(f"rules({position}, {type(record).__name__}) returned {rule!r}, expected a Rule or None")
-        return rule
+        return self.listed.get(position) if self.listed is not None else None
 
-    def boxed(self, position: int, record: Layer) -> bool:
+    def boxed(self, position: int) -> bool:
         """Whether the rule of this entry has bounds for each of several elements."""
-        rule = self.explicit(position, record) or self.everywhere()
+        rule = self.explicit(position) or self.everywhere()
         return isinstance(rule, ZBox) and any(
             bound is not None and np.size(bound) > 1 for bound in (rule.low, rule.high)
         )
@@ -124,9 +137,7 @@ class RuleBook:
         if self.listed is None:
             return frozenset()
         norms = (e for e in entries if isinstance(e.record, (BatchNorm, Scale)))
-        return frozenset(
-            e.position for e in norms if isinstance(self.explicit(e.position, e.record), (Pass, Slope, Zero))
-        )
+        return frozenset(e.position for e in norms if isinstance(self.explicit(e.position), (Pass, Slope, Zero)))
 
     def everywhere(self) -> Rule | None:
         """One rule for every entry that takes one."""

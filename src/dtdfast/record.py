@@ -78,6 +78,14 @@ class Layer(OneLine):
             raise LayerError(f"{self._type}: name is {self.name!r}, expected a string")
         self._check()
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A copy's arrays are as read-only as those that it was copied from, which pickles do not say."""
+        vars(self).update(state)
+        for value in state.values():
+            for array in value if isinstance(value, tuple) else (value,):
+                if isinstance(array, np.ndarray):
+                    array.setflags(write=False)
+
     def _check(self) -> None:
         """Normalise and check this record's own fields."""
 

@@ -81,7 +81,7 @@ class Builder:
 
     def rule_for(self, entry: Entry, default: Rule) -> tuple[Rule, bool]:
         """The rule of a neuron, and whether it was given for this very entry."""
-        rule = self.book.explicit(entry.position, entry.record) or self.book.everywhere()
+        rule = self.book.explicit(entry.position) or self.book.everywhere()
         if isinstance(rule, (Pass, Slope)):
             raise RuleError(
                 f"{entry}: {rule} is no rule for a layer that shares by its weights; Pass is one for Scale, BatchNorm "

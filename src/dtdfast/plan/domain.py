@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays.foreign import masked
-from ..arrays.foreign import take as take_foreign
 from ..errors import DomainError
 from ..rules import Rule, WSquare, ZBox, ZPlus
+from ..rules.taylor import own_bound
 from .shapes import Shape
 from .tensors import Box
 
@@ -49,18 +47,6 @@ def broadcast_bounds(low: Any, high: Any, shape: Shape, what: str) -> Box:
     return lower, upper
 
 
-def _own(bound: Any) -> Any:
-    """A bound that nobody else writes to: plans are made from it later."""
-    host = take_foreign(bound)[0]
-    if masked(host):
-        raise DomainError("domain holds a masked array; say what stands for its masked values: low.filled(value)")
-    try:
-        np.asarray(host)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise DomainError(f"domain cannot be read as arrays: {error}") from None
-    return np.array(host) if isinstance(host, np.ndarray) else copy.deepcopy(host)
-
-
 @dataclass(frozen=True)
 class Domain:
     """kind "real", "nonnegative" or "box"."""
@@ -81,8 +67,13 @@ class Domain:
             low, high = domain
             if any(isinstance(v, str) or v is None for v in domain):
                 raise DomainError(f"domain is {domain!r:.80}, expected two numbers or arrays (low, high)")
-            return cls("box", _own(low), _own(high))
+            return cls("box", own_bound(low, "domain"), own_bound(high, "domain"))
         raise DomainError(f'domain is {domain!r:.80}, expected "real", "nonnegative" or (low, high)')
+
+    @property
+    def option(self) -> Any:
+        """What `parse` takes."""
+        return self.kind if self.kind != "box" else (self.low, self.high)
 
     @property
     def rule(self) -> Rule:

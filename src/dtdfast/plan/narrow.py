@@ -81,7 +81,7 @@ def narrowed(
         entry = entries[position]
         if isinstance(entry.record, L.Mul) and tables.intersection(entry.sources):
             return None  # the factors would be weights that differ from token to token
-        if book.boxed(position, entry.record):
+        if book.boxed(position):
             return None
         found = None if isinstance(entry.record, L.Softmax) and not rows else _THROUGH.get(type(entry.record))
         return None if found is None else found(entry, axis, [shapes[s] for s in entry.sources])

@@ -98,7 +98,7 @@ def make_units(builder: Builder, narrow: Narrowed | None = None) -> list[Unit]:
 
 def check_taker(builder: Builder, entry: Entry) -> None:
     """RuleError where a rule was given to an entry that takes none."""
-    rule = builder.book.explicit(entry.position, entry.record)
+    rule = builder.book.explicit(entry.position)
     if rule is None:
         return
     folding, entries = builder.folding, builder.entries

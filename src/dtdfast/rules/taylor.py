@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
 from numpy.typing import ArrayLike
 
-from ..errors import RuleError
+from ..arrays.foreign import masked, take
+from ..errors import DomainError, RuleError
 from ..show import OneLine
 from ..vocabulary import (
     W_NEG,
@@ -23,6 +25,21 @@ from ..vocabulary import (
 )
 from .base import Convention, Rule
 from .rows import BY_SIGN, Share, Term
+
+
+def own_bound(bound: Any, what: str) -> Any:
+    """A bound of a box that nobody else writes to: plans are made from it later."""
+    host = take(bound)[0]
+    if masked(host):
+        raise DomainError(f"{what} holds a masked array; say what stands for its masked values: low.filled(value)")
+    try:
+        array = np.array(host)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DomainError(f"{what} cannot be read as arrays: {error}") from None
+    if array.dtype.kind in "US":
+        raise DomainError(f"{what} holds the text {host!r:.60}, expected numbers")
+    array.flags.writeable = False
+    return array if array.ndim else array[()] if isinstance(host, np.ndarray) else host
 
 
 class ZPlus(Rule):
@@ -129,6 +146,8 @@ class ZBox(OneLine, Rule):
     ------
     RuleError
         Only one of low and high is given.
+    DomainError
+        One of them holds no numbers.
 
     References
     ----------
@@ -142,6 +161,8 @@ class ZBox(OneLine, Rule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for key in ("low", "high"):
+            object.__setattr__(self, key, own_bound(getattr(self, key), "ZBox"))
         if (self.low is None) != (self.high is None):
             raise RuleError("ZBox: give both low and high, or neither (then `domain` says the box)")
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..config import build_config
 from ..layers import Layer
+from ..presets import settled
 from ..rules import Rule
 from ..storage import arrays_in, fields_of
 from ..version import __version__
@@ -51,10 +52,10 @@ def environment(backend: str, *, pictures: bool) -> dict[str, Any]:
 def described(value: Any, layers: Sequence[Layer]) -> Any:
     """An option as JSON that is equal only for equal options."""
     if isinstance(value, Rule):
-        return repr(value)
+        arrays = {k: described(v, layers) for k, v in vars(value).items() if isinstance(v, np.ndarray)}
+        return {"rule": repr(value), **arrays} if arrays else repr(value)
     if callable(value):
-        rules = {position: value(position, record) for position, record in enumerate(layers)}
-        return {str(position): repr(rule) for position, rule in rules.items() if rule is not None}
+        return described(settled(value, layers), layers)
     if is_dataclass(value) and not isinstance(value, type):
         return described(asdict(value), layers)
     if isinstance(value, Mapping):

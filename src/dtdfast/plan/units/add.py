@@ -24,7 +24,7 @@ from .total import Total
 def add(builder: Builder, entry: Entry, sources: tuple[Tensor, ...]) -> Tensor:
     """One neuron together with those linear operands, under the same rule, that nobody else reads."""
     sources = tuple(expanded(builder, entry, s, entry.shape) for s in sources)
-    own_rule = builder.book.explicit(entry.position, entry.record) or builder.book.everywhere()
+    own_rule = builder.book.explicit(entry.position) or builder.book.everywhere()
     rule = own_rule or builder.book.add()
     makers = [
         builder.turned[s.index].neuron if s.index in builder.turned else builder.maker.get(s.index) for s in sources

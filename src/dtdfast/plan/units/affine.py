@@ -182,7 +182,7 @@ def mapped(builder: Builder, entry: Entry, source: Tensor, n_axes: int | None = 
     if len(source.shape) > 4:
         return broad(builder, entry, source)
     scale, shift = affine(record)
-    own_rule = builder.book.explicit(entry.position, record)
+    own_rule = builder.book.explicit(entry.position)
     rule = own_rule or builder.book.affine((n_axes or len(entry.shape)) == 1)
     row = None if isinstance(rule, (Pass, Slope)) else rule.row(builder.book.convention)
     split = None if row is None else row.split

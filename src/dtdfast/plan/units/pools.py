@@ -33,7 +33,7 @@ def idle(builder: Builder, entry: Entry, source: Tensor) -> bool:
     if not isinstance(entry.record, L.GlobalAvgPool):
         kernel = spatial(getattr(entry.record, "kernel", 1), len(kernel), "kernel")
     alone = entry.shape == source.shape and set(kernel) == {1}
-    own_rule = builder.book.explicit(entry.position, entry.record) or builder.book.everywhere()
+    own_rule = builder.book.explicit(entry.position) or builder.book.everywhere()
     return alone and builder.book.convention.stabilizer == 0 and own_rule is None
 
 
