@@ -247,6 +247,9 @@ BAD = {  # what is wrong: (call, error, words that the message must hold)
     "negative stabilizer": (lambda: dtd.Epsilon(stabilizer=-1.0), dtd.RuleError, ["Epsilon", "-1.0"]),
     "NaN stabilizer": (lambda: dtd.Epsilon(stabilizer=np.nan), dtd.RuleError, ["Epsilon", "nan"]),
     "negative gamma": (lambda: dtd.Gamma(-0.25), dtd.RuleError, ["Gamma", "-0.25"]),
+    "stabilizer that is a word": (lambda: dtd.Epsilon("1"), dtd.RuleError, ["Epsilon", "'1'"]),  # type: ignore[arg-type]
+    "several stabilizers": (lambda: dtd.ZPlus(stabilizer=ONES(2)), dtd.RuleError, ["ZPlus", "a number"]),
+    "no gamma": (lambda: dtd.Gamma(None), dtd.RuleError, ["Gamma", "None"]),  # type: ignore[arg-type]
     "alpha without beta": (lambda: dtd.AlphaBeta(2.0, 2.0), dtd.RuleError, ["AlphaBeta", "2.0"]),
     "box without its ceiling": (lambda: dtd.ZBox(low=-1.0), dtd.RuleError, ["ZBox", "high"]),
     "box inside without bounds": (explain_net(0, rules={4: dtd.ZBox()}, domain=(0, 1)), dtd.RuleError,
@@ -259,6 +262,10 @@ BAD = {  # what is wrong: (call, error, words that the message must hold)
     "domain that excludes 0": (explain_net(0, domain=(0.5, 1.0)), dtd.DomainError, ["low <= 0 <= high", "0.5"]),
     "domain of wrong shape": (explain_net(0, domain=(-ONES(3), ONES(3))), dtd.DomainError, ["(3,)", "(2,)"]),
     "infinite domain": (explain_net(0, domain=(-np.inf, 1.0)), dtd.DomainError, ["finite"]),
+    "domain beyond float32": (explain_net(0, domain=(-1e39, 1e39)), dtd.DomainError, ["float32"]),
+    "box of masked numbers": (
+        lambda: dtd.ZBox(np.ma.masked_array([-1.0, 0.0], [True, False]), 1), dtd.DomainError, ["ZBox", "filled"]),
+    "box of words": (lambda: dtd.ZBox("0", "1"), dtd.DomainError, ["ZBox", "'0'"]),
     "x outside the box": (explain_net(0, domain=(0.0, 0.5)), dtd.DomainError, ["0.5", "1"]),
     "negative x": (feed(image() - 0.5, domain="nonnegative"), dtd.DomainError, ["nonnegative", "-0.5"]),
     "unknown backend": (lambda: dtd.explain(net(), image(), backend="tpu"), dtd.BackendError, ["tpu", "cpu"]),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays.checks import as_array
+from .arrays.checks import as_array, host_array
 from .arrays.foreign import take
 from .calls import predict
 from .errors import ShapeError
@@ -175,7 +175,7 @@ def simple_taylor(layers: Sequence[Layer], x: Any, root: Any, target: Any = None
     """
     host, home = take(x)
     point = as_array(host)
-    origin = as_array(take(root)[0], "root")
+    origin = host_array(root, "root")
     if origin.shape != point.shape:
         raise ShapeError(f"root has shape {origin.shape}, expected x's shape {point.shape}")
     g = gradient(layers, origin, target, **options)

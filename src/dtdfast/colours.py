@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .arrays.checks import as_array
-from .arrays.foreign import take
+from .arrays.checks import host_array
 from .errors import InputError, ShapeError
 from .smoothing import smoothed
 
@@ -34,7 +33,7 @@ def palette() -> NDArray[np.uint8]:
 
 def numbers_of(relevance: Any) -> NDArray[np.float64]:
     """Relevance of any kind of array; InputError where it is none, or has masked values."""
-    values = as_array(take(relevance)[0], "relevance")
+    values = host_array(relevance, "relevance")
     if values.dtype.kind not in "fiub":
         raise InputError(f"relevance has dtype {values.dtype}, expected numbers")
     return values.astype(np.float64)
@@ -87,7 +86,7 @@ def picture_of(picture: Any, name: str = "picture") -> NDArray[Any]:
     ------
     ShapeError, InputError
     """
-    values = as_array(take(picture)[0], name)
+    values = host_array(picture, name)
     if values.ndim not in (2, 3) or values.shape[2:] not in ((), (1,), (3,)) or not values.size:
         raise ShapeError(f"{name} has shape {values.shape}, expected (height, width) or (height, width, 3)")
     if values.dtype.kind not in "fiub":

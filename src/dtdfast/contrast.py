@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays.checks import as_array
-from .arrays.foreign import take
+from .arrays.checks import host_array
 from .errors import TargetError
 
 Floats = NDArray[np.floating[Any]]
@@ -64,7 +63,7 @@ def checked(against: Any, n: int, classes: int) -> Numbers | str:
         if against not in (REST, SOFTMAX):
             raise TargetError(f'against is {against!r:.40}, expected integers, "{REST}" or "{SOFTMAX}"')
         return against
-    array = as_array(take(against)[0], "against", TargetError)
+    array = host_array(against, "against", TargetError)
     if array.dtype.kind not in "iu" or array.shape not in ((), (n,)):
         raise TargetError(f'against is {against!r:.60}, expected one integer, one for each of {n} samples, or "{REST}"')
     if array.size and not (array.min() >= 0 and array.max() < classes):

@@ -71,7 +71,7 @@ class Intake:
             self._inside(host, kind)
             return array, beside, executor, home, targets_of(target, len(array), executor, beside)
         out = executors.outputs(sample, kind).shape
-        targets = Targets.parse(take(target)[0], len(array), out, beside.get(MASK))
+        targets = Targets.parse(target, len(array), out, beside.get(MASK))
         token = targets.one_token(out)
         if token is not None and executors.apart(sample, kind, token):
             targets = targets.narrowed(out, token)
@@ -104,4 +104,4 @@ def may_narrow(target: Any) -> bool:
 
 def targets_of(target: Any, n: int, executor: Executor, beside: Beside) -> Targets:
     """The targets of n samples."""
-    return Targets.parse(take(target)[0], n, executor.program.network.output.shape, beside.get(MASK))
+    return Targets.parse(target, n, executor.program.network.output.shape, beside.get(MASK))

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .arrays.checks import as_array
-from .arrays.foreign import take
+from .arrays.checks import host_array
 from .errors import InputError, LayerError, RuleError
 from .layers import Given, Layer
 from .plan.program import EXPLAIN
@@ -82,7 +81,7 @@ def at_least_one(key: str, value: Any) -> int:
 
 def whole_numbers(key: str, values: Any) -> list[int]:
     """Some integers that a caller lists."""
-    array = as_array(take(list(values) if isinstance(values, range) else values)[0], key)
+    array = host_array(list(values) if isinstance(values, range) else values, key)
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
         raise InputError(f"{key} is {values!r:.60}, expected a list of integers")
     return [int(v) for v in array]

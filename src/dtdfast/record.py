@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from .arrays.foreign import masked, take
 from .errors import LayerError, WiringError
 from .show import OneLine
 
@@ -130,21 +131,20 @@ class Layer(OneLine):
 
         An array that can never be written to, see `immutable`, is kept: layers may share it.
         """
-        if isinstance(value, np.ma.MaskedArray):
+        if masked(value):
             raise LayerError(
                 f"{self._type}: {key} is a masked array, and its mask would be lost; pass {key}.filled(value)"
             )
-        if isinstance(value, np.ndarray) and value.dtype.kind != "f":
-            raise LayerError(
-                f"{self._type}: {key} has dtype {value.dtype}, expected a float array (float32 or float64)"
-            )
+        value = take(value, f"{self._type}: {key}", LayerError)[0]
+        given = getattr(value, "dtype", None)
+        if value is None or (isinstance(value, np.ndarray) and value.dtype.kind != "f"):
+            what = "None" if value is None else f"of dtype {given}"
+            raise LayerError(f"{self._type}: {key} is {what}, expected a float array (float32 or float64)")
         try:
-            dtype = None if getattr(value, "dtype", None) in (np.float32, np.float64) else np.float64
+            dtype = np.float32 if getattr(given, "itemsize", 8) <= 4 else np.float64
             array = (np.asarray if immutable(value) else np.array)(value, dtype=dtype, order="C")
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
             raise LayerError(f"{self._type}: {key} cannot be read as a float array: {error}") from None
-        if isinstance(value, np.ndarray) and value.dtype.itemsize < 4:
-            array = array.astype(np.float32)
         ranks = (ndim,) if isinstance(ndim, int) else ndim
         if ranks is not None and array.ndim not in ranks:
             expected = " or ".join(str(r) for r in ranks)

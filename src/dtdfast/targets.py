@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays.checks import apart, as_array
+from .arrays.checks import apart, as_array, host_array
 from .arrays.foreign import take
 from .budget import require
 from .contrast import Contrast, Numbers, checked, start_of
@@ -46,6 +46,7 @@ class Targets:
         """Check `target` against n samples with outputs of shape (n, *out); `real`: a mask (n, tokens) that is 0 at
         padding.
         """
+        target = take(target, "target", TargetError)[0]
         if isinstance(target, Contrast):
             return cls._contrast(target, n, out, real)
         if isinstance(target, str) and (target == "last" or len(out) == 2):
@@ -231,7 +232,7 @@ def rows_of(target: Any, block: slice, n: int) -> Any:
         return Contrast(*(rows_of(part, block, n) for part in (target.target, target.against)))
     if target is None or isinstance(target, (str, tuple)):
         return target
-    array = as_array(take(target)[0], "target", TargetError)
+    array = host_array(target, "target", TargetError)
     if array.ndim and len(array) not in (1, n):
         raise TargetError(f"target has shape {array.shape}, which is not that of {n} samples")
     return array[block] if array.ndim and len(array) == n else array

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.sparse import csr_matrix
 
 import dtdfast as dtd
 from dtdfast.arrays.foreign import take
@@ -63,9 +64,28 @@ def test_baselines_and_ledgers() -> None:
     assert str(dtd.Explainer(LAYERS).ledger(X)) == str(dtd.Explainer(LAYERS).ledger(X.numpy()))
 
 
-def test_sparse_tensors_are_refused() -> None:
-    with pytest.raises(dtd.InputError, match="to_dense"):
+def test_records_and_rules_hold_tensors() -> None:
+    weight = torch.arange(12.0).reshape(3, 4)
+    for given in (weight, torch.nn.Parameter(weight), weight.bfloat16(), weight.half()):
+        record = dtd.Linear(given, torch.zeros(3, requires_grad=True))
+        assert record.weight.dtype == record.bias.dtype == np.float32
+        np.testing.assert_array_equal(record.weight, weight.numpy())
+    weight[:] = 0
+    assert record.weight.any()
+    assert isinstance(dtd.ZBox(torch.zeros(3, requires_grad=True), 1).low, np.ndarray)
+    assert type(dtd.Epsilon(torch.tensor(0.5)).stabilizer) is float
+    for wrong in (weight.to_sparse(), weight.to("meta"), weight.to(torch.complex64), weight.int(), None):
+        with pytest.raises(dtd.LayerError, match="Linear: weight is "):
+            dtd.Linear(wrong)
+
+
+def test_sparse_arrays_are_refused() -> None:
+    with pytest.raises(dtd.InputError, match=r"x is a tensor of .* to_dense"):
         dtd.predict(LAYERS, X.to_sparse())
+    with pytest.raises(dtd.TargetError, match=r"target is a tensor of .* to_dense"):
+        dtd.explain(LAYERS, X, torch.eye(2).to_sparse())
+    with pytest.raises(dtd.InputError, match="x is a sparse csr_matrix; pass what its toarray"):
+        dtd.predict(LAYERS, csr_matrix(np.eye(3)))
 
 
 class DeviceArray:

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from .. import layers as L
 from ..errors import InputError, LayerError, ShapeError, at
 from ..options import Options
-from .checks import as_array, finite
-from .foreign import take
+from .checks import finite, host_array
 
 Array = NDArray[Any]
 
@@ -88,7 +87,7 @@ class Givens:
 
     def _checked(self, name: str, value: Any, n: int, dtype: type) -> Array:
         where, record = self.records[name]
-        array = as_array(take(value)[0], name)
+        array = host_array(value, name)
         if array.shape != (n, *record.shape):
             raise ShapeError(
                 f"{name} has shape {array.shape}, expected {(n, *record.shape)}: that of {where}, for {n} samples"
@@ -139,5 +138,5 @@ def _made_of(layers: Sequence[L.Layer], reads: Sequence[Sequence[int]], position
 
 def beside_rows(given: Mapping[str, Any], rows: slice) -> dict[str, Any]:
     """What some samples bring along, of what a caller gave for all."""
-    arrays = {name: as_array(take(values)[0], name) for name, values in given.items()}
+    arrays = {name: host_array(values, name) for name, values in given.items()}
     return {name: values[rows] if values.ndim else values for name, values in arrays.items()}

@@ -121,9 +121,14 @@ def as_array(x: Any, name: str = "x", error: type[DtdError] = InputError) -> Arr
     return array
 
 
+def host_array(x: Any, name: str, error: type[DtdError] = InputError) -> Array:
+    """The same of an array of any library, in main memory."""
+    return as_array(take(x, name, error)[0], name, error)
+
+
 def samples_of(x: Any, name: str = "x") -> Array:
     """All samples as an array that is cut up, with at least one in it."""
-    array = as_array(take(x)[0], name)
+    array = host_array(x, name)
     if array.ndim < 2 or not len(array):
         raise ShapeError(f"{name} has shape {array.shape}, expected (n, ...) with the batch axis first, and n ≥ 1")
     return array

@@ -7,14 +7,14 @@ Nothing here imports such a library: whoever passes one of its arrays has import
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError
+from ..errors import DtdError, InputError
 
 Array = NDArray[Any]
 
@@ -60,39 +60,42 @@ class Home:
 NUMPY = Home()
 
 
-def take(x: Any) -> tuple[Any, Home]:
+def take(x: Any, name: str = "x", error: type[DtdError] = InputError) -> tuple[Any, Home]:
     """X as something that NumPy reads, and where results for it go.
 
     A tensor of PyTorch in main memory becomes an array of the same memory, with its strides; bfloat16, which NumPy does
     not know, is widened. Arrays on a GPU are copied to main memory. What NumPy cannot read by itself is asked for its
-    memory by DLPack. Everything else passes unchanged.
+    memory by DLPack. Everything else passes unchanged. `name` names it in messages of an `error`.
 
     Raises
     ------
-    InputError : a sparse tensor, one without numbers that NumPy knows, an array that JAX traces, or a lazy table
+    error : a sparse tensor or array, one without numbers that NumPy knows, an array that JAX traces, or a lazy table
     """
     if x is None:
         return x, NUMPY
     if isinstance(x, np.ndarray):
         return _widened(x), NUMPY
     if _is(x, "torch", "Tensor"):
-        return _take_tensor(x)
+        return _take_tensor(x, name, error)
     if _is(x, "cupy", "ndarray"):
         return x.get(), Home("cupy", x.device.id, here=False)
     if _is(x, "jax", "Array"):
-        return _take_jax(x)
+        return _take_jax(x, name, error)
     if _is(x, "pandas", "DataFrame"):
-        _refuse_words((name, t) for name, t in x.dtypes.items() if getattr(t, "kind", "O") not in "fiubc")
+        words = [(key, t) for key, t in x.dtypes.items() if getattr(t, "kind", "O") not in "fiubc"]
+        _refuse_words(words, name, error)
         return _of_pandas(x), Home("pandas", labels=(x.index, x.columns))
     if _is(x, "polars", "LazyFrame"):
-        raise InputError("x is a LazyFrame of polars, whose rows are not there yet; pass x.collect()")
+        raise error(f"{name} is a LazyFrame of polars, whose rows are not there yet; pass {name}.collect()")
     if _is(x, "polars", "DataFrame"):
-        _refuse_words(
-            (name, t) for name, t in x.schema.items() if not t.is_numeric() and t != sys.modules["polars"].Boolean
-        )
+        boolean = sys.modules["polars"].Boolean
+        words = [(key, t) for key, t in x.schema.items() if not t.is_numeric() and t != boolean]
+        _refuse_words(words, name, error)
         return x.to_numpy(), Home("polars", labels=(range(x.height), x.columns))
     if hasattr(x, "__dlpack__") and not hasattr(x, "__array__"):
-        return _widened(_from_dlpack(x)), NUMPY
+        return _widened(_from_dlpack(x, name, error)), NUMPY
+    if hasattr(x, "toarray") and hasattr(x, "nnz"):
+        raise error(f"{name} is a sparse {type(x).__name__}; pass what its toarray() gives")
     return x, NUMPY
 
 
@@ -109,10 +112,10 @@ def _of_pandas(x: Any) -> Any:
     return x.to_numpy(np.float64, na_value=np.nan)
 
 
-def _refuse_words(columns: Iterable[tuple[Any, Any]]) -> None:
-    """InputError that names the columns of a table, and their types, which hold no numbers."""
-    if found := [f"{str(name)!r:.60} ({kind})" for name, kind in columns]:
-        raise InputError(f"x has columns that hold no numbers: {', '.join(found[:5])}; leave them out, or encode them")
+def _refuse_words(columns: Sequence[tuple[Any, Any]], name: str, error: type[DtdError]) -> None:
+    """An error that names the columns of a table, and their types, which hold no numbers."""
+    if found := [f"{str(key)!r:.60} ({kind})" for key, kind in columns]:
+        raise error(f"{name} has columns that hold no numbers: {', '.join(found[:5])}; leave them out, or encode them")
 
 
 def _widened(x: Array) -> Array:
@@ -120,23 +123,24 @@ def _widened(x: Array) -> Array:
     return x.astype(np.float32) if x.dtype.kind == "V" and x.dtype.name == "bfloat16" else x
 
 
-def _take_jax(x: Any) -> tuple[Array, Home]:
+def _take_jax(x: Any, name: str, error: type[DtdError]) -> tuple[Array, Home]:
     jax = sys.modules["jax"]
     if isinstance(x, jax.core.Tracer):
-        raise InputError(
-            "x is traced by JAX (jit, grad, vmap), so it has no values yet; call this outside, or by jax.pure_callback"
+        raise error(
+            f"{name} is traced by JAX (jit, grad, vmap), so it has no values yet; call this outside, or by "
+            "jax.pure_callback"
         )
     devices = x.devices()
     return _widened(np.asarray(x)), Home("jax", next(iter(devices)) if len(devices) == 1 else None, here=False)
 
 
-def _from_dlpack(x: Any) -> Array:
+def _from_dlpack(x: Any, name: str, error: type[DtdError]) -> Array:
     try:
         return np.from_dlpack(x)
-    except (BufferError, RuntimeError, TypeError, ValueError, AttributeError) as error:  # other devices and types
-        raise InputError(
-            f"x is a {type(x).__name__} whose memory NumPy cannot read by DLPack: {error}; copy it to main memory as "
-            "float32"
+    except (BufferError, RuntimeError, TypeError, ValueError, AttributeError) as found:  # other devices and types
+        raise error(
+            f"{name} is a {type(x).__name__} whose memory NumPy cannot read by DLPack: {found}; copy it to main memory "
+            "as float32"
         ) from None
 
 
@@ -150,18 +154,18 @@ def _is(x: Any, library: str, kind: str) -> bool:
     return cls is not None and isinstance(x, cls)
 
 
-def _take_tensor(x: Any) -> tuple[Array, Home]:
+def _take_tensor(x: Any, name: str, error: type[DtdError]) -> tuple[Array, Home]:
     torch = sys.modules["torch"]
     if x.layout != torch.strided:
-        raise InputError(f"x is a tensor of layout {x.layout}; pass x.to_dense()")
+        raise error(f"{name} is a tensor of layout {x.layout}; pass what its to_dense() gives")
     home = Home("torch", x.device, here=x.device.type == "cpu")
     try:
         plain = x.detach().cpu().resolve_conj().resolve_neg()
         if plain.dtype == torch.bfloat16:
             plain = plain.float()
         return plain.numpy(), home
-    except (NotImplementedError, RuntimeError, TypeError) as error:  # without data, quantized, of 8-bit floats
-        raise InputError(f"x is a {x.dtype} tensor on {x.device} that NumPy cannot read: {error}") from None
+    except (NotImplementedError, RuntimeError, TypeError) as found:  # without data, quantized, of 8-bit floats
+        raise error(f"{name} is a {x.dtype} tensor on {x.device} that NumPy cannot read: {found}") from None
 
 
 def take_out(out: Any) -> Any:
@@ -172,7 +176,7 @@ def take_out(out: Any) -> Any:
     InputError : it lies on another device, or NumPy cannot see its memory (bfloat16, or a tensor that negates when it
     is read)
     """
-    host, home = take(out)
+    host, home = take(out, "out")
     if home.library == "jax":
         raise InputError("out is an array of JAX, which cannot be written into; leave out=None")
     if not home.here:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays.checks import as_array
+from ..arrays.checks import host_array
 from ..arrays.foreign import take
 from ..calls import cached
 from ..errors import InputError, TargetError
@@ -108,7 +108,7 @@ def top_channels(relevance: Any, k: int = 10) -> list[list[tuple[int, float]]]:
     InputError
         `relevance` is no table of numbers, or k is not at least 1.
     """
-    values = as_array(take(relevance)[0], "relevance")
+    values = host_array(relevance, "relevance")
     if values.ndim != 2 or values.dtype.kind not in "fiu":
         raise InputError(f"relevance has shape {values.shape} and dtype {values.dtype}, expected numbers (n, channels)")
     order = np.argsort(-values, axis=1, kind="stable")[:, : at_least_one("k", k)]

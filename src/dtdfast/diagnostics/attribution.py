@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays.checks import as_array
-from ..arrays.foreign import take
+from ..arrays.checks import host_array
 from ..calls import explain
 from ..errors import InputError, ShapeError, TargetError
 from ..explainer import Explainer
@@ -41,7 +40,7 @@ def classes(layers: Sequence[Layer], x: Any, target: Any, options: dict[str, Any
 
 def chosen(target: Any, n: int, name: str = "target") -> NDArray[np.intp]:
     """One class for each of n samples, of one class or of n of them."""
-    array = as_array(take(target)[0], name, TargetError)
+    array = host_array(target, name, TargetError)
     if array.dtype.kind not in "iu" or array.shape not in ((), (1,), (n,)):
         raise TargetError(f"{name} is {target!r:.60}, expected one class, or one for each of {n} samples")
     return np.broadcast_to(array.astype(np.intp), (n,))

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays.checks import as_array
-from ..arrays.foreign import take
+from ..arrays.checks import host_array
 from ..baselines import input_x_gradient
 from ..calls import explain
 from ..errors import TargetError, at
@@ -108,7 +107,7 @@ def gradient_equivalence(layers: Sequence[Layer], x: Any, target: Any = None, **
     .. [1] Ancona et al., "Towards better understanding of gradient-based attribution methods for deep neural networks",
        arXiv:1711.06104, proposition 1.
     """
-    if target is not None and as_array(take(target)[0], "target", TargetError).dtype.kind == "f":
+    if target is not None and host_array(target, "target", TargetError).dtype.kind == "f":
         raise TargetError("target is a float start, expected classes: LRP-0 begins with the output itself")
     known, given = split(options)
     layers, x = opened(layers, x, given)

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays.checks import as_array
-from ..arrays.foreign import take
+from ..arrays.checks import host_array
 from ..errors import InputError, ShapeError
 from ..layers import Layer
 from ..models import opened
@@ -97,7 +96,7 @@ def region_reach(layers: Sequence[Layer], x: Any, direction: Any, **options: Any
 
 
 def _like(x: Any, other: Any, what: str) -> NDArray[np.float64]:
-    array = as_array(take(other)[0], what)
+    array = host_array(other, what)
     if array.dtype.kind not in "fiub":
         raise InputError(f"{what} has dtype {array.dtype}, expected numbers")
     if array.shape != np.shape(x):

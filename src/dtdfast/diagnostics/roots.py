@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..arrays.checks import as_array
-from ..arrays.foreign import take
+from ..arrays.checks import host_array
 from ..errors import LayerError, RuleError
 from ..layers import Layer
 from ..models import opened
@@ -230,7 +229,7 @@ def root_points(
     if len(point) != 1:
         raise LayerError(f"x holds {len(point)} samples, expected one: root points belong to one input")
     unit = find_layer(network, layer)
-    index = np.atleast_1d(as_array(take(neurons)[0], "neurons", RuleError))
+    index = np.atleast_1d(host_array(neurons, "neurons", RuleError))
     if index.ndim != 1 or (index.size and index.dtype.kind not in "iu"):
         raise RuleError(f"neurons is {neurons!r:.60}, expected a list of integers")
     size = int(np.prod(unit.out.shape))

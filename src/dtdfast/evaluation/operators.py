@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays.checks import as_array
-from ..arrays.foreign import take
+from ..arrays.checks import host_array
 from ..errors import InputError
 from ..smoothing import smoothed
 
@@ -90,7 +89,7 @@ def operator_of(operator: Any, low: Array, high: Array, images: Array) -> Operat
             "resample": resample(images),
         }
         return named[operator]
-    values = as_array(take(operator)[0], "operator")
+    values = host_array(operator, "operator")
     if (
         values.dtype.kind not in "fiu"
         or values.shape not in ((), (1,), images.shape[1:2])

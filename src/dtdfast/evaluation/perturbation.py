@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays.checks import as_array
-from ..arrays.foreign import take
+from ..arrays.checks import host_array
 from ..baselines import sensitivity
 from ..diagnostics.attribution import chosen
 from ..errors import InputError, ShapeError
@@ -124,7 +123,7 @@ def region_perturbation(
     layers, point = opened(layers, x)
     seed = seeded(seed)
     named = relevance if isinstance(relevance, Mapping) else {"relevance": relevance}
-    maps = {str(k): as_array(take(v)[0], f"the map {k!r:.60}") for k, v in named.items()}
+    maps = {str(k): host_array(v, f"the map {k!r:.60}") for k, v in named.items()}
     for name, values in maps.items():
         if values.shape != point.shape:
             raise ShapeError(f"the maps of {name!r} have shape {values.shape}, expected x's shape {point.shape}")

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays.checks import as_array
-from ..arrays.foreign import take
+from ..arrays.checks import host_array
 from ..errors import ShapeError
 
 Labels = NDArray[np.int64]
@@ -60,7 +59,7 @@ def labels_of(regions: Any, shape: tuple[int, ...]) -> Labels:
     """
     if regions is None:
         return np.arange(int(np.prod(shape)))
-    labels = as_array(take(regions)[0], "regions", ShapeError)
+    labels = host_array(regions, "regions", ShapeError)
     if labels.dtype.kind not in "iu" or (labels.size and labels.min() < 0):
         raise ShapeError("regions holds labels: integers from 0")
     if labels.shape != shape:

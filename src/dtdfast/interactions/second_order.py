@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays.checks import as_array
-from ..arrays.foreign import take
+from ..arrays.checks import host_array
 from ..errors import InputError, ShapeError, TargetError
 from ..explainer import Explainer
 from ..layers import Layer
@@ -139,7 +138,7 @@ def taylor_terms(
 
 def floats_of(values: Any, name: str) -> Floats:
     """InputError where these are no real numbers."""
-    array = as_array(take(values)[0], name)
+    array = host_array(values, name)
     if array.dtype.kind not in "fiu":
         raise InputError(f"{name} has dtype {array.dtype}, expected numbers")
     return array.astype(np.float64)
@@ -152,7 +151,7 @@ def _classes(explainer: Explainer, x: Floats, target: Any, given: dict[str, Any]
         raise ShapeError(f"the outputs are {outputs.shape}, expected (n, classes)")
     if target is None:
         return np.asarray(outputs.argmax(axis=1), np.int64)
-    index = as_array(take(target)[0], "target", TargetError)
+    index = host_array(target, "target", TargetError)
     if index.dtype.kind not in "iu" or index.shape not in ((), (len(x),)):
         raise TargetError(f"target is {target!r:.60}, expected one integer, or one for each of {len(x)} samples")
     return np.full(len(x), index, np.int64)

@@ -9,8 +9,7 @@ from typing import Any, cast
 import numpy as np
 
 from .. import layers as L
-from ..arrays.checks import as_array
-from ..arrays.foreign import take
+from ..arrays.checks import host_array
 from ..errors import InputError, LayerError, ShapeError, at
 from ..plan.wiring import sources
 
@@ -76,7 +75,7 @@ def _checked(layers: Sequence[L.Layer], position: int, score: Any) -> Any:
     if not 0 <= position < len(layers) or not isinstance(layers[position], PRUNED):
         where = at(position, layers[position]) if 0 <= position < len(layers) else f"entry {position}"
         raise LayerError(f"{where} has no weights to prune: expected a Linear, Conv or ConvTranspose")
-    array = as_array(take(score)[0], f"scores[{position}]")
+    array = host_array(score, f"scores[{position}]")
     if array.dtype.kind not in "fiub" or np.isnan(array).any():
         raise InputError(f"scores[{position}] holds NaN, or no real numbers")
     array = array.astype(np.float64)

@@ -83,9 +83,10 @@ class Domain:
         """Of a box, as numbers of the type of x: a pixel on a bound equals it in every precision that follows."""
         if self.kind != "box":
             return None
-        low, high = broadcast_bounds(self.low, self.high, shape, "domain")
-        with np.errstate(over="ignore"):
-            return low.astype(self.real).astype(np.float64), high.astype(self.real).astype(np.float64)
+        low, high = self._rounded(shape, self.real)
+        if not (np.isfinite(low).all() and np.isfinite(high).all()):
+            raise DomainError(f"domain: low and high are beyond the range of {np.dtype(self.real)}, as x is taken")
+        return low.astype(np.float64), high.astype(np.float64)
 
     def rounded(self, shape: Shape, dtype: np.dtype[Any]) -> Box:
         """The bounds of a box as x has them, so that a pixel on the bound stays inside; one number where it is the same
@@ -93,9 +94,14 @@ class Domain:
         """
         box = self._boxes.get((shape, dtype))
         if box is None:
-            low, high = (b.astype(dtype) for b in broadcast_bounds(self.low, self.high, shape, "domain"))
+            low, high = self._rounded(shape, dtype)
             box = self._boxes[shape, dtype] = _narrowed(low), _narrowed(high)
         return box
+
+    def _rounded(self, shape: Shape, dtype: Any) -> Box:
+        with np.errstate(over="ignore"):
+            low, high = (b.astype(dtype) for b in broadcast_bounds(self.low, self.high, shape, "domain"))
+        return low, high
 
     def check(self, x: NDArray[Any]) -> None:
         """Raise DomainError where x lies outside."""

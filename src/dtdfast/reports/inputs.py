@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays.checks import as_array
+from ..arrays.checks import as_array, host_array
 from ..arrays.foreign import take
 from ..errors import InputError, ShapeError
 from ..images import Preparation
@@ -94,7 +94,7 @@ def inputs_of(
     size = None if pictures is None else np.shape(pictures)[1:3]
     last = preparation is not None and preparation.layout == NHWC
     last = last or (size == array.shape[1:3] and size != array.shape[2:])
-    seen = _seen(array, last, preparation, domain) if pictures is None else as_array(take(pictures)[0], "pictures")
+    seen = _seen(array, last, preparation, domain) if pictures is None else host_array(pictures, "pictures")
     expected = (n, *(array.shape[1:3] if last else array.shape[2:]))
     if seen.dtype != np.uint8 or seen.shape[:3] != expected or seen.shape[3:] not in ((), (3,)):
         raise ShapeError(f"pictures has shape {seen.shape} and dtype {seen.dtype}, expected {(*expected, 3)} and uint8")

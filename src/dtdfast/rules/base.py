@@ -84,8 +84,19 @@ class Rule:
     def __post_init__(self) -> None:
         if self.bias is not None and self.bias not in self.biases:
             raise RuleError(f"{self.name}: bias {self.bias!r} is not one of {', '.join(self.biases)}")
-        if self.stabilizer is not None and not 0 <= self.stabilizer < float("inf"):
-            raise RuleError(f"{self.name}: stabilizer is {self.stabilizer!r}, expected a number of at least 0")
+        if self.stabilizer is not None:
+            self._number("stabilizer")
+
+    def _number(self, key: str) -> None:
+        """RuleError where a field is no finite number of at least 0; becomes one of Python's."""
+        value = getattr(self, key)
+        try:
+            number = value if isinstance(value, (int, float)) else float(value)
+        except (TypeError, ValueError, RuntimeError):
+            number = -1
+        if isinstance(value, str) or not 0 <= number < float("inf"):
+            raise RuleError(f"{self.name}: {key} is {value!r:.60}, expected a number of at least 0")
+        object.__setattr__(self, key, number)
 
     @property
     def name(self) -> str:

@@ -130,8 +130,7 @@ class Gamma(Rule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.gamma < float("inf"):
-            raise RuleError(f"Gamma: gamma is {self.gamma!r}, expected a number of at least 0")
+        self._number("gamma")
 
     def shares(self, convention: Convention) -> tuple[Share, ...]:
         if not convention.pairs_signs:
@@ -190,7 +189,9 @@ class AlphaBeta(Rule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (self.beta >= 0 and abs(self.alpha - self.beta - 1) <= 1e-12 * max(1.0, abs(self.alpha))):
+        self._number("alpha")
+        self._number("beta")
+        if not abs(self.alpha - self.beta - 1) <= 1e-12 * max(1.0, self.alpha):
             raise RuleError(
                 f"AlphaBeta: alpha - beta must be 1 and beta not negative, got alpha={self.alpha}, beta={self.beta}"
             )

@@ -29,7 +29,7 @@ from .rows import BY_SIGN, Share, Term
 
 def own_bound(bound: Any, what: str) -> Any:
     """A bound of a box that nobody else writes to: plans are made from it later."""
-    host = take(bound)[0]
+    host = take(bound, what, DomainError)[0]
     if masked(host):
         raise DomainError(f"{what} holds a masked array; say what stands for its masked values: low.filled(value)")
     try:
