@@ -76,6 +76,23 @@ def test_the_output_cannot_be_written(here: Path) -> None:
         assert printed_into(full, "inspect", "net.safetensors") == (2, "dtdfast: [Errno 28] No space left on device\n")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows gives every process its streams")
+def test_streams_that_are_closed(here: Path) -> None:
+    """Nothing is shown, everything is done, and no file of a run has the number of a stream."""
+    ends = (
+        "assert all(os.readlink(f'/proc/self/fd/{n}') == os.devnull for n in range(3))"
+        if Path("/proc").exists()
+        else ""
+    )
+    code = f"import os; from dtdfast.cli import main; code = main(); {ends}; raise SystemExit(code)"
+    arguments = ["explain", "net.safetensors", "x.npy", "-o", "out.zarr"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], env=ENVIRONMENT, preexec_fn=lambda: os.closerange(0, 3), check=False
+    )
+    assert done.returncode == 0
+    assert cli.main([*arguments, "--resume"]) == 0
+
+
 def test_characters_that_the_terminal_does_not_know(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ENVIRONMENT, "PYTHONIOENCODING", "ascii")
     printed, _ = run("explain", "net.safetensors", "photo.png", "--size", 8, "-o", "out")

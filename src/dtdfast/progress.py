@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 
 def blocks(n: int, size: int, progress: bool) -> Iterable[slice]:
@@ -13,9 +15,14 @@ def blocks(n: int, size: int, progress: bool) -> Iterable[slice]:
 
 def shown(every: list[slice], n: int) -> Iterator[slice]:
     """The blocks one after the other, while a bar shows how many of n samples are done."""
-    from .extras import require
-
-    with require("tqdm", "progress").tqdm(total=n, unit="sample") as bar:
+    with bar(total=n, unit="sample") as line:
         for block in every:
             yield block
-            bar.update(block.stop - block.start)
+            line.update(block.stop - block.start)
+
+
+def bar(*items: Any, **options: Any) -> Any:
+    """A progress bar of tqdm; it shows nothing where the standard error is closed."""
+    from .extras import require
+
+    return require("tqdm", "progress").tqdm(*items, disable=sys.stderr is None, **options)

@@ -67,7 +67,8 @@ class Words:
         return "\n".join(f"<p>{' '.join(map(self._marked, *sample))}</p>" for sample in self._samples())
 
     def __str__(self) -> str:
-        return self.text(sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb")
+        there = sys.stdout is not None and sys.stdout.isatty()
+        return self.text(there and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb")
 
     def __repr__(self) -> str:
         return f"<Words: {len(self.tokens)} samples, {sum(map(len, self.tokens))} words>"

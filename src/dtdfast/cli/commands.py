@@ -32,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0; 1 if some photographs could not be explained; 2 after an error, told in one line; 130 after Ctrl-C; 141 if
         nobody reads the output. 1 as well after a defect of dtdfast itself, whose traceback PYTHONDEVMODE=1 shows.
     """
+    _occupy()
     try:
         with warnings.catch_warnings():
             if not sys.warnoptions:
@@ -52,6 +53,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return _failed(f"a defect of dtdfast, please report it ({type(error).__name__}: {error})", 1)
     return code
+
+
+def _occupy() -> None:
+    """Let standard streams that the caller closed lead nowhere: the next file would have their number, and what others
+    print would go into it.
+    """
+    with contextlib.suppress(OSError):
+        while (number := os.open(os.devnull, os.O_RDWR)) < 3:
+            pass
+        os.close(number)
 
 
 def _run(argv: list[str]) -> tuple[str, int]:

@@ -13,9 +13,9 @@ import numpy as np
 from ..backends import choose
 from ..colours import Style
 from ..errors import InputError, RunError
-from ..extras import require
 from ..files import readable
 from ..layers import Softmax
+from ..progress import bar
 from ..reports.elements import short
 from ..runs.sources import array_kind, images_at
 from ..show import aligned, as_json
@@ -298,4 +298,4 @@ def _lines(entry: dict[str, Any]) -> Iterator[tuple[str, ...]]:
 
 
 def _progress(items: Iterator[Any], n: int) -> Iterator[Any]:
-    return items if n < 2 else iter(require("tqdm", "progress").tqdm(items, total=n, unit="image"))
+    return items if n < 2 else iter(bar(items, total=n, unit="image"))

@@ -23,6 +23,7 @@ from ..images import Preparation
 from ..layers import Layer
 from ..options import PLACE
 from ..presets import PRESETS
+from ..progress import bar
 from ..threads import MOST, default_threads
 from .local import AHEAD, run_locally, streams
 from .lock import locked
@@ -378,5 +379,5 @@ def _bar(progress: bool, n: int, n_left: int, unit: str) -> Iterator[Callable[[T
     if not progress:
         yield lambda task: None
         return
-    with require("tqdm", "progress").tqdm(total=n, initial=n - n_left, unit=unit) as bar:
-        yield lambda task: bar.update(len(task))
+    with bar(total=n, initial=n - n_left, unit=unit) as line:
+        yield lambda task: line.update(len(task))
