@@ -6,6 +6,7 @@ DataLoaders of PyTorch are in pytorch/test_dataloaders.py.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import multiprocessing
 import os
 import subprocess
@@ -20,6 +21,7 @@ import pytest
 
 import dtdfast as dtd
 import support
+from dtdfast import locks
 from processes import explained, in_a_child
 from run_support import ENVIRONMENT
 
@@ -41,6 +43,26 @@ def expected() -> list[bytes]:
 
 
 # -------------------------------------------------------------------------------------------------------------- threads
+
+
+def test_a_call_within_a_call(expected: list[bytes]) -> None:
+    """As from a signal's handler, or when an object is collected: whatever its thread holds, there is no waiting."""
+    explainer, found = new(), []
+    explainer.explain(INPUTS[0])
+
+    def within() -> None:
+        with contextlib.ExitStack() as held:
+            for owner, (name, _) in list(locks._owners.items()):
+                held.enter_context(getattr(owner, name))
+            found.extend(explained(explainer, x) for x in INPUTS)
+            found.extend(dtd.explain(LAYERS, x, backend="cpu", n_threads=2).tobytes() for x in INPUTS)
+            dtd.clear_cache()
+
+    thread = threading.Thread(target=within, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive()
+    assert found == expected * 2
 
 
 @pytest.mark.parametrize("n_threads", [1, 2])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -56,14 +57,15 @@ class Cache(Generic[T]):
         with self._lock:
             found = self._kept.get(key)
             if found is not None:
-                self._kept.move_to_end(key)
+                with suppress(KeyError):
+                    self._kept.move_to_end(key)
                 return found
         made = make()
         with self._lock:
             self._kept[key] = made
             limit = min(KEPT, budget() // 8)
             while len(self._kept) > MOST or (
-                len(self._kept) > 1 and sum(k.nbytes for k in self._kept.values()) > limit
+                len(self._kept) > 1 and sum(k.nbytes for k in list(self._kept.values())) > limit
             ):
                 self._kept.popitem(last=False)
         return made

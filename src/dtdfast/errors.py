@@ -99,7 +99,8 @@ def translated(call: Call) -> Call:
             ) from None
         except RecursionError:
             raise LayerError(
-                "the network nests more moves (Flatten, Slice, Concat) in each other than can be followed"
+                "the network nests more moves (Flatten, Slice, Concat) in each other than can be followed, or the call "
+                "itself stands deep in others"
             ) from None
 
     return checked  # type: ignore[return-value]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -102,12 +103,12 @@ class Executors:
                 with uncollected():
                     executor = self._executor(self._program(*key))
                 self.made[key] = executor
-                while len(self.made) > 1 and sum(e.program.nbytes for e in self.made.values()) > min(
-                    KEPT, budget() // 8
-                ):
+                most = min(KEPT, budget() // 8)
+                while len(self.made) > 1 and sum(e.program.nbytes for e in list(self.made.values())) > most:
                     self.made.popitem(last=False)
             elif len(self.made) > 1 and next(reversed(self.made)) != key:
-                self.made.move_to_end(key)
+                with suppress(KeyError):
+                    self.made.move_to_end(key)
             return executor
 
     def _between(self, kind: str) -> tuple[int | None, int | None]:

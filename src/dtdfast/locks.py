@@ -1,4 +1,8 @@
-"""Locks that a forked child finds free, whatever the parent's other threads did when it forked."""
+"""Locks that a forked child finds free, whatever the parent's other threads did when it forked.
+
+They let the thread that holds them in again: a signal's handler, or an object that is collected, may explain while it
+does. What such a thread finds may be half changed.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from weakref import WeakKeyDictionary
 _owners: WeakKeyDictionary[Any, tuple[str, Any]] = WeakKeyDictionary()
 
 
-def renewed(owner: Any, name: str, make: Any = threading.Lock) -> Any:
+def renewed(owner: Any, name: str, make: Any = threading.RLock) -> Any:
     """A new lock for `owner`, replaced by a new one in every forked child.
 
     A fork copies a lock as it is; the thread that holds it is not copied, so nobody in the child would ever release it.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import threading
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +16,7 @@ from .arrays.checks import as_array, is_dask, samples_of
 from .arrays.foreign import take
 from .errors import InputError, ModelError
 from .layers import Layer
+from .locks import renewed
 from .plan.wiring import sources
 
 KEPT = 4
@@ -26,7 +27,7 @@ SUFFIXES = (".onnx", ".pt2", ".safetensors")
 Files = dict[Path, tuple[int, ...]]
 
 _kept: OrderedDict[Any, tuple[list[Layer], Files]] = OrderedDict()
-_lock = threading.Lock()
+_lock = renewed(sys.modules[__name__], "_lock")
 
 
 def layers_of(model: Any, x: Any = None, given: Mapping[str, Any] | None = None) -> Sequence[Layer]:
@@ -206,12 +207,13 @@ def _digest(*parts: Any) -> str:
 def _kept_or(key: Any, make: Callable[[], list[Layer]], beside: Files | None = None) -> list[Layer]:
     """What was made for this key, or is now; `make` says in `beside` which other files it read."""
     with _lock:
-        if key not in _kept or not _unchanged(_kept[key][1]):
-            _kept[key] = make(), beside or {}
-        _kept.move_to_end(key)
+        found = _kept.pop(key, None)
+        if found is None or not _unchanged(found[1]):
+            found = make(), beside or {}
+        _kept[key] = found
         while len(_kept) > KEPT:
             _kept.popitem(last=False)
-        return _kept[key][0]
+        return found[0]
 
 
 def _unchanged(files: Files) -> bool:

@@ -4,7 +4,6 @@ model).analyze(x)`.
 
 from __future__ import annotations
 
-import threading
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +16,7 @@ from ..errors import InputError, ModelError, RuleError, TargetError
 from ..explainer import Explainer
 from ..extras import require
 from ..importers.keras.importer import from_keras
+from ..locks import renewed
 from ..plan.fold import LINEAR
 from ..plan.units import shares
 from ..plan.wiring import sources
@@ -217,7 +217,7 @@ class Analyzer:
             except TypeError:
                 raise RuleError(f"analyzer {name!r} does not take {', '.join(options)}") from None
         self._explainer: tuple[Any, Explainer] | None = None
-        self._lock = threading.Lock()
+        self._lock = renewed(self, "_lock")
 
     def analyze(self, X: Any, neuron_selection: Any = None) -> Any:
         """Compute the relevance of inputs.

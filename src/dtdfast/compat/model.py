@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import sys
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
@@ -18,6 +18,7 @@ from ..explainer import Explainer
 from ..extras import require
 from ..importers.check import TOLERANCE
 from ..importers.torch.graph import Graph, Origin
+from ..locks import renewed
 from ..plan.fold import fold
 from ..plan.shapes import Shape
 from ..plan.units import shares
@@ -124,7 +125,7 @@ class _Known:
 
 
 _models: weakref.WeakKeyDictionary[Any, OrderedDict[Any, _Known]] = weakref.WeakKeyDictionary()
-_lock = threading.RLock()
+_lock = renewed(sys.modules[__name__], "_lock")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Hashable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -75,7 +76,7 @@ class ArenaPool:
         self.kept = kept
         self._lock = renewed(self, "_lock")
         self._idle: OrderedDict[Hashable, tuple[weakref.ref[Arena], weakref.ref[Shelf], int]] = OrderedDict()
-        self._nbytes, self._limit = 0, kept
+        self._limit = kept
         # of arenas that went with their layout: a collector may come by while the lock is held
         self._gone: deque[Hashable] = deque()
 
@@ -84,12 +85,12 @@ class ArenaPool:
         """Bytes of idle arenas."""
         with self._lock:
             self._sweep()
-            return self._nbytes
+            return self._total()
 
     def take(self, shelf: Shelf, nbytes: int) -> Arena:
         """One of `shelf`'s arenas, all of at least so many bytes, or a new one; to be given back."""
         with self._lock:
-            if shelf.idle:
+            with suppress(IndexError):
                 arena = shelf.idle.pop()
                 self._forget(id(arena))
                 return arena
@@ -102,9 +103,9 @@ class ArenaPool:
             if self._gone:
                 self._sweep()
             # whichever of these finds no memory, an arena that its shelf knows is one that the pool knows
-            self._idle[id(arena)], self._nbytes = arena.entry, self._nbytes + arena.nbytes
+            self._idle[id(arena)] = arena.entry
             shelf.idle.append(arena)
-            while self._nbytes > self._limit and len(self._idle) > 1:
+            while len(self._idle) > 1 and self._total() > self._limit:
                 self._drop_oldest()
 
     def clear(self) -> None:
@@ -119,22 +120,28 @@ class ArenaPool:
         already.
         """
         self._limit = min(self.kept, budget() // 8)
-        while self._idle and self._nbytes + nbytes > self._limit:
+        while self._idle and self._total() + nbytes > self._limit:
             arena = self._drop_oldest()
             if arena is not None and nbytes <= arena.nbytes <= 2 * nbytes:
                 return arena.memory
         return None
 
     def _drop_oldest(self) -> Arena | None:
-        key = next(iter(self._idle))
-        arena, shelf = self._idle[key][0](), self._idle[key][1]()
-        self._forget(key)
-        if arena is not None and shelf is not None and arena in shelf.idle:
-            shelf.idle.remove(arena)
+        try:
+            _, (arena_of, shelf_of, _) = self._idle.popitem(last=False)
+        except KeyError:
+            return None
+        arena, shelf = arena_of(), shelf_of()
+        if arena is not None and shelf is not None:
+            with suppress(ValueError):
+                shelf.idle.remove(arena)
         return arena
 
+    def _total(self) -> int:
+        return sum(nbytes for _, _, nbytes in list(self._idle.values()))
+
     def _forget(self, key: Hashable) -> None:
-        self._nbytes -= self._idle.pop(key)[2]
+        self._idle.pop(key, None)
 
     def _sweep(self) -> None:
         while self._gone:

@@ -294,7 +294,8 @@ class CpuExecutor:
         t = self.batches.targets(n_targets)
         key = (n, pieces, t, ledger, weights, t < n_targets)
         with self._lock:
-            if key not in self._plans:
+            found = self._plans.get(key)
+            if found is None:
                 alone = key == (1, 1, 1, False, frozenset(), False)
                 with uncollected():
                     most, threads = budget() // pieces, -(-self._threads() // pieces)
@@ -304,10 +305,10 @@ class CpuExecutor:
                         if alone
                         else lower(self.program, n, t, pairs=self._pairs, most=most, threads=threads, **options)
                     )
-                    self._plans[key] = plan, Encoded(plan, self._store, self._precision)
+                    found = self._plans[key] = plan, Encoded(plan, self._store, self._precision)
                 while len(self._plans) > MOST_PLANS:
                     self._plans.pop(next(iter(self._plans)))
-            return self._plans[key]
+            return found
 
     def weight_sums(self, positions: Positions) -> ProductSums:
         return ProductSums(positions)
