@@ -283,6 +283,18 @@ def test_one_process_at_a_time_writes_pictures(here: Path, capsys: pytest.Captur
     assert list(Path("out").iterdir()) == []
 
 
+def test_one_process_at_a_time_writes_a_run_whatever_it_is_called(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("link.zarr").symlink_to("maps.zarr")
+    assert explain("x.npy", out="link.zarr") == 0  # where nothing was yet
+    assert Path("link.zarr").is_symlink()
+    with locked(Path("maps.zarr.lock"), Path("maps.zarr")):
+        capsys.readouterr()
+        assert explain("x.npy", "--resume", out="link.zarr") == 2
+    assert "another process is writing there" in capsys.readouterr().err
+
+
 def test_a_picture_that_is_explained_is_not_replaced(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert explain("photo.png", "--size", 8, out=".") == 0
     before = Path("photo-heatmap.png").read_bytes()

@@ -290,10 +290,12 @@ def test_what_can_be_read_again_leaves_no_error_behind(photos: Path, tmp_path: P
         (dict(workers=1, scheduler="tcp://localhost:1"), "give one of them"),
         (dict(kind="gradient"), "kind is not for a run"),
         (dict(rules="dtt"), "not a preset"),
+        (dict(mask=IMAGES), "mask= is no option of a run"),
+        (dict(layers=[dtd.Given("mask", (3,)), dtd.Add(inputs=(0, -1))]), "the network takes mask= beside its input"),
         (dict(preparation=FED), "preparation is for pictures"),
     ],
 )
 def test_wrong_options_show_before_anything_is_written(out: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(dtd.DtdError, match=message):
-        dtd.run(LAYERS, IMAGES, out, **options)
+        dtd.run(**{"layers": LAYERS, "data": IMAGES, "out": out, **options})
     assert not list(out.parent.iterdir())

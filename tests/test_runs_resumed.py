@@ -140,6 +140,11 @@ def test_another_instruction_set_or_version_is_refused(out: Path, monkeypatch: p
         dtd.run(LAYERS, IMAGES[:9], out, resume=True)
 
 
+def test_targets_of_another_integer_type_are_the_same(out: Path) -> None:
+    dtd.run(LAYERS, IMAGES[:9], out, list(range(9)))
+    dtd.run(LAYERS, IMAGES[:9], out, np.arange(9, dtype=np.uint8), resume=True)
+
+
 def test_other_folders_are_left_alone(tmp_path: Path) -> None:
     zarr.create_group(str(tmp_path / "other.zarr"))
     (tmp_path / "folder.zarr").mkdir()

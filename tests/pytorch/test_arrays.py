@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import zarr
 from scipy.sparse import csr_matrix
 
 import dtdfast as dtd
@@ -132,3 +134,9 @@ def test_tensors_on_a_gpu() -> None:
     relevance = dtd.explain(LAYERS, X.cuda(), 0, backend="cpu")
     assert relevance.device.type == "cuda"
     assert torch.equal(relevance.cpu(), dtd.explain(LAYERS, X, 0, backend="cpu"))
+
+
+def test_a_run_over_a_tensor(tmp_path: Path) -> None:
+    dtd.run(LAYERS, torch.nn.Parameter(X), tmp_path / "maps.zarr", torch.tensor([0, 1]))
+    found = zarr.open_group(tmp_path / "maps.zarr")["relevance"][:]
+    np.testing.assert_array_equal(found, dtd.explain(LAYERS, X.detach().numpy(), [0, 1]))

@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 
 from .. import budget
-from ..arrays.checks import as_array
+from ..arrays.checks import host_array
 from ..concepts.channels import Channels, ChannelScores
 from ..errors import RunError, TargetError, starved
 from ..explainer import Explainer
 from ..extras import require
 from ..images import Preparation
 from ..layers import Layer
-from ..options import PLACE
+from ..options import PLACE, alone, split
 from ..presets import PRESETS
 from ..progress import bar
 from ..threads import MOST, default_threads
@@ -161,6 +161,10 @@ def run(
     >>> zarr.open_group("maps.zarr")["relevance"][0]  # on the command line, `dtdfast browse` shows it
     """
     path = Path(out).absolute()
+    with suppress(OSError):  # which creating it meets again
+        if path.is_symlink():
+            path = Path(os.path.realpath(path))  # so that there is one lock for an output, whatever it is called
+    options, others = split(options)
     if workers is not None and scheduler is not None:
         raise RunError(
             "workers is for a cluster on this machine, scheduler for one that runs elsewhere: give one of them"
@@ -180,9 +184,12 @@ def run(
         check_reachable(scheduler)
     source = open_source(data)
     target = _checked(target, len(source))
-    alone = workers is None and scheduler is None
-    shared, side_by_side = _shared(options, workers, alone)
+    here = workers is None and scheduler is None
+    shared, side_by_side = _shared(options, workers, here)
     explainer = Explainer(layers, **shared)
+    alone(layers, "a run")
+    if others:
+        raise RunError(f"{next(iter(others))}= is no option of a run")
     scores = None if channels is None else _scores(layers, channels, shared)
     work = _work(explainer, source, preparation, target, dtype, sum_channels, ledger, strict, scores)
     begun = environment(explainer.backend, pictures=source.names is not None)
@@ -216,7 +223,7 @@ def run(
             todo = tasks(source, preparation, target, length, left)
             if not left:
                 pass
-            elif alone:
+            elif here:
                 run_locally(work, store, todo, done, side_by_side if explainer.backend == "cpu" else 1)
             else:
                 from .cluster import run_on_cluster
@@ -233,23 +240,23 @@ def _checked(target: Any, n: int) -> Any:
     """None, an int or a tuple for all, or (n,) ints."""
     if target is None or isinstance(target, (tuple, int, np.integer)):
         return target
-    array = as_array(target, "target", TargetError)
+    array = host_array(target, "target", TargetError)
     if array.shape != (n,) or array.dtype.kind not in "iu":
         raise TargetError(
             f"target is {array.dtype} {array.shape}; a run of {n} samples takes None, an int, a tuple of ints or "
             f"({n},) ints"
         )
-    return array
+    return array.astype(np.int64)
 
 
-def _shared(options: dict[str, Any], workers: int | None, alone: bool) -> tuple[dict[str, Any], int]:
+def _shared(options: dict[str, Any], workers: int | None, here: bool) -> tuple[dict[str, Any], int]:
     """The Explainer's options, and passes side by side: this machine's cores shared among these, or the workers on
     it.
     """
     if options.get("kind") is not None:
         raise RunError("kind is not for a run, which explains")
     wanted = options.get("n_threads")
-    if alone and (wanted is None or (isinstance(wanted, int) and wanted > 1)):
+    if here and (wanted is None or (isinstance(wanted, int) and wanted > 1)):
         threads = wanted or default_threads()
         if threads > MOST:
             raise RunError(f"n_threads is {threads}, expected at most {MOST}")

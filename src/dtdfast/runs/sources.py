@@ -87,8 +87,9 @@ def open_source(data: Any, *, external: bool = False) -> Source:
     """
     if isinstance(data, (Files, Samples)):
         return data
+    data = take(data, "data")[0]
     if hasattr(data, "columns") and hasattr(data, "to_numpy"):  # a DataFrame
-        data = np.asarray(take(data)[0])
+        data = np.asarray(data)
     if hasattr(data, "dtype") and hasattr(data, "shape"):
         return Samples(Location(held=data))
     if isinstance(data, (str, os.PathLike)):
