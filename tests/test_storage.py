@@ -159,6 +159,11 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     assert [file.name for file in tmp_path.iterdir()] == ["net"]
 
 
+def test_a_model_is_not_saved(tmp_path):
+    with pytest.raises(LayerError, match=r"layers is a Linear, expected a list .* which from_torch"):
+        storage.save(records.Linear(np.ones((2, 3))), tmp_path / "net")
+
+
 def test_only_records_are_saved(tmp_path):
     class Mine(records.ReLU):
         pass

@@ -24,6 +24,7 @@ from .errors import DtdError, LayerError, StorageError, at
 from .extras import require
 from .files import regular, written
 from .layers import RECORDS, Layer
+from .plan.wiring import sources
 from .record import Array
 
 VERSION = 1
@@ -50,7 +51,7 @@ def save(layers: Sequence[Layer], path: str | os.PathLike[str]) -> None:
     Raises
     ------
     LayerError
-        An entry is not one of dtdfast's records.
+        `layers` is no list, or holds what is none of dtdfast's records.
     StorageError
         The network is larger than `load` would read, or the file cannot be written.
     BackendError
@@ -61,6 +62,8 @@ def save(layers: Sequence[Layer], path: str | os.PathLike[str]) -> None:
     >>> dtdfast.save(dtdfast.from_torch(module.eval(), example), "model.safetensors")  # for the command line
     """
     safetensors = _safetensors()
+    if not isinstance(layers, (list, tuple)):
+        sources(layers)  # says what it expects
     tensors: dict[str, Any] = {}
     entries = []
     for position, record in enumerate(layers):
