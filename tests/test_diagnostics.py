@@ -168,7 +168,8 @@ def test_the_mixing_bound_is_the_largest_distance_of_two_columns(rng: np.random.
 @pytest.mark.parametrize(
     ("layers", "options", "message"),
     [
-        ([dtd.Conv(np.ones((2, 1, 1, 1)))], {}, "chains of Linear"),
+        ([dtd.Conv(np.ones((2, 1, 1, 1))), dtd.ReLU()], {}, r"layer 0 \(Conv\).* chains of Linear"),
+        ([dtd.Linear(np.ones((1, 4)))], {}, "one output"),
         ([dtd.Linear(np.eye(4)), dtd.Activation("tanh")], {}, "tanh"),
         ([dtd.Linear(np.eye(4), np.ones(4)), dtd.ReLU()], {}, "positive bias"),
         ([dtd.Linear(np.eye(4)), dtd.ReLU()], {"rules": "lrp-0"}, "under Zero"),

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import LayerError, at
+from ..errors import LayerError, ShapeError, at
 from ..explainer import Explainer
 from ..layers import Layer, ReLU
 from ..models import opened
@@ -119,13 +119,15 @@ def mixing_bound(layers: Sequence[Layer], x: Any, *, seed: int = 0, **options: A
     InputError
         The network has a Given.
     LayerError
-        The network is something else; the message names the layer.
+        The network is something else; the message names the layer. `ShapeError` where it has one output.
     """
     layers, x = opened(layers, x, split(options)[1])
     seed = seeded(seed)
     network, points = network_of(layers, x, options)
     for unit in network.units:
         _check(unit, layers, first=unit is network.units[0])
+    if network.output.shape[0] < 2:
+        raise ShapeError("the network has one output: there is no other to compare its map with")
     oracle = Oracle(network, network.input, gradient=False)
     oracle.forward(points)
     chain = network.units[::-1]
@@ -147,7 +149,7 @@ def mixing_bound(layers: Sequence[Layer], x: Any, *, seed: int = 0, **options: A
 
 
 def _check(unit: U.Unit, layers: list[Layer], *, first: bool) -> None:
-    where = at(unit.position, layers[unit.position])
+    where = at(unit.entries[0], layers[unit.entries[0]])
     if not isinstance(unit, U.Neuron) or len(unit.parts) != 1 or len(unit.out.shape) != 1 or not unit.parts[0].linear:
         raise LayerError(f"{where}: the mixing bound is for chains of Linear layers and ReLUs")
     if not (unit.activation is None or isinstance(unit.activation, ReLU)):
