@@ -74,8 +74,8 @@ class Explainer:
           multiply in bfloat16 where that is faster (AMD: the products on the way back; Intel: none), else in float32.
         - "mixed": predicts as "float32" does, and explains in bfloat16.
 
-        Rules whose sums may cancel (LRP-0, ε, γ) refuse the last three. The oracle computes in float64, whatever is
-        asked for.
+        Rules whose sums may cancel (LRP-0, ε, γ) refuse the last three. The oracle takes the first two, and computes in
+        float64.
     batch_size : int, optional
         The number of samples per pass through the network; by default as many as the memory budget allows.
     n_threads : int, optional
