@@ -63,8 +63,8 @@ def network() -> Net:
 class Watch:
     """A model and the maps that its drop-in gives."""
 
-    def __init__(self) -> None:
-        self.net = network()
+    def __init__(self, net: Any = None) -> None:
+        self.net = network() if net is None else net
         self.lrp = LRP(self.net)
         self.last = self.check()
 
@@ -174,6 +174,42 @@ def test_code(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+TIMES = torch.tensor([1.0, 2, 3], dtype=torch.float64)
+
+
+class Shares:
+    """What code reads by its class."""
+
+    value = 1.0
+
+    @staticmethod
+    def of(y: Tensor) -> Tensor:
+        return y * Shares.value
+
+
+class Reader(nn.Module):
+    """Reads in functions and generators that it makes, from classes, and from a tensor that is a default."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(50, 3, dtype=torch.float64)
+
+    def forward(self, x: Tensor, times: Tensor = TIMES) -> Tensor:
+        def inner(y: Tensor) -> Tensor:
+            return helper(y)
+
+        return Shares.of(sum(inner(y * FACTOR) for y in [self.fc(x.flatten(1))]) * times)
+
+
+def test_code_within_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = Watch(Reader())
+    watch.sees(lambda net: monkeypatch.setitem(globals(), "FACTOR", 2.0))
+    watch.sees(lambda net: monkeypatch.setitem(globals(), "helper", lambda y: y * -3.0))
+    watch.sees(lambda net: monkeypatch.setattr(Shares, "value", 4.0))
+    watch.sees(lambda net: monkeypatch.setattr(Shares, "of", staticmethod(lambda y: y * 7.0)))
+    watch.sees(lambda net: Reader.forward.__defaults__[0].add_(1))  # type: ignore[index]
+
+
 class Doubled(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         return weight * 2 + weight.abs()
@@ -203,9 +239,6 @@ def test_pruning_and_parametrisations() -> None:
     watch = Watch()
     for change in REPARAMETRISED.values():
         watch.sees(change)
-
-
-TIMES = torch.tensor([1.0, 2, 3], dtype=torch.float64)
 
 
 def test_hooks() -> None:

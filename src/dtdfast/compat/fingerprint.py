@@ -5,9 +5,10 @@ weights.
 from __future__ import annotations
 
 import functools
+import sys
 import types
 from collections import deque
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Iterator, Sized
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
@@ -28,12 +29,13 @@ UNREAD = ("__dict__", "__weakref__", "__doc__", "__module__", "__qualname__", "_
 PLAIN = (bool, int, complex, str, bytes, type(None))
 PARTS: dict[type, tuple[str, ...]] = {
     types.MethodType: ("__func__", "__self__"),
-    functools.partial: ("func", "args", "keywords"),
     property: ("fget",),
     staticmethod: ("__func__",),
     classmethod: ("__func__",),
 }
 """What else is code, and what it is made of."""
+LIBRARIES = {"torch", "numpy", *sys.stdlib_module_names}
+"""Whose classes and variables nobody changes."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class _Walk:
         self.torch = torch
         self.internal = {*vars(torch.nn.Module()), *OF_TOOLS}
         self.modules: set[int] = set()
-        self.classes: dict[int, Any] = {}
+        self.classes: dict[int, tuple[int, Any]] = {}  # what they hold, and how deep they were met
         self.open: set[int] = set()
         self.count = 0
         self.outside = 0  # in how many functions and hooks the walk is
@@ -81,7 +83,7 @@ class _Walk:
         hooks = self.hooks(everywhere._global_forward_hooks), self.hooks(everywhere._global_forward_pre_hooks)
         names = tuple((name, id(part)) for name, part in parts)
         settings = tuple(self.part(part, self.weight) for part in {id(part): part for _, part in parts}.values())
-        return hooks, names, settings, tuple(self.classes.values())
+        return hooks, names, settings, tuple(found for _, found in self.classes.values())
 
     def part(self, part: Any, value: Callable[[Any], Any]) -> Any:
         """One part without the parts of it; `value` says what of its parameters and buffers is kept."""
@@ -89,7 +91,7 @@ class _Walk:
             (name, None if t is None else value(t)) for name, t in (*part._parameters.items(), *part._buffers.items())
         ]
         settings = [(name, self.of(value, 1)) for name, value in vars(part).items() if name not in self.internal]
-        self.kind(type(part))
+        self.kind(type(part), 1)
         return (
             id(type(part)),
             tuple(held),
@@ -104,20 +106,24 @@ class _Walk:
         self.outside -= 1
         return found
 
-    def kind(self, cls: type) -> None:
-        """The code of a class and what else it holds; of PyTorch's own layers `forward` alone."""
-        if id(cls) in self.classes:
+    def kind(self, cls: type, depth: int) -> None:
+        """The code of a class and what else it holds; of PyTorch's own layers `forward` alone, of other classes of
+        libraries nothing.
+        """
+        if depth > DEPTH or self.classes.get(id(cls), (DEPTH + 1,))[0] <= depth:
             return
-        self.classes[id(cls)] = None
+        self.classes[id(cls)] = depth, None
         found = []
         for base in cls.__mro__:
             if base is self.torch.nn.Module:
                 break
             own = base.__module__.startswith("torch.nn.")
+            if not own and _of_library(base.__module__):
+                continue
             for name, value in vars(base).items():
                 if name == "forward" or not (own or name in UNREAD):
-                    found.append((name, self.of(value, 2)))
-        self.classes[id(cls)] = id(cls), tuple(found)
+                    found.append((name, self.of(value, depth + 1)))
+        self.classes[id(cls)] = depth, (id(cls), tuple(found))
 
     # -------------------------------------------------------------------------------------------------------- tensors
 
@@ -179,10 +185,16 @@ class _Walk:
         for cls, names in PARTS.items():
             if isinstance(value, cls):
                 return kind.__name__, tuple(self.of(getattr(value, name), depth) for name in names)
+        if isinstance(value, functools.partial):
+            values = (value.func, *value.args, *value.keywords.values())
+            return kind.__name__, tuple(value.keywords), tuple(self.of(v, depth) for v in values)
+        if isinstance(value, type):
+            self.kind(value, depth)
         if isinstance(value, (type, types.ModuleType, types.BuiltinFunctionType)):
             return kind.__name__, id(value)
         if isinstance(value, (Enum, slice, range, np.generic, self.torch.dtype, self.torch.device)):
             return kind.__name__, repr(value)
+        self.kind(kind, depth)
         inside = dict(getattr(value, "__dict__", ()))
         inside |= {name: getattr(value, name, None) for name in getattr(kind, "__slots__", ()) if isinstance(name, str)}
         return id(kind), self.items(inside, depth) if inside else id(value)
@@ -205,18 +217,29 @@ class _Walk:
     def function(self, function: types.FunctionType, depth: int) -> Any:
         """Its code, and the values that it reads: defaults, closure, and what it names among its module's variables."""
         code = function.__code__
-        values = [function.__defaults__, function.__kwdefaults__]
+        values = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
         for cell in function.__closure__ or ():
             with suppress(ValueError):  # not filled yet
                 values.append(cell.cell_contents)
-        names = (name for name in code.co_names if name in function.__globals__)
-        values += [
-            v for v in map(function.__globals__.__getitem__, names) if not isinstance(v, (type, types.ModuleType))
-        ]
+        if not _of_library(function.__globals__.get("__name__")):
+            names = [name for name in dict.fromkeys(_names(code)) if name in function.__globals__]
+            values += [v for v in map(function.__globals__.__getitem__, names) if not isinstance(v, types.ModuleType)]
         self.outside += 1
         found = tuple(self.of(v, depth) for v in values)
         self.outside -= 1
         return code, found
+
+
+def _of_library(module: Any) -> bool:
+    return isinstance(module, str) and module.partition(".")[0] in LIBRARIES
+
+
+def _names(code: types.CodeType) -> Iterator[str]:
+    """What code reads by name, the functions and generators included that it makes."""
+    yield from code.co_names
+    for inner in code.co_consts:
+        if isinstance(inner, types.CodeType):
+            yield from _names(inner)
 
 
 def checksum(torch: Any, device: Any, storage: Any) -> Any:
