@@ -157,6 +157,17 @@ def test_layers() -> None:
     assert delta.tolist() == [0.0]
 
 
+def test_layers_beside_a_flatten() -> None:
+    """The shape is that of the layer's own input, and a Flatten is a layer as well."""
+    model = nn.Sequential(nn.Conv2d(1, 2, 2), nn.ReLU(), nn.Flatten(), nn.Linear(18, 3))
+    behind = LayerLRP(model, model[3]).attribute(PIXELS, 1, attribute_to_layer_input=True)
+    before = LayerLRP(model, model[1]).attribute(PIXELS, 1)
+    assert (behind.shape, before.shape) == ((1, 18), (1, 2, 3, 3))
+    torch.testing.assert_close(behind, before.flatten(1), rtol=0, atol=0)
+    torch.testing.assert_close(LayerLRP(model, model[2]).attribute(PIXELS, 1), behind, rtol=0, atol=0)
+    torch.testing.assert_close(LayerLRP(model, model[2]).attribute(PIXELS, 1, None, False, True), before)
+
+
 def test_several_layers() -> None:
     model = TwoLayers()
     lrp = LayerLRP(model, [model.one, model.two])

@@ -57,6 +57,7 @@ class Reader:
         self.layers = Layers(len(x), sample=tuple(x.shape[1:]))
         self.values: dict[Any, Any] = {}
         self.views: dict[tuple[int, Shape], Value] = {}
+        self.viewing: dict[tuple[int, Shape], Any] = {}  # the node that an entry first had a shape by
         self.reached: set[Any] = set()
         self.made: list[Any] = []  # per entry, the node that it was made for
         self.node: Any = None
@@ -78,7 +79,9 @@ class Reader:
             if node.op == "call_function" and node in needed:
                 self.node = node
                 try:
-                    self.values[node] = self.call(node)
+                    self.values[node] = value = self.call(node)
+                    if isinstance(value, Value):
+                        self.viewing.setdefault((value.position, value.shape), node)
                 except Refused as reason:
                     raise ModelError(f"{title(node)}: {advice(node, str(reason))}") from None
         value = self.values[wanted]
@@ -295,8 +298,10 @@ class Reader:
         if key not in self.views:
             held = self.layers.shape(value.position)
             assert held is not None
-            source = Value(value.position, held)
+            source, reading = Value(value.position, held), self.node
+            self.node = self.viewing.get((value.position, value.shape), reading)  # it makes the view, not its reader
             self.views[key] = self.softmax(source, shape) or self.reshaped(source, shape)
+            self.node = reading
         return replace(self.views[key], hides=value.hides)
 
     def reshaped(self, source: Value, shape: Shape) -> Value:
