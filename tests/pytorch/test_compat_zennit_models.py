@@ -20,7 +20,7 @@ from zennit.canonizers import (
     SequentialMergeBatchNorm,
 )
 from zennit.layer import Sum
-from zennit.types import Linear, MaxPool
+from zennit.types import AvgPool, Linear, MaxPool
 
 import dtdfast as dtd
 from dtdfast.compat.zennit import Gradient
@@ -169,6 +169,16 @@ UNLIKE: dict[str, tuple[Callable[[], nn.Module], Any, str]] = {
         zc.LayerMapComposite([(Linear, zr.ZPlus()), (MaxPool, zr.Norm())]),
         "MaxPool2d '1': Norm on what shares no relevance",
     ),
+    "a box on a pool": (
+        lambda: nn.AvgPool2d(2),
+        zc.LayerMapComposite([(Linear, zr.ZPlus()), (AvgPool, zr.ZBox(-3.0, 3.0))]),
+        "AvgPool '1'.: ZBox on a layer without weights",
+    ),
+    "a rule on what is left out": (
+        nn.Dropout,
+        zc.LayerMapComposite([(Linear, zr.ZPlus()), (nn.Dropout, zr.Epsilon(1.0))]),
+        "Dropout '1': Epsilon on what changes nothing",
+    ),
     "a rule on an activation": (
         nn.Tanh,
         zc.LayerMapComposite([(Linear, zr.ZPlus()), (nn.Tanh, zr.Norm())]),
@@ -262,6 +272,28 @@ def test_pools_that_give_back_what_they_take(n_space: int) -> None:
             torch.testing.assert_close(
                 Gradient(model, "epsilon_plus")(x)[1], Gradient(model, zc.EpsilonPlus())(x)[1], rtol=1e-12, atol=1e-12
             )
+
+
+class Mean(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3))
+
+
+POOL_RULES = {name: rule for name, rule in RULES.items() if "ZBox" not in name} | {
+    "Gamma(stabilizer=0.1)": lambda: zr.Gamma(0.5, stabilizer=0.1),
+    "WSquare(stabilizer=0.1)": lambda: zr.WSquare(stabilizer=0.1),
+}
+
+
+@pytest.mark.parametrize("pool", [nn.AvgPool2d(2), nn.AvgPool2d(3, 2, 1), nn.AdaptiveAvgPool2d(1), Mean()])
+def test_rules_on_pools(pool: nn.Module) -> None:
+    """They change parameters, of which a pool has none: x of both signs meets in one sum again."""
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 6, 6, dtype=torch.float64)
+    head = nn.Sequential(nn.Conv2d(3, 4, 3), pool, nn.Flatten()).double()
+    model = nn.Sequential(*head, nn.Linear(head(x)[0].numel(), 4)).double().eval()
+    for rule in POOL_RULES.values():
+        same(model, x, zc.LayerMapComposite([((AvgPool, Mean), rule()), (Linear, zr.Epsilon())]))
 
 
 class Function(nn.Module):

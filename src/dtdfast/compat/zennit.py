@@ -211,6 +211,7 @@ def _choose(network: Imported, model: Any, hooks: _Hooks, done: Canonized) -> Ch
     _check_hooks(network, model, hooks, parts, folded)
     rules: dict[int, Rule] = {}
     skipped, idle = [], network.idle()
+    shapes, reads = network.shapes(), sources(network.layers)
     merged = {
         taker: (factor, parts[norm]) for norm, factor in done.left.items() if factor != 1.0 for taker in folded[norm]
     }
@@ -247,7 +248,7 @@ def _choose(network: Imported, model: Any, hooks: _Hooks, done: Canonized) -> Ch
             skipped.append(position)
             rules[position] = Epsilon()
         else:
-            rules[position] = rule_for(hook, record, where)
+            rules[position] = rule_for(hook, record, where, shapes[reads[position][0]])
             if position in merged:
                 factor, norm = merged[position]
                 rules[position] = scaled(rules[position], factor, passes=hooks.of(norm) is not None)
@@ -277,6 +278,8 @@ def _mark(marks: Sequence[tuple[str, Any]], hooks: _Hooks, where: str) -> Any:
 
 def _check_hooks(network: Imported, model: Any, hooks: _Hooks, parts: list[Any], folded: Collection[int]) -> None:
     """Refuse the rules that are not understood, and those of parts that take none here."""
+    nn = require("torch", "peers").nn
+    nothing = (nn.Identity, nn.Flatten, nn.Unflatten, nn.modules.dropout._DropoutNd)
     entries: dict[int, list[int]] = {}
     for position, part in enumerate(parts):
         if position not in folded or isinstance(network.layers[position], NORMS):
@@ -296,6 +299,8 @@ def _check_hooks(network: Imported, model: Any, hooks: _Hooks, parts: list[Any],
             raise RuleError(f"{where}: {kind} on a part that holds other parts is not supported")
         if any(shares(network.layers[p]) or isinstance(network.layers[p], (*PASSED, *GRADIENTS)) for p in own):
             continue
+        if not own and kind != "Pass" and isinstance(part, nothing):
+            raise RuleError(f"{where}: {kind} on what changes nothing is not supported, Pass or no rule is")
         if own and (kind != "Pass" or any(shapes[p] != shapes[reads[p][0]] for p in own)):
             raise RuleError(f"{where}: {kind} on what shares no relevance by weights is not supported")
 

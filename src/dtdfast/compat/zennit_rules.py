@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,13 +12,44 @@ import numpy as np
 from .. import layers as L
 from ..arrays.foreign import take
 from ..errors import RuleError
+from ..plan.shapes import Shape
 from ..rules import AlphaBeta, Epsilon, Flat, Gamma, Pass, Rule, WSquare, ZBox, Zero, ZPlus
+from .model import POOLS
+
+MEANS = (*POOLS, L.Reduce, L.Resample)
+"""Linear records without weights."""
 
 
-def rule_for(hook: Any, record: L.Layer, where: str) -> Rule:
+def rule_for(hook: Any, record: L.Layer, where: str, sample: Shape) -> Rule:
+    """The rule of an entry that reads samples of this shape."""
     if isinstance(record, L.Add):
         return Pass() if hook is None else rule_of_sum(hook, where)
-    return Flat(stabilizer=0.0) if hook is None else READERS[kind_of(hook)](hook, record, where)
+    if hook is None:
+        return Flat(stabilizer=0.0)
+    if isinstance(record, MEANS):
+        return _rule_of_mean(hook, record, where, sample)
+    return READERS[kind_of(hook)](hook, record, where)
+
+
+def _rule_of_mean(hook: Any, record: L.Layer, where: str, sample: Shape) -> Rule:
+    """zennit's rules change a layer's parameters, of which a pool has none: the parts of x of either sign meet in one
+    sum again, which leaves ε, or, where x is 1, the pool of 1.
+    """
+    kind, stabilizer = kind_of(hook), _stabilizer(hook, where)
+    if kind == "ZBox":
+        raise RuleError(f"{where}: ZBox on a layer without weights is not supported, Norm is")
+    if kind in ("WSquare", "Flat"):  # Σ 1 + k·stabilizer over a window of k is k times the mean's denominator
+        return Flat(stabilizer=stabilizer * _window(record, sample))
+    return Epsilon(stabilizer)
+
+
+def _window(record: L.Layer, sample: Shape) -> int:
+    """By what a mean divides; 1 for a sum."""
+    if isinstance(record, L.Reduce):
+        return int(np.prod(np.take((1, *sample), record.axes))) if record.kind == "mean" else 1
+    if isinstance(record, L.AvgPool):
+        return math.prod(np.broadcast_to(record.kernel, len(sample) - 1).tolist())
+    return math.prod(sample[1:]) if isinstance(record, L.GlobalAvgPool) else 1
 
 
 def rule_of_sum(hook: Any, where: str) -> Rule:
