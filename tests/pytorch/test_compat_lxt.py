@@ -151,6 +151,8 @@ def test_targets() -> None:
     }
     for target, start in every.items():
         close(relevance(module, x, target, backend="oracle"), reference(module, x, start))
+    for target in (torch.tensor(7), np.int64(7), (torch.tensor(-1), 7)):  # what argmax() gives
+        assert torch.equal(relevance(module, x, target, backend="oracle"), relevance(module, x, 7, backend="oracle"))
     expected = reference(module, x, logit(outputs, samples, -1, torch.tensor([4, 0, 8])))
     for target in ([4, 0, 8], torch.tensor([4, 0, 8]), np.array([4, 0, 8])):
         close(relevance(module, x, target, backend="oracle"), expected)
@@ -190,6 +192,8 @@ def test_rows_of_other_arguments_belong_to_their_samples() -> None:
     for k, target in enumerate([0, 2, 1]):
         alone = relevance(module, x[k : k + 1], target, shift=shift[k : k + 1], backend="oracle")
         assert torch.equal(together[k : k + 1], alone)
+    one = relevance(module, x, torch.tensor(2), shift=shift, backend="oracle")
+    assert torch.equal(one, relevance(module, x, 2, shift=shift, backend="oracle"))
     shared = torch.randn(3).double()  # of as many numbers as there are samples
     square = Shifted(3).eval().double()
     together = relevance(square, x[:, :3], 1, shift=shared, backend="oracle")
@@ -250,6 +254,8 @@ def test_refused() -> None:
         monkey_patch(nn, {nn.LayerNorm: print})
     with pytest.raises(InputError, match=r"expected one torch\.Tensor"):
         relevance(module, x.numpy())
+    with pytest.raises(InputError, match=r"the input has shape \(12,\), expected \(n"):
+        relevance(module, torch.zeros(12))
     with pytest.raises(RuleError, match="taylor"):
         relevance(module, x, 7, rules="dtd", attention="taylor")
     with pytest.raises(DtdError, match="another"):

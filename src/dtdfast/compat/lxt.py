@@ -105,6 +105,7 @@ def relevance(
     if not isinstance(inputs, torch.Tensor):
         raise InputError(f"inputs is a {type(inputs).__name__}, expected one torch.Tensor")
     names, n = list(arguments), len(inputs)
+    target = tuple(map(_whole, target)) if isinstance(target, tuple) else _whole(target)
 
     def call(x: Any, *values: Any) -> Any:
         named = dict(zip(names, values, strict=True))
@@ -118,6 +119,14 @@ def relevance(
         start = _target(chosen, network, lambda: explainer.predict(x.detach()), len(x))  # noqa: B023  called here
         results.append(explainer.explain(x.detach(), start).to(network.dtype))
     return torch.cat(results) if len(results) > 1 else results[0]
+
+
+def _whole(target: Any) -> Any:
+    """One number of any kind, such as logits[0, -1].argmax(), as an int."""
+    if isinstance(target, int) or np.shape(target) != ():
+        return target
+    array = np.asarray(take(target)[0])
+    return int(array) if array.dtype.kind in "iu" else target
 
 
 def _of(target: Any, k: int, n: int) -> Any:

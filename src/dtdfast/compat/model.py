@@ -165,6 +165,8 @@ def imported(model: Any, x: Any, arguments: tuple[Any, ...] = (), named: Named |
         raise InputError(
             f"the input is a {type(x).__name__}, expected one torch.Tensor: several inputs are not supported"
         )
+    if x.ndim < 2 or not x.numel():
+        raise InputError(f"the input has shape {tuple(x.shape)}, expected (n, ...): the batch axis first")
     _check_readable(torch, model)
     _check_mode(model)
     others = (*arguments, *named.arguments.values()) if named else arguments
@@ -292,7 +294,7 @@ def _read(
 
 def _row_for(x: Any, argument: Any) -> Any:
     """A sample's own row beside it where the sample stands several times in x."""
-    if getattr(argument, "ndim", 0) < 2 or len(argument) != 1 or argument.shape[1] != x.shape[1]:
+    if not hasattr(argument, "expand") or argument.ndim < 2 or len(argument) != 1 or argument.shape[1] != x.shape[1]:
         return argument
     return argument.expand(len(x), *argument.shape[1:])
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ...errors import InputError, ModelError
+from ...errors import ModelError
 from ...layers import Layer
 from ..records import Refused
 from .call import paths
@@ -56,8 +56,6 @@ class Graph:
     def __init__(self, module: Any, example: Any) -> None:
         import torch
 
-        if example.ndim < 2 or not example.numel():
-            raise InputError(f"the input has shape {tuple(example.shape)}, expected (n, ...): the batch axis first")
         with torch.no_grad():
             # without the module, which may be gone before its graph
             self._opened = replace(from_module(module, example.detach().clone()), run=None)
