@@ -160,6 +160,15 @@ def test_quantised_modules_are_refused() -> None:
         dtd.from_torch(module, images())
 
 
+def test_what_has_no_values_yet() -> None:
+    lazy = nn.Sequential(nn.LazyLinear(3)).eval()
+    for module in (lazy, nn.Linear(4, 3, device="meta").eval()):
+        with pytest.raises(dtd.ModelError, match=r"weight has no values yet; .* call a lazy module once"):
+            dtd.from_torch(module, torch.ones(1, 4))
+    with pytest.raises(dtd.InputError, match=r"layout torch.sparse_coo; pass what its to_dense\(\) gives"):
+        dtd.from_torch(classifier().eval(), images().to_sparse())
+
+
 def test_a_missing_example_is_named() -> None:
     with pytest.raises(dtd.InputError, match=r"example is a NoneType, expected one torch\.Tensor"):
         dtd.from_torch(classifier().eval())

@@ -18,6 +18,7 @@ from ..explainer import Explainer
 from ..extras import require
 from ..importers.check import TOLERANCE
 from ..importers.torch.graph import Graph, Origin
+from ..importers.torch.program import check_readable
 from ..locks import renewed
 from ..plan.fold import fold
 from ..plan.shapes import Shape
@@ -167,7 +168,7 @@ def imported(model: Any, x: Any, arguments: tuple[Any, ...] = (), named: Named |
         )
     if x.ndim < 2 or not x.numel():
         raise InputError(f"the input has shape {tuple(x.shape)}, expected (n, ...): the batch axis first")
-    _check_readable(torch, model)
+    check_readable(model)
     _check_mode(model)
     others = (*arguments, *named.arguments.values()) if named else arguments
     kinds = tuple(_kind(torch, a) for a in others)
@@ -326,17 +327,6 @@ def _with_arguments(model: Any, arguments: tuple[Any, ...], named: Named | None)
             return _first(torch, self.model(*(() if named.keyword else (x,)), **first, **held))
 
     return Call().eval()
-
-
-def _check_readable(torch: Any, model: Any) -> None:
-    """ModelError where a module's code cannot be read, or its weights are not there."""
-    if any(isinstance(part, torch.jit.ScriptModule) for part in model.modules()):
-        raise ModelError(
-            "the module was scripted or traced, so that its code cannot be read; pass the one it is made of"
-        )
-    for name, weight in (*model.named_parameters(), *model.named_buffers()):
-        if weight.is_meta or torch.nn.parameter.is_lazy(weight):
-            raise ModelError(f"{name} has no values yet; load them, or call a lazy module once")
 
 
 def _check_mode(model: Any) -> None:

@@ -79,6 +79,8 @@ def from_torch(module: Any, example: Any = None, *, output: int | str | None = N
         raise InputError(_no_tensor(example, given))
     if example.ndim < 2 or not example.numel():
         raise InputError(f"example has shape {tuple(example.shape)}, expected (n, ...): the batch axis first")
+    if example.layout != torch.strided:
+        raise InputError(f"example is a tensor of layout {example.layout}; pass what its to_dense() gives")
     for name, tensor in given.items():
         if not isinstance(tensor, torch.Tensor) or tensor.ndim < 2 or len(tensor) != len(example):
             kind = (

@@ -50,6 +50,7 @@ def two(x: Any) -> Any:
 def from_module(module: Any, x: Any, given: dict[str, Any] | None = None) -> Opened:
     if (part := quantised(module)) is not None:
         raise ModelError(f"part {part!r}: {QUANTISED}")
+    check_readable(module)
     for name, inner in module.named_modules():
         if inner.training:
             where = f"its part {name!r}" if name else "the module"
@@ -57,6 +58,19 @@ def from_module(module: Any, x: Any, given: dict[str, Any] | None = None) -> Ope
     twice = two(x)
     result = _called(module, twice, x, given or {})
     return Opened(module, export(_plain(module, result), twice, given), twice, len(x) == 1, result)
+
+
+def check_readable(model: Any) -> None:
+    """ModelError where a module's code cannot be read, or its weights are not there."""
+    import torch
+
+    if any(isinstance(part, torch.jit.ScriptModule) for part in model.modules()):
+        raise ModelError(
+            "the module was scripted or traced, so that its code cannot be read; pass the one it is made of"
+        )
+    for name, weight in (*model.named_parameters(), *model.named_buffers()):
+        if weight.is_meta or torch.nn.parameter.is_lazy(weight):
+            raise ModelError(f"{name} has no values yet; load them, or call a lazy module once")
 
 
 def from_program(program: Any, x: Any) -> Opened:
