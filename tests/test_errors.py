@@ -272,6 +272,8 @@ BAD = {  # what is wrong: (call, error, words that the message must hold)
     "unknown precision": (explain_net(0, precision="float8"), dtd.DtdError, ["float8", "float32"]),
     "tf32 on the CPU": (explain_net(0, precision="tf32"), dtd.BackendError, ["tf32", "cpu", "float32"]),
     "no threads": (explain_net(0, n_threads=0), dtd.DtdError, ["n_threads", "0"]),
+    "plan of no shape": (lambda: dtd.Explainer(net()).plan_for("2,2,4,4"), dtd.ShapeError, ["'2,2,4,4'", "integers"]),
+    "plan of no sample": (lambda: dtd.Explainer(net()).plan_for((0, 2, 4, 4)), dtd.ShapeError, ["(0, 2, 4, 4)"]),
     "half a thread": (explain_net(0, n_threads=0.5), dtd.DtdError, ["n_threads", "0.5"]),
     "batches of nothing": (explain_net(0, batch_size=0), dtd.DtdError, ["batch_size", "0"]),
     # ------------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import pytest
 import dtdfast as dtd
 import explicit
 import user_rules
+from dtdfast.runs.manifest import described
 from dtdfast.vocabulary import WEIGHT_MAPS, X_ABS
 from support import close, normal
 
@@ -69,6 +70,34 @@ def test_it_is_kept_like_any_other_rule(rng):
     layers, x = [dtd.Linear(normal(rng, 3, 4))], normal(rng, 2, 4)
     explainer = dtd.Explainer(layers, rules=user_rules.Magnitude(), backend="cpu")
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(explainer)).explain(x, 0), explainer.explain(x, 0))
+
+
+class Strange(dtd.Rule):
+    """What it shares depends on more than its fields: an attribute, and one of its class."""
+
+    power = 1.0
+
+    def __init__(self, factor):
+        super().__init__()
+        object.__setattr__(self, "factor", factor)
+
+    def shares(self, convention):
+        return (dtd.Share((dtd.Term("x", "w"),), self.factor * self.power),)
+
+
+def test_calls_and_runs_tell_rules_apart_by_what_they_share(rng, monkeypatch):
+    layers, x = [dtd.Linear(normal(rng, 3, 4))], normal(rng, 2, 4)
+
+    def both(factor):
+        return dtd.explain(layers, x, 0, rules=Strange(factor), backend="cpu"), described(Strange(factor), layers)
+
+    (one, told), (two, told_two) = both(1.0), both(2.0)
+    np.testing.assert_array_equal(two, 2 * one)
+    monkeypatch.setattr(Strange, "power", 4.0)
+    four, told_four = both(1.0)
+    np.testing.assert_array_equal(four, 4 * one)
+    assert told != told_two != told_four != told
+    assert described(dtd.Pass(), layers) == repr(dtd.Pass())
 
 
 def term(x="x", w="w"):

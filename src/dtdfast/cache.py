@@ -6,12 +6,14 @@ import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import fields
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
 from .budget import budget
 from .locks import renewed
+from .rules import Rule, own_row
 
 MOST = 8
 """Explainers that are kept."""
@@ -30,6 +32,8 @@ class Kept(Protocol):
 
 def key_of(value: Any) -> Any:
     """Options as something that compares by content and type (1, 1.0 and True are three values)."""
+    if isinstance(value, Rule):
+        return type(value), tuple(key_of(getattr(value, f.name)) for f in fields(value)), own_row(value)
     if isinstance(value, dict):
         return tuple((key_of(k), key_of(v)) for k, v in value.items())
     if isinstance(value, (list, tuple)):

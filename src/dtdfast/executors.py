@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import replace
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import layers as L
 from .budget import budget
-from .errors import LayerError
+from .errors import LayerError, ShapeError
 from .intake import Intake
 from .locks import renewed
 from .options import Options
@@ -32,6 +33,17 @@ where that is less."""
 TOKENS = 4
 """Places of an output's first axis of which each has a plan of its own, for each shape of sample; all others have one
 together."""
+
+
+def shape_of(given: Any) -> Shape:
+    """The shape of a batch, as a caller gives it."""
+    try:
+        shape = tuple(map(operator.index, given))
+    except TypeError:
+        shape = ()
+    if not shape or min(shape) < 1:
+        raise ShapeError(f"the input's shape is {given!r:.60}, expected (n, ...) with integers of at least 1")
+    return shape
 
 
 def check(sample: Shape) -> None:

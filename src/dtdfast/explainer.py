@@ -15,10 +15,10 @@ from .arrays.foreign import take, take_out
 from .backends import choose
 from .errors import InputError, at, translated
 from .exact import Exact
-from .executors import Executors
+from .executors import Executors, shape_of
 from .intake import Intake
 from .ledger.ledger import Ledger
-from .options import Options
+from .options import Options, at_least_one
 from .passes import Account, explain_blocks
 from .plan.domain import Domain
 from .plan.program import EXPLAIN, PREDICT, last_entry
@@ -365,7 +365,7 @@ class Explainer:
         Plan
             Prints as a table.
         """
-        shape = tuple(int(s) for s in input_shape)
+        shape, n_targets = shape_of(input_shape), at_least_one("n_targets", n_targets)
         executor = self._executor(shape[1:], self._kind)
         return executor.plan(min(shape[0], executor.batch_size(shape[0], n_targets)), n_targets)
 

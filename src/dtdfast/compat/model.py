@@ -7,12 +7,11 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
 from .. import layers as L
+from ..cache import key_of
 from ..errors import InputError, ModelError
 from ..explainer import Explainer
 from ..extras import require
@@ -25,7 +24,6 @@ from ..plan.shapes import Shape
 from ..plan.units import shares
 from ..plan.wiring import sources, wire
 from ..presets import Rules
-from ..rules import Rule
 from .fingerprint import fingerprint
 
 POOLS = (L.AvgPool, L.SumPool, L.GlobalAvgPool)
@@ -63,7 +61,7 @@ class Imported:
 
     def explainer(self, rules: Rules, **options: Any) -> Explainer:
         """One for these rules, made once."""
-        key = (_content(rules), tuple(sorted((k, _content(v)) for k, v in options.items())))
+        key = (key_of(rules), tuple(sorted((k, key_of(v)) for k, v in options.items())))
         with _lock:
             if key not in self.explainers:
                 self.explainers[key] = Explainer(self.layers, rules=rules, **options)
@@ -349,19 +347,6 @@ def evaluation(model: Any) -> Iterator[None]:
     finally:
         for part in training:
             part.training = True
-
-
-def _content(value: Any) -> Any:
-    """An option or a rule as something that compares by content."""
-    if isinstance(value, Rule):
-        return type(value), tuple(_content(getattr(value, f.name)) for f in fields(value))
-    if isinstance(value, dict):
-        return tuple((k, _content(v)) for k, v in value.items())
-    if isinstance(value, (tuple, list)):
-        return tuple(map(_content, value))
-    if isinstance(value, np.ndarray):
-        return value.shape, value.dtype.str, value.tobytes()
-    return value
 
 
 def executor_for(network: Imported, backend: str | None, precision: str | None = None) -> dict[str, str]:

@@ -14,6 +14,7 @@ from .base import Convention as Convention
 from .base import Rule
 from .conventions import CONVENTIONS as CONVENTIONS
 from .conventions import convention_of as convention_of
+from .conventions import own_row as own_row
 from .lrp import AlphaBeta, Epsilon, Flat, Gamma, Pass, Zero
 from .lrp import Slope as Slope
 from .rows import GRADIENT as GRADIENT

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from ..errors import RuleError
-from .base import Convention
+from .base import Convention, Rule
 from .lrp import Epsilon, Pass, Zero
+from .rows import Row
 
 CONVENTIONS = {
     c.name: c
@@ -39,3 +40,15 @@ def convention_of(name: str) -> Convention:
     if name not in CONVENTIONS:
         raise RuleError(f"convention {name!r} is not one of {', '.join(CONVENTIONS)}")
     return CONVENTIONS[name]
+
+
+def own_row(rule: Rule) -> Row | None:
+    """What a rule of the caller's own comes to, which may depend on more than the fields that it compares by; None of
+    dtdfast's rules.
+    """
+    if type(rule).__module__.startswith("dtdfast."):
+        return None
+    try:
+        return rule.row(CONVENTIONS["dtd"])
+    except RuleError:  # which planning tells
+        return None

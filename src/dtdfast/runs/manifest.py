@@ -16,7 +16,7 @@ import numpy as np
 from ..config import build_config
 from ..layers import Layer
 from ..presets import settled
-from ..rules import Rule
+from ..rules import Rule, own_row
 from ..storage import arrays_in, fields_of
 from ..version import __version__
 
@@ -53,7 +53,8 @@ def described(value: Any, layers: Sequence[Layer]) -> Any:
     """An option as JSON that is equal only for equal options."""
     if isinstance(value, Rule):
         arrays = {k: described(v, layers) for k, v in vars(value).items() if isinstance(v, np.ndarray)}
-        return {"rule": repr(value), **arrays} if arrays else repr(value)
+        own = {} if (row := own_row(value)) is None else {"row": repr(row)}
+        return {"rule": repr(value), **own, **arrays} if own or arrays else repr(value)
     if callable(value):
         return described(settled(value, layers), layers)
     if is_dataclass(value) and not isinstance(value, type):
