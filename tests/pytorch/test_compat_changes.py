@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from captum.attr._utils.lrp_rules import GammaRule
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize, prune
@@ -21,7 +22,7 @@ from torch.nn.utils import parametrize, prune
 import dtdfast as dtd
 from dtdfast.compat import model as kept
 from dtdfast.compat.captum import LRP
-from dtdfast.compat.fingerprint import _sum_elsewhere, checksum
+from dtdfast.compat.fingerprint import _sum_elsewhere, checksum, fingerprint
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 
@@ -43,6 +44,7 @@ class Net(nn.Module):
         self.norm.running_mean.normal_()
         self.norm.running_var.uniform_(0.5, 2)
         self.scale, self.twice, self.config = 1.0, False, types.SimpleNamespace(shares=[1.0])
+        self.activation, self.activations = torch.neg, [torch.neg]  # as captum calls its own
         self.mask, self.parts = torch.ones(3, dtype=torch.float64), [nn.Linear(3, 3)]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -50,7 +52,7 @@ class Net(nn.Module):
         if self.twice:
             y = 2 * y
         y = self.fc(self.drop(y).flatten(1) * self.scale * self.config.shares[0] * self.gain) * self.mask
-        return helper(self.parts[0](y))
+        return helper(self.parts[0](self.activations[0](self.activation(y))))
 
 
 def network() -> Net:
@@ -148,6 +150,8 @@ SETTINGS: dict[str, Callable[[Net], Any]] = {
     "a number in an object": lambda net: net.config.shares.__setitem__(0, 3.0),
     "a tensor": lambda net: net.mask.copy_(torch.tensor([1.0, 2, 3])),
     "a module in a list": lambda net: net.parts[0].weight.data.mul_(-2),
+    "its activation": lambda net: setattr(net, "activation", torch.relu),
+    "one of its activations": lambda net: net.activations.__setitem__(0, F.leaky_relu),
     "stride": lambda net: (setattr(net.conv, "stride", (2, 2)), setattr(net, "fc", nn.Linear(16, 3).double())),
     "a layer": lambda net: setattr(net, "relu", nn.LeakyReLU(0.3)),
     "a layer in its place": lambda net: net.add_module("drop", nn.ReLU()),
@@ -160,6 +164,14 @@ def test_settings_and_parts() -> None:
     watch = Watch()
     for change in SETTINGS.values():
         watch.sees(change)
+
+
+def test_a_rule_that_is_a_setting() -> None:
+    """And not captum's or dtdfast's, which are asked for at every call."""
+    net, seen = network(), []
+    for net.rule in ("mean", "sum", None, GammaRule(), GammaRule(2.0), dtd.ZPlus()):  # type: ignore[assignment]
+        seen.append(fingerprint(net).structure)
+    assert seen[0] != seen[1] != seen[2] == seen[3] == seen[4] == seen[5]
 
 
 def test_code(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,11 +307,13 @@ def test_what_changes_nothing_is_not_read_again(monkeypatch: pytest.MonkeyPatch)
         assert torch.equal(lrp.attribute(X, target=1), watch.last)
         assert not seen
         recorded: dict[str, Tensor] = {}
+        net.fc.activations = {"cpu": (X,)}  # type: ignore[assignment]  # as captum does
         net.fc.register_forward_hook(lambda part, args, out: recorded.__setitem__("fc", out))
         lrp.attribute(X, target=1)
         assert len(seen) == 1
         for scale in (1, 2):
             net(scale * X)
+            net.fc.activations = {"cpu": (scale * X,)}  # type: ignore[assignment]
             assert torch.equal(lrp.attribute(X, target=1), watch.last)
         assert len(seen) == 1
         net.double().float()

@@ -24,7 +24,12 @@ DEPTH, MOST = 5, 10_000
 """How far settings are followed into each other, and how many of them; beyond, an object is known by its identity
 alone."""
 
-OF_TOOLS = ("rule", "activations", "activation")  # captum's, on layers; rules are asked for at every call
+RULES = ("PropagationRule", "Rule")
+"""Bases of captum's rules and of dtdfast's, which lie on parts as `rule` and are asked for at every call."""
+
+RECORDS = ("activations", "activation")
+"""Attributes of parts in which captum and hooks put tensors that they saw; what else they hold is read."""
+
 UNREAD = ("__dict__", "__weakref__", "__doc__", "__module__", "__qualname__", "__annotations__", "__firstlineno__")
 PLAIN = (bool, int, complex, str, bytes, type(None))
 PARTS: dict[type, tuple[str, ...]] = {
@@ -67,7 +72,7 @@ class _Walk:
 
     def __init__(self, torch: Any) -> None:
         self.torch = torch
-        self.internal = {*vars(torch.nn.Module()), *OF_TOOLS}
+        self.internal = set(vars(torch.nn.Module()))
         self.modules: set[int] = set()
         self.classes: dict[int, tuple[int, Any]] = {}  # what they hold, and how deep they were met
         self.open: set[int] = set()
@@ -90,7 +95,7 @@ class _Walk:
         held = [
             (name, None if t is None else value(t)) for name, t in (*part._parameters.items(), *part._buffers.items())
         ]
-        settings = [(name, self.of(value, 1)) for name, value in vars(part).items() if name not in self.internal]
+        settings = [(name, self.setting(name, v)) for name, v in vars(part).items() if name not in self.internal]
         self.kind(type(part), 1)
         return (
             id(type(part)),
@@ -99,6 +104,15 @@ class _Walk:
             self.hooks(part._forward_hooks),
             self.hooks(part._forward_pre_hooks),
         )
+
+    def setting(self, name: str, value: Any) -> Any:
+        if name == "rule" and (value is None or any(cls.__name__ in RULES for cls in type(value).__mro__)):
+            return None
+        seen = name in RECORDS
+        self.outside += seen
+        found = None if self.recorded(value) else self.of(value, 1)
+        self.outside -= seen
+        return found
 
     def hooks(self, hooks: Any) -> Any:
         self.outside += 1
