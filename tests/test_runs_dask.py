@@ -83,7 +83,8 @@ def test_wrong_calls_show_before_anything_is_computed() -> None:
     x = da.from_array(IMAGES[:50], chunks=(16, 1, 8, 8)).map_blocks(
         never, dtype=np.float32, meta=np.empty((0,) * 4, np.float32)
     )
-    for target in (10, np.full(50, 10), np.zeros(3, int), np.zeros((50, 3))):
+    masked = np.ma.masked_array(np.zeros(50, int), np.arange(50) < 9)
+    for target in (10, np.full(50, 10), np.zeros(3, int), np.zeros((50, 3)), masked):
         with pytest.raises(dtd.TargetError):
             dtd.explain(LAYERS, x, target)
     with pytest.raises(dtd.ShapeError):

@@ -16,7 +16,7 @@ from ..errors import InputError, TargetError
 from ..extras import require
 from ..plan.shapes import Shape
 from ..targets import Targets
-from .checks import is_dask
+from .checks import host_array, is_dask
 
 Array = NDArray[Any]
 Call = Callable[[Any, Array, Any], Any]  # (explainer, x, target) of one chunk
@@ -53,7 +53,7 @@ def lazy_explain(explainer: Explains, x: Any, target: Any, return_outputs: bool)
     one, rows = _rows(target, x)
     shapes = relevance, outputs = explainer.explain(_trial(x), one, return_outputs=True)
     if is_dask(rows) and not is_dask(target):
-        Targets.parse(np.asarray(target), x.shape[0], outputs.shape[1:])  # the values are at hand
+        Targets.parse(target, x.shape[0], outputs.shape[1:])  # the values are at hand
     if not return_outputs:
         return _blocks(_relevance, explainer, x, rows, relevance.shape[1:], relevance.dtype)
     both = _blocks(_both, explainer, x, rows, (), np.dtype(object))
@@ -94,13 +94,12 @@ def _rows(target: Any, x: Any) -> tuple[Any, Any]:
             raise TargetError("x is a Dask array: a contrast must be the same for all samples, of integers and words")
         return target, target
     lazy = is_dask(target)
-    array: Any = target if lazy else np.asarray(target)
+    array: Any = target if lazy else host_array(target, "target", TargetError)
     if array.ndim == 0 or (not lazy and array.ndim == 2 and len(array) == 1 and array.dtype.kind in "iu"):
         return array, array
     if array.shape[0] != x.shape[0]:
-        raise TargetError(
-            f"target has shape {array.shape}, but x has {x.shape[0]} samples (nan: call x.compute_chunk_sizes())"
-        )
+        unknown = " (call x.compute_chunk_sizes())" * math.isnan(x.shape[0])
+        raise TargetError(f"target has shape {array.shape}, but x has {x.shape[0]} samples{unknown}")
     rows = array if lazy else require("dask.array", "dask").from_array(array)
     return np.zeros((1, *array.shape[1:]), array.dtype), rows.rechunk((x.chunks[0], *array.shape[1:]))
 
