@@ -67,6 +67,12 @@ def pooled(h: Tensor) -> Tensor:
     return joined(F.scaled_dot_product_attention(query, heads(h * constant(D)), heads(h)))
 
 
+def queried(h: Tensor) -> Tensor:
+    """Learned queries that look at one another first, as in a decoder of objects: constants in evaluation mode."""
+    q = heads(constant(T, D).expand(len(h), -1, -1))
+    return h + joined(F.scaled_dot_product_attention(q, q, q)) + F.rrelu(constant(D))
+
+
 def folded(h: Tensor) -> Tensor:
     """Heads beside the samples, as nn.MultiheadAttention has them."""
     q, k, v = (heads(h * constant(i, D)[0]).reshape(-1, T, D // 2) for i in (1, 2, 3))
@@ -104,6 +110,7 @@ def gated(h: Tensor) -> Tensor:
 
 
 TOKENS: dict[str, Function] = {
+    "learned queries": queried,
     "scaled_dot_product_attention": sdpa(),
     "scale": sdpa(scale=0.3),
     "causal": sdpa(is_causal=True),
@@ -313,6 +320,10 @@ REFUSALS: dict[str, tuple[Function, str]] = {
     "a norm of another order": (lambda h: h / h.norm(1, -1, keepdim=True), "norm of order 1"),
     "dropout": (
         lambda h: F.scaled_dot_product_attention(h, h, h, dropout_p=0.5), "it draws a dropout of 0.5"),
+    "dropout of constants": (
+        lambda h: h + F.scaled_dot_product_attention(*3 * [constant(1, T, D)], dropout_p=0.5), "it draws random"),
+    "a softmax of nothing": (
+        lambda h: scores(h).masked_fill(BLIND, -torch.inf).softmax(-1) @ h, "the module itself gives NaN or infinity"),
 }  # fmt: skip
 
 

@@ -37,6 +37,15 @@ def difference(ours: Array, theirs: Array) -> float:
     return float(np.abs(ours.reshape(theirs.shape) - theirs).max()) / scale
 
 
+def check_finite(expected: Array, by: str) -> None:
+    """Raise ModelError where the model's own answer is no number."""
+    if not np.isfinite(expected).all():
+        raise ModelError(
+            f"{by} itself gives NaN or infinity for the example: look at its weights, its masks (a row of which "
+            "nothing is left) and the example"
+        )
+
+
 def check_outputs(
     layers: list[Layer],
     x: Array,
@@ -48,6 +57,7 @@ def check_outputs(
     hint: str = "",
 ) -> None:
     """Raise ModelError where `predict`, through `link`, gives something else than the model did."""
+    check_finite(expected, by)
     error = difference(link(Explainer(layers).predict(x, **(given or {}))), expected)
     if not error <= tolerance:
         raise ModelError(

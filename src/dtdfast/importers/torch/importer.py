@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ...errors import BackendError, InputError, ModelError, at
 from ...explainer import Explainer
 from ...layers import Given, Layer
-from ..check import TOLERANCE, difference
+from ..check import TOLERANCE, check_finite, difference
 from .call import title
 from .program import Opened, from_module, from_program, kept_example, load, operators, two
 from .reader import Reader
@@ -159,6 +159,7 @@ def check(layers: list[Layer], reader: Reader, opened: Opened) -> None:
         raise ModelError(f"the module's output has type {expected.dtype}; explain the scores that it is made from")
     tolerance = max(TOLERANCE, 16 * torch.finfo(expected.dtype).eps)
     outputs = reader.array(expected, "output")
+    check_finite(outputs, "the module")
     if not _again(called, reader, opened, outputs, tolerance):
         outputs = reader.array(called(), "output")
         if difference(reader.array(called(), "output"), outputs) > tolerance:
