@@ -81,6 +81,10 @@ IMAGES: dict[str, tuple[Build, str]] = {
     "BatchNormalization on axis 1": (kl.BatchNormalization(axis=1, center=False), "BatchNorm"),
     "Rescaling": (kl.Rescaling(1 / 127.5, -1), "Scale"),
     "Rescaling by channel": (kl.Rescaling([1.0, 2.0, 3.0, 4.0]), "Permute Scale Permute"),
+    "Normalization on axis 1": (
+        kl.Normalization(axis=1, mean=np.arange(9.0), variance=np.arange(1.0, 10.0)),
+        "Scale",
+    ),
     "Normalization": (
         kl.Normalization(mean=[0.1, 0.2, 0.3, 0.4], variance=[1.0, 2.0, 3.0, 4.0]),
         "Permute Scale Permute",
@@ -136,6 +140,10 @@ IMAGES: dict[str, tuple[Build, str]] = {
     "softmax": (lambda x: kl.Dense(3, activation="softmax")(kl.Flatten()(x)), "Flatten Linear Softmax"),
     "MaxPooling2D": (kl.MaxPooling2D((3, 2), strides=2, padding="same"), "Permute MaxPool Permute"),
     "AveragePooling2D": (kl.AveragePooling2D((3, 2), strides=2, padding="same"), "Permute AvgPool Permute"),
+    "AveragePooling2D, padding that differs": (
+        kl.AveragePooling2D((2, 3), strides=2, padding="same"),
+        "Permute Resample Permute" if keras.backend.backend() == "torch" else "Permute AvgPool Permute",
+    ),
     "GlobalMaxPooling2D": (kl.GlobalMaxPooling2D(keepdims=True), "Permute MaxPool Permute"),
     "ZeroPadding2D": (kl.ZeroPadding2D(((1, 2), (0, 3))), "Permute Pad Permute"),
     "Cropping2D": (kl.Cropping2D(((1, 2), (0, 3))), "Permute Slice Slice Permute"),

@@ -253,7 +253,6 @@ def _normalization(call: Call) -> Tensor:
     """(x − mean)/max(√variance, ε), or its inverse."""
     mean, std = (np.asarray(call.records.numpy(a), np.float64) for a in (call.mean, call.variance))
     std = np.maximum(np.sqrt(std), 1e-7)
-    mean, std = (a.ravel() if a.size == max(a.shape, default=1) else a for a in (mean, std))
     return scaled(call, call.x, std, mean) if call.invert else scaled(call, call.x, 1 / std, -mean / std)
 
 

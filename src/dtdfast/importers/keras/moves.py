@@ -6,9 +6,10 @@ import math
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ... import layers as L
-from ..moves import joined
+from ..moves import joined, resampled
 from ..records import Refused
 from .arithmetic import operands
 from .axes import resized
@@ -25,11 +26,28 @@ def _pool(cls: type[L.Layer]) -> Handler:
         kernel, stride = pair(call.pool_size, n), pair(call.pool_size if call.strides is None else call.strides, n)
         if call.padding not in ("valid", "same"):
             raise Refused(f"padding {call.padding!r} is not known")
-        padding = same_padding(x.shape[1:], kernel, stride) if call.padding == "same" else 0
+        same = call.padding == "same"
+        padding = same_padding(x.shape[1:], kernel, stride) if same else ((0, 0),) * n
+        if cls is L.AvgPool and any(a != b for a, b in padding) and _on_torch():
+            return Tensor(resampled(call.add, x, list(map(_repeating, x.shape[1:], kernel, stride, padding))), moved)
         more = dict(count_include_pad=False) if cls is L.AvgPool else {}
         return Tensor(call.add(cls, x, kernel=kernel, stride=stride, padding=padding, **more), moved)
 
     return handle
+
+
+def _on_torch() -> bool:
+    import keras
+
+    return bool(keras.backend.backend() == "torch")
+
+
+def _repeating(size: int, kernel: int, stride: int, padding: tuple[int, int]) -> NDArray[np.float64]:
+    """The matrix (out, in) of means over windows that reach beyond the ends, which repeat there: what Keras makes of an
+    average pool on PyTorch where its padding is uneven.
+    """
+    whole = np.eye(size)[np.clip(np.arange(-padding[0], size + padding[1]), 0, size - 1)]
+    return np.stack([whole[first : first + kernel].mean(0) for first in range(0, len(whole) - kernel + 1, stride)])
 
 
 def _global(average: bool) -> Handler:
