@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -364,3 +366,35 @@ def test_an_output_near_0_is_not_far_off() -> None:
     np.testing.assert_allclose(found.off, [0.1 / 1.1, 0.1 / 0.5500005], rtol=1e-9)
     nothing = diagnostics.conservation([dtd.Linear([[1.0, -1.0]])], np.ones((2, 2)), backend="oracle")
     assert nothing.reading.startswith("All outputs of 2 inputs that are explained are 0")
+
+
+NOTHING: dict[str, Callable[..., Any]] = {
+    "there is nothing to share out": diagnostics.conservation,
+    "of no input are there two maps": diagnostics.class_sensitivity,
+    "No relevance that begins at random at layer 1 (ReLU) arrives": diagnostics.cosine_convergence,
+    "no map is left to compare: a map that is 0": diagnostics.parameter_randomization,
+    "no map is left to compare: ": partial(diagnostics.parameter_randomization, order="independent"),
+    "is 0: there is nothing to compare": diagnostics.gradient_equivalence,
+    "No relevance passes": diagnostics.relevance_flow,
+    "there are no maps to compare": diagnostics.mixing_bound,
+}
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning", "ignore:Data has no positive values")
+@pytest.mark.parametrize("text", NOTHING)
+def test_nothing_is_claimed_where_no_relevance_arrives(text: str, rng: np.random.Generator) -> None:
+    """Undefined numbers are no proof that a map depends on anything."""
+    found = NOTHING[text](chain(rng, 6, 5, 3, shift=0.0), np.zeros((3, 6)), domain="nonnegative", backend="oracle")
+    assert text in found.reading
+    assert str(found).endswith(".")
+    found.plot(Figure().subplots())
+
+
+def test_random_weights_that_leave_no_map() -> None:
+    one = diagnostics.Randomization("dtd", "cascading", [1, 0], ["b", "a"], {"cosine": np.array([[0.99], [np.nan]])})
+    assert one.reading == "dtd: no map is left to compare once a is randomised: a map that is 0 is like no other."
+
+
+def test_the_mixing_bound_needs_two_outputs(rng: np.random.Generator) -> None:
+    with pytest.raises(dtd.LayerError, match=r"layer 2 \(Linear\): the network has one output"):
+        diagnostics.mixing_bound(chain(rng, 6, 5, 1), np.ones((3, 6)), domain="nonnegative")

@@ -129,6 +129,7 @@ def test_estimates_cover_the_mean(rng: np.random.Generator) -> None:
         ({"size": 8}, dtd.InputError, "one region has no order"),
         ({"operator": "melt"}, dtd.InputError, "operator is 'melt'"),
         ({"target": 3}, dtd.ShapeError, "classes 0 to 2"),
+        ({"relevance": {"a": np.full((4, 2, 7, 8), np.nan)}}, dtd.InputError, "the maps of 'a' hold NaN"),
         ({"relevance": np.zeros((1, 2, 7, 8))}, dtd.ShapeError, r"'relevance' have shape \(1, 2, 7, 8\)"),
     ],
 )
@@ -219,6 +220,13 @@ def test_compare_guards_its_inputs(rng: np.random.Generator) -> None:
     np.testing.assert_array_equal(x, before)
     np.testing.assert_array_equal(both.sensitivity["a"], both.sensitivity["b"])
     np.testing.assert_array_equal(both.classes["a"].similarity["|cosine|"], both.classes["b"].similarity["|cosine|"])
+
+
+def test_nothing_is_claimed_of_maps_that_are_0() -> None:
+    layers, x = [dtd.Linear(np.zeros((3, 4)))], np.ones((5, 4))
+    found = evaluation.compare(layers, x, methods=["dtd"], size=1, steps=2)
+    assert "class" not in found.reading
+    assert np.isnan(found.numbers("dtd")["two classes' |cosine|"])
 
 
 def test_compare_refuses(rng: np.random.Generator) -> None:

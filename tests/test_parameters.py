@@ -284,3 +284,13 @@ def test_float64_has_the_bits_of_any_batches(rng: np.random.Generator) -> None:
         for piece in (slice(3), slice(3, 4), slice(4, 11)):
             parts.add(x[piece], start[piece])
         np.testing.assert_array_equal(parts.result()[0], whole[0])
+
+
+def test_entries_that_no_relevance_reaches_are_not_the_sharpest() -> None:
+    """Weights of 0 relevance have no half of it."""
+    layers = [dtd.Linear(np.zeros((2, 3)), np.ones(2)), dtd.ReLU(), dtd.Linear([[1.0, 2.0]])]
+    found = parameters.relevance(dtd.Explainer(layers, rules="lrp-0"), np.ones((1, 3)))
+    assert "of the weights of entry 2 have half" in found.reading
+    nothing = parameters.relevance(dtd.Explainer(layers[:1], rules="lrp-0"), np.zeros((2, 3)))
+    assert nothing.reading == "No relevance of 2 samples meets these weights."
+    assert {row[4] for row in nothing.rows()} == {"-"}

@@ -56,7 +56,11 @@ class Conservation(Chart):
 
     def rows(self) -> list[tuple[str, ...]]:
         kept = {k: v for k, v in self.shares.items() if k in ("arrived", "residual") or np.nan_to_num(v).any()}
-        return [(k, f"{np.nanmean(v):.3g}", f"{np.nanmin(v):.3g}", f"{np.nanmax(v):.3g}") for k, v in kept.items()]
+        known = {k: v[np.isfinite(v)] for k, v in kept.items()}
+        return [
+            (k, *((f"{v.mean():.3g}", f"{v.min():.3g}", f"{v.max():.3g}") if v.size else ["undefined"] * 3))
+            for k, v in known.items()
+        ]
 
     @property
     def reading(self) -> str:
@@ -77,7 +81,8 @@ class Conservation(Chart):
         )
 
     def _draw(self, ax: Any) -> None:
-        ax.hist(self.shares["arrived"], bins=30)
+        arrived = self.shares["arrived"]
+        ax.hist(arrived[np.isfinite(arrived)], bins=30)
         ax.axvline(1, color="0.6", linewidth=0.8)
         ax.set(xlabel="relevance that arrived / explained output", ylabel="samples")
 

@@ -57,6 +57,8 @@ class Convergence(Chart):
     @property
     def reading(self) -> str:
         end, chance = self.cosine[-1], self.baseline[-1]
+        if np.isnan(end):
+            return f"No relevance that begins at random at {self.names[0]} arrives: there is nothing to compare."
         start = (
             f"Relevance that begins at random at {self.names[0]} arrives with a median |cosine| of {end:.3f} (chance: "
             f"{chance:.3f})"

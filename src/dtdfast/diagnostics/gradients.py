@@ -20,7 +20,7 @@ from ..options import PREDICTING, split
 from ..plan import units as U
 from ..results import Chart
 from .attribution import name_of
-from .similarity import cosine, median, per_pixel
+from .similarity import cosine, largest, median, per_pixel
 
 SAME = 1e-3  # float32 sums over a deep network differ by less
 
@@ -54,7 +54,7 @@ class GradientEquivalence(Chart):
 
     def rows(self) -> list[tuple[str, ...]]:
         distances = (("LRP-0", self.lrp0), (self.method, self.distance))
-        cosines = (f"cosine of {self.method}", f"{median(self.alike):.3f}", f"{np.nanmax(self.alike):.3f}")
+        cosines = (f"cosine of {self.method}", f"{median(self.alike):.3f}", f"{largest(self.alike):.3f}")
         return [*((name, f"{np.median(v):.2g}", f"{v.max():.2g}") for name, v in distances), cosines]
 
     @property
@@ -66,6 +66,8 @@ class GradientEquivalence(Chart):
             causes = "; ".join(self.causes[:3]) + more or rounding
             first = f"LRP-0 is not gradient × input here ({causes})"
         alike = median(self.alike)
+        if np.isnan(alike):
+            return f"{first}; the map under {self.method}, or gradient × input, is 0: there is nothing to compare."
         far = "another explanation" if alike < 0.9 else "almost the same explanation"
         return f"{first}; the map under {self.method} is {far} (median cosine {alike:.2f})."
 

@@ -25,6 +25,7 @@ from ..plan import units as U
 from ..results import Chart
 from ..vocabulary import W_NEG, W_ONE, W_POS, W_SQUARE, X_ABOVE_LOW, X_BELOW_HIGH, X_NEG, X_ONE, X_POS, X
 from .piecewise import network_of
+from .similarity import largest, median
 
 Array = NDArray[Any]
 NONNEGATIVE = {
@@ -79,17 +80,19 @@ class MixingBound(Chart):
 
     @property
     def reading(self) -> str:
-        bound, seen = float(np.median(self.bound)), float(np.nanmax(self.seen))
+        bound, most, seen = float(np.median(self.bound)), float(self.bound.max()), largest(self.seen)
+        if np.isnan(seen):
+            return "No output has relevance to share out: there are no maps to compare."
         verdict = "" if self.holds else " (BROKEN: a map violates the bound, which cannot be)"
         return (
             f"Whatever two outputs are explained, at most {100 * bound:.3g} % of the relevance can lie elsewhere "
-            "(median bound; "
+            f"(median over the inputs; {100 * most:.3g} % for the one with the largest bound; "
             f"the most seen on {self.seen.size} pairs was {100 * seen:.3g} %){verdict}."
         )
 
     def _draw(self, ax: Any) -> None:
         ax.semilogy(np.median(np.cumprod(self.coefficients, axis=1), axis=0), marker="o", label="bound")
-        ax.axhline(float(np.nanmedian(self.seen)), color="0.6", label="seen (median)")
+        ax.axhline(median(self.seen), color="0.6", label="seen (median)")
         ax.set(xlabel="layers below the output", ylabel="total variation between two maps")
         ax.legend()
 
@@ -195,6 +198,8 @@ def _dobrushin(p: Array) -> float:
 
 def _pairs_seen(layers: list[Layer], x: Array, n_out: int, seed: int, options: dict[str, Any]) -> NDArray[np.float64]:
     """TV between the maps of pairs of outputs, each begun with 1."""
+    if n_out < 2:
+        raise LayerError(f"{at(len(layers) - 1, layers[-1])}: the network has one output: there are no two to compare")
     rng = np.random.default_rng(seed)
     pairs = np.array([rng.choice(n_out, 2, replace=False) for _ in range(N_PAIRS)])
     start = np.broadcast_to(np.eye(n_out), (len(x), n_out, n_out))

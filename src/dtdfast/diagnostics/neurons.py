@@ -19,6 +19,7 @@ from ..options import at_least_one, split, whole_numbers
 from ..plan import units as U
 from ..plan.wiring import sources
 from ..results import Chart, Report, axes_or_current, number, percent
+from .similarity import median
 
 Floats = NDArray[np.float64]
 
@@ -92,7 +93,7 @@ def top_neurons(
     Returns
     -------
     TopNeurons
-        Those with the largest ``|relevance|``, means over the samples; of equal ones the first.
+        Those whose relevance, the mean over the samples, is largest by size; of equal ones the first.
 
     Raises
     ------
@@ -143,18 +144,25 @@ class Flow(Report):
         for name, branch, share, one in zip(self.names, self.branch_of, self.share, self.channels, strict=True):
             best = int(one.argmax())
             largest = f"{best}: {percent(float(one[best] / (one.sum() or 1.0)))}"
-            cells = ("" if branch is None else str(branch), str(len(one)), str(half_of(one)), largest)
+            cells = (
+                "" if branch is None else str(branch),
+                str(len(one)),
+                str(half_of(one)) if one.any() else "-",
+                largest,
+            )
             result.append((name, percent(float(share)), *cells))
         return result
 
     @property
     def reading(self) -> str:
-        few = [half_of(one) / len(one) for one in self.channels]
+        if not any(one.any() for one in self.channels):
+            return "No relevance passes through any of these entries."
+        few = [half_of(one) / len(one) if one.any() else np.inf for one in self.channels]
         least = int(np.argmin(few))
         return (
-            f"Half of the |relevance| passes through {percent(float(np.median(few)))} of the channels (median of "
-            f"{len(few)} entries), through the fewest at {self.names[least]}: {half_of(self.channels[least])} of "
-            f"{len(self.channels[least])}."
+            f"Half of the |relevance| passes through {percent(median(np.array(few)))} of the channels (median of "
+            f"{np.isfinite(few).sum()} entries), through the fewest at {self.names[least]}: "
+            f"{half_of(self.channels[least])} of {len(self.channels[least])}."
         )
 
     def plot(self, ax: Any = None, *, top: int = 3) -> Any:

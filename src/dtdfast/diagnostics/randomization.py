@@ -63,6 +63,8 @@ class Randomization(Chart):
     @property
     def reading(self) -> str:
         alike = np.array([median(np.abs(v)) for v in self.similarity["cosine"]])
+        if np.isnan(alike).all():
+            return f"{self.method}: no map is left to compare: a map that is 0 is like no other."
         if self.order == "independent":
             least, unmoved = int(np.nanargmin(alike)), int((alike > SAME).sum())
             return (
@@ -72,6 +74,11 @@ class Randomization(Chart):
                 "them."
             )
         kept = int(np.argmin([*(alike > SAME), False]))
+        if np.isnan(alike[min(kept, len(alike) - 1)]):
+            return (
+                f"{self.method}: no map is left to compare once {self.names[kept]} is randomised: a map that is 0 is "
+                "like no other."
+            )
         if kept == 0:
             return (
                 f"{self.method}: the map changes as soon as {self.names[0]} is randomised (median |cosine| "

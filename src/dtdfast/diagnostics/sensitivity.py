@@ -53,6 +53,8 @@ class ClassSensitivity(Chart):
     @property
     def reading(self) -> str:
         alike = median(self.similarity["|cosine|"])
+        if np.isnan(alike):
+            return f"{self.method}: of no input are there two maps to compare: a map that is 0 is like no other."
         start = f"{self.method}: the maps of two classes have a median |cosine| of {alike:.3f}"
         largely, wholly = CLASS.bounds
         if alike > wholly:

@@ -99,3 +99,8 @@ def median(values: Array) -> float:
     """Over what is defined; NaN where nothing is."""
     known = values[np.isfinite(values)]
     return float(np.median(known)) if known.size else float("nan")
+
+
+def largest(values: Array) -> float:
+    """Of what is defined; NaN where nothing is."""
+    return float(np.max(values, initial=-np.inf, where=np.isfinite(values))) if np.isfinite(values).any() else np.nan

@@ -99,7 +99,7 @@ class Comparison(Chart):
             told.append(f"{steady} changes least under noise")
         cosines = {m: v["two classes' |cosine|"] for m, v in named.items()}
         apart = [m for m, v in cosines.items() if np.isfinite(v) and CLASS.band(v) == 0]
-        if self.classes:
+        if any(np.isfinite(v) for v in cosines.values()):
             told.append(
                 f"the maps of {', '.join(apart)} depend on the class" if apart else "no map depends on the class"
             )

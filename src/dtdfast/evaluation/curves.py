@@ -228,8 +228,8 @@ class Curves(Chart):
         beaten = [m for m in maps if self.verdict(m) == "yes"]
         which = (
             "every map marks"
-            if len(beaten) == len(maps)
-            else f"{', '.join(beaten)} mark"
+            if len(beaten) == len(maps) > 1
+            else f"{', '.join(beaten)} mark{'s' if len(beaten) == 1 else ''}"
             if beaten
             else "no map is shown to mark"
         )

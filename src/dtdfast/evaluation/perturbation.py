@@ -129,6 +129,8 @@ def region_perturbation(
             raise ShapeError(f"the maps of {name!r} have shape {values.shape}, expected x's shape {point.shape}")
         if values.dtype.kind not in "fiub":
             raise InputError(f"the maps of {name!r} have dtype {values.dtype}, expected numbers")
+        if not np.isfinite(values).all():
+            raise InputError(f"the maps of {name!r} hold NaN or infinity, by which nothing can be ordered")
     if not isinstance(probability, (bool, np.bool_)):
         raise InputError(f"probability is {probability!r:.60}, expected True or False")
     alone(layers, "perturbation")

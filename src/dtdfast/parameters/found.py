@@ -142,7 +142,7 @@ class WeightRelevance(Report, Mapping[int, Floats]):
                 self._layers[position].name or type(self._layers[position]).__name__,
                 "×".join(map(str, array.shape)),
                 number(array.sum(), 4),
-                percent(_half(array)),
+                percent(_half(array)) if array.any() else "-",
                 number(self.biases[position].sum(), 4) if position in self.biases else "-",
             )
             for position, array in self.items()
@@ -153,7 +153,10 @@ class WeightRelevance(Report, Mapping[int, Floats]):
         """What the numbers say, in one sentence."""
         if not self:
             return "No weights were asked for that relevance meets."
-        position = min(self, key=lambda p: _half(self[p]))
+        reached = [position for position in self if self[position].any()]
+        if not reached:
+            return f"No relevance of {self.samples} samples meets these weights."
+        position = min(reached, key=lambda p: _half(self[p]))
         share = percent(_half(self[position]))
         return (
             f"Over {self.samples} samples, {share} of the weights of entry {position} have half of its relevance, by "
@@ -265,9 +268,7 @@ def _with_heads(layers: list[Layer], found: dict[int, Entry], heads: Mapping[int
 
 
 def _half(array: Floats) -> float:
-    """The least share of numbers that has half of the sum of absolute values."""
+    """The least share of numbers that has half of the sum of absolute values; not all of them are 0."""
     sizes = np.sort(np.abs(array), axis=None)[::-1]
     whole = np.cumsum(sizes)
-    if not whole.size or whole[-1] == 0:
-        return 0.0
     return float(np.searchsorted(whole, 0.5 * whole[-1]) + 1) / sizes.size
