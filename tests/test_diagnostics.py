@@ -393,8 +393,3 @@ def test_nothing_is_claimed_where_no_relevance_arrives(text: str, rng: np.random
 def test_random_weights_that_leave_no_map() -> None:
     one = diagnostics.Randomization("dtd", "cascading", [1, 0], ["b", "a"], {"cosine": np.array([[0.99], [np.nan]])})
     assert one.reading == "dtd: no map is left to compare once a is randomised: a map that is 0 is like no other."
-
-
-def test_the_mixing_bound_needs_two_outputs(rng: np.random.Generator) -> None:
-    with pytest.raises(dtd.LayerError, match=r"layer 2 \(Linear\): the network has one output"):
-        diagnostics.mixing_bound(chain(rng, 6, 5, 1), np.ones((3, 6)), domain="nonnegative")

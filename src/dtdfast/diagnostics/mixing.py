@@ -198,8 +198,6 @@ def _dobrushin(p: Array) -> float:
 
 def _pairs_seen(layers: list[Layer], x: Array, n_out: int, seed: int, options: dict[str, Any]) -> NDArray[np.float64]:
     """TV between the maps of pairs of outputs, each begun with 1."""
-    if n_out < 2:
-        raise LayerError(f"{at(len(layers) - 1, layers[-1])}: the network has one output: there are no two to compare")
     rng = np.random.default_rng(seed)
     pairs = np.array([rng.choice(n_out, 2, replace=False) for _ in range(N_PAIRS)])
     start = np.broadcast_to(np.eye(n_out), (len(x), n_out, n_out))
