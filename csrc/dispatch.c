@@ -5,6 +5,7 @@
 #define _GNU_SOURCE
 #define DTD_ISA baseline
 #include "base/kernel.h"
+#include "base/stack.h"
 #include "verify.h"
 
 #ifdef DTD_BF16
@@ -159,6 +160,30 @@ static void run_pieces(void *context, int64_t first, int64_t last)
     }
 }
 
+typedef struct {
+    pieces_job job;
+    int n_threads;
+} run_job;
+
+static void run_steps(void *context)
+{
+    const run_job *run = context;
+    const pieces_job *job = &run->job;
+    if (job->pieces)
+        dtd_parallel(run->n_threads, job->pieces->count, 1, run_pieces, (void *)job);
+    else
+        for (int64_t i = job->first; i < job->last; i += 1 + job->steps[i].n_steps)
+            job->kernels->of[job->steps[i].op].run(&job->steps[i], job->bases, run->n_threads);
+}
+
+/* On a thread that has started none yet. */
+static void run_aside(void *context)
+{
+    run_job *run = context;
+    run->n_threads = dtd_secure_threads(run->n_threads);
+    run_steps(run);
+}
+
 const char *dtd_run(int isa, int real, const dtd_step *steps, int64_t first, int64_t last, void *const *bases,
                     int n_threads, const dtd_pieces *pieces)
 {
@@ -166,7 +191,6 @@ const char *dtd_run(int isa, int real, const dtd_step *steps, int64_t first, int
         return "this CPU does not have the instruction set asked for";
     if (real < 0 || real >= DTD_N_REALS)
         return "unknown type of numbers";
-    const dtd_kernel_table *kernels = ISAS[isa].kernels[real];
     for (int64_t i = first; i < last; i++) {
         const char *message = dtd_refusal(&steps[i], ISAS[isa].bfloat16);
         if (message)
@@ -177,13 +201,11 @@ const char *dtd_run(int isa, int real, const dtd_step *steps, int64_t first, int
             if (steps[i + k].n_steps)
                 return "a SLICED stands within another";
     }
-    if (pieces) {
-        pieces_job job = {kernels, steps, first, last, bases, pieces};
-        dtd_parallel(n_threads, pieces->count, 1, run_pieces, &job);
-        return NULL;
-    }
-    for (int64_t i = first; i < last; i += 1 + steps[i].n_steps)
-        kernels->of[steps[i].op].run(&steps[i], bases, n_threads);
+    run_job run = {{ISAS[isa].kernels[real], steps, first, last, bases, pieces}, n_threads};
+    if (dtd_stack_suffices())
+        run_steps(&run);
+    else if (dtd_run_aside(run_aside, &run))
+        return "can't start new thread, and this one has too little stack for kernels (see threading.stack_size)";
     return NULL;
 }
 

@@ -154,3 +154,43 @@ def test_where_no_thread_can_be_started_fewer_do_the_work(free: int) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("True only ")
     assert done.stdout.count("can be started") == 1
+
+
+CRAMPED = """
+import sys, threading, numpy as np, dtdfast as dtd
+rng = np.random.default_rng(0)
+convs = [dtd.Conv(rng.standard_normal((m, n, 3, 3)), padding=1) for n, m in ((8, 32), (32, 4))]
+networks = [
+    ([convs[0], dtd.ReLU(), convs[1], dtd.Flatten(), dtd.Linear(np.ones((4, 576)))], rng.random((2, 8, 12, 12))),
+    ([dtd.Linear(rng.standard_normal((300, 256))), dtd.ReLU(), dtd.Linear(np.ones((10, 300)))], rng.random((64, 256))),
+]
+def explain(maps):
+    for layers, x in networks:
+        for precision, n_threads in (("float32", 1), ("float64", 2)):
+            explainer = dtd.Explainer(layers, backend="cpu", precision=precision, n_threads=n_threads)
+            maps.append(explainer.explain(x).tobytes())
+expected = []
+explain(expected)
+for kilobytes in map(int, sys.argv[1:]):
+    maps = []
+    threading.stack_size(kilobytes << 10)
+    thread = threading.Thread(target=explain, args=[maps])
+    thread.start()
+    thread.join()
+    print(kilobytes, maps == expected)
+"""
+
+
+@pytest.mark.parametrize(
+    ("stacks", "openmp"),
+    [
+        ([64, 128, 600], {}),  # in KiB: 128 is musl's own choice, and above 512 kernels run on the thread that calls
+        ([0], {"OMP_STACKSIZE": "64k"}),
+    ],
+)
+def test_threads_with_little_stack_get_the_same_bits(stacks: list[int], openmp: dict[str, str]) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(dtd.__file__).parents[1]), **openmp}
+    done = subprocess.run(
+        [sys.executable, "-c", CRAMPED, *map(str, stacks)], capture_output=True, text=True, env=environment, timeout=120
+    )
+    assert (done.returncode, done.stdout) == (0, "".join(f"{n} True\n" for n in stacks)), done.stderr

@@ -4,6 +4,7 @@
 #include "parallel.h"
 
 #include "dtdfast.h"
+#include "stack.h"
 
 #include <omp.h>
 #include <pthread.h>
@@ -18,6 +19,7 @@ enum {
 /* Threads that OpenMP keeps for the thread that calls, itself included: what its last region had. */
 static _Thread_local int at_hand = 1;
 static _Thread_local int stranded; /* OpenMP still waits for threads that this forked child does not have */
+static _Atomic int cramped;        /* OMP_STACKSIZE or a limit leave threads of OpenMP too little stack for kernels */
 
 /* A child has the thread that forked and no other, and GNU's OpenMP would wait for those that it kept: so they end
  * before a fork, whoever made it start them. */
@@ -90,17 +92,18 @@ int dtd_openmp_version(void) { return _OPENMP; }
 
 int dtd_secure_threads(int n_threads)
 {
-    if (n_threads == at_hand || stranded)
-        return stranded ? 1 : n_threads;
+    if (n_threads == at_hand || stranded || cramped)
+        return stranded || cramped ? 1 : n_threads;
     const int more = n_threads < at_hand ? 0 : n_threads - at_hand, started = startable(more, n_threads - more);
     /* at the limit, half of what is left stays for others: they may ask between now and the region */
     const int found = started == more ? n_threads : started < 0 ? 1 : at_hand + started / 2;
     if (found > 1) { /* started now: small networks have no region that would, and would be asked about in every call */
 #pragma omp parallel num_threads(found)
-        dtd_thread();
+        if (dtd_thread() && !dtd_stack_suffices())
+            cramped = 1;
         at_hand = found;
     }
-    return found;
+    return cramped ? 1 : found;
 }
 
 /* A region has n_threads threads even for fewer ranges: OpenMP ends those that a region leaves out, and would have to

@@ -6,6 +6,7 @@
 #include "parallel.h"
 
 #include "dtdfast.h"
+#include "stack.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -13,9 +14,6 @@
 
 /* Looks before a thread sleeps: some tens of microseconds, since the steps of a plan follow each other. */
 enum { LOOKS = 1 << 15, MOST_THREADS = 1024 };
-
-/* Bytes of a member's stack, which holds the blocks of kernels: musl's own choice, 128 KiB, is too small for them. */
-enum { STACK = 1 << 21 };
 
 typedef struct team {
     pthread_mutex_t lock;
@@ -121,7 +119,7 @@ static team *muster(int n_threads)
     }
     pthread_attr_t attributes;
     pthread_attr_init(&attributes);
-    pthread_attr_setstacksize(&attributes, STACK);
+    pthread_attr_setstacksize(&attributes, DTD_STACK);
     while (t->members < n_threads - 1 && t->members < MOST_THREADS) {
         struct member *m = &t->member[t->members];
         m->team = t;

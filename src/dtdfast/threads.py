@@ -62,7 +62,8 @@ def started(count: int, secure: Callable[[int], int]) -> int:
     if found < count:
         _tell(
             "limit",
-            f"only {found} of {count} threads can be started (see ulimit -u and the control group's pids.max)",
+            f"only {found} of {count} threads can be started with the stack that kernels need (see ulimit -u and -s, "
+            "OMP_STACKSIZE, and the control group's pids.max)",
         )
     return found
 
