@@ -209,8 +209,8 @@ int dtd_openmp_version(void); /* 0 without OpenMP */
 int dtd_max_threads(void);    /* what OpenMP was told to use at most; 1 without OpenMP */
 int dtd_step_size(void);      /* sizeof(dtd_step), checked by Python */
 
-/* So many of n_threads threads can be had by regions of the thread that calls: OpenMP ends the process where it can
- * start none. */
+/* So many of n_threads threads can be had by regions of the thread that calls, with the stack that kernels need: OpenMP
+ * ends the process where it can start none. */
 int dtd_secure_threads(int n_threads);
 
 /* A sum over pairs of 64-bit words that changes where words change or change places; the same for any number of

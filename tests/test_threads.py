@@ -127,15 +127,28 @@ def test_forked_child_does_not_wait_for_the_openmp_threads_of_another_library(
 
 
 LIMITED = """
-import os, resource, sys, warnings, numpy as np, dtdfast as dtd
+import os, resource, sys, threading, warnings, numpy as np, dtdfast as dtd
 linear = dtd.Linear(np.ones((4, 32 * 24 * 24)))
 layers = [dtd.Conv(np.ones((32, 8, 3, 3)), padding=1), dtd.ReLU(), dtd.Flatten(), linear]
 x = np.random.default_rng(0).random((4, 8, 24, 24), np.float32)
 expected = dtd.explain(layers, x, backend="cpu", n_threads=1).tobytes()
 if os.getuid() == 0:  # whom no limit binds
     os.setgid(65534); os.setuid(65534)
+limited = threading.Event()
+def explain_with_little_stack():
+    limited.wait()
+    try:
+        dtd.explain(layers, x, backend="cpu", n_threads=1)
+    except dtd.BackendError as refusal:
+        print(refusal)
+threading.stack_size(1 << 17)
+thread = threading.Thread(target=explain_with_little_stack)
+thread.start()
 limit = len(os.listdir("/proc/self/task")) + int(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_NPROC, (limit, limit))
+limited.set()
+thread.join()
+resource.setrlimit(resource.RLIMIT_NPROC, (limit - 1, limit - 1))
 explainer = dtd.Explainer(layers, backend="cpu", n_threads=8)
 with warnings.catch_warnings(record=True) as told:
     warnings.simplefilter("always")
@@ -152,8 +165,10 @@ def test_where_no_thread_can_be_started_fewer_do_the_work(free: int) -> None:
         [sys.executable, "-c", LIMITED, str(free)], capture_output=True, text=True, env=environment, timeout=120
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("True only ")
-    assert done.stdout.count("can be started") == 1
+    *refused, told = done.stdout.splitlines()
+    assert told.startswith("True only ")
+    assert told.count("can be started") == 1
+    assert ["can't start new thread" in line for line in refused] == [True] * (free == 0)
 
 
 CRAMPED = """
