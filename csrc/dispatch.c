@@ -8,8 +8,12 @@
 #include "base/stack.h"
 #include "verify.h"
 
-#ifdef DTD_BF16
+#ifdef DTD_X86_64
 #include <cpuid.h>
+#endif
+#ifdef _WIN32
+#include <windows.h>
+#elif defined(DTD_BF16)
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
@@ -22,15 +26,29 @@ static int usable_baseline(void) { return 1; }
 extern const dtd_kernel_table dtd_kernels_avx2_float, dtd_kernels_avx2_double, dtd_kernels_avx512_float,
     dtd_kernels_avx512_double;
 
+/* Whether the CPU has FMA and the features of CPUID's leaf 7, and the system keeps the registers of XCR0's bits. */
+static int usable(unsigned features, unsigned registers)
+{
+    enum { FMA = 1 << 12, OSXSAVE = 1 << 27 };
+    unsigned a, b, c, d;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & FMA) || !(c & OSXSAVE) || !__get_cpuid_count(7, 0, &a, &b, &c, &d))
+        return 0;
+    unsigned kept;
+    __asm__("xgetbv" : "=a"(kept), "=d"(d) : "c"(0));
+    return (kept & registers) == registers && (b & features) == features;
+}
+
 static int usable_avx2(void)
 {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi");
+    enum { BMI = 1 << 3, AVX2 = 1 << 5, XMM_YMM = 0x6 };
+    return usable(BMI | AVX2, XMM_YMM);
 }
 
 static int usable_avx512(void)
 {
-    return usable_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+    const unsigned f = 1u << 16, dq = 1u << 17, bw = 1u << 30, vl = 1u << 31;
+    enum { XMM_YMM_K_ZMM = 0xe6 };
+    return usable_avx2() && usable(f | dq | bw | vl, XMM_YMM_K_ZMM);
 }
 #endif
 
@@ -46,15 +64,34 @@ static int usable_avx512bf16(void)
 
 /* Whether dot products of bfloat16 take longer than multiply-adds do: Intel's run at a quarter of their rate, AMD's at
  * the same. */
-static int slow_dots(void) { return usable_avx512bf16() && __builtin_cpu_is("intel"); }
+static int slow_dots(void)
+{
+    unsigned a, b, c, d;
+    return usable_avx512bf16() && __get_cpuid(0, &a, &b, &c, &d) && b == signature_INTEL_ebx;
+}
 
-/* Whether the CPU multiplies tiles of bfloat16, and the system keeps their registers for this process. */
+/* Whether the system keeps the registers of tiles for this process. */
+static int tiles_kept(void)
+{
+    enum { TILE_DATA = 18 };
+#ifdef _WIN32
+    typedef int(WINAPI * request)(DWORD64);
+    const HMODULE kernel = GetModuleHandleA("kernel32.dll");
+    const request enable = (request)(void *)GetProcAddress(kernel, "EnableProcessOptionalXStateFeatures");
+    return enable && enable(1 << TILE_DATA); /* before Windows 11 there is none */
+#else
+    enum { REQUEST_STATE = 0x1023 };
+    return !syscall(SYS_arch_prctl, REQUEST_STATE, TILE_DATA);
+#endif
+}
+
+/* Whether the CPU multiplies tiles of bfloat16, and this process may. */
 static int usable_amx(void)
 {
-    enum { REQUEST_STATE = 0x1023, TILE_DATA = 18, AMX_BF16 = 1 << 22, AMX_TILE = 1 << 24 };
+    enum { AMX_BF16 = 1 << 22, AMX_TILE = 1 << 24 };
     unsigned a, b, c, d;
     int tiles = __get_cpuid_count(7, 0, &a, &b, &c, &d) && d & AMX_BF16 && d & AMX_TILE;
-    return tiles && usable_avx512bf16() && !syscall(SYS_arch_prctl, REQUEST_STATE, TILE_DATA);
+    return tiles && usable_avx512bf16() && tiles_kept();
 }
 #endif
 

@@ -72,7 +72,10 @@ ALWAYS_INLINE void fetch_strip(const dtd_strip *strip, int n_pixels, int64_t fir
 {
     for (int p = 0; p < n_pixels && strip->at; p++)
         for (int64_t c = first; c < first + n; c += DTD_BLOCK)
-            __builtin_prefetch(strip->at + p * strip->pixel + c * strip->channel, writing);
+            if (writing) /* which clang wants as a literal */
+                __builtin_prefetch(strip->at + p * strip->pixel + c * strip->channel, 1);
+            else
+                __builtin_prefetch(strip->at + p * strip->pixel + c * strip->channel, 0);
 }
 
 void NAME(fetch)(const dtd_step *s, const dtd_site *site, int64_t c, int64_t n)

@@ -21,6 +21,7 @@ typedef struct team {
     _Atomic uint64_t region; /* counts regions; a member works once in each */
     _Atomic int inside;      /* members that have not left the region */
     int over;                /* the leader ends */
+    _Atomic int ends;        /* still to come, of its threads: the last one frees it */
     int forks;               /* of the process, when the team was made */
     int members;
     int at_work; /* members with a smaller number work in this region */
@@ -30,7 +31,6 @@ typedef struct team {
     _Atomic int64_t next; /* range */
     struct member {
         struct team *team;
-        pthread_t thread;
         int number;
     } member[MOST_THREADS];
 } team;
@@ -49,6 +49,16 @@ static void take_ranges(team *t)
         t->task(t->job, t->n_items * r / t->ranges, t->n_items * (r + 1) / t->ranges);
 }
 
+static void leave(team *t)
+{
+    if (atomic_fetch_sub(&t->ends, 1) > 1)
+        return;
+    pthread_cond_destroy(&t->opened);
+    pthread_cond_destroy(&t->left);
+    pthread_mutex_destroy(&t->lock);
+    free(t);
+}
+
 static void *work(void *context)
 {
     struct member *m = context;
@@ -63,8 +73,10 @@ static void *work(void *context)
         const int over = t->over, works = m->number <= t->at_work;
         seen = atomic_load(&t->region);
         pthread_mutex_unlock(&t->lock);
-        if (over)
+        if (over) {
+            leave(t);
             return NULL;
+        }
         if (!works)
             continue;
         take_ranges(t);
@@ -75,6 +87,7 @@ static void *work(void *context)
     }
 }
 
+/* Its members end by themselves: Windows calls this under a lock that each of them needs to end. */
 static void end_team(void *context)
 {
     team *t = context;
@@ -84,16 +97,11 @@ static void end_team(void *context)
     t->over = 1;
     pthread_cond_broadcast(&t->opened);
     pthread_mutex_unlock(&t->lock);
-    for (int i = 0; i < t->members; i++)
-        pthread_join(t->member[i].thread, NULL);
-    pthread_cond_destroy(&t->opened);
-    pthread_cond_destroy(&t->left);
-    pthread_mutex_destroy(&t->lock);
-    free(t);
+    leave(t);
 }
 
-/* A child has the thread that forked and no other: its teams are gone. */
-static void count_fork(void) { atomic_fetch_add(&forks, 1); }
+/* A child has the thread that forked and no other: its teams are gone.  Windows has no children of this kind. */
+__attribute__((unused)) static void count_fork(void) { atomic_fetch_add(&forks, 1); }
 
 static void prepare(void)
 {
@@ -114,18 +122,24 @@ static team *muster(int n_threads)
         pthread_cond_init(&t->opened, NULL);
         pthread_cond_init(&t->left, NULL);
         t->forks = atomic_load(&forks);
+        t->ends = 1;
         own = t;
         pthread_setspecific(leader, t);
     }
     pthread_attr_t attributes;
     pthread_attr_init(&attributes);
     pthread_attr_setstacksize(&attributes, DTD_STACK);
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
     while (t->members < n_threads - 1 && t->members < MOST_THREADS) {
         struct member *m = &t->member[t->members];
         m->team = t;
         m->number = t->members + 1;
-        if (pthread_create(&m->thread, &attributes, work, m))
+        atomic_fetch_add(&t->ends, 1);
+        pthread_t thread;
+        if (pthread_create(&thread, &attributes, work, m)) {
+            atomic_fetch_sub(&t->ends, 1);
             break;
+        }
         t->members++;
     }
     pthread_attr_destroy(&attributes);

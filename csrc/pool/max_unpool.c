@@ -161,6 +161,12 @@ static int taps_in_a_vector(const dtd_step *s, const int64_t *step)
            (!present(&s->factor) || (s->factor.stride[AXIS_W] == channels && s->factor.stride[AXIS_C] == 1));
 }
 
+/* v[source[l]] in lane l */
+ALWAYS_INLINE vec permuted(vec v, mask source)
+{
+    return (vec)MM(_mm512_permutexvar)((__m512i)source, (MM_TYPE(__m512))v);
+}
+
 /* A row of windows onto one row of their taps, of which `first` is the number of the first. */
 static void scatter_tap_row(const scatter_row r, const real *x, const uint8_t *m, const real *factor, real *out,
                             bits first)
@@ -168,8 +174,8 @@ static void scatter_tap_row(const scatter_row r, const real *x, const uint8_t *m
     const mask tap = r.tap + first;
     for (int64_t w = 0; w < r.width; w++, x += r.x_pixel, m += r.m_pixel, out += r.lanes) {
         const mask winner = load_winners(m, 1, 0, 1, r.channels, 1);
-        const mask won = (mask)(__builtin_shuffle(winner, r.source) == tap);
-        vec sum = (vec)((mask)__builtin_shuffle(load_some(x, r.channels), r.source) & won) + splat(0);
+        const mask won = (mask)((mask)permuted((vec)winner, r.source) == tap);
+        vec sum = (vec)((mask)permuted(load_some(x, r.channels), r.source) & won) + splat(0);
         if (factor)
             sum *= load_some(factor + w * r.lanes, r.lanes);
         if (r.accumulate)

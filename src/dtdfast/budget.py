@@ -6,6 +6,7 @@ import contextlib
 import functools
 import os
 import re
+import sys
 from pathlib import Path
 
 from .errors import MemoryBudgetError
@@ -84,7 +85,13 @@ def _parsed(given: str) -> int:
 def machine_memory(root: Path = Path("/")) -> int:
     """Bytes of the machine's memory, or of what the control group leaves of it; `root` is where /proc and /sys are."""
     sizes = [_UNKNOWN]
-    if hasattr(os, "sysconf"):
+    if sys.platform == "win32":
+        import ctypes
+
+        kilobytes = ctypes.c_uint64()
+        if ctypes.windll.kernel32.GetPhysicallyInstalledSystemMemory(ctypes.byref(kilobytes)):
+            sizes = [kilobytes.value << 10]
+    else:
         with contextlib.suppress(OSError, ValueError):
             sizes = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     return min([s for s in sizes if s > 0] + _group_limits(root), default=_UNKNOWN)

@@ -10,6 +10,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef _WIN32
+#include <fcntl.h>
+#include <io.h>
+#endif
 
 enum { MOST_BLOCKS = 16, MOST_STEPS = 1 + DTD_MOST_SLICED };
 
@@ -23,6 +27,9 @@ static int64_t number(void)
 
 int main(void)
 {
+#ifdef _WIN32
+    _setmode(0, _O_BINARY), _setmode(1, _O_BINARY);
+#endif
     for (;;) {
         if (number() != dtd_step_size())
             return 2;

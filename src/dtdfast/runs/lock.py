@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import stat
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import RunError
 from ..files import LOCK
+
+if sys.platform == "win32":
+    import msvcrt
+
+    FLAGS = os.O_RDWR | os.O_BINARY | os.O_NOINHERIT
+    BEHIND = 1 << 20  # what is locked cannot be read by others, and this is behind the text
+
+    def _lock(file: int) -> None:
+        os.lseek(file, BEHIND, os.SEEK_SET)
+        try:
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+        except OSError:  # another process holds it
+            raise BlockingIOError from None
+else:
+    import fcntl
+
+    FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+
+    def _lock(file: int) -> None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @contextmanager
@@ -25,9 +45,13 @@ def locked(path: Path, output: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        if os.pread(file, len(LOCK) + 1, 0) == LOCK:
+        ours = _text(file) == LOCK
+        if ours and sys.platform != "win32":
             path.unlink(missing_ok=True)  # while it is still held, so that it is ours
         os.close(file)
+        if ours and sys.platform == "win32":  # which removes no open file: neither ours before, nor another's now
+            with suppress(PermissionError):
+                path.unlink(missing_ok=True)
 
 
 def _taken(path: Path, output: Path) -> int:
@@ -35,11 +59,11 @@ def _taken(path: Path, output: Path) -> int:
         file, new = _opened(path)
         try:
             state = os.fstat(file)
-            if not stat.S_ISREG(state.st_mode) or (state.st_size and os.pread(file, len(LOCK) + 1, 0) != LOCK):
+            if not stat.S_ISREG(state.st_mode) or (state.st_size and _text(file) != LOCK):
                 raise RunError(
                     f"{path} is needed as a lock, but holds something else; move it away, or choose another output"
                 )
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(file)
             if _same(file, path):
                 if new:  # an empty one of others is held like a lock of ours, and left behind
                     _mark(file, path)
@@ -57,14 +81,13 @@ def _taken(path: Path, output: Path) -> int:
 
 def _opened(path: Path) -> tuple[int, bool]:
     """The file, and whether it is new."""
-    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     while True:
         try:
-            return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666), True
+            return os.open(path, FLAGS | os.O_CREAT | os.O_EXCL, 0o666), True
         except FileExistsError:
             pass
         try:
-            return os.open(path, flags), False
+            return os.open(path, FLAGS), False
         except FileNotFoundError:
             continue  # its holder has just removed it
         except OSError as error:
@@ -73,11 +96,18 @@ def _opened(path: Path) -> tuple[int, bool]:
             ) from None
 
 
+def _text(file: int) -> bytes:
+    os.lseek(file, 0, os.SEEK_SET)
+    return os.read(file, len(LOCK) + 1)
+
+
 def _mark(file: int, path: Path) -> None:
+    os.lseek(file, 0, os.SEEK_SET)
     try:
-        os.pwrite(file, LOCK, 0)
+        os.write(file, LOCK)
     except OSError:  # a full disk, on which it would stay
-        path.unlink(missing_ok=True)
+        with suppress(PermissionError):
+            path.unlink(missing_ok=True)
         raise
 
 

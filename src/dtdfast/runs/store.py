@@ -210,7 +210,7 @@ class Store:
             return
         start = number * array.chunks[0]
         array[start : start + len(texts)] = texts
-        with path.open("rb") as file:
+        with path.open("r+b" if os.name == "nt" else "rb") as file:
             _to_disk(file.fileno())
         _name_to_disk(path)
 
@@ -332,7 +332,9 @@ def _out_of_memory(handle: int) -> None:
 
 
 def _name_to_disk(path: Path) -> None:
-    """That the file is there."""
+    """That the file is there; Windows opens no folder, and its file systems keep a journal of names."""
+    if os.name == "nt":
+        return
     handle = os.open(path.parent, os.O_RDONLY)
     try:
         _to_disk(handle)
