@@ -375,7 +375,7 @@ def test_operands_that_do_not_fit_are_refused() -> None:
 def test_operations_are_documented() -> None:
     rows = [
         line
-        for line in (Path(__file__).parents[1] / "csrc" / "README.md").read_text().splitlines()
+        for line in (Path(__file__).parents[1] / "csrc" / "README.md").read_text(encoding="utf-8").splitlines()
         if line.startswith("| `")
     ]
     documented = {name for row in rows for name in re.findall(r"`([A-Z][A-Z_]+)`", row.split("|")[1])}

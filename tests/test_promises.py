@@ -39,7 +39,8 @@ def test_the_version_and_what_is_needed_are_the_same_wherever_they_stand() -> No
     recipe = (ROOT / "conda/recipe.yaml").read_text(encoding="utf-8")
     assert f"\n  version: {version}\n" in recipe
     assert f'\n  python_min: "{told["project"]["requires-python"].removeprefix(">=")}"\n' in recipe
-    assert [r for r in needed if f"\n    - {r.replace('>=', ' >=')}\n" not in recipe] == []
+    everywhere = [r.replace(">=", " >=") for r in needed if ";" not in r]  # conda skips Windows
+    assert [r for r in everywhere if f"\n    - {r}\n" not in recipe] == []
 
 
 def test_all_data_that_is_shipped_is_listed_with_its_licence() -> None:

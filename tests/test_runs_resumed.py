@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import dtdfast as dtd
 from dtdfast import concepts
 from dtdfast.data import digits
 from dtdfast.runs import store
+from dtdfast.runs.lock import locked
 from dtdfast.runs.manifest import described, model_digest
 from run_support import contents, stored
 
@@ -180,3 +183,33 @@ def test_rules_of_every_form_are_described() -> None:
     boxes = [dtd.ZBox(0, 1), *(dtd.ZBox(np.zeros(2), high) for high in (np.ones(2), [1, 2], [1, 2]))]
     assert len({str(described({0: box}, LAYERS)) for box in boxes}) == 3
     assert re.fullmatch(r"[0-9a-f]{64}", described(np.zeros(3), LAYERS)["sha256"])
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from dtdfast.runs.lock import locked
+with locked(Path(sys.argv[1]), Path("out")):
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_a_lock_ends_with_its_process(tmp_path: Path, killed: bool) -> None:
+    path = tmp_path / "lock"
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(dtd.RunError, match="another process is writing there"), locked(path, tmp_path / "out"):
+            pass
+        if killed:
+            holder.kill()
+        else:
+            holder.communicate("\n")
+    assert path.exists() == killed
+    with locked(path, tmp_path / "out"):
+        pass
+    assert not path.exists()
