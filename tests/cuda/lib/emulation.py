@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 import races
 import tensor_cores
+import warpgroups
 import widths
 from arithmetic import (  # noqa: F401 (instructions)
     fma,
@@ -50,17 +51,19 @@ class _Thread:
         self.tag = number << races.PLACE_BITS + races.CODE_BITS  # of its accesses of shared memory
         self.who = number << races.CODE_BITS  # of those of global memory
         self.copies: list[list[tuple[NDArray[np.uint8], NDArray[np.uint8], int]]] = [[]]
+        self.written: list[int] = []  # addresses of shared memory since the last fence of proxies
+        self.flights: list[list[warpgroups.Part]] = [[]]
         self.greenlet = greenlet(body)
         self.answer: Any = None
 
 
 class _State:
     memory: Memory
-    threads: int  # of a block
     shared: NDArray[np.uint8]
     of_shared: races.Shared
     of_global: races.Global
     current: _Thread
+    of_block: list[_Thread]
     scheduler: Any
 
 
@@ -77,11 +80,13 @@ def _shared_bytes(address: int, size: int) -> NDArray[np.uint8]:
 
 def _shared(name: str, size: int, what: int) -> At:
     """The bytes at an address of shared memory, for an instruction whose accesses are noted."""
-    number = (races.code(name, size, what) << races.PLACE_BITS) - SHARED
+    number, stores = (races.code(name, size, what) << races.PLACE_BITS) - SHARED, what == races.WRITE
 
     def at(address: int) -> NDArray[np.uint8]:
         there = _shared_bytes(address, size)
         _S.of_shared.log.append(_S.current.tag + number + address)
+        if stores:
+            _S.current.written.append(address)
         return there
 
     return at
@@ -231,6 +236,7 @@ def _wait(n: int) -> Callable[[], None]:
             for target, data, landing in groups.pop(0):
                 target[:] = data
                 _S.of_shared.log.append(_S.current.tag | landing)
+                _S.current.written.append(SHARED + (landing & races.PLACE))
 
     return wait
 
@@ -281,13 +287,7 @@ def _mma(kind: str) -> Callable[..., None]:
 mma_tf32, mma_bf16 = _mma("tf32"), _mma("bf16")
 
 
-def _matrices(addresses: list[int]) -> Any:
-    """Four matrices of eight rows of 16 bytes, each read at once: a line of banks is 128 bytes."""
-    lines = np.array(addresses).reshape(4, 8)
-    assert all(len(set(line)) == 8 for line in lines // 16 % 8), f"rows of a matrix meet in a bank: {lines - SHARED}"
-    return [np.stack([_shared_bytes(a, 16).view(np.uint16) for a in line]) for line in lines]
-
-
+_matrices = partial(tensor_cores.matrices, lambda address: _shared_bytes(address, 16).view(np.uint16))
 _COLLECTIVES: dict[str, Callable[[list[Any]], list[Any]]] = {
     "ldmatrix": lambda addresses: tensor_cores.numbers(_matrices(addresses)),
     "ldmatrix words": lambda addresses: tensor_cores.pairs(_matrices(addresses)),
@@ -302,7 +302,7 @@ _COLLECTIVES: dict[str, Callable[[list[Any]], list[Any]]] = {
 
 
 def _item() -> int:
-    return _S.current.block[0] * _S.threads + _S.current.number
+    return _S.current.block[0] * len(_S.of_block) + _S.current.number
 
 
 def inline(function: Any) -> Any:
@@ -334,7 +334,7 @@ WORDS = {
     language.store_long: store_long,
 }
 
-
+_COLLECTIVES |= warpgroups.instructions(globals())
 widths.check(globals(), WORDS)
 
 # ------------------------------------------------------------------------------------------------------------ running
@@ -346,12 +346,12 @@ def _run_block(
     _S.shared, _S.of_shared = np.full(launch.shared_bytes, 0xFF, np.uint8), races.Shared(launch.shared_bytes)
     _S.scheduler = getcurrent()
     integers_, floats = launch.integers, tuple(_F(v) for v in launch.floats)
-    threads = [_Thread(i, block, lambda: kernel(integers_, floats)) for i in range(launch.kernel.threads)]
+    threads = _S.of_block = [_Thread(i, block, lambda: kernel(integers_, floats)) for i in range(launch.kernel.threads)]
     before = (block[0] + launch.grid[0] * (block[1] + launch.grid[1] * block[2])) * len(threads)
     for thread in threads:
         thread.who += before << races.CODE_BITS
     ready = list(rng.permutation(len(threads)))
-    waiting: dict[tuple[str, int], dict[int, Any]] = {}
+    waiting: dict[tuple[str, int, int], dict[int, Any]] = {}
     live = len(threads)
     while live:
         assert ready, f"threads wait for each other: { {k: len(v) for k, v in waiting.items()} }"
@@ -362,8 +362,8 @@ def _run_block(
             live -= 1
         else:
             kind, width, operands = answer
-            waiting.setdefault((kind, current.number // width if width else 0), {})[current.number] = operands
-        for key in [k for k, v in waiting.items() if len(v) == (live if k[0] == "barrier" else 32)]:
+            waiting.setdefault((kind, width, current.number // width if width else 0), {})[current.number] = operands
+        for key in [k for k, v in waiting.items() if len(v) == (k[1] or live)]:
             arrived = waiting.pop(key)
             lanes = sorted(arrived)
             if key[0] in _COLLECTIVES:
@@ -376,7 +376,7 @@ def _run_block(
                 _S.of_shared.barrier()
             ready += rng.permutation(lanes).tolist()
     _S.of_shared.barrier()
-    assert all(not group for t in threads for group in t.copies), "a copy was never waited for"
+    assert not any(g for t in threads for g in (*t.copies, *t.flights)), "a copy, or wgmma, was never waited for"
 
 
 @cache
@@ -388,7 +388,7 @@ def function_of(kernel: Kernel) -> Callable[..., None]:
 
 def run(launch: Launch, memory: Memory) -> None:
     """Run one launch, block by block in random order."""
-    _S.memory, _S.threads, _S.of_global = memory, launch.kernel.threads, races.Global()
+    _S.memory, _S.of_global = memory, races.Global()
     rng = np.random.default_rng(0)
     assert len(launch.integers) == launch.kernel.n_integers
     assert len(launch.floats) == launch.kernel.n_floats

@@ -23,6 +23,13 @@ def bits(x: Any) -> Any:
 # ----------------------------------------------------------------------------------------------------------- ldmatrix
 
 
+def matrices(row: Callable[[int], Any], addresses: list[int]) -> list[Any]:
+    """Four matrices of eight rows of 16 bytes, each read at once: a line of banks is 128 bytes."""
+    lines = np.array(addresses).reshape(4, 8)
+    assert all(len(set(line)) == 8 for line in lines // 16 % 8), f"rows of a matrix meet in a bank: {lines}"
+    return [np.stack([row(a) for a in line]) for line in lines]
+
+
 def numbers(matrices: list[Any]) -> list[Any]:
     """Of four 8 × 4 matrices of float32, given as 8 × 8 halves, each lane's element."""
     of_float = [m.view(np.float32) for m in matrices]

@@ -40,7 +40,8 @@ def linked(ptx: str, kernel: Kernel, cc: tuple[int, int]) -> Binary:
     from cuda.bindings import nvjitlink
 
     text = ptx.encode()
-    options = [f"-arch=sm_{cc[0]}{cc[1]}", "-O3"]
+    alone = "a" if ".target sm_90a" in ptx else ""  # instructions that no later GPU has
+    options = [f"-arch=sm_{cc[0]}{cc[1]}{alone}", "-O3"]
     handle = nvjitlink.create(len(options), options)
     try:
         nvjitlink.add_data(handle, nvjitlink.InputType.PTX, text, len(text), kernel.name)

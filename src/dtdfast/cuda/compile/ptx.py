@@ -8,12 +8,15 @@ Python. Fragments of `mma` and `ldmatrix` are those of NVIDIA's PTX ISA (section
     A (16 × 8 words)   rows g, g + 8 of column t, then the same of column t + 4
     B (8 words × 8)    rows t, t + 4 of column g
     C (16 × 8)         row g, columns 2t and 2t + 1, then row g + 8
+
+Of `wgmma` warp w of four holds A and C of rows 16w … 16w + 15 likewise; C is several of these blocks side by side.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 from llvmlite import ir
@@ -90,6 +93,8 @@ def text_of(
     """A kernel's PTX; `bounds` are threads of a block, and blocks that must fit on a multiprocessor."""
     signature = (types.UniTuple(types.int64, n_integers), types.UniTuple(types.float32, n_floats))
     text: str = cuda.compile_ptx(function, signature, cc=cc, launch_bounds=bounds)[0]
+    if "wgmma" in text and cc == HOPPER:
+        text = text.replace(".target sm_90", ".target sm_90a")
     return improved(text) if cc >= HOPPER else text
 
 
@@ -186,18 +191,19 @@ copy_commit = _instruction("cp.async.commit_group;", memory=True)
 COPY_WAIT = tuple(_instruction(f"cp.async.wait_group {n};", memory=True) for n in range(8))
 
 
-@intrinsic
-def shared(context):  # type: ignore[no-untyped-def]
-    """Address of the block's dynamic shared memory, a multiple of 16."""
-
+def _shared(align: int) -> Any:
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
         name, module = "dtdfast_shared", builder.module
         if name not in module.globals:
             memory = cgutils.add_global_variable(module, ir.ArrayType(ir.IntType(8), 0), name, 3)
-            memory.linkage, memory.align = "external", 16
+            memory.linkage, memory.align = "external", align
         return builder.ptrtoint(module.globals[name], ir.IntType(32))
 
-    return types.uint32(), codegen
+    return _intrinsic(0, types.uint32, codegen)
+
+
+shared, shared_1024 = _shared(16), _shared(1024)
+"""Address of the block's dynamic shared memory, a multiple of that many bytes."""
 
 
 # --------------------------------------------------------------------------------------------------------- arithmetic
@@ -208,10 +214,8 @@ positive = _instruction("max.f32 $0, $1, 0f00000000;", "f", "f")  # of a finite 
 # 0 where the second is 0; within 2 units in the last place, over all of float32 and without a branch
 ratio = _instruction(
     "{.reg .pred p; .reg .f32 q; setp.eq.f32 p, $2, 0f00000000; div.full.f32 q, $1, $2; selp.f32 $0, 0f00000000, q, "
-    "p;}",
-    "f",
-    "ff",
-)
+    "p;}", "f", "ff",
+)  # fmt: skip
 round_tf32 = _instruction("cvt.rna.tf32.f32 $0, $1;", "r", "f")
 # the same as a number
 high_tf32 = _instruction("{.reg .b32 t; cvt.rna.tf32.f32 t, $1; and.b32 $0, t, 0xFFFFE000;}", "f", "f")
@@ -219,7 +223,6 @@ word = _instruction("mov.b32 $0, $1;", "r", "f")
 # finite likewise
 round_positive_tf32 = _instruction("{.reg .f32 t; max.f32 t, $1, 0f00000000; cvt.rna.tf32.f32 $0, t;}", "r", "f")
 pack_bf16 = _instruction("cvt.rn.bf16x2.f32 $0, $2, $1;", "r", "ff")  # the first operand into the low half
-
 
 low_bf16 = _instruction("{.reg .b32 w; shl.b32 w, $1, 16; mov.b32 $0, w;}", "f", "r")
 high_bf16 = _instruction("{.reg .b32 w; and.b32 w, $1, 0xFFFF0000; mov.b32 $0, w;}", "f", "r")
@@ -229,30 +232,25 @@ positive_bf16 = _instruction("{.reg .b32 z; mov.b32 z, 0; max.bf16x2 $0, $1, z;}
 
 
 def _in_place(
-    text: str,
-    result: str,
-    n_results: int,
-    operands: Callable[..., list[Any]],
-    n_arguments: int,
-    letters: str,
-    tied: dict[int, int],
-) -> Any:
+    text: str, result: str, n_results: int, operands: Callable[..., list[Any]], n_arguments: int, letters: str,
+    tied: dict[int, int], memory: bool = False,
+) -> Any:  # fmt: skip
     """An intrinsic whose results (f float32, r words) go to `n_results` neighbours of a register array: f(array, index,
     …).
 
     operands : (context, builder, arguments after the first two, their types, results' old values) → values for
     `letters`
     """
-    low = ir.LiteralStructType([_TYPES[result][1]] * n_results)
+    low, stays = ir.LiteralStructType([_TYPES[result][1]] * n_results), memory or not tied
     given = [str(tied.get(k, _TYPES[letter][2])) for k, letter in enumerate(letters)]
-    constraints = ",".join(["=" + result] * n_results + given + ["~{memory}"] * (not tied))
+    constraints = ",".join(["=" + result] * n_results + given + ["~{memory}"] * stays)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         places = [_register(context, builder, args[0], args[1], signature.args[1], k) for k in range(n_results)]
         values = operands(context, builder, args[2:], signature.args[2:], places)
         function = ir.FunctionType(low, [_TYPES[i][1] for i in letters])
         called = builder.call(
-            ir.InlineAsm(function, text, constraints, side_effect=not tied), values, attrs=("convergent", "nounwind")
+            ir.InlineAsm(function, text, constraints, side_effect=stays), values, attrs=("convergent", "nounwind")
         )
         for k, place in enumerate(places):
             builder.store(builder.extract_value(called, k), place)
@@ -300,6 +298,35 @@ mma_tf32 = _mma("m16n8k8", "tf32.tf32")
 """mma(c, i, a, j, b0, b1): c[i … i+3] += a[j … j+3] · b, of register arrays c and words a."""
 mma_bf16 = _mma("m16n8k16", "bf16.bf16")
 
+# ------------------------------------------------------------------------------------------- warpgroups, sm_90a alone
+
+
+@cache
+def wgmma(pixels: int) -> Any:
+    """f(c, i, a, j, low, high): c[i …] += a[j … j+3] · B, 64 × 16 and 16 × `pixels` of bfloat16, some time until
+    `wgmma_wait`; low and high are B's descriptor, the same for 128 threads.
+    """
+    n = pixels // 2
+    c, a = (",".join(f"${k}" for k in places) for places in (range(n), range(n, n + 4)))
+    text = (
+        f"{{.reg .b64 d; mov.b64 d, {{${n + 4}, ${n + 5}}}; wgmma.mma_async.sync.aligned.m64n{pixels}k16.f32.bf16.bf16 "
+        f"{{{c}}}, {{{a}}}, d, 1, 1, 1, 0;}}"
+    )
+    return _in_place(text, "f", n, _fragments, 6, "rrrrrr" + "f" * n, {6 + k: k for k in range(n)}, True)
+
+
+def _passing(text: str, kind: str, n: int) -> Any:
+    """An instruction f(array, i), and what n registers are before it has come about before."""
+    same = {k: k for k in range(n)}
+    return _in_place(text, kind, n, lambda c, b, _, __, old: [b.load(p) for p in old], 2, kind * n, same, True)
+
+
+wgmma_fence = cache(partial(_passing, "wgmma.fence.sync.aligned;", "r"))
+wgmma_wait = cache(partial(_passing, "wgmma.wait_group.sync.aligned 0;", "f"))
+wgmma_commit = _instruction("wgmma.commit_group.sync.aligned;", memory=True)
+# between what a thread wrote to shared memory and `wgmma`, which reads it in another way (PTX: the async proxy)
+proxy_fence = _instruction("fence.proxy.async.shared::cta;", memory=True)
+
 
 # ------------------------------------------------------------------------------- the words of language.py, translated
 
@@ -313,11 +340,8 @@ _EXCHANGE = "shfl.sync.bfly.b32 $0, $1, $2, 31, 0xffffffff;"
 exchange = _instruction(_EXCHANGE, "f", "fi", memory=True)
 exchange_wide = _instruction(
     "{.reg .b32 l, h; mov.b64 {l, h}, $1; shfl.sync.bfly.b32 l, l, $2, 31, 0xffffffff; "
-    "shfl.sync.bfly.b32 h, h, $2, 31, 0xffffffff; mov.b64 $0, {l, h};}",
-    "d",
-    "di",
-    memory=True,
-)
+    "shfl.sync.bfly.b32 h, h, $2, 31, 0xffffffff; mov.b64 $0, {l, h};}", "d", "di", memory=True,
+)  # fmt: skip
 
 
 def _lanes() -> int:
