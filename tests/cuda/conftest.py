@@ -14,7 +14,7 @@ import emulation
 import on_gpu
 import reference
 from dtdfast import passes
-from dtdfast.cuda.run import driver, executor, usable
+from dtdfast.cuda.run import driver, executor, tiles, usable
 from dtdfast.explainer import Explainer
 from host import HostDevice
 from support import classifier
@@ -22,6 +22,14 @@ from support import classifier
 if on_gpu.WANTED:
     emulation.run = on_gpu.run
     passes.refill = lambda *ignored: None  # else the CPU would stand in for a GPU whose maps are all 0
+
+
+@pytest.fixture(autouse=True)
+def wgmma(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests of that unit turn it on."""
+    given = request.node.callspec.params.values() if hasattr(request.node, "callspec") else ()
+    if any(tiles.WGMMA in (value if isinstance(value, tuple) else (value,)) for value in given):
+        monkeypatch.setattr(tiles, "USE_WGMMA", True)
 
 
 @pytest.fixture

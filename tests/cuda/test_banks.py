@@ -9,6 +9,7 @@ import pytest
 
 import banks
 import test_attention_kernels
+from dtdfast.cuda.kernels.warp_product import bytes_of
 from dtdfast.cuda.run import tiles
 from dtdfast.plan.steps import View
 from layers import World, geometry
@@ -18,7 +19,7 @@ from test_dense import UNITS, neuron
 Case = tuple[str, str, int, bool]
 CASES: list[Case] = [
     (unit, row.name, products, transposed)
-    for row in tiles.TILES
+    for row in tiles.NAMED.values()
     for unit, products in row.costs
     for transposed in (False, True)
     if unit in tiles.EVEN_UNITS and not (transposed and products == 2)
@@ -26,6 +27,7 @@ CASES: list[Case] = [
 MAIN: list[Case] = [
     ("tf32", "wide", 2, False), ("tf32", "broad", 1, True), ("tf32x3", "square", 2, False), ("bf16", "half", 2, False),
     ("bf16", "broad", 1, True), ("tf32", "thin", 1, True),
+    (tiles.WGMMA, "group", 1, True),
 ]  # fmt: skip
 
 
@@ -35,7 +37,7 @@ def expected(unit: str, name: str) -> dict[str, float]:
     In bfloat16 a thread finishes eight channels, and its neighbour's lie 32 bytes behind: every second lane meets the
     first. Of the thin tile, sums lie in rows of 16 floats: every second row meets the first.
     """
-    found = {"shared_load4": 2.0} if unit == "bf16" else {}
+    found = {"shared_load4": 2.0} if bytes_of(unit) == 2 else {}
     if name == "thin":
         found |= {"shared_store2": 2.0, "shared_load4": 3.0 if unit == "bf16" else 1.5}
     return found
@@ -61,8 +63,8 @@ def test_contraction(
             world.lowering.taps("TAPS", part, View(given), fields, scatter=transposed)
         world.run(precision)
     turns = seen.turns()
-    assert {"copy16", "shared_store2", "shared_load4"} <= set(turns)
-    assert ("shared_load" in turns) == (transposed and unit != "bf16")  # the transposed product's weights
+    assert {"copy16", "shared_store" if unit == tiles.WGMMA else "shared_store2", "shared_load4"} <= set(turns)
+    assert ("shared_load" in turns) == (transposed and bytes_of(unit) == 4)  # the transposed product's weights
     assert {name: taken / least for name, (taken, least) in turns.items() if taken > least} == expected(unit, name)
 
 

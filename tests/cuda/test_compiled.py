@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import dtdfast
-from assembler import SHARED, between, count, resources, workers
+from assembler import SHARED, between, count, resources, used_in_flight, workers
 from contraction_kernels import (
     REGISTERS,
     Case,
@@ -29,6 +29,7 @@ from contraction_kernels import (
     tiles_for,
 )
 from dtdfast.cuda.compile.compiler import ptx_of
+from dtdfast.cuda.kernels.warp_product import WGMMA, bytes_of
 from dtdfast.cuda.run.tiles import EVEN, EVEN_UNITS, NAMED, SHALLOW, UNEVEN
 from dtdfast.cuda.run.tiles import THIN as THIN_FORM
 
@@ -37,6 +38,7 @@ LONG = bool(os.environ.get("DTDFAST_LONG"))
 TENSOR = {  # of a unit: the instruction that multiplies
     "fma": ("FFMA",), "tf32x3": ("HMMA", "1688", "F32", "TF32"), "tf32": ("HMMA", "1688", "F32", "TF32"),
     "bf16_rounded": ("HMMA", "16816", "F32", "BF16"), "bf16": ("HMMA", "16816", "F32", "BF16"),
+    WGMMA: ("HGMMA", "F32", "BF16"),
 }  # fmt: skip
 
 
@@ -71,7 +73,8 @@ def test_shared_memory() -> None:
     for _, _, n_products, _, tile in specialisations():
         assert tile.shared_bytes(n_products, 6) <= min(SHARED.values())
     for unit in TENSOR:  # a tile of every form on every GPU of compute capability 8
-        for form in (EVEN, UNEVEN, SHALLOW, THIN_FORM) if unit in EVEN_UNITS else (UNEVEN, SHALLOW, THIN_FORM):
+        forms = (EVEN,) * (unit in EVEN_UNITS) + (UNEVEN, SHALLOW, THIN_FORM) * (unit != WGMMA)
+        for form in forms:
             assert any(tile.shared_bytes(2, 6) <= 99 * 1024 for tile in tiles_for(unit, 2, form)), (unit, form)
 
 
@@ -84,7 +87,7 @@ def test_instructions(table: Any) -> None:
     """
     for case, row in table.items():
         unit, _, n_products, transposed, tile = case
-        code, blocks = row["code"], tile.warp_pixels // 16 * (tile.warp_channels // 8)
+        code, blocks = row["code"], 1 if unit == WGMMA else tile.warp_pixels // 16 * (tile.warp_channels // 8)
         where = (*case, dict(code))
         assert not any(name.startswith(("DADD", "DMUL", "DFMA", "DSETP")) for name in code), where
         assert max(count(code, "LDL"), count(code, "STL")) <= spilled(kernel_of(*case), "sm_90"), where
@@ -94,12 +97,12 @@ def test_instructions(table: Any) -> None:
             assert tensor >= n_products * blocks * 4, where
             assert count(code, "LDGSTS") > 0 == count(code, "LDGSTS", "128"), where
             continue
-        assert tensor == count(code, "HMMA"), where
+        assert tensor == count(code, "HMMA") + count(code, "HGMMA"), where
         steps = tensor / (n_products * blocks * (3 if unit == "tf32x3" else 1))
-        assert steps / tile.together in ((1, 2) if unit == "bf16_rounded" else (1, 2, 4)), where
+        assert steps / tile.together in {"bf16_rounded": (1, 2), WGMMA: (4,)}.get(unit, (1, 2, 4)), where
         assert count(code, "LDGSTS") == count(code, "LDGSTS", "128") > 0, where
         assert count(code, "LDSM") == count(code, "LDSM", "4") > 0, where
-        assert bool(count(code, "LDSM", "MT88")) == (unit == "bf16" and transposed), where
+        assert bool(count(code, "LDSM", "MT88")) == (bytes_of(unit) == 2 and transposed), where
         of_views = count(code, "LDG", "128") - count(code, "LDG", "128", "CONSTANT")  # a bias is constant
         assert bool(of_views) == (n_products == 1), where  # the gate's dual product reads no view
         assert count(code, "STG") == count(code, "STG", "128") > 0, where
@@ -109,7 +112,7 @@ def test_instructions(table: Any) -> None:
             numbers = tile.warp_pixels // 16 * 4 + n_products * (tile.warp_channels // 8) * 2
             assert count(code, "F2FP", "TF32") == steps * numbers * (2 if unit == "tf32x3" else 1), where
         if (
-            unit == "bf16"
+            bytes_of(unit) == 2
         ):  # nothing is converted between copies and products: four conversions to each store of eight results
             assert count(code, "F2FP") == 4 * count(code, "STG"), where
 
@@ -136,7 +139,7 @@ def test_tensor_cores_need_not_wait(table: Any) -> None:
     """
     for case, row in table.items():
         unit, _, _, _, tile = case
-        if unit == "fma" or tile.warp_pixels * tile.warp_channels < 32 * (32 if unit == "tf32x3" else 64):
+        if unit in ("fma", WGMMA) or tile.warp_pixels * tile.warp_channels < 32 * (32 if unit == "tf32x3" else 64):
             continue
         found = between(row["listing"])
         print(*case[:4], tile.constants, sorted(found.items()))
@@ -144,6 +147,26 @@ def test_tensor_cores_need_not_wait(table: Any) -> None:
         assert found, case
         allowed = 0 if unit != "tf32x3" else most if tile.min_blocks < 3 else sum(found.values())
         assert close <= allowed, (case, found)
+
+
+def test_wgmma_is_left_alone(table: Any) -> None:
+    """Nothing writes its registers while it is in flight, and the compiler adds no waits to the one of the loop, before
+    which copies stand. Its memory is aligned as the swizzle asks, and the code is for sm_90a.
+    """
+    for case, row in table.items():
+        names = [name for name, _ in row["listing"]]
+        if case[0] != WGMMA:
+            assert "HGMMA" not in {name.split(".")[0] for name in names}, case
+            continue
+        assert row["heads"] == [".target sm_90a", ".extern .shared .align 1024"], case
+        assert used_in_flight(row["listing"]) == [], case
+        assert count(row["code"], "WARPGROUP", "ARRIVE") == case[4].together, case
+        assert count(row["code"], "WARPGROUP", "DEPBAR") == count(row["code"], "FENCE", "VIEW", "ASYNC") == 1, case
+        last = max(place for place, name in enumerate(names) if name.startswith("HGMMA"))
+        added = row["listing"][last][1].split(",")[0]
+        assert used_in_flight([*row["listing"][: last + 1], ("MOV", f"{added}, RZ")]), case  # what would be found
+        wait = next(place for place, name in enumerate(names) if name.startswith("WARPGROUP.DEPBAR"))
+        assert any(name.startswith("LDGSTS") for name in names[last:wait]), case
 
 
 def test_what_hopper_does_in_one_instruction() -> None:

@@ -4,7 +4,8 @@ Tolerance: a unit errs in Σ x·w by at most e(n)·Σ|x·w|, n terms, u = 2⁻²
 
     fma     n·u
     tf32    2·2⁻¹¹ + 2⁻²² + n·u                     two operands rounded to nearest, products exact
-    bf16    2·2⁻⁸ + 2⁻¹⁶ + n·u, or 2⁻⁸ + n·u where x lies in bfloat16 and so is exact ("bf16_rounded" and "bf16")
+    bf16    2·2⁻⁸ + 2⁻¹⁶ + n·u, or 2⁻⁸ + n·u where x lies in bfloat16 and so is exact ("bf16_rounded",
+            "bf16" and "bf16_wgmma")
     tf32x3  12u: what h + l leave of two operands, and l·l′, 2⁻²² each; 6u: three sums of eight terms, truncated; n/8·u:
     their sum
 
@@ -34,7 +35,7 @@ U = 2.0**-24
 HALF = 2.0**-8
 UNITS = {  # by unit the precision asked for, and how arrays are kept
     "tf32x3": ("float32", "f4"), "tf32": ("tf32", "f4"), "bf16_rounded": ("bfloat16", "f4"), "bf16": ("bfloat16",
-    "bf16"),
+    "bf16"), tiles.WGMMA: ("bfloat16", "bf16"),
 }  # fmt: skip
 
 # plain, transposed
@@ -49,7 +50,7 @@ RUNS = [
     (number + place, (case, unit))
     for number, case in enumerate(LAYERS)
     for place, unit in enumerate(UNITS)
-    if unit in ("tf32x3", "bf16") or case in SOME
+    if unit in ("tf32x3", "bf16") or case in (("even",) if unit == tiles.WGMMA else SOME)
 ]
 # every layer in both directions, by each of its units in one of them; with DTDFAST_LONG=1 in both
 NEURONS, SCATTERS = ([run for place, run in RUNS if LONG or place % 2 == way] for way in (0, 1))
@@ -61,6 +62,7 @@ def bound(unit: str, n_terms: int) -> float:
         "fma": 0.0,
         "tf32": 2 * 2.0**-11 + 2.0**-22,
         "bf16": HALF,
+        tiles.WGMMA: HALF,
         "bf16_rounded": 2 * HALF + HALF**2,
         "tf32x3": 18 * U,
     }[unit]
@@ -291,17 +293,20 @@ TILES = [
 ]
 
 
-@pytest.mark.parametrize(("tile", "channels", "transposed", "inner"), TILES)
-@pytest.mark.parametrize("unit", ["tf32", "bf16"])
+@pytest.mark.parametrize(
+    ("unit", "tile", "channels", "transposed", "inner"),
+    [*((unit, *tile) for tile in TILES for unit in ("tf32", "bf16")), (tiles.WGMMA, "group", 72, True, 64)],
+)
 def test_bits_are_the_same_for_every_tile_and_batch(
-    tile: str, channels: int, transposed: bool, inner: int, unit: str, rng: np.random.Generator, monkeypatch: Any
+    unit: str, tile: str, channels: int, transposed: bool, inner: int, rng: np.random.Generator, monkeypatch: Any
 ) -> None:
     """Each tile of the table, against the smallest that serves all shapes, with one sample more before."""
     part = geometry(rng, *((channels, inner) if transposed else (inner, channels)), (1, 2, 3), (1, 1, 2), after=1)
     x = rng.standard_normal((2, inner, *part.taps.out_size), dtype=np.float32)
     results = []
     precision, real = UNITS[unit]
-    for chosen, n in ((tiles.NAMED["small"], 1), (tiles.NAMED[tile], 2)):
+    small = tiles.NAMED["small group" if unit == tiles.WGMMA else "small"]
+    for chosen, n in ((small, 1), (tiles.NAMED[tile], 2)):
         monkeypatch.setattr(tiles, "choose", lambda *_, chosen=chosen: chosen)
         world = World(n, real=real)
         out = world.buffer((channels, *part.taps.x_size))

@@ -29,7 +29,7 @@ CASES = EVERY if LONG or on_gpu.WANTED else [c for c in EVERY if c[4].pixels * c
 
 def name_of(case: Case) -> str:
     unit, even, products, transposed, tile = case
-    row = next(row.name for row in tiles.TILES if row.tile == tile)
+    row = next(row.name for row in tiles.NAMED.values() if row.tile == tile)
     return f"{unit} {row} {products} {'transposed' if transposed else 'plain'} {'even' if even else 'uneven'}"
 
 
@@ -38,14 +38,18 @@ def sizes(unit: str, even: bool, tile: Tile) -> tuple[int, int, tuple[int, int, 
     thin = tile.channels == 8
     inner = 64 if even else 7 if unit == "fma" else 20
     large = on_gpu.WANTED or LONG
-    across = (tile.channels if thin else tile.channels + 4) if large else tile.channels - 4 * (not thin)
+    across = (
+        (tile.channels if thin else tile.channels + 4)
+        if large or unit == tiles.WGMMA
+        else tile.channels - 4 * (not thin)
+    )
     return inner, across, (1, 5, -(-tile.pixels // 5) + 2 if large else 4)
 
 
 @pytest.mark.parametrize("case", CASES, ids=name_of)
 def test_every_tile(case: Case, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     unit, even, products, transposed, tile = case
-    row = next(row for row in tiles.TILES if row.tile == tile)
+    row = next(row for row in tiles.NAMED.values() if row.tile == tile)
     monkeypatch.setattr(tiles, "choose", lambda *_: row)
     inner, across, size = sizes(unit, even, tile)
     shallow = row.forms == (tiles.SHALLOW,)

@@ -15,7 +15,7 @@ import dtdfast as dtd
 import emulation
 from dtdfast.cuda.compile.kernel import Kernel
 from dtdfast.cuda.kernels.strided import skeleton
-from dtdfast.cuda.run import driver, usable
+from dtdfast.cuda.run import driver, tiles, usable
 from dtdfast.explainer import Explainer
 from host import HostDevice
 from nets import gpt2, llama
@@ -139,6 +139,24 @@ def test_network(
     rounding = max(np.abs(oracle([perturbed(layer) for layer in layers]) - exact).sum() for _ in range(2))
     n_layers = sum(hasattr(layer, "weight") for layer in layers)
     assert np.abs(found - exact).sum() <= 10 * rounding + ((1 + kept) ** n_layers - 1) * np.abs(exact).sum()
+
+
+def test_network_of_warpgroups(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
+    """Both passes of an even layer by wgmma, and by mma alike: here nothing but their names differs."""
+    device = EmulatingDevice()
+    monkeypatch.setattr(usable, "survey", lambda: (None, "the host"))
+    monkeypatch.setattr(driver, "open_device", lambda number: device)
+    first, second = (rng.standard_normal((64, n, 1, 1), dtype=np.float32) / 8 for n in (8, 64))
+    layers = [dtd.Conv(first), dtd.ReLU(), dtd.Conv(second), dtd.ReLU(), dtd.Reduce("mean", (2, 3))]
+    x, maps = rng.random((1, 8, 2, 2), dtype=np.float32), []
+    for wanted in (True, False):
+        monkeypatch.setattr(tiles, "USE_WGMMA", wanted)
+        device.contractions = set()
+        explainer = Explainer(layers, backend="cuda", domain="nonnegative", precision="bfloat16")
+        maps.append(explainer.explain(x, 1))
+        assert ("bf16_wgmma" in device.contractions) == wanted
+        assert ("bf16_wgmma, small group 32×64" in str(explainer.plan_for((1, 8, 2, 2)))) == wanted
+    assert np.array_equal(*maps)
 
 
 def test_network_along_axes(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,9 +28,21 @@ def oblong(test: Test) -> Test:
     return run
 
 
+def by_wgmma(test: Test) -> Test:
+    """With that unit turned on."""
+
+    def run(rng: np.random.Generator) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tiles, "USE_WGMMA", True)
+            test(rng)
+
+    return run
+
+
 TESTS: dict[str, Test] = {
     "bf16": oblong(lambda rng: test_dense.test_neuron("even", "bf16", rng)),
     "bf16, transposed": oblong(lambda rng: test_dense.test_scatter("even back", "bf16", rng)),
+    tiles.WGMMA: by_wgmma(lambda rng: test_dense.test_scatter("even", tiles.WGMMA, rng)),
     "tf32x3": lambda rng: test_dense.test_neuron("aligned groups", "tf32x3", rng),
     "fma": lambda rng: test_dense.test_multipliers("times", rng),
     "matmul": lambda rng: test_attention_kernels.test_matmul(3),
@@ -86,6 +98,15 @@ def test_each_barrier_is_needed(name: str, monkeypatch: pytest.MonkeyPatch) -> N
     assert all(said[name == "matmul" :]), said
     # the first one stands before addresses, and reading too early shows as NaN
     assert sum("no barrier between" in text for text in said) >= len(said) - 2, said
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("proxy_fence", "with no proxy fence since"), ("wgmma_commit", "used while wgmma is in flight")]
+)
+def test_wgmma_without(name: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its other rules: test_warpgroups.py."""
+    monkeypatch.setattr(emulation, name, lambda: None)
+    assert said in found(TESTS[tiles.WGMMA])
 
 
 def test_a_copy_that_nobody_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from dtdfast.cuda.run import tiles
-from dtdfast.cuda.run.tiles import EVEN, EVEN_UNITS, SHALLOW, THIN, TILES, UNEVEN, UNITS, Shape
+from dtdfast.cuda.run.tiles import EVEN, EVEN_UNITS, SHALLOW, THIN, TILES, UNEVEN, UNITS, WARPGROUPS, WGMMA, Shape
 
 MULTIPROCESSORS = (1, 46, 132)
 SHARED_BYTES = (99 * 1024, 163 * 1024, 227 * 1024)
@@ -19,6 +19,7 @@ SHARED_BYTES = (99 * 1024, 163 * 1024, 227 * 1024)
 VIEWS = 7
 """At most: those of `contraction.launches`."""
 
+ROWS = (*TILES, *WARPGROUPS)
 KINDS = [
     (form, unit, products)
     for unit in sorted({"bf16", *itertools.chain(*UNITS.values())})
@@ -26,7 +27,7 @@ KINDS = [
     for products in (1, 2)
     if form != EVEN or unit in EVEN_UNITS
     if form != THIN or products == 1  # transposed, as no dual product is
-]
+] + [(EVEN, WGMMA, 1), (EVEN, WGMMA, 2)]
 """What `contraction.launches` can ask for."""
 
 
@@ -58,14 +59,14 @@ def test_every_contraction_has_a_tile(kind, shared_bytes):
 
 def test_costs():
     """Positive; a block that waits for itself takes no less than its share of a multiprocessor."""
-    for row in TILES:
+    for row in ROWS:
         for cost in row.costs.values():
             assert 0 < cost.shared <= cost.alone
             assert cost.fixed > 0
             assert cost.of(0, 8) == 0 < cost.of(1, 1) <= cost.of(1, 8) <= cost.of(2, 8)
 
 
-@pytest.mark.parametrize("row", TILES, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_more_work_takes_no_less(row):
     """With a tile, and so with the best of them; of more multiprocessors the busiest has no more to do."""
     for form, (unit, products) in itertools.product(row.forms, row.costs):
@@ -79,7 +80,7 @@ def test_more_work_takes_no_less(row):
 
 def test_names_and_tiles_are_unique():
     """A kernel says by its constants and its blocks which row it is of."""
-    assert len(tiles.NAMED) == len({row.tile for row in TILES}) == len(TILES)
+    assert len(tiles.NAMED) == len({row.tile for row in ROWS}) == len(ROWS)
 
 
 def test_a_full_device():

@@ -18,8 +18,11 @@ import pytest
 import emulation as ptx
 import warpgroups
 from dtdfast.cuda.compile.kernel import Kernel
+from dtdfast.cuda.run import tiles
 from dtdfast.cuda.run.contraction import bf16
 from dtdfast.cuda.run.launch import Launch
+from dtdfast.plan.steps import View
+from layers import World, geometry
 
 LOW, HIGH = 1 << 16, 1024 >> 4 | 1 << 30  # leading offset 1, as CUTLASS has it; stride, swizzle of 128 bytes
 THREADS = range(128)
@@ -148,6 +151,27 @@ def product(fault: str, pixels: int, rng: np.random.Generator) -> tuple[Any, Any
 def test_product(pixels: int, rng: np.random.Generator) -> None:
     found, expected = product("", pixels, rng)
     assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 2, 1, 3)])
+@pytest.mark.parametrize("scattered", [False, True])
+def test_kernels_need_this_layout(
+    scattered: bool, order: tuple[int, ...], rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the words of A in any other order they would compute something else."""
+    monkeypatch.setattr(tiles, "USE_WGMMA", True)
+    right = warpgroups.of_words
+    monkeypatch.setattr(warpgroups, "of_words", lambda words: right(words[:, list(order)]))
+    part = geometry(rng, 64, 64, (1, 1, 2), (1, 1, 1))
+    x = rng.integers(1, 9, (1, 64, 1, 1, 2)).astype(np.float32)
+    part.weight[...] = rng.integers(1, 9, part.weight.shape)
+    world = World(1, real="bf16")
+    out = world.lowering.buffer("out", x.shape[1:], dtype="f4")
+    world.lowering.taps("TAPS", part, View(world.buffer(x.shape[1:], x)), dict(out=View(out)), scatter=scattered)
+    (launch,) = world.run("bfloat16")
+    assert launch.kernel.constants[0] == tiles.WGMMA
+    expected = np.einsum("nidhw,io->nodhw" if scattered else "nidhw,oi->nodhw", x, part.weight[..., 0, 0, 0])
+    assert np.array_equal(world.view_of(out), expected) == (order == (0, 1, 2, 3))
 
 
 FAULTS = {

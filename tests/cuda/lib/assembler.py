@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from dtdfast.cuda.compile.kernel import Kernel
+from dtdfast.cuda.kernels.warp_product import WGMMA
 from support import LONG
 
 SHARED = {"sm_80": 163 * 1024, "sm_90": 227 * 1024}  # bytes that one block may have, by target
@@ -54,7 +55,8 @@ def resources(kernel: Kernel, *, loaded: bool = False) -> dict[str, Any]:
     from dtdfast.cuda.compile.ptx import improved
 
     row: dict[str, Any] = {"targets": {}}
-    if LONG or not loaded:
+    alone = kernel.constants[0] == WGMMA  # of sm_90a
+    if (LONG or not loaded) and not alone:
         text = ptx_of(kernel, (8, 0))
         row["targets"]["sm_80"] = _assembled(text, "sm_80")
     if not loaded:
@@ -75,7 +77,8 @@ def resources(kernel: Kernel, *, loaded: bool = False) -> dict[str, Any]:
 
 
 def _said(text: str) -> dict[str, Any]:
-    return {"float64": ".f64" in text, "fused": {real: fused(text, real) for real in ("f32", "f64")}}
+    heads = re.findall(r"\.target \w+|\.extern \.shared \.align \d+", text)
+    return {"heads": heads, "float64": ".f64" in text, "fused": {real: fused(text, real) for real in ("f32", "f64")}}
 
 
 def _assembled(text: str, target: str) -> dict[str, int]:
@@ -130,6 +133,27 @@ def between(listing: Listing) -> Counter[int]:
         if added in last:
             found[number - last[added] - 1] += 1
         last[result] = number
+    return found
+
+
+REGISTER = re.compile(r"R(\d+)")
+
+
+def used_in_flight(listing: Listing) -> list[tuple[str, str]]:
+    """Instructions that write registers which wgmma adds to or multiplies, from there to the wait."""
+    found, busy = [], set[int]()
+    for name, operands in listing:
+        opcode, *modifiers = name.split(".")
+        numbers = [int(n) for n in REGISTER.findall(operands or "")]
+        if opcode == "HGMMA":
+            sums, a, *_ = numbers
+            busy |= {*range(sums, sums + int(modifiers[0].split("x")[1]) // 2), *range(a, a + 4)}
+        elif name.startswith("WARPGROUP.DEPBAR"):
+            busy.clear()
+        elif REGISTER.match(operands or ""):
+            width = 4 if {"128", "4"} & set(modifiers) else 2 if {"64", "WIDE"} & set(modifiers) else 1
+            if busy.intersection(range(numbers[0], numbers[0] + width)):
+                found.append((name, operands))
     return found
 
 

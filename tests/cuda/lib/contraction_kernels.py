@@ -8,10 +8,11 @@ from typing import Any
 from dtdfast.cuda.compile.kernel import Kernel
 from dtdfast.cuda.kernels.dense import Tile, dense
 from dtdfast.cuda.kernels.epilogue import FIRST_VIEW, N_FLOATS, PER_VIEW, Finish
-from dtdfast.cuda.run.tiles import EVEN, EVEN_UNITS, NAMED, SHALLOW, TILES, UNEVEN
+from dtdfast.cuda.kernels.warp_product import WGMMA, bytes_of
+from dtdfast.cuda.run.tiles import EVEN, EVEN_UNITS, NAMED, SHALLOW, UNEVEN
 
 REGISTERS = 65536  # of a multiprocessor, sm_80 and sm_90
-UNITS = ("fma", "tf32x3", "tf32", "bf16_rounded", "bf16")
+UNITS = ("fma", "tf32x3", "tf32", "bf16_rounded", "bf16")  # of uneven contractions
 Case = tuple[str, bool, int, bool, Tile]
 
 SPILLED = {
@@ -38,7 +39,7 @@ def local_bytes(numbers: int) -> int:
 
 
 def kernel_of(unit: str, even: bool, n_products: int, transposed: bool, tile: Tile) -> Kernel:
-    real, wide = ("bf16", 8) if unit == "bf16" else ("f4", 4)
+    real, wide = ("bf16", 8) if bytes_of(unit) == 2 else ("f4", 4)
     if n_products == 2:
         ending, maps = Finish(True, "relu", "gate", True, ("out", "factor"), (real, real), wide), ("w", "w+")
     else:
@@ -57,7 +58,7 @@ def kernel_of(unit: str, even: bool, n_products: int, transposed: bool, tile: Ti
 
 
 def tiles_for(unit: str, products: int, *forms: str) -> list[Tile]:
-    return [row.tile for row in TILES if (unit, products) in row.costs and set(forms) & set(row.forms)]
+    return [row.tile for row in NAMED.values() if (unit, products) in row.costs and set(forms) & set(row.forms)]
 
 
 def specialisations() -> Iterator[Case]:
@@ -71,12 +72,17 @@ def specialisations() -> Iterator[Case]:
         for tile in tiles_for(unit, 1, EVEN) if even else tiles_for(unit, 1, UNEVEN)[:1]:
             yield unit, even, 1, True, tile
             yield unit, even, 1, False, tile
-        yield unit, even, 1, True, NAMED["thin"].tile
+        if unit != WGMMA:
+            yield unit, even, 1, True, NAMED["thin"].tile
 
 
 def kinds(case: Case) -> set[tuple[Any, ...]]:
-    """What the tables need one kernel of, at least: every unit as it is fed and as it is used, every tile."""
+    """What the tables need one kernel of, at least: every unit as it is fed and as it is used, every tile; of wgmma,
+    which is not in use, two kernels.
+    """
     unit, even, n_products, transposed, tile = case
+    if unit == WGMMA:
+        return {(unit, n_products)}
     return {(unit, even, n_products), (unit, n_products, transposed), (tile, n_products)}
 
 

@@ -41,7 +41,12 @@ def _as_tf32(values: Any) -> Any:
 
 
 # of units that round; the others keep float32's digits
-_ROUNDING: dict[str, Callable[[Any], Any]] = {"tf32": _as_tf32, "bf16": _as_bf16, "bf16_rounded": _as_bf16}
+_ROUNDING: dict[str, Callable[[Any], Any]] = {
+    "tf32": _as_tf32,
+    "bf16": _as_bf16,
+    "bf16_rounded": _as_bf16,
+    "bf16_wgmma": _as_bf16,
+}
 
 
 def packing_key(weights: Weights) -> Any:

@@ -40,7 +40,7 @@ from .tile_copies import (
     W,
     tile_copies,
 )
-from .warp_product import ROW_BYTES, bytes_of, tile_product
+from .warp_product import ROW_BYTES, WGMMA, bytes_of, tile_product
 
 # rows of zeros behind the table: the columns of a step beyond the end still look their tap up
 SPARE_TAPS = 4 * ROW_BYTES // 2 + 1
@@ -77,9 +77,11 @@ class Tile:
         return max(pipeline, sums) + 4 * self.pixels * (1 + n_views)
 
 
-def pitch(channels: int) -> int:
-    """Floats from one row of sums to the next: eight more than a row, so that a warp's stores meet in no bank."""
-    return channels + 8
+def pitch(channels: int, more: int = 8) -> int:
+    """Floats from one row of sums to the next: eight more than a row, so that a warp's stores of two channels meet in
+    no bank; four, where it stores one channel at a time.
+    """
+    return channels + more
 
 
 def dense(
@@ -111,7 +113,8 @@ def dense(
     X_BYTES = PIXELS_T * ROW_BYTES
     TILE = X_BYTES + CHANNELS_T * ROW_BYTES
     STAGE = TOGETHER * TILE
-    PITCH = pitch(CHANNELS_T)
+    ACROSS = unit == WGMMA  # sums are channels × pixels
+    PITCH = pitch(CHANNELS_T, 4 if ACROSS else 8)
     END = Finish(*ending)
     NAMES = END.views
     VIEWS = len(NAMES)
@@ -122,6 +125,7 @@ def dense(
     product = tile_product(ptx, unit, maps, transposed, (I, J), CHANNELS_T)
     finish_at = finish(ptx, END, 4 * PIXELS_T * PITCH, 4 * PIXELS_T)
     wait = ptx.COPY_WAIT[STAGES - 2]
+    wait_for_sums = ptx.wgmma_wait(SUMS) if ACROSS else wait
     begin, copy_tile, PLACES, X_TURNS = tile_copies(
         ptx, unit, transposed, PIXELS_T, CHANNELS_T, THREADS, vector, vector_w, even, TOGETHER > 1
     )
@@ -134,7 +138,7 @@ def dense(
         first_pixel = tile_down * PIXELS_T
         first_channel = (ptx.block_x() - tile_down * a[TILES_ACROSS]) * CHANNELS_T
         group = ptx.block_y()
-        base = ptx.shared()
+        base = ptx.shared_1024() if ACROSS else ptx.shared()
         offsets = base + OFFSETS
 
         # where the block's pixels lie in every view
@@ -168,7 +172,12 @@ def dense(
         for number in range(1 - STAGES, n_steps):
             if number >= 0:
                 wait()
+                if ACROSS:
+                    ptx.proxy_fence()
                 ptx.barrier()
+                if ACROSS:  # while they are multiplied, the next tiles' copies begin
+                    for k in unroll(TOGETHER):
+                        product(sums, read_at + k * TILE, read_at + k * TILE + X_BYTES, row_w, column_w, lane, f[0])
             if number + STAGES - 1 < n_steps:
                 for k in unroll(TOGETHER):  # zeros beyond the last tile
                     copy_tile(a, place, x_row, write_at + k * TILE, thread, first_pixel, first_channel, group)
@@ -177,24 +186,36 @@ def dense(
             write_at += STAGE
             if write_at == base + STAGES * STAGE:
                 write_at = base
+            if ACROSS:
+                wait_for_sums(sums, 0)
             if number >= 0:
-                for k in unroll(TOGETHER):
-                    product(sums, read_at + k * TILE, read_at + k * TILE + X_BYTES, row_w, column_w, lane, f[0])
+                if not ACROSS:
+                    for k in unroll(TOGETHER):
+                        product(sums, read_at + k * TILE, read_at + k * TILE + X_BYTES, row_w, column_w, lane, f[0])
                 read_at += STAGE
                 if read_at == base + STAGES * STAGE:
                     read_at = base
 
         # sums to shared memory, where a thread finds neighbouring channels
         ptx.barrier()
-        at = base + 4 * ((row_w + (lane >> 2)) * PITCH + column_w + 2 * (lane & 3))
-        for q in range(PRODUCTS):
-            for i in range(I):
-                for j in range(J):
+        if ACROSS:
+            at = base + 4 * ((row_w + 2 * (lane & 3)) * PITCH + column_w + (lane >> 2))
+            for q in range(PRODUCTS):
+                for i in range(2 * I):
                     for half in range(2):
-                        o = ((q * I + i) * J + j) * 4 + 2 * half
-                        ptx.shared_store2(
-                            at + 4 * ((q * PIXELS_T + 16 * i + 8 * half) * PITCH + 8 * j), sums[o], sums[o + 1]
-                        )
+                        for e in range(2):
+                            to = at + 4 * ((q * PIXELS_T + 8 * i + e) * PITCH + 8 * half)
+                            ptx.shared_store(to, sums[(q * 2 * I + i) * 4 + 2 * half + e])
+        else:
+            at = base + 4 * ((row_w + (lane >> 2)) * PITCH + column_w + 2 * (lane & 3))
+            for q in range(PRODUCTS):
+                for i in range(I):
+                    for j in range(J):
+                        for half in range(2):
+                            o = ((q * I + i) * J + j) * 4 + 2 * half
+                            ptx.shared_store2(
+                                at + 4 * ((q * PIXELS_T + 16 * i + 8 * half) * PITCH + 8 * j), sums[o], sums[o + 1]
+                            )
         ptx.barrier()
         for number in range(thread, PIXELS_T * CHUNKS, THREADS):
             row, column = number >> CHUNK_BITS, (number & (CHUNKS - 1)) * WIDTH

@@ -1,4 +1,4 @@
-"""How a warp multiplies a tile of x with a tile of weights: five arithmetic units behind one interface.
+"""How a warp multiplies a tile of x with a tile of weights: six arithmetic units behind one interface.
 
 A tile is 128 bytes deep: 32 numbers, or 64 of two bytes. In shared memory 16-byte chunk q of row r lies at chunk q ^ (r
 mod 8), so that no two threads of a warp meet in a bank:
@@ -17,6 +17,11 @@ Units: "fma" is float32 throughout; "tf32" and "bf16_rounded" round both operand
 operand v into h = tf32(v) and l = tf32(v − h) and adds l·h' + h·l' + h·h', the eight terms of one instruction at a
 time, to the sum outside of the tensor core, whose own additions truncate (Ootomo and Yokota, "Recovering single
 precision accuracy from Tensor Cores", 2022).
+
+"bf16_wgmma" is "bf16" by an instruction of 128 threads, which only sm_90a has. It multiplies weights in registers by x
+in shared memory, whose tile is what `wgmma` calls K-major with a swizzle of 128 bytes, so its sums lie the other way
+round: a warp has 16 channels and all pixels, a thread channels g, g + 8 and pixels 2t, 2t + 1 of every eight. They are
+there after `wgmma_wait`; meanwhile a thread may do what touches neither them nor the tiles.
 """
 
 from __future__ import annotations
@@ -27,13 +32,17 @@ from typing import Any
 from ..compile.specialise import unroll
 from .formulas import WEIGHT_MAPS, ZERO
 
-UNITS = ("fma", "tf32x3", "tf32", "bf16_rounded", "bf16")
+WGMMA = "bf16_wgmma"
+UNITS = ("fma", "tf32x3", "tf32", "bf16_rounded", "bf16", WGMMA)
 ROW_BYTES = 128  # of a tile
+# what a descriptor of x's tile holds beside its address / 16, low and high: leading offset 1, which the swizzle makes
+# meaningless; from eight rows to the next, / 16; the swizzle of 128 bytes, whose pattern begins at a multiple of 1024
+LEADING, SWIZZLED = 1 << 16, 8 * ROW_BYTES >> 4 | 1 << 30
 
 
 def bytes_of(unit: str) -> int:
     """Of an element of x and of the weights in shared memory."""
-    return 2 if unit == "bf16" else 4
+    return 2 if unit in ("bf16", WGMMA) else 4
 
 
 def turning(n_channels: int, size: int) -> tuple[int, int, int]:
@@ -233,6 +242,31 @@ def tile_product(
                             o = ((p * I + i // 2) * J + j) * 4 + 2 * (i % 2) + e
                             acc[o] = ptx.fma(v[4 * i + c], b, acc[o])
 
+    def bf16_wgmma(acc: Any, x: int, weights: int, row: int, column: int, lane: int, gamma: Any) -> None:
+        """All of a tile: sixteen columns four times, then what waits for nothing."""
+        of_w, a = ptx.words(16), ptx.words(16 * PRODUCTS)
+        matrix, line = lane >> 3, lane & 7
+        for k in range(4):
+            if transposed:
+                depth = 16 * k + 8 * (matrix >> 1) + line
+                at = weights + depth * PITCH + ((((column >> 3) + (matrix & 1)) ^ turned(depth)) << 4)
+                ptx.ldmatrix_turned(of_w, 4 * k, at)
+            else:
+                at = weights + (column + 8 * (matrix & 1) + line) * ROW_BYTES + (((2 * k + (matrix >> 1)) ^ line) << 4)
+                ptx.ldmatrix_words(of_w, 4 * k, at)
+        for p in unroll(PRODUCTS):
+            for k in range(16):
+                a[16 * p + k] = mapped_pair(p, of_w[k], gamma)
+        fence(a, 0)
+        low = ((x + row * ROW_BYTES) >> 4) + LEADING
+        for k in range(4):
+            for p in unroll(PRODUCTS):
+                multiply(acc, 8 * I * p, a, 16 * p + 4 * k, low + 2 * k, SWIZZLED)
+        ptx.wgmma_commit()
+
+    if unit == WGMMA:
+        fence, multiply = ptx.wgmma_fence(16 * PRODUCTS), ptx.wgmma(16 * I)
+        return bf16_wgmma
     step = {"fma": fma, "tf32": tf32, "tf32x3": tf32x3, "bf16_rounded": bf16_rounded, "bf16": bf16}[unit]
 
     def product(acc: Any, x: int, weights: int, row: int, column: int, lane: int, gamma: Any) -> None:

@@ -18,7 +18,7 @@ from ..compile.kernel import Kernel
 from ..kernels import dense
 from ..kernels.dense import Tile
 from ..kernels.epilogue import FIRST_VIEW, N_FLOATS, PER_VIEW, Finish
-from ..kernels.warp_product import ROW_BYTES
+from ..kernels.warp_product import ROW_BYTES, WGMMA
 from . import matmul, tiles
 from .launch import AddressOf, Launch
 
@@ -185,6 +185,8 @@ def launches(
     even = unit in tiles.EVEN_UNITS and vector == whole and (vector_w == whole or thin) and depth % ROW_BYTES == 0
     shallow = len(step.phase.taps) * depth <= ROW_BYTES
     form = tiles.THIN if thin else tiles.EVEN if even else tiles.SHALLOW if shallow else tiles.UNEVEN
+    if tiles.USE_WGMMA and (unit, form) == ("bf16", tiles.EVEN) and channels >= tiles.WGMMA_CHANNELS:
+        unit = WGMMA
     shape = tiles.Shape(unit, form, len(maps), pixels, channels, step.groups, len(step.phase.taps) * depth, len(views))
     tile = tiles.choose(shape, multiprocessors, shared_bytes).tile
     tiles_across = -(-channels // tile.channels)
@@ -209,7 +211,9 @@ def body(kernel: Kernel) -> str:
         return matmul.BODY
     unit, _, _, tile, *_ = kernel.constants
     made = Tile(*tile, kernel.min_blocks)  # type: ignore[call-arg, misc]
-    name = next((row.name for row in tiles.TILES if row.tile == made), "tile")  # one that is only tried has no name
+    name = next(
+        (row.name for row in tiles.NAMED.values() if row.tile == made), "tile"
+    )  # one that is only tried has no name
     return f"{unit}, {name} {made.pixels}×{made.channels}"
 
 

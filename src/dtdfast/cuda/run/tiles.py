@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..kernels.dense import Tile
-from ..kernels.warp_product import ROW_BYTES
+from ..kernels.warp_product import ROW_BYTES, WGMMA
 
 UNITS = {"float32": ("tf32x3", "fma"), "tf32": ("tf32", "tf32"), "bfloat16": ("bf16_rounded", "bf16_rounded")}
 UNITS["mixed"] = UNITS["float32"]
@@ -17,10 +17,16 @@ EVEN, UNEVEN, SHALLOW, THIN = "even", "uneven", "shallow", "thin"
 """Forms of a contraction: its channels fill tiles, or do not; it is no deeper than one tile, such as 3 × 3 × 3 of an
 image; its results have at most 8 channels, such as relevance of an image (transposed products only)."""
 
-EVEN_UNITS = ("tf32", "bf16", "tf32x3")
+EVEN_UNITS = ("tf32", "bf16", "tf32x3", WGMMA)
 """Units with kernels for channels that fill tiles; the others run the uneven ones: a small part of most networks."""
 
 THIN_CHANNELS = 8
+
+USE_WGMMA, WGMMA_CHANNELS = False, 64
+"""Whether even contractions of bfloat16 with so many channels take the unit "bf16_wgmma": never, until it has run on a
+GPU; a developer may set it where the GPU is of compute capability 9.0. It goes by the layer alone, since two units
+differ in the last bits.
+"""
 
 MULTIPROCESSORS, SHARED_BYTES = 132, 163 * 1024
 """What a choice without a device assumes: as many as an H200 has, and what a block may have on an A100."""
@@ -142,7 +148,25 @@ Not measured, but estimated from their neighbours: uneven tiles with `bf16_round
 with `tf32` and two. The shared memory of "low" leaves room for one block on an H200; its two bound the registers.
 """
 
-NAMED = {row.name: row for row in TILES}
+WARPGROUPS = (
+    Row("groups", Tile(256, 128, 256, 16, 3), (EVEN,), _costs(bf16_wgmma_1=(0.73, 0.88, 7.0))),
+    Row("groups, dual", Tile(128, 128, 128, 16, 4), (EVEN,), _costs(bf16_wgmma_2=(0.73, 0.88, 6.3))),
+    Row(
+        "group", Tile(128, 64, 128, 16, 3, 1, 2), (EVEN,),
+        _costs(bf16_wgmma_1=(0.27, 0.42, 3.8), bf16_wgmma_2=(0.37, 0.52, 4.4)),
+    ),
+    Row(
+        "small group", Tile(32, 64, 32, 16, 4, 2, 2), (EVEN,),
+        _costs(bf16_wgmma_1=(0.14, 0.21, 1.6), bf16_wgmma_2=(0.16, 0.23, 2.1)),
+    ),
+)  # fmt: skip
+"""Tiles of "bf16_wgmma": a warp has 16 channels of all pixels that its four multiply together.
+
+Not measured: 1.25 times what tensor cores or shared memory take for a tile at 1.75 GHz, whichever is more, and .15 more
+where a block is alone.
+"""
+
+NAMED = {row.name: row for row in (*TILES, *WARPGROUPS)}
 
 
 @dataclass(frozen=True)
@@ -170,7 +194,7 @@ class Shape:
 
 def suiting(shape: Shape, shared_bytes: int) -> Iterator[Row]:
     """The rows for a contraction on a device whose blocks may have so much shared memory."""
-    for row in TILES:
+    for row in WARPGROUPS if shape.unit == WGMMA else TILES:
         fits = row.tile.shared_bytes(shape.products, shape.views) <= shared_bytes
         if shape.form in row.forms and (shape.unit, shape.products) in row.costs and fits:
             yield row
