@@ -31,7 +31,8 @@ BEGIN, RESULT = 1500, 15  # cycles until a block has its first tile; instruction
 WARPS = {False: 16, True: 8}  # of a multiprocessor, by whether a thread has more than 64 sums
 
 # instructions per tile, 16 × 8 block of sums and product
-STEPS = {"tf32": 4, "tf32x3": 12, "bf16": 4, "bf16_rounded": 2}
+# ("bf16_wgmma": four fifths of what the cores can do)
+STEPS = {"tf32": 4, "tf32x3": 12, "bf16": 4, "bf16_rounded": 2, "bf16_wgmma": 4 * 0.62 / 0.8}
 FMA = 16 * 8 * 32 / 32 * 1.2  # cycles of the same for "fma", on a quarter of the multiprocessor
 
 

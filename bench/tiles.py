@@ -2,7 +2,7 @@
 cuda/run/tiles.py follow from.
 
 Every contraction of a network is timed alone with each tile that it may take, those that are not in use among them
-(TRIED). Without a GPU the times are those of expect.py.
+(TRIED), and with wgmma where that suits (tiles.USE_WGMMA). Without a GPU the times are those of expect.py.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from dtdfast.cuda.kernels.dense import Tile
 from dtdfast.cuda.kernels.tile_copies import INNER, N_TAPS
 from dtdfast.cuda.run import contraction, tiles
 from dtdfast.cuda.run.prepared import Prepared
-from dtdfast.cuda.run.tiles import EVEN, Row
+from dtdfast.cuda.run.tiles import EVEN, Cost, Row
 from gpu_jobs import NETS, PRECISIONS, explainer, network
 from paper import on_paper
 
@@ -31,16 +32,34 @@ TRIED = (  # not in use: to be measured
     Row("huge", Tile(256, 128, 64, 64, 3), (EVEN,), tiles.ANY),
     Row("half, eight warps", Tile(128, 64, 32, 32, 3, 1, 2), (EVEN,), tiles.ANY),
 )
+GROUPS_TRIED = (  # the same, by wgmma
+    Row("groups, two", Tile(128, 128, 128, 16, 3, 1, 2), (EVEN,), {(tiles.WGMMA, 1): Cost(1, 1, 1)}),
+    Row("group, three", Tile(128, 64, 128, 16, 3, 1, 3), (EVEN,), {(tiles.WGMMA, 1): Cost(1, 1, 1)}),
+    Row("group, 64", Tile(64, 64, 64, 16, 4, 2, 2), (EVEN,), {(tiles.WGMMA, n): Cost(1, 1, 1) for n in (1, 2)}),
+)
 
 
 @contextmanager
 def chosen(row: Row) -> Iterator[None]:
-    """Contractions take this row."""
-    tiles.choose = lambda *ignored: row
+    """Contractions take this row, and wgmma where it is for that."""
+    tiles.choose, tiles.USE_WGMMA = lambda *ignored: row, any(unit == tiles.WGMMA for unit, _ in row.costs)
     try:
         yield
     finally:
-        tiles.choose = CHOOSE
+        tiles.choose, tiles.USE_WGMMA = CHOOSE, False
+
+
+def rows_for(shape: tiles.Shape, shared_bytes: int) -> list[Row]:
+    """Those in use, those that are only tried, and those of wgmma."""
+    before = tiles.TILES, tiles.WARPGROUPS
+    tiles.TILES, tiles.WARPGROUPS = (*before[0], *TRIED), (*before[1], *GROUPS_TRIED)
+    try:
+        rows = list(tiles.suiting(shape, shared_bytes))
+        if tiles.suits_wgmma(shape.unit, shape.form, shape.channels):
+            rows += tiles.suiting(replace(shape, unit=tiles.WGMMA), shared_bytes)
+    finally:
+        tiles.TILES, tiles.WARPGROUPS = before
+    return rows
 
 
 def prepared_for(name: str, precision: str, n: int) -> Prepared:
@@ -68,10 +87,7 @@ def compare(name: str, precision: str, n: int) -> dict[str, object]:
         if key in found:
             found[key]["count"] += 1
             continue
-        before, tiles.TILES = tiles.TILES, (*tiles.TILES, *TRIED)
-        rows = list(tiles.suiting(shape, device.shared_bytes))
-        tiles.TILES = before
-        times = {}
+        rows, times = rows_for(shape, device.shared_bytes), {}
         for row in rows:
             with chosen(row), suppress(Exception):  # a tile that is only tried may ask for too many registers
                 times[row.name] = 1e3 * device.seconds(prepared._launches(step), REPEATS)
@@ -88,10 +104,16 @@ def show(found: dict[str, object]) -> None:
     steps: list[dict[str, object]] = found["steps"]
     now = sum(s["count"] * s["by tile"][s["chosen"]] for s in steps)
     best = sum(s["count"] * min(s["by tile"].values()) for s in steps)
-    used = sum(s["count"] * min(t for row, t in s["by tile"].items() if row in tiles.NAMED) for s in steps)
+    in_use = {row.name for row in tiles.TILES}
+    used = sum(s["count"] * min(t for row, t in s["by tile"].items() if row in in_use) for s in steps)
+    groups = {row.name for row in (*tiles.WARPGROUPS, *GROUPS_TRIED)}
+    by_wgmma = sum(
+        s["count"] * min([t for row, t in s["by tile"].items() if row in groups] or [s["by tile"][s["chosen"]]])
+        for s in steps
+    )
     print(
         f"{found['network']}, {found['batch']} images, {found['precision']}: {now:.3f} ms as chosen, {used:.3f} with "
-        f"the best tiles in use, {best:.3f} with the best of all",
+        f"the best tiles in use, {best:.3f} with the best of all, {by_wgmma:.3f} with wgmma wherever it suits",
         flush=True,
     )
 

@@ -14,6 +14,8 @@ import pytest
 import gpu
 import gpu_jobs
 import gpu_references
+import tiles
+from dtdfast.cuda.run import tiles as run_tiles
 from host import HostDevice
 from paper import on_paper
 
@@ -150,6 +152,20 @@ def test_a_kernel_that_cannot_be_compiled(monkeypatch):
     done, missing, problems = gpu.compile_everything(device, gpu.Clock(60), 1)
     assert (done, missing) == (2, 3)
     assert problems == ["ValueError: bad"]
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(128, True), (32, False)])
+def test_tiles_that_are_tried(channels, groups):
+    """Those in use, others, and wgmma where there are channels for it; afterwards none of it is in use."""
+    shape = run_tiles.Shape("bf16", run_tiles.EVEN, 1, 4096, channels, 1, 1152, 3)
+    rows = {row.name: row for row in tiles.rows_for(shape, 227 * 1024)}
+    assert {"broad", "huge"} <= rows.keys()
+    assert ({"groups", "groups, two"} <= rows.keys()) == groups == any("group" in name for name in rows)
+    for name, row in rows.items():
+        with tiles.chosen(row):
+            assert (run_tiles.USE_WGMMA, run_tiles.choose(shape, 132, 0)) == ("group" in name, row)
+    assert not run_tiles.USE_WGMMA
+    assert not any("group" in row.name for row in run_tiles.suiting(shape, 227 * 1024))
 
 
 def test_a_process_that_dies(report):

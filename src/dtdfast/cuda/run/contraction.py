@@ -185,7 +185,7 @@ def launches(
     even = unit in tiles.EVEN_UNITS and vector == whole and (vector_w == whole or thin) and depth % ROW_BYTES == 0
     shallow = len(step.phase.taps) * depth <= ROW_BYTES
     form = tiles.THIN if thin else tiles.EVEN if even else tiles.SHALLOW if shallow else tiles.UNEVEN
-    if tiles.USE_WGMMA and (unit, form) == ("bf16", tiles.EVEN) and channels >= tiles.WGMMA_CHANNELS:
+    if tiles.USE_WGMMA and tiles.suits_wgmma(unit, form, channels):
         unit = WGMMA
     shape = tiles.Shape(unit, form, len(maps), pixels, channels, step.groups, len(step.phase.taps) * depth, len(views))
     tile = tiles.choose(shape, multiprocessors, shared_bytes).tile

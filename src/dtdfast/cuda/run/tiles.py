@@ -22,10 +22,9 @@ EVEN_UNITS = ("tf32", "bf16", "tf32x3", WGMMA)
 
 THIN_CHANNELS = 8
 
-USE_WGMMA, WGMMA_CHANNELS = False, 64
-"""Whether even contractions of bfloat16 with so many channels take the unit "bf16_wgmma": never, until it has run on a
-GPU; a developer may set it where the GPU is of compute capability 9.0. It goes by the layer alone, since two units
-differ in the last bits.
+USE_WGMMA = False
+"""Whether the contractions that `suits_wgmma` names take that unit: not until it has run on a GPU. A developer may set
+it where the GPU is of compute capability 9.0.
 """
 
 MULTIPROCESSORS, SHARED_BYTES = 132, 163 * 1024
@@ -190,6 +189,13 @@ class Shape:
     groups: int
     depth: int
     views: int
+
+
+def suits_wgmma(unit: str, form: str, channels: int) -> bool:
+    """Whether a contraction could take the unit "bf16_wgmma" in the place of its own. It goes by the layer alone, never
+    by the batch, since two units differ in the last bits.
+    """
+    return (unit, form) == ("bf16", EVEN) and channels >= 64
 
 
 def suiting(shape: Shape, shared_bytes: int) -> Iterator[Row]:
