@@ -15,7 +15,7 @@ from dtdfast.cuda.kernels.dense import Tile
 from dtdfast.cuda.kernels.epilogue import FIRST_VIEW, PER_VIEW, Finish
 from dtdfast.cuda.kernels.matmul import TERMS, TILE
 from dtdfast.cuda.kernels.tile_copies import CHANNELS, INNER, N_TAPS, PIXELS
-from dtdfast.cuda.kernels.warp_product import ROW_BYTES, bytes_of
+from dtdfast.cuda.kernels.warp_product import ROW_BYTES, WGMMA, bytes_of
 from dtdfast.cuda.run.launch import Launch
 from dtdfast.cuda.run.matmul import MIN_BLOCKS, NAME
 from dtdfast.plan.steps import SIZES
@@ -31,8 +31,8 @@ BEGIN, RESULT = 1500, 15  # cycles until a block has its first tile; instruction
 WARPS = {False: 16, True: 8}  # of a multiprocessor, by whether a thread has more than 64 sums
 
 # instructions per tile, 16 × 8 block of sums and product
-# ("bf16_wgmma": four fifths of what the cores can do)
-STEPS = {"tf32": 4, "tf32x3": 12, "bf16": 4, "bf16_rounded": 2, "bf16_wgmma": 4 * 0.62 / 0.8}
+STEPS = {"tf32": 4, "tf32x3": 12, "bf16": 4, "bf16_rounded": 2}
+STEPS |= dict.fromkeys(WGMMA, 4 * 0.62 / 0.8)  # four fifths of what the cores can do
 FMA = 16 * 8 * 32 / 32 * 1.2  # cycles of the same for "fma", on a quarter of the multiprocessor
 
 

@@ -33,16 +33,21 @@ TRIED = (  # not in use: to be measured
     Row("half, eight warps", Tile(128, 64, 32, 32, 3, 1, 2), (EVEN,), tiles.ANY),
 )
 GROUPS_TRIED = (  # the same, by wgmma
-    Row("groups, two", Tile(128, 128, 128, 16, 3, 1, 2), (EVEN,), {(tiles.WGMMA, 1): Cost(1, 1, 1)}),
-    Row("group, three", Tile(128, 64, 128, 16, 3, 1, 3), (EVEN,), {(tiles.WGMMA, 1): Cost(1, 1, 1)}),
-    Row("group, 64", Tile(64, 64, 64, 16, 4, 2, 2), (EVEN,), {(tiles.WGMMA, n): Cost(1, 1, 1) for n in (1, 2)}),
+    Row("groups, two", Tile(128, 128, 128, 16, 3, 1, 2), (EVEN,), {(unit, 1): Cost(1, 1, 1) for unit in tiles.WGMMA}),
+    Row("group, three", Tile(128, 64, 128, 16, 3, 1, 3), (EVEN,), {(unit, 1): Cost(1, 1, 1) for unit in tiles.WGMMA}),
+    Row(
+        "group, 64",
+        Tile(64, 64, 64, 16, 4, 2, 2),
+        (EVEN,),
+        {key: Cost(1, 1, 1) for key in product(tiles.WGMMA, (1, 2))},
+    ),
 )
 
 
 @contextmanager
 def chosen(row: Row) -> Iterator[None]:
     """Contractions take this row, and wgmma where it is for that."""
-    tiles.choose, tiles.USE_WGMMA = lambda *ignored: row, any(unit == tiles.WGMMA for unit, _ in row.costs)
+    tiles.choose, tiles.USE_WGMMA = lambda *ignored: row, any(unit in tiles.WGMMA for unit, _ in row.costs)
     try:
         yield
     finally:
@@ -56,7 +61,7 @@ def rows_for(shape: tiles.Shape, shared_bytes: int) -> list[Row]:
     try:
         rows = list(tiles.suiting(shape, shared_bytes))
         if tiles.suits_wgmma(shape.unit, shape.form, shape.channels):
-            rows += tiles.suiting(replace(shape, unit=tiles.WGMMA), shared_bytes)
+            rows += tiles.suiting(replace(shape, unit=tiles.by_wgmma(shape.unit)), shared_bytes)
     finally:
         tiles.TILES, tiles.WARPGROUPS = before
     return rows

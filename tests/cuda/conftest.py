@@ -26,9 +26,9 @@ if on_gpu.WANTED:
 
 @pytest.fixture(autouse=True)
 def wgmma(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests of that unit turn it on."""
+    """Tests of its units turn it on."""
     given = request.node.callspec.params.values() if hasattr(request.node, "callspec") else ()
-    if any(tiles.WGMMA in (value if isinstance(value, tuple) else (value,)) for value in given):
+    if any(word in tiles.WGMMA for value in given for word in (value if isinstance(value, tuple) else (value,))):
         monkeypatch.setattr(tiles, "USE_WGMMA", True)
 
 

@@ -38,7 +38,7 @@ LONG = bool(os.environ.get("DTDFAST_LONG"))
 TENSOR = {  # of a unit: the instruction that multiplies
     "fma": ("FFMA",), "tf32x3": ("HMMA", "1688", "F32", "TF32"), "tf32": ("HMMA", "1688", "F32", "TF32"),
     "bf16_rounded": ("HMMA", "16816", "F32", "BF16"), "bf16": ("HMMA", "16816", "F32", "BF16"),
-    WGMMA: ("HGMMA", "F32", "BF16"),
+    "bf16_wgmma": ("HGMMA", "F32", "BF16"), "tf32_wgmma": ("HGMMA", "F32", "TF32"),
 }  # fmt: skip
 
 
@@ -73,7 +73,7 @@ def test_shared_memory() -> None:
     for _, _, n_products, _, tile in specialisations():
         assert tile.shared_bytes(n_products, 6) <= min(SHARED.values())
     for unit in TENSOR:  # a tile of every form on every GPU of compute capability 8
-        forms = (EVEN,) * (unit in EVEN_UNITS) + (UNEVEN, SHALLOW, THIN_FORM) * (unit != WGMMA)
+        forms = (EVEN,) * (unit in EVEN_UNITS) + (UNEVEN, SHALLOW, THIN_FORM) * (unit not in WGMMA)
         for form in forms:
             assert any(tile.shared_bytes(2, 6) <= 99 * 1024 for tile in tiles_for(unit, 2, form)), (unit, form)
 
@@ -87,7 +87,7 @@ def test_instructions(table: Any) -> None:
     """
     for case, row in table.items():
         unit, _, n_products, transposed, tile = case
-        code, blocks = row["code"], 1 if unit == WGMMA else tile.warp_pixels // 16 * (tile.warp_channels // 8)
+        code, blocks = row["code"], 1 if unit in WGMMA else tile.warp_pixels // 16 * (tile.warp_channels // 8)
         where = (*case, dict(code))
         assert not any(name.startswith(("DADD", "DMUL", "DFMA", "DSETP")) for name in code), where
         assert max(count(code, "LDL"), count(code, "STL")) <= spilled(kernel_of(*case), "sm_90"), where
@@ -99,9 +99,12 @@ def test_instructions(table: Any) -> None:
             continue
         assert tensor == count(code, "HMMA") + count(code, "HGMMA"), where
         steps = tensor / (n_products * blocks * (3 if unit == "tf32x3" else 1))
-        assert steps / tile.together in {"bf16_rounded": (1, 2), WGMMA: (4,)}.get(unit, (1, 2, 4)), where
+        assert steps / tile.together in ((4,) if unit in WGMMA else (1, 2) if unit == "bf16_rounded" else (1, 2, 4)), (
+            where
+        )
         assert count(code, "LDGSTS") == count(code, "LDGSTS", "128") > 0, where
-        assert count(code, "LDSM") == count(code, "LDSM", "4") > 0, where
+        assert count(code, "LDSM") == count(code, "LDSM", "4"), where
+        assert bool(count(code, "LDSM")) != (unit == "tf32_wgmma" and transposed), where  # which loads weights alone
         assert bool(count(code, "LDSM", "MT88")) == (bytes_of(unit) == 2 and transposed), where
         of_views = count(code, "LDG", "128") - count(code, "LDG", "128", "CONSTANT")  # a bias is constant
         assert bool(of_views) == (n_products == 1), where  # the gate's dual product reads no view
@@ -109,7 +112,8 @@ def test_instructions(table: Any) -> None:
         if unit.startswith(
             "tf32"
         ):  # an instruction for each number that is rounded: x once, w for each product, in halves of both
-            numbers = tile.warp_pixels // 16 * 4 + n_products * (tile.warp_channels // 8) * 2
+            of_x = 8 * tile.pixels // tile.threads if unit in WGMMA else tile.warp_pixels // 16 * 4
+            numbers = of_x + n_products * (tile.warp_channels // 8) * 2
             assert count(code, "F2FP", "TF32") == steps * numbers * (2 if unit == "tf32x3" else 1), where
         if (
             bytes_of(unit) == 2
@@ -139,7 +143,7 @@ def test_tensor_cores_need_not_wait(table: Any) -> None:
     """
     for case, row in table.items():
         unit, _, _, _, tile = case
-        if unit in ("fma", WGMMA) or tile.warp_pixels * tile.warp_channels < 32 * (32 if unit == "tf32x3" else 64):
+        if unit in ("fma", *WGMMA) or tile.warp_pixels * tile.warp_channels < 32 * (32 if unit == "tf32x3" else 64):
             continue
         found = between(row["listing"])
         print(*case[:4], tile.constants, sorted(found.items()))
@@ -155,7 +159,7 @@ def test_wgmma_is_left_alone(table: Any) -> None:
     """
     for case, row in table.items():
         names = [name for name, _ in row["listing"]]
-        if case[0] != WGMMA:
+        if case[0] not in WGMMA:
             assert "HGMMA" not in {name.split(".")[0] for name in names}, case
             continue
         assert row["heads"] == [".target sm_90a", ".extern .shared .align 1024"], case

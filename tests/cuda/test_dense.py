@@ -22,6 +22,7 @@ import pytest
 
 import dtdfast as dtd
 import kernel_reference as ref
+import on_gpu
 from cases.layers import LAYERS
 from dtdfast.cuda.kernels.formulas import MULTIPLIERS
 from dtdfast.cuda.run import contraction, tiles
@@ -35,7 +36,7 @@ U = 2.0**-24
 HALF = 2.0**-8
 UNITS = {  # by unit the precision asked for, and how arrays are kept
     "tf32x3": ("float32", "f4"), "tf32": ("tf32", "f4"), "bf16_rounded": ("bfloat16", "f4"), "bf16": ("bfloat16",
-    "bf16"), tiles.WGMMA: ("bfloat16", "bf16"),
+    "bf16"), "bf16_wgmma": ("bfloat16", "bf16"), "tf32_wgmma": ("tf32", "f4"),
 }  # fmt: skip
 
 # plain, transposed
@@ -46,11 +47,12 @@ EVEN = {
     "even to an image": (False, True),
 }  # along, across
 SOME = ("image", "padded", "skipping", "aligned groups", *EVEN)
+OF_UNIT = dict.fromkeys(("tf32x3", "bf16"), LAYERS) | {"bf16_wgmma": ("even",), "tf32_wgmma": ("even",) * LONG}
 RUNS = [
     (number + place, (case, unit))
     for number, case in enumerate(LAYERS)
     for place, unit in enumerate(UNITS)
-    if unit in ("tf32x3", "bf16") or case in (("even",) if unit == tiles.WGMMA else SOME)
+    if case in OF_UNIT.get(unit, SOME)
 ]
 # every layer in both directions, by each of its units in one of them; with DTDFAST_LONG=1 in both
 NEURONS, SCATTERS = ([run for place, run in RUNS if LONG or place % 2 == way] for way in (0, 1))
@@ -61,8 +63,9 @@ def bound(unit: str, n_terms: int) -> float:
     operands = {
         "fma": 0.0,
         "tf32": 2 * 2.0**-11 + 2.0**-22,
+        "tf32_wgmma": 2 * 2.0**-11 + 2.0**-22,
         "bf16": HALF,
-        tiles.WGMMA: HALF,
+        "bf16_wgmma": HALF,
         "bf16_rounded": 2 * HALF + HALF**2,
         "tf32x3": 18 * U,
     }[unit]
@@ -295,19 +298,22 @@ TILES = [
 
 @pytest.mark.parametrize(
     ("unit", "tile", "channels", "transposed", "inner"),
-    [*((unit, *tile) for tile in TILES for unit in ("tf32", "bf16")), (tiles.WGMMA, "group", 72, True, 64)],
+    [*((unit, *tile) for tile in TILES for unit in ("tf32", "bf16")), ("tf32_wgmma", "small group", 64, True, 64)],
 )
 def test_bits_are_the_same_for_every_tile_and_batch(
     unit: str, tile: str, channels: int, transposed: bool, inner: int, rng: np.random.Generator, monkeypatch: Any
 ) -> None:
-    """Each tile of the table, against the smallest that serves all shapes, with one sample more before."""
+    """Each tile of the table, against the smallest that serves all shapes, with one sample more before. In emulation
+    units by wgmma give the bits of their counterparts, too.
+    """
     part = geometry(rng, *((channels, inner) if transposed else (inner, channels)), (1, 2, 3), (1, 1, 2), after=1)
     x = rng.standard_normal((2, inner, *part.taps.out_size), dtype=np.float32)
     results = []
     precision, real = UNITS[unit]
-    small = tiles.NAMED["small group" if unit == tiles.WGMMA else "small"]
+    small = tiles.NAMED["small group" if unit in tiles.WGMMA and on_gpu.WANTED else "small"]
     for chosen, n in ((small, 1), (tiles.NAMED[tile], 2)):
         monkeypatch.setattr(tiles, "choose", lambda *_, chosen=chosen: chosen)
+        monkeypatch.setattr(tiles, "USE_WGMMA", chosen in tiles.WARPGROUPS)
         world = World(n, real=real)
         out = world.buffer((channels, *part.taps.x_size))
         given = world.buffer(x.shape[1:], x[2 - n :])

@@ -40,7 +40,7 @@ def sizes(unit: str, even: bool, tile: Tile) -> tuple[int, int, tuple[int, int, 
     large = on_gpu.WANTED or LONG
     across = (
         (tile.channels if thin else tile.channels + 4)
-        if large or unit == tiles.WGMMA
+        if large or unit in tiles.WGMMA
         else tile.channels - 4 * (not thin)
     )
     return inner, across, (1, 5, -(-tile.pixels // 5) + 2 if large else 4)

@@ -27,7 +27,7 @@ KINDS = [
     for products in (1, 2)
     if form != EVEN or unit in EVEN_UNITS
     if form != THIN or products == 1  # transposed, as no dual product is
-] + [(EVEN, WGMMA, 1), (EVEN, WGMMA, 2)]
+] + [(EVEN, unit, products) for unit in WGMMA for products in (1, 2)]
 """What `contraction.launches` can ask for."""
 
 

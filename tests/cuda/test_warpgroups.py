@@ -4,7 +4,8 @@ each of its rules.
     PTX ISA, "Matrix Fragments for wgmma.mma_async.m64nNk16": row and column of element i of a thread, with warp w of
     the four, g = lane / 4 and t = lane % 4
     CUTLASS 3, MMA_Traits of SM90_64xNx16_F32BF16BF16_RS: (thread, element) as mixed radices with strides into m + 64·k
-    (A), m + 64·n (D); of B, K-major, Swizzle<3,4,3> of ((8, n), (T, 2)) : ((8T, 1024 bytes), (1, T))
+    (A), m + 64·n (D); of SM90_64xNx8_F32TF32TF32_RS A alone is another; of B, K-major, Swizzle<3,4,3> of
+    ((8, n), (T, 2)) : ((8T, 1024 bytes), (1, T))
 """
 
 from __future__ import annotations
@@ -33,6 +34,11 @@ def in_a(thread: int, i: int) -> tuple[int, int]:
     return 16 * w + (g if i in (0, 1, 4, 5) else g + 8), 2 * t + (i & 1) + (8 if i >= 4 else 0)
 
 
+def in_a_of_tf32(thread: int, i: int) -> tuple[int, int]:
+    w, g, t = thread // 32, thread % 32 // 4, thread % 4
+    return 16 * w + (g if i in (0, 2) else g + 8), t if i < 2 else t + 4
+
+
 def in_d(thread: int, i: int) -> tuple[int, int]:
     w, g, t = thread // 32, thread % 32 // 4, thread % 4
     return 16 * w + (g if i % 4 < 2 else g + 8), 8 * (i // 4) + 2 * t + (i & 1)
@@ -45,11 +51,19 @@ def by_strides(thread: int, i: int) -> tuple[int, int]:
     return number % 64, number // 64
 
 
+def tf32_by_strides(thread: int, i: int) -> tuple[int, int]:
+    number = thread % 4 * 64 + thread // 4 % 8 + thread // 32 * 16 + (i & 1) * 8 + (i >> 1) * 256
+    return number % 64, number // 64
+
+
 @pytest.mark.parametrize(("place", "columns"), [(in_a, 16), (in_d, 8), (in_d, 40), (in_d, 256)])
 def test_two_readings(place: Callable[[int, int], tuple[int, int]], columns: int) -> None:
     found = [place(thread, i) for thread in THREADS for i in range(columns // 2)]
     assert found == [by_strides(thread, i) for thread in THREADS for i in range(columns // 2)]
     assert sorted(found) == list(np.ndindex(64, columns))
+    found = [in_a_of_tf32(thread, i) for thread in THREADS for i in range(4)]
+    assert found == [tf32_by_strides(thread, i) for thread in THREADS for i in range(4)]
+    assert sorted(found) == list(np.ndindex(64, 8))
 
 
 def test_emulated_layouts() -> None:
@@ -60,6 +74,8 @@ def test_emulated_layouts() -> None:
     matrix = np.arange(64 * 16).reshape(64, 16) % 251
     halves = bf16(np.array([[matrix[in_a(t, i)] for i in range(8)] for t in THREADS], np.float32))
     assert np.array_equal(warpgroups.of_words(halves.view(np.uint32)), matrix)
+    numbers = np.array([[matrix[in_a_of_tf32(t, i)] for i in range(4)] for t in THREADS], np.float32)
+    assert np.array_equal(warpgroups.of_words(numbers.view(np.uint32), "tf32"), matrix[:, :8])
 
 
 @pytest.mark.parametrize("step", range(4))
@@ -70,9 +86,9 @@ def test_swizzle(step: int) -> None:
         assert found[row, chunk] == 4096 + 128 * row + ((2 * step + chunk) ^ row % 8) * 16
 
 
-def kernel_with(fault: str, pixels: int) -> Callable[[Any, Any], None]:
-    """D = A·B twice over, 64 × 64 and 64 × `pixels`, from the words of A, from rows of B, to the registers of D."""
-    multiply, fence, wait = ptx.wgmma(pixels), ptx.wgmma_fence(16), ptx.wgmma_wait(pixels // 2)
+def kernel_with(fault: str, kind: str, pixels: int) -> Callable[[Any, Any], None]:
+    """D = A·B twice over, 128 bytes deep, from the words of A, from rows of B, to the registers of D."""
+    multiply, fence, wait = ptx.wgmma(kind, pixels), ptx.wgmma_fence(16), ptx.wgmma_wait(pixels // 2)
     high = HIGH ^ 3 << 30 if fault == "another swizzle" else HIGH
 
     def kernel(a: Any, f: Any) -> None:
@@ -124,19 +140,25 @@ def kernel_with(fault: str, pixels: int) -> Callable[[Any, Any], None]:
     return kernel
 
 
-def product(fault: str, pixels: int, rng: np.random.Generator) -> tuple[Any, Any]:
+def product(fault: str, kind: str, pixels: int, rng: np.random.Generator) -> tuple[Any, Any]:
     """2·A·B of small integers, so exact, and what the kernel makes."""
-    a, b = (rng.integers(-8, 9, (n, 64)).astype(np.float32) for n in (64, pixels))
+    depth, place, of = (16, in_a, bf16) if kind == "bf16" else (8, in_a_of_tf32, np.float32)
+    a, b = (rng.integers(-8, 9, (n, 4 * depth)).astype(np.float32) for n in (64, pixels))
     words = np.array(
-        [[bf16(a[:, 16 * k : 16 * k + 16][in_a(t, i)]) for k in range(4) for i in range(8)] for t in THREADS]
+        [
+            [a[:, k : k + depth][place(t, i)] for k in range(0, 4 * depth, depth) for i in range(depth // 2)]
+            for t in THREADS
+        ],
+        np.float32,
     )
-    memory, given, out = ptx.Memory(), bf16(b), np.zeros((128, pixels // 2), np.float32)
+    words = of(words)
+    memory, given, out = ptx.Memory(), of(b), np.zeros((128, pixels // 2), np.float32)
     blocks = [np.zeros(x.nbytes + 16, np.uint8) for x in (words, given, out)]
     starts = [-block.ctypes.data % 16 for block in blocks]
     addresses = [memory.add(block[at:]) for block, at in zip(blocks, starts, strict=True)]
     for block, at, x in zip(blocks, starts, (words, given), strict=False):
         block[at : at + x.nbytes] = x.view(np.uint8).ravel()
-    body = kernel_with(fault, pixels)
+    body = kernel_with(fault, kind, pixels)
     kernel = Kernel("planted", lambda _: body, (), 3, 1, 128)
     ptx.run(Launch(kernel, (1, 1, 1), 128 * pixels, tuple(addresses), (0.0,)), memory)
     results = blocks[2][starts[2] : starts[2] + out.nbytes].view(np.float32).reshape(out.shape)
@@ -147,9 +169,9 @@ def product(fault: str, pixels: int, rng: np.random.Generator) -> tuple[Any, Any
     return found, 2 * a @ b.T
 
 
-@pytest.mark.parametrize("pixels", [8, 48])
-def test_product(pixels: int, rng: np.random.Generator) -> None:
-    found, expected = product("", pixels, rng)
+@pytest.mark.parametrize(("kind", "pixels"), [("bf16", 8), ("bf16", 48), ("tf32", 24)])
+def test_product(kind: str, pixels: int, rng: np.random.Generator) -> None:
+    found, expected = product("", kind, pixels, rng)
     assert np.array_equal(found, expected)
 
 
@@ -161,7 +183,7 @@ def test_kernels_need_this_layout(
     """With the words of A in any other order they would compute something else."""
     monkeypatch.setattr(tiles, "USE_WGMMA", True)
     right = warpgroups.of_words
-    monkeypatch.setattr(warpgroups, "of_words", lambda words: right(words[:, list(order)]))
+    monkeypatch.setattr(warpgroups, "of_words", lambda words, kind: right(words[:, list(order)], kind))
     part = geometry(rng, 64, 64, (1, 1, 2), (1, 1, 1))
     x = rng.integers(1, 9, (1, 64, 1, 1, 2)).astype(np.float32)
     part.weight[...] = rng.integers(1, 9, part.weight.shape)
@@ -169,7 +191,7 @@ def test_kernels_need_this_layout(
     out = world.lowering.buffer("out", x.shape[1:], dtype="f4")
     world.lowering.taps("TAPS", part, View(world.buffer(x.shape[1:], x)), dict(out=View(out)), scatter=scattered)
     (launch,) = world.run("bfloat16")
-    assert launch.kernel.constants[0] == tiles.WGMMA
+    assert launch.kernel.constants[0] == "bf16_wgmma"
     expected = np.einsum("nidhw,io->nodhw" if scattered else "nidhw,oi->nodhw", x, part.weight[..., 0, 0, 0])
     assert np.array_equal(world.view_of(out), expected) == (order == (0, 1, 2, 3))
 
@@ -196,4 +218,4 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_every_fault_is_found(fault: str, rng: np.random.Generator) -> None:
     with pytest.raises(AssertionError, match=FAULTS[fault]):
-        product(fault, 8, rng)
+        product(fault, "bf16", 8, rng)

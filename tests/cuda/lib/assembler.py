@@ -55,7 +55,7 @@ def resources(kernel: Kernel, *, loaded: bool = False) -> dict[str, Any]:
     from dtdfast.cuda.compile.ptx import improved
 
     row: dict[str, Any] = {"targets": {}}
-    alone = kernel.constants[0] == WGMMA  # of sm_90a
+    alone = kernel.constants[0] in WGMMA  # of sm_90a
     if (LONG or not loaded) and not alone:
         text = ptx_of(kernel, (8, 0))
         row["targets"]["sm_80"] = _assembled(text, "sm_80")

@@ -72,17 +72,17 @@ def specialisations() -> Iterator[Case]:
         for tile in tiles_for(unit, 1, EVEN) if even else tiles_for(unit, 1, UNEVEN)[:1]:
             yield unit, even, 1, True, tile
             yield unit, even, 1, False, tile
-        if unit != WGMMA:
+        if unit not in WGMMA:
             yield unit, even, 1, True, NAMED["thin"].tile
 
 
 def kinds(case: Case) -> set[tuple[Any, ...]]:
-    """What the tables need one kernel of, at least: every unit as it is fed and as it is used, every tile; of wgmma,
-    which is not in use, two kernels.
+    """What the tables need one kernel of, at least: every unit as it is fed and as it is used, every tile; of
+    wgmma, which is not in use, a kernel of each unit, and one dual.
     """
     unit, even, n_products, transposed, tile = case
-    if unit == WGMMA:
-        return {(unit, n_products)}
+    if unit in WGMMA:
+        return {(unit,), ("wgmma", n_products)}
     return {(unit, even, n_products), (unit, n_products, transposed), (tile, n_products)}
 
 

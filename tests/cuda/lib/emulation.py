@@ -174,8 +174,8 @@ shared_load, shared_load4 = (
     _loader(_shared, name, np.float32, n) for name, n in (("shared_load", 1), ("shared_load4", 4))
 )
 shared_load_int = _loader(_shared, "shared_load_int", np.int32)
-shared_store = _storer(_shared, "shared_store", np.float32)
-shared_store2 = _storer(_shared, "shared_store2", np.float32, 2)
+shared_store, shared_store2 = (_storer(_shared, f"shared_store{n}", np.float32, int(n or 1)) for n in ("", "2"))
+shared_store4_words = _storer(_shared, "shared_store4_words", np.uint32, 4)
 shared_store_int = _storer(_shared, "shared_store_int", np.int32)
 _load8, _store8 = _loader(_global, "load8_bf16", np.uint16, 8), _storer(_global, "store8_bf16", np.uint16, 8)
 

@@ -46,6 +46,7 @@ _ROUNDING: dict[str, Callable[[Any], Any]] = {
     "bf16": _as_bf16,
     "bf16_rounded": _as_bf16,
     "bf16_wgmma": _as_bf16,
+    "tf32_wgmma": _as_tf32,
 }
 
 

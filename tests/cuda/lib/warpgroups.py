@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 import races
 import tensor_cores
 
-THREADS, DEPTH = 128, 16
+THREADS = 128
 B128 = 1  # the layout of a descriptor: rows of 128 bytes, swizzled
 THREAD = np.arange(THREADS)
 ROW, T = THREAD // 32 * 16 + THREAD % 32 // 4, THREAD % 4  # rows ROW and ROW + 8 are a thread's
@@ -79,7 +79,7 @@ class Part:
 
 
 def tile_addresses(low: int, high: int, pixels: int) -> NDArray[np.int64]:
-    """Of B, `pixels` × 16 along k, the addresses of its 16-byte chunks, two of each pixel."""
+    """Of B, `pixels` × 32 bytes along k, the addresses of its 16-byte chunks."""
     descriptor = low | high << 32
     start, stride = (descriptor >> at & 0x3FFF for at in (0, 32))
     assert descriptor >> 62 == B128, f"descriptor {descriptor:#x}: only the swizzle of 128 bytes is emulated"
@@ -90,13 +90,19 @@ def tile_addresses(low: int, high: int, pixels: int) -> NDArray[np.int64]:
     return linear ^ (linear >> 7 & 7) << 4
 
 
-def of_words(words: NDArray[np.uint32]) -> NDArray[np.float32]:
-    """A, 64 × 16, from the four words of each thread."""
-    a = np.zeros((64, DEPTH), np.float32)
-    for k, (row, column) in enumerate(((0, 0), (8, 0), (0, 8), (8, 8))):
-        a[ROW + row, 2 * T + column] = (words[:, k] << np.uint32(16)).view(np.float32)
-        a[ROW + row, 2 * T + column + 1] = (words[:, k] & np.uint32(0xFFFF0000)).view(np.float32)
-    return a
+def of_words(words: NDArray[np.uint32], numbers: str = "bf16") -> NDArray[np.float32]:
+    """A, 64 × 16 or 8, from the four words of each thread: rows ROW and ROW + 8, then so in the second half of k."""
+    a = np.zeros((64, 8), np.uint32)
+    for k, (row, column) in enumerate(((0, 0), (8, 0), (0, 4), (8, 4))):
+        a[ROW + row, T + column] = words[:, k]
+    return as_numbers(a, numbers)
+
+
+def as_numbers(words: NDArray[np.uint32], numbers: str) -> NDArray[np.float32]:
+    """Of rows of words; of tf32 the last 13 bits are not looked at."""
+    if numbers == "tf32":
+        return (words & np.uint32(0xFFFFE000)).view(np.float32)
+    return (np.ascontiguousarray(words).view(np.uint16).astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 
 def places(pixels: int) -> tuple[Any, Any]:
@@ -122,7 +128,7 @@ def instructions(world: dict[str, Any]) -> dict[str, Callable[[list[Any]], list[
         found: NDArray[np.uint8] = state.shared.reshape(-1, 16)[(addresses.ravel() - base) // 16]
         return found
 
-    def issue(pixels: int, operands: list[Any]) -> list[Any]:
+    def issue(numbers: str, pixels: int, operands: list[Any]) -> list[Any]:
         """Of 128 threads: descriptor, words of A, old sums (those of a flight, or numbers), thread."""
         descriptors = {row[0] for row in operands}
         assert len(descriptors) == 1, f"threads of a warpgroup give wgmma {len(descriptors)} descriptors"
@@ -134,8 +140,8 @@ def instructions(world: dict[str, Any]) -> dict[str, Callable[[list[Any]], list[
                 f"wgmma reads what thread {thread.number} wrote at {16 * late[0]:#x} with no proxy fence since"
             )
         found = read(addresses, [operands[0][-1], operands[32][-1]])
-        b = (found.view(np.uint16).astype(np.uint32) << np.uint32(16)).view(np.float32).reshape(pixels, DEPTH)
-        a = of_words(np.array([row[1] for row in operands], np.uint32))
+        b = as_numbers(found.view(np.uint32).reshape(pixels, 8), numbers)
+        a = of_words(np.array([row[1] for row in operands], np.uint32), numbers)
         old = [row[2] for row in operands]
         before = {id(o) for o in old}
         c = old[0].sums if len(before) == 1 else np.array(old, np.float32)
@@ -143,7 +149,7 @@ def instructions(world: dict[str, Any]) -> dict[str, Callable[[list[Any]], list[
         product = (a.astype(np.float64) @ b.astype(np.float64).T)[rows, columns]
         return [Flight(tensor_cores.truncated(c + product), addresses, found)] * THREADS
 
-    def wgmma(c: list[Any], i: int, a: list[Any], j: int, low: int, high: int, *, pixels: int) -> None:
+    def wgmma(c: list[Any], i: int, a: list[Any], j: int, low: int, high: int, *, numbers: str, pixels: int) -> None:
         thread, n = state.current, pixels // 2
         words = [w.value if isinstance(w, InFlight) else w for w in a[j : j + 4]]
         fenced, values, sums = getattr(thread, "fenced", (None, [], {}))
@@ -155,7 +161,7 @@ def instructions(world: dict[str, Any]) -> dict[str, Callable[[list[Any]], list[
         else:
             old = c[i : i + n]
             assert sums.get((id(c), i), old) == old, "no wgmma.fence since the sums were made"
-        flight = together(f"wgmma {pixels}", THREADS, ((low, high), words, old, thread))
+        flight = together(f"wgmma {numbers} {pixels}", THREADS, ((low, high), words, old, thread))
         thread.flights[-1].append(Part(flight, thread.number % THREADS, c, i, a, j, words))
         thread.sums = {**getattr(thread, "sums", {}), (id(c), i): (c, i, n)}
         c[i : i + n] = [SUM] * n
@@ -196,9 +202,13 @@ def instructions(world: dict[str, Any]) -> dict[str, Callable[[list[Any]], list[
             assert np.array_equal(again, flight.found), "what wgmma reads is written before it is waited for"
         return [None] * len(operands)
 
-    made = {name: cache(lambda n, f=f, key=key: partial(f, **{key: n})) for name, f, key in (
-        ("wgmma", wgmma, "pixels"), ("wgmma_fence", fence, "n"), ("wgmma_wait", wait, "n"))}  # fmt: skip
-    world.update(made, wgmma_commit=commit, proxy_fence=lambda: state.current.written.clear())
+    world["wgmma"] = cache(lambda numbers, pixels: partial(wgmma, numbers=numbers, pixels=pixels))
+    world.update({f"wgmma_{f.__name__}": cache(lambda n, f=f: partial(f, n=n)) for f in (fence, wait)})
+    world.update(wgmma_commit=commit, proxy_fence=lambda: state.current.written.clear())
     world["shared_1024"] = world["shared"]  # SHARED is a multiple of it
     idle = dict.fromkeys(("wgmma fence", "wgmma commit"), lambda operands: [None] * len(operands))
-    return {**idle, "wgmma wait": landing, **{f"wgmma {n}": partial(issue, n) for n in range(8, 257, 8)}}
+    return {
+        **idle,
+        "wgmma wait": landing,
+        **{f"wgmma {kind} {n}": partial(issue, kind, n) for kind in ("bf16", "tf32") for n in range(8, 257, 8)},
+    }

@@ -177,6 +177,7 @@ shared_load4 = _instruction("ld.shared.v4.f32 {$0,$1,$2,$3}, [$4];", "ffff", "r"
 shared_load_int = _instruction("ld.shared.s32 $0, [$1];", "i", "r", memory=True)
 shared_store = _instruction("st.shared.f32 [$0], $1;", "", "rf", memory=True)
 shared_store2 = _instruction("st.shared.v2.f32 [$0], {$1,$2};", "", "rff", memory=True)
+shared_store4_words = _instruction("st.shared.v4.b32 [$0], {$1,$2,$3,$4};", "", "rrrrr", memory=True)
 shared_store_int = _instruction("st.shared.s32 [$0], $1;", "", "ri", memory=True)
 
 # the last operand bytes, then zeros
@@ -302,15 +303,15 @@ mma_bf16 = _mma("m16n8k16", "bf16.bf16")
 
 
 @cache
-def wgmma(pixels: int) -> Any:
-    """f(c, i, a, j, low, high): c[i …] += a[j … j+3] · B, 64 × 16 and 16 × `pixels` of bfloat16, some time until
-    `wgmma_wait`; low and high are B's descriptor, the same for 128 threads.
+def wgmma(numbers: str, pixels: int) -> Any:
+    """f(c, i, a, j, low, high): c[i …] += a[j … j+3] · B, 64 × 16 and 16 × `pixels` of "bf16", or 8 in the place of 16
+    of "tf32", some time until `wgmma_wait`; low and high are B's descriptor, the same for 128 threads.
     """
-    n = pixels // 2
+    n, depth, ending = pixels // 2, *((16, ", 0") if numbers == "bf16" else (8, ""))
     c, a = (",".join(f"${k}" for k in places) for places in (range(n), range(n, n + 4)))
     text = (
-        f"{{.reg .b64 d; mov.b64 d, {{${n + 4}, ${n + 5}}}; wgmma.mma_async.sync.aligned.m64n{pixels}k16.f32.bf16.bf16 "
-        f"{{{c}}}, {{{a}}}, d, 1, 1, 1, 0;}}"
+        f"{{.reg .b64 d; mov.b64 d, {{${n + 4}, ${n + 5}}}; wgmma.mma_async.sync.aligned.m64n{pixels}k{depth}.f32."
+        f"{numbers}.{numbers} {{{c}}}, {{{a}}}, d, 1, 1, 1{ending};}}"
     )
     return _in_place(text, "f", n, _fragments, 6, "rrrrrr" + "f" * n, {6 + k: k for k in range(n)}, True)
 

@@ -113,7 +113,7 @@ def dense(
     X_BYTES = PIXELS_T * ROW_BYTES
     TILE = X_BYTES + CHANNELS_T * ROW_BYTES
     STAGE = TOGETHER * TILE
-    ACROSS = unit == WGMMA  # sums are channels × pixels
+    ACROSS = unit in WGMMA  # sums are channels × pixels
     PITCH = pitch(CHANNELS_T, 4 if ACROSS else 8)
     END = Finish(*ending)
     NAMES = END.views
@@ -126,7 +126,7 @@ def dense(
     finish_at = finish(ptx, END, 4 * PIXELS_T * PITCH, 4 * PIXELS_T)
     wait = ptx.COPY_WAIT[STAGES - 2]
     wait_for_sums = ptx.wgmma_wait(SUMS) if ACROSS else wait
-    begin, copy_tile, PLACES, X_TURNS = tile_copies(
+    begin, copy_tile, round_tile, PLACES, X_TURNS = tile_copies(
         ptx, unit, transposed, PIXELS_T, CHANNELS_T, THREADS, vector, vector_w, even, TOGETHER > 1
     )
 
@@ -172,6 +172,9 @@ def dense(
         for number in range(1 - STAGES, n_steps):
             if number >= 0:
                 wait()
+                if unit == "tf32_wgmma":
+                    for k in unroll(TOGETHER):
+                        round_tile(read_at + k * TILE, thread)
                 if ACROSS:
                     ptx.proxy_fence()
                 ptx.barrier()

@@ -9,12 +9,14 @@ A tile's columns are (tap, channel), flattened.  Two ways:
     uneven   whatever the channels and their alignment: each thread follows its own columns, and copies zeros beyond
              the end.
 
-`tile_copies` makes two functions:
+`tile_copies` makes three functions:
 
     begin(a, place, x_row, offsets, thread, group)
         where this thread's pixels lie, and its place before the first tile
     copy_tile(a, place, x_row, to, thread, first_pixel, first_channel, group)
         the next tile to shared memory, and a tile on
+    round_tile(to, thread)
+        what this thread copied there of x to tf32: the whole tile, if all do so
 """
 
 from __future__ import annotations
@@ -32,14 +34,14 @@ summed per tap; pixels of all samples, of one sample, of one plane and row; samp
 side; strides of the weights; result channels per group."""
 
 TAP, CHANNEL, X_OFFSET, W_OFFSET = range(4)  # of a place
-Copies = tuple[Callable[..., None], Callable[..., None], int, int]
+Copies = tuple[Callable[..., None], Callable[..., None], Callable[..., None], int, int]
 
 
 def tile_copies(
     ptx: Any, unit: str, transposed: bool, pixels: int, channels: int, threads: int, vector: int, vector_w: int,
     even: bool, beyond: bool
 ) -> Copies:  # fmt: skip
-    """Make (begin, copy_tile, length of a place, rows of x per thread).
+    """Make (begin, copy_tile, round_tile, length of a place, rows of x per thread).
 
     Parameters
     ----------
@@ -84,6 +86,16 @@ def tile_copies(
     def rows_of_x(a: Any, x_row: Any, offsets: int, thread: int, group: int) -> None:
         for u in range(X_TURNS):
             x_row[u] = ptx.shared_load_int(offsets + 4 * ((thread >> COLUMN_BITS) + u * ROWS)) + group * a[INNER]
+
+    def round_tile(to: int, thread: int) -> None:
+        v = ptx.registers(4 * X_TURNS)
+        at = to + place_of(thread >> COLUMN_BITS, (thread & (COLUMNS - 1)) * vector)
+        for u in range(X_TURNS):
+            v[4 * u], v[4 * u + 1], v[4 * u + 2], v[4 * u + 3] = ptx.shared_load4(at + u * ROWS * ROW_BYTES)
+        for u in range(X_TURNS):
+            r_0, r_1 = ptx.round_tf32(v[4 * u]), ptx.round_tf32(v[4 * u + 1])
+            r_2, r_3 = ptx.round_tf32(v[4 * u + 2]), ptx.round_tf32(v[4 * u + 3])
+            ptx.shared_store4_words(at + u * ROWS * ROW_BYTES, r_0, r_1, r_2, r_3)
 
     # ----------------------------------------------------------------------------------------------------------- even
 
@@ -179,5 +191,5 @@ def tile_copies(
         step_on(place, 0, a)
 
     if even:
-        return begin_evenly, copy_evenly, 4, X_TURNS
-    return begin, copy_tile, 4 + 4 * TURNS_TRANSPOSED, X_TURNS
+        return begin_evenly, copy_evenly, round_tile, 4, X_TURNS
+    return begin, copy_tile, round_tile, 4 + 4 * TURNS_TRANSPOSED, X_TURNS

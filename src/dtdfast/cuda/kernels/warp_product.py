@@ -1,4 +1,4 @@
-"""How a warp multiplies a tile of x with a tile of weights: six arithmetic units behind one interface.
+"""How a warp multiplies a tile of x with a tile of weights: seven arithmetic units behind one interface.
 
 A tile is 128 bytes deep: 32 numbers, or 64 of two bytes. In shared memory 16-byte chunk q of row r lies at chunk q ^ (r
 mod 8), so that no two threads of a warp meet in a bank:
@@ -18,10 +18,11 @@ operand v into h = tf32(v) and l = tf32(v − h) and adds l·h' + h·l' + h·h',
 time, to the sum outside of the tensor core, whose own additions truncate (Ootomo and Yokota, "Recovering single
 precision accuracy from Tensor Cores", 2022).
 
-"bf16_wgmma" is "bf16" by an instruction of 128 threads, which only sm_90a has. It multiplies weights in registers by x
-in shared memory, whose tile is what `wgmma` calls K-major with a swizzle of 128 bytes, so its sums lie the other way
-round: a warp has 16 channels and all pixels, a thread channels g, g + 8 and pixels 2t, 2t + 1 of every eight. They are
-there after `wgmma_wait`; meanwhile a thread may do what touches neither them nor the tiles.
+"bf16_wgmma" and "tf32_wgmma" are "bf16" and "tf32" by an instruction of 128 threads, which only sm_90a has. It
+multiplies weights in registers by x in shared memory, whose tile is what `wgmma` calls K-major with a swizzle of 128
+bytes, so its sums lie the other way round: a warp has 16 channels and all pixels, a thread channels g, g + 8 and pixels
+2t, 2t + 1 of every eight. They are there after `wgmma_wait`; meanwhile a thread may do what touches neither them nor
+the tiles. It would truncate x to tf32, so x is rounded where it lies (tile_copies.py).
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ from typing import Any
 from ..compile.specialise import unroll
 from .formulas import WEIGHT_MAPS, ZERO
 
-WGMMA = "bf16_wgmma"
-UNITS = ("fma", "tf32x3", "tf32", "bf16_rounded", "bf16", WGMMA)
+WGMMA = ("bf16_wgmma", "tf32_wgmma")
+UNITS = ("fma", "tf32x3", "tf32", "bf16_rounded", "bf16", *WGMMA)
 ROW_BYTES = 128  # of a tile
 # what a descriptor of x's tile holds beside its address / 16, low and high: leading offset 1, which the swizzle makes
 # meaningless; from eight rows to the next, / 16; the swizzle of 128 bytes, whose pattern begins at a multiple of 1024
@@ -42,7 +43,7 @@ LEADING, SWIZZLED = 1 << 16, 8 * ROW_BYTES >> 4 | 1 << 30
 
 def bytes_of(unit: str) -> int:
     """Of an element of x and of the weights in shared memory."""
-    return 2 if unit in ("bf16", WGMMA) else 4
+    return 2 if unit in ("bf16", "bf16_wgmma") else 4
 
 
 def turning(n_channels: int, size: int) -> tuple[int, int, int]:
@@ -104,7 +105,7 @@ def tile_product(
             return ptx.positive_bf16(word)
         return ptx.pack_bf16(mapped(product, ptx.low_bf16(word), gamma), mapped(product, ptx.high_bf16(word), gamma))
 
-    operand, mma = (mapped_tf32, ptx.mma_tf32) if unit == "tf32" else (mapped_pair, ptx.mma_bf16)
+    operand, mma = (mapped_tf32, ptx.mma_tf32) if unit.startswith("tf32") else (mapped_pair, ptx.mma_bf16)
 
     def products(acc: Any, a: Any, of_w: Any, gamma: Any) -> None:
         for p in unroll(PRODUCTS):
@@ -242,21 +243,26 @@ def tile_product(
                             o = ((p * I + i // 2) * J + j) * 4 + 2 * (i % 2) + e
                             acc[o] = ptx.fma(v[4 * i + c], b, acc[o])
 
-    def bf16_wgmma(acc: Any, x: int, weights: int, row: int, column: int, lane: int, gamma: Any) -> None:
-        """All of a tile: sixteen columns four times, then what waits for nothing."""
-        of_w, a = ptx.words(16), ptx.words(16 * PRODUCTS)
+    def by_warpgroup(acc: Any, x: int, weights: int, row: int, column: int, lane: int, gamma: Any) -> None:
+        """All of a tile, 32 bytes at a time; then it waits for nothing."""
+        of_w, a = ptx.words(16) if SIZE == 2 else ptx.registers(16), ptx.words(16 * PRODUCTS)
         matrix, line = lane >> 3, lane & 7
+        g, t = lane >> 2, lane & 3
         for k in range(4):
-            if transposed:
+            if transposed and SIZE == 4:
+                for c in range(4):  # channels g and g + 8 of row t, then of row t + 4
+                    at = (((column + 8 * (c & 1) + g) >> 2) ^ turned(t)) << 4
+                    of_w[4 * k + c] = ptx.shared_load(weights + (8 * k + 4 * (c >> 1) + t) * PITCH + at + (g & 3) * 4)
+            elif transposed:
                 depth = 16 * k + 8 * (matrix >> 1) + line
                 at = weights + depth * PITCH + ((((column >> 3) + (matrix & 1)) ^ turned(depth)) << 4)
                 ptx.ldmatrix_turned(of_w, 4 * k, at)
             else:
                 at = weights + (column + 8 * (matrix & 1) + line) * ROW_BYTES + (((2 * k + (matrix >> 1)) ^ line) << 4)
-                ptx.ldmatrix_words(of_w, 4 * k, at)
+                load(of_w, 4 * k, at)
         for p in unroll(PRODUCTS):
             for k in range(16):
-                a[16 * p + k] = mapped_pair(p, of_w[k], gamma)
+                a[16 * p + k] = operand(p, of_w[k], gamma)
         fence(a, 0)
         low = ((x + row * ROW_BYTES) >> 4) + LEADING
         for k in range(4):
@@ -264,9 +270,10 @@ def tile_product(
                 multiply(acc, 8 * I * p, a, 16 * p + 4 * k, low + 2 * k, SWIZZLED)
         ptx.wgmma_commit()
 
-    if unit == WGMMA:
-        fence, multiply = ptx.wgmma_fence(16 * PRODUCTS), ptx.wgmma(16 * I)
-        return bf16_wgmma
+    if unit in WGMMA:
+        fence, multiply = ptx.wgmma_fence(16 * PRODUCTS), ptx.wgmma(unit[:4], 16 * I)
+        load = ptx.ldmatrix_words if SIZE == 2 else ptx.ldmatrix
+        return by_warpgroup
     step = {"fma": fma, "tf32": tf32, "tf32x3": tf32x3, "bf16_rounded": bf16_rounded, "bf16": bf16}[unit]
 
     def product(acc: Any, x: int, weights: int, row: int, column: int, lane: int, gamma: Any) -> None:

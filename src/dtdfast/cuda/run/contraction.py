@@ -18,7 +18,7 @@ from ..compile.kernel import Kernel
 from ..kernels import dense
 from ..kernels.dense import Tile
 from ..kernels.epilogue import FIRST_VIEW, N_FLOATS, PER_VIEW, Finish
-from ..kernels.warp_product import ROW_BYTES, WGMMA
+from ..kernels.warp_product import ROW_BYTES
 from . import matmul, tiles
 from .launch import AddressOf, Launch
 
@@ -186,7 +186,7 @@ def launches(
     shallow = len(step.phase.taps) * depth <= ROW_BYTES
     form = tiles.THIN if thin else tiles.EVEN if even else tiles.SHALLOW if shallow else tiles.UNEVEN
     if tiles.USE_WGMMA and tiles.suits_wgmma(unit, form, channels):
-        unit = WGMMA
+        unit = tiles.by_wgmma(unit)
     shape = tiles.Shape(unit, form, len(maps), pixels, channels, step.groups, len(step.phase.taps) * depth, len(views))
     tile = tiles.choose(shape, multiprocessors, shared_bytes).tile
     tiles_across = -(-channels // tile.channels)

@@ -17,7 +17,7 @@ EVEN, UNEVEN, SHALLOW, THIN = "even", "uneven", "shallow", "thin"
 """Forms of a contraction: its channels fill tiles, or do not; it is no deeper than one tile, such as 3 × 3 × 3 of an
 image; its results have at most 8 channels, such as relevance of an image (transposed products only)."""
 
-EVEN_UNITS = ("tf32", "bf16", "tf32x3", WGMMA)
+EVEN_UNITS = ("tf32", "bf16", "tf32x3", *WGMMA)
 """Units with kernels for channels that fill tiles; the others run the uneven ones: a small part of most networks."""
 
 THIN_CHANNELS = 8
@@ -148,18 +148,30 @@ with `tf32` and two. The shared memory of "low" leaves room for one block on an 
 """
 
 WARPGROUPS = (
-    Row("groups", Tile(256, 128, 256, 16, 3), (EVEN,), _costs(bf16_wgmma_1=(0.73, 0.88, 7.0))),
-    Row("groups, dual", Tile(128, 128, 128, 16, 4), (EVEN,), _costs(bf16_wgmma_2=(0.73, 0.88, 6.3))),
+    Row(
+        "groups", Tile(256, 128, 256, 16, 3), (EVEN,),
+        _costs(bf16_wgmma_1=(0.73, 0.88, 7.0), tf32_wgmma_1=(1.10, 1.25, 7.0)),
+    ),
+    Row(
+        "groups, dual", Tile(128, 128, 128, 16, 4), (EVEN,),
+        _costs(bf16_wgmma_2=(0.73, 0.88, 6.3), tf32_wgmma_2=(0.82, 0.97, 7.9)),
+    ),
     Row(
         "group", Tile(128, 64, 128, 16, 3, 1, 2), (EVEN,),
-        _costs(bf16_wgmma_1=(0.27, 0.42, 3.8), bf16_wgmma_2=(0.37, 0.52, 4.4)),
+        _costs(
+            bf16_wgmma_1=(0.27, 0.42, 3.8), tf32_wgmma_1=(0.46, 0.61, 5.4),
+            bf16_wgmma_2=(0.37, 0.52, 4.4), tf32_wgmma_2=(0.55, 0.70, 5.5),
+        ),
     ),
     Row(
         "small group", Tile(32, 64, 32, 16, 4, 2, 2), (EVEN,),
-        _costs(bf16_wgmma_1=(0.14, 0.21, 1.6), bf16_wgmma_2=(0.16, 0.23, 2.1)),
+        _costs(
+            bf16_wgmma_1=(0.14, 0.21, 1.6), tf32_wgmma_1=(0.18, 0.25, 1.7),
+            bf16_wgmma_2=(0.16, 0.23, 2.1), tf32_wgmma_2=(0.21, 0.28, 2.4),
+        ),
     ),
 )  # fmt: skip
-"""Tiles of "bf16_wgmma": a warp has 16 channels of all pixels that its four multiply together.
+"""Tiles of units by wgmma: a warp has 16 channels of all pixels that its four multiply together.
 
 Not measured: 1.25 times what tensor cores or shared memory take for a tile at 1.75 GHz, whichever is more, and .15 more
 where a block is alone.
@@ -192,15 +204,19 @@ class Shape:
 
 
 def suits_wgmma(unit: str, form: str, channels: int) -> bool:
-    """Whether a contraction could take the unit "bf16_wgmma" in the place of its own. It goes by the layer alone, never
-    by the batch, since two units differ in the last bits.
+    """Whether a contraction could take "bf16_wgmma" or "tf32_wgmma" in the place of its own unit. It goes by the layer
+    alone, never by the batch, since two units differ in the last bits.
     """
-    return (unit, form) == ("bf16", EVEN) and channels >= 64
+    return by_wgmma(unit) in WGMMA and form == EVEN and channels >= 64
+
+
+def by_wgmma(unit: str) -> str:
+    return f"{unit}_wgmma"
 
 
 def suiting(shape: Shape, shared_bytes: int) -> Iterator[Row]:
     """The rows for a contraction on a device whose blocks may have so much shared memory."""
-    for row in WARPGROUPS if shape.unit == WGMMA else TILES:
+    for row in WARPGROUPS if shape.unit in WGMMA else TILES:
         fits = row.tile.shared_bytes(shape.products, shape.views) <= shared_bytes
         if shape.form in row.forms and (shape.unit, shape.products) in row.costs and fits:
             yield row
