@@ -211,9 +211,8 @@ def body(kernel: Kernel) -> str:
         return matmul.BODY
     unit, _, _, tile, *_ = kernel.constants
     made = Tile(*tile, kernel.min_blocks)  # type: ignore[call-arg, misc]
-    name = next(
-        (row.name for row in tiles.NAMED.values() if row.tile == made), "tile"
-    )  # one that is only tried has no name
+    # one that is only tried has no name
+    name = next((row.name for row in tiles.NAMED.values() if row.tile == made), "tile")
     return f"{unit}, {name} {made.pixels}×{made.channels}"
 
 
