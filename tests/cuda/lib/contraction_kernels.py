@@ -41,7 +41,8 @@ def local_bytes(numbers: int) -> int:
 def kernel_of(unit: str, even: bool, n_products: int, transposed: bool, tile: Tile) -> Kernel:
     real, wide = ("bf16", 8) if bytes_of(unit) == 2 else ("f4", 4)
     if n_products == 2:
-        ending, maps = Finish(True, "relu", "gate", True, ("out", "factor"), (real, real), wide), ("w", "w+")
+        mode = "denominator" if unit in WGMMA else "gate"  # a division, which is no call there
+        ending, maps = Finish(True, "relu", mode, True, ("out", "factor"), (real, real), wide), ("w", "w+")
     else:
         ending, maps = Finish(False, "identity", "times", False, ("out", "m"), (real, real), wide), ("w+",)
     vector = 1 if unit == "fma" else wide
