@@ -18,6 +18,8 @@ settings.register_profile("short", max_examples=100, derandomize=True, **_COMMON
 settings.register_profile("long", max_examples=2000, **_COMMON)
 settings.load_profile("long" if os.environ.get("DTDFAST_LONG") else "short")
 
+gc.disable()  # until all is imported, which makes little garbage
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """The long form records what it ran of what docs/promises.md names."""
@@ -29,6 +31,7 @@ def pytest_collection_finish() -> None:
     """What thousands of tests are made of stays until the end: the garbage collector need not go through it, and looks
     for the rest less often, which saves one part in twenty of the time.
     """
+    gc.enable()
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 10, 10)

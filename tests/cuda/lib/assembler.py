@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import struct
@@ -32,9 +33,10 @@ def workers() -> ProcessPoolExecutor:
 
     They are not forked: what this process compiled for the host has set numba to another level of optimisation, and
     numba works with the little that the heap of a forked process has left, which it takes from the system and gives
-    back a hundred thousand times per kernel.
+    back a hundred thousand times per kernel.  numba makes millions of objects and little garbage, for which the
+    collector need not look as often.
     """
-    return ProcessPoolExecutor(os.cpu_count(), get_context("spawn"))
+    return ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), gc.set_threshold, (100_000, 50, 100))
 
 
 @cache
