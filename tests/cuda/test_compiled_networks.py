@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from itertools import product
 from typing import Any
 
 import pytest
@@ -57,13 +56,15 @@ def kind_of(kernel: Kernel) -> tuple[Any, ...]:
 def asked_for() -> list[Kernel]:
     """Kernels of all networks, batches and precisions of bench/gpu.py, and of "mixed"."""
     found: dict[Kernel, None] = {}
-    for build, precision in product(gpu_jobs.NETS.values(), (*gpu_jobs.PRECISIONS, "mixed")):
+    for build in gpu_jobs.NETS.values():
         net = build(seed=None)
-        with on_paper() as device:
-            explainer = gpu_jobs.explainer(net, precision)
-            for n in gpu_jobs.BATCHES:
-                explainer.explain(net.sample(n, box=(0.0, 1.0)), 0)
-        found.update(dict.fromkeys(device.kernels))
+        batches = [net.sample(n, box=(0.0, 1.0)) for n in gpu_jobs.BATCHES]
+        for precision in (*gpu_jobs.PRECISIONS, "mixed"):
+            with on_paper() as device:
+                explainer = gpu_jobs.explainer(net, precision)
+                for x in batches:
+                    explainer.explain(x, 0)
+            found.update(dict.fromkeys(device.kernels))
     return list(found)
 
 

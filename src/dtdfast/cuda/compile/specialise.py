@@ -16,8 +16,9 @@ import copy
 import inspect
 import textwrap
 from collections.abc import Callable
+from functools import cache
 from itertools import count
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any
 
 Function = Callable[..., Any]
@@ -29,13 +30,18 @@ _CONSTANT = (int, str, bool, tuple)
 _FOLDED = (ast.Name, ast.BinOp, ast.BoolOp, ast.Compare, ast.UnaryOp, ast.Subscript, ast.IfExp, ast.Call)
 
 
+@cache
+def _source(code: CodeType) -> str:
+    return textwrap.dedent(inspect.getsource(code))
+
+
 def _parts(function: Function) -> tuple[ast.FunctionDef, dict[str, Any]]:
     """A function's syntax tree, and the values of the names that it does not bind itself."""
     code = function.__code__
     closed = dict(zip(code.co_freevars, (c.cell_contents for c in function.__closure__ or ()), strict=True))
     world = function.__globals__
     names = {**{n: world[n] for n in code.co_names if n in world and n not in code.co_varnames}, **closed}
-    source = textwrap.dedent(inspect.getsource(function))
+    source = _source(code)
     if code.co_name != "<lambda>":
         definition = ast.parse(source).body[0]
         assert isinstance(definition, ast.FunctionDef)
@@ -79,7 +85,7 @@ class _Specialise(ast.NodeTransformer):
         for part in ast.walk(node):
             if isinstance(part, ast.Name) and part.id not in self.constants and part.id != "len":
                 raise ValueError(part.id)
-        code = compile(ast.Expression(ast.fix_missing_locations(copy.deepcopy(node))), "<constant>", "eval")
+        code = compile(ast.fix_missing_locations(ast.Expression(node)), "<constant>", "eval")
         return eval(code, {**self.constants, "len": len, "__builtins__": {}})
 
     def visit(self, node: ast.AST) -> Any:
