@@ -35,8 +35,12 @@ class Network:
     sibling: bool
 
     @cached_property
+    def explainer(self) -> dtd.Explainer:
+        return dtd.Explainer(self.layers)
+
+    @cached_property
     def relevance(self) -> NDArray[np.float32]:
-        return dtd.explain(self.layers, self.x.numpy(), self.start)
+        return self.explainer.explain(self.x.numpy(), self.start)
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -56,8 +60,8 @@ def worst(ours: NDArray[Any], theirs: NDArray[Any]) -> float:
 
 
 def test_from_torch(network: Network) -> None:
-    assert worst(dtd.predict(network.layers, network.x.numpy()), network.outputs) <= 1e-4
-    ledger = dtd.Explainer(network.layers).ledger(network.x.numpy(), network.start)
+    assert worst(network.explainer.predict(network.x.numpy()), network.outputs) <= 1e-4
+    ledger = network.explainer.ledger(network.x.numpy(), network.start)
     assert ledger.closed, str(ledger)
     assert network.relevance.shape == network.x.shape
     assert network.relevance.min() >= 0
@@ -76,8 +80,8 @@ def test_from_onnx(network: Network, tmp_path: Path, request: pytest.FixtureRequ
         path = tmp_path / f"{dynamo}.onnx"
         torch.onnx.export(network.module, (network.x,), path, dynamo=dynamo, verbose=False)
         layers, x = dtd.from_onnx(path), network.x.numpy()
-        assert worst(dtd.predict(layers, x), network.outputs) <= 1e-4
         explainer = dtd.Explainer(layers)
+        assert worst(explainer.predict(x), network.outputs) <= 1e-4
         ledger = explainer.ledger(x, network.start)
         assert ledger.closed, str(ledger)
         ours = explainer.explain(x, network.start)
