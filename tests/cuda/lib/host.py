@@ -38,7 +38,8 @@ class HostDevice:
 
     Parameters
     ----------
-    compiled : run kernels of more than FEW threads through numba's compiler for the host, else by Python itself
+    compiled : run kernels of more than FEW threads through numba's compiler for the host, and from then on with fewer
+        too, else by Python itself
     """
 
     number, name, capability, multiprocessors, shared_bytes, stream = 0, "host", (9, 0), 132, 227 * 1024, 1
@@ -105,8 +106,8 @@ class HostDevice:
             if isinstance(launch, HostCall):
                 launch.run()
             else:
-                few = launch.grid[0] * launch.kernel.threads <= FEW
-                run_compiled(launch) if self.compiled and not few else run_python(launch)
+                many = launch.grid[0] * launch.kernel.threads > FEW
+                run_compiled(launch) if self.compiled and (many or launch.kernel in _COMPILED) else run_python(launch)
 
     def record(self, launches: Sequence[Any]) -> list[Any]:
         self.log.append("record")
@@ -147,13 +148,13 @@ def run_python(launch: Launch) -> None:
             function(a, f)
 
 
-@cache
-def _compiled(kernel: Kernel) -> Any:
-    import native
-
-    return native.loop(kernel.function(native))
+_COMPILED: dict[Kernel, Any] = {}
 
 
 def run_compiled(launch: Launch) -> None:
+    import native
+
     a, f = _arguments(launch)
-    _compiled(launch.kernel)(launch.grid[0] * launch.kernel.threads, a, f)
+    if launch.kernel not in _COMPILED:
+        _COMPILED[launch.kernel] = native.loop(launch.kernel.function(native))
+    _COMPILED[launch.kernel](launch.grid[0] * launch.kernel.threads, a, f)
