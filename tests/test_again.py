@@ -152,3 +152,17 @@ def test_a_budget_that_was_too_small(n_threads: int, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("DTDFAST_MEMORY", str(whole.arena // 50))
     with pytest.raises(dtd.MemoryBudgetError, match="working memory of 512 sample"):
         dtd.Explainer(layers, backend="cpu", rules="lrp-epsilon", batch_size=512, n_threads=n_threads).explain(x, 0)
+
+
+def test_a_ledger_within_the_budget_of_its_explanation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes more memory, and so fewer samples in a pass; its numbers stay, whatever goes through at once."""
+    layers, x = deep(64), np.random.default_rng(2).standard_normal((512, 64)).astype(np.float32)
+    relevance, expected = dtd.explain(layers, x, 0, backend="cpu", rules="lrp-epsilon", return_ledger=True)
+    whole = lower(program(layers, (64,), "lrp-epsilon"), 512, 1)
+    monkeypatch.setenv("DTDFAST_MEMORY", str(whole.arena * 5 // 4))
+    for n_threads in (1, 2):
+        explainer = dtd.Explainer(layers, backend="cpu", rules="lrp-epsilon", n_threads=n_threads)
+        found, ledger = explainer.explain(x, 0, return_ledger=True)
+        np.testing.assert_array_equal(found, relevance)
+        assert ledger.closed
+        np.testing.assert_array_equal(ledger.end, expected.end)

@@ -40,6 +40,9 @@ Positions = frozenset[int]
 MEMORY_BUDGET = 2**28
 """Bytes of arena that a pass may use where the caller gives no batch_size (one sample may need more)."""
 
+LEDGER = 8
+"""Times the working memory of an explanation that its ledger may take."""
+
 ENOUGH = 5 * 2**25
 """Bytes of arena that leave the caches anyway: beyond them, more samples in a pass spare only the weights' way from
 memory."""
@@ -276,7 +279,13 @@ class CpuExecutor:
         self.batches = Batches(program, batch_size, min(MEMORY_BUDGET, budget()), ENOUGH, pairs=self._pairs)
 
     def batch_size(self, n: int, n_targets: int, *, ledger: bool = False) -> int:
-        return self.batches.samples(n, n_targets)
+        size, room = self.batches.samples(n, n_targets), budget()
+        tight = size > 1 and size * self.batches.per_sample * LEDGER > room
+        if ledger and tight and self.batches.batch_size is None:
+            plan, _ = self._encoded(1, 1, 1, True)
+            most = max(1, (room - self._threads() * plan.local) // max(1, plan.arena))
+            size = min(size, -(-n // -(-n // most)))
+        return size
 
     def plan(self, n: int, n_targets: int) -> Plan:
         piece = self.batches.piece(n, self._threads())
