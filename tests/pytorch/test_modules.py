@@ -172,3 +172,60 @@ def test_what_has_no_values_yet() -> None:
 def test_a_missing_example_is_named() -> None:
     with pytest.raises(dtd.InputError, match=r"example is a NoneType, expected one torch\.Tensor"):
         dtd.from_torch(classifier().eval())
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (nn.LazyLinear(2).eval(), "weight has no values yet"),
+        (nn.Linear(3, 2, device="meta").eval(), "weight has no values yet"),
+        (torch.jit.script(nn.Linear(3, 2).eval()), "scripted or traced"),
+        (torch.jit.freeze(torch.jit.script(nn.Linear(3, 2).eval())), "scripted or traced"),
+    ],
+)
+def test_what_cannot_be_read_is_named(module: nn.Module, message: str) -> None:
+    with pytest.raises(dtd.ModelError, match=message):
+        dtd.from_torch(module, torch.ones(1, 3))
+
+
+def test_a_sparse_example_is_named() -> None:
+    with pytest.raises(dtd.InputError, match=r"pass example\.to_dense\(\)"):
+        dtd.from_torch(nn.Linear(3, 2).eval(), torch.eye(3).to_sparse())
+
+
+# ------------------------------------------------------------------------------------------------------------ outputs
+
+
+class Beside(nn.Module):
+    """Returns its tensor beside other things."""
+
+    def __init__(self, packed: Callable[[Tensor], object]) -> None:
+        super().__init__()
+        self.fc, self.packed = nn.Linear(3, 2), packed
+
+    def forward(self, x: Tensor) -> object:
+        return self.packed(self.fc(x))
+
+
+@pytest.mark.parametrize(
+    "packed", [lambda y: (y, None), lambda y: {"a": None, "b": [3, y, "c"]}, lambda y: (y.shape[1], y)]
+)
+def test_what_is_no_tensor_is_left_out_of_the_outputs(packed: Callable[[Tensor], object]) -> None:
+    assert kinds(dtd.from_torch(Beside(packed).eval(), torch.randn(2, 3))) == "Linear"
+
+
+def test_attention_without_its_weights_is_a_network() -> None:
+    class Alone(nn.MultiheadAttention):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:  # type: ignore[override]
+            return super().forward(x, x, x, need_weights=False)
+
+    x = torch.randn(2, 5, 4)
+    module = Alone(4, 2, batch_first=True).eval()
+    np.testing.assert_allclose(
+        dtd.predict(dtd.from_torch(module, x), x.numpy()), module(x)[0].detach(), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_the_module_of_a_program_has_no_mode() -> None:
+    program = torch.export.export(classifier().eval(), (images(),))
+    assert kinds(dtd.from_torch(program.module(), images())) == LAYERS

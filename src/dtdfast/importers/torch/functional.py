@@ -90,8 +90,10 @@ def functional(program: Any) -> Functional | None:
     walk.graph.eliminate_dead_code()
     names = {node.name: new.name for node, new in walk.values.items() if isinstance(new, torch.fx.Node)}
     outputs = [
-        replace(spec, arg=replace(spec.arg, name=names[spec.arg.name])) if hasattr(spec.arg, "name") else spec
-        for spec in signature.output_specs
+        replace(spec, arg=replace(spec.arg, name=names[name]))
+        if (name := getattr(spec.arg, "name", "")) in names
+        else spec
+        for spec in signature.output_specs  # constants, such as None, have no name
     ]
     return Functional(
         torch.fx.GraphModule(program.graph_module, walk.graph),

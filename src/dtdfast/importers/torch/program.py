@@ -47,12 +47,25 @@ def two(x: Any) -> Any:
     return torch.cat([x, x]) if len(x) == 1 else x
 
 
+def check_readable(module: Any) -> None:
+    """ModelError where a module's code cannot be read, or its weights are not there."""
+    import torch
+
+    if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
+        raise ModelError(
+            "the module was scripted or traced, so that its code cannot be read; pass the one it is made of"
+        )
+    for name, weight in (*module.named_parameters(), *module.named_buffers()):
+        if torch.nn.parameter.is_lazy(weight) or weight.is_meta:
+            raise ModelError(f"{name} has no values yet; load them, or call a lazy module once")
+
+
 def from_module(module: Any, x: Any, given: dict[str, Any] | None = None) -> Opened:
     if (part := quantised(module)) is not None:
         raise ModelError(f"part {part!r}: {QUANTISED}")
     check_readable(module)
     for name, inner in module.named_modules():
-        if inner.training:
+        if inner.training and not _of_program(module):
             where = f"its part {name!r}" if name else "the module"
             raise ModelError(f"{where} is in training mode; call module.eval() first")
     twice = two(x)
@@ -60,17 +73,9 @@ def from_module(module: Any, x: Any, given: dict[str, Any] | None = None) -> Ope
     return Opened(module, export(_plain(module, result), twice, given), twice, len(x) == 1, result)
 
 
-def check_readable(model: Any) -> None:
-    """ModelError where a module's code cannot be read, or its weights are not there."""
-    import torch
-
-    if any(isinstance(part, torch.jit.ScriptModule) for part in model.modules()):
-        raise ModelError(
-            "the module was scripted or traced, so that its code cannot be read; pass the one it is made of"
-        )
-    for name, weight in (*model.named_parameters(), *model.named_buffers()):
-        if weight.is_meta or torch.nn.parameter.is_lazy(weight):
-            raise ModelError(f"{name} has no values yet; load them, or call a lazy module once")
+def _of_program(module: Any) -> bool:
+    """Whether this is what an exported program makes of itself: it has no mode, and says that it trains."""
+    return any(cls.__name__ == "_StatefulGraphModule" for cls in type(module).__mro__)
 
 
 def from_program(program: Any, x: Any) -> Opened:
