@@ -8,6 +8,8 @@ most views.  DTDFAST_LONG=1: every kernel (ten minutes on two cores).
 
 from __future__ import annotations
 
+import ast
+import inspect
 import os
 from collections.abc import Iterable
 from typing import Any
@@ -18,6 +20,7 @@ import gpu_jobs
 from assembler import SHARED, resources, workers
 from contraction_kernels import REGISTERS, kernel_of, local_bytes, specialisations, spilled
 from dtdfast.cuda.compile.kernel import Kernel
+from dtdfast.cuda.kernels import formulas
 from dtdfast.cuda.kernels.dense import Tile, dense
 from dtdfast.cuda.kernels.epilogue import FIRST_VIEW, N_FLOATS, PER_VIEW, Finish
 from dtdfast.cuda.kernels.formulas import ACTIVATIONS, MULTIPLIERS, WEIGHT_MAPS
@@ -117,3 +120,13 @@ def test_formulas() -> None:
             ending = Finish(False, "identity", multiplier, False, ("out", "m"), (real, real), vector)
             kernels.append(with_ending(unit, (weight_map,), ending))
     assert not wrong(kernels if LONG else kernels[::10])
+
+
+def test_formulas_return_once() -> None:
+    """Of others, numba makes what it cannot put into a kernel."""
+    tree = ast.parse(inspect.getsource(formulas))
+    found = {
+        f.name: sum(isinstance(n, ast.Return) for n in ast.walk(f)) for f in tree.body if isinstance(f, ast.FunctionDef)
+    }
+    assert len(found) > 40
+    assert set(found.values()) == {1}

@@ -105,11 +105,10 @@ def tanh_shrink(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
     """Near 0, where that cancels, t q / (1 + q) with tanh(t) = t / (1 + q) and Lambert's q = t²/(3 + t²/(5 + t²/(7 +
     ...))).
     """
-    if not magnitude(t) < ONE:
-        return t - math.tanh(t)
-    z = t * t
+    near = magnitude(t) < ONE
+    z = t * t if near else ONE
     q = z / (THREE + z / (FIVE + z / (SEVEN + z / (NINE + z / (ELEVEN + z / THIRTEEN)))))
-    return t * q / (ONE + q)
+    return t * q / (ONE + q) if near else t - math.tanh(t)
 
 
 def elu(t: Scalar, a: Scalar, b: Scalar) -> Scalar:
