@@ -137,6 +137,7 @@ def test_nothing_and_zeros():
         (["a"], [np.nan], InputError, "NaN"),
         (["a"], [-np.inf], InputError, "infinity"),
         (["a"], ["much"], ShapeError, "no array of numbers"),
+        (["a"], np.ma.masked_array([1.0], [True]), ShapeError, "masked array"),
         ("a b", [1.0, 1.0], InputError, "'a b', expected a list of words"),
         (["a", 3], [1.0, 1.0], InputError, "strings"),
         ([1, 2], [1.0, 1.0], InputError, "strings"),

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .arrays.checks import host_array
 from .errors import InputError, ShapeError
 from .show import printable
 
@@ -150,7 +151,7 @@ def _checked(tokens: Any, relevance: Any, where: str) -> tuple[list[str], NDArra
     if not isinstance(tokens, (list, tuple)) or not all(isinstance(token, str) for token in tokens):
         raise InputError(f"{where}tokens is {tokens!r:.80}, expected a list of strings")
     try:
-        values = np.asarray(relevance, np.float64)
+        values = np.asarray(host_array(relevance, f"{where}relevance", ShapeError), np.float64)
     except (TypeError, ValueError) as error:
         raise ShapeError(f"{where}relevance is no array of numbers, one per token: {error}") from None
     if values.ndim != 1:
