@@ -162,7 +162,7 @@ class Explainer:
     @property
     def options(self) -> dict[str, Any]:
         """All options that this Explainer was made with, defaults included."""
-        return dict(vars(self._given))
+        return {key: dict(v) if isinstance(v, dict) else v for key, v in vars(self._given).items()}
 
     def _asked(self, x: Any, target: Any, given: dict[str, Any], *, whole: bool) -> Any:
         return self._intake.explained(x, target, given, self._kind, self._executor, whole=whole)
