@@ -13,7 +13,8 @@ MIB = 2**20
 
 
 @pytest.mark.parametrize(
-    ("text", "size"), [("1000", 1000), ("2K", 2**11), ("1.5M", 3 * 2**19), ("3g", 3 * 2**30), ("4 GiB", 2**32)]
+    ("text", "size"),
+    [("1000", 1000), ("2K", 2**11), ("1.5M", 3 * 2**19), ("3g", 3 * 2**30), ("4 GiB", 2**32), ("0.5T", 2**39)],
 )
 def test_the_variable_overrides(monkeypatch: pytest.MonkeyPatch, text: str, size: int) -> None:
     monkeypatch.setenv("DTDFAST_MEMORY", text)

@@ -16,6 +16,13 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"dtdfast {metadata.version('dtdfast')}\n"
 
 
+def test_the_package_is_the_command():
+    command = [sys.executable, "-m", "dtdfast", "explain", "none.onnx", "none.png", "-o", "out.png"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("dtdfast: ")
+
+
 @pytest.mark.parametrize("arguments", [[], ["explain"], ["demo", "--fast"]])
 def test_wrong_usage(capsys, arguments):
     with pytest.raises(SystemExit, match="2"):

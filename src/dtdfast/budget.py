@@ -16,7 +16,7 @@ VARIABLE = "DTDFAST_MEMORY"
 FREE = 2**20
 """Bytes that are not asked for where nobody has set a budget."""
 
-_SUFFIXES = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
+_SUFFIXES = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _UNKNOWN = 2**33
 """Bytes of a machine that does not say how many it has."""
 
@@ -28,7 +28,7 @@ def budget() -> int:
     -------
     int
         Half of the memory of the machine, or of the control group (cgroup v1 or v2) where that has less. The
-        environment variable DTDFAST_MEMORY overrides it: bytes, or a number with K, M or G (powers of 1024), for
+        environment variable DTDFAST_MEMORY overrides it: bytes, or a number with K, M, G or T (powers of 1024), for
         example 16G.
 
     Raises
@@ -72,11 +72,11 @@ def readable(n_bytes: int) -> str:
 
 
 def _parsed(given: str) -> int:
-    found = re.fullmatch(r"(\d{1,18}(?:\.\d{1,6})?)\s*([KMG]?)(?:i?B)?", given, re.ASCII | re.IGNORECASE)
+    found = re.fullmatch(r"(\d{1,18}(?:\.\d{1,6})?)\s*([KMGT]?)(?:i?B)?", given, re.ASCII | re.IGNORECASE)
     size = int(float(found[1]) * _SUFFIXES[found[2].upper()]) if found else 0
     if size < 1:
         raise MemoryBudgetError(
-            f"{VARIABLE}={given!r:.60} is not a size; expected bytes, or a number with K, M or G, for example 16G"
+            f"{VARIABLE}={given!r:.60} is not a size; expected bytes, or a number with K, M, G or T, for example 16G"
         )
     return size
 
