@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import types
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,9 @@ from torch import Tensor, nn
 
 import dtdfast as dtd
 from attention_models import CASES, SMALL
+from dtdfast.compat.captum import LRP
 from dtdfast.compat.lxt import monkey_patch, relevance
+from dtdfast.compat.zennit import Gradient
 from dtdfast.errors import DtdError, InputError, RuleError, TargetError
 from held import Held, held_relevance
 
@@ -260,3 +263,20 @@ def test_refused() -> None:
         relevance(module, x, 7, rules="dtd", attention="taylor")
     with pytest.raises(DtdError, match="another"):
         relevance(module, x, 7, another=1)
+
+
+@pytest.mark.parametrize("packed", [lambda y: (y, None), lambda y: {"loss": None, "logits": y}, lambda y: [None, [y]]])
+def test_models_that_return_other_things_beside_their_tensor(packed: Callable[[Tensor], Any]) -> None:
+    class Packed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Any:
+            return packed(self.inner(x))
+
+    model, x = Packed().eval(), torch.randn(2, 4)
+    expected = relevance(model.inner, x, 1)
+    for found in (relevance(model, x, 1), LRP(model).attribute(x, 1), Gradient(model, "epsilon_plus")(x)[1]):
+        assert found.shape == expected.shape
+    assert torch.equal(relevance(model, x, 1), expected)

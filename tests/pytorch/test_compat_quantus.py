@@ -157,3 +157,10 @@ def test_unknown_options() -> None:
     module, x = digits_case()
     with pytest.raises(dtd.DtdError, match="method: unknown option"):
         dtd.compat.quantus.explain(module, x, method="Saliency")
+
+
+def test_models_without_classes_are_named() -> None:
+    with pytest.raises(dtd.TargetError, match=r"the outputs have shape \(n, 2, 6, 6\), expected \(n, classes\)"):
+        dtd.compat.quantus.explain(nn.Conv2d(1, 2, 3).eval(), np.ones((1, 1, 8, 8), np.float32), np.array([0]))
+    with pytest.raises(dtd.ModelError, match="model is a function"):
+        dtd.compat.quantus.explain(digits_case, np.ones((1, 1, 8, 8)))

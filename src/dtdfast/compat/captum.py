@@ -40,6 +40,8 @@ class _Tool:
     """What both have: what captum's own tools, such as NoiseTunnel, ask of a method."""
 
     def __init__(self, model: Any, *, backend: str | None = None, precision: str | None = None) -> None:
+        if not hasattr(model, "named_modules"):
+            raise ModelError(f"model is a {type(model).__name__}, expected a torch.nn.Module")
         self.model = model
         self.backend, self.precision = backend, precision
         for name, part in model.named_modules():

@@ -16,6 +16,7 @@ from ..errors import InputError, ModelError
 from ..explainer import Explainer
 from ..extras import require
 from ..importers.check import TOLERANCE
+from ..importers.outputs import leaves
 from ..importers.torch.graph import Graph, Origin
 from ..importers.torch.program import check_readable
 from ..locks import renewed
@@ -237,9 +238,10 @@ def per_sample(
 
 def _first(torch: Any, output: Any) -> Any:
     """The first tensor of what a model returns."""
-    while not isinstance(output, torch.Tensor):
-        output = next(iter(output.values() if isinstance(output, dict) else output))
-    return output
+    tensors = (leaf for _, leaf in leaves(output) if isinstance(leaf, torch.Tensor))
+    if (found := next(tensors, None)) is None:
+        raise ModelError(f"the model returns no tensor, but a {type(output).__name__}")
+    return found
 
 
 def _kind(torch: Any, argument: Any) -> Any:

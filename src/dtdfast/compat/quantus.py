@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arrays.foreign import take
-from ..errors import RuleError, TargetError
+from ..errors import ModelError, RuleError, TargetError
 from ..extras import require
 from .model import executor_for, imported
 
@@ -54,6 +54,8 @@ def explain(model: Any, inputs: Any, targets: Any = None, *, device: Any = None,
     if unknown:
         raise RuleError(f"{', '.join(sorted(unknown))}: unknown option; known are {', '.join(OPTIONS)}")
     torch = require("torch", "peers")
+    if not isinstance(model, torch.nn.Module):
+        raise ModelError(f"model is a {type(model).__name__}, expected a torch.nn.Module")
     x = np.ascontiguousarray(take(inputs)[0])
     # Quantus perturbs in float64 whatever the model computes in
     kind = next((p.dtype for p in model.parameters()), torch.float32)
@@ -62,7 +64,10 @@ def explain(model: Any, inputs: Any, targets: Any = None, *, device: Any = None,
     network = imported(model, tensor.to(where))
     executor = executor_for(network, options.pop("backend", None))
     explainer = network.explainer(options.pop("rules", "dtd"), **executor, **options)
-    (n_outputs,) = network.shapes()[len(network.layers) - 1]
+    n_outputs, *more = network.shapes()[len(network.layers) - 1]
+    if more:
+        sizes = ", ".join(map(str, (n_outputs, *more)))
+        raise TargetError(f"the outputs have shape (n, {sizes}), expected (n, classes)")
     classes = explainer.predict(tensor.numpy()).argmax(axis=1) if targets is None else np.asarray(take(targets)[0])
     if classes.shape != (len(x),) or classes.dtype.kind not in "iu" or classes.min() < 0 or classes.max() >= n_outputs:
         raise TargetError(f"targets is {classes!r:.80}, expected {len(x)} classes from 0 to {n_outputs - 1}")

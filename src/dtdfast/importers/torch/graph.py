@@ -14,7 +14,7 @@ from ...layers import Layer
 from ..records import Refused
 from .call import paths
 from .importer import check
-from .program import from_module
+from .program import from_module, output_node
 from .reader import Reader
 
 
@@ -63,8 +63,7 @@ class Graph:
     @property
     def dtype(self) -> Any:
         """Of the module's output."""
-        (output,) = self._opened.exported.program.graph.find_nodes(op="output")
-        return output.args[0][-1].meta["val"].dtype
+        return output_node(self._opened.exported.program, None).meta["val"].dtype
 
     def read(self, module: Any) -> tuple[list[Layer], list[Origin]]:
         """The layers with the present weights of the module that was exported, checked against it.
