@@ -112,6 +112,8 @@ def test_more_refused(rng: Generator) -> None:
         concepts.conditional(layers, x, np.array([[0, 1]]), conditions={1: [0]})
     with pytest.raises(dtd.TargetError, match="by is 'x'"):
         concepts.top_samples(layers, x, position=1, by="x")
+    with pytest.raises(dtd.InputError, match="domian= is no option"):
+        concepts.top_samples(layers, x, position=1, by="activation", domian=(0.0, 1.0))
 
 
 def test_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

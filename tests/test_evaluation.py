@@ -129,6 +129,9 @@ def test_estimates_cover_the_mean(rng: np.random.Generator) -> None:
         ({"size": 8}, dtd.InputError, "one region has no order"),
         ({"operator": "melt"}, dtd.InputError, "operator is 'melt'"),
         ({"target": 3}, dtd.ShapeError, "classes 0 to 2"),
+        ({"domian": (0.0, 1.0)}, dtd.InputError, "domian= is no option of a perturbation; there are backend"),
+        ({"domain": "box"}, dtd.DomainError, "domain"),
+        ({"relevance": {"random order": np.zeros((4, 2, 7, 8))}}, dtd.InputError, "a map is called 'random order'"),
         ({"relevance": {"a": np.full((4, 2, 7, 8), np.nan)}}, dtd.InputError, "the maps of 'a' hold NaN"),
         ({"relevance": np.zeros((1, 2, 7, 8))}, dtd.ShapeError, r"'relevance' have shape \(1, 2, 7, 8\)"),
     ],
@@ -237,6 +240,7 @@ def test_compare_refuses(rng: np.random.Generator) -> None:
         ({"target": [[0, 1]] * 5}, "target is"),
         ({"target": dtd.Contrast(0, 1)}, "target is Contrast"),
         ({"steps": 1.5}, "steps is 1.5"),
+        ({"rules": "dtd"}, "rules= is no option of a comparison"),
         ({"methods": [lambda layers, x, start, **_: x]}, "one map for each class"),
     ):
         with pytest.raises(dtd.DtdError, match=message):

@@ -14,7 +14,7 @@ from ..arrays.beside import beside_rows
 from ..arrays.checks import as_array, samples_of
 from ..arrays.foreign import take
 from ..errors import InputError, RunError
-from ..layers import Layer
+from ..layers import Given, Layer
 from ..models import opened
 from ..options import at_least_one, split
 from ..results import Report, number
@@ -113,6 +113,9 @@ def top_samples(
     if not len(host.shape) or not len(host):
         raise InputError(f"x has shape {tuple(host.shape)}: there is no sample to choose from")
     layers, _ = opened(layers, host.iloc[:1] if hasattr(host, "iloc") else host[:1], given)
+    names = {record.name for record in layers if isinstance(record, Given)}
+    if unknown := [name for name in given if name not in names]:  # activations are computed without some of them
+        raise InputError(f"{unknown[0]}= is no option, and no Given of the network has this name")
     scores = ChannelScores.of(layers, channels, known)
 
     def block(first: int) -> tuple[int, Array]:

@@ -191,6 +191,8 @@ def compare(
     --------
     >>> print(compare(layers, x, methods=["dtd", "lrp-epsilon", baselines.input_x_gradient], domain=(0.0, 1.0)))
     """
+    if "rules" in options:
+        raise InputError("rules= is no option of a comparison: list the rules in methods")
     named = _named(methods, options)
     layers, point = opened(layers, x, split(options)[1])
     seed = seeded(seed)

@@ -16,7 +16,7 @@ from ..errors import InputError, ShapeError
 from ..explainer import Explainer
 from ..layers import Layer
 from ..models import opened
-from ..options import alone, at_least_one, predicting, seeded
+from ..options import PREDICTING, alone, at_least_one, predicting, seeded
 from ..plan.domain import Domain
 from .curves import Curves
 from .operators import RANDOM, operator_of
@@ -102,7 +102,8 @@ def region_perturbation(
     ShapeError
         Maps are not of x's shape, the outputs are no classes, or a class is asked for that does not exist.
     InputError
-        The operator is unknown, size, steps or repeats are below 1, or one region holds the whole sample.
+        The operator or an option is unknown, size, steps or repeats are below 1, one region holds the whole sample, or
+        a map holds NaN or is called "random order".
 
     Notes
     -----
@@ -120,10 +121,15 @@ def region_perturbation(
     """
     for key, value in (("size", size), ("steps", steps), ("repeats", repeats)):
         at_least_one(key, value)
+    known = (*PREDICTING, "domain")
+    if unknown := [key for key in options if key not in known]:
+        raise InputError(f"{unknown[0]}= is no option of a perturbation; there are {', '.join(known)}")
     layers, point = opened(layers, x)
     seed = seeded(seed)
     named = relevance if isinstance(relevance, Mapping) else {"relevance": relevance}
     maps = {str(k): host_array(v, f"the map {k!r:.60}") for k, v in named.items()}
+    if RANDOM_ORDER in maps:
+        raise InputError(f"a map is called {RANDOM_ORDER!r}, as the order that stands beside all maps; rename it")
     for name, values in maps.items():
         if values.shape != point.shape:
             raise ShapeError(f"the maps of {name!r} have shape {values.shape}, expected x's shape {point.shape}")
@@ -267,7 +273,7 @@ def _blocks(copies: Iterator[Array], size: int, count: int, image: Array) -> Ite
 
 def _range(images: Array, domain: Any) -> tuple[Array, Array]:
     """The lowest and highest value of each element, (c, *space) or broadcastable to it."""
-    bounds = Domain.parse(domain).bounds(images.shape[1:]) if isinstance(domain, (tuple, list)) else None
+    bounds = None if domain is None else Domain.parse(domain).bounds(images.shape[1:])
     if bounds is not None:
         return bounds
     axes = (0, *range(2, images.ndim))
