@@ -77,8 +77,6 @@ def from_torch(module: Any, example: Any = None, *, output: int | str | None = N
         example = kept_example(module)
     if not isinstance(example, torch.Tensor):
         raise InputError(_no_tensor(example, given))
-    if example.layout is not torch.strided:
-        raise InputError("example is sparse; pass example.to_dense()")
     if example.ndim < 2 or not example.numel():
         raise InputError(f"example has shape {tuple(example.shape)}, expected (n, ...): the batch axis first")
     if example.layout != torch.strided:

@@ -78,11 +78,6 @@ def _of_program(module: Any) -> bool:
     return any(cls.__name__ == "_StatefulGraphModule" for cls in type(module).__mro__)
 
 
-def _of_program(module: Any) -> bool:
-    """Whether this is what an exported program makes of itself: it has no mode, and says that it trains."""
-    return any(cls.__name__ == "_StatefulGraphModule" for cls in type(module).__mro__)
-
-
 def from_program(program: Any, x: Any) -> Opened:
     """Sizes that the program leaves open become those of the samples."""
     names = program.graph_signature.user_inputs
