@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite, isnan
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ def fma(a: Any, b: Any, c: Any) -> Any:
 
 
 def round_tf32(x: Any) -> int:
-    return bits(x) if not np.isfinite(x) else (bits(x) + 0x1000) & 0xFFFFE000
+    return bits(x) if not isfinite(x) else (bits(x) + 0x1000) & 0xFFFFE000
 
 
 word = bits
@@ -29,7 +30,7 @@ def ratio(a: Any, b: Any) -> Any:
 
 
 def positive(x: Any) -> Any:
-    assert np.isfinite(x)
+    assert isfinite(x)
     return max(np.float32(x), np.float32(0))
 
 
@@ -39,7 +40,7 @@ def round_positive_tf32(x: Any) -> int:
 
 def rounded_bf16(x: Any) -> int:
     word = bits(x)
-    return 0x7FFF if np.isnan(x) else (word + 0x7FFF + (word >> 16 & 1)) >> 16 & 0xFFFF
+    return 0x7FFF if isnan(x) else (word + 0x7FFF + (word >> 16 & 1)) >> 16 & 0xFFFF
 
 
 def pack_bf16(low: Any, high: Any) -> int:
