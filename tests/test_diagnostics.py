@@ -260,6 +260,25 @@ def test_randomization_goes_through_norms_and_around_constants() -> None:
     assert untrained.eps == norm.eps
 
 
+def test_randomization_reaches_embeddings_and_norms_behind_anything(rng: np.random.Generator) -> None:
+    layers = [
+        dtd.Embedding(rng.normal(size=(7, 2))),
+        dtd.Flatten(),
+        dtd.Linear(rng.normal(size=(4, 4))),
+        dtd.ReLU(),
+        dtd.BatchNorm(np.zeros(4), np.full(4, 2.0), np.full(4, 3.0)),
+        dtd.Add(inputs=(2, 4)),
+        dtd.BatchNorm(np.ones(4), np.ones(4)),
+        dtd.Scale(np.full(4, 0.5)),
+        dtd.Linear(rng.normal(size=(3, 4))),
+    ]
+    result = diagnostics.parameter_randomization(layers, rng.integers(7, size=(3, 2)), rules="lrp-0")
+    assert result.positions == [8, 6, 4, 2, 0]
+    untrained = randomization.randomized(layers[0], np.random.default_rng(0))
+    assert untrained.weight.shape == (7, 2)
+    assert 0.5 < untrained.weight.std() < 1.5
+
+
 NORMED = [dtd.Linear(np.eye(5) - 0.2), dtd.LayerNorm(name="norm"), dtd.ReLU(), dtd.Linear(np.ones((2, 5)))]
 
 

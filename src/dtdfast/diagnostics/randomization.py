@@ -99,9 +99,11 @@ class Randomization(Chart):
 
 
 def randomized(record: L.Layer, rng: np.random.Generator) -> L.Layer:
-    """The record untrained: weights N(0, 2 / fan-in) (He et al., arXiv:1502.01852), biases 0; a BatchNorm or Scale the
-    identity, other norms without weight and bias.
+    """The record untrained: weights N(0, 2 / fan-in) (He et al., arXiv:1502.01852), biases 0; an Embedding N(0, 1), as
+    PyTorch begins; a BatchNorm or Scale the identity, other norms without weight and bias.
     """
+    if isinstance(record, L.Embedding):
+        return replace(record, weight=rng.standard_normal(record.weight.shape, dtype=np.float32))
     if isinstance(record, L.BatchNorm):
         ones = np.ones_like(record.variance)
         return replace(record, mean=np.zeros_like(record.mean), variance=ones, weight=None, bias=None)
@@ -125,14 +127,17 @@ def _affine(record: L.Layer) -> bool:
 
 
 def _steps(layers: list[L.Layer]) -> list[tuple[int, ...]]:
-    """From the output down: each weighted layer with the affine maps that read it, and each norm that has a weight or
-    a bias.
+    """From the output down: each weighted layer with the affine maps that read it, each other BatchNorm, and each norm
+    that has a weight or a bias. A Scale that reads something else may be fixed, and stays.
     """
-    trained = {p for p, r in enumerate(layers) if isinstance(r, STATISTICAL) and _affine(r)}
-    steps: dict[int, list[int]] = {p: [p] for p, r in enumerate(layers) if isinstance(r, WEIGHTED) or p in trained}
+    steps: dict[int, list[int]] = {}
     for position, (record, read) in enumerate(zip(layers, sources(layers), strict=True)):
         if isinstance(record, NORMS) and read[0] in steps:
             steps[read[0]].append(position)
+        elif isinstance(record, (*WEIGHTED, L.Embedding, L.BatchNorm)) or (
+            isinstance(record, STATISTICAL) and _affine(record)
+        ):
+            steps[position] = [position]
     return [tuple(steps[p]) for p in sorted(steps, reverse=True)]
 
 
