@@ -28,7 +28,8 @@ if on_gpu.WANTED:
 def wgmma(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests of its units turn it on."""
     given = request.node.callspec.params.values() if hasattr(request.node, "callspec") else ()
-    if any(word in tiles.WGMMA for value in given for word in (value if isinstance(value, tuple) else (value,))):
+    words = (word for value in given for word in (value if isinstance(value, tuple) else (value,)))
+    if any(isinstance(word, str) and word in tiles.WGMMA for word in words):
         monkeypatch.setattr(tiles, "USE_WGMMA", True)
 
 
