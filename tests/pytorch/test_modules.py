@@ -188,11 +188,6 @@ def test_what_cannot_be_read_is_named(module: nn.Module, message: str) -> None:
         dtd.from_torch(module, torch.ones(1, 3))
 
 
-def test_a_sparse_example_is_named() -> None:
-    with pytest.raises(dtd.InputError, match=r"pass example\.to_dense\(\)"):
-        dtd.from_torch(nn.Linear(3, 2).eval(), torch.eye(3).to_sparse())
-
-
 # ------------------------------------------------------------------------------------------------------------ outputs
 
 
