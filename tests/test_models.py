@@ -101,7 +101,7 @@ def test_refused(tmp_path: Path, rng: Generator) -> None:
     x = normal(rng, 1, 2)
     for model, message in (
         (tmp_path / "none.onnx", "cannot be read: No such file"),
-        ("null\0.onnx", "cannot be read: embedded null byte"),
+        ("null\0.onnx", "cannot be read: .*embedded null"),
         (tmp_path / "model.txt", r"ends in \.onnx, \.pt2, \.safetensors"),
     ):
         with pytest.raises(dtd.ModelError, match=message):
