@@ -22,7 +22,7 @@ import dtdfast as dtd
 import nets
 from dtdfast import diagnostics
 from dtdfast.data import digits
-from dtdfast.diagnostics import randomization, similarity
+from dtdfast.diagnostics import similarity
 
 mpl.use("agg")
 BOX: dict[str, Any] = {"domain": (0.0, 1.0)}
@@ -126,30 +126,6 @@ def test_classes_look_alike_under_zplus_and_not_under_gradients() -> None:
         diagnostics.class_sensitivity(layers, x[:2], [2, 3], 3, **BOX)
 
 
-def test_cascade_ends_at_an_untrained_network(rng: np.random.Generator) -> None:
-    layers, x, _ = digits()
-    x = x[:40]
-    zplus = diagnostics.parameter_randomization(layers, x, **BOX)
-    assert zplus.positions == [8, 6, 2, 0]
-    assert np.median(zplus.similarity["cosine"][0]) > 0.95
-    gradient = diagnostics.parameter_randomization(layers, x, attribution=dtd.baselines.input_x_gradient)
-    assert abs(np.median(gradient.similarity["cosine"][0])) < 0.5
-    assert "the map changes as soon as" in gradient.reading
-    alone = diagnostics.parameter_randomization(layers, x, order="independent", **BOX)
-    np.testing.assert_array_equal(alone.similarity["cosine"][0], zplus.similarity["cosine"][0])  # the same first step
-    with pytest.raises(dtd.LayerError, match="cascading"):
-        diagnostics.parameter_randomization(layers, x, order="upwards")
-    with pytest.raises(dtd.LayerError, match="no layer with weights"):
-        diagnostics.parameter_randomization([dtd.ReLU()], rng.random((2, 4)))
-
-
-def test_norms_are_randomised_with_their_layer() -> None:
-    net = nets.SMALL["video_cnn"]()
-    assert sum(isinstance(layer, dtd.BatchNorm) for layer in net.layers) == 2
-    result = diagnostics.parameter_randomization(net.layers, net.sample(1), domain=net.box)
-    assert [type(net.layers[p]) for p in result.positions] == [dtd.Linear, dtd.Conv, dtd.Conv, dtd.Conv]
-
-
 def test_the_mixing_bound_holds_and_is_below_one(rng: np.random.Generator) -> None:
     x = np.abs(rng.standard_normal((10, 24)))
     for domain in ("nonnegative", "real", (0.0, 5.0)):
@@ -245,38 +221,6 @@ def test_transformers_conserve_as_their_ledgers_say() -> None:
     lost = diagnostics.conservation(net.layers, net.sample(3), rules="attnlrp")
     assert "due to: softmax" in lost.reading
     np.testing.assert_allclose(lost.shares["arrived"] + lost.shares["softmax"], 1, atol=1e-4)
-
-
-def test_randomization_goes_through_norms_and_around_constants() -> None:
-    net = nets.SMALL["vit"]()
-    result = diagnostics.parameter_randomization(net.layers, net.sample(2), rules="cp-lrp")
-    kinds = [type(net.layers[p]) for p in result.positions]
-    assert set(kinds) == {dtd.Linear, dtd.Conv, dtd.LayerNorm}
-    assert len(kinds) == sum(isinstance(r, (dtd.Linear, dtd.Conv, dtd.LayerNorm)) for r in net.layers)
-    norm = next(r for r in net.layers if isinstance(r, dtd.LayerNorm))
-    untrained = randomization.randomized(norm, np.random.default_rng(0))
-    assert untrained.weight is None
-    assert untrained.bias is None
-    assert untrained.eps == norm.eps
-
-
-def test_randomization_reaches_embeddings_and_norms_behind_anything(rng: np.random.Generator) -> None:
-    layers = [
-        dtd.Embedding(rng.normal(size=(7, 2))),
-        dtd.Flatten(),
-        dtd.Linear(rng.normal(size=(4, 4))),
-        dtd.ReLU(),
-        dtd.BatchNorm(np.zeros(4), np.full(4, 2.0), np.full(4, 3.0)),
-        dtd.Add(inputs=(2, 4)),
-        dtd.BatchNorm(np.ones(4), np.ones(4)),
-        dtd.Scale(np.full(4, 0.5)),
-        dtd.Linear(rng.normal(size=(3, 4))),
-    ]
-    result = diagnostics.parameter_randomization(layers, rng.integers(7, size=(3, 2)), rules="lrp-0")
-    assert result.positions == [8, 6, 4, 2, 0]
-    untrained = randomization.randomized(layers[0], np.random.default_rng(0))
-    assert untrained.weight.shape == (7, 2)
-    assert 0.5 < untrained.weight.std() < 1.5
 
 
 NORMED = [dtd.Linear(np.eye(5) - 0.2), dtd.LayerNorm(name="norm"), dtd.ReLU(), dtd.Linear(np.ones((2, 5)))]
@@ -407,8 +351,3 @@ def test_nothing_is_claimed_where_no_relevance_arrives(text: str, rng: np.random
     assert text in found.reading
     assert str(found).endswith(".")
     found.plot(Figure().subplots())
-
-
-def test_random_weights_that_leave_no_map() -> None:
-    one = diagnostics.Randomization("dtd", "cascading", [1, 0], ["b", "a"], {"cosine": np.array([[0.99], [np.nan]])})
-    assert one.reading == "dtd: no map is left to compare once a is randomised: a map that is 0 is like no other."
