@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,8 @@ import numpy as np
 import pytest
 
 from dtdfast import InputError
-from dtdfast.runs.hdf5 import dataset_of, datasets
+from dtdfast.runs import hdf5
+from dtdfast.runs.hdf5 import dataset_of, datasets, opened
 
 
 def written(path: Path, n_attributes: int, **options: Any) -> None:
@@ -57,3 +60,40 @@ def test_odd_names(tmp_path: Path, name: str) -> None:
     with h5py.File(tmp_path / "x.h5", "r") as file:
         found = dataset_of(file, name, external=False)
         assert isinstance(found, h5py.Dataset) == (name.endswith("plain")), found
+
+
+def test_no_more_than_the_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In parts, where the system reads but a part at once; zeros behind the end; no more than there can be."""
+    path = str(tmp_path / "x.h5")
+    written(Path(path), 0)
+
+    class Short(io.FileIO):
+        def readinto(self, buffer: Any) -> int:
+            return super().readinto(buffer[:5])
+
+    class Within(hdf5._Within, Short):
+        pass
+
+    monkeypatch.setattr(hdf5, "_Within", Within)
+    with opened(path, external=False) as file:
+        assert file.filename == path
+        np.testing.assert_array_equal(dataset_of(file, "packed", external=False), np.arange(3.0))
+    with hdf5._Within(path) as raw:
+        raw.seek(raw.size - 3)
+        end = raw.read(3)
+        raw.seek(raw.size - 3)
+        room = bytearray(8)
+        assert raw.readinto(room) == 8
+        assert room == end + bytes(5)
+        with pytest.raises(OSError, match="bytes are asked of a file of"):
+            raw.readinto(bytearray(raw.size + 1))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="HDF5 takes no locks there")
+def test_a_file_that_is_written_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "x.h5"
+    written(path, 0)
+    with h5py.File(path, "a", locking=True), pytest.raises(OSError, match="somebody writes it"):
+        hdf5._Within(str(path))
+    with opened(str(path), external=False), pytest.raises(BlockingIOError):
+        h5py.File(path, "a", locking=True)

@@ -18,10 +18,12 @@ import pytest
 
 import dtdfast as dtd
 from fuzzing import TARGETS, target
+from fuzzing.watch import Watch
 
 COUNT = 10_000 if os.environ.get("DTDFAST_LONG") else 100
 SHARE = {"images": 6, "manifest": 0.3, "onnx": 0.3}  # of that
 SEEDS = Path(__file__).parent / "seeds"
+WATCH = Watch()
 
 
 def ends_well(name: str, data: bytes) -> bool:
@@ -57,7 +59,7 @@ def test_findings(seed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     inner = tmp_path / "inner"
     inner.mkdir()
     monkeypatch.chdir(inner)
-    ends_well(seed.parent.name, seed.read_bytes())
+    WATCH.during(lambda: ends_well(seed.parent.name, seed.read_bytes()), tmp_path)
 
 
 def test_the_command(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from ..files import readable, regular
 from ..images import Preparation
 from ..plan.shapes import Shape
 from .containers import check_codecs, message
-from .hdf5 import dataset_of
+from .hdf5 import dataset_of, opened
 from .pictures import needed
 
 Array = NDArray[Any]
@@ -50,7 +50,7 @@ class Location:
         if self.held is not None:
             yield self.held
         elif self.dataset is not None:
-            with require("h5py", "run").File(regular(self.path), "r") as file:
+            with opened(str(regular(self.path)), external=self.external) as file:
                 yield dataset_of(file, self.dataset, external=self.external)
         elif self.path.lower().endswith(".npy"):
             yield np.load(regular(self.path), mmap_mode="r", allow_pickle=False)

@@ -4,7 +4,11 @@ it, since its decoder of virtual layouts writes beyond its memory where they are
 
 from __future__ import annotations
 
+import io
+import os
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,6 +20,54 @@ LINKS = 32  # soft links that lead to another one
 EXTERNAL_FILES, LAYOUT, CONTINUATION = 7, 8, 16  # messages of a header: HDF5 File Format Specification, IV.A.2
 VIRTUAL = 3  # class of a layout
 BLOCKS, BYTES = 64, 1 << 20  # of a header: the rest is not looked at
+
+
+@contextmanager
+def opened(path: str, *, external: bool) -> Iterator[Any]:
+    """An HDF5 file, which takes no more memory than it has bytes, and is kept from those who would write it.
+
+    With `external`, by HDF5's own way of reading, which alone follows the names of other files.
+    """
+    h5py = require("h5py", "run")
+    if external:
+        with h5py.File(path, "r") as file:
+            yield file
+        return
+    with _Within(path) as raw:
+        access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+        access.set_fileobj_driver(h5py.h5fd.fileobj_driver, raw)
+        with h5py.File(h5py.h5f.open(os.fsencode(path), h5py.h5f.ACC_RDONLY, access)) as file:
+            yield file
+
+
+class _Within(io.FileIO):
+    """Refuses to read more than the file has: HDF5 makes room for what a damaged field says, fills it with zeros and
+    looks then.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.size = os.fstat(self.fileno()).st_size
+        if sys.platform != "win32":
+            import fcntl
+
+            try:
+                fcntl.flock(self, fcntl.LOCK_SH | fcntl.LOCK_NB)  # as HDF5 does
+            except BlockingIOError:
+                raise OSError("somebody writes it") from None
+            except OSError:  # a file system without locks
+                pass
+
+    def readinto(self, buffer: Any) -> int:
+        """Bytes from here on, and zeros behind the end."""
+        buffer = memoryview(buffer)
+        if len(buffer) > self.size:
+            raise OSError(f"{len(buffer)} bytes are asked of a file of {self.size}")
+        count = 0
+        while step := super().readinto(buffer[count:]):  # of at most 2 GiB
+            count += step
+        buffer[count:] = bytes(len(buffer) - count)
+        return len(buffer)
 
 
 def datasets(file: Any) -> list[str]:

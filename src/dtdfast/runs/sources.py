@@ -20,7 +20,7 @@ from ..images import SUFFIXES, Preparation
 from ..plan.shapes import Shape
 from .arrays import Location, Samples
 from .containers import message
-from .hdf5 import dataset_of, datasets
+from .hdf5 import dataset_of, datasets, opened
 from .pictures import Files
 
 Array = NDArray[Any]
@@ -217,7 +217,7 @@ def _zarr(folder: Path) -> str:
 def _hdf5(path: str, dataset: str | None, external: bool) -> Location:
     h5py = require("h5py", "run")
     try:
-        with h5py.File(path, "r") as file:
+        with opened(path, external=external) as file:
             found = datasets(file)
             named = dataset if dataset is not None else found[0] if len(found) == 1 else None
             there = named is not None and isinstance(dataset_of(file, named, external=external), h5py.Dataset)
