@@ -19,7 +19,12 @@ from .records import Add, Layers, Refused, Value
 
 Array = NDArray[Any]
 
-GRID = np.array([-7.3, -4.1, -2.9, -1.7, -1.1, -0.6, -0.2, 0.01, 0.3, 0.7, 1.3, 1.9, 2.3, 3.7, 5.9, 11.0])
+# fmt: off
+GRID = np.array([  # the outermost and the one next to 0 show bounds that a model sets there
+    -300.0, -30.0, -7.3, -4.1, -2.9, -1.7, -1.1, -0.6, -0.2, 1e-12, 0.01, 0.3, 0.7, 1.3, 1.9, 2.3, 3.7, 5.9, 11.0, 30.0,
+    300.0,
+])
+# fmt: on
 NEAR = 2e-6
 """Of the values on the grid: models keep their constants in float32."""
 

@@ -160,10 +160,15 @@ def check(layers: list[Layer], reader: Reader, opened: Opened) -> None:
     tolerance = max(TOLERANCE, 16 * torch.finfo(expected.dtype).eps)
     outputs = reader.array(expected, "output")
     check_finite(outputs, "the module")
-    if not _again(called, reader, opened, outputs, tolerance):
+    if (off := _of_fewer(called, reader, outputs)) is None or not off <= tolerance:
         outputs = reader.array(called(), "output")
-        if difference(reader.array(called(), "output"), outputs) > tolerance:
+        if not difference(reader.array(called(), "output"), outputs) <= tolerance:
             raise ModelError(f"the module gives another answer when it is called again with the same input; {STATE}")
+        if off is not None:
+            raise ModelError(
+                f"the module's answer for a sample differs by {off:.1e} of its largest value when it is called with a "
+                "sample fewer; explain one that does not mix or count samples"
+            )
     given = reader.array(x, "example") if x.is_floating_point() else x.cpu().numpy()
 
     def predicted(some: list[Layer], n: int = len(x)) -> Any:
@@ -198,13 +203,11 @@ def check(layers: list[Layer], reader: Reader, opened: Opened) -> None:
     )
 
 
-def _again(
-    called: Callable[[int], Any], reader: Reader, opened: Opened, outputs: NDArray[Any], tolerance: float
-) -> bool:
-    """Whether the module answers a second call as the first; with one sample where that was given twice."""
-    n = 1 if opened.doubled else len(opened.x)
+def _of_fewer(called: Callable[[int], Any], reader: Reader, outputs: NDArray[Any]) -> float | None:
+    """How far the module's second answer, for one sample fewer, is from its first; None where it is no answer."""
+    n = max(len(outputs) - 1, 1)
     try:
         again = reader.array(called(n), "output")
     except Exception:  # of a module that takes no single sample
-        return False
-    return again.shape == (n, *outputs.shape[1:]) and difference(again, outputs[:n]) <= tolerance
+        return None
+    return difference(again, outputs[:n]) if again.shape == (n, *outputs.shape[1:]) else None
