@@ -26,12 +26,21 @@ LARGEST = float(np.finfo(np.float32).max)
 FLOAT_MAX = float(f"{np.finfo(np.float32).max:.7g}")
 """How frameworks write "no bound", to seven digits."""
 
+FAR = 256.0
+"""A larger bound, added and taken away again, would cost x more than two of its seven digits."""
 
-def one_sided(add: Add, x: Value, low: float | None, high: float | None) -> Value:
-    """max(x, low) = relu(x − low) + low, or min(x, high) = high − relu(high − x): piecewise linear, as a ReLU is."""
-    bound, sign = (low, 1.0) if high is None else (high, -1.0)
-    assert bound is not None
-    return scaled(add, add(L.ReLU, scaled(add, x, sign, -sign * bound)), sign, bound)
+
+def one_sided(add: Add, x: Value, bound: Any, sign: float) -> Value:
+    """max(x, low) = relu(x − low) + low, with the sign −1 min(x, high) = high − relu(high − x): piecewise linear, as a
+    ReLU is; numbers that float32 does not reach do not bound.
+    """
+    bound = np.asarray(bound, np.float64)
+    free = sign * bound <= -FLOAT_MAX
+    if free.all():
+        return x
+    bound = np.where(free, 0.0, bound)
+    y = scaled(add, add(L.ReLU, scaled(add, x, sign, -sign * bound)), sign, bound)
+    return total(add, scaled(add, y, ~free), scaled(add, x, free)) if free.any() else y
 
 
 def bounded(add: Add, x: Value, low: float | None, high: float | None) -> Value:
@@ -42,9 +51,12 @@ def bounded(add: Add, x: Value, low: float | None, high: float | None) -> Value:
         return x
     if low == 0 and high is None:
         return add(L.ReLU, x)
-    if low is None or high is None:
-        return one_sided(add, x, low, high)
-    return add(L.Activation, x, kind="clip", alpha=low, beta=high)
+    if low is None and high is not None and high <= FAR:
+        return at_most(add, x, high)
+    if high is None and low is not None and low >= -FAR:
+        return at_least(add, x, low)
+    alpha, beta = -math.inf if low is None else low, math.inf if high is None else high
+    return add(L.Activation, x, kind="clip", alpha=alpha, beta=beta)
 
 
 def of_sample(constant: Array, rank: int, n_batch: int) -> Array:
@@ -199,17 +211,11 @@ def smaller(add: Add, values: Sequence[Value]) -> Value:
 
 
 def at_least(add: Add, x: Value, low: Any) -> Value:
-    """max(x, low) = relu(x − low) + low; numbers that float32 does not reach do not bound."""
-    if (np.asarray(low) <= -FLOAT_MAX).all():
-        return x
-    return scaled(add, add(L.ReLU, scaled(add, x, 1.0, -np.asarray(low, np.float64))), 1.0, low)
+    return one_sided(add, x, low, 1.0)
 
 
 def at_most(add: Add, x: Value, high: Any) -> Value:
-    """min(x, high) = high − relu(high − x); numbers that float32 does not reach do not bound."""
-    if (np.asarray(high) >= FLOAT_MAX).all():
-        return x
-    return scaled(add, add(L.ReLU, scaled(add, x, -1.0, high)), -1.0, high)
+    return one_sided(add, x, high, -1.0)
 
 
 def absolute(add: Add, x: Value) -> Value:
