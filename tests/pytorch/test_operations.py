@@ -162,6 +162,9 @@ OPERATIONS: dict[str, tuple[Function, str]] = {
     "cat": (lambda x: torch.cat([x, x.relu(), x], 1), "ReLU Concat"),
     "chunk": (lambda x: torch.cat(x.chunk(2, 1)[::-1], 1), "Slice Slice Concat"),
     "split": (lambda x: x.split([1, 3], 1)[1], "Slice"),
+    "split, a piece of it empty": (lambda x: torch.cat(x.split([1, 0, 3], 1)[::-1], 1), "Slice Slice Concat"),
+    "a sparse weight": (lambda x: (constant(3, 192).to_sparse() @ x.flatten(1).t()).t(), "Flatten Linear"),
+    "zeros in place": (lambda x: [y := x.clone(), y[:, 0].zero_()][0], "Constant Flatten Concat Gather Reshape"),
     "unbind": (lambda x: x.unbind(1)[2], "Slice Reshape"),
     "slice": (lambda x: x[:, 1:3, ::2, :-1], "Slice Slice Slice"),
     "select and unsqueeze": (lambda x: x[:, -1].unsqueeze(1), "Slice"),
@@ -214,7 +217,7 @@ REFUSALS: dict[str, tuple[Function, str]] = {
     "a branch on the data": (lambda x: x if x.sum() > 0 else -x, ("depends on the data; make the branch to be "
     "explained a module")),
     "dropout in training": (lambda x: F.dropout(x, 0.5, training=True), ("exported in training mode; export the module "
-    "after")),
+    r"after module.eval\(\), and call F.dropout with training=self.training")),
     "a statistic by itself": (lambda x: torch.cosine_similarity(x, x.flip(1), 3), "a statistic of the very sample"),
     "samples beside channels": (lambda x: F.conv2d(x.reshape(1, -1, 8, 6), torch.ones(1, 8, 1, 1)),
     "the batch .* place 1"),

@@ -93,11 +93,11 @@ class Call:
 
         return np.asarray(self.target(**{key: argument(a) for key, a in self.arguments.items()}).numpy())
 
-    def nothing(self, records: Records) -> Any:
-        """Its result where that has no elements."""
+    def nothing(self, records: Records, shape: Shape) -> Any:
+        """A result without elements."""
         import torch
 
-        return torch.zeros((records.n_batch, *self.shape), dtype=self.dtype)
+        return torch.zeros((records.n_batch, *shape), dtype=self.dtype)
 
     def values(self) -> list[Any]:
         """The operands that are computed from the network's input, lists of them included."""

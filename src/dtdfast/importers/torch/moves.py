@@ -146,7 +146,7 @@ def _slice(records: Records, call: Call) -> Any:
     axis, size = _size(records, call.x(), call.dim)
     start, stop, step = slice(call.start, call.end, call.step).indices(size)
     if stop <= start:  # nothing, which a cat leaves out
-        return call.nothing(records)
+        return call.nothing(records, call.shape)
     return _cut(records, call.x(), axis, start, stop, step)
 
 
@@ -168,9 +168,12 @@ def _split(records: Records, call: Call) -> Pieces:
     else:
         ends = [*range(call.split_size, size, call.split_size), size]
     starts = [0, *ends[:-1]]
-    return Pieces(
-        [partial(_cut, records, call.x(), axis, start, stop) for start, stop in zip(starts, ends, strict=True)]
-    )
+
+    def piece(start: int, stop: int) -> Any:
+        shape = tuple(stop - start if a == axis else s for a, s in enumerate(call.x().shape, 1))
+        return _cut(records, call.x(), axis, start, stop) if stop > start else call.nothing(records, shape)
+
+    return Pieces([partial(piece, *span) for span in zip(starts, ends, strict=True)])
 
 
 def _unbind(records: Records, call: Call) -> Pieces:

@@ -121,7 +121,10 @@ def kept_example(program: Any) -> Any:
 
 def _weights(module: Any) -> dict[str, tuple[int, int]]:
     """What stands for every parameter: the tensor and its memory."""
-    return {name: (id(value), value.data_ptr()) for name, value in module.named_parameters(remove_duplicate=False)}
+    import torch
+
+    held = module.named_parameters(remove_duplicate=False)
+    return {n: (id(p), p.data_ptr() if p.layout == torch.strided else 0) for n, p in held}
 
 
 def _called(module: Any, x: Any, example: Any, given: dict[str, Any]) -> Any:

@@ -34,7 +34,7 @@ from .turned import PERMUTES, VIEWS, Turned, permuted, repeated, stacked_first, 
 HANDLERS: dict[str, Handler] = LAYERS | ARITHMETIC | PRODUCTS | NORMS | ATTENTION | POOLS | MOVES
 OPERATORS = {*HANDLERS, *PERMUTES, *VIEWS, *ELEMENTWISE}
 COMPUTED = (Value, Turned, Function)
-FILLED = ("zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full", "fill", "copy")
+FILLED = ("zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full", "fill", "zero", "copy")
 
 
 class Reader:
@@ -335,6 +335,7 @@ class Reader:
         if not isinstance(value, torch.Tensor):
             return np.asarray(value, np.float64)
         value = value.detach().cpu()
+        value = value if value.layout == torch.strided else value.to_dense()
         if value.dtype in (torch.float32, torch.float64):
             result: Array = value.numpy()
             return result

@@ -32,7 +32,7 @@ OPERATORS: dict[str, str] = {
     **dict.fromkeys(CHOICES, CHOICE),
     **dict.fromkeys(("topk", "sort", "argsort", "median", "kthvalue", "unique"), ORDER),
     **dict.fromkeys(("_transformer_encoder_layer_fwd", "_native_multi_head_attention"), FUSED),
-    "native_dropout": TRAINING,
+    "native_dropout": f"{TRAINING}, and call F.dropout with training=self.training",
     "sign": SIZE_OR_SIGN,
 }
 # fmt: on
