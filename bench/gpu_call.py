@@ -18,7 +18,8 @@ to OUT/rows.json when it is found:
     networks    the goals of gpu.py: maps, bits, times, steps
     rivals      the same by cuDNN, by hand, by zennit
 
-Networks have a process each, which builds on the CPU while another measures.
+Networks have a process each, which builds on the CPU while another measures. The call returns 1 if something in a stage
+failed or was wrong, and 0 else, goals missed or not.
 """
 
 from __future__ import annotations
@@ -110,6 +111,11 @@ def rows(stage: str, pack: Path, out: Path, lock: Path, clock: Clock) -> Iterato
         yield from rows_of({"kind": stage, "pack": str(pack)}, min(clock.left, 60))
 
 
+def failed(row: Row) -> bool:
+    """Whether it says so: a process that ended, a result that is wrong, a call that could not be timed."""
+    return row["kind"] == "failed" or not row.get("right", True) or "why" in row
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pack", type=lambda name: Path(name).resolve())
@@ -127,11 +133,11 @@ def main() -> int:
                 report.add(row)
                 found.append(row)
             print(f"--- {stage}: {time.monotonic() - begin:.0f} s, {clock.left:.0f} s left", flush=True)
-            if stage in TRUSTED and any(row["kind"] == "failed" or not row.get("right", True) for row in found):
+            if stage in TRUSTED and any(map(failed, found)):
                 break
     judge(report)
     report.write()
-    return 0
+    return int(any(map(failed, report.results["rows"])))
 
 
 if __name__ == "__main__":

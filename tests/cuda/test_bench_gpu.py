@@ -12,12 +12,15 @@ import numpy as np
 import pytest
 
 import gpu
+import gpu_call
 import gpu_jobs
 import gpu_references
 import tiles
 from dtdfast.cuda.run import tiles as run_tiles
 from host import HostDevice
 from paper import on_paper
+
+COMMON = {"batch": 1, "precision": "tf32", "tool": "dtdfast", "what": "something"}  # of rows that are printed
 
 
 @dataclass(frozen=True)
@@ -180,3 +183,20 @@ def test_a_process_that_hangs(report):
     """It is stopped."""
     (row,) = gpu.rows_of({"kind": "limits"}, 0)
     assert row["exit"] < 0
+
+
+@pytest.mark.parametrize(
+    ("row", "code"),
+    [
+        ({"kind": "smoke", "right": True}, 0),
+        ({"kind": "smoke", "right": False}, 1),
+        ({"kind": "time", "why": "RuntimeError: no memory"}, 1),
+        ({"kind": "failed", "what": "limits", "exit": 1, "said": ""}, 1),
+    ],
+)
+def test_what_a_call_returns(row, code, monkeypatch, tmp_path):
+    """Whoever pays for the GPU sees a failure without reading rows."""
+    monkeypatch.setattr(gpu_call, "rows", lambda stage, *_: [{"kind": "limits"}, {"network": "N", **COMMON, **row}])
+    monkeypatch.setattr(sys, "argv", ["gpu_call.py", str(tmp_path), str(tmp_path), "--stages", "limits"])
+    monkeypatch.setenv("DTDFAST_CACHE", "")  # which the call sets, and this puts back
+    assert gpu_call.main() == code
