@@ -2,7 +2,8 @@
 is at hand too.
 
 A contraction is bound by its instructions on the tensor cores, by the latency of its loop where few blocks are under
-way, or by memory; a product of computed matrices by its multiply-adds or by what it fetches; everything else by memory.
+way, or by memory; a product of computed matrices by its multiply-adds or by what it fetches; everything else by memory,
+or by instructions where these find the place of every element.
 The figures are data sheets' and published measurements', not this
 package's.
 """
@@ -14,6 +15,7 @@ from math import prod
 from dtdfast.cuda.kernels.dense import Tile
 from dtdfast.cuda.kernels.epilogue import FIRST_VIEW, PER_VIEW, Finish
 from dtdfast.cuda.kernels.matmul import TERMS, TILE
+from dtdfast.cuda.kernels.strided import elements
 from dtdfast.cuda.kernels.tile_copies import CHANNELS, INNER, N_TAPS, PIXELS
 from dtdfast.cuda.kernels.warp_product import ROW_BYTES, WGMMA, bytes_of
 from dtdfast.cuda.run.launch import Launch
@@ -28,6 +30,9 @@ INSTRUCTION = 6.5  # cycles of one of a multiprocessor's four tensor cores, for 
 # cycles that a block takes for a step, and for each tile of it, however small they are: latencies
 STEP, TURN = 250, 150
 BEGIN, RESULT = 1500, 15  # cycles until a block has its first tile; instructions to finish one of its sums
+# instructions of a kernel of elements: of its place and of a view's address, both without and for each axis beyond the
+# first; for an element of a view, by whether it has less than four bytes. The machine code has these within three.
+PLACE, ADDRESS, ELEMENT = (4, 7), (13, 2), {False: 1, True: 2}
 WARPS = {False: 16, True: 8}  # of a multiprocessor, by whether a thread has more than 64 sums
 
 # instructions per tile, 16 × 8 block of sums and product
@@ -67,17 +72,26 @@ def of_product(launch: Launch) -> float:
 
 
 def of_elements(launch: Launch) -> float:
-    """Every view that is there and moves along is read or written once; of a line, each of its elements."""
-    _, types, constants, n_axes, _, _, per_line = launch.kernel.constants
-    a = launch.integers
-    lanes = constants[-1] if launch.kernel.name.startswith("max_") else 1  # type: ignore[index]
+    """Every view that is there and moves along is read or written once; of a line, each of its elements. Threads find
+    their place and addresses, and take an instruction or two for an element.
+    """
+    _, types, constants, n_axes, _, _, *_, last = launch.kernel.constants
+    a, together = launch.integers, 1
     first = 1 + 3 * (n_axes - 1)  # type: ignore[operator]
-    lanes = a[first + len(types) * (1 + n_axes)] if per_line else lanes  # type: ignore[arg-type, operator]
-    moved = 0
+    if launch.kernel.factory is elements:
+        together = last  # type: ignore[assignment]
+    elif launch.kernel.name.startswith("max_"):
+        together = constants[-1]  # type: ignore[index]
+    elif last:  # a warp for each line
+        together = a[first + len(types) * (1 + n_axes)]  # type: ignore[arg-type, operator]
+    moved, issued = 0, PLACE[0] + PLACE[1] * (n_axes - 1)  # type: ignore[operator]
     for k, dtype in enumerate(types):  # type: ignore[arg-type, var-annotated]
         address, *strides = a[first + k * (1 + n_axes) : first + (k + 1) * (1 + n_axes)]  # type: ignore[operator]
-        moved += SIZES[dtype] * a[0] * lanes if address > 2**32 and strides[-1] else 0
-    return moved / MEMORY
+        if address <= 2**32:
+            continue
+        issued += ADDRESS[0] + ADDRESS[1] * (n_axes - 1) + ELEMENT[SIZES[dtype] < 4] * together  # type: ignore[operator]
+        moved += SIZES[dtype] * a[0] * together if strides[-1] else 0
+    return max(moved / MEMORY, a[0] * issued / (MULTIPROCESSORS * 128 * CLOCK))
 
 
 def seconds(launches: list[Launch]) -> float:

@@ -28,7 +28,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def kernel(mode: str = "times", n_axes: int = 2) -> Kernel:
-    return strided.kernel(elementwise.multiply, ("f4",) * 3, (mode,), n_axes, 1, 1)
+    return strided.kernel_of_elements(elementwise.multiply, ("f4",) * 3, (mode,), n_axes, 0, 1, ("along",) * 2, 1)
 
 
 def compiler(image: bytes = b"machine code") -> Callable[[Kernel, tuple[int, int]], Binary]:
@@ -81,7 +81,7 @@ from dtdfast.cuda.compile import cache
 from dtdfast.cuda.compile.kernel import Binary
 from dtdfast.cuda.kernels import elementwise
 from dtdfast.cuda.run import strided
-kernel = strided.kernel(elementwise.multiply, ("f4",) * 3, ("times",), 2, 1, 1)
+kernel = strided.kernel_of_elements(elementwise.multiply, ("f4",) * 3, ("times",), 2, 0, 1, ("along",) * 2, 1)
 print("ready", flush=True)
 for number in range(10**6):
     cache.compiled(kernel, (9, 0), lambda kernel, cc: Binary(bytes([number % 256]) * (1 << 22), kernel.name))

@@ -29,6 +29,7 @@ from dtdfast.cuda.kernels import (
 )
 from dtdfast.cuda.kernels.formulas import ACTIVATIONS, FACTORS, INPUT_MAPS, MULTIPLIERS, WEIGHT_MAPS
 from dtdfast.cuda.kernels.matmul import N_INTEGERS, THREADS, matmul
+from dtdfast.cuda.kernels.strided import ABSENT, ALONG, STILL
 from dtdfast.cuda.run.matmul import MIN_BLOCKS, NAME
 from dtdfast.explainer import Explainer
 from host import HostDevice
@@ -43,28 +44,16 @@ REGISTERS = 80  # of a thread: three blocks of 256 on a multiprocessor
 BODIES = [
     (elementwise.fill_long, (), 1, 1, 0),
     (elementwise.clear_border, (), 2, 0, 0),
-    (elementwise.move, (), 2, 1, 0),
-    *((elementwise.map_input, (mode,), 3, 0, 0) for mode in list(INPUT_MAPS)[::2]),
-    *((elementwise.multiply, (mode,), 3, 1, 1) for mode in list(MULTIPLIERS)[1::2]),
-    (elementwise.divide, ("none",), 3, 1, 0),
-    (elementwise.divide, ("positive",), 3, 1, 0),
-    (elementwise.divide, ("negative",), 3, 1, 0),
-    *((elementwise.activate, (kind, bool(k % 2)), 3, 0, 2) for k, kind in enumerate(ACTIVATIONS)),
-    (elementwise.affine, (), 4, 1, 0),
-    *((elementwise.factor, (mode,), 8, 1, 2) for mode in (*FACTORS, "signed", "paired")),
-    *((elementwise.map_weight, (mode,), 2, 0, 1) for mode in ("1", "w+g.w-")),
     *((depthwise.neuron_channel, ("clip", mode, True), 10, 4, 4) for mode in ("none", "gate", "denominator",
     "derivative", "signed")),
     (depthwise.neuron_channel, ("gelu_tanh", "gate", False), 10, 4, 4),
     *((depthwise.taps_channel, (weight_map, "times"), 5, 4, 1) for weight_map in list(WEIGHT_MAPS)[::2]),
-    *((pool.max_pool, (9, lanes), (real, winner, real, *["f4"] * 3), 10, 0)
+    *((pool.max_pool, (9, lanes), (real, winner, real, *["f4"] * 3), 7, 0)
       for real, winner, lanes in (("f4", "u1", 4), ("f4", "u2", 1), ("bf16", "u1", 4))),
-    *((pool.max_unpool, (scaled, 4, lanes), ("f4", "f4", "f4", winner, *["f4"] * 3), 15, 0)
+    *((pool.max_unpool, (scaled, 4, lanes), ("f4", "f4", "f4", winner, *["f4"] * 3), 11, 0)
       for winner, scaled, lanes in (("u1", False, 1), ("u1", True, 4), ("u2", True, 1), ("u2", False, 4))),
-    (pool.max_unpool, (True, 1, 4), ("bf16", "bf16", "bf16", "u1", *["f4"] * 3), 15, 0),
+    (pool.max_unpool, (True, 1, 4), ("bf16", "bf16", "bf16", "u1", *["f4"] * 3), 11, 0),
     (elementwise.clear_border, (), ("f4", "bf16"), 0, 0),
-    (elementwise.move, (), ("bf16", "f4"), 1, 0),
-    (elementwise.multiply, ("times",), ("f4", "bf16", "bf16"), 1, 1),
     (depthwise.neuron_channel, ("relu", "gate", True),
      ("bf16", "bf16", "bf16", "bf16", "f4", "bf16", "bf16", "f4", "f4", "f4"), 4, 4),
     (normalise.lrn, (), 3, 3, 3),
@@ -91,6 +80,23 @@ LINES = [  # a warp each, with sums in float64
     (normalise.norm_derivative, (True,), 4, 6, 1),
 ]
 
+# (function, constants, how many views or their types, longs, floats, operands that are not there along)
+ELEMENTS = [
+    (elementwise.move, (), 2, 0, 0, {}),
+    (elementwise.move, (), ("bf16", "f4"), 0, 0, {}),
+    *((elementwise.map_input, (mode,), 3, 0, 0, {}) for mode in list(INPUT_MAPS)[::2]),
+    (elementwise.map_input, ("1",), 3, 0, 0, {1: ABSENT, 2: ABSENT}),
+    *((elementwise.map_weight, (mode,), 2, 0, 1, {}) for mode in ("1", "w+g.w-")),
+    *((elementwise.multiply, (mode,), 3, 0, 1, {}) for mode in list(MULTIPLIERS)[1::2]),
+    (elementwise.multiply, ("times",), ("f4", "bf16", "bf16"), 0, 1, {2: STILL}),
+    *((elementwise.divide, (mode,), 3, 0, 0, {}) for mode in ("none", "positive", "negative")),
+    *((elementwise.activate, (kind, bool(k % 2), kind == "leaky_relu"), 3, 0, 2,
+       {} if kind == "leaky_relu" else {2: ABSENT}) for k, kind in enumerate(ACTIVATIONS)),
+    (elementwise.affine, (), 4, 0, 0, {2: STILL}),
+    *((elementwise.factor, (mode,), ("f4", "bf16", *("f4",) * 6), 1, 2, {6: STILL}) for mode in (*FACTORS, "signed")),
+    (elementwise.factor, ("paired",), 8, 1, 2, {3: ABSENT, 7: ABSENT}),
+]  # fmt: skip
+
 
 SUMS = [  # a warp for each block of a sample
     (sums.sums, ("times",), ("f4", "f4"), 0, 0),
@@ -101,6 +107,13 @@ SUMS = [  # a warp for each block of a sample
 ]
 
 
+def of_neighbours(function, constants, views, longs, floats, others, n_axes):
+    types = views if isinstance(views, tuple) else ("f4",) * views
+    forms = tuple(others.get(k, ALONG) for k in range(1, len(types)))
+    together = 8 if "bf16" in types else 4
+    return strided.kernel_of_elements(function, types, constants, n_axes, longs, floats, forms, together)
+
+
 def kernels():
     return [
         strided.kernel(
@@ -108,6 +121,8 @@ def kernels():
             number >= len(BODIES),
         )
         for number, (body, constants, views, longs, floats) in enumerate([*BODIES, *LINES])
+    ] + [
+        of_neighbours(*row, 1 + number % 4) for number, row in enumerate(ELEMENTS)
     ] + [
         sums.kernel(body, types, constants, 1 + number % 4, longs, floats)
         for number, (body, constants, types, longs, floats) in enumerate(SUMS)
@@ -178,6 +193,8 @@ def test_what_transformers_ask_for():
             Explainer(net.layers, backend="cuda", kind="gradient").explain(net.sample(2), 0)
     asked = {(k.constants[0], k.constants[-1]) for k in device.kernels if k.factory is strided.skeleton}
     assert asked <= {(row[0], rows is LINES) for rows in (BODIES, LINES) for row in rows}
+    functions = {k.constants[0] for k in device.kernels if k.factory is strided.elements}
+    assert elementwise.multiply in functions <= {row[0] for row in ELEMENTS}
     lines = {body for body, per_line in asked if per_line}
     assert lines == {row[0] for row in LINES} - {normalise.log_softmax}
     assert any(k.name == NAME for k in device.kernels)
@@ -203,7 +220,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def some_kernel(mode="times", n_axes=2):
-    return strided.kernel(elementwise.multiply, ("f4",) * 3, (mode,), n_axes, 1, 1)
+    return strided.kernel_of_elements(elementwise.multiply, ("f4",) * 3, (mode,), n_axes, 0, 1, (ALONG, ALONG), 1)
 
 
 def test_cache(folder):
@@ -271,7 +288,7 @@ def is_sibling(node):
 
 def test_a_comment_in_a_file_keeps_its_kernels(monkeypatch):
     """As an edit of the real file would: pool.py is read with one more comment, then with one more line of code."""
-    kernel = strided.kernel(pool.max_pool, ("f4",) * 2, (9, 1), 1, 3, 0)
+    kernel = strided.kernel(pool.max_pool, ("f4",) * 3, (9, 1), 1, 7, 0)
     found = []
     read = Path.read_text
     for more in ("", "\n# more\n", "\nMORE = 1\n"):
@@ -324,11 +341,7 @@ def test_what_the_executor_loads(folder):
 
 
 def kernels_for_two():
-    return [
-        strided.kernel(elementwise.multiply, ("f4",) * 3, (mode,), n_axes, 1, 1)
-        for mode in ("times", "positive")
-        for n_axes in (1, 2)
-    ]
+    return [some_kernel(mode, n_axes) for mode in ("times", "positive") for n_axes in (1, 2)]
 
 
 def test_side_by_side(folder, monkeypatch):

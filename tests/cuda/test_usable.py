@@ -143,7 +143,7 @@ def test_numpy_that_numba_cannot_compile_with(driver, monkeypatch):
 def test_a_kernel_that_must_be_compiled(monkeypatch, tmp_path):
     """It is refused before anything else is compiled; kept ones are loaded."""
     monkeypatch.setenv("DTDFAST_CACHE", str(tmp_path))
-    made = strided.kernel(elementwise.multiply, ("f4",) * 3, ("times",), 1, 1, 1)
+    made = strided.kernel_of_elements(elementwise.multiply, ("f4",) * 3, ("times",), 1, 0, 1, ("along",) * 2, 1)
     cache.compiled(made, (9, 0), lambda kernel, cc: Binary(b"code", kernel.name))
     with_numpy("2.5.0rc1", monkeypatch)
     monkeypatch.setattr(cache, "compiled", lambda *ignored: pytest.fail("compiled"))

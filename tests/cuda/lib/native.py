@@ -128,7 +128,50 @@ def _single(value: Any) -> Any:
     return np.float32(value)
 
 
+def _loading4(load: Any, size: int) -> Any:
+    @inline
+    def load4(at: Any) -> Any:
+        assert at % (4 * size) == 0
+        return load(at), load(at + size), load(at + 2 * size), load(at + 3 * size)
+
+    return load4
+
+
+def _storing4(store: Any, size: int) -> Any:
+    @inline
+    def store4(at: Any, a: Any, b: Any, c: Any, d: Any) -> None:
+        assert at % (4 * size) == 0
+        store(at, a), store(at + size, b), store(at + 2 * size, c), store(at + 3 * size, d)
+
+    return store4
+
+
+_load4_bf16, _store4_bf16 = _loading4(_load_bf16, 2), _storing4(_store_bf16, 2)
+
+
+@inline
+def _load8_bf16(at: Any) -> Any:
+    assert at % 16 == 0
+    return _load4_bf16(at) + _load4_bf16(at + 8)
+
+
+@inline
+def _store8_bf16(at: Any, a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any, h: Any) -> None:
+    assert at % 16 == 0
+    _store4_bf16(at, a, b, c, d), _store4_bf16(at + 8, e, f, g, h)
+
+
 WORDS = {
+    language.load4: _loading4(_loading(types.float32, types.float32), 4),
+    language.load4_bf16: _load4_bf16,
+    language.load8_bf16: _load8_bf16,
+    language.load4_bytes: _loading4(_loading(types.uint8, types.int64), 1),
+    language.load4_shorts: _loading4(_loading(types.uint16, types.int64), 2),
+    language.store4: _storing4(_storing(types.float32), 4),
+    language.store4_bf16: _store4_bf16,
+    language.store8_bf16: _store8_bf16,
+    language.store4_bytes: _storing4(_storing(types.uint8), 1),
+    language.store4_shorts: _storing4(_storing(types.uint16), 2),
     language.item: _item,
     language.line: _item,
     language.lane: _first_lane,

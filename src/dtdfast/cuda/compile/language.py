@@ -140,6 +140,35 @@ LOADS: dict[str, Any] = {"f4": load, "bf16": load_bf16, "u1": load_byte, "u2": l
 STORES: dict[str, Any] = {"f4": store, "bf16": store_bf16, "u1": store_byte, "u2": store_short, "i8": store_long}
 """By the type that a view's numbers have in memory; arithmetic is float32 whatever that is."""
 
+
+def _neighbours(at: int, n: int, size: int) -> range:
+    """Addresses of n numbers side by side, for one instruction: the first is a multiple of all their bytes."""
+    assert at % (n * size) == 0, f"address {at:#x} is not a multiple of {n * size}"
+    return range(at, at + n * size, size)
+
+
+def _loading(word: Callable[[int], Any], n: int, size: int) -> Callable[[int], tuple[Any, ...]]:
+    return lambda at: tuple(map(word, _neighbours(at, n, size)))
+
+
+def _storing(word: Callable[[int, Any], None], n: int, size: int) -> Callable[..., None]:
+    def store(at: int, *values: Any) -> None:
+        for to, value in zip(_neighbours(at, n, size), values, strict=True):
+            word(to, value)
+
+    return store
+
+
+load4, store4 = _loading(load, 4, 4), _storing(store, 4, 4)
+load4_bf16, store4_bf16 = _loading(load_bf16, 4, 2), _storing(store_bf16, 4, 2)
+load8_bf16, store8_bf16 = _loading(load_bf16, 8, 2), _storing(store_bf16, 8, 2)
+load4_bytes, store4_bytes = _loading(load_byte, 4, 1), _storing(store_byte, 4, 1)
+load4_shorts, store4_shorts = _loading(load_short, 4, 2), _storing(store_short, 4, 2)
+
+LOADS4: dict[str, Any] = {"f4": load4, "bf16": load4_bf16, "u1": load4_bytes, "u2": load4_shorts}
+STORES4: dict[str, Any] = {"f4": store4, "bf16": store4_bf16, "u1": store4_bytes, "u2": store4_shorts}
+"""The same of four numbers side by side."""
+
 # -------------------------------------------------------------------------------------------------------- translation
 
 WORDS: dict[Any, Any] = {}  # to Python the words mean what they say

@@ -170,6 +170,14 @@ store8_bf16 = _instruction(
     "{.reg .b32 w<4>; " + "".join(f"cvt.rn.bf16x2.f32 w{k}, ${2 * k + 2}, ${2 * k + 1}; " for k in range(4))
     + "st.global.v4.b32 [$0], {w0,w1,w2,w3};}", "", "lffffffff", memory=True,
 )  # fmt: skip
+load4_bf16 = _instruction(
+    "{.reg .b32 v, w; ld.global.v2.b32 {v,w}, [$4]; shl.b32 $0, v, 16; and.b32 $1, v, 0xFFFF0000; shl.b32 $2, w, 16; "
+    "and.b32 $3, w, 0xFFFF0000;}", "ffff", "l", memory=True,
+)  # fmt: skip
+store4_bf16 = _instruction(
+    "{.reg .b32 v, w; cvt.rn.bf16x2.f32 v, $2, $1; cvt.rn.bf16x2.f32 w, $4, $3; st.global.v2.b32 [$0], {v,w};}",
+    "", "lffff", memory=True,
+)  # fmt: skip
 store_byte = _instruction("st.global.u8 [$0], $1;", "", "li", memory=True)
 store_short = _instruction("{.reg .b16 t; cvt.u16.u32 t, $1; st.global.b16 [$0], t;}", "", "li", memory=True)
 
@@ -390,7 +398,17 @@ WORDS = {
     language.load_short: load_short,
     language.load_long: read_long,
     language.load_wide: _instruction("ld.global.f64 $0, [$1];", "d", "l", memory=True),
+    language.load4: load4,
+    language.load4_bf16: load4_bf16,
+    language.load8_bf16: load8_bf16,
+    language.load4_bytes: _instruction("ld.global.v4.u8 {$0,$1,$2,$3}, [$4];", "iiii", "l", memory=True),
+    language.load4_shorts: _instruction("ld.global.v4.u16 {$0,$1,$2,$3}, [$4];", "iiii", "l", memory=True),
     language.store: store,
+    language.store4: store4,
+    language.store4_bf16: store4_bf16,
+    language.store8_bf16: store8_bf16,
+    language.store4_bytes: _instruction("st.global.v4.u8 [$0], {$1,$2,$3,$4};", "", "liiii", memory=True),
+    language.store4_shorts: _instruction("st.global.v4.u16 [$0], {$1,$2,$3,$4};", "", "liiii", memory=True),
     language.store_wide: _instruction("st.global.f64 [$0], $1;", "", "ld", memory=True),
     language.store_bf16: store_bf16,
     language.store_byte: store_byte,

@@ -1,7 +1,10 @@
-"""Bodies that compute each element of the result from the same element of their operands.
+"""Functions that compute each element of a result from the same element of their operands, and bodies without operands.
 
-Every factory of a body takes the types of its views first. A body's arguments are the addresses of the result and the
-operands (0: absent), then integers, then floats.
+A function's arguments are integers, floats, and the operands' elements, which have a default where they may be absent.
+`strided.elements` loads, adds to what is there if a step says so, and stores.
+
+Every factory of a body, here and in the other files, takes the types of its views first. A body's arguments are the
+addresses of the result and the operands (0: absent), then integers, then floats.
 """
 
 from __future__ import annotations
@@ -9,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..compile.language import LOADS, STORES, load, load_long, single_product, store_long
+from ..compile.language import LOADS, STORES, load_long, single_product, store_long
 from .formulas import (
     ACTIVATIONS,
     DERIVATIVES,
@@ -20,6 +23,7 @@ from .formulas import (
     QUOTIENTS,
     WEIGHT_MAPS,
     ZERO,
+    Function,
     Scalar,
     paired,
     quotient,
@@ -64,123 +68,93 @@ def clear_border(types: Types) -> Body:
     return body
 
 
-def move(types: Types) -> Body:
-    """out (+)= x."""
-    put, get = putter(types[0]), LOADS[types[1]]
-
-    def body(out: int, x: int, accumulate: int) -> None:
-        put(out, get(x), accumulate)
-
-    return body
+def move() -> Function:
+    """x."""
+    return lambda x: x
 
 
-def map_input(types: Types, mode: str) -> Body:
-    """out = map(x); m is the bound of a box."""
-    store, get = STORES[types[0]], LOADS[types[1]]
+def map_input(mode: str) -> Function:
+    """map(x); m is the bound of a box."""
     formula = INPUT_MAPS[mode]
 
-    def body(out: int, x: int, m: int) -> None:
-        store(out, formula(get(x) if x != 0 else ZERO, load(m) if m != 0 else ZERO))
+    def value(x: Scalar = ZERO, m: Scalar = ZERO) -> Scalar:
+        return formula(x, m)
 
-    return body
+    return value
 
 
-def map_weight(types: Types, mode: str) -> Body:
-    """out = wm(x), but for "1": 1 where x is not 0."""
-    store, get = STORES[types[0]], LOADS[types[1]]
+def map_weight(mode: str) -> Function:
+    """wm(x), but for "1": 1 where x is not 0."""
     formula = WEIGHT_MAPS[mode]
     ones = mode == "1"
 
-    def body(out: int, x: int, gamma: Scalar) -> None:
-        v = get(x)
-        if ones and v == ZERO:
-            store(out, ZERO)
-        else:
-            store(out, formula(v, gamma))
+    def value(gamma: Scalar, x: Scalar) -> Scalar:
+        return ZERO if ones and x == ZERO else formula(x, gamma)
 
-    return body
+    return value
 
 
-def multiply(types: Types, mode: str) -> Body:
-    """out (+)= coefficient · multiplier(m) · x."""
-    put, get, get_m = putter(types[0]), LOADS[types[1]], LOADS[types[2]]
+def multiply(mode: str) -> Function:
+    """coefficient · multiplier(m) · x."""
     formula = MULTIPLIERS[mode]
 
-    def body(out: int, x: int, m: int, accumulate: int, coefficient: Scalar) -> None:
-        put(out, single_product(formula(get_m(m) if m != 0 else ZERO, get(x)), coefficient), accumulate)
+    def value(coefficient: Scalar, x: Scalar, m: Scalar = ZERO) -> Scalar:
+        return single_product(formula(m, x), coefficient)
 
-    return body
-
-
-def divide(types: Types, mode: str) -> Body:
-    """out (+)= x / m, 0 where m is 0, or has not the sign of the mode."""
-    put, get, get_m = putter(types[0]), LOADS[types[1]], LOADS[types[2]]
-    formula = QUOTIENTS[mode]
-
-    def body(out: int, x: int, m: int, accumulate: int) -> None:
-        put(out, formula(get(x), get_m(m)), accumulate)
-
-    return body
+    return value
 
 
-def activate(types: Types, kind: str, derivative: bool) -> Body:
-    """out = act(x), or act'(x); `slopes` stand for the a of a leaky_relu."""
-    store, get = STORES[types[0]], LOADS[types[1]]
+def divide(mode: str) -> Function:
+    """x / m, 0 where m is 0, or has not the sign of the mode."""
+    return QUOTIENTS[mode]
+
+
+def activate(kind: str, derivative: bool, sloped: bool) -> Function:
+    """act(x), or act'(x); if `sloped`, slopes stand for the a of a leaky_relu."""
     formula = (DERIVATIVES if derivative else ACTIVATIONS)[kind]
 
-    def body(out: int, x: int, slopes: int, a: Scalar, b: Scalar) -> None:
-        store(out, formula(get(x), load(slopes) if slopes != 0 else a, b))
+    def value(a: Scalar, b: Scalar, x: Scalar, slopes: Scalar = ZERO) -> Scalar:
+        return formula(x, slopes if sloped else a, b)
 
-    return body
-
-
-def affine(types: Types) -> Body:
-    """out (+)= x · weight[c] + bias[c]."""
-    put, get = putter(types[0]), LOADS[types[1]]
-
-    def body(out: int, x: int, weight: int, bias: int, accumulate: int) -> None:
-        shift = load(bias) if bias != 0 else ZERO
-        put(out, single_product(get(x), load(weight)) + shift, accumulate)
-
-    return body
+    return value
 
 
-def factor(types: Types, mode: str) -> Body:
+def affine() -> Function:
+    """x · weight[c] + bias[c]."""
+
+    def value(x: Scalar, weight: Scalar, bias: Scalar = ZERO) -> Scalar:
+        return single_product(x, weight) + bias
+
+    return value
+
+
+def factor(mode: str) -> Function:
     """The factor of a share from its terms: see formulas.gate, denominator, signed and paired."""
-    store = STORES[types[0]]
-    get_terms, get_x, get_m, get_other = (LOADS[types[k]] for k in (1, 3, 4, 7))
     formula = FACTORS.get(mode, FACTORS["gate"])
     by_sign, in_pairs = mode == "signed", mode == "paired"
 
-    def body(
-        out: int,
-        terms: int,
-        bias_d: int,
-        x: int,
-        m: int,
-        bias: int,
-        scale: int,
-        other: int,
+    def value(
         select: int,
         coefficient: Scalar,
         stabilizer: Scalar,
-    ) -> None:
-        b = load(bias_d) if bias_d != 0 else ZERO
-        d = get_terms(terms) + b
-        a = get_x(x) if x != 0 else ZERO
-        y = get_m(m) if m != 0 else ZERO
-        if bias != 0:
-            y = y + load(bias)
-        c = coefficient
-        if other != 0 and get_other(other) == ZERO:  # the other share is empty: this one passes on all of R
-            c = ONE
-        s = load(scale) if scale != 0 else ONE
+        terms: Scalar,
+        bias_d: Scalar = ZERO,
+        x: Scalar = ZERO,
+        m: Scalar = ZERO,
+        bias: Scalar = ZERO,
+        scale: Scalar = ONE,
+        other: Scalar = ONE,
+    ) -> Scalar:
+        d = terms + bias_d
+        y = m + bias
         if by_sign:
-            store(out, quotient(signed(d, get_m(m) - d, y, stabilizer), s))
+            result = quotient(signed(d, m - d, y, stabilizer), scale)
         elif in_pairs:
-            size = paired(get_terms(terms), get_m(m), y, b, coefficient)
-            store(out, selected(select, y, stabilised(size, stabilizer)))
+            result = selected(select, y, stabilised(paired(terms, m, y, bias_d, coefficient), stabilizer))
         else:
-            store(out, selected(select, y, formula(stabilised(d, stabilizer), a, s, c)))
+            # where the other share is empty, this one passes on all of R
+            c = ONE if other == ZERO else coefficient
+            result = selected(select, y, formula(stabilised(d, stabilizer), x, scale, c))
+        return result
 
-    return body
+    return value

@@ -1,17 +1,16 @@
 """Max-pooling.  The winner of a window is the number of its first largest tap; a NaN wins.
 
-A thread computes `together` channels: CHANNELS where the number of channels divides by it, else 1. It finds its place
-and its taps once for all of them, and all their loads are under way at once. The last integers of a body are the bytes
-from one of its channels to the next, in each view that has them.
+A thread computes `together` channels: CHANNELS where every view has them side by side, else 1. It finds its place and
+its taps once for all of them, and loads and stores them by one instruction.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from ..compile.language import LOADS, STORES, load_long, times
+from ..compile.language import LOADS, LOADS4, STORES, STORES4, load_long, times
 from .elementwise import Types, putter
-from .formulas import INFINITY, ONE, ZERO, Scalar
+from .formulas import INFINITY, ZERO, Scalar
 
 Body = Any
 CHANNELS = 4  # of a thread
@@ -24,6 +23,7 @@ def max_pool(types: Types, n_taps: int, together: int) -> Body:
     (d, h, w) of longs.
     """
     store, store_winner, get = STORES[types[0]], STORES[types[1]], LOADS[types[2]]
+    store4, store4_winners, get4 = STORES4[types[0]], STORES4[types[1]], LOADS4[types[2]]
 
     def better(v: Scalar, best: Scalar, winner: int) -> bool:
         return winner < 0 or v > best or (v != v and best == best)
@@ -31,7 +31,6 @@ def max_pool(types: Types, n_taps: int, together: int) -> Body:
     def body(
         out: int, m: int, x: int, d: int, h: int, w: int,
         taps: int, depth: int, height: int, width: int, x_d: int, x_h: int, x_w: int,
-        out_c: int, m_c: int, x_c: int,
     ) -> None:  # fmt: skip
         best_0, best_1, best_2, best_3 = -INFINITY, -INFINITY, -INFINITY, -INFINITY
         winner_0, winner_1, winner_2, winner_3 = -1, -1, -1, -1
@@ -43,26 +42,24 @@ def max_pool(types: Types, n_taps: int, together: int) -> Body:
             )
             if 0 <= q_d < depth and 0 <= q_h < height and 0 <= q_w < width:
                 at = x + times(q_d, x_d) + times(q_h, x_h) + times(q_w, x_w)
-                v_0 = get(at)
                 if together > 1:
-                    v_1, v_2, v_3 = get(at + x_c), get(at + 2 * x_c), get(at + 3 * x_c)
+                    v_0, v_1, v_2, v_3 = get4(at)
                     if better(v_1, best_1, winner_1):
                         best_1, winner_1 = v_1, k
                     if better(v_2, best_2, winner_2):
                         best_2, winner_2 = v_2, k
                     if better(v_3, best_3, winner_3):
                         best_3, winner_3 = v_3, k
+                else:
+                    v_0 = get(at)
                 if better(v_0, best_0, winner_0):
                     best_0, winner_0 = v_0, k
-        store(out, best_0)
-        store_winner(m, winner_0)
         if together > 1:
-            store(out + out_c, best_1)
-            store(out + 2 * out_c, best_2)
-            store(out + 3 * out_c, best_3)
-            store_winner(m + m_c, winner_1)
-            store_winner(m + 2 * m_c, winner_2)
-            store_winner(m + 3 * m_c, winner_3)
+            store4(out, best_0, best_1, best_2, best_3)
+            store4_winners(m, winner_0, winner_1, winner_2, winner_3)
+        else:
+            store(out, best_0)
+            store_winner(m, winner_0)
 
     return body
 
@@ -74,12 +71,13 @@ def max_unpool(types: Types, scaled: bool, n_taps: int, together: int) -> Body:
     of longs.
     """
     put, get_factor, get, load_winner = putter(types[0]), LOADS[types[1]], LOADS[types[2]], LOADS[types[3]]
+    there4, store4 = LOADS4[types[0]], STORES4[types[0]]
+    get4_factor, get4, load4_winners = (LOADS4[types[k]] for k in (1, 2, 3))
 
     def body(
         out: int, factor: int, x: int, m: int, d: int, h: int, w: int,
         taps: int, depth: int, height: int, width: int,
         x_d: int, x_h: int, x_w: int, m_d: int, m_h: int, m_w: int, accumulate: int,
-        out_c: int, factor_c: int, x_c: int, m_c: int,
     ) -> None:  # fmt: skip
         total_0, total_1, total_2, total_3 = ZERO, ZERO, ZERO, ZERO
         for k in range(n_taps):
@@ -89,31 +87,24 @@ def max_unpool(types: Types, scaled: bool, n_taps: int, together: int) -> Body:
                 tap = load_long(row)
                 won = m + times(q_d, m_d) + times(q_h, m_h) + times(q_w, m_w)
                 at = x + times(q_d, x_d) + times(q_h, x_h) + times(q_w, x_w)
-                winner_0, v_0 = load_winner(won), get(at)
                 if together > 1:
-                    winner_1, winner_2, winner_3 = (
-                        load_winner(won + m_c),
-                        load_winner(won + 2 * m_c),
-                        load_winner(won + 3 * m_c),
-                    )
-                    v_1, v_2, v_3 = get(at + x_c), get(at + 2 * x_c), get(at + 3 * x_c)
+                    winner_0, winner_1, winner_2, winner_3 = load4_winners(won)
+                    v_0, v_1, v_2, v_3 = get4(at)
                     total_1 += v_1 if winner_1 == tap else ZERO
                     total_2 += v_2 if winner_2 == tap else ZERO
                     total_3 += v_3 if winner_3 == tap else ZERO
+                else:
+                    winner_0, v_0 = load_winner(won), get(at)
                 total_0 += v_0 if winner_0 == tap else ZERO
-        f_0, f_1, f_2, f_3 = ONE, ONE, ONE, ONE
-        if scaled:
-            f_0 = get_factor(factor)
-            if together > 1:
-                f_1, f_2, f_3 = (
-                    get_factor(factor + factor_c),
-                    get_factor(factor + 2 * factor_c),
-                    get_factor(factor + 3 * factor_c),
-                )
-        put(out, total_0 * f_0, accumulate)
         if together > 1:
-            put(out + out_c, total_1 * f_1, accumulate)
-            put(out + 2 * out_c, total_2 * f_2, accumulate)
-            put(out + 3 * out_c, total_3 * f_3, accumulate)
+            if scaled:
+                f_0, f_1, f_2, f_3 = get4_factor(factor)
+                total_0, total_1, total_2, total_3 = total_0 * f_0, total_1 * f_1, total_2 * f_2, total_3 * f_3
+            if accumulate != 0:
+                v_0, v_1, v_2, v_3 = there4(out)
+                total_0, total_1, total_2, total_3 = v_0 + total_0, v_1 + total_1, v_2 + total_2, v_3 + total_3
+            store4(out, total_0, total_1, total_2, total_3)
+        else:
+            put(out, total_0 * get_factor(factor) if scaled else total_0, accumulate)
 
     return body

@@ -7,6 +7,7 @@ No decisions and no maths: csrc/README.md says what each operation does with its
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -47,46 +48,46 @@ def _frame(buffer: Buffer) -> np.ndarray[Any, np.dtype[np.int64]]:
 
 def move(site: Site) -> list[Launch]:
     x = site.view(site.step.x) if site.step.bound is None else site.bound()
-    return site.run((elementwise.move,), [site.view(site.step.out), x], (int(site.step.accumulate),))
+    return site.elements((elementwise.move,), [site.view(site.step.out), x])
 
 
 def map_input(site: Site) -> list[Launch]:
     step = site.step
-    return site.run((elementwise.map_input, step.input_map), [site.view(step.out), site.view(step.x), site.bound()])
+    views = [site.view(step.out), site.view(step.x), site.bound()]
+    return site.elements((elementwise.map_input, step.input_map), views)
 
 
 def map_weight(site: Site) -> list[Launch]:
     step = site.step
-    return site.run(
-        (elementwise.map_weight, step.weight_map), [site.view(step.out), site.view(step.x)], (), (step.gamma,)
-    )
+    views = [site.view(step.out), site.view(step.x)]
+    return site.elements((elementwise.map_weight, step.weight_map), views, (), (step.gamma,))
 
 
 def multiply(site: Site) -> list[Launch]:
     step = site.step
     m = site.view(step.m, kept=True) if step.bound is None else site.bound()
     views = [site.view(step.out), site.view(step.x), m]
-    body = (elementwise.multiply, step.multiplier)
-    return site.run(body, views, (int(step.accumulate),), (step.coefficient,))
+    return site.elements((elementwise.multiply, step.multiplier), views, (), (step.coefficient,))
 
 
 def divide(site: Site) -> list[Launch]:
     step = site.step
     views = [site.view(step.out), site.view(step.x), site.view(step.m, kept=True)]
-    return site.run((elementwise.divide, step.sign), views, (int(step.accumulate),))
+    return site.elements((elementwise.divide, step.sign), views)
 
 
 def activate(site: Site) -> list[Launch]:
     step = site.step
     kind, alpha, beta = step.activation
     views = [site.view(step.out), site.view(step.x), site.bound()]
-    return site.run((elementwise.activate, kind, step.derivative), views, (), (alpha, beta))
+    function = (elementwise.activate, kind, step.derivative, step.bound is not None)
+    return site.elements(function, views, (), (alpha, beta))
 
 
 def affine(site: Site) -> list[Launch]:
     step = site.step
     views = [site.view(step.out), site.view(step.x), site.per_channel(step.vector), site.per_channel(step.bias)]
-    return site.run((elementwise.affine,), views, (int(step.accumulate),))
+    return site.elements((elementwise.affine,), views)
 
 
 def factor(site: Site) -> list[Launch]:
@@ -96,9 +97,8 @@ def factor(site: Site) -> list[Launch]:
             site.view(step.m),
         site.per_channel(step.bias), site.window(), site.view(step.terms_prev),
     ]  # fmt: skip
-    return site.run(
-        (elementwise.factor, step.factor_kind), views, (SELECTS[step.select],), (step.coefficient, step.stabilizer)
-    )
+    numbers = (step.coefficient, step.stabilizer)
+    return site.elements((elementwise.factor, step.factor_kind), views, (SELECTS[step.select],), numbers)
 
 
 # --------------------------------------------------------------------------------------------------------------- taps
@@ -157,16 +157,23 @@ def _space(view: Strided) -> tuple[int, ...]:
 
 
 def _channels_at_once(
-    site: Site, body: tuple[Any, ...], views: list[Strided], longs: tuple[int, ...], apart: list[Strided]
+    site: Site, body: tuple[Any, ...], views: list[Strided], longs: tuple[int, ...], whole: list[Strided]
 ) -> list[Launch]:
-    """A body whose threads compute several channels each, or one where the channels do not divide.
+    """A body whose threads compute several channels each, where these lie side by side in every view, else one.
 
-    apart : the views that need the bytes from one of these channels to the next
+    whole : the views of numbers, with the strides that the body itself walks
     """
     n, channels, *space = site.shape(site.step.out)
-    together = pool.CHANNELS if channels % pool.CHANNELS == 0 else 1
-    steps = tuple(channels // together * view.strides[C] for view in apart)
-    return launches((*body, together), (n, channels // together, *space), views, (*longs, *steps), (), site.step.repeat)
+    together = pool.CHANNELS if channels % pool.CHANNELS == 0 and all(map(_in_fours, whole)) else 1
+    views = [replace(v, strides=tuple(s * together if a == C else s for a, s in enumerate(v.strides))) for v in views]
+    return launches((*body, together), (n, channels // together, *space), views, longs, (), site.step.repeat)
+
+
+def _in_fours(view: Strided) -> bool:
+    """Whether channels lie side by side, and four of them begin at a multiple of their bytes."""
+    size = SIZES[view.dtype]
+    others = (view.at, *(s for a, s in enumerate(view.strides) if a != C))
+    return view == ABSENT or (view.strides[C] == size and all(number % (4 * size) == 0 for number in others))
 
 
 def max_pool(site: Site) -> list[Launch]:
@@ -192,7 +199,8 @@ def max_unpool(site: Site) -> list[Launch]:
     size = site.shape(step.x)[D : W + 1]
     taps = site.address_of(step.table) if len(step.table) else 0
     longs = (taps, *size, *_space(x), *_space(m), int(step.accumulate))
-    return _channels_at_once(site, (pool.max_unpool, step.factor is not None, len(step.table)), views, longs, views[:4])
+    body = (pool.max_unpool, step.factor is not None, len(step.table))
+    return _channels_at_once(site, body, views, longs, [*views[:2], x, m])
 
 
 def max_scatter(site: Site) -> list[Launch]:

@@ -9,7 +9,7 @@ import numpy as np
 from ...plan.plan import Plan
 from ...plan.steps import SIZES, Step, View, bound_strides
 from .launch import AddressOf, Launch
-from .strided import ABSENT, Strided, launches
+from .strided import ABSENT, Strided, elements, launches
 
 
 class Site:
@@ -66,6 +66,17 @@ class Site:
     ) -> list[Launch]:
         """The body over the elements of the result."""
         return launches(body, self.shape(self.step.out), views, longs, floats, self.step.repeat)
+
+    def elements(
+        self,
+        function: tuple[Any, ...],
+        views: list[Strided],
+        longs: tuple[int, ...] = (),
+        floats: tuple[float, ...] = (),
+    ) -> list[Launch]:
+        """The function of elements over those of the result, which is the first view."""
+        step = self.step
+        return elements(function, self.shape(step.out), views, step.accumulate, longs, floats, step.repeat)
 
 
 # -------------------------------------------------------------------------------------------------------- elementwise

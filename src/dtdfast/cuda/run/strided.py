@@ -1,4 +1,5 @@
-"""Strided views and launches over them: a body of `kernels/` runs once per element of the result.
+"""Strided views and launches over them: a body of `kernels/` runs once per element of the result, or a thread computes
+several neighbours.
 
 A view is a base address and byte strides over the axes (n, c, d, h, w, extra); stride 0 repeats it. An absent view has
 address 0 everywhere. A coordinate is a view too: base 0, stride 1 along its axis.
@@ -6,13 +7,15 @@ address 0 everywhere. A coordinate is a view too: base 0, stride 1 along its axi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
 from ...errors import BackendError
-from ..kernels.strided import LANES, THREADS, kernel, reciprocal
+from ..compile.kernel import Kernel
+from ..kernels.strided import ABSENT as NOWHERE
+from ..kernels.strided import ALONG, LANES, STILL, THREADS, WIDE, kernel, kernel_of_elements, reciprocal
 from ..kernels.sums import kernel as summing
 from .launch import Launch
 
@@ -67,7 +70,77 @@ def launches(
     repeat : targets per sample, for views that are kept
     per_line : a warp for each index instead of a thread
     """
+    types = tuple(v.dtype for v in views)
+    specialised = (body[0], types, tuple(body[1:]))
+
+    def made(n_axes: int) -> Kernel:
+        return kernel(*specialised, n_axes, len(longs), len(floats), per_line)
+
     sizes, strides = _simplified(*_split(shape, views, repeat))
+    return _launches(made, sizes, strides, views, longs, floats, LANES if per_line else 1)
+
+
+def elements(
+    function: tuple[Any, ...],
+    shape: Sequence[int],
+    views: Sequence[Strided],
+    accumulate: bool,
+    longs: Sequence[int] = (),
+    floats: Sequence[float] = (),
+    repeat: int = 1,
+) -> list[Launch]:
+    """Launches of out (+)= function(…) for each element of `shape`, several to a thread where all views allow it.
+
+    Parameters
+    ----------
+    function : (make_value, *constants)
+    views : the result, then the operands
+    """
+    types = tuple(v.dtype for v in views)
+    sizes, strides = _simplified(*_split(shape, views, repeat))
+    together = neighbours(shape, views)
+    forms = tuple(
+        NOWHERE if v == ABSENT else STILL if together > 1 and s[-1] == 0 else ALONG
+        for v, s in zip(views[1:], strides[1:], strict=True)
+    )
+    sizes[-1] //= together
+    for stride in strides:
+        stride[-1] *= together
+
+    def made(n_axes: int) -> Kernel:
+        return kernel_of_elements(
+            function[0], types, tuple(function[1:]), n_axes, len(longs), len(floats), forms, together
+        )
+
+    return _launches(made, sizes, strides, views, (int(accumulate), *longs), floats)
+
+
+def neighbours(shape: Sequence[int], views: Sequence[Strided]) -> int:
+    """How many elements a thread takes: 8 where a view has two bytes, else 4, where every view has them side by side or
+    one number for them, and 16 bytes begin at multiples of 16; else 1. It is the same for every batch.
+    """
+    sizes, strides = _simplified(list(shape[1:]), [list(view.strides[1:]) for view in views])
+    moving = [(view, stride) for view, stride in zip(views, strides, strict=True) if stride[-1] != 0]
+    if any(view.dtype not in WIDE for view, _ in moving):
+        return 1
+    together = max((WIDE[view.dtype][0] for view, _ in moving), default=1)
+    for view, stride in moving:
+        apart = 16 // WIDE[view.dtype][0]
+        if stride[-1] != apart or any(number % 16 for number in (view.at, view.strides[N], *stride[:-1])):
+            return 1
+    return together if strides[0][-1] != 0 and sizes[-1] % together == 0 else 1
+
+
+def _launches(
+    made: Callable[[int], Kernel],
+    sizes: list[int],
+    strides: list[list[int]],
+    views: Sequence[Strided],
+    longs: Sequence[int],
+    floats: Sequence[float],
+    threads: int = 1,
+) -> list[Launch]:
+    """Launches of the kernel that is made for so many axes, with so many threads for each item."""
     if prod(sizes) == 0:
         return []
     result = []
@@ -80,10 +153,8 @@ def launches(
             integers += [view.at + start * stride[0], *stride]
         if any(abs(s) >= 2**31 for stride in strides for s in stride[1:]):
             raise BackendError("a tensor of more than 2 GiB per sample cannot be explained on a GPU")
-        types = tuple(v.dtype for v in views)
-        made = kernel(body[0], types, tuple(body[1:]), len(here), len(longs), len(floats), per_line)
-        grid = (-(-prod(here) * (LANES if per_line else 1) // THREADS), 1, 1)
-        result.append(Launch(made, grid, 0, (*integers, *longs), tuple(floats) or (0.0,)))
+        grid = (-(-prod(here) * threads // THREADS), 1, 1)
+        result.append(Launch(made(len(here)), grid, 0, (*integers, *longs), tuple(floats) or (0.0,)))
     return result
 
 
