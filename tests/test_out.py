@@ -45,6 +45,15 @@ def test_out_may_share_memory_with_x(
     np.testing.assert_array_equal(wide[:, ::2], expected)
 
 
+def test_out_may_share_memory_with_what_comes_beside_x(network: list[dtd.Layer], x: np.ndarray) -> None:
+    rows = np.random.default_rng(3).standard_normal((4, 5)).astype(np.float32)
+    layers = [dtd.Given(name="rows", shape=(5,)), dtd.Add(inputs=(dtd.INPUT, 0)), dtd.ReLU(), *network]
+    expected = dtd.explain(layers, x, batch_size=1, rows=rows)
+    shared = np.concatenate([rows, rows[:1]])
+    dtd.explain(layers, x, batch_size=1, rows=shared[:4], out=shared[1:])
+    np.testing.assert_array_equal(shared[1:], expected)
+
+
 def test_out_may_share_memory_with_the_start_and_the_domain(network: list[dtd.Layer], x: np.ndarray) -> None:
     start = np.random.default_rng(2).random((4, 5), np.float32)
     expected = dtd.explain(network, x, start, batch_size=1)
