@@ -158,6 +158,17 @@ OPERATIONS: dict[str, tuple[Function, str]] = {
     "not quite a gate": (lambda x: F.relu6(x + 2) / 6, "Scale clip Scale"),
     "constants": (lambda x: (x - constant(4, 1, 1)) / constant(1, 4, 1, 1) * 2 + 1, "Scale Scale Scale Scale"),
     "constants on the left": (lambda x: 1 - (constant(4, 1, 1) * -x), "Scale Scale Scale"),
+    "clamp of one number per sample": (lambda x: x.sum((1, 2, 3)).clamp(min=0.2), "Reduce Flatten Scale ReLU Scale"),
+    "addcmul of one number per sample": (
+        lambda x: (y := x.sum((1, 2, 3))).addcmul(y, torch.tensor(2.0)), "Reduce Flatten Scale Add"),
+    "a product of two that are repeated": (
+        lambda x: (y := x.mean((2, 3), True).expand_as(x)) * y.sigmoid(), "GlobalAvgPool Expand silu"),
+    "a product of two that are repeated alike": (
+        lambda x: x.mean((2, 3), True).expand_as(x) * x.amax((2, 3), True).sigmoid().expand_as(x),
+        "GlobalAvgPool MaxPool sigmoid Mul Expand"),
+    "repeated before the batch": (
+        lambda x: (x.sum((2, 3)).t()[None].expand(3, -1, -1) * constant(3, 4, 1)).permute(2, 0, 1),
+        "Reduce Reshape Expand Scale"),
     "neutral constants": (lambda x: (x * 1 + 0).relu(), "ReLU"),
     "cat": (lambda x: torch.cat([x, x.relu(), x], 1), "ReLU Concat"),
     "chunk": (lambda x: torch.cat(x.chunk(2, 1)[::-1], 1), "Slice Slice Concat"),

@@ -128,6 +128,7 @@ def scaled(add: Add, x: Value, scale: Any, shift: Any = 0.0, shape: Shape | None
     ----------
     shape : of the result, where it may be larger than what x and the constants broadcast to
     """
+    x = vector(x)
     rank = len(x.shape)
     arrays = [np.asarray(a, np.float64) for a in (scale, shift)]
     hides = np.isneginf(arrays[1])

@@ -41,7 +41,7 @@ def added(records: Records, call: Call, a: Any, b: Any, factor: float = 1.0) -> 
         return affine(records, call, a, 1.0, factor * constant(records, a, b))
     if not isinstance(a, Value):
         return affine(records, call, b, factor, a)
-    if len(a.shape) != len(b.shape):
+    if len(a.shape) != len(b.shape) and call.shape:
         algebra.total(records.add, a, b)  # which says why not
     return algebra.difference(records.add, vector(a), vector(b), -factor)
 
@@ -75,7 +75,8 @@ def _times(records: Records, call: Call, a: Any, b: Any) -> Value:
     a, b = (unrepeated(records.layers, v) for v in (a, b))
     if len(a.shape) != len(b.shape):
         algebra.total(records.add, a, b)
-    return records.add(L.Mul, vector(a), vector(b))
+    y = records.add(L.Mul, vector(a), vector(b))
+    return algebra.expanded(records.add, y, call.shape or (1,)) if call.name == "mul" else y
 
 
 QUOTIENT = (
