@@ -84,7 +84,8 @@ class Activation(Layer):
             elif default is None:
                 raise LayerError(f"Activation: {self.kind} takes no {key}")
             else:
-                if self.kind == "clip" and getattr(self, key) == OPEN[key]:
+                given = getattr(self, key)
+                if self.kind == "clip" and isinstance(given, (float, np.floating)) and given == OPEN[key]:
                     self._set(key, float(np.clip(OPEN[key], -LARGEST, LARGEST)))
                 self._number(key)
         if self.kind == "clip" and (not self.alpha < self.beta or (self.alpha, self.beta) == (-LARGEST, LARGEST)):  # type: ignore[operator]

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from ..arrays.foreign import take
 from ..errors import LayerError
 from ..record import Array, Ints, Layer
 
@@ -51,7 +52,10 @@ class Softmax(Layer):
             raise LayerError("Softmax: a logarithm takes no mask, since log 0 is not finite")
         if self.mask is None:
             return
-        mask = np.array(self.mask)
+        try:
+            mask = np.array(take(self.mask, "Softmax: mask", LayerError)[0])
+        except (TypeError, ValueError) as error:
+            raise LayerError(f"Softmax: mask cannot be read as an array: {error}") from None
         if mask.dtype != bool or mask.ndim == 0:
             raise LayerError(
                 f"Softmax: mask has dtype {mask.dtype} and {mask.ndim} axes, expected a boolean array of the scores' "

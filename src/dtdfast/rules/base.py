@@ -82,7 +82,7 @@ class Rule:
     takes_box: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if self.bias is not None and self.bias not in self.biases:
+        if self.bias is not None and not (isinstance(self.bias, str) and self.bias in self.biases):
             raise RuleError(f"{self.name}: bias {self.bias!r} is not one of {', '.join(self.biases)}")
         if self.stabilizer is not None:
             self._number("stabilizer")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from ..errors import RuleError
 from ..vocabulary import (
     W_GAMMA_NEG,
@@ -81,6 +83,7 @@ class Epsilon(Zero):
                 raise RuleError("Epsilon: epsilon and stabilizer are the same number; give one")
             object.__setattr__(self, "stabilizer", self.epsilon)
         super().__post_init__()
+        object.__setattr__(self, "epsilon", None if self.epsilon is None else self.stabilizer)
 
     def _by_default(self, convention: Convention) -> float:
         return convention.epsilon
@@ -191,6 +194,8 @@ class AlphaBeta(Rule):
         super().__post_init__()
         self._number("alpha")
         self._number("beta")
+        if not isinstance(self.fallback, (bool, np.bool_)):
+            raise RuleError(f"AlphaBeta: fallback is {self.fallback!r:.60}, expected True or False")
         if not abs(self.alpha - self.beta - 1) <= 1e-12 * max(1.0, self.alpha):
             raise RuleError(
                 f"AlphaBeta: alpha - beta must be 1 and beta not negative, got alpha={self.alpha}, beta={self.beta}"
