@@ -33,6 +33,7 @@ BEGIN, RESULT = 1500, 15  # cycles until a block has its first tile; instruction
 # instructions of a kernel of elements: of its place and of a view's address, both without and for each axis beyond the
 # first; for an element of a view, by whether it has less than four bytes. The machine code has these within three.
 PLACE, ADDRESS, ELEMENT = (4, 7), (13, 2), {False: 1, True: 2}
+FRAME = 512  # bytes that a warp clears, about, by longs of its table
 WARPS = {False: 16, True: 8}  # of a multiprocessor, by whether a thread has more than 64 sums
 
 # instructions per tile, 16 × 8 block of sums and product
@@ -76,22 +77,23 @@ def of_elements(launch: Launch) -> float:
     their place and addresses, and take an instruction or two for an element.
     """
     _, types, constants, n_axes, _, _, *_, last = launch.kernel.constants
-    a, together = launch.integers, 1
+    a, together, lanes = launch.integers, 1, 1
     first = 1 + 3 * (n_axes - 1)  # type: ignore[operator]
     if launch.kernel.factory is elements:
         together = last  # type: ignore[assignment]
     elif launch.kernel.name.startswith("max_"):
         together = constants[-1]  # type: ignore[index]
-    elif last:  # a warp for each line
-        together = a[first + len(types) * (1 + n_axes)]  # type: ignore[arg-type, operator]
-    moved, issued = 0, PLACE[0] + PLACE[1] * (n_axes - 1)  # type: ignore[operator]
+    elif last:  # a warp for each line, or piece of a frame
+        lanes, frame = 32, launch.kernel.name == "clear_border"
+        together = FRAME // 8 if frame else a[first + len(types) * (1 + n_axes)]  # type: ignore[arg-type, operator]
+    moved, places, numbers = 0, PLACE[0] + PLACE[1] * (n_axes - 1), 0  # type: ignore[operator]
     for k, dtype in enumerate(types):  # type: ignore[arg-type, var-annotated]
         address, *strides = a[first + k * (1 + n_axes) : first + (k + 1) * (1 + n_axes)]  # type: ignore[operator]
-        if address <= 2**32:
-            continue
-        issued += ADDRESS[0] + ADDRESS[1] * (n_axes - 1) + ELEMENT[SIZES[dtype] < 4] * together  # type: ignore[operator]
-        moved += SIZES[dtype] * a[0] * together if strides[-1] else 0
-    return max(moved / MEMORY, a[0] * issued / (MULTIPROCESSORS * 128 * CLOCK))
+        if address > 2**32:
+            places += ADDRESS[0] + ADDRESS[1] * (n_axes - 1)  # type: ignore[operator]
+            numbers += ELEMENT[SIZES[dtype] < 4] * together
+            moved += SIZES[dtype] * a[0] * together if strides[-1] else 0
+    return max(moved / MEMORY, a[0] * (lanes * places + numbers) / (MULTIPROCESSORS * 128 * CLOCK))
 
 
 def seconds(launches: list[Launch]) -> float:

@@ -16,6 +16,7 @@ import dtdfast as dtd
 from dtdfast.cpu import executor
 from dtdfast.cpu.executor import CpuSession
 from dtdfast.explainer import EXPLAIN
+from dtdfast.plan import frames
 from dtdfast.plan.lower import lower
 from dtdfast.plan.plan import Plan
 from dtdfast.plan.steps import Buffer
@@ -160,11 +161,17 @@ def _uses(plan: Plan) -> dict[int, tuple[Buffer, list[int]]]:
     return uses
 
 
-@pytest.mark.parametrize("ledger", [False, True])
+@pytest.mark.parametrize("options", [{}, {"ledger": True}, {"early": True}, {"early": True, "chunked": True}])
 @pytest.mark.parametrize("name", CASES)
-def test_buffers_that_live_together_do_not_overlap(name: str, ledger: bool) -> None:
-    plan = _plan(name, 3, 2, ledger=ledger)
-    spans = [(min(steps), max(steps), b.offset, b.offset + b.nbytes(3, 2)) for b, steps in _uses(plan).values()]
+def test_buffers_that_live_together_do_not_overlap(name: str, options: dict[str, bool]) -> None:
+    plan = _plan(name, 3, 2, **options)
+    _check_lives(plan)
+
+
+def _check_lives(plan: Plan) -> None:
+    spans = [
+        (min(steps), max(steps), b.offset, b.offset + b.nbytes(plan.n, plan.t)) for b, steps in _uses(plan).values()
+    ]
     assert spans
     assert max(end for *_, end in spans) <= plan.arena
     for i, (first, last, begin, end) in enumerate(spans):
@@ -173,9 +180,10 @@ def test_buffers_that_live_together_do_not_overlap(name: str, ledger: bool) -> N
             assert not (together and begin < other_end and other_begin < end)
 
 
+@pytest.mark.parametrize("early", [False, True])
 @pytest.mark.parametrize("name", CASES)
-def test_what_a_second_chunk_of_targets_reads_survives_the_first(name: str) -> None:
-    plan = _plan(name, 2, 2, chunked=True)
+def test_what_a_second_chunk_of_targets_reads_survives_the_first(name: str, early: bool) -> None:
+    plan = _plan(name, 2, 2, chunked=True, early=early)
     n_forward = len(plan.forward)
     for buffer, steps in _uses(plan).values():
         if steps[0] < n_forward <= steps[-1]:
@@ -222,14 +230,41 @@ def test_what_depends_on_no_x_is_computed_once_per_arena(monkeypatch: pytest.Mon
         np.testing.assert_array_equal(relevance, dtd.Explainer(_residual(), backend="cpu", rules=rules).explain(x[:n]))
 
 
+@pytest.mark.parametrize("early", [False, True])
 @pytest.mark.parametrize("name", CASES)
-def test_frames_are_cleared_before_anything_is_written(name: str) -> None:
-    plan = _plan(name, 1, 1)
+def test_frames_are_cleared_before_anything_is_written(name: str, early: bool) -> None:
+    plan = _plan(name, 1, 1, early=early)
     steps = [*plan.forward, *plan.relevance]
     for buffer, uses in _uses(plan).values():
         if buffer.framed:
             assert steps[uses[0]].op == "CLEAR_BORDER"
             assert steps[uses[0]].out.buffer is buffer
+            assert (buffer.first, buffer.last) == (uses[0], uses[-1])
+
+
+def _clears(plan: Plan) -> tuple[int, int]:
+    """How many borders are cleared, and in how many runs of steps."""
+    found = [step.op == "CLEAR_BORDER" for step in (*plan.forward, *plan.relevance)]
+    return sum(found), sum(now and not before for before, now in zip([False, *found], found, strict=False))
+
+
+def test_borders_cleared_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once on each way where memory is no matter, else as often as an arena that is hardly larger asks."""
+    name = "residual-alpha-beta"
+    late, early = _plan(name, 3, 2), _plan(name, 3, 2, early=True)
+    (borders, runs), found = _clears(late), _clears(early)
+    assert found == (borders, 2)
+    assert runs > 4
+    monkeypatch.setattr(frames, "LITTLE", 0)
+    between = _plan(name, 3, 2, early=True)
+    assert late.arena <= between.arena <= late.arena * (1 + 1 / frames.MORE) < early.arena
+    assert 2 < _clears(between)[1] < runs
+    assert _clears(between)[0] == borders
+    _check_lives(between)
+    with monkeypatch.context() as patch:  # moved without the memory for it
+        patch.setattr(frames, "place", lambda *_, reuse: 0)
+        with pytest.raises(AssertionError):
+            _check_lives(_plan(name, 3, 2, early=True))
 
 
 def test_sharing_memory_pays() -> None:

@@ -6,6 +6,7 @@ import pytest
 
 import gpu
 import nets
+from dtdfast.plan import frames
 
 
 @pytest.mark.parametrize("precision", gpu.MEMORY)
@@ -16,4 +17,4 @@ def test_vgg16(precision):
     size = {"float32": 4, "bfloat16": 2}[precision]
     largest = size * 64 * 64 * 224 * 224
     assert 4 * largest < row["arena"] < row["bytes beyond weights"] <= row["goal"]
-    assert row["arena"] <= 5.01 * largest
+    assert row["arena"] <= 5.01 * largest * (1 + 1 / frames.MORE)

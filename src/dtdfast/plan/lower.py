@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 from .again import Values, make_again
 from .attention import fuse_attention
+from .frames import together
 from .fuse import fuse_pairs, fuse_products, join_channels
 from .lowering import Lowering
 from .memory import lay_out
@@ -171,6 +172,7 @@ def lower(
     reals: tuple[str, str] | None = None,
     local: bool = True,
     pairs: bool = False,
+    early: bool = False,
     most: int | None = None,
     threads: int = 0,
 ) -> Plan:
@@ -184,6 +186,7 @@ def lower(
     reals : how values, and how gates and relevance are kept, where that is not the type of the program's numbers
     local : the executor runs fused steps slice by slice, each thread with memory of its own for what is between them
     pairs : the device takes the terms of x⁺ and of x⁻ in the step of y
+    early : borders are cleared together, as early as an arena that is hardly larger allows; not with `most`
     most : bytes of memory, with that of so many `threads`; where a plan would take more, values are made again on the
         way back instead of being kept
     """
@@ -215,6 +218,8 @@ def lower(
         laid, again = make_again(
             values, lambda below: lay_out(steps, below, n, t, chunked=chunked), most - threads * slices
         )
+    if early and most is None:
+        laid = together(laid, n, t)
     steps, downward = laid.forward, laid.relevance
     if n * t > 1:
         counts = {"n": n, "nt": n * t, "1": 1}

@@ -50,9 +50,10 @@ class Profile:
         for t in self.timings:
             entries = "+".join(map(str, t.entries)) or "-"
             rate = f"{2e-9 * t.macs / t.seconds:8.1f}" if t.macs else " " * 8
+            bandwidth = 1e-9 * t.nbytes / t.seconds if t.seconds else 0  # done by another step's launch
             lines.append(
                 f"{t.number:4}  {entries:<12}  {t.operation:<14}  {1e3 * t.seconds:8.3f}  {rate}  "
-                f"{1e-9 * t.nbytes / t.seconds:6.1f}  {t.body}".rstrip()
+                f"{bandwidth:6.1f}  {t.body}".rstrip()
             )
         macs = sum(t.macs for t in self.timings)
         lines.append(f"all steps: {1e3 * self.seconds:.2f} ms, {2e-9 * macs / self.seconds:.1f} GFLOP/s")

@@ -328,6 +328,7 @@ WORDS = {
     language.load_short: load_short,
     language.load_long: read_long,
     language.store: store,
+    language.store4: store4,
     language.store_bf16: store_bf16,
     language.store_byte: store_byte,
     language.store_short: store_short,

@@ -12,7 +12,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..compile.language import LOADS, STORES, load_long, single_product, store_long
+from ..compile.language import (
+    LOADS,
+    STORES,
+    lane,
+    lanes,
+    load_long,
+    single_product,
+    store4,
+    store_long,
+    store_short,
+)
 from .formulas import (
     ACTIVATIONS,
     DERIVATIVES,
@@ -56,14 +66,19 @@ def fill_long(types: Types) -> Body:
 
 
 def clear_border(types: Types) -> Body:
-    """out[place] = 0 for the places of a frame, byte offsets from the first element of a sample's frame.
-
-    The places come first: threads side by side clear channels of one place, which lie side by side.
+    """0 in frames. A line has a piece of them, which three longs describe: its first byte from `base` on, bytes from a
+    sample to the next, length; all are even.
     """
-    store = STORES[types[1]]
 
-    def body(place: int, out: int) -> None:
-        store(out + load_long(place), ZERO)
+    def body(row: int, sample: int, base: int) -> None:
+        at = base + load_long(row) + sample * load_long(row + 8)
+        length = load_long(row + 16)
+        if at % 16 == 0 and length % 16 == 0:
+            for k in range(lane(), length // 16, lanes()):
+                store4(at + 16 * k, ZERO, ZERO, ZERO, ZERO)
+        else:
+            for k in range(lane(), length // 2, lanes()):
+                store_short(at + 2 * k, 0)
 
     return body
 

@@ -124,7 +124,7 @@ class CudaExecutor:
         key = _Key(n, t, ledger, t < n_targets, weights)
         if key not in self._prepared:
             options: dict[str, Any] = {"chunked": key.chunked, "reals": self._place.reals, "most": self._room}
-            plan = lower(self.program, n, t, ledger=ledger, weights=weights, local=False, **options)
+            plan = lower(self.program, n, t, ledger=ledger, weights=weights, local=False, early=True, **options)
             self._prepared[key] = Prepared(plan, self._place.memory, contraction, self._place.precision, self._bounds)
         return self._prepared[key]
 
@@ -164,6 +164,8 @@ class CudaExecutor:
             session.relevance(start(outputs)[:, :1], np.empty((len(x), 1, *self.program.leaves.shape), np.float32))
             prepared, plan = session.prepared, session.prepared.plan
             steps = [*plan.forward, *plan.relevance]
-            seconds = [self._place.device.seconds(prepared.steps(i, i + 1), 10) for i in range(len(steps))]
+            given = [prepared.steps(i, i + 1) for i in range(len(steps))]
+            # the first of several borders stands for all
+            seconds = [self._place.device.seconds(launches, 10) if launches else 0.0 for launches in given]
         rows = zip(steps, seconds, prepared.bodies, strict=True)
         return Profile([Timing.of(plan, i, *row) for i, row in enumerate(rows)])

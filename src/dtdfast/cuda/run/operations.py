@@ -19,31 +19,46 @@ from ..kernels.formulas import SELECTS
 from ..kernels.weight_gradient import weight_gradient
 from .launch import AddressOf, Launch
 from .site import Site
-from .strided import ABSENT, C, D, H, Strided, W, block_sums, coordinate, launches, without
+from .strided import ABSENT, C, D, H, N, Strided, W, block_sums, coordinate, launches, without
 
 SPACE = (D, H, W)
+Pieces = np.ndarray[Any, np.dtype[np.int64]]
 
 
-def clear_border(site: Site) -> list[Launch]:
-    buffer = site.step.out.buffer.root
-    size = SIZES[buffer.dtype]
-    places = _frame(buffer) * size
-    table = Strided(site.address_of(places), (0, 0, 0, 0, 8, 0))
-    count = {"n": site.plan.n, "nt": site.plan.n * site.plan.t, "1": 1}[buffer.batch]
-    offset = size * buffer.strides()[0]  # a sample's frame starts before its first element
-    strides = (size * buffer.strides()[2], size, 0, 0, 0, 0)
-    channels = Strided(site.view(site.step.out).at - offset, strides, dtype=buffer.dtype)
-    return launches((elementwise.clear_border,), (count, buffer.shape[0], 1, 1, len(places), 1), [table, channels])
+LONGEST = 2048
+"""Bytes of a frame that a warp clears at most."""
 
 
-def _frame(buffer: Buffer) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Offsets in elements of the pixels around a channels-last buffer, from the start of its frame."""
-    size = (1,) * (4 - len(buffer.shape)) + buffer.shape[1:]
-    whole = np.arange(np.prod([s + b + a for s, (b, a) in zip(size, buffer.border, strict=True)], dtype=np.int64))
-    places = whole.reshape([s + b + a for s, (b, a) in zip(size, buffer.border, strict=True)])
-    around = np.ones(places.shape, bool)
-    around[tuple(slice(b, b + s) for s, (b, _) in zip(size, buffer.border, strict=True))] = False
-    return places[around] * buffer.shape[0]
+def clear_borders(steps: list[Step], plan: Plan, address_of: AddressOf) -> list[Launch]:
+    """The frames of several buffers; one launch for those of as many samples."""
+    by_samples: dict[int, list[tuple[int, int, Pieces]]] = {}
+    for step in steps:
+        buffer, site = step.out.buffer.root, Site(step, plan, address_of)
+        size, (first, _, sample) = SIZES[buffer.dtype], buffer.strides()
+        # a sample's frame starts before its first element
+        frame = site.view(step.out).at - size * first, size * sample, size * buffer.shape[0] * _frame(buffer)
+        by_samples.setdefault(site.shape(step.out)[0], []).append(frame)
+    result = []
+    for samples, frames in by_samples.items():
+        base = min(at for at, _, _ in frames)
+        rows = [
+            (at - base + start, sample, min(LONGEST, end - start))
+            for at, sample, pieces in frames
+            for first, end in pieces.tolist()
+            for start in range(first, end, LONGEST)
+        ]
+        table = Strided(address_of(np.array(rows, np.int64)), (0, 0, 0, 0, 24, 0))
+        shape = (samples, 1, 1, 1, len(rows), 1)
+        result += launches((elementwise.clear_border,), shape, [table, coordinate(N)], (base,), per_line=True)
+    return result
+
+
+def _frame(buffer: Buffer) -> Pieces:
+    """What lies around a channels-last buffer, from the start of its frame: first pixels, and those behind the last."""
+    space = list(zip((1,) * (4 - len(buffer.shape)) + buffer.shape[1:], buffer.border, strict=True))
+    around = np.ones([before + size + after for size, (before, after) in space], bool)
+    around[tuple(slice(before, before + size) for size, (before, _) in space)] = False
+    return np.flatnonzero(np.diff(around.ravel(), prepend=False, append=False)).reshape(-1, 2)
 
 
 def move(site: Site) -> list[Launch]:
@@ -360,7 +375,7 @@ def gradient_of_weights(site: Site) -> list[Launch]:
 
 
 OPERATIONS: dict[str, Callable[[Site], list[Launch]]] = {
-    "CLEAR_BORDER": clear_border,
+    "CLEAR_BORDER": lambda site: clear_borders([site.step], site.plan, site.address_of),
     "MOVE": move,
     "MAP": map_input,
     "NEURON_CHANNEL": neuron_channel,

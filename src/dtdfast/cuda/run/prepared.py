@@ -6,6 +6,7 @@ import math
 import weakref
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from ..kernels import checks, elementwise, start
 from .device import Device
 from .launch import Launch
 from .memory import Memory, aligned
-from .operations import OPERATIONS, step_launches
+from .operations import OPERATIONS, clear_borders, step_launches
 from .strided import ABSENT, Strided, coordinate, launches
 
 Array = NDArray[Any]
@@ -123,10 +124,13 @@ class Prepared:
         self.unbind()
         self._base = base
         try:
-            self._steps = [
-                [launch for part in step.parts() for launch in self._launches(part)]
-                for step in (*self.plan.forward, *self.plan.relevance)
-            ]
+            self._steps = []
+            for clears, some in groupby((*self.plan.forward, *self.plan.relevance), lambda s: s.op == "CLEAR_BORDER"):
+                steps = list(some)
+                if clears:  # all in the place of the first
+                    self._steps += [clear_borders(steps, self.plan, self.address_of), *([] for _ in steps[1:])]
+                else:
+                    self._steps += [[x for part in step.parts() for x in self._launches(part)] for step in steps]
         except BaseException:
             self.unbind()  # half bound is not bound
             raise
