@@ -32,6 +32,7 @@ class EmulatingDevice(HostDevice):
     """A host device whose contractions, and kernels that give a line to a warp, run thread by thread."""
 
     def launch(self, launches: Sequence[Any], stream: int) -> None:
+        self._catch_up(stream)
         for launch in launches:
             if not together(launch.kernel):
                 super().launch([launch], stream)

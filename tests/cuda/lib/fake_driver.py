@@ -118,6 +118,28 @@ FAILURES = {  # calls that succeed before, status, what is said of it, graphs th
 }
 
 
+def no_page_can_be_locked(driver: Any, layers: Any, x: Any) -> None:
+    """Copies do without where the host has not got the memory; anything else is told."""
+    explainer = dtd.Explainer(layers, device="cuda:0")
+    expected = dtd.explain(layers, x, backend="cpu")
+    for status, locks in ((2, False), (0, True)):
+        if status:
+            driver.fake_fail(b"cuMemAllocHost_v2", 0, status)
+        else:
+            explainer = dtd.Explainer(layers, device="cuda:0")
+            gc.collect()
+        for _ in range(2):
+            r = explainer.explain(x)
+            assert abs(r - expected).max() <= 2e-5 * abs(expected).max()
+        assert (driver.fake_locked() > 0) == locks
+    del explainer
+    gc.collect()
+    assert driver.fake_locked() == 0
+    driver.fake_fail(b"cuMemAllocHost_v2", 0, 1)
+    with pytest.raises(dtd.BackendError, match="cannot lock 864 bytes of the host"):
+        dtd.Explainer(layers, device="cuda:0").explain(x)
+
+
 def what_fails_is_told(driver: Any, layers: Any, x: Any) -> None:
     """The first error is the one shown; nothing is lost, and the same Explainer works afterwards."""
 
@@ -164,6 +186,7 @@ def what_fails_is_told(driver: Any, layers: Any, x: Any) -> None:
 def main() -> None:
     driver = ctypes.CDLL("libcuda.so.1")
     driver.fake_connect(on_launch, on_graph)
+    driver.fake_locked.restype = ctypes.c_int64
     launches = reference.launches
     reference.launches = lambda *a: [as_launch(c) for c in launches(*a)]  # type: ignore[assignment]
     executor.contraction = reference  # type: ignore[attr-defined]
@@ -200,7 +223,9 @@ def main() -> None:
     dtd.clear_cache()
     gc.collect()
     assert (driver.fake_streams(), driver.fake_graphs(), driver.fake_used()) == (1, 0, 0)  # the stream is that of `gpu`
+    assert driver.fake_locked() == 0
     on_the_default_stream(Gpu(0))
+    no_page_can_be_locked(driver, layers, x)
     what_fails_is_told(driver, layers, x)
     dtd.clear_cache()
     gc.collect()

@@ -47,6 +47,8 @@ class HostDevice:
     def __init__(self, nbytes: int = 2**31, *, compiled: bool = False) -> None:
         self.total, self.compiled = nbytes, compiled
         self.blocks: dict[int, Any] = {}
+        self.locked: dict[int, Any] = {}
+        self.under_way: list[tuple[int, int, int, int]] = []  # copies of locked memory: to, from, bytes, stream
         self.log: list[str] = []  # what was asked for, in order
 
     # --------------------------------------------------------------------------------------------------------- memory
@@ -76,24 +78,47 @@ class HostDevice:
         assert (block[:start] == SENTINEL).all(), "a kernel wrote before its memory"
         assert (block[start + size :] == SENTINEL).all(), "a kernel wrote behind its memory"
 
+    def lock(self, nbytes: int) -> int:
+        block = np.full(nbytes, SENTINEL, np.uint8)
+        self.locked[block.ctypes.data] = block
+        return int(block.ctypes.data)
+
+    def unlock(self, address: int) -> None:
+        del self.locked[address]
+
     # ------------------------------------------------------------------------------------------------ copies, streams
+
+    def _move(self, to: int, source: int, nbytes: int, stream: int, host: Any = None) -> None:
+        """At once, but of locked memory when the host waits for the stream, or something else is queued there."""
+        if host is not None and any(a <= host.ctypes.data < a + b.nbytes for a, b in self.locked.items()):
+            self.under_way.append((to, source, nbytes, stream))
+        else:
+            self._catch_up(stream)
+            ctypes.memmove(to, source, nbytes)
+
+    def _catch_up(self, stream: int) -> None:
+        for *copy, queue in self.under_way:
+            if queue == stream:
+                ctypes.memmove(*copy)
+        self.under_way = [copy for copy in self.under_way if copy[-1] != stream]
 
     def upload(self, address: int, array: Any, stream: int) -> None:
         assert array.flags.c_contiguous
         self.log.append("upload")
-        ctypes.memmove(address, array.ctypes.data, array.nbytes)
+        self._move(address, array.ctypes.data, array.nbytes, stream, array)
 
     def download(self, array: Any, address: int, stream: int) -> None:
         assert array.flags.c_contiguous
         self.log.append("download")
-        ctypes.memmove(array.ctypes.data, address, array.nbytes)
+        self._move(array.ctypes.data, address, array.nbytes, stream, array)
 
     def copy(self, to: int, source: int, nbytes: int, stream: int) -> None:
         self.log.append("copy")
-        ctypes.memmove(to, source, nbytes)
+        self._move(to, source, nbytes, stream)
 
     def synchronize(self, stream: int) -> None:
         self.log.append("synchronize")
+        self._catch_up(stream)
 
     # ------------------------------------------------------------------------------------------------------- launches
 
@@ -102,6 +127,7 @@ class HostDevice:
 
     def launch(self, launches: Sequence[Any], stream: int) -> None:
         self.log.append("launch")
+        self._catch_up(stream)
         for launch in launches:
             if isinstance(launch, HostCall):
                 launch.run()

@@ -14,13 +14,14 @@ typedef void (*launch_function)(int64_t function, const unsigned *sizes, int64_t
 static launch_function on_launch;
 static void (*on_graph)(int64_t graph, int launched); /* 0: it is recorded, number 0: in vain */
 static int contexts, capturing, broken, mode, streams, recorded, live, modules, events;
-static int64_t used, graphs;
+static int64_t used, locked, graphs;
 static char failing[64];
 static int fails_after, fails_with;
 
 void fake_connect(launch_function launch, void (*graph)(int64_t, int)) { on_launch = launch, on_graph = graph; }
 int fake_contexts(void) { return contexts; }
 int64_t fake_used(void) { return used; }
+int64_t fake_locked(void) { return locked; }
 int fake_streams(void) { return streams; }
 int fake_graphs(void) { return live; }
 int fake_recorded(void) { return recorded; }
@@ -64,6 +65,8 @@ status cuMemAlloc_v2(uint64_t *p, size_t n)
     return OK;
 }
 status cuMemFree_v2(uint64_t p) { NEEDS_CONTEXT; if (capturing && mode != 2) return 900; int64_t *b = (int64_t *)p - 32; used -= b[0]; free(b); return OK; }
+status cuMemAllocHost_v2(void **p, size_t n) { NEEDS_CONTEXT; MAY_FAIL; locked += (int64_t)n; int64_t *b = malloc(n + 64); b[0] = (int64_t)n; *p = b + 8; return OK; }
+status cuMemFreeHost(void *p) { NEEDS_CONTEXT; int64_t *b = (int64_t *)p - 8; locked -= b[0]; free(b); return OK; }
 status cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t n, void *s) { NEEDS_CONTEXT; memcpy((void *)to, from, n); return known(s) ? OK : INVALID; }
 status cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t n, void *s) { NEEDS_CONTEXT; memcpy(to, (void *)from, n); return known(s) ? OK : INVALID; }
 status cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t n, void *s) { NEEDS_CONTEXT; memcpy((void *)to, (void *)from, n); return known(s) ? OK : INVALID; }

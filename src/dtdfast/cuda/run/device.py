@@ -46,6 +46,13 @@ class Device(Protocol):
 
     def release(self, address: int) -> None: ...
 
+    def lock(self, nbytes: int) -> int:
+        """Address of page-locked memory of the host, 0 where there is not enough; copies of it do not make the host
+        wait.
+        """
+
+    def unlock(self, address: int) -> None: ...
+
     def upload(self, address: int, array: Array, stream: int) -> None:
         """Host → device; the array is contiguous."""
 

@@ -127,6 +127,19 @@ class Gpu:
         with self._current():
             self._call("cuMemFree", address)
 
+    def lock(self, nbytes: int) -> int:
+        with self._current():
+            status, address = self._driver.cuMemAllocHost(nbytes)
+        if status == self._driver.CUresult.CUDA_ERROR_OUT_OF_MEMORY:
+            return 0
+        if status != self._driver.CUresult.CUDA_SUCCESS:
+            raise BackendError(f"the GPU's driver cannot lock {nbytes:,} bytes of the host: {status}")
+        return int(address)
+
+    def unlock(self, address: int) -> None:
+        with self._current():
+            self._call("cuMemFreeHost", address)
+
     # --------------------------------------------------------------------------------------------------------- copies
 
     def upload(self, address: int, array: Array, stream: int) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ...packing import pack
 from ...plan.steps import Weights
 from .device import ALIGN, Device
+from .staging import MOST
 
 Array = NDArray[Any]
 
@@ -31,6 +32,7 @@ class Memory:
         self._uploaded: dict[Hashable, int] = {}
         self._kept: list[Array] = []  # arrays whose ids are keys
         self._arena: tuple[int, int] | None = None  # address, bytes
+        self.room = [MOST]  # for staging
         self._addresses: list[int] = []
         # at exit the process's memory goes by itself, and the driver may have gone before
         weakref.finalize(self, _release, device, self._addresses).atexit = False

@@ -20,6 +20,7 @@ from .device import Device
 from .launch import Launch
 from .memory import Memory, aligned
 from .operations import OPERATIONS, clear_borders, step_launches
+from .staging import Staging
 from .strided import ABSENT, Strided, coordinate, launches
 
 Array = NDArray[Any]
@@ -59,6 +60,7 @@ class Prepared:
         self._base = -1
         self._steps: list[list[Launch]] = []
         self._graphs: dict[Any, Any] = {}
+        self.staging = Staging(memory.device, memory.room)
         weakref.finalize(self, _discard, memory.device, self._graphs).atexit = False  # as Memory's
         self._place()
 

@@ -34,6 +34,8 @@ class CudaSession:
         self.empty: Rows = ()
         self._flags: list[Array] = []  # of every pass
         self._waiting: list[Array] = []  # arrays that copies under way still read
+        self._staged: set[str] = set()  # what goes through page-locked memory
+        self._coming: list[tuple[Array, Array]] = []  # results, and where they will be there
 
     # ---------------------------------------------------------------------------------------------------------- calls
 
@@ -90,7 +92,7 @@ class CudaSession:
         self._give("start", np.ascontiguousarray(start, np.float32))
         self._replay("relevance")
         self._take(result, "result")
-        self._device.synchronize(self._stream)
+        self._wait()
 
     def rows(self, layers: list[Layer], u: float) -> list[Row]:
         book = self.plan.book
@@ -130,19 +132,27 @@ class CudaSession:
                     f"x lies on GPU {here.device}, but this Explainer computes on GPU {self._device.number}: "
                     f"make it with device={here.device}, or move x"
                 )
-            self._stream = here.stream
+            self._stream = here.stream  # x comes first, so nothing is queued on another
             self._device.copy(to, here.address, here.nbytes, self._stream)
             return
         array = np.ascontiguousarray(array)
-        self._waiting.append(array)
-        self._device.upload(to, array, self._stream)
+        if self.prepared.staging.upload(name, array, to, self._stream):
+            self._staged.add(name)
+        else:
+            self._waiting.append(array)
+            self._device.upload(to, array, self._stream)
 
     def _take(self, into: Any, name: str) -> None:
         there = device_array(into)
         if there is not None:
             self._device.copy(there.address, self.prepared.at(name), there.nbytes, self._stream)
         elif into.flags.c_contiguous:
-            self._device.download(into, self.prepared.at(name), self._stream)
+            place = self.prepared.staging.download(name, into.nbytes, self.prepared.at(name), self._stream)
+            if place is not None:
+                self._staged.add(name)
+                self._coming.append((into, place))
+            else:
+                self._device.download(into, self.prepared.at(name), self._stream)
         else:
             into[...] = self._fetch(name, into.shape)
 
@@ -164,7 +174,7 @@ class CudaSession:
 
     def _take_flags(self) -> None:
         flags = np.zeros(len(FLAGS) + self.plan.n * self.plan.t, np.int64)
-        self._device.download(flags, self.prepared.at("flags"), self._stream)
+        self._take(flags, "flags")
         self._flags.append(flags)
 
     def _fetch(self, name: str, shape: tuple[int, ...]) -> Array:
@@ -176,10 +186,18 @@ class CudaSession:
     def _replay(self, *parts: Any) -> None:
         self._device.replay(self.prepared.graph(parts), self._stream)
 
+    def _wait(self) -> None:
+        """For all that is under way."""
+        self._device.synchronize(self._stream)
+        for into, place in self._coming:
+            into.reshape(-1).view(np.uint8)[:] = place
+        self.prepared.staging.waited(self._staged)
+        for each in (self._waiting, self._coming, self._staged):
+            each.clear()
+
     def _finish(self, x: Any, what: str) -> None:
         """Wait, and say what the device found wrong."""
-        self._device.synchronize(self._stream)
-        self._waiting.clear()
+        self._wait()
         found = dict(zip(FLAGS, self._flags[-1], strict=False))
         if found["input"] or found["domain"]:
             self._check.refuse(x)
