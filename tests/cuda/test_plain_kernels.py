@@ -50,7 +50,7 @@ BODIES = [
     *((pool.max_pool, (9, lanes), (real, winner, real, *["f4"] * 3), 7, 0)
       for real, winner, lanes in (("f4", "u1", 4), ("f4", "u2", 1), ("bf16", "u1", 4))),
     *((pool.max_unpool, (scaled, 4, lanes), ("f4", "f4", "f4", winner, *["f4"] * 3), 11, 0)
-      for winner, scaled, lanes in (("u1", False, 1), ("u1", True, 4), ("u2", True, 1), ("u2", False, 4))),
+      for winner, scaled, lanes in (("u1", False, 1), ("u1", True, 4), ("u2", True, 1), ("u1", False, 4))),
     (pool.max_unpool, (True, 1, 4), ("bf16", "bf16", "bf16", "u1", *["f4"] * 3), 11, 0),
     (depthwise.neuron_channel, ("relu", "gate", True),
      ("bf16", "bf16", "bf16", "bf16", "f4", "bf16", "bf16", "f4", "f4", "f4"), 4, 4),

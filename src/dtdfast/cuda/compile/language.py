@@ -163,10 +163,9 @@ load4, store4 = _loading(load, 4, 4), _storing(store, 4, 4)
 load4_bf16, store4_bf16 = _loading(load_bf16, 4, 2), _storing(store_bf16, 4, 2)
 load8_bf16, store8_bf16 = _loading(load_bf16, 8, 2), _storing(store_bf16, 8, 2)
 load4_bytes, store4_bytes = _loading(load_byte, 4, 1), _storing(store_byte, 4, 1)
-load4_shorts, store4_shorts = _loading(load_short, 4, 2), _storing(store_short, 4, 2)
 
-LOADS4: dict[str, Any] = {"f4": load4, "bf16": load4_bf16, "u1": load4_bytes, "u2": load4_shorts}
-STORES4: dict[str, Any] = {"f4": store4, "bf16": store4_bf16, "u1": store4_bytes, "u2": store4_shorts}
+LOADS4: dict[str, Any] = {"f4": load4, "bf16": load4_bf16, "u1": load4_bytes}
+STORES4: dict[str, Any] = {"f4": store4, "bf16": store4_bf16, "u1": store4_bytes}
 """The same of four numbers side by side."""
 
 # -------------------------------------------------------------------------------------------------------- translation

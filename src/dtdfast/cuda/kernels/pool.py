@@ -1,7 +1,7 @@
 """Max-pooling.  The winner of a window is the number of its first largest tap; a NaN wins.
 
-A thread computes `together` channels: CHANNELS where every view has them side by side, else 1. It finds its place and
-its taps once for all of them, and loads and stores them by one instruction.
+A thread computes `together` channels: CHANNELS where every view has them side by side, and winners are bytes, else 1.
+It finds its place and its taps once for all of them, and loads and stores them by one instruction.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def max_pool(types: Types, n_taps: int, together: int) -> Body:
     (d, h, w) of longs.
     """
     store, store_winner, get = STORES[types[0]], STORES[types[1]], LOADS[types[2]]
-    store4, store4_winners, get4 = STORES4[types[0]], STORES4[types[1]], LOADS4[types[2]]
+    store4, store4_winners, get4 = STORES4[types[0]], STORES4.get(types[1], store_winner), LOADS4[types[2]]
 
     def better(v: Scalar, best: Scalar, winner: int) -> bool:
         return winner < 0 or v > best or (v != v and best == best)
@@ -72,7 +72,7 @@ def max_unpool(types: Types, scaled: bool, n_taps: int, together: int) -> Body:
     """
     put, get_factor, get, load_winner = putter(types[0]), LOADS[types[1]], LOADS[types[2]], LOADS[types[3]]
     there4, store4 = LOADS4[types[0]], STORES4[types[0]]
-    get4_factor, get4, load4_winners = (LOADS4[types[k]] for k in (1, 2, 3))
+    get4_factor, get4, load4_winners = (LOADS4.get(types[k], get) for k in (1, 2, 3))
 
     def body(
         out: int, factor: int, x: int, m: int, d: int, h: int, w: int,

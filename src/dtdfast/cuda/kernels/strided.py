@@ -10,7 +10,7 @@ side by side, and loads and stores 16 bytes at once. `run/strided.py` makes the 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from inspect import signature
 from typing import Any
 
@@ -160,33 +160,21 @@ def elements(
 
 
 @cache
-def kernel(
-    make_body: Callable[..., Body],
+def _kernel(
+    factory: Callable[..., Any],
+    make: Callable[..., Any],
     types: tuple[str, ...],
     constants: tuple[Any, ...],
     n_axes: int,
     n_longs: int,
     n_floats: int,
-    per_line: bool = False,
+    *more: Any,
 ) -> Kernel:
     """One kernel object for each specialisation."""
-    n_integers = 1 + 3 * (n_axes - 1) + len(types) * (1 + n_axes) + n_longs
-    factory_constants = (make_body, types, constants, n_axes, n_longs, n_floats, per_line)
-    return Kernel(make_body.__name__, skeleton, factory_constants, n_integers, max(1, n_floats), THREADS)
+    n_integers = 1 + 3 * (n_axes - 1) + len(types) * (1 + n_axes) + (factory is elements) + n_longs
+    specialised = (make, types, constants, n_axes, n_longs, n_floats, *(more or (False,)))
+    return Kernel(make.__name__, factory, specialised, n_integers, max(1, n_floats), THREADS)
 
 
-@cache
-def kernel_of_elements(
-    make_value: Callable[..., Callable[..., Any]],
-    types: tuple[str, ...],
-    constants: tuple[Any, ...],
-    n_axes: int,
-    n_longs: int,
-    n_floats: int,
-    forms: tuple[str, ...],
-    together: int,
-) -> Kernel:
-    """Likewise of `elements`."""
-    n_integers = 1 + 3 * (n_axes - 1) + len(types) * (1 + n_axes) + 1 + n_longs
-    factory_constants = (make_value, types, constants, n_axes, n_longs, n_floats, forms, together)
-    return Kernel(make_value.__name__, elements, factory_constants, n_integers, max(1, n_floats), THREADS)
+kernel, kernel_of_elements = partial(_kernel, skeleton), partial(_kernel, elements)
+"""What is made by them, of their arguments behind `ptx`; a skeleton's `per_line` is False if not given."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from ...plan.plan import Plan
 from ...plan.steps import SIZES, Buffer, Step
+from ..compile.language import LOADS4
 from ..kernels import depthwise, elementwise, embedding, normalise, pool, sums
 from ..kernels.formulas import SELECTS
 from ..kernels.weight_gradient import weight_gradient
@@ -186,9 +187,11 @@ def _channels_at_once(
 
 def _in_fours(view: Strided) -> bool:
     """Whether channels lie side by side, and four of them begin at a multiple of their bytes."""
+    if view == ABSENT or view.dtype not in LOADS4:
+        return view == ABSENT
     size = SIZES[view.dtype]
     others = (view.at, *(s for a, s in enumerate(view.strides) if a != C))
-    return view == ABSENT or (view.strides[C] == size and all(number % (4 * size) == 0 for number in others))
+    return view.strides[C] == size and all(number % (4 * size) == 0 for number in others)
 
 
 def max_pool(site: Site) -> list[Launch]:
