@@ -56,7 +56,7 @@ TESTS = [
         "test_weights_on_host",
         "test_given_on_host",
     )
-]
+] + ["tests/cuda/test_frames.py::test_frames", "tests/cuda/test_neighbours.py::test_the_same_bits"]
 SKIPPED = "not graphs and not refused"  # networks at random ask for kernels that the pack has not
 
 
