@@ -43,7 +43,7 @@ FMA = 16 * 8 * 32 / 32 * 1.2  # cycles of the same for "fma", on a quarter of th
 
 
 def of_contraction(launch: Launch) -> float:
-    unit, maps, _, tile, _, _, _, finish = launch.kernel.constants
+    unit, maps, _, tile, _, _, _, finish, *_ = launch.kernel.constants
     made, end = Tile(*tile), Finish(*finish)  # type: ignore[misc]
     a, blocks = launch.integers, prod(launch.grid)
     tiles = -(-a[N_TAPS] * a[INNER] * bytes_of(unit) // ROW_BYTES)  # type: ignore[arg-type]
@@ -61,6 +61,15 @@ def of_contraction(launch: Launch) -> float:
     moved = a[PIXELS] * groups * (a[INNER] * bytes_of(unit) + a[CHANNELS] * there * size)  # type: ignore[arg-type]
     moved += a[CHANNELS] * a[INNER] * a[N_TAPS] * groups * bytes_of(unit)  # type: ignore[arg-type]
     return float(max(compute, fetched, moved / MEMORY))
+
+
+def of_segments(launch: Launch) -> float:
+    """Sums are read, results written, once each; a thread waits for its loads, then for those of its views."""
+    segments, ending = launch.kernel.constants
+    end, a = Finish(*ending), launch.integers  # type: ignore[misc]
+    there = sum(a[FIRST_VIEW + PER_VIEW * v] != 0 for v in range(len(end.views)))
+    moved = 4 * segments * (1 + end.dual) + SIZES[end.types[0]] * there  # type: ignore[operator]
+    return BEGIN / CLOCK + a[PIXELS] * a[CHANNELS] * moved / MEMORY
 
 
 def of_product(launch: Launch) -> float:
@@ -97,5 +106,5 @@ def of_elements(launch: Launch) -> float:
 
 
 def seconds(launches: list[Launch]) -> float:
-    of = {"dtd_dense": of_contraction, NAME: of_product}
+    of = {"dtd_dense": of_contraction, "dtd_add_segments": of_segments, NAME: of_product}
     return sum(LAUNCH + of.get(x.kernel.name, of_elements)(x) for x in launches)

@@ -257,7 +257,7 @@ def profile(net: Net, precision: str, x: Any) -> list[Row]:
             "expected ms": 1e3 * expect.seconds(given),
         }
         if timing.macs and given[0].kernel.name == "dtd_dense":
-            unit, maps, transposed, tile, _, _, even, _ = given[0].kernel.constants
+            unit, maps, transposed, tile, _, _, even, *_ = given[0].kernel.constants
             row |= {
                 "TFLOP/s": 2e-12 * timing.macs / timing.seconds,
                 "unit": unit,

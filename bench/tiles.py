@@ -2,7 +2,8 @@
 cuda/run/tiles.py follow from.
 
 Every contraction of a network is timed alone with each tile that it may take, those that are not in use among them
-(TRIED), and with wgmma where that suits (tiles.USE_WGMMA). Without a GPU the times are those of expect.py.
+(TRIED), and with wgmma where that suits (tiles.USE_WGMMA). Long sums are whole meanwhile; beside it stands what they
+take in segments. Without a GPU the times are those of expect.py.
 """
 
 from __future__ import annotations
@@ -45,6 +46,16 @@ GROUPS_TRIED = (  # the same, by wgmma
 
 
 @contextmanager
+def whole() -> Iterator[None]:
+    """No sum is taken apart."""
+    before, tiles.SEGMENTS = tiles.SEGMENTS, ()
+    try:
+        yield
+    finally:
+        tiles.SEGMENTS = before
+
+
+@contextmanager
 def chosen(row: Row) -> Iterator[None]:
     """Contractions take this row, and wgmma where it is for that."""
     tiles.choose, tiles.USE_WGMMA = lambda *ignored: row, any(unit in tiles.WGMMA for unit, _ in row.costs)
@@ -84,7 +95,8 @@ def compare(name: str, precision: str, n: int) -> dict[str, object]:
         if step.op not in contraction.OPERATIONS or step.op == "MATMUL":
             continue
         tiles.choose = lambda shape, *rest: shapes.append(shape) or CHOOSE(shape, *rest)
-        (launch,) = prepared._launches(step)
+        with whole():
+            (launch,) = prepared._launches(step)
         tiles.choose = CHOOSE
         shape, constants = shapes[-1], launch.kernel.constants
         taps, inner = launch.integers[N_TAPS], launch.integers[INNER]
@@ -94,13 +106,17 @@ def compare(name: str, precision: str, n: int) -> dict[str, object]:
             continue
         rows, times = rows_for(shape, device.shared_bytes), {}
         for row in rows:
-            with chosen(row), suppress(Exception):  # a tile that is only tried may ask for too many registers
+            with whole(), chosen(row), suppress(Exception):  # a tile that is only tried may ask for too many registers
                 times[row.name] = 1e3 * device.seconds(prepared._launches(step), REPEATS)
+        taken = prepared._launches(step)
+        apart = len(taken) > 1 or len(taken[0].kernel.constants) > len(constants)
+        segments = {"in segments": 1e3 * device.seconds(taken, REPEATS)} if apart else {}
         named = next(row.name for row in rows if row.tile.constants == constants[3])
         found[key] = {
             "count": 1, "operation": step.op, "unit": shape.unit, "form": shape.form, "products": shape.products,
             "transposed": constants[2], "pixels": shape.pixels, "channels": shape.channels, "groups": shape.groups,
             "taps": taps, "inner": inner, "macs": step.macs, "chosen": named, "by tile": times,
+            **segments,
         }  # fmt: skip
     return {"network": name, "precision": precision, "batch": n, "steps": list(found.values())}
 
@@ -116,8 +132,10 @@ def show(found: dict[str, object]) -> None:
         s["count"] * min([t for row, t in s["by tile"].items() if row in groups] or [s["by tile"][s["chosen"]]])
         for s in steps
     )
+    apart = sum(s["count"] * s.get("in segments", s["by tile"][s["chosen"]]) for s in steps)
     print(
-        f"{found['network']}, {found['batch']} images, {found['precision']}: {now:.3f} ms as chosen, {used:.3f} with "
+        f"{found['network']}, {found['batch']} images, {found['precision']}: {now:.3f} ms as chosen, {apart:.3f} in "
+        f"segments, {used:.3f} with "
         f"the best tiles in use, {best:.3f} with the best of all, {by_wgmma:.3f} with wgmma wherever it suits",
         flush=True,
     )

@@ -50,9 +50,9 @@ def wrong(kernels: Iterable[Kernel]) -> list[Any]:
 
 def kind_of(kernel: Kernel) -> tuple[Any, ...]:
     """What a contraction's registers follow from, but for its tile, which test_compiled.py's table is about."""
-    unit, maps, across, _, *fed, _ = kernel.constants
+    unit, maps, across, _, vector, vector_w, even, _, *walked = kernel.constants
     assert isinstance(maps, tuple)
-    return unit, len(maps), across, *fed
+    return unit, len(maps), across, vector, vector_w, even, *walked
 
 
 @pytest.fixture(scope="module")

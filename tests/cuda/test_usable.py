@@ -216,6 +216,6 @@ def test_precision_reaches_the_contractions(explainer, monkeypatch, rng):
 
     seen = []
     launches = reference.launches
-    monkeypatch.setattr(reference, "launches", lambda *a: (seen.append(a[3:]), launches(*a))[1])
+    monkeypatch.setattr(reference, "launches", lambda *a: (seen.append(a[3:6]), launches(*a))[1])
     explainer(classifier(rng), HostDevice(compiled=True), precision="bfloat16").explain(normal(rng, 1, 3, 6, 6))
     assert set(seen) == {("bfloat16", HostDevice.multiprocessors, HostDevice.shared_bytes)}

@@ -26,9 +26,15 @@ each, ahead of 192 products on the tensor cores. On an H200 these tiles were the
 """
 
 
+SPILLED_WALKING = {("tf32x3", 2): 58, ("tf32", 2): 1}
+"""The same of sums in segments, by unit and products: totals, which are only needed where a segment ends."""
+
+
 def spilled(kernel: Kernel, target: str) -> int:
     """How many numbers of a thread may spill."""
-    unit, maps, transposed, tile, *_ = kernel.constants
+    unit, maps, transposed, tile, *more = kernel.constants
+    if len(more) > 4:
+        return SPILLED_WALKING.get((unit, len(maps)), 0)  # type: ignore[arg-type]
     found = unit, len(maps), transposed, Tile(*tile, kernel.min_blocks)  # type: ignore[arg-type, misc]
     return SPILLED.get(found, 0) if target == "sm_90" else 0  # type: ignore[arg-type]
 

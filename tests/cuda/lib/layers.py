@@ -14,7 +14,7 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 import emulation
-from dtdfast.cuda.run import contraction
+from dtdfast.cuda.run import contraction, tiles
 from dtdfast.cuda.run.operations import OPERATIONS, step_launches
 from dtdfast.plan.lowering import Lowering
 from dtdfast.plan.steps import SIZES, Buffer, Step, View, Weights
@@ -112,8 +112,9 @@ class World:
 
     def run(self, precision: str = "float32", multiprocessors: int = 10**9) -> list[Any]:
         """Run the steps emitted; returns their launches.  What is printed, pytest shows of tests that fail."""
-        plan: Any = SimpleNamespace(n=self.n, t=self.t)
-        done = []
+        plan: Any = SimpleNamespace(n=self.n, t=self.t, forward=self.lowering.steps, relevance=())
+        done, size = [], max(4, contraction.scratch_bytes(plan))
+        scratch = self.memory.add(np.full(size // 4, np.nan, np.float32))
         for step in self.lowering.steps:
             has = {name for name, value in vars(step).items() if isinstance(value, (View, Weights, np.ndarray))}
             numbers = f"x {step.multiplier}, -> {step.factor_kind}, {step.weight_map}, {step.activation[0]}"
@@ -121,7 +122,8 @@ class World:
             if step.op in OPERATIONS:
                 launches = step_launches(step, plan, self.address_of)
             else:
-                launches = contraction.launches(step, plan, self.address_of, precision, multiprocessors)
+                device = precision, multiprocessors, tiles.SHARED_BYTES, scratch
+                launches = contraction.launches(step, plan, self.address_of, *device)
             for launch in launches:
                 emulation.run(launch, self.memory)
                 done.append(launch)

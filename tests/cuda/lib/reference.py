@@ -17,7 +17,7 @@ from numpy.lib.stride_tricks import as_strided
 
 from dtdfast import vocabulary
 from dtdfast.cuda.run import tiles
-from dtdfast.cuda.run.contraction import bf16, bodies  # noqa: F401 (the executor asks for it)
+from dtdfast.cuda.run.contraction import bf16, bodies, scratch_bytes  # noqa: F401 (the executor asks for them)
 from dtdfast.cuda.run.operations import _taps
 from dtdfast.cuda.run.site import Site
 from dtdfast.cuda.run.strided import D, Strided, W

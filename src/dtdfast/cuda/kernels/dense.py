@@ -13,6 +13,10 @@ frame of zeros stands for padding, so nothing tests bounds. The weights lie in m
     transposed:  j is the input, the sum runs over the rows of weights:   w[k, i, j] = weight[i][tap_k][j]
 
 Every sum runs over k in the same order whatever the tile, so that results do not depend on the size of the batch.
+
+A long sum of few results is taken in segments, as run/tiles.py says by the layer alone. Where blocks are few, each
+segment has its own, as a group has, and segments.py adds them up. Where they are many, one block walks through all, and
+adds them in the same order: the same bits.
 """
 
 from __future__ import annotations
@@ -22,22 +26,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..compile.specialise import unroll
-from .epilogue import FIRST_VIEW, PER_VIEW, Finish, finish
+from .epilogue import Finish, finish, places
 from .formulas import ZERO
 from .tile_copies import (
     CHANNELS,
-    DHW,
-    HW,
     INNER,
     N_TAPS,
     PIXELS,
-    REPEAT,
     TILES_ACROSS,
-    X_D,
-    X_H,
-    X_N,
-    X_W,
-    W,
     tile_copies,
 )
 from .warp_product import ROW_BYTES, WGMMA, bytes_of, tile_product
@@ -88,6 +84,7 @@ def dense(
     ptx: Any, unit: str, maps: tuple[str, ...], transposed: bool, tile: tuple[int, ...], vector: int, vector_w: int,
     even: bool,
     ending: tuple[Any, ...],
+    segments: int = 1,
 ) -> Callable[..., None]:  # fmt: skip
     """Make the kernel.
 
@@ -100,6 +97,7 @@ def dense(
     vector, vector_w : elements of x and of the weights that one copy moves: 16 bytes of them (aligned rows) or 1
     even : how tiles are copied, see tile_copies.py
     ending : Finish.constants
+    segments : of a sum, walked through by one block; equally many whole steps each
     """
     PIXELS_T, CHANNELS_T, PIXELS_W, CHANNELS_W, STAGES, TOGETHER = tile
     I, J = PIXELS_W // 16, CHANNELS_W // 8  # noqa: E741
@@ -107,7 +105,7 @@ def dense(
     WARP_BITS = WARPS_ACROSS.bit_length() - 1
     THREADS = PIXELS_T // PIXELS_W * WARPS_ACROSS * 32
     PRODUCTS = len(maps)
-    SUMS = PRODUCTS * I * J * 4
+    SUMS, SEGMENTS = PRODUCTS * I * J * 4, segments
     DEPTH = ROW_BYTES // bytes_of(unit)  # columns of a tile
     DEPTH_BITS, TOGETHER_BITS = DEPTH.bit_length() - 1, TOGETHER.bit_length() - 1
     X_BYTES = PIXELS_T * ROW_BYTES
@@ -116,14 +114,13 @@ def dense(
     ACROSS = unit in WGMMA  # sums are channels × pixels
     PITCH = pitch(CHANNELS_T, 4 if ACROSS else 8)
     END = Finish(*ending)
-    NAMES = END.views
-    VIEWS = len(NAMES)
     OFFSETS = max(STAGES * STAGE, PRODUCTS * PIXELS_T * PITCH * 4)  # where the pixels' offsets lie
     WIDTH = END.vector
     CHUNKS = CHANNELS_T // WIDTH
     CHUNK_BITS = CHUNKS.bit_length() - 1
     product = tile_product(ptx, unit, maps, transposed, (I, J), CHANNELS_T)
     finish_at = finish(ptx, END, 4 * PIXELS_T * PITCH, 4 * PIXELS_T)
+    place_at = places(ptx, END.views, 4 * PIXELS_T)
     wait = ptx.COPY_WAIT[STAGES - 2]
     wait_for_sums = ptx.wgmma_wait(SUMS) if ACROSS else wait
     begin, copy_tile, round_tile, PLACES, X_TURNS = tile_copies(
@@ -146,19 +143,7 @@ def dense(
             p = first_pixel + thread
             if p >= a[PIXELS]:
                 p = a[PIXELS] - 1
-            n = ptx.quotient(p, a[DHW])
-            p -= n * a[DHW]
-            d = ptx.quotient(p, a[HW])
-            p -= d * a[HW]
-            h = ptx.quotient(p, a[W])
-            p -= h * a[W]
-            ptx.shared_store_int(offsets + 4 * thread, n * a[X_N] + d * a[X_D] + h * a[X_H] + p * a[X_W])
-            kept = ptx.quotient(n, a[REPEAT])
-            for v in unroll(VIEWS):
-                n_v = kept if NAMES[v] == "m" else n
-                offset = n_v * a[FIRST_VIEW + PER_VIEW * v + 1] + d * a[FIRST_VIEW + PER_VIEW * v + 2]
-                offset += h * a[FIRST_VIEW + PER_VIEW * v + 3] + p * a[FIRST_VIEW + PER_VIEW * v + 4]
-                ptx.shared_store_int(offsets + 4 * ((v + 1) * PIXELS_T + thread), offset)
+            place_at(a, p, offsets + 4 * thread)
         ptx.barrier()
 
         place, x_row = ptx.integers(PLACES), ptx.integers(X_TURNS)
@@ -168,6 +153,12 @@ def dense(
             sums[i] = ZERO
         n_tiles = (a[N_TAPS] * a[INNER] + DEPTH - 1) >> DEPTH_BITS
         n_steps = (n_tiles + TOGETHER - 1) >> TOGETHER_BITS
+        if SEGMENTS > 1:
+            totals = ptx.registers(SUMS)
+            for i in range(SUMS):
+                totals[i] = ZERO
+            of_segment = ptx.quotient(n_steps, SEGMENTS)
+            left = of_segment
         read_at, write_at = base, base
         for number in range(1 - STAGES, n_steps):
             if number >= 0:
@@ -198,6 +189,16 @@ def dense(
                 read_at += STAGE
                 if read_at == base + STAGES * STAGE:
                     read_at = base
+                if SEGMENTS > 1:
+                    left -= 1
+                    if left == 0:
+                        left = of_segment
+                        for i in range(SUMS):
+                            totals[i] = totals[i] + sums[i]
+                            sums[i] = ZERO
+        if SEGMENTS > 1:
+            for i in range(SUMS):
+                sums[i] = totals[i]
 
         # sums to shared memory, where a thread finds neighbouring channels
         ptx.barrier()

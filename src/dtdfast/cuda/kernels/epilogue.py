@@ -17,7 +17,7 @@ from typing import Any
 
 from ..compile.specialise import unroll
 from .formulas import ACTIVATIONS, DERIVATIVES, FACTORS, MULTIPLIERS, ONE, signed, stabilised
-from .tile_copies import CHANNELS
+from .tile_copies import CHANNELS, DHW, HW, REPEAT, X_D, X_H, X_N, X_W, W
 
 # numbers of the kernel behind those of tile_copies.py: per-channel vectors, 0 for none
 BIAS, BIAS_D = CHANNELS + 1, CHANNELS + 2
@@ -54,6 +54,30 @@ class Finish:
     @property
     def constants(self) -> tuple[Any, ...]:
         return self.neuron, self.activation, self.mode, self.dual, self.views, self.types, self.vector
+
+
+def places(ptx: Any, views: tuple[str, ...], per_view: int) -> Callable[[Any, int, int], None]:
+    """A function (a, pixel, to) that finds where a pixel of all samples lies in x and in every view, and puts these
+    offsets where `finish` looks for them.
+    """
+    VIEWS = len(views)
+
+    def place(a: Any, pixel: int, to: int) -> None:
+        n = ptx.quotient(pixel, a[DHW])
+        p = pixel - n * a[DHW]
+        d = ptx.quotient(p, a[HW])
+        p -= d * a[HW]
+        h = ptx.quotient(p, a[W])
+        p -= h * a[W]
+        ptx.shared_store_int(to, n * a[X_N] + d * a[X_D] + h * a[X_H] + p * a[X_W])
+        kept = ptx.quotient(n, a[REPEAT])
+        for v in unroll(VIEWS):
+            n_v = kept if views[v] == "m" else n
+            offset = n_v * a[FIRST_VIEW + PER_VIEW * v + 1] + d * a[FIRST_VIEW + PER_VIEW * v + 2]
+            offset += h * a[FIRST_VIEW + PER_VIEW * v + 3] + p * a[FIRST_VIEW + PER_VIEW * v + 4]
+            ptx.shared_store_int(to + (v + 1) * per_view, offset)
+
+    return place
 
 
 def finish(ptx: Any, end: Finish, second_sum: int, per_view: int) -> Callable[[Any, Any, int, int, int], None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -15,10 +15,10 @@ from ...packing import pack
 from ...plan.plan import Plan
 from ...plan.steps import SIZES, Step, View, Weights
 from ..compile.kernel import Kernel
-from ..kernels import dense
+from ..kernels import dense, segments
 from ..kernels.dense import Tile
 from ..kernels.epilogue import FIRST_VIEW, N_FLOATS, PER_VIEW, Finish
-from ..kernels.warp_product import ROW_BYTES
+from ..kernels.warp_product import ROW_BYTES, WGMMA
 from . import matmul, tiles
 from .launch import AddressOf, Launch
 
@@ -115,6 +115,42 @@ def _window(window: NDArray[np.float32], address_of: AddressOf) -> _Other:
     return _Other("f4", address_of(window), (0, h * w, w, 1))
 
 
+def _channels(step: Step) -> tuple[bool, int, int]:
+    """Whether a product is transposed; the channels of a group that it sums over, and those of its results."""
+    assert step.weights is not None
+    weight = step.weights.part.weight
+    assert weight is not None
+    c_out, c_in = weight.shape[0] // step.groups, weight.shape[1]
+    if step.weights.scatter or step.op == "SCATTER_LINEAR":
+        return True, c_out, c_in
+    return False, c_in, c_out
+
+
+def _segments(step: Step) -> int:
+    """Into how many a product takes its sums apart, where it is even."""
+    assert step.x is not None
+    assert step.phase is not None
+    _, inner, channels = _channels(step)
+    depth = inner * SIZES[step.x.buffer.root.dtype]
+    if step.groups > 1 or depth % ROW_BYTES:
+        return 1
+    pixels = prod(step.out.layout()[1][1:4])
+    return tiles.segments(pixels, channels, len(step.phase.taps), depth // ROW_BYTES)
+
+
+def _scratch(step: Step, plan: Plan, parts: int) -> int:
+    """Bytes of its sums taken apart."""
+    rows = {"n": plan.n, "nt": plan.n * plan.t, "1": 1}[step.out.buffer.batch]
+    return 4 * (1 + step.dual) * parts * rows * prod(step.out.layout()[1])
+
+
+def scratch_bytes(plan: Plan) -> int:
+    """What `launches` needs of memory beside arrays and constants, for one step after the other."""
+    products = [s for s in (*plan.forward, *plan.relevance) if s.op in OPERATIONS and s.op != "MATMUL"]
+    sizes = [_scratch(step, plan, parts) for step in products if (parts := _segments(step)) > 1]
+    return max((size for size in sizes if size <= tiles.SCRATCH), default=0)
+
+
 def launches(
     step: Step,
     plan: Plan,
@@ -122,14 +158,16 @@ def launches(
     precision: str = "float32",
     multiprocessors: int = tiles.MULTIPROCESSORS,
     shared_bytes: int = tiles.SHARED_BYTES,
+    scratch: int = 0,
 ) -> list[Launch]:
-    """The launch that computes a product of a plan.
+    """The launch that computes a product of a plan, or two of them, where it takes its sums in segments.
 
     Parameters
     ----------
     address_of : device addresses, see launch.py
     precision : a key of tiles.UNITS, of float32 operands; sums are float32
     multiprocessors, shared_bytes : of the device, and what one block may have
+    scratch : address of `scratch_bytes` of memory
     """
     if step.op == "MATMUL":
         return matmul.launches(step, plan, address_of)
@@ -138,12 +176,11 @@ def launches(
     assert step.phase is not None
     if any(bias is not None and bias.ndim > 1 for bias in (step.bias, step.bias_d)):
         raise BackendError("its bias varies along several axes, but this kernel asks for one number per channel")
-    transposed = step.weights.scatter or step.op == "SCATTER_LINEAR"
+    transposed, inner, channels = _channels(step)
+    c_out, c_in = (inner, channels) if transposed else (channels, inner)
     weight = step.weights.part.weight
     assert weight is not None
-    c_out, c_in = weight.shape[0] // step.groups, weight.shape[1]  # of a group
     n_weight_taps = prod(weight.shape[2:])
-    inner, channels = (c_out, c_in) if transposed else (c_in, c_out)
 
     x = _Operand(step.x, address_of, step.phase.x_step)
     row = row_length(c_in, x.dtype)
@@ -188,21 +225,68 @@ def launches(
     if tiles.USE_WGMMA and tiles.suits_wgmma(unit, form, channels):
         unit = tiles.by_wgmma(unit)
     shape = tiles.Shape(unit, form, len(maps), pixels, channels, step.groups, len(step.phase.taps) * depth, len(views))
-    tile = tiles.choose(shape, multiprocessors, shared_bytes).tile
-    tiles_across = -(-channels // tile.channels)
+    chosen = tiles.choose(shape, multiprocessors, shared_bytes)
+    row_w, floats = n_weight_taps * row, (step.gamma, step.coefficient, step.stabilizer, alpha, beta)
+    weights, places = address_of(step.weights), (pixels, d * h * w, h * w, w, step.repeat)
+    vectors = (*(0 if b is None else address_of(b) for b in (step.bias, step.bias_d)), int(step.accumulate))
+
+    def product(
+        chosen: tiles.Row, sums: tuple[Any, int, int, int], groups: int, ending: Finish,
+        views: dict[str, Any], vectors: tuple[int, ...], *walked: int,
+    ) -> Launch:  # fmt: skip
+        """A launch; `sums` are the table, taps, channels summed, and elements of the weights from group to group."""
+        tile, (table, taps, inner, group) = chosen.tile, sums
+        across = -(-channels // tile.channels)
+        numbers = (
+            *(x.address, *x.strides, weights, address_of(table), taps, inner),
+            *(*places, across, row_w, group, channels, *vectors),
+            *(number for v in views.values() for number in v.numbers()),
+        )
+        constants = (unit, maps, transposed, tile.constants, vector, vector_w, even, ending.constants, *walked)
+        kernel = Kernel(
+            "dtd_dense", dense.dense, constants, FIRST_VIEW + PER_VIEW * len(views), N_FLOATS, tile.threads,
+            tile.min_blocks,
+        )  # fmt: skip
+        grid = (-(-pixels // tile.pixels) * across, groups, 1)
+        return Launch(kernel, grid, tile.shared_bytes(len(maps), len(views)), numbers, floats)
+
+    n_taps = len(step.phase.taps)
+    parts = _segments(step) if form == tiles.EVEN and unit not in WGMMA else 1
+    if parts == 1:
+        return [product(chosen, (table, n_taps, inner, c_out * row_w), step.groups, ending, views, vectors)]
+
+    inner //= parts
+    group = inner * (row_w if transposed else 1)
+    apart = replace(shape, groups=parts, depth=shape.depth // parts, views=2)
+    chosen, walking = tiles.choose(apart, multiprocessors, shared_bytes), tiles.NAMED["square"]
+    here, elsewhere = (c.microseconds(s, multiprocessors) for c, s in ((chosen, apart), (walking, shape)))
+    size = _scratch(step, plan, parts)
+    if size > tiles.SCRATCH or elsewhere <= here + tiles.adding(shape, parts):
+        further = np.array([inner, group], np.int32)
+        walked = np.concatenate([table[:n_taps] + part * further for part in range(parts)] + [table[n_taps:]])
+        return [product(walking, (walked, parts * n_taps, inner, 0), 1, ending, views, vectors, parts)]
+    # [product][pixel][segment][channel]
+    pitch, width = parts * channels, 4 if channels % 4 == 0 else 1
+    strides = (d * h * w * pitch, h * w * pitch, w * pitch, pitch)
+    sums = {"out": _Other("f4", scratch, strides), "m": _Other("f4")}
+    partial = Finish(False, "identity", "times", False, ("out", "m"), ("f4", "f4"), width)
+    if step.dual:
+        sums = {"out": sums["out"], "terms": _Other("f4", scratch + size // 2, strides)}
+        partial = Finish(True, "identity", "none", True, ("out", "terms"), ("f4", "f4"), width)
+    threads = channels // ending.vector
     numbers = (
-        *(x.address, *x.strides, address_of(step.weights), address_of(table), len(step.phase.taps), inner),
-        *(pixels, d * h * w, h * w, w, step.repeat, tiles_across, n_weight_taps * row, c_out * n_weight_taps * row),
-        *(channels, *(0 if b is None else address_of(b) for b in (step.bias, step.bias_d)), int(step.accumulate)),
+        *(scratch, *strides, 0, 0, 0, 0, *places, threads, channels, size // 8, channels, *vectors),
         *(number for v in views.values() for number in v.numbers()),
     )
     kernel = Kernel(
-        "dtd_dense", dense.dense, (unit, maps, transposed, tile.constants, vector, vector_w, even, ending.constants),
-        FIRST_VIEW + PER_VIEW * len(views), N_FLOATS, tile.threads, tile.min_blocks,
+        "dtd_add_segments", segments.add_segments, (parts, ending.constants), FIRST_VIEW + PER_VIEW * len(views),
+        N_FLOATS, segments.THREADS,
     )  # fmt: skip
-    grid = (-(-pixels // tile.pixels) * tiles_across, step.groups, 1)
-    floats = (step.gamma, step.coefficient, step.stabilizer, alpha, beta)
-    return [Launch(kernel, grid, tile.shared_bytes(len(maps), len(views)), numbers, floats)]
+    grid = (-(-pixels * threads // segments.THREADS), 1, 1)
+    return [
+        product(chosen, (table, n_taps, inner, group), parts, partial, sums, (0, 0, 0)),
+        Launch(kernel, grid, segments.shared_bytes(ending), numbers, floats),
+    ]
 
 
 def body(kernel: Kernel) -> str:
@@ -225,8 +309,9 @@ def bodies(
     """Of every step the body that runs it, "" where its operation has only one; no device is asked."""
 
     def of(step: Step) -> str:
-        (launch,) = launches(step, plan, _aligned_address, precision, multiprocessors, shared_bytes)
-        return body(launch.kernel)
+        first, *more = launches(step, plan, _aligned_address, precision, multiprocessors, shared_bytes)
+        parts = more[0].kernel.constants[0] if more else (first.kernel.constants[8:] or (1,))[0]
+        return body(first.kernel) + (f", {parts} segments" if parts != 1 else "")
 
     return tuple(of(step) if step.op in OPERATIONS else "" for step in (*plan.forward, *plan.relevance))
 

@@ -75,7 +75,7 @@ class Prepared:
             "start": 4 * n * t * n_out,
             "result": 4 * n * t * leaves, "numbers": 8 * n * t, "partial values": 4 * n * start.PARTIALS,
             "partial numbers": 8 * n * start.PARTIALS,
-            "value": 4 * n, "flags": 8 * (len(FLAGS) + n * t),
+            "value": 4 * n, "flags": 8 * (len(FLAGS) + n * t), "sums": self._contractions.scratch_bytes(plan),
         }  # fmt: skip
         if plan.book is not None:
             sizes["ledger"] = plan.book.buffer.nbytes(n, t)
@@ -153,8 +153,9 @@ class Prepared:
             return step_launches(step, self.plan, self.address_of)
         device = self._memory.device
         made: list[Launch] = self._contractions.launches(
-            step, self.plan, self.address_of, self._precision, device.multiprocessors, device.shared_bytes
-        )
+            step, self.plan, self.address_of, self._precision, device.multiprocessors, device.shared_bytes,
+            self.at("sums"),
+        )  # fmt: skip
         return made
 
     def steps(self, first: int, last: int) -> list[Launch]:

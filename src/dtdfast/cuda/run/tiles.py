@@ -27,6 +27,16 @@ USE_WGMMA = False
 it where the GPU is of compute capability 9.0.
 """
 
+SEGMENTS = (4, 3, 2)
+"""How many a long sum may have, where that many are equally long."""
+
+FEW_PIXELS, FEW_TILES = 64, 32
+"""A sum is long where a sample has at most so many pixels (7 × 7, or one), and a result at least so many tiles to add,
+or half as many as a sample has blocks of 32 × 32 results."""
+
+SCRATCH = 2**26
+"""Bytes that sums of segments may take until they are added."""
+
 MULTIPROCESSORS, SHARED_BYTES = 132, 163 * 1024
 """What a choice without a device assumes: as many as an H200 has, and what a block may have on an A100."""
 
@@ -208,6 +218,25 @@ def suits_wgmma(unit: str, form: str, channels: int) -> bool:
     alone, never by the batch, since two units differ in the last bits.
     """
     return by_wgmma(unit) in WGMMA and form == EVEN and channels >= 64
+
+
+def segments(pixels: int, channels: int, taps: int, tiles: int) -> int:
+    """Into how many segments a sum is taken apart; 1 for most. It goes by the layer alone, as its bits follow from it.
+
+    Parameters
+    ----------
+    pixels, channels : results of one sample
+    taps, tiles : of the sum, and the tiles of each tap
+    """
+    blocks = -(-pixels // 32) * -(-channels // 32)
+    if pixels > FEW_PIXELS or taps * tiles < max(FEW_TILES, blocks // 2):
+        return 1
+    return next((s for s in SEGMENTS if tiles % s == 0), 1)
+
+
+def adding(shape: Shape, segments: int) -> float:
+    """Microseconds of the launch that adds segments up; estimated."""
+    return 2.5 + 8e-6 / 3 * segments * shape.products * shape.pixels * shape.channels
 
 
 def by_wgmma(unit: str) -> str:
