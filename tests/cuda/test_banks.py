@@ -27,6 +27,7 @@ CASES: list[Case] = [
 MAIN: list[Case] = [
     ("tf32", "wide", 2, False), ("tf32", "broad", 1, True), ("tf32x3", "square", 2, False), ("bf16", "half", 2, False),
     ("bf16", "broad", 1, True), ("tf32", "thin", 1, True),
+    ("tf32", "narrow", 1, True),
     ("bf16_wgmma", "group", 1, True),
 ]  # fmt: skip
 
@@ -35,9 +36,10 @@ def expected(unit: str, name: str) -> dict[str, float]:
     """Turns that an instruction takes, for each that it would take if no lanes met; 1 where nothing is said.
 
     In bfloat16 a thread finishes eight channels, and its neighbour's lie 32 bytes behind: every second lane meets the
-    first. Of the thin tile, sums lie in rows of 16 floats: every second row meets the first.
+    first. Of the thin tile, sums lie in rows of 16 floats: every second row meets the first; of the narrow one in rows
+    of 24, of which four are read at once.
     """
-    found = {"shared_load4": 2.0} if bytes_of(unit) == 2 else {}
+    found = {"shared_load4": 2.0} if bytes_of(unit) == 2 or name == "narrow" else {}
     if name == "thin":
         found |= {"shared_store2": 2.0, "shared_load4": 3.0 if unit == "bf16" else 1.5}
     return found

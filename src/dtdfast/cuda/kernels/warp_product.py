@@ -53,7 +53,7 @@ def turning(n_channels: int, size: int) -> tuple[int, int, int]:
     Rows of less than 128 bytes lie several to a line of banks, and what is one chunk wide needs no turning.
     """
     if size == 4:
-        return (0, 3, 1) if n_channels >= 32 else (0, 0, 0)
+        return (0, 3, 1) if n_channels >= 32 else (1, 1, 1) if n_channels == 16 else (0, 0, 0)
     chunks = min(8, n_channels // 8)
     return (8 // chunks).bit_length() - 1, chunks - 1, 0
 

@@ -23,6 +23,7 @@ from ...session import Beside
 from . import contraction
 from .device import Device, OutOfMemory
 from .memory import Memory
+from .phases import joined
 from .prepared import Prepared
 from .session import CudaSession
 
@@ -125,6 +126,7 @@ class CudaExecutor:
         if key not in self._prepared:
             options: dict[str, Any] = {"chunked": key.chunked, "reals": self._place.reals, "most": self._room}
             plan = lower(self.program, n, t, ledger=ledger, weights=weights, local=False, early=True, **options)
+            plan = replace(plan, relevance=joined(plan.relevance))
             self._prepared[key] = Prepared(plan, self._place.memory, contraction, self._place.precision, self._bounds)
         return self._prepared[key]
 

@@ -98,6 +98,10 @@ ANY = {
 
 TILES = (
     Row("thin", Tile(128, 8, 32, 8, 4), (THIN,), ANY),
+    Row(
+        "narrow", Tile(128, 16, 32, 16, 4, 1, 3), (EVEN,),
+        _costs(tf32x3_1=(0.62, 0.75, 2.6), tf32_1=(0.34, 0.45, 3.1), bf16_1=(0.30, 0.43, 2.2)),
+    ),
     Row("shallow", Tile(64, 64, 32, 32, 2, 1, 2), (SHALLOW,), ANY),
     Row("wide", Tile(128, 128, 64, 32, 2, 2), (EVEN,), _costs(tf32_2=(1.24, 1.24, 7.9), bf16_2=(1.17, 1.17, 6.3))),
     Row("half", Tile(128, 64, 64, 32, 3, 1, 2), (EVEN,), _costs(tf32_2=(0.68, 0.77, 5.5), bf16_2=(0.67, 0.75, 4.4))),
@@ -153,8 +157,9 @@ TILES = (
 )  # fmt: skip
 """bench/tiles.py measures what each takes; of two that cost the same, the first is chosen.
 
-Not measured, but estimated from their neighbours: uneven tiles with `bf16_rounded`, with `fma` and one product, and
-with `tf32` and two. The shared memory of "low" leaves room for one block on an H200; its two bound the registers.
+Not measured, but estimated from their neighbours: "narrow"; uneven tiles with `bf16_rounded`, with `fma` and one
+product, and with `tf32` and two. The shared memory of "low" leaves room for one block on an H200; its two bound the
+registers.
 """
 
 WARPGROUPS = (
