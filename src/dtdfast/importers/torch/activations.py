@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from ... import layers as L
 from ..algebra import bounded
 from ..records import Refused, Value
@@ -43,6 +45,9 @@ def _prelu(records: Records, call: Call) -> Value:
     slopes = records.array(call.weight, "weight").reshape(-1)
     if slopes.size == 1:
         return records.add(L.Activation, call.x(), kind="leaky_relu", alpha=float(slopes[0]))
+    if (axis := call.get("axis", 1)) > 1:  # of the channels, the batch counted
+        shape = call.x().shape
+        slopes = np.broadcast_to(slopes.reshape(-1, *(1,) * (len(shape) - axis)), shape)
     return records.add(L.Activation, call.x(), kind="prelu", slopes=slopes)
 
 

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from ... import layers as L
+from ...plan.shapes import Shape
 from .. import algebra, moves
 from ..records import Refused, Value
+from .beside import SPACES
 from .call import (
     MAX_POOLS,
     MAX_POOLS_WITH_INDICES,
@@ -59,10 +61,10 @@ def _avg_pool(records: Records, call: Call) -> Value:
 def _adaptive(average: bool, n_space: int) -> Callable[[Records, Call], Value]:
     def handle(records: Records, call: Call) -> Value:
         x = call.x()
-        wanted = call.shape[-n_space:]
-        if len(x.shape) != n_space + 1:
+        beside = len(x.shape) - n_space
+        if beside < 1:
             raise Refused("its input has no batch axis; give every tensor one (pass example[None] for one sample)")
-        return moves.adaptive(records.add, x, wanted, average)
+        return moves.adaptive(records.add, x, x.shape[1:beside] + call.shape[-n_space:], average)
 
     return handle
 
@@ -70,24 +72,31 @@ def _adaptive(average: bool, n_space: int) -> Callable[[Records, Call], Value]:
 # ----------------------------------------------------------------------------------------------------------- resizing
 
 
-def _resize(call: Call, axis: int) -> Array:
-    """The matrix (out, in) of one spatial axis: what the operator makes of the unit vectors, as channels, along other
-    axes of size 2.
+def _resized(call: Call) -> tuple[Value, list[Array]]:
+    """What is resized, and the matrix (out, in) of each of its axes behind the channels."""
+    x = call.x("input" if "input" in call.arguments else "self")
+    n_space = SPACES.get(call.name, len(x.shape) - 1)
+    beside, sizes = x.shape[1:-n_space], x.shape[-n_space:]
+    return x, [np.eye(size) for size in beside] + [_resize(call, sizes, axis) for axis in range(n_space)]
+
+
+def _resize(call: Call, sizes: Shape, axis: int) -> Array:
+    """The matrix of one spatial axis of these sizes: what the operator makes of the unit vectors, as channels, along
+    other axes of size 2.
 
     Of size 1, PyTorch's antialiasing gives every row the first one's weights.
     """
     import torch
 
     name = "input" if "input" in call.arguments else "self"
-    x = call.x(name)
-    n_space, size = len(x.shape) - 1, x.shape[axis + 1]
+    n_space, size = len(sizes), sizes[axis]
     given = dict(call.arguments)
     given[name] = torch.eye(size, dtype=torch.float64).reshape(
         1, size, *(size if a == axis else 1 for a in range(n_space))
     )
     given[name] = given[name].expand(1, size, *(size if a == axis else 2 for a in range(n_space))).contiguous()
     if given.get("output_size") is not None:
-        given["output_size"] = [call.shape[a + 1] if a == axis else 2 for a in range(n_space)]
+        given["output_size"] = [size if a == axis else 2 for a, size in enumerate(call.shape[-n_space:])]
     if given.get("scale_factors") is not None:
         given["scale_factors"] = [f if a == axis else 1.0 for a, f in enumerate(call.scale_factors)]
     for a, key in enumerate(["scales"] if n_space == 1 else ["scales_d", "scales_h", "scales_w"][3 - n_space :]):
@@ -99,14 +108,13 @@ def _resize(call: Call, axis: int) -> Array:
 
 
 def _interpolate(records: Records, call: Call) -> Value:
-    x = call.x("input" if "input" in call.arguments else "self")
-    return moves.resampled(records.add, x, [_resize(call, axis) for axis in range(len(x.shape) - 1)])
+    return moves.resampled(records.add, *_resized(call))
 
 
 def _nearest(records: Records, call: Call) -> Value:
     """Each element of the result is one of x."""
-    x = call.x("input" if "input" in call.arguments else "self")
-    places = [_resize(call, axis).argmax(axis=1) for axis in range(len(x.shape) - 1)]
+    x, matrices = _resized(call)
+    places = [matrix.argmax(axis=1) for matrix in matrices]
     factors = tuple(len(p) // s for p, s in zip(places, x.shape[1:], strict=True))
     if all(
         f and np.array_equal(p, np.repeat(np.arange(s), f))

@@ -19,7 +19,7 @@ from ...plan.shapes import Shape
 from .. import algebra, moves, products
 from ..functions import Function
 from ..records import Refused, Value
-from .beside import SPACES, exchanged, spatial, widened
+from .beside import NORMS, SPACES, among_channels, exchanged, spatial, widened
 from .call import Call, Pieces, Records
 
 PERMUTES = ("permute", "transpose", "t", "numpy_T", "mT")
@@ -37,6 +37,10 @@ POINTWISE = (
     "sqrt", "rsqrt", "reciprocal", "clone", "detach", "_to_copy", "alias", "contiguous", "type_as", "to", "dropout",
     "expand",
 )
+MOVES = (
+    "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "im2col", "rot90", "repeat", "repeat_interleave", "diagonal",
+)
+PADS = ("reflect", "replicate", "circular")
 PRODUCTS = ("matmul", "mm", "bmm", "addmm", "baddbmm")
 BATCH_NORMS = ("_native_batch_norm_legit", "_native_batch_norm_legit_no_training")
 ATTENTION = "scaled_dot_product_attention"
@@ -174,7 +178,7 @@ def turned(records: Records, call: Call, full: Shape, handler: Callable[[Records
     places = {0 if call.name == "einsum" else o.axis for o in operands}
     if len(places) > 1 or len({(o.outer, o.inner, o.merged) for o in operands}) > 1:
         raise Refused("it meets tensors whose batch axes stand in different places; transpose one of them first")
-    x = operands[0]
+    x, n = operands[0], records.n_batch
     if call.name == "einsum":
         return _einsum(records, call, x)
     # the constants of other operators have axes of their own
@@ -197,12 +201,20 @@ def turned(records: Records, call: Call, full: Shape, handler: Callable[[Records
             k: spatial(records, x.value, call) for k in ("input", "self") if k in arguments
         }
         made = handler(records, Call(call.name, arguments, full[1:], call.users, call.target, call.dtype))
-        return x.over(exchanged(records, made), 0)
+        return _each(made, lambda y: x.over(exchanged(records, y), 0))
+    elif call.name in NORMS and place == 0 and isinstance(x.value, Value):
+        arguments, shape = among_channels(records, x.value, call), x.value.shape
+        made = handler(records, Call(call.name, arguments, full[1:], call.users, call.target, call.dtype))
+        return _each(made, lambda y: x.over(algebra.reshaped(records.add, y, shape), 0))
+    elif place == 0 and full[0] == x.full(n)[0] and (call.name in MOVES or call.get("mode") in PADS):
+        if isinstance(x.value, Function):
+            raise x.value.refused()
+        call = Call("flip", arguments, call.shape, call.users, _of_parts(x, call, n), call.dtype)  # by its target
     elif call.name in ("pad", "constant_pad_nd") and place < x.n_axes - len(call.pad) // 2:
         arguments.setdefault("mode", "constant")
         if arguments["mode"] != "constant":
-            raise Refused(f"only constant padding is read beside windows, this is {arguments['mode']!r}")
-    elif call.name in BATCH_NORMS and place != 1:
+            raise Refused(f"only constant padding is read beside the batch, this is {arguments['mode']!r}")
+    elif call.name in (*BATCH_NORMS, "prelu") and place != 1:
         arguments["axis"] = x.to_first(1)
     elif call.name == "index" and (indices := _indices(call, x)) is not None:
         arguments["indices"] = indices
@@ -218,6 +230,23 @@ def turned(records: Records, call: Call, full: Shape, handler: Callable[[Records
     if isinstance(result, Pieces):
         return Pieces([partial(_later, x, piece, place) for piece in result])
     return x.over(result, place)
+
+
+def _each(made: Any, finish: Callable[[Value], Any]) -> Any:
+    """A result, or the first of several, with what is done to it."""
+    return Pieces([lambda: finish(made[0]())]) if isinstance(made, Pieces) else finish(made)
+
+
+def _of_parts(x: Turned, call: Call, n_batch: int) -> Callable[..., Any]:
+    """An operator that moves elements, of tensors with the batch first and nothing merged with it."""
+
+    def target(**given: Any) -> Any:
+        for key, value in call.arguments.items():
+            if isinstance(value, Turned):
+                given[key] = given[key].movedim(0, x.axis).reshape(x.full(n_batch))
+        return x.straight(call.target(**given), n_batch)
+
+    return target
 
 
 def _einsum(records: Records, call: Call, x: Turned) -> Any:
