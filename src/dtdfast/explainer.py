@@ -265,8 +265,7 @@ class Explainer:
         shape = (len(x), *((targets.count,) if targets.several else ()), *program.leaves.shape)
         result = check_out(out if on_device(x) else take_out(out), shape, self._dtype, x)
         if out is not None:
-            x, targets = apart(x, result), targets.apart(result)
-            beside = {key: apart(value, result) for key, value in beside.items()}
+            x, beside, targets = apart(x, result), apart(beside, result), targets.apart(result)
         # a strided `out` cannot be seen as (n, t, ...) without a copy, so index the target axis instead
         view = result if targets.several else result[:, None]
         outputs: Any = check_out(None, (len(x), *program.network.output.shape), self._dtype, x) if wanted else None

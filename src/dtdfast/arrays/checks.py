@@ -239,7 +239,9 @@ def overlaps_itself(array: Array) -> bool:
 
 
 def apart(array: Any, out: Any) -> Any:
-    """The array, or a copy of it where writing into `out` might change it."""
+    """The array, or those of a dict, or copies of them where writing into `out` might change them."""
+    if isinstance(array, dict):
+        return {name: apart(one, out) for name, one in array.items()}
     a, b = device_array(array), device_array(out)
     if a is not None and b is not None:
         disjoint = a.device != b.device or a.address + a.nbytes <= b.address or b.address + b.nbytes <= a.address
